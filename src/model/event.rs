@@ -1,0 +1,476 @@
+//! Events: the lines of a run's append-only log, typed.
+//!
+//! A line is `{"seq", "event_id", "parent_event_id", "type", "timestamp", "step_id", "data"}`. The data of each type
+//! is a struct here, so an event reads back as the type it was. A reader meets types and fields of later versions
+//! as [`EventBody::Unknown`] and ignores unknown fields.
+
+use serde::de::DeserializeOwned;
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::Value as Json;
+use serde_json::value::RawValue;
+
+use super::id::{EventId, RunId, TraceId};
+use super::money::NanoUsd;
+use super::otlp::{Resource, Scope, Span};
+use super::run::{ArtifactInfo, CostSource, ErrorInfo, RunKind, RunStatus, StepKind, StepStatus, Tokens};
+use super::time::UnixNanos;
+
+/// One line of `events.jsonl`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Position in the run, from 0 without a gap.
+    pub seq: u64,
+    /// The event's own id.
+    pub event_id: EventId,
+    /// The event that caused this one.
+    pub parent_event_id: Option<EventId>,
+    /// When it happened, by the emitter's clock.
+    pub timestamp: UnixNanos,
+    /// The step it belongs to; `None` for events of the run itself.
+    pub step_id: Option<String>,
+    /// What happened.
+    pub body: EventBody,
+}
+
+macro_rules! bodies {
+    ($($(#[$doc:meta])* $variant:ident($data:ty) = $word:literal),+ $(,)?) => {
+        /// What an event says, by type.
+        #[derive(Clone, Debug, PartialEq)]
+        #[non_exhaustive]
+        pub enum EventBody {
+            $($(#[$doc])* $variant($data),)+
+            /// A type of a later version, kept as it was read.
+            Unknown {
+                /// The type's word.
+                kind: String,
+                /// The data as read.
+                data: Json,
+            },
+        }
+
+        /// The words of the event types that this version writes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum EventType {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl EventType {
+            /// All types, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// Returns the word in the file.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+        }
+
+        impl EventBody {
+            /// Returns the word in the file.
+            pub fn type_name(&self) -> &str {
+                match self {
+                    $(Self::$variant(_) => $word,)+
+                    Self::Unknown { kind, .. } => kind,
+                }
+            }
+
+            fn serialize_data<S: SerializeStruct>(&self, line: &mut S) -> Result<(), S::Error> {
+                match self {
+                    $(Self::$variant(data) => line.serialize_field("data", data),)+
+                    Self::Unknown { data, .. } => line.serialize_field("data", data),
+                }
+            }
+
+            fn parse(kind: &str, data: &str) -> Result<Self, serde_json::Error> {
+                fn from<T: DeserializeOwned>(data: &str) -> Result<T, serde_json::Error> {
+                    serde_json::from_str(data)
+                }
+                Ok(match kind {
+                    $($word => Self::$variant(from(data)?),)+
+                    _ => Self::Unknown { kind: kind.to_owned(), data: from(data)? },
+                })
+            }
+        }
+    };
+}
+
+bodies! {
+    /// The run began.
+    RunStarted(Box<RunStarted>) = "run_started",
+    /// The run ended.
+    RunCompleted(Box<RunCompleted>) = "run_completed",
+    /// The run's status changed other than by ending well or badly by itself.
+    StatusChanged(StatusChanged) = "status_changed",
+    /// Something came in from outside.
+    Input(Input) = "input",
+    /// What was put together for the model.
+    ContextAssembled(ContextAssembled) = "context_assembled",
+    /// A model call ended.
+    LlmCalled(Box<LlmCalled>) = "llm_called",
+    /// A tool call began.
+    ToolRequested(Box<ToolRequested>) = "tool_requested",
+    /// A tool call ended well.
+    ToolSucceeded(Box<ToolSucceeded>) = "tool_succeeded",
+    /// A tool call failed.
+    ToolFailed(Box<ToolFailed>) = "tool_failed",
+    /// A step other than a tool call began.
+    StepStarted(Box<StepStarted>) = "step_started",
+    /// A step other than a model or tool call ended well.
+    StepCompleted(Box<StepCompleted>) = "step_completed",
+    /// A step other than a model or tool call failed.
+    StepFailed(Box<StepFailed>) = "step_failed",
+    /// The run waits for an answer.
+    Waiting(Waiting) = "waiting",
+    /// The answer came.
+    Resumed(Resumed) = "resumed",
+    /// The run or a step put something out.
+    Output(Output) = "output",
+    /// A file was kept.
+    Artifact(ArtifactInfo) = "artifact",
+    /// A judgement of quality.
+    Score(Score) = "score",
+    /// A line of log.
+    Log(Log) = "log",
+}
+
+/// Data of `run_started`: what was known at the start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunStarted {
+    /// Agent or workflow.
+    pub kind: RunKind,
+    /// Name of the agent or workflow.
+    pub name: String,
+    /// The trace it is part of.
+    pub trace_id: TraceId,
+    /// The run that started it.
+    pub parent_run_id: Option<RunId>,
+    /// The conversation it belongs to.
+    pub session_id: Option<String>,
+    /// The user it runs for.
+    pub user_id: Option<String>,
+    /// Free labels.
+    pub tags: Vec<String>,
+    /// What it was asked.
+    pub input: Option<Json>,
+}
+
+/// Data of `run_completed`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunCompleted {
+    /// How it ended.
+    pub status: RunStatus,
+    /// What it took.
+    pub totals: Totals,
+    /// Why it failed.
+    pub error: Option<ErrorInfo>,
+}
+
+/// What a run took, each call counted once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Length of the run.
+    pub duration_ms: Option<u64>,
+    /// Tokens of all billed steps.
+    pub tokens: Option<Tokens>,
+    /// What they cost.
+    pub cost_usd: Option<NanoUsd>,
+    /// Where the cost comes from.
+    pub cost_source: Option<CostSource>,
+    /// Distinct spans.
+    pub steps_total: u64,
+    /// Model calls.
+    pub llm_calls: u64,
+    /// Tool calls.
+    pub tool_calls: u64,
+    /// Steps that failed.
+    pub errors: u64,
+}
+
+/// Data of `status_changed`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusChanged {
+    /// The status before.
+    pub from: RunStatus,
+    /// The status now.
+    pub to: RunStatus,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// Data of `input`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Input {
+    /// Where it came from: `message_from_user`, `resume`, ...
+    pub tool: String,
+    /// What came.
+    pub data: Json,
+}
+
+/// Data of `context_assembled`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContextAssembled {
+    /// What was put together for the model.
+    pub context: Json,
+}
+
+/// Data of `waiting`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// What it waits for.
+    pub reason: Option<String>,
+    /// What the one who answers needs to know.
+    pub payload: Option<Json>,
+}
+
+/// Data of `resumed`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// The answer.
+    pub input: Option<Json>,
+}
+
+/// Data of `output`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Output {
+    /// What was put out.
+    pub data: Json,
+}
+
+/// Data of `score`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// What was judged.
+    pub name: String,
+    /// The number given.
+    pub value: Option<f64>,
+    /// The word given.
+    pub label: Option<String>,
+    /// Why.
+    pub explanation: Option<String>,
+}
+
+/// Data of `log`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Log {
+    /// `ERROR`, `WARN`, `INFO`, ...; `None` when the emitter gave none.
+    pub level: Option<String>,
+    /// The text, or the event's name.
+    pub message: String,
+    /// All other fields.
+    pub fields: serde_json::Map<String, Json>,
+}
+
+/// Data of `step_started`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepStarted {
+    /// What the step does.
+    pub kind: StepKind,
+    /// Its name as the emitter gave it.
+    pub name: String,
+    /// The agent it belongs to or is.
+    pub agent_id: Option<String>,
+    /// What went in, where it is known at the start.
+    pub input: Option<Json>,
+    /// The span as far as it is known: no end time.
+    pub span: Span,
+    /// Who made it.
+    pub resource: Option<Resource>,
+    /// Which code made it.
+    pub scope: Option<Scope>,
+}
+
+/// Data of `tool_requested`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ToolRequested {
+    /// The tool.
+    pub tool_name: String,
+    /// What it was given.
+    pub tool_args: Option<Json>,
+    /// The agent that asked.
+    pub agent_id: Option<String>,
+    /// The span as far as it is known: no end time.
+    pub span: Span,
+    /// Who made it.
+    pub resource: Option<Resource>,
+    /// Which code made it.
+    pub scope: Option<Scope>,
+}
+
+macro_rules! finished {
+    ($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        pub struct $name {
+            $($(#[$fdoc])* pub $field: $type,)*
+            /// The agent it belongs to or is.
+            pub agent_id: Option<String>,
+            /// How it ended.
+            pub status: StepStatus,
+            /// How long it took.
+            pub duration_ms: Option<f64>,
+            /// Why it failed.
+            pub error: Option<ErrorInfo>,
+            /// The whole span as OTLP JSON, as content policy and limits left it.
+            pub span: Span,
+            /// Who made it.
+            pub resource: Option<Resource>,
+            /// Which code made it.
+            pub scope: Option<Scope>,
+        }
+    };
+}
+
+finished! {
+    /// Data of `llm_called`.
+    LlmCalled {
+        /// Name as the emitter gave it.
+        name: String,
+        /// Who served the model.
+        provider: Option<String>,
+        /// The model that answered, else the one asked for.
+        model: Option<String>,
+        /// Standing instructions.
+        system_prompt: Option<Json>,
+        /// What was sent.
+        messages: Option<Json>,
+        /// What came back.
+        output: Option<Json>,
+        /// What was billed.
+        tokens: Option<Tokens>,
+        /// What it cost.
+        cost_usd: Option<NanoUsd>,
+        /// Where the cost comes from.
+        cost_source: Option<CostSource>,
+    }
+}
+
+finished! {
+    /// Data of `tool_succeeded`.
+    ToolSucceeded {
+        /// The tool.
+        tool_name: String,
+        /// What it was given.
+        tool_args: Option<Json>,
+        /// What it answered.
+        result: Option<Json>,
+    }
+}
+
+finished! {
+    /// Data of `tool_failed`.
+    ToolFailed {
+        /// The tool.
+        tool_name: String,
+        /// What it was given.
+        tool_args: Option<Json>,
+        /// What it answered all the same.
+        result: Option<Json>,
+    }
+}
+
+finished! {
+    /// Data of `step_completed`.
+    StepCompleted {
+        /// What the step did.
+        kind: StepKind,
+        /// Its name as the emitter gave it.
+        name: String,
+        /// What went in.
+        input: Option<Json>,
+        /// What came out.
+        output: Option<Json>,
+        /// What it reported, of an embedding or an agent.
+        tokens: Option<Tokens>,
+        /// What it cost.
+        cost_usd: Option<NanoUsd>,
+        /// Where the cost comes from.
+        cost_source: Option<CostSource>,
+    }
+}
+
+finished! {
+    /// Data of `step_failed`.
+    StepFailed {
+        /// What the step did.
+        kind: StepKind,
+        /// Its name as the emitter gave it.
+        name: String,
+        /// What went in.
+        input: Option<Json>,
+        /// What came out all the same.
+        output: Option<Json>,
+        /// What it reported, of an embedding or an agent.
+        tokens: Option<Tokens>,
+        /// What it cost.
+        cost_usd: Option<NanoUsd>,
+        /// Where the cost comes from.
+        cost_source: Option<CostSource>,
+    }
+}
+
+impl EventBody {
+    /// Returns the span that a step's start or end carries.
+    pub fn span(&self) -> Option<(&Span, Option<&Resource>, Option<&Scope>)> {
+        macro_rules! parts {
+            ($data:expr) => {
+                Some((&$data.span, $data.resource.as_ref(), $data.scope.as_ref()))
+            };
+        }
+        match self {
+            Self::StepStarted(data) => parts!(data),
+            Self::ToolRequested(data) => parts!(data),
+            Self::LlmCalled(data) => parts!(data),
+            Self::ToolSucceeded(data) => parts!(data),
+            Self::ToolFailed(data) => parts!(data),
+            Self::StepCompleted(data) => parts!(data),
+            Self::StepFailed(data) => parts!(data),
+            _ => None,
+        }
+    }
+
+    /// Tells whether a step began here.
+    pub fn is_step_start(&self) -> bool {
+        matches!(self, Self::StepStarted(_) | Self::ToolRequested(_))
+    }
+}
+
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut line = serializer.serialize_struct("Event", 7)?;
+        line.serialize_field("seq", &self.seq)?;
+        line.serialize_field("event_id", &self.event_id)?;
+        line.serialize_field("parent_event_id", &self.parent_event_id)?;
+        line.serialize_field("type", self.body.type_name())?;
+        line.serialize_field("timestamp", &self.timestamp)?;
+        line.serialize_field("step_id", &self.step_id)?;
+        self.body.serialize_data(&mut line)?;
+        line.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Event {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Line {
+            seq: u64,
+            event_id: EventId,
+            parent_event_id: Option<EventId>,
+            #[serde(rename = "type")]
+            kind: String,
+            timestamp: UnixNanos,
+            step_id: Option<String>,
+            data: Box<RawValue>,
+        }
+        let line = Line::deserialize(deserializer)?;
+        Ok(Self {
+            seq: line.seq,
+            event_id: line.event_id,
+            parent_event_id: line.parent_event_id,
+            timestamp: line.timestamp,
+            step_id: line.step_id,
+            body: EventBody::parse(&line.kind, line.data.get()).map_err(de::Error::custom)?,
+        })
+    }
+}

@@ -1,0 +1,300 @@
+//! Ids: ULIDs for runs and events, W3C ids for traces and spans.
+//!
+//! Every id takes fresh randomness from the operating system. A predecessor plus one would collide between
+//! processes that share a clock, and would repeat after `fork`.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::time::UnixNanos;
+
+const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+macro_rules! ulid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub [u8; 16]);
+
+        impl $name {
+            /// Makes a new id: `at` in milliseconds, then 80 fresh random bits.
+            pub fn fresh(at: UnixNanos) -> Self {
+                let mut random = [0; 10];
+                fill_random(&mut random);
+                Self::from_parts(at.millis(), random)
+            }
+
+            /// Joins 48 bits of milliseconds and 80 bits of randomness.
+            pub fn from_parts(millis: u64, random: [u8; 10]) -> Self {
+                let mut bytes = [0; 16];
+                bytes[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
+                bytes[6..].copy_from_slice(&random);
+                Self(bytes)
+            }
+
+            /// Returns the moment in the id, to the millisecond.
+            pub fn time(self) -> UnixNanos {
+                let mut millis = [0; 8];
+                millis[2..].copy_from_slice(&self.0[..6]);
+                UnixNanos::from_millis(u64::from_be_bytes(millis))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut text = [0u8; 26];
+                let mut value = u128::from_be_bytes(self.0);
+                for place in text.iter_mut().rev() {
+                    *place = CROCKFORD[(value & 31) as usize];
+                    value >>= 5;
+                }
+                f.pad(std::str::from_utf8(&text).unwrap_or_default())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NotAnId;
+
+            fn from_str(text: &str) -> Result<Self, NotAnId> {
+                let bytes = text.as_bytes();
+                // The first digit holds the top 3 bits only.
+                if bytes.len() != 26 || !matches!(bytes[0], b'0'..=b'7') {
+                    return Err(NotAnId);
+                }
+                let mut value: u128 = 0;
+                for byte in bytes {
+                    let digit = CROCKFORD
+                        .iter()
+                        .position(|c| *c == byte.to_ascii_uppercase())
+                        .ok_or(NotAnId)?;
+                    value = value << 5 | digit as u128;
+                }
+                Ok(Self(value.to_be_bytes()))
+            }
+        }
+
+        text_serde!($name);
+    };
+}
+
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident, $len:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub [u8; $len]);
+
+        impl $name {
+            /// Makes a new random id, never all zeros.
+            pub fn fresh() -> Self {
+                let mut bytes = [0; $len];
+                while bytes == [0; $len] {
+                    fill_random(&mut bytes);
+                }
+                Self(bytes)
+            }
+
+            /// Reads an id from OTLP bytes; `None` when the length is wrong or all bits are zero.
+            pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+                let bytes: [u8; $len] = bytes.try_into().ok()?;
+                (bytes != [0; $len]).then_some(Self(bytes))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                for byte in self.0 {
+                    write!(f, "{byte:02x}")?;
+                }
+                Ok(())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NotAnId;
+
+            fn from_str(text: &str) -> Result<Self, NotAnId> {
+                let mut bytes = [0; $len];
+                decode_hex(text, &mut bytes).ok_or(NotAnId)?;
+                Self::from_bytes(&bytes).ok_or(NotAnId)
+            }
+        }
+
+        text_serde!($name);
+    };
+}
+
+macro_rules! text_serde {
+    ($name:ident) => {
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+ulid_id! {
+    /// A run's id: a ULID, 26 characters of Crockford base 32, sortable by start.
+    RunId
+}
+
+ulid_id! {
+    /// An event's id: a ULID.
+    EventId
+}
+
+hex_id! {
+    /// A W3C trace id: 16 bytes, 32 hex digits.
+    TraceId, 16
+}
+
+hex_id! {
+    /// A W3C span id: 8 bytes, 16 hex digits.
+    SpanId, 8
+}
+
+impl RunId {
+    /// Returns the trace id of a root run that this library starts: the same 128 bits.
+    pub fn as_trace_id(self) -> TraceId {
+        TraceId(self.0)
+    }
+}
+
+impl TraceId {
+    /// Returns the run id with the same 128 bits, the id of a root run whose trace this library started.
+    pub fn as_run_id(self) -> RunId {
+        RunId(self.0)
+    }
+}
+
+/// The text is not an id of the wanted kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAnId;
+
+impl fmt::Display for NotAnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not an id")
+    }
+}
+
+impl std::error::Error for NotAnId {}
+
+fn decode_hex(text: &str, into: &mut [u8]) -> Option<()> {
+    let digits = text.as_bytes();
+    if digits.len() != into.len() * 2 {
+        return None;
+    }
+    for (byte, pair) in into.iter_mut().zip(digits.chunks_exact(2)) {
+        let high = char::from(pair[0]).to_digit(16)?;
+        let low = char::from(pair[1]).to_digit(16)?;
+        *byte = (high * 16 + low) as u8;
+    }
+    Some(())
+}
+
+/// Fills `out` with fresh randomness.
+///
+/// A small buffer a thread spares a system call an id. It is thrown away when the process has forked, so a child
+/// never repeats its parent's ids.
+pub fn fill_random(out: &mut [u8]) {
+    const POOL: usize = 512;
+    struct Pool {
+        bytes: [u8; POOL],
+        used: usize,
+        generation: u32,
+    }
+    thread_local! {
+        static POOLED: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; POOL], used: POOL, generation: 0 }) };
+    }
+    if out.len() > POOL {
+        if getrandom::fill(out).is_err() {
+            fallback_random(out);
+        }
+        return;
+    }
+    let generation = crate::sources::fork::generation();
+    let pooled = POOLED.try_with(|pool| {
+        let mut pool = pool.try_borrow_mut().ok()?;
+        if pool.used + out.len() > POOL || pool.generation != generation {
+            getrandom::fill(&mut pool.bytes).ok()?;
+            pool.used = 0;
+            pool.generation = generation;
+        }
+        let (start, end) = (pool.used, pool.used + out.len());
+        out.copy_from_slice(&pool.bytes[start..end]);
+        pool.bytes[start..end].fill(0);
+        pool.used = end;
+        Some(())
+    });
+    // The thread is going away.
+    if !matches!(pooled, Ok(Some(()))) && getrandom::fill(out).is_err() {
+        fallback_random(out);
+    }
+}
+
+/// Hashes clock, address and a counter: only reached where the operating system gives no randomness at all, where a
+/// weaker id still beats a run that is not recorded.
+fn fallback_random(out: &mut [u8]) {
+    use std::hash::{BuildHasher, Hasher};
+    for chunk in out.chunks_mut(8) {
+        let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+        hasher.write_u64(UnixNanos::now().0);
+        hasher.write_usize(chunk.as_ptr() as usize);
+        let bytes = hasher.finish().to_le_bytes();
+        chunk.copy_from_slice(&bytes[..chunk.len()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_ulid_keeps_its_text_and_its_time() {
+        let text = "01KE9BZH80BGEY5ABZ7D0DHDQ1";
+        let id: RunId = text.parse().unwrap();
+        assert_eq!(id.to_string(), text);
+        assert_eq!(id.time().rfc3339_millis(), "2026-01-06T10:00:00.000Z");
+        assert_eq!(id.as_trace_id().to_string(), "019b92bfc5005c1de2a97f3b40d8b6e1");
+        assert_eq!(text.to_lowercase().parse(), Ok(id));
+    }
+
+    #[test]
+    fn what_is_not_an_id_is_refused() {
+        for text in ["", "latest", "../../etc/passwd", "81KE9BZH80BGEY5ABZ7D0DHDQ1", "01KE9BZH80BGEY5ABZ7D0DHDQU"] {
+            assert_eq!(text.parse::<RunId>(), Err(NotAnId), "{text}");
+        }
+        assert_eq!("00000000000000000000000000000000".parse::<TraceId>(), Err(NotAnId));
+        assert_eq!("019b92bfc5005c1de2a97f3b40d8b6eg".parse::<TraceId>(), Err(NotAnId));
+    }
+
+    #[test]
+    fn ids_of_one_millisecond_are_distinct() {
+        let at = UnixNanos::from_millis(1_767_693_600_000);
+        let ids: HashSet<RunId> = (0..100_000).map(|_| RunId::fresh(at)).collect();
+        assert_eq!(ids.len(), 100_000);
+    }
+}

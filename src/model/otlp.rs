@@ -1,0 +1,695 @@
+//! The OTLP trace messages, as protobuf and as OTLP JSON.
+//!
+//! Field numbers are those of `opentelemetry-proto` v1; JSON follows the OTLP/HTTP rules: lowerCamelCase keys, ids
+//! in hex, 64-bit integers as strings, enums as integers. Non-finite doubles are written as `"NaN"`, `"Infinity"`
+//! and `"-Infinity"`, as protobuf JSON has it, so that nothing turns into `null`.
+//!
+//! Only messages that runspan reads or writes are here. The published message crate would bring the OpenTelemetry
+//! SDK into a library whose default build needs none of it.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
+
+/// The body of an export request, and the file format `TracesData`: both have this one field.
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TracesData {
+    /// Spans grouped by the process that made them.
+    #[prost(message, repeated, tag = "1")]
+    pub resource_spans: Vec<ResourceSpans>,
+}
+
+/// Spans of one resource.
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResourceSpans {
+    /// The process, host or service that made the spans.
+    #[prost(message, optional, tag = "1")]
+    pub resource: Option<Resource>,
+    /// Spans grouped by the code that made them.
+    #[prost(message, repeated, tag = "2")]
+    pub scope_spans: Vec<ScopeSpans>,
+    /// The schema of the resource's attribute names.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub schema_url: String,
+}
+
+/// Spans of one instrumentation scope; the payload of a journal frame, with one span in it.
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ScopeSpans {
+    /// The library or module that made the spans.
+    #[prost(message, optional, tag = "1")]
+    pub scope: Option<Scope>,
+    /// The spans.
+    #[prost(message, repeated, tag = "2")]
+    pub spans: Vec<Span>,
+    /// The schema of the spans' attribute names.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub schema_url: String,
+}
+
+/// Who made a span: a process, a host, a service.
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Resource {
+    /// `service.name` and the like.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<KeyValue>,
+    /// How many attributes the sender left out.
+    #[prost(uint32, tag = "2")]
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped_attributes_count: u32,
+}
+
+/// Which code made a span.
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Scope {
+    /// Name of the library; for plain `tracing` spans their target.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Version of the library.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// Further facts about the library.
+    #[prost(message, repeated, tag = "3")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<KeyValue>,
+    /// How many attributes the sender left out.
+    #[prost(uint32, tag = "4")]
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped_attributes_count: u32,
+}
+
+/// One span: a step of a run, or a plain operation around one.
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Span {
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    #[serde(with = "hex")]
+    pub trace_id: Vec<u8>,
+    /// 8 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    #[serde(with = "hex")]
+    pub span_id: Vec<u8>,
+    /// W3C `tracestate`.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub trace_state: String,
+    /// 8 bytes, or empty for a root.
+    #[prost(bytes = "vec", tag = "4")]
+    #[serde(with = "hex", skip_serializing_if = "Vec::is_empty")]
+    pub parent_span_id: Vec<u8>,
+    /// Bits 0-7: W3C flags; 0x100: it is known whether the parent is remote; 0x200: it is.
+    #[prost(fixed32, tag = "16")]
+    #[serde(skip_serializing_if = "is_zero")]
+    pub flags: u32,
+    /// The operation's name.
+    #[prost(string, tag = "5")]
+    pub name: String,
+    /// 0 unspecified, 1 internal, 2 server, 3 client, 4 producer, 5 consumer.
+    #[prost(int32, tag = "6")]
+    #[serde(skip_serializing_if = "is_zero_i32")]
+    pub kind: i32,
+    /// Nanoseconds since the epoch.
+    #[prost(fixed64, tag = "7")]
+    #[serde(with = "u64_text")]
+    pub start_time_unix_nano: u64,
+    /// Nanoseconds since the epoch; 0 while the span is open.
+    #[prost(fixed64, tag = "8")]
+    #[serde(with = "u64_text", skip_serializing_if = "is_zero_u64")]
+    pub end_time_unix_nano: u64,
+    /// What is known of the operation.
+    #[prost(message, repeated, tag = "9")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<KeyValue>,
+    /// How many attributes the sender left out.
+    #[prost(uint32, tag = "10")]
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped_attributes_count: u32,
+    /// What happened during the operation.
+    #[prost(message, repeated, tag = "11")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<SpanEvent>,
+    /// How many events the sender left out.
+    #[prost(uint32, tag = "12")]
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped_events_count: u32,
+    /// Causes other than the parent.
+    #[prost(message, repeated, tag = "13")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
+    /// How many links the sender left out.
+    #[prost(uint32, tag = "14")]
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped_links_count: u32,
+    /// How it ended.
+    #[prost(message, optional, tag = "15")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<Status>,
+}
+
+/// Something that happened during a span.
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SpanEvent {
+    /// Nanoseconds since the epoch.
+    #[prost(fixed64, tag = "1")]
+    #[serde(with = "u64_text")]
+    pub time_unix_nano: u64,
+    /// What happened.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// The particulars.
+    #[prost(message, repeated, tag = "3")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<KeyValue>,
+    /// How many attributes the sender left out.
+    #[prost(uint32, tag = "4")]
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped_attributes_count: u32,
+}
+
+/// A cause of a span in another trace or branch.
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Link {
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    #[serde(with = "hex")]
+    pub trace_id: Vec<u8>,
+    /// 8 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    #[serde(with = "hex")]
+    pub span_id: Vec<u8>,
+    /// W3C `tracestate`.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub trace_state: String,
+    /// The particulars.
+    #[prost(message, repeated, tag = "4")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<KeyValue>,
+    /// How many attributes the sender left out.
+    #[prost(uint32, tag = "5")]
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped_attributes_count: u32,
+    /// As in [`Span::flags`].
+    #[prost(fixed32, tag = "6")]
+    #[serde(skip_serializing_if = "is_zero")]
+    pub flags: u32,
+}
+
+/// How a span ended.
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Status {
+    /// The reason, of an error only.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// 0 unset, 1 ok, 2 error.
+    #[prost(int32, tag = "3")]
+    #[serde(skip_serializing_if = "is_zero_i32")]
+    pub code: i32,
+}
+
+/// [`Status::code`] of a span that says neither.
+pub const STATUS_UNSET: i32 = 0;
+/// [`Status::code`] of a failed span.
+pub const STATUS_ERROR: i32 = 2;
+
+/// One attribute.
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeyValue {
+    /// The name, dotted by convention.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// The value; absent is legal and means empty.
+    #[prost(message, optional, tag = "2")]
+    pub value: Option<AnyValue>,
+}
+
+/// A value of an attribute: a scalar, bytes, a list or a map.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AnyValue {
+    /// The value, or nothing.
+    #[prost(oneof = "Value", tags = "1, 2, 3, 4, 5, 6, 7")]
+    pub value: Option<Value>,
+}
+
+/// What an [`AnyValue`] holds.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Value {
+    /// Text.
+    #[prost(string, tag = "1")]
+    String(String),
+    /// True or false.
+    #[prost(bool, tag = "2")]
+    Bool(bool),
+    /// A whole number.
+    #[prost(int64, tag = "3")]
+    Int(i64),
+    /// A float.
+    #[prost(double, tag = "4")]
+    Double(f64),
+    /// A list.
+    #[prost(message, tag = "5")]
+    Array(ArrayValue),
+    /// A map.
+    #[prost(message, tag = "6")]
+    KvList(KvList),
+    /// Bytes.
+    #[prost(bytes = "vec", tag = "7")]
+    Bytes(Vec<u8>),
+}
+
+/// A list of values.
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ArrayValue {
+    /// The values.
+    #[prost(message, repeated, tag = "1")]
+    pub values: Vec<AnyValue>,
+}
+
+/// A map, in the sender's order.
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KvList {
+    /// The entries.
+    #[prost(message, repeated, tag = "1")]
+    pub values: Vec<KeyValue>,
+}
+
+impl Span {
+    /// Returns the value of an attribute, the last one where a key occurs twice.
+    pub fn attr(&self, key: &str) -> Option<&Value> {
+        find(&self.attributes, key)
+    }
+
+    /// Returns an attribute's text.
+    pub fn attr_str(&self, key: &str) -> Option<&str> {
+        self.attr(key).and_then(Value::as_str)
+    }
+
+    /// Sets an attribute, replacing what stood under the key.
+    pub fn set_attr(&mut self, key: &str, value: impl Into<Value>) {
+        set(&mut self.attributes, key, value.into());
+    }
+
+    /// Tells whether the status says error.
+    pub fn is_error(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.code == STATUS_ERROR)
+    }
+}
+
+impl Resource {
+    /// Returns the value of an attribute.
+    pub fn attr(&self, key: &str) -> Option<&Value> {
+        find(&self.attributes, key)
+    }
+}
+
+impl SpanEvent {
+    /// Returns the value of an attribute.
+    pub fn attr(&self, key: &str) -> Option<&Value> {
+        find(&self.attributes, key)
+    }
+}
+
+/// Finds the last value under `key`.
+pub fn find<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Value> {
+    attributes.iter().rev().find(|attribute| attribute.key == key)?.value.as_ref()?.value.as_ref()
+}
+
+/// Sets the value under `key`, replacing all that stood there.
+pub fn set(attributes: &mut Vec<KeyValue>, key: &str, value: Value) {
+    let value = Some(AnyValue { value: Some(value) });
+    match attributes.iter_mut().rev().find(|attribute| attribute.key == key) {
+        Some(attribute) => attribute.value = value,
+        None => attributes.push(KeyValue { key: key.to_owned(), value }),
+    }
+}
+
+impl Value {
+    /// Returns the text of a string value.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Returns a whole number, also one that arrived as text (`"211"`) or as a float without a fraction.
+    pub fn as_i64(&self) -> Option<i64> {
+        match self {
+            Self::Int(number) => Some(*number),
+            Self::String(text) => text.trim().parse().ok(),
+            // Beyond 2^53 a float no longer names one integer.
+            Self::Double(number) if number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0 => {
+                Some(*number as i64)
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns a number, also one that arrived as text.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Self::Int(number) => Some(*number as f64),
+            Self::Double(number) => Some(*number),
+            Self::String(text) => text.trim().parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// Returns the value as plain JSON: text as text, lists and maps as lists and maps.
+    ///
+    /// Text that is itself a JSON object or array is parsed, because emitters that cannot send structure send it as
+    /// text. Bytes become base64 text.
+    pub fn to_json(&self) -> serde_json::Value {
+        use serde_json::Value as Json;
+        match self {
+            Self::String(text) if text.trim_start().starts_with(['{', '[']) => {
+                serde_json::from_str(text).unwrap_or_else(|_| Json::String(text.clone()))
+            }
+            Self::String(text) => Json::String(text.clone()),
+            Self::Bool(flag) => Json::Bool(*flag),
+            Self::Int(number) => Json::from(*number),
+            Self::Double(number) => {
+                serde_json::Number::from_f64(*number).map_or_else(|| Json::String(float_text(*number)), Json::Number)
+            }
+            Self::Array(list) => Json::Array(list.values.iter().map(AnyValue::to_json).collect()),
+            Self::KvList(map) => Json::Object(
+                map.values
+                    .iter()
+                    .map(|entry| (entry.key.clone(), entry.value.as_ref().map_or(Json::Null, AnyValue::to_json)))
+                    .collect(),
+            ),
+            Self::Bytes(bytes) => Json::String(base64::encode(bytes)),
+        }
+    }
+}
+
+impl AnyValue {
+    fn to_json(&self) -> serde_json::Value {
+        self.value.as_ref().map_or(serde_json::Value::Null, Value::to_json)
+    }
+}
+
+impl From<Value> for AnyValue {
+    fn from(value: Value) -> Self {
+        Self { value: Some(value) }
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::String(text.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::String(text)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Int(number)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(number: f64) -> Self {
+        Self::Double(number)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(flag: bool) -> Self {
+        Self::Bool(flag)
+    }
+}
+
+impl Serialize for AnyValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(usize::from(self.value.is_some())))?;
+        match &self.value {
+            None => {}
+            Some(Value::String(text)) => map.serialize_entry("stringValue", text)?,
+            Some(Value::Bool(flag)) => map.serialize_entry("boolValue", flag)?,
+            Some(Value::Int(number)) => map.serialize_entry("intValue", &number.to_string())?,
+            Some(Value::Double(number)) if number.is_finite() => map.serialize_entry("doubleValue", number)?,
+            Some(Value::Double(number)) => map.serialize_entry("doubleValue", &float_text(*number))?,
+            Some(Value::Array(list)) => map.serialize_entry("arrayValue", list)?,
+            Some(Value::KvList(entries)) => map.serialize_entry("kvlistValue", entries)?,
+            Some(Value::Bytes(bytes)) => map.serialize_entry("bytesValue", &base64::encode(bytes))?,
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for AnyValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Wire {
+            string_value: Option<String>,
+            bool_value: Option<bool>,
+            int_value: Option<Number>,
+            double_value: Option<Number>,
+            array_value: Option<ArrayValue>,
+            kvlist_value: Option<KvList>,
+            bytes_value: Option<String>,
+        }
+        let wire = Wire::deserialize(deserializer)?;
+        let value = if let Some(text) = wire.string_value {
+            Some(Value::String(text))
+        } else if let Some(flag) = wire.bool_value {
+            Some(Value::Bool(flag))
+        } else if let Some(number) = wire.int_value {
+            Some(Value::Int(number.as_i64().ok_or_else(|| de::Error::custom("intValue is not a 64-bit integer"))?))
+        } else if let Some(number) = wire.double_value {
+            Some(Value::Double(number.as_f64().ok_or_else(|| de::Error::custom("doubleValue is not a number"))?))
+        } else if let Some(list) = wire.array_value {
+            Some(Value::Array(list))
+        } else if let Some(map) = wire.kvlist_value {
+            Some(Value::KvList(map))
+        } else if let Some(text) = wire.bytes_value {
+            Some(Value::Bytes(base64::decode(&text).ok_or_else(|| de::Error::custom("bytesValue is not base64"))?))
+        } else {
+            None
+        };
+        Ok(Self { value })
+    }
+}
+
+/// A number as OTLP JSON has it: plain, or as text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Int(i64),
+    Float(f64),
+    Text(String),
+}
+
+impl Number {
+    fn as_i64(&self) -> Option<i64> {
+        match self {
+            Self::Int(number) => Some(*number),
+            Self::Float(number) => Value::Double(*number).as_i64(),
+            Self::Text(text) => text.parse().ok(),
+        }
+    }
+
+    fn as_f64(&self) -> Option<f64> {
+        match self {
+            Self::Int(number) => Some(*number as f64),
+            Self::Float(number) => Some(*number),
+            Self::Text(text) => text.parse().ok(),
+        }
+    }
+}
+
+fn float_text(number: f64) -> String {
+    if number.is_nan() {
+        "NaN".to_owned()
+    } else if number > 0.0 {
+        "Infinity".to_owned()
+    } else {
+        "-Infinity".to_owned()
+    }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+fn is_zero_i32(number: &i32) -> bool {
+    *number == 0
+}
+
+fn is_zero_u64(number: &u64) -> bool {
+    *number == 0
+}
+
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let text: String = bytes
+            .iter()
+            .flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]])
+            .map(char::from)
+            .collect();
+        serializer.serialize_str(&text)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
+        let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
+        match digits {
+            Some(digits) if digits.len() % 2 == 0 => {
+                Ok(digits.chunks_exact(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect())
+            }
+            _ => Err(de::Error::custom("an id is not hex")),
+        }
+    }
+}
+
+mod u64_text {
+    use super::Number;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(number)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let number = match Option::<Number>::deserialize(deserializer)? {
+            None => Some(0),
+            Some(Number::Text(text)) => text.parse().ok(),
+            Some(number) => number.as_i64().and_then(|number| u64::try_from(number).ok()),
+        };
+        number.ok_or_else(|| de::Error::custom("not an unsigned 64-bit integer"))
+    }
+}
+
+/// Standard base64 with padding (RFC 4648 section 4), as OTLP JSON has it for bytes.
+pub mod base64 {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+    /// Encodes bytes.
+    pub fn encode(bytes: &[u8]) -> String {
+        let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+        for chunk in bytes.chunks(3) {
+            let word = chunk.iter().enumerate().fold(0u32, |word, (i, byte)| word | u32::from(*byte) << (16 - 8 * i));
+            for place in 0..4 {
+                if place <= chunk.len() {
+                    text.push(char::from(ALPHABET[(word >> (18 - 6 * place)) as usize & 63]));
+                } else {
+                    text.push('=');
+                }
+            }
+        }
+        text
+    }
+
+    /// Decodes text; `None` when it is not base64.
+    pub fn decode(text: &str) -> Option<Vec<u8>> {
+        let digits = text.trim_end_matches('=').as_bytes();
+        let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
+        for chunk in digits.chunks(4) {
+            let mut word = 0u32;
+            for (i, digit) in chunk.iter().enumerate() {
+                let value = ALPHABET.iter().position(|c| c == digit)?;
+                word |= (value as u32) << (18 - 6 * i);
+            }
+            match chunk.len() {
+                4 => bytes.extend_from_slice(&word.to_be_bytes()[1..]),
+                3 => bytes.extend_from_slice(&word.to_be_bytes()[1..3]),
+                2 => bytes.push(word.to_be_bytes()[1]),
+                _ => return None,
+            }
+        }
+        Some(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+
+    fn sample() -> Span {
+        Span {
+            trace_id: vec![0xab; 16],
+            span_id: vec![1, 2, 3, 4, 5, 6, 7, 8],
+            name: "chat gpt-4o".into(),
+            kind: 3,
+            start_time_unix_nano: 1_767_693_600_000_000_001,
+            end_time_unix_nano: u64::MAX,
+            attributes: vec![
+                KeyValue { key: "i".into(), value: Some(Value::Int(i64::MAX).into()) },
+                KeyValue { key: "nan".into(), value: Some(Value::Double(f64::INFINITY).into()) },
+                KeyValue { key: "b".into(), value: Some(Value::Bytes(vec![255, 0, 1, 2]).into()) },
+                KeyValue {
+                    key: "l".into(),
+                    value: Some(Value::Array(ArrayValue { values: vec![Value::Bool(true).into()] }).into()),
+                },
+                KeyValue { key: "empty".into(), value: Some(AnyValue { value: None }) },
+            ],
+            status: Some(Status { message: "boom".into(), code: STATUS_ERROR }),
+            ..Span::default()
+        }
+    }
+
+    #[test]
+    fn a_span_survives_protobuf_and_json() {
+        let span = sample();
+        assert_eq!(Span::decode(span.encode_to_vec().as_slice()).unwrap(), span);
+        let json = serde_json::to_string(&span).unwrap();
+        assert_eq!(serde_json::from_str::<Span>(&json).unwrap(), span);
+        assert_eq!(
+            json,
+            "{\"traceId\":\"abababababababababababababababab\",\"spanId\":\"0102030405060708\",\
+             \"name\":\"chat gpt-4o\",\"kind\":3,\"startTimeUnixNano\":\"1767693600000000001\",\
+             \"endTimeUnixNano\":\"18446744073709551615\",\"attributes\":[\
+             {\"key\":\"i\",\"value\":{\"intValue\":\"9223372036854775807\"}},\
+             {\"key\":\"nan\",\"value\":{\"doubleValue\":\"Infinity\"}},\
+             {\"key\":\"b\",\"value\":{\"bytesValue\":\"/wABAg==\"}},\
+             {\"key\":\"l\",\"value\":{\"arrayValue\":{\"values\":[{\"boolValue\":true}]}}},\
+             {\"key\":\"empty\",\"value\":{}}],\"status\":{\"message\":\"boom\",\"code\":2}}"
+        );
+    }
+
+    #[test]
+    fn numbers_count_as_integers_and_as_text() {
+        assert_eq!(Value::Int(7).as_i64(), Some(7));
+        assert_eq!(Value::from("211").as_i64(), Some(211));
+        assert_eq!(Value::Double(3.0).as_i64(), Some(3));
+        assert_eq!(Value::Double(3.5).as_i64(), None);
+        assert_eq!(Value::from("many").as_i64(), None);
+    }
+
+    #[test]
+    fn base64_has_the_vectors_of_rfc_4648() {
+        for (plain, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")]
+        {
+            assert_eq!(base64::encode(plain.as_bytes()), text);
+            assert_eq!(base64::decode(text).as_deref(), Some(plain.as_bytes()));
+        }
+    }
+}
