@@ -1,0 +1,80 @@
+//! The lock that says whether a journal's writer lives.
+//!
+//! It is an exclusive `flock` on the file `lock`, held through a descriptor for the life of the process. The kernel
+//! drops it when the process ends in any way, so a stale lock cannot exist and no process id is ever asked.
+//!
+//! The lock belongs to the open file, which `fork` shares with the child: as long as a forked child keeps the
+//! descriptor, its dead parent looks alive, and the journal is adopted later than it could be; nothing is lost by
+//! that. `exec` closes the descriptor, so children started in the usual way do not hold it. A child that goes on
+//! without `exec` should drop the writer it inherited, which closes its copy and leaves the parent's lock alone; the
+//! writer itself refuses to work there. Nothing here ever unlocks by `LOCK_UN`, which would take the lock from the
+//! parent too.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::JournalError;
+use super::io::{Access, Fs, FsFile};
+
+pub(super) const LOCK: &str = "lock";
+
+/// The writer's lock; dropping it closes the file and so frees it.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _held: Box<dyn FsFile>,
+}
+
+impl Lock {
+    /// Makes the lock file in a directory that is still unknown to others, and takes the lock.
+    pub(super) fn create(fs: &dyn Fs, dir: &Path) -> Result<Self, JournalError> {
+        let path = dir.join(LOCK);
+        let file = fs.create_new(&path).map_err(JournalError::io("create", &path))?;
+        Self::take(fs, &path, file)
+    }
+
+    /// Takes the lock of a dead writer.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Locked`] when the writer lives, [`JournalError::NotFound`] when there is no such journal (any
+    /// more).
+    pub(super) fn adopt(fs: &dyn Fs, dir: &Path) -> Result<Self, JournalError> {
+        let path = dir.join(LOCK);
+        let open = || match fs.open(&path, Access::Create) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(JournalError::NotFound { path: dir.to_owned() })
+            }
+            opened => opened.map_err(JournalError::io("open", &path)),
+        };
+        // Somebody who only asks whether the writer lives holds the lock for microseconds.
+        for _ in 0..3 {
+            match Self::take(fs, &path, open()?) {
+                Err(JournalError::Locked { .. }) => std::thread::sleep(Duration::from_millis(1)),
+                taken => return taken,
+            }
+        }
+        Self::take(fs, &path, open()?)
+    }
+
+    fn take(fs: &dyn Fs, path: &Path, file: Box<dyn FsFile>) -> Result<Self, JournalError> {
+        if !file.try_lock(true).map_err(JournalError::io("lock", path))? {
+            return Err(JournalError::Locked { path: path.to_owned() });
+        }
+        // The journal may have been removed between opening and locking; then this is the lock of nothing.
+        let same = match (file.identity(), fs.identity(path)) {
+            (Ok(held), Ok(named)) => held == named,
+            _ => false,
+        };
+        if same { Ok(Self { _held: file }) } else { Err(JournalError::NotFound { path: path.to_owned() }) }
+    }
+}
+
+/// Is the lock in `dir` held? A directory without a lock file has no living writer.
+pub(super) fn is_held(fs: &dyn Fs, dir: &Path) -> Result<bool, JournalError> {
+    let path = dir.join(LOCK);
+    match fs.open(&path, Access::Read) {
+        Ok(file) => Ok(!file.try_lock(false).map_err(JournalError::io("lock", &path))?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(JournalError::io("open", &path)(error)),
+    }
+}
