@@ -1,0 +1,168 @@
+//! Canonical attribute names.
+//!
+//! The `gen_ai.*` names are those of the main branch of `open-telemetry/semantic-conventions-genai`; older names of
+//! the same facts are rows in the dialect tables. The constants are our own because the published Rust
+//! crate marks all of these as deprecated ("moved") and lacks the newer ones.
+
+use crate::model::StepKind;
+
+/// What the span does: `chat`, `execute_tool`, `invoke_agent`, ...
+pub const OPERATION: &str = "gen_ai.operation.name";
+/// Who serves the model.
+pub const PROVIDER: &str = "gen_ai.provider.name";
+/// The model that was asked for.
+pub const REQUEST_MODEL: &str = "gen_ai.request.model";
+/// The model that answered.
+pub const RESPONSE_MODEL: &str = "gen_ai.response.model";
+/// The provider's id of the answer.
+pub const RESPONSE_ID: &str = "gen_ai.response.id";
+/// Why the model stopped, one word a choice.
+pub const FINISH_REASONS: &str = "gen_ai.response.finish_reasons";
+/// The conversation: our session.
+pub const CONVERSATION_ID: &str = "gen_ai.conversation.id";
+/// Name of the agent.
+pub const AGENT_NAME: &str = "gen_ai.agent.name";
+/// Name of the workflow.
+pub const WORKFLOW_NAME: &str = "gen_ai.workflow.name";
+/// Name of the tool.
+pub const TOOL_NAME: &str = "gen_ai.tool.name";
+/// Id of the tool call, as the model gave it.
+pub const TOOL_CALL_ID: &str = "gen_ai.tool.call.id";
+/// What the tool was given.
+pub const TOOL_ARGUMENTS: &str = "gen_ai.tool.call.arguments";
+/// What the tool gave back.
+pub const TOOL_RESULT: &str = "gen_ai.tool.call.result";
+/// What was sent to the model.
+pub const INPUT_MESSAGES: &str = "gen_ai.input.messages";
+/// What the model sent back.
+pub const OUTPUT_MESSAGES: &str = "gen_ai.output.messages";
+/// Standing instructions.
+pub const SYSTEM_INSTRUCTIONS: &str = "gen_ai.system_instructions";
+/// What was looked up.
+pub const RETRIEVAL_QUERY: &str = "gen_ai.retrieval.query.text";
+/// What was found.
+pub const RETRIEVAL_DOCUMENTS: &str = "gen_ai.retrieval.documents";
+/// The source that was searched.
+pub const DATA_SOURCE_ID: &str = "gen_ai.data_source.id";
+/// All input tokens, cached ones included.
+pub const INPUT_TOKENS: &str = "gen_ai.usage.input_tokens";
+/// All output tokens, reasoning included.
+pub const OUTPUT_TOKENS: &str = "gen_ai.usage.output_tokens";
+/// Part of the input that was read from a cache.
+pub const CACHE_READ_TOKENS: &str = "gen_ai.usage.cache_read.input_tokens";
+/// Part of the input that was written to a cache.
+pub const CACHE_WRITE_TOKENS: &str = "gen_ai.usage.cache_write.input_tokens";
+/// Part of the output that was reasoning.
+pub const REASONING_TOKENS: &str = "gen_ai.usage.reasoning.output_tokens";
+/// Input and output together; in no standard, but the only number some emitters give.
+pub const TOTAL_TOKENS: &str = "gen_ai.usage.total_tokens";
+/// The tier that OpenAI served the call in; it has its own prices.
+pub const OPENAI_SERVICE_TIER: &str = "openai.response.service_tier";
+/// Class of the error; absent on success.
+pub const ERROR_TYPE: &str = "error.type";
+/// [`ERROR_TYPE`] where nothing better is known.
+pub const ERROR_TYPE_OTHER: &str = "_OTHER";
+/// The user behind the run.
+pub const USER_ID: &str = "user.id";
+/// The method of a Model Context Protocol call.
+pub const MCP_METHOD: &str = "mcp.method.name";
+/// Host of the server that was called.
+pub const SERVER_ADDRESS: &str = "server.address";
+
+/// Name of the span event that tells an exception.
+pub const EVENT_EXCEPTION: &str = "exception";
+/// Class of an exception.
+pub const EXCEPTION_TYPE: &str = "exception.type";
+/// Text of an exception.
+pub const EXCEPTION_MESSAGE: &str = "exception.message";
+/// Level of a `tracing` event, as the layer and `tracing-opentelemetry` write it on the span event.
+pub const EVENT_LEVEL: &str = "level";
+/// Field of a `tracing` event that tells an error.
+pub const EVENT_ERROR: &str = "error";
+
+/// Target of a `tracing` event, where it differs from its span's.
+pub const EVENT_TARGET: &str = "target";
+/// Field of a `tracing` event that names it, as in OTLP logs.
+pub const EVENT_NAME: &str = "event.name";
+/// Span event: a judgement of quality.
+pub const EVENT_EVALUATION: &str = "gen_ai.evaluation.result";
+/// Span event of ours: the run or step put something out; `data` holds it.
+pub const EVENT_OUTPUT: &str = "runspan.output";
+/// Span event of ours: something came in; `tool` says from where, `data` holds it.
+pub const EVENT_INPUT: &str = "runspan.input";
+/// Span event of ours: the run waits; `reason`, `payload`.
+pub const EVENT_WAITING: &str = "runspan.waiting";
+/// Span event of ours: the answer came; `input`.
+pub const EVENT_RESUMED: &str = "runspan.resumed";
+/// Span event of ours: a file was kept; `name`, `media_type`, `bytes`, `sha256`.
+pub const EVENT_ARTIFACT: &str = "runspan.artifact";
+
+/// Fields of an event that has no fields of its own in `tracing`: a JSON object as text.
+pub const EVENT_FIELDS: &str = "runspan.event.fields";
+
+/// Attributes that many emitters give only after the start, and that say what the step is.
+pub const TOLD_LATE: &[&str] = &[
+    OPERATION,
+    PROVIDER,
+    "gen_ai.system",
+    REQUEST_MODEL,
+    AGENT_NAME,
+    TOOL_NAME,
+    TOOL_CALL_ID,
+    TOOL_ARGUMENTS,
+    INPUT_MESSAGES,
+    CONVERSATION_ID,
+    USER_ID,
+    INPUT,
+];
+
+/// The run that a span or a whole process belongs to.
+pub const RUN_ID: &str = "runspan.run.id";
+/// The run that started it.
+pub const PARENT_RUN_ID: &str = "runspan.parent_run.id";
+/// The store that a local process writes to.
+pub const STORE_ID: &str = "runspan.store.id";
+/// The kind of a step, where [`OPERATION`] has no word for it; a word of [`StepKind`].
+pub const STEP_KIND: &str = "runspan.step.kind";
+/// How a step ended, where the OTLP status cannot say it; a word of [`StepStatus`](crate::model::StepStatus).
+pub const STEP_STATUS: &str = "runspan.step.status";
+/// Free labels: a JSON array as text.
+pub const TAGS: &str = "runspan.tags";
+/// A foreign system's own id of the run.
+pub const EXTERNAL_ID: &str = "runspan.external.id";
+/// What went into a step that is neither a model call nor a tool call.
+pub const INPUT: &str = "runspan.input";
+/// What came out of it.
+pub const OUTPUT: &str = "runspan.output";
+/// What a step cost in US dollars, a double.
+pub const COST_USD: &str = "runspan.cost.usd";
+/// Where the cost comes from; a word of [`CostSource`](crate::model::CostSource).
+pub const COST_SOURCE: &str = "runspan.cost.source";
+/// The price table behind a computed cost: `genai-prices 0.2.1 openai/gpt-4o-mini`.
+pub const COST_TABLE: &str = "runspan.cost.table";
+/// How the emitter counted input tokens: `inclusive` (of cached ones), `exclusive`, or `assumed` inclusive.
+pub const USAGE_BASIS: &str = "runspan.usage.basis";
+/// Before a key: the value that stood under it before normalisation.
+pub const ORIGINAL_PREFIX: &str = "runspan.original.";
+/// The keys that normalisation and pricing added, as a list, so that the original can be given back.
+pub const ADDED: &str = "runspan.added";
+/// In [`ADDED`]: the span had no status, and has one of ours.
+pub const ADDED_STATUS: &str = "otel.status";
+/// In [`ADDED`]: the span had a status that said neither, and it says error.
+pub const ADDED_STATUS_CODE: &str = "otel.status_code";
+
+/// What the library cut because it was over a bound.
+pub const CUT: &str = "runspan.cut";
+
+/// The words of [`OPERATION`] that stand for a kind of step. Other standard operations (`plan`, `create_agent`,
+/// `fetch_response`, the memory operations) are tasks. The first word of a kind is the one written for it.
+pub const OPERATIONS: &[(&str, StepKind)] = &[
+    ("chat", StepKind::Llm),
+    ("generate_content", StepKind::Llm),
+    ("text_completion", StepKind::Llm),
+    ("execute_tool", StepKind::Tool),
+    ("invoke_agent", StepKind::Agent),
+    ("invoke_workflow", StepKind::Workflow),
+    ("retrieval", StepKind::Retrieval),
+    ("embeddings", StepKind::Embedding),
+];

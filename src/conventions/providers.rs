@@ -1,0 +1,68 @@
+//! Providers: their canonical names, and the ids under which the price table has them.
+
+/// Older and foreign words in `gen_ai.system` for a provider, lower case, and its canonical name.
+///
+/// Source: the deprecated registry of OpenTelemetry semantic conventions 1.44 for the first five; the others are
+/// what Traceloop, Spring AI and OpenInference write, and Vercel's SDK, which adds the API to the provider.
+pub const CANONICAL: &[(&str, &str)] = &[
+    ("vertex_ai", "gcp.vertex_ai"),
+    ("gemini", "gcp.gemini"),
+    ("az.ai.inference", "azure.ai.inference"),
+    ("az.ai.openai", "azure.ai.openai"),
+    ("xai", "x_ai"),
+    ("vertexai", "gcp.vertex_ai"),
+    ("google_genai", "gcp.gen_ai"),
+    ("google", "gcp.gen_ai"),
+    ("bedrock", "aws.bedrock"),
+    ("bedrock_converse", "aws.bedrock"),
+    ("aws", "aws.bedrock"),
+    ("azure", "azure.ai.openai"),
+    ("azure_openai", "azure.ai.openai"),
+    ("mistral", "mistral_ai"),
+    ("mistralai", "mistral_ai"),
+    ("moonshot", "moonshot_ai"),
+    ("watsonx", "ibm.watsonx.ai"),
+    ("openai.chat", "openai"),
+    ("openai.responses", "openai"),
+    ("openai.completion", "openai"),
+    ("openai.embedding", "openai"),
+    ("anthropic.messages", "anthropic"),
+    ("azure-openai.chat", "azure.ai.openai"),
+    ("azure-openai.responses", "azure.ai.openai"),
+    ("azure.chat", "azure.ai.openai"),
+    ("azure.responses", "azure.ai.openai"),
+    ("google.generative-ai", "gcp.gemini"),
+    ("google.vertex.chat", "gcp.vertex_ai"),
+    ("vertex.anthropic.messages", "gcp.vertex_ai"),
+    ("amazon-bedrock", "aws.bedrock"),
+    ("mistral.chat", "mistral_ai"),
+    ("xai.chat", "x_ai"),
+    ("groq.chat", "groq"),
+    ("cohere.chat", "cohere"),
+    ("deepseek.chat", "deepseek"),
+];
+
+/// Words in `gen_ai.system` that name a framework, which says nothing about who serves the model.
+pub const FRAMEWORKS: &[&str] =
+    &["autogen", "crewai", "gcp.vertex.agent", "langchain", "spring_ai", "strands-agents", "_other"];
+
+/// Provider names, lower case, and the id of the provider in the price table, where the table does not find it by
+/// itself or would find another.
+///
+/// Source: tried against genai-prices 0.2.1. `azure.ai.openai` contains "openai" and would get OpenAI's own list.
+/// The second half are names that rig-core 0.44 writes.
+pub const PRICE_IDS: &[(&str, &str)] = &[
+    ("gcp.gen_ai", "google"),
+    ("gcp.gemini", "google"),
+    ("gcp.vertex_ai", "google"),
+    ("azure.ai.openai", "azure"),
+    ("azure.ai.inference", "azure"),
+    ("x_ai", "x-ai"),
+    ("mistral_ai", "mistral"),
+    ("moonshot_ai", "moonshotai"),
+    ("aws.bedrock", "aws"),
+    ("azure.openai", "azure"),
+    ("xai", "x-ai"),
+    ("moonshot", "moonshotai"),
+    ("copilot", "github-copilot"),
+];

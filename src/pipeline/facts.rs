@@ -1,0 +1,476 @@
+//! What a normalized span says, as plain fields: the input of run assembly.
+//!
+//! Reads canonical attributes only, so it works on a span on its way to the journal and on one read back from disk
+//! alike, whatever dialect it was written in.
+
+use crate::conventions::names;
+use crate::model::otlp::{Resource, Scope, Span, SpanEvent, Value};
+use crate::model::{CostSource, ErrorInfo, NanoUsd, RunId, StepKind, StepStatus, Tokens};
+use serde_json::Value as Json;
+
+/// Longest readable name of a step, in characters.
+const STEP_NAME_MAX: usize = 80;
+
+/// [`Status::code`](crate::model::otlp::Status::code) of a span that its author declared to have gone well.
+const STATUS_OK: i32 = 1;
+
+/// The facts of one span.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepFacts {
+    /// What the step does.
+    pub kind: StepKind,
+    /// Whether the span tells of a GenAI operation at all; a trace without one is not a run.
+    pub is_genai: bool,
+    /// The span's name as emitted.
+    pub name: String,
+    /// Base of the readable `step_id`: the operation of a model call, the name of a tool, agent or workflow, else the
+    /// span's name. No whitespace or control characters, at most 80 characters, never empty.
+    pub step_name: String,
+    /// The agent it is or belongs to.
+    pub agent_name: Option<String>,
+    /// The workflow it is or belongs to.
+    pub workflow_name: Option<String>,
+    /// The tool that was called.
+    pub tool_name: Option<String>,
+    /// Who served the model.
+    pub provider: Option<String>,
+    /// The model that was asked for.
+    pub request_model: Option<String>,
+    /// The model that answered.
+    pub response_model: Option<String>,
+    /// The conversation.
+    pub session_id: Option<String>,
+    /// The user.
+    pub user_id: Option<String>,
+    /// A foreign system's own id of the run.
+    pub external_id: Option<String>,
+    /// Free labels.
+    pub tags: Vec<String>,
+    /// The run that the span, else its process, declares itself part of.
+    pub run_id: Option<RunId>,
+    /// The run that started that run.
+    pub parent_run_id: Option<RunId>,
+    /// Token counts on this span; for kinds that are not billed they repeat what steps below say.
+    pub tokens: Option<Tokens>,
+    /// What the step cost.
+    pub cost: Option<(NanoUsd, CostSource)>,
+    /// Whether this is a model call of its own, so that its tokens and cost count in totals.
+    pub billed: bool,
+    /// How the step stands; running while the span has no end.
+    pub status: StepStatus,
+    /// Why it failed; `Some` exactly when the status is a failure.
+    pub error: Option<ErrorInfo>,
+    /// What went in.
+    pub input: Option<Json>,
+    /// What came out.
+    pub output: Option<Json>,
+    /// Standing instructions to the model.
+    pub system_prompt: Option<Json>,
+    /// What was sent to the model.
+    pub messages: Option<Json>,
+    /// What the tool was given.
+    pub tool_args: Option<Json>,
+    /// What the tool gave back.
+    pub tool_result: Option<Json>,
+    /// The provider's id of the answer; two spans with one id tell one call.
+    pub response_id: Option<String>,
+    /// Why the model stopped, one word a choice.
+    pub finish_reasons: Vec<String>,
+}
+
+impl StepFacts {
+    /// Reads a normalized span. What the span does not say, the resource may: run, session and user.
+    pub fn of(span: &Span, resource: Option<&Resource>, _scope: Option<&Scope>) -> Self {
+        let text = |key| span.attr(key).and_then(text_of);
+        let inherited = |key| text(key).or_else(|| resource.and_then(|r| r.attr(key)).and_then(text_of));
+        let json = |key| span.attr(key).map(Value::to_json).filter(|value| !value.is_null());
+
+        let kind = kind(span);
+        let (agent_name, workflow_name) = (text(names::AGENT_NAME), text(names::WORKFLOW_NAME));
+        let tool_name = text(names::TOOL_NAME);
+        let status = status(span);
+        let messages = json(names::INPUT_MESSAGES);
+        let tool_args = json(names::TOOL_ARGUMENTS);
+        let tool_result = json(names::TOOL_RESULT);
+        let by_kind_in = match kind {
+            StepKind::Tool => tool_args.clone(),
+            StepKind::Retrieval => json(names::RETRIEVAL_QUERY),
+            _ => messages.clone(),
+        };
+        let by_kind_out = match kind {
+            StepKind::Tool => tool_result.clone(),
+            StepKind::Retrieval => json(names::RETRIEVAL_DOCUMENTS),
+            _ => json(names::OUTPUT_MESSAGES),
+        };
+        let own_name = match kind {
+            StepKind::Llm | StepKind::Embedding => text(names::OPERATION),
+            StepKind::Tool => tool_name.clone(),
+            StepKind::Agent => agent_name.clone(),
+            StepKind::Workflow => workflow_name.clone(),
+            _ => None,
+        };
+        Self {
+            kind,
+            is_genai: is_genai(span),
+            name: span.name.clone(),
+            step_name: step_name(own_name.as_deref().unwrap_or(&span.name), kind),
+            agent_name,
+            workflow_name,
+            tool_name,
+            provider: text(names::PROVIDER),
+            request_model: text(names::REQUEST_MODEL),
+            response_model: text(names::RESPONSE_MODEL),
+            session_id: inherited(names::CONVERSATION_ID),
+            user_id: inherited(names::USER_ID),
+            external_id: text(names::EXTERNAL_ID),
+            tags: words(span.attr(names::TAGS)),
+            run_id: inherited(names::RUN_ID).and_then(|id| id.parse().ok()),
+            parent_run_id: inherited(names::PARENT_RUN_ID).and_then(|id| id.parse().ok()),
+            tokens: tokens(span),
+            cost: cost(span),
+            billed: is_billed(kind),
+            status,
+            error: failed(status).then(|| error(span)),
+            input: json(names::INPUT).or(by_kind_in),
+            output: json(names::OUTPUT).or(by_kind_out),
+            system_prompt: json(names::SYSTEM_INSTRUCTIONS),
+            messages,
+            tool_args,
+            tool_result,
+            response_id: text(names::RESPONSE_ID),
+            finish_reasons: words(span.attr(names::FINISH_REASONS)),
+        }
+    }
+
+    /// Returns the model that answered, else the one asked for.
+    pub fn model(&self) -> Option<&str> {
+        self.response_model.as_deref().or(self.request_model.as_deref())
+    }
+}
+
+/// Tells whether a step of this kind is a model call of its own: what it used was paid for once, here.
+pub(super) fn is_billed(kind: StepKind) -> bool {
+    matches!(kind, StepKind::Llm | StepKind::Embedding | StepKind::Rerank)
+}
+
+/// Reads the kind: our own word for it, else the standard operation.
+pub(super) fn kind(span: &Span) -> StepKind {
+    let own = span.attr_str(names::STEP_KIND).and_then(|word| word.parse().ok());
+    own.or_else(|| span.attr_str(names::OPERATION).and_then(standard_kind)).unwrap_or(StepKind::Task)
+}
+
+/// Returns the kind that a standard operation stands for.
+pub(super) fn standard_kind(operation: &str) -> Option<StepKind> {
+    names::OPERATIONS.iter().find(|(word, _)| *word == operation).map(|(_, kind)| *kind)
+}
+
+/// Reads the token counts of a normalized span; `None` when nobody reported any.
+pub(super) fn tokens(span: &Span) -> Option<Tokens> {
+    let count = |key| span.attr(key).and_then(Value::as_i64).and_then(|n| u64::try_from(n).ok());
+    let tokens = Tokens {
+        prompt: count(names::INPUT_TOKENS),
+        completion: count(names::OUTPUT_TOKENS),
+        total: count(names::TOTAL_TOKENS),
+        cache_read: count(names::CACHE_READ_TOKENS),
+        cache_write: count(names::CACHE_WRITE_TOKENS),
+        reasoning: count(names::REASONING_TOKENS),
+    }
+    .with_total();
+    (!tokens.is_unknown()).then_some(tokens)
+}
+
+/// A conversation id alone does not make a span GenAI: browsers and web servers set session ids as well.
+fn is_genai(span: &Span) -> bool {
+    span.attributes.iter().any(|attribute| match attribute.key.as_str() {
+        // The run's id says where a span belongs; our layer writes it on every root, an HTTP handler's too.
+        names::CONVERSATION_ID => false,
+        names::STEP_KIND | names::MCP_METHOD => true,
+        key => key.starts_with("gen_ai."),
+    })
+}
+
+fn cost(span: &Span) -> Option<(NanoUsd, CostSource)> {
+    let usd = span.attr(names::COST_USD).and_then(Value::as_f64).and_then(NanoUsd::from_usd)?;
+    let source = span.attr_str(names::COST_SOURCE).and_then(|word| word.parse().ok());
+    // Our own API gives an amount alone: the program said it.
+    Some((usd, source.unwrap_or(CostSource::Reported)))
+}
+
+fn failed(status: StepStatus) -> bool {
+    !matches!(status, StepStatus::Running | StepStatus::Success)
+}
+
+/// What our own code wrote wins; an open span runs; then what the emitter says by status, error type and events.
+pub(super) fn status(span: &Span) -> StepStatus {
+    if let Some(word) = span.attr_str(names::STEP_STATUS).and_then(|word| word.parse().ok()) {
+        return match word {
+            StepStatus::Error => class_of_failure(span),
+            StepStatus::Running if span.end_time_unix_nano != 0 => StepStatus::Success,
+            word => word,
+        };
+    }
+    if span.end_time_unix_nano == 0 {
+        return StepStatus::Running;
+    }
+    let declared_ok = span.status.as_ref().is_some_and(|status| status.code == STATUS_OK);
+    let told_by_event = !declared_ok && span.events.iter().any(tells_error);
+    if span.is_error() || span.attr(names::ERROR_TYPE).is_some() || told_by_event {
+        return class_of_failure(span);
+    }
+    StepStatus::Success
+}
+
+fn tells_error(event: &SpanEvent) -> bool {
+    let at_error_level =
+        event.attr(names::EVENT_LEVEL).and_then(Value::as_str).is_some_and(|level| level.eq_ignore_ascii_case("error"));
+    event.name == names::EVENT_EXCEPTION
+        || (at_error_level
+            && (event.attr(names::EVENT_ERROR).is_some() || event.attr(names::EXCEPTION_MESSAGE).is_some()))
+}
+
+/// Distinguishes timeouts and cancellations by the error's class, and by its text only where no class is given.
+fn class_of_failure(span: &Span) -> StepStatus {
+    let error = error(span);
+    let class = error.kind.filter(|kind| kind != names::ERROR_TYPE_OTHER).or(error.message).unwrap_or_default();
+    let class = class.to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| class.contains(word));
+    if says(&["timeout", "timed out", "timedout", "timed_out", "deadline"]) {
+        StepStatus::Timeout
+    } else if says(&["cancel"]) {
+        StepStatus::Cancelled
+    } else {
+        StepStatus::Error
+    }
+}
+
+fn error(span: &Span) -> ErrorInfo {
+    // The last event is the one that ended the span; earlier ones may have been handled.
+    let event = span.events.iter().rev().find(|event| tells_error(event));
+    let told = |key| event.and_then(|event| event.attr(key)).and_then(text_of);
+    let status_message = span.status.as_ref().map(|status| status.message.clone()).filter(|text| !text.is_empty());
+    ErrorInfo {
+        kind: span.attr(names::ERROR_TYPE).and_then(text_of).or_else(|| told(names::EXCEPTION_TYPE)),
+        message: status_message.or_else(|| told(names::EXCEPTION_MESSAGE)).or_else(|| told(names::EVENT_ERROR)),
+        step_id: None,
+    }
+}
+
+fn step_name(name: &str, kind: StepKind) -> String {
+    let parts: Vec<String> = name
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .map(|part| part.chars().filter(|c| is_visible(*c)).collect())
+        .filter(|part: &String| !part.is_empty())
+        .collect();
+    let name: String = parts.join("-").chars().take(STEP_NAME_MAX).collect();
+    if name.is_empty() { kind.as_str().to_owned() } else { name }
+}
+
+/// Leaves out what would hide in or reorder a line of text: zero-width and bidirectional marks.
+fn is_visible(c: char) -> bool {
+    !matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// Returns a scalar as text; empty text says nothing.
+fn text_of(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text.trim().to_owned(),
+        Value::Int(number) => number.to_string(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Double(number) => number.to_string(),
+        Value::Array(_) | Value::KvList(_) | Value::Bytes(_) => return None,
+    };
+    (!text.is_empty()).then_some(text)
+}
+
+/// Reads a list of words: a list, a JSON array as text, or one word.
+fn words(value: Option<&Value>) -> Vec<String> {
+    match value.map(Value::to_json) {
+        Some(Json::Array(items)) => items
+            .into_iter()
+            .filter_map(|item| match item {
+                Json::String(word) => Some(word),
+                Json::Null | Json::Array(_) | Json::Object(_) => None,
+                other => Some(other.to_string()),
+            })
+            .filter(|word| !word.is_empty())
+            .collect(),
+        Some(Json::String(word)) if !word.is_empty() => vec![word],
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::otlp::{KeyValue, Status};
+    use serde_json::json;
+
+    fn span(attributes: &[(&str, Value)]) -> Span {
+        let attributes = attributes
+            .iter()
+            .map(|(key, value)| KeyValue { key: (*key).into(), value: Some(value.clone().into()) })
+            .collect();
+        Span { name: "work".into(), end_time_unix_nano: 2, attributes, ..Span::default() }
+    }
+
+    fn event(name: &str, attributes: &[(&str, Value)]) -> SpanEvent {
+        SpanEvent { name: name.into(), attributes: span(attributes).attributes, ..SpanEvent::default() }
+    }
+
+    fn outcome(span: &Span) -> (StepStatus, Option<ErrorInfo>) {
+        let facts = StepFacts::of(span, None, None);
+        (facts.status, facts.error)
+    }
+
+    fn told(kind: &str, message: Option<&str>) -> Option<ErrorInfo> {
+        Some(ErrorInfo { kind: Some(kind.into()), message: message.map(Into::into), step_id: None })
+    }
+
+    #[test]
+    fn a_model_call_gives_all_its_facts() {
+        let span = span(&[
+            (names::OPERATION, "chat".into()),
+            (names::PROVIDER, "openai".into()),
+            (names::REQUEST_MODEL, "gpt-4o-mini".into()),
+            (names::RESPONSE_MODEL, "gpt-4o-mini-2024-07-18".into()),
+            (names::RESPONSE_ID, "resp-1".into()),
+            (names::FINISH_REASONS, r#"["stop"]"#.into()),
+            (names::AGENT_NAME, "weather".into()),
+            (names::CONVERSATION_ID, Value::Int(7)),
+            (names::INPUT_TOKENS, Value::Int(211)),
+            (names::OUTPUT_TOKENS, Value::Int(37)),
+            (names::CACHE_READ_TOKENS, Value::Int(0)),
+            (names::COST_USD, Value::Double(0.000_049_05)),
+            (names::COST_SOURCE, "computed".into()),
+            (names::SYSTEM_INSTRUCTIONS, r#"[{"type":"text","content":"Be brief."}]"#.into()),
+            (names::INPUT_MESSAGES, r#"[{"role":"user","parts":[]}]"#.into()),
+            (names::OUTPUT_MESSAGES, "not JSON".into()),
+            (names::TAGS, r#"["a","b"]"#.into()),
+        ]);
+        let resource = Resource {
+            attributes: vec![
+                KeyValue { key: names::RUN_ID.into(), value: Some(Value::from("01KE9BZH80BGEY5ABZ7D0DHDQ1").into()) },
+                KeyValue { key: names::USER_ID.into(), value: Some(Value::from("user-42").into()) },
+            ],
+            ..Resource::default()
+        };
+        let facts = StepFacts::of(&span, Some(&resource), None);
+        assert_eq!(facts.model(), Some("gpt-4o-mini-2024-07-18"));
+        assert_eq!(
+            facts,
+            StepFacts {
+                kind: StepKind::Llm,
+                is_genai: true,
+                name: "work".into(),
+                step_name: "chat".into(),
+                agent_name: Some("weather".into()),
+                workflow_name: None,
+                tool_name: None,
+                provider: Some("openai".into()),
+                request_model: Some("gpt-4o-mini".into()),
+                response_model: Some("gpt-4o-mini-2024-07-18".into()),
+                session_id: Some("7".into()),
+                user_id: Some("user-42".into()),
+                external_id: None,
+                tags: vec!["a".into(), "b".into()],
+                run_id: "01KE9BZH80BGEY5ABZ7D0DHDQ1".parse().ok(),
+                parent_run_id: None,
+                tokens: Some(Tokens {
+                    prompt: Some(211),
+                    completion: Some(37),
+                    total: Some(248),
+                    cache_read: Some(0),
+                    cache_write: None,
+                    reasoning: None,
+                }),
+                cost: Some((NanoUsd(49_050), CostSource::Computed)),
+                billed: true,
+                status: StepStatus::Success,
+                error: None,
+                input: Some(json!([{"role": "user", "parts": []}])),
+                output: Some(json!("not JSON")),
+                system_prompt: Some(json!([{"type": "text", "content": "Be brief."}])),
+                messages: Some(json!([{"role": "user", "parts": []}])),
+                tool_args: None,
+                tool_result: None,
+                response_id: Some("resp-1".into()),
+                finish_reasons: vec!["stop".into()],
+            }
+        );
+    }
+
+    #[test]
+    fn a_plain_span_is_a_task_and_says_nothing() {
+        let mut open = span(&[(names::CONVERSATION_ID, "s".into()), ("http.route", "/".into())]);
+        open.end_time_unix_nano = 0;
+        let facts = StepFacts::of(&open, None, None);
+        assert_eq!(
+            (facts.kind, facts.is_genai, facts.billed, facts.tokens, facts.cost, facts.status),
+            (StepKind::Task, false, false, None, None, StepStatus::Running)
+        );
+        assert_eq!(facts.session_id.as_deref(), Some("s"));
+    }
+
+    #[test]
+    fn status_is_read_from_status_error_type_events_and_our_own_word() {
+        let plain = span(&[]);
+        assert_eq!(outcome(&plain), (StepStatus::Success, None));
+
+        let mut by_status = span(&[(names::ERROR_TYPE, "RateLimitError".into())]);
+        by_status.status = Some(Status { code: 2, message: "slow down".into() });
+        assert_eq!(outcome(&by_status), (StepStatus::Error, told("RateLimitError", Some("slow down"))));
+
+        for (class, status) in [
+            ("APITimeoutError", StepStatus::Timeout),
+            ("DEADLINE_EXCEEDED", StepStatus::Timeout),
+            ("asyncio.exceptions.CancelledError", StepStatus::Cancelled),
+            ("_OTHER", StepStatus::Error),
+        ] {
+            assert_eq!(outcome(&span(&[(names::ERROR_TYPE, class.into())])), (status, told(class, None)));
+        }
+
+        let mut by_exception = span(&[]);
+        by_exception.events = vec![event(
+            "exception",
+            &[(names::EXCEPTION_TYPE, "RuntimeError".into()), (names::EXCEPTION_MESSAGE, "service down".into())],
+        )];
+        assert_eq!(outcome(&by_exception), (StepStatus::Error, told("RuntimeError", Some("service down"))));
+        // Whoever set OK had seen the exception and dealt with it.
+        by_exception.status = Some(Status { code: 1, message: String::new() });
+        assert_eq!(outcome(&by_exception), (StepStatus::Success, None));
+
+        let mut by_event = span(&[]);
+        by_event.events = vec![event("failed", &[("level", "ERROR".into()), ("error", "disk full".into())])];
+        let said = ErrorInfo { message: Some("disk full".into()), ..ErrorInfo::default() };
+        assert_eq!(outcome(&by_event), (StepStatus::Error, Some(said)));
+        by_event.events = vec![event("failed", &[("level", "ERROR".into())])];
+        assert_eq!(outcome(&by_event), (StepStatus::Success, None));
+
+        let mut own = span(&[(names::STEP_STATUS, "crashed".into())]);
+        own.end_time_unix_nano = 0;
+        assert_eq!(outcome(&own), (StepStatus::Crashed, Some(ErrorInfo::default())));
+    }
+
+    #[test]
+    fn step_names_are_short_single_words() {
+        let long = "x".repeat(100);
+        for (name, expected) in [
+            ("get weather\n now", "get-weather-now"),
+            ("\u{202e}evil\u{1b}[31m", "evil-[31m"),
+            ("  \t", "task"),
+            (long.as_str(), &long[..80]),
+        ] {
+            assert_eq!(step_name(name, StepKind::Task), expected);
+        }
+        let tool = span(&[(names::OPERATION, "execute_tool".into()), (names::TOOL_NAME, "get_weather".into())]);
+        assert_eq!(StepFacts::of(&tool, None, None).step_name, "get_weather");
+        let guardrail = span(&[(names::STEP_KIND, "guardrail".into())]);
+        assert_eq!(StepFacts::of(&guardrail, None, None).step_name, "work");
+    }
+
+    #[test]
+    fn numbers_below_zero_are_not_counts() {
+        let span = span(&[(names::INPUT_TOKENS, Value::Int(-1)), (names::OUTPUT_TOKENS, "many".into())]);
+        assert_eq!(StepFacts::of(&span, None, None).tokens, None);
+    }
+}

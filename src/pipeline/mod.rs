@@ -1,0 +1,41 @@
+//! The path of a record between its source and the journal: normalize, price, scrub.
+//!
+//! Each word is a module. The order is fixed: prices need canonical names and counts, and scrubbing, whose policy
+//! hangs on canonical names too, comes last so that nothing gets past it.
+
+pub mod cost;
+pub mod facts;
+pub mod normalize;
+pub mod scrub;
+pub(crate) mod worker;
+
+#[cfg(test)]
+mod recordings;
+
+pub use scrub::{Content, Limits, Scrubbed, Scrubber};
+
+use crate::model::record::Record;
+use cost::Pricer;
+
+/// The line that every record passes before the first byte of it is written or leaves.
+#[derive(Debug)]
+pub struct Pipeline {
+    pricer: Pricer,
+    scrubber: Scrubber,
+}
+
+impl Pipeline {
+    /// Makes the line with a content policy; `key` marks what is redacted, so that equal secrets stay joinable
+    /// within one store.
+    pub fn new(content: Content, key: [u8; 32]) -> Self {
+        Self { pricer: Pricer::new(), scrubber: Scrubber::new(content, key) }
+    }
+
+    /// Takes one record down the line.
+    pub fn run(&mut self, mut record: Record) -> Record {
+        normalize::normalize(&mut record);
+        self.pricer.price(&mut record);
+        self.scrubber.scrub(&mut record);
+        record
+    }
+}

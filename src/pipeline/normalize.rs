@@ -1,0 +1,925 @@
+//! Normalisation: canonical names beside the original ones.
+//!
+//! Emitters say the same facts under many names. This step reads the tables of [`dialects`](crate::conventions::dialects)
+//! and writes what it finds under the canonical names, so that everything after it meets only those. Originals stay;
+//! where a value has to change under its own key (cached tokens added, a number that came as text), the original goes
+//! to `runspan.original.KEY`. `runspan.added` lists what was added, so [`restore_original`] gives the span back as it
+//! came.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value as Json, json};
+
+use super::facts;
+use crate::conventions::dialects::{
+    Basis, Content, DIALECTS, Detect, Dialect, KindRow, MESSAGE_EVENTS, ORDINARY, OTEL, PLAIN, Row, Shape, Side,
+    Source, Test,
+};
+use crate::conventions::{names, providers};
+use crate::model::otlp::{ArrayValue, KeyValue, STATUS_ERROR, STATUS_UNSET, Scope, Span, SpanEvent, Value};
+use crate::model::record::{Record, RecordKind};
+use crate::model::{StepKind, StepStatus};
+
+/// Writes the canonical attributes of a record's span beside the originals.
+///
+/// Does nothing to a span that was normalized before, here or by another runspan, and nothing to a lone event: its
+/// span will tell it again.
+pub fn normalize(record: &mut Record) {
+    if record.kind == RecordKind::Event || record.span.attr(names::ADDED).is_some() {
+        return;
+    }
+    let dialect = DIALECTS.iter().copied().find(|dialect| is_written_in(dialect, &record.span, &record.scope));
+    normalize_as(record, dialect.unwrap_or(&PLAIN));
+}
+
+fn normalize_as(record: &mut Record, dialect: &Dialect) {
+    let ended = record.kind == RecordKind::Ended && record.span.end_time_unix_nano != 0;
+    let mut draft = Draft::of(&mut record.span);
+    for row in dialect.facts.iter().chain(OTEL.facts) {
+        write_fact(&mut draft, row);
+    }
+    let kind = write_kind(&mut draft, dialect);
+    write_entity_name(&mut draft, dialect, kind);
+    for side in [Side::System, Side::In, Side::Out] {
+        write_content(&mut draft, dialect, kind, side);
+    }
+    settle_usage(&mut draft, dialect);
+    write_outcome(&mut draft, dialect, ended);
+    if ended {
+        write_status(&mut draft);
+    }
+    draft.finish();
+}
+
+/// Undoes normalisation and pricing: the span is as it came, attribute for attribute.
+///
+/// What scrub or a limit has changed since stays changed.
+pub fn restore_original(span: &mut Span) {
+    let Some(Value::Array(added)) = span.attr(names::ADDED) else { return };
+    let added: Vec<String> = added.values.iter().filter_map(|key| Some(key.value.as_ref()?.as_str()?.into())).collect();
+    let mut originals = Vec::new();
+    if added.iter().any(|added| added == names::ADDED_STATUS) {
+        span.status = None;
+    }
+    if let Some(status) = span.status.as_mut().filter(|_| added.iter().any(|added| added == names::ADDED_STATUS_CODE)) {
+        status.code = STATUS_UNSET;
+    }
+    span.attributes.retain_mut(|attribute| {
+        if attribute.key == names::ADDED {
+            return false;
+        }
+        if !added.contains(&attribute.key) {
+            return true;
+        }
+        if let Some(key) = attribute.key.strip_prefix(names::ORIGINAL_PREFIX) {
+            originals.push(KeyValue { key: key.to_owned(), value: attribute.value.take() });
+        }
+        false
+    });
+    // A key that stood several times has as many originals, in the same order.
+    for attribute in &mut span.attributes {
+        if let Some(at) = originals.iter().position(|original| original.key == attribute.key) {
+            attribute.value = originals.remove(at).value;
+        }
+    }
+}
+
+/// A span being written to, with note taken of each change.
+pub(super) struct Draft<'a> {
+    span: &'a mut Span,
+    added: Vec<String>,
+}
+
+impl<'a> Draft<'a> {
+    /// Begins or continues to write to a span.
+    pub(super) fn of(span: &'a mut Span) -> Self {
+        Self { span, added: Vec::new() }
+    }
+
+    /// Returns the span as it is now.
+    pub(super) fn span(&self) -> &Span {
+        self.span
+    }
+
+    /// Puts `value` under `key`, and what stood there under `runspan.original.KEY`.
+    pub(super) fn set(&mut self, key: &str, value: impl Into<Value>) {
+        self.write(key, Some(value.into()));
+    }
+
+    /// Empties `key`, so that nothing is reported under it.
+    fn clear(&mut self, key: &str) {
+        self.write(key, None);
+    }
+
+    fn write(&mut self, key: &str, value: Option<Value>) {
+        let value = value.map(Into::into);
+        let mut originals = Vec::new();
+        let mut found = false;
+        for attribute in self.span.attributes.iter_mut().filter(|attribute| attribute.key == key) {
+            found = true;
+            originals.push(std::mem::replace(&mut attribute.value, value.clone()));
+        }
+        if !found {
+            self.added.push(key.to_owned());
+            self.span.attributes.push(KeyValue { key: key.to_owned(), value });
+        } else if originals.iter().any(|original| *original != value) {
+            let original_key = format!("{}{key}", names::ORIGINAL_PREFIX);
+            // A key that is ours has no original to keep.
+            if !self.added.iter().any(|added| added == key || *added == original_key) {
+                self.span
+                    .attributes
+                    .extend(originals.into_iter().map(|value| KeyValue { key: original_key.clone(), value }));
+                self.added.push(original_key);
+            }
+        }
+    }
+
+    /// Writes down what was added.
+    pub(super) fn finish(self) {
+        if self.added.is_empty() {
+            return;
+        }
+        let mut added = match self.span.attr(names::ADDED) {
+            Some(Value::Array(before)) => before.clone(),
+            _ => ArrayValue::default(),
+        };
+        added.values.extend(self.added.into_iter().map(|key| Value::from(key).into()));
+        self.span.set_attr(names::ADDED, Value::Array(added));
+    }
+}
+
+fn is_written_in(dialect: &Dialect, span: &Span, scope: &Scope) -> bool {
+    dialect.detect.iter().any(|mark| match *mark {
+        Detect::Key(key) => span.attributes.iter().any(|attribute| attribute.key == key),
+        Detect::Value(key, start) => span.attr_str(key).is_some_and(|value| value.starts_with(start)),
+        Detect::Scope(name) => scope.name == name,
+        Detect::ScopePrefix(start) => scope.name.starts_with(start),
+    })
+}
+
+/// Reads an attribute of the span, else of its latest event that has it.
+///
+/// Only `gen_ai.*` is taken from events: other names there speak of the event. An evaluation speaks of another span.
+fn value_of<'a>(span: &'a Span, key: &str) -> Option<&'a Value> {
+    let of_events = || {
+        let events = span.events.iter().rev().filter(|event| event.name != "gen_ai.evaluation.result");
+        key.starts_with("gen_ai.").then(|| events.into_iter().find_map(|event| event.attr(key))).flatten()
+    };
+    span.attr(key).or_else(of_events)
+}
+
+fn write_fact(draft: &mut Draft<'_>, row: &Row) {
+    let read = |source: &Source| shaped(draft.span(), source, row.shape);
+    if let Some(value) = read(&Source::Key(row.to)).or_else(|| row.from.iter().find_map(read)) {
+        draft.set(row.to, value);
+    }
+}
+
+fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
+    let member;
+    let value = match *source {
+        Source::Key(key) => value_of(span, key)?,
+        Source::Json(key, path) => {
+            member = path.iter().try_fold(value_of(span, key)?.to_json(), |value, name| value.get(name).cloned())?;
+            &Value::from(text_of_json(&member)?)
+        }
+        Source::Indexed(_) => return None,
+    };
+    match shape {
+        Shape::Count => value.as_i64().filter(|count| *count >= 0).map(Value::Int),
+        Shape::Text => (!matches!(value, Value::String(text) if text.is_empty())).then(|| value.clone()),
+        // What stands under the canonical name is left as it is.
+        Shape::Provider if matches!(source, Source::Key(names::PROVIDER)) => Some(value.clone()),
+        Shape::Provider => canonical_provider(value.as_str()?).map(Value::from),
+    }
+}
+
+fn text_of_json(value: &Json) -> Option<String> {
+    match value {
+        Json::Null => None,
+        Json::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+/// Returns the canonical name for a word in `gen_ai.system`; `None` where the word names a framework.
+fn canonical_provider(word: &str) -> Option<String> {
+    let word = word.trim().to_lowercase();
+    if word.is_empty() || providers::FRAMEWORKS.contains(&word.as_str()) {
+        return None;
+    }
+    let known = providers::CANONICAL.iter().find(|(old, _)| *old == word).map(|(_, name)| (*name).to_owned());
+    Some(known.unwrap_or(word))
+}
+
+/// Decides what the step is and writes it where it can't be read yet. `None` for a span that says nothing of the sort.
+fn write_kind(draft: &mut Draft<'_>, dialect: &Dialect) -> Option<StepKind> {
+    if let Some(kind) = draft.span().attr_str(names::STEP_KIND).and_then(|word| word.parse().ok()) {
+        return Some(kind);
+    }
+    let operation = value_of(draft.span(), names::OPERATION).and_then(Value::as_str).map(str::to_owned);
+    let standard = operation.as_deref().and_then(facts::standard_kind);
+    let find = |rows: &[KindRow]| rows.iter().find(|row| fits(draft.span(), row)).map(|row| row.kind);
+    let kind = find(dialect.kinds).or(standard).or_else(|| find(OTEL.kinds))?;
+    let word = names::OPERATIONS.iter().find(|(_, of)| *of == kind).map(|(word, _)| *word);
+    match (&operation, word) {
+        (None, Some(word)) => draft.set(names::OPERATION, word),
+        (Some(operation), _) if draft.span().attr(names::OPERATION).is_none() && standard == Some(kind) => {
+            draft.set(names::OPERATION, operation.as_str());
+        }
+        _ if operation.is_none() || facts::kind(draft.span()) != kind => draft.set(names::STEP_KIND, kind.as_str()),
+        _ => {}
+    }
+    Some(kind)
+}
+
+fn fits(span: &Span, row: &KindRow) -> bool {
+    let Some(value) = value_of(span, row.key) else { return false };
+    // Some emitters encode every value as JSON, so words come in quotes.
+    let word = value.as_str().unwrap_or_default().trim_matches('"');
+    match row.test {
+        Test::Is(expected) => word.eq_ignore_ascii_case(expected),
+        Test::IsRoot(expected) => word.eq_ignore_ascii_case(expected) && span.parent_span_id.is_empty(),
+        Test::Ends(end) => word.ends_with(end),
+        Test::Present => true,
+        Test::Label => !ORDINARY.iter().any(|key| span.attr(key).is_some()) && matches!(span.kind, 0 | 1),
+    }
+}
+
+fn write_entity_name(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepKind>) {
+    let to = match kind {
+        Some(StepKind::Agent) => names::AGENT_NAME,
+        Some(StepKind::Tool) => names::TOOL_NAME,
+        Some(StepKind::Workflow) => names::WORKFLOW_NAME,
+        _ => return,
+    };
+    if draft.span().attr(to).is_none()
+        && let Some(name) = dialect.entity.iter().find_map(|source| shaped(draft.span(), source, Shape::Text))
+    {
+        draft.set(to, name);
+    }
+}
+
+/// Writes one side of the content under the name that the kind of the step has for it.
+fn write_content(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepKind>, side: Side) {
+    let Some(kind) = kind else { return };
+    let (to, messages) = match side {
+        Side::System => (names::SYSTEM_INSTRUCTIONS, None),
+        Side::In => (content_in(kind), Some((names::INPUT_MESSAGES, "user"))),
+        Side::Out => (content_out(kind), Some((names::OUTPUT_MESSAGES, "assistant"))),
+    };
+    // An agent's messages are its input and output, under the name they have.
+    if draft.span().attr(to).is_some() || messages.is_some_and(|(key, _)| draft.span().attr(key).is_some()) {
+        return;
+    }
+    let rows = |rows: &'static [Content]| rows.iter().filter(move |row| row.side == side);
+    let sources = rows(dialect.content).chain(rows(OTEL.content)).flat_map(|row| row.from);
+    let found = sources
+        .into_iter()
+        .find_map(|source| match *source {
+            Source::Indexed(prefix) => indexed_messages(draft.span(), prefix).map(|list| list.to_string().into()),
+            _ => shaped(draft.span(), source, Shape::Text),
+        })
+        .or_else(|| event_messages(&draft.span().events, side).map(|list| list.to_string().into()));
+    let Some(value) = found else { return };
+    match messages {
+        Some((key, role)) if to == key => draft.set(to, as_messages(value, role)),
+        _ => draft.set(to, value),
+    }
+}
+
+fn content_in(kind: StepKind) -> &'static str {
+    match kind {
+        StepKind::Llm => names::INPUT_MESSAGES,
+        StepKind::Tool => names::TOOL_ARGUMENTS,
+        StepKind::Retrieval => names::RETRIEVAL_QUERY,
+        _ => names::INPUT,
+    }
+}
+
+fn content_out(kind: StepKind) -> &'static str {
+    match kind {
+        StepKind::Llm => names::OUTPUT_MESSAGES,
+        StepKind::Tool => names::TOOL_RESULT,
+        StepKind::Retrieval => names::RETRIEVAL_DOCUMENTS,
+        _ => names::OUTPUT,
+    }
+}
+
+/// Makes plain text the one message it is; what has a structure already is left alone.
+fn as_messages(value: Value, role: &str) -> Value {
+    match value.to_json() {
+        Json::String(text) => json!([message(role, vec![text_part(&text)])]).to_string().into(),
+        _ => value,
+    }
+}
+
+fn message(role: &str, parts: Vec<Json>) -> Json {
+    json!({"role": role, "parts": parts})
+}
+
+fn text_part(text: &str) -> Json {
+    json!({"type": "text", "content": text})
+}
+
+/// A message whose pieces stand in attributes of their own.
+#[derive(Default)]
+struct Pieces {
+    role: Option<String>,
+    finish_reason: Option<String>,
+    texts: Vec<String>,
+    calls: BTreeMap<u32, Call>,
+}
+
+/// A tool call in such a message.
+#[derive(Default)]
+struct Call {
+    id: Option<String>,
+    name: Option<String>,
+    arguments: Option<Json>,
+}
+
+/// Puts together `PREFIX.0.role`, `PREFIX.0.content`, `PREFIX.0.tool_calls.0.name`, ...; the names below the index are
+/// Traceloop's and, with `message.`, `tool_call.` and `function.` between, OpenInference's.
+fn indexed_messages(span: &Span, prefix: &str) -> Option<Json> {
+    let mut messages: BTreeMap<u32, Pieces> = BTreeMap::new();
+    for attribute in &span.attributes {
+        let Some((index, rest)) = index_after(&attribute.key, prefix) else { continue };
+        let Some(value) = attribute.value.as_ref().and_then(|value| value.value.as_ref()) else { continue };
+        let pieces = messages.entry(index).or_default();
+        let rest = rest.strip_prefix("message.").unwrap_or(rest);
+        let text = || value.as_str().map_or_else(|| value.to_json().to_string(), str::to_owned);
+        if let Some((call, field)) = index_after(rest, "tool_calls") {
+            let call = pieces.calls.entry(call).or_default();
+            match field.strip_prefix("tool_call.").unwrap_or(field) {
+                "id" => call.id = Some(text()),
+                "name" | "function.name" => call.name = Some(text()),
+                "arguments" | "function.arguments" => call.arguments = Some(value.to_json()),
+                _ => {}
+            }
+        } else if index_after(rest, "contents").is_some_and(|(_, field)| field == "message_content.text") {
+            pieces.texts.push(text());
+        } else {
+            match rest {
+                "role" => pieces.role = Some(text()),
+                "content" => pieces.texts.push(text()),
+                "finish_reason" => pieces.finish_reason = Some(text()),
+                _ => {}
+            }
+        }
+    }
+    let messages: Vec<Json> = messages.into_values().map(Pieces::into_message).collect();
+    (!messages.is_empty()).then_some(Json::Array(messages))
+}
+
+impl Pieces {
+    fn into_message(self) -> Json {
+        let texts = self.texts.iter().map(|text| text_part(text));
+        let calls = self.calls.into_values().map(
+            |Call { id, name, arguments }| json!({"type": "tool_call", "id": id, "name": name, "arguments": arguments}),
+        );
+        let mut message = message(self.role.as_deref().unwrap_or("user"), texts.chain(calls).collect());
+        if let Some(reason) = self.finish_reason {
+            message["finish_reason"] = reason.into();
+        }
+        message
+    }
+}
+
+/// Splits `PREFIX.N.REST` into the number and the rest.
+fn index_after<'a>(key: &'a str, prefix: &str) -> Option<(u32, &'a str)> {
+    let (index, rest) = key.strip_prefix(prefix)?.strip_prefix('.')?.split_once('.')?;
+    Some((index.parse().ok()?, rest))
+}
+
+/// Puts together the messages that stand in span events of their own, as the standard had it until 1.36.
+fn event_messages(events: &[SpanEvent], side: Side) -> Option<Json> {
+    let messages: Vec<Json> = events
+        .iter()
+        .filter_map(|event| {
+            let (_, _, role) = MESSAGE_EVENTS.iter().find(|(name, of, _)| *name == event.name && *of == side)?;
+            Some(event_message(event, role))
+        })
+        .collect();
+    (!messages.is_empty()).then_some(Json::Array(messages))
+}
+
+fn event_message(event: &SpanEvent, role: &str) -> Json {
+    // A choice has its message as one value; the other events have the fields of a message.
+    let inner = event.attr("message").map(Value::to_json);
+    let field = |name: &str| {
+        inner.as_ref().and_then(|inner| inner.get(name).cloned()).or_else(|| event.attr(name).map(Value::to_json))
+    };
+    let content = field("content").or_else(|| inner.clone().filter(Json::is_string));
+    let mut parts = Vec::new();
+    match content {
+        Some(Json::String(text)) if role == "tool" => {
+            parts.push(json!({"type": "tool_call_response", "id": field("id"), "response": text}));
+        }
+        Some(Json::String(text)) => parts.push(text_part(&text)),
+        Some(Json::Array(content)) => parts.extend(content),
+        Some(Json::Null) | None => {}
+        Some(other) => parts.push(text_part(&other.to_string())),
+    }
+    if let Some(Json::Array(calls)) = field("tool_calls") {
+        parts.extend(calls.iter().map(|call| {
+            let function = call.get("function").unwrap_or(call);
+            json!({
+                "type": "tool_call",
+                "id": call.get("id"),
+                "name": function.get("name"),
+                "arguments": function.get("arguments"),
+            })
+        }));
+    }
+    let role = field("role").and_then(|role| role.as_str().map(str::to_owned)).unwrap_or_else(|| role.to_owned());
+    let mut message = message(&role, parts);
+    if let Some(reason) = field("finish_reason") {
+        message["finish_reason"] = reason;
+    }
+    message
+}
+
+/// Settles what the counts mean: canonical input includes cached tokens, canonical output includes reasoning.
+///
+/// A part that is larger than its whole was reported apart, whatever the table says; so was a cache when only with it
+/// input and output make the total. Else the table decides, and where it does not know, the standard's rule is assumed
+/// and the span says so.
+fn settle_usage(draft: &mut Draft<'_>, dialect: &Dialect) {
+    const COUNTS: &[&str] = &[
+        names::INPUT_TOKENS,
+        names::OUTPUT_TOKENS,
+        names::CACHE_READ_TOKENS,
+        names::CACHE_WRITE_TOKENS,
+        names::REASONING_TOKENS,
+        names::TOTAL_TOKENS,
+    ];
+    if dialect.zero_means_unreported && is_all_zero(draft.span()) {
+        // Present but empty: unknown to every reader.
+        for key in COUNTS {
+            if draft.span().attr(key).is_some() {
+                draft.clear(key);
+            }
+        }
+        return;
+    }
+    let span = draft.span();
+    let count = |key| count_of(span, key);
+    let (output, reasoning) = (count(names::OUTPUT_TOKENS), count(names::REASONING_TOKENS));
+    let total = count(names::TOTAL_TOKENS);
+    let cache =
+        count(names::CACHE_READ_TOKENS).unwrap_or(0).saturating_add(count(names::CACHE_WRITE_TOKENS).unwrap_or(0));
+    let provider = span.attr_str(names::PROVIDER).unwrap_or_default();
+    let told = dialect.basis.iter().find(|row| provider.starts_with(row.provider)).map(|row| row.basis);
+
+    if let Some(input) = count(names::INPUT_TOKENS) {
+        let with_cache = input.saturating_add(cache);
+        let total_has_cache = cache > 0 && total == Some(with_cache.saturating_add(output.unwrap_or(0)));
+        let exclusive = told == Some(Basis::Exclusive) || cache > input || (told.is_none() && total_has_cache);
+        let word = match told {
+            _ if exclusive => "exclusive",
+            Some(_) => "inclusive",
+            None => "assumed",
+        };
+        draft.set(names::USAGE_BASIS, word);
+        if exclusive && cache > 0 {
+            draft.set(names::INPUT_TOKENS, with_cache);
+        }
+    }
+    if let (Some(output), Some(reasoning)) = (output, reasoning)
+        && reasoning > output
+    {
+        draft.set(names::OUTPUT_TOKENS, output.saturating_add(reasoning));
+    }
+}
+
+fn count_of(span: &Span, key: &str) -> Option<i64> {
+    span.attr(key).and_then(Value::as_i64).filter(|count| *count >= 0)
+}
+
+/// Tells whether a span reports that nothing went in and nothing came out.
+fn is_all_zero(span: &Span) -> bool {
+    let output = count_of(span, names::OUTPUT_TOKENS);
+    count_of(span, names::INPUT_TOKENS) == Some(0) && output.is_none_or(|output| output == 0)
+}
+
+/// Writes a failure that the emitter tells in its own way, or only by silence.
+fn write_outcome(draft: &mut Draft<'_>, dialect: &Dialect, ended: bool) {
+    if draft.span().attr(names::STEP_STATUS).is_some() {
+        return;
+    }
+    let says = |key: &str, word: &str| value_of(draft.span(), key).and_then(Value::as_str) == Some(word);
+    let told = dialect.outcomes.iter().find(|outcome| says(outcome.key, outcome.word)).map(|outcome| outcome.status);
+    let silent = ended && is_silent(draft.span(), dialect);
+    let Some(status) = told.or(silent.then_some(StepStatus::Error)) else { return };
+    draft.set(names::STEP_STATUS, status.as_str());
+    if status == StepStatus::Error && draft.span().attr(names::ERROR_TYPE).is_none() {
+        draft.set(names::ERROR_TYPE, names::ERROR_TYPE_OTHER);
+    }
+}
+
+/// Says the failure in the span's status too, where trace viewers look for it; what the emitter said there stays.
+fn write_status(draft: &mut Draft<'_>) {
+    if !matches!(facts::status(draft.span()), StepStatus::Error | StepStatus::Timeout) {
+        return;
+    }
+    let span = &mut *draft.span;
+    let mark = if span.status.is_some() { names::ADDED_STATUS_CODE } else { names::ADDED_STATUS };
+    let status = span.status.get_or_insert_default();
+    if status.code == STATUS_UNSET {
+        status.code = STATUS_ERROR;
+        draft.added.push(mark.to_owned());
+    }
+}
+
+fn is_silent(span: &Span, dialect: &Dialect) -> bool {
+    const ANSWERED: &[&str] = &[
+        names::RESPONSE_ID,
+        names::RESPONSE_MODEL,
+        names::FINISH_REASONS,
+        names::OUTPUT_MESSAGES,
+        names::INPUT_TOKENS,
+        names::OUTPUT_TOKENS,
+        names::ERROR_TYPE,
+    ];
+    span.attr_str(names::OPERATION).is_some_and(|word| dialect.failed_without_response.contains(&word))
+        && !span.is_error()
+        && !ANSWERED.iter().any(|key| span.attr(key).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::otlp::{Resource, Status};
+    use crate::pipeline::facts::StepFacts;
+    use std::sync::Arc;
+
+    fn attributes(list: &[(&str, Value)]) -> Vec<KeyValue> {
+        list.iter().map(|(key, value)| KeyValue { key: (*key).into(), value: Some(value.clone().into()) }).collect()
+    }
+
+    fn ended(list: &[(&str, Value)]) -> Record {
+        let span = Span {
+            name: "work".into(),
+            parent_span_id: vec![1; 8],
+            start_time_unix_nano: 1,
+            end_time_unix_nano: 2,
+            attributes: attributes(list),
+            ..Span::default()
+        };
+        Record { kind: RecordKind::Ended, resource: Arc::new(Resource::default()), scope: Scope::default(), span }
+    }
+
+    fn event(name: &str, list: &[(&str, Value)]) -> SpanEvent {
+        SpanEvent { name: name.into(), attributes: attributes(list), ..SpanEvent::default() }
+    }
+
+    /// What normalisation added or changed, a line each, and that it can be undone.
+    fn changes(record: &Record) -> String {
+        let mut normal = record.clone();
+        normalize(&mut normal);
+        let mut restored = normal.clone();
+        restore_original(&mut restored.span);
+        assert_eq!(&restored, record);
+        let before = &record.span.attributes;
+        let changed = normal.span.attributes.iter().filter(|now| now.key != names::ADDED && !before.contains(now));
+        let lines = changed.map(|now| match now.value.as_ref().and_then(|value| value.value.as_ref()) {
+            Some(value) => format!("{}: {}", now.key, value.to_json()),
+            None => format!("{}:", now.key),
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    fn facts(record: &Record) -> StepFacts {
+        let mut record = record.clone();
+        normalize(&mut record);
+        StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope))
+    }
+
+    #[test]
+    fn old_names_of_the_standard_get_the_new_ones() {
+        let record = ended(&[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.system", "vertex_ai".into()),
+            ("gen_ai.request.model", "gemini-2.5-flash".into()),
+            ("gen_ai.usage.prompt_tokens", Value::Double(100.0)),
+            ("gen_ai.usage.completion_tokens", "7".into()),
+            ("gen_ai.usage.cache_creation.input_tokens", Value::Int(10)),
+            ("gen_ai.openai.response.service_tier", "flex".into()),
+            ("enduser.id", "user-42".into()),
+            ("session.id", "s-1".into()),
+            ("gen_ai.prompt", "Hello".into()),
+            ("gen_ai.completion", r#"[{"role":"assistant","content":"Hi"}]"#.into()),
+        ]);
+        insta::assert_snapshot!(changes(&record), @r#"
+        gen_ai.provider.name: "gcp.vertex_ai"
+        gen_ai.conversation.id: "s-1"
+        user.id: "user-42"
+        gen_ai.usage.input_tokens: 100
+        gen_ai.usage.output_tokens: 7
+        gen_ai.usage.cache_write.input_tokens: 10
+        openai.response.service_tier: "flex"
+        gen_ai.input.messages: [{"role":"user","parts":[{"type":"text","content":"Hello"}]}]
+        gen_ai.output.messages: [{"role":"assistant","content":"Hi"}]
+        runspan.usage.basis: "assumed"
+        "#);
+    }
+
+    #[test]
+    fn what_is_canonical_already_is_left_alone() {
+        let record = ended(&[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.provider.name", "openai".into()),
+            ("gen_ai.request.model", "gpt-4o".into()),
+            ("gen_ai.input.messages", "[]".into()),
+        ]);
+        assert_eq!(changes(&record), "");
+        let plain = ended(&[("http.route", "/".into())]);
+        let mut normal = plain.clone();
+        normalize(&mut normal);
+        assert_eq!(normal, plain);
+    }
+
+    #[test]
+    fn numbers_as_text_become_integers_each_time_they_stand_there() {
+        let record = ended(&[
+            ("rig.completion_parent", Value::Bool(true)),
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.usage.input_tokens", "210".into()),
+            ("gen_ai.usage.output_tokens", "many".into()),
+            ("gen_ai.usage.input_tokens", "211".into()),
+        ]);
+        insta::assert_snapshot!(changes(&record), @r#"
+        gen_ai.usage.input_tokens: 211
+        gen_ai.usage.input_tokens: 211
+        runspan.original.gen_ai.usage.input_tokens: "210"
+        runspan.original.gen_ai.usage.input_tokens: "211"
+        runspan.usage.basis: "inclusive"
+        "#);
+    }
+
+    #[test]
+    fn cached_tokens_are_added_where_they_were_left_out() {
+        let usage = |provider: &str, input: i64, read: i64, total: Option<i64>| {
+            let mut list = vec![
+                ("gen_ai.operation.name", "chat".into()),
+                ("gen_ai.provider.name", provider.into()),
+                ("gen_ai.usage.input_tokens", Value::Int(input)),
+                ("gen_ai.usage.output_tokens", Value::Int(5)),
+                ("gen_ai.usage.cache_read.input_tokens", Value::Int(read)),
+            ];
+            list.extend(total.map(|total| ("gen_ai.usage.total_tokens", Value::Int(total))));
+            ended(&list)
+        };
+        let settled = |record: &Record| {
+            let mut record = record.clone();
+            normalize(&mut record);
+            (
+                record.span.attr(names::INPUT_TOKENS).cloned(),
+                record.span.attr_str(names::USAGE_BASIS).map(str::to_owned),
+            )
+        };
+        let is = |input: i64, basis: &str| (Some(Value::Int(input)), Some(basis.to_owned()));
+        assert_eq!(settled(&usage("openai", 100, 64, None)), is(100, "assumed"));
+        // More was read from the cache than was sent, so the cache was counted apart.
+        assert_eq!(settled(&usage("anthropic", 10, 64, None)), is(74, "exclusive"));
+        assert_eq!(settled(&usage("anthropic", 100, 64, Some(169))), is(164, "exclusive"));
+        assert_eq!(settled(&usage("anthropic", 100, 64, Some(105))), is(100, "assumed"));
+        let mut told = usage("openai", 100, 64, Some(169));
+        told.scope.name = "opentelemetry.instrumentation.openai_v2".into();
+        assert_eq!(settled(&told), is(100, "inclusive"));
+        assert_eq!(
+            changes(&usage("anthropic", 10, 64, None)),
+            "gen_ai.usage.input_tokens: 74\nrunspan.usage.basis: \"exclusive\"\nrunspan.original.gen_ai.usage.input_tokens: 10"
+        );
+    }
+
+    #[test]
+    fn a_dialect_can_say_exclusive_by_provider_and_zero_for_nothing() {
+        const RAW: Dialect = Dialect {
+            name: "raw",
+            basis: &[
+                crate::conventions::dialects::BasisRow { provider: "anthropic", basis: Basis::Exclusive },
+                crate::conventions::dialects::BasisRow { provider: "", basis: Basis::Inclusive },
+            ],
+            zero_means_unreported: true,
+            ..PLAIN
+        };
+        let with = |provider: &str, input: i64| {
+            let mut record = ended(&[
+                ("gen_ai.provider.name", provider.into()),
+                ("gen_ai.usage.input_tokens", Value::Int(input)),
+                ("gen_ai.usage.cache_read.input_tokens", Value::Int(input.min(64))),
+                ("gen_ai.usage.output_tokens", Value::Int(0)),
+            ]);
+            let original = record.clone();
+            normalize_as(&mut record, &RAW);
+            let tokens = StepFacts::of(&record.span, None, None).tokens;
+            restore_original(&mut record.span);
+            assert_eq!(record, original);
+            tokens.map(|tokens| (tokens.prompt, tokens.completion))
+        };
+        assert_eq!(with("anthropic", 100), Some((Some(164), Some(0))));
+        assert_eq!(with("openai", 100), Some((Some(100), Some(0))));
+        assert_eq!(with("openai", 0), None);
+    }
+
+    #[test]
+    fn a_failure_is_told_in_the_status_unless_the_emitter_said_otherwise() {
+        let code = |status: Option<Status>| {
+            let mut record = ended(&[("error.type", "rate_limit".into())]);
+            record.span.status = status;
+            let original = record.clone();
+            normalize(&mut record);
+            let code = record.span.status.clone().map(|status| (status.code, status.message));
+            restore_original(&mut record.span);
+            assert_eq!(record, original);
+            code
+        };
+        let status = |code| Some(Status { code, message: "no answer".into() });
+        assert_eq!(code(None), Some((STATUS_ERROR, String::new())));
+        assert_eq!(code(status(STATUS_UNSET)), Some((STATUS_ERROR, "no answer".into())));
+        assert_eq!(code(status(1)), Some((1, "no answer".into())));
+    }
+
+    #[test]
+    fn reasoning_larger_than_the_output_was_counted_apart() {
+        let record = ended(&[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.usage.output_tokens", Value::Int(5)),
+            ("gen_ai.usage.reasoning_tokens", Value::Int(20)),
+        ]);
+        assert_eq!(facts(&record).tokens.and_then(|tokens| tokens.completion), Some(25));
+    }
+
+    #[test]
+    fn usage_and_messages_in_events_count() {
+        let mut record = ended(&[("gen_ai.operation.name", "chat".into())]);
+        record.span.events = vec![
+            event("gen_ai.system.message", &[("content", "Be brief.".into()), ("gen_ai.system", "openai".into())]),
+            event("gen_ai.user.message", &[("content", "Weather?".into()), ("role", "user".into())]),
+            event(
+                "gen_ai.choice",
+                &[
+                    ("index", Value::Int(0)),
+                    ("finish_reason", "tool_calls".into()),
+                    (
+                        "message",
+                        r#"{"role":"assistant","tool_calls":[{"id":"c1","function":{"name":"w","arguments":"{}"}}]}"#
+                            .into(),
+                    ),
+                ],
+            ),
+            event(
+                "usage",
+                &[("gen_ai.usage.input_tokens", "211".into()), ("gen_ai.response.model", "gpt-4o-mini".into())],
+            ),
+            event("gen_ai.evaluation.result", &[("gen_ai.response.id", "of another call".into())]),
+        ];
+        insta::assert_snapshot!(changes(&record), @r#"
+        gen_ai.provider.name: "openai"
+        gen_ai.response.model: "gpt-4o-mini"
+        gen_ai.usage.input_tokens: 211
+        gen_ai.input.messages: [{"role":"system","parts":[{"type":"text","content":"Be brief."}]},{"role":"user","parts":[{"type":"text","content":"Weather?"}]}]
+        gen_ai.output.messages: [{"role":"assistant","parts":[{"type":"tool_call","id":"c1","name":"w","arguments":"{}"}],"finish_reason":"tool_calls"}]
+        runspan.usage.basis: "assumed"
+        "#);
+    }
+
+    #[test]
+    fn kinds_are_said_in_the_standard_word_or_in_ours() {
+        let kind = |list: &[(&str, Value)]| {
+            let record = ended(list);
+            let facts = facts(&record);
+            (facts.kind, facts.is_genai)
+        };
+        for (list, expected) in [
+            (&[("gen_ai.operation.name", "chat")][..], StepKind::Llm),
+            (&[("gen_ai.operation.name", "generate_content")], StepKind::Llm),
+            (&[("gen_ai.operation.name", "chat_streaming")], StepKind::Llm),
+            (&[("gen_ai.operation.name", "embedding")], StepKind::Embedding),
+            (&[("gen_ai.operation.name", "rerank")], StepKind::Rerank),
+            (&[("gen_ai.operation.name", "invoke_workflow")], StepKind::Workflow),
+            (&[("gen_ai.operation.name", "fetch_response"), ("gen_ai.request.model", "m")], StepKind::Task),
+            (&[("gen_ai.operation.name", "plan"), ("gen_ai.agent.name", "a")], StepKind::Task),
+            (&[("gen_ai.request.model", "m"), ("gen_ai.agent.name", "a")], StepKind::Llm),
+            (&[("gen_ai.tool.name", "t"), ("gen_ai.agent.name", "a")], StepKind::Tool),
+            (&[("gen_ai.agent.name", "a")], StepKind::Agent),
+            (&[("mcp.method.name", "tools/call")], StepKind::Tool),
+            (&[("mcp.method.name", "initialize")], StepKind::Task),
+            (&[("runspan.step.kind", "guardrail"), ("gen_ai.operation.name", "chat")], StepKind::Guardrail),
+            (&[("openinference.span.kind", "RERANKER")], StepKind::Rerank),
+            (&[("openinference.span.kind", "CHAIN")], StepKind::Task),
+            (&[("traceloop.span.kind", "workflow")], StepKind::Workflow),
+            (&[("ai.operationId", "ai.generateText")], StepKind::Agent),
+            (&[("ai.operationId", "ai.generateText.doGenerate")], StepKind::Llm),
+        ] {
+            let list: Vec<(&str, Value)> = list.iter().map(|(key, value)| (*key, Value::from(*value))).collect();
+            assert_eq!(kind(&list), (expected, true), "{list:?}");
+        }
+        // Baggage put an agent's name on a call of the web client; that does not make the call an agent.
+        let mut request = ended(&[("gen_ai.agent.name", "a".into()), ("http.request.method", "GET".into())]);
+        request.span.kind = 3;
+        assert_eq!(facts(&request).kind, StepKind::Task);
+        let mut root = ended(&[("openinference.span.kind", "CHAIN".into())]);
+        root.span.parent_span_id.clear();
+        assert_eq!(facts(&root).kind, StepKind::Workflow);
+    }
+
+    #[test]
+    fn rig_tells_failures_by_outcome_and_by_silence() {
+        let status = |record: &Record| {
+            let facts = facts(record);
+            (facts.status, facts.error.and_then(|error| error.kind))
+        };
+        let error = |kind: &str| (StepStatus::Error, Some(kind.to_owned()));
+        let mark = ("rig.completion_parent", Value::Bool(true));
+        let tool = |outcome: &str, class: Option<&str>| {
+            let mut list = vec![mark.clone(), ("gen_ai.operation.name", "execute_tool".into())];
+            list.push(("gen_ai.tool.call.outcome", outcome.into()));
+            list.extend(class.map(|class| ("gen_ai.tool.error.type", class.into())));
+            ended(&list)
+        };
+        assert_eq!(status(&tool("success", None)), (StepStatus::Success, None));
+        assert_eq!(status(&tool("error", Some("other"))), error("other"));
+        assert_eq!(status(&tool("error", None)), error("_OTHER"));
+        assert_eq!(status(&tool("error", Some("timeout"))), (StepStatus::Timeout, Some("timeout".into())));
+        assert_eq!(status(&tool("denied", None)), (StepStatus::Cancelled, None));
+
+        let silent = ended(&[mark.clone(), ("gen_ai.operation.name", "chat".into())]);
+        assert_eq!(status(&silent), error("_OTHER"));
+        let mut begun = silent.clone();
+        (begun.kind, begun.span.end_time_unix_nano) = (RecordKind::Started, 0);
+        assert_eq!(status(&begun), (StepStatus::Running, None));
+        let mut told = silent.clone();
+        told.span.status = Some(Status { code: 2, message: "429".into() });
+        assert_eq!(status(&told), (StepStatus::Error, None));
+        let answered = ended(&[mark, ("gen_ai.operation.name", "chat".into()), ("gen_ai.response.id", "r".into())]);
+        assert_eq!(status(&answered), (StepStatus::Success, None));
+        // Whoever else is silent may simply not report responses.
+        let other = ended(&[("gen_ai.operation.name", "chat".into())]);
+        assert_eq!(status(&other), (StepStatus::Success, None));
+    }
+
+    #[test]
+    fn openinference_is_read_from_its_flat_names() {
+        let record = ended(&[
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.provider", "openai".into()),
+            ("llm.model_name", "gpt-4o-mini".into()),
+            ("llm.token_count.prompt", Value::Int(211)),
+            ("llm.token_count.completion", Value::Int(37)),
+            ("llm.token_count.total", Value::Int(248)),
+            ("llm.token_count.prompt_details.cache_read", Value::Int(64)),
+            ("llm.input_messages.1.message.role", "user".into()),
+            ("llm.input_messages.0.message.role", "system".into()),
+            ("llm.input_messages.0.message.content", "Be brief.".into()),
+            ("llm.input_messages.1.message.contents.0.message_content.type", "text".into()),
+            ("llm.input_messages.1.message.contents.0.message_content.text", "Weather?".into()),
+            ("llm.output_messages.0.message.role", "assistant".into()),
+            ("llm.output_messages.0.message.tool_calls.0.tool_call.function.name", "get_weather".into()),
+            ("llm.output_messages.0.message.tool_calls.0.tool_call.function.arguments", r#"{"city":"Paris"}"#.into()),
+        ]);
+        insta::assert_snapshot!(changes(&record), @r#"
+        gen_ai.provider.name: "openai"
+        gen_ai.request.model: "gpt-4o-mini"
+        gen_ai.usage.input_tokens: 211
+        gen_ai.usage.output_tokens: 37
+        gen_ai.usage.total_tokens: 248
+        gen_ai.usage.cache_read.input_tokens: 64
+        gen_ai.operation.name: "chat"
+        gen_ai.input.messages: [{"role":"system","parts":[{"type":"text","content":"Be brief."}]},{"role":"user","parts":[{"type":"text","content":"Weather?"}]}]
+        gen_ai.output.messages: [{"role":"assistant","parts":[{"type":"tool_call","id":null,"name":"get_weather","arguments":{"city":"Paris"}}]}]
+        runspan.usage.basis: "assumed"
+        "#);
+    }
+
+    #[test]
+    fn old_traceloop_is_read_from_its_indexed_names() {
+        let record = ended(&[
+            ("llm.request.type", "chat".into()),
+            ("gen_ai.system", "OpenAI".into()),
+            ("gen_ai.request.model", "gpt-4o-mini".into()),
+            ("gen_ai.prompt.0.role", "user".into()),
+            ("gen_ai.prompt.0.content", "Weather?".into()),
+            ("gen_ai.completion.0.role", "assistant".into()),
+            ("gen_ai.completion.0.finish_reason", "stop".into()),
+            ("gen_ai.completion.0.content", "Sunny.".into()),
+        ]);
+        insta::assert_snapshot!(changes(&record), @r#"
+        gen_ai.provider.name: "openai"
+        gen_ai.operation.name: "chat"
+        gen_ai.input.messages: [{"role":"user","parts":[{"type":"text","content":"Weather?"}]}]
+        gen_ai.output.messages: [{"role":"assistant","parts":[{"type":"text","content":"Sunny."}],"finish_reason":"stop"}]
+        "#);
+    }
+
+    #[test]
+    fn an_event_record_is_left_alone() {
+        let mut record = ended(&[("gen_ai.system", "openai".into())]);
+        record.kind = RecordKind::Event;
+        let before = record.clone();
+        normalize(&mut record);
+        assert_eq!(record, before);
+    }
+}
