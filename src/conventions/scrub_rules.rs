@@ -1,0 +1,578 @@
+//! What a secret looks like and which attributes hold content: tables for the scrub step, without behaviour.
+//!
+//! A new provider is a line in [`RULES`], a new dialect some names in [`CONTENT_KEYS`], [`CONTENT_PREFIXES`] or
+//! [`CONTENT_SEGMENTS`].
+//!
+//! Patterns are written so that a match never contains a double quote, and a backslash only inside a private key. A
+//! marker can therefore take the place of a match in JSON text too, and the text stays JSON.
+
+/// What must hold beside the pattern before a match counts as a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Nothing: the pattern says enough.
+    None,
+    /// Letters and digits, and not a word: for keys whose prefix also starts ordinary words.
+    Random,
+    /// As [`Guard::Random`], or so long that no word is: what follows `Bearer` is a token even without digits.
+    Bearer,
+    /// Upper case, lower case and digits, or many digits: for short prefixes before a free alphabet.
+    Mixed,
+    /// Base64 of `user:password`.
+    BasicAuth,
+    /// The name before it is one of [`DENIED_NAMES`] or [`SUSPECT_NAMES`], and the value looks like more than a word.
+    Assigned,
+    /// Anything but a placeholder such as `${PASSWORD}`.
+    Password,
+    /// The head of a private key; the match grows over its body.
+    PrivateKey,
+}
+
+/// One kind of secret.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// Word in the marker.
+    pub kind: &'static str,
+    /// A short pattern that every text with a match has; all anchors together are looked for in one pass.
+    pub anchor: &'static str,
+    /// The pattern; its first group is the secret.
+    pub pattern: &'static str,
+    /// Whether the secret must begin where no letter or digit stands before it.
+    pub at_boundary: bool,
+    /// What must hold beside.
+    pub guard: Guard,
+}
+
+/// What may stand before a key: no letter or digit, unless that is the end of an escape in JSON or in a URL.
+pub const BOUNDARY: &str = r"(?:^|[^A-Za-z0-9]|\\[nrtbf]|\\u[0-9A-Fa-f]{4}|%[0-9A-Fa-f]{2})";
+
+const fn token(kind: &'static str, anchor: &'static str, pattern: &'static str) -> Rule {
+    Rule { kind, anchor, pattern, at_boundary: true, guard: Guard::None }
+}
+
+const fn guarded(kind: &'static str, anchor: &'static str, pattern: &'static str, guard: Guard) -> Rule {
+    Rule { kind, anchor, pattern, at_boundary: true, guard }
+}
+
+const fn context(kind: &'static str, anchor: &'static str, pattern: &'static str, guard: Guard) -> Rule {
+    Rule { kind, anchor, pattern, at_boundary: false, guard }
+}
+
+/// The kinds of secrets. Where two begin at the same place, the earlier line names it.
+///
+/// Patterns with a guard end in a bounded repetition: what a guard refuses is looked at once more from a later
+/// start, and without the bound hostile text would make that quadratic. An accepted match grows to its full length
+/// afterwards.
+pub const RULES: &[Rule] = &[
+    // Private keys and signed tokens.
+    context(
+        "private-key",
+        r"-----BEGIN ",
+        r"(-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----)",
+        Guard::PrivateKey,
+    ),
+    token("private-key", r"AGE-SECRET-KEY-", r"(AGE-SECRET-KEY-1[0-9A-Z]{58})"),
+    token(
+        "jwt",
+        r"eyJ",
+        r"(eyJ[A-Za-z0-9_-]{10,}\.(?:eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?|[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+))",
+    ),
+    // Model providers.
+    token("anthropic", r"sk-ant-", r"(sk-ant-[A-Za-z0-9_-]{16,})"),
+    token("openrouter", r"sk-or-", r"(sk-or-(?:v[0-9]-)?[A-Za-z0-9]{32,})"),
+    token("langfuse", r"[sp]k-lf-", r"([sp]k-lf-[A-Za-z0-9-]{16,})"),
+    token(
+        "openai",
+        r"sk-(?:proj|svcacct|admin|service|None)-",
+        r"(sk-(?:proj|svcacct|admin|service|None)-[A-Za-z0-9_-]{16,})",
+    ),
+    guarded("openai", r"sk-", r"(sk-[A-Za-z0-9]{20,256})(?-u:\b)", Guard::Random),
+    guarded("openai", r"sk-", r"(sk-[A-Za-z0-9_-]{20,256})", Guard::Mixed),
+    token("google", r"AIza", r"(AIza[A-Za-z0-9_-]{35})"),
+    token("google", r"AQ\.Ab", r"(AQ\.Ab[A-Za-z0-9_-]{30,})"),
+    token("google-oauth", r"ya29\.", r"(ya29\.[A-Za-z0-9._-]{20,})"),
+    token("google-oauth", r"GOCSPX-", r"(GOCSPX-[A-Za-z0-9_-]{20,})"),
+    token("google-oauth", r"1//0", r"(1//0[A-Za-z0-9_-]{30,})"),
+    token("huggingface", r"hf_|api_org_", r"((?:hf|api_org)_[A-Za-z0-9]{30,})"),
+    token("groq", r"gsk_", r"(gsk_[A-Za-z0-9]{32,})"),
+    token("xai", r"xai-", r"(xai-[A-Za-z0-9]{32,})"),
+    token("replicate", r"r8_", r"(r8_[A-Za-z0-9]{30,})"),
+    token("perplexity", r"pplx-", r"(pplx-[A-Za-z0-9]{32,})"),
+    token("cerebras", r"csk-", r"(csk-[a-z0-9]{40,})"),
+    token("nvidia", r"nvapi-", r"(nvapi-[A-Za-z0-9_-]{40,})"),
+    token("together", r"tgp_v", r"(tgp_v[0-9]_[A-Za-z0-9_-]{30,})"),
+    guarded("fireworks", r"fw_", r"(fw_[A-Za-z0-9]{20,256})", Guard::Random),
+    token("elevenlabs", r"sk_", r"(sk_[0-9a-f]{48})(?-u:\b)"),
+    // Tools that agents use.
+    token("langsmith", r"lsv2_|ls__", r"(lsv2_[a-z]{2}_[0-9a-f]{32}(?:_[0-9a-f]{6,})?|ls__[0-9a-f]{32})"),
+    token("logfire", r"pylf_v", r"(pylf_v[0-9]_[a-z]{2}_[A-Za-z0-9]{30,})"),
+    guarded("tavily", r"tvly-", r"(tvly-[A-Za-z0-9-]{20,256})", Guard::Random),
+    token("firecrawl", r"fc-", r"(fc-[0-9a-f]{32})(?-u:\b)"),
+    token("e2b", r"e2b_", r"(e2b_[0-9a-f]{40})"),
+    token("jina", r"jina_", r"(jina_[A-Za-z0-9_-]{32,})"),
+    token("pinecone", r"pcsk_", r"(pcsk_[A-Za-z0-9_]{40,})"),
+    // Clouds.
+    token("aws-key-id", r"A(?:KIA|SIA|BIA|CCA)", r"(A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16})(?-u:\b)"),
+    context(
+        "aws-secret",
+        r"A[KS]IA",
+        r#"A[KS]IA[A-Z0-9]{16}[^A-Za-z0-9]{1,4}([A-Za-z0-9/+]{40})(?:$|[^A-Za-z0-9/+=])"#,
+        Guard::Mixed,
+    ),
+    context(
+        "aws-secret",
+        r"(?i-u:secret)",
+        r"(?i-u:secret[ _-]?(?:access)?[ _-]?key)(?: is)?[^A-Za-z0-9/+]{1,8}([A-Za-z0-9/+]{40})(?:$|[^A-Za-z0-9/+=])",
+        Guard::Mixed,
+    ),
+    token("aws-bedrock", r"ABSK", r"(ABSK[A-Za-z0-9+/]{80,}={0,2})"),
+    context("azure", r"JQQJ9", r"([A-Za-z0-9]{40,64}JQQJ9[A-Za-z0-9]{20,})", Guard::None),
+    context("azure", r"Q~", r"([A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34})", Guard::Mixed),
+    context("azure-sas", r"[?&;]sig=", r"[?&;]sig=([A-Za-z0-9%/+]{40,}(?:%3[dD]|=)?)", Guard::None),
+    context(
+        "azure",
+        r"(?i-u:azure|cognitive|subscription)",
+        r"(?i-u:(?:azure|cognitive|subscription)[A-Za-z0-9_ .-]{0,40}key)(?: is)?[^A-Za-z0-9]{1,6}([0-9A-Fa-f]{32})(?-u:\b)",
+        Guard::None,
+    ),
+    token("databricks", r"dapi", r"(dapi[0-9a-f]{32}(?:-[0-9]{1,2})?)(?-u:\b)"),
+    token("digitalocean", r"do[opr]_v1_", r"(do[opr]_v1_[0-9a-f]{64})"),
+    token("vault", r"hv[sbr]\.", r"(hv[sbr]\.[A-Za-z0-9_-]{20,})"),
+    token("heroku", r"HRKU-", r"(HRKU-[A-Za-z0-9_-]{30,})"),
+    token("supabase", r"sb_secret_|sbp_", r"(sb_secret_[A-Za-z0-9_-]{20,}|sbp_[0-9a-f]{40})"),
+    token("planetscale", r"pscale_", r"(pscale_(?:tkn|pw|oauth)_[A-Za-z0-9_.=-]{32,})"),
+    // Code and packages.
+    token("github", r"gh[pousr]_", r"(gh[pousr]_[A-Za-z0-9]{30,})"),
+    token("github", r"github_pat_", r"(github_pat_[A-Za-z0-9_]{22,})"),
+    token("gitlab", r"gl[a-z]{2,5}-", r"(gl(?:pat|dt|rt|ptt|ft|soat|cbt|agent|imt|oas)-[A-Za-z0-9_.-]{20,})"),
+    token("npm", r"npm_", r"(npm_[A-Za-z0-9]{36})"),
+    token("pypi", r"pypi-", r"(pypi-[A-Za-z0-9_-]{50,})"),
+    token("rubygems", r"rubygems_", r"(rubygems_[0-9a-f]{48})"),
+    token("crates-io", r"cio[A-Za-z0-9]{12}", r"(cio[A-Za-z0-9]{32})(?-u:\b)"),
+    token("docker", r"dckr_", r"(dckr_(?:pat|oat)_[A-Za-z0-9_-]{20,})"),
+    // Services.
+    token("slack", r"xox[a-z]-|xapp-", r"(xox[abeoprs](?:\.xox[bp])?-[A-Za-z0-9-]{10,}|xapp-[0-9]-[A-Za-z0-9-]{20,})"),
+    context(
+        "slack",
+        r"hooks\.slack",
+        r"hooks\.slack\.com/(?:services|workflows|triggers)/([A-Za-z0-9/_-]{20,})",
+        Guard::None,
+    ),
+    context("discord", r"/api/webhooks/", r"/api/webhooks/[0-9]{10,}/([A-Za-z0-9_-]{50,})", Guard::None),
+    token("telegram", r":AA", r"([0-9]{8,10}:AA[A-Za-z0-9_-]{32,33})(?-u:\b)"),
+    token(
+        "stripe",
+        r"[sr]k_(?:live|test|prod)_|whsec_",
+        r"([sr]k_(?:live|test|prod)_[A-Za-z0-9]{10,}|whsec_[A-Za-z0-9+/=]{24,})",
+    ),
+    token("sendgrid", r"SG\.", r"(SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{32,})"),
+    token("twilio", r"SK[0-9a-f]", r"(SK[0-9a-f]{32})(?-u:\b)"),
+    token("mailgun", r"key-[0-9a-f]", r"(key-[0-9a-f]{32})(?-u:\b)"),
+    token("mailchimp", r"[0-9a-f]-us[0-9]", r"([0-9a-f]{32}-us[0-9]{1,2})(?-u:\b)"),
+    token("grafana", r"glsa_|glc_", r"(glsa_[A-Za-z0-9]{32}_[0-9a-fA-F]{8}|glc_[A-Za-z0-9+/=]{32,})"),
+    token("newrelic", r"NRAK-", r"(NRAK-[A-Z0-9]{27})"),
+    token("sentry", r"sntry", r"(sntry[su]_[A-Za-z0-9_+/=]{40,})"),
+    token("linear", r"lin_", r"(lin_(?:api|oauth)_[A-Za-z0-9]{32,})"),
+    token("notion", r"ntn_|secret_", r"(ntn_[A-Za-z0-9]{40,}|secret_[A-Za-z0-9]{43})(?-u:\b)"),
+    token("airtable", r"pat[A-Za-z0-9]{14}\.", r"(pat[A-Za-z0-9]{14}\.[0-9a-f]{64})"),
+    token("shopify", r"shp[a-z]{2}_", r"(shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32})"),
+    token("atlassian", r"ATATT3", r"(ATATT3[A-Za-z0-9_=-]{50,})"),
+    token("figma", r"figd_", r"(figd_[A-Za-z0-9_-]{36,})"),
+    token("doppler", r"dp\.", r"(dp\.(?:pt|st|ct|sa|scim|audit)\.[A-Za-z0-9._-]{40,})"),
+    // What a header or a setting says about itself.
+    context("bearer", r"(?i-u:bearer)", r"(?i-u:bearer)(?:[ \t]+|%20|\+)([A-Za-z0-9._~+/-]{12,256}=*)", Guard::Bearer),
+    context("basic-auth", r"(?i-u:basic)[ \t]", r"(?i-u:basic)[ \t]+([A-Za-z0-9+/]{6,256}={0,2})", Guard::BasicAuth),
+    context(
+        "authorization",
+        r#"(?i-u:authorization)\\*["']?[ \t]*[:=]"#,
+        r#"(?i-u:authorization)\\*["']?[ \t]*[:=][ \t]*\\*["']?(?:(?i-u:bearer|basic|token|apikey|api-key|digest|key|bot)[ \t]+)?([^\s"'\\,;]{8,256})"#,
+        Guard::Random,
+    ),
+    context(
+        "cookie",
+        r#"(?i-u:cookie)\\*["']?[ \t]*:"#,
+        r#"(?i-u:cookie)\\*["']?[ \t]*:[ \t]*\\*["']?([A-Za-z0-9_.%-]{1,128}=[^"'\\\r\n]+)"#,
+        Guard::None,
+    ),
+    context(
+        "url-password",
+        r#":\\?/\\?/[^\s/?\#@"'\\]*:[^\s/?\#@"'\\]+@"#,
+        r#":(?:\\?/){2}[^\s/?\#@"'\\:]*:([^\s/?\#@"'\\]{1,256})@"#,
+        Guard::Password,
+    ),
+    context(
+        "secret",
+        ASSIGNED_NAME,
+        r#"(?i-u:password|passwd|passphrase|passcode|pwd|secret|token|key|credentials?)\\*["']?[ \t]*(?::=|=>|[:=])[ \t]*\\*["'`]([^"'`\\\r\n]{6,256})"#,
+        Guard::Assigned,
+    ),
+    context(
+        "secret",
+        ASSIGNED_NAME,
+        r#"(?i-u:password|passwd|passphrase|passcode|pwd|secret|token|key|credentials?)\\*["']?[ \t]*(?::=|=>|[:=])[ \t]*([^\s"'`\\,;&<>]{6,256})"#,
+        Guard::Assigned,
+    ),
+    context(
+        "secret",
+        r"--[a-z]",
+        r#"--[a-z-]{0,40}(?:password|passwd|passphrase|pwd|secret|token|key)[ \t]+["']?([^\s"'`\\,;&<>]{6,256})"#,
+        Guard::Assigned,
+    ),
+];
+
+// Names of settings, in front of a sign of assignment. `key` alone names too much; with a word before it, it is
+// judged by the tables of names below.
+const ASSIGNED_NAME: &str =
+    r#"(?i-u:password|passwd|passphrase|passcode|pwd|secret|token|[a-z_-]key|credentials?)\\*["']?[ \t]*[:=]"#;
+
+/// Names whose values are secrets as a whole, without `-` and `_` and in lower case; compared with the last segment
+/// of a dotted key.
+pub const DENIED_EXACT: &[&str] = &[
+    "authorization",
+    "proxyauthorization",
+    "xauthorization",
+    "cookie",
+    "setcookie",
+    "cookie2",
+    "setcookie2",
+    "xapikey",
+    "apikey",
+];
+
+/// The same for the ends of names, so that `OPENAI_API_KEY` and `dbPassword` are known too.
+pub const DENIED_NAMES: &[&str] = &[
+    "apikey",
+    "password",
+    "passwd",
+    "passphrase",
+    "passcode",
+    "clientsecret",
+    "appsecret",
+    "secretkey",
+    "secretaccesskey",
+    "apisecret",
+    "privatekey",
+    "accesstoken",
+    "refreshtoken",
+    "idtoken",
+    "authtoken",
+    "bearertoken",
+    "sessiontoken",
+    "securitytoken",
+    "apitoken",
+    "vaulttoken",
+    "privatetoken",
+    "accountkey",
+    "sharedaccesskey",
+    "accesskey",
+    "authkey",
+    "signingkey",
+    "encryptionkey",
+    "subscriptionkey",
+];
+
+/// Ends of names whose values are secrets only if they look random.
+pub const SUSPECT_NAMES: &[&str] = &["token", "secret", "credential", "credentials", "pwd", "jwt", "auth"];
+
+/// Words before `token` that make it a place in a list, or a word of a model's vocabulary.
+pub const HARMLESS_TOKENS: &[&str] = &[
+    "page",
+    "next",
+    "previous",
+    "continuation",
+    "cursor",
+    "sync",
+    "resume",
+    "progress",
+    "skip",
+    "start",
+    "end",
+    "stop",
+    "eos",
+    "bos",
+    "pad",
+    "unk",
+    "sep",
+    "cls",
+    "mask",
+    "special",
+    "first",
+    "last",
+];
+
+/// Parts of a JSON schema; they keep their text under a denied name, because a tool's parameter may be called
+/// `password` and its description is no secret.
+pub const SCHEMA_WORDS: &[&str] = &["type", "description", "title", "format", "$ref", "pattern", "enum", "required"];
+
+/// What stands for a value in examples and templates, in lower case.
+pub const PLACEHOLDERS: &[&str] = &[
+    "your_",
+    "your-",
+    "<your",
+    "changeme",
+    "placeholder",
+    "xxxx",
+    "****",
+    "....",
+    "redacted",
+    "environ",
+    "getenv",
+    "process.env",
+    "env.",
+    "secrets.",
+    "example.com",
+];
+
+/// Values of a password setting that are no passwords.
+pub const NO_PASSWORDS: &[&str] = &[
+    "string",
+    "password",
+    "passwd",
+    "secret",
+    "required",
+    "optional",
+    "hidden",
+    "undefined",
+    "missing",
+    "invalid",
+    "integer",
+    "boolean",
+    "number",
+    "object",
+    "expired",
+    "not set",
+    "passphrase",
+];
+
+/// Keys that hold ids, enumerations and addresses: their values are never read as text. Sorted.
+pub const UNTOUCHED_KEYS: &[&str] = &[
+    "ai.model.id",
+    "ai.model.provider",
+    "ai.operationId",
+    "ai.response.finishReason",
+    "ai.response.id",
+    "ai.response.model",
+    "ai.response.timestamp",
+    "ai.toolCall.id",
+    "error.type",
+    "exception.type",
+    "gen_ai.agent.call.id",
+    "gen_ai.agent.id",
+    "gen_ai.conversation.id",
+    "gen_ai.data_source.id",
+    "gen_ai.operation.name",
+    "gen_ai.output.type",
+    "gen_ai.provider.name",
+    "gen_ai.request.model",
+    "gen_ai.response.finish_reasons",
+    "gen_ai.response.id",
+    "gen_ai.response.model",
+    "gen_ai.system",
+    "gen_ai.token.type",
+    "gen_ai.tool.call.id",
+    "gen_ai.tool.type",
+    "host.arch",
+    "host.id",
+    "http.request.method",
+    "http.response.status_code",
+    "http.status_code",
+    "jsonrpc.request.id",
+    "langfuse.observation.type",
+    "level",
+    "llm.model_name",
+    "llm.provider",
+    "llm.system",
+    "mcp.method.name",
+    "mcp.protocol.version",
+    "mcp.session.id",
+    "mlflow.spanType",
+    "mlflow.traceRequestId",
+    "network.transport",
+    "openinference.span.kind",
+    "os.type",
+    "otel.status_code",
+    "process.pid",
+    "process.runtime.name",
+    "process.runtime.version",
+    "runspan.content",
+    "runspan.cost.source",
+    "runspan.cost.table",
+    "runspan.cost.usd",
+    "runspan.run.id",
+    "runspan.store.id",
+    "runspan.usage.basis",
+    "server.address",
+    "server.port",
+    "service.instance.id",
+    "service.version",
+    "session.id",
+    "telemetry.sdk.language",
+    "telemetry.sdk.name",
+    "telemetry.sdk.version",
+    "thread.id",
+    "traceloop.span.kind",
+];
+
+/// Keys that are content whatever stands before them: what a model, a tool or a user said.
+pub const CONTENT_KEYS: &[&str] = &[
+    "ai.embedding",
+    "ai.embeddings",
+    "ai.schema",
+    "ai.value",
+    "ai.values",
+    "all_messages_events",
+    // A command line is where people put the prompt of an agent.
+    "process.command_args",
+    "process.command_line",
+    "body",
+    "db.query.text",
+    "db.statement",
+    "events",
+    "embeddings",
+    "final_result",
+    "gen_ai.agent.description",
+    "gen_ai.evaluation.explanation",
+    "gen_ai.memory.query.text",
+    "gen_ai.retrieval.query.text",
+    "gen_ai.tool.args",
+    "gen_ai.tool.description",
+    "gen_ai.tool.json_schema",
+    "gcp.vertex.agent.data",
+    "gcp.vertex.agent.llm_request",
+    "gcp.vertex.agent.llm_response",
+    "gcp.vertex.agent.tool_call_args",
+    "gcp.vertex.agent.tool_response",
+    "haystack.tool.description",
+    "llm.invocation_parameters",
+    "logfire.msg",
+    "message",
+    "mlflow.chunk.value",
+    "model_request_parameters",
+    "new_context",
+    "reasoning",
+    "request_data",
+    "response",
+    "response_data",
+    "tool.description",
+    "tool.parameters",
+];
+
+/// The same for a whole family: the key itself and all below it.
+pub const CONTENT_PREFIXES: &[&str] = &[
+    "ai.prompt",
+    "ai.response.object",
+    "ai.response.providerMetadata",
+    "ai.response.reasoning",
+    "ai.response.text",
+    "ai.response.toolCalls",
+    "ai.result",
+    "db.query.parameter",
+    "embedding.embeddings",
+    "gen_ai.completion",
+    "gen_ai.content",
+    "gen_ai.input.messages",
+    "gen_ai.memory.records",
+    "gen_ai.output.messages",
+    "gen_ai.prompt",
+    "gen_ai.retrieval.documents",
+    "gen_ai.system_instructions",
+    "gen_ai.tool.call.arguments",
+    "gen_ai.tool.call.result",
+    "gen_ai.tool.definitions",
+    "input",
+    "langfuse.observation.metadata",
+    "langfuse.trace.metadata",
+    "llm.anthropic",
+    "llm.choices",
+    "llm.completions",
+    "llm.input_messages",
+    "llm.openai",
+    "llm.output_messages",
+    "llm.prompt_template",
+    "llm.prompts",
+    "llm.request.functions",
+    "llm.tools",
+    "mlflow.chat.tools",
+    "mlflow.chunk.item",
+    "output",
+    "reranker.input_documents",
+    "reranker.output_documents",
+    "reranker.query",
+    "retrieval.documents",
+    "runspan.event.fields",
+    "runspan.input",
+    "runspan.output",
+];
+
+/// The same for the last segment of a key in any dialect, without `-` and `_` and in lower case.
+pub const CONTENT_SEGMENTS: &[&str] = &[
+    "allmessages",
+    "answer",
+    "args",
+    "arguments",
+    "completion",
+    "completions",
+    "content",
+    "contents",
+    "documents",
+    "functionargs",
+    "input",
+    "inputdata",
+    "inputs",
+    "instructions",
+    "llmrequest",
+    "llmresponse",
+    "messages",
+    "modeloutput",
+    "output",
+    "outputdata",
+    "outputs",
+    "prompt",
+    "prompts",
+    "prompttext",
+    "query",
+    "question",
+    "requestbody",
+    "requesttext",
+    "responsebody",
+    "responsetext",
+    "result",
+    "spaninputs",
+    "spanoutputs",
+    "systeminstructions",
+    "systemprompt",
+    "toolarguments",
+    "toolcalls",
+    "tooldefinitions",
+    "tooldescription",
+    "toolinput",
+    "tooloutput",
+    "toolparameters",
+    "toolresponse",
+    "toolresult",
+    "tools",
+    "traceinput",
+    "traceoutput",
+    "userinput",
+    "userprompt",
+];
+
+/// Keys of those families that are metadata.
+pub const METADATA_KEYS: &[&str] =
+    &["gen_ai.prompt.name", "gen_ai.prompt.version", "input.mime_type", "output.mime_type"];
+
+/// Words in a key that make it metadata: counts and prices are often called `input` and `output`.
+pub const METADATA_PARTS: &[&str] = &["usage", "token", "cost", "finish_reason", "finishReason"];
+
+/// Names of events that carry messages; of their attributes only metadata stays.
+pub const CONTENT_EVENTS: &[&str] = &[
+    "gen_ai.assistant.message",
+    "gen_ai.choice",
+    "gen_ai.client.inference.operation.details",
+    "gen_ai.content.completion",
+    "gen_ai.content.prompt",
+    "gen_ai.evaluation.result",
+    "gen_ai.system.message",
+    "gen_ai.tool.message",
+    "gen_ai.user.message",
+    "tool.output",
+];
