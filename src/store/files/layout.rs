@@ -1,0 +1,338 @@
+//! Where things lie in a store on files, and how a store is found and made.
+
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::{FORMAT, StoreError};
+use crate::model::{RunId, RunKind, UnixNanos};
+
+/// The directory that a store has where nobody names one.
+pub const DEFAULT_NAME: &str = ".runspan";
+/// The environment variable that names a store.
+pub const STORE_VARIABLE: &str = "RUNSPAN_STORE";
+const STORE_FILE: &str = "store.yaml";
+const MAX_STORE_FILE: u64 = 64 << 10;
+
+const STORE_README: &str = "\
+# A runspan store
+
+This folder holds recorded runs of AI agents. runspan wrote it; `runspan list --store <this folder>` shows what is in it.
+
+- `agents/<run id>/` and `workflows/<run id>/`: one folder a run. `run.yaml` says what it was, how it ended, its tokens
+  and cost; `events.jsonl` is the log of everything that happened, one JSON object a line; `artifacts/` holds files.
+- `index.log`: one line for each start and each change of a run, so that lists need not open every folder.
+- `journal/`: what processes have recorded and readers have not taken in yet. Do not delete it while one is running.
+- `store.yaml`: the format's version and this store's id.
+
+A run's folder may be copied, archived or deleted as a whole. Prompts and answers may be in here: share with care.
+";
+
+/// The paths of one store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+/// The content of `store.yaml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoreFile {
+    /// Version of the stored format.
+    pub format: u64,
+    /// Names the store on spans that are forwarded.
+    #[serde(default)]
+    pub store_id: String,
+    /// When it was made.
+    #[serde(default)]
+    pub created_at: String,
+    /// Marks what is redacted: 32 random bytes in hex. It never leaves the store, so whoever has the marks alone cannot
+    /// check guesses.
+    #[serde(default)]
+    pub redaction_key: String,
+}
+
+impl StoreFile {
+    /// Returns the key of redaction marks; a store without one has a key made of its id.
+    pub fn redaction_key(&self) -> [u8; 32] {
+        use sha2::{Digest, Sha256};
+        let secret = if self.redaction_key.is_empty() { &self.store_id } else { &self.redaction_key };
+        Sha256::new_with_prefix(b"runspan redaction ").chain_update(secret).finalize().into()
+    }
+}
+
+impl Layout {
+    /// Names the store at `root`, there or not.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Returns the store's directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the folder of all runs of a kind.
+    pub fn runs(&self, kind: RunKind) -> PathBuf {
+        self.root.join(match kind {
+            RunKind::Agent => "agents",
+            RunKind::Workflow => "workflows",
+        })
+    }
+
+    /// Returns the folder of a run of a kind. Ids are ULIDs by type, so the path cannot lead out of the store.
+    pub fn run(&self, kind: RunKind, run: RunId) -> PathBuf {
+        self.runs(kind).join(run.to_string())
+    }
+
+    /// Finds a run's folder, whatever its kind.
+    pub fn find_run(&self, run: RunId) -> Option<PathBuf> {
+        RunKind::ALL.iter().map(|kind| self.run(*kind, run)).find(|dir| is_plain_dir(dir))
+    }
+
+    /// Returns the log of all runs' summaries.
+    pub fn index_log(&self) -> PathBuf {
+        self.root.join("index.log")
+    }
+
+    /// Returns the folder of the journals.
+    pub fn journal(&self) -> PathBuf {
+        self.root.join("journal")
+    }
+
+    /// Returns the store's own file.
+    pub fn store_file(&self) -> PathBuf {
+        self.root.join(STORE_FILE)
+    }
+
+    /// Reads the store's own file and refuses a later format.
+    pub fn read(&self) -> Result<StoreFile, StoreError> {
+        let path = self.store_file();
+        let text = match read_bounded(&path, MAX_STORE_FILE) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::NoStore { path: self.root.clone() });
+            }
+            Err(error) => return Err(StoreError::io("read", path)(error)),
+        };
+        #[derive(Deserialize)]
+        struct Version {
+            format: u64,
+        }
+        let bad = |why: String| StoreError::BadStore { path: path.clone(), why };
+        // Only the version at first: a later format may look different in all else.
+        let version: Version = from_yaml(&text).map_err(bad)?;
+        if version.format > u64::from(FORMAT) {
+            return Err(StoreError::NewerFormat { path: self.root.clone(), found: version.format });
+        }
+        from_yaml(&text).map_err(bad)
+    }
+
+    /// Opens the store, made if it is not there.
+    pub fn open_or_create(&self) -> Result<StoreFile, StoreError> {
+        match self.read() {
+            Err(StoreError::NoStore { .. }) => self.create(),
+            read => read,
+        }
+    }
+
+    fn create(&self) -> Result<StoreFile, StoreError> {
+        for dir in [self.root.clone(), self.runs(RunKind::Agent), self.runs(RunKind::Workflow), self.journal()] {
+            make_dir(&dir)?;
+        }
+        let now = UnixNanos::now();
+        let mut random = [0; 32];
+        crate::model::id::fill_random(&mut random);
+        let file = StoreFile {
+            format: u64::from(FORMAT),
+            store_id: RunId::fresh(now).to_string(),
+            created_at: now.rfc3339_millis(),
+            redaction_key: random.iter().map(|byte| format!("{byte:02x}")).collect(),
+        };
+        // What is checked in by accident leaks prompts: the store ignores itself.
+        write_new(&self.root.join(".gitignore"), b"*\n")?;
+        write_new(&self.root.join("README.md"), STORE_README.as_bytes())?;
+        let text = to_yaml(&file).map_err(|why| StoreError::BadStore { path: self.store_file(), why })?;
+        // Another process may make the same store now: the first one's file stays, and both read it.
+        publish_new(&self.store_file(), text.as_bytes())?;
+        self.read()
+    }
+}
+
+/// Finds the store that a command or a program means: the one given, `RUNSPAN_STORE`, the nearest ancestor of
+/// `from` with `.runspan` or `.parac/runs`, else `.runspan` in `from`.
+pub fn find_store(given: Option<&Path>, from: &Path) -> PathBuf {
+    if let Some(path) = given {
+        return path.to_owned();
+    }
+    if let Some(path) = std::env::var_os(STORE_VARIABLE).filter(|path| !path.is_empty()) {
+        return PathBuf::from(path);
+    }
+    from.ancestors()
+        .flat_map(|dir| [dir.join(DEFAULT_NAME), dir.join(".parac").join("runs")])
+        .find(|dir| dir.is_dir())
+        .unwrap_or_else(|| from.join(DEFAULT_NAME))
+}
+
+/// Makes a directory and those above it, private to the user.
+pub(super) fn make_dir(dir: &Path) -> Result<(), StoreError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(StoreError::io("create", dir))
+}
+
+/// Writes a file that is not there yet; one that is stays as it is.
+pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    match create_private(path) {
+        Ok(mut file) => file.write_all(content).map_err(StoreError::io("write", path)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(StoreError::io("create", path)(error)),
+    }
+}
+
+/// Writes a file whole or not at all, unless one is there already.
+fn publish_new(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    let temporary = temporary_beside(path);
+    let mut file = create_private(&temporary).map_err(StoreError::io("create", &temporary))?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    let linked = written.and_then(|()| match fs::hard_link(&temporary, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // No hard links here: a rename may replace the other process's file by ours, which loses only an id.
+        Err(_) => fs::rename(&temporary, path),
+        linked => linked,
+    });
+    let _ = fs::remove_file(&temporary);
+    linked.map_err(StoreError::io("write", path))
+}
+
+/// Replaces a file, whole or not at all. `durable`: survives loss of power as well.
+pub(super) fn replace(path: &Path, content: &[u8], durable: bool) -> Result<(), StoreError> {
+    let temporary = temporary_beside(path);
+    let result = create_private(&temporary).and_then(|mut file| {
+        file.write_all(content)?;
+        if durable {
+            file.sync_data()?;
+        }
+        fs::rename(&temporary, path)?;
+        match path.parent() {
+            Some(dir) if durable => fs::File::open(dir)?.sync_all(),
+            _ => Ok(()),
+        }
+    });
+    if result.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    result.map_err(StoreError::io("write", path))
+}
+
+fn temporary_beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or(OsStr::new("file")).to_string_lossy().into_owned();
+    path.with_file_name(format!(".{name}.{}.tmp", RunId::fresh(UnixNanos::now())))
+}
+
+/// Creates a file with mode 0600 whatever the umask is; fails when it is there.
+pub(super) fn create_private(path: &Path) -> io::Result<fs::File> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
+/// Opens a file for appending, made with mode 0600 if it is not there. A link is refused.
+pub(super) fn append_private(path: &Path) -> io::Result<fs::File> {
+    OpenOptions::new().append(true).read(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
+}
+
+/// Tells whether `dir` is a directory itself and not a link to one.
+pub(super) fn is_plain_dir(dir: &Path) -> bool {
+    fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir())
+}
+
+/// Opens a file for reading; a link, a pipe or a directory is refused and never waited for.
+pub(super) fn open_plain(path: &Path) -> io::Result<fs::File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"))
+    }
+}
+
+/// Reads a file of at most `limit` bytes as text.
+pub(super) fn read_bounded(path: &Path, limit: u64) -> io::Result<String> {
+    use std::io::Read;
+    let file = open_plain(path)?;
+    let mut text = String::new();
+    let read = file.take(limit + 1).read_to_string(&mut text)?;
+    if read as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("larger than {limit} bytes")));
+    }
+    Ok(text)
+}
+
+/// Reads YAML within the parser's budget; alias bombs and deep nesting are errors.
+pub(super) fn from_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_saphyr::from_str(text).map_err(|error| {
+        let message = error.to_string();
+        // The parser quotes the text around the place; the first line says what is wrong.
+        message.lines().next().unwrap_or("not readable as YAML").to_owned()
+    })
+}
+
+/// Writes YAML.
+pub(super) fn to_yaml<T: Serialize>(value: &T) -> Result<String, String> {
+    serde_saphyr::to_string(value).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_private_and_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("s"));
+        assert!(matches!(layout.read(), Err(StoreError::NoStore { .. })));
+        let made = layout.open_or_create().unwrap();
+        assert_eq!(layout.open_or_create().unwrap(), made);
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(layout.root().into()), 0o700);
+        assert_eq!(mode(layout.store_file()), 0o600);
+        assert_eq!(mode(layout.runs(RunKind::Agent)), 0o700);
+    }
+
+    #[test]
+    fn a_newer_store_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        let text = "format: 2\nsomething: {new: true}\n";
+        fs::write(layout.store_file(), text).unwrap();
+        let error = layout.open_or_create().unwrap_err().to_string();
+        assert!(error.contains("format 2; this version reads up to 1"), "{error}");
+        assert_eq!(fs::read_to_string(layout.store_file()).unwrap(), text);
+    }
+
+    #[test]
+    fn hostile_yaml_is_an_error_and_not_an_abort() {
+        let bomb = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a,".repeat(20_000));
+        let deep = "[".repeat(200_000);
+        for text in [bomb.as_str(), &deep, "", "\u{feff}", "format: 1\nformat: 2"] {
+            assert!(from_yaml::<StoreFile>(text).is_err());
+        }
+    }
+
+    #[test]
+    fn the_nearest_store_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b");
+        fs::create_dir_all(&deep).unwrap();
+        assert_eq!(find_store(Some(Path::new("given")), &deep), Path::new("given"));
+        if std::env::var_os(STORE_VARIABLE).is_none() {
+            assert_eq!(find_store(None, &deep), deep.join(".runspan"));
+            fs::create_dir_all(dir.path().join(".parac/runs")).unwrap();
+            assert_eq!(find_store(None, &deep), dir.path().join(".parac/runs"));
+            fs::create_dir(dir.path().join("a/.runspan")).unwrap();
+            assert_eq!(find_store(None, &deep), dir.path().join("a/.runspan"));
+        }
+    }
+}

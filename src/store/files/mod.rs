@@ -1,0 +1,307 @@
+//! The run store on files: a folder a run, readable with nothing but a pager.
+//!
+//! The layout and the formats are specified in `docs/format.md`. [`FilesWriter`] is one process's writer; any number
+//! of them and of [`FilesReader`]s may be at work in one store, and no reader ever holds a writer up.
+
+pub(crate) mod artifacts;
+mod index;
+pub mod layout;
+mod run_dir;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::assembly::RunState;
+use super::{Capabilities, DamagedRun, Listed, ListedRun, Query, RunReader, RunWriter, StoreError, resolve_among};
+use crate::model::{Event, RunId, RunKind, RunSummary, StepView, UnixNanos};
+use layout::Layout;
+use run_dir::EventLog;
+
+/// Up to this many listed runs have their `run.yaml` read as well, so that a damaged one shows as damaged.
+const CHECKED_RUNS: usize = 200;
+
+/// Writes the runs of one process.
+#[derive(Debug)]
+pub struct FilesWriter {
+    layout: Layout,
+    writer: RunId,
+    durable: bool,
+    open: HashMap<RunId, OpenRun>,
+}
+
+#[derive(Debug)]
+struct OpenRun {
+    dir: PathBuf,
+    log: EventLog,
+}
+
+impl FilesWriter {
+    /// Makes the writer of a process. `durable`: what is written survives loss of power as well.
+    pub fn new(layout: Layout, writer: RunId, durable: bool) -> Self {
+        Self { layout, writer, durable, open: HashMap::new() }
+    }
+
+    fn open(&mut self, run: RunId) -> Result<&mut OpenRun, StoreError> {
+        use std::collections::hash_map::Entry;
+        match self.open.entry(run) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let dir = self.layout.find_run(run).ok_or_else(|| StoreError::NotFound { id: run.to_string() })?;
+                let (log, _) = EventLog::open(&dir, run)?;
+                Ok(entry.insert(OpenRun { dir, log }))
+            }
+        }
+    }
+
+    /// Makes a run's folder under a name that no reader takes for a run, then moves it into place: whoever sees it
+    /// sees it whole.
+    fn make_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
+        let dir = self.layout.run(summary.kind, summary.run_id);
+        let making = dir.with_file_name(format!(".new-{}", summary.run_id));
+        match fs::remove_dir_all(&making) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io("delete", making)(error));
+            }
+            _ => {}
+        }
+        let signed = RunSummary { writer: Some(self.writer), ..summary.clone() };
+        layout::make_dir(&making)?;
+        run_dir::write_summary(&making, &signed, self.durable)?;
+        let (mut log, _) = EventLog::open(&making, summary.run_id)?;
+        log.append(events, self.durable)?;
+        fs::rename(&making, &dir).map_err(StoreError::io("create", &dir))?;
+        log.moved_to(&dir);
+        self.open.insert(summary.run_id, OpenRun { dir, log });
+        index::append(&self.layout.index_log(), &signed)
+    }
+
+    fn publish(&self, dir: &Path, summary: &RunSummary) -> Result<(), StoreError> {
+        let signed = RunSummary { writer: Some(self.writer), ..summary.clone() };
+        run_dir::write_summary(dir, &signed, self.durable)?;
+        index::append(&self.layout.index_log(), &signed)
+    }
+}
+
+impl RunWriter for FilesWriter {
+    fn create_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
+        match self.layout.find_run(summary.run_id) {
+            // The folder alone may be there already: an artifact can be kept before the run's first line is written.
+            Some(dir) if !run_dir::run_file(&dir).exists() => {
+                self.publish(&dir, summary)?;
+                self.append_events(summary.run_id, events)
+            }
+            Some(_) => self.append_events(summary.run_id, events),
+            None => self.make_run(summary, events),
+        }
+    }
+
+    fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
+        let Some(dir) = self.layout.find_run(run) else { return Ok(None) };
+        let (log, events) = EventLog::open(&dir, run)?;
+        self.open.insert(run, OpenRun { dir, log });
+        Ok(Some(events))
+    }
+
+    fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {
+        let durable = self.durable;
+        self.open(run)?.log.append(events, durable)
+    }
+
+    fn update_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
+        let dir = self.open(summary.run_id)?.dir.clone();
+        self.publish(&dir, summary)
+    }
+
+    fn delete_run(&mut self, run: RunId) -> Result<(), StoreError> {
+        self.open.remove(&run);
+        let Some(dir) = self.layout.find_run(run) else { return Ok(()) };
+        // First out of sight under a name that no reader takes for a run, then away.
+        let gone = dir.with_file_name(format!(".deleted-{run}"));
+        fs::rename(&dir, &gone).map_err(StoreError::io("delete", &dir))?;
+        fs::remove_dir_all(&gone).map_err(StoreError::io("delete", &gone))
+    }
+
+    fn release_run(&mut self, run: RunId) {
+        self.open.remove(&run);
+    }
+}
+
+/// Reads a store.
+#[derive(Clone, Debug)]
+pub struct FilesReader {
+    layout: Layout,
+}
+
+impl FilesReader {
+    /// Opens the store at `path` for reading; it must be there.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let layout = Layout::new(path);
+        layout.read()?;
+        Ok(Self { layout })
+    }
+
+    /// Returns the store's paths.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn dir(&self, run: RunId) -> Result<PathBuf, StoreError> {
+        self.layout.find_run(run).ok_or_else(|| StoreError::NotFound { id: run.to_string() })
+    }
+
+    /// Returns every run's last summary, newest first, and the runs that cannot be read.
+    fn summaries(&self) -> Result<(Vec<RunSummary>, Vec<DamagedRun>), StoreError> {
+        let mut indexed = index::read(&self.layout.index_log())?;
+        let (mut runs, mut damaged) = (Vec::with_capacity(indexed.len()), Vec::new());
+        for kind in RunKind::ALL {
+            for run in run_ids(&self.layout.runs(*kind))? {
+                match indexed.remove(&run) {
+                    Some(summary) => runs.push(summary),
+                    // Nothing but artifacts yet: the run's first lines are about to be written.
+                    None if !run_dir::is_begun(&self.layout.run(*kind, run)) => {}
+                    None => match run_dir::read_summary(&self.layout.run(*kind, run), run) {
+                        Ok(summary) => runs.push(summary),
+                        Err(error) => damaged.push(damaged_run(run, &error)),
+                    },
+                }
+            }
+        }
+        runs.sort_by(|a, b| b.started_at.cmp(&a.started_at).then(b.run_id.cmp(&a.run_id)));
+        Ok((runs, damaged))
+    }
+
+    /// Adds what is only known while the run runs.
+    fn live(&self, summary: RunSummary) -> Result<ListedRun, StoreError> {
+        if !summary.status.is_open() {
+            return Ok(ListedRun { summary, open_steps: Vec::new() });
+        }
+        let run = summary.run_id;
+        let mut state = RunState::read(run, &self.get_events(run, 0)?);
+        if !state.has_started() {
+            return Ok(ListedRun { summary, open_steps: Vec::new() });
+        }
+        if summary.writer.is_some_and(|writer| self.is_dead(writer)) {
+            // Nobody may write here, or its journal would have been taken in by now: shown, not stored.
+            state.crash();
+        }
+        let live = RunSummary { writer: summary.writer, pinned: summary.pinned, ..state.summary(UnixNanos::now()) };
+        let open_steps = state.open_steps();
+        Ok(ListedRun { summary: live, open_steps })
+    }
+
+    fn is_dead(&self, writer: RunId) -> bool {
+        !writer_is_alive(&self.layout, writer)
+    }
+}
+
+impl RunReader for FilesReader {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { search: false, durable: true }
+    }
+
+    fn get_run(&self, run: RunId) -> Result<RunSummary, StoreError> {
+        let summary = run_dir::read_summary(&self.dir(run)?, run)?;
+        Ok(self.live(summary)?.summary)
+    }
+
+    fn list_runs(&self, query: &Query) -> Result<Vec<Listed>, StoreError> {
+        let (runs, damaged) = self.summaries()?;
+        // A run that is under way may have moved on from its last line; its live state decides.
+        let (mut current, mut open_steps, mut damaged) = (Vec::with_capacity(runs.len()), HashMap::new(), damaged);
+        for summary in runs {
+            if !summary.status.is_open() {
+                current.push(summary);
+                continue;
+            }
+            let run = summary.run_id;
+            match self.live(summary) {
+                Ok(live) => {
+                    open_steps.insert(run, live.open_steps);
+                    current.push(RunSummary { steps: None, ..live.summary });
+                }
+                Err(error) => damaged.push(damaged_run(run, &error)),
+            }
+        }
+        let selected = query.select(current);
+        let check = selected.len() <= CHECKED_RUNS;
+        let mut listed: Vec<Listed> = Vec::with_capacity(selected.len());
+        for summary in selected {
+            let run = summary.run_id;
+            if check && let Err(error) = self.dir(run).and_then(|dir| run_dir::read_summary(&dir, run)) {
+                damaged.push(damaged_run(run, &error));
+                continue;
+            }
+            let open_steps = open_steps.remove(&run).unwrap_or_default();
+            listed.push(Listed::Run(Box::new(ListedRun { summary, open_steps })));
+        }
+        // A damaged run's fields are unknown, so no filter can speak for or against it.
+        damaged.sort_by_key(|run| std::cmp::Reverse(run.run_id));
+        listed.extend(damaged.into_iter().map(Listed::Damaged));
+        Ok(listed)
+    }
+
+    fn get_events(&self, run: RunId, from_seq: u64) -> Result<Vec<Event>, StoreError> {
+        run_dir::read_events(&self.dir(run)?, run, from_seq)
+    }
+
+    fn get_steps(&self, run: RunId) -> Result<Vec<StepView>, StoreError> {
+        let summary = run_dir::read_summary(&self.dir(run)?, run)?;
+        let mut state = RunState::read(run, &self.get_events(run, 0)?);
+        if summary.status.is_open() && summary.writer.is_some_and(|writer| self.is_dead(writer)) {
+            state.crash();
+        }
+        Ok(state.step_views())
+    }
+
+    fn search(&self, _: &str, _: &Query) -> Result<Vec<Listed>, StoreError> {
+        Err(StoreError::Unsupported { what: "search", why: "the files store has no text index yet" })
+    }
+
+    fn resolve(&self, id: &str) -> Result<RunId, StoreError> {
+        if let Ok(run) = id.parse::<RunId>() {
+            return self.dir(run).map(|_| run).map_err(|_| StoreError::NotFound { id: id.to_owned() });
+        }
+        let (runs, damaged) = self.summaries()?;
+        match resolve_among(id, runs.iter()) {
+            Err(StoreError::NotFound { .. }) => {
+                let wanted = id.to_ascii_uppercase();
+                let found = damaged.iter().map(|run| run.run_id).filter(|run| run.to_string().starts_with(&wanted));
+                super::one_of(id, found.collect())
+            }
+            resolved => resolved,
+        }
+    }
+}
+
+fn damaged_run(run: RunId, error: &StoreError) -> DamagedRun {
+    let error = match error {
+        StoreError::Damaged { why, .. } => why.clone(),
+        other => other.to_string(),
+    };
+    DamagedRun { run_id: run, status: "damaged", error }
+}
+
+/// Lists the runs in a folder; what is not named by a ULID, and links, are no runs.
+fn run_ids(dir: &Path) -> Result<Vec<RunId>, StoreError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(StoreError::io("read", dir)(error)),
+    };
+    Ok(entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect())
+}
+
+/// Tells whether the process that writes a run still holds the lock of its journal.
+fn writer_is_alive(layout: &Layout, writer: RunId) -> bool {
+    use std::os::unix::io::AsRawFd;
+    let path = layout.journal().join(writer.to_string()).join("lock");
+    let Ok(file) = fs::File::open(path) else { return false };
+    // SAFETY: a plain system call on an open file; closing it lets a lock that was free go again.
+    let free = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) } == 0;
+    !free
+}

@@ -1,0 +1,355 @@
+//! The run store: one contract, several backends.
+//!
+//! A [`RunWriter`] takes runs while they happen, a [`RunReader`] answers questions about them. Both are implemented
+//! by [`memory`] and [`files`], and `conformance` is the suite that each of them passes.
+//!
+//! Guarantees that hold for every backend:
+//!
+//! - A run has one writer at a time. Nothing here asks the store for a maximum: the writer gives `seq`.
+//! - [`RunWriter::append_events`] is idempotent by `event_id`: events that are there already are passed over, so a
+//!   batch may be told again after a crash.
+//! - A reader sees a prefix of what was appended, never a gap and never half an event.
+//! - An unknown run is [`StoreError::NotFound`], an unreadable one [`StoreError::Damaged`], and neither keeps the
+//!   others from being read.
+//! - What a backend cannot answer is refused with [`StoreError::Unsupported`] and its reason, never with an empty
+//!   page.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::model::{Event, RunId, RunKind, RunStatus, RunSummary, StepView, UnixNanos};
+
+pub mod assembly;
+#[cfg(test)]
+mod conformance;
+pub mod files;
+pub mod memory;
+
+/// Version of the stored format that this library writes, and the newest that it reads.
+pub const FORMAT: u32 = 1;
+
+/// Takes runs while they happen.
+pub trait RunWriter {
+    /// Makes room for a run and keeps its first summary and events; a reader sees both or neither. For a run that is
+    /// there already this appends the events and leaves the summary.
+    fn create_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError>;
+
+    /// Takes a run up again that is there, for the events that it holds; `None` when there is no such run.
+    fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError>;
+
+    /// Appends events; those whose id is there already are passed over.
+    fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError>;
+
+    /// Replaces the summary, whole or not at all.
+    fn update_run(&mut self, summary: &RunSummary) -> Result<(), StoreError>;
+
+    /// Removes a run with all that belongs to it; removing one that is not there is no error.
+    fn delete_run(&mut self, run: RunId) -> Result<(), StoreError>;
+
+    /// Lets go of what is kept in memory or open for a run that is over; it may be taken up again.
+    fn release_run(&mut self, run: RunId);
+}
+
+/// Answers questions about runs.
+pub trait RunReader {
+    /// What this backend can do beyond the rest of this trait.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Returns a run's summary, with live totals while it runs.
+    fn get_run(&self, run: RunId) -> Result<RunSummary, StoreError>;
+
+    /// Returns runs by [`Query`], newest first.
+    fn list_runs(&self, query: &Query) -> Result<Vec<Listed>, StoreError>;
+
+    /// Returns a run's events from `from_seq` on, in order.
+    fn get_events(&self, run: RunId, from_seq: u64) -> Result<Vec<Event>, StoreError>;
+
+    /// Returns a run's steps by start, as `get` shows them.
+    fn get_steps(&self, run: RunId) -> Result<Vec<StepView>, StoreError> {
+        let events = self.get_events(run, 0)?;
+        Ok(assembly::RunState::read(run, &events).step_views())
+    }
+
+    /// Finds runs by text; only with [`Capabilities::search`].
+    fn search(&self, text: &str, query: &Query) -> Result<Vec<Listed>, StoreError>;
+
+    /// Returns the run that `id` names: a run id, a unique prefix of one, a trace id, or `latest`.
+    fn resolve(&self, id: &str) -> Result<RunId, StoreError>;
+}
+
+/// What a backend can do beyond the contract's core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Full-text search.
+    pub search: bool,
+    /// Survives the end of the process.
+    pub durable: bool,
+}
+
+/// Which runs, and how many.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Query {
+    /// Only this kind.
+    pub kind: Option<RunKind>,
+    /// Only this agent.
+    pub agent_id: Option<String>,
+    /// Only this workflow.
+    pub workflow_id: Option<String>,
+    /// Only this status.
+    pub status: Option<RunStatus>,
+    /// Only this session.
+    pub session_id: Option<String>,
+    /// Only runs that used this model.
+    pub model: Option<String>,
+    /// Only runs that began at or after this moment.
+    pub since: Option<UnixNanos>,
+    /// Only runs that began before this moment.
+    pub until: Option<UnixNanos>,
+    /// Only runs that cost at least this much.
+    pub min_cost: Option<crate::model::NanoUsd>,
+    /// The order.
+    pub sort: Sort,
+    /// How many at most; 0 is all.
+    pub limit: usize,
+}
+
+/// Orders of a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sort {
+    /// Newest start first.
+    #[default]
+    Started,
+    /// Dearest first.
+    Cost,
+    /// Longest first.
+    Duration,
+    /// Most tokens first.
+    Tokens,
+}
+
+/// One entry of a list.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Listed {
+    /// A run.
+    Run(Box<ListedRun>),
+    /// A run that cannot be read.
+    Damaged(DamagedRun),
+}
+
+/// A run with what is only known while it runs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ListedRun {
+    /// The summary; totals are live while the run is.
+    #[serde(flatten)]
+    pub summary: RunSummary,
+    /// Names of the steps under way.
+    pub open_steps: Vec<String>,
+}
+
+/// A run that is there and cannot be read.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DamagedRun {
+    /// The run's id.
+    pub run_id: RunId,
+    /// Always `damaged`.
+    pub status: &'static str,
+    /// What is wrong.
+    pub error: String,
+}
+
+impl Query {
+    /// Tells whether a run is asked for, by everything but the limit.
+    pub fn matches(&self, run: &RunSummary) -> bool {
+        fn is<T: PartialEq>(wanted: &Option<T>, value: Option<&T>) -> bool {
+            wanted.as_ref().is_none_or(|wanted| value == Some(wanted))
+        }
+        is(&self.kind, Some(&run.kind))
+            && is(&self.agent_id, run.agent_id.as_ref())
+            && is(&self.workflow_id, run.workflow_id.as_ref())
+            && is(&self.status, Some(&run.status))
+            && is(&self.session_id, run.session_id.as_ref())
+            && self.model.as_ref().is_none_or(|model| run.model.as_ref() == Some(model) || run.models.contains(model))
+            && self.since.is_none_or(|since| run.started_at >= since)
+            && self.until.is_none_or(|until| run.started_at < until)
+            && self.min_cost.is_none_or(|cost| run.cost_usd.is_some_and(|run| run >= cost))
+    }
+
+    /// Filters, sorts and cuts a full list of runs.
+    pub fn select(&self, runs: Vec<RunSummary>) -> Vec<RunSummary> {
+        let mut runs: Vec<RunSummary> = runs.into_iter().filter(|run| self.matches(run)).collect();
+        let newest_first =
+            |a: &RunSummary, b: &RunSummary| b.started_at.cmp(&a.started_at).then(b.run_id.cmp(&a.run_id));
+        let total = |run: &RunSummary| run.tokens.and_then(|tokens| tokens.total);
+        runs.sort_by(|a, b| {
+            match self.sort {
+                Sort::Started => std::cmp::Ordering::Equal,
+                Sort::Cost => b.cost_usd.cmp(&a.cost_usd),
+                Sort::Duration => b.duration_ms.cmp(&a.duration_ms),
+                Sort::Tokens => total(b).cmp(&total(a)),
+            }
+            .then_with(|| newest_first(a, b))
+        });
+        if self.limit > 0 {
+            runs.truncate(self.limit);
+        }
+        runs
+    }
+}
+
+/// Finds the run that `id` names among `runs`, given newest first.
+pub fn resolve_among<'a>(id: &str, runs: impl Iterator<Item = &'a RunSummary> + Clone) -> Result<RunId, StoreError> {
+    if id == "latest" {
+        return runs.map(|run| run.run_id).next().ok_or_else(|| StoreError::NotFound { id: id.to_owned() });
+    }
+    if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let wanted = id.to_ascii_lowercase();
+        let of_trace: Vec<RunId> =
+            runs.filter(|run| run.trace_id.to_string() == wanted).map(|run| run.run_id).collect();
+        return one_of(id, of_trace);
+    }
+    let wanted = id.to_ascii_uppercase();
+    let is_prefix = (1..=26).contains(&wanted.len())
+        && wanted.bytes().all(|byte| b"0123456789ABCDEFGHJKMNPQRSTVWXYZ".contains(&byte));
+    if !is_prefix {
+        return Err(StoreError::NotAnId { id: id.to_owned() });
+    }
+    one_of(id, runs.map(|run| run.run_id).filter(|run| run.to_string().starts_with(&wanted)).collect())
+}
+
+fn one_of(id: &str, candidates: Vec<RunId>) -> Result<RunId, StoreError> {
+    match candidates.as_slice() {
+        [] => Err(StoreError::NotFound { id: id.to_owned() }),
+        [one] => Ok(*one),
+        _ => Err(StoreError::Ambiguous { id: id.to_owned(), candidates }),
+    }
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// No run has this id.
+    NotFound {
+        /// What was asked for.
+        id: String,
+    },
+    /// Several runs begin with this prefix.
+    Ambiguous {
+        /// What was asked for.
+        id: String,
+        /// The runs that it may mean.
+        candidates: Vec<RunId>,
+    },
+    /// The text cannot be an id.
+    NotAnId {
+        /// What was given.
+        id: String,
+    },
+    /// A run is there and cannot be read.
+    Damaged {
+        /// The run.
+        run: RunId,
+        /// What is wrong.
+        why: String,
+    },
+    /// No store is there.
+    NoStore {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The store was written by a later version.
+    NewerFormat {
+        /// The store.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+    },
+    /// The store's own files are not what they should be.
+    BadStore {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The backend cannot do this.
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+        /// Why not, and what can.
+        why: &'static str,
+    },
+    /// The operating system refused.
+    Io {
+        /// What was done: `write`, `create`, ...
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    /// Adds the action and the path to an error of the operating system.
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// Tells whether the answer is no: not there, not unique, not readable.
+    pub fn is_negative_answer(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::Ambiguous { .. } | Self::Damaged { .. })
+    }
+
+    /// Tells whether the caller asked wrongly.
+    pub fn is_wrong_use(&self) -> bool {
+        matches!(self, Self::NotAnId { .. })
+    }
+
+    /// Tells whether there is no room left, on the device or within a quota.
+    pub fn is_out_of_space(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound { id } if id == "latest" => f.write_str("no runs yet"),
+            Self::NotFound { id } => write!(f, "no run {id:?}"),
+            Self::Ambiguous { id, candidates } => write!(f, "{id:?} may mean {} runs", candidates.len()),
+            Self::NotAnId { id } => {
+                write!(f, "{id:?} is not an id: expected a run id or its beginning, a trace id, or `latest`")
+            }
+            Self::Damaged { run, why } => write!(f, "run {run} is damaged: {why}"),
+            Self::NoStore { path } => write!(f, "no run store at {}", path.display()),
+            Self::NewerFormat { path, found } => write!(
+                f,
+                "the store at {} has format {found}; this version reads up to {FORMAT}: use a newer runspan, nothing was \
+                 changed",
+                path.display()
+            ),
+            Self::BadStore { path, why } => write!(f, "{}: {why}", path.display()),
+            Self::Unsupported { what, why } => write!(f, "cannot {what}: {why}"),
+            Self::Io { action, path, .. } => write!(f, "cannot {action} {}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
