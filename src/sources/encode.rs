@@ -1,0 +1,378 @@
+//! Writes OTLP protobuf straight into a buffer, once, on the thread that records.
+//!
+//! Field numbers are those of [`crate::model::otlp`]; a test decodes what is written here with the derived messages.
+
+/// `Span.attributes` and `SpanEvent.attributes`, length-delimited.
+pub const SPAN_ATTRIBUTE: u8 = 9;
+/// `SpanEvent.attributes`.
+pub const EVENT_ATTRIBUTE: u8 = 3;
+
+const VARINT: u8 = 0;
+const FIXED64: u8 = 1;
+const BYTES: u8 = 2;
+const FIXED32: u8 = 5;
+
+/// Longest text of one attribute in bytes; what is beyond is cut with a mark that says how much.
+pub const MAX_TEXT: usize = 1 << 20;
+
+fn tag(out: &mut Vec<u8>, field: u8, wire: u8) {
+    // All fields used here are below 32; two bytes hold those from 16 on.
+    let key = u32::from(field) << 3 | u32::from(wire);
+    varint(out, u64::from(key));
+}
+
+/// Appends a base-128 varint.
+pub fn varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+const fn varint_len(number: u64) -> usize {
+    (70 - (number | 1).leading_zeros() as usize) / 7
+}
+
+/// Appends a length-delimited field.
+pub fn bytes(out: &mut Vec<u8>, field: u8, value: &[u8]) {
+    tag(out, field, BYTES);
+    varint(out, value.len() as u64);
+    out.extend_from_slice(value);
+}
+
+/// Appends a varint field unless it is zero, as proto3 has it.
+pub fn number(out: &mut Vec<u8>, field: u8, value: u64) {
+    if value != 0 {
+        tag(out, field, VARINT);
+        varint(out, value);
+    }
+}
+
+/// Appends a message whose fields `fill` appends.
+pub fn message(out: &mut Vec<u8>, field: u8, fill: impl FnOnce(&mut Vec<u8>)) {
+    tag(out, field, BYTES);
+    let at = out.len();
+    // One byte holds the length of most; the body of a longer one moves up a little.
+    out.push(0);
+    fill(out);
+    let length = out.len() - at - 1;
+    let width = varint_len(length as u64);
+    out.resize(out.len() + width - 1, 0);
+    out.copy_within(at + 1..at + 1 + length, at + width);
+    let mut length = length;
+    for byte in &mut out[at..at + width] {
+        *byte = length as u8 | 0x80;
+        length >>= 7;
+    }
+    out[at + width - 1] &= 0x7f;
+}
+
+/// Appends a fixed 64-bit field unless it is zero.
+pub fn fixed64(out: &mut Vec<u8>, field: u8, value: u64) {
+    if value != 0 {
+        tag(out, field, FIXED64);
+        out.extend_from_slice(&value.to_le_bytes());
+    }
+}
+
+/// Appends a fixed 32-bit field unless it is zero.
+pub fn fixed32(out: &mut Vec<u8>, field: u8, value: u32) {
+    if value != 0 {
+        tag(out, field, FIXED32);
+        out.extend_from_slice(&value.to_le_bytes());
+    }
+}
+
+/// Appends the head of an attribute whose `AnyValue` takes `value_len` bytes.
+fn attribute_head(out: &mut Vec<u8>, field: u8, key: &str, value_len: usize) {
+    let key_len = 1 + varint_len(key.len() as u64) + key.len();
+    let any_len = 1 + varint_len(value_len as u64) + value_len;
+    tag(out, field, BYTES);
+    varint(out, (key_len + any_len) as u64);
+    bytes(out, 1, key.as_bytes());
+    tag(out, 2, BYTES);
+    varint(out, value_len as u64);
+}
+
+/// Appends a text attribute, cut at [`MAX_TEXT`].
+pub fn text_attribute(out: &mut Vec<u8>, field: u8, key: &str, value: &str) {
+    let value = if value.len() > MAX_TEXT { &cut(value, MAX_TEXT) } else { value };
+    attribute_head(out, field, key, 1 + varint_len(value.len() as u64) + value.len());
+    bytes(out, 1, value.as_bytes());
+}
+
+/// Appends a boolean attribute.
+pub fn bool_attribute(out: &mut Vec<u8>, field: u8, key: &str, value: bool) {
+    attribute_head(out, field, key, 2);
+    tag(out, 2, VARINT);
+    out.push(u8::from(value));
+}
+
+/// Appends an integer attribute.
+pub fn int_attribute(out: &mut Vec<u8>, field: u8, key: &str, value: i64) {
+    attribute_head(out, field, key, 1 + varint_len(value as u64));
+    tag(out, 3, VARINT);
+    varint(out, value as u64);
+}
+
+/// Appends a float attribute.
+pub fn double_attribute(out: &mut Vec<u8>, field: u8, key: &str, value: f64) {
+    attribute_head(out, field, key, 9);
+    tag(out, 4, FIXED64);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+/// Appends an attribute that is a list; `fill` appends each element with one of the `*_element` functions.
+pub fn list_attribute(out: &mut Vec<u8>, field: u8, key: &str, fill: impl FnOnce(&mut Vec<u8>)) {
+    message(out, field, |out| {
+        bytes(out, 1, key.as_bytes());
+        message(out, 2, |out| message(out, 5, fill));
+    });
+}
+
+/// Appends a text to a list, cut at [`MAX_TEXT`].
+pub fn text_element(out: &mut Vec<u8>, value: &str) {
+    let value = if value.len() > MAX_TEXT { &cut(value, MAX_TEXT) } else { value };
+    message(out, 1, |out| bytes(out, 1, value.as_bytes()));
+}
+
+/// Appends a boolean to a list.
+pub fn bool_element(out: &mut Vec<u8>, value: bool) {
+    message(out, 1, |out| {
+        tag(out, 2, VARINT);
+        out.push(u8::from(value));
+    });
+}
+
+/// Appends an integer to a list.
+pub fn int_element(out: &mut Vec<u8>, value: i64) {
+    message(out, 1, |out| {
+        tag(out, 3, VARINT);
+        varint(out, value as u64);
+    });
+}
+
+/// Appends a float to a list.
+pub fn double_element(out: &mut Vec<u8>, value: f64) {
+    message(out, 1, |out| {
+        tag(out, 4, FIXED64);
+        out.extend_from_slice(&value.to_le_bytes());
+    });
+}
+
+/// Cuts a text at `limit` bytes, on a character's border, with a mark that says how much went.
+pub fn cut(text: &str, limit: usize) -> String {
+    let end = (0..=limit.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}[cut:{}]", &text[..end], text.len() - end)
+}
+
+/// What the record of a span needs besides its attributes and events, which are encoded already.
+#[derive(Debug)]
+pub struct SpanParts<'a> {
+    /// Name of the instrumentation scope.
+    pub scope: &'a str,
+    /// 16 bytes.
+    pub trace_id: &'a [u8; 16],
+    /// 8 bytes.
+    pub span_id: &'a [u8; 8],
+    /// 8 bytes, or none for a root.
+    pub parent: Option<&'a [u8; 8]>,
+    /// W3C flags with the remote bits.
+    pub flags: u32,
+    /// The span's name.
+    pub name: &'a str,
+    /// Span kind of OTLP.
+    pub kind: u8,
+    /// Nanoseconds since the epoch.
+    pub start: u64,
+    /// Nanoseconds since the epoch; 0 for an open span.
+    pub end: u64,
+    /// Encoded `Span` fields: attributes, events, links.
+    pub fields: &'a [&'a [u8]],
+    /// How many events were left out.
+    pub dropped_events: u32,
+    /// Status code and message.
+    pub status: Option<(u8, &'a str)>,
+}
+
+/// Appends a `ScopeSpans` with one span.
+pub fn scope_spans(out: &mut Vec<u8>, parts: &SpanParts<'_>) {
+    let scope_len = 1 + varint_len(parts.scope.len() as u64) + parts.scope.len();
+    tag(out, 1, BYTES);
+    varint(out, scope_len as u64);
+    bytes(out, 1, parts.scope.as_bytes());
+
+    // The length goes first: the small fields are written once to a side buffer on the stack of this call.
+    let mut head = Vec::with_capacity(96 + parts.name.len());
+    bytes(&mut head, 1, parts.trace_id);
+    bytes(&mut head, 2, parts.span_id);
+    if let Some(parent) = parts.parent {
+        bytes(&mut head, 4, parent);
+    }
+    bytes(&mut head, 5, parts.name.as_bytes());
+    number(&mut head, 6, u64::from(parts.kind));
+    fixed64(&mut head, 7, parts.start);
+    fixed64(&mut head, 8, parts.end);
+    number(&mut head, 12, u64::from(parts.dropped_events));
+    if let Some((code, message)) = parts.status {
+        let message = if message.len() > MAX_TEXT { &cut(message, MAX_TEXT) } else { message };
+        let message_len = if message.is_empty() { 0 } else { 1 + varint_len(message.len() as u64) + message.len() };
+        tag(&mut head, 15, BYTES);
+        varint(&mut head, (message_len + 2) as u64);
+        if !message.is_empty() {
+            bytes(&mut head, 2, message.as_bytes());
+        }
+        number(&mut head, 3, u64::from(code));
+    }
+    fixed32(&mut head, 16, parts.flags);
+
+    let fields: usize = parts.fields.iter().map(|field| field.len()).sum();
+    tag(out, 2, BYTES);
+    varint(out, (head.len() + fields) as u64);
+    out.extend_from_slice(&head);
+    for field in parts.fields {
+        out.extend_from_slice(field);
+    }
+}
+
+/// Appends a `Span.events` entry with attributes that are encoded as [`EVENT_ATTRIBUTE`] already.
+pub fn span_event(out: &mut Vec<u8>, time: u64, name: &str, attributes: &[u8]) {
+    let length = 9 + 1 + varint_len(name.len() as u64) + name.len() + attributes.len();
+    tag(out, 11, BYTES);
+    varint(out, length as u64);
+    tag(out, 1, FIXED64);
+    out.extend_from_slice(&time.to_le_bytes());
+    bytes(out, 2, name.as_bytes());
+    out.extend_from_slice(attributes);
+}
+
+/// Appends a `Span.links` entry.
+pub fn span_link(out: &mut Vec<u8>, trace_id: &[u8; 16], span_id: &[u8; 8]) {
+    tag(out, 13, BYTES);
+    varint(out, (18 + 10) as u64);
+    bytes(out, 1, trace_id);
+    bytes(out, 2, span_id);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::otlp::{KeyValue, Link, Scope, ScopeSpans, Span, SpanEvent, Status, Value};
+    use prost::Message;
+
+    fn attribute(key: &str, value: Value) -> KeyValue {
+        KeyValue { key: key.into(), value: Some(value.into()) }
+    }
+
+    #[test]
+    fn what_is_written_decodes_as_the_derived_messages() {
+        let long = "k".repeat(300);
+        let (mut attributes, mut events, mut links) = (Vec::new(), Vec::new(), Vec::new());
+        text_attribute(&mut attributes, SPAN_ATTRIBUTE, "a", "text");
+        text_attribute(&mut attributes, SPAN_ATTRIBUTE, &long, &long);
+        text_attribute(&mut attributes, SPAN_ATTRIBUTE, "", "");
+        bool_attribute(&mut attributes, SPAN_ATTRIBUTE, "yes", true);
+        bool_attribute(&mut attributes, SPAN_ATTRIBUTE, "no", false);
+        int_attribute(&mut attributes, SPAN_ATTRIBUTE, "i", -1);
+        int_attribute(&mut attributes, SPAN_ATTRIBUTE, "j", 0);
+        double_attribute(&mut attributes, SPAN_ATTRIBUTE, "d", 0.5);
+        let mut fields = Vec::new();
+        int_attribute(&mut fields, EVENT_ATTRIBUTE, "n", 300);
+        span_event(&mut events, 0, "happened", &fields);
+        span_link(&mut links, &[3; 16], &[4; 8]);
+        let mut out = Vec::new();
+        scope_spans(
+            &mut out,
+            &SpanParts {
+                scope: "target",
+                trace_id: &[1; 16],
+                span_id: &[2; 8],
+                parent: Some(&[9; 8]),
+                flags: 0x301,
+                name: "chat",
+                kind: 3,
+                start: 5,
+                end: 6,
+                fields: &[&attributes, &events, &links],
+                dropped_events: 7,
+                status: Some((2, "boom")),
+            },
+        );
+        let expected = ScopeSpans {
+            scope: Some(Scope { name: "target".into(), ..Scope::default() }),
+            spans: vec![Span {
+                trace_id: vec![1; 16],
+                span_id: vec![2; 8],
+                parent_span_id: vec![9; 8],
+                flags: 0x301,
+                name: "chat".into(),
+                kind: 3,
+                start_time_unix_nano: 5,
+                end_time_unix_nano: 6,
+                attributes: vec![
+                    attribute("a", "text".into()),
+                    attribute(&long, long.as_str().into()),
+                    attribute("", "".into()),
+                    attribute("yes", true.into()),
+                    attribute("no", false.into()),
+                    attribute("i", (-1).into()),
+                    attribute("j", 0.into()),
+                    attribute("d", 0.5.into()),
+                ],
+                events: vec![SpanEvent {
+                    name: "happened".into(),
+                    attributes: vec![attribute("n", 300.into())],
+                    ..SpanEvent::default()
+                }],
+                dropped_events_count: 7,
+                links: vec![Link { trace_id: vec![3; 16], span_id: vec![4; 8], ..Link::default() }],
+                status: Some(Status { message: "boom".into(), code: 2 }),
+                ..Span::default()
+            }],
+            ..ScopeSpans::default()
+        };
+        assert_eq!(ScopeSpans::decode(out.as_slice()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_message_of_any_length_decodes() {
+        for length in [0, 1, 125, 126, 127, 128, 129, 16_381, 16_384, 70_000] {
+            let mut out = vec![0xff; 3];
+            let text = "x".repeat(length);
+            message(&mut out, 2, |out| message(out, 15, |out| bytes(out, 2, text.as_bytes())));
+            let decoded = ScopeSpans::decode(&out[3..]).unwrap();
+            assert_eq!(decoded.spans[0].status.as_ref().unwrap().message, text, "{length}");
+        }
+    }
+
+    #[test]
+    fn lists_decode_as_lists() {
+        let mut out = Vec::new();
+        list_attribute(&mut out, SPAN_ATTRIBUTE, "list", |out| {
+            text_element(out, "");
+            text_element(out, "b");
+            bool_element(out, false);
+            int_element(out, -3);
+            double_element(out, 0.0);
+        });
+        list_attribute(&mut out, SPAN_ATTRIBUTE, "empty", |_| {});
+        let list = |values: Vec<Value>| {
+            Value::Array(crate::model::otlp::ArrayValue { values: values.into_iter().map(Into::into).collect() })
+        };
+        let expected = vec![
+            attribute("list", list(vec!["".into(), "b".into(), false.into(), (-3).into(), 0.0.into()])),
+            attribute("empty", list(Vec::new())),
+        ];
+        assert_eq!(Span::decode(out.as_slice()).unwrap().attributes, expected);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_on_a_border_and_says_so() {
+        assert_eq!(cut("grün", 3), "gr[cut:3]");
+        let mut out = Vec::new();
+        text_attribute(&mut out, SPAN_ATTRIBUTE, "k", &"x".repeat(MAX_TEXT + 5));
+        let span = Span::decode(out.as_slice()).unwrap();
+        assert!(span.attr_str("k").unwrap().ends_with("x[cut:5]"));
+    }
+}

@@ -1,0 +1,212 @@
+//! The handle that all sources of one process share: puts records into the ring and wakes the worker when it must.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread::Thread;
+
+use super::context::RemoteContext;
+use super::encode::{self, SpanParts};
+use super::foreign::Notes;
+use super::fork;
+use super::ring::{DropReason, Ring};
+use crate::model::otlp::Resource;
+use crate::model::record::RecordKind;
+use crate::store::files::layout::Layout;
+
+/// In the place of a record's kind: what follows is a `Resource`, which the records after it are from.
+pub(crate) const RESOURCE_RECORD: u8 = 0;
+
+/// Puts records into the ring.
+#[derive(Debug)]
+pub struct Recorder {
+    ring: Option<Ring>,
+    store_id: String,
+    /// How often the process had forked when this was made: a child writes nothing.
+    generation: u32,
+    stopped: AtomicBool,
+    woken: AtomicBool,
+    worker: OnceLock<Thread>,
+    /// The parent of root spans, as the environment gave it.
+    environment: Option<RemoteContext>,
+    /// Where runs are stored: artifacts go there directly.
+    store: OnceLock<Layout>,
+    /// What this process calls itself where nobody else gave it a name.
+    resource: OnceLock<Arc<Resource>>,
+    /// What the processor of the OpenTelemetry SDK knows of spans that a layer beside it records too.
+    notes: Notes,
+    /// Ends of spans that were put into the ring.
+    ends: AtomicU64,
+    /// Steps lost by run and reason; touched only when one is.
+    lost: Mutex<Lost>,
+}
+
+/// What was lost before it reached the worker.
+#[derive(Debug, Default)]
+pub(crate) struct Lost {
+    /// By the trace's bits, which the source always knows.
+    pub by_trace: HashMap<([u8; 16], &'static str), u64>,
+    /// Ends of spans, by reason.
+    pub ends: HashMap<&'static str, u64>,
+    /// Starts and events of spans, by reason.
+    pub others: HashMap<&'static str, u64>,
+}
+
+impl Recorder {
+    /// Makes the handle of a ring, or one that records nothing.
+    pub(crate) fn new(ring: Option<Ring>, store_id: String, environment: Option<RemoteContext>) -> Self {
+        Self {
+            ring,
+            store_id,
+            generation: fork::generation(),
+            stopped: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
+            worker: OnceLock::new(),
+            environment,
+            store: OnceLock::new(),
+            resource: OnceLock::new(),
+            notes: Notes::default(),
+            ends: AtomicU64::new(0),
+            lost: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn ring(&self) -> Option<&Ring> {
+        self.ring.as_ref()
+    }
+
+    /// Returns the id of the store that the spans go to.
+    pub fn store_id(&self) -> &str {
+        &self.store_id
+    }
+
+    /// Tells whether records are wanted: not in a forked child, and not without a store.
+    pub fn is_recording(&self) -> bool {
+        self.ring.is_some() && self.generation == fork::generation()
+    }
+
+    pub(crate) fn set_store(&self, store: Layout) {
+        // Set once, by the one who opens the store.
+        let _ = self.store.set(store);
+    }
+
+    /// Returns the store's paths, when there is one to write to.
+    pub(crate) fn store(&self) -> Option<&Layout> {
+        self.store.get().filter(|_| self.is_recording())
+    }
+
+    pub(crate) fn set_worker(&self, thread: Thread) {
+        // Set once, by the one who starts the worker.
+        let _ = self.worker.set(thread);
+    }
+
+    pub(crate) fn set_resource(&self, resource: Arc<Resource>) {
+        // Set once, by the one who starts the worker.
+        let _ = self.resource.set(resource);
+    }
+
+    /// Gives the records from here on a resource of the program's own, completed with what only we know.
+    #[cfg(feature = "otel-sdk")]
+    pub(crate) fn tell_resource(&self, attributes: Vec<crate::model::otlp::KeyValue>) {
+        let (Some(ring), Some(ours)) = (self.ring.as_ref().filter(|_| self.is_recording()), self.resource.get()) else {
+            return;
+        };
+        let merged = crate::config::merged_resource(attributes, ours);
+        // It goes the way of the records, so that whoever adopts them after a crash meets it first. Should there be
+        // no room for it, they are from the resource that was known before.
+        let _ = ring.push(&[&[RESOURCE_RECORD], &prost::Message::encode_to_vec(&merged)]);
+    }
+
+    /// Drops a record of a source that was shut down, and counts it.
+    #[cfg(feature = "otel-sdk")]
+    pub(crate) fn refuse(&self, kind: RecordKind, trace_id: [u8; 16]) {
+        if let Some(ring) = self.ring.as_ref().filter(|_| self.is_recording()) {
+            ring.count_dropped(DropReason::ShutDown, 1);
+            self.count_lost(kind, trace_id, DropReason::ShutDown.as_str());
+        }
+    }
+
+    pub(crate) fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    pub(crate) fn remote_parent(&self) -> Option<RemoteContext> {
+        self.environment.clone()
+    }
+
+    /// From now on records are dropped and counted.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    /// Wakes the worker now rather than at its next look.
+    pub(crate) fn wake(&self) {
+        if let Some(worker) = self.worker.get() {
+            worker.unpark();
+        }
+    }
+
+    /// Tells that the worker has looked: the next half-full ring wakes it again.
+    pub(crate) fn clear_wake(&self) {
+        self.woken.store(false, Ordering::Relaxed);
+    }
+
+    /// Encodes one record and puts it in. When this returns, the record outlives the process.
+    pub fn record(&self, kind: RecordKind, parts: &SpanParts<'_>) {
+        with_scratch(|scratch| {
+            encode::scope_spans(scratch, parts);
+            self.record_encoded(kind, parts.trace_id, scratch);
+        });
+    }
+
+    /// Puts in a record that is a `ScopeSpans` with one span already.
+    pub fn record_encoded(&self, kind: RecordKind, trace_id: &[u8; 16], scope_spans: &[u8]) {
+        let Some(ring) = self.ring.as_ref().filter(|_| self.generation == fork::generation()) else { return };
+        let pushed = if self.stopped.load(Ordering::Acquire) {
+            ring.count_dropped(DropReason::ShutDown, 1);
+            Err(DropReason::ShutDown)
+        } else {
+            ring.push(&[&[kind as u8], scope_spans])
+        };
+        if pushed.is_ok() && kind == RecordKind::Ended {
+            self.ends.fetch_add(1, Ordering::Relaxed);
+        }
+        match pushed {
+            Ok(()) if ring.is_half_full() && !self.woken.swap(true, Ordering::Relaxed) => self.wake(),
+            Ok(()) => {}
+            Err(reason) => self.count_lost(kind, *trace_id, reason.as_str()),
+        }
+    }
+
+    /// Returns how many ends of spans were put in.
+    pub(crate) fn ends(&self) -> u64 {
+        self.ends.load(Ordering::Relaxed)
+    }
+
+    fn count_lost(&self, kind: RecordKind, trace_id: [u8; 16], reason: &'static str) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        *lost.by_trace.entry((trace_id, reason)).or_default() += 1;
+        let by_kind = if kind == RecordKind::Ended { &mut lost.ends } else { &mut lost.others };
+        *by_kind.entry(reason).or_default() += 1;
+    }
+
+    pub(crate) fn take_lost(&self) -> Lost {
+        std::mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Lends a cleared buffer of this thread.
+pub(crate) fn with_scratch(use_it: impl FnOnce(&mut Vec<u8>)) {
+    thread_local! {
+        static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    }
+    let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
+    scratch.clear();
+    use_it(&mut scratch);
+    // One huge prompt must not stay in memory with every thread that ever sent one.
+    if scratch.capacity() <= 256 << 10 {
+        let _ = SCRATCH.try_with(|cell| cell.set(scratch));
+    }
+}
