@@ -1,0 +1,607 @@
+//! The worker: takes records out of the ring, down the pipeline, into the journal, and on to the run store.
+//!
+//! One thread of our own. It polls, since waking a sleeping thread would cost the caller a system call a step, and it
+//! traces nothing, since its own traffic must not come back to it.
+
+use std::collections::HashSet;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use prost::Message;
+
+use super::Pipeline;
+use crate::journal::{FrameKind, JournalReader, JournalWriter};
+use crate::model::otlp::{KeyValue, Resource, ScopeSpans};
+use crate::model::outcome::{Counts, Outcome};
+use crate::model::record::{Record, RecordKind};
+use crate::model::{RunId, TraceId};
+use crate::sinks::store::StoreSink;
+use crate::sources::recorder::{RESOURCE_RECORD, Recorder};
+use crate::store::files::FilesWriter;
+
+/// The reader of the journal that is the run store.
+pub const STORE_READER: &str = "store";
+
+const BUSY_POLL: Duration = Duration::from_millis(2);
+/// A step shows within 100 ms of its start; this is half of that.
+const IDLE_POLL: Duration = Duration::from_millis(50);
+/// How long records are taken in before runs are written out: they show while their process is busy, too.
+const TURN: Duration = Duration::from_millis(30);
+const BATCH_RECORDS: usize = 1024;
+const BATCH_BYTES: usize = 4 << 20;
+const RETRY: Duration = Duration::from_millis(500);
+const HOUSEKEEPING: Duration = Duration::from_secs(2);
+
+/// What the worker is asked to do.
+pub(crate) enum Command {
+    /// Take in all that was recorded before this and answer.
+    Flush(Sender<()>),
+    /// The same, then end; metrics are sent until the moment given.
+    Stop(Sender<()>, Instant),
+}
+
+/// What the worker has done so far, for those who ask.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    inner: RwLock<ProgressValues>,
+}
+
+/// A moment's values of [`Progress`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ProgressValues {
+    /// Spans stored whole.
+    pub stored: u64,
+    /// Ended spans that are done with and not stored.
+    pub passed: u64,
+    /// Ended spans in the journal.
+    pub journaled: u64,
+    /// Records by outcome.
+    pub counts: Counts,
+    /// Ended spans that only the ring held and are in the journal, or lost, now.
+    pub out_of_ring: u64,
+    /// Runs that are not over.
+    pub open_runs: usize,
+    /// Journal or store cannot be written now.
+    pub stuck: bool,
+    /// Spans lost after they were taken from the ring, by reason.
+    pub lost: std::collections::BTreeMap<&'static str, u64>,
+}
+
+impl Progress {
+    pub fn get(&self) -> ProgressValues {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, values: ProgressValues) {
+        *self.inner.write().unwrap_or_else(PoisonError::into_inner) = values;
+    }
+}
+
+/// Everything the worker owns.
+pub(crate) struct Worker {
+    pub recorder: Arc<Recorder>,
+    pub pipeline: Pipeline,
+    pub journal: JournalWriter,
+    pub reader: JournalReader,
+    pub sink: StoreSink<FilesWriter>,
+    pub resource: Arc<Resource>,
+    pub commands: Receiver<Command>,
+    pub progress: Arc<Progress>,
+    pub store_root: std::path::PathBuf,
+    pub process: RunId,
+    /// Bound of the journal on disk.
+    pub journal_bytes: u64,
+    /// Called with each batch of ended spans and each ended run, for metrics.
+    pub observer: Box<dyn Observer>,
+    /// Readers whose positions keep segments.
+    pub readers: Vec<String>,
+}
+
+/// Sees what was recorded as it is recorded; metrics are one.
+pub(crate) trait Observer: Send {
+    /// A span ended.
+    fn span_ended(&mut self, record: &Record);
+    /// A run ended.
+    fn run_ended(&mut self, run: &crate::model::RunSummary);
+    /// Records with an outcome.
+    fn records(&mut self, outcome: Outcome, reason: &str, n: u64);
+    /// Nothing more comes: what was seen is sent on until the deadline.
+    fn finish(&mut self, deadline: Instant);
+}
+
+/// Nobody looks.
+pub(crate) struct NoObserver;
+
+impl Observer for NoObserver {
+    fn span_ended(&mut self, _: &Record) {}
+    fn run_ended(&mut self, _: &crate::model::RunSummary) {}
+    fn records(&mut self, _: Outcome, _: &str, _: u64) {}
+    fn finish(&mut self, _: Instant) {}
+}
+
+struct State {
+    worker: Worker,
+    resource_id: u32,
+    /// Position in the ring up to which records are in the journal's buffer.
+    taken: u64,
+    /// Records that the journal has, on their way to the sink.
+    batch: Vec<(u64, Record)>,
+    batch_bytes: usize,
+    journaled: u64,
+    out_of_ring: u64,
+    open_runs: usize,
+    lost: std::collections::BTreeMap<&'static str, u64>,
+    known_counts: Counts,
+    observed: std::collections::BTreeMap<(Outcome, &'static str), u64>,
+    /// The sink failed and must be told again from the journal, not before this moment.
+    sink_retry: Option<Instant>,
+    journal_retry: Option<Instant>,
+    acknowledged: u64,
+    committed: u64,
+    warned: Warnings,
+    housekeeping: Instant,
+}
+
+/// What a turn found in the ring.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drained {
+    /// Nothing that could be taken.
+    Nothing,
+    /// Some, and there may be more.
+    More,
+    /// Everything.
+    All,
+}
+
+#[derive(Default)]
+struct Warnings {
+    journal: bool,
+    sink: bool,
+    upstream: bool,
+    removed: bool,
+}
+
+impl Worker {
+    /// Runs until told to stop.
+    pub fn run(self) {
+        let _quiet = tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::default());
+        let taken = self.recorder.ring().map_or(0, |ring| ring.tail_position());
+        let mut state = State {
+            resource_id: 0,
+            taken,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            journaled: 0,
+            out_of_ring: 0,
+            open_runs: 0,
+            lost: std::collections::BTreeMap::new(),
+            known_counts: Counts::default(),
+            observed: std::collections::BTreeMap::new(),
+            sink_retry: None,
+            journal_retry: None,
+            acknowledged: 0,
+            committed: 0,
+            warned: Warnings::default(),
+            housekeeping: Instant::now(),
+            worker: self,
+        };
+        state.work();
+    }
+}
+
+impl State {
+    fn work(&mut self) {
+        let mut pause = BUSY_POLL;
+        loop {
+            let drained = self.drain();
+            self.settle();
+            match self.worker.commands.try_recv() {
+                Ok(Command::Flush(done)) => {
+                    self.finish();
+                    // The one who asked may have stopped waiting.
+                    let _ = done.send(());
+                    continue;
+                }
+                Ok(Command::Stop(done, deadline)) => {
+                    self.finish();
+                    self.forget_resource();
+                    self.worker.observer.finish(deadline);
+                    let _ = done.send(());
+                    return;
+                }
+                Err(TryRecvError::Disconnected) => {
+                    self.finish();
+                    return;
+                }
+                Err(TryRecvError::Empty) => {}
+            }
+            if self.housekeeping.elapsed() > HOUSEKEEPING {
+                self.keep_house();
+            }
+            self.worker.recorder.clear_wake();
+            pause = match drained {
+                Drained::More => continue,
+                Drained::All => BUSY_POLL,
+                Drained::Nothing => (pause * 2).min(IDLE_POLL),
+            };
+            std::thread::park_timeout(pause);
+        }
+    }
+
+    /// Takes in all that is in the ring now, and writes everything out.
+    fn finish(&mut self) {
+        (self.journal_retry, self.sink_retry) = (None, self.sink_retry.map(|_| Instant::now()));
+        // What is recorded while this is going on is for the next one.
+        let goal = self.worker.recorder.ring().map_or(0, |ring| ring.head_position());
+        while self.taken < goal && self.drain() != Drained::Nothing {
+            self.settle();
+        }
+        self.note_lost();
+        if self.sink_retry.is_some() {
+            self.catch_up();
+        }
+        if let Err(error) = self.worker.sink.flush_all() {
+            self.sink_failed(&error.to_string());
+        }
+        self.open_runs = self.worker.sink.open_runs().len();
+        self.settle();
+    }
+
+    /// Moves records from the ring through the pipeline to journal and sink, those of one turn.
+    fn drain(&mut self) -> Drained {
+        if self.journal_retry.is_some_and(|at| Instant::now() < at) {
+            return Drained::Nothing;
+        }
+        let recorder = Arc::clone(&self.worker.recorder);
+        let Some(ring) = recorder.ring() else { return Drained::Nothing };
+        let until = Instant::now() + TURN;
+        let (mut drained, mut bytes) = (Drained::Nothing, Vec::new());
+        while let Some(next) = ring.read(self.taken, &mut bytes) {
+            drained = Drained::All;
+            if !self.take(next, &bytes) {
+                break;
+            }
+            self.taken = next;
+            if self.batch.len() >= BATCH_RECORDS || self.batch_bytes >= BATCH_BYTES {
+                self.commit();
+            }
+            if Instant::now() >= until {
+                drained = Drained::More;
+                break;
+            }
+        }
+        self.commit();
+        if self.journal_retry.is_some() { Drained::Nothing } else { drained }
+    }
+
+    /// Takes one record; `false` when the journal has no room for it now.
+    fn take(&mut self, position: u64, bytes: &[u8]) -> bool {
+        if let Some(resource) = decode_resource(bytes) {
+            // It stays in the ring until a record that carries it is in the journal: a crash between loses neither.
+            (self.worker.resource, self.resource_id) = (Arc::new(resource), 0);
+            return true;
+        }
+        let Some(record) = decode(bytes, &self.worker.resource) else {
+            self.count(Outcome::Rejected, "undecodable", 1);
+            self.out_of_ring += u64::from(bytes.first() == Some(&(RecordKind::Ended as u8)));
+            return true;
+        };
+        let record = self.worker.pipeline.run(record);
+        let payload = encode(&record);
+        if self.resource_id == 0 {
+            // The resource passed the line with the record: what is written is scrubbed.
+            let resource = record.resource.encode_to_vec();
+            self.resource_id = self.worker.journal.register_resource(&resource).unwrap_or(0);
+        }
+        let kind = frame_kind(record.kind);
+        let mut appended = self.worker.journal.append(kind, self.resource_id, position, &payload);
+        if matches!(&appended, Err(error) if error.is_buffer_full()) {
+            self.commit();
+            appended = self.worker.journal.append(kind, self.resource_id, position, &payload);
+        }
+        match appended {
+            Ok(seq) => {
+                self.batch_bytes += payload.len();
+                self.batch.push((seq, record));
+                true
+            }
+            // Room was made at the cost of an upstream that lags behind: the store must not pay for it.
+            Err(error) if error.is_full() && self.make_room() => self.take(position, bytes),
+            Err(error) if error.is_temporary() => {
+                self.journal_failed(&error.to_string());
+                false
+            }
+            Err(error) => {
+                // This record can never be written; the next one may.
+                self.journal_failed(&error.to_string());
+                self.journal_retry = None;
+                self.lose(record.kind, "journal");
+                true
+            }
+        }
+    }
+
+    /// Gives back the oldest segments of a journal at its bound that the store has taken in, an eighth of the bound at
+    /// a time. Tells whether there was anything to give.
+    fn make_room(&mut self) -> bool {
+        self.commit();
+        self.settle();
+        let (dir, process) = (self.worker.store_root.join("journal"), self.worker.process.to_string());
+        let enough = self.worker.journal_bytes / 8;
+        let freed = crate::journal::remove_oldest_segments(&dir, &process, &[STORE_READER], enough);
+        let made = freed.is_ok_and(|bytes| bytes > 0);
+        if made && !std::mem::replace(&mut self.warned.upstream, true) {
+            crate::telemetry::warn(format_args!(
+                "the journal in {} has reached its bound: an upstream is too far behind, and the oldest spans are no \
+                 longer kept for it; runs are stored all the same",
+                self.worker.store_root.display()
+            ));
+        }
+        // The journal looks for room again with each commit.
+        made && self.worker.journal.commit().is_ok()
+    }
+
+    /// Frees a ring in which nothing but a resource is left: no record will want it any more.
+    fn forget_resource(&self) {
+        if let Some(ring) = self.worker.recorder.ring().filter(|_| self.batch.is_empty()) {
+            ring.consume(self.taken);
+        }
+    }
+
+    fn lose(&mut self, kind: RecordKind, reason: &'static str) {
+        self.count(Outcome::Dropped, reason, 1);
+        if kind == RecordKind::Ended {
+            *self.lost.entry(reason).or_default() += 1;
+            self.out_of_ring += 1;
+        }
+    }
+
+    fn count(&mut self, outcome: Outcome, reason: &'static str, n: u64) {
+        self.known_counts.add(outcome, reason, n);
+        self.worker.observer.records(outcome, reason, n);
+    }
+
+    /// Makes what was taken durable, gives its room in the ring back and hands it to the sink.
+    fn commit(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        match self.worker.journal.commit() {
+            Ok(committed) => self.committed = committed.seq,
+            Err(error) if error.is_gone() => {
+                // The store was removed under us: these records have nowhere to go.
+                self.removed();
+            }
+            Err(error) => {
+                // The frames wait in the journal's buffer, the records in the ring: nothing is lost until it is full.
+                self.journal_failed(&error.to_string());
+                self.journal_retry = Some(Instant::now() + RETRY);
+                return;
+            }
+        }
+        if let Some(ring) = self.worker.recorder.ring() {
+            ring.consume(self.taken);
+        }
+        self.batch_bytes = 0;
+        for (seq, record) in std::mem::take(&mut self.batch) {
+            if record.kind == RecordKind::Ended {
+                self.journaled += 1;
+                self.out_of_ring += 1;
+                self.worker.observer.span_ended(&record);
+            }
+            // While the sink is behind it is told from the journal, in order.
+            if self.sink_retry.is_none()
+                && let Err(error) = self.worker.sink.take(seq, record)
+            {
+                self.sink_failed(&error.to_string());
+            }
+        }
+    }
+
+    /// Writes runs out, moves the sink's position and publishes what was done.
+    fn settle(&mut self) {
+        self.note_lost();
+        if self.sink_retry.is_some() {
+            self.catch_up();
+        } else if let Err(error) = self.worker.sink.flush(Instant::now()) {
+            self.sink_failed(&error.to_string());
+        }
+        if self.sink_retry.is_none() {
+            let done = self.worker.sink.oldest_held().map_or(self.committed, |held| held.saturating_sub(1));
+            let worker = &mut self.worker;
+            if done > self.acknowledged && worker.reader.acknowledge_handed(done, &worker.journal).is_ok() {
+                self.acknowledged = done;
+            }
+        }
+        for run in self.worker.sink.take_ended() {
+            self.worker.observer.run_ended(&run);
+        }
+        self.publish();
+    }
+
+    /// Tells the observer how the sink's counts have grown.
+    fn observe_counts(&mut self) {
+        let counts = self.worker.sink.counts().by.clone();
+        for (key, n) in counts {
+            let seen = self.observed.entry(key).or_default();
+            let grown = n - *seen;
+            *seen = n;
+            if grown > 0 {
+                self.worker.observer.records(key.0, key.1, grown);
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        self.observe_counts();
+        let mut counts = self.worker.sink.counts().clone();
+        for ((outcome, reason), n) in &self.known_counts.by {
+            counts.add(*outcome, reason, *n);
+        }
+        self.worker.progress.set(ProgressValues {
+            stored: self.worker.sink.stored_spans(),
+            passed: self.worker.sink.passed_spans(),
+            journaled: self.journaled,
+            counts,
+            out_of_ring: self.out_of_ring,
+            open_runs: self.open_runs,
+            stuck: self.journal_retry.is_some() || self.sink_retry.is_some() || self.warned.removed,
+            lost: self.lost.clone(),
+        });
+    }
+
+    /// Tells the sink again from the journal what it has not taken in.
+    fn catch_up(&mut self) {
+        if self.sink_retry.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        if let Err(error) = self.worker.sink.reset() {
+            return self.sink_failed(&error.to_string());
+        }
+        self.worker.reader.rewind();
+        loop {
+            let batch = match self.worker.reader.next_batch(BATCH_BYTES) {
+                Ok(batch) if batch.is_empty() => break,
+                Ok(batch) => batch,
+                Err(error) => return self.sink_failed(&error.to_string()),
+            };
+            let told = tell(&mut self.worker.sink, &batch);
+            if let Err(error) = told.and_then(|()| self.worker.sink.flush(Instant::now())) {
+                return self.sink_failed(&error.to_string());
+            }
+        }
+        self.sink_retry = None;
+    }
+
+    fn note_lost(&mut self) {
+        let lost = self.worker.recorder.take_lost();
+        for ((trace, reason), n) in lost.by_trace {
+            self.worker.sink.note_dropped_in(TraceId(trace), n, reason);
+        }
+        for (reason, n) in lost.ends {
+            *self.lost.entry(reason).or_default() += n;
+            self.count(Outcome::Dropped, reason, n);
+        }
+        for (reason, n) in lost.others {
+            self.count(Outcome::Dropped, reason, n);
+        }
+    }
+
+    fn journal_failed(&mut self, why: &str) {
+        self.journal_retry = Some(Instant::now() + RETRY);
+        if !std::mem::replace(&mut self.warned.journal, true) {
+            crate::telemetry::warn(format_args!(
+                "cannot write to {}: {why}; recording goes on in memory and what does not fit is dropped and counted",
+                self.worker.store_root.display()
+            ));
+        }
+    }
+
+    fn sink_failed(&mut self, why: &str) {
+        self.sink_retry = Some(Instant::now() + RETRY);
+        if !std::mem::replace(&mut self.warned.sink, true) {
+            crate::telemetry::warn(format_args!(
+                "{why}; runs are kept in the journal and written when that works again"
+            ));
+        }
+    }
+
+    fn removed(&mut self) {
+        let kinds: Vec<RecordKind> = self.batch.drain(..).map(|(_, record)| record.kind).collect();
+        for kind in kinds {
+            self.lose(kind, "store_removed");
+        }
+        if !std::mem::replace(&mut self.warned.removed, true) {
+            crate::telemetry::warn(format_args!(
+                "the store at {} was removed while it was in use; what is recorded from now on is lost and counted",
+                self.worker.store_root.display()
+            ));
+        }
+    }
+
+    fn keep_house(&mut self) {
+        self.housekeeping = Instant::now();
+        let readers: Vec<&str> = self.worker.readers.iter().map(String::as_str).collect();
+        let journal_dir = self.worker.store_root.join("journal");
+        // Tried again in two seconds; a full journal is reported where it is written.
+        let _ = crate::journal::remove_passed_segments(&journal_dir, &self.worker.process.to_string(), &readers);
+    }
+}
+
+/// Hands a batch of journal frames to the sink.
+pub(crate) fn tell<W: crate::store::RunWriter>(
+    sink: &mut StoreSink<W>,
+    batch: &crate::journal::Batch,
+) -> Result<(), crate::store::StoreError> {
+    for frame in batch.frames() {
+        let Some(kind) = record_kind(frame.kind) else { continue };
+        let resource = frame.resource.and_then(|bytes| Resource::decode(&bytes[..]).ok()).unwrap_or_default();
+        if let Some(record) = decode_payload(kind, frame.payload, &Arc::new(resource)) {
+            sink.take(frame.seq, record)?;
+        }
+    }
+    Ok(())
+}
+
+/// Decodes a record of the ring that tells who makes the records after it.
+pub(crate) fn decode_resource(bytes: &[u8]) -> Option<Resource> {
+    let (&RESOURCE_RECORD, payload) = bytes.split_first()? else { return None };
+    Resource::decode(payload).ok()
+}
+
+/// Decodes a record of the ring: its kind, then a `ScopeSpans` with one span.
+pub(crate) fn decode(bytes: &[u8], resource: &Arc<Resource>) -> Option<Record> {
+    let (kind, payload) = bytes.split_first()?;
+    let mut record = decode_payload(RecordKind::from_u8(*kind)?, payload, resource)?;
+    keep_last_of_each(&mut record.span.attributes);
+    Some(record)
+}
+
+/// A field that is recorded again replaces what it said before: OTLP wants every key once.
+fn keep_last_of_each(attributes: &mut Vec<KeyValue>) {
+    let mut seen = HashSet::with_capacity(attributes.len());
+    let kept: Vec<bool> = attributes.iter().rev().map(|attribute| seen.insert(attribute.key.as_str())).collect();
+    if kept.contains(&false) {
+        let mut kept = kept.into_iter().rev();
+        attributes.retain(|_| kept.next().unwrap_or(true));
+    }
+}
+
+fn decode_payload(kind: RecordKind, payload: &[u8], resource: &Arc<Resource>) -> Option<Record> {
+    let mut scope_spans = ScopeSpans::decode(payload).ok()?;
+    let span = scope_spans.spans.pop()?;
+    Some(Record { kind, resource: Arc::clone(resource), scope: scope_spans.scope.unwrap_or_default(), span })
+}
+
+/// Encodes a record as the payload of a journal frame.
+pub(crate) fn encode(record: &Record) -> Vec<u8> {
+    ScopeSpans { scope: Some(record.scope.clone()), spans: vec![record.span.clone()], schema_url: String::new() }
+        .encode_to_vec()
+}
+
+/// Returns the journal's frame kind of a record.
+pub(crate) fn frame_kind(kind: RecordKind) -> FrameKind {
+    FrameKind::from_number(kind as u8)
+}
+
+fn record_kind(kind: FrameKind) -> Option<RecordKind> {
+    kind.record()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::otlp::{AnyValue, Value};
+
+    #[test]
+    fn what_is_recorded_last_under_a_key_stays() {
+        let attribute = |key: &str, value: i64| KeyValue {
+            key: key.to_owned(),
+            value: Some(AnyValue { value: Some(Value::Int(value)) }),
+        };
+        let mut attributes = vec![attribute("a", 1), attribute("b", 2), attribute("a", 3), attribute("c", 4)];
+        keep_last_of_each(&mut attributes);
+        assert_eq!(attributes, [attribute("b", 2), attribute("a", 3), attribute("c", 4)]);
+    }
+}

@@ -1,0 +1,925 @@
+//! The reader of the journal that makes runs of records and writes them to the run store.
+//!
+//! A record finds its run by the id on its span, else through its parent, else through its trace. Spans above the
+//! first GenAI span of a run are held, within bounds, until there is one; a trace without any is not kept.
+//!
+//! Everything here may be told again after a crash: events have ids made from the record's place in the journal, and
+//! a run that is there is taken up where its log stops.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
+
+use crate::conventions::names;
+use crate::model::event::{EventBody, Input, Log, Output, Resumed, RunStarted, Score, Waiting};
+use crate::model::otlp::{SpanEvent, Value};
+use crate::model::outcome::{Counts, Outcome};
+use crate::model::record::{Record, RecordKind};
+use crate::model::run::ArtifactInfo;
+use crate::model::{Event, EventId, RunId, RunStatus, RunSummary, SpanId, StepStatus, TraceId, UnixNanos};
+use crate::pipeline::facts::StepFacts;
+use crate::store::assembly::{DROPPED_LOG, RunState, ended_body, started_body, status_body};
+use crate::store::{RunWriter, StoreError};
+
+/// How long a start waits for late facts: many emitters name the model or the tool only after the span began.
+const START_GRACE: Duration = Duration::from_millis(20);
+/// Spans held for one run before its first GenAI span.
+const MAX_HELD_RECORDS: usize = 256;
+/// Bytes held for one run before its first GenAI span, about.
+const MAX_HELD_BYTES: usize = 4 << 20;
+/// How far behind the journal goes on for the sake of records held, in bytes of spans: a span that is open as long as
+/// its process, with no GenAI span in its run, must not keep the whole journal.
+const MAX_BEHIND_BYTES: u64 = 32 << 20;
+/// How long a finished trace is remembered for late spans.
+const LATE: Duration = Duration::from_secs(60);
+
+/// Makes runs of records.
+#[derive(Debug)]
+pub struct StoreSink<W> {
+    writer: W,
+    /// The process whose journal is read: part of every event id.
+    process: RunId,
+    traces: HashMap<TraceId, Trace>,
+    runs: HashMap<RunId, LiveRun>,
+    /// Runs with something to write.
+    dirty: HashSet<RunId>,
+    forgotten_at: Instant,
+    ended_runs: Vec<RunSummary>,
+    counts: Counts,
+    /// The last place in the journal that was told.
+    told: u64,
+    /// Bytes of all spans told, about.
+    told_bytes: u64,
+    /// Up to here everything was told before and counted, but for those in `uncounted`.
+    told_before: u64,
+    uncounted: HashSet<u64>,
+    stored_spans: u64,
+    passed_spans: u64,
+}
+
+#[derive(Debug, Default)]
+struct Trace {
+    spans: HashMap<SpanId, RunId>,
+    /// The first run: where a span goes whose parent is not known.
+    first_run: Option<RunId>,
+    held: HashMap<RunId, Held>,
+    touched: Option<Instant>,
+}
+
+/// Records of a trace that has shown no GenAI span yet.
+#[derive(Debug, Default)]
+struct Held {
+    records: Vec<HeldRecord>,
+    open: HashSet<SpanId>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct HeldRecord {
+    seq: u64,
+    /// How many bytes had been told before it.
+    told_bytes: u64,
+    record: Record,
+}
+
+#[derive(Debug)]
+struct LiveRun {
+    state: RunState,
+    known: HashSet<EventId>,
+    pending: Vec<PendingStart>,
+    queue: Vec<Event>,
+    /// Steps whose span events are in the log.
+    told: HashSet<String>,
+    written_status: Option<RunStatus>,
+    stale_summary: bool,
+    touched: Instant,
+}
+
+#[derive(Debug)]
+struct PendingStart {
+    seq: u64,
+    record: Record,
+    facts: StepFacts,
+    since: Instant,
+}
+
+impl<W: RunWriter> StoreSink<W> {
+    /// Makes the sink for the journal of `process`.
+    pub fn new(writer: W, process: RunId) -> Self {
+        Self {
+            writer,
+            process,
+            traces: HashMap::new(),
+            runs: HashMap::new(),
+            dirty: HashSet::new(),
+            forgotten_at: Instant::now(),
+            ended_runs: Vec::new(),
+            counts: Counts::default(),
+            told: 0,
+            told_bytes: 0,
+            told_before: 0,
+            uncounted: HashSet::new(),
+            stored_spans: 0,
+            passed_spans: 0,
+        }
+    }
+
+    /// Returns how many ended spans are done with and not stored: told before, not kept, broken.
+    pub fn passed_spans(&self) -> u64 {
+        self.passed_spans
+    }
+
+    /// Returns what became of the records so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Returns the runs that are under way.
+    pub fn open_runs(&self) -> Vec<RunId> {
+        let open = |live: &LiveRun| live.state.has_started() && live.state.status().is_open();
+        self.runs.iter().filter(|(_, live)| open(live)).map(|(run, _)| *run).collect()
+    }
+
+    /// Returns how many spans were stored whole.
+    pub fn stored_spans(&self) -> u64 {
+        self.stored_spans
+    }
+
+    /// Returns the summaries of runs that ended since the last call.
+    pub fn take_ended(&mut self) -> Vec<RunSummary> {
+        std::mem::take(&mut self.ended_runs)
+    }
+
+    /// Returns the oldest place in the journal that is still needed: what is before may be acknowledged.
+    ///
+    /// Records held from long before are in memory only; what they tell of has not shown yet when the process dies.
+    pub fn oldest_held(&self) -> Option<u64> {
+        let held = self.traces.values().flat_map(|trace| trace.held.values());
+        let held = held.filter_map(|held| held.records.iter().find(|held| !self.is_far_behind(held)));
+        let held = held.map(|held| held.seq);
+        let waiting = self.dirty.iter().filter_map(|run| self.runs.get(run));
+        let pending = waiting.flat_map(|run| run.pending.iter().map(|start| start.seq));
+        held.chain(pending).min()
+    }
+
+    fn is_far_behind(&self, held: &HeldRecord) -> bool {
+        self.told_bytes - held.told_bytes > MAX_BEHIND_BYTES
+    }
+
+    /// Forgets what is in memory, to begin again from the journal with what the store holds.
+    pub fn reset(&mut self) -> Result<(), StoreError> {
+        let runs: Vec<RunId> = self.runs.drain().map(|(run, _)| run).collect();
+        self.told_before = self.told;
+        for (trace_id, trace) in std::mem::take(&mut self.traces) {
+            for (run, held) in trace.held {
+                for held in held.records {
+                    self.uncounted.insert(held.seq);
+                    // The journal may not have it any more.
+                    if self.is_far_behind(&held)
+                        && let Some(span_id) = SpanId::from_bytes(&held.record.span.span_id)
+                    {
+                        let trace = self.traces.entry(trace_id).or_default();
+                        trace.touched = Some(Instant::now());
+                        trace.spans.insert(span_id, run);
+                        trace.first_run.get_or_insert(run);
+                        self.hold(trace_id, run, span_id, held);
+                    }
+                }
+            }
+        }
+        for &run in &runs {
+            self.writer.release_run(run);
+        }
+        self.take_up(&runs)
+    }
+
+    /// Takes runs up that the store holds, so that records find them through their parents and traces.
+    pub fn take_up(&mut self, runs: &[RunId]) -> Result<(), StoreError> {
+        for &run in runs {
+            if !self.runs.contains_key(&run) {
+                self.open_run(run, run.as_trace_id())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one record from its place in the journal.
+    pub fn take(&mut self, seq: u64, record: Record) -> Result<(), StoreError> {
+        self.told = self.told.max(seq);
+        let told_bytes = self.told_bytes;
+        self.told_bytes += prost::Message::encoded_len(&record.span) as u64;
+        let ids = (TraceId::from_bytes(&record.span.trace_id), SpanId::from_bytes(&record.span.span_id));
+        let (Some(trace_id), Some(span_id)) = ids else {
+            self.count(seq, record.kind, Outcome::Rejected, "bad_id");
+            return Ok(());
+        };
+        let facts = StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope));
+        if !self.traces.contains_key(&trace_id) && facts.run_id.is_none() {
+            // A late record of a trace that this library began: its run has the same bits.
+            let run = trace_id.as_run_id();
+            self.open_run(run, trace_id)?;
+            if self.runs.get(&run).is_some_and(|live| !live.state.has_started()) {
+                self.runs.remove(&run);
+                self.writer.release_run(run);
+            }
+        }
+        let trace = self.traces.entry(trace_id).or_default();
+        trace.touched = Some(Instant::now());
+        let parent = SpanId::from_bytes(&record.span.parent_span_id);
+        let run = facts
+            .run_id
+            .or_else(|| trace.spans.get(&span_id).copied())
+            .or_else(|| trace.spans.get(&parent?).copied())
+            .or(trace.first_run)
+            .unwrap_or_else(|| foreign_run_id(trace_id, record.span.start_time_unix_nano));
+        trace.spans.insert(span_id, run);
+        trace.first_run.get_or_insert(run);
+        if self.runs.contains_key(&run) {
+            return self.apply(run, seq, record, facts);
+        }
+        if facts.is_genai {
+            let held = trace.held.remove(&run).unwrap_or_default();
+            self.open_run(run, trace_id)?;
+            for HeldRecord { seq, record, .. } in held.records {
+                let facts = StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope));
+                self.apply(run, seq, record, facts)?;
+            }
+            return self.apply(run, seq, record, facts);
+        }
+        self.hold(trace_id, run, span_id, HeldRecord { seq, told_bytes, record });
+        Ok(())
+    }
+
+    /// Counts a record, unless it was counted when it was told before.
+    fn count(&mut self, seq: u64, kind: RecordKind, outcome: Outcome, reason: &'static str) {
+        if seq > self.told_before || self.uncounted.remove(&seq) {
+            self.counts.add(outcome, reason, 1);
+            self.passed_spans += u64::from(kind == RecordKind::Ended && outcome != Outcome::Stored);
+        }
+    }
+
+    fn hold(&mut self, trace_id: TraceId, run: RunId, span_id: SpanId, told: HeldRecord) {
+        let Some(trace) = self.traces.get_mut(&trace_id) else { return };
+        let held = trace.held.entry(run).or_default();
+        match told.record.kind {
+            RecordKind::Started => drop(held.open.insert(span_id)),
+            RecordKind::Ended => drop(held.open.remove(&span_id)),
+            RecordKind::Event => {}
+        }
+        held.bytes += prost::Message::encoded_len(&told.record.span);
+        held.records.push(told);
+        let mut gone = Vec::new();
+        let mut reason = "no_genai";
+        if held.open.is_empty() {
+            gone.extend(held.records.iter().map(|held| (held.seq, held.record.kind)));
+            trace.held.remove(&run);
+        } else if held.records.len() > MAX_HELD_RECORDS || held.bytes > MAX_HELD_BYTES {
+            // What is under way may still come to enclose an agent; what has ended beside it goes.
+            reason = "held_limit";
+            let (open, mut kept) = (&held.open, 0);
+            held.records.retain(|HeldRecord { seq, record, .. }| {
+                let span = SpanId::from_bytes(&record.span.span_id);
+                let keep = record.kind == RecordKind::Started
+                    && kept < MAX_HELD_RECORDS / 2
+                    && span.is_some_and(|span| open.contains(&span));
+                kept += usize::from(keep);
+                if !keep {
+                    gone.push((*seq, record.kind));
+                }
+                keep
+            });
+            held.bytes = held.records.iter().map(|held| prost::Message::encoded_len(&held.record.span)).sum();
+        }
+        for (seq, kind) in gone {
+            self.count(seq, kind, Outcome::NotKept, reason);
+        }
+    }
+
+    fn open_run(&mut self, run: RunId, trace_id: TraceId) -> Result<(), StoreError> {
+        let mut state = RunState::new(run, trace_id);
+        // Made for good by the first flush, when the first step tells name and kind; here only what is there is read.
+        let (mut known, mut told) = (HashSet::new(), HashSet::new());
+        for event in self.writer.take_up(run)?.unwrap_or_default() {
+            state.apply(&event, false);
+            known.insert(event.event_id);
+            told.extend(event.step_id.filter(|_| event.body.span().is_none()));
+        }
+        let written_status = state.has_started().then(|| state.status());
+        if state.has_started() {
+            let trace = self.traces.entry(state.trace_id()).or_default();
+            trace.spans.extend(state.spans().map(|span| (span, run)));
+            trace.first_run.get_or_insert(run);
+            trace.touched = Some(Instant::now());
+        }
+        let live = LiveRun {
+            state,
+            known,
+            pending: Vec::new(),
+            queue: Vec::new(),
+            told,
+            written_status,
+            stale_summary: false,
+            touched: Instant::now(),
+        };
+        self.runs.insert(run, live);
+        Ok(())
+    }
+
+    fn apply(&mut self, run: RunId, seq: u64, record: Record, facts: StepFacts) -> Result<(), StoreError> {
+        let process = self.process;
+        self.dirty.insert(run);
+        let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
+        live.touched = Instant::now();
+        let Some(span) = SpanId::from_bytes(&record.span.span_id) else { return Ok(()) };
+        match record.kind {
+            RecordKind::Started => {
+                if let Some(pending) = live.pending.iter_mut().find(|pending| same_span(&pending.record, &record)) {
+                    // Later facts about the same start; its place in the journal stays the first one's.
+                    (pending.record, pending.facts) = (record, facts);
+                } else if !live.state.step_progress(span).0 {
+                    live.pending.push(PendingStart { seq, record, facts, since: Instant::now() });
+                }
+                self.count(seq, RecordKind::Started, Outcome::Stored, "");
+            }
+            RecordKind::Event => {
+                live.flush_pending(process, None);
+                for (place, event) in (0..).zip(&record.span.events) {
+                    live.take_span_event(EventIds { process, seq }, place, span, event);
+                }
+                self.count(seq, RecordKind::Event, Outcome::Stored, "");
+            }
+            RecordKind::Ended => {
+                live.pending.retain_mut(|pending| {
+                    if same_span(&pending.record, &record) {
+                        // The start shows what the end knows of the step, since both are written together.
+                        pending.facts = StepFacts { status: StepStatus::Running, ..facts.clone() };
+                    }
+                    true
+                });
+                live.flush_pending(process, None);
+                if live.state.step_progress(span).1 {
+                    self.count(seq, RecordKind::Ended, Outcome::Duplicate, "span");
+                    return Ok(());
+                }
+                live.end_step(EventIds { process, seq }, span, record, facts);
+                self.count(seq, RecordKind::Ended, Outcome::Stored, "");
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that `count` records of a trace's run were lost.
+    pub fn note_dropped_in(&mut self, trace: TraceId, count: u64, reason: &str) {
+        if let Some(run) = self.traces.get(&trace).and_then(|trace| trace.first_run) {
+            self.note_dropped(run, count, reason);
+        }
+    }
+
+    /// Notes that `count` records of a run were lost, in its own log.
+    pub fn note_dropped(&mut self, run: RunId, count: u64, reason: &str) {
+        let process = self.process;
+        self.dirty.insert(run);
+        let Some(live) = self.runs.get_mut(&run) else { return };
+        let mut fields = serde_json::Map::new();
+        fields.insert("count".to_owned(), count.into());
+        fields.insert("reason".to_owned(), reason.into());
+        let body = EventBody::Log(Log { level: Some("WARN".to_owned()), message: DROPPED_LOG.to_owned(), fields });
+        let now = UnixNanos::now();
+        let id = event_id(process, now.0, u64::MAX - live.state.next_seq(), now);
+        let cause = live.state.start_event();
+        live.push(id, cause, now, None, body);
+        live.stale_summary = true;
+    }
+
+    /// Notes in each of the runs that its process died. Returns those that were under way, and so have crashed.
+    ///
+    /// A run that waits for an answer goes on waiting: it needs no process for that.
+    pub fn note_crash(&mut self, runs: &[RunId]) -> Result<Vec<RunId>, StoreError> {
+        let process = self.process;
+        let mut crashed = Vec::new();
+        self.take_up(runs)?;
+        for &run in runs {
+            let Some(live) = self.runs.get_mut(&run) else { continue };
+            live.flush_pending(process, None);
+            if !live.state.has_started() || live.state.status() == RunStatus::Waiting {
+                continue;
+            }
+            if live.state.status() == RunStatus::Running {
+                let now = live.state.last_time();
+                // The same id whoever notes it, however often.
+                let id = event_id(process, u64::MAX, 0, now);
+                let cause = live.state.start_event();
+                let reason = "the process ended while the run was under way";
+                live.push(id, cause, now, None, status_body(RunStatus::Running, RunStatus::Crashed, reason));
+                live.stale_summary = true;
+            }
+            if !live.state.open_spans().is_empty() {
+                crashed.push(run);
+            }
+        }
+        Ok(crashed)
+    }
+
+    /// Returns the open steps of a run, innermost first, and the run's last moment.
+    pub fn open_spans(&self, run: RunId) -> (Vec<SpanId>, UnixNanos) {
+        let Some(live) = self.runs.get(&run) else { return (Vec::new(), UnixNanos::default()) };
+        let mut spans = live.state.open_spans();
+        spans.reverse();
+        (spans, live.state.last_time())
+    }
+
+    /// Writes out what is ready: starts whose grace is over, events, summaries that changed.
+    ///
+    /// On an error everything unwritten stays queued and the next flush tries again.
+    pub fn flush(&mut self, now: Instant) -> Result<(), StoreError> {
+        let process = self.process;
+        let mut first_error = None;
+        let dirty = std::mem::take(&mut self.dirty);
+        for run in dirty {
+            let Some(live) = self.runs.get_mut(&run) else { continue };
+            live.flush_pending(process, Some(now));
+            match live.write(run, &mut self.writer, &mut self.stored_spans) {
+                Ok(ended) => self.ended_runs.extend(ended),
+                // One run's trouble must not keep the others from being written.
+                Err(error) => drop(first_error.get_or_insert(error)),
+            }
+            if !live.is_clean() {
+                self.dirty.insert(run);
+            }
+        }
+        if now.saturating_duration_since(self.forgotten_at) > LATE / 4 {
+            self.forgotten_at = now;
+            self.forget_finished(now);
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    /// Lets go of runs and traces that have been over for a while.
+    fn forget_finished(&mut self, now: Instant) {
+        let over = |live: &LiveRun| {
+            live.is_clean()
+                && live.state.is_completed()
+                && live.state.open_spans().is_empty()
+                && now.saturating_duration_since(live.touched) > LATE
+        };
+        let gone: Vec<RunId> = self.runs.iter().filter(|(_, live)| over(live)).map(|(run, _)| *run).collect();
+        for run in gone {
+            self.runs.remove(&run);
+            self.writer.release_run(run);
+        }
+        self.traces.retain(|_, trace| {
+            let recent = trace.touched.is_some_and(|touched| now.saturating_duration_since(touched) <= LATE);
+            recent || !trace.held.is_empty() || trace.spans.values().any(|run| self.runs.contains_key(run))
+        });
+    }
+
+    /// Writes out everything, grace or not; for the end of the process.
+    pub fn flush_all(&mut self) -> Result<(), StoreError> {
+        let process = self.process;
+        for live in self.runs.values_mut() {
+            live.flush_pending(process, None);
+        }
+        self.dirty.extend(self.runs.keys());
+        self.flush(Instant::now())
+    }
+}
+
+/// The parts of an event id that are the same for all events of one record.
+#[derive(Clone, Copy)]
+struct EventIds {
+    process: RunId,
+    seq: u64,
+}
+
+impl EventIds {
+    fn make(self, sub: u64, at: UnixNanos) -> EventId {
+        event_id(self.process, self.seq, sub, at)
+    }
+}
+
+impl LiveRun {
+    /// Tells whether nothing waits to be written.
+    fn is_clean(&self) -> bool {
+        self.queue.is_empty() && self.pending.is_empty() && !self.stale_summary
+    }
+
+    /// Appends an event to the run, unless it is there already.
+    fn push(&mut self, id: EventId, cause: Option<EventId>, at: UnixNanos, step: Option<String>, body: EventBody) {
+        if self.known.contains(&id) {
+            return;
+        }
+        let event = Event {
+            seq: self.state.next_seq(),
+            event_id: id,
+            parent_event_id: cause,
+            timestamp: at,
+            step_id: step,
+            body,
+        };
+        self.state.apply(&event, false);
+        self.queue.push(event);
+    }
+
+    /// Writes starts into the log: all of them, or those whose grace was over at `now`.
+    fn flush_pending(&mut self, process: RunId, now: Option<Instant>) {
+        let due = match now {
+            None => self.pending.len(),
+            Some(now) => {
+                let is_due = |start: &PendingStart| now.saturating_duration_since(start.since) >= START_GRACE;
+                // In order: a start never overtakes an earlier one.
+                self.pending.iter().rposition(is_due).map_or(0, |place| place + 1)
+            }
+        };
+        for start in self.pending.drain(..due).collect::<Vec<_>>() {
+            self.start_step(EventIds { process, seq: start.seq }, start.record, &start.facts);
+        }
+    }
+
+    fn start_step(&mut self, ids: EventIds, record: Record, facts: &StepFacts) {
+        let Some(span_id) = SpanId::from_bytes(&record.span.span_id) else { return };
+        if self.state.step_progress(span_id).0 {
+            return;
+        }
+        let at = UnixNanos(record.span.start_time_unix_nano);
+        if !self.state.has_started() {
+            self.start_run(ids, &record, facts, at);
+        }
+        let cause = self.state.cause_of_start(&record.span);
+        let step_id = self.state.unique_step_id(&facts.step_name);
+        let resource = Some((*record.resource).clone());
+        let mut span = record.span;
+        span.end_time_unix_nano = 0;
+        let body = started_body(span, facts, resource, Some(record.scope));
+        self.push(ids.make(2, at), cause, at, Some(step_id), body);
+    }
+
+    fn start_run(&mut self, ids: EventIds, record: &Record, facts: &StepFacts, at: UnixNanos) {
+        // Kind and name by the rules of assembly, asked of a state that knows only this step.
+        let mut first = self.state.clone();
+        let probe = Event {
+            seq: 0,
+            event_id: EventId::default(),
+            parent_event_id: None,
+            timestamp: at,
+            step_id: Some(facts.step_name.clone()),
+            body: started_body(record.span.clone(), facts, Some((*record.resource).clone()), None),
+        };
+        first.apply(&probe, false);
+        let (kind, name) = first.identity();
+        let started = RunStarted {
+            kind,
+            name,
+            trace_id: self.state.trace_id(),
+            parent_run_id: facts.parent_run_id,
+            session_id: facts.session_id.clone(),
+            user_id: facts.user_id.clone(),
+            tags: facts.tags.clone(),
+            input: facts.input.clone(),
+        };
+        let start = ids.make(0, at);
+        self.push(start, None, at, None, EventBody::RunStarted(Box::new(started)));
+        if let Some(data) = facts.input.clone() {
+            let body = EventBody::Input(Input { tool: "message_from_user".to_owned(), data });
+            self.push(ids.make(1, at), Some(start), at, None, body);
+        }
+    }
+
+    fn end_step(&mut self, ids: EventIds, span_id: SpanId, record: Record, facts: StepFacts) {
+        if !self.state.step_progress(span_id).0 {
+            // A source that tells only ends: the start is read off the end.
+            let running = StepFacts { status: StepStatus::Running, ..facts.clone() };
+            let mut start = record.clone();
+            start.span.events.clear();
+            start.span.status = None;
+            self.start_step(ids, start, &running);
+        }
+        let at = UnixNanos(record.span.end_time_unix_nano);
+        let Some((step_id, start)) = self.state.step_of(span_id).map(|(name, event)| (name.to_owned(), event)) else {
+            return;
+        };
+        if !self.told.contains(&step_id) {
+            // A source that tells events only with the end of their span.
+            for (place, event) in (0..).zip(&record.span.events) {
+                self.take_span_event(ids, place, span_id, event);
+            }
+        }
+        let was_over = self.state.roots_ended();
+        let output = facts.output.clone();
+        let resource = Some((*record.resource).clone());
+        let body = ended_body(record.span, facts, resource, Some(record.scope));
+        self.push(ids.make(3, at), Some(start), at, Some(step_id), body);
+        if self.state.is_completed() {
+            self.stale_summary = true;
+        } else if !was_over && self.state.roots_ended() && self.state.status() != RunStatus::Waiting {
+            let cause = self.state.start_event();
+            if let Some(data) = output {
+                self.push(ids.make(4, at), cause, at, None, EventBody::Output(Output { data }));
+            }
+            let body = EventBody::RunCompleted(Box::new(self.state.completion()));
+            self.push(ids.make(5, at), cause, at, None, body);
+        }
+    }
+
+    fn take_span_event(&mut self, ids: EventIds, place: u64, span: SpanId, event: &SpanEvent) {
+        let at = UnixNanos(event.time_unix_nano);
+        let step = self.state.step_of(span).map(|(name, start)| (name.to_owned(), start));
+        if let Some((name, _)) = &step {
+            self.told.insert(name.clone());
+        }
+        let (step_id, cause) = step.map_or((None, self.state.start_event()), |(name, start)| (Some(name), Some(start)));
+        let body = body_of(event);
+        // What the root says of itself it says of the run; a line of log stays with the step that wrote it.
+        let of_run = self.state.is_root(span) && !matches!(body, EventBody::Log(_));
+        let step_id = step_id.filter(|_| !of_run);
+        let is_status = matches!(body, EventBody::Waiting(_) | EventBody::Resumed(_));
+        self.push(ids.make(16 + 2 * place, at), cause, at, step_id, body);
+        self.stale_summary |= is_status;
+    }
+
+    /// Writes queued events and, where the status moved, the summary. Returns the summary of a run that ended now.
+    ///
+    /// `stored` is raised by the ended spans that were written.
+    fn write<W: RunWriter>(
+        &mut self,
+        run: RunId,
+        writer: &mut W,
+        stored: &mut u64,
+    ) -> Result<Option<RunSummary>, StoreError> {
+        if self.queue.is_empty() && !self.stale_summary {
+            return Ok(None);
+        }
+        let status = self.state.status();
+        let mut created = false;
+        if self.written_status.is_none() {
+            writer.create_run(&self.state.summary(UnixNanos::now()), &self.queue)?;
+            created = true;
+            self.written_status = Some(status);
+        } else {
+            writer.append_events(run, &self.queue)?;
+        }
+        let is_end = |event: &&Event| event.body.span().is_some() && !event.body.is_step_start();
+        *stored += self.queue.iter().filter(is_end).count() as u64;
+        self.known.extend(self.queue.drain(..).map(|event| event.event_id));
+        if created && !self.stale_summary {
+            // The first summary says it all; a short run is over with it.
+            return Ok((!status.is_open()).then(|| self.state.summary(UnixNanos::now())));
+        }
+        // Whatever comes after the end changes what the summary says.
+        if self.written_status == Some(status) && !self.stale_summary && status.is_open() {
+            return Ok(None);
+        }
+        let summary = self.state.summary(UnixNanos::now());
+        writer.update_run(&summary)?;
+        let ended_now = !status.is_open() && self.written_status.is_some_and(RunStatus::is_open);
+        (self.written_status, self.stale_summary) = (Some(status), false);
+        Ok(ended_now.then_some(summary))
+    }
+}
+
+/// Types a span event: ours by their names, an evaluation as a score, all others as a line of log.
+fn body_of(event: &SpanEvent) -> EventBody {
+    let json = |key: &str| event.attr(key).map(Value::to_json);
+    let text = |key: &str| event.attr(key).and_then(Value::as_str).map(str::to_owned);
+    let data = || json("data").unwrap_or(Json::Null);
+    match event.name.as_str() {
+        names::EVENT_OUTPUT => EventBody::Output(Output { data: data() }),
+        names::EVENT_INPUT => EventBody::Input(Input { tool: text("tool").unwrap_or_default(), data: data() }),
+        names::EVENT_WAITING => EventBody::Waiting(Waiting { reason: text("reason"), payload: json("payload") }),
+        names::EVENT_RESUMED => EventBody::Resumed(Resumed { input: json("input") }),
+        names::EVENT_ARTIFACT => EventBody::Artifact(ArtifactInfo {
+            name: text("name").unwrap_or_default(),
+            media_type: text("media_type"),
+            bytes: event.attr("bytes").and_then(Value::as_i64).and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+            sha256: text("sha256").unwrap_or_default(),
+        }),
+        names::EVENT_EVALUATION => EventBody::Score(Score {
+            name: text("gen_ai.evaluation.name").unwrap_or_default(),
+            value: event.attr("gen_ai.evaluation.score.value").and_then(Value::as_f64),
+            label: text("gen_ai.evaluation.score.label"),
+            explanation: text("gen_ai.evaluation.explanation"),
+        }),
+        name => {
+            let skipped = [names::EVENT_LEVEL, names::EVENT_FIELDS];
+            let mut fields: serde_json::Map<String, Json> = event
+                .attributes
+                .iter()
+                .filter(|attribute| !skipped.contains(&attribute.key.as_str()))
+                .filter_map(|attribute| {
+                    Some((attribute.key.clone(), attribute.value.as_ref()?.value.as_ref()?.to_json()))
+                })
+                .collect();
+            match json(names::EVENT_FIELDS) {
+                Some(Json::Object(given)) => fields.extend(given),
+                Some(other) => drop(fields.insert("data".to_owned(), other)),
+                None => {}
+            }
+            EventBody::Log(Log { level: text(names::EVENT_LEVEL), message: name.to_owned(), fields })
+        }
+    }
+}
+
+fn same_span(a: &Record, b: &Record) -> bool {
+    a.span.span_id == b.span.span_id
+}
+
+/// Makes an event's id: its moment, then 80 bits of a hash of the process's own random id and the event's place.
+///
+/// Fresh for each event, and the same when a record is told again after a crash.
+fn event_id(process: RunId, seq: u64, sub: u64, at: UnixNanos) -> EventId {
+    let digest =
+        Sha256::new_with_prefix(process.0).chain_update(seq.to_le_bytes()).chain_update(sub.to_le_bytes()).finalize();
+    let mut random = [0; 10];
+    random.copy_from_slice(&digest[..10]);
+    EventId::from_parts(at.millis(), random)
+}
+
+/// Makes the id of a run whose trace somebody else began: the first span's moment, then 80 bits of a hash of the trace.
+pub fn foreign_run_id(trace: TraceId, start_unix_nano: u64) -> RunId {
+    let digest = Sha256::digest(trace.0);
+    let mut bits = [0; 10];
+    bits.copy_from_slice(&digest[..10]);
+    RunId::from_parts(UnixNanos(start_unix_nano).millis(), bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::otlp::Span;
+    use crate::store::memory::MemoryStore;
+    use crate::store::{Listed, Query, RunReader};
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    /// A span of a generated trace: its parent's place, and what it is.
+    #[derive(Clone, Debug)]
+    struct Node {
+        parent: Option<usize>,
+        kind: u8,
+    }
+
+    fn traces() -> impl Strategy<Value = Vec<Vec<Node>>> {
+        let node = (0usize..1000, 0u8..4);
+        let trace = prop::collection::vec(node, 1..12).prop_map(|nodes| {
+            let nodes = nodes.into_iter().enumerate();
+            nodes
+                .map(|(place, (above, kind))| Node { parent: (place > 0).then(|| above % place.max(1)), kind })
+                .collect::<Vec<_>>()
+        });
+        prop::collection::vec(trace, 1..5)
+    }
+
+    fn record(trace: usize, place: usize, node: &Node, kind: RecordKind) -> Record {
+        let id = |place: usize| (place as u64 + 1).to_be_bytes().to_vec();
+        let at = 1_767_693_600_000_000_000 + (trace * 1_000_000 + place * 1_000) as u64;
+        let mut span = Span {
+            trace_id: [vec![1, 2, 3, 4, 5, 6, 7], vec![trace as u8 + 1; 9]].concat(),
+            span_id: id(place),
+            parent_span_id: node.parent.map(id).unwrap_or_default(),
+            name: "step".to_owned(),
+            start_time_unix_nano: at,
+            end_time_unix_nano: if kind == RecordKind::Ended { at + 500_000_000 - place as u64 } else { 0 },
+            ..Span::default()
+        };
+        match node.kind {
+            0 => {}
+            1 => span.set_attr(names::OPERATION, "invoke_agent"),
+            2 => span.set_attr(names::OPERATION, "execute_tool"),
+            _ => {
+                span.set_attr(names::OPERATION, "chat");
+                span.set_attr(names::INPUT_TOKENS, 10);
+                span.set_attr(names::OUTPUT_TOKENS, place as i64);
+            }
+        }
+        if kind == RecordKind::Event {
+            let event = SpanEvent { time_unix_nano: at, name: "note".to_owned(), ..SpanEvent::default() };
+            span.events = vec![event];
+        }
+        Record { kind, resource: Arc::default(), scope: Default::default(), span }
+    }
+
+    /// All records as a program makes them: parents begin before and end after their children; traces interleave.
+    fn records(traces: &[Vec<Node>]) -> Vec<Record> {
+        let of_trace = |(trace, nodes): (usize, &Vec<Node>)| {
+            let starts = nodes.iter().enumerate().flat_map(move |(place, node)| {
+                [RecordKind::Started, RecordKind::Event].map(|kind| record(trace, place, node, kind))
+            });
+            let ends = nodes.iter().enumerate().rev();
+            let ends = ends.map(move |(place, node)| record(trace, place, node, RecordKind::Ended));
+            starts.chain(ends).collect::<Vec<_>>().into_iter()
+        };
+        let mut queues: Vec<_> = traces.iter().enumerate().map(of_trace).collect();
+        let mut all = Vec::new();
+        loop {
+            let before = all.len();
+            all.extend(queues.iter_mut().filter_map(Iterator::next));
+            if all.len() == before {
+                return all;
+            }
+        }
+    }
+
+    /// What a reader sees: each run's summary and its events, without what depends on the moment of writing.
+    fn seen(store: &MemoryStore) -> Vec<String> {
+        let listed = store.list_runs(&Query::default()).unwrap();
+        listed
+            .into_iter()
+            .flat_map(|listed| {
+                let Listed::Run(run) = listed else { panic!("damaged") };
+                let summary = RunSummary { updated_at: UnixNanos::default(), events: 0, ..run.summary };
+                let events = store.get_events(summary.run_id, 0).unwrap();
+                let seqs: Vec<u64> = events.iter().map(|event| event.seq).collect();
+                assert_eq!(seqs, (0..events.len() as u64).collect::<Vec<_>>(), "no gap");
+                let ids: HashSet<EventId> = events.iter().map(|event| event.event_id).collect();
+                assert_eq!(ids.len(), events.len(), "no event twice");
+                let mut lines: Vec<String> = events
+                    .iter()
+                    .map(|event| format!("{} {:?} {}", event.event_id, event.step_id, event.body.type_name()))
+                    .collect();
+                lines.sort();
+                lines.insert(0, serde_json::to_string(&summary).unwrap());
+                lines
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_span_open_for_ever_does_not_keep_the_journal() {
+        let store = MemoryStore::default();
+        let mut sink = StoreSink::new(store.clone(), RunId([7; 16]));
+        let plain = Node { parent: None, kind: 0 };
+        let agent = Node { parent: None, kind: 1 };
+        sink.take(1, record(0, 0, &plain, RecordKind::Started)).unwrap();
+        assert_eq!(sink.oldest_held(), Some(1));
+        let mut large = record(1, 0, &agent, RecordKind::Started);
+        large.span.set_attr("text", "x".repeat(1 << 20));
+        for seq in 2..40 {
+            sink.take(seq, large.clone()).unwrap();
+        }
+        sink.flush_all().unwrap();
+        assert_eq!(sink.oldest_held(), None);
+        // It is still there for the first GenAI span below it, also after the store could not be written for a while.
+        sink.reset().unwrap();
+        sink.take(40, record(0, 1, &Node { parent: Some(0), kind: 3 }, RecordKind::Ended)).unwrap();
+        sink.take(41, record(0, 0, &plain, RecordKind::Ended)).unwrap();
+        sink.flush_all().unwrap();
+        let steps: Vec<u64> = store
+            .list_runs(&Query::default())
+            .unwrap()
+            .into_iter()
+            .map(|listed| if let Listed::Run(run) = listed { run.summary.steps_total } else { panic!("damaged") })
+            .collect();
+        assert_eq!(steps.iter().copied().max(), Some(2));
+        assert_eq!(sink.counts().received, 41);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+        /// However often the sink dies and is told again from an earlier place, the store ends up the same, and every
+        /// record is counted once.
+        #[test]
+        fn told_again_after_any_crash_the_store_is_the_same(
+            traces in traces(),
+            crashes in prop::collection::vec((0.0f64..1.0, 0.0f64..1.0, any::<bool>()), 0..4),
+        ) {
+            let records = records(&traces);
+            let process = RunId([7; 16]);
+            let whole = MemoryStore::default();
+            let mut sink = StoreSink::new(whole.clone(), process);
+            for (seq, record) in (1..).zip(&records) {
+                sink.take(seq, record.clone()).unwrap();
+                sink.flush(Instant::now() + START_GRACE * 2).unwrap();
+            }
+            sink.flush_all().unwrap();
+            prop_assert_eq!(sink.counts().received, records.len() as u64);
+
+            let broken = MemoryStore::default();
+            let mut sink = StoreSink::new(broken.clone(), process);
+            let (mut from, mut acknowledged) = (0, 0);
+            for (until, _, in_process) in &crashes {
+                let until = from.max((*until * records.len() as f64) as usize);
+                for (place, record) in records.iter().enumerate().take(until).skip(from) {
+                    sink.take(place as u64 + 1, record.clone()).unwrap();
+                }
+                sink.flush(Instant::now() + START_GRACE * 2).unwrap();
+                acknowledged = sink.oldest_held().map_or(until as u64, |held| held - 1).max(acknowledged);
+                if *in_process {
+                    sink.reset().unwrap();
+                } else {
+                    // Another process takes over, with what the store says of the dead one's runs.
+                    let known: Vec<RunId> = sink.runs.keys().copied().collect();
+                    sink = StoreSink::new(broken.clone(), process);
+                    sink.take_up(&known).unwrap();
+                }
+                from = acknowledged as usize;
+            }
+            for (place, record) in records.iter().enumerate().skip(from) {
+                sink.take(place as u64 + 1, record.clone()).unwrap();
+            }
+            sink.flush_all().unwrap();
+            prop_assert_eq!(seen(&broken), seen(&whole));
+        }
+    }
+}
