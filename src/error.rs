@@ -1,0 +1,74 @@
+//! Why the recorder could not be set up.
+
+use std::fmt;
+
+use crate::journal::JournalError;
+use crate::store::StoreError;
+
+/// Why the recorder could not be set up.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store cannot be used.
+    Store(StoreError),
+    /// The journal in the store cannot be written.
+    Journal(JournalError),
+    /// There is no memory for the ring, or no thread for the worker.
+    Resources(std::io::Error),
+    /// A setting does not say what it must.
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// What was asked for needs a feature that this build does not have.
+    MissingFeature {
+        /// The feature to turn on.
+        feature: &'static str,
+        /// What needs it.
+        what: &'static str,
+    },
+    /// A subscriber is installed already; use [`Builder::build`](crate::Builder::build) and add the layer to it.
+    SubscriberInstalled,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Journal(error) => error.fmt(f),
+            Self::Resources(_) => f.write_str("no memory or no thread for the recorder"),
+            Self::Setting { name, why } => write!(f, "{name}: {why}"),
+            Self::MissingFeature { feature, what } => {
+                write!(f, "{what} needs the feature {feature:?} of the runspan crate")
+            }
+            Self::SubscriberInstalled => {
+                f.write_str("a tracing subscriber is installed already: add the layer of `builder().build()` to it")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Store(error) => error.source(),
+            Self::Journal(error) => error.source(),
+            Self::Resources(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<JournalError> for Error {
+    fn from(error: JournalError) -> Self {
+        Self::Journal(error)
+    }
+}

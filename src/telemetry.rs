@@ -1,0 +1,608 @@
+//! Setting the recorder up, and putting it down.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{Settings, resource};
+use crate::error::Error;
+use crate::journal::{Durability, JournalReader, JournalWriter, Options};
+use crate::model::{RunId, UnixNanos};
+use crate::pipeline::worker::{Command, NoObserver, Observer, Progress, ProgressValues, STORE_READER, Worker};
+use crate::pipeline::{Content, Pipeline};
+use crate::sinks::store::StoreSink;
+use crate::sources::layer::Layer;
+use crate::sources::recorder::Recorder;
+use crate::sources::ring::Ring;
+use crate::store::files::FilesWriter;
+use crate::store::files::layout::{Layout, StoreFile, find_store};
+
+/// How long a guard that is merely dropped waits for its worker, and for upstreams to take what is left.
+const DROP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Sets up recording with all defaults and installs the `tracing` subscriber.
+///
+/// Never fails and never panics: where recording is not possible it warns once on standard error, naming the path,
+/// and the program runs on without. Keep the guard until the end of `main`:
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let (_layer, guard) = runspan::builder().store(dir.path()).build().unwrap();
+/// // let guard = runspan::init();
+/// tracing::info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "greeter");
+/// # drop(guard);
+/// ```
+pub fn init() -> Guard {
+    match builder().init() {
+        Ok(guard) => guard,
+        Err(error) => {
+            warn(format_args!("{}; this program is not recorded", full_text(&error)));
+            Guard::inert()
+        }
+    }
+}
+
+/// Begins a set-up with settings of one's own.
+pub fn builder() -> Builder {
+    let (settings, bad) = Settings::from_env();
+    for bad in bad {
+        warn(format_args!("{}: {}", bad.name, bad.why));
+    }
+    Builder { settings }
+}
+
+/// Settings of the recorder; what is not said here comes from the environment, else from the defaults.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `init`, `build` or `processor`"]
+pub struct Builder {
+    settings: Settings,
+}
+
+impl Builder {
+    /// Sets the store's directory. Default: `RUNSPAN_STORE`, else the nearest `.runspan` or `.parac/runs` above the
+    /// current directory, else `.runspan` in it.
+    pub fn store(mut self, path: impl Into<PathBuf>) -> Self {
+        self.settings.store = Some(path.into());
+        self
+    }
+
+    /// Sets what a recorded step survives. Default: [`Durability::Process`], the death of the process at any moment.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.settings.durability = durability;
+        self
+    }
+
+    /// Adds an OTLP endpoint that gets everything as well; needs the feature `forward`.
+    pub fn forward(mut self, url: impl Into<String>) -> Self {
+        self.settings.forward.push(url.into());
+        self
+    }
+
+    /// Sets how much of prompts and answers is kept. Default: [`Content::Redacted`].
+    pub fn content(mut self, content: Content) -> Self {
+        self.settings.content = content;
+        self
+    }
+
+    /// Sets `service.name`. Default: `OTEL_SERVICE_NAME`, else `unknown_service:` and the program's name.
+    pub fn service_name(mut self, name: impl Into<String>) -> Self {
+        self.settings.service_name = Some(name.into());
+        self
+    }
+
+    /// Sets how many bytes of shared memory lie between the callers and the worker. Default: 16 MiB.
+    pub fn buffer_bytes(mut self, bytes: u64) -> Self {
+        self.settings.ring_bytes = bytes;
+        self
+    }
+
+    /// Sets how many bytes the journal may take on disk, which is how far an upstream may be behind before it loses the
+    /// oldest spans; the run store never does. Default: 1 GiB.
+    pub fn journal_bytes(mut self, bytes: u64) -> Self {
+        self.settings.journal_bytes = bytes;
+        self
+    }
+
+    /// Sets recording up and installs a `tracing` subscriber of its own.
+    pub fn init(self) -> Result<Guard, Error> {
+        let level = tracing::level_filters::LevelFilter::from_level(self.settings.level);
+        let (layer, guard) = self.build()?;
+        let installed = tracing_subscriber::registry().with(layer.with_filter(level)).try_init();
+        match installed {
+            Ok(()) => Ok(guard),
+            Err(_) => Err(Error::SubscriberInstalled),
+        }
+    }
+
+    /// Sets recording up and returns the layer for a subscriber that the program builds.
+    ///
+    /// The guard keeps the recorder alive; when it is dropped, everything recorded so far is in the store.
+    pub fn build(self) -> Result<(Layer, Guard), Error> {
+        let level = self.settings.level;
+        let (recorder, guard) = self.start()?;
+        Ok((Layer::new(recorder, level), guard))
+    }
+
+    /// Opens the store, starts the worker, and returns what sources record through.
+    ///
+    /// A second door of this process to the same store with the same settings joins the first: spans that both see
+    /// are one run. The last of their guards ends recording.
+    pub(crate) fn start(self) -> Result<(Arc<Recorder>, Guard), Error> {
+        let settings = self.settings;
+        if settings.disabled {
+            return Ok((Arc::new(Recorder::new(None, String::new(), None)), Guard::inert()));
+        }
+        let here = std::env::current_dir().unwrap_or_default();
+        let layout = Layout::new(find_store(settings.store.as_deref(), &here));
+        let store = layout.open_or_create()?;
+        if let Some(at_work) = AtWork::join(&store.store_id, &settings) {
+            return Ok((Arc::clone(&at_work.recorder), Guard::of(at_work)));
+        }
+        let process = RunId::fresh(UnixNanos::now());
+        let options =
+            Options { durability: settings.durability, max_bytes: settings.journal_bytes, ..Options::default() };
+        let journal = JournalWriter::create(&layout.journal(), &process.to_string(), options)?;
+        let reader = JournalReader::open(&layout.journal(), &process.to_string(), STORE_READER)?;
+        let ring = Ring::create(process, settings.ring_bytes).map_err(Error::Resources)?;
+        let lock = layout.journal().join(process.to_string()).join("lock");
+        ring.set_owner(&std::path::absolute(&lock).unwrap_or(lock));
+        ring.set_policy(policy_number(settings.content));
+        if !ring.is_durable() {
+            warn(format_args!(
+                "no room in shared memory: a step of the last moments is lost if this process is killed"
+            ));
+        }
+        let recorder = Arc::new(Recorder::new(Some(ring), store.store_id.clone(), crate::propagation::from_env()));
+        let instance = process.to_string();
+        let resource = Arc::new(resource(settings.service_name.as_deref(), &instance, &store.store_id));
+        let own_resource = Arc::clone(&resource);
+        let (commands, receiver) = mpsc::channel();
+        let progress = Arc::new(Progress::default());
+        let upstreams = start_upstreams(&settings, &layout, process, &resource)?;
+        let durable = settings.durability == Durability::Power;
+        let worker = Worker {
+            recorder: Arc::clone(&recorder),
+            pipeline: Pipeline::new(settings.content, store.redaction_key()),
+            journal,
+            reader,
+            sink: StoreSink::new(FilesWriter::new(layout.clone(), process, durable), process),
+            resource,
+            commands: receiver,
+            progress: Arc::clone(&progress),
+            store_root: layout.root().to_owned(),
+            process,
+            journal_bytes: settings.journal_bytes,
+            observer: upstreams.observer,
+            readers: upstreams.readers.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("runspan".to_owned())
+            .spawn(move || worker.run())
+            .map_err(Error::Resources)?;
+        recorder.set_worker(thread.thread().clone());
+        recorder.set_store(layout.clone());
+        recorder.set_resource(own_resource);
+        let adopting = adopt_in_background(layout.clone(), store);
+        let at_work = AtWork {
+            settings,
+            recorder: Arc::clone(&recorder),
+            commands: commands.clone(),
+            progress: Arc::clone(&progress),
+            doors: Mutex::default(),
+        };
+        let running = Running {
+            recorder: Arc::clone(&recorder),
+            commands,
+            thread: Some(thread),
+            progress,
+            layout,
+            process,
+            readers: upstreams.readers,
+            forwarders: upstreams.forwarders,
+            adopting,
+        };
+        Ok((recorder, Guard::of(at_work.with(running))))
+    }
+}
+
+/// The upstreams of one process: who forwards, who counts.
+struct Upstreams {
+    observer: Box<dyn Observer>,
+    readers: Vec<String>,
+    forwarders: Vec<Box<dyn Forwarding>>,
+}
+
+/// One upstream at work.
+pub(crate) trait Forwarding: Send + fmt::Debug {
+    /// Sends what is left until the deadline; returns spans sent in all, spans still waiting, and spans refused by
+    /// reason.
+    fn stop(self: Box<Self>, deadline: Instant) -> (u64, u64, BTreeMap<&'static str, u64>);
+}
+
+#[cfg(not(feature = "forward"))]
+fn start_upstreams(
+    settings: &Settings,
+    _: &Layout,
+    _: RunId,
+    _: &Arc<crate::model::otlp::Resource>,
+) -> Result<Upstreams, Error> {
+    let missing = Error::MissingFeature { feature: "forward", what: "sending to an OTLP endpoint" };
+    if !settings.forward.is_empty() {
+        return Err(missing);
+    }
+    if !settings.forward_from_env.is_empty() {
+        warn(format_args!("RUNSPAN_FORWARD: {missing}; nothing is sent"));
+    }
+    Ok(Upstreams { observer: Box::new(NoObserver), readers: vec![STORE_READER.to_owned()], forwarders: Vec::new() })
+}
+
+/// Takes in what dead processes left, beside the program's own work; the receiver hears nothing but the end of it.
+fn adopt_in_background(layout: Layout, store: StoreFile) -> mpsc::Receiver<()> {
+    let (at_work, adopting) = mpsc::channel();
+    let adopt = move || {
+        let _at_work = at_work;
+        let _quiet = tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::default());
+        Ring::remove_orphans();
+        // Whoever opens the store next tries again, and a command tells what is wrong.
+        let _ = crate::recovery::adopt_dead(&layout, &store);
+    };
+    // Without a thread the next process does it.
+    let _ = std::thread::Builder::new().name("runspan-adopt".to_owned()).spawn(adopt);
+    adopting
+}
+
+/// Returns the number by which the ring's header names a content policy.
+pub(crate) fn policy_number(content: Content) -> u8 {
+    match content {
+        Content::None => 0,
+        Content::Redacted => 1,
+        Content::Full => 2,
+    }
+}
+
+/// Starts what the settings and the standard `OTEL_*` variables ask for: traces to each endpoint, metrics to one.
+#[cfg(feature = "forward")]
+fn start_upstreams(
+    settings: &Settings,
+    layout: &Layout,
+    process: RunId,
+    resource: &Arc<crate::model::otlp::Resource>,
+) -> Result<Upstreams, Error> {
+    use crate::sinks::forward::{Signal, Target};
+    use crate::sinks::forwarder::{Forwarder, reader_name};
+
+    let mut targets = Vec::new();
+    for url in &settings.forward {
+        let target = Target::from_url(url);
+        targets.push(target.map_err(|error| Error::Setting { name: "forward", why: error.to_string() })?);
+    }
+    for url in &settings.forward_from_env {
+        match Target::from_url(url) {
+            Ok(target) => targets.push(target),
+            Err(error) => warn(format_args!("RUNSPAN_FORWARD: {error}; nothing is sent there")),
+        }
+    }
+    let (from_env, warnings) = Target::from_env(Signal::Traces);
+    for warning in warnings {
+        warn(format_args!("{}: {}", warning.variable, warning.message));
+    }
+    targets.extend(from_env);
+    let (mut readers, mut forwarders) = (vec![STORE_READER.to_owned()], Vec::<Box<dyn Forwarding>>::new());
+    for target in targets {
+        let name = reader_name(&target);
+        // One endpoint named twice gets everything once.
+        if !readers.contains(&name) {
+            forwarders.push(Box::new(Forwarder::start(target, layout.journal(), process.to_string())?));
+            readers.push(name);
+        }
+    }
+    Ok(Upstreams { observer: start_metrics(settings, resource), readers, forwarders })
+}
+
+#[cfg(all(feature = "forward", not(feature = "metrics")))]
+fn start_metrics(_: &Settings, _: &Arc<crate::model::otlp::Resource>) -> Box<dyn Observer> {
+    Box::new(NoObserver)
+}
+
+/// Metrics go where the standard variables say, else to the first endpoint given.
+#[cfg(feature = "metrics")]
+fn start_metrics(settings: &Settings, resource: &Arc<crate::model::otlp::Resource>) -> Box<dyn Observer> {
+    use crate::sinks::forward::{Signal, Target};
+    use crate::sinks::metrics;
+
+    let (from_env, mut warnings) = Target::from_env(Signal::Metrics);
+    let switched_off = std::env::var("OTEL_METRICS_EXPORTER").is_ok_and(|exporter| exporter == "none");
+    let first = settings.forward.first().or(settings.forward_from_env.first()).filter(|_| !switched_off);
+    let target = from_env.or_else(|| Target::from_url_for(Signal::Metrics, first?).ok());
+    let Some(target) = target else { return Box::new(NoObserver) };
+    let (metric_settings, more) = metrics::Settings::from_env();
+    warnings.extend(more);
+    for warning in warnings {
+        warn(format_args!("{}: {}", warning.variable, warning.message));
+    }
+    match metrics::Metrics::start(target, resource, &metric_settings) {
+        Ok(metrics) => Box::new(metrics::Observing::new(metrics)),
+        Err(error) => {
+            warn(format_args!("no metrics: {}", full_text(&error)));
+            Box::new(NoObserver)
+        }
+    }
+}
+
+/// Keeps the recorder at work. Dropping it writes out what was recorded, waiting for at most five seconds;
+/// [`Guard::shutdown`] does the same and tells what became of it.
+#[must_use = "recording ends when the guard is dropped"]
+#[derive(Debug)]
+pub struct Guard {
+    at_work: Option<Arc<AtWork>>,
+    generation: u32,
+}
+
+/// A recorder at work, and the guards that keep it so.
+#[derive(Debug)]
+pub(crate) struct AtWork {
+    settings: Settings,
+    recorder: Arc<Recorder>,
+    commands: Sender<Command>,
+    progress: Arc<Progress>,
+    doors: Mutex<Doors>,
+}
+
+#[derive(Debug, Default)]
+struct Doors {
+    guards: usize,
+    /// Taken by the last guard.
+    running: Option<Running>,
+}
+
+/// What a flush came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    /// Everything recorded before is in the store.
+    Written,
+    /// Not within the limit.
+    Late,
+    /// The store or the journal cannot be written.
+    Stuck,
+    /// There is nobody to write any more.
+    Ended,
+}
+
+/// Those of this process.
+static AT_WORK: Mutex<Vec<Weak<AtWork>>> = Mutex::new(Vec::new());
+
+impl AtWork {
+    fn with(self, running: Running) -> Arc<Self> {
+        *self.doors() = Doors { guards: 1, running: Some(running) };
+        let at_work = Arc::new(self);
+        let mut all = AT_WORK.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(&at_work));
+        at_work
+    }
+
+    /// Finds one of this store and these settings, and keeps it at work.
+    fn join(store_id: &str, settings: &Settings) -> Option<Arc<Self>> {
+        let all = AT_WORK.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |at_work: &Arc<Self>| {
+            let recorder = &at_work.recorder;
+            at_work.settings == *settings && recorder.store_id() == store_id && recorder.is_recording()
+        };
+        all.iter().filter_map(Weak::upgrade).filter(fits).find(|at_work| {
+            let mut doors = at_work.doors();
+            doors.guards += usize::from(doors.running.is_some());
+            doors.running.is_some()
+        })
+    }
+
+    fn doors(&self) -> std::sync::MutexGuard<'_, Doors> {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until everything recorded before this call is in the store, at most `limit`.
+    pub fn flush(&self, limit: Duration) -> Flushed {
+        let (done, answer) = mpsc::channel();
+        if self.commands.send(Command::Flush(done)).is_err() {
+            return Flushed::Ended;
+        }
+        self.recorder.wake();
+        match answer.recv_timeout(limit) {
+            Ok(()) if self.progress.get().stuck => Flushed::Stuck,
+            Ok(()) => Flushed::Written,
+            Err(RecvTimeoutError::Timeout) => Flushed::Late,
+            Err(RecvTimeoutError::Disconnected) => Flushed::Ended,
+        }
+    }
+
+    /// Lets one guard go. The last one ends recording; before it, what was recorded is written out.
+    fn leave(&self, limit: Duration) -> Report {
+        let deadline = Instant::now() + limit;
+        let last = {
+            let mut doors = self.doors();
+            doors.guards = doors.guards.saturating_sub(1);
+            if doors.guards == 0 { doors.running.take() } else { None }
+        };
+        match last {
+            Some(running) => running.end(deadline),
+            None => {
+                self.flush(limit);
+                Report::of(self.progress.get(), &self.recorder)
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Running {
+    recorder: Arc<Recorder>,
+    commands: Sender<Command>,
+    thread: Option<JoinHandle<()>>,
+    progress: Arc<Progress>,
+    layout: Layout,
+    process: RunId,
+    readers: Vec<String>,
+    forwarders: Vec<Box<dyn Forwarding>>,
+    /// Ends when what dead processes left is in the store, and their open spans are closed.
+    adopting: mpsc::Receiver<()>,
+}
+
+/// What became of the steps that a process recorded. Counted in ended spans.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Steps in the run store.
+    pub stored: u64,
+    /// Steps that upstreams have acknowledged, of all upstreams together.
+    pub exported: u64,
+    /// Steps that are safe in the journal or in shared memory and not yet where they go: in the store, or at an
+    /// upstream. The next process that opens the store goes on with them.
+    pub pending: u64,
+    /// Steps that are lost, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+}
+
+impl Report {
+    fn of(progress: ProgressValues, recorder: &Recorder) -> Self {
+        let done = progress.stored + progress.passed;
+        let in_ring = recorder.ends().saturating_sub(progress.out_of_ring);
+        let pending = progress.journaled.saturating_sub(done) + in_ring;
+        Self { stored: progress.stored, exported: 0, pending, dropped: progress.lost }
+    }
+}
+
+impl Guard {
+    /// A guard of nothing.
+    pub(crate) fn inert() -> Self {
+        Self { at_work: None, generation: 0 }
+    }
+
+    fn of(at_work: Arc<AtWork>) -> Self {
+        Self { at_work: Some(at_work), generation: crate::sources::fork::generation() }
+    }
+
+    /// Returns the recorder that this keeps at work.
+    #[cfg(feature = "otel-sdk")]
+    pub(crate) fn at_work(&self) -> Option<Arc<AtWork>> {
+        self.at_work.clone()
+    }
+
+    /// Waits until everything recorded before this call is in the store, at most `limit`. Tells whether it is.
+    pub fn flush(&self, limit: Duration) -> bool {
+        match &self.at_work {
+            Some(at_work) if self.generation == crate::sources::fork::generation() => {
+                at_work.flush(limit) == Flushed::Written
+            }
+            _ => true,
+        }
+    }
+
+    /// Returns what became of every record so far, starts and events included, by outcome and reason.
+    pub fn outcomes(&self) -> crate::model::outcome::Counts {
+        self.at_work.as_ref().map(|at_work| at_work.progress.get().counts).unwrap_or_default()
+    }
+
+    /// Ends recording: takes in what was recorded, sends upstreams what they lack, both within `limit`, and tells
+    /// what became of it all. What is not done by then is in [`Report::pending`], never silently gone.
+    pub fn shutdown(mut self, limit: Duration) -> Report {
+        self.end(limit)
+    }
+
+    fn end(&mut self, limit: Duration) -> Report {
+        let Some(at_work) = self.at_work.take() else { return Report::default() };
+        if self.generation != crate::sources::fork::generation() {
+            // A forked child has neither the worker nor a right to the parent's store.
+            std::mem::forget(at_work);
+            return Report::default();
+        }
+        at_work.leave(limit)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.end(DROP_LIMIT);
+    }
+}
+
+impl Running {
+    fn ask(&self, command: impl Fn(Sender<()>) -> Command, deadline: Instant) -> bool {
+        let (done, answer) = mpsc::channel();
+        if self.commands.send(command(done)).is_err() {
+            return false;
+        }
+        self.recorder.wake();
+        answer.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
+    }
+
+    fn end(mut self, deadline: Instant) -> Report {
+        self.recorder.stop();
+        let finished = self.ask(|done| Command::Stop(done, deadline), deadline);
+        if finished && let Some(thread) = self.thread.take() {
+            // It has answered and returns now; a panic in it is its own, and nothing is left to do about it.
+            let _ = thread.join();
+        }
+        let progress = self.progress.get();
+        let open_runs = progress.open_runs;
+        let mut report = Report::of(progress, &self.recorder);
+        for (reason, n) in self.recorder.take_lost().ends {
+            *report.dropped.entry(reason).or_default() += n;
+        }
+        if !self.forwarders.is_empty() {
+            // A short process must send what a dead one left, or a row of short processes never would. Half of the
+            // time is for its own.
+            let _ = self.adopting.recv_timeout(deadline.saturating_duration_since(Instant::now()) / 2);
+        }
+        let mut waiting = 0;
+        for forwarder in self.forwarders.drain(..) {
+            let (sent, left, refused) = forwarder.stop(deadline);
+            report.exported += sent;
+            waiting += left;
+            for (reason, n) in refused {
+                *report.dropped.entry(reason).or_default() += n;
+            }
+        }
+        report.pending = report.pending.max(waiting);
+        // A run that is not over stays with its journal: whoever opens the store next sees that nobody goes on with it.
+        if finished && open_runs == 0 {
+            self.clean_up();
+        }
+        report
+    }
+
+    /// Removes what the process leaves only for others to find when it dies.
+    fn clean_up(&self) {
+        if let Some(ring) = self.recorder.ring()
+            && ring.waiting() == 0
+        {
+            ring.unlink();
+        }
+        // What is not read to its end stays, and the next process that opens the store takes it in.
+        let readers: Vec<&str> = self.readers.iter().map(String::as_str).collect();
+        let _ = crate::journal::remove_journal(&self.layout.journal(), &self.process.to_string(), &readers);
+    }
+}
+
+/// Says something once on standard error. The recorder must not speak through `tracing`: it would hear itself.
+pub(crate) fn warn(message: fmt::Arguments<'_>) {
+    static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let text = message.to_string();
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if said.len() < 64 && !said.contains(&text) {
+        use std::io::Write;
+        // Standard error may be closed; a recorder must not fail over that.
+        let _ = writeln!(std::io::stderr(), "runspan: {text}");
+        said.push(text);
+    }
+}
+
+/// Says an error and its causes in one line.
+pub(crate) fn full_text(error: &(dyn std::error::Error + 'static)) -> String {
+    crate::sources::layer::error_text(error)
+}

@@ -1,0 +1,39 @@
+//! The one integration binary; each module is a subject.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
+
+mod by_hand;
+mod crash;
+#[cfg(feature = "cli")]
+mod demo;
+#[cfg(all(feature = "otel-sdk", feature = "tracing-opentelemetry"))]
+mod doors;
+mod format;
+#[cfg(all(feature = "otel-sdk", feature = "tracing-opentelemetry"))]
+mod ids;
+#[cfg(all(feature = "forward", feature = "metrics"))]
+mod interop;
+#[cfg(feature = "macros")]
+mod macros;
+#[cfg(feature = "otel-sdk")]
+mod otel;
+mod rig;
+mod support;
+mod totals;
+mod trouble;
+
+/// The model that the agents of these tests talk to: scripted, on loopback, with a log of what it billed.
+#[allow(dead_code, unused_imports, reason = "the tests need only a part of it")]
+#[path = "../../src/cli/demo/model_server/mod.rs"]
+mod model_server;
+
+/// A test file that is not a module here would never run.
+#[test]
+fn every_file_is_a_module() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let main = std::fs::read_to_string(dir.join("main.rs")).unwrap();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let module = name.trim_end_matches(".rs");
+        assert!(module == "main" || main.contains(&format!("mod {module};")), "{name} is not declared");
+    }
+}

@@ -1,0 +1,131 @@
+//! What several tests share: a recorder of their own, children that can be killed, steady views of what was stored.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use runspan::model::{RunId, RunSummary, StepView};
+use runspan::store::files::FilesReader;
+use runspan::store::{Listed, Query, RunReader};
+use runspan::{Guard, Report};
+use tracing_subscriber::layer::SubscriberExt;
+
+/// Longest that anything may take before a test gives up.
+pub const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// Runs `work` under a recorder with its own store and returns the report.
+pub fn record_in(store: &Path, work: impl FnOnce(&Guard)) -> Report {
+    let (layer, guard) = runspan::builder().store(store).build().expect("a recorder");
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || work(&guard));
+    guard.shutdown(WATCHDOG)
+}
+
+/// Opens a store as a command does: what dead processes left is taken in first.
+pub fn open(store: &Path) -> FilesReader {
+    let (reader, adopted) = runspan::recovery::open(store).expect("a store");
+    adopted.expect("what dead processes left");
+    reader
+}
+
+/// Returns all runs, newest first; a damaged one fails the test.
+pub fn runs(store: &Path) -> Vec<RunSummary> {
+    let listed = open(store).list_runs(&Query::default()).expect("a list");
+    listed
+        .into_iter()
+        .map(|listed| match listed {
+            Listed::Run(run) => run.summary,
+            Listed::Damaged(run) => panic!("damaged: {run:?}"),
+        })
+        .collect()
+}
+
+/// Returns the one run of a store.
+pub fn only_run(store: &Path) -> RunSummary {
+    let mut runs = runs(store);
+    assert_eq!(runs.len(), 1, "{runs:#?}");
+    runs.remove(0)
+}
+
+/// Returns a run's steps.
+pub fn steps(store: &Path, run: RunId) -> Vec<StepView> {
+    open(store).get_steps(run).expect("steps")
+}
+
+/// One line a step: depth by parents, name, kind, status.
+pub fn outline(steps: &[StepView]) -> Vec<String> {
+    let depth = |step: &StepView| {
+        let (mut depth, mut parent) = (0, step.parent_span_id);
+        while let Some(above) = parent.and_then(|parent| steps.iter().find(|step| step.span_id == parent)) {
+            depth += 1;
+            parent = above.parent_span_id;
+        }
+        depth
+    };
+    steps
+        .iter()
+        .map(|step| format!("{}{} {} {}", "  ".repeat(depth(step)), step.step_id, step.kind, step.status))
+        .collect()
+}
+
+/// Starts a test of this binary as a process of its own; the test looks for `RUNSPAN_TEST_CHILD`.
+pub fn child(test: &str, store: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this binary"));
+    command
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env("RUNSPAN_TEST_CHILD", test)
+        .env("RUNSPAN_STORE", store)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Tells the store when this process is the child started for `test`.
+pub fn is_child(test: &str) -> Option<PathBuf> {
+    (std::env::var("RUNSPAN_TEST_CHILD").ok()? == test)
+        .then(|| PathBuf::from(std::env::var_os("RUNSPAN_STORE").unwrap_or_default()))
+}
+
+/// Waits until `ready`, or fails.
+pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !ready() {
+        assert!(start.elapsed() < WATCHDOG, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A child that is killed when the test is over, however it ends.
+pub struct Killed(pub Child);
+
+impl Killed {
+    /// Sends SIGKILL and waits.
+    pub fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// One line a step: its step id and the one above it, then all that is known of it as JSON, ids and times left out.
+pub fn told(store: &Path, run: RunId) -> Vec<String> {
+    let steps = steps(store, run);
+    let name = |span| steps.iter().find(|step| Some(step.span_id) == span).map_or("-", |step| step.step_id.as_str());
+    steps
+        .iter()
+        .map(|step| {
+            let mut value = serde_json::to_value(step).expect("JSON");
+            let object = value.as_object_mut().expect("an object");
+            let unsteady = ["step_id", "span_id", "parent_span_id", "started_at", "duration_ms"];
+            object.retain(|key, value| !value.is_null() && !unsteady.contains(&key.as_str()));
+            if let Some(tokens) = object.get_mut("tokens").and_then(serde_json::Value::as_object_mut) {
+                tokens.retain(|_, count| !count.is_null());
+            }
+            format!("{} < {} {value}", step.step_id, name(step.parent_span_id))
+        })
+        .collect()
+}

@@ -1,0 +1,477 @@
+//! The recorder in trouble: it never harms its host, costs only what is broken, and counts what is lost.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use runspan::Report;
+use runspan::model::{RunStatus, StepStatus};
+use runspan::store::{Listed, Query, RunReader};
+use tracing::{error_span, info, info_span};
+
+use super::support::{WATCHDOG, child, is_child, only_run, open, outline, record_in, runs, steps};
+
+/// An agent with some tool calls, each with a text of `bytes`.
+fn agent(name: &str, tools: u64, bytes: usize) {
+    let text = "x".repeat(bytes);
+    let agent = info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = name);
+    let _in_agent = agent.enter();
+    for _ in 0..tools {
+        info_span!(
+            "execute_tool",
+            gen_ai.operation.name = "execute_tool",
+            gen_ai.tool.name = "t",
+            gen_ai.tool.call.arguments = text
+        )
+        .in_scope(|| {});
+    }
+}
+
+fn accounted(report: &Report) -> u64 {
+    report.stored + report.pending + report.dropped.values().sum::<u64>()
+}
+
+/// Runs a test of this binary as a child and returns what it said on standard error.
+fn stderr_of(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stdout));
+    text
+}
+
+/// The lines that the recorder said.
+fn warnings(stderr: &str) -> Vec<&str> {
+    stderr.lines().filter(|line| line.starts_with("runspan: ")).collect()
+}
+
+#[test]
+fn a_store_of_a_newer_format_is_refused_and_the_program_runs() {
+    const TEST: &str = "trouble::a_store_of_a_newer_format_is_refused_and_the_program_runs";
+    if is_child(TEST).is_some() {
+        let guard = runspan::init();
+        agent("unrecorded", 3, 10);
+        assert_eq!(guard.shutdown(WATCHDOG), Report::default());
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("store.yaml"), "format: 99\nfuture: [1]\n").unwrap();
+    let said = stderr_of(child(TEST, dir.path()));
+    let warned = warnings(&said);
+    assert_eq!(warned.len(), 1, "{said}");
+    assert!(warned[0].contains("format 99") && warned[0].contains("use a newer runspan"), "{said}");
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["store.yaml"], "nothing is written");
+}
+
+#[test]
+fn a_store_that_cannot_be_written_costs_the_recording_only() {
+    const TEST: &str = "trouble::a_store_that_cannot_be_written_costs_the_recording_only";
+    if is_child(TEST).is_some() {
+        let guard = runspan::init();
+        agent("unrecorded", 3, 10);
+        assert_eq!(guard.shutdown(WATCHDOG), Report::default());
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a-file");
+    fs::write(&file, "in the way").unwrap();
+    let store = file.join("store");
+    let said = stderr_of(child(TEST, &store));
+    assert_eq!(warnings(&said).len(), 1, "{said}");
+    assert!(said.contains(store.to_str().unwrap()) && said.contains("not recorded"), "{said}");
+}
+
+#[test]
+fn broken_settings_are_named_once_and_recording_goes_on() {
+    const TEST: &str = "trouble::broken_settings_are_named_once_and_recording_goes_on";
+    if is_child(TEST).is_some() {
+        for _ in 0..2 {
+            drop(runspan::builder());
+        }
+        let guard = runspan::init();
+        agent("recorded", 1, 10);
+        assert_eq!(guard.shutdown(WATCHDOG).stored, 2);
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = child(TEST, &dir.path().join("s"));
+    command.env("RUNSPAN_CONTENT", "everything").env("RUNSPAN_LOG", "shout");
+    let said = stderr_of(command);
+    assert_eq!(
+        warnings(&said),
+        [
+            "runspan: RUNSPAN_LOG: \"shout\" is not one of error, warn, info, debug, trace; using info",
+            "runspan: RUNSPAN_CONTENT: \"everything\" is not one of none, redacted, full; using redacted",
+        ]
+    );
+}
+
+#[test]
+fn a_full_disk_costs_what_does_not_fit_and_is_counted() {
+    const TEST: &str = "trouble::a_full_disk_costs_what_does_not_fit_and_is_counted";
+    const TOOLS: u64 = 4000;
+    if let Some(store) = is_child(TEST) {
+        let (layer, guard) = runspan::builder().store(store).buffer_bytes(1 << 20).build().unwrap();
+        use tracing_subscriber::layer::SubscriberExt;
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || agent("full", TOOLS, 2000));
+        let report = guard.shutdown(WATCHDOG);
+        assert_eq!(accounted(&report), TOOLS + 1, "{report:?}");
+        assert!(report.stored < TOOLS && report.stored + report.pending > 0, "{report:?}");
+        println!("the agent has finished");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let inner = child(TEST, &dir.path().join("s"));
+    // A small disk of our own, in a mount namespace that goes with the process.
+    let script = format!("mount -t tmpfs -o size=2m none {} && exec \"$0\" \"$@\"", dir.path().display());
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", &script]).arg(inner.get_program()).args(inner.get_args());
+    for (key, value) in inner.get_envs() {
+        if let Some(value) = value {
+            command.env(key, value);
+        }
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("the agent has finished"));
+    let warned = warnings(&said);
+    assert!((1..=2).contains(&warned.len()), "{said}");
+    assert!(warned.iter().all(|line| line.contains(dir.path().to_str().unwrap())), "{said}");
+}
+
+#[test]
+fn a_store_removed_while_in_use_is_told_once_and_counted() {
+    const TEST: &str = "trouble::a_store_removed_while_in_use_is_told_once_and_counted";
+    if let Some(store) = is_child(TEST) {
+        let report = record_in(&store, |guard| {
+            agent("before", 5, 10);
+            assert!(guard.flush(WATCHDOG));
+            fs::remove_dir_all(&store).unwrap();
+            for n in 0..5 {
+                agent(&format!("after-{n}"), 5, 10);
+                guard.flush(WATCHDOG);
+            }
+        });
+        assert_eq!(accounted(&report), 36, "{report:?}");
+        assert_eq!(report.dropped.get("store_removed"), Some(&30), "{report:?}");
+        assert!(!store.exists(), "what was removed on purpose stays away");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("s");
+    let said = stderr_of(child(TEST, &store));
+    assert_eq!(warnings(&said).len(), 1, "{said}");
+    assert!(said.contains(store.to_str().unwrap()), "{said}");
+}
+
+#[test]
+fn what_does_not_fit_into_the_ring_is_dropped_and_counted_exactly() {
+    let dir = tempfile::tempdir().unwrap();
+    let (layer, guard) = runspan::builder().store(dir.path()).buffer_bytes(64 << 10).build().unwrap();
+    use tracing_subscriber::layer::SubscriberExt;
+    let subscriber = tracing_subscriber::registry().with(layer);
+    tracing::subscriber::with_default(subscriber, || agent("flood", 3000, 3000));
+    let report = guard.shutdown(WATCHDOG);
+    assert_eq!(accounted(&report), 3001, "{report:?}");
+    assert!(report.dropped.contains_key("queue_full"), "{report:?}");
+    let run = only_run(dir.path());
+    assert!(run.dropped > 0);
+}
+
+#[test]
+fn a_shutdown_without_time_tells_what_it_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let (layer, guard) = runspan::builder().store(dir.path()).build().unwrap();
+    use tracing_subscriber::layer::SubscriberExt;
+    let subscriber = tracing_subscriber::registry().with(layer);
+    tracing::subscriber::with_default(subscriber, || agent("hurried", 3000, 1000));
+    let report = guard.shutdown(std::time::Duration::ZERO);
+    assert!(report.pending > 0, "{report:?}");
+    assert_eq!(accounted(&report), 3001, "{report:?}");
+}
+
+#[test]
+fn a_busy_process_shows_its_runs() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tracing_subscriber::layer::SubscriberExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (layer, guard) = runspan::builder().store(dir.path()).build().unwrap();
+    let subscriber = tracing_subscriber::registry().with(layer);
+    let seen = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            // More than the worker can keep up with.
+            tracing::subscriber::with_default(subscriber, || {
+                while !seen.load(Ordering::Relaxed) {
+                    agent("busy", 50, 1000);
+                }
+            });
+        });
+        crate::support::wait_until("a run shows", || !crate::support::runs(dir.path()).is_empty());
+        seen.store(true, Ordering::Relaxed);
+    });
+    drop(guard);
+}
+
+#[test]
+fn exit_without_the_guard_loses_nothing() {
+    const TEST: &str = "trouble::exit_without_the_guard_loses_nothing";
+    if is_child(TEST).is_some() {
+        std::mem::forget(runspan::init());
+        agent("gone", 200, 100);
+        std::process::exit(0);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    stderr_of(child(TEST, dir.path()));
+    let run = only_run(dir.path());
+    assert_eq!((run.status, run.steps_total, run.dropped), (RunStatus::Success, 201, 0));
+}
+
+#[test]
+fn a_panic_inside_a_run_ends_it_as_error() {
+    let dir = tempfile::tempdir().unwrap();
+    record_in(dir.path(), |_| {
+        let caught = std::panic::catch_unwind(|| {
+            let agent = info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "p");
+            let _in_agent = agent.enter();
+            panic!("on purpose");
+        });
+        assert!(caught.is_err());
+    });
+    let run = only_run(dir.path());
+    assert_eq!(run.status, RunStatus::Error);
+    assert_eq!(run.error.unwrap().kind.as_deref(), Some("panic"));
+}
+
+#[test]
+fn a_forked_child_records_nothing_and_harms_nothing() {
+    const TEST: &str = "trouble::a_forked_child_records_nothing_and_harms_nothing";
+    if let Some(store) = is_child(TEST) {
+        let report = record_in(&store, |_| {
+            agent("before", 1, 10);
+            // SAFETY: the child only makes spans and leaves by `_exit`.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                agent("forked", 5, 10);
+                // SAFETY: ends the child without running the parent's exit handlers.
+                unsafe { libc::_exit(0) };
+            }
+            let mut status = 0;
+            // SAFETY: waits for the child just made.
+            assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+            assert_eq!(status, 0);
+            agent("after", 1, 10);
+        });
+        assert_eq!((report.stored, report.dropped.len()), (4, 0));
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    stderr_of(child(TEST, dir.path()));
+    let names: Vec<_> = runs(dir.path()).into_iter().filter_map(|run| run.agent_id).collect();
+    assert_eq!(names, ["after", "before"]);
+}
+
+/// Prints itself by making spans, as a value in a field may.
+struct Talkative;
+
+impl std::fmt::Debug for Talkative {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        info_span!("inside debug", deep = ?1).in_scope(|| info!(value = ?2, "in debug"));
+        f.write_str("talkative")
+    }
+}
+
+impl Drop for Talkative {
+    fn drop(&mut self) {
+        info_span!("inside drop").in_scope(|| info!("in drop"));
+    }
+}
+
+#[test]
+fn spans_in_debug_in_drop_and_across_threads_neither_hang_nor_get_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = record_in(dir.path(), |_| {
+        let agent = info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "odd");
+        let _in_agent = agent.enter();
+        let late = info_span!("late", value = tracing::field::Empty);
+        late.record("value", tracing::field::debug(Talkative));
+        late.in_scope(|| info!(value = ?Talkative, "event"));
+        let crossed = error_span!("crossed");
+        let entered = crossed.clone();
+        let dispatch = tracing::dispatcher::get_default(Clone::clone);
+        std::thread::spawn(move || {
+            tracing::dispatcher::with_default(&dispatch, || entered.in_scope(|| drop(entered.clone())))
+        })
+        .join()
+        .unwrap();
+        drop(crossed);
+    });
+    // `tracing` itself hears nothing of a span made while it hands out an event, so that one is not there.
+    assert_eq!((report.stored, report.dropped.len(), report.pending), (6, 0, 0), "{report:?}");
+    let run = only_run(dir.path());
+    let mut lines = outline(&steps(dir.path(), run.run_id));
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "    inside-drop-2 task success",
+            "  crossed task success",
+            "  inside-debug task success",
+            "  inside-drop task success",
+            "  late task success",
+            "odd agent success",
+        ]
+    );
+}
+
+fn damage(store: &Path, run: &str, file: &str, content: &[u8]) {
+    fs::write(store.join("agents").join(run).join(file), content).unwrap();
+}
+
+#[test]
+fn a_damaged_run_is_listed_as_damaged_and_costs_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    record_in(dir.path(), |_| (0..8).for_each(|n| agent(&format!("a{n}"), 1, 10)));
+    let all = runs(dir.path());
+    let bomb = format!("a: &a {}\nrun_id: [{}]\n", "x".repeat(1 << 20), "*a,".repeat(20_000));
+    let deep = "[".repeat(200_000);
+    let hostile: [&[u8]; 6] =
+        [bomb.as_bytes(), deep.as_bytes(), b"", b"\xff\xfe", b"format: 1\n", b"format: 99\nrun_id: x\n"];
+    for (run, content) in all.iter().zip(hostile) {
+        damage(dir.path(), &run.run_id.to_string(), "run.yaml", content);
+    }
+    // A link where a run's folder should be leads nowhere.
+    let foreign = dir.path().join("agents").join("01KE9BZH80BGEY5ABZ7D0DHDQ1");
+    std::os::unix::fs::symlink("/etc", &foreign).unwrap();
+    let store = open(dir.path());
+    let listed = store.list_runs(&Query::default()).unwrap();
+    let (good, bad): (Vec<_>, Vec<_>) = listed.iter().partition(|listed| matches!(listed, Listed::Run(_)));
+    assert_eq!((good.len(), bad.len()), (2, 6));
+    for run in &all[..6] {
+        assert!(store.get_run(run.run_id).unwrap_err().is_negative_answer());
+    }
+    assert!(store.get_run(all[7].run_id).is_ok());
+    assert!(store.get_run("01KE9BZH80BGEY5ABZ7D0DHDQ1".parse().unwrap()).is_err());
+}
+
+#[test]
+fn a_torn_last_line_is_dropped_and_a_damaged_line_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    record_in(dir.path(), |_| agent("a", 1, 10));
+    let run = only_run(dir.path());
+    let path = dir.path().join("agents").join(run.run_id.to_string()).join("events.jsonl");
+    let whole = fs::read(&path).unwrap();
+    let lines = whole.iter().filter(|byte| **byte == b'\n').count();
+    fs::write(&path, &whole[..whole.len() - 7]).unwrap();
+    let store = open(dir.path());
+    assert_eq!(store.get_events(run.run_id, 0).unwrap().len(), lines - 1);
+    let mut broken = whole.clone();
+    let second = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    broken[second] = b'#';
+    fs::write(&path, &broken).unwrap();
+    let error = store.get_events(run.run_id, 0).unwrap_err().to_string();
+    assert!(error.contains("events.jsonl line 2"), "{error}");
+}
+
+#[test]
+fn a_secret_never_reaches_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = format!("sk-proj-{}", "a1B2c3D4e5F6g7H8".repeat(4));
+    record_in(dir.path(), |_| {
+        let agent =
+            info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "a", note = %secret);
+        agent.in_scope(|| info!(key = %secret, "told {secret}"));
+    });
+    let run = only_run(dir.path());
+    assert_eq!(steps(dir.path(), run.run_id)[0].status, StepStatus::Success);
+    fn search(dir: &Path, secret: &[u8]) -> Vec<std::path::PathBuf> {
+        fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .flat_map(|path| match path.is_dir() {
+                true => search(&path, secret),
+                false if fs::read(&path).unwrap().windows(secret.len()).any(|part| part == secret) => vec![path],
+                false => Vec::new(),
+            })
+            .collect()
+    }
+    assert_eq!(search(dir.path(), secret.as_bytes()), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn every_record_has_an_outcome_and_plain_traces_are_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut counts = None;
+    let report = record_in(dir.path(), |guard| {
+        // A plain trace with nothing of an agent in it, one with an agent far below, and a lone agent.
+        info_span!("handler").in_scope(|| info_span!("query").in_scope(|| info!("no agent here")));
+        info_span!("handler").in_scope(|| {
+            info_span!("query").in_scope(|| {});
+            info_span!("job").in_scope(|| agent("deep", 2, 10));
+        });
+        // Lists go by the millisecond of the start.
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        agent("lone", 1, 10);
+        assert!(guard.flush(WATCHDOG));
+        counts = Some(guard.outcomes());
+    });
+    use runspan::model::outcome::Outcome;
+    let counts = counts.unwrap();
+    // Two records a span, and one an event.
+    assert_eq!(counts.received, 5 + 12 + 4);
+    assert_eq!(counts.total(Outcome::NotKept), 5);
+    assert_eq!(counts.total(Outcome::Stored), 16);
+    assert_eq!(report.stored, 8);
+    let mut runs = runs(dir.path());
+    // Both may have begun within one millisecond, which is as fine as a list is sorted.
+    runs.sort_by_key(|run| run.name().to_owned());
+    let names: Vec<&str> = runs.iter().map(runspan::model::RunSummary::name).collect();
+    assert_eq!(names, ["handler", "lone"]);
+    assert_eq!(
+        outline(&steps(dir.path(), runs[0].run_id)),
+        [
+            "handler task success",
+            "  query task success",
+            "  job task success",
+            "    deep agent success",
+            "      t tool success",
+            "      t-2 tool success",
+        ]
+    );
+}
+
+#[cfg(feature = "forward")]
+#[test]
+fn an_upstream_that_is_down_costs_itself_its_oldest_spans_and_the_store_nothing() {
+    const TEST: &str = "trouble::an_upstream_that_is_down_costs_itself_its_oldest_spans_and_the_store_nothing";
+    const TOOLS: u64 = 4000;
+    if let Some(store) = is_child(TEST) {
+        use tracing_subscriber::layer::SubscriberExt;
+        // Nobody listens on a port that was free a moment ago.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let builder =
+            runspan::builder().store(store).journal_bytes(4 << 20).forward(format!("http://127.0.0.1:{port}"));
+        let (layer, guard) = builder.build().unwrap();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            for n in 0..8 {
+                agent(&format!("a{n}"), TOOLS / 8, 2000);
+                guard.flush(WATCHDOG);
+            }
+        });
+        let report = guard.shutdown(std::time::Duration::from_secs(2));
+        assert_eq!((report.stored, report.exported), (TOOLS + 8, 0), "{report:?}");
+        assert!(report.pending > 0, "what is still in the journal waits for the upstream: {report:?}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let said = stderr_of(child(TEST, dir.path()));
+    assert!(said.contains("the journal in") && said.contains("runs are stored all the same"), "{said}");
+    assert_eq!(runs(dir.path()).iter().map(|run| run.steps_total).sum::<u64>(), TOOLS + 8);
+    let journal: u64 = fs::read_dir(dir.path().join("journal"))
+        .unwrap()
+        .flat_map(|process| fs::read_dir(process.unwrap().path()).unwrap())
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(journal <= 4 << 20, "{journal}");
+}
