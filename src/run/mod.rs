@@ -1,0 +1,228 @@
+//! Runs and steps by hand.
+//!
+//! [`Run`] and [`Step`] are spans of `tracing` with the right names and fields, so every layer that is installed sees
+//! them, and without a subscriber all of this does nothing. They can be held across `.await`, shared between threads
+//! and used from spawned tasks.
+
+mod artifact;
+#[cfg(feature = "macros")]
+#[expect(missing_docs, reason = "only expansions of our macros use it")]
+pub mod attributes;
+mod content;
+mod current;
+mod spans;
+mod step;
+mod tell;
+mod usage;
+
+use std::error::Error;
+use std::fmt;
+use std::ops::Deref;
+
+use serde::Serialize;
+use tracing::{Metadata, Span};
+
+use crate::conventions::names;
+use crate::model::run::ArtifactInfo;
+use crate::model::{RunId, RunKind, StepKind, UnixNanos};
+use crate::propagation::{RemoteContext, span_context};
+use crate::sources::layer::{cause, find_in_scope, recorder_of};
+
+pub use artifact::ArtifactSource;
+pub use current::{CurrentStep, current};
+pub use step::Step;
+use tell::Tell;
+pub use usage::Usage;
+
+/// One execution of an agent or a workflow, begun by hand.
+///
+/// ```
+/// use runspan::{Run, Usage};
+///
+/// let run = Run::agent("weather").session("chat-42").input("How is the weather in Paris?").start();
+/// let call = run.llm("openai", "gpt-4o-mini");
+/// call.input("How is the weather in Paris?").output("Sunny.").usage(Usage::new(120, 5));
+/// call.finish();
+/// run.output("Sunny.");
+/// run.finish();
+/// ```
+///
+/// A run that is dropped unfinished is stored as `cancelled`; one that is dropped by a panic, as `error`. It is over
+/// when the last clone of its span is gone and all spans below it are closed.
+///
+/// A run is the topmost step of itself: everything that a [`Step`] offers, a run offers as well. That is by `Deref`, as
+/// `run.agent(..)`, a step, and `Run::agent(..)`, a run, could not both stand here.
+#[derive(Debug)]
+#[must_use = "a run that is dropped is cancelled"]
+pub struct Run {
+    step: Step,
+    kind: RunKind,
+    id: RunId,
+}
+
+/// A run about to start; made by [`Run::agent`] and [`Run::workflow`].
+#[derive(Debug)]
+#[must_use = "a run begins with `start`"]
+pub struct RunBuilder {
+    kind: RunKind,
+    name: String,
+    session: Option<String>,
+    user: Option<String>,
+    tags: Vec<String>,
+    input: Option<content::Text>,
+    parent: Option<RemoteContext>,
+}
+
+impl Run {
+    /// Prepares a run of an agent.
+    pub fn agent(name: impl fmt::Display) -> RunBuilder {
+        RunBuilder::new(RunKind::Agent, name)
+    }
+
+    /// Prepares a run of a workflow: several steps or agents under one root.
+    pub fn workflow(name: impl fmt::Display) -> RunBuilder {
+        RunBuilder::new(RunKind::Workflow, name)
+    }
+
+    /// Returns the run's id; `None` when no subscriber takes its span, or recording is switched off.
+    pub fn id(&self) -> Option<RunId> {
+        let inert = recorder_of(&self.step.span()).is_some_and(|recorder| !recorder.is_recording());
+        (self.step.is_recorded() && !inert).then_some(self.id)
+    }
+
+    /// Copies a file or bytes into the run's folder and returns what was kept, or `None` with a warning on standard
+    /// error where that is not possible.
+    ///
+    /// The name is made safe and unique in the run. This writes to the disk on the caller's thread, so that the
+    /// file is kept when this returns, and in the first moments of a run it waits for the run's folder to appear;
+    /// in async code call it where blocking is allowed. Content is stored as it is, neither scrubbed nor (yet,
+    /// whatever its size) compressed.
+    ///
+    /// ```
+    /// let run = runspan::Run::agent("writer").start();
+    /// run.artifact(b"# Report".as_slice(), "report.md", "text/markdown");
+    /// # run.finish();
+    /// ```
+    pub fn artifact<'a>(
+        &self,
+        source: impl Into<ArtifactSource<'a>>,
+        name: &str,
+        media_type: &str,
+    ) -> Option<ArtifactInfo> {
+        artifact::keep(&self.step, self.id(), self.kind, source.into(), name, media_type)
+    }
+
+    /// Ends the run well.
+    pub fn finish(self) {
+        self.step.finish();
+    }
+
+    /// Ends the run with an error, told with its causes.
+    pub fn fail(self, error: &(impl Error + ?Sized)) {
+        self.step.fail(error);
+    }
+}
+
+impl Deref for Run {
+    type Target = Step;
+
+    fn deref(&self) -> &Step {
+        &self.step
+    }
+}
+
+impl RunBuilder {
+    fn new(kind: RunKind, name: impl fmt::Display) -> Self {
+        Self { kind, name: name.to_string(), session: None, user: None, tags: Vec::new(), input: None, parent: None }
+    }
+
+    /// Sets the conversation that the run belongs to.
+    pub fn session(mut self, id: impl fmt::Display) -> Self {
+        self.session = Some(id.to_string());
+        self
+    }
+
+    /// Sets the user that the run is for.
+    pub fn user(mut self, id: impl fmt::Display) -> Self {
+        self.user = Some(id.to_string());
+        self
+    }
+
+    /// Adds a free label.
+    pub fn tag(mut self, tag: impl fmt::Display) -> Self {
+        self.tags.push(tag.to_string());
+        self
+    }
+
+    /// Sets what the run was given.
+    pub fn input(mut self, input: impl Serialize) -> Self {
+        self.input = content::Text::of(&input);
+        self
+    }
+
+    /// Puts the run under a span of another process, as it came in headers or in the environment.
+    ///
+    /// ```
+    /// use runspan::{Run, propagation};
+    ///
+    /// # let headers = std::collections::HashMap::<String, String>::new();
+    /// let mut run = Run::agent("worker");
+    /// if let Some(parent) = propagation::extract(|name| headers.get(name).map(String::as_str)) {
+    ///     run = run.parent(parent);
+    /// }
+    /// run.start().finish();
+    /// ```
+    pub fn parent(mut self, parent: RemoteContext) -> Self {
+        self.parent = Some(parent);
+        self
+    }
+
+    /// Begins the run.
+    ///
+    /// Without a parent it begins a trace, whose id has the same bits as the run's. Begun while another span is
+    /// current it is a run of its own in that span's trace, with the surrounding run as its parent; a plain span, such as
+    /// that of a request, is no run.
+    pub fn start(self) -> Run {
+        let id = RunId::fresh(UnixNanos::now());
+        let current = Span::current();
+        // A remote parent is the layer's to write: it knows as well what the environment says.
+        let around = if self.parent.is_some() { None } else { surrounding_run(&current) };
+        let _attached = self.parent.as_ref().map(RemoteContext::attach);
+        let root = RunFacts {
+            id: &id.to_string(),
+            parent_run: around.map(|run| run.to_string()),
+            session: self.session.as_deref(),
+            user: self.user.as_deref(),
+            tags: (!self.tags.is_empty()).then(|| serde_json::Value::from(self.tags).to_string()),
+        };
+        let parent = if self.parent.is_some() { None } else { current.id() };
+        let span = spans::run_span(parent, self.kind, &self.name, &root);
+        let kind = match self.kind {
+            RunKind::Agent => StepKind::Agent,
+            RunKind::Workflow => StepKind::Workflow,
+        };
+        let step = Step::new(span, kind);
+        if let Some(input) = &self.input {
+            step.put_text(names::INPUT, input);
+        }
+        Run { step, kind: self.kind, id }
+    }
+}
+
+/// Returns the run around a span: its own, if the span or one above it is a step, else the one that called this process.
+fn surrounding_run(current: &Span) -> Option<RunId> {
+    let own = span_context(current)?.run_id;
+    let says_gen_ai =
+        |metadata: &Metadata<'_>| metadata.fields().iter().any(|field| field.name().starts_with("gen_ai."));
+    let step = find_in_scope(current, |_, metadata| spans::kind_of(metadata).is_some() || says_gen_ai(metadata));
+    if step.is_some() { own } else { cause(current) }
+}
+
+/// What a run's own span says besides its name.
+pub(crate) struct RunFacts<'a> {
+    id: &'a str,
+    parent_run: Option<String>,
+    session: Option<&'a str>,
+    user: Option<&'a str>,
+    tags: Option<String>,
+}
