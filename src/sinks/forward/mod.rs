@@ -1,0 +1,273 @@
+//! Sends OTLP export requests to a peer: one call, one request, one answer that says what to do next.
+//!
+//! Requests come as bytes that are already encoded, are sent as they are, and nothing is queued or retried here: the
+//! caller holds the batch until [`Sender::send`] says [`Sent::Accepted`], and waits by [`retry::Backoff`] after
+//! [`Sent::Later`]. What is retryable is decided in one place a protocol, by the OTLP specification.
+//!
+//! [`Sender::send`] blocks and is meant for a thread of our own. It returns by its deadline, works inside and outside
+//! of async runtimes, and nothing of its traffic reaches the host's `tracing` subscriber.
+
+mod grpc;
+mod http;
+pub mod retry;
+mod settings;
+mod tls;
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use tracing::subscriber::NoSubscriber;
+
+pub use settings::{Compression, DEFAULT_TIMEOUT, Protocol, SettingsError, Signal, Target, TlsFiles, Warning};
+
+/// The largest request that is sent, before compression: the limit that OTLP recommends to servers.
+pub const MAX_REQUEST_BYTES: usize = 64 << 20;
+
+/// The largest answer that is read; a hostile peer must not fill our memory.
+pub const MAX_ANSWER_BYTES: usize = 4 << 20;
+
+/// The longest text of a peer that is kept, in characters.
+const MAX_REASON_CHARS: usize = 300;
+
+/// Names us to the peer, with the standard's own name behind ours.
+const USER_AGENT: &str =
+    concat!("runspan/", env!("CARGO_PKG_VERSION"), " OTel-OTLP-Exporter-Rust/", env!("CARGO_PKG_VERSION"));
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "the answer decides whether the batch is kept"]
+pub enum Sent {
+    /// The peer has all of it.
+    Accepted,
+    /// The peer has the request and keeps only part of it. It must not be sent again.
+    Partial {
+        /// How many spans the peer left out, at most as many as were sent; 0 makes the message a mere warning.
+        rejected: u64,
+        /// What the peer says, cut and without control characters.
+        message: String,
+    },
+    /// Nothing is known to have arrived; the same request may succeed later.
+    Later {
+        /// How long the peer asks to wait, at most [`retry::MAX_ASKED_WAIT`].
+        after: Option<Duration>,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The request is too large for the peer; halves of it may pass.
+    TooLarge {
+        /// What the peer says.
+        reason: String,
+    },
+    /// The peer will never take this request.
+    Refused {
+        /// What the peer says.
+        reason: String,
+        /// The fault lies with the settings (credentials, a wrong address), so that every request would meet the same
+        /// end: wait for somebody to mend them rather than give the data up.
+        pause: bool,
+    },
+}
+
+impl Sent {
+    /// Tells whether the peer has the request, so that it must not be sent again.
+    pub fn is_delivered(&self) -> bool {
+        matches!(self, Self::Accepted | Self::Partial { .. })
+    }
+
+    /// Tells whether the same request may succeed later without anybody doing anything.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Later { .. })
+    }
+
+    fn later(reason: impl AsRef<str>) -> Self {
+        Self::Later { after: None, reason: clipped(reason.as_ref()) }
+    }
+
+    fn refused(reason: impl AsRef<str>) -> Self {
+        Self::Refused { reason: clipped(reason.as_ref()), pause: false }
+    }
+
+    fn misconfigured(reason: impl AsRef<str>) -> Self {
+        Self::Refused { reason: clipped(reason.as_ref()), pause: true }
+    }
+
+    /// Reads the counts of an answer that reports success.
+    fn from_counts(rejected: i64, message: &str, sent: u64) -> Self {
+        let rejected = u64::try_from(rejected).unwrap_or(0).min(sent);
+        match (rejected, message) {
+            (0, "") => Self::Accepted,
+            _ => Self::Partial { rejected, message: clipped(message) },
+        }
+    }
+
+    /// Reads the protobuf answer of a peer that reports success.
+    fn from_answer(answer: &[u8], sent: u64) -> Self {
+        // The peer took the request; that its answer is unreadable is no reason to send it twice.
+        let partial = ExportResponse::decode(answer).unwrap_or_default().partial_success.unwrap_or_default();
+        Self::from_counts(partial.rejected, &partial.error_message, sent)
+    }
+}
+
+impl fmt::Display for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accepted => f.write_str("accepted"),
+            Self::Partial { rejected, message } => write!(f, "accepted but for {rejected}: {message}"),
+            Self::Later { reason, .. } => write!(f, "not now: {reason}"),
+            Self::TooLarge { reason } => write!(f, "too large: {reason}"),
+            Self::Refused { reason, .. } => write!(f, "refused: {reason}"),
+        }
+    }
+}
+
+/// `Export{Trace,Metrics}ServiceResponse`: both have the same field numbers.
+#[derive(Clone, PartialEq, prost::Message)]
+struct ExportResponse {
+    #[prost(message, optional, tag = "1")]
+    partial_success: Option<PartialSuccess>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PartialSuccess {
+    #[prost(int64, tag = "1")]
+    rejected: i64,
+    #[prost(string, tag = "2")]
+    error_message: String,
+}
+
+/// `google.rpc.Status`, the body of errors.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RpcStatus {
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<RpcDetail>,
+}
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RpcDetail {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+/// Sends requests to one target, one at a time, over a connection that is kept.
+#[derive(Debug)]
+pub struct Sender {
+    target: Target,
+    wire: Wire,
+}
+
+#[derive(Debug)]
+enum Wire {
+    Http(http::Client),
+    Grpc(Box<grpc::Client>),
+}
+
+impl Sender {
+    /// Prepares to send: reads certificates, checks the settings. Connects only when something is sent.
+    pub fn new(target: Target) -> Result<Self, SettingsError> {
+        let wire = quietly(|| match target.protocol {
+            Protocol::Grpc => grpc::Client::new(&target).map(|client| Wire::Grpc(Box::new(client))),
+            Protocol::HttpProtobuf | Protocol::HttpJson => http::Client::new(&target).map(Wire::Http),
+        })?;
+        Ok(Self { target, wire })
+    }
+
+    /// Returns where requests go.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Sends one request: an `ExportTraceServiceRequest` or `ExportMetricsServiceRequest`, protobuf, not compressed.
+    ///
+    /// `spans` says how many spans (or data points) it holds, to check what the peer says against. Returns at the
+    /// target's timeout or at `deadline`, whichever comes first.
+    pub fn send(&mut self, request: Vec<u8>, spans: u64, deadline: Instant) -> Sent {
+        if request.len() > MAX_REQUEST_BYTES {
+            return Sent::TooLarge { reason: format!("{} bytes, more than {MAX_REQUEST_BYTES}", request.len()) };
+        }
+        let now = Instant::now();
+        let deadline = now.checked_add(self.target.timeout).map_or(deadline, |own| own.min(deadline));
+        if deadline <= now {
+            return Sent::later("no time left");
+        }
+        unharmed(|| {
+            quietly(|| match &mut self.wire {
+                Wire::Http(client) => client.send(request, spans, deadline),
+                Wire::Grpc(client) => client.send(request, spans, deadline),
+            })
+        })
+    }
+}
+
+/// Turns a panic of a client's library (a thread that can't be started, an answer that it chokes on) into a failure.
+fn unharmed(send: impl FnOnce() -> Sent) -> Sent {
+    catch_unwind(AssertUnwindSafe(send)).unwrap_or_else(|_| Sent::later("the client failed"))
+}
+
+/// Builds an export request from encoded parts without decoding them.
+///
+/// Each part is an encoded `Resource` and the encoded `ScopeSpans` that belong to it.
+pub fn request_from_parts(parts: &[(&[u8], &[&[u8]])]) -> Vec<u8> {
+    const RESOURCE_SPANS: u32 = 1;
+    const RESOURCE: u32 = 1;
+    const SCOPE_SPANS: u32 = 2;
+    fn put(tag: u32, length: usize, request: &mut Vec<u8>) {
+        encode_key(tag, WireType::LengthDelimited, request);
+        encode_varint(length as u64, request);
+    }
+    fn framed_len(tag: u32, length: usize) -> usize {
+        key_len(tag) + encoded_len_varint(length as u64) + length
+    }
+    let lengths: Vec<usize> = parts
+        .iter()
+        .map(|(resource, scopes)| {
+            let scopes: usize = scopes.iter().map(|scope| framed_len(SCOPE_SPANS, scope.len())).sum();
+            framed_len(RESOURCE, resource.len()) + scopes
+        })
+        .collect();
+    let mut request = Vec::with_capacity(lengths.iter().map(|length| framed_len(RESOURCE_SPANS, *length)).sum());
+    for ((resource, scopes), length) in parts.iter().zip(lengths) {
+        put(RESOURCE_SPANS, length, &mut request);
+        put(RESOURCE, resource.len(), &mut request);
+        request.extend_from_slice(resource);
+        for scope in *scopes {
+            put(SCOPE_SPANS, scope.len(), &mut request);
+            request.extend_from_slice(scope);
+        }
+    }
+    request
+}
+
+/// Runs `work` so that no span or event in it, ours or a dependency's, reaches the host's subscriber.
+pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> T {
+    tracing::subscriber::with_default(NoSubscriber::default(), work)
+}
+
+/// Cuts a peer's text and takes control characters out, so that it can go into logs and terminals.
+fn clipped(text: &str) -> String {
+    text.chars().take(MAX_REASON_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Says an error with its causes, leaving out those that its own text already tells.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
