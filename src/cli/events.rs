@@ -1,0 +1,115 @@
+//! One event as one line.
+
+use runspan::model::{ErrorInfo, Event, EventBody, StepStatus, UnixNanos};
+use serde_json::Value as Json;
+
+use super::output::{DIM, GREEN, Look, RED, YELLOW, cut, error_text, gist, money, safe, says_nothing, tokens, width};
+use super::time::{duration, whole_duration};
+use anstyle::Style;
+
+/// A detail is never longer, wherever it goes.
+const MAX_DETAIL: usize = 2_000;
+
+/// Draws an event: its place, its time since `start`, its type, its step and what it says.
+pub fn line(event: &Event, start: UnixNanos, look: Look) -> String {
+    let since = (event.timestamp.0.saturating_sub(start.0)) as f64 / 1e9;
+    let step = event.step_id.as_deref().unwrap_or("-");
+    let head = format!("{:>4}  {since:>+9.3}s  ", event.seq);
+    let kind = format!("{:<17}", safe(event.body.type_name()));
+    let step = format!("  {:<16}", safe(step));
+    let used = width(&head) + width(&kind) + width(&step) + 2;
+    let detail = detail(&event.body);
+    let detail = safe(&detail);
+    // What goes into a file or another program is not cut to a screen.
+    let room = if look.is_terminal { look.width.saturating_sub(used) } else { MAX_DETAIL };
+    let text =
+        format!("{}{}{step}  {}", look.paint(DIM, &head), look.paint(style(&event.body), &kind), cut(&detail, room));
+    format!("{}\n", text.trim_end())
+}
+
+fn style(body: &EventBody) -> Style {
+    match body {
+        EventBody::RunCompleted(run) if run.error.is_some() => RED,
+        EventBody::LlmCalled(call) if call.error.is_some() => RED,
+        EventBody::ToolFailed(_) | EventBody::StepFailed(_) => RED,
+        EventBody::RunCompleted(_) | EventBody::LlmCalled(_) => GREEN,
+        EventBody::ToolSucceeded(_) | EventBody::StepCompleted(_) => GREEN,
+        EventBody::StatusChanged(_) | EventBody::Waiting(_) => YELLOW,
+        _ => Style::new(),
+    }
+}
+
+/// Says in a few words what happened; not safe to print as it is.
+fn detail(body: &EventBody) -> String {
+    let mut words: Vec<String> = Vec::new();
+    match body {
+        EventBody::RunStarted(run) => {
+            words.push(format!("{} {}", run.kind, run.name));
+            words.extend(run.input.as_ref().map(quoted));
+        }
+        EventBody::RunCompleted(run) => {
+            words.push(run.status.to_string());
+            words.extend(run.totals.duration_ms.map(whole_duration));
+            words.extend(run.totals.tokens.map(|used| tokens(Some(used))));
+            words.extend(run.totals.cost_usd.map(money));
+            words.extend(run.error.as_ref().filter(|error| !says_nothing(error)).map(error_text));
+        }
+        EventBody::StatusChanged(change) => {
+            words.push(format!("{} → {}", change.from, change.to));
+            words.extend(change.reason.clone());
+        }
+        EventBody::Input(input) => words.extend([input.tool.clone(), quoted(&input.data)]),
+        EventBody::ContextAssembled(assembled) => words.push(quoted(&assembled.context)),
+        EventBody::StepStarted(step) => {
+            words.push(format!("{} {}", step.kind, step.name));
+            words.extend(step.input.as_ref().map(quoted));
+        }
+        EventBody::ToolRequested(tool) => words.extend(tool.tool_args.as_ref().map(Json::to_string)),
+        EventBody::LlmCalled(call) => {
+            words.extend(call.model.clone());
+            words.extend(call.tokens.map(|used| tokens(Some(used))));
+            words.extend(call.cost_usd.map(money));
+            words.extend(call.duration_ms.map(duration));
+            words.extend(error(call.error.as_ref(), call.status).or_else(|| call.output.as_ref().map(quoted)));
+        }
+        EventBody::ToolSucceeded(tool) => {
+            words.extend(tool.duration_ms.map(duration));
+            words.extend(tool.result.as_ref().map(quoted));
+        }
+        EventBody::ToolFailed(tool) => {
+            words.extend(tool.duration_ms.map(duration));
+            words.extend(error(tool.error.as_ref(), tool.status));
+        }
+        EventBody::StepCompleted(step) => {
+            words.extend(step.duration_ms.map(duration));
+            words.extend(step.output.as_ref().map(quoted));
+        }
+        EventBody::StepFailed(step) => {
+            words.extend(step.duration_ms.map(duration));
+            words.extend(error(step.error.as_ref(), step.status));
+        }
+        EventBody::Waiting(waiting) => words.extend(waiting.reason.clone()),
+        EventBody::Resumed(resumed) => words.extend(resumed.input.as_ref().map(quoted)),
+        EventBody::Output(output) => words.push(quoted(&output.data)),
+        EventBody::Artifact(file) => words.push(format!("{} {} bytes", file.name, file.bytes)),
+        EventBody::Score(score) => {
+            words.push(score.name.clone());
+            words.extend(score.value.map(|value| value.to_string()));
+            words.extend(score.label.clone());
+        }
+        EventBody::Log(log) => words.extend(log.level.clone().into_iter().chain([log.message.clone()])),
+        EventBody::Unknown { data, .. } => words.push(data.to_string()),
+        _ => {}
+    }
+    words.join("  ")
+}
+
+fn quoted(content: &Json) -> String {
+    let gist = gist(content);
+    if matches!(content, Json::String(_) | Json::Array(_)) { format!("“{gist}”") } else { gist }
+}
+
+/// Says why a step failed, or at least how it ended.
+fn error(error: Option<&ErrorInfo>, status: StepStatus) -> Option<String> {
+    error.map(|error| if says_nothing(error) { status.to_string() } else { error_text(error) })
+}

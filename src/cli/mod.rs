@@ -1,0 +1,401 @@
+//! The command line: parses, calls the library, prints.
+//!
+//! One file a command. A command gets a [`Session`], writes what it has to say to its `out`, and answers with what
+//! stopped it, if anything did; exit codes are decided here and nowhere else: 0 done, 1 the answer is no, 2 wrong use,
+//! 3 the store or a peer failed.
+
+mod completions;
+mod demo;
+mod doctor;
+mod events;
+mod get;
+mod list;
+mod output;
+mod prices;
+mod table;
+mod tail;
+mod time;
+mod tree;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use runspan::model::UnixNanos;
+use runspan::store::StoreError;
+use runspan::store::files::FilesReader;
+use runspan::store::files::layout::{STORE_VARIABLE, find_store};
+use runspan::{Error, recovery};
+use serde::Serialize;
+
+use output::{CYAN, Look, RED, YELLOW, safe};
+
+/// The flight recorder for AI agents: runs, steps, tokens and cost.
+#[derive(Debug, Parser)]
+#[command(name = "runspan", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "\
+Examples:
+  runspan demo                  record a small agent and look at it
+  runspan list --since 2h       what ran in the last two hours
+  runspan get latest            the newest run, step by step
+  runspan tail                  runs as they start and end
+
+An ID is a run id, a unique beginning of one, a trace id, or `latest`.
+Exit codes: 0 done, 1 the answer is no, 2 wrong use, 3 the store or a peer failed.")]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Everywhere")]
+struct Global {
+    /// The run store [default: RUNSPAN_STORE, else the nearest .runspan or .parac/runs here or above]
+    #[arg(long, global = true, value_name = "PATH")]
+    store: Option<PathBuf>,
+    /// How data is printed
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    format: Format,
+    /// Short for --format json
+    #[arg(long, global = true, conflicts_with = "format")]
+    json: bool,
+}
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Record a small agent and a workflow, and show them
+    Demo(demo::Args),
+    /// List runs, newest first
+    List(list::Args),
+    /// Show a run: its steps as a tree, with tokens, cost and time
+    Get(get::Args),
+    /// Follow runs, or one run's events, as they happen
+    Tail(tail::Args),
+    /// Show what models cost
+    Prices(prices::Args),
+    /// Check the set-up: store, disk, shared memory, environment
+    Doctor(doctor::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// The same commands under the noun
+    #[command(hide = true)]
+    Runs {
+        #[command(subcommand)]
+        command: RunsCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum RunsCommand {
+    /// List runs, newest first
+    List(list::Args),
+    /// Show a run
+    Get(get::Args),
+    /// Follow runs
+    Tail(tail::Args),
+}
+
+/// What a command works with.
+struct Session<'a> {
+    /// `--store`.
+    store: Option<PathBuf>,
+    format: Format,
+    look: Look,
+    /// Where the search for a store begins.
+    cwd: PathBuf,
+    now: UnixNanos,
+    /// Whether `out` is the standard output of this process.
+    is_stdout: bool,
+    out: &'a mut dyn Write,
+    err: &'a mut dyn Write,
+}
+
+/// Why a command ended before it was done.
+#[derive(Debug)]
+enum Stop {
+    /// Nobody reads what it prints: no reason to complain.
+    PipeClosed,
+    /// Something to tell.
+    Failed {
+        code: u8,
+        what: String,
+        /// Lines that go with it: candidates.
+        more: Vec<String>,
+        hint: Option<String>,
+    },
+}
+
+/// The answer is no.
+const CODE_NO: u8 = 1;
+/// Wrong use.
+const CODE_USE: u8 = 2;
+/// The store or a peer failed.
+const CODE_FAILED: u8 = 3;
+
+type Done = Result<(), Stop>;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cwd = std::env::current_dir().unwrap_or_default();
+    let (mut out, mut err) = (io::stdout(), io::stderr());
+    let place = Place { look: Look::detect(), cwd, is_stdout: true };
+    ExitCode::from(execute(std::env::args_os(), place, &mut out, &mut err))
+}
+
+/// Where the program runs.
+struct Place {
+    look: Look,
+    cwd: PathBuf,
+    is_stdout: bool,
+}
+
+/// Parses the arguments and runs the command; returns the exit code.
+fn execute(
+    args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    place: Place,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    let Place { look, cwd, is_stdout } = place;
+    let parsed = Cli::command().term_width(look.width).try_get_matches_from(args);
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => return print_usage(&error, look, out, err),
+    };
+    let format = if cli.global.json { Format::Json } else { cli.global.format };
+    let mut session =
+        Session { store: cli.global.store, format, look, cwd, now: UnixNanos::now(), is_stdout, out, err };
+    let done = match &cli.command {
+        Command::List(args) | Command::Runs { command: RunsCommand::List(args) } => list::run(args, &mut session),
+        Command::Demo(args) => demo::run(args, &mut session),
+        Command::Get(args) | Command::Runs { command: RunsCommand::Get(args) } => get::run(args, &mut session),
+        Command::Tail(args) | Command::Runs { command: RunsCommand::Tail(args) } => tail::run(args, &mut session),
+        Command::Prices(args) => prices::run(args, &mut session),
+        Command::Doctor(args) => doctor::run(args, &mut session),
+        Command::Completions(args) => completions::run(args, &mut session),
+    };
+    match done.and_then(|()| session.flush()) {
+        Ok(()) | Err(Stop::PipeClosed) => 0,
+        Err(stop) => session.report(&stop),
+    }
+}
+
+fn print_usage(error: &clap::Error, look: Look, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let text = error.render();
+    let text = if look.colour { text.ansi().to_string() } else { text.to_string() };
+    // There is nobody left to tell if this fails.
+    if error.use_stderr() {
+        let _ = err.write_all(text.as_bytes());
+        CODE_USE
+    } else {
+        let _ = out.write_all(text.as_bytes());
+        0
+    }
+}
+
+impl Session<'_> {
+    /// Prints text for people as it is.
+    fn print(&mut self, text: &str) -> Done {
+        self.out.write_all(text.as_bytes()).map_err(Stop::from_output)
+    }
+
+    fn flush(&mut self) -> Done {
+        self.out.flush().map_err(Stop::from_output)
+    }
+
+    /// Prints a value for programs, in the format asked for.
+    fn print_data(&mut self, value: &impl Serialize) -> Done {
+        let text = match self.format {
+            Format::Yaml => output::yaml(value),
+            Format::Table | Format::Json => output::json_pretty(value),
+        };
+        self.print(&text?)
+    }
+
+    /// Prints text that only people need.
+    fn tell(&mut self, text: &str) -> Done {
+        match self.format {
+            Format::Table => {
+                let text = output::wrapped(text, self.look.width);
+                self.print(&format!("{text}\n\n"))?;
+                self.flush()
+            }
+            Format::Json | Format::Yaml => Ok(()),
+        }
+    }
+
+    /// Tells people something beside the answer.
+    fn remark(&mut self, text: &str) {
+        let _ = writeln!(self.err, "{text}");
+    }
+
+    fn hint(&mut self, text: &str) {
+        let label = self.look.paint(CYAN, "hint:").into_owned();
+        self.remark(&format!("{label} {text}"));
+    }
+
+    fn report(&mut self, stop: &Stop) -> u8 {
+        let Stop::Failed { code, what, more, hint } = stop else { return 0 };
+        let label = self.look.paint(RED, "error:").into_owned();
+        self.remark(&format!("{label} {}", safe(what)));
+        for line in more {
+            self.remark(&format!("  {}", safe(line)));
+        }
+        if let Some(hint) = hint {
+            self.hint(&safe(hint));
+        }
+        *code
+    }
+
+    /// Returns the store that is meant, and how it was found.
+    fn store_path(&self) -> (PathBuf, FoundBy) {
+        let path = find_store(self.store.as_deref(), &self.cwd);
+        let found = if self.store.is_some() {
+            FoundBy::Flag
+        } else if std::env::var_os(STORE_VARIABLE).is_some_and(|path| !path.is_empty()) {
+            FoundBy::Variable
+        } else if path.is_dir() {
+            FoundBy::Search
+        } else {
+            FoundBy::Nothing
+        };
+        (path, found)
+    }
+
+    /// Opens the store; `None` where nobody named one and none was found.
+    fn open(&mut self) -> Result<Option<FilesReader>, Stop> {
+        let (path, found) = self.store_path();
+        if found == FoundBy::Nothing {
+            return Ok(None);
+        }
+        let (reader, trouble) = open_and_adopt(&path).map_err(|error| match &error {
+            StoreError::NoStore { .. } => Stop::from(error).hint(match found {
+                FoundBy::Flag => "check the path given to --store; a program that records makes its store itself",
+                _ => "check RUNSPAN_STORE; a program that records makes its store itself",
+            }),
+            _ => Stop::from(error),
+        })?;
+        if let Some(trouble) = trouble {
+            let cause = std::error::Error::source(&trouble).map(|cause| format!(": {cause}")).unwrap_or_default();
+            let text = format!("what processes left that ended early is not all shown: {trouble}{cause}");
+            let label = self.look.paint(YELLOW, "warning:").into_owned();
+            self.remark(&format!("{label} {}", safe(&text)));
+        }
+        Ok(Some(reader))
+    }
+
+    /// Opens the store to look for one run.
+    fn open_for(&mut self, id: &str) -> Result<FilesReader, Stop> {
+        let opened = self.open()?;
+        opened.ok_or_else(|| {
+            let what = format!("no run {id:?}: there is no run store in {} or above", self.cwd.display());
+            Stop::failed(CODE_NO, what).hint("name one with --store PATH, or record one: runspan demo")
+        })
+    }
+}
+
+/// How a store was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FoundBy {
+    Flag,
+    Variable,
+    Search,
+    Nothing,
+}
+
+/// Opens the store at `path`; what dead processes left is taken in first. All commands come through here.
+fn open_store(path: &Path) -> Result<FilesReader, StoreError> {
+    open_and_adopt(path).map(|(reader, _)| reader)
+}
+
+/// Does the same, and tells why something could not be taken in: it stays for the next who opens the store.
+fn open_and_adopt(path: &Path) -> Result<(FilesReader, Option<Error>), StoreError> {
+    match recovery::open(path) {
+        Ok((reader, adopted)) => Ok((reader, adopted.err())),
+        Err(Error::Store(error)) => Err(error),
+        Err(error) => Err(StoreError::BadStore { path: path.to_owned(), why: error.to_string() }),
+    }
+}
+
+impl Stop {
+    fn failed(code: u8, what: impl Into<String>) -> Self {
+        Self::Failed { code, what: what.into(), more: Vec::new(), hint: None }
+    }
+
+    fn hint(mut self, text: impl Into<String>) -> Self {
+        if let Self::Failed { hint, .. } = &mut self {
+            *hint = Some(text.into());
+        }
+        self
+    }
+
+    fn from_output(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::PipeClosed;
+        }
+        Self::failed(CODE_FAILED, format!("cannot write to standard output: {error}"))
+    }
+}
+
+impl From<serde_json::Error> for Stop {
+    fn from(error: serde_json::Error) -> Self {
+        Self::failed(CODE_FAILED, format!("cannot print the answer: {error}"))
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            error if error.is_negative_answer() => CODE_NO,
+            error if error.is_wrong_use() => CODE_USE,
+            _ => CODE_FAILED,
+        };
+        let mut what = error.to_string();
+        if let Some(cause) = std::error::Error::source(&error) {
+            what = format!("{what}: {cause}");
+        }
+        let (more, hint) = match &error {
+            StoreError::Ambiguous { candidates, .. } => (some_of(candidates), Some("type more of the id".to_owned())),
+            StoreError::NotFound { id } if id == "latest" => (Vec::new(), Some("record one: runspan demo".to_owned())),
+            StoreError::NotFound { .. } | StoreError::NotAnId { .. } => {
+                (Vec::new(), Some("runspan list shows the runs of this store; --store names another".to_owned()))
+            }
+            StoreError::Damaged { run, .. } => {
+                (Vec::new(), Some(format!("its files are kept as they are: find -name {run} in the store")))
+            }
+            StoreError::NewerFormat { .. } => (Vec::new(), Some("update runspan, or name another --store".to_owned())),
+            StoreError::NoStore { .. } | StoreError::BadStore { .. } | StoreError::Io { .. } => {
+                (Vec::new(), Some("runspan doctor checks the store".to_owned()))
+            }
+            _ => (Vec::new(), None),
+        };
+        Self::Failed { code, what, more, hint }
+    }
+}
+
+/// Candidates are listed up to here.
+const MAX_CANDIDATES: usize = 20;
+
+fn some_of(candidates: &[impl fmt::Display]) -> Vec<String> {
+    let mut lines: Vec<String> = candidates.iter().take(MAX_CANDIDATES).map(ToString::to_string).collect();
+    if candidates.len() > MAX_CANDIDATES {
+        lines.push(format!("and {} more", candidates.len() - MAX_CANDIDATES));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,420 @@
+//! `runspan tail`: runs, or one run's events, as they happen.
+//!
+//! It follows the files that writers append to: `index.log` for all runs, `events.jsonl` for one. A look at a file that
+//! has not grown costs one system call, so looking often is cheap.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use runspan::model::{Event, EventBody, RunId, RunStatus, RunSummary, UnixNanos};
+use runspan::store::files::FilesReader;
+use runspan::store::{Listed, Query, RunReader, StoreError};
+
+use super::output::{DIM, Look, YELLOW, count, error_text, json_line, money, run_status, safe, says_nothing};
+use super::time::{clock, whole_duration};
+use super::{CODE_FAILED, CODE_NO, Done, Format, Session, Stop, events, open_store};
+
+/// How often files are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// How often runs that say nothing are asked whether their process is still there.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// Asking takes no more than this part of the time.
+const ASK_SHARE: u32 = 20;
+/// So many runs are remembered as shown, and all that are under way.
+const MAX_SHOWN: usize = 10_000;
+/// Read at one go.
+const CHUNK: u64 = 16 << 20;
+
+/// What `tail` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  runspan tail                  a line when a run starts, changes or ends
+  runspan tail latest           the newest run's events, until it has ended
+  runspan tail --json | jq .status
+
+It ends with the run that it follows, with Ctrl-C, or when nobody reads its output.")]
+pub struct Args {
+    /// A run id, its beginning, a trace id, or `latest`; without it, all runs
+    id: Option<String>,
+}
+
+/// Follows until there is nothing more to come.
+pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
+    match &args.id {
+        Some(id) => {
+            let reader = session.open_for(id)?;
+            let run = reader.resolve(id)?;
+            RunTail::new(run, reader).follow(session)
+        }
+        None => {
+            let reader = wait_for_store(session)?;
+            StoreTail::new(reader)?.follow(session)
+        }
+    }
+}
+
+/// Returns the store; waits for the program that makes it.
+fn wait_for_store(session: &mut Session<'_>) -> Result<FilesReader, Stop> {
+    let mut is_told = false;
+    loop {
+        let (path, _) = session.store_path();
+        match open_store(&path) {
+            Err(StoreError::NoStore { path }) => {
+                if !is_told {
+                    session.hint(&format!("no store at {} yet; waiting for it", safe(&path.display().to_string())));
+                    is_told = true;
+                }
+            }
+            opened => return Ok(opened?),
+        }
+        session.pause()?;
+    }
+}
+
+impl Session<'_> {
+    /// Waits a moment; ends the command when nobody reads its output any more.
+    fn pause(&mut self) -> Done {
+        self.flush()?;
+        if self.is_stdout && is_output_closed() {
+            return Err(Stop::PipeClosed);
+        }
+        thread::sleep(LOOK_EVERY);
+        Ok(())
+    }
+
+    fn print_line(&mut self, value: &impl serde::Serialize) -> Done {
+        let line = match self.format {
+            Format::Yaml => super::output::yaml(value).map(|text| format!("---\n{text}")),
+            Format::Table | Format::Json => json_line(value),
+        };
+        self.print(&line?)
+    }
+}
+
+/// Tells whether the reader of a pipe has gone; writing would tell too, but there may be nothing to write for long.
+fn is_output_closed() -> bool {
+    let mut wanted = libc::pollfd { fd: libc::STDOUT_FILENO, events: 0, revents: 0 };
+    // SAFETY: one pollfd that lives through the call; no time to wait.
+    let ready = unsafe { libc::poll(&mut wanted, 1, 0) };
+    ready > 0 && wanted.revents & (libc::POLLERR | libc::POLLNVAL) != 0
+}
+
+/// Follows the whole lines of a file that others append to.
+#[derive(Debug)]
+struct Follower {
+    path: PathBuf,
+    /// Where the first line begins that has not been read.
+    offset: u64,
+}
+
+/// What a look at a file found.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// These bytes are new: whole lines, perhaps none.
+    Lines(Vec<u8>),
+    /// The file is not there.
+    Gone,
+}
+
+impl Follower {
+    fn new(path: PathBuf) -> Self {
+        Self { path, offset: 0 }
+    }
+
+    /// Passes over what is there.
+    fn skip_to_end(&mut self) {
+        self.offset = std::fs::metadata(&self.path).map_or(0, |meta| meta.len());
+    }
+
+    /// Reads the lines that are new. What has no line break yet is left for later: its writer is in the middle of it.
+    fn look(&mut self) -> io::Result<Found> {
+        let length = match std::fs::metadata(&self.path) {
+            Ok(meta) => meta.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Gone),
+            Err(error) => return Err(error),
+        };
+        if length == self.offset {
+            return Ok(Found::Lines(Vec::new()));
+        }
+        if length < self.offset {
+            // Written anew, and shorter.
+            self.offset = 0;
+        }
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(self.offset))?;
+        let (mut bytes, mut chunk) = (Vec::new(), CHUNK);
+        loop {
+            let read = file.by_ref().take(chunk).read_to_end(&mut bytes)?;
+            if let Some(last) = bytes.iter().rposition(|byte| *byte == b'\n') {
+                bytes.truncate(last + 1);
+                self.offset += bytes.len() as u64;
+                return Ok(Found::Lines(bytes));
+            }
+            if (read as u64) < chunk {
+                return Ok(Found::Lines(Vec::new()));
+            }
+            // A line longer than a chunk.
+            chunk = chunk.saturating_mul(2);
+        }
+    }
+}
+
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+}
+
+/// Decides when it is time to ask again for what no file tells.
+#[derive(Debug)]
+struct Clock {
+    next: Instant,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self { next: Instant::now() }
+    }
+
+    /// Runs `ask` when it is time; what takes long is asked less often.
+    fn when_due<T>(&mut self, ask: impl FnOnce() -> T) -> Option<T> {
+        let begun = Instant::now();
+        if begun < self.next {
+            return None;
+        }
+        let answer = ask();
+        self.next = Instant::now() + ASK_EVERY.max(begun.elapsed() * ASK_SHARE);
+        Some(answer)
+    }
+}
+
+/// One run's events.
+struct RunTail {
+    run: RunId,
+    reader: FilesReader,
+    follower: Option<Follower>,
+    start: Option<UnixNanos>,
+    next_seq: u64,
+    is_over: bool,
+    clock: Clock,
+}
+
+impl RunTail {
+    fn new(run: RunId, reader: FilesReader) -> Self {
+        Self { run, reader, follower: None, start: None, next_seq: 0, is_over: false, clock: Clock::new() }
+    }
+
+    fn follow(&mut self, session: &mut Session<'_>) -> Done {
+        loop {
+            let progress = self.print_new(session)?;
+            if self.is_over {
+                return Ok(());
+            }
+            if progress {
+                continue;
+            }
+            let (reader, run) = (&mut self.reader, self.run);
+            // Opening takes over what dead processes left, so a crash is noticed here at the latest.
+            let asked = self.clock.when_due(|| {
+                *reader = open_store(reader.layout().root())?;
+                reader.get_run(run)
+            });
+            match asked {
+                Some(Ok(summary)) if !summary.status.is_open() => {
+                    while self.print_new(session)? {}
+                    if !self.is_over {
+                        session.remark(&format!("run {run} is over: {}", summary.status));
+                    }
+                    return Ok(());
+                }
+                Some(Err(error)) => return Err(error.into()),
+                _ => {}
+            }
+            session.pause()?;
+        }
+    }
+
+    /// Prints what is new; tells whether anything was.
+    fn print_new(&mut self, session: &mut Session<'_>) -> Result<bool, Stop> {
+        let run = self.run;
+        let follower = match &mut self.follower {
+            Some(follower) => follower,
+            None => {
+                let gone = || StoreError::NotFound { id: run.to_string() };
+                let dir = self.reader.layout().find_run(run).ok_or_else(gone)?;
+                self.follower.insert(Follower::new(dir.join("events.jsonl")))
+            }
+        };
+        let bytes = match follower.look() {
+            Ok(Found::Lines(bytes)) => bytes,
+            Ok(Found::Gone) if self.next_seq == 0 && self.reader.layout().find_run(run).is_some() => Vec::new(),
+            Ok(Found::Gone) => {
+                return Err(Stop::failed(CODE_NO, format!("run {run} was deleted while it was followed")));
+            }
+            Err(error) => return Err(Stop::failed(CODE_FAILED, format!("cannot read the log of run {run}: {error}"))),
+        };
+        let first = self.next_seq;
+        for line in lines(&bytes) {
+            let event: Event = serde_json::from_slice(line).map_err(|error| StoreError::Damaged {
+                run,
+                why: format!("events.jsonl line {}: {error}", self.next_seq + 1),
+            })?;
+            if event.seq < self.next_seq {
+                continue;
+            }
+            self.next_seq = event.seq + 1;
+            self.print_event(&event, session)?;
+        }
+        Ok(self.next_seq > first)
+    }
+
+    fn print_event(&mut self, event: &Event, session: &mut Session<'_>) -> Done {
+        self.is_over = match &event.body {
+            EventBody::RunCompleted(_) => true,
+            EventBody::StatusChanged(change) => !change.to.is_open() && change.to != RunStatus::Cancelled,
+            _ => self.is_over,
+        };
+        if session.format != Format::Table {
+            return session.print_line(event);
+        }
+        let start = *self.start.get_or_insert(event.timestamp);
+        let look = session.look;
+        session.print(&events::line(event, start, look))
+    }
+}
+
+/// All runs of a store.
+struct StoreTail {
+    reader: FilesReader,
+    follower: Follower,
+    /// What was shown last, of each run that is under way and of those that ended of late.
+    shown: HashMap<RunId, (RunStatus, String)>,
+    clock: Clock,
+}
+
+impl StoreTail {
+    fn new(reader: FilesReader) -> Result<Self, Stop> {
+        let mut follower = Follower::new(reader.layout().index_log());
+        follower.skip_to_end();
+        Ok(Self { reader, follower, shown: HashMap::new(), clock: Clock::new() })
+    }
+
+    fn follow(&mut self, session: &mut Session<'_>) -> Done {
+        for status in [RunStatus::Waiting, RunStatus::Running] {
+            let query = Query { status: Some(status), ..Query::default() };
+            for run in self.reader.list_runs(&query)?.iter().rev() {
+                if let Listed::Run(run) = run {
+                    self.print_change(&run.summary, session)?;
+                }
+            }
+        }
+        loop {
+            let bytes = match self.follower.look() {
+                Ok(Found::Lines(bytes)) => bytes,
+                // Nothing has run yet, or the store was removed and may come back.
+                Ok(Found::Gone) => Vec::new(),
+                Err(error) => return Err(Stop::failed(CODE_FAILED, format!("cannot follow the store: {error}"))),
+            };
+            for line in lines(&bytes) {
+                // A line that cannot be read costs itself, as everywhere.
+                if let Ok(summary) = serde_json::from_slice::<RunSummary>(line) {
+                    self.print_change(&summary, session)?;
+                }
+            }
+            self.ask_the_silent(session)?;
+            session.pause()?;
+        }
+    }
+
+    /// Looks for runs whose process died or whose folder was removed: neither writes a line.
+    fn ask_the_silent(&mut self, session: &mut Session<'_>) -> Done {
+        let (reader, shown) = (&mut self.reader, &self.shown);
+        let asked = self.clock.when_due(|| {
+            if let Ok(opened) = open_store(reader.layout().root()) {
+                *reader = opened;
+            }
+            let open = shown.iter().filter(|(_, (status, _))| status.is_open());
+            open.map(|(run, _)| (*run, reader.get_run(*run))).collect::<Vec<_>>()
+        });
+        for (run, answer) in asked.into_iter().flatten() {
+            match answer {
+                Ok(summary) => self.print_change(&summary, session)?,
+                Err(StoreError::NotFound { .. }) => {
+                    if let Some((_, name)) = self.shown.remove(&run)
+                        && session.format == Format::Table
+                    {
+                        let look = session.look;
+                        let text = format!("{}  - deleted    {}  {}\n", clock(UnixNanos::now()), run, safe(&name));
+                        session.print(&look.paint(YELLOW, &text))?;
+                    }
+                }
+                // Damaged or not readable just now: `list` says so.
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn print_change(&mut self, summary: &RunSummary, session: &mut Session<'_>) -> Done {
+        let shown = (summary.status, summary.name().to_owned());
+        if self.shown.len() >= MAX_SHOWN {
+            self.shown.retain(|_, (status, _)| status.is_open());
+        }
+        let known = self.shown.insert(summary.run_id, shown.clone());
+        if known.as_ref() == Some(&shown) {
+            return Ok(());
+        }
+        if session.format != Format::Table {
+            return session.print_line(summary);
+        }
+        let look = session.look;
+        session.print(&run_line(summary, look))
+    }
+}
+
+fn run_line(summary: &RunSummary, look: Look) -> String {
+    let (sign, style) = run_status(summary.status);
+    let mut words: Vec<String> = Vec::new();
+    words.extend(summary.duration_ms.map(whole_duration));
+    words.extend(summary.tokens.and_then(|tokens| tokens.with_total().total).map(|n| format!("{} tokens", count(n))));
+    words.extend(summary.cost_usd.map(money));
+    let cancelled = summary.status == RunStatus::Cancelled;
+    words.extend(summary.error.as_ref().filter(|error| !(cancelled && says_nothing(error))).map(error_text));
+    let status = format!("{:<9}", summary.status);
+    let line = format!(
+        "{}  {} {}  {}  {} {}  {}",
+        look.paint(DIM, &clock(summary.updated_at)),
+        look.paint(style, sign),
+        look.paint(style, &status),
+        summary.run_id,
+        look.paint(DIM, summary.kind.as_str()),
+        safe(summary.name()),
+        look.paint(DIM, &safe(&words.join("  "))),
+    );
+    format!("{}\n", line.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn half_a_line_waits_for_its_other_half() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut follower = Follower::new(path.clone());
+        assert_eq!(follower.look().unwrap(), Found::Gone);
+        let mut file = File::create(&path).unwrap();
+        file.write_all(b"one\ntw").unwrap();
+        assert_eq!(follower.look().unwrap(), Found::Lines(b"one\n".to_vec()));
+        assert_eq!(follower.look().unwrap(), Found::Lines(Vec::new()));
+        file.write_all(b"o\nthree\n").unwrap();
+        assert_eq!(follower.look().unwrap(), Found::Lines(b"two\nthree\n".to_vec()));
+        std::fs::write(&path, b"new\n").unwrap();
+        assert_eq!(follower.look().unwrap(), Found::Lines(b"new\n".to_vec()));
+    }
+}

@@ -1,0 +1,125 @@
+//! Times as people write and read them: `2h` ago, 1.23s, 2m 30s.
+
+use std::time::Duration;
+
+use runspan::model::UnixNanos;
+
+/// A moment as a flag gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// A moment of the calendar.
+    At(UnixNanos),
+    /// So long before now.
+    Ago(Duration),
+}
+
+impl When {
+    /// Returns the moment, given the current one.
+    pub fn resolve(self, now: UnixNanos) -> UnixNanos {
+        match self {
+            Self::At(moment) => moment,
+            Self::Ago(ago) => UnixNanos(now.0.saturating_sub(u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX))),
+        }
+    }
+}
+
+/// Reads RFC 3339 or `90s`, `15m`, `2h`, `7d`.
+pub fn parse_when(text: &str) -> Result<When, String> {
+    if let Some(moment) = UnixNanos::parse(text) {
+        return Ok(When::At(moment));
+    }
+    let unit = match text.as_bytes().last() {
+        Some(b's') => Some(1),
+        Some(b'm') => Some(60),
+        Some(b'h') => Some(3_600),
+        Some(b'd') => Some(86_400),
+        _ => None,
+    };
+    let number =
+        unit.and_then(|_| text.get(..text.len() - 1)).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+    let seconds = unit.zip(number.and_then(|digits| digits.parse::<u64>().ok())).and_then(|(u, n)| n.checked_mul(u));
+    seconds
+        .map(|seconds| When::Ago(Duration::from_secs(seconds)))
+        .ok_or_else(|| "expected a time such as 2026-01-06T10:00:00Z, or how long ago: 90s, 15m, 2h, 7d".to_owned())
+}
+
+/// Formats a length of time in at most seven columns or so.
+pub fn duration(ms: f64) -> String {
+    let seconds = ms / 1_000.0;
+    if ms < 9.95 {
+        format!("{ms:.1}ms")
+    } else if ms < 1_000.0 {
+        // Rounded down, as the duration of a run is stored.
+        format!("{}ms", ms.floor().max(10.0))
+    } else if seconds < 59.995 {
+        format!("{seconds:.2}s")
+    } else {
+        let whole = seconds.round() as u64;
+        let (days, hours, minutes) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60);
+        match (days, hours) {
+            (0, 0) => format!("{minutes}m {:02}s", whole % 60),
+            (0, _) => format!("{hours}h {minutes:02}m"),
+            _ => format!("{days}d {hours:02}h"),
+        }
+    }
+}
+
+/// Formats a length of time that is known in whole milliseconds, rounded down.
+pub fn whole_duration(ms: u64) -> String {
+    match ms {
+        0 => "<1ms".to_owned(),
+        1..10 => format!("{ms}ms"),
+        _ => duration(ms as f64),
+    }
+}
+
+/// Formats how long ago something was in one unit: `5s`, `3m`, `2h`, `9d`.
+pub fn age(now: UnixNanos, then: UnixNanos) -> String {
+    let seconds = now.millis_since(then) / 1_000;
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// Formats a moment for a header: `2026-01-06 10:00:00 UTC`.
+pub fn calendar(moment: UnixNanos) -> String {
+    let text = moment.rfc3339_millis();
+    format!("{} {} UTC", text.get(..10).unwrap_or(""), text.get(11..19).unwrap_or(""))
+}
+
+/// Formats the time of day: `10:00:00`.
+pub fn clock(moment: UnixNanos) -> String {
+    moment.rfc3339_millis().get(11..19).unwrap_or("").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_moment_are_read() {
+        let now = UnixNanos::parse("2026-01-06T10:00:00Z").unwrap();
+        let resolved = |text| parse_when(text).map(|when| when.resolve(now).rfc3339_millis());
+        assert_eq!(resolved("90s").unwrap(), "2026-01-06T09:58:30.000Z");
+        assert_eq!(resolved("7d").unwrap(), "2025-12-30T10:00:00.000Z");
+        assert_eq!(resolved("2026-01-06T11:00:00+01:00").unwrap(), "2026-01-06T10:00:00.000Z");
+        for text in ["", "h", "-5m", "5", "yesterday", "1.5h", "99999999999999999999d", "18446744073709551615d", "5é"]
+        {
+            assert!(parse_when(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_short() {
+        let shown = [0.04, 7.2, 9.97, 12.9, 999.6, 1_000.0, 1_234.0, 59_996.0, 150_000.0, 3_720_000.0, 90_000_000.0]
+            .map(duration);
+        assert_eq!(
+            shown,
+            ["0.0ms", "7.2ms", "10ms", "12ms", "999ms", "1.00s", "1.23s", "1m 00s", "2m 30s", "1h 02m", "1d 01h"]
+        );
+        assert_eq!([0, 7, 12, 1_234].map(whole_duration), ["<1ms", "7ms", "12ms", "1.23s"]);
+    }
+}
