@@ -83,7 +83,9 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId, adopted: &mut Adopt
             // The dead process's own, unless it died before its first commit.
             let resource = known_resource(&dir, &name)
                 .unwrap_or_else(|| crate::config::resource(None, writer.process(), &store.store_id));
-            salvage(&mut writer, &mut sink, ring, records, Arc::new(resource), store.redaction_key())?;
+            let (pricer, _) = crate::pipeline::cost::Pricer::of_store(layout);
+            let pipeline = Pipeline::new(policy_of(ring), store.redaction_key()).with_pricer(pricer);
+            salvage(&mut writer, &mut sink, pipeline, records, Arc::new(resource))?;
         }
     }
     sink.flush_all()?;
@@ -103,21 +105,23 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId, adopted: &mut Adopt
     }
 }
 
+/// Returns the content policy of the process that a ring is from.
+fn policy_of(ring: &Ring) -> Content {
+    match ring.policy() {
+        0 => Content::None,
+        2 => Content::Full,
+        _ => Content::Redacted,
+    }
+}
+
 /// Sends the records of a dead ring down the line.
 fn salvage(
     writer: &mut JournalWriter,
     sink: &mut StoreSink<FilesWriter>,
-    ring: &Ring,
+    mut pipeline: Pipeline,
     records: Vec<(u64, Vec<u8>)>,
     mut resource: Arc<Resource>,
-    key: [u8; 32],
 ) -> Result<(), Error> {
-    let content = match ring.policy() {
-        0 => Content::None,
-        2 => Content::Full,
-        _ => Content::Redacted,
-    };
-    let mut pipeline = Pipeline::new(content, key);
     for (position, bytes) in records {
         if let Some(told) = decode_resource(&bytes) {
             resource = Arc::new(told);

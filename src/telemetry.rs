@@ -146,6 +146,10 @@ impl Builder {
         if let Some(at_work) = AtWork::join(&store.store_id, &settings) {
             return Ok((Arc::clone(&at_work.recorder), Guard::of(at_work)));
         }
+        let (pricer, bad_prices) = crate::pipeline::cost::Pricer::of_store(&layout);
+        if let Some(bad) = bad_prices {
+            warn(format_args!("{bad}"));
+        }
         let process = RunId::fresh(UnixNanos::now());
         let options =
             Options { durability: settings.durability, max_bytes: settings.journal_bytes, ..Options::default() };
@@ -170,7 +174,7 @@ impl Builder {
         let durable = settings.durability == Durability::Power;
         let worker = Worker {
             recorder: Arc::clone(&recorder),
-            pipeline: Pipeline::new(settings.content, store.redaction_key()),
+            pipeline: Pipeline::new(settings.content, store.redaction_key()).with_pricer(pricer),
             journal,
             reader,
             sink: StoreSink::new(FilesWriter::new(layout.clone(), process, durable), process),

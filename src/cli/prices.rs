@@ -1,14 +1,17 @@
 //! `runspan prices`: what models cost, by the table that runs are priced with.
 
+use std::path::{Path, PathBuf};
+
 use clap::Subcommand;
 use runspan::model::{NanoUsd, UnixNanos};
 use runspan::pipeline::cost::{ModelPrices, Pricer, ProviderPrices, Rates};
+use runspan::store::files::layout::Layout;
 use serde::Serialize;
 
-use super::output::{DIM, count, money};
+use super::output::{DIM, YELLOW, count, money, safe};
 use super::table::{Cell, Column, Table};
 use super::time::{When, parse_when};
-use super::{CODE_NO, Done, Format, Session, Stop};
+use super::{CODE_NO, CODE_USE, Done, Format, Session, Stop};
 
 const UNIT: &str = "US dollars per million tokens";
 
@@ -42,6 +45,15 @@ enum PricesCommand {
         /// The moment, for prices that changed: RFC 3339, or 7d ago
         #[arg(long, value_name = "TIME", value_parser = parse_when)]
         at: Option<When>,
+    },
+    /// Put prices of your own before the table's, for what this store records from now on
+    Override {
+        /// A JSON file in the form of the genai-prices table: an array of providers with their models
+        #[arg(required_unless_present = "remove")]
+        file: Option<PathBuf>,
+        /// Go back to the table alone
+        #[arg(long, conflicts_with = "file")]
+        remove: bool,
     },
     /// Show name and version of the table
     Version,
@@ -102,8 +114,14 @@ impl From<ModelPrices> for ModelLine {
 
 /// Prints prices.
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
-    let mut pricer = Pricer::new();
+    let layout = Layout::new(session.store_path().0);
+    let (mut pricer, bad) = Pricer::of_store(&layout);
+    if let Some(bad) = bad {
+        let label = session.look.paint(YELLOW, "warning:").into_owned();
+        session.remark(&format!("{label} {}", safe(&bad)));
+    }
     match &args.command {
+        PricesCommand::Override { file, remove: _ } => set_own_prices(file.as_deref(), &layout, session),
         PricesCommand::List { provider: None } => list_providers(&pricer, session),
         PricesCommand::List { provider: Some(provider) } => list_models(&mut pricer, provider, session),
         PricesCommand::Lookup { model, provider, at } => {
@@ -115,6 +133,21 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
             _ => session.print_data(&serde_json::json!({"table": Pricer::table_version()})),
         },
     }
+}
+
+/// Keeps a file of prices in the store, once it is known to hold prices; without a file, removes what is kept.
+fn set_own_prices(file: Option<&Path>, layout: &Layout, session: &mut Session<'_>) -> Done {
+    let Some(file) = file else {
+        layout.set_own_prices(None)?;
+        return session.print("prices are those of the table\n");
+    };
+    let json = std::fs::read_to_string(file)
+        .map_err(|error| Stop::failed(CODE_USE, format!("cannot read {}: {error}", file.display())))?;
+    Pricer::with_own_prices("prices.json", json.as_str())
+        .map_err(|error| Stop::failed(CODE_USE, format!("{}: {error}", file.display())))?;
+    layout.open_or_create()?;
+    layout.set_own_prices(Some(&json))?;
+    session.print(&format!("{} goes before the table in {}\n", file.display(), layout.root().display()))
 }
 
 fn list_providers(pricer: &Pricer, session: &mut Session<'_>) -> Done {

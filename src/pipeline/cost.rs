@@ -148,6 +148,21 @@ impl Pricer {
         }
     }
 
+    /// Makes the pricer of a store: with the user's own prices where it has some.
+    ///
+    /// Prices that cannot be read are told, and cost nothing but themselves.
+    pub fn of_store(layout: &crate::store::files::layout::Layout) -> (Self, Option<String>) {
+        let own = match layout.own_prices() {
+            Ok(None) => return (Self::new(), None),
+            Ok(Some(json)) => Self::with_own_prices("prices.json", json).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match own {
+            Ok(pricer) => (pricer, None),
+            Err(why) => (Self::new(), Some(format!("{}: {why}; using the table", layout.prices_file().display()))),
+        }
+    }
+
     /// Returns name and version of the table that comes with runspan.
     pub fn table_version() -> &'static str {
         TABLE_VERSION

@@ -31,6 +31,12 @@ impl Pipeline {
         Self { pricer: Pricer::new(), scrubber: Scrubber::new(content, key) }
     }
 
+    /// Prices with another pricer, one with the user's own prices say.
+    #[must_use]
+    pub fn with_pricer(self, pricer: Pricer) -> Self {
+        Self { pricer, ..self }
+    }
+
     /// Takes one record down the line.
     pub fn run(&mut self, mut record: Record) -> Record {
         normalize::normalize(&mut record);

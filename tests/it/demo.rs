@@ -105,3 +105,27 @@ fn a_demo_that_may_not_record_says_why() {
     assert_eq!(shown.status.code(), Some(3), "{said}");
     assert!(said.contains("nothing was recorded") && said.contains("RUNSPAN_DISABLED"), "{said}");
 }
+
+#[test]
+fn own_prices_go_before_the_table_for_what_is_recorded_from_then_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("s");
+    let lookup = || json(&runspan(&store, &["prices", "lookup", "gpt-4o-mini", "--provider", "openai", "--json"]));
+    let listed = lookup();
+    let own = dir.path().join("own.json");
+    let model =
+        r#"{"id":"gpt-4o-mini","match":{"starts_with":"gpt-4o-mini"},"prices":{"input_mtok":100,"output_mtok":200}}"#;
+    let text = format!(r#"[{{"id":"openai","name":"OpenAI","api_pattern":"openai","models":[{model}]}}]"#);
+    std::fs::write(&own, text).unwrap();
+    assert_eq!(runspan(&store, &["prices", "override", own.to_str().unwrap()]).status.code(), Some(0));
+    assert_ne!(lookup(), listed);
+    runspan(&store, &["demo"]);
+    let dear = json(&runspan(&store, &["list", "--json"]));
+    assert!(dear[1]["cost_usd"].as_f64().unwrap() > 0.05, "{dear:#}");
+    // What is no price list is refused, and nothing changes.
+    std::fs::write(&own, "{}").unwrap();
+    assert_eq!(runspan(&store, &["prices", "override", own.to_str().unwrap()]).status.code(), Some(2));
+    assert_ne!(lookup(), listed);
+    assert_eq!(runspan(&store, &["prices", "override", "--remove"]).status.code(), Some(0));
+    assert_eq!(lookup(), listed);
+}

@@ -17,6 +17,8 @@ pub const DEFAULT_NAME: &str = ".runspan";
 pub const STORE_VARIABLE: &str = "RUNSPAN_STORE";
 const STORE_FILE: &str = "store.yaml";
 const MAX_STORE_FILE: u64 = 64 << 10;
+/// The whole published table is under 1 MB.
+const MAX_PRICES: u64 = 16 << 20;
 
 const STORE_README: &str = "\
 # A runspan store
@@ -101,6 +103,33 @@ impl Layout {
     /// Returns the folder of the journals.
     pub fn journal(&self) -> PathBuf {
         self.root.join("journal")
+    }
+
+    /// Returns the file of the user's own prices, which go before the table's.
+    pub fn prices_file(&self) -> PathBuf {
+        self.root.join("prices.json")
+    }
+
+    /// Returns the user's own prices as text; `None` when there are none.
+    pub fn own_prices(&self) -> Result<Option<String>, StoreError> {
+        let path = self.prices_file();
+        match read_bounded(&path, MAX_PRICES) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::io("read", path)(error)),
+        }
+    }
+
+    /// Keeps the user's own prices, or none from now on. What is priced already stays as it is.
+    pub fn set_own_prices(&self, json: Option<&str>) -> Result<(), StoreError> {
+        let path = self.prices_file();
+        match json {
+            Some(json) => replace(&path, json.as_bytes(), false),
+            None => match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
+                _ => Ok(()),
+            },
+        }
     }
 
     /// Returns the store's own file.
