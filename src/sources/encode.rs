@@ -7,6 +7,9 @@ pub const SPAN_ATTRIBUTE: u8 = 9;
 /// `SpanEvent.attributes`.
 pub const EVENT_ATTRIBUTE: u8 = 3;
 
+use std::collections::HashSet;
+use std::ops::Range;
+
 const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
 const BYTES: u8 = 2;
@@ -14,6 +17,8 @@ const FIXED32: u8 = 5;
 
 /// Longest text of one attribute in bytes; what is beyond is cut with a mark that says how much.
 pub const MAX_TEXT: usize = 1 << 20;
+/// Encoded attributes up to this length stay however full their span is.
+const SMALL_ATTRIBUTE: usize = 1 << 10;
 
 fn tag(out: &mut Vec<u8>, field: u8, wire: u8) {
     // All fields used here are below 32; two bytes hold those from 16 on.
@@ -167,6 +172,64 @@ pub fn cut(text: &str, limit: usize) -> String {
     format!("{}[cut:{}]", &text[..end], text.len() - end)
 }
 
+/// Holds encoded attributes to `limit` bytes: of every key what was said last stays, and of those that are large the
+/// first ones that fit. Small ones, as counts and names are, always stay. Tells whether any value went.
+pub fn hold_to(limit: usize, attributes: &mut Vec<u8>, field: u8) -> bool {
+    if attributes.len() <= limit {
+        return false;
+    }
+    let mut places = attribute_places(attributes, field);
+    let mut seen = HashSet::with_capacity(places.len());
+    places.reverse();
+    places.retain(|place| seen.insert(&attributes[place.key.clone()]));
+    places.reverse();
+    let mut large = 0;
+    let fits = |place: &AttributePlace| {
+        let length = place.whole.len();
+        large += if length > SMALL_ATTRIBUTE { length } else { 0 };
+        length <= SMALL_ATTRIBUTE || large <= limit - limit / 16
+    };
+    let all = places.len();
+    places.retain(fits);
+    *attributes = places.iter().flat_map(|place| &attributes[place.whole.clone()]).copied().collect();
+    places.len() < all
+}
+
+/// Where an encoded attribute is, and its key.
+struct AttributePlace {
+    whole: Range<usize>,
+    key: Range<usize>,
+}
+
+/// Finds attributes that were encoded here.
+fn attribute_places(attributes: &[u8], field: u8) -> Vec<AttributePlace> {
+    fn length(bytes: &[u8], at: &mut usize, expected_tag: u8) -> Option<usize> {
+        if *bytes.get(*at)? != expected_tag {
+            return None;
+        }
+        let (mut value, mut shift) = (0, 0);
+        loop {
+            *at += 1;
+            let byte = *bytes.get(*at)?;
+            value |= usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte < 0x80 {
+                *at += 1;
+                return Some(value);
+            }
+        }
+    }
+    let (mut places, mut next) = (Vec::new(), 0);
+    while next < attributes.len() {
+        let (start, mut at) = (next, next);
+        let Some(whole) = length(attributes, &mut at, field << 3 | BYTES) else { break };
+        next = at + whole;
+        let Some(key) = length(attributes, &mut at, 1 << 3 | BYTES) else { break };
+        places.push(AttributePlace { whole: start..next, key: at..at + key });
+    }
+    places
+}
+
 /// What the record of a span needs besides its attributes and events, which are encoded already.
 #[derive(Debug)]
 pub struct SpanParts<'a> {
@@ -258,6 +321,33 @@ pub fn span_link(out: &mut Vec<u8>, trace_id: &[u8; 16], span_id: &[u8; 8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attributes_are_held_to_a_limit_without_the_small_ones() {
+        let mut attributes = Vec::new();
+        for at in 0..100 {
+            text_attribute(&mut attributes, SPAN_ATTRIBUTE, "said_again", &"x".repeat(at * 100));
+        }
+        for key in ["a", "b", "c"] {
+            text_attribute(&mut attributes, SPAN_ATTRIBUTE, key, &"y".repeat(20_000));
+        }
+        int_attribute(&mut attributes, SPAN_ATTRIBUTE, "tokens", 7);
+        list_attribute(&mut attributes, SPAN_ATTRIBUTE, "list", |out| int_element(out, 1));
+        let keys = |bytes: &[u8]| {
+            let places = attribute_places(bytes, SPAN_ATTRIBUTE);
+            assert_eq!(places.last().map(|place| place.whole.end), Some(bytes.len()));
+            let text = |place: AttributePlace| String::from_utf8(bytes[place.key].to_vec()).unwrap();
+            places.into_iter().map(text).collect::<Vec<_>>()
+        };
+        let mut whole = attributes.clone();
+        assert!(!hold_to(1 << 20, &mut whole, SPAN_ATTRIBUTE));
+        assert_eq!(whole, attributes);
+        assert!(!hold_to(100_000, &mut whole, SPAN_ATTRIBUTE));
+        assert_eq!(keys(&whole), ["said_again", "a", "b", "c", "tokens", "list"]);
+        assert!(whole.len() < 71_000);
+        assert!(hold_to(50_000, &mut whole, SPAN_ATTRIBUTE));
+        assert_eq!(keys(&whole), ["said_again", "a", "tokens", "list"]);
+    }
     use crate::model::otlp::{KeyValue, Link, Scope, ScopeSpans, Span, SpanEvent, Status, Value};
     use prost::Message;
 

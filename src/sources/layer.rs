@@ -30,6 +30,8 @@ use crate::model::{RunId, SpanId, UnixNanos};
 const MAX_SPAN_EVENTS: u32 = 128;
 const MAX_SPAN_EVENT_BYTES: usize = 1 << 20;
 const MAX_ATTRIBUTE_BYTES: usize = 4 << 20;
+/// Links kept with a span, as in the OpenTelemetry SDKs.
+const MAX_LINKS: u32 = 128;
 const STATUS_OK: u8 = 1;
 const STATUS_ERROR: u8 = 2;
 const INTERNAL: u8 = 1;
@@ -62,13 +64,13 @@ struct SpanState {
     event_count: u32,
     dropped_events: u32,
     links: Vec<u8>,
+    link_count: u32,
 }
 
 /// Encoded attributes and the fields that steer the span itself.
 #[derive(Debug, Default)]
 struct Fields {
     attributes: Vec<u8>,
-    cut: bool,
     name: Option<String>,
     kind: Option<u8>,
     status: Option<u8>,
@@ -250,6 +252,7 @@ where
         let (start, clock) = (UnixNanos::now(), Instant::now());
         let mut fields = Fields { attributes: Vec::with_capacity(256), ..Fields::default() };
         attributes.record(&mut FieldVisitor { fields: &mut fields, into: SPAN_ATTRIBUTE });
+        fields.hold(SPAN_ATTRIBUTE);
         let Some(span) = ctx.span(id) else { return };
         let state = SpanState {
             context: None,
@@ -264,6 +267,7 @@ where
             event_count: 0,
             dropped_events: 0,
             links: Vec::new(),
+            link_count: 0,
         };
         span.extensions_mut().replace(state);
     }
@@ -301,7 +305,10 @@ where
             return;
         }
         let Some(cause) = self.begin(&cause) else { return };
-        if let Some(state) = span.extensions_mut().get_mut::<SpanState>() {
+        if let Some(state) = span.extensions_mut().get_mut::<SpanState>()
+            && state.link_count < MAX_LINKS
+        {
+            state.link_count += 1;
             encode::span_link(&mut state.links, &cause.trace_id.0, &cause.span_id.0);
         }
     }
@@ -317,6 +324,7 @@ where
         let now = UnixNanos::now().0;
         let mut visitor = EventVisitor::new();
         event.record(&mut visitor);
+        visitor.fields.hold(EVENT_ATTRIBUTE);
         let level = meta.level().as_str();
         encode::text_attribute(&mut visitor.fields.attributes, EVENT_ATTRIBUTE, names::EVENT_LEVEL, level);
         if meta.target() != span.metadata().target() {
@@ -446,17 +454,20 @@ pub(crate) fn recorder_of(span: &Span) -> Option<Arc<Recorder>> {
 
 impl Fields {
     fn extend(&mut self, later: Self) {
-        if self.attributes.len() + later.attributes.len() <= MAX_ATTRIBUTE_BYTES {
-            self.attributes.extend_from_slice(&later.attributes);
-        } else if !self.cut {
-            self.cut = true;
-            encode::text_attribute(&mut self.attributes, SPAN_ATTRIBUTE, names::CUT, "attributes");
-        }
+        self.attributes.extend_from_slice(&later.attributes);
+        self.hold(SPAN_ATTRIBUTE);
         self.name = later.name.or(self.name.take());
         self.kind = later.kind.or(self.kind);
         self.status = later.status.or(self.status);
         self.status_message = later.status_message.or(self.status_message.take());
         self.run_id = self.run_id.or(later.run_id);
+    }
+
+    /// Keeps attributes within their bound.
+    fn hold(&mut self, field: u8) {
+        if encode::hold_to(MAX_ATTRIBUTE_BYTES, &mut self.attributes, field) {
+            encode::text_attribute(&mut self.attributes, field, names::CUT, "attributes");
+        }
     }
 
     fn status(&self, kind: RecordKind) -> Option<(u8, &str)> {
@@ -474,7 +485,7 @@ impl Fields {
     /// Takes the fields that steer the span; tells whether it was one of them.
     fn steer(&mut self, name: &str, value: &str) -> bool {
         match name {
-            "otel.name" => self.name = Some(value.to_owned()),
+            "otel.name" => self.name = Some(bounded(value)),
             "otel.kind" => self.kind = span_kind(value),
             "otel.status_code" => {
                 self.status = match value {
@@ -483,7 +494,7 @@ impl Fields {
                     _ => self.status,
                 }
             }
-            "otel.status_description" | "otel.status_message" => self.status_message = Some(value.to_owned()),
+            "otel.status_description" | "otel.status_message" => self.status_message = Some(bounded(value)),
             names::RUN_ID => {
                 self.run_id = value.parse().ok();
                 return false;

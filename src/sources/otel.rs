@@ -348,14 +348,14 @@ fn encode_span(out: &mut Vec<u8>, kind: RecordKind, span: &SpanData) {
 }
 
 fn encode_attributes(out: &mut Vec<u8>, attributes: &[KeyValue]) {
-    let begin = out.len();
+    let mut encoded = Vec::new();
     for attribute in attributes {
-        if out.len() - begin > MAX_ATTRIBUTE_BYTES {
-            encode::text_attribute(out, SPAN_ATTRIBUTE, names::CUT, "attributes");
-            return;
-        }
-        encode_attribute(out, SPAN_ATTRIBUTE, attribute);
+        encode_attribute(&mut encoded, SPAN_ATTRIBUTE, attribute);
     }
+    if encode::hold_to(MAX_ATTRIBUTE_BYTES, &mut encoded, SPAN_ATTRIBUTE) {
+        encode::text_attribute(&mut encoded, SPAN_ATTRIBUTE, names::CUT, "attributes");
+    }
+    out.extend_from_slice(&encoded);
 }
 
 /// Appends the events that fit; returns how many do not.

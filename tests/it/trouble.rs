@@ -180,6 +180,54 @@ fn what_does_not_fit_into_the_ring_is_dropped_and_counted_exactly() {
 }
 
 #[test]
+fn however_much_is_said_of_a_step_its_end_and_its_counts_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = "x".repeat(2 << 20);
+    let (layer, guard) = runspan::builder().store(dir.path()).buffer_bytes(128 << 20).build().unwrap();
+    use tracing_subscriber::layer::SubscriberExt;
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        let run = runspan::Run::agent(&large).start();
+        let call = run.llm("openai", &large);
+        let answer = "y".repeat(40_000);
+        for end in (0..answer.len()).step_by(100) {
+            call.output(&answer[..end]);
+        }
+        call.output(&answer).input(&large).system_prompt(&large).finish_reason(&large).response_id(&large);
+        call.usage(runspan::Usage::new(11, 22)).cost_usd(1.5);
+        call.event("large", serde_json::json!([large, large]));
+        call.fail(&std::io::Error::other(large.clone()));
+        info_span!(
+            "chat",
+            gen_ai.operation.name = "chat",
+            a = large,
+            b = large,
+            c = large,
+            d = large,
+            e = large,
+            f = large,
+            g = large,
+            h = large,
+            i = large,
+            gen_ai.usage.input_tokens = 1,
+            gen_ai.usage.output_tokens = 1
+        )
+        .in_scope(|| {
+            info!(a = large, b = large, c = large, d = large, e = large, f = large, g = large, h = large, "x")
+        });
+        run.finish();
+    });
+    let report = guard.shutdown(WATCHDOG);
+    assert_eq!((report.stored, report.dropped.len()), (3, 0), "{report:?}");
+    let runs = runs(dir.path());
+    let run = runs.iter().find(|run| run.cost_usd.is_some()).unwrap();
+    assert_eq!((run.tokens.unwrap().total, run.dropped), (Some(33), 0));
+    let call = steps(dir.path(), run.run_id).remove(1);
+    assert_eq!(call.status, runspan::model::StepStatus::Error);
+    assert!(call.output.unwrap().to_string().contains(&"y".repeat(40_000)));
+    assert!(runs.iter().all(|run| run.tokens.is_some()));
+}
+
+#[test]
 fn a_shutdown_without_time_tells_what_it_left() {
     let dir = tempfile::tempdir().unwrap();
     let (layer, guard) = runspan::builder().store(dir.path()).build().unwrap();
