@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use prost::Message;
 
@@ -26,6 +27,10 @@ use crate::store::files::{FilesReader, FilesWriter};
 use crate::store::{Listed, Query, RunReader};
 
 const BATCH_BYTES: usize = 4 << 20;
+/// How long another process is waited for that takes over the same journal.
+const OTHERS_LIMIT: Duration = Duration::from_secs(10);
+/// How often it is looked at.
+const OTHERS_POLL: Duration = Duration::from_millis(5);
 
 /// What was taken over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,19 +47,30 @@ pub struct Adopted {
 
 /// Takes over what every dead process left in the store.
 ///
+/// What somebody else is taking over is waited for: who asks now must not see less than was recorded.
+///
 /// One process's trouble is told and keeps nobody else's records back: the first error is returned at the end.
 pub fn adopt_dead(layout: &Layout, store: &StoreFile) -> Result<Adopted, Error> {
     let mut adopted = Adopted::default();
     let mut first_error = None;
     for found in journal::list_processes(&layout.journal())? {
         let Ok(process) = found.name.parse::<RunId>() else { continue };
-        if found.alive {
+        if found.alive && !Ring::is_left_behind(process) {
             continue;
         }
-        match adopt(layout, store, process, &mut adopted) {
-            Err(Error::Journal(error)) if error.is_locked() || error.is_gone() => {}
-            Err(error) => drop(first_error.get_or_insert(error)),
-            Ok(()) => adopted.processes += 1,
+        let until = Instant::now() + OTHERS_LIMIT;
+        loop {
+            match adopt(layout, store, process, &mut adopted) {
+                Err(Error::Journal(error)) if error.is_locked() || error.is_gone() => {
+                    if error.is_locked() && Ring::is_left_behind(process) && Instant::now() < until {
+                        std::thread::sleep(OTHERS_POLL);
+                        continue;
+                    }
+                }
+                Err(error) => drop(first_error.get_or_insert(error)),
+                Ok(()) => adopted.processes += 1,
+            }
+            break;
         }
     }
     first_error.map_or(Ok(adopted), Err)
@@ -72,7 +88,7 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId, adopted: &mut Adopt
             break;
         }
         tell(&mut sink, &batch)?;
-        sink.flush(std::time::Instant::now())?;
+        sink.flush(Instant::now())?;
     }
     let ring = Ring::open_dead(process).map_err(Error::Resources)?;
     if let Some(ring) = &ring {

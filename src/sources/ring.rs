@@ -48,6 +48,7 @@ use std::os::unix::io::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::model::RunId;
 
@@ -138,7 +139,13 @@ impl Ring {
         made.write_header(process);
         made.path = Some(path);
         // Tells others that the ring is in use, whatever they can see of the store.
-        lock(&file);
+        // Somebody who only asks whether it is in use holds the lock for microseconds.
+        for _ in 0..4 {
+            if lock(&file) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
         made._lock = Some(file);
         Ok(made)
     }
@@ -149,10 +156,20 @@ impl Ring {
             let path = dir.join(user_dir()).join(format!("{process}.ring"));
             match Self::open_file(&path, process) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(_) if is_unfinished(&path) => {
+                    // Its process died before it could put anything in.
+                    fs::remove_file(&path)?;
+                }
                 opened => return opened.map(Some),
             }
         }
         Ok(None)
+    }
+
+    /// Tells whether the process that made the ring is dead, and nobody has taken in yet what it left.
+    pub fn is_left_behind(process: RunId) -> bool {
+        let path = |dir: PathBuf| dir.join(user_dir()).join(format!("{process}.ring"));
+        tmpfs_dirs().into_iter().any(|dir| File::open(path(dir)).is_ok_and(|file| is_free(&file)))
     }
 
     fn open_file(path: &Path, process: RunId) -> io::Result<Self> {
@@ -507,10 +524,25 @@ fn is_tmpfs(_: &Path) -> bool {
     false
 }
 
+/// Tells whether a file of this user is a ring that never came into use.
+fn is_unfinished(path: &Path) -> bool {
+    use std::os::unix::fs::FileExt;
+    let Ok(file) = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path) else { return false };
+    let is_own = file.metadata().is_ok_and(|meta| meta.is_file() && meta.uid() == user());
+    let mut magic = [0; MAGIC.len()];
+    is_own && (file.read_exact_at(&mut magic, 0).is_err() || magic == [0; MAGIC.len()])
+}
+
 /// Takes the lock of a ring's file; it goes with the last descriptor.
 fn lock(file: &File) -> bool {
     // SAFETY: a plain system call on an open file.
     unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) == 0 }
+}
+
+/// Tells whether nobody holds the lock; any number may ask at once.
+fn is_free(file: &File) -> bool {
+    // SAFETY: a plain system call on an open file; closing it lets the lock go again.
+    unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) == 0 }
 }
 
 fn user() -> u32 {
@@ -654,6 +686,19 @@ mod tests {
         let (rest, _) = ring.salvage(found[0].0);
         assert_eq!(rest.len(), 1);
         assert!(Ring::open_file(&path, RunId::fresh(UnixNanos::now())).is_err());
+    }
+
+    #[test]
+    fn a_ring_whose_making_was_interrupted_is_none() {
+        for length in [0, HEADER as u64, HEADER as u64 + MIN_CAPACITY] {
+            let Some(dir) = tmpfs_dirs().into_iter().next() else { return };
+            let process = RunId::fresh(UnixNanos::now());
+            let path = private_dir(&dir).unwrap().join(format!("{process}.ring"));
+            File::create(&path).unwrap().set_len(length).unwrap();
+            assert!(Ring::is_left_behind(process));
+            assert!(Ring::open_dead(process).unwrap().is_none());
+            assert!(!path.exists());
+        }
     }
 
     #[test]

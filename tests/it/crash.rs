@@ -55,6 +55,37 @@ fn kill_nine_loses_nothing_that_had_returned() {
 }
 
 #[test]
+fn who_looks_while_another_takes_over_sees_everything() {
+    const TEST: &str = "crash::who_looks_while_another_takes_over_sees_everything";
+    if let Some(store) = is_child(TEST) {
+        record_in(&store, |_| endless_agent());
+        return;
+    }
+    for _ in 0..5 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut agent = Killed(child(TEST, dir.path()).spawn().unwrap());
+        let said = BufReader::new(agent.0.stdout.take().unwrap()).lines();
+        assert!(said.map_while(Result::ok).any(|line| line == "ended 1500"));
+        agent.kill();
+        let seen: Vec<_> = std::thread::scope(|threads| {
+            let look = || {
+                let run = only_run(dir.path());
+                (run.status, run.steps_total)
+            };
+            let lookers: Vec<_> = (0..4).map(|_| threads.spawn(look)).collect();
+            lookers.into_iter().map(|looker| looker.join().unwrap()).collect()
+        });
+        assert!(seen.iter().all(|seen| *seen == seen_last(dir.path())), "{seen:?}");
+    }
+
+    fn seen_last(store: &std::path::Path) -> (RunStatus, u64) {
+        let run = only_run(store);
+        assert!(run.status == RunStatus::Crashed && run.steps_total > 1500);
+        (run.status, run.steps_total)
+    }
+}
+
+#[test]
 fn a_run_shows_while_it_runs_and_ends_with_its_process() {
     if let Some(store) = is_child("crash::a_run_shows_while_it_runs_and_ends_with_its_process") {
         record_in(&store, |_| {
