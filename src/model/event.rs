@@ -4,6 +4,8 @@
 //! is a struct here, so an event reads back as the type it was. A reader meets types and fields of later versions
 //! as [`EventBody::Unknown`] and ignores unknown fields.
 
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -11,6 +13,7 @@ use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
 use super::id::{EventId, RunId, TraceId};
+use super::json::{self, Object, WriteJson};
 use super::money::NanoUsd;
 use super::otlp::{Resource, Scope, Span};
 use super::run::{ArtifactInfo, CostSource, ErrorInfo, RunKind, RunStatus, StepKind, StepStatus, Tokens};
@@ -80,6 +83,13 @@ macro_rules! bodies {
                 match self {
                     $(Self::$variant(data) => line.serialize_field("data", data),)+
                     Self::Unknown { data, .. } => line.serialize_field("data", data),
+                }
+            }
+
+            fn write_data(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+                match self {
+                    $(Self::$variant(data) => data.write_json(out),)+
+                    Self::Unknown { data, .. } => data.write_json(out),
                 }
             }
 
@@ -276,7 +286,7 @@ pub struct StepStarted {
     /// The span as far as it is known: no end time.
     pub span: Span,
     /// Who made it.
-    pub resource: Option<Resource>,
+    pub resource: Option<Arc<Resource>>,
     /// Which code made it.
     pub scope: Option<Scope>,
 }
@@ -293,9 +303,50 @@ pub struct ToolRequested {
     /// The span as far as it is known: no end time.
     pub span: Span,
     /// Who made it.
-    pub resource: Option<Resource>,
+    pub resource: Option<Arc<Resource>>,
     /// Which code made it.
     pub scope: Option<Scope>,
+}
+
+macro_rules! write_fields {
+    ($name:ident { $($field:ident),+ $(,)? }) => {
+        impl WriteJson for $name {
+            fn write_json(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+                let mut object = Object::begin(out);
+                $(object.field(stringify!($field), &self.$field)?;)+
+                object.end();
+                Ok(())
+            }
+        }
+    };
+}
+
+write_fields!(StepStarted { kind, name, agent_id, input, span, resource, scope });
+write_fields!(ToolRequested { tool_name, tool_args, agent_id, span, resource, scope });
+
+macro_rules! by_the_general_serializer {
+    ($($type:ty),+ $(,)?) => {
+        $(impl WriteJson for $type {
+            fn write_json(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+                json::general(out, self)
+            }
+        })+
+    };
+}
+
+by_the_general_serializer! {
+    RunStarted, RunCompleted, StatusChanged, Input, ContextAssembled, Waiting, Resumed, Output, ArtifactInfo, Score,
+}
+
+impl WriteJson for Log {
+    fn write_json(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        let mut object = Object::begin(out);
+        object.field("level", &self.level)?;
+        object.field("message", &self.message)?;
+        json::general(object.key("fields"), &self.fields)?;
+        object.end();
+        Ok(())
+    }
 }
 
 macro_rules! finished {
@@ -315,10 +366,12 @@ macro_rules! finished {
             /// The whole span as OTLP JSON, as content policy and limits left it.
             pub span: Span,
             /// Who made it.
-            pub resource: Option<Resource>,
+            pub resource: Option<Arc<Resource>>,
             /// Which code made it.
             pub scope: Option<Scope>,
         }
+
+        write_fields!($name { $($field,)* agent_id, status, duration_ms, error, span, resource, scope });
     };
 }
 
@@ -415,7 +468,7 @@ impl EventBody {
     pub fn span(&self) -> Option<(&Span, Option<&Resource>, Option<&Scope>)> {
         macro_rules! parts {
             ($data:expr) => {
-                Some((&$data.span, $data.resource.as_ref(), $data.scope.as_ref()))
+                Some((&$data.span, $data.resource.as_deref(), $data.scope.as_ref()))
             };
         }
         match self {
@@ -433,6 +486,29 @@ impl EventBody {
     /// Tells whether a step began here.
     pub fn is_step_start(&self) -> bool {
         matches!(self, Self::StepStarted(_) | Self::ToolRequested(_))
+    }
+}
+
+impl Event {
+    /// Appends the event to `out` as a line of `events.jsonl`, without the line's end.
+    ///
+    /// # Errors
+    ///
+    /// Where the general serializer fails, too; `out` then holds a part.
+    pub(crate) fn write_line(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        let mut line = Object::begin(out);
+        json::number(line.key("seq"), self.seq);
+        self.event_id.write_quoted(line.key("event_id"));
+        match self.parent_event_id {
+            Some(cause) => cause.write_quoted(line.key("parent_event_id")),
+            None => line.key("parent_event_id").extend_from_slice(b"null"),
+        }
+        json::text(line.key("type"), self.body.type_name());
+        self.timestamp.write_quoted(line.key("timestamp"));
+        line.field("step_id", &self.step_id)?;
+        self.body.write_data(line.key("data"))?;
+        line.end();
+        Ok(())
     }
 }
 

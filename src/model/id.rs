@@ -4,8 +4,11 @@
 //! processes that share a clock, and would repeat after `fork`.
 
 use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasher, Hasher};
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -35,6 +38,25 @@ macro_rules! ulid_id {
                 Self(bytes)
             }
 
+            /// Returns the text of the id.
+            fn digits(self) -> [u8; 26] {
+                let mut text = [0u8; 26];
+                let mut value = u128::from_be_bytes(self.0);
+                for place in text.iter_mut().rev() {
+                    *place = CROCKFORD[(value & 31) as usize];
+                    value >>= 5;
+                }
+                text
+            }
+
+            /// Appends the id as JSON text.
+            #[allow(dead_code, reason = "not every id is written so often that it matters")]
+            pub(crate) fn write_quoted(self, out: &mut Vec<u8>) {
+                out.push(b'"');
+                out.extend_from_slice(&self.digits());
+                out.push(b'"');
+            }
+
             /// Returns the moment in the id, to the millisecond.
             pub fn time(self) -> UnixNanos {
                 let mut millis = [0; 8];
@@ -45,13 +67,7 @@ macro_rules! ulid_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let mut text = [0u8; 26];
-                let mut value = u128::from_be_bytes(self.0);
-                for place in text.iter_mut().rev() {
-                    *place = CROCKFORD[(value & 31) as usize];
-                    value >>= 5;
-                }
-                f.pad(std::str::from_utf8(&text).unwrap_or_default())
+                f.pad(std::str::from_utf8(&self.digits()).unwrap_or_default())
             }
         }
 
@@ -192,6 +208,69 @@ impl TraceId {
 /// The text is not an id of the wanted kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAnId;
+
+/// A map with ids as keys.
+pub(crate) type IdMap<K, V> = HashMap<K, V, IdHash>;
+/// A set of ids.
+pub(crate) type IdSet<K> = HashSet<K, IdHash>;
+
+/// Hashes ids: they are random in most of their bits already, so a multiplication with a number that nobody outside of
+/// this process knows is enough, where the standard hasher would take longer than all the rest of a look-up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IdHash {
+    seed: u64,
+}
+
+impl Default for IdHash {
+    fn default() -> Self {
+        static SEED: LazyLock<u64> = LazyLock::new(|| {
+            let mut bytes = [0; 8];
+            fill_random(&mut bytes);
+            u64::from_le_bytes(bytes)
+        });
+        Self { seed: *SEED }
+    }
+}
+
+impl BuildHasher for IdHash {
+    type Hasher = IdHasher;
+
+    fn build_hasher(&self) -> IdHasher {
+        IdHasher { state: self.seed }
+    }
+}
+
+/// Hashes one id.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IdHasher {
+    state: u64,
+}
+
+impl IdHasher {
+    fn mix(&mut self, word: u64) {
+        // Both halves of the product: every bit of the word reaches the bits that a table looks at.
+        let product = u128::from(self.state ^ word) * 0x9e37_79b9_7f4a_7c15;
+        self.state = (product as u64) ^ ((product >> 64) as u64);
+    }
+}
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.mix(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_usize(&mut self, _: usize) {
+        // The length of an id, the same for all in one map.
+    }
+
+    fn finish(&self) -> u64 {
+        self.state
+    }
+}
 
 impl fmt::Display for NotAnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,12 +4,14 @@
 
 pub mod event;
 pub mod id;
+pub(crate) mod json;
 pub mod money;
 pub mod otlp;
 pub mod outcome;
 pub mod record;
 pub mod run;
 pub mod time;
+pub mod wire;
 
 pub use event::{Event, EventBody, EventType};
 pub use id::{EventId, RunId, SpanId, TraceId};

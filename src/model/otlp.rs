@@ -384,9 +384,8 @@ impl Value {
             Self::String(text) => Json::String(text.clone()),
             Self::Bool(flag) => Json::Bool(*flag),
             Self::Int(number) => Json::from(*number),
-            Self::Double(number) => {
-                serde_json::Number::from_f64(*number).map_or_else(|| Json::String(float_text(*number)), Json::Number)
-            }
+            Self::Double(number) => serde_json::Number::from_f64(*number)
+                .map_or_else(|| Json::String(float_text(*number).to_owned()), Json::Number),
             Self::Array(list) => Json::Array(list.values.iter().map(AnyValue::to_json).collect()),
             Self::KvList(map) => Json::Object(
                 map.values
@@ -450,7 +449,7 @@ impl Serialize for AnyValue {
             Some(Value::Bool(flag)) => map.serialize_entry("boolValue", flag)?,
             Some(Value::Int(number)) => map.serialize_entry("intValue", &number.to_string())?,
             Some(Value::Double(number)) if number.is_finite() => map.serialize_entry("doubleValue", number)?,
-            Some(Value::Double(number)) => map.serialize_entry("doubleValue", &float_text(*number))?,
+            Some(Value::Double(number)) => map.serialize_entry("doubleValue", float_text(*number))?,
             Some(Value::Array(list)) => map.serialize_entry("arrayValue", list)?,
             Some(Value::KvList(entries)) => map.serialize_entry("kvlistValue", entries)?,
             Some(Value::Bytes(bytes)) => map.serialize_entry("bytesValue", &base64::encode(bytes))?,
@@ -521,13 +520,14 @@ impl Number {
     }
 }
 
-fn float_text(number: f64) -> String {
+/// Returns the word for a float that JSON has no number for.
+pub(super) fn float_text(number: f64) -> &'static str {
     if number.is_nan() {
-        "NaN".to_owned()
+        "NaN"
     } else if number > 0.0 {
-        "Infinity".to_owned()
+        "Infinity"
     } else {
-        "-Infinity".to_owned()
+        "-Infinity"
     }
 }
 

@@ -36,23 +36,58 @@ impl UnixNanos {
 
     /// Formats with milliseconds: `2026-01-06T10:00:00.000Z`.
     pub fn rfc3339_millis(self) -> String {
-        format!("{:.3}", self.timestamp())
+        let mut text = self.digits();
+        text.copy_within(29..30, 23);
+        String::from_utf8_lossy(&text[..24]).into_owned()
     }
 
     /// Formats with nanoseconds: `2026-01-06T10:00:00.000000000Z`.
     pub fn rfc3339_nanos(self) -> String {
-        format!("{:.9}", self.timestamp())
+        String::from_utf8_lossy(&self.digits()).into_owned()
+    }
+
+    /// Appends the moment with nanoseconds as JSON text.
+    pub(crate) fn write_quoted(self, out: &mut Vec<u8>) {
+        out.push(b'"');
+        out.extend_from_slice(&self.digits());
+        out.push(b'"');
+    }
+
+    /// Returns the text with nanoseconds. Every event has such a time, so the general formatter is not asked.
+    fn digits(self) -> [u8; 30] {
+        let (seconds, nanos) = (self.0 / 1_000_000_000, self.0 % 1_000_000_000);
+        let (days, second) = (seconds / 86_400, seconds % 86_400);
+        // Days to a date of the Gregorian calendar, counted in eras of 400 years from 0000-03-01: the method of
+        // https://howardhinnant.github.io/date_algorithms.html#civil_from_days for days that are never negative.
+        let day = days + 719_468;
+        let (era, of_era) = (day / 146_097, day % 146_097);
+        let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let from_march = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * from_march + 2) / 5 + 1;
+        let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+        let year = year_of_era + era * 400 + u64::from(month <= 2);
+        let mut text = *b"0000-00-00T00:00:00.000000000Z";
+        let mut put = |place: std::ops::Range<usize>, mut value: u64| {
+            for digit in text[place].iter_mut().rev() {
+                *digit = b'0' + (value % 10) as u8;
+                value /= 10;
+            }
+        };
+        put(0..4, year);
+        put(5..7, month);
+        put(8..10, day);
+        put(11..13, second / 3_600);
+        put(14..16, second / 60 % 60);
+        put(17..19, second % 60);
+        put(20..29, nanos);
+        text
     }
 
     /// Parses RFC 3339 with any number of fraction digits and any offset.
     pub fn parse(text: &str) -> Option<Self> {
         let timestamp: jiff::Timestamp = text.parse().ok()?;
         u64::try_from(timestamp.as_nanosecond()).ok().map(Self)
-    }
-
-    fn timestamp(self) -> jiff::Timestamp {
-        // u64 nanoseconds end in the year 2554, inside jiff's range.
-        jiff::Timestamp::from_nanosecond(i128::from(self.0)).unwrap_or(jiff::Timestamp::MAX)
     }
 }
 
@@ -113,6 +148,17 @@ pub mod millis {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn every_moment_is_written_as_the_calendar_library_writes_it(nanos in proptest::prelude::any::<u64>(), day in 0u64..213_503) {
+            for moment in [nanos, day * 86_400_000_000_000, (day + 1) * 86_400_000_000_000 - 1] {
+                let theirs = jiff::Timestamp::from_nanosecond(i128::from(moment)).unwrap();
+                proptest::prop_assert_eq!(UnixNanos(moment).rfc3339_nanos(), format!("{theirs:.9}"));
+                proptest::prop_assert_eq!(UnixNanos(moment).rfc3339_millis(), format!("{theirs:.3}"));
+            }
+        }
+    }
 
     #[test]
     fn formats_are_fixed_width_and_parse_back() {
