@@ -7,6 +7,7 @@ pub const SPAN_ATTRIBUTE: u8 = 9;
 /// `SpanEvent.attributes`.
 pub const EVENT_ATTRIBUTE: u8 = 3;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 
@@ -39,10 +40,15 @@ const fn varint_len(number: u64) -> usize {
     (70 - (number | 1).leading_zeros() as usize) / 7
 }
 
+/// Appends the head of a length-delimited field: `length` bytes have to follow.
+pub fn bytes_head(out: &mut Vec<u8>, field: u8, length: usize) {
+    tag(out, field, BYTES);
+    varint(out, length as u64);
+}
+
 /// Appends a length-delimited field.
 pub fn bytes(out: &mut Vec<u8>, field: u8, value: &[u8]) {
-    tag(out, field, BYTES);
-    varint(out, value.len() as u64);
+    bytes_head(out, field, value.len());
     out.extend_from_slice(value);
 }
 
@@ -266,37 +272,57 @@ pub fn scope_spans(out: &mut Vec<u8>, parts: &SpanParts<'_>) {
     varint(out, scope_len as u64);
     bytes(out, 1, parts.scope.as_bytes());
 
-    // The length goes first: the small fields are written once to a side buffer on the stack of this call.
-    let mut head = Vec::with_capacity(96 + parts.name.len());
-    bytes(&mut head, 1, parts.trace_id);
-    bytes(&mut head, 2, parts.span_id);
-    if let Some(parent) = parts.parent {
-        bytes(&mut head, 4, parent);
-    }
-    bytes(&mut head, 5, parts.name.as_bytes());
-    number(&mut head, 6, u64::from(parts.kind));
-    fixed64(&mut head, 7, parts.start);
-    fixed64(&mut head, 8, parts.end);
-    number(&mut head, 12, u64::from(parts.dropped_events));
-    if let Some((code, message)) = parts.status {
-        let message = if message.len() > MAX_TEXT { &cut(message, MAX_TEXT) } else { message };
-        let message_len = if message.is_empty() { 0 } else { 1 + varint_len(message.len() as u64) + message.len() };
-        tag(&mut head, 15, BYTES);
-        varint(&mut head, (message_len + 2) as u64);
-        if !message.is_empty() {
-            bytes(&mut head, 2, message.as_bytes());
-        }
-        number(&mut head, 3, u64::from(code));
-    }
-    fixed32(&mut head, 16, parts.flags);
+    let status = parts.status.map(|(code, message)| {
+        let message =
+            if message.len() > MAX_TEXT { Cow::Owned(cut(message, MAX_TEXT)) } else { Cow::Borrowed(message) };
+        (code, message)
+    });
+    let text_len = |text: &str| 1 + varint_len(text.len() as u64) + text.len();
+    let status_len = status.as_ref().map_or(0, |(code, message)| {
+        number_len(u64::from(*code)) + if message.is_empty() { 0 } else { text_len(message) }
+    });
 
+    // The length goes first.
+    let head_len = 18
+        + 10
+        + parts.parent.map_or(0, |_| 10)
+        + text_len(parts.name)
+        + number_len(u64::from(parts.kind))
+        + if parts.start == 0 { 0 } else { 9 }
+        + if parts.end == 0 { 0 } else { 9 }
+        + number_len(u64::from(parts.dropped_events))
+        + status.as_ref().map_or(0, |_| 1 + varint_len(status_len as u64) + status_len)
+        + if parts.flags == 0 { 0 } else { 6 };
     let fields: usize = parts.fields.iter().map(|field| field.len()).sum();
-    tag(out, 2, BYTES);
-    varint(out, (head.len() + fields) as u64);
-    out.extend_from_slice(&head);
+    bytes_head(out, 2, head_len + fields);
+    let start = out.len();
+    bytes(out, 1, parts.trace_id);
+    bytes(out, 2, parts.span_id);
+    if let Some(parent) = parts.parent {
+        bytes(out, 4, parent);
+    }
+    bytes(out, 5, parts.name.as_bytes());
+    number(out, 6, u64::from(parts.kind));
+    fixed64(out, 7, parts.start);
+    fixed64(out, 8, parts.end);
+    number(out, 12, u64::from(parts.dropped_events));
+    if let Some((code, message)) = status {
+        bytes_head(out, 15, status_len);
+        if !message.is_empty() {
+            bytes(out, 2, message.as_bytes());
+        }
+        number(out, 3, u64::from(code));
+    }
+    fixed32(out, 16, parts.flags);
+    debug_assert_eq!(out.len() - start, head_len);
     for field in parts.fields {
         out.extend_from_slice(field);
     }
+}
+
+/// Returns what [`number`] takes, for fields below 16.
+const fn number_len(value: u64) -> usize {
+    if value == 0 { 0 } else { 1 + varint_len(value) }
 }
 
 /// Appends a `Span.events` entry with attributes that are encoded as [`EVENT_ATTRIBUTE`] already.

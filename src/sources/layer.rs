@@ -21,7 +21,7 @@ use tracing_subscriber::registry::{LookupSpan, SpanRef};
 use super::context::{RemoteContext, SpanContext};
 use super::encode::{self, EVENT_ATTRIBUTE, SPAN_ATTRIBUTE, SpanParts};
 use super::foreign;
-use super::recorder::Recorder;
+use super::recorder::{Recorder, put_back, spare};
 use crate::conventions::names;
 use crate::model::record::RecordKind;
 use crate::model::{RunId, SpanId, UnixNanos};
@@ -250,7 +250,7 @@ where
             return;
         }
         let (start, clock) = (UnixNanos::now(), Instant::now());
-        let mut fields = Fields { attributes: Vec::with_capacity(256), ..Fields::default() };
+        let mut fields = Fields { attributes: spare(), ..Fields::default() };
         attributes.record(&mut FieldVisitor { fields: &mut fields, into: SPAN_ATTRIBUTE });
         fields.hold(SPAN_ATTRIBUTE);
         let Some(span) = ctx.span(id) else { return };
@@ -333,7 +333,7 @@ where
         let EventVisitor { fields, message, error } = visitor;
         // tracing names an event by its place in the source; its message says what happened.
         let name = fields.name.as_deref().or(message.as_deref()).unwrap_or(meta.name());
-        let mut encoded = Vec::with_capacity(fields.attributes.len() + 64);
+        let mut encoded = spare();
         encode::span_event(&mut encoded, now, name, &fields.attributes);
         let mut extensions = span.extensions_mut();
         let Some(state) = extensions.get_mut::<SpanState>() else { return };
@@ -341,12 +341,18 @@ where
             state.fields.error = error;
         }
         if state.event_count < MAX_SPAN_EVENTS && state.events.len() + encoded.len() <= MAX_SPAN_EVENT_BYTES {
+            if state.events.capacity() == 0 {
+                state.events = spare();
+            }
             state.event_count += 1;
             state.events.extend_from_slice(&encoded);
         } else {
             state.dropped_events += 1;
         }
         self.record_event(meta, span.metadata().name(), state, &context, &encoded);
+        drop(extensions);
+        put_back(encoded);
+        put_back(fields.attributes);
     }
 
     fn on_close(&self, id: Id, ctx: Context<'_, S>) {
@@ -364,6 +370,8 @@ where
         let length = u64::try_from(state.clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let end = state.start.0.saturating_add(length.max(1));
         self.record(span.metadata(), &state, &context, RecordKind::Ended, end);
+        put_back(state.fields.attributes);
+        put_back(state.events);
     }
 
     // SAFETY: returns a pointer to a field of `self` of exactly the type asked for.
@@ -604,7 +612,7 @@ struct EventVisitor {
 
 impl EventVisitor {
     fn new() -> Self {
-        Self { fields: Fields::default(), message: None, error: None }
+        Self { fields: Fields { attributes: spare(), ..Fields::default() }, message: None, error: None }
     }
 
     fn text(&mut self, name: &str, value: &str) {

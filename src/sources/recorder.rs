@@ -199,14 +199,42 @@ impl Recorder {
 
 /// Lends a cleared buffer of this thread.
 pub(crate) fn with_scratch(use_it: impl FnOnce(&mut Vec<u8>)) {
-    thread_local! {
-        static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    }
-    let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
-    scratch.clear();
+    let mut scratch = spare();
     use_it(&mut scratch);
-    // One huge prompt must not stay in memory with every thread that ever sent one.
-    if scratch.capacity() <= 256 << 10 {
-        let _ = SCRATCH.try_with(|cell| cell.set(scratch));
+    put_back(scratch);
+}
+
+/// One huge prompt must not stay in memory with every thread that ever sent one.
+const MAX_SPARE_BYTES: usize = 128 << 10;
+const MAX_SPARES: usize = 16;
+
+thread_local! {
+    static SPARES: Cell<Vec<Vec<u8>>> = const { Cell::new(Vec::new()) };
+}
+
+/// Takes an empty buffer from this thread's spare ones: spans come by the thousand, each with three or four.
+pub(crate) fn spare() -> Vec<u8> {
+    let taken = SPARES.try_with(|cell| {
+        // What is made while the buffers are out, in a drop say, finds none.
+        let mut spares = cell.take();
+        let spare = spares.pop();
+        cell.set(spares);
+        spare
+    });
+    taken.ok().flatten().unwrap_or_else(|| Vec::with_capacity(512))
+}
+
+/// Gives a buffer back, to this thread whichever it came from.
+pub(crate) fn put_back(mut buffer: Vec<u8>) {
+    if buffer.capacity() == 0 || buffer.capacity() > MAX_SPARE_BYTES {
+        return;
     }
+    buffer.clear();
+    let _ = SPARES.try_with(|cell| {
+        let mut spares = cell.take();
+        if spares.len() < MAX_SPARES {
+            spares.push(buffer);
+        }
+        cell.set(spares);
+    });
 }
