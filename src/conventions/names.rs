@@ -116,6 +116,49 @@ pub const TOLD_LATE: &[&str] = &[
     INPUT,
 ];
 
+/// Attributes that tell which step of which run a span is, and under whose.
+pub const TELL_WHICH: &[&str] = &[
+    OPERATION,
+    STEP_KIND,
+    PROVIDER,
+    REQUEST_MODEL,
+    AGENT_NAME,
+    WORKFLOW_NAME,
+    TOOL_NAME,
+    TOOL_CALL_ID,
+    DATA_SOURCE_ID,
+    MCP_METHOD,
+    CONVERSATION_ID,
+    USER_ID,
+    TAGS,
+    EXTERNAL_ID,
+    RUN_ID,
+    PARENT_RUN_ID,
+    STORE_ID,
+];
+
+/// Attributes that tell how a step ended and what it used.
+pub const TELL_OUTCOME: &[&str] = &[
+    RESPONSE_MODEL,
+    RESPONSE_ID,
+    FINISH_REASONS,
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    CACHE_READ_TOKENS,
+    CACHE_WRITE_TOKENS,
+    REASONING_TOKENS,
+    TOTAL_TOKENS,
+    ERROR_TYPE,
+    STEP_STATUS,
+    COST_USD,
+    COST_SOURCE,
+    COST_TABLE,
+    USAGE_BASIS,
+];
+
+/// Attributes that tell what went into a step.
+pub const TELL_INPUT: &[&str] = &[INPUT, INPUT_MESSAGES, TOOL_ARGUMENTS, RETRIEVAL_QUERY];
+
 /// The run that a span or a whole process belongs to.
 pub const RUN_ID: &str = "runspan.run.id";
 /// The run that started it.

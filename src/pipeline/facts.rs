@@ -142,6 +142,41 @@ impl StepFacts {
         }
     }
 
+    /// Copies all but what went in and came out.
+    pub fn without_content(&self) -> Self {
+        Self {
+            kind: self.kind,
+            is_genai: self.is_genai,
+            name: self.name.clone(),
+            step_name: self.step_name.clone(),
+            agent_name: self.agent_name.clone(),
+            workflow_name: self.workflow_name.clone(),
+            tool_name: self.tool_name.clone(),
+            provider: self.provider.clone(),
+            request_model: self.request_model.clone(),
+            response_model: self.response_model.clone(),
+            session_id: self.session_id.clone(),
+            user_id: self.user_id.clone(),
+            external_id: self.external_id.clone(),
+            tags: self.tags.clone(),
+            run_id: self.run_id,
+            parent_run_id: self.parent_run_id,
+            tokens: self.tokens,
+            cost: self.cost,
+            billed: self.billed,
+            status: self.status,
+            error: self.error.clone(),
+            response_id: self.response_id.clone(),
+            finish_reasons: self.finish_reasons.clone(),
+            input: None,
+            output: None,
+            system_prompt: None,
+            messages: None,
+            tool_args: None,
+            tool_result: None,
+        }
+    }
+
     /// Returns the model that answered, else the one asked for.
     pub fn model(&self) -> Option<&str> {
         self.response_model.as_deref().or(self.request_model.as_deref())

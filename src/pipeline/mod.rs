@@ -7,6 +7,7 @@ pub mod cost;
 pub mod facts;
 pub mod normalize;
 pub mod scrub;
+pub(crate) mod window;
 pub(crate) mod worker;
 
 #[cfg(test)]

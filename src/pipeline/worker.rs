@@ -3,7 +3,7 @@
 //! One thread of our own. It polls, since waking a sleeping thread would cost the caller a system call a step, and it
 //! traces nothing, since its own traffic must not come back to it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use prost::Message;
 
 use super::Pipeline;
+use super::window::{Part, Window, start_of};
 use crate::journal::{FrameKind, JournalReader, JournalWriter};
 use crate::model::otlp::{KeyValue, Resource, ScopeSpans};
 use crate::model::outcome::{Counts, Outcome};
 use crate::model::record::{Record, RecordKind};
 use crate::model::{RunId, TraceId};
 use crate::sinks::store::StoreSink;
+use crate::sources::encode as wire;
 use crate::sources::recorder::{RESOURCE_RECORD, Recorder};
 use crate::store::files::FilesWriter;
 
@@ -127,7 +129,9 @@ struct State {
     taken: u64,
     /// Records that the journal has, on their way to the sink.
     batch: Vec<(u64, Record)>,
-    batch_bytes: usize,
+    /// Buffers that are used again and again.
+    window: Window,
+    payload: Vec<u8>,
     journaled: u64,
     out_of_ring: u64,
     open_runs: usize,
@@ -171,7 +175,8 @@ impl Worker {
             resource_id: 0,
             taken,
             batch: Vec::new(),
-            batch_bytes: 0,
+            window: Window::default(),
+            payload: Vec::new(),
             journaled: 0,
             out_of_ring: 0,
             open_runs: 0,
@@ -256,23 +261,62 @@ impl State {
         let recorder = Arc::clone(&self.worker.recorder);
         let Some(ring) = recorder.ring() else { return Drained::Nothing };
         let until = Instant::now() + TURN;
-        let (mut drained, mut bytes) = (Drained::Nothing, Vec::new());
-        while let Some(next) = ring.read(self.taken, &mut bytes) {
-            drained = Drained::All;
-            if !self.take(next, &bytes) {
+        let mut drained = Drained::Nothing;
+        let mut window = std::mem::take(&mut self.window);
+        loop {
+            window.fill(ring, self.taken, BATCH_RECORDS, BATCH_BYTES);
+            if window.is_empty() {
                 break;
             }
-            self.taken = next;
-            if self.batch.len() >= BATCH_RECORDS || self.batch_bytes >= BATCH_BYTES {
-                self.commit();
+            drained = Drained::All;
+            let took_all = self.take_window(&window);
+            self.commit();
+            if !took_all {
+                break;
             }
             if Instant::now() >= until {
                 drained = Drained::More;
                 break;
             }
         }
-        self.commit();
+        window.shrink_to(2 * BATCH_BYTES);
+        self.window = window;
         if self.journal_retry.is_some() { Drained::Nothing } else { drained }
+    }
+
+    /// Takes the records of a window in order; `false` when the journal has no room for one now.
+    fn take_window(&mut self, window: &Window) -> bool {
+        // Ends that were prepared for their starts, and how many records each tells.
+        let mut ready: HashMap<usize, (Record, u64)> = HashMap::new();
+        for index in 0..window.len() {
+            let (taken, bytes) = window.get(index);
+            let took = match taken.part {
+                Part::Within(end) => match ready.get_mut(&end) {
+                    Some((_, tells)) => {
+                        *tells += 1;
+                        true
+                    }
+                    None => self.take(taken.next, bytes),
+                },
+                Part::StartOf(end) => match self.prepare(window.get(end).1) {
+                    Some(record) => {
+                        let start = start_of(&record);
+                        ready.insert(end, (record, 1));
+                        self.put(taken.next, start, 1)
+                    }
+                    None => self.reject(bytes),
+                },
+                Part::Whole => match ready.remove(&index) {
+                    Some((record, tells)) => self.put(taken.next, record, tells),
+                    None => self.take(taken.next, bytes),
+                },
+            };
+            if !took {
+                return false;
+            }
+            self.taken = taken.next;
+        }
+        true
     }
 
     /// Takes one record; `false` when the journal has no room for it now.
@@ -282,42 +326,68 @@ impl State {
             (self.worker.resource, self.resource_id) = (Arc::new(resource), 0);
             return true;
         }
-        let Some(record) = decode(bytes, &self.worker.resource) else {
-            self.count(Outcome::Rejected, "undecodable", 1);
-            self.out_of_ring += u64::from(bytes.first() == Some(&(RecordKind::Ended as u8)));
-            return true;
-        };
-        let record = self.worker.pipeline.run(record);
-        let payload = encode(&record);
+        match self.prepare(bytes) {
+            Some(record) => self.put(position, record, 1),
+            None => self.reject(bytes),
+        }
+    }
+
+    /// Decodes a record and takes it down the line.
+    fn prepare(&mut self, bytes: &[u8]) -> Option<Record> {
+        let record = decode(bytes, &self.worker.resource)?;
+        Some(self.worker.pipeline.run(record))
+    }
+
+    fn reject(&mut self, bytes: &[u8]) -> bool {
+        self.count(Outcome::Rejected, "undecodable", 1);
+        self.out_of_ring += u64::from(bytes.first() == Some(&(RecordKind::Ended as u8)));
+        true
+    }
+
+    /// Appends a record to the journal; `false` when that has no room for it now. `tells`: how many records were made
+    /// that this one tells, itself among them.
+    fn put(&mut self, position: u64, record: Record, tells: u64) -> bool {
         if self.resource_id == 0 {
             // The resource passed the line with the record: what is written is scrubbed.
             let resource = record.resource.encode_to_vec();
             self.resource_id = self.worker.journal.register_resource(&resource).unwrap_or(0);
         }
-        let kind = frame_kind(record.kind);
-        let mut appended = self.worker.journal.append(kind, self.resource_id, position, &payload);
-        if matches!(&appended, Err(error) if error.is_buffer_full()) {
-            self.commit();
-            appended = self.worker.journal.append(kind, self.resource_id, position, &payload);
+        let mut payload = std::mem::take(&mut self.payload);
+        encode_into(&record, &mut payload);
+        let put = self.append(position, record, &payload, tells);
+        if payload.capacity() <= 1 << 20 {
+            self.payload = payload;
         }
-        match appended {
-            Ok(seq) => {
-                self.batch_bytes += payload.len();
-                self.batch.push((seq, record));
-                true
+        put
+    }
+
+    fn append(&mut self, position: u64, record: Record, payload: &[u8], tells: u64) -> bool {
+        let kind = frame_kind(record.kind);
+        loop {
+            let mut appended = self.worker.journal.append(kind, self.resource_id, position, payload);
+            if matches!(&appended, Err(error) if error.is_buffer_full()) {
+                self.commit();
+                appended = self.worker.journal.append(kind, self.resource_id, position, payload);
             }
-            // Room was made at the cost of an upstream that lags behind: the store must not pay for it.
-            Err(error) if error.is_full() && self.make_room() => self.take(position, bytes),
-            Err(error) if error.is_temporary() => {
-                self.journal_failed(&error.to_string());
-                false
-            }
-            Err(error) => {
-                // This record can never be written; the next one may.
-                self.journal_failed(&error.to_string());
-                self.journal_retry = None;
-                self.lose(record.kind, "journal");
-                true
+            match appended {
+                Ok(seq) => {
+                    self.worker.sink.note_told(seq, tells);
+                    self.batch.push((seq, record));
+                    return true;
+                }
+                // Room was made at the cost of an upstream that lags behind: the store must not pay for it.
+                Err(error) if error.is_full() && self.make_room() => {}
+                Err(error) if error.is_temporary() => {
+                    self.journal_failed(&error.to_string());
+                    return false;
+                }
+                Err(error) => {
+                    // This record can never be written; the next one may.
+                    self.journal_failed(&error.to_string());
+                    self.journal_retry = None;
+                    self.lose(record.kind, "journal", tells);
+                    return true;
+                }
             }
         }
     }
@@ -349,8 +419,8 @@ impl State {
         }
     }
 
-    fn lose(&mut self, kind: RecordKind, reason: &'static str) {
-        self.count(Outcome::Dropped, reason, 1);
+    fn lose(&mut self, kind: RecordKind, reason: &'static str, records: u64) {
+        self.count(Outcome::Dropped, reason, records);
         if kind == RecordKind::Ended {
             *self.lost.entry(reason).or_default() += 1;
             self.out_of_ring += 1;
@@ -383,7 +453,6 @@ impl State {
         if let Some(ring) = self.worker.recorder.ring() {
             ring.consume(self.taken);
         }
-        self.batch_bytes = 0;
         for (seq, record) in std::mem::take(&mut self.batch) {
             if record.kind == RecordKind::Ended {
                 self.journaled += 1;
@@ -508,9 +577,9 @@ impl State {
     }
 
     fn removed(&mut self) {
-        let kinds: Vec<RecordKind> = self.batch.drain(..).map(|(_, record)| record.kind).collect();
-        for kind in kinds {
-            self.lose(kind, "store_removed");
+        for (seq, record) in std::mem::take(&mut self.batch) {
+            let records = self.worker.sink.forget_told(seq);
+            self.lose(record.kind, "store_removed", records);
         }
         if !std::mem::replace(&mut self.warned.removed, true) {
             crate::telemetry::warn(format_args!(
@@ -576,8 +645,20 @@ fn decode_payload(kind: RecordKind, payload: &[u8], resource: &Arc<Resource>) ->
 
 /// Encodes a record as the payload of a journal frame.
 pub(crate) fn encode(record: &Record) -> Vec<u8> {
-    ScopeSpans { scope: Some(record.scope.clone()), spans: vec![record.span.clone()], schema_url: String::new() }
-        .encode_to_vec()
+    let mut payload = Vec::new();
+    encode_into(record, &mut payload);
+    payload
+}
+
+/// Encodes a record in a buffer, in place of what was in it: a `ScopeSpans` with one span.
+fn encode_into(record: &Record, payload: &mut Vec<u8>) {
+    payload.clear();
+    for (field, length) in [(1, record.scope.encoded_len()), (2, record.span.encoded_len())] {
+        wire::bytes_head(payload, field, length);
+        let encoded = if field == 1 { record.scope.encode(payload) } else { record.span.encode(payload) };
+        // A vector grows, so there is always room.
+        debug_assert!(encoded.is_ok());
+    }
 }
 
 /// Returns the journal's frame kind of a record.

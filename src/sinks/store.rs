@@ -6,7 +6,7 @@
 //! Everything here may be told again after a crash: events have ids made from the record's place in the journal, and
 //! a run that is there is taken up where its log stops.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
@@ -14,13 +14,15 @@ use sha2::{Digest, Sha256};
 
 use crate::conventions::names;
 use crate::model::event::{EventBody, Input, Log, Output, Resumed, RunStarted, Score, Waiting};
-use crate::model::otlp::{SpanEvent, Value};
+use crate::model::id::{IdMap, IdSet};
+use crate::model::otlp::{KeyValue, Span, SpanEvent, Value};
 use crate::model::outcome::{Counts, Outcome};
 use crate::model::record::{Record, RecordKind};
 use crate::model::run::ArtifactInfo;
 use crate::model::{Event, EventId, RunId, RunStatus, RunSummary, SpanId, StepStatus, TraceId, UnixNanos};
 use crate::pipeline::facts::StepFacts;
-use crate::store::assembly::{DROPPED_LOG, RunState, ended_body, started_body, status_body};
+use crate::pipeline::window::start_of;
+use crate::store::assembly::{DROPPED_LOG, RunState, ended_body, requested_tool_calls, started_body, status_body};
 use crate::store::{RunWriter, StoreError};
 
 /// How long a start waits for late facts: many emitters name the model or the tool only after the span began.
@@ -34,6 +36,8 @@ const MAX_HELD_BYTES: usize = 4 << 20;
 const MAX_BEHIND_BYTES: u64 = 32 << 20;
 /// How long a finished trace is remembered for late spans.
 const LATE: Duration = Duration::from_secs(60);
+/// Finished runs whose steps are kept at hand for late spans; of older ones the log is read again when one comes.
+const FINISHED_AT_HAND: usize = 32;
 
 /// Makes runs of records.
 #[derive(Debug)]
@@ -41,10 +45,12 @@ pub struct StoreSink<W> {
     writer: W,
     /// The process whose journal is read: part of every event id.
     process: RunId,
-    traces: HashMap<TraceId, Trace>,
-    runs: HashMap<RunId, LiveRun>,
+    traces: IdMap<TraceId, Trace>,
+    runs: IdMap<RunId, LiveRun>,
     /// Runs with something to write.
-    dirty: HashSet<RunId>,
+    dirty: IdSet<RunId>,
+    /// Runs that are over, the latest last.
+    finished: VecDeque<RunId>,
     forgotten_at: Instant,
     ended_runs: Vec<RunSummary>,
     counts: Counts,
@@ -55,16 +61,20 @@ pub struct StoreSink<W> {
     /// Up to here everything was told before and counted, but for those in `uncounted`.
     told_before: u64,
     uncounted: HashSet<u64>,
+    /// Records by place that tell others too, and how many in all.
+    tells: HashMap<u64, u64>,
     stored_spans: u64,
     passed_spans: u64,
 }
 
 #[derive(Debug, Default)]
 struct Trace {
-    spans: HashMap<SpanId, RunId>,
+    spans: IdMap<SpanId, RunId>,
     /// The first run: where a span goes whose parent is not known.
     first_run: Option<RunId>,
-    held: HashMap<RunId, Held>,
+    /// Runs that are over and in the store alone.
+    released: Vec<RunId>,
+    held: IdMap<RunId, Held>,
     touched: Option<Instant>,
 }
 
@@ -72,7 +82,7 @@ struct Trace {
 #[derive(Debug, Default)]
 struct Held {
     records: Vec<HeldRecord>,
-    open: HashSet<SpanId>,
+    open: IdSet<SpanId>,
     bytes: usize,
 }
 
@@ -87,7 +97,7 @@ struct HeldRecord {
 #[derive(Debug)]
 struct LiveRun {
     state: RunState,
-    known: HashSet<EventId>,
+    known: IdSet<EventId>,
     pending: Vec<PendingStart>,
     queue: Vec<Event>,
     /// Steps whose span events are in the log.
@@ -111,16 +121,18 @@ impl<W: RunWriter> StoreSink<W> {
         Self {
             writer,
             process,
-            traces: HashMap::new(),
-            runs: HashMap::new(),
-            dirty: HashSet::new(),
+            traces: HashMap::default(),
+            runs: HashMap::default(),
+            dirty: HashSet::default(),
+            finished: VecDeque::new(),
             forgotten_at: Instant::now(),
             ended_runs: Vec::new(),
             counts: Counts::default(),
             told: 0,
             told_bytes: 0,
             told_before: 0,
-            uncounted: HashSet::new(),
+            uncounted: HashSet::default(),
+            tells: HashMap::default(),
             stored_spans: 0,
             passed_spans: 0,
         }
@@ -172,7 +184,17 @@ impl<W: RunWriter> StoreSink<W> {
     pub fn reset(&mut self) -> Result<(), StoreError> {
         let runs: Vec<RunId> = self.runs.drain().map(|(run, _)| run).collect();
         self.told_before = self.told;
+        self.finished.clear();
         for (trace_id, trace) in std::mem::take(&mut self.traces) {
+            if !trace.released.is_empty() {
+                let kept = Trace {
+                    first_run: trace.first_run,
+                    released: trace.released,
+                    touched: trace.touched,
+                    ..Trace::default()
+                };
+                self.traces.insert(trace_id, kept);
+            }
             for (run, held) in trace.held {
                 for held in held.records {
                     self.uncounted.insert(held.seq);
@@ -209,7 +231,7 @@ impl<W: RunWriter> StoreSink<W> {
     pub fn take(&mut self, seq: u64, record: Record) -> Result<(), StoreError> {
         self.told = self.told.max(seq);
         let told_bytes = self.told_bytes;
-        self.told_bytes += prost::Message::encoded_len(&record.span) as u64;
+        self.told_bytes += size_of(&record.span);
         let ids = (TraceId::from_bytes(&record.span.trace_id), SpanId::from_bytes(&record.span.span_id));
         let (Some(trace_id), Some(span_id)) = ids else {
             self.count(seq, record.kind, Outcome::Rejected, "bad_id");
@@ -236,9 +258,14 @@ impl<W: RunWriter> StoreSink<W> {
             .unwrap_or_else(|| foreign_run_id(trace_id, record.span.start_time_unix_nano));
         trace.spans.insert(span_id, run);
         trace.first_run.get_or_insert(run);
+        if let Some(place) = trace.released.iter().position(|released| *released == run) {
+            trace.released.swap_remove(place);
+            self.open_run(run, trace_id)?;
+        }
         if self.runs.contains_key(&run) {
             return self.apply(run, seq, record, facts);
         }
+        let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
         if facts.is_genai {
             let held = trace.held.remove(&run).unwrap_or_default();
             self.open_run(run, trace_id)?;
@@ -252,10 +279,24 @@ impl<W: RunWriter> StoreSink<W> {
         Ok(())
     }
 
+    /// Notes that the record at a place in the journal tells `records` that were made, itself among them: they share
+    /// its outcome.
+    pub fn note_told(&mut self, seq: u64, records: u64) {
+        if records > 1 {
+            self.tells.insert(seq, records);
+        }
+    }
+
+    /// Returns how many records the one at a place tells, and forgets it.
+    pub fn forget_told(&mut self, seq: u64) -> u64 {
+        self.tells.remove(&seq).unwrap_or(1)
+    }
+
     /// Counts a record, unless it was counted when it was told before.
     fn count(&mut self, seq: u64, kind: RecordKind, outcome: Outcome, reason: &'static str) {
         if seq > self.told_before || self.uncounted.remove(&seq) {
-            self.counts.add(outcome, reason, 1);
+            let records = self.forget_told(seq);
+            self.counts.add(outcome, reason, records);
             self.passed_spans += u64::from(kind == RecordKind::Ended && outcome != Outcome::Stored);
         }
     }
@@ -268,7 +309,7 @@ impl<W: RunWriter> StoreSink<W> {
             RecordKind::Ended => drop(held.open.remove(&span_id)),
             RecordKind::Event => {}
         }
-        held.bytes += prost::Message::encoded_len(&told.record.span);
+        held.bytes += size_of(&told.record.span) as usize;
         held.records.push(told);
         let mut gone = Vec::new();
         let mut reason = "no_genai";
@@ -290,7 +331,7 @@ impl<W: RunWriter> StoreSink<W> {
                 }
                 keep
             });
-            held.bytes = held.records.iter().map(|held| prost::Message::encoded_len(&held.record.span)).sum();
+            held.bytes = held.records.iter().map(|held| size_of(&held.record.span) as usize).sum();
         }
         for (seq, kind) in gone {
             self.count(seq, kind, Outcome::NotKept, reason);
@@ -300,7 +341,7 @@ impl<W: RunWriter> StoreSink<W> {
     fn open_run(&mut self, run: RunId, trace_id: TraceId) -> Result<(), StoreError> {
         let mut state = RunState::new(run, trace_id);
         // Made for good by the first flush, when the first step tells name and kind; here only what is there is read.
-        let (mut known, mut told) = (HashSet::new(), HashSet::new());
+        let (mut known, mut told) = (HashSet::default(), HashSet::default());
         for event in self.writer.take_up(run)?.unwrap_or_default() {
             state.apply(&event, false);
             known.insert(event.event_id);
@@ -351,14 +392,8 @@ impl<W: RunWriter> StoreSink<W> {
                 self.count(seq, RecordKind::Event, Outcome::Stored, "");
             }
             RecordKind::Ended => {
-                live.pending.retain_mut(|pending| {
-                    if same_span(&pending.record, &record) {
-                        // The start shows what the end knows of the step, since both are written together.
-                        pending.facts = StepFacts { status: StepStatus::Running, ..facts.clone() };
-                    }
-                    true
-                });
-                live.flush_pending(process, None);
+                // The start shows what the end knows of the step, since both are written together.
+                live.flush_pending_with(process, None, Some((&record, &facts)));
                 if live.state.step_progress(span).1 {
                     self.count(seq, RecordKind::Ended, Outcome::Duplicate, "span");
                     return Ok(());
@@ -368,6 +403,18 @@ impl<W: RunWriter> StoreSink<W> {
             }
         }
         Ok(())
+    }
+
+    /// Takes a run up again that was let go of.
+    fn open_released(&mut self, run: RunId) -> Result<(), StoreError> {
+        let released = |trace: &Trace| trace.released.contains(&run);
+        let Some(trace_id) = self.traces.iter().find(|(_, trace)| released(trace)).map(|(id, _)| *id) else {
+            return Ok(());
+        };
+        if let Some(trace) = self.traces.get_mut(&trace_id) {
+            trace.released.retain(|released| *released != run);
+        }
+        self.open_run(run, trace_id)
     }
 
     /// Notes that `count` records of a trace's run were lost.
@@ -380,6 +427,9 @@ impl<W: RunWriter> StoreSink<W> {
     /// Notes that `count` records of a run were lost, in its own log.
     pub fn note_dropped(&mut self, run: RunId, count: u64, reason: &str) {
         let process = self.process;
+        if !self.runs.contains_key(&run) && self.open_released(run).is_err() {
+            return;
+        }
         self.dirty.insert(run);
         let Some(live) = self.runs.get_mut(&run) else { return };
         let mut fields = serde_json::Map::new();
@@ -447,8 +497,11 @@ impl<W: RunWriter> StoreSink<W> {
             }
             if !live.is_clean() {
                 self.dirty.insert(run);
+            } else if live.is_over() {
+                self.finished.push_back(run);
             }
         }
+        self.release_finished();
         if now.saturating_duration_since(self.forgotten_at) > LATE / 4 {
             self.forgotten_at = now;
             self.forget_finished(now);
@@ -456,14 +509,32 @@ impl<W: RunWriter> StoreSink<W> {
         first_error.map_or(Ok(()), Err)
     }
 
+    /// Lets go of the steps of runs that are over, but for the latest: a process that makes thousands of short runs
+    /// must not hold them all.
+    fn release_finished(&mut self) {
+        while self.finished.len() > FINISHED_AT_HAND {
+            let Some(run) = self.finished.pop_front() else { return };
+            // What came late may have made it dirty, or put it at the end of the line again.
+            if self.finished.contains(&run)
+                || !self.runs.get(&run).is_some_and(|live| live.is_clean() && live.is_over())
+            {
+                continue;
+            }
+            let Some(live) = self.runs.remove(&run) else { continue };
+            self.writer.release_run(run);
+            if let Some(trace) = self.traces.get_mut(&live.state.trace_id()) {
+                trace.released.push(run);
+                if trace.spans.values().all(|of| *of == run) {
+                    trace.spans = HashMap::default();
+                }
+            }
+        }
+    }
+
     /// Lets go of runs and traces that have been over for a while.
     fn forget_finished(&mut self, now: Instant) {
-        let over = |live: &LiveRun| {
-            live.is_clean()
-                && live.state.is_completed()
-                && live.state.open_spans().is_empty()
-                && now.saturating_duration_since(live.touched) > LATE
-        };
+        let over =
+            |live: &LiveRun| live.is_clean() && live.is_over() && now.saturating_duration_since(live.touched) > LATE;
         let gone: Vec<RunId> = self.runs.iter().filter(|(_, live)| over(live)).map(|(run, _)| *run).collect();
         for run in gone {
             self.runs.remove(&run);
@@ -500,6 +571,11 @@ impl EventIds {
 }
 
 impl LiveRun {
+    /// Tells whether the run has ended with all its steps.
+    fn is_over(&self) -> bool {
+        self.state.is_completed() && self.state.open_spans().is_empty()
+    }
+
     /// Tells whether nothing waits to be written.
     fn is_clean(&self) -> bool {
         self.queue.is_empty() && self.pending.is_empty() && !self.stale_summary
@@ -507,23 +583,49 @@ impl LiveRun {
 
     /// Appends an event to the run, unless it is there already.
     fn push(&mut self, id: EventId, cause: Option<EventId>, at: UnixNanos, step: Option<String>, body: EventBody) {
-        if self.known.contains(&id) {
-            return;
+        if let Some(event) = self.event(id, cause, at, step, body) {
+            self.state.apply(&event, false);
+            self.queue.push(event);
         }
-        let event = Event {
-            seq: self.state.next_seq(),
-            event_id: id,
-            parent_event_id: cause,
-            timestamp: at,
-            step_id: step,
-            body,
-        };
-        self.state.apply(&event, false);
-        self.queue.push(event);
+    }
+
+    /// Appends the start or the end of a step, unless it is there already, with what is known of it.
+    #[expect(clippy::too_many_arguments, reason = "the parts of an event and what goes with it")]
+    fn push_step(
+        &mut self,
+        id: EventId,
+        cause: Option<EventId>,
+        at: UnixNanos,
+        step: String,
+        body: EventBody,
+        asked: Vec<String>,
+        facts: StepFacts,
+    ) {
+        if let Some(event) = self.event(id, cause, at, Some(step), body) {
+            self.state.apply_step(&event, asked, facts);
+            self.queue.push(event);
+        }
+    }
+
+    fn event(
+        &self,
+        event_id: EventId,
+        parent_event_id: Option<EventId>,
+        timestamp: UnixNanos,
+        step_id: Option<String>,
+        body: EventBody,
+    ) -> Option<Event> {
+        let seq = self.state.next_seq();
+        (!self.known.contains(&event_id)).then_some(Event { seq, event_id, parent_event_id, timestamp, step_id, body })
     }
 
     /// Writes starts into the log: all of them, or those whose grace was over at `now`.
     fn flush_pending(&mut self, process: RunId, now: Option<Instant>) {
+        self.flush_pending_with(process, now, None);
+    }
+
+    /// Does the same; of a step whose end is here already, the end says what it is.
+    fn flush_pending_with(&mut self, process: RunId, now: Option<Instant>, ended: Option<(&Record, &StepFacts)>) {
         let due = match now {
             None => self.pending.len(),
             Some(now) => {
@@ -532,30 +634,43 @@ impl LiveRun {
                 self.pending.iter().rposition(is_due).map_or(0, |place| place + 1)
             }
         };
-        for start in self.pending.drain(..due).collect::<Vec<_>>() {
-            self.start_step(EventIds { process, seq: start.seq }, start.record, &start.facts);
+        if due == 0 {
+            return;
         }
+        let mut pending = std::mem::take(&mut self.pending);
+        for start in pending.drain(..due) {
+            let ids = EventIds { process, seq: start.seq };
+            match ended.filter(|(end, _)| same_span(&start.record, end)) {
+                Some((end, facts)) => self.start_step(ids, start_of(end), facts, false),
+                None => self.start_step(ids, start.record, &start.facts, true),
+            }
+        }
+        self.pending = pending;
     }
 
-    fn start_step(&mut self, ids: EventIds, record: Record, facts: &StepFacts) {
+    /// Writes the start of a step, and before it that of the run. The status of `facts` is not looked at.
+    ///
+    /// `with_maker`: name who made the span, which else its end does, a moment later.
+    fn start_step(&mut self, ids: EventIds, record: Record, facts: &StepFacts, with_maker: bool) {
         let Some(span_id) = SpanId::from_bytes(&record.span.span_id) else { return };
         if self.state.step_progress(span_id).0 {
             return;
         }
         let at = UnixNanos(record.span.start_time_unix_nano);
+        let running = StepFacts { status: StepStatus::Running, error: None, ..facts.without_content() };
         if !self.state.has_started() {
-            self.start_run(ids, &record, facts, at);
+            self.start_run(ids, &record, facts, &running, at);
         }
         let cause = self.state.cause_of_start(&record.span);
         let step_id = self.state.unique_step_id(&facts.step_name);
-        let resource = Some((*record.resource).clone());
         let mut span = record.span;
         span.end_time_unix_nano = 0;
-        let body = started_body(span, facts, resource, Some(record.scope));
-        self.push(ids.make(2, at), cause, at, Some(step_id), body);
+        let (resource, scope) = if with_maker { (Some(record.resource), Some(record.scope)) } else { (None, None) };
+        let body = started_body(span, facts, resource, scope);
+        self.push_step(ids.make(2, at), cause, at, step_id, body, Vec::new(), running);
     }
 
-    fn start_run(&mut self, ids: EventIds, record: &Record, facts: &StepFacts, at: UnixNanos) {
+    fn start_run(&mut self, ids: EventIds, record: &Record, facts: &StepFacts, running: &StepFacts, at: UnixNanos) {
         // Kind and name by the rules of assembly, asked of a state that knows only this step.
         let mut first = self.state.clone();
         let probe = Event {
@@ -564,9 +679,9 @@ impl LiveRun {
             parent_event_id: None,
             timestamp: at,
             step_id: Some(facts.step_name.clone()),
-            body: started_body(record.span.clone(), facts, Some((*record.resource).clone()), None),
+            body: started_body(record.span.clone(), running, None, None),
         };
-        first.apply(&probe, false);
+        first.apply_step(&probe, Vec::new(), running.clone());
         let (kind, name) = first.identity();
         let started = RunStarted {
             kind,
@@ -589,11 +704,7 @@ impl LiveRun {
     fn end_step(&mut self, ids: EventIds, span_id: SpanId, record: Record, facts: StepFacts) {
         if !self.state.step_progress(span_id).0 {
             // A source that tells only ends: the start is read off the end.
-            let running = StepFacts { status: StepStatus::Running, ..facts.clone() };
-            let mut start = record.clone();
-            start.span.events.clear();
-            start.span.status = None;
-            self.start_step(ids, start, &running);
+            self.start_step(ids, start_of(&record), &facts, false);
         }
         let at = UnixNanos(record.span.end_time_unix_nano);
         let Some((step_id, start)) = self.state.step_of(span_id).map(|(name, event)| (name.to_owned(), event)) else {
@@ -606,10 +717,11 @@ impl LiveRun {
             }
         }
         let was_over = self.state.roots_ended();
-        let output = facts.output.clone();
-        let resource = Some((*record.resource).clone());
-        let body = ended_body(record.span, facts, resource, Some(record.scope));
-        self.push(ids.make(3, at), Some(start), at, Some(step_id), body);
+        // The root's output is the run's.
+        let output = facts.output.as_ref().filter(|_| self.state.is_root(span_id)).cloned();
+        let (asked, lean) = (requested_tool_calls(facts.output.as_ref()), facts.without_content());
+        let body = ended_body(record.span, facts, Some(record.resource), Some(record.scope));
+        self.push_step(ids.make(3, at), Some(start), at, step_id, body, asked, lean);
         if self.state.is_completed() {
             self.stale_summary = true;
         } else if !was_over && self.state.roots_ended() && self.state.status() != RunStatus::Waiting {
@@ -718,6 +830,22 @@ fn body_of(event: &SpanEvent) -> EventBody {
             EventBody::Log(Log { level: text(names::EVENT_LEVEL), message: name.to_owned(), fields })
         }
     }
+}
+
+/// Returns about how many bytes a span takes in the journal: bounds need no more, and the exact length is not cheap.
+fn size_of(span: &Span) -> u64 {
+    let texts = |attributes: &[KeyValue]| -> usize {
+        let length = |attribute: &KeyValue| match attribute.value.as_ref().and_then(|value| value.value.as_ref()) {
+            Some(Value::String(text)) => text.len(),
+            Some(Value::Bytes(bytes)) => bytes.len(),
+            Some(nested @ (Value::Array(_) | Value::KvList(_))) => nested.encoded_len(),
+            Some(Value::Bool(_) | Value::Int(_) | Value::Double(_)) | None => 0,
+        };
+        attributes.iter().map(|attribute| 16 + attribute.key.len() + length(attribute)).sum()
+    };
+    let events: usize = span.events.iter().map(|event| 32 + event.name.len() + texts(&event.attributes)).sum();
+    let links: usize = span.links.iter().map(|link| 64 + texts(&link.attributes)).sum();
+    (96 + span.name.len() + texts(&span.attributes) + events + links) as u64
 }
 
 fn same_span(a: &Record, b: &Record) -> bool {

@@ -8,11 +8,13 @@
 //! cost only where nothing below says it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::model::event::{
     EventBody, LlmCalled, RunCompleted, StatusChanged, StepCompleted, StepFailed, StepStarted, ToolFailed,
     ToolRequested, ToolSucceeded, Totals,
 };
+use crate::model::id::{IdMap, IdSet};
 use crate::model::otlp::{Resource, Scope, Span};
 use crate::model::run::{ArtifactInfo, ChildStep};
 use crate::model::{
@@ -38,13 +40,13 @@ pub struct RunState {
     user_id: Option<String>,
     tags: Vec<String>,
     steps: Vec<Step>,
-    by_span: HashMap<SpanId, usize>,
+    by_span: IdMap<SpanId, usize>,
     /// Topmost steps: those whose parent is not in the run.
     roots: BTreeSet<usize>,
     /// How many of them are under way.
     open_roots: usize,
     /// Topmost steps by the parent that may still come.
-    awaiting: HashMap<SpanId, Vec<usize>>,
+    awaiting: IdMap<SpanId, Vec<usize>>,
     names: HashMap<String, u64>,
     /// Which model call asked for a tool call, by the call's id.
     asked_by: HashMap<String, EventId>,
@@ -116,12 +118,12 @@ impl RunState {
             user_id: None,
             tags: Vec::new(),
             steps: Vec::new(),
-            by_span: HashMap::new(),
+            by_span: HashMap::default(),
             roots: BTreeSet::new(),
             open_roots: 0,
-            awaiting: HashMap::new(),
-            names: HashMap::new(),
-            asked_by: HashMap::new(),
+            awaiting: HashMap::default(),
+            names: HashMap::default(),
+            asked_by: HashMap::default(),
             artifacts: Vec::new(),
             started: None,
             set_status: None,
@@ -144,8 +146,12 @@ impl RunState {
 
     /// Takes in one event. `with_content`: keep inputs and outputs of steps, which only a reader needs.
     pub fn apply(&mut self, event: &Event, with_content: bool) {
-        self.next_seq = event.seq + 1;
-        self.last_time = self.last_time.max(event.timestamp);
+        if let Some((span, resource, scope)) = event.body.span() {
+            let facts = StepFacts::of(span, resource, scope);
+            let asked = requested_tool_calls(facts.output.as_ref());
+            return self.apply_step(event, asked, lean(facts, with_content));
+        }
+        self.note(event);
         match &event.body {
             EventBody::RunStarted(start) => {
                 self.started = Some((event.event_id, event.timestamp));
@@ -170,16 +176,20 @@ impl RunState {
                 let count = log.fields.get("count").and_then(serde_json::Value::as_u64);
                 self.dropped = self.dropped.saturating_add(count.unwrap_or(0));
             }
-            body => {
-                if let Some((span, resource, scope)) = body.span() {
-                    let facts = StepFacts::of(span, resource, scope);
-                    self.apply_span(event, span, facts, with_content);
-                }
-            }
+            _ => {}
         }
     }
 
-    fn apply_span(&mut self, event: &Event, span: &Span, facts: StepFacts, with_content: bool) {
+    fn note(&mut self, event: &Event) {
+        self.next_seq = event.seq + 1;
+        self.last_time = self.last_time.max(event.timestamp);
+    }
+
+    /// Takes in the start or the end of a step, of which the facts are known already: without content, and apart from
+    /// them the ids of the tool calls that the step asked for.
+    pub fn apply_step(&mut self, event: &Event, asked: Vec<String>, facts: StepFacts) {
+        self.note(event);
+        let Some((span, _, _)) = event.body.span() else { return };
         let Some(span_id) = SpanId::from_bytes(&span.span_id) else { return };
         self.learn(&facts);
         if event.body.is_step_start() {
@@ -204,14 +214,12 @@ impl RunState {
                 start_event: event.event_id,
                 started_at: UnixNanos(span.start_time_unix_nano),
                 ended_at: None,
-                facts: lean(facts, with_content),
+                facts,
             });
             self.place_among_roots(place);
         } else if let Some(&place) = self.by_span.get(&span_id) {
             if matches!(event.body, EventBody::LlmCalled(_)) {
-                for call in requested_tool_calls(facts.output.as_ref()) {
-                    self.asked_by.insert(call, event.event_id);
-                }
+                self.asked_by.extend(asked.into_iter().map(|call| (call, event.event_id)));
             }
             let step = &mut self.steps[place];
             if step.ended_at.is_none() && self.roots.contains(&place) {
@@ -219,7 +227,7 @@ impl RunState {
             }
             step.started_at = UnixNanos(span.start_time_unix_nano);
             step.ended_at = Some(UnixNanos(span.end_time_unix_nano));
-            step.facts = lean(facts, with_content);
+            step.facts = facts;
         }
     }
 
@@ -425,7 +433,7 @@ impl RunState {
     /// Tells whether the last model call failed and nothing succeeded after it: some emitters leave the root's status
     /// unset whatever happened below.
     fn ended_on_a_failed_call(&self) -> bool {
-        let roots: HashSet<SpanId> = self.roots().map(|root| root.span_id).collect();
+        let roots: IdSet<SpanId> = self.roots().map(|root| root.span_id).collect();
         let last_call = self.steps.iter().filter(|step| step.facts.billed).max_by_key(|step| step.ended_at);
         let Some(call) = last_call.filter(|call| is_failure(call.facts.status)) else { return false };
         let enclosing = self.ancestors(call);
@@ -438,8 +446,8 @@ impl RunState {
         })
     }
 
-    fn ancestors(&self, step: &Step) -> HashSet<SpanId> {
-        let mut above = HashSet::new();
+    fn ancestors(&self, step: &Step) -> IdSet<SpanId> {
+        let mut above = HashSet::default();
         let mut parent = step.parent;
         // `insert` ends the walk when broken input makes a circle.
         while let Some(span) = parent.filter(|span| above.insert(*span)) {
@@ -449,7 +457,7 @@ impl RunState {
     }
 
     /// Adds all above a step to a set that holds whatever is above each of its members.
-    fn cover(&self, step: &Step, covered: &mut HashSet<SpanId>) {
+    fn cover(&self, step: &Step, covered: &mut IdSet<SpanId>) {
         let mut parent = step.parent;
         while let Some(span) = parent.filter(|span| covered.insert(*span)) {
             parent = self.by_span.get(&span).and_then(|&place| self.steps[place].parent);
@@ -461,7 +469,7 @@ impl RunState {
     fn duplicates(&self) -> HashMap<usize, usize> {
         let calls = || self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed);
         let mut copies = HashMap::new();
-        let mut by_answer: HashMap<&str, usize> = HashMap::new();
+        let mut by_answer: HashMap<&str, usize> = HashMap::default();
         for (place, step) in calls() {
             let Some(answer) = step.facts.response_id.as_deref() else { continue };
             match by_answer.get(answer).copied() {
@@ -481,7 +489,7 @@ impl RunState {
             .map(|(place, step)| (place, self.calls_around(step)))
             .map(|(place, around)| (place, around.into_iter().filter(|outer| !copies.contains_key(outer)).collect()))
             .collect();
-        let mut known_better: HashMap<usize, usize> = HashMap::new();
+        let mut known_better: HashMap<usize, usize> = HashMap::default();
         for &(place, ref around) in &nested {
             for &outer in around {
                 let best = known_better.get(&outer).copied().unwrap_or(outer);
@@ -542,7 +550,7 @@ impl RunState {
     /// Returns the places of the steps that tell something of the bill, each part of it once: calls, and what encloses
     /// or is none, the innermost, where nothing below tells it.
     fn tellers(&self, copies: &HashMap<usize, usize>, tells: impl Fn(&StepFacts) -> bool) -> Vec<usize> {
-        let mut covered: HashSet<SpanId> = HashSet::new();
+        let mut covered: IdSet<SpanId> = HashSet::default();
         let (mut counted, mut others) = (Vec::new(), Vec::new());
         for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| tells(&step.facts)) {
             if !step.facts.billed {
@@ -574,7 +582,7 @@ impl RunState {
             let tokens = self.steps[place].facts.tokens.unwrap_or_default();
             bill.tokens = Some(bill.tokens.unwrap_or_default().plus(tokens.with_total()));
         }
-        let mut cost_at: HashMap<usize, NanoUsd> = HashMap::new();
+        let mut cost_at: HashMap<usize, NanoUsd> = HashMap::default();
         for &place in &counted.costs {
             let Some((cost, source)) = self.steps[place].facts.cost else { continue };
             sources.insert(source);
@@ -602,8 +610,8 @@ impl RunState {
     /// Counts ended steps that used something of which nobody knows what it cost.
     fn unpriced(&self, counted: &Counted) -> u64 {
         let told: HashSet<usize> = counted.costs.iter().copied().collect();
-        let mut priced_below: HashSet<SpanId> = HashSet::new();
-        let mut told_above: HashSet<SpanId> = HashSet::new();
+        let mut priced_below: IdSet<SpanId> = HashSet::default();
+        let mut told_above: IdSet<SpanId> = HashSet::default();
         for &place in &counted.costs {
             if self.steps[place].facts.billed {
                 priced_below.extend(self.ancestors(&self.steps[place]));
@@ -629,7 +637,7 @@ impl RunState {
 
     /// Returns by provider and requested model the model that answered first.
     fn answering_models(&self) -> HashMap<Asked<'_>, &str> {
-        let mut models = HashMap::new();
+        let mut models = HashMap::default();
         for facts in self.steps.iter().map(|step| &step.facts) {
             if let Some(model) = facts.response_model.as_deref() {
                 models.entry(asked(facts)).or_insert(model);
@@ -643,7 +651,7 @@ impl RunState {
         let failed: Vec<usize> = (0..self.steps.len())
             .filter(|place| is_failure(self.steps[*place].facts.status) && !copies.contains_key(place))
             .collect();
-        let mut passed_on: HashSet<SpanId> = HashSet::new();
+        let mut passed_on: IdSet<SpanId> = HashSet::default();
         for &place in &failed {
             self.cover(&self.steps[place], &mut passed_on);
         }
@@ -777,7 +785,7 @@ impl RunState {
 
     fn children(&self, counted: &Counted) -> Vec<ChildStep> {
         let Some(root) = self.root() else { return Vec::new() };
-        let mut cost_of: HashMap<SpanId, NanoUsd> = HashMap::new();
+        let mut cost_of: IdMap<SpanId, NanoUsd> = HashMap::default();
         for &place in &counted.costs {
             let step = &self.steps[place];
             let Some((cost, _)) = step.facts.cost else { continue };
@@ -843,7 +851,7 @@ pub const CRASHED_STEP: &str = "the process ended before the step did";
 pub const DROPPED_LOG: &str = "records dropped";
 
 /// Makes the event body for a step's start.
-pub fn started_body(span: Span, facts: &StepFacts, resource: Option<Resource>, scope: Option<Scope>) -> EventBody {
+pub fn started_body(span: Span, facts: &StepFacts, resource: Option<Arc<Resource>>, scope: Option<Scope>) -> EventBody {
     if facts.kind == StepKind::Tool {
         EventBody::ToolRequested(Box::new(ToolRequested {
             tool_name: facts.tool_name.clone().unwrap_or_else(|| facts.step_name.clone()),
@@ -867,7 +875,7 @@ pub fn started_body(span: Span, facts: &StepFacts, resource: Option<Resource>, s
 }
 
 /// Makes the event body for a step's end.
-pub fn ended_body(span: Span, facts: StepFacts, resource: Option<Resource>, scope: Option<Scope>) -> EventBody {
+pub fn ended_body(span: Span, facts: StepFacts, resource: Option<Arc<Resource>>, scope: Option<Scope>) -> EventBody {
     let agent_id = facts.agent_name.clone();
     let status = facts.status;
     let length = duration_ms(UnixNanos(span.start_time_unix_nano), UnixNanos(span.end_time_unix_nano));
@@ -1011,7 +1019,7 @@ fn lean(mut facts: StepFacts, with_content: bool) -> StepFacts {
 }
 
 /// Finds the ids of the tool calls in a model's answer: message parts of type `tool_call`.
-fn requested_tool_calls(output: Option<&serde_json::Value>) -> Vec<String> {
+pub(crate) fn requested_tool_calls(output: Option<&serde_json::Value>) -> Vec<String> {
     let messages = output.and_then(serde_json::Value::as_array).into_iter().flatten();
     let parts = messages.filter_map(|message| message.get("parts")?.as_array()).flatten();
     parts

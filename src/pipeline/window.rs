@@ -1,0 +1,234 @@
+//! What waits in the ring, looked at as a whole before it goes down the line.
+//!
+//! A step that began, said something and ended between two looks has three or more records in the window, and its end
+//! tells all that the others do. Then only the end goes down the line; the start is made of it, at its own place, so
+//! that the order of the log and the names that hang on it stay; and what is between needs no words of its own. In a
+//! busy process that is most of the work.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::conventions::names;
+use crate::model::otlp::{KeyValue, Span};
+use crate::model::record::{Record, RecordKind};
+use crate::model::wire::SpanIds;
+use crate::sources::ring::Ring;
+
+/// Inputs up to this length stand in a start that is made of an end; a longer one is told by the end alone.
+const START_CONTENT: usize = 4 << 10;
+
+/// Records of one look into the ring.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    bytes: Vec<u8>,
+    records: Vec<Taken>,
+}
+
+/// One record of a window.
+#[derive(Clone, Debug)]
+pub(crate) struct Taken {
+    place: Range<usize>,
+    /// The position in the ring behind it.
+    pub next: u64,
+    /// How it is told.
+    pub part: Part,
+}
+
+/// How a record is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// As it is.
+    Whole,
+    /// By a start made of the end with this index in the window.
+    StartOf(usize),
+    /// By the end with this index in the window.
+    Within(usize),
+}
+
+impl Window {
+    /// Takes a look: what is committed from `position` on, up to about so many records and bytes.
+    pub fn fill(&mut self, ring: &Ring, position: u64, max_records: usize, max_bytes: usize) {
+        self.bytes.clear();
+        self.records.clear();
+        let mut at = position;
+        while self.records.len() < max_records && self.bytes.len() < max_bytes {
+            let start = self.bytes.len();
+            let Some(next) = ring.read(at, &mut self.bytes) else { break };
+            self.records.push(Taken { place: start..self.bytes.len(), next, part: Part::Whole });
+            at = next;
+        }
+        self.find_whole_steps();
+    }
+
+    /// Lets go of a buffer that one huge record made large.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        if self.bytes.capacity() > bytes {
+            self.bytes = Vec::new();
+        }
+    }
+
+    /// Returns how many records there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Is there nothing?
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Returns a record: how it is told, and its bytes.
+    pub fn get(&self, index: usize) -> (&Taken, &[u8]) {
+        let taken = &self.records[index];
+        (taken, &self.bytes[taken.place.clone()])
+    }
+
+    /// Finds the steps that are whole in this window.
+    fn find_whole_steps(&mut self) {
+        let records = self.records.iter().map(|taken| &self.bytes[taken.place.clone()]);
+        let ids: Vec<Option<(RecordKind, SpanIds)>> = records
+            .map(|bytes| {
+                let (kind, payload) = bytes.split_first()?;
+                Some((RecordKind::from_u8(*kind)?, SpanIds::of(payload)?))
+            })
+            .collect();
+        let key = |ids: &SpanIds| (ids.trace_id, ids.span_id);
+        let mut ends = HashMap::new();
+        for (index, (kind, ids)) in ids.iter().enumerate().filter_map(|(index, known)| Some((index, known.as_ref()?))) {
+            // Events that the end left out are told by their own records only.
+            if *kind == RecordKind::Ended && !ids.has_dropped_events {
+                ends.insert(key(ids), index);
+            }
+        }
+        if ends.is_empty() {
+            return;
+        }
+        let mut begun = HashMap::new();
+        for (index, known) in ids.iter().enumerate() {
+            let Some((kind, ids)) = known else { continue };
+            let end = ends.get(&key(ids)).copied().filter(|end| *end > index);
+            self.records[index].part = match (kind, end) {
+                // What was begun in an earlier window may have events there, so its events keep their own words.
+                (RecordKind::Started, Some(end)) if begun.insert(key(ids), ()).is_none() => Part::StartOf(end),
+                (RecordKind::Started | RecordKind::Event, Some(end)) if begun.contains_key(&key(ids)) => {
+                    Part::Within(end)
+                }
+                _ => Part::Whole,
+            };
+        }
+    }
+}
+
+/// Makes the start of a step of its end: what tells which step it is, and what went in unless that is long.
+pub(crate) fn start_of(end: &Record) -> Record {
+    let tells = |attribute: &&KeyValue| {
+        let key = attribute.key.as_str();
+        names::TELL_WHICH.contains(&key) || names::TELL_INPUT.contains(&key) && length(attribute) <= START_CONTENT
+    };
+    let span = &end.span;
+    Record {
+        kind: RecordKind::Started,
+        resource: end.resource.clone(),
+        scope: end.scope.clone(),
+        span: Span {
+            trace_id: span.trace_id.clone(),
+            span_id: span.span_id.clone(),
+            parent_span_id: span.parent_span_id.clone(),
+            trace_state: span.trace_state.clone(),
+            flags: span.flags,
+            name: span.name.clone(),
+            kind: span.kind,
+            start_time_unix_nano: span.start_time_unix_nano,
+            attributes: span.attributes.iter().filter(tells).cloned().collect(),
+            ..Span::default()
+        },
+    }
+}
+
+fn length(attribute: &KeyValue) -> usize {
+    prost::Message::encoded_len(attribute)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RunId;
+    use crate::model::otlp::{ScopeSpans, SpanEvent};
+    use prost::Message;
+
+    fn put(ring: &Ring, kind: RecordKind, span: u8, dropped_events: u32) {
+        let span = Span {
+            trace_id: vec![1; 16],
+            span_id: vec![span; 8],
+            dropped_events_count: dropped_events,
+            ..Span::default()
+        };
+        let bytes = ScopeSpans { spans: vec![span], ..ScopeSpans::default() }.encode_to_vec();
+        ring.push(&[&[kind as u8], &bytes]).unwrap();
+    }
+
+    #[test]
+    fn a_step_that_is_whole_in_the_window_is_told_by_its_end() {
+        use RecordKind::{Ended, Event, Started};
+        let dir = tempfile::tempdir().unwrap();
+        let ring = Ring::create_in(dir.path(), RunId([1; 16]), 64 << 10).unwrap();
+        let told = [
+            (Event, 1, 0),   // begun before
+            (Started, 2, 0), // whole, and with late facts
+            (Started, 2, 0),
+            (Started, 3, 0), // goes on
+            (Event, 2, 0),
+            (Started, 4, 0), // has events that its end does not tell
+            (Event, 4, 0),
+            (Ended, 4, 1),
+            (Ended, 2, 0),
+            (Event, 2, 0), // after its end
+            (Ended, 1, 0),
+        ];
+        for (kind, span, dropped) in told {
+            put(&ring, kind, span, dropped);
+        }
+        let mut window = Window::default();
+        window.fill(&ring, 0, 100, 1 << 20);
+        let parts: Vec<Part> = (0..window.len()).map(|index| window.get(index).0.part).collect();
+        let whole = Part::Whole;
+        let expected = [
+            whole,
+            Part::StartOf(8),
+            Part::Within(8),
+            whole,
+            Part::Within(8),
+            whole,
+            whole,
+            whole,
+            whole,
+            whole,
+            whole,
+        ];
+        assert_eq!(parts, expected);
+    }
+
+    #[test]
+    fn a_start_made_of_an_end_tells_which_step_it_is() {
+        let mut span = Span {
+            trace_id: vec![1; 16],
+            span_id: vec![2; 8],
+            parent_span_id: vec![3; 8],
+            name: "chat gpt-4o".to_owned(),
+            start_time_unix_nano: 5,
+            end_time_unix_nano: 9,
+            events: vec![SpanEvent::default()],
+            ..Span::default()
+        };
+        span.set_attr(names::OPERATION, "chat");
+        span.set_attr(names::INPUT_TOKENS, 5);
+        span.set_attr(names::INPUT_MESSAGES, "x".repeat(START_CONTENT));
+        span.set_attr(names::INPUT, "short");
+        let end = Record { kind: RecordKind::Ended, resource: Default::default(), scope: Default::default(), span };
+        let mut expected = Record { kind: RecordKind::Started, ..end.clone() };
+        expected.span.end_time_unix_nano = 0;
+        expected.span.events.clear();
+        expected.span.attributes.retain(|attribute| [names::OPERATION, names::INPUT].contains(&&*attribute.key));
+        assert_eq!(start_of(&end), expected);
+    }
+}
