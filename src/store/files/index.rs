@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -15,29 +16,43 @@ use super::super::StoreError;
 use super::layout::{append_private, open_plain};
 use crate::model::{RunId, RunSummary};
 
-/// Appends a run's summary.
-pub(super) fn append(path: &Path, summary: &RunSummary) -> Result<(), StoreError> {
-    let lean = RunSummary { steps: None, ..summary.clone() };
-    let mut line = serde_json::to_vec(&lean)
-        .map_err(|error| StoreError::BadStore { path: path.to_owned(), why: error.to_string() })?;
-    line.push(b'\n');
-    let mut file = append_private(path).map_err(StoreError::io("open", path))?;
-    end_torn_line(path, &mut line);
-    file.write_all(&line).map_err(StoreError::io("write", path))
+/// The end of `index.log`, open for this process's lines.
+#[derive(Debug, Default)]
+pub(super) struct IndexLog {
+    file: Option<fs::File>,
 }
 
-/// A process that died in a write leaves half a line; ours must not become its other half.
-fn end_torn_line(path: &Path, line: &mut Vec<u8>) {
-    use std::io::{Seek, SeekFrom};
-    let last = fs::File::open(path).and_then(|mut file| {
-        file.seek(SeekFrom::End(-1))?;
-        let mut byte = [0];
-        file.read_exact(&mut byte)?;
-        Ok(byte[0])
-    });
-    if matches!(last, Ok(byte) if byte != b'\n') {
-        line.insert(0, b'\n');
+impl IndexLog {
+    /// Appends a run's summary.
+    pub fn append(&mut self, path: &Path, summary: &RunSummary) -> Result<(), StoreError> {
+        let lean = RunSummary { steps: None, ..summary.clone() };
+        let mut line = serde_json::to_vec(&lean)
+            .map_err(|error| StoreError::BadStore { path: path.to_owned(), why: error.to_string() })?;
+        line.push(b'\n');
+        let mut size = self.size();
+        if size.is_none() {
+            self.file = Some(append_private(path).map_err(StoreError::io("open", path))?);
+            size = self.size();
+        }
+        let Some(file) = &mut self.file else { return Ok(()) };
+        if !ends_a_line(file, size.unwrap_or(0)) {
+            // A process that died in a write leaves half a line; ours must not become its other half.
+            line.insert(0, b'\n');
+        }
+        file.write_all(&line).map_err(StoreError::io("write", path))
     }
+
+    /// Returns the size of the open file; `None` when there is none, or none by this name any more.
+    fn size(&self) -> Option<u64> {
+        let found = self.file.as_ref()?.metadata().ok()?;
+        (found.nlink() > 0).then_some(found.len())
+    }
+}
+
+fn ends_a_line(file: &fs::File, size: u64) -> bool {
+    let mut byte = [b'\n'];
+    // What cannot be read is not known to be torn.
+    size == 0 || file.read_at(&mut byte, size - 1).is_err() || byte == [b'\n']
 }
 
 /// Reads the last summary of each run.

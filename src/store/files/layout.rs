@@ -211,6 +211,21 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), StoreError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(StoreError::io("create", dir))
 }
 
+/// Makes a directory, private to the user; `false` when there is one already.
+pub(super) fn make_new_dir(dir: &Path) -> Result<bool, StoreError> {
+    match fs::DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make_dir(dir).map(|()| true),
+        Err(error) => Err(StoreError::io("create", dir)(error)),
+    }
+}
+
+/// Brings names made and deleted in a directory to the disk.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(StoreError::io("sync", dir))
+}
+
 /// Writes a file that is not there yet; one that is stays as it is.
 pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     match create_private(path) {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::assembly::RunState;
 use super::{Capabilities, DamagedRun, Listed, ListedRun, Query, RunReader, RunWriter, StoreError, resolve_among};
+use crate::model::id::IdMap;
 use crate::model::{Event, RunId, RunKind, RunSummary, StepView, UnixNanos};
 use layout::Layout;
 use run_dir::EventLog;
@@ -21,13 +22,19 @@ use run_dir::EventLog;
 /// Up to this many listed runs have their `run.yaml` read as well, so that a damaged one shows as damaged.
 const CHECKED_RUNS: usize = 200;
 
+/// Room for lines is kept up to this many bytes: one huge prompt must not stay in memory.
+const MAX_SPARE_LINES: usize = 1 << 20;
+
 /// Writes the runs of one process.
 #[derive(Debug)]
 pub struct FilesWriter {
     layout: Layout,
     writer: RunId,
     durable: bool,
-    open: HashMap<RunId, OpenRun>,
+    open: IdMap<RunId, OpenRun>,
+    index: index::IndexLog,
+    /// Room for the lines of one write, used again and again.
+    lines: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -39,7 +46,7 @@ struct OpenRun {
 impl FilesWriter {
     /// Makes the writer of a process. `durable`: what is written survives loss of power as well.
     pub fn new(layout: Layout, writer: RunId, durable: bool) -> Self {
-        Self { layout, writer, durable, open: HashMap::new() }
+        Self { layout, writer, durable, open: IdMap::default(), index: Default::default(), lines: Vec::new() }
     }
 
     fn open(&mut self, run: RunId) -> Result<&mut OpenRun, StoreError> {
@@ -59,27 +66,31 @@ impl FilesWriter {
     fn make_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
         let dir = self.layout.run(summary.kind, summary.run_id);
         let making = dir.with_file_name(format!(".new-{}", summary.run_id));
-        match fs::remove_dir_all(&making) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::io("delete", making)(error));
-            }
-            _ => {}
-        }
         let signed = RunSummary { writer: Some(self.writer), ..summary.clone() };
-        layout::make_dir(&making)?;
-        run_dir::write_summary(&making, &signed, self.durable)?;
-        let (mut log, _) = EventLog::open(&making, summary.run_id)?;
-        log.append(events, self.durable)?;
+        if !layout::make_new_dir(&making)? {
+            // Left by one who died over it.
+            fs::remove_dir_all(&making).map_err(StoreError::io("delete", &making))?;
+            layout::make_dir(&making)?;
+        }
+        run_dir::write_first_summary(&making, &signed, self.durable)?;
+        let mut log = EventLog::create(&making, summary.run_id)?;
+        log.append(events, self.durable, &mut self.lines)?;
+        if self.durable {
+            layout::sync_dir(&making)?;
+        }
         fs::rename(&making, &dir).map_err(StoreError::io("create", &dir))?;
+        if let Some(parent) = dir.parent().filter(|_| self.durable) {
+            layout::sync_dir(parent)?;
+        }
         log.moved_to(&dir);
         self.open.insert(summary.run_id, OpenRun { dir, log });
-        index::append(&self.layout.index_log(), &signed)
+        self.index.append(&self.layout.index_log(), &signed)
     }
 
-    fn publish(&self, dir: &Path, summary: &RunSummary) -> Result<(), StoreError> {
+    fn publish(&mut self, dir: &Path, summary: &RunSummary) -> Result<(), StoreError> {
         let signed = RunSummary { writer: Some(self.writer), ..summary.clone() };
         run_dir::write_summary(dir, &signed, self.durable)?;
-        index::append(&self.layout.index_log(), &signed)
+        self.index.append(&self.layout.index_log(), &signed)
     }
 }
 
@@ -104,8 +115,12 @@ impl RunWriter for FilesWriter {
     }
 
     fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {
-        let durable = self.durable;
-        self.open(run)?.log.append(events, durable)
+        let (durable, mut lines) = (self.durable, std::mem::take(&mut self.lines));
+        let appended = self.open(run).and_then(|run| run.log.append(events, durable, &mut lines));
+        if lines.capacity() <= MAX_SPARE_LINES {
+            self.lines = lines;
+        }
+        appended
     }
 
     fn update_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {

@@ -1,14 +1,16 @@
 //! One run's folder: `run.yaml` and `events.jsonl`.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use super::super::{FORMAT, StoreError};
-use super::layout::{append_private, from_yaml, make_dir, open_plain, read_bounded, replace, to_yaml};
+use super::layout::{append_private, create_private, from_yaml, make_dir, open_plain, read_bounded, replace, to_yaml};
+use crate::conventions::names;
+use crate::model::id::IdSet;
 use crate::model::{Event, EventId, RunId, RunSummary};
 use crate::sources::encode::cut;
+use serde_json::Value as Json;
 
 /// `run.yaml` is small; what is larger is not ours.
 const MAX_RUN_FILE: u64 = 8 << 20;
@@ -54,6 +56,17 @@ pub(super) fn write_summary(dir: &Path, summary: &RunSummary, durable: bool) -> 
     let path = run_file(dir);
     let text = to_yaml(summary).map_err(|why| StoreError::BadStore { path: path.clone(), why })?;
     replace(&path, text.as_bytes(), durable)
+}
+
+/// Writes a run's metadata in a folder that nobody sees yet, so that nothing has to be replaced.
+pub(super) fn write_first_summary(dir: &Path, summary: &RunSummary, durable: bool) -> Result<(), StoreError> {
+    let path = run_file(dir);
+    let text = to_yaml(summary).map_err(|why| StoreError::BadStore { path: path.clone(), why })?;
+    let written = create_private(&path).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        if durable { file.sync_data() } else { Ok(()) }
+    });
+    written.map_err(StoreError::io("write", path))
 }
 
 /// Reads a run's events from `from_seq` on. A torn last line is left out: its writer died in it, or is in it now.
@@ -103,11 +116,18 @@ pub(super) struct EventLog {
     /// Length of the whole lines: what is beyond after a failed write is cut off before the next.
     length: u64,
     /// What was there when the log was taken up again; told again after a crash, these are passed over.
-    known: HashSet<EventId>,
+    known: IdSet<EventId>,
     suspect: bool,
 }
 
 impl EventLog {
+    /// Makes the log of a run that is new.
+    pub fn create(dir: &Path, run: RunId) -> Result<Self, StoreError> {
+        let path = events_file(dir);
+        let file = append_private(&path).map_err(StoreError::io("create", &path))?;
+        Ok(Self { path, run, file, length: 0, known: IdSet::default(), suspect: false })
+    }
+
     /// Opens a run's log, made if it is not there. Cuts a torn last line off and hands back what is there.
     pub fn open(dir: &Path, run: RunId) -> Result<(Self, Vec<Event>), StoreError> {
         make_dir(dir)?;
@@ -125,24 +145,24 @@ impl EventLog {
         self.path = events_file(dir);
     }
 
-    /// Appends events that are not there yet, all in one write.
-    pub fn append(&mut self, events: &[Event], durable: bool) -> Result<(), StoreError> {
+    /// Appends events that are not there yet, all in one write. `lines` is room to write them in.
+    pub fn append(&mut self, events: &[Event], durable: bool, lines: &mut Vec<u8>) -> Result<(), StoreError> {
         if self.suspect {
             self.file.set_len(self.length).map_err(StoreError::io("truncate", &self.path))?;
             self.suspect = false;
         }
-        let mut lines = Vec::with_capacity(events.len() * 1024);
+        lines.clear();
         for event in events.iter().filter(|event| !self.known.contains(&event.event_id)) {
             let start = lines.len();
             let fits = self.length + (start as u64) < MAX_RUN_BYTES;
-            let written = if fits { serde_json::to_writer(&mut lines, event) } else { write_cut(&mut lines, event) };
+            let written = if fits { event.write_line(lines) } else { write_cut(lines, event) };
             if let Err(error) = written {
                 lines.truncate(start);
                 return Err(StoreError::Damaged { run: self.run, why: format!("event {}: {error}", event.seq) });
             }
             lines.push(b'\n');
         }
-        let written = self.file.write_all(&lines).and_then(|()| if durable { self.file.sync_data() } else { Ok(()) });
+        let written = self.file.write_all(lines).and_then(|()| if durable { self.file.sync_data() } else { Ok(()) });
         match written {
             Ok(()) => {
                 self.length += lines.len() as u64;
@@ -156,17 +176,104 @@ impl EventLog {
     }
 }
 
-/// Writes an event with its long texts cut: the run has reached its bound and goes on all the same.
+/// Writes an event of a run that has reached its bound and goes on all the same: long texts are cut, and of a step's
+/// span stays what says which step it is, how it ended and what it cost. Some 1.3 KB a step remain, both lines together.
 fn write_cut(out: &mut Vec<u8>, event: &Event) -> serde_json::Result<()> {
-    fn shorten(value: &mut serde_json::Value) {
-        match value {
-            serde_json::Value::String(text) if text.len() > CUT_TEXT * 2 => *text = cut(text, CUT_TEXT),
-            serde_json::Value::Array(list) => list.iter_mut().for_each(shorten),
-            serde_json::Value::Object(map) => map.values_mut().for_each(shorten),
-            _ => {}
-        }
-    }
     let mut value = serde_json::to_value(event)?;
+    if let Some(data) = value.get_mut("data").filter(|data| data.get("span").is_some_and(Json::is_object)) {
+        for part in ["resource", "scope"] {
+            data[part] = Json::Null;
+        }
+        strip_span(&mut data["span"]);
+    }
     shorten(&mut value);
     serde_json::to_writer(out, &value)
+}
+
+fn shorten(value: &mut Json) {
+    match value {
+        Json::String(text) if text.len() > CUT_TEXT * 2 => *text = cut(text, CUT_TEXT),
+        Json::Array(list) => list.iter_mut().for_each(shorten),
+        Json::Object(map) => map.values_mut().for_each(shorten),
+        _ => {}
+    }
+}
+
+/// Leaves out attributes, events and links, and counts them as OTLP does.
+fn strip_span(span: &mut Json) {
+    let left_out = |span: &Json, count: &str, of: &str| {
+        let before = span.get(count).and_then(Json::as_u64).unwrap_or(0);
+        before + span.get(of).and_then(Json::as_array).map_or(0, |list| list.len() as u64)
+    };
+    let stays = |key: &str| names::TELL_WHICH.contains(&key) || names::TELL_OUTCOME.contains(&key);
+    let (events, links) =
+        (left_out(span, "droppedEventsCount", "events"), left_out(span, "droppedLinksCount", "links"));
+    let attributes = left_out(span, "droppedAttributesCount", "attributes");
+    let Some(map) = span.as_object_mut() else { return };
+    let mut kept: Vec<Json> = match map.remove("attributes") {
+        Some(Json::Array(list)) => list,
+        _ => Vec::new(),
+    };
+    kept.retain(|attribute| attribute.get("key").and_then(Json::as_str).is_some_and(stays));
+    let attributes = attributes - kept.len() as u64;
+    kept.push(serde_json::json!({"key": names::CUT, "value": {"stringValue": "run"}}));
+    map.insert("attributes".to_owned(), Json::Array(kept));
+    for (list, count, left_out) in [
+        ("", "droppedAttributesCount", attributes),
+        ("events", "droppedEventsCount", events),
+        ("links", "droppedLinksCount", links),
+    ] {
+        map.remove(list);
+        if left_out > 0 {
+            map.insert(count.to_owned(), left_out.into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::otlp::{Resource, Span, SpanEvent};
+    use crate::model::{EventId, UnixNanos};
+    use crate::pipeline::facts::StepFacts;
+    use crate::store::assembly::{RunState, ended_body};
+
+    #[test]
+    fn a_run_at_its_bound_keeps_which_steps_there_were_and_what_they_cost() {
+        let mut span = Span {
+            trace_id: vec![1; 16],
+            span_id: vec![2; 8],
+            name: "chat".to_owned(),
+            start_time_unix_nano: 5,
+            end_time_unix_nano: 9,
+            events: vec![SpanEvent::default(); 2],
+            ..Span::default()
+        };
+        span.set_attr(names::OPERATION, "chat");
+        span.set_attr(names::PROVIDER, "openai");
+        span.set_attr(names::RESPONSE_MODEL, "gpt-4o");
+        span.set_attr(names::INPUT_TOKENS, 100);
+        span.set_attr(names::OUTPUT_TOKENS, 10);
+        span.set_attr(names::COST_USD, 0.25);
+        span.set_attr("of.my.own", "x");
+        span.set_attr(names::INPUT_MESSAGES, "y".repeat(10_000));
+        let facts = StepFacts::of(&span, None, None);
+        let body = ended_body(span, facts.clone(), Some(Default::default()), Some(Default::default()));
+        let id = EventId::fresh(UnixNanos(1));
+        let event = Event { seq: 0, event_id: id, parent_event_id: None, timestamp: UnixNanos(9), step_id: None, body };
+        let mut line = Vec::new();
+        write_cut(&mut line, &event).unwrap();
+        assert!(line.len() < 1_500, "{} bytes", line.len());
+        let read: Event = serde_json::from_slice(&line).unwrap();
+        let (span, resource, _) = read.body.span().unwrap();
+        assert_eq!(resource, None::<&Resource>);
+        assert_eq!((span.dropped_attributes_count, span.dropped_events_count), (2, 2));
+        let kept = StepFacts::of(span, None, None);
+        let expected = StepFacts { messages: None, input: None, ..facts };
+        assert_eq!(StepFacts { messages: None, input: None, ..kept }, expected);
+        // Both add up to the same.
+        let mut state = RunState::new(RunId([1; 16]), RunId([1; 16]).as_trace_id());
+        state.apply(&read, false);
+        assert_eq!(state.next_seq(), 1);
+    }
 }
