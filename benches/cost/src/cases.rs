@@ -108,6 +108,18 @@ fn runspan(load: Load, url: Option<&str>) -> Result<(u64, u64), Failed> {
     if (runs.len() as u64, steps) != (load.runs * load.threads, load.spans()) {
         return Err(format!("{} runs with {steps} steps are in the store", runs.len()).into());
     }
+    if std::env::var_os("BENCH_BYTES").is_some() {
+        let of_logs = runs.iter().filter_map(|run| if let Listed::Run(run) = run { Some(run.summary.run_id) } else { None });
+        let bytes: u64 = of_logs
+            .map(|run| dir.path().join("agents").join(run.to_string()).join("events.jsonl"))
+            .filter_map(|path| Some(std::fs::metadata(path).ok()?.len()))
+            .sum();
+        eprintln!("{} bytes of events.jsonl a step", bytes / load.spans());
+        if let Some(Listed::Run(run)) = runs.first() {
+            let path = dir.path().join("agents").join(run.summary.run_id.to_string()).join("events.jsonl");
+            eprintln!("{}", std::fs::read_to_string(path)?.lines().skip(5).take(8).collect::<Vec<_>>().join("\n"));
+        }
+    }
     Ok(times)
 }
 
