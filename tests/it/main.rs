@@ -8,10 +8,12 @@ mod demo;
 #[cfg(all(feature = "otel-sdk", feature = "tracing-opentelemetry"))]
 mod doors;
 mod format;
+mod host;
 #[cfg(all(feature = "otel-sdk", feature = "tracing-opentelemetry"))]
 mod ids;
 #[cfg(all(feature = "forward", feature = "metrics"))]
 mod interop;
+mod layers;
 #[cfg(feature = "macros")]
 mod macros;
 #[cfg(feature = "otel-sdk")]

@@ -1,7 +1,10 @@
 //! What several tests share: a recorder of their own, children that can be killed, steady views of what was stored.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use runspan::model::{RunId, RunSummary, StepView};
@@ -92,6 +95,81 @@ pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
         assert!(start.elapsed() < WATCHDOG, "never happened: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Runs a command to its end; one that hangs is killed and fails the test.
+pub fn ended(mut command: Command) -> Output {
+    let child = command.spawn().expect("a child");
+    // Not reaped before its output is read, so the number stays its own.
+    let pid = child.id();
+    let (tell, told) = mpsc::channel();
+    let reader = std::thread::spawn(move || drop(tell.send(child.wait_with_output())));
+    let hangs = told.recv_timeout(WATCHDOG).map_err(|_| {
+        signal(pid, libc::SIGKILL);
+        told.recv().expect("a killed child")
+    });
+    reader.join().expect("the reader");
+    match hangs {
+        Ok(output) => output.expect("output"),
+        Err(output) => panic!("hangs: {}", texts(&output.expect("output"))),
+    }
+}
+
+/// Runs a command to its end, which must be a good one, and returns what it said on standard error.
+pub fn said(command: Command) -> String {
+    let output = ended(command);
+    assert!(output.status.success(), "{}: {}", output.status, texts(&output));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn texts(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The lines that the recorder said.
+pub fn warnings(stderr: &str) -> Vec<&str> {
+    stderr.lines().filter(|line| line.starts_with("runspan: ")).collect()
+}
+
+/// Sends a signal to a process of ours.
+pub fn signal(pid: u32, signal: i32) {
+    // SAFETY: a plain system call.
+    unsafe { libc::kill(pid as libc::pid_t, signal) };
+}
+
+/// An agent with some tool calls; that many spans and one more.
+pub fn agent(name: &str, tools: usize) {
+    let agent = tracing::info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = name);
+    agent.in_scope(|| (0..tools).for_each(|_| tool("t")));
+}
+
+/// A tool call.
+pub fn tool(name: &str) {
+    tracing::info_span!("execute_tool", gen_ai.operation.name = "execute_tool", gen_ai.tool.name = name)
+        .in_scope(|| {});
+}
+
+/// Counts the spans that close beside a recorder: what a report must account for.
+#[derive(Clone, Debug, Default)]
+pub struct Closed(Arc<AtomicU64>);
+
+impl Closed {
+    /// Returns how many there were.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Closed {
+    fn on_close(&self, _: tracing::span::Id, _: tracing_subscriber::layer::Context<'_, S>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Every span that was made is stored, waits, or is dropped and counted; none is told twice.
+pub fn assert_accounted(report: &Report, closed: u64) {
+    let accounted = report.stored + report.pending + report.dropped.values().sum::<u64>();
+    assert_eq!(accounted, closed, "{report:?}");
 }
 
 /// A child that is killed when the test is over, however it ends.

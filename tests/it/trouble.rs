@@ -9,7 +9,7 @@ use runspan::model::{RunStatus, StepStatus};
 use runspan::store::{Listed, Query, RunReader};
 use tracing::{error_span, info, info_span};
 
-use super::support::{WATCHDOG, child, is_child, only_run, open, outline, record_in, runs, steps};
+use super::support::{WATCHDOG, child, is_child, only_run, open, outline, record_in, runs, said, steps, warnings};
 
 /// An agent with some tool calls, each with a text of `bytes`.
 fn agent(name: &str, tools: u64, bytes: usize) {
@@ -31,19 +31,6 @@ fn accounted(report: &Report) -> u64 {
     report.stored + report.pending + report.dropped.values().sum::<u64>()
 }
 
-/// Runs a test of this binary as a child and returns what it said on standard error.
-fn stderr_of(mut command: Command) -> String {
-    let output = command.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stdout));
-    text
-}
-
-/// The lines that the recorder said.
-fn warnings(stderr: &str) -> Vec<&str> {
-    stderr.lines().filter(|line| line.starts_with("runspan: ")).collect()
-}
-
 #[test]
 fn a_store_of_a_newer_format_is_refused_and_the_program_runs() {
     const TEST: &str = "trouble::a_store_of_a_newer_format_is_refused_and_the_program_runs";
@@ -55,7 +42,7 @@ fn a_store_of_a_newer_format_is_refused_and_the_program_runs() {
     }
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("store.yaml"), "format: 99\nfuture: [1]\n").unwrap();
-    let said = stderr_of(child(TEST, dir.path()));
+    let said = said(child(TEST, dir.path()));
     let warned = warnings(&said);
     assert_eq!(warned.len(), 1, "{said}");
     assert!(warned[0].contains("format 99") && warned[0].contains("use a newer runspan"), "{said}");
@@ -76,7 +63,7 @@ fn a_store_that_cannot_be_written_costs_the_recording_only() {
     let file = dir.path().join("a-file");
     fs::write(&file, "in the way").unwrap();
     let store = file.join("store");
-    let said = stderr_of(child(TEST, &store));
+    let said = said(child(TEST, &store));
     assert_eq!(warnings(&said).len(), 1, "{said}");
     assert!(said.contains(store.to_str().unwrap()) && said.contains("not recorded"), "{said}");
 }
@@ -96,7 +83,7 @@ fn broken_settings_are_named_once_and_recording_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = child(TEST, &dir.path().join("s"));
     command.env("RUNSPAN_CONTENT", "everything").env("RUNSPAN_LOG", "shout");
-    let said = stderr_of(command);
+    let said = said(command);
     assert_eq!(
         warnings(&said),
         [
@@ -160,7 +147,7 @@ fn a_store_removed_while_in_use_is_told_once_and_counted() {
     }
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("s");
-    let said = stderr_of(child(TEST, &store));
+    let said = said(child(TEST, &store));
     assert_eq!(warnings(&said).len(), 1, "{said}");
     assert!(said.contains(store.to_str().unwrap()), "{said}");
 }
@@ -271,7 +258,7 @@ fn exit_without_the_guard_loses_nothing() {
         std::process::exit(0);
     }
     let dir = tempfile::tempdir().unwrap();
-    stderr_of(child(TEST, dir.path()));
+    said(child(TEST, dir.path()));
     let run = only_run(dir.path());
     assert_eq!((run.status, run.steps_total, run.dropped), (RunStatus::Success, 201, 0));
 }
@@ -315,7 +302,7 @@ fn a_forked_child_records_nothing_and_harms_nothing() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    stderr_of(child(TEST, dir.path()));
+    said(child(TEST, dir.path()));
     let names: Vec<_> = runs(dir.path()).into_iter().filter_map(|run| run.agent_id).collect();
     assert_eq!(names, ["after", "before"]);
 }
@@ -513,7 +500,7 @@ fn an_upstream_that_is_down_costs_itself_its_oldest_spans_and_the_store_nothing(
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let said = stderr_of(child(TEST, dir.path()));
+    let said = said(child(TEST, dir.path()));
     assert!(said.contains("the journal in") && said.contains("runs are stored all the same"), "{said}");
     assert_eq!(runs(dir.path()).iter().map(|run| run.steps_total).sum::<u64>(), TOOLS + 8);
     let journal: u64 = fs::read_dir(dir.path().join("journal"))
