@@ -8,6 +8,7 @@
 //! none of our state is borrowed, since it may itself make spans.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record as Values};
 use tracing::{Dispatch, Event, Level, Metadata, Span, Subscriber};
 use tracing_subscriber::layer::Context;
-use tracing_subscriber::registry::{LookupSpan, SpanRef};
+use tracing_subscriber::registry::{ExtensionsMut, LookupSpan, SpanRef};
 
 use super::context::{RemoteContext, SpanContext};
 use super::encode::{self, EVENT_ATTRIBUTE, SPAN_ATTRIBUTE, SpanParts};
@@ -37,8 +38,10 @@ const STATUS_ERROR: u8 = 2;
 const INTERNAL: u8 = 1;
 
 /// Records spans of `tracing`; made by [`Builder::build`](crate::Builder::build).
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Layer {
+    /// Tells layers apart, clones of one included: several may be in one subscriber.
+    id: u64,
     recorder: Arc<Recorder>,
     level: Level,
     get_context: GetContext,
@@ -46,9 +49,41 @@ pub struct Layer {
     dispatch: OnceLock<WeakDispatch>,
 }
 
+impl Clone for Layer {
+    fn clone(&self) -> Self {
+        Self { id: fresh_id(), recorder: Arc::clone(&self.recorder), dispatch: OnceLock::new(), ..*self }
+    }
+}
+
+fn fresh_id() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// What the layers of a subscriber keep with a span. As a rule there is one.
+#[derive(Debug)]
+struct Kept {
+    state: SpanState,
+    /// Of other layers, whose recorders are others too.
+    others: Vec<SpanState>,
+}
+
+impl Kept {
+    fn find(&self, wanted: impl Fn(&SpanState) -> bool) -> Option<&SpanState> {
+        std::iter::once(&self.state).chain(&self.others).find(|state| wanted(state))
+    }
+
+    fn find_mut(&mut self, wanted: impl Fn(&SpanState) -> bool) -> Option<&mut SpanState> {
+        std::iter::once(&mut self.state).chain(&mut self.others).find(|state| wanted(state))
+    }
+}
+
 /// What the layer keeps with a span between its start and its end.
 #[derive(Debug)]
 struct SpanState {
+    /// The layer that keeps it, and tells the recorder of it.
+    layer: u64,
+    recorder: u64,
     /// Set when the start is recorded.
     context: Option<SpanContext>,
     parent: Option<SpanId>,
@@ -85,11 +120,44 @@ impl Layer {
         recorder.notes().want();
         // What the layer is put onto is known only when it is.
         let get_context = GetContext { context: |_, _| None, find: |_, _, _| None, origin: |_, _| None };
-        Self { recorder, level, get_context, dispatch: OnceLock::new() }
+        Self { id: fresh_id(), recorder, level, get_context, dispatch: OnceLock::new() }
+    }
+
+    /// Returns the handle of what the layer records to.
+    pub(crate) fn recorder(&self) -> &Arc<Recorder> {
+        &self.recorder
     }
 
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() <= self.level && self.recorder.is_recording()
+    }
+
+    /// Tells whether a state is of this layer, which alone hears of the span for its recorder.
+    fn is_own(&self) -> impl Fn(&SpanState) -> bool + use<> {
+        let id = self.id;
+        move |state| state.layer == id
+    }
+
+    /// Tells whether a state is of this layer's recorder, whichever layer keeps it.
+    fn is_recorded(&self) -> impl Fn(&SpanState) -> bool + use<> {
+        let id = self.recorder.id();
+        move |state| state.recorder == id
+    }
+
+    /// Returns the span's context as far as it is given: `None` for a span that is not kept.
+    fn context<S>(&self, span: &SpanRef<'_, S>) -> Option<Option<SpanContext>>
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        Some(span.extensions().get::<Kept>()?.find(self.is_recorded())?.context)
+    }
+
+    /// Tells whether this layer keeps something with the span.
+    fn keeps<S>(&self, span: &SpanRef<'_, S>) -> bool
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        span.extensions().get::<Kept>().is_some_and(|kept| kept.find(self.is_own()).is_some())
     }
 
     /// Gives the span its ids and records its start, and before that its parents'.
@@ -105,13 +173,44 @@ impl Layer {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        if let Some(known) = span.extensions().get::<SpanState>()?.context {
+        if let Some(known) = self.context(span)? {
             return Some(known);
         }
-        let around = nearest(span).and_then(|parent| self.begin(&parent));
+        // From the topmost one that has not begun, and not by recursion: a stack ends sooner than nesting does.
+        let (mut around, mut above) = (None, Vec::new());
+        for parent in span.scope().skip(1) {
+            match self.context(&parent) {
+                None => {}
+                Some(None) => above.push(parent),
+                Some(Some(known)) => {
+                    around = Some(known);
+                    break;
+                }
+            }
+        }
+        for parent in above.iter().rev() {
+            around = self.begin_below(parent, around, false).or(around);
+        }
+        self.begin_below(span, around, is_closing)
+    }
+
+    /// Begins a span below the one around it, which has begun.
+    fn begin_below<S>(
+        &self,
+        span: &SpanRef<'_, S>,
+        around: Option<SpanContext>,
+        is_closing: bool,
+    ) -> Option<SpanContext>
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
         let foreign = foreign::ids(self.dispatch.get(), self.recorder.notes(), &span.id());
         let mut extensions = span.extensions_mut();
-        let state = extensions.get_mut::<SpanState>()?;
+        let state = extensions.get_mut::<Kept>()?.find_mut(self.is_recorded())?;
+        if let Some(known) = state.context {
+            // Another thread was at it.
+            return Some(known);
+        }
         let foreign = foreign.or_else(|| {
             let name = state.fields.name.as_deref().unwrap_or(span.metadata().name());
             is_closing.then(|| self.recorder.notes().just_ended(name, state.start))?
@@ -166,6 +265,25 @@ impl Layer {
         state.context = Some(context);
         self.record(span.metadata(), state, &context, RecordKind::Started, 0);
         Some(context)
+    }
+
+    fn own_state<'a>(&self, extensions: &'a mut ExtensionsMut<'_>) -> Option<&'a mut SpanState> {
+        extensions.get_mut::<Kept>()?.find_mut(self.is_own())
+    }
+
+    /// Takes what this layer keeps with a span and leaves what others do.
+    fn take_state(&self, extensions: &mut ExtensionsMut<'_>) -> Option<SpanState> {
+        let kept = extensions.get_mut::<Kept>()?;
+        if let Some(place) = kept.others.iter().position(self.is_own()) {
+            return Some(kept.others.swap_remove(place));
+        }
+        if kept.state.layer != self.id {
+            return None;
+        }
+        match kept.others.pop() {
+            Some(other) => Some(std::mem::replace(&mut kept.state, other)),
+            None => extensions.remove::<Kept>().map(|kept| kept.state),
+        }
     }
 
     fn record(&self, meta: &Metadata<'_>, state: &SpanState, at: &SpanContext, kind: RecordKind, end: u64) {
@@ -224,14 +342,6 @@ fn values_tell_what(values: &Values<'_>) -> bool {
     telling.0
 }
 
-/// Finds the nearest span above that this layer keeps.
-fn nearest<'a, S>(span: &SpanRef<'a, S>) -> Option<SpanRef<'a, S>>
-where
-    S: Subscriber + for<'b> LookupSpan<'b>,
-{
-    span.scope().skip(1).find(|above| above.extensions().get::<SpanState>().is_some())
-}
-
 impl<S> tracing_subscriber::Layer<S> for Layer
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -255,6 +365,8 @@ where
         fields.hold(SPAN_ATTRIBUTE);
         let Some(span) = ctx.span(id) else { return };
         let state = SpanState {
+            layer: self.id,
+            recorder: self.recorder.id(),
             context: None,
             parent: None,
             remote_parent: false,
@@ -269,7 +381,13 @@ where
             links: Vec::new(),
             link_count: 0,
         };
-        span.extensions_mut().replace(state);
+        let mut extensions = span.extensions_mut();
+        match extensions.get_mut::<Kept>() {
+            None => extensions.insert(Kept { state, others: Vec::new() }),
+            // Another layer of the same recorder was first and hears of all that is to come.
+            Some(kept) if kept.find(self.is_recorded()).is_some() => {}
+            Some(kept) => kept.others.push(state),
+        }
     }
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
@@ -280,14 +398,14 @@ where
 
     fn on_record(&self, id: &Id, values: &Values<'_>, ctx: Context<'_, S>) {
         let Some(span) = ctx.span(id) else { return };
-        if span.extensions().get::<SpanState>().is_none() {
+        if !self.keeps(&span) {
             return;
         }
         // The values are formatted before the state is borrowed: a value's own code may record into this span.
         let mut fields = Fields::default();
         values.record(&mut FieldVisitor { fields: &mut fields, into: SPAN_ATTRIBUTE });
         let mut extensions = span.extensions_mut();
-        let Some(state) = extensions.get_mut::<SpanState>() else { return };
+        let Some(state) = self.own_state(&mut extensions) else { return };
         state.fields.extend(fields);
         // Many emitters name the tool or the model only after the start; who watches the run wants to see it now.
         if let Some(context) = state.context
@@ -304,8 +422,11 @@ where
         if span.scope().any(|above| above.id() == cause.id()) {
             return;
         }
+        if !self.keeps(&span) {
+            return;
+        }
         let Some(cause) = self.begin(&cause) else { return };
-        if let Some(state) = span.extensions_mut().get_mut::<SpanState>()
+        if let Some(state) = self.own_state(&mut span.extensions_mut())
             && state.link_count < MAX_LINKS
         {
             state.link_count += 1;
@@ -319,7 +440,7 @@ where
             return;
         }
         let Some(span) = ctx.event_span(event) else { return };
-        let Some(span) = span.scope().find(|span| span.extensions().get::<SpanState>().is_some()) else { return };
+        let Some(span) = span.scope().find(|span| self.keeps(span)) else { return };
         let Some(context) = self.begin(&span) else { return };
         let now = UnixNanos::now().0;
         let mut visitor = EventVisitor::new();
@@ -336,7 +457,7 @@ where
         let mut encoded = spare();
         encode::span_event(&mut encoded, now, name, &fields.attributes);
         let mut extensions = span.extensions_mut();
-        let Some(state) = extensions.get_mut::<SpanState>() else { return };
+        let Some(state) = self.own_state(&mut extensions) else { return };
         if *meta.level() == Level::ERROR && error.is_some() {
             state.fields.error = error;
         }
@@ -357,9 +478,12 @@ where
 
     fn on_close(&self, id: Id, ctx: Context<'_, S>) {
         let Some(span) = ctx.span(&id) else { return };
+        if !self.keeps(&span) {
+            return;
+        }
         let Some(context) = self.begin_at(&span, true) else { return };
         self.recorder.notes().forget_just_ended();
-        let Some(mut state) = span.extensions_mut().remove::<SpanState>() else { return };
+        let Some(mut state) = self.take_state(&mut span.extensions_mut()) else { return };
         if std::thread::panicking() && state.fields.status.is_none() {
             // Closed by unwinding: what the span enclosed did not finish, whatever its author thought of.
             state.fields.status = Some(STATUS_ERROR);
@@ -406,7 +530,7 @@ where
 {
     let span = dispatch.downcast_ref::<S>()?.span(id)?;
     let layer = dispatch.downcast_ref::<Layer>()?;
-    let kept = span.scope().find(|span| span.extensions().get::<SpanState>().is_some())?;
+    let kept = span.scope().find(|span| layer.context(span).is_some())?;
     layer.begin(&kept)
 }
 
@@ -442,7 +566,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let mut scope = dispatch.downcast_ref::<S>()?.span(id)?.scope();
-    scope.find_map(|span| span.extensions().get::<SpanState>()?.came_from.clone())
+    scope.find_map(|span| span.extensions().get::<Kept>()?.find(|state| state.came_from.is_some())?.came_from.clone())
 }
 
 /// Returns the context of another process that a span's trace came from.

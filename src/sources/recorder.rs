@@ -22,6 +22,8 @@ pub(crate) const RESOURCE_RECORD: u8 = 0;
 /// Puts records into the ring.
 #[derive(Debug)]
 pub struct Recorder {
+    /// Tells recorders of this process apart.
+    id: u64,
     ring: Option<Ring>,
     store_id: String,
     /// How often the process had forked when this was made: a child writes nothing.
@@ -57,7 +59,9 @@ pub(crate) struct Lost {
 impl Recorder {
     /// Makes the handle of a ring, or one that records nothing.
     pub(crate) fn new(ring: Option<Ring>, store_id: String, environment: Option<RemoteContext>) -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
         Self {
+            id: LAST.fetch_add(1, Ordering::Relaxed) + 1,
             ring,
             store_id,
             generation: fork::generation(),
@@ -71,6 +75,11 @@ impl Recorder {
             ends: AtomicU64::new(0),
             lost: Mutex::default(),
         }
+    }
+
+    /// Returns what tells this recorder from others of this process.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     pub(crate) fn ring(&self) -> Option<&Ring> {

@@ -440,6 +440,31 @@ const PLACES: [(&str, fn()); 10] = [
 ];
 
 #[test]
+fn spans_made_in_odd_places_are_all_accounted_for() {
+    const TEST: &str = "host::spans_made_in_odd_places_are_all_accounted_for";
+    if let Some(store) = is_child(TEST) {
+        for (name, make) in PLACES {
+            println!("{name}");
+            let (dispatch, guard, closed) = recorder(runspan::builder().store(store.join(name)));
+            recording(&dispatch, || {
+                let run = info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = name);
+                run.in_scope(make);
+            });
+            let report = guard.shutdown(WATCHDOG);
+            assert_eq!((report.pending, report.dropped.len()), (0, 0), "{name}: {report:?}");
+            assert_accounted(&report, closed.get());
+            let runs = runs(&store.join(name));
+            let [run] = &runs[..] else { panic!("{name}: {runs:?}") };
+            assert_eq!((run.status, run.steps_total), (RunStatus::Success, closed.get()), "{name}");
+            assert_eq!(steps(&store.join(name), run.run_id).len() as u64, run.steps_total, "{name}");
+        }
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    said(child(TEST, dir.path()));
+}
+
+#[test]
 fn a_leaked_span_ends_with_its_process() {
     const TEST: &str = "host::a_leaked_span_ends_with_its_process";
     if let Some(store) = is_child(TEST) {

@@ -149,6 +149,46 @@ fn a_reloaded_filter_holds_from_then_on() {
 }
 
 #[test]
+fn two_recorders_in_one_subscriber_each_get_everything() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let ((first, first_guard), (second, second_guard)) = (build(one.path()), build(two.path()));
+    let closed = Closed::default();
+    tracing::subscriber::with_default(registry().with(closed.clone()).with(first).with(second), || {
+        work();
+        agent("unheard", 1);
+    });
+    // Two spans below the level that is recorded.
+    let made = closed.get() - 2;
+    for (guard, dir) in [(first_guard, &one), (second_guard, &two)] {
+        let report = guard.shutdown(WATCHDOG);
+        assert_eq!((report.stored, report.pending, report.dropped.len()), (made, 0, 0), "{report:?}");
+        let stored = stored(dir.path());
+        assert_eq!(stored[..4], WHOLE[..4]);
+        assert_eq!(
+            stored[4..],
+            ["by-hand agent success", "  t tool success", "unheard agent success", "  t-2 tool success"]
+                .map(|line| line.replace("t-2", "t"))
+        );
+    }
+}
+
+#[test]
+fn one_recorder_twice_in_a_subscriber_records_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let ((first, first_guard), (second, second_guard)) = (build(dir.path()), build(dir.path()));
+    tracing::subscriber::with_default(registry().with(first).with(silent()).with(second), work);
+    drop(first_guard);
+    let report = second_guard.shutdown(WATCHDOG);
+    assert_eq!((report.stored, report.pending, report.dropped.len()), (6, 0, 0), "{report:?}");
+    assert_eq!(stored(dir.path()), &WHOLE[..6]);
+    let logs = |run: &RunSummary| {
+        let events = open(dir.path()).get_events(run.run_id, 0).unwrap();
+        events.iter().filter(|event| event.body.type_name() == "log").count()
+    };
+    assert_eq!(runs(dir.path()).iter().map(logs).sum::<usize>(), 2);
+}
+
+#[test]
 fn two_guards_of_one_store_end_recording_with_the_last() {
     let dir = tempfile::tempdir().unwrap();
     let ((first, first_guard), (_, second_guard)) = (build(dir.path()), build(dir.path()));
