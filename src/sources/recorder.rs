@@ -19,6 +19,9 @@ use crate::store::files::layout::Layout;
 /// In the place of a record's kind: what follows is a `Resource`, which the records after it are from.
 pub(crate) const RESOURCE_RECORD: u8 = 0;
 
+/// Traces whose losses are noted in their runs; what more lose is counted for the process alone.
+const MAX_LOST_TRACES: usize = 1024;
+
 /// Puts records into the ring.
 #[derive(Debug)]
 pub struct Recorder {
@@ -196,7 +199,11 @@ impl Recorder {
 
     fn count_lost(&self, kind: RecordKind, trace_id: [u8; 16], reason: &'static str) {
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        *lost.by_trace.entry((trace_id, reason)).or_default() += 1;
+        let is_known = lost.by_trace.contains_key(&(trace_id, reason));
+        // Nobody takes them when the worker has stopped, or hangs.
+        if is_known || lost.by_trace.len() < MAX_LOST_TRACES {
+            *lost.by_trace.entry((trace_id, reason)).or_default() += 1;
+        }
         let by_kind = if kind == RecordKind::Ended { &mut lost.ends } else { &mut lost.others };
         *by_kind.entry(reason).or_default() += 1;
     }

@@ -482,6 +482,24 @@ fn a_leaked_span_ends_with_its_process() {
     assert_eq!(outline(&steps(dir.path(), run.run_id)), ["leaky agent crashed", "  leaked task crashed"]);
 }
 
+#[test]
+fn a_program_that_drops_its_guard_at_once_goes_on_and_does_not_grow() {
+    const TEST: &str = "host::a_program_that_drops_its_guard_at_once_goes_on_and_does_not_grow";
+    if let Some(store) = is_child(TEST) {
+        let (dispatch, guard, closed) = recorder(runspan::builder().store(&store));
+        drop(guard);
+        let before = memory();
+        recording(&dispatch, || (0..100_000).for_each(|_| agent("unheard", 1)));
+        assert_eq!(closed.get(), 200_000);
+        let grown = memory().saturating_sub(before);
+        assert!(grown < 4 << 20, "{grown} bytes");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    said(child(TEST, dir.path()));
+    assert!(runs(dir.path()).is_empty());
+}
+
 /// The process's own memory in bytes.
 fn memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
