@@ -4,8 +4,11 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::io::AsRawFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use crate::sources::fork::{Alone, keep_from_children};
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +121,15 @@ impl StdFs {
 fn open_with(options: &mut fs::OpenOptions, path: &Path) -> io::Result<Box<dyn FsFile>> {
     // The standard library adds O_CLOEXEC.
     let file = options.custom_flags(libc::O_NOFOLLOW).open(path)?;
-    Ok(Box::new(file))
+    Ok(Box::new(StdFile { alone: OnceLock::new(), file }))
+}
+
+/// An open file of the operating system.
+#[derive(Debug)]
+struct StdFile {
+    /// Set with the lock: a forked child that lives on must not hold it. Let go of before the file is closed.
+    alone: OnceLock<Alone>,
+    file: fs::File,
 }
 
 fn for_user_only(path: &Path, mode: u32) -> io::Result<()> {
@@ -185,42 +196,45 @@ impl Fs for StdFs {
     }
 }
 
-impl FsFile for fs::File {
+impl FsFile for StdFile {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-        FileExt::read_at(self, into, offset)
+        FileExt::read_at(&self.file, into, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        FileExt::write_at(self, bytes, offset)
+        FileExt::write_at(&self.file, bytes, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        fs::File::sync_data(self)
+        self.file.sync_data()
     }
 
     fn size(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        fs::File::set_len(self, len)
+        self.file.set_len(len)
     }
 
     fn try_lock(&self, exclusive: bool) -> io::Result<bool> {
-        let tried = if exclusive { fs::File::try_lock(self) } else { self.try_lock_shared() };
+        let tried = if exclusive { self.file.try_lock() } else { self.file.try_lock_shared() };
         match tried {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.alone.get_or_init(|| keep_from_children(self.file.as_raw_fd()));
+                Ok(true)
+            }
             Err(fs::TryLockError::WouldBlock) => Ok(false),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
     }
 
     fn identity(&self) -> io::Result<Identity> {
-        let found = self.metadata()?;
+        let found = self.file.metadata()?;
         Ok((found.dev(), found.ino()))
     }
 
     fn is_linked(&self) -> io::Result<bool> {
-        Ok(self.metadata()?.nlink() > 0)
+        Ok(self.file.metadata()?.nlink() > 0)
     }
 }

@@ -3,12 +3,10 @@
 //! It is an exclusive `flock` on the file `lock`, held through a descriptor for the life of the process. The kernel
 //! drops it when the process ends in any way, so a stale lock cannot exist and no process id is ever asked.
 //!
-//! The lock belongs to the open file, which `fork` shares with the child: as long as a forked child keeps the
-//! descriptor, its dead parent looks alive, and the journal is adopted later than it could be; nothing is lost by
-//! that. `exec` closes the descriptor, so children started in the usual way do not hold it. A child that goes on
-//! without `exec` should drop the writer it inherited, which closes its copy and leaves the parent's lock alone; the
-//! writer itself refuses to work there. Nothing here ever unlocks by `LOCK_UN`, which would take the lock from the
-//! parent too.
+//! The lock belongs to the open file, which `fork` shares with the child. A child that held on to it would make its
+//! dead parent look alive, so the handler of `fork` takes the file from it (see `sources::fork`), and `exec` closes
+//! it. The writer itself refuses to work in a child. Nothing here ever unlocks by `LOCK_UN`, which would take the lock
+//! from the parent too.
 
 use std::path::Path;
 use std::time::Duration;

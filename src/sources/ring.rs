@@ -50,6 +50,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::fork::{Alone, keep_from_children};
 use crate::model::RunId;
 
 const MAGIC: &[u8; 8] = b"RSPNRING";
@@ -104,7 +105,7 @@ pub struct Ring {
     mapped: usize,
     path: Option<PathBuf>,
     /// Locked while the process that made the ring lives.
-    _lock: Option<File>,
+    _lock: Option<(Alone, File)>,
 }
 
 // SAFETY: all shared state behind `base` is accessed through atomics, or as bytes that the reservation protocol gives
@@ -157,7 +158,7 @@ impl Ring {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        made._lock = Some(file);
+        made._lock = Some((keep_from_children(file.as_raw_fd()), file));
         Ok(made)
     }
 

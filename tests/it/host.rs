@@ -311,6 +311,31 @@ fn a_forked_child_may_exit_exec_fork_and_record_on_its_own() {
     assert_eq!(of_parent.iter().map(|run| run.steps_total).sum::<u64>(), stored);
 }
 
+#[test]
+fn a_forked_child_that_outlives_its_parent_does_not_keep_the_parents_runs() {
+    const TEST: &str = "host::a_forked_child_that_outlives_its_parent_does_not_keep_the_parents_runs";
+    if let Some(store) = is_child(TEST) {
+        let (dispatch, _guard, _) = recorder(runspan::builder().store(&store));
+        recording(&dispatch, || {
+            let open = info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "parent");
+            open.in_scope(|| tool("t"));
+            let child = fork(|| std::thread::sleep(WATCHDOG * 2));
+            println!("\nchild {child}");
+            std::thread::sleep(WATCHDOG);
+        });
+        return;
+    }
+    use std::io::BufRead;
+    let dir = tempfile::tempdir().unwrap();
+    let mut parent = Killed(child(TEST, dir.path()).spawn().unwrap());
+    let mut lines = std::io::BufReader::new(parent.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let forked: u32 = lines.find_map(|line| line.strip_prefix("child ")?.parse().ok()).unwrap();
+    parent.kill();
+    let shown = only_run(dir.path());
+    signal(forked, libc::SIGKILL);
+    assert_eq!((shown.status, shown.steps_total), (RunStatus::Crashed, 2));
+}
+
 /// Makes spans when it is dropped, and when it is shown.
 struct Chatty(&'static str);
 
