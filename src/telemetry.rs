@@ -253,7 +253,6 @@ fn adopt_in_background(layout: Layout, store: StoreFile) -> mpsc::Receiver<()> {
     let (at_work, adopting) = mpsc::channel();
     let adopt = move || {
         let _at_work = at_work;
-        let _quiet = tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::default());
         Ring::remove_orphans();
         // Whoever opens the store next tries again, and a command tells what is wrong.
         let _ = crate::recovery::adopt_dead(&layout, &store);

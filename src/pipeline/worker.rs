@@ -169,7 +169,6 @@ struct Warnings {
 impl Worker {
     /// Runs until told to stop.
     pub fn run(self) {
-        let _quiet = tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::default());
         let taken = self.recorder.ring().map_or(0, |ring| ring.tail_position());
         let mut state = State {
             resource_id: 0,

@@ -84,7 +84,6 @@ impl Forwarder {
         let thread = std::thread::Builder::new()
             .name("runspan-forward".to_owned())
             .spawn(move || {
-                let _quiet = tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::default());
                 work.run(own, &stopped);
                 // The one who asked may have gone on at its deadline.
                 let _ = count.send(work.tally.clone());

@@ -508,6 +508,33 @@ fn a_leaked_span_ends_with_its_process() {
 }
 
 #[test]
+fn a_program_hears_its_own_spans_as_it_would_without_us() {
+    const TEST: &str = "host::a_program_hears_its_own_spans_as_it_would_without_us";
+    if let Some(store) = is_child(TEST) {
+        use tracing_subscriber::util::SubscriberInitExt;
+        let closed = Closed::default();
+        let (layer, guard) = runspan::builder().store(&store).build().unwrap();
+        tracing_subscriber::registry().with(closed.clone()).with(layer).init();
+        assert!(guard.flush(WATCHDOG), "the worker is at work");
+        {
+            let run = info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "global");
+            let _in_run = run.enter();
+            info!(value = %Chatty("event"), "a value that makes a span while the event is handed out");
+            let parent = run.clone();
+            let keep = move || LAST.set(Some((info_span!(parent: &parent, "kept by the thread"), Chatty("x"))));
+            std::thread::spawn(keep).join().unwrap();
+        }
+        // The agent, in display, in its drop, kept by the thread, and in the drop at the thread's end, which is no run.
+        assert_eq!(closed.get(), 5);
+        assert_eq!(guard.shutdown(WATCHDOG).stored, 4);
+        assert_eq!(only_run(&store).status, RunStatus::Success);
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    said(child(TEST, dir.path()));
+}
+
+#[test]
 fn a_program_that_drops_its_guard_at_once_goes_on_and_does_not_grow() {
     const TEST: &str = "host::a_program_that_drops_its_guard_at_once_goes_on_and_does_not_grow";
     if let Some(store) = is_child(TEST) {

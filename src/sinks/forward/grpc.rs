@@ -1,5 +1,6 @@
 //! OTLP over gRPC.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, En
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
-use tracing::subscriber::NoSubscriber;
+use tracing::Dispatch;
+use tracing::dispatcher::DefaultGuard;
 
 use super::settings::{Compression, SettingsError, Target};
 use super::tls::Material;
@@ -26,6 +28,10 @@ pub(super) struct Client {
     /// Taken when dropped.
     runtime: Option<Runtime>,
     connection: Connection,
+}
+
+thread_local! {
+    static QUIET: RefCell<Option<DefaultGuard>> = const { RefCell::new(None) };
 }
 
 struct Connection {
@@ -50,8 +56,9 @@ impl Client {
             .enable_io()
             .enable_time()
             .thread_name("runspan-resolve")
-            // Names are resolved on a thread of their own, which has to be as quiet as ours, for good.
-            .on_thread_start(|| std::mem::forget(tracing::subscriber::set_default(NoSubscriber::default())))
+            // Names are resolved on a thread of their own, which has to be as quiet as ours while it lives.
+            .on_thread_start(|| QUIET.set(Some(tracing::dispatcher::set_default(&Dispatch::none()))))
+            .on_thread_stop(|| drop(QUIET.take()))
             .build()
             .map_err(|error| setup(format!("no runtime for gRPC: {error}")))?;
         let connection = {

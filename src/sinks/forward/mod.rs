@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
-use tracing::subscriber::NoSubscriber;
+use tracing::Dispatch;
 
 pub use settings::{Compression, DEFAULT_TIMEOUT, Protocol, SettingsError, Signal, Target, TlsFiles, Warning};
 
@@ -246,8 +246,12 @@ pub fn request_from_parts(parts: &[(&[u8], &[&[u8]])]) -> Vec<u8> {
 }
 
 /// Runs `work` so that no span or event in it, ours or a dependency's, reaches the host's subscriber.
+///
+/// For as long as it takes and no longer: while any thread has a subscriber of its own, `tracing` goes a slower way in
+/// all threads, on which the host's spans are lost in places (in destructors of thread locals, inside events). For the
+/// same reason it is the subscriber that nobody has to register: another one would cost the host its cached interests.
 pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> T {
-    tracing::subscriber::with_default(NoSubscriber::default(), work)
+    tracing::dispatcher::with_default(&Dispatch::none(), work)
 }
 
 /// Cuts a peer's text and takes control characters out, so that it can go into logs and terminals.
