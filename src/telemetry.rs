@@ -112,12 +112,17 @@ impl Builder {
     }
 
     /// Sets recording up and installs a `tracing` subscriber of its own.
+    ///
+    /// Where one of the same settings is installed already, the guard joins it: the last of their guards ends recording.
     pub fn init(self) -> Result<Guard, Error> {
         let level = tracing::level_filters::LevelFilter::from_level(self.settings.level);
         let (layer, guard) = self.build()?;
+        let recorder = Arc::clone(layer.recorder());
         let installed = tracing_subscriber::registry().with(layer.with_filter(level)).try_init();
         match installed {
             Ok(()) => Ok(guard),
+            // Set up the same way before: what is installed records to what this guard keeps at work, too.
+            Err(_) if is_installed(&recorder) => Ok(guard),
             Err(_) => Err(Error::SubscriberInstalled),
         }
     }
@@ -215,6 +220,13 @@ impl Builder {
         };
         Ok((recorder, Guard::of(at_work.with(running))))
     }
+}
+
+/// Tells whether the program's subscriber has a layer of this recorder.
+fn is_installed(recorder: &Arc<Recorder>) -> bool {
+    tracing::dispatcher::get_default(|installed| {
+        installed.downcast_ref::<Layer>().is_some_and(|layer| Arc::ptr_eq(layer.recorder(), recorder))
+    })
 }
 
 /// The upstreams of one process: who forwards, who counts.

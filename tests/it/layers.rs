@@ -233,3 +233,32 @@ fn each_thread_may_have_a_subscriber_of_its_own() {
     }
 }
 
+#[test]
+fn a_subscriber_that_is_there_already_is_told_and_one_of_ours_is_joined() {
+    const TEST: &str = "layers::a_subscriber_that_is_there_already_is_told_and_one_of_ours_is_joined";
+    if let Some(store) = is_child(TEST) {
+        use tracing_subscriber::util::SubscriberInitExt;
+        if std::env::var("RUNSPAN_TEST_CASE").unwrap() == "foreign" {
+            registry().with(silent()).init();
+            let guard = runspan::init();
+            agent("unheard", 1);
+            assert_eq!(guard.shutdown(WATCHDOG), runspan::Report::default());
+        } else {
+            let (first, second) = (runspan::init(), runspan::init());
+            agent("heard", 1);
+            drop(first);
+            agent("heard", 1);
+            let report = second.shutdown(WATCHDOG);
+            assert_eq!((report.stored, report.dropped.len()), (4, 0), "{report:?}");
+            assert_eq!(runs(&store).len(), 2);
+        }
+        return;
+    }
+    for (case, warned) in [("foreign", 1), ("ours", 0)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = child(TEST, dir.path());
+        command.env("RUNSPAN_TEST_CASE", case);
+        let said = said(command);
+        assert_eq!(warnings(&said).len(), warned, "{case}: {said}");
+    }
+}
