@@ -18,6 +18,7 @@ mod layers;
 mod macros;
 #[cfg(feature = "otel-sdk")]
 mod otel;
+mod processes;
 mod rig;
 mod support;
 mod totals;
