@@ -146,7 +146,8 @@ impl Builder {
             return Ok((Arc::new(Recorder::new(None, String::new(), None)), Guard::inert()));
         }
         let here = std::env::current_dir().unwrap_or_default();
-        let layout = Layout::new(find_store(settings.store.as_deref(), &here));
+        // A relative path means the directory that the program is in now, wherever it goes later.
+        let layout = Layout::new(here.join(find_store(settings.store.as_deref(), &here)));
         let store = layout.open_or_create()?;
         if let Some(at_work) = AtWork::join(&store.store_id, &settings) {
             return Ok((Arc::clone(&at_work.recorder), Guard::of(at_work)));

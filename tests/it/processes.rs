@@ -139,6 +139,30 @@ fn a_store_behind_a_link_is_the_store() {
     assert_eq!(runs(&link), runs(&real));
 }
 
+#[test]
+fn a_relative_store_stays_where_it_was_when_the_program_goes_elsewhere() {
+    const TEST: &str = "processes::a_relative_store_stays_where_it_was_when_the_program_goes_elsewhere";
+    if let Some(dir) = is_child(TEST) {
+        std::env::set_current_dir(&dir).unwrap();
+        let report = record_in(Path::new("here/s"), |guard| {
+            agent("before", 2);
+            assert!(guard.flush(WATCHDOG));
+            std::env::set_current_dir(dir.join("there")).unwrap();
+            for _ in 0..3 {
+                agent("after", 2);
+                assert!(guard.flush(WATCHDOG));
+            }
+        });
+        assert_eq!((report.stored, report.pending, report.dropped.len()), (12, 0, 0), "{report:?}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("there")).unwrap();
+    said(child(TEST, dir.path()));
+    assert_eq!(runs(&dir.path().join("here/s")).len(), 4);
+    assert!(fs::read_dir(dir.path().join("there")).unwrap().next().is_none());
+}
+
 /// Becomes somebody else, for good. No other user has this number.
 fn become_somebody() {
     // SAFETY: plain system calls.
