@@ -90,7 +90,7 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId, adopted: &mut Adopt
         tell(&mut sink, &batch)?;
         sink.flush(Instant::now())?;
     }
-    let ring = Ring::open_dead(process).map_err(Error::Resources)?;
+    let ring = Ring::open_dead(process, &dir.join(&name).join("lock")).map_err(Error::Resources)?;
     if let Some(ring) = &ring {
         let (records, holes) = ring.salvage(recovered.last_source);
         adopted.torn += holes;

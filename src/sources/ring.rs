@@ -162,8 +162,12 @@ impl Ring {
         Ok(made)
     }
 
-    /// Opens the ring that a dead process left, if there is one of this user.
-    pub fn open_dead(process: RunId) -> io::Result<Option<Self>> {
+    /// Opens the ring that a dead process left, if there is one of this user. `journal_lock` is the lock of the process's
+    /// journal, which the caller holds.
+    ///
+    /// A journal may be a copy: then the ring belongs to the original, which lives perhaps, and whoever opens that needs
+    /// what is in it.
+    pub fn open_dead(process: RunId, journal_lock: &Path) -> io::Result<Option<Self>> {
         for dir in tmpfs_dirs() {
             let path = dir.join(user_dir()).join(format!("{process}.ring"));
             match Self::open_file(&path, process) {
@@ -172,10 +176,22 @@ impl Ring {
                     // Its process died before it could put anything in.
                     fs::remove_file(&path)?;
                 }
-                opened => return opened.map(Some),
+                Ok(ring) => return Ok(Some(ring).filter(|ring| ring.belongs_to(journal_lock))),
+                Err(error) => return Err(error),
             }
         }
         Ok(None)
+    }
+
+    /// Tells whether the ring is of the journal with this lock, and not of one that it was copied from.
+    fn belongs_to(&self, journal_lock: &Path) -> bool {
+        let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+        match self.owner().as_deref().map(identity) {
+            Some(Some(owner)) => identity(journal_lock) == Some(owner),
+            // The journal was moved to where it is now, or the original of a copy was removed; a process that lives on
+            // without it has its ring still.
+            _ => self.path.as_ref().is_some_and(|path| File::open(path).is_ok_and(|file| lock(&file))),
+        }
     }
 
     /// Tells whether the process that made the ring is dead, and nobody has taken in yet what it left.
@@ -710,7 +726,7 @@ mod tests {
             let path = private_dir(&dir).unwrap().join(format!("{process}.ring"));
             File::create(&path).unwrap().set_len(length).unwrap();
             assert!(Ring::is_left_behind(process));
-            assert!(Ring::open_dead(process).unwrap().is_none());
+            assert!(Ring::open_dead(process, Path::new("lock")).unwrap().is_none());
             assert!(!path.exists());
         }
     }

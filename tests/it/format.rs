@@ -239,7 +239,9 @@ fn record_store(store: &Path) {
     // Its shared memory holds nothing that is not in the store, and would not be found again.
     let reader = FilesReader::open(store).unwrap();
     let killed = reader.get_run(reader.resolve("latest").unwrap()).unwrap();
-    if let Some(ring) = Ring::open_dead(killed.writer.unwrap()).unwrap() {
+    let process = killed.writer.unwrap();
+    let lock = reader.layout().journal().join(process.to_string()).join("lock");
+    if let Some(ring) = Ring::open_dead(process, &lock).unwrap() {
         assert_eq!(ring.waiting(), 0);
         ring.unlink();
     }

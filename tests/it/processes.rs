@@ -101,6 +101,51 @@ fn rings(store: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+fn a_copy_taken_while_running_shows_a_beginning_and_takes_nothing_from_the_original() {
+    const TEST: &str = "processes::a_copy_taken_while_running_shows_a_beginning_and_takes_nothing_from_the_original";
+    if let Some(store) = is_child(TEST) {
+        record_in(&store, |_| endless_agent());
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (store, copy) = (dir.path().join("s"), dir.path().join("copy"));
+    let mut original = Endless::start(TEST, &store);
+    original.wait_for(500);
+    wait_until("the run is stored", || runs(&store).len() == 1);
+    copy_dir(&store, &copy);
+    let rings = rings(&store);
+    let (status, of_copy) = ended_steps(&copy);
+    assert_eq!(status, RunStatus::Crashed, "nobody goes on with the copy");
+    assert!(rings.iter().all(|ring| ring.exists()), "the original's memory is taken: {rings:?}");
+    original.wait_for(2_000);
+    let said = original.kill();
+    // Whoever looks first.
+    assert_eq!(ended_steps(&copy), (RunStatus::Crashed, of_copy));
+    assert!(of_copy <= said);
+    assert_nothing_lost(&store, said);
+}
+
+#[test]
+fn a_copy_that_is_opened_first_takes_nothing_from_a_dead_original() {
+    const TEST: &str = "processes::a_copy_that_is_opened_first_takes_nothing_from_a_dead_original";
+    if let Some(store) = is_child(TEST) {
+        record_in(&store, |_| endless_agent());
+        return;
+    }
+    for n in [300, 1_000, 2_500] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, copy) = (dir.path().join("s"), dir.path().join("copy"));
+        let mut original = Endless::start(TEST, &store);
+        original.wait_for(n);
+        copy_dir(&store, &copy);
+        original.wait_for(n + 500);
+        let said = original.kill();
+        open(&copy);
+        assert_nothing_lost(&store, said);
+    }
+}
+
+#[test]
 fn a_store_that_was_moved_after_a_crash_has_everything() {
     const TEST: &str = "processes::a_store_that_was_moved_after_a_crash_has_everything";
     if let Some(store) = is_child(TEST) {
