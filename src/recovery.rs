@@ -45,7 +45,7 @@ pub struct Adopted {
     pub crashed: Vec<RunId>,
 }
 
-/// Takes over what every dead process left in the store.
+/// Takes over what every dead process of this user left in the store.
 ///
 /// What somebody else is taking over is waited for: who asks now must not see less than was recorded.
 ///
@@ -55,6 +55,9 @@ pub fn adopt_dead(layout: &Layout, store: &StoreFile) -> Result<Adopted, Error> 
     let mut first_error = None;
     for found in journal::list_processes(&layout.journal())? {
         let Ok(process) = found.name.parse::<RunId>() else { continue };
+        if is_of_another_user(&layout.journal().join(&found.name)) {
+            continue;
+        }
         if found.alive && !Ring::is_left_behind(process) {
             continue;
         }
@@ -74,6 +77,15 @@ pub fn adopt_dead(layout: &Layout, store: &StoreFile) -> Result<Adopted, Error> 
         }
     }
     first_error.map_or(Ok(adopted), Err)
+}
+
+/// Tells whether a journal is another user's. That user's next process takes it over: it alone may read what is in
+/// shared memory, and what others write into the store it could not read.
+fn is_of_another_user(journal: &std::path::Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    // SAFETY: always succeeds and touches no memory.
+    let user = unsafe { libc::geteuid() };
+    std::fs::metadata(journal).is_ok_and(|found| found.uid() != user)
 }
 
 fn adopt(layout: &Layout, store: &StoreFile, process: RunId, adopted: &mut Adopted) -> Result<(), Error> {

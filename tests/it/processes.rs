@@ -222,6 +222,45 @@ fn owners(dir: &Path) -> HashSet<u32> {
     below.chain([dir.metadata().unwrap().uid()]).collect()
 }
 
+#[test]
+fn who_looks_at_another_users_store_leaves_it_to_them() {
+    const TEST: &str = "processes::who_looks_at_another_users_store_leaves_it_to_them";
+    if let Some(store) = is_child(TEST) {
+        become_somebody();
+        if std::env::var("RUNSPAN_TEST_CASE").as_deref() == Ok("look") {
+            println!("\nended {}", ended_steps(&store).1);
+        } else {
+            record_in(&store, |_| endless_agent());
+        }
+        return;
+    }
+    // SAFETY: always succeeds.
+    if unsafe { libc::geteuid() } != 0 {
+        // Only root can become somebody else.
+        return;
+    }
+    let dir = tempfile::Builder::new()
+        .permissions(fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o755)))
+        .tempdir()
+        .unwrap();
+    let store = dir.path().join("s");
+    fs::create_dir(&store).unwrap();
+    std::os::unix::fs::chown(&store, Some(54_321), Some(54_321)).unwrap();
+    let mut theirs = Endless::start(TEST, &store);
+    theirs.wait_for(1_000);
+    wait_until("the run is stored", || runs(&store).len() == 1);
+    let said = theirs.kill();
+    let status = only_run(&store).status;
+    assert_eq!(status, RunStatus::Crashed);
+    assert_eq!(owners(&store), HashSet::from([54_321]));
+    let mut look = child(TEST, &store);
+    look.env("RUNSPAN_TEST_CASE", "look");
+    let output = ended(look);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let seen: Option<u64> = text.lines().find_map(|line| line.strip_prefix("ended ")?.parse().ok());
+    assert!(seen == Some(said) || seen == Some(said + 1), "said {said}, seen {seen:?}: {output:?}");
+}
+
 const RUNS: usize = 10;
 const STEPS: usize = 30;
 
