@@ -14,6 +14,7 @@ mod ids;
 #[cfg(all(feature = "forward", feature = "metrics"))]
 mod interop;
 mod layers;
+mod limits;
 #[cfg(feature = "macros")]
 mod macros;
 #[cfg(feature = "otel-sdk")]

@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use runspan::Report;
 use runspan::model::{RunStatus, StepStatus};
 use runspan::store::{Listed, Query, RunReader};
 use tracing::{error_span, info, info_span};
 
-use super::support::{WATCHDOG, child, is_child, only_run, open, outline, record_in, runs, said, steps, warnings};
+use super::support::{
+    WATCHDOG, child, ended, is_child, on_own_disk, only_run, open, outline, record_in, runs, said, steps, warnings,
+};
 
 /// An agent with some tool calls, each with a text of `bytes`.
 fn agent(name: &str, tools: u64, bytes: usize) {
@@ -109,16 +110,8 @@ fn a_full_disk_costs_what_does_not_fit_and_is_counted() {
     }
     let dir = tempfile::tempdir().unwrap();
     let inner = child(TEST, &dir.path().join("s"));
-    // A small disk of our own, in a mount namespace that goes with the process.
-    let script = format!("mount -t tmpfs -o size=2m none {} && exec \"$0\" \"$@\"", dir.path().display());
-    let mut command = Command::new("unshare");
-    command.args(["-rm", "sh", "-c", &script]).arg(inner.get_program()).args(inner.get_args());
-    for (key, value) in inner.get_envs() {
-        if let Some(value) = value {
-            command.env(key, value);
-        }
-    }
-    let output = command.output().unwrap();
+    let command = on_own_disk(&inner, dir.path());
+    let output = ended(command);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
     assert!(String::from_utf8_lossy(&output.stdout).contains("the agent has finished"));

@@ -31,6 +31,8 @@ pub struct FilesWriter {
     layout: Layout,
     writer: RunId,
     durable: bool,
+    /// Which directory the store is; `None` where that could not be seen.
+    place: Option<(u64, u64)>,
     open: IdMap<RunId, OpenRun>,
     index: index::IndexLog,
     /// Room for the lines of one write, used again and again.
@@ -46,11 +48,25 @@ struct OpenRun {
 impl FilesWriter {
     /// Makes the writer of a process. `durable`: what is written survives loss of power as well.
     pub fn new(layout: Layout, writer: RunId, durable: bool) -> Self {
-        Self { layout, writer, durable, open: IdMap::default(), index: Default::default(), lines: Vec::new() }
+        let place = identity(layout.root()).ok();
+        Self { layout, writer, durable, place, open: IdMap::default(), index: Default::default(), lines: Vec::new() }
+    }
+
+    /// Refuses when the store is not where it was: it was moved or unmounted, and what stands in its place, if anything,
+    /// is another one.
+    fn check_place(&self) -> Result<(), StoreError> {
+        let is_there = |place| identity(self.layout.root()).is_ok_and(|now| now == place);
+        match self.place {
+            Some(place) if !is_there(place) => Err(StoreError::NoStore { path: self.layout.root().to_owned() }),
+            _ => Ok(()),
+        }
     }
 
     fn open(&mut self, run: RunId) -> Result<&mut OpenRun, StoreError> {
         use std::collections::hash_map::Entry;
+        if !self.open.contains_key(&run) {
+            self.check_place()?;
+        }
         match self.open.entry(run) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
@@ -96,6 +112,7 @@ impl FilesWriter {
 
 impl RunWriter for FilesWriter {
     fn create_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
+        self.check_place()?;
         match self.layout.find_run(summary.run_id) {
             // The folder alone may be there already: an artifact can be kept before the run's first line is written.
             Some(dir) if !run_dir::run_file(&dir).exists() => {
@@ -108,6 +125,7 @@ impl RunWriter for FilesWriter {
     }
 
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
+        self.check_place()?;
         let Some(dir) = self.layout.find_run(run) else { return Ok(None) };
         let (log, events) = EventLog::open(&dir, run)?;
         self.open.insert(run, OpenRun { dir, log });
@@ -124,12 +142,14 @@ impl RunWriter for FilesWriter {
     }
 
     fn update_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
+        self.check_place()?;
         let dir = self.open(summary.run_id)?.dir.clone();
         self.publish(&dir, summary)
     }
 
     fn delete_run(&mut self, run: RunId) -> Result<(), StoreError> {
         self.open.remove(&run);
+        self.check_place()?;
         let Some(dir) = self.layout.find_run(run) else { return Ok(()) };
         // First out of sight under a name that no reader takes for a run, then away.
         let gone = dir.with_file_name(format!(".deleted-{run}"));
@@ -287,6 +307,12 @@ impl RunReader for FilesReader {
             resolved => resolved,
         }
     }
+}
+
+/// Returns the device and the inode of a directory.
+fn identity(dir: &Path) -> std::io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(dir).map(|found| (found.dev(), found.ino()))
 }
 
 fn damaged_run(run: RunId, error: &StoreError) -> DamagedRun {
