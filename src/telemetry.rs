@@ -193,10 +193,11 @@ impl Builder {
             observer: upstreams.observer,
             readers: upstreams.readers.clone(),
         };
-        let thread = std::thread::Builder::new()
-            .name("runspan".to_owned())
-            .spawn(move || worker.run())
-            .map_err(Error::Resources)?;
+        let thread =
+            std::thread::Builder::new().name("runspan".to_owned()).spawn(move || worker.run()).map_err(|error| {
+                take_back(&recorder, &layout, process);
+                Error::Resources(error)
+            })?;
         recorder.set_worker(thread.thread().clone());
         recorder.set_store(layout.clone());
         recorder.set_resource(own_resource);
@@ -566,9 +567,15 @@ impl Running {
         }
         let progress = self.progress.get();
         let open_runs = progress.open_runs;
+        let in_ring = self.recorder.ends().saturating_sub(progress.out_of_ring);
         let mut report = Report::of(progress, &self.recorder);
         for (reason, n) in self.recorder.take_lost().ends {
             *report.dropped.entry(reason).or_default() += n;
+        }
+        if finished && in_ring > 0 && self.recorder.ring().is_none_or(|ring| !ring.is_durable()) {
+            // The journal could not be written to the end, and memory that is not shared goes with the process.
+            report.pending -= in_ring;
+            *report.dropped.entry("journal").or_default() += in_ring;
         }
         if !self.forwarders.is_empty() {
             // A short process must send what a dead one left, or a row of short processes never would. Half of the
@@ -594,9 +601,11 @@ impl Running {
 
     /// Removes what the process leaves only for others to find when it dies.
     fn clean_up(&self) {
-        if let Some(ring) = self.recorder.ring()
-            && ring.waiting() == 0
-        {
+        if let Some(ring) = self.recorder.ring() {
+            if ring.waiting() > 0 {
+                // Who opens the store next takes it in, by way of the journal.
+                return;
+            }
             ring.unlink();
         }
         // What is not read to its end stays, and the next process that opens the store takes it in.
