@@ -176,7 +176,14 @@ impl Builder {
         let own_resource = Arc::clone(&resource);
         let (commands, receiver) = mpsc::channel();
         let progress = Arc::new(Progress::default());
-        let upstreams = start_upstreams(&settings, &layout, process, &resource)?;
+        let upstreams = match start_upstreams(&settings, &layout, process, &resource) {
+            Ok(upstreams) => upstreams,
+            Err(error) => {
+                drop((journal, reader));
+                take_back(&recorder, &layout, process);
+                return Err(error);
+            }
+        };
         let durable = settings.durability == Durability::Power;
         let worker = Worker {
             recorder: Arc::clone(&recorder),
@@ -222,6 +229,15 @@ impl Builder {
         };
         Ok((recorder, Guard::of(at_work.with(running))))
     }
+}
+
+/// Removes what a set-up that failed has made: nothing was recorded, and nobody is to wonder whose it is.
+fn take_back(recorder: &Recorder, layout: &Layout, process: RunId) {
+    if let Some(ring) = recorder.ring() {
+        ring.unlink();
+    }
+    // Whoever opens the store next does it otherwise.
+    let _ = crate::journal::remove_journal(&layout.journal(), &process.to_string(), &[]);
 }
 
 /// Tells whether the program's subscriber has a layer of this recorder.

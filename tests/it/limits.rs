@@ -122,6 +122,15 @@ fn assert_left_nothing(store: &Path) {
     assert_eq!(rings.filter(of_this_store).collect::<Vec<_>>(), Vec::<std::path::PathBuf>::new());
 }
 
+#[cfg(feature = "forward")]
+#[test]
+fn a_setting_that_is_refused_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let builder = runspan::builder().store(dir.path()).buffer_bytes(64 << 10);
+    assert!(builder.forward("http://127.0.0.1:1").forward("no endpoint").build().is_err());
+    assert_left_nothing(dir.path());
+}
+
 /// A directory that other users may write to as well.
 fn for_everybody() -> tempfile::TempDir {
     use std::os::unix::fs::PermissionsExt;
