@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 
 mod by_hand;
+mod clock;
 mod crash;
 #[cfg(feature = "cli")]
 mod demo;
