@@ -25,6 +25,7 @@ mod rig;
 mod support;
 mod totals;
 mod trouble;
+mod versions;
 
 /// The model that the agents of these tests talk to: scripted, on loopback, with a log of what it billed.
 #[allow(dead_code, unused_imports, reason = "the tests need only a part of it")]
