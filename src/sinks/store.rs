@@ -47,6 +47,8 @@ pub struct StoreSink<W> {
     process: RunId,
     traces: IdMap<TraceId, Trace>,
     runs: IdMap<RunId, LiveRun>,
+    /// Runs that another process writes, and ours in their place.
+    in_place_of: IdMap<RunId, RunId>,
     /// Runs with something to write.
     dirty: IdSet<RunId>,
     /// Runs that are over, the latest last.
@@ -97,6 +99,8 @@ struct HeldRecord {
 #[derive(Debug)]
 struct LiveRun {
     state: RunState,
+    /// The run that this one stands in the place of.
+    in_place_of: Option<RunId>,
     known: IdSet<EventId>,
     pending: Vec<PendingStart>,
     queue: Vec<Event>,
@@ -123,6 +127,7 @@ impl<W: RunWriter> StoreSink<W> {
             process,
             traces: HashMap::default(),
             runs: HashMap::default(),
+            in_place_of: HashMap::default(),
             dirty: HashSet::default(),
             finished: VecDeque::new(),
             forgotten_at: Instant::now(),
@@ -221,7 +226,11 @@ impl<W: RunWriter> StoreSink<W> {
     pub fn take_up(&mut self, runs: &[RunId]) -> Result<(), StoreError> {
         for &run in runs {
             if !self.runs.contains_key(&run) {
-                self.open_run(run, run.as_trace_id())?;
+                match self.open_run(run, run.as_trace_id(), None) {
+                    // Another process was faster: its records get a run of their own when they are told.
+                    Err(error) if error.is_in_use() => {}
+                    opened => opened?,
+                }
             }
         }
         Ok(())
@@ -238,10 +247,14 @@ impl<W: RunWriter> StoreSink<W> {
             return Ok(());
         };
         let facts = StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope));
+        let mut of_trace = None;
         if !self.traces.contains_key(&trace_id) && facts.run_id.is_none() {
             // A late record of a trace that this library began: its run has the same bits.
             let run = trace_id.as_run_id();
-            self.open_run(run, trace_id)?;
+            match self.open_run(run, trace_id, None) {
+                Err(error) if error.is_in_use() => of_trace = Some(run),
+                opened => opened?,
+            }
             if self.runs.get(&run).is_some_and(|live| !live.state.has_started()) {
                 self.runs.remove(&run);
                 self.writer.release_run(run);
@@ -255,12 +268,14 @@ impl<W: RunWriter> StoreSink<W> {
             .or_else(|| trace.spans.get(&span_id).copied())
             .or_else(|| trace.spans.get(&parent?).copied())
             .or(trace.first_run)
+            .or(of_trace)
             .unwrap_or_else(|| foreign_run_id(trace_id, record.span.start_time_unix_nano));
+        let mut run = self.in_place_of.get(&run).copied().unwrap_or(run);
         trace.spans.insert(span_id, run);
         trace.first_run.get_or_insert(run);
         if let Some(place) = trace.released.iter().position(|released| *released == run) {
             trace.released.swap_remove(place);
-            self.open_run(run, trace_id)?;
+            run = self.open_own_run(run, trace_id)?;
         }
         if self.runs.contains_key(&run) {
             return self.apply(run, seq, record, facts);
@@ -268,7 +283,7 @@ impl<W: RunWriter> StoreSink<W> {
         let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
         if facts.is_genai {
             let held = trace.held.remove(&run).unwrap_or_default();
-            self.open_run(run, trace_id)?;
+            let run = self.open_own_run(run, trace_id)?;
             for HeldRecord { seq, record, .. } in held.records {
                 let facts = StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope));
                 self.apply(run, seq, record, facts)?;
@@ -338,7 +353,20 @@ impl<W: RunWriter> StoreSink<W> {
         }
     }
 
-    fn open_run(&mut self, run: RunId, trace_id: TraceId) -> Result<(), StoreError> {
+    /// Opens a run, or where another process writes that one, a run of our own in its place, and tells which.
+    fn open_own_run(&mut self, run: RunId, trace_id: TraceId) -> Result<RunId, StoreError> {
+        match self.open_run(run, trace_id, None) {
+            Err(error) if error.is_in_use() => {
+                let own = run_id_in_place_of(run, self.process);
+                self.open_run(own, trace_id, Some(run))?;
+                self.in_place_of.insert(run, own);
+                Ok(own)
+            }
+            opened => opened.map(|()| run),
+        }
+    }
+
+    fn open_run(&mut self, run: RunId, trace_id: TraceId, in_place_of: Option<RunId>) -> Result<(), StoreError> {
         let mut state = RunState::new(run, trace_id);
         // Made for good by the first flush, when the first step tells name and kind; here only what is there is read.
         let (mut known, mut told) = (HashSet::default(), HashSet::default());
@@ -356,6 +384,7 @@ impl<W: RunWriter> StoreSink<W> {
         }
         let live = LiveRun {
             state,
+            in_place_of,
             known,
             pending: Vec::new(),
             queue: Vec::new(),
@@ -414,7 +443,7 @@ impl<W: RunWriter> StoreSink<W> {
         if let Some(trace) = self.traces.get_mut(&trace_id) {
             trace.released.retain(|released| *released != run);
         }
-        self.open_run(run, trace_id)
+        self.open_run(run, trace_id, None)
     }
 
     /// Notes that `count` records of a trace's run were lost.
@@ -540,6 +569,8 @@ impl<W: RunWriter> StoreSink<W> {
             self.runs.remove(&run);
             self.writer.release_run(run);
         }
+        let released = |own: &RunId| self.traces.values().any(|trace| trace.released.contains(own));
+        self.in_place_of.retain(|_, own| self.runs.contains_key(own) || released(own));
         self.traces.retain(|_, trace| {
             let recent = trace.touched.is_some_and(|touched| now.saturating_duration_since(touched) <= LATE);
             recent || !trace.held.is_empty() || trace.spans.values().any(|run| self.runs.contains_key(run))
@@ -687,7 +718,7 @@ impl LiveRun {
             kind,
             name,
             trace_id: self.state.trace_id(),
-            parent_run_id: facts.parent_run_id,
+            parent_run_id: facts.parent_run_id.or(self.in_place_of),
             session_id: facts.session_id.clone(),
             user_id: facts.user_id.clone(),
             tags: facts.tags.clone(),
@@ -869,6 +900,15 @@ pub fn foreign_run_id(trace: TraceId, start_unix_nano: u64) -> RunId {
     let mut bits = [0; 10];
     bits.copy_from_slice(&digest[..10]);
     RunId::from_parts(UnixNanos(start_unix_nano).millis(), bits)
+}
+
+/// Makes the id of the run of `process` that stands in the place of another process's: the same whoever tells it again.
+fn run_id_in_place_of(run: RunId, process: RunId) -> RunId {
+    let digest =
+        Sha256::new_with_prefix(b"runspan in place of ").chain_update(run.0).chain_update(process.0).finalize();
+    let mut bits = [0; 10];
+    bits.copy_from_slice(&digest[..10]);
+    RunId::from_parts(run.time().millis(), bits)
 }
 
 #[cfg(test)]

@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 static INSTALLED: Once = Once::new();
-/// Descriptors of files that are this process's alone. Some for each recorder at work; what finds no place is shared.
-static ALONE: [AtomicI32; 64] = [const { AtomicI32::new(NONE) }; 64];
+/// Descriptors of files that are this process's alone: some for each recorder, one for each run under way. What finds no
+/// place is shared.
+static ALONE: [AtomicI32; 1024] = [const { AtomicI32::new(NONE) }; 1024];
 const NONE: RawFd = -1;
 
 extern "C" fn in_child() {

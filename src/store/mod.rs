@@ -256,6 +256,11 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
+    /// Another process is writing this run, or died while it did and was not taken over yet.
+    InUse {
+        /// The run.
+        run: RunId,
+    },
     /// No store is there.
     NoStore {
         /// Where it was looked for.
@@ -310,6 +315,11 @@ impl StoreError {
         matches!(self, Self::NotAnId { .. })
     }
 
+    /// Tells whether another process is writing the run.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::InUse { .. })
+    }
+
     /// Tells whether there is no room left, on the device or within a quota.
     pub fn is_out_of_space(&self) -> bool {
         match self {
@@ -331,6 +341,7 @@ impl fmt::Display for StoreError {
                 write!(f, "{id:?} is not an id: expected a run id or its beginning, a trace id, or `latest`")
             }
             Self::Damaged { run, why } => write!(f, "run {run} is damaged: {why}"),
+            Self::InUse { run } => write!(f, "run {run} is being written by another process"),
             Self::NoStore { path } => write!(f, "no run store at {}", path.display()),
             Self::NewerFormat { path, found } => write!(
                 f,

@@ -319,8 +319,10 @@ fn a_forked_child_that_outlives_its_parent_does_not_keep_the_parents_runs() {
         recording(&dispatch, || {
             let open = info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "parent");
             open.in_scope(|| tool("t"));
-            let child = fork(|| std::thread::sleep(WATCHDOG * 2));
-            println!("\nchild {child}");
+            fork(|| {
+                println!("\nchild {}", std::process::id());
+                std::thread::sleep(WATCHDOG * 2);
+            });
             std::thread::sleep(WATCHDOG);
         });
         return;

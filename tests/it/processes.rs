@@ -339,3 +339,54 @@ fn twenty_processes_record_die_and_look_at_one_store_at_once() {
     }
     assert!(fs::read_dir(dir.path().join("journal")).unwrap().next().is_none(), "the journals are taken over");
 }
+
+#[test]
+fn a_run_has_one_writer_and_who_else_names_it_writes_another() {
+    const TEST: &str = "processes::a_run_has_one_writer_and_who_else_names_it_writes_another";
+    const RUN: &str = "01KE9BZH80BGEY5ABZ7D0DHDQ1";
+    if let Some(store) = is_child(TEST) {
+        let case = std::env::var("RUNSPAN_TEST_CASE").unwrap();
+        let report = record_in(&store, |guard| {
+            let run = info_span!(
+                "invoke_agent",
+                gen_ai.operation.name = "invoke_agent",
+                gen_ai.agent.name = case,
+                runspan.run.id = RUN
+            );
+            let _in_run = run.enter();
+            for n in 0..20 {
+                tool("t");
+                assert!(guard.flush(WATCHDOG));
+                // Both are in the middle of it at once.
+                fs::write(store.join(format!("{case}-{n}")), "").unwrap();
+                let is_there = |other: &str| case == "alone" || store.join(format!("{other}-{n}")).exists();
+                wait_until("the other one is as far", || is_there("first") && is_there("second"));
+            }
+        });
+        assert_eq!((report.stored, report.pending, report.dropped.len()), (21, 0, 0), "{report:?}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    record_in(dir.path(), |_| {});
+    let start = |case: &str| {
+        let mut command = child(TEST, dir.path());
+        command.env("RUNSPAN_TEST_CASE", case);
+        std::thread::spawn(move || ended(command))
+    };
+    for case in [vec!["first", "second"], vec!["alone"]] {
+        for process in case.into_iter().map(start).collect::<Vec<_>>() {
+            let output = process.join().unwrap();
+            assert!(output.status.success(), "{output:?}");
+        }
+    }
+    let all = runs(dir.path());
+    let named = RUN.parse().unwrap();
+    let (first, other): (Vec<_>, Vec<_>) = all.iter().partition(|run| run.run_id == named);
+    // The one that came when both were gone went on with it.
+    assert_eq!(first.iter().map(|run| run.steps_total).collect::<Vec<_>>(), [42]);
+    assert_eq!(other.iter().map(|run| (run.steps_total, run.parent_run_id)).collect::<Vec<_>>(), [(21, Some(named))]);
+    assert!(all.iter().all(|run| run.status == RunStatus::Success && run.dropped == 0), "{all:?}");
+    for run in &all {
+        assert_eq!(steps(dir.path(), run.run_id).len() as u64, run.steps_total);
+    }
+}

@@ -101,7 +101,11 @@ fn a_journal_of_a_newer_version_is_left_alone_and_keeps_nobody_else_back() {
     let dir = tempfile::tempdir().unwrap();
     let newer = killed(TEST, dir.path());
     fs::write(newer.join("seen"), "").unwrap();
-    let segment = fs::read_dir(&newer).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.extension().is_some_and(|end| end == "seg")).unwrap();
+    let segment = fs::read_dir(&newer)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|end| end == "seg"))
+        .unwrap();
     // The version of the segment's header, and its checksum.
     let mut bytes = fs::read(&segment).unwrap();
     bytes[8..10].copy_from_slice(&2u16.to_le_bytes());
@@ -115,10 +119,15 @@ fn a_journal_of_a_newer_version_is_left_alone_and_keeps_nobody_else_back() {
     let error = adopted.unwrap_err().to_string();
     assert!(error.contains("version 2") && error.contains(newer.to_str().unwrap()), "{error}");
     assert_eq!(files(&newer), before);
-    let mut all: Vec<_> = store.list_runs(&Query::default()).unwrap().into_iter().filter_map(|listed| match listed {
-        Listed::Run(run) => Some((run.summary.status, run.summary.steps_total)),
-        Listed::Damaged(_) => None,
-    }).collect();
+    let mut all: Vec<_> = store
+        .list_runs(&Query::default())
+        .unwrap()
+        .into_iter()
+        .filter_map(|listed| match listed {
+            Listed::Run(run) => Some((run.summary.status, run.summary.steps_total)),
+            Listed::Damaged(_) => None,
+        })
+        .collect();
     all.sort_by_key(|run| run.1);
     // Of the newer one what is in the store, of the other one all.
     assert_eq!(all, [(RunStatus::Crashed, 2), (RunStatus::Crashed, 3)]);

@@ -71,6 +71,7 @@ impl FilesWriter {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
                 let dir = self.layout.find_run(run).ok_or_else(|| StoreError::NotFound { id: run.to_string() })?;
+                check_writer(&self.layout, self.writer, &dir, run)?;
                 let (log, _) = EventLog::open(&dir, run)?;
                 Ok(entry.insert(OpenRun { dir, log }))
             }
@@ -81,7 +82,8 @@ impl FilesWriter {
     /// sees it whole.
     fn make_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
         let dir = self.layout.run(summary.kind, summary.run_id);
-        let making = dir.with_file_name(format!(".new-{}", summary.run_id));
+        // Somebody else may be making a run of the same id.
+        let making = dir.with_file_name(format!(".new-{}-{}", summary.run_id, self.writer));
         let signed = RunSummary { writer: Some(self.writer), ..summary.clone() };
         if !layout::make_new_dir(&making)? {
             // Left by one who died over it.
@@ -127,6 +129,7 @@ impl RunWriter for FilesWriter {
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
         self.check_place()?;
         let Some(dir) = self.layout.find_run(run) else { return Ok(None) };
+        check_writer(&self.layout, self.writer, &dir, run)?;
         let (log, events) = EventLog::open(&dir, run)?;
         self.open.insert(run, OpenRun { dir, log });
         Ok(Some(events))
@@ -306,6 +309,19 @@ impl RunReader for FilesReader {
             }
             resolved => resolved,
         }
+    }
+}
+
+/// Refuses a run of another process that lives, or that nobody has taken over yet.
+///
+/// One that is done with it may be gone on with: a run that waits for an answer gets it in another process. Of two
+/// that want to at once, the lock on the log lets one.
+fn check_writer(layout: &Layout, writer: RunId, dir: &Path, run: RunId) -> Result<(), StoreError> {
+    // A run that cannot be read belongs to nobody, and says so when its log is opened.
+    let theirs = run_dir::read_summary(dir, run).ok().and_then(|summary| summary.writer).filter(|id| *id != writer);
+    match theirs {
+        Some(theirs) if layout.journal().join(theirs.to_string()).exists() => Err(StoreError::InUse { run }),
+        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,8 @@
 //! One run's folder: `run.yaml` and `events.jsonl`.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::io::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use super::super::{FORMAT, StoreError};
@@ -10,6 +11,7 @@ use crate::conventions::names;
 use crate::model::id::IdSet;
 use crate::model::{Event, EventId, RunId, RunSummary};
 use crate::sources::encode::cut;
+use crate::sources::fork::{Alone, keep_from_children};
 use serde_json::Value as Json;
 
 /// `run.yaml` is small; what is larger is not ours.
@@ -112,6 +114,9 @@ fn scan<T>(file: File, run: RunId, mut keep: impl FnMut(Event, u64) -> Option<T>
 pub(super) struct EventLog {
     path: PathBuf,
     run: RunId,
+    /// Let go of before the file is closed.
+    _alone: Alone,
+    /// Locked: a run has one writer.
     file: File,
     /// Length of the whole lines: what is beyond after a failed write is cut off before the next.
     length: u64,
@@ -125,19 +130,23 @@ impl EventLog {
     pub fn create(dir: &Path, run: RunId) -> Result<Self, StoreError> {
         let path = events_file(dir);
         let file = append_private(&path).map_err(StoreError::io("create", &path))?;
-        Ok(Self { path, run, file, length: 0, known: IdSet::default(), suspect: false })
+        let alone = lock(&file, run)?;
+        Ok(Self { path, run, _alone: alone, file, length: 0, known: IdSet::default(), suspect: false })
     }
 
     /// Opens a run's log, made if it is not there. Cuts a torn last line off and hands back what is there.
+    ///
+    /// Fails with [`StoreError::InUse`] while another process has it open.
     pub fn open(dir: &Path, run: RunId) -> Result<(Self, Vec<Event>), StoreError> {
         make_dir(dir)?;
         let path = events_file(dir);
         let file = append_private(&path).map_err(StoreError::io("open", &path))?;
+        let alone = lock(&file, run)?;
         let reading = open_plain(&path).map_err(StoreError::io("read", &path))?;
         let (events, length) = scan(reading, run, |event, _| Some(event))?;
         file.set_len(length).map_err(StoreError::io("truncate", &path))?;
         let known = events.iter().map(|event| event.event_id).collect();
-        Ok((Self { path, run, file, length, known, suspect: false }, events))
+        Ok((Self { path, run, _alone: alone, file, length, known, suspect: false }, events))
     }
 
     /// Tells the log that its folder has another name now; the open file is the same.
@@ -174,6 +183,15 @@ impl EventLog {
             }
         }
     }
+}
+
+/// Takes the log for this process alone, and from the children that it forks.
+fn lock(file: &File, run: RunId) -> Result<Alone, StoreError> {
+    // Where there are no locks, ids that are never given twice have to do.
+    if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        return Err(StoreError::InUse { run });
+    }
+    Ok(keep_from_children(file.as_raw_fd()))
 }
 
 /// Writes an event of a run that has reached its bound and goes on all the same: long texts are cut, and of a step's
