@@ -47,7 +47,7 @@ pub struct StoreSink<W> {
     process: RunId,
     traces: IdMap<TraceId, Trace>,
     runs: IdMap<RunId, LiveRun>,
-    /// Runs that another process writes, and ours in their place.
+    /// Runs that another process writes, or that are damaged, and ours in their place.
     in_place_of: IdMap<RunId, RunId>,
     /// Runs with something to write.
     dirty: IdSet<RunId>,
@@ -227,8 +227,8 @@ impl<W: RunWriter> StoreSink<W> {
         for &run in runs {
             if !self.runs.contains_key(&run) {
                 match self.open_run(run, run.as_trace_id(), None) {
-                    // Another process was faster: its records get a run of their own when they are told.
-                    Err(error) if error.is_in_use() => {}
+                    // Another process was faster: our records get a run of their own when they are told.
+                    Err(error) if error.is_closed() => {}
                     opened => opened?,
                 }
             }
@@ -252,7 +252,7 @@ impl<W: RunWriter> StoreSink<W> {
             // A late record of a trace that this library began: its run has the same bits.
             let run = trace_id.as_run_id();
             match self.open_run(run, trace_id, None) {
-                Err(error) if error.is_in_use() => of_trace = Some(run),
+                Err(error) if error.is_closed() => of_trace = Some(run),
                 opened => opened?,
             }
             if self.runs.get(&run).is_some_and(|live| !live.state.has_started()) {
@@ -353,10 +353,10 @@ impl<W: RunWriter> StoreSink<W> {
         }
     }
 
-    /// Opens a run, or where another process writes that one, a run of our own in its place, and tells which.
+    /// Opens a run, or where that cannot be gone on with, a run of our own in its place, and tells which.
     fn open_own_run(&mut self, run: RunId, trace_id: TraceId) -> Result<RunId, StoreError> {
         match self.open_run(run, trace_id, None) {
-            Err(error) if error.is_in_use() => {
+            Err(error) if error.is_closed() => {
                 let own = run_id_in_place_of(run, self.process);
                 self.open_run(own, trace_id, Some(run))?;
                 self.in_place_of.insert(run, own);
@@ -902,7 +902,7 @@ pub fn foreign_run_id(trace: TraceId, start_unix_nano: u64) -> RunId {
     RunId::from_parts(UnixNanos(start_unix_nano).millis(), bits)
 }
 
-/// Makes the id of the run of `process` that stands in the place of another process's: the same whoever tells it again.
+/// Makes the id of the run of `process` that stands in the place of another: the same whoever tells it again.
 fn run_id_in_place_of(run: RunId, process: RunId) -> RunId {
     let digest =
         Sha256::new_with_prefix(b"runspan in place of ").chain_update(run.0).chain_update(process.0).finalize();

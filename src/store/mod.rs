@@ -315,9 +315,9 @@ impl StoreError {
         matches!(self, Self::NotAnId { .. })
     }
 
-    /// Tells whether another process is writing the run.
-    pub fn is_in_use(&self) -> bool {
-        matches!(self, Self::InUse { .. })
+    /// Tells whether the run cannot be gone on with: another process is writing it, or it is damaged.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::InUse { .. } | Self::Damaged { .. })
     }
 
     /// Tells whether there is no room left, on the device or within a quota.

@@ -384,6 +384,68 @@ fn a_damaged_run_is_listed_as_damaged_and_costs_no_other() {
 }
 
 #[test]
+fn a_damaged_run_that_is_named_again_costs_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    record_in(dir.path(), |_| agent("damaged", 1, 10));
+    let damaged = only_run(dir.path()).run_id;
+    damage(dir.path(), &damaged.to_string(), "events.jsonl", b"#\n");
+    let report = record_in(dir.path(), |_| {
+        agent("before", 1, 10);
+        let name = damaged.to_string();
+        info_span!(
+            "invoke_agent",
+            gen_ai.operation.name = "invoke_agent",
+            gen_ai.agent.name = "again",
+            runspan.run.id = name
+        )
+        .in_scope(|| {});
+        agent("after", 1, 10);
+    });
+    assert_eq!((report.stored, report.pending, report.dropped.len()), (5, 0, 0), "{report:?}");
+    assert_eq!(fs::read(dir.path().join("agents").join(damaged.to_string()).join("events.jsonl")).unwrap(), b"#\n");
+    let again = runs(dir.path()).into_iter().find(|run| run.name() == "again").unwrap();
+    assert_eq!(again.parent_run_id, Some(damaged));
+}
+
+#[test]
+fn a_damaged_run_of_a_dead_process_costs_no_other() {
+    const TEST: &str = "trouble::a_damaged_run_of_a_dead_process_costs_no_other";
+    if let Some(store) = is_child(TEST) {
+        record_in(&store, |guard| {
+            let open = |name: &str| {
+                info_span!(
+                    parent: None,
+                    "invoke_agent",
+                    gen_ai.operation.name = "invoke_agent",
+                    gen_ai.agent.name = name
+                )
+            };
+            let (bad, good) = (open("bad"), open("good"));
+            bad.in_scope(|| agent("below", 1, 10));
+            good.in_scope(|| agent("below", 1, 10));
+            assert!(guard.flush(WATCHDOG));
+            good.in_scope(|| agent("below", 1, 10));
+            crate::support::signal(std::process::id(), libc::SIGKILL);
+        });
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    ended(child(TEST, dir.path()));
+    let bad = fs::read_dir(dir.path().join("agents")).unwrap().map(|entry| entry.unwrap().path());
+    let bad = bad.into_iter().find(|run| fs::read_to_string(run.join("run.yaml")).unwrap().contains("bad")).unwrap();
+    let bad: runspan::model::RunId = bad.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    damage(dir.path(), &bad.to_string(), "events.jsonl", b"#\n");
+    let listed = open(dir.path()).list_runs(&Query::default()).unwrap();
+    let damaged = listed.iter().any(|run| matches!(run, Listed::Damaged(run) if run.run_id == bad));
+    let good = listed.iter().find_map(|run| match run {
+        Listed::Run(run) if run.summary.name() == "good" => Some((run.summary.status, run.summary.steps_total)),
+        _ => None,
+    });
+    assert_eq!((damaged, good), (true, Some((RunStatus::Crashed, 5))), "{listed:#?}");
+    assert!(fs::read_dir(dir.path().join("journal")).unwrap().next().is_none());
+}
+
+#[test]
 fn a_torn_last_line_is_dropped_and_a_damaged_line_is_named() {
     let dir = tempfile::tempdir().unwrap();
     record_in(dir.path(), |_| agent("a", 1, 10));
