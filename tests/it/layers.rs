@@ -76,6 +76,7 @@ fn the_order_of_layers_and_boxes_changes_nothing() {
     assert_eq!(through(|layer| Dispatch::new(registry().with(vec![layer.boxed(), silent().boxed()]))), whole);
     assert_eq!(through(|layer| Dispatch::new(registry().with(silent().and_then(layer)))), whole);
     assert_eq!(through(|layer| Dispatch::new(registry().with(LevelFilter::TRACE).with(layer))), whole);
+    assert_eq!(through(|layer| Dispatch::new(registry().with(reload::Layer::new(layer).0))), whole);
 }
 
 #[test]
