@@ -31,7 +31,8 @@ const DROP_LIMIT: Duration = Duration::from_secs(5);
 /// Sets up recording with all defaults and installs the `tracing` subscriber.
 ///
 /// Never fails and never panics: where recording is not possible it warns once on standard error, naming the path,
-/// and the program runs on without. Keep the guard until the end of `main`:
+/// and the program runs on without. A process that is forked from it records nothing: a program that forks its workers
+/// calls this in each of them. Keep the guard until the end of `main`:
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();

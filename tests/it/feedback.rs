@@ -108,7 +108,9 @@ fn own_traffic(peers: &Peers) {
             let (response, _) = client.ready().await.unwrap().send_request(request, true).unwrap();
             response.await.unwrap();
         };
-        request.instrument(info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "h2")).await;
+        request
+            .instrument(info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "h2"))
+            .await;
     });
 }
 
@@ -144,10 +146,7 @@ fn what_is_sent_is_not_recorded_at_trace() {
     command.env("RUNSPAN_LOG", "trace").env("OTEL_METRIC_EXPORT_INTERVAL", "100");
     said(command);
     // The program's own traffic was heard, so ours would have been.
-    let names: Vec<String> = runs(dir.path())
-        .iter()
-        .flat_map(|run| steps(dir.path(), run.run_id))
-        .map(|step| step.step_id)
-        .collect();
+    let names: Vec<String> =
+        runs(dir.path()).iter().flat_map(|run| steps(dir.path(), run.run_id)).map(|step| step.step_id).collect();
     assert!(names.iter().any(|name| name == "client_handshake"), "{names:?}");
 }

@@ -587,3 +587,23 @@ fn a_stopped_host_keeps_its_runs_until_it_is_killed() {
     let steps = steps(dir.path(), killed.run_id);
     assert_eq!(steps.len() as u64, killed.steps_total);
 }
+
+#[cfg(feature = "cli")]
+#[test]
+fn a_run_ten_thousand_deep_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    record_in(dir.path(), |_| {
+        let mut inside =
+            vec![info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "a").entered()];
+        (0..10_000).for_each(|_| inside.push(info_span!("deep").entered()));
+        while inside.pop().is_some() {}
+    });
+    for arguments in [&["list"][..], &["get", "latest"]] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_runspan"));
+        command.args(arguments).arg("--store").arg(dir.path());
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let output = ended(command);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {:?} {error}", output.status);
+    }
+}
