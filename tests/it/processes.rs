@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -239,10 +239,8 @@ fn who_looks_at_another_users_store_leaves_it_to_them() {
         // Only root can become somebody else.
         return;
     }
-    let dir = tempfile::Builder::new()
-        .permissions(fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o755)))
-        .tempdir()
-        .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let store = dir.path().join("s");
     fs::create_dir(&store).unwrap();
     std::os::unix::fs::chown(&store, Some(54_321), Some(54_321)).unwrap();

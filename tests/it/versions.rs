@@ -67,7 +67,7 @@ fn what_a_later_version_adds_is_passed_over() {
     fs::create_dir(dir.path().join("added")).unwrap();
     let before = files(dir.path());
     let store = open(dir.path());
-    assert_eq!(runs(dir.path()), [known.clone()]);
+    assert_eq!(runs(dir.path()), std::slice::from_ref(&known));
     assert_eq!(store.get_run(known.run_id).unwrap().steps_total, 2);
     assert_eq!(store.get_steps(known.run_id).unwrap().len(), 2);
     record_in(dir.path(), |_| {});
