@@ -163,8 +163,8 @@ impl Builder {
         let journal = JournalWriter::create(&layout.journal(), &process.to_string(), options)?;
         let reader = JournalReader::open(&layout.journal(), &process.to_string(), STORE_READER)?;
         let ring = Ring::create(process, settings.ring_bytes).map_err(Error::Resources)?;
-        let lock = layout.journal().join(process.to_string()).join("lock");
-        ring.set_owner(&std::path::absolute(&lock).unwrap_or(lock));
+        // Where that cannot be written, the ring is looked for where rings lie by default.
+        let _ = ring.set_owner(&layout.journal().join(process.to_string()));
         ring.set_policy(policy_number(settings.content));
         if !ring.is_durable() {
             warn(format_args!(
@@ -285,8 +285,12 @@ fn adopt_in_background(layout: Layout, store: StoreFile) -> mpsc::Receiver<()> {
     let adopt = move || {
         let _at_work = at_work;
         Ring::remove_orphans();
-        // Whoever opens the store next tries again, and a command tells what is wrong.
-        let _ = crate::recovery::adopt_dead(&layout, &store);
+        // Whoever opens the store next tries again, and a command tells what is wrong. Only what was lost is told now:
+        // nobody will find it again.
+        if let Ok(adopted) = crate::recovery::adopt_dead(&layout, &store) {
+            let lost = crate::recovery::Adopted { missing: Vec::new(), ..adopted };
+            lost.warnings().iter().for_each(|warning| warn(format_args!("{warning}")));
+        }
     };
     // Without a thread the next process does it.
     let _ = std::thread::Builder::new().name("runspan-adopt".to_owned()).spawn(adopt);
@@ -507,7 +511,7 @@ impl Report {
         let done = progress.stored + progress.passed;
         let in_ring = recorder.ends().saturating_sub(progress.out_of_ring);
         let pending = progress.journaled.saturating_sub(done) + in_ring;
-        Self { stored: progress.stored, exported: 0, pending, dropped: progress.lost }
+        Self { stored: progress.stored, exported: 0, pending, dropped: recorder.lost_ends() }
     }
 }
 
@@ -586,9 +590,6 @@ impl Running {
         let open_runs = progress.open_runs;
         let in_ring = self.recorder.ends().saturating_sub(progress.out_of_ring);
         let mut report = Report::of(progress, &self.recorder);
-        for (reason, n) in self.recorder.take_lost().ends {
-            *report.dropped.entry(reason).or_default() += n;
-        }
         if finished && in_ring > 0 && self.recorder.ring().is_none_or(|ring| !ring.is_durable()) {
             // The journal could not be written to the end, and memory that is not shared goes with the process.
             report.pending -= in_ring;
@@ -609,8 +610,12 @@ impl Running {
             }
         }
         report.pending = report.pending.max(waiting);
-        // A run that is not over stays with its journal: whoever opens the store next sees that nobody goes on with it.
-        if finished && open_runs == 0 {
+        if finished && !self.layout.journal().join(self.process.to_string()).exists() {
+            // The store was removed: nobody will ever look for what is left.
+            self.recorder.ring().into_iter().for_each(Ring::unlink);
+        } else if finished && open_runs == 0 {
+            // A run that is not over stays with its journal: whoever opens the store next sees that nobody goes on
+            // with it.
             self.clean_up();
         }
         report

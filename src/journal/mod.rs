@@ -17,6 +17,8 @@
 //!   00000000000000000001.seg                 a segment, named by the number of its first frame, 20 digits
 //!   00000000000000004711.seg
 //!   00000000000000004711.1.seg               takes over from the segment of the same first number, see "Failed writes"
+//!   ring                                     where the writer's shared memory is, see `sources::ring::files`; no part
+//!                                            of the journal
 //!   positions/<reader>                       how far a reader is; reader: 1 to 64 of A-Z a-z 0-9 _ -
 //! <journal>/.new-<name>/                     a journal being created
 //! <journal>/.gone-<name>/                    a journal being deleted
@@ -148,7 +150,8 @@ use std::path::{Path, PathBuf};
 pub use error::JournalError;
 pub use reader::{Batch, Frame, JournalReader};
 pub use recovery::{
-    ProcessJournal, Recovered, list_processes, remove_journal, remove_oldest_segments, remove_passed_segments,
+    ProcessJournal, Recovered, list_processes, look_at_end, remove_journal, remove_oldest_segments,
+    remove_passed_segments,
 };
 pub use segment::{FrameKind, MAX_PAYLOAD_BYTES};
 pub use writer::{Committed, JournalWriter, Options};

@@ -80,6 +80,16 @@ fn scan(fs: &dyn Fs, dir: &Path, process: &str, key: SegmentKey) -> Result<Scann
     }
 }
 
+/// Finds where the writer of a journal stopped, as [`JournalWriter::reopen`](super::JournalWriter::reopen) does, without
+/// changing or locking anything.
+///
+/// # Errors
+///
+/// [`JournalError::NotFound`], [`JournalError::NewerFormat`], [`JournalError::BadName`], and what the file system says.
+pub fn look_at_end(journal_dir: &Path, process: &str) -> Result<Recovered, JournalError> {
+    find_end(&StdFs, &process_dir(journal_dir, process)?, process, false)
+}
+
 /// Finds where a dead writer stopped. With `cut`, what stands behind is cut off; that takes the lock.
 fn find_end(fs: &dyn Fs, dir: &Path, process: &str, cut: bool) -> Result<Recovered, JournalError> {
     let mut recovered = Recovered { last_seq: position::furthest(fs, dir, process)?, ..Recovered::default() };

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::{TraceId, UnixNanos};
+
 /// The five ends a record can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -55,4 +57,19 @@ impl Counts {
     pub fn total(&self, outcome: Outcome) -> u64 {
         self.by.iter().filter(|((o, _), _)| *o == outcome).map(|(_, n)| n).sum()
     }
+}
+
+/// Records of one trace that were lost for one reason, to be noted in their run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostRecords {
+    /// Their trace.
+    pub trace: TraceId,
+    /// Why they were lost.
+    pub reason: &'static str,
+    /// How many they are.
+    pub count: u64,
+    /// When the first of them was lost.
+    pub since: UnixNanos,
+    /// Tells them from all others that their process lost, whoever notes them and however often.
+    pub mark: u64,
 }

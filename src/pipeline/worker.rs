@@ -14,12 +14,13 @@ use super::Pipeline;
 use super::window::{Part, Window, start_of};
 use crate::journal::{FrameKind, JournalReader, JournalWriter};
 use crate::model::otlp::{KeyValue, Resource, ScopeSpans};
-use crate::model::outcome::{Counts, Outcome};
+use crate::model::outcome::{Counts, LostRecords, Outcome};
 use crate::model::record::{Record, RecordKind};
-use crate::model::{RunId, TraceId};
-use crate::sinks::store::StoreSink;
+use crate::model::{RunId, TraceId, UnixNanos};
+use crate::sinks::store::{LATE, StoreSink};
 use crate::sources::encode as wire;
 use crate::sources::recorder::{RESOURCE_RECORD, Recorder};
+use crate::sources::ring::{DropReason, Ring};
 use crate::store::files::FilesWriter;
 
 /// The reader of the journal that is the run store.
@@ -66,8 +67,6 @@ pub(crate) struct ProgressValues {
     pub open_runs: usize,
     /// Journal or store cannot be written now.
     pub stuck: bool,
-    /// Spans lost after they were taken from the ring, by reason.
-    pub lost: std::collections::BTreeMap<&'static str, u64>,
 }
 
 impl Progress {
@@ -135,7 +134,10 @@ struct State {
     journaled: u64,
     out_of_ring: u64,
     open_runs: usize,
-    lost: std::collections::BTreeMap<&'static str, u64>,
+    /// Records lost as far as they are counted, by reason.
+    lost: [u64; DropReason::ALL.len()],
+    /// Some of them are not noted in their runs yet.
+    has_lost: bool,
     known_counts: Counts,
     observed: std::collections::BTreeMap<(Outcome, &'static str), u64>,
     /// The sink failed and must be told again from the journal, not before this moment.
@@ -179,7 +181,8 @@ impl Worker {
             journaled: 0,
             out_of_ring: 0,
             open_runs: 0,
-            lost: std::collections::BTreeMap::new(),
+            lost: Default::default(),
+            has_lost: false,
             known_counts: Counts::default(),
             observed: std::collections::BTreeMap::new(),
             sink_retry: None,
@@ -384,7 +387,7 @@ impl State {
                     // This record can never be written; the next one may.
                     self.journal_failed(&error.to_string());
                     self.journal_retry = None;
-                    self.lose(record.kind, "journal", tells);
+                    self.lose(&record, DropReason::Journal, tells);
                     return true;
                 }
             }
@@ -418,12 +421,15 @@ impl State {
         }
     }
 
-    fn lose(&mut self, kind: RecordKind, reason: &'static str, records: u64) {
-        self.count(Outcome::Dropped, reason, records);
-        if kind == RecordKind::Ended {
-            *self.lost.entry(reason).or_default() += 1;
-            self.out_of_ring += 1;
+    fn lose(&mut self, record: &Record, reason: DropReason, tells: u64) {
+        let is_end = record.kind == RecordKind::Ended;
+        if let Some(ring) = self.worker.recorder.ring() {
+            let trace = TraceId::from_bytes(&record.span.trace_id).unwrap_or_default();
+            ring.count_lost(reason, is_end, &trace.0);
+            // Those that it would have told.
+            (1..tells).for_each(|_| ring.count_lost(reason, false, &trace.0));
         }
+        self.out_of_ring += u64::from(is_end);
     }
 
     fn count(&mut self, outcome: Outcome, reason: &'static str, n: u64) {
@@ -515,7 +521,6 @@ impl State {
             out_of_ring: self.out_of_ring,
             open_runs: self.open_runs,
             stuck: self.journal_retry.is_some() || self.sink_retry.is_some() || self.warned.removed,
-            lost: self.lost.clone(),
         });
     }
 
@@ -534,7 +539,8 @@ impl State {
                 Ok(batch) => batch,
                 Err(error) => return self.sink_failed(&error.to_string()),
             };
-            let told = tell(&mut self.worker.sink, &batch);
+            let sink = &mut self.worker.sink;
+            let told = records_of(&batch).try_for_each(|(seq, record)| sink.take(seq, record));
             if let Err(error) = told.and_then(|()| self.worker.sink.flush(Instant::now())) {
                 return self.sink_failed(&error.to_string());
             }
@@ -542,17 +548,37 @@ impl State {
         self.sink_retry = None;
     }
 
+    /// Counts what was lost since the last look, and notes in the runs what they do not know yet.
     fn note_lost(&mut self) {
-        let lost = self.worker.recorder.take_lost();
-        for ((trace, reason), n) in lost.by_trace {
-            self.worker.sink.note_dropped_in(TraceId(trace), n, reason);
+        let recorder = Arc::clone(&self.worker.recorder);
+        let Some(ring) = recorder.ring() else { return };
+        let mut has_grown = false;
+        for (place, reason) in DropReason::ALL.into_iter().enumerate() {
+            let sum = ring.lost_in_all(reason);
+            let grown = sum - std::mem::replace(&mut self.lost[place], sum);
+            has_grown |= grown > 0;
+            self.count(Outcome::Dropped, reason.as_str(), grown);
         }
-        for (reason, n) in lost.ends {
-            *self.lost.entry(reason).or_default() += n;
-            self.count(Outcome::Dropped, reason, n);
+        if has_grown || self.has_lost {
+            let lost = ring.lost();
+            self.has_lost = !lost.is_empty();
+            lost.iter().for_each(|lost| self.note_in_run(ring, lost));
         }
-        for (reason, n) in lost.others {
-            self.count(Outcome::Dropped, reason, n);
+    }
+
+    /// Notes what was lost of one trace, and forgets it once that is written.
+    fn note_in_run(&mut self, ring: &Ring, lost: &LostRecords) {
+        let sink = &mut self.worker.sink;
+        if !sink.has_run_of(lost.trace) {
+            // Its run may have begun with what is lost, and show with what comes later.
+            if UnixNanos::now().millis_since(lost.since) > LATE.as_millis() as u64 {
+                ring.give_up_lost(lost);
+            }
+            return;
+        }
+        let lost = ring.close_lost(lost);
+        if sink.note_lost(&lost) {
+            ring.free_lost(&lost);
         }
     }
 
@@ -577,8 +603,8 @@ impl State {
 
     fn removed(&mut self) {
         for (seq, record) in std::mem::take(&mut self.batch) {
-            let records = self.worker.sink.forget_told(seq);
-            self.lose(record.kind, "store_removed", records);
+            let tells = self.worker.sink.forget_told(seq);
+            self.lose(&record, DropReason::StoreRemoved, tells);
         }
         if !std::mem::replace(&mut self.warned.removed, true) {
             crate::telemetry::warn(format_args!(
@@ -590,6 +616,9 @@ impl State {
 
     fn keep_house(&mut self) {
         self.housekeeping = Instant::now();
+        if let Some(ring) = self.worker.recorder.ring() {
+            ring.show_life();
+        }
         let readers: Vec<&str> = self.worker.readers.iter().map(String::as_str).collect();
         let journal_dir = self.worker.store_root.join("journal");
         // Tried again in two seconds; a full journal is reported where it is written.
@@ -597,19 +626,13 @@ impl State {
     }
 }
 
-/// Hands a batch of journal frames to the sink.
-pub(crate) fn tell<W: crate::store::RunWriter>(
-    sink: &mut StoreSink<W>,
-    batch: &crate::journal::Batch,
-) -> Result<(), crate::store::StoreError> {
-    for frame in batch.frames() {
-        let Some(kind) = record_kind(frame.kind) else { continue };
+/// Returns the records in a batch of journal frames, with their places.
+pub(crate) fn records_of(batch: &crate::journal::Batch) -> impl Iterator<Item = (u64, Record)> + '_ {
+    batch.frames().filter_map(|frame| {
         let resource = frame.resource.and_then(|bytes| Resource::decode(&bytes[..]).ok()).unwrap_or_default();
-        if let Some(record) = decode_payload(kind, frame.payload, &Arc::new(resource)) {
-            sink.take(frame.seq, record)?;
-        }
-    }
-    Ok(())
+        let record = decode_payload(record_kind(frame.kind)?, frame.payload, &Arc::new(resource))?;
+        Some((frame.seq, record))
+    })
 }
 
 /// Decodes a record of the ring that tells who makes the records after it.

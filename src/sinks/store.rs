@@ -16,7 +16,7 @@ use crate::conventions::names;
 use crate::model::event::{EventBody, Input, Log, Output, Resumed, RunStarted, Score, Waiting};
 use crate::model::id::{IdMap, IdSet};
 use crate::model::otlp::{KeyValue, Span, SpanEvent, Value};
-use crate::model::outcome::{Counts, Outcome};
+use crate::model::outcome::{Counts, LostRecords, Outcome};
 use crate::model::record::{Record, RecordKind};
 use crate::model::run::ArtifactInfo;
 use crate::model::{Event, EventId, RunId, RunStatus, RunSummary, SpanId, StepStatus, TraceId, UnixNanos};
@@ -35,9 +35,12 @@ const MAX_HELD_BYTES: usize = 4 << 20;
 /// its process, with no GenAI span in its run, must not keep the whole journal.
 const MAX_BEHIND_BYTES: u64 = 32 << 20;
 /// How long a finished trace is remembered for late spans.
-const LATE: Duration = Duration::from_secs(60);
+pub(crate) const LATE: Duration = Duration::from_secs(60);
 /// Finished runs whose steps are kept at hand for late spans; of older ones the log is read again when one comes.
 const FINISHED_AT_HAND: usize = 32;
+/// In place of a place in the journal: events of the crash of a process, and of what it lost. No journal gets so long.
+const CRASH_PLACE: u64 = u64::MAX;
+const LOST_PLACE: u64 = u64::MAX - 1;
 
 /// Makes runs of records.
 #[derive(Debug)]
@@ -148,6 +151,16 @@ impl<W: RunWriter> StoreSink<W> {
         self.passed_spans
     }
 
+    /// Returns the writer, with what it has written.
+    pub fn into_writer(self) -> W {
+        self.writer
+    }
+
+    /// Returns a run's events as they are written.
+    pub fn written_events(&mut self, run: RunId) -> Result<Vec<Event>, StoreError> {
+        Ok(self.writer.take_up(run)?.unwrap_or_default())
+    }
+
     /// Returns what became of the records so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
@@ -157,6 +170,17 @@ impl<W: RunWriter> StoreSink<W> {
     pub fn open_runs(&self) -> Vec<RunId> {
         let open = |live: &LiveRun| live.state.has_started() && live.state.status().is_open();
         self.runs.iter().filter(|(_, live)| open(live)).map(|(run, _)| *run).collect()
+    }
+
+    /// Returns the runs that were under way when their process died, those too whose crash is noted and not all of
+    /// whose steps are closed; sorted.
+    pub fn unclosed_runs(&self) -> Vec<RunId> {
+        let crashed = |state: &RunState| state.status() == RunStatus::Crashed && !state.open_spans().is_empty();
+        let unclosed = |state: &RunState| state.has_started() && (state.status().is_open() || crashed(state));
+        let mut runs: Vec<RunId> =
+            self.runs.iter().filter(|(_, live)| unclosed(&live.state)).map(|(run, _)| *run).collect();
+        runs.sort_unstable();
+        runs
     }
 
     /// Returns how many spans were stored whole.
@@ -435,41 +459,49 @@ impl<W: RunWriter> StoreSink<W> {
     }
 
     /// Takes a run up again that was let go of.
-    fn open_released(&mut self, run: RunId) -> Result<(), StoreError> {
-        let released = |trace: &Trace| trace.released.contains(&run);
-        let Some(trace_id) = self.traces.iter().find(|(_, trace)| released(trace)).map(|(id, _)| *id) else {
-            return Ok(());
-        };
+    fn open_released(&mut self, run: RunId, trace_id: TraceId) -> Result<(), StoreError> {
+        self.open_run(run, trace_id, None)?;
         if let Some(trace) = self.traces.get_mut(&trace_id) {
             trace.released.retain(|released| *released != run);
         }
-        self.open_run(run, trace_id, None)
+        Ok(())
     }
 
-    /// Notes that `count` records of a trace's run were lost.
-    pub fn note_dropped_in(&mut self, trace: TraceId, count: u64, reason: &str) {
-        if let Some(run) = self.traces.get(&trace).and_then(|trace| trace.first_run) {
-            self.note_dropped(run, count, reason);
-        }
+    /// Tells whether a run of the trace has begun here; where several have, the first one stands for it.
+    pub fn has_run_of(&self, trace: TraceId) -> bool {
+        self.run_of(trace).is_some()
     }
 
-    /// Notes that `count` records of a run were lost, in its own log.
-    pub fn note_dropped(&mut self, run: RunId, count: u64, reason: &str) {
-        let process = self.process;
-        if !self.runs.contains_key(&run) && self.open_released(run).is_err() {
-            return;
+    fn run_of(&self, trace: TraceId) -> Option<RunId> {
+        let trace = self.traces.get(&trace)?;
+        let is_live = |run: &RunId| self.runs.get(run).is_some_and(|live| live.state.has_started());
+        let has_begun = |run: &RunId| is_live(run) || trace.released.contains(run);
+        trace.first_run.filter(has_begun).or_else(|| trace.spans.values().copied().filter(has_begun).min())
+    }
+
+    /// Notes in the log of their run that records were lost. Tells whether the note is written: until then it may have
+    /// to be told again, and however often that happens it is noted once.
+    pub fn note_lost(&mut self, lost: &LostRecords) -> bool {
+        let id = event_id(self.process, LOST_PLACE, lost.mark, lost.since);
+        let Some(run) = self.run_of(lost.trace) else { return false };
+        if !self.runs.contains_key(&run) && self.open_released(run, lost.trace).is_err() {
+            return false;
         }
-        self.dirty.insert(run);
-        let Some(live) = self.runs.get_mut(&run) else { return };
-        let mut fields = serde_json::Map::new();
-        fields.insert("count".to_owned(), count.into());
-        fields.insert("reason".to_owned(), reason.into());
-        let body = EventBody::Log(Log { level: Some("WARN".to_owned()), message: DROPPED_LOG.to_owned(), fields });
-        let now = UnixNanos::now();
-        let id = event_id(process, now.0, u64::MAX - live.state.next_seq(), now);
-        let cause = live.state.start_event();
-        live.push(id, cause, now, None, body);
-        live.stale_summary = true;
+        let Some(live) = self.runs.get_mut(&run) else { return false };
+        if live.known.contains(&id) {
+            return true;
+        }
+        if live.queue.iter().all(|event| event.event_id != id) {
+            let mut fields = serde_json::Map::new();
+            fields.insert("count".to_owned(), lost.count.into());
+            fields.insert("reason".to_owned(), lost.reason.into());
+            let body = EventBody::Log(Log { level: Some("WARN".to_owned()), message: DROPPED_LOG.to_owned(), fields });
+            let cause = live.state.start_event();
+            live.push(id, cause, lost.since, None, body);
+            live.stale_summary = true;
+            self.dirty.insert(run);
+        }
+        false
     }
 
     /// Notes in each of the runs that its process died. Returns those that were under way, and so have crashed.
@@ -488,7 +520,7 @@ impl<W: RunWriter> StoreSink<W> {
             if live.state.status() == RunStatus::Running {
                 let now = live.state.last_time();
                 // The same id whoever notes it, however often.
-                let id = event_id(process, u64::MAX, 0, now);
+                let id = event_id(process, CRASH_PLACE, 0, now);
                 let cause = live.state.start_event();
                 let reason = "the process ended while the run was under way";
                 live.push(id, cause, now, None, status_body(RunStatus::Running, RunStatus::Crashed, reason));

@@ -1,10 +1,9 @@
 //! The handle that all sources of one process share: puts records into the ring and wakes the worker when it must.
 
 use std::cell::Cell;
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
 use super::context::RemoteContext;
@@ -18,9 +17,6 @@ use crate::store::files::layout::Layout;
 
 /// In the place of a record's kind: what follows is a `Resource`, which the records after it are from.
 pub(crate) const RESOURCE_RECORD: u8 = 0;
-
-/// Traces whose losses are noted in their runs; what more lose is counted for the process alone.
-const MAX_LOST_TRACES: usize = 1024;
 
 /// Puts records into the ring.
 #[derive(Debug)]
@@ -44,19 +40,6 @@ pub struct Recorder {
     notes: Notes,
     /// Ends of spans that were put into the ring.
     ends: AtomicU64,
-    /// Steps lost by run and reason; touched only when one is.
-    lost: Mutex<Lost>,
-}
-
-/// What was lost before it reached the worker.
-#[derive(Debug, Default)]
-pub(crate) struct Lost {
-    /// By the trace's bits, which the source always knows.
-    pub by_trace: HashMap<([u8; 16], &'static str), u64>,
-    /// Ends of spans, by reason.
-    pub ends: HashMap<&'static str, u64>,
-    /// Starts and events of spans, by reason.
-    pub others: HashMap<&'static str, u64>,
 }
 
 impl Recorder {
@@ -76,7 +59,6 @@ impl Recorder {
             resource: OnceLock::new(),
             notes: Notes::default(),
             ends: AtomicU64::new(0),
-            lost: Mutex::default(),
         }
     }
 
@@ -114,7 +96,13 @@ impl Recorder {
         let _ = self.worker.set(thread);
     }
 
+    /// Says what this process calls itself, and says it in the ring too, before any record: who adopts what is in
+    /// there has to know it even where nothing came as far as the journal.
     pub(crate) fn set_resource(&self, resource: Arc<Resource>) {
+        if let Some(ring) = &self.ring {
+            // One that does not fit is made up for from the journal, if that has anything.
+            let _ = ring.push(&[&[RESOURCE_RECORD], &prost::Message::encode_to_vec(&*resource)]);
+        }
         // Set once, by the one who starts the worker.
         let _ = self.resource.set(resource);
     }
@@ -135,8 +123,7 @@ impl Recorder {
     #[cfg(feature = "otel-sdk")]
     pub(crate) fn refuse(&self, kind: RecordKind, trace_id: [u8; 16]) {
         if let Some(ring) = self.ring.as_ref().filter(|_| self.is_recording()) {
-            ring.count_dropped(DropReason::ShutDown, 1);
-            self.count_lost(kind, trace_id, DropReason::ShutDown.as_str());
+            ring.count_lost(DropReason::ShutDown, kind == RecordKind::Ended, &trace_id);
         }
     }
 
@@ -177,7 +164,6 @@ impl Recorder {
     pub fn record_encoded(&self, kind: RecordKind, trace_id: &[u8; 16], scope_spans: &[u8]) {
         let Some(ring) = self.ring.as_ref().filter(|_| self.generation == fork::generation()) else { return };
         let pushed = if self.stopped.load(Ordering::Acquire) {
-            ring.count_dropped(DropReason::ShutDown, 1);
             Err(DropReason::ShutDown)
         } else {
             ring.push(&[&[kind as u8], scope_spans])
@@ -188,7 +174,7 @@ impl Recorder {
         match pushed {
             Ok(()) if ring.is_half_full() && !self.woken.swap(true, Ordering::Relaxed) => self.wake(),
             Ok(()) => {}
-            Err(reason) => self.count_lost(kind, *trace_id, reason.as_str()),
+            Err(reason) => ring.count_lost(reason, kind == RecordKind::Ended, trace_id),
         }
     }
 
@@ -197,19 +183,11 @@ impl Recorder {
         self.ends.load(Ordering::Relaxed)
     }
 
-    fn count_lost(&self, kind: RecordKind, trace_id: [u8; 16], reason: &'static str) {
-        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_known = lost.by_trace.contains_key(&(trace_id, reason));
-        // Nobody takes them when the worker has stopped, or hangs.
-        if is_known || lost.by_trace.len() < MAX_LOST_TRACES {
-            *lost.by_trace.entry((trace_id, reason)).or_default() += 1;
-        }
-        let by_kind = if kind == RecordKind::Ended { &mut lost.ends } else { &mut lost.others };
-        *by_kind.entry(reason).or_default() += 1;
-    }
-
-    pub(crate) fn take_lost(&self) -> Lost {
-        std::mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Returns how many ends of spans were lost, by reason.
+    pub(crate) fn lost_ends(&self) -> BTreeMap<&'static str, u64> {
+        let ring = self.ring.iter();
+        let counts = ring.flat_map(|ring| DropReason::ALL.map(|reason| (reason.as_str(), ring.lost_ends(reason))));
+        counts.filter(|(_, count)| *count > 0).collect()
     }
 }
 

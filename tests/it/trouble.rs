@@ -1,6 +1,8 @@
 //! The recorder in trouble: it never harms its host, costs only what is broken, and counts what is lost.
 
 use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use runspan::Report;
@@ -143,6 +145,15 @@ fn a_store_removed_while_in_use_is_told_once_and_counted() {
     let said = said(child(TEST, &store));
     assert_eq!(warnings(&said).len(), 1, "{said}");
     assert!(said.contains(store.to_str().unwrap()), "{said}");
+    // SAFETY: always succeeds and touches no memory.
+    let rings = fs::read_dir(format!("/dev/shm/runspan-{}", unsafe { libc::geteuid() }));
+    let names_store =
+        |head: &[u8]| head.windows(store.as_os_str().len()).any(|part| part == store.as_os_str().as_bytes());
+    let left = rings.into_iter().flatten().filter_map(|ring| {
+        let mut head = vec![0; 4096];
+        fs::File::open(ring.ok()?.path()).ok()?.read_exact(&mut head).ok().map(|()| head)
+    });
+    assert!(!left.into_iter().any(|head| names_store(&head)), "nobody would ever read its shared memory");
 }
 
 #[test]
@@ -157,6 +168,35 @@ fn what_does_not_fit_into_the_ring_is_dropped_and_counted_exactly() {
     assert!(report.dropped.contains_key("queue_full"), "{report:?}");
     let run = only_run(dir.path());
     assert!(run.dropped > 0);
+}
+
+#[test]
+fn every_record_that_a_full_ring_costs_is_counted_in_its_run() {
+    use runspan::model::EventBody;
+    use runspan::model::outcome::Outcome;
+    use tracing_subscriber::layer::SubscriberExt;
+    const LINES: u64 = 30_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (layer, guard) = runspan::builder().store(dir.path()).buffer_bytes(64 << 10).build().unwrap();
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        let agent = info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "flood");
+        agent.in_scope(|| {
+            assert!(guard.flush(WATCHDOG));
+            (0..LINES).for_each(|n| info!(n, "line"));
+            assert!(guard.flush(WATCHDOG));
+        });
+    });
+    assert!(guard.flush(WATCHDOG));
+    let counts = guard.outcomes();
+    let report = guard.shutdown(WATCHDOG);
+    assert_eq!((report.stored, report.pending, report.dropped.len()), (1, 0, 0));
+    let run = only_run(dir.path());
+    let events = open(dir.path()).get_events(run.run_id, 0).unwrap();
+    let is_line = |event: &&runspan::model::Event| matches!(&event.body, EventBody::Log(log) if log.message == "line");
+    let stored = events.iter().filter(is_line).count() as u64;
+    assert_eq!(stored + run.dropped, LINES);
+    assert!(run.dropped > 0 && stored > 0, "{stored} stored");
+    assert_eq!((counts.received, counts.total(Outcome::Dropped)), (LINES + 2, run.dropped));
 }
 
 #[test]

@@ -7,23 +7,34 @@
 //!
 //! # Layout
 //!
-//! Little endian. A header of 4096 bytes, then `capacity` bytes of data, a power of two:
+//! Version 2, little endian. A header of 20480 bytes, then `capacity` bytes of data, a power of two:
 //!
 //! | offset | size | what |
 //! |---|---|---|
 //! | 0 | 8 | magic `RSPNRING` |
-//! | 8 | 4 | version, 1 |
+//! | 8 | 4 | version, 2 |
+//! | 12 | 4 | length of the header |
 //! | 16 | 8 | capacity |
 //! | 24 | 16 | the writing process's id, a ULID |
 //! | 40 | 1 | the content policy under which the records are to be scrubbed: 0 none, 1 redacted, 2 full |
 //! | 64 | 8 | head: where the next record is reserved |
 //! | 128 | 8 | tail: up to where the worker has consumed |
-//! | 192 | 8 × 8 | dropped records, by [`DropReason`] |
-//! | 256 | 8 | records put in, the dropped ones not included |
+//! | 192 | 8 × 8 | lost ends of spans, by [`DropReason`] |
+//! | 256 | 8 × 8 | lost starts and events of spans, by reason |
+//! | 320 | 8 × 8 | lost records that found no place in the table, by reason |
+//! | 384 | 8 × 8 | lost records of traces of which no run is known, by reason |
+//! | 448 | 2 × 8 | `moving` and `moved`, see [`lost`] |
+//! | 512 | 8 | records put in, the lost ones not included |
+//! | 520 | 8 | the process's last sign of life, nanoseconds since 1970, a few seconds old while it lives |
+//! | 528 | 2 × 16 | device and inode of the store and of the directory it is in |
 //! | 1024 | 2 + n | length and path of the lock file that the process holds while it lives |
+//! | 4096 | 256 × 64 | what is lost, by trace: the table in [`lost`] |
+//!
+//! Version 1 has a header of 4096 bytes with 0 at offset 12, and none of what stands from 192 on but the path at 1024.
+//! Such rings are read.
 //!
 //! The process also holds an exclusive `flock` on this file while it lives, which tells others that the ring is in use
-//! where they do not see its store.
+//! where they do not see its store. Where the file lies and how it is found stands in [`files`].
 //!
 //! Positions only grow; a position modulo the capacity is the place. A record is a word, the commit word, and its
 //! bytes, padded with zeros to 8: `length u32 | crc32c u32`. It is 0 until the bytes are in place.
@@ -32,46 +43,58 @@
 //!
 //! A writer reserves by moving the head with compare-and-swap, copies the bytes, then stores the commit word with
 //! release ordering. The worker reads from the tail while commit words are not 0, and before it moves the tail on it
-//! fills what it consumed with zeros, so a reserved place always begins with 0. Full means the record is dropped and
-//! counted; nobody waits.
+//! fills what it consumed with zeros, so a reserved place always begins with 0. Full means the record is lost and
+//! counted, by reason and by trace; nobody waits.
 //!
 //! # Recovery
 //!
 //! A process killed between reservation and commit leaves a hole of zeros, perhaps with bytes in it. A reader of a
 //! dead ring goes on in steps of 8 until a commit word fits its bytes. Only records whose call had not returned can
-//! be lost so.
+//! be lost so. A reader of a dead ring writes nothing into it.
 
-use std::fs::{self, File, OpenOptions};
+pub mod files;
+pub mod lost;
+
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::io::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use super::fork::{Alone, keep_from_children};
-use crate::model::RunId;
+use super::fork::Alone;
+use crate::model::{RunId, UnixNanos};
+use files::Identities;
+pub use files::Left;
 
 const MAGIC: &[u8; 8] = b"RSPNRING";
-const VERSION: u32 = 1;
-const HEADER: usize = 4096;
+const HEADER: usize = TABLE_AT + lost::TABLE_BYTES;
+const HEADER_BYTES_AT: usize = 12;
 const CAPACITY_AT: usize = 16;
 const PROCESS_AT: usize = 24;
 const POLICY_AT: usize = 40;
 const HEAD_AT: usize = 64;
 const TAIL_AT: usize = 128;
-const DROPPED_AT: usize = 192;
-const PUSHED_AT: usize = 256;
+const LOST_ENDS_AT: usize = 192;
+const LOST_OTHERS_AT: usize = 256;
+const NOT_NOTED_AT: usize = 320;
+const GIVEN_UP_AT: usize = 384;
+const MOVING_AT: usize = 448;
+const MOVED_AT: usize = 456;
+const PUSHED_AT: usize = 512;
+const LIFE_AT: usize = 520;
+const IDENTITIES_AT: usize = 528;
 const OWNER_AT: usize = 1024;
-const MAX_OWNER: usize = HEADER - OWNER_AT - 2;
+const TABLE_AT: usize = 4096;
+const MAX_OWNER: usize = TABLE_AT - OWNER_AT - 2;
 const WORD: u64 = 8;
 
 /// Default size of the data area in bytes; one record may take half of it.
 pub const DEFAULT_CAPACITY: u64 = 16 << 20;
 const MIN_CAPACITY: u64 = 64 << 10;
+const MAX_CAPACITY: u64 = 1 << 30;
 
-/// Why a record did not get into the ring.
+/// Why a record was lost. The number stands in the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum DropReason {
@@ -81,11 +104,15 @@ pub enum DropReason {
     TooLarge = 1,
     /// The recorder had been shut down.
     ShutDown = 2,
+    /// The journal could never have taken it.
+    Journal = 3,
+    /// The store was removed while it was in use.
+    StoreRemoved = 4,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 3] = [Self::QueueFull, Self::TooLarge, Self::ShutDown];
+    pub const ALL: [Self; 5] = [Self::QueueFull, Self::TooLarge, Self::ShutDown, Self::Journal, Self::StoreRemoved];
 
     /// Returns the word used in counts.
     pub const fn as_str(self) -> &'static str {
@@ -93,7 +120,55 @@ impl DropReason {
             Self::QueueFull => "queue_full",
             Self::TooLarge => "too_large",
             Self::ShutDown => "shut_down",
+            Self::Journal => "journal",
+            Self::StoreRemoved => "store_removed",
         }
+    }
+
+    fn from_number(number: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| *reason as u64 == number)
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+}
+
+/// Versions of the layout that are read; the last one is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    V1,
+    V2,
+}
+
+impl Version {
+    /// Returns the version of a header that begins so; `None` when it is no ring or one of a later version.
+    fn of(head: &[u8; 40]) -> Option<Self> {
+        let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let all = [Self::V1, Self::V2].into_iter().zip(1..);
+        all.filter(|_| head[..8] == *MAGIC).find(|(_, number)| *number == word(8)).map(|(version, _)| version)
+    }
+
+    const fn header_bytes(self) -> usize {
+        match self {
+            Self::V1 => 4096,
+            Self::V2 => HEADER,
+        }
+    }
+
+    /// Returns what a ring of this version begins with.
+    fn header(self, process: RunId, capacity: u64) -> [u8; 40] {
+        let (number, header_bytes): (u32, u32) = match self {
+            Self::V1 => (1, 0),
+            Self::V2 => (2, HEADER as u32),
+        };
+        let mut head = [0; 40];
+        head[..8].copy_from_slice(MAGIC);
+        head[8..HEADER_BYTES_AT].copy_from_slice(&number.to_le_bytes());
+        head[HEADER_BYTES_AT..CAPACITY_AT].copy_from_slice(&header_bytes.to_le_bytes());
+        head[CAPACITY_AT..PROCESS_AT].copy_from_slice(&capacity.to_le_bytes());
+        head[PROCESS_AT..].copy_from_slice(&process.0);
+        head
     }
 }
 
@@ -101,6 +176,7 @@ impl DropReason {
 #[derive(Debug)]
 pub struct Ring {
     base: NonNull<u8>,
+    version: Version,
     capacity: u64,
     mapped: usize,
     path: Option<PathBuf>,
@@ -115,21 +191,6 @@ unsafe impl Send for Ring {}
 unsafe impl Sync for Ring {}
 
 impl Ring {
-    /// Creates the ring of `process` in tmpfs; in plain memory, which does not outlive the process, where there is no
-    /// tmpfs or no room in it. Fails only when there is no memory either.
-    pub fn create(process: RunId, capacity: u64) -> io::Result<Self> {
-        let capacity = capacity.clamp(MIN_CAPACITY, 1 << 30).next_power_of_two();
-        for dir in tmpfs_dirs() {
-            if let Ok(ring) = Self::create_in(&dir, process, capacity) {
-                ring.populate();
-                return Ok(ring);
-            }
-        }
-        let ring = Self::map(None, capacity)?;
-        ring.write_header(process);
-        Ok(ring)
-    }
-
     /// Maps all pages now, a millisecond or so for the default size: the callers' first lap through the ring would
     /// else be one page fault after the other, a quarter of what a step costs them.
     fn populate(&self) {
@@ -140,117 +201,49 @@ impl Ring {
         }
     }
 
-    /// Creates the ring as a file in `dir`.
-    pub fn create_in(dir: &Path, process: RunId, capacity: u64) -> io::Result<Self> {
-        let dir = private_dir(dir)?;
-        let path = dir.join(format!("{process}.ring"));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        let mut made = allocate(&file, HEADER as u64 + capacity)
-            .and_then(|()| Self::map(Some(&file), capacity))
-            .inspect_err(|_| drop(fs::remove_file(&path)))?;
-        made.write_header(process);
-        made.path = Some(path);
-        // Tells others that the ring is in use, whatever they can see of the store.
-        // Somebody who only asks whether it is in use holds the lock for microseconds.
-        for _ in 0..4 {
-            if lock(&file) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        made._lock = Some((keep_from_children(file.as_raw_fd()), file));
-        Ok(made)
-    }
-
-    /// Opens the ring that a dead process left, if there is one of this user. `journal_lock` is the lock of the process's
-    /// journal, which the caller holds.
-    ///
-    /// A journal may be a copy: then the ring belongs to the original, which lives perhaps, and whoever opens that needs
-    /// what is in it.
-    pub fn open_dead(process: RunId, journal_lock: &Path) -> io::Result<Option<Self>> {
-        for dir in tmpfs_dirs() {
-            let path = dir.join(user_dir()).join(format!("{process}.ring"));
-            match Self::open_file(&path, process) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(_) if is_unfinished(&path) => {
-                    // Its process died before it could put anything in.
-                    fs::remove_file(&path)?;
-                }
-                Ok(ring) => return Ok(Some(ring).filter(|ring| ring.belongs_to(journal_lock))),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
-    }
-
-    /// Tells whether the ring is of the journal with this lock, and not of one that it was copied from.
-    fn belongs_to(&self, journal_lock: &Path) -> bool {
-        let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-        match self.owner().as_deref().map(identity) {
-            Some(Some(owner)) => identity(journal_lock) == Some(owner),
-            // The journal was moved to where it is now, or the original of a copy was removed; a process that lives on
-            // without it has its ring still.
-            _ => self.path.as_ref().is_some_and(|path| File::open(path).is_ok_and(|file| lock(&file))),
-        }
-    }
-
-    /// Tells whether the process that made the ring is dead, and nobody has taken in yet what it left.
-    pub fn is_left_behind(process: RunId) -> bool {
-        let path = |dir: PathBuf| dir.join(user_dir()).join(format!("{process}.ring"));
-        tmpfs_dirs().into_iter().any(|dir| File::open(path(dir)).is_ok_and(|file| is_free(&file)))
-    }
-
-    fn open_file(path: &Path, process: RunId) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
-        let meta = file.metadata()?;
-        let not_a_ring = |why| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
-        if !meta.is_file() || meta.uid() != user() {
-            return Err(not_a_ring("not a file of this user"));
-        }
-        let capacity = meta.len().saturating_sub(HEADER as u64);
-        if !capacity.is_power_of_two() || !(MIN_CAPACITY..=1 << 30).contains(&capacity) {
-            return Err(not_a_ring("not the size of a ring"));
-        }
-        let mut ring = Self::map(Some(&file), capacity)?;
-        let mut head = [0; 40];
-        ring.read_bytes(0, &mut head);
-        let expected = ring.header(process);
-        if head != expected {
-            return Err(not_a_ring("not a ring of this version and process"));
-        }
-        ring.path = Some(path.to_owned());
+    /// Makes a ring that does not outlive the process.
+    fn in_plain_memory(process: RunId, capacity: u64) -> io::Result<Self> {
+        let ring = Self::map(None, Version::V2, capacity, libc::PROT_READ | libc::PROT_WRITE)?;
+        ring.begin(process);
         Ok(ring)
     }
 
-    fn map(file: Option<&File>, capacity: u64) -> io::Result<Self> {
-        let mapped = HEADER + capacity as usize;
+    /// Makes a ring in a file that is large enough.
+    fn of_file(file: &File, process: RunId, capacity: u64) -> io::Result<Self> {
+        let ring = Self::map(Some(file), Version::V2, capacity, libc::PROT_READ | libc::PROT_WRITE)?;
+        ring.begin(process);
+        Ok(ring)
+    }
+
+    fn map(file: Option<&File>, version: Version, capacity: u64, access: libc::c_int) -> io::Result<Self> {
+        let mapped = version.header_bytes() + capacity as usize;
         let (flags, fd) = match file {
             Some(file) => (libc::MAP_SHARED, file.as_raw_fd()),
             None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1),
         };
         // SAFETY: a fresh mapping of a length that the file has, or of no file; the result is checked.
-        let base =
-            unsafe { libc::mmap(std::ptr::null_mut(), mapped, libc::PROT_READ | libc::PROT_WRITE, flags, fd, 0) };
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), mapped, access, flags, fd, 0) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast::<u8>()).ok_or_else(|| io::Error::other("mapping at address 0"))?;
-        Ok(Self { base, capacity, mapped, path: None, _lock: None })
+        Ok(Self { base, version, capacity, mapped, path: None, _lock: None })
     }
 
-    fn header(&self, process: RunId) -> [u8; 40] {
-        let mut head = [0; 40];
-        head[..8].copy_from_slice(MAGIC);
-        head[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        head[CAPACITY_AT..PROCESS_AT].copy_from_slice(&self.capacity.to_le_bytes());
-        head[PROCESS_AT..].copy_from_slice(&process.0);
-        head
-    }
-
-    fn write_header(&self, process: RunId) {
-        let head = self.header(process);
+    fn begin(&self, process: RunId) {
+        self.show_life();
+        let head = Version::V2.header(process, self.capacity);
         // SAFETY: the mapping is at least a header long, and nobody else knows of it yet.
         unsafe { std::ptr::copy_nonoverlapping(head.as_ptr(), self.base.as_ptr(), head.len()) };
+    }
+
+    /// Notes that the process lives, now and then.
+    pub fn show_life(&self) {
+        self.word(LIFE_AT).store(UnixNanos::now().0, Ordering::Relaxed);
+    }
+
+    fn last_sign_of_life(&self) -> UnixNanos {
+        UnixNanos(self.word(LIFE_AT).load(Ordering::Relaxed))
     }
 
     fn read_bytes(&self, at: usize, out: &mut [u8]) {
@@ -275,50 +268,47 @@ impl Ring {
     }
 
     fn commit_word(&self, position: u64) -> &AtomicU64 {
-        self.word(HEADER + (position & (self.capacity - 1)) as usize)
+        self.word(self.data_at(position))
     }
 
-    /// Notes which lock file the process holds; a ring whose lock file is gone belongs to nobody any more.
-    pub fn set_owner(&self, lock_file: &Path) {
+    /// Returns the offset of a position.
+    fn data_at(&self, position: u64) -> usize {
+        self.version.header_bytes() + (position & (self.capacity - 1)) as usize
+    }
+
+    /// Notes which lock file the process holds, and where that is.
+    fn write_owner(&self, lock_file: &Path, identities: Identities) {
         use std::os::unix::ffi::OsStrExt;
         let path = lock_file.as_os_str().as_bytes();
-        if path.len() <= MAX_OWNER {
-            let length = (path.len() as u16).to_le_bytes();
-            // SAFETY: inside the header by the check above; only the process that made the ring writes here, once.
-            unsafe {
-                let at = self.base.as_ptr().add(OWNER_AT);
-                std::ptr::copy_nonoverlapping(path.as_ptr(), at.add(2), path.len());
-                std::ptr::copy_nonoverlapping(length.as_ptr(), at, 2);
-            }
+        if path.len() > MAX_OWNER {
+            return;
+        }
+        for (nth, word) in [identities.store, identities.parent].into_iter().flatten().enumerate() {
+            self.word(IDENTITIES_AT + 8 * nth).store(word, Ordering::Relaxed);
+        }
+        let length = (path.len() as u16).to_le_bytes();
+        // SAFETY: inside the header by the check above; only the process that made the ring writes here, once.
+        unsafe {
+            let at = self.base.as_ptr().add(OWNER_AT);
+            std::ptr::copy_nonoverlapping(path.as_ptr(), at.add(2), path.len());
+            std::ptr::copy_nonoverlapping(length.as_ptr(), at, 2);
         }
     }
 
-    fn owner(&self) -> Option<PathBuf> {
+    /// Returns the lock file of the process and which directories its store was in; `None` where that is not noted.
+    fn owner(&self) -> Option<(PathBuf, Identities)> {
         use std::os::unix::ffi::OsStringExt;
         let mut length = [0; 2];
         self.read_bytes(OWNER_AT, &mut length);
         let length = usize::from(u16::from_le_bytes(length));
-        if length == 0 || length > MAX_OWNER {
+        if length == 0 || length > MAX_OWNER || self.version == Version::V1 {
             return None;
         }
         let mut path = vec![0; length];
         self.read_bytes(OWNER_AT + 2, &mut path);
-        Some(PathBuf::from(std::ffi::OsString::from_vec(path)))
-    }
-
-    /// Removes this user's rings whose store was deleted: nobody will ever read them.
-    pub fn remove_orphans() {
-        for dir in tmpfs_dirs() {
-            let Ok(entries) = fs::read_dir(dir.join(user_dir())) else { continue };
-            for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-                let process = path.file_stem().and_then(|name| name.to_str()?.parse().ok());
-                let Some(ring) = process.and_then(|process| Self::open_file(&path, process).ok()) else { continue };
-                let is_free = File::open(&path).is_ok_and(|file| lock(&file));
-                if is_free && ring.owner().is_some_and(|lock| lock.is_absolute() && !lock.exists()) {
-                    ring.unlink();
-                }
-            }
-        }
+        let word = |nth: usize| self.word(IDENTITIES_AT + 8 * nth).load(Ordering::Relaxed);
+        let identities = Identities { store: [word(0), word(1)], parent: [word(2), word(3)] };
+        Some((PathBuf::from(std::ffi::OsString::from_vec(path)), identities))
     }
 
     /// Notes the content policy of the process, for whoever reads the ring after its death.
@@ -354,14 +344,18 @@ impl Ring {
         self.waiting() > self.capacity / 2
     }
 
-    /// Counts records that never got in.
-    pub fn count_dropped(&self, reason: DropReason, n: u64) {
-        self.word(DROPPED_AT + 8 * reason as usize).fetch_add(n, Ordering::Relaxed);
+    fn lost_word(&self, reason: DropReason, is_end: bool) -> &AtomicU64 {
+        self.word(if is_end { LOST_ENDS_AT } else { LOST_OTHERS_AT } + 8 * reason as usize)
     }
 
-    /// Returns how many records were dropped for `reason`.
-    pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.word(DROPPED_AT + 8 * reason as usize).load(Ordering::Relaxed)
+    /// Returns how many ends of spans were lost for `reason`.
+    pub fn lost_ends(&self, reason: DropReason) -> u64 {
+        self.lost_word(reason, true).load(Ordering::Acquire)
+    }
+
+    /// Returns how many records were lost for `reason`, ends of spans and all others.
+    pub fn lost_in_all(&self, reason: DropReason) -> u64 {
+        self.lost_ends(reason) + self.lost_word(reason, false).load(Ordering::Acquire)
     }
 
     /// Returns how many records were put in.
@@ -370,10 +364,13 @@ impl Ring {
     }
 
     /// Puts the parts of one record in, one after the other; when this returns `Ok`, the record outlives the process.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no place for it; the caller counts what is lost by that ([`Ring::count_lost`]).
     pub fn push(&self, parts: &[&[u8]]) -> Result<(), DropReason> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         if length == 0 || length > self.max_record() {
-            self.count_dropped(DropReason::TooLarge, 1);
             return Err(DropReason::TooLarge);
         }
         let size = frame_size(length);
@@ -385,7 +382,6 @@ impl Ring {
                 // The head may be stale; a full ring is decided on the newest.
                 let newest = self.head().load(Ordering::Relaxed);
                 if newest == head {
-                    self.count_dropped(DropReason::QueueFull, 1);
                     return Err(DropReason::QueueFull);
                 }
                 head = newest;
@@ -414,7 +410,7 @@ impl Ring {
         let first = bytes.len().min(self.capacity as usize - start);
         // SAFETY: the place is reserved for this thread, and both parts end inside the data area.
         unsafe {
-            let data = self.base.as_ptr().add(HEADER);
+            let data = self.base.as_ptr().add(self.version.header_bytes());
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), data.add(start), first);
             std::ptr::copy_nonoverlapping(bytes.as_ptr().add(first), data, bytes.len() - first);
         }
@@ -424,8 +420,8 @@ impl Ring {
         let start = (position & (self.capacity - 1)) as usize;
         let first = out.len().min(self.capacity as usize - start);
         let (front, back) = out.split_at_mut(first);
-        self.read_bytes(HEADER + start, front);
-        self.read_bytes(HEADER, back);
+        self.read_bytes(self.version.header_bytes() + start, front);
+        self.read_bytes(self.version.header_bytes(), back);
     }
 
     fn clear(&self, from: u64, to: u64) {
@@ -434,7 +430,7 @@ impl Ring {
         let first = length.min(self.capacity as usize - start);
         // SAFETY: the places are consumed, so they belong to the worker until the tail moves.
         unsafe {
-            let data = self.base.as_ptr().add(HEADER);
+            let data = self.base.as_ptr().add(self.version.header_bytes());
             std::ptr::write_bytes(data.add(start), 0, first);
             std::ptr::write_bytes(data, 0, length - first);
         }
@@ -481,15 +477,17 @@ impl Ring {
     ///
     /// Returns each record with the position behind it, and how many holes there were.
     pub fn salvage(&self, position: u64) -> (Vec<(u64, Vec<u8>)>, u64) {
-        let tail = self.tail().load(Ordering::Acquire);
-        let head = self.head().load(Ordering::Acquire);
+        // Relaxed loads, since the memory is mapped for reading only; who wrote it is dead.
+        let tail = self.tail().load(Ordering::Relaxed);
+        let head = self.head().load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
         // A damaged header must not send the loop around for ages.
         if head < tail || head - tail > self.capacity || !head.is_multiple_of(8) || !tail.is_multiple_of(8) {
             return (Vec::new(), 1);
         }
         let (mut at, mut found, mut holes, mut in_hole) = (position.max(tail).min(head), Vec::new(), 0, false);
         while at < head {
-            let commit = self.commit_word(at).load(Ordering::Acquire);
+            let commit = self.commit_word(at).load(Ordering::Relaxed);
             let (length, crc) = ((commit & u64::from(u32::MAX)) as usize, (commit >> 32) as u32);
             if length > 0 && length <= self.max_record() && at + frame_size(length) <= head {
                 let mut bytes = vec![0; length];
@@ -507,14 +505,6 @@ impl Ring {
         }
         (found, holes)
     }
-
-    /// Removes the file; the mapping stays usable until dropped.
-    pub fn unlink(&self) {
-        if let Some(path) = &self.path {
-            // Already gone is as good.
-            let _ = fs::remove_file(path);
-        }
-    }
 }
 
 impl Drop for Ring {
@@ -526,92 +516,6 @@ impl Drop for Ring {
 
 fn frame_size(length: usize) -> u64 {
     (length as u64 + WORD).next_multiple_of(WORD)
-}
-
-/// Directories in memory, best first. `/dev/shm` is tmpfs on Linux; a runtime directory is tmpfs under systemd.
-fn tmpfs_dirs() -> Vec<PathBuf> {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
-    [Some(PathBuf::from("/dev/shm")), runtime].into_iter().flatten().filter(|dir| is_tmpfs(dir)).collect()
-}
-
-#[cfg(target_os = "linux")]
-fn is_tmpfs(dir: &Path) -> bool {
-    use std::os::unix::ffi::OsStrExt;
-    let Ok(path) = std::ffi::CString::new(dir.as_os_str().as_bytes()) else { return false };
-    // SAFETY: statfs is plain data, and zeros are a valid value of it.
-    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: a valid path and a valid place for the answer.
-    let known = unsafe { libc::statfs(path.as_ptr(), &mut stat) } == 0;
-    // The types of both differ between platforms.
-    #[allow(clippy::unnecessary_cast, reason = "needed on other platforms than this one")]
-    let is_tmpfs = stat.f_type as i64 == libc::TMPFS_MAGIC as i64;
-    known && is_tmpfs
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_tmpfs(_: &Path) -> bool {
-    false
-}
-
-/// Tells whether a file of this user is a ring that never came into use.
-fn is_unfinished(path: &Path) -> bool {
-    use std::os::unix::fs::FileExt;
-    let Ok(file) = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path) else { return false };
-    let is_own = file.metadata().is_ok_and(|meta| meta.is_file() && meta.uid() == user());
-    let mut magic = [0; MAGIC.len()];
-    is_own && (file.read_exact_at(&mut magic, 0).is_err() || magic == [0; MAGIC.len()])
-}
-
-/// Takes the lock of a ring's file; it goes with the last descriptor.
-fn lock(file: &File) -> bool {
-    // SAFETY: a plain system call on an open file.
-    unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) == 0 }
-}
-
-/// Tells whether nobody holds the lock; any number may ask at once.
-fn is_free(file: &File) -> bool {
-    // SAFETY: a plain system call on an open file; closing it lets the lock go again.
-    unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) == 0 }
-}
-
-fn user() -> u32 {
-    // SAFETY: always succeeds and touches no memory.
-    unsafe { libc::geteuid() }
-}
-
-fn user_dir() -> String {
-    format!("runspan-{}", user())
-}
-
-/// Makes the user's own directory, and refuses one that somebody else has put there.
-fn private_dir(dir: &Path) -> io::Result<PathBuf> {
-    let dir = dir.join(user_dir());
-    match fs::DirBuilder::new().mode(0o700).create(&dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let meta = fs::symlink_metadata(&dir)?;
-    if meta.is_dir() && meta.uid() == user() && meta.mode() & 0o077 == 0 {
-        Ok(dir)
-    } else {
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{} is not private to this user", dir.display())))
-    }
-}
-
-/// Allocates every page now, so that writing can never meet a full tmpfs.
-#[cfg(target_os = "linux")]
-fn allocate(file: &File, length: u64) -> io::Result<()> {
-    let length = libc::off_t::try_from(length).map_err(io::Error::other)?;
-    // SAFETY: a plain system call on an open file.
-    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) } {
-        0 => Ok(()),
-        code => Err(io::Error::from_raw_os_error(code)),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn allocate(file: &File, length: u64) -> io::Result<()> {
-    file.set_len(length)
 }
 
 #[cfg(test)]
@@ -651,12 +555,12 @@ mod tests {
     }
 
     #[test]
-    fn a_full_ring_drops_and_counts_and_goes_on() {
+    fn a_full_ring_refuses_and_goes_on() {
         let (_dir, _, ring) = ring(MIN_CAPACITY);
         let record = [7u8; 1000];
         let pushed = (0..1000).filter(|_| ring.push(&[&record]).is_ok()).count();
         assert_eq!(pushed as u64, MIN_CAPACITY / 1008);
-        assert_eq!(ring.dropped(DropReason::QueueFull), 1000 - pushed as u64);
+        assert_eq!(ring.push(&[&record]), Err(DropReason::QueueFull));
         assert_eq!(ring.pushed(), pushed as u64);
         assert_eq!(drain(&ring).len(), pushed);
         assert_eq!(ring.push(&[&record]), Ok(()));
@@ -709,35 +613,34 @@ mod tests {
         ring.push(&[b"second"]).unwrap();
         let path = ring.path.clone().unwrap();
         drop(ring);
-        let ring = Ring::open_file(&path, process).unwrap();
+        let ring = files::reopened(&path, process).unwrap();
         let (found, holes) = ring.salvage(0);
         let texts: Vec<&[u8]> = found.iter().map(|(_, bytes)| bytes.as_slice()).collect();
         assert_eq!((texts, holes), (vec![b"first".as_slice(), b"second"], 1));
         let (rest, _) = ring.salvage(found[0].0);
         assert_eq!(rest.len(), 1);
-        assert!(Ring::open_file(&path, RunId::fresh(UnixNanos::now())).is_err());
+        assert!(files::reopened(&path, RunId::fresh(UnixNanos::now())).is_err());
     }
 
     #[test]
-    fn a_ring_whose_making_was_interrupted_is_none() {
-        for length in [0, HEADER as u64, HEADER as u64 + MIN_CAPACITY] {
-            let Some(dir) = tmpfs_dirs().into_iter().next() else { return };
-            let process = RunId::fresh(UnixNanos::now());
-            let path = private_dir(&dir).unwrap().join(format!("{process}.ring"));
-            File::create(&path).unwrap().set_len(length).unwrap();
-            assert!(Ring::is_left_behind(process));
-            assert!(Ring::open_dead(process, Path::new("lock")).unwrap().is_none());
-            assert!(!path.exists());
-        }
-    }
-
-    #[test]
-    fn the_file_is_private() {
-        let (_dir, _, ring) = ring(MIN_CAPACITY);
-        let path = ring.path.clone().unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
-        ring.unlink();
-        assert!(!path.exists());
+    fn a_ring_of_version_1_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let process = RunId::fresh(UnixNanos::now());
+        let path = dir.path().join("ring");
+        let (text, capacity) = (b"from an older process", MIN_CAPACITY);
+        let mut bytes = Version::V1.header(process, capacity).to_vec();
+        bytes.resize(4096 + capacity as usize, 0);
+        bytes[POLICY_AT] = 2;
+        bytes[HEAD_AT..HEAD_AT + 8].copy_from_slice(&frame_size(text.len()).to_le_bytes());
+        // What version 1 counted as dropped stood here; how many of them had been noted is not known.
+        bytes[192..200].copy_from_slice(&7u64.to_le_bytes());
+        let commit = text.len() as u64 | u64::from(crc32c::crc32c(text)) << 32;
+        bytes[4096..4104].copy_from_slice(&commit.to_le_bytes());
+        bytes[4104..4104 + text.len()].copy_from_slice(text);
+        std::fs::write(&path, bytes).unwrap();
+        let ring = files::reopened(&path, process).unwrap();
+        assert_eq!(ring.salvage(0), (vec![(frame_size(text.len()), text.to_vec())], 0));
+        assert_eq!((ring.policy(), ring.lost(), ring.owner()), (2, Vec::new(), None));
+        assert!(DropReason::ALL.iter().all(|reason| ring.lost_of_no_run(*reason) == 0));
     }
 }
