@@ -1,6 +1,7 @@
 //! Why the recorder could not be set up.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use crate::journal::JournalError;
 use crate::store::StoreError;
@@ -15,6 +16,13 @@ pub enum Error {
     Journal(JournalError),
     /// There is no memory for the ring, or no thread for the worker.
     Resources(std::io::Error),
+    /// What a dead process had in shared memory cannot be read, so its records cannot be taken over yet.
+    SharedMemory {
+        /// The file in memory.
+        path: PathBuf,
+        /// What is in the way.
+        source: std::io::Error,
+    },
     /// A setting does not say what it must.
     Setting {
         /// The setting.
@@ -39,6 +47,9 @@ impl fmt::Display for Error {
             Self::Store(error) => error.fmt(f),
             Self::Journal(error) => error.fmt(f),
             Self::Resources(_) => f.write_str("no memory or no thread for the recorder"),
+            Self::SharedMemory { path, .. } => {
+                write!(f, "cannot read what a process that ended early had in shared memory, {}", path.display())
+            }
             Self::Setting { name, why } => write!(f, "{name}: {why}"),
             Self::MissingFeature { feature, what } => {
                 write!(f, "{what} needs the feature {feature:?} of the runspan crate")
@@ -55,7 +66,7 @@ impl std::error::Error for Error {
         match self {
             Self::Store(error) => error.source(),
             Self::Journal(error) => error.source(),
-            Self::Resources(error) => Some(error),
+            Self::Resources(error) | Self::SharedMemory { source: error, .. } => Some(error),
             _ => None,
         }
     }

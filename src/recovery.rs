@@ -2,10 +2,16 @@
 //!
 //! A process is dead when the lock of its journal is free, never by its number. Whoever gets the lock goes on where
 //! it stopped: what the journal holds and the store has not taken in, then what the ring holds and the journal has
-//! not, goes the same way as ever. A run that was under way has crashed: its open steps are closed, with a mark, so
-//! that upstreams get whole traces. All of it may be interrupted and done again.
+//! not, goes the same way as ever. What the process had lost and not noted yet is noted in its runs. A run that was
+//! under way has crashed: its open steps are closed, with a mark, so that upstreams get whole traces. All of it may be
+//! interrupted and done again.
+//!
+//! Who may not write, or finds somebody else at work on it, goes the same way in memory: the same records through the
+//! same pipeline and sink, laid over what the files hold. Nothing is changed then, and the answers are the same.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,18 +19,20 @@ use prost::Message;
 
 use crate::conventions::names;
 use crate::error::Error;
-use crate::journal::{self, JournalReader, JournalWriter, Options};
+use crate::journal::{self, JournalError, JournalReader, JournalWriter, Options};
 use crate::model::otlp::{Resource, STATUS_ERROR, Status, Value};
 use crate::model::record::{Record, RecordKind};
-use crate::model::{RunId, SpanId, StepStatus, UnixNanos};
-use crate::pipeline::worker::{STORE_READER, decode, decode_resource, encode, frame_kind, tell};
+use crate::model::{RunId, RunStatus, RunSummary, SpanId, StepStatus, TraceId, UnixNanos};
+use crate::pipeline::cost::Pricer;
+use crate::pipeline::worker::{STORE_READER, decode, decode_resource, encode, frame_kind, records_of};
 use crate::pipeline::{Content, Pipeline};
 use crate::sinks::store::StoreSink;
-use crate::sources::ring::Ring;
+use crate::sources::ring::{DropReason, Left, Ring};
 use crate::store::assembly::CRASHED_STEP;
 use crate::store::files::layout::{Layout, StoreFile};
-use crate::store::files::{FilesReader, FilesWriter};
-use crate::store::{Listed, Query, RunReader};
+use crate::store::files::{FilesReader, FilesWriter, Overlay, OverlayWriter};
+use crate::store::{RunWriter, StoreError};
+use crate::telemetry::full_text;
 
 const BATCH_BYTES: usize = 4 << 20;
 /// How long another process is waited for that takes over the same journal.
@@ -37,88 +45,213 @@ const OTHERS_POLL: Duration = Duration::from_millis(5);
 pub struct Adopted {
     /// Dead processes whose records are in the store now.
     pub processes: u64,
+    /// Dead processes whose records are shown and stay where they are, since the store cannot be written.
+    pub viewed: u64,
     /// Records that only their shared memory held.
     pub salvaged: u64,
     /// Records whose recording had begun and not returned when the process died.
     pub torn: u64,
+    /// Records in their journals that cannot be read.
+    pub damaged: u64,
+    /// Records that they had lost and of which no run is known, by reason. Those of a known run are noted there.
+    pub dropped: BTreeMap<&'static str, u64>,
     /// Runs that were under way.
     pub crashed: Vec<RunId>,
+    /// What is neither in the store nor shown.
+    pub missing: Vec<Missing>,
+}
+
+/// Something that a dead process left and that is not shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The process, by the name of its journal.
+    pub process: RunId,
+    /// Why not, and where it is.
+    pub why: String,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {}: {}", self.process, self.why)
+    }
+}
+
+impl Adopted {
+    /// Says what users have to know of it, a line each: what is missing, lost or damaged.
+    pub fn warnings(&self) -> Vec<String> {
+        let missing = self.missing.iter().map(|missing| format!("not all is there of what ended early, {missing}"));
+        let mut warnings: Vec<String> = missing.collect();
+        if !self.dropped.is_empty() {
+            let counts: Vec<String> = self.dropped.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+            let counts = counts.join(", ");
+            warnings.push(format!(
+                "a process that ended early had lost records of runs that nothing is known of: {counts}"
+            ));
+        }
+        if self.damaged > 0 {
+            let count = self.damaged;
+            warnings.push(format!("{count} records in the journal of a process that ended early cannot be read"));
+        }
+        warnings
+    }
+
+    fn add(&mut self, other: Self) {
+        self.processes += other.processes;
+        self.viewed += other.viewed;
+        self.salvaged += other.salvaged;
+        self.torn += other.torn;
+        self.damaged += other.damaged;
+        for (reason, count) in other.dropped {
+            *self.dropped.entry(reason).or_default() += count;
+        }
+        self.crashed.extend(other.crashed);
+        self.missing.extend(other.missing);
+    }
+}
+
+/// Opens a store as every command does: takes over what dead processes left, where this user may write, and shows it
+/// all the same where not, so that nothing less is shown than was recorded.
+///
+/// What cannot be shown is in [`Adopted::missing`]. An error beside the reader says that it could not even be found out
+/// which processes left something.
+///
+/// # Errors
+///
+/// When there is no store at `path`, or none that can be read.
+pub fn open(path: impl Into<PathBuf>) -> Result<(FilesReader, Result<Adopted, Error>), Error> {
+    let reader = FilesReader::open(path)?;
+    let (layout, store) = (reader.layout().clone(), reader.layout().read()?);
+    let mut overlay = Overlay::default();
+    let adopted = each_dead(&layout, |process| {
+        let is_ours = !is_of_another_user(&journal_of(&layout, process));
+        match is_ours.then(|| take_over(&layout, &store, process)) {
+            Some(Ok(adopted)) => adopted,
+            // Whatever keeps it from being written keeps nobody from looking.
+            Some(Err(_)) | None => view_into(&mut overlay, &layout, &store, process),
+        }
+    });
+    Ok((reader.with(overlay), adopted))
+}
+
+/// Opens a store to look, without writing anything: it shows what [`open`] would show.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn look(path: impl Into<PathBuf>) -> Result<(FilesReader, Result<Adopted, Error>), Error> {
+    let reader = FilesReader::open(path)?;
+    let (layout, store) = (reader.layout().clone(), reader.layout().read()?);
+    let mut overlay = Overlay::default();
+    let adopted = each_dead(&layout, |process| view_into(&mut overlay, &layout, &store, process));
+    Ok((reader.with(overlay), adopted))
 }
 
 /// Takes over what every dead process of this user left in the store.
 ///
-/// What somebody else is taking over is waited for: who asks now must not see less than was recorded.
+/// What somebody else is taking over is waited for: who asks now must not see less than was recorded. One process's
+/// trouble is told in [`Adopted::missing`] and keeps nobody else's records back.
 ///
-/// One process's trouble is told and keeps nobody else's records back: the first error is returned at the end.
+/// # Errors
+///
+/// When it cannot be found out which processes left something.
 pub fn adopt_dead(layout: &Layout, store: &StoreFile) -> Result<Adopted, Error> {
-    let mut adopted = Adopted::default();
-    let mut first_error = None;
-    for found in journal::list_processes(&layout.journal())? {
-        let Ok(process) = found.name.parse::<RunId>() else { continue };
-        if is_of_another_user(&layout.journal().join(&found.name)) {
-            continue;
+    each_dead(layout, |process| {
+        if is_of_another_user(&journal_of(layout, process)) {
+            return Adopted::default();
         }
-        if found.alive && !Ring::is_left_behind(process) {
-            continue;
-        }
-        let until = Instant::now() + OTHERS_LIMIT;
-        loop {
-            match adopt(layout, store, process, &mut adopted) {
-                Err(Error::Journal(error)) if error.is_locked() || error.is_gone() => {
-                    if error.is_locked() && Ring::is_left_behind(process) && Instant::now() < until {
-                        std::thread::sleep(OTHERS_POLL);
-                        continue;
-                    }
-                }
-                Err(error) => drop(first_error.get_or_insert(error)),
-                Ok(()) => adopted.processes += 1,
-            }
-            break;
-        }
-    }
-    first_error.map_or(Ok(adopted), Err)
+        take_over(layout, store, process).unwrap_or_else(|error| {
+            let why = format!("what it left is not taken in: {}", full_text(&error));
+            Adopted { missing: vec![Missing { process, why }], ..Adopted::default() }
+        })
+    })
 }
 
 /// Tells whether a journal is another user's. That user's next process takes it over: it alone may read what is in
 /// shared memory, and what others write into the store it could not read.
-fn is_of_another_user(journal: &std::path::Path) -> bool {
+fn is_of_another_user(journal: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     // SAFETY: always succeeds and touches no memory.
     let user = unsafe { libc::geteuid() };
     std::fs::metadata(journal).is_ok_and(|found| found.uid() != user)
 }
 
-fn adopt(layout: &Layout, store: &StoreFile, process: RunId, adopted: &mut Adopted) -> Result<(), Error> {
-    let (dir, name) = (layout.journal(), process.to_string());
-    let (mut writer, recovered) = JournalWriter::reopen(&dir, &name, Options::default())?;
-    let mut reader = JournalReader::open(&dir, &name, STORE_READER)?;
-    let mut sink = StoreSink::new(FilesWriter::new(layout.clone(), process, false), process);
-    sink.take_up(&unfinished_runs(layout, process)?)?;
+/// Does something for each process that is dead and has left something, and adds up what came of it.
+fn each_dead(layout: &Layout, mut take: impl FnMut(RunId) -> Adopted) -> Result<Adopted, Error> {
+    let mut adopted = Adopted::default();
+    for found in journal::list_processes(&layout.journal())? {
+        let Ok(process) = found.name.parse::<RunId>() else { continue };
+        // The lock may be held by another who is taking over just now.
+        if !found.alive || Ring::is_left_behind(&journal_of(layout, process), process) {
+            adopted.add(take(process));
+        } else if let Some(missing) = cannot_tell(layout, process) {
+            adopted.missing.push(missing);
+        }
+    }
+    Ok(adopted)
+}
+
+/// Tells of a journal whose lock this user may not even look at: its process counts as alive.
+fn cannot_tell(layout: &Layout, process: RunId) -> Option<Missing> {
+    let lock = journal_of(layout, process).join("lock");
+    let error =
+        std::fs::File::open(&lock).err().filter(|error| error.kind() == std::io::ErrorKind::PermissionDenied)?;
+    let why = format!("what it may have left is not shown, {} cannot be opened: {error}", lock.display());
+    Some(Missing { process, why })
+}
+
+fn journal_of(layout: &Layout, process: RunId) -> PathBuf {
+    layout.journal().join(process.to_string())
+}
+
+/// Takes over what one process left; waits for another who is at it.
+fn take_over(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, Error> {
+    let journal = journal_of(layout, process);
+    let until = Instant::now() + OTHERS_LIMIT;
     loop {
-        let batch = reader.next_batch(BATCH_BYTES)?;
-        if batch.is_empty() {
-            break;
-        }
-        tell(&mut sink, &batch)?;
-        sink.flush(Instant::now())?;
-    }
-    let ring = Ring::open_dead(process, &dir.join(&name).join("lock")).map_err(Error::Resources)?;
-    if let Some(ring) = &ring {
-        let (records, holes) = ring.salvage(recovered.last_source);
-        adopted.torn += holes;
-        adopted.salvaged += records.len() as u64;
-        if !records.is_empty() {
-            // The dead process's own, unless it died before its first commit.
-            let resource = known_resource(&dir, &name)
-                .unwrap_or_else(|| crate::config::resource(None, writer.process(), &store.store_id));
-            let (pricer, _) = crate::pipeline::cost::Pricer::of_store(layout);
-            let pipeline = Pipeline::new(policy_of(ring), store.redaction_key()).with_pricer(pricer);
-            salvage(&mut writer, &mut sink, pipeline, records, Arc::new(resource))?;
+        match adopt(layout, store, process) {
+            // Somebody else has taken it in.
+            Err(Error::Journal(error)) if error.is_gone() => return Ok(Adopted::default()),
+            Err(Error::Journal(error)) if error.is_locked() => {
+                if !Ring::is_left_behind(&journal, process) {
+                    // Done, or alive after all.
+                    return Ok(Adopted::default());
+                }
+                if Instant::now() >= until {
+                    return Err(error.into());
+                }
+                std::thread::sleep(OTHERS_POLL);
+            }
+            done => return done,
         }
     }
-    sink.flush_all()?;
-    close_open_runs(layout, &mut writer, &mut sink, adopted)?;
-    sink.flush_all()?;
+}
+
+fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, Error> {
+    let (dir, name) = (layout.journal(), process.to_string());
+    let (writer, recovered) = JournalWriter::reopen(&dir, &name, Options::default())?;
+    let ring = match Ring::find(&dir.join(&name), process) {
+        Left::Ring(ring) => Some(ring),
+        Left::Nothing => None,
+        Left::Unfinished(path) => {
+            // Its process died before it could put anything in. Already gone is as good.
+            let _ = std::fs::remove_file(path);
+            None
+        }
+        // Nothing is taken in without it: what comes late to a run that is closed would be lost.
+        Left::Unreadable { path, why } => return Err(Error::SharedMemory { path, source: why }),
+    };
+    let mut left = Leftovers {
+        layout,
+        store,
+        process,
+        numbers: writer,
+        reader: JournalReader::open(&dir, &name, STORE_READER)?,
+        sink: StoreSink::new(FilesWriter::new(layout.clone(), process, false), process),
+        stored: HashMap::new(),
+        adopted: Adopted { processes: 1, ..Adopted::default() },
+    };
+    left.take_in(ring.as_ref(), recovered.last_source)?;
+    let Leftovers { numbers: writer, mut reader, adopted, .. } = left;
     reader.acknowledge_handed(writer.committed_seq(), &writer)?;
     if let Some(ring) = ring {
         ring.unlink();
@@ -128,8 +261,237 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId, adopted: &mut Adopt
     let readers: Vec<&str> = readers.iter().map(String::as_str).collect();
     match journal::remove_journal(&dir, &name, &readers) {
         // An upstream has not had all of it: who forwards next goes on with it.
-        Err(journal::JournalError::NotPassed { .. }) => Ok(()),
-        removed => removed.map_err(Error::from),
+        Ok(()) | Err(JournalError::NotPassed { .. }) => Ok(adopted),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Lays what one process left over the files; what cannot be read is told as missing.
+fn view_into(overlay: &mut Overlay, layout: &Layout, store: &StoreFile, process: RunId) -> Adopted {
+    match view(layout, store, process) {
+        Ok((laid, adopted)) => {
+            overlay.extend(laid);
+            adopted
+        }
+        // Somebody else has taken it in meanwhile.
+        Err(Error::Journal(error)) if error.is_gone() => Adopted::default(),
+        Err(error) => {
+            let why = format!("what it left is not shown: {}", full_text(&error));
+            Adopted { missing: vec![Missing { process, why }], ..Adopted::default() }
+        }
+    }
+}
+
+fn view(layout: &Layout, store: &StoreFile, process: RunId) -> Result<(Overlay, Adopted), Error> {
+    let (dir, name) = (layout.journal(), process.to_string());
+    // The ring before the journal, and the journal before the files: what somebody moves on meanwhile is met there.
+    let left = Ring::find(&dir.join(&name), process);
+    let recovered = journal::look_at_end(&dir, &name)?;
+    let mut adopted = Adopted { viewed: 1, ..Adopted::default() };
+    let ring = match left {
+        Left::Ring(ring) => Some(ring),
+        Left::Nothing | Left::Unfinished(_) => None,
+        Left::Unreadable { path, why } => {
+            let why = format!("what it had in shared memory is not shown, {}: {why}", path.display());
+            adopted.missing.push(Missing { process, why });
+            None
+        }
+    };
+    let mut left = Leftovers {
+        layout,
+        store,
+        process,
+        numbers: Unwritten { last_seq: recovered.last_seq },
+        reader: JournalReader::open_read_only(&dir, &name, STORE_READER)?,
+        sink: StoreSink::new(OverlayWriter::new(layout.clone(), process), process),
+        stored: HashMap::new(),
+        adopted,
+    };
+    left.take_in(ring.as_ref(), recovered.last_source)?;
+    Ok((left.sink.into_writer().into_overlay(), left.adopted))
+}
+
+/// Gives records that the journal does not hold their place in it: part of the ids of their events.
+trait Numbers {
+    fn append(&mut self, record: &Record, position: u64) -> Result<u64, JournalError>;
+    fn commit(&mut self) -> Result<(), JournalError>;
+}
+
+impl Numbers for JournalWriter {
+    fn append(&mut self, record: &Record, position: u64) -> Result<u64, JournalError> {
+        let resource = self.register_resource(&record.resource.encode_to_vec())?;
+        let (kind, payload) = (frame_kind(record.kind), encode(record));
+        match JournalWriter::append(self, kind, resource, position, &payload) {
+            Err(error) if error.is_buffer_full() => {
+                JournalWriter::commit(self)?;
+                JournalWriter::append(self, kind, resource, position, &payload)
+            }
+            appended => appended,
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), JournalError> {
+        JournalWriter::commit(self).map(drop)
+    }
+}
+
+/// The numbers that a journal would give which cannot be written.
+#[derive(Debug)]
+struct Unwritten {
+    last_seq: u64,
+}
+
+impl Numbers for Unwritten {
+    fn append(&mut self, _: &Record, _: u64) -> Result<u64, JournalError> {
+        self.last_seq += 1;
+        Ok(self.last_seq)
+    }
+
+    fn commit(&mut self) -> Result<(), JournalError> {
+        Ok(())
+    }
+}
+
+/// What a dead process left, on its way into a store or over it.
+struct Leftovers<'a, N, W> {
+    layout: &'a Layout,
+    store: &'a StoreFile,
+    process: RunId,
+    numbers: N,
+    reader: JournalReader,
+    sink: StoreSink<W>,
+    /// The process's runs that are in the store and not taken up yet, by trace, the oldest first.
+    stored: HashMap<TraceId, Vec<RunId>>,
+    adopted: Adopted,
+}
+
+impl<N: Numbers, W: RunWriter> Leftovers<'_, N, W> {
+    /// Takes in all of it. `last_source`: up to where the journal has what was in the ring.
+    fn take_in(&mut self, ring: Option<&Ring>, last_source: u64) -> Result<(), Error> {
+        for run in runs_of(self.layout, self.process)? {
+            self.stored.entry(run.trace_id).or_default().push(run.run_id);
+            // One that has crashed may not be closed to the end: who was at it may have died too.
+            if run.status.is_open() || run.status == RunStatus::Crashed {
+                self.sink.take_up(&[run.run_id])?;
+            }
+        }
+        self.take_journal()?;
+        if let Some(ring) = ring {
+            self.take_ring(ring, last_source)?;
+            self.note_lost(ring)?;
+        }
+        self.close_open_runs()?;
+        Ok(self.sink.flush_all()?)
+    }
+
+    /// Takes a record to its run: one that is over has to be known too, when what it has is told again.
+    fn take(&mut self, seq: u64, record: Record) -> Result<(), StoreError> {
+        if let Some(trace) = TraceId::from_bytes(&record.span.trace_id) {
+            self.recall(trace)?;
+        }
+        self.sink.take(seq, record)
+    }
+
+    fn recall(&mut self, trace: TraceId) -> Result<(), StoreError> {
+        let runs = self.stored.remove(&trace).unwrap_or_default();
+        self.sink.take_up(&runs)
+    }
+
+    fn take_journal(&mut self) -> Result<(), Error> {
+        loop {
+            let batch = self.reader.next_batch(BATCH_BYTES)?;
+            self.adopted.damaged += batch.damaged();
+            if batch.is_empty() {
+                return Ok(());
+            }
+            for (seq, record) in records_of(&batch) {
+                self.take(seq, record)?;
+            }
+            // All of it, whatever the time: who does this again gets the same events.
+            self.sink.flush_all()?;
+        }
+    }
+
+    /// Sends the records that only the ring holds down the line.
+    fn take_ring(&mut self, ring: &Ring, last_source: u64) -> Result<(), Error> {
+        let (records, holes) = ring.salvage(last_source);
+        self.adopted.torn += holes;
+        // Else the ring tells it first of all.
+        let (dir, name) = (self.layout.journal(), self.process.to_string());
+        let mut resource = Arc::new(
+            known_resource(&dir, &name).unwrap_or_else(|| crate::config::resource(None, &name, &self.store.store_id)),
+        );
+        let (pricer, _) = Pricer::of_store(self.layout);
+        let mut pipeline = Pipeline::new(policy_of(ring), self.store.redaction_key()).with_pricer(pricer);
+        for (position, bytes) in records {
+            if let Some(told) = decode_resource(&bytes) {
+                resource = Arc::new(told);
+                continue;
+            }
+            let Some(record) = decode(&bytes, &resource) else { continue };
+            let record = pipeline.run(record);
+            let seq = self.numbers.append(&record, position)?;
+            self.take(seq, record)?;
+            self.adopted.salvaged += 1;
+        }
+        self.numbers.commit()?;
+        Ok(self.sink.flush_all()?)
+    }
+
+    /// Notes in the runs what the process had lost and could not note any more.
+    fn note_lost(&mut self, ring: &Ring) -> Result<(), Error> {
+        for lost in ring.lost() {
+            self.recall(lost.trace)?;
+            if self.sink.has_run_of(lost.trace) {
+                self.sink.note_lost(&lost);
+            } else {
+                *self.adopted.dropped.entry(lost.reason).or_default() += lost.count;
+            }
+        }
+        let dropped = &mut self.adopted.dropped;
+        for reason in DropReason::ALL {
+            *dropped.entry(reason.as_str()).or_default() += ring.lost_of_no_run(reason);
+        }
+        dropped.retain(|_, count| *count > 0);
+        Ok(self.sink.flush_all()?)
+    }
+
+    /// Closes the open steps of the process's runs, in the journal and in the store.
+    fn close_open_runs(&mut self) -> Result<(), Error> {
+        let runs = self.sink.unclosed_runs();
+        let crashed = self.sink.note_crash(&runs)?;
+        self.sink.flush_all()?;
+        for run in crashed {
+            let starts = self.starts_of(run)?;
+            let (open, last) = self.sink.open_spans(run);
+            for span in open {
+                let Some(record) = starts.get(&span) else { continue };
+                let record = closed(record.clone(), last);
+                let seq = self.numbers.append(&record, 0)?;
+                self.sink.take(seq, record)?;
+            }
+            self.numbers.commit()?;
+            self.adopted.crashed.push(run);
+        }
+        Ok(())
+    }
+
+    /// Returns the starts of a run's steps, as the records that would end them.
+    fn starts_of(&mut self, run: RunId) -> Result<HashMap<SpanId, Record>, StoreError> {
+        let events = self.sink.written_events(run)?;
+        let starts = events.iter().filter(|event| event.body.is_step_start());
+        Ok(starts
+            .filter_map(|event| {
+                let (span, resource, scope) = event.body.span()?;
+                let record = Record {
+                    kind: RecordKind::Ended,
+                    resource: Arc::new(resource.cloned().unwrap_or_default()),
+                    scope: scope.cloned().unwrap_or_default(),
+                    span: span.clone(),
+                };
+                Some((SpanId::from_bytes(&span.span_id)?, record))
+            })
+            .collect())
     }
 }
 
@@ -142,42 +504,8 @@ fn policy_of(ring: &Ring) -> Content {
     }
 }
 
-/// Sends the records of a dead ring down the line.
-fn salvage(
-    writer: &mut JournalWriter,
-    sink: &mut StoreSink<FilesWriter>,
-    mut pipeline: Pipeline,
-    records: Vec<(u64, Vec<u8>)>,
-    mut resource: Arc<Resource>,
-) -> Result<(), Error> {
-    for (position, bytes) in records {
-        if let Some(told) = decode_resource(&bytes) {
-            resource = Arc::new(told);
-            continue;
-        }
-        let Some(record) = decode(&bytes, &resource) else { continue };
-        let record = pipeline.run(record);
-        let id = writer.register_resource(&record.resource.encode_to_vec())?;
-        let seq = append(writer, id, position, &record)?;
-        sink.take(seq, record)?;
-    }
-    writer.commit()?;
-    Ok(())
-}
-
-fn append(writer: &mut JournalWriter, resource: u32, position: u64, record: &Record) -> Result<u64, Error> {
-    let payload = encode(record);
-    match writer.append(frame_kind(record.kind), resource, position, &payload) {
-        Err(error) if error.is_buffer_full() => {
-            writer.commit()?;
-            Ok(writer.append(frame_kind(record.kind), resource, position, &payload)?)
-        }
-        appended => Ok(appended?),
-    }
-}
-
 /// Reads the resource of the first frame that a journal still holds.
-fn known_resource(dir: &std::path::Path, process: &str) -> Option<Resource> {
+fn known_resource(dir: &Path, process: &str) -> Option<Resource> {
     // No reader has this name, so reading begins at the oldest frame.
     let mut reader = JournalReader::open_read_only(dir, process, "first").ok()?;
     let batch = reader.next_batch(BATCH_BYTES).ok()?;
@@ -185,60 +513,12 @@ fn known_resource(dir: &std::path::Path, process: &str) -> Option<Resource> {
     Resource::decode(&bytes[..]).ok()
 }
 
-/// Returns the runs of a process whose last word in the store is not an end.
-fn unfinished_runs(layout: &Layout, process: RunId) -> Result<Vec<RunId>, Error> {
-    let listed = FilesReader::open(layout.root())?.list_runs(&Query::default())?;
-    Ok(listed
-        .into_iter()
-        .filter_map(|listed| match listed {
-            Listed::Run(run) => Some(run.summary),
-            Listed::Damaged(_) => None,
-        })
-        // Shown as crashed already where its writer is dead, so the moment of the end is asked for.
-        .filter(|run| run.writer == Some(process) && (run.status.is_open() || run.completed_at.is_none()))
-        .map(|run| run.run_id)
-        .collect())
-}
-
-/// Closes the open steps of the process's runs, in the journal and in the store.
-fn close_open_runs(
-    layout: &Layout,
-    writer: &mut JournalWriter,
-    sink: &mut StoreSink<FilesWriter>,
-    adopted: &mut Adopted,
-) -> Result<(), Error> {
-    let store = FilesReader::open(layout.root())?;
-    let runs = sink.open_runs();
-    let crashed = sink.note_crash(&runs)?;
-    sink.flush_all()?;
-    for run in crashed {
-        let starts: HashMap<SpanId, Record> = store
-            .get_events(run, 0)?
-            .into_iter()
-            .filter(|event| event.body.is_step_start())
-            .filter_map(|event| {
-                let (span, resource, scope) = event.body.span()?;
-                let record = Record {
-                    kind: RecordKind::Ended,
-                    resource: Arc::new(resource.cloned().unwrap_or_default()),
-                    scope: scope.cloned().unwrap_or_default(),
-                    span: span.clone(),
-                };
-                Some((SpanId::from_bytes(&span.span_id)?, record))
-            })
-            .collect();
-        let (open, last) = sink.open_spans(run);
-        for span in open {
-            let Some(record) = starts.get(&span) else { continue };
-            let record = closed(record.clone(), last);
-            let id = writer.register_resource(&record.resource.encode_to_vec())?;
-            let seq = append(writer, id, 0, &record)?;
-            sink.take(seq, record)?;
-        }
-        writer.commit()?;
-        adopted.crashed.push(run);
-    }
-    Ok(())
+/// Returns the runs that a process wrote, as the files have them, the oldest first.
+fn runs_of(layout: &Layout, process: RunId) -> Result<Vec<RunSummary>, Error> {
+    let mut runs = FilesReader::open(layout.root())?.stored_runs()?;
+    runs.retain(|run| run.writer == Some(process));
+    runs.reverse();
+    Ok(runs)
 }
 
 /// Ends an open span at the last moment that its run is known to have lived, with a mark.
@@ -252,21 +532,480 @@ fn closed(mut record: Record, last: UnixNanos) -> Record {
 
 /// Names the readers that a journal has positions of.
 fn readers_of(layout: &Layout, process: RunId) -> Vec<String> {
-    let positions = layout.journal().join(process.to_string()).join("positions");
-    std::fs::read_dir(positions)
+    std::fs::read_dir(journal_of(layout, process).join("positions"))
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect()
 }
 
-/// Opens a store as every command does: takes over what dead processes left, where this user may write, so that
-/// nothing less is shown than was recorded.
-///
-/// Trouble with that is handed back beside the reader: what is in the store can be read all the same.
-pub fn open(path: impl Into<std::path::PathBuf>) -> Result<(FilesReader, Result<Adopted, Error>), Error> {
-    let store = FilesReader::open(path)?;
-    let file = store.layout().read()?;
-    let adopted = adopt_dead(store.layout(), &file);
-    Ok((store, adopted))
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::model::Event;
+    use crate::model::event::EventBody;
+    use crate::model::otlp::{Scope, ScopeSpans, Span, SpanEvent};
+    use crate::model::outcome::LostRecords;
+    use crate::sources::recorder::Recorder;
+    use crate::store::{Listed, Query, RunReader};
+
+    const START: u64 = 1_767_693_600_000_000_000;
+
+    /// A process that died in the middle of its work, with the parts of its line at different places.
+    struct Dead {
+        dir: tempfile::TempDir,
+        /// Where its ring is; `None` without tmpfs.
+        memory: Option<tempfile::TempDir>,
+        process: RunId,
+    }
+
+    impl Dead {
+        fn store(&self) -> PathBuf {
+            self.dir.path().join("store")
+        }
+
+        fn journal(&self) -> PathBuf {
+            self.store().join("journal").join(self.process.to_string())
+        }
+
+        /// A copy of all that it left.
+        fn copy(&self) -> Self {
+            let copy = Self { dir: tempfile::tempdir().unwrap(), memory: memory(), process: self.process };
+            copy_dir(self.dir.path(), copy.dir.path());
+            if let (Some(from), Some(to)) = (&self.memory, &copy.memory) {
+                copy_dir(from.path(), to.path());
+                let noted = fs::read_to_string(copy.journal().join("ring")).unwrap();
+                let moved = noted.replace(from.path().to_str().unwrap(), to.path().to_str().unwrap());
+                fs::write(copy.journal().join("ring"), moved).unwrap();
+                // The ring of the copy is the copy's, as the names in it have to say; they are of one length.
+                let ring = PathBuf::from(fs::read_to_string(copy.journal().join("ring")).unwrap().trim_end());
+                let mut bytes = fs::read(&ring).unwrap();
+                let names = [self.dir.path(), copy.dir.path()].map(|path| path.to_str().unwrap().as_bytes().to_vec());
+                let place = bytes.windows(names[0].len()).position(|part| part == names[0]).unwrap();
+                bytes[place..place + names[1].len()].copy_from_slice(&names[1]);
+                fs::write(&ring, bytes).unwrap();
+            }
+            copy
+        }
+    }
+
+    fn memory() -> Option<tempfile::TempDir> {
+        tempfile::tempdir_in("/dev/shm").ok()
+    }
+
+    fn copy_dir(from: &Path, to: &Path) {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let (entry, to) = entry.map(|entry| (entry.path(), to.join(entry.file_name()))).unwrap();
+            if entry.is_dir() {
+                copy_dir(&entry, &to);
+            } else {
+                fs::copy(&entry, &to).unwrap();
+            }
+        }
+    }
+
+    /// Everything under a directory, to see whether it was touched.
+    fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(contents(&path));
+                found.insert(path, Vec::new());
+            } else {
+                let bytes = fs::read(&path).unwrap();
+                found.insert(path, bytes);
+            }
+        }
+        found
+    }
+
+    /// One moment of a span.
+    struct Moment {
+        kind: RecordKind,
+        trace: u8,
+        span: u8,
+        parent: u8,
+        at: u64,
+        attributes: &'static [(&'static str, &'static str)],
+        event: Option<&'static str>,
+    }
+
+    const AGENT: &[(&str, &str)] = &[("gen_ai.operation.name", "invoke_agent"), ("gen_ai.agent.name", "a")];
+    const TOOL: &[(&str, &str)] = &[("gen_ai.operation.name", "execute_tool"), ("gen_ai.tool.name", "t")];
+    const CHAT: &[(&str, &str)] = &[("gen_ai.operation.name", "chat"), ("gen_ai.request.model", "gpt-4o")];
+
+    fn started(trace: u8, span: u8, parent: u8, at: u64, attributes: &'static [(&str, &str)]) -> Moment {
+        Moment { kind: RecordKind::Started, trace, span, parent, at, attributes, event: None }
+    }
+
+    fn ended(trace: u8, span: u8, parent: u8, at: u64, attributes: &'static [(&str, &str)]) -> Moment {
+        Moment { kind: RecordKind::Ended, trace, span, parent, at, attributes, event: None }
+    }
+
+    fn told(trace: u8, span: u8, at: u64, event: &'static str) -> Moment {
+        Moment { kind: RecordKind::Event, trace, span, parent: 0, at, attributes: AGENT, event: Some(event) }
+    }
+
+    fn trace_id(trace: u8) -> TraceId {
+        // As a run of ours has it: its id begins with the milliseconds of its start.
+        TraceId(RunId::from_parts(START / 1_000_000 + u64::from(trace), [trace; 10]).0)
+    }
+
+    impl Moment {
+        fn encoded(&self) -> Vec<u8> {
+            let mut span = Span {
+                trace_id: trace_id(self.trace).0.to_vec(),
+                span_id: vec![self.span; 8],
+                parent_span_id: if self.parent == 0 { Vec::new() } else { vec![self.parent; 8] },
+                name: "step".to_owned(),
+                start_time_unix_nano: START + u64::from(self.span) * 1_000_000,
+                end_time_unix_nano: if self.kind == RecordKind::Ended { START + self.at * 1_000_000 } else { 0 },
+                ..Span::default()
+            };
+            for (key, value) in self.attributes {
+                span.set_attr(key, *value);
+            }
+            let time_unix_nano = START + self.at * 1_000_000;
+            span.events.extend(self.event.map(|name| SpanEvent {
+                time_unix_nano,
+                name: name.to_owned(),
+                ..SpanEvent::default()
+            }));
+            ScopeSpans { scope: Some(Scope::default()), spans: vec![span], schema_url: String::new() }.encode_to_vec()
+        }
+    }
+
+    /// Leaves `in_store` moments in the store, those up to `in_journal` in the journal, and the rest in the ring.
+    fn dead(
+        moments: &[Moment],
+        in_store: usize,
+        in_journal: usize,
+        lost: impl Fn(&Ring, &mut StoreSink<FilesWriter>),
+    ) -> Dead {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("store"));
+        let store = layout.open_or_create().unwrap();
+        let process = RunId::fresh(UnixNanos::now());
+        let (name, memory) = (process.to_string(), memory());
+        let mut writer = JournalWriter::create(&layout.journal(), &name, Options::default()).unwrap();
+        let mut reader = JournalReader::open(&layout.journal(), &name, STORE_READER).unwrap();
+        let ring = match &memory {
+            Some(memory) => Ring::create_in(memory.path(), process, 64 << 10).unwrap(),
+            None => Ring::create(process, 64 << 10).unwrap(),
+        };
+        ring.set_owner(&layout.journal().join(&name)).unwrap();
+        ring.set_policy(1);
+        let recorder = Recorder::new(Some(ring), store.store_id.clone(), None);
+        for moment in moments {
+            recorder.record_encoded(moment.kind, &trace_id(moment.trace).0, &moment.encoded());
+        }
+        let ring = recorder.ring().unwrap();
+        let mut sink = StoreSink::new(FilesWriter::new(layout.clone(), process, false), process);
+        let mut pipeline = Pipeline::new(Content::Redacted, store.redaction_key());
+        let resource = Arc::new(crate::config::resource(Some("dead"), &name, &store.store_id));
+        let (mut position, mut bytes) = (0, Vec::new());
+        for nth in 0..in_journal {
+            bytes.clear();
+            position = ring.read(position, &mut bytes).unwrap();
+            let record = pipeline.run(decode(&bytes, &resource).unwrap());
+            let seq = Numbers::append(&mut writer, &record, position).unwrap();
+            if nth < in_store {
+                sink.take(seq, record).unwrap();
+            }
+        }
+        Numbers::commit(&mut writer).unwrap();
+        ring.consume(position);
+        sink.flush_all().unwrap();
+        reader.acknowledge_handed(in_store as u64, &writer).unwrap();
+        lost(ring, &mut sink);
+        Dead { dir, memory, process }
+    }
+
+    /// An agent that was over, one whose end only the ring has, one that waits, one in the middle of a tool call, and
+    /// one of which the files have nothing.
+    fn moments() -> Vec<Moment> {
+        vec![
+            started(1, 1, 0, 1, AGENT),
+            ended(1, 1, 0, 5, AGENT),
+            started(2, 1, 0, 1, AGENT),
+            started(2, 2, 1, 2, CHAT),
+            started(3, 1, 0, 1, AGENT),
+            told(3, 1, 4, names::EVENT_WAITING),
+            // In the journal.
+            ended(2, 2, 1, 9, CHAT),
+            started(4, 1, 0, 1, AGENT),
+            started(4, 2, 1, 2, CHAT),
+            // In the ring.
+            ended(4, 2, 1, 7, CHAT),
+            started(4, 3, 1, 8, TOOL),
+            told(4, 1, 9, "looked it up"),
+            ended(2, 1, 0, 12, AGENT),
+            started(5, 1, 0, 13, AGENT),
+            ended(5, 1, 0, 14, AGENT),
+            started(6, 1, 0, 15, AGENT),
+        ]
+    }
+
+    const IN_STORE: usize = 6;
+    const IN_JOURNAL: usize = 9;
+
+    /// Everything that commands show of a store, moments of writing left out.
+    fn shown(reader: &FilesReader) -> serde_json::Value {
+        let listed = reader.list_runs(&Query::default()).unwrap();
+        let runs: Vec<serde_json::Value> = listed
+            .iter()
+            .map(|listed| {
+                let Listed::Run(run) = listed else { panic!("damaged: {listed:?}") };
+                let id = run.summary.run_id;
+                assert_eq!(reader.resolve(&id.to_string()).unwrap(), id);
+                assert_eq!(reader.resolve(&id.to_string()[..25]).unwrap(), id);
+                assert_eq!(reader.resolve(&run.summary.trace_id.to_string()).unwrap(), id);
+                let events = reader.get_events(id, 0).unwrap();
+                assert_eq!(reader.get_events(id, 2).unwrap()[..], events[2..]);
+                let mut shown = serde_json::json!({
+                    "listed": run, "run": reader.get_run(id).unwrap(), "steps": reader.get_steps(id).unwrap(), "events": events,
+                });
+                shown["listed"]["updated_at"] = serde_json::Value::Null;
+                shown["run"]["updated_at"] = serde_json::Value::Null;
+                shown
+            })
+            .collect();
+        serde_json::json!({"runs": runs, "latest": reader.resolve("latest").unwrap()})
+    }
+
+    fn lines(reader: &FilesReader) -> Vec<String> {
+        let listed = reader.list_runs(&Query::default()).unwrap();
+        let mut lines: Vec<String> = listed
+            .iter()
+            .map(|listed| match listed {
+                Listed::Run(run) => {
+                    let run = &run.summary;
+                    let trace = run.trace_id.0[15];
+                    format!(
+                        "{trace} {} steps={} events={} dropped={}",
+                        run.status, run.steps_total, run.events, run.dropped
+                    )
+                }
+                Listed::Damaged(run) => format!("damaged {}", run.error),
+            })
+            .collect();
+        lines.sort();
+        lines
+    }
+
+    fn no_loss(_: &Ring, _: &mut StoreSink<FilesWriter>) {}
+
+    #[test]
+    fn who_may_not_write_sees_what_is_there_after_taking_over() {
+        let left = dead(&moments(), IN_STORE, IN_JOURNAL, |ring, _| {
+            ring.count_lost(DropReason::QueueFull, true, &trace_id(4).0);
+            ring.count_lost(DropReason::QueueFull, true, &trace_id(99).0);
+        });
+        if left.memory.is_none() {
+            return;
+        }
+        let taken = left.copy();
+        let before = (contents(left.dir.path()), contents(left.memory.as_ref().unwrap().path()));
+        let (reader, looked) = look(left.store()).unwrap();
+        let looked = looked.unwrap();
+        assert_eq!(
+            lines(&reader),
+            [
+                "1 success steps=1 events=4 dropped=0",
+                "2 success steps=2 events=6 dropped=0",
+                "3 waiting steps=1 events=3 dropped=0",
+                "4 crashed steps=3 events=11 dropped=1",
+                "5 success steps=1 events=4 dropped=0",
+                "6 crashed steps=1 events=5 dropped=0",
+            ]
+        );
+        let after = (contents(left.dir.path()), contents(left.memory.as_ref().unwrap().path()));
+        assert!(before == after, "nothing is changed");
+        assert_eq!(reader.unwritten_runs().len(), 4);
+
+        let (written, adopted) = open(taken.store()).unwrap();
+        assert_eq!(shown(&reader), shown(&written));
+        assert_eq!(written.unwritten_runs(), []);
+        let adopted = adopted.unwrap();
+        assert_eq!((looked.viewed, adopted.processes), (1, 1));
+        assert_eq!(Adopted { viewed: 0, processes: 1, ..looked }, adopted);
+        assert_eq!(adopted.dropped, BTreeMap::from([("queue_full", 1)]));
+        assert_eq!((adopted.crashed.len(), adopted.salvaged, &adopted.missing), (2, 7, &Vec::new()));
+        assert!(!taken.journal().exists() && contents(taken.memory.as_ref().unwrap().path()).len() == 1);
+    }
+
+    #[test]
+    fn what_can_only_be_written_in_part_is_shown_whole() {
+        let left = dead(&moments(), IN_STORE, IN_JOURNAL, |ring, _| {
+            ring.count_lost(DropReason::QueueFull, true, &trace_id(4).0);
+        });
+        if left.memory.is_none() {
+            return;
+        }
+        let (looked, _) = look(left.store()).unwrap();
+        // A file where the folder of a new run is made.
+        let run = looked.resolve(&trace_id(5).to_string()).unwrap();
+        let in_the_way = left.store().join("agents").join(format!(".new-{run}-{}", left.process));
+        fs::write(&in_the_way, b"").unwrap();
+        let (reader, adopted) = open(left.store()).unwrap();
+        let adopted = adopted.unwrap();
+        assert_eq!((adopted.processes, adopted.viewed, adopted.missing), (0, 1, Vec::new()));
+        assert!(left.journal().exists() && contents(left.memory.as_ref().unwrap().path()).len() == 2);
+        assert_eq!(shown(&reader), shown(&looked));
+        fs::remove_file(&in_the_way).unwrap();
+        let (reader, adopted) = open(left.store()).unwrap();
+        assert_eq!(adopted.unwrap().processes, 1);
+        assert_eq!(shown(&reader), shown(&looked));
+    }
+
+    #[test]
+    fn a_ring_that_cannot_be_read_keeps_its_journal_and_is_told() {
+        let left = dead(&moments(), IN_STORE, IN_JOURNAL, no_loss);
+        let Some(memory) = &left.memory else { return };
+        let note = fs::read(left.journal().join("ring")).unwrap();
+        let ring = PathBuf::from(std::str::from_utf8(&note).unwrap().trim_end());
+        let away = memory.path().join("away");
+        fs::rename(&ring, &away).unwrap();
+        // A link is not followed: as unreadable as the file of another user.
+        std::os::unix::fs::symlink(&away, &ring).unwrap();
+        let before = contents(left.dir.path());
+        let (reader, adopted) = open(left.store()).unwrap();
+        let adopted = adopted.unwrap();
+        assert_eq!((adopted.processes, adopted.viewed, adopted.salvaged), (0, 1, 0));
+        let said = adopted.missing[0].to_string();
+        assert!(
+            said.contains("what it had in shared memory is not shown") && said.contains(ring.to_str().unwrap()),
+            "{said}"
+        );
+        assert_eq!(
+            lines(&reader),
+            [
+                "1 success steps=1 events=4 dropped=0",
+                "2 crashed steps=2 events=7 dropped=0",
+                "3 waiting steps=1 events=3 dropped=0",
+                "4 crashed steps=2 events=7 dropped=0",
+            ]
+        );
+        assert!(before == contents(left.dir.path()), "it is left for who can read the ring");
+        fs::rename(&away, &ring).unwrap();
+        let (reader, adopted) = open(left.store()).unwrap();
+        assert_eq!((adopted.unwrap().salvaged, lines(&reader).len()), (7, 6));
+    }
+
+    #[test]
+    fn a_ring_that_is_gone_left_nothing() {
+        let left = dead(&moments(), IN_STORE, IN_JOURNAL, no_loss);
+        let Some(memory) = &left.memory else { return };
+        fs::remove_dir_all(memory.path()).unwrap();
+        let (reader, adopted) = open(left.store()).unwrap();
+        let adopted = adopted.unwrap();
+        assert_eq!((adopted.processes, adopted.salvaged, adopted.missing.len()), (1, 0, 0));
+        assert_eq!(lines(&reader).len(), 4);
+        assert!(!left.journal().exists());
+    }
+
+    #[test]
+    fn what_a_dead_process_lost_is_noted_in_its_runs_once() {
+        let left = dead(&moments(), IN_STORE, IN_JOURNAL, |ring, sink| {
+            let lose = |trace: u8, reason, times: u64| {
+                (0..times).for_each(|n| ring.count_lost(reason, n % 2 == 0, &trace_id(trace).0));
+            };
+            let of = |trace: u8| ring.lost().into_iter().find(|lost| lost.trace == trace_id(trace)).unwrap();
+            let written = |sink: &mut StoreSink<FilesWriter>, lost: &LostRecords| {
+                assert!(!sink.note_lost(lost));
+                sink.flush_all().unwrap();
+                assert!(sink.note_lost(lost), "told again, it is not noted again");
+            };
+            // Noted and done with.
+            lose(2, DropReason::QueueFull, 5);
+            let lost = ring.close_lost(&of(2));
+            written(sink, &lost);
+            ring.free_lost(&lost);
+            // Noted, and the process died before it could say so.
+            lose(2, DropReason::QueueFull, 7);
+            let lost = ring.close_lost(&of(2));
+            written(sink, &lost);
+            // Not noted.
+            lose(2, DropReason::QueueFull, 11);
+            lose(2, DropReason::TooLarge, 13);
+            // Of a run that was over, of one that only the ring has, and of none.
+            lose(1, DropReason::QueueFull, 17);
+            lose(6, DropReason::QueueFull, 19);
+            lose(77, DropReason::TooLarge, 23);
+            lose(78, DropReason::QueueFull, 29);
+            ring.give_up_lost(&of(78));
+        });
+        if left.memory.is_none() {
+            return;
+        }
+        let again = left.copy();
+        let (reader, adopted) = open(left.store()).unwrap();
+        assert_eq!(adopted.unwrap().dropped, BTreeMap::from([("queue_full", 29), ("too_large", 23)]));
+        let expected = [
+            "1 success steps=1 events=5 dropped=17",
+            "2 success steps=2 events=10 dropped=36",
+            "3 waiting steps=1 events=3 dropped=0",
+            "4 crashed steps=3 events=10 dropped=0",
+            "5 success steps=1 events=4 dropped=0",
+            "6 crashed steps=1 events=6 dropped=19",
+        ];
+        assert_eq!(lines(&reader), expected);
+        let run = reader.resolve(&trace_id(2).to_string()).unwrap();
+        let noted: Vec<(u64, String)> = reader.get_events(run, 0).unwrap().iter().filter_map(noted_loss).collect();
+        let expected_notes = [(5, "queue_full"), (7, "queue_full"), (11, "queue_full"), (13, "too_large")];
+        let mut noted: Vec<_> = noted.iter().map(|(count, reason)| (*count, reason.as_str())).collect();
+        noted.sort_unstable();
+        assert_eq!(noted, expected_notes);
+        // Who died while taking over had written all of it and deleted nothing.
+        let (journal, ring) = (again.journal(), again.memory.as_ref().unwrap());
+        copy_dir(&left.store(), &again.store());
+        assert!(journal.exists() && contents(ring.path()).len() == 2);
+        let (reader, adopted) = open(again.store()).unwrap();
+        assert_eq!(adopted.unwrap().processes, 1);
+        assert_eq!(lines(&reader), expected);
+    }
+
+    fn noted_loss(event: &Event) -> Option<(u64, String)> {
+        let EventBody::Log(log) = &event.body else { return None };
+        let is_loss = log.message == crate::store::assembly::DROPPED_LOG;
+        let count = log.fields.get("count").filter(|_| is_loss)?.as_u64()?;
+        Some((count, log.fields.get("reason")?.as_str()?.to_owned()))
+    }
+
+    #[test]
+    fn a_run_whose_crash_is_noted_is_closed_to_the_end() {
+        let moments = moments();
+        let left = dead(&moments, moments.len(), moments.len(), |_, sink| {
+            // Who took over died here.
+            let runs = sink.unclosed_runs();
+            assert_eq!(sink.note_crash(&runs).unwrap().len(), 2);
+            sink.flush_all().unwrap();
+        });
+        let (reader, adopted) = open(left.store()).unwrap();
+        assert_eq!(adopted.unwrap().crashed.len(), 2);
+        let run = reader.resolve(&trace_id(4).to_string()).unwrap();
+        let events = reader.get_events(run, 0).unwrap();
+        let types: Vec<&str> = events.iter().map(|event| event.body.type_name()).collect();
+        assert_eq!(types[5..], ["log", "status_changed", "tool_failed", "step_failed", "run_completed"]);
+    }
+
+    #[test]
+    fn who_looks_while_another_holds_the_lock_sees_everything() {
+        let left = dead(&moments(), IN_STORE, IN_JOURNAL, no_loss);
+        if left.memory.is_none() {
+            return;
+        }
+        let taken = left.copy();
+        // Somebody else has begun to take over, and has come no further yet.
+        let (_writer, _) =
+            JournalWriter::reopen(&left.store().join("journal"), &left.process.to_string(), Options::default())
+                .unwrap();
+        let (reader, looked) = look(left.store()).unwrap();
+        assert_eq!(looked.unwrap().viewed, 1);
+        assert_eq!(shown(&reader), shown(&open(taken.store()).unwrap().0));
+    }
 }

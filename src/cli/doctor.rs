@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use runspan::model::{RunId, UnixNanos};
 use runspan::sinks::forward::{Signal, Target};
 use runspan::sinks::metrics;
+use runspan::sources::ring::{Left, Ring};
 use runspan::store::files::layout::Layout;
 use runspan::store::{FORMAT, StoreError};
 use serde::Serialize;
@@ -193,22 +194,27 @@ fn journals(layout: &Layout) -> Check {
             return Check::failed("journals", format!("cannot read {}: {error}", layout.journal().display()), hint);
         }
     };
-    let (mut alive, mut dead) = (0u32, 0u32);
+    let (mut alive, mut dead, mut unreadable) = (0u32, 0u32, None);
     for entry in entries.filter_map(Result::ok) {
-        if entry.file_name().to_str().and_then(|name| name.parse::<RunId>().ok()).is_none() {
-            continue;
-        }
+        let Some(process) = entry.file_name().to_str().and_then(|name| name.parse::<RunId>().ok()) else { continue };
         if is_locked(&entry.path().join("lock")) {
             alive += 1;
-        } else {
-            dead += 1;
+            continue;
+        }
+        dead += 1;
+        if let Left::Unreadable { path, why } = Ring::find(&entry.path(), process) {
+            unreadable = Some(format!("{}: {why}", path.display()));
         }
     }
     let detail = format!("{alive} of processes that record now, {dead} left by dead ones");
-    if dead == 0 {
-        Check::ok("journals", detail)
-    } else {
-        Check::warning("journals", detail, "runspan list takes them in")
+    match unreadable {
+        Some(why) => Check::warning(
+            "journals",
+            format!("{detail}; what one had in shared memory cannot be read, {why}"),
+            "runspan list takes it in when the user who recorded runs it; until then the rest is shown",
+        ),
+        None if dead == 0 => Check::ok("journals", detail),
+        None => Check::warning("journals", detail, "runspan list takes them in where the store can be written"),
     }
 }
 

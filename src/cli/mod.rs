@@ -288,11 +288,9 @@ impl Session<'_> {
             }),
             _ => Stop::from(error),
         })?;
-        if let Some(trouble) = trouble {
-            let cause = std::error::Error::source(&trouble).map(|cause| format!(": {cause}")).unwrap_or_default();
-            let text = format!("what processes left that ended early is not all shown: {trouble}{cause}");
+        for trouble in trouble {
             let label = self.look.paint(YELLOW, "warning:").into_owned();
-            self.remark(&format!("{label} {}", safe(&text)));
+            self.remark(&format!("{label} {}", safe(&trouble)));
         }
         Ok(Some(reader))
     }
@@ -321,10 +319,14 @@ fn open_store(path: &Path) -> Result<FilesReader, StoreError> {
     open_and_adopt(path).map(|(reader, _)| reader)
 }
 
-/// Does the same, and tells why something could not be taken in: it stays for the next who opens the store.
-fn open_and_adopt(path: &Path) -> Result<(FilesReader, Option<Error>), StoreError> {
+/// Does the same, and says what is not shown: it stays for the next who opens the store.
+fn open_and_adopt(path: &Path) -> Result<(FilesReader, Vec<String>), StoreError> {
     match recovery::open(path) {
-        Ok((reader, adopted)) => Ok((reader, adopted.err())),
+        Ok((reader, Ok(adopted))) => Ok((reader, adopted.warnings())),
+        Ok((reader, Err(error))) => {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            Ok((reader, vec![format!("what processes left that ended early is not all shown: {error}{cause}")]))
+        }
         Err(Error::Store(error)) => Err(error),
         Err(error) => Err(StoreError::BadStore { path: path.to_owned(), why: error.to_string() }),
     }

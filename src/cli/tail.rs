@@ -223,7 +223,11 @@ impl RunTail {
                 reader.get_run(run)
             });
             match asked {
-                Some(Ok(summary)) if !summary.status.is_open() => {
+                Some(Ok(summary)) => {
+                    self.print_unwritten(session)?;
+                    if summary.status.is_open() {
+                        continue;
+                    }
                     while self.print_new(session)? {}
                     if !self.is_over {
                         session.remark(&format!("run {run} is over: {}", summary.status));
@@ -231,10 +235,22 @@ impl RunTail {
                     return Ok(());
                 }
                 Some(Err(error)) => return Err(error.into()),
-                _ => {}
+                None => session.pause()?,
             }
-            session.pause()?;
         }
+    }
+
+    /// Prints what a dead process left of the run where it could not be written into the files.
+    fn print_unwritten(&mut self, session: &mut Session<'_>) -> Done {
+        if !self.reader.unwritten_runs().contains(&self.run) {
+            return Ok(());
+        }
+        while self.print_new(session)? {}
+        for event in self.reader.get_events(self.run, self.next_seq)? {
+            self.next_seq = event.seq + 1;
+            self.print_event(&event, session)?;
+        }
+        Ok(())
     }
 
     /// Prints what is new; tells whether anything was.
@@ -243,8 +259,8 @@ impl RunTail {
         let follower = match &mut self.follower {
             Some(follower) => follower,
             None => {
-                let gone = || StoreError::NotFound { id: run.to_string() };
-                let dir = self.reader.layout().find_run(run).ok_or_else(gone)?;
+                // Without a folder it may be that only a dead process's memory has it: the reader knows.
+                let Some(dir) = self.reader.layout().find_run(run) else { return Ok(false) };
                 self.follower.insert(Follower::new(dir.join("events.jsonl")))
             }
         };
@@ -299,7 +315,20 @@ impl StoreTail {
     fn new(reader: FilesReader) -> Result<Self, Stop> {
         let mut follower = Follower::new(reader.layout().index_log());
         follower.skip_to_end();
-        Ok(Self { reader, follower, shown: HashMap::new(), clock: Clock::new() })
+        let mut tail = Self { reader, follower, shown: HashMap::new(), clock: Clock::new() };
+        // What is over by now is no news.
+        for summary in tail.unwritten() {
+            if !summary.status.is_open() {
+                tail.shown.insert(summary.run_id, (summary.status, summary.name().to_owned()));
+            }
+        }
+        Ok(tail)
+    }
+
+    /// Returns the runs of which dead processes left something that no line of the index tells.
+    fn unwritten(&self) -> Vec<RunSummary> {
+        let runs = self.reader.unwritten_runs();
+        runs.into_iter().filter_map(|run| self.reader.get_run(run).ok()).collect()
     }
 
     fn follow(&mut self, session: &mut Session<'_>) -> Done {
@@ -339,7 +368,11 @@ impl StoreTail {
             let open = shown.iter().filter(|(_, (status, _))| status.is_open());
             open.map(|(run, _)| (*run, reader.get_run(*run))).collect::<Vec<_>>()
         });
-        for (run, answer) in asked.into_iter().flatten() {
+        let Some(asked) = asked else { return Ok(()) };
+        for summary in self.unwritten() {
+            self.print_change(&summary, session)?;
+        }
+        for (run, answer) in asked {
             match answer {
                 Ok(summary) => self.print_change(&summary, session)?,
                 Err(StoreError::NotFound { .. }) => {

@@ -487,3 +487,21 @@ fn the_demo_records_two_runs_and_shows_them() {
     assert_eq!(told, [(&4.into(), &0.into()), (&4.into(), &1.into())]);
     assert!(runs[0]["cost_usd"].as_f64().unwrap() > 0.0, "{runs}");
 }
+
+#[test]
+fn what_a_dead_process_left_and_cannot_be_read_is_told() {
+    let store = Store::new();
+    let (root, process) = (store.path().join(".runspan"), RunId([9; 16]).to_string());
+    let options = runspan::journal::Options::default();
+    drop(runspan::journal::JournalWriter::create(&root.join("journal"), &process, options).unwrap());
+    let no_ring = root.join("store.yaml");
+    std::fs::write(root.join("journal").join(&process).join("ring"), format!("{}\n", no_ring.display())).unwrap();
+    let answer = runspan(store.path(), &["list"]);
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    let said =
+        format!("warning: not all is there of what ended early, process {process}: what it had in shared memory");
+    assert!(answer.err.starts_with(&said) && answer.err.contains("store.yaml"), "{}", answer.err);
+    assert!(root.join("journal").join(&process).exists(), "it is kept");
+    let answer = runspan(store.path(), &["doctor"]);
+    assert!(answer.out.contains("what one had in shared memory cannot be read"), "{}", answer.out);
+}

@@ -11,7 +11,7 @@ use std::time::Duration;
 use runspan::Content;
 use runspan::model::event::EventType;
 use runspan::model::{RunStatus, RunSummary, UnixNanos};
-use runspan::sources::ring::Ring;
+use runspan::sources::ring::{Left, Ring};
 use runspan::store::files::FilesReader;
 use runspan::store::{Listed, Query, RunReader};
 use serde_json::{Value as Json, json};
@@ -240,11 +240,12 @@ fn record_store(store: &Path) {
     let reader = FilesReader::open(store).unwrap();
     let killed = reader.get_run(reader.resolve("latest").unwrap()).unwrap();
     let process = killed.writer.unwrap();
-    let lock = reader.layout().journal().join(process.to_string()).join("lock");
-    if let Some(ring) = Ring::open_dead(process, &lock).unwrap() {
+    let journal = store.join("journal").join(process.to_string());
+    if let Left::Ring(ring) = Ring::find(&journal, process) {
         assert_eq!(ring.waiting(), 0);
         ring.unlink();
     }
+    fs::remove_file(journal.join("ring")).unwrap();
 }
 
 #[test]

@@ -26,7 +26,8 @@ pub fn record_in(store: &Path, work: impl FnOnce(&Guard)) -> Report {
 /// Opens a store as a command does: what dead processes left is taken in first.
 pub fn open(store: &Path) -> FilesReader {
     let (reader, adopted) = runspan::recovery::open(store).expect("a store");
-    adopted.expect("what dead processes left");
+    let adopted = adopted.expect("what dead processes left");
+    assert_eq!(adopted.missing, []);
     reader
 }
 

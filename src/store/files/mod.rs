@@ -6,17 +6,20 @@
 pub(crate) mod artifacts;
 mod index;
 pub mod layout;
+mod overlay;
 mod run_dir;
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::assembly::RunState;
 use super::{Capabilities, DamagedRun, Listed, ListedRun, Query, RunReader, RunWriter, StoreError, resolve_among};
 use crate::model::id::IdMap;
 use crate::model::{Event, RunId, RunKind, RunSummary, StepView, UnixNanos};
 use layout::Layout;
+pub(crate) use overlay::{Overlay, OverlayWriter};
 use run_dir::EventLog;
 
 /// Up to this many listed runs have their `run.yaml` read as well, so that a damaged one shows as damaged.
@@ -130,6 +133,8 @@ impl RunWriter for FilesWriter {
         self.check_place()?;
         let Some(dir) = self.layout.find_run(run) else { return Ok(None) };
         check_writer(&self.layout, self.writer, &dir, run)?;
+        // Its lock is ours perhaps, from before.
+        self.open.remove(&run);
         let (log, events) = EventLog::open(&dir, run)?;
         self.open.insert(run, OpenRun { dir, log });
         Ok(Some(events))
@@ -169,6 +174,8 @@ impl RunWriter for FilesWriter {
 #[derive(Clone, Debug)]
 pub struct FilesReader {
     layout: Layout,
+    /// What dead processes left and nobody could write into the files.
+    overlay: Arc<Overlay>,
 }
 
 impl FilesReader {
@@ -176,7 +183,19 @@ impl FilesReader {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let layout = Layout::new(path);
         layout.read()?;
-        Ok(Self { layout })
+        Ok(Self { layout, overlay: Arc::default() })
+    }
+
+    /// Shows what is laid over the files as if it were in them.
+    #[must_use]
+    pub(crate) fn with(self, overlay: Overlay) -> Self {
+        Self { overlay: Arc::new(overlay), ..self }
+    }
+
+    /// Returns the runs of which dead processes left something that could not be written into the files; this reader
+    /// shows it all the same. See [`recovery::open`](crate::recovery::open).
+    pub fn unwritten_runs(&self) -> Vec<RunId> {
+        self.overlay.runs().collect()
     }
 
     /// Returns the store's paths.
@@ -186,6 +205,18 @@ impl FilesReader {
 
     fn dir(&self, run: RunId) -> Result<PathBuf, StoreError> {
         self.layout.find_run(run).ok_or_else(|| StoreError::NotFound { id: run.to_string() })
+    }
+
+    /// Returns the last summary that was written of each run, newest first; damaged ones are left out.
+    pub(crate) fn stored_runs(&self) -> Result<Vec<RunSummary>, StoreError> {
+        self.summaries().map(|(runs, _)| runs)
+    }
+
+    fn summary(&self, run: RunId) -> Result<RunSummary, StoreError> {
+        match self.overlay.summary(run) {
+            Some(summary) => Ok(summary.clone()),
+            None => run_dir::read_summary(&self.dir(run)?, run),
+        }
     }
 
     /// Returns every run's last summary, newest first, and the runs that cannot be read.
@@ -205,6 +236,10 @@ impl FilesReader {
                 }
             }
         }
+        let is_laid = |run: RunId| self.overlay.summary(run).is_some();
+        runs.retain(|summary| !is_laid(summary.run_id));
+        damaged.retain(|run| !is_laid(run.run_id));
+        runs.extend(self.overlay.summaries().map(|summary| RunSummary { steps: None, ..summary.clone() }));
         runs.sort_by(|a, b| b.started_at.cmp(&a.started_at).then(b.run_id.cmp(&a.run_id)));
         Ok((runs, damaged))
     }
@@ -239,8 +274,7 @@ impl RunReader for FilesReader {
     }
 
     fn get_run(&self, run: RunId) -> Result<RunSummary, StoreError> {
-        let summary = run_dir::read_summary(&self.dir(run)?, run)?;
-        Ok(self.live(summary)?.summary)
+        Ok(self.live(self.summary(run)?)?.summary)
     }
 
     fn list_runs(&self, query: &Query) -> Result<Vec<Listed>, StoreError> {
@@ -266,7 +300,7 @@ impl RunReader for FilesReader {
         let mut listed: Vec<Listed> = Vec::with_capacity(selected.len());
         for summary in selected {
             let run = summary.run_id;
-            if check && let Err(error) = self.dir(run).and_then(|dir| run_dir::read_summary(&dir, run)) {
+            if check && let Err(error) = self.summary(run) {
                 damaged.push(damaged_run(run, &error));
                 continue;
             }
@@ -280,11 +314,20 @@ impl RunReader for FilesReader {
     }
 
     fn get_events(&self, run: RunId, from_seq: u64) -> Result<Vec<Event>, StoreError> {
-        run_dir::read_events(&self.dir(run)?, run, from_seq)
+        if !self.overlay.has(run) {
+            return run_dir::read_events(&self.dir(run)?, run, from_seq);
+        }
+        let in_files = match self.layout.find_run(run) {
+            Some(dir) => run_dir::read_log(&dir, run)?.0,
+            None => Vec::new(),
+        };
+        let mut events = self.overlay.complete(run, in_files)?;
+        events.retain(|event| event.seq >= from_seq);
+        Ok(events)
     }
 
     fn get_steps(&self, run: RunId) -> Result<Vec<StepView>, StoreError> {
-        let summary = run_dir::read_summary(&self.dir(run)?, run)?;
+        let summary = self.summary(run)?;
         let mut state = RunState::read(run, &self.get_events(run, 0)?);
         if summary.status.is_open() && summary.writer.is_some_and(|writer| self.is_dead(writer)) {
             state.crash();
@@ -298,7 +341,8 @@ impl RunReader for FilesReader {
 
     fn resolve(&self, id: &str) -> Result<RunId, StoreError> {
         if let Ok(run) = id.parse::<RunId>() {
-            return self.dir(run).map(|_| run).map_err(|_| StoreError::NotFound { id: id.to_owned() });
+            let is_there = self.overlay.has(run) || self.layout.find_run(run).is_some();
+            return is_there.then_some(run).ok_or_else(|| StoreError::NotFound { id: id.to_owned() });
         }
         let (runs, damaged) = self.summaries()?;
         match resolve_among(id, runs.iter()) {

@@ -84,6 +84,16 @@ pub(super) fn read_events(dir: &Path, run: RunId, from_seq: u64) -> Result<Vec<E
     scan(file, run, |event, _| if event.seq >= from_seq { Some(event) } else { None }).map(|(events, _)| events)
 }
 
+/// Reads a run's whole log, whose writer is dead: its events, and the length of their lines in bytes. None is none.
+pub(super) fn read_log(dir: &Path, run: RunId) -> Result<(Vec<Event>, u64), StoreError> {
+    let path = events_file(dir);
+    match open_plain(&path) {
+        Ok(file) => scan(file, run, |event, _| Some(event)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((Vec::new(), 0)),
+        Err(error) => Err(StoreError::io("read", path)(error)),
+    }
+}
+
 /// Reads lines until the end or a torn one; returns what `keep` kept and the length of the whole lines in bytes.
 fn scan<T>(file: File, run: RunId, mut keep: impl FnMut(Event, u64) -> Option<T>) -> Result<(Vec<T>, u64), StoreError> {
     let damaged =
@@ -160,17 +170,7 @@ impl EventLog {
             self.file.set_len(self.length).map_err(StoreError::io("truncate", &self.path))?;
             self.suspect = false;
         }
-        lines.clear();
-        for event in events.iter().filter(|event| !self.known.contains(&event.event_id)) {
-            let start = lines.len();
-            let fits = self.length + (start as u64) < MAX_RUN_BYTES;
-            let written = if fits { event.write_line(lines) } else { write_cut(lines, event) };
-            if let Err(error) = written {
-                lines.truncate(start);
-                return Err(StoreError::Damaged { run: self.run, why: format!("event {}: {error}", event.seq) });
-            }
-            lines.push(b'\n');
-        }
+        lines_of(self.run, events, &self.known, self.length, lines)?;
         let written = self.file.write_all(lines).and_then(|()| if durable { self.file.sync_data() } else { Ok(()) });
         match written {
             Ok(()) => {
@@ -183,6 +183,24 @@ impl EventLog {
             }
         }
     }
+}
+
+/// Puts into `lines` the events that are not known, as the lines behind `length` bytes of log.
+pub(super) fn lines_of(
+    run: RunId,
+    events: &[Event],
+    known: &IdSet<EventId>,
+    length: u64,
+    lines: &mut Vec<u8>,
+) -> Result<(), StoreError> {
+    lines.clear();
+    for event in events.iter().filter(|event| !known.contains(&event.event_id)) {
+        let fits = length + (lines.len() as u64) < MAX_RUN_BYTES;
+        let written = if fits { event.write_line(lines) } else { write_cut(lines, event) };
+        written.map_err(|error| StoreError::Damaged { run, why: format!("event {}: {error}", event.seq) })?;
+        lines.push(b'\n');
+    }
+    Ok(())
 }
 
 /// Takes the log for this process alone, and from the children that it forks.

@@ -1,0 +1,184 @@
+//! What dead processes left, laid over the files of a store for a reader who may not write there.
+//!
+//! It is kept in the form in which it would have been written, summaries as `run.yaml` has them and events as lines of
+//! `events.jsonl`, so that a reader gets what it would get from the files. Only what the files lack is held.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::super::{RunWriter, StoreError};
+use super::layout::{Layout, from_yaml, to_yaml};
+use super::run_dir;
+use crate::model::id::{IdMap, IdSet};
+use crate::model::{Event, EventId, RunId, RunSummary};
+
+/// Runs of which the files hold less than was recorded.
+#[derive(Debug, Default)]
+pub(crate) struct Overlay {
+    runs: BTreeMap<RunId, Laid>,
+}
+
+#[derive(Default)]
+struct Laid {
+    /// `None`: what the files say still holds.
+    summary: Option<RunSummary>,
+    /// What would stand behind the log.
+    lines: Vec<u8>,
+}
+
+impl fmt::Debug for Laid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Prompts and answers do not belong into messages.
+        write!(f, "Laid({} bytes of events)", self.lines.len())
+    }
+}
+
+impl Overlay {
+    /// Adds what another process left. Each run has one writer, so no run is in both.
+    pub fn extend(&mut self, other: Self) {
+        self.runs.extend(other.runs);
+    }
+
+    /// Tells whether the files lack something of the run.
+    pub fn has(&self, run: RunId) -> bool {
+        self.runs.contains_key(&run)
+    }
+
+    /// Returns the runs of which the files lack something.
+    pub fn runs(&self) -> impl Iterator<Item = RunId> + '_ {
+        self.runs.keys().copied()
+    }
+
+    /// Returns the run's summary, where another holds than that in the files.
+    pub fn summary(&self, run: RunId) -> Option<&RunSummary> {
+        self.runs.get(&run)?.summary.as_ref()
+    }
+
+    /// Returns all summaries that go before those in the files.
+    pub fn summaries(&self) -> impl Iterator<Item = &RunSummary> {
+        self.runs.values().filter_map(|laid| laid.summary.as_ref())
+    }
+
+    /// Adds to a run's events in the files what they lack.
+    ///
+    /// Somebody else may just be writing the same events there.
+    pub fn complete(&self, run: RunId, mut events: Vec<Event>) -> Result<Vec<Event>, StoreError> {
+        let Some(laid) = self.runs.get(&run) else { return Ok(events) };
+        let known: IdSet<EventId> = events.iter().map(|event| event.event_id).collect();
+        for line in laid.lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let event: Event =
+                serde_json::from_slice(line).map_err(|error| StoreError::Damaged { run, why: error.to_string() })?;
+            if !known.contains(&event.event_id) {
+                events.push(Event { seq: events.len() as u64, ..event });
+            }
+        }
+        Ok(events)
+    }
+}
+
+/// Writes the runs of one dead process into an [`Overlay`], as a `FilesWriter` would into the files.
+#[derive(Debug)]
+pub(crate) struct OverlayWriter {
+    layout: Layout,
+    process: RunId,
+    overlay: Overlay,
+    /// What is in the logs of the runs taken up, and how long they are.
+    logs: IdMap<RunId, Log>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    known: IdSet<EventId>,
+    length: u64,
+}
+
+impl OverlayWriter {
+    pub fn new(layout: Layout, process: RunId) -> Self {
+        Self { layout, process, overlay: Overlay::default(), logs: IdMap::default() }
+    }
+
+    pub fn into_overlay(self) -> Overlay {
+        self.overlay
+    }
+
+    fn is_there(&self, run: RunId) -> bool {
+        self.overlay.has(run) || self.layout.find_run(run).is_some()
+    }
+
+    /// Reads a run's events, those in the files and those laid over them.
+    fn read(&self, run: RunId) -> Result<(Vec<Event>, Log), StoreError> {
+        let (in_files, length) = match self.layout.find_run(run) {
+            Some(dir) => run_dir::read_log(&dir, run)?,
+            None => Default::default(),
+        };
+        let laid = self.overlay.runs.get(&run).map_or(0, |laid| laid.lines.len());
+        let events = self.overlay.complete(run, in_files)?;
+        let known = events.iter().map(|event| event.event_id).collect();
+        Ok((events, Log { known, length: length + laid as u64 }))
+    }
+
+    fn lay(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
+        let run = summary.run_id;
+        let signed = RunSummary { writer: Some(self.process), ..summary.clone() };
+        // Moments in `run.yaml` are cut to milliseconds, here as there.
+        let written = to_yaml(&signed).and_then(|text| from_yaml(&text));
+        let written = written.map_err(|why| StoreError::Damaged { run, why })?;
+        self.overlay.runs.entry(run).or_default().summary = Some(written);
+        Ok(())
+    }
+}
+
+impl RunWriter for OverlayWriter {
+    fn create_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
+        let run = summary.run_id;
+        let is_begun = |dir: std::path::PathBuf| run_dir::run_file(&dir).exists();
+        if self.overlay.summary(run).is_none() && !self.layout.find_run(run).is_some_and(is_begun) {
+            self.lay(summary)?;
+        }
+        self.append_events(run, events)
+    }
+
+    fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
+        if !self.is_there(run) {
+            return Ok(None);
+        }
+        let (events, log) = self.read(run)?;
+        self.logs.insert(run, log);
+        Ok(Some(events))
+    }
+
+    fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {
+        if !self.is_there(run) {
+            return Err(StoreError::NotFound { id: run.to_string() });
+        }
+        if !self.logs.contains_key(&run) {
+            let (_, log) = self.read(run)?;
+            self.logs.insert(run, log);
+        }
+        let log = self.logs.entry(run).or_default();
+        let mut lines = Vec::new();
+        run_dir::lines_of(run, events, &log.known, log.length, &mut lines)?;
+        log.length += lines.len() as u64;
+        log.known.extend(events.iter().map(|event| event.event_id));
+        self.overlay.runs.entry(run).or_default().lines.extend(lines);
+        Ok(())
+    }
+
+    fn update_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
+        if !self.is_there(summary.run_id) {
+            return Err(StoreError::NotFound { id: summary.run_id.to_string() });
+        }
+        self.lay(summary)
+    }
+
+    fn delete_run(&mut self, run: RunId) -> Result<(), StoreError> {
+        // Only what is laid over the files is this writer's to take away.
+        self.release_run(run);
+        self.overlay.runs.remove(&run);
+        Ok(())
+    }
+
+    fn release_run(&mut self, run: RunId) {
+        self.logs.remove(&run);
+    }
+}
