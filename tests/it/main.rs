@@ -24,6 +24,7 @@ mod macros;
 mod otel;
 mod processes;
 mod rig;
+mod secrets;
 mod support;
 mod totals;
 mod trouble;
