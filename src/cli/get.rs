@@ -108,6 +108,10 @@ fn header(summary: &RunSummary, now: UnixNanos, look: Look) -> String {
     for artifact in &summary.artifacts {
         field(&mut out, "artifact", &format!("{} ({} bytes)", artifact.name, artifact.bytes), Default::default(), look);
     }
+    if let Some(total) = summary.artifacts_total {
+        let left_out = count(total.saturating_sub(summary.artifacts.len() as u64));
+        field(&mut out, "artifact", &format!("and {left_out} more: see `--events`"), Default::default(), look);
+    }
     if summary.dropped > 0 {
         let lost = format!("{} records of this run were not kept", count(summary.dropped));
         field(&mut out, "dropped", &lost, YELLOW, look);

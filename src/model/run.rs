@@ -280,7 +280,7 @@ pub struct RunSummary {
     /// A foreign system's own id of the run.
     #[serde(default)]
     pub external_id: Option<String>,
-    /// Free labels.
+    /// Free labels, at most 64.
     #[serde(default)]
     pub tags: Vec<String>,
     /// The trace it is part of.
@@ -317,7 +317,7 @@ pub struct RunSummary {
     /// The model that cost most.
     #[serde(default)]
     pub model: Option<String>,
-    /// All models, when there are several.
+    /// All models, when there are several; at most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<String>,
     /// Tokens of all billed steps; `null` when nobody reported any.
@@ -341,9 +341,12 @@ pub struct RunSummary {
     /// Records of this run that were lost, whatever the reason.
     #[serde(default)]
     pub dropped: u64,
-    /// Files that it produced.
+    /// Files that it produced, at most 200.
     #[serde(default)]
     pub artifacts: Vec<ArtifactInfo>,
+    /// How many files it produced, when they are more than are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifacts_total: Option<u64>,
     /// Why it failed.
     #[serde(default)]
     pub error: Option<ErrorInfo>,

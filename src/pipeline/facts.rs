@@ -6,15 +6,25 @@
 use crate::conventions::names;
 use crate::model::otlp::{Resource, Scope, Span, SpanEvent, Value};
 use crate::model::{CostSource, ErrorInfo, NanoUsd, RunId, StepKind, StepStatus, Tokens};
+use crate::sources::encode::cut_to;
 use serde_json::Value as Json;
 
 /// Longest readable name of a step, in characters.
 const STEP_NAME_MAX: usize = 80;
+/// Longest name, id, label or class of an error, in bytes. The span itself has all of it.
+const MAX_NAME: usize = 1 << 10;
+/// Longest message of an error, in bytes.
+const MAX_MESSAGE: usize = 4 << 10;
+/// Labels of a run, and words of any other list.
+pub(crate) const MAX_WORDS: usize = 64;
 
 /// [`Status::code`](crate::model::otlp::Status::code) of a span that its author declared to have gone well.
 const STATUS_OK: i32 = 1;
 
 /// The facts of one span.
+///
+/// Names, ids, labels and what is said of an error are bounded, with a mark where they were cut: they go into files that
+/// readers hold to a size, whatever an emitter says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepFacts {
     /// What the step does.
@@ -81,8 +91,8 @@ pub struct StepFacts {
 impl StepFacts {
     /// Reads a normalized span. What the span does not say, the resource may: run, session and user.
     pub fn of(span: &Span, resource: Option<&Resource>, _scope: Option<&Scope>) -> Self {
-        let text = |key| span.attr(key).and_then(text_of);
-        let inherited = |key| text(key).or_else(|| resource.and_then(|r| r.attr(key)).and_then(text_of));
+        let text = |key| span.attr(key).and_then(text_of).map(short);
+        let inherited = |key| text(key).or_else(|| resource.and_then(|r| r.attr(key)).and_then(text_of).map(short));
         let json = |key| span.attr(key).map(Value::to_json).filter(|value| !value.is_null());
 
         let kind = kind(span);
@@ -103,16 +113,17 @@ impl StepFacts {
             _ => json(names::OUTPUT_MESSAGES),
         };
         let own_name = match kind {
-            StepKind::Llm | StepKind::Embedding => text(names::OPERATION),
-            StepKind::Tool => tool_name.clone(),
-            StepKind::Agent => agent_name.clone(),
-            StepKind::Workflow => workflow_name.clone(),
+            StepKind::Llm | StepKind::Embedding => Some(names::OPERATION),
+            StepKind::Tool => Some(names::TOOL_NAME),
+            StepKind::Agent => Some(names::AGENT_NAME),
+            StepKind::Workflow => Some(names::WORKFLOW_NAME),
             _ => None,
         };
+        let own_name = own_name.and_then(|key| span.attr(key)).and_then(text_of);
         Self {
             kind,
             is_genai: is_genai(span),
-            name: span.name.clone(),
+            name: cut_to(&span.name, MAX_NAME).into_owned(),
             step_name: step_name(own_name.as_deref().unwrap_or(&span.name), kind),
             agent_name,
             workflow_name,
@@ -130,7 +141,7 @@ impl StepFacts {
             cost: cost(span),
             billed: is_billed(kind),
             status,
-            error: failed(status).then(|| error(span)),
+            error: failed(status).then(|| bounded(error(span))),
             input: json(names::INPUT).or(by_kind_in),
             output: json(names::OUTPUT).or(by_kind_out),
             system_prompt: json(names::SYSTEM_INSTRUCTIONS),
@@ -290,13 +301,23 @@ fn error(span: &Span) -> ErrorInfo {
     }
 }
 
+/// Cuts a name, an id or a label to its bound.
+pub(crate) fn short(text: String) -> String {
+    if text.len() > MAX_NAME { cut_to(&text, MAX_NAME).into_owned() } else { text }
+}
+
+fn bounded(error: ErrorInfo) -> ErrorInfo {
+    let message = error.message.map(|text| cut_to(&text, MAX_MESSAGE).into_owned());
+    ErrorInfo { kind: error.kind.map(short), message, ..error }
+}
+
 fn step_name(name: &str, kind: StepKind) -> String {
-    let parts: Vec<String> = name
+    let parts = name
         .split(|c: char| c.is_whitespace() || c.is_control())
-        .map(|part| part.chars().filter(|c| is_visible(*c)).collect())
+        .map(|part| part.chars().filter(|c| is_visible(*c)).take(STEP_NAME_MAX).collect())
         .filter(|part: &String| !part.is_empty())
-        .collect();
-    let name: String = parts.join("-").chars().take(STEP_NAME_MAX).collect();
+        .take(STEP_NAME_MAX);
+    let name: String = parts.collect::<Vec<_>>().join("-").chars().take(STEP_NAME_MAX).collect();
     if name.is_empty() { kind.as_str().to_owned() } else { name }
 }
 
@@ -328,8 +349,10 @@ fn words(value: Option<&Value>) -> Vec<String> {
                 other => Some(other.to_string()),
             })
             .filter(|word| !word.is_empty())
+            .take(MAX_WORDS)
+            .map(short)
             .collect(),
-        Some(Json::String(word)) if !word.is_empty() => vec![word],
+        Some(Json::String(word)) if !word.is_empty() => vec![short(word)],
         _ => Vec::new(),
     }
 }
@@ -501,6 +524,33 @@ mod tests {
         assert_eq!(StepFacts::of(&tool, None, None).step_name, "get_weather");
         let guardrail = span(&[(names::STEP_KIND, "guardrail".into())]);
         assert_eq!(StepFacts::of(&guardrail, None, None).step_name, "work");
+    }
+
+    #[test]
+    fn what_is_said_too_much_is_cut_with_a_mark_and_never_again() {
+        let long = "€\u{1}".repeat(1 << 18);
+        let tags = serde_json::Value::from(vec![long.as_str(); 100]).to_string();
+        let mut span = span(&[
+            (names::OPERATION, "execute_tool".into()),
+            (names::TOOL_NAME, long.as_str().into()),
+            (names::CONVERSATION_ID, long.as_str().into()),
+            (names::TAGS, tags.into()),
+            (names::ERROR_TYPE, format!("{long}Timeout").into()),
+        ]);
+        span.status = Some(Status { code: 2, message: long.clone() });
+        let facts = StepFacts::of(&span, None, None);
+        let session = facts.session_id.unwrap();
+        // With two bytes more it would end within a character.
+        assert!(session == format!("{}[cut:1047580]", "€\u{1}".repeat(249)));
+        assert_eq!(short(session.clone()), session);
+        assert_eq!((facts.tool_name.as_ref(), facts.tags), (Some(&session), vec![session.clone(); 64]));
+        assert_eq!(facts.step_name, "€-".repeat(40));
+        let error = facts.error.unwrap();
+        // The whole text was looked at for what sort of failure it was.
+        assert_eq!((facts.status, error.kind.unwrap().len()), (StepStatus::Timeout, session.len()));
+        assert!(error.message.unwrap() == format!("{}[cut:1044508]", "€\u{1}".repeat(1017)));
+        span.name = "x".repeat(1024);
+        assert_eq!(StepFacts::of(&span, None, None).name, span.name);
     }
 
     #[test]

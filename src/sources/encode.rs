@@ -178,6 +178,13 @@ pub fn cut(text: &str, limit: usize) -> String {
     format!("{}[cut:{}]", &text[..end], text.len() - end)
 }
 
+/// Cuts a text longer than `limit` bytes so that it has no more with the mark: what was cut is not cut again.
+pub fn cut_to(text: &str, limit: usize) -> Cow<'_, str> {
+    /// The longest mark there is.
+    const MARK: usize = "[cut:18446744073709551615]".len();
+    if text.len() <= limit { Cow::Borrowed(text) } else { Cow::Owned(cut(text, limit.saturating_sub(MARK))) }
+}
+
 /// Holds encoded attributes to `limit` bytes: of every key what was said last stays, and of those that are large the
 /// first ones that fit. Small ones, as counts and names are, always stay. Tells whether any value went.
 pub fn hold_to(limit: usize, attributes: &mut Vec<u8>, field: u8) -> bool {

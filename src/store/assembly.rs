@@ -21,10 +21,14 @@ use crate::model::{
     CostSource, ErrorInfo, Event, EventId, NanoUsd, RunId, RunKind, RunStatus, RunSummary, SpanId, StepKind,
     StepStatus, StepView, Tokens, TraceId, UnixNanos,
 };
-use crate::pipeline::facts::StepFacts;
+use crate::pipeline::facts::{MAX_WORDS, StepFacts, short};
 
 /// Direct children listed in a workflow's summary.
 const MAX_CHILDREN: usize = 200;
+/// Artifacts listed in a summary.
+const MAX_ARTIFACTS: usize = 200;
+/// Models listed in a summary.
+const MAX_MODELS: usize = 64;
 /// How far above a call other layers' words for it are looked for.
 const MAX_LAYERS: usize = 32;
 
@@ -50,7 +54,9 @@ pub struct RunState {
     names: HashMap<String, u64>,
     /// Which model call asked for a tool call, by the call's id.
     asked_by: HashMap<String, EventId>,
+    /// The first ones.
     artifacts: Vec<ArtifactInfo>,
+    artifacts_total: u64,
     started: Option<(EventId, UnixNanos)>,
     /// A status that was set rather than derived: waiting, cancelled, crashed.
     set_status: Option<RunStatus>,
@@ -125,6 +131,7 @@ impl RunState {
             names: HashMap::default(),
             asked_by: HashMap::default(),
             artifacts: Vec::new(),
+            artifacts_total: 0,
             started: None,
             set_status: None,
             waiting: false,
@@ -157,9 +164,10 @@ impl RunState {
                 self.started = Some((event.event_id, event.timestamp));
                 self.trace_id = start.trace_id;
                 self.parent_run_id = start.parent_run_id;
-                self.session_id.clone_from(&start.session_id);
-                self.user_id.clone_from(&start.user_id);
-                self.tags.clone_from(&start.tags);
+                // Bounded again: another version or another program may have written the log.
+                self.session_id = start.session_id.clone().map(short);
+                self.user_id = start.user_id.clone().map(short);
+                self.tags = start.tags.iter().take(MAX_WORDS).cloned().map(short).collect();
             }
             EventBody::RunCompleted(_) => self.completed = true,
             EventBody::StatusChanged(change) => {
@@ -171,7 +179,12 @@ impl RunState {
             }
             EventBody::Waiting(_) => self.waiting = true,
             EventBody::Resumed(_) => self.waiting = false,
-            EventBody::Artifact(artifact) => self.artifacts.push(artifact.clone()),
+            EventBody::Artifact(artifact) => {
+                self.artifacts_total += 1;
+                if self.artifacts.len() < MAX_ARTIFACTS {
+                    self.artifacts.push(bounded(artifact));
+                }
+            }
             EventBody::Log(log) if log.message == DROPPED_LOG => {
                 let count = log.fields.get("count").and_then(serde_json::Value::as_u64);
                 self.dropped = self.dropped.saturating_add(count.unwrap_or(0));
@@ -590,14 +603,16 @@ impl RunState {
             bill.cost = Some(bill.cost.unwrap_or_default() + cost);
         }
         let answered = self.answering_models();
+        let mut place_of: HashMap<&str, usize> = HashMap::new();
         for place in counted.all() {
             let facts = &self.steps[place].facts;
             let Some(model) = known_model(facts, &answered) else { continue };
             let cost = cost_at.get(&place).copied().unwrap_or_default();
-            match bill.models.iter_mut().find(|(name, _, _)| name == model) {
-                Some((_, _, sum)) => *sum = *sum + cost,
-                None => bill.models.push((model.to_owned(), facts.provider.clone(), cost)),
-            }
+            let of_model = *place_of.entry(model).or_insert_with(|| {
+                bill.models.push((model.to_owned(), facts.provider.clone(), NanoUsd::default()));
+                bill.models.len() - 1
+            });
+            bill.models[of_model].2 = bill.models[of_model].2 + cost;
         }
         bill.source = match (sources.len(), sources.iter().next()) {
             (0, _) => None,
@@ -763,7 +778,7 @@ impl RunState {
             provider: dearest.and_then(|(_, provider, _)| provider.clone()),
             model: dearest.map(|(model, _, _)| model.clone()),
             models: if bill.models.len() > 1 {
-                bill.models.iter().map(|(model, _, _)| model.clone()).collect()
+                bill.models.iter().take(MAX_MODELS).map(|(model, _, _)| model.clone()).collect()
             } else {
                 Vec::new()
             },
@@ -775,6 +790,7 @@ impl RunState {
             events: self.next_seq,
             dropped: self.dropped,
             artifacts: self.artifacts.clone(),
+            artifacts_total: Some(self.artifacts_total).filter(|total| *total > MAX_ARTIFACTS as u64),
             error: self.error(status),
             writer: None,
             pinned: false,
@@ -1003,6 +1019,16 @@ fn numbered(step_id: &str) -> Option<(&str, u64)> {
     let (base, number) = step_id.rsplit_once('-')?;
     // Far from where counting on would overflow.
     Some((base, u64::from(number.parse::<u32>().ok()?)))
+}
+
+/// Holds what an event says of a file to what a summary takes; our own words for it are far shorter.
+fn bounded(artifact: &ArtifactInfo) -> ArtifactInfo {
+    ArtifactInfo {
+        name: short(artifact.name.clone()),
+        media_type: artifact.media_type.clone().map(short),
+        bytes: artifact.bytes,
+        sha256: short(artifact.sha256.clone()),
+    }
 }
 
 /// Drops what only readers need, so that a long run stays small in its writer's memory.

@@ -5,9 +5,10 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use runspan::Report;
-use runspan::model::{RunStatus, StepStatus};
+use runspan::model::{RunStatus, RunSummary, StepStatus};
+use runspan::store::assembly::RunState;
 use runspan::store::{Listed, Query, RunReader};
+use runspan::{Report, Run, Usage};
 use tracing::{error_span, info, info_span};
 
 use super::support::{
@@ -421,6 +422,66 @@ fn a_damaged_run_is_listed_as_damaged_and_costs_no_other() {
     }
     assert!(store.get_run(all[7].run_id).is_ok());
     assert!(store.get_run("01KE9BZH80BGEY5ABZ7D0DHDQ1".parse().unwrap()).is_err());
+}
+
+/// A text of what takes most room when it is written as YAML or JSON.
+fn hostile(begin: &str, bytes: usize) -> String {
+    format!("{begin}{}", "\u{1}\u{9b}\u{2028}\"\\\r\n".repeat(bytes / 10))
+}
+
+#[test]
+fn a_run_of_hostile_names_is_listed_and_its_summary_stays_small() {
+    let dir = tempfile::tempdir().unwrap();
+    record_in(dir.path(), |guard| {
+        let flush = || assert!(guard.flush(WATCHDOG));
+        let mut run = Run::workflow(hostile("name", 1_000_000))
+            .session(hostile("session", 1_000_000))
+            .user(hostile("user", 1_000_000));
+        for n in 0..100 {
+            run = run.tag(hostile(&n.to_string(), 2_000)).tag(format!("tag {n}"));
+        }
+        let run = run.start();
+        for n in 0..100 {
+            let call = run.llm(&hostile("provider", 10_000), &hostile(&n.to_string(), 10_000));
+            call.usage(Usage::new(1, 1));
+            call.finish();
+            run.agent(&hostile("agent", 10_000)).finish();
+        }
+        for n in 0..300 {
+            let name = hostile(&n.to_string(), 10_000);
+            info!(parent: &run.span(), event.name = "runspan.artifact", name, media_type = name, bytes = 1, sha256 = name);
+            if n % 50 == 0 {
+                flush();
+            }
+        }
+        run.in_scope(|| info_span!("job", runspan.external.id = hostile("job", 1_000_000)).in_scope(|| {}));
+        run.fail(&std::io::Error::other(hostile("message", 1_000_000)));
+    });
+    let run = only_run(dir.path());
+    let cut = |text: &str| text.len() <= 1024 && text.contains("[cut:") && text.ends_with(']');
+    let one = [run.workflow_id, run.session_id, run.user_id, run.external_id, run.provider, run.model];
+    assert!(one.iter().all(|text| cut(text.as_deref().unwrap())), "{one:?}");
+    assert_eq!((run.tags.len(), run.models.len(), run.artifacts.len()), (64, 64, 200));
+    assert_eq!((cut(&run.tags[0]), run.tags[1].as_str()), (true, "tag 0"));
+    assert!(run.models.iter().all(|model| cut(model)));
+    assert!(run.artifacts.iter().all(|file| cut(&file.name) && cut(&file.sha256)));
+    // The totals know all of them.
+    assert_eq!((run.artifacts_total, run.llm_calls, run.tokens.unwrap().total), (Some(300), 100, Some(200)));
+    assert!((4000..=4096).contains(&run.error.unwrap().message.unwrap().len()));
+
+    let reader = open(dir.path());
+    // The same whether it is read from `run.yaml` or made of the log again.
+    let read = reader.get_run(run.run_id).unwrap();
+    let log = reader.get_events(run.run_id, 0).unwrap();
+    let again = RunState::read(run.run_id, &log).summary(read.updated_at);
+    let as_written = |summary: &RunSummary| serde_json::to_value(summary).unwrap();
+    assert!(as_written(&again) == as_written(&RunSummary { writer: None, ..read }));
+    let folder = dir.path().join("workflows").join(run.run_id.to_string());
+    let yaml = fs::metadata(folder.join("run.yaml")).unwrap().len();
+    assert!(yaml < 2 << 20, "{yaml} bytes");
+    let index = fs::read(dir.path().join("index.log")).unwrap();
+    let longest = index.split(|byte| *byte == b'\n').map(<[u8]>::len).max().unwrap();
+    assert!(longest < 2 << 20, "{longest} bytes");
 }
 
 #[test]
