@@ -17,10 +17,10 @@ use crate::error::Error;
 use crate::journal::{Durability, JournalReader, JournalWriter, Options};
 use crate::model::{RunId, UnixNanos};
 use crate::pipeline::worker::{Command, NoObserver, Observer, Progress, ProgressValues, STORE_READER, Worker};
-use crate::pipeline::{Content, Pipeline};
+use crate::pipeline::{Content, Pipeline, Scrubber};
 use crate::sinks::store::StoreSink;
 use crate::sources::layer::Layer;
-use crate::sources::recorder::Recorder;
+use crate::sources::recorder::{Recorder, Store};
 use crate::sources::ring::Ring;
 use crate::store::files::FilesWriter;
 use crate::store::files::layout::{Layout, StoreFile, find_store};
@@ -87,7 +87,7 @@ impl Builder {
         self
     }
 
-    /// Sets how much of prompts and answers is kept. Default: [`Content::Redacted`].
+    /// Sets how much of prompts, answers and artifacts is kept. Default: [`Content::Redacted`].
     pub fn content(mut self, content: Content) -> Self {
         self.settings.content = content;
         self
@@ -185,6 +185,7 @@ impl Builder {
                 return Err(error);
             }
         };
+        let scrubber = Scrubber::new(settings.content, store.redaction_key());
         let durable = settings.durability == Durability::Power;
         let worker = Worker {
             recorder: Arc::clone(&recorder),
@@ -207,7 +208,7 @@ impl Builder {
                 Error::Resources(error)
             })?;
         recorder.set_worker(thread.thread().clone());
-        recorder.set_store(layout.clone());
+        recorder.set_store(Store { layout: layout.clone(), scrubber });
         recorder.set_resource(own_resource);
         let adopting = adopt_in_background(layout.clone(), store);
         let at_work = AtWork {

@@ -1,5 +1,6 @@
 //! `runspan get`: one run, as a tree of steps or as its log.
 
+use runspan::model::run::ArtifactContent;
 use runspan::model::{RunStatus, RunSummary, StepView, Tokens, UnixNanos};
 use runspan::store::RunReader;
 use serde_json::Value as Json;
@@ -106,7 +107,13 @@ fn header(summary: &RunSummary, now: UnixNanos, look: Look) -> String {
         }
     }
     for artifact in &summary.artifacts {
-        field(&mut out, "artifact", &format!("{} ({} bytes)", artifact.name, artifact.bytes), Default::default(), look);
+        let content = match artifact.content {
+            Some(ArtifactContent::Nothing) => ", not kept",
+            Some(ArtifactContent::Redacted) => ", redacted",
+            None => "",
+        };
+        let shown = format!("{} ({} bytes{content})", artifact.name, artifact.bytes);
+        field(&mut out, "artifact", &shown, Default::default(), look);
     }
     if let Some(total) = summary.artifacts_total {
         let left_out = count(total.saturating_sub(summary.artifacts.len() as u64));

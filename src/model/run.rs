@@ -222,6 +222,16 @@ pub struct ErrorInfo {
     pub step_id: Option<String>,
 }
 
+words! {
+    /// What content policy did to a file.
+    ArtifactContent {
+        /// Nothing of it is stored.
+        Nothing = "none",
+        /// Secrets in it were replaced.
+        Redacted = "redacted",
+    }
+}
+
 /// A file that a run produced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArtifactInfo {
@@ -229,10 +239,13 @@ pub struct ArtifactInfo {
     pub name: String,
     /// Media type, when known.
     pub media_type: Option<String>,
-    /// Size before compression.
+    /// Size of what is stored, before compression; of what was given, where nothing is stored.
     pub bytes: u64,
-    /// SHA-256 of the content, in hex.
+    /// SHA-256 of the same, in hex.
     pub sha256: String,
+    /// What content policy did to it; `None` when it is stored as it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<ArtifactContent>,
 }
 
 /// A direct child in a workflow's `run.yaml`.

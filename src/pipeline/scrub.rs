@@ -33,7 +33,7 @@ use crate::model::otlp::{AnyValue, KeyValue, Resource, SpanEvent, Value, base64,
 use crate::model::record::{Record, RecordKind};
 use crate::model::run::UnknownWord;
 
-/// What of prompts, answers, tool arguments and results is kept.
+/// What of prompts, answers, tool arguments, results and artifacts is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Content {
     /// Nothing: names, models, tokens, ids, times, status and errors only. What stays is scanned for secrets.
@@ -157,6 +157,14 @@ impl Scrubber {
     /// Returns the policy.
     pub fn content(&self) -> Content {
         self.content
+    }
+
+    /// Returns a text without the secrets in it, whatever its length; `None` when it has none, or the policy keeps all.
+    pub fn clean(&self, text: &str) -> Option<String> {
+        if self.content == Content::Full {
+            return None;
+        }
+        Pass { scrubber: self, count: Scrubbed::default() }.clean(text, KeyClass::Plain, 0)
     }
 
     /// Takes from a record what the policy does not keep, and tells how much that was.

@@ -12,12 +12,14 @@ use super::Step;
 use super::spans::TARGET;
 use super::tell::Tell;
 use crate::conventions::names;
-use crate::model::run::ArtifactInfo;
+use crate::model::run::{ArtifactContent, ArtifactInfo};
 use crate::model::{RunId, RunKind};
+use crate::pipeline::Content;
 use crate::sources::layer::recorder_of;
-use crate::sources::recorder::Recorder;
+use crate::sources::recorder::{Recorder, Store};
 use crate::store::StoreError;
 use crate::store::files::artifacts;
+use crate::store::files::layout::Layout;
 use crate::telemetry::{full_text, warn};
 
 /// How long the caller waits for the run's folder. It appears within some 30 ms of the run's start, and a folder made
@@ -100,12 +102,13 @@ pub(super) fn keep(
     name: &str,
     media_type: &str,
 ) -> Option<ArtifactInfo> {
-    let Some((recorder, run)) = recorder_of(&step.span()).zip(run).filter(|(recorder, _)| recorder.store().is_some())
-    else {
+    let recorder = recorder_of(&step.span());
+    let store = recorder.as_ref().and_then(|recorder| Some((recorder, recorder.store()?)));
+    let Some(((recorder, store), run)) = store.zip(run) else {
         warn(format_args!("artifacts are not kept: this program is not recorded"));
         return None;
     };
-    match copy(&recorder, run, kind, source, name, media_type) {
+    match copy(recorder, store, run, kind, source, name, media_type) {
         Ok(kept) => {
             tell(step, &kept);
             Some(kept)
@@ -119,6 +122,7 @@ pub(super) fn keep(
 
 fn copy(
     recorder: &Recorder,
+    store: &Store,
     run: RunId,
     kind: RunKind,
     source: ArtifactSource<'_>,
@@ -142,7 +146,10 @@ fn copy(
             &mut bytes
         }
     };
-    artifacts::keep(&folder(recorder, run, kind), name, media_type, content)
+    if store.scrubber.content() == Content::None {
+        return artifacts::describe(name, media_type, content, &store.scrubber);
+    }
+    artifacts::keep(&folder(recorder, &store.layout, run, kind), name, media_type, content, &store.scrubber)
 }
 
 /// Opens a file for reading; a pipe would block for as long as nobody writes to it.
@@ -152,8 +159,7 @@ fn open_regular(path: &Path) -> io::Result<File> {
 }
 
 /// Finds the run's folder; names the one that it will have where the worker does not get to making it.
-fn folder(recorder: &Recorder, run: RunId, kind: RunKind) -> PathBuf {
-    let Some(layout) = recorder.store() else { return PathBuf::new() };
+fn folder(recorder: &Recorder, layout: &Layout, run: RunId, kind: RunKind) -> PathBuf {
     let waits_since = Instant::now();
     loop {
         if let Some(dir) = layout.find_run(run) {
@@ -170,6 +176,7 @@ fn folder(recorder: &Recorder, run: RunId, kind: RunKind) -> PathBuf {
 fn tell(step: &Step, kept: &ArtifactInfo) {
     let bytes = i64::try_from(kept.bytes).unwrap_or(i64::MAX);
     let (name, media_type, sha256) = (kept.name.as_str(), kept.media_type.as_deref(), kept.sha256.as_str());
+    let content = kept.content.map(ArtifactContent::as_str);
     tracing::event!(
         target: TARGET,
         parent: step.span_id(),
@@ -179,5 +186,6 @@ fn tell(step: &Step, kept: &ArtifactInfo) {
         media_type,
         bytes,
         sha256,
+        runspan.content = content,
     );
 }

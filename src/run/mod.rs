@@ -95,8 +95,12 @@ impl Run {
     ///
     /// The name is made safe and unique in the run. This writes to the disk on the caller's thread, so that the
     /// file is kept when this returns, and in the first moments of a run it waits for the run's folder to appear;
-    /// in async code call it where blocking is allowed. Content is stored as it is, neither scrubbed nor (yet,
-    /// whatever its size) compressed.
+    /// in async code call it where blocking is allowed. It is not compressed (yet), whatever its size.
+    ///
+    /// Content policy holds for it. Under [`Content::Redacted`](crate::Content::Redacted) secrets in a text are replaced, and
+    /// what is returned is the size and the hash of what is stored; a text is what its media type calls so, and
+    /// what begins as UTF-8. Other files are kept as they are. Under [`Content::None`](crate::Content::None) the file is
+    /// read and not kept: its name, size and hash are. Secrets in the name go under both.
     ///
     /// ```
     /// let run = runspan::Run::agent("writer").start();

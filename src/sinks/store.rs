@@ -21,6 +21,7 @@ use crate::model::record::{Record, RecordKind};
 use crate::model::run::ArtifactInfo;
 use crate::model::{Event, EventId, RunId, RunStatus, RunSummary, SpanId, StepStatus, TraceId, UnixNanos};
 use crate::pipeline::facts::StepFacts;
+use crate::pipeline::scrub::CONTENT_MARK;
 use crate::pipeline::window::start_of;
 use crate::store::assembly::{DROPPED_LOG, RunState, ended_body, requested_tool_calls, started_body, status_body};
 use crate::store::{RunWriter, StoreError};
@@ -868,6 +869,7 @@ fn body_of(event: &SpanEvent) -> EventBody {
             media_type: text("media_type"),
             bytes: event.attr("bytes").and_then(Value::as_i64).and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
             sha256: text("sha256").unwrap_or_default(),
+            content: text(CONTENT_MARK).and_then(|word| word.parse().ok()),
         }),
         names::EVENT_EVALUATION => EventBody::Score(Score {
             name: text("gen_ai.evaluation.name").unwrap_or_default(),

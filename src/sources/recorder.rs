@@ -13,6 +13,7 @@ use super::fork;
 use super::ring::{DropReason, Ring};
 use crate::model::otlp::Resource;
 use crate::model::record::RecordKind;
+use crate::pipeline::Scrubber;
 use crate::store::files::layout::Layout;
 
 /// In the place of a record's kind: what follows is a `Resource`, which the records after it are from.
@@ -32,14 +33,21 @@ pub struct Recorder {
     worker: OnceLock<Thread>,
     /// The parent of root spans, as the environment gave it.
     environment: Option<RemoteContext>,
-    /// Where runs are stored: artifacts go there directly.
-    store: OnceLock<Layout>,
+    /// Where runs are stored: artifacts go there directly, and past the pipeline.
+    store: OnceLock<Store>,
     /// What this process calls itself where nobody else gave it a name.
     resource: OnceLock<Arc<Resource>>,
     /// What the processor of the OpenTelemetry SDK knows of spans that a layer beside it records too.
     notes: Notes,
     /// Ends of spans that were put into the ring.
     ends: AtomicU64,
+}
+
+/// Where runs are stored, and what is taken from content before it is.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub layout: Layout,
+    pub scrubber: Scrubber,
 }
 
 impl Recorder {
@@ -81,13 +89,13 @@ impl Recorder {
         self.ring.is_some() && self.generation == fork::generation()
     }
 
-    pub(crate) fn set_store(&self, store: Layout) {
+    pub(crate) fn set_store(&self, store: Store) {
         // Set once, by the one who opens the store.
         let _ = self.store.set(store);
     }
 
-    /// Returns the store's paths, when there is one to write to.
-    pub(crate) fn store(&self) -> Option<&Layout> {
+    /// Returns the store, when there is one to write to.
+    pub(crate) fn store(&self) -> Option<&Store> {
         self.store.get().filter(|_| self.is_recording())
     }
 

@@ -1028,6 +1028,7 @@ fn bounded(artifact: &ArtifactInfo) -> ArtifactInfo {
         media_type: artifact.media_type.clone().map(short),
         bytes: artifact.bytes,
         sha256: short(artifact.sha256.clone()),
+        content: artifact.content,
     }
 }
 

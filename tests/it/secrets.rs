@@ -1,4 +1,4 @@
-//! Secrets that a program puts where ids and names belong never reach the disk.
+//! Secrets that a program puts where ids and names belong, and into its files, never reach the disk.
 
 use std::fs;
 use std::path::Path;
@@ -66,6 +66,11 @@ fn record(store: &Path, content: Content) -> Vec<String> {
             )
             .in_scope(|| tracing::info!(request.id = next(), "sent"));
         });
+        run.artifact(format!("{}\n", next()).as_bytes(), &next(), &format!("text/{}", next()));
+        let file = store.with_extension("given");
+        fs::write(&file, format!("{{\"a\": \"{}\"}}", next())).unwrap();
+        run.artifact(&file, "a.json", "");
+        fs::remove_file(&file).unwrap();
         run.finish();
     });
     let report = guard.shutdown(WATCHDOG);
@@ -108,4 +113,41 @@ fn what_is_to_be_kept_in_full_is() {
     let dir = tempfile::tempdir().unwrap();
     let keys = record(dir.path(), Content::Full);
     assert_eq!(found(dir.path(), &keys).len(), keys.len());
+}
+
+#[test]
+fn artifacts_are_kept_as_content_policy_wants_it() {
+    let (secret, text) = (key(0), |secret: &str| format!("the key is {secret}\n"));
+    let binary = [b"\0\xff", secret.as_bytes()].concat();
+    let kept = |content: Content| {
+        let dir = tempfile::tempdir().unwrap();
+        let (layer, guard) = runspan::builder().store(dir.path()).content(content).build().unwrap();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let run = Run::agent("writer").start();
+            let told = run.artifact(text(&secret).into_bytes(), "report.md", "text/markdown").unwrap();
+            run.artifact(&binary, "model.bin", "").unwrap();
+            assert_eq!(run.artifact("no such file", "x", ""), None);
+            run.finish();
+            guard.flush(WATCHDOG);
+            // What the program is told is what the store says.
+            assert_eq!(only_run(dir.path()).artifacts[0], told);
+        });
+        guard.shutdown(WATCHDOG);
+        let run = only_run(dir.path());
+        let files = dir.path().join("agents").join(run.run_id.to_string()).join("artifacts");
+        let stored = run.artifacts.iter().map(|file| fs::read(files.join(&file.name)).ok()).collect::<Vec<_>>();
+        let told = run.artifacts.iter().map(|file| format!("{} {} {:?}", file.name, file.bytes, file.content));
+        (told.collect::<Vec<_>>(), stored, files.exists())
+    };
+    let (told, stored, _) = kept(Content::Full);
+    assert_eq!(told, ["report.md 52 None", "model.bin 42 None"]);
+    assert_eq!(stored, [Some(text(&secret).into_bytes()), Some(binary.clone())]);
+    let (told, stored, _) = kept(Content::Redacted);
+    assert_eq!(told, ["report.md 41 Some(Redacted)", "model.bin 42 None"]);
+    let report = String::from_utf8(stored[0].clone().unwrap()).unwrap();
+    assert!(report.starts_with("the key is [redacted:github:40:") && report.ends_with("]\n"), "{report}");
+    assert_eq!(stored[1].as_deref(), Some(binary.as_slice()));
+    let (told, stored, has_folder) = kept(Content::None);
+    assert_eq!(told, ["report.md 52 Some(Nothing)", "model.bin 42 Some(Nothing)"]);
+    assert_eq!((stored, has_folder), (vec![None, None], false));
 }

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::super::StoreError;
 use super::layout::{create_private, is_plain_dir, make_dir};
-use crate::model::run::ArtifactInfo;
+use crate::model::run::{ArtifactContent, ArtifactInfo};
+use crate::pipeline::{Content, Scrubber};
 
 /// Longest file name, in bytes; common file systems take 255.
 const MAX_NAME: usize = 200;
@@ -16,15 +17,38 @@ const MAX_NAME: usize = 200;
 const MAX_EXTENSION: usize = 16;
 /// Files of one name in one run.
 const MAX_COPIES: u32 = 10_000;
+/// How much of a file says whether it is text; also how much of one that is not is in memory.
+const HEAD: usize = 64 << 10;
+/// How much text is scrubbed at a time. A secret across the border of two pieces is not seen.
+const PIECE: usize = 16 << 20;
+/// Types of text under `application/`, with `x-` before them or without.
+const TEXT_TYPES: &[&str] = &[
+    "csv",
+    "ecmascript",
+    "graphql",
+    "javascript",
+    "json",
+    "jsonl",
+    "ndjson",
+    "pem-file",
+    "sh",
+    "sql",
+    "toml",
+    "typescript",
+    "xml",
+    "yaml",
+];
 
 /// Copies `content` into a run's folder under `name`, or under the name with a number when that is taken.
 ///
-/// A file that is there is never written to. On an error nothing is left behind.
+/// Secrets in the name, and in the content if it is text, are replaced as the scrubber's policy wants it. A file that is
+/// there is never written to. On an error nothing is left behind.
 pub(crate) fn keep(
     run_dir: &Path,
     name: &str,
     media_type: Option<&str>,
     content: &mut dyn Read,
+    scrubber: &Scrubber,
 ) -> Result<ArtifactInfo, StoreError> {
     let dir = run_dir.join("artifacts");
     make_dir(&dir)?;
@@ -32,13 +56,27 @@ pub(crate) fn keep(
         let not_ours = io::Error::new(io::ErrorKind::NotADirectory, "not a directory");
         return Err(StoreError::io("create", dir)(not_ours));
     }
-    let (mut file, path, name) = create_free(&dir, name)?;
-    let copied = copy(content, &mut file);
+    let (file, path, name) = create_free(&dir, &safe_name(name, scrubber))?;
+    let mut out = Copy { to: Some(file), digest: Sha256::new(), bytes: 0 };
+    let copied = copy(content, &mut out, media_type, scrubber);
     if copied.is_err() {
         let _ = std::fs::remove_file(&path);
     }
-    let (bytes, sha256) = copied.map_err(StoreError::io("write", path))?;
-    Ok(ArtifactInfo { name, media_type: media_type.map(str::to_owned), bytes, sha256 })
+    let is_redacted = copied.map_err(StoreError::io("write", path))?;
+    Ok(out.into_info(name, media_type, scrubber, is_redacted.then_some(ArtifactContent::Redacted)))
+}
+
+/// Reads `content` and tells what [`keep`] would tell of it, without keeping it.
+pub(crate) fn describe(
+    name: &str,
+    media_type: Option<&str>,
+    content: &mut dyn Read,
+    scrubber: &Scrubber,
+) -> Result<ArtifactInfo, StoreError> {
+    let mut out = Copy { to: None, digest: Sha256::new(), bytes: 0 };
+    let name = file_name(&safe_name(name, scrubber), 1);
+    copy_rest(content, &mut out).map_err(StoreError::io("read", PathBuf::from(&name)))?;
+    Ok(out.into_info(name, media_type, scrubber, Some(ArtifactContent::Nothing)))
 }
 
 fn create_free(dir: &Path, name: &str) -> Result<(File, PathBuf, String), StoreError> {
@@ -55,21 +93,113 @@ fn create_free(dir: &Path, name: &str) -> Result<(File, PathBuf, String), StoreE
     Err(StoreError::io("create", dir.join(file_name(name, 1)))(last))
 }
 
-fn copy(from: &mut dyn Read, to: &mut File) -> io::Result<(u64, String)> {
-    let (mut digest, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 64 << 10]);
-    loop {
-        let read = match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        to.write_all(&buffer[..read])?;
-        digest.update(&buffer[..read]);
-        bytes += read as u64;
+/// Where content goes, and what is told of it.
+struct Copy {
+    /// `None` where it is only to be told of.
+    to: Option<File>,
+    digest: Sha256,
+    bytes: u64,
+}
+
+impl Copy {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(file) = &mut self.to {
+            file.write_all(bytes)?;
+        }
+        self.digest.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(())
     }
-    let sha256 = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((bytes, sha256))
+
+    fn into_info(
+        self,
+        name: String,
+        media_type: Option<&str>,
+        scrubber: &Scrubber,
+        content: Option<ArtifactContent>,
+    ) -> ArtifactInfo {
+        let media_type = media_type.map(|text| cleaned(text, scrubber));
+        let sha256 = self.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        ArtifactInfo { name, media_type, bytes: self.bytes, sha256, content }
+    }
+}
+
+/// Copies content, text without the secrets in it. Tells whether there were any.
+fn copy(from: &mut dyn Read, to: &mut Copy, media_type: Option<&str>, scrubber: &Scrubber) -> io::Result<bool> {
+    let mut head = Vec::new();
+    (&mut *from).take(HEAD as u64).read_to_end(&mut head)?;
+    if scrubber.content() != Content::Full && (media_type.is_some_and(is_text_type) || is_text(&head)) {
+        return copy_text(head, from, to, scrubber);
+    }
+    to.put(&head)?;
+    copy_rest(from, to)?;
+    Ok(false)
+}
+
+fn copy_rest(from: &mut dyn Read, to: &mut Copy) -> io::Result<()> {
+    let mut buffer = vec![0; HEAD];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => to.put(&buffer[..read])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Copies text by the piece: whole, if it is short enough, so that a secret of several lines is one.
+fn copy_text(mut piece: Vec<u8>, from: &mut dyn Read, to: &mut Copy, scrubber: &Scrubber) -> io::Result<bool> {
+    let mut is_redacted = false;
+    loop {
+        (&mut *from).take((PIECE - piece.len()) as u64).read_to_end(&mut piece)?;
+        let is_last = piece.len() < PIECE;
+        let end = if is_last { piece.len() } else { end_of_line(&piece) };
+        // What is no UTF-8 stays, and what is around it is text all the same.
+        for chunk in piece[..end].utf8_chunks() {
+            let clean = scrubber.clean(chunk.valid());
+            is_redacted |= clean.is_some();
+            to.put(clean.as_deref().unwrap_or(chunk.valid()).as_bytes())?;
+            to.put(chunk.invalid())?;
+        }
+        if is_last {
+            return Ok(is_redacted);
+        }
+        piece.drain(..end);
+    }
+}
+
+/// Returns where the last line ends that is whole; without any, where the last character does.
+fn end_of_line(text: &[u8]) -> usize {
+    let line = text.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
+    let is_start = |byte: &u8| byte & 0xc0 != 0x80;
+    let of_char = || text.iter().rposition(is_start).filter(|at| *at > 0 && text.len() - at <= 4);
+    line.or_else(of_char).unwrap_or(text.len())
+}
+
+/// Tells whether a media type is one of text.
+fn is_text_type(media_type: &str) -> bool {
+    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let name = essence.strip_prefix("application/").map(|name| name.strip_prefix("x-").unwrap_or(name));
+    essence.starts_with("text/")
+        || ["+json", "+xml", "+yaml"].iter().any(|suffix| essence.ends_with(suffix))
+        || name.is_some_and(|name| TEXT_TYPES.contains(&name))
+}
+
+/// Tells whether content begins as UTF-8 does, and not as data that happens to be.
+fn is_text(head: &[u8]) -> bool {
+    // The last character may go on behind the head.
+    let is_utf8 = std::str::from_utf8(head).map_or_else(|error| error.error_len().is_none(), |_| true);
+    is_utf8 && !head.contains(&0)
+}
+
+fn cleaned(text: &str, scrubber: &Scrubber) -> String {
+    scrubber.clean(text).unwrap_or_else(|| text.to_owned())
+}
+
+/// Replaces secrets in a name: before it is taken apart, and after what is invisible in it has gone.
+fn safe_name(given: &str, scrubber: &Scrubber) -> String {
+    cleaned(&file_name(&cleaned(given, scrubber), 1), scrubber)
 }
 
 /// Makes a file name of what a program gave: no path, no control characters, not empty, at most 200 bytes; from the
@@ -120,13 +250,98 @@ mod tests {
         }
     }
 
+    fn scrubber(content: Content) -> Scrubber {
+        Scrubber::new(content, [7; 32])
+    }
+
+    /// A key of a known shape; made here, so that nobody's scanner finds one in the source.
+    fn key() -> String {
+        format!("gh{}{}", "p_", "a1B2c3D4e5F6".repeat(3))
+    }
+
+    /// Keeps content and returns what is told of it, and what is stored.
+    fn kept(content: &[u8], media_type: &str, policy: Content) -> (ArtifactInfo, Vec<u8>) {
+        let dir = tempfile::tempdir().unwrap();
+        let info = keep(dir.path(), "a", Some(media_type), &mut &*content, &scrubber(policy)).unwrap();
+        let stored = std::fs::read(dir.path().join("artifacts").join(&info.name)).unwrap();
+        // Whatever was done to it: what is told is told of what is stored.
+        let sha256: String = Sha256::digest(&stored).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((info.bytes, &info.sha256), (stored.len() as u64, &sha256));
+        (info, stored)
+    }
+
     #[test]
     fn a_second_file_of_a_name_gets_a_number() {
         let dir = tempfile::tempdir().unwrap();
-        let keep = |text: &str| keep(dir.path(), "a.txt", Some("text/plain"), &mut text.as_bytes()).unwrap();
+        let keep = |text: &str| {
+            keep(dir.path(), "a.txt", Some("text/plain"), &mut text.as_bytes(), &scrubber(Content::Full)).unwrap()
+        };
         let (first, second) = (keep("one"), keep("three"));
         assert_eq!((first.name.as_str(), second.name.as_str(), second.bytes), ("a.txt", "a-2.txt", 5));
         assert_eq!(std::fs::read_to_string(dir.path().join("artifacts/a.txt")).unwrap(), "one");
         assert_eq!(first.sha256, "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed");
+    }
+
+    #[test]
+    fn secrets_go_from_text_and_from_nothing_else() {
+        let key = key();
+        let text = format!("é token {key}\r\n").into_bytes();
+        let clean =
+            String::from_utf8(text.clone()).unwrap().replace(&key, &scrubber(Content::Redacted).clean(&key).unwrap());
+        let latin = [b"\xe9t\xe9 ", text.as_slice(), b"\xe9"].concat();
+        let clean_latin = [b"\xe9t\xe9 ", clean.as_bytes(), b"\xe9"].concat();
+        let binary = [b"\0\x01", text.as_slice()].concat();
+        let none = b"nothing to hide".as_slice();
+        let redacted = Some(ArtifactContent::Redacted);
+        for (given, media_type, policy, told, stored) in [
+            (&text, "", Content::Redacted, redacted, clean.as_bytes()),
+            (&text, "image/png", Content::Redacted, redacted, clean.as_bytes()),
+            (&latin, "text/plain; charset=latin1", Content::Redacted, redacted, &clean_latin),
+            (&latin, "application/x-ndjson", Content::Redacted, redacted, &clean_latin),
+            (&latin, "application/problem+json", Content::Redacted, redacted, &clean_latin),
+            (&latin, "application/octet-stream", Content::Redacted, None, &latin),
+            (&binary, "application/octet-stream", Content::Redacted, None, &binary),
+            (&text, "text/plain", Content::Full, None, &text),
+            (&none.to_vec(), "text/plain", Content::Redacted, None, none),
+            (&Vec::new(), "text/plain", Content::Redacted, None, b""),
+        ] {
+            let (info, kept) = kept(given, media_type, policy);
+            assert_eq!((info.content, kept.as_slice()), (told, stored), "{media_type} {policy}");
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_scrubbed_piece_by_piece_at_line_ends() {
+        let (key, line) = (key(), "0123456789 abcdef 0123456789 abcdef 0123456789 abcdef 012345\n");
+        // The second key lies across the border of the first piece.
+        let before = PIECE / line.len() - 1;
+        let long = format!("{key}\n{}x {key}\n{}{key}", line.repeat(before), line.repeat(20_000));
+        let (second, _) = long.match_indices(&key).nth(1).unwrap();
+        assert!(second < PIECE && second + key.len() > PIECE);
+        let (info, stored) = kept(long.as_bytes(), "", Content::Redacted);
+        assert_eq!(info.content, Some(ArtifactContent::Redacted));
+        let marker = scrubber(Content::Redacted).clean(&key).unwrap();
+        assert!(String::from_utf8(stored).unwrap() == long.replace(&key, &marker));
+        // Without lines characters stay whole, and what is no text at all is cut anywhere.
+        assert_eq!(end_of_line("ab\ncd".as_bytes()), 3);
+        assert_eq!(end_of_line("abé".as_bytes()), 2);
+        assert_eq!(end_of_line(&[0x80; 9]), 9);
+    }
+
+    #[test]
+    fn a_name_keeps_no_secret() {
+        let key = key();
+        let marker = scrubber(Content::Redacted).clean(&key).unwrap();
+        for given in
+            [format!("{key}.txt"), format!("{key}/{key}.txt"), format!("{}\u{200b}{}.txt", &key[..9], &key[9..])]
+        {
+            let name = safe_name(&given, &scrubber(Content::Redacted));
+            assert_eq!(file_name(&name, 2), format!("{marker}-2.txt"), "{given:?}");
+        }
+        let info = describe("../a.txt", Some(&format!("text/{key}")), &mut b"one".as_slice(), &scrubber(Content::None));
+        let sha256 = "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed".to_owned();
+        let (name, media_type) = ("a.txt".to_owned(), Some(format!("text/{marker}")));
+        let content = Some(ArtifactContent::Nothing);
+        assert_eq!(info.unwrap(), ArtifactInfo { name, media_type, bytes: 3, sha256, content });
     }
 }
