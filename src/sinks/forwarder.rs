@@ -18,7 +18,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use super::forward::retry::Backoff;
-use super::forward::{Sender, Sent, Target, request_from_parts};
+use super::forward::{Blame, Sender, Sent, Target, request_from_parts};
 use crate::journal::{Batch, FrameKind, JournalReader, list_processes};
 use crate::telemetry::{Forwarding, warn};
 
@@ -260,11 +260,11 @@ impl Work {
                 self.send(batch, front, deadline) && self.send(batch, back, deadline)
             }
             // Credentials, or the wrong address: the spans are good, so they wait for somebody to mend that.
-            Sent::Refused { reason, pause: true } => {
+            Sent::Refused { reason, blame: Blame::Settings } => {
                 self.trouble(&reason, Some(Duration::from_secs(30)));
                 false
             }
-            Sent::Refused { reason, pause: false } => self.put_aside(batch, places, &reason),
+            Sent::Refused { reason, .. } => self.put_aside(batch, places, &reason),
         }
     }
 

@@ -18,7 +18,7 @@ use tracing::dispatcher::DefaultGuard;
 
 use super::settings::{Compression, SettingsError, Target};
 use super::tls::Material;
-use super::{MAX_ANSWER_BYTES, RpcStatus, Sent, USER_AGENT, clipped, quietly, retry, with_causes};
+use super::{Blame, MAX_ANSWER_BYTES, RpcStatus, Sent, USER_AGENT, clipped, quietly, retry, with_causes};
 
 /// A client for one target, with a runtime of its own.
 ///
@@ -205,7 +205,7 @@ impl Failure {
         match self {
             Self::Connection(reason) => Sent::later(reason),
             Self::Answer(status) if is_about_size(&status) => {
-                Sent::refused(format!("answered with more than {MAX_ANSWER_BYTES} bytes"))
+                Sent::refused(format!("answered with more than {MAX_ANSWER_BYTES} bytes"), Blame::Peer)
             }
             Self::Status(status) | Self::Answer(status) => judge_status(&status),
         }
@@ -220,7 +220,7 @@ fn judge_status(status: &Status) -> Sent {
         Code::ResourceExhausted | Code::OutOfRange if after.is_none() && is_about_size(status) => {
             Sent::TooLarge { reason }
         }
-        Code::ResourceExhausted if after.is_none() => Sent::refused(reason),
+        Code::ResourceExhausted if after.is_none() => Sent::refused(reason, Blame::Peer),
         Code::Cancelled
         | Code::DeadlineExceeded
         | Code::Aborted
@@ -231,7 +231,8 @@ fn judge_status(status: &Status) -> Sent {
         Code::Unauthenticated | Code::PermissionDenied => Sent::misconfigured(reason),
         // Made on this side, out of a broken connection.
         _ if std::error::Error::source(status).is_some() => Sent::Later { after: None, reason },
-        _ => Sent::refused(reason),
+        Code::NotFound | Code::Unimplemented => Sent::refused(reason, Blame::Peer),
+        _ => Sent::refused(reason, Blame::Content),
     }
 }
 

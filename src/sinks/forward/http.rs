@@ -11,7 +11,7 @@ use ureq::http::header;
 
 use super::settings::{Compression, Protocol, SettingsError, Signal, Target};
 use super::tls::Material;
-use super::{MAX_ANSWER_BYTES, RpcStatus, Sent, USER_AGENT, clipped, retry, with_causes};
+use super::{Blame, MAX_ANSWER_BYTES, RpcStatus, Sent, USER_AGENT, clipped, retry, with_causes};
 use crate::model::otlp::TracesData;
 
 /// Of an error's body only a sentence is kept, so no more of it is read.
@@ -75,7 +75,9 @@ impl Client {
             Compression::None => Ok(body),
             Compression::Gzip => {
                 let mut gzip = GzEncoder::new(Vec::with_capacity(body.len() / 4), Level::fast());
-                gzip.write_all(&body).and_then(|()| gzip.finish()).map_err(|error| Sent::refused(error.to_string()))
+                gzip.write_all(&body)
+                    .and_then(|()| gzip.finish())
+                    .map_err(|error| Sent::refused(error.to_string(), Blame::Content))
             }
         }
     }
@@ -97,8 +99,10 @@ impl Client {
 }
 
 fn to_json(request: &[u8]) -> Result<Vec<u8>, Sent> {
-    let traces = TracesData::decode(request).map_err(|error| Sent::refused(format!("can't be decoded: {error}")))?;
-    serde_json::to_vec(&traces).map_err(|error| Sent::refused(format!("can't be written as JSON: {error}")))
+    let traces = TracesData::decode(request)
+        .map_err(|error| Sent::refused(format!("can't be decoded: {error}"), Blame::Content))?;
+    serde_json::to_vec(&traces)
+        .map_err(|error| Sent::refused(format!("can't be written as JSON: {error}"), Blame::Content))
 }
 
 /// What a peer answered, as far as it matters.
@@ -136,13 +140,16 @@ impl Answer {
             413 => Sent::TooLarge { reason: self.reason(json) },
             // An address that answers with another address is as wrong as wrong credentials.
             300..=399 | 401 | 403 | 407 => Sent::misconfigured(self.reason(json)),
-            _ => Sent::refused(self.reason(json)),
+            // What servers say to a request that they cannot read, or stumble over.
+            400 | 422 | 500 => Sent::refused(self.reason(json), Blame::Content),
+            _ => Sent::refused(self.reason(json), Blame::Peer),
         }
     }
 
     fn judge_success(&self, json: bool, spans: u64) -> Sent {
         let Some(body) = &self.body else {
-            return Sent::refused(format!("HTTP {} with an answer over {MAX_ANSWER_BYTES} bytes", self.status));
+            let reason = format!("HTTP {} with an answer over {MAX_ANSWER_BYTES} bytes", self.status);
+            return Sent::refused(reason, Blame::Peer);
         };
         // A login page or a start page says 200 to everything and keeps nothing.
         if self.content_type.to_ascii_lowercase().starts_with("text/html") {

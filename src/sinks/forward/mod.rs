@@ -65,10 +65,20 @@ pub enum Sent {
     Refused {
         /// What the peer says.
         reason: String,
-        /// The fault lies with the settings (credentials, a wrong address), so that every request would meet the same
-        /// end: wait for somebody to mend them rather than give the data up.
-        pause: bool,
+        /// Where the fault lies.
+        blame: Blame,
     },
+}
+
+/// Where the fault for a refusal lies, which tells what to do with the rest of the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// Perhaps with something in the request: parts of it may pass.
+    Content,
+    /// With the peer, or its address: parts of the request would meet the same end.
+    Peer,
+    /// With the credentials: every request would meet the same end until somebody mends them, and then pass.
+    Settings,
 }
 
 impl Sent {
@@ -82,16 +92,27 @@ impl Sent {
         matches!(self, Self::Later { .. })
     }
 
+    /// Changes what the peer says.
+    fn map_text(self, change: impl FnOnce(&str) -> String) -> Self {
+        match self {
+            Self::Accepted => Self::Accepted,
+            Self::Partial { rejected, message } => Self::Partial { rejected, message: change(&message) },
+            Self::Later { after, reason } => Self::Later { after, reason: change(&reason) },
+            Self::TooLarge { reason } => Self::TooLarge { reason: change(&reason) },
+            Self::Refused { reason, blame } => Self::Refused { reason: change(&reason), blame },
+        }
+    }
+
     fn later(reason: impl AsRef<str>) -> Self {
         Self::Later { after: None, reason: clipped(reason.as_ref()) }
     }
 
-    fn refused(reason: impl AsRef<str>) -> Self {
-        Self::Refused { reason: clipped(reason.as_ref()), pause: false }
+    fn refused(reason: impl AsRef<str>, blame: Blame) -> Self {
+        Self::Refused { reason: clipped(reason.as_ref()), blame }
     }
 
     fn misconfigured(reason: impl AsRef<str>) -> Self {
-        Self::Refused { reason: clipped(reason.as_ref()), pause: true }
+        Self::refused(reason, Blame::Settings)
     }
 
     /// Reads the counts of an answer that reports success.
@@ -197,12 +218,13 @@ impl Sender {
         if deadline <= now {
             return Sent::later("no time left");
         }
-        unharmed(|| {
+        let sent = unharmed(|| {
             quietly(|| match &mut self.wire {
                 Wire::Http(client) => client.send(request, spans, deadline),
                 Wire::Grpc(client) => client.send(request, spans, deadline),
             })
-        })
+        });
+        sent.map_text(|text| self.target.without_secrets(text))
     }
 }
 

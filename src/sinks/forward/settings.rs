@@ -249,6 +249,26 @@ impl Target {
         self.endpoint.split('?').next().unwrap_or_default()
     }
 
+    /// Takes credentials out of a text that is to be shown or kept: a peer may repeat what it was sent.
+    pub(super) fn without_secrets(&self, text: &str) -> String {
+        /// Shorter values are words that texts have anyway, and no secrets.
+        const MIN_SECRET_BYTES: usize = 6;
+        let query = self.endpoint.split_once('?').map(|(_, query)| query);
+        let values = self.headers.iter().map(|(_, value)| value.as_str()).chain(query);
+        // Whole first, then in parts: the token behind `Bearer`, the value behind `key=`.
+        let parts = values.clone().flat_map(|value| value.split([' ', '=', '&', ',']));
+        let mut shown = text.to_owned();
+        for secret in values.chain(parts).filter(|secret| secret.len() >= MIN_SECRET_BYTES) {
+            shown = shown.replace(secret, "***");
+            // The text may have been cut in the middle of one.
+            let begun = (MIN_SECRET_BYTES..secret.len()).rev().find_map(|n| shown.strip_suffix(secret.get(..n)?));
+            if let Some(before) = begun {
+                shown = format!("{before}***");
+            }
+        }
+        shown
+    }
+
     /// Tells whether the connection is encrypted.
     pub fn is_tls(&self) -> bool {
         self.endpoint.starts_with("https://")

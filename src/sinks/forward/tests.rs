@@ -133,6 +133,8 @@ pub(crate) mod peers {
         pub(crate) delay: Duration,
         /// Closes the connection shortly after.
         pub(crate) hang_up: bool,
+        /// The message is compressed.
+        pub(crate) is_gzip: bool,
     }
 
     impl Answer {
@@ -143,13 +145,14 @@ pub(crate) mod peers {
                 trailers: vec![("grpc-status", "0".to_owned())],
                 delay: Duration::ZERO,
                 hang_up: false,
+                is_gzip: false,
             }
         }
 
         pub(crate) fn status(code: i32, message: &str, details: Option<String>) -> Self {
             let mut trailers = vec![("grpc-status", code.to_string()), ("grpc-message", message.to_owned())];
             trailers.extend(details.map(|details| ("grpc-status-details-bin", details)));
-            Self { http_status: 200, message: None, trailers, delay: Duration::ZERO, hang_up: false }
+            Self { http_status: 200, message: None, trailers, delay: Duration::ZERO, hang_up: false, is_gzip: false }
         }
     }
 
@@ -253,7 +256,10 @@ pub(crate) mod peers {
             head.headers_mut().extend(trailers);
             return respond.send_response(head, true).map(drop);
         };
-        let mut framed = vec![0];
+        if answer.is_gzip {
+            head.headers_mut().insert("grpc-encoding", "gzip".parse().unwrap());
+        }
+        let mut framed = vec![u8::from(answer.is_gzip)];
         framed.extend_from_slice(&(message.len() as u32).to_be_bytes());
         framed.extend_from_slice(&message);
         let mut stream = respond.send_response(head, false)?;
@@ -310,8 +316,9 @@ fn told(sent: &Sent) -> String {
         Sent::Later { after: None, .. } => "later".to_owned(),
         Sent::Later { after: Some(after), .. } => format!("later {}", after.as_secs_f64()),
         Sent::TooLarge { .. } => "too large".to_owned(),
-        Sent::Refused { pause: false, .. } => "refused".to_owned(),
-        Sent::Refused { pause: true, .. } => "refused, pause".to_owned(),
+        Sent::Refused { blame: Blame::Content, .. } => "refused".to_owned(),
+        Sent::Refused { blame: Blame::Peer, .. } => "refused whole".to_owned(),
+        Sent::Refused { blame: Blame::Settings, .. } => "refused, pause".to_owned(),
     }
 }
 
@@ -331,14 +338,14 @@ fn every_http_status_has_its_answer() {
         ("400 Bad", "refused"),
         ("401 Who", "refused, pause"),
         ("403 No", "refused, pause"),
-        ("404 Where", "refused"),
-        ("405 How", "refused"),
-        ("408 Slow", "refused"),
+        ("404 Where", "refused whole"),
+        ("405 How", "refused whole"),
+        ("408 Slow", "refused whole"),
         ("413 Big", "too large"),
-        ("415 What", "refused"),
+        ("415 What", "refused whole"),
         ("429 Much", "later"),
         ("500 Broken", "refused"),
-        ("501 Not", "refused"),
+        ("501 Not", "refused whole"),
         ("502 Gateway", "later"),
         ("503 Busy", "later"),
         ("504 Gateway", "later"),
@@ -350,6 +357,18 @@ fn every_http_status_has_its_answer() {
         assert_eq!(told(&sent), expected, "{status}: {sent}");
         assert_eq!((peer.seen().len(), elsewhere.seen().len()), (1, 0), "{status}: sent once, and nowhere else");
     }
+}
+
+#[test]
+fn of_all_http_statuses_four_are_tried_again() {
+    let answered = std::sync::atomic::AtomicU16::new(300);
+    let peer = HttpPeer::new(move |_| {
+        let status = answered.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Some(peers::response(&format!("{status} Said"), "", b""))
+    });
+    let mut sender = sender(&peer.url(), |_| {});
+    let retried: Vec<u16> = (300..600).filter(|_| sender.send(request(), 3, soon()).is_retryable()).collect();
+    assert_eq!((retried, peer.seen().len()), (vec![429, 502, 503, 504], 300));
 }
 
 #[test]
@@ -424,6 +443,21 @@ fn the_reason_holds_what_the_peer_says_and_nothing_that_harms_a_terminal() {
     ] {
         let peer = HttpPeer::new(move |_| Some(peers::response("400 Bad", headers, &body)));
         assert_eq!(send_to(&peer.url()).to_string(), expected);
+    }
+}
+
+#[test]
+fn a_peer_that_repeats_credentials_is_not_quoted_with_them() {
+    for (status, headers, body) in [
+        ("400 Bad", "content-type: text/plain\r\n", "bad token: Bearer tok-12345, or tok-12345; key=qqqqqq"),
+        ("503 Bad", "content-type: text/plain\r\n", "bad token: Bearer tok-12345, or tok-12345; key=qqqqqq"),
+    ] {
+        let peer = HttpPeer::new(move |_| Some(peers::response(status, headers, body.as_bytes())));
+        let mut sender = sender(&format!("{}/v1/traces?key=qqqqqq", peer.url()), |target| {
+            target.set_header("authorization", "Bearer tok-12345").unwrap();
+        });
+        let said = sender.send(request(), 3, soon()).to_string();
+        assert!(said.ends_with(": bad token: ***, or ***; ***"), "{said}");
     }
 }
 
@@ -509,17 +543,17 @@ fn every_grpc_status_has_its_answer() {
         (2, "", "refused"),
         (3, "", "refused"),
         (4, "", "later"),
-        (5, "", "refused"),
+        (5, "", "refused whole"),
         (6, "", "refused"),
         (7, "", "refused, pause"),
-        (8, "quota", "refused"),
+        (8, "quota", "refused whole"),
         (8, "grpc: received message larger than max (5000000 vs. 4194304)", "too large"),
         (8, "gRPC message exceeds maximum size 4194304: 5000000", "too large"),
         (9, "", "refused"),
         (10, "", "later"),
         (11, "", "later"),
         (11, "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes", "too large"),
-        (12, "", "refused"),
+        (12, "", "refused whole"),
         (13, "", "refused"),
         (14, "", "later"),
         (15, "", "later"),
@@ -532,11 +566,11 @@ fn every_grpc_status_has_its_answer() {
         cases.push((Answer::status(8, "", retry_info(delay)), expected));
         cases.push((Answer::status(14, "", retry_info(delay)), expected));
     }
-    cases.push((Answer::status(8, "", Some("AAAA".into())), "refused"));
+    cases.push((Answer::status(8, "", Some("AAAA".into())), "refused whole"));
     cases.push((Answer::status(3, "", retry_info(b"")), "refused"));
     // Proxies answer in HTTP.
     for (http_status, expected) in
-        [(400, "refused"), (401, "refused, pause"), (403, "refused, pause"), (404, "refused"), (503, "later")]
+        [(400, "refused"), (401, "refused, pause"), (403, "refused, pause"), (404, "refused whole"), (503, "later")]
     {
         cases.push((Answer { http_status, trailers: vec![], ..Answer::status(0, "", None) }, expected));
     }
@@ -558,13 +592,133 @@ fn every_grpc_status_has_its_answer() {
 #[test]
 fn an_endless_answer_is_cut_and_refused() {
     let http = HttpPeer::new(|_| Some(peers::response("200 OK", "", &vec![0; MAX_ANSWER_BYTES + 1])));
-    assert_eq!(told(&send_to(&http.url())), "refused");
+    assert_eq!(told(&send_to(&http.url())), "refused whole");
     let error = HttpPeer::new(|_| Some(peers::response("503 Busy", "", &vec![b'x'; MAX_ANSWER_BYTES])));
     assert_eq!(told(&send_to(&error.url())), "later");
     let heads = HttpPeer::new(|_| Some(peers::response("200 OK", &"x: y\r\n".repeat(1 << 18), b"")));
     assert_eq!(told(&send_to(&heads.url())), "later");
     let grpc = GrpcPeer::new(|_| Answer::ok(vec![0; MAX_ANSWER_BYTES + 1]));
-    assert_eq!(told(&send_to(&grpc.url())), "refused");
+    assert_eq!(told(&send_to(&grpc.url())), "refused whole");
+}
+
+/// The most memory that this process ever had, in bytes.
+#[cfg(target_os = "linux")]
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    peak.unwrap().trim().parse::<u64>().unwrap() << 10
+}
+
+/// A peer that answers a request with `head`, then with `body` over and over until nobody listens; it tells how many
+/// bytes it got rid of.
+#[cfg(target_os = "linux")]
+fn gushing(head: &'static str, body: &'static [u8]) -> (String, std::sync::Arc<std::sync::atomic::AtomicU64>) {
+    use std::io::Write;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let poured = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let count = std::sync::Arc::clone(&poured);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = peers::read_request(&mut stream);
+            let _ = stream.write_all(head.as_bytes());
+            while stream.write_all(body).is_ok() {
+                count.fetch_add(body.len() as u64, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+    });
+    (url, poured)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_peer_that_never_stops_talking_is_cut_off_and_memory_stays_flat() {
+    // Alone in a process of its own, because the peak is that of all its threads.
+    const CHILD: &str = "RUNSPAN_TEST_PEAK_MEMORY";
+    if std::env::var_os(CHILD).is_none() {
+        let name = "sinks::forward::tests::a_peer_that_never_stops_talking_is_cut_off_and_memory_stays_flat";
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = child.args(["--exact", name]).env(CHILD, "1").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    const MIB: &[u8] = &[b'x'; 1 << 20];
+    const LINE: &[u8] = &[b'x'; 1000];
+    static CHUNK: std::sync::LazyLock<Vec<u8>> =
+        std::sync::LazyLock::new(|| [b"100000\r\n".as_slice(), MIB, b"\r\n"].concat());
+    static HEADER: std::sync::LazyLock<Vec<u8>> =
+        std::sync::LazyLock::new(|| [b"x-more: ".as_slice(), LINE, b"\r\n"].concat());
+    let before = peak_memory();
+    for (head, body, expected) in [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n", MIB, "refused whole"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", CHUNK.as_slice(), "refused whole"),
+        ("HTTP/1.1 503 Busy\r\ntransfer-encoding: chunked\r\n\r\n", CHUNK.as_slice(), "later"),
+        ("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n", MIB, "refused whole"),
+        ("HTTP/1.1 200 OK\r\n", HEADER.as_slice(), "later"),
+        ("HTTP/1.1 200 OK\r\nx-long: ", MIB, "later"),
+        ("", MIB, "later"),
+    ] {
+        let (url, poured) = gushing(head, body);
+        let sent = send_to(&url);
+        assert_eq!(told(&sent), expected, "{head}: {sent}");
+        // What the sockets hold comes on top of what was read.
+        let poured = poured.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(poured < 64 << 20, "{head}: {poured}");
+    }
+    // 64 MiB that were 64 KiB on the wire: as HTTP they are no protobuf, and over gRPC, where the answer may be
+    // compressed, too long.
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for _ in 0..64 {
+        std::io::Write::write_all(&mut bomb, &[0; 1 << 20]).unwrap();
+    }
+    let bomb = bomb.finish().unwrap();
+    let answer = bomb.clone();
+    let http = HttpPeer::new(move |_| Some(peers::response("200 OK", "content-encoding: gzip\r\n", &answer)));
+    assert_eq!(told(&send_to(&http.url())), "accepted");
+    let grpc = GrpcPeer::new(move |_| Answer { is_gzip: true, ..Answer::ok(bomb.clone()) });
+    let mut zipped = sender(&grpc.url(), |target| target.compression = Compression::Gzip);
+    assert_eq!(told(&zipped.send(request(), 3, soon())), "refused whole");
+    let grown = peak_memory() - before;
+    assert!(grown < 64 << 20, "{grown}");
+}
+
+/// A server that answers HTTP/2 with GOAWAY for so many connections, and then properly.
+fn going_away(mut connections: u32, reason: h2::Reason) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let url = format!("grpc://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut connection) = h2::server::handshake(stream).await else { continue };
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    if connections > 0 {
+                        connections -= 1;
+                        connection.abrupt_shutdown(reason);
+                        continue;
+                    }
+                    let head = ::http::Response::builder().header("content-type", "application/grpc");
+                    let head = head.header("grpc-status", "0").body(()).unwrap();
+                    let _ = respond.send_response(head, true);
+                }
+            }
+        });
+    });
+    url
+}
+
+#[test]
+fn a_connection_that_goes_away_is_no_refusal() {
+    for reason in [h2::Reason::NO_ERROR, h2::Reason::ENHANCE_YOUR_CALM, h2::Reason::INTERNAL_ERROR] {
+        let url = going_away(1, reason);
+        let mut sender = sender(&url, |_| {});
+        let first = sender.send(request(), 3, soon());
+        assert_eq!(told(&first), "later", "{reason:?}: {first}");
+        assert_eq!(sender.send(request(), 3, soon()), Sent::Accepted, "{reason:?}");
+    }
 }
 
 #[test]
