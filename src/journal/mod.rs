@@ -150,7 +150,7 @@ use std::path::{Path, PathBuf};
 pub use error::JournalError;
 pub use reader::{Batch, Frame, JournalReader};
 pub use recovery::{
-    ProcessJournal, Recovered, list_processes, look_at_end, remove_journal, remove_oldest_segments,
+    ProcessJournal, Recovered, first_frame_left, list_processes, look_at_end, remove_journal, remove_oldest_segments,
     remove_passed_segments,
 };
 pub use segment::{FrameKind, MAX_PAYLOAD_BYTES};

@@ -365,6 +365,15 @@ impl JournalReader {
         self.go_to(self.acknowledged.saturating_add(1));
     }
 
+    /// Goes to frame `seq`, or to the first one that is not acknowledged if that is later: for a reader that is done
+    /// with some frames and not yet with others before them.
+    pub fn seek(&mut self, seq: u64) {
+        let next = seq.max(self.acknowledged.saturating_add(1));
+        if next != self.next {
+            self.go_to(next);
+        }
+    }
+
     fn go_to(&mut self, next: u64) {
         self.next = next;
         self.cursor = None;

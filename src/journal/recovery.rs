@@ -213,36 +213,76 @@ pub fn remove_oldest_segments(
 ) -> Result<u64, JournalError> {
     let fs = &StdFs;
     let dir = process_dir(journal_dir, process)?;
-    let mut passed = None;
-    for reader in readers {
-        let seq = position::stored(fs, &dir, process, reader)?.unwrap_or(0);
-        passed = Some(passed.unwrap_or(seq).min(seq));
-    }
-    let mut keys = segment::list(fs, &dir)?;
-    // A foreign file says nothing about where its neighbour ends.
     let mut freed_bytes = 0;
-    let Some(passed) = passed else { return Ok(0) };
-    let mut own = Vec::with_capacity(keys.len());
-    for key in keys.drain(..) {
-        if !is_foreign(fs, &dir, process, key)? {
-            own.push(key);
-        }
-    }
-    for pair in own.windows(2) {
-        let (key, next) = (pair[0], pair[1]);
-        if passed.saturating_add(1) < next.first_seq || freed_bytes >= enough {
-            break;
-        }
-        let path = key.path(&dir);
-        let bytes = fs.size(&path).unwrap_or(0);
+    for removable in removable_segments(fs, &dir, process, readers, enough)? {
+        let path = removable.key.path(&dir);
         match fs.remove_file(&path) {
-            Ok(()) => freed_bytes += bytes,
+            Ok(()) => freed_bytes += removable.bytes,
             // Another process had the same idea.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(JournalError::io("remove", &path)(error)),
         }
     }
     Ok(freed_bytes)
+}
+
+/// Returns the number of the first frame that [`remove_oldest_segments`] would leave, so that readers which are not
+/// named can be told what they lose; `None` when it would remove nothing.
+///
+/// # Errors
+///
+/// As [`remove_passed_segments`].
+pub fn first_frame_left(
+    journal_dir: &Path,
+    process: &str,
+    readers: &[&str],
+    enough: u64,
+) -> Result<Option<u64>, JournalError> {
+    let dir = process_dir(journal_dir, process)?;
+    let removable = removable_segments(&StdFs, &dir, process, readers, enough)?;
+    Ok(removable.last().map(|last| last.next_seq))
+}
+
+/// A segment that may go.
+struct Removable {
+    key: SegmentKey,
+    bytes: u64,
+    /// The first number of the segment behind it.
+    next_seq: u64,
+}
+
+fn removable_segments(
+    fs: &dyn Fs,
+    dir: &Path,
+    process: &str,
+    readers: &[&str],
+    enough: u64,
+) -> Result<Vec<Removable>, JournalError> {
+    let mut passed = None;
+    for reader in readers {
+        let seq = position::stored(fs, dir, process, reader)?.unwrap_or(0);
+        passed = Some(passed.unwrap_or(seq).min(seq));
+    }
+    let keys = segment::list(fs, dir)?;
+    let Some(passed) = passed else { return Ok(Vec::new()) };
+    // A foreign file says nothing about where its neighbour ends.
+    let mut own = Vec::with_capacity(keys.len());
+    for key in keys {
+        if !is_foreign(fs, dir, process, key)? {
+            own.push(key);
+        }
+    }
+    let (mut removable, mut total) = (Vec::new(), 0);
+    for pair in own.windows(2) {
+        let (key, next_seq) = (pair[0], pair[1].first_seq);
+        if passed.saturating_add(1) < next_seq || total >= enough {
+            break;
+        }
+        let bytes = fs.size(&key.path(dir)).unwrap_or(0);
+        total += bytes;
+        removable.push(Removable { key, bytes, next_seq });
+    }
+    Ok(removable)
 }
 
 fn is_foreign(fs: &dyn Fs, dir: &Path, process: &str, key: SegmentKey) -> Result<bool, JournalError> {

@@ -455,6 +455,39 @@ fn segments_go_when_every_reader_has_passed_them() {
 }
 
 #[test]
+fn what_a_removal_would_leave_is_told_before() {
+    let (dir, mut writer) = journal(SMALL);
+    let expected = fill(&mut writer, 200);
+    let mut store = JournalReader::open(dir.path(), PROCESS, "store").unwrap();
+    let left = |enough| first_frame_left(dir.path(), PROCESS, &["store"], enough).unwrap();
+    assert_eq!(left(u64::MAX), None);
+    read_all(&mut store);
+    store.acknowledge(150).unwrap();
+    for enough in [1, 1500, u64::MAX] {
+        let told = left(enough).unwrap();
+        remove_oldest_segments(dir.path(), PROCESS, &["store"], enough).unwrap();
+        assert_eq!(look(dir.path()), (expected[told as usize - 1..].to_vec(), 0));
+    }
+    assert_eq!(left(u64::MAX), None);
+}
+
+#[test]
+fn a_reader_goes_where_it_is_told_but_not_behind_what_it_acknowledged() {
+    let (dir, mut writer) = journal(SMALL);
+    let expected = fill(&mut writer, 60);
+    let mut reader = JournalReader::open(dir.path(), PROCESS, "store").unwrap();
+    read_all(&mut reader);
+    reader.acknowledge(10).unwrap();
+    for (to, first) in [(50, 50), (20, 20), (20, 20), (3, 11), (61, 61)] {
+        reader.seek(to);
+        assert_eq!(read_all(&mut reader), (expected[first - 1..].to_vec(), 0), "{to}");
+    }
+    reader.seek(30);
+    assert!(reader.acknowledge(30).is_err(), "it has not been handed out again");
+    assert!(reader.acknowledge(29).is_ok());
+}
+
+#[test]
 fn the_bound_is_an_answer_and_room_comes_back() {
     let options = Options { max_bytes: 8192, segment_bytes: 1 << 20, ..SMALL };
     let (dir, mut writer) = journal(options);
