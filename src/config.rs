@@ -7,6 +7,7 @@ use tracing::Level;
 use crate::journal::Durability;
 use crate::model::otlp::{KeyValue, Resource, Value};
 use crate::pipeline::Content;
+use crate::sinks::keep::Keep;
 use crate::sources::ring::DEFAULT_CAPACITY;
 
 /// All settings, before they are put to use.
@@ -20,6 +21,8 @@ pub(crate) struct Settings {
     pub forward: Vec<String>,
     /// The same from the environment: one that is broken is named and costs only itself.
     pub forward_from_env: Vec<String>,
+    /// Which runs are forwarded.
+    pub forward_keep: Keep,
     /// How much of prompts and answers is kept.
     pub content: Content,
     /// `service.name` of the process.
@@ -41,6 +44,7 @@ impl Default for Settings {
             durability: Durability::Process,
             forward: Vec::new(),
             forward_from_env: Vec::new(),
+            forward_keep: Keep::all(),
             content: Content::Redacted,
             service_name: None,
             level: Level::INFO,
@@ -96,6 +100,17 @@ impl Settings {
         if let Some(value) = get("RUNSPAN_FORWARD") {
             settings.forward_from_env =
                 value.split(',').map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect();
+        }
+        if let Some(value) = get("RUNSPAN_FORWARD_KEEP") {
+            match value.parse() {
+                Ok(keep) => settings.forward_keep = keep,
+                Err(_) => refuse(
+                    "RUNSPAN_FORWARD_KEEP",
+                    &value,
+                    "all, or some of errors, cost>USD, slow>TIME (as in 30s), ratio=0.1",
+                    "all",
+                ),
+            }
         }
         for name in ["RUNSPAN_DISABLED", "OTEL_SDK_DISABLED"] {
             match get(name).as_deref() {
@@ -210,6 +225,7 @@ mod tests {
             ("RUNSPAN_LOG", "loud"),
             ("RUNSPAN_CONTENT", "all"),
             ("RUNSPAN_DURABILITY", ""),
+            ("RUNSPAN_FORWARD_KEEP", "errors,dear"),
             ("RUNSPAN_DISABLED", "perhaps"),
         ]);
         assert_eq!(
@@ -217,6 +233,8 @@ mod tests {
             [
                 "RUNSPAN_LOG: \"loud\" is not one of error, warn, info, debug, trace; using info",
                 "RUNSPAN_CONTENT: \"all\" is not one of none, redacted, full; using redacted",
+                "RUNSPAN_FORWARD_KEEP: \"errors,dear\" is not all, or some of errors, cost>USD, slow>TIME (as in 30s), \
+                 ratio=0.1; using all",
                 "RUNSPAN_DISABLED: \"perhaps\" is not true or false; using false",
             ]
         );
@@ -231,6 +249,7 @@ mod tests {
             ("RUNSPAN_CONTENT", "none"),
             ("RUNSPAN_DURABILITY", "power"),
             ("RUNSPAN_FORWARD", "http://a:4318, http://b:4318"),
+            ("RUNSPAN_FORWARD_KEEP", "errors,ratio=0.5"),
             ("RUNSPAN_DISABLED", "TRUE"),
         ]);
         assert_eq!(bad, Vec::<String>::new());
@@ -239,6 +258,7 @@ mod tests {
         assert_eq!(settings.content, Content::None);
         assert_eq!(settings.durability, Durability::Power);
         assert_eq!(settings.forward_from_env, ["http://a:4318", "http://b:4318"]);
+        assert_eq!(settings.forward_keep, Keep::rules().errors().ratio(0.5));
         assert!(settings.disabled);
     }
 

@@ -53,6 +53,7 @@ pub use error::Error;
 pub use journal::Durability;
 pub use pipeline::Content;
 pub use run::{ArtifactSource, CurrentStep, Run, RunBuilder, Step, Usage, current};
+pub use sinks::keep::{BadKeep, Keep};
 pub use sources::layer::Layer;
 #[cfg(feature = "otel-sdk")]
 pub use sources::otel::{Exporter, Processor, exporter, processor};

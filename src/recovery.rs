@@ -257,7 +257,7 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
         ring.unlink();
     }
     drop(writer);
-    let readers = readers_of(layout, process);
+    let readers = readers_of(&layout.journal(), process);
     let readers: Vec<&str> = readers.iter().map(String::as_str).collect();
     match journal::remove_journal(&dir, &name, &readers) {
         // An upstream has not had all of it: who forwards next goes on with it.
@@ -531,8 +531,9 @@ fn closed(mut record: Record, last: UnixNanos) -> Record {
 }
 
 /// Names the readers that a journal has positions of.
-fn readers_of(layout: &Layout, process: RunId) -> Vec<String> {
-    std::fs::read_dir(journal_of(layout, process).join("positions"))
+pub(crate) fn readers_of(journal_dir: &Path, process: RunId) -> Vec<String> {
+    let positions = journal_dir.join(process.to_string()).join("positions");
+    std::fs::read_dir(positions)
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())

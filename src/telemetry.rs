@@ -16,8 +16,9 @@ use crate::config::{Settings, resource};
 use crate::error::Error;
 use crate::journal::{Durability, JournalReader, JournalWriter, Options};
 use crate::model::{RunId, UnixNanos};
-use crate::pipeline::worker::{Command, NoObserver, Observer, Progress, ProgressValues, STORE_READER, Worker};
+use crate::pipeline::worker::{Behind, Command, NoObserver, Observer, Progress, ProgressValues, STORE_READER, Worker};
 use crate::pipeline::{Content, Pipeline, Scrubber};
+use crate::sinks::keep::{Board, Keep};
 use crate::sinks::store::StoreSink;
 use crate::sources::layer::Layer;
 use crate::sources::recorder::{Recorder, Store};
@@ -84,6 +85,13 @@ impl Builder {
     /// Adds an OTLP endpoint that gets everything as well; needs the feature `forward`.
     pub fn forward(mut self, url: impl Into<String>) -> Self {
         self.settings.forward.push(url.into());
+        self
+    }
+
+    /// Sets which runs are forwarded, decided when they are over; the run store has all. Default: what
+    /// `RUNSPAN_FORWARD_KEEP` says, else all.
+    pub fn forward_keep(mut self, keep: Keep) -> Self {
+        self.settings.forward_keep = keep;
         self
     }
 
@@ -201,6 +209,8 @@ impl Builder {
             journal_bytes: settings.journal_bytes,
             observer: upstreams.observer,
             readers: upstreams.readers.clone(),
+            behind: upstreams.behind,
+            board: upstreams.board,
         };
         let thread =
             std::thread::Builder::new().name("runspan".to_owned()).spawn(move || worker.run()).map_err(|error| {
@@ -254,13 +264,27 @@ struct Upstreams {
     observer: Box<dyn Observer>,
     readers: Vec<String>,
     forwarders: Vec<Box<dyn Forwarding>>,
+    behind: Vec<Arc<dyn Behind>>,
+    board: Arc<Board>,
 }
 
 /// One upstream at work.
 pub(crate) trait Forwarding: Send + fmt::Debug {
-    /// Sends what is left until the deadline; returns spans sent in all, spans still waiting, and spans refused by
-    /// reason.
-    fn stop(self: Box<Self>, deadline: Instant) -> (u64, u64, BTreeMap<&'static str, u64>);
+    /// Asks it to send what is left until the deadline, and waits for nothing.
+    fn tell_to_stop(&self, deadline: Instant);
+    /// Waits for that, hardly longer than the deadline, and tells what became of the spans of this process.
+    fn finish(self: Box<Self>, deadline: Instant) -> Forwarded;
+}
+
+/// What became of the ended spans in this process's journal for one upstream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Forwarded {
+    /// The peer has them.
+    pub sent: u64,
+    /// All that do not wait any more: sent, refused, not kept, dropped.
+    pub settled: u64,
+    /// Refused or dropped, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
 }
 
 #[cfg(not(feature = "forward"))]
@@ -277,7 +301,14 @@ fn start_upstreams(
     if !settings.forward_from_env.is_empty() {
         warn(format_args!("RUNSPAN_FORWARD: {missing}; nothing is sent"));
     }
-    Ok(Upstreams { observer: Box::new(NoObserver), readers: vec![STORE_READER.to_owned()], forwarders: Vec::new() })
+    Ok(Upstreams {
+        observer: Box::new(NoObserver),
+        readers: vec![STORE_READER.to_owned()],
+        forwarders: Vec::new(),
+        behind: Vec::new(),
+        // Nobody asks it.
+        board: Arc::new(Board::new(Keep::all())),
+    })
 }
 
 /// Takes in what dead processes left, beside the program's own work; the receiver hears nothing but the end of it.
@@ -315,35 +346,33 @@ fn start_upstreams(
     process: RunId,
     resource: &Arc<crate::model::otlp::Resource>,
 ) -> Result<Upstreams, Error> {
-    use crate::sinks::forward::{Signal, Target};
-    use crate::sinks::forwarder::{Forwarder, reader_name};
+    use crate::sinks::forwarder::{Choosing, Common, Forwarder, configured, reader_name};
 
-    let mut targets = Vec::new();
-    for url in &settings.forward {
-        let target = Target::from_url(url);
-        targets.push(target.map_err(|error| Error::Setting { name: "forward", why: error.to_string() })?);
+    let (targets, bad) = configured(settings)?;
+    for bad in bad {
+        warn(format_args!("{bad}"));
     }
-    for url in &settings.forward_from_env {
-        match Target::from_url(url) {
-            Ok(target) => targets.push(target),
-            Err(error) => warn(format_args!("RUNSPAN_FORWARD: {error}; nothing is sent there")),
-        }
+    let observer = start_metrics(settings, resource);
+    let mut readers = vec![STORE_READER.to_owned()];
+    if targets.is_empty() {
+        let board = Arc::new(Board::new(Keep::all()));
+        return Ok(Upstreams { observer, readers, forwarders: Vec::new(), behind: Vec::new(), board });
     }
-    let (from_env, warnings) = Target::from_env(Signal::Traces);
-    for warning in warnings {
-        warn(format_args!("{}: {}", warning.variable, warning.message));
-    }
-    targets.extend(from_env);
-    let (mut readers, mut forwarders) = (vec![STORE_READER.to_owned()], Vec::<Box<dyn Forwarding>>::new());
+    let board = Arc::new(Board::new(settings.forward_keep.clone()));
+    let common = Common {
+        store: layout.root().to_owned(),
+        process: process.to_string(),
+        choice: Choosing::from_env(settings.forward_keep.clone(), Arc::clone(&board)),
+        journal_bytes: settings.journal_bytes,
+    };
+    let (mut forwarders, mut behind) = (Vec::<Box<dyn Forwarding>>::new(), Vec::new());
     for target in targets {
-        let name = reader_name(&target);
-        // One endpoint named twice gets everything once.
-        if !readers.contains(&name) {
-            forwarders.push(Box::new(Forwarder::start(target, layout.journal(), process.to_string())?));
-            readers.push(name);
-        }
+        readers.push(reader_name(&target));
+        let forwarder = Forwarder::start(target, &common)?;
+        behind.push(forwarder.behind());
+        forwarders.push(Box::new(forwarder));
     }
-    Ok(Upstreams { observer: start_metrics(settings, resource), readers, forwarders })
+    Ok(Upstreams { observer, readers, forwarders, behind, board })
 }
 
 #[cfg(all(feature = "forward", not(feature = "metrics")))]
@@ -503,7 +532,8 @@ pub struct Report {
     /// Steps that are safe in the journal or in shared memory and not yet where they go: in the store, or at an
     /// upstream. The next process that opens the store goes on with them.
     pub pending: u64,
-    /// Steps that are lost, by reason.
+    /// Steps that are lost, by reason. For an upstream alone: `upstream_behind` at the journal's bound, and
+    /// `rejected_by_peer` and `refused_by_peer`, of which the latter are kept as dead letters. The run store has those.
     pub dropped: BTreeMap<&'static str, u64>,
 }
 
@@ -588,7 +618,7 @@ impl Running {
             let _ = thread.join();
         }
         let progress = self.progress.get();
-        let open_runs = progress.open_runs;
+        let (open_runs, journaled) = (progress.open_runs, progress.journaled);
         let in_ring = self.recorder.ends().saturating_sub(progress.out_of_ring);
         let mut report = Report::of(progress, &self.recorder);
         if finished && in_ring > 0 && self.recorder.ring().is_none_or(|ring| !ring.is_durable()) {
@@ -601,12 +631,16 @@ impl Running {
             // time is for its own.
             let _ = self.adopting.recv_timeout(deadline.saturating_duration_since(Instant::now()) / 2);
         }
+        // All at once: the time is the same for each.
+        for forwarder in &self.forwarders {
+            forwarder.tell_to_stop(deadline);
+        }
         let mut waiting = 0;
         for forwarder in self.forwarders.drain(..) {
-            let (sent, left, refused) = forwarder.stop(deadline);
-            report.exported += sent;
-            waiting += left;
-            for (reason, n) in refused {
+            let forwarded = forwarder.finish(deadline);
+            report.exported += forwarded.sent;
+            waiting += journaled.saturating_sub(forwarded.settled);
+            for (reason, n) in forwarded.dropped {
                 *report.dropped.entry(reason).or_default() += n;
             }
         }

@@ -17,6 +17,7 @@ use crate::model::otlp::{KeyValue, Resource, ScopeSpans};
 use crate::model::outcome::{Counts, LostRecords, Outcome};
 use crate::model::record::{Record, RecordKind};
 use crate::model::{RunId, TraceId, UnixNanos};
+use crate::sinks::keep::Board;
 use crate::sinks::store::{LATE, StoreSink};
 use crate::sources::encode as wire;
 use crate::sources::recorder::{RESOURCE_RECORD, Recorder};
@@ -33,6 +34,8 @@ const IDLE_POLL: Duration = Duration::from_millis(50);
 const TURN: Duration = Duration::from_millis(30);
 const BATCH_RECORDS: usize = 1024;
 const BATCH_BYTES: usize = 4 << 20;
+/// How often it is told which runs are under way.
+const POST: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(500);
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
 
@@ -97,6 +100,16 @@ pub(crate) struct Worker {
     pub observer: Box<dyn Observer>,
     /// Readers whose positions keep segments.
     pub readers: Vec<String>,
+    /// Those of them that lose their oldest frames when the journal is at its bound.
+    pub behind: Vec<Arc<dyn Behind>>,
+    /// Where those who choose what is forwarded learn of runs.
+    pub board: Arc<Board>,
+}
+
+/// A reader of the journal that may be too far behind.
+pub(crate) trait Behind: Send + Sync {
+    /// Counts what the reader loses because everything before frame `first_left` is about to be removed.
+    fn give_up_before(&self, first_left: u64);
 }
 
 /// Sees what was recorded as it is recorded; metrics are one.
@@ -147,6 +160,8 @@ struct State {
     committed: u64,
     warned: Warnings,
     housekeeping: Instant,
+    /// When the board was told which runs are under way.
+    posted: Instant,
 }
 
 /// What a turn found in the ring.
@@ -191,6 +206,7 @@ impl Worker {
             committed: 0,
             warned: Warnings::default(),
             housekeeping: Instant::now(),
+            posted: Instant::now(),
             worker: self,
         };
         state.work();
@@ -252,6 +268,7 @@ impl State {
             self.sink_failed(&error.to_string());
         }
         self.open_runs = self.worker.sink.open_runs().len();
+        self.posted = self.posted.checked_sub(POST).unwrap_or(self.posted);
         self.settle();
     }
 
@@ -401,6 +418,9 @@ impl State {
         self.settle();
         let (dir, process) = (self.worker.store_root.join("journal"), self.worker.process.to_string());
         let enough = self.worker.journal_bytes / 8;
+        if let Ok(Some(first_left)) = crate::journal::first_frame_left(&dir, &process, &[STORE_READER], enough) {
+            self.worker.behind.iter().for_each(|reader| reader.give_up_before(first_left));
+        }
         let freed = crate::journal::remove_oldest_segments(&dir, &process, &[STORE_READER], enough);
         let made = freed.is_ok_and(|bytes| bytes > 0);
         if made && !std::mem::replace(&mut self.warned.upstream, true) {
@@ -488,10 +508,29 @@ impl State {
                 self.acknowledged = done;
             }
         }
-        for run in self.worker.sink.take_ended() {
-            self.worker.observer.run_ended(&run);
+        let ended = self.worker.sink.take_ended();
+        for run in &ended {
+            self.worker.observer.run_ended(run);
         }
+        self.post(&ended);
         self.publish();
+    }
+
+    /// Tells those who choose what is forwarded about runs: of ends at once, of what is under way now and then.
+    fn post(&mut self, ended: &[crate::model::RunSummary]) {
+        let board = &self.worker.board;
+        if board.is_idle() {
+            return;
+        }
+        // While the sink is in trouble it may know of an end that it has not told.
+        let is_due = self.posted.elapsed() >= POST && self.sink_retry.is_none();
+        if is_due {
+            self.posted = Instant::now();
+        }
+        if is_due || !ended.is_empty() {
+            let open = is_due.then(|| self.worker.sink.open_traces());
+            board.post(ended, open, self.committed);
+        }
     }
 
     /// Tells the observer how the sink's counts have grown.

@@ -3,7 +3,8 @@
 #[cfg(feature = "forward")]
 pub mod forward;
 #[cfg(feature = "forward")]
-pub(crate) mod forwarder;
+pub mod forwarder;
+pub(crate) mod keep;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 pub mod store;

@@ -184,6 +184,13 @@ impl<W: RunWriter> StoreSink<W> {
         runs
     }
 
+    /// Returns the traces that have a run under way, or may still turn out to have one.
+    pub fn open_traces(&self) -> HashSet<TraceId> {
+        let open = self.runs.values().filter(|live| !live.state.has_started() || live.state.status().is_open());
+        let held = self.traces.iter().filter(|(_, trace)| !trace.held.is_empty());
+        open.map(|live| live.state.trace_id()).chain(held.map(|(trace, _)| *trace)).collect()
+    }
+
     /// Returns how many spans were stored whole.
     pub fn stored_spans(&self) -> u64 {
         self.stored_spans

@@ -556,12 +556,12 @@ fn schema(file: &str) -> Json {
 }
 
 /// The part of a schema that stands under `$defs`.
-fn definition(file: &str, name: &str) -> Json {
+pub(super) fn definition(file: &str, name: &str) -> Json {
     let whole = schema(file);
     json!({ "$schema": whole["$schema"], "$defs": whole["$defs"], "$ref": format!("#/$defs/{name}") })
 }
 
-fn check(schema: &Json, what: &str, values: impl IntoIterator<Item = Json>) -> usize {
+pub(super) fn check(schema: &Json, what: &str, values: impl IntoIterator<Item = Json>) -> usize {
     let validator = jsonschema::options().should_validate_formats(true).build(schema).unwrap();
     let mut count = 0;
     for value in values {

@@ -11,6 +11,8 @@ mod doors;
 #[cfg(feature = "forward")]
 mod feedback;
 mod format;
+#[cfg(feature = "forward")]
+mod forward;
 mod host;
 #[cfg(all(feature = "otel-sdk", feature = "tracing-opentelemetry"))]
 mod ids;

@@ -653,6 +653,7 @@ fn an_upstream_that_is_down_costs_itself_its_oldest_spans_and_the_store_nothing(
         let report = guard.shutdown(std::time::Duration::from_secs(2));
         assert_eq!((report.stored, report.exported), (TOOLS + 8, 0), "{report:?}");
         assert!(report.pending > 0, "what is still in the journal waits for the upstream: {report:?}");
+        assert_eq!(report.pending + report.dropped["upstream_behind"], TOOLS + 8, "{report:?}");
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -1,0 +1,211 @@
+//! Brings spans to a peer: splits what is too large, finds what is bad, puts aside what is refused for good.
+
+use std::time::{Duration, Instant};
+
+use super::ledger::{Counts, count};
+use super::letters::{About, Letter, Letters};
+use super::place::Outgoing;
+use crate::model::UnixNanos;
+use crate::sinks::forward::retry::Backoff;
+use crate::sinks::forward::{Blame, Sender, Sent, request_from_parts};
+use crate::telemetry::warn;
+
+/// How often one batch is split to find what the peer refuses in it: enough for one bad span among four thousand.
+const SEARCHES: u32 = 24;
+/// The least wait after a refusal that somebody has to mend.
+const MENDING: Duration = Duration::from_secs(30);
+
+/// Brings spans to one peer.
+#[derive(Debug)]
+pub(super) struct Courier {
+    sender: Sender,
+    letters: Letters,
+    backoff: Backoff,
+    attempt: u32,
+    not_before: Instant,
+    /// The peer itself asked for the wait.
+    was_asked: bool,
+    warned: bool,
+    /// Something was taken since a batch was last refused whole: a search for what is bad may pay.
+    may_search: bool,
+}
+
+/// What became of some spans, those at the front.
+#[derive(Debug, Default)]
+pub(super) struct Delivered {
+    /// So many are done with; the others have to wait.
+    pub done: usize,
+    pub counts: Counts,
+    /// Why the others wait.
+    pub trouble: Option<String>,
+}
+
+impl Courier {
+    pub fn new(sender: Sender, letters: Letters) -> Self {
+        Self {
+            sender,
+            letters,
+            backoff: Backoff::default(),
+            attempt: 0,
+            not_before: Instant::now(),
+            was_asked: false,
+            warned: false,
+            may_search: true,
+        }
+    }
+
+    /// Returns how long to wait before the next try.
+    pub fn wait(&self) -> Duration {
+        self.not_before.saturating_duration_since(Instant::now())
+    }
+
+    /// Allows one more try at once, unless the peer itself asked for patience.
+    pub fn be_impatient(&mut self) {
+        if !self.was_asked {
+            self.not_before = Instant::now();
+        }
+    }
+
+    /// Delivers spans of the journal of `process`, from the front on as far as that works until `deadline`.
+    pub fn deliver(&mut self, spans: &[Outgoing<'_>], process: &str, deadline: Instant) -> Delivered {
+        let mut round = Round { process, deadline, searches: if self.may_search { SEARCHES } else { 0 }, took: false };
+        let mut delivered = Delivered::default();
+        delivered.done = self.send(spans, &mut round, &mut delivered);
+        if delivered.done == spans.len() && !spans.is_empty() {
+            self.may_search = round.took;
+            self.attempt = 0;
+            if round.took {
+                self.warned = false;
+            }
+        }
+        delivered
+    }
+
+    /// Sends spans in one request, or in parts; returns how many are done with, in one way or another.
+    fn send(&mut self, spans: &[Outgoing<'_>], round: &mut Round<'_>, delivered: &mut Delivered) -> usize {
+        if spans.is_empty() {
+            return 0;
+        }
+        let n = spans.len() as u64;
+        match self.sender.send(request(spans), n, round.deadline) {
+            Sent::Accepted => {
+                round.took = true;
+                delivered.counts.sent += n;
+            }
+            Sent::Partial { rejected, message } => {
+                round.took = true;
+                delivered.counts.sent += n - rejected.min(n);
+                count(&mut delivered.counts.refused, "rejected_by_peer", rejected.min(n));
+                self.warn_of_rejected(rejected, &message);
+            }
+            Sent::Later { after, reason } => {
+                self.trouble(&reason, after, delivered);
+                return 0;
+            }
+            Sent::TooLarge { .. } if spans.len() > 1 => return self.send_halves(spans, round, delivered),
+            Sent::Refused { blame: Blame::Content, .. } if spans.len() > 1 && round.searches > 0 => {
+                round.searches -= 1;
+                return self.send_halves(spans, round, delivered);
+            }
+            // The spans are good, so they wait for somebody to mend the settings.
+            Sent::Refused { reason, blame: Blame::Settings } => {
+                self.trouble(&reason, Some(MENDING), delivered);
+                return 0;
+            }
+            Sent::TooLarge { reason } | Sent::Refused { reason, .. } => {
+                self.put_aside(spans, round.process, &reason, delivered);
+            }
+        }
+        spans.len()
+    }
+
+    fn send_halves(&mut self, spans: &[Outgoing<'_>], round: &mut Round<'_>, delivered: &mut Delivered) -> usize {
+        let (front, back) = spans.split_at(spans.len() / 2);
+        match self.send(front, round, delivered) {
+            done if done < front.len() => done,
+            done => done + self.send(back, round, delivered),
+        }
+    }
+
+    fn put_aside(&self, spans: &[Outgoing<'_>], process: &str, reason: &str, delivered: &mut Delivered) {
+        let n = spans.len() as u64;
+        let target = self.sender.target().shown();
+        count(&mut delivered.counts.refused, "refused_by_peer", n);
+        let about = About {
+            time: UnixNanos::now(),
+            target: target.to_owned(),
+            reason: reason.to_owned(),
+            process: process.to_owned(),
+        };
+        match self.letters.put(&Letter { about, spans: n, request: request(spans) }) {
+            Ok(lost) => {
+                delivered.counts.letters_lost += lost;
+                warn(format_args!(
+                    "{target} refuses some spans for good ({reason}); they are kept: see `runspan forward list`"
+                ));
+                if lost > 0 {
+                    warn(format_args!("there are too many dead letters for {target}: the oldest are gone"));
+                }
+            }
+            Err(error) => {
+                delivered.counts.letters_lost += n;
+                warn(format_args!(
+                    "{target} refuses some spans for good ({reason}), and they cannot be kept in {}: {error}",
+                    self.letters.dir().display()
+                ));
+            }
+        }
+    }
+
+    fn warn_of_rejected(&self, rejected: u64, message: &str) {
+        let target = self.sender.target().shown();
+        match rejected {
+            0 => warn(format_args!("{target} took all spans and says: {message}")),
+            _ => warn(format_args!("{target} rejects some of the spans it is sent: {message}")),
+        }
+    }
+
+    fn trouble(&mut self, reason: &str, asked: Option<Duration>, delivered: &mut Delivered) {
+        delivered.trouble = Some(reason.to_owned());
+        self.hold_off(reason, asked);
+    }
+
+    /// Waits, longer with each failure, and says so once.
+    pub fn hold_off(&mut self, reason: &str, asked: Option<Duration>) {
+        let mut random = [0; 8];
+        crate::model::id::fill_random(&mut random);
+        let delay = self.backoff.delay(self.attempt, u64::from_le_bytes(random), asked);
+        self.attempt = self.attempt.saturating_add(1);
+        self.not_before = Instant::now() + delay;
+        self.was_asked = asked.is_some();
+        if !std::mem::replace(&mut self.warned, true) {
+            warn(format_args!(
+                "cannot forward to {}: {reason}; spans wait in the journal and are sent when that works again",
+                self.sender.target().shown()
+            ));
+        }
+    }
+}
+
+/// One batch under way.
+struct Round<'a> {
+    process: &'a str,
+    deadline: Instant,
+    /// So many more splits to find what is bad.
+    searches: u32,
+    /// The peer took something.
+    took: bool,
+}
+
+/// Builds one export request, grouped by resource, without decoding a span.
+fn request(spans: &[Outgoing<'_>]) -> Vec<u8> {
+    let mut groups: Vec<(&[u8], Vec<&[u8]>)> = Vec::new();
+    for Outgoing { resource, span } in spans {
+        match groups.iter_mut().find(|(known, _)| known == resource) {
+            Some((_, spans)) => spans.push(span),
+            None => groups.push((resource, vec![span])),
+        }
+    }
+    let parts: Vec<(&[u8], &[&[u8]])> = groups.iter().map(|(resource, spans)| (*resource, spans.as_slice())).collect();
+    request_from_parts(&parts)
+}
