@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 
 use runspan::model::{RunId, UnixNanos};
 use runspan::sinks::forward::{Signal, Target};
+use runspan::sinks::forwarder::sampler_warnings;
 use runspan::sinks::metrics;
 use runspan::sources::ring::{Left, Ring};
 use runspan::store::files::layout::Layout;
 use runspan::store::{FORMAT, StoreError};
 use serde::Serialize;
 
-use super::output::{GREEN, RED, YELLOW, safe};
+use super::output::{GREEN, RED, YELLOW, safe, size};
 use super::{CODE_NO, Done, Format, FoundBy, Session, Stop};
 
 /// Less than this on disk needs a look.
@@ -274,7 +275,7 @@ const WORDS: &[(&str, &[&str])] = &[
 ];
 const BOOLEAN: &[&str] = &["true", "false", "1", "0"];
 /// Those that take anything.
-const FREE: &[&str] = &["RUNSPAN_STORE", "RUNSPAN_FORWARD", "RUNSPAN_INTEROP"];
+const FREE: &[&str] = &["RUNSPAN_STORE", "RUNSPAN_FORWARD", "RUNSPAN_FORWARD_KEEP", "RUNSPAN_INTEROP"];
 
 /// Looks at the variables that are set; an empty one counts as not set. Values are not repeated: they may be secrets.
 fn environment(set: &BTreeMap<String, OsString>) -> Vec<Check> {
@@ -295,6 +296,9 @@ fn environment(set: &BTreeMap<String, OsString>) -> Vec<Check> {
             checks.push(broken("RUNSPAN_FORWARD", &error.to_string()));
         }
     }
+    if let Some(Err(bad)) = text("RUNSPAN_FORWARD_KEEP").map(|keep| keep.parse::<runspan::Keep>()) {
+        checks.push(broken("RUNSPAN_FORWARD_KEEP", &bad.to_string()));
+    }
     let pairs = text("OTEL_RESOURCE_ATTRIBUTES");
     if pairs.is_some_and(|pairs| !pairs.split(',').all(|pair| pair.trim().is_empty() || pair.contains('='))) {
         checks.push(broken("OTEL_RESOURCE_ATTRIBUTES", "expected key=value, with commas between several"));
@@ -304,6 +308,7 @@ fn environment(set: &BTreeMap<String, OsString>) -> Vec<Check> {
     let mut warnings = Target::from_lookup(Signal::Traces, lookup).1;
     warnings.extend(Target::from_lookup(Signal::Metrics, lookup).1);
     warnings.extend(metrics::Settings::from_lookup(lookup).1);
+    warnings.extend(sampler_warnings(lookup));
     let mut told = HashSet::new();
     for warning in warnings.iter().filter(|warning| told.insert(&warning.variable)) {
         checks.push(broken(&warning.variable, &warning.message));
@@ -369,16 +374,6 @@ fn is_tmpfs(_: &Path) -> bool {
     false
 }
 
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    let (mut number, mut unit) = (bytes as f64 / 1024.0, 0);
-    while number >= 1024.0 && unit + 1 < UNITS.len() {
-        number /= 1024.0;
-        unit += 1;
-    }
-    format!("{number:.1} {}", UNITS[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -395,6 +390,8 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_HEADERS", "sk-secret"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
             ("OTEL_METRIC_EXPORT_INTERVAL", "often"),
+            ("OTEL_TRACES_SAMPLER", "coin"),
+            ("RUNSPAN_FORWARD_KEEP", "errors,some"),
         ];
         let set = set.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
         let checks = environment(&set);
@@ -404,9 +401,11 @@ mod tests {
             [
                 "RUNSPAN_CONTENT",
                 "RUNSPAN_FORWARD",
+                "RUNSPAN_FORWARD_KEEP",
                 "OTEL_EXPORTER_OTLP_HEADERS",
                 "OTEL_EXPORTER_OTLP_TIMEOUT",
                 "OTEL_METRIC_EXPORT_INTERVAL",
+                "OTEL_TRACES_SAMPLER",
                 "RUNSPAN_STOER",
             ],
             "{checks:?}"

@@ -8,6 +8,7 @@ mod completions;
 mod demo;
 mod doctor;
 mod events;
+mod forward;
 mod get;
 mod list;
 mod output;
@@ -86,6 +87,8 @@ enum Command {
     Tail(tail::Args),
     /// Show what models cost
     Prices(prices::Args),
+    /// Show what waits for OTLP endpoints and what they refused; send that again
+    Forward(forward::Args),
     /// Check the set-up: store, disk, shared memory, environment
     Doctor(doctor::Args),
     /// Print a completion script for a shell
@@ -184,6 +187,7 @@ fn execute(
         Command::Get(args) | Command::Runs { command: RunsCommand::Get(args) } => get::run(args, &mut session),
         Command::Tail(args) | Command::Runs { command: RunsCommand::Tail(args) } => tail::run(args, &mut session),
         Command::Prices(args) => prices::run(args, &mut session),
+        Command::Forward(args) => forward::run(args, &mut session),
         Command::Doctor(args) => doctor::run(args, &mut session),
         Command::Completions(args) => completions::run(args, &mut session),
     };

@@ -167,6 +167,17 @@ pub fn count(number: u64) -> String {
     }
 }
 
+/// Formats a number of bytes.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let (mut number, mut unit) = (bytes as f64 / 1024.0, 0);
+    while number >= 1024.0 && unit + 1 < UNITS.len() {
+        number /= 1024.0;
+        unit += 1;
+    }
+    format!("{number:.1} {}", UNITS[unit])
+}
+
 /// Formats dollars: cents for large amounts, and for small ones what is there up to a millionth.
 pub fn money(amount: NanoUsd) -> String {
     let usd = amount.as_usd();

@@ -505,3 +505,96 @@ fn what_a_dead_process_left_and_cannot_be_read_is_told() {
     let answer = runspan(store.path(), &["doctor"]);
     assert!(answer.out.contains("what one had in shared memory cannot be read"), "{}", answer.out);
 }
+
+/// Answers every request as told; what is asked is not looked at.
+fn peer(answer: impl Fn() -> &'static str + Send + 'static) -> String {
+    use std::io::Read;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1/traces", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if stream.read_exact(&mut byte).is_err() {
+                    break;
+                }
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            let _ = stream.read_exact(&mut vec![0; length.unwrap_or(0)]);
+            let _ = stream.write_all(answer().as_bytes());
+        }
+    });
+    url
+}
+
+const REFUSES: &str =
+    "HTTP/1.1 400 Bad\r\ncontent-type: text/plain\r\ncontent-length: 7\r\nconnection: close\r\n\r\nno \u{1b}[2J";
+const TAKES: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+const BUSY: &str = "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// Records one run of one span in a store that forwards to a peer.
+fn record_forwarded(store: &Path, url: &str) {
+    let (layer, guard) = runspan::builder().store(store).forward(url).build().unwrap();
+    use tracing_subscriber::layer::SubscriberExt;
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        runspan::Run::agent("told").start().finish();
+    });
+    guard.shutdown(std::time::Duration::from_secs(30));
+}
+
+#[test]
+fn forward_shows_dead_letters_and_sends_them_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let none = runspan(dir.path(), &["forward", "list"]);
+    assert_eq!((none.code, none.out.as_str()), (0, ""));
+    assert!(none.err.contains("nothing was forwarded"), "{}", none.err);
+    assert_eq!(runspan(dir.path(), &["forward", "retry"]).code, 1);
+
+    let url = peer(|| REFUSES);
+    record_forwarded(&dir.path().join(".runspan"), &url);
+    let listed = json(&runspan(dir.path(), &["forward", "list", "--json"]));
+    let target = &listed[0];
+    assert_eq!((listed.as_array().unwrap().len(), &target["target"]), (1, &url.clone().into()));
+    assert_eq!((&target["sent"], &target["refused"]["refused_by_peer"]), (&0.into(), &1.into()));
+    assert_eq!((&target["waiting"]["spans"], &target["dead_letters"]["spans"]), (&0.into(), &1.into()));
+    let shown = runspan(dir.path(), &["forward", "list"]);
+    assert_eq!((shown.code, shown.err.as_str()), (0, ""));
+    assert!(shown.out.starts_with("TARGET") && shown.out.contains("1 spans refused: refused_by_peer"), "{}", shown.out);
+    assert!(shown.out.contains("HTTP 400: no  [2J") && !shown.out.contains('\u{1b}'), "{}", shown.out);
+
+    let again = |args: &[&str]| runspan(dir.path(), &[&["forward", "retry"], args].concat());
+    let refused = again(&[]);
+    assert_eq!(refused.code, 1, "{}", refused.err);
+    assert!(refused.out.contains("still refused: HTTP 400: no"), "{}", refused.out);
+    assert_eq!(again(&["--target", "http://127.0.0.1:9"]).code, 1);
+    assert_eq!(again(&["--target", "nowhere"]).code, 2);
+    assert_eq!(again(&["--all", "ID"]).code, 2);
+    assert_eq!(again(&["ZZ"]).code, 1);
+}
+
+#[test]
+fn forward_retry_tells_by_its_code_whether_the_peer_took_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let answer = std::sync::Arc::new(std::sync::Mutex::new(REFUSES));
+    let said = std::sync::Arc::clone(&answer);
+    let url = peer(move || *said.lock().unwrap());
+    record_forwarded(&dir.path().join(".runspan"), &url);
+    let again = |format: &str| runspan(dir.path(), &["forward", "retry", "--all", "--format", format]);
+    *answer.lock().unwrap() = BUSY;
+    let failed = again("table");
+    assert_eq!(failed.code, 3, "{}{}", failed.out, failed.err);
+    assert!(failed.out.contains("1 spans to") && failed.out.contains("not sent: HTTP 503"), "{}", failed.out);
+    *answer.lock().unwrap() = TAKES;
+    let sent = again("json");
+    assert_eq!(sent.code, 0, "{}", sent.err);
+    let told = json(&sent);
+    assert_eq!(
+        (&told[0]["result"], &told[0]["spans"], &told[1]),
+        (&"sent".into(), &1.into(), &serde_json::Value::Null)
+    );
+    let listed = runspan(dir.path(), &["forward", "list", "--format", "yaml"]).out;
+    assert!(listed.contains("resent: 1") && listed.contains("letters: 0"), "{listed}");
+}
