@@ -44,7 +44,9 @@ pub fn run(name: &str, load: &str, url: &str) -> Result<(), Failed> {
             through_layer(load, &provider, true)?
         }
         "tracing-opentelemetry + OTLP/HTTP" => exported(url, &load, |provider| through_layer(load, provider, true))?,
-        "tracing-opentelemetry lean + OTLP/HTTP" => exported(url, &load, |provider| through_layer(load, provider, false))?,
+        "tracing-opentelemetry lean + OTLP/HTTP" => {
+            exported(url, &load, |provider| through_layer(load, provider, false))?
+        }
         "SDK + OTLP/HTTP" => exported(url, &load, |provider| {
             let tracer = provider.tracer("bench");
             let work = |load: Load| work::on_threads(load, |load, text| work::opentelemetry(load, text, &tracer));
@@ -81,7 +83,9 @@ fn measured(
     }
     // What is done in the pauses is not the recorder's, so the rest is what the other threads took.
     let idle_start = clock::process();
-    work::on_threads(load, |load, text| tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), || work::tracing(load, text)));
+    work::on_threads(load, |load, text| {
+        tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), || work::tracing(load, text))
+    });
     let idle = clock::process() - idle_start;
     Ok((thread, process.saturating_sub(idle)))
 }
@@ -109,7 +113,8 @@ fn runspan(load: Load, url: Option<&str>) -> Result<(u64, u64), Failed> {
         return Err(format!("{} runs with {steps} steps are in the store", runs.len()).into());
     }
     if std::env::var_os("BENCH_BYTES").is_some() {
-        let of_logs = runs.iter().filter_map(|run| if let Listed::Run(run) = run { Some(run.summary.run_id) } else { None });
+        let of_logs =
+            runs.iter().filter_map(|run| if let Listed::Run(run) = run { Some(run.summary.run_id) } else { None });
         let bytes: u64 = of_logs
             .map(|run| dir.path().join("agents").join(run.to_string()).join("events.jsonl"))
             .filter_map(|path| Some(std::fs::metadata(path).ok()?.len()))
@@ -132,7 +137,11 @@ fn through_layer(load: Load, provider: &SdkTracerProvider, is_default: bool) -> 
     measured(load, |load| work::on_threads(load, work::tracing), || Ok(provider.shutdown()?))
 }
 
-fn exported<T>(url: &str, load: &Load, with: impl FnOnce(&SdkTracerProvider) -> Result<T, Failed>) -> Result<T, Failed> {
+fn exported<T>(
+    url: &str,
+    load: &Load,
+    with: impl FnOnce(&SdkTracerProvider) -> Result<T, Failed>,
+) -> Result<T, Failed> {
     let exporter = SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)

@@ -55,7 +55,13 @@ fn main() -> ExitCode {
 
 /// The loads of a comparison: what is hot, what is long, what has text, what waits, and four at once.
 fn loads(divisor: u64) -> Vec<Load> {
-    let load = |runs: u64, steps, text_kb, pause_us, threads| Load { runs: (runs / divisor).max(1), steps, text_kb, pause_us, threads };
+    let load = |runs: u64, steps, text_kb, pause_us, threads| Load {
+        runs: (runs / divisor).max(1),
+        steps,
+        text_kb,
+        pause_us,
+        threads,
+    };
     vec![
         load(2_000, 20, 0, 0, 1),
         load(200, 200, 0, 0, 1),
@@ -75,7 +81,8 @@ fn compare(names: &[&str], times: usize, divisor: u64) -> Result<(), Failed> {
         for (l, load) in loads.iter().enumerate() {
             for (c, name) in names.iter().enumerate() {
                 let (mut receiver, url) = sink::start(&me)?;
-                let case = Command::new(&me).args(["--case", name, &load.to_string(), &url]).stderr(Stdio::inherit()).output();
+                let case =
+                    Command::new(&me).args(["--case", name, &load.to_string(), &url]).stderr(Stdio::inherit()).output();
                 let _ = receiver.kill();
                 let _ = receiver.wait();
                 let case = case?;

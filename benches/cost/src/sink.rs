@@ -76,7 +76,10 @@ fn answer(stream: TcpStream) -> Option<()> {
             SPANS.fetch_add(spans as u64, Ordering::SeqCst);
             String::new()
         };
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n{said}", said.len());
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n{said}",
+            said.len()
+        );
         writer.write_all(head.as_bytes()).ok()?;
         if is_question {
             return None;
