@@ -293,10 +293,10 @@ fn a_killed_process_leaves_what_its_rules_chose_to_the_next() {
         status.counts.settled() == 2 && status.waiting.spans == 1
     });
     killed.kill();
-    ended_well(with_rules("next"));
+    let said = ended_well(with_rules("next"));
     let once = |name: &str| (name.to_owned(), 1);
     let expected = ["execute_tool in-open", "invoke_agent failed", "invoke_agent open"].map(once);
-    assert_eq!(peer.names(), BTreeMap::from(expected), "each once, the one that was sent before too");
     let status = only_target(dir.path());
+    assert_eq!(peer.names(), BTreeMap::from(expected), "the one that was sent before too: {said}{status:#?}");
     assert_eq!((status.counts.not_kept, status.waiting.spans), (BTreeMap::from([("keep".to_owned(), 1)]), 0));
 }

@@ -41,6 +41,10 @@ pub(crate) mod peers {
         std::thread::spawn(|| tracing::subscriber::with_default(NoSubscriber::default(), work));
     }
 
+    fn any_port() -> std::net::SocketAddr {
+        (std::net::Ipv4Addr::LOCALHOST, 0).into()
+    }
+
     /// An HTTP/1.1 server.
     pub(crate) struct HttpPeer {
         pub(crate) port: u16,
@@ -50,7 +54,15 @@ pub(crate) mod peers {
     impl HttpPeer {
         /// Answers each request with the bytes that `answer` returns; `None` closes without an answer.
         pub(crate) fn new(answer: impl Fn(&Seen) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
-            Self::with_streams(|stream| stream, answer)
+            Self::with_streams(any_port(), |stream| stream, answer)
+        }
+
+        /// The same at an address where perhaps somebody was told to send before.
+        pub(crate) fn at(
+            address: std::net::SocketAddr,
+            answer: impl Fn(&Seen) -> Option<Vec<u8>> + Send + Sync + 'static,
+        ) -> Self {
+            Self::with_streams(address, |stream| stream, answer)
         }
 
         pub(crate) fn tls(config: rustls::ServerConfig) -> Self {
@@ -59,14 +71,15 @@ pub(crate) mod peers {
                 let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
                 rustls::StreamOwned::new(connection, stream)
             };
-            Self::with_streams(wrap, |_| Some(response("200 OK", "", b"")))
+            Self::with_streams(any_port(), wrap, |_| Some(response("200 OK", "", b"")))
         }
 
         fn with_streams<S: Read + Write + 'static>(
+            address: std::net::SocketAddr,
             wrap: impl Fn(TcpStream) -> S + Send + Sync + 'static,
             answer: impl Fn(&Seen) -> Option<Vec<u8>> + Send + Sync + 'static,
         ) -> Self {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let listener = TcpListener::bind(address).unwrap();
             let port = listener.local_addr().unwrap().port();
             let seen = Log::default();
             let (log, both) = (Arc::clone(&seen), Arc::new((wrap, answer)));

@@ -335,18 +335,17 @@ impl Work {
         if !self.courier.wait().is_zero() {
             return Round::Later;
         }
-        match self.try_round(place, deadline) {
-            Ok(round) => round,
+        let load = match place.take() {
+            Ok(Some(load)) => load,
+            Ok(None) => return Round::Empty,
             Err(error) => {
-                // What was delivered will be again: at least once is the promise.
-                self.courier.hold_off(&error.to_string(), None);
-                Round::Later
+                // One that is gone was needed by nobody. That another can't be read is no fault of the peer's.
+                if !error.is_gone() {
+                    warn(format_args!("what waits for {} cannot be read: {error}", self.own.shown()));
+                }
+                return Round::Empty;
             }
-        }
-    }
-
-    fn try_round(&mut self, place: &mut Place, deadline: Instant) -> Result<Round, crate::Error> {
-        let Some(load) = place.take()? else { return Ok(Round::Empty) };
+        };
         let spans = load.to_send();
         let delivered = self.courier.deliver(&spans, &place.shared.process, deadline);
         if let Some(reason) = &delivered.trouble {
@@ -355,8 +354,12 @@ impl Work {
             place.shared.ledger().note_success();
         }
         let is_all = delivered.done == spans.len();
-        place.settle(&load, delivered.done, delivered.counts)?;
-        Ok(if is_all { Round::Moved } else { Round::Later })
+        if let Err(error) = place.settle(&load, delivered.done, delivered.counts) {
+            // What was delivered will be again, since at least once is the promise; but not all the time.
+            self.courier.hold_off(&error.to_string(), None);
+            return Round::Later;
+        }
+        if is_all { Round::Moved } else { Round::Later }
     }
 }
 

@@ -261,6 +261,43 @@ fn an_outage_over_several_processes_loses_nothing_and_the_counts_add_up() {
 }
 
 #[test]
+fn a_journal_that_is_gone_or_cannot_be_read_holds_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{address}");
+    for name in ["one", "two"] {
+        let report = record(builder(dir.path(), &url), WATCHDOG, |_| agent(name, &[]));
+        assert_eq!((report.exported, report.pending), (0, 1), "{report:?}");
+    }
+    // The first is of a later format: its version is raised and its header's checksum made to fit.
+    let mut journals: Vec<_> =
+        std::fs::read_dir(dir.path().join("journal")).unwrap().map(|e| e.unwrap().path()).collect();
+    journals.sort();
+    let segment = journals[0].join("00000000000000000001.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[8] = 9;
+    let crc = crc32c::crc32c(&bytes[..76]);
+    bytes[76..80].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(&segment, bytes).unwrap();
+
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let peer = HttpPeer::at(address, move |request| {
+        if request.path.starts_with("/v1/traces") {
+            log.lock().unwrap().extend(names(request));
+        }
+        ok()
+    });
+    record(builder(dir.path(), &peer.url()), WATCHDOG, |_| {
+        // Its own goes before it has looked at the others.
+        let own = std::fs::read_dir(dir.path().join("journal")).unwrap().map(|e| e.unwrap().path()).max().unwrap();
+        assert!(!journals.contains(&own));
+        std::fs::remove_dir_all(own).unwrap();
+    });
+    assert_eq!(*seen.lock().unwrap(), ["two"]);
+}
+
+#[test]
 fn at_the_bound_the_oldest_spans_go_and_are_counted_exactly() {
     let dir = tempfile::tempdir().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
