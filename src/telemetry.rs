@@ -161,7 +161,10 @@ impl Builder {
         if let Some(at_work) = AtWork::join(&store.store_id, &settings) {
             return Ok((Arc::clone(&at_work.recorder), Guard::of(at_work)));
         }
-        let (pricer, bad_prices) = crate::pipeline::cost::Pricer::of_store(&layout);
+        let (pricer, bad_prices) = {
+            let _held_off = crate::sources::fork::hold_off();
+            crate::pipeline::cost::Pricer::of_store(&layout)
+        };
         if let Some(bad) = bad_prices {
             warn(format_args!("{bad}"));
         }

@@ -16,6 +16,7 @@ mod recordings;
 pub use scrub::{Content, Limits, Scrubbed, Scrubber};
 
 use crate::model::record::Record;
+use crate::sources::fork;
 use cost::Pricer;
 
 /// The line that every record passes before the first byte of it is written or leaves.
@@ -40,6 +41,8 @@ impl Pipeline {
 
     /// Takes one record down the line.
     pub fn run(&mut self, mut record: Record) -> Record {
+        // Tables that the whole process shares are made on first use, a few of them in other crates.
+        let _held_off = fork::hold_off();
         normalize::normalize(&mut record);
         self.pricer.price(&mut record);
         self.scrubber.scrub(&mut record);

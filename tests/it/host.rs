@@ -267,6 +267,7 @@ fn a_forked_child_may_exit_exec_fork_and_record_on_its_own() {
                         recording(&dispatch, || {
                             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                                 agent("busy", 2);
+                                std::thread::sleep(Duration::from_millis(1));
                             }
                         })
                     });
