@@ -127,7 +127,7 @@ fn open_with(options: &mut fs::OpenOptions, path: &Path) -> io::Result<Box<dyn F
 /// An open file of the operating system.
 #[derive(Debug)]
 struct StdFile {
-    /// Set with the lock: a forked child that lives on must not hold it. Let go of before the file is closed.
+    /// Set before it is locked: a forked child that lives on must not hold that. Let go of before the file is closed.
     alone: OnceLock<Alone>,
     file: fs::File,
 }
@@ -218,12 +218,10 @@ impl FsFile for StdFile {
     }
 
     fn try_lock(&self, exclusive: bool) -> io::Result<bool> {
+        self.alone.get_or_init(|| keep_from_children(self.file.as_raw_fd()));
         let tried = if exclusive { self.file.try_lock() } else { self.file.try_lock_shared() };
         match tried {
-            Ok(()) => {
-                self.alone.get_or_init(|| keep_from_children(self.file.as_raw_fd()));
-                Ok(true)
-            }
+            Ok(()) => Ok(true),
             Err(fs::TryLockError::WouldBlock) => Ok(false),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }

@@ -9,12 +9,16 @@
 //! from the parent too.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::JournalError;
 use super::io::{Access, Fs, FsFile};
 
 pub(super) const LOCK: &str = "lock";
+/// How long a lock is waited for. Somebody who only asks whether the writer lives holds it for microseconds; so does,
+/// after it was let go of, a program that is being started meanwhile, until its `exec`.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
+pub(crate) const POLL: Duration = Duration::from_millis(2);
 
 /// The writer's lock; dropping it closes the file and so frees it.
 #[derive(Debug)]
@@ -44,14 +48,13 @@ impl Lock {
             }
             opened => opened.map_err(JournalError::io("open", &path)),
         };
-        // Somebody who only asks whether the writer lives holds the lock for microseconds.
-        for _ in 0..3 {
+        let until = Instant::now() + PATIENCE;
+        loop {
             match Self::take(fs, &path, open()?) {
-                Err(JournalError::Locked { .. }) => std::thread::sleep(Duration::from_millis(1)),
+                Err(JournalError::Locked { .. }) if Instant::now() < until => std::thread::sleep(POLL),
                 taken => return taken,
             }
         }
-        Self::take(fs, &path, open()?)
     }
 
     fn take(fs: &dyn Fs, path: &Path, file: Box<dyn FsFile>) -> Result<Self, JournalError> {

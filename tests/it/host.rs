@@ -41,6 +41,12 @@ async fn shut_down_in_task(dispatch: Dispatch, guard: Guard, limit: Duration) ->
         agent("outer", 1);
     };
     tokio::spawn(task.with_subscriber(dispatch)).await.unwrap();
+    shut_down(guard, limit)
+}
+
+/// Shuts down when the store has everything, so that the limit is for upstreams alone.
+fn shut_down(guard: Guard, limit: Duration) -> Report {
+    assert!(guard.flush(WATCHDOG));
     guard.shutdown(limit)
 }
 
@@ -50,7 +56,7 @@ type Shutdown = fn(Dispatch, Guard, Duration) -> Report;
 const FLAVOURS: [(&str, Shutdown); 9] = [
     ("no runtime", |dispatch, guard, limit| {
         recording(&dispatch, || (0..2).for_each(|_| agent("plain", 1)));
-        guard.shutdown(limit)
+        shut_down(guard, limit)
     }),
     ("current thread", |dispatch, guard, limit| current_thread().block_on(shut_down_in_task(dispatch, guard, limit))),
     ("one worker", |dispatch, guard, limit| {
@@ -63,14 +69,14 @@ const FLAVOURS: [(&str, Shutdown); 9] = [
         let shutdown = async move {
             let spans = async { (0..2).for_each(|_| agent("local", 1)) };
             tokio::task::spawn_local(spans.with_subscriber(dispatch)).await.unwrap();
-            guard.shutdown(limit)
+            shut_down(guard, limit)
         };
         local.block_on(&current_thread(), shutdown)
     }),
     ("spawn_blocking", |dispatch, guard, limit| {
         let shutdown = move || {
             recording(&dispatch, || (0..2).for_each(|_| agent("blocking", 1)));
-            guard.shutdown(limit)
+            shut_down(guard, limit)
         };
         multi_thread(1).block_on(async { tokio::task::spawn_blocking(shutdown).await.unwrap() })
     }),
@@ -82,7 +88,7 @@ const FLAVOURS: [(&str, Shutdown); 9] = [
             tokio::spawn(spans()).await.unwrap();
         });
         drop(runtime);
-        guard.shutdown(limit)
+        shut_down(guard, limit)
     }),
     ("panic hook", |dispatch, guard, limit| {
         let (tell, told) = std::sync::mpsc::channel();
@@ -90,7 +96,7 @@ const FLAVOURS: [(&str, Shutdown); 9] = [
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |_| {
             let guard = guard.lock().unwrap().take();
-            tell.send(guard.unwrap().shutdown(limit)).unwrap();
+            tell.send(shut_down(guard.unwrap(), limit)).unwrap();
         }));
         recording(&dispatch, || (0..2).for_each(|_| agent("panics", 1)));
         assert!(std::panic::catch_unwind(|| panic!("on purpose")).is_err());
@@ -99,7 +105,7 @@ const FLAVOURS: [(&str, Shutdown); 9] = [
     }),
     ("another guard before", |dispatch, guard, limit| {
         recording(&dispatch, || (0..2).for_each(|_| agent("two", 1)));
-        std::thread::spawn(move || guard.shutdown(limit)).join().unwrap()
+        std::thread::spawn(move || shut_down(guard, limit)).join().unwrap()
     }),
 ];
 
@@ -110,7 +116,7 @@ fn shut_down_in_every_way(
     set_up: impl Fn(runspan::Builder) -> runspan::Builder,
 ) -> Vec<Report> {
     let mut reports = Vec::new();
-    for (name, shut_down) in FLAVOURS {
+    for (name, shut_down_so) in FLAVOURS {
         println!("{name}");
         let builder = set_up(runspan::builder().store(store.join(name)));
         let other = (name == "another guard before").then(|| builder.clone());
@@ -119,7 +125,7 @@ fn shut_down_in_every_way(
             let (_, guard) = other.build().unwrap();
             drop(guard);
         }
-        reports.push(shut_down(dispatch, guard, limit));
+        reports.push(shut_down_so(dispatch, guard, limit));
         assert_eq!(closed.get(), 4, "{name}");
         let stored: u64 = runs(&store.join(name)).iter().map(|run| run.steps_total).sum();
         assert_eq!(stored, 4, "{name}");
@@ -577,6 +583,7 @@ fn a_stopped_host_keeps_its_runs_until_it_is_killed() {
             let _in_run = run.enter();
             loop {
                 tool("t");
+                std::thread::sleep(Duration::from_millis(1));
             }
         });
     }

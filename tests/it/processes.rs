@@ -24,6 +24,7 @@ fn endless_agent() {
     for n in 1u64.. {
         tool("t");
         println!("ended {n}");
+        std::thread::sleep(Duration::from_micros(100));
     }
 }
 

@@ -110,10 +110,20 @@ pub fn ended(mut command: Command) -> Output {
         told.recv().expect("a killed child")
     });
     reader.join().expect("the reader");
+    wait_for_locks_of(pid);
     match hangs {
         Ok(output) => output.expect("output"),
         Err(output) => panic!("hangs: {}", texts(&output.expect("output"))),
     }
+}
+
+/// Waits until the locks of a process that has ended are free: the kernel closes its files a moment later.
+fn wait_for_locks_of(pid: u32) {
+    let is_of = |line: &str| line.split_whitespace().nth(4) == Some(&pid.to_string());
+    // Where there is no such list a lock that is late shows as a test that fails.
+    wait_until("locks of the dead are free", || {
+        !std::fs::read_to_string("/proc/locks").is_ok_and(|locks| locks.lines().any(is_of))
+    });
 }
 
 /// Runs a command to its end, which must be a good one, and returns what it said on standard error.
@@ -191,6 +201,7 @@ impl Killed {
     pub fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+        wait_for_locks_of(self.0.id());
     }
 }
 

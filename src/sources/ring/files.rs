@@ -73,11 +73,14 @@ impl Ring {
     pub fn create_in(dir: &Path, process: RunId, capacity: u64) -> io::Result<Self> {
         let path = private_dir(dir)?.join(file_name(process));
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        let mut made = allocate(&file, HEADER as u64 + capacity)
-            .and_then(|()| Self::of_file(&file, process, capacity))
+        // Opened again to be locked: a lock belongs to the open file, and the one that is mapped stays open in a forked
+        // child.
+        let (mut made, file) = allocate(&file, HEADER as u64 + capacity)
+            .and_then(|()| Ok((Self::of_file(&file, process, capacity)?, open_plainly(&path)?)))
             .inspect_err(|_| drop(fs::remove_file(&path)))?;
         made.path = Some(path);
         // Tells others that the ring is in use, whatever they can see of the store.
+        let alone = keep_from_children(file.as_raw_fd());
         // Somebody who only asks whether it is in use holds the lock for microseconds.
         for _ in 0..4 {
             if lock(&file) {
@@ -85,7 +88,7 @@ impl Ring {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        made._lock = Some((keep_from_children(file.as_raw_fd()), file));
+        made._lock = Some((alone, file));
         Ok(made)
     }
 

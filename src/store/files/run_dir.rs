@@ -4,10 +4,12 @@ use std::fs::{File, TryLockError};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::io::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::super::{FORMAT, StoreError};
 use super::layout::{append_private, create_private, from_yaml, make_dir, open_plain, read_bounded, replace, to_yaml};
 use crate::conventions::names;
+use crate::journal::lock;
 use crate::model::id::IdSet;
 use crate::model::{Event, EventId, RunId, RunSummary};
 use crate::sources::encode::cut;
@@ -140,7 +142,7 @@ impl EventLog {
     pub fn create(dir: &Path, run: RunId) -> Result<Self, StoreError> {
         let path = events_file(dir);
         let file = append_private(&path).map_err(StoreError::io("create", &path))?;
-        let alone = lock(&file, run)?;
+        let alone = take_alone(&file, run)?;
         Ok(Self { path, run, _alone: alone, file, length: 0, known: IdSet::default(), suspect: false })
     }
 
@@ -151,7 +153,7 @@ impl EventLog {
         make_dir(dir)?;
         let path = events_file(dir);
         let file = append_private(&path).map_err(StoreError::io("open", &path))?;
-        let alone = lock(&file, run)?;
+        let alone = take_alone(&file, run)?;
         let reading = open_plain(&path).map_err(StoreError::io("read", &path))?;
         let (events, length) = scan(reading, run, |event, _| Some(event))?;
         file.set_len(length).map_err(StoreError::io("truncate", &path))?;
@@ -204,12 +206,17 @@ pub(super) fn lines_of(
 }
 
 /// Takes the log for this process alone, and from the children that it forks.
-fn lock(file: &File, run: RunId) -> Result<Alone, StoreError> {
+fn take_alone(file: &File, run: RunId) -> Result<Alone, StoreError> {
+    let alone = keep_from_children(file.as_raw_fd());
+    let until = Instant::now() + lock::PATIENCE;
     // Where there are no locks, ids that are never given twice have to do.
-    if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
-        return Err(StoreError::InUse { run });
+    while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        if Instant::now() >= until {
+            return Err(StoreError::InUse { run });
+        }
+        std::thread::sleep(lock::POLL);
     }
-    Ok(keep_from_children(file.as_raw_fd()))
+    Ok(alone)
 }
 
 /// Writes an event of a run that has reached its bound and goes on all the same: long texts are cut, and of a step's
