@@ -53,7 +53,7 @@ fn done(step: Step, fill: impl FnOnce(&Step)) {
 
 #[test]
 fn a_run_by_hand_is_stored_whole() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let mut id = None;
     record_in(dir.path(), |_| {
         let run = Run::agent("reviewer").session("chat-1").user("u-7").tag("a").tag("b").input("Review this.").start();
@@ -109,7 +109,7 @@ fn a_run_by_hand_is_stored_whole() {
 
 #[test]
 fn events_scores_and_artifacts_are_lines_of_the_log() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let file = dir.path().join("plan.txt");
     std::fs::write(&file, "a plan").unwrap();
     let store = dir.path().join("store");
@@ -153,7 +153,7 @@ fn events_scores_and_artifacts_are_lines_of_the_log() {
 
 #[test]
 fn how_a_step_ended_is_told() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| {
         let run = Run::agent("a").start();
         run.tool("parse").fail(&"x".parse::<i32>().unwrap_err());
@@ -187,7 +187,7 @@ fn how_a_step_ended_is_told() {
 
 #[test]
 fn a_run_ends_as_it_was_left() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| {
         drop(Run::agent("dropped").start());
         let panicked = catch_unwind(|| {
@@ -204,7 +204,7 @@ fn a_run_ends_as_it_was_left() {
 
 #[test]
 fn a_run_inside_another_is_its_own_and_names_its_parent() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| {
         let outer = Run::workflow("outer").start();
         outer.in_scope(|| {
@@ -229,7 +229,7 @@ fn a_run_inside_another_is_its_own_and_names_its_parent() {
 
 #[test]
 fn a_run_under_another_process_stays_in_its_trace() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let parent: RunId = "01KE9BZH80BGEY5ABZ7D0DHDQ1".parse().unwrap();
     record_in(dir.path(), |_| {
         let remote = propagation::extract(|name| match name {
@@ -247,7 +247,7 @@ fn a_run_under_another_process_stays_in_its_trace() {
 
 #[test]
 fn steps_are_below_the_current_span_of_their_run_only() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| {
         let request = tracing::info_span!("request");
         let _in_request = request.enter();
@@ -279,7 +279,7 @@ fn steps_are_below_the_current_span_of_their_run_only() {
 
 #[test]
 fn a_run_goes_across_awaits_threads_and_tasks() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| {
         let run = Arc::new(Run::agent("a").start());
         // Two tasks take turns on one thread; each step is current only while its own task runs.
@@ -381,7 +381,7 @@ fn without_a_subscriber_nothing_happens_and_nothing_is_formatted() {
 
 #[test]
 fn code_inside_a_step_reaches_it_through_current() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| {
         runspan::current().output("nowhere");
         let run = Run::agent("a").start();
@@ -418,7 +418,7 @@ fn runs_and_steps_go_to_other_threads() {
 
 #[test]
 fn a_plain_span_around_a_run_is_not_its_parent_run() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let parent: RunId = "01KE9BZH80BGEY5ABZ7D0DHDQ1".parse().unwrap();
     record_in(dir.path(), |_| {
         tracing::info_span!("request").in_scope(|| Run::agent("alone").start().finish());

@@ -57,7 +57,7 @@ fn a_clock_that_jumps_moves_steps_and_never_stretches_them() {
         assert_eq!((report.stored, report.pending, report.dropped.len()), (42, 0, 0), "{report:?}");
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     said(child(TEST, dir.path()));
     let store = open(dir.path());
     let all = runs(dir.path());
@@ -93,7 +93,7 @@ fn runs_begun_while_the_clock_is_wrong_are_listed_and_found() {
         }
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     said(child(TEST, dir.path()));
     let store = open(dir.path());
     let all = runs(dir.path());
@@ -126,7 +126,7 @@ fn a_run_that_is_killed_after_a_jump_is_closed_by_what_the_clock_said() {
         return;
     }
     for to in JUMPS {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::support::tempdir();
         let mut command = child(TEST, dir.path());
         command.env("RUNSPAN_TEST_CASE", to.to_string());
         ended(command);

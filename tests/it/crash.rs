@@ -28,7 +28,7 @@ fn kill_nine_loses_nothing_that_had_returned() {
         return;
     }
     for round in 0..12 {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::support::tempdir();
         let mut command = child("crash::kill_nine_loses_nothing_that_had_returned", dir.path());
         let mut agent = Killed(command.spawn().unwrap());
         let mut said = BufReader::new(agent.0.stdout.take().unwrap()).lines();
@@ -63,7 +63,7 @@ fn who_looks_while_another_takes_over_sees_everything() {
         return;
     }
     for _ in 0..5 {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::support::tempdir();
         let mut agent = Killed(child(TEST, dir.path()).spawn().unwrap());
         let said = BufReader::new(agent.0.stdout.take().unwrap()).lines();
         assert!(said.map_while(Result::ok).any(|line| line == "ended 1500"));
@@ -104,7 +104,7 @@ fn what_a_killed_process_lost_is_counted_in_its_run() {
         return;
     }
     for _ in 0..3 {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::support::tempdir();
         let mut agent = Killed(child(TEST, dir.path()).spawn().unwrap());
         assert!(!agent.0.wait().unwrap().success());
         let (store, adopted) = runspan::recovery::open(dir.path()).unwrap();
@@ -128,7 +128,7 @@ fn shared_memory_is_found_without_the_variable_that_led_to_it() {
         return;
     }
     let Ok(runtime) = tempfile::tempdir_in("/dev/shm") else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let mut agent = Killed(child(TEST, dir.path()).spawn().unwrap());
     let said = BufReader::new(agent.0.stdout.take().unwrap()).lines();
     assert!(said.map_while(Result::ok).any(|line| line == "ended 1500"));
@@ -199,7 +199,7 @@ fn a_read_only_store_shows_what_a_killed_process_recorded() {
         record_in(&store, |_| endless_agent());
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let mut agent = Killed(child(TEST, dir.path()).spawn().unwrap());
     let said = BufReader::new(agent.0.stdout.take().unwrap()).lines();
     assert!(said.map_while(Result::ok).any(|line| line == "ended 1500"));
@@ -233,7 +233,7 @@ fn a_run_shows_while_it_runs_and_ends_with_its_process() {
         });
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let mut command = child("crash::a_run_shows_while_it_runs_and_ends_with_its_process", dir.path());
     let mut agent = Killed(command.spawn().unwrap());
     wait_until("the open step shows", || {
@@ -273,7 +273,7 @@ fn processes_record_into_one_store_at_once() {
         assert_eq!((report.stored, report.pending, report.dropped.len()), (100, 0, 0));
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let children: Vec<_> = (0..4).map(|_| Killed(child(TEST, dir.path()).spawn().unwrap())).collect();
     // A reader at work all the while.
     let reader = std::thread::spawn({

@@ -24,7 +24,7 @@ fn json(output: &Output) -> Value {
 
 #[test]
 fn the_demo_records_an_agent_and_a_workflow_of_agents() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let shown = runspan(dir.path(), &["demo"]);
     let text = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.status.success() && text.contains("agent trip-planner") && text.contains("Try next"), "{text}");
@@ -57,7 +57,7 @@ fn the_demo_records_an_agent_and_a_workflow_of_agents() {
 
 #[test]
 fn the_crash_demo_leaves_finished_steps_the_open_one_and_the_bill() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let shown = runspan(dir.path(), &["demo", "--crash"]);
     let text = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.status.success() && text.contains("crashed"), "{text}");
@@ -73,7 +73,7 @@ fn the_crash_demo_leaves_finished_steps_the_open_one_and_the_bill() {
 
 #[test]
 fn commands_answer_with_the_promised_exit_codes() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     runspan(dir.path(), &["demo"]);
     let code = |args: &[&str]| runspan(dir.path(), args).status.code();
     assert_eq!(code(&["list"]), Some(0));
@@ -95,7 +95,7 @@ fn commands_answer_with_the_promised_exit_codes() {
 
 #[test]
 fn a_demo_that_may_not_record_says_why() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let program = env!("CARGO_BIN_EXE_runspan");
     let store = dir.path().join("store");
     let mut command = Command::new(program);
@@ -108,7 +108,7 @@ fn a_demo_that_may_not_record_says_why() {
 
 #[test]
 fn own_prices_go_before_the_table_for_what_is_recorded_from_then_on() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let store = dir.path().join("s");
     let lookup = || json(&runspan(&store, &["prices", "lookup", "gpt-4o-mini", "--provider", "openai", "--json"]));
     let listed = lookup();

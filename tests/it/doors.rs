@@ -209,14 +209,14 @@ fn stored(store: &Path) -> Json {
 }
 
 fn through_layer(agent: impl FnOnce()) -> Json {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let report = record_in(dir.path(), |_| agent());
     assert_eq!((report.stored, report.pending), (4, 0), "{report:?}");
     stored(dir.path())
 }
 
 fn through_processor(run: impl FnOnce(&SdkTracerProvider)) -> Json {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (processor, guard) = runspan::builder().store(dir.path()).processor().unwrap();
     let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
     run(&provider);
@@ -227,7 +227,7 @@ fn through_processor(run: impl FnOnce(&SdkTracerProvider)) -> Json {
 }
 
 fn through_exporter(build: impl FnOnce(runspan::Exporter) -> SdkTracerProvider) -> Json {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (exporter, guard) = runspan::builder().store(dir.path()).exporter().unwrap();
     let provider = build(exporter);
     agent_in_sdk(&provider.tracer("agent"));
@@ -291,7 +291,7 @@ fn one_run_through_each_door_is_stored_the_same() {
 fn layer_and_processor_beside_each_other_store_each_span_once() {
     let expected = through_layer(agent_in_tracing);
     for layer_first in [true, false] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::support::tempdir();
         let (layer, guard) = runspan::builder().store(dir.path()).build().unwrap();
         let (processor, second) = runspan::builder().store(dir.path()).processor().unwrap();
         let provider = SdkTracerProvider::builder().with_span_processor(processor).build();

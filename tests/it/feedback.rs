@@ -141,7 +141,7 @@ fn what_is_sent_is_not_recorded_at_trace() {
         assert_eq!(report.exported % 2, 0, "{report:?}");
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let mut command = child(TEST, dir.path());
     command.env("RUNSPAN_LOG", "trace").env("OTEL_METRIC_EXPORT_INTERVAL", "100");
     said(command);

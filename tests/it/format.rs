@@ -503,7 +503,7 @@ fn a_run_whose_process_is_gone_is_shown_as_crashed_and_left_alone() {
 
 #[test]
 fn what_version_1_left_in_a_journal_is_taken_over() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     copy_dir(&golden_store(), dir.path());
     let (reader, adopted) = runspan::recovery::open(dir.path()).unwrap();
     let adopted = adopted.unwrap();
@@ -617,7 +617,7 @@ fn what_is_recorded_now_is_what_the_schemas_say() {
     if let Some(store) = is_child(RECORDING_TEST) {
         return endless(&store);
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_store(dir.path());
     let types = check_store(dir.path());
     // No door of this version writes it yet; a type that becomes reachable is to be recorded here.

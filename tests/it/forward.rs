@@ -153,7 +153,7 @@ fn processes_that_end_in_every_way_during_an_outage_lose_nothing() {
         }
         return;
     }
-    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let (dir, address) = (crate::support::tempdir(), free_address());
     for part in ["returns", "exits", "returns-too"] {
         ended_well(forwarding(TEST, dir.path(), address, part));
     }
@@ -183,7 +183,7 @@ fn processes_that_end_in_every_way_during_an_outage_lose_nothing() {
 
 #[test]
 fn what_forward_prints_is_what_the_schema_says() {
-    let (dir, refused) = (tempfile::tempdir().unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let (dir, refused) = (crate::support::tempdir(), TcpListener::bind("127.0.0.1:0").unwrap());
     let urls = [format!("http://{}", refused.local_addr().unwrap()), format!("grpc://{}", free_address())];
     std::thread::spawn(move || {
         for stream in refused.incoming().map_while(Result::ok) {
@@ -225,7 +225,7 @@ fn the_standard_sampler_acts_on_what_is_forwarded_and_the_store_has_all() {
         return;
     }
     let sampled = |sampler: &[(&str, &str)]| {
-        let ((peer, address), dir) = (Peer::started(), tempfile::tempdir().unwrap());
+        let ((peer, address), dir) = (Peer::started(), crate::support::tempdir());
         let mut command = forwarding(TEST, dir.path(), address, "");
         command.envs(sampler.iter().copied());
         let said = ended_well(command);
@@ -278,7 +278,7 @@ fn a_killed_process_leaves_what_its_rules_chose_to_the_next() {
         std::thread::sleep(WATCHDOG);
         drop(open);
     }
-    let ((peer, address), dir) = (Peer::started(), tempfile::tempdir().unwrap());
+    let ((peer, address), dir) = (Peer::started(), crate::support::tempdir());
     let with_rules = |part: &str| {
         let mut command = forwarding(TEST, dir.path(), address, part);
         command.env("RUNSPAN_FORWARD_KEEP", "errors");

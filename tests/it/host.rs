@@ -143,7 +143,7 @@ fn a_shutdown_returns_on_every_runtime() {
         }
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     said(child(TEST, dir.path()));
 }
 
@@ -166,7 +166,7 @@ fn a_shutdown_returns_when_the_upstream_takes_connections_and_says_nothing() {
         assert!(!taken.is_finished());
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     said(child(TEST, dir.path()));
 }
 
@@ -224,7 +224,7 @@ fn however_a_process_ends_its_steps_are_there() {
         return end(guard);
     }
     for (name, _) in ENDS {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::support::tempdir();
         let mut command = child(TEST, dir.path());
         command.env("RUNSPAN_TEST_CASE", name);
         ended(command);
@@ -311,7 +311,7 @@ fn a_forked_child_may_exit_exec_fork_and_record_on_its_own() {
         println!("\nstored {}", report.stored);
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let output = ended(child(TEST, dir.path()));
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -340,7 +340,7 @@ fn a_forked_child_that_outlives_its_parent_does_not_keep_the_parents_runs() {
         return;
     }
     use std::io::BufRead;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let mut parent = Killed(child(TEST, dir.path()).spawn().unwrap());
     let mut lines = std::io::BufReader::new(parent.0.stdout.take().unwrap()).lines().map_while(Result::ok);
     let forked: u32 = lines.find_map(|line| line.strip_prefix("child ")?.parse().ok()).unwrap();
@@ -499,7 +499,7 @@ fn spans_made_in_odd_places_are_all_accounted_for() {
         }
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     said(child(TEST, dir.path()));
 }
 
@@ -515,7 +515,7 @@ fn a_leaked_span_ends_with_its_process() {
         assert_eq!((report.stored, report.pending, report.dropped.len()), (0, 0, 0), "{report:?}");
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     said(child(TEST, dir.path()));
     let run = only_run(dir.path());
     assert_eq!(outline(&steps(dir.path(), run.run_id)), ["leaky agent crashed", "  leaked task crashed"]);
@@ -544,7 +544,7 @@ fn a_program_hears_its_own_spans_as_it_would_without_us() {
         assert_eq!(only_run(&store).status, RunStatus::Success);
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     said(child(TEST, dir.path()));
 }
 
@@ -561,7 +561,7 @@ fn a_program_that_drops_its_guard_at_once_goes_on_and_does_not_grow() {
         assert!(grown < 4 << 20, "{grown} bytes");
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     said(child(TEST, dir.path()));
     assert!(runs(dir.path()).is_empty());
 }
@@ -587,7 +587,7 @@ fn a_stopped_host_keeps_its_runs_until_it_is_killed() {
             }
         });
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let mut host = Killed(child(TEST, dir.path()).spawn().unwrap());
     wait_until("a run shows", || dir.path().join("store.yaml").exists() && runs(dir.path()).len() == 1);
     signal(host.0.id(), libc::SIGSTOP);
@@ -604,7 +604,7 @@ fn a_stopped_host_keeps_its_runs_until_it_is_killed() {
 #[cfg(feature = "cli")]
 #[test]
 fn a_run_ten_thousand_deep_is_shown() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| {
         let mut inside =
             vec![info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "a").entered()];

@@ -113,7 +113,7 @@ const SHAPES: [&str; 9] = [
 
 /// Returns the shapes whose ids differ, and whether our record has the parent in the other process.
 fn differing(our_layer_first: bool, processor_beside: bool) -> (Vec<&'static str>, bool) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let seen = Seen::default();
     let (layer, guard) = runspan::builder().store(dir.path()).build().unwrap();
     let mut provider = SdkTracerProvider::builder();

@@ -12,9 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use super::support::TestDir;
 use runspan::model::{RunStatus, RunSummary, StepView};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tracing::info_span;
 
 use super::model_server::{Call, ModelServer, Script};
@@ -51,7 +51,7 @@ fn programs() -> Option<&'static (PathBuf, PathBuf)> {
 
 /// A Collector and a Jaeger behind it, or the places where they will be.
 struct Peers {
-    dir: TempDir,
+    dir: TestDir,
     addresses: BTreeMap<&'static str, SocketAddr>,
     // In this order they end.
     running: Vec<Killed>,
@@ -71,7 +71,7 @@ impl Peers {
         // All are open until the last is found, so that no two are the same.
         let open = NAMES.map(|name| (name, TcpListener::bind("127.0.0.1:0").unwrap()));
         let addresses = open.iter().map(|(name, socket)| (*name, socket.local_addr().unwrap())).collect();
-        Self { dir: tempfile::tempdir().unwrap(), addresses, running: Vec::new() }
+        Self { dir: crate::support::tempdir(), addresses, running: Vec::new() }
     }
 
     /// Starts both; somebody else may have taken a place in the meantime, so there is another try.
@@ -335,7 +335,7 @@ fn sending_child(test: &str, store: &Path, endpoint: &str) -> Command {
 
 /// Runs the agents in a child with the environment given, and checks what Jaeger and the Collector have of it.
 fn rig_agents_arrive_whole(test: &str, endpoint: &str, environment: &[(&str, &str)]) {
-    let (peers, dir) = (Peers::started(), tempfile::tempdir().unwrap());
+    let (peers, dir) = (Peers::started(), crate::support::tempdir());
     let server = ModelServer::start(Script::demo()).unwrap();
     let mut command = sending_child(test, dir.path(), &peers.url(endpoint));
     command.env(MODEL_URL, server.base_url()).envs(environment.iter().copied());
@@ -469,7 +469,7 @@ fn a_killed_agents_spans_reach_jaeger_once_and_marked() {
     if programs().is_none() {
         return;
     }
-    let (peers, dir) = (Peers::started(), tempfile::tempdir().unwrap());
+    let (peers, dir) = (Peers::started(), crate::support::tempdir());
     let endpoint = peers.url("COLLECTOR_OTLP_HTTP");
     let mut doomed = Killed(sending_child(TEST, dir.path(), &endpoint).env(PART, "hangs").spawn().unwrap());
     let said = BufReader::new(doomed.0.stdout.take().unwrap()).lines();
@@ -521,7 +521,7 @@ fn what_a_missing_collector_did_not_get_the_next_process_sends() {
     if programs().is_none() {
         return;
     }
-    let (mut peers, dir) = (Peers::places(), tempfile::tempdir().unwrap());
+    let (mut peers, dir) = (Peers::places(), crate::support::tempdir());
     let endpoint = peers.url("COLLECTOR_OTLP_HTTP");
     let quick = || report_of(Killed(sending_child(TEST, dir.path(), &endpoint).spawn().unwrap()));
     assert_eq!(quick(), json!({"stored": 1, "exported": 0, "pending": 1}));

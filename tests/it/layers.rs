@@ -50,7 +50,7 @@ fn stored(store: &Path) -> Vec<String> {
 
 /// Records the work through a subscriber and returns what was stored.
 fn through(set_up: impl FnOnce(runspan::Layer) -> Dispatch) -> Vec<String> {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (layer, guard) = build(dir.path());
     tracing::dispatcher::with_default(&set_up(layer), work);
     let report = guard.shutdown(WATCHDOG);
@@ -107,7 +107,7 @@ fn a_filter_leaves_out_what_it_leaves_out_and_nothing_below_it() {
 
 #[test]
 fn a_layer_that_can_be_reloaded_records_and_can_be_taken_away() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (layer, guard) = build(dir.path());
     let (layer, handle) = reload::Layer::new(Some(layer));
     let closed = Closed::default();
@@ -129,7 +129,7 @@ fn a_layer_that_can_be_reloaded_records_and_can_be_taken_away() {
 
 #[test]
 fn a_reloaded_filter_holds_from_then_on() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (layer, guard) = build(dir.path());
     let (filter, handle) = reload::Layer::new(LevelFilter::ERROR);
     tracing::subscriber::with_default(registry().with(layer.with_filter(filter)), || {
@@ -151,7 +151,7 @@ fn a_reloaded_filter_holds_from_then_on() {
 
 #[test]
 fn two_recorders_in_one_subscriber_each_get_everything() {
-    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (one, two) = (crate::support::tempdir(), crate::support::tempdir());
     let ((first, first_guard), (second, second_guard)) = (build(one.path()), build(two.path()));
     let closed = Closed::default();
     tracing::subscriber::with_default(registry().with(closed.clone()).with(first).with(second), || {
@@ -175,7 +175,7 @@ fn two_recorders_in_one_subscriber_each_get_everything() {
 
 #[test]
 fn one_recorder_twice_in_a_subscriber_records_once() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let ((first, first_guard), (second, second_guard)) = (build(dir.path()), build(dir.path()));
     tracing::subscriber::with_default(registry().with(first).with(silent()).with(second), work);
     drop(first_guard);
@@ -191,7 +191,7 @@ fn one_recorder_twice_in_a_subscriber_records_once() {
 
 #[test]
 fn two_guards_of_one_store_end_recording_with_the_last() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let ((first, first_guard), (_, second_guard)) = (build(dir.path()), build(dir.path()));
     let closed = Closed::default();
     tracing::subscriber::with_default(registry().with(closed.clone()).with(first), || {
@@ -209,7 +209,7 @@ fn two_guards_of_one_store_end_recording_with_the_last() {
 
 #[test]
 fn each_thread_may_have_a_subscriber_of_its_own() {
-    let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let dirs: Vec<_> = (0..3).map(|_| crate::support::tempdir()).collect();
     let (shared, shared_guard) = build(dirs[2].path());
     std::thread::scope(|threads| {
         for dir in &dirs[..2] {
@@ -256,7 +256,7 @@ fn a_subscriber_that_is_there_already_is_told_and_one_of_ours_is_joined() {
         return;
     }
     for (case, warned) in [("foreign", 1), ("ours", 0)] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::support::tempdir();
         let mut command = child(TEST, dir.path());
         command.env("RUNSPAN_TEST_CASE", case);
         let said = said(command);

@@ -78,7 +78,7 @@ fn a_process_short_of_descriptors_records_or_does_not_and_accounts_for_it() {
         assert!(fs::read_dir(store.join("journal")).unwrap().next().is_none(), "nothing is left of those that failed");
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     said(child(TEST, dir.path()));
 }
 
@@ -126,16 +126,16 @@ fn assert_left_nothing(store: &Path) {
 #[cfg(feature = "forward")]
 #[test]
 fn a_setting_that_is_refused_leaves_nothing_behind() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let builder = runspan::builder().store(dir.path()).buffer_bytes(64 << 10);
     assert!(builder.forward("http://127.0.0.1:1").forward("no endpoint").build().is_err());
     assert_left_nothing(dir.path());
 }
 
 /// A directory that other users may write to as well.
-fn for_everybody() -> tempfile::TempDir {
+fn for_everybody() -> crate::support::TestDir {
     use std::os::unix::fs::PermissionsExt;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
     dir
 }
@@ -169,7 +169,7 @@ fn when_descriptors_run_out_recording_waits_and_goes_on_when_there_are_some() {
         assert_eq!((report.stored, report.pending, report.dropped.len()), (15, 0, 0), "{report:?}");
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let said = said(child(TEST, dir.path()));
     assert_eq!(warnings(&said).len(), 1, "{said}");
     assert_eq!(runs(dir.path()).iter().map(|run| run.steps_total).collect::<Vec<_>>(), [3; 5]);
@@ -201,7 +201,7 @@ fn a_store_that_turns_read_only_costs_nothing_once_it_can_be_written_again() {
         assert_eq!(runs(&store).len(), 5);
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let output = ended(on_own_disk(&child(TEST, &dir.path().join("s")), dir.path()));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
@@ -246,7 +246,7 @@ fn a_store_that_is_moved_away_takes_everything_along() {
         assert!(of_moved.iter().all(|run| run.status == runspan::model::RunStatus::Success), "{of_moved:?}");
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let said = said(child(TEST, &dir.path().join("s")));
     assert_eq!(warnings(&said).len(), 1, "{said}");
 }
@@ -266,7 +266,7 @@ fn a_store_that_another_takes_the_place_of_is_not_mixed_with_it() {
         assert_eq!(of_moved, report.stored + report.pending);
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let said = said(child(TEST, &dir.path().join("s")));
     assert_eq!(warnings(&said).len(), 1, "{said}");
 }

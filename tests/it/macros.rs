@@ -69,7 +69,7 @@ async fn answer_by_hand() {
 
 #[test]
 fn attributes_and_the_hand_store_the_same_run() {
-    let [by_attribute, by_hand] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [by_attribute, by_hand] = [(); 2].map(|()| crate::support::tempdir());
     record_in(by_attribute.path(), |_| drop(block_on(answer("How warm?", "s".to_owned()))));
     record_in(by_hand.path(), |_| block_on(answer_by_hand()));
     let told = [&by_attribute, &by_hand].map(|dir| {
@@ -130,7 +130,7 @@ fn unknown_model() {}
 
 #[test]
 fn arguments_results_and_errors_of_any_type_are_told() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| {
         let run = Run::workflow("shapes").start();
         run.in_scope(|| {
@@ -219,7 +219,7 @@ fn functions_of_all_shapes_keep_their_meaning() {
     fn is_send<T: Send>(value: T) -> T {
         value
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| {
         let run = Run::workflow("shapes").start();
         run.in_scope(|| {
@@ -250,7 +250,7 @@ fn functions_of_all_shapes_keep_their_meaning() {
 
 #[test]
 fn a_future_that_is_dropped_midway_is_cancelled() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| {
         let mut future = Box::pin(degrees("Paris", 2));
         let polled = future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
@@ -274,7 +274,7 @@ fn worker() -> u8 {
 
 #[test]
 fn an_agent_is_a_run_at_the_root_and_a_step_inside_another() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| {
         assert_eq!(plan(), 1);
         assert!(catch_unwind(worker).is_err());

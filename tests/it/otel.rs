@@ -62,7 +62,7 @@ fn sorted(mut attributes: Vec<(String, otlp::Value)>) -> Vec<(String, otlp::Valu
 
 #[test]
 fn a_span_is_stored_with_everything_that_the_sdk_knows() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (processor, guard) = runspan::builder().store(dir.path()).processor().unwrap();
     let provider = SdkTracerProvider::builder().with_span_processor(processor).with_max_events_per_span(1).build();
     let scope = InstrumentationScope::builder("library")
@@ -114,14 +114,14 @@ fn a_span_is_stored_with_everything_that_the_sdk_knows() {
 
 #[test]
 fn the_providers_resource_is_what_records_carry() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (processor, guard) = runspan::builder().store(dir.path()).processor().unwrap();
     let provider = SdkTracerProvider::builder().with_resource(resource()).with_span_processor(processor).build();
     agent(&provider, "a");
     drop((provider, guard));
     assert_eq!(sorted(stored_resource(dir.path())), expected_resource());
 
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (exporter, guard) = runspan::builder().store(dir.path()).exporter().unwrap();
     let provider = SdkTracerProvider::builder().with_resource(resource()).with_batch_exporter(exporter).build();
     agent(&provider, "a");
@@ -140,7 +140,7 @@ fn the_resource_survives_the_death_of_the_process() {
         std::process::abort();
     }
     for _ in 0..5 {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::support::tempdir();
         let status = child("otel::the_resource_survives_the_death_of_the_process", dir.path()).status().unwrap();
         assert!(!status.success());
         assert_eq!(only_run(dir.path()).agent_id.as_deref(), Some("a"));
@@ -150,7 +150,7 @@ fn the_resource_survives_the_death_of_the_process() {
 
 #[test]
 fn a_flush_returns_when_the_run_is_in_the_store() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (processor, _guard) = runspan::builder().store(dir.path()).processor().unwrap();
     let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
     for n in 1..=3 {
@@ -162,7 +162,7 @@ fn a_flush_returns_when_the_run_is_in_the_store() {
 
 #[test]
 fn an_unsampled_span_is_not_recorded() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (processor, guard) = runspan::builder().store(dir.path()).processor().unwrap();
     let provider = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).with_span_processor(processor).build();
     agent(&provider, "a");
@@ -187,7 +187,7 @@ fn ended_span() -> SpanData {
 
 #[test]
 fn a_processor_that_was_shut_down_records_nothing_and_counts_it() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (processor, guard) = runspan::builder().store(dir.path()).processor().unwrap();
     processor.on_end(ended_span());
     processor.shutdown().unwrap();
@@ -202,7 +202,7 @@ fn a_processor_that_was_shut_down_records_nothing_and_counts_it() {
 
 #[test]
 fn an_exporter_that_was_shut_down_says_so() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (exporter, guard) = runspan::builder().store(dir.path()).exporter().unwrap();
     let export =
         |batch| tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(exporter.export(batch));
@@ -219,7 +219,7 @@ fn an_exporter_that_was_shut_down_says_so() {
 
 #[test]
 fn a_shutdown_without_time_says_that_it_ran_out() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (processor, guard) = runspan::builder().store(dir.path()).processor().unwrap();
     for _ in 0..200 {
         processor.on_end(ended_span());
@@ -233,7 +233,7 @@ fn a_shutdown_without_time_says_that_it_ran_out() {
 
 #[test]
 fn a_store_that_cannot_be_written_fails_the_flush() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let store = dir.path().join("store");
     let (processor, guard) = runspan::builder().store(&store).processor().unwrap();
     processor.on_end(ended_span());
@@ -247,7 +247,7 @@ fn a_store_that_cannot_be_written_fails_the_flush() {
 
 #[test]
 fn flush_and_shutdown_return_inside_and_after_a_current_thread_runtime() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (processor, guard) = runspan::builder().store(dir.path()).processor().unwrap();
     let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -283,7 +283,7 @@ fn processor_and_exporter_with_defaults_write_what_they_got_when_the_provider_go
         assert!(refused.is_err());
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let test = "otel::processor_and_exporter_with_defaults_write_what_they_got_when_the_provider_goes";
     let out = child(test, dir.path()).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
@@ -299,7 +299,7 @@ fn processor_and_exporter_with_defaults_write_what_they_got_when_the_provider_go
 
 #[test]
 fn a_processor_shows_a_run_while_it_runs() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (processor, _guard) = runspan::builder().store(dir.path()).processor().unwrap();
     let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
     let tracer = provider.tracer("agent");

@@ -108,7 +108,7 @@ fn a_copy_taken_while_running_shows_a_beginning_and_takes_nothing_from_the_origi
         record_in(&store, |_| endless_agent());
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (store, copy) = (dir.path().join("s"), dir.path().join("copy"));
     let mut original = Endless::start(TEST, &store);
     original.wait_for(500);
@@ -134,7 +134,7 @@ fn a_copy_that_is_opened_first_takes_nothing_from_a_dead_original() {
         return;
     }
     for n in [300, 1_000, 2_500] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::support::tempdir();
         let (store, copy) = (dir.path().join("s"), dir.path().join("copy"));
         let mut original = Endless::start(TEST, &store);
         original.wait_for(n);
@@ -153,7 +153,7 @@ fn a_store_that_was_moved_after_a_crash_has_everything() {
         record_in(&store, |_| endless_agent());
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (store, moved) = (dir.path().join("s"), dir.path().join("elsewhere/moved"));
     let mut original = Endless::start(TEST, &store);
     original.wait_for(1_000);
@@ -170,7 +170,7 @@ fn a_store_behind_a_link_is_the_store() {
         record_in(&store, |_| endless_agent());
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (real, link) = (dir.path().join("real"), dir.path().join("link"));
     fs::create_dir(&real).unwrap();
     std::os::unix::fs::symlink(&real, &link).unwrap();
@@ -202,7 +202,7 @@ fn a_relative_store_stays_where_it_was_when_the_program_goes_elsewhere() {
         assert_eq!((report.stored, report.pending, report.dropped.len()), (12, 0, 0), "{report:?}");
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     fs::create_dir(dir.path().join("there")).unwrap();
     said(child(TEST, dir.path()));
     assert_eq!(runs(&dir.path().join("here/s")).len(), 4);
@@ -240,7 +240,7 @@ fn who_looks_at_another_users_store_leaves_it_to_them() {
         // Only root can become somebody else.
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let store = dir.path().join("s");
     fs::create_dir(&store).unwrap();
@@ -296,7 +296,7 @@ fn twenty_processes_record_die_and_look_at_one_store_at_once() {
         assert_eq!((report.stored, report.pending), ((RUNS * (STEPS + 1)) as u64, 0), "{report:?}");
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     // There from the start, so that lookers find it.
     record_in(dir.path(), |_| {});
     let start = |case: &str| {
@@ -365,7 +365,7 @@ fn a_run_has_one_writer_and_who_else_names_it_writes_another() {
         assert_eq!((report.stored, report.pending, report.dropped.len()), (21, 0, 0), "{report:?}");
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| {});
     let start = |case: &str| {
         let mut command = child(TEST, dir.path());

@@ -83,7 +83,7 @@ const TOOL_ROUND_TRIP: [&str; 4] =
 
 #[test]
 fn an_agent_with_a_tool_is_one_run_that_costs_what_was_billed() {
-    let (server, dir) = (ModelServer::start(Script::demo()).unwrap(), tempfile::tempdir().unwrap());
+    let (server, dir) = (ModelServer::start(Script::demo()).unwrap(), crate::support::tempdir());
     let report = record_in(dir.path(), |_| {
         let answer = block_on(async { agent(&server, "gpt-5-mini").prompt("What is the weather in Bern?").await });
         assert_eq!(answer.unwrap().output(), "This is what I found: Bern: 4 degrees, snow");
@@ -109,7 +109,7 @@ async fn stream(agent: Agent, prompt: &str) -> Result<(), Box<dyn std::error::Er
 
 #[test]
 fn a_streamed_agent_is_recorded_like_a_plain_one() {
-    let (server, dir) = (ModelServer::start(Script::demo()).unwrap(), tempfile::tempdir().unwrap());
+    let (server, dir) = (ModelServer::start(Script::demo()).unwrap(), crate::support::tempdir());
     record_in(dir.path(), |_| block_on(stream(agent(&server, "gpt-4o-mini"), "What is the weather?")).unwrap());
     let run = only_run(dir.path());
     assert!(server.calls().iter().all(|call| call.streamed));
@@ -120,7 +120,7 @@ fn a_streamed_agent_is_recorded_like_a_plain_one() {
 
 #[test]
 fn agents_at_work_at_once_are_runs_of_their_own() {
-    let (server, dir) = (ModelServer::start(Script::demo()).unwrap(), tempfile::tempdir().unwrap());
+    let (server, dir) = (ModelServer::start(Script::demo()).unwrap(), crate::support::tempdir());
     let (one, two) = (agent(&server, "gpt-4o-mini"), agent(&server, "gpt-4o-mini"));
     record_in(dir.path(), |_| {
         block_on(async {
@@ -145,7 +145,7 @@ fn agents_at_work_at_once_are_runs_of_their_own() {
 #[test]
 fn an_agent_under_a_span_of_the_application_is_a_workflow_of_that_name() {
     for streamed in [false, true] {
-        let (server, dir) = (ModelServer::start(Script::demo()).unwrap(), tempfile::tempdir().unwrap());
+        let (server, dir) = (ModelServer::start(Script::demo()).unwrap(), crate::support::tempdir());
         record_in(dir.path(), |_| {
             let request = async {
                 let agent = agent(&server, "gpt-4o-mini");
@@ -173,7 +173,7 @@ fn an_agent_under_a_span_of_the_application_is_a_workflow_of_that_name() {
 #[test]
 fn an_agent_whose_model_fails_is_an_error() {
     for (model, streamed) in [("fail-500", false), ("fail-429", true)] {
-        let (server, dir) = (ModelServer::start(Script::demo()).unwrap(), tempfile::tempdir().unwrap());
+        let (server, dir) = (ModelServer::start(Script::demo()).unwrap(), crate::support::tempdir());
         record_in(dir.path(), |_| {
             let failed = if streamed {
                 block_on(stream(agent(&server, model), "What is the weather?")).is_err()
@@ -206,7 +206,7 @@ fn a_tool_that_failed_and_was_mended_is_an_error_of_its_step_alone() {
         };
         Some(Said::Calls(vec![ToolCall { name: "get_weather".into(), arguments: serde_json::json!({"city": city}) }]))
     });
-    let (server, dir) = (ModelServer::start(script).unwrap(), tempfile::tempdir().unwrap());
+    let (server, dir) = (ModelServer::start(script).unwrap(), crate::support::tempdir());
     record_in(dir.path(), |_| {
         let answer = block_on(async { agent(&server, "gpt-4o-mini").prompt("What is the weather?").await });
         assert_eq!(answer.unwrap().output(), "This is what I found: Bern: 4 degrees, snow");
@@ -232,7 +232,7 @@ fn a_tool_that_failed_and_was_mended_is_an_error_of_its_step_alone() {
 #[test]
 fn messages_are_kept_and_a_secret_in_them_is_not() {
     const SECRET: &str = "sk-proj-4fK9vTqLm2ZrXw8YbN3cHdJ7sGpQaE5uVtRiOy6WkLzMxCnB";
-    let (server, dir) = (ModelServer::start(Script::demo()).unwrap(), tempfile::tempdir().unwrap());
+    let (server, dir) = (ModelServer::start(Script::demo()).unwrap(), crate::support::tempdir());
     record_in(dir.path(), |_| {
         let builder = weather_agent_builder(&server.base_url(), "gpt-4o-mini").record_content_telemetry(true);
         let agent = builder.tool(GetWeather).build();

@@ -97,7 +97,7 @@ fn found<'a>(store: &Path, keys: &'a [String]) -> Vec<&'a String> {
 #[test]
 fn no_id_and_no_name_brings_a_secret_to_the_disk() {
     for content in [Content::None, Content::Redacted] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::support::tempdir();
         let keys = record(dir.path(), content);
         assert_eq!(found(dir.path(), &keys), Vec::<&String>::new(), "{content}");
         let RunSummary { agent_id, session_id, user_id, tags, models, .. } = only_run(dir.path());
@@ -110,7 +110,7 @@ fn no_id_and_no_name_brings_a_secret_to_the_disk() {
 
 #[test]
 fn what_is_to_be_kept_in_full_is() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let keys = record(dir.path(), Content::Full);
     assert_eq!(found(dir.path(), &keys).len(), keys.len());
 }
@@ -120,7 +120,7 @@ fn artifacts_are_kept_as_content_policy_wants_it() {
     let (secret, text) = (key(0), |secret: &str| format!("the key is {secret}\n"));
     let binary = [b"\0\xff", secret.as_bytes()].concat();
     let kept = |content: Content| {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::support::tempdir();
         let (layer, guard) = runspan::builder().store(dir.path()).content(content).build().unwrap();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             let run = Run::agent("writer").start();

@@ -16,6 +16,49 @@ use tracing_subscriber::layer::SubscriberExt;
 /// Longest that anything may take before a test gives up.
 pub const WATCHDOG: Duration = Duration::from_secs(60);
 
+/// A folder for one test, that takes along what processes that died over stores in it left in shared memory.
+#[derive(Debug)]
+pub struct TestDir(tempfile::TempDir);
+
+/// Makes a folder for a test.
+pub fn tempdir() -> TestDir {
+    TestDir(tempfile::tempdir().expect("a folder"))
+}
+
+impl TestDir {
+    /// Returns its path.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for TestDir {
+    fn drop(&mut self) {
+        remove_rings(self.path(), 5);
+    }
+}
+
+/// Removes the rings that journals below a folder name, and the folders of users who were there for a test only.
+fn remove_rings(dir: &Path, depth: u32) {
+    for path in std::fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())) {
+        if depth > 0 && path.is_dir() && !path.is_symlink() {
+            remove_rings(&path, depth - 1);
+        }
+        let is_note = path.ends_with("ring") && path.with_file_name("lock").exists();
+        let noted = std::fs::read_to_string(&path).ok().filter(|_| is_note);
+        let Some(ring) = noted.map(|path| PathBuf::from(path.trim_end())).filter(|ring| ring.is_absolute()) else {
+            continue;
+        };
+        let _ = std::fs::remove_file(&ring);
+        // SAFETY: always succeeds.
+        let own = format!("runspan-{}", unsafe { libc::geteuid() });
+        if let Some(folder) = ring.parent().filter(|folder| !folder.ends_with(&own)) {
+            // Only when it is empty.
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
 /// Runs `work` under a recorder with its own store and returns the report.
 pub fn record_in(store: &Path, work: impl FnOnce(&Guard)) -> Report {
     let (layer, guard) = runspan::builder().store(store).build().expect("a recorder");

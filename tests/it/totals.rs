@@ -9,7 +9,7 @@ use crate::support::{only_run, record_in, steps};
 type Totals = (Option<u64>, Option<String>, u64, u64);
 
 fn recorded(work: impl FnOnce(&Run)) -> (RunSummary, Vec<Option<String>>) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| {
         let run = Run::agent("billed").start();
         work(&run);
@@ -146,7 +146,7 @@ fn the_cost_of_a_tool_counts() {
 
 #[test]
 fn a_number_at_the_end_of_a_name_is_the_emitters_own() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| {
         let run = Run::agent("a").start();
         for name in ["x-4294967295", "x", "x", "x-2", "x-4294967295", "y", "y-18446744073709551615", "y"] {

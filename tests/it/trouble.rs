@@ -44,7 +44,7 @@ fn a_store_of_a_newer_format_is_refused_and_the_program_runs() {
         assert_eq!(guard.shutdown(WATCHDOG), Report::default());
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     fs::write(dir.path().join("store.yaml"), "format: 99\nfuture: [1]\n").unwrap();
     let said = said(child(TEST, dir.path()));
     let warned = warnings(&said);
@@ -63,7 +63,7 @@ fn a_store_that_cannot_be_written_costs_the_recording_only() {
         assert_eq!(guard.shutdown(WATCHDOG), Report::default());
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let file = dir.path().join("a-file");
     fs::write(&file, "in the way").unwrap();
     let store = file.join("store");
@@ -84,7 +84,7 @@ fn broken_settings_are_named_once_and_recording_goes_on() {
         assert_eq!(guard.shutdown(WATCHDOG).stored, 2);
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let mut command = child(TEST, &dir.path().join("s"));
     command.env("RUNSPAN_CONTENT", "everything").env("RUNSPAN_LOG", "shout");
     let said = said(command);
@@ -111,7 +111,7 @@ fn a_full_disk_costs_what_does_not_fit_and_is_counted() {
         println!("the agent has finished");
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let inner = child(TEST, &dir.path().join("s"));
     let command = on_own_disk(&inner, dir.path());
     let output = ended(command);
@@ -141,7 +141,7 @@ fn a_store_removed_while_in_use_is_told_once_and_counted() {
         assert!(!store.exists(), "what was removed on purpose stays away");
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let store = dir.path().join("s");
     let said = said(child(TEST, &store));
     assert_eq!(warnings(&said).len(), 1, "{said}");
@@ -159,7 +159,7 @@ fn a_store_removed_while_in_use_is_told_once_and_counted() {
 
 #[test]
 fn what_does_not_fit_into_the_ring_is_dropped_and_counted_exactly() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (layer, guard) = runspan::builder().store(dir.path()).buffer_bytes(64 << 10).build().unwrap();
     use tracing_subscriber::layer::SubscriberExt;
     let subscriber = tracing_subscriber::registry().with(layer);
@@ -177,7 +177,7 @@ fn every_record_that_a_full_ring_costs_is_counted_in_its_run() {
     use runspan::model::outcome::Outcome;
     use tracing_subscriber::layer::SubscriberExt;
     const LINES: u64 = 30_000;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (layer, guard) = runspan::builder().store(dir.path()).buffer_bytes(64 << 10).build().unwrap();
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
         let agent = info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "flood");
@@ -202,7 +202,7 @@ fn every_record_that_a_full_ring_costs_is_counted_in_its_run() {
 
 #[test]
 fn however_much_is_said_of_a_step_its_end_and_its_counts_are_kept() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let large = "x".repeat(2 << 20);
     let (layer, guard) = runspan::builder().store(dir.path()).buffer_bytes(128 << 20).build().unwrap();
     use tracing_subscriber::layer::SubscriberExt;
@@ -250,7 +250,7 @@ fn however_much_is_said_of_a_step_its_end_and_its_counts_are_kept() {
 
 #[test]
 fn a_shutdown_without_time_tells_what_it_left() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (layer, guard) = runspan::builder().store(dir.path()).build().unwrap();
     use tracing_subscriber::layer::SubscriberExt;
     let subscriber = tracing_subscriber::registry().with(layer);
@@ -264,7 +264,7 @@ fn a_shutdown_without_time_tells_what_it_left() {
 fn a_busy_process_shows_its_runs() {
     use std::sync::atomic::{AtomicBool, Ordering};
     use tracing_subscriber::layer::SubscriberExt;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let (layer, guard) = runspan::builder().store(dir.path()).build().unwrap();
     let subscriber = tracing_subscriber::registry().with(layer);
     let seen = AtomicBool::new(false);
@@ -291,7 +291,7 @@ fn exit_without_the_guard_loses_nothing() {
         agent("gone", 200, 100);
         std::process::exit(0);
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     said(child(TEST, dir.path()));
     let run = only_run(dir.path());
     assert_eq!((run.status, run.steps_total, run.dropped), (RunStatus::Success, 201, 0));
@@ -299,7 +299,7 @@ fn exit_without_the_guard_loses_nothing() {
 
 #[test]
 fn a_panic_inside_a_run_ends_it_as_error() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| {
         let caught = std::panic::catch_unwind(|| {
             let agent = info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "p");
@@ -335,7 +335,7 @@ fn a_forked_child_records_nothing_and_harms_nothing() {
         assert_eq!((report.stored, report.dropped.len()), (4, 0));
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     said(child(TEST, dir.path()));
     let names: Vec<_> = runs(dir.path()).into_iter().filter_map(|run| run.agent_id).collect();
     assert_eq!(names, ["after", "before"]);
@@ -359,7 +359,7 @@ impl Drop for Talkative {
 
 #[test]
 fn spans_in_debug_in_drop_and_across_threads_neither_hang_nor_get_lost() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let report = record_in(dir.path(), |_| {
         let agent = info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "odd");
         let _in_agent = agent.enter();
@@ -400,7 +400,7 @@ fn damage(store: &Path, run: &str, file: &str, content: &[u8]) {
 
 #[test]
 fn a_damaged_run_is_listed_as_damaged_and_costs_no_other() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| (0..8).for_each(|n| agent(&format!("a{n}"), 1, 10)));
     let all = runs(dir.path());
     let bomb = format!("a: &a {}\nrun_id: [{}]\n", "x".repeat(1 << 20), "*a,".repeat(20_000));
@@ -431,7 +431,7 @@ fn hostile(begin: &str, bytes: usize) -> String {
 
 #[test]
 fn a_run_of_hostile_names_is_listed_and_its_summary_stays_small() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |guard| {
         let flush = || assert!(guard.flush(WATCHDOG));
         let mut run = Run::workflow(hostile("name", 1_000_000))
@@ -486,7 +486,7 @@ fn a_run_of_hostile_names_is_listed_and_its_summary_stays_small() {
 
 #[test]
 fn a_damaged_run_that_is_named_again_costs_no_other() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| agent("damaged", 1, 10));
     let damaged = only_run(dir.path()).run_id;
     damage(dir.path(), &damaged.to_string(), "events.jsonl", b"#\n");
@@ -530,7 +530,7 @@ fn a_damaged_run_of_a_dead_process_costs_no_other() {
         });
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     ended(child(TEST, dir.path()));
     let bad = fs::read_dir(dir.path().join("agents")).unwrap().map(|entry| entry.unwrap().path());
     let bad = bad.into_iter().find(|run| fs::read_to_string(run.join("run.yaml")).unwrap().contains("bad")).unwrap();
@@ -548,7 +548,7 @@ fn a_damaged_run_of_a_dead_process_costs_no_other() {
 
 #[test]
 fn a_torn_last_line_is_dropped_and_a_damaged_line_is_named() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| agent("a", 1, 10));
     let run = only_run(dir.path());
     let path = dir.path().join("agents").join(run.run_id.to_string()).join("events.jsonl");
@@ -567,7 +567,7 @@ fn a_torn_last_line_is_dropped_and_a_damaged_line_is_named() {
 
 #[test]
 fn a_secret_never_reaches_the_store() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let secret = format!("sk-proj-{}", "a1B2c3D4e5F6g7H8".repeat(4));
     record_in(dir.path(), |_| {
         let agent =
@@ -592,7 +592,7 @@ fn a_secret_never_reaches_the_store() {
 
 #[test]
 fn every_record_has_an_outcome_and_plain_traces_are_not_kept() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let mut counts = None;
     let report = record_in(dir.path(), |guard| {
         // A plain trace with nothing of an agent in it, one with an agent far below, and a lone agent.
@@ -656,7 +656,7 @@ fn an_upstream_that_is_down_costs_itself_its_oldest_spans_and_the_store_nothing(
         assert_eq!(report.pending + report.dropped["upstream_behind"], TOOLS + 8, "{report:?}");
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let said = said(child(TEST, dir.path()));
     assert!(said.contains("the journal in") && said.contains("runs are stored all the same"), "{said}");
     assert_eq!(runs(dir.path()).iter().map(|run| run.steps_total).sum::<u64>(), TOOLS + 8);

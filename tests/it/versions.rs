@@ -31,7 +31,7 @@ fn edit(path: &Path, change: impl FnOnce(String) -> String) {
 
 #[test]
 fn a_run_of_a_newer_format_is_damaged_by_name_and_left_alone() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| ["old", "new"].into_iter().for_each(|name| agent(name, 1)));
     let newer = runs(dir.path()).into_iter().find(|run| run.name() == "new").unwrap();
     let file = dir.path().join("agents").join(newer.run_id.to_string()).join("run.yaml");
@@ -52,7 +52,7 @@ fn a_run_of_a_newer_format_is_damaged_by_name_and_left_alone() {
 
 #[test]
 fn what_a_later_version_adds_is_passed_over() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     record_in(dir.path(), |_| agent("a", 1));
     let known = runs(dir.path()).remove(0);
     let run = dir.path().join("agents").join(known.run_id.to_string());
@@ -98,7 +98,7 @@ fn a_journal_of_a_newer_version_is_left_alone_and_keeps_nobody_else_back() {
     if let Some(store) = is_child(TEST) {
         return record_and_die(&store);
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::tempdir();
     let newer = killed(TEST, dir.path());
     fs::write(newer.join("seen"), "").unwrap();
     let segment = fs::read_dir(&newer)
