@@ -432,7 +432,7 @@ mod tests {
                 dropped_events_count: numbers.5,
                 links: vec![link; shape],
                 dropped_links_count: numbers.4,
-                status: (shape > 0).then(|| Status { message: texts.1, code: numbers.1 }),
+                status: (shape > 0).then_some(Status { message: texts.1, code: numbers.1 }),
             }
         }
     }
