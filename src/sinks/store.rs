@@ -108,8 +108,8 @@ struct LiveRun {
     known: IdSet<EventId>,
     pending: Vec<PendingStart>,
     queue: Vec<Event>,
-    /// Steps whose span events are in the log.
-    told: HashSet<String>,
+    /// Moments of the span events that the log has, by the start of their step, until its end.
+    told: IdMap<EventId, HashSet<UnixNanos>>,
     written_status: Option<RunStatus>,
     stale_summary: bool,
     touched: Instant,
@@ -401,11 +401,16 @@ impl<W: RunWriter> StoreSink<W> {
     fn open_run(&mut self, run: RunId, trace_id: TraceId, in_place_of: Option<RunId>) -> Result<(), StoreError> {
         let mut state = RunState::new(run, trace_id);
         // Made for good by the first flush, when the first step tells name and kind; here only what is there is read.
-        let (mut known, mut told) = (HashSet::default(), HashSet::default());
+        let (mut known, mut told) = (HashSet::default(), IdMap::<EventId, HashSet<UnixNanos>>::default());
         for event in self.writer.take_up(run)?.unwrap_or_default() {
             state.apply(&event, false);
             known.insert(event.event_id);
-            told.extend(event.step_id.filter(|_| event.body.span().is_none()));
+            // What the root says of its run has no step, but the start of its step as its cause.
+            match (event.parent_event_id, event.body.span()) {
+                (Some(start), None) => drop(told.entry(start).or_default().insert(event.timestamp)),
+                (Some(start), Some(_)) if !event.body.is_step_start() => drop(told.remove(&start)),
+                _ => {}
+            }
         }
         let written_status = state.has_started().then(|| state.status());
         if state.has_started() {
@@ -448,6 +453,7 @@ impl<W: RunWriter> StoreSink<W> {
             RecordKind::Event => {
                 live.flush_pending(process, None);
                 for (place, event) in (0..).zip(&record.span.events) {
+                    live.note_told(span, event);
                     live.take_span_event(EventIds { process, seq }, place, span, event);
                 }
                 self.count(seq, RecordKind::Event, Outcome::Stored, "");
@@ -781,11 +787,8 @@ impl LiveRun {
         let Some((step_id, start)) = self.state.step_of(span_id).map(|(name, event)| (name.to_owned(), event)) else {
             return;
         };
-        if !self.told.contains(&step_id) {
-            // A source that tells events only with the end of their span.
-            for (place, event) in (0..).zip(&record.span.events) {
-                self.take_span_event(ids, place, span_id, event);
-            }
+        for place in self.untold(start, &record.span.events) {
+            self.take_span_event(ids, place as u64, span_id, &record.span.events[place]);
         }
         let was_over = self.state.roots_ended();
         // The root's output is the run's.
@@ -805,12 +808,29 @@ impl LiveRun {
         }
     }
 
+    /// Notes that an event of a span was told before its end.
+    fn note_told(&mut self, span: SpanId, event: &SpanEvent) {
+        if let Some((_, start)) = self.state.step_of(span) {
+            self.told.entry(start).or_default().insert(UnixNanos(event.time_unix_nano));
+        }
+    }
+
+    /// Returns the places of those events of an ended span that were not told before: all of a source that tells them
+    /// only now, those that were left to the end, and none when another source of the same span told them, of whose
+    /// clock this one knows nothing.
+    fn untold(&mut self, start: EventId, events: &[SpanEvent]) -> Vec<usize> {
+        let told = self.told.remove(&start).unwrap_or_default();
+        let moments: Vec<UnixNanos> = events.iter().map(|event| UnixNanos(event.time_unix_nano)).collect();
+        let known = moments.iter().collect::<HashSet<_>>();
+        if !told.iter().all(|at| known.contains(at)) {
+            return Vec::new();
+        }
+        (0..events.len()).filter(|place| !told.contains(&moments[*place])).collect()
+    }
+
     fn take_span_event(&mut self, ids: EventIds, place: u64, span: SpanId, event: &SpanEvent) {
         let at = UnixNanos(event.time_unix_nano);
         let step = self.state.step_of(span).map(|(name, start)| (name.to_owned(), start));
-        if let Some((name, _)) = &step {
-            self.told.insert(name.clone());
-        }
         let (step_id, cause) = step.map_or((None, self.state.start_event()), |(name, start)| (Some(name), Some(start)));
         let body = body_of(event);
         // What the root says of itself it says of the run; a line of log stays with the step that wrote it.
@@ -1001,9 +1021,10 @@ mod tests {
                 span.set_attr(names::OUTPUT_TOKENS, place as i64);
             }
         }
-        if kind == RecordKind::Event {
-            let event = SpanEvent { time_unix_nano: at, name: "note".to_owned(), ..SpanEvent::default() };
-            span.events = vec![event];
+        if kind != RecordKind::Started {
+            // What the root says, but for its lines of log, has no step.
+            let name = if node.kind == 2 { names::EVENT_EVALUATION } else { "note" };
+            span.events = vec![SpanEvent { time_unix_nano: at, name: name.to_owned(), ..SpanEvent::default() }];
         }
         Record { kind, resource: Arc::default(), scope: Default::default(), span }
     }
@@ -1081,6 +1102,35 @@ mod tests {
             .collect();
         assert_eq!(steps.iter().copied().max(), Some(2));
         assert_eq!(sink.counts().received, 41);
+    }
+
+    #[test]
+    fn an_end_tells_the_events_that_were_not_told() {
+        let node = Node { parent: None, kind: 1 };
+        let event = |at: u64| SpanEvent { time_unix_nano: at, name: format!("at {at}"), ..SpanEvent::default() };
+        let with = |kind: RecordKind, at: &[u64]| {
+            let mut record = record(0, 0, &node, kind);
+            record.span.events = at.iter().copied().map(event).collect();
+            record
+        };
+        let lines_of = |told: &[&[u64]], end: &[u64]| {
+            let store = MemoryStore::default();
+            let mut sink = StoreSink::new(store.clone(), RunId([7; 16]));
+            let events = told.iter().map(|at| with(RecordKind::Event, at));
+            let records = [with(RecordKind::Started, &[])].into_iter().chain(events).chain([with(RecordKind::Ended, end)]);
+            for (seq, record) in (1..).zip(records) {
+                sink.take(seq, record).unwrap();
+            }
+            sink.flush_all().unwrap();
+            let run = sink.runs.keys().next().copied().unwrap();
+            let log = |event: Event| if let EventBody::Log(log) = event.body { Some(log.message) } else { None };
+            store.get_events(run, 0).unwrap().into_iter().filter_map(log).collect::<Vec<_>>()
+        };
+        assert_eq!(lines_of(&[], &[5, 6]), ["at 5", "at 6"], "a source that tells them with the end");
+        assert_eq!(lines_of(&[&[5], &[6]], &[5, 6]), ["at 5", "at 6"], "one that told them all");
+        assert_eq!(lines_of(&[&[6]], &[5, 6]), ["at 6", "at 5"], "one whose first was left to the end");
+        assert_eq!(lines_of(&[&[5], &[6]], &[5]), ["at 5", "at 6"], "one whose end has not all of them");
+        assert_eq!(lines_of(&[&[5]], &[7]), ["at 5"], "another source of the span");
     }
 
     proptest! {
