@@ -128,6 +128,20 @@ impl Layer {
         &self.recorder
     }
 
+    /// Returns the subscriber that the layer is part of. An `Option` or a `Vec` of layers does not tell them which: then
+    /// it is the one that is at work, if our recorder is in it.
+    fn dispatch(&self) -> Option<&WeakDispatch> {
+        if self.dispatch.get().is_none() {
+            tracing::dispatcher::get_default(|dispatch| {
+                let layer = dispatch.downcast_ref::<Self>();
+                if layer.is_some_and(|layer| layer.recorder.id() == self.recorder.id()) {
+                    let _ = self.dispatch.set(dispatch.downgrade());
+                }
+            });
+        }
+        self.dispatch.get()
+    }
+
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() <= self.level && self.recorder.is_recording()
     }
@@ -204,7 +218,7 @@ impl Layer {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let foreign = foreign::ids(self.dispatch.get(), self.recorder.notes(), &span.id());
+        let foreign = foreign::ids(self.dispatch(), self.recorder.notes(), &span.id());
         let mut extensions = span.extensions_mut();
         let state = extensions.get_mut::<Kept>()?.find_mut(self.is_recorded())?;
         if let Some(known) = state.context {

@@ -10,8 +10,9 @@ use opentelemetry::trace::{
 };
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanProcessor};
-use tracing::{Instrument, Level, Span as TracingSpan, field::Empty, span};
+use tracing::{Dispatch, Instrument, Level, Span as TracingSpan, field::Empty, span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::Layer as _;
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::support::{WATCHDOG, runs, steps};
@@ -111,8 +112,19 @@ const SHAPES: [&str; 9] = [
     "async",
 ];
 
+/// How the two layers are put into a subscriber.
+#[derive(Clone, Copy)]
+enum Stack {
+    OursFirst,
+    OursSecond,
+    /// Ours first, both as layers that a program may leave out.
+    Optional,
+    /// Ours second in a list of layers.
+    List,
+}
+
 /// Returns the shapes whose ids differ, and whether our record has the parent in the other process.
-fn differing(our_layer_first: bool, processor_beside: bool) -> (Vec<&'static str>, bool) {
+fn differing(stack: Stack, processor_beside: bool) -> (Vec<&'static str>, bool) {
     let dir = crate::support::tempdir();
     let seen = Seen::default();
     let (layer, guard) = runspan::builder().store(dir.path()).build().unwrap();
@@ -125,13 +137,19 @@ fn differing(our_layer_first: bool, processor_beside: bool) -> (Vec<&'static str
     }
     let provider = provider.with_span_processor(seen.clone()).build();
     let (registry, tracer) = (tracing_subscriber::registry(), provider.tracer("agent"));
-    if our_layer_first {
-        let subscriber = registry.with(layer).with(tracing_opentelemetry::layer().with_tracer(tracer));
-        tracing::subscriber::with_default(subscriber, make_spans);
-    } else {
-        let subscriber = registry.with(tracing_opentelemetry::layer().with_tracer(tracer)).with(layer);
-        tracing::subscriber::with_default(subscriber, make_spans);
-    }
+    let subscriber: Dispatch = match stack {
+        Stack::OursFirst => registry.with(layer).with(tracing_opentelemetry::layer().with_tracer(tracer)).into(),
+        Stack::OursSecond => registry.with(tracing_opentelemetry::layer().with_tracer(tracer)).with(layer).into(),
+        Stack::Optional => {
+            registry.with(Some(layer)).with(Some(tracing_opentelemetry::layer().with_tracer(tracer))).into()
+        }
+        Stack::List => {
+            let theirs = tracing_opentelemetry::layer().with_tracer(tracer).boxed();
+            registry.with(vec![theirs, layer.boxed()]).into()
+        }
+    };
+    tracing::dispatcher::with_default(&subscriber, make_spans);
+    drop(subscriber);
     provider.shutdown().unwrap();
     drop(beside);
     let report = guard.shutdown(WATCHDOG);
@@ -158,17 +176,25 @@ fn differing(our_layer_first: bool, processor_beside: bool) -> (Vec<&'static str
 
 #[test]
 fn our_layer_first_has_the_same_ids() {
-    assert_eq!(differing(true, false), (vec![], false));
+    assert_eq!(differing(Stack::OursFirst, false), (vec![], false));
 }
 
 /// A span that is never entered is closed by the other layer before ours sees it.
 #[test]
 fn our_layer_second_has_the_same_ids_of_spans_that_were_entered() {
-    assert_eq!(differing(false, false), (vec!["explicit parent", "never entered", "recorded first"], false));
+    assert_eq!(differing(Stack::OursSecond, false), (vec!["explicit parent", "never entered", "recorded first"], false));
 }
 
 #[test]
 fn with_the_processor_beside_both_orders_have_the_same_ids_and_parents() {
-    assert_eq!(differing(true, true), (vec![], true));
-    assert_eq!(differing(false, true), (vec![], true));
+    assert_eq!(differing(Stack::OursFirst, true), (vec![], true));
+    assert_eq!(differing(Stack::OursSecond, true), (vec![], true));
+}
+
+/// Such a stack does not tell its layers which subscriber they are part of.
+#[test]
+fn layers_in_an_option_or_a_list_have_the_same_ids() {
+    assert_eq!(differing(Stack::Optional, false), (vec![], false));
+    assert_eq!(differing(Stack::Optional, true), (vec![], true));
+    assert_eq!(differing(Stack::List, true), (vec![], true));
 }
