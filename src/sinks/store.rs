@@ -1117,7 +1117,8 @@ mod tests {
             let store = MemoryStore::default();
             let mut sink = StoreSink::new(store.clone(), RunId([7; 16]));
             let events = told.iter().map(|at| with(RecordKind::Event, at));
-            let records = [with(RecordKind::Started, &[])].into_iter().chain(events).chain([with(RecordKind::Ended, end)]);
+            let records =
+                [with(RecordKind::Started, &[])].into_iter().chain(events).chain([with(RecordKind::Ended, end)]);
             for (seq, record) in (1..).zip(records) {
                 sink.take(seq, record).unwrap();
             }

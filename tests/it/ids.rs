@@ -182,7 +182,10 @@ fn our_layer_first_has_the_same_ids() {
 /// A span that is never entered is closed by the other layer before ours sees it.
 #[test]
 fn our_layer_second_has_the_same_ids_of_spans_that_were_entered() {
-    assert_eq!(differing(Stack::OursSecond, false), (vec!["explicit parent", "never entered", "recorded first"], false));
+    assert_eq!(
+        differing(Stack::OursSecond, false),
+        (vec!["explicit parent", "never entered", "recorded first"], false)
+    );
 }
 
 #[test]

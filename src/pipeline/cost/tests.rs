@@ -1,0 +1,300 @@
+use super::*;
+use crate::model::otlp::{KeyValue, Resource, Scope};
+use std::sync::Arc;
+
+/// 2026-11-01T00:00:00Z.
+const AT: UnixNanos = UnixNanos(1_793_491_200_000_000_000);
+
+fn tokens(prompt: u64, completion: u64) -> Tokens {
+    Tokens { prompt: Some(prompt), completion: Some(completion), ..Tokens::default() }
+}
+
+fn call(attributes: &[(&str, Value)]) -> Record {
+    let attributes = attributes
+        .iter()
+        .map(|(key, value)| KeyValue { key: (*key).into(), value: Some(value.clone().into()) })
+        .collect();
+    let span = Span { start_time_unix_nano: AT.0, end_time_unix_nano: AT.0 + 1, attributes, ..Span::default() };
+    Record { kind: RecordKind::Ended, resource: Arc::new(Resource::default()), scope: Scope::default(), span }
+}
+
+fn chat(more: &[(&str, Value)]) -> Record {
+    let mut attributes: Vec<(&str, Value)> = vec![
+        (names::OPERATION, "chat".into()),
+        (names::PROVIDER, "openai".into()),
+        (names::REQUEST_MODEL, "gpt-4o-mini".into()),
+    ];
+    attributes.extend(more.iter().cloned());
+    call(&attributes)
+}
+
+/// What pricing wrote: dollars, source, table.
+fn priced(record: &Record) -> String {
+    let mut record = record.clone();
+    Pricer::new().price(&mut record);
+    let written = [names::COST_USD, names::COST_SOURCE, names::COST_TABLE].map(|key| match record.span.attr(key) {
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.as_f64().and_then(NanoUsd::from_usd).unwrap().to_string(),
+        None => "-".to_owned(),
+    });
+    written.join(" ")
+}
+
+const USED: [(&str, Value); 2] = [(names::INPUT_TOKENS, Value::Int(211)), (names::OUTPUT_TOKENS, Value::Int(37))];
+const NOTHING: &str = "- - -";
+
+#[test]
+fn every_provider_of_the_standard_finds_its_prices() {
+    let mut pricer = Pricer::new();
+    for (provider, model, id) in [
+        ("anthropic", "claude-sonnet-4-5", Some("anthropic")),
+        ("openai", "gpt-4o-mini", Some("openai")),
+        ("cohere", "command-r-plus", Some("cohere")),
+        ("deepseek", "deepseek-chat", Some("deepseek")),
+        ("groq", "llama-3.3-70b-versatile", Some("groq")),
+        ("perplexity", "sonar", Some("perplexity")),
+        ("aws.bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", Some("aws")),
+        ("gcp.gemini", "gemini-2.5-flash", Some("google")),
+        ("gcp.vertex_ai", "gemini-2.5-flash", Some("google")),
+        ("gcp.vertex_ai", "claude-sonnet-4-5", Some("google")),
+        ("gcp.gen_ai", "gemini-2.5-flash", Some("google")),
+        ("azure.ai.openai", "gpt-4o-mini", Some("azure")),
+        ("azure.ai.inference", "gpt-4o-mini", Some("azure")),
+        ("x_ai", "grok-4", Some("x-ai")),
+        ("mistral_ai", "mistral-large-latest", Some("mistral")),
+        ("moonshot_ai", "kimi-k2-0905-preview", Some("moonshotai")),
+        ("ibm.watsonx.ai", "granite-3-8b-instruct", None),
+        // What rig writes.
+        ("azure.openai", "gpt-4o-mini", Some("azure")),
+        ("xai", "grok-4", Some("x-ai")),
+        ("mistral", "mistral-large-latest", Some("mistral")),
+        ("openrouter", "openai/gpt-4o-mini", Some("openrouter")),
+        ("ollama", "llama3", None),
+        // A proxy that names the real provider in the model.
+        ("litellm", "anthropic/claude-sonnet-4-5", Some("anthropic")),
+    ] {
+        let quote = pricer.quote(Some(provider), model, &tokens(1000, 100), AT);
+        assert_eq!(quote.map(|quote| quote.provider_id).as_deref(), id, "{provider} {model}");
+    }
+    for (model, id) in [
+        ("gpt-4o-mini", Some("openai")),
+        ("claude-sonnet-4-5", Some("anthropic")),
+        ("gemini-2.5-flash", Some("google")),
+        ("llama-3.3-70b-versatile", None),
+    ] {
+        let quote = pricer.quote(None, model, &tokens(1000, 100), AT);
+        assert_eq!(quote.map(|quote| quote.provider_id).as_deref(), id, "{model}");
+    }
+}
+
+#[test]
+fn every_id_we_map_to_is_in_the_table() {
+    let known: Vec<String> = Pricer::new().providers().into_iter().map(|provider| provider.id).collect();
+    for (_, id) in providers::PRICE_IDS {
+        assert!(known.iter().any(|known| known == id), "{id}");
+    }
+}
+
+#[test]
+fn an_open_model_is_priced_by_the_host_that_served_it() {
+    let mut attributes =
+        vec![(names::OPERATION, "chat".into()), (names::REQUEST_MODEL, "llama-3.3-70b-versatile".into())];
+    attributes.extend(USED);
+    assert_eq!(priced(&call(&attributes)), NOTHING);
+    attributes.push((names::SERVER_ADDRESS, "api.groq.com".into()));
+    assert!(priced(&call(&attributes)).ends_with("groq/llama-3.3-70b-versatile"));
+}
+
+#[test]
+fn a_quote_counts_cached_input_at_its_own_rate() {
+    let usage = Tokens { cache_read: Some(64), reasoning: Some(16), ..tokens(211, 37) };
+    assert_eq!(
+        Pricer::new().quote(Some("openai"), "gpt-4o-mini-2024-07-18", &usage, AT),
+        Some(Quote {
+            // 147 x 0.15 + 64 x 0.075 + 37 x 0.6 dollars a million.
+            cost: NanoUsd(49_050),
+            table: "genai-prices 0.2.1 openai/gpt-4o-mini".into(),
+            provider_id: "openai".into(),
+            model_id: "gpt-4o-mini".into(),
+        })
+    );
+}
+
+#[test]
+fn what_cannot_be_known_has_no_price() {
+    let mut pricer = Pricer::new();
+    let mut quote = |model, usage: Tokens| pricer.quote(Some("openai"), model, &usage, AT).map(|quote| quote.cost);
+    assert_eq!(quote("no-such-model", tokens(1, 1)), None);
+    assert_eq!(quote("gpt-4o-mini", Tokens::default()), None);
+    // More was cached than sent: a broken report, not a cheap call.
+    assert_eq!(quote("gpt-4o-mini", Tokens { cache_read: Some(2), ..tokens(1, 1) }), None);
+    assert_eq!(quote("gpt-4o-mini", tokens(0, 0)), Some(NanoUsd(0)));
+}
+
+#[test]
+fn half_nano_dollars_go_to_the_even_neighbour() {
+    for (usd, expected) in [
+        (36.5e-9, 36),
+        (37.5e-9, 38),
+        (0.037_5e-6 * 3.0, 112),
+        (0.1 + 0.2, 300_000_000),
+        (1e-9 * 0.500_1, 1),
+        (123_456.789, 123_456_789_000_000),
+    ] {
+        assert_eq!(nanos(usd), Some(NanoUsd(expected)), "{usd}");
+    }
+    assert_eq!(nanos(f64::NAN), None);
+    assert_eq!(nanos(1e10), None);
+}
+
+#[test]
+fn prices_are_written_on_ended_model_calls_alone() {
+    assert_eq!(priced(&chat(&USED)), "0.00005385 computed genai-prices 0.2.1 openai/gpt-4o-mini");
+    assert_eq!(priced(&chat(&[])), NOTHING);
+    assert_eq!(priced(&chat(&USED[..1])), NOTHING, "half a bill");
+
+    let mut open = chat(&USED);
+    open.kind = RecordKind::Started;
+    assert_eq!(priced(&open), NOTHING);
+
+    let agent: Vec<_> = [(names::OPERATION, "invoke_agent".into()), (names::REQUEST_MODEL, "gpt-4o-mini".into())]
+        .into_iter()
+        .chain(USED)
+        .collect();
+    assert_eq!(priced(&call(&agent)), NOTHING, "an agent repeats what its calls used");
+
+    let embedding = call(&[
+        (names::OPERATION, "embeddings".into()),
+        (names::PROVIDER, "openai".into()),
+        (names::REQUEST_MODEL, "text-embedding-3-small".into()),
+        (names::INPUT_TOKENS, Value::Int(9)),
+    ]);
+    // An embedding has no output to wait for.
+    assert_eq!(priced(&embedding), "0.00000018 computed genai-prices 0.2.1 openai/text-embedding-3-small");
+}
+
+#[test]
+fn the_model_that_answered_is_priced_before_the_one_asked_for() {
+    let with = |model: &str| priced(&chat(&[&USED[..], &[(names::RESPONSE_MODEL, model.into())]].concat()));
+    assert!(with("gpt-4o-2024-08-06").ends_with("openai/gpt-4o"));
+    assert!(with("fine-tuned-by-us").ends_with("openai/gpt-4o-mini"));
+}
+
+#[test]
+fn a_service_tier_has_its_own_prices_from_the_day_it_had_them() {
+    let in_tier = |tier: &str, start: u64| {
+        let mut record = chat(&[&USED[..], &[(names::OPENAI_SERVICE_TIER, tier.into())]].concat());
+        record.span.set_attr(names::REQUEST_MODEL, "gpt-5-mini");
+        record.span.start_time_unix_nano = start;
+        priced(&record)
+    };
+    assert_eq!(in_tier("default", AT.0), "0.00012675 computed genai-prices 0.2.1 openai/gpt-5-mini");
+    // The table knows this tier from 2026-10-12 on; a year before, it was priced like any call.
+    let year = 365 * 86_400 * 1_000_000_000;
+    assert_eq!(in_tier("flex", AT.0 - year), in_tier("default", AT.0));
+    assert_eq!(in_tier("flex", AT.0), "0.000063375 computed genai-prices 0.2.1 openai/gpt-5-mini");
+}
+
+#[test]
+fn what_the_emitter_says_wins() {
+    let with = |key: &str, value: Value| priced(&chat(&[&USED[..], &[(key, value)]].concat()));
+    let said = "0.25 reported -";
+    for (key, value) in [
+        ("gen_ai.usage.cost", Value::Double(0.25)),
+        ("gen_ai.usage.total_cost", "0.25".into()),
+        ("operation.cost", Value::Double(0.25)),
+        ("llm.cost.total", Value::Double(0.25)),
+        ("litellm.cost.total", Value::Double(0.25)),
+        ("langfuse.observation.cost_details", r#"{"input":0.2,"total":0.25}"#.into()),
+        ("mlflow.llm.cost", r#"{"total_cost":0.25}"#.into()),
+        (names::COST_USD, Value::Double(0.25)),
+    ] {
+        assert_eq!(with(key, value), said, "{key}");
+    }
+    let parts = [("gen_ai.usage.input_cost", Value::Double(0.2)), ("gen_ai.usage.output_cost", Value::Double(0.05))];
+    assert_eq!(priced(&chat(&parts)), said);
+    // Nothing sensible was said: the table decides.
+    for value in [Value::Double(-1.0), Value::Double(f64::NAN), Value::Double(0.0), "free".into()] {
+        assert!(with("gen_ai.usage.cost", value).starts_with("0.00005385 computed"));
+    }
+    let unused = [(names::INPUT_TOKENS, Value::Int(0)), (names::OUTPUT_TOKENS, Value::Int(0))];
+    let free = [&unused[..], &[("gen_ai.usage.cost", Value::Double(0.0))]].concat();
+    assert_eq!(priced(&chat(&free)), "0 reported -");
+}
+
+#[test]
+fn own_prices_are_asked_first() {
+    let own = r#"[{"id":"acme","name":"Acme","api_pattern":"acme","models":[
+        {"id":"small","match":{"equals":"small"},"prices":{"input_mtok":1,"output_mtok":{"base":2,"tiers":[{"start":1000,"price":4}]}}}]}]"#;
+    let mut pricer = Pricer::with_own_prices("prices.json", own).unwrap();
+    let quote = pricer.quote(Some("acme"), "small", &tokens(1_000, 1_000), AT).unwrap();
+    assert_eq!((quote.cost, quote.table.as_str()), (NanoUsd(3_000_000), "prices.json acme/small"));
+    assert!(pricer.quote(Some("openai"), "gpt-4o-mini", &tokens(1, 1), AT).is_some());
+    assert_eq!(pricer.providers().first().map(|provider| provider.id.as_str()), Some("acme"));
+    let rates: Vec<(u64, NanoUsd)> = pricer
+        .look_up(Some("acme"), "small", AT)
+        .unwrap()
+        .rates
+        .into_iter()
+        .map(|rate| (rate.above_input_tokens, rate.output))
+        .collect();
+    assert_eq!(rates, [(0, NanoUsd(2_000_000_000)), (1_000, NanoUsd(4_000_000_000))]);
+
+    let error = Pricer::with_own_prices("prices.json", "[{}]").unwrap_err();
+    assert_eq!(error.to_string(), "prices of prices.json can't be used");
+}
+
+#[test]
+fn a_model_is_looked_up_with_its_rates_a_million_tokens() {
+    let mut pricer = Pricer::new();
+    assert_eq!(
+        pricer.look_up(None, "gpt-4o-mini-2024-07-18", AT),
+        Some(ModelPrices {
+            provider_id: "openai".into(),
+            model_id: "gpt-4o-mini".into(),
+            table: "genai-prices 0.2.1 openai/gpt-4o-mini".into(),
+            rates: vec![Rates {
+                above_input_tokens: 0,
+                input: NanoUsd(150_000_000),
+                cache_read: NanoUsd(75_000_000),
+                cache_write: NanoUsd(150_000_000),
+                output: NanoUsd(600_000_000),
+            }],
+            per_request: NanoUsd(0),
+        })
+    );
+    let sonar = pricer.look_up(Some("perplexity"), "sonar", AT).unwrap();
+    assert_eq!((sonar.per_request, sonar.rates[0].input), (NanoUsd(12_000_000), NanoUsd(1_000_000_000)));
+    assert_eq!(pricer.look_up(None, "no-such-model", AT), None);
+}
+
+#[test]
+fn the_table_is_the_one_of_the_crate() {
+    let whole = Calculator::bundled();
+    let listed: Vec<(String, Vec<String>)> =
+        Pricer::new().providers().into_iter().map(|provider| (provider.id, provider.models)).collect();
+    let theirs: Vec<(String, Vec<String>)> = whole
+        .providers()
+        .map(|provider| (provider.id().into(), provider.models().map(|model| model.id().into()).collect()))
+        .collect();
+    assert_eq!(listed, theirs);
+    // The same prices too, by the section as by the whole.
+    let mut pricer = Pricer::new();
+    let (usage, theirs_usage) = (tokens(1_000, 100), [("input_tokens", 1_000.0), ("output_tokens", 100.0)].into());
+    let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(AT.0);
+    for (provider, model) in theirs.iter().flat_map(|(provider, models)| models.iter().map(move |m| (provider, m))) {
+        let ours = pricer.quote(Some(provider), model, &usage, AT);
+        let request = PriceRequest::new(model, &theirs_usage).with_provider_id(provider).with_timestamp(at);
+        let theirs = whole.calculate(&request).ok().and_then(|price| Some((nanos(price.total_price)?, price.model_id)));
+        assert_eq!(ours.map(|quote| (quote.cost, quote.model_id)), theirs, "{provider} {model}");
+    }
+}
+
+#[test]
+fn ids_stand_first_in_every_section() {
+    for section in sections_of(TABLE) {
+        let head: Listing = serde_json::from_str(section.get()).unwrap();
+        assert!(section.get().starts_with("{\"id\":\""), "{}", head.id);
+        assert_eq!(id_of(section), head.id);
+    }
+}
