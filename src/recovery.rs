@@ -702,7 +702,7 @@ mod tests {
         ring.set_policy(1);
         let recorder = Recorder::new(Some(ring), store.store_id.clone(), None);
         for moment in moments {
-            recorder.record_encoded(moment.kind, &trace_id(moment.trace).0, &moment.encoded());
+            recorder.record_encoded(moment.kind, &trace_id(moment.trace).0, true, &moment.encoded());
         }
         let ring = recorder.ring().unwrap();
         let mut sink = StoreSink::new(FilesWriter::new(layout.clone(), process, false), process);

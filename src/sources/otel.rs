@@ -290,7 +290,8 @@ fn root_attributes(recorder: &Recorder, data: &SpanData, cx: &Context, run: &mut
 fn record(recorder: &Recorder, kind: RecordKind, span: &SpanData) {
     with_scratch(|out| {
         encode_record(out, kind, span);
-        recorder.record_encoded(kind, &span.span_context.trace_id().to_bytes(), out);
+        let is_topmost = span.parent_span_id == opentelemetry::trace::SpanId::INVALID || span.parent_span_is_remote;
+        recorder.record_encoded(kind, &span.span_context.trace_id().to_bytes(), is_topmost, out);
     });
 }
 

@@ -164,17 +164,23 @@ impl Recorder {
     pub fn record(&self, kind: RecordKind, parts: &SpanParts<'_>) {
         with_scratch(|scratch| {
             encode::scope_spans(scratch, parts);
-            self.record_encoded(kind, parts.trace_id, scratch);
+            let is_topmost = parts.parent.is_none() || parts.flags & REMOTE_PARENT != 0;
+            self.record_encoded(kind, parts.trace_id, is_topmost, scratch);
         });
     }
 
     /// Puts in a record that is a `ScopeSpans` with one span already.
-    pub fn record_encoded(&self, kind: RecordKind, trace_id: &[u8; 16], scope_spans: &[u8]) {
+    ///
+    /// Start and end of a span with none of this process above it have room of their own: a flood of steps that ends a
+    /// moment before its run must not make that look crashed.
+    pub fn record_encoded(&self, kind: RecordKind, trace_id: &[u8; 16], is_topmost: bool, scope_spans: &[u8]) {
         let Some(ring) = self.ring.as_ref().filter(|_| self.generation == fork::generation()) else { return };
         let pushed = if self.stopped.load(Ordering::Acquire) {
             Err(DropReason::ShutDown)
-        } else {
+        } else if is_topmost && kind != RecordKind::Event {
             ring.push(&[&[kind as u8], scope_spans])
+        } else {
+            ring.push_modestly(&[&[kind as u8], scope_spans])
         };
         if pushed.is_ok() && kind == RecordKind::Ended {
             self.ends.fetch_add(1, Ordering::Relaxed);
@@ -205,6 +211,9 @@ pub(crate) fn with_scratch(use_it: impl FnOnce(&mut Vec<u8>)) {
     use_it(&mut scratch);
     put_back(scratch);
 }
+
+/// The flag of a span whose parent is in another process, as OTLP has it.
+const REMOTE_PARENT: u32 = 0x200;
 
 /// One huge prompt must not stay in memory with every thread that ever sent one.
 const MAX_SPARE_BYTES: usize = 128 << 10;
@@ -239,4 +248,43 @@ pub(crate) fn put_back(mut buffer: Vec<u8>) {
         }
         cell.set(spares);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RunId;
+
+    #[test]
+    fn a_flood_of_steps_leaves_room_for_the_end_of_its_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let ring = Ring::create_in(dir.path(), RunId([1; 16]), 64 << 10).unwrap();
+        let recorder = Recorder::new(Some(ring), String::new(), None);
+        let lost = || recorder.ring().unwrap().lost_in_all(DropReason::QueueFull);
+        fn parts(parent: Option<&[u8; 8]>, flags: u32) -> SpanParts<'_> {
+            SpanParts {
+                scope: "",
+                trace_id: &[1; 16],
+                span_id: &[2; 8],
+                parent,
+                flags,
+                name: "step",
+                kind: 1,
+                start: 1,
+                end: 2,
+                fields: &[],
+                dropped_events: 0,
+                status: None,
+            }
+        }
+        let parent = [3; 8];
+        while lost() == 0 {
+            recorder.record(RecordKind::Ended, &parts(Some(&parent), 0x100));
+        }
+        recorder.record(RecordKind::Ended, &parts(None, 0x100));
+        recorder.record(RecordKind::Ended, &parts(Some(&parent), 0x300));
+        assert_eq!(lost(), 1, "a root and one below another process");
+        recorder.record(RecordKind::Event, &parts(None, 0x100));
+        assert_eq!(lost(), 2, "its events are part of the flood");
+    }
 }

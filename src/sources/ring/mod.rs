@@ -369,6 +369,15 @@ impl Ring {
     ///
     /// Why there is no place for it; the caller counts what is lost by that ([`Ring::count_lost`]).
     pub fn push(&self, parts: &[&[u8]]) -> Result<(), DropReason> {
+        self.push_leaving(0, parts)
+    }
+
+    /// Puts a record in that leaves the last sixteenth of the room to records that may not.
+    pub fn push_modestly(&self, parts: &[&[u8]]) -> Result<(), DropReason> {
+        self.push_leaving(self.capacity / 16, parts)
+    }
+
+    fn push_leaving(&self, left: u64, parts: &[&[u8]]) -> Result<(), DropReason> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         if length == 0 || length > self.max_record() {
             return Err(DropReason::TooLarge);
@@ -378,7 +387,7 @@ impl Ring {
         loop {
             // Acquire: the zeros that the worker left are seen before the place is written.
             let tail = self.tail().load(Ordering::Acquire);
-            if (head + size).saturating_sub(tail) > self.capacity {
+            if (head + size + left).saturating_sub(tail) > self.capacity {
                 // The head may be stale; a full ring is decided on the newest.
                 let newest = self.head().load(Ordering::Relaxed);
                 if newest == head {
