@@ -12,6 +12,7 @@ use crate::conventions::names;
 use crate::model::otlp::{KeyValue, Span};
 use crate::model::record::{Record, RecordKind};
 use crate::model::wire::SpanIds;
+use crate::sources::recorder::RESOURCE_RECORD;
 use crate::sources::ring::Ring;
 
 /// Inputs up to this length stand in a start that is made of an end; a longer one is told by the end alone.
@@ -103,8 +104,12 @@ impl Window {
         if ends.is_empty() {
             return;
         }
+        // A start and its end are taken for the work of one maker: what began before the last one was named is told as
+        // it is.
+        let is_maker = |taken: &Taken| self.bytes[taken.place.clone()].first() == Some(&RESOURCE_RECORD);
+        let named = self.records.iter().rposition(is_maker).map_or(0, |place| place + 1);
         let mut begun = HashMap::new();
-        for (index, known) in ids.iter().enumerate() {
+        for (index, known) in ids.iter().enumerate().skip(named) {
             let Some((kind, ids)) = known else { continue };
             let end = ends.get(&key(ids)).copied().filter(|end| *end > index);
             self.records[index].part = match (kind, end) {
@@ -206,6 +211,24 @@ mod tests {
             whole,
         ];
         assert_eq!(parts, expected);
+    }
+
+    #[test]
+    fn a_step_in_which_the_maker_of_records_changes_is_told_as_it_is() {
+        use RecordKind::{Ended, Started};
+        let dir = tempfile::tempdir().unwrap();
+        let ring = Ring::create_in(dir.path(), RunId([1; 16]), 64 << 10).unwrap();
+        ring.push(&[&[RESOURCE_RECORD], b"first"]).unwrap();
+        put(&ring, Started, 1, 0);
+        ring.push(&[&[RESOURCE_RECORD], b"second"]).unwrap();
+        put(&ring, Started, 2, 0);
+        put(&ring, Ended, 1, 0);
+        put(&ring, Ended, 2, 0);
+        let mut window = Window::default();
+        window.fill(&ring, 0, 100, 1 << 20);
+        let parts: Vec<Part> = (0..window.len()).map(|index| window.get(index).0.part).collect();
+        let whole = Part::Whole;
+        assert_eq!(parts, [whole, whole, whole, Part::StartOf(5), whole, whole]);
     }
 
     #[test]
