@@ -1,0 +1,247 @@
+//! The instruments: their names, units, buckets and attributes.
+
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Histogram, Meter};
+
+use super::settings::Names;
+use crate::model::RunSummary;
+use crate::model::outcome::Outcome;
+
+/// The standard's buckets for durations of single operations, in seconds.
+pub(super) const OPERATION_SECONDS: [f64; 14] =
+    [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+
+/// The standard's buckets for token counts.
+pub(super) const TOKENS: [f64; 14] = [
+    1.0,
+    4.0,
+    16.0,
+    64.0,
+    256.0,
+    1024.0,
+    4096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
+
+/// Runs last from a blink to hours; no standard covers both.
+const RUN_SECONDS: [f64; 14] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0];
+
+/// From a hundredth of a cent to a hundred dollars.
+const RUN_USD: [f64; 13] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0];
+
+/// The longest attribute value that is kept, in characters; names come from outside.
+pub(super) const MAX_VALUE_CHARS: usize = 256;
+
+/// One call of a model; what is `None` is unknown and left out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ModelCall<'a> {
+    /// `gen_ai.operation.name`.
+    pub operation: &'a str,
+    /// `gen_ai.provider.name`.
+    pub provider: Option<&'a str>,
+    /// `gen_ai.request.model`.
+    pub request_model: Option<&'a str>,
+    /// `gen_ai.response.model`.
+    pub response_model: Option<&'a str>,
+    /// `server.address`.
+    pub server_address: Option<&'a str>,
+    /// `server.port`; told only beside the address.
+    pub server_port: Option<u16>,
+    /// `error.type`, of a failed call.
+    pub error_type: Option<&'a str>,
+    /// How long it took.
+    pub duration: Duration,
+    /// All input tokens, cached ones included.
+    pub input_tokens: Option<u64>,
+    /// All output tokens, reasoning included.
+    pub output_tokens: Option<u64>,
+    /// How long the first piece of a streamed answer took.
+    pub time_to_first_chunk: Option<Duration>,
+}
+
+impl ModelCall<'_> {
+    /// Tells whether the call is what the conventions in development call inference.
+    fn is_inference(&self) -> bool {
+        matches!(self.operation, "chat" | "generate_content" | "text_completion")
+    }
+
+    fn attributes(&self) -> Vec<KeyValue> {
+        let mut attributes = vec![pair("gen_ai.operation.name", self.operation)];
+        let port = self.server_port.filter(|_| self.server_address.is_some());
+        for (key, value) in [
+            ("gen_ai.provider.name", self.provider),
+            ("gen_ai.request.model", self.request_model),
+            ("gen_ai.response.model", self.response_model),
+            ("server.address", self.server_address),
+        ] {
+            attributes.extend(value.map(|value| pair(key, value)));
+        }
+        attributes.extend(port.map(|port| KeyValue::new("server.port", i64::from(port))));
+        attributes
+    }
+}
+
+/// All instruments of one process.
+pub(super) struct Instruments {
+    calls: Calls,
+    runs: Counter<u64>,
+    run_duration: Histogram<f64>,
+    run_cost: Histogram<f64>,
+    records: Counter<u64>,
+}
+
+impl Instruments {
+    pub(super) fn new(meter: &Meter, names: Names) -> Self {
+        Self {
+            calls: Calls::new(meter, names),
+            runs: meter.u64_counter("runspan.runs").with_unit("{run}").with_description("Runs that ended").build(),
+            run_duration: seconds(meter, "runspan.run.duration", "How long runs took", &RUN_SECONDS),
+            run_cost: meter
+                .f64_histogram("runspan.run.cost")
+                .with_unit("USD")
+                .with_description("What runs cost")
+                .with_boundaries(RUN_USD.to_vec())
+                .build(),
+            records: meter
+                .u64_counter("runspan.records")
+                .with_unit("{record}")
+                .with_description("What became of the records that were received")
+                .build(),
+        }
+    }
+
+    pub(super) fn model_call(&self, call: &ModelCall<'_>) {
+        self.calls.record(call);
+    }
+
+    pub(super) fn run_ended(&self, run: &RunSummary, duration: Duration) {
+        let attributes =
+            [pair("kind", run.kind.as_str()), pair("name", run.name()), pair("status", run.status.as_str())];
+        self.runs.add(1, &attributes);
+        self.run_duration.record(duration.as_secs_f64(), &attributes);
+        if let Some(cost) = run.cost_usd {
+            self.run_cost.record(cost.as_usd(), &attributes);
+        }
+    }
+
+    pub(super) fn records(&self, outcome: Outcome, reason: &str, n: u64) {
+        self.records.add(n, &[pair("outcome", outcome.as_str()), pair("reason", reason)]);
+    }
+}
+
+/// The instruments of model calls, under one set of names.
+enum Calls {
+    V1_41 { token_usage: Histogram<u64>, duration: Histogram<f64>, first_chunk: Histogram<f64> },
+    Main(Box<MainCalls>),
+}
+
+struct MainCalls {
+    inference_duration: Histogram<f64>,
+    /// For operations other than inference.
+    operation_duration: Histogram<f64>,
+    first_chunk: Histogram<f64>,
+    input_tokens: Counter<u64>,
+    output_tokens: Counter<u64>,
+    operation_input_tokens: Histogram<u64>,
+    operation_output_tokens: Histogram<u64>,
+}
+
+impl Calls {
+    fn new(meter: &Meter, names: Names) -> Self {
+        let duration = |name, text| seconds(meter, name, text, &OPERATION_SECONDS);
+        let tokens = |name, text| {
+            meter
+                .u64_histogram(name)
+                .with_unit("{token}")
+                .with_description(text)
+                .with_boundaries(TOKENS.to_vec())
+                .build()
+        };
+        let counter = |name, text| meter.u64_counter(name).with_unit("{token}").with_description(text).build();
+        match names {
+            Names::V1_41 => Self::V1_41 {
+                token_usage: tokens("gen_ai.client.token.usage", "Number of input and output tokens used"),
+                duration: duration("gen_ai.client.operation.duration", "GenAI operation duration"),
+                first_chunk: duration("gen_ai.client.operation.time_to_first_chunk", "Time to receive the first chunk"),
+            },
+            Names::Main => Self::Main(Box::new(MainCalls {
+                inference_duration: duration("gen_ai.client.inference.duration", "Duration of inference"),
+                operation_duration: duration("gen_ai.client.operation.duration", "Duration of other operations"),
+                first_chunk: duration("gen_ai.client.inference.time_to_first_chunk", "Time to receive the first chunk"),
+                input_tokens: counter("gen_ai.client.inference.usage.input_tokens", "Input tokens used"),
+                output_tokens: counter("gen_ai.client.inference.usage.output_tokens", "Output tokens used"),
+                operation_input_tokens: tokens(
+                    "gen_ai.client.inference.operation.input_tokens",
+                    "Input tokens of one operation",
+                ),
+                operation_output_tokens: tokens(
+                    "gen_ai.client.inference.operation.output_tokens",
+                    "Output tokens of one operation",
+                ),
+            })),
+        }
+    }
+
+    fn record(&self, call: &ModelCall<'_>) {
+        let attributes = call.attributes();
+        // Durations alone tell failed calls apart.
+        let with_error = with(&attributes, call.error_type.map(|error| pair("error.type", error)));
+        let (elapsed, chunk) = (call.duration.as_secs_f64(), call.time_to_first_chunk.map(|time| time.as_secs_f64()));
+        match self {
+            Self::V1_41 { token_usage, duration, first_chunk } => {
+                duration.record(elapsed, &with_error);
+                if let Some(chunk) = chunk {
+                    first_chunk.record(chunk, &attributes);
+                }
+                for (kind, tokens) in [("input", call.input_tokens), ("output", call.output_tokens)] {
+                    if let Some(tokens) = tokens {
+                        token_usage.record(tokens, &with(&attributes, Some(pair("gen_ai.token.type", kind))));
+                    }
+                }
+            }
+            Self::Main(main) if call.is_inference() => {
+                main.inference_duration.record(elapsed, &with_error);
+                if let Some(chunk) = chunk {
+                    main.first_chunk.record(chunk, &attributes);
+                }
+                // A failed call without counts is told as none of an unknown kind; one that succeeded is unknown.
+                let unknown = call.error_type.map(|_| 0);
+                let counted = with(&with_error, Some(pair("gen_ai.token.modality", "unknown")));
+                for (tokens, counter, histogram) in [
+                    (call.input_tokens, &main.input_tokens, &main.operation_input_tokens),
+                    (call.output_tokens, &main.output_tokens, &main.operation_output_tokens),
+                ] {
+                    if let Some(tokens) = tokens.or(unknown) {
+                        counter.add(tokens, &counted);
+                        histogram.record(tokens, &with_error);
+                    }
+                }
+            }
+            // The conventions in development have no token metric for these yet.
+            Self::Main(main) => main.operation_duration.record(elapsed, &with_error),
+        }
+    }
+}
+
+fn seconds(meter: &Meter, name: &'static str, text: &'static str, buckets: &[f64]) -> Histogram<f64> {
+    meter.f64_histogram(name).with_unit("s").with_description(text).with_boundaries(buckets.to_vec()).build()
+}
+
+pub(super) fn pair(key: &'static str, value: &str) -> KeyValue {
+    match value.char_indices().nth(MAX_VALUE_CHARS) {
+        Some((end, _)) => KeyValue::new(key, value[..end].to_owned()),
+        None => KeyValue::new(key, value.to_owned()),
+    }
+}
+
+fn with(attributes: &[KeyValue], more: Option<KeyValue>) -> Vec<KeyValue> {
+    attributes.iter().cloned().chain(more).collect()
+}
