@@ -1,27 +1,71 @@
-//! The way out: from the SDK's exporter to the peer.
+//! The way out: from the SDK's periodic reader to the peer.
 
-use std::io::Read;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
-use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
+use prost::Message;
 
 use super::MetricsError;
-use crate::sinks::forward::{self, Sender, Sent};
+use super::parts::{Part, metric_that_overflows, parts};
+use crate::sinks::forward::retry::Backoff;
+use crate::sinks::forward::{Sender, Sent, SettingsError, Target};
+use crate::telemetry::warn;
 
-/// One more than what is sent, so that a request over the limit is told from one at it.
-const MAX_BODY_BYTES: u64 = forward::MAX_REQUEST_BYTES as u64 + 1;
+/// Requests stay far below what servers take by default: gRPC libraries 4 MiB.
+const PART_BYTES: usize = 1 << 20;
+
+/// How exports have gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exports {
+    /// Those that the peer took.
+    pub done: u64,
+    /// Those that it did not take, or not whole. Under cumulative temporality the next one makes up for it.
+    pub failed: u64,
+    /// Why the last one failed, or what of it was rejected; `None` after a good one.
+    pub failure: Option<String>,
+}
 
 /// The line to the peer.
 #[derive(Debug)]
 pub(super) struct Line {
-    pub sender: Mutex<Sender>,
-    pub timeout: Duration,
-    pub closing: Mutex<Closing>,
-    /// Why the last export failed.
-    pub failure: Mutex<Option<String>>,
+    sender: Mutex<Sender>,
+    shown: String,
+    /// How long one export may take.
+    timeout: Duration,
+    series: usize,
+    closing: Mutex<Closing>,
+    /// Told when `closing` changes: nobody is to wait for another try then.
+    closes: Condvar,
+    exports: Mutex<Exports>,
+    marks: Mutex<Marks>,
+    warned_of_overflow: AtomicBool,
+}
+
+/// A moment of counting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// The place in this process's journal up to which everything is counted.
+    pub place: u64,
+    /// How many dead processes are counted.
+    pub dead: usize,
+}
+
+/// How far the values have come.
+#[derive(Debug, Default)]
+struct Marks {
+    /// What is counted.
+    counted: Mark,
+    /// What was counted when values were collected last.
+    collected: Mark,
+    /// What has arrived at the peer.
+    delivered: Mark,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -34,63 +78,198 @@ pub(super) enum Closing {
 }
 
 impl Line {
+    pub fn new(target: Target, timeout: Duration, series: usize) -> Result<Self, SettingsError> {
+        Ok(Self {
+            timeout: timeout.min(target.timeout),
+            shown: target.shown().to_owned(),
+            sender: Mutex::new(Sender::new(target)?),
+            series,
+            closing: Mutex::new(Closing::Open),
+            closes: Condvar::new(),
+            exports: Mutex::default(),
+            marks: Mutex::default(),
+            warned_of_overflow: AtomicBool::new(false),
+        })
+    }
+
     pub fn set_closing(&self, closing: Closing) {
         *locked(&self.closing) = closing;
+        self.closes.notify_all();
     }
 
     pub fn flush(&self, provider: &SdkMeterProvider) -> Result<(), MetricsError> {
         provider.force_flush().map_err(|error| {
-            let reason = locked(&self.failure).clone();
+            let reason = self.exports().failure;
             MetricsError::Export { reason: reason.unwrap_or_else(|| error.to_string()) }
         })
     }
 
-    /// Sends an encoded request and says what became of it as an HTTP status, which is what the SDK understands.
-    fn send(&self, request: Vec<u8>) -> Response<Bytes> {
+    pub fn exports(&self) -> Exports {
+        locked(&self.exports).clone()
+    }
+
+    /// Notes that everything up to a place in the journal is counted.
+    pub fn note_counted(&self, place: u64) {
+        locked(&self.marks).counted.place = place;
+    }
+
+    /// Notes that one more dead process is counted, and returns which one it is.
+    pub fn note_counted_dead(&self) -> usize {
+        let counted = &mut locked(&self.marks).counted;
+        counted.dead += 1;
+        counted.dead
+    }
+
+    /// Notes that values are about to be collected: what is counted so far will be in them.
+    pub fn note_collecting(&self) {
+        let mut marks = locked(&self.marks);
+        marks.collected = marks.counted;
+    }
+
+    /// Returns what has arrived at the peer.
+    pub fn delivered(&self) -> Mark {
+        locked(&self.marks).delivered
+    }
+
+    fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
+        if matches!(*locked(&self.closing), Closing::Closed) {
+            return Ok(());
+        }
+        let collected = locked(&self.marks).collected;
+        let request = ExportMetricsServiceRequest::from(metrics);
+        self.warn_of_overflow(&request);
         let now = Instant::now();
-        let own = now.checked_add(self.timeout).unwrap_or(now);
-        let closing = *locked(&self.closing);
-        let deadline = match closing {
-            Closing::Open => own,
-            Closing::Until(deadline) => own.min(deadline),
-            Closing::Closed => return answer(200, None),
-        };
-        // The number of points is not known here, so a peer that rejects more than all is believed.
-        let sent = locked(&self.sender).send(request, u64::MAX, deadline);
-        *locked(&self.failure) = (sent != Sent::Accepted).then(|| sent.to_string());
-        match sent {
-            Sent::Accepted | Sent::Partial { .. } => answer(200, None),
-            // Once the end has come the SDK must not sleep before another try.
-            Sent::Later { .. } if matches!(closing, Closing::Until(end) if end <= Instant::now()) => answer(400, None),
-            Sent::Later { after, .. } => answer(503, after),
-            Sent::TooLarge { .. } => answer(413, None),
-            Sent::Refused { .. } => answer(400, None),
+        let deadline = now.checked_add(self.timeout).unwrap_or(now);
+        let sent = self.send_parts(request, PART_BYTES, deadline);
+        let (is_delivered, failure) = (sent.is_delivered(), (sent != Sent::Accepted).then(|| sent.to_string()));
+        self.note_export(failure.as_deref());
+        if is_delivered {
+            locked(&self.marks).delivered = collected;
+            return Ok(());
+        }
+        Err(OTelSdkError::InternalFailure(failure.unwrap_or_default()))
+    }
+
+    fn note_export(&self, failure: Option<&str>) {
+        let mut exports = locked(&self.exports);
+        exports.failure = failure.map(str::to_owned);
+        match failure {
+            None => exports.done += 1,
+            Some(_) => exports.failed += 1,
+        }
+        let is_first = exports.failed == 1;
+        drop(exports);
+        if let Some(failure) = failure.filter(|_| is_first) {
+            warn(format_args!(
+                "metrics cannot be sent to {}: {failure}; counting goes on, and OTEL_METRICS_EXPORTER=none switches \
+                 metrics off",
+                self.shown
+            ));
+        }
+    }
+
+    /// Sends a request in parts; what comes back is the first answer that is no full acceptance, else the last.
+    fn send_parts(&self, request: ExportMetricsServiceRequest, max_bytes: usize, deadline: Instant) -> Sent {
+        let mut all = Sent::Accepted;
+        for Part { request, points } in parts(request, max_bytes) {
+            let encoded = request.encode_to_vec();
+            let bytes = encoded.len();
+            let sent = match self.send(encoded, points, deadline) {
+                Sent::TooLarge { .. } if points > 1 => self.send_parts(request, bytes / 2, deadline),
+                sent => sent,
+            };
+            if !sent.is_delivered() {
+                return sent;
+            }
+            if all == Sent::Accepted {
+                all = sent;
+            }
+        }
+        all
+    }
+
+    /// Sends one request, again after a passing failure while there is time.
+    fn send(&self, request: Vec<u8>, points: u64, deadline: Instant) -> Sent {
+        let mut attempt = 0;
+        loop {
+            let end = match *locked(&self.closing) {
+                Closing::Open => deadline,
+                Closing::Until(end) => deadline.min(end),
+                Closing::Closed => deadline.min(Instant::now()),
+            };
+            let sent = locked(&self.sender).send(request.clone(), points, end);
+            let Sent::Later { after, .. } = &sent else { return sent };
+            let mut random = [0; 8];
+            crate::model::id::fill_random(&mut random);
+            let delay = Backoff::default().delay(attempt, u64::from_le_bytes(random), *after);
+            attempt += 1;
+            if !self.pause(delay, end) {
+                return sent;
+            }
+        }
+    }
+
+    /// Waits before another try. Tells whether there is one: not beyond the end, and not where shutting down begins
+    /// meanwhile, since the last values are sent by an export of their own that must not wait for this one.
+    fn pause(&self, delay: Duration, end: Instant) -> bool {
+        let now = Instant::now();
+        if now.checked_add(delay).is_none_or(|until| until >= end) {
+            return false;
+        }
+        let closing = locked(&self.closing);
+        let is_open = |closing: &Closing| matches!(closing, Closing::Open);
+        let was_open = is_open(&closing);
+        let (closing, _) = self
+            .closes
+            .wait_timeout_while(closing, delay, |closing| is_open(closing) == was_open)
+            .unwrap_or_else(PoisonError::into_inner);
+        is_open(&closing) == was_open
+    }
+
+    fn warn_of_overflow(&self, request: &ExportMetricsServiceRequest) {
+        if self.warned_of_overflow.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(name) = metric_that_overflows(request) {
+            self.warned_of_overflow.store(true, Ordering::Relaxed);
+            warn(format_args!(
+                "the metric {name} has more than {} combinations of attributes; what comes beyond a metric's first {0} \
+                 is counted together under otel.metric.overflow (RUNSPAN_METRIC_SERIES sets the bound)",
+                self.series
+            ));
         }
     }
 }
 
-/// The line as the SDK's exporter wants to have it.
-#[derive(Debug)]
-pub(super) struct LineClient(pub Arc<Line>);
+/// The line as the SDK wants to have it.
+pub(super) struct Exporter {
+    pub line: Arc<Line>,
+    pub temporality: Temporality,
+}
 
-#[async_trait]
-impl HttpClient for LineClient {
-    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let mut body = Vec::new();
-        flate2::read::GzDecoder::new(request.body().as_ref()).take(MAX_BODY_BYTES).read_to_end(&mut body)?;
-        // Blocking is right here: the SDK drives this future on a thread that does nothing else.
-        Ok(self.0.send(body))
+impl fmt::Debug for Exporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exporter").field("line", &self.line).finish_non_exhaustive()
     }
 }
 
-fn answer(status: u16, after: Option<Duration>) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY);
-    if let Some(after) = after {
-        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-        response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from(seconds));
+impl PushMetricExporter for Exporter {
+    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
+        // Blocking is right here: the SDK drives this future on a thread that does nothing else.
+        self.line.export(metrics)
     }
-    response
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn temporality(&self) -> Temporality {
+        self.temporality
+    }
 }
 
 /// Locks even after a panic elsewhere; what is guarded here is valid at any moment.

@@ -37,8 +37,8 @@ const RUN_SECONDS: [f64; 14] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0
 /// From a hundredth of a cent to a hundred dollars.
 const RUN_USD: [f64; 13] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0];
 
-/// The longest attribute value that is kept, in characters; names come from outside.
-pub(super) const MAX_VALUE_CHARS: usize = 256;
+/// The longest attribute value that is kept, in bytes; names come from outside.
+pub(super) const MAX_VALUE_BYTES: usize = 256;
 
 /// One call of a model; what is `None` is unknown and left out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -122,6 +122,10 @@ impl Instruments {
         self.calls.record(call);
     }
 
+    pub(super) fn tokens(&self, call: &ModelCall<'_>) {
+        self.calls.record_tokens(call);
+    }
+
     pub(super) fn run_ended(&self, run: &RunSummary, duration: Duration) {
         let attributes =
             [pair("kind", run.kind.as_str()), pair("name", run.name()), pair("status", run.status.as_str())];
@@ -190,6 +194,14 @@ impl Calls {
         }
     }
 
+    /// Counts tokens that no call tells.
+    fn record_tokens(&self, call: &ModelCall<'_>) {
+        // The conventions in development count tokens of inference alone.
+        if let Self::V1_41 { token_usage, .. } = self {
+            record_token_usage(token_usage, call);
+        }
+    }
+
     fn record(&self, call: &ModelCall<'_>) {
         let attributes = call.attributes();
         // Durations alone tell failed calls apart.
@@ -201,11 +213,7 @@ impl Calls {
                 if let Some(chunk) = chunk {
                     first_chunk.record(chunk, &attributes);
                 }
-                for (kind, tokens) in [("input", call.input_tokens), ("output", call.output_tokens)] {
-                    if let Some(tokens) = tokens {
-                        token_usage.record(tokens, &with(&attributes, Some(pair("gen_ai.token.type", kind))));
-                    }
-                }
+                record_token_usage(token_usage, call);
             }
             Self::Main(main) if call.is_inference() => {
                 main.inference_duration.record(elapsed, &with_error);
@@ -231,17 +239,31 @@ impl Calls {
     }
 }
 
+fn record_token_usage(token_usage: &Histogram<u64>, call: &ModelCall<'_>) {
+    let attributes = call.attributes();
+    for (kind, tokens) in [("input", call.input_tokens), ("output", call.output_tokens)] {
+        if let Some(tokens) = tokens {
+            token_usage.record(tokens, &with(&attributes, Some(pair("gen_ai.token.type", kind))));
+        }
+    }
+}
+
 fn seconds(meter: &Meter, name: &'static str, text: &'static str, buckets: &[f64]) -> Histogram<f64> {
     meter.f64_histogram(name).with_unit("s").with_description(text).with_boundaries(buckets.to_vec()).build()
 }
 
+/// Makes an attribute, cut and without control characters: names come from outside.
 pub(super) fn pair(key: &'static str, value: &str) -> KeyValue {
-    match value.char_indices().nth(MAX_VALUE_CHARS) {
-        Some((end, _)) => KeyValue::new(key, value[..end].to_owned()),
-        None => KeyValue::new(key, value.to_owned()),
+    let kept = &value[..value.floor_char_boundary(MAX_VALUE_BYTES)];
+    if kept.contains(char::is_control) {
+        return KeyValue::new(key, kept.replace(char::is_control, "\u{fffd}"));
     }
+    KeyValue::new(key, kept.to_owned())
 }
 
+/// Adds an attribute, and sorts them: the SDK then keeps one key a set instead of two.
 fn with(attributes: &[KeyValue], more: Option<KeyValue>) -> Vec<KeyValue> {
-    attributes.iter().cloned().chain(more).collect()
+    let mut all: Vec<KeyValue> = attributes.iter().cloned().chain(more).collect();
+    all.sort_by(|a, b| a.key.cmp(&b.key));
+    all
 }

@@ -1,37 +1,40 @@
 //! Metrics of model calls, runs and records, sent as OTLP on an interval.
 //!
-//! The OpenTelemetry SDK counts, on a provider of our own that no global knows; what it encodes leaves through
+//! The OpenTelemetry SDK counts, on a provider of our own that no global knows; what it collects leaves through
 //! [`forward`](super::forward), so that endpoints, TLS, deadlines and silence are the same as for traces, over HTTP and
 //! gRPC alike. Names, units and buckets of `gen_ai.*` are those of the semantic conventions: version 1.41 unless
 //! [`Names::Main`] is chosen, and never both at once, because sums over both would count twice.
 //!
-//! Each instrument keeps at most 2000 sets of attributes (the SDK's limit); what comes after is counted together
-//! under `otel.metric.overflow`.
+//! Each instrument keeps a bounded number of sets of attributes ([`Settings::series`]); what comes beyond is counted
+//! together under `otel.metric.overflow`, so that sums stay right and memory stays flat.
+//!
+//! `docs/metrics.md` says of each metric what exactly it counts.
 
 mod export;
 mod instruments;
 mod observer;
+mod parts;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_otlp::{MetricExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, PeriodicReader, SdkMeterProvider, Stream};
 
-use self::export::{Closing, Line, LineClient, locked};
+use self::export::{Closing, Exporter, Line};
 use self::instruments::Instruments;
-use super::forward::{Sender, SettingsError, Signal, Target, quietly};
+use super::forward::{SettingsError, Signal, Target, quietly};
 use crate::model::RunSummary;
 use crate::model::otlp::{Resource, Value};
 use crate::model::outcome::Outcome;
 
+pub use export::Exports;
 pub use instruments::ModelCall;
 pub(crate) use observer::Observing;
 pub use settings::{Names, Settings, Temporality};
@@ -109,40 +112,35 @@ impl Metrics {
         if target.signal != Signal::Metrics {
             return Err(MetricsError::Setup { reason: "the target is one for traces".to_owned() });
         }
-        let timeout = settings.timeout.min(target.timeout);
-        let endpoint = target.endpoint.clone();
-        let line = Arc::new(Line {
-            sender: Mutex::new(Sender::new(target)?),
-            timeout,
-            closing: Mutex::new(Closing::Open),
-            failure: Mutex::new(None),
-        });
-        let exporter = MetricExporter::builder()
-            .with_temporality(settings.temporality.to_sdk())
-            .with_http()
-            .with_http_client(LineClient(Arc::clone(&line)))
-            // All that could come from the environment is set, so that it is read in one place alone: ours. Where the
-            // request really goes, and whether it is compressed on the way, is the sender's business.
-            .with_endpoint(endpoint)
-            .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-            .with_compression(opentelemetry_otlp::Compression::Gzip)
-            .with_timeout(timeout)
-            .build()
-            .map_err(|error| MetricsError::Setup { reason: error.to_string() })?;
+        let line = Arc::new(Line::new(target, settings.timeout, settings.series)?);
+        let exporter = Exporter { line: Arc::clone(&line), temporality: settings.temporality.to_sdk() };
         let reader = PeriodicReader::builder(exporter).with_interval(settings.interval).build();
-        let mut provider = SdkMeterProvider::builder().with_resource(sdk_resource(resource)).with_reader(reader);
-        if settings.exponential_histograms {
-            provider = provider.with_view(exponential);
-        }
+        let (series, exponential) = (settings.series, settings.exponential_histograms);
+        let provider = SdkMeterProvider::builder()
+            .with_resource(sdk_resource(resource))
+            .with_reader(reader)
+            .with_view(move |instrument: &Instrument| stream(instrument, series, exponential));
         let provider = provider.build();
         let scope = InstrumentationScope::builder("runspan").with_version(env!("CARGO_PKG_VERSION")).build();
-        let instruments = Instruments::new(&provider.meter_with_scope(scope), settings.names);
+        let meter = provider.meter_with_scope(scope);
+        let instruments = Instruments::new(&meter, settings.names);
+        let collecting = Arc::clone(&line);
+        // The SDK calls it before it collects. Nothing is observed, so that nothing of it is sent.
+        meter
+            .u64_observable_counter("runspan.collections")
+            .with_callback(move |_| collecting.note_collecting())
+            .build();
         Ok(Self { provider: Some(provider), line, instruments })
     }
 
     /// Counts one call of a model. A call that is told twice must be given once.
     pub fn model_call(&self, call: &ModelCall<'_>) {
         quietly(|| self.instruments.model_call(call));
+    }
+
+    /// Counts the tokens that a step reports which is no call of a model, and no step below it does.
+    pub fn tokens(&self, step: &ModelCall<'_>) {
+        quietly(|| self.instruments.tokens(step));
     }
 
     /// Counts a run that ended. A run without a known cost is not in the histogram of costs.
@@ -157,9 +155,9 @@ impl Metrics {
         }
     }
 
-    /// Tells why the last export failed, or what of it was rejected; `None` after a good one.
-    pub fn last_failure(&self) -> Option<String> {
-        locked(&self.line.failure).clone()
+    /// Returns how exports have gone so far.
+    pub fn exports(&self) -> Exports {
+        self.line.exports()
     }
 
     /// Exports now and waits for the answer, until `deadline` at most.
@@ -229,13 +227,15 @@ fn wait(done: &mpsc::Receiver<Result<(), MetricsError>>, deadline: Instant) -> R
     }
 }
 
-fn exponential(instrument: &Instrument) -> Option<Stream> {
-    if instrument.kind() != InstrumentKind::Histogram {
-        return None;
+/// How an instrument is aggregated: its name, unit and buckets are its own.
+fn stream(instrument: &Instrument, series: usize, exponential: bool) -> Option<Stream> {
+    let mut stream = Stream::builder().with_cardinality_limit(series);
+    if exponential && instrument.kind() == InstrumentKind::Histogram {
+        // The standard's defaults.
+        let aggregation = Aggregation::Base2ExponentialHistogram { max_size: 160, max_scale: 20, record_min_max: true };
+        stream = stream.with_aggregation(aggregation);
     }
-    // The standard's defaults.
-    let aggregation = Aggregation::Base2ExponentialHistogram { max_size: 160, max_scale: 20, record_min_max: true };
-    Stream::builder().with_aggregation(aggregation).build().ok()
+    stream.build().ok()
 }
 
 fn sdk_resource(resource: &Resource) -> opentelemetry_sdk::Resource {

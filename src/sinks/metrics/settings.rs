@@ -5,6 +5,12 @@ use std::time::Duration;
 
 use crate::sinks::forward::Warning;
 
+/// How many sets of attributes each metric keeps apart, as the OpenTelemetry SDKs do.
+const SERIES: usize = 2000;
+
+/// The most that can be asked for: the SDK makes room for all of them at the start.
+const MAX_SERIES: usize = 100_000;
+
 /// Which names the `gen_ai` metrics have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Names {
@@ -40,6 +46,8 @@ pub struct Settings {
     pub temporality: Temporality,
     /// Exponential histograms in place of the standard's buckets.
     pub exponential_histograms: bool,
+    /// How many sets of attributes each metric keeps apart; what is beyond is counted together.
+    pub series: usize,
 }
 
 impl Default for Settings {
@@ -50,13 +58,15 @@ impl Default for Settings {
             timeout: Duration::from_secs(30),
             temporality: Temporality::default(),
             exponential_histograms: false,
+            series: SERIES,
         }
     }
 }
 
 impl Settings {
     /// Reads the standard variables: `OTEL_METRIC_EXPORT_INTERVAL` and `_TIMEOUT`, the temporality preference and
-    /// histogram aggregation of OTLP, and `OTEL_SEMCONV_STABILITY_OPT_IN`.
+    /// histogram aggregation of OTLP, and `OTEL_SEMCONV_STABILITY_OPT_IN`. For the number of series there is none, so
+    /// that is `RUNSPAN_METRIC_SERIES`.
     ///
     /// A value that can't be used gives a warning that names the variable, and counts as unset.
     pub fn from_env() -> (Self, Vec<Warning>) {
@@ -94,6 +104,13 @@ impl Settings {
                 _ => return false,
             };
             true
+        });
+        read("RUNSPAN_METRIC_SERIES", &mut |text| match text.parse() {
+            Ok(number) if (1..=MAX_SERIES).contains(&number) => {
+                settings.series = number;
+                true
+            }
+            _ => false,
         });
         // A list of many areas' switches: words for others are none of our business.
         read("OTEL_SEMCONV_STABILITY_OPT_IN", &mut |text| {

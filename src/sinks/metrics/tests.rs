@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use prost::Message;
 
-use super::instruments::{MAX_VALUE_CHARS, OPERATION_SECONDS, TOKENS, pair};
+use super::instruments::{MAX_VALUE_BYTES, OPERATION_SECONDS, TOKENS, pair};
 use super::*;
 use crate::model::otlp::{KeyValue as OtlpKeyValue, Value};
 use crate::sinks::forward::Compression;
@@ -349,7 +349,8 @@ fn a_failed_export_is_told_and_a_passing_failure_is_tried_again() {
     metrics.records(Outcome::Stored, "ok", 1);
     let error = metrics.flush(soon()).unwrap_err().to_string();
     assert_eq!(error, "metrics were not exported: refused: HTTP 401: no key");
-    assert_eq!(metrics.last_failure().as_deref(), Some("refused: HTTP 401: no key"));
+    let failure = Some("refused: HTTP 401: no key".to_owned());
+    assert_eq!(metrics.exports(), Exports { done: 0, failed: 1, failure });
 
     let failed = AtomicBool::new(false);
     let passing = HttpPeer::new(move |_| match failed.swap(true, Ordering::Relaxed) {
@@ -359,7 +360,7 @@ fn a_failed_export_is_told_and_a_passing_failure_is_tried_again() {
     let metrics = start(&passing.url(), &Settings::default());
     metrics.records(Outcome::Stored, "ok", 1);
     metrics.flush(soon()).unwrap();
-    assert_eq!((passing.seen().len(), metrics.last_failure()), (2, None));
+    assert_eq!((passing.seen().len(), metrics.exports()), (2, Exports { done: 1, failed: 0, failure: None }));
 }
 
 #[test]
@@ -406,15 +407,106 @@ fn metrics_start_flush_and_end_inside_an_async_runtime() {
 #[test]
 fn names_without_end_are_counted_together() {
     let peer = collector();
-    let metrics = start(&peer.url(), &Settings::default());
-    for number in 0..3000 {
+    let metrics = start(&peer.url(), &Settings { series: 20, ..Settings::default() });
+    for number in 0..30 {
         metrics.records(Outcome::Dropped, &format!("reason-{number}"), 1);
+        metrics.model_call(&ModelCall { request_model: Some(&format!("model-{number}")), ..call() });
     }
-    metrics.records(Outcome::Dropped, &"x".repeat(10_000), 1);
+    metrics.records(Outcome::Dropped, "reason-3", 1);
     metrics.flush(soon()).unwrap();
     let exported = lines(&last_metrics(&peer));
-    assert_eq!(exported.len(), 2001);
-    assert!(exported.iter().any(|line| line == "runspan.records {record} | otel.metric.overflow=true | 1001"));
+    let overflow: Vec<&String> = exported.iter().filter(|line| line.contains("otel.metric.overflow")).collect();
+    assert_eq!(
+        overflow,
+        [
+            "gen_ai.client.operation.duration s | otel.metric.overflow=true | 15 in 10",
+            "gen_ai.client.operation.time_to_first_chunk s | otel.metric.overflow=true | 2.5 in 10",
+            // Two series a model.
+            "gen_ai.client.token.usage {token} | otel.metric.overflow=true | 2400 in 40",
+            "runspan.records {record} | otel.metric.overflow=true | 10",
+        ]
+    );
+    assert_eq!(exported.len(), 4 * 21);
+    assert!(exported.iter().any(|line| line.ends_with("reason=reason-3 | 2")));
+}
+
+/// Servers take 4 MiB; a metric at its bound is more than that.
+#[test]
+fn many_series_leave_in_parts_and_smaller_ones_where_the_peer_takes_less() {
+    let peer = HttpPeer::new(|request| match request.body.len() {
+        0..=300_000 => Some(peers::response("200 OK", "", b"")),
+        _ => Some(peers::response("413 Large", "", b"")),
+    });
+    let metrics = start(&peer.url(), &Settings::default());
+    let name = "x".repeat(200);
+    for number in 0..2000 {
+        metrics.model_call(&ModelCall { request_model: Some(&format!("{number}-{name}")), ..call() });
+    }
+    metrics.flush(soon()).unwrap();
+    let requests: Vec<wire::Request> =
+        peer.seen().iter().map(|seen| wire::Request::decode(seen.body.as_slice()).unwrap()).collect();
+    assert!(peer.seen().iter().all(|seen| seen.body.len() <= 1 << 20));
+    let taken = peer.seen().into_iter().zip(&requests).filter(|(seen, _)| seen.body.len() <= 300_000);
+    let taken: Vec<wire::Metric> =
+        taken.flat_map(|(_, request)| request.resource_metrics[0].scope_metrics[0].metrics.clone()).collect();
+    assert!(taken.iter().all(|metric| metric.histogram.as_ref().is_some_and(|data| data.temporality == 2)));
+    let mut lines = lines(&taken);
+    // Tokens have two series a model.
+    assert_eq!(lines.len(), 2000 + 2000 + 2001, "each series");
+    lines.dedup();
+    assert_eq!(lines.len(), 2000 + 2000 + 2001, "once");
+    let scopes = requests.iter().map(|request| request.resource_metrics[0].scope_metrics[0].scope.clone().unwrap());
+    assert!(scopes.into_iter().all(|scope| scope.name == "runspan"));
+    assert_eq!(metrics.exports(), Exports { done: 1, failed: 0, failure: None });
+}
+
+#[test]
+fn a_peer_that_asks_for_patience_gets_the_last_values_at_once_and_delays_nobody() {
+    let patient = std::sync::Arc::new(AtomicBool::new(false));
+    let answers = std::sync::Arc::clone(&patient);
+    let peer = HttpPeer::new(move |_| match answers.load(Ordering::Relaxed) {
+        false => Some(peers::response("503 Busy", "retry-after: 8\r\n", b"")),
+        true => Some(peers::response("200 OK", "", b"")),
+    });
+    let metrics = start(&peer.url(), &Settings { interval: Duration::from_millis(20), ..Settings::default() });
+    metrics.records(Outcome::Stored, "ok", 1);
+    while peer.seen().is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // An export waits to be tried again now.
+    metrics.records(Outcome::Stored, "ok", 1);
+    patient.store(true, Ordering::Relaxed);
+    metrics.shutdown(Duration::from_secs(5)).unwrap();
+    assert_eq!(lines(&last_metrics(&peer)), ["runspan.records {record} | outcome=stored reason=ok | 2"]);
+
+    let peer = HttpPeer::new(|_| Some(peers::response("503 Busy", "retry-after: 600\r\n", b"")));
+    let metrics = start(&peer.url(), &Settings { interval: Duration::from_millis(20), ..Settings::default() });
+    metrics.records(Outcome::Stored, "ok", 1);
+    let error = metrics.shutdown(Duration::from_secs(20)).unwrap_err().to_string();
+    assert_eq!(error, "metrics were not exported: not now: HTTP 503");
+}
+
+#[test]
+fn what_is_delivered_is_what_was_counted_before_an_export_that_arrived() {
+    let refuses = std::sync::Arc::new(AtomicBool::new(false));
+    let answers = std::sync::Arc::clone(&refuses);
+    let peer = HttpPeer::new(move |_| match answers.load(Ordering::Relaxed) {
+        true => Some(peers::response("400 No", "", b"")),
+        false => Some(peers::response("200 OK", "", b"")),
+    });
+    let metrics = start(&peer.url(), &Settings::default());
+    metrics.records(Outcome::Stored, "ok", 1);
+    metrics.line.note_counted(7);
+    assert_eq!(metrics.line.delivered().place, 0);
+    metrics.flush(soon()).unwrap();
+    metrics.line.note_counted(9);
+    assert_eq!(metrics.line.delivered().place, 7);
+    refuses.store(true, Ordering::Relaxed);
+    metrics.flush(soon()).unwrap_err();
+    assert_eq!(metrics.line.delivered().place, 7);
+    refuses.store(false, Ordering::Relaxed);
+    metrics.flush(soon()).unwrap();
+    assert_eq!((metrics.line.delivered().place, metrics.exports().failed), (9, 1));
 }
 
 #[test]
@@ -424,9 +516,11 @@ fn a_target_for_traces_is_refused() {
 }
 
 #[test]
-fn long_values_are_cut() {
-    assert_eq!(pair("k", &"ä".repeat(300)).value.as_str().chars().count(), MAX_VALUE_CHARS);
+fn hostile_values_are_cut_and_lose_control_characters() {
+    assert_eq!(pair("k", &"x".repeat(1 << 20)).value.as_str().len(), MAX_VALUE_BYTES);
+    assert_eq!(pair("k", &format!("x{}", "ä".repeat(300))).value.as_str().len(), MAX_VALUE_BYTES - 1);
     assert_eq!(pair("k", "short").value.as_str(), "short");
+    assert_eq!(pair("k", "a\nb\0\u{1b}[31m").value.as_str(), "a\u{fffd}b\u{fffd}\u{fffd}[31m");
 }
 
 #[test]
@@ -444,6 +538,7 @@ fn settings_come_from_the_standard_variables() {
             ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "LowMemory"),
             ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "base2_exponential_bucket_histogram"),
             ("OTEL_SEMCONV_STABILITY_OPT_IN", "http/dup, gen_ai_latest_experimental"),
+            ("RUNSPAN_METRIC_SERIES", "100000"),
         ]),
         (
             Settings {
@@ -452,6 +547,7 @@ fn settings_come_from_the_standard_variables() {
                 timeout: Duration::from_millis(250),
                 temporality: Temporality::LowMemory,
                 exponential_histograms: true,
+                series: 100_000,
             },
             vec![]
         )
@@ -462,6 +558,7 @@ fn settings_come_from_the_standard_variables() {
         ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "sometimes"),
         ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", ""),
         ("OTEL_SEMCONV_STABILITY_OPT_IN", "http"),
+        ("RUNSPAN_METRIC_SERIES", "0"),
     ]);
     assert_eq!(settings, Settings::default());
     let named: Vec<&str> = warnings.iter().map(|warning| warning.variable.as_str()).collect();
@@ -470,7 +567,8 @@ fn settings_come_from_the_standard_variables() {
         [
             "OTEL_METRIC_EXPORT_INTERVAL",
             "OTEL_METRIC_EXPORT_TIMEOUT",
-            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+            "RUNSPAN_METRIC_SERIES"
         ]
     );
 }
