@@ -44,28 +44,7 @@ pub(super) struct Line {
     /// Told when `closing` changes: nobody is to wait for another try then.
     closes: Condvar,
     exports: Mutex<Exports>,
-    marks: Mutex<Marks>,
     warned_of_overflow: AtomicBool,
-}
-
-/// A moment of counting.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mark {
-    /// The place in this process's journal up to which everything is counted.
-    pub place: u64,
-    /// How many dead processes are counted.
-    pub dead: usize,
-}
-
-/// How far the values have come.
-#[derive(Debug, Default)]
-struct Marks {
-    /// What is counted.
-    counted: Mark,
-    /// What was counted when values were collected last.
-    collected: Mark,
-    /// What has arrived at the peer.
-    delivered: Mark,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +66,6 @@ impl Line {
             closing: Mutex::new(Closing::Open),
             closes: Condvar::new(),
             exports: Mutex::default(),
-            marks: Mutex::default(),
             warned_of_overflow: AtomicBool::new(false),
         })
     }
@@ -108,34 +86,10 @@ impl Line {
         locked(&self.exports).clone()
     }
 
-    /// Notes that everything up to a place in the journal is counted.
-    pub fn note_counted(&self, place: u64) {
-        locked(&self.marks).counted.place = place;
-    }
-
-    /// Notes that one more dead process is counted, and returns which one it is.
-    pub fn note_counted_dead(&self) -> usize {
-        let counted = &mut locked(&self.marks).counted;
-        counted.dead += 1;
-        counted.dead
-    }
-
-    /// Notes that values are about to be collected: what is counted so far will be in them.
-    pub fn note_collecting(&self) {
-        let mut marks = locked(&self.marks);
-        marks.collected = marks.counted;
-    }
-
-    /// Returns what has arrived at the peer.
-    pub fn delivered(&self) -> Mark {
-        locked(&self.marks).delivered
-    }
-
     fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
         if matches!(*locked(&self.closing), Closing::Closed) {
             return Ok(());
         }
-        let collected = locked(&self.marks).collected;
         let request = ExportMetricsServiceRequest::from(metrics);
         self.warn_of_overflow(&request);
         let now = Instant::now();
@@ -144,7 +98,6 @@ impl Line {
         let (is_delivered, failure) = (sent.is_delivered(), (sent != Sent::Accepted).then(|| sent.to_string()));
         self.note_export(failure.as_deref());
         if is_delivered {
-            locked(&self.marks).delivered = collected;
             return Ok(());
         }
         Err(OTelSdkError::InternalFailure(failure.unwrap_or_default()))

@@ -124,12 +124,6 @@ impl Metrics {
         let scope = InstrumentationScope::builder("runspan").with_version(env!("CARGO_PKG_VERSION")).build();
         let meter = provider.meter_with_scope(scope);
         let instruments = Instruments::new(&meter, settings.names);
-        let collecting = Arc::clone(&line);
-        // The SDK calls it before it collects. Nothing is observed, so that nothing of it is sent.
-        meter
-            .u64_observable_counter("runspan.collections")
-            .with_callback(move |_| collecting.note_collecting())
-            .build();
         Ok(Self { provider: Some(provider), line, instruments })
     }
 
