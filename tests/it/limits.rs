@@ -10,8 +10,8 @@ use runspan::{Guard, Report};
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::support::{
-    Closed, WATCHDOG, agent, assert_accounted, child, ended, is_child, on_own_disk, open, record_in, runs, said,
-    warnings,
+    Closed, WATCHDOG, agent, assert_accounted, child, ended, is_child, on_own_disk, open, record_in,
+    remove_shared_memory_of_user, runs, said, warnings,
 };
 
 /// Sets how much of something this process may have.
@@ -96,6 +96,7 @@ fn init_without_descriptors_or_threads_warns_once() {
         assert_eq!(guard.shutdown(WATCHDOG), Report::default());
         if case == "threads" {
             assert_left_nothing(&store);
+            remove_shared_memory_of_user();
         }
         return;
     }

@@ -12,8 +12,8 @@ use runspan::store::RunReader;
 use tracing::info_span;
 
 use super::support::{
-    Killed, WATCHDOG, agent, child, ended, is_child, only_run, open, record_in, runs, said, signal, steps, tool,
-    wait_until,
+    Killed, WATCHDOG, agent, child, ended, is_child, only_run, open, record_in, remove_shared_memory_of_user, runs,
+    said, signal, steps, tool, wait_until,
 };
 
 /// Ends steps for ever and says so of each.
@@ -230,6 +230,7 @@ fn who_looks_at_another_users_store_leaves_it_to_them() {
         become_somebody();
         if std::env::var("RUNSPAN_TEST_CASE").as_deref() == Ok("look") {
             println!("\nended {}", ended_steps(&store).1);
+            remove_shared_memory_of_user();
         } else {
             record_in(&store, |_| endless_agent());
         }

@@ -195,6 +195,17 @@ pub fn warnings(stderr: &str) -> Vec<&str> {
     stderr.lines().filter(|line| line.starts_with("runspan: ")).collect()
 }
 
+/// Removes the directory of a user that only a test has, `54_321` or above a million; it must be empty by then.
+pub fn remove_shared_memory_of_user() {
+    // SAFETY: always succeeds.
+    let user = unsafe { libc::geteuid() };
+    if user != 54_321 && user < 1_000_000 {
+        return;
+    }
+    let dir = format!("/dev/shm/runspan-{user}");
+    assert!(!Path::new(&dir).exists() || std::fs::remove_dir(&dir).is_ok(), "something is left in {dir}");
+}
+
 /// Sends a signal to a process of ours.
 pub fn signal(pid: u32, signal: i32) {
     // SAFETY: a plain system call.
