@@ -23,6 +23,7 @@ use crate::sources::encode as wire;
 use crate::sources::recorder::{RESOURCE_RECORD, Recorder};
 use crate::sources::ring::{DropReason, Ring};
 use crate::store::files::FilesWriter;
+use crate::telemetry::full_text;
 
 /// The reader of the journal that is the run store.
 pub const STORE_READER: &str = "store";
@@ -177,8 +178,7 @@ enum Drained {
 
 #[derive(Default)]
 struct Warnings {
-    journal: bool,
-    sink: bool,
+    store: bool,
     upstream: bool,
     removed: bool,
 }
@@ -265,7 +265,7 @@ impl State {
             self.catch_up();
         }
         if let Err(error) = self.worker.sink.flush_all() {
-            self.sink_failed(&error.to_string());
+            self.sink_failed(&full_text(&error));
         }
         self.open_runs = self.worker.sink.open_runs().len();
         self.posted = self.posted.checked_sub(POST).unwrap_or(self.posted);
@@ -488,7 +488,7 @@ impl State {
             if self.sink_retry.is_none()
                 && let Err(error) = self.worker.sink.take(seq, record)
             {
-                self.sink_failed(&error.to_string());
+                self.sink_failed(&full_text(&error));
             }
         }
     }
@@ -499,7 +499,7 @@ impl State {
         if self.sink_retry.is_some() {
             self.catch_up();
         } else if let Err(error) = self.worker.sink.flush(Instant::now()) {
-            self.sink_failed(&error.to_string());
+            self.sink_failed(&full_text(&error));
         }
         if self.sink_retry.is_none() {
             let done = self.worker.sink.oldest_held().map_or(self.committed, |held| held.saturating_sub(1));
@@ -569,19 +569,19 @@ impl State {
             return;
         }
         if let Err(error) = self.worker.sink.reset() {
-            return self.sink_failed(&error.to_string());
+            return self.sink_failed(&full_text(&error));
         }
         self.worker.reader.rewind();
         loop {
             let batch = match self.worker.reader.next_batch(BATCH_BYTES) {
                 Ok(batch) if batch.is_empty() => break,
                 Ok(batch) => batch,
-                Err(error) => return self.sink_failed(&error.to_string()),
+                Err(error) => return self.sink_failed(&full_text(&error)),
             };
             let sink = &mut self.worker.sink;
             let told = records_of(&batch).try_for_each(|(seq, record)| sink.take(seq, record));
             if let Err(error) = told.and_then(|()| self.worker.sink.flush(Instant::now())) {
-                return self.sink_failed(&error.to_string());
+                return self.sink_failed(&full_text(&error));
             }
         }
         self.sink_retry = None;
@@ -623,19 +623,21 @@ impl State {
 
     fn journal_failed(&mut self, why: &str) {
         self.journal_retry = Some(Instant::now() + RETRY);
-        if !std::mem::replace(&mut self.warned.journal, true) {
-            crate::telemetry::warn(format_args!(
-                "cannot write to {}: {why}; recording goes on in memory and what does not fit is dropped and counted",
-                self.worker.store_root.display()
-            ));
-        }
+        self.warn_of_store(why);
     }
 
     fn sink_failed(&mut self, why: &str) {
         self.sink_retry = Some(Instant::now() + RETRY);
-        if !std::mem::replace(&mut self.warned.sink, true) {
+        self.warn_of_store(why);
+    }
+
+    /// Says once that the store cannot be written: a full disk meets journal and runs one after the other.
+    fn warn_of_store(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.warned.store, true) {
             crate::telemetry::warn(format_args!(
-                "{why}; runs are kept in the journal and written when that works again"
+                "cannot write to {}: {why}; what is recorded waits in the journal or in memory and is written when that \
+                 works again, and what does not fit is dropped and counted",
+                self.worker.store_root.display()
             ));
         }
     }
