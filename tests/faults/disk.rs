@@ -36,7 +36,7 @@ pub fn full(suite: &Suite) -> Vec<Row> {
 
 fn one_way(suite: &Suite, way: Way, floods: bool) -> Row {
     let (name, injected) = match way {
-        Way::FileSystem => ("disk full", "a tmpfs of 8 MiB filled to the last byte"),
+        Way::FileSystem => ("disk full", "a tmpfs of 32 MiB filled to the last byte"),
         Way::Limit => ("no file may grow", "RLIMIT_FSIZE 0"),
     };
     let promised = if floods {
@@ -80,7 +80,7 @@ const NO_MOUNT: &str = "no mount";
 /// Does a trial in a mount namespace of its own, which goes with its process.
 fn in_small_file_system(seed: u64, floods: bool) -> Result<String, Failed> {
     let dir = tempfile::tempdir()?;
-    let mounted = format!("mount -t tmpfs -o size=8m none '{}' || exit 77; exec \"$0\" \"$@\"", dir.path().display());
+    let mounted = format!("mount -t tmpfs -o size=32m none '{}' || exit 77; exec \"$0\" \"$@\"", dir.path().display());
     let mut command: Command = clean("unshare");
     command.args(["-rm", "sh", "-c", &mounted]).arg(std::env::current_exe()?).arg("--disk");
     command.arg(dir.path()).args([seed.to_string(), floods.to_string()]);

@@ -29,17 +29,25 @@ pub fn runspan(store: &Path, args: &[&str]) -> Result<Output, Failed> {
     output(&mut command(store, args), COMMAND_LIMIT)
 }
 
-/// Calls it for data; anything but success is a failure.
-pub fn json(store: &Path, args: &[&str]) -> Result<Json, Failed> {
-    let all: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
-    let output = runspan(store, &all)?;
+/// What the binary says, besides, of losses in runs of which no record is left.
+const LOST: &str = "warning: a process that ended early had lost records of runs that nothing is known of: ";
+
+/// Lists all runs; returns how many records it says were lost beside them. Any other trouble is a failure.
+fn list(store: &Path) -> Result<(Json, u64), Failed> {
+    let output = runspan(store, &["list", "--limit", "0", "--json"])?;
     let stderr = String::from_utf8_lossy(&output.stderr);
-    // An empty store gets a hint.
-    let is_quiet = stderr.lines().all(|line| line.starts_with("hint:"));
-    if !output.status.success() || !is_quiet {
-        return Err(format!("runspan {}: {}: {stderr}", all.join(" "), output.status).into());
+    let mut lost = 0;
+    for line in stderr.lines() {
+        if let Some(counts) = line.strip_prefix(LOST) {
+            lost += counts.split(' ').filter_map(|word| word.parse::<u64>().ok()).sum::<u64>();
+        } else if !line.starts_with("hint:") {
+            return Err(format!("runspan list: {}: {stderr}", output.status).into());
+        }
     }
-    Ok(serde_json::from_slice(&output.stdout)?)
+    if !output.status.success() {
+        return Err(format!("runspan list: {}", output.status).into());
+    }
+    Ok((serde_json::from_slice(&output.stdout)?, lost))
 }
 
 /// What was found of the steps and runs of all agents of a trial.
@@ -53,15 +61,15 @@ pub struct Found {
     pub runs: HashMap<String, RunStatus>,
     /// Runs whose own span ended.
     pub ended_runs: u64,
-    /// Records that the runs count as dropped.
+    /// Records that are counted as dropped, in the runs and beside them.
     pub dropped: u64,
 }
 
 /// Reads a whole store: `runspan list` takes in what dead processes left and names the runs, then every step is read.
 pub fn read(store: &Path) -> Result<Found, Failed> {
-    let listed = json(store, &["list", "--limit", "0"])?;
+    let (listed, lost) = list(store)?;
     let reader = FilesReader::open(store)?;
-    let mut found = Found::default();
+    let mut found = Found { dropped: lost, ..Found::default() };
     for run in listed.as_array().ok_or("no list")? {
         let id: RunId = serde_json::from_value(run["run_id"].clone())?;
         let status: RunStatus = serde_json::from_value(run["status"].clone())?;
@@ -146,6 +154,9 @@ impl Found {
     /// Checks that everything recorded is there, as it was, and nothing else.
     pub fn check(&self, agents: &[Recorded]) -> Result<(), Failed> {
         let mut explained = 0;
+        if self.dropped > 0 && agents.iter().all(|agent| agent.may_lack == 0) {
+            return Err(format!("{} records are counted as dropped, and none were", self.dropped).into());
+        }
         for agent in agents {
             let (first, ended) = (agent.first, agent.said.ended);
             let beyond = ended + u64::from(agent.killed);
