@@ -54,7 +54,11 @@ fn cut(mut metric: Metric, max_bytes: usize) -> Vec<Metric> {
         ($variant:ident, $data:expr) => {{
             let mut data: $variant = $data;
             let points = packed(std::mem::take(&mut data.data_points), room, Message::encoded_len);
-            let with = |data_points| Some(Data::$variant($variant { data_points, ..data.clone() }));
+            let with = |data_points| {
+                let mut part = data.clone();
+                part.data_points = data_points;
+                Some(Data::$variant(part))
+            };
             points.into_iter().map(|points| Metric { data: with(points), ..metric.clone() }).collect()
         }};
     }
