@@ -13,7 +13,7 @@ use crate::journal::lock;
 use crate::model::id::IdSet;
 use crate::model::{Event, EventId, RunId, RunSummary};
 use crate::sources::encode::cut;
-use crate::sources::fork::{Alone, keep_from_children};
+use crate::sources::fork::{Alone, hold_off, keep_from_children};
 use serde_json::Value as Json;
 
 /// `run.yaml` is small; what is larger is not ours.
@@ -141,8 +141,8 @@ impl EventLog {
     /// Makes the log of a run that is new.
     pub fn create(dir: &Path, run: RunId) -> Result<Self, StoreError> {
         let path = events_file(dir);
-        let file = append_private(&path).map_err(StoreError::io("create", &path))?;
-        let alone = take_alone(&file, run)?;
+        let (file, alone) = open_alone(&path).map_err(StoreError::io("create", &path))?;
+        lock_log(&file, run)?;
         Ok(Self { path, run, _alone: alone, file, length: 0, known: IdSet::default(), suspect: false })
     }
 
@@ -152,8 +152,8 @@ impl EventLog {
     pub fn open(dir: &Path, run: RunId) -> Result<(Self, Vec<Event>), StoreError> {
         make_dir(dir)?;
         let path = events_file(dir);
-        let file = append_private(&path).map_err(StoreError::io("open", &path))?;
-        let alone = take_alone(&file, run)?;
+        let (file, alone) = open_alone(&path).map_err(StoreError::io("open", &path))?;
+        lock_log(&file, run)?;
         let reading = open_plain(&path).map_err(StoreError::io("read", &path))?;
         let (events, length) = scan(reading, run, |event, _| Some(event))?;
         file.set_len(length).map_err(StoreError::io("truncate", &path))?;
@@ -205,9 +205,16 @@ pub(super) fn lines_of(
     Ok(())
 }
 
-/// Takes the log for this process alone, and from the children that it forks.
-fn take_alone(file: &File, run: RunId) -> Result<Alone, StoreError> {
+/// Opens a log for this process and none of the children that it forks, not even one that is forked at this moment.
+fn open_alone(path: &Path) -> io::Result<(File, Alone)> {
+    let _held_off = hold_off();
+    let file = append_private(path)?;
     let alone = keep_from_children(file.as_raw_fd());
+    Ok((file, alone))
+}
+
+/// Takes the lock of a log.
+fn lock_log(file: &File, run: RunId) -> Result<(), StoreError> {
     let until = Instant::now() + lock::PATIENCE;
     // Where there are no locks, ids that are never given twice have to do.
     while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
@@ -216,7 +223,7 @@ fn take_alone(file: &File, run: RunId) -> Result<Alone, StoreError> {
         }
         std::thread::sleep(lock::POLL);
     }
-    Ok(alone)
+    Ok(())
 }
 
 /// Writes an event of a run that has reached its bound and goes on all the same: long texts are cut, and of a step's
