@@ -591,6 +591,9 @@ fn a_stopped_host_keeps_its_runs_until_it_is_killed() {
     let mut host = Killed(child(TEST, dir.path()).spawn().unwrap());
     wait_until("a run shows", || dir.path().join("store.yaml").exists() && runs(dir.path()).len() == 1);
     signal(host.0.id(), libc::SIGSTOP);
+    // All its threads stand still when this returns.
+    // SAFETY: a plain system call on a child of ours.
+    unsafe { libc::waitpid(host.0.id() as libc::pid_t, std::ptr::null_mut(), libc::WUNTRACED) };
     let stopped = only_run(dir.path());
     assert_eq!((stopped.status, only_run(dir.path()).steps_total), (RunStatus::Running, stopped.steps_total));
     host.kill();
