@@ -198,12 +198,13 @@ impl Builder {
         };
         let scrubber = Scrubber::new(settings.content, store.redaction_key());
         let durable = settings.durability == Durability::Power;
+        let sink = StoreSink::new(FilesWriter::new(layout.clone(), process, durable), process);
         let worker = Worker {
             recorder: Arc::clone(&recorder),
             pipeline: Pipeline::new(settings.content, store.redaction_key()).with_pricer(pricer),
             journal,
             reader,
-            sink: StoreSink::new(FilesWriter::new(layout.clone(), process, durable), process),
+            sink: if upstreams.counts_runs { sink.with_tallies() } else { sink },
             resource,
             commands: receiver,
             progress: Arc::clone(&progress),
@@ -265,6 +266,8 @@ fn is_installed(recorder: &Arc<Recorder>) -> bool {
 /// The upstreams of one process: who forwards, who counts.
 struct Upstreams {
     observer: Box<dyn Observer>,
+    /// The observer wants to hear of runs.
+    counts_runs: bool,
     readers: Vec<String>,
     forwarders: Vec<Box<dyn Forwarding>>,
     behind: Vec<Arc<dyn Behind>>,
@@ -306,6 +309,7 @@ fn start_upstreams(
     }
     Ok(Upstreams {
         observer: Box::new(NoObserver),
+        counts_runs: false,
         readers: vec![STORE_READER.to_owned()],
         forwarders: Vec::new(),
         behind: Vec::new(),
@@ -355,11 +359,12 @@ fn start_upstreams(
     for bad in bad {
         warn(format_args!("{bad}"));
     }
-    let observer = start_metrics(settings, resource);
+    let metrics = start_metrics(settings, resource);
+    let (counts_runs, observer) = (metrics.is_some(), metrics.unwrap_or_else(|| Box::new(NoObserver)));
     let mut readers = vec![STORE_READER.to_owned()];
     if targets.is_empty() {
         let board = Arc::new(Board::new(Keep::all()));
-        return Ok(Upstreams { observer, readers, forwarders: Vec::new(), behind: Vec::new(), board });
+        return Ok(Upstreams { observer, counts_runs, readers, forwarders: Vec::new(), behind: Vec::new(), board });
     }
     let board = Arc::new(Board::new(settings.forward_keep.clone()));
     let common = Common {
@@ -375,17 +380,17 @@ fn start_upstreams(
         behind.push(forwarder.behind());
         forwarders.push(Box::new(forwarder));
     }
-    Ok(Upstreams { observer, readers, forwarders, behind, board })
+    Ok(Upstreams { observer, counts_runs, readers, forwarders, behind, board })
 }
 
 #[cfg(all(feature = "forward", not(feature = "metrics")))]
-fn start_metrics(_: &Settings, _: &Arc<crate::model::otlp::Resource>) -> Box<dyn Observer> {
-    Box::new(NoObserver)
+fn start_metrics(_: &Settings, _: &Arc<crate::model::otlp::Resource>) -> Option<Box<dyn Observer>> {
+    None
 }
 
 /// Metrics go where the standard variables say, else to the first endpoint given.
 #[cfg(feature = "metrics")]
-fn start_metrics(settings: &Settings, resource: &Arc<crate::model::otlp::Resource>) -> Box<dyn Observer> {
+fn start_metrics(settings: &Settings, resource: &Arc<crate::model::otlp::Resource>) -> Option<Box<dyn Observer>> {
     use crate::sinks::forward::{Signal, Target};
     use crate::sinks::metrics;
 
@@ -393,17 +398,17 @@ fn start_metrics(settings: &Settings, resource: &Arc<crate::model::otlp::Resourc
     let switched_off = std::env::var("OTEL_METRICS_EXPORTER").is_ok_and(|exporter| exporter == "none");
     let first = settings.forward.first().or(settings.forward_from_env.first()).filter(|_| !switched_off);
     let target = from_env.or_else(|| Target::from_url_for(Signal::Metrics, first?).ok());
-    let Some(target) = target else { return Box::new(NoObserver) };
+    let target = target?;
     let (metric_settings, more) = metrics::Settings::from_env();
     warnings.extend(more);
     for warning in warnings {
         warn(format_args!("{}: {}", warning.variable, warning.message));
     }
     match metrics::Metrics::start(target, resource, &metric_settings) {
-        Ok(metrics) => Box::new(metrics::Observing::new(metrics)),
+        Ok(metrics) => Some(Box::new(metrics::Observing::new(metrics))),
         Err(error) => {
             warn(format_args!("no metrics: {}", full_text(&error)));
-            Box::new(NoObserver)
+            None
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::model::record::{Record, RecordKind};
 use crate::model::{RunId, TraceId, UnixNanos};
 use crate::sinks::keep::Board;
 use crate::sinks::store::{LATE, StoreSink};
+use crate::sinks::tally::Tally;
 use crate::sources::encode as wire;
 use crate::sources::recorder::{RESOURCE_RECORD, Recorder};
 use crate::sources::ring::{DropReason, Ring};
@@ -97,7 +98,7 @@ pub(crate) struct Worker {
     pub process: RunId,
     /// Bound of the journal on disk.
     pub journal_bytes: u64,
-    /// Called with each batch of ended spans and each ended run, for metrics.
+    /// Called with each run that is over and each outcome, for metrics.
     pub observer: Box<dyn Observer>,
     /// Readers whose positions keep segments.
     pub readers: Vec<String>,
@@ -115,10 +116,8 @@ pub(crate) trait Behind: Send + Sync {
 
 /// Sees what was recorded as it is recorded; metrics are one.
 pub(crate) trait Observer: Send {
-    /// A span ended.
-    fn span_ended(&mut self, record: &Record);
-    /// A run ended.
-    fn run_ended(&mut self, run: &crate::model::RunSummary);
+    /// A run is over.
+    fn run_over(&mut self, run: &Tally);
     /// Records with an outcome.
     fn records(&mut self, outcome: Outcome, reason: &str, n: u64);
     /// Nothing more comes: what was seen is sent on until the deadline.
@@ -129,8 +128,7 @@ pub(crate) trait Observer: Send {
 pub(crate) struct NoObserver;
 
 impl Observer for NoObserver {
-    fn span_ended(&mut self, _: &Record) {}
-    fn run_ended(&mut self, _: &crate::model::RunSummary) {}
+    fn run_over(&mut self, _: &Tally) {}
     fn records(&mut self, _: Outcome, _: &str, _: u64) {}
     fn finish(&mut self, _: Instant) {}
 }
@@ -229,6 +227,8 @@ impl State {
                 Ok(Command::Stop(done, deadline)) => {
                     self.finish();
                     self.forget_resource();
+                    self.worker.sink.tally_rest();
+                    self.settle();
                     self.worker.observer.finish(deadline);
                     let _ = done.send(());
                     return;
@@ -482,7 +482,6 @@ impl State {
             if record.kind == RecordKind::Ended {
                 self.journaled += 1;
                 self.out_of_ring += 1;
-                self.worker.observer.span_ended(&record);
             }
             // While the sink is behind it is told from the journal, in order.
             if self.sink_retry.is_none()
@@ -508,10 +507,10 @@ impl State {
                 self.acknowledged = done;
             }
         }
-        let ended = self.worker.sink.take_ended();
-        for run in &ended {
-            self.worker.observer.run_ended(run);
+        for run in self.worker.sink.take_tallies() {
+            self.worker.observer.run_over(&run);
         }
+        let ended = self.worker.sink.take_ended();
         self.post(&ended);
         self.publish();
     }

@@ -8,3 +8,5 @@ pub(crate) mod keep;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 pub mod store;
+#[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "metrics alone look at what is in a tally"))]
+pub(crate) mod tally;

@@ -23,6 +23,7 @@ use crate::model::{Event, EventId, RunId, RunStatus, RunSummary, SpanId, StepSta
 use crate::pipeline::facts::StepFacts;
 use crate::pipeline::scrub::CONTENT_MARK;
 use crate::pipeline::window::start_of;
+use crate::sinks::tally::{Notes, Tally};
 use crate::store::assembly::{DROPPED_LOG, RunState, ended_body, requested_tool_calls, started_body, status_body};
 use crate::store::{RunWriter, StoreError};
 
@@ -59,6 +60,8 @@ pub struct StoreSink<W> {
     finished: VecDeque<RunId>,
     forgotten_at: Instant,
     ended_runs: Vec<RunSummary>,
+    /// Runs that are over; `None` when nobody counts them.
+    tallies: Option<Vec<Tally>>,
     counts: Counts,
     /// The last place in the journal that was told.
     told: u64,
@@ -113,6 +116,8 @@ struct LiveRun {
     written_status: Option<RunStatus>,
     stale_summary: bool,
     touched: Instant,
+    /// What is noted for the tally; `None` once that is made, and when nobody wants it.
+    notes: Option<Box<Notes>>,
 }
 
 #[derive(Debug)]
@@ -136,6 +141,7 @@ impl<W: RunWriter> StoreSink<W> {
             finished: VecDeque::new(),
             forgotten_at: Instant::now(),
             ended_runs: Vec::new(),
+            tallies: None,
             counts: Counts::default(),
             told: 0,
             told_bytes: 0,
@@ -145,6 +151,24 @@ impl<W: RunWriter> StoreSink<W> {
             stored_spans: 0,
             passed_spans: 0,
         }
+    }
+
+    /// Adds each run up when it is over.
+    pub(crate) fn with_tallies(mut self) -> Self {
+        self.tallies = Some(Vec::new());
+        self
+    }
+
+    /// Returns what runs that are over since the last call add up to.
+    pub(crate) fn take_tallies(&mut self) -> Vec<Tally> {
+        self.tallies.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Adds up those runs, too, that have ended and a step of which has not: nobody will go on with them.
+    pub(crate) fn tally_rest(&mut self) {
+        let Some(tallies) = &mut self.tallies else { return };
+        let ended = self.runs.values_mut().filter(|live| live.state.has_started() && !live.state.status().is_open());
+        tallies.extend(ended.filter_map(LiveRun::tally));
     }
 
     /// Returns how many ended spans are done with and not stored: told before, not kept, broken.
@@ -219,7 +243,9 @@ impl<W: RunWriter> StoreSink<W> {
 
     /// Forgets what is in memory, to begin again from the journal with what the store holds.
     pub fn reset(&mut self) -> Result<(), StoreError> {
-        let runs: Vec<RunId> = self.runs.drain().map(|(run, _)| run).collect();
+        let runs: Vec<RunId> = self.runs.keys().copied().collect();
+        let uncounted: Vec<RunId> =
+            self.runs.drain().filter(|(_, live)| live.notes.is_some()).map(|(run, _)| run).collect();
         self.told_before = self.told;
         self.finished.clear();
         for (trace_id, trace) in std::mem::take(&mut self.traces) {
@@ -251,7 +277,20 @@ impl<W: RunWriter> StoreSink<W> {
         for &run in &runs {
             self.writer.release_run(run);
         }
-        self.take_up(&runs)
+        self.take_up(&runs)?;
+        for run in uncounted {
+            let is_noted = self.runs.get(&run).is_none_or(|live| live.notes.is_some());
+            // All of it was written before the trouble began, and it was not counted yet.
+            if !is_noted {
+                let mut notes = Notes::default();
+                self.writer.take_up(run)?.unwrap_or_default().iter().for_each(|event| notes.note(event));
+                if let Some(live) = self.runs.get_mut(&run) {
+                    live.notes = Some(Box::new(notes));
+                    self.dirty.insert(run);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes runs up that the store holds, so that records find them through their parents and traces.
@@ -402,8 +441,12 @@ impl<W: RunWriter> StoreSink<W> {
         let mut state = RunState::new(run, trace_id);
         // Made for good by the first flush, when the first step tells name and kind; here only what is there is read.
         let (mut known, mut told) = (HashSet::default(), IdMap::<EventId, HashSet<UnixNanos>>::default());
+        let mut notes = self.tallies.as_ref().map(|_| Box::<Notes>::default());
         for event in self.writer.take_up(run)?.unwrap_or_default() {
             state.apply(&event, false);
+            if let Some(notes) = &mut notes {
+                notes.note(&event);
+            }
             known.insert(event.event_id);
             // What the root says of its run has no step, but the start of its step as its cause.
             match (event.parent_event_id, event.body.span()) {
@@ -429,7 +472,10 @@ impl<W: RunWriter> StoreSink<W> {
             written_status,
             stale_summary: false,
             touched: Instant::now(),
+            notes,
         };
+        // One that was over when it was let go of is counted.
+        let live = if live.is_over() { LiveRun { notes: None, ..live } } else { live };
         self.runs.insert(run, live);
         Ok(())
     }
@@ -573,6 +619,9 @@ impl<W: RunWriter> StoreSink<W> {
             if !live.is_clean() {
                 self.dirty.insert(run);
             } else if live.is_over() {
+                if let Some(tallies) = &mut self.tallies {
+                    tallies.extend(live.tally());
+                }
                 self.finished.push_back(run);
             }
         }
@@ -651,6 +700,11 @@ impl LiveRun {
     /// Tells whether the run has ended with all its steps.
     fn is_over(&self) -> bool {
         self.state.is_completed() && self.state.open_spans().is_empty()
+    }
+
+    /// Adds the run up, once.
+    fn tally(&mut self) -> Option<Tally> {
+        self.notes.take().map(|notes| notes.tally(&self.state))
     }
 
     /// Tells whether nothing waits to be written.
@@ -793,6 +847,9 @@ impl LiveRun {
         let was_over = self.state.roots_ended();
         // The root's output is the run's.
         let output = facts.output.as_ref().filter(|_| self.state.is_root(span_id)).cloned();
+        if let Some(notes) = &mut self.notes {
+            notes.note_end(&record.span, &facts);
+        }
         let (asked, lean) = (requested_tool_calls(facts.output.as_ref()), facts.without_content());
         let body = ended_body(record.span, facts, Some(record.resource), Some(record.scope));
         self.push_step(ids.make(3, at), Some(start), at, step_id, body, asked, lean);

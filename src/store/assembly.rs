@@ -560,6 +560,17 @@ impl RunState {
         Counted { calls, tokens, costs }
     }
 
+    /// Returns the ended calls that count, and the ended steps that are none and whose tokens count.
+    pub fn billing(&self) -> (Vec<SpanId>, Vec<SpanId>) {
+        let counted = self.counted(&self.duplicates());
+        let ended = |places: Vec<usize>| {
+            let steps = places.into_iter().map(|place| &self.steps[place]);
+            steps.filter(|step| step.ended_at.is_some()).map(|step| step.span_id).collect()
+        };
+        let tellers = counted.tokens.into_iter().filter(|place| !self.steps[*place].facts.billed).collect();
+        (ended(counted.calls), ended(tellers))
+    }
+
     /// Returns the places of the steps that tell something of the bill, each part of it once: calls, and what encloses
     /// or is none, the innermost, where nothing below tells it.
     fn tellers(&self, copies: &HashMap<usize, usize>, tells: impl Fn(&StepFacts) -> bool) -> Vec<usize> {

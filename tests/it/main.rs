@@ -22,6 +22,8 @@ mod layers;
 mod limits;
 #[cfg(feature = "macros")]
 mod macros;
+#[cfg(feature = "metrics")]
+mod metrics;
 #[cfg(feature = "otel-sdk")]
 mod otel;
 mod processes;
