@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -229,10 +230,34 @@ fn every_series_is_what_the_runs_in_the_store_add_up_to() {
     if is_child(TEST).is_some() {
         return record_a_mixture();
     }
-    let (dir, (url, last)) = (crate::support::tempdir(), collector());
-    let mut command = child(TEST, dir.path());
-    command.env("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", url);
-    said(command);
+    let dir = crate::support::tempdir();
+    let found = sent_by(child(TEST, dir.path()));
+    assert_eq!(runs(dir.path()).len(), 6);
+    assert_eq!(found, of_store(dir.path()));
+}
+
+#[test]
+fn two_processes_in_turn_count_together_what_is_in_their_store() {
+    const TEST: &str = "metrics::two_processes_in_turn_count_together_what_is_in_their_store";
+    if is_child(TEST).is_some() {
+        return record_a_mixture();
+    }
+    let dir = crate::support::tempdir();
+    let mut found = sent_by(child(TEST, dir.path()));
+    for (key, (count, sum, buckets)) in sent_by(child(TEST, dir.path())) {
+        let of_both = found.entry(key).or_default();
+        (of_both.0, of_both.1) = (of_both.0 + count, of_both.1 + sum);
+        buckets.into_iter().for_each(|(bound, n)| *of_both.2.entry(bound).or_default() += n);
+    }
+    assert_eq!(runs(dir.path()).len(), 12);
+    assert_eq!(found, of_store(dir.path()));
+}
+
+/// Returns what a process sends of runs and calls until its end.
+fn sent_by(mut process: Command) -> Series {
+    let (url, last) = collector();
+    process.env("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", url);
+    said(process);
     let mut found = arrived(&last.lock().unwrap());
     found.retain(|key, _| !key.starts_with("runspan.records "));
     for (key, value) in &mut found {
@@ -240,6 +265,5 @@ fn every_series_is_what_the_runs_in_the_store_add_up_to() {
             *value = (value.0, 0, BTreeMap::new());
         }
     }
-    assert_eq!(runs(dir.path()).len(), 6);
-    assert_eq!(found, of_store(dir.path()));
+    found
 }
