@@ -38,6 +38,7 @@
 mod config;
 pub mod conventions;
 mod error;
+pub mod fs;
 pub mod journal;
 pub mod model;
 pub mod pipeline;

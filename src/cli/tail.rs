@@ -260,13 +260,13 @@ impl RunTail {
             Some(follower) => follower,
             None => {
                 // Without a folder it may be that only a dead process's memory has it: the reader knows.
-                let Some(dir) = self.reader.layout().find_run(run) else { return Ok(false) };
+                let Some(dir) = self.reader.layout().find_run(run)? else { return Ok(false) };
                 self.follower.insert(Follower::new(dir.join("events.jsonl")))
             }
         };
         let bytes = match follower.look() {
             Ok(Found::Lines(bytes)) => bytes,
-            Ok(Found::Gone) if self.next_seq == 0 && self.reader.layout().find_run(run).is_some() => Vec::new(),
+            Ok(Found::Gone) if self.next_seq == 0 && self.reader.layout().find_run(run)?.is_some() => Vec::new(),
             Ok(Found::Gone) => {
                 return Err(Stop::failed(CODE_NO, format!("run {run} was deleted while it was followed")));
             }

@@ -99,7 +99,7 @@ impl Store {
 
     fn run_dir(&self, run: RunId) -> PathBuf {
         let layout = Layout::new(self.path().join(".runspan"));
-        layout.find_run(run).unwrap()
+        layout.find_run(run).unwrap().unwrap()
     }
 
     fn record(&mut self, run: RunId, spans: &[Told<'_>]) {

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::JournalError;
-use super::io::{Access, Fs, FsFile};
+use crate::fs::{Access, Fs, FsFile};
 
 pub(super) const LOCK: &str = "lock";
 /// How long a lock is waited for. Somebody who only asks whether the writer lives holds it for microseconds; so does,
@@ -62,8 +62,8 @@ impl Lock {
             return Err(JournalError::Locked { path: path.to_owned() });
         }
         // The journal may have been removed between opening and locking; then this is the lock of nothing.
-        let same = match (file.identity(), fs.identity(path)) {
-            (Ok(held), Ok(named)) => held == named,
+        let same = match (file.stat(), fs.stat(path)) {
+            (Ok(held), Ok(named)) => held.identity == named.identity,
             _ => false,
         };
         if same { Ok(Self { _held: file }) } else { Err(JournalError::NotFound { path: path.to_owned() }) }
@@ -71,7 +71,7 @@ impl Lock {
 }
 
 /// Is the lock in `dir` held? A directory without a lock file has no living writer.
-pub(super) fn is_held(fs: &dyn Fs, dir: &Path) -> Result<bool, JournalError> {
+pub(crate) fn is_held(fs: &dyn Fs, dir: &Path) -> Result<bool, JournalError> {
     let path = dir.join(LOCK);
     match fs.open(&path, Access::Read) {
         Ok(file) => Ok(!file.try_lock(false).map_err(JournalError::io("lock", &path))?),

@@ -134,7 +134,6 @@
 //! delete `.new-` and `.gone-` directories whose lock is free; a creator that loses its directory so begins again.
 
 mod error;
-pub mod io;
 pub mod lock;
 mod position;
 mod reader;

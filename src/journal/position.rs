@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::io::{Access, Fs, FsFile, read_full, write_full};
 use super::{JournalError, POSITIONS, checked_name};
+use crate::fs::{Access, Fs, FsFile, read_full, write_full};
 
 const MAGIC: &[u8; 8] = b"RSPNPOS1";
 const VERSION: u16 = 1;

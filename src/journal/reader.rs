@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::io::{Access, Fs, StdFs};
 use super::position::{self, Position};
 use super::segment::{self, FrameKind, Header, HeaderFound, SegmentCursor, SegmentKey, Step};
 use super::{JournalError, process_dir};
+use crate::fs::{Access, Fs, OsFs};
 
 /// A reader with its own position in one journal.
 ///
@@ -141,7 +141,7 @@ impl JournalReader {
     /// [`JournalError::NotFound`] without such a journal, [`JournalError::Locked`] when a reader of this name is open
     /// anywhere, [`JournalError::BadName`], and what the file system says.
     pub fn open(journal_dir: &Path, process: &str, reader: &str) -> Result<Self, JournalError> {
-        Self::open_in(StdFs::shared(), journal_dir, process, reader)
+        Self::open_in(OsFs::shared(), journal_dir, process, reader)
     }
 
     /// Like [`open`](Self::open), on another file system.
@@ -159,7 +159,7 @@ impl JournalReader {
     ///
     /// Like [`open`](Self::open), but never [`JournalError::Locked`].
     pub fn open_read_only(journal_dir: &Path, process: &str, reader: &str) -> Result<Self, JournalError> {
-        let fs = StdFs::shared();
+        let fs = OsFs::shared();
         let dir = process_dir(journal_dir, process)?;
         segment::list(&*fs, &dir)?;
         let stored = position::stored(&*fs, &dir, process, reader)?;

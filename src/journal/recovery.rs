@@ -3,10 +3,10 @@
 use std::io;
 use std::path::Path;
 
-use super::io::{Access, Fs, StdFs};
 use super::lock::{self, LOCK, Lock};
 use super::segment::{self, FrameKind, Header, HeaderFound, SegmentCursor, SegmentKey, Step};
 use super::{Durability, GONE_PREFIX, JournalError, NEW_PREFIX, POSITIONS, checked_name, position, process_dir};
+use crate::fs::{Access, Fs, OsFs};
 
 /// What was found in the journal of a dead process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,7 +87,7 @@ fn scan(fs: &dyn Fs, dir: &Path, process: &str, key: SegmentKey) -> Result<Scann
 ///
 /// [`JournalError::NotFound`], [`JournalError::NewerFormat`], [`JournalError::BadName`], and what the file system says.
 pub fn look_at_end(journal_dir: &Path, process: &str) -> Result<Recovered, JournalError> {
-    find_end(&StdFs, &process_dir(journal_dir, process)?, process, false)
+    find_end(&OsFs, &process_dir(journal_dir, process)?, process, false)
 }
 
 /// Finds where a dead writer stopped. With `cut`, what stands behind is cut off; that takes the lock.
@@ -125,7 +125,7 @@ fn find_end(fs: &dyn Fs, dir: &Path, process: &str, cut: bool) -> Result<Recover
 
 /// Cuts a file to at most `keep` bytes; returns how many went.
 fn cut_to(fs: &dyn Fs, path: &Path, keep: u64) -> Result<u64, JournalError> {
-    let len = fs.size(path).map_err(JournalError::io("read", path))?;
+    let len = fs.stat(path).map_err(JournalError::io("read", path))?.len;
     if len <= keep {
         return Ok(0);
     }
@@ -162,7 +162,7 @@ pub(super) fn recover(
 ///
 /// What the file system says.
 pub fn list_processes(journal_dir: &Path) -> Result<Vec<ProcessJournal>, JournalError> {
-    let fs = &StdFs;
+    let fs = &OsFs;
     let entries = match fs.list(journal_dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -211,7 +211,7 @@ pub fn remove_oldest_segments(
     readers: &[&str],
     enough: u64,
 ) -> Result<u64, JournalError> {
-    let fs = &StdFs;
+    let fs = &OsFs;
     let dir = process_dir(journal_dir, process)?;
     let mut freed_bytes = 0;
     for removable in removable_segments(fs, &dir, process, readers, enough)? {
@@ -239,7 +239,7 @@ pub fn first_frame_left(
     enough: u64,
 ) -> Result<Option<u64>, JournalError> {
     let dir = process_dir(journal_dir, process)?;
-    let removable = removable_segments(&StdFs, &dir, process, readers, enough)?;
+    let removable = removable_segments(&OsFs, &dir, process, readers, enough)?;
     Ok(removable.last().map(|last| last.next_seq))
 }
 
@@ -278,7 +278,7 @@ fn removable_segments(
         if passed.saturating_add(1) < next_seq || total >= enough {
             break;
         }
-        let bytes = fs.size(&key.path(dir)).unwrap_or(0);
+        let bytes = fs.stat(&key.path(dir)).map_or(0, |found| found.len);
         total += bytes;
         removable.push(Removable { key, bytes, next_seq });
     }
@@ -303,7 +303,7 @@ fn is_foreign(fs: &dyn Fs, dir: &Path, process: &str, key: SegmentKey) -> Result
 /// [`JournalError::Locked`] when its writer lives, [`JournalError::NotPassed`] when a reader has something left,
 /// [`JournalError::NotFound`], [`JournalError::NewerFormat`], and what the file system says.
 pub fn remove_journal(journal_dir: &Path, process: &str, readers: &[&str]) -> Result<(), JournalError> {
-    let fs = &StdFs;
+    let fs = &OsFs;
     let dir = process_dir(journal_dir, process)?;
     segment::list(fs, &dir)?;
     let _lock = Lock::adopt(fs, &dir)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::JournalError;
-use super::io::{Fs, FsFile, read_full};
+use crate::fs::{Fs, FsFile, read_full};
 use crate::model::record::RecordKind;
 
 const MAGIC: &[u8; 8] = b"RSPNJRN1";
@@ -377,7 +377,7 @@ impl SegmentCursor {
 
     /// Does the segment still have a name, so that a writer could be writing to it?
     pub(super) fn is_linked(&self) -> Result<bool, JournalError> {
-        self.file.is_linked().map_err(JournalError::io("read", &self.path))
+        self.file.stat().map(|found| found.is_linked).map_err(JournalError::io("read", &self.path))
     }
 
     /// Goes to the next valid frame.
@@ -387,7 +387,7 @@ impl SegmentCursor {
 
     fn try_step(&mut self) -> io::Result<Step> {
         let begin = self.offset;
-        if !self.window.holds(begin) && self.file.size()? <= begin {
+        if !self.window.holds(begin) && self.file.stat()?.len <= begin {
             return Ok(Step::End);
         }
         if let Some(header) = self.frame_at(begin)? {
@@ -395,7 +395,7 @@ impl SegmentCursor {
         }
         // The frame may have been read while it was being written. What lies below a length taken before reading has
         // been written whole, so only there can a later valid frame prove that this one is damaged.
-        let len = self.file.size()?;
+        let len = self.file.stat()?.len;
         self.window.forget();
         if self.searched != Some((begin, len)) {
             let mut at = begin;

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::io::{Access, Entry, Fs, FsFile, Identity, StdFs};
 use super::*;
+use crate::fs::{Access, Entry, Fs, FsFile, OsFs, Stat};
 
 const PROCESS: &str = "01KE9BZH80BGEY5ABZ7D0DHDQ1";
 
@@ -695,37 +695,40 @@ fn due(plan: &Plan, operation: &str) -> Option<(io::Error, usize)> {
 
 impl Fs for Trouble {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        StdFs.create_dir(path)
+        OsFs.create_dir(path)
     }
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         due(&self.plan, "create").map_or(Ok(()), |(error, _)| Err(error))?;
-        Ok(self.file(StdFs.create_new(path)?))
+        Ok(self.file(OsFs.create_new(path)?))
     }
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn FsFile>> {
-        Ok(self.file(StdFs.open(path, access)?))
+        Ok(self.file(OsFs.open(path, access)?))
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        StdFs.list(dir)
+        OsFs.list(dir)
     }
-    fn size(&self, path: &Path) -> io::Result<u64> {
-        StdFs.size(path)
+    fn stat(&self, path: &Path) -> io::Result<Stat> {
+        OsFs.stat(path)
     }
-    fn identity(&self, path: &Path) -> io::Result<Identity> {
-        StdFs.identity(path)
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsFs.hard_link(from, to)
+    }
+    fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        OsFs.remove_tree(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        StdFs.rename(from, to)
+        OsFs.rename(from, to)
     }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         due(&self.plan, "remove").map_or(Ok(()), |(error, _)| Err(error))?;
-        StdFs.remove_file(path)
+        OsFs.remove_file(path)
     }
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        StdFs.remove_dir(path)
+        OsFs.remove_dir(path)
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         due(&self.plan, "sync_dir").map_or(Ok(()), |(error, _)| Err(error))?;
-        StdFs.sync_dir(path)
+        OsFs.sync_dir(path)
     }
 }
 
@@ -761,8 +764,11 @@ impl FsFile for TroubledFile {
         due(&self.plan, "sync").map_or(Ok(()), |(error, _)| Err(error))?;
         self.inner.sync_data()
     }
-    fn size(&self) -> io::Result<u64> {
-        self.inner.size()
+    fn stat(&self) -> io::Result<Stat> {
+        self.inner.stat()
+    }
+    fn append(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.inner.append(bytes)
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
         due(&self.plan, "cut").map_or(Ok(()), |(error, _)| Err(error))?;
@@ -770,12 +776,6 @@ impl FsFile for TroubledFile {
     }
     fn try_lock(&self, exclusive: bool) -> io::Result<bool> {
         self.inner.try_lock(exclusive)
-    }
-    fn identity(&self) -> io::Result<Identity> {
-        self.inner.identity()
-    }
-    fn is_linked(&self) -> io::Result<bool> {
-        self.inner.is_linked()
     }
 }
 

@@ -5,11 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::io::{Fs, FsFile, StdFs, write_full};
 use super::lock::Lock;
 use super::recovery::{self, Recovered};
 use super::segment::{self, FRAME_HEADER_BYTES, FrameHeader, FrameKind, HEADER_BYTES, Header, SegmentKey};
 use super::{Durability, JournalError, MAX_PAYLOAD_BYTES, NEW_PREFIX, process_dir};
+use crate::fs::{Fs, FsFile, OsFs, write_full};
 use crate::model::time::UnixNanos;
 use crate::sources::fork;
 
@@ -96,7 +96,7 @@ impl JournalWriter {
     /// [`JournalError::Exists`] when there is a journal of that name, [`JournalError::BadName`], and what the file
     /// system says.
     pub fn create(journal_dir: &Path, process: &str, options: Options) -> Result<Self, JournalError> {
-        Self::create_in(StdFs::shared(), journal_dir, process, options)
+        Self::create_in(OsFs::shared(), journal_dir, process, options)
     }
 
     /// Like [`create`](Self::create), on another file system.
@@ -108,7 +108,7 @@ impl JournalWriter {
     ) -> Result<Self, JournalError> {
         let dir = process_dir(journal_dir, process)?;
         let made = make_dir(&*fs, journal_dir)?;
-        if fs.identity(&dir).is_ok() {
+        if fs.stat(&dir).is_ok() {
             return Err(JournalError::Exists { path: dir });
         }
         // Somebody who cleans up may take the directory away before it is locked; that cannot go on for ever.
@@ -136,7 +136,7 @@ impl JournalWriter {
     /// [`JournalError::Locked`] when its writer lives, [`JournalError::NotFound`], [`JournalError::NewerFormat`] (and
     /// nothing was changed), and what the file system says.
     pub fn reopen(journal_dir: &Path, process: &str, options: Options) -> Result<(Self, Recovered), JournalError> {
-        Self::reopen_in(StdFs::shared(), journal_dir, process, options)
+        Self::reopen_in(OsFs::shared(), journal_dir, process, options)
     }
 
     /// Like [`reopen`](Self::reopen), on another file system.
@@ -353,7 +353,7 @@ impl JournalWriter {
             }
         }
         // A file without a name takes every write and keeps none.
-        if !file.is_linked().map_err(JournalError::io("read", path))? {
+        if !file.stat().map_err(JournalError::io("read", path))?.is_linked {
             return Err(JournalError::Removed { path: path.clone() });
         }
         Ok(len + bytes.len() as u64)
@@ -514,8 +514,8 @@ fn segments_bytes(fs: &dyn Fs, dir: &Path) -> Result<u64, JournalError> {
     let mut sum = 0;
     for key in segment::list(fs, dir)? {
         let path = key.path(dir);
-        sum += match fs.size(&path) {
-            Ok(len) => len,
+        sum += match fs.stat(&path) {
+            Ok(found) => found.len,
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(JournalError::io("read", &path)(error)),
         };

@@ -149,7 +149,8 @@ fn copy(
     if store.scrubber.content() == Content::None {
         return artifacts::describe(name, media_type, content, &store.scrubber);
     }
-    artifacts::keep(&folder(recorder, &store.layout, run, kind), name, media_type, content, &store.scrubber)
+    let folder = folder(recorder, &store.layout, run, kind)?;
+    artifacts::keep(store.layout.fs(), &folder, name, media_type, content, &store.scrubber)
 }
 
 /// Opens a file for reading; a pipe would block for as long as nobody writes to it.
@@ -159,14 +160,14 @@ fn open_regular(path: &Path) -> io::Result<File> {
 }
 
 /// Finds the run's folder; names the one that it will have where the worker does not get to making it.
-fn folder(recorder: &Recorder, layout: &Layout, run: RunId, kind: RunKind) -> PathBuf {
+fn folder(recorder: &Recorder, layout: &Layout, run: RunId, kind: RunKind) -> Result<PathBuf, StoreError> {
     let waits_since = Instant::now();
     loop {
-        if let Some(dir) = layout.find_run(run) {
-            return dir;
+        if let Some(dir) = layout.find_run(run)? {
+            return Ok(dir);
         }
         if waits_since.elapsed() > FOLDER_WAIT {
-            return layout.run(kind, run);
+            return Ok(layout.run(kind, run));
         }
         recorder.wake();
         std::thread::sleep(Duration::from_millis(1));

@@ -1,13 +1,13 @@
 //! Files that runs produce, in `artifacts/` of a run's folder.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::super::StoreError;
-use super::layout::{create_private, is_plain_dir, make_dir};
+use super::layout::{is_plain_dir, make_dir};
+use crate::fs::{Fs, FsFile, write_full};
 use crate::model::run::{ArtifactContent, ArtifactInfo};
 use crate::pipeline::{Content, Scrubber};
 
@@ -44,6 +44,7 @@ const TEXT_TYPES: &[&str] = &[
 /// Secrets in the name, and in the content if it is text, are replaced as the scrubber's policy wants it. A file that is
 /// there is never written to. On an error nothing is left behind.
 pub(crate) fn keep(
+    fs: &dyn Fs,
     run_dir: &Path,
     name: &str,
     media_type: Option<&str>,
@@ -51,16 +52,16 @@ pub(crate) fn keep(
     scrubber: &Scrubber,
 ) -> Result<ArtifactInfo, StoreError> {
     let dir = run_dir.join("artifacts");
-    make_dir(&dir)?;
-    if !is_plain_dir(&dir) {
+    make_dir(fs, &dir)?;
+    if !is_plain_dir(fs, &dir).map_err(StoreError::io("read", &dir))? {
         let not_ours = io::Error::new(io::ErrorKind::NotADirectory, "not a directory");
         return Err(StoreError::io("create", dir)(not_ours));
     }
-    let (file, path, name) = create_free(&dir, &safe_name(name, scrubber))?;
+    let (file, path, name) = create_free(fs, &dir, &safe_name(name, scrubber))?;
     let mut out = Copy { to: Some(file), digest: Sha256::new(), bytes: 0 };
     let copied = copy(content, &mut out, media_type, scrubber);
     if copied.is_err() {
-        let _ = std::fs::remove_file(&path);
+        let _ = fs.remove_file(&path);
     }
     let is_redacted = copied.map_err(StoreError::io("write", path))?;
     Ok(out.into_info(name, media_type, scrubber, is_redacted.then_some(ArtifactContent::Redacted)))
@@ -79,12 +80,12 @@ pub(crate) fn describe(
     Ok(out.into_info(name, media_type, scrubber, Some(ArtifactContent::Nothing)))
 }
 
-fn create_free(dir: &Path, name: &str) -> Result<(File, PathBuf, String), StoreError> {
+fn create_free(fs: &dyn Fs, dir: &Path, name: &str) -> Result<(Box<dyn FsFile>, PathBuf, String), StoreError> {
     let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
     for number in 1..=MAX_COPIES {
         let name = file_name(name, number);
         let path = dir.join(&name);
-        match create_private(&path) {
+        match fs.create_new(&path) {
             Ok(file) => return Ok((file, path, name)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
             Err(error) => return Err(StoreError::io("create", path)(error)),
@@ -96,15 +97,15 @@ fn create_free(dir: &Path, name: &str) -> Result<(File, PathBuf, String), StoreE
 /// Where content goes, and what is told of it.
 struct Copy {
     /// `None` where it is only to be told of.
-    to: Option<File>,
+    to: Option<Box<dyn FsFile>>,
     digest: Sha256,
     bytes: u64,
 }
 
 impl Copy {
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if let Some(file) = &mut self.to {
-            file.write_all(bytes)?;
+        if let Some(file) = &self.to {
+            write_full(&**file, bytes, self.bytes)?;
         }
         self.digest.update(bytes);
         self.bytes += bytes.len() as u64;
@@ -228,6 +229,7 @@ fn is_reordering(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::OsFs;
 
     #[test]
     fn names_stay_inside_the_folder_and_are_short() {
@@ -262,7 +264,7 @@ mod tests {
     /// Keeps content and returns what is told of it, and what is stored.
     fn kept(content: &[u8], media_type: &str, policy: Content) -> (ArtifactInfo, Vec<u8>) {
         let dir = tempfile::tempdir().unwrap();
-        let info = keep(dir.path(), "a", Some(media_type), &mut &*content, &scrubber(policy)).unwrap();
+        let info = keep(&OsFs, dir.path(), "a", Some(media_type), &mut &*content, &scrubber(policy)).unwrap();
         let stored = std::fs::read(dir.path().join("artifacts").join(&info.name)).unwrap();
         // Whatever was done to it: what is told is told of what is stored.
         let sha256: String = Sha256::digest(&stored).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -274,7 +276,8 @@ mod tests {
     fn a_second_file_of_a_name_gets_a_number() {
         let dir = tempfile::tempdir().unwrap();
         let keep = |text: &str| {
-            keep(dir.path(), "a.txt", Some("text/plain"), &mut text.as_bytes(), &scrubber(Content::Full)).unwrap()
+            keep(&OsFs, dir.path(), "a.txt", Some("text/plain"), &mut text.as_bytes(), &scrubber(Content::Full))
+                .unwrap()
         };
         let (first, second) = (keep("one"), keep("three"));
         assert_eq!((first.name.as_str(), second.name.as_str(), second.bytes), ("a.txt", "a-2.txt", 5));

@@ -5,60 +5,59 @@
 //! the run's own `run.yaml` is read instead.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::io::{self, Read};
 use std::path::Path;
 
 use serde::Deserialize;
 
 use super::super::StoreError;
-use super::layout::{append_private, open_plain};
+use super::layout::open_plain;
+use crate::fs::{Access, Contents, Fs, FsFile, append_full, read_full};
 use crate::model::{RunId, RunSummary};
 
 /// The end of `index.log`, open for this process's lines.
 #[derive(Debug, Default)]
 pub(super) struct IndexLog {
-    file: Option<fs::File>,
+    file: Option<Box<dyn FsFile>>,
 }
 
 impl IndexLog {
     /// Appends a run's summary.
-    pub fn append(&mut self, path: &Path, summary: &RunSummary) -> Result<(), StoreError> {
+    pub fn append(&mut self, fs: &dyn Fs, path: &Path, summary: &RunSummary) -> Result<(), StoreError> {
         let lean = RunSummary { steps: None, ..summary.clone() };
         let mut line = serde_json::to_vec(&lean)
             .map_err(|error| StoreError::BadStore { path: path.to_owned(), why: error.to_string() })?;
         line.push(b'\n');
         let mut size = self.size();
         if size.is_none() {
-            self.file = Some(append_private(path).map_err(StoreError::io("open", path))?);
+            self.file = Some(fs.open(path, Access::Append).map_err(StoreError::io("open", path))?);
             size = self.size();
         }
-        let Some(file) = &mut self.file else { return Ok(()) };
+        let Some(file) = self.file.as_deref() else { return Ok(()) };
         if !ends_a_line(file, size.unwrap_or(0)) {
             // A process that died in a write leaves half a line; ours must not become its other half.
             line.insert(0, b'\n');
         }
-        file.write_all(&line).map_err(StoreError::io("write", path))
+        append_full(file, &line).map_err(StoreError::io("write", path))
     }
 
     /// Returns the size of the open file; `None` when there is none, or none by this name any more.
     fn size(&self) -> Option<u64> {
-        let found = self.file.as_ref()?.metadata().ok()?;
-        (found.nlink() > 0).then_some(found.len())
+        let found = self.file.as_ref()?.stat().ok()?;
+        found.is_linked.then_some(found.len)
     }
 }
 
-fn ends_a_line(file: &fs::File, size: u64) -> bool {
+fn ends_a_line(file: &dyn FsFile, size: u64) -> bool {
     let mut byte = [b'\n'];
     // What cannot be read is not known to be torn.
-    size == 0 || file.read_at(&mut byte, size - 1).is_err() || byte == [b'\n']
+    size == 0 || read_full(file, &mut byte, size - 1).is_err() || byte == [b'\n']
 }
 
 /// Reads the last summary of each run.
-pub(super) fn read(path: &Path) -> Result<HashMap<RunId, RunSummary>, StoreError> {
+pub(super) fn read(fs: &dyn Fs, path: &Path) -> Result<HashMap<RunId, RunSummary>, StoreError> {
     let mut bytes = Vec::new();
-    let read = open_plain(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    let read = open_plain(fs, path).and_then(|file| Contents::of(&*file).read_to_end(&mut bytes));
     let bytes = match read.map(|_| bytes) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),

@@ -1,14 +1,14 @@
 //! Where things lie in a store on files, and how a store is found and made.
 
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::super::{FORMAT, StoreError};
+use crate::fs::{self, Access, Contents, Fs, FsFile, OsFs, Stat};
 use crate::model::{RunId, RunKind, UnixNanos};
 
 /// The directory that a store has where nobody names one.
@@ -34,10 +34,11 @@ This folder holds recorded runs of AI agents. runspan wrote it; `runspan list --
 A run's folder may be copied, archived or deleted as a whole. Prompts and answers may be in here: share with care.
 ";
 
-/// The paths of one store.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The paths of one store, and the file system that it is on.
+#[derive(Clone, Debug)]
 pub struct Layout {
     root: PathBuf,
+    fs: Arc<dyn Fs>,
 }
 
 /// The content of `store.yaml`.
@@ -69,7 +70,17 @@ impl StoreFile {
 impl Layout {
     /// Names the store at `root`, there or not.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self::new_in(OsFs::shared(), root)
+    }
+
+    /// Names a store on another file system.
+    pub fn new_in(fs: Arc<dyn Fs>, root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), fs }
+    }
+
+    /// Returns the file system that the store is on.
+    pub(crate) fn fs(&self) -> &dyn Fs {
+        &*self.fs
     }
 
     /// Returns the store's directory.
@@ -91,8 +102,18 @@ impl Layout {
     }
 
     /// Finds a run's folder, whatever its kind.
-    pub fn find_run(&self, run: RunId) -> Option<PathBuf> {
-        RunKind::ALL.iter().map(|kind| self.run(*kind, run)).find(|dir| is_plain_dir(dir))
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be found out whether there is one.
+    pub fn find_run(&self, run: RunId) -> Result<Option<PathBuf>, StoreError> {
+        for kind in RunKind::ALL {
+            let dir = self.run(*kind, run);
+            if is_plain_dir(self.fs(), &dir).map_err(StoreError::io("read", &dir))? {
+                return Ok(Some(dir));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the log of all runs' summaries.
@@ -113,7 +134,7 @@ impl Layout {
     /// Returns the user's own prices as text; `None` when there are none.
     pub fn own_prices(&self) -> Result<Option<String>, StoreError> {
         let path = self.prices_file();
-        match read_bounded(&path, MAX_PRICES) {
+        match read_bounded(self.fs(), &path, MAX_PRICES) {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(StoreError::io("read", path)(error)),
@@ -124,8 +145,8 @@ impl Layout {
     pub fn set_own_prices(&self, json: Option<&str>) -> Result<(), StoreError> {
         let path = self.prices_file();
         match json {
-            Some(json) => replace(&path, json.as_bytes(), false),
-            None => match fs::remove_file(&path) {
+            Some(json) => replace(self.fs(), &path, json.as_bytes(), false),
+            None => match self.fs.remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
                 _ => Ok(()),
             },
@@ -140,7 +161,7 @@ impl Layout {
     /// Reads the store's own file and refuses a later format.
     pub fn read(&self) -> Result<StoreFile, StoreError> {
         let path = self.store_file();
-        let text = match read_bounded(&path, MAX_STORE_FILE) {
+        let text = match read_bounded(self.fs(), &path, MAX_STORE_FILE) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(StoreError::NoStore { path: self.root.clone() });
@@ -170,7 +191,7 @@ impl Layout {
 
     fn create(&self) -> Result<StoreFile, StoreError> {
         for dir in [self.root.clone(), self.runs(RunKind::Agent), self.runs(RunKind::Workflow), self.journal()] {
-            make_dir(&dir)?;
+            make_dir(self.fs(), &dir)?;
         }
         let now = UnixNanos::now();
         let mut random = [0; 32];
@@ -182,11 +203,11 @@ impl Layout {
             redaction_key: random.iter().map(|byte| format!("{byte:02x}")).collect(),
         };
         // What is checked in by accident leaks prompts: the store ignores itself.
-        write_new(&self.root.join(".gitignore"), b"*\n")?;
-        write_new(&self.root.join("README.md"), STORE_README.as_bytes())?;
+        write_new(self.fs(), &self.root.join(".gitignore"), b"*\n")?;
+        write_new(self.fs(), &self.root.join("README.md"), STORE_README.as_bytes())?;
         let text = to_yaml(&file).map_err(|why| StoreError::BadStore { path: self.store_file(), why })?;
         // Another process may make the same store now: the first one's file stays, and both read it.
-        publish_new(&self.store_file(), text.as_bytes())?;
+        publish_new(self.fs(), &self.store_file(), text.as_bytes())?;
         self.read()
     }
 }
@@ -206,68 +227,71 @@ pub fn find_store(given: Option<&Path>, from: &Path) -> PathBuf {
         .unwrap_or_else(|| from.join(DEFAULT_NAME))
 }
 
-/// Makes a directory and those above it, private to the user.
-pub(super) fn make_dir(dir: &Path) -> Result<(), StoreError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(StoreError::io("create", dir))
+/// Makes a directory and those above it.
+pub(super) fn make_dir(fs: &dyn Fs, dir: &Path) -> Result<(), StoreError> {
+    fs::create_dirs(fs, dir).map_err(StoreError::io("create", dir))
 }
 
-/// Makes a directory, private to the user; `false` when there is one already.
-pub(super) fn make_new_dir(dir: &Path) -> Result<bool, StoreError> {
-    match fs::DirBuilder::new().mode(0o700).create(dir) {
+/// Makes a directory; `false` when there is one already.
+pub(super) fn make_new_dir(fs: &dyn Fs, dir: &Path) -> Result<bool, StoreError> {
+    match fs.create_dir(dir) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make_dir(dir).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make_dir(fs, dir).map(|()| true),
         Err(error) => Err(StoreError::io("create", dir)(error)),
     }
 }
 
 /// Brings names made and deleted in a directory to the disk.
-pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
-    fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(StoreError::io("sync", dir))
+pub(super) fn sync_dir(fs: &dyn Fs, dir: &Path) -> Result<(), StoreError> {
+    fs.sync_dir(dir).map_err(StoreError::io("sync", dir))
 }
 
 /// Writes a file that is not there yet; one that is stays as it is.
-pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<(), StoreError> {
-    match create_private(path) {
-        Ok(mut file) => file.write_all(content).map_err(StoreError::io("write", path)),
+fn write_new(fs: &dyn Fs, path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    match fs.create_new(path) {
+        Ok(file) => fs::write_full(&*file, content, 0).map_err(StoreError::io("write", path)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(StoreError::io("create", path)(error)),
     }
 }
 
 /// Writes a file whole or not at all, unless one is there already.
-fn publish_new(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+fn publish_new(fs: &dyn Fs, path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let temporary = temporary_beside(path);
-    let mut file = create_private(&temporary).map_err(StoreError::io("create", &temporary))?;
-    let written = file.write_all(content).and_then(|()| file.sync_all());
-    let linked = written.and_then(|()| match fs::hard_link(&temporary, path) {
+    let file = fs.create_new(&temporary).map_err(StoreError::io("create", &temporary))?;
+    let written = fs::write_full(&*file, content, 0).and_then(|()| file.sync_data());
+    let linked = written.and_then(|()| match fs.hard_link(&temporary, path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         // No hard links here: a rename may replace the other process's file by ours, which loses only an id.
-        Err(_) => fs::rename(&temporary, path),
+        Err(_) => fs.rename(&temporary, path),
         linked => linked,
     });
-    let _ = fs::remove_file(&temporary);
+    let _ = fs.remove_file(&temporary);
     linked.map_err(StoreError::io("write", path))
 }
 
 /// Replaces a file, whole or not at all. `durable`: survives loss of power as well.
-pub(super) fn replace(path: &Path, content: &[u8], durable: bool) -> Result<(), StoreError> {
+pub(super) fn replace(fs: &dyn Fs, path: &Path, content: &[u8], durable: bool) -> Result<(), StoreError> {
     let temporary = temporary_beside(path);
-    let result = create_private(&temporary).and_then(|mut file| {
-        file.write_all(content)?;
-        if durable {
-            file.sync_data()?;
-        }
-        fs::rename(&temporary, path)?;
+    let result = write_whole(fs, &temporary, content, durable).and_then(|()| {
+        fs.rename(&temporary, path)?;
         match path.parent() {
-            Some(dir) if durable => fs::File::open(dir)?.sync_all(),
+            Some(dir) if durable => fs.sync_dir(dir),
             _ => Ok(()),
         }
     });
     if result.is_err() {
-        let _ = fs::remove_file(&temporary);
+        let _ = fs.remove_file(&temporary);
     }
     result.map_err(StoreError::io("write", path))
+}
+
+/// Makes a file with its content.
+pub(super) fn write_whole(fs: &dyn Fs, path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
+    let file = fs.create_new(path)?;
+    fs::write_full(&*file, content, 0)?;
+    if durable { file.sync_data() } else { Ok(()) }
 }
 
 fn temporary_beside(path: &Path) -> PathBuf {
@@ -275,39 +299,30 @@ fn temporary_beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.{}.tmp", RunId::fresh(UnixNanos::now())))
 }
 
-/// Creates a file with mode 0600 whatever the umask is; fails when it is there.
-pub(super) fn create_private(path: &Path) -> io::Result<fs::File> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    Ok(file)
-}
-
-/// Opens a file for appending, made with mode 0600 if it is not there. A link is refused.
-pub(super) fn append_private(path: &Path) -> io::Result<fs::File> {
-    OpenOptions::new().append(true).read(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
-}
-
-/// Tells whether `dir` is a directory itself and not a link to one.
-pub(super) fn is_plain_dir(dir: &Path) -> bool {
-    fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir())
-}
-
-/// Opens a file for reading; a link, a pipe or a directory is refused and never waited for.
-pub(super) fn open_plain(path: &Path) -> io::Result<fs::File> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"))
+/// Returns what stands at a path; `None` when nothing does.
+pub(super) fn stat(fs: &dyn Fs, path: &Path) -> io::Result<Option<Stat>> {
+    match fs.stat(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
+/// Tells whether `dir` is a directory itself and not a link to one.
+pub(super) fn is_plain_dir(fs: &dyn Fs, dir: &Path) -> io::Result<bool> {
+    Ok(stat(fs, dir)?.is_some_and(|found| found.is_dir))
+}
+
+/// Opens a file for reading; a link, a pipe or a directory is refused and never waited for.
+pub(super) fn open_plain(fs: &dyn Fs, path: &Path) -> io::Result<Box<dyn FsFile>> {
+    fs.open(path, Access::Read)
+}
+
 /// Reads a file of at most `limit` bytes as text.
-pub(super) fn read_bounded(path: &Path, limit: u64) -> io::Result<String> {
-    use std::io::Read;
-    let file = open_plain(path)?;
+pub(super) fn read_bounded(fs: &dyn Fs, path: &Path, limit: u64) -> io::Result<String> {
+    let file = open_plain(fs, path)?;
     let mut text = String::new();
-    let read = file.take(limit + 1).read_to_string(&mut text)?;
+    let read = Contents::of(&*file).take(limit + 1).read_to_string(&mut text)?;
     if read as u64 > limit {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("larger than {limit} bytes")));
     }
@@ -331,6 +346,8 @@ pub(super) fn to_yaml<T: Serialize>(value: &T) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_store_is_private_and_made_once() {

@@ -10,12 +10,13 @@ mod overlay;
 mod run_dir;
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::assembly::RunState;
 use super::{Capabilities, DamagedRun, Listed, ListedRun, Query, RunReader, RunWriter, StoreError, resolve_among};
+use crate::fs::{Fs, Identity, sync_way_to};
+use crate::journal::lock;
 use crate::model::id::IdMap;
 use crate::model::{Event, RunId, RunKind, RunSummary, StepView, UnixNanos};
 use layout::Layout;
@@ -35,7 +36,9 @@ pub struct FilesWriter {
     writer: RunId,
     durable: bool,
     /// Which directory the store is; `None` where that could not be seen.
-    place: Option<(u64, u64)>,
+    place: Option<Identity>,
+    /// The names that lead to the folders of runs are on the disk; looked after before the first one of a durable run.
+    is_rooted: bool,
     open: IdMap<RunId, OpenRun>,
     index: index::IndexLog,
     /// Room for the lines of one write, used again and again.
@@ -51,14 +54,23 @@ struct OpenRun {
 impl FilesWriter {
     /// Makes the writer of a process. `durable`: what is written survives loss of power as well.
     pub fn new(layout: Layout, writer: RunId, durable: bool) -> Self {
-        let place = identity(layout.root()).ok();
-        Self { layout, writer, durable, place, open: IdMap::default(), index: Default::default(), lines: Vec::new() }
+        let place = identity(&layout).ok();
+        Self {
+            layout,
+            writer,
+            durable,
+            place,
+            is_rooted: !durable,
+            open: IdMap::default(),
+            index: Default::default(),
+            lines: Vec::new(),
+        }
     }
 
     /// Refuses when the store is not where it was: it was moved or unmounted, and what stands in its place, if anything,
     /// is another one.
     fn check_place(&self) -> Result<(), StoreError> {
-        let is_there = |place| identity(self.layout.root()).is_ok_and(|now| now == place);
+        let is_there = |place| identity(&self.layout).is_ok_and(|now| now == place);
         match self.place {
             Some(place) if !is_there(place) => Err(StoreError::NoStore { path: self.layout.root().to_owned() }),
             _ => Ok(()),
@@ -69,16 +81,44 @@ impl FilesWriter {
         use std::collections::hash_map::Entry;
         if !self.open.contains_key(&run) {
             self.check_place()?;
+            let dir = self.layout.find_run(run)?.ok_or_else(|| StoreError::NotFound { id: run.to_string() })?;
+            self.open_in(dir, run)?;
         }
         match self.open.entry(run) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
-            Entry::Vacant(entry) => {
-                let dir = self.layout.find_run(run).ok_or_else(|| StoreError::NotFound { id: run.to_string() })?;
-                check_writer(&self.layout, self.writer, &dir, run)?;
-                let (log, _) = EventLog::open(&dir, run)?;
-                Ok(entry.insert(OpenRun { dir, log }))
-            }
+            Entry::Vacant(_) => Err(StoreError::NotFound { id: run.to_string() }),
         }
+    }
+
+    /// Opens the log of a run that is there, and returns its events.
+    fn open_in(&mut self, dir: PathBuf, run: RunId) -> Result<Vec<Event>, StoreError> {
+        check_writer(&self.layout, self.writer, &dir, run)?;
+        let (log, events) = EventLog::open(self.layout.fs(), &dir, run, self.durable)?;
+        if self.durable {
+            // Whoever made it may have died, or failed, before all its names were on the disk.
+            self.sync_names(&dir)?;
+        }
+        self.open.insert(run, OpenRun { dir, log });
+        Ok(events)
+    }
+
+    /// Brings the names in a run's folder to the disk, and all that lead to it.
+    fn sync_names(&mut self, dir: &Path) -> Result<(), StoreError> {
+        layout::sync_dir(self.layout.fs(), dir)?;
+        if let Some(parent) = dir.parent() {
+            layout::sync_dir(self.layout.fs(), parent)?;
+        }
+        self.root()
+    }
+
+    /// Brings the names of the store itself to the disk, once.
+    fn root(&mut self) -> Result<(), StoreError> {
+        if !self.is_rooted {
+            let runs = self.layout.runs(RunKind::Agent);
+            sync_way_to(self.layout.fs(), &runs).map_err(|(path, error)| StoreError::io("sync", path)(error))?;
+            self.is_rooted = true;
+        }
+        Ok(())
     }
 
     /// Makes a run's folder under a name that no reader takes for a run, then moves it into place: whoever sees it
@@ -88,56 +128,57 @@ impl FilesWriter {
         // Somebody else may be making a run of the same id.
         let making = dir.with_file_name(format!(".new-{}-{}", summary.run_id, self.writer));
         let signed = RunSummary { writer: Some(self.writer), ..summary.clone() };
-        if !layout::make_new_dir(&making)? {
+        let layout = self.layout.clone();
+        let fs = layout.fs();
+        if !layout::make_new_dir(fs, &making)? {
             // Left by one who died over it.
-            fs::remove_dir_all(&making).map_err(StoreError::io("delete", &making))?;
-            layout::make_dir(&making)?;
+            fs.remove_tree(&making).map_err(StoreError::io("delete", &making))?;
+            layout::make_dir(fs, &making)?;
         }
-        run_dir::write_first_summary(&making, &signed, self.durable)?;
-        let mut log = EventLog::create(&making, summary.run_id)?;
+        run_dir::write_first_summary(fs, &making, &signed, self.durable)?;
+        let mut log = EventLog::create(fs, &making, summary.run_id)?;
         log.append(events, self.durable, &mut self.lines)?;
         if self.durable {
-            layout::sync_dir(&making)?;
+            layout::sync_dir(fs, &making)?;
         }
-        fs::rename(&making, &dir).map_err(StoreError::io("create", &dir))?;
+        fs.rename(&making, &dir).map_err(StoreError::io("create", &dir))?;
         if let Some(parent) = dir.parent().filter(|_| self.durable) {
-            layout::sync_dir(parent)?;
+            layout::sync_dir(fs, parent)?;
         }
+        self.root()?;
         log.moved_to(&dir);
         self.open.insert(summary.run_id, OpenRun { dir, log });
-        self.index.append(&self.layout.index_log(), &signed)
+        self.index.append(fs, &layout.index_log(), &signed)
     }
 
     fn publish(&mut self, dir: &Path, summary: &RunSummary) -> Result<(), StoreError> {
         let signed = RunSummary { writer: Some(self.writer), ..summary.clone() };
-        run_dir::write_summary(dir, &signed, self.durable)?;
-        self.index.append(&self.layout.index_log(), &signed)
+        run_dir::write_summary(self.layout.fs(), dir, &signed, self.durable)?;
+        self.index.append(self.layout.fs(), &self.layout.index_log(), &signed)
     }
 }
 
 impl RunWriter for FilesWriter {
     fn create_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
         self.check_place()?;
-        match self.layout.find_run(summary.run_id) {
-            // The folder alone may be there already: an artifact can be kept before the run's first line is written.
-            Some(dir) if !run_dir::run_file(&dir).exists() => {
-                self.publish(&dir, summary)?;
+        match self.layout.find_run(summary.run_id)? {
+            None => self.make_run(summary, events),
+            Some(dir) => {
+                // The folder alone may be there already: an artifact can be kept before the run's first line is written.
+                if !run_dir::has_summary(self.layout.fs(), &dir)? {
+                    self.publish(&dir, summary)?;
+                }
                 self.append_events(summary.run_id, events)
             }
-            Some(_) => self.append_events(summary.run_id, events),
-            None => self.make_run(summary, events),
         }
     }
 
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
         self.check_place()?;
-        let Some(dir) = self.layout.find_run(run) else { return Ok(None) };
-        check_writer(&self.layout, self.writer, &dir, run)?;
+        let Some(dir) = self.layout.find_run(run)? else { return Ok(None) };
         // Its lock is ours perhaps, from before.
         self.open.remove(&run);
-        let (log, events) = EventLog::open(&dir, run)?;
-        self.open.insert(run, OpenRun { dir, log });
-        Ok(Some(events))
+        self.open_in(dir, run).map(Some)
     }
 
     fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {
@@ -158,11 +199,12 @@ impl RunWriter for FilesWriter {
     fn delete_run(&mut self, run: RunId) -> Result<(), StoreError> {
         self.open.remove(&run);
         self.check_place()?;
-        let Some(dir) = self.layout.find_run(run) else { return Ok(()) };
+        let Some(dir) = self.layout.find_run(run)? else { return Ok(()) };
         // First out of sight under a name that no reader takes for a run, then away.
         let gone = dir.with_file_name(format!(".deleted-{run}"));
-        fs::rename(&dir, &gone).map_err(StoreError::io("delete", &dir))?;
-        fs::remove_dir_all(&gone).map_err(StoreError::io("delete", &gone))
+        let fs = self.layout.fs();
+        fs.rename(&dir, &gone).map_err(StoreError::io("delete", &dir))?;
+        fs.remove_tree(&gone).map_err(StoreError::io("delete", &gone))
     }
 
     fn release_run(&mut self, run: RunId) {
@@ -181,7 +223,11 @@ pub struct FilesReader {
 impl FilesReader {
     /// Opens the store at `path` for reading; it must be there.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
-        let layout = Layout::new(path);
+        Self::of(Layout::new(path))
+    }
+
+    /// Opens a store for reading; it must be there.
+    pub fn of(layout: Layout) -> Result<Self, StoreError> {
         layout.read()?;
         Ok(Self { layout, overlay: Arc::default() })
     }
@@ -204,7 +250,7 @@ impl FilesReader {
     }
 
     fn dir(&self, run: RunId) -> Result<PathBuf, StoreError> {
-        self.layout.find_run(run).ok_or_else(|| StoreError::NotFound { id: run.to_string() })
+        self.layout.find_run(run)?.ok_or_else(|| StoreError::NotFound { id: run.to_string() })
     }
 
     /// Returns the last summary that was written of each run, newest first; damaged ones are left out.
@@ -215,21 +261,22 @@ impl FilesReader {
     fn summary(&self, run: RunId) -> Result<RunSummary, StoreError> {
         match self.overlay.summary(run) {
             Some(summary) => Ok(summary.clone()),
-            None => run_dir::read_summary(&self.dir(run)?, run),
+            None => run_dir::read_summary(self.layout.fs(), &self.dir(run)?, run),
         }
     }
 
     /// Returns every run's last summary, newest first, and the runs that cannot be read.
     fn summaries(&self) -> Result<(Vec<RunSummary>, Vec<DamagedRun>), StoreError> {
-        let mut indexed = index::read(&self.layout.index_log())?;
+        let fs = self.layout.fs();
+        let mut indexed = index::read(fs, &self.layout.index_log())?;
         let (mut runs, mut damaged) = (Vec::with_capacity(indexed.len()), Vec::new());
         for kind in RunKind::ALL {
-            for run in run_ids(&self.layout.runs(*kind))? {
+            for run in run_ids(fs, &self.layout.runs(*kind))? {
                 match indexed.remove(&run) {
                     Some(summary) => runs.push(summary),
                     // Nothing but artifacts yet: the run's first lines are about to be written.
-                    None if !run_dir::is_begun(&self.layout.run(*kind, run)) => {}
-                    None => match run_dir::read_summary(&self.layout.run(*kind, run), run) {
+                    None if !run_dir::is_begun(fs, &self.layout.run(*kind, run))? => {}
+                    None => match run_dir::read_summary(fs, &self.layout.run(*kind, run), run) {
                         Ok(summary) => runs.push(summary),
                         Err(error) => damaged.push(damaged_run(run, &error)),
                     },
@@ -315,10 +362,10 @@ impl RunReader for FilesReader {
 
     fn get_events(&self, run: RunId, from_seq: u64) -> Result<Vec<Event>, StoreError> {
         if !self.overlay.has(run) {
-            return run_dir::read_events(&self.dir(run)?, run, from_seq);
+            return run_dir::read_events(self.layout.fs(), &self.dir(run)?, run, from_seq);
         }
-        let in_files = match self.layout.find_run(run) {
-            Some(dir) => run_dir::read_log(&dir, run)?.0,
+        let in_files = match self.layout.find_run(run)? {
+            Some(dir) => run_dir::read_log(self.layout.fs(), &dir, run)?.0,
             None => Vec::new(),
         };
         let mut events = self.overlay.complete(run, in_files)?;
@@ -341,7 +388,7 @@ impl RunReader for FilesReader {
 
     fn resolve(&self, id: &str) -> Result<RunId, StoreError> {
         if let Ok(run) = id.parse::<RunId>() {
-            let is_there = self.overlay.has(run) || self.layout.find_run(run).is_some();
+            let is_there = self.overlay.has(run) || self.layout.find_run(run)?.is_some();
             return is_there.then_some(run).ok_or_else(|| StoreError::NotFound { id: id.to_owned() });
         }
         let (runs, damaged) = self.summaries()?;
@@ -362,17 +409,22 @@ impl RunReader for FilesReader {
 /// that want to at once, the lock on the log lets one.
 fn check_writer(layout: &Layout, writer: RunId, dir: &Path, run: RunId) -> Result<(), StoreError> {
     // A run that cannot be read belongs to nobody, and says so when its log is opened.
-    let theirs = run_dir::read_summary(dir, run).ok().and_then(|summary| summary.writer).filter(|id| *id != writer);
-    match theirs {
-        Some(theirs) if layout.journal().join(theirs.to_string()).exists() => Err(StoreError::InUse { run }),
-        _ => Ok(()),
+    let summary = match run_dir::read_summary(layout.fs(), dir, run) {
+        Ok(summary) => summary,
+        Err(StoreError::Damaged { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let Some(theirs) = summary.writer.filter(|id| *id != writer) else { return Ok(()) };
+    let journal = layout.journal().join(theirs.to_string());
+    match layout::stat(layout.fs(), &journal).map_err(StoreError::io("read", journal))? {
+        Some(_) => Err(StoreError::InUse { run }),
+        None => Ok(()),
     }
 }
 
-/// Returns the device and the inode of a directory.
-fn identity(dir: &Path) -> std::io::Result<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    fs::metadata(dir).map(|found| (found.dev(), found.ino()))
+/// Returns which directory a store is; a link to one is followed.
+fn identity(layout: &Layout) -> std::io::Result<Identity> {
+    layout.fs().stat(&layout.root().join(".")).map(|found| found.identity)
 }
 
 fn damaged_run(run: RunId, error: &StoreError) -> DamagedRun {
@@ -384,25 +436,16 @@ fn damaged_run(run: RunId, error: &StoreError) -> DamagedRun {
 }
 
 /// Lists the runs in a folder; what is not named by a ULID, and links, are no runs.
-fn run_ids(dir: &Path) -> Result<Vec<RunId>, StoreError> {
-    let entries = match fs::read_dir(dir) {
+fn run_ids(fs: &dyn Fs, dir: &Path) -> Result<Vec<RunId>, StoreError> {
+    let entries = match fs.list(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(StoreError::io("read", dir)(error)),
     };
-    Ok(entries
-        .filter_map(Result::ok)
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect())
+    Ok(entries.into_iter().filter(|entry| entry.is_dir).filter_map(|entry| entry.name.parse().ok()).collect())
 }
 
 /// Tells whether the process that writes a run still holds the lock of its journal.
 fn writer_is_alive(layout: &Layout, writer: RunId) -> bool {
-    use std::os::unix::io::AsRawFd;
-    let path = layout.journal().join(writer.to_string()).join("lock");
-    let Ok(file) = fs::File::open(path) else { return false };
-    // SAFETY: a plain system call on an open file; closing it lets a lock that was free go again.
-    let free = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) } == 0;
-    !free
+    lock::is_held(layout.fs(), &layout.journal().join(writer.to_string())).unwrap_or(false)
 }

@@ -101,14 +101,22 @@ impl OverlayWriter {
         self.overlay
     }
 
-    fn is_there(&self, run: RunId) -> bool {
-        self.overlay.has(run) || self.layout.find_run(run).is_some()
+    fn is_there(&self, run: RunId) -> Result<bool, StoreError> {
+        Ok(self.overlay.has(run) || self.layout.find_run(run)?.is_some())
+    }
+
+    /// Tells whether the files have a summary of the run.
+    fn is_begun(&self, run: RunId) -> Result<bool, StoreError> {
+        match self.layout.find_run(run)? {
+            Some(dir) => run_dir::has_summary(self.layout.fs(), &dir),
+            None => Ok(false),
+        }
     }
 
     /// Reads a run's events, those in the files and those laid over them.
     fn read(&self, run: RunId) -> Result<(Vec<Event>, Log), StoreError> {
-        let (in_files, length) = match self.layout.find_run(run) {
-            Some(dir) => run_dir::read_log(&dir, run)?,
+        let (in_files, length) = match self.layout.find_run(run)? {
+            Some(dir) => run_dir::read_log(self.layout.fs(), &dir, run)?,
             None => Default::default(),
         };
         let laid = self.overlay.runs.get(&run).map_or(0, |laid| laid.lines.len());
@@ -131,15 +139,14 @@ impl OverlayWriter {
 impl RunWriter for OverlayWriter {
     fn create_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
         let run = summary.run_id;
-        let is_begun = |dir: std::path::PathBuf| run_dir::run_file(&dir).exists();
-        if self.overlay.summary(run).is_none() && !self.layout.find_run(run).is_some_and(is_begun) {
+        if self.overlay.summary(run).is_none() && !self.is_begun(run)? {
             self.lay(summary)?;
         }
         self.append_events(run, events)
     }
 
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
-        if !self.is_there(run) {
+        if !self.is_there(run)? {
             return Ok(None);
         }
         let (events, log) = self.read(run)?;
@@ -148,7 +155,7 @@ impl RunWriter for OverlayWriter {
     }
 
     fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {
-        if !self.is_there(run) {
+        if !self.is_there(run)? {
             return Err(StoreError::NotFound { id: run.to_string() });
         }
         if !self.logs.contains_key(&run) {
@@ -165,7 +172,7 @@ impl RunWriter for OverlayWriter {
     }
 
     fn update_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
-        if !self.is_there(summary.run_id) {
+        if !self.is_there(summary.run_id)? {
             return Err(StoreError::NotFound { id: summary.run_id.to_string() });
         }
         self.lay(summary)

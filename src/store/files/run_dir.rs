@@ -1,19 +1,18 @@
 //! One run's folder: `run.yaml` and `events.jsonl`.
 
-use std::fs::{File, TryLockError};
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::io::AsRawFd;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::super::{FORMAT, StoreError};
-use super::layout::{append_private, create_private, from_yaml, make_dir, open_plain, read_bounded, replace, to_yaml};
+use super::layout::{from_yaml, make_dir, open_plain, read_bounded, replace, stat, to_yaml, write_whole};
 use crate::conventions::names;
+use crate::fs::{Access, Contents, Fs, FsFile, write_again, write_full};
 use crate::journal::lock;
 use crate::model::id::IdSet;
 use crate::model::{Event, EventId, RunId, RunSummary};
 use crate::sources::encode::cut;
-use crate::sources::fork::{Alone, hold_off, keep_from_children};
+use crate::sources::fork::hold_off;
 use serde_json::Value as Json;
 
 /// `run.yaml` is small; what is larger is not ours.
@@ -36,15 +35,24 @@ pub(super) fn events_file(dir: &Path) -> PathBuf {
 }
 
 /// Tells whether a run's folder holds more than artifacts.
-pub(super) fn is_begun(dir: &Path) -> bool {
-    run_file(dir).exists() || events_file(dir).exists()
+pub(super) fn is_begun(fs: &dyn Fs, dir: &Path) -> Result<bool, StoreError> {
+    Ok(has_summary(fs, dir)? || is_there(fs, &events_file(dir))?)
+}
+
+/// Tells whether a run's folder has metadata.
+pub(super) fn has_summary(fs: &dyn Fs, dir: &Path) -> Result<bool, StoreError> {
+    is_there(fs, &run_file(dir))
+}
+
+fn is_there(fs: &dyn Fs, path: &Path) -> Result<bool, StoreError> {
+    Ok(stat(fs, path).map_err(StoreError::io("read", path))?.is_some())
 }
 
 /// Reads a run's metadata.
-pub(super) fn read_summary(dir: &Path, run: RunId) -> Result<RunSummary, StoreError> {
+pub(super) fn read_summary(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<RunSummary, StoreError> {
     let path = run_file(dir);
     let damaged = |why: String| StoreError::Damaged { run, why: format!("run.yaml: {why}") };
-    let text = read_bounded(&path, MAX_RUN_FILE).map_err(|error| damaged(error.to_string()))?;
+    let text = read_bounded(fs, &path, MAX_RUN_FILE).map_err(|error| damaged(error.to_string()))?;
     let summary: RunSummary = from_yaml(&text).map_err(damaged)?;
     if summary.format > FORMAT {
         return Err(damaged(format!("format {} is newer than {FORMAT}", summary.format)));
@@ -56,51 +64,56 @@ pub(super) fn read_summary(dir: &Path, run: RunId) -> Result<RunSummary, StoreEr
 }
 
 /// Replaces a run's metadata.
-pub(super) fn write_summary(dir: &Path, summary: &RunSummary, durable: bool) -> Result<(), StoreError> {
+pub(super) fn write_summary(fs: &dyn Fs, dir: &Path, summary: &RunSummary, durable: bool) -> Result<(), StoreError> {
     let path = run_file(dir);
     let text = to_yaml(summary).map_err(|why| StoreError::BadStore { path: path.clone(), why })?;
-    replace(&path, text.as_bytes(), durable)
+    replace(fs, &path, text.as_bytes(), durable)
 }
 
 /// Writes a run's metadata in a folder that nobody sees yet, so that nothing has to be replaced.
-pub(super) fn write_first_summary(dir: &Path, summary: &RunSummary, durable: bool) -> Result<(), StoreError> {
+pub(super) fn write_first_summary(
+    fs: &dyn Fs,
+    dir: &Path,
+    summary: &RunSummary,
+    durable: bool,
+) -> Result<(), StoreError> {
     let path = run_file(dir);
     let text = to_yaml(summary).map_err(|why| StoreError::BadStore { path: path.clone(), why })?;
-    let written = create_private(&path).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        if durable { file.sync_data() } else { Ok(()) }
-    });
-    written.map_err(StoreError::io("write", path))
+    write_whole(fs, &path, text.as_bytes(), durable).map_err(StoreError::io("write", path))
 }
 
 /// Reads a run's events from `from_seq` on. A torn last line is left out: its writer died in it, or is in it now.
-pub(super) fn read_events(dir: &Path, run: RunId, from_seq: u64) -> Result<Vec<Event>, StoreError> {
+pub(super) fn read_events(fs: &dyn Fs, dir: &Path, run: RunId, from_seq: u64) -> Result<Vec<Event>, StoreError> {
     let path = events_file(dir);
-    let file = match open_plain(&path) {
+    let file = match open_plain(fs, &path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(StoreError::Damaged { run, why: "events.jsonl is missing".to_owned() });
         }
         Err(error) => return Err(StoreError::io("read", path)(error)),
     };
-    scan(file, run, |event, _| if event.seq >= from_seq { Some(event) } else { None }).map(|(events, _)| events)
+    scan(&*file, run, |event, _| if event.seq >= from_seq { Some(event) } else { None }).map(|(events, _)| events)
 }
 
 /// Reads a run's whole log, whose writer is dead: its events, and the length of their lines in bytes. None is none.
-pub(super) fn read_log(dir: &Path, run: RunId) -> Result<(Vec<Event>, u64), StoreError> {
+pub(super) fn read_log(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<(Vec<Event>, u64), StoreError> {
     let path = events_file(dir);
-    match open_plain(&path) {
-        Ok(file) => scan(file, run, |event, _| Some(event)),
+    match open_plain(fs, &path) {
+        Ok(file) => scan(&*file, run, |event, _| Some(event)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((Vec::new(), 0)),
         Err(error) => Err(StoreError::io("read", path)(error)),
     }
 }
 
 /// Reads lines until the end or a torn one; returns what `keep` kept and the length of the whole lines in bytes.
-fn scan<T>(file: File, run: RunId, mut keep: impl FnMut(Event, u64) -> Option<T>) -> Result<(Vec<T>, u64), StoreError> {
+fn scan<T>(
+    file: &dyn FsFile,
+    run: RunId,
+    mut keep: impl FnMut(Event, u64) -> Option<T>,
+) -> Result<(Vec<T>, u64), StoreError> {
     let damaged =
         |seq: u64, why: String| StoreError::Damaged { run, why: format!("events.jsonl line {}: {why}", seq + 1) };
-    let mut lines = BufReader::with_capacity(1 << 16, file);
+    let mut lines = BufReader::with_capacity(1 << 16, Contents::of(file));
     let (mut kept, mut line, mut seq, mut whole) = (Vec::new(), Vec::new(), 0, 0);
     loop {
         line.clear();
@@ -126,10 +139,8 @@ fn scan<T>(file: File, run: RunId, mut keep: impl FnMut(Event, u64) -> Option<T>
 pub(super) struct EventLog {
     path: PathBuf,
     run: RunId,
-    /// Let go of before the file is closed.
-    _alone: Alone,
     /// Locked: a run has one writer.
-    file: File,
+    file: Box<dyn FsFile>,
     /// Length of the whole lines: what is beyond after a failed write is cut off before the next.
     length: u64,
     /// What was there when the log was taken up again; told again after a crash, these are passed over.
@@ -139,26 +150,27 @@ pub(super) struct EventLog {
 
 impl EventLog {
     /// Makes the log of a run that is new.
-    pub fn create(dir: &Path, run: RunId) -> Result<Self, StoreError> {
+    pub fn create(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<Self, StoreError> {
         let path = events_file(dir);
-        let (file, alone) = open_alone(&path).map_err(StoreError::io("create", &path))?;
-        lock_log(&file, run)?;
-        Ok(Self { path, run, _alone: alone, file, length: 0, known: IdSet::default(), suspect: false })
+        let file = open_locked(fs, &path, run, "create")?;
+        Ok(Self { path, run, file, length: 0, known: IdSet::default(), suspect: false })
     }
 
-    /// Opens a run's log, made if it is not there. Cuts a torn last line off and hands back what is there.
+    /// Opens a run's log, made if it is not there. Cuts a torn last line off and hands back what is there; with
+    /// `durable` all of it is on the disk then, whoever wrote it.
     ///
     /// Fails with [`StoreError::InUse`] while another process has it open.
-    pub fn open(dir: &Path, run: RunId) -> Result<(Self, Vec<Event>), StoreError> {
-        make_dir(dir)?;
+    pub fn open(fs: &dyn Fs, dir: &Path, run: RunId, durable: bool) -> Result<(Self, Vec<Event>), StoreError> {
+        make_dir(fs, dir)?;
         let path = events_file(dir);
-        let (file, alone) = open_alone(&path).map_err(StoreError::io("open", &path))?;
-        lock_log(&file, run)?;
-        let reading = open_plain(&path).map_err(StoreError::io("read", &path))?;
-        let (events, length) = scan(reading, run, |event, _| Some(event))?;
+        let file = open_locked(fs, &path, run, "open")?;
+        let (events, length) = scan(&*file, run, |event, _| Some(event))?;
         file.set_len(length).map_err(StoreError::io("truncate", &path))?;
+        if durable {
+            write_again(&*file, length).map_err(StoreError::io("sync", &path))?;
+        }
         let known = events.iter().map(|event| event.event_id).collect();
-        Ok((Self { path, run, _alone: alone, file, length, known, suspect: false }, events))
+        Ok((Self { path, run, file, length, known, suspect: false }, events))
     }
 
     /// Tells the log that its folder has another name now; the open file is the same.
@@ -167,14 +179,17 @@ impl EventLog {
     }
 
     /// Appends events that are not there yet, all in one write. `lines` is room to write them in.
+    ///
+    /// After an error none of them is there. They are written anew when they are told again, so that a sync which works
+    /// then is one of theirs.
     pub fn append(&mut self, events: &[Event], durable: bool, lines: &mut Vec<u8>) -> Result<(), StoreError> {
         if self.suspect {
             self.file.set_len(self.length).map_err(StoreError::io("truncate", &self.path))?;
             self.suspect = false;
         }
         lines_of(self.run, events, &self.known, self.length, lines)?;
-        let written = self.file.write_all(lines).and_then(|()| if durable { self.file.sync_data() } else { Ok(()) });
-        match written {
+        let written = write_full(&*self.file, lines, self.length);
+        match written.and_then(|()| if durable { self.file.sync_data() } else { Ok(()) }) {
             Ok(()) => {
                 self.length += lines.len() as u64;
                 Ok(())
@@ -205,25 +220,26 @@ pub(super) fn lines_of(
     Ok(())
 }
 
-/// Opens a log for this process and none of the children that it forks, not even one that is forked at this moment.
-fn open_alone(path: &Path) -> io::Result<(File, Alone)> {
-    let _held_off = hold_off();
-    let file = append_private(path)?;
-    let alone = keep_from_children(file.as_raw_fd());
-    Ok((file, alone))
-}
-
-/// Takes the lock of a log.
-fn lock_log(file: &File, run: RunId) -> Result<(), StoreError> {
-    let until = Instant::now() + lock::PATIENCE;
+/// Opens a log and takes its lock, for this process and none of the children that it forks, not even one that is forked
+/// at this moment.
+fn open_locked(fs: &dyn Fs, path: &Path, run: RunId, action: &'static str) -> Result<Box<dyn FsFile>, StoreError> {
     // Where there are no locks, ids that are never given twice have to do.
-    while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+    let is_held = |file: &dyn FsFile| matches!(file.try_lock(true), Ok(false));
+    let (file, mut held) = {
+        let _held_off = hold_off();
+        let file = fs.open(path, Access::Create).map_err(StoreError::io(action, path))?;
+        let held = is_held(&*file);
+        (file, held)
+    };
+    let until = Instant::now() + lock::PATIENCE;
+    while held {
         if Instant::now() >= until {
             return Err(StoreError::InUse { run });
         }
         std::thread::sleep(lock::POLL);
+        held = is_held(&*file);
     }
-    Ok(())
+    Ok(file)
 }
 
 /// Writes an event of a run that has reached its bound and goes on all the same: long texts are cut, and of a step's
