@@ -222,4 +222,18 @@ mod backends {
     fn files_conform() {
         super::run(&|| Box::new(Files(tempfile::tempdir().expect("a directory"))));
     }
+
+    #[test]
+    fn a_run_told_again_after_a_failure_behind_its_log_has_each_event_once() {
+        let store = Files(tempfile::tempdir().expect("a directory"));
+        let mut writer = store.writer();
+        // The last thing that making a run does fails, once everything else is there.
+        let in_the_way = store.0.path().join("index.log");
+        std::fs::create_dir(&in_the_way).expect("a directory");
+        let run = super::summary(1);
+        assert!(writer.create_run(&run, &super::events(&run, 2)).is_err());
+        std::fs::remove_dir(&in_the_way).expect("removed");
+        writer.create_run(&run, &super::events(&run, 3)).expect("created");
+        assert_eq!(store.reader().get_events(run.run_id, 0).expect("events"), super::events(&run, 3));
+    }
 }

@@ -146,9 +146,12 @@ impl FilesWriter {
             layout::sync_dir(fs, parent)?;
         }
         self.root()?;
+        // A log that is open does not know what this call has put into it: what is told again after an error would stand
+        // there twice. So it is kept only once nothing can fail.
+        self.index.append(fs, &layout.index_log(), &signed)?;
         log.moved_to(&dir);
         self.open.insert(summary.run_id, OpenRun { dir, log });
-        self.index.append(fs, &layout.index_log(), &signed)
+        Ok(())
     }
 
     fn publish(&mut self, dir: &Path, summary: &RunSummary) -> Result<(), StoreError> {
