@@ -175,16 +175,21 @@ pub(crate) fn create_dirs(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
 
 /// Brings the names to the disk by which a directory is reached, wherever they may have been made a moment ago.
 ///
-/// Directories above that this user may not read are not of our making.
+/// Directories above that this user may not read, or whose file system knows no such thing, are not of our making.
 pub(crate) fn sync_way_to(fs: &dyn Fs, dir: &Path) -> Result<(), (PathBuf, io::Error)> {
     for above in dir.ancestors().skip(1) {
         let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
         match fs.sync_dir(above) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+            Err(error) if is_not_ours(&error) => break,
             synced => synced.map_err(|error| (above.to_owned(), error))?,
         }
     }
     Ok(())
+}
+
+fn is_not_ours(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    matches!(error.kind(), PermissionDenied | InvalidInput | Unsupported)
 }
 
 /// Brings the first `len` bytes of a file to the disk that somebody else wrote, who may have died over it.

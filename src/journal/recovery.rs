@@ -6,7 +6,7 @@ use std::path::Path;
 use super::lock::{self, LOCK, Lock};
 use super::segment::{self, FrameKind, Header, HeaderFound, SegmentCursor, SegmentKey, Step};
 use super::{Durability, GONE_PREFIX, JournalError, NEW_PREFIX, POSITIONS, checked_name, position, process_dir};
-use crate::fs::{Access, Fs, OsFs};
+use crate::fs::{Access, Fs, OsFs, write_again};
 
 /// What was found in the journal of a dead process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,11 +143,13 @@ pub(super) fn recover(
 ) -> Result<Recovered, JournalError> {
     let recovered = find_end(fs, dir, process, true)?;
     if durability == Durability::Power {
-        // The writer may have died between writing and syncing, and what is found now is taken as committed.
+        // The writer may have died between writing and syncing, or after a sync that failed, and what is found now is
+        // taken as committed.
         if let Some(key) = segment::list(fs, dir)?.last() {
             let path = key.path(dir);
             let file = fs.open(&path, Access::ReadWrite).map_err(JournalError::io("open", &path))?;
-            file.sync_data().map_err(JournalError::io("sync", &path))?;
+            let found = file.stat().map_err(JournalError::io("read", &path))?;
+            write_again(&*file, found.len).map_err(JournalError::io("sync", &path))?;
         }
         fs.sync_dir(dir).map_err(JournalError::io("sync", dir))?;
     }

@@ -9,7 +9,7 @@ use super::lock::Lock;
 use super::recovery::{self, Recovered};
 use super::segment::{self, FRAME_HEADER_BYTES, FrameHeader, FrameKind, HEADER_BYTES, Header, SegmentKey};
 use super::{Durability, JournalError, MAX_PAYLOAD_BYTES, NEW_PREFIX, process_dir};
-use crate::fs::{Fs, FsFile, OsFs, write_full};
+use crate::fs::{Fs, FsFile, OsFs, sync_way_to, write_full};
 use crate::model::time::UnixNanos;
 use crate::sources::fork;
 
@@ -107,7 +107,7 @@ impl JournalWriter {
         options: Options,
     ) -> Result<Self, JournalError> {
         let dir = process_dir(journal_dir, process)?;
-        let made = make_dir(&*fs, journal_dir)?;
+        make_dir(&*fs, journal_dir)?;
         if fs.stat(&dir).is_ok() {
             return Err(JournalError::Exists { path: dir });
         }
@@ -121,10 +121,8 @@ impl JournalWriter {
         }
         let lock = lock?;
         if options.durability == Durability::Power {
-            fs.sync_dir(journal_dir).map_err(JournalError::io("sync", journal_dir))?;
-            if let Some(parent) = journal_dir.parent().filter(|parent| made && !parent.as_os_str().is_empty()) {
-                fs.sync_dir(parent).map_err(JournalError::io("sync", parent))?;
-            }
+            // Others may have made the directories above a moment ago, and not for keeps.
+            sync_way_to(&*fs, &dir).map_err(|(path, error)| JournalError::io("sync", &path)(error))?;
         }
         Ok(Self::new(fs, dir, process, options, lock, Recovered::default(), 0))
     }
@@ -486,11 +484,11 @@ fn check_size(payload: &[u8]) -> Result<(), JournalError> {
     Ok(())
 }
 
-/// Makes a directory unless it is there; was it made?
-fn make_dir(fs: &dyn Fs, path: &Path) -> Result<bool, JournalError> {
+/// Makes a directory unless it is there.
+fn make_dir(fs: &dyn Fs, path: &Path) -> Result<(), JournalError> {
     match fs.create_dir(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(JournalError::io("create", path)(error)),
     }
 }
