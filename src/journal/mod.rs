@@ -124,9 +124,9 @@
 //! the largest number of frames and of positions, and the largest `source` of frames and header; cuts from the last
 //! segment what stands behind its last valid frame; and goes on with the next number in a new segment. Positions count
 //! because a reader may be ahead of what a power failure left: its numbers must not be given again. `source` tells the
-//! adopter up to where the dead writer's input has been appended. With [`Durability::Power`] what is left of the last segment is
-//! written once more, in place, and synced: a sync that failed under the dead writer leaves bytes that can be read and
-//! that no later sync brings to the disk.
+//! adopter up to where the dead writer's input has been appended. With [`Durability::Power`] what is left of the last
+//! segment is written once more, in place, and synced: a sync that failed under the dead writer leaves bytes that can be
+//! read and that no later sync brings to the disk.
 //!
 //! ## Retention
 //!
