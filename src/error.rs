@@ -23,6 +23,15 @@ pub enum Error {
         /// What is in the way.
         source: std::io::Error,
     },
+    /// A port cannot be opened.
+    Listen {
+        /// What it is for.
+        name: &'static str,
+        /// Its address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A setting does not say what it must.
     Setting {
         /// The setting.
@@ -50,6 +59,7 @@ impl fmt::Display for Error {
             Self::SharedMemory { path, .. } => {
                 write!(f, "cannot read what a process that ended early had in shared memory, {}", path.display())
             }
+            Self::Listen { name, address, .. } => write!(f, "cannot listen on {address} for {name}"),
             Self::Setting { name, why } => write!(f, "{name}: {why}"),
             Self::MissingFeature { feature, what } => {
                 write!(f, "{what} needs the feature {feature:?} of the runspan crate")
@@ -66,7 +76,9 @@ impl std::error::Error for Error {
         match self {
             Self::Store(error) => error.source(),
             Self::Journal(error) => error.source(),
-            Self::Resources(error) | Self::SharedMemory { source: error, .. } => Some(error),
+            Self::Resources(error) | Self::SharedMemory { source: error, .. } | Self::Listen { source: error, .. } => {
+                Some(error)
+            }
             _ => None,
         }
     }

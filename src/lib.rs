@@ -31,8 +31,8 @@
 //! # Features
 //!
 //! None by default. `macros`: `#[runspan::agent]` and its kin; `otel-sdk`: `processor` and `exporter` for the OpenTelemetry
-//! SDK; `tracing-opentelemetry`: the same ids as it; `forward`: OTLP traces out; `metrics`: OTLP metrics out; `cli`: the
-//! `runspan` binary; `full`: all of them.
+//! SDK; `tracing-opentelemetry`: the same ids as it; `forward`: OTLP traces out; `metrics`: OTLP metrics out; `server`: the
+//! bridge; `cli`: the `runspan` binary; `full`: all of them.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics"))]
 
 mod config;
@@ -45,6 +45,8 @@ pub mod pipeline;
 pub mod propagation;
 pub mod recovery;
 mod run;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod sinks;
 pub mod sources;
 pub mod store;

@@ -26,7 +26,7 @@ use crate::model::{RunId, RunStatus, RunSummary, SpanId, StepStatus, TraceId, Un
 use crate::pipeline::cost::Pricer;
 use crate::pipeline::worker::{STORE_READER, decode, decode_resource, encode, frame_kind, records_of};
 use crate::pipeline::{Content, Pipeline};
-use crate::sinks::store::StoreSink;
+use crate::sinks::store::{SILENCE, StoreSink};
 use crate::sources::ring::{DropReason, Left, Ring};
 use crate::store::assembly::CRASHED_STEP;
 use crate::store::files::layout::{Layout, StoreFile};
@@ -251,8 +251,13 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
         adopted: Adopted { processes: 1, ..Adopted::default() },
     };
     left.take_in(ring.as_ref(), recovered.last_source)?;
-    let Leftovers { numbers: writer, mut reader, adopted, .. } = left;
-    reader.acknowledge_handed(writer.committed_seq(), &writer)?;
+    let Leftovers { numbers: writer, mut reader, adopted, sink, .. } = left;
+    let done = sink.oldest_held().map_or(writer.committed_seq(), |held| held.saturating_sub(1));
+    reader.acknowledge_handed(done, &writer)?;
+    if journal::is_resumable(&dir, &name) && (done < writer.committed_seq() || !sink.open_runs().is_empty()) {
+        // The next bridge goes on with it.
+        return Ok(adopted);
+    }
     if let Some(ring) = ring {
         ring.unlink();
     }
@@ -458,6 +463,10 @@ impl<N: Numbers, W: RunWriter> Leftovers<'_, N, W> {
 
     /// Closes the open steps of the process's runs, in the journal and in the store.
     fn close_open_runs(&mut self) -> Result<(), Error> {
+        if journal::is_resumable(&self.layout.journal(), &self.process.to_string()) {
+            self.sink.take_from_outside(SILENCE);
+            return Ok(self.sink.close_silent(UnixNanos::now())?);
+        }
         let runs = self.sink.unclosed_runs();
         let crashed = self.sink.note_crash(&runs)?;
         self.sink.flush_all()?;
@@ -519,6 +528,13 @@ fn runs_of(layout: &Layout, process: RunId) -> Result<Vec<RunSummary>, Error> {
     runs.retain(|run| run.writer == Some(process));
     runs.reverse();
     Ok(runs)
+}
+
+/// Returns the runs of a process that are not over, as the files have them.
+#[cfg(feature = "server")]
+pub(crate) fn open_runs_of(layout: &Layout, process: RunId) -> Result<Vec<RunId>, Error> {
+    let runs = runs_of(layout, process)?;
+    Ok(runs.into_iter().filter(|run| run.status.is_open()).map(|run| run.run_id).collect())
 }
 
 /// Ends an open span at the last moment that its run is known to have lived, with a mark.

@@ -13,6 +13,7 @@ mod get;
 mod list;
 mod output;
 mod prices;
+mod serve;
 mod table;
 mod tail;
 mod time;
@@ -85,6 +86,8 @@ enum Command {
     Get(get::Args),
     /// Follow runs, or one run's events, as they happen
     Tail(tail::Args),
+    /// Take OTLP in from any language, and record what it tells
+    Serve(serve::Args),
     /// Show what models cost
     Prices(prices::Args),
     /// Show what waits for OTLP endpoints and what they refused; send that again
@@ -186,6 +189,7 @@ fn execute(
         Command::Demo(args) => demo::run(args, &mut session),
         Command::Get(args) | Command::Runs { command: RunsCommand::Get(args) } => get::run(args, &mut session),
         Command::Tail(args) | Command::Runs { command: RunsCommand::Tail(args) } => tail::run(args, &mut session),
+        Command::Serve(args) => serve::run(args, &mut session),
         Command::Prices(args) => prices::run(args, &mut session),
         Command::Forward(args) => forward::run(args, &mut session),
         Command::Doctor(args) => doctor::run(args, &mut session),

@@ -134,12 +134,19 @@
 //! the next, less 1; oldest first. The last segment stays, for it holds the number and the source. A whole journal goes
 //! when its lock is free and each reader is done: rename to `.gone-<name>`, then delete. Whoever lists journals may
 //! delete `.new-` and `.gone-` directories whose lock is free; a creator that loses its directory so begins again.
+//!
+//! ## A bridge's journal
+//!
+//! A file `bridge` beside the segments says that the records tell of other processes than the journal's own. The next
+//! bridge takes the lock and goes on with it; whoever else finds it may take in what it holds, and does not take the
+//! runs in it for crashed.
 
 mod error;
 pub mod lock;
 mod position;
 mod reader;
 mod recovery;
+mod resume;
 mod segment;
 mod writer;
 
@@ -154,6 +161,7 @@ pub use recovery::{
     ProcessJournal, Recovered, first_frame_left, list_processes, look_at_end, remove_journal, remove_oldest_segments,
     remove_passed_segments,
 };
+pub use resume::{is_resumable, mark_resumable};
 pub use segment::{FrameKind, MAX_PAYLOAD_BYTES};
 pub use writer::{Committed, JournalWriter, Options};
 

@@ -25,6 +25,11 @@ impl<'a> Fields<'a> {
         Self { rest: message }
     }
 
+    /// Returns the bytes that the walk has not come to: once it has ended, those that make no sense.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     fn varint(&mut self) -> Option<u64> {
         let mut number = 0;
         for (place, byte) in self.rest.iter().take(10).enumerate() {

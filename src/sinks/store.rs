@@ -36,6 +36,8 @@ const MAX_HELD_BYTES: usize = 4 << 20;
 /// How far behind the journal goes on for the sake of records held, in bytes of spans: a span that is open as long as
 /// its process, with no GenAI span in its run, must not keep the whole journal.
 const MAX_BEHIND_BYTES: u64 = 32 << 20;
+/// After how long without a span a run of another's program, whose root never came, is taken for over.
+pub const SILENCE: Duration = Duration::from_secs(600);
 /// How long a finished trace is remembered for late spans.
 pub(crate) const LATE: Duration = Duration::from_secs(60);
 /// Finished runs whose steps are kept at hand for late spans; of older ones the log is read again when one comes.
@@ -43,6 +45,11 @@ const FINISHED_AT_HAND: usize = 32;
 /// In place of a place in the journal: events of the crash of a process, and of what it lost. No journal gets so long.
 const CRASH_PLACE: u64 = u64::MAX;
 const LOST_PLACE: u64 = u64::MAX - 1;
+
+mod outside;
+
+/// How often it is looked for runs that have fallen silent.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Makes runs of records.
 #[derive(Debug)]
@@ -59,6 +66,8 @@ pub struct StoreSink<W> {
     /// Runs that are over, the latest last.
     finished: VecDeque<RunId>,
     forgotten_at: Instant,
+    /// When it was looked for runs from outside that have fallen silent.
+    looked_at: Instant,
     ended_runs: Vec<RunSummary>,
     /// Runs that are over; `None` when nobody counts them.
     tallies: Option<Vec<Tally>>,
@@ -74,6 +83,9 @@ pub struct StoreSink<W> {
     tells: HashMap<u64, u64>,
     stored_spans: u64,
     passed_spans: u64,
+    /// Spans come from outside: ended, in any order, and nobody says when the last one has come. After so long without
+    /// one their run is over.
+    outside: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -140,6 +152,7 @@ impl<W: RunWriter> StoreSink<W> {
             dirty: HashSet::default(),
             finished: VecDeque::new(),
             forgotten_at: Instant::now(),
+            looked_at: Instant::now(),
             ended_runs: Vec::new(),
             tallies: None,
             counts: Counts::default(),
@@ -150,6 +163,7 @@ impl<W: RunWriter> StoreSink<W> {
             tells: HashMap::default(),
             stored_spans: 0,
             passed_spans: 0,
+            outside: None,
         }
     }
 
@@ -399,16 +413,19 @@ impl<W: RunWriter> StoreSink<W> {
         held.records.push(told);
         let mut gone = Vec::new();
         let mut reason = "no_genai";
-        if held.open.is_empty() {
+        if held.open.is_empty() && self.outside.is_none() {
             gone.extend(held.records.iter().map(|held| (held.seq, held.record.kind)));
             trace.held.remove(&run);
         } else if held.records.len() > MAX_HELD_RECORDS || held.bytes > MAX_HELD_BYTES {
             // What is under way may still come to enclose an agent; what has ended beside it goes.
             reason = "held_limit";
             let (open, mut kept) = (&held.open, 0);
+            let from_outside = self.outside.is_some();
             held.records.retain(|HeldRecord { seq, record, .. }| {
                 let span = SpanId::from_bytes(&record.span.span_id);
-                let keep = record.kind == RecordKind::Started
+                // From outside, what came first says nothing: the root comes last.
+                let keep = !from_outside
+                    && record.kind == RecordKind::Started
                     && kept < MAX_HELD_RECORDS / 2
                     && span.is_some_and(|span| open.contains(&span));
                 kept += usize::from(keep);
@@ -481,7 +498,7 @@ impl<W: RunWriter> StoreSink<W> {
     }
 
     fn apply(&mut self, run: RunId, seq: u64, record: Record, facts: StepFacts) -> Result<(), StoreError> {
-        let process = self.process;
+        let (process, from_outside) = (self.process, self.outside.is_some());
         self.dirty.insert(run);
         let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
         live.touched = Instant::now();
@@ -511,7 +528,7 @@ impl<W: RunWriter> StoreSink<W> {
                     self.count(seq, RecordKind::Ended, Outcome::Duplicate, "span");
                     return Ok(());
                 }
-                live.end_step(EventIds { process, seq }, span, record, facts);
+                live.end_step(EventIds { process, seq }, span, record, facts, from_outside);
                 self.count(seq, RecordKind::Ended, Outcome::Stored, "");
             }
         }
@@ -611,6 +628,9 @@ impl<W: RunWriter> StoreSink<W> {
         for run in dirty {
             let Some(live) = self.runs.get_mut(&run) else { continue };
             live.flush_pending(process, Some(now));
+            if self.outside.is_some() {
+                live.complete();
+            }
             match live.write(run, &mut self.writer, &mut self.stored_spans) {
                 Ok(ended) => self.ended_runs.extend(ended),
                 // One run's trouble must not keep the others from being written.
@@ -626,6 +646,11 @@ impl<W: RunWriter> StoreSink<W> {
             }
         }
         self.release_finished();
+        if let Some(silence) = self.outside.filter(|_| now.saturating_duration_since(self.looked_at) > LOOK) {
+            self.looked_at = now;
+            self.end_silent(|live| now.saturating_duration_since(live.touched) >= silence);
+            self.give_up_held(now, silence);
+        }
         if now.saturating_duration_since(self.forgotten_at) > LATE / 4 {
             self.forgotten_at = now;
             self.forget_finished(now);
@@ -832,7 +857,8 @@ impl LiveRun {
         }
     }
 
-    fn end_step(&mut self, ids: EventIds, span_id: SpanId, record: Record, facts: StepFacts) {
+    /// `from_outside`: the run is not over yet even if all its steps are, as more may have come with this one.
+    fn end_step(&mut self, ids: EventIds, span_id: SpanId, record: Record, facts: StepFacts, from_outside: bool) {
         if !self.state.step_progress(span_id).0 {
             // A source that tells only ends: the start is read off the end.
             self.start_step(ids, start_of(&record), &facts, false);
@@ -855,7 +881,7 @@ impl LiveRun {
         self.push_step(ids.make(3, at), Some(start), at, step_id, body, asked, lean);
         if self.state.is_completed() {
             self.stale_summary = true;
-        } else if !was_over && self.state.roots_ended() && self.state.status() != RunStatus::Waiting {
+        } else if !from_outside && !was_over && self.state.roots_ended() && self.state.status() != RunStatus::Waiting {
             let cause = self.state.start_event();
             if let Some(data) = output {
                 self.push(ids.make(4, at), cause, at, None, EventBody::Output(Output { data }));

@@ -7,5 +7,7 @@ pub mod fork;
 pub mod layer;
 #[cfg(feature = "otel-sdk")]
 pub mod otel;
+#[cfg(feature = "server")]
+pub mod otlp;
 pub mod recorder;
 pub mod ring;

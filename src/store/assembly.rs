@@ -73,6 +73,8 @@ struct Step {
     step_id: String,
     span_id: SpanId,
     parent: Option<SpanId>,
+    /// The parent is a step of another process.
+    has_remote_parent: bool,
     start_event: EventId,
     started_at: UnixNanos,
     ended_at: Option<UnixNanos>,
@@ -224,6 +226,7 @@ impl RunState {
                 span_id,
                 // A span that names itself has no parent.
                 parent: SpanId::from_bytes(&span.parent_span_id).filter(|parent| *parent != span_id),
+                has_remote_parent: has_remote_parent(span),
                 start_event: event.event_id,
                 started_at: UnixNanos(span.start_time_unix_nano),
                 ended_at: None,
@@ -357,9 +360,15 @@ impl RunState {
         self.steps.iter().filter(|step| step.ended_at.is_none()).map(|step| step.step_id.clone()).collect()
     }
 
-    /// Tells whether every topmost step has ended.
+    /// Tells whether every topmost step has ended, and none of them waits for a parent that may still come.
     pub fn roots_ended(&self) -> bool {
-        !self.steps.is_empty() && self.open_roots == 0
+        !self.steps.is_empty() && self.open_roots == 0 && (self.completed || !self.awaits_parent())
+    }
+
+    /// Tells whether a topmost step has a parent in its own process that has not been seen: children are told first by
+    /// who tells spans when they end. A parent in another process may never come, or be another run's.
+    fn awaits_parent(&self) -> bool {
+        !self.awaiting.is_empty() && self.roots().any(|root| root.parent.is_some() && !root.has_remote_parent)
     }
 
     /// Tells whether the span is a topmost step of the run.
@@ -746,6 +755,11 @@ impl RunState {
         self.steps.iter().filter(|step| step.facts.kind == StepKind::Tool).count() as u64
     }
 
+    /// Returns `run_completed` for a run of which nothing more is waited for.
+    pub fn ended_completion(&self) -> RunCompleted {
+        Self { completed: true, ..self.clone() }.completion()
+    }
+
     /// Returns `run_completed` for the run as it stands.
     pub fn completion(&self) -> RunCompleted {
         let status = self.status();
@@ -869,6 +883,11 @@ impl RunState {
             })
             .collect()
     }
+}
+
+/// Tells whether a span's parent is in another process: by its flags, else by its kind, for a server's or consumer's is.
+fn has_remote_parent(span: &Span) -> bool {
+    span.flags & 0x200 != 0 || matches!(span.kind, 2 | 5)
 }
 
 /// What is said of a step whose process died.

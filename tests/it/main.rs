@@ -29,6 +29,8 @@ mod otel;
 mod processes;
 mod rig;
 mod secrets;
+#[cfg(feature = "cli")]
+mod serve;
 mod support;
 mod totals;
 mod trouble;

@@ -1,0 +1,107 @@
+//! Reads a request's body within bounds: on the wire, after decompression, in time, and of all requests together.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Buf;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+
+use super::answer::{Problem, Refusal};
+use super::budget::{Budget, NoRoom, Share};
+
+/// How long the whole body may take.
+const READ_LIMIT: Duration = Duration::from_secs(30);
+/// A body is decompressed piece by piece, and each piece accounted for before it is made.
+const PIECE: usize = 64 << 10;
+
+/// A body, and the share of memory that it takes.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub bytes: Vec<u8>,
+    pub share: Share,
+}
+
+/// Reads all of a body.
+pub(super) async fn read(mut body: Incoming, max_bytes: usize, budget: &Arc<Budget>) -> Result<Held, Refusal> {
+    let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if declared > max_bytes {
+        return Err(too_large(max_bytes));
+    }
+    let mut held = Held { bytes: Vec::new(), share: budget.share() };
+    // Refused before it is sent, where that can be seen.
+    held.share.grow(declared).map_err(|NoRoom| busy())?;
+    held.bytes.reserve(declared);
+    let mut accounted = declared;
+    let all = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame
+                .map_err(|error| Refusal::new(Problem::Malformed, format!("the request's body broke off: {error}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            let length = held.bytes.len() + data.remaining();
+            if length > max_bytes {
+                return Err(too_large(max_bytes));
+            }
+            if length > accounted {
+                held.share.grow(length - accounted).map_err(|NoRoom| busy())?;
+                accounted = length;
+            }
+            held.bytes.extend_from_slice(&data);
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(READ_LIMIT, all).await {
+        Ok(read) => read.map(|()| held),
+        Err(_) => Err(Refusal::new(
+            Problem::TooSlow,
+            format!("the request's body did not arrive within {} s", READ_LIMIT.as_secs()),
+        )),
+    }
+}
+
+/// Undoes the compression of a body, as its sender names it.
+pub(super) fn decompress(held: Held, encoding: &str, max_bytes: usize) -> Result<Held, Refusal> {
+    match encoding.trim() {
+        "" | "identity" => Ok(held),
+        "gzip" | "x-gzip" => unpack(flate2::bufread::MultiGzDecoder::new(&held.bytes[..]), &held.share, max_bytes),
+        "deflate" => unpack(flate2::bufread::ZlibDecoder::new(&held.bytes[..]), &held.share, max_bytes),
+        other => {
+            let other: String = other.chars().take(40).collect();
+            let why = format!("content encoding {other:?} is not understood: use gzip, deflate or none");
+            Err(Refusal::new(Problem::UnknownEncoding, why))
+        }
+    }
+}
+
+fn unpack(mut packed: impl Read, share: &Share, max_bytes: usize) -> Result<Held, Refusal> {
+    let mut held = Held { bytes: Vec::new(), share: share.fresh() };
+    loop {
+        let begin = held.bytes.len();
+        // One byte more tells that there is more.
+        let piece = PIECE.min(max_bytes + 1 - begin);
+        held.share.grow(piece).map_err(|NoRoom| busy())?;
+        held.bytes.resize(begin + piece, 0);
+        let read = packed.read(&mut held.bytes[begin..]).map_err(|error| {
+            Refusal::new(Problem::Malformed, format!("the request's body cannot be decompressed: {error}"))
+        })?;
+        held.bytes.truncate(begin + read);
+        if read == 0 {
+            return Ok(held);
+        }
+        if held.bytes.len() > max_bytes {
+            return Err(too_large(max_bytes));
+        }
+    }
+}
+
+pub(super) fn too_large(max_bytes: usize) -> Refusal {
+    let why = format!(
+        "the request is larger than {max_bytes} bytes, which holds after decompression too: send smaller batches"
+    );
+    Refusal::new(Problem::TooLarge, why)
+}
+
+pub(super) fn busy() -> Refusal {
+    Refusal::new(Problem::Busy, "the server has as many bytes of requests in memory as it may: come again".to_owned())
+}

@@ -1,0 +1,72 @@
+//! A bound on the memory that requests take while they are read, decompressed and worked on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes that requests may take together.
+#[derive(Debug)]
+pub(super) struct Budget {
+    max_bytes: usize,
+    taken: AtomicUsize,
+}
+
+/// What one request has taken; given back when it is done with.
+#[derive(Debug)]
+pub(super) struct Share {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+/// There is no room for more now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoRoom;
+
+impl Budget {
+    pub fn new(max_bytes: usize) -> Arc<Self> {
+        Arc::new(Self { max_bytes, taken: AtomicUsize::new(0) })
+    }
+
+    /// Begins a share with nothing in it.
+    pub fn share(self: &Arc<Self>) -> Share {
+        Share { budget: Arc::clone(self), bytes: 0 }
+    }
+}
+
+impl Share {
+    /// Begins another share of the same budget.
+    pub fn fresh(&self) -> Self {
+        self.budget.share()
+    }
+
+    /// Takes more, or nothing where there is no room for it.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        let max = self.budget.max_bytes;
+        let grown = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= max);
+        self.budget.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).map_err(|_| NoRoom)?;
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_together_stays_within_the_bound_and_comes_back() {
+        let budget = Budget::new(100);
+        let (mut one, mut other) = (budget.share(), budget.share());
+        assert_eq!(one.grow(60), Ok(()));
+        assert_eq!(other.grow(41), Err(NoRoom));
+        assert_eq!(other.grow(40), Ok(()));
+        assert_eq!(one.grow(usize::MAX), Err(NoRoom));
+        drop(one);
+        assert_eq!(other.grow(60), Ok(()));
+    }
+}

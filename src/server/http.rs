@@ -1,0 +1,163 @@
+//! OTLP over HTTP, and the endpoints that tell how the server is.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::{Method, Request, Response, StatusCode};
+
+use super::answer::{Problem, Refusal, Taken};
+use super::guard;
+use super::{Shared, body};
+use crate::sources::otlp::Encoding;
+
+const PROTOBUF: &str = "application/x-protobuf";
+const JSON: &str = "application/json";
+
+type Answer = Response<Full<Bytes>>;
+
+/// Answers on the port for OTLP.
+pub(super) async fn otlp(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    let encoding = encoding_of(request.headers());
+    // Where its own encoding is not known, JSON is what a person can read.
+    let answered_in = encoding.unwrap_or(Encoding::Json);
+    let signal = request.uri().path().to_owned();
+    let answer = match export(&shared, request, encoding).await {
+        Ok(taken) => response(StatusCode::OK, answered_in, taken.encode(answered_in, rejected_name(&signal))),
+        Err(refusal) => {
+            shared.count_refusal(refusal.problem);
+            refused(&refusal, answered_in)
+        }
+    };
+    Ok(answer)
+}
+
+async fn export(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+    encoding: Option<Encoding>,
+) -> Result<Taken, Refusal> {
+    guard::check(request.headers(), request.uri().authority(), &shared.hosts)?;
+    let path = request.uri().path();
+    if !matches!(path, "/v1/traces" | "/v1/logs" | "/v1/metrics") {
+        let path: String = path.chars().take(80).collect();
+        let why = format!("there is nothing at {path:?}: traces go to /v1/traces");
+        return Err(Refusal::new(Problem::NotFound, why));
+    }
+    if request.method() != Method::POST {
+        let why = format!("{path} takes POST, not {}", request.method());
+        return Err(Refusal::new(Problem::WrongMethod, why));
+    }
+    let Some(encoding) = encoding else {
+        let given = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let given: String = given.chars().take(80).collect();
+        let why = format!("content type {given:?} is not understood: use {PROTOBUF} or {JSON}");
+        return Err(Refusal::new(Problem::UnknownType, why));
+    };
+    if path != "/v1/traces" {
+        return Err(not_kept(path));
+    }
+    let compression = request.headers().get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let compression = compression.to_owned();
+    let held = body::read(request.into_body(), shared.line.bounds.request_bytes, &shared.budget).await?;
+    shared.line.take(held, &compression, encoding).await
+}
+
+/// Says that a signal goes nowhere from here: what is not kept must not seem to be.
+pub(super) fn not_kept(path: &str) -> Refusal {
+    let signal = if path.to_ascii_lowercase().contains("metrics") { "metrics" } else { "logs" };
+    let why = format!(
+        "{signal} are not stored here and there is no target to forward them to: send traces, or turn the exporter of \
+         {signal} off, as with OTEL_{}_EXPORTER=none",
+        signal.to_uppercase()
+    );
+    Refusal::new(Problem::NotKept, why)
+}
+
+fn rejected_name(path: &str) -> &'static str {
+    match path {
+        "/v1/metrics" => "rejectedDataPoints",
+        "/v1/logs" => "rejectedLogRecords",
+        _ => "rejectedSpans",
+    }
+}
+
+fn encoding_of(headers: &HeaderMap) -> Option<Encoding> {
+    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let media = value.split(';').next().unwrap_or_default().trim();
+    if media.eq_ignore_ascii_case(PROTOBUF) {
+        Some(Encoding::Protobuf)
+    } else if media.eq_ignore_ascii_case(JSON) {
+        Some(Encoding::Json)
+    } else {
+        None
+    }
+}
+
+fn response(status: StatusCode, encoding: Encoding, body: Vec<u8>) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let media = match encoding {
+        Encoding::Protobuf => PROTOBUF,
+        Encoding::Json => JSON,
+    };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    response
+}
+
+fn refused(refusal: &Refusal, encoding: Encoding) -> Answer {
+    let status = StatusCode::from_u16(refusal.http_code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = response(status, encoding, refusal.status(encoding));
+    if let Some(wait) = refusal.problem.retry_after() {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+    }
+    if refusal.problem == Problem::WrongMethod {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    }
+    response
+}
+
+/// Answers on the port for people and monitors.
+pub(super) async fn health(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    if let Err(refusal) = guard::check(request.headers(), request.uri().authority(), &shared.hosts) {
+        shared.count_refusal(refusal.problem);
+        return Ok(refused(&refusal, Encoding::Json));
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Ok(response);
+    }
+    Ok(match request.uri().path() {
+        "/healthz" => plain(StatusCode::OK, "ok\n"),
+        "/readyz" => readiness(&shared),
+        _ => plain(StatusCode::NOT_FOUND, "there is /healthz and /readyz here\n"),
+    })
+}
+
+fn readiness(shared: &Shared) -> Answer {
+    let tally = &shared.line.intake.tally;
+    if shared.is_ending() {
+        plain(StatusCode::SERVICE_UNAVAILABLE, "ending\n")
+    } else if tally.journal_stuck.load(Ordering::Relaxed) {
+        plain(StatusCode::SERVICE_UNAVAILABLE, "the journal cannot be written\n")
+    } else if tally.store_stuck.load(Ordering::Relaxed) {
+        plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the run store cannot be written; spans are taken and wait in the journal\n",
+        )
+    } else {
+        plain(StatusCode::OK, "ready\n")
+    }
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

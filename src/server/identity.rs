@@ -1,0 +1,81 @@
+//! Under which name a bridge writes: that of one that ended and left runs under way, else a new one.
+
+use std::sync::mpsc;
+
+use crate::error::Error;
+use crate::journal::{self, Durability, JournalReader, JournalWriter, Options};
+use crate::model::{RunId, UnixNanos};
+use crate::pipeline::worker::STORE_READER;
+use crate::recovery::{self, Adopted};
+use crate::sinks::store::StoreSink;
+use crate::sources::ring::Ring;
+use crate::store::files::FilesWriter;
+use crate::store::files::layout::{Layout, StoreFile};
+use crate::telemetry::warn;
+
+/// A journal with this process's lock on it, and the run store at the place where it stopped.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub layout: Layout,
+    pub process: RunId,
+    pub journal: JournalWriter,
+    pub reader: JournalReader,
+    pub sink: StoreSink<FilesWriter>,
+    pub durability: Durability,
+}
+
+impl Identity {
+    /// Goes on with the journal of a bridge that ended, or begins one.
+    pub fn take(layout: Layout, durability: Durability, journal_bytes: u64) -> Result<Self, Error> {
+        let options = Options { durability, max_bytes: journal_bytes, ..Options::default() };
+        let dir = layout.journal();
+        let (process, journal) = match Self::left_behind(&layout, &options)? {
+            Some(taken) => taken,
+            None => {
+                let process = RunId::fresh(UnixNanos::now());
+                let journal = JournalWriter::create(&dir, &process.to_string(), options)?;
+                journal::mark_resumable(&dir, &process.to_string())?;
+                (process, journal)
+            }
+        };
+        let reader = JournalReader::open(&dir, &process.to_string(), STORE_READER)?;
+        // What is written is brought to the disk before the journal gives it up, not run by run.
+        let mut sink = StoreSink::new(FilesWriter::new(layout.clone(), process, false), process);
+        let open: Vec<RunId> = recovery::open_runs_of(&layout, process)?;
+        sink.take_up(&open)?;
+        Ok(Self { layout, process, journal, reader, sink, durability })
+    }
+
+    fn left_behind(layout: &Layout, options: &Options) -> Result<Option<(RunId, JournalWriter)>, Error> {
+        let dir = layout.journal();
+        for found in journal::list_processes(&dir)? {
+            let Ok(process) = found.name.parse::<RunId>() else { continue };
+            if found.alive || !journal::is_resumable(&dir, &found.name) {
+                continue;
+            }
+            match JournalWriter::reopen(&dir, &found.name, *options) {
+                Ok((writer, _)) => return Ok(Some((process, writer))),
+                // Another bridge, or a command, was faster.
+                Err(error) if error.is_locked() || error.is_gone() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Takes in what dead processes of agents left, beside the server's own work.
+pub(super) fn adopt_others(layout: Layout, store: StoreFile) -> mpsc::Receiver<()> {
+    let (at_work, adopting) = mpsc::channel();
+    let adopt = move || {
+        let _at_work = at_work;
+        Ring::remove_orphans();
+        if let Ok(adopted) = recovery::adopt_dead(&layout, &store) {
+            let lost = Adopted { missing: Vec::new(), ..adopted };
+            lost.warnings().iter().for_each(|warning| warn(format_args!("{warning}")));
+        }
+    };
+    // Without a thread the next process does it.
+    let _ = std::thread::Builder::new().name("adopt".to_owned()).spawn(adopt);
+    adopting
+}

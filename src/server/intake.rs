@@ -1,0 +1,381 @@
+//! Where acknowledged spans go: one thread appends to the journal, by group commit, and one takes them from there into
+//! the run store.
+//!
+//! A request waits for its own commit and for nothing else. While one commit is on its way to the disk, the requests
+//! that come meanwhile wait together for the next one. The store reads the journal at its own pace, as it does after a
+//! crash: there is no other way in. When the journal is at its bound, requests are told to come again later.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::identity::Identity;
+use crate::error::Error;
+use crate::journal::{Durability, FrameKind, JournalError, JournalReader, JournalWriter};
+use crate::model::outcome::{Counts, Outcome};
+use crate::pipeline::worker::{STORE_READER, records_of};
+use crate::sinks::store::StoreSink;
+use crate::store::files::FilesWriter;
+use crate::telemetry::{full_text, warn};
+
+/// Requests are joined in one commit up to about so many bytes.
+const GROUP_BYTES: usize = 8 << 20;
+/// The store takes so many bytes of the journal at a time.
+const BATCH_BYTES: usize = 1 << 20;
+/// How long the store sleeps when nothing comes: runs become due with time, too.
+const IDLE: Duration = Duration::from_millis(50);
+const RETRY: Duration = Duration::from_millis(500);
+const HOUSEKEEPING: Duration = Duration::from_secs(2);
+
+/// A record that is ready for the journal.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub kind: FrameKind,
+    /// An encoded OTLP `Resource`.
+    pub resource: Arc<[u8]>,
+    pub payload: Vec<u8>,
+}
+
+/// Why records were not acknowledged. All of them pass: the sender is told to come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The journal is at its bound.
+    Full,
+    /// The journal cannot be written now.
+    Unwritable,
+    /// The server is about to end.
+    Ending,
+}
+
+struct Job {
+    records: Vec<Prepared>,
+    done: oneshot::Sender<Result<(), Refused>>,
+}
+
+/// What has become of records, for those who ask.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Spans in acknowledged requests.
+    pub journaled: AtomicU64,
+    /// The journal cannot be written, or is full.
+    pub journal_stuck: AtomicBool,
+    /// The run store cannot be written.
+    pub store_stuck: AtomicBool,
+    /// By outcome, as the store has them, and what was rejected before.
+    counts: Mutex<(Counts, Counts)>,
+    /// Requests that were refused whole, by reason.
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Tally {
+    /// Counts a request that was refused whole.
+    pub fn refuse(&self, reason: &'static str) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+    }
+
+    /// Counts spans that got no further.
+    pub fn count(&self, outcome: Outcome, reason: &'static str, n: u64) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).1.add(outcome, reason, n);
+    }
+}
+
+/// Tells the store's thread that there is something to read.
+#[derive(Debug, Default)]
+struct Bell {
+    rung: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Bell {
+    fn ring(&self) {
+        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.wake.notify_one();
+    }
+
+    fn wait(&self, limit: Duration) {
+        let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.wake.wait_timeout_while(rung, limit, |rung| !*rung);
+        let (mut rung, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *rung = false;
+    }
+}
+
+/// The way into the journal, for requests.
+#[derive(Clone, Debug)]
+pub(super) struct Intake {
+    jobs: Sender<Job>,
+    pub tally: Arc<Tally>,
+}
+
+impl Intake {
+    /// Appends records and waits until they are as durable as was asked for.
+    pub async fn append(&self, records: Vec<Prepared>) -> Result<(), Refused> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let n = records.len() as u64;
+        let (done, answer) = oneshot::channel();
+        self.jobs.send(Job { records, done }).map_err(|_| Refused::Ending)?;
+        let answer = answer.await.unwrap_or(Err(Refused::Ending));
+        if answer.is_ok() {
+            self.tally.journaled.fetch_add(n, Ordering::Relaxed);
+        }
+        answer
+    }
+}
+
+/// The two threads behind the intake.
+#[derive(Debug)]
+pub(super) struct Threads {
+    journal: JoinHandle<()>,
+    store: JoinHandle<()>,
+    stop: Arc<AtomicBool>,
+    bell: Arc<Bell>,
+}
+
+/// Starts both threads.
+///
+/// # Errors
+///
+/// When the system gives no thread.
+pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Threads), Error> {
+    let Identity { layout, process, journal, reader, mut sink, durability } = identity;
+    sink.take_from_outside(silence);
+    let (jobs, queue) = mpsc::channel();
+    let tally = Arc::new(Tally::default());
+    let (bell, stop) = (Arc::new(Bell::default()), Arc::new(AtomicBool::new(false)));
+    let root = layout.root().to_owned();
+    let committer =
+        Committer { journal, bell: Arc::clone(&bell), tally: Arc::clone(&tally), root: root.clone(), warned: false };
+    let keeper = Keeper {
+        reader,
+        sink,
+        tally: Arc::clone(&tally),
+        bell: Arc::clone(&bell),
+        stop: Arc::clone(&stop),
+        root,
+        process: process.to_string(),
+        retry: None,
+        durability,
+        done: 0,
+        housekeeping: Instant::now(),
+        warned: false,
+    };
+    let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+        std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(Error::Resources)
+    };
+    let journal = spawn("journal", Box::new(move || committer.work(&queue)))?;
+    let store = spawn("store", Box::new(move || keeper.work()))?;
+    Ok((Intake { jobs, tally }, Threads { journal, store, stop, bell }))
+}
+
+impl Threads {
+    /// Waits until everything acknowledged is in the store, but not longer than to the deadline: the rest waits in the
+    /// journal. The last [`Intake`] must be gone.
+    pub fn finish(self, deadline: Instant) {
+        let until = |thread: &JoinHandle<()>| {
+            while !thread.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        };
+        until(&self.journal);
+        self.stop.store(true, Ordering::Release);
+        self.bell.ring();
+        until(&self.store);
+    }
+}
+
+/// Appends to the journal.
+struct Committer {
+    journal: JournalWriter,
+    bell: Arc<Bell>,
+    tally: Arc<Tally>,
+    root: PathBuf,
+    warned: bool,
+}
+
+impl Committer {
+    fn work(mut self, queue: &Receiver<Job>) {
+        while let Ok(first) = queue.recv() {
+            let mut group = vec![first];
+            let mut bytes = bytes_of(&group[0]);
+            while bytes < GROUP_BYTES
+                && let Ok(job) = queue.try_recv()
+            {
+                bytes += bytes_of(&job);
+                group.push(job);
+            }
+            self.commit(group);
+        }
+    }
+
+    fn commit(&mut self, group: Vec<Job>) {
+        let appended: Vec<Result<(), Refused>> = group.iter().map(|job| self.append(&job.records)).collect();
+        let committed = self.journal.commit();
+        if let Err(error) = &committed {
+            self.failed(error);
+        } else if appended.iter().all(Result::is_ok) {
+            self.tally.journal_stuck.store(false, Ordering::Relaxed);
+            self.warned = false;
+        }
+        for (job, appended) in group.into_iter().zip(appended) {
+            let answer = appended.and(committed.as_ref().map(drop).map_err(|_| Refused::Unwritable));
+            // Who asked may have gone: the records are in the journal all the same.
+            let _ = job.done.send(answer);
+        }
+        self.bell.ring();
+    }
+
+    /// Appends the records of one request. What a refused one has left in the journal is stored, and known again when
+    /// the sender repeats it.
+    fn append(&mut self, records: &[Prepared]) -> Result<(), Refused> {
+        for record in records {
+            let mut appended = self.put(record);
+            if matches!(&appended, Err(error) if error.is_buffer_full()) {
+                appended = self.journal.commit().and_then(|_| self.put(record));
+            }
+            if let Err(error) = appended {
+                self.failed(&error);
+                return Err(if error.is_full() { Refused::Full } else { Refused::Unwritable });
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, record: &Prepared) -> Result<u64, JournalError> {
+        let resource = self.journal.register_resource(&record.resource)?;
+        self.journal.append(record.kind, resource, 0, &record.payload)
+    }
+
+    fn failed(&mut self, error: &JournalError) {
+        self.tally.journal_stuck.store(true, Ordering::Relaxed);
+        if !std::mem::replace(&mut self.warned, true) {
+            warn(format_args!(
+                "cannot write the journal in {}: {}; senders are told to come again",
+                self.root.display(),
+                full_text(error)
+            ));
+        }
+    }
+}
+
+fn bytes_of(job: &Job) -> usize {
+    job.records.iter().map(|record| record.payload.len() + record.resource.len()).sum()
+}
+
+/// Takes what is in the journal into the run store.
+struct Keeper {
+    reader: JournalReader,
+    sink: StoreSink<FilesWriter>,
+    tally: Arc<Tally>,
+    bell: Arc<Bell>,
+    stop: Arc<AtomicBool>,
+    root: PathBuf,
+    process: String,
+    durability: Durability,
+    /// Up to here runs are written; brought to the disk before the journal gives it up.
+    done: u64,
+    /// The store failed, and is told again from the journal at this moment.
+    retry: Option<Instant>,
+    housekeeping: Instant,
+    warned: bool,
+}
+
+impl Keeper {
+    fn work(mut self) {
+        loop {
+            let stopping = self.stop.load(Ordering::Acquire);
+            let took = self.turn(stopping);
+            if self.housekeeping.elapsed() > HOUSEKEEPING {
+                self.keep_house();
+            }
+            if stopping && !took {
+                self.keep_house();
+                return;
+            }
+            if !took {
+                self.bell.wait(IDLE);
+            }
+        }
+    }
+
+    /// Takes one batch; was there anything? `all`: whatever waits for more to come is written too.
+    fn turn(&mut self, all: bool) -> bool {
+        if self.retry.is_some_and(|at| Instant::now() < at) {
+            return false;
+        }
+        if self.retry.take().is_some() {
+            if let Err(error) = self.sink.reset() {
+                self.failed(&full_text(&error));
+                return false;
+            }
+            self.reader.rewind();
+        }
+        let batch = match self.reader.next_batch(BATCH_BYTES) {
+            Ok(batch) => batch,
+            Err(error) => {
+                self.failed(&full_text(&error));
+                return false;
+            }
+        };
+        let told = records_of(&batch).try_for_each(|(seq, record)| self.sink.take(seq, record));
+        let is_last = all && batch.is_empty();
+        let written = told.and_then(|()| if is_last { self.sink.flush_all() } else { self.sink.flush(Instant::now()) });
+        if let Err(error) = written {
+            self.failed(&full_text(&error));
+            return false;
+        }
+        self.tally.store_stuck.store(false, Ordering::Relaxed);
+        self.warned = false;
+        self.done = self.sink.oldest_held().map_or(batch.last_seq(), |held| held.saturating_sub(1));
+        if self.durability == Durability::Process {
+            self.acknowledge();
+        }
+        self.publish();
+        !batch.is_empty()
+    }
+
+    fn acknowledge(&mut self) {
+        if let Err(error) = self.reader.acknowledge(self.done) {
+            self.failed(&full_text(&error));
+        }
+    }
+
+    fn publish(&self) {
+        self.tally.counts.lock().unwrap_or_else(PoisonError::into_inner).0 = self.sink.counts().clone();
+    }
+
+    fn failed(&mut self, why: &str) {
+        self.retry = Some(Instant::now() + RETRY);
+        self.tally.store_stuck.store(true, Ordering::Relaxed);
+        if !std::mem::replace(&mut self.warned, true) {
+            warn(format_args!(
+                "cannot write runs to {}: {why}; what was acknowledged waits in the journal",
+                self.root.display()
+            ));
+        }
+    }
+
+    fn keep_house(&mut self) {
+        self.housekeeping = Instant::now();
+        if self.done > self.reader.acknowledged() && self.retry.is_none() && bring_to_disk(&self.root) {
+            self.acknowledge();
+        }
+        let journal = self.root.join("journal");
+        // Tried again in two seconds; a full journal is reported where it is written.
+        let _ = crate::journal::remove_passed_segments(&journal, &self.process, &[STORE_READER]);
+    }
+}
+
+/// Brings everything written to the store's file system to its disk: one call for thousands of runs.
+fn bring_to_disk(root: &std::path::Path) -> bool {
+    use std::os::unix::io::AsRawFd;
+    // SAFETY: a plain system call on an open directory.
+    std::fs::File::open(root).is_ok_and(|dir| unsafe { libc::syncfs(dir.as_raw_fd()) } == 0)
+}

@@ -1,0 +1,324 @@
+//! The bridge: takes OTLP in from any language, over gRPC and HTTP, and acknowledges what is durable.
+//!
+//! ```text
+//! request ─> bounds ─> decode ─> normalize ─> price ─> scrub ─> journal ─> answer
+//!                                                                 └─> run store, at its own pace
+//! ```
+//!
+//! The pipeline runs in the request. Requests that come together share one commit of the journal; see the module
+//! `intake`. What came of spans of others' programs is told by the same rules as everywhere, see
+//! [`store::assembly`](crate::store::assembly), and by those for spans that come ended, in any order, late and twice.
+
+mod answer;
+mod body;
+mod budget;
+mod grpc;
+mod guard;
+mod http;
+mod identity;
+mod intake;
+mod settings;
+mod traces;
+
+use std::fmt;
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+pub use settings::{Bounds, Settings};
+
+use crate::error::Error;
+use crate::pipeline::Pipeline;
+use crate::pipeline::cost::Pricer;
+use crate::store::files::layout::{Layout, find_store};
+use crate::telemetry::warn;
+use answer::Problem;
+use budget::Budget;
+use identity::Identity;
+use traces::Line;
+
+/// How long a client may take over the head of a request, and over nothing between two.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// How often an HTTP/2 peer is asked whether it is there, and how long it may take to say so.
+const PING: Duration = Duration::from_secs(20);
+/// Bytes of a request's head.
+const HEAD_BYTES: u32 = 32 << 10;
+/// Calls at a time on one HTTP/2 connection.
+const STREAMS: u32 = 128;
+
+/// A port that is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// What it is for: `otlp-grpc`, `otlp-http`, `http`.
+    pub name: &'static str,
+    /// Its address, with the port that was picked for 0.
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "listening {} {}", self.name, self.address)
+    }
+}
+
+/// What all connections share.
+struct Shared {
+    line: Arc<Line>,
+    budget: Arc<Budget>,
+    hosts: Vec<String>,
+    ending: AtomicBool,
+}
+
+impl Shared {
+    fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+
+    fn count_refusal(&self, problem: Problem) {
+        self.line.intake.tally.refuse(problem.reason());
+    }
+}
+
+/// A server with its ports open and its store at hand, which takes no request yet.
+pub struct Server {
+    settings: Settings,
+    layout: Layout,
+    listeners: [(&'static str, StdListener); 3],
+    threads: intake::Threads,
+    intake: intake::Intake,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Checks the settings, opens the ports and the store, and goes on where an earlier server of this store stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] for an address that others can reach, [`Error::Listen`] for a port that is taken, and what
+    /// keeps the store from being opened or written.
+    pub fn open(settings: Settings) -> Result<Self, Error> {
+        let ports = [("otlp-grpc", settings.otlp_grpc), ("otlp-http", settings.otlp_http), ("http", settings.http)];
+        for (name, address) in ports {
+            if !address.ip().is_loopback() && !settings.insecure_bind {
+                let why = format!(
+                    "{address} can be reached by others, and there is neither TLS nor a password yet: give a loopback \
+                     address, or --insecure-bind where the network is trusted"
+                );
+                return Err(Error::Setting { name, why });
+            }
+        }
+        let mut listeners = Vec::with_capacity(ports.len());
+        for (name, address) in ports {
+            let failed = |source| Error::Listen { name, address, source };
+            let listener = StdListener::bind(address).map_err(failed)?;
+            listener.set_nonblocking(true).map_err(failed)?;
+            listeners.push((name, listener));
+        }
+        let listeners = listeners.try_into().map_err(|_| Error::Resources(std::io::ErrorKind::Other.into()))?;
+        let here = std::env::current_dir().unwrap_or_default();
+        let layout = Layout::new(here.join(find_store(settings.store.as_deref(), &here)));
+        let store = layout.open_or_create()?;
+        let identity = Identity::take(layout.clone(), settings.durability, settings.journal_bytes)?;
+        let (intake, threads) = intake::start(identity, settings.silence)?;
+        let _ = identity::adopt_others(layout.clone(), store);
+        Ok(Self { settings, layout, listeners, threads, intake })
+    }
+
+    /// Returns the open ports.
+    pub fn listening(&self) -> Vec<Listening> {
+        let of = |(name, listener): &(&'static str, StdListener)| {
+            Some(Listening { name, address: listener.local_addr().ok()? })
+        };
+        self.listeners.iter().filter_map(of).collect()
+    }
+
+    /// Serves until SIGTERM or SIGINT, then finishes what is under way within the time that the settings give. `ready` is
+    /// called once requests are taken.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no threads or no signals.
+    pub fn run(self, ready: impl FnOnce()) -> Result<(), Error> {
+        let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .max_blocking_threads(threads)
+            .thread_name("serve")
+            .enable_all()
+            .build()
+            .map_err(Error::Resources)?;
+        let Self { settings, layout, listeners, threads, intake } = self;
+        let drain = settings.drain;
+        let line = Arc::new(Line::new(intake, settings.bounds, maker(&layout, &settings)?));
+        let shared = Arc::new(Shared {
+            line,
+            budget: Budget::new(settings.bounds.memory_bytes),
+            hosts: settings.hosts,
+            ending: AtomicBool::new(false),
+        });
+        let deadline = runtime.block_on(serve(shared, listeners, settings.bounds.connections, drain, ready))?;
+        runtime.shutdown_timeout(deadline.saturating_duration_since(Instant::now()));
+        threads.finish(deadline);
+        Ok(())
+    }
+}
+
+/// Returns what makes a pipeline for a request.
+fn maker(layout: &Layout, settings: &Settings) -> Result<Box<dyn Fn() -> Pipeline + Send + Sync>, Error> {
+    let (content, key) = (settings.content, layout.read()?.redaction_key());
+    let layout = layout.clone();
+    let (_, bad) = Pricer::of_store(&layout);
+    if let Some(bad) = bad {
+        warn(format_args!("{bad}"));
+    }
+    Ok(Box::new(move || Pipeline::new(content, key).with_pricer(Pricer::of_store(&layout).0)))
+}
+
+/// Serves all ports until a signal, then waits for what is under way; returns when the rest must be done.
+async fn serve(
+    shared: Arc<Shared>,
+    listeners: [(&'static str, StdListener); 3],
+    connections: usize,
+    drain: Duration,
+    ready: impl FnOnce(),
+) -> Result<Instant, Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate()).map_err(Error::Resources)?,
+        signal(SignalKind::interrupt()).map_err(Error::Resources)?,
+    );
+    let (end, ending) = watch::channel(false);
+    let permits = Arc::new(Semaphore::new(connections));
+    let mut ports = JoinSet::new();
+    for (name, listener) in listeners {
+        let port = Port {
+            listener: TcpListener::from_std(listener).map_err(Error::Resources)?,
+            permits: Arc::clone(&permits),
+            ending: ending.clone(),
+            shared: Arc::clone(&shared),
+        };
+        match name {
+            "otlp-grpc" => ports.spawn(port.serve(grpc::otlp)),
+            "otlp-http" => ports.spawn(port.serve(http::otlp)),
+            _ => ports.spawn(port.serve(http::health)),
+        };
+    }
+    drop(ending);
+    ready();
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    shared.ending.store(true, Ordering::Relaxed);
+    let deadline = Instant::now() + drain;
+    // Nobody looks any more only if all ports have ended.
+    let _ = end.send(true);
+    tokio::select! {
+        () = async { while ports.join_next().await.is_some() {} } => {}
+        () = tokio::time::sleep_until(deadline.into()) => {}
+        // Whoever asks twice does not want to wait: what was acknowledged is in the journal.
+        _ = term.recv() => return Ok(Instant::now()),
+        _ = int.recv() => return Ok(Instant::now()),
+    }
+    Ok(deadline)
+}
+
+/// One open port.
+struct Port {
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+    ending: watch::Receiver<bool>,
+    shared: Arc<Shared>,
+}
+
+impl Port {
+    /// Takes connections until the end, and waits for those that are under way then.
+    async fn serve<F, R, B>(mut self, answer: F)
+    where
+        F: Fn(Arc<Shared>, Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+        R: Future<Output = Result<Response<B>, std::convert::Infallible>> + Send + 'static,
+        B: hyper::body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (mut connections, ending) = (JoinSet::new(), self.ending.clone());
+        loop {
+            tokio::select! {
+                () = has_ended(&mut self.ending) => break,
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        // One connection too many is closed: waiting would keep all others waiting, too.
+                        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else { continue };
+                        let (shared, answer) = (Arc::clone(&self.shared), answer.clone());
+                        let answer = move |request| answer(Arc::clone(&shared), request);
+                        let ending = ending.clone();
+                        connections.spawn(async move {
+                            connection(stream, answer, ending).await;
+                            drop(permit);
+                        });
+                    }
+                    // Out of file descriptors, most often: those that are there are served.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+        drop(self.listener);
+        while connections.join_next().await.is_some() {}
+    }
+}
+
+/// Waits for the end to begin.
+async fn has_ended(ending: &mut watch::Receiver<bool>) {
+    // Who would tell is gone only when the end has come, too.
+    let _ = ending.wait_for(|ending| *ending).await;
+}
+
+async fn connection<F, R, B>(stream: TcpStream, answer: F, mut ending: watch::Receiver<bool>)
+where
+    F: Fn(Request<Incoming>) -> R + Send + 'static,
+    R: Future<Output = Result<Response<B>, std::convert::Infallible>> + Send + 'static,
+    B: hyper::body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // A small answer must not wait for the next packet.
+    let _ = stream.set_nodelay(true);
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(HEAD_BYTES as usize * 2);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .max_header_list_size(HEAD_BYTES)
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(2 << 20);
+    let service = hyper::service::service_fn(answer);
+    let served = builder.serve_connection(TokioIo::new(stream), service);
+    let mut served = std::pin::pin!(served);
+    tokio::select! {
+        // What is wrong with one connection is its peer's matter.
+        _ = served.as_mut() => return,
+        () = has_ended(&mut ending) => {}
+    }
+    served.as_mut().graceful_shutdown();
+    let _ = served.await;
+}

@@ -1,0 +1,106 @@
+//! A trace export request, whatever it came over: down the pipeline and into the journal.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prost::Message;
+
+use super::answer::{Problem, Refusal, Taken};
+use super::body::{Held, decompress};
+use super::intake::{Intake, Prepared, Refused};
+use super::settings::Bounds;
+use crate::model::otlp::Resource;
+use crate::model::outcome::Outcome;
+use crate::model::record::Record;
+use crate::pipeline::Pipeline;
+use crate::pipeline::worker::{encode, frame_kind};
+use crate::sources::otlp::{self, BadBody, Encoding, Received};
+
+/// What requests are worked on with.
+pub(super) struct Line {
+    pub intake: Intake,
+    pub bounds: Bounds,
+    /// One for each request at work; made as needed.
+    pipelines: Mutex<Vec<Pipeline>>,
+    make: Box<dyn Fn() -> Pipeline + Send + Sync>,
+}
+
+impl Line {
+    pub fn new(intake: Intake, bounds: Bounds, make: Box<dyn Fn() -> Pipeline + Send + Sync>) -> Self {
+        Self { intake, bounds, pipelines: Mutex::default(), make }
+    }
+
+    /// Takes a request: its spans are durable when this returns.
+    pub async fn take(self: &Arc<Self>, held: Held, compression: &str, encoding: Encoding) -> Result<Taken, Refusal> {
+        let (line, compression) = (Arc::clone(self), compression.to_owned());
+        // Off the threads that serve connections: a large request takes its time.
+        let prepared = tokio::task::spawn_blocking(move || line.prepare(held, &compression, encoding)).await;
+        let (records, taken, _share) = prepared.map_err(|_| {
+            Refusal::new(Problem::Malformed, "the request could not be worked on; the server goes on".to_owned())
+        })??;
+        self.intake.append(records).await.map_err(|refused| {
+            let why = match refused {
+                Refused::Full => "the journal is at its bound: the run store cannot keep up, or cannot be written",
+                Refused::Unwritable => "the journal cannot be written",
+                Refused::Ending => "the server is about to end",
+            };
+            Refusal::new(Problem::Unavailable, format!("{why}; nothing of this request counts as taken: come again"))
+        })?;
+        Ok(taken)
+    }
+
+    fn prepare(
+        &self,
+        held: Held,
+        compression: &str,
+        encoding: Encoding,
+    ) -> Result<(Vec<Prepared>, Taken, Held), Refusal> {
+        let held = decompress(held, compression, self.bounds.request_bytes)?;
+        let received = otlp::traces(&held.bytes, encoding, &self.bounds.limits).map_err(|bad| {
+            let problem = match bad {
+                BadBody::Malformed { .. } => Problem::Malformed,
+                BadBody::TooManySpans { .. } => Problem::TooLarge,
+            };
+            Refusal::new(problem, bad.to_string())
+        })?;
+        let Received { mut records, rejected, warnings } = received;
+        // Children end first and come first; what came together is told in the order in which it began.
+        records.sort_by_key(|record| (record.span.start_time_unix_nano, !record.span.parent_span_id.is_empty()));
+        for (reason, n) in &rejected.by_reason {
+            self.intake.tally.count(Outcome::Rejected, reason, *n);
+        }
+        let taken = Taken { rejected: rejected.count(), message: words(&rejected, &warnings) };
+        // What was received is not needed any more; its share of memory stands for what was made of it.
+        let held = Held { bytes: Vec::new(), share: held.share };
+        Ok((self.run(records), taken, held))
+    }
+
+    /// Takes records down the pipeline, and makes frames of them.
+    fn run(&self, records: Vec<Record>) -> Vec<Prepared> {
+        let idle = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut pipeline = idle.unwrap_or_else(|| (self.make)());
+        let mut last: Option<(Arc<Resource>, Arc<[u8]>)> = None;
+        let mut prepared = Vec::with_capacity(records.len());
+        for record in records {
+            let record = pipeline.run(record);
+            let resource = match &last {
+                Some((resource, bytes)) if Arc::ptr_eq(resource, &record.resource) => Arc::clone(bytes),
+                _ => {
+                    let bytes: Arc<[u8]> = record.resource.encode_to_vec().into();
+                    last = Some((Arc::clone(&record.resource), Arc::clone(&bytes)));
+                    bytes
+                }
+            };
+            prepared.push(Prepared { kind: frame_kind(record.kind), resource, payload: encode(&record) });
+        }
+        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).push(pipeline);
+        prepared
+    }
+}
+
+fn words(rejected: &otlp::Rejected, warnings: &[String]) -> String {
+    let first = rejected.first.as_ref().map(|first| {
+        let reasons: Vec<String> = rejected.by_reason.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+        format!("spans rejected: {} ({}), first: {first}", rejected.count(), reasons.join(", "))
+    });
+    first.iter().chain(warnings).map(String::as_str).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,97 @@
+//! Runs of spans that come from outside: over OTLP, ended, in any order, late and twice.
+//!
+//! Nobody says when the last span of a run has come. A run is over when all its topmost steps have ended and none of them
+//! waits for a parent of the same process; and at the latest after a time of silence.
+
+use std::time::{Duration, Instant};
+
+use super::{EventIds, LiveRun, StoreSink};
+use crate::model::event::EventBody;
+use crate::model::outcome::Outcome;
+use crate::model::{RunId, RunStatus, UnixNanos};
+use crate::store::assembly::status_body;
+use crate::store::{RunWriter, StoreError};
+
+/// In place of a place in the journal: events of the end of a run that nobody told.
+const END_PLACE: u64 = u64::MAX - 2;
+
+impl<W: RunWriter> StoreSink<W> {
+    /// Takes spans of others' programs from now on. A run whose root does not come is over after `silence` without a
+    /// span.
+    pub fn take_from_outside(&mut self, silence: Duration) {
+        self.outside = Some(silence);
+        // Those taken up are looked at again, for what their end may still lack.
+        self.dirty.extend(self.runs.keys());
+    }
+
+    /// Ends runs of which the last that is known lies a silence before `now`: for a store that no server has open.
+    pub fn close_silent(&mut self, now: UnixNanos) -> Result<(), StoreError> {
+        let Some(silence) = self.outside else { return Ok(()) };
+        let is_silent = |live: &LiveRun| u128::from(now.millis_since(live.state.last_time())) >= silence.as_millis();
+        self.end_silent(is_silent);
+        self.flush_all()
+    }
+
+    pub(super) fn end_silent(&mut self, is_silent: impl Fn(&LiveRun) -> bool) {
+        let process = self.process;
+        let open = |live: &LiveRun| live.state.has_started() && live.state.status() == RunStatus::Running;
+        let silent: Vec<RunId> =
+            self.runs.iter().filter(|(_, live)| open(live) && is_silent(live)).map(|(run, _)| *run).collect();
+        for run in silent {
+            if let Some(live) = self.runs.get_mut(&run) {
+                live.end_in_silence(process);
+                self.dirty.insert(run);
+            }
+        }
+    }
+
+    /// Gives up spans of traces that have shown no GenAI span for so long.
+    pub(super) fn give_up_held(&mut self, now: Instant, silence: Duration) {
+        let silence = silence.min(super::LATE);
+        let mut gone = Vec::new();
+        for trace in self.traces.values_mut() {
+            if trace.touched.is_none_or(|touched| now.saturating_duration_since(touched) >= silence) {
+                let held = trace.held.drain().flat_map(|(_, held)| held.records);
+                gone.extend(held.map(|held| (held.seq, held.record.kind)));
+            }
+        }
+        for (seq, kind) in gone {
+            self.count(seq, kind, Outcome::NotKept, "no_genai");
+        }
+    }
+}
+
+impl LiveRun {
+    /// Notes the end of a run whose topmost steps have all ended.
+    pub(super) fn complete(&mut self) {
+        let is_over = self.state.has_started()
+            && !self.state.is_completed()
+            && self.state.roots_ended()
+            && self.state.status() != RunStatus::Waiting;
+        if is_over {
+            self.push_end();
+        }
+    }
+
+    /// Ends a run by what is known of it: as its topmost step ended, else as crashed.
+    fn end_in_silence(&mut self, process: RunId) {
+        if self.state.open_spans().is_empty() {
+            return self.push_end();
+        }
+        let now = self.state.last_time();
+        let id = super::event_id(process, super::CRASH_PLACE, 0, now);
+        let reason = "no span has come for long, and the root has not ended";
+        let body = status_body(RunStatus::Running, RunStatus::Crashed, reason);
+        self.push(id, self.state.start_event(), now, None, body);
+        self.stale_summary = true;
+    }
+
+    fn push_end(&mut self) {
+        // The same place for all runs, so the run itself is what makes the id its own.
+        let ids = EventIds { process: self.state.run_id(), seq: END_PLACE };
+        let (at, cause) = (self.state.last_time(), self.state.start_event());
+        let body = EventBody::RunCompleted(Box::new(self.state.ended_completion()));
+        self.push(ids.make(5, at), cause, at, None, body);
+        self.stale_summary = true;
+    }
+}

@@ -1,0 +1,249 @@
+//! Export requests as OTLP JSON, as lenient as real senders need.
+//!
+//! The levels above the spans are split, not parsed, so that a span that is no span costs itself. Protobuf's JSON lets
+//! any field be `null` and lets names be written as in the `.proto` file, with underscores, which the OTLP rules do
+//! not: such names are read, and the answer tells the sender of them.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use prost::Message;
+use serde::Deserialize;
+use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde_json::Value as Json;
+use serde_json::value::RawValue;
+
+use super::{BadBody, Limits, Received};
+use crate::model::otlp::{Resource, Scope, Span};
+
+pub(super) fn traces(body: &[u8], limits: &Limits) -> Result<Received, BadBody> {
+    let mut received = Received::default();
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(received);
+    }
+    let text = std::str::from_utf8(body).map_err(|error| malformed("it", &error))?;
+    let mut names = Names::default();
+    let mut place = 0;
+    for resource_spans in list(&members(text, "it")?, "resourceSpans", &mut names)? {
+        let members_of_resource = members(resource_spans.get(), "resourceSpans")?;
+        let resource: Arc<Resource> =
+            Arc::new(one(&members_of_resource, "resource", "resourceSpans.resource", &mut names)?);
+        for scope_spans in list(&members_of_resource, "scopeSpans", &mut names)? {
+            let members_of_scope = members(scope_spans.get(), "scopeSpans")?;
+            let scope: Scope = one(&members_of_scope, "scope", "scopeSpans.scope", &mut names)?;
+            for span in list(&members_of_scope, "spans", &mut names)? {
+                if place == limits.spans {
+                    return Err(BadBody::TooManySpans { found: place + 1, max: limits.spans });
+                }
+                take(&mut received, place, &resource, &scope, span.get(), limits, &mut names);
+                place += 1;
+            }
+        }
+    }
+    received.warnings.extend(names.warning());
+    Ok(received)
+}
+
+fn take(
+    received: &mut Received,
+    place: usize,
+    resource: &Arc<Resource>,
+    scope: &Scope,
+    text: &str,
+    limits: &Limits,
+    names: &mut Names,
+) {
+    if text.len() > 2 * limits.span_bytes {
+        let why = format!("it has {} bytes, and a span may have {}", text.len(), 2 * limits.span_bytes);
+        return received.rejected.add(place, "too_large", &why);
+    }
+    if text.len() > limits.values && values_in(text) > 4 * limits.values {
+        let why = format!("its attributes hold more than {} values", limits.values);
+        return received.rejected.add(place, "too_many_values", &why);
+    }
+    match lenient::<Span>(text, names) {
+        Ok(mut span) => {
+            hold_to(&mut span, limits);
+            // What counts is its size as it is stored.
+            if span.encoded_len() > limits.span_bytes {
+                let why = format!("it has {} bytes, and a span may have {}", span.encoded_len(), limits.span_bytes);
+                return received.rejected.add(place, "too_large", &why);
+            }
+            received.take(place, resource, scope, span);
+        }
+        Err(error) => received.rejected.add(place, "undecodable", &error.to_string()),
+    }
+}
+
+/// Counts the values in a JSON text, by what stands before each of them.
+fn values_in(text: &str) -> usize {
+    let (mut count, mut in_string, mut escaped) = (0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' | b',' if !in_string => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
+/// Leaves out of a span what is beyond the limits, and counts it there.
+fn hold_to(span: &mut Span, limits: &Limits) {
+    fn hold<T>(list: &mut Vec<T>, max: usize, dropped: &mut u32) {
+        let surplus = list.len().saturating_sub(max);
+        list.truncate(max);
+        *dropped = dropped.saturating_add(u32::try_from(surplus).unwrap_or(u32::MAX));
+    }
+    hold(&mut span.attributes, limits.attributes, &mut span.dropped_attributes_count);
+    hold(&mut span.events, limits.events, &mut span.dropped_events_count);
+    hold(&mut span.links, limits.links, &mut span.dropped_links_count);
+    for event in &mut span.events {
+        hold(&mut event.attributes, limits.attributes, &mut event.dropped_attributes_count);
+    }
+    for link in &mut span.links {
+        hold(&mut link.attributes, limits.attributes, &mut link.dropped_attributes_count);
+    }
+}
+
+fn malformed(what: &str, why: &impl fmt::Display) -> BadBody {
+    BadBody::Malformed { why: format!("the body is not an OTLP export request in JSON: {what}: {why}") }
+}
+
+/// The members of an object, unparsed.
+type Members<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
+
+fn members<'a>(text: &'a str, what: &str) -> Result<Members<'a>, BadBody> {
+    struct Object<'a>(Members<'a>);
+
+    impl<'de> Deserialize<'de> for Object<'de> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Split;
+
+            impl<'de> Visitor<'de> for Split {
+                type Value = Object<'de>;
+
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("an object")
+                }
+
+                fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                    let mut members = Vec::new();
+                    while let Some(Key(key)) = map.next_key()? {
+                        members.push((key, map.next_value()?));
+                    }
+                    Ok(Object(members))
+                }
+
+                fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+                    Ok(Object(Vec::new()))
+                }
+            }
+            deserializer.deserialize_any(Split)
+        }
+    }
+    serde_json::from_str::<Object<'a>>(text).map(|object| object.0).map_err(|error| malformed(what, &error))
+}
+
+/// A key, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Finds a member under its own name or the one with underscores; a later one wins, `null` is none.
+fn member<'a>(members: &Members<'a>, name: &'static str, names: &mut Names) -> Option<&'a RawValue> {
+    let (key, value) = members.iter().rev().find(|(key, _)| key == name || camel(key) == name)?;
+    if key != name {
+        names.note(key);
+    }
+    Some(*value).filter(|value| value.get() != "null")
+}
+
+fn list<'a>(members: &Members<'a>, name: &'static str, names: &mut Names) -> Result<Vec<&'a RawValue>, BadBody> {
+    let Some(value) = member(members, name, names) else { return Ok(Vec::new()) };
+    serde_json::from_str(value.get()).map_err(|error| malformed(name, &error))
+}
+
+fn one<T: DeserializeOwned + Default>(
+    members: &Members<'_>,
+    name: &'static str,
+    path: &str,
+    names: &mut Names,
+) -> Result<T, BadBody> {
+    let Some(value) = member(members, name, names) else { return Ok(T::default()) };
+    lenient(value.get(), names).map_err(|error| malformed(path, &error))
+}
+
+/// Parses a message: nothing for `null`, names with underscores as they are meant.
+fn lenient<T: DeserializeOwned>(text: &str, names: &mut Names) -> Result<T, serde_json::Error> {
+    let mut value: Json = serde_json::from_str(text)?;
+    tidy(&mut value, names);
+    serde_json::from_value(value)
+}
+
+/// Every object here is a message: what senders name themselves stands in values, not in names.
+fn tidy(value: &mut Json, names: &mut Names) {
+    match value {
+        Json::Object(object) => {
+            if object.iter().any(|(key, value)| value.is_null() || key.contains('_')) {
+                let taken = std::mem::take(object);
+                let wanted = taken.into_iter().filter(|(_, value)| !value.is_null());
+                object.extend(wanted.map(|(key, value)| match camel(&key) {
+                    Cow::Borrowed(_) => (key, value),
+                    Cow::Owned(name) => {
+                        names.note(&key);
+                        (name, value)
+                    }
+                }));
+            }
+            object.values_mut().for_each(|value| tidy(value, names));
+        }
+        Json::Array(list) => {
+            list.retain(|value| !value.is_null());
+            list.iter_mut().for_each(|value| tidy(value, names));
+        }
+        _ => {}
+    }
+}
+
+/// Writes `trace_id` as `traceId`.
+fn camel(name: &str) -> Cow<'_, str> {
+    if !name.contains('_') {
+        return Cow::Borrowed(name);
+    }
+    let mut out = String::with_capacity(name.len());
+    for part in name.split('_').filter(|part| !part.is_empty()) {
+        match part.chars().next().filter(|_| !out.is_empty()) {
+            Some(first) => {
+                out.push(first.to_ascii_uppercase());
+                out.push_str(&part[first.len_utf8()..]);
+            }
+            None => out.push_str(part),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Names with underscores that a request used.
+#[derive(Debug, Default)]
+struct Names {
+    first: Option<String>,
+    count: u64,
+}
+
+impl Names {
+    fn note(&mut self, key: &str) {
+        self.count += 1;
+        self.first.get_or_insert_with(|| key.chars().take(64).collect());
+    }
+
+    fn warning(&self) -> Option<String> {
+        let first = self.first.as_ref()?;
+        Some(format!(
+            "{} names are written with underscores, {first:?} first: OTLP JSON has lowerCamelCase",
+            self.count
+        ))
+    }
+}

@@ -1,0 +1,249 @@
+//! Export requests as protobuf. The messages around the spans are walked, not decoded.
+
+use std::sync::Arc;
+
+use prost::Message;
+
+use super::{BadBody, Limits, Received};
+use crate::model::otlp::{Resource, Scope, Span};
+use crate::model::wire::{Field, Fields};
+
+/// Fields of a `Span`.
+const ATTRIBUTES: u32 = 9;
+const DROPPED_ATTRIBUTES: u32 = 10;
+const EVENTS: u32 = 11;
+const DROPPED_EVENTS: u32 = 12;
+const LINKS: u32 = 13;
+const DROPPED_LINKS: u32 = 14;
+/// The attributes of an event, and how many it lacks.
+const OF_EVENT: (u32, u32) = (3, 4);
+/// The same of a link.
+const OF_LINK: (u32, u32) = (4, 5);
+
+pub(super) fn traces(body: &[u8], limits: &Limits) -> Result<Received, BadBody> {
+    let mut received = Received::default();
+    let mut place = 0;
+    for resource_spans in messages(body, 1, "resource_spans", limits)? {
+        let resource = Arc::new(decoded::<Resource>(resource_spans, (1, 2), "resource_spans.resource", limits)?);
+        for scope_spans in messages(resource_spans, 2, "resource_spans.scope_spans", limits)? {
+            let scope = decoded::<Scope>(scope_spans, (3, 4), "resource_spans.scope_spans.scope", limits)?;
+            for bytes in messages(scope_spans, 2, "resource_spans.scope_spans.spans", limits)? {
+                if place == limits.spans {
+                    return Err(BadBody::TooManySpans { found: place + 1, max: limits.spans });
+                }
+                take(&mut received, place, &resource, &scope, bytes, limits);
+                place += 1;
+            }
+        }
+    }
+    Ok(received)
+}
+
+fn take(received: &mut Received, place: usize, resource: &Arc<Resource>, scope: &Scope, bytes: &[u8], limits: &Limits) {
+    if bytes.len() > limits.span_bytes {
+        let why = format!("it has {} bytes, and a span may have {}", bytes.len(), limits.span_bytes);
+        return received.rejected.add(place, "too_large", &why);
+    }
+    if bytes.len() > ALWAYS_WITHIN && values_in_span(bytes) > limits.values {
+        let why = format!("its attributes hold more than {} values", limits.values);
+        return received.rejected.add(place, "too_many_values", &why);
+    }
+    let held = held_to(bytes, limits);
+    match Span::decode(held.as_deref().unwrap_or(bytes)) {
+        Ok(span) => received.take(place, resource, scope, span),
+        Err(error) => received.rejected.add(place, "undecodable", &first_words(&error.to_string())),
+    }
+}
+
+/// Returns the messages in a field, once all of `message` is known to make sense.
+fn messages<'a>(message: &'a [u8], field: u32, name: &str, limits: &Limits) -> Result<Vec<&'a [u8]>, BadBody> {
+    let mut found = Vec::new();
+    let mut fields = Fields::of(message);
+    for (number, value) in fields.by_ref() {
+        match value {
+            // Even the places of so many would take more memory than the bytes themselves.
+            Field::Bytes(_) if number == field && found.len() > limits.spans => {
+                return Err(BadBody::TooManySpans { found: found.len(), max: limits.spans });
+            }
+            Field::Bytes(bytes) if number == field => found.push(bytes),
+            _ if number == field => return Err(malformed(&format!("{name} is not a message"))),
+            _ => {}
+        }
+    }
+    if fields.rest().is_empty() { Ok(found) } else { Err(malformed(&format!("it is cut or damaged around {name}"))) }
+}
+
+/// Decodes the message in field 1, the sum of all where it stands several times; without one, an empty message. Of its
+/// attributes, the first of the two `lists` fields, those within the bound are taken and the rest counted in the second.
+fn decoded<M: Message + Default>(
+    message: &[u8],
+    (attributes, dropped): (u32, u32),
+    name: &str,
+    limits: &Limits,
+) -> Result<M, BadBody> {
+    let mut sum = M::default();
+    for bytes in messages(message, 1, name, limits)? {
+        let mut held = Vec::new();
+        cut(bytes, &[(attributes, limits.attributes, dropped)], &mut held, |_, _| None);
+        if values_in(bytes, attributes) > limits.values {
+            return Err(malformed(&format!("{name}: its attributes hold more than {} values", limits.values)));
+        }
+        sum.merge(&held[..]).map_err(|error| malformed(&format!("{name}: {}", first_words(&error.to_string()))))?;
+    }
+    Ok(sum)
+}
+
+/// A span of so many bytes cannot hold too many values.
+const ALWAYS_WITHIN: usize = 64 << 10;
+/// Deeper than the decoder goes.
+const MAX_DEPTH: u32 = 128;
+
+/// Counts the values that a span's attributes hold, those of lists and maps and of its events and links too.
+fn values_in_span(span: &[u8]) -> usize {
+    let inner = Fields::of(span).filter_map(|field| match field {
+        (EVENTS, Field::Bytes(event)) => Some(values_in(event, OF_EVENT.0)),
+        (LINKS, Field::Bytes(link)) => Some(values_in(link, OF_LINK.0)),
+        _ => None,
+    });
+    inner.sum::<usize>() + values_in(span, ATTRIBUTES)
+}
+
+fn values_in(message: &[u8], attributes: u32) -> usize {
+    Fields::of(message)
+        .filter(|(number, _)| *number == attributes)
+        .map(|(_, value)| if let Field::Bytes(attribute) = value { values_of(attribute, 2, 0) } else { 0 })
+        .sum()
+}
+
+/// Counts the values below a message that has them in `field`: an attribute, a list, a map.
+fn values_of(message: &[u8], field: u32, depth: u32) -> usize {
+    if depth > MAX_DEPTH {
+        return 0;
+    }
+    let mut sum = 0;
+    for (number, value) in Fields::of(message) {
+        let Field::Bytes(value) = value else { continue };
+        if number != field {
+            continue;
+        }
+        sum += 1;
+        for list in Fields::of(value) {
+            sum += match list {
+                (5, Field::Bytes(list)) => values_of(list, 1, depth + 1),
+                (6, Field::Bytes(map)) => Fields::of(map)
+                    .map(
+                        |(_, entry)| {
+                            if let Field::Bytes(entry) = entry { 1 + values_of(entry, 2, depth + 1) } else { 0 }
+                        },
+                    )
+                    .sum(),
+                _ => 0,
+            };
+        }
+    }
+    sum
+}
+
+fn malformed(why: &str) -> BadBody {
+    BadBody::Malformed { why: format!("the body is not an OTLP export request in protobuf: {why}") }
+}
+
+/// Cuts the decoder's words: of a deep message it names every level.
+fn first_words(text: &str) -> String {
+    text.chars().take(200).collect()
+}
+
+/// Leaves out of a span what is beyond the limits, and counts it there. `None` for a span within them.
+fn held_to(span: &[u8], limits: &Limits) -> Option<Vec<u8>> {
+    let (mut attributes, mut events, mut links, mut is_within) = (0usize, 0usize, 0usize, true);
+    for (number, value) in Fields::of(span) {
+        let Field::Bytes(bytes) = value else { continue };
+        match number {
+            ATTRIBUTES => attributes += 1,
+            EVENTS => {
+                events += 1;
+                is_within &= count_of(bytes, OF_EVENT.0) <= limits.attributes;
+            }
+            LINKS => {
+                links += 1;
+                is_within &= count_of(bytes, OF_LINK.0) <= limits.attributes;
+            }
+            _ => {}
+        }
+    }
+    is_within &= attributes <= limits.attributes && events <= limits.events && links <= limits.links;
+    if is_within {
+        return None;
+    }
+    let mut out = Vec::with_capacity(span.len().min(limits.span_bytes));
+    let lists = [
+        (ATTRIBUTES, limits.attributes, DROPPED_ATTRIBUTES),
+        (EVENTS, limits.events, DROPPED_EVENTS),
+        (LINKS, limits.links, DROPPED_LINKS),
+    ];
+    cut(span, &lists, &mut out, |number, bytes| {
+        let (attributes, dropped) = match number {
+            EVENTS => OF_EVENT,
+            LINKS => OF_LINK,
+            _ => return None,
+        };
+        let mut inner = Vec::new();
+        cut(bytes, &[(attributes, limits.attributes, dropped)], &mut inner, |_, _| None);
+        Some(inner)
+    });
+    Some(out)
+}
+
+fn count_of(message: &[u8], field: u32) -> usize {
+    Fields::of(message).filter(|(number, _)| *number == field).count()
+}
+
+/// Copies a message without what is beyond the bound of each of its `lists`: field, bound, and the field that counts
+/// what is missing. `inner` may give other bytes for a member of one.
+fn cut(message: &[u8], lists: &[(u32, usize, u32)], out: &mut Vec<u8>, inner: impl Fn(u32, &[u8]) -> Option<Vec<u8>>) {
+    let mut seen = vec![0usize; lists.len()];
+    let mut dropped = vec![0u64; lists.len()];
+    for (number, value) in Fields::of(message) {
+        if let Some(place) = lists.iter().position(|(_, _, count)| *count == number) {
+            if let Field::Varint(count) = value {
+                dropped[place] = dropped[place].saturating_add(count);
+            }
+            continue;
+        }
+        let Some(place) = lists.iter().position(|(field, _, _)| *field == number) else {
+            put(out, number, value);
+            continue;
+        };
+        seen[place] += 1;
+        if seen[place] > lists[place].1 {
+            dropped[place] += 1;
+        } else if let Field::Bytes(bytes) = value {
+            match inner(number, bytes) {
+                Some(bytes) => put(out, number, Field::Bytes(&bytes)),
+                None => put(out, number, value),
+            }
+        }
+    }
+    for (place, (_, _, count)) in lists.iter().enumerate().filter(|(place, _)| dropped[*place] > 0) {
+        put(out, *count, Field::Varint(dropped[place].min(u64::from(u32::MAX))));
+    }
+}
+
+fn put(out: &mut Vec<u8>, number: u32, value: Field<'_>) {
+    let wire_type = match value {
+        Field::Varint(_) => 0,
+        Field::Fixed64(_) => 1,
+        Field::Bytes(_) => 2,
+        Field::Fixed32(_) => 5,
+    };
+    prost::encoding::encode_varint(u64::from(number << 3 | wire_type), out);
+    match value {
+        Field::Varint(number) => prost::encoding::encode_varint(number, out),
+        Field::Fixed64(bytes) => out.extend_from_slice(&bytes),
+        Field::Bytes(bytes) => {
+            prost::encoding::encode_varint(bytes.len() as u64, out);
+            out.extend_from_slice(bytes);
+        }
+        Field::Fixed32(bytes) => out.extend_from_slice(&bytes),
+    }
+}

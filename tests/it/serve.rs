@@ -1,0 +1,343 @@
+//! `runspan serve` with real requests over loopback: what it answers, and what is stored then.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use prost::Message;
+use runspan::model::otlp::{ResourceSpans, ScopeSpans, Span, TracesData};
+use runspan::model::{RunStatus, RunSummary};
+
+use crate::support::{WATCHDOG, runs, tempdir};
+
+/// A server with its ports, killed when the test is done with it.
+struct Server {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    ports: Vec<(String, SocketAddr)>,
+}
+
+impl Server {
+    fn start(store: &Path, more: &[&str]) -> Self {
+        let mut child = command(store, more).stdout(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut ports = Vec::new();
+        loop {
+            let mut line = String::new();
+            assert!(out.read_line(&mut line).unwrap() > 0, "it ended before it was ready");
+            match line.trim_end().split(' ').collect::<Vec<_>>()[..] {
+                ["listening", name, address] => ports.push((name.to_owned(), address.parse().unwrap())),
+                ["ready"] => break,
+                _ => panic!("{line:?}"),
+            }
+        }
+        Self { child, out, ports }
+    }
+
+    fn port(&self, name: &str) -> SocketAddr {
+        self.ports.iter().find(|(of, _)| of == name).unwrap().1
+    }
+
+    /// Ends it as a supervisor does, and returns its exit code.
+    fn end(mut self) -> Option<i32> {
+        // SAFETY: a child of ours that was not waited for.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "", "nothing more on standard output");
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(store: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runspan"));
+    command.args(["serve", "--otlp-grpc", "0", "--otlp-http", "0", "--http", "0", "--store"]).arg(store).args(more);
+    command
+}
+
+/// Sends a request as it stands and returns status, head and body.
+fn ask(to: SocketAddr, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+    let mut stream = TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(WATCHDOG)).unwrap();
+    let length = body.len();
+    stream.write_all(format!("{head}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n").as_bytes()).unwrap();
+    stream.write_all(body).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+    (head[9..12].parse().unwrap(), head, answer[end + 4..].to_vec())
+}
+
+fn post(to: SocketAddr, media: &str, more: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+    ask(to, &format!("POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media}{more}"), body)
+}
+
+const PROTOBUF: &str = "application/x-protobuf";
+const JSON: &str = "application/json";
+
+fn span(trace: u8, id: u8, parent: u8, operation: &str, from: u64, to: u64) -> Span {
+    let start = 1_767_693_600_000_000_000;
+    let mut span = Span {
+        trace_id: vec![trace; 16],
+        span_id: vec![id; 8],
+        parent_span_id: if parent == 0 { Vec::new() } else { vec![parent; 8] },
+        name: format!("{operation} {id}"),
+        start_time_unix_nano: start + from * 1_000_000,
+        end_time_unix_nano: start + to * 1_000_000,
+        ..Span::default()
+    };
+    if !operation.is_empty() {
+        span.set_attr("gen_ai.operation.name", operation);
+    }
+    if operation == "chat" {
+        span.set_attr("gen_ai.provider.name", "openai");
+        span.set_attr("gen_ai.request.model", "gpt-4o-mini");
+        span.set_attr("gen_ai.usage.input_tokens", 100);
+        span.set_attr("gen_ai.usage.output_tokens", 10);
+    }
+    span
+}
+
+fn request(spans: Vec<Span>) -> TracesData {
+    let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
+    TracesData { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }
+}
+
+/// An agent with a model call and a tool, children first, as exporters send them.
+fn agent(trace: u8) -> Vec<Span> {
+    let mut root = span(trace, 1, 0, "invoke_agent", 0, 100);
+    root.set_attr("gen_ai.agent.name", "weather");
+    vec![span(trace, 2, 1, "chat", 10, 40), span(trace, 3, 1, "execute_tool", 40, 50), root]
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(bytes).unwrap();
+    packed.finish().unwrap()
+}
+
+/// Waits until the store shows what is wanted.
+fn wait_for(store: &Path, wanted: impl Fn(&[RunSummary]) -> bool) -> Vec<RunSummary> {
+    let until = Instant::now() + WATCHDOG;
+    loop {
+        let found = runs(store);
+        if wanted(&found) || Instant::now() > until {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn shown(run: &RunSummary) -> String {
+    let name = run.agent_id.as_ref().or(run.workflow_id.as_ref()).unwrap();
+    let tokens = run.tokens.and_then(|tokens| tokens.total);
+    format!(
+        "{} {name} {} steps {} llm {} tools {} {tokens:?}",
+        run.kind, run.status, run.steps_total, run.llm_calls, run.tool_calls
+    )
+}
+
+#[test]
+fn traces_in_every_encoding_are_stored_and_shown() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    let names: Vec<&str> = server.ports.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["otlp-grpc", "otlp-http", "http"]);
+    let to = server.port("otlp-http");
+    let (code, head, body) = post(to, PROTOBUF, "", &request(agent(1)).encode_to_vec());
+    assert_eq!((code, body), (200, Vec::new()));
+    assert!(head.contains("content-type: application/x-protobuf"), "{head}");
+    let json = serde_json::to_vec(&request(agent(2))).unwrap();
+    let (code, head, body) = post(to, "application/json; charset=utf-8", "", &json);
+    assert_eq!((code, body), (200, b"{}".to_vec()));
+    assert!(head.contains("content-type: application/json"), "{head}");
+    let packed = gzip(&request(agent(3)).encode_to_vec());
+    assert_eq!(post(to, PROTOBUF, "\r\nContent-Encoding: gzip", &packed).0, 200);
+    assert_eq!(grpc(server.port("otlp-grpc"), &request(agent(4)).encode_to_vec(), false).unwrap(), "0");
+    assert_eq!(grpc(server.port("otlp-grpc"), &request(agent(5)).encode_to_vec(), true).unwrap(), "0");
+    // Sent again, it changes nothing.
+    assert_eq!(post(to, PROTOBUF, "", &request(agent(1)).encode_to_vec()).0, 200);
+    assert_eq!(post(to, PROTOBUF, "", b"").0, 200, "an empty request is one");
+    let found = wait_for(dir.path(), |runs| runs.len() == 5 && runs.iter().all(|run| run.status == RunStatus::Success));
+    let found: Vec<String> = found.iter().map(shown).collect();
+    assert_eq!(found, ["agent weather success steps 3 llm 1 tools 1 Some(110)"; 5]);
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(ask(server.port("http"), &format!("GET {path} HTTP/1.1\r\nHost: localhost"), b"").0, 200);
+    }
+    assert_eq!(server.end(), Some(0));
+}
+
+/// Calls `Export` over HTTP/2 and returns the status.
+fn grpc(to: SocketAddr, message: &[u8], packed: bool) -> Result<String, h2::Error> {
+    let message = if packed { gzip(message) } else { message.to_vec() };
+    let mut body = vec![u8::from(packed)];
+    body.extend_from_slice(&(message.len() as u32).to_be_bytes());
+    body.extend_from_slice(&message);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(to).await.unwrap();
+        let (mut send, connection) = h2::client::handshake(stream).await?;
+        let connection = tokio::spawn(connection);
+        let mut call =
+            http::Request::post(format!("http://{to}/opentelemetry.proto.collector.trace.v1.TraceService/Export"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers");
+        if packed {
+            call = call.header("grpc-encoding", "gzip");
+        }
+        let (answer, mut sending) = send.send_request(call.body(()).unwrap(), false)?;
+        sending.send_data(body.into(), true)?;
+        let mut answer = answer.await?;
+        let status =
+            |headers: &http::HeaderMap| headers.get("grpc-status").map(|status| status.to_str().unwrap().to_owned());
+        let mut told = status(answer.headers());
+        while let Some(data) = answer.body_mut().data().await {
+            data?;
+        }
+        if let Some(trailers) = answer.body_mut().trailers().await? {
+            told = told.or(status(&trailers));
+        }
+        connection.abort();
+        Ok(told.unwrap_or_default())
+    })
+}
+
+#[test]
+fn what_cannot_be_taken_is_refused_with_its_reason_in_the_senders_encoding() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    let to = server.port("otlp-http");
+    let text = |(code, _, body): (u16, String, Vec<u8>)| (code, String::from_utf8_lossy(&body).into_owned());
+    let (code, why) = text(post(to, JSON, "", b"{\"resourceSpans\": 3}"));
+    assert_eq!(code, 400);
+    assert!(
+        why.starts_with("{\"code\":3,\"message\":\"the body is not an OTLP export request in JSON: resourceSpans"),
+        "{why}"
+    );
+    assert_eq!(text(post(to, PROTOBUF, "", b"\x0a\xff")).0, 400);
+    assert_eq!(text(post(to, "text/plain", "", b"")).0, 415);
+    assert_eq!(text(post(to, PROTOBUF, "\r\nContent-Encoding: br", b"x")).0, 415);
+    assert_eq!(text(post(to, PROTOBUF, "\r\nContent-Encoding: gzip", b"no gzip")).0, 400);
+    assert_eq!(text(ask(to, "GET /v1/traces HTTP/1.1\r\nHost: localhost", b"")).0, 405);
+    assert_eq!(
+        text(ask(to, "POST /v1/other HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json", b"{}")).0,
+        404
+    );
+    let (code, why) =
+        text(ask(to, "POST /v1/metrics HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json", b"{}"));
+    assert_eq!(code, 501);
+    assert!(why.contains("OTEL_METRICS_EXPORTER=none"), "{why}");
+    assert_eq!(text(post(to, JSON, "\r\nOrigin: https://evil.example", b"{}")).0, 403);
+    assert_eq!(
+        text(ask(to, "POST /v1/traces HTTP/1.1\r\nHost: evil.example\r\nContent-Type: application/json", b"{}")).0,
+        421
+    );
+    // Far more than may be in memory, in a few kilobytes.
+    let bomb = gzip(&vec![0; 80 << 20]);
+    assert_eq!(text(post(to, PROTOBUF, "\r\nContent-Encoding: gzip", &bomb)).0, 413);
+    assert_eq!(text(post(to, PROTOBUF, "", &[0x0a, 0x00].repeat(200_000))).0, 413, "counted before it is decoded");
+    assert_eq!(grpc(server.port("otlp-grpc"), b"\x0a\xff", false).unwrap(), "3");
+    assert_eq!(grpc(server.port("otlp-grpc"), &vec![0; 80 << 20], true).unwrap(), "8");
+    assert_eq!(ask(server.port("http"), "GET /healthz HTTP/1.1\r\nHost: localhost", b"").0, 200, "and it goes on");
+    assert_eq!(server.end(), Some(0));
+    assert_eq!(runs(dir.path()), []);
+}
+
+#[test]
+fn one_broken_span_costs_that_span() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    let mut spans = agent(1);
+    spans.push(Span { trace_id: vec![1; 16], span_id: vec![0; 8], ..Span::default() });
+    let json = serde_json::to_string(&request(spans))
+        .unwrap()
+        .replace("\"parentSpanId\":\"0101010101010101\"", "\"parent_span_id\":\"0101010101010101\",\"events\":null");
+    let (code, _, body) = post(server.port("otlp-http"), JSON, "", json.as_bytes());
+    assert_eq!(code, 200);
+    insta::assert_snapshot!(String::from_utf8(body).unwrap(), @r#"{"partialSuccess":{"rejectedSpans":"1","errorMessage":"spans rejected: 1 (1 bad_id), first: span 3 of the request: span_id is all zeros; 2 names are written with underscores, \"parent_span_id\" first: OTLP JSON has lowerCamelCase"}}"#);
+    let found = wait_for(dir.path(), |runs| runs.iter().any(|run| run.status == RunStatus::Success));
+    assert_eq!(found.iter().map(shown).collect::<Vec<_>>(), ["agent weather success steps 3 llm 1 tools 1 Some(110)"]);
+    assert_eq!(server.end(), Some(0));
+}
+
+#[test]
+fn a_run_whose_root_is_late_runs_until_it_comes_or_until_it_is_silent_for_long() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &["--silence", "2"]);
+    let to = server.port("otlp-http");
+    let mut spans = agent(1);
+    let root = spans.pop().unwrap();
+    assert_eq!(post(to, PROTOBUF, "", &request(spans).encode_to_vec()).0, 200);
+    let found = wait_for(dir.path(), |runs| runs.len() == 1);
+    assert_eq!(found[0].status, RunStatus::Running);
+    assert_eq!(post(to, PROTOBUF, "", &request(vec![root]).encode_to_vec()).0, 200);
+    assert_eq!(post(to, PROTOBUF, "", &request(vec![span(2, 2, 1, "chat", 0, 10)]).encode_to_vec()).0, 200);
+    let found = wait_for(dir.path(), |runs| runs.len() == 2 && runs.iter().all(|run| run.status == RunStatus::Success));
+    let mut found: Vec<String> = found.iter().map(shown).collect();
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "agent weather success steps 3 llm 1 tools 1 Some(110)",
+            "workflow chat 2 success steps 1 llm 1 tools 0 Some(110)"
+        ]
+    );
+    assert_eq!(server.end(), Some(0));
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_kill_and_the_next_server_goes_on_with_it() {
+    let dir = tempdir();
+    let mut server = Server::start(dir.path(), &[]);
+    let mut roots = Vec::new();
+    for trace in 1..=20 {
+        let mut spans = agent(trace);
+        roots.push(spans.pop().unwrap());
+        assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &request(spans).encode_to_vec()).0, 200);
+    }
+    server.child.kill().unwrap();
+    drop(server);
+    let server = Server::start(dir.path(), &[]);
+    assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &request(roots).encode_to_vec()).0, 200);
+    let found =
+        wait_for(dir.path(), |runs| runs.len() == 20 && runs.iter().all(|run| run.status == RunStatus::Success));
+    let found: Vec<String> = found.iter().map(shown).collect();
+    assert_eq!(found, ["agent weather success steps 3 llm 1 tools 1 Some(110)"; 20]);
+    assert_eq!(server.end(), Some(0));
+}
+
+#[test]
+fn what_keeps_it_from_starting_is_named() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    let taken = server.port("http").to_string();
+    let refused = |more: &[&str]| {
+        let output = command(&dir.path().join("other"), &[]).args(more).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let run = |flag: &str, value: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_runspan"));
+        let output = command.args(["serve", flag, value, "--store"]).arg(dir.path()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, why) = run("--otlp-grpc", &taken);
+    assert_eq!(code, Some(3));
+    assert!(why.contains(&format!("cannot listen on {taken} for otlp-grpc")), "{why}");
+    let (code, why) = run("--http", "0.0.0.0:0");
+    assert_eq!(code, Some(2));
+    assert!(why.contains("--insecure-bind"), "{why}");
+    assert_eq!(refused(&["--durability", "none"]).0, Some(2));
+    std::fs::write(dir.path().join("other"), b"a file").unwrap();
+    assert_eq!(refused(&[]).0, Some(3));
+    assert_eq!(server.end(), Some(0));
+}
