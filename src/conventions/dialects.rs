@@ -172,7 +172,8 @@ const fn content(side: Side, from: &'static [Source]) -> Content {
 const ALL_INCLUSIVE: &[BasisRow] = &[BasisRow { provider: "", basis: Basis::Inclusive }];
 
 /// All dialects but [`OTEL`], in the order in which they are tried: the more particular mark first.
-pub const DIALECTS: &[&Dialect] = &[&OPENINFERENCE, &TRACELOOP, &VERCEL, &RIG, &OTEL_INSTRUMENTATION];
+pub const DIALECTS: &[&Dialect] =
+    &[&LANGFUSE, &OPENINFERENCE, &CLAUDE_CODE, &TRACELOOP, &MLFLOW, &LANGSMITH, &VERCEL, &RIG, &OTEL_INSTRUMENTATION];
 
 /// The standard itself, with all names it ever had and aliases that several emitters share.
 ///
@@ -485,6 +486,191 @@ pub const VERCEL: Dialect = Dialect {
         kind("ai.operationId", Test::Is("ai.streamObject"), StepKind::Agent),
         kind("ai.operationId", Test::Present, StepKind::Task),
     ],
+    ..PLAIN
+};
+
+/// Langfuse's SDK.
+///
+/// Source: `langfuse/langfuse` packages/shared/src/server/otel, 2026-08-22, and recordings of `langfuse` 5. Counts are
+/// written as the provider has them, or as buckets that are added up.
+pub const LANGFUSE: Dialect = Dialect {
+    name: "langfuse",
+    detect: &[Detect::Key("langfuse.observation.type"), Detect::Scope("langfuse-sdk")],
+    facts: &[
+        row(names::REQUEST_MODEL, &[Key("langfuse.observation.model.name")], Text),
+        row(
+            names::INPUT_TOKENS,
+            &[
+                Json("langfuse.observation.usage_details", &["prompt_tokens"]),
+                Json("langfuse.observation.usage_details", &["input_tokens"]),
+                Json("langfuse.observation.usage_details", &["input"]),
+            ],
+            Count,
+        ),
+        row(
+            names::OUTPUT_TOKENS,
+            &[
+                Json("langfuse.observation.usage_details", &["completion_tokens"]),
+                Json("langfuse.observation.usage_details", &["output_tokens"]),
+                Json("langfuse.observation.usage_details", &["output"]),
+            ],
+            Count,
+        ),
+        row(
+            names::CACHE_READ_TOKENS,
+            &[
+                Json("langfuse.observation.usage_details", &["prompt_tokens_details", "cached_tokens"]),
+                Json("langfuse.observation.usage_details", &["input_tokens_details", "cached_tokens"]),
+                Json("langfuse.observation.usage_details", &["cache_read_input_tokens"]),
+                Json("langfuse.observation.usage_details", &["input_cached_tokens"]),
+            ],
+            Count,
+        ),
+        row(
+            names::CACHE_WRITE_TOKENS,
+            &[
+                Json("langfuse.observation.usage_details", &["cache_creation_input_tokens"]),
+                Json("langfuse.observation.usage_details", &["input_cache_creation"]),
+            ],
+            Count,
+        ),
+        row(
+            names::REASONING_TOKENS,
+            &[
+                Json("langfuse.observation.usage_details", &["completion_tokens_details", "reasoning_tokens"]),
+                Json("langfuse.observation.usage_details", &["output_tokens_details", "reasoning_tokens"]),
+                Json("langfuse.observation.usage_details", &["output_reasoning_tokens"]),
+            ],
+            Count,
+        ),
+        row(names::TOTAL_TOKENS, &[Json("langfuse.observation.usage_details", &["total"])], Count),
+    ],
+    content: &[
+        content(Side::In, &[Key("langfuse.observation.input")]),
+        content(Side::Out, &[Key("langfuse.observation.output")]),
+    ],
+    kinds: &[
+        kind("langfuse.observation.type", Test::Is("generation"), StepKind::Llm),
+        kind("langfuse.observation.type", Test::Is("agent"), StepKind::Agent),
+        kind("langfuse.observation.type", Test::Is("tool"), StepKind::Tool),
+        kind("langfuse.observation.type", Test::Is("retriever"), StepKind::Retrieval),
+        kind("langfuse.observation.type", Test::Is("embedding"), StepKind::Embedding),
+        kind("langfuse.observation.type", Test::Is("guardrail"), StepKind::Guardrail),
+        kind("langfuse.observation.type", Test::Is("evaluator"), StepKind::Evaluator),
+        kind("langfuse.observation.type", Test::IsRoot("chain"), StepKind::Workflow),
+        kind("langfuse.observation.type", Test::Present, StepKind::Task),
+    ],
+    ..PLAIN
+};
+
+/// MLflow, which writes every value as JSON.
+///
+/// Source: `mlflow-skinny` 3.17.2 `mlflow/tracing/constant.py`, and recordings.
+pub const MLFLOW: Dialect = Dialect {
+    name: "mlflow",
+    detect: &[Detect::Key("mlflow.spanType"), Detect::Key("mlflow.traceRequestId")],
+    facts: &[
+        row(
+            names::REQUEST_MODEL,
+            &[Json("mlflow.spanInputs", &["model"]), Json("mlflow.spanOutputs", &["model"])],
+            Text,
+        ),
+        row(names::RESPONSE_MODEL, &[Json("mlflow.spanOutputs", &["model"])], Text),
+        row(names::RESPONSE_ID, &[Json("mlflow.spanOutputs", &["id"])], Text),
+        row(names::INPUT_TOKENS, &[Json("mlflow.chat.tokenUsage", &["input_tokens"])], Count),
+        row(names::OUTPUT_TOKENS, &[Json("mlflow.chat.tokenUsage", &["output_tokens"])], Count),
+        row(names::TOTAL_TOKENS, &[Json("mlflow.chat.tokenUsage", &["total_tokens"])], Count),
+        row(names::CACHE_READ_TOKENS, &[Json("mlflow.chat.tokenUsage", &["cache_read_input_tokens"])], Count),
+        row(names::CACHE_WRITE_TOKENS, &[Json("mlflow.chat.tokenUsage", &["cache_creation_input_tokens"])], Count),
+    ],
+    content: &[content(Side::In, &[Key("mlflow.spanInputs")]), content(Side::Out, &[Key("mlflow.spanOutputs")])],
+    kinds: &[
+        kind("mlflow.spanType", Test::Is("LLM"), StepKind::Llm),
+        kind("mlflow.spanType", Test::Is("CHAT_MODEL"), StepKind::Llm),
+        kind("mlflow.spanType", Test::Is("AGENT"), StepKind::Agent),
+        kind("mlflow.spanType", Test::Is("TOOL"), StepKind::Tool),
+        kind("mlflow.spanType", Test::Is("WORKFLOW"), StepKind::Workflow),
+        kind("mlflow.spanType", Test::Is("RETRIEVER"), StepKind::Retrieval),
+        kind("mlflow.spanType", Test::Is("RERANKER"), StepKind::Rerank),
+        kind("mlflow.spanType", Test::Is("EMBEDDING"), StepKind::Embedding),
+        kind("mlflow.spanType", Test::Is("GUARDRAIL"), StepKind::Guardrail),
+        kind("mlflow.spanType", Test::Is("EVALUATOR"), StepKind::Evaluator),
+        kind("mlflow.spanType", Test::IsRoot("CHAIN"), StepKind::Workflow),
+        kind("mlflow.spanType", Test::Present, StepKind::Task),
+    ],
+    basis: ALL_INCLUSIVE,
+    ..PLAIN
+};
+
+/// LangSmith's SDK in its OpenTelemetry mode.
+///
+/// Source: `langsmith` 0.15.0 `_internal/otel/_otel_exporter.py`, and recordings. The operation of a retriever is
+/// `embeddings` there, so its own kind is asked first.
+pub const LANGSMITH: Dialect = Dialect {
+    name: "langsmith",
+    detect: &[Detect::Key("langsmith.span.kind")],
+    facts: &[
+        row(
+            names::CACHE_READ_TOKENS,
+            &[
+                Json("langsmith.metadata.usage_metadata", &["input_token_details", "cache_read"]),
+                Json("langsmith.usage_metadata", &["input_token_details", "cache_read"]),
+                Json("gen_ai.usage.input_token_details", &["cache_read"]),
+            ],
+            Count,
+        ),
+        row(
+            names::CACHE_WRITE_TOKENS,
+            &[
+                Json("langsmith.metadata.usage_metadata", &["input_token_details", "cache_creation"]),
+                Json("langsmith.usage_metadata", &["input_token_details", "cache_creation"]),
+                Json("gen_ai.usage.input_token_details", &["cache_creation"]),
+            ],
+            Count,
+        ),
+        row(
+            names::REASONING_TOKENS,
+            &[
+                Json("langsmith.metadata.usage_metadata", &["output_token_details", "reasoning"]),
+                Json("langsmith.usage_metadata", &["output_token_details", "reasoning"]),
+                Json("gen_ai.usage.output_token_details", &["reasoning"]),
+            ],
+            Count,
+        ),
+    ],
+    kinds: &[
+        kind("langsmith.span.kind", Test::Is("llm"), StepKind::Llm),
+        kind("langsmith.span.kind", Test::Is("tool"), StepKind::Tool),
+        kind("langsmith.span.kind", Test::Is("retriever"), StepKind::Retrieval),
+        kind("langsmith.span.kind", Test::Is("embedding"), StepKind::Embedding),
+        kind("langsmith.span.kind", Test::IsRoot("chain"), StepKind::Workflow),
+        kind("langsmith.span.kind", Test::Present, StepKind::Task),
+    ],
+    basis: ALL_INCLUSIVE,
+    ..PLAIN
+};
+
+/// Claude Code's own telemetry: bare names, cached tokens apart.
+///
+/// Source: recordings of `claude-agent-sdk` 0.2.187; `mlflow/tracing/otel/translation/claude_code.py`.
+pub const CLAUDE_CODE: Dialect = Dialect {
+    name: "claude-code",
+    detect: &[Detect::Value("span.type", "claude_code."), Detect::ScopePrefix("com.anthropic.claude_code")],
+    facts: &[
+        row(names::INPUT_TOKENS, &[Key("input_tokens")], Count),
+        row(names::OUTPUT_TOKENS, &[Key("output_tokens")], Count),
+        row(names::CACHE_READ_TOKENS, &[Key("cache_read_tokens")], Count),
+        row(names::CACHE_WRITE_TOKENS, &[Key("cache_creation_tokens")], Count),
+    ],
+    content: &[
+        content(Side::In, &[Key("new_context"), Key("tool_input"), Key("user_prompt")]),
+        content(Side::Out, &[Key("response.model_output")]),
+    ],
+    kinds: &[
+        kind("span.type", Test::Ends("llm_request"), StepKind::Llm),
+        kind("span.type", Test::Ends("interaction"), StepKind::Agent),
+    ],
+    basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
     ..PLAIN
 };
 

@@ -17,6 +17,9 @@ use crate::model::{NanoUsd, StepKind, StepStatus, Tokens};
 const STACKS: [&str; 6] =
     ["rig", "otel-openai-v2", "openinference-openai", "traceloop-py", "traceloop-py-old", "vercel-ai-v5"];
 
+/// Stacks whose tokens and answered calls are looked at, and nothing else yet.
+const COUNTED: [&str; 2] = ["claude-agent-sdk", "langsmith-otel"];
+
 /// Recordings in which no span names the agent that the program had.
 const WITHOUT_AGENT: [&str; 3] =
     ["openinference-openai/noroot", "openinference-openai/responses", "openinference-openai/api_error"];
@@ -33,8 +36,12 @@ fn corpus() -> PathBuf {
 }
 
 fn recordings() -> Vec<Recording> {
+    recordings_of(&STACKS)
+}
+
+fn recordings_of(stacks: &[&str]) -> Vec<Recording> {
     let mut all = Vec::new();
-    for stack in STACKS {
+    for stack in stacks {
         let manifest = std::fs::read_to_string(corpus().join(stack).join("manifest.json")).unwrap();
         let manifest: Json = serde_json::from_str(&manifest).unwrap();
         for (scenario, about) in manifest["scenarios"].as_object().unwrap() {
@@ -159,6 +166,25 @@ fn tokens_of_billed_calls_are_what_the_provider_billed() {
         }
         let embedded = Some(count(&truth["embeddings"]["input_total"])).filter(|n| *n > 0);
         assert_eq!(read.embeddings.prompt, embedded, "{}: embeddings", recording.name);
+    }
+}
+
+#[test]
+fn counts_of_further_stacks_are_what_the_provider_billed() {
+    let mut pricer = Pricer::new();
+    for recording in recordings_of(&COUNTED) {
+        let read = reading(&recording, &mut pricer);
+        let (name, truth) = (&recording.name, &recording.about["truth"]);
+        let chat = &truth["totals"]["chat"];
+        let billed = |number: &str, total: &str| {
+            Some(count(&chat[total]))
+                .filter(|_| is_present(&recording.about, number) && count(&chat["calls_answered"]) > 0)
+        };
+        let got = (read.chat.prompt, read.chat.completion, read.chat.cache_read);
+        let expected =
+            (billed("input", "input_total"), billed("output", "output_total"), billed("cache_read", "cache_read"));
+        assert_eq!(got, expected, "{name}: tokens");
+        assert_eq!(read.answered, count(&chat["calls_answered"]), "{name}: answered");
     }
 }
 
