@@ -163,8 +163,8 @@ impl Server {
             .build()
             .map_err(Error::Resources)?;
         let Self { settings, layout, listeners, threads, intake } = self;
-        let drain = settings.drain;
-        let line = Arc::new(Line::new(intake, settings.bounds, maker(&layout, &settings)?));
+        let (drain, store_id) = (settings.drain, layout.read()?.store_id);
+        let line = Arc::new(Line::new(intake, settings.bounds, store_id, maker(&layout, &settings)?));
         let shared = Arc::new(Shared {
             line,
             budget: Budget::new(settings.bounds.memory_bytes),

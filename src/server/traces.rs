@@ -8,7 +8,8 @@ use super::answer::{Problem, Refusal, Taken};
 use super::body::{Held, decompress};
 use super::intake::{Intake, Prepared, Refused};
 use super::settings::Bounds;
-use crate::model::otlp::Resource;
+use crate::conventions::names;
+use crate::model::otlp::{Resource, Value};
 use crate::model::outcome::Outcome;
 use crate::model::record::Record;
 use crate::pipeline::Pipeline;
@@ -19,14 +20,21 @@ use crate::sources::otlp::{self, BadBody, Encoding, Received};
 pub(super) struct Line {
     pub intake: Intake,
     pub bounds: Bounds,
+    /// The store that this server writes.
+    store_id: String,
     /// One for each request at work; made as needed.
     pipelines: Mutex<Vec<Pipeline>>,
     make: Box<dyn Fn() -> Pipeline + Send + Sync>,
 }
 
 impl Line {
-    pub fn new(intake: Intake, bounds: Bounds, make: Box<dyn Fn() -> Pipeline + Send + Sync>) -> Self {
-        Self { intake, bounds, pipelines: Mutex::default(), make }
+    pub fn new(
+        intake: Intake,
+        bounds: Bounds,
+        store_id: String,
+        make: Box<dyn Fn() -> Pipeline + Send + Sync>,
+    ) -> Self {
+        Self { intake, bounds, store_id, pipelines: Mutex::default(), make }
     }
 
     /// Takes a request: its spans are durable when this returns.
@@ -63,6 +71,10 @@ impl Line {
             Refusal::new(problem, bad.to_string())
         })?;
         let Received { mut records, rejected, warnings } = received;
+        // A process that writes to this store and forwards here as well has stored them, or its journal has.
+        let before = records.len();
+        records.retain(|record| !self.is_of_this_store(record));
+        self.intake.tally.count(Outcome::Duplicate, "same_store", (before - records.len()) as u64);
         // Children end first and come first; what came together is told in the order in which it began.
         records.sort_by_key(|record| (record.span.start_time_unix_nano, !record.span.parent_span_id.is_empty()));
         for (reason, n) in &rejected.by_reason {
@@ -72,6 +84,11 @@ impl Line {
         // What was received is not needed any more; its share of memory stands for what was made of it.
         let held = Held { bytes: Vec::new(), share: held.share };
         Ok((self.run(records), taken, held))
+    }
+
+    fn is_of_this_store(&self, record: &Record) -> bool {
+        let told = record.span.attr(names::STORE_ID).or_else(|| record.resource.attr(names::STORE_ID));
+        told.and_then(Value::as_str) == Some(&self.store_id)
     }
 
     /// Takes records down the pipeline, and makes frames of them.

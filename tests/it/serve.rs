@@ -341,3 +341,24 @@ fn what_keeps_it_from_starting_is_named() {
     assert_eq!(refused(&[]).0, Some(3));
     assert_eq!(server.end(), Some(0));
 }
+
+#[test]
+fn what_a_process_of_this_store_has_written_itself_is_not_stored_again() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    let about = std::fs::read_to_string(dir.path().join("store.yaml")).unwrap();
+    let store_id = about.lines().find_map(|line| line.strip_prefix("store_id: ")).unwrap().trim_matches('"').to_owned();
+    let of_store = |trace: u8, id: &str| {
+        let mut request = request(agent(trace));
+        let resource = request.resource_spans[0].resource.get_or_insert_default();
+        let value = Some(runspan::model::otlp::Value::from(id).into());
+        resource.attributes = vec![runspan::model::otlp::KeyValue { key: "runspan.store.id".to_owned(), value }];
+        request.encode_to_vec()
+    };
+    let to = server.port("otlp-http");
+    assert_eq!(post(to, PROTOBUF, "", &of_store(1, &store_id)).0, 200);
+    assert_eq!(post(to, PROTOBUF, "", &of_store(2, "another")).0, 200);
+    assert_eq!(server.end(), Some(0));
+    let traces: Vec<String> = runs(dir.path()).iter().map(|run| run.trace_id.to_string()).collect();
+    assert_eq!(traces, ["02".repeat(16)]);
+}
