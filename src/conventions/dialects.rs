@@ -491,7 +491,7 @@ pub const VERCEL: Dialect = Dialect {
 
 /// Langfuse's SDK.
 ///
-/// Source: `langfuse/langfuse` packages/shared/src/server/otel, 2026-08-22, and recordings of `langfuse` 5. Counts are
+/// Source: the OTLP part of the server in `langfuse/langfuse`, 2026-08-22, and recordings of `langfuse` 5. Counts are
 /// written as the provider has them, or as buckets that are added up.
 pub const LANGFUSE: Dialect = Dialect {
     name: "langfuse",
