@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::{HEADER, MAGIC, MAX_CAPACITY, MIN_CAPACITY, Ring, Version};
 use crate::model::{RunId, UnixNanos};
-use crate::sources::fork::keep_from_children;
+use crate::sources::fork::{hold_off, keep_from_children};
 
 /// The file beside a journal's lock that says where the ring is.
 const PLACE: &str = "ring";
@@ -200,6 +200,8 @@ fn remove_orphans_in(dir: &Path, now: UnixNanos, min_age: Duration) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         let process = path.file_stem().and_then(|name| name.to_str()?.parse().ok());
+        // A child that is forked while the lock is held here would hold it as long as it lives.
+        let _held_off = hold_off();
         let Some((process, file)) = process.zip(open_plainly(&path).ok()) else { continue };
         let Ok(Opened::Ring(ring)) = read(&file, &path, process, user()) else { continue };
         if lock(&file) && ring.is_orphan(now, min_age) {
