@@ -343,7 +343,7 @@ impl WriteJson for Log {
         let mut object = Object::begin(out);
         object.field("level", &self.level)?;
         object.field("message", &self.message)?;
-        json::general(object.key("fields"), &self.fields)?;
+        object.field("fields", &self.fields)?;
         object.end();
         Ok(())
     }

@@ -233,7 +233,39 @@ macro_rules! by_the_general_serializer {
 }
 
 by_the_general_serializer! {
-    f64, serde_json::Value, super::NanoUsd, super::run::CostSource, super::run::ErrorInfo, super::run::Tokens,
+    f64, serde_json::Number, super::NanoUsd, super::run::CostSource, super::run::ErrorInfo, super::run::Tokens,
+}
+
+// Prompts and answers, and so most bytes of a log with content.
+impl WriteJson for serde_json::Value {
+    fn write_json(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        match self {
+            Self::Null => out.extend_from_slice(b"null"),
+            Self::Bool(true) => out.extend_from_slice(b"true"),
+            Self::Bool(false) => out.extend_from_slice(b"false"),
+            Self::Number(value) => value.write_json(out)?,
+            Self::String(value) => text(out, value),
+            Self::Array(values) => list(out, values)?,
+            Self::Object(fields) => fields.write_json(out)?,
+        }
+        Ok(())
+    }
+}
+
+impl WriteJson for serde_json::Map<String, serde_json::Value> {
+    fn write_json(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        out.push(b'{');
+        for (place, (key, value)) in self.iter().enumerate() {
+            if place > 0 {
+                out.push(b',');
+            }
+            text(out, key);
+            out.push(b':');
+            value.write_json(out)?;
+        }
+        out.push(b'}');
+        Ok(())
+    }
 }
 
 impl WriteJson for Span {
@@ -399,6 +431,25 @@ mod tests {
         })
     }
 
+    fn json_values() -> impl Strategy<Value = serde_json::Value> {
+        use serde_json::Value as Json;
+        let leaf = prop_oneof![
+            Just(Json::Null),
+            any::<bool>().prop_map(Json::from),
+            any::<i64>().prop_map(Json::from),
+            any::<u64>().prop_map(Json::from),
+            any::<f64>().prop_map(Json::from),
+            words().prop_map(Json::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Json::from),
+                prop::collection::vec((words(), inner), 0..4)
+                    .prop_map(|fields| Json::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
     fn attributes() -> impl Strategy<Value = Vec<KeyValue>> {
         let attribute = (words(), prop::option::of(values())).prop_map(|(key, value)| KeyValue { key, value });
         prop::collection::vec(attribute, 0..5)
@@ -453,6 +504,13 @@ mod tests {
             let scope = Scope { name: span.name.clone(), version: span.trace_state.clone(), attributes, dropped_attributes_count: span.flags };
             let (ours, theirs) = both(&|out| scope.write_json(out).unwrap(), serde_json::to_vec(&scope).unwrap());
             prop_assert_eq!(ours, theirs);
+        }
+
+        #[test]
+        fn any_json_is_what_the_general_serializer_writes(value in json_values()) {
+            let mut ours = Vec::new();
+            value.write_json(&mut ours).unwrap();
+            prop_assert_eq!(String::from_utf8(ours).unwrap(), serde_json::to_string(&value).unwrap());
         }
 
         #[test]
