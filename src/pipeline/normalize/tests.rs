@@ -1,0 +1,367 @@
+use super::*;
+use crate::model::otlp::{Resource, Status};
+use crate::pipeline::facts::StepFacts;
+use std::sync::Arc;
+
+fn attributes(list: &[(&str, Value)]) -> Vec<KeyValue> {
+    list.iter().map(|(key, value)| KeyValue { key: (*key).into(), value: Some(value.clone().into()) }).collect()
+}
+
+fn ended(list: &[(&str, Value)]) -> Record {
+    let span = Span {
+        name: "work".into(),
+        parent_span_id: vec![1; 8],
+        start_time_unix_nano: 1,
+        end_time_unix_nano: 2,
+        attributes: attributes(list),
+        ..Span::default()
+    };
+    Record { kind: RecordKind::Ended, resource: Arc::new(Resource::default()), scope: Scope::default(), span }
+}
+
+fn event(name: &str, list: &[(&str, Value)]) -> SpanEvent {
+    SpanEvent { name: name.into(), attributes: attributes(list), ..SpanEvent::default() }
+}
+
+/// What normalisation added or changed, a line each, and that it can be undone.
+fn changes(record: &Record) -> String {
+    let mut normal = record.clone();
+    normalize(&mut normal);
+    let mut restored = normal.clone();
+    restore_original(&mut restored.span);
+    assert_eq!(&restored, record);
+    let before = &record.span.attributes;
+    let changed = normal.span.attributes.iter().filter(|now| now.key != names::ADDED && !before.contains(now));
+    let lines = changed.map(|now| match now.value.as_ref().and_then(|value| value.value.as_ref()) {
+        Some(value) => format!("{}: {}", now.key, value.to_json()),
+        None => format!("{}:", now.key),
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn facts(record: &Record) -> StepFacts {
+    let mut record = record.clone();
+    normalize(&mut record);
+    StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope))
+}
+
+#[test]
+fn old_names_of_the_standard_get_the_new_ones() {
+    let record = ended(&[
+        ("gen_ai.operation.name", "chat".into()),
+        ("gen_ai.system", "vertex_ai".into()),
+        ("gen_ai.request.model", "gemini-2.5-flash".into()),
+        ("gen_ai.usage.prompt_tokens", Value::Double(100.0)),
+        ("gen_ai.usage.completion_tokens", "7".into()),
+        ("gen_ai.usage.cache_creation.input_tokens", Value::Int(10)),
+        ("gen_ai.openai.response.service_tier", "flex".into()),
+        ("enduser.id", "user-42".into()),
+        ("session.id", "s-1".into()),
+        ("gen_ai.prompt", "Hello".into()),
+        ("gen_ai.completion", r#"[{"role":"assistant","content":"Hi"}]"#.into()),
+    ]);
+    insta::assert_snapshot!(changes(&record), @r#"
+    gen_ai.provider.name: "gcp.vertex_ai"
+    gen_ai.conversation.id: "s-1"
+    user.id: "user-42"
+    gen_ai.usage.input_tokens: 100
+    gen_ai.usage.output_tokens: 7
+    gen_ai.usage.cache_write.input_tokens: 10
+    openai.response.service_tier: "flex"
+    gen_ai.input.messages: [{"role":"user","parts":[{"type":"text","content":"Hello"}]}]
+    gen_ai.output.messages: [{"role":"assistant","content":"Hi"}]
+    runspan.usage.basis: "assumed"
+    "#);
+}
+
+#[test]
+fn what_is_canonical_already_is_left_alone() {
+    let record = ended(&[
+        ("gen_ai.operation.name", "chat".into()),
+        ("gen_ai.provider.name", "openai".into()),
+        ("gen_ai.request.model", "gpt-4o".into()),
+        ("gen_ai.input.messages", "[]".into()),
+    ]);
+    assert_eq!(changes(&record), "");
+    let plain = ended(&[("http.route", "/".into())]);
+    let mut normal = plain.clone();
+    normalize(&mut normal);
+    assert_eq!(normal, plain);
+}
+
+#[test]
+fn numbers_as_text_become_integers_each_time_they_stand_there() {
+    let record = ended(&[
+        ("rig.completion_parent", Value::Bool(true)),
+        ("gen_ai.operation.name", "chat".into()),
+        ("gen_ai.usage.input_tokens", "210".into()),
+        ("gen_ai.usage.output_tokens", "many".into()),
+        ("gen_ai.usage.input_tokens", "211".into()),
+    ]);
+    insta::assert_snapshot!(changes(&record), @r#"
+    gen_ai.usage.input_tokens: 211
+    gen_ai.usage.input_tokens: 211
+    runspan.original.gen_ai.usage.input_tokens: "210"
+    runspan.original.gen_ai.usage.input_tokens: "211"
+    runspan.usage.basis: "inclusive"
+    "#);
+}
+
+#[test]
+fn cached_tokens_are_added_where_they_were_left_out() {
+    let usage = |provider: &str, input: i64, read: i64, total: Option<i64>| {
+        let mut list = vec![
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.provider.name", provider.into()),
+            ("gen_ai.usage.input_tokens", Value::Int(input)),
+            ("gen_ai.usage.output_tokens", Value::Int(5)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(read)),
+        ];
+        list.extend(total.map(|total| ("gen_ai.usage.total_tokens", Value::Int(total))));
+        ended(&list)
+    };
+    let settled = |record: &Record| {
+        let mut record = record.clone();
+        normalize(&mut record);
+        (record.span.attr(names::INPUT_TOKENS).cloned(), record.span.attr_str(names::USAGE_BASIS).map(str::to_owned))
+    };
+    let is = |input: i64, basis: &str| (Some(Value::Int(input)), Some(basis.to_owned()));
+    assert_eq!(settled(&usage("openai", 100, 64, None)), is(100, "assumed"));
+    // More was read from the cache than was sent, so the cache was counted apart.
+    assert_eq!(settled(&usage("anthropic", 10, 64, None)), is(74, "exclusive"));
+    assert_eq!(settled(&usage("anthropic", 100, 64, Some(169))), is(164, "exclusive"));
+    assert_eq!(settled(&usage("anthropic", 100, 64, Some(105))), is(100, "assumed"));
+    let mut told = usage("openai", 100, 64, Some(169));
+    told.scope.name = "opentelemetry.instrumentation.openai_v2".into();
+    assert_eq!(settled(&told), is(100, "inclusive"));
+    assert_eq!(
+        changes(&usage("anthropic", 10, 64, None)),
+        "gen_ai.usage.input_tokens: 74\nrunspan.usage.basis: \"exclusive\"\nrunspan.original.gen_ai.usage.input_tokens: 10"
+    );
+}
+
+#[test]
+fn a_dialect_can_say_exclusive_by_provider_and_zero_for_nothing() {
+    const RAW: Dialect = Dialect {
+        name: "raw",
+        basis: &[
+            crate::conventions::dialects::BasisRow { provider: "anthropic", basis: Basis::Exclusive },
+            crate::conventions::dialects::BasisRow { provider: "", basis: Basis::Inclusive },
+        ],
+        zero_means_unreported: true,
+        ..PLAIN
+    };
+    let with = |provider: &str, input: i64| {
+        let mut record = ended(&[
+            ("gen_ai.provider.name", provider.into()),
+            ("gen_ai.usage.input_tokens", Value::Int(input)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(input.min(64))),
+            ("gen_ai.usage.output_tokens", Value::Int(0)),
+        ]);
+        let original = record.clone();
+        normalize_as(&mut record, &RAW);
+        let tokens = StepFacts::of(&record.span, None, None).tokens;
+        restore_original(&mut record.span);
+        assert_eq!(record, original);
+        tokens.map(|tokens| (tokens.prompt, tokens.completion))
+    };
+    assert_eq!(with("anthropic", 100), Some((Some(164), Some(0))));
+    assert_eq!(with("openai", 100), Some((Some(100), Some(0))));
+    assert_eq!(with("openai", 0), None);
+}
+
+#[test]
+fn a_failure_is_told_in_the_status_unless_the_emitter_said_otherwise() {
+    let code = |status: Option<Status>| {
+        let mut record = ended(&[("error.type", "rate_limit".into())]);
+        record.span.status = status;
+        let original = record.clone();
+        normalize(&mut record);
+        let code = record.span.status.clone().map(|status| (status.code, status.message));
+        restore_original(&mut record.span);
+        assert_eq!(record, original);
+        code
+    };
+    let status = |code| Some(Status { code, message: "no answer".into() });
+    assert_eq!(code(None), Some((STATUS_ERROR, String::new())));
+    assert_eq!(code(status(STATUS_UNSET)), Some((STATUS_ERROR, "no answer".into())));
+    assert_eq!(code(status(1)), Some((1, "no answer".into())));
+}
+
+#[test]
+fn reasoning_larger_than_the_output_was_counted_apart() {
+    let record = ended(&[
+        ("gen_ai.operation.name", "chat".into()),
+        ("gen_ai.usage.output_tokens", Value::Int(5)),
+        ("gen_ai.usage.reasoning_tokens", Value::Int(20)),
+    ]);
+    assert_eq!(facts(&record).tokens.and_then(|tokens| tokens.completion), Some(25));
+}
+
+#[test]
+fn usage_and_messages_in_events_count() {
+    let mut record = ended(&[("gen_ai.operation.name", "chat".into())]);
+    record.span.events = vec![
+        event("gen_ai.system.message", &[("content", "Be brief.".into()), ("gen_ai.system", "openai".into())]),
+        event("gen_ai.user.message", &[("content", "Weather?".into()), ("role", "user".into())]),
+        event(
+            "gen_ai.choice",
+            &[
+                ("index", Value::Int(0)),
+                ("finish_reason", "tool_calls".into()),
+                (
+                    "message",
+                    r#"{"role":"assistant","tool_calls":[{"id":"c1","function":{"name":"w","arguments":"{}"}}]}"#
+                        .into(),
+                ),
+            ],
+        ),
+        event("usage", &[("gen_ai.usage.input_tokens", "211".into()), ("gen_ai.response.model", "gpt-4o-mini".into())]),
+        event("gen_ai.evaluation.result", &[("gen_ai.response.id", "of another call".into())]),
+    ];
+    insta::assert_snapshot!(changes(&record), @r#"
+    gen_ai.provider.name: "openai"
+    gen_ai.response.model: "gpt-4o-mini"
+    gen_ai.usage.input_tokens: 211
+    gen_ai.input.messages: [{"role":"system","parts":[{"type":"text","content":"Be brief."}]},{"role":"user","parts":[{"type":"text","content":"Weather?"}]}]
+    gen_ai.output.messages: [{"role":"assistant","parts":[{"type":"tool_call","id":"c1","name":"w","arguments":"{}"}],"finish_reason":"tool_calls"}]
+    runspan.usage.basis: "assumed"
+    "#);
+}
+
+#[test]
+fn kinds_are_said_in_the_standard_word_or_in_ours() {
+    let kind = |list: &[(&str, Value)]| {
+        let record = ended(list);
+        let facts = facts(&record);
+        (facts.kind, facts.is_genai)
+    };
+    for (list, expected) in [
+        (&[("gen_ai.operation.name", "chat")][..], StepKind::Llm),
+        (&[("gen_ai.operation.name", "generate_content")], StepKind::Llm),
+        (&[("gen_ai.operation.name", "chat_streaming")], StepKind::Llm),
+        (&[("gen_ai.operation.name", "embedding")], StepKind::Embedding),
+        (&[("gen_ai.operation.name", "rerank")], StepKind::Rerank),
+        (&[("gen_ai.operation.name", "invoke_workflow")], StepKind::Workflow),
+        (&[("gen_ai.operation.name", "fetch_response"), ("gen_ai.request.model", "m")], StepKind::Task),
+        (&[("gen_ai.operation.name", "plan"), ("gen_ai.agent.name", "a")], StepKind::Task),
+        (&[("gen_ai.request.model", "m"), ("gen_ai.agent.name", "a")], StepKind::Llm),
+        (&[("gen_ai.tool.name", "t"), ("gen_ai.agent.name", "a")], StepKind::Tool),
+        (&[("gen_ai.agent.name", "a")], StepKind::Agent),
+        (&[("mcp.method.name", "tools/call")], StepKind::Tool),
+        (&[("mcp.method.name", "initialize")], StepKind::Task),
+        (&[("runspan.step.kind", "guardrail"), ("gen_ai.operation.name", "chat")], StepKind::Guardrail),
+        (&[("openinference.span.kind", "RERANKER")], StepKind::Rerank),
+        (&[("openinference.span.kind", "CHAIN")], StepKind::Task),
+        (&[("traceloop.span.kind", "workflow")], StepKind::Workflow),
+        (&[("ai.operationId", "ai.generateText")], StepKind::Agent),
+        (&[("ai.operationId", "ai.generateText.doGenerate")], StepKind::Llm),
+    ] {
+        let list: Vec<(&str, Value)> = list.iter().map(|(key, value)| (*key, Value::from(*value))).collect();
+        assert_eq!(kind(&list), (expected, true), "{list:?}");
+    }
+    // Baggage put an agent's name on a call of the web client; that does not make the call an agent.
+    let mut request = ended(&[("gen_ai.agent.name", "a".into()), ("http.request.method", "GET".into())]);
+    request.span.kind = 3;
+    assert_eq!(facts(&request).kind, StepKind::Task);
+    let mut root = ended(&[("openinference.span.kind", "CHAIN".into())]);
+    root.span.parent_span_id.clear();
+    assert_eq!(facts(&root).kind, StepKind::Workflow);
+}
+
+#[test]
+fn rig_tells_failures_by_outcome_and_by_silence() {
+    let status = |record: &Record| {
+        let facts = facts(record);
+        (facts.status, facts.error.and_then(|error| error.kind))
+    };
+    let error = |kind: &str| (StepStatus::Error, Some(kind.to_owned()));
+    let mark = ("rig.completion_parent", Value::Bool(true));
+    let tool = |outcome: &str, class: Option<&str>| {
+        let mut list = vec![mark.clone(), ("gen_ai.operation.name", "execute_tool".into())];
+        list.push(("gen_ai.tool.call.outcome", outcome.into()));
+        list.extend(class.map(|class| ("gen_ai.tool.error.type", class.into())));
+        ended(&list)
+    };
+    assert_eq!(status(&tool("success", None)), (StepStatus::Success, None));
+    assert_eq!(status(&tool("error", Some("other"))), error("other"));
+    assert_eq!(status(&tool("error", None)), error("_OTHER"));
+    assert_eq!(status(&tool("error", Some("timeout"))), (StepStatus::Timeout, Some("timeout".into())));
+    assert_eq!(status(&tool("denied", None)), (StepStatus::Cancelled, None));
+
+    let silent = ended(&[mark.clone(), ("gen_ai.operation.name", "chat".into())]);
+    assert_eq!(status(&silent), error("_OTHER"));
+    let mut begun = silent.clone();
+    (begun.kind, begun.span.end_time_unix_nano) = (RecordKind::Started, 0);
+    assert_eq!(status(&begun), (StepStatus::Running, None));
+    let mut told = silent.clone();
+    told.span.status = Some(Status { code: 2, message: "429".into() });
+    assert_eq!(status(&told), (StepStatus::Error, None));
+    let answered = ended(&[mark, ("gen_ai.operation.name", "chat".into()), ("gen_ai.response.id", "r".into())]);
+    assert_eq!(status(&answered), (StepStatus::Success, None));
+    // Whoever else is silent may simply not report responses.
+    let other = ended(&[("gen_ai.operation.name", "chat".into())]);
+    assert_eq!(status(&other), (StepStatus::Success, None));
+}
+
+#[test]
+fn openinference_is_read_from_its_flat_names() {
+    let record = ended(&[
+        ("openinference.span.kind", "LLM".into()),
+        ("llm.provider", "openai".into()),
+        ("llm.model_name", "gpt-4o-mini".into()),
+        ("llm.token_count.prompt", Value::Int(211)),
+        ("llm.token_count.completion", Value::Int(37)),
+        ("llm.token_count.total", Value::Int(248)),
+        ("llm.token_count.prompt_details.cache_read", Value::Int(64)),
+        ("llm.input_messages.1.message.role", "user".into()),
+        ("llm.input_messages.0.message.role", "system".into()),
+        ("llm.input_messages.0.message.content", "Be brief.".into()),
+        ("llm.input_messages.1.message.contents.0.message_content.type", "text".into()),
+        ("llm.input_messages.1.message.contents.0.message_content.text", "Weather?".into()),
+        ("llm.output_messages.0.message.role", "assistant".into()),
+        ("llm.output_messages.0.message.tool_calls.0.tool_call.function.name", "get_weather".into()),
+        ("llm.output_messages.0.message.tool_calls.0.tool_call.function.arguments", r#"{"city":"Paris"}"#.into()),
+    ]);
+    insta::assert_snapshot!(changes(&record), @r#"
+    gen_ai.provider.name: "openai"
+    gen_ai.request.model: "gpt-4o-mini"
+    gen_ai.usage.input_tokens: 211
+    gen_ai.usage.output_tokens: 37
+    gen_ai.usage.total_tokens: 248
+    gen_ai.usage.cache_read.input_tokens: 64
+    gen_ai.operation.name: "chat"
+    gen_ai.input.messages: [{"role":"system","parts":[{"type":"text","content":"Be brief."}]},{"role":"user","parts":[{"type":"text","content":"Weather?"}]}]
+    gen_ai.output.messages: [{"role":"assistant","parts":[{"type":"tool_call","id":null,"name":"get_weather","arguments":{"city":"Paris"}}]}]
+    runspan.usage.basis: "assumed"
+    "#);
+}
+
+#[test]
+fn old_traceloop_is_read_from_its_indexed_names() {
+    let record = ended(&[
+        ("llm.request.type", "chat".into()),
+        ("gen_ai.system", "OpenAI".into()),
+        ("gen_ai.request.model", "gpt-4o-mini".into()),
+        ("gen_ai.prompt.0.role", "user".into()),
+        ("gen_ai.prompt.0.content", "Weather?".into()),
+        ("gen_ai.completion.0.role", "assistant".into()),
+        ("gen_ai.completion.0.finish_reason", "stop".into()),
+        ("gen_ai.completion.0.content", "Sunny.".into()),
+    ]);
+    insta::assert_snapshot!(changes(&record), @r#"
+    gen_ai.provider.name: "openai"
+    gen_ai.operation.name: "chat"
+    gen_ai.input.messages: [{"role":"user","parts":[{"type":"text","content":"Weather?"}]}]
+    gen_ai.output.messages: [{"role":"assistant","parts":[{"type":"text","content":"Sunny."}],"finish_reason":"stop"}]
+    "#);
+}
+
+#[test]
+fn an_event_record_is_left_alone() {
+    let mut record = ended(&[("gen_ai.system", "openai".into())]);
+    record.kind = RecordKind::Event;
+    let before = record.clone();
+    normalize(&mut record);
+    assert_eq!(record, before);
+}

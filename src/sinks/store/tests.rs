@@ -1,0 +1,207 @@
+use super::*;
+use crate::model::otlp::Span;
+use crate::store::memory::MemoryStore;
+use crate::store::{Listed, Query, RunReader};
+use proptest::prelude::*;
+use std::sync::Arc;
+
+/// A span of a generated trace: its parent's place, and what it is.
+#[derive(Clone, Debug)]
+struct Node {
+    parent: Option<usize>,
+    kind: u8,
+}
+
+fn traces() -> impl Strategy<Value = Vec<Vec<Node>>> {
+    let node = (0usize..1000, 0u8..4);
+    let trace = prop::collection::vec(node, 1..12).prop_map(|nodes| {
+        let nodes = nodes.into_iter().enumerate();
+        nodes
+            .map(|(place, (above, kind))| Node { parent: (place > 0).then(|| above % place.max(1)), kind })
+            .collect::<Vec<_>>()
+    });
+    prop::collection::vec(trace, 1..5)
+}
+
+fn record(trace: usize, place: usize, node: &Node, kind: RecordKind) -> Record {
+    let id = |place: usize| (place as u64 + 1).to_be_bytes().to_vec();
+    let at = 1_767_693_600_000_000_000 + (trace * 1_000_000 + place * 1_000) as u64;
+    let mut span = Span {
+        trace_id: [vec![1, 2, 3, 4, 5, 6, 7], vec![trace as u8 + 1; 9]].concat(),
+        span_id: id(place),
+        parent_span_id: node.parent.map(id).unwrap_or_default(),
+        name: "step".to_owned(),
+        start_time_unix_nano: at,
+        end_time_unix_nano: if kind == RecordKind::Ended { at + 500_000_000 - place as u64 } else { 0 },
+        ..Span::default()
+    };
+    match node.kind {
+        0 => {}
+        1 => span.set_attr(names::OPERATION, "invoke_agent"),
+        2 => span.set_attr(names::OPERATION, "execute_tool"),
+        _ => {
+            span.set_attr(names::OPERATION, "chat");
+            span.set_attr(names::INPUT_TOKENS, 10);
+            span.set_attr(names::OUTPUT_TOKENS, place as i64);
+        }
+    }
+    if kind != RecordKind::Started {
+        // What the root says, but for its lines of log, has no step.
+        let name = if node.kind == 2 { names::EVENT_EVALUATION } else { "note" };
+        span.events = vec![SpanEvent { time_unix_nano: at, name: name.to_owned(), ..SpanEvent::default() }];
+    }
+    Record { kind, resource: Arc::default(), scope: Default::default(), span }
+}
+
+/// All records as a program makes them: parents begin before and end after their children; traces interleave.
+fn records(traces: &[Vec<Node>]) -> Vec<Record> {
+    let of_trace = |(trace, nodes): (usize, &Vec<Node>)| {
+        let starts = nodes.iter().enumerate().flat_map(move |(place, node)| {
+            [RecordKind::Started, RecordKind::Event].map(|kind| record(trace, place, node, kind))
+        });
+        let ends = nodes.iter().enumerate().rev();
+        let ends = ends.map(move |(place, node)| record(trace, place, node, RecordKind::Ended));
+        starts.chain(ends).collect::<Vec<_>>().into_iter()
+    };
+    let mut queues: Vec<_> = traces.iter().enumerate().map(of_trace).collect();
+    let mut all = Vec::new();
+    loop {
+        let before = all.len();
+        all.extend(queues.iter_mut().filter_map(Iterator::next));
+        if all.len() == before {
+            return all;
+        }
+    }
+}
+
+/// What a reader sees: each run's summary and its events, without what depends on the moment of writing.
+fn seen(store: &MemoryStore) -> Vec<String> {
+    let listed = store.list_runs(&Query::default()).unwrap();
+    listed
+        .into_iter()
+        .flat_map(|listed| {
+            let Listed::Run(run) = listed else { panic!("damaged") };
+            let summary = RunSummary { updated_at: UnixNanos::default(), events: 0, ..run.summary };
+            let events = store.get_events(summary.run_id, 0).unwrap();
+            let seqs: Vec<u64> = events.iter().map(|event| event.seq).collect();
+            assert_eq!(seqs, (0..events.len() as u64).collect::<Vec<_>>(), "no gap");
+            let ids: HashSet<EventId> = events.iter().map(|event| event.event_id).collect();
+            assert_eq!(ids.len(), events.len(), "no event twice");
+            let mut lines: Vec<String> = events
+                .iter()
+                .map(|event| format!("{} {:?} {}", event.event_id, event.step_id, event.body.type_name()))
+                .collect();
+            lines.sort();
+            lines.insert(0, serde_json::to_string(&summary).unwrap());
+            lines
+        })
+        .collect()
+}
+
+#[test]
+fn a_span_open_for_ever_does_not_keep_the_journal() {
+    let store = MemoryStore::default();
+    let mut sink = StoreSink::new(store.clone(), RunId([7; 16]));
+    let plain = Node { parent: None, kind: 0 };
+    let agent = Node { parent: None, kind: 1 };
+    sink.take(1, record(0, 0, &plain, RecordKind::Started)).unwrap();
+    assert_eq!(sink.oldest_held(), Some(1));
+    let mut large = record(1, 0, &agent, RecordKind::Started);
+    large.span.set_attr("text", "x".repeat(1 << 20));
+    for seq in 2..40 {
+        sink.take(seq, large.clone()).unwrap();
+    }
+    sink.flush_all().unwrap();
+    assert_eq!(sink.oldest_held(), None);
+    // It is still there for the first GenAI span below it, also after the store could not be written for a while.
+    sink.reset().unwrap();
+    sink.take(40, record(0, 1, &Node { parent: Some(0), kind: 3 }, RecordKind::Ended)).unwrap();
+    sink.take(41, record(0, 0, &plain, RecordKind::Ended)).unwrap();
+    sink.flush_all().unwrap();
+    let steps: Vec<u64> = store
+        .list_runs(&Query::default())
+        .unwrap()
+        .into_iter()
+        .map(|listed| if let Listed::Run(run) = listed { run.summary.steps_total } else { panic!("damaged") })
+        .collect();
+    assert_eq!(steps.iter().copied().max(), Some(2));
+    assert_eq!(sink.counts().received, 41);
+}
+
+#[test]
+fn an_end_tells_the_events_that_were_not_told() {
+    let node = Node { parent: None, kind: 1 };
+    let event = |at: u64| SpanEvent { time_unix_nano: at, name: format!("at {at}"), ..SpanEvent::default() };
+    let with = |kind: RecordKind, at: &[u64]| {
+        let mut record = record(0, 0, &node, kind);
+        record.span.events = at.iter().copied().map(event).collect();
+        record
+    };
+    let lines_of = |told: &[&[u64]], end: &[u64]| {
+        let store = MemoryStore::default();
+        let mut sink = StoreSink::new(store.clone(), RunId([7; 16]));
+        let events = told.iter().map(|at| with(RecordKind::Event, at));
+        let records = [with(RecordKind::Started, &[])].into_iter().chain(events).chain([with(RecordKind::Ended, end)]);
+        for (seq, record) in (1..).zip(records) {
+            sink.take(seq, record).unwrap();
+        }
+        sink.flush_all().unwrap();
+        let run = sink.runs.keys().next().copied().unwrap();
+        let log = |event: Event| if let EventBody::Log(log) = event.body { Some(log.message) } else { None };
+        store.get_events(run, 0).unwrap().into_iter().filter_map(log).collect::<Vec<_>>()
+    };
+    assert_eq!(lines_of(&[], &[5, 6]), ["at 5", "at 6"], "a source that tells them with the end");
+    assert_eq!(lines_of(&[&[5], &[6]], &[5, 6]), ["at 5", "at 6"], "one that told them all");
+    assert_eq!(lines_of(&[&[6]], &[5, 6]), ["at 6", "at 5"], "one whose first was left to the end");
+    assert_eq!(lines_of(&[&[5], &[6]], &[5]), ["at 5", "at 6"], "one whose end has not all of them");
+    assert_eq!(lines_of(&[&[5]], &[7]), ["at 5"], "another source of the span");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// However often the sink dies and is told again from an earlier place, the store ends up the same, and every
+    /// record is counted once.
+    #[test]
+    fn told_again_after_any_crash_the_store_is_the_same(
+        traces in traces(),
+        crashes in prop::collection::vec((0.0f64..1.0, 0.0f64..1.0, any::<bool>()), 0..4),
+    ) {
+        let records = records(&traces);
+        let process = RunId([7; 16]);
+        let whole = MemoryStore::default();
+        let mut sink = StoreSink::new(whole.clone(), process);
+        for (seq, record) in (1..).zip(&records) {
+            sink.take(seq, record.clone()).unwrap();
+            sink.flush(Instant::now() + START_GRACE * 2).unwrap();
+        }
+        sink.flush_all().unwrap();
+        prop_assert_eq!(sink.counts().received, records.len() as u64);
+
+        let broken = MemoryStore::default();
+        let mut sink = StoreSink::new(broken.clone(), process);
+        let (mut from, mut acknowledged) = (0, 0);
+        for (until, _, in_process) in &crashes {
+            let until = from.max((*until * records.len() as f64) as usize);
+            for (place, record) in records.iter().enumerate().take(until).skip(from) {
+                sink.take(place as u64 + 1, record.clone()).unwrap();
+            }
+            sink.flush(Instant::now() + START_GRACE * 2).unwrap();
+            acknowledged = sink.oldest_held().map_or(until as u64, |held| held - 1).max(acknowledged);
+            if *in_process {
+                sink.reset().unwrap();
+            } else {
+                // Another process takes over, with what the store says of the dead one's runs.
+                let known: Vec<RunId> = sink.runs.keys().copied().collect();
+                sink = StoreSink::new(broken.clone(), process);
+                sink.take_up(&known).unwrap();
+            }
+            from = acknowledged as usize;
+        }
+        for (place, record) in records.iter().enumerate().skip(from) {
+            sink.take(place as u64 + 1, record.clone()).unwrap();
+        }
+        sink.flush_all().unwrap();
+        prop_assert_eq!(seen(&broken), seen(&whole));
+    }
+}
