@@ -34,8 +34,8 @@ const BUSY_POLL: Duration = Duration::from_millis(2);
 const IDLE_POLL: Duration = Duration::from_millis(50);
 /// How long records are taken in before runs are written out: they show while their process is busy, too.
 const TURN: Duration = Duration::from_millis(30);
-const BATCH_RECORDS: usize = 1024;
-const BATCH_BYTES: usize = 4 << 20;
+const BATCH_RECORDS: usize = 256;
+const BATCH_BYTES: usize = 512 << 10;
 /// How often it is told which runs are under way.
 const POST: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(500);
@@ -217,6 +217,7 @@ impl State {
         loop {
             let drained = self.drain();
             self.settle();
+            self.prepare_ring();
             match self.worker.commands.try_recv() {
                 Ok(Command::Flush(done)) => {
                     self.finish();
@@ -293,7 +294,7 @@ impl State {
             if !took_all {
                 break;
             }
-            if Instant::now() >= until {
+            if Instant::now() >= until || self.worker.sink.has_enough() {
                 drained = Drained::More;
                 break;
             }
@@ -432,6 +433,16 @@ impl State {
         }
         // The journal looks for room again with each commit.
         made && self.worker.journal.commit().is_ok()
+    }
+
+    /// Has the next records put where there is memory already.
+    fn prepare_ring(&mut self) {
+        if let Some(ring) = self.worker.recorder.ring() {
+            if self.batch.is_empty() {
+                self.taken = ring.go_back(self.taken);
+            }
+            ring.grow_ahead();
+        }
     }
 
     /// Frees a ring in which nothing but a resource is left: no record will want it any more.

@@ -41,7 +41,12 @@ pub const SILENCE: Duration = Duration::from_secs(600);
 /// How long a finished trace is remembered for late spans.
 pub(crate) const LATE: Duration = Duration::from_secs(60);
 /// Finished runs whose steps are kept at hand for late spans; of older ones the log is read again when one comes.
-const FINISHED_AT_HAND: usize = 32;
+const FINISHED_AT_HAND: usize = 8;
+/// Finished runs of this library that are remembered by their names alone, for what was lost of them.
+const FINISHED_BY_NAME: usize = 4096;
+/// Records and bytes of spans that are taken in, about, before they are written out: what waits is in memory.
+const ENOUGH_RECORDS: usize = 512;
+const ENOUGH_BYTES: u64 = 1 << 20;
 /// In place of a place in the journal: events of the crash of a process, and of what it lost. No journal gets so long.
 const CRASH_PLACE: u64 = u64::MAX;
 const LOST_PLACE: u64 = u64::MAX - 1;
@@ -65,6 +70,8 @@ pub struct StoreSink<W> {
     dirty: IdSet<RunId>,
     /// Runs that are over, the latest last.
     finished: VecDeque<RunId>,
+    /// Runs that were over and are in the store alone, of traces that nothing else is known of.
+    forgotten: VecDeque<RunId>,
     forgotten_at: Instant,
     /// When it was looked for runs from outside that have fallen silent.
     looked_at: Instant,
@@ -76,6 +83,8 @@ pub struct StoreSink<W> {
     told: u64,
     /// Bytes of all spans told, about.
     told_bytes: u64,
+    /// Records taken since they were last written out, and `told_bytes` then.
+    unwritten: (usize, u64),
     /// Up to here everything was told before and counted, but for those in `uncounted`.
     told_before: u64,
     uncounted: HashSet<u64>,
@@ -151,6 +160,7 @@ impl<W: RunWriter> StoreSink<W> {
             in_place_of: HashMap::default(),
             dirty: HashSet::default(),
             finished: VecDeque::new(),
+            forgotten: VecDeque::new(),
             forgotten_at: Instant::now(),
             looked_at: Instant::now(),
             ended_runs: Vec::new(),
@@ -158,6 +168,7 @@ impl<W: RunWriter> StoreSink<W> {
             counts: Counts::default(),
             told: 0,
             told_bytes: 0,
+            unwritten: (0, 0),
             told_before: 0,
             uncounted: HashSet::default(),
             tells: HashMap::default(),
@@ -325,6 +336,7 @@ impl<W: RunWriter> StoreSink<W> {
     pub fn take(&mut self, seq: u64, record: Record) -> Result<(), StoreError> {
         self.told = self.told.max(seq);
         let told_bytes = self.told_bytes;
+        self.unwritten.0 += 1;
         self.told_bytes += size_of(&record.span);
         let ids = (TraceId::from_bytes(&record.span.trace_id), SpanId::from_bytes(&record.span.span_id));
         let (Some(trace_id), Some(span_id)) = ids else {
@@ -550,7 +562,9 @@ impl<W: RunWriter> StoreSink<W> {
     }
 
     fn run_of(&self, trace: TraceId) -> Option<RunId> {
-        let trace = self.traces.get(&trace)?;
+        let Some(trace) = self.traces.get(&trace) else {
+            return Some(trace.as_run_id()).filter(|run| self.forgotten.contains(run));
+        };
         let is_live = |run: &RunId| self.runs.get(run).is_some_and(|live| live.state.has_started());
         let has_begun = |run: &RunId| is_live(run) || trace.released.contains(run);
         trace.first_run.filter(has_begun).or_else(|| trace.spans.values().copied().filter(has_begun).min())
@@ -618,12 +632,18 @@ impl<W: RunWriter> StoreSink<W> {
         (spans, live.state.last_time())
     }
 
+    /// Tells whether so much was taken in that it should be written out before more comes.
+    pub fn has_enough(&self) -> bool {
+        self.unwritten.0 >= ENOUGH_RECORDS || self.told_bytes - self.unwritten.1 >= ENOUGH_BYTES
+    }
+
     /// Writes out what is ready: starts whose grace is over, events, summaries that changed.
     ///
     /// On an error everything unwritten stays queued and the next flush tries again.
     pub fn flush(&mut self, now: Instant) -> Result<(), StoreError> {
         let process = self.process;
         let mut first_error = None;
+        self.unwritten = (0, self.told_bytes);
         let dirty = std::mem::take(&mut self.dirty);
         for run in dirty {
             let Some(live) = self.runs.get_mut(&run) else { continue };
@@ -671,11 +691,19 @@ impl<W: RunWriter> StoreSink<W> {
             }
             let Some(live) = self.runs.remove(&run) else { continue };
             self.writer.release_run(run);
-            if let Some(trace) = self.traces.get_mut(&live.state.trace_id()) {
-                trace.released.push(run);
-                if trace.spans.values().all(|of| *of == run) {
-                    trace.spans = HashMap::default();
-                }
+            let trace_id = live.state.trace_id();
+            let Some(trace) = self.traces.get_mut(&trace_id) else { continue };
+            let is_alone = trace.spans.values().all(|of| *of == run) && trace.first_run == Some(run);
+            if is_alone && trace.held.is_empty() && trace.released.is_empty() && trace_id.as_run_id() == run {
+                // The name of the trace leads to the run in the store.
+                self.traces.remove(&trace_id);
+                self.forgotten.push_back(run);
+                self.forgotten.drain(..self.forgotten.len().saturating_sub(FINISHED_BY_NAME));
+                continue;
+            }
+            trace.released.push(run);
+            if trace.spans.values().all(|of| *of == run) {
+                trace.spans = HashMap::default();
             }
         }
     }

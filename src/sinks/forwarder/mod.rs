@@ -53,7 +53,7 @@ pub fn sampler_warnings(lookup: impl Fn(&str) -> Option<std::ffi::OsString>) -> 
 }
 
 /// Requests stay far below what servers take by default: gRPC libraries 4 MiB.
-const BATCH_BYTES: usize = 1 << 20;
+const BATCH_BYTES: usize = 512 << 10;
 const POLL: Duration = Duration::from_millis(200);
 const ADOPT_EVERY: Duration = Duration::from_secs(10);
 /// How long one send may take while the process runs.

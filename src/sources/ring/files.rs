@@ -13,7 +13,7 @@ use std::os::unix::io::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{HEADER, MAGIC, MAX_CAPACITY, MIN_CAPACITY, Ring, Version};
+use super::{HEADER, MAGIC, MAX_CAPACITY, MIN_CAPACITY, Ring, Version, first_bytes};
 use crate::model::{RunId, UnixNanos};
 use crate::sources::fork::{hold_off, keep_from_children};
 
@@ -62,7 +62,7 @@ impl Ring {
                 made = Self::create_in(&dir, process, capacity);
             }
             if let Ok(ring) = made {
-                ring.populate();
+                ring.populate(0);
                 return Ok(ring);
             }
         }
@@ -75,8 +75,11 @@ impl Ring {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         // Opened again to be locked: a lock belongs to the open file, and the one that is mapped stays open in a forked
         // child.
-        let (mut made, file) = allocate(&file, HEADER as u64 + capacity)
-            .and_then(|()| Ok((Self::of_file(&file, process, capacity)?, open_plainly(&path)?)))
+        let first = first_bytes(capacity);
+        let (mut made, file) = file
+            .set_len(HEADER as u64 + capacity)
+            .and_then(|()| allocate(&file, HEADER as u64 + first))
+            .and_then(|()| Ok((Self::of_file(file, process, capacity, first)?, open_plainly(&path)?)))
             .inspect_err(|_| drop(fs::remove_file(&path)))?;
         made.path = Some(path);
         // Tells others that the ring is in use, whatever they can see of the store.
@@ -356,9 +359,9 @@ fn private_dir(dir: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Allocates every page now, so that writing can never meet a full tmpfs.
+/// Allocates every page up to a length now, so that writing can never meet a full tmpfs.
 #[cfg(target_os = "linux")]
-fn allocate(file: &File, length: u64) -> io::Result<()> {
+pub(super) fn allocate(file: &File, length: u64) -> io::Result<()> {
     let length = libc::off_t::try_from(length).map_err(io::Error::other)?;
     // SAFETY: a plain system call on an open file.
     match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) } {
@@ -368,8 +371,9 @@ fn allocate(file: &File, length: u64) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn allocate(file: &File, length: u64) -> io::Result<()> {
-    file.set_len(length)
+pub(super) fn allocate(_: &File, _: u64) -> io::Result<()> {
+    // No file system in memory is known there, so the ring of a process is never in a file.
+    Ok(())
 }
 
 /// Opens a ring wherever it lies.

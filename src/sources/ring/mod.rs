@@ -2,8 +2,8 @@
 //!
 //! A caller copies an encoded record in and returns; it takes no lock and makes no system call. The memory is a
 //! file in tmpfs, so what a caller has put in outlives the process: the next process that opens the store reads the
-//! ring of a dead one. The file is allocated in full before use, so a tmpfs that fills up later cannot fault the
-//! host, and has mode 0600 in a directory of mode 0700, since records in it are not scrubbed yet.
+//! ring of a dead one. Each part of the file is allocated before its first use, so a tmpfs that fills up cannot fault
+//! the host; it has mode 0600 in a directory of mode 0700, since records in it are not scrubbed yet.
 //!
 //! # Layout
 //!
@@ -27,6 +27,7 @@
 //! | 512 | 8 | records put in, the lost ones not included |
 //! | 520 | 8 | the process's last sign of life, nanoseconds since 1970, a few seconds old while it lives |
 //! | 528 | 2 × 16 | device and inode of the store and of the directory it is in |
+//! | 576 | 8 | how many bytes of the data have memory, from their beginning; 0 for all of them |
 //! | 1024 | 2 + n | length and path of the lock file that the process holds while it lives |
 //! | 4096 | 256 × 64 | what is lost, by trace: the table in [`lost`] |
 //!
@@ -46,6 +47,11 @@
 //! fills what it consumed with zeros, so a reserved place always begins with 0. Full means the record is lost and
 //! counted, by reason and by trace; nobody waits.
 //!
+//! The file has its whole length from the start, and memory only as far as it was ever needed. A worker that has
+//! consumed all there is moves head and tail on to the next multiple of the capacity, to the beginning of the data, so
+//! that one that keeps up uses an eighth of the room over and over. A writer that comes to a place without memory
+//! has it allocated first, some hundred records' worth at once; where there is none, the ring is full.
+//!
 //! # Recovery
 //!
 //! A process killed between reservation and commit leaves a hole of zeros, perhaps with bytes in it. A reader of a
@@ -60,7 +66,7 @@ use std::io;
 use std::os::unix::io::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use super::fork::Alone;
 use crate::model::{RunId, UnixNanos};
@@ -84,15 +90,20 @@ const MOVED_AT: usize = 456;
 const PUSHED_AT: usize = 512;
 const LIFE_AT: usize = 520;
 const IDENTITIES_AT: usize = 528;
+const ALLOCATED_AT: usize = 576;
 const OWNER_AT: usize = 1024;
 const TABLE_AT: usize = 4096;
 const MAX_OWNER: usize = TABLE_AT - OWNER_AT - 2;
 const WORD: u64 = 8;
 
-/// Default size of the data area in bytes; one record may take half of it.
-pub const DEFAULT_CAPACITY: u64 = 16 << 20;
+/// Default size of the data area in bytes; one record may take three quarters of it.
+pub const DEFAULT_CAPACITY: u64 = 8 << 20;
 const MIN_CAPACITY: u64 = 64 << 10;
 const MAX_CAPACITY: u64 = 1 << 30;
+/// Memory of a ring that nothing was put into yet: half a millisecond of the start of a process a MiB.
+const FIRST_BYTES: u64 = 1 << 20;
+/// Memory that is added when it runs out.
+const MORE_BYTES: u64 = 256 << 10;
 
 /// Why a record was lost. The number stands in the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +111,7 @@ const MAX_CAPACITY: u64 = 1 << 30;
 pub enum DropReason {
     /// The worker was further behind than the ring is large.
     QueueFull = 0,
-    /// The record alone is larger than half the ring.
+    /// The record alone is larger than three quarters of the ring.
     TooLarge = 1,
     /// The recorder had been shut down.
     ShutDown = 2,
@@ -180,6 +191,12 @@ pub struct Ring {
     capacity: u64,
     mapped: usize,
     path: Option<PathBuf>,
+    /// The file of a ring that is written to and may need more memory.
+    file: Option<File>,
+    /// Somebody is adding memory.
+    growing: AtomicBool,
+    /// There was no memory to add the last time; tried again when the worker has gone back to the beginning.
+    no_room: AtomicBool,
     /// Locked while the process that made the ring lives.
     _lock: Option<(Alone, File)>,
 }
@@ -191,27 +208,32 @@ unsafe impl Send for Ring {}
 unsafe impl Sync for Ring {}
 
 impl Ring {
-    /// Maps all pages now, a millisecond or so for the default size: the callers' first lap through the ring would
-    /// else be one page fault after the other, a quarter of what a step costs them.
-    fn populate(&self) {
+    /// Maps the pages of the data that have memory now, from a place on: a caller's first lap would else be one page
+    /// fault after the other, a quarter of what a step costs it.
+    fn populate(&self, from: u64) {
+        const PAGE: u64 = 4096;
+        let (from, to) = (from / PAGE * PAGE, self.allocated());
         #[cfg(target_os = "linux")]
-        // SAFETY: a hint on our own mapping. A kernel that does not know it leaves the faults to the callers.
+        // SAFETY: a hint on our own mapping, from the beginning of a page on: the header is whole pages. A kernel that
+        // does not know it leaves the faults to the callers.
         unsafe {
-            libc::madvise(self.base.as_ptr().cast(), self.mapped, libc::MADV_POPULATE_WRITE);
+            let begin = self.base.as_ptr().add(self.version.header_bytes() + from as usize);
+            libc::madvise(begin.cast(), to.saturating_sub(from) as usize, libc::MADV_POPULATE_WRITE);
         }
     }
 
     /// Makes a ring that does not outlive the process.
     fn in_plain_memory(process: RunId, capacity: u64) -> io::Result<Self> {
         let ring = Self::map(None, Version::V2, capacity, libc::PROT_READ | libc::PROT_WRITE)?;
-        ring.begin(process);
+        ring.begin(process, capacity);
         Ok(ring)
     }
 
-    /// Makes a ring in a file that is large enough.
-    fn of_file(file: &File, process: RunId, capacity: u64) -> io::Result<Self> {
-        let ring = Self::map(Some(file), Version::V2, capacity, libc::PROT_READ | libc::PROT_WRITE)?;
-        ring.begin(process);
+    /// Makes a ring in a file that is large enough, with memory for `allocated` bytes of data.
+    fn of_file(file: File, process: RunId, capacity: u64, allocated: u64) -> io::Result<Self> {
+        let mut ring = Self::map(Some(&file), Version::V2, capacity, libc::PROT_READ | libc::PROT_WRITE)?;
+        ring.file = Some(file);
+        ring.begin(process, allocated);
         Ok(ring)
     }
 
@@ -227,11 +249,13 @@ impl Ring {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast::<u8>()).ok_or_else(|| io::Error::other("mapping at address 0"))?;
-        Ok(Self { base, version, capacity, mapped, path: None, _lock: None })
+        let (growing, no_room) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { base, version, capacity, mapped, path: None, file: None, growing, no_room, _lock: None })
     }
 
-    fn begin(&self, process: RunId) {
+    fn begin(&self, process: RunId, allocated: u64) {
         self.show_life();
+        self.word(ALLOCATED_AT).store(allocated, Ordering::Relaxed);
         let head = Version::V2.header(process, self.capacity);
         // SAFETY: the mapping is at least a header long, and nobody else knows of it yet.
         unsafe { std::ptr::copy_nonoverlapping(head.as_ptr(), self.base.as_ptr(), head.len()) };
@@ -265,6 +289,54 @@ impl Ring {
 
     fn tail(&self) -> &AtomicU64 {
         self.word(TAIL_AT)
+    }
+
+    /// Returns how many bytes of the data have memory.
+    fn allocated(&self) -> u64 {
+        match (self.version, self.word(ALLOCATED_AT).load(Ordering::Acquire)) {
+            (Version::V1, _) | (_, 0) => self.capacity,
+            (_, bytes) => bytes.min(self.capacity),
+        }
+    }
+
+    /// Tells whether the data from a position on have memory, for so many bytes.
+    fn has_memory(&self, position: u64, size: u64) -> bool {
+        let allocated = self.allocated();
+        (position & (self.capacity - 1)) + size <= allocated || allocated == self.capacity
+    }
+
+    /// Adds memory for `size` bytes at a position; `false` when there is none.
+    fn grow(&self, position: u64, size: u64) -> bool {
+        while !self.has_memory(position, size) {
+            if self.no_room.load(Ordering::Relaxed) {
+                return false;
+            }
+            if self.growing.swap(true, Ordering::Acquire) {
+                // Whoever does it is in one system call.
+                std::thread::yield_now();
+                continue;
+            }
+            let allocated = self.allocated();
+            let wanted = (position & (self.capacity - 1)) + size;
+            let wanted = wanted.next_multiple_of(MORE_BYTES).clamp(allocated, self.capacity);
+            let length = self.version.header_bytes() as u64 + wanted;
+            match self.file.as_ref().map(|file| files::allocate(file, length)) {
+                Some(Ok(())) => self.word(ALLOCATED_AT).store(wanted, Ordering::Release),
+                _ => self.no_room.store(true, Ordering::Relaxed),
+            }
+            self.growing.store(false, Ordering::Release);
+        }
+        true
+    }
+
+    /// Has memory at hand for what comes next, before a caller has to see to it.
+    pub fn grow_ahead(&self) {
+        let head = self.head().load(Ordering::Relaxed);
+        let (allocated, place) = (self.allocated(), head & (self.capacity - 1));
+        let is_near = allocated < self.capacity && place + MORE_BYTES > allocated;
+        if is_near && self.grow(head, MORE_BYTES) {
+            self.populate(allocated);
+        }
     }
 
     fn commit_word(&self, position: u64) -> &AtomicU64 {
@@ -331,7 +403,7 @@ impl Ring {
 
     /// Returns the largest record that fits, in bytes.
     pub fn max_record(&self) -> usize {
-        (self.capacity / 2 - WORD) as usize
+        (self.capacity / 4 * 3 - WORD) as usize
     }
 
     /// Returns how many bytes wait for the worker.
@@ -395,6 +467,9 @@ impl Ring {
                 }
                 head = newest;
                 continue;
+            }
+            if !self.has_memory(head, size) && !self.grow(head, size) {
+                return Err(DropReason::QueueFull);
             }
             match self.head().compare_exchange_weak(head, head + size, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => break,
@@ -482,6 +557,26 @@ impl Ring {
         }
     }
 
+    /// Goes on at the beginning of the data if everything before `position` is consumed and nothing is behind it;
+    /// returns where the worker reads on.
+    pub fn go_back(&self, position: u64) -> u64 {
+        // A writer that looks between the two moves sees a ring that is full but for what is before the place: enough for
+        // any record that is not huge.
+        let is_far = position & (self.capacity - 1) >= self.capacity / 8;
+        if self.tail().load(Ordering::Relaxed) != position || !is_far && !self.no_room.load(Ordering::Relaxed) {
+            return position;
+        }
+        let next = (position | (self.capacity - 1)) + 1;
+        match self.head().compare_exchange(position, next, Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => {
+                self.tail().store(next, Ordering::Release);
+                self.no_room.store(false, Ordering::Relaxed);
+                next
+            }
+            Err(_) => position,
+        }
+    }
+
     /// Reads the records of a dead process from `position` on, over holes, without changing anything.
     ///
     /// Returns each record with the position behind it, and how many holes there were.
@@ -496,13 +591,19 @@ impl Ring {
         }
         let (mut at, mut found, mut holes, mut in_hole) = (position.max(tail).min(head), Vec::new(), 0, false);
         while at < head {
+            if !self.has_memory(at, WORD) {
+                // It died while it went back to the beginning. To read here would need memory.
+                at = (at | (self.capacity - 1)) + 1;
+                continue;
+            }
             let commit = self.commit_word(at).load(Ordering::Relaxed);
             let (length, crc) = ((commit & u64::from(u32::MAX)) as usize, (commit >> 32) as u32);
-            if length > 0 && length <= self.max_record() && at + frame_size(length) <= head {
+            let size = frame_size(length);
+            if length > 0 && length <= self.max_record() && at + size <= head && self.has_memory(at, size) {
                 let mut bytes = vec![0; length];
                 self.copy_out(at + WORD, &mut bytes);
                 if crc32c::crc32c(&bytes) == crc {
-                    at += frame_size(length);
+                    at += size;
                     found.push((at, bytes));
                     in_hole = false;
                     continue;
@@ -521,6 +622,12 @@ impl Drop for Ring {
         // SAFETY: mapped by `map` with this length, and no reference into it outlives `self`.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.mapped) };
     }
+}
+
+/// Returns how much memory a ring has from the start: whoever makes it larger than it is by default wants to have it
+/// when a burst comes, and not to wait for it then.
+fn first_bytes(capacity: u64) -> u64 {
+    if capacity > DEFAULT_CAPACITY { capacity } else { capacity.min(FIRST_BYTES) }
 }
 
 fn frame_size(length: usize) -> u64 {
@@ -576,6 +683,70 @@ mod tests {
         assert_eq!(ring.push(&[&vec![0; MIN_CAPACITY as usize]]), Err(DropReason::TooLarge));
     }
 
+    fn memory_of(ring: &Ring) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(ring.path.as_ref().unwrap()).unwrap().blocks() * 512
+    }
+
+    #[test]
+    fn memory_is_added_as_far_as_it_is_needed_and_a_worker_that_keeps_up_needs_little() {
+        const CAPACITY: u64 = 8 << 20;
+        let (_dir, _, ring) = ring(CAPACITY);
+        assert_eq!(ring.allocated(), FIRST_BYTES);
+        let record = |n: u64| n.to_le_bytes().repeat(500);
+        let mut position = 0;
+        for n in 0..5000 {
+            ring.push(&[&record(n)]).unwrap();
+            if n % 50 == 49 {
+                let out = drain(&ring);
+                assert_eq!(out, (n - 49..=n).map(record).collect::<Vec<_>>());
+                position = ring.go_back(ring.tail_position());
+                ring.grow_ahead();
+            }
+        }
+        assert!(position > 2 * CAPACITY);
+        assert!(ring.allocated() <= CAPACITY / 8 + 3 * MORE_BYTES, "{}", ring.allocated());
+        assert_eq!(ring.go_back(position + 8), position + 8);
+        let taken = (0..).take_while(|n| ring.push(&[&record(*n)]).is_ok()).count() as u64;
+        assert_eq!((taken, ring.allocated()), (CAPACITY / 4008, CAPACITY));
+        // Something waits: it has to stay where it is.
+        assert_eq!(ring.go_back(position), position);
+        assert_eq!(drain(&ring), (0..taken).map(record).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_ring_that_gets_no_more_memory_is_full_until_its_worker_has_gone_back() {
+        const CAPACITY: u64 = 8 << 20;
+        let (_dir, _, mut ring) = ring(CAPACITY);
+        // A file that cannot be written to gets no memory.
+        ring.file = Some(File::open(ring.path.as_ref().unwrap()).unwrap());
+        let record = [7; 4000];
+        for _ in 0..3 {
+            let taken = (0..).take_while(|_| ring.push(&[&record]).is_ok()).count() as u64;
+            assert_eq!((taken, ring.push(&[&record])), (FIRST_BYTES / 4008, Err(DropReason::QueueFull)));
+            assert_eq!(drain(&ring).len() as u64, taken);
+            assert_eq!(ring.go_back(ring.tail_position()) % CAPACITY, 0);
+        }
+    }
+
+    #[test]
+    fn what_was_recorded_while_the_worker_died_going_back_is_found_without_more_memory() {
+        const CAPACITY: u64 = 8 << 20;
+        let (_dir, process, ring) = ring(CAPACITY);
+        while ring.head_position() < CAPACITY / 8 {
+            ring.push(&[&[7; 1000]]).unwrap();
+        }
+        drain(&ring);
+        let behind = ring.tail_position();
+        assert_eq!(ring.go_back(behind), CAPACITY);
+        ring.tail().store(behind, Ordering::Release);
+        ring.push(&[b"after it"]).unwrap();
+        let (path, memory) = (ring.path.clone().unwrap(), memory_of(&ring));
+        let dead = files::reopened(&path, process).unwrap();
+        assert_eq!(dead.salvage(behind), (vec![(CAPACITY + 16, b"after it".to_vec())], 1));
+        assert_eq!(memory_of(&ring), memory);
+    }
+
     #[test]
     fn many_writers_and_one_reader_lose_nothing_that_was_taken() {
         let (_dir, _, ring) = ring(MIN_CAPACITY);
@@ -606,6 +777,7 @@ mod tests {
         };
         while writers.iter().any(|writer| !writer.is_finished()) {
             drain(&ring).iter().for_each(|record| check(record));
+            ring.go_back(ring.tail_position());
         }
         drain(&ring).iter().for_each(|record| check(record));
         let taken: Vec<u64> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
