@@ -454,11 +454,12 @@ fn a_run_of_hostile_names_is_listed_and_its_summary_stays_small() {
         for n in 0..300 {
             let name = hostile(&n.to_string(), 10_000);
             info!(parent: &run.span(), event.name = "runspan.artifact", name, media_type = name, bytes = 1, sha256 = name);
-            if n % 50 == 0 {
+            if n % 20 == 0 {
                 flush();
             }
         }
         run.in_scope(|| info_span!("job", runspan.external.id = hostile("job", 1_000_000)).in_scope(|| {}));
+        flush();
         run.fail(&std::io::Error::other(hostile("message", 1_000_000)));
     });
     let run = only_run(dir.path());

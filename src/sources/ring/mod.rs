@@ -96,7 +96,7 @@ const TABLE_AT: usize = 4096;
 const MAX_OWNER: usize = TABLE_AT - OWNER_AT - 2;
 const WORD: u64 = 8;
 
-/// Default size of the data area in bytes; one record may take three quarters of it.
+/// Default size of the data area in bytes; one record may take fifteen sixteenths of it.
 pub const DEFAULT_CAPACITY: u64 = 8 << 20;
 const MIN_CAPACITY: u64 = 64 << 10;
 const MAX_CAPACITY: u64 = 1 << 30;
@@ -111,7 +111,7 @@ const MORE_BYTES: u64 = 256 << 10;
 pub enum DropReason {
     /// The worker was further behind than the ring is large.
     QueueFull = 0,
-    /// The record alone is larger than three quarters of the ring.
+    /// The record alone is larger than fifteen sixteenths of the ring.
     TooLarge = 1,
     /// The recorder had been shut down.
     ShutDown = 2,
@@ -403,7 +403,7 @@ impl Ring {
 
     /// Returns the largest record that fits, in bytes.
     pub fn max_record(&self) -> usize {
-        (self.capacity / 4 * 3 - WORD) as usize
+        (self.capacity / 16 * 15 - WORD) as usize
     }
 
     /// Returns how many bytes wait for the worker.
