@@ -4,6 +4,7 @@
 //! worker's time. What is written here is byte for byte what that one writes, which a test holds it to; whatever is
 //! small or rare is left to it.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -202,9 +203,31 @@ impl<T: WriteJson> WriteJson for Box<T> {
     }
 }
 
-impl<T: WriteJson> WriteJson for Arc<T> {
+impl WriteJson for Arc<Resource> {
+    /// Of all steps that one process tells the maker is the same, and a tenth of what is written of each.
     fn write_json(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
-        T::write_json(self, out)
+        thread_local! {
+            static LAST: RefCell<Option<(Arc<Resource>, Vec<u8>)>> = const { RefCell::new(None) };
+        }
+        let is_last = LAST.try_with(|last| {
+            let last = last.try_borrow().ok()?;
+            let (_, json) = last.as_ref().filter(|(last, _)| Arc::ptr_eq(last, self))?;
+            out.extend_from_slice(json);
+            Some(())
+        });
+        if let Ok(Some(())) = is_last {
+            return Ok(());
+        }
+        let begin = out.len();
+        Resource::write_json(self, out)?;
+        const MAX_KEPT: usize = 64 << 10;
+        let json = out[begin..].to_vec();
+        if json.len() > MAX_KEPT {
+            return Ok(());
+        }
+        // A thread that ends keeps none.
+        let _ = LAST.try_with(|last| last.try_borrow_mut().map(|mut last| *last = Some((Arc::clone(self), json))));
+        Ok(())
     }
 }
 

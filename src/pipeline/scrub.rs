@@ -18,6 +18,7 @@
 //! What this can't see: a secret of unknown shape in prose, and one that is split over several records.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
@@ -29,6 +30,7 @@ use sha2::{Digest, Sha256};
 
 use crate::conventions::scrub_rules as rules;
 use crate::conventions::scrub_rules::{Guard, Place, Reach};
+use crate::model::id::IdMap;
 use crate::model::otlp::{AnyValue, KeyValue, Resource, SpanEvent, Value, base64, set};
 use crate::model::record::{Record, RecordKind};
 use crate::model::run::UnknownWord;
@@ -256,6 +258,31 @@ impl KeyClass {
         Self::of_name(name)
     }
 
+    /// Classifies a key that stands under nothing, as nearly all do: the same few hundred, over and over.
+    fn of_attribute(key: &str) -> Self {
+        const MAX_KNOWN: usize = 1024;
+        const MAX_BYTES: usize = 64;
+        thread_local! {
+            static KNOWN: RefCell<IdMap<String, KeyClass>> = RefCell::default();
+        }
+        if key.len() > MAX_BYTES {
+            return Self::of(key, Self::Plain);
+        }
+        let known = KNOWN.try_with(|known| known.try_borrow().ok()?.get(key).copied());
+        known.ok().flatten().unwrap_or_else(|| {
+            let class = Self::of(key, Self::Plain);
+            let _ = KNOWN.try_with(|known| {
+                let Ok(mut known) = known.try_borrow_mut() else { return };
+                // Keys that somebody makes up as they go must not stay for ever.
+                if known.len() >= MAX_KNOWN {
+                    known.clear();
+                }
+                known.insert(key.to_owned(), class);
+            });
+            class
+        })
+    }
+
     fn of_name(name: &str) -> Self {
         if rules::DENIED_EXACT.iter().any(|word| is_name(name, word))
             || rules::DENIED_NAMES.iter().any(|word| strip_name(name, word).is_some())
@@ -413,7 +440,8 @@ impl Pass<'_> {
 
     fn entries(&mut self, entries: &mut [KeyValue], outer: KeyClass) {
         for entry in entries {
-            let class = KeyClass::of(&entry.key, outer);
+            let is_outermost = outer == KeyClass::Plain;
+            let class = if is_outermost { KeyClass::of_attribute(&entry.key) } else { KeyClass::of(&entry.key, outer) };
             if let Some(value) = &mut entry.value {
                 self.value(value, class);
             }

@@ -5,10 +5,10 @@
 //! that the order of the log and the names that hang on it stay; and what is between needs no words of its own. In a
 //! busy process that is most of the work.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::conventions::names;
+use crate::model::id::{IdMap, IdSet};
 use crate::model::otlp::{KeyValue, Span};
 use crate::model::record::{Record, RecordKind};
 use crate::model::wire::SpanIds;
@@ -94,7 +94,7 @@ impl Window {
             })
             .collect();
         let key = |ids: &SpanIds| (ids.trace_id, ids.span_id);
-        let mut ends = HashMap::new();
+        let mut ends = IdMap::default();
         for (index, (kind, ids)) in ids.iter().enumerate().filter_map(|(index, known)| Some((index, known.as_ref()?))) {
             // Events that the end left out are told by their own records only.
             if *kind == RecordKind::Ended && !ids.has_dropped_events {
@@ -108,16 +108,14 @@ impl Window {
         // it is.
         let is_maker = |taken: &Taken| self.bytes[taken.place.clone()].first() == Some(&RESOURCE_RECORD);
         let named = self.records.iter().rposition(is_maker).map_or(0, |place| place + 1);
-        let mut begun = HashMap::new();
+        let mut begun = IdSet::default();
         for (index, known) in ids.iter().enumerate().skip(named) {
             let Some((kind, ids)) = known else { continue };
             let end = ends.get(&key(ids)).copied().filter(|end| *end > index);
             self.records[index].part = match (kind, end) {
                 // What was begun in an earlier window may have events there, so its events keep their own words.
-                (RecordKind::Started, Some(end)) if begun.insert(key(ids), ()).is_none() => Part::StartOf(end),
-                (RecordKind::Started | RecordKind::Event, Some(end)) if begun.contains_key(&key(ids)) => {
-                    Part::Within(end)
-                }
+                (RecordKind::Started, Some(end)) if begun.insert(key(ids)) => Part::StartOf(end),
+                (RecordKind::Started | RecordKind::Event, Some(end)) if begun.contains(&key(ids)) => Part::Within(end),
                 _ => Part::Whole,
             };
         }

@@ -3,7 +3,7 @@
 //! One thread of our own. It polls, since waking a sleeping thread would cost the caller a system call a step, and it
 //! traces nothing, since its own traffic must not come back to it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use prost::Message;
 use super::Pipeline;
 use super::window::{Part, Window, start_of};
 use crate::journal::{FrameKind, JournalReader, JournalWriter};
+use crate::model::id::IdSet;
 use crate::model::otlp::{KeyValue, Resource, ScopeSpans};
 use crate::model::outcome::{Counts, LostRecords, Outcome};
 use crate::model::record::{Record, RecordKind};
@@ -307,11 +308,11 @@ impl State {
     /// Takes the records of a window in order; `false` when the journal has no room for one now.
     fn take_window(&mut self, window: &Window) -> bool {
         // Ends that were prepared for their starts, and how many records each tells.
-        let mut ready: HashMap<usize, (Record, u64)> = HashMap::new();
+        let mut ready: Vec<Option<(Record, u64)>> = std::iter::repeat_with(|| None).take(window.len()).collect();
         for index in 0..window.len() {
             let (taken, bytes) = window.get(index);
             let took = match taken.part {
-                Part::Within(end) => match ready.get_mut(&end) {
+                Part::Within(end) => match &mut ready[end] {
                     Some((_, tells)) => {
                         *tells += 1;
                         true
@@ -321,12 +322,12 @@ impl State {
                 Part::StartOf(end) => match self.prepare(window.get(end).1) {
                     Some(record) => {
                         let start = start_of(&record);
-                        ready.insert(end, (record, 1));
+                        ready[end] = Some((record, 1));
                         self.put(taken.next, start, 1)
                     }
                     None => self.reject(bytes),
                 },
-                Part::Whole => match ready.remove(&index) {
+                Part::Whole => match ready[index].take() {
                     Some((record, tells)) => self.put(taken.next, record, tells),
                     None => self.take(taken.next, bytes),
                 },
@@ -702,7 +703,7 @@ pub(crate) fn decode(bytes: &[u8], resource: &Arc<Resource>) -> Option<Record> {
 
 /// A field that is recorded again replaces what it said before: OTLP wants every key once.
 fn keep_last_of_each(attributes: &mut Vec<KeyValue>) {
-    let mut seen = HashSet::with_capacity(attributes.len());
+    let mut seen: IdSet<&str> = HashSet::with_capacity_and_hasher(attributes.len(), Default::default());
     let kept: Vec<bool> = attributes.iter().rev().map(|attribute| seen.insert(attribute.key.as_str())).collect();
     if kept.contains(&false) {
         let mut kept = kept.into_iter().rev();

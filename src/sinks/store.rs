@@ -87,9 +87,9 @@ pub struct StoreSink<W> {
     unwritten: (usize, u64),
     /// Up to here everything was told before and counted, but for those in `uncounted`.
     told_before: u64,
-    uncounted: HashSet<u64>,
+    uncounted: IdSet<u64>,
     /// Records by place that tell others too, and how many in all.
-    tells: HashMap<u64, u64>,
+    tells: IdMap<u64, u64>,
     stored_spans: u64,
     passed_spans: u64,
     /// Spans come from outside: ended, in any order, and nobody says when the last one has come. After so long without
@@ -129,6 +129,7 @@ struct LiveRun {
     state: RunState,
     /// The run that this one stands in the place of.
     in_place_of: Option<RunId>,
+    /// Events that were there when the run was taken up, and notes of lost records since.
     known: IdSet<EventId>,
     pending: Vec<PendingStart>,
     queue: Vec<Event>,
@@ -930,7 +931,7 @@ impl LiveRun {
     /// only now, those that were left to the end, and none when another source of the same span told them, of whose
     /// clock this one knows nothing.
     fn untold(&mut self, start: EventId, events: &[SpanEvent]) -> Vec<usize> {
-        let told = self.told.remove(&start).unwrap_or_default();
+        let Some(told) = self.told.remove(&start) else { return (0..events.len()).collect() };
         let moments: Vec<UnixNanos> = events.iter().map(|event| UnixNanos(event.time_unix_nano)).collect();
         let known = moments.iter().collect::<HashSet<_>>();
         if !told.iter().all(|at| known.contains(at)) {
@@ -975,7 +976,10 @@ impl LiveRun {
         }
         let is_end = |event: &&Event| event.body.span().is_some() && !event.body.is_step_start();
         *stored += self.queue.iter().filter(is_end).count() as u64;
-        self.known.extend(self.queue.drain(..).map(|event| event.event_id));
+        // What the journal tells has a place of its own, and no place is told twice to a run that is open; what was lost
+        // is told until it is written.
+        let is_lost_note = |event: &Event| matches!(&event.body, EventBody::Log(log) if log.message == DROPPED_LOG);
+        self.known.extend(self.queue.drain(..).filter(is_lost_note).map(|event| event.event_id));
         if created && !self.stale_summary {
             // The first summary says it all; a short run is over with it.
             return Ok((!status.is_open()).then(|| self.state.summary(UnixNanos::now())));
