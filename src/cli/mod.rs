@@ -13,6 +13,7 @@ mod get;
 mod list;
 mod output;
 mod prices;
+mod reindex;
 mod serve;
 mod table;
 mod tail;
@@ -94,6 +95,8 @@ enum Command {
     Forward(forward::Args),
     /// Check the set-up: store, disk, shared memory, environment
     Doctor(doctor::Args),
+    /// Make the store's index.sqlite anew
+    Reindex(reindex::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// The same commands under the noun
@@ -193,6 +196,7 @@ fn execute(
         Command::Prices(args) => prices::run(args, &mut session),
         Command::Forward(args) => forward::run(args, &mut session),
         Command::Doctor(args) => doctor::run(args, &mut session),
+        Command::Reindex(args) => reindex::run(args, &mut session),
         Command::Completions(args) => completions::run(args, &mut session),
     };
     match done.and_then(|()| session.flush()) {

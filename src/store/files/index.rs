@@ -63,13 +63,18 @@ pub(super) fn read(fs: &dyn Fs, path: &Path) -> Result<HashMap<RunId, RunSummary
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
         Err(error) => return Err(StoreError::io("read", path)(error)),
     };
+    Ok(newest(&bytes))
+}
+
+/// Returns the last summary of each run that lines tell of.
+pub(super) fn newest(lines: &[u8]) -> HashMap<RunId, RunSummary> {
     #[derive(Deserialize)]
     struct Key {
         run_id: RunId,
     }
     let mut newest: HashMap<RunId, RunSummary> = HashMap::new();
     // From the end: of the several lines of a run only the last is parsed whole.
-    for line in bytes.rsplit(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+    for line in lines.rsplit(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let known = quick_id(line).or_else(|| serde_json::from_slice::<Key>(line).ok().map(|key| key.run_id));
         let Some(run) = known else { continue };
         if let std::collections::hash_map::Entry::Vacant(place) = newest.entry(run)
@@ -78,7 +83,7 @@ pub(super) fn read(fs: &dyn Fs, path: &Path) -> Result<HashMap<RunId, RunSummary
             place.insert(summary);
         }
     }
-    Ok(newest)
+    newest
 }
 
 /// Reads the id from a line as this version writes it, without parsing the rest.

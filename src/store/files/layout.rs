@@ -39,6 +39,7 @@ A run's folder may be copied, archived or deleted as a whole. Prompts and answer
 pub struct Layout {
     root: PathBuf,
     fs: Arc<dyn Fs>,
+    is_of_the_system: bool,
 }
 
 /// The content of `store.yaml`.
@@ -70,17 +71,22 @@ impl StoreFile {
 impl Layout {
     /// Names the store at `root`, there or not.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self::new_in(OsFs::shared(), root)
+        Self { is_of_the_system: true, ..Self::new_in(OsFs::shared(), root) }
     }
 
     /// Names a store on another file system.
     pub fn new_in(fs: Arc<dyn Fs>, root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), fs }
+        Self { root: root.into(), fs, is_of_the_system: false }
     }
 
     /// Returns the file system that the store is on.
     pub(crate) fn fs(&self) -> &dyn Fs {
         &*self.fs
+    }
+
+    /// Tells whether its paths are those of the operating system, so that others can open them too.
+    pub(crate) fn is_of_the_system(&self) -> bool {
+        self.is_of_the_system
     }
 
     /// Returns the store's directory.

@@ -4,6 +4,8 @@
 //! of them and of [`FilesReader`]s may be at work in one store, and no reader ever holds a writer up.
 
 pub(crate) mod artifacts;
+#[cfg(feature = "index")]
+pub mod database;
 mod index;
 pub mod layout;
 mod overlay;
@@ -286,12 +288,61 @@ impl FilesReader {
                 }
             }
         }
+        Ok(self.overlaid(runs, damaged))
+    }
+
+    /// Lays what dead processes left over what the files say, newest first.
+    fn overlaid(&self, mut runs: Vec<RunSummary>, mut damaged: Vec<DamagedRun>) -> (Vec<RunSummary>, Vec<DamagedRun>) {
         let is_laid = |run: RunId| self.overlay.summary(run).is_some();
         runs.retain(|summary| !is_laid(summary.run_id));
         damaged.retain(|run| !is_laid(run.run_id));
         runs.extend(self.overlay.summaries().map(|summary| RunSummary { steps: None, ..summary.clone() }));
         runs.sort_by(|a, b| b.started_at.cmp(&a.started_at).then(b.run_id.cmp(&a.run_id)));
-        Ok((runs, damaged))
+        (runs, damaged)
+    }
+
+    /// Returns the runs that may answer a query, newest first, and those that cannot be read.
+    fn asked_for(&self, query: &Query) -> Result<(Vec<RunSummary>, Vec<DamagedRun>), StoreError> {
+        #[cfg(feature = "index")]
+        if let Some(found) = self.in_database(|database| database.find(query, self.overlay.summaries().count())) {
+            return Ok(found);
+        }
+        // Without a database everything is looked at.
+        let _ = query;
+        self.summaries()
+    }
+
+    /// Returns the runs that an id, or the beginning of one, may mean, newest first, and those that cannot be read.
+    fn named(&self, id: &str) -> Result<(Vec<RunSummary>, Vec<DamagedRun>), StoreError> {
+        #[cfg(feature = "index")]
+        if let Some(found) = self.in_database(|database| database.named(id)) {
+            return Ok(found);
+        }
+        let _ = id;
+        self.summaries()
+    }
+
+    /// Asks the database, once it has taken in all there is; `None` where it has not, or there is none.
+    #[cfg(feature = "index")]
+    fn in_database(
+        &self,
+        ask: impl Fn(&database::Database) -> Result<database::Found, database::DatabaseError>,
+    ) -> Option<(Vec<RunSummary>, Vec<DamagedRun>)> {
+        if !database::is_wanted(&self.layout) {
+            return None;
+        }
+        let found = database::ask(&self.layout, ask)?;
+        let (mut runs, mut damaged) = (found.runs, Vec::new());
+        for run in found.unread {
+            let is_begun = |dir: &Path| run_dir::is_begun(self.layout.fs(), dir).unwrap_or(true);
+            // Gone meanwhile, or its first lines are about to be written.
+            let Some(dir) = self.layout.find_run(run).ok().flatten().filter(|dir| is_begun(dir)) else { continue };
+            match run_dir::read_summary(self.layout.fs(), &dir, run) {
+                Ok(summary) => runs.push(summary),
+                Err(error) => damaged.push(damaged_run(run, &error)),
+            }
+        }
+        Some(self.overlaid(runs, damaged))
     }
 
     /// Adds what is only known while the run runs.
@@ -330,7 +381,7 @@ impl RunReader for FilesReader {
     }
 
     fn list_runs(&self, query: &Query) -> Result<Vec<Listed>, StoreError> {
-        let (runs, damaged) = self.summaries()?;
+        let (runs, damaged) = self.asked_for(query)?;
         // A run that is under way may have moved on from its last line; its live state decides.
         let (mut current, mut open_steps, mut damaged) = (Vec::with_capacity(runs.len()), HashMap::new(), damaged);
         for summary in runs {
@@ -396,7 +447,7 @@ impl RunReader for FilesReader {
             let is_there = self.overlay.has(run) || self.layout.find_run(run)?.is_some();
             return is_there.then_some(run).ok_or_else(|| StoreError::NotFound { id: id.to_owned() });
         }
-        let (runs, damaged) = self.summaries()?;
+        let (runs, damaged) = self.named(id)?;
         match resolve_among(id, runs.iter()) {
             Err(StoreError::NotFound { .. }) => {
                 let wanted = id.to_ascii_uppercase();

@@ -1,0 +1,73 @@
+//! `runspan reindex`: the database of a store, made anew.
+
+use std::time::Instant;
+
+use runspan::store::files::database::{self, Reached};
+use serde::Serialize;
+
+use super::output::count;
+use super::{CODE_FAILED, Done, Format, Session, Stop};
+
+/// What `reindex` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+`index.sqlite` is derived from the store and keeps up by itself; deleting it loses nothing. This makes it anew.
+
+Examples:
+  runspan reindex
+  runspan reindex --store /var/lib/agents/.runspan")]
+pub struct Args {}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    runs: u64,
+    seconds: f64,
+}
+
+/// Makes the database anew.
+pub fn run(_: &Args, session: &mut Session<'_>) -> Done {
+    let Some(reader) = session.open()? else {
+        return Err(Stop::failed(CODE_FAILED, "there is no run store here").hint("name one with --store PATH"));
+    };
+    let layout = reader.layout().clone();
+    let begun = Instant::now();
+    let mut bar = Bar { is_shown: session.look.is_terminal && session.format == Format::Table, is_begun: false };
+    let runs = database::rebuild(&layout, |reached| bar.show(session, reached));
+    bar.end(session);
+    let runs = runs.map_err(|error| Stop::failed(CODE_FAILED, format!("{}: {error}", layout.root().display())))?;
+    let report = Report { runs, seconds: begun.elapsed().as_secs_f64() };
+    match session.format {
+        Format::Table => {
+            let runs = if runs == 1 { "1 run".to_owned() } else { format!("{} runs", count(runs)) };
+            session.print(&format!("{runs} in {:.1} s\n", report.seconds))
+        }
+        Format::Json | Format::Yaml => session.print_data(&report),
+    }
+}
+
+/// A bar on a terminal.
+struct Bar {
+    is_shown: bool,
+    is_begun: bool,
+}
+
+impl Bar {
+    fn show(&mut self, session: &mut Session<'_>, reached: Reached) {
+        const WIDTH: u64 = 30;
+        if !self.is_shown {
+            return;
+        }
+        self.is_begun = true;
+        let done = if reached.of == 0 { WIDTH } else { reached.bytes * WIDTH / reached.of };
+        let percent = if reached.of == 0 { 100 } else { reached.bytes * 100 / reached.of };
+        let bar: String = (0..WIDTH).map(|place| if place < done { '█' } else { '░' }).collect();
+        // It is no loss where it cannot be shown.
+        let _ = write!(session.err, "\r{bar} {percent:>3} %");
+    }
+
+    fn end(&self, session: &mut Session<'_>) {
+        if self.is_begun {
+            let _ = write!(session.err, "\r\x1b[K");
+        }
+    }
+}

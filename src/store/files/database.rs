@@ -1,0 +1,784 @@
+//! `index.sqlite`: what `index.log` says, in a form that can be asked.
+//!
+//! It is derived, and never right against the files: whoever reads brings it up to where the log ends, one at a time,
+//! and answers what is behind that from the log itself. When it is missing, older or damaged it is made anew. Deleting
+//! it loses nothing. Runs that are under way are asked of their own logs, whatever stands here.
+//!
+//! Two tables for the runs: small rows to filter and sort, and the summaries of those that are chosen. That is why a
+//! filter without an index of its own is still a walk over some megabytes.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::types::Value as Sql;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+
+use super::layout::Layout;
+use super::{index, run_ids};
+use crate::model::{RunId, RunKind, RunSummary, UnixNanos};
+use crate::store::{Query, Sort, StoreError};
+
+/// Raised when the tables change: what an older version has made is made anew.
+const VERSION: i64 = 1;
+/// How much of the log is read and written at a time.
+const CHUNK: usize = 4 << 20;
+/// A log up to this length is read faster than a database is opened.
+const SMALL_LOG: u64 = 256 << 10;
+/// How long a reader waits for another that writes.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// How long who asks takes new lines in before they look at the files instead.
+const MOMENT: Duration = Duration::from_millis(500);
+/// Bytes before the place that is reached which have to be the same still.
+const TRACE_BYTES: u64 = 256;
+/// A directory that changed so lately may change again without that its time tells.
+const MTIME_GRAIN: Duration = Duration::from_millis(50);
+
+const TABLES: &str = "
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+    CREATE TABLE runs (
+        id INTEGER PRIMARY KEY,
+        run_id TEXT NOT NULL UNIQUE,
+        started INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        status TEXT NOT NULL,
+        agent TEXT,
+        workflow TEXT,
+        session TEXT,
+        trace TEXT NOT NULL,
+        cost INTEGER,
+        duration INTEGER,
+        tokens INTEGER
+    );
+    CREATE INDEX runs_started ON runs (started, run_id);
+    CREATE TABLE models (model TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (model, id)) WITHOUT ROWID;
+    CREATE TABLE summaries (id INTEGER PRIMARY KEY, json TEXT NOT NULL);
+    CREATE TABLE unread (run_id TEXT PRIMARY KEY) WITHOUT ROWID;
+";
+
+/// The database of a store.
+#[derive(Debug)]
+pub struct Database {
+    connection: Connection,
+    layout: Layout,
+}
+
+/// How far the database is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// Bytes of `index.log` that are taken in.
+    pub bytes: u64,
+    /// All bytes of it.
+    pub of: u64,
+    /// Everything is taken in, and the folders were compared.
+    pub is_whole: bool,
+}
+
+/// What the database and the log have for a query.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Runs that may be asked for: of those that are over the right ones, and all others.
+    pub runs: Vec<RunSummary>,
+    /// Folders of which no line tells.
+    pub unread: Vec<RunId>,
+}
+
+/// Why the database could not be used.
+#[derive(Debug)]
+pub enum DatabaseError {
+    /// It is broken, or no database.
+    Damaged(rusqlite::Error),
+    /// It cannot be read or written now.
+    Busy(rusqlite::Error),
+    /// The file system says no.
+    Io(io::Error),
+    /// The store cannot be read.
+    Store(StoreError),
+}
+
+impl std::fmt::Display for DatabaseError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Damaged(error) => write!(f, "index.sqlite is damaged: {error}"),
+            Self::Busy(error) => write!(f, "index.sqlite cannot be used now: {error}"),
+            Self::Io(error) => write!(f, "index.sqlite: {error}"),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for DatabaseError {}
+
+impl From<rusqlite::Error> for DatabaseError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::ReadOnly
+                | ErrorCode::CannotOpen
+                | ErrorCode::DiskFull
+                | ErrorCode::PermissionDenied
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::OutOfMemory,
+            ) => Self::Busy(error),
+            // A table that is not there, a value of another type: somebody else's file.
+            _ => Self::Damaged(error),
+        }
+    }
+}
+
+impl From<io::Error> for DatabaseError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<StoreError> for DatabaseError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+type Result<T> = std::result::Result<T, DatabaseError>;
+
+/// Returns where the database of a store is.
+pub fn path(layout: &Layout) -> PathBuf {
+    layout.root().join("index.sqlite")
+}
+
+/// Tells whether the store has, or is large enough to want, a database.
+pub(super) fn is_wanted(layout: &Layout) -> bool {
+    let is_long = |path: &Path| std::fs::metadata(path).is_ok_and(|log| log.len() > SMALL_LOG);
+    layout.is_of_the_system() && (is_long(&layout.index_log()) || path(layout).exists())
+}
+
+/// Deletes the database and makes it anew from the store; `progress` is told how far it is. Returns how many runs it
+/// has.
+///
+/// # Errors
+///
+/// When the store cannot be read, or the file not be written.
+pub fn rebuild(layout: &Layout, mut progress: impl FnMut(Reached)) -> Result<u64> {
+    layout.read()?;
+    remove(layout)?;
+    let mut database = Database::open(layout)?;
+    loop {
+        let reached = database.catch_up(Duration::from_millis(100))?;
+        progress(reached);
+        if reached.is_whole {
+            return database.runs();
+        }
+    }
+}
+
+/// Asks the database of a store, once it has taken in all there is. `None` when it has not within a moment, or cannot be
+/// used: then the files have to be asked.
+pub(super) fn ask(layout: &Layout, ask: impl Fn(&Database) -> Result<Found>) -> Option<Found> {
+    let once = || {
+        let mut database = Database::open(layout)?;
+        let reached = database.catch_up(MOMENT)?;
+        if reached.is_whole { ask(&database).map(Some) } else { Ok(None) }
+    };
+    match once() {
+        Err(DatabaseError::Damaged(_)) => {
+            remove(layout).ok()?;
+            once().ok().flatten()
+        }
+        answer => answer.ok().flatten(),
+    }
+}
+
+fn remove(layout: &Layout) -> Result<()> {
+    let path = path(layout);
+    for end in ["", "-journal", "-wal", "-shm"] {
+        let mut name = path.clone().into_os_string();
+        name.push(end);
+        match std::fs::remove_file(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+impl Database {
+    /// Opens the database, and makes an empty one where there is none that this version can use.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or not be made.
+    pub fn open(layout: &Layout) -> Result<Self> {
+        match Self::open_as_it_is(layout) {
+            Err(DatabaseError::Damaged(_)) => {
+                remove(layout)?;
+                Self::open_as_it_is(layout)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_as_it_is(layout: &Layout) -> Result<Self> {
+        let path = path(layout);
+        // SQLite would let everybody read it.
+        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        if let Err(error) = made
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(error.into());
+        }
+        let mut connection = Connection::open(&path)?;
+        connection.busy_timeout(PATIENCE)?;
+        connection.pragma_update(None, "cache_size", -16_384)?;
+        connection.pragma_update(None, "mmap_size", 256 << 20)?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if version != VERSION {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            // Another may have been faster.
+            let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+            if version != VERSION && tables > 0 {
+                // Of another version.
+                return Err(DatabaseError::Damaged(rusqlite::Error::InvalidQuery));
+            }
+            if version != VERSION {
+                transaction.execute_batch(TABLES)?;
+                transaction.pragma_update(None, "user_version", VERSION)?;
+            }
+            transaction.commit()?;
+        }
+        Ok(Self { connection, layout: layout.clone() })
+    }
+
+    /// Takes in what the log has behind the place that was reached, for about so long.
+    ///
+    /// # Errors
+    ///
+    /// When another process is at it, and when the database or the store cannot be used.
+    pub fn catch_up(&mut self, limit: Duration) -> Result<Reached> {
+        let begun = Instant::now();
+        loop {
+            let reached = self.take_chunk()?;
+            if reached.bytes == reached.of {
+                self.compare_folders()?;
+                return Ok(Reached { is_whole: true, ..reached });
+            }
+            if begun.elapsed() >= limit {
+                return Ok(reached);
+            }
+        }
+    }
+
+    /// Takes in the next lines of the log, in one transaction.
+    fn take_chunk(&mut self) -> Result<Reached> {
+        let log = match std::fs::File::open(self.layout.index_log()) {
+            Ok(log) => log,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reached::default()),
+            Err(error) => return Err(error.into()),
+        };
+        let stat = log.metadata()?;
+        let (identity, length) = (format!("{}:{}", stat.dev(), stat.ino()), stat.len());
+        let place = Place::read(&self.connection)?;
+        if place.log == identity && place.bytes == length {
+            return Ok(Reached { bytes: length, of: length, is_whole: false });
+        }
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut place = Place::read(&transaction)?;
+        if place.log != identity || place.bytes > length || place.trace != trace_before(&log, place.bytes)? {
+            // Not the log that was read: another store's, or one that was cut.
+            transaction.execute_batch(
+                "DELETE FROM runs; DELETE FROM models; DELETE FROM summaries; DELETE FROM unread; DELETE FROM meta;",
+            )?;
+            place = Place { log: identity, ..Place::default() };
+        }
+        let mut wanted = CHUNK;
+        let (lines, end, is_all) = loop {
+            let lines = read_at(&log, place.bytes, wanted)?;
+            let end = lines.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let is_all = place.bytes + lines.len() as u64 >= length;
+            if end > 0 || is_all {
+                break (lines, end, is_all);
+            }
+            // A line longer than that.
+            wanted *= 2;
+        };
+        for (run, summary) in index::newest(&lines[..end]) {
+            put(&transaction, run, &summary)?;
+        }
+        place.bytes += end as u64;
+        place.trace = trace_before(&log, place.bytes)?;
+        place.write(&transaction)?;
+        transaction.commit()?;
+        // Behind the last line feed a line is being written, or its writer died: it is no line until there is one.
+        let of = if is_all { place.bytes } else { length };
+        Ok(Reached { bytes: place.bytes, of, is_whole: false })
+    }
+
+    /// Finds the folders that no line tells of, and forgets the runs whose folder is gone. Looks only where a folder has
+    /// changed since.
+    fn compare_folders(&mut self) -> Result<()> {
+        let mut changed = Vec::new();
+        let now = UnixNanos::now().0;
+        for kind in RunKind::ALL {
+            let stat = std::fs::metadata(self.layout.runs(*kind));
+            let time =
+                stat.map_or(0, |stat| stat.mtime().saturating_mul(1_000_000_000).saturating_add(stat.mtime_nsec()));
+            let key = format!("folder {kind}");
+            let known: Option<i64> = self
+                .connection
+                .query_row("SELECT value FROM meta WHERE key = ?1", [&key], |row| row.get(0))
+                .optional()?;
+            if known != Some(time) {
+                let is_settled = now.saturating_sub(time.max(0) as u64) > MTIME_GRAIN.as_nanos() as u64;
+                changed.push((key, is_settled.then_some(time)));
+            }
+        }
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let mut folders: HashMap<RunId, RunKind> = HashMap::new();
+        for kind in RunKind::ALL {
+            folders.extend(run_ids(self.layout.fs(), &self.layout.runs(*kind))?.into_iter().map(|run| (run, *kind)));
+        }
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut known = HashSet::new();
+        {
+            let mut statement = transaction.prepare("SELECT run_id FROM runs")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                known.insert(id_in(row.get_ref(0)?.as_str().unwrap_or_default())?);
+            }
+        }
+        let mut is_any_gone = false;
+        for gone in known.iter().filter(|run| !folders.contains_key(run)) {
+            transaction.prepare_cached("DELETE FROM runs WHERE run_id = ?1")?.execute([gone.to_string()])?;
+            is_any_gone = true;
+        }
+        if is_any_gone {
+            transaction.execute("DELETE FROM summaries WHERE id NOT IN (SELECT id FROM runs)", [])?;
+            transaction.execute("DELETE FROM models WHERE id NOT IN (SELECT id FROM runs)", [])?;
+        }
+        transaction.execute("DELETE FROM unread", [])?;
+        for run in folders.keys().filter(|run| !known.contains(run)) {
+            transaction.execute("INSERT OR IGNORE INTO unread VALUES (?1)", [run.to_string()])?;
+        }
+        for (key, time) in changed {
+            match time {
+                Some(time) => {
+                    transaction.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![key, time])?;
+                }
+                None => {
+                    transaction.execute("DELETE FROM meta WHERE key = ?1", [key])?;
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Returns how many runs it has.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub fn runs(&self) -> Result<u64> {
+        let runs: i64 = self.connection.query_row("SELECT count(*) FROM runs", [], |row| row.get(0))?;
+        Ok(runs.try_into().unwrap_or(0))
+    }
+
+    /// Returns what may answer a query, with what the log has behind the place that is reached. `spare`: of how many
+    /// runs the caller knows better.
+    pub(super) fn find(&self, query: &Query, spare: usize) -> Result<Found> {
+        let newer = self.newer()?;
+        let (filter, mut values) = filter(query);
+        let order = match query.sort {
+            Sort::Started => "",
+            Sort::Cost => "cost DESC, ",
+            Sort::Duration => "duration DESC, ",
+            Sort::Tokens => "tokens DESC, ",
+        };
+        // As many more as may have to give way to newer lines.
+        let limit = if query.limit == 0 { -1 } else { i64::try_from(query.limit + newer.len() + spare).unwrap_or(-1) };
+        values.push(limit.into());
+        let closed = format!(
+            "SELECT json FROM summaries JOIN (SELECT id AS chosen, cost, duration, tokens, started, run_id FROM runs \
+             WHERE status NOT IN ('running', 'waiting'){filter} ORDER BY {order}started DESC, run_id DESC LIMIT ?) \
+             ON chosen = id ORDER BY {order}started DESC, run_id DESC"
+        );
+        let mut runs = self.summaries(&closed, values)?;
+        runs.extend(self.summaries(
+            "SELECT json FROM summaries JOIN runs USING (id) WHERE status IN ('running', 'waiting')",
+            Vec::new(),
+        )?);
+        self.with_newer(runs, newer)
+    }
+
+    /// Returns the runs that an id, the beginning of one, a trace or `latest` may mean.
+    pub(super) fn named(&self, id: &str) -> Result<Found> {
+        let newer = self.newer()?;
+        let (condition, values): (&str, Vec<Sql>) = if id == "latest" {
+            ("TRUE ORDER BY started DESC, run_id DESC LIMIT ?", vec![(newer.len() as i64 + 1).into()])
+        } else if id.len() == 32 {
+            ("trace = ?", vec![id.to_ascii_lowercase().into()])
+        } else {
+            let begin = id.to_ascii_uppercase();
+            ("run_id >= ? AND run_id < ?", vec![begin.clone().into(), format!("{begin}~").into()])
+        };
+        let runs =
+            self.summaries(&format!("SELECT json FROM runs JOIN summaries USING (id) WHERE {condition}"), values)?;
+        self.with_newer(runs, newer)
+    }
+
+    fn with_newer(&self, mut runs: Vec<RunSummary>, newer: HashMap<RunId, RunSummary>) -> Result<Found> {
+        runs.retain(|run| !newer.contains_key(&run.run_id));
+        runs.extend(newer.into_values());
+        let mut statement = self.connection.prepare_cached("SELECT run_id FROM unread")?;
+        let unread = statement.query_map([], |row| row.get::<_, String>(0))?;
+        let unread: std::result::Result<Vec<String>, _> = unread.collect();
+        let listed: HashSet<RunId> = runs.iter().map(|run| run.run_id).collect();
+        let unread = unread?.iter().filter_map(|run| run.parse().ok()).filter(|run| !listed.contains(run)).collect();
+        Ok(Found { runs, unread })
+    }
+
+    fn summaries(&self, statement: &str, values: Vec<Sql>) -> Result<Vec<RunSummary>> {
+        let mut statement = self.connection.prepare_cached(statement)?;
+        let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+        let mut runs = Vec::new();
+        while let Some(row) = rows.next()? {
+            let json = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+            runs.push(serde_json::from_str(json).map_err(|_| DatabaseError::Damaged(rusqlite::Error::InvalidQuery))?);
+        }
+        Ok(runs)
+    }
+
+    /// Reads the last lines of the runs that are not taken in yet.
+    fn newer(&self) -> Result<HashMap<RunId, RunSummary>> {
+        let log = match std::fs::File::open(self.layout.index_log()) {
+            Ok(log) => log,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let place = Place::read(&self.connection)?;
+        let length = log.metadata()?.len();
+        let rest = usize::try_from(length.saturating_sub(place.bytes)).unwrap_or(usize::MAX);
+        Ok(index::newest(&read_at(&log, place.bytes, rest)?))
+    }
+}
+
+/// How far the log is taken in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Place {
+    /// Which file it is.
+    log: String,
+    bytes: u64,
+    /// What stands before that place.
+    trace: Vec<u8>,
+}
+
+impl Place {
+    fn read(connection: &Connection) -> Result<Self> {
+        let mut statement = connection.prepare_cached("SELECT value FROM meta WHERE key = 'log'")?;
+        let text: Option<Vec<u8>> = statement.query_row([], |row| row.get(0)).optional()?;
+        let read = || {
+            let text = text?;
+            let mut parts = text.splitn(3, |byte| *byte == b' ');
+            let log = String::from_utf8(parts.next()?.to_vec()).ok()?;
+            let bytes = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
+            Some(Self { log, bytes, trace: parts.next()?.to_vec() })
+        };
+        Ok(read().unwrap_or_default())
+    }
+
+    fn write(&self, connection: &Connection) -> Result<()> {
+        let text = [self.log.as_bytes(), b" ", self.bytes.to_string().as_bytes(), b" ", &self.trace].concat();
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('log', ?1)", [text])?;
+        Ok(())
+    }
+}
+
+fn trace_before(log: &std::fs::File, bytes: u64) -> io::Result<Vec<u8>> {
+    let begin = bytes.saturating_sub(TRACE_BYTES);
+    read_at(log, begin, (bytes - begin) as usize)
+}
+
+/// Reads up to so many bytes at an offset, fewer at the end of the file.
+fn read_at(file: &std::fs::File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    let there = usize::try_from(file.metadata()?.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; length.min(there)];
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.read_at(&mut bytes[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(done);
+    Ok(bytes)
+}
+
+/// Writes the part of a query that tells which runs are asked for, of those that are over.
+fn filter(query: &Query) -> (String, Vec<Sql>) {
+    let (mut text, mut values) = (String::new(), Vec::new());
+    let mut and = |condition: &str, value: Sql| {
+        text.push_str(" AND ");
+        text.push_str(condition);
+        values.push(value);
+    };
+    if let Some(kind) = query.kind {
+        and("kind = ?", kind.as_str().to_owned().into());
+    }
+    if let Some(status) = query.status {
+        and("status = ?", status.as_str().to_owned().into());
+    }
+    for (condition, word) in [
+        ("agent = ?", &query.agent_id),
+        ("workflow = ?", &query.workflow_id),
+        ("session = ?", &query.session_id),
+        ("id IN (SELECT id FROM models WHERE model = ?)", &query.model),
+    ] {
+        if let Some(word) = word {
+            and(condition, word.clone().into());
+        }
+    }
+    if let Some(since) = query.since {
+        and("started >= ?", number(since.0).into());
+    }
+    if let Some(until) = query.until {
+        and("started < ?", number(until.0).into());
+    }
+    if let Some(cost) = query.min_cost {
+        and("cost >= ?", cost.0.into());
+    }
+    (text, values)
+}
+
+/// SQLite has no larger numbers, and time none that is.
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn id_in(text: &str) -> Result<RunId> {
+    text.parse().map_err(|_| DatabaseError::Damaged(rusqlite::Error::InvalidQuery))
+}
+
+fn put(connection: &Connection, run: RunId, summary: &RunSummary) -> Result<()> {
+    let id: i64 = connection
+        .prepare_cached(
+            "INSERT INTO runs (run_id, started, kind, status, agent, workflow, session, trace, cost, duration, tokens) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (run_id) DO UPDATE SET started = ?2, \
+             kind = ?3, status = ?4, agent = ?5, workflow = ?6, session = ?7, trace = ?8, cost = ?9, duration = ?10, \
+             tokens = ?11 RETURNING id",
+        )?
+        .query_row(
+            params![
+                run.to_string(),
+                number(summary.started_at.0),
+                summary.kind.as_str(),
+                summary.status.as_str(),
+                summary.agent_id,
+                summary.workflow_id,
+                summary.session_id,
+                summary.trace_id.to_string(),
+                summary.cost_usd.map(|cost| cost.0),
+                summary.duration_ms.map(number),
+                summary.tokens.and_then(|tokens| tokens.total).map(number),
+            ],
+            |row| row.get(0),
+        )?;
+    let json = serde_json::to_string(summary).map_err(io::Error::other)?;
+    connection.prepare_cached("INSERT OR REPLACE INTO summaries VALUES (?1, ?2)")?.execute(params![id, json])?;
+    // A model that is no longer told is not taken back: what a run used, it used.
+    for model in summary.models.iter().chain(&summary.model) {
+        connection.prepare_cached("INSERT OR IGNORE INTO models VALUES (?1, ?2)")?.execute(params![model, id])?;
+    }
+    connection.prepare_cached("DELETE FROM unread WHERE run_id = ?1")?.execute([run.to_string()])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{NanoUsd, RunStatus, Tokens};
+    use crate::store::assembly::RunState;
+    use crate::store::files::{FilesReader, FilesWriter};
+    use crate::store::{Listed, RunReader, RunWriter};
+    use proptest::prelude::*;
+
+    fn store() -> (tempfile::TempDir, Layout, FilesWriter) {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("store"));
+        layout.open_or_create().unwrap();
+        let writer = FilesWriter::new(layout.clone(), RunId([7; 16]), false);
+        (dir, layout, writer)
+    }
+
+    /// A run that is over; every property of it repeats after a few.
+    fn run(nth: u64) -> RunSummary {
+        let started = UnixNanos::from_millis(1_700_000_000_000 + nth / 3 * 1000);
+        let run = RunId::from_parts(started.millis(), [nth as u8; 10]);
+        let mut run = RunState::new(run, run.as_trace_id()).summary(started);
+        run.started_at = started;
+        run.kind = if nth.is_multiple_of(4) { RunKind::Workflow } else { RunKind::Agent };
+        run.status = [RunStatus::Success, RunStatus::Error, RunStatus::Timeout][nth as usize % 3];
+        run.agent_id = (run.kind == RunKind::Agent).then(|| format!("agent-{}", nth % 3));
+        run.workflow_id = (run.kind == RunKind::Workflow).then(|| format!("flow-{}", nth % 2));
+        run.session_id = (!nth.is_multiple_of(5)).then(|| format!("session-{}", nth % 4));
+        run.models = (0..nth % 3).map(|model| format!("model-{model}")).collect();
+        run.model = run.models.first().cloned();
+        run.cost_usd = (!nth.is_multiple_of(7)).then(|| NanoUsd(nth as i64 % 5 * 1_000_000));
+        run.duration_ms = Some(nth % 6 * 10);
+        run.tokens = (!nth.is_multiple_of(3)).then(|| Tokens { total: Some(nth % 9), ..Tokens::default() });
+        run
+    }
+
+    /// What the files say, whatever the database has.
+    fn scanned(layout: &Layout, query: &Query) -> Vec<RunSummary> {
+        query.select(FilesReader::of(layout.clone()).unwrap().summaries().unwrap().0)
+    }
+
+    fn listed(layout: &Layout, query: &Query) -> Vec<RunSummary> {
+        let listed = FilesReader::of(layout.clone()).unwrap().list_runs(query).unwrap();
+        listed.into_iter().filter_map(|run| if let Listed::Run(run) = run { Some(run.summary) } else { None }).collect()
+    }
+
+    fn queries() -> impl Strategy<Value = Query> {
+        let word = |stem: &'static str, of: u64| proptest::option::of((0..of).prop_map(move |n| format!("{stem}-{n}")));
+        let moment = || {
+            proptest::option::weighted(
+                0.3,
+                (0u64..20).prop_map(|n| UnixNanos::from_millis(1_700_000_000_000 + n * 500)),
+            )
+        };
+        let who = (word("agent", 4), word("flow", 3), word("session", 5), word("model", 3));
+        let kind = proptest::option::weighted(0.3, prop_oneof![Just(RunKind::Agent), Just(RunKind::Workflow)]);
+        let status = proptest::option::weighted(0.3, prop_oneof![Just(RunStatus::Success), Just(RunStatus::Error)]);
+        let cost = proptest::option::weighted(0.3, (0i64..6).prop_map(|n| NanoUsd(n * 1_000_000)));
+        let sort = prop_oneof![Just(Sort::Started), Just(Sort::Cost), Just(Sort::Duration), Just(Sort::Tokens)];
+        // Few conditions at once, or nothing would be found.
+        (who, 0u8..16, kind, status, (moment(), moment()), cost, sort, 0usize..12).prop_map(
+            |((agent, flow, session, model), mask, kind, status, (since, until), min_cost, sort, limit)| {
+                let keep = |bit: u8, word: Option<String>| word.filter(|_| mask == 1 << bit);
+                Query {
+                    kind,
+                    agent_id: keep(0, agent),
+                    workflow_id: keep(1, flow),
+                    session_id: keep(2, session),
+                    model: keep(3, model),
+                    status,
+                    since,
+                    until,
+                    min_cost,
+                    sort,
+                    limit,
+                }
+            },
+        )
+    }
+
+    #[test]
+    fn the_database_finds_what_a_walk_over_the_store_finds() {
+        let (_dir, layout, mut writer) = store();
+        (0..60).for_each(|nth| writer.create_run(&run(nth), &[]).unwrap());
+        // Told again, and changed.
+        for nth in 0..20 {
+            writer.update_run(&RunSummary { cost_usd: Some(NanoUsd(77_000_000)), ..run(nth) }).unwrap();
+        }
+        assert_eq!(rebuild(&layout, |_| {}).unwrap(), 60);
+        proptest!(ProptestConfig::with_cases(256), |(query in queries())| {
+            let found = ask(&layout, |database| database.find(&query, 0)).unwrap();
+            prop_assert_eq!(query.select(found.runs), scanned(&layout, &query));
+            prop_assert_eq!(listed(&layout, &query), scanned(&layout, &query));
+        });
+    }
+
+    #[test]
+    fn it_follows_what_is_written_deleted_and_unread() {
+        let (_dir, layout, mut writer) = store();
+        let all = Query::default();
+        (0..9).for_each(|nth| writer.create_run(&run(nth), &[]).unwrap());
+        rebuild(&layout, |_| {}).unwrap();
+        assert_eq!(listed(&layout, &all).len(), 9);
+        // A run whose line was lost, one without a summary that can be read, one that is deleted, one that is new.
+        let log = std::fs::read(layout.index_log()).unwrap();
+        writer.create_run(&run(9), &[]).unwrap();
+        writer.create_run(&run(10), &[]).unwrap();
+        std::fs::write(layout.index_log(), log).unwrap();
+        std::fs::write(layout.run(run(10).kind, run(10).run_id).join("run.yaml"), "no: run").unwrap();
+        writer.delete_run(run(3).run_id).unwrap();
+        let mut writer = FilesWriter::new(layout.clone(), RunId([8; 16]), false);
+        writer.create_run(&run(11), &[]).unwrap();
+        let listed = FilesReader::of(layout.clone()).unwrap().list_runs(&all).unwrap();
+        let ids: Vec<(RunId, bool)> = listed
+            .iter()
+            .map(|listed| match listed {
+                Listed::Run(run) => (run.summary.run_id, true),
+                Listed::Damaged(run) => (run.run_id, false),
+            })
+            .collect();
+        let mut expected: Vec<(RunId, bool)> =
+            [11, 9, 8, 7, 6, 5, 4, 2, 1, 0].into_iter().map(|nth| (run(nth).run_id, true)).collect();
+        expected.sort_by(|a, b| b.cmp(a));
+        expected.push((run(10).run_id, false));
+        assert_eq!(ids, expected);
+        assert_eq!(Database::open(&layout).unwrap().runs().unwrap(), 9);
+        let reader = FilesReader::of(layout.clone()).unwrap();
+        assert_eq!(reader.resolve("latest").unwrap(), run(11).run_id);
+        assert_eq!(reader.resolve(&run(9).run_id.to_string()[..22]).unwrap(), run(9).run_id);
+        assert_eq!(reader.resolve(&run(5).trace_id.to_string()).unwrap(), run(5).run_id);
+    }
+
+    #[test]
+    fn a_damaged_foreign_or_older_file_is_made_anew_and_another_log_begins_anew() {
+        let (_dir, layout, mut writer) = store();
+        (0..9).for_each(|nth| writer.create_run(&run(nth), &[]).unwrap());
+        let all = Query::default();
+        let answer = || ask(&layout, |database| database.find(&all, 0)).map(|found| found.runs.len());
+        let whole = |layout: &Layout| {
+            rebuild(layout, |_| {}).unwrap();
+            std::fs::read(path(layout)).unwrap()
+        };
+        let good = whole(&layout);
+        for damage in 0..good.len() / 512 {
+            let mut bytes = good.clone();
+            bytes[damage * 512..(damage + 1) * 512].fill(0xa5);
+            std::fs::write(path(&layout), bytes).unwrap();
+            // Whatever a page says that is not right any more, the folders are right; what is no database is made anew.
+            assert!(listed(&layout, &all).len() <= 9);
+        }
+        std::fs::write(path(&layout), "text, and no database at all, but long enough to be taken for one".repeat(99))
+            .unwrap();
+        assert_eq!(answer(), Some(9));
+        Connection::open(path(&layout)).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        assert_eq!(answer(), Some(9));
+        std::fs::remove_file(path(&layout)).unwrap();
+        assert_eq!(answer(), Some(9));
+        // The same length, and another file.
+        let log = std::fs::read(layout.index_log()).unwrap();
+        std::fs::remove_file(layout.index_log()).unwrap();
+        std::fs::write(layout.index_log(), &log[log.len() / 2..]).unwrap();
+        assert_eq!(listed(&layout, &all), scanned(&layout, &all));
+        assert_eq!(listed(&layout, &all).len(), 9);
+    }
+
+    #[test]
+    fn half_a_line_is_taken_in_once_it_is_whole() {
+        let (_dir, layout, mut writer) = store();
+        writer.create_run(&run(0), &[]).unwrap();
+        let mut log = std::fs::read(layout.index_log()).unwrap();
+        writer.create_run(&run(1), &[]).unwrap();
+        let whole = std::fs::read(layout.index_log()).unwrap();
+        log.extend_from_slice(&whole[log.len()..log.len() + 100]);
+        std::fs::write(layout.index_log(), &log).unwrap();
+        let mut database = Database::open(&layout).unwrap();
+        assert!(database.catch_up(Duration::ZERO).unwrap().is_whole);
+        assert_eq!(database.runs().unwrap(), 1);
+        std::fs::write(layout.index_log(), &whole).unwrap();
+        assert!(database.catch_up(Duration::ZERO).unwrap().is_whole);
+        assert_eq!(database.runs().unwrap(), 2);
+    }
+}
