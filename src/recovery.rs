@@ -19,6 +19,7 @@ use prost::Message;
 
 use crate::conventions::names;
 use crate::error::Error;
+use crate::fs::{Access, OsFs};
 use crate::journal::{self, JournalError, JournalReader, JournalWriter, Options};
 use crate::model::otlp::{Resource, STATUS_ERROR, Status, Value};
 use crate::model::record::{Record, RecordKind};
@@ -119,8 +120,13 @@ impl Adopted {
 ///
 /// When there is no store at `path`, or none that can be read.
 pub fn open(path: impl Into<PathBuf>) -> Result<(FilesReader, Result<Adopted, Error>), Error> {
-    let reader = FilesReader::open(path)?;
-    let (layout, store) = (reader.layout().clone(), reader.layout().read()?);
+    open_at(Layout::new(path))
+}
+
+/// Like [`open`], on whatever file system the store is.
+pub(crate) fn open_at(layout: Layout) -> Result<(FilesReader, Result<Adopted, Error>), Error> {
+    let store = layout.read()?;
+    let reader = FilesReader::of(layout.clone())?;
     let mut overlay = Overlay::default();
     let adopted = each_dead(&layout, |process| {
         let is_ours = !is_of_another_user(&journal_of(&layout, process));
@@ -139,8 +145,13 @@ pub fn open(path: impl Into<PathBuf>) -> Result<(FilesReader, Result<Adopted, Er
 ///
 /// As [`open`].
 pub fn look(path: impl Into<PathBuf>) -> Result<(FilesReader, Result<Adopted, Error>), Error> {
-    let reader = FilesReader::open(path)?;
-    let (layout, store) = (reader.layout().clone(), reader.layout().read()?);
+    look_at(Layout::new(path))
+}
+
+/// Like [`look`], on whatever file system the store is.
+pub(crate) fn look_at(layout: Layout) -> Result<(FilesReader, Result<Adopted, Error>), Error> {
+    let store = layout.read()?;
+    let reader = FilesReader::of(layout.clone())?;
     let mut overlay = Overlay::default();
     let adopted = each_dead(&layout, |process| view_into(&mut overlay, &layout, &store, process));
     Ok((reader.with(overlay), adopted))
@@ -178,7 +189,7 @@ fn is_of_another_user(journal: &Path) -> bool {
 /// Does something for each process that is dead and has left something, and adds up what came of it.
 fn each_dead(layout: &Layout, mut take: impl FnMut(RunId) -> Adopted) -> Result<Adopted, Error> {
     let mut adopted = Adopted::default();
-    for found in journal::list_processes(&layout.journal())? {
+    for found in journal::list_processes_in(layout.fs(), &layout.journal())? {
         let Ok(process) = found.name.parse::<RunId>() else { continue };
         // The lock may be held by another who is taking over just now.
         if !found.alive || Ring::is_left_behind(&journal_of(layout, process), process) {
@@ -193,8 +204,10 @@ fn each_dead(layout: &Layout, mut take: impl FnMut(RunId) -> Adopted) -> Result<
 /// Tells of a journal whose lock this user may not even look at: its process counts as alive.
 fn cannot_tell(layout: &Layout, process: RunId) -> Option<Missing> {
     let lock = journal_of(layout, process).join("lock");
-    let error =
-        std::fs::File::open(&lock).err().filter(|error| error.kind() == std::io::ErrorKind::PermissionDenied)?;
+    let error = layout.fs().open(&lock, Access::Read).err()?;
+    if error.kind() != std::io::ErrorKind::PermissionDenied {
+        return None;
+    }
     let why = format!("what it may have left is not shown, {} cannot be opened: {error}", lock.display());
     Some(Missing { process, why })
 }
@@ -228,7 +241,7 @@ fn take_over(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopt
 
 fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, Error> {
     let (dir, name) = (layout.journal(), process.to_string());
-    let (writer, recovered) = JournalWriter::reopen(&dir, &name, Options::default())?;
+    let (writer, recovered) = JournalWriter::reopen_in(layout.shared_fs(), &dir, &name, Options::default())?;
     let ring = match Ring::find(&dir.join(&name), process) {
         Left::Ring(ring) => Some(ring),
         Left::Nothing => None,
@@ -245,7 +258,7 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
         store,
         process,
         numbers: writer,
-        reader: JournalReader::open(&dir, &name, STORE_READER)?,
+        reader: JournalReader::open_in(layout.shared_fs(), &dir, &name, STORE_READER)?,
         sink: StoreSink::new(FilesWriter::new(layout.clone(), process, false), process),
         stored: HashMap::new(),
         adopted: Adopted { processes: 1, ..Adopted::default() },
@@ -254,7 +267,9 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
     let Leftovers { numbers: writer, mut reader, adopted, sink, .. } = left;
     let done = sink.oldest_held().map_or(writer.committed_seq(), |held| held.saturating_sub(1));
     reader.acknowledge_handed(done, &writer)?;
-    if journal::is_resumable(&dir, &name) && (done < writer.committed_seq() || !sink.open_runs().is_empty()) {
+    if journal::is_resumable_in(layout.fs(), &dir, &name)
+        && (done < writer.committed_seq() || !sink.open_runs().is_empty())
+    {
         // The next bridge goes on with it.
         return Ok(adopted);
     }
@@ -262,9 +277,9 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
         ring.unlink();
     }
     drop(writer);
-    let readers = readers_of(&layout.journal(), process);
+    let readers = journal::readers_in(layout.fs(), &dir, &name)?;
     let readers: Vec<&str> = readers.iter().map(String::as_str).collect();
-    match journal::remove_journal(&dir, &name, &readers) {
+    match journal::remove_journal_in(layout.fs(), &dir, &name, &readers) {
         // An upstream has not had all of it: who forwards next goes on with it.
         Ok(()) | Err(JournalError::NotPassed { .. }) => Ok(adopted),
         Err(error) => Err(error.into()),
@@ -291,7 +306,7 @@ fn view(layout: &Layout, store: &StoreFile, process: RunId) -> Result<(Overlay, 
     let (dir, name) = (layout.journal(), process.to_string());
     // The ring before the journal, and the journal before the files: what somebody moves on meanwhile is met there.
     let left = Ring::find(&dir.join(&name), process);
-    let recovered = journal::look_at_end(&dir, &name)?;
+    let recovered = journal::look_at_end_in(layout.fs(), &dir, &name)?;
     let mut adopted = Adopted { viewed: 1, ..Adopted::default() };
     let ring = match left {
         Left::Ring(ring) => Some(ring),
@@ -307,7 +322,7 @@ fn view(layout: &Layout, store: &StoreFile, process: RunId) -> Result<(Overlay, 
         store,
         process,
         numbers: Unwritten { last_seq: recovered.last_seq },
-        reader: JournalReader::open_read_only(&dir, &name, STORE_READER)?,
+        reader: JournalReader::open_read_only_in(layout.shared_fs(), &dir, &name, STORE_READER)?,
         sink: StoreSink::new(OverlayWriter::new(layout.clone(), process), process),
         stored: HashMap::new(),
         adopted,
@@ -424,7 +439,8 @@ impl<N: Numbers, W: RunWriter> Leftovers<'_, N, W> {
         // Else the ring tells it first of all.
         let (dir, name) = (self.layout.journal(), self.process.to_string());
         let mut resource = Arc::new(
-            known_resource(&dir, &name).unwrap_or_else(|| crate::config::resource(None, &name, &self.store.store_id)),
+            known_resource(self.layout, &dir, &name)
+                .unwrap_or_else(|| crate::config::resource(None, &name, &self.store.store_id)),
         );
         let (pricer, _) = Pricer::of_store(self.layout);
         let mut pipeline = Pipeline::new(policy_of(ring), self.store.redaction_key()).with_pricer(pricer);
@@ -463,7 +479,7 @@ impl<N: Numbers, W: RunWriter> Leftovers<'_, N, W> {
 
     /// Closes the open steps of the process's runs, in the journal and in the store.
     fn close_open_runs(&mut self) -> Result<(), Error> {
-        if journal::is_resumable(&self.layout.journal(), &self.process.to_string()) {
+        if journal::is_resumable_in(self.layout.fs(), &self.layout.journal(), &self.process.to_string()) {
             self.sink.take_from_outside(SILENCE);
             return Ok(self.sink.close_silent(UnixNanos::now())?);
         }
@@ -514,9 +530,9 @@ fn policy_of(ring: &Ring) -> Content {
 }
 
 /// Reads the resource of the first frame that a journal still holds.
-fn known_resource(dir: &Path, process: &str) -> Option<Resource> {
+fn known_resource(layout: &Layout, dir: &Path, process: &str) -> Option<Resource> {
     // No reader has this name, so reading begins at the oldest frame.
-    let mut reader = JournalReader::open_read_only(dir, process, "first").ok()?;
+    let mut reader = JournalReader::open_read_only_in(layout.shared_fs(), dir, process, "first").ok()?;
     let batch = reader.next_batch(BATCH_BYTES).ok()?;
     let bytes = batch.frames().find_map(|frame| frame.resource.cloned())?;
     Resource::decode(&bytes[..]).ok()
@@ -524,7 +540,7 @@ fn known_resource(dir: &Path, process: &str) -> Option<Resource> {
 
 /// Returns the runs that a process wrote, as the files have them, the oldest first.
 fn runs_of(layout: &Layout, process: RunId) -> Result<Vec<RunSummary>, Error> {
-    let mut runs = FilesReader::open(layout.root())?.stored_runs()?;
+    let mut runs = FilesReader::of(layout.clone())?.stored_runs()?;
     runs.retain(|run| run.writer == Some(process));
     runs.reverse();
     Ok(runs)
@@ -548,12 +564,7 @@ fn closed(mut record: Record, last: UnixNanos) -> Record {
 
 /// Names the readers that a journal has positions of.
 pub(crate) fn readers_of(journal_dir: &Path, process: RunId) -> Vec<String> {
-    let positions = journal_dir.join(process.to_string()).join("positions");
-    std::fs::read_dir(positions)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect()
+    journal::readers_in(&OsFs, journal_dir, &process.to_string()).unwrap_or_default()
 }
 
 #[cfg(test)]

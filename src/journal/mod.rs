@@ -157,10 +157,12 @@ use std::path::{Path, PathBuf};
 
 pub use error::JournalError;
 pub use reader::{Batch, Frame, JournalReader};
+pub(crate) use recovery::readers_in;
 pub use recovery::{
-    ProcessJournal, Recovered, first_frame_left, list_processes, look_at_end, remove_journal, remove_oldest_segments,
-    remove_passed_segments,
+    ProcessJournal, Recovered, first_frame_left, list_processes, list_processes_in, look_at_end, look_at_end_in,
+    remove_journal, remove_journal_in, remove_oldest_segments, remove_passed_segments, remove_passed_segments_in,
 };
+pub(crate) use resume::is_resumable_in;
 pub use resume::{is_resumable, mark_resumable};
 pub use segment::{FrameKind, MAX_PAYLOAD_BYTES};
 pub use writer::{Committed, JournalWriter, Options};

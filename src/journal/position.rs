@@ -70,19 +70,24 @@ pub(super) fn stored(fs: &dyn Fs, dir: &Path, process: &str, reader: &str) -> Re
     }
 }
 
+/// Names the readers that have a position, readable or not.
+pub(super) fn readers(fs: &dyn Fs, dir: &Path) -> Result<Vec<String>, JournalError> {
+    let path = dir.join(POSITIONS);
+    match fs.list(&path) {
+        Ok(entries) => {
+            let names = entries.into_iter().map(|entry| entry.name);
+            Ok(names.filter(|name| checked_name(name, NAME_MAX).is_ok()).collect())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(JournalError::io("list", &path)(error)),
+    }
+}
+
 /// Returns the largest number that any reader is done with, 0 without readers.
 pub(super) fn furthest(fs: &dyn Fs, dir: &Path, process: &str) -> Result<u64, JournalError> {
-    let path = dir.join(POSITIONS);
-    let entries = match fs.list(&path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(JournalError::io("list", &path)(error)),
-    };
     let mut furthest = 0;
-    for entry in entries {
-        if checked_name(&entry.name, NAME_MAX).is_ok() {
-            furthest = furthest.max(stored(fs, dir, process, &entry.name)?.unwrap_or(0));
-        }
+    for reader in readers(fs, dir)? {
+        furthest = furthest.max(stored(fs, dir, process, &reader)?.unwrap_or(0));
     }
     Ok(furthest)
 }

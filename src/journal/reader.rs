@@ -159,7 +159,16 @@ impl JournalReader {
     ///
     /// Like [`open`](Self::open), but never [`JournalError::Locked`].
     pub fn open_read_only(journal_dir: &Path, process: &str, reader: &str) -> Result<Self, JournalError> {
-        let fs = OsFs::shared();
+        Self::open_read_only_in(OsFs::shared(), journal_dir, process, reader)
+    }
+
+    /// Like [`open_read_only`](Self::open_read_only), on another file system.
+    pub fn open_read_only_in(
+        fs: Arc<dyn Fs>,
+        journal_dir: &Path,
+        process: &str,
+        reader: &str,
+    ) -> Result<Self, JournalError> {
         let dir = process_dir(journal_dir, process)?;
         segment::list(&*fs, &dir)?;
         let stored = position::stored(&*fs, &dir, process, reader)?;

@@ -87,7 +87,12 @@ fn scan(fs: &dyn Fs, dir: &Path, process: &str, key: SegmentKey) -> Result<Scann
 ///
 /// [`JournalError::NotFound`], [`JournalError::NewerFormat`], [`JournalError::BadName`], and what the file system says.
 pub fn look_at_end(journal_dir: &Path, process: &str) -> Result<Recovered, JournalError> {
-    find_end(&OsFs, &process_dir(journal_dir, process)?, process, false)
+    look_at_end_in(&OsFs, journal_dir, process)
+}
+
+/// Like [`look_at_end`], on another file system.
+pub fn look_at_end_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> Result<Recovered, JournalError> {
+    find_end(fs, &process_dir(journal_dir, process)?, process, false)
 }
 
 /// Finds where a dead writer stopped. With `cut`, what stands behind is cut off; that takes the lock.
@@ -164,7 +169,11 @@ pub(super) fn recover(
 ///
 /// What the file system says.
 pub fn list_processes(journal_dir: &Path) -> Result<Vec<ProcessJournal>, JournalError> {
-    let fs = &OsFs;
+    list_processes_in(&OsFs, journal_dir)
+}
+
+/// Like [`list_processes`], on another file system.
+pub fn list_processes_in(fs: &dyn Fs, journal_dir: &Path) -> Result<Vec<ProcessJournal>, JournalError> {
     let entries = match fs.list(journal_dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -184,6 +193,15 @@ pub fn list_processes(journal_dir: &Path) -> Result<Vec<ProcessJournal>, Journal
     Ok(journals)
 }
 
+/// Names the readers that a journal has positions of.
+///
+/// # Errors
+///
+/// [`JournalError::BadName`], and what the file system says: without an answer nobody may take it for unread.
+pub(crate) fn readers_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> Result<Vec<String>, JournalError> {
+    position::readers(fs, &process_dir(journal_dir, process)?)
+}
+
 /// Is there a writer? Where that cannot be found out, perhaps because the files are another user's, hands off.
 fn is_alive(fs: &dyn Fs, dir: &Path) -> bool {
     lock::is_held(fs, dir).unwrap_or(true)
@@ -198,7 +216,17 @@ fn is_alive(fs: &dyn Fs, dir: &Path) -> bool {
 ///
 /// [`JournalError::NotFound`], [`JournalError::BadName`], and what the file system says.
 pub fn remove_passed_segments(journal_dir: &Path, process: &str, readers: &[&str]) -> Result<u64, JournalError> {
-    remove_oldest_segments(journal_dir, process, readers, u64::MAX)
+    remove_passed_segments_in(&OsFs, journal_dir, process, readers)
+}
+
+/// Like [`remove_passed_segments`], on another file system.
+pub fn remove_passed_segments_in(
+    fs: &dyn Fs,
+    journal_dir: &Path,
+    process: &str,
+    readers: &[&str],
+) -> Result<u64, JournalError> {
+    remove_segments(fs, journal_dir, process, readers, u64::MAX)
 }
 
 /// The same, but stops once `enough` bytes were given back: for a journal at its bound, whose slowest reader has to
@@ -213,7 +241,16 @@ pub fn remove_oldest_segments(
     readers: &[&str],
     enough: u64,
 ) -> Result<u64, JournalError> {
-    let fs = &OsFs;
+    remove_segments(&OsFs, journal_dir, process, readers, enough)
+}
+
+fn remove_segments(
+    fs: &dyn Fs,
+    journal_dir: &Path,
+    process: &str,
+    readers: &[&str],
+    enough: u64,
+) -> Result<u64, JournalError> {
     let dir = process_dir(journal_dir, process)?;
     let mut freed_bytes = 0;
     for removable in removable_segments(fs, &dir, process, readers, enough)? {
@@ -305,7 +342,11 @@ fn is_foreign(fs: &dyn Fs, dir: &Path, process: &str, key: SegmentKey) -> Result
 /// [`JournalError::Locked`] when its writer lives, [`JournalError::NotPassed`] when a reader has something left,
 /// [`JournalError::NotFound`], [`JournalError::NewerFormat`], and what the file system says.
 pub fn remove_journal(journal_dir: &Path, process: &str, readers: &[&str]) -> Result<(), JournalError> {
-    let fs = &OsFs;
+    remove_journal_in(&OsFs, journal_dir, process, readers)
+}
+
+/// Like [`remove_journal`], on another file system.
+pub fn remove_journal_in(fs: &dyn Fs, journal_dir: &Path, process: &str, readers: &[&str]) -> Result<(), JournalError> {
     let dir = process_dir(journal_dir, process)?;
     segment::list(fs, &dir)?;
     let _lock = Lock::adopt(fs, &dir)?;

@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 
 use super::{JournalError, process_dir};
+use crate::fs::{Access, Fs, OsFs};
 
 /// The file in the directory of such a journal.
 const MARK: &str = "bridge";
@@ -18,15 +19,25 @@ const MARK: &str = "bridge";
 ///
 /// [`JournalError::BadName`], and what the file system says.
 pub fn mark_resumable(journal_dir: &Path, process: &str) -> Result<(), JournalError> {
+    mark_resumable_in(&OsFs, journal_dir, process)
+}
+
+/// Like [`mark_resumable`], on another file system.
+pub(crate) fn mark_resumable_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> Result<(), JournalError> {
     let path = process_dir(journal_dir, process)?.join(MARK);
-    std::fs::write(&path, b"").map_err(JournalError::io("create", &path))
+    fs.open(&path, Access::Create).map(drop).map_err(JournalError::io("create", &path))
 }
 
 /// Tells whether a journal has the mark.
 pub fn is_resumable(journal_dir: &Path, process: &str) -> bool {
-    process_dir(journal_dir, process).is_ok_and(|dir| match dir.join(MARK).try_exists() {
-        Ok(exists) => exists,
+    is_resumable_in(&OsFs, journal_dir, process)
+}
+
+/// Like [`is_resumable`], on another file system.
+pub(crate) fn is_resumable_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> bool {
+    process_dir(journal_dir, process).is_ok_and(|dir| match fs.stat(&dir.join(MARK)) {
+        Ok(_) => true,
         // Who may not even look must not take its runs for crashed.
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
+        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
     })
 }

@@ -89,6 +89,11 @@ impl Layout {
         self.is_of_the_system
     }
 
+    /// Returns the same, to keep.
+    pub(crate) fn shared_fs(&self) -> Arc<dyn Fs> {
+        Arc::clone(&self.fs)
+    }
+
     /// Returns the store's directory.
     pub fn root(&self) -> &Path {
         &self.root

@@ -367,7 +367,7 @@ impl FilesReader {
     /// Tells whether a run of this writer that is under way has crashed: a bridge's agents may outlive it.
     fn is_dead(&self, writer: RunId) -> bool {
         !writer_is_alive(&self.layout, writer)
-            && !crate::journal::is_resumable(&self.layout.journal(), &writer.to_string())
+            && !crate::journal::is_resumable_in(self.layout.fs(), &self.layout.journal(), &writer.to_string())
     }
 }
 
