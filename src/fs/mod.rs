@@ -1,12 +1,17 @@
 //! The file operations that the journal and the files store need, as a trait.
 //!
-//! [`OsFs`] is the operating system's file system. Tests put another in its place that makes trouble.
+//! [`OsFs`] is the operating system's file system. Tests put another in its place that makes trouble (`faulty`), and hold
+//! what is written over it to the promises of `docs/adr/0020-faults-and-what-survives-them.md`.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+#[cfg(test)]
+pub(crate) mod faulty;
 mod os;
+#[cfg(test)]
+pub(crate) mod seeds;
 
 pub use os::OsFs;
 
