@@ -320,6 +320,17 @@ impl StoreError {
         matches!(self, Self::InUse { .. } | Self::Damaged { .. })
     }
 
+    /// Tells whether the process or the machine has run out of descriptors or of memory: it says nothing about what was
+    /// asked for.
+    pub fn is_out_of_resources(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+            }
+            _ => false,
+        }
+    }
+
     /// Tells whether there is no room left, on the device or within a quota.
     pub fn is_out_of_space(&self) -> bool {
         match self {

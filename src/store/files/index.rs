@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::super::StoreError;
-use super::layout::open_plain;
+use super::layout::{open_plain, sync_dir};
 use crate::fs::{Access, Contents, Fs, FsFile, append_full, read_full};
 use crate::model::{RunId, RunSummary};
 
@@ -22,8 +22,8 @@ pub(super) struct IndexLog {
 }
 
 impl IndexLog {
-    /// Appends a run's summary.
-    pub fn append(&mut self, fs: &dyn Fs, path: &Path, summary: &RunSummary) -> Result<(), StoreError> {
+    /// Appends a run's summary. `durable`: survives loss of power as well.
+    pub fn append(&mut self, fs: &dyn Fs, path: &Path, summary: &RunSummary, durable: bool) -> Result<(), StoreError> {
         let lean = RunSummary { steps: None, ..summary.clone() };
         let mut line = serde_json::to_vec(&lean)
             .map_err(|error| StoreError::BadStore { path: path.to_owned(), why: error.to_string() })?;
@@ -32,13 +32,22 @@ impl IndexLog {
         if size.is_none() {
             self.file = Some(fs.open(path, Access::Append).map_err(StoreError::io("open", path))?);
             size = self.size();
+            if let Some(dir) = path.parent().filter(|_| durable) {
+                sync_dir(fs, dir)?;
+            }
         }
         let Some(file) = self.file.as_deref() else { return Ok(()) };
-        if !ends_a_line(file, size.unwrap_or(0)) {
+        // An empty line costs nothing, where it is not known.
+        if !size.is_some_and(|size| ends_a_line(file, size)) {
             // A process that died in a write leaves half a line; ours must not become its other half.
             line.insert(0, b'\n');
         }
-        append_full(file, &line).map_err(StoreError::io("write", path))
+        let appended = append_full(file, &line).and_then(|()| if durable { file.sync_data() } else { Ok(()) });
+        if appended.is_err() {
+            // Opened anew, so that its name is brought to the disk as well, if that was what failed.
+            self.file = None;
+        }
+        appended.map_err(StoreError::io("write", path))
     }
 
     /// Returns the size of the open file; `None` when there is none, or none by this name any more.
@@ -49,9 +58,8 @@ impl IndexLog {
 }
 
 fn ends_a_line(file: &dyn FsFile, size: u64) -> bool {
-    let mut byte = [b'\n'];
-    // What cannot be read is not known to be torn.
-    size == 0 || read_full(file, &mut byte, size - 1).is_err() || byte == [b'\n']
+    let mut byte = [0];
+    size == 0 || (read_full(file, &mut byte, size - 1).is_ok() && byte == [b'\n'])
 }
 
 /// Reads the last summary of each run.

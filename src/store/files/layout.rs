@@ -17,6 +17,8 @@ pub const DEFAULT_NAME: &str = ".runspan";
 pub const STORE_VARIABLE: &str = "RUNSPAN_STORE";
 const STORE_FILE: &str = "store.yaml";
 const MAX_STORE_FILE: u64 = 64 << 10;
+/// Most files that are read whole are smaller than this.
+const USUAL_FILE: usize = 4 << 10;
 /// The whole published table is under 1 MB.
 const MAX_PRICES: u64 = 16 << 20;
 
@@ -332,7 +334,8 @@ pub(super) fn open_plain(fs: &dyn Fs, path: &Path) -> io::Result<Box<dyn FsFile>
 /// Reads a file of at most `limit` bytes as text.
 pub(super) fn read_bounded(fs: &dyn Fs, path: &Path, limit: u64) -> io::Result<String> {
     let file = open_plain(fs, path)?;
-    let mut text = String::new();
+    // Else it grows from 32 bytes on, with a call to the system for each size.
+    let mut text = String::with_capacity(USUAL_FILE);
     let read = Contents::of(&*file).take(limit + 1).read_to_string(&mut text)?;
     if read as u64 > limit {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("larger than {limit} bytes")));

@@ -6,6 +6,8 @@
 pub(crate) mod artifacts;
 #[cfg(feature = "index")]
 pub mod database;
+#[cfg(test)]
+mod faults;
 mod index;
 pub mod layout;
 mod overlay;
@@ -21,11 +23,13 @@ use crate::fs::{Fs, Identity, sync_way_to};
 use crate::journal::lock;
 use crate::model::id::IdMap;
 use crate::model::{Event, RunId, RunKind, RunSummary, StepView, UnixNanos};
+use crate::telemetry::full_text;
 use layout::Layout;
 pub(crate) use overlay::{Overlay, OverlayWriter};
 use run_dir::EventLog;
 
-/// Up to this many listed runs have their `run.yaml` read as well, so that a damaged one shows as damaged.
+/// Up to this many listed runs have their `run.yaml` read as well, so that a damaged one shows as damaged and none is shown
+/// by a line of `index.log` that is not its last.
 const CHECKED_RUNS: usize = 200;
 
 /// Room for lines is kept up to this many bytes: one huge prompt must not stay in memory.
@@ -94,8 +98,8 @@ impl FilesWriter {
 
     /// Opens the log of a run that is there, and returns its events.
     fn open_in(&mut self, dir: PathBuf, run: RunId) -> Result<Vec<Event>, StoreError> {
-        check_writer(&self.layout, self.writer, &dir, run)?;
-        let (log, events) = EventLog::open(self.layout.fs(), &dir, run, self.durable)?;
+        let vouched = check_writer(&self.layout, self.writer, &dir, run)?;
+        let (log, events) = EventLog::open(self.layout.fs(), &dir, run, vouched, self.durable)?;
         if self.durable {
             // Whoever made it may have died, or failed, before all its names were on the disk.
             self.sync_names(&dir)?;
@@ -150,7 +154,7 @@ impl FilesWriter {
         self.root()?;
         // A log that is open does not know what this call has put into it: what is told again after an error would stand
         // there twice. So it is kept only once nothing can fail.
-        self.index.append(fs, &layout.index_log(), &signed)?;
+        self.index.append(fs, &layout.index_log(), &signed, self.durable)?;
         log.moved_to(&dir);
         self.open.insert(summary.run_id, OpenRun { dir, log });
         Ok(())
@@ -159,7 +163,7 @@ impl FilesWriter {
     fn publish(&mut self, dir: &Path, summary: &RunSummary) -> Result<(), StoreError> {
         let signed = RunSummary { writer: Some(self.writer), ..summary.clone() };
         run_dir::write_summary(self.layout.fs(), dir, &signed, self.durable)?;
-        self.index.append(self.layout.fs(), &self.layout.index_log(), &signed)
+        self.index.append(self.layout.fs(), &self.layout.index_log(), &signed, self.durable)
     }
 }
 
@@ -169,11 +173,14 @@ impl RunWriter for FilesWriter {
         match self.layout.find_run(summary.run_id)? {
             None => self.make_run(summary, events),
             Some(dir) => {
-                // The folder alone may be there already: an artifact can be kept before the run's first line is written.
-                if !run_dir::has_summary(self.layout.fs(), &dir)? {
-                    self.publish(&dir, summary)?;
+                if run_dir::has_summary(self.layout.fs(), &dir)? {
+                    return self.append_events(summary.run_id, events);
                 }
-                self.append_events(summary.run_id, events)
+                // The folder alone may be there already: an artifact can be kept before the run's first line is written.
+                // Its summary must not speak of lines that are not there yet.
+                self.publish(&dir, &RunSummary { events: 0, ..summary.clone() })?;
+                self.append_events(summary.run_id, events)?;
+                self.publish(&dir, summary)
             }
         }
     }
@@ -209,6 +216,10 @@ impl RunWriter for FilesWriter {
         let gone = dir.with_file_name(format!(".deleted-{run}"));
         let fs = self.layout.fs();
         fs.rename(&dir, &gone).map_err(StoreError::io("delete", &dir))?;
+        if let Some(parent) = dir.parent().filter(|_| self.durable) {
+            // Before its files go: else half of it may be there again after a loss of power.
+            layout::sync_dir(fs, parent)?;
+        }
         fs.remove_tree(&gone).map_err(StoreError::io("delete", &gone))
     }
 
@@ -254,6 +265,13 @@ impl FilesReader {
         &self.layout
     }
 
+    /// Returns what `run.yaml` and the last line of `index.log` say of a run.
+    #[cfg(test)]
+    pub(crate) fn stored(&self, run: RunId) -> Result<(RunSummary, Option<RunSummary>), StoreError> {
+        let indexed = index::read(self.layout.fs(), &self.layout.index_log())?.remove(&run);
+        Ok((run_dir::read_summary(self.layout.fs(), &self.dir(run)?, run)?, indexed))
+    }
+
     fn dir(&self, run: RunId) -> Result<PathBuf, StoreError> {
         self.layout.find_run(run)?.ok_or_else(|| StoreError::NotFound { id: run.to_string() })
     }
@@ -283,7 +301,7 @@ impl FilesReader {
                     None if !run_dir::is_begun(fs, &self.layout.run(*kind, run))? => {}
                     None => match run_dir::read_summary(fs, &self.layout.run(*kind, run), run) {
                         Ok(summary) => runs.push(summary),
-                        Err(error) => damaged.push(damaged_run(run, &error)),
+                        Err(error) => damaged.push(damaged_run(run, error)?),
                     },
                 }
             }
@@ -339,10 +357,30 @@ impl FilesReader {
             let Some(dir) = self.layout.find_run(run).ok().flatten().filter(|dir| is_begun(dir)) else { continue };
             match run_dir::read_summary(self.layout.fs(), &dir, run) {
                 Ok(summary) => runs.push(summary),
-                Err(error) => damaged.push(damaged_run(run, &error)),
+                // One that cannot be read now may be all right: the walk over the store says what is the matter.
+                Err(error) => damaged.push(damaged_run(run, error).ok()?),
             }
         }
         Some(self.overlaid(runs, damaged))
+    }
+
+    /// Puts in the place of what `index.log` says of runs what their own files say, of which that is a copy. Those that
+    /// cannot be read are damaged. `are_live`: of those under way more is known already.
+    fn checked(
+        &self,
+        runs: Vec<RunSummary>,
+        are_live: bool,
+        damaged: &mut Vec<DamagedRun>,
+    ) -> Result<Vec<RunSummary>, StoreError> {
+        let mut checked = Vec::with_capacity(runs.len());
+        for listed in runs {
+            match self.summary(listed.run_id) {
+                Ok(stored) if are_live && stored.status.is_open() => checked.push(listed),
+                Ok(stored) => checked.push(RunSummary { steps: None, ..stored }),
+                Err(error) => damaged.push(damaged_run(listed.run_id, error)?),
+            }
+        }
+        Ok(checked)
     }
 
     /// Adds what is only known while the run runs.
@@ -381,9 +419,13 @@ impl RunReader for FilesReader {
     }
 
     fn list_runs(&self, query: &Query) -> Result<Vec<Listed>, StoreError> {
-        let (runs, damaged) = self.asked_for(query)?;
+        let (mut runs, mut damaged) = self.asked_for(query)?;
+        let is_checked = runs.len() <= CHECKED_RUNS;
+        if is_checked {
+            runs = self.checked(runs, false, &mut damaged)?;
+        }
         // A run that is under way may have moved on from its last line; its live state decides.
-        let (mut current, mut open_steps, mut damaged) = (Vec::with_capacity(runs.len()), HashMap::new(), damaged);
+        let (mut current, mut open_steps) = (Vec::with_capacity(runs.len()), HashMap::new());
         for summary in runs {
             if !summary.status.is_open() {
                 current.push(summary);
@@ -395,21 +437,18 @@ impl RunReader for FilesReader {
                     open_steps.insert(run, live.open_steps);
                     current.push(RunSummary { steps: None, ..live.summary });
                 }
-                Err(error) => damaged.push(damaged_run(run, &error)),
+                Err(error) => damaged.push(damaged_run(run, error)?),
             }
         }
-        let selected = query.select(current);
-        let check = selected.len() <= CHECKED_RUNS;
-        let mut listed: Vec<Listed> = Vec::with_capacity(selected.len());
-        for summary in selected {
-            let run = summary.run_id;
-            if check && let Err(error) = self.summary(run) {
-                damaged.push(damaged_run(run, &error));
-                continue;
-            }
-            let open_steps = open_steps.remove(&run).unwrap_or_default();
-            listed.push(Listed::Run(Box::new(ListedRun { summary, open_steps })));
+        let mut selected = query.select(current);
+        if !is_checked && selected.len() <= CHECKED_RUNS {
+            selected = query.select(self.checked(selected, true, &mut damaged)?);
         }
+        let listed = selected.into_iter().map(|summary| {
+            let open_steps = open_steps.remove(&summary.run_id).unwrap_or_default();
+            Listed::Run(Box::new(ListedRun { summary, open_steps }))
+        });
+        let mut listed: Vec<Listed> = listed.collect();
         // A damaged run's fields are unknown, so no filter can speak for or against it.
         damaged.sort_by_key(|run| std::cmp::Reverse(run.run_id));
         listed.extend(damaged.into_iter().map(Listed::Damaged));
@@ -463,18 +502,20 @@ impl RunReader for FilesReader {
 ///
 /// One that is done with it may be gone on with: a run that waits for an answer gets it in another process. Of two
 /// that want to at once, the lock on the log lets one.
-fn check_writer(layout: &Layout, writer: RunId, dir: &Path, run: RunId) -> Result<(), StoreError> {
+///
+/// Returns how many lines the run's log has to have at least.
+fn check_writer(layout: &Layout, writer: RunId, dir: &Path, run: RunId) -> Result<u64, StoreError> {
     // A run that cannot be read belongs to nobody, and says so when its log is opened.
     let summary = match run_dir::read_summary(layout.fs(), dir, run) {
         Ok(summary) => summary,
-        Err(StoreError::Damaged { .. }) => return Ok(()),
+        Err(StoreError::Damaged { .. }) => return Ok(0),
         Err(error) => return Err(error),
     };
-    let Some(theirs) = summary.writer.filter(|id| *id != writer) else { return Ok(()) };
+    let Some(theirs) = summary.writer.filter(|id| *id != writer) else { return Ok(summary.events) };
     let journal = layout.journal().join(theirs.to_string());
     match layout::stat(layout.fs(), &journal).map_err(StoreError::io("read", journal))? {
         Some(_) => Err(StoreError::InUse { run }),
-        None => Ok(()),
+        None => Ok(summary.events),
     }
 }
 
@@ -483,12 +524,14 @@ fn identity(layout: &Layout) -> std::io::Result<Identity> {
     layout.fs().stat(&layout.root().join(".")).map(|found| found.identity)
 }
 
-fn damaged_run(run: RunId, error: &StoreError) -> DamagedRun {
+/// Shows a run that cannot be read as such, unless the trouble is that of the whole process.
+fn damaged_run(run: RunId, error: StoreError) -> Result<DamagedRun, StoreError> {
     let error = match error {
-        StoreError::Damaged { why, .. } => why.clone(),
-        other => other.to_string(),
+        StoreError::Damaged { why, .. } => why,
+        exhausted if exhausted.is_out_of_resources() => return Err(exhausted),
+        other => full_text(&other),
     };
-    DamagedRun { run_id: run, status: "damaged", error }
+    Ok(DamagedRun { run_id: run, status: "damaged", error })
 }
 
 /// Lists the runs in a folder; what is not named by a ULID, and links, are no runs.

@@ -130,7 +130,15 @@ impl OverlayWriter {
         let signed = RunSummary { writer: Some(self.process), ..summary.clone() };
         // Moments in `run.yaml` are cut to milliseconds, here as there.
         let written = to_yaml(&signed).and_then(|text| from_yaml(&text));
-        let written = written.map_err(|why| StoreError::Damaged { run, why })?;
+        let written: RunSummary = written.map_err(|why| StoreError::Damaged { run, why })?;
+        // What the files say already needs nobody to lay it over them.
+        let is_known = self.layout.find_run(run)?.is_some_and(|dir| {
+            let stored = run_dir::read_summary(self.layout.fs(), &dir, run);
+            stored.is_ok_and(|stored| RunSummary { updated_at: written.updated_at, ..stored } == written)
+        });
+        if is_known && !self.overlay.has(run) {
+            return Ok(());
+        }
         self.overlay.runs.entry(run).or_default().summary = Some(written);
         Ok(())
     }
@@ -167,7 +175,9 @@ impl RunWriter for OverlayWriter {
         run_dir::lines_of(run, events, &log.known, log.length, &mut lines)?;
         log.length += lines.len() as u64;
         log.known.extend(events.iter().map(|event| event.event_id));
-        self.overlay.runs.entry(run).or_default().lines.extend(lines);
+        if !lines.is_empty() {
+            self.overlay.runs.entry(run).or_default().lines.extend(lines);
+        }
         Ok(())
     }
 

@@ -21,6 +21,8 @@ const MAX_RUN_FILE: u64 = 8 << 20;
 const MAX_LINE: usize = 256 << 20;
 /// A run's folder is held to 100 MB. Bodies are cut from a little before, so that what still comes fits.
 const MAX_RUN_BYTES: u64 = 100_000_000 - 8_000_000;
+/// What a disk writes whole or not at all, in bytes; where it writes more at once, a multiple of it.
+const SECTOR: u64 = 512;
 /// What is left of a text in a run that has reached its bound.
 const CUT_TEXT: usize = 256;
 
@@ -52,7 +54,9 @@ fn is_there(fs: &dyn Fs, path: &Path) -> Result<bool, StoreError> {
 pub(super) fn read_summary(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<RunSummary, StoreError> {
     let path = run_file(dir);
     let damaged = |why: String| StoreError::Damaged { run, why: format!("run.yaml: {why}") };
-    let text = read_bounded(fs, &path, MAX_RUN_FILE).map_err(|error| damaged(error.to_string()))?;
+    let text = read_bounded(fs, &path, MAX_RUN_FILE).map_err(|error| {
+        if is_damage(&error) { damaged(error.to_string()) } else { StoreError::io("read", &path)(error) }
+    })?;
     let summary: RunSummary = from_yaml(&text).map_err(damaged)?;
     if summary.format > FORMAT {
         return Err(damaged(format!("format {} is newer than {FORMAT}", summary.format)));
@@ -61,6 +65,26 @@ pub(super) fn read_summary(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<RunSum
         return Err(damaged(format!("it says it is run {}", summary.run_id)));
     }
     Ok(summary)
+}
+
+fn missing(run: RunId) -> StoreError {
+    StoreError::Damaged { run, why: "events.jsonl is missing".to_owned() }
+}
+
+/// Tells whether an error says something of what is on the disk, and not of the moment or of who asks.
+fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | InvalidData | IsADirectory | NotADirectory)
+        || matches!(error.raw_os_error(), Some(libc::EIO | libc::ELOOP))
+}
+
+/// Returns how many lines a run's log has to have at least, by what its metadata says.
+fn lines_vouched(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<u64, StoreError> {
+    match read_summary(fs, dir, run) {
+        Ok(summary) => Ok(summary.events),
+        Err(StoreError::Damaged { .. }) => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 /// Replaces a run's metadata.
@@ -82,56 +106,89 @@ pub(super) fn write_first_summary(
     write_whole(fs, &path, text.as_bytes(), durable).map_err(StoreError::io("write", path))
 }
 
-/// Reads a run's events from `from_seq` on. A torn last line is left out: its writer died in it, or is in it now.
+/// Reads a run's events from `from_seq` on. A torn end is left out: its writer died in it, or is in it now.
 pub(super) fn read_events(fs: &dyn Fs, dir: &Path, run: RunId, from_seq: u64) -> Result<Vec<Event>, StoreError> {
     let path = events_file(dir);
+    // Before the log, which is written first.
+    let vouched = lines_vouched(fs, dir, run)?;
     let file = match open_plain(fs, &path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(StoreError::Damaged { run, why: "events.jsonl is missing".to_owned() });
+            return Err(missing(run));
         }
         Err(error) => return Err(StoreError::io("read", path)(error)),
     };
-    scan(&*file, run, |event, _| if event.seq >= from_seq { Some(event) } else { None }).map(|(events, _)| events)
+    let scanned = scan(&*file, &path, run, vouched, |event| (event.seq >= from_seq).then_some(event));
+    scanned.map(|(events, _)| events)
 }
 
 /// Reads a run's whole log, whose writer is dead: its events, and the length of their lines in bytes. None is none.
 pub(super) fn read_log(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<(Vec<Event>, u64), StoreError> {
     let path = events_file(dir);
+    let vouched = lines_vouched(fs, dir, run)?;
     match open_plain(fs, &path) {
-        Ok(file) => scan(&*file, run, |event, _| Some(event)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((Vec::new(), 0)),
+        Ok(file) => scan(&*file, &path, run, vouched, Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && vouched == 0 => Ok((Vec::new(), 0)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(run)),
         Err(error) => Err(StoreError::io("read", path)(error)),
     }
 }
 
 /// Reads lines until the end or a torn one; returns what `keep` kept and the length of the whole lines in bytes.
+///
+/// `vouched`: so many lines have been whole once, so that fewer are damage.
 fn scan<T>(
     file: &dyn FsFile,
+    path: &Path,
     run: RunId,
-    mut keep: impl FnMut(Event, u64) -> Option<T>,
+    vouched: u64,
+    mut keep: impl FnMut(Event) -> Option<T>,
 ) -> Result<(Vec<T>, u64), StoreError> {
     let damaged =
         |seq: u64, why: String| StoreError::Damaged { run, why: format!("events.jsonl line {}: {why}", seq + 1) };
+    let ends = |seq: u64| match seq.cmp(&vouched) {
+        std::cmp::Ordering::Less => {
+            Err(StoreError::Damaged { run, why: format!("events.jsonl ends after {seq} of {vouched} lines") })
+        }
+        _ => Ok(()),
+    };
     let mut lines = BufReader::with_capacity(1 << 16, Contents::of(file));
     let (mut kept, mut line, mut seq, mut whole) = (Vec::new(), Vec::new(), 0, 0);
     loop {
         line.clear();
-        let read = lines.read_until(b'\n', &mut line).map_err(|error| damaged(seq, error.to_string()))?;
+        let read = lines.read_until(b'\n', &mut line).map_err(|error| {
+            if is_damage(&error) { damaged(seq, error.to_string()) } else { StoreError::io("read", path)(error) }
+        })?;
         if line.last() != Some(&b'\n') {
+            ends(seq)?;
             return Ok((kept, whole));
         }
         if read > MAX_LINE {
             return Err(damaged(seq, format!("longer than {MAX_LINE} bytes")));
         }
-        let event: Event = serde_json::from_slice(&line).map_err(|error| damaged(seq, error.to_string()))?;
+        let event: Event = match serde_json::from_slice(&line) {
+            Err(_) if has_hole(&line, whole) => {
+                ends(seq)?;
+                return Ok((kept, whole));
+            }
+            parsed => parsed.map_err(|error| damaged(seq, error.to_string()))?,
+        };
         if event.seq != seq {
             return Err(damaged(seq, format!("seq {} where {seq} should be", event.seq)));
         }
         whole += read as u64;
         seq += 1;
-        kept.extend(keep(event, whole));
+        kept.extend(keep(event));
     }
+}
+
+/// Tells whether a line, which begins at `offset`, has a place in it that was never written.
+///
+/// Of writes that loss of power interrupts the disk may have a later sector and not an earlier one, or that as it was at an
+/// earlier moment: it then reads as zeros up to its end. JSON has no zeros.
+fn has_hole(line: &[u8], offset: u64) -> bool {
+    let is_last_of_sector = |at: usize| (offset + at as u64 + 1).is_multiple_of(SECTOR);
+    line.iter().enumerate().any(|(at, byte)| *byte == 0 && is_last_of_sector(at))
 }
 
 /// A run's log, open for its one writer.
@@ -152,19 +209,26 @@ impl EventLog {
     /// Makes the log of a run that is new.
     pub fn create(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<Self, StoreError> {
         let path = events_file(dir);
-        let file = open_locked(fs, &path, run, "create")?;
+        let file = open_locked(fs, &path, run, "create", Access::Create)?;
         Ok(Self { path, run, file, length: 0, known: IdSet::default(), suspect: false })
     }
 
     /// Opens a run's log, made if it is not there. Cuts a torn last line off and hands back what is there; with
     /// `durable` all of it is on the disk then, whoever wrote it.
     ///
-    /// Fails with [`StoreError::InUse`] while another process has it open.
-    pub fn open(fs: &dyn Fs, dir: &Path, run: RunId, durable: bool) -> Result<(Self, Vec<Event>), StoreError> {
+    /// `vouched`: so many lines there have to be at least. Fails with [`StoreError::InUse`] while another process has it
+    /// open.
+    pub fn open(
+        fs: &dyn Fs,
+        dir: &Path,
+        run: RunId,
+        vouched: u64,
+        durable: bool,
+    ) -> Result<(Self, Vec<Event>), StoreError> {
         make_dir(fs, dir)?;
         let path = events_file(dir);
-        let file = open_locked(fs, &path, run, "open")?;
-        let (events, length) = scan(&*file, run, |event, _| Some(event))?;
+        let file = open_locked(fs, &path, run, "open", if vouched == 0 { Access::Create } else { Access::ReadWrite })?;
+        let (events, length) = scan(&*file, &path, run, vouched, Some)?;
         file.set_len(length).map_err(StoreError::io("truncate", &path))?;
         if durable {
             write_again(&*file, length).map_err(StoreError::io("sync", &path))?;
@@ -184,7 +248,7 @@ impl EventLog {
     /// then is one of theirs.
     pub fn append(&mut self, events: &[Event], durable: bool, lines: &mut Vec<u8>) -> Result<(), StoreError> {
         if self.suspect {
-            self.file.set_len(self.length).map_err(StoreError::io("truncate", &self.path))?;
+            self.cut(durable).map_err(StoreError::io("truncate", &self.path))?;
             self.suspect = false;
         }
         lines_of(self.run, events, &self.known, self.length, lines)?;
@@ -195,10 +259,19 @@ impl EventLog {
                 Ok(())
             }
             Err(error) => {
-                self.suspect = self.file.set_len(self.length).is_err();
+                // Nobody is to see what is not there for good; the next to append makes sure of it.
+                let is_cut = self.file.set_len(self.length).is_ok();
+                self.suspect = durable || !is_cut;
                 Err(StoreError::io("write", &self.path)(error))
             }
         }
+    }
+
+    /// Cuts off what stands behind the whole lines; with `durable` from the disk too, where parts of it and of what is
+    /// written next could else come to stand side by side.
+    fn cut(&self, durable: bool) -> io::Result<()> {
+        self.file.set_len(self.length)?;
+        if durable { self.file.sync_data() } else { Ok(()) }
     }
 }
 
@@ -222,12 +295,21 @@ pub(super) fn lines_of(
 
 /// Opens a log and takes its lock, for this process and none of the children that it forks, not even one that is forked
 /// at this moment.
-fn open_locked(fs: &dyn Fs, path: &Path, run: RunId, action: &'static str) -> Result<Box<dyn FsFile>, StoreError> {
+fn open_locked(
+    fs: &dyn Fs,
+    path: &Path,
+    run: RunId,
+    action: &'static str,
+    access: Access,
+) -> Result<Box<dyn FsFile>, StoreError> {
     // Where there are no locks, ids that are never given twice have to do.
     let is_held = |file: &dyn FsFile| matches!(file.try_lock(true), Ok(false));
     let (file, mut held) = {
         let _held_off = hold_off();
-        let file = fs.open(path, Access::Create).map_err(StoreError::io(action, path))?;
+        let file = fs.open(path, access).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound if access != Access::Create => missing(run),
+            _ => StoreError::io(action, path)(error),
+        })?;
         let held = is_held(&*file);
         (file, held)
     };

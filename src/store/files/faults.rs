@@ -1,0 +1,253 @@
+//! The files store over a file system that fails, forgets, tears and rots.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::fs::faulty::{Dice, End, FaultyFs, Op, Plan};
+use crate::fs::seeds::{self, Seed};
+use crate::model::event::{EventBody, Log};
+use crate::model::{EventId, RunStatus};
+
+const STORE: &str = "/store";
+const BASE: u64 = 1_767_693_600_000;
+const WRITER: RunId = RunId([9; 16]);
+/// Operations that a life may take, about.
+const SPAN_OF_LIFE: u64 = 150;
+
+fn run_id(number: u8) -> RunId {
+    RunId::from_parts(BASE, [number; 10])
+}
+
+fn event(number: u8, seq: u64) -> Event {
+    // Lines of all lengths, over several sectors.
+    let message = "x".repeat((seq as usize * 131 + usize::from(number) * 17) % 700);
+    let body = EventBody::Log(Log { level: None, message, fields: serde_json::Map::new() });
+    let mut id = run_id(number).0;
+    id[14..].copy_from_slice(&(seq as u16).to_be_bytes());
+    let timestamp = UnixNanos(BASE * 1_000_000 + seq);
+    Event { seq, event_id: EventId(id), parent_event_id: None, timestamp, step_id: None, body }
+}
+
+fn events(number: u8, seqs: std::ops::Range<u64>) -> Vec<Event> {
+    seqs.map(|seq| event(number, seq)).collect()
+}
+
+fn summary(number: u8, events: u64) -> RunSummary {
+    let run = run_id(number);
+    let at = UnixNanos::from_millis(BASE);
+    let status = if events.is_multiple_of(3) { RunStatus::Running } else { RunStatus::Success };
+    RunSummary {
+        events,
+        status,
+        started_at: at,
+        user_id: Some("u".repeat(events as usize * 31 % 200)),
+        ..RunState::new(run, run.as_trace_id()).summary(at)
+    }
+}
+
+fn layout(fs: &FaultyFs) -> Layout {
+    Layout::new_in(fs.shared(), STORE)
+}
+
+/// What is known of a run.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// Calls to make it that did not fail, and those that did.
+    is_made: bool,
+    may_be_made: bool,
+    /// So many events were acknowledged, and so many more were given.
+    events: u64,
+    given: u64,
+    /// What its summary counted when it was acknowledged, and what others that were given counted.
+    counted: u64,
+    may_be_counted: Vec<u64>,
+    is_deleted: bool,
+    may_be_deleted: bool,
+    /// The power failed, and nobody had promised anything.
+    is_excused: bool,
+}
+
+struct World {
+    fs: FaultyFs,
+    dice: Dice,
+    durable: bool,
+    known: Vec<Known>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let fs = FaultyFs::new(dice.roll());
+        layout(&fs).open_or_create().unwrap();
+        let durable = !dice.one_in(3);
+        if durable {
+            // As the journal of the same process has done it.
+            fs.shared().sync_dir(Path::new(STORE)).unwrap();
+            fs.shared().sync_dir(Path::new("/")).unwrap();
+        }
+        Self { fs, dice, durable, known: Vec::new() }
+    }
+
+    fn live(&mut self) {
+        let from = self.fs.count() + 1;
+        let dice = &mut self.dice;
+        let mut plan = Plan::default();
+        if !dice.one_in(4) {
+            plan.crash_at = Some(from + dice.below(SPAN_OF_LIFE));
+        }
+        for _ in 0..dice.one_of(&[0, 0, 1, 2, 4]) {
+            plan.failing.insert(from + dice.below(SPAN_OF_LIFE));
+        }
+        if dice.one_in(6) {
+            let full = from + dice.below(SPAN_OF_LIFE);
+            plan.full = full..full + dice.below(30);
+        }
+        self.fs.plan(plan);
+        let mut writer = FilesWriter::new(layout(&self.fs), WRITER, self.durable);
+        for _ in 0..self.dice.below(20) {
+            self.act(&mut writer);
+            if self.fs.is_dead() {
+                return;
+            }
+        }
+    }
+
+    fn act(&mut self, writer: &mut FilesWriter) {
+        if self.known.is_empty() || self.dice.one_in(5) {
+            self.known.push(Known::default());
+        }
+        let place = self.dice.below(self.known.len() as u64) as usize;
+        let (number, more) = (place as u8 + 1, self.dice.below(4));
+        let known = &mut self.known[place];
+        if known.is_excused || known.is_deleted || known.may_be_deleted {
+            return;
+        }
+        if !known.is_made {
+            known.may_be_made = true;
+            // Told again, it is told the same.
+            known.given = if known.given == 0 { more + 1 } else { known.given };
+            known.counted = known.given;
+            if writer.create_run(&summary(number, known.given), &events(number, 0..known.given)).is_ok() {
+                (known.is_made, known.events) = (true, known.given);
+            }
+            return;
+        }
+        match self.dice.below(10) {
+            0..5 => {
+                known.given = known.given.max(known.events + more);
+                if writer.append_events(run_id(number), &events(number, known.events..known.given)).is_ok() {
+                    known.events = known.given;
+                }
+            }
+            5..7 if known.given == known.events => {
+                known.may_be_counted.push(known.events);
+                if writer.update_run(&summary(number, known.events)).is_ok() {
+                    known.counted = known.events;
+                    known.may_be_counted.clear();
+                }
+            }
+            7 => writer.release_run(run_id(number)),
+            8 => {
+                if let Ok(taken) = writer.take_up(run_id(number)) {
+                    let taken = taken.expect("it is there").len() as u64;
+                    known.check_count(number, taken);
+                    (known.events, known.given) = (taken, taken);
+                }
+            }
+            9 if self.dice.one_in(4) => {
+                known.may_be_deleted = true;
+                known.is_deleted = writer.delete_run(run_id(number)).is_ok();
+            }
+            _ => {}
+        }
+    }
+
+    fn restart(&mut self) {
+        let end = self.dice.one_of(&[End::Kill, End::PowerLoss]);
+        self.fs = self.fs.restart(end);
+        for known in &mut self.known {
+            known.is_excused |= end == End::PowerLoss && !self.durable;
+            // Deleting is not promised to last: it is done again.
+            known.is_deleted &= end == End::Kill;
+        }
+        self.check();
+    }
+
+    fn check(&self) {
+        if !self.durable {
+            // The store itself may be gone with the power.
+            layout(&self.fs).open_or_create().unwrap();
+        }
+        let reader = FilesReader::of(layout(&self.fs)).unwrap();
+        let listed = reader.list_runs(&Query::default()).unwrap();
+        for (number, known) in (1..).zip(&self.known) {
+            let run = run_id(number);
+            let listed = listed.iter().find_map(|listed| match listed {
+                Listed::Run(listed) if listed.summary.run_id == run => Some(Ok(&listed.summary)),
+                Listed::Damaged(damaged) if damaged.run_id == run => Some(Err(damaged)),
+                _ => None,
+            });
+            known.check(number, &reader, listed);
+        }
+        for listed in listed {
+            let (Listed::Run(listed), mut known) = (listed, (1..).zip(&self.known)) else { continue };
+            assert!(known.any(|(number, _)| run_id(number) == listed.summary.run_id), "invented: {listed:?}");
+        }
+    }
+}
+
+impl Known {
+    fn check_count(&self, number: u8, found: u64) {
+        let (events, given) = (self.events, self.given);
+        assert!((events..=given).contains(&found), "run {number}: {found} events where {events} to {given} should be");
+    }
+
+    fn check(&self, number: u8, reader: &FilesReader, listed: Option<Result<&RunSummary, &DamagedRun>>) {
+        let run = run_id(number);
+        if self.is_excused {
+            // Whatever is left of it, it is read without a panic, and nothing is made up.
+            if let Ok(found) = reader.get_events(run, 0) {
+                assert!(found.iter().zip(0..).all(|(found, seq)| *found == event(number, seq)), "run {number}");
+            }
+            return;
+        }
+        let listed = match listed {
+            None if self.is_deleted || self.may_be_deleted || !self.is_made => return,
+            Some(Ok(listed)) if !self.is_deleted && self.may_be_made => listed,
+            other => panic!("run {number}: {self:?}: {other:?}"),
+        };
+        let found = reader.get_events(run, 0).unwrap_or_else(|error| panic!("run {number}: {error}: {self:?}"));
+        self.check_count(number, found.len() as u64);
+        // Made whole, or not at all.
+        assert!(self.is_made || found.len() as u64 == self.given, "run {number}: half made");
+        assert_eq!(found, events(number, 0..found.len() as u64), "run {number}");
+        let (stored, indexed) = reader.stored(run).unwrap();
+        let counted: Vec<u64> = [self.counted].into_iter().chain(self.may_be_counted.iter().copied()).collect();
+        let is_one =
+            counted.iter().any(|count| RunSummary { writer: stored.writer, ..summary(number, *count) } == stored);
+        assert!(is_one, "run {number}: {stored:?} where one of {counted:?} should be counted");
+        assert_eq!(RunSummary { steps: None, ..stored.clone() }, *listed, "run {number}");
+        assert!(stored.events <= found.len() as u64, "run {number}");
+        if self.may_be_counted.is_empty()
+            && let Some(indexed) = indexed
+        {
+            assert_eq!(indexed, RunSummary { steps: None, ..stored.clone() }, "run {number}: index.log");
+        }
+    }
+}
+
+fn lives(seed: Seed) {
+    let mut world = World::new(seed.number);
+    let _tells = seed.tells(&world.fs);
+    for _ in 0..=world.dice.below(3) {
+        world.live();
+        world.restart();
+    }
+}
+
+#[test]
+fn runs_are_what_was_acknowledged_after_faults_of_any_kind() {
+    seeds::each("store", lives);
+}
