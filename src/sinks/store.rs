@@ -68,6 +68,8 @@ pub struct StoreSink<W> {
     in_place_of: IdMap<RunId, RunId>,
     /// Runs with something to write.
     dirty: IdSet<RunId>,
+    /// Runs that were here when a reset began, until it is done.
+    forgotten: IdMap<RunId, Forgotten>,
     /// Runs that are over, the latest last.
     finished: VecDeque<RunId>,
     /// Runs that were over and are in the store alone, of traces that nothing else is known of.
@@ -142,6 +144,20 @@ struct LiveRun {
     notes: Option<Box<Notes>>,
 }
 
+/// What is known of a forgotten run and not of what the store holds of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Forgotten {
+    is_unpublished: bool,
+    is_uncounted: bool,
+}
+
+impl Forgotten {
+    fn add(&mut self, live: &LiveRun) {
+        self.is_unpublished |= !live.is_published();
+        self.is_uncounted |= live.notes.is_some();
+    }
+}
+
 #[derive(Debug)]
 struct PendingStart {
     seq: u64,
@@ -160,6 +176,7 @@ impl<W: RunWriter> StoreSink<W> {
             runs: HashMap::default(),
             in_place_of: HashMap::default(),
             dirty: HashSet::default(),
+            forgotten: HashMap::default(),
             finished: VecDeque::new(),
             forgotten: VecDeque::new(),
             forgotten_at: Instant::now(),
@@ -269,9 +286,15 @@ impl<W: RunWriter> StoreSink<W> {
 
     /// Forgets what is in memory, to begin again from the journal with what the store holds.
     pub fn reset(&mut self) -> Result<(), StoreError> {
-        let runs: Vec<RunId> = self.runs.keys().copied().collect();
-        let uncounted: Vec<RunId> =
-            self.runs.drain().filter(|(_, live)| live.notes.is_some()).map(|(run, _)| run).collect();
+        for (run, live) in self.runs.drain() {
+            self.writer.release_run(run);
+            self.forgotten.entry(run).or_default().add(&live);
+        }
+        self.forget_traces();
+        self.recall_forgotten()
+    }
+
+    fn forget_traces(&mut self) {
         self.told_before = self.told;
         self.finished.clear();
         for (trace_id, trace) in std::mem::take(&mut self.traces) {
@@ -300,23 +323,38 @@ impl<W: RunWriter> StoreSink<W> {
                 }
             }
         }
-        for &run in &runs {
-            self.writer.release_run(run);
-        }
-        self.take_up(&runs)?;
-        for run in uncounted {
-            let is_noted = self.runs.get(&run).is_none_or(|live| live.notes.is_some());
+    }
+
+    /// Takes forgotten runs up again: all of them, or the next reset goes on with it.
+    fn recall_forgotten(&mut self) -> Result<(), StoreError> {
+        let mut forgotten: Vec<(RunId, Forgotten)> = self.forgotten.iter().map(|(run, was)| (*run, *was)).collect();
+        forgotten.sort_unstable_by_key(|(run, _)| *run);
+        for (run, was) in &forgotten {
+            self.take_up(&[*run])?;
+            let Some(live) = self.runs.get_mut(run).filter(|live| live.state.has_started()) else { continue };
+            if was.is_unpublished {
+                // Its log may have been written and what is made of it not: nothing that is told again shows that.
+                live.stale_summary = true;
+                self.dirty.insert(*run);
+            }
             // All of it was written before the trouble began, and it was not counted yet.
-            if !is_noted {
+            if was.is_uncounted && live.notes.is_none() {
                 let mut notes = Notes::default();
-                self.writer.take_up(run)?.unwrap_or_default().iter().for_each(|event| notes.note(event));
-                if let Some(live) = self.runs.get_mut(&run) {
-                    live.notes = Some(Box::new(notes));
-                    self.dirty.insert(run);
-                }
+                self.writer.take_up(*run)?.unwrap_or_default().iter().for_each(|event| notes.note(event));
+                live.notes = Some(Box::new(notes));
+                self.dirty.insert(*run);
             }
         }
+        self.forgotten.clear();
         Ok(())
+    }
+
+    /// Lets every run here say again what it is, with the next flush, whether that has changed or not.
+    pub(crate) fn republish(&mut self) {
+        for (run, live) in self.runs.iter_mut().filter(|(_, live)| live.state.has_started()) {
+            live.stale_summary = true;
+            self.dirty.insert(*run);
+        }
     }
 
     /// Takes runs up that the store holds, so that records find them through their parents and traces.
@@ -759,6 +797,11 @@ impl LiveRun {
     /// Adds the run up, once.
     fn tally(&mut self) -> Option<Tally> {
         self.notes.take().map(|notes| notes.tally(&self.state))
+    }
+
+    /// Tells whether the store has all that the run says of itself.
+    fn is_published(&self) -> bool {
+        self.queue.is_empty() && !self.stale_summary && self.written_status == Some(self.state.status())
     }
 
     /// Tells whether nothing waits to be written.
