@@ -20,7 +20,7 @@ use prost::Message;
 use crate::conventions::names;
 use crate::error::Error;
 use crate::fs::{Access, OsFs};
-use crate::journal::{self, JournalError, JournalReader, JournalWriter, Options};
+use crate::journal::{self, Durability, JournalError, JournalReader, JournalWriter, Options};
 use crate::model::otlp::{Resource, STATUS_ERROR, Status, Value};
 use crate::model::record::{Record, RecordKind};
 use crate::model::{RunId, RunStatus, RunSummary, SpanId, StepStatus, TraceId, UnixNanos};
@@ -259,7 +259,11 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
         process,
         numbers: writer,
         reader: JournalReader::open_in(layout.shared_fs(), &dir, &name, STORE_READER)?,
-        sink: StoreSink::new(FilesWriter::new(layout.clone(), process, false), process),
+        // What it acknowledged has to last as long in the store as in the journal, which goes.
+        sink: StoreSink::new(
+            FilesWriter::new(layout.clone(), process, recovered.durability == Durability::Power),
+            process,
+        ),
         stored: HashMap::new(),
         adopted: Adopted { processes: 1, ..Adopted::default() },
     };
@@ -401,6 +405,8 @@ impl<N: Numbers, W: RunWriter> Leftovers<'_, N, W> {
             self.note_lost(ring)?;
         }
         self.close_open_runs()?;
+        // It may have died between a line of a log and what `run.yaml` and `index.log` make of it.
+        self.sink.republish();
         Ok(self.sink.flush_all()?)
     }
 
@@ -567,5 +573,7 @@ pub(crate) fn readers_of(journal_dir: &Path, process: RunId) -> Vec<String> {
     journal::readers_in(&OsFs, journal_dir, &process.to_string()).unwrap_or_default()
 }
 
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod tests;

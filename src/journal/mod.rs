@@ -40,7 +40,7 @@
 //! |---|---|---|
 //! | 0 | 8 | `RSPNJRN1` |
 //! | 8 | 2 | format version, 1. A larger one in a header whose checksum is right: refuse, change nothing |
-//! | 10 | 2 | flags, 0; readers ignore them |
+//! | 10 | 2 | flags; readers ignore all but 1: written with [`Durability::Power`] |
 //! | 12 | 4 | length of the header, 80: where the first frame begins |
 //! | 16 | 32 | the process name, padded with zeros |
 //! | 48 | 8 | first number: the one in the file name |
@@ -124,8 +124,9 @@
 //! the largest number of frames and of positions, and the largest `source` of frames and header; cuts from the last
 //! segment what stands behind its last valid frame; and goes on with the next number in a new segment. Positions count
 //! because a reader may be ahead of what a power failure left: its numbers must not be given again. `source` tells the
-//! adopter up to where the dead writer's input has been appended. With [`Durability::Power`] what is left of the last
-//! segment is written once more, in place, and synced: a sync that failed under the dead writer leaves bytes that can be
+//! adopter up to where the dead writer's input has been appended. A journal that was written with [`Durability::Power`]
+//! is gone on with under it, whatever the adopter asks for: what it holds was promised to last. With it what is left of
+//! the last segment is written once more, in place, and synced: a sync that failed under the dead writer leaves bytes that can be
 //! read and that no later sync brings to the disk.
 //!
 //! ## Retention
@@ -168,7 +169,7 @@ pub use segment::{FrameKind, MAX_PAYLOAD_BYTES};
 pub use writer::{Committed, JournalWriter, Options};
 
 /// What an acknowledged record survives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Durability {
     /// The death of the process at any moment: the kernel has the bytes.
     #[default]

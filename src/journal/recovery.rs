@@ -19,6 +19,8 @@ pub struct Recovered {
     pub cut_bytes: u64,
     /// Frames in the last segment that cannot be read, though others behind them can.
     pub damaged_frames: u64,
+    /// What the frames were promised to survive; of an adopted journal, what new ones are.
+    pub durability: Durability,
 }
 
 /// A journal in a journal directory.
@@ -120,6 +122,12 @@ fn find_end(fs: &dyn Fs, dir: &Path, process: &str, cut: bool) -> Result<Recover
             recovered.cut_bytes += cut_to(fs, &key.path(dir), keep)?;
         }
         is_last &= is_empty;
+        recovered.durability = match found.header {
+            HeaderFound::Good(header) => header.durability,
+            // Nobody can say any more, so it has to be the more that may have been promised.
+            _ if found.has_frames => Durability::Power,
+            _ => recovered.durability,
+        };
         // A good header vouches for everything before it; a damaged one does not know the largest source.
         if has_header {
             break;
@@ -146,8 +154,9 @@ pub(super) fn recover(
     process: &str,
     durability: Durability,
 ) -> Result<Recovered, JournalError> {
-    let recovered = find_end(fs, dir, process, true)?;
-    if durability == Durability::Power {
+    let mut recovered = find_end(fs, dir, process, true)?;
+    recovered.durability = recovered.durability.max(durability);
+    if recovered.durability == Durability::Power {
         // The writer may have died between writing and syncing, or after a sync that failed, and what is found now is
         // taken as committed.
         if let Some(key) = segment::list(fs, dir)?.last() {

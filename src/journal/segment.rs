@@ -6,12 +6,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::JournalError;
+use super::{Durability, JournalError};
 use crate::fs::{Fs, FsFile, read_full};
 use crate::model::record::RecordKind;
 
 const MAGIC: &[u8; 8] = b"RSPNJRN1";
 const VERSION: u16 = 1;
+/// Flag of a segment: commits survive loss of power.
+const FLAG_POWER: u16 = 1;
 pub(super) const HEADER_BYTES: usize = 80;
 /// The most characters of a process name.
 pub(super) const NAME_BYTES: usize = 32;
@@ -142,6 +144,8 @@ pub(super) struct Header {
     pub created_unix_nanos: u64,
     /// The largest `source` of all segments before.
     pub source_before: u64,
+    /// What a commit to it survives.
+    pub durability: Durability,
 }
 
 /// What the first bytes of a segment turned out to be.
@@ -162,6 +166,8 @@ impl Header {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        let flags = if self.durability == Durability::Power { FLAG_POWER } else { 0 };
+        bytes[10..12].copy_from_slice(&flags.to_le_bytes());
         bytes[12..16].copy_from_slice(&(HEADER_BYTES as u32).to_le_bytes());
         bytes[16..48].copy_from_slice(&padded(process));
         bytes[48..56].copy_from_slice(&self.first_seq.to_le_bytes());
@@ -198,6 +204,10 @@ impl Header {
             first_seq: u64_at(&bytes, 48),
             created_unix_nanos: u64_at(&bytes, 56),
             source_before: u64_at(&bytes, 64),
+            durability: match u16::from_le_bytes([bytes[10], bytes[11]]) & FLAG_POWER {
+                0 => Durability::Process,
+                _ => Durability::Power,
+            },
         };
         let ours = bytes[16..48] == padded(process) && header.first_seq == key.first_seq;
         Ok(if ours { HeaderFound::Good(header) } else { HeaderFound::Foreign })
@@ -483,7 +493,12 @@ mod tests {
 
     #[test]
     fn the_bytes_of_format_version_1_stay_as_they_are() {
-        let header = Header { first_seq: 7, created_unix_nanos: 1_767_693_600_000_000_000, source_before: 99 };
+        let header = Header {
+            first_seq: 7,
+            created_unix_nanos: 1_767_693_600_000_000_000,
+            source_before: 99,
+            durability: Durability::Process,
+        };
         let mut bytes = header.encode("01KE9BZH80BGEY5ABZ7D0DHDQ1").to_vec();
         let frame = FrameHeader { len: 3, kind: FrameKind::Ended, flags: 0, resource: 1, seq: 7, source: 120 };
         frame.encode(salt("01KE9BZH80BGEY5ABZ7D0DHDQ1"), b"abc", &mut bytes);

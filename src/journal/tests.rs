@@ -220,10 +220,40 @@ fn an_adopter_goes_on_where_the_dead_writer_stopped() {
     assert_eq!(list_processes(dir.path()).unwrap(), [ProcessJournal { name: PROCESS.to_owned(), alive: false }]);
 
     let (mut writer, recovered) = JournalWriter::reopen(dir.path(), PROCESS, SMALL).unwrap();
-    assert_eq!(recovered, Recovered { last_seq: 5, last_source: 50, cut_bytes: 0, damaged_frames: 0 });
+    assert_eq!(
+        recovered,
+        Recovered { durability: Durability::Process, last_seq: 5, last_source: 50, cut_bytes: 0, damaged_frames: 0 }
+    );
     expected.extend(fill(&mut writer, 4));
     assert_eq!(look(dir.path()), (expected, 0));
     assert_eq!(names(&segments(dir.path())), ["00000000000000000001.seg", "00000000000000000006.seg"]);
+}
+
+#[test]
+fn what_was_promised_to_outlive_the_power_is_gone_on_with_as_that() {
+    let power = Options { durability: Durability::Power, ..SMALL };
+    let (dir, mut writer) = journal(power);
+    let mut expected = fill(&mut writer, 3);
+    drop(writer);
+    // Again and again: what the adopter writes is promised the same.
+    for frames in [2, 1] {
+        let (mut writer, recovered) = JournalWriter::reopen(dir.path(), PROCESS, SMALL).unwrap();
+        assert_eq!(recovered.durability, Durability::Power);
+        expected.extend(fill(&mut writer, frames));
+    }
+    // A header that cannot be read may have said so.
+    let last = segments(dir.path()).pop().unwrap();
+    let mut bytes = fs::read(&last).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&last, bytes).unwrap();
+    assert_eq!(look_at_end(dir.path(), PROCESS).unwrap().durability, Durability::Power);
+    for segment in segments(dir.path()) {
+        let mut bytes = fs::read(&segment).unwrap();
+        bytes[0] ^= 1;
+        fs::write(&segment, bytes).unwrap();
+    }
+    assert_eq!(look_at_end(dir.path(), PROCESS).unwrap().durability, Durability::Power);
+    assert_eq!(look(dir.path()), (expected, 0));
 }
 
 #[test]

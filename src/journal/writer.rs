@@ -127,7 +127,8 @@ impl JournalWriter {
         Ok(Self::new(fs, dir, process, options, lock, Recovered::default(), 0))
     }
 
-    /// Adopts the journal of a dead process: takes its lock, cuts the torn tail, and goes on behind it.
+    /// Adopts the journal of a dead process: takes its lock, cuts the torn tail, and goes on behind it, with the
+    /// durability that it was written with if that is the higher one.
     ///
     /// # Errors
     ///
@@ -147,6 +148,7 @@ impl JournalWriter {
         let dir = process_dir(journal_dir, process)?;
         let lock = Lock::adopt(&*fs, &dir)?;
         let recovered = recovery::recover(&*fs, &dir, process, options.durability)?;
+        let options = Options { durability: recovered.durability, ..options };
         let closed_bytes = segments_bytes(&*fs, &dir)?;
         let writer = Self::new(fs, dir, process, options, lock, recovered, closed_bytes);
         Ok((writer, recovered))
@@ -311,6 +313,7 @@ impl JournalWriter {
                 first_seq: self.pending.first_seq,
                 created_unix_nanos: UnixNanos::now().0,
                 source_before: self.committed_source,
+                durability: self.options.durability,
             };
             prelude.extend_from_slice(&header.encode(&self.process));
         }

@@ -1,0 +1,500 @@
+//! The whole path, from a record to what a reader sees, over a file system that fails and forgets.
+//!
+//! A seed tells a story: lives of processes that record into one store, with operations that fail, and an end by a kill or
+//! a loss of power at any operation, also in the middle of taking over from the life before. At the end of it a reader
+//! is held to a model that knows what was told and what of it was acknowledged.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::fs::faulty::{Dice, End, FaultyFs, Plan};
+use crate::fs::seeds::{self, Seed};
+use crate::journal::Durability;
+use crate::model::Event;
+use crate::model::event::EventBody;
+use crate::model::otlp::{Span, SpanEvent};
+use crate::store::assembly::RunState;
+use crate::store::{Listed, Query, RunReader};
+
+const STORE: &str = "/home/me/store";
+const START: u64 = 1_767_693_600_000_000_000;
+/// Operations that a life may take, about: where faults are put.
+const SPAN_OF_LIFE: u64 = 250;
+
+/// What a record tells of its run: one line in its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Says {
+    Start(u8),
+    Note(u8),
+    Waits,
+    End(u8),
+}
+
+/// One record of a run.
+#[derive(Clone, Debug)]
+struct Moment {
+    says: Says,
+    parent: u8,
+    operation: &'static str,
+    fails: bool,
+}
+
+/// A run with what was told of it.
+#[derive(Clone, Debug)]
+struct Story {
+    trace: TraceId,
+    moments: Vec<Moment>,
+    /// So many were given to the journal, those first.
+    told: usize,
+    /// So many of these are acknowledged.
+    acknowledged: usize,
+    /// Something that it was told may be lost, all the same: the power failed and nobody had promised more.
+    is_excused: bool,
+}
+
+impl Story {
+    fn run(&self) -> RunId {
+        self.trace.as_run_id()
+    }
+
+    fn record(&self, place: usize) -> Record {
+        let moment = &self.moments[place];
+        let (Says::Start(span) | Says::Note(span) | Says::End(span)) = moment.says else {
+            return self.record_of(place, 1);
+        };
+        self.record_of(place, if matches!(moment.says, Says::Note(_)) { 1 } else { span })
+    }
+
+    fn record_of(&self, place: usize, span_number: u8) -> Record {
+        let moment = &self.moments[place];
+        let at = START + place as u64 * 1_000_000;
+        let began = self.moments.iter().position(|moment| moment.says == Says::Start(span_number)).unwrap_or(0);
+        let (kind, event) = match moment.says {
+            Says::Start(_) => (RecordKind::Started, None),
+            Says::Note(number) => (RecordKind::Event, Some(format!("note {number}"))),
+            Says::Waits => (RecordKind::Event, Some(names::EVENT_WAITING.to_owned())),
+            Says::End(_) => (RecordKind::Ended, None),
+        };
+        let mut span = Span {
+            trace_id: self.trace.0.to_vec(),
+            span_id: vec![span_number; 8],
+            parent_span_id: if moment.parent == 0 { Vec::new() } else { vec![moment.parent; 8] },
+            name: "step".to_owned(),
+            start_time_unix_nano: START + began as u64 * 1_000_000,
+            end_time_unix_nano: if kind == RecordKind::Ended { at } else { 0 },
+            ..Span::default()
+        };
+        span.set_attr(names::OPERATION, moment.operation);
+        span.set_attr(names::RUN_ID, self.run().to_string());
+        if moment.operation == "invoke_agent" {
+            span.set_attr("gen_ai.agent.name", "a");
+        }
+        // Lines of a run go over several sectors.
+        span.set_attr("text", "x".repeat(place * 37 % 500));
+        if kind == RecordKind::Ended {
+            span.set_attr(names::INPUT_TOKENS, 10);
+            span.set_attr(names::OUTPUT_TOKENS, place as i64);
+        }
+        if moment.fails && kind == RecordKind::Ended {
+            span.status = Some(Status { code: STATUS_ERROR, message: "no".to_owned() });
+        }
+        span.events.extend(event.map(|name| SpanEvent { time_unix_nano: at, name, ..SpanEvent::default() }));
+        Record { kind, resource: Arc::default(), scope: Default::default(), span }
+    }
+}
+
+/// A run of an agent with some steps, one of which may stay open or wait.
+fn story(dice: &mut Dice, number: u64) -> Story {
+    let id = RunId::from_parts(START / 1_000_000 + number, [number as u8 + 1; 10]);
+    let fails = dice.one_in(4);
+    let moment = |says, parent, operation| Moment { says, parent, operation, fails };
+    let mut moments = vec![moment(Says::Start(1), 0, "invoke_agent")];
+    let steps = dice.below(4) as u8;
+    for span in 2..2 + steps {
+        let operation = dice.one_of(&["chat", "execute_tool"]);
+        moments.push(moment(Says::Start(span), 1, operation));
+        if dice.one_in(3) {
+            moments.push(moment(Says::Note(span), 0, "invoke_agent"));
+        }
+        if !dice.one_in(8) {
+            moments.push(moment(Says::End(span), 1, operation));
+        }
+    }
+    if dice.one_in(5) {
+        moments.push(moment(Says::Waits, 0, "invoke_agent"));
+    } else {
+        moments.push(moment(Says::End(1), 0, "invoke_agent"));
+    }
+    Story { trace: id.as_trace_id(), moments, told: 0, acknowledged: 0, is_excused: false }
+}
+
+/// A store over all its lives.
+struct World {
+    fs: FaultyFs,
+    dice: Dice,
+    durability: Durability,
+    stories: Vec<Story>,
+    processes: u64,
+}
+
+/// A process at work, as the worker of a recorder is.
+struct Line {
+    layout: Layout,
+    name: String,
+    journal: JournalWriter,
+    reader: JournalReader,
+    sink: StoreSink<FilesWriter>,
+    /// What waits for a commit: the number of its frame, its story, and how far that is told with it.
+    batch: Vec<(u64, Record, usize, usize)>,
+    committed: u64,
+    /// The sink failed and has to be told again from the journal.
+    is_behind: bool,
+    began: Instant,
+}
+
+impl Line {
+    fn begin(layout: &Layout, process: RunId, durability: Durability) -> Result<Self, Error> {
+        let (dir, name) = (layout.journal(), process.to_string());
+        // Small segments: that there are several of them, and that they go.
+        let options = Options { durability, segment_bytes: 2 << 10, max_bytes: 1 << 20 };
+        let journal = JournalWriter::create_in(layout.shared_fs(), &dir, &name, options)?;
+        let reader = JournalReader::open_in(layout.shared_fs(), &dir, &name, STORE_READER)?;
+        let writer = FilesWriter::new(layout.clone(), process, durability == Durability::Power);
+        Ok(Self {
+            layout: layout.clone(),
+            name,
+            journal,
+            reader,
+            sink: StoreSink::new(writer, process),
+            batch: Vec::new(),
+            committed: 0,
+            is_behind: false,
+            began: Instant::now(),
+        })
+    }
+
+    fn commit(&mut self, stories: &mut [Story]) {
+        let Ok(committed) = self.journal.commit() else { return };
+        self.committed = committed.seq;
+        for (seq, record, story, told) in std::mem::take(&mut self.batch) {
+            stories[story].acknowledged = told;
+            if !self.is_behind && self.sink.take(seq, record).is_err() {
+                self.is_behind = true;
+            }
+        }
+    }
+
+    /// Writes runs out; `due`: starts wait for no late facts any more.
+    fn settle(&mut self, due: bool) {
+        let now = self.began + if due { Duration::from_secs(3600) } else { Duration::ZERO };
+        let settled = if self.is_behind { self.catch_up(now) } else { self.sink.flush(now).map_err(Error::from) };
+        self.is_behind = settled.is_err();
+        if !self.is_behind {
+            let done = self.sink.oldest_held().map_or(self.committed, |held| held.saturating_sub(1));
+            // What is not acknowledged is told again.
+            let _ = self.reader.acknowledge_handed(done, &self.journal);
+        }
+    }
+
+    fn catch_up(&mut self, now: Instant) -> Result<(), Error> {
+        self.sink.reset()?;
+        self.reader.rewind();
+        loop {
+            let batch = self.reader.next_batch(1 << 10)?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            for (seq, record) in records_of(&batch) {
+                self.sink.take(seq, record)?;
+            }
+            self.sink.flush(now)?;
+        }
+    }
+
+    fn keep_house(&self) {
+        let (fs, dir) = (self.layout.fs(), self.layout.journal());
+        let _ = journal::remove_passed_segments_in(fs, &dir, &self.name, &[STORE_READER]);
+    }
+
+    /// Ends as a process does that is told to.
+    fn end(mut self, stories: &mut [Story]) {
+        self.commit(stories);
+        self.settle(true);
+        if self.is_behind || self.sink.flush_all().is_err() {
+            return;
+        }
+        let is_done = self.reader.acknowledge_handed(self.committed, &self.journal).is_ok();
+        if is_done && self.batch.is_empty() && self.sink.open_runs().is_empty() {
+            let Self { layout, name, journal, reader, sink, .. } = self;
+            drop((journal, reader, sink));
+            let _ = journal::remove_journal_in(layout.fs(), &layout.journal(), &name, &[STORE_READER]);
+        }
+    }
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let durability = dice.one_of(&[Durability::Power, Durability::Power, Durability::Process]);
+        let fs = FaultyFs::new(dice.roll());
+        // The folder in which somebody works is there for good.
+        for dir in ["/home", "/home/me"] {
+            fs.shared().create_dir(Path::new(dir)).unwrap();
+        }
+        for dir in ["/", "/home"] {
+            fs.shared().sync_dir(Path::new(dir)).unwrap();
+        }
+        Self { fs, dice, durability, stories: Vec::new(), processes: 0 }
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::new_in(self.fs.shared(), STORE)
+    }
+
+    fn plan(&mut self) -> Plan {
+        let (dice, from) = (&mut self.dice, self.fs.count() + 1);
+        let mut plan = Plan::default();
+        if !dice.one_in(4) {
+            plan.crash_at = Some(from + dice.below(SPAN_OF_LIFE));
+        }
+        for _ in 0..dice.one_of(&[0, 0, 1, 2, 5]) {
+            plan.failing.insert(from + dice.below(SPAN_OF_LIFE));
+        }
+        if dice.one_in(5) {
+            let full = from + dice.below(SPAN_OF_LIFE);
+            plan.full = full..full + dice.below(40);
+        }
+        plan
+    }
+
+    /// Lives until it dies or comes to an end.
+    fn live(&mut self) {
+        let plan = self.plan();
+        self.fs.plan(plan);
+        let layout = self.layout();
+        if layout.open_or_create().is_err() || open_at(layout.clone()).is_err() {
+            return;
+        }
+        self.processes += 1;
+        let process = RunId::from_parts(START / 1_000_000, [0x80 | self.processes as u8; 10]);
+        let Ok(mut line) = Line::begin(&layout, process, self.durability) else { return };
+        let mut under_way: Vec<usize> = Vec::new();
+        for _ in 0..self.dice.below(24) {
+            match self.dice.below(10) {
+                0..7 => self.tell(&mut line, &mut under_way),
+                7 | 8 => {
+                    let due = self.dice.one_in(3);
+                    line.settle(due);
+                }
+                _ => line.keep_house(),
+            }
+            if self.fs.is_dead() {
+                return;
+            }
+        }
+        if !self.dice.one_in(3) {
+            line.end(&mut self.stories);
+        }
+    }
+
+    /// Tells some more of the runs under way, in one commit.
+    fn tell(&mut self, line: &mut Line, under_way: &mut Vec<usize>) {
+        for _ in 0..=self.dice.below(3) {
+            if under_way.len() < 2 || self.dice.one_in(4) {
+                under_way.push(self.stories.len());
+                let story = story(&mut self.dice, self.stories.len() as u64);
+                self.stories.push(story);
+            }
+            let number = self.dice.one_of(under_way);
+            let story = &mut self.stories[number];
+            let record = story.record(story.told);
+            match Numbers::append(&mut line.journal, &record, 0) {
+                Ok(seq) => {
+                    story.told += 1;
+                    line.batch.push((seq, record, number, story.told));
+                }
+                // It is told again, or never.
+                Err(_) => break,
+            }
+            if story.told == story.moments.len() {
+                under_way.retain(|other| *other != number);
+            }
+        }
+        line.commit(&mut self.stories);
+        let due = self.dice.one_in(3);
+        line.settle(due);
+    }
+
+    fn restart(&mut self) {
+        let end = self.dice.one_of(&[End::Kill, End::PowerLoss]);
+        self.fs = self.fs.restart(end);
+        if end == End::PowerLoss && self.durability == Durability::Process {
+            self.stories.iter_mut().for_each(|story| story.is_excused = true);
+        }
+    }
+
+    fn check(&self) {
+        let layout = self.layout();
+        layout.open_or_create().expect("a store");
+        let looked = {
+            let fs = self.fs.copy();
+            let (reader, looked) = look_at(Layout::new_in(fs.shared(), STORE)).expect("a store to look at");
+            assert_eq!(looked.expect("all processes are found").missing, [], "nothing is kept back from who looks");
+            shown(&reader)
+        };
+        let (reader, adopted) = open_at(layout.clone()).expect("a store");
+        let adopted = adopted.expect("all processes are found");
+        assert_eq!(adopted.missing, [], "nothing is kept back");
+        assert_eq!(looked, shown(&reader), "who may not write sees the same");
+        let left: Vec<String> = self.fs.files().into_keys().filter(|path| path.contains("/journal/")).collect();
+        assert_eq!(left, Vec::<String>::new(), "journals are removed when they are taken in");
+        let listed = listed(&reader);
+        for story in &self.stories {
+            story.check(&reader, listed.get(&story.run()));
+        }
+        for (run, listed) in &listed {
+            // What belongs to a damaged run goes to another in its place.
+            let trace = match listed {
+                Listed::Run(listed) => Some(listed.summary.trace_id),
+                Listed::Damaged(_) => None,
+            };
+            let is_known = |story: &Story| story.run() == *run || (story.is_excused && trace == Some(story.trace));
+            assert!(self.stories.iter().any(is_known), "invented: {listed:?}");
+        }
+    }
+}
+
+fn listed(reader: &FilesReader) -> BTreeMap<RunId, Listed> {
+    let listed = reader.list_runs(&Query::default()).expect("a list");
+    let id = |listed: &Listed| match listed {
+        Listed::Run(run) => run.summary.run_id,
+        Listed::Damaged(run) => run.run_id,
+    };
+    listed.into_iter().map(|listed| (id(&listed), listed)).collect()
+}
+
+/// What a reader sees, but for moments of writing.
+fn shown(reader: &FilesReader) -> BTreeMap<RunId, String> {
+    let of = |(run, listed): (RunId, Listed)| {
+        let Listed::Run(listed) = listed else { return (run, format!("{listed:?}")) };
+        let summary = RunSummary { updated_at: UnixNanos::default(), ..listed.summary };
+        let events = reader.get_events(run, 0).map_err(|error| error.to_string());
+        (run, format!("{summary:?} {:?} {events:?}", listed.open_steps))
+    };
+    listed(reader).into_iter().map(of).collect()
+}
+
+/// What an event of a run tells that was recorded; `None` for what the store says by itself.
+fn said(event: &Event) -> Option<Says> {
+    let number = |span: &Span| span.span_id[0];
+    match &event.body {
+        EventBody::Log(log) => log.message.strip_prefix("note ")?.parse().ok().map(Says::Note),
+        EventBody::Waiting(_) => Some(Says::Waits),
+        body => {
+            let (span, _, _) = body.span()?;
+            Some(if body.is_step_start() { Says::Start(number(span)) } else { Says::End(number(span)) })
+        }
+    }
+}
+
+fn is_crash_of_step(event: &Event) -> bool {
+    let crashed = Some(&Value::from(StepStatus::Crashed.as_str()));
+    event.body.span().is_some_and(|(span, _, _)| span.attr(names::STEP_STATUS) == crashed)
+}
+
+impl Story {
+    fn check(&self, reader: &FilesReader, listed: Option<&Listed>) {
+        let run = self.run();
+        let listed = match listed {
+            None if self.acknowledged == 0 || self.is_excused => return,
+            Some(Listed::Damaged(_)) if self.is_excused => return,
+            Some(Listed::Run(listed)) => &listed.summary,
+            other => panic!("run {run}, acknowledged {}: {other:?}", self.acknowledged),
+        };
+        let events = match reader.get_events(run, 0) {
+            Err(StoreError::Damaged { .. }) if self.is_excused => return,
+            events => events.unwrap_or_else(|error| panic!("run {run}: {error}")),
+        };
+        self.check_events(&events);
+        if !self.is_excused {
+            check_agreement(reader, run, listed, &events);
+        }
+    }
+
+    fn check_events(&self, events: &[Event]) {
+        let run = self.run();
+        let seqs: Vec<u64> = events.iter().map(|event| event.seq).collect();
+        assert_eq!(seqs, (0..events.len() as u64).collect::<Vec<_>>(), "run {run}: no gap");
+        let ids: std::collections::BTreeSet<_> = events.iter().map(|event| event.event_id).collect();
+        assert_eq!(ids.len(), events.len(), "run {run}: no event twice");
+        let of_crash: Vec<&Event> = events.iter().filter(|event| is_crash_of_step(event)).collect();
+        let found: Vec<Says> = events.iter().filter(|event| !is_crash_of_step(event)).filter_map(said).collect();
+        let told: Vec<Says> = self.moments.iter().take(self.told).map(|moment| moment.says).collect();
+        // What is acknowledged is there, in order. Of what was on its way each record is there whole or not at all; a
+        // start may be told by the end of its step alone.
+        let acknowledged = if self.is_excused { 0 } else { self.acknowledged };
+        let is_right = found.starts_with(&told[..acknowledged]) && {
+            let (mut rest, is_start) = (told[acknowledged..].iter(), |says: &&Says| matches!(says, Says::Start(_)));
+            let (starts, others): (Vec<&Says>, Vec<&Says>) = found[acknowledged..].iter().partition(is_start);
+            starts.iter().all(|says| told.contains(says)) && others.iter().all(|says| rest.any(|told| told == *says))
+        };
+        assert!(is_right, "run {run}: acknowledged {:?}, told {told:?}, found {found:?}", &told[..acknowledged]);
+        let once: std::collections::BTreeSet<_> = found.iter().collect();
+        assert_eq!(once.len(), found.len(), "run {run}: told twice: {found:?}");
+        let known = ["run_started", "run_completed", "status_changed", "output", "input"];
+        let others = events.iter().filter(|event| said(event).is_none()).map(|event| event.body.type_name());
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        others.for_each(|name| *counts.entry(name).or_default() += 1);
+        assert!(counts.iter().all(|(name, count)| known.contains(name) && *count == 1), "run {run}: {counts:?}");
+        let is_over = found.contains(&Says::End(1));
+        assert!(of_crash.is_empty() || !is_over || self.has_open_step(), "run {run}: a step crashed that had ended");
+        for event in of_crash {
+            assert!(!found.iter().any(|says| Some(*says) == said(event)), "run {run}: a step ended twice: {event:?}");
+        }
+        assert!(self.is_excused || events[0].body.type_name() == "run_started", "run {run}: {:?}", events[0]);
+        let (is_crashed, is_waiting) = (counts.contains_key("status_changed"), found.contains(&Says::Waits));
+        assert!(self.is_excused || is_crashed == (!is_over && !is_waiting), "run {run}: {found:?}");
+    }
+
+    fn has_open_step(&self) -> bool {
+        let says = |says: Says| self.moments.iter().any(|moment| moment.says == says);
+        (1..9).any(|span| says(Says::Start(span)) && !says(Says::End(span)))
+    }
+}
+
+/// Whatever a run says of itself, in `run.yaml`, in its log and in the list of all runs, is the same.
+fn check_agreement(reader: &FilesReader, run: RunId, listed: &RunSummary, events: &[Event]) {
+    let stored = reader.get_run(run).unwrap_or_else(|error| panic!("run {run}: {error}"));
+    let plain = |summary: &RunSummary| {
+        let unsigned = RunSummary { writer: None, updated_at: UnixNanos::default(), steps: None, ..summary.clone() };
+        serde_json::to_string_pretty(&unsigned).expect("JSON")
+    };
+    let folded = RunState::read(run, events).summary(UnixNanos::default());
+    let files = reader.stored(run).unwrap_or_else(|error| panic!("run {run}: {error}"));
+    let in_file = plain(&files.0);
+    let same = |what: &str, told: &RunSummary| {
+        let told = plain(told);
+        let differ = told.lines().zip(in_file.lines()).find(|(told, in_file)| told != in_file);
+        assert!(told == in_file, "run {run}: {what} and run.yaml do not say the same: {differ:?}");
+    };
+    same("its log", &folded);
+    same("what is shown", &stored);
+    same("the list", listed);
+    files.1.iter().for_each(|indexed| same("index.log", indexed));
+}
+
+fn lives(seed: Seed) {
+    let mut world = World::new(seed.number);
+    let _tells = seed.tells(&world.fs);
+    for _ in 0..=world.dice.below(3) {
+        world.live();
+        world.restart();
+    }
+    world.check();
+}
+
+#[test]
+fn what_was_acknowledged_is_there_once_after_faults_of_any_kind() {
+    seeds::each("path", lives);
+}
