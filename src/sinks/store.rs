@@ -73,7 +73,7 @@ pub struct StoreSink<W> {
     /// Runs that are over, the latest last.
     finished: VecDeque<RunId>,
     /// Runs that were over and are in the store alone, of traces that nothing else is known of.
-    forgotten: VecDeque<RunId>,
+    by_name: VecDeque<RunId>,
     forgotten_at: Instant,
     /// When it was looked for runs from outside that have fallen silent.
     looked_at: Instant,
@@ -178,7 +178,7 @@ impl<W: RunWriter> StoreSink<W> {
             dirty: HashSet::default(),
             forgotten: HashMap::default(),
             finished: VecDeque::new(),
-            forgotten: VecDeque::new(),
+            by_name: VecDeque::new(),
             forgotten_at: Instant::now(),
             looked_at: Instant::now(),
             ended_runs: Vec::new(),
@@ -602,7 +602,7 @@ impl<W: RunWriter> StoreSink<W> {
 
     fn run_of(&self, trace: TraceId) -> Option<RunId> {
         let Some(trace) = self.traces.get(&trace) else {
-            return Some(trace.as_run_id()).filter(|run| self.forgotten.contains(run));
+            return Some(trace.as_run_id()).filter(|run| self.by_name.contains(run));
         };
         let is_live = |run: &RunId| self.runs.get(run).is_some_and(|live| live.state.has_started());
         let has_begun = |run: &RunId| is_live(run) || trace.released.contains(run);
@@ -736,8 +736,8 @@ impl<W: RunWriter> StoreSink<W> {
             if is_alone && trace.held.is_empty() && trace.released.is_empty() && trace_id.as_run_id() == run {
                 // The name of the trace leads to the run in the store.
                 self.traces.remove(&trace_id);
-                self.forgotten.push_back(run);
-                self.forgotten.drain(..self.forgotten.len().saturating_sub(FINISHED_BY_NAME));
+                self.by_name.push_back(run);
+                self.by_name.drain(..self.by_name.len().saturating_sub(FINISHED_BY_NAME));
                 continue;
             }
             trace.released.push(run);

@@ -638,7 +638,8 @@ mod tests {
 
     /// What the files say, whatever the database has.
     fn scanned(layout: &Layout, query: &Query) -> Vec<RunSummary> {
-        query.select(FilesReader::of(layout.clone()).unwrap().summaries().unwrap().0)
+        let runs = FilesReader::of(layout.clone()).unwrap().summaries().unwrap().0;
+        query.select(runs.into_iter().map(|run| RunSummary { steps: None, ..run }).collect())
     }
 
     fn listed(layout: &Layout, query: &Query) -> Vec<RunSummary> {
@@ -761,7 +762,7 @@ mod tests {
         let log = std::fs::read(layout.index_log()).unwrap();
         std::fs::remove_file(layout.index_log()).unwrap();
         std::fs::write(layout.index_log(), &log[log.len() / 2..]).unwrap();
-        assert_eq!(listed(&layout, &all), scanned(&layout, &all));
+        assert!(listed(&layout, &all) == scanned(&layout, &all));
         assert_eq!(listed(&layout, &all).len(), 9);
     }
 
