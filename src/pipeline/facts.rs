@@ -42,6 +42,10 @@ pub struct StepFacts {
     pub workflow_name: Option<String>,
     /// The tool that was called.
     pub tool_name: Option<String>,
+    /// The id that the model gave the call of a tool.
+    pub tool_call_id: Option<String>,
+    /// Whether the span is the request to the server itself, and not only of a layer above it.
+    pub is_at_wire: bool,
     /// Who served the model.
     pub provider: Option<String>,
     /// The model that was asked for.
@@ -128,6 +132,8 @@ impl StepFacts {
             agent_name,
             workflow_name,
             tool_name,
+            tool_call_id: text(names::TOOL_CALL_ID),
+            is_at_wire: span.attr(names::HTTP_METHOD).is_some(),
             provider: text(names::PROVIDER),
             request_model: text(names::REQUEST_MODEL),
             response_model: text(names::RESPONSE_MODEL),
@@ -163,6 +169,8 @@ impl StepFacts {
             agent_name: self.agent_name.clone(),
             workflow_name: self.workflow_name.clone(),
             tool_name: self.tool_name.clone(),
+            tool_call_id: self.tool_call_id.clone(),
+            is_at_wire: self.is_at_wire,
             provider: self.provider.clone(),
             request_model: self.request_model.clone(),
             response_model: self.response_model.clone(),
@@ -424,6 +432,8 @@ mod tests {
                 agent_name: Some("weather".into()),
                 workflow_name: None,
                 tool_name: None,
+                tool_call_id: None,
+                is_at_wire: false,
                 provider: Some("openai".into()),
                 request_model: Some("gpt-4o-mini".into()),
                 response_model: Some("gpt-4o-mini-2024-07-18".into()),

@@ -6,19 +6,21 @@
 //! to `runspan.original.KEY`. `runspan.added` lists what was added, so [`restore_original`] gives the span back as it
 //! came.
 
+mod literal;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
 use super::facts;
 use crate::conventions::dialects::{
-    Basis, Content, DIALECTS, Detect, Dialect, KindRow, MESSAGE_EVENTS, ORDINARY, OTEL, PLAIN, Row, Shape, Side,
-    Source, Test,
+    Announced, Basis, Content, DIALECTS, Detect, Dialect, HIDDEN, KindRow, MESSAGE_EVENTS, ORDINARY, OTEL, PLAIN, Row,
+    SPAN_NAME, Shape, Side, Source, Test, UNKNOWN_MODELS, usage,
 };
 use crate::conventions::{names, providers};
-use crate::model::otlp::{ArrayValue, KeyValue, STATUS_ERROR, STATUS_UNSET, Scope, Span, SpanEvent, Value};
+use crate::model::otlp::{ArrayValue, KeyValue, STATUS_ERROR, STATUS_UNSET, Span, SpanEvent, Value};
 use crate::model::record::{Record, RecordKind};
-use crate::model::{StepKind, StepStatus};
+use crate::model::{SpanId, StepKind, StepStatus};
 
 /// Writes the canonical attributes of a record's span beside the originals.
 ///
@@ -28,8 +30,24 @@ pub fn normalize(record: &mut Record) {
     if record.kind == RecordKind::Event || record.span.attr(names::ADDED).is_some() {
         return;
     }
-    let dialect = DIALECTS.iter().copied().find(|dialect| is_written_in(dialect, &record.span, &record.scope));
-    normalize_as(record, dialect.unwrap_or(&PLAIN));
+    let dialect = DIALECTS.iter().copied().find(|dialect| is_written_in(dialect, record)).unwrap_or(&PLAIN);
+    if let Some(announced) = dialect.announced {
+        reveal(record, announced);
+    }
+    normalize_as(record, dialect);
+}
+
+/// Makes the start of the real span of one that only announces it.
+fn reveal(record: &mut Record, announced: Announced) {
+    let span = &mut record.span;
+    if span.attr_str(announced.key) != Some(announced.word) || span.parent_span_id.is_empty() {
+        return;
+    }
+    let parent = span.attr_str(announced.parent).and_then(|id| id.parse::<SpanId>().ok());
+    span.span_id = std::mem::take(&mut span.parent_span_id);
+    span.parent_span_id = parent.map(|id| id.0.to_vec()).unwrap_or_default();
+    span.end_time_unix_nano = 0;
+    record.kind = RecordKind::Started;
 }
 
 fn normalize_as(record: &mut Record, dialect: &Dialect) {
@@ -40,10 +58,11 @@ fn normalize_as(record: &mut Record, dialect: &Dialect) {
     }
     let kind = write_kind(&mut draft, dialect);
     write_entity_name(&mut draft, dialect, kind);
+    let usage = write_usage(&mut draft, dialect, kind);
     for side in [Side::System, Side::In, Side::Out] {
         write_content(&mut draft, dialect, kind, side);
     }
-    settle_usage(&mut draft, dialect);
+    settle_usage(&mut draft, dialect, usage);
     write_outcome(&mut draft, dialect, ended);
     if ended {
         write_status(&mut draft);
@@ -148,10 +167,16 @@ impl<'a> Draft<'a> {
     }
 }
 
-fn is_written_in(dialect: &Dialect, span: &Span, scope: &Scope) -> bool {
+fn is_written_in(dialect: &Dialect, record: &Record) -> bool {
+    let (span, scope) = (&record.span, &record.scope);
     dialect.detect.iter().any(|mark| match *mark {
         Detect::Key(key) => span.attributes.iter().any(|attribute| attribute.key == key),
+        Detect::KeyPrefix(start) => span.attributes.iter().any(|attribute| attribute.key.starts_with(start)),
         Detect::Value(key, start) => span.attr_str(key).is_some_and(|value| value.starts_with(start)),
+        Detect::Maker(key, word) => {
+            let of_resource = record.resource.attr(key).and_then(Value::as_str);
+            of_resource.or_else(|| span.attr_str(key)) == Some(word)
+        }
         Detect::Scope(name) => scope.name == name,
         Detect::ScopePrefix(start) => scope.name.starts_with(start),
     })
@@ -172,26 +197,67 @@ fn write_fact(draft: &mut Draft<'_>, row: &Row) {
     let read = |source: &Source| shaped(draft.span(), source, row.shape);
     if let Some(value) = read(&Source::Key(row.to)).or_else(|| row.from.iter().find_map(read)) {
         draft.set(row.to, value);
+    } else if matches!(row.shape, Shape::Provider | Shape::Model) && draft.span().attr(row.to).is_some() {
+        // A placeholder, or a framework in the place of a provider.
+        draft.clear(row.to);
     }
 }
 
 fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
-    let member;
+    let found;
     let value = match *source {
         Source::Key(key) => value_of(span, key)?,
         Source::Json(key, path) => {
-            member = path.iter().try_fold(value_of(span, key)?.to_json(), |value, name| value.get(name).cloned())?;
-            &Value::from(text_of_json(&member)?)
+            found = Value::from(text_of_json(&member(&structured(value_of(span, key)?), path)?)?);
+            &found
+        }
+        Source::Before(key, start, separator) => {
+            let rest = value_of(span, key)?.as_str()?.strip_prefix(start)?;
+            found = Value::from(rest.split_once(separator)?.0);
+            &found
+        }
+        Source::After(key, start, separator) => {
+            let rest = value_of(span, key)?.as_str()?.strip_prefix(start)?;
+            found = Value::from(rest.split_once(separator)?.1);
+            &found
+        }
+        Source::Name => {
+            found = Value::from(span.name.as_str());
+            &found
         }
         Source::Indexed(_) => return None,
     };
     match shape {
         Shape::Count => value.as_i64().filter(|count| *count >= 0).map(Value::Int),
-        Shape::Text => (!matches!(value, Value::String(text) if text.is_empty())).then(|| value.clone()),
-        // What stands under the canonical name is left as it is.
-        Shape::Provider if matches!(source, Source::Key(names::PROVIDER)) => Some(value.clone()),
+        Shape::Text => says_something(value).then(|| value.clone()),
+        Shape::Model => {
+            let is_unknown = |text: &str| UNKNOWN_MODELS.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
+            (says_something(value) && !value.as_str().is_some_and(is_unknown)).then(|| value.clone())
+        }
         Shape::Provider => canonical_provider(value.as_str()?).map(Value::from),
     }
+}
+
+fn says_something(value: &Value) -> bool {
+    !value.as_str().is_some_and(|text| text.is_empty() || HIDDEN.iter().any(|start| text.starts_with(start)))
+}
+
+/// Reads a value as the structure it is: JSON, also of a lone value, or what Python prints.
+fn structured(value: &Value) -> Json {
+    match value.to_json() {
+        Json::String(text) if text.starts_with('"') => serde_json::from_str(&text).unwrap_or(Json::String(text)),
+        Json::String(text) => literal::read(&text).unwrap_or(Json::String(text)),
+        other => other,
+    }
+}
+
+/// Finds a member by its path; a number takes an item of a list.
+fn member(value: &Json, path: &[&str]) -> Option<Json> {
+    let found = path.iter().try_fold(value, |value, name| match value {
+        Json::Array(items) => items.get(name.parse::<usize>().ok()?),
+        _ => value.get(name),
+    })?;
+    (!found.is_null()).then(|| found.clone())
 }
 
 fn text_of_json(value: &Json) -> Option<String> {
@@ -234,13 +300,18 @@ fn write_kind(draft: &mut Draft<'_>, dialect: &Dialect) -> Option<StepKind> {
 }
 
 fn fits(span: &Span, row: &KindRow) -> bool {
-    let Some(value) = value_of(span, row.key) else { return false };
+    let value = if row.key == SPAN_NAME { None } else { value_of(span, row.key) };
+    if row.key != SPAN_NAME && value.is_none() {
+        return false;
+    }
     // Some emitters encode every value as JSON, so words come in quotes.
-    let word = value.as_str().unwrap_or_default().trim_matches('"');
+    let word = value.map_or(Some(span.name.as_str()), Value::as_str).unwrap_or_default().trim_matches('"');
     match row.test {
         Test::Is(expected) => word.eq_ignore_ascii_case(expected),
         Test::IsRoot(expected) => word.eq_ignore_ascii_case(expected) && span.parent_span_id.is_empty(),
+        Test::Starts(start) => word.starts_with(start),
         Test::Ends(end) => word.ends_with(end),
+        Test::IsName => word == span.name,
         Test::Present => true,
         Test::Label => !ORDINARY.iter().any(|key| span.attr(key).is_some()) && matches!(span.kind, 0 | 1),
     }
@@ -440,12 +511,53 @@ fn event_message(event: &SpanEvent, role: &str) -> Json {
     message
 }
 
+/// What an object that a provider made says of its counts.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    basis: Option<Basis>,
+    reasoning_apart: bool,
+}
+
+/// Writes the counts that a call has in an object only, as its provider reported them. What encloses calls often repeats
+/// their objects in its output, and is not asked.
+fn write_usage(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepKind>) -> Told {
+    let mut told = Told::default();
+    if !kind.is_some_and(facts::is_billed) {
+        return told;
+    }
+    for source in dialect.usage {
+        let (key, path): (_, &[&str]) = match *source {
+            Source::Key(key) => (key, &[]),
+            Source::Json(key, path) => (key, path),
+            _ => continue,
+        };
+        let Some(object) = value_of(draft.span(), key).and_then(|value| member(&structured(value), path)) else {
+            continue;
+        };
+        let Some(shape) = usage::SHAPES.iter().find(|shape| member(&object, shape.mark).is_some()) else { continue };
+        let is_new = |draft: &Draft<'_>, key| count_of(draft.span(), key).is_none();
+        if is_new(draft, names::INPUT_TOKENS) {
+            told.basis = shape.basis;
+        }
+        if is_new(draft, names::OUTPUT_TOKENS) {
+            told.reasoning_apart = shape.reasoning_apart;
+        }
+        for (to, paths) in shape.members {
+            let count = paths.iter().find_map(|path| member(&object, path)?.as_u64());
+            if let Some(count) = count.and_then(|count| i64::try_from(count).ok()).filter(|_| is_new(draft, to)) {
+                draft.set(to, count);
+            }
+        }
+    }
+    told
+}
+
 /// Settles what the counts mean: canonical input includes cached tokens, canonical output includes reasoning.
 ///
 /// A part that is larger than its whole was reported apart, whatever the table says; so was a cache when only with it
 /// input and output make the total. Else the table decides, and where it does not know, the standard's rule is assumed
 /// and the span says so.
-fn settle_usage(draft: &mut Draft<'_>, dialect: &Dialect) {
+fn settle_usage(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
     const COUNTS: &[&str] = &[
         names::INPUT_TOKENS,
         names::OUTPUT_TOKENS,
@@ -471,6 +583,7 @@ fn settle_usage(draft: &mut Draft<'_>, dialect: &Dialect) {
         count(names::CACHE_READ_TOKENS).unwrap_or(0).saturating_add(count(names::CACHE_WRITE_TOKENS).unwrap_or(0));
     let provider = span.attr_str(names::PROVIDER).unwrap_or_default();
     let told = dialect.basis.iter().find(|row| provider.starts_with(row.provider)).map(|row| row.basis);
+    let told = told.or(usage.basis);
 
     if let Some(input) = count(names::INPUT_TOKENS) {
         let with_cache = input.saturating_add(cache);
@@ -487,7 +600,8 @@ fn settle_usage(draft: &mut Draft<'_>, dialect: &Dialect) {
         }
     }
     if let (Some(output), Some(reasoning)) = (output, reasoning)
-        && reasoning > output
+        && (reasoning > output || dialect.reasoning_apart || usage.reasoning_apart)
+        && reasoning > 0
     {
         draft.set(names::OUTPUT_TOKENS, output.saturating_add(reasoning));
     }
@@ -508,7 +622,10 @@ fn write_outcome(draft: &mut Draft<'_>, dialect: &Dialect, ended: bool) {
     if draft.span().attr(names::STEP_STATUS).is_some() {
         return;
     }
-    let says = |key: &str, word: &str| value_of(draft.span(), key).and_then(Value::as_str) == Some(word);
+    let says = |key: &str, word: &str| match value_of(draft.span(), key) {
+        Some(Value::Bool(flag)) => word.parse() == Ok(*flag),
+        value => value.and_then(Value::as_str) == Some(word),
+    };
     let told = dialect.outcomes.iter().find(|outcome| says(outcome.key, outcome.word)).map(|outcome| outcome.status);
     let silent = ended && is_silent(draft.span(), dialect);
     let Some(status) = told.or(silent.then_some(StepStatus::Error)) else { return };

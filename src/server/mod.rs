@@ -20,6 +20,9 @@ mod intake;
 mod settings;
 mod traces;
 
+#[cfg(test)]
+mod corpus;
+
 use std::fmt;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener as StdListener};

@@ -504,6 +504,14 @@ impl RunState {
                 Some(first) => drop(copies.insert(place, first)),
             }
         }
+        for (call, report) in self.reported(&copies) {
+            copies.insert(call, report);
+        }
+        for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| step.facts.kind == StepKind::Tool) {
+            if let Some(outer) = self.tool_around(step) {
+                copies.insert(place, outer);
+            }
+        }
         // Layers that tell one call: the one that knows most of the bill counts, the outermost of those that know
         // the same. Calls beside each other inside one are calls of their own.
         let nested: Vec<(usize, Vec<usize>)> = calls()
@@ -537,6 +545,76 @@ impl RunState {
             place
         };
         copies.iter().map(|(&copy, &of)| (copy, settled(of))).collect()
+    }
+
+    /// Finds calls of which a step beside them tells what they used: a step that took no time is no call of its own but
+    /// a report of the one before it, for the same model.
+    fn reported(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
+        let is_report = |step: &Step| step.ended_at == Some(step.started_at) && step.facts.tokens.is_some();
+        let calls = || {
+            let calls = self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed);
+            calls.filter(|(place, _)| !copies.contains_key(place))
+        };
+        let mut taken = HashSet::new();
+        let mut reports: Vec<(usize, &Step)> = calls().filter(|(_, step)| is_report(step)).collect();
+        reports.sort_by_key(|(_, step)| (step.started_at, step.span_id));
+        let call_before = |report: &Step, taken: &HashSet<usize>| {
+            let of = calls().filter(|(place, call)| {
+                call.parent == report.parent
+                    && call.facts.kind == report.facts.kind
+                    && asked(&call.facts) == asked(&report.facts)
+                    && call.facts.tokens.is_none()
+                    && call.facts.response_id.is_none()
+                    && call.ended_at.is_some_and(|end| end <= report.started_at)
+                    && !taken.contains(place)
+            });
+            of.max_by_key(|(_, call)| (call.ended_at, call.span_id)).map(|(place, _)| place)
+        };
+        let mut found = Vec::new();
+        for (place, report) in reports {
+            if let Some(call) = call_before(report, &taken) {
+                taken.insert(call);
+                found.push((call, place));
+            }
+        }
+        found
+    }
+
+    /// Finds the tool call around a step that is another layer's word for it: a tool of the same name, or a plain step
+    /// with the same id of the call.
+    fn tool_around(&self, step: &Step) -> Option<usize> {
+        let mut parent = step.parent;
+        for _ in 0..MAX_LAYERS {
+            let place = parent.and_then(|parent| self.by_span.get(&parent)).copied()?;
+            let outer = &self.steps[place];
+            match outer.facts.kind {
+                StepKind::Tool => return is_same_tool_call(&outer.facts, &step.facts).then_some(place),
+                StepKind::Task => parent = outer.parent,
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    /// Finds for each tool call the step below it that tells how it ended, where it does not itself: by place.
+    fn executions(&self) -> HashMap<usize, usize> {
+        let mut last: HashMap<usize, usize> = HashMap::new();
+        for (place, step) in self.steps.iter().enumerate() {
+            if !matches!(step.facts.kind, StepKind::Tool | StepKind::Task) || step.ended_at.is_none() {
+                continue;
+            }
+            let Some(tool) = self.tool_around(step) else { continue };
+            let key = |place: &usize| (self.steps[*place].ended_at, self.steps[*place].span_id);
+            let latest = last.entry(tool).or_insert(place);
+            if key(latest) < key(&place) {
+                *latest = place;
+            }
+        }
+        last.retain(|tool, execution| {
+            let (tool, execution) = (&self.steps[*tool].facts, &self.steps[*execution].facts);
+            tool.status == StepStatus::Success && is_failure(execution.status)
+        });
+        last
     }
 
     /// Returns the calls that may be other layers' words for this one: around it, of its kind, with at most plain
@@ -683,9 +761,10 @@ impl RunState {
 
     /// Counts failures, each once: a step that failed because a step below it did is the same failure.
     fn errors(&self, copies: &HashMap<usize, usize>) -> u64 {
-        let failed: Vec<usize> = (0..self.steps.len())
-            .filter(|place| is_failure(self.steps[*place].facts.status) && !copies.contains_key(place))
-            .collect();
+        let executions = self.executions();
+        let is_failed = |place: &usize| is_failure(self.steps[*place].facts.status) || executions.contains_key(place);
+        let failed: Vec<usize> =
+            (0..self.steps.len()).filter(|place| is_failed(place) && !copies.contains_key(place)).collect();
         let mut passed_on: IdSet<SpanId> = HashSet::default();
         for &place in &failed {
             self.cover(&self.steps[place], &mut passed_on);
@@ -746,13 +825,14 @@ impl RunState {
             cost_source: bill.source,
             steps_total: self.steps.len() as u64,
             llm_calls: bill.llm_calls,
-            tool_calls: self.tool_calls(),
+            tool_calls: self.tool_calls(&copies),
             errors: self.errors(&copies),
         }
     }
 
-    fn tool_calls(&self) -> u64 {
-        self.steps.iter().filter(|step| step.facts.kind == StepKind::Tool).count() as u64
+    fn tool_calls(&self, copies: &HashMap<usize, usize>) -> u64 {
+        let tools = self.steps.iter().enumerate().filter(|(_, step)| step.facts.kind == StepKind::Tool);
+        tools.filter(|(place, _)| !copies.contains_key(place)).count() as u64
     }
 
     /// Returns `run_completed` for a run of which nothing more is waited for.
@@ -810,7 +890,7 @@ impl RunState {
             tokens: bill.tokens,
             steps_total: self.steps.len() as u64,
             llm_calls: bill.llm_calls,
-            tool_calls: self.tool_calls(),
+            tool_calls: self.tool_calls(&copies),
             errors: self.errors(&copies),
             events: self.next_seq,
             dropped: self.dropped,
@@ -852,14 +932,19 @@ impl RunState {
 
     /// Returns all steps by start, as `get` shows them.
     pub fn step_views(&self) -> Vec<StepView> {
-        let copies = self.duplicates();
+        let (copies, executions) = (self.duplicates(), self.executions());
         let mut order: Vec<usize> = (0..self.steps.len()).collect();
-        order.sort_by_key(|place| (self.steps[*place].started_at, *place));
+        // What encloses a step comes before it, where both began in the same moment of a coarse clock.
+        order.sort_by_cached_key(|place| {
+            let step = &self.steps[*place];
+            (step.started_at, self.ancestors(step).len(), *place)
+        });
         order
             .into_iter()
             .map(|place| {
                 let step = &self.steps[place];
                 let facts = &step.facts;
+                let ended = executions.get(&place).map_or(facts, |execution| &self.steps[*execution].facts);
                 StepView {
                     step_id: step.step_id.clone(),
                     span_id: step.span_id,
@@ -867,7 +952,7 @@ impl RunState {
                     kind: facts.kind,
                     name: facts.name.clone(),
                     agent_id: facts.agent_name.clone(),
-                    status: facts.status,
+                    status: ended.status,
                     started_at: step.started_at,
                     duration_ms: step.ended_at.map(|end| duration_ms(step.started_at, end)),
                     provider: facts.provider.clone(),
@@ -875,7 +960,7 @@ impl RunState {
                     tokens: facts.tokens.map(Tokens::with_total),
                     cost_usd: facts.cost.map(|(cost, _)| cost),
                     cost_source: facts.cost.map(|(_, source)| source),
-                    error: facts.error.clone(),
+                    error: ended.error.clone(),
                     input: facts.input.clone(),
                     output: facts.output.clone(),
                     duplicate_of: copies.get(&place).map(|of| self.steps[*of].step_id.clone()),
@@ -1025,9 +1110,18 @@ fn known_model<'a>(facts: &'a StepFacts, answered: &HashMap<Asked<'a>, &'a str>)
     facts.response_model.as_deref().or_else(|| answered.get(&asked(facts)).copied()).or(facts.model())
 }
 
-/// How much a call knows of its bill.
+/// How much a call knows of its bill; of two that know the same, the one that spoke to the server knows better.
 fn knowledge(step: &Step) -> u8 {
-    2 * u8::from(step.facts.tokens.is_some()) + u8::from(step.facts.cost.is_some())
+    let facts = &step.facts;
+    4 * u8::from(facts.tokens.is_some()) + 2 * u8::from(facts.cost.is_some()) + u8::from(facts.is_at_wire)
+}
+
+/// Tells whether two layers speak of one call of a tool: by its id, else by the tool's name.
+fn is_same_tool_call(outer: &StepFacts, inner: &StepFacts) -> bool {
+    match (&outer.tool_call_id, &inner.tool_call_id) {
+        (Some(outer), Some(inner)) => outer == inner,
+        _ => inner.kind == StepKind::Tool && outer.tool_name.is_some() && outer.tool_name == inner.tool_name,
+    }
 }
 
 /// Tells whether a step did not end well.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::otlp::{Resource, Status};
+use crate::model::otlp::{Resource, Scope, Status};
 use crate::pipeline::facts::StepFacts;
 use std::sync::Arc;
 
@@ -364,4 +364,72 @@ fn an_event_record_is_left_alone() {
     let before = record.clone();
     normalize(&mut record);
     assert_eq!(record, before);
+}
+
+#[test]
+fn usage_as_the_provider_reported_it_is_read_by_its_shape() {
+    let call = |usage: &str| {
+        let record = ended(&[
+            ("langfuse.observation.type", "generation".into()),
+            ("langfuse.observation.usage_details", usage.into()),
+        ]);
+        let tokens = facts(&record).tokens.unwrap_or_default();
+        (tokens.prompt, tokens.cache_read, tokens.cache_write, tokens.completion, tokens.reasoning)
+    };
+    let openai = r#"{"prompt_tokens": 211, "completion_tokens": 37, "prompt_tokens_details": {"cached_tokens": 64},
+        "completion_tokens_details": {"reasoning_tokens": 16}}"#;
+    assert_eq!(call(openai), (Some(211), Some(64), None, Some(37), Some(16)));
+    let anthropic = r#"{"input_tokens": 131, "cache_read_input_tokens": 64, "cache_creation_input_tokens": 16,
+        "output_tokens": 37}"#;
+    assert_eq!(call(anthropic), (Some(211), Some(64), Some(16), Some(37), None));
+    let gemini = r#"{"promptTokenCount": 211, "cachedContentTokenCount": 64, "candidatesTokenCount": 21,
+        "thoughtsTokenCount": 16}"#;
+    assert_eq!(call(gemini), (Some(211), Some(64), None, Some(37), Some(16)));
+    let bedrock = r#"{"inputTokens": 147, "cacheReadInputTokens": 64, "outputTokens": 37}"#;
+    assert_eq!(call(bedrock), (Some(211), Some(64), None, Some(37), None));
+    let buckets = r#"{"input": 147, "input_cached_tokens": 64, "output": 21, "output_reasoning_tokens": 16}"#;
+    assert_eq!(call(buckets), (Some(211), Some(64), None, Some(37), Some(16)));
+    let python = "{'prompt_tokens': 211, 'completion_tokens': 37, 'prompt_tokens_details': None}";
+    assert_eq!(call(python), (Some(211), None, None, Some(37), None));
+    assert_eq!(call("Usage(prompt_tokens=211)"), (None, None, None, None, None));
+}
+
+#[test]
+fn what_encloses_calls_is_not_asked_for_the_usage_that_it_repeats() {
+    let record = ended(&[
+        ("genkit:type", "util".into()),
+        ("genkit:output", r#"{"usage": {"inputTokens": 211, "outputTokens": 37}}"#.into()),
+    ]);
+    assert_eq!(facts(&record).tokens, None);
+}
+
+#[test]
+fn a_span_that_announces_another_is_the_start_of_that_one() {
+    let mut record = ended(&[
+        ("gen_ai.operation.name", "invoke_agent".into()),
+        ("logfire.span_type", "pending_span".into()),
+        ("logfire.pending_parent_id", "0000000000000000".into()),
+    ]);
+    record.span.span_id = vec![9; 8];
+    normalize(&mut record);
+    let span = &record.span;
+    assert_eq!((record.kind, &span.span_id, &span.parent_span_id), (RecordKind::Started, &vec![1; 8], &Vec::new()));
+    assert_eq!(StepFacts::of(span, None, None).status, StepStatus::Running);
+}
+
+#[test]
+fn a_placeholder_is_no_fact() {
+    let record = ended(&[
+        ("gen_ai.operation.name", "chat".into()),
+        ("gen_ai.provider.name", "strands-agents".into()),
+        ("gen_ai.request.model", "none".into()),
+        ("session.id", "[Scrubbed due to 'session']".into()),
+        ("user.id", "<REDACTED>".into()),
+    ]);
+    let facts = facts(&record);
+    assert_eq!((facts.provider, facts.request_model, facts.session_id), (None, None, None));
+    assert_eq!(
+        changes(&record),
+        "gen_ai.provider.name:\ngen_ai.request.model:\nrunspan.original.gen_ai.provider.name: \"strands-agents\"\nrunspan.original.gen_ai.request.model: \"none\""
+    );
 }

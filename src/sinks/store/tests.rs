@@ -205,3 +205,113 @@ proptest! {
         prop_assert_eq!(seen(&broken), seen(&whole));
     }
 }
+
+/// A run of spans that came ended: each with its parent's number, its operation, its times and attributes.
+fn stored(spans: &[(u8, u8, &str, u64, u64, &[(&str, &str)])]) -> (RunSummary, Vec<String>) {
+    let mut sink = StoreSink::new(MemoryStore::default(), RunId([7; 16]));
+    sink.take_from_outside(SILENCE);
+    for (seq, (id, parent, operation, from, to, more)) in (1..).zip(spans) {
+        let mut span = Span {
+            trace_id: vec![3; 16],
+            span_id: vec![*id; 8],
+            parent_span_id: if *parent == 0 { Vec::new() } else { vec![*parent; 8] },
+            name: format!("s{id}"),
+            start_time_unix_nano: 1_767_693_600_000_000_000 + from * 1_000_000,
+            end_time_unix_nano: 1_767_693_600_000_000_000 + to * 1_000_000,
+            ..Span::default()
+        };
+        span.set_attr(names::OPERATION, *operation);
+        more.iter().for_each(|(key, value)| span.set_attr(key, *value));
+        let record = Record { kind: RecordKind::Ended, resource: Arc::default(), scope: Default::default(), span };
+        sink.take(seq, record).unwrap();
+    }
+    sink.flush_all().unwrap();
+    let store = sink.into_writer();
+    let mut listed = store.list_runs(&Query::default()).unwrap();
+    assert_eq!(listed.len(), 1);
+    let Some(Listed::Run(run)) = listed.pop() else { panic!("damaged") };
+    let steps = store.get_steps(run.summary.run_id).unwrap();
+    let line = |step: &crate::model::StepView| {
+        let copy = step.duplicate_of.as_ref().map(|of| format!(" copy of {of}")).unwrap_or_default();
+        format!("{} {} {}{copy}", step.name, step.kind, step.status)
+    };
+    (run.summary, steps.iter().map(line).collect())
+}
+
+#[test]
+fn a_tool_fails_with_the_step_below_it_that_bears_the_id_of_the_call() {
+    let call = [(names::TOOL_NAME, "get_weather"), (names::TOOL_CALL_ID, "c-1")];
+    let failed = [(names::TOOL_CALL_ID, "c-1"), (names::ERROR_TYPE, "Down")];
+    let other = [(names::TOOL_CALL_ID, "c-2"), (names::ERROR_TYPE, "Down")];
+    let (run, steps) = stored(&[
+        (1, 0, "invoke_agent", 0, 100, &[]),
+        (2, 1, "execute_tool", 10, 20, &call),
+        (3, 2, "work", 11, 19, &failed),
+        (4, 1, "execute_tool", 30, 40, &[(names::TOOL_NAME, "other")]),
+        (5, 4, "work", 31, 39, &other),
+    ]);
+    insta::assert_snapshot!(steps.join("\n"), @"
+    s1 agent success
+    s2 tool error
+    s3 task error
+    s4 tool success
+    s5 task error
+    ");
+    assert_eq!((run.status, run.errors, run.tool_calls), (RunStatus::Success, 2, 2));
+}
+
+#[test]
+fn a_tool_call_that_two_layers_tell_is_one() {
+    let named = [(names::TOOL_NAME, "get_weather")];
+    let (run, steps) = stored(&[
+        (1, 0, "invoke_agent", 0, 100, &[]),
+        (2, 1, "execute_tool", 10, 20, &named),
+        (3, 2, "work", 11, 19, &[]),
+        (4, 3, "execute_tool", 12, 18, &named),
+        (5, 4, "execute_tool", 13, 17, &[(names::TOOL_NAME, "another")]),
+    ]);
+    insta::assert_snapshot!(steps.join("\n"), @"
+    s1 agent success
+    s2 tool success
+    s3 task success
+    s4 tool success copy of get_weather
+    s5 tool success
+    ");
+    assert_eq!(run.tool_calls, 2);
+}
+
+#[test]
+fn a_step_that_took_no_time_reports_the_call_before_it() {
+    let model = [(names::REQUEST_MODEL, "gpt-4o")];
+    let used = [(names::REQUEST_MODEL, "gpt-4o"), (names::INPUT_TOKENS, "211"), (names::OUTPUT_TOKENS, "37")];
+    let (run, steps) = stored(&[
+        (1, 0, "invoke_agent", 0, 100, &[]),
+        (2, 1, "chat", 10, 20, &model),
+        (3, 1, "chat", 25, 25, &used),
+        (4, 1, "chat", 30, 40, &model),
+        (5, 1, "chat", 45, 50, &used),
+        (6, 1, "chat", 60, 60, &[(names::REQUEST_MODEL, "o3"), (names::INPUT_TOKENS, "1")]),
+    ]);
+    insta::assert_snapshot!(steps.join("\n"), @"
+    s1 agent success
+    s2 llm success copy of chat-2
+    s3 llm success
+    s4 llm success
+    s5 llm success
+    s6 llm success
+    ");
+    assert_eq!((run.llm_calls, run.tokens.and_then(|tokens| tokens.prompt)), (4, Some(423)));
+}
+
+#[test]
+fn of_two_layers_that_disagree_the_one_that_spoke_to_the_server_counts() {
+    let tokens = |n| [(names::RESPONSE_ID, "r-1"), (names::INPUT_TOKENS, "211"), (names::OUTPUT_TOKENS, n)];
+    let wire = [&tokens("37")[..], &[(names::HTTP_METHOD, "POST")]].concat();
+    let (run, steps) = stored(&[
+        (1, 0, "invoke_agent", 0, 100, &[]),
+        (2, 1, "chat", 10, 20, &tokens("38")),
+        (3, 1, "chat", 11, 19, &wire),
+    ]);
+    assert_eq!(steps[1], "s2 llm success copy of chat-2");
+    assert_eq!(run.tokens.and_then(|tokens| tokens.completion), Some(37));
+}

@@ -1,0 +1,115 @@
+//! Finished agents for the command line, which tell of themselves.
+
+use super::Shape::{Count, Model, Text};
+use super::Source::{Json, Key};
+use super::{
+    ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test, content, kind, row,
+};
+use crate::conventions::names;
+use crate::model::{StepKind, StepStatus};
+
+/// Claude Code's own telemetry: bare names, cached tokens apart.
+///
+/// Source: recordings of `claude-agent-sdk` 0.2.187; `mlflow/tracing/otel/translation/claude_code.py`.
+pub const CLAUDE_CODE: Dialect = Dialect {
+    name: "claude-code",
+    detect: &[Detect::Value("span.type", "claude_code."), Detect::ScopePrefix("com.anthropic.claude_code")],
+    facts: &[
+        row(names::REQUEST_MODEL, &[Key("model")], Model),
+        row(names::TOOL_NAME, &[Key("tool_name")], Text),
+        row(names::TOOL_CALL_ID, &[Key("tool_use_id")], Text),
+        row(names::INPUT_TOKENS, &[Key("input_tokens")], Count),
+        row(names::OUTPUT_TOKENS, &[Key("output_tokens")], Count),
+        row(names::CACHE_READ_TOKENS, &[Key("cache_read_tokens")], Count),
+        row(names::CACHE_WRITE_TOKENS, &[Key("cache_creation_tokens")], Count),
+    ],
+    content: &[
+        content(Side::In, &[Key("new_context"), Key("tool_input"), Key("user_prompt")]),
+        content(Side::Out, &[Key("response.model_output")]),
+    ],
+    kinds: &[
+        kind("span.type", Test::Ends("llm_request"), StepKind::Llm),
+        kind("span.type", Test::Ends("interaction"), StepKind::Agent),
+        kind("span.type", Test::Is("tool"), StepKind::Tool),
+        kind("span.type", Test::Is("claude_code.tool"), StepKind::Tool),
+        kind("span.type", Test::Present, StepKind::Task),
+    ],
+    outcomes: &[Outcome { key: "success", word: "false", status: StepStatus::Error }],
+    basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
+    ..PLAIN
+};
+
+/// Codex CLI: a span a turn, with what the whole turn used.
+///
+/// Source: `openai/codex` `otel/src/events`; excerpts, no recording. Numbers often come as text.
+pub const CODEX: Dialect = Dialect {
+    name: "codex",
+    detect: &[Detect::KeyPrefix("codex."), Detect::ScopePrefix("codex")],
+    facts: &[
+        row(names::REQUEST_MODEL, &[Key("model"), Key("slug")], Model),
+        row(names::CONVERSATION_ID, &[Key("conversation.id"), Key("thread.id")], Text),
+        row(names::EXTERNAL_ID, &[Key("turn.id")], Text),
+        row(names::TOOL_NAME, &[Key("tool_name")], Text),
+        row(names::TOOL_CALL_ID, &[Key("call_id")], Text),
+        row(names::INPUT_TOKENS, &[Key("codex.turn.token_usage.input_tokens"), Key("input_token_count")], Count),
+        row(names::OUTPUT_TOKENS, &[Key("codex.turn.token_usage.output_tokens"), Key("output_token_count")], Count),
+        row(names::TOTAL_TOKENS, &[Key("codex.turn.token_usage.total_tokens")], Count),
+        row(
+            names::CACHE_READ_TOKENS,
+            &[Key("codex.turn.token_usage.cached_input_tokens"), Key("cached_token_count")],
+            Count,
+        ),
+        row(names::CACHE_WRITE_TOKENS, &[Key("codex.turn.token_usage.cache_write_input_tokens")], Count),
+        row(
+            names::REASONING_TOKENS,
+            &[Key("codex.turn.token_usage.reasoning_output_tokens"), Key("reasoning_token_count")],
+            Count,
+        ),
+    ],
+    kinds: &[
+        kind("codex.turn.token_usage.input_tokens", Test::Present, StepKind::Agent),
+        kind(SPAN_NAME, Test::Ends(".turn"), StepKind::Agent),
+        kind(SPAN_NAME, Test::Is("turn"), StepKind::Agent),
+    ],
+    basis: ALL_INCLUSIVE,
+    ..PLAIN
+};
+
+/// Gemini CLI: the standard's names on spans that have no common root.
+///
+/// Source: recordings of 0.61; `mlflow/tracing/otel/translation/gemini_cli.py`. Output does not include thoughts.
+pub const GEMINI_CLI: Dialect = Dialect {
+    name: "gemini-cli",
+    detect: &[Detect::Scope("gemini-cli"), Detect::Value(names::AGENT_NAME, "gemini-cli")],
+    basis: ALL_INCLUSIVE,
+    reasoning_apart: true,
+    ..PLAIN
+};
+
+/// goose.
+///
+/// Source: `block/goose` `provider_generation.rs`, `mcp_propagation.rs`; excerpts, no recording.
+pub const GOOSE: Dialect = Dialect {
+    name: "goose",
+    detect: &[
+        Detect::Value(names::AGENT_NAME, "goose"),
+        Detect::Value("session.agent_type", "goose"),
+        Detect::Value("target", "goose"),
+        Detect::ScopePrefix("goose"),
+    ],
+    facts: &[
+        row(names::USER_ID, &[Key("session.user")], Text),
+        row(names::REQUEST_MODEL, &[Key("model"), Json("model_config", &["model_name"])], Model),
+    ],
+    content: &[
+        content(Side::In, &[Key("trace_input"), Key("input")]),
+        content(Side::Out, &[Key("trace_output"), Key("output")]),
+    ],
+    usage: &[Key("usage_details_json")],
+    kinds: &[
+        kind("observation_type", Test::Is("GENERATION"), StepKind::Llm),
+        kind(SPAN_NAME, Test::Is("provider_generation"), StepKind::Llm),
+        kind(SPAN_NAME, Test::Is("reply"), StepKind::Agent),
+    ],
+    ..PLAIN
+};

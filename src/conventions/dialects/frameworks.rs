@@ -1,0 +1,345 @@
+//! Frameworks that trace themselves.
+
+use super::Shape::{Count, Model, Provider, Text};
+use super::Source::{After, Before, Json, Key};
+use super::{
+    ALL_INCLUSIVE, Announced, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test, content, kind,
+    row,
+};
+use crate::conventions::names;
+use crate::model::{StepKind, StepStatus};
+
+const EXCLUSIVE_FOR_ANTHROPIC: &[BasisRow] = &[BasisRow { provider: "anthropic", basis: Basis::Exclusive }];
+
+/// Vercel's AI SDK, legacy names (scope `ai`).
+///
+/// Source: `vercel/ai` packages/otel, 2026-08-22. The outer `ai.generateText` repeats the usage of the `.doGenerate`
+/// spans below it, so it is an agent's.
+pub const VERCEL: Dialect = Dialect {
+    name: "vercel-ai",
+    detect: &[Detect::Key("ai.operationId"), Detect::Scope("ai")],
+    facts: &[
+        row(names::PROVIDER, &[Key("ai.model.provider")], Provider),
+        row(names::REQUEST_MODEL, &[Key("ai.model.id")], Model),
+        row(names::RESPONSE_MODEL, &[Key("ai.response.model")], Model),
+        row(names::RESPONSE_ID, &[Key("ai.response.id")], Text),
+        row(names::FINISH_REASONS, &[Key("ai.response.finishReason")], Text),
+        row(
+            names::INPUT_TOKENS,
+            &[Key("ai.usage.inputTokens"), Key("ai.usage.promptTokens"), Key("ai.usage.tokens")],
+            Count,
+        ),
+        row(names::OUTPUT_TOKENS, &[Key("ai.usage.outputTokens"), Key("ai.usage.completionTokens")], Count),
+        row(names::TOTAL_TOKENS, &[Key("ai.usage.totalTokens")], Count),
+        row(
+            names::CACHE_READ_TOKENS,
+            &[Key("ai.usage.inputTokenDetails.cacheReadTokens"), Key("ai.usage.cachedInputTokens")],
+            Count,
+        ),
+        row(
+            names::CACHE_WRITE_TOKENS,
+            &[
+                Key("ai.usage.inputTokenDetails.cacheWriteTokens"),
+                Json("ai.response.providerMetadata", &["anthropic", "usage", "cache_creation_input_tokens"]),
+            ],
+            Count,
+        ),
+        row(
+            names::REASONING_TOKENS,
+            &[Key("ai.usage.outputTokenDetails.reasoningTokens"), Key("ai.usage.reasoningTokens")],
+            Count,
+        ),
+        row(names::TOOL_NAME, &[Key("ai.toolCall.name")], Text),
+        row(names::TOOL_CALL_ID, &[Key("ai.toolCall.id")], Text),
+        row(names::AGENT_NAME, &[Key("ai.telemetry.functionId")], Text),
+    ],
+    content: &[
+        content(
+            Side::In,
+            &[Key("ai.prompt.messages"), Key("ai.toolCall.args"), Key("ai.prompt"), Key("ai.values"), Key("ai.value")],
+        ),
+        content(
+            Side::Out,
+            &[
+                Key("ai.toolCall.result"),
+                Key("ai.response.text"),
+                Key("ai.response.object"),
+                Key("ai.response.toolCalls"),
+            ],
+        ),
+    ],
+    kinds: &[
+        kind("ai.operationId", Test::Is("ai.toolCall"), StepKind::Tool),
+        kind("ai.operationId", Test::Ends(".doGenerate"), StepKind::Llm),
+        kind("ai.operationId", Test::Ends(".doStream"), StepKind::Llm),
+        kind("ai.operationId", Test::Ends(".doEmbed"), StepKind::Embedding),
+        kind("ai.operationId", Test::Is("ai.rerank"), StepKind::Rerank),
+        kind("ai.operationId", Test::Is("ai.generateText"), StepKind::Agent),
+        kind("ai.operationId", Test::Is("ai.streamText"), StepKind::Agent),
+        kind("ai.operationId", Test::Is("ai.generateObject"), StepKind::Agent),
+        kind("ai.operationId", Test::Is("ai.streamObject"), StepKind::Agent),
+        kind("ai.operationId", Test::Present, StepKind::Task),
+    ],
+    ..PLAIN
+};
+
+/// Vercel's AI SDK since 7, which writes the standard's names in a scope of its own.
+///
+/// Source: `vercel/ai` packages/otel, 2026-08-22; no recording. An agent and its steps repeat the usage of the calls.
+pub const VERCEL_OTEL: Dialect = Dialect {
+    name: "vercel-ai-otel",
+    detect: &[Detect::Scope("gen_ai"), Detect::Scope("@ai-sdk/otel")],
+    basis: ALL_INCLUSIVE,
+    ..PLAIN
+};
+
+/// Pydantic AI and Logfire: the standard's names, and more around them.
+///
+/// Source: `pydantic_ai` 2.68 and `logfire` 5.2, their docs, and recordings. A run's own totals stand under
+/// `gen_ai.aggregated_usage` and are not read.
+pub const PYDANTIC: Dialect = Dialect {
+    name: "pydantic",
+    detect: &[Detect::Scope("pydantic-ai"), Detect::KeyPrefix("logfire."), Detect::ScopePrefix("logfire")],
+    facts: &[
+        row(names::AGENT_NAME, &[Key("agent_name")], Text),
+        row(names::REQUEST_MODEL, &[Json("request_data", &["model"])], Model),
+        row(names::RESPONSE_MODEL, &[Json("response_data", &["model"])], Model),
+        row(names::CONVERSATION_ID, &[Key("session.id"), Key("session_id"), Key("conversation_id")], Text),
+        row(names::USER_ID, &[Key("user_id")], Text),
+    ],
+    content: &[
+        content(
+            Side::In,
+            &[
+                Key("pydantic_ai.all_messages"),
+                Key("all_messages_events"),
+                Key("tool_arguments"),
+                Json("request_data", &["messages"]),
+            ],
+        ),
+        content(Side::Out, &[Key("final_result"), Key("tool_response"), Json("response_data", &["message"])]),
+    ],
+    usage: &[Key("gen_ai.usage.raw"), Json("response_data", &["usage"])],
+    kinds: &[kind(SPAN_NAME, Test::Is("agent run"), StepKind::Agent)],
+    basis: ALL_INCLUSIVE,
+    announced: Some(Announced { key: "logfire.span_type", word: "pending_span", parent: "logfire.pending_parent_id" }),
+    ..PLAIN
+};
+
+/// Haystack's own tracer, which writes whole inputs and outputs as JSON.
+///
+/// Source: `haystack-ai` 3.4 and recordings. What a component is stands in the name of its class.
+pub const HAYSTACK: Dialect = Dialect {
+    name: "haystack",
+    detect: &[Detect::KeyPrefix("haystack."), Detect::Scope("haystack")],
+    facts: &[
+        row(
+            names::RESPONSE_MODEL,
+            &[
+                Json("haystack.agent.step.llm.output", &["replies", "0", "meta", "model"]),
+                Json("haystack.component.output", &["replies", "0", "meta", "model"]),
+                Json("haystack.component.output", &["meta", "0", "model"]),
+                Json("haystack.component.output", &["meta", "model"]),
+            ],
+            Model,
+        ),
+        row(names::TOOL_NAME, &[Key("haystack.tool.name")], Text),
+    ],
+    entity: &[Key("haystack.component.name")],
+    content: &[
+        content(
+            Side::In,
+            &[
+                Key("haystack.agent.step.llm.input"),
+                Key("haystack.agent.step.tool.input"),
+                Key("haystack.agent.input"),
+                Key("haystack.component.input"),
+                Key("haystack.pipeline.input_data"),
+            ],
+        ),
+        content(
+            Side::Out,
+            &[
+                Key("haystack.agent.step.llm.output"),
+                Key("haystack.agent.step.tool.output"),
+                Key("haystack.agent.output"),
+                Key("haystack.component.output"),
+                Key("haystack.pipeline.output_data"),
+            ],
+        ),
+    ],
+    usage: &[
+        Json("haystack.agent.step.llm.output", &["replies", "0", "meta", "usage"]),
+        Json("haystack.component.output", &["replies", "0", "meta", "usage"]),
+        Json("haystack.component.output", &["meta", "0", "usage"]),
+        Json("haystack.component.output", &["meta", "usage"]),
+    ],
+    kinds: &[
+        kind(SPAN_NAME, Test::Is("haystack.agent.step.llm"), StepKind::Llm),
+        kind(SPAN_NAME, Test::Is("haystack.agent.step.tool"), StepKind::Tool),
+        kind(SPAN_NAME, Test::IsRoot("haystack.agent.run"), StepKind::Agent),
+        kind("haystack.component.type", Test::Is("Agent"), StepKind::Agent),
+        kind("haystack.component.type", Test::Ends("Generator"), StepKind::Llm),
+        kind("haystack.component.type", Test::Ends("Embedder"), StepKind::Embedding),
+        kind("haystack.component.type", Test::Ends("Retriever"), StepKind::Retrieval),
+        kind("haystack.component.type", Test::Ends("Ranker"), StepKind::Rerank),
+        kind("haystack.component.type", Test::Ends("Evaluator"), StepKind::Evaluator),
+        kind(SPAN_NAME, Test::Starts("haystack."), StepKind::Task),
+    ],
+    outcomes: &[Outcome { key: "haystack.tool.error", word: "true", status: StepStatus::Error }],
+    ..PLAIN
+};
+
+/// Genkit: keys with colons, whole inputs and outputs as JSON.
+///
+/// Source: `genkit` 1.42 and recordings. `generate` spans repeat what the model spans below them say.
+pub const GENKIT: Dialect = Dialect {
+    name: "genkit",
+    detect: &[Detect::KeyPrefix("genkit:"), Detect::Scope("genkit-tracer")],
+    facts: &[
+        row(
+            names::PROVIDER,
+            &[Before("genkit:key", "/model/", '/'), Before("genkit:key", "/embedder/", '/')],
+            Provider,
+        ),
+        row(
+            names::REQUEST_MODEL,
+            &[After("genkit:key", "/model/", '/'), After("genkit:key", "/embedder/", '/')],
+            Model,
+        ),
+        row(
+            names::RESPONSE_MODEL,
+            &[Json("genkit:output", &["raw", "model"]), Json("genkit:output", &["raw", "modelVersion"])],
+            Model,
+        ),
+        row(
+            names::RESPONSE_ID,
+            &[Json("genkit:output", &["raw", "id"]), Json("genkit:output", &["raw", "responseId"])],
+            Text,
+        ),
+        row(names::CONVERSATION_ID, &[Key("genkit:metadata:sessionId"), Key("genkit:sessionId")], Text),
+    ],
+    entity: &[Key("genkit:name")],
+    content: &[content(Side::In, &[Key("genkit:input")]), content(Side::Out, &[Key("genkit:output")])],
+    usage: &[
+        Json("genkit:output", &["raw", "usage"]),
+        Json("genkit:output", &["raw", "usageMetadata"]),
+        Json("genkit:output", &["usage"]),
+    ],
+    kinds: &[
+        kind("genkit:metadata:subtype", Test::Is("model"), StepKind::Llm),
+        kind("genkit:metadata:subtype", Test::Is("background-model"), StepKind::Llm),
+        kind("genkit:metadata:subtype", Test::Is("tool"), StepKind::Tool),
+        kind("genkit:metadata:subtype", Test::Is("tool.v2"), StepKind::Tool),
+        kind("genkit:metadata:subtype", Test::Is("embedder"), StepKind::Embedding),
+        kind("genkit:metadata:subtype", Test::Is("retriever"), StepKind::Retrieval),
+        kind("genkit:metadata:subtype", Test::Is("reranker"), StepKind::Rerank),
+        kind("genkit:metadata:subtype", Test::Is("evaluator"), StepKind::Evaluator),
+        kind("genkit:metadata:subtype", Test::Is("agent"), StepKind::Agent),
+        kind("genkit:metadata:subtype", Test::Is("flow"), StepKind::Workflow),
+        kind("genkit:type", Test::Is("flow"), StepKind::Workflow),
+        kind("genkit:type", Test::Present, StepKind::Task),
+    ],
+    outcomes: &[Outcome { key: "genkit:state", word: "error", status: StepStatus::Error }],
+    ..PLAIN
+};
+
+/// Google's Agent Development Kit.
+///
+/// Source: `google-adk` 2.13 `telemetry`, and recordings. Its hand-over from one agent to another is told like a tool
+/// that the program had; several tools at once have a span of their own around theirs.
+pub const GOOGLE_ADK: Dialect = Dialect {
+    name: "google-adk",
+    detect: &[Detect::Scope("gcp.vertex.agent"), Detect::KeyPrefix("gcp.vertex.agent.")],
+    content: &[
+        content(Side::In, &[Key("gcp.vertex.agent.tool_call_args"), Key("gcp.vertex.agent.llm_request")]),
+        content(Side::Out, &[Key("gcp.vertex.agent.tool_response"), Key("gcp.vertex.agent.llm_response")]),
+    ],
+    usage: &[Json("gcp.vertex.agent.llm_response", &["usage_metadata"])],
+    kinds: &[
+        kind(names::TOOL_NAME, Test::Is("transfer_to_agent"), StepKind::Task),
+        kind(names::TOOL_NAME, Test::Is("(merged tools)"), StepKind::Task),
+        kind(SPAN_NAME, Test::Is("execute_tool (merged)"), StepKind::Task),
+        kind(SPAN_NAME, Test::Is("call_llm"), StepKind::Llm),
+        kind(SPAN_NAME, Test::Starts("agent_run"), StepKind::Agent),
+    ],
+    basis: ALL_INCLUSIVE,
+    ..PLAIN
+};
+
+/// Strands Agents: old and new names at once, and the sum of all calls on the agent.
+///
+/// Source: `strands-agents` 1.62 `telemetry/tracer.py`, and recordings. Counts are the provider's, of which the span does
+/// not tell the name.
+pub const STRANDS: Dialect = Dialect {
+    name: "strands",
+    detect: &[
+        Detect::Scope("strands.telemetry.tracer"),
+        Detect::Value("gen_ai.system", "strands-agents"),
+        Detect::Value(names::PROVIDER, "strands-agents"),
+    ],
+    kinds: &[
+        kind(names::OPERATION, Test::Is("invoke_graph"), StepKind::Workflow),
+        kind(names::OPERATION, Test::Is("invoke_swarm"), StepKind::Workflow),
+    ],
+    outcomes: &[Outcome { key: "gen_ai.tool.status", word: "error", status: StepStatus::Error }],
+    ..PLAIN
+};
+
+/// Microsoft's Agent Framework.
+///
+/// Source: `microsoft/agent-framework` `observability.py`, `anthropic/_chat_client.py`; no recording.
+pub const AGENT_FRAMEWORK: Dialect = Dialect {
+    name: "agent-framework",
+    detect: &[Detect::ScopePrefix("agent_framework"), Detect::ScopePrefix("Experimental.Microsoft.Agents")],
+    entity: &[Key("workflow.name"), Key("workflow.id")],
+    kinds: &[
+        kind(SPAN_NAME, Test::Starts("workflow.run"), StepKind::Workflow),
+        kind(SPAN_NAME, Test::Starts("workflow.build"), StepKind::Task),
+        kind(SPAN_NAME, Test::Starts("executor.process"), StepKind::Task),
+        kind(SPAN_NAME, Test::Starts("edge_group.process"), StepKind::Task),
+        kind(SPAN_NAME, Test::Starts("message.send"), StepKind::Task),
+    ],
+    basis: EXCLUSIVE_FOR_ANTHROPIC,
+    ..PLAIN
+};
+
+/// Semantic Kernel: the standard's names of its time.
+///
+/// Source: `microsoft/semantic-kernel` `telemetry`; no recording.
+pub const SEMANTIC_KERNEL: Dialect = Dialect {
+    name: "semantic-kernel",
+    detect: &[Detect::ScopePrefix("semantic_kernel"), Detect::ScopePrefix("Microsoft.SemanticKernel")],
+    basis: EXCLUSIVE_FOR_ANTHROPIC,
+    ..PLAIN
+};
+
+/// AutoGen: agents and tools; the calls come from the instrumentation of the client.
+///
+/// Source: `microsoft/autogen` `_telemetry`; no recording.
+pub const AUTOGEN: Dialect = Dialect {
+    name: "autogen",
+    detect: &[Detect::ScopePrefix("autogen"), Detect::Value("gen_ai.system", "autogen")],
+    kinds: &[kind(SPAN_NAME, Test::Starts("autogen "), StepKind::Task)],
+    ..PLAIN
+};
+
+/// Spring AI, by Micrometer.
+///
+/// Source: `spring-projects/spring-ai` observation conventions, `AnthropicChatModel.java`; no recording.
+pub const SPRING_AI: Dialect = Dialect {
+    name: "spring-ai",
+    detect: &[Detect::Key("spring.ai.kind"), Detect::KeyPrefix("spring.ai.")],
+    facts: &[row(names::TOOL_NAME, &[Key("spring.ai.tool.definition.name")], Text)],
+    content: &[
+        content(Side::In, &[Key("spring.ai.tool.call.arguments")]),
+        content(Side::Out, &[Key("spring.ai.tool.call.result")]),
+    ],
+    kinds: &[
+        kind("spring.ai.kind", Test::Is("tool_call"), StepKind::Tool),
+        kind("spring.ai.kind", Test::Is("vector_store"), StepKind::Retrieval),
+        kind("spring.ai.kind", Test::Present, StepKind::Task),
+    ],
+    basis: EXCLUSIVE_FOR_ANTHROPIC,
+    ..PLAIN
+};

@@ -1,0 +1,325 @@
+//! Dialects: how each emitter writes the same facts.
+//!
+//! A dialect is a table: how to recognise it, under which names it has the facts, how it says what a step is and how it
+//! ended, and whether its input tokens include cached ones. The first dialect of [`DIALECTS`] that recognises a span
+//! is read first; the rows of [`OTEL`] then fill what is still missing, so a dialect lists only what differs.
+//!
+//! - `standard`: OpenTelemetry's own words, and who writes them with little of their own.
+//! - `platforms`: instrumentations and observability platforms that lie over many frameworks.
+//! - `frameworks`: frameworks that trace themselves.
+//! - `agents`: finished agents for the command line.
+//! - [`usage`]: what providers report as usage, which many of them pass on as it is.
+
+mod agents;
+mod frameworks;
+mod platforms;
+mod standard;
+pub mod usage;
+
+use crate::model::{StepKind, StepStatus};
+
+pub use agents::{CLAUDE_CODE, CODEX, GEMINI_CLI, GOOSE};
+pub use frameworks::{
+    AGENT_FRAMEWORK, AUTOGEN, GENKIT, GOOGLE_ADK, HAYSTACK, PYDANTIC, SEMANTIC_KERNEL, SPRING_AI, STRANDS, VERCEL,
+    VERCEL_OTEL,
+};
+pub use platforms::{
+    LAMINAR, LANGFUSE, LANGSMITH, LITELLM, MLFLOW, OPENINFERENCE, OPENINFERENCE_CLAUDE, OPENLIT, TRACELOOP,
+};
+pub use standard::{OTEL, OTEL_INSTRUMENTATION, RIG};
+
+/// One emitter's way of writing.
+#[derive(Debug)]
+pub struct Dialect {
+    /// Its name, for people.
+    pub name: &'static str,
+    /// Any of these recognises a span of it.
+    pub detect: &'static [Detect],
+    /// Where it has facts that are single values.
+    pub facts: &'static [Row],
+    /// Where it has the name of what a step is: of the agent, tool or workflow, as the kind of the step says.
+    pub entity: &'static [Source],
+    /// Where it has what went in and out.
+    pub content: &'static [Content],
+    /// Where a call has its usage as the provider reported it, best source first; see [`usage`].
+    pub usage: &'static [Source],
+    /// How it says what a step is; the first that fits wins.
+    pub kinds: &'static [KindRow],
+    /// How it says that a step ended badly, where it does not use the OTLP status.
+    pub outcomes: &'static [Outcome],
+    /// Whether input tokens include cached ones, by provider; the first that fits wins, none means it is not known.
+    pub basis: &'static [BasisRow],
+    /// Output tokens do not include reasoning, which has to be added.
+    pub reasoning_apart: bool,
+    /// Input and output both 0 mean that nothing was reported.
+    pub zero_means_unreported: bool,
+    /// A finished model call of these operations without any trace of a response failed.
+    pub failed_without_response: &'static [&'static str],
+    /// Spans that only announce another one.
+    pub announced: Option<Announced>,
+}
+
+/// How a span that is sent at the start of the real one is told from that.
+#[derive(Clone, Copy, Debug)]
+pub struct Announced {
+    /// The attribute that says it.
+    pub key: &'static str,
+    /// The word it says.
+    pub word: &'static str,
+    /// Where the parent of the real span stands, in hex; the real span is the parent of this one.
+    pub parent: &'static str,
+}
+
+/// A mark by which a dialect is recognised.
+#[derive(Clone, Copy, Debug)]
+pub enum Detect {
+    /// The span has this attribute.
+    Key(&'static str),
+    /// The span has an attribute whose name starts so.
+    KeyPrefix(&'static str),
+    /// The span has an attribute whose value starts so.
+    Value(&'static str, &'static str),
+    /// The resource, or the span, has this attribute with this value.
+    Maker(&'static str, &'static str),
+    /// The scope has this name.
+    Scope(&'static str),
+    /// The scope's name starts so.
+    ScopePrefix(&'static str),
+}
+
+/// A fact: the canonical name, where a dialect has it, and how it is written there.
+#[derive(Debug)]
+pub struct Row {
+    /// Canonical name.
+    pub to: &'static str,
+    /// Where it stands, best source first; before all of them under the canonical name itself.
+    pub from: &'static [Source],
+    /// How it is written.
+    pub shape: Shape,
+}
+
+/// A place where a value stands.
+#[derive(Clone, Copy, Debug)]
+pub enum Source {
+    /// An attribute of the span, or of one of its events.
+    Key(&'static str),
+    /// A member of an attribute that holds JSON, or what Python prints, by its path; a number takes an item of a list.
+    Json(&'static str, &'static [&'static str]),
+    /// What follows a start, up to a separator that must be there: key, start, separator.
+    Before(&'static str, &'static str, char),
+    /// What follows the first separator after a start: key, start, separator.
+    After(&'static str, &'static str, char),
+    /// The span's own name.
+    Name,
+    /// Messages spread over attributes: `PREFIX.0.role`, `PREFIX.0.content`, `PREFIX.1.role`, ...
+    Indexed(&'static str),
+}
+
+/// How a value is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A count, as integer, float or text; becomes an integer.
+    Count,
+    /// Text or a list of texts; copied.
+    Text,
+    /// A provider's name; becomes the canonical one.
+    Provider,
+    /// A model's name; the words of [`UNKNOWN_MODELS`] are none.
+    Model,
+}
+
+/// Which side of a step a content is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// What went in.
+    In,
+    /// What came out.
+    Out,
+    /// Standing instructions.
+    System,
+}
+
+/// Where a dialect has one side of the content. Which canonical name it gets depends on the kind of the step.
+#[derive(Debug)]
+pub struct Content {
+    /// The side.
+    pub side: Side,
+    /// Where it stands, best source first.
+    pub from: &'static [Source],
+}
+
+/// How a dialect says what a step is.
+#[derive(Debug)]
+pub struct KindRow {
+    /// The attribute that says it, or [`SPAN_NAME`].
+    pub key: &'static str,
+    /// What it says.
+    pub test: Test,
+    /// The kind that it means.
+    pub kind: StepKind,
+}
+
+/// In place of an attribute: the span's own name.
+pub const SPAN_NAME: &str = "";
+
+/// A condition on a value, case ignored and quotes around it as well.
+#[derive(Clone, Copy, Debug)]
+pub enum Test {
+    /// The value is this.
+    Is(&'static str),
+    /// The value is this, on a span without a parent.
+    IsRoot(&'static str),
+    /// The value starts so.
+    Starts(&'static str),
+    /// The value ends so.
+    Ends(&'static str),
+    /// The value is the span's own name.
+    IsName,
+    /// The attribute is there.
+    Present,
+    /// The attribute is there, and the span is not an [`ORDINARY`] call that merely bears the label.
+    Label,
+}
+
+/// How a dialect says that a step ended badly.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The attribute that says it.
+    pub key: &'static str,
+    /// The word it says.
+    pub word: &'static str,
+    /// The status that it means.
+    pub status: StepStatus,
+}
+
+/// Whether input tokens include cached ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// They do, as the standard says.
+    Inclusive,
+    /// They do not: cached ones have to be added.
+    Exclusive,
+}
+
+/// The basis of a dialect for the providers whose canonical name starts so.
+#[derive(Debug)]
+pub struct BasisRow {
+    /// Start of the provider's name; empty for all.
+    pub provider: &'static str,
+    /// The basis.
+    pub basis: Basis,
+}
+
+const fn row(to: &'static str, from: &'static [Source], shape: Shape) -> Row {
+    Row { to, from, shape }
+}
+
+const fn kind(key: &'static str, test: Test, kind: StepKind) -> KindRow {
+    KindRow { key, test, kind }
+}
+
+const fn content(side: Side, from: &'static [Source]) -> Content {
+    Content { side, from }
+}
+
+const ALL_INCLUSIVE: &[BasisRow] = &[BasisRow { provider: "", basis: Basis::Inclusive }];
+
+/// All dialects but [`OTEL`], in the order in which they are tried: the more particular mark first.
+pub const DIALECTS: &[&Dialect] = &[
+    &LANGFUSE,
+    &OPENINFERENCE_CLAUDE,
+    &OPENINFERENCE,
+    &CLAUDE_CODE,
+    &LITELLM,
+    &TRACELOOP,
+    &MLFLOW,
+    &LAMINAR,
+    &LANGSMITH,
+    &VERCEL,
+    &VERCEL_OTEL,
+    &PYDANTIC,
+    &GOOGLE_ADK,
+    &STRANDS,
+    &AGENT_FRAMEWORK,
+    &SEMANTIC_KERNEL,
+    &AUTOGEN,
+    &OPENLIT,
+    &SPRING_AI,
+    &GENKIT,
+    &HAYSTACK,
+    &RIG,
+    &CODEX,
+    &GOOSE,
+    &GEMINI_CLI,
+    &OTEL_INSTRUMENTATION,
+];
+
+/// No dialect: a span that no other one recognises, and what a dialect has when it says nothing else.
+pub const PLAIN: Dialect = Dialect {
+    name: "plain",
+    detect: &[],
+    facts: &[],
+    entity: &[],
+    content: &[],
+    usage: &[],
+    kinds: &[],
+    outcomes: &[],
+    basis: &[],
+    reasoning_apart: false,
+    zero_means_unreported: false,
+    failed_without_response: &[],
+    announced: None,
+};
+
+/// Starts of words that stand for a text that was taken out or never filled in: such a text says nothing.
+///
+/// Source: Logfire's scrubbing, OpenInference's and Codex' switches, Claude Code's, Micrometer's placeholder.
+pub const HIDDEN: &[&str] = &["[Scrubbed due to", "__REDACTED__", "[REDACTED]", "<REDACTED>"];
+
+/// Words by which a framework says that it does not know a model.
+pub const UNKNOWN_MODELS: &[&str] = &["none", "unknown", "null"];
+
+/// Attributes of spans that are an ordinary call of another kind. A session's or agent's name on them is a label that
+/// baggage carried there, and no reason to take them for an agent.
+pub const ORDINARY: &[&str] =
+    &["http.request.method", "http.method", "db.system.name", "db.system", "rpc.system", "messaging.system"];
+
+/// Span events of the deprecated standard that each carry one message: event name, side, role.
+///
+/// Source: deprecated events of OpenTelemetry semantic conventions 1.44.
+pub const MESSAGE_EVENTS: &[(&str, Side, &str)] = &[
+    ("gen_ai.system.message", Side::In, "system"),
+    ("gen_ai.user.message", Side::In, "user"),
+    ("gen_ai.assistant.message", Side::In, "assistant"),
+    ("gen_ai.tool.message", Side::In, "tool"),
+    ("gen_ai.choice", Side::Out, "assistant"),
+];
+
+/// A place where an emitter tells what a call cost, in US dollars.
+#[derive(Clone, Copy, Debug)]
+pub enum CostName {
+    /// The whole cost.
+    Total(&'static str),
+    /// The whole cost, a member of a JSON object.
+    TotalIn(&'static str, &'static str),
+    /// Two parts that make the whole.
+    Parts(&'static str, &'static str),
+}
+
+/// Where costs are told, best first. There is no standard for it.
+///
+/// Source: OpenLIT, Laminar and Langfuse (`gen_ai.usage.cost`), AgentOps (`.total_cost`), Pydantic AI
+/// (`operation.cost`), OpenInference, LiteLLM 2, Langfuse, MLflow.
+pub const REPORTED_COSTS: &[CostName] = &[
+    CostName::Total("gen_ai.usage.cost"),
+    CostName::Total("gen_ai.usage.total_cost"),
+    CostName::Total("operation.cost"),
+    CostName::Total("llm.cost.total"),
+    CostName::Total("litellm.cost.total"),
+    CostName::Total("gen_ai.cost.total_cost"),
+    CostName::TotalIn("langfuse.observation.cost_details", "total"),
+    CostName::TotalIn("mlflow.llm.cost", "total_cost"),
+    CostName::TotalIn("cost_details_json", "total"),
+    CostName::Parts("gen_ai.usage.input_cost", "gen_ai.usage.output_cost"),
+    CostName::Parts("llm.cost.prompt", "llm.cost.completion"),
+];

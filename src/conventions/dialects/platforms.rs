@@ -1,0 +1,290 @@
+//! Instrumentations and platforms that lie over many frameworks.
+
+use super::Shape::{Count, Model, Provider, Text};
+use super::Source::{Before, Indexed, Json, Key, Name};
+use super::{ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, Side, Test, content, kind, row};
+use crate::conventions::names;
+use crate::model::{StepKind, StepStatus};
+
+/// Where LangChain's answers have the model that answered.
+const LANGCHAIN_MODEL: &[&str] = &["generations", "0", "0", "message", "kwargs", "response_metadata", "model_name"];
+/// Where LangChain's answers have the provider's id of the answer.
+const LANGCHAIN_ID: &[&str] = &["generations", "0", "0", "message", "kwargs", "response_metadata", "id"];
+
+const EXCLUSIVE_FOR_ANTHROPIC: &[BasisRow] =
+    &[BasisRow { provider: "anthropic", basis: Basis::Exclusive }, BasisRow { provider: "", basis: Basis::Inclusive }];
+
+/// OpenInference (Arize): its own names for everything, flattened lists.
+///
+/// Source: `Arize-ai/openinference` spec/semantic_conventions.md and spec/llm_spans.md.
+pub const OPENINFERENCE: Dialect = Dialect {
+    name: "openinference",
+    detect: &[Detect::Key("openinference.span.kind")],
+    facts: &[
+        row(names::PROVIDER, &[Key("llm.provider"), Key("llm.system")], Provider),
+        row(
+            names::REQUEST_MODEL,
+            &[
+                Key("llm.request.model_name"),
+                Key("llm.model_name"),
+                Key("embedding.model_name"),
+                Key("reranker.model_name"),
+            ],
+            Model,
+        ),
+        row(names::RESPONSE_MODEL, &[Key("llm.response.model_name"), Json("output.value", LANGCHAIN_MODEL)], Model),
+        row(names::CONVERSATION_ID, &[Json("metadata", &["thread_id"]), Json("metadata", &["session_id"])], Text),
+        row(names::USER_ID, &[Json("metadata", &["user_id"]), Json("metadata", &["ls_user"])], Text),
+        row(names::FINISH_REASONS, &[Key("llm.finish_reason")], Text),
+        row(names::INPUT_TOKENS, &[Key("llm.token_count.prompt")], Count),
+        row(names::OUTPUT_TOKENS, &[Key("llm.token_count.completion")], Count),
+        row(names::TOTAL_TOKENS, &[Key("llm.token_count.total")], Count),
+        row(names::CACHE_READ_TOKENS, &[Key("llm.token_count.prompt_details.cache_read")], Count),
+        row(names::CACHE_WRITE_TOKENS, &[Key("llm.token_count.prompt_details.cache_write")], Count),
+        row(names::REASONING_TOKENS, &[Key("llm.token_count.completion_details.reasoning")], Count),
+        row(names::TOOL_NAME, &[Key("tool.name")], Text),
+        row(names::TOOL_CALL_ID, &[Key("tool.id")], Text),
+        row(names::AGENT_NAME, &[Key("agent.name"), Json("metadata", &["lc_agent_name"])], Text),
+        row(names::TAGS, &[Key("tag.tags")], Text),
+    ],
+    entity: &[Name],
+    content: &[
+        content(Side::In, &[Indexed("llm.input_messages"), Key("input.value")]),
+        content(Side::Out, &[Indexed("llm.output_messages"), Key("output.value")]),
+    ],
+    kinds: &[
+        kind("openinference.span.kind", Test::Is("LLM"), StepKind::Llm),
+        kind("openinference.span.kind", Test::Is("TOOL"), StepKind::Tool),
+        kind("openinference.span.kind", Test::Is("AGENT"), StepKind::Agent),
+        kind("openinference.span.kind", Test::Is("RETRIEVER"), StepKind::Retrieval),
+        kind("openinference.span.kind", Test::Is("RERANKER"), StepKind::Rerank),
+        kind("openinference.span.kind", Test::Is("EMBEDDING"), StepKind::Embedding),
+        kind("openinference.span.kind", Test::Is("GUARDRAIL"), StepKind::Guardrail),
+        kind("openinference.span.kind", Test::Is("EVALUATOR"), StepKind::Evaluator),
+        kind("openinference.span.kind", Test::IsRoot("CHAIN"), StepKind::Workflow),
+        kind("openinference.span.kind", Test::Present, StepKind::Task),
+    ],
+    ..PLAIN
+};
+
+/// OpenInference's instrumentation of the Claude agent SDK, which passes on counts without cached tokens.
+///
+/// Source: `openinference-instrumentation-claude-agent-sdk` `_wrappers.py`; no recording.
+pub const OPENINFERENCE_CLAUDE: Dialect = Dialect {
+    name: "openinference-claude",
+    detect: &[Detect::ScopePrefix("openinference.instrumentation.claude_agent_sdk")],
+    basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
+    ..OPENINFERENCE
+};
+
+/// OpenLLMetry (Traceloop).
+///
+/// Source: `traceloop/openllmetry` 0.62.1 and `opentelemetry-semantic-conventions-ai` 0.5.1; recordings of 0.62 and 0.40,
+/// the older of which writes zeros for a streamed call whose usage it missed.
+pub const TRACELOOP: Dialect = Dialect {
+    name: "traceloop",
+    detect: &[
+        Detect::Key("traceloop.span.kind"),
+        Detect::Key("llm.request.type"),
+        Detect::Scope("traceloop.tracer"),
+        Detect::ScopePrefix("@traceloop/"),
+    ],
+    facts: &[
+        row(names::INPUT_TOKENS, &[Key("llm.usage.prompt_tokens")], Count),
+        row(names::OUTPUT_TOKENS, &[Key("llm.usage.completion_tokens")], Count),
+    ],
+    entity: &[Key("traceloop.entity.name")],
+    content: &[
+        content(Side::In, &[Key("traceloop.entity.input")]),
+        content(Side::Out, &[Key("traceloop.entity.output")]),
+    ],
+    kinds: &[
+        kind("traceloop.span.kind", Test::Is("agent"), StepKind::Agent),
+        kind("traceloop.span.kind", Test::Is("tool"), StepKind::Tool),
+        kind("traceloop.span.kind", Test::Is("workflow"), StepKind::Workflow),
+        kind("traceloop.span.kind", Test::Is("task"), StepKind::Task),
+        kind("llm.request.type", Test::Is("embedding"), StepKind::Embedding),
+        kind("llm.request.type", Test::Is("rerank"), StepKind::Rerank),
+        kind("llm.request.type", Test::Is("chat"), StepKind::Llm),
+        kind("llm.request.type", Test::Is("completion"), StepKind::Llm),
+    ],
+    basis: ALL_INCLUSIVE,
+    zero_means_unreported: true,
+    ..PLAIN
+};
+
+/// Langfuse's SDK.
+///
+/// Source: the OTLP part of the server in `langfuse/langfuse`, 2026-08-22, and recordings of `langfuse` 5. Counts are
+/// written as the provider has them, or as buckets that are added up.
+pub const LANGFUSE: Dialect = Dialect {
+    name: "langfuse",
+    detect: &[Detect::Key("langfuse.observation.type"), Detect::Scope("langfuse-sdk")],
+    facts: &[row(names::REQUEST_MODEL, &[Key("langfuse.observation.model.name")], Model)],
+    entity: &[Name],
+    usage: &[Key("langfuse.observation.usage_details")],
+    content: &[
+        content(Side::In, &[Key("langfuse.observation.input")]),
+        content(Side::Out, &[Key("langfuse.observation.output")]),
+    ],
+    kinds: &[
+        kind("langfuse.observation.type", Test::Is("generation"), StepKind::Llm),
+        kind("langfuse.observation.type", Test::Is("agent"), StepKind::Agent),
+        kind("langfuse.observation.type", Test::Is("tool"), StepKind::Tool),
+        kind("langfuse.observation.type", Test::Is("retriever"), StepKind::Retrieval),
+        kind("langfuse.observation.type", Test::Is("embedding"), StepKind::Embedding),
+        kind("langfuse.observation.type", Test::Is("guardrail"), StepKind::Guardrail),
+        kind("langfuse.observation.type", Test::Is("evaluator"), StepKind::Evaluator),
+        kind("langfuse.observation.type", Test::IsRoot("chain"), StepKind::Workflow),
+        kind("langfuse.observation.type", Test::Present, StepKind::Task),
+    ],
+    outcomes: &[Outcome { key: "langfuse.observation.level", word: "ERROR", status: StepStatus::Error }],
+    ..PLAIN
+};
+
+/// MLflow, which writes every value as JSON.
+///
+/// Source: `mlflow-skinny` 3.17.2 `mlflow/tracing/constant.py`, and recordings.
+pub const MLFLOW: Dialect = Dialect {
+    name: "mlflow",
+    detect: &[Detect::Key("mlflow.spanType"), Detect::Key("mlflow.traceRequestId")],
+    facts: &[
+        row(
+            names::REQUEST_MODEL,
+            &[
+                Json("mlflow.spanInputs", &["model"]),
+                Json("mlflow.spanOutputs", &["model"]),
+                Json("mlflow.llm.model", &[]),
+            ],
+            Model,
+        ),
+        row(names::RESPONSE_MODEL, &[Json("mlflow.spanOutputs", &["model"])], Model),
+        row(names::PROVIDER, &[Json("mlflow.llm.provider", &[])], Provider),
+        row(names::CONVERSATION_ID, &[Json("mlflow.trace.session", &[])], Text),
+        row(names::USER_ID, &[Json("mlflow.trace.user", &[])], Text),
+        row(names::RESPONSE_ID, &[Json("mlflow.spanOutputs", &["id"])], Text),
+    ],
+    entity: &[Name],
+    usage: &[Key("mlflow.chat.tokenUsage"), Json("mlflow.spanOutputs", &["usage"])],
+    content: &[content(Side::In, &[Key("mlflow.spanInputs")]), content(Side::Out, &[Key("mlflow.spanOutputs")])],
+    kinds: &[
+        kind("mlflow.spanType", Test::Is("LLM"), StepKind::Llm),
+        kind("mlflow.spanType", Test::Is("CHAT_MODEL"), StepKind::Llm),
+        kind("mlflow.spanType", Test::Is("AGENT"), StepKind::Agent),
+        kind("mlflow.spanType", Test::Is("TOOL"), StepKind::Tool),
+        kind("mlflow.spanType", Test::Is("WORKFLOW"), StepKind::Workflow),
+        kind("mlflow.spanType", Test::Is("RETRIEVER"), StepKind::Retrieval),
+        kind("mlflow.spanType", Test::Is("RERANKER"), StepKind::Rerank),
+        kind("mlflow.spanType", Test::Is("EMBEDDING"), StepKind::Embedding),
+        kind("mlflow.spanType", Test::Is("GUARDRAIL"), StepKind::Guardrail),
+        kind("mlflow.spanType", Test::Is("EVALUATOR"), StepKind::Evaluator),
+        kind("mlflow.spanType", Test::IsRoot("CHAIN"), StepKind::Workflow),
+        kind("mlflow.spanType", Test::Present, StepKind::Task),
+    ],
+    basis: ALL_INCLUSIVE,
+    ..PLAIN
+};
+
+/// LangSmith's SDK in its OpenTelemetry mode.
+///
+/// Source: `langsmith` 0.15.0 `_internal/otel/_otel_exporter.py`, and recordings. The operation of a retriever is
+/// `embeddings` there, so its own kind is asked first.
+pub const LANGSMITH: Dialect = Dialect {
+    name: "langsmith",
+    detect: &[Detect::Key("langsmith.span.kind")],
+    facts: &[
+        row(names::AGENT_NAME, &[Key("langsmith.metadata.lc_agent_name")], Text),
+        row(
+            names::CONVERSATION_ID,
+            &[
+                Key("langsmith.metadata.thread_id"),
+                Key("langsmith.metadata.session_id"),
+                Key("langsmith.metadata.conversation_id"),
+            ],
+            Text,
+        ),
+        row(names::USER_ID, &[Key("langsmith.metadata.user_id")], Text),
+        row(names::RESPONSE_MODEL, &[Json("gen_ai.completion", LANGCHAIN_MODEL)], Model),
+        row(names::RESPONSE_ID, &[Json("gen_ai.completion", LANGCHAIN_ID)], Text),
+        row(names::CACHE_READ_TOKENS, &[Json("gen_ai.usage.input_token_details", &["cache_read"])], Count),
+        row(names::CACHE_WRITE_TOKENS, &[Json("gen_ai.usage.input_token_details", &["cache_creation"])], Count),
+        row(names::REASONING_TOKENS, &[Json("gen_ai.usage.output_token_details", &["reasoning"])], Count),
+    ],
+    entity: &[Name],
+    usage: &[Key("langsmith.metadata.usage_metadata"), Key("langsmith.usage_metadata")],
+    kinds: &[
+        kind("langsmith.span.kind", Test::Is("llm"), StepKind::Llm),
+        kind("langsmith.span.kind", Test::Is("tool"), StepKind::Tool),
+        kind("langsmith.span.kind", Test::Is("retriever"), StepKind::Retrieval),
+        kind("langsmith.span.kind", Test::Is("embedding"), StepKind::Embedding),
+        // An agent is a chain that bears the agent's name.
+        kind("langsmith.metadata.lc_agent_name", Test::IsName, StepKind::Agent),
+        kind("langsmith.span.kind", Test::IsRoot("chain"), StepKind::Workflow),
+        kind("langsmith.span.kind", Test::Present, StepKind::Task),
+    ],
+    basis: ALL_INCLUSIVE,
+    ..PLAIN
+};
+
+/// OpenLIT, which writes the standard's names with the counts of the provider.
+///
+/// Source: `openlit` `instrumentation/anthropic/utils.py`, `__helpers.py`, and recordings of 1.45.
+pub const OPENLIT: Dialect = Dialect {
+    name: "openlit",
+    detect: &[Detect::Maker("telemetry.sdk.name", "openlit"), Detect::ScopePrefix("openlit")],
+    kinds: &[
+        // On a model call it names the tool that the model asked for.
+        kind(names::OPERATION, Test::Is("vectordb"), StepKind::Retrieval),
+        kind(names::OPERATION, Test::Is("image"), StepKind::Llm),
+    ],
+    basis: EXCLUSIVE_FOR_ANTHROPIC,
+    ..PLAIN
+};
+
+/// LiteLLM, SDK and proxy: the standard's names, leftovers of older ones, and Python's words for objects.
+///
+/// Source: `litellm` 1.106 `integrations/opentelemetry.py` and `integrations/otel`, and recordings. Counts of every
+/// provider include cached tokens.
+pub const LITELLM: Dialect = Dialect {
+    name: "litellm",
+    detect: &[Detect::KeyPrefix("litellm."), Detect::Scope("litellm")],
+    facts: &[
+        row(names::PROVIDER, &[Before("litellm.provider.model", "", '/')], Provider),
+        row(names::CONVERSATION_ID, &[Key("metadata.session_id"), Key("litellm.session_id")], Text),
+        row(
+            names::USER_ID,
+            &[
+                Key("llm.user"),
+                Key("litellm.end_user.id"),
+                Key("metadata.user_api_key_end_user_id"),
+                Key("metadata.user_api_key_user_id"),
+            ],
+            Text,
+        ),
+    ],
+    usage: &[Key("metadata.usage_object")],
+    kinds: &[kind(names::OPERATION, Test::Starts("execute_guardrail"), StepKind::Guardrail)],
+    basis: ALL_INCLUSIVE,
+    ..PLAIN
+};
+
+/// Laminar.
+///
+/// Source: `lmnr-ai/lmnr`; `mlflow/tracing/otel/translation/laminar.py`; no recording.
+pub const LAMINAR: Dialect = Dialect {
+    name: "laminar",
+    detect: &[Detect::KeyPrefix("lmnr.")],
+    facts: &[
+        row(names::CONVERSATION_ID, &[Key("lmnr.association.properties.session_id")], Text),
+        row(names::USER_ID, &[Key("lmnr.association.properties.user_id")], Text),
+    ],
+    entity: &[Name],
+    content: &[content(Side::In, &[Key("lmnr.span.input")]), content(Side::Out, &[Key("lmnr.span.output")])],
+    kinds: &[
+        kind("lmnr.span.type", Test::Is("LLM"), StepKind::Llm),
+        kind("lmnr.span.type", Test::Is("TOOL"), StepKind::Tool),
+        kind("lmnr.span.type", Test::Is("EVALUATOR"), StepKind::Evaluator),
+        kind("lmnr.span.type", Test::Present, StepKind::Task),
+    ],
+    ..PLAIN
+};

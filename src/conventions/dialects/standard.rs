@@ -1,0 +1,169 @@
+//! OpenTelemetry's own words, and who writes them with little of their own.
+
+use super::Detect;
+use super::Shape::{Count, Model, Provider, Text};
+use super::Source::{Indexed, Key};
+use super::{ALL_INCLUSIVE, Dialect, Outcome, PLAIN, Side, Test, content, kind, row};
+use crate::conventions::names;
+use crate::model::{StepKind, StepStatus};
+
+/// The standard itself, with all names it ever had and aliases that several emitters share.
+///
+/// Source: deprecated registry of OpenTelemetry semantic conventions 1.44; the migration guide of the GenAI
+/// repository; for the cache counts also the union of names that Langfuse's server accepts.
+pub const OTEL: Dialect = Dialect {
+    name: "otel",
+    detect: &[],
+    facts: &[
+        row(names::PROVIDER, &[Key("gen_ai.system")], Provider),
+        row(names::REQUEST_MODEL, &[], Model),
+        row(names::RESPONSE_MODEL, &[], Model),
+        row(names::RESPONSE_ID, &[], Text),
+        row(names::FINISH_REASONS, &[Key("gen_ai.response.finish_reason")], Text),
+        row(names::TOOL_CALL_ID, &[Key("gen_ai.tool.call_id")], Text),
+        row(
+            names::CONVERSATION_ID,
+            // By how surely the name means a conversation; `mcp.session.id` is a transport's and stays out.
+            &[
+                Key("session.id"),
+                Key("langfuse.session.id"),
+                Key("traceloop.association.properties.session_id"),
+                Key("ai.telemetry.metadata.sessionId"),
+                Key("langsmith.metadata.thread_id"),
+                Key("gcp.vertex.agent.session_id"),
+                Key("spring.ai.chat.client.conversation.id"),
+                Key("thread.id"),
+            ],
+            Text,
+        ),
+        row(
+            names::USER_ID,
+            &[
+                Key("enduser.id"),
+                Key("langfuse.user.id"),
+                Key("traceloop.association.properties.user_id"),
+                Key("ai.telemetry.metadata.userId"),
+                Key("gen_ai.user"),
+            ],
+            Text,
+        ),
+        row(names::EXTERNAL_ID, &[Key("gen_ai.agent.call.id"), Key("gcp.vertex.agent.invocation_id")], Text),
+        row(names::INPUT_TOKENS, &[Key("gen_ai.usage.prompt_tokens")], Count),
+        row(names::OUTPUT_TOKENS, &[Key("gen_ai.usage.completion_tokens")], Count),
+        row(
+            names::CACHE_READ_TOKENS,
+            &[
+                Key("gen_ai.usage.cache_read_input_tokens"),
+                Key("gen_ai.usage.cache_read_tokens"),
+                Key("gen_ai.usage.details.cache_read_tokens"),
+                Key("gen_ai.usage.details.cache_read_input_tokens"),
+            ],
+            Count,
+        ),
+        row(
+            names::CACHE_WRITE_TOKENS,
+            &[
+                Key("gen_ai.usage.cache_creation.input_tokens"),
+                Key("gen_ai.usage.cache_creation_input_tokens"),
+                Key("gen_ai.usage.cache_write_input_tokens"),
+                Key("gen_ai.usage.cache_write_tokens"),
+                Key("gen_ai.usage.cache_creation_tokens"),
+                Key("gen_ai.usage.details.cache_write_tokens"),
+            ],
+            Count,
+        ),
+        row(
+            names::REASONING_TOKENS,
+            &[
+                Key("gen_ai.usage.reasoning_tokens"),
+                Key("gen_ai.usage.details.reasoning_tokens"),
+                Key("gen_ai.usage.details.thoughts_tokens"),
+                Key("gen_ai.usage.thinking_tokens"),
+            ],
+            Count,
+        ),
+        row(names::TOTAL_TOKENS, &[Key("llm.usage.total_tokens")], Count),
+        row(names::OPENAI_SERVICE_TIER, &[Key("gen_ai.openai.response.service_tier")], Text),
+        row("gen_ai.request.seed", &[Key("gen_ai.openai.request.seed")], Text),
+        row("gen_ai.output.type", &[Key("gen_ai.openai.request.response_format")], Text),
+        row("openai.response.system_fingerprint", &[Key("gen_ai.openai.response.system_fingerprint")], Text),
+    ],
+    entity: &[],
+    content: &[
+        content(Side::System, &[Key(names::SYSTEM_INSTRUCTIONS)]),
+        content(Side::In, &[Key(names::INPUT_MESSAGES), Key("gen_ai.prompt"), Indexed("gen_ai.prompt")]),
+        content(Side::Out, &[Key(names::OUTPUT_MESSAGES), Key("gen_ai.completion"), Indexed("gen_ai.completion")]),
+    ],
+    kinds: &[
+        kind(names::OPERATION, Test::Is("chat_streaming"), StepKind::Llm),
+        kind(names::OPERATION, Test::Is("completion"), StepKind::Llm),
+        kind(names::OPERATION, Test::Is("text_completions"), StepKind::Llm),
+        kind(names::OPERATION, Test::Is("interactions"), StepKind::Llm),
+        kind(names::OPERATION, Test::Is("interactions_streaming"), StepKind::Llm),
+        kind(names::OPERATION, Test::Is("llm_call"), StepKind::Llm),
+        kind(names::OPERATION, Test::Is("llm_request"), StepKind::Llm),
+        kind(names::OPERATION, Test::Is("response"), StepKind::Llm),
+        kind(names::OPERATION, Test::Is("responses"), StepKind::Llm),
+        kind(names::OPERATION, Test::Is("image"), StepKind::Llm),
+        kind(names::OPERATION, Test::Is("image_generation"), StepKind::Llm),
+        kind(names::OPERATION, Test::Is("audio_generation"), StepKind::Llm),
+        kind(names::OPERATION, Test::Is("transcription"), StepKind::Llm),
+        kind(names::OPERATION, Test::Is("embedding"), StepKind::Embedding),
+        kind(names::OPERATION, Test::Is("rerank"), StepKind::Rerank),
+        kind(names::OPERATION, Test::Is("tool_call"), StepKind::Tool),
+        kind(names::OPERATION, Test::Is("agent_call"), StepKind::Agent),
+        kind(names::OPERATION, Test::Is("vector_db_retrieve"), StepKind::Retrieval),
+        kind(names::OPERATION, Test::Is("execute_guardrail"), StepKind::Guardrail),
+        kind(names::OPERATION, Test::Is("guardrail"), StepKind::Guardrail),
+        // Whatever else an operation may be, it is no reason to guess from the fields below.
+        kind(names::OPERATION, Test::Present, StepKind::Task),
+        kind(names::MCP_METHOD, Test::Is("tools/call"), StepKind::Tool),
+        kind(names::MCP_METHOD, Test::Present, StepKind::Task),
+        kind(names::TOOL_NAME, Test::Present, StepKind::Tool),
+        kind(names::WORKFLOW_NAME, Test::Label, StepKind::Workflow),
+        kind(names::REQUEST_MODEL, Test::Present, StepKind::Llm),
+        kind(names::RETRIEVAL_QUERY, Test::Present, StepKind::Retrieval),
+        kind(names::DATA_SOURCE_ID, Test::Present, StepKind::Retrieval),
+        kind(names::AGENT_NAME, Test::Label, StepKind::Agent),
+    ],
+    ..PLAIN
+};
+
+/// The instrumentations of OpenTelemetry's own contrib repositories, which follow the standard's rule: input includes
+/// cached tokens.
+pub const OTEL_INSTRUMENTATION: Dialect = Dialect {
+    name: "otel-instrumentation",
+    detect: &[Detect::ScopePrefix("opentelemetry.instrumentation.")],
+    basis: ALL_INCLUSIVE,
+    ..PLAIN
+};
+
+/// rig, as it comes through any tracing layer.
+///
+/// Source: rig-core and rig-agent 0.44 (`telemetry/mod.rs`, `tool/result.rs`, `usage_of` of each provider) and the
+/// recordings in `tests/data/corpus/rig`. Counts include cached and reasoning tokens for every provider, and a count
+/// that the provider did not report is absent, so a zero is a zero. The OTLP status is never set: a failed tool says so
+/// in its outcome, and a failed call by having neither response nor usage.
+pub const RIG: Dialect = Dialect {
+    name: "rig",
+    detect: &[
+        Detect::Key("rig.completion_parent"),
+        Detect::Key("rig.provider_request_id"),
+        Detect::ScopePrefix("rig::"),
+        Detect::ScopePrefix("rig_core::"),
+        Detect::ScopePrefix("rig_agent::"),
+        Detect::Value("target", "rig::"),
+        Detect::Value("target", "rig_core::"),
+        Detect::Value("target", "rig_agent::"),
+    ],
+    facts: &[row(names::ERROR_TYPE, &[Key("gen_ai.tool.error.type")], Text)],
+    outcomes: &[
+        Outcome { key: "gen_ai.tool.call.outcome", word: "error", status: StepStatus::Error },
+        // The tool did not run: a hook of the program refused or skipped the call.
+        Outcome { key: "gen_ai.tool.call.outcome", word: "denied", status: StepStatus::Cancelled },
+        Outcome { key: "gen_ai.tool.call.outcome", word: "skipped", status: StepStatus::Cancelled },
+    ],
+    basis: ALL_INCLUSIVE,
+    failed_without_response: &["chat", "generate_content", "embeddings"],
+    ..PLAIN
+};

@@ -1,0 +1,160 @@
+//! What providers report as the usage of a call, which many emitters pass on as an object.
+//!
+//! An object is known by a member that only its shape has; the first shape that fits wins.
+
+use super::Basis;
+use crate::conventions::names;
+
+/// One way of writing usage as an object.
+#[derive(Debug)]
+pub struct Shape {
+    /// An object of this shape has this member.
+    pub mark: &'static [&'static str],
+    /// Whether input includes cached tokens, where the shape says so.
+    pub basis: Option<Basis>,
+    /// Output does not include reasoning.
+    pub reasoning_apart: bool,
+    /// Canonical names, and the members that have their counts, best first.
+    pub members: &'static [(&'static str, &'static [&'static [&'static str]])],
+}
+
+/// All shapes, the more particular mark first.
+///
+/// Source: the extractor tables of `genai-prices`, the providers' own references, LangChain's `UsageMetadata`,
+/// Langfuse's buckets, and recordings.
+pub const SHAPES: &[Shape] = &[
+    Shape {
+        mark: &["promptTokenCount"],
+        basis: Some(Basis::Inclusive),
+        reasoning_apart: true,
+        members: &[
+            (names::INPUT_TOKENS, &[&["promptTokenCount"]]),
+            (names::OUTPUT_TOKENS, &[&["candidatesTokenCount"]]),
+            (names::TOTAL_TOKENS, &[&["totalTokenCount"]]),
+            (names::CACHE_READ_TOKENS, &[&["cachedContentTokenCount"]]),
+            (names::REASONING_TOKENS, &[&["thoughtsTokenCount"]]),
+        ],
+    },
+    Shape {
+        mark: &["prompt_token_count"],
+        basis: Some(Basis::Inclusive),
+        reasoning_apart: true,
+        members: &[
+            (names::INPUT_TOKENS, &[&["prompt_token_count"]]),
+            (names::OUTPUT_TOKENS, &[&["candidates_token_count"]]),
+            (names::TOTAL_TOKENS, &[&["total_token_count"]]),
+            (names::CACHE_READ_TOKENS, &[&["cached_content_token_count"]]),
+            (names::REASONING_TOKENS, &[&["thoughts_token_count"]]),
+        ],
+    },
+    // OpenAI's chat, and all who follow it.
+    Shape {
+        mark: &["prompt_tokens"],
+        basis: Some(Basis::Inclusive),
+        reasoning_apart: false,
+        members: &[
+            (names::INPUT_TOKENS, &[&["prompt_tokens"]]),
+            (names::OUTPUT_TOKENS, &[&["completion_tokens"]]),
+            (names::TOTAL_TOKENS, &[&["total_tokens"]]),
+            (
+                names::CACHE_READ_TOKENS,
+                &[&["prompt_tokens_details", "cached_tokens"], &["cache_read_input_tokens"], &["cached_tokens"]],
+            ),
+            (
+                names::CACHE_WRITE_TOKENS,
+                &[
+                    &["cache_creation_input_tokens"],
+                    &["prompt_tokens_details", "cache_creation_tokens"],
+                    &["prompt_tokens_details", "cache_write_tokens"],
+                ],
+            ),
+            (names::REASONING_TOKENS, &[&["completion_tokens_details", "reasoning_tokens"]]),
+        ],
+    },
+    // OpenAI's responses.
+    Shape {
+        mark: &["input_tokens_details"],
+        basis: Some(Basis::Inclusive),
+        reasoning_apart: false,
+        members: &[
+            (names::INPUT_TOKENS, &[&["input_tokens"]]),
+            (names::OUTPUT_TOKENS, &[&["output_tokens"]]),
+            (names::TOTAL_TOKENS, &[&["total_tokens"]]),
+            (names::CACHE_READ_TOKENS, &[&["input_tokens_details", "cached_tokens"]]),
+            (names::CACHE_WRITE_TOKENS, &[&["input_tokens_details", "cache_write_tokens"]]),
+            (names::REASONING_TOKENS, &[&["output_tokens_details", "reasoning_tokens"]]),
+        ],
+    },
+    LANGCHAIN_IN,
+    Shape { mark: &["output_token_details"], ..LANGCHAIN_IN },
+    // Anthropic's messages, where cached tokens are no part of the input.
+    Shape { mark: &["cache_read_input_tokens"], basis: Some(Basis::Exclusive), ..MESSAGES },
+    Shape { mark: &["cache_creation_input_tokens"], basis: Some(Basis::Exclusive), ..MESSAGES },
+    MESSAGES,
+    // Bedrock's Converse.
+    Shape { mark: &["cacheReadInputTokens"], basis: Some(Basis::Exclusive), ..CAMEL },
+    Shape { mark: &["cacheWriteInputTokens"], basis: Some(Basis::Exclusive), ..CAMEL },
+    CAMEL,
+    // Buckets that are added up.
+    Shape {
+        mark: &["input"],
+        basis: Some(Basis::Exclusive),
+        reasoning_apart: true,
+        members: &[
+            (names::INPUT_TOKENS, &[&["input"]]),
+            (names::OUTPUT_TOKENS, &[&["output"]]),
+            (names::TOTAL_TOKENS, &[&["total"]]),
+            (
+                names::CACHE_READ_TOKENS,
+                &[&["input_cached_tokens"], &["input_cache_read"], &["cache_read_input_tokens"]],
+            ),
+            (names::CACHE_WRITE_TOKENS, &[&["input_cache_creation"], &["cache_creation_input_tokens"]]),
+            (names::REASONING_TOKENS, &[&["output_reasoning_tokens"], &["output_reasoning"]]),
+        ],
+    },
+];
+
+const LANGCHAIN_IN: Shape = Shape {
+    mark: &["input_token_details"],
+    basis: Some(Basis::Inclusive),
+    reasoning_apart: false,
+    members: &[
+        (names::INPUT_TOKENS, &[&["input_tokens"]]),
+        (names::OUTPUT_TOKENS, &[&["output_tokens"]]),
+        (names::TOTAL_TOKENS, &[&["total_tokens"]]),
+        (names::CACHE_READ_TOKENS, &[&["input_token_details", "cache_read"]]),
+        (names::CACHE_WRITE_TOKENS, &[&["input_token_details", "cache_creation"]]),
+        (names::REASONING_TOKENS, &[&["output_token_details", "reasoning"]]),
+    ],
+};
+
+const MESSAGES: Shape = Shape {
+    mark: &["input_tokens"],
+    basis: None,
+    reasoning_apart: false,
+    members: &[
+        (names::INPUT_TOKENS, &[&["input_tokens"]]),
+        (names::OUTPUT_TOKENS, &[&["output_tokens"]]),
+        (names::TOTAL_TOKENS, &[&["total_tokens"]]),
+        (names::CACHE_READ_TOKENS, &[&["cache_read_input_tokens"]]),
+        (names::CACHE_WRITE_TOKENS, &[&["cache_creation_input_tokens"]]),
+        (
+            names::REASONING_TOKENS,
+            &[&["output_tokens_details", "reasoning_tokens"], &["output_tokens_details", "thinking_tokens"]],
+        ),
+    ],
+};
+
+const CAMEL: Shape = Shape {
+    mark: &["inputTokens"],
+    basis: None,
+    reasoning_apart: false,
+    members: &[
+        (names::INPUT_TOKENS, &[&["inputTokens"]]),
+        (names::OUTPUT_TOKENS, &[&["outputTokens"]]),
+        (names::TOTAL_TOKENS, &[&["totalTokens"]]),
+        (names::CACHE_READ_TOKENS, &[&["cacheReadInputTokens"], &["cachedInputTokens"], &["cachedContentTokens"]]),
+        (names::CACHE_WRITE_TOKENS, &[&["cacheWriteInputTokens"]]),
+        (names::REASONING_TOKENS, &[&["reasoningTokens"], &["thoughtsTokens"]]),
+    ],
+};
