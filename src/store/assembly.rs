@@ -478,6 +478,27 @@ impl RunState {
         above
     }
 
+    /// Returns how deep each step is, by place.
+    fn depths(&self) -> Vec<u32> {
+        let above = |place: usize| self.steps[place].parent.and_then(|parent| self.by_span.get(&parent)).copied();
+        let mut depths: Vec<Option<u32>> = vec![None; self.steps.len()];
+        let mut way = Vec::new();
+        for place in 0..depths.len() {
+            let mut next = Some(place);
+            // A step that is on its way already is in a circle of broken input, and as good as a root.
+            while let Some(step) = next.filter(|step| depths[*step].is_none()) {
+                depths[step] = Some(0);
+                way.push(step);
+                next = above(step);
+            }
+            while let Some(step) = way.pop() {
+                depths[step] =
+                    Some(above(step).and_then(|above| depths[above]).map_or(0, |depth| depth.saturating_add(1)));
+            }
+        }
+        depths.into_iter().map(Option::unwrap_or_default).collect()
+    }
+
     /// Adds all above a step to a set that holds whatever is above each of its members.
     fn cover(&self, step: &Step, covered: &mut IdSet<SpanId>) {
         let mut parent = step.parent;
@@ -935,10 +956,8 @@ impl RunState {
         let (copies, executions) = (self.duplicates(), self.executions());
         let mut order: Vec<usize> = (0..self.steps.len()).collect();
         // What encloses a step comes before it, where both began in the same moment of a coarse clock.
-        order.sort_by_cached_key(|place| {
-            let step = &self.steps[*place];
-            (step.started_at, self.ancestors(step).len(), *place)
-        });
+        let depths = self.depths();
+        order.sort_by_key(|&place| (self.steps[place].started_at, depths[place], place));
         order
             .into_iter()
             .map(|place| {
