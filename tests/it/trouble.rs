@@ -552,7 +552,7 @@ fn a_damaged_run_of_a_dead_process_costs_no_other() {
 }
 
 #[test]
-fn a_torn_last_line_is_dropped_and_a_damaged_line_is_named() {
+fn a_torn_last_line_is_dropped_and_a_missing_or_damaged_one_is_named() {
     let dir = crate::support::tempdir();
     record_in(dir.path(), |_| agent("a", 1, 10));
     let run = only_run(dir.path());
@@ -561,7 +561,15 @@ fn a_torn_last_line_is_dropped_and_a_damaged_line_is_named() {
     let lines = whole.iter().filter(|byte| **byte == b'\n').count();
     fs::write(&path, &whole[..whole.len() - 7]).unwrap();
     let store = open(dir.path());
+    // Its metadata vouch for the line.
+    let error = store.get_events(run.run_id, 0).unwrap_err().to_string();
+    assert!(error.contains(&format!("events.jsonl ends after {} of {lines} lines", lines - 1)), "{error}");
+    // Where nothing vouches for it, nobody knows whether it was ever whole.
+    let metadata = path.with_file_name("run.yaml");
+    let yaml = fs::read_to_string(&metadata).unwrap();
+    fs::write(&metadata, yaml.replace(&format!("events: {lines}"), &format!("events: {}", lines - 1))).unwrap();
     assert_eq!(store.get_events(run.run_id, 0).unwrap().len(), lines - 1);
+    fs::write(&metadata, yaml).unwrap();
     let mut broken = whole.clone();
     let second = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     broken[second] = b'#';
