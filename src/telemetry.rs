@@ -223,7 +223,7 @@ impl Builder {
                 Error::Resources(error)
             })?;
         recorder.set_worker(thread.thread().clone());
-        recorder.set_store(Store { layout: layout.clone(), scrubber });
+        recorder.set_store(Store { layout: layout.clone(), scrubber, durable });
         recorder.set_resource(own_resource);
         let adopting = adopt_in_background(layout.clone(), store);
         let at_work = AtWork {

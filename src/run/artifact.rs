@@ -150,7 +150,7 @@ fn copy(
         return artifacts::describe(name, media_type, content, &store.scrubber);
     }
     let folder = folder(recorder, &store.layout, run, kind)?;
-    artifacts::keep(store.layout.fs(), &folder, name, media_type, content, &store.scrubber)
+    artifacts::keep(store.layout.fs(), &folder, name, media_type, content, &store.scrubber, store.durable)
 }
 
 /// Opens a file for reading; a pipe would block for as long as nobody writes to it.

@@ -48,6 +48,8 @@ pub struct Recorder {
 pub(crate) struct Store {
     pub layout: Layout,
     pub scrubber: Scrubber,
+    /// What is kept survives loss of power.
+    pub durable: bool,
 }
 
 impl Recorder {

@@ -42,7 +42,7 @@ const TEXT_TYPES: &[&str] = &[
 /// Copies `content` into a run's folder under `name`, or under the name with a number when that is taken.
 ///
 /// Secrets in the name, and in the content if it is text, are replaced as the scrubber's policy wants it. A file that is
-/// there is never written to. On an error nothing is left behind.
+/// there is never written to. On an error nothing is left behind. `durable`: it survives loss of power when this returns.
 pub(crate) fn keep(
     fs: &dyn Fs,
     run_dir: &Path,
@@ -50,6 +50,7 @@ pub(crate) fn keep(
     media_type: Option<&str>,
     content: &mut dyn Read,
     scrubber: &Scrubber,
+    durable: bool,
 ) -> Result<ArtifactInfo, StoreError> {
     let dir = run_dir.join("artifacts");
     make_dir(fs, &dir)?;
@@ -59,7 +60,9 @@ pub(crate) fn keep(
     }
     let (file, path, name) = create_free(fs, &dir, &safe_name(name, scrubber))?;
     let mut out = Copy { to: Some(file), digest: Sha256::new(), bytes: 0 };
-    let copied = copy(content, &mut out, media_type, scrubber);
+    let copied = copy(content, &mut out, media_type, scrubber).and_then(|is_redacted| {
+        if durable { out.bring_to_disk(fs, &dir).map(|()| is_redacted) } else { Ok(is_redacted) }
+    });
     if copied.is_err() {
         let _ = fs.remove_file(&path);
     }
@@ -110,6 +113,15 @@ impl Copy {
         self.digest.update(bytes);
         self.bytes += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Brings the content to the disk, and the names that lead to it, which may all be new.
+    fn bring_to_disk(&self, fs: &dyn Fs, dir: &Path) -> io::Result<()> {
+        if let Some(file) = &self.to {
+            file.sync_data()?;
+        }
+        // The folder of artifacts, that of the run, that of all runs.
+        dir.ancestors().take(3).try_for_each(|dir| fs.sync_dir(dir))
     }
 
     fn into_info(
@@ -264,7 +276,7 @@ mod tests {
     /// Keeps content and returns what is told of it, and what is stored.
     fn kept(content: &[u8], media_type: &str, policy: Content) -> (ArtifactInfo, Vec<u8>) {
         let dir = tempfile::tempdir().unwrap();
-        let info = keep(&OsFs, dir.path(), "a", Some(media_type), &mut &*content, &scrubber(policy)).unwrap();
+        let info = keep(&OsFs, dir.path(), "a", Some(media_type), &mut &*content, &scrubber(policy), false).unwrap();
         let stored = std::fs::read(dir.path().join("artifacts").join(&info.name)).unwrap();
         // Whatever was done to it: what is told is told of what is stored.
         let sha256: String = Sha256::digest(&stored).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -276,7 +288,7 @@ mod tests {
     fn a_second_file_of_a_name_gets_a_number() {
         let dir = tempfile::tempdir().unwrap();
         let keep = |text: &str| {
-            keep(&OsFs, dir.path(), "a.txt", Some("text/plain"), &mut text.as_bytes(), &scrubber(Content::Full))
+            keep(&OsFs, dir.path(), "a.txt", Some("text/plain"), &mut text.as_bytes(), &scrubber(Content::Full), true)
                 .unwrap()
         };
         let (first, second) = (keep("one"), keep("three"));
