@@ -15,6 +15,7 @@ use crate::model::Event;
 use crate::model::event::EventBody;
 use crate::model::otlp::{Span, SpanEvent};
 use crate::store::assembly::RunState;
+use crate::store::files::artifacts;
 use crate::store::{Listed, Query, RunReader};
 
 const STORE: &str = "/home/me/store";
@@ -387,7 +388,7 @@ fn shown(reader: &FilesReader) -> BTreeMap<RunId, String> {
 
 /// What an event of a run tells that was recorded; `None` for what the store says by itself.
 fn said(event: &Event) -> Option<Says> {
-    let number = |span: &Span| span.span_id[0];
+    let number = |span: &Span| span.span_id.first().copied().unwrap_or(0);
     match &event.body {
         EventBody::Log(log) => log.message.strip_prefix("note ")?.parse().ok().map(Says::Note),
         EventBody::Waiting(_) => Some(Says::Waits),
@@ -497,4 +498,182 @@ fn lives(seed: Seed) {
 #[test]
 fn what_was_acknowledged_is_there_once_after_faults_of_any_kind() {
     seeds::each("path", lives);
+}
+
+/// A store with two runs that are over, one of them with an artifact, and one of a process that died before all of it was
+/// stored.
+fn small_store() -> (FaultyFs, [RunId; 3]) {
+    let mut world = World::new(1);
+    world.durability = Durability::Power;
+    let layout = world.layout();
+    layout.open_or_create().unwrap();
+    let moment = |says, parent, operation| Moment { says, parent, operation, fails: false };
+    let (agent, tool) = ("invoke_agent", "execute_tool");
+    for number in 0..3 {
+        let id = RunId::from_parts(START / 1_000_000 + number, [number as u8 + 1; 10]);
+        let mut moments = vec![moment(Says::Start(1), 0, agent), moment(Says::Start(2), 1, tool)];
+        moments.extend([
+            moment(Says::Note(2), 0, agent),
+            moment(Says::End(2), 1, tool),
+            moment(Says::End(1), 0, agent),
+        ]);
+        let story = Story { trace: id.as_trace_id(), moments, told: 0, acknowledged: 0, is_excused: false };
+        world.stories.push(story);
+    }
+    let mut line = Line::begin(&layout, RunId::from_parts(START / 1_000_000, [0x81; 10]), Durability::Power).unwrap();
+    let mut tell = |line: &mut Line, number: usize, settles: bool| {
+        let story = &mut world.stories[number];
+        let record = story.record(story.told);
+        let seq = Numbers::append(&mut line.journal, &record, 0).unwrap();
+        story.told += 1;
+        line.batch.push((seq, record, number, story.told));
+        line.commit(&mut world.stories);
+        if settles {
+            line.settle(true);
+        }
+    };
+    (0..5).for_each(|_| (0..2).for_each(|number| tell(&mut line, number, true)));
+    let runs = [0, 1, 2].map(|number: usize| world.stories[number].run());
+    let mut line_of_dead =
+        Line::begin(&layout, RunId::from_parts(START / 1_000_000, [0x82; 10]), Durability::Power).unwrap();
+    let mut tell = |line: &mut Line, settles: bool| {
+        let story = &mut world.stories[2];
+        let record = story.record(story.told);
+        let seq = Numbers::append(&mut line.journal, &record, 0).unwrap();
+        story.told += 1;
+        line.batch.push((seq, record, 2, story.told));
+        line.commit(&mut world.stories);
+        if settles {
+            line.settle(true);
+        }
+    };
+    (0..4).for_each(|place| tell(&mut line_of_dead, place < 2));
+    line.end(&mut world.stories);
+    let scrubber = crate::pipeline::Scrubber::new(Content::Full, [7; 32]);
+    let dir = layout.find_run(runs[0]).unwrap().unwrap();
+    let content = &mut b"an artifact".as_slice();
+    artifacts::keep(layout.fs(), &dir, "a.bin", None, content, &scrubber, true).unwrap();
+    drop(line_of_dead);
+    (world.fs.restart(End::Kill), runs)
+}
+
+/// What somebody sees who looks at a store: its runs, how many records are said to be damaged, and what is missing.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Seen {
+    runs: BTreeMap<RunId, String>,
+    /// What was recorded of each.
+    told: BTreeMap<RunId, Vec<String>>,
+    /// How many lines their logs have.
+    lines: BTreeMap<RunId, usize>,
+    damaged: u64,
+    missing: usize,
+}
+
+/// Opens a store; `None` when it is refused as a whole, with a reason. `looks_first`: what is seen without writing is the
+/// same.
+fn see(fs: &FaultyFs, looks_first: bool) -> Option<Seen> {
+    let layout = Layout::new_in(fs.shared(), STORE);
+    let looked = if looks_first { Some(seen(look_at(layout.clone()))?) } else { None };
+    let opened = seen(open_at(layout))?;
+    if let Some(looked) = looked {
+        assert_eq!(looked, opened, "who may not write sees the same");
+    }
+    Some(opened)
+}
+
+fn seen(opened: Result<(FilesReader, Result<Adopted, Error>), Error>) -> Option<Seen> {
+    let (reader, adopted) = opened.ok()?;
+    let adopted = adopted.ok()?;
+    let mut seen = Seen { damaged: adopted.damaged, missing: adopted.missing.len(), ..Seen::default() };
+    for (run, listed) in listed(&reader) {
+        let Listed::Run(listed) = listed else {
+            seen.runs.insert(run, format!("{listed:?}"));
+            continue;
+        };
+        let summary = RunSummary { updated_at: UnixNanos::default(), ..listed.summary };
+        let events = reader.get_events(run, 0);
+        seen.runs.insert(run, format!("{summary:?} {:?} {events:?}", listed.open_steps));
+        let events = events.unwrap_or_default();
+        let told = events.iter().filter(|event| said(event).is_some() && !is_crash_of_step(event));
+        seen.told.insert(run, told.map(|event| format!("{:?} {:?}", event.step_id, event.body)).collect());
+        seen.lines.insert(run, events.len());
+    }
+    Some(seen)
+}
+
+/// Changes every file of a small store in many ways, and hands what is seen then to `check`.
+fn damage(change: impl Fn(&[u8], usize) -> Vec<u8>, check: impl Fn(&str, usize, [RunId; 3], &Seen, Option<&Seen>)) {
+    let (left, runs) = small_store();
+    let taken = left.copy();
+    let whole = see(&taken, true).unwrap();
+    assert_eq!((whole.runs.len(), whole.damaged, whole.missing), (3, 0, 0));
+    // The files of runs where nobody has anything to take over, which takes long, and the journal where somebody has; at
+    // places that differ from file to file. In a thorough test all of them there, at every place.
+    let of_journal = |path: &str| path.contains("/journal/");
+    let thorough = seeds::is_thorough();
+    let step = if thorough { 1 } else { 9 };
+    let (files, journal): (Vec<_>, Vec<_>) = (taken.files().into_iter().collect(), left.files().into_iter().collect());
+    let files = files.into_iter().map(|file| (&taken, file)).filter(|_| !thorough);
+    let journal = journal.into_iter().map(|file| (&left, file)).filter(|(_, (path, _))| thorough || of_journal(path));
+    for (number, (fs, (path, bytes))) in files.chain(journal).enumerate() {
+        for place in (number % step..bytes.len()).step_by(step) {
+            let fs = fs.copy();
+            fs.overwrite(&path, change(&bytes, place));
+            check(&path, place, runs, &whole, see(&fs, of_journal(&path)).as_ref());
+        }
+    }
+}
+
+/// The runs that a file says something of.
+fn concerned(path: &str, runs: [RunId; 3]) -> Vec<RunId> {
+    match runs.iter().find(|run| path.contains(&format!("/{run}/"))) {
+        Some(run) => vec![*run],
+        // Whose journal there is.
+        None if path.contains("/journal/") => vec![runs[2]],
+        None => Vec::new(),
+    }
+}
+
+fn check_damage(path: &str, place: usize, runs: [RunId; 3], whole: &Seen, seen: Option<&Seen>) {
+    let Some(seen) = seen else {
+        assert!(path.ends_with("/store.yaml"), "{path} at {place} costs the whole store");
+        return;
+    };
+    let concerned = concerned(path, runs);
+    for run in runs {
+        let is_same = seen.runs.get(&run) == whole.runs.get(&run);
+        assert!(is_same || concerned.contains(&run), "{path} at {place} changes run {run}: {:?}", seen.runs.get(&run));
+        let told = seen.told.get(&run).map_or(&[][..], Vec::as_slice);
+        // What is less is named: as a damaged run, as damaged records, or as a process of which something is missing. The
+        // end of what was told last of a run under way may be a write in which its process died.
+        let is_named = seen.runs.get(&run).is_some_and(|run| run.contains("amaged"));
+        let is_torn_end = run == runs[2] && whole.told[&run].starts_with(told);
+        let is_of_journal = path.contains("/journal/");
+        let is_less =
+            seen.lines.get(&run) < whole.lines.get(&run) || (is_of_journal && told.len() < whole.told[&run].len());
+        assert!(
+            !is_less || is_named || seen.damaged > 0 || seen.missing > 0 || is_torn_end,
+            "{path} at {place}: of run {run} there is {told:?}, and nobody is told"
+        );
+        // Journals and positions have checksums: what is there is what was written.
+        let is_changed = told.iter().any(|told| !whole.told[&run].contains(told));
+        assert!(!is_changed || !is_of_journal, "{path} at {place}: of run {run} there is {told:?}");
+    }
+    let others: Vec<&RunId> = seen.runs.keys().filter(|run| !runs.contains(run)).collect();
+    assert!(others.is_empty() || !concerned.is_empty(), "{path} at {place} makes runs up: {others:?}");
+}
+
+#[test]
+fn a_flipped_bit_costs_itself_and_is_named() {
+    let flip = |bytes: &[u8], place: usize| {
+        let mut flipped = bytes.to_vec();
+        flipped[place] ^= 1 << (place * 5 % 8);
+        flipped
+    };
+    damage(flip, check_damage);
+}
+
+#[test]
+fn a_file_cut_at_any_length_costs_itself_and_is_named() {
+    damage(|bytes, place| bytes[..place].to_vec(), check_damage);
 }
