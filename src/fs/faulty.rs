@@ -143,7 +143,6 @@ struct Disk {
     life: u64,
     is_dead: bool,
     count: u64,
-    by_op: BTreeMap<Op, u64>,
     plan: Plan,
     dice: Dice,
     /// What was done, for who wants to see how it came about.
@@ -179,7 +178,6 @@ impl FaultyFs {
             life: 1,
             is_dead: false,
             count: 0,
-            by_op: BTreeMap::new(),
             plan: Plan::default(),
             dice: Dice::new(seed),
             trace: None,
@@ -204,12 +202,6 @@ impl FaultyFs {
         self.disk().trace.clone().unwrap_or_default()
     }
 
-    pub fn note(&self, what: impl FnOnce() -> String) {
-        if let Some(trace) = &mut self.disk().trace {
-            trace.push(what());
-        }
-    }
-
     pub fn plan(&self, plan: Plan) {
         self.disk().plan = plan;
     }
@@ -222,11 +214,6 @@ impl FaultyFs {
     /// Tells how many operations there were.
     pub fn count(&self) -> u64 {
         self.disk().count
-    }
-
-    /// Tells how many operations of a group there were.
-    pub fn count_of(&self, op: Op) -> u64 {
-        self.disk().by_op.get(&op).copied().unwrap_or(0)
     }
 
     /// Has the process died, as planned?
@@ -259,7 +246,6 @@ impl FaultyFs {
             locks: BTreeMap::new(),
             plan: Plan::default(),
             dice: disk.dice.clone(),
-            by_op: disk.by_op.clone(),
             trace: disk.trace.clone(),
             is_dead: false,
             ..*disk
@@ -301,7 +287,6 @@ impl FaultyFs {
             return Err(io::Error::other("this process is dead"));
         }
         disk.count += 1;
-        *disk.by_op.entry(op).or_default() += 1;
         let count = disk.count;
         let fault = disk.fault(op);
         let is_told = op != Op::Read || fault.is_some();
@@ -822,5 +807,104 @@ impl Drop for FaultyFile {
         if let Some(holders) = disk.locks.get_mut(&self.node) {
             holders.retain(|(handle, _)| *handle != self.handle);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(fs: &FaultyFs) -> Option<Vec<u8>> {
+        fs.files().remove("/f")
+    }
+
+    /// What a loss of power may leave of a file of which `do_it` is done, over many seeds.
+    fn left(do_it: impl Fn(&FaultyFs, &dyn FsFile)) -> BTreeSet<Option<Vec<u8>>> {
+        let after = |seed| {
+            let fs = FaultyFs::new(seed);
+            let file = fs.create_new(Path::new("/f")).unwrap();
+            do_it(&fs, &*file);
+            let seen = content(&fs);
+            assert_eq!(content(&fs.restart(End::Kill)), seen, "a kill costs nothing");
+            content(&fs.restart(End::PowerLoss))
+        };
+        (0..300).map(after).collect()
+    }
+
+    fn sync_name(fs: &FaultyFs) {
+        fs.sync_dir(Path::new("/")).unwrap();
+    }
+
+    #[test]
+    fn what_is_synced_by_content_and_name_is_all_that_survives_loss_of_power() {
+        let (a, b) = ([1; SECTOR], [2; SECTOR]);
+        let both = [a, b].concat();
+        let whole = left(|fs, file| {
+            file.write_at(&both, 0).unwrap();
+            file.sync_data().unwrap();
+            sync_name(fs);
+        });
+        assert_eq!(whole, [Some(both.clone())].into());
+        let nameless = left(|_, file| {
+            file.write_at(&both, 0).unwrap();
+            file.sync_data().unwrap();
+        });
+        assert_eq!(nameless, [None, Some(both.clone())].into());
+        let torn = left(|fs, file| {
+            file.write_at(&both, 0).unwrap();
+            sync_name(fs);
+        });
+        let zeros = [0; SECTOR];
+        for part in [vec![], both, [a, zeros].concat(), [zeros, b].concat(), [zeros, zeros].concat()] {
+            assert!(torn.contains(&Some(part)), "torn and reordered");
+        }
+        assert_eq!(torn.len(), 5);
+    }
+
+    #[test]
+    fn a_sync_that_works_says_nothing_about_one_that_failed() {
+        let lost = left(|fs, file| {
+            sync_name(fs);
+            file.write_at(&[1; SECTOR], 0).unwrap();
+            fs.fail_next(Op::SyncData, libc::EIO);
+            assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(libc::EIO));
+            file.sync_data().unwrap();
+        });
+        assert!(lost.len() > 1);
+        let written_again = left(|fs, file| {
+            sync_name(fs);
+            file.write_at(&[1; SECTOR], 0).unwrap();
+            fs.fail_next(Op::SyncData, libc::EIO);
+            file.sync_data().unwrap_err();
+            file.write_at(&[1; SECTOR], 0).unwrap();
+            file.sync_data().unwrap();
+        });
+        assert_eq!(written_again, [Some(vec![1; SECTOR])].into());
+    }
+
+    #[test]
+    fn a_dead_process_changes_nothing_and_holds_no_lock() {
+        let fs = FaultyFs::new(7);
+        let file = fs.create_new(Path::new("/f")).unwrap();
+        assert!(file.try_lock(true).unwrap());
+        fs.plan(Plan { crash_at: Some(fs.count() + 1), ..Plan::default() });
+        assert!(fs.create_dir(Path::new("/d")).is_err() && fs.is_dead());
+        assert!(file.write_at(b"late", 0).is_err());
+        let next = fs.restart(End::Kill);
+        assert!(file.write_at(b"later", 0).is_err() && fs.stat(Path::new("/f")).is_err());
+        assert_eq!(content(&next), Some(vec![]));
+        let file = next.open(Path::new("/f"), Access::ReadWrite).unwrap();
+        assert!(file.try_lock(true).unwrap());
+        assert!(!next.open(Path::new("/f"), Access::Read).unwrap().try_lock(false).unwrap());
+    }
+
+    #[test]
+    fn a_full_disk_takes_a_part_first() {
+        let fs = FaultyFs::new(3);
+        let file = fs.create_new(Path::new("/f")).unwrap();
+        fs.plan(Plan { full: fs.count() + 1..fs.count() + 9, ..Plan::default() });
+        let error = super::super::write_full(&*file, &[1; 4000], 0).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+        assert!((1..4000).contains(&content(&fs).unwrap().len()));
     }
 }

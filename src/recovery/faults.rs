@@ -350,6 +350,9 @@ impl World {
         assert_eq!(looked, shown(&reader), "who may not write sees the same");
         let left: Vec<String> = self.fs.files().into_keys().filter(|path| path.contains("/journal/")).collect();
         assert_eq!(left, Vec::<String>::new(), "journals are removed when they are taken in");
+        let left = self.fs.files().into_keys().filter(|path| path.contains(".tmp") || path.contains("/.new-"));
+        let left: Vec<String> = left.filter(|path| path.contains("/agents/")).collect();
+        assert!(left.is_empty() || self.durability == Durability::Process, "{left:?} is cleared away");
         let listed = listed(&reader);
         for story in &self.stories {
             story.check(&reader, listed.get(&story.run()));

@@ -251,3 +251,90 @@ fn lives(seed: Seed) {
 fn runs_are_what_was_acknowledged_after_faults_of_any_kind() {
     seeds::each("store", lives);
 }
+
+/// A store with one run of so many events, and its path.
+fn one_run(count: u64) -> (FaultyFs, FilesReader, String) {
+    let fs = FaultyFs::new(1);
+    layout(&fs).open_or_create().unwrap();
+    FilesWriter::new(layout(&fs), WRITER, true).create_run(&summary(1, count), &events(1, 0..count)).unwrap();
+    let reader = FilesReader::of(layout(&fs)).unwrap();
+    let dir = layout(&fs).run(RunKind::Workflow, run_id(1)).to_str().unwrap().to_owned();
+    (fs, reader, dir)
+}
+
+#[test]
+fn running_out_of_descriptors_is_no_damage_and_makes_nobody_the_writer() {
+    let (fs, reader, _) = one_run(3);
+    for code in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
+        fs.fail_next(Op::Open, code);
+        assert!(reader.get_run(run_id(1)).unwrap_err().is_out_of_resources());
+        fs.fail_next(Op::Open, code);
+        assert!(reader.list_runs(&Query::default()).unwrap_err().is_out_of_resources());
+    }
+    // The run of another process that lives, or was not taken over yet.
+    fs.shared().create_dir(&layout(&fs).journal().join(WRITER.to_string())).unwrap();
+    let mut other = FilesWriter::new(layout(&fs), RunId([8; 16]), false);
+    fs.fail_next(Op::Open, libc::EMFILE);
+    assert!(other.take_up(run_id(1)).unwrap_err().is_out_of_resources());
+    assert!(matches!(other.take_up(run_id(1)), Err(StoreError::InUse { .. })));
+    // What the disk cannot give back is damaged, and costs that run.
+    fs.fail_next(Op::Open, libc::EIO);
+    assert!(matches!(reader.get_run(run_id(1)), Err(StoreError::Damaged { .. })));
+}
+
+#[test]
+fn a_log_is_read_up_to_where_the_power_failed_and_no_line_fewer_than_there_were() {
+    let (fs, reader, dir) = one_run(3);
+    let whole = fs.files()[&format!("{dir}/events.jsonl")].clone();
+    let count = |bytes: Vec<u8>| {
+        fs.overwrite(&format!("{dir}/events.jsonl"), bytes);
+        reader.get_events(run_id(1), 0).map(|events| events.len()).map_err(|error| error.to_string())
+    };
+    let lines = |seqs| {
+        let mut lines = Vec::new();
+        run_dir::lines_of(run_id(1), &events(1, seqs), &Default::default(), 0, &mut lines).unwrap();
+        lines
+    };
+    let (mut later, border) = (lines(3..9), (whole.len() / 512 + 1) * 512);
+    assert_eq!(count([&whole[..], &later].concat()), Ok(9));
+    // The rest of the sector in which the log ended is missing, and the next one is there.
+    later[..border - whole.len()].fill(0);
+    assert_eq!(count([&whole[..], &later].concat()), Ok(3));
+    // One sector in the middle.
+    let mut later = lines(3..9);
+    let sector = border - whole.len()..border - whole.len() + 512;
+    let whole_before = later[..sector.start].iter().filter(|byte| **byte == b'\n').count();
+    later[sector].fill(0);
+    assert_eq!(count([&whole[..], &later].concat()), Ok(3 + whole_before));
+    // Zeros elsewhere are no such thing, and lines that run.yaml counts are lost.
+    let mut later = lines(3..9);
+    later[5..9].fill(0);
+    assert!(count([&whole[..], &later].concat()).unwrap_err().contains("damaged: events.jsonl line 4: "));
+    let run = run_id(1);
+    assert_eq!(count(lines(0..2)), Err(format!("run {run} is damaged: events.jsonl ends after 2 of 3 lines")));
+    assert_eq!(count(vec![0; 1024]), Err(format!("run {run} is damaged: events.jsonl ends after 0 of 3 lines")));
+    let mut writer = FilesWriter::new(layout(&fs), WRITER, false);
+    assert!(writer.take_up(run).unwrap_err().is_closed(), "nobody goes on with it");
+}
+
+#[test]
+fn a_list_does_not_believe_a_line_of_the_index_that_was_not_the_last() {
+    let (fs, reader, _) = one_run(3);
+    let index = fs.files()["/store/index.log"].clone();
+    let mut writer = FilesWriter::new(layout(&fs), WRITER, false);
+    writer.update_run(&RunSummary { status: RunStatus::Error, ..summary(1, 3) }).unwrap();
+    fs.overwrite("/store/index.log", index);
+    let count = |status| reader.list_runs(&Query { status: Some(status), ..Query::default() }).unwrap().len();
+    assert_eq!((count(RunStatus::Running), count(RunStatus::Error)), (0, 1));
+}
+
+#[test]
+fn what_a_killed_writer_left_beside_a_run_is_cleared_away() {
+    let (fs, _, dir) = one_run(3);
+    let left = fs.files().len();
+    let writer = || FilesWriter::new(layout(&fs), WRITER, false);
+    fs.shared().create_new(&Path::new(&dir).join(".run.yaml.01M8EJTXZJG5X1RS41B3BKH9CF.tmp")).unwrap();
+    assert_eq!(fs.files().len(), left + 1);
+    writer().take_up(run_id(1)).unwrap();
+    assert_eq!(fs.files().len(), left);
+}

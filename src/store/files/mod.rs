@@ -100,6 +100,7 @@ impl FilesWriter {
     fn open_in(&mut self, dir: PathBuf, run: RunId) -> Result<Vec<Event>, StoreError> {
         let vouched = check_writer(&self.layout, self.writer, &dir, run)?;
         let (log, events) = EventLog::open(self.layout.fs(), &dir, run, vouched, self.durable)?;
+        run_dir::remove_leftovers(self.layout.fs(), &dir);
         if self.durable {
             // Whoever made it may have died, or failed, before all its names were on the disk.
             self.sync_names(&dir)?;

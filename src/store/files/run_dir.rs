@@ -106,6 +106,16 @@ pub(super) fn write_first_summary(
     write_whole(fs, &path, text.as_bytes(), durable).map_err(StoreError::io("write", path))
 }
 
+/// Removes what writers left that died before a temporary file became `run.yaml`; for the one who has the log's lock.
+pub(super) fn remove_leftovers(fs: &dyn Fs, dir: &Path) {
+    let entries = fs.list(dir).unwrap_or_default();
+    let is_left = |name: &str| name.starts_with(".run.yaml.") && name.ends_with(".tmp");
+    for entry in entries.iter().filter(|entry| !entry.is_dir && is_left(&entry.name)) {
+        // It harms nobody; the next to take the run up tries again.
+        let _ = fs.remove_file(&dir.join(&entry.name));
+    }
+}
+
 /// Reads a run's events from `from_seq` on. A torn end is left out: its writer died in it, or is in it now.
 pub(super) fn read_events(fs: &dyn Fs, dir: &Path, run: RunId, from_seq: u64) -> Result<Vec<Event>, StoreError> {
     let path = events_file(dir);
