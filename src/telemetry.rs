@@ -107,7 +107,7 @@ impl Builder {
         self
     }
 
-    /// Sets how many bytes of shared memory may lie between the callers and the worker. Default: 8 MiB, taken as it is
+    /// Sets how many bytes of shared memory may lie between the callers and the worker. Default: 16 MiB, taken as it is
     /// needed; of more than that all is taken at the start, so that a burst finds it.
     pub fn buffer_bytes(mut self, bytes: u64) -> Self {
         self.settings.ring_bytes = bytes;

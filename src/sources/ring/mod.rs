@@ -97,7 +97,7 @@ const MAX_OWNER: usize = TABLE_AT - OWNER_AT - 2;
 const WORD: u64 = 8;
 
 /// Default size of the data area in bytes; one record may take fifteen sixteenths of it.
-pub const DEFAULT_CAPACITY: u64 = 8 << 20;
+pub const DEFAULT_CAPACITY: u64 = 16 << 20;
 const MIN_CAPACITY: u64 = 64 << 10;
 const MAX_CAPACITY: u64 = 1 << 30;
 /// Memory of a ring that nothing was put into yet: half a millisecond of the start of a process a MiB.
