@@ -354,7 +354,7 @@ fn start_upstreams(
     process: RunId,
     resource: &Arc<crate::model::otlp::Resource>,
 ) -> Result<Upstreams, Error> {
-    use crate::sinks::forwarder::{Choosing, Common, Forwarder, configured, reader_name};
+    use crate::sinks::forwarder::{Choosing, Common, Forwarders, configured};
 
     let (targets, bad) = configured(settings)?;
     for bad in bad {
@@ -374,13 +374,10 @@ fn start_upstreams(
         choice: Choosing::from_env(settings.forward_keep.clone(), Arc::clone(&board)),
         journal_bytes: settings.journal_bytes,
     };
-    let (mut forwarders, mut behind) = (Vec::<Box<dyn Forwarding>>::new(), Vec::new());
-    for target in targets {
-        readers.push(reader_name(&target));
-        let forwarder = Forwarder::start(target, &common)?;
-        behind.push(forwarder.behind());
-        forwarders.push(Box::new(forwarder));
-    }
+    let started = Forwarders::start(targets, &common)?;
+    let behind = started.behind();
+    readers.extend(started.readers);
+    let forwarders = started.all.into_iter().map(|forwarder| Box::new(forwarder) as Box<dyn Forwarding>).collect();
     Ok(Upstreams { observer, counts_runs, readers, forwarders, behind, board })
 }
 

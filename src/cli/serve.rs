@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use runspan::server::{Server, Settings};
-use runspan::{Content, Durability, Error};
+use runspan::sinks::forward::Target;
+use runspan::{Content, Durability, Error, Keep};
 
 use super::{CODE_FAILED, CODE_USE, Done, Session, Stop};
 
@@ -40,12 +41,47 @@ pub struct Args {
     /// How much of prompts and answers is kept: none, redacted, full
     #[arg(long, value_name = "POLICY", env = "RUNSPAN_CONTENT", default_value = "redacted")]
     content: Content,
+    /// An OTLP endpoint that gets all spans as well, with canonical names, run and cost; repeatable
+    #[arg(long, value_name = "URL", value_parser = target, long_help = FORWARD_HELP)]
+    forward: Vec<Target>,
+    /// Which runs are forwarded, decided when they are over: all, or some of errors, cost>USD, slow>TIME, ratio=0.1
+    #[arg(long, value_name = "RULES", env = "RUNSPAN_FORWARD_KEEP", default_value = "all")]
+    forward_keep: Keep,
+    /// MiB that the journal may take on disk: how far a target may be behind before it loses the oldest spans
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
+    journal: u64,
     /// Seconds without a span after which a run whose root never came is over
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     silence: u64,
     /// Seconds that the end may take
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     drain: u64,
+}
+
+const FORWARD_HELP: &str = "\
+An OTLP endpoint that gets all spans as well, with canonical names, run and cost; repeatable.
+
+grpc:// and grpcs:// mean gRPC, and so does port 4317; else it is HTTP. Behind a # stand options with & between them,
+values percent-encoded: protocol=grpc|http/protobuf|http/json, compression=gzip|none, timeout=MILLISECONDS,
+header.NAME=VALUE, and the PEM files ca=, cert=, key=. As in
+
+  --forward 'https://collector.example#compression=gzip&header.x-tenant=a'
+
+RUNSPAN_FORWARD names them where none is given here, with commas between them.";
+
+/// Reads a target.
+fn target(url: &str) -> Result<Target, String> {
+    Target::from_url(url).map_err(|error| error.to_string())
+}
+
+/// Returns the targets given, else those of the environment.
+fn targets(given: &[Target]) -> Result<Vec<Target>, Stop> {
+    if !given.is_empty() {
+        return Ok(given.to_vec());
+    }
+    let list = std::env::var("RUNSPAN_FORWARD").unwrap_or_default();
+    let urls = list.split(',').map(str::trim).filter(|url| !url.is_empty());
+    urls.map(target).collect::<Result<_, _>>().map_err(|why| Stop::failed(CODE_USE, format!("RUNSPAN_FORWARD: {why}")))
 }
 
 /// Reads an address; a port alone is one of this machine.
@@ -71,6 +107,9 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         content: args.content,
         silence: Duration::from_secs(args.silence),
         drain: Duration::from_secs(args.drain),
+        forward: targets(&args.forward)?,
+        forward_keep: args.forward_keep.clone(),
+        journal_bytes: args.journal << 20,
         ..Settings::default()
     };
     let server = Server::open(settings).map_err(failed)?;

@@ -41,6 +41,8 @@ pub enum FrameKind {
     Resource,
     /// JSON of the writer, such as counts of dropped records.
     Mark,
+    /// A span ended that a process of this store has written to a journal of its own: for targets alone.
+    Passing,
     /// Written by a later version; to be passed over.
     Unknown(u8),
 }
@@ -54,6 +56,7 @@ impl FrameKind {
             Self::Ended => RecordKind::Ended as u8,
             Self::Resource => 4,
             Self::Mark => 5,
+            Self::Passing => 6,
             Self::Unknown(kind) => kind,
         }
     }
@@ -66,8 +69,14 @@ impl FrameKind {
             3 => Self::Ended,
             4 => Self::Resource,
             5 => Self::Mark,
+            6 => Self::Passing,
             other => Self::Unknown(other),
         }
+    }
+
+    /// Tells whether it is the end of a span, which is what targets are sent.
+    pub const fn is_for_targets(self) -> bool {
+        matches!(self, Self::Ended | Self::Passing)
     }
 
     /// Returns which moment of a span the frame tells; `None` when it tells none.
@@ -76,7 +85,7 @@ impl FrameKind {
             Self::Started => Some(RecordKind::Started),
             Self::Event => Some(RecordKind::Event),
             Self::Ended => Some(RecordKind::Ended),
-            Self::Resource | Self::Mark | Self::Unknown(_) => None,
+            Self::Resource | Self::Mark | Self::Passing | Self::Unknown(_) => None,
         }
     }
 }

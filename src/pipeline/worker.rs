@@ -418,19 +418,11 @@ impl State {
     fn make_room(&mut self) -> bool {
         self.commit();
         self.settle();
-        let (dir, process) = (self.worker.store_root.join("journal"), self.worker.process.to_string());
-        let enough = self.worker.journal_bytes / 8;
-        if let Ok(Some(first_left)) = crate::journal::first_frame_left(&dir, &process, &[STORE_READER], enough) {
-            self.worker.behind.iter().for_each(|reader| reader.give_up_before(first_left));
-        }
-        let freed = crate::journal::remove_oldest_segments(&dir, &process, &[STORE_READER], enough);
-        let made = freed.is_ok_and(|bytes| bytes > 0);
+        let worker = &self.worker;
+        let (root, process) = (&worker.store_root, worker.process.to_string());
+        let made = give_back_oldest(root, &process, worker.journal_bytes, &worker.behind);
         if made && !std::mem::replace(&mut self.warned.upstream, true) {
-            crate::telemetry::warn(format_args!(
-                "the journal in {} has reached its bound: an upstream is too far behind, and the oldest spans are no \
-                 longer kept for it; runs are stored all the same",
-                self.worker.store_root.display()
-            ));
+            warn_of_bound(&self.worker.store_root);
         }
         // The journal looks for room again with each commit.
         made && self.worker.journal.commit().is_ok()
@@ -676,6 +668,30 @@ impl State {
         // Tried again in two seconds; a full journal is reported where it is written.
         let _ = crate::journal::remove_passed_segments(&journal_dir, &self.worker.process.to_string(), &readers);
     }
+}
+
+/// Gives back the oldest segments of a journal at its bound that the run store has taken in, an eighth of the bound, and
+/// has those count what they lose who have not. Tells whether there was anything to give.
+pub(crate) fn give_back_oldest(
+    root: &std::path::Path,
+    process: &str,
+    journal_bytes: u64,
+    behind: &[Arc<dyn Behind>],
+) -> bool {
+    let (dir, enough) = (root.join("journal"), journal_bytes / 8);
+    if let Ok(Some(first_left)) = crate::journal::first_frame_left(&dir, process, &[STORE_READER], enough) {
+        behind.iter().for_each(|reader| reader.give_up_before(first_left));
+    }
+    crate::journal::remove_oldest_segments(&dir, process, &[STORE_READER], enough).is_ok_and(|bytes| bytes > 0)
+}
+
+/// Says that an upstream loses spans.
+pub(crate) fn warn_of_bound(root: &std::path::Path) {
+    crate::telemetry::warn(format_args!(
+        "the journal in {} has reached its bound: an upstream is too far behind, and the oldest spans are no longer kept \
+         for it; runs are stored all the same",
+        root.display()
+    ));
 }
 
 /// Returns the records in a batch of journal frames, with their places.

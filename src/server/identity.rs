@@ -2,6 +2,7 @@
 
 use std::sync::mpsc;
 
+use super::upstreams::Outlets;
 use crate::error::Error;
 use crate::journal::{self, Durability, JournalReader, JournalWriter, Options};
 use crate::model::{RunId, UnixNanos};
@@ -22,6 +23,8 @@ pub(super) struct Identity {
     pub reader: JournalReader,
     pub sink: StoreSink<FilesWriter>,
     pub durability: Durability,
+    /// Who reads the journal beside the run store: nobody, to begin with.
+    pub outlets: Outlets,
 }
 
 impl Identity {
@@ -43,7 +46,8 @@ impl Identity {
         let mut sink = StoreSink::new(FilesWriter::new(layout.clone(), process, false), process);
         let open: Vec<RunId> = recovery::open_runs_of(&layout, process)?;
         sink.take_up(&open)?;
-        Ok(Self { layout, process, journal, reader, sink, durability })
+        let outlets = Outlets::none(journal_bytes);
+        Ok(Self { layout, process, journal, reader, sink, durability, outlets })
     }
 
     fn left_behind(layout: &Layout, options: &Options) -> Result<Option<(RunId, JournalWriter)>, Error> {

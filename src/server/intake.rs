@@ -16,10 +16,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::identity::Identity;
+use super::upstreams::Outlets;
 use crate::error::Error;
 use crate::journal::{Durability, FrameKind, JournalError, JournalReader, JournalWriter};
 use crate::model::outcome::{Counts, Outcome};
-use crate::pipeline::worker::{STORE_READER, records_of};
+use crate::pipeline::worker::{Behind, Observer, give_back_oldest, records_of, warn_of_bound};
+use crate::sinks::keep::Board;
 use crate::sinks::store::StoreSink;
 use crate::store::files::FilesWriter;
 use crate::telemetry::{full_text, warn};
@@ -31,6 +33,10 @@ const BATCH_BYTES: usize = 1 << 20;
 /// How long the store sleeps when nothing comes: runs become due with time, too.
 const IDLE: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(500);
+/// How often it is told which runs are under way.
+const POST: Duration = Duration::from_millis(100);
+/// How long the last metrics may take.
+const LAST_METRICS: Duration = Duration::from_secs(2);
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
 
 /// A record that is ready for the journal.
@@ -145,14 +151,27 @@ pub(super) struct Threads {
 ///
 /// When the system gives no thread.
 pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Threads), Error> {
-    let Identity { layout, process, journal, reader, mut sink, durability } = identity;
+    let Identity { layout, process, journal, reader, mut sink, durability, outlets } = identity;
+    let Outlets { readers, behind, board, observers, journal_bytes } = outlets;
+    if !observers.is_empty() {
+        sink = sink.with_tallies();
+    }
     sink.take_from_outside(silence);
     let (jobs, queue) = mpsc::channel();
     let tally = Arc::new(Tally::default());
     let (bell, stop) = (Arc::new(Bell::default()), Arc::new(AtomicBool::new(false)));
     let root = layout.root().to_owned();
-    let committer =
-        Committer { journal, bell: Arc::clone(&bell), tally: Arc::clone(&tally), root: root.clone(), warned: false };
+    let committer = Committer {
+        journal,
+        bell: Arc::clone(&bell),
+        tally: Arc::clone(&tally),
+        root: root.clone(),
+        process: process.to_string(),
+        journal_bytes,
+        behind,
+        warned: false,
+        warned_of_bound: false,
+    };
     let keeper = Keeper {
         reader,
         sink,
@@ -163,9 +182,15 @@ pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Th
         process: process.to_string(),
         retry: None,
         durability,
+        told: 0,
         done: 0,
         housekeeping: Instant::now(),
         warned: false,
+        readers,
+        board,
+        posted: Instant::now(),
+        observers,
+        observed: BTreeMap::new(),
     };
     let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(Error::Resources)
@@ -197,7 +222,13 @@ struct Committer {
     bell: Arc<Bell>,
     tally: Arc<Tally>,
     root: PathBuf,
+    process: String,
+    /// Bound of the journal on disk.
+    journal_bytes: u64,
+    /// Readers that lose their oldest frames at that bound: the store must not pay for a target that is down.
+    behind: Vec<Arc<dyn Behind>>,
     warned: bool,
+    warned_of_bound: bool,
 }
 
 impl Committer {
@@ -240,12 +271,27 @@ impl Committer {
             if matches!(&appended, Err(error) if error.is_buffer_full()) {
                 appended = self.journal.commit().and_then(|_| self.put(record));
             }
+            if matches!(&appended, Err(error) if error.is_full()) && self.make_room() {
+                appended = self.put(record);
+            }
             if let Err(error) = appended {
                 self.failed(&error);
                 return Err(if error.is_full() { Refused::Full } else { Refused::Unwritable });
             }
         }
         Ok(())
+    }
+
+    /// Gives back what only targets that lag behind still want. Tells whether there was anything.
+    fn make_room(&mut self) -> bool {
+        if self.behind.is_empty() || !give_back_oldest(&self.root, &self.process, self.journal_bytes, &self.behind) {
+            return false;
+        }
+        if !std::mem::replace(&mut self.warned_of_bound, true) {
+            warn_of_bound(&self.root);
+        }
+        // The journal looks for room again with each commit.
+        self.journal.commit().is_ok()
     }
 
     fn put(&mut self, record: &Prepared) -> Result<u64, JournalError> {
@@ -279,12 +325,22 @@ struct Keeper {
     root: PathBuf,
     process: String,
     durability: Durability,
+    /// Up to here the sink was told.
+    told: u64,
     /// Up to here runs are written; brought to the disk before the journal gives it up.
     done: u64,
     /// The store failed, and is told again from the journal at this moment.
     retry: Option<Instant>,
     housekeeping: Instant,
     warned: bool,
+    /// Whose positions keep segments.
+    readers: Vec<String>,
+    board: Arc<Board>,
+    /// When the board was told which runs are under way.
+    posted: Instant,
+    observers: Vec<Box<dyn Observer>>,
+    /// What the observers know of the sink's counts.
+    observed: BTreeMap<(Outcome, &'static str), u64>,
 }
 
 impl Keeper {
@@ -297,6 +353,9 @@ impl Keeper {
             }
             if stopping && !took {
                 self.keep_house();
+                self.sink.tally_rest();
+                self.tell_observers();
+                self.observers.iter_mut().for_each(|observer| observer.finish(Instant::now() + LAST_METRICS));
                 return;
             }
             if !took {
@@ -333,10 +392,13 @@ impl Keeper {
         }
         self.tally.store_stuck.store(false, Ordering::Relaxed);
         self.warned = false;
+        self.told = self.told.max(batch.last_seq());
         self.done = self.sink.oldest_held().map_or(batch.last_seq(), |held| held.saturating_sub(1));
         if self.durability == Durability::Process {
             self.acknowledge();
         }
+        self.post();
+        self.tell_observers();
         self.publish();
         !batch.is_empty()
     }
@@ -344,6 +406,41 @@ impl Keeper {
     fn acknowledge(&mut self) {
         if let Err(error) = self.reader.acknowledge(self.done) {
             self.failed(&full_text(&error));
+        }
+    }
+
+    /// Tells those who choose what is forwarded about runs: of ends at once, of what is under way now and then.
+    fn post(&mut self) {
+        let ended = self.sink.take_ended();
+        let is_due = self.posted.elapsed() >= POST;
+        if self.board.is_idle() || !(is_due || !ended.is_empty()) {
+            return;
+        }
+        if is_due {
+            self.posted = Instant::now();
+        }
+        let open = is_due.then(|| self.sink.open_traces());
+        self.board.post(&ended, open, self.told);
+    }
+
+    /// Tells of runs that are over, and how counts have grown.
+    fn tell_observers(&mut self) {
+        if self.observers.is_empty() {
+            return;
+        }
+        for run in self.sink.take_tallies() {
+            self.observers.iter_mut().for_each(|observer| observer.run_over(&run));
+        }
+        let mut counts = self.sink.counts().clone();
+        for ((outcome, reason), n) in &self.tally.counts.lock().unwrap_or_else(PoisonError::into_inner).1.by {
+            counts.add(*outcome, reason, *n);
+        }
+        for ((outcome, reason), n) in counts.by {
+            let seen = self.observed.entry((outcome, reason)).or_default();
+            let grown = n.saturating_sub(std::mem::replace(seen, n));
+            if grown > 0 {
+                self.observers.iter_mut().for_each(|observer| observer.records(outcome, reason, grown));
+            }
         }
     }
 
@@ -368,8 +465,9 @@ impl Keeper {
             self.acknowledge();
         }
         let journal = self.root.join("journal");
+        let readers: Vec<&str> = self.readers.iter().map(String::as_str).collect();
         // Tried again in two seconds; a full journal is reported where it is written.
-        let _ = crate::journal::remove_passed_segments(&journal, &self.process, &[STORE_READER]);
+        let _ = crate::journal::remove_passed_segments(&journal, &self.process, &readers);
     }
 }
 

@@ -17,8 +17,10 @@ mod guard;
 mod http;
 mod identity;
 mod intake;
+mod run_ids;
 mod settings;
 mod traces;
+mod upstreams;
 
 #[cfg(test)]
 mod corpus;
@@ -43,12 +45,15 @@ pub use settings::{Bounds, Settings};
 use crate::error::Error;
 use crate::pipeline::Pipeline;
 use crate::pipeline::cost::Pricer;
+use crate::sinks::forwarder::Forwarders;
 use crate::store::files::layout::{Layout, find_store};
 use crate::telemetry::warn;
 use answer::Problem;
 use budget::Budget;
 use identity::Identity;
+use run_ids::RunIds;
 use traces::Line;
+use upstreams::Outlets;
 
 /// How long a client may take over the head of a request, and over nothing between two.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
@@ -99,6 +104,7 @@ pub struct Server {
     listeners: [(&'static str, StdListener); 3],
     threads: intake::Threads,
     intake: intake::Intake,
+    forwarders: Forwarders,
 }
 
 impl fmt::Debug for Server {
@@ -132,14 +138,19 @@ impl Server {
             listener.set_nonblocking(true).map_err(failed)?;
             listeners.push((name, listener));
         }
+        let own: Vec<SocketAddr> = listeners.iter().filter_map(|(_, listener)| listener.local_addr().ok()).collect();
+        let targets = upstreams::targets(&settings.forward, &own)?;
         let listeners = listeners.try_into().map_err(|_| Error::Resources(std::io::ErrorKind::Other.into()))?;
         let here = std::env::current_dir().unwrap_or_default();
         let layout = Layout::new(here.join(find_store(settings.store.as_deref(), &here)));
         let store = layout.open_or_create()?;
-        let identity = Identity::take(layout.clone(), settings.durability, settings.journal_bytes)?;
+        let mut identity = Identity::take(layout.clone(), settings.durability, settings.journal_bytes)?;
+        let process = identity.process.to_string();
+        let (outlets, forwarders) = Outlets::start(targets, &settings, layout.root(), &process)?;
+        identity.outlets = outlets;
         let (intake, threads) = intake::start(identity, settings.silence)?;
         let _ = identity::adopt_others(layout.clone(), store);
-        Ok(Self { settings, layout, listeners, threads, intake })
+        Ok(Self { settings, layout, listeners, threads, intake, forwarders })
     }
 
     /// Returns the open ports.
@@ -165,9 +176,13 @@ impl Server {
             .enable_all()
             .build()
             .map_err(Error::Resources)?;
-        let Self { settings, layout, listeners, threads, intake } = self;
+        let Self { settings, layout, listeners, threads, intake, forwarders } = self;
         let (drain, store_id) = (settings.drain, layout.read()?.store_id);
-        let line = Arc::new(Line::new(intake, settings.bounds, store_id, maker(&layout, &settings)?));
+        let mut line = Line::new(intake, settings.bounds, store_id.clone(), maker(&layout, &settings)?);
+        if !forwarders.all.is_empty() {
+            line = line.with_targets(RunIds::new(layout.clone(), store_id));
+        }
+        let line = Arc::new(line);
         let shared = Arc::new(Shared {
             line,
             budget: Budget::new(settings.bounds.memory_bytes),
@@ -176,7 +191,10 @@ impl Server {
         });
         let deadline = runtime.block_on(serve(shared, listeners, settings.bounds.connections, drain, ready))?;
         runtime.shutdown_timeout(deadline.saturating_duration_since(Instant::now()));
+        // All that was acknowledged is in the journal by now.
+        forwarders.tell_to_stop(deadline);
         threads.finish(deadline);
+        forwarders.finish(deadline);
         Ok(())
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crate::journal::Durability;
 use crate::pipeline::Content;
+use crate::sinks::forward::Target;
+use crate::sinks::keep::Keep;
 use crate::sinks::store::SILENCE;
 use crate::sources::otlp::Limits;
 
@@ -32,7 +34,11 @@ pub struct Settings {
     pub silence: Duration,
     /// How long the end may take.
     pub drain: Duration,
-    /// Bound of the journal on disk, in bytes.
+    /// OTLP endpoints that get all spans as well, besides the one of the standard variables.
+    pub forward: Vec<Target>,
+    /// Which runs are forwarded, decided when they are over.
+    pub forward_keep: Keep,
+    /// Bound of the journal on disk, in bytes: how far a target may be behind before it loses the oldest spans.
     pub journal_bytes: u64,
     /// What requests may hold.
     pub bounds: Bounds,
@@ -71,6 +77,8 @@ impl Default for Settings {
             content: Content::Redacted,
             silence: SILENCE,
             drain: Duration::from_secs(10),
+            forward: Vec::new(),
+            forward_keep: Keep::all(),
             journal_bytes: crate::journal::Options::default().max_bytes,
             bounds: Bounds::default(),
         }

@@ -7,11 +7,13 @@ use prost::Message;
 use super::answer::{Problem, Refusal, Taken};
 use super::body::{Held, decompress};
 use super::intake::{Intake, Prepared, Refused};
+use super::run_ids::RunIds;
 use super::settings::Bounds;
 use crate::conventions::names;
+use crate::journal::FrameKind;
 use crate::model::otlp::{Resource, Value};
 use crate::model::outcome::Outcome;
-use crate::model::record::Record;
+use crate::model::record::{Record, RecordKind};
 use crate::pipeline::Pipeline;
 use crate::pipeline::worker::{encode, frame_kind};
 use crate::sources::otlp::{self, BadBody, Encoding, Received};
@@ -25,6 +27,8 @@ pub(super) struct Line {
     /// One for each request at work; made as needed.
     pipelines: Mutex<Vec<Pipeline>>,
     make: Box<dyn Fn() -> Pipeline + Send + Sync>,
+    /// Where there are targets: who tells them of runs.
+    run_ids: Option<RunIds>,
 }
 
 impl Line {
@@ -34,7 +38,12 @@ impl Line {
         store_id: String,
         make: Box<dyn Fn() -> Pipeline + Send + Sync>,
     ) -> Self {
-        Self { intake, bounds, store_id, pipelines: Mutex::default(), make }
+        Self { intake, bounds, store_id, pipelines: Mutex::default(), make, run_ids: None }
+    }
+
+    /// Tells targets of runs.
+    pub fn with_targets(self, run_ids: RunIds) -> Self {
+        Self { run_ids: Some(run_ids), ..self }
     }
 
     /// Takes a request: its spans are durable when this returns.
@@ -72,9 +81,8 @@ impl Line {
         })?;
         let Received { mut records, rejected, warnings } = received;
         // A process that writes to this store and forwards here as well has stored them, or its journal has.
-        let before = records.len();
-        records.retain(|record| !self.is_of_this_store(record));
-        self.intake.tally.count(Outcome::Duplicate, "same_store", (before - records.len()) as u64);
+        let own: Vec<Record> = records.extract_if(.., |record| self.is_of_this_store(record)).collect();
+        self.intake.tally.count(Outcome::Duplicate, "same_store", own.len() as u64);
         // Children end first and come first; what came together is told in the order in which it began.
         records.sort_by_key(|record| (record.span.start_time_unix_nano, !record.span.parent_span_id.is_empty()));
         for (reason, n) in &rejected.by_reason {
@@ -83,7 +91,12 @@ impl Line {
         let taken = Taken { rejected: rejected.count(), message: words(&rejected, &warnings) };
         // What was received is not needed any more; its share of memory stands for what was made of it.
         let held = Held { bytes: Vec::new(), share: held.share };
-        Ok((self.run(records), taken, held))
+        let mut prepared = self.run(records, frame_kind);
+        if let Some(run_ids) = &self.run_ids {
+            let passing = own.into_iter().filter(|record| run_ids.may_pass(record)).collect();
+            prepared.extend(self.run(passing, |_| FrameKind::Passing));
+        }
+        Ok((prepared, taken, held))
     }
 
     fn is_of_this_store(&self, record: &Record) -> bool {
@@ -92,13 +105,16 @@ impl Line {
     }
 
     /// Takes records down the pipeline, and makes frames of them.
-    fn run(&self, records: Vec<Record>) -> Vec<Prepared> {
+    fn run(&self, records: Vec<Record>, kind: impl Fn(RecordKind) -> FrameKind) -> Vec<Prepared> {
         let idle = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut pipeline = idle.unwrap_or_else(|| (self.make)());
         let mut last: Option<(Arc<Resource>, Arc<[u8]>)> = None;
         let mut prepared = Vec::with_capacity(records.len());
         for record in records {
-            let record = pipeline.run(record);
+            let mut record = pipeline.run(record);
+            if let Some(run_ids) = &self.run_ids {
+                run_ids.stamp(&mut record);
+            }
             let resource = match &last {
                 Some((resource, bytes)) if Arc::ptr_eq(resource, &record.resource) => Arc::clone(bytes),
                 _ => {
@@ -107,7 +123,7 @@ impl Line {
                     bytes
                 }
             };
-            prepared.push(Prepared { kind: frame_kind(record.kind), resource, payload: encode(&record) });
+            prepared.push(Prepared { kind: kind(record.kind), resource, payload: encode(&record) });
         }
         self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).push(pipeline);
         prepared

@@ -384,7 +384,9 @@ impl<W: RunWriter> StoreSink<W> {
         };
         let facts = StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope));
         let mut of_trace = None;
-        if !self.traces.contains_key(&trace_id) && facts.run_id.is_none() {
+        // An id that is made of the trace says no more than the trace, which may lead to another run here.
+        let of_maker = facts.run_id.filter(|run| !is_foreign_run_id(*run, trace_id));
+        if !self.traces.contains_key(&trace_id) && of_maker.is_none() {
             // A late record of a trace that this library began: its run has the same bits.
             let run = trace_id.as_run_id();
             match self.open_run(run, trace_id, None) {
@@ -399,12 +401,12 @@ impl<W: RunWriter> StoreSink<W> {
         let trace = self.traces.entry(trace_id).or_default();
         trace.touched = Some(Instant::now());
         let parent = SpanId::from_bytes(&record.span.parent_span_id);
-        let run = facts
-            .run_id
+        let run = of_maker
             .or_else(|| trace.spans.get(&span_id).copied())
             .or_else(|| trace.spans.get(&parent?).copied())
             .or(trace.first_run)
             .or(of_trace)
+            .or(facts.run_id)
             .unwrap_or_else(|| foreign_run_id(trace_id, record.span.start_time_unix_nano));
         let mut run = self.in_place_of.get(&run).copied().unwrap_or(run);
         trace.spans.insert(span_id, run);
@@ -1119,6 +1121,11 @@ pub fn foreign_run_id(trace: TraceId, start_unix_nano: u64) -> RunId {
     let mut bits = [0; 10];
     bits.copy_from_slice(&digest[..10]);
     RunId::from_parts(UnixNanos(start_unix_nano).millis(), bits)
+}
+
+/// Tells whether a run's id is one that [`foreign_run_id`] makes of a trace.
+fn is_foreign_run_id(run: RunId, trace: TraceId) -> bool {
+    run.0[6..] == foreign_run_id(trace, 0).0[6..]
 }
 
 /// Makes the id of the run of `process` that stands in the place of another: the same whoever tells it again.

@@ -21,13 +21,13 @@ use super::support::{Killed, WATCHDOG, child, is_child, runs, wait_until};
 const PART: &str = "RUNSPAN_TEST_PART";
 
 /// An OTLP/HTTP server that takes everything.
-struct Peer {
+pub struct Peer {
     spans: Arc<Mutex<Vec<Span>>>,
 }
 
 impl Peer {
     /// Listens at `address`, where perhaps somebody was told to send already.
-    fn at(address: SocketAddr) -> Self {
+    pub fn at(address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let spans = Arc::default();
         let peer = Self { spans: Arc::clone(&spans) };
@@ -40,17 +40,17 @@ impl Peer {
         peer
     }
 
-    fn started() -> (Self, SocketAddr) {
+    pub fn started() -> (Self, SocketAddr) {
         let address = free_address();
         (Self::at(address), address)
     }
 
-    fn spans(&self) -> Vec<Span> {
+    pub fn spans(&self) -> Vec<Span> {
         self.spans.lock().unwrap().clone()
     }
 
     /// How often each name came.
-    fn names(&self) -> BTreeMap<String, usize> {
+    pub fn names(&self) -> BTreeMap<String, usize> {
         let mut count = BTreeMap::new();
         for span in self.spans() {
             *count.entry(span.name).or_default() += 1;
@@ -60,7 +60,7 @@ impl Peer {
 }
 
 /// Nobody listens there; not while this test runs, with some luck.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 

@@ -1,5 +1,7 @@
 //! `runspan serve` with real requests over loopback: what it answers, and what is stored then.
 
+mod forward;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -21,7 +23,11 @@ struct Server {
 
 impl Server {
     fn start(store: &Path, more: &[&str]) -> Self {
-        let mut child = command(store, more).stdout(Stdio::piped()).spawn().unwrap();
+        Self::spawn(command(store, more))
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut ports = Vec::new();
         loop {

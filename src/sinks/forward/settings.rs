@@ -154,6 +154,13 @@ pub enum SettingsError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// An option behind the `#` of a URL can't be used.
+    Option {
+        /// Its name.
+        name: String,
+        /// What is wrong with it; values are never shown.
+        reason: &'static str,
+    },
     /// A certificate or key file can't be used.
     File {
         /// The file.
@@ -173,6 +180,7 @@ impl fmt::Display for SettingsError {
         match self {
             Self::Endpoint { endpoint, reason } => write!(f, "endpoint {endpoint:?} {reason}"),
             Self::Header { name, reason } => write!(f, "header {name:?} {reason}"),
+            Self::Option { name, reason } => write!(f, "option {name:?} {reason}"),
             Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),
             Self::Setup { reason } => f.write_str(reason),
         }
@@ -202,6 +210,10 @@ impl Target {
     /// `grpc://` and `grpcs://` mean gRPC without and with TLS; so does `http(s)://` with port 4317 and no path, the
     /// port that is registered for it. Everything else is OTLP/HTTP with protobuf: an empty path becomes
     /// `/v1/traces`, any other path is used as it stands. `user:password@` becomes an `authorization` header.
+    ///
+    /// Behind a `#` stand options with `&` between them, their values percent-encoded: `protocol` (`grpc`,
+    /// `http/protobuf`, `http/json`), `compression` (`gzip`, `none`), `timeout` (milliseconds), `header.NAME`, and the
+    /// PEM files `ca`, `cert` and `key`. They are never sent: `https://collector.example#compression=gzip&header.tenant=a`.
     pub fn from_url(url: &str) -> Result<Self, SettingsError> {
         Self::from_url_for(Signal::Traces, url)
     }
@@ -209,22 +221,29 @@ impl Target {
     /// Reads a target for one signal from a URL, as [`Target::from_url`] does. A path that ends in the standard path
     /// of another signal is turned into this one's, so that one URL serves for all.
     pub fn from_url_for(signal: Signal, url: &str) -> Result<Self, SettingsError> {
-        let (url, grpc) = match url.trim().split_once("://") {
+        let (url, options) = url.trim().split_once('#').unwrap_or((url.trim(), ""));
+        let options = UrlOptions::parse(options)?;
+        let (url, grpc) = match url.split_once("://") {
             Some(("grpc", rest)) => (format!("http://{rest}"), true),
             Some(("grpcs", rest)) => (format!("https://{rest}"), true),
-            _ => (url.trim().to_owned(), false),
+            _ => (url.to_owned(), false),
         };
         let parts = Parts::parse(&url)?;
         let bare = matches!(parts.path_and_query.as_str(), "" | "/");
-        let protocol = match grpc || (bare && parts.port == Some(4317)) {
+        let by_url = match grpc || (bare && parts.port == Some(4317)) {
             true => Protocol::Grpc,
             false => Protocol::HttpProtobuf,
+        };
+        let protocol = match options.protocol.unwrap_or(by_url) {
+            // JSON is there for traces alone.
+            Protocol::HttpJson if signal != Signal::Traces => Protocol::HttpProtobuf,
+            protocol => protocol,
         };
         let path = match bare {
             true => format!("/{}", signal.http_path()),
             false => signal.own_path(&parts.path_and_query),
         };
-        Ok(parts.into_target(signal, protocol, &path))
+        options.put_in(parts.into_target(signal, protocol, &path))
     }
 
     /// Reads a target from the standard environment variables.
@@ -304,6 +323,68 @@ fn checked_header(name: &str, value: &str) -> Result<(String, String), &'static 
         // Bytes beyond ASCII are legal in HTTP and not in gRPC; one rule for both.
         Ok(header) if header.to_str().is_ok() => Ok((name, value.to_owned())),
         _ => Err("has a value that is not plain ASCII text"),
+    }
+}
+
+/// What stands behind the `#` of a URL.
+#[derive(Default)]
+struct UrlOptions {
+    protocol: Option<Protocol>,
+    compression: Option<Compression>,
+    timeout: Option<Duration>,
+    headers: Vec<(String, String)>,
+    tls: TlsFiles,
+}
+
+impl UrlOptions {
+    fn parse(text: &str) -> Result<Self, SettingsError> {
+        let mut options = Self::default();
+        for option in text.split('&').filter(|option| !option.is_empty()) {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            let wrong = |reason| SettingsError::Option {
+                name: name.chars().filter(|c| !c.is_control()).take(60).collect(),
+                reason,
+            };
+            let value = percent_decoded(value).ok_or_else(|| wrong("has a value that can't be percent-decoded"))?;
+            if value.is_empty() {
+                return Err(wrong("has no value: write name=value"));
+            }
+            options.set(name, value).map_err(wrong)?;
+        }
+        Ok(options)
+    }
+
+    fn set(&mut self, name: &str, value: String) -> Result<(), &'static str> {
+        match (name, value.as_str()) {
+            ("protocol", "grpc") => self.protocol = Some(Protocol::Grpc),
+            ("protocol", "http/protobuf") => self.protocol = Some(Protocol::HttpProtobuf),
+            ("protocol", "http/json") => self.protocol = Some(Protocol::HttpJson),
+            ("protocol", _) => return Err("is none of grpc, http/protobuf, http/json"),
+            ("compression", "gzip") => self.compression = Some(Compression::Gzip),
+            ("compression", "none") => self.compression = Some(Compression::None),
+            ("compression", _) => return Err("is none of gzip, none"),
+            ("timeout", text) => {
+                self.timeout = Some(milliseconds(text).map_err(|_| "is not a positive number of milliseconds")?);
+            }
+            ("ca", _) => self.tls.ca = Some(value.into()),
+            ("cert", _) => self.tls.client_certificate = Some(value.into()),
+            ("key", _) => self.tls.client_key = Some(value.into()),
+            _ => match name.strip_prefix("header.") {
+                Some(header) => self.headers.push((header.to_owned(), value)),
+                None => return Err("is none of protocol, compression, timeout, header.NAME, ca, cert, key"),
+            },
+        }
+        Ok(())
+    }
+
+    fn put_in(self, mut target: Target) -> Result<Target, SettingsError> {
+        target.compression = self.compression.unwrap_or(target.compression);
+        target.timeout = self.timeout.unwrap_or(target.timeout);
+        target.tls = self.tls;
+        for (name, value) in &self.headers {
+            target.set_header(name, value)?;
+        }
+        Ok(target)
     }
 }
 
@@ -595,7 +676,7 @@ mod tests {
             ("http://h:4318/", HttpProtobuf, "http://h:4318/v1/traces"),
             (" HTTPS://h ", HttpProtobuf, "https://h/v1/traces"),
             ("https://h/api/otel", HttpProtobuf, "https://h/api/otel"),
-            ("https://h/a?key=1#x", HttpProtobuf, "https://h/a?key=1"),
+            ("https://h/a?key=1#timeout=9", HttpProtobuf, "https://h/a?key=1"),
             ("http://h:4317", Grpc, "http://h:4317"),
             ("https://h:4317/", Grpc, "https://h:4317"),
             ("http://h:4317/v1/traces", HttpProtobuf, "http://h:4317/v1/traces"),
@@ -611,6 +692,37 @@ mod tests {
         assert_eq!(metrics.endpoint, "http://h:4318/v1/metrics");
         let metrics = Target::from_url_for(Signal::Metrics, "http://h/base/v1/traces").unwrap();
         assert_eq!(metrics.endpoint, "http://h/base/v1/metrics");
+    }
+
+    #[test]
+    fn options_stand_behind_the_url_and_are_not_sent() {
+        let url = "https://me:secret@h/v1/traces?a=b#protocol=http/json&compression=gzip&timeout=250&header.X-Tenant=a%26b\
+                   &ca=/etc/ca.pem&cert=c.pem&key=k.pem";
+        let target = Target::from_url(url).unwrap();
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let headers = [header("authorization", "Basic bWU6c2VjcmV0"), header("x-tenant", "a&b")];
+        assert_eq!((target.endpoint.as_str(), &target.headers[..]), ("https://h/v1/traces?a=b", &headers[..]));
+        insta::assert_compact_debug_snapshot!(target, @r#"Target { signal: Traces, endpoint: "https://h/v1/traces", protocol: HttpJson, headers: ["authorization", "x-tenant"], timeout: 250ms, compression: Gzip, tls: TlsFiles { ca: Some("/etc/ca.pem"), client_certificate: Some("c.pem"), client_key: Some("k.pem") } }"#);
+        let grpc = Target::from_url("http://h:4318#protocol=grpc").unwrap();
+        assert_eq!((grpc.protocol, grpc.endpoint.as_str()), (Protocol::Grpc, "http://h:4318"));
+        let metrics = Target::from_url_for(Signal::Metrics, "http://h#protocol=http/json").unwrap();
+        assert_eq!((metrics.protocol, metrics.endpoint.as_str()), (Protocol::HttpProtobuf, "http://h/v1/metrics"));
+        let wrong = |url: &str| Target::from_url(url).unwrap_err().to_string();
+        for (url, why) in [
+            (
+                "compress=gzip",
+                "option \"compress\" is none of protocol, compression, timeout, header.NAME, ca, cert, key",
+            ),
+            ("compression=zip", "option \"compression\" is none of gzip, none"),
+            ("timeout=0", "option \"timeout\" is not a positive number of milliseconds"),
+            ("header.host=evil", "header \"host\" is set by the transport alone"),
+            ("header.token=%zz", "option \"header.token\" has a value that can't be percent-decoded"),
+            ("ca", "option \"ca\" has no value: write name=value"),
+        ] {
+            assert_eq!(wrong(&format!("http://h#{url}")), why);
+        }
+        let told = wrong("ftp://h#header.token=secret");
+        assert_eq!(told, "endpoint \"ftp://h\" has a scheme other than http, https, grpc and grpcs");
     }
 
     #[test]

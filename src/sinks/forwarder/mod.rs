@@ -99,10 +99,14 @@ pub(crate) fn configured(settings: &Settings) -> Result<(Vec<Target>, Vec<String
     let (from_env, warnings) = Target::from_env(Signal::Traces);
     bad.extend(warnings.iter().map(ToString::to_string));
     targets.extend(from_env);
-    // One endpoint named twice gets everything once.
+    Ok((each_once(targets), bad))
+}
+
+/// One endpoint that is named twice gets everything once.
+pub(crate) fn each_once(mut targets: Vec<Target>) -> Vec<Target> {
     let mut known = HashSet::new();
     targets.retain(|target| known.insert(reader_name(target)));
-    Ok((targets, bad))
+    targets
 }
 
 /// What is the same for all forwarders of a process.
@@ -177,6 +181,43 @@ impl Forwarder {
     /// Returns who counts what this loses at the journal's bound.
     pub fn behind(&self) -> Arc<dyn Behind> {
         Arc::clone(&self.shared) as _
+    }
+}
+
+/// All targets of a process at work, and what its writer must know of them.
+#[derive(Debug, Default)]
+pub(crate) struct Forwarders {
+    pub all: Vec<Forwarder>,
+    /// The names under which their places in the journal are kept.
+    pub readers: Vec<String>,
+}
+
+impl Forwarders {
+    /// Starts one forwarder for each target.
+    pub fn start(targets: Vec<Target>, common: &Common) -> Result<Self, crate::Error> {
+        let mut started = Self::default();
+        for target in targets {
+            started.readers.push(reader_name(&target));
+            started.all.push(Forwarder::start(target, common)?);
+        }
+        Ok(started)
+    }
+
+    /// Returns those who count what the targets lose at the journal's bound.
+    pub fn behind(&self) -> Vec<Arc<dyn Behind>> {
+        self.all.iter().map(Forwarder::behind).collect()
+    }
+
+    /// Asks for all that is left to be sent until the deadline, to all targets at the same time.
+    pub fn tell_to_stop(&self, deadline: Instant) {
+        self.all.iter().for_each(|forwarder| forwarder.tell_to_stop(deadline));
+    }
+
+    /// Waits for that.
+    pub fn finish(self, deadline: Instant) {
+        for forwarder in self.all {
+            let _: Forwarded = Box::new(forwarder).finish(deadline);
+        }
     }
 }
 

@@ -112,7 +112,7 @@ impl Shared {
                 return Ok(ended);
             }
             let before = batch.frames().filter(|frame| (from..end).contains(&frame.seq));
-            ended += before.filter(|frame| frame.kind == FrameKind::Ended).count() as u64;
+            ended += before.filter(|frame| frame.kind.is_for_targets()).count() as u64;
             if batch.last_seq() + 1 >= end {
                 return Ok(ended);
             }
@@ -293,7 +293,7 @@ impl Place {
         let is_plain = sampler.is_always_on() && self.choice.board.is_idle();
         let mut verdicts = Vec::new();
         for (place, frame) in batch.frames().enumerate() {
-            let is_end = frame.kind == FrameKind::Ended;
+            let is_end = frame.kind.is_for_targets();
             if is_plain || !(is_end || (sampler.needs_remote() && frame.kind == FrameKind::Started)) {
                 if is_end {
                     verdicts.push((place, frame.seq, Verdict::Send));
@@ -494,7 +494,7 @@ impl Place {
                 break;
             }
             progress.scanned = batch.last_seq();
-            for frame in batch.frames().filter(|frame| frame.kind == FrameKind::Ended) {
+            for frame in batch.frames().filter(|frame| frame.kind.is_for_targets()) {
                 let span = Glance::of(frame.payload);
                 let is_done = span.is_some_and(|span| self.held.is_done(frame.seq, span.trace));
                 lost += u64::from(!is_done);

@@ -14,7 +14,7 @@ use super::sampler::Glance;
 use super::{BATCH_BYTES, configured, ledger, protocol_word, reader_name};
 use crate::Error;
 use crate::config::Settings;
-use crate::journal::{FrameKind, JournalReader, list_processes};
+use crate::journal::{JournalReader, list_processes};
 use crate::model::{RunId, UnixNanos};
 use crate::sinks::forward::{Protocol, Sender, Sent, Target};
 use crate::store::StoreError;
@@ -162,7 +162,7 @@ fn waiting_in(journal_dir: &Path, process: &str, reader: &str) -> Result<Waiting
         for frame in batch.frames() {
             waiting.records += 1;
             waiting.bytes += frame.payload.len() as u64;
-            if frame.kind != FrameKind::Ended {
+            if !frame.kind.is_for_targets() {
                 continue;
             }
             let span = Glance::of(frame.payload);

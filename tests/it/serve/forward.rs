@@ -1,0 +1,191 @@
+//! What the bridge sends on, to real peers: through outages, restarts, and its own bound.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use prost::Message;
+use runspan::model::otlp::{KeyValue, Span, Value};
+use runspan::sinks::forwarder::{TargetStatus, targets};
+
+use super::{PROTOBUF, Server, agent, post, request};
+use crate::forward::{Peer, free_address};
+use crate::support::{runs, tempdir, wait_until};
+
+fn url(address: SocketAddr) -> String {
+    format!("http://{address}")
+}
+
+fn send(server: &Server, spans: Vec<Span>) {
+    assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &request(spans).encode_to_vec()).0, 200);
+}
+
+fn status(store: &Path, address: SocketAddr) -> TargetStatus {
+    let found = targets(store).unwrap();
+    let wanted = format!("{}/v1/traces", url(address));
+    found.into_iter().find(|target| target.target == wanted).unwrap()
+}
+
+#[test]
+fn a_target_that_is_down_delays_nobody_and_has_everything_after_restarts() {
+    let (dir, (well, at), dead) = (tempdir(), Peer::started(), free_address());
+    let forward = ["--forward", &url(at), "--forward", &url(dead)].map(str::to_owned);
+    let forward: Vec<&str> = forward.iter().map(String::as_str).collect();
+    for trace in 1..=3 {
+        let server = Server::start(dir.path(), &forward);
+        send(&server, agent(trace));
+        wait_until("the other target has it", || well.spans().len() == 3 * usize::from(trace));
+        if trace == 2 {
+            continue;
+        }
+        assert_eq!(server.end(), Some(0));
+    }
+    assert_eq!(runs(dir.path()).len(), 3);
+    let waiting = status(dir.path(), dead);
+    assert_eq!((waiting.waiting.spans, waiting.counts.settled()), (9, 0), "{waiting:#?}");
+
+    let back = Peer::at(dead);
+    let server = Server::start(dir.path(), &forward);
+    wait_until("the target that was down has all", || back.spans().len() == 9);
+    assert_eq!(server.end(), Some(0));
+    assert_eq!(well.spans().len(), 9, "and the other nothing twice");
+    let settled = status(dir.path(), dead);
+    assert_eq!((settled.counts.sent, settled.waiting.spans), (9, 0), "{settled:#?}");
+
+    let mut sent = back.spans();
+    sent.retain(|span| span.trace_id == [2; 16]);
+    sent.sort_by_key(|span| span.start_time_unix_nano);
+    let run = runs(dir.path()).into_iter().find(|run| run.trace_id.0 == [2; 16]).unwrap();
+    for span in &sent {
+        assert_eq!(span.attr("runspan.run.id"), Some(&Value::from(run.run_id.to_string().as_str())));
+        assert!(span.attr("runspan.store.id").is_some());
+    }
+    let [_, chat, _] = &sent[..] else { panic!("{sent:#?}") };
+    assert_eq!((chat.span_id.as_slice(), chat.parent_span_id.as_slice()), (&[2; 8][..], &[1; 8][..]));
+    assert_eq!(chat.attr("gen_ai.usage.input_tokens"), Some(&Value::Int(100)), "what it said itself");
+    assert_eq!(chat.attr("runspan.cost.usd"), Some(&Value::Double(0.000_021)), "100 x 0.15 + 10 x 0.60, a million");
+}
+
+#[test]
+fn other_names_are_forwarded_beside_the_canonical_ones() {
+    let (dir, (peer, at)) = (tempdir(), Peer::started());
+    let server = Server::start(dir.path(), &["--forward", &url(at)]);
+    let mut spans = agent(1);
+    spans.truncate(1);
+    spans[0].parent_span_id = Vec::new();
+    spans[0].attributes.clear();
+    for (key, value) in
+        [("openinference.span.kind", "LLM"), ("llm.model_name", "gpt-4o-mini"), ("llm.system", "openai")]
+    {
+        spans[0].set_attr(key, value);
+    }
+    spans[0].set_attr("llm.token_count.prompt", 100);
+    spans[0].set_attr("llm.token_count.completion", 10);
+    send(&server, spans);
+    wait_until("it is forwarded", || peer.spans().len() == 1);
+    let span = peer.spans().remove(0);
+    let keys = ["llm.token_count.prompt", "gen_ai.usage.input_tokens"];
+    assert_eq!(keys.map(|key| span.attr(key)), [Some(&Value::Int(100)); 2], "{span:#?}");
+    assert_eq!(span.attr("gen_ai.provider.name"), Some(&Value::from("openai")));
+    assert_eq!(span.attr("runspan.cost.usd"), Some(&Value::Double(0.000_021)));
+    assert_eq!(server.end(), Some(0));
+}
+
+#[test]
+fn at_the_journals_bound_a_target_that_is_down_loses_the_oldest_and_the_store_nothing() {
+    let (dir, dead) = (tempdir(), free_address());
+    let forward = url(dead);
+    // The store gives segments up at once, which it else does every other second.
+    let server = Server::start(dir.path(), &["--forward", &forward, "--journal", "1", "--durability", "process"]);
+    let filler = "x".repeat(20_000);
+    let (mut sent, mut refused) = (0u64, 0);
+    for trace in 1..=100 {
+        let mut spans = agent(trace);
+        spans[0].set_attr("filler", filler.as_str());
+        let body = request(spans).encode_to_vec();
+        // Told to come again, the sender does.
+        wait_until("the request is taken", || {
+            let code = post(server.port("otlp-http"), PROTOBUF, "", &body).0;
+            refused += u32::from(code == 503);
+            code == 200
+        });
+        sent += 3;
+    }
+    assert_eq!(server.end(), Some(0));
+    let stored = runs(dir.path());
+    assert_eq!(stored.len(), 100);
+    assert!(stored.iter().all(|run| run.steps_total == 3));
+    let target = status(dir.path(), dead);
+    let lost = target.counts.dropped["upstream_behind"];
+    assert!(lost > 0 && target.waiting.spans > 0, "{target:#?}");
+    // What a refused request had left in the journal is there a second time.
+    let known = lost + target.waiting.spans;
+    assert!(known >= sent && known <= sent + 3 * u64::from(refused), "{known} of {sent}, {refused} refused");
+}
+
+/// A server with one port given and free ones besides.
+fn on_port(store: &Path, flag: &str, port: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runspan"));
+    command.arg("serve").args([flag, port]).arg("--store").arg(store);
+    for other in ["--otlp-grpc", "--otlp-http", "--http"].into_iter().filter(|other| *other != flag) {
+        command.args([other, "0"]);
+    }
+    command
+}
+
+#[test]
+fn a_target_that_is_the_server_itself_is_named_at_the_start() {
+    let dir = tempdir();
+    let port = free_address().port().to_string();
+    let run = |flag: &str, url: &str| {
+        let output = on_port(dir.path(), flag, &port).args(["--forward", url]).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (flag, url) in [
+        ("--otlp-http", format!("http://localhost:{port}")),
+        ("--otlp-http", format!("http://127.0.0.1:{port}/v1/traces")),
+        ("--otlp-grpc", format!("grpc://127.0.0.1:{port}")),
+    ] {
+        let (code, why) = run(flag, &url);
+        assert_eq!(code, Some(2), "{why}");
+        assert!(why.contains("is this server itself") && why.contains(&port), "{why}");
+    }
+    let (code, why) = run("--otlp-http", "http://a:4318#compresion=gzip");
+    assert_eq!(code, Some(2), "{why}");
+    assert!(why.contains("option \"compresion\" is none of protocol"), "{why}");
+    // The standard variable is for those who send here, so it is no reason not to start.
+    let mut server = on_port(dir.path(), "--otlp-http", &port);
+    server.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{port}"));
+    let server = Server::spawn(server);
+    assert_eq!(server.end(), Some(0));
+}
+
+#[test]
+fn what_a_process_of_this_store_has_written_is_passed_on_to_targets_once() {
+    let (dir, (peer, at)) = (tempdir(), Peer::started());
+    let server = Server::start(dir.path(), &["--forward", &url(at)]);
+    let about = std::fs::read_to_string(dir.path().join("store.yaml")).unwrap();
+    let store_id = about.lines().find_map(|line| line.strip_prefix("store_id: ")).unwrap().trim_matches('"').to_owned();
+    let mut of_process = request(agent(1));
+    let value = Some(Value::from(store_id.as_str()).into());
+    let resource = of_process.resource_spans[0].resource.get_or_insert_default();
+    resource.attributes = vec![KeyValue { key: "runspan.store.id".to_owned(), value }];
+    // It comes back as often as somebody sends it round in circles.
+    for _ in 0..3 {
+        assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &of_process.encode_to_vec()).0, 200);
+    }
+    send(&server, agent(2));
+    wait_until("all are forwarded", || peer.spans().len() >= 6);
+    // What was sent comes back, too.
+    send(&server, peer.spans().into_iter().filter(|span| span.trace_id == [2; 16]).collect());
+    send(&server, agent(3));
+    wait_until("what came last is forwarded", || peer.spans().len() >= 9);
+    assert_eq!(server.end(), Some(0));
+    let once: BTreeMap<String, usize> =
+        ["invoke_agent 1", "chat 2", "execute_tool 3"].map(|name| (name.to_owned(), 3)).into();
+    assert_eq!(peer.names(), once, "each of three traces once");
+    let mut traces: Vec<u8> = runs(dir.path()).iter().map(|run| run.trace_id.0[0]).collect();
+    traces.sort_unstable();
+    assert_eq!(traces, [2, 3]);
+}
