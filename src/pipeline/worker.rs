@@ -272,6 +272,8 @@ impl State {
         self.open_runs = self.worker.sink.open_runs().len();
         self.posted = self.posted.checked_sub(POST).unwrap_or(self.posted);
         self.settle();
+        // Whoever waits for this may be about to record the next burst.
+        self.prepare_ring();
     }
 
     /// Moves records from the ring through the pipeline to journal and sink, those of one turn.
