@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use runspan::server::{Server, Settings};
 use runspan::sinks::forward::Target;
+use runspan::store::files::database::Keeper;
 use runspan::{Content, Durability, Error, Keep};
 
 use super::{CODE_FAILED, CODE_USE, Done, Session, Stop};
@@ -117,6 +118,8 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         session.print(&format!("{port}\n"))?;
     }
     session.flush()?;
+    // Lists of a large store find their index current.
+    let _keeper = Keeper::start(server.layout());
     let mut told = Ok(());
     server.run(|| told = session.print("ready\n").and_then(|()| session.flush())).map_err(failed)?;
     told

@@ -153,6 +153,11 @@ impl Server {
         Ok(Self { settings, layout, listeners, threads, intake, forwarders })
     }
 
+    /// Returns the store's paths.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// Returns the open ports.
     pub fn listening(&self) -> Vec<Listening> {
         let of = |(name, listener): &(&'static str, StdListener)| {

@@ -11,6 +11,8 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::types::Value as Sql;
@@ -31,6 +33,8 @@ const SMALL_LOG: u64 = 256 << 10;
 const PATIENCE: Duration = Duration::from_millis(200);
 /// How long who asks takes new lines in before they look at the files instead.
 const MOMENT: Duration = Duration::from_millis(500);
+/// How often the log is looked at by who keeps up with it.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// Bytes before the place that is reached which have to be the same still.
 const TRACE_BYTES: u64 = 256;
 /// A directory that changed so lately may change again without that its time tells.
@@ -468,6 +472,43 @@ impl Database {
     }
 }
 
+/// Keeps the database of a store current from a thread of its own, so that nobody who asks has to, until it is dropped.
+#[derive(Debug)]
+pub struct Keeper {
+    stop: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+}
+
+impl Keeper {
+    /// Begins. Without a thread whoever asks takes in what is new.
+    pub fn start(layout: &Layout) -> Self {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let layout = layout.clone();
+        let keep = move || {
+            let mut seen = 0;
+            while stopped.recv_timeout(KEEP_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let length = std::fs::metadata(layout.index_log()).map_or(0, |log| log.len());
+                // Whatever is in the way, the next reader meets and mends it.
+                if length != seen && is_wanted(&layout) && ask(&layout, |_| Ok(Found::default())).is_some() {
+                    seen = length;
+                }
+            }
+        };
+        Self {
+            stop: std::thread::Builder::new().name("index".to_owned()).spawn(keep).ok().map(|thread| (stop, thread)),
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.stop.take() {
+            drop(stop);
+            // It has nothing to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
 /// How far the log is taken in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Place {
@@ -764,6 +805,20 @@ mod tests {
         std::fs::write(layout.index_log(), &log[log.len() / 2..]).unwrap();
         assert!(listed(&layout, &all) == scanned(&layout, &all));
         assert_eq!(listed(&layout, &all).len(), 9);
+    }
+
+    #[test]
+    fn a_keeper_takes_in_what_is_written_while_it_lives() {
+        let (_dir, layout, mut writer) = store();
+        rebuild(&layout, |_| {}).unwrap();
+        let keeper = Keeper::start(&layout);
+        (0..5).for_each(|nth| writer.create_run(&run(nth), &[]).unwrap());
+        let until = Instant::now() + Duration::from_secs(60);
+        while Database::open(&layout).unwrap().runs().unwrap() < 5 {
+            assert!(Instant::now() < until, "nobody took them in");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        drop(keeper);
     }
 
     #[test]
