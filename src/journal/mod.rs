@@ -165,6 +165,8 @@ pub use recovery::{
     remove_journal, remove_journal_in, remove_oldest_segments, remove_passed_segments, remove_passed_segments_in,
 };
 pub(crate) use resume::is_resumable_in;
+#[cfg(test)]
+pub(crate) use resume::mark_resumable_in;
 pub use resume::{is_resumable, mark_resumable};
 pub use segment::{FrameKind, MAX_PAYLOAD_BYTES};
 pub use writer::{Committed, JournalWriter, Options};

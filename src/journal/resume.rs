@@ -24,8 +24,11 @@ pub fn mark_resumable(journal_dir: &Path, process: &str) -> Result<(), JournalEr
 
 /// Like [`mark_resumable`], on another file system.
 pub(crate) fn mark_resumable_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> Result<(), JournalError> {
-    let path = process_dir(journal_dir, process)?.join(MARK);
-    fs.open(&path, Access::Create).map(drop).map_err(JournalError::io("create", &path))
+    let dir = process_dir(journal_dir, process)?;
+    let path = dir.join(MARK);
+    fs.open(&path, Access::Create).map(drop).map_err(JournalError::io("create", &path))?;
+    // Without it the runs of what is acknowledged next would be taken for crashed after a loss of power.
+    fs.sync_dir(&dir).map_err(JournalError::io("sync", &dir))
 }
 
 /// Tells whether a journal has the mark.

@@ -366,9 +366,18 @@ impl<W: RunWriter> StoreSink<W> {
                     Err(error) if error.is_closed() => {}
                     opened => opened?,
                 }
+                self.forget_unbegun(run);
             }
         }
         Ok(())
+    }
+
+    /// Lets go of a run of which the store has nothing: whoever tells of it knows its trace.
+    fn forget_unbegun(&mut self, run: RunId) {
+        if self.runs.get(&run).is_some_and(|live| !live.state.has_started()) {
+            self.runs.remove(&run);
+            self.writer.release_run(run);
+        }
     }
 
     /// Takes one record from its place in the journal.
@@ -393,10 +402,7 @@ impl<W: RunWriter> StoreSink<W> {
                 Err(error) if error.is_closed() => of_trace = Some(run),
                 opened => opened?,
             }
-            if self.runs.get(&run).is_some_and(|live| !live.state.has_started()) {
-                self.runs.remove(&run);
-                self.writer.release_run(run);
-            }
+            self.forget_unbegun(run);
         }
         let trace = self.traces.entry(trace_id).or_default();
         trace.touched = Some(Instant::now());
