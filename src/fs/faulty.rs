@@ -16,7 +16,7 @@
 //!
 //! What happens depends on the seed and on the operations alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,25 @@ use super::{Access, Entry, Fs, FsFile, Stat};
 /// What a disk writes at once.
 const SECTOR: usize = 512;
 const ROOT: u64 = 1;
+
+impl Plan {
+    /// Thinks faults up for the next `span` operations after `from`, a death among them three times of four.
+    pub fn any(dice: &mut Dice, from: u64, span: u64) -> Self {
+        let mut plan = Self::default();
+        if !dice.one_in(4) {
+            plan.crash_at = Some(from + dice.below(span));
+        }
+        if dice.one_in(2) {
+            let rough = from + dice.below(span);
+            (plan.rough, plan.one_in) = (rough..rough + dice.below(span), dice.one_of(&[4, 10, 30]));
+        }
+        if dice.one_in(5) {
+            let full = from + dice.below(span);
+            plan.full = full..full + dice.below(40);
+        }
+        plan
+    }
+}
 
 /// Numbers that depend on the seed alone.
 #[derive(Clone, Debug)]
@@ -89,8 +108,9 @@ pub(crate) enum Op {
 /// What goes wrong, and when. Operations are counted from 1, over all lives.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Plan {
-    /// These operations fail, each in a way that it may fail.
-    pub failing: BTreeSet<u64>,
+    /// During these one in so many fails, each in a way that it may fail; of syncs three times as many.
+    pub rough: std::ops::Range<u64>,
+    pub one_in: u64,
     /// The disk is full during these.
     pub full: std::ops::Range<u64>,
     /// The process dies in this one.
@@ -336,7 +356,10 @@ impl Disk {
         if self.plan.full.contains(&self.count) && matches!(op, Op::Write | Op::Make | Op::Rename) {
             return Some(Fault::Errno(libc::ENOSPC));
         }
-        self.plan.failing.contains(&self.count).then(|| self.fault_of(op))
+        let one_in =
+            if matches!(op, Op::SyncData | Op::SyncDir) { self.plan.one_in.div_ceil(3) } else { self.plan.one_in };
+        let fails = self.plan.rough.contains(&self.count) && self.dice.one_in(one_in);
+        fails.then(|| self.fault_of(op))
     }
 
     fn fault_of(&mut self, op: Op) -> Fault {
@@ -812,6 +835,8 @@ impl Drop for FaultyFile {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn content(fs: &FaultyFs) -> Option<Vec<u8>> {

@@ -1,8 +1,6 @@
 //! The files store over a file system that fails, forgets, tears and rots.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::*;
 use crate::fs::faulty::{Dice, End, FaultyFs, Op, Plan};
@@ -14,7 +12,7 @@ const STORE: &str = "/store";
 const BASE: u64 = 1_767_693_600_000;
 const WRITER: RunId = RunId([9; 16]);
 /// Operations that a life may take, about.
-const SPAN_OF_LIFE: u64 = 150;
+const SPAN_OF_LIFE: u64 = 100;
 
 fn run_id(number: u8) -> RunId {
     RunId::from_parts(BASE, [number; 10])
@@ -82,31 +80,18 @@ impl World {
         let fs = FaultyFs::new(dice.roll());
         layout(&fs).open_or_create().unwrap();
         let durable = !dice.one_in(3);
-        if durable {
-            // As the journal of the same process has done it.
-            fs.shared().sync_dir(Path::new(STORE)).unwrap();
-            fs.shared().sync_dir(Path::new("/")).unwrap();
-        }
         Self { fs, dice, durable, known: Vec::new() }
     }
 
     fn live(&mut self) {
-        let from = self.fs.count() + 1;
-        let dice = &mut self.dice;
-        let mut plan = Plan::default();
-        if !dice.one_in(4) {
-            plan.crash_at = Some(from + dice.below(SPAN_OF_LIFE));
-        }
-        for _ in 0..dice.one_of(&[0, 0, 1, 2, 4]) {
-            plan.failing.insert(from + dice.below(SPAN_OF_LIFE));
-        }
-        if dice.one_in(6) {
-            let full = from + dice.below(SPAN_OF_LIFE);
-            plan.full = full..full + dice.below(30);
-        }
+        let plan = Plan::any(&mut self.dice, self.fs.count() + 1, SPAN_OF_LIFE);
         self.fs.plan(plan);
         let mut writer = FilesWriter::new(layout(&self.fs), WRITER, self.durable);
-        for _ in 0..self.dice.below(20) {
+        // Whoever takes over begins like this.
+        for place in 0..if self.dice.one_in(2) { self.known.len() } else { 0 } {
+            self.known[place].take_up(place as u8 + 1, &mut writer);
+        }
+        for _ in 0..self.dice.below(16) {
             self.act(&mut writer);
             if self.fs.is_dead() {
                 return;
@@ -149,13 +134,7 @@ impl World {
                 }
             }
             7 => writer.release_run(run_id(number)),
-            8 => {
-                if let Ok(taken) = writer.take_up(run_id(number)) {
-                    let taken = taken.expect("it is there").len() as u64;
-                    known.check_count(number, taken);
-                    (known.events, known.given) = (taken, taken);
-                }
-            }
+            8 => known.take_up(number, writer),
             9 if self.dice.one_in(4) => {
                 known.may_be_deleted = true;
                 known.is_deleted = writer.delete_run(run_id(number)).is_ok();
@@ -176,10 +155,8 @@ impl World {
     }
 
     fn check(&self) {
-        if !self.durable {
-            // The store itself may be gone with the power.
-            layout(&self.fs).open_or_create().unwrap();
-        }
+        // Before its first run the store itself may be gone with the power.
+        layout(&self.fs).open_or_create().unwrap();
         let reader = FilesReader::of(layout(&self.fs)).unwrap();
         let listed = reader.list_runs(&Query::default()).unwrap();
         for (number, known) in (1..).zip(&self.known) {
@@ -199,6 +176,17 @@ impl World {
 }
 
 impl Known {
+    fn take_up(&mut self, number: u8, writer: &mut FilesWriter) {
+        if !self.is_made || self.is_excused || self.may_be_deleted {
+            return;
+        }
+        if let Ok(taken) = writer.take_up(run_id(number)) {
+            let taken = taken.expect("it is there").len() as u64;
+            self.check_count(number, taken);
+            (self.events, self.given) = (taken, taken);
+        }
+    }
+
     fn check_count(&self, number: u8, found: u64) {
         let (events, given) = (self.events, self.given);
         assert!((events..=given).contains(&found), "run {number}: {found} events where {events} to {given} should be");
@@ -241,7 +229,7 @@ impl Known {
 fn lives(seed: Seed) {
     let mut world = World::new(seed.number);
     let _tells = seed.tells(&world.fs);
-    for _ in 0..=world.dice.below(3) {
+    for _ in 0..=world.dice.below(5) {
         world.live();
         world.restart();
     }
@@ -337,4 +325,26 @@ fn what_a_killed_writer_left_beside_a_run_is_cleared_away() {
     assert_eq!(fs.files().len(), left + 1);
     writer().take_up(run_id(1)).unwrap();
     assert_eq!(fs.files().len(), left);
+}
+
+#[test]
+fn a_batch_that_failed_never_mixes_with_the_one_in_its_place() {
+    for seed in 0..200 {
+        let fs = FaultyFs::new(seed);
+        layout(&fs).open_or_create().unwrap();
+        let mut writer = FilesWriter::new(layout(&fs), WRITER, true);
+        writer.create_run(&summary(1, 3), &events(1, 0..3)).unwrap();
+        fs.fail_next(Op::SyncData, libc::EIO);
+        writer.append_events(run_id(1), &events(1, 3..9)).unwrap_err();
+        // Told again after a reset, the same records may make other events.
+        let others: Vec<Event> = (3..9).map(|seq| Event { seq, ..event(2, seq + 3) }).collect();
+        let sync = fs.count() + 4;
+        fs.plan(Plan { crash_at: Some(sync), ..Plan::default() });
+        writer.append_events(run_id(1), &others).unwrap_err();
+        assert!(fs.is_dead());
+        let reader = FilesReader::of(layout(&fs.restart(End::PowerLoss))).unwrap();
+        let found = reader.get_events(run_id(1), 0).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let (acknowledged, rest) = (events(1, 0..3), &found[3..]);
+        assert!(found.starts_with(&acknowledged) && others.starts_with(rest), "seed {seed}: {rest:?}");
+    }
 }
