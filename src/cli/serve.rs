@@ -27,7 +27,7 @@ pub struct Args {
     /// Where OTLP over HTTP is taken, as protobuf and as JSON
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4318", value_parser = address)]
     otlp_http: SocketAddr,
-    /// Where /healthz and /readyz answer
+    /// Where /metrics, /healthz and /readyz answer
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4319", value_parser = address)]
     http: SocketAddr,
     /// Allow addresses that others can reach: there is neither TLS nor a password

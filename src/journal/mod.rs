@@ -159,6 +159,8 @@ use std::path::{Path, PathBuf};
 
 pub use error::JournalError;
 pub use reader::{Batch, Frame, JournalReader};
+#[cfg(feature = "server")]
+pub(crate) use recovery::behind;
 pub(crate) use recovery::readers_in;
 pub use recovery::{
     ProcessJournal, Recovered, first_frame_left, list_processes, list_processes_in, look_at_end, look_at_end_in,

@@ -291,6 +291,26 @@ pub fn first_frame_left(
     Ok(removable.last().map(|last| last.next_seq))
 }
 
+/// Returns about how many bytes of a journal a reader has not done yet that is done up to frame `acknowledged`, where
+/// `last` is the last one: of the segment that it is in, its share by numbers.
+///
+/// # Errors
+///
+/// As [`remove_passed_segments`].
+#[cfg(feature = "server")]
+pub(crate) fn behind(journal_dir: &Path, process: &str, acknowledged: u64, last: u64) -> Result<u64, JournalError> {
+    let dir = process_dir(journal_dir, process)?;
+    let keys = segment::list(&OsFs, &dir)?;
+    let mut bytes = 0;
+    for (place, key) in keys.iter().enumerate() {
+        let end = keys.get(place + 1).map_or(last + 1, |next| next.first_seq).max(key.first_seq);
+        let (frames, left) = (end - key.first_seq, end.saturating_sub(key.first_seq.max(acknowledged + 1)));
+        let length = if left == 0 { 0 } else { OsFs.stat(&key.path(&dir)).map_or(0, |found| found.len) };
+        bytes += (u128::from(length) * u128::from(left) / u128::from(frames.max(1))) as u64;
+    }
+    Ok(bytes)
+}
+
 /// A segment that may go.
 struct Removable {
     key: SegmentKey,

@@ -26,6 +26,11 @@ impl Budget {
         Arc::new(Self { max_bytes, taken: AtomicUsize::new(0) })
     }
 
+    /// Returns what is taken.
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
     /// Begins a share with nothing in it.
     pub fn share(self: &Arc<Self>) -> Share {
         Share { budget: Arc::clone(self), bytes: 0 }

@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::answer::{Problem, Refusal, Taken};
-use super::guard;
+use super::exposition::{self, Format};
 use super::{Shared, body};
+use super::{guard, metrics};
 use crate::sources::otlp::Encoding;
 
 const PROTOBUF: &str = "application/x-protobuf";
@@ -135,8 +136,22 @@ pub(super) async fn health(shared: Arc<Shared>, request: Request<Incoming>) -> R
     Ok(match request.uri().path() {
         "/healthz" => plain(StatusCode::OK, "ok\n"),
         "/readyz" => readiness(&shared),
-        _ => plain(StatusCode::NOT_FOUND, "there is /healthz and /readyz here\n"),
+        "/metrics" => metrics(shared, request.headers()).await,
+        _ => plain(StatusCode::NOT_FOUND, "there is /metrics, /healthz and /readyz here\n"),
     })
+}
+
+async fn metrics(shared: Arc<Shared>, headers: &HeaderMap) -> Answer {
+    let accepted: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::of(&accepted.join(","));
+    let collect = move || exposition::write(&metrics::collect(&shared, &shared.sources), format);
+    // The journal's folder is looked into, off the threads that serve connections.
+    let Ok(text) = tokio::task::spawn_blocking(collect).await else {
+        return plain(StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be collected\n");
+    };
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    response
 }
 
 fn readiness(shared: &Shared) -> Answer {

@@ -5,7 +5,7 @@
 //! that come meanwhile wait together for the next one. The store reads the journal at its own pace, as it does after a
 //! crash: there is no other way in. When the journal is at its bound, requests are told to come again later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -19,6 +19,7 @@ use super::identity::Identity;
 use super::upstreams::Outlets;
 use crate::error::Error;
 use crate::journal::{Durability, FrameKind, JournalError, JournalReader, JournalWriter};
+use crate::model::UnixNanos;
 use crate::model::outcome::{Counts, Outcome};
 use crate::pipeline::worker::{Behind, Observer, give_back_oldest, records_of, warn_of_bound};
 use crate::sinks::keep::Board;
@@ -64,9 +65,53 @@ struct Job {
     done: oneshot::Sender<Result<(), Refused>>,
 }
 
+/// When what was written to the journal: enough to tell how long the oldest of it has waited.
+#[derive(Debug, Default)]
+pub(super) struct Committed {
+    last: AtomicU64,
+    /// Frames up to a number, and when the first behind the entry before was written; thinned out where there are many.
+    moments: Mutex<VecDeque<(u64, UnixNanos)>>,
+}
+
+impl Committed {
+    /// Moments further apart than this are told apart.
+    const STEP_MS: u64 = 250;
+    const MOST: usize = 4096;
+
+    /// Notes that frames up to `seq` were written at `now`.
+    pub fn note(&self, seq: u64, now: UnixNanos) {
+        self.last.store(seq, Ordering::Relaxed);
+        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        match moments.back_mut() {
+            Some((last, since)) if *last >= seq || now.millis_since(*since) < Self::STEP_MS => *last = seq.max(*last),
+            _ => moments.push_back((seq, now)),
+        }
+        if moments.len() > Self::MOST {
+            // Of two neighbours the older one says for both since when.
+            let pairs: Vec<_> = moments.drain(..).collect();
+            moments.extend(pairs.chunks(2).filter_map(|pair| Some((pair.last()?.0, pair.first()?.1))));
+        }
+    }
+
+    /// Returns the number of the last frame.
+    pub fn last(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+
+    /// Returns when the first frame behind `seq` was written, not before it.
+    pub fn oldest_after(&self, seq: u64) -> Option<UnixNanos> {
+        let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        moments.iter().find(|(last, _)| *last > seq).map(|(_, since)| *since)
+    }
+}
+
 /// What has become of records, for those who ask.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
+    /// Spans in requests that were read, broken ones too.
+    pub received: AtomicU64,
+    /// How far the journal is.
+    pub committed: Committed,
     /// Spans in acknowledged requests.
     pub journaled: AtomicU64,
     /// The journal cannot be written, or is full.
@@ -83,6 +128,11 @@ impl Tally {
     /// Counts a request that was refused whole.
     pub fn refuse(&self, reason: &'static str) {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+    }
+
+    /// Returns how many requests were refused whole, by reason.
+    pub fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Counts spans that got no further.
@@ -159,6 +209,8 @@ pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Th
     sink.take_from_outside(silence);
     let (jobs, queue) = mpsc::channel();
     let tally = Arc::new(Tally::default());
+    // What is there from before has waited since it was written last, at least.
+    tally.committed.note(journal.committed_seq(), journal_time(layout.root(), &process.to_string()));
     let (bell, stop) = (Arc::new(Bell::default()), Arc::new(AtomicBool::new(false)));
     let root = layout.root().to_owned();
     let committer = Committer {
@@ -249,6 +301,9 @@ impl Committer {
     fn commit(&mut self, group: Vec<Job>) {
         let appended: Vec<Result<(), Refused>> = group.iter().map(|job| self.append(&job.records)).collect();
         let committed = self.journal.commit();
+        if let Ok(committed) = &committed {
+            self.tally.committed.note(committed.seq, UnixNanos::now());
+        }
         if let Err(error) = &committed {
             self.failed(error);
         } else if appended.iter().all(Result::is_ok) {
@@ -469,6 +524,15 @@ impl Keeper {
         // Tried again in two seconds; a full journal is reported where it is written.
         let _ = crate::journal::remove_passed_segments(&journal, &self.process, &readers);
     }
+}
+
+/// Returns when a journal was written last.
+fn journal_time(root: &std::path::Path, process: &str) -> UnixNanos {
+    let segments = std::fs::read_dir(root.join("journal").join(process)).into_iter().flatten().filter_map(Result::ok);
+    let segments = segments.filter(|entry| entry.path().extension().is_some_and(|end| end == "seg"));
+    let modified = segments.filter_map(|entry| entry.metadata().ok()?.modified().ok()).max();
+    let since = modified.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    since.map_or_else(UnixNanos::now, |since| UnixNanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
 }
 
 /// Brings everything written to the store's file system to its disk: one call for thousands of runs.

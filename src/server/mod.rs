@@ -12,11 +12,13 @@
 mod answer;
 mod body;
 mod budget;
+mod exposition;
 mod grpc;
 mod guard;
 mod http;
 mod identity;
 mod intake;
+mod metrics;
 mod run_ids;
 mod settings;
 mod traces;
@@ -46,6 +48,7 @@ use crate::error::Error;
 use crate::pipeline::Pipeline;
 use crate::pipeline::cost::Pricer;
 use crate::sinks::forwarder::Forwarders;
+use crate::sinks::metrics::scrape::Scrape;
 use crate::store::files::layout::{Layout, find_store};
 use crate::telemetry::warn;
 use answer::Problem;
@@ -85,6 +88,10 @@ struct Shared {
     budget: Arc<Budget>,
     hosts: Vec<String>,
     ending: AtomicBool,
+    /// One for each connection that there may still be.
+    permits: Arc<Semaphore>,
+    max_connections: usize,
+    sources: Arc<metrics::Sources>,
 }
 
 impl Shared {
@@ -105,6 +112,7 @@ pub struct Server {
     threads: intake::Threads,
     intake: intake::Intake,
     forwarders: Forwarders,
+    sources: metrics::Sources,
 }
 
 impl fmt::Debug for Server {
@@ -147,10 +155,23 @@ impl Server {
         let mut identity = Identity::take(layout.clone(), settings.durability, settings.journal_bytes)?;
         let process = identity.process.to_string();
         let (outlets, forwarders) = Outlets::start(targets, &settings, layout.root(), &process)?;
+        let (metric_settings, warnings) = crate::sinks::metrics::Settings::from_env();
+        warnings.iter().for_each(|warning| warn(format_args!("{warning}")));
+        let scrape = Scrape::start(&metric_settings);
+        let shown =
+            std::iter::once("store".to_owned()).chain(forwarders.known().into_iter().map(|target| target.shown()));
+        let sources = metrics::Sources {
+            scrape: scrape.clone(),
+            layout: layout.clone(),
+            process,
+            readers: outlets.readers.iter().cloned().zip(shown).collect(),
+            targets: forwarders.known(),
+        };
         identity.outlets = outlets;
+        identity.outlets.observers.push(Box::new(scrape));
         let (intake, threads) = intake::start(identity, settings.silence)?;
         let _ = identity::adopt_others(layout.clone(), store);
-        Ok(Self { settings, layout, listeners, threads, intake, forwarders })
+        Ok(Self { settings, layout, listeners, threads, intake, forwarders, sources })
     }
 
     /// Returns the store's paths.
@@ -181,7 +202,7 @@ impl Server {
             .enable_all()
             .build()
             .map_err(Error::Resources)?;
-        let Self { settings, layout, listeners, threads, intake, forwarders } = self;
+        let Self { settings, layout, listeners, threads, intake, forwarders, sources } = self;
         let (drain, store_id) = (settings.drain, layout.read()?.store_id);
         let mut line = Line::new(intake, settings.bounds, store_id.clone(), maker(&layout, &settings)?);
         if !forwarders.all.is_empty() {
@@ -193,8 +214,11 @@ impl Server {
             budget: Budget::new(settings.bounds.memory_bytes),
             hosts: settings.hosts,
             ending: AtomicBool::new(false),
+            permits: Arc::new(Semaphore::new(settings.bounds.connections)),
+            max_connections: settings.bounds.connections,
+            sources: Arc::new(sources),
         });
-        let deadline = runtime.block_on(serve(shared, listeners, settings.bounds.connections, drain, ready))?;
+        let deadline = runtime.block_on(serve(shared, listeners, drain, ready))?;
         runtime.shutdown_timeout(deadline.saturating_duration_since(Instant::now()));
         // All that was acknowledged is in the journal by now.
         forwarders.tell_to_stop(deadline);
@@ -219,7 +243,6 @@ fn maker(layout: &Layout, settings: &Settings) -> Result<Box<dyn Fn() -> Pipelin
 async fn serve(
     shared: Arc<Shared>,
     listeners: [(&'static str, StdListener); 3],
-    connections: usize,
     drain: Duration,
     ready: impl FnOnce(),
 ) -> Result<Instant, Error> {
@@ -230,12 +253,11 @@ async fn serve(
         signal(SignalKind::interrupt()).map_err(Error::Resources)?,
     );
     let (end, ending) = watch::channel(false);
-    let permits = Arc::new(Semaphore::new(connections));
     let mut ports = JoinSet::new();
     for (name, listener) in listeners {
         let port = Port {
             listener: TcpListener::from_std(listener).map_err(Error::Resources)?,
-            permits: Arc::clone(&permits),
+            permits: Arc::clone(&shared.permits),
             ending: ending.clone(),
             shared: Arc::clone(&shared),
         };

@@ -1,5 +1,6 @@
 //! A trace export request, whatever it came over: down the pipeline and into the journal.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message;
@@ -80,6 +81,7 @@ impl Line {
             Refusal::new(problem, bad.to_string())
         })?;
         let Received { mut records, rejected, warnings } = received;
+        self.intake.tally.received.fetch_add(records.len() as u64 + rejected.count(), Ordering::Relaxed);
         // A process that writes to this store and forwards here as well has stored them, or its journal has.
         let own: Vec<Record> = records.extract_if(.., |record| self.is_of_this_store(record)).collect();
         self.intake.tally.count(Outcome::Duplicate, "same_store", own.len() as u64);

@@ -29,24 +29,26 @@ const MODEL_URL: &str = "RUNSPAN_TEST_MODEL_URL";
 
 // ---- the peers ----
 
-/// The programs, or nothing when these tests are switched off.
-fn programs() -> Option<&'static (PathBuf, PathBuf)> {
-    static PROGRAMS: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
+/// Where a peer's program is, or nothing when these tests are switched off.
+pub fn program(name: &str) -> Option<PathBuf> {
+    static SAID: OnceLock<String> = OnceLock::new();
     if std::env::var("RUNSPAN_INTEROP").as_deref() != Ok("1") {
         eprintln!("skipped: RUNSPAN_INTEROP=1 turns on the tests against real peers");
         return None;
     }
-    Some(PROGRAMS.get_or_init(|| {
+    let said = SAID.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/peers");
         let found = Command::new(script).stderr(Stdio::inherit()).output().expect(".ci/peers");
         assert!(found.status.success(), ".ci/peers could not provide the peers: {}", found.status);
-        let said = String::from_utf8(found.stdout).unwrap();
-        let path = |name: &str| {
-            let line = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-            PathBuf::from(line.unwrap_or_else(|| panic!("no {name} in {said}")))
-        };
-        (path("otelcol"), path("jaeger"))
-    }))
+        String::from_utf8(found.stdout).unwrap()
+    });
+    let line = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    Some(PathBuf::from(line.unwrap_or_else(|| panic!("no {name} in {said}"))))
+}
+
+/// The Collector and Jaeger, or nothing when these tests are switched off.
+fn programs() -> Option<(PathBuf, PathBuf)> {
+    Some((program("otelcol")?, program("jaeger")?))
 }
 
 /// A Collector and a Jaeger behind it, or the places where they will be.
@@ -88,8 +90,8 @@ impl Peers {
 
     fn start(&mut self) -> Result<(), String> {
         let (otelcol, jaeger) = programs().unwrap();
-        self.start_one(jaeger, "jaeger")?;
-        self.start_one(otelcol, "collector")
+        self.start_one(&jaeger, "jaeger")?;
+        self.start_one(&otelcol, "collector")
     }
 
     fn start_one(&mut self, program: &Path, name: &str) -> Result<(), String> {
@@ -212,7 +214,7 @@ fn attributes(list: &Value) -> String {
 }
 
 /// Asks with HTTP/1.0, so that the answer ends with its connection.
-fn get(address: SocketAddr, path: &str) -> (u16, String) {
+pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(ARRIVAL)).unwrap();
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").unwrap();

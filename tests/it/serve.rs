@@ -1,6 +1,7 @@
 //! `runspan serve` with real requests over loopback: what it answers, and what is stored then.
 
 mod forward;
+mod metrics;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

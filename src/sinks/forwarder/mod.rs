@@ -184,6 +184,22 @@ impl Forwarder {
     }
 }
 
+/// One target, for who wants to know what became of its spans.
+#[derive(Clone, Debug)]
+pub(crate) struct Known(Arc<Shared>);
+
+impl Known {
+    /// Returns how it is shown.
+    pub fn shown(&self) -> String {
+        self.0.shown()
+    }
+
+    /// Returns what became of the spans of this process's journal since the process began.
+    pub fn counts(&self) -> Counts {
+        self.0.counts()
+    }
+}
+
 /// All targets of a process at work, and what its writer must know of them.
 #[derive(Debug, Default)]
 pub(crate) struct Forwarders {
@@ -211,6 +227,11 @@ impl Forwarders {
     /// Asks for all that is left to be sent until the deadline, to all targets at the same time.
     pub fn tell_to_stop(&self, deadline: Instant) {
         self.all.iter().for_each(|forwarder| forwarder.tell_to_stop(deadline));
+    }
+
+    /// Returns those who can be asked what became of spans.
+    pub fn known(&self) -> Vec<Known> {
+        self.all.iter().map(|forwarder| Known(Arc::clone(&forwarder.shared))).collect()
     }
 
     /// Waits for that.

@@ -73,7 +73,7 @@ impl ModelCall<'_> {
         matches!(self.operation, "chat" | "generate_content" | "text_completion")
     }
 
-    fn attributes(&self) -> Vec<KeyValue> {
+    pub(super) fn attributes(&self) -> Vec<KeyValue> {
         let mut attributes = vec![pair("gen_ai.operation.name", self.operation)];
         let port = self.server_port.filter(|_| self.server_address.is_some());
         for (key, value) in [
@@ -126,9 +126,13 @@ impl Instruments {
         self.calls.record_tokens(call);
     }
 
+    /// Returns what tells runs apart.
+    pub(super) fn of_run(run: &RunSummary) -> [KeyValue; 3] {
+        [pair("kind", run.kind.as_str()), pair("name", run.name()), pair("status", run.status.as_str())]
+    }
+
     pub(super) fn run_ended(&self, run: &RunSummary, duration: Duration) {
-        let attributes =
-            [pair("kind", run.kind.as_str()), pair("name", run.name()), pair("status", run.status.as_str())];
+        let attributes = Self::of_run(run);
         self.runs.add(1, &attributes);
         self.run_duration.record(duration.as_secs_f64(), &attributes);
         if let Some(cost) = run.cost_usd {

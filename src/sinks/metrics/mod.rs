@@ -14,6 +14,8 @@ mod export;
 mod instruments;
 mod observer;
 mod parts;
+#[cfg(feature = "server")]
+pub(crate) mod scrape;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -121,8 +123,7 @@ impl Metrics {
             .with_reader(reader)
             .with_view(move |instrument: &Instrument| stream(instrument, series, exponential));
         let provider = provider.build();
-        let scope = InstrumentationScope::builder("runspan").with_version(env!("CARGO_PKG_VERSION")).build();
-        let meter = provider.meter_with_scope(scope);
+        let meter = provider.meter_with_scope(scope());
         let instruments = Instruments::new(&meter, settings.names);
         Ok(Self { provider: Some(provider), line, instruments })
     }
@@ -219,6 +220,10 @@ fn wait(done: &mpsc::Receiver<Result<(), MetricsError>>, deadline: Instant) -> R
         Err(RecvTimeoutError::Timeout) => Err(MetricsError::Timeout),
         Err(RecvTimeoutError::Disconnected) => Err(MetricsError::Setup { reason: "no thread to wait on".to_owned() }),
     }
+}
+
+fn scope() -> InstrumentationScope {
+    InstrumentationScope::builder("runspan").with_version(env!("CARGO_PKG_VERSION")).build()
 }
 
 /// How an instrument is aggregated: its name, unit and buckets are its own.

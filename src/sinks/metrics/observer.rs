@@ -42,7 +42,7 @@ impl crate::pipeline::worker::Observer for Observing {
 }
 
 impl Call {
-    fn as_model_call(&self) -> ModelCall<'_> {
+    pub(super) fn as_model_call(&self) -> ModelCall<'_> {
         ModelCall {
             operation: self.operation.as_deref().unwrap_or("chat"),
             provider: self.provider.as_deref(),

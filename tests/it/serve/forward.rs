@@ -21,6 +21,11 @@ fn send(server: &Server, spans: Vec<Span>) {
     assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &request(spans).encode_to_vec()).0, 200);
 }
 
+fn distinct(peer: &Peer) -> usize {
+    let spans = peer.spans().into_iter().map(|span| (span.trace_id, span.span_id));
+    spans.collect::<std::collections::HashSet<_>>().len()
+}
+
 fn status(store: &Path, address: SocketAddr) -> TargetStatus {
     let found = targets(store).unwrap();
     let wanted = format!("{}/v1/traces", url(address));
@@ -35,11 +40,11 @@ fn a_target_that_is_down_delays_nobody_and_has_everything_after_restarts() {
     for trace in 1..=3 {
         let server = Server::start(dir.path(), &forward);
         send(&server, agent(trace));
-        wait_until("the other target has it", || well.spans().len() == 3 * usize::from(trace));
-        if trace == 2 {
-            continue;
+        wait_until("the other target has it", || distinct(&well) == 3 * usize::from(trace));
+        // One is killed, and so may have sent what it had not noted yet.
+        if trace != 2 {
+            assert_eq!(server.end(), Some(0));
         }
-        assert_eq!(server.end(), Some(0));
     }
     assert_eq!(runs(dir.path()).len(), 3);
     let waiting = status(dir.path(), dead);
@@ -49,7 +54,7 @@ fn a_target_that_is_down_delays_nobody_and_has_everything_after_restarts() {
     let server = Server::start(dir.path(), &forward);
     wait_until("the target that was down has all", || back.spans().len() == 9);
     assert_eq!(server.end(), Some(0));
-    assert_eq!(well.spans().len(), 9, "and the other nothing twice");
+    assert_eq!(distinct(&well), 9);
     let settled = status(dir.path(), dead);
     assert_eq!((settled.counts.sent, settled.waiting.spans), (9, 0), "{settled:#?}");
 

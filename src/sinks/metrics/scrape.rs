@@ -1,0 +1,191 @@
+//! The same metrics for who comes and asks: collected at that moment, with an example for each series.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use opentelemetry_sdk::metrics::{Instrument, PeriodicReader, SdkMeterProvider, Temporality};
+
+use super::export::locked;
+use super::instruments::{Instruments, pair};
+use super::{MetricsError, ModelCall, Settings, scope, stream};
+use crate::model::outcome::Outcome;
+use crate::model::{RunId, TraceId, UnixNanos};
+use crate::pipeline::worker::Observer;
+use crate::sinks::forward::quietly;
+use crate::sinks::tally::Tally;
+
+/// The SDK wants to export by itself, too; nobody would see it.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// So many metrics have examples.
+const METRICS: usize = 6;
+
+/// A series: its metric's name and its attributes, as text and sorted.
+pub(crate) type SeriesKey = (String, Vec<(String, String)>);
+
+/// One measurement that went into a series.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Example {
+    pub trace: TraceId,
+    pub run: RunId,
+    pub value: f64,
+    pub at: UnixNanos,
+}
+
+/// The latest measurements of a series, one of each order of magnitude: what is rare stays beside what is frequent.
+type Examples = BTreeMap<i32, Example>;
+
+/// Metrics of one process that are collected when somebody asks.
+#[derive(Clone)]
+pub(crate) struct Scrape {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    provider: SdkMeterProvider,
+    instruments: Instruments,
+    collected: Arc<Mutex<ExportMetricsServiceRequest>>,
+    examples: Mutex<HashMap<SeriesKey, Examples>>,
+    series: usize,
+}
+
+impl fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scrape").finish_non_exhaustive()
+    }
+}
+
+impl Scrape {
+    /// Begins to count.
+    pub fn start(settings: &Settings) -> Self {
+        quietly(|| {
+            let collected = Arc::<Mutex<ExportMetricsServiceRequest>>::default();
+            let reader = PeriodicReader::builder(Catch(Arc::clone(&collected))).with_interval(NEVER).build();
+            let series = settings.series;
+            let provider = SdkMeterProvider::builder()
+                .with_reader(reader)
+                .with_view(move |instrument: &Instrument| stream(instrument, series, false))
+                .build();
+            let instruments = Instruments::new(&provider.meter_with_scope(scope()), settings.names);
+            Self { inner: Arc::new(Inner { provider, instruments, collected, examples: Mutex::default(), series }) }
+        })
+    }
+
+    /// Returns all metrics as they stand; blocks for a moment.
+    pub fn collect(&self) -> Result<ExportMetricsServiceRequest, MetricsError> {
+        quietly(|| self.inner.provider.force_flush())
+            .map_err(|error| MetricsError::Setup { reason: error.to_string() })?;
+        Ok(locked(&self.inner.collected).clone())
+    }
+
+    /// Returns the latest measurements of a series, the smallest first.
+    pub fn examples(&self, key: &SeriesKey) -> Vec<Example> {
+        let examples = locked(&self.inner.examples);
+        examples.get(key).into_iter().flat_map(|examples| examples.values().copied()).collect()
+    }
+
+    fn note(&self, metric: &str, attributes: &[KeyValue], tally: &Tally, value: f64) {
+        let (trace, run) = (tally.run.trace_id, tally.run.run_id);
+        let example = Example { trace, run, value, at: UnixNanos::now() };
+        let mut texts: Vec<(String, String)> =
+            attributes.iter().map(|pair| (pair.key.to_string(), pair.value.to_string())).collect();
+        texts.sort_unstable();
+        let mut examples = locked(&self.inner.examples);
+        let key = (metric.to_owned(), texts);
+        // As many series as the SDK keeps, of each metric; of what is counted together beyond that there is no example.
+        if examples.len() < METRICS * self.inner.series || examples.contains_key(&key) {
+            examples.entry(key).or_default().insert(magnitude(value), example);
+        }
+    }
+
+    fn note_call(&self, call: &ModelCall<'_>, tally: &Tally) {
+        let mut attributes = call.attributes();
+        if let Some(first) = call.time_to_first_chunk {
+            self.note("gen_ai.client.operation.time_to_first_chunk", &attributes, tally, first.as_secs_f64());
+        }
+        attributes.extend(call.error_type.map(|error| pair("error.type", error)));
+        self.note("gen_ai.client.operation.duration", &attributes, tally, call.duration.as_secs_f64());
+        self.note_tokens(call, tally);
+    }
+
+    fn note_tokens(&self, call: &ModelCall<'_>, tally: &Tally) {
+        for (kind, tokens) in [("input", call.input_tokens), ("output", call.output_tokens)] {
+            if let Some(tokens) = tokens {
+                let mut attributes = call.attributes();
+                attributes.push(pair("gen_ai.token.type", kind));
+                self.note("gen_ai.client.token.usage", &attributes, tally, tokens as f64);
+            }
+        }
+    }
+}
+
+impl Observer for Scrape {
+    fn run_over(&mut self, tally: &Tally) {
+        let (instruments, run) = (&self.inner.instruments, &tally.run);
+        for call in &tally.calls {
+            let call = call.as_model_call();
+            quietly(|| instruments.model_call(&call));
+            self.note_call(&call, tally);
+        }
+        for step in &tally.tellers {
+            let step = step.as_model_call();
+            quietly(|| instruments.tokens(&step));
+            self.note_tokens(&step, tally);
+        }
+        let duration = Duration::from_millis(run.duration_ms.unwrap_or(0));
+        quietly(|| instruments.run_ended(run, duration));
+        let attributes = Instruments::of_run(run);
+        self.note("runspan.runs", &attributes, tally, 1.0);
+        self.note("runspan.run.duration", &attributes, tally, duration.as_secs_f64());
+        if let Some(cost) = run.cost_usd {
+            self.note("runspan.run.cost", &attributes, tally, cost.as_usd());
+        }
+    }
+
+    fn records(&mut self, outcome: Outcome, reason: &str, n: u64) {
+        quietly(|| self.inner.instruments.records(outcome, reason, n));
+    }
+
+    fn finish(&mut self, _: Instant) {}
+}
+
+/// Returns a number for values that are within a factor of two of each other; within bounds.
+fn magnitude(value: f64) -> i32 {
+    (value.max(0.0).log2().floor() as i32).clamp(-16, 32)
+}
+
+/// Keeps what the SDK exports.
+struct Catch(Arc<Mutex<ExportMetricsServiceRequest>>);
+
+impl fmt::Debug for Catch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Catch")
+    }
+}
+
+impl PushMetricExporter for Catch {
+    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
+        *locked(&self.0) = ExportMetricsServiceRequest::from(metrics);
+        Ok(())
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn temporality(&self) -> Temporality {
+        Temporality::Cumulative
+    }
+}

@@ -1,0 +1,183 @@
+//! `/metrics`, by hand and scraped by a real Prometheus, against the runs in the store.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use prost::Message;
+use runspan::model::RunSummary;
+use runspan::model::otlp::Span;
+use serde_json::Value as Json;
+
+use super::{PROTOBUF, Server, agent, ask, post, request, span, wait_for};
+use crate::forward::{Peer, free_address};
+use crate::support::{Killed, tempdir, wait_until};
+
+/// Returns what is at `/metrics`, and its content type.
+fn scraped(server: &Server, accept: &str) -> (String, String) {
+    let head = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}");
+    let (code, head, body) = ask(server.port("http"), &head, b"");
+    assert_eq!(code, 200);
+    let media = head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap().to_owned();
+    (String::from_utf8(body).unwrap(), media)
+}
+
+const OPEN: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+
+/// Returns the sum of all samples of a name whose labels have all of `labels`.
+fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
+    let samples = text.lines().filter_map(|line| {
+        let line = line.split(" # ").next()?;
+        let (series, value) = line.rsplit_once(' ')?;
+        let of_name = series.strip_prefix(name)?;
+        let wanted =
+            (of_name.is_empty() || of_name.starts_with('{')) && labels.iter().all(|label| of_name.contains(label));
+        wanted.then(|| value.parse::<f64>().unwrap())
+    });
+    samples.sum()
+}
+
+/// Agents that end well and badly, and one call without an agent.
+fn some_runs() -> Vec<Span> {
+    let mut spans: Vec<Span> = (1..=3).flat_map(agent).collect();
+    let mut failed = agent(4);
+    failed[2].status = Some(runspan::model::otlp::Status { code: 2, message: "no".to_owned() });
+    failed[0].set_attr("gen_ai.request.model", "gpt-4o");
+    spans.extend(failed);
+    spans.push(span(5, 1, 0, "chat", 0, 700));
+    // A span with a broken id, and one of a trace that is no run.
+    spans.push(Span { trace_id: vec![6; 16], ..Span::default() });
+    spans
+}
+
+fn stored(store: &Path) -> Vec<RunSummary> {
+    wait_for(store, |runs| runs.len() == 5 && runs.iter().all(|run| run.completed_at.is_some()))
+}
+
+#[test]
+fn what_is_counted_is_what_the_runs_in_the_store_come_to() {
+    let (dir, (peer, at), dead) = (tempdir(), Peer::started(), free_address());
+    let forward = [format!("http://{at}"), format!("http://{dead}")];
+    let server = Server::start(dir.path(), &["--forward", &forward[0], "--forward", &forward[1]]);
+    let to = server.port("otlp-http");
+    let body = request(some_runs()).encode_to_vec();
+    assert_eq!(post(to, PROTOBUF, "", &body).0, 200);
+    // What is told twice counts once, and what is refused is counted under its reason.
+    assert_eq!(post(to, PROTOBUF, "", &body).0, 200);
+    assert_eq!(post(to, PROTOBUF, "", b"\x0a\xff").0, 400);
+    assert_eq!(post(to, "text/plain", "", b"").0, 415);
+    let runs = stored(dir.path());
+    wait_until("all runs are counted and forwarded", || {
+        sum(&scraped(&server, OPEN).0, "runspan_runs_total", &[]) >= 5.0 && peer.spans().len() == 26
+    });
+    let (text, media) = scraped(&server, OPEN);
+    assert_eq!(media, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert!(text.ends_with("# EOF\n"));
+    let mut by_status = BTreeMap::<(String, String), f64>::new();
+    for run in &runs {
+        let name = run.agent_id.clone().or(run.workflow_id.clone()).unwrap();
+        *by_status.entry((name, run.status.to_string())).or_default() += 1.0;
+    }
+    for ((name, status), n) in &by_status {
+        let labels = [format!("name=\"{name}\""), format!("status=\"{status}\"")];
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        assert_eq!(sum(&text, "runspan_runs_total", &labels), *n, "{labels:?}\n{text}");
+        assert_eq!(sum(&text, "runspan_run_duration_seconds_count", &labels), *n, "{labels:?}");
+    }
+    let total = |of: fn(&RunSummary) -> f64| runs.iter().map(of).sum::<f64>();
+    let tokens = |run: &RunSummary| run.tokens.and_then(|tokens| tokens.total).unwrap_or(0) as f64;
+    assert_eq!(sum(&text, "gen_ai_client_token_usage_sum", &[]), total(tokens));
+    assert_eq!(sum(&text, "gen_ai_client_operation_duration_seconds_count", &[]), total(|run| run.llm_calls as f64));
+    let cost = total(|run| run.cost_usd.map_or(0.0, |cost| cost.as_usd()));
+    assert!((sum(&text, "runspan_run_cost_usd_sum", &[]) - cost).abs() < 1e-9, "{cost}\n{text}");
+    let seconds = total(|run| run.duration_ms.unwrap_or(0) as f64) / 1e3;
+    assert!((sum(&text, "runspan_run_duration_seconds_sum", &[]) - seconds).abs() < 1e-9);
+
+    // 14 spans were good, and came twice.
+    assert_eq!(sum(&text, "runspan_bridge_received_spans_total", &[]), 28.0);
+    assert_eq!(sum(&text, "runspan_records_total", &[]), 28.0, "each has an outcome\n{text}");
+    assert_eq!(sum(&text, "runspan_records_total", &["outcome=\"stored\""]), 13.0);
+    assert_eq!(sum(&text, "runspan_records_total", &["outcome=\"duplicate\""]), 13.0);
+    assert_eq!(sum(&text, "runspan_records_total", &["outcome=\"rejected\"", "reason=\"bad_id\""]), 2.0);
+    assert_eq!(sum(&text, "runspan_bridge_refused_requests_total", &["reason=\"malformed\""]), 1.0);
+    assert_eq!(sum(&text, "runspan_bridge_refused_requests_total", &["reason=\"unknown_type\""]), 1.0);
+    let of_target = |at: &dyn std::fmt::Display| format!("http://{at}/v1/traces\"");
+    assert_eq!(sum(&text, "runspan_bridge_forwarded_spans_total", &[&of_target(&at), "outcome=\"sent\""]), 26.0);
+    assert_eq!(sum(&text, "runspan_bridge_forwarded_spans_total", &[&of_target(&dead)]), 0.0);
+    assert!(sum(&text, "runspan_bridge_journal_behind_bytes", &[&of_target(&dead)]) > 1000.0, "{text}");
+    assert_eq!(sum(&text, "runspan_bridge_journal_behind_bytes", &[&of_target(&at)]), 0.0, "{text}");
+
+    // An example leads from a number to a run.
+    let run = runs.iter().find(|run| run.workflow_id.is_some()).unwrap();
+    let example = format!("# {{trace_id=\"{}\",run_id=\"{}\"}} 0.7 ", run.trace_id, run.run_id);
+    let with_example: Vec<&str> = text.lines().filter(|line| line.contains(&example)).collect();
+    assert!(
+        with_example.iter().any(|line| line.starts_with("gen_ai_client_operation_duration_seconds_bucket")),
+        "{text}"
+    );
+    let (classic, media) = scraped(&server, "*/*");
+    assert_eq!(media, "text/plain; version=0.0.4; charset=utf-8");
+    assert!(!classic.contains(" # {") && classic.contains("# TYPE runspan_runs_total counter"), "{classic}");
+    assert_eq!(server.end(), Some(0));
+}
+
+#[test]
+fn a_real_prometheus_scrapes_what_the_runs_in_the_store_come_to() {
+    let Some(prometheus) = crate::interop::program("prometheus") else { return };
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &request(some_runs()).encode_to_vec()).0, 200);
+    let runs = stored(dir.path());
+
+    let (work, web) = (tempdir(), free_address());
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("collector-config/prometheus.yaml");
+    let config = std::fs::read_to_string(shipped).unwrap();
+    assert!(config.contains("127.0.0.1:4319") && config.contains("15s"));
+    let config = config.replace("127.0.0.1:4319", &server.port("http").to_string()).replace("15s", "1s");
+    std::fs::write(work.path().join("prometheus.yaml"), config).unwrap();
+    let _prometheus = Killed(
+        Command::new(prometheus)
+            .arg(format!("--config.file={}", work.path().join("prometheus.yaml").display()))
+            .arg(format!("--storage.tsdb.path={}", work.path().join("data").display()))
+            .arg(format!("--web.listen-address={web}"))
+            .arg("--enable-feature=exemplar-storage")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(work.path().join("log")).unwrap())
+            .spawn()
+            .unwrap(),
+    );
+    let asked = |path: &str| -> Option<Json> {
+        std::net::TcpStream::connect(web).ok()?;
+        let (code, body) = crate::interop::get(web, path);
+        (code == 200).then(|| serde_json::from_str(&body).ok()).flatten()
+    };
+    let query = |query: &str| -> Option<f64> {
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let answer = asked(&format!("/api/v1/query?query={encoded}"))?;
+        answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
+    };
+    let log = || std::fs::read_to_string(work.path().join("log")).unwrap_or_default();
+    wait_until("Prometheus has scraped all runs", || query("sum(runspan_runs_total)") == Some(5.0));
+    let total = |of: fn(&RunSummary) -> f64| runs.iter().map(of).sum::<f64>();
+    let cost = query("sum(runspan_run_cost_usd_sum)").unwrap();
+    assert!((cost - total(|run| run.cost_usd.map_or(0.0, |cost| cost.as_usd()))).abs() < 1e-9, "{cost}");
+    let tokens = |run: &RunSummary| run.tokens.and_then(|tokens| tokens.total).unwrap_or(0) as f64;
+    for (promql, wanted) in [
+        ("sum(gen_ai_client_token_usage_sum)", total(tokens)),
+        ("sum(gen_ai_client_operation_duration_seconds_count)", total(|run| run.llm_calls as f64)),
+        ("sum(runspan_runs_total{status=\"error\"})", total(|run| f64::from(run.status.to_string() == "error"))),
+        ("sum(runspan_records_total)", 14.0),
+        ("up{job=\"runspan\"}", 1.0),
+    ] {
+        assert_eq!(query(promql), Some(wanted), "{promql}\n{}", log());
+    }
+    let exemplars =
+        "/api/v1/query_exemplars?query=gen_ai_client_operation_duration_seconds_bucket&start=0&end=9999999999";
+    let found = asked(exemplars).unwrap().to_string();
+    let run = runs.iter().find(|run| run.workflow_id.is_some()).unwrap();
+    assert!(found.contains(&format!("\"trace_id\":\"{}\"", run.trace_id)), "{found}");
+    let targets = asked("/api/v1/targets").unwrap();
+    assert_eq!(targets["data"]["activeTargets"][0]["lastError"], "", "{targets}");
+    assert_eq!(server.end(), Some(0));
+}
