@@ -1,11 +1,13 @@
 //! `runspan serve`: takes OTLP in from any language.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use runspan::server::{Server, Settings};
+use runspan::server::{Server, Settings, address};
 use runspan::sinks::forward::Target;
 use runspan::store::files::database::Keeper;
+use runspan::store::files::layout::STORE_VARIABLE;
 use runspan::{Content, Durability, Error, Keep};
 
 use super::{CODE_FAILED, CODE_USE, Done, Session, Stop};
@@ -21,43 +23,49 @@ Examples:
 A port alone means 127.0.0.1. An answer of success means that the spans survive loss of power.
 Prints `listening NAME ADDRESS` a line each, then `ready`; SIGTERM and SIGINT end it.")]
 pub struct Args {
-    /// Where OTLP over gRPC is taken
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4317", value_parser = address)]
-    otlp_grpc: SocketAddr,
-    /// Where OTLP over HTTP is taken, as protobuf and as JSON
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4318", value_parser = address)]
-    otlp_http: SocketAddr,
-    /// Where /metrics, /healthz and /readyz answer
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4319", value_parser = address)]
-    http: SocketAddr,
+    /// A file with settings, see docs/serve.md; environment and flags go before it [default: runspan.yaml, if it is here]
+    #[arg(long, value_name = "FILE", env = "RUNSPAN_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where OTLP over gRPC is taken [default: 127.0.0.1:4317]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    otlp_grpc: Option<SocketAddr>,
+    /// Where OTLP over HTTP is taken, as protobuf and as JSON [default: 127.0.0.1:4318]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    otlp_http: Option<SocketAddr>,
+    /// Where /metrics, /healthz and /readyz answer [default: 127.0.0.1:4319]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    http: Option<SocketAddr>,
     /// Allow addresses that others can reach: there is neither TLS nor a password
     #[arg(long)]
     insecure_bind: bool,
     /// A name besides localhost by which this server may be called over HTTP; repeatable
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
-    /// What an acknowledged span survives: loss of power, or the death of this process
-    #[arg(long, value_name = "WHAT", env = "RUNSPAN_DURABILITY", default_value = "power", value_parser = ["power", "process"])]
-    durability: String,
-    /// How much of prompts and answers is kept: none, redacted, full
-    #[arg(long, value_name = "POLICY", env = "RUNSPAN_CONTENT", default_value = "redacted")]
-    content: Content,
+    /// What an acknowledged span survives: loss of power, or the death of this process [default: power]
+    #[arg(long, value_name = "WHAT", env = "RUNSPAN_DURABILITY", value_parser = ["power", "process"])]
+    durability: Option<String>,
+    /// How much of prompts and answers is kept: none, redacted, full [default: redacted]
+    #[arg(long, value_name = "POLICY", env = "RUNSPAN_CONTENT")]
+    content: Option<Content>,
     /// An OTLP endpoint that gets all spans as well, with canonical names, run and cost; repeatable
     #[arg(long, value_name = "URL", value_parser = target, long_help = FORWARD_HELP)]
     forward: Vec<Target>,
-    /// Which runs are forwarded, decided when they are over: all, or some of errors, cost>USD, slow>TIME, ratio=0.1
-    #[arg(long, value_name = "RULES", env = "RUNSPAN_FORWARD_KEEP", default_value = "all")]
-    forward_keep: Keep,
-    /// MiB that the journal may take on disk: how far a target may be behind before it loses the oldest spans
-    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
-    journal: u64,
-    /// Seconds without a span after which a run whose root never came is over
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    silence: u64,
-    /// Seconds that the end may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    drain: u64,
+    /// Which runs are forwarded, decided when they are over: all, or some of errors, cost>USD, slow>TIME, ratio=0.1 [default: all]
+    #[arg(long, value_name = "RULES", env = "RUNSPAN_FORWARD_KEEP")]
+    forward_keep: Option<Keep>,
+    /// MiB that the journal may take on disk: how far a target may be behind before it loses the oldest spans [default: 1024]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    journal: Option<u64>,
+    /// Seconds without a span after which a run whose root never came is over [default: 600]
+    #[arg(long, value_name = "SECONDS")]
+    silence: Option<u64>,
+    /// Seconds that the end may take [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    drain: Option<u64>,
 }
+
+/// Read where no other file is named.
+const CONFIGURATION: &str = "runspan.yaml";
 
 const FORWARD_HELP: &str = "\
 An OTLP endpoint that gets all spans as well, with canonical names, run and cost; repeatable.
@@ -75,44 +83,55 @@ fn target(url: &str) -> Result<Target, String> {
     Target::from_url(url).map_err(|error| error.to_string())
 }
 
-/// Returns the targets given, else those of the environment.
-fn targets(given: &[Target]) -> Result<Vec<Target>, Stop> {
+/// Returns the targets given, else those of the environment, if any.
+fn targets(given: &[Target]) -> Result<Option<Vec<Target>>, Stop> {
     if !given.is_empty() {
-        return Ok(given.to_vec());
+        return Ok(Some(given.to_vec()));
     }
-    let list = std::env::var("RUNSPAN_FORWARD").unwrap_or_default();
+    let Some(list) = std::env::var("RUNSPAN_FORWARD").ok().filter(|list| !list.trim().is_empty()) else {
+        return Ok(None);
+    };
     let urls = list.split(',').map(str::trim).filter(|url| !url.is_empty());
-    urls.map(target).collect::<Result<_, _>>().map_err(|why| Stop::failed(CODE_USE, format!("RUNSPAN_FORWARD: {why}")))
+    urls.map(target)
+        .collect::<Result<_, _>>()
+        .map(Some)
+        .map_err(|why| Stop::failed(CODE_USE, format!("RUNSPAN_FORWARD: {why}")))
 }
 
-/// Reads an address; a port alone is one of this machine.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let text = text.strip_prefix(':').unwrap_or(text);
-    if let Ok(port) = text.parse::<u16>() {
-        return Ok(SocketAddr::from(([127, 0, 0, 1], port)));
+/// Returns the settings: the defaults, what the file says, what the environment and the flags say.
+fn settings(args: &Args, session: &Session<'_>) -> Result<Settings, Stop> {
+    let beside = session.cwd.join(CONFIGURATION);
+    let file = args.config.clone().or_else(|| beside.is_file().then_some(beside));
+    let mut settings =
+        file.map_or_else(|| Ok(Settings::default()), |file| Settings::from_file(&file)).map_err(failed)?;
+    fn put<T: Clone>(given: &Option<T>, place: &mut T) {
+        if let Some(given) = given {
+            place.clone_from(given);
+        }
     }
-    let text = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
-    text.parse().map_err(|_| "expected PORT or ADDRESS:PORT, as in 4318 or 127.0.0.1:4318".to_owned())
+    put(&args.otlp_grpc, &mut settings.otlp_grpc);
+    put(&args.otlp_http, &mut settings.otlp_http);
+    put(&args.http, &mut settings.http);
+    put(&args.content, &mut settings.content);
+    put(&args.forward_keep, &mut settings.forward_keep);
+    put(&args.silence.map(Duration::from_secs), &mut settings.silence);
+    put(&args.drain.map(Duration::from_secs), &mut settings.drain);
+    put(&args.journal.map(|mib| mib << 20), &mut settings.journal_bytes);
+    let durability = |word: &String| if word == "process" { Durability::Process } else { Durability::Power };
+    put(&args.durability.as_ref().map(durability), &mut settings.durability);
+    put(&targets(&args.forward)?, &mut settings.forward);
+    settings.insecure_bind |= args.insecure_bind;
+    settings.hosts.extend(args.allow_host.iter().cloned());
+    // Where the variable is set, the search for a store finds it.
+    if session.store.is_some() || std::env::var_os(STORE_VARIABLE).is_some_and(|path| !path.is_empty()) {
+        settings.store.clone_from(&session.store);
+    }
+    Ok(settings)
 }
 
 /// Serves until a signal.
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
-    let settings = Settings {
-        store: session.store.clone(),
-        otlp_grpc: args.otlp_grpc,
-        otlp_http: args.otlp_http,
-        http: args.http,
-        insecure_bind: args.insecure_bind,
-        hosts: args.allow_host.clone(),
-        durability: if args.durability == "process" { Durability::Process } else { Durability::Power },
-        content: args.content,
-        silence: Duration::from_secs(args.silence),
-        drain: Duration::from_secs(args.drain),
-        forward: targets(&args.forward)?,
-        forward_keep: args.forward_keep.clone(),
-        journal_bytes: args.journal << 20,
-        ..Settings::default()
-    };
+    let settings = settings(args, session)?;
     let server = Server::open(settings).map_err(failed)?;
     for port in server.listening() {
         session.print(&format!("{port}\n"))?;

@@ -73,7 +73,7 @@ impl Problem {
     /// Returns how long a sender waits before it comes again; `None` when that would not help.
     pub fn retry_after(self) -> Option<Duration> {
         match self {
-            Self::Busy => Some(Duration::from_secs(1)),
+            Self::Busy | Self::TooSlow => Some(Duration::from_secs(1)),
             Self::Unavailable => Some(Duration::from_secs(5)),
             _ => None,
         }

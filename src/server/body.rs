@@ -10,9 +10,8 @@ use hyper::body::{Body, Incoming};
 
 use super::answer::{Problem, Refusal};
 use super::budget::{Budget, NoRoom, Share};
+use super::zstd;
 
-/// How long the whole body may take.
-const READ_LIMIT: Duration = Duration::from_secs(30);
 /// A body is decompressed piece by piece, and each piece accounted for before it is made.
 const PIECE: usize = 64 << 10;
 
@@ -23,8 +22,13 @@ pub(super) struct Held {
     pub share: Share,
 }
 
-/// Reads all of a body.
-pub(super) async fn read(mut body: Incoming, max_bytes: usize, budget: &Arc<Budget>) -> Result<Held, Refusal> {
+/// Reads all of a body, within `limit`.
+pub(super) async fn read(
+    mut body: Incoming,
+    max_bytes: usize,
+    limit: Duration,
+    budget: &Arc<Budget>,
+) -> Result<Held, Refusal> {
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if declared > max_bytes {
         return Err(too_large(max_bytes));
@@ -51,11 +55,11 @@ pub(super) async fn read(mut body: Incoming, max_bytes: usize, budget: &Arc<Budg
         }
         Ok(())
     };
-    match tokio::time::timeout(READ_LIMIT, all).await {
+    match tokio::time::timeout(limit, all).await {
         Ok(read) => read.map(|()| held),
         Err(_) => Err(Refusal::new(
             Problem::TooSlow,
-            format!("the request's body did not arrive within {} s", READ_LIMIT.as_secs()),
+            format!("the request's body did not arrive within {} s", limit.as_secs()),
         )),
     }
 }
@@ -65,10 +69,19 @@ pub(super) fn decompress(held: Held, encoding: &str, max_bytes: usize) -> Result
     match encoding.trim() {
         "" | "identity" => Ok(held),
         "gzip" | "x-gzip" => unpack(flate2::bufread::MultiGzDecoder::new(&held.bytes[..]), &held.share, max_bytes),
+        "zstd" => {
+            let frames = zstd::Frames::new(&held.bytes, held.share.fresh()).map_err(|bad| match bad {
+                zstd::BadFrame::NoRoom => busy(),
+                zstd::BadFrame::Wrong(why) => {
+                    Refusal::new(Problem::Malformed, format!("the request's body cannot be decompressed: {why}"))
+                }
+            })?;
+            unpack(frames, &held.share, max_bytes)
+        }
         "deflate" => unpack(flate2::bufread::ZlibDecoder::new(&held.bytes[..]), &held.share, max_bytes),
         other => {
             let other: String = other.chars().take(40).collect();
-            let why = format!("content encoding {other:?} is not understood: use gzip, deflate or none");
+            let why = format!("content encoding {other:?} is not understood: use gzip, zstd, deflate or none");
             Err(Refusal::new(Problem::UnknownEncoding, why))
         }
     }
@@ -83,6 +96,9 @@ fn unpack(mut packed: impl Read, share: &Share, max_bytes: usize) -> Result<Held
         held.share.grow(piece).map_err(|NoRoom| busy())?;
         held.bytes.resize(begin + piece, 0);
         let read = packed.read(&mut held.bytes[begin..]).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::OutOfMemory {
+                return busy();
+            }
             Refusal::new(Problem::Malformed, format!("the request's body cannot be decompressed: {error}"))
         })?;
         held.bytes.truncate(begin + read);

@@ -66,8 +66,9 @@ async fn export(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Take
     }
     let compression = request.headers().get("grpc-encoding").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let compression = compression.to_owned();
-    let max_bytes = shared.line.bounds.request_bytes;
-    let held = body::read(request.into_body(), max_bytes.saturating_add(HEAD), &shared.budget).await?;
+    let bounds = &shared.line.bounds;
+    let max_bytes = bounds.request_bytes.saturating_add(HEAD);
+    let held = body::read(request.into_body(), max_bytes, bounds.body_limit, &shared.budget).await?;
     let (held, is_compressed) = message(held)?;
     shared.line.take(held, if is_compressed { &compression } else { "" }, Encoding::Protobuf).await
 }
@@ -124,7 +125,7 @@ const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 fn with_head(mut response: Answer) -> Answer {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-accept-encoding", HeaderValue::from_static("gzip,deflate,identity"));
+    headers.insert("grpc-accept-encoding", HeaderValue::from_static("gzip,zstd,deflate,identity"));
     response
 }
 

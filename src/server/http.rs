@@ -64,7 +64,8 @@ async fn export(
     }
     let compression = request.headers().get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let compression = compression.to_owned();
-    let held = body::read(request.into_body(), shared.line.bounds.request_bytes, &shared.budget).await?;
+    let bounds = &shared.line.bounds;
+    let held = body::read(request.into_body(), bounds.request_bytes, bounds.body_limit, &shared.budget).await?;
     shared.line.take(held, &compression, encoding).await
 }
 

@@ -13,6 +13,7 @@ mod answer;
 mod body;
 mod budget;
 mod exposition;
+mod file;
 mod grpc;
 mod guard;
 mod http;
@@ -23,6 +24,7 @@ mod run_ids;
 mod settings;
 mod traces;
 mod upstreams;
+mod zstd;
 
 #[cfg(test)]
 mod corpus;
@@ -39,9 +41,10 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
+pub use file::address;
 pub use settings::{Bounds, Settings};
 
 use crate::error::Error;
@@ -58,8 +61,12 @@ use run_ids::RunIds;
 use traces::Line;
 use upstreams::Outlets;
 
-/// How long a client may take over the head of a request, and over nothing between two.
-const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// Connections to the port for people and monitors, which those to the others do not crowd out.
+const MONITORS: usize = 64;
+/// So many clients at a time are told that there are too many; more are not even told.
+const TURNED_AWAY: usize = 64;
+/// How long one of them may take to hear it.
+const TURN_AWAY_LIMIT: Duration = Duration::from_secs(1);
 /// How often an HTTP/2 peer is asked whether it is there, and how long it may take to say so.
 const PING: Duration = Duration::from_secs(20);
 /// Bytes of a request's head.
@@ -257,7 +264,8 @@ async fn serve(
     for (name, listener) in listeners {
         let port = Port {
             listener: TcpListener::from_std(listener).map_err(Error::Resources)?,
-            permits: Arc::clone(&shared.permits),
+            permits: if name == "http" { Arc::new(Semaphore::new(MONITORS)) } else { Arc::clone(&shared.permits) },
+            turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
             ending: ending.clone(),
             shared: Arc::clone(&shared),
         };
@@ -291,6 +299,7 @@ async fn serve(
 struct Port {
     listener: TcpListener,
     permits: Arc<Semaphore>,
+    turned_away: Arc<Semaphore>,
     ending: watch::Receiver<bool>,
     shared: Arc<Shared>,
 }
@@ -311,13 +320,20 @@ impl Port {
                 () = has_ended(&mut self.ending) => break,
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => {
-                        // One connection too many is closed: waiting would keep all others waiting, too.
-                        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else { continue };
+                        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+                            self.shared.line.intake.tally.refuse("connections");
+                            // Waiting would keep all others waiting, too.
+                            if let Ok(permit) = Arc::clone(&self.turned_away).try_acquire_owned() {
+                                connections.spawn(turn_away(stream, permit));
+                            }
+                            continue;
+                        };
+                        let head_limit = self.shared.line.bounds.head_limit;
                         let (shared, answer) = (Arc::clone(&self.shared), answer.clone());
                         let answer = move |request| answer(Arc::clone(&shared), request);
                         let ending = ending.clone();
                         connections.spawn(async move {
-                            connection(stream, answer, ending).await;
+                            connection(stream, head_limit, answer, ending).await;
                             drop(permit);
                         });
                     }
@@ -332,13 +348,52 @@ impl Port {
     }
 }
 
+/// What a client says first that speaks HTTP/2.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How often it is looked whether the rest of it has come.
+const PREFACE_POLL: Duration = Duration::from_millis(10);
+
+/// Waits until a client has said which HTTP it speaks, as hyper does without any limit; `false` when it has gone instead.
+async fn has_begun(stream: &TcpStream) -> bool {
+    let mut said = [0; PREFACE.len()];
+    loop {
+        match stream.peek(&mut said).await {
+            Ok(0) | Err(_) => return false,
+            Ok(bytes) if bytes == PREFACE.len() || said[..bytes] != PREFACE[..bytes] => return true,
+            // What is there stays readable, so nobody tells when there is more.
+            Ok(_) => tokio::time::sleep(PREFACE_POLL).await,
+        }
+    }
+}
+
+/// Tells a client that there are too many connections. One that speaks gRPC sees that it was turned away, too.
+async fn turn_away(mut stream: TcpStream, permit: OwnedSemaphorePermit) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let told = async {
+        stream.write_all(TOO_MANY).await?;
+        stream.shutdown().await?;
+        // What was sent is read: else the system resets the connection, and the answer may be lost with it.
+        let mut unwanted = [0; 4096];
+        while stream.read(&mut unwanted).await? > 0 {}
+        Ok::<(), std::io::Error>(())
+    };
+    // What becomes of it is the client's matter.
+    let _ = tokio::time::timeout(TURN_AWAY_LIMIT, told).await;
+    drop(permit);
+}
+
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
+    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 34\r\n\r\n\
+    too many connections: come again.\n";
+
 /// Waits for the end to begin.
 async fn has_ended(ending: &mut watch::Receiver<bool>) {
     // Who would tell is gone only when the end has come, too.
     let _ = ending.wait_for(|ending| *ending).await;
 }
 
-async fn connection<F, R, B>(stream: TcpStream, answer: F, mut ending: watch::Receiver<bool>)
+async fn connection<F, R, B>(stream: TcpStream, head_limit: Duration, answer: F, mut ending: watch::Receiver<bool>)
 where
     F: Fn(Request<Incoming>) -> R + Send + 'static,
     R: Future<Output = Result<Response<B>, std::convert::Infallible>> + Send + 'static,
@@ -348,8 +403,12 @@ where
 {
     // A small answer must not wait for the next packet.
     let _ = stream.set_nodelay(true);
+    tokio::select! {
+        begun = tokio::time::timeout(head_limit, has_begun(&stream)) => if begun != Ok(true) { return },
+        () = has_ended(&mut ending) => return,
+    }
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(HEAD_BYTES as usize * 2);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head_limit).max_buf_size(HEAD_BYTES as usize * 2);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -51,15 +51,26 @@ pub struct Bounds {
     pub request_bytes: usize,
     /// Bytes of all requests in memory together; beyond, senders are told to come again.
     pub memory_bytes: usize,
-    /// Connections at a time, over all ports.
+    /// Connections at a time, over both ports for OTLP; beyond, clients are told to come again.
     pub connections: usize,
+    /// How long a client may take over the head of a request, and over nothing between two.
+    pub head_limit: Duration,
+    /// How long a request's whole body may take.
+    pub body_limit: Duration,
     /// What is counted before anything is decoded.
     pub limits: Limits,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { request_bytes: 64 << 20, memory_bytes: 128 << 20, connections: 1_000, limits: Limits::default() }
+        Self {
+            request_bytes: 64 << 20,
+            memory_bytes: 128 << 20,
+            connections: 1_000,
+            head_limit: Duration::from_secs(10),
+            body_limit: Duration::from_secs(30),
+            limits: Limits::default(),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `runspan serve` with real requests over loopback: what it answers, and what is stored then.
 
+mod bounds;
 mod forward;
 mod metrics;
 

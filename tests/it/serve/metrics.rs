@@ -67,8 +67,13 @@ fn what_is_counted_is_what_the_runs_in_the_store_come_to() {
     assert_eq!(post(to, PROTOBUF, "", b"\x0a\xff").0, 400);
     assert_eq!(post(to, "text/plain", "", b"").0, 415);
     let runs = stored(dir.path());
+    let of_target = |at: &dyn std::fmt::Display| format!("http://{at}/v1/traces\"");
     wait_until("all runs are counted and forwarded", || {
-        sum(&scraped(&server, OPEN).0, "runspan_runs_total", &[]) >= 5.0 && peer.spans().len() == 26
+        let text = scraped(&server, OPEN).0;
+        sum(&text, "runspan_runs_total", &[]) >= 5.0
+            && sum(&text, "runspan_records_total", &[]) >= 28.0
+            && peer.spans().len() == 26
+            && sum(&text, "runspan_bridge_journal_behind_bytes", &[&of_target(&at)]) == 0.0
     });
     let (text, media) = scraped(&server, OPEN);
     assert_eq!(media, "application/openmetrics-text; version=1.0.0; charset=utf-8");
@@ -101,7 +106,6 @@ fn what_is_counted_is_what_the_runs_in_the_store_come_to() {
     assert_eq!(sum(&text, "runspan_records_total", &["outcome=\"rejected\"", "reason=\"bad_id\""]), 2.0);
     assert_eq!(sum(&text, "runspan_bridge_refused_requests_total", &["reason=\"malformed\""]), 1.0);
     assert_eq!(sum(&text, "runspan_bridge_refused_requests_total", &["reason=\"unknown_type\""]), 1.0);
-    let of_target = |at: &dyn std::fmt::Display| format!("http://{at}/v1/traces\"");
     assert_eq!(sum(&text, "runspan_bridge_forwarded_spans_total", &[&of_target(&at), "outcome=\"sent\""]), 26.0);
     assert_eq!(sum(&text, "runspan_bridge_forwarded_spans_total", &[&of_target(&dead)]), 0.0);
     assert!(sum(&text, "runspan_bridge_journal_behind_bytes", &[&of_target(&dead)]) > 1000.0, "{text}");
