@@ -263,8 +263,10 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
         sink: StoreSink::new(
             FilesWriter::new(layout.clone(), process, recovered.durability == Durability::Power),
             process,
-        ),
+        )
+        .with_pricer(Pricer::of_store(layout).0),
         stored: HashMap::new(),
+        is_bridge: false,
         adopted: Adopted { processes: 1, ..Adopted::default() },
     };
     left.take_in(ring.as_ref(), recovered.last_source)?;
@@ -327,8 +329,10 @@ fn view(layout: &Layout, store: &StoreFile, process: RunId) -> Result<(Overlay, 
         process,
         numbers: Unwritten { last_seq: recovered.last_seq },
         reader: JournalReader::open_read_only_in(layout.shared_fs(), &dir, &name, STORE_READER)?,
-        sink: StoreSink::new(OverlayWriter::new(layout.clone(), process), process),
+        sink: StoreSink::new(OverlayWriter::new(layout.clone(), process), process)
+            .with_pricer(Pricer::of_store(layout).0),
         stored: HashMap::new(),
+        is_bridge: false,
         adopted,
     };
     left.take_in(ring.as_ref(), recovered.last_source)?;
@@ -386,12 +390,19 @@ struct Leftovers<'a, N, W> {
     sink: StoreSink<W>,
     /// The process's runs that are in the store and not taken up yet, by trace, the oldest first.
     stored: HashMap<TraceId, Vec<RunId>>,
+    /// The process took spans from outside.
+    is_bridge: bool,
     adopted: Adopted,
 }
 
 impl<N: Numbers, W: RunWriter> Leftovers<'_, N, W> {
     /// Takes in all of it. `last_source`: up to where the journal has what was in the ring.
     fn take_in(&mut self, ring: Option<&Ring>, last_source: u64) -> Result<(), Error> {
+        // Its spans were others' if it was a bridge: they came in any order.
+        self.is_bridge = journal::has_mark_in(self.layout.fs(), &self.layout.journal(), &self.process.to_string())?;
+        if self.is_bridge {
+            self.sink.take_from_outside(SILENCE);
+        }
         for run in runs_of(self.layout, self.process)? {
             self.stored.entry(run.trace_id).or_default().push(run.run_id);
             // One that has crashed may not be closed to the end: who was at it may have died too.
@@ -485,8 +496,7 @@ impl<N: Numbers, W: RunWriter> Leftovers<'_, N, W> {
 
     /// Closes the open steps of the process's runs, in the journal and in the store.
     fn close_open_runs(&mut self) -> Result<(), Error> {
-        if journal::is_resumable_in(self.layout.fs(), &self.layout.journal(), &self.process.to_string()) {
-            self.sink.take_from_outside(SILENCE);
+        if self.is_bridge {
             return Ok(self.sink.close_silent(UnixNanos::now())?);
         }
         let runs = self.sink.unclosed_runs();

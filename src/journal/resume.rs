@@ -38,9 +38,16 @@ pub fn is_resumable(journal_dir: &Path, process: &str) -> bool {
 
 /// Like [`is_resumable`], on another file system.
 pub(crate) fn is_resumable_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> bool {
-    process_dir(journal_dir, process).is_ok_and(|dir| match fs.stat(&dir.join(MARK)) {
-        Ok(_) => true,
-        // Who may not even look must not take its runs for crashed.
-        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
-    })
+    // Who may not even look must not take its runs for crashed.
+    process_dir(journal_dir, process).is_ok() && has_mark_in(fs, journal_dir, process).unwrap_or(true)
+}
+
+/// Tells the same, or that it cannot be told.
+pub(crate) fn has_mark_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> Result<bool, JournalError> {
+    let path = process_dir(journal_dir, process)?.join(MARK);
+    match fs.stat(&path) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(JournalError::io("read", &path)(error)),
+    }
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use prost::Message;
 use serde_json::Value as Json;
 
 use super::body::Held;
@@ -22,9 +23,12 @@ use super::settings::{Bounds, Settings};
 use super::traces::Line;
 use super::{intake, maker};
 use crate::journal::Durability;
-use crate::model::{CostSource, NanoUsd, RunKind, RunStatus, RunSummary, StepKind, StepStatus, StepView, Tokens};
+use crate::model::otlp::{ResourceSpans, ScopeSpans, TracesData};
+use crate::model::{
+    CostSource, Event, NanoUsd, RunKind, RunStatus, RunSummary, StepKind, StepStatus, StepView, Tokens,
+};
 use crate::recovery;
-use crate::sources::otlp::Encoding;
+use crate::sources::otlp::{self, Encoding};
 use crate::store::files::layout::Layout;
 use crate::store::{Listed, Query, RunReader};
 
@@ -89,21 +93,22 @@ const TEST_MODEL: &str = "the framework's model for tests answers without a prov
 const NOT_EXPORTED: &str = "the emitter loses the spans that an error ends";
 
 /// A recorded program.
-pub(super) struct Recording {
-    pub name: String,
+struct Recording {
+    name: String,
     /// What the manifest says of it.
-    pub about: Json,
+    about: Json,
     /// Bodies of requests, in the order in which they were sent, and what their names say of them.
-    pub bodies: Vec<(String, Vec<u8>)>,
+    bodies: Vec<(String, Vec<u8>)>,
 }
 
 /// A run as it is read back.
-pub(super) struct Stored {
-    pub summary: RunSummary,
-    pub steps: Vec<StepView>,
+struct Stored {
+    summary: RunSummary,
+    steps: Vec<StepView>,
+    events: Vec<Event>,
 }
 
-pub(super) fn recordings() -> Vec<Recording> {
+fn recordings() -> Vec<Recording> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/corpus");
     let mut stacks: Vec<PathBuf> = std::fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path()).collect();
     stacks.sort();
@@ -132,7 +137,7 @@ fn text(value: &Json) -> &str {
 }
 
 /// Sends requests to a bridge over a store of its own, and reads the store when the bridge has ended.
-pub(super) fn served(bodies: &[(String, Vec<u8>)]) -> Vec<Stored> {
+fn served(bodies: &[(String, Vec<u8>)]) -> Vec<Stored> {
     let dir = tempfile::tempdir().unwrap();
     let layout = Layout::new(dir.path().join("store"));
     layout.open_or_create().unwrap();
@@ -161,7 +166,11 @@ pub(super) fn served(bodies: &[(String, Vec<u8>)]) -> Vec<Stored> {
         .unwrap()
         .into_iter()
         .map(|listed| match listed {
-            Listed::Run(run) => Stored { steps: reader.get_steps(run.summary.run_id).unwrap(), summary: run.summary },
+            Listed::Run(run) => Stored {
+                steps: reader.get_steps(run.summary.run_id).unwrap(),
+                events: reader.get_events(run.summary.run_id, 0).unwrap(),
+                summary: run.summary,
+            },
             Listed::Damaged(run) => panic!("damaged: {run:?}"),
         })
         .collect();
@@ -402,7 +411,7 @@ fn every_recording_is_stored_as_what_happened() {
 /// One line a run, one a step.
 fn outline(runs: &[Stored]) -> String {
     let mut text = String::new();
-    for Stored { summary, steps } in runs {
+    for Stored { summary, steps, .. } in runs {
         let name = summary.agent_id.as_ref().or(summary.workflow_id.as_ref());
         let kind = if summary.kind == RunKind::Agent { "agent" } else { "workflow" };
         write!(text, "  {kind} {} {}", word(name), summary.status).unwrap();
@@ -441,4 +450,93 @@ fn bill(tokens: Option<Tokens>, cost: Option<NanoUsd>, source: Option<CostSource
         [t.prompt, t.completion, t.total, t.cache_read, t.cache_write, t.reasoning].map(word);
     let source = source.map(|source| format!(" {source}")).unwrap_or_default();
     format!("{prompt}+{completion}={total} read {read} written {written} thought {thought} ${}{source}", word(cost))
+}
+
+/// All that is stored, but for the moment in a run's id, which is that of the span that came first.
+fn all_of(runs: &[Stored]) -> String {
+    let mut text = String::new();
+    for run in runs {
+        let mut summary = serde_json::to_value(&run.summary).unwrap();
+        for key in ["run_id", "parent_run_id"] {
+            let id = summary[key].as_str().map(|id| id[10..].to_owned());
+            summary[key] = id.into();
+        }
+        summary["updated_at"] = Json::Null;
+        summary["writer"] = Json::Null;
+        writeln!(text, "{summary}").unwrap();
+        for step in &run.steps {
+            writeln!(text, "{}", serde_json::to_string(step).unwrap()).unwrap();
+        }
+        for event in &run.events {
+            let mut event = serde_json::to_value(event).unwrap();
+            if event["data"]["parent_run_id"].is_string() {
+                event["data"]["parent_run_id"] = event["data"]["parent_run_id"].as_str().unwrap()[10..].into();
+            }
+            writeln!(text, "{event}").unwrap();
+        }
+    }
+    text
+}
+
+/// A generator that gives the same numbers each time: xorshift64.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % sides as u64) as usize
+    }
+}
+
+/// Sends the spans of a recording one by one and some twice, in another order and in requests of other sizes.
+fn stirred(bodies: &[(String, Vec<u8>)], dice: &mut Dice) -> Vec<(String, Vec<u8>)> {
+    let mut records = Vec::new();
+    for (name, body) in bodies.iter().filter(|(name, _)| name.contains("-traces.")) {
+        let encoding = if name.contains(".json") { Encoding::Json } else { Encoding::Protobuf };
+        let mut plain = Vec::new();
+        if name.ends_with(".gz") {
+            flate2::read::GzDecoder::new(body.as_slice()).read_to_end(&mut plain).unwrap();
+        }
+        let body = if plain.is_empty() { body } else { &plain };
+        records.extend(otlp::traces(body, encoding, &Bounds::default().limits).unwrap().records);
+    }
+    for _ in 0..records.len() / 3 {
+        records.push(records[dice.roll(records.len())].clone());
+    }
+    for place in (1..records.len()).rev() {
+        records.swap(place, dice.roll(place + 1));
+    }
+    let mut requests = Vec::new();
+    while !records.is_empty() {
+        let some = records.split_off(records.len() - (1 + dice.roll(4)).min(records.len()));
+        let of = |record: crate::model::record::Record| ResourceSpans {
+            resource: Some(record.resource.as_ref().clone()),
+            scope_spans: vec![ScopeSpans {
+                scope: Some(record.scope),
+                spans: vec![record.span],
+                ..ScopeSpans::default()
+            }],
+            ..ResourceSpans::default()
+        };
+        let request = TracesData { resource_spans: some.into_iter().map(of).collect() };
+        requests.push(("0-traces.pb".to_owned(), request.encode_to_vec()));
+    }
+    requests
+}
+
+#[test]
+fn a_run_is_the_same_whatever_the_order_the_size_of_requests_and_what_comes_twice() {
+    for (nth, recording) in (1..).zip(recordings()) {
+        let mut dice = Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(nth));
+        let sent = all_of(&served(&recording.bodies));
+        for round in 0..2 {
+            let stirred = all_of(&served(&stirred(&recording.bodies, &mut dice)));
+            if let Some((is, was)) = stirred.lines().zip(sent.lines()).find(|(is, was)| is != was) {
+                panic!("{} round {round}:\n{is}\ninstead of\n{was}", recording.name);
+            }
+            assert_eq!(stirred.len(), sent.len(), "{} round {round}", recording.name);
+        }
+    }
 }

@@ -6,6 +6,7 @@ use super::upstreams::Outlets;
 use crate::error::Error;
 use crate::journal::{self, Durability, JournalReader, JournalWriter, Options};
 use crate::model::{RunId, UnixNanos};
+use crate::pipeline::cost::Pricer;
 use crate::pipeline::worker::STORE_READER;
 use crate::recovery::{self, Adopted};
 use crate::sinks::store::StoreSink;
@@ -43,7 +44,8 @@ impl Identity {
         };
         let reader = JournalReader::open(&dir, &process.to_string(), STORE_READER)?;
         // What is written is brought to the disk before the journal gives it up, not run by run.
-        let mut sink = StoreSink::new(FilesWriter::new(layout.clone(), process, false), process);
+        let writer = FilesWriter::new(layout.clone(), process, false);
+        let mut sink = StoreSink::new(writer, process).with_pricer(Pricer::of_store(&layout).0);
         let open: Vec<RunId> = recovery::open_runs_of(&layout, process)?;
         sink.take_up(&open)?;
         let outlets = Outlets::none(journal_bytes);

@@ -20,6 +20,7 @@ use crate::model::outcome::{Counts, LostRecords, Outcome};
 use crate::model::record::{Record, RecordKind};
 use crate::model::run::ArtifactInfo;
 use crate::model::{Event, EventId, RunId, RunStatus, RunSummary, SpanId, StepStatus, TraceId, UnixNanos};
+use crate::pipeline::cost::Pricer;
 use crate::pipeline::facts::StepFacts;
 use crate::pipeline::scrub::CONTENT_MARK;
 use crate::pipeline::window::start_of;
@@ -38,7 +39,11 @@ const MAX_HELD_BYTES: usize = 4 << 20;
 const MAX_BEHIND_BYTES: u64 = 32 << 20;
 /// After how long without a span a run of another's program, whose root never came, is taken for over.
 pub const SILENCE: Duration = Duration::from_secs(600);
-/// How long a finished trace is remembered for late spans.
+/// Traces of runs that are over that are remembered for what comes late: some 5 MB.
+const TRACES_AT_HAND: usize = 65_536;
+/// Runs that wait for that of a trace they name as their cause.
+const LINKS_AWAITED: usize = 4_096;
+/// How long a finished trace is held with its spans for late ones.
 pub(crate) const LATE: Duration = Duration::from_secs(60);
 /// Finished runs whose steps are kept at hand for late spans; of older ones the log is read again when one comes.
 const FINISHED_AT_HAND: usize = 8;
@@ -52,6 +57,7 @@ const CRASH_PLACE: u64 = u64::MAX;
 const LOST_PLACE: u64 = u64::MAX - 1;
 
 mod outside;
+mod settle;
 
 /// How often it is looked for runs that have fallen silent.
 const LOOK: Duration = Duration::from_millis(200);
@@ -97,6 +103,14 @@ pub struct StoreSink<W> {
     /// Spans come from outside: ended, in any order, and nobody says when the last one has come. After so long without
     /// one their run is over.
     outside: Option<Duration>,
+    /// Prices calls of which logs tell more than their spans did.
+    pricer: Pricer,
+    /// Runs that are over and let go of, by trace: what still comes finds them.
+    over: IdMap<TraceId, RunId>,
+    /// The traces of `over`, the latest last.
+    over_since: VecDeque<TraceId>,
+    /// Runs that name a trace as their cause of which no run is known yet.
+    awaiting_links: IdMap<TraceId, Vec<RunId>>,
 }
 
 #[derive(Debug, Default)]
@@ -140,6 +154,10 @@ struct LiveRun {
     written_status: Option<RunStatus>,
     stale_summary: bool,
     touched: Instant,
+    /// The ids of its events come of its spans: they come from outside, in any order.
+    by_span: bool,
+    /// Its log stands in the order in which it came.
+    unsettled: bool,
     /// What is noted for the tally; `None` once that is made, and when nobody wants it.
     notes: Option<Box<Notes>>,
 }
@@ -193,7 +211,17 @@ impl<W: RunWriter> StoreSink<W> {
             stored_spans: 0,
             passed_spans: 0,
             outside: None,
+            pricer: Pricer::new(),
+            over: HashMap::default(),
+            over_since: VecDeque::new(),
+            awaiting_links: HashMap::default(),
         }
+    }
+
+    /// Prices with another pricer what logs tell, one with the user's own prices say.
+    #[must_use]
+    pub fn with_pricer(self, pricer: Pricer) -> Self {
+        Self { pricer, ..self }
     }
 
     /// Adds each run up when it is over.
@@ -393,6 +421,7 @@ impl<W: RunWriter> StoreSink<W> {
         };
         let facts = StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope));
         let mut of_trace = None;
+        self.recall_over(trace_id);
         // An id that is made of the trace says no more than the trace, which may lead to another run here.
         let of_maker = facts.run_id.filter(|run| !is_foreign_run_id(*run, trace_id));
         if !self.traces.contains_key(&trace_id) && of_maker.is_none() {
@@ -428,11 +457,20 @@ impl<W: RunWriter> StoreSink<W> {
         if facts.is_genai {
             let held = trace.held.remove(&run).unwrap_or_default();
             let run = self.open_own_run(run, trace_id)?;
-            for HeldRecord { seq, record, .. } in held.records {
+            // A log may come before any span of its run, and has no place in it then.
+            let from_outside = self.outside.is_some();
+            let is_log = |held: &HeldRecord| from_outside && held.record.kind == RecordKind::Event;
+            let (logs, spans): (Vec<_>, Vec<_>) = held.records.into_iter().partition(is_log);
+            for HeldRecord { seq, record, .. } in spans {
                 let facts = StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope));
                 self.apply(run, seq, record, facts)?;
             }
-            return self.apply(run, seq, record, facts);
+            self.apply(run, seq, record, facts)?;
+            for HeldRecord { seq, record, .. } in logs {
+                let facts = StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope));
+                self.apply(run, seq, record, facts)?;
+            }
+            return Ok(());
         }
         self.hold(trace_id, run, span_id, HeldRecord { seq, told_bytes, record });
         Ok(())
@@ -538,18 +576,11 @@ impl<W: RunWriter> StoreSink<W> {
             trace.first_run.get_or_insert(run);
             trace.touched = Some(Instant::now());
         }
-        let live = LiveRun {
-            state,
-            in_place_of,
-            known,
-            pending: Vec::new(),
-            queue: Vec::new(),
-            told,
-            written_status,
-            stale_summary: false,
-            touched: Instant::now(),
-            notes,
-        };
+        let by_span = self.outside.is_some();
+        // How what was written stands is not known.
+        let unsettled = by_span && written_status.is_some();
+        let live =
+            LiveRun { known, told, written_status, by_span, unsettled, notes, ..LiveRun::new(state, in_place_of) };
         // One that was over when it was let go of is counted.
         let live = if live.is_over() { LiveRun { notes: None, ..live } } else { live };
         self.runs.insert(run, live);
@@ -572,6 +603,11 @@ impl<W: RunWriter> StoreSink<W> {
                 }
                 self.count(seq, RecordKind::Started, Outcome::Stored, "");
             }
+            RecordKind::Event if from_outside => {
+                live.flush_pending(process, None);
+                record.span.events.iter().for_each(|event| live.take_log(span, event));
+                self.count(seq, RecordKind::Event, Outcome::Stored, "");
+            }
             RecordKind::Event => {
                 live.flush_pending(process, None);
                 for (place, event) in (0..).zip(&record.span.events) {
@@ -587,7 +623,7 @@ impl<W: RunWriter> StoreSink<W> {
                     self.count(seq, RecordKind::Ended, Outcome::Duplicate, "span");
                     return Ok(());
                 }
-                live.end_step(EventIds { process, seq }, span, record, facts, from_outside);
+                live.end_step(live.ids(process, seq, span), span, record, facts, from_outside);
                 self.count(seq, RecordKind::Ended, Outcome::Stored, "");
             }
         }
@@ -610,7 +646,8 @@ impl<W: RunWriter> StoreSink<W> {
 
     fn run_of(&self, trace: TraceId) -> Option<RunId> {
         let Some(trace) = self.traces.get(&trace) else {
-            return Some(trace.as_run_id()).filter(|run| self.by_name.contains(run));
+            let by_name = Some(trace.as_run_id()).filter(|run| self.by_name.contains(run));
+            return by_name.or_else(|| self.over.get(&trace).copied());
         };
         let is_live = |run: &RunId| self.runs.get(run).is_some_and(|live| live.state.has_started());
         let has_begun = |run: &RunId| is_live(run) || trace.released.contains(run);
@@ -688,6 +725,11 @@ impl<W: RunWriter> StoreSink<W> {
     ///
     /// On an error everything unwritten stays queued and the next flush tries again.
     pub fn flush(&mut self, now: Instant) -> Result<(), StoreError> {
+        self.flush_due(now, false)
+    }
+
+    /// `all`: long logs are put in order, too, although more may come.
+    fn flush_due(&mut self, now: Instant, all: bool) -> Result<(), StoreError> {
         let process = self.process;
         let mut first_error = None;
         self.unwritten = (0, self.told_bytes);
@@ -698,11 +740,16 @@ impl<W: RunWriter> StoreSink<W> {
             if self.outside.is_some() {
                 live.complete();
             }
-            match live.write(run, &mut self.writer, &mut self.stored_spans) {
+            let is_new = live.written_status.is_none();
+            match self.write(run, now, all) {
                 Ok(ended) => self.ended_runs.extend(ended),
                 // One run's trouble must not keep the others from being written.
                 Err(error) => drop(first_error.get_or_insert(error)),
             }
+            if is_new {
+                self.tell_linked(run);
+            }
+            let Some(live) = self.runs.get_mut(&run) else { continue };
             if !live.is_clean() {
                 self.dirty.insert(run);
             } else if live.is_over() {
@@ -739,6 +786,9 @@ impl<W: RunWriter> StoreSink<W> {
             let Some(live) = self.runs.remove(&run) else { continue };
             self.writer.release_run(run);
             let trace_id = live.state.trace_id();
+            if live.by_span {
+                self.remember_over(trace_id, run);
+            }
             let Some(trace) = self.traces.get_mut(&trace_id) else { continue };
             let is_alone = trace.spans.values().all(|of| *of == run) && trace.first_run == Some(run);
             if is_alone && trace.held.is_empty() && trace.released.is_empty() && trace_id.as_run_id() == run {
@@ -761,7 +811,9 @@ impl<W: RunWriter> StoreSink<W> {
             |live: &LiveRun| live.is_clean() && live.is_over() && now.saturating_duration_since(live.touched) > LATE;
         let gone: Vec<RunId> = self.runs.iter().filter(|(_, live)| over(live)).map(|(run, _)| *run).collect();
         for run in gone {
-            self.runs.remove(&run);
+            if let Some(live) = self.runs.remove(&run).filter(|live| live.by_span) {
+                self.remember_over(live.state.trace_id(), run);
+            }
             self.writer.release_run(run);
         }
         let released = |own: &RunId| self.traces.values().any(|trace| trace.released.contains(own));
@@ -779,7 +831,75 @@ impl<W: RunWriter> StoreSink<W> {
             live.flush_pending(process, None);
         }
         self.dirty.extend(self.runs.keys());
-        self.flush(Instant::now())
+        self.flush_due(Instant::now(), true)?;
+        // Runs that have found their parents meanwhile.
+        if self.dirty.is_empty() { Ok(()) } else { self.flush_due(Instant::now(), true) }
+    }
+
+    /// Writes what is queued of a run, and the whole of its log in order where that is due.
+    fn write(&mut self, run: RunId, now: Instant, all: bool) -> Result<Option<RunSummary>, StoreError> {
+        let is_due = |live: &LiveRun| live.is_to_settle(now, all);
+        let Some(live) = self.runs.get(&run) else { return Ok(None) };
+        // Of a run that nobody has seen yet the log is put in order first, and written once.
+        if live.written_status.is_none() && is_due(live) {
+            self.settle(run)?;
+        }
+        let Some(live) = self.runs.get_mut(&run) else { return Ok(None) };
+        let ended = live.write(run, &mut self.writer, &mut self.stored_spans)?;
+        if !is_due(live) {
+            return Ok(ended);
+        }
+        self.settle(run)?;
+        let Some(live) = self.runs.get_mut(&run) else { return Ok(ended) };
+        let again = live.write(run, &mut self.writer, &mut self.stored_spans)?;
+        Ok(again.or_else(|| ended.map(|_| live.state.summary(UnixNanos::now()))))
+    }
+
+    /// Holds a run until that of the trace that it names as its cause has begun.
+    fn await_link(&mut self, trace: TraceId, run: RunId) {
+        if self.awaiting_links.len() < LINKS_AWAITED || self.awaiting_links.contains_key(&trace) {
+            let waiting = self.awaiting_links.entry(trace).or_default();
+            if waiting.len() < LINKS_AWAITED && !waiting.contains(&run) {
+                waiting.push(run);
+            }
+        }
+    }
+
+    /// Looks again at the runs that wait for this one, which has just begun.
+    fn tell_linked(&mut self, run: RunId) {
+        let Some(trace) = self.runs.get(&run).map(|live| live.state.trace_id()) else { return };
+        for waiting in self.awaiting_links.remove(&trace).unwrap_or_default() {
+            if !self.runs.contains_key(&waiting) {
+                // What cannot be opened now stays without its parent.
+                let _ = self.open_run(waiting, waiting.as_trace_id(), None);
+            }
+            if let Some(live) = self.runs.get_mut(&waiting).filter(|live| live.state.has_started()) {
+                live.unsettled = true;
+                self.dirty.insert(waiting);
+            }
+        }
+    }
+
+    /// Remembers a run that is let go of.
+    fn remember_over(&mut self, trace: TraceId, run: RunId) {
+        if self.over.insert(trace, run).is_none() {
+            self.over_since.push_back(trace);
+        }
+        while self.over_since.len() > TRACES_AT_HAND {
+            let Some(trace) = self.over_since.pop_front() else { return };
+            self.over.remove(&trace);
+        }
+    }
+
+    /// Makes the trace of a run that was let go of known again.
+    fn recall_over(&mut self, trace_id: TraceId) {
+        if self.traces.contains_key(&trace_id) {
+            return;
+        }
+        if let Some(run) = self.over.get(&trace_id).copied() {
+            let trace = Trace { first_run: Some(run), released: vec![run], ..Trace::default() };
+            self.traces.insert(trace_id, trace);
+        }
     }
 }
 
@@ -797,6 +917,28 @@ impl EventIds {
 }
 
 impl LiveRun {
+    fn new(state: RunState, in_place_of: Option<RunId>) -> Self {
+        Self {
+            state,
+            in_place_of,
+            known: HashSet::default(),
+            pending: Vec::new(),
+            queue: Vec::new(),
+            told: IdMap::default(),
+            written_status: None,
+            stale_summary: false,
+            touched: Instant::now(),
+            by_span: false,
+            unsettled: false,
+            notes: None,
+        }
+    }
+
+    /// Returns the parts of the ids of what a record tells of a span.
+    fn ids(&self, process: RunId, seq: u64, span: SpanId) -> EventIds {
+        if self.by_span { EventIds::of_span(self.state.run_id(), span) } else { EventIds { process, seq } }
+    }
+
     /// Tells whether the run has ended with all its steps.
     fn is_over(&self) -> bool {
         self.state.is_completed() && self.state.open_spans().is_empty()
@@ -814,7 +956,8 @@ impl LiveRun {
 
     /// Tells whether nothing waits to be written.
     fn is_clean(&self) -> bool {
-        self.queue.is_empty() && self.pending.is_empty() && !self.stale_summary
+        let is_settled = !self.by_span || !self.unsettled || self.state.status().is_open();
+        self.queue.is_empty() && self.pending.is_empty() && !self.stale_summary && is_settled
     }
 
     /// Appends an event to the run, unless it is there already.
@@ -822,6 +965,7 @@ impl LiveRun {
         if let Some(event) = self.event(id, cause, at, step, body) {
             self.state.apply(&event, false);
             self.queue.push(event);
+            self.unsettled = true;
         }
     }
 
@@ -840,6 +984,7 @@ impl LiveRun {
         if let Some(event) = self.event(id, cause, at, Some(step), body) {
             self.state.apply_step(&event, asked, facts);
             self.queue.push(event);
+            self.unsettled = true;
         }
     }
 
@@ -875,7 +1020,8 @@ impl LiveRun {
         }
         let mut pending = std::mem::take(&mut self.pending);
         for start in pending.drain(..due) {
-            let ids = EventIds { process, seq: start.seq };
+            let Some(span) = SpanId::from_bytes(&start.record.span.span_id) else { continue };
+            let ids = self.ids(process, start.seq, span);
             match ended.filter(|(end, _)| same_span(&start.record, end)) {
                 Some((end, facts)) => self.start_step(ids, start_of(end), facts, false),
                 None => self.start_step(ids, start.record, &start.facts, true),
@@ -1119,6 +1265,16 @@ fn event_id(process: RunId, seq: u64, sub: u64, at: UnixNanos) -> EventId {
     let mut random = [0; 10];
     random.copy_from_slice(&digest[..10]);
     EventId::from_parts(at.millis(), random)
+}
+
+/// Makes a number of what a record tells, the same whenever it comes.
+fn hash_of(parts: &[&[u8]]) -> u64 {
+    let mut hash = Sha256::new();
+    parts.iter().for_each(|part| hash.update(part));
+    let digest = hash.finalize();
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&digest[..8]);
+    u64::from_be_bytes(bytes)
 }
 
 /// Makes the id of a run whose trace somebody else began: the first span's moment, then 80 bits of a hash of the trace.

@@ -21,6 +21,7 @@ pub(crate) fn run(fresh: &dyn Fn() -> Box<dyn Backend>) {
         a_run_reads_back_as_it_was_written,
         appending_again_changes_nothing,
         a_summary_is_replaced_whole,
+        events_are_replaced_whole,
         a_run_is_taken_up_with_its_events,
         unknown_runs_are_not_found,
         lists_are_filtered_sorted_and_cut,
@@ -94,6 +95,25 @@ fn appending_again_changes_nothing(store: &dyn Backend) {
     store.writer().append_events(run.run_id, &events(&run, 3)).expect("appended");
     store.writer().append_events(run.run_id, &events(&run, 3)).expect("appended");
     assert_eq!(store.reader().get_events(run.run_id, 0).expect("events"), events(&run, 3));
+}
+
+fn events_are_replaced_whole(backend: &dyn Backend) {
+    let (mut writer, reader) = (backend.writer(), backend.reader());
+    let run = summary(1);
+    writer.create_run(&run, &events(&run, 5)).unwrap();
+    let mut others = events(&run, 3);
+    others.swap(0, 2);
+    others.iter_mut().zip(0..).for_each(|(event, seq)| event.seq = seq);
+    writer.replace_events(run.run_id, &others).unwrap();
+    assert_eq!(reader.get_events(run.run_id, 0).unwrap(), others);
+    // What stands there now is known, and the rest is appended.
+    let mut more = events(&run, 4);
+    more[3].seq = 3;
+    writer.append_events(run.run_id, &more).unwrap();
+    others.push(more.remove(3));
+    assert_eq!(reader.get_events(run.run_id, 0).unwrap(), others);
+    let unknown = writer.replace_events(summary(2).run_id, &others);
+    assert!(matches!(unknown, Err(StoreError::NotFound { .. })), "{unknown:?}");
 }
 
 fn a_summary_is_replaced_whole(store: &dyn Backend) {

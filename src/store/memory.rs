@@ -64,6 +64,14 @@ impl RunWriter for MemoryStore {
         Ok(())
     }
 
+    fn replace_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {
+        let mut runs = self.runs();
+        let stored = runs.get_mut(&run).ok_or_else(|| not_found(run))?;
+        stored.known = events.iter().map(|event| event.event_id).collect();
+        stored.events = events.to_vec();
+        Ok(())
+    }
+
     fn update_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
         let mut runs = self.runs();
         runs.get_mut(&summary.run_id).ok_or_else(|| not_found(summary.run_id))?.summary = summary.clone();

@@ -43,6 +43,9 @@ pub trait RunWriter {
     /// Appends events; those whose id is there already are passed over.
     fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError>;
 
+    /// Replaces a run's events, all of them or none: of a run that is over, which had come in any order.
+    fn replace_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError>;
+
     /// Replaces the summary, whole or not at all.
     fn update_run(&mut self, summary: &RunSummary) -> Result<(), StoreError>;
 

@@ -21,6 +21,10 @@ impl<W: RunWriter> StoreSink<W> {
     pub fn take_from_outside(&mut self, silence: Duration) {
         self.outside = Some(silence);
         // Those taken up are looked at again, for what their end may still lack.
+        for live in self.runs.values_mut() {
+            live.by_span = true;
+            live.unsettled |= live.written_status.is_some();
+        }
         self.dirty.extend(self.runs.keys());
     }
 
@@ -86,9 +90,9 @@ impl LiveRun {
         self.stale_summary = true;
     }
 
-    fn push_end(&mut self) {
+    pub(super) fn push_end(&mut self) {
         // The same place for all runs, so the run itself is what makes the id its own.
-        let ids = EventIds { process: self.state.run_id(), seq: END_PLACE };
+        let ids = EventIds::of_run(self.state.run_id(), END_PLACE);
         let (at, cause) = (self.state.last_time(), self.state.start_event());
         let body = EventBody::RunCompleted(Box::new(self.state.ended_completion()));
         self.push(ids.make(5, at), cause, at, None, body);

@@ -315,3 +315,101 @@ fn of_two_layers_that_disagree_the_one_that_spoke_to_the_server_counts() {
     assert_eq!(steps[1], "s2 llm success copy of chat-2");
     assert_eq!(run.tokens.and_then(|tokens| tokens.completion), Some(37));
 }
+
+/// A span as it comes from outside: trace, span, parent, operation, from and to in ms.
+fn ended(trace: u8, id: u8, parent: u8, operation: &str, from: u64, to: u64) -> Record {
+    let mut span = Span {
+        trace_id: vec![trace; 16],
+        span_id: vec![id; 8],
+        parent_span_id: if parent == 0 { Vec::new() } else { vec![parent; 8] },
+        name: format!("s{id}"),
+        start_time_unix_nano: 1_767_693_600_000_000_000 + from * 1_000_000,
+        end_time_unix_nano: 1_767_693_600_000_000_000 + to * 1_000_000,
+        ..Span::default()
+    };
+    if !operation.is_empty() {
+        span.set_attr(names::OPERATION, operation);
+    }
+    Record { kind: RecordKind::Ended, resource: Arc::default(), scope: Default::default(), span }
+}
+
+fn outside_sink() -> StoreSink<MemoryStore> {
+    let mut sink = StoreSink::new(MemoryStore::default(), RunId([7; 16]));
+    sink.take_from_outside(SILENCE);
+    sink
+}
+
+fn listed(sink: StoreSink<MemoryStore>) -> Vec<RunSummary> {
+    let run = |listed| match listed {
+        Listed::Run(run) => run.summary,
+        Listed::Damaged(run) => panic!("damaged: {run:?}"),
+    };
+    sink.into_writer().list_runs(&Query::default()).unwrap().into_iter().map(run).collect()
+}
+
+#[test]
+fn a_span_that_comes_long_after_its_run_was_over_is_a_step_of_it() {
+    let mut sink = outside_sink();
+    sink.take(1, ended(3, 1, 0, "invoke_agent", 0, 100)).unwrap();
+    sink.flush(Instant::now()).unwrap();
+    // Long enough for everything to be let go of.
+    sink.flush(Instant::now() + 3 * LATE).unwrap();
+    assert!(sink.traces.is_empty() && sink.runs.is_empty());
+    sink.take(2, ended(3, 2, 1, "chat", 10, 20)).unwrap();
+    sink.flush_all().unwrap();
+    let runs = listed(sink);
+    assert_eq!(runs.iter().map(|run| (run.steps_total, run.llm_calls)).collect::<Vec<_>>(), [(2, 1)]);
+}
+
+#[test]
+fn a_link_names_the_run_that_caused_this_one_whichever_comes_first() {
+    let linked = || {
+        let mut record = ended(4, 1, 0, "invoke_agent", 50, 60);
+        record.span.links =
+            vec![crate::model::otlp::Link { trace_id: vec![3; 16], span_id: vec![1; 8], ..Default::default() }];
+        record
+    };
+    let cause = || ended(3, 1, 0, "invoke_agent", 0, 100);
+    for order in [[cause(), linked()], [linked(), cause()]] {
+        let mut sink = outside_sink();
+        for (seq, record) in (1..).zip(order) {
+            sink.take(seq, record).unwrap();
+            sink.flush(Instant::now()).unwrap();
+        }
+        sink.flush_all().unwrap();
+        let runs = listed(sink);
+        // The newest first.
+        assert_eq!((runs[0].parent_run_id, runs[1].parent_run_id), (Some(runs[1].run_id), None));
+    }
+}
+
+#[test]
+fn a_link_to_a_trace_without_a_run_names_none() {
+    let mut sink = outside_sink();
+    let mut record = ended(4, 1, 0, "invoke_agent", 50, 60);
+    record.span.links = vec![crate::model::otlp::Link { trace_id: vec![3; 16], ..Default::default() }];
+    sink.take(1, record).unwrap();
+    sink.take(2, ended(3, 1, 0, "", 0, 100)).unwrap();
+    sink.flush_all().unwrap();
+    let runs = listed(sink);
+    assert_eq!((runs.len(), runs[0].parent_run_id), (1, None));
+}
+
+#[test]
+fn a_root_that_comes_after_its_run_was_given_up_settles_it_after_all() {
+    let mut sink = outside_sink();
+    sink.take(1, ended(3, 2, 1, "chat", 10, 20)).unwrap();
+    sink.flush(Instant::now() + 2 * SILENCE).unwrap();
+    sink.take(2, ended(3, 1, 0, "invoke_agent", 0, 100)).unwrap();
+    sink.flush_all().unwrap();
+    let late = listed(sink);
+    let mut sink = outside_sink();
+    sink.take(1, ended(3, 1, 0, "invoke_agent", 0, 100)).unwrap();
+    sink.take(2, ended(3, 2, 1, "chat", 10, 20)).unwrap();
+    sink.flush_all().unwrap();
+    let same = |runs: Vec<RunSummary>| {
+        let RunSummary { status, steps_total, duration_ms, agent_id, events, .. } = runs.into_iter().next().unwrap();
+        (status, steps_total, duration_ms, agent_id, events)
+    };
+    assert_eq!(same(late), same(listed(sink)));
+}

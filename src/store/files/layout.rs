@@ -307,7 +307,8 @@ pub(super) fn write_whole(fs: &dyn Fs, path: &Path, content: &[u8], durable: boo
     if durable { file.sync_data() } else { Ok(()) }
 }
 
-fn temporary_beside(path: &Path) -> PathBuf {
+/// Names a file beside another that no reader takes for anything.
+pub(super) fn temporary_beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or(OsStr::new("file")).to_string_lossy().into_owned();
     path.with_file_name(format!(".{name}.{}.tmp", RunId::fresh(UnixNanos::now())))
 }

@@ -203,6 +203,19 @@ impl RunWriter for FilesWriter {
         appended
     }
 
+    fn replace_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {
+        let (durable, mut lines) = (self.durable, std::mem::take(&mut self.lines));
+        let fs = self.layout.clone();
+        let replaced = self.open(run).and_then(|open| {
+            open.log = EventLog::replace(fs.fs(), &open.dir, run, events, durable, &mut lines)?;
+            Ok(())
+        });
+        if lines.capacity() <= MAX_SPARE_LINES {
+            self.lines = lines;
+        }
+        replaced
+    }
+
     fn update_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
         self.check_place()?;
         let dir = self.open(summary.run_id)?.dir.clone();

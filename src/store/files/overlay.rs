@@ -24,6 +24,8 @@ struct Laid {
     summary: Option<RunSummary>,
     /// What would stand behind the log.
     lines: Vec<u8>,
+    /// It would stand in place of the log.
+    is_whole: bool,
 }
 
 impl fmt::Debug for Laid {
@@ -64,6 +66,9 @@ impl Overlay {
     /// Somebody else may just be writing the same events there.
     pub fn complete(&self, run: RunId, mut events: Vec<Event>) -> Result<Vec<Event>, StoreError> {
         let Some(laid) = self.runs.get(&run) else { return Ok(events) };
+        if laid.is_whole {
+            events.clear();
+        }
         let known: IdSet<EventId> = events.iter().map(|event| event.event_id).collect();
         for line in laid.lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let event: Event =
@@ -178,6 +183,19 @@ impl RunWriter for OverlayWriter {
         if !lines.is_empty() {
             self.overlay.runs.entry(run).or_default().lines.extend(lines);
         }
+        Ok(())
+    }
+
+    fn replace_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {
+        if !self.is_there(run)? {
+            return Err(StoreError::NotFound { id: run.to_string() });
+        }
+        let mut lines = Vec::new();
+        run_dir::lines_of(run, events, &IdSet::default(), 0, &mut lines)?;
+        let known = events.iter().map(|event| event.event_id).collect();
+        self.logs.insert(run, Log { known, length: lines.len() as u64 });
+        let laid = self.overlay.runs.entry(run).or_default();
+        (laid.lines, laid.is_whole) = (lines, true);
         Ok(())
     }
 

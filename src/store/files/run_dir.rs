@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::super::{FORMAT, StoreError};
-use super::layout::{from_yaml, make_dir, open_plain, read_bounded, replace, stat, to_yaml, write_whole};
+use super::layout::{
+    from_yaml, make_dir, open_plain, read_bounded, replace, stat, temporary_beside, to_yaml, write_whole,
+};
 use crate::conventions::names;
 use crate::fs::{Access, Contents, Fs, FsFile, write_again, write_full};
 use crate::journal::lock;
@@ -245,6 +247,34 @@ impl EventLog {
         }
         let known = events.iter().map(|event| event.event_id).collect();
         Ok((Self { path, run, file, length, known, suspect: false }, events))
+    }
+
+    /// Makes a run's log anew: a whole file takes the place of the one that is there, which the caller has open.
+    ///
+    /// The new one is on the disk before it does, durable or not: what it replaces may be long since.
+    pub fn replace(
+        fs: &dyn Fs,
+        dir: &Path,
+        run: RunId,
+        events: &[Event],
+        durable: bool,
+        lines: &mut Vec<u8>,
+    ) -> Result<Self, StoreError> {
+        let path = events_file(dir);
+        let making = temporary_beside(&path);
+        let file = open_locked(fs, &making, run, "create", Access::Create)?;
+        let mut log = Self { path: making.clone(), run, file, length: 0, known: IdSet::default(), suspect: false };
+        let renamed = log.append(events, true, lines).and_then(|()| {
+            fs.rename(&making, &path).map_err(StoreError::io("write", &path))?;
+            if durable { fs.sync_dir(dir).map_err(StoreError::io("sync", dir)) } else { Ok(()) }
+        });
+        if let Err(error) = renamed {
+            let _ = fs.remove_file(&making);
+            return Err(error);
+        }
+        log.moved_to(dir);
+        log.known = events.iter().map(|event| event.event_id).collect();
+        Ok(log)
     }
 
     /// Tells the log that its folder has another name now; the open file is the same.

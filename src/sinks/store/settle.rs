@@ -1,0 +1,339 @@
+//! The log of a run that is over, in the one order that does not depend on how its spans came.
+//!
+//! Spans from outside come in any order, late and twice, and are told as they come, so that a run can be watched. When
+//! it is over its log is made once more of what it tells: steps by their start, what encloses a step before it, names and
+//! ids by that order. What came in logs joins its span here, whichever of both was first.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use super::{EventIds, LiveRun, StoreSink};
+use crate::model::event::{EventBody, Log};
+use crate::model::id::IdMap;
+use crate::model::otlp::{KeyValue, Span, SpanEvent, Value};
+use crate::model::record::{Record, RecordKind};
+use crate::model::{Event, EventId, RunId, RunStatus, SpanId, TraceId, UnixNanos};
+use crate::pipeline::cost::Pricer;
+use crate::pipeline::facts::StepFacts;
+use crate::pipeline::normalize::{normalize, restore_original};
+use crate::store::assembly::{DROPPED_LOG, RunState};
+use crate::store::{RunWriter, StoreError};
+
+/// Field of an event that came as a record of a log: the span that it speaks of.
+pub(super) const LOG_OF_SPAN: &str = "runspan.log.span";
+/// In place of a span: events of the run itself.
+const RUN_PLACE: u64 = u64::MAX - 3;
+
+/// What a log tells, taken apart again.
+#[derive(Default)]
+struct Told {
+    steps: IdMap<SpanId, Step>,
+    /// Events that are told of no span, and stay as they are.
+    others: Vec<Event>,
+    is_completed: bool,
+}
+
+#[derive(Default)]
+struct Step {
+    start: Option<Record>,
+    end: Option<Record>,
+    logs: Vec<SpanEvent>,
+}
+
+/// A step in the order of a settled log.
+struct Placed {
+    span: SpanId,
+    record: Record,
+    depth: usize,
+    from: u64,
+    to: u64,
+}
+
+impl<W: RunWriter> StoreSink<W> {
+    /// Writes the log of a run that is over in its order, unless it stands so already.
+    pub(super) fn settle(&mut self, run: RunId) -> Result<(), StoreError> {
+        let Some(live) = self.runs.get(&run) else { return Ok(()) };
+        let is_written = live.written_status.is_some();
+        let mut events = if is_written { self.writer.take_up(run)?.unwrap_or_default() } else { Vec::new() };
+        let before: Vec<EventId> = events.iter().map(|event| event.event_id).collect();
+        let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
+        events.append(&mut live.queue.clone());
+        let told = Told::of(events);
+        let linked = told.linked_trace(live.state.trace_id());
+        let parent = linked.and_then(|trace| self.run_of(trace)).filter(|parent| *parent != run);
+        if let (Some(trace), None) = (linked, parent) {
+            self.await_link(trace, run);
+        }
+        let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
+        let (events, state) = told.settled(live, parent, &mut self.pricer);
+        live.state = state;
+        if !is_written {
+            live.unsettled = false;
+            live.queue = events;
+            return Ok(());
+        }
+        let same = before.len() == events.len() && before.iter().zip(&events).all(|(id, event)| *id == event.event_id);
+        live.known = events.iter().map(|event| event.event_id).collect();
+        live.queue.clear();
+        live.stale_summary = true;
+        if !same {
+            if events.len() < before.len() {
+                // A summary vouches for so many events, and must not do so for more than are there at any moment.
+                let summary = live.state.summary(UnixNanos::now());
+                self.writer.update_run(&summary)?;
+            }
+            self.writer.replace_events(run, &events)?;
+        }
+        if let Some(live) = self.runs.get_mut(&run) {
+            live.unsettled = false;
+        }
+        Ok(())
+    }
+}
+
+impl LiveRun {
+    /// Notes what a record of a log tells of a span, in place until the run is over.
+    pub(super) fn take_log(&mut self, span: SpanId, event: &SpanEvent) {
+        let at = UnixNanos(event.time_unix_nano);
+        let step = self.state.step_of(span).map(|(name, start)| (name.to_owned(), start));
+        let (step_id, cause) = step.map_or((None, self.state.start_event()), |(name, start)| (Some(name), Some(start)));
+        let EventBody::Log(mut log) = log_body(event) else { return };
+        let text = serde_json::to_string(&log.fields).unwrap_or_default();
+        let place = super::hash_of(&[&span.0, log.message.as_bytes(), text.as_bytes()]);
+        log.fields.insert(LOG_OF_SPAN.to_owned(), span.to_string().into());
+        let ids = EventIds::of_run(self.state.run_id(), place);
+        self.push(ids.make(7, at), cause, at, step_id, EventBody::Log(log));
+    }
+}
+
+fn log_body(event: &SpanEvent) -> EventBody {
+    let fields = event
+        .attributes
+        .iter()
+        .filter_map(|attribute| Some((attribute.key.clone(), attribute.value.as_ref()?.value.as_ref()?.to_json())));
+    let mut fields: serde_json::Map<String, Json> = fields.collect();
+    let level = match fields.remove(crate::conventions::names::EVENT_LEVEL) {
+        Some(Json::String(level)) => Some(level),
+        _ => None,
+    };
+    EventBody::Log(Log { level, message: event.name.clone(), fields })
+}
+
+/// Makes an event of a span of a line that a record of a log made.
+fn span_event(event: &Event, log: &Log) -> Option<(SpanId, SpanEvent)> {
+    let span = log.fields.get(LOG_OF_SPAN)?.as_str()?.parse().ok()?;
+    let level = log.level.clone().map(|level| (crate::conventions::names::EVENT_LEVEL.to_owned(), Json::from(level)));
+    let fields = log.fields.iter().map(|(key, value)| (key.clone(), value.clone()));
+    let attributes = level.into_iter().chain(fields).map(|(key, value)| {
+        let value = match value {
+            Json::String(text) => Value::String(text),
+            Json::Bool(flag) => Value::Bool(flag),
+            Json::Number(number) => match number.as_i64() {
+                Some(whole) => Value::Int(whole),
+                None => Value::Double(number.as_f64().unwrap_or_default()),
+            },
+            // Structures are texts again: whoever reads them reads JSON.
+            other => Value::String(other.to_string()),
+        };
+        KeyValue { key, value: Some(value.into()) }
+    });
+    let attributes = attributes.collect();
+    Some((
+        span,
+        SpanEvent { time_unix_nano: event.timestamp.0, name: log.message.clone(), attributes, ..SpanEvent::default() },
+    ))
+}
+
+impl Told {
+    fn of(events: Vec<Event>) -> Self {
+        let mut told = Self::default();
+        for event in events {
+            if let Some((span, resource, scope)) = event.body.span() {
+                let Some(id) = SpanId::from_bytes(&span.span_id) else { continue };
+                let is_start = event.body.is_step_start();
+                let record = Record {
+                    kind: if is_start { RecordKind::Started } else { RecordKind::Ended },
+                    resource: Arc::new(resource.cloned().unwrap_or_default()),
+                    scope: scope.cloned().unwrap_or_default(),
+                    span: span.clone(),
+                };
+                let step = told.steps.entry(id).or_default();
+                *(if is_start { &mut step.start } else { &mut step.end }) = Some(record);
+                continue;
+            }
+            match &event.body {
+                EventBody::Log(log) => match span_event(&event, log) {
+                    Some((span, log)) => told.steps.entry(span).or_default().logs.push(log),
+                    None if log.message == DROPPED_LOG => told.others.push(event),
+                    // Made again of the span that tells it.
+                    None => {}
+                },
+                EventBody::RunCompleted(_) => told.is_completed = true,
+                EventBody::StatusChanged(_) => told.others.push(event),
+                _ => {}
+            }
+        }
+        told
+    }
+
+    /// Returns the trace that the topmost step names as its cause: the first of the earliest one.
+    fn linked_trace(&self, own: TraceId) -> Option<TraceId> {
+        let spans = self.steps.values().filter_map(|step| step.end.as_ref().map(|end| &end.span));
+        let is_top = |span: &&Span| {
+            SpanId::from_bytes(&span.parent_span_id).is_none_or(|parent| !self.steps.contains_key(&parent))
+        };
+        let linked = spans.filter(is_top).filter_map(|span| {
+            let mut traces = span.links.iter().filter_map(|link| TraceId::from_bytes(&link.trace_id));
+            Some((span.start_time_unix_nano, &span.span_id, traces.find(|trace| *trace != own)?))
+        });
+        linked.min_by_key(|(at, span, _)| (*at, *span)).map(|(_, _, trace)| trace)
+    }
+
+    /// Tells it all once more in order.
+    fn settled(mut self, live: &LiveRun, parent: Option<RunId>, pricer: &mut Pricer) -> (Vec<Event>, RunState) {
+        for step in self.steps.values_mut() {
+            step.join(pricer);
+        }
+        let mut run =
+            LiveRun::new(RunState::new(live.state.run_id(), live.state.trace_id()), live.in_place_of.or(parent));
+        run.by_span = true;
+        let placed = self.placed();
+        let mut order: Vec<(u64, bool, usize, usize)> = Vec::with_capacity(2 * placed.len());
+        for (place, step) in placed.iter().enumerate() {
+            order.push((step.from, false, step.depth, place));
+            if step.record.kind == RecordKind::Ended {
+                order.push((step.to, true, usize::MAX - step.depth, place));
+            }
+        }
+        // Of equal moments: what begins before what ends, outer steps around inner ones.
+        order.sort_by_key(|(at, is_end, depth, place)| (*at, *is_end, *depth, placed[*place].span));
+        for (_, is_end, _, place) in order {
+            let Placed { span, record, .. } = &placed[place];
+            let facts = StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope));
+            let ids = EventIds::of_span(live.state.run_id(), *span);
+            if is_end {
+                run.end_step(ids, *span, record.clone(), facts, true);
+            } else if record.kind == RecordKind::Ended {
+                run.start_step(ids, crate::pipeline::window::start_of(record), &facts, false);
+            } else {
+                run.start_step(ids, record.clone(), &facts, true);
+            }
+        }
+        self.tell_others(&mut run);
+        if self.is_completed || run.state.roots_ended() {
+            run.push_end();
+        }
+        run.name_start();
+        (run.queue, run.state)
+    }
+
+    /// Tells what is told of no span: what was lost, and that the run was given up, unless it has ended after all.
+    fn tell_others(&mut self, run: &mut LiveRun) {
+        let ended = self.is_completed || run.state.roots_ended();
+        self.others.sort_by_key(|event| (event.timestamp, event.event_id));
+        for event in self.others.drain(..) {
+            if matches!(event.body, EventBody::StatusChanged(_)) && ended {
+                continue;
+            }
+            run.push(event.event_id, run.state.start_event(), event.timestamp, None, event.body);
+        }
+    }
+
+    /// Puts the steps under each other: nothing begins before what encloses it, whatever the clocks say.
+    fn placed(&mut self) -> Vec<Placed> {
+        let steps = std::mem::take(&mut self.steps);
+        let records: IdMap<SpanId, Record> =
+            steps.into_iter().filter_map(|(span, step)| Some((span, step.end.or(step.start)?))).collect();
+        let parent_of = |span: SpanId| {
+            let parent = SpanId::from_bytes(&records.get(&span)?.span.parent_span_id)?;
+            (parent != span && records.contains_key(&parent)).then_some(parent)
+        };
+        let mut found: HashMap<SpanId, (usize, u64)> = HashMap::new();
+        for &span in records.keys() {
+            let mut way = vec![span];
+            while let Some(parent) = parent_of(way[way.len() - 1]).filter(|parent| !way.contains(parent)) {
+                if found.contains_key(&parent) || way.len() > MAX_DEPTH {
+                    way.push(parent);
+                    break;
+                }
+                way.push(parent);
+            }
+            for span in way.into_iter().rev() {
+                let own = records[&span].span.start_time_unix_nano;
+                let above = parent_of(span).and_then(|parent| found.get(&parent)).copied();
+                found.entry(span).or_insert_with(|| above.map_or((0, own), |(depth, from)| (depth + 1, from.max(own))));
+            }
+        }
+        let placed = records.into_iter().map(|(span, record)| {
+            let (depth, from) = found.get(&span).copied().unwrap_or((0, record.span.start_time_unix_nano));
+            let to = record.span.end_time_unix_nano.max(from);
+            Placed { span, record, depth, from, to }
+        });
+        placed.collect()
+    }
+}
+
+/// Deeper than this steps are looked at as if they lay beside each other.
+const MAX_DEPTH: usize = 256;
+
+impl Step {
+    /// Puts what came in logs into the span, and reads the span once more with it.
+    fn join(&mut self, pricer: &mut Pricer) {
+        let Some(record) = self.end.as_mut().filter(|_| !self.logs.is_empty()) else { return };
+        let known: Vec<EventBody> = record.span.events.iter().map(log_body).collect();
+        // A log that says the same at the same moment is one.
+        self.logs.sort_by_cached_key(|log| (log.time_unix_nano, format!("{:?}", log_body(log))));
+        let mut new = Vec::new();
+        for log in self.logs.drain(..) {
+            let body = log_body(&log);
+            if !known.contains(&body) && !new.iter().any(|(other, _)| *other == body) {
+                new.push((body, log));
+            }
+        }
+        if new.is_empty() {
+            return;
+        }
+        restore_original(&mut record.span);
+        record.span.events.extend(new.into_iter().map(|(_, log)| log));
+        record.span.events.sort_by_key(|event| event.time_unix_nano);
+        normalize(record);
+        pricer.price(record);
+    }
+}
+
+impl LiveRun {
+    /// Names the run at its start as it is known now.
+    fn name_start(&mut self) {
+        let (kind, name) = self.state.identity();
+        let Some(Event { body: EventBody::RunStarted(start), .. }) = self.queue.first_mut() else { return };
+        (start.kind, start.name) = (kind, name);
+    }
+
+    /// Tells whether the log of a run that is over is still to be put in order, and may be: at once where that is little
+    /// work, else when nothing more has come for a while.
+    pub(super) fn is_to_settle(&self, now: std::time::Instant, all: bool) -> bool {
+        let is_quiet = all || now.saturating_duration_since(self.touched) >= QUIET;
+        let is_over = self.state.is_completed() || self.state.status() == RunStatus::Crashed;
+        self.by_span && self.unsettled && is_over && (self.state.next_seq() <= AT_ONCE || is_quiet)
+    }
+}
+
+/// Logs up to this many events are put in order whenever something comes late.
+const AT_ONCE: u64 = 2_000;
+/// Longer ones when nothing has come for so long.
+const QUIET: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl EventIds {
+    /// Ids of what a span from outside tells: the same whenever it comes.
+    pub(super) fn of_span(run: RunId, span: SpanId) -> Self {
+        Self::of_run(run, u64::from_be_bytes(span.0).min(RUN_PLACE))
+    }
+
+    /// The same of something else. The moment in the run's id depends on which span came first, and is left out.
+    pub(super) fn of_run(mut run: RunId, seq: u64) -> Self {
+        run.0[..6].fill(0);
+        Self { process: run, seq }
+    }
+}
