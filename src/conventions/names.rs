@@ -99,6 +99,8 @@ pub const EVENT_RESUMED: &str = "runspan.resumed";
 /// Span event of ours: a file was kept; `name`, `media_type`, `bytes`, `sha256`.
 pub const EVENT_ARTIFACT: &str = "runspan.artifact";
 
+/// On an event of a span that came as a record of a log: the span's id.
+pub const LOG_OF_SPAN: &str = "runspan.log.span";
 /// Fields of an event that has no fields of its own in `tracing`: a JSON object as text.
 pub const EVENT_FIELDS: &str = "runspan.event.fields";
 

@@ -225,6 +225,48 @@ pub const STATUS_UNSET: i32 = 0;
 /// [`Status::code`] of a failed span.
 pub const STATUS_ERROR: i32 = 2;
 
+/// One record of a log.
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LogRecord {
+    /// When it happened, in nanoseconds since the epoch; 0 where that is not known.
+    #[prost(fixed64, tag = "1")]
+    #[serde(with = "u64_text")]
+    pub time_unix_nano: u64,
+    /// When it was seen.
+    #[prost(fixed64, tag = "11")]
+    #[serde(with = "u64_text", skip_serializing_if = "is_zero_u64")]
+    pub observed_time_unix_nano: u64,
+    /// `ERROR`, `WARN`, `INFO`, ...
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub severity_text: String,
+    /// What it says.
+    #[prost(message, optional, tag = "5")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<AnyValue>,
+    /// The particulars.
+    #[prost(message, repeated, tag = "6")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<KeyValue>,
+    /// How many attributes the sender left out.
+    #[prost(uint32, tag = "7")]
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped_attributes_count: u32,
+    /// 16 bytes, or empty.
+    #[prost(bytes = "vec", tag = "9")]
+    #[serde(with = "hex", skip_serializing_if = "Vec::is_empty")]
+    pub trace_id: Vec<u8>,
+    /// 8 bytes, or empty.
+    #[prost(bytes = "vec", tag = "10")]
+    #[serde(with = "hex", skip_serializing_if = "Vec::is_empty")]
+    pub span_id: Vec<u8>,
+    /// What happened, where it is an event.
+    #[prost(string, tag = "12")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub event_name: String,
+}
+
 /// One attribute.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]

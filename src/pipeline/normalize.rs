@@ -15,7 +15,7 @@ use serde_json::{Value as Json, json};
 use super::facts;
 use crate::conventions::dialects::{
     Announced, Basis, Content, DIALECTS, Detect, Dialect, HIDDEN, KindRow, MESSAGE_EVENTS, ORDINARY, OTEL, PLAIN, Row,
-    SPAN_NAME, Shape, Side, Source, Test, UNKNOWN_MODELS, usage,
+    SPAN_NAME, Shape, Side, Source, Test, UNKNOWN_MODELS, logs, usage,
 };
 use crate::conventions::{names, providers};
 use crate::model::otlp::{ArrayValue, KeyValue, STATUS_ERROR, STATUS_UNSET, Span, SpanEvent, Value};
@@ -188,7 +188,20 @@ fn is_written_in(dialect: &Dialect, record: &Record) -> bool {
 fn value_of<'a>(span: &'a Span, key: &str) -> Option<&'a Value> {
     let of_events = || {
         let events = span.events.iter().rev().filter(|event| event.name != "gen_ai.evaluation.result");
-        key.starts_with("gen_ai.").then(|| events.into_iter().find_map(|event| event.attr(key))).flatten()
+        let mut events = events.into_iter();
+        match key {
+            key if key.starts_with("gen_ai.") => events.find_map(|event| event.attr(key)),
+            // What came as a record of a log speaks of the same as the span.
+            names::USER_ID => {
+                events.filter(|event| event.attr(names::LOG_OF_SPAN).is_some()).find_map(|event| event.attr(key))
+            }
+            _ => {
+                let speaks = |event: &&SpanEvent| {
+                    logs::OF_THE_SPAN.contains(&event.name.as_str()) && event.attr(names::LOG_OF_SPAN).is_some()
+                };
+                events.filter(speaks).find_map(|event| event.attr(key))
+            }
+        }
     };
     span.attr(key).or_else(of_events)
 }

@@ -28,7 +28,7 @@ use crate::model::{
     CostSource, Event, NanoUsd, RunKind, RunStatus, RunSummary, StepKind, StepStatus, StepView, Tokens,
 };
 use crate::recovery;
-use crate::sources::otlp::{self, Encoding};
+use crate::sources::otlp::{self, Encoding, Signal};
 use crate::store::files::layout::Layout;
 use crate::store::{Listed, Query, RunReader};
 
@@ -36,13 +36,6 @@ use crate::store::{Listed, Query, RunReader};
 const KNOWN: &[(&str, &str, &str)] = &[
     ("claude-agent-sdk/agent", "models", ONLY_IN_LOGS),
     ("claude-agent-sdk/tool_error", "models", ONLY_IN_LOGS),
-    ("gemini-cli/agent", "output", ONLY_IN_LOGS),
-    ("gemini-cli/agent", "cache_read", ONLY_IN_LOGS),
-    ("gemini-cli/agent", "reasoning", ONLY_IN_LOGS),
-    ("gemini-cli/two_tools", "output", ONLY_IN_LOGS),
-    ("gemini-cli/two_tools", "cache_read", ONLY_IN_LOGS),
-    ("gemini-cli/two_tools", "reasoning", ONLY_IN_LOGS),
-    ("google-adk/latest", "user", ONLY_IN_LOGS),
     ("haystack/rag", "cost", NO_PROVIDER),
     ("mlflow/multi", "cost", NO_PROVIDER),
     ("langfuse-py/multi", "calls", BY_HAND),
@@ -84,7 +77,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
 ];
 
 const BY_HAND: &str = "the program tells of a call that it never made, and we believe it";
-const ONLY_IN_LOGS: &str = "only logs say it, and these bear no span's id";
+const ONLY_IN_LOGS: &str = "only logs say it, and these bear the id of the span around the call";
 const NO_PROVIDER: &str = "no provider is named, and the price table does not know whose embedding model it is";
 const NO_NAME: &str = "nothing in the payload names the agent";
 const NO_SPAN_OF_TOOLS: &str = "nothing in the payload tells of a tool that ran";
@@ -151,11 +144,14 @@ fn served(bodies: &[(String, Vec<u8>)]) -> Vec<Stored> {
     for (name, body) in bodies {
         let encoding = if name.contains(".json") { Encoding::Json } else { Encoding::Protobuf };
         let compression = if name.ends_with(".gz") { "gzip" } else { "" };
-        if name.contains("-traces.") {
-            let held = Held { bytes: body.clone(), share: budget.share() };
-            let taken = runtime.block_on(line.take(held, compression, encoding)).unwrap();
-            assert_eq!(taken.rejected, 0, "{name}: {}", taken.message);
-        }
+        let signal = match name {
+            name if name.contains("-traces.") => Signal::Traces,
+            name if name.contains("-logs.") => Signal::Logs,
+            _ => continue,
+        };
+        let held = Held { bytes: body.clone(), share: budget.share() };
+        let taken = runtime.block_on(line.take(held, signal, compression, encoding)).unwrap();
+        assert!(taken.rejected == 0 || signal == Signal::Logs, "{name}: {}", taken.message);
     }
     drop((line, runtime));
     threads.finish(Instant::now() + Duration::from_secs(60));
@@ -490,7 +486,8 @@ impl Dice {
     }
 }
 
-/// Sends the spans of a recording one by one and some twice, in another order and in requests of other sizes.
+/// Sends the spans of a recording in another order, some twice, and in requests of other sizes; requests with logs before,
+/// between and after them.
 fn stirred(bodies: &[(String, Vec<u8>)], dice: &mut Dice) -> Vec<(String, Vec<u8>)> {
     let mut records = Vec::new();
     for (name, body) in bodies.iter().filter(|(name, _)| name.contains("-traces.")) {
@@ -522,6 +519,12 @@ fn stirred(bodies: &[(String, Vec<u8>)], dice: &mut Dice) -> Vec<(String, Vec<u8
         };
         let request = TracesData { resource_spans: some.into_iter().map(of).collect() };
         requests.push(("0-traces.pb".to_owned(), request.encode_to_vec()));
+    }
+    for logs in bodies.iter().filter(|(name, _)| name.contains("-logs.")) {
+        requests.insert(dice.roll(requests.len() + 1), logs.clone());
+        if dice.roll(3) == 0 {
+            requests.insert(dice.roll(requests.len() + 1), logs.clone());
+        }
     }
     requests
 }

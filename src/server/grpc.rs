@@ -17,7 +17,7 @@ use super::answer::{Problem, Refusal, Taken};
 use super::body::{self, Held};
 use super::{Shared, http};
 use crate::model::otlp::base64;
-use crate::sources::otlp::Encoding;
+use crate::sources::otlp::{Encoding, Signal};
 
 const EXPORT_TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const EXPORT_LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
@@ -50,12 +50,13 @@ pub(super) async fn otlp(shared: Arc<Shared>, request: Request<Incoming>) -> Res
 
 async fn export(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Taken, Refusal> {
     let path = request.uri().path();
-    match path {
+    let signal = match path {
         _ if request.method() != Method::POST => {
             return Err(Refusal::new(Problem::WrongMethod, "a call is a POST".to_owned()));
         }
-        EXPORT_TRACES => {}
-        EXPORT_LOGS | EXPORT_METRICS => return Err(http::not_kept(path)),
+        EXPORT_TRACES => Signal::Traces,
+        EXPORT_LOGS => Signal::Logs,
+        EXPORT_METRICS => return Err(http::not_kept()),
         _ => {
             let path: String = path.chars().take(120).collect();
             return Err(Refusal::new(
@@ -63,14 +64,14 @@ async fn export(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Take
                 format!("there is no method {path}: traces go to {EXPORT_TRACES}"),
             ));
         }
-    }
+    };
     let compression = request.headers().get("grpc-encoding").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let compression = compression.to_owned();
     let bounds = &shared.line.bounds;
     let max_bytes = bounds.request_bytes.saturating_add(HEAD);
     let held = body::read(request.into_body(), max_bytes, bounds.body_limit, &shared.budget).await?;
     let (held, is_compressed) = message(held)?;
-    shared.line.take(held, if is_compressed { &compression } else { "" }, Encoding::Protobuf).await
+    shared.line.take(held, signal, if is_compressed { &compression } else { "" }, Encoding::Protobuf).await
 }
 
 /// Takes the one message out of a call's body; is it compressed?

@@ -14,7 +14,7 @@ use super::answer::{Problem, Refusal, Taken};
 use super::exposition::{self, Format};
 use super::{Shared, body};
 use super::{guard, metrics};
-use crate::sources::otlp::Encoding;
+use crate::sources::otlp::{Encoding, Signal};
 
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
@@ -59,25 +59,23 @@ async fn export(
         let why = format!("content type {given:?} is not understood: use {PROTOBUF} or {JSON}");
         return Err(Refusal::new(Problem::UnknownType, why));
     };
-    if path != "/v1/traces" {
-        return Err(not_kept(path));
-    }
+    let signal = match path {
+        "/v1/traces" => Signal::Traces,
+        "/v1/logs" => Signal::Logs,
+        _ => return Err(not_kept()),
+    };
     let compression = request.headers().get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let compression = compression.to_owned();
     let bounds = &shared.line.bounds;
     let held = body::read(request.into_body(), bounds.request_bytes, bounds.body_limit, &shared.budget).await?;
-    shared.line.take(held, &compression, encoding).await
+    shared.line.take(held, signal, &compression, encoding).await
 }
 
 /// Says that a signal goes nowhere from here: what is not kept must not seem to be.
-pub(super) fn not_kept(path: &str) -> Refusal {
-    let signal = if path.to_ascii_lowercase().contains("metrics") { "metrics" } else { "logs" };
-    let why = format!(
-        "{signal} are not stored here and there is no target to forward them to: send traces, or turn the exporter of \
-         {signal} off, as with OTEL_{}_EXPORTER=none",
-        signal.to_uppercase()
-    );
-    Refusal::new(Problem::NotKept, why)
+pub(super) fn not_kept() -> Refusal {
+    let why = "metrics are not stored here and there is no target to forward them to: send traces and logs, or turn the \
+               exporter of metrics off, as with OTEL_METRICS_EXPORTER=none";
+    Refusal::new(Problem::NotKept, why.to_owned())
 }
 
 fn rejected_name(path: &str) -> &'static str {

@@ -5,7 +5,7 @@
 //!                                                                 └─> run store, at its own pace
 //! ```
 //!
-//! The pipeline runs in the request. Requests that come together share one commit of the journal; see the module
+//! Traces and logs are taken. The pipeline runs in the request. Requests that come together share one commit of the journal; see the module
 //! `intake`. What came of spans of others' programs is told by the same rules as everywhere, see
 //! [`store::assembly`](crate::store::assembly), and by those for spans that come ended, in any order, late and twice.
 

@@ -1,4 +1,4 @@
-//! A trace export request, whatever it came over: down the pipeline and into the journal.
+//! An export request, whatever it came over: down the pipeline and into the journal.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
 use crate::pipeline::Pipeline;
 use crate::pipeline::worker::{encode, frame_kind};
-use crate::sources::otlp::{self, BadBody, Encoding, Received};
+use crate::sources::otlp::{self, BadBody, Encoding, Received, Signal};
 
 /// What requests are worked on with.
 pub(super) struct Line {
@@ -47,11 +47,17 @@ impl Line {
         Self { run_ids: Some(run_ids), ..self }
     }
 
-    /// Takes a request: its spans are durable when this returns.
-    pub async fn take(self: &Arc<Self>, held: Held, compression: &str, encoding: Encoding) -> Result<Taken, Refusal> {
+    /// Takes a request: its spans, or records of logs, are durable when this returns.
+    pub async fn take(
+        self: &Arc<Self>,
+        held: Held,
+        signal: Signal,
+        compression: &str,
+        encoding: Encoding,
+    ) -> Result<Taken, Refusal> {
         let (line, compression) = (Arc::clone(self), compression.to_owned());
         // Off the threads that serve connections: a large request takes its time.
-        let prepared = tokio::task::spawn_blocking(move || line.prepare(held, &compression, encoding)).await;
+        let prepared = tokio::task::spawn_blocking(move || line.prepare(held, signal, &compression, encoding)).await;
         let (records, taken, _share) = prepared.map_err(|_| {
             Refusal::new(Problem::Malformed, "the request could not be worked on; the server goes on".to_owned())
         })??;
@@ -69,19 +75,21 @@ impl Line {
     fn prepare(
         &self,
         held: Held,
+        signal: Signal,
         compression: &str,
         encoding: Encoding,
     ) -> Result<(Vec<Prepared>, Taken, Held), Refusal> {
         let held = decompress(held, compression, self.bounds.request_bytes)?;
-        let received = otlp::traces(&held.bytes, encoding, &self.bounds.limits).map_err(|bad| {
+        let received = otlp::received(&held.bytes, signal, encoding, &self.bounds.limits).map_err(|bad| {
             let problem = match bad {
                 BadBody::Malformed { .. } => Problem::Malformed,
                 BadBody::TooManySpans { .. } => Problem::TooLarge,
             };
             Refusal::new(problem, bad.to_string())
         })?;
-        let Received { mut records, rejected, warnings } = received;
-        self.intake.tally.received.fetch_add(records.len() as u64 + rejected.count(), Ordering::Relaxed);
+        let Received { mut records, rejected, not_kept, warnings, .. } = received;
+        let received = records.len() as u64 + rejected.count() + not_kept;
+        self.intake.tally.received.fetch_add(received, Ordering::Relaxed);
         // A process that writes to this store and forwards here as well has stored them, or its journal has.
         let own: Vec<Record> = records.extract_if(.., |record| self.is_of_this_store(record)).collect();
         self.intake.tally.count(Outcome::Duplicate, "same_store", own.len() as u64);
@@ -90,7 +98,11 @@ impl Line {
         for (reason, n) in &rejected.by_reason {
             self.intake.tally.count(Outcome::Rejected, reason, *n);
         }
-        let taken = Taken { rejected: rejected.count(), message: words(&rejected, &warnings) };
+        self.intake.tally.count(Outcome::NotKept, "no_genai", not_kept);
+        let taken = Taken {
+            rejected: rejected.count().saturating_add(not_kept),
+            message: words(&rejected, not_kept, &warnings),
+        };
         // What was received is not needed any more; its share of memory stands for what was made of it.
         let held = Held { bytes: Vec::new(), share: held.share };
         let mut prepared = self.run(records, frame_kind);
@@ -132,10 +144,14 @@ impl Line {
     }
 }
 
-fn words(rejected: &otlp::Rejected, warnings: &[String]) -> String {
+fn words(rejected: &otlp::Rejected, not_kept: u64, warnings: &[String]) -> String {
+    let not_kept = (not_kept > 0).then(|| {
+        format!("{not_kept} log records are not kept: they are no events of GenAI, or do not tell of which span or conversation")
+    });
+    let what = if rejected.of_logs { "records" } else { "spans" };
     let first = rejected.first.as_ref().map(|first| {
         let reasons: Vec<String> = rejected.by_reason.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
-        format!("spans rejected: {} ({}), first: {first}", rejected.count(), reasons.join(", "))
+        format!("{what} rejected: {} ({}), first: {first}", rejected.count(), reasons.join(", "))
     });
-    first.iter().chain(warnings).map(String::as_str).collect::<Vec<_>>().join("; ")
+    first.iter().chain(&not_kept).chain(warnings).map(String::as_str).collect::<Vec<_>>().join("; ")
 }

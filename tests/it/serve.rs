@@ -279,6 +279,40 @@ fn one_broken_span_costs_that_span() {
 }
 
 #[test]
+fn a_log_joins_its_span_whichever_comes_first_and_any_other_is_told_of() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    let to = server.port("otlp-http");
+    let head = |path: &str| format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}");
+    let log = |trace: u8, name: &str| {
+        let (trace, span) = (format!("{trace:02x}").repeat(16), "02".repeat(8));
+        let answer = serde_json::json!({"key": "gen_ai.output.messages", "value": {"stringValue": "Sunny."}});
+        let time = "1767693600030000000";
+        serde_json::json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [
+            {"timeUnixNano": time, "eventName": name, "traceId": trace, "spanId": span, "attributes": [answer]},
+        ]}]}]})
+    };
+    let send = |log: serde_json::Value| {
+        let (code, _, body) = ask(to, &head("/v1/logs"), log.to_string().as_bytes());
+        (code, String::from_utf8(body).unwrap())
+    };
+    let details = "gen_ai.client.inference.operation.details";
+    assert_eq!(send(log(1, details)), (200, "{}".to_owned()));
+    assert_eq!(post(to, PROTOBUF, "", &request(agent(1)).encode_to_vec()).0, 200);
+    assert_eq!(post(to, PROTOBUF, "", &request(agent(2)).encode_to_vec()).0, 200);
+    wait_for(dir.path(), |runs| runs.len() == 2 && runs.iter().all(|run| run.status == RunStatus::Success));
+    assert_eq!(send(log(2, details)), (200, "{}".to_owned()));
+    let (code, why) = send(log(1, "app.started"));
+    assert!(code == 200 && why.contains(r#""rejectedLogRecords":"1""#) && why.contains("no events of GenAI"), "{why}");
+    assert_eq!(server.end(), Some(0));
+    for run in runs(dir.path()) {
+        let steps = crate::support::steps(dir.path(), run.run_id);
+        let outputs: Vec<_> = steps.iter().filter_map(|step| step.output.as_ref()).map(ToString::to_string).collect();
+        assert_eq!(outputs, [r#"[{"role":"assistant","parts":[{"type":"text","content":"Sunny."}]}]"#]);
+    }
+}
+
+#[test]
 fn a_run_whose_root_is_late_runs_until_it_comes_or_until_it_is_silent_for_long() {
     let dir = tempdir();
     let server = Server::start(dir.path(), &["--silence", "2"]);

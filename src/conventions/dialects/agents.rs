@@ -13,7 +13,12 @@ use crate::model::{StepKind, StepStatus};
 /// Source: recordings of `claude-agent-sdk` 0.2.187; `mlflow/tracing/otel/translation/claude_code.py`.
 pub const CLAUDE_CODE: Dialect = Dialect {
     name: "claude-code",
-    detect: &[Detect::Value("span.type", "claude_code."), Detect::ScopePrefix("com.anthropic.claude_code")],
+    detect: &[
+        Detect::Value("span.type", "claude_code."),
+        Detect::ScopePrefix("com.anthropic.claude_code"),
+        Detect::Value(names::EVENT_NAME, "claude_code."),
+        Detect::Value("body", "claude_code."),
+    ],
     facts: &[
         row(names::REQUEST_MODEL, &[Key("model")], Model),
         row(names::TOOL_NAME, &[Key("tool_name")], Text),
@@ -44,7 +49,7 @@ pub const CLAUDE_CODE: Dialect = Dialect {
 /// Source: `openai/codex` `otel/src/events`; excerpts, no recording. Numbers often come as text.
 pub const CODEX: Dialect = Dialect {
     name: "codex",
-    detect: &[Detect::KeyPrefix("codex."), Detect::ScopePrefix("codex")],
+    detect: &[Detect::KeyPrefix("codex."), Detect::ScopePrefix("codex"), Detect::Value(names::EVENT_NAME, "codex.")],
     facts: &[
         row(names::REQUEST_MODEL, &[Key("model"), Key("slug")], Model),
         row(names::CONVERSATION_ID, &[Key("conversation.id"), Key("thread.id")], Text),
@@ -71,16 +76,24 @@ pub const CODEX: Dialect = Dialect {
         kind(SPAN_NAME, Test::Ends(".turn"), StepKind::Agent),
         kind(SPAN_NAME, Test::Is("turn"), StepKind::Agent),
     ],
+    content: &[content(Side::In, &[Key("arguments"), Key("prompt")]), content(Side::Out, &[Key("output")])],
+    outcomes: &[Outcome { key: "success", word: "false", status: StepStatus::Error }],
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };
 
 /// Gemini CLI: the standard's names on spans that have no common root.
 ///
-/// Source: recordings of 0.61; `mlflow/tracing/otel/translation/gemini_cli.py`. Output does not include thoughts.
+/// Source: recordings of 0.61; `mlflow/tracing/otel/translation/gemini_cli.py`. Output does not include thoughts, which
+/// only the log of a call's end tells of.
 pub const GEMINI_CLI: Dialect = Dialect {
     name: "gemini-cli",
     detect: &[Detect::Scope("gemini-cli"), Detect::Value(names::AGENT_NAME, "gemini-cli")],
+    facts: &[
+        row(names::CACHE_READ_TOKENS, &[Key("cached_content_token_count")], Count),
+        row(names::REASONING_TOKENS, &[Key("thoughts_token_count")], Count),
+        row(names::TOTAL_TOKENS, &[Key("total_token_count")], Count),
+    ],
     basis: ALL_INCLUSIVE,
     reasoning_apart: true,
     ..PLAIN

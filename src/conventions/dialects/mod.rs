@@ -8,10 +8,12 @@
 //! - `platforms`: instrumentations and observability platforms that lie over many frameworks.
 //! - `frameworks`: frameworks that trace themselves.
 //! - `agents`: finished agents for the command line.
+//! - [`logs`]: records of logs that tell of GenAI.
 //! - [`usage`]: what providers report as usage, which many of them pass on as it is.
 
 mod agents;
 mod frameworks;
+pub mod logs;
 mod platforms;
 mod standard;
 pub mod usage;
@@ -320,6 +322,7 @@ pub const REPORTED_COSTS: &[CostName] = &[
     CostName::TotalIn("langfuse.observation.cost_details", "total"),
     CostName::TotalIn("mlflow.llm.cost", "total_cost"),
     CostName::TotalIn("cost_details_json", "total"),
+    CostName::Total("cost_usd"),
     CostName::Parts("gen_ai.usage.input_cost", "gen_ai.usage.output_cost"),
     CostName::Parts("llm.cost.prompt", "llm.cost.completion"),
 ];

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::{EventIds, LiveRun, StoreSink};
+use crate::conventions::names;
 use crate::model::event::{EventBody, Log};
 use crate::model::id::IdMap;
 use crate::model::otlp::{KeyValue, Span, SpanEvent, Value};
@@ -21,8 +22,6 @@ use crate::pipeline::normalize::{normalize, restore_original};
 use crate::store::assembly::{DROPPED_LOG, RunState};
 use crate::store::{RunWriter, StoreError};
 
-/// Field of an event that came as a record of a log: the span that it speaks of.
-pub(super) const LOG_OF_SPAN: &str = "runspan.log.span";
 /// In place of a span: events of the run itself.
 const RUN_PLACE: u64 = u64::MAX - 3;
 
@@ -100,9 +99,11 @@ impl LiveRun {
         let step = self.state.step_of(span).map(|(name, start)| (name.to_owned(), start));
         let (step_id, cause) = step.map_or((None, self.state.start_event()), |(name, start)| (Some(name), Some(start)));
         let EventBody::Log(mut log) = log_body(event) else { return };
+        // Told again in another order, it is the same.
+        log.fields.remove(names::LOG_OF_SPAN);
         let text = serde_json::to_string(&log.fields).unwrap_or_default();
         let place = super::hash_of(&[&span.0, log.message.as_bytes(), text.as_bytes()]);
-        log.fields.insert(LOG_OF_SPAN.to_owned(), span.to_string().into());
+        log.fields.insert(names::LOG_OF_SPAN.to_owned(), span.to_string().into());
         let ids = EventIds::of_run(self.state.run_id(), place);
         self.push(ids.make(7, at), cause, at, step_id, EventBody::Log(log));
     }
@@ -114,7 +115,7 @@ fn log_body(event: &SpanEvent) -> EventBody {
         .iter()
         .filter_map(|attribute| Some((attribute.key.clone(), attribute.value.as_ref()?.value.as_ref()?.to_json())));
     let mut fields: serde_json::Map<String, Json> = fields.collect();
-    let level = match fields.remove(crate::conventions::names::EVENT_LEVEL) {
+    let level = match fields.remove(names::EVENT_LEVEL) {
         Some(Json::String(level)) => Some(level),
         _ => None,
     };
@@ -123,8 +124,8 @@ fn log_body(event: &SpanEvent) -> EventBody {
 
 /// Makes an event of a span of a line that a record of a log made.
 fn span_event(event: &Event, log: &Log) -> Option<(SpanId, SpanEvent)> {
-    let span = log.fields.get(LOG_OF_SPAN)?.as_str()?.parse().ok()?;
-    let level = log.level.clone().map(|level| (crate::conventions::names::EVENT_LEVEL.to_owned(), Json::from(level)));
+    let span = log.fields.get(names::LOG_OF_SPAN)?.as_str()?.parse().ok()?;
+    let level = log.level.clone().map(|level| (names::EVENT_LEVEL.to_owned(), Json::from(level)));
     let fields = log.fields.iter().map(|(key, value)| (key.clone(), value.clone()));
     let attributes = level.into_iter().chain(fields).map(|(key, value)| {
         let value = match value {
@@ -193,8 +194,10 @@ impl Told {
 
     /// Tells it all once more in order.
     fn settled(mut self, live: &LiveRun, parent: Option<RunId>, pricer: &mut Pricer) -> (Vec<Event>, RunState) {
-        for step in self.steps.values_mut() {
+        let mut waiting = Vec::new();
+        for (span, step) in &mut self.steps {
             step.join(pricer);
+            waiting.extend(step.logs.drain(..).map(|log| (*span, log)));
         }
         let mut run =
             LiveRun::new(RunState::new(live.state.run_id(), live.state.trace_id()), live.in_place_of.or(parent));
@@ -221,6 +224,9 @@ impl Told {
                 run.start_step(ids, record.clone(), &facts, true);
             }
         }
+        // Of spans that have not ended yet, or have not come.
+        waiting.sort_by_cached_key(|(span, log)| (log.time_unix_nano, *span, format!("{:?}", log_body(log))));
+        waiting.iter().for_each(|(span, log)| run.take_log(*span, log));
         self.tell_others(&mut run);
         if self.is_completed || run.state.roots_ended() {
             run.push_end();

@@ -14,33 +14,48 @@ use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
-use super::{BadBody, Limits, Received};
-use crate::model::otlp::{Resource, Scope, Span};
+use super::{BadBody, Limits, Received, Signal};
+use crate::model::otlp::{LogRecord, Resource, Scope, Span};
 
-pub(super) fn traces(body: &[u8], limits: &Limits) -> Result<Received, BadBody> {
+/// What the levels of a request are called, from the outside.
+const fn names_of(signal: Signal) -> [&'static str; 3] {
+    match signal {
+        Signal::Traces => ["resourceSpans", "scopeSpans", "spans"],
+        Signal::Logs => ["resourceLogs", "scopeLogs", "logRecords"],
+    }
+}
+
+pub(super) fn received(body: &[u8], signal: Signal, limits: &Limits) -> Result<Received, BadBody> {
     let mut received = Received::default();
+    received.rejected.of_logs = signal == Signal::Logs;
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(received);
     }
     let text = std::str::from_utf8(body).map_err(|error| malformed("it", &error))?;
     let mut names = Names::default();
     let mut place = 0;
-    for resource_spans in list(&members(text, "it")?, "resourceSpans", &mut names)? {
-        let members_of_resource = members(resource_spans.get(), "resourceSpans")?;
-        let resource: Arc<Resource> =
-            Arc::new(one(&members_of_resource, "resource", "resourceSpans.resource", &mut names)?);
-        for scope_spans in list(&members_of_resource, "scopeSpans", &mut names)? {
-            let members_of_scope = members(scope_spans.get(), "scopeSpans")?;
-            let scope: Scope = one(&members_of_scope, "scope", "scopeSpans.scope", &mut names)?;
-            for span in list(&members_of_scope, "spans", &mut names)? {
+    let [outer, inner, innermost] = names_of(signal);
+    for of_resource in list(&members(text, "it")?, outer, &mut names)? {
+        let members_of_resource = members(of_resource.get(), outer)?;
+        let path = format!("{outer}.resource");
+        let resource: Arc<Resource> = Arc::new(one(&members_of_resource, "resource", &path, &mut names)?);
+        for of_scope in list(&members_of_resource, inner, &mut names)? {
+            let members_of_scope = members(of_scope.get(), inner)?;
+            let scope: Scope = one(&members_of_scope, "scope", &format!("{inner}.scope"), &mut names)?;
+            for one in list(&members_of_scope, innermost, &mut names)? {
                 if place == limits.spans {
                     return Err(BadBody::TooManySpans { found: place + 1, max: limits.spans });
                 }
-                take(&mut received, place, &resource, &scope, span.get(), limits, &mut names);
+                let (text, names) = (one.get(), &mut names);
+                match signal {
+                    Signal::Traces => take(&mut received, place, &resource, &scope, text, limits, names),
+                    Signal::Logs => take_log(&mut received, place, &resource, &scope, text, limits, names),
+                }
                 place += 1;
             }
         }
     }
+    received.place_logs();
     received.warnings.extend(names.warning());
     Ok(received)
 }
@@ -71,6 +86,32 @@ fn take(
                 return received.rejected.add(place, "too_large", &why);
             }
             received.take(place, resource, scope, span);
+        }
+        Err(error) => received.rejected.add(place, "undecodable", &error.to_string()),
+    }
+}
+
+fn take_log(
+    received: &mut Received,
+    place: usize,
+    resource: &Arc<Resource>,
+    scope: &Scope,
+    text: &str,
+    limits: &Limits,
+    names: &mut Names,
+) {
+    if text.len() > 2 * limits.span_bytes {
+        let why = format!("it has {} bytes, and a record may have {}", text.len(), 2 * limits.span_bytes);
+        return received.rejected.add(place, "too_large", &why);
+    }
+    if text.len() > limits.values && values_in(text) > 4 * limits.values {
+        let why = format!("it holds more than {} values", limits.values);
+        return received.rejected.add(place, "too_many_values", &why);
+    }
+    match lenient::<LogRecord>(text, names) {
+        Ok(mut log) => {
+            log.hold_to(limits.attributes);
+            received.take_log(resource, scope, log);
         }
         Err(error) => received.rejected.add(place, "undecodable", &error.to_string()),
     }

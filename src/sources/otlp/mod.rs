@@ -5,6 +5,7 @@
 //! count of what is missing where OTLP has one.
 
 mod json;
+mod logs;
 mod protobuf;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,15 @@ pub enum Encoding {
     Protobuf,
     /// `application/json`.
     Json,
+}
+
+/// What a request tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Spans.
+    Traces,
+    /// Records of logs.
+    Logs,
 }
 
 /// What one request may hold.
@@ -54,6 +64,12 @@ pub struct Received {
     pub records: Vec<Record>,
     /// Its broken ones.
     pub rejected: Rejected,
+    /// Records of logs that tell nothing of GenAI, or not of what.
+    pub not_kept: u64,
+    /// Records that tell the end of a call of which another record of the request may have the span.
+    unplaced: Vec<logs::Unplaced>,
+    /// The beginnings of such calls.
+    begun: Vec<logs::Begun>,
     /// What the sender should know of although nothing was lost by it.
     pub warnings: Vec<String>,
 }
@@ -65,6 +81,8 @@ pub struct Rejected {
     pub by_reason: BTreeMap<&'static str, u64>,
     /// The first one, for the sender: which span, which field, and what is wrong.
     pub first: Option<String>,
+    /// They are records of logs and not spans.
+    pub of_logs: bool,
 }
 
 impl Rejected {
@@ -75,7 +93,8 @@ impl Rejected {
 
     fn add(&mut self, place: usize, reason: &'static str, why: &str) {
         *self.by_reason.entry(reason).or_default() += 1;
-        self.first.get_or_insert_with(|| format!("span {place} of the request: {why}"));
+        let what = if self.of_logs { "record" } else { "span" };
+        self.first.get_or_insert_with(|| format!("{what} {place} of the request: {why}"));
     }
 }
 
@@ -107,16 +126,25 @@ impl fmt::Display for BadBody {
     }
 }
 
-/// Decodes the body of a trace export request.
+/// Decodes the body of an export request.
 ///
 /// # Errors
 ///
 /// [`BadBody`], and then nothing of it was taken. An empty body is an empty request.
-pub fn traces(body: &[u8], encoding: Encoding, limits: &Limits) -> Result<Received, BadBody> {
+pub fn received(body: &[u8], signal: Signal, encoding: Encoding, limits: &Limits) -> Result<Received, BadBody> {
     match encoding {
-        Encoding::Protobuf => protobuf::traces(body, limits),
-        Encoding::Json => json::traces(body, limits),
+        Encoding::Protobuf => protobuf::received(body, signal, limits),
+        Encoding::Json => json::received(body, signal, limits),
     }
+}
+
+/// Decodes the body of a trace export request.
+///
+/// # Errors
+///
+/// As [`received`].
+pub fn traces(body: &[u8], encoding: Encoding, limits: &Limits) -> Result<Received, BadBody> {
+    received(body, Signal::Traces, encoding, limits)
 }
 
 impl Received {

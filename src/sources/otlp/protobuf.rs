@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::{BadBody, Limits, Received};
-use crate::model::otlp::{Resource, Scope, Span};
+use super::{BadBody, Limits, Received, Signal};
+use crate::model::otlp::{LogRecord, Resource, Scope, Span};
 use crate::model::wire::{Field, Fields};
 
 /// Fields of a `Span`.
@@ -20,23 +20,65 @@ const OF_EVENT: (u32, u32) = (3, 4);
 /// The same of a link.
 const OF_LINK: (u32, u32) = (4, 5);
 
-pub(super) fn traces(body: &[u8], limits: &Limits) -> Result<Received, BadBody> {
+/// The attributes of a record of a log.
+const OF_LOG: u32 = 6;
+
+/// What the levels of a request are called, from the outside.
+const fn names(signal: Signal) -> [&'static str; 3] {
+    match signal {
+        Signal::Traces => ["resource_spans", "scope_spans", "spans"],
+        Signal::Logs => ["resource_logs", "scope_logs", "log_records"],
+    }
+}
+
+pub(super) fn received(body: &[u8], signal: Signal, limits: &Limits) -> Result<Received, BadBody> {
     let mut received = Received::default();
+    received.rejected.of_logs = signal == Signal::Logs;
     let mut place = 0;
-    for resource_spans in messages(body, 1, "resource_spans", limits)? {
-        let resource = Arc::new(decoded::<Resource>(resource_spans, (1, 2), "resource_spans.resource", limits)?);
-        for scope_spans in messages(resource_spans, 2, "resource_spans.scope_spans", limits)? {
-            let scope = decoded::<Scope>(scope_spans, (3, 4), "resource_spans.scope_spans.scope", limits)?;
-            for bytes in messages(scope_spans, 2, "resource_spans.scope_spans.spans", limits)? {
+    let [outer, inner, innermost] = names(signal);
+    for of_resource in messages(body, 1, outer, limits)? {
+        let resource = Arc::new(decoded::<Resource>(of_resource, (1, 2), &format!("{outer}.resource"), limits)?);
+        for of_scope in messages(of_resource, 2, inner, limits)? {
+            let scope = decoded::<Scope>(of_scope, (3, 4), &format!("{outer}.{inner}.scope"), limits)?;
+            for bytes in messages(of_scope, 2, innermost, limits)? {
                 if place == limits.spans {
                     return Err(BadBody::TooManySpans { found: place + 1, max: limits.spans });
                 }
-                take(&mut received, place, &resource, &scope, bytes, limits);
+                match signal {
+                    Signal::Traces => take(&mut received, place, &resource, &scope, bytes, limits),
+                    Signal::Logs => take_log(&mut received, place, &resource, &scope, bytes, limits),
+                }
                 place += 1;
             }
         }
     }
+    received.place_logs();
     Ok(received)
+}
+
+fn take_log(
+    received: &mut Received,
+    place: usize,
+    resource: &Arc<Resource>,
+    scope: &Scope,
+    bytes: &[u8],
+    limits: &Limits,
+) {
+    if bytes.len() > limits.span_bytes {
+        let why = format!("it has {} bytes, and a record may have {}", bytes.len(), limits.span_bytes);
+        return received.rejected.add(place, "too_large", &why);
+    }
+    if bytes.len() > ALWAYS_WITHIN && values_in(bytes, OF_LOG) + values_of(bytes, 5, 0) > limits.values {
+        let why = format!("it holds more than {} values", limits.values);
+        return received.rejected.add(place, "too_many_values", &why);
+    }
+    match LogRecord::decode(bytes) {
+        Ok(mut log) => {
+            log.hold_to(limits.attributes);
+            received.take_log(resource, scope, log);
+        }
+        Err(error) => received.rejected.add(place, "undecodable", &first_words(&error.to_string())),
+    }
 }
 
 fn take(received: &mut Received, place: usize, resource: &Arc<Resource>, scope: &Scope, bytes: &[u8], limits: &Limits) {

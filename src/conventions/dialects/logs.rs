@@ -1,0 +1,57 @@
+//! Records of logs that tell of GenAI: which they are, and which of them are steps where there are no spans.
+
+use crate::model::StepKind;
+
+/// Starts of event names that tell of GenAI.
+pub const EVENTS: &[&str] = &["gen_ai.", "claude_code.", "gemini_cli.", "codex."];
+
+/// An event that is a step of a run, of an emitter that writes logs without spans.
+///
+/// Source: `openai/codex` `otel/src/events`, Claude Code's monitoring reference; no recording without spans.
+#[derive(Debug)]
+pub struct LogStep {
+    /// The event's name.
+    pub event: &'static str,
+    /// It is one only where this attribute has this value, or any where that is empty.
+    pub only: Option<(&'static str, &'static str)>,
+    /// What it is.
+    pub kind: StepKind,
+    /// Whose run it begins, for the event that begins one.
+    pub agent: Option<&'static str>,
+    /// The event tells of a failure.
+    pub failed: bool,
+}
+
+const fn step(event: &'static str, kind: StepKind) -> LogStep {
+    LogStep { event, only: None, kind, agent: None, failed: false }
+}
+
+/// All such events; the first that fits wins.
+pub const STEPS: &[LogStep] = &[
+    LogStep { agent: Some("codex"), ..step("codex.conversation_starts", StepKind::Agent) },
+    LogStep { only: Some(("event.kind", "response.completed")), ..step("codex.sse_event", StepKind::Llm) },
+    LogStep { only: Some(("error.message", "")), failed: true, ..step("codex.api_request", StepKind::Llm) },
+    step("codex.tool_result", StepKind::Tool),
+    LogStep { agent: Some("claude-code"), ..step("claude_code.user_prompt", StepKind::Agent) },
+    step("claude_code.api_request", StepKind::Llm),
+    LogStep { failed: true, ..step("claude_code.api_error", StepKind::Llm) },
+    step("claude_code.tool_result", StepKind::Tool),
+];
+
+/// Events that speak of the whole of their span: what they say is a fact of it.
+pub const OF_THE_SPAN: &[&str] = &["gemini_cli.api_response"];
+
+/// The events at the beginning and at the end of a call of which only the first bears the span's id.
+pub const PAIRS: &[(&str, &str)] = &[("gemini_cli.api_request", "gemini_cli.api_response")];
+
+/// Where the two of a pair have what they share.
+pub const SHARED: &[&str] = &["session.id", "prompt_id", "model"];
+
+/// Where the conversation stands, best first: what it belongs to is a run of its own.
+pub const CONVERSATION: &[&str] = &["conversation.id", "thread.id", "session.id"];
+
+/// Where the prompt stands that the program works on, where each one is a run.
+pub const PROMPT: &[&str] = &["prompt.id"];
+
+/// Where it stands how long a step took, in milliseconds: a log is written when it is over.
+pub const DURATION_MS: &str = "duration_ms";

@@ -1,0 +1,319 @@
+//! Records of logs that tell of GenAI.
+//!
+//! One that bears a span's id joins that span. One that bears none, of an emitter that writes logs alone, is a step of a
+//! run by conversation and prompt. All others are not kept: the answer says so.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::Received;
+use crate::conventions::dialects::logs::{CONVERSATION, DURATION_MS, EVENTS, LogStep, PAIRS, PROMPT, SHARED, STEPS};
+use crate::conventions::names;
+use crate::model::otlp::{KeyValue, LogRecord, Resource, STATUS_ERROR, Scope, Span, SpanEvent, Status, Value, find};
+use crate::model::record::{Record, RecordKind};
+use crate::model::{SpanId, StepKind, TraceId};
+
+/// The parent is in another process: it is known, and so.
+const REMOTE_PARENT: u32 = 0x300;
+
+/// How far the two records of a call may be apart on when it began, in nanoseconds: the end of a stream is logged late.
+const NEAR: u64 = 100_000_000;
+/// Calls of one request of which the ends are looked after.
+const MAX_PAIRS: usize = 512;
+
+/// The end of a call, whose record bears no span's id.
+#[derive(Debug)]
+pub(super) struct Unplaced {
+    resource: Arc<Resource>,
+    scope: Scope,
+    log: LogRecord,
+    name: String,
+}
+
+/// The beginning of a call, whose record does.
+#[derive(Debug)]
+pub(super) struct Begun {
+    event: &'static str,
+    shared: Vec<Option<String>>,
+    at: u64,
+    trace_id: Vec<u8>,
+    span_id: Vec<u8>,
+}
+
+/// Returns how far each end and each beginning that may be one call's are apart, the nearest first.
+fn distances(ends: &[Option<Unplaced>], begun: &[Option<Begun>]) -> Vec<(u64, usize, usize)> {
+    let mut found = Vec::new();
+    for (place, end) in ends.iter().enumerate().take(MAX_PAIRS) {
+        let Some(end) = end else { continue };
+        let (of, began) = (shared(&end.log), time_of(&end.log).saturating_sub(duration(&end.log)));
+        for (begin_place, begin) in begun.iter().enumerate().take(MAX_PAIRS) {
+            let Some(begin) = begin else { continue };
+            let is_pair = PAIRS.iter().any(|(event, answer)| *event == begin.event && *answer == end.name);
+            let apart = begin.at.abs_diff(began);
+            if is_pair && begin.shared == of && apart <= NEAR {
+                found.push((apart, place, begin_place));
+            }
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+fn shared(log: &LogRecord) -> Vec<Option<String>> {
+    let text = |key: &&str| find(&log.attributes, key).and_then(Value::as_str).map(str::to_owned);
+    SHARED.iter().map(text).collect()
+}
+
+fn duration(log: &LogRecord) -> u64 {
+    let ms = find(&log.attributes, DURATION_MS).and_then(Value::as_f64).filter(|ms| *ms > 0.0);
+    (ms.unwrap_or_default() * 1e6) as u64
+}
+
+impl Received {
+    /// Gives the ends of calls to the spans that their beginnings name, each to the one that began nearest, in the same
+    /// conversation and for the same model; each beginning once. Called when all of the request is there.
+    pub(super) fn place_logs(&mut self) {
+        let mut unplaced: Vec<Option<Unplaced>> = std::mem::take(&mut self.unplaced).into_iter().map(Some).collect();
+        let mut begun: Vec<Option<Begun>> = std::mem::take(&mut self.begun).into_iter().map(Some).collect();
+        for (_, end, begin) in distances(&unplaced, &begun) {
+            if unplaced[end].is_none() || begun[begin].is_none() {
+                continue;
+            }
+            let (Some(end), Some(begin)) = (unplaced[end].take(), begun[begin].take()) else { continue };
+            let Unplaced { resource, scope, mut log, name } = end;
+            (log.trace_id, log.span_id) = (begin.trace_id, begin.span_id);
+            let span = event_span(log, name);
+            self.records.push(Record { kind: RecordKind::Event, resource, scope, span });
+        }
+        self.not_kept += unplaced.into_iter().flatten().count() as u64;
+    }
+
+    /// Takes a record that tells of GenAI, and counts any other as not kept.
+    pub(super) fn take_log(&mut self, resource: &Arc<Resource>, scope: &Scope, log: LogRecord) {
+        let name = name_of(&log);
+        let is_genai = EVENTS.iter().any(|start| name.starts_with(start));
+        let ids = (TraceId::from_bytes(&log.trace_id), SpanId::from_bytes(&log.span_id));
+        if let (Some((event, _)), (Some(_), Some(_))) = (PAIRS.iter().find(|(begin, _)| *begin == name), ids) {
+            let (trace_id, span_id) = (log.trace_id.clone(), log.span_id.clone());
+            self.begun.push(Begun { event, shared: shared(&log), at: time_of(&log), trace_id, span_id });
+        }
+        if ids.1.is_none() && PAIRS.iter().any(|(_, end)| *end == name) {
+            let (resource, scope) = (Arc::clone(resource), scope.clone());
+            return self.unplaced.push(Unplaced { resource, scope, log, name });
+        }
+        let made = match ids {
+            _ if !is_genai => None,
+            (Some(_), Some(_)) => Some((RecordKind::Event, event_span(log, name))),
+            _ => step_span(log, name).map(|span| (RecordKind::Ended, span)),
+        };
+        let Some((kind, span)) = made else {
+            self.not_kept += 1;
+            return;
+        };
+        self.records.push(Record { kind, resource: Arc::clone(resource), scope: scope.clone(), span });
+    }
+}
+
+impl LogRecord {
+    /// Leaves out attributes beyond a bound, and counts them.
+    pub(super) fn hold_to(&mut self, max: usize) {
+        let surplus = self.attributes.len().saturating_sub(max);
+        self.attributes.truncate(max);
+        let surplus = u32::try_from(surplus).unwrap_or(u32::MAX);
+        self.dropped_attributes_count = self.dropped_attributes_count.saturating_add(surplus);
+    }
+}
+
+/// Finds an event's name: it has a field of its own, and before it had stood in an attribute, or all of it was the body.
+fn name_of(log: &LogRecord) -> String {
+    let attribute = find(&log.attributes, names::EVENT_NAME).and_then(Value::as_str).unwrap_or_default();
+    let body = log.body.as_ref().and_then(|body| body.value.as_ref()).and_then(Value::as_str).unwrap_or_default();
+    let is_known = |name: &&str| EVENTS.iter().any(|start| name.starts_with(start));
+    let candidates = [log.event_name.as_str(), attribute, body];
+    let named = candidates.into_iter().find(is_known).or(candidates.into_iter().find(|name| !name.is_empty()));
+    named.unwrap_or_default().to_owned()
+}
+
+fn time_of(log: &LogRecord) -> u64 {
+    if log.time_unix_nano == 0 { log.observed_time_unix_nano } else { log.time_unix_nano }
+}
+
+/// Returns the record's facts: its attributes, and the members of its body, under their own names.
+fn facts(log: LogRecord) -> Vec<KeyValue> {
+    let mut attributes = log.attributes;
+    if !log.severity_text.is_empty() {
+        let level = Value::from(log.severity_text);
+        attributes.push(KeyValue { key: names::EVENT_LEVEL.to_owned(), value: Some(level.into()) });
+    }
+    match log.body.and_then(|body| body.value) {
+        Some(Value::KvList(members)) => attributes.extend(members.values),
+        Some(body) => attributes.push(KeyValue { key: "body".to_owned(), value: Some(body.into()) }),
+        None => {}
+    }
+    attributes
+}
+
+/// Makes an event of the span that the record names.
+fn event_span(mut log: LogRecord, name: String) -> Span {
+    let at = time_of(&log);
+    let (trace_id, span_id) = (std::mem::take(&mut log.trace_id), std::mem::take(&mut log.span_id));
+    let dropped_attributes_count = log.dropped_attributes_count;
+    let event = SpanEvent { time_unix_nano: at, name, attributes: facts(log), dropped_attributes_count };
+    Span { trace_id, span_id, start_time_unix_nano: at, events: vec![event], ..Span::default() }
+}
+
+/// Makes a step of a record, where it is one: its trace is that of its conversation and prompt.
+fn step_span(log: LogRecord, name: String) -> Option<Span> {
+    let text = |keys: &[&str]| keys.iter().find_map(|key| find(&log.attributes, key)?.as_str().map(str::to_owned));
+    let fits = |step: &&LogStep| {
+        let value = |key| find(&log.attributes, key).and_then(Value::as_str);
+        step.event == name
+            && step.only.is_none_or(|(key, word)| value(key).is_some_and(|v| word.is_empty() || v == word))
+    };
+    let step = STEPS.iter().find(fits)?;
+    let conversation = text(CONVERSATION)?;
+    let run = format!("{conversation}\n{}", text(PROMPT).unwrap_or_default());
+    let end = time_of(&log);
+    let took = duration(&log);
+    let root = id_of::<8>(&[run.as_bytes(), b"root"]);
+    let is_root = step.agent.is_some();
+    let own = || {
+        let parts: Vec<String> = log.attributes.iter().map(|attribute| format!("{attribute:?}")).collect();
+        id_of::<8>(&[run.as_bytes(), name.as_bytes(), &end.to_be_bytes(), parts.join("\n").as_bytes()])
+    };
+    let mut span = Span {
+        trace_id: id_of::<16>(&[run.as_bytes()]).to_vec(),
+        span_id: if is_root { root } else { own() }.to_vec(),
+        parent_span_id: if is_root { Vec::new() } else { root.to_vec() },
+        flags: if is_root { 0 } else { REMOTE_PARENT },
+        start_time_unix_nano: end.saturating_sub(took),
+        end_time_unix_nano: end.max(1),
+        name,
+        status: step.failed.then(|| Status { code: STATUS_ERROR, message: String::new() }),
+        ..Span::default()
+    };
+    span.attributes = facts(log);
+    let operation = match step.kind {
+        StepKind::Llm => "chat",
+        StepKind::Tool => "execute_tool",
+        _ => "invoke_agent",
+    };
+    let name = span.name.clone();
+    span.set_attr(names::EVENT_NAME, name);
+    span.set_attr(names::OPERATION, operation);
+    span.set_attr(names::CONVERSATION_ID, conversation);
+    if let Some(agent) = step.agent {
+        span.set_attr(names::AGENT_NAME, agent);
+    }
+    Some(span)
+}
+
+/// Makes an id of what is the same whenever the record comes.
+fn id_of<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
+    let mut hash = Sha256::new_with_prefix(b"runspan log ");
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let mut id = [0; N];
+    id.copy_from_slice(&hash.finalize()[..N]);
+    // No id is all zeros.
+    id[0] |= 1;
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Encoding, Limits, Signal, received};
+    use super::*;
+    use serde_json::{Value as Json, json};
+
+    fn logs(records: &Json) -> Received {
+        let body = json!({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]}).to_string();
+        received(body.as_bytes(), Signal::Logs, Encoding::Json, &Limits::default()).unwrap()
+    }
+
+    fn record(name: &str, at_ms: u64, attributes: &[(&str, &str)]) -> Json {
+        let attributes: Vec<Json> =
+            attributes.iter().map(|(key, value)| json!({"key": key, "value": {"stringValue": value}})).collect();
+        json!({"timeUnixNano": (at_ms * 1_000_000).to_string(), "eventName": name, "attributes": attributes})
+    }
+
+    fn placed(mut record: Json, span: &str) -> Json {
+        record["traceId"] = "000000000000000000000000000000ab".into();
+        record["spanId"] = span.into();
+        record
+    }
+
+    #[test]
+    fn a_record_with_a_span_is_an_event_of_it() {
+        let mut chat = placed(record("gen_ai.choice", 5, &[]), "00000000000000cd");
+        chat["body"] = json!({"kvlistValue": {"values": [{"key": "finish_reason", "value": {"stringValue": "stop"}}]}});
+        chat["severityText"] = "INFO".into();
+        let got = logs(&json!([chat, record("my.own", 5, &[]), placed(record("my.own", 5, &[]), "00000000000000cd")]));
+        assert_eq!((got.records.len(), got.not_kept), (1, 2));
+        let Record { kind, span, .. } = &got.records[0];
+        assert_eq!((*kind, span.span_id[7], span.events[0].time_unix_nano), (RecordKind::Event, 0xcd, 5_000_000));
+        let of = |key| span.events[0].attr(key).and_then(Value::as_str);
+        assert_eq!((of("finish_reason"), of(names::EVENT_LEVEL)), (Some("stop"), Some("INFO")));
+    }
+
+    #[test]
+    fn the_end_of_a_call_joins_the_span_of_its_beginning() {
+        let of = |more: &[(&'static str, &'static str)]| {
+            [&[("session.id", "s"), ("prompt_id", "p"), ("model", "m")][..], more].concat()
+        };
+        let begin = |at, span| placed(record("gemini_cli.api_request", at, &of(&[])), span);
+        let end = |at| record("gemini_cli.api_response", at, &of(&[("duration_ms", "20")]));
+        let mut other = end(31);
+        other["attributes"][2]["value"]["stringValue"] = "another model".into();
+        let got = logs(&json!([end(50), begin(10, "00000000000000aa"), end(31), begin(28, "00000000000000bb"), other]));
+        let ends: Vec<(u8, u64)> = got
+            .records
+            .iter()
+            .filter(|record| record.span.events[0].name.ends_with("response"))
+            .map(|record| (record.span.span_id[7], record.span.events[0].time_unix_nano / 1_000_000))
+            .collect();
+        assert_eq!(ends, [(0xaa, 31), (0xbb, 50)]);
+        assert_eq!(got.not_kept, 1);
+    }
+
+    #[test]
+    fn an_emitter_of_logs_alone_gets_a_run_by_conversation() {
+        let told = |name, at, more: &[(&'static str, &'static str)]| {
+            record(name, at, &[&[("conversation.id", "c-1")][..], more].concat())
+        };
+        let got = logs(&json!([
+            told("codex.conversation_starts", 1, &[("model", "gpt-5")]),
+            told("codex.sse_event", 30, &[("event.kind", "response.created")]),
+            told(
+                "codex.sse_event",
+                40,
+                &[("event.kind", "response.completed"), ("input_token_count", "211"), ("duration_ms", "15")]
+            ),
+            told("codex.tool_result", 60, &[("tool_name", "shell"), ("success", "false"), ("duration_ms", "10")]),
+            record("codex.tool_result", 60, &[]),
+        ]));
+        assert_eq!((got.records.len(), got.not_kept), (3, 2));
+        let [root, call, tool] = &got.records[..] else { panic!("{:?}", got.records) };
+        assert!(got.records.iter().all(|record| record.span.trace_id == root.span.trace_id));
+        assert_eq!((&call.span.parent_span_id, &tool.span.parent_span_id), (&root.span.span_id, &root.span.span_id));
+        let mut facts = Vec::new();
+        for record in &got.records {
+            let mut record = record.clone();
+            crate::pipeline::normalize::normalize(&mut record);
+            let step = crate::pipeline::facts::StepFacts::of(&record.span, None, None);
+            let took = (record.span.end_time_unix_nano - record.span.start_time_unix_nano) / 1_000_000;
+            let name = step.tool_name.or(step.agent_name).unwrap_or_default();
+            let input = step.tokens.and_then(|tokens| tokens.prompt);
+            facts.push(format!("{} {} {name} {took} ms {input:?} {:?}", step.kind, step.status, step.session_id));
+        }
+        insta::assert_snapshot!(facts.join("\n"), @r#"
+        agent success codex 0 ms None Some("c-1")
+        llm success  15 ms Some(211) Some("c-1")
+        tool error shell 10 ms None Some("c-1")
+        "#);
+        assert_eq!(logs(&json!([told("codex.tool_result", 60, &[])])).records[0].span.trace_id, root.span.trace_id);
+    }
+}
