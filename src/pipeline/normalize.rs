@@ -549,15 +549,23 @@ fn write_usage(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepKind>)
         };
         let Some(shape) = usage::SHAPES.iter().find(|shape| member(&object, shape.mark).is_some()) else { continue };
         let is_new = |draft: &Draft<'_>, key| count_of(draft.span(), key).is_none();
+        let count = |to: &str| {
+            let (_, paths) = shape.members.iter().find(|(name, _)| *name == to)?;
+            paths.iter().find_map(|path| member(&object, path)?.as_u64())
+        };
+        let sum = count(names::INPUT_TOKENS)
+            .zip(count(names::OUTPUT_TOKENS))
+            .map(|(input, output): (u64, u64)| input.saturating_add(output));
+        let is_nested = shape.makes_total && sum.is_some() && sum == count(names::TOTAL_TOKENS);
         if is_new(draft, names::INPUT_TOKENS) {
-            told.basis = shape.basis;
+            told.basis = if is_nested { Some(Basis::Inclusive) } else { shape.basis };
         }
         if is_new(draft, names::OUTPUT_TOKENS) {
-            told.reasoning_apart = shape.reasoning_apart;
+            told.reasoning_apart = shape.reasoning_apart && !is_nested;
         }
-        for (to, paths) in shape.members {
-            let count = paths.iter().find_map(|path| member(&object, path)?.as_u64());
-            if let Some(count) = count.and_then(|count| i64::try_from(count).ok()).filter(|_| is_new(draft, to)) {
+        for (to, _) in shape.members {
+            let count = count(to).and_then(|count| i64::try_from(count).ok());
+            if let Some(count) = count.filter(|_| is_new(draft, to)) {
                 draft.set(to, count);
             }
         }

@@ -47,7 +47,7 @@ pub const OPENINFERENCE: Dialect = Dialect {
         row(names::AGENT_NAME, &[Key("agent.name"), Json("metadata", &["lc_agent_name"])], Text),
         row(names::TAGS, &[Key("tag.tags")], Text),
     ],
-    entity: &[Name],
+    entity: &[Key("graph.node.name"), Key("graph.node.id"), Name],
     content: &[
         content(Side::In, &[Indexed("llm.input_messages"), Key("input.value")]),
         content(Side::Out, &[Indexed("llm.output_messages"), Key("output.value")]),

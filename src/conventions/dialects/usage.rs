@@ -14,6 +14,8 @@ pub struct Shape {
     pub basis: Option<Basis>,
     /// Output does not include reasoning.
     pub reasoning_apart: bool,
+    /// Its counts are buckets that make the total: where input and output alone make it, they hold the others.
+    pub makes_total: bool,
     /// Canonical names, and the members that have their counts, best first.
     pub members: &'static [(&'static str, &'static [&'static [&'static str]])],
 }
@@ -27,6 +29,7 @@ pub const SHAPES: &[Shape] = &[
         mark: &["promptTokenCount"],
         basis: Some(Basis::Inclusive),
         reasoning_apart: true,
+        makes_total: false,
         members: &[
             (names::INPUT_TOKENS, &[&["promptTokenCount"]]),
             (names::OUTPUT_TOKENS, &[&["candidatesTokenCount"]]),
@@ -39,6 +42,7 @@ pub const SHAPES: &[Shape] = &[
         mark: &["prompt_token_count"],
         basis: Some(Basis::Inclusive),
         reasoning_apart: true,
+        makes_total: false,
         members: &[
             (names::INPUT_TOKENS, &[&["prompt_token_count"]]),
             (names::OUTPUT_TOKENS, &[&["candidates_token_count"]]),
@@ -52,6 +56,7 @@ pub const SHAPES: &[Shape] = &[
         mark: &["prompt_tokens"],
         basis: Some(Basis::Inclusive),
         reasoning_apart: false,
+        makes_total: false,
         members: &[
             (names::INPUT_TOKENS, &[&["prompt_tokens"]]),
             (names::OUTPUT_TOKENS, &[&["completion_tokens"]]),
@@ -76,6 +81,7 @@ pub const SHAPES: &[Shape] = &[
         mark: &["input_tokens_details"],
         basis: Some(Basis::Inclusive),
         reasoning_apart: false,
+        makes_total: false,
         members: &[
             (names::INPUT_TOKENS, &[&["input_tokens"]]),
             (names::OUTPUT_TOKENS, &[&["output_tokens"]]),
@@ -95,11 +101,24 @@ pub const SHAPES: &[Shape] = &[
     Shape { mark: &["cacheReadInputTokens"], basis: Some(Basis::Exclusive), ..CAMEL },
     Shape { mark: &["cacheWriteInputTokens"], basis: Some(Basis::Exclusive), ..CAMEL },
     CAMEL,
+    // Vercel's SDK, and who follows it.
+    Shape {
+        mark: &["promptTokens"],
+        members: &[
+            (names::INPUT_TOKENS, &[&["promptTokens"]]),
+            (names::OUTPUT_TOKENS, &[&["completionTokens"]]),
+            (names::TOTAL_TOKENS, &[&["totalTokens"]]),
+            (names::CACHE_READ_TOKENS, &[&["cachedInputTokens"], &["cachedPromptTokens"]]),
+            (names::REASONING_TOKENS, &[&["reasoningTokens"]]),
+        ],
+        ..CAMEL
+    },
     // Buckets that are added up.
     Shape {
         mark: &["input"],
         basis: Some(Basis::Exclusive),
         reasoning_apart: true,
+        makes_total: true,
         members: &[
             (names::INPUT_TOKENS, &[&["input"]]),
             (names::OUTPUT_TOKENS, &[&["output"]]),
@@ -118,6 +137,7 @@ const LANGCHAIN_IN: Shape = Shape {
     mark: &["input_token_details"],
     basis: Some(Basis::Inclusive),
     reasoning_apart: false,
+    makes_total: false,
     members: &[
         (names::INPUT_TOKENS, &[&["input_tokens"]]),
         (names::OUTPUT_TOKENS, &[&["output_tokens"]]),
@@ -132,6 +152,7 @@ const MESSAGES: Shape = Shape {
     mark: &["input_tokens"],
     basis: None,
     reasoning_apart: false,
+    makes_total: false,
     members: &[
         (names::INPUT_TOKENS, &[&["input_tokens"]]),
         (names::OUTPUT_TOKENS, &[&["output_tokens"]]),
@@ -149,6 +170,7 @@ const CAMEL: Shape = Shape {
     mark: &["inputTokens"],
     basis: None,
     reasoning_apart: false,
+    makes_total: false,
     members: &[
         (names::INPUT_TOKENS, &[&["inputTokens"]]),
         (names::OUTPUT_TOKENS, &[&["outputTokens"]]),

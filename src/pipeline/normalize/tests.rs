@@ -389,6 +389,12 @@ fn usage_as_the_provider_reported_it_is_read_by_its_shape() {
     assert_eq!(call(bedrock), (Some(211), Some(64), None, Some(37), None));
     let buckets = r#"{"input": 147, "input_cached_tokens": 64, "output": 21, "output_reasoning_tokens": 16}"#;
     assert_eq!(call(buckets), (Some(211), Some(64), None, Some(37), Some(16)));
+    // What makes the total holds what is beside it.
+    let nested =
+        r#"{"input": 211, "input_cached_tokens": 64, "output": 37, "output_reasoning_tokens": 16, "total": 248}"#;
+    assert_eq!(call(nested), (Some(211), Some(64), None, Some(37), Some(16)));
+    let vercel = r#"{"promptTokens": 211, "completionTokens": 37}"#;
+    assert_eq!(call(vercel), (Some(211), None, None, Some(37), None));
     let python = "{'prompt_tokens': 211, 'completion_tokens': 37, 'prompt_tokens_details': None}";
     assert_eq!(call(python), (Some(211), None, None, Some(37), None));
     assert_eq!(call("Usage(prompt_tokens=211)"), (None, None, None, None, None));
