@@ -404,3 +404,62 @@ fn what_a_process_of_this_store_has_written_itself_is_not_stored_again() {
     let traces: Vec<String> = runs(dir.path()).iter().map(|run| run.trace_id.to_string()).collect();
     assert_eq!(traces, ["02".repeat(16)]);
 }
+
+#[test]
+fn spans_under_the_trace_of_a_run_that_another_process_writes_are_a_run_of_that_one() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    let to = server.port("otlp-http");
+    let mut outer_id = None;
+    crate::support::record_in(dir.path(), |_| {
+        let outer = runspan::Run::agent("outer").start();
+        let id = outer.id().unwrap();
+        outer_id = Some(id);
+        wait_for(dir.path(), |runs| !runs.is_empty());
+        let trace = id.as_trace_id().0.to_vec();
+        let under = |mut span: Span| {
+            span.trace_id = trace.clone();
+            // Its parent is a step of the other process.
+            if span.parent_span_id.is_empty() {
+                (span.parent_span_id, span.flags) = (vec![9; 8], 0x300);
+            }
+            span
+        };
+        let spans = request(agent(1).into_iter().map(under).collect());
+        assert_eq!(post(to, PROTOBUF, "", &spans.encode_to_vec()).0, 200);
+        let found = wait_for(dir.path(), |runs| runs.len() == 2 && runs.iter().any(|run| run.llm_calls == 1));
+        let inner = found.iter().find(|run| run.run_id != id).unwrap();
+        assert_eq!((inner.parent_run_id, inner.trace_id), (Some(id), id.as_trace_id()));
+        assert_eq!(shown(inner), "agent weather success steps 3 llm 1 tools 1 Some(110)");
+        outer.finish();
+    });
+    assert_eq!(server.end(), Some(0));
+    let found = runs(dir.path());
+    let outer = found.iter().find(|run| Some(run.run_id) == outer_id).unwrap();
+    assert_eq!((found.len(), outer.steps_total, outer.llm_calls), (2, 1, 0));
+}
+
+#[test]
+fn a_call_that_two_layers_tell_over_two_connections_counts_once() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    let to = server.port("otlp-http");
+    let answered = |mut span: Span| {
+        if span.name.starts_with("chat") {
+            span.set_attr("gen_ai.response.id", "resp-1");
+        }
+        span
+    };
+    let mut spans: Vec<Span> = agent(1).into_iter().map(answered).collect();
+    let again = answered(span(1, 4, 1, "chat", 11, 39));
+    let root = spans.pop().unwrap();
+    assert_eq!(post(to, PROTOBUF, "", &request(spans).encode_to_vec()).0, 200);
+    assert_eq!(post(to, PROTOBUF, "", &request(vec![again]).encode_to_vec()).0, 200);
+    assert_eq!(post(to, PROTOBUF, "", &request(vec![root]).encode_to_vec()).0, 200);
+    assert_eq!(server.end(), Some(0));
+    let found = runs(dir.path());
+    assert_eq!(found.iter().map(shown).collect::<Vec<_>>(), ["agent weather success steps 4 llm 1 tools 1 Some(110)"]);
+    let steps = crate::support::steps(dir.path(), found[0].run_id);
+    let copies: Vec<_> = steps.iter().filter_map(|step| step.duplicate_of.as_deref()).collect();
+    assert_eq!(copies, ["chat"]);
+}
