@@ -5,6 +5,7 @@ pub mod encode;
 pub(crate) mod foreign;
 pub mod fork;
 pub mod layer;
+pub(crate) mod log_step;
 #[cfg(feature = "otel-sdk")]
 pub mod otel;
 #[cfg(feature = "server")]

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use super::{EventIds, LiveRun, StoreSink};
 use crate::model::event::EventBody;
 use crate::model::outcome::Outcome;
+use crate::model::record::{Record, RecordKind};
 use crate::model::{RunId, RunStatus, UnixNanos};
+use crate::pipeline::normalize::normalize;
+use crate::sources::log_step::stand_in;
 use crate::store::assembly::status_body;
 use crate::store::{RunWriter, StoreError};
 
@@ -55,13 +58,25 @@ impl<W: RunWriter> StoreSink<W> {
         let mut gone = Vec::new();
         for trace in self.traces.values_mut() {
             if trace.touched.is_none_or(|touched| now.saturating_duration_since(touched) >= silence) {
-                let held = trace.held.drain().flat_map(|(_, held)| held.records);
-                gone.extend(held.map(|held| (held.seq, held.record.kind)));
+                gone.extend(trace.held.drain().flat_map(|(_, held)| held.records));
             }
         }
-        for (seq, kind) in gone {
-            self.count(seq, kind, Outcome::NotKept, "no_genai");
+        for held in gone {
+            if !self.let_stand(held.seq, &held.record) {
+                self.count(held.seq, held.record.kind, Outcome::NotKept, "no_genai");
+            }
         }
+    }
+
+    /// Lets a record of a log whose span has not come stand for itself, where it can.
+    fn let_stand(&mut self, seq: u64, record: &Record) -> bool {
+        let event = record.span.events.first().filter(|_| record.kind == RecordKind::Event);
+        let Some(span) = event.and_then(stand_in) else { return false };
+        let mut record = Record { kind: RecordKind::Ended, span, ..record.clone() };
+        normalize(&mut record);
+        self.pricer.price(&mut record);
+        // What cannot be opened now is told again from the journal.
+        self.take(seq, record).is_ok()
     }
 }
 

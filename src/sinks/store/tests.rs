@@ -206,8 +206,11 @@ proptest! {
     }
 }
 
-/// A run of spans that came ended: each with its parent's number, its operation, its times and attributes.
-fn stored(spans: &[(u8, u8, &str, u64, u64, &[(&str, &str)])]) -> (RunSummary, Vec<String>) {
+/// A span: its number and its parent's, its operation, from when to when in ms, and attributes.
+type Spoken<'a> = (u8, u8, &'a str, u64, u64, &'a [(&'a str, &'a str)]);
+
+/// Stores a run of spans that came ended, and returns it with a line a step.
+fn stored(spans: &[Spoken<'_>]) -> (RunSummary, Vec<String>) {
     let mut sink = StoreSink::new(MemoryStore::default(), RunId([7; 16]));
     sink.take_from_outside(SILENCE);
     for (seq, (id, parent, operation, from, to, more)) in (1..).zip(spans) {
@@ -412,4 +415,35 @@ fn a_root_that_comes_after_its_run_was_given_up_settles_it_after_all() {
         (status, steps_total, duration_ms, agent_id, events)
     };
     assert_eq!(same(late), same(listed(sink)));
+}
+
+#[test]
+fn a_log_whose_span_does_not_come_stands_for_itself() {
+    let mut sink = outside_sink();
+    let told = |seq: u8, name: &str, more: &[(&str, &str)]| {
+        let mut record = ended(3, seq, 0, "", 0, 0);
+        let mut event = SpanEvent {
+            time_unix_nano: record.span.start_time_unix_nano,
+            name: name.to_owned(),
+            ..SpanEvent::default()
+        };
+        let mut facts = Span::default();
+        facts.set_attr("conversation.id", "c-1");
+        more.iter().for_each(|(key, value)| facts.set_attr(key, *value));
+        event.attributes = facts.attributes;
+        (record.kind, record.span.events) = (RecordKind::Event, vec![event]);
+        record
+    };
+    let used = [("event.kind", "response.completed"), ("input_token_count", "211"), ("model", "gpt-4o")];
+    sink.take(1, told(1, "codex.conversation_starts", &[])).unwrap();
+    sink.take(2, told(2, "codex.sse_event", &used)).unwrap();
+    sink.take(3, told(3, "codex.user_prompt", &[])).unwrap();
+    sink.flush(Instant::now()).unwrap();
+    assert!(sink.runs.is_empty());
+    sink.flush(Instant::now() + 2 * LATE).unwrap();
+    sink.flush_all().unwrap();
+    assert_eq!(sink.counts().total(Outcome::NotKept), 1);
+    let runs = listed(sink);
+    assert_eq!((runs.len(), runs[0].name(), runs[0].llm_calls), (1, "codex", 1));
+    assert_eq!(runs[0].tokens.and_then(|tokens| tokens.prompt), Some(211));
 }

@@ -5,17 +5,13 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::Received;
-use crate::conventions::dialects::logs::{CONVERSATION, DURATION_MS, EVENTS, LogStep, PAIRS, PROMPT, SHARED, STEPS};
+use crate::conventions::dialects::logs::{EVENTS, PAIRS, SHARED};
 use crate::conventions::names;
-use crate::model::otlp::{KeyValue, LogRecord, Resource, STATUS_ERROR, Scope, Span, SpanEvent, Status, Value, find};
+use crate::model::otlp::{KeyValue, LogRecord, Resource, Scope, Span, SpanEvent, Value, find};
 use crate::model::record::{Record, RecordKind};
-use crate::model::{SpanId, StepKind, TraceId};
-
-/// The parent is in another process: it is known, and so.
-const REMOTE_PARENT: u32 = 0x300;
+use crate::model::{SpanId, TraceId};
+use crate::sources::log_step::{duration, step_of};
 
 /// How far the two records of a call may be apart on when it began, in nanoseconds: the end of a stream is logged late.
 const NEAR: u64 = 100_000_000;
@@ -46,7 +42,7 @@ fn distances(ends: &[Option<Unplaced>], begun: &[Option<Begun>]) -> Vec<(u64, us
     let mut found = Vec::new();
     for (place, end) in ends.iter().enumerate().take(MAX_PAIRS) {
         let Some(end) = end else { continue };
-        let (of, began) = (shared(&end.log), time_of(&end.log).saturating_sub(duration(&end.log)));
+        let (of, began) = (shared(&end.log), time_of(&end.log).saturating_sub(duration(&end.log.attributes)));
         for (begin_place, begin) in begun.iter().enumerate().take(MAX_PAIRS) {
             let Some(begin) = begin else { continue };
             let is_pair = PAIRS.iter().any(|(event, answer)| *event == begin.event && *answer == end.name);
@@ -63,11 +59,6 @@ fn distances(ends: &[Option<Unplaced>], begun: &[Option<Begun>]) -> Vec<(u64, us
 fn shared(log: &LogRecord) -> Vec<Option<String>> {
     let text = |key: &&str| find(&log.attributes, key).and_then(Value::as_str).map(str::to_owned);
     SHARED.iter().map(text).collect()
-}
-
-fn duration(log: &LogRecord) -> u64 {
-    let ms = find(&log.attributes, DURATION_MS).and_then(Value::as_f64).filter(|ms| *ms > 0.0);
-    (ms.unwrap_or_default() * 1e6) as u64
 }
 
 impl Received {
@@ -163,64 +154,10 @@ fn event_span(mut log: LogRecord, name: String) -> Span {
     Span { trace_id, span_id, start_time_unix_nano: at, events: vec![event], ..Span::default() }
 }
 
-/// Makes a step of a record, where it is one: its trace is that of its conversation and prompt.
+/// Makes a step of a record, where it is one.
 fn step_span(log: LogRecord, name: String) -> Option<Span> {
-    let text = |keys: &[&str]| keys.iter().find_map(|key| find(&log.attributes, key)?.as_str().map(str::to_owned));
-    let fits = |step: &&LogStep| {
-        let value = |key| find(&log.attributes, key).and_then(Value::as_str);
-        step.event == name
-            && step.only.is_none_or(|(key, word)| value(key).is_some_and(|v| word.is_empty() || v == word))
-    };
-    let step = STEPS.iter().find(fits)?;
-    let conversation = text(CONVERSATION)?;
-    let run = format!("{conversation}\n{}", text(PROMPT).unwrap_or_default());
-    let end = time_of(&log);
-    let took = duration(&log);
-    let root = id_of::<8>(&[run.as_bytes(), b"root"]);
-    let is_root = step.agent.is_some();
-    let own = || {
-        let parts: Vec<String> = log.attributes.iter().map(|attribute| format!("{attribute:?}")).collect();
-        id_of::<8>(&[run.as_bytes(), name.as_bytes(), &end.to_be_bytes(), parts.join("\n").as_bytes()])
-    };
-    let mut span = Span {
-        trace_id: id_of::<16>(&[run.as_bytes()]).to_vec(),
-        span_id: if is_root { root } else { own() }.to_vec(),
-        parent_span_id: if is_root { Vec::new() } else { root.to_vec() },
-        flags: if is_root { 0 } else { REMOTE_PARENT },
-        start_time_unix_nano: end.saturating_sub(took),
-        end_time_unix_nano: end.max(1),
-        name,
-        status: step.failed.then(|| Status { code: STATUS_ERROR, message: String::new() }),
-        ..Span::default()
-    };
-    span.attributes = facts(log);
-    let operation = match step.kind {
-        StepKind::Llm => "chat",
-        StepKind::Tool => "execute_tool",
-        _ => "invoke_agent",
-    };
-    let name = span.name.clone();
-    span.set_attr(names::EVENT_NAME, name);
-    span.set_attr(names::OPERATION, operation);
-    span.set_attr(names::CONVERSATION_ID, conversation);
-    if let Some(agent) = step.agent {
-        span.set_attr(names::AGENT_NAME, agent);
-    }
-    Some(span)
-}
-
-/// Makes an id of what is the same whenever the record comes.
-fn id_of<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
-    let mut hash = Sha256::new_with_prefix(b"runspan log ");
-    for part in parts {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
-    let mut id = [0; N];
-    id.copy_from_slice(&hash.finalize()[..N]);
-    // No id is all zeros.
-    id[0] |= 1;
-    id
+    let at = time_of(&log);
+    step_of(name, at, facts(log))
 }
 
 #[cfg(test)]
