@@ -24,11 +24,9 @@ pub fn mark_resumable(journal_dir: &Path, process: &str) -> Result<(), JournalEr
 
 /// Like [`mark_resumable`], on another file system.
 pub(crate) fn mark_resumable_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> Result<(), JournalError> {
-    let dir = process_dir(journal_dir, process)?;
-    let path = dir.join(MARK);
-    fs.open(&path, Access::Create).map(drop).map_err(JournalError::io("create", &path))?;
-    // Without it the runs of what is acknowledged next would be taken for crashed after a loss of power.
-    fs.sync_dir(&dir).map_err(JournalError::io("sync", &dir))
+    // Nothing is acknowledged before the first segment, whose name comes to the disk together with this one.
+    let path = process_dir(journal_dir, process)?.join(MARK);
+    fs.open(&path, Access::Create).map(drop).map_err(JournalError::io("create", &path))
 }
 
 /// Tells whether a journal has the mark.

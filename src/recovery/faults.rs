@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::fs::faulty::{Dice, End, FaultyFs, Plan};
+use crate::fs::faulty::{Dice, End, FaultyFs, Op, Plan};
 use crate::fs::seeds::{self, Seed};
 use crate::journal::Durability;
 use crate::model::Event;
@@ -364,6 +364,17 @@ impl World {
         line.settle(due);
     }
 
+    /// Tells the next record of a story, in a commit of its own.
+    fn tell_next(&mut self, line: &mut Line, number: usize) {
+        let story = &mut self.stories[number];
+        let record = story.record(story.told);
+        let seq = Numbers::append(&mut line.journal, &record, 0).unwrap();
+        story.told += 1;
+        story.ever_told = story.told;
+        line.batch.push((seq, record, number, story.told));
+        line.commit(&mut self.stories);
+    }
+
     fn restart(&mut self) {
         let end = self.dice.one_of(&[End::Kill, End::PowerLoss]);
         self.fs = self.fs.restart(end);
@@ -555,6 +566,72 @@ fn what_was_acknowledged_is_there_once_after_faults_of_any_kind() {
     seeds::each("path", lives);
 }
 
+/// One run of one step, and its process at work.
+fn one_story(world: &mut World) -> Line {
+    (world.durability, world.is_bridge) = (Durability::Power, false);
+    let layout = world.layout();
+    layout.open_or_create().unwrap();
+    let moment = |says| Moment { says, parent: 0, operation: "invoke_agent", fails: false };
+    let trace = RunId::from_parts(START / 1_000_000, [1; 10]).as_trace_id();
+    let moments = vec![moment(Says::Start(1)), moment(Says::End(1))];
+    world.stories.push(Story { trace, moments, told: 0, ever_told: 0, acknowledged: 0, is_excused: false });
+    let process = RunId::from_parts(START / 1_000_000, [0x81; 10]);
+    Line::begin(&layout, process, world.durability, false).unwrap()
+}
+
+#[test]
+fn what_a_run_says_of_itself_is_written_after_trouble_of_any_length() {
+    for resets_that_fail in 0..3 {
+        let mut world = World::new(1);
+        let mut line = one_story(&mut world);
+        world.tell_next(&mut line, 0);
+        line.settle(true);
+        world.tell_next(&mut line, 0);
+        // The log has the end, and run.yaml does not become what follows from it.
+        world.fs.fail_next(Op::Rename, libc::EIO);
+        line.settle(true);
+        assert!(line.is_behind);
+        for _ in 0..resets_that_fail {
+            world.fs.fail_next(Op::Look, libc::EIO);
+            line.settle(true);
+            assert!(line.is_behind);
+        }
+        line.settle(true);
+        assert!(!line.is_behind);
+        line.end(&mut world.stories);
+        world.check();
+    }
+}
+
+#[test]
+fn after_a_failed_sync_of_the_whole_disk_runs_are_written_again() {
+    for seed in 0..50 {
+        let mut world = World::new(seed);
+        let mut line = one_story(&mut world);
+        // As a bridge writes: nothing is synced run by run.
+        let process = line.name.parse().unwrap();
+        line.sink = StoreSink::new(FilesWriter::new(world.layout(), process, false), process);
+        world.tell_next(&mut line, 0);
+        world.tell_next(&mut line, 0);
+        line.sink.flush_all().unwrap();
+        let seen = world.fs.files();
+        for path in seen.keys().filter(|path| path.contains("/agents/")) {
+            let file = world.fs.shared().open(Path::new(path), Access::ReadWrite).unwrap();
+            world.fs.fail_next(Op::SyncData, libc::EIO);
+            file.sync_data().unwrap_err();
+        }
+        if world.fs.files() != seen {
+            // What is lost cannot even be read any more: the run is damaged, and its records go to another.
+            continue;
+        }
+        line.sink.distrust_disk();
+        line.catch_up(line.began).unwrap();
+        line.end(&mut world.stories);
+        world.fs = world.fs.restart(End::PowerLoss);
+        world.check();
+    }
+}
+
 /// A store with two runs that are over, one of them with an artifact, and one of a process that died before all of it was
 /// stored.
 fn small_store() -> (FaultyFs, [RunId; 3]) {
@@ -578,33 +655,19 @@ fn small_store() -> (FaultyFs, [RunId; 3]) {
     }
     let mut line =
         Line::begin(&layout, RunId::from_parts(START / 1_000_000, [0x81; 10]), Durability::Power, false).unwrap();
-    let mut tell = |line: &mut Line, number: usize, settles: bool| {
-        let story = &mut world.stories[number];
-        let record = story.record(story.told);
-        let seq = Numbers::append(&mut line.journal, &record, 0).unwrap();
-        story.told += 1;
-        line.batch.push((seq, record, number, story.told));
-        line.commit(&mut world.stories);
-        if settles {
-            line.settle(true);
-        }
-    };
-    (0..5).for_each(|_| (0..2).for_each(|number| tell(&mut line, number, true)));
+    for place in 0..10 {
+        world.tell_next(&mut line, place % 2);
+        line.settle(true);
+    }
     let runs = [0, 1, 2].map(|number: usize| world.stories[number].run());
-    let mut line_of_dead =
-        Line::begin(&layout, RunId::from_parts(START / 1_000_000, [0x82; 10]), Durability::Power, false).unwrap();
-    let mut tell = |line: &mut Line, settles: bool| {
-        let story = &mut world.stories[2];
-        let record = story.record(story.told);
-        let seq = Numbers::append(&mut line.journal, &record, 0).unwrap();
-        story.told += 1;
-        line.batch.push((seq, record, 2, story.told));
-        line.commit(&mut world.stories);
-        if settles {
-            line.settle(true);
+    let process = RunId::from_parts(START / 1_000_000, [0x82; 10]);
+    let mut line_of_dead = Line::begin(&layout, process, Durability::Power, false).unwrap();
+    for place in 0..4 {
+        world.tell_next(&mut line_of_dead, 2);
+        if place < 2 {
+            line_of_dead.settle(true);
         }
-    };
-    (0..4).for_each(|place| tell(&mut line_of_dead, place < 2));
+    }
     line.end(&mut world.stories);
     let scrubber = crate::pipeline::Scrubber::new(Content::Full, [7; 32]);
     let dir = layout.find_run(runs[0]).unwrap().unwrap();

@@ -6,6 +6,9 @@
 //! crash: there is no other way in. When the journal is at its bound, requests are told to come again later.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io;
+use std::os::unix::io::AsRawFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -227,6 +230,7 @@ pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Th
     let keeper = Keeper {
         reader,
         sink,
+        disk: Disk::new(root.clone()),
         tally: Arc::clone(&tally),
         bell: Arc::clone(&bell),
         stop: Arc::clone(&stop),
@@ -374,6 +378,7 @@ fn bytes_of(job: &Job) -> usize {
 struct Keeper {
     reader: JournalReader,
     sink: StoreSink<FilesWriter>,
+    disk: Disk,
     tally: Arc<Tally>,
     bell: Arc<Bell>,
     stop: Arc<AtomicBool>,
@@ -516,8 +521,16 @@ impl Keeper {
 
     fn keep_house(&mut self) {
         self.housekeeping = Instant::now();
-        if self.done > self.reader.acknowledged() && self.retry.is_none() && bring_to_disk(&self.root) {
-            self.acknowledge();
+        if self.done > self.reader.acknowledged() && self.retry.is_none() {
+            match self.disk.sync() {
+                Ok(true) => self.acknowledge(),
+                Ok(false) => {}
+                Err(error) => {
+                    // That the next sync works says nothing about what was written before this one.
+                    self.sink.distrust_disk();
+                    self.failed(&error.to_string());
+                }
+            }
         }
         let journal = self.root.join("journal");
         let readers: Vec<&str> = self.readers.iter().map(String::as_str).collect();
@@ -535,9 +548,28 @@ fn journal_time(root: &std::path::Path, process: &str) -> UnixNanos {
     since.map_or_else(UnixNanos::now, |since| UnixNanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
 }
 
-/// Brings everything written to the store's file system to its disk: one call for thousands of runs.
-fn bring_to_disk(root: &std::path::Path) -> bool {
-    use std::os::unix::io::AsRawFd;
-    // SAFETY: a plain system call on an open directory.
-    std::fs::File::open(root).is_ok_and(|dir| unsafe { libc::syncfs(dir.as_raw_fd()) } == 0)
+/// The file system of the store. It is open all the time: what goes wrong before somebody opens it, others may have been
+/// told of, and it is not told again.
+struct Disk {
+    root: PathBuf,
+    dir: Option<File>,
+}
+
+impl Disk {
+    fn new(root: PathBuf) -> Self {
+        Self { dir: File::open(&root).ok(), root }
+    }
+
+    /// Brings everything written to the disk: one call for thousands of runs. `false` where it cannot be asked for now.
+    fn sync(&mut self) -> io::Result<bool> {
+        if self.dir.is_none() {
+            self.dir = File::open(&self.root).ok();
+        }
+        let Some(dir) = &self.dir else { return Ok(false) };
+        // SAFETY: a plain system call on an open directory.
+        match unsafe { libc::syncfs(dir.as_raw_fd()) } {
+            0 => Ok(true),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
 }

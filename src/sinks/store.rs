@@ -111,6 +111,8 @@ pub struct StoreSink<W> {
     over_since: VecDeque<TraceId>,
     /// Runs that name a trace as their cause of which no run is known yet.
     awaiting_links: IdMap<TraceId, Vec<RunId>>,
+    /// The disk may have lost what was written: what is taken up is written once more.
+    is_distrustful: bool,
 }
 
 #[derive(Debug, Default)]
@@ -215,6 +217,7 @@ impl<W: RunWriter> StoreSink<W> {
             over: HashMap::default(),
             over_since: VecDeque::new(),
             awaiting_links: HashMap::default(),
+            is_distrustful: false,
         }
     }
 
@@ -579,8 +582,20 @@ impl<W: RunWriter> StoreSink<W> {
         let by_span = self.outside.is_some();
         // How what was written stands is not known.
         let unsettled = by_span && written_status.is_some();
-        let live =
-            LiveRun { known, told, written_status, by_span, unsettled, notes, ..LiveRun::new(state, in_place_of) };
+        let stale_summary = self.is_distrustful && state.has_started();
+        if stale_summary {
+            self.dirty.insert(run);
+        }
+        let live = LiveRun {
+            known,
+            told,
+            written_status,
+            stale_summary,
+            by_span,
+            unsettled,
+            notes,
+            ..LiveRun::new(state, in_place_of)
+        };
         // One that was over when it was let go of is counted.
         let live = if live.is_over() { LiveRun { notes: None, ..live } } else { live };
         self.runs.insert(run, live);
@@ -900,6 +915,17 @@ impl<W: RunWriter> StoreSink<W> {
             let trace = Trace { first_run: Some(run), released: vec![run], ..Trace::default() };
             self.traces.insert(trace_id, trace);
         }
+    }
+}
+
+#[cfg(any(feature = "server", test))]
+impl StoreSink<crate::store::files::FilesWriter> {
+    /// Takes note that a sync of the whole disk failed: of what was written since the last one that worked nobody knows what
+    /// is there. What is told again after a [`reset`](Self::reset) is written once more, and from now on each run is
+    /// brought to the disk by itself.
+    pub(crate) fn distrust_disk(&mut self) {
+        self.writer.make_durable();
+        self.is_distrustful = true;
     }
 }
 

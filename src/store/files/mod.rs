@@ -73,6 +73,14 @@ impl FilesWriter {
         }
     }
 
+    /// Brings what is written to the disk from now on, and each run that is gone on with as it stands.
+    #[cfg(any(feature = "server", test))]
+    pub(crate) fn make_durable(&mut self) {
+        (self.durable, self.is_rooted) = (true, false);
+        self.open.clear();
+        self.index = Default::default();
+    }
+
     /// Refuses when the store is not where it was: it was moved or unmounted, and what stands in its place, if anything,
     /// is another one.
     fn check_place(&self) -> Result<(), StoreError> {
