@@ -473,7 +473,7 @@ impl Keeper {
     fn post(&mut self) {
         let ended = self.sink.take_ended();
         let is_due = self.posted.elapsed() >= POST;
-        if self.board.is_idle() || !(is_due || !ended.is_empty()) {
+        if self.board.is_idle() || (!is_due && ended.is_empty()) {
             return;
         }
         if is_due {
