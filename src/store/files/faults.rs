@@ -347,3 +347,27 @@ fn a_batch_that_failed_never_mixes_with_the_one_in_its_place() {
         assert!(is_of(&others) || (appended.is_err() && is_of(&events(1, 3..9))), "seed {seed}, {step}: {found:?}");
     }
 }
+
+#[test]
+fn a_log_made_anew_with_fewer_lines_is_whole_whenever_its_writer_dies() {
+    let made = |crash_at: Option<u64>, end: End| {
+        let (fs, _, _) = one_run(5);
+        let mut writer = FilesWriter::new(layout(&fs), WRITER, true);
+        writer.take_up(run_id(1)).unwrap();
+        let before = fs.count();
+        fs.plan(Plan { crash_at: crash_at.map(|step| before + step), ..Plan::default() });
+        let replaced = writer.replace_events(run_id(1), &events(1, 0..3)).is_ok();
+        let steps = fs.count() - before;
+        let fs = fs.restart(end);
+        let read = FilesReader::of(layout(&fs)).unwrap().get_events(run_id(1), 0);
+        let count = read.unwrap_or_else(|error| panic!("{crash_at:?} {end:?}: {error}")).len();
+        assert!(if replaced { count == 3 } else { [3, 5].contains(&count) }, "{crash_at:?} {end:?}: {count}");
+        steps
+    };
+    let steps = made(None, End::Kill);
+    for end in [End::Kill, End::PowerLoss] {
+        for step in 1..=steps {
+            made(Some(step), end);
+        }
+    }
+}

@@ -215,6 +215,8 @@ impl RunWriter for FilesWriter {
         let (durable, mut lines) = (self.durable, std::mem::take(&mut self.lines));
         let fs = self.layout.clone();
         let replaced = self.open(run).and_then(|open| {
+            // Else who dies behind this leaves a log that seems to have lost lines.
+            run_dir::count_no_more(fs.fs(), &open.dir, run, events.len() as u64, durable)?;
             open.log = EventLog::replace(fs.fs(), &open.dir, run, events, durable, &mut lines)?;
             Ok(())
         });

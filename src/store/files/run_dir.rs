@@ -96,6 +96,18 @@ pub(super) fn write_summary(fs: &dyn Fs, dir: &Path, summary: &RunSummary, durab
     replace(fs, &path, text.as_bytes(), durable)
 }
 
+/// Lets a run's metadata count at most so many lines of its log.
+pub(super) fn count_no_more(fs: &dyn Fs, dir: &Path, run: RunId, lines: u64, durable: bool) -> Result<(), StoreError> {
+    match read_summary(fs, dir, run) {
+        Ok(summary) if summary.events > lines => {
+            write_summary(fs, dir, &RunSummary { events: lines, ..summary }, durable)
+        }
+        // What cannot be read counts nothing.
+        Ok(_) | Err(StoreError::Damaged { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Writes a run's metadata in a folder that nobody sees yet, so that nothing has to be replaced.
 pub(super) fn write_first_summary(
     fs: &dyn Fs,
@@ -108,10 +120,10 @@ pub(super) fn write_first_summary(
     write_whole(fs, &path, text.as_bytes(), durable).map_err(StoreError::io("write", path))
 }
 
-/// Removes what writers left that died before a temporary file became `run.yaml`; for the one who has the log's lock.
+/// Removes what writers left that died before a temporary file got its name; for the one who has the log's lock.
 pub(super) fn remove_leftovers(fs: &dyn Fs, dir: &Path) {
     let entries = fs.list(dir).unwrap_or_default();
-    let is_left = |name: &str| name.starts_with(".run.yaml.") && name.ends_with(".tmp");
+    let is_left = |name: &str| name.starts_with('.') && name.ends_with(".tmp");
     for entry in entries.iter().filter(|entry| !entry.is_dir && is_left(&entry.name)) {
         // It harms nobody; the next to take the run up tries again.
         let _ = fs.remove_file(&dir.join(&entry.name));
