@@ -464,6 +464,25 @@ finished! {
 }
 
 impl EventBody {
+    /// Takes the span and its makers out of an event that tells a step; any other comes back.
+    pub(crate) fn into_span(self) -> Result<(Span, Option<Arc<Resource>>, Option<Scope>), Self> {
+        macro_rules! parts {
+            ($data:expr) => {
+                Ok(($data.span, $data.resource, $data.scope))
+            };
+        }
+        match self {
+            Self::StepStarted(data) => parts!(data),
+            Self::StepCompleted(data) => parts!(data),
+            Self::StepFailed(data) => parts!(data),
+            Self::LlmCalled(data) => parts!(data),
+            Self::ToolRequested(data) => parts!(data),
+            Self::ToolSucceeded(data) => parts!(data),
+            Self::ToolFailed(data) => parts!(data),
+            other => Err(other),
+        }
+    }
+
     /// Returns the span that a step's start or end carries.
     pub fn span(&self) -> Option<(&Span, Option<&Resource>, Option<&Scope>)> {
         macro_rules! parts {

@@ -5,7 +5,6 @@
 //! ids by that order. What came in logs joins its span here, whichever of both was first.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use serde_json::Value as Json;
 
@@ -19,6 +18,7 @@ use crate::model::{Event, EventId, RunId, RunStatus, SpanId, TraceId, UnixNanos}
 use crate::pipeline::cost::Pricer;
 use crate::pipeline::facts::StepFacts;
 use crate::pipeline::normalize::{normalize, restore_original};
+use crate::pipeline::window::start_of;
 use crate::store::assembly::{DROPPED_LOG, RunState};
 use crate::store::{RunWriter, StoreError};
 
@@ -44,7 +44,11 @@ struct Step {
 /// A step in the order of a settled log.
 struct Placed {
     span: SpanId,
-    record: Record,
+    /// Until all of it is told.
+    record: Option<Record>,
+    is_over: bool,
+    /// What it says, once it was looked at.
+    facts: Option<StepFacts>,
     depth: usize,
     from: u64,
     to: u64,
@@ -58,7 +62,7 @@ impl<W: RunWriter> StoreSink<W> {
         let mut events = if is_written { self.writer.take_up(run)?.unwrap_or_default() } else { Vec::new() };
         let before: Vec<EventId> = events.iter().map(|event| event.event_id).collect();
         let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
-        events.append(&mut live.queue.clone());
+        events.append(&mut live.queue);
         let told = Told::of(events);
         let linked = told.linked_trace(live.state.trace_id());
         let parent = linked.and_then(|trace| self.run_of(trace)).filter(|parent| *parent != run);
@@ -151,32 +155,39 @@ impl Told {
     fn of(events: Vec<Event>) -> Self {
         let mut told = Self::default();
         for event in events {
-            if let Some((span, resource, scope)) = event.body.span() {
-                let Some(id) = SpanId::from_bytes(&span.span_id) else { continue };
-                let is_start = event.body.is_step_start();
-                let record = Record {
-                    kind: if is_start { RecordKind::Started } else { RecordKind::Ended },
-                    resource: Arc::new(resource.cloned().unwrap_or_default()),
-                    scope: scope.cloned().unwrap_or_default(),
-                    span: span.clone(),
-                };
-                let step = told.steps.entry(id).or_default();
-                *(if is_start { &mut step.start } else { &mut step.end }) = Some(record);
-                continue;
-            }
-            match &event.body {
-                EventBody::Log(log) => match span_event(&event, log) {
-                    Some((span, log)) => told.steps.entry(span).or_default().logs.push(log),
-                    None if log.message == DROPPED_LOG => told.others.push(event),
-                    // Made again of the span that tells it.
-                    None => {}
-                },
-                EventBody::RunCompleted(_) => told.is_completed = true,
-                EventBody::StatusChanged(_) => told.others.push(event),
-                _ => {}
-            }
+            let is_start = event.body.is_step_start();
+            let (span, resource, scope) = match event.body.into_span() {
+                Ok(parts) => parts,
+                Err(body) => {
+                    told.take_other(Event { body, ..event });
+                    continue;
+                }
+            };
+            let Some(id) = SpanId::from_bytes(&span.span_id) else { continue };
+            let record = Record {
+                kind: if is_start { RecordKind::Started } else { RecordKind::Ended },
+                resource: resource.unwrap_or_default(),
+                scope: scope.unwrap_or_default(),
+                span,
+            };
+            let step = told.steps.entry(id).or_default();
+            *(if is_start { &mut step.start } else { &mut step.end }) = Some(record);
         }
         told
+    }
+
+    fn take_other(&mut self, event: Event) {
+        match &event.body {
+            EventBody::Log(log) => match span_event(&event, log) {
+                Some((span, log)) => self.steps.entry(span).or_default().logs.push(log),
+                None if log.message == DROPPED_LOG => self.others.push(event),
+                // Made again of the span that tells it.
+                None => {}
+            },
+            EventBody::RunCompleted(_) => self.is_completed = true,
+            EventBody::StatusChanged(_) => self.others.push(event),
+            _ => {}
+        }
     }
 
     /// Returns the trace that the topmost step names as its cause: the first of the earliest one.
@@ -202,26 +213,26 @@ impl Told {
         let mut run =
             LiveRun::new(RunState::new(live.state.run_id(), live.state.trace_id()), live.in_place_of.or(parent));
         run.by_span = true;
-        let placed = self.placed();
+        let mut placed = self.placed();
         let mut order: Vec<(u64, bool, usize, usize)> = Vec::with_capacity(2 * placed.len());
         for (place, step) in placed.iter().enumerate() {
             order.push((step.from, false, step.depth, place));
-            if step.record.kind == RecordKind::Ended {
+            if step.is_over {
                 order.push((step.to, true, usize::MAX - step.depth, place));
             }
         }
         // Of equal moments: what begins before what ends, outer steps around inner ones.
         order.sort_by_key(|(at, is_end, depth, place)| (*at, *is_end, *depth, placed[*place].span));
         for (_, is_end, _, place) in order {
-            let Placed { span, record, .. } = &placed[place];
-            let facts = StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope));
+            let Placed { span, record, is_over, facts, .. } = &mut placed[place];
             let ids = EventIds::of_span(live.state.run_id(), *span);
-            if is_end {
-                run.end_step(ids, *span, record.clone(), facts, true);
-            } else if record.kind == RecordKind::Ended {
-                run.start_step(ids, crate::pipeline::window::start_of(record), &facts, false);
-            } else {
-                run.start_step(ids, record.clone(), &facts, true);
+            let Some(told) = record else { continue };
+            let said = facts.get_or_insert_with(|| facts_of(told));
+            if !is_end {
+                let start = if *is_over { start_of(told) } else { told.clone() };
+                run.start_step(ids, start, said, !*is_over);
+            } else if let (Some(record), Some(facts)) = (record.take(), facts.take()) {
+                run.end_step(ids, *span, record, facts, true);
             }
         }
         // Of spans that have not ended yet, or have not come.
@@ -275,10 +286,15 @@ impl Told {
         let placed = records.into_iter().map(|(span, record)| {
             let (depth, from) = found.get(&span).copied().unwrap_or((0, record.span.start_time_unix_nano));
             let to = record.span.end_time_unix_nano.max(from);
-            Placed { span, record, depth, from, to }
+            let is_over = record.kind == RecordKind::Ended;
+            Placed { span, record: Some(record), is_over, facts: None, depth, from, to }
         });
         placed.collect()
     }
+}
+
+fn facts_of(record: &Record) -> StepFacts {
+    StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope))
 }
 
 /// Deeper than this steps are looked at as if they lay beside each other.
