@@ -126,7 +126,11 @@ fn render(targets: &[TargetStatus], now: UnixNanos, look: Look) -> String {
         let sum = |reasons: &Reasons| reasons.values().sum::<u64>();
         let (refused, lost) = (sum(&counts.refused), sum(&counts.dropped));
         table.row(vec![
-            Cell::new(&target.target),
+            Cell::new(if target.signal == "metrics" {
+                format!("{} (metrics)", target.target)
+            } else {
+                target.target.clone()
+            }),
             Cell::new(count(waiting.spans)).style(style(waiting.spans, YELLOW)),
             Cell::new(waiting.oldest.map(|oldest| age(now, oldest)).unwrap_or_default()),
             Cell::new(count(waiting.records)),

@@ -80,6 +80,7 @@
 //! | 4 | resource | OTLP `Resource`; its own id is in `resource` |
 //! | 5 | mark | JSON, such as counts of dropped records |
 //! | 6 | passing | `ScopeSpans` with one span that ended and that the store has from elsewhere: for targets alone |
+//! | 7 | metrics | OTLP `ExportMetricsServiceRequest` as it came: for targets alone |
 //!
 //! Numbers begin at 1 and have no gap, across segments. Only resource frames take none: their `seq` is the number of
 //! the next numbered frame. A resource stands in each segment before the first frame that refers to it, so no segment

@@ -43,6 +43,8 @@ pub enum FrameKind {
     Mark,
     /// A span ended that a process of this store has written to a journal of its own: for targets alone.
     Passing,
+    /// An OTLP `ExportMetricsServiceRequest` as it came: for targets alone.
+    Metrics,
     /// Written by a later version; to be passed over.
     Unknown(u8),
 }
@@ -57,6 +59,7 @@ impl FrameKind {
             Self::Resource => 4,
             Self::Mark => 5,
             Self::Passing => 6,
+            Self::Metrics => 7,
             Self::Unknown(kind) => kind,
         }
     }
@@ -70,12 +73,13 @@ impl FrameKind {
             4 => Self::Resource,
             5 => Self::Mark,
             6 => Self::Passing,
+            7 => Self::Metrics,
             other => Self::Unknown(other),
         }
     }
 
-    /// Tells whether it is the end of a span, which is what targets are sent.
-    pub const fn is_for_targets(self) -> bool {
+    /// Tells whether it is the end of a span, which is what targets of traces are sent.
+    pub const fn is_span_for_targets(self) -> bool {
         matches!(self, Self::Ended | Self::Passing)
     }
 
@@ -85,7 +89,7 @@ impl FrameKind {
             Self::Started => Some(RecordKind::Started),
             Self::Event => Some(RecordKind::Event),
             Self::Ended => Some(RecordKind::Ended),
-            Self::Resource | Self::Mark | Self::Passing | Self::Unknown(_) => None,
+            Self::Resource | Self::Mark | Self::Passing | Self::Metrics | Self::Unknown(_) => None,
         }
     }
 }

@@ -54,8 +54,9 @@ async fn export(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Take
         _ if request.method() != Method::POST => {
             return Err(Refusal::new(Problem::WrongMethod, "a call is a POST".to_owned()));
         }
-        EXPORT_TRACES => Signal::Traces,
-        EXPORT_LOGS => Signal::Logs,
+        EXPORT_TRACES => Some(Signal::Traces),
+        EXPORT_LOGS => Some(Signal::Logs),
+        EXPORT_METRICS if shared.line.has_targets() => None,
         EXPORT_METRICS => return Err(http::not_kept()),
         _ => {
             let path: String = path.chars().take(120).collect();
@@ -71,7 +72,11 @@ async fn export(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Take
     let max_bytes = bounds.request_bytes.saturating_add(HEAD);
     let held = body::read(request.into_body(), max_bytes, bounds.body_limit, &shared.budget).await?;
     let (held, is_compressed) = message(held)?;
-    shared.line.take(held, signal, if is_compressed { &compression } else { "" }, Encoding::Protobuf).await
+    let compression = if is_compressed { compression.as_str() } else { "" };
+    match signal {
+        Some(signal) => shared.line.take(held, signal, compression, Encoding::Protobuf).await,
+        None => shared.line.take_metrics(held, compression).await,
+    }
 }
 
 /// Takes the one message out of a call's body; is it compressed?

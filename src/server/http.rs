@@ -60,15 +60,23 @@ async fn export(
         return Err(Refusal::new(Problem::UnknownType, why));
     };
     let signal = match path {
-        "/v1/traces" => Signal::Traces,
-        "/v1/logs" => Signal::Logs,
-        _ => return Err(not_kept()),
+        "/v1/traces" => Some(Signal::Traces),
+        "/v1/logs" => Some(Signal::Logs),
+        _ if !shared.line.has_targets() => return Err(not_kept()),
+        _ if encoding == Encoding::Json => {
+            let why = format!("metrics are forwarded as they come, and so are taken as {PROTOBUF}, not as {JSON}");
+            return Err(Refusal::new(Problem::UnknownType, why));
+        }
+        _ => None,
     };
     let compression = request.headers().get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let compression = compression.to_owned();
     let bounds = &shared.line.bounds;
     let held = body::read(request.into_body(), bounds.request_bytes, bounds.body_limit, &shared.budget).await?;
-    shared.line.take(held, signal, &compression, encoding).await
+    match signal {
+        Some(signal) => shared.line.take(held, signal, &compression, encoding).await,
+        None => shared.line.take_metrics(held, &compression).await,
+    }
 }
 
 /// Says that a signal goes nowhere from here: what is not kept must not seem to be.

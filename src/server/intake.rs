@@ -121,6 +121,8 @@ pub(super) struct Tally {
     pub journal_stuck: AtomicBool,
     /// The run store cannot be written.
     pub store_stuck: AtomicBool,
+    /// The journal is full, and wants the run store to be done with what it has.
+    wants_room: AtomicBool,
     /// By outcome, as the store has them, and what was rejected before.
     counts: Mutex<(Counts, Counts)>,
     /// Requests that were refused whole, by reason.
@@ -178,7 +180,7 @@ impl Intake {
         if records.is_empty() {
             return Ok(());
         }
-        let n = records.len() as u64;
+        let n = records.iter().filter(|record| record.kind != FrameKind::Metrics).count() as u64;
         let (done, answer) = oneshot::channel();
         self.jobs.send(Job { records, done }).map_err(|_| Refused::Ending)?;
         let answer = answer.await.unwrap_or(Err(Refused::Ending));
@@ -335,6 +337,7 @@ impl Committer {
             }
             if let Err(error) = appended {
                 self.failed(&error);
+                self.tally.wants_room.store(error.is_full(), Ordering::Relaxed);
                 return Err(if error.is_full() { Refused::Full } else { Refused::Unwritable });
             }
         }
@@ -408,7 +411,7 @@ impl Keeper {
         loop {
             let stopping = self.stop.load(Ordering::Acquire);
             let took = self.turn(stopping);
-            if self.housekeeping.elapsed() > HOUSEKEEPING {
+            if self.housekeeping.elapsed() > HOUSEKEEPING || self.tally.wants_room.swap(false, Ordering::Relaxed) {
                 self.keep_house();
             }
             if stopping && !took {

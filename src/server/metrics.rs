@@ -8,6 +8,8 @@ use super::exposition::{Family, Kind};
 use super::intake::Tally;
 use crate::journal::{JournalReader, behind};
 use crate::model::UnixNanos;
+use crate::pipeline::worker::STORE_READER;
+use crate::sinks::forward::Signal;
 use crate::sinks::forwarder::Known;
 use crate::sinks::metrics::scrape::Scrape;
 use crate::store::files::layout::Layout;
@@ -20,8 +22,6 @@ pub(super) struct Sources {
     pub scrape: Scrape,
     pub layout: Layout,
     pub process: String,
-    /// Who reads the journal: names in it, and as they are shown.
-    pub readers: Vec<(String, String)>,
     pub targets: Vec<Known>,
 }
 
@@ -74,10 +74,14 @@ fn of_requests(shared: &Shared) -> [Family; 5] {
 fn of_journal(sources: &Sources, tally: &Tally) -> [Family; 2] {
     let (dir, now) = (sources.layout.journal(), UnixNanos::now());
     let (mut bytes, mut ages) = (Numbers::new(), Numbers::new());
-    for (name, shown) in &sources.readers {
-        let Ok(reader) = JournalReader::open_read_only(&dir, &sources.process, name) else { continue };
+    let store = (STORE_READER.to_owned(), vec![label("reader", "store"), label("signal", Signal::Traces.as_str())]);
+    let of_target = |target: &Known| {
+        let labels = vec![label("reader", &target.shown()), label("signal", target.signal().as_str())];
+        (target.reader().to_owned(), labels)
+    };
+    for (name, labels) in std::iter::once(store).chain(sources.targets.iter().map(of_target)) {
+        let Ok(reader) = JournalReader::open_read_only(&dir, &sources.process, &name) else { continue };
         let acknowledged = reader.acknowledged();
-        let labels = vec![label("reader", shown)];
         let since = tally.committed.oldest_after(acknowledged);
         let Ok(waiting) = behind(&dir, &sources.process, acknowledged, tally.committed.last()) else { continue };
         bytes.push((labels.clone(), waiting as f64));
@@ -90,9 +94,10 @@ fn of_journal(sources: &Sources, tally: &Tally) -> [Family; 2] {
     ]
 }
 
-fn of_targets(sources: &Sources) -> [Family; 1] {
-    let mut numbers = Numbers::new();
+fn of_targets(sources: &Sources) -> [Family; 2] {
+    let (mut spans, mut metrics) = (Numbers::new(), Numbers::new());
     for target in &sources.targets {
+        let numbers = if target.signal() == Signal::Traces { &mut spans } else { &mut metrics };
         let (counts, shown) = (target.counts(), target.shown());
         let mut put = |outcome: &str, reason: &str, n: u64| {
             let labels = [("target", shown.as_str()), ("outcome", outcome), ("reason", reason)];
@@ -105,5 +110,9 @@ fn of_targets(sources: &Sources) -> [Family; 1] {
             reasons.iter().for_each(|(reason, n)| put(outcome, reason, *n));
         }
     }
-    [Family::of("runspan_bridge_forwarded_spans", Kind::Counter, "", "What became of spans for each target", numbers)]
+    let of = |name, help, numbers| Family::of(name, Kind::Counter, "", help, numbers);
+    [
+        of("runspan_bridge_forwarded_spans", "What became of spans for each target", spans),
+        of("runspan_bridge_forwarded_metrics", "What became of requests of metrics for each target", metrics),
+    ]
 }

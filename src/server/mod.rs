@@ -165,15 +165,8 @@ impl Server {
         let (metric_settings, warnings) = crate::sinks::metrics::Settings::from_env();
         warnings.iter().for_each(|warning| warn(format_args!("{warning}")));
         let scrape = Scrape::start(&metric_settings);
-        let shown =
-            std::iter::once("store".to_owned()).chain(forwarders.known().into_iter().map(|target| target.shown()));
-        let sources = metrics::Sources {
-            scrape: scrape.clone(),
-            layout: layout.clone(),
-            process,
-            readers: outlets.readers.iter().cloned().zip(shown).collect(),
-            targets: forwarders.known(),
-        };
+        let sources =
+            metrics::Sources { scrape: scrape.clone(), layout: layout.clone(), process, targets: forwarders.known() };
         identity.outlets = outlets;
         identity.outlets.observers.push(Box::new(scrape));
         let (intake, threads) = intake::start(identity, settings.silence)?;

@@ -6,15 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prost::Message;
 
 use super::answer::{Problem, Refusal, Taken};
-use super::body::{Held, decompress};
+use super::body::{Held, decompress, too_large};
 use super::intake::{Intake, Prepared, Refused};
 use super::run_ids::RunIds;
 use super::settings::Bounds;
 use crate::conventions::names;
-use crate::journal::FrameKind;
+use crate::journal::{FrameKind, MAX_PAYLOAD_BYTES};
 use crate::model::otlp::{Resource, Value};
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
+use crate::model::wire::{Field, Fields};
 use crate::pipeline::Pipeline;
 use crate::pipeline::worker::{encode, frame_kind};
 use crate::sources::otlp::{self, BadBody, Encoding, Received, Signal};
@@ -58,9 +59,51 @@ impl Line {
         let (line, compression) = (Arc::clone(self), compression.to_owned());
         // Off the threads that serve connections: a large request takes its time.
         let prepared = tokio::task::spawn_blocking(move || line.prepare(held, signal, &compression, encoding)).await;
-        let (records, taken, _share) = prepared.map_err(|_| {
-            Refusal::new(Problem::Malformed, "the request could not be worked on; the server goes on".to_owned())
-        })??;
+        let (records, taken, _share) = prepared.map_err(|_| broken_off())??;
+        self.append(records).await?;
+        Ok(taken)
+    }
+
+    /// Tells whether what is not stored here goes on to others.
+    pub fn has_targets(&self) -> bool {
+        self.run_ids.is_some()
+    }
+
+    /// Takes a request of metrics, as it is, for the targets.
+    pub async fn take_metrics(self: &Arc<Self>, held: Held, compression: &str) -> Result<Taken, Refusal> {
+        let (line, compression) = (Arc::clone(self), compression.to_owned());
+        let whole = tokio::task::spawn_blocking(move || line.whole_metrics(held, &compression)).await;
+        let Held { bytes, share: _share } = whole.map_err(|_| broken_off())??;
+        if !bytes.is_empty() {
+            let prepared = Prepared { kind: FrameKind::Metrics, resource: Arc::default(), payload: bytes };
+            self.append(vec![prepared]).await?;
+        }
+        Ok(Taken::default())
+    }
+
+    fn whole_metrics(&self, held: Held, compression: &str) -> Result<Held, Refusal> {
+        let held = decompress(held, compression, self.bounds.request_bytes)?;
+        if held.bytes.len() > MAX_PAYLOAD_BYTES {
+            return Err(too_large(MAX_PAYLOAD_BYTES));
+        }
+        // Several requests are sent as one, so one that is broken must not come among them.
+        let mut fields = Fields::of(&held.bytes);
+        let is_good = fields.by_ref().all(|(number, value)| {
+            let Field::Bytes(metrics) = value else { return number != 1 };
+            let mut inner = Fields::of(metrics);
+            number != 1 || (inner.by_ref().count() > 0 && inner.rest().is_empty()) || metrics.is_empty()
+        });
+        if !is_good || !fields.rest().is_empty() {
+            return Err(Refusal::new(
+                Problem::Malformed,
+                "the body is not an OTLP export request of metrics".to_owned(),
+            ));
+        }
+        Ok(held)
+    }
+
+    /// Has records appended, and waits until they are durable.
+    async fn append(&self, records: Vec<Prepared>) -> Result<(), Refusal> {
         self.intake.append(records).await.map_err(|refused| {
             let why = match refused {
                 Refused::Full => "the journal is at its bound: the run store cannot keep up, or cannot be written",
@@ -68,8 +111,7 @@ impl Line {
                 Refused::Ending => "the server is about to end",
             };
             Refusal::new(Problem::Unavailable, format!("{why}; nothing of this request counts as taken: come again"))
-        })?;
-        Ok(taken)
+        })
     }
 
     fn prepare(
@@ -142,6 +184,10 @@ impl Line {
         self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).push(pipeline);
         prepared
     }
+}
+
+fn broken_off() -> Refusal {
+    Refusal::new(Problem::Malformed, "the request could not be worked on; the server goes on".to_owned())
 }
 
 fn words(rejected: &otlp::Rejected, not_kept: u64, warnings: &[String]) -> String {

@@ -55,8 +55,10 @@ impl Outlets {
             return Ok((outlets, Forwarders::default()));
         }
         outlets.board = Arc::new(Board::new(settings.forward_keep.clone()));
+        let metrics: Vec<Target> = targets.iter().map(|target| target.for_signal(Signal::Metrics)).collect();
         let forwarders = Forwarders::start(
-            targets,
+            // Those of metrics go by a place of their own: a peer that wants none of them has the spans all the same.
+            targets.into_iter().chain(metrics).collect(),
             &Common {
                 store: store.to_owned(),
                 process: process.to_owned(),

@@ -23,18 +23,19 @@ const PART: &str = "RUNSPAN_TEST_PART";
 /// An OTLP/HTTP server that takes everything.
 pub struct Peer {
     spans: Arc<Mutex<Vec<Span>>>,
+    metrics: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl Peer {
     /// Listens at `address`, where perhaps somebody was told to send already.
     pub fn at(address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).unwrap();
-        let spans = Arc::default();
-        let peer = Self { spans: Arc::clone(&spans) };
+        let (spans, metrics) = (Arc::default(), Arc::default());
+        let peer = Self { spans: Arc::clone(&spans), metrics: Arc::clone(&metrics) };
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let spans = Arc::clone(&spans);
-                std::thread::spawn(move || serve(stream, &spans));
+                let (spans, metrics) = (Arc::clone(&spans), Arc::clone(&metrics));
+                std::thread::spawn(move || serve(stream, &spans, &metrics));
             }
         });
         peer
@@ -47,6 +48,11 @@ impl Peer {
 
     pub fn spans(&self) -> Vec<Span> {
         self.spans.lock().unwrap().clone()
+    }
+
+    /// The bodies of requests of metrics.
+    pub fn metrics(&self) -> Vec<Vec<u8>> {
+        self.metrics.lock().unwrap().clone()
     }
 
     /// How often each name came.
@@ -64,7 +70,7 @@ pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-fn serve(stream: TcpStream, spans: &Mutex<Vec<Span>>) {
+fn serve(stream: TcpStream, spans: &Mutex<Vec<Span>>, metrics: &Mutex<Vec<Vec<u8>>>) {
     let mut stream = BufReader::new(stream);
     loop {
         let (mut path, mut length) = (String::new(), 0);
@@ -92,6 +98,8 @@ fn serve(stream: TcpStream, spans: &Mutex<Vec<Span>>) {
             let traces = TracesData::decode(body.as_slice()).unwrap();
             let scopes = traces.resource_spans.into_iter().flat_map(|part| part.scope_spans);
             spans.lock().unwrap().extend(scopes.flat_map(|scope| scope.spans));
+        } else if path.starts_with("/v1/metrics") {
+            metrics.lock().unwrap().push(body);
         }
         if stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_err() {
             return;

@@ -48,6 +48,14 @@ pub enum Signal {
 }
 
 impl Signal {
+    /// Returns the signal's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Traces => "traces",
+            Self::Metrics => "metrics",
+        }
+    }
+
     /// Returns the signal's word in the names of environment variables.
     pub const fn as_env(self) -> &'static str {
         match self {
@@ -261,6 +269,23 @@ impl Target {
         let mut env = Env { signal, lookup: &lookup, warnings: Vec::new() };
         let target = env.target();
         (target, env.warnings)
+    }
+
+    /// Returns the same endpoint for another signal: where the path is the standard one, it is that of the signal. Metrics
+    /// are not sent as JSON.
+    pub fn for_signal(&self, signal: Signal) -> Self {
+        let mut target = self.clone();
+        target.signal = signal;
+        if self.protocol != Protocol::Grpc {
+            let (path, query) =
+                self.endpoint.split_once('?').map_or((&*self.endpoint, None), |(path, query)| (path, Some(query)));
+            let path = signal.own_path(path);
+            target.endpoint = query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+        }
+        if target.protocol == Protocol::HttpJson && signal != Signal::Traces {
+            target.protocol = Protocol::HttpProtobuf;
+        }
+        target
     }
 
     /// Returns the endpoint as it may be shown: without its query.
@@ -692,6 +717,21 @@ mod tests {
         assert_eq!(metrics.endpoint, "http://h:4318/v1/metrics");
         let metrics = Target::from_url_for(Signal::Metrics, "http://h/base/v1/traces").unwrap();
         assert_eq!(metrics.endpoint, "http://h/base/v1/metrics");
+    }
+
+    #[test]
+    fn a_target_is_one_for_another_signal_too() {
+        let other = |url: &str| {
+            let target = Target::from_url(url).unwrap();
+            let metrics = target.for_signal(Signal::Metrics);
+            assert_eq!(metrics.for_signal(Signal::Traces).endpoint, target.endpoint);
+            (metrics.protocol, metrics.endpoint)
+        };
+        let http = |endpoint: &str| (Protocol::HttpProtobuf, endpoint.to_owned());
+        assert_eq!(other("http://h"), http("http://h/v1/metrics"));
+        assert_eq!(other("http://h/base/v1/traces?key=1#protocol=http/json"), http("http://h/base/v1/metrics?key=1"));
+        assert_eq!(other("http://h/own"), http("http://h/own"));
+        assert_eq!(other("grpc://h:1"), (Protocol::Grpc, "http://h:1".to_owned()));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::letters::{About, Letter, Letters};
 use super::place::Outgoing;
 use crate::model::UnixNanos;
 use crate::sinks::forward::retry::Backoff;
-use crate::sinks::forward::{Blame, Sender, Sent, request_from_parts};
+use crate::sinks::forward::{Blame, Sender, Sent, Signal, request_from_parts};
 use crate::telemetry::warn;
 
 /// How often one batch is split to find what the peer refuses in it: enough for one bad span among four thousand.
@@ -87,7 +87,7 @@ impl Courier {
             return 0;
         }
         let n = spans.len() as u64;
-        match self.sender.send(request(spans), n, round.deadline) {
+        match self.sender.send(self.request(spans), n, round.deadline) {
             Sent::Accepted => {
                 round.took = true;
                 delivered.counts.sent += n;
@@ -127,6 +127,15 @@ impl Courier {
         }
     }
 
+    /// Builds one export request.
+    fn request(&self, parts: &[Outgoing<'_>]) -> Vec<u8> {
+        match self.sender.target().signal {
+            Signal::Traces => request_of_spans(parts),
+            // Each is a request; one behind the other they are one, since it holds nothing but a list.
+            Signal::Metrics => parts.iter().flat_map(|part| part.span).copied().collect(),
+        }
+    }
+
     fn put_aside(&self, spans: &[Outgoing<'_>], process: &str, reason: &str, delivered: &mut Delivered) {
         let n = spans.len() as u64;
         let target = self.sender.target().shown();
@@ -137,7 +146,7 @@ impl Courier {
             reason: reason.to_owned(),
             process: process.to_owned(),
         };
-        match self.letters.put(&Letter { about, spans: n, request: request(spans) }) {
+        match self.letters.put(&Letter { about, spans: n, request: self.request(spans) }) {
             Ok(lost) => {
                 delivered.counts.letters_lost += lost;
                 warn(format_args!(
@@ -197,8 +206,8 @@ struct Round<'a> {
     took: bool,
 }
 
-/// Builds one export request, grouped by resource, without decoding a span.
-fn request(spans: &[Outgoing<'_>]) -> Vec<u8> {
+/// Builds one export request of spans, grouped by resource, without decoding a span.
+fn request_of_spans(spans: &[Outgoing<'_>]) -> Vec<u8> {
     let mut groups: Vec<(&[u8], Vec<&[u8]>)> = Vec::new();
     for Outgoing { resource, span } in spans {
         match groups.iter_mut().find(|(known, _)| known == resource) {

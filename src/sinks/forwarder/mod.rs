@@ -32,7 +32,7 @@ use self::place::{Choice, JOURNAL_DAMAGED, Place, Shared, UPSTREAM_BEHIND};
 use super::forward::{Protocol, Sender, Signal, Target};
 use super::keep::{Board, Keep};
 use crate::config::Settings;
-use crate::journal::{JournalReader, list_processes, remove_journal};
+use crate::journal::{FrameKind, JournalReader, list_processes, remove_journal};
 use crate::model::{RunId, RunStatus, RunSummary};
 use crate::pipeline::worker::{Behind, STORE_READER};
 use crate::sources::ring::Ring;
@@ -80,7 +80,26 @@ impl fmt::Debug for Forwarder {
 pub(crate) fn reader_name(target: &Target) -> String {
     let digest = Sha256::digest(target.endpoint.as_bytes());
     let short: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("forward-{short}")
+    match target.signal {
+        Signal::Traces => format!("forward-{short}"),
+        Signal::Metrics => format!("{METRICS_READER}{short}"),
+    }
+}
+
+/// How names of readers begin that send metrics.
+const METRICS_READER: &str = "forward-metrics-";
+
+/// Returns what a reader of this name sends.
+pub(crate) fn signal_of(reader: &str) -> Signal {
+    if reader.starts_with(METRICS_READER) { Signal::Metrics } else { Signal::Traces }
+}
+
+/// Tells whether frames of a kind are sent to targets of a signal.
+fn is_sent(kind: FrameKind, signal: Signal) -> bool {
+    match signal {
+        Signal::Traces => kind.is_span_for_targets(),
+        Signal::Metrics => kind == FrameKind::Metrics,
+    }
 }
 
 /// Returns the targets that settings and the standard variables name, and what is wrong with those of the environment.
@@ -192,6 +211,16 @@ impl Known {
     /// Returns how it is shown.
     pub fn shown(&self) -> String {
         self.0.shown()
+    }
+
+    /// Returns the name of its place in the journal.
+    pub fn reader(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Returns what it is sent.
+    pub fn signal(&self) -> Signal {
+        signal_of(&self.0.name)
     }
 
     /// Returns what became of the spans of this process's journal since the process began.

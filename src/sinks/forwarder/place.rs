@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::{Counts, Ledger, count};
 use super::sampler::{Glance, RemoteTraces, Sampler};
-use super::{BATCH_BYTES, files};
+use super::{BATCH_BYTES, files, is_sent, signal_of};
 use crate::journal::{Batch, FrameKind, JournalError, JournalReader};
 use crate::model::TraceId;
+use crate::sinks::forward::Signal;
 use crate::sinks::keep::Board;
 
 /// Much more than the traces that can wait.
@@ -30,6 +31,7 @@ pub(super) struct Shared {
     pub journal_dir: PathBuf,
     pub process: String,
     pub name: String,
+    signal: Signal,
     progress: Mutex<Progress>,
     pub ledger: Mutex<Ledger>,
 }
@@ -64,6 +66,7 @@ impl Shared {
             journal_dir: journal_dir.to_owned(),
             process: process.to_owned(),
             name: name.to_owned(),
+            signal: signal_of(name),
             progress: Mutex::default(),
             ledger: Mutex::new(ledger),
         }
@@ -112,7 +115,7 @@ impl Shared {
                 return Ok(ended);
             }
             let before = batch.frames().filter(|frame| (from..end).contains(&frame.seq));
-            ended += before.filter(|frame| frame.kind.is_for_targets()).count() as u64;
+            ended += before.filter(|frame| is_sent(frame.kind, self.signal)).count() as u64;
             if batch.last_seq() + 1 >= end {
                 return Ok(ended);
             }
@@ -181,7 +184,7 @@ impl Load {
     }
 }
 
-/// A span to send: an encoded `Resource` and an encoded `ScopeSpans`.
+/// A span to send: an encoded `Resource` and an encoded `ScopeSpans`; or a request of metrics, in place of the span.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outgoing<'a> {
     pub resource: &'a [u8],
@@ -289,11 +292,16 @@ impl Place {
     }
 
     fn judge(&mut self, batch: &Batch) -> Vec<(usize, u64, Verdict)> {
+        let signal = self.shared.signal;
+        if signal == Signal::Metrics {
+            let wanted = batch.frames().enumerate().filter(|(_, frame)| is_sent(frame.kind, signal));
+            return wanted.map(|(place, frame)| (place, frame.seq, Verdict::Send)).collect();
+        }
         let sampler = self.choice.sampler;
         let is_plain = sampler.is_always_on() && self.choice.board.is_idle();
         let mut verdicts = Vec::new();
         for (place, frame) in batch.frames().enumerate() {
-            let is_end = frame.kind.is_for_targets();
+            let is_end = is_sent(frame.kind, signal);
             if is_plain || !(is_end || (sampler.needs_remote() && frame.kind == FrameKind::Started)) {
                 if is_end {
                     verdicts.push((place, frame.seq, Verdict::Send));
@@ -494,7 +502,7 @@ impl Place {
                 break;
             }
             progress.scanned = batch.last_seq();
-            for frame in batch.frames().filter(|frame| frame.kind.is_for_targets()) {
+            for frame in batch.frames().filter(|frame| is_sent(frame.kind, self.shared.signal)) {
                 let span = Glance::of(frame.payload);
                 let is_done = span.is_some_and(|span| self.held.is_done(frame.seq, span.trace));
                 lost += u64::from(!is_done);

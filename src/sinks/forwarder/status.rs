@@ -11,12 +11,12 @@ use super::ledger::{Counts, Ledger, Trouble};
 use super::letters::{Found, Letter};
 use super::place::Held;
 use super::sampler::Glance;
-use super::{BATCH_BYTES, configured, ledger, protocol_word, reader_name};
+use super::{BATCH_BYTES, configured, is_sent, ledger, protocol_word, reader_name, signal_of};
 use crate::Error;
 use crate::config::Settings;
 use crate::journal::{JournalReader, list_processes};
 use crate::model::{RunId, UnixNanos};
-use crate::sinks::forward::{Protocol, Sender, Sent, Target};
+use crate::sinks::forward::{Protocol, Sender, Sent, Signal, Target};
 use crate::store::StoreError;
 
 /// The name of a dead letter.
@@ -83,6 +83,8 @@ pub struct LetterLine {
 pub struct TargetStatus {
     /// The endpoint without credentials and query.
     pub target: String,
+    /// `traces` or `metrics`: what it is sent. Of metrics, all that is counted in spans is counted in requests.
+    pub signal: &'static str,
     /// The name of its places in the journals and of its folder in the store.
     pub reader: String,
     /// `grpc`, `http/protobuf` or `http/json`.
@@ -115,6 +117,7 @@ pub fn targets(store: &Path) -> Result<Vec<TargetStatus>, Error> {
             target: state.target,
             protocol: state.protocol,
             counts: state.counts,
+            signal: signal_of(&reader).as_str(),
             last_trouble: state.last_trouble,
             reader,
         });
@@ -154,6 +157,7 @@ fn waiting_in(journal_dir: &Path, process: &str, reader: &str) -> Result<Waiting
     let held = Held::read(&Held::path(journal_dir, process, reader));
     let mut journal = JournalReader::open_read_only(journal_dir, process, reader)?;
     let mut waiting = Waiting::default();
+    let signal = signal_of(reader);
     loop {
         let batch = journal.next_batch(4 * BATCH_BYTES)?;
         if batch.is_empty() {
@@ -162,7 +166,11 @@ fn waiting_in(journal_dir: &Path, process: &str, reader: &str) -> Result<Waiting
         for frame in batch.frames() {
             waiting.records += 1;
             waiting.bytes += frame.payload.len() as u64;
-            if !frame.kind.is_for_targets() {
+            if !is_sent(frame.kind, signal) {
+                continue;
+            }
+            if signal == Signal::Metrics {
+                waiting.spans += 1;
                 continue;
             }
             let span = Glance::of(frame.payload);
@@ -285,6 +293,7 @@ pub fn retry(store: &Path, wanted: &Wanted<'_>, mut told: impl FnMut(&Resent)) -
         let Some(state) = ledger::read(&folder).map_err(io_error(&folder))? else { continue };
         // Credentials in a query give the same endpoint another name.
         let is_given = |given: &Target| reader_name(given) == reader || given.shown() == state.target;
+        let given = given.as_ref().map(|given| given.for_signal(signal_of(&reader)));
         if given.as_ref().is_some_and(|given| !is_given(given)) {
             continue;
         }
@@ -293,7 +302,7 @@ pub fn retry(store: &Path, wanted: &Wanted<'_>, mut told: impl FnMut(&Resent)) -
             |id: &LetterId| wanted.letter.is_none_or(|wanted| id.to_string().starts_with(&wanted.to_ascii_uppercase()));
         let found: Vec<Found> = letters.list().map_err(io_error(letters.dir()))?.filter(|f| begins(&f.id)).collect();
         if !found.is_empty() {
-            let target = given.clone().or_else(|| known_target(&reader, &state.target, &state.protocol));
+            let target = given.or_else(|| known_target(&reader, &state.target, &state.protocol));
             chosen.push((reader, state.target, target, found));
         }
     }
@@ -313,12 +322,14 @@ pub fn retry(store: &Path, wanted: &Wanted<'_>, mut told: impl FnMut(&Resent)) -
 /// Returns a target as the environment has it, with its credentials, else as the store has it.
 fn known_target(reader: &str, shown: &str, protocol: &str) -> Option<Target> {
     let (configured, _) = configured(&Settings::from_env().0).unwrap_or_default();
+    let signal = signal_of(reader);
+    let configured: Vec<Target> = configured.iter().map(|target| target.for_signal(signal)).collect();
     let by_name = configured.iter().find(|target| reader_name(target) == reader);
     let by_endpoint = || configured.iter().find(|target| target.shown() == shown);
     by_name.or_else(by_endpoint).cloned().or_else(|| {
         let is_grpc = protocol == protocol_word(Protocol::Grpc);
         let url = if is_grpc { shown.replacen("http", "grpc", 1) } else { shown.to_owned() };
-        let mut target = Target::from_url(&url).ok()?;
+        let mut target = Target::from_url_for(signal, &url).ok()?;
         if protocol == protocol_word(Protocol::HttpJson) {
             target.protocol = Protocol::HttpJson;
         }

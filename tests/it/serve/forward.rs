@@ -194,3 +194,45 @@ fn what_a_process_of_this_store_has_written_is_passed_on_to_targets_once() {
     traces.sort_unstable();
     assert_eq!(traces, [2, 3]);
 }
+
+#[test]
+fn metrics_go_on_to_targets_as_they_came_and_nowhere_without_one() {
+    let (dir, (well, at), dead) = (tempdir(), Peer::started(), free_address());
+    let forward = ["--forward", &url(at), "--forward", &url(dead)].map(str::to_owned);
+    let forward: Vec<&str> = forward.iter().map(String::as_str).collect();
+    // A resource's attributes and the like, as far as anybody here wants to know.
+    let metrics = |n: u8| [&[0x0a, 4, 0x12, 2, 0x0a, 0][..], &[0x0a, 6, 0x0a, 4, 0x0a, 2, b'm', n]].concat();
+    let post = |server: &Server, media: &str, more: &str, body: &[u8]| {
+        let head = format!("POST /v1/metrics HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media}{more}");
+        super::ask(server.port("otlp-http"), &head, body)
+    };
+    let server = Server::start(dir.path(), &forward);
+    assert_eq!(post(&server, PROTOBUF, "", &metrics(1)).0, 200);
+    assert_eq!(post(&server, PROTOBUF, "\r\nContent-Encoding: gzip", &super::gzip(&metrics(2))).0, 200);
+    assert_eq!(post(&server, PROTOBUF, "", b"").0, 200);
+    assert_eq!(post(&server, PROTOBUF, "", b"\x0a\xff").0, 400);
+    let (code, _, why) = post(&server, super::JSON, "", b"{}");
+    assert_eq!(code, 415);
+    assert!(String::from_utf8_lossy(&why).contains("are taken as application/x-protobuf"));
+    send(&server, agent(1));
+    wait_until("both have come", || well.metrics().concat().len() == 2 * metrics(1).len() && well.spans().len() == 3);
+    assert_eq!(well.metrics().concat(), [metrics(1), metrics(2)].concat());
+    assert_eq!(server.end(), Some(0));
+    let found = targets(dir.path()).unwrap();
+    let waiting = |signal: &str| {
+        let of_dead = |target: &&TargetStatus| target.target == format!("{}/v1/{signal}", url(dead));
+        let target = found.iter().find(of_dead).unwrap();
+        (target.signal, target.waiting.spans)
+    };
+    assert_eq!((waiting("traces"), waiting("metrics")), (("traces", 3), ("metrics", 2)));
+
+    let back = Peer::at(dead);
+    let server = Server::start(dir.path(), &forward);
+    wait_until("what was down has them, too", || back.metrics().concat().len() == 2 * metrics(1).len());
+    assert_eq!(server.end(), Some(0));
+    let server = Server::start(dir.path(), &[]);
+    let (code, _, why) = post(&server, PROTOBUF, "", &metrics(1));
+    assert_eq!(code, 501);
+    assert!(String::from_utf8_lossy(&why).contains("no target to forward them to"));
+    assert_eq!(server.end(), Some(0));
+}
