@@ -343,11 +343,12 @@ impl Database {
         if changed.is_empty() {
             return Ok(());
         }
-        let mut folders: HashMap<RunId, RunKind> = HashMap::new();
-        for kind in RunKind::ALL {
-            folders.extend(run_ids(self.layout.fs(), &self.layout.runs(*kind))?.into_iter().map(|run| (run, *kind)));
-        }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Looked at only now: rows that another has added meanwhile have folders that an earlier look would lack.
+        let mut folders = HashSet::new();
+        for kind in RunKind::ALL {
+            folders.extend(run_ids(self.layout.fs(), &self.layout.runs(*kind))?);
+        }
         let mut known = HashSet::new();
         {
             let mut statement = transaction.prepare("SELECT run_id FROM runs")?;
@@ -357,7 +358,7 @@ impl Database {
             }
         }
         let mut is_any_gone = false;
-        for gone in known.iter().filter(|run| !folders.contains_key(run)) {
+        for gone in known.iter().filter(|run| !folders.contains(run)) {
             transaction.prepare_cached("DELETE FROM runs WHERE run_id = ?1")?.execute([gone.to_string()])?;
             is_any_gone = true;
         }
@@ -366,7 +367,7 @@ impl Database {
             transaction.execute("DELETE FROM models WHERE id NOT IN (SELECT id FROM runs)", [])?;
         }
         transaction.execute("DELETE FROM unread", [])?;
-        for run in folders.keys().filter(|run| !known.contains(run)) {
+        for run in folders.iter().filter(|run| !known.contains(run)) {
             transaction.execute("INSERT OR IGNORE INTO unread VALUES (?1)", [run.to_string()])?;
         }
         for (key, time) in changed {
@@ -819,6 +820,28 @@ mod tests {
             std::thread::sleep(Duration::from_millis(50));
         }
         drop(keeper);
+    }
+
+    #[test]
+    fn several_who_catch_up_at_once_lose_no_run() {
+        let (_dir, layout, mut writer) = store();
+        rebuild(&layout, |_| {}).unwrap();
+        let is_done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let mut seen = 0;
+                    while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                        let now = listed(&layout, &Query::default()).len();
+                        assert!(now >= seen, "{seen} runs were there, and now {now} are");
+                        seen = now;
+                    }
+                });
+            }
+            (0..240).for_each(|nth| writer.create_run(&run(nth), &[]).unwrap());
+            is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(listed(&layout, &Query::default()).len(), 240);
     }
 
     #[test]
