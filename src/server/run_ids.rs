@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::conventions::names;
 use crate::model::id::IdMap;
-use crate::model::record::Record;
+use crate::model::record::{Record, RecordKind};
 use crate::model::{RunId, SpanId, TraceId};
 use crate::sinks::store::foreign_run_id;
 use crate::store::files::layout::Layout;
@@ -33,6 +33,10 @@ impl RunIds {
 
     /// Writes on a span which run it belongs to and which store has it, unless it says so itself.
     pub fn stamp(&self, record: &mut Record) {
+        // Nothing else is sent.
+        if record.kind != RecordKind::Ended {
+            return;
+        }
         let is_told = |key| record.span.attr(key).or_else(|| record.resource.attr(key)).is_some();
         let (has_run, has_store) = (is_told(names::RUN_ID), is_told(names::STORE_ID));
         if let Some(trace) = TraceId::from_bytes(&record.span.trace_id).filter(|_| !has_run) {
@@ -59,7 +63,7 @@ impl RunIds {
     /// Tells whether a span that a process of this store has written itself is to be passed on to targets: once, so that
     /// one that comes back through others does not go round in circles.
     pub fn may_pass(&self, record: &Record) -> bool {
-        let of_process = record.resource.attr(names::STORE_ID).is_some();
+        let of_process = record.kind == RecordKind::Ended && record.resource.attr(names::STORE_ID).is_some();
         let ids = (TraceId::from_bytes(&record.span.trace_id), SpanId::from_bytes(&record.span.span_id));
         let (true, (Some(trace), Some(span))) = (of_process, ids) else { return false };
         let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
