@@ -463,9 +463,12 @@ finished! {
     }
 }
 
+/// What tells of a step in an event: its span, and who made it.
+pub(crate) type SpanParts = (Span, Option<Arc<Resource>>, Option<Scope>);
+
 impl EventBody {
     /// Takes the span and its makers out of an event that tells a step; any other comes back.
-    pub(crate) fn into_span(self) -> Result<(Span, Option<Arc<Resource>>, Option<Scope>), Self> {
+    pub(crate) fn into_span(self) -> Result<SpanParts, Self> {
         macro_rules! parts {
             ($data:expr) => {
                 Ok(($data.span, $data.resource, $data.scope))

@@ -310,6 +310,14 @@ pub const AGENT_FRAMEWORK: Dialect = Dialect {
 pub const SEMANTIC_KERNEL: Dialect = Dialect {
     name: "semantic-kernel",
     detect: &[Detect::ScopePrefix("semantic_kernel"), Detect::ScopePrefix("Microsoft.SemanticKernel")],
+    facts: &[
+        row(names::INPUT_TOKENS, &[Key("gen_ai.response.prompt_tokens")], Count),
+        row(names::OUTPUT_TOKENS, &[Key("gen_ai.response.completion_tokens")], Count),
+    ],
+    kinds: &[
+        kind(names::OPERATION, Test::Starts("chat."), StepKind::Llm),
+        kind(names::OPERATION, Test::Starts("text."), StepKind::Llm),
+    ],
     basis: EXCLUSIVE_FOR_ANTHROPIC,
     ..PLAIN
 };

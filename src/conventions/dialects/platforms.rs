@@ -263,7 +263,15 @@ pub const LITELLM: Dialect = Dialect {
         ),
     ],
     usage: &[Key("metadata.usage_object")],
-    kinds: &[kind(names::OPERATION, Test::Starts("execute_guardrail"), StepKind::Guardrail)],
+    kinds: &[
+        kind(names::OPERATION, Test::Starts("execute_guardrail"), StepKind::Guardrail),
+        // The function that was called, with an `a` before it where that was the asynchronous one.
+        kind("llm.request.type", Test::Ends("completion"), StepKind::Llm),
+        kind("llm.request.type", Test::Ends("responses"), StepKind::Llm),
+        kind("llm.request.type", Test::Ends("anthropic_messages"), StepKind::Llm),
+        kind("llm.request.type", Test::Ends("embedding"), StepKind::Embedding),
+        kind("llm.request.type", Test::Ends("rerank"), StepKind::Rerank),
+    ],
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };
