@@ -7,6 +7,7 @@
 //! came.
 
 mod literal;
+mod usage;
 
 use std::collections::BTreeMap;
 
@@ -14,8 +15,8 @@ use serde_json::{Value as Json, json};
 
 use super::facts;
 use crate::conventions::dialects::{
-    Announced, Basis, Content, DIALECTS, Detect, Dialect, HIDDEN, KindRow, MESSAGE_EVENTS, ORDINARY, OTEL, PLAIN, Row,
-    SPAN_NAME, Shape, Side, Source, Test, UNKNOWN_MODELS, logs, usage,
+    Announced, Content, DIALECTS, Detect, Dialect, HIDDEN, KindRow, MESSAGE_EVENTS, ORDINARY, OTEL, PLAIN, Row,
+    SPAN_NAME, Shape, Side, Source, Test, UNKNOWN_MODELS, logs,
 };
 use crate::conventions::{names, providers};
 use crate::model::otlp::{ArrayValue, KeyValue, STATUS_ERROR, STATUS_UNSET, Span, SpanEvent, Value};
@@ -58,11 +59,11 @@ fn normalize_as(record: &mut Record, dialect: &Dialect) {
     }
     let kind = write_kind(&mut draft, dialect);
     write_entity_name(&mut draft, dialect, kind);
-    let usage = write_usage(&mut draft, dialect, kind);
+    let told = usage::write(&mut draft, dialect, kind);
     for side in [Side::System, Side::In, Side::Out] {
         write_content(&mut draft, dialect, kind, side);
     }
-    settle_usage(&mut draft, dialect, usage);
+    usage::settle(&mut draft, dialect, told);
     write_outcome(&mut draft, dialect, ended);
     if ended {
         write_status(&mut draft);
@@ -522,120 +523,6 @@ fn event_message(event: &SpanEvent, role: &str) -> Json {
         message["finish_reason"] = reason;
     }
     message
-}
-
-/// What an object that a provider made says of its counts.
-#[derive(Clone, Copy, Debug, Default)]
-struct Told {
-    basis: Option<Basis>,
-    reasoning_apart: bool,
-}
-
-/// Writes the counts that a call has in an object only, as its provider reported them. What encloses calls often repeats
-/// their objects in its output, and is not asked.
-fn write_usage(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepKind>) -> Told {
-    let mut told = Told::default();
-    if !kind.is_some_and(facts::is_billed) {
-        return told;
-    }
-    for source in dialect.usage {
-        let (key, path): (_, &[&str]) = match *source {
-            Source::Key(key) => (key, &[]),
-            Source::Json(key, path) => (key, path),
-            _ => continue,
-        };
-        let Some(object) = value_of(draft.span(), key).and_then(|value| member(&structured(value), path)) else {
-            continue;
-        };
-        let Some(shape) = usage::SHAPES.iter().find(|shape| member(&object, shape.mark).is_some()) else { continue };
-        let is_new = |draft: &Draft<'_>, key| count_of(draft.span(), key).is_none();
-        let count = |to: &str| {
-            let (_, paths) = shape.members.iter().find(|(name, _)| *name == to)?;
-            paths.iter().find_map(|path| member(&object, path)?.as_u64())
-        };
-        let sum = count(names::INPUT_TOKENS)
-            .zip(count(names::OUTPUT_TOKENS))
-            .map(|(input, output): (u64, u64)| input.saturating_add(output));
-        let is_nested = shape.makes_total && sum.is_some() && sum == count(names::TOTAL_TOKENS);
-        if is_new(draft, names::INPUT_TOKENS) {
-            told.basis = if is_nested { Some(Basis::Inclusive) } else { shape.basis };
-        }
-        if is_new(draft, names::OUTPUT_TOKENS) {
-            told.reasoning_apart = shape.reasoning_apart && !is_nested;
-        }
-        for (to, _) in shape.members {
-            let count = count(to).and_then(|count| i64::try_from(count).ok());
-            if let Some(count) = count.filter(|_| is_new(draft, to)) {
-                draft.set(to, count);
-            }
-        }
-    }
-    told
-}
-
-/// Settles what the counts mean: canonical input includes cached tokens, canonical output includes reasoning.
-///
-/// A part that is larger than its whole was reported apart, whatever the table says; so was a cache when only with it
-/// input and output make the total. Else the table decides, and where it does not know, the standard's rule is assumed
-/// and the span says so.
-fn settle_usage(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
-    const COUNTS: &[&str] = &[
-        names::INPUT_TOKENS,
-        names::OUTPUT_TOKENS,
-        names::CACHE_READ_TOKENS,
-        names::CACHE_WRITE_TOKENS,
-        names::REASONING_TOKENS,
-        names::TOTAL_TOKENS,
-    ];
-    if dialect.zero_means_unreported && is_all_zero(draft.span()) {
-        // Present but empty: unknown to every reader.
-        for key in COUNTS {
-            if draft.span().attr(key).is_some() {
-                draft.clear(key);
-            }
-        }
-        return;
-    }
-    let span = draft.span();
-    let count = |key| count_of(span, key);
-    let (output, reasoning) = (count(names::OUTPUT_TOKENS), count(names::REASONING_TOKENS));
-    let total = count(names::TOTAL_TOKENS);
-    let cache =
-        count(names::CACHE_READ_TOKENS).unwrap_or(0).saturating_add(count(names::CACHE_WRITE_TOKENS).unwrap_or(0));
-    let provider = span.attr_str(names::PROVIDER).unwrap_or_default();
-    let told = dialect.basis.iter().find(|row| provider.starts_with(row.provider)).map(|row| row.basis);
-    let told = told.or(usage.basis);
-
-    if let Some(input) = count(names::INPUT_TOKENS) {
-        let with_cache = input.saturating_add(cache);
-        let total_has_cache = cache > 0 && total == Some(with_cache.saturating_add(output.unwrap_or(0)));
-        let exclusive = told == Some(Basis::Exclusive) || cache > input || (told.is_none() && total_has_cache);
-        let word = match told {
-            _ if exclusive => "exclusive",
-            Some(_) => "inclusive",
-            None => "assumed",
-        };
-        draft.set(names::USAGE_BASIS, word);
-        if exclusive && cache > 0 {
-            draft.set(names::INPUT_TOKENS, with_cache);
-        }
-    }
-    if let (Some(output), Some(reasoning)) = (output, reasoning)
-        && (reasoning > output || dialect.reasoning_apart || usage.reasoning_apart)
-        && reasoning > 0
-    {
-        draft.set(names::OUTPUT_TOKENS, output.saturating_add(reasoning));
-    }
-}
-
-fn count_of(span: &Span, key: &str) -> Option<i64> {
-    span.attr(key).and_then(Value::as_i64).filter(|count| *count >= 0)
-}
-
-/// Tells whether a span reports that nothing went in and nothing came out.
-fn is_all_zero(span: &Span) -> bool {
-    let output = count_of(span, names::OUTPUT_TOKENS);
-    count_of(span, names::INPUT_TOKENS) == Some(0) && output.is_none_or(|output| output == 0)
 }
 
 /// Writes a failure that the emitter tells in its own way, or only by silence.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::conventions::dialects::Basis;
 use crate::model::otlp::{Resource, Scope, Status};
 use crate::pipeline::facts::StepFacts;
 use std::sync::Arc;
@@ -393,7 +394,7 @@ fn usage_as_the_provider_reported_it_is_read_by_its_shape() {
     let nested =
         r#"{"input": 211, "input_cached_tokens": 64, "output": 37, "output_reasoning_tokens": 16, "total": 248}"#;
     assert_eq!(call(nested), (Some(211), Some(64), None, Some(37), Some(16)));
-    let vercel = r#"{"promptTokens": 211, "completionTokens": 37}"#;
+    let vercel = r#"{"promptTokens": "211", "completionTokens": 37}"#;
     assert_eq!(call(vercel), (Some(211), None, None, Some(37), None));
     let python = "{'prompt_tokens': 211, 'completion_tokens': 37, 'prompt_tokens_details': None}";
     assert_eq!(call(python), (Some(211), None, None, Some(37), None));

@@ -1,0 +1,129 @@
+//! Token counts: those that stand in an object only, and what all of them mean.
+
+use serde_json::Value as Json;
+
+use super::{Draft, facts, member, structured, value_of};
+use crate::conventions::dialects::usage::SHAPES;
+use crate::conventions::dialects::{Basis, Dialect, Source};
+use crate::conventions::names;
+use crate::model::StepKind;
+use crate::model::otlp::{Span, Value};
+
+/// What an object that a provider made says of its counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    basis: Option<Basis>,
+    reasoning_apart: bool,
+}
+
+/// Writes the counts that a call has in an object only, as its provider reported them. What encloses calls often repeats
+/// their objects in its output, and is not asked.
+pub(super) fn write(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepKind>) -> Told {
+    let mut told = Told::default();
+    if !kind.is_some_and(facts::is_billed) {
+        return told;
+    }
+    for source in dialect.usage {
+        let (key, path): (_, &[&str]) = match *source {
+            Source::Key(key) => (key, &[]),
+            Source::Json(key, path) => (key, path),
+            _ => continue,
+        };
+        let Some(object) = value_of(draft.span(), key).and_then(|value| member(&structured(value), path)) else {
+            continue;
+        };
+        let Some(shape) = SHAPES.iter().find(|shape| member(&object, shape.mark).is_some()) else { continue };
+        let is_new = |draft: &Draft<'_>, key| count_of(draft.span(), key).is_none();
+        let count = |to: &str| {
+            let (_, paths) = shape.members.iter().find(|(name, _)| *name == to)?;
+            paths.iter().find_map(|path| whole(&member(&object, path)?))
+        };
+        let sum = count(names::INPUT_TOKENS)
+            .zip(count(names::OUTPUT_TOKENS))
+            .map(|(input, output): (u64, u64)| input.saturating_add(output));
+        let is_nested = shape.makes_total && sum.is_some() && sum == count(names::TOTAL_TOKENS);
+        if is_new(draft, names::INPUT_TOKENS) {
+            told.basis = if is_nested { Some(Basis::Inclusive) } else { shape.basis };
+        }
+        if is_new(draft, names::OUTPUT_TOKENS) {
+            told.reasoning_apart = shape.reasoning_apart && !is_nested;
+        }
+        for (to, _) in shape.members {
+            let count = count(to).and_then(|count| i64::try_from(count).ok());
+            if let Some(count) = count.filter(|_| is_new(draft, to)) {
+                draft.set(to, count);
+            }
+        }
+    }
+    told
+}
+
+/// Reads a count, as a number or as text.
+fn whole(value: &Json) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())
+}
+
+/// Settles what the counts mean: canonical input includes cached tokens, canonical output includes reasoning.
+///
+/// A part that is larger than its whole was reported apart, whatever the table says; so was a cache when only with it
+/// input and output make the total. Else the table decides, and where it does not know, the standard's rule is assumed
+/// and the span says so.
+pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
+    const COUNTS: &[&str] = &[
+        names::INPUT_TOKENS,
+        names::OUTPUT_TOKENS,
+        names::CACHE_READ_TOKENS,
+        names::CACHE_WRITE_TOKENS,
+        names::REASONING_TOKENS,
+        names::TOTAL_TOKENS,
+    ];
+    if dialect.zero_means_unreported && is_all_zero(draft.span()) {
+        // Present but empty: unknown to every reader.
+        for key in COUNTS {
+            if draft.span().attr(key).is_some() {
+                draft.clear(key);
+            }
+        }
+        return;
+    }
+    let span = draft.span();
+    let count = |key| count_of(span, key);
+    let (output, reasoning) = (count(names::OUTPUT_TOKENS), count(names::REASONING_TOKENS));
+    let total = count(names::TOTAL_TOKENS);
+    let cache =
+        count(names::CACHE_READ_TOKENS).unwrap_or(0).saturating_add(count(names::CACHE_WRITE_TOKENS).unwrap_or(0));
+    let provider = span.attr_str(names::PROVIDER).unwrap_or_default();
+    let told = dialect.basis.iter().find(|row| provider.starts_with(row.provider)).map(|row| row.basis);
+    let told = told.or(usage.basis);
+
+    if let Some(input) = count(names::INPUT_TOKENS) {
+        let with_cache = input.saturating_add(cache);
+        let total_has_cache = cache > 0 && total == Some(with_cache.saturating_add(output.unwrap_or(0)));
+        let exclusive = told == Some(Basis::Exclusive) || cache > input || (told.is_none() && total_has_cache);
+        let word = match told {
+            _ if exclusive => "exclusive",
+            Some(_) => "inclusive",
+            None => "assumed",
+        };
+        draft.set(names::USAGE_BASIS, word);
+        if exclusive && cache > 0 {
+            draft.set(names::INPUT_TOKENS, with_cache);
+        }
+    }
+    if let (Some(output), Some(reasoning)) = (output, reasoning)
+        && (reasoning > output || dialect.reasoning_apart || usage.reasoning_apart)
+        && reasoning > 0
+    {
+        draft.set(names::OUTPUT_TOKENS, output.saturating_add(reasoning));
+    }
+}
+
+fn count_of(span: &Span, key: &str) -> Option<i64> {
+    span.attr(key).and_then(Value::as_i64).filter(|count| *count >= 0)
+}
+
+/// Tells whether a span reports that nothing went in and nothing came out.
+fn is_all_zero(span: &Span) -> bool {
+    let output = count_of(span, names::OUTPUT_TOKENS);
+    count_of(span, names::INPUT_TOKENS) == Some(0) && output.is_none_or(|output| output == 0)
+}
