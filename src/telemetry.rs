@@ -607,18 +607,18 @@ impl Drop for Guard {
 }
 
 impl Running {
-    fn ask(&self, command: impl Fn(Sender<()>) -> Command, deadline: Instant) -> bool {
+    /// Asks the worker; `None` when it does not answer by the deadline.
+    fn ask<T>(&self, command: impl Fn(Sender<T>) -> Command, deadline: Instant) -> Option<T> {
         let (done, answer) = mpsc::channel();
-        if self.commands.send(command(done)).is_err() {
-            return false;
-        }
+        self.commands.send(command(done)).ok()?;
         self.recorder.wake();
-        answer.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
+        answer.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
 
     fn end(mut self, deadline: Instant) -> Report {
         self.recorder.stop();
-        let finished = self.ask(|done| Command::Stop(done, deadline), deadline);
+        let answer = self.ask(|done| Command::Stop(done, deadline), deadline);
+        let (finished, last_metrics) = (answer.is_some(), answer.flatten());
         if finished && let Some(thread) = self.thread.take() {
             // It has answered and returns now; a panic in it is its own, and nothing is left to do about it.
             let _ = thread.join();
@@ -651,6 +651,9 @@ impl Running {
             }
         }
         report.pending = report.pending.max(waiting);
+        if let Some(wait) = last_metrics {
+            wait(deadline);
+        }
         if finished && !self.layout.journal().join(self.process.to_string()).exists() {
             // The store was removed: nobody will ever look for what is left.
             self.recorder.ring().into_iter().for_each(Ring::unlink);

@@ -46,8 +46,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(2);
 pub(crate) enum Command {
     /// Take in all that was recorded before this and answer.
     Flush(Sender<()>),
-    /// The same, then end; metrics are sent until the moment given.
-    Stop(Sender<()>, Instant),
+    /// The same, then end; the answer is what is under way still, which gives up at the moment given.
+    Stop(Sender<Option<UnderWay>>, Instant),
 }
 
 /// What the worker has done so far, for those who ask.
@@ -121,9 +121,12 @@ pub(crate) trait Observer: Send {
     fn run_over(&mut self, run: &Tally);
     /// Records with an outcome.
     fn records(&mut self, outcome: Outcome, reason: &str, n: u64);
-    /// Nothing more comes: what was seen is sent on until the deadline.
-    fn finish(&mut self, deadline: Instant);
+    /// Nothing more comes: what was seen is sent on, in the background, until the deadline.
+    fn finish(&mut self, deadline: Instant) -> Option<UnderWay>;
 }
+
+/// Waits for what was begun, until a moment, and says what became of it.
+pub(crate) type UnderWay = Box<dyn FnOnce(Instant) + Send>;
 
 /// Nobody looks.
 pub(crate) struct NoObserver;
@@ -131,7 +134,9 @@ pub(crate) struct NoObserver;
 impl Observer for NoObserver {
     fn run_over(&mut self, _: &Tally) {}
     fn records(&mut self, _: Outcome, _: &str, _: u64) {}
-    fn finish(&mut self, _: Instant) {}
+    fn finish(&mut self, _: Instant) -> Option<UnderWay> {
+        None
+    }
 }
 
 struct State {
@@ -231,8 +236,9 @@ impl State {
                     self.forget_resource();
                     self.worker.sink.tally_rest();
                     self.settle();
-                    self.worker.observer.finish(deadline);
-                    let _ = done.send(());
+                    let under_way = self.worker.observer.finish(deadline);
+                    // Nobody waits here for a peer: forwarders need the rest of the time, too.
+                    let _ = done.send(under_way);
                     return;
                 }
                 Err(TryRecvError::Disconnected) => {

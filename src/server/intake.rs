@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::journal::{Durability, FrameKind, JournalError, JournalReader, JournalWriter};
 use crate::model::UnixNanos;
 use crate::model::outcome::{Counts, Outcome};
-use crate::pipeline::worker::{Behind, Observer, give_back_oldest, records_of, warn_of_bound};
+use crate::pipeline::worker::{Behind, Observer, UnderWay, give_back_oldest, records_of, warn_of_bound};
 use crate::sinks::keep::Board;
 use crate::sinks::store::StoreSink;
 use crate::store::files::FilesWriter;
@@ -418,7 +418,10 @@ impl Keeper {
                 self.keep_house();
                 self.sink.tally_rest();
                 self.tell_observers();
-                self.observers.iter_mut().for_each(|observer| observer.finish(Instant::now() + LAST_METRICS));
+                let until = Instant::now() + LAST_METRICS;
+                let under_way: Vec<UnderWay> =
+                    self.observers.iter_mut().filter_map(|observer| observer.finish(until)).collect();
+                under_way.into_iter().for_each(|last| last(until));
                 return;
             }
             if !took {

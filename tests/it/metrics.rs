@@ -253,6 +253,31 @@ fn two_processes_in_turn_count_together_what_is_in_their_store() {
     assert_eq!(found, of_store(dir.path()));
 }
 
+#[test]
+fn a_peer_of_metrics_that_hangs_takes_no_time_from_the_traces() {
+    const TEST: &str = "metrics::a_peer_of_metrics_that_hangs_takes_no_time_from_the_traces";
+    const LIMIT: Duration = Duration::from_secs(4);
+    if is_child(TEST).is_some() {
+        let guard = runspan::init();
+        crate::support::agent("told", 20);
+        let report = guard.shutdown(LIMIT);
+        println!("exported {} pending {}", report.exported, report.pending);
+        return;
+    }
+    // It takes connections and never answers.
+    let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (traces, last) = collector();
+    let dir = crate::support::tempdir();
+    let mut process = child(TEST, dir.path());
+    process.env("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", format!("http://{}", hanging.local_addr().unwrap()));
+    process.env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", traces.replace("/v1/metrics", "/v1/traces"));
+    let output = super::support::ended(process);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(out.contains("exported 21 pending 0"), "{out}\n{err}");
+    assert!(err.contains("the last metrics were not sent"), "{err}");
+    assert!(!last.lock().unwrap().is_empty());
+}
+
 /// Returns what a process sends of runs and calls until its end.
 fn sent_by(mut process: Command) -> Series {
     let (url, last) = collector();

@@ -169,6 +169,15 @@ impl Metrics {
         self.close(Some(deadline)).map_or(Ok(()), |done| wait(&done, deadline))
     }
 
+    /// Begins to do the same; what is returned waits for it.
+    pub(crate) fn begin_shutdown(
+        mut self,
+        deadline: Instant,
+    ) -> Option<impl FnOnce(Instant) -> Result<(), MetricsError> + Send + use<>> {
+        let done = self.close(Some(deadline))?;
+        Some(move |deadline| wait(&done, deadline))
+    }
+
     /// Stops in the background and returns where the result will be told.
     fn close(&mut self, deadline: Option<Instant>) -> Option<mpsc::Receiver<Result<(), MetricsError>>> {
         let provider = self.provider.take()?;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Metrics, ModelCall};
 use crate::model::outcome::Outcome;
+use crate::pipeline::worker::UnderWay;
 use crate::sinks::tally::{Call, Tally};
 
 /// Measures what passes the worker: each run with its calls when it is over, each record's outcome.
@@ -33,11 +34,13 @@ impl crate::pipeline::worker::Observer for Observing {
         }
     }
 
-    fn finish(&mut self, deadline: Instant) {
-        let Some(metrics) = self.metrics.take() else { return };
-        if let Err(error) = metrics.shutdown(deadline.saturating_duration_since(Instant::now())) {
-            crate::telemetry::warn(format_args!("the last metrics were not sent: {error}"));
-        }
+    fn finish(&mut self, deadline: Instant) -> Option<UnderWay> {
+        let last = self.metrics.take()?.begin_shutdown(deadline)?;
+        Some(Box::new(move |deadline| {
+            if let Err(error) = last(deadline) {
+                crate::telemetry::warn(format_args!("the last metrics were not sent: {error}"));
+            }
+        }))
     }
 }
 

@@ -18,7 +18,7 @@ use super::instruments::{Instruments, pair};
 use super::{MetricsError, ModelCall, Settings, scope, stream};
 use crate::model::outcome::Outcome;
 use crate::model::{RunId, TraceId, UnixNanos};
-use crate::pipeline::worker::Observer;
+use crate::pipeline::worker::{Observer, UnderWay};
 use crate::sinks::forward::quietly;
 use crate::sinks::tally::Tally;
 
@@ -154,7 +154,9 @@ impl Observer for Scrape {
         quietly(|| self.inner.instruments.records(outcome, reason, n));
     }
 
-    fn finish(&mut self, _: Instant) {}
+    fn finish(&mut self, _: Instant) -> Option<UnderWay> {
+        None
+    }
 }
 
 /// Returns a number for values that are within a factor of two of each other; within bounds.
