@@ -586,6 +586,7 @@ impl RunState {
                     && asked(&call.facts) == asked(&report.facts)
                     && call.facts.tokens.is_none()
                     && call.facts.response_id.is_none()
+                    && !is_failure(call.facts.status)
                     && call.ended_at.is_some_and(|end| end <= report.started_at)
                     && !taken.contains(place)
             });

@@ -294,6 +294,8 @@ fn a_step_that_took_no_time_reports_the_call_before_it() {
         (4, 1, "chat", 30, 40, &model),
         (5, 1, "chat", 45, 50, &used),
         (6, 1, "chat", 60, 60, &[(names::REQUEST_MODEL, "o3"), (names::INPUT_TOKENS, "1")]),
+        (7, 1, "chat", 70, 80, &[(names::REQUEST_MODEL, "o1"), (names::ERROR_TYPE, "429")]),
+        (8, 1, "chat", 90, 90, &[(names::REQUEST_MODEL, "o1"), (names::INPUT_TOKENS, "1")]),
     ]);
     insta::assert_snapshot!(steps.join("\n"), @"
     s1 agent success
@@ -302,8 +304,10 @@ fn a_step_that_took_no_time_reports_the_call_before_it() {
     s4 llm success
     s5 llm success
     s6 llm success
+    s7 llm error
+    s8 llm success
     ");
-    assert_eq!((run.llm_calls, run.tokens.and_then(|tokens| tokens.prompt)), (4, Some(423)));
+    assert_eq!((run.llm_calls, run.tokens.and_then(|tokens| tokens.prompt)), (6, Some(424)));
 }
 
 #[test]
