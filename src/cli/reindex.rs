@@ -58,8 +58,8 @@ impl Bar {
             return;
         }
         self.is_begun = true;
-        let done = if reached.of == 0 { WIDTH } else { reached.bytes * WIDTH / reached.of };
-        let percent = if reached.of == 0 { 100 } else { reached.bytes * 100 / reached.of };
+        let part = |of: u64| (reached.bytes * of).checked_div(reached.of).unwrap_or(of);
+        let (done, percent) = (part(WIDTH), part(100));
         let bar: String = (0..WIDTH).map(|place| if place < done { '█' } else { '░' }).collect();
         // It is no loss where it cannot be shown.
         let _ = write!(session.err, "\r{bar} {percent:>3} %");
