@@ -7,21 +7,25 @@
 //! Totals are summed once: over model calls, each told once, and over what an enclosing span says of its tokens or its
 //! cost only where nothing below says it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+mod billing;
+mod bodies;
 
-use crate::model::event::{
-    EventBody, LlmCalled, RunCompleted, StatusChanged, StepCompleted, StepFailed, StepStarted, ToolFailed,
-    ToolRequested, ToolSucceeded, Totals,
-};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::model::event::{EventBody, RunCompleted, Totals};
 use crate::model::id::{IdMap, IdSet};
-use crate::model::otlp::{Resource, Scope, Span};
+use crate::model::otlp::Span;
 use crate::model::run::{ArtifactInfo, ChildStep};
 use crate::model::{
-    CostSource, ErrorInfo, Event, EventId, NanoUsd, RunId, RunKind, RunStatus, RunSummary, SpanId, StepKind,
-    StepStatus, StepView, Tokens, TraceId, UnixNanos,
+    ErrorInfo, Event, EventId, NanoUsd, RunId, RunKind, RunStatus, RunSummary, SpanId, StepKind, StepStatus, StepView,
+    Tokens, TraceId, UnixNanos,
 };
 use crate::pipeline::facts::{MAX_WORDS, StepFacts, short};
+
+use billing::Counted;
+use bodies::has_remote_parent;
+pub(crate) use bodies::requested_tool_calls;
+pub use bodies::{ended_body, started_body, status_body};
 
 /// Direct children listed in a workflow's summary.
 const MAX_CHILDREN: usize = 200;
@@ -29,8 +33,6 @@ const MAX_CHILDREN: usize = 200;
 const MAX_ARTIFACTS: usize = 200;
 /// Models listed in a summary.
 const MAX_MODELS: usize = 64;
-/// How far above a call other layers' words for it are looked for.
-const MAX_LAYERS: usize = 32;
 
 /// What a run's events add up to so far.
 #[derive(Clone, Debug)]
@@ -79,38 +81,6 @@ struct Step {
     started_at: UnixNanos,
     ended_at: Option<UnixNanos>,
     facts: StepFacts,
-}
-
-/// The places of the steps that make up a run's totals.
-#[derive(Debug)]
-struct Counted {
-    /// Calls, each once.
-    calls: Vec<usize>,
-    /// Steps whose tokens are summed.
-    tokens: Vec<usize>,
-    /// Steps whose costs are summed.
-    costs: Vec<usize>,
-}
-
-impl Counted {
-    /// Returns all of them by start, each once.
-    fn all(&self) -> Vec<usize> {
-        let mut all: Vec<usize> = self.calls.iter().chain(&self.tokens).chain(&self.costs).copied().collect();
-        all.sort_unstable();
-        all.dedup();
-        all
-    }
-}
-
-/// A run's totals over counted steps.
-#[derive(Clone, Debug, Default)]
-struct Bill {
-    tokens: Option<Tokens>,
-    cost: Option<NanoUsd>,
-    source: Option<CostSource>,
-    unpriced: u64,
-    llm_calls: u64,
-    models: Vec<(String, Option<String>, NanoUsd)>,
 }
 
 impl RunState {
@@ -499,301 +469,6 @@ impl RunState {
         depths.into_iter().map(Option::unwrap_or_default).collect()
     }
 
-    /// Adds all above a step to a set that holds whatever is above each of its members.
-    fn cover(&self, step: &Step, covered: &mut IdSet<SpanId>) {
-        let mut parent = step.parent;
-        while let Some(span) = parent.filter(|span| covered.insert(*span)) {
-            parent = self.by_span.get(&span).and_then(|&place| self.steps[place].parent);
-        }
-    }
-
-    /// Finds steps that tell a call another step tells: the same answer id, or a model call around a model call.
-    /// Returns for each such step the place of the one that counts.
-    fn duplicates(&self) -> HashMap<usize, usize> {
-        let calls = || self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed);
-        let mut copies = HashMap::new();
-        let mut by_answer: HashMap<&str, usize> = HashMap::default();
-        for (place, step) in calls() {
-            let Some(answer) = step.facts.response_id.as_deref() else { continue };
-            match by_answer.get(answer).copied() {
-                None => drop(by_answer.insert(answer, place)),
-                // The one that knows more of the bill counts.
-                Some(first) if knowledge(&self.steps[first]) < knowledge(step) => {
-                    copies.insert(first, place);
-                    by_answer.insert(answer, place);
-                }
-                Some(first) => drop(copies.insert(place, first)),
-            }
-        }
-        for (call, report) in self.reported(&copies) {
-            copies.insert(call, report);
-        }
-        for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| step.facts.kind == StepKind::Tool) {
-            if let Some(outer) = self.tool_around(step) {
-                copies.insert(place, outer);
-            }
-        }
-        // Layers that tell one call: the one that knows most of the bill counts, the outermost of those that know
-        // the same. Calls beside each other inside one are calls of their own.
-        let nested: Vec<(usize, Vec<usize>)> = calls()
-            .filter(|(place, _)| !copies.contains_key(place))
-            .map(|(place, step)| (place, self.calls_around(step)))
-            .map(|(place, around)| (place, around.into_iter().filter(|outer| !copies.contains_key(outer)).collect()))
-            .collect();
-        let mut known_better: HashMap<usize, usize> = HashMap::default();
-        for &(place, ref around) in &nested {
-            for &outer in around {
-                let best = known_better.get(&outer).copied().unwrap_or(outer);
-                if knowledge(&self.steps[place]) > knowledge(&self.steps[best]) {
-                    known_better.insert(outer, place);
-                }
-            }
-        }
-        for (place, around) in nested {
-            let same = |outer: &&usize| {
-                !known_better.contains_key(outer) && knowledge(&self.steps[**outer]) >= knowledge(&self.steps[place])
-            };
-            if let Some(&better) = known_better.get(&place) {
-                copies.insert(place, better);
-            } else if let Some(&outermost) = around.iter().rfind(same) {
-                copies.insert(place, outermost);
-            }
-        }
-        let settled = |mut place: usize| {
-            while let Some(&next) = copies.get(&place) {
-                place = next;
-            }
-            place
-        };
-        copies.iter().map(|(&copy, &of)| (copy, settled(of))).collect()
-    }
-
-    /// Finds calls of which a step beside them tells what they used: a step that took no time is no call of its own but
-    /// a report of the one before it, for the same model.
-    fn reported(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
-        let is_report = |step: &Step| step.ended_at == Some(step.started_at) && step.facts.tokens.is_some();
-        let calls = || {
-            let calls = self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed);
-            calls.filter(|(place, _)| !copies.contains_key(place))
-        };
-        let mut taken = HashSet::new();
-        let mut reports: Vec<(usize, &Step)> = calls().filter(|(_, step)| is_report(step)).collect();
-        reports.sort_by_key(|(_, step)| (step.started_at, step.span_id));
-        let call_before = |report: &Step, taken: &HashSet<usize>| {
-            let of = calls().filter(|(place, call)| {
-                call.parent == report.parent
-                    && call.facts.kind == report.facts.kind
-                    && asked(&call.facts) == asked(&report.facts)
-                    && call.facts.tokens.is_none()
-                    && call.facts.response_id.is_none()
-                    && !is_failure(call.facts.status)
-                    && call.ended_at.is_some_and(|end| end <= report.started_at)
-                    && !taken.contains(place)
-            });
-            of.max_by_key(|(_, call)| (call.ended_at, call.span_id)).map(|(place, _)| place)
-        };
-        let mut found = Vec::new();
-        for (place, report) in reports {
-            if let Some(call) = call_before(report, &taken) {
-                taken.insert(call);
-                found.push((call, place));
-            }
-        }
-        found
-    }
-
-    /// Finds the tool call around a step that is another layer's word for it: a tool of the same name, or a plain step
-    /// with the same id of the call.
-    fn tool_around(&self, step: &Step) -> Option<usize> {
-        let mut parent = step.parent;
-        for _ in 0..MAX_LAYERS {
-            let place = parent.and_then(|parent| self.by_span.get(&parent)).copied()?;
-            let outer = &self.steps[place];
-            match outer.facts.kind {
-                StepKind::Tool => return is_same_tool_call(&outer.facts, &step.facts).then_some(place),
-                StepKind::Task => parent = outer.parent,
-                _ => return None,
-            }
-        }
-        None
-    }
-
-    /// Finds for each tool call the step below it that tells how it ended, where it does not itself: by place.
-    fn executions(&self) -> HashMap<usize, usize> {
-        let mut last: HashMap<usize, usize> = HashMap::new();
-        for (place, step) in self.steps.iter().enumerate() {
-            if !matches!(step.facts.kind, StepKind::Tool | StepKind::Task) || step.ended_at.is_none() {
-                continue;
-            }
-            let Some(tool) = self.tool_around(step) else { continue };
-            let key = |place: &usize| (self.steps[*place].ended_at, self.steps[*place].span_id);
-            let latest = last.entry(tool).or_insert(place);
-            if key(latest) < key(&place) {
-                *latest = place;
-            }
-        }
-        last.retain(|tool, execution| {
-            let (tool, execution) = (&self.steps[*tool].facts, &self.steps[*execution].facts);
-            tool.status == StepStatus::Success && is_failure(execution.status)
-        });
-        last
-    }
-
-    /// Returns the calls that may be other layers' words for this one: around it, of its kind, with at most plain
-    /// steps between and not another answer; the innermost first.
-    fn calls_around(&self, step: &Step) -> Vec<usize> {
-        let mut found = Vec::new();
-        let mut parent = step.parent;
-        for _ in 0..MAX_LAYERS {
-            let Some(&place) = parent.and_then(|parent| self.by_span.get(&parent)) else { break };
-            let outer = &self.steps[place];
-            if outer.facts.kind == step.facts.kind {
-                if outer.facts.response_id.is_none() || step.facts.response_id.is_none() {
-                    found.push(place);
-                }
-            } else if outer.facts.kind != StepKind::Task {
-                break;
-            }
-            parent = outer.parent;
-        }
-        found
-    }
-
-    /// Returns the places of the steps that count.
-    fn counted(&self, copies: &HashMap<usize, usize>) -> Counted {
-        let calls: Vec<usize> = (0..self.steps.len())
-            .filter(|place| self.steps[*place].facts.billed && !copies.contains_key(place))
-            .collect();
-        let tokens = self.tellers(copies, |facts| facts.tokens.is_some());
-        let costs = self.tellers(copies, |facts| facts.cost.is_some());
-        Counted { calls, tokens, costs }
-    }
-
-    /// Returns the ended calls that count, and the ended steps that are none and whose tokens count.
-    pub fn billing(&self) -> (Vec<SpanId>, Vec<SpanId>) {
-        let counted = self.counted(&self.duplicates());
-        let ended = |places: Vec<usize>| {
-            let steps = places.into_iter().map(|place| &self.steps[place]);
-            steps.filter(|step| step.ended_at.is_some()).map(|step| step.span_id).collect()
-        };
-        let tellers = counted.tokens.into_iter().filter(|place| !self.steps[*place].facts.billed).collect();
-        (ended(counted.calls), ended(tellers))
-    }
-
-    /// Returns the places of the steps that tell something of the bill, each part of it once: calls, and what encloses
-    /// or is none, the innermost, where nothing below tells it.
-    fn tellers(&self, copies: &HashMap<usize, usize>, tells: impl Fn(&StepFacts) -> bool) -> Vec<usize> {
-        let mut covered: IdSet<SpanId> = HashSet::default();
-        let (mut counted, mut others) = (Vec::new(), Vec::new());
-        for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| tells(&step.facts)) {
-            if !step.facts.billed {
-                others.push((place, self.ancestors(step)));
-                continue;
-            }
-            self.cover(step, &mut covered);
-            if !copies.contains_key(&place) {
-                counted.push(place);
-            }
-        }
-        others.sort_by_key(|(_, above)| std::cmp::Reverse(above.len()));
-        for (place, above) in others {
-            if !covered.contains(&self.steps[place].span_id) {
-                counted.push(place);
-                covered.extend(above);
-            }
-        }
-        counted.sort_unstable();
-        counted
-    }
-
-    fn bill(&self, counted: &Counted) -> Bill {
-        let mut bill = Bill { unpriced: self.unpriced(counted), ..Bill::default() };
-        let mut sources = HashSet::new();
-        bill.llm_calls =
-            counted.calls.iter().filter(|place| self.steps[**place].facts.kind == StepKind::Llm).count() as u64;
-        for &place in &counted.tokens {
-            let tokens = self.steps[place].facts.tokens.unwrap_or_default();
-            bill.tokens = Some(bill.tokens.unwrap_or_default().plus(tokens.with_total()));
-        }
-        let mut cost_at: HashMap<usize, NanoUsd> = HashMap::default();
-        for &place in &counted.costs {
-            let Some((cost, source)) = self.steps[place].facts.cost else { continue };
-            sources.insert(source);
-            cost_at.insert(place, cost);
-            bill.cost = Some(bill.cost.unwrap_or_default() + cost);
-        }
-        let answered = self.answering_models();
-        let mut place_of: HashMap<&str, usize> = HashMap::new();
-        for place in counted.all() {
-            let facts = &self.steps[place].facts;
-            let Some(model) = known_model(facts, &answered) else { continue };
-            let cost = cost_at.get(&place).copied().unwrap_or_default();
-            let of_model = *place_of.entry(model).or_insert_with(|| {
-                bill.models.push((model.to_owned(), facts.provider.clone(), NanoUsd::default()));
-                bill.models.len() - 1
-            });
-            bill.models[of_model].2 = bill.models[of_model].2 + cost;
-        }
-        bill.source = match (sources.len(), sources.iter().next()) {
-            (0, _) => None,
-            (1, Some(source)) => Some(*source),
-            _ => Some(CostSource::Mixed),
-        };
-        bill
-    }
-
-    /// Counts ended steps that used something of which nobody knows what it cost.
-    fn unpriced(&self, counted: &Counted) -> u64 {
-        let told: HashSet<usize> = counted.costs.iter().copied().collect();
-        let mut priced_below: IdSet<SpanId> = HashSet::default();
-        let mut told_above: IdSet<SpanId> = HashSet::default();
-        for &place in &counted.costs {
-            if self.steps[place].facts.billed {
-                priced_below.extend(self.ancestors(&self.steps[place]));
-            }
-        }
-        for &place in counted.tokens.iter().chain(&counted.costs) {
-            let step = &self.steps[place];
-            if !step.facts.billed {
-                told_above.insert(step.span_id);
-            }
-        }
-        let is_unpriced = |place: &usize| {
-            let step = &self.steps[*place];
-            let facts = &step.facts;
-            !told.contains(place)
-                && facts.status != StepStatus::Running
-                && (facts.tokens.is_some() || !is_failure(facts.status))
-                && !priced_below.contains(&step.span_id)
-                && (told_above.is_empty() || self.ancestors(step).is_disjoint(&told_above))
-        };
-        counted.all().into_iter().filter(is_unpriced).count() as u64
-    }
-
-    /// Returns by provider and requested model the model that answered first.
-    fn answering_models(&self) -> HashMap<Asked<'_>, &str> {
-        let mut models = HashMap::default();
-        for facts in self.steps.iter().map(|step| &step.facts) {
-            if let Some(model) = facts.response_model.as_deref() {
-                models.entry(asked(facts)).or_insert(model);
-            }
-        }
-        models
-    }
-
-    /// Counts failures, each once: a step that failed because a step below it did is the same failure.
-    fn errors(&self, copies: &HashMap<usize, usize>) -> u64 {
-        let executions = self.executions();
-        let is_failed = |place: &usize| is_failure(self.steps[*place].facts.status) || executions.contains_key(place);
-        let failed: Vec<usize> =
-            (0..self.steps.len()).filter(|place| is_failed(place) && !copies.contains_key(place)).collect();
-        let mut passed_on: IdSet<SpanId> = HashSet::default();
-        for &place in &failed {
-            self.cover(&self.steps[place], &mut passed_on);
-        }
-        failed.iter().filter(|place| !passed_on.contains(&self.steps[**place].span_id)).count() as u64
-    }
-
     fn error(&self, status: RunStatus) -> Option<ErrorInfo> {
         if !matches!(status, RunStatus::Error | RunStatus::Timeout | RunStatus::Cancelled | RunStatus::Crashed) {
             return None;
@@ -850,11 +525,6 @@ impl RunState {
             tool_calls: self.tool_calls(&copies),
             errors: self.errors(&copies),
         }
-    }
-
-    fn tool_calls(&self, copies: &HashMap<usize, usize>) -> u64 {
-        let tools = self.steps.iter().enumerate().filter(|(_, step)| step.facts.kind == StepKind::Tool);
-        tools.filter(|(place, _)| !copies.contains_key(place)).count() as u64
     }
 
     /// Returns `run_completed` for a run of which nothing more is waited for.
@@ -990,159 +660,11 @@ impl RunState {
     }
 }
 
-/// Tells whether a span's parent is in another process: by its flags, else by its kind, for a server's or consumer's is.
-fn has_remote_parent(span: &Span) -> bool {
-    span.flags & 0x200 != 0 || matches!(span.kind, 2 | 5)
-}
-
 /// What is said of a step whose process died.
 pub const CRASHED_STEP: &str = "the process ended before the step did";
 
 /// The message of the log line that tells how many records of a run were lost.
 pub const DROPPED_LOG: &str = "records dropped";
-
-/// Makes the event body for a step's start.
-pub fn started_body(span: Span, facts: &StepFacts, resource: Option<Arc<Resource>>, scope: Option<Scope>) -> EventBody {
-    if facts.kind == StepKind::Tool {
-        EventBody::ToolRequested(Box::new(ToolRequested {
-            tool_name: facts.tool_name.clone().unwrap_or_else(|| facts.step_name.clone()),
-            tool_args: facts.tool_args.clone(),
-            agent_id: facts.agent_name.clone(),
-            span,
-            resource,
-            scope,
-        }))
-    } else {
-        EventBody::StepStarted(Box::new(StepStarted {
-            kind: facts.kind,
-            name: facts.name.clone(),
-            agent_id: facts.agent_name.clone(),
-            input: facts.input.clone(),
-            span,
-            resource,
-            scope,
-        }))
-    }
-}
-
-/// Makes the event body for a step's end.
-pub fn ended_body(span: Span, facts: StepFacts, resource: Option<Arc<Resource>>, scope: Option<Scope>) -> EventBody {
-    let agent_id = facts.agent_name.clone();
-    let status = facts.status;
-    let length = duration_ms(UnixNanos(span.start_time_unix_nano), UnixNanos(span.end_time_unix_nano));
-    let duration_ms = Some(length);
-    let (cost_usd, cost_source) = facts.cost.unzip();
-    let model = facts.model().map(str::to_owned);
-    let tokens = facts.tokens.map(Tokens::with_total);
-    let failed = is_failure(status);
-    let error = facts.error;
-    match facts.kind {
-        StepKind::Llm => EventBody::LlmCalled(Box::new(LlmCalled {
-            name: facts.name,
-            provider: facts.provider,
-            model,
-            system_prompt: facts.system_prompt,
-            messages: facts.messages,
-            output: facts.output,
-            tokens,
-            cost_usd,
-            cost_source,
-            agent_id,
-            status,
-            duration_ms,
-            error,
-            span,
-            resource,
-            scope,
-        })),
-        StepKind::Tool => {
-            let tool_name = facts.tool_name.unwrap_or(facts.step_name);
-            let (tool_args, result) = (facts.tool_args, facts.tool_result);
-            if failed {
-                EventBody::ToolFailed(Box::new(ToolFailed {
-                    tool_name,
-                    tool_args,
-                    result,
-                    agent_id,
-                    status,
-                    duration_ms,
-                    error,
-                    span,
-                    resource,
-                    scope,
-                }))
-            } else {
-                EventBody::ToolSucceeded(Box::new(ToolSucceeded {
-                    tool_name,
-                    tool_args,
-                    result,
-                    agent_id,
-                    status,
-                    duration_ms,
-                    error,
-                    span,
-                    resource,
-                    scope,
-                }))
-            }
-        }
-        kind => {
-            macro_rules! step {
-                ($variant:ident) => {
-                    EventBody::$variant(Box::new($variant {
-                        kind,
-                        name: facts.name,
-                        input: facts.input,
-                        output: facts.output,
-                        tokens,
-                        cost_usd,
-                        cost_source,
-                        agent_id,
-                        status,
-                        duration_ms,
-                        error,
-                        span,
-                        resource,
-                        scope,
-                    }))
-                };
-            }
-            if failed { step!(StepFailed) } else { step!(StepCompleted) }
-        }
-    }
-}
-
-/// Makes the event body for a change of status.
-pub fn status_body(from: RunStatus, to: RunStatus, reason: &str) -> EventBody {
-    EventBody::StatusChanged(StatusChanged { from, to, reason: Some(reason.to_owned()) })
-}
-
-/// What was asked for: provider and model.
-type Asked<'a> = (Option<&'a str>, Option<&'a str>);
-
-fn asked(facts: &StepFacts) -> Asked<'_> {
-    (facts.provider.as_deref(), facts.request_model.as_deref())
-}
-
-/// Returns the model of a call; for one without an answer the model that answered the same request elsewhere in the
-/// run, so that `gpt-4o` and `gpt-4o-2024-08-06` are not taken for two.
-fn known_model<'a>(facts: &'a StepFacts, answered: &HashMap<Asked<'a>, &'a str>) -> Option<&'a str> {
-    facts.response_model.as_deref().or_else(|| answered.get(&asked(facts)).copied()).or(facts.model())
-}
-
-/// How much a call knows of its bill; of two that know the same, the one that spoke to the server knows better.
-fn knowledge(step: &Step) -> u8 {
-    let facts = &step.facts;
-    4 * u8::from(facts.tokens.is_some()) + 2 * u8::from(facts.cost.is_some()) + u8::from(facts.is_at_wire)
-}
-
-/// Tells whether two layers speak of one call of a tool: by its id, else by the tool's name.
-fn is_same_tool_call(outer: &StepFacts, inner: &StepFacts) -> bool {
-    match (&outer.tool_call_id, &inner.tool_call_id) {
-        (Some(outer), Some(inner)) => outer == inner,
-        _ => inner.kind == StepKind::Tool && outer.tool_name.is_some() && outer.tool_name == inner.tool_name,
-    }
-}
 
 /// Tells whether a step did not end well.
 pub fn is_failure(status: StepStatus) -> bool {
@@ -1187,14 +709,4 @@ fn lean(mut facts: StepFacts, with_content: bool) -> StepFacts {
         facts.output = None;
     }
     facts
-}
-
-/// Finds the ids of the tool calls in a model's answer: message parts of type `tool_call`.
-pub(crate) fn requested_tool_calls(output: Option<&serde_json::Value>) -> Vec<String> {
-    let messages = output.and_then(serde_json::Value::as_array).into_iter().flatten();
-    let parts = messages.filter_map(|message| message.get("parts")?.as_array()).flatten();
-    parts
-        .filter(|part| part.get("type").and_then(serde_json::Value::as_str) == Some("tool_call"))
-        .filter_map(|part| Some(part.get("id")?.as_str()?.to_owned()))
-        .collect()
 }
