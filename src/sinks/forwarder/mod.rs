@@ -204,9 +204,11 @@ impl Forwarder {
 }
 
 /// One target, for who wants to know what became of its spans.
+#[cfg(feature = "server")]
 #[derive(Clone, Debug)]
 pub(crate) struct Known(Arc<Shared>);
 
+#[cfg(feature = "server")]
 impl Known {
     /// Returns how it is shown.
     pub fn shown(&self) -> String {
@@ -254,16 +256,19 @@ impl Forwarders {
     }
 
     /// Asks for all that is left to be sent until the deadline, to all targets at the same time.
+    #[cfg(feature = "server")]
     pub fn tell_to_stop(&self, deadline: Instant) {
         self.all.iter().for_each(|forwarder| forwarder.tell_to_stop(deadline));
     }
 
     /// Returns those who can be asked what became of spans.
+    #[cfg(feature = "server")]
     pub fn known(&self) -> Vec<Known> {
         self.all.iter().map(|forwarder| Known(Arc::clone(&forwarder.shared))).collect()
     }
 
     /// Waits for that.
+    #[cfg(feature = "server")]
     pub fn finish(self, deadline: Instant) {
         for forwarder in self.all {
             let _: Forwarded = Box::new(forwarder).finish(deadline);
