@@ -19,7 +19,7 @@ use prost::Message;
 
 use crate::conventions::names;
 use crate::error::Error;
-use crate::fs::{Access, OsFs};
+use crate::fs::Access;
 use crate::journal::{self, Durability, JournalError, JournalReader, JournalWriter, Options};
 use crate::model::otlp::{Resource, STATUS_ERROR, Status, Value};
 use crate::model::record::{Record, RecordKind};
@@ -579,8 +579,9 @@ fn closed(mut record: Record, last: UnixNanos) -> Record {
 }
 
 /// Names the readers that a journal has positions of.
+#[cfg(feature = "forward")]
 pub(crate) fn readers_of(journal_dir: &Path, process: RunId) -> Vec<String> {
-    journal::readers_in(&OsFs, journal_dir, &process.to_string()).unwrap_or_default()
+    journal::readers_in(&crate::fs::OsFs, journal_dir, &process.to_string()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ pub mod scrub;
 pub(crate) mod window;
 pub(crate) mod worker;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "server"))]
 mod recordings;
 
 pub use scrub::{Content, Limits, Scrubbed, Scrubber};

@@ -41,6 +41,7 @@ A run's folder may be copied, archived or deleted as a whole. Prompts and answer
 pub struct Layout {
     root: PathBuf,
     fs: Arc<dyn Fs>,
+    #[cfg_attr(not(feature = "index"), expect(dead_code, reason = "a database alone asks"))]
     is_of_the_system: bool,
 }
 
@@ -87,6 +88,7 @@ impl Layout {
     }
 
     /// Tells whether its paths are those of the operating system, so that others can open them too.
+    #[cfg(feature = "index")]
     pub(crate) fn is_of_the_system(&self) -> bool {
         self.is_of_the_system
     }
