@@ -485,7 +485,9 @@ impl Story {
         let seqs: Vec<u64> = events.iter().map(|event| event.seq).collect();
         assert_eq!(seqs, (0..events.len() as u64).collect::<Vec<_>>(), "run {run}: no gap");
         let ids: std::collections::BTreeSet<_> = events.iter().map(|event| event.event_id).collect();
-        assert_eq!(ids.len(), events.len(), "run {run}: no event twice");
+        let told =
+            || events.iter().map(|event| (event.event_id, event.body.type_name(), said(event))).collect::<Vec<_>>();
+        assert_eq!(ids.len(), events.len(), "run {run}: no event twice: {:?}", told());
         let of_crash: Vec<&Event> = events.iter().filter(|event| is_crash_of_step(event)).collect();
         let found: Vec<Says> = events.iter().filter(|event| !is_crash_of_step(event)).filter_map(said).collect();
         let told: Vec<Says> = self.moments.iter().take(self.ever_told).map(|moment| moment.says).collect();

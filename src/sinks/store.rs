@@ -89,6 +89,8 @@ pub struct StoreSink<W> {
     counts: Counts,
     /// The last place in the journal that was told.
     told: u64,
+    /// The same since the last reset.
+    taken: Option<u64>,
     /// Bytes of all spans told, about.
     told_bytes: u64,
     /// Records taken since they were last written out, and `told_bytes` then.
@@ -205,6 +207,7 @@ impl<W: RunWriter> StoreSink<W> {
             tallies: None,
             counts: Counts::default(),
             told: 0,
+            taken: None,
             told_bytes: 0,
             unwritten: (0, 0),
             told_before: 0,
@@ -326,7 +329,7 @@ impl<W: RunWriter> StoreSink<W> {
     }
 
     fn forget_traces(&mut self) {
-        self.told_before = self.told;
+        (self.told_before, self.taken) = (self.told, None);
         self.finished.clear();
         for (trace_id, trace) in std::mem::take(&mut self.traces) {
             if !trace.released.is_empty() {
@@ -412,7 +415,18 @@ impl<W: RunWriter> StoreSink<W> {
     }
 
     /// Takes one record from its place in the journal.
+    ///
+    /// Places come in order. One that came before is passed over, until a [`reset`](Self::reset): the frames of a commit
+    /// that failed can be read, so the journal may have told it before its writer does.
     pub fn take(&mut self, seq: u64, record: Record) -> Result<(), StoreError> {
+        if self.taken.is_some_and(|taken| seq <= taken) {
+            return Ok(());
+        }
+        self.taken = Some(seq);
+        self.bring_to_its_run(seq, record)
+    }
+
+    fn bring_to_its_run(&mut self, seq: u64, record: Record) -> Result<(), StoreError> {
         self.told = self.told.max(seq);
         let told_bytes = self.told_bytes;
         self.unwritten.0 += 1;

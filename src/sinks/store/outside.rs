@@ -76,7 +76,7 @@ impl<W: RunWriter> StoreSink<W> {
         normalize(&mut record);
         self.pricer.price(&mut record);
         // What cannot be opened now is told again from the journal.
-        self.take(seq, record).is_ok()
+        self.bring_to_its_run(seq, record).is_ok()
     }
 }
 
