@@ -106,7 +106,7 @@ impl LiveRun {
         // Told again in another order, it is the same.
         log.fields.remove(names::LOG_OF_SPAN);
         let text = serde_json::to_string(&log.fields).unwrap_or_default();
-        let place = super::hash_of(&[&span.0, log.message.as_bytes(), text.as_bytes()]);
+        let place = super::ids::hash_of(&[&span.0, log.message.as_bytes(), text.as_bytes()]);
         log.fields.insert(names::LOG_OF_SPAN.to_owned(), span.to_string().into());
         let ids = EventIds::of_run(self.state.run_id(), place);
         self.push(ids.make(7, at), cause, at, step_id, EventBody::Log(log));

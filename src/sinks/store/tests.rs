@@ -1,5 +1,6 @@
 use super::*;
-use crate::model::otlp::Span;
+use crate::conventions::names;
+use crate::model::otlp::{Span, SpanEvent};
 use crate::store::memory::MemoryStore;
 use crate::store::{Listed, Query, RunReader};
 use proptest::prelude::*;

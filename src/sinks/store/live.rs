@@ -1,0 +1,429 @@
+//! A run that is being written: its state, what waits for the log, and what is noted of it.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use serde_json::Value as Json;
+
+use super::START_GRACE;
+use super::ids::event_id;
+use crate::conventions::names;
+use crate::model::event::{EventBody, Input, Log, Output, Resumed, RunStarted, Score, Waiting};
+use crate::model::id::{IdMap, IdSet};
+use crate::model::otlp::{SpanEvent, Value};
+use crate::model::record::Record;
+use crate::model::run::ArtifactInfo;
+use crate::model::{Event, EventId, RunId, RunStatus, RunSummary, SpanId, StepStatus, UnixNanos};
+use crate::pipeline::facts::StepFacts;
+use crate::pipeline::scrub::CONTENT_MARK;
+use crate::pipeline::window::start_of;
+use crate::sinks::tally::{Notes, Tally};
+use crate::store::assembly::{DROPPED_LOG, RunState, ended_body, requested_tool_calls, started_body};
+use crate::store::{RunWriter, StoreError};
+
+#[derive(Debug)]
+pub(super) struct LiveRun {
+    pub(super) state: RunState,
+    /// The run that this one stands in the place of.
+    pub(super) in_place_of: Option<RunId>,
+    /// Events that were there when the run was taken up, and notes of lost records since.
+    pub(super) known: IdSet<EventId>,
+    pub(super) pending: Vec<PendingStart>,
+    pub(super) queue: Vec<Event>,
+    /// Moments of the span events that the log has, by the start of their step, until its end.
+    pub(super) told: IdMap<EventId, HashSet<UnixNanos>>,
+    pub(super) written_status: Option<RunStatus>,
+    pub(super) stale_summary: bool,
+    pub(super) touched: Instant,
+    /// The ids of its events come of its spans: they come from outside, in any order.
+    pub(super) by_span: bool,
+    /// Its log stands in the order in which it came.
+    pub(super) unsettled: bool,
+    /// What is noted for the tally; `None` once that is made, and when nobody wants it.
+    pub(super) notes: Option<Box<Notes>>,
+}
+
+/// What is known of a forgotten run and not of what the store holds of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Forgotten {
+    pub(super) is_unpublished: bool,
+    pub(super) is_uncounted: bool,
+}
+
+impl Forgotten {
+    pub(super) fn add(&mut self, live: &LiveRun) {
+        self.is_unpublished |= !live.is_published();
+        self.is_uncounted |= live.notes.is_some();
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct PendingStart {
+    pub(super) seq: u64,
+    pub(super) record: Record,
+    pub(super) facts: StepFacts,
+    pub(super) since: Instant,
+}
+
+/// The parts of an event id that are the same for all events of one record.
+#[derive(Clone, Copy)]
+pub(super) struct EventIds {
+    pub(super) process: RunId,
+    pub(super) seq: u64,
+}
+
+impl EventIds {
+    pub(super) fn make(self, sub: u64, at: UnixNanos) -> EventId {
+        event_id(self.process, self.seq, sub, at)
+    }
+}
+
+impl LiveRun {
+    pub(super) fn new(state: RunState, in_place_of: Option<RunId>) -> Self {
+        Self {
+            state,
+            in_place_of,
+            known: HashSet::default(),
+            pending: Vec::new(),
+            queue: Vec::new(),
+            told: IdMap::default(),
+            written_status: None,
+            stale_summary: false,
+            touched: Instant::now(),
+            by_span: false,
+            unsettled: false,
+            notes: None,
+        }
+    }
+
+    /// Returns the parts of the ids of what a record tells of a span.
+    pub(super) fn ids(&self, process: RunId, seq: u64, span: SpanId) -> EventIds {
+        if self.by_span { EventIds::of_span(self.state.run_id(), span) } else { EventIds { process, seq } }
+    }
+
+    /// Tells whether the run has ended with all its steps.
+    pub(super) fn is_over(&self) -> bool {
+        self.state.is_completed() && self.state.open_spans().is_empty()
+    }
+
+    /// Adds the run up, once.
+    pub(super) fn tally(&mut self) -> Option<Tally> {
+        self.notes.take().map(|notes| notes.tally(&self.state))
+    }
+
+    /// Tells whether the store has all that the run says of itself.
+    pub(super) fn is_published(&self) -> bool {
+        self.queue.is_empty() && !self.stale_summary && self.written_status == Some(self.state.status())
+    }
+
+    /// Tells whether nothing waits to be written.
+    pub(super) fn is_clean(&self) -> bool {
+        let is_settled = !self.by_span || !self.unsettled || self.state.status().is_open();
+        self.queue.is_empty() && self.pending.is_empty() && !self.stale_summary && is_settled
+    }
+
+    /// Appends an event to the run, unless it is there already.
+    pub(super) fn push(
+        &mut self,
+        id: EventId,
+        cause: Option<EventId>,
+        at: UnixNanos,
+        step: Option<String>,
+        body: EventBody,
+    ) {
+        if let Some(event) = self.event(id, cause, at, step, body) {
+            self.state.apply(&event, false);
+            self.queue.push(event);
+            self.unsettled = true;
+        }
+    }
+
+    /// Appends the start or the end of a step, unless it is there already, with what is known of it.
+    #[expect(clippy::too_many_arguments, reason = "the parts of an event and what goes with it")]
+    pub(super) fn push_step(
+        &mut self,
+        id: EventId,
+        cause: Option<EventId>,
+        at: UnixNanos,
+        step: String,
+        body: EventBody,
+        asked: Vec<String>,
+        facts: StepFacts,
+    ) {
+        if let Some(event) = self.event(id, cause, at, Some(step), body) {
+            self.state.apply_step(&event, asked, facts);
+            self.queue.push(event);
+            self.unsettled = true;
+        }
+    }
+
+    pub(super) fn event(
+        &self,
+        event_id: EventId,
+        parent_event_id: Option<EventId>,
+        timestamp: UnixNanos,
+        step_id: Option<String>,
+        body: EventBody,
+    ) -> Option<Event> {
+        let seq = self.state.next_seq();
+        (!self.known.contains(&event_id)).then_some(Event { seq, event_id, parent_event_id, timestamp, step_id, body })
+    }
+
+    /// Writes starts into the log: all of them, or those whose grace was over at `now`.
+    pub(super) fn flush_pending(&mut self, process: RunId, now: Option<Instant>) {
+        self.flush_pending_with(process, now, None);
+    }
+
+    /// Does the same; of a step whose end is here already, the end says what it is.
+    pub(super) fn flush_pending_with(
+        &mut self,
+        process: RunId,
+        now: Option<Instant>,
+        ended: Option<(&Record, &StepFacts)>,
+    ) {
+        let due = match now {
+            None => self.pending.len(),
+            Some(now) => {
+                let is_due = |start: &PendingStart| now.saturating_duration_since(start.since) >= START_GRACE;
+                // In order: a start never overtakes an earlier one.
+                self.pending.iter().rposition(is_due).map_or(0, |place| place + 1)
+            }
+        };
+        if due == 0 {
+            return;
+        }
+        let mut pending = std::mem::take(&mut self.pending);
+        for start in pending.drain(..due) {
+            let Some(span) = SpanId::from_bytes(&start.record.span.span_id) else { continue };
+            let ids = self.ids(process, start.seq, span);
+            match ended.filter(|(end, _)| same_span(&start.record, end)) {
+                Some((end, facts)) => self.start_step(ids, start_of(end), facts, false),
+                None => self.start_step(ids, start.record, &start.facts, true),
+            }
+        }
+        self.pending = pending;
+    }
+
+    /// Writes the start of a step, and before it that of the run. The status of `facts` is not looked at.
+    ///
+    /// `with_maker`: name who made the span, which else its end does, a moment later.
+    pub(super) fn start_step(&mut self, ids: EventIds, record: Record, facts: &StepFacts, with_maker: bool) {
+        let Some(span_id) = SpanId::from_bytes(&record.span.span_id) else { return };
+        if self.state.step_progress(span_id).0 {
+            return;
+        }
+        let at = UnixNanos(record.span.start_time_unix_nano);
+        let running = StepFacts { status: StepStatus::Running, error: None, ..facts.without_content() };
+        if !self.state.has_started() {
+            self.start_run(ids, &record, facts, &running, at);
+        }
+        let cause = self.state.cause_of_start(&record.span);
+        let step_id = self.state.unique_step_id(&facts.step_name);
+        let mut span = record.span;
+        span.end_time_unix_nano = 0;
+        let (resource, scope) = if with_maker { (Some(record.resource), Some(record.scope)) } else { (None, None) };
+        let body = started_body(span, facts, resource, scope);
+        self.push_step(ids.make(2, at), cause, at, step_id, body, Vec::new(), running);
+    }
+
+    pub(super) fn start_run(
+        &mut self,
+        ids: EventIds,
+        record: &Record,
+        facts: &StepFacts,
+        running: &StepFacts,
+        at: UnixNanos,
+    ) {
+        // Kind and name by the rules of assembly, asked of a state that knows only this step.
+        let mut first = self.state.clone();
+        let probe = Event {
+            seq: 0,
+            event_id: EventId::default(),
+            parent_event_id: None,
+            timestamp: at,
+            step_id: Some(facts.step_name.clone()),
+            body: started_body(record.span.clone(), running, None, None),
+        };
+        first.apply_step(&probe, Vec::new(), running.clone());
+        let (kind, name) = first.identity();
+        let started = RunStarted {
+            kind,
+            name,
+            trace_id: self.state.trace_id(),
+            parent_run_id: facts.parent_run_id.or(self.in_place_of),
+            session_id: facts.session_id.clone(),
+            user_id: facts.user_id.clone(),
+            tags: facts.tags.clone(),
+            input: facts.input.clone(),
+        };
+        let start = ids.make(0, at);
+        self.push(start, None, at, None, EventBody::RunStarted(Box::new(started)));
+        if let Some(data) = facts.input.clone() {
+            let body = EventBody::Input(Input { tool: "message_from_user".to_owned(), data });
+            self.push(ids.make(1, at), Some(start), at, None, body);
+        }
+    }
+
+    /// `from_outside`: the run is not over yet even if all its steps are, as more may have come with this one.
+    pub(super) fn end_step(
+        &mut self,
+        ids: EventIds,
+        span_id: SpanId,
+        record: Record,
+        facts: StepFacts,
+        from_outside: bool,
+    ) {
+        if !self.state.step_progress(span_id).0 {
+            // A source that tells only ends: the start is read off the end.
+            self.start_step(ids, start_of(&record), &facts, false);
+        }
+        let at = UnixNanos(record.span.end_time_unix_nano);
+        let Some((step_id, start)) = self.state.step_of(span_id).map(|(name, event)| (name.to_owned(), event)) else {
+            return;
+        };
+        for place in self.untold(start, &record.span.events) {
+            self.take_span_event(ids, place as u64, span_id, &record.span.events[place]);
+        }
+        let was_over = self.state.roots_ended();
+        // The root's output is the run's.
+        let output = facts.output.as_ref().filter(|_| self.state.is_root(span_id)).cloned();
+        if let Some(notes) = &mut self.notes {
+            notes.note_end(&record.span, &facts);
+        }
+        let (asked, lean) = (requested_tool_calls(facts.output.as_ref()), facts.without_content());
+        let body = ended_body(record.span, facts, Some(record.resource), Some(record.scope));
+        self.push_step(ids.make(3, at), Some(start), at, step_id, body, asked, lean);
+        if self.state.is_completed() {
+            self.stale_summary = true;
+        } else if !from_outside && !was_over && self.state.roots_ended() && self.state.status() != RunStatus::Waiting {
+            let cause = self.state.start_event();
+            if let Some(data) = output {
+                self.push(ids.make(4, at), cause, at, None, EventBody::Output(Output { data }));
+            }
+            let body = EventBody::RunCompleted(Box::new(self.state.completion()));
+            self.push(ids.make(5, at), cause, at, None, body);
+        }
+    }
+
+    /// Notes that an event of a span was told before its end.
+    pub(super) fn note_told(&mut self, span: SpanId, event: &SpanEvent) {
+        if let Some((_, start)) = self.state.step_of(span) {
+            self.told.entry(start).or_default().insert(UnixNanos(event.time_unix_nano));
+        }
+    }
+
+    /// Returns the places of those events of an ended span that were not told before: all of a source that tells them
+    /// only now, those that were left to the end, and none when another source of the same span told them, of whose
+    /// clock this one knows nothing.
+    pub(super) fn untold(&mut self, start: EventId, events: &[SpanEvent]) -> Vec<usize> {
+        let Some(told) = self.told.remove(&start) else { return (0..events.len()).collect() };
+        let moments: Vec<UnixNanos> = events.iter().map(|event| UnixNanos(event.time_unix_nano)).collect();
+        let known = moments.iter().collect::<HashSet<_>>();
+        if !told.iter().all(|at| known.contains(at)) {
+            return Vec::new();
+        }
+        (0..events.len()).filter(|place| !told.contains(&moments[*place])).collect()
+    }
+
+    pub(super) fn take_span_event(&mut self, ids: EventIds, place: u64, span: SpanId, event: &SpanEvent) {
+        let at = UnixNanos(event.time_unix_nano);
+        let step = self.state.step_of(span).map(|(name, start)| (name.to_owned(), start));
+        let (step_id, cause) = step.map_or((None, self.state.start_event()), |(name, start)| (Some(name), Some(start)));
+        let body = body_of(event);
+        // What the root says of itself it says of the run; a line of log stays with the step that wrote it.
+        let of_run = self.state.is_root(span) && !matches!(body, EventBody::Log(_));
+        let step_id = step_id.filter(|_| !of_run);
+        let is_status = matches!(body, EventBody::Waiting(_) | EventBody::Resumed(_));
+        self.push(ids.make(16 + 2 * place, at), cause, at, step_id, body);
+        self.stale_summary |= is_status;
+    }
+
+    /// Writes queued events and, where the status moved, the summary. Returns the summary of a run that ended now.
+    ///
+    /// `stored` is raised by the ended spans that were written.
+    pub(super) fn write<W: RunWriter>(
+        &mut self,
+        run: RunId,
+        writer: &mut W,
+        stored: &mut u64,
+    ) -> Result<Option<RunSummary>, StoreError> {
+        if self.queue.is_empty() && !self.stale_summary {
+            return Ok(None);
+        }
+        let status = self.state.status();
+        let mut created = false;
+        if self.written_status.is_none() {
+            writer.create_run(&self.state.summary(UnixNanos::now()), &self.queue)?;
+            created = true;
+            self.written_status = Some(status);
+        } else {
+            writer.append_events(run, &self.queue)?;
+        }
+        let is_end = |event: &&Event| event.body.span().is_some() && !event.body.is_step_start();
+        *stored += self.queue.iter().filter(is_end).count() as u64;
+        // What the journal tells has a place of its own, and no place is told twice to a run that is open; what was lost
+        // is told until it is written.
+        let is_lost_note = |event: &Event| matches!(&event.body, EventBody::Log(log) if log.message == DROPPED_LOG);
+        self.known.extend(self.queue.drain(..).filter(is_lost_note).map(|event| event.event_id));
+        if created && !self.stale_summary {
+            // The first summary says it all; a short run is over with it.
+            return Ok((!status.is_open()).then(|| self.state.summary(UnixNanos::now())));
+        }
+        // Whatever comes after the end changes what the summary says.
+        if self.written_status == Some(status) && !self.stale_summary && status.is_open() {
+            return Ok(None);
+        }
+        let summary = self.state.summary(UnixNanos::now());
+        writer.update_run(&summary)?;
+        let ended_now = !status.is_open() && self.written_status.is_some_and(RunStatus::is_open);
+        (self.written_status, self.stale_summary) = (Some(status), false);
+        Ok(ended_now.then_some(summary))
+    }
+}
+
+/// Types a span event: ours by their names, an evaluation as a score, all others as a line of log.
+pub(super) fn body_of(event: &SpanEvent) -> EventBody {
+    let json = |key: &str| event.attr(key).map(Value::to_json);
+    let text = |key: &str| event.attr(key).and_then(Value::as_str).map(str::to_owned);
+    let data = || json("data").unwrap_or(Json::Null);
+    match event.name.as_str() {
+        names::EVENT_OUTPUT => EventBody::Output(Output { data: data() }),
+        names::EVENT_INPUT => EventBody::Input(Input { tool: text("tool").unwrap_or_default(), data: data() }),
+        names::EVENT_WAITING => EventBody::Waiting(Waiting { reason: text("reason"), payload: json("payload") }),
+        names::EVENT_RESUMED => EventBody::Resumed(Resumed { input: json("input") }),
+        names::EVENT_ARTIFACT => EventBody::Artifact(ArtifactInfo {
+            name: text("name").unwrap_or_default(),
+            media_type: text("media_type"),
+            bytes: event.attr("bytes").and_then(Value::as_i64).and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+            sha256: text("sha256").unwrap_or_default(),
+            content: text(CONTENT_MARK).and_then(|word| word.parse().ok()),
+        }),
+        names::EVENT_EVALUATION => EventBody::Score(Score {
+            name: text("gen_ai.evaluation.name").unwrap_or_default(),
+            value: event.attr("gen_ai.evaluation.score.value").and_then(Value::as_f64),
+            label: text("gen_ai.evaluation.score.label"),
+            explanation: text("gen_ai.evaluation.explanation"),
+        }),
+        name => {
+            let skipped = [names::EVENT_LEVEL, names::EVENT_FIELDS];
+            let mut fields: serde_json::Map<String, Json> = event
+                .attributes
+                .iter()
+                .filter(|attribute| !skipped.contains(&attribute.key.as_str()))
+                .filter_map(|attribute| {
+                    Some((attribute.key.clone(), attribute.value.as_ref()?.value.as_ref()?.to_json()))
+                })
+                .collect();
+            match json(names::EVENT_FIELDS) {
+                Some(Json::Object(given)) => fields.extend(given),
+                Some(other) => drop(fields.insert("data".to_owned(), other)),
+                None => {}
+            }
+            EventBody::Log(Log { level: text(names::EVENT_LEVEL), message: name.to_owned(), fields })
+        }
+    }
+}
+
+pub(super) fn same_span(a: &Record, b: &Record) -> bool {
+    a.span.span_id == b.span.span_id
+}
