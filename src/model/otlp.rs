@@ -669,6 +669,25 @@ pub mod base64 {
     }
 }
 
+/// `Export{Trace,Metrics,Logs}ServiceResponse`: the field numbers of all three are the same.
+#[cfg(feature = "forward")]
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct ExportResponse {
+    #[prost(message, optional, tag = "1")]
+    pub partial_success: Option<PartialSuccess>,
+}
+
+/// What of a request was left out, and why.
+#[cfg(feature = "forward")]
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct PartialSuccess {
+    /// Spans, data points or records.
+    #[prost(int64, tag = "1")]
+    pub rejected: i64,
+    #[prost(string, tag = "2")]
+    pub error_message: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prost::Message;
 
+use crate::model::otlp::{ExportResponse, PartialSuccess};
 use crate::sources::otlp::Encoding;
 
 /// What is wrong with a request.
@@ -140,7 +141,7 @@ impl Taken {
         let has_word = self.rejected > 0 || !self.message.is_empty();
         match encoding {
             Encoding::Protobuf => {
-                let partial = PartialSuccess { rejected: self.rejected as i64, message: self.message.clone() };
+                let partial = PartialSuccess { rejected: self.rejected as i64, error_message: self.message.clone() };
                 ExportResponse { partial_success: has_word.then_some(partial) }.encode_to_vec()
             }
             Encoding::Json if has_word => {
@@ -161,21 +162,6 @@ const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 fn retry_info(wait: Duration) -> Any {
     let delay = ProtoDuration { seconds: wait.as_secs() as i64, nanos: wait.subsec_nanos() as i32 };
     Any { type_url: RETRY_INFO.to_owned(), value: RetryInfo { retry_delay: Some(delay) }.encode_to_vec() }
-}
-
-/// The response of all three signals: their field numbers are the same.
-#[derive(Clone, PartialEq, prost::Message)]
-struct ExportResponse {
-    #[prost(message, optional, tag = "1")]
-    partial_success: Option<PartialSuccess>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct PartialSuccess {
-    #[prost(int64, tag = "1")]
-    rejected: i64,
-    #[prost(string, tag = "2")]
-    message: String,
 }
 
 /// `google.rpc.Status`.

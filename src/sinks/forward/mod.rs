@@ -21,6 +21,8 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use tracing::Dispatch;
 
+use crate::model::otlp::ExportResponse;
+
 pub use settings::{Compression, DEFAULT_TIMEOUT, Protocol, SettingsError, Signal, Target, TlsFiles, Warning};
 
 /// The largest request that is sent, before compression: the limit that OTLP recommends to servers.
@@ -142,21 +144,6 @@ impl fmt::Display for Sent {
             Self::Refused { reason, .. } => write!(f, "refused: {reason}"),
         }
     }
-}
-
-/// `Export{Trace,Metrics}ServiceResponse`: both have the same field numbers.
-#[derive(Clone, PartialEq, prost::Message)]
-struct ExportResponse {
-    #[prost(message, optional, tag = "1")]
-    partial_success: Option<PartialSuccess>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct PartialSuccess {
-    #[prost(int64, tag = "1")]
-    rejected: i64,
-    #[prost(string, tag = "2")]
-    error_message: String,
 }
 
 /// `google.rpc.Status`, the body of errors.

@@ -7,7 +7,9 @@ use prost::Message;
 
 use self::peers::{Answer, GrpcPeer, HttpPeer};
 use super::*;
-use crate::model::otlp::{KeyValue, Resource, ResourceSpans, Scope, ScopeSpans, Span, TracesData, Value};
+use crate::model::otlp::{
+    KeyValue, PartialSuccess, Resource, ResourceSpans, Scope, ScopeSpans, Span, TracesData, Value,
+};
 
 /// Peers that listen on loopback, tell what they were sent and answer as the test says.
 pub(crate) mod peers {
