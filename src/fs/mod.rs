@@ -3,9 +3,12 @@
 //! [`OsFs`] is the operating system's file system. Tests put another in its place that makes trouble (`faulty`), and hold
 //! what is written over it to the promises of `docs/adr/0020-faults-and-what-survives-them.md`.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::model::{RunId, UnixNanos};
 
 #[cfg(test)]
 pub(crate) mod faulty;
@@ -160,6 +163,47 @@ impl io::Read for Contents<'_> {
         self.offset += read as u64;
         Ok(read)
     }
+}
+
+/// Makes a file with its content. `durable`: that survives loss of power.
+pub(crate) fn write_whole(fs: &dyn Fs, path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
+    let file = fs.create_new(path)?;
+    write_full(&*file, content, 0)?;
+    if durable { file.sync_data() } else { Ok(()) }
+}
+
+/// Replaces a file, whole or not at all. `durable`: survives loss of power as well.
+pub(crate) fn replace(fs: &dyn Fs, path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
+    let temporary = temporary_beside(path);
+    let replaced = write_whole(fs, &temporary, content, durable).and_then(|()| {
+        fs.rename(&temporary, path)?;
+        match path.parent() {
+            Some(dir) if durable => fs.sync_dir(dir),
+            _ => Ok(()),
+        }
+    });
+    if replaced.is_err() {
+        let _ = fs.remove_file(&temporary);
+    }
+    replaced
+}
+
+/// Names a file beside another that no reader takes for anything.
+pub(crate) fn temporary_beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or(OsStr::new("file")).to_string_lossy().into_owned();
+    path.with_file_name(format!(".{name}.{}.tmp", RunId::fresh(UnixNanos::now())))
+}
+
+/// Reads a file of at most `limit` bytes.
+#[cfg(feature = "forward")]
+pub(crate) fn read_bytes(fs: &dyn Fs, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = fs.open(path, Access::Read)?;
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(Contents::of(&*file), limit + 1), &mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("larger than {limit} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// Makes a directory and those above it that are missing.

@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::files;
 use super::letters::Letters;
+use crate::fs::{OsFs, create_dirs, read_bytes, replace};
 use crate::model::UnixNanos;
 
 /// The format of the file.
@@ -161,7 +161,7 @@ impl Ledger {
     }
 
     fn update(&mut self) -> io::Result<()> {
-        files::make_dir(&self.dir)?;
+        create_dirs(&OsFs, &self.dir)?;
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
@@ -186,7 +186,8 @@ impl Ledger {
         }
         let (target, protocol) = (self.shown.clone(), self.protocol.to_owned());
         let state = State { format: FORMAT, target, protocol, counts, last_trouble };
-        files::replace(&state_file(&self.dir), &serde_json::to_vec_pretty(&state).map_err(io::Error::other)?)?;
+        let json = serde_json::to_vec_pretty(&state).map_err(io::Error::other)?;
+        replace(&OsFs, &state_file(&self.dir), &json, false)?;
         (self.unwritten, self.trouble) = (Counts::default(), None);
         Ok(())
     }
@@ -208,12 +209,10 @@ fn state_file(dir: &Path) -> PathBuf {
 
 /// Reads what is kept of the target whose folder this is; `None` when nothing is.
 pub(super) fn read(dir: &Path) -> io::Result<Option<State>> {
-    let mut bytes = Vec::new();
-    match files::open_plain(&state_file(dir)) {
-        Ok(file) => drop(file.take(MAX_BYTES).read_to_end(&mut bytes)?),
+    let bytes = match read_bytes(&OsFs, &state_file(dir), MAX_BYTES) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    }
+        read => read?,
+    };
     let state: State = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
     match state.format {
         FORMAT => Ok(Some(state)),

@@ -4,12 +4,12 @@
 //! remove them without a lock. Its format is specified in `docs/format.md`.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::files;
+use crate::fs::{OsFs, create_dirs, read_bytes, replace};
 use crate::model::{RunId, UnixNanos};
 
 const MAGIC: &[u8; 8] = b"RSPNDLT1";
@@ -132,13 +132,13 @@ impl Letters {
     /// Keeps a letter. Where that goes beyond the bounds, the oldest letters go; returns how many spans were in them.
     pub fn put(&self, letter: &Letter) -> io::Result<u64> {
         let bytes = letter.encode()?;
-        files::make_dir(&self.dir)?;
+        create_dirs(&OsFs, &self.dir)?;
         let present = self.sizes()?;
         // Names sort in the order of writing, within a millisecond too.
         let newest = present.last().map_or(0, |(id, _)| id.time().millis() + 1);
         let name = RunId::fresh(UnixNanos::now().max(UnixNanos::from_millis(newest)));
         let lost = self.make_room(present, bytes.len() as u64)?;
-        files::replace(&self.path(name), &bytes)?;
+        replace(&OsFs, &self.path(name), &bytes, false)?;
         Ok(lost)
     }
 
@@ -180,10 +180,8 @@ impl Letters {
     }
 
     fn read(&self, id: RunId) -> Result<Letter, String> {
-        let mut bytes = Vec::new();
-        files::open_plain(&self.path(id))
-            .and_then(|file| file.take(self.max_bytes.max(MAX_BYTES)).read_to_end(&mut bytes))
-            .map_err(|error| error.to_string())?;
+        let bytes =
+            read_bytes(&OsFs, &self.path(id), self.max_bytes.max(MAX_BYTES)).map_err(|error| error.to_string())?;
         Letter::decode(&bytes).map_err(str::to_owned)
     }
 

@@ -9,7 +9,6 @@
 //! [`targets`] tells how things stand for the targets of a store, [`retry`] sends dead letters again.
 
 mod courier;
-mod files;
 mod ledger;
 mod letters;
 mod place;

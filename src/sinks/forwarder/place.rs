@@ -5,7 +5,6 @@
 //! again by the next process, a file beside the position says which traces were waiting (see `docs/format.md`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::{Counts, Ledger, count};
 use super::sampler::{Glance, RemoteTraces, Sampler};
-use super::{BATCH_BYTES, files, is_sent, signal_of};
+use super::{BATCH_BYTES, is_sent, signal_of};
+use crate::fs::{OsFs, read_bytes, replace};
 use crate::journal::{Batch, FrameKind, JournalError, JournalReader};
 use crate::model::TraceId;
 use crate::sinks::forward::Signal;
@@ -530,13 +530,12 @@ impl Held {
 
     /// Reads it; what is not there or broken says nothing.
     pub fn read(path: &Path) -> Self {
-        let mut bytes = Vec::new();
-        let read = files::open_plain(path).and_then(|file| file.take(MAX_HELD_FILE).read_to_end(&mut bytes));
-        read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+        let bytes = read_bytes(&OsFs, path, MAX_HELD_FILE).ok();
+        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
     fn write(&self, path: &Path) -> std::io::Result<()> {
-        files::replace(path, &serde_json::to_vec(self).map_err(std::io::Error::other)?)
+        replace(&OsFs, path, &serde_json::to_vec(self).map_err(std::io::Error::other)?, false)
     }
 
     /// Returns what an earlier process left waiting behind frame `scanned`.

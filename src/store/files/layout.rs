@@ -1,6 +1,5 @@
 //! Where things lie in a store on files, and how a store is found and made.
 
-use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -273,7 +272,7 @@ fn write_new(fs: &dyn Fs, path: &Path, content: &[u8]) -> Result<(), StoreError>
 
 /// Writes a file whole or not at all, unless one is there already.
 fn publish_new(fs: &dyn Fs, path: &Path, content: &[u8]) -> Result<(), StoreError> {
-    let temporary = temporary_beside(path);
+    let temporary = fs::temporary_beside(path);
     let file = fs.create_new(&temporary).map_err(StoreError::io("create", &temporary))?;
     let written = fs::write_full(&*file, content, 0).and_then(|()| file.sync_data());
     let linked = written.and_then(|()| match fs.hard_link(&temporary, path) {
@@ -288,31 +287,7 @@ fn publish_new(fs: &dyn Fs, path: &Path, content: &[u8]) -> Result<(), StoreErro
 
 /// Replaces a file, whole or not at all. `durable`: survives loss of power as well.
 pub(super) fn replace(fs: &dyn Fs, path: &Path, content: &[u8], durable: bool) -> Result<(), StoreError> {
-    let temporary = temporary_beside(path);
-    let result = write_whole(fs, &temporary, content, durable).and_then(|()| {
-        fs.rename(&temporary, path)?;
-        match path.parent() {
-            Some(dir) if durable => fs.sync_dir(dir),
-            _ => Ok(()),
-        }
-    });
-    if result.is_err() {
-        let _ = fs.remove_file(&temporary);
-    }
-    result.map_err(StoreError::io("write", path))
-}
-
-/// Makes a file with its content.
-pub(super) fn write_whole(fs: &dyn Fs, path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
-    let file = fs.create_new(path)?;
-    fs::write_full(&*file, content, 0)?;
-    if durable { file.sync_data() } else { Ok(()) }
-}
-
-/// Names a file beside another that no reader takes for anything.
-pub(super) fn temporary_beside(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or(OsStr::new("file")).to_string_lossy().into_owned();
-    path.with_file_name(format!(".{name}.{}.tmp", RunId::fresh(UnixNanos::now())))
+    fs::replace(fs, path, content, durable).map_err(StoreError::io("write", path))
 }
 
 /// Returns what stands at a path; `None` when nothing does.

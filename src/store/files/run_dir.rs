@@ -5,11 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::super::{FORMAT, StoreError};
-use super::layout::{
-    from_yaml, make_dir, open_plain, read_bounded, replace, stat, temporary_beside, to_yaml, write_whole,
-};
+use super::layout::{from_yaml, make_dir, open_plain, read_bounded, replace, stat, to_yaml};
 use crate::conventions::names;
-use crate::fs::{Access, Contents, Fs, FsFile, write_again, write_full};
+use crate::fs::{Access, Contents, Fs, FsFile, temporary_beside, write_again, write_full, write_whole};
 use crate::journal::lock;
 use crate::model::id::IdSet;
 use crate::model::{Event, EventId, RunId, RunSummary};
