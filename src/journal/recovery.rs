@@ -99,7 +99,9 @@ pub fn look_at_end_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> Result<
 
 /// Finds where a dead writer stopped. With `cut`, what stands behind is cut off; that takes the lock.
 fn find_end(fs: &dyn Fs, dir: &Path, process: &str, cut: bool) -> Result<Recovered, JournalError> {
-    let mut recovered = Recovered { last_seq: position::furthest(fs, dir, process)?, ..Recovered::default() };
+    let last_seq = position::furthest(fs, dir, process)?;
+    // Without a segment nobody can say what was promised: it may be what loss of power left of a journal that was removed.
+    let mut recovered = Recovered { last_seq, durability: Durability::Power, ..Recovered::default() };
     // Whether this is the last segment with anything in it: only there can a write have been torn.
     let mut is_last = true;
     for key in segment::list(fs, dir)?.into_iter().rev() {
