@@ -216,6 +216,21 @@ fn journal_of(layout: &Layout, process: RunId) -> PathBuf {
     layout.journal().join(process.to_string())
 }
 
+/// Tells whether all that a dead process left is in the store, and its runs are closed.
+#[cfg(feature = "metrics")]
+pub(crate) fn is_taken_in(layout: &Layout, process: RunId) -> bool {
+    let (dir, name) = (layout.journal(), process.to_string());
+    if Ring::is_left_behind(&dir.join(&name), process) {
+        return false;
+    }
+    let end = match journal::look_at_end_in(layout.fs(), &dir, &name) {
+        Ok(end) => end.last_seq,
+        Err(error) => return error.is_gone(),
+    };
+    let reader = JournalReader::open_read_only_in(layout.shared_fs(), &dir, &name, STORE_READER);
+    reader.is_ok_and(|reader| reader.acknowledged() >= end)
+}
+
 /// Takes over what one process left; waits for another who is at it.
 fn take_over(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, Error> {
     let journal = journal_of(layout, process);

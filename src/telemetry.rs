@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -15,6 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::{Settings, resource};
 use crate::error::Error;
 use crate::journal::{Durability, JournalReader, JournalWriter, Options};
+use crate::model::otlp::Resource;
 use crate::model::{RunId, UnixNanos};
 use crate::pipeline::worker::{Behind, Command, NoObserver, Observer, Progress, ProgressValues, STORE_READER, Worker};
 use crate::pipeline::{Content, Pipeline, Scrubber};
@@ -189,7 +191,11 @@ impl Builder {
         let own_resource = Arc::clone(&resource);
         let (commands, receiver) = mpsc::channel();
         let progress = Arc::new(Progress::default());
-        let upstreams = match start_upstreams(&settings, &layout, process, &resource) {
+        let scrubber = Scrubber::new(settings.content, store.redaction_key());
+        let is_taken_in = Arc::new(AtomicBool::new(false));
+        // What metrics say of the process leaves it, and is written down, past the pipeline.
+        let scrubbed = scrubbed(&scrubber, &resource);
+        let upstreams = match start_upstreams(&settings, &layout, process, &scrubbed, &is_taken_in) {
             Ok(upstreams) => upstreams,
             Err(error) => {
                 drop((journal, reader));
@@ -197,7 +203,6 @@ impl Builder {
                 return Err(error);
             }
         };
-        let scrubber = Scrubber::new(settings.content, store.redaction_key());
         let durable = settings.durability == Durability::Power;
         let sink = StoreSink::new(FilesWriter::new(layout.clone(), process, durable), process);
         let worker = Worker {
@@ -225,7 +230,7 @@ impl Builder {
         recorder.set_worker(thread.thread().clone());
         recorder.set_store(Store { layout: layout.clone(), scrubber, durable });
         recorder.set_resource(own_resource);
-        let adopting = adopt_in_background(layout.clone(), store);
+        let adopting = adopt_in_background(layout.clone(), store, is_taken_in);
         let at_work = AtWork {
             settings,
             recorder: Arc::clone(&recorder),
@@ -246,6 +251,14 @@ impl Builder {
         };
         Ok((recorder, Guard::of(at_work.with(running))))
     }
+}
+
+/// Returns a resource without the secrets in it.
+fn scrubbed(scrubber: &Scrubber, resource: &Arc<Resource>) -> Arc<Resource> {
+    let _held_off = crate::sources::fork::hold_off();
+    let mut scrubbed = Arc::clone(resource);
+    scrubber.scrub_resource(&mut scrubbed);
+    scrubbed
 }
 
 /// Removes what a set-up that failed has made: nothing was recorded, and nobody is to wonder whose it is.
@@ -299,7 +312,8 @@ fn start_upstreams(
     settings: &Settings,
     _: &Layout,
     _: RunId,
-    _: &Arc<crate::model::otlp::Resource>,
+    _: &Arc<Resource>,
+    _: &Arc<AtomicBool>,
 ) -> Result<Upstreams, Error> {
     let missing = Error::MissingFeature { feature: "forward", what: "sending to an OTLP endpoint" };
     if !settings.forward.is_empty() {
@@ -320,7 +334,7 @@ fn start_upstreams(
 }
 
 /// Takes in what dead processes left, beside the program's own work; the receiver hears nothing but the end of it.
-fn adopt_in_background(layout: Layout, store: StoreFile) -> mpsc::Receiver<()> {
+fn adopt_in_background(layout: Layout, store: StoreFile, is_taken_in: Arc<AtomicBool>) -> mpsc::Receiver<()> {
     let (at_work, adopting) = mpsc::channel();
     let adopt = move || {
         let _at_work = at_work;
@@ -331,6 +345,7 @@ fn adopt_in_background(layout: Layout, store: StoreFile) -> mpsc::Receiver<()> {
             let lost = crate::recovery::Adopted { missing: Vec::new(), ..adopted };
             lost.warnings().iter().for_each(|warning| warn(format_args!("{warning}")));
         }
+        is_taken_in.store(true, Ordering::Release);
     };
     // Without a thread the next process does it.
     let _ = std::thread::Builder::new().name("runspan-adopt".to_owned()).spawn(adopt);
@@ -352,7 +367,8 @@ fn start_upstreams(
     settings: &Settings,
     layout: &Layout,
     process: RunId,
-    resource: &Arc<crate::model::otlp::Resource>,
+    resource: &Arc<Resource>,
+    is_taken_in: &Arc<AtomicBool>,
 ) -> Result<Upstreams, Error> {
     use crate::sinks::forwarder::{Choosing, Common, Forwarders, configured};
 
@@ -360,7 +376,7 @@ fn start_upstreams(
     for bad in bad {
         warn(format_args!("{bad}"));
     }
-    let metrics = start_metrics(settings, resource);
+    let metrics = start_metrics(settings, layout, process, resource, is_taken_in);
     let (counts_runs, observer) = (metrics.is_some(), metrics.unwrap_or_else(|| Box::new(NoObserver)));
     let mut readers = vec![STORE_READER.to_owned()];
     if targets.is_empty() {
@@ -382,13 +398,25 @@ fn start_upstreams(
 }
 
 #[cfg(all(feature = "forward", not(feature = "metrics")))]
-fn start_metrics(_: &Settings, _: &Arc<crate::model::otlp::Resource>) -> Option<Box<dyn Observer>> {
+fn start_metrics(
+    _: &Settings,
+    _: &Layout,
+    _: RunId,
+    _: &Arc<Resource>,
+    _: &Arc<AtomicBool>,
+) -> Option<Box<dyn Observer>> {
     None
 }
 
 /// Metrics go where the standard variables say, else to the first endpoint given.
 #[cfg(feature = "metrics")]
-fn start_metrics(settings: &Settings, resource: &Arc<crate::model::otlp::Resource>) -> Option<Box<dyn Observer>> {
+fn start_metrics(
+    settings: &Settings,
+    layout: &Layout,
+    process: RunId,
+    resource: &Arc<Resource>,
+    is_taken_in: &Arc<AtomicBool>,
+) -> Option<Box<dyn Observer>> {
     use crate::sinks::forward::{Signal, Target};
     use crate::sinks::metrics;
 
@@ -402,7 +430,8 @@ fn start_metrics(settings: &Settings, resource: &Arc<crate::model::otlp::Resourc
     for warning in warnings {
         warn(format_args!("{}: {}", warning.variable, warning.message));
     }
-    match metrics::Metrics::start(target, resource, &metric_settings) {
+    let place = metrics::Place { layout: layout.clone(), process, is_taken_in: Arc::clone(is_taken_in) };
+    match metrics::Metrics::start_in(place, target, resource, &metric_settings) {
         Ok(metrics) => Some(Box::new(metrics::Observing::new(metrics))),
         Err(error) => {
             warn(format_args!("no metrics: {}", full_text(&error)));

@@ -196,7 +196,8 @@ impl Scrubber {
         count
     }
 
-    fn scrub_resource(&self, resource: &mut Arc<Resource>) -> Scrubbed {
+    /// Does so for a resource alone.
+    pub(crate) fn scrub_resource(&self, resource: &mut Arc<Resource>) -> Scrubbed {
         let mut seen = self.resource.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = seen.as_ref().filter(|seen| Arc::ptr_eq(&seen.original, resource)) {
             *resource = Arc::clone(&seen.scrubbed);

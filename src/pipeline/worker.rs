@@ -121,8 +121,9 @@ pub(crate) trait Observer: Send {
     fn run_over(&mut self, run: &Tally);
     /// Records with an outcome.
     fn records(&mut self, outcome: Outcome, reason: &str, n: u64);
-    /// Nothing more comes: what was seen is sent on, in the background, until the deadline.
-    fn finish(&mut self, deadline: Instant) -> Option<UnderWay>;
+    /// Nothing more comes: what was seen is sent on, in the background, until the deadline. `is_all`: every run of this
+    /// process is over, and was seen.
+    fn finish(&mut self, deadline: Instant, is_all: bool) -> Option<UnderWay>;
 }
 
 /// Waits for what was begun, until a moment, and says what became of it.
@@ -134,7 +135,7 @@ pub(crate) struct NoObserver;
 impl Observer for NoObserver {
     fn run_over(&mut self, _: &Tally) {}
     fn records(&mut self, _: Outcome, _: &str, _: u64) {}
-    fn finish(&mut self, _: Instant) -> Option<UnderWay> {
+    fn finish(&mut self, _: Instant, _: bool) -> Option<UnderWay> {
         None
     }
 }
@@ -236,7 +237,7 @@ impl State {
                     self.forget_resource();
                     self.worker.sink.tally_rest();
                     self.settle();
-                    let under_way = self.worker.observer.finish(deadline);
+                    let under_way = self.worker.observer.finish(deadline, self.open_runs == 0 && !self.is_stuck());
                     // Nobody waits here for a peer: forwarders need the rest of the time, too.
                     let _ = done.send(under_way);
                     return;
@@ -570,8 +571,12 @@ impl State {
             counts,
             out_of_ring: self.out_of_ring,
             open_runs: self.open_runs,
-            stuck: self.journal_retry.is_some() || self.sink_retry.is_some() || self.warned.removed,
+            stuck: self.is_stuck(),
         });
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.journal_retry.is_some() || self.sink_retry.is_some() || self.warned.removed
     }
 
     /// Tells the sink again from the journal what it has not taken in.

@@ -420,7 +420,7 @@ impl Keeper {
                 self.tell_observers();
                 let until = Instant::now() + LAST_METRICS;
                 let under_way: Vec<UnderWay> =
-                    self.observers.iter_mut().filter_map(|observer| observer.finish(until)).collect();
+                    self.observers.iter_mut().filter_map(|observer| observer.finish(until, true)).collect();
                 under_way.into_iter().for_each(|last| last(until));
                 return;
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::conventions::names;
 use crate::model::id::IdMap;
 use crate::model::otlp::{Span, Value};
-use crate::model::{Event, RunSummary, SpanId, UnixNanos};
+use crate::model::{Event, RunId, RunSummary, SpanId, UnixNanos};
 use crate::pipeline::facts::StepFacts;
 use crate::store::assembly::RunState;
 
@@ -66,6 +66,15 @@ impl Call {
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     calls: IdMap<SpanId, Call>,
+}
+
+impl Tally {
+    /// Adds up a run of which the log is all that is known.
+    pub fn of_log(run: RunId, events: &[Event]) -> Self {
+        let mut notes = Notes::default();
+        events.iter().for_each(|event| notes.note(event));
+        notes.tally(&RunState::read(run, events))
+    }
 }
 
 impl Notes {

@@ -77,12 +77,17 @@ impl fmt::Debug for Forwarder {
 
 /// Returns the name under which a peer's place in a journal is kept.
 pub(crate) fn reader_name(target: &Target) -> String {
-    let digest = Sha256::digest(target.endpoint.as_bytes());
-    let short: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+    let short = short_digest(target);
     match target.signal {
         Signal::Traces => format!("forward-{short}"),
         Signal::Metrics => format!("{METRICS_READER}{short}"),
     }
+}
+
+/// Returns a short name of a target's endpoint that no two endpoints share.
+pub(crate) fn short_digest(target: &Target) -> String {
+    let digest = Sha256::digest(target.endpoint.as_bytes());
+    digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// How names of readers begin that send metrics.

@@ -1,21 +1,17 @@
-//! The way out: from the SDK's periodic reader to the peer.
+//! The way out: what was collected, in parts, to the peer.
 
-use std::fmt;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
-use opentelemetry_sdk::metrics::data::ResourceMetrics;
-use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
-use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
 use prost::Message;
 
 use super::MetricsError;
 use super::parts::{Part, metric_that_overflows, parts};
 use crate::sinks::forward::retry::Backoff;
-use crate::sinks::forward::{Sender, Sent, SettingsError, Target};
+use crate::sinks::forward::{Blame, Sender, Sent, SettingsError, Target};
 use crate::telemetry::warn;
 
 /// Requests stay far below what servers take by default: gRPC libraries 4 MiB.
@@ -30,6 +26,22 @@ pub struct Exports {
     pub failed: u64,
     /// Why the last one failed, or what of it was rejected; `None` after a good one.
     pub failure: Option<String>,
+}
+
+/// An encoded request that the peer has not taken, and how many points it holds.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Waiting {
+    pub request: Vec<u8>,
+    pub points: u64,
+}
+
+/// Cuts a request into such that servers take.
+pub(super) fn waiting(request: ExportMetricsServiceRequest) -> Vec<Waiting> {
+    let parts = parts(request, PART_BYTES).into_iter();
+    parts
+        .filter(|part| part.points > 0)
+        .map(|Part { request, points }| Waiting { request: request.encode_to_vec(), points })
+        .collect()
 }
 
 /// The line to the peer.
@@ -75,32 +87,41 @@ impl Line {
         self.closes.notify_all();
     }
 
-    pub fn flush(&self, provider: &SdkMeterProvider) -> Result<(), MetricsError> {
-        provider.force_flush().map_err(|error| {
-            let reason = self.exports().failure;
-            MetricsError::Export { reason: reason.unwrap_or_else(|| error.to_string()) }
-        })
-    }
-
     pub fn exports(&self) -> Exports {
         locked(&self.exports).clone()
     }
 
-    fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        if matches!(*locked(&self.closing), Closing::Closed) {
-            return Ok(());
-        }
-        let request = ExportMetricsServiceRequest::from(metrics);
-        self.warn_of_overflow(&request);
+    /// Sends what waits, in order, and takes out what the peer has answered for good: what it took, and with
+    /// `gives_up` what it will never take. What comes back is the first answer that is no full acceptance, else the last.
+    pub fn deliver(&self, waiting: &mut VecDeque<Waiting>, gives_up: bool) -> Sent {
         let now = Instant::now();
         let deadline = now.checked_add(self.timeout).unwrap_or(now);
-        let sent = self.send_parts(request, PART_BYTES, deadline);
-        let (is_delivered, failure) = (sent.is_delivered(), (sent != Sent::Accepted).then(|| sent.to_string()));
-        self.note_export(failure.as_deref());
-        if is_delivered {
-            return Ok(());
+        let mut all = Sent::Accepted;
+        while let Some(next) = waiting.front() {
+            let sent = match self.send(next.request.clone(), next.points, deadline) {
+                Sent::TooLarge { reason } => self.send_halves(next, deadline).unwrap_or(Sent::TooLarge { reason }),
+                sent => sent,
+            };
+            if !sent.is_delivered() && !(gives_up && is_hopeless(&sent)) {
+                return sent;
+            }
+            waiting.pop_front();
+            if all == Sent::Accepted {
+                all = sent;
+            }
         }
-        Err(OTelSdkError::InternalFailure(failure.unwrap_or_default()))
+        all
+    }
+
+    /// Sends what was collected by this process and notes how that went.
+    pub fn export(&self, waiting: &mut VecDeque<Waiting>, gives_up: bool) -> Result<(), MetricsError> {
+        let sent = self.deliver(waiting, gives_up);
+        let failure = (sent != Sent::Accepted).then(|| sent.to_string());
+        self.note_export(failure.as_deref());
+        match failure {
+            Some(reason) if !sent.is_delivered() => Err(MetricsError::Export { reason }),
+            _ => Ok(()),
+        }
     }
 
     fn note_export(&self, failure: Option<&str>) {
@@ -121,24 +142,25 @@ impl Line {
         }
     }
 
-    /// Sends a request in parts; what comes back is the first answer that is no full acceptance, else the last.
-    fn send_parts(&self, request: ExportMetricsServiceRequest, max_bytes: usize, deadline: Instant) -> Sent {
+    /// Sends a request that was too large for the peer in smaller ones; `None` when it has but one point.
+    fn send_halves(&self, whole: &Waiting, deadline: Instant) -> Option<Sent> {
+        let request =
+            ExportMetricsServiceRequest::decode(whole.request.as_slice()).ok().filter(|_| whole.points > 1)?;
         let mut all = Sent::Accepted;
-        for Part { request, points } in parts(request, max_bytes) {
-            let encoded = request.encode_to_vec();
-            let bytes = encoded.len();
-            let sent = match self.send(encoded, points, deadline) {
-                Sent::TooLarge { .. } if points > 1 => self.send_parts(request, bytes / 2, deadline),
+        for Part { request, points } in parts(request, whole.request.len() / 2) {
+            let half = Waiting { request: request.encode_to_vec(), points };
+            let sent = match self.send(half.request.clone(), points, deadline) {
+                Sent::TooLarge { reason } => self.send_halves(&half, deadline).unwrap_or(Sent::TooLarge { reason }),
                 sent => sent,
             };
             if !sent.is_delivered() {
-                return sent;
+                return Some(sent);
             }
             if all == Sent::Accepted {
                 all = sent;
             }
         }
-        all
+        Some(all)
     }
 
     /// Sends one request, again after a passing failure while there is time.
@@ -179,7 +201,7 @@ impl Line {
         is_open(&closing) == was_open
     }
 
-    fn warn_of_overflow(&self, request: &ExportMetricsServiceRequest) {
+    pub fn warn_of_overflow(&self, request: &ExportMetricsServiceRequest) {
         if self.warned_of_overflow.load(Ordering::Relaxed) {
             return;
         }
@@ -194,34 +216,12 @@ impl Line {
     }
 }
 
-/// The line as the SDK wants to have it.
-pub(super) struct Exporter {
-    pub line: Arc<Line>,
-    pub temporality: Temporality,
-}
-
-impl fmt::Debug for Exporter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exporter").field("line", &self.line).finish_non_exhaustive()
-    }
-}
-
-impl PushMetricExporter for Exporter {
-    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        // Blocking is right here: the SDK drives this future on a thread that does nothing else.
-        self.line.export(metrics)
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn temporality(&self) -> Temporality {
-        self.temporality
+/// Tells whether the peer will never take a request, whoever mends what.
+fn is_hopeless(sent: &Sent) -> bool {
+    match sent {
+        Sent::TooLarge { .. } => true,
+        Sent::Refused { blame, .. } => *blame != Blame::Settings,
+        Sent::Accepted | Sent::Partial { .. } | Sent::Later { .. } => false,
     }
 }
 

@@ -8,6 +8,7 @@ use opentelemetry::metrics::{Counter, Histogram, Meter};
 use super::settings::Names;
 use crate::model::RunSummary;
 use crate::model::outcome::Outcome;
+use crate::sinks::tally::Tally;
 
 /// The standard's buckets for durations of single operations, in seconds.
 pub(super) const OPERATION_SECONDS: [f64; 14] =
@@ -116,6 +117,13 @@ impl Instruments {
                 .with_description("What became of the records that were received")
                 .build(),
         }
+    }
+
+    /// Counts a run that is over, with all its calls.
+    pub(super) fn run_over(&self, tally: &Tally) {
+        tally.calls.iter().for_each(|call| self.model_call(&call.as_model_call()));
+        tally.tellers.iter().for_each(|step| self.tokens(&step.as_model_call()));
+        self.run_ended(&tally.run, Duration::from_millis(tally.run.duration_ms.unwrap_or(0)));
     }
 
     pub(super) fn model_call(&self, call: &ModelCall<'_>) {

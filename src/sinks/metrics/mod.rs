@@ -12,6 +12,9 @@
 
 mod export;
 mod instruments;
+mod ledger;
+mod left;
+mod meters;
 mod observer;
 mod parts;
 #[cfg(feature = "server")]
@@ -19,25 +22,32 @@ pub(crate) mod scrape;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod work;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use opentelemetry::metrics::MeterProvider;
 use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, PeriodicReader, SdkMeterProvider, Stream};
+use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream};
 
-use self::export::{Closing, Exporter, Line};
-use self::instruments::Instruments;
+use self::export::{Closing, Line};
+use self::ledger::Ledger;
+use self::left::Leftovers;
+use self::meters::Meters;
+use self::work::{Ask, Last, Work};
 use super::forward::{SettingsError, Signal, Target, quietly};
 use crate::model::RunSummary;
 use crate::model::otlp::{Resource, Value};
 use crate::model::outcome::Outcome;
+use crate::sinks::tally::Tally;
+use crate::telemetry::warn;
 
 pub use export::Exports;
 pub use instruments::ModelCall;
+pub(crate) use left::Place;
 pub(crate) use observer::Observing;
 pub use settings::{Names, Settings, Temporality};
 
@@ -92,10 +102,11 @@ impl From<SettingsError> for MetricsError {
 /// Recording never blocks on the network. [`Metrics::shutdown`] sends the last values; a drop without it tries to, in
 /// the background.
 pub struct Metrics {
-    /// Taken when shut down or dropped.
-    provider: Option<SdkMeterProvider>,
+    meters: Arc<Meters>,
     line: Arc<Line>,
-    instruments: Instruments,
+    asks: Sender<Ask>,
+    is_kept: bool,
+    is_closed: bool,
 }
 
 impl fmt::Debug for Metrics {
@@ -105,48 +116,78 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Starts exporting to `target`, on a thread of the SDK.
+    /// Starts exporting to `target`, on a thread of its own.
     pub fn start(target: Target, resource: &Resource, settings: &Settings) -> Result<Self, MetricsError> {
-        quietly(|| Self::start_quietly(target, resource, settings))
+        quietly(|| Self::start_quietly(target, resource, settings, None))
     }
 
-    fn start_quietly(target: Target, resource: &Resource, settings: &Settings) -> Result<Self, MetricsError> {
+    /// Starts exporting, and keeps in a store what is counted and not sent: for the next process that exports to the
+    /// same target. What earlier ones left is sent as well.
+    pub(crate) fn start_in(
+        place: Place,
+        target: Target,
+        resource: &Resource,
+        settings: &Settings,
+    ) -> Result<Self, MetricsError> {
+        quietly(|| Self::start_quietly(target, resource, settings, Some(place)))
+    }
+
+    fn start_quietly(
+        target: Target,
+        resource: &Resource,
+        settings: &Settings,
+        place: Option<Place>,
+    ) -> Result<Self, MetricsError> {
         if target.signal != Signal::Metrics {
             return Err(MetricsError::Setup { reason: "the target is one for traces".to_owned() });
         }
+        let peer = crate::sinks::forwarder::short_digest(&target);
         let line = Arc::new(Line::new(target, settings.timeout, settings.series)?);
-        let exporter = Exporter { line: Arc::clone(&line), temporality: settings.temporality.to_sdk() };
-        let reader = PeriodicReader::builder(exporter).with_interval(settings.interval).build();
-        let (series, exponential) = (settings.series, settings.exponential_histograms);
-        let provider = SdkMeterProvider::builder()
-            .with_resource(sdk_resource(resource))
-            .with_reader(reader)
-            .with_view(move |instrument: &Instrument| stream(instrument, series, exponential));
-        let provider = provider.build();
-        let meter = provider.meter_with_scope(scope());
-        let instruments = Instruments::new(&meter, settings.names);
-        Ok(Self { provider: Some(provider), line, instruments })
+        let meters = Arc::new(Meters::new(Some(resource), settings, settings.temporality.to_sdk()));
+        let ledger = place.as_ref().and_then(|place| ledger_of(place, &peer, resource));
+        let is_kept = ledger.is_some();
+        let work = Work {
+            meters: Arc::clone(&meters),
+            line: Arc::clone(&line),
+            interval: settings.interval,
+            is_cumulative: settings.temporality == Temporality::Cumulative,
+            waiting: VecDeque::new(),
+            ledger,
+            left: place.map(|place| Leftovers::new(place, peer, settings.clone())),
+            is_reachable: true,
+        };
+        let (asks, asked) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("runspan-metrics".to_owned())
+            .spawn(move || work.run(&asked))
+            .map_err(|error| MetricsError::Setup { reason: error.to_string() })?;
+        Ok(Self { meters, line, asks, is_kept, is_closed: false })
+    }
+
+    /// Counts a run that is over, with all its calls.
+    pub(crate) fn run_over(&self, tally: &Tally) {
+        self.meters.count(tally);
     }
 
     /// Counts one call of a model. A call that is told twice must be given once.
     pub fn model_call(&self, call: &ModelCall<'_>) {
-        quietly(|| self.instruments.model_call(call));
+        quietly(|| self.meters.instruments.model_call(call));
     }
 
     /// Counts the tokens that a step reports which is no call of a model, and no step below it does.
     pub fn tokens(&self, step: &ModelCall<'_>) {
-        quietly(|| self.instruments.tokens(step));
+        quietly(|| self.meters.instruments.tokens(step));
     }
 
     /// Counts a run that ended. A run without a known cost is not in the histogram of costs.
     pub fn run_ended(&self, run: &RunSummary, duration: Duration) {
-        quietly(|| self.instruments.run_ended(run, duration));
+        quietly(|| self.meters.instruments.run_ended(run, duration));
     }
 
     /// Counts `n` records that had one outcome.
     pub fn records(&self, outcome: Outcome, reason: &str, n: u64) {
         if n > 0 {
-            quietly(|| self.instruments.records(outcome, reason, n));
+            quietly(|| self.meters.instruments.records(outcome, reason, n));
         }
     }
 
@@ -155,76 +196,78 @@ impl Metrics {
         self.line.exports()
     }
 
+    /// Tells whether what cannot be sent is kept for another process.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
     /// Exports now and waits for the answer, until `deadline` at most.
     pub fn flush(&self, deadline: Instant) -> Result<(), MetricsError> {
-        let Some(provider) = self.provider.clone() else { return Ok(()) };
-        let line = Arc::clone(&self.line);
-        in_background(move || line.flush(&provider), deadline)
+        let (tell, told) = mpsc::channel();
+        // Its thread ends with a panic of a library at worst, which is what the waiting side sees.
+        let _ = self.asks.send(Ask::Flush(tell));
+        wait(&told, deadline)
     }
 
     /// Exports the last values and stops; returns within `limit`, whatever the peer does.
-    pub fn shutdown(mut self, limit: Duration) -> Result<(), MetricsError> {
+    pub fn shutdown(self, limit: Duration) -> Result<(), MetricsError> {
         let now = Instant::now();
         let deadline = now.checked_add(limit).unwrap_or(now);
-        self.close(Some(deadline)).map_or(Ok(()), |done| wait(&done, deadline))
+        self.begin_shutdown(deadline, true).map_or(Ok(()), |wait| wait(deadline))
     }
 
-    /// Begins to do the same; what is returned waits for it.
+    /// Begins to do the same; what is returned waits for it. `is_all`: every run of the process is over and counted.
     pub(crate) fn begin_shutdown(
         mut self,
         deadline: Instant,
+        is_all: bool,
     ) -> Option<impl FnOnce(Instant) -> Result<(), MetricsError> + Send + use<>> {
-        let done = self.close(Some(deadline))?;
-        Some(move |deadline| wait(&done, deadline))
+        let told = self.close(Last { deadline: Some(deadline), is_all })?;
+        Some(move |deadline| {
+            let result = wait(&told, deadline);
+            // What dead processes left is sent behind it; the channel closes when that is done.
+            let _ = told.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+            result
+        })
     }
 
     /// Stops in the background and returns where the result will be told.
-    fn close(&mut self, deadline: Option<Instant>) -> Option<mpsc::Receiver<Result<(), MetricsError>>> {
-        let provider = self.provider.take()?;
-        let line = Arc::clone(&self.line);
-        if let Some(deadline) = deadline {
-            line.set_closing(Closing::Until(deadline));
+    fn close(&mut self, last: Last) -> Option<mpsc::Receiver<Result<(), MetricsError>>> {
+        if std::mem::replace(&mut self.is_closed, true) {
+            return None;
         }
-        // The SDK's own shutdown waits for five seconds, no more and no less, and exports once more; so the last export
-        // is a flush, and the shutdown finds the line closed.
-        Some(spawn(move || {
-            let flushed = line.flush(&provider);
-            line.set_closing(Closing::Closed);
-            // What can fail now is the end of a thread that has nothing left to do.
-            let _ = provider.shutdown();
-            flushed
-        }))
+        if let Some(deadline) = last.deadline {
+            self.line.set_closing(Closing::Until(deadline));
+        }
+        let (tell, told) = mpsc::channel();
+        let _ = self.asks.send(Ask::Stop(tell, last));
+        Some(told)
     }
 }
 
 impl Drop for Metrics {
     fn drop(&mut self) {
-        // The SDK's drop would wait for seconds.
-        drop(self.close(None));
+        drop(self.close(Last { deadline: None, is_all: false }));
     }
 }
 
-/// Runs `work` on a thread of its own, because the SDK's waits have no limit that we could set.
-fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> mpsc::Receiver<T> {
-    let (tell, told) = mpsc::channel();
-    let spawned = std::thread::Builder::new().name("runspan-metrics".to_owned()).spawn(move || {
-        // Nobody may be waiting any more.
-        let _ = tell.send(quietly(work));
-    });
-    // Without a thread the channel is closed, which is what the waiting side sees.
-    drop(spawned);
-    told
+/// Begins the ledger of this process. Without one a run is counted at most once.
+fn ledger_of(place: &Place, peer: &str, resource: &Resource) -> Option<Ledger> {
+    let dir = place.own(peer);
+    match Ledger::create(place.layout.shared_fs(), dir.clone(), resource) {
+        Ok(ledger) => Some(ledger),
+        Err(error) => {
+            let dir = dir.display();
+            warn(format_args!(
+                "cannot write to {dir}: {error}; metrics that are not sent when this process ends are in nobody's"
+            ));
+            None
+        }
+    }
 }
 
-fn in_background(
-    work: impl FnOnce() -> Result<(), MetricsError> + Send + 'static,
-    deadline: Instant,
-) -> Result<(), MetricsError> {
-    wait(&spawn(work), deadline)
-}
-
-fn wait(done: &mpsc::Receiver<Result<(), MetricsError>>, deadline: Instant) -> Result<(), MetricsError> {
-    match done.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+fn wait(told: &mpsc::Receiver<Result<(), MetricsError>>, deadline: Instant) -> Result<(), MetricsError> {
+    match told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         Ok(result) => result,
         Err(RecvTimeoutError::Timeout) => Err(MetricsError::Timeout),
         Err(RecvTimeoutError::Disconnected) => Err(MetricsError::Setup { reason: "no thread to wait on".to_owned() }),

@@ -1,6 +1,6 @@
 //! What passes the worker, as measurements.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Metrics, ModelCall};
 use crate::model::outcome::Outcome;
@@ -22,10 +22,9 @@ impl Observing {
 
 impl crate::pipeline::worker::Observer for Observing {
     fn run_over(&mut self, tally: &Tally) {
-        let Some(metrics) = &self.metrics else { return };
-        tally.calls.iter().for_each(|call| metrics.model_call(&call.as_model_call()));
-        tally.tellers.iter().for_each(|step| metrics.tokens(&step.as_model_call()));
-        metrics.run_ended(&tally.run, Duration::from_millis(tally.run.duration_ms.unwrap_or(0)));
+        if let Some(metrics) = &self.metrics {
+            metrics.run_over(tally);
+        }
     }
 
     fn records(&mut self, outcome: Outcome, reason: &str, n: u64) {
@@ -34,11 +33,13 @@ impl crate::pipeline::worker::Observer for Observing {
         }
     }
 
-    fn finish(&mut self, deadline: Instant) -> Option<UnderWay> {
-        let last = self.metrics.take()?.begin_shutdown(deadline)?;
+    fn finish(&mut self, deadline: Instant, is_all: bool) -> Option<UnderWay> {
+        let metrics = self.metrics.take()?;
+        let next = if metrics.is_kept() { "; the next process that sends metrics there sends them" } else { "" };
+        let last = metrics.begin_shutdown(deadline, is_all)?;
         Some(Box::new(move |deadline| {
             if let Err(error) = last(deadline) {
-                crate::telemetry::warn(format_args!("the last metrics were not sent: {error}"));
+                crate::telemetry::warn(format_args!("the last metrics were not sent: {error}{next}"));
             }
         }))
     }

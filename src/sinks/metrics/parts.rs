@@ -4,7 +4,7 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{
-    ExponentialHistogram, Gauge, Histogram, Metric, ResourceMetrics, ScopeMetrics, Sum, Summary,
+    AggregationTemporality, ExponentialHistogram, Gauge, Histogram, Metric, ResourceMetrics, ScopeMetrics, Sum, Summary,
 };
 use prost::Message;
 
@@ -117,4 +117,25 @@ pub(super) fn metric_that_overflows(request: &ExportMetricsServiceRequest) -> Op
         Some(Data::Summary(data)) => data.data_points.iter().any(|point| is_over(&point.attributes)),
     });
     metric.map(|metric| metric.name.as_str())
+}
+
+/// Dates cumulative points anew: what was true of a process that has ended is true now, and peers refuse what is old.
+pub(super) fn dated(mut request: ExportMetricsServiceRequest, now: u64) -> ExportMetricsServiceRequest {
+    const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
+    let scopes = request.resource_metrics.iter_mut().flat_map(|of| &mut of.scope_metrics);
+    for metric in scopes.flat_map(|of| &mut of.metrics) {
+        match &mut metric.data {
+            Some(Data::Sum(data)) if data.aggregation_temporality == CUMULATIVE => {
+                data.data_points.iter_mut().for_each(|point| point.time_unix_nano = now);
+            }
+            Some(Data::Histogram(data)) if data.aggregation_temporality == CUMULATIVE => {
+                data.data_points.iter_mut().for_each(|point| point.time_unix_nano = now);
+            }
+            Some(Data::ExponentialHistogram(data)) if data.aggregation_temporality == CUMULATIVE => {
+                data.data_points.iter_mut().for_each(|point| point.time_unix_nano = now);
+            }
+            _ => {}
+        }
+    }
+    request
 }

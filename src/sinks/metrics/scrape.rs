@@ -6,24 +6,18 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::MeterProvider;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::metrics::data::ResourceMetrics;
-use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
-use opentelemetry_sdk::metrics::{Instrument, PeriodicReader, SdkMeterProvider, Temporality};
+use opentelemetry_sdk::metrics::Temporality;
 
 use super::export::locked;
 use super::instruments::{Instruments, pair};
-use super::{MetricsError, ModelCall, Settings, scope, stream};
+use super::meters::Meters;
+use super::{MetricsError, ModelCall, Settings};
 use crate::model::outcome::Outcome;
 use crate::model::{RunId, TraceId, UnixNanos};
 use crate::pipeline::worker::{Observer, UnderWay};
 use crate::sinks::forward::quietly;
 use crate::sinks::tally::Tally;
-
-/// The SDK wants to export by itself, too; nobody would see it.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// So many metrics have examples.
 const METRICS: usize = 6;
@@ -50,9 +44,7 @@ pub(crate) struct Scrape {
 }
 
 struct Inner {
-    provider: SdkMeterProvider,
-    instruments: Instruments,
-    collected: Arc<Mutex<ExportMetricsServiceRequest>>,
+    meters: Meters,
     examples: Mutex<HashMap<SeriesKey, Examples>>,
     series: usize,
 }
@@ -66,24 +58,15 @@ impl fmt::Debug for Scrape {
 impl Scrape {
     /// Begins to count.
     pub fn start(settings: &Settings) -> Self {
-        quietly(|| {
-            let collected = Arc::<Mutex<ExportMetricsServiceRequest>>::default();
-            let reader = PeriodicReader::builder(Catch(Arc::clone(&collected))).with_interval(NEVER).build();
-            let series = settings.series;
-            let provider = SdkMeterProvider::builder()
-                .with_reader(reader)
-                .with_view(move |instrument: &Instrument| stream(instrument, series, false))
-                .build();
-            let instruments = Instruments::new(&provider.meter_with_scope(scope()), settings.names);
-            Self { inner: Arc::new(Inner { provider, instruments, collected, examples: Mutex::default(), series }) }
-        })
+        // The text has buckets with bounds alone.
+        let settings = Settings { exponential_histograms: false, ..settings.clone() };
+        let meters = Meters::new(None, &settings, Temporality::Cumulative);
+        Self { inner: Arc::new(Inner { meters, examples: Mutex::default(), series: settings.series }) }
     }
 
     /// Returns all metrics as they stand; blocks for a moment.
     pub fn collect(&self) -> Result<ExportMetricsServiceRequest, MetricsError> {
-        quietly(|| self.inner.provider.force_flush())
-            .map_err(|error| MetricsError::Setup { reason: error.to_string() })?;
-        Ok(locked(&self.inner.collected).clone())
+        self.inner.meters.collect().map(|(collected, _)| collected)
     }
 
     /// Returns the latest measurements of a series, the smallest first.
@@ -129,19 +112,15 @@ impl Scrape {
 
 impl Observer for Scrape {
     fn run_over(&mut self, tally: &Tally) {
-        let (instruments, run) = (&self.inner.instruments, &tally.run);
+        let run = &tally.run;
+        quietly(|| self.inner.meters.instruments.run_over(tally));
         for call in &tally.calls {
-            let call = call.as_model_call();
-            quietly(|| instruments.model_call(&call));
-            self.note_call(&call, tally);
+            self.note_call(&call.as_model_call(), tally);
         }
         for step in &tally.tellers {
-            let step = step.as_model_call();
-            quietly(|| instruments.tokens(&step));
-            self.note_tokens(&step, tally);
+            self.note_tokens(&step.as_model_call(), tally);
         }
         let duration = Duration::from_millis(run.duration_ms.unwrap_or(0));
-        quietly(|| instruments.run_ended(run, duration));
         let attributes = Instruments::of_run(run);
         self.note("runspan.runs", &attributes, tally, 1.0);
         self.note("runspan.run.duration", &attributes, tally, duration.as_secs_f64());
@@ -151,10 +130,10 @@ impl Observer for Scrape {
     }
 
     fn records(&mut self, outcome: Outcome, reason: &str, n: u64) {
-        quietly(|| self.inner.instruments.records(outcome, reason, n));
+        quietly(|| self.inner.meters.instruments.records(outcome, reason, n));
     }
 
-    fn finish(&mut self, _: Instant) -> Option<UnderWay> {
+    fn finish(&mut self, _: Instant, _: bool) -> Option<UnderWay> {
         None
     }
 }
@@ -162,32 +141,4 @@ impl Observer for Scrape {
 /// Returns a number for values that are within a factor of two of each other; within bounds.
 fn magnitude(value: f64) -> i32 {
     (value.max(0.0).log2().floor() as i32).clamp(-16, 32)
-}
-
-/// Keeps what the SDK exports.
-struct Catch(Arc<Mutex<ExportMetricsServiceRequest>>);
-
-impl fmt::Debug for Catch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Catch")
-    }
-}
-
-impl PushMetricExporter for Catch {
-    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        *locked(&self.0) = ExportMetricsServiceRequest::from(metrics);
-        Ok(())
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn temporality(&self) -> Temporality {
-        Temporality::Cumulative
-    }
 }
