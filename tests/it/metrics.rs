@@ -5,7 +5,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -84,26 +83,43 @@ struct HistogramPoint {
 /// Series by metric and attributes: how many, their sum in billionths, and how many in each bucket that has some.
 type Series = BTreeMap<String, (u64, i64, BTreeMap<String, u64>)>;
 
-/// An OTLP/HTTP server that keeps every request, and answers when it is told to.
+/// How a peer behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Answers,
+    /// It takes what it is sent and says nothing.
+    Hangs,
+    /// It hangs up and has taken nothing.
+    HangsUp,
+}
+
+/// An OTLP/HTTP server that keeps every request that it takes.
 struct Peer {
     url: String,
     seen: Arc<Mutex<Vec<Vec<u8>>>>,
-    answers: Arc<AtomicBool>,
+    manner: Arc<Mutex<Manner>>,
 }
 
 impl Peer {
     fn new() -> Self {
+        Self::with(Manner::Answers)
+    }
+
+    fn with(manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/v1/metrics", listener.local_addr().unwrap());
-        let peer = Self { url, seen: Arc::default(), answers: Arc::new(AtomicBool::new(true)) };
-        let (seen, answers) = (Arc::clone(&peer.seen), Arc::clone(&peer.answers));
+        let peer = Self { url, seen: Arc::default(), manner: Arc::new(Mutex::new(manner)) };
+        let (seen, manner) = (Arc::clone(&peer.seen), Arc::clone(&peer.manner));
         std::thread::spawn(move || {
             let mut hanging = Vec::new();
             for stream in listener.incoming().map_while(Result::ok) {
-                let mut stream = BufReader::new(stream);
+                let (mut stream, manner) = (BufReader::new(stream), *manner.lock().unwrap());
+                if manner == Manner::HangsUp {
+                    continue;
+                }
                 let Some(body) = body_of(&mut stream) else { continue };
                 seen.lock().unwrap().push(body);
-                if answers.load(Ordering::SeqCst) {
+                if manner == Manner::Answers {
                     let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
                     let _ = stream.get_mut().write_all(answer);
                 } else {
@@ -114,15 +130,8 @@ impl Peer {
         peer
     }
 
-    /// Takes what it is sent and says nothing.
-    fn hanging() -> Self {
-        let peer = Self::new();
-        peer.answer(false);
-        peer
-    }
-
-    fn answer(&self, answers: bool) {
-        self.answers.store(answers, Ordering::SeqCst);
+    fn behave(&self, manner: Manner) {
+        *self.manner.lock().unwrap() = manner;
     }
 
     /// Has a process send its metrics here.
@@ -518,7 +527,7 @@ fn a_peer_of_metrics_that_hangs_holds_nothing_else_up() {
         println!("exported {} pending {}", report.exported, report.pending);
         return;
     }
-    let (hanging, traces) = (Peer::hanging(), Peer::new());
+    let (hanging, traces) = (Peer::with(Manner::Hangs), Peer::new());
     let dir = crate::support::tempdir();
     let go = || {
         let mut process = child(TEST, dir.path());
@@ -536,10 +545,64 @@ fn a_peer_of_metrics_that_hangs_holds_nothing_else_up() {
     assert_eq!(std::fs::read_dir(dir.path().join("journal")).unwrap().count(), 0);
 
     // It has taken what it did not answer, and is sent that again: the same values of the same process.
-    hanging.answer(true);
+    hanging.behave(Manner::Answers);
     said(go());
     assert_eq!(without_records(hanging.knows()), of_store(dir.path()));
     assert!(!dir.path().join("metrics").exists());
+}
+
+#[test]
+fn what_a_peer_missed_while_it_was_away_the_next_process_sends() {
+    const TEST: &str = "metrics::what_a_peer_missed_while_it_was_away_the_next_process_sends";
+    if is_child(TEST).is_some() {
+        let guard = runspan::init();
+        record_a_mixture();
+        guard.shutdown(Duration::from_secs(1));
+        return;
+    }
+    let (dir, peer) = (crate::support::tempdir(), Peer::with(Manner::HangsUp));
+    let go = || {
+        let mut process = child(TEST, dir.path());
+        peer.meet(&mut process);
+        said(process)
+    };
+    // Each of them leaves its own, and the first that reaches the peer sends all of it.
+    go();
+    go();
+    assert_eq!(peer.seen.lock().unwrap().len(), 0);
+    peer.behave(Manner::Answers);
+    go();
+    assert_eq!(runs(dir.path()).len(), 3 * MIXTURE);
+    assert_eq!(without_records(peer.knows()), of_store(dir.path()));
+    assert!(!dir.path().join("metrics").exists());
+}
+
+#[test]
+fn a_run_that_its_process_left_open_is_counted_once_it_has_crashed() {
+    const TEST: &str = "metrics::a_run_that_its_process_left_open_is_counted_once_it_has_crashed";
+    if is_child(TEST).is_some() {
+        let guard = runspan::init();
+        crate::support::agent("told", 1);
+        let open = Run::agent("left-open").start();
+        end(guard);
+        std::mem::forget(open);
+        return;
+    }
+    let (dir, peer) = (crate::support::tempdir(), Peer::new());
+    let go = || {
+        let mut process = child(TEST, dir.path());
+        peer.meet(&mut process);
+        said(process)
+    };
+    go();
+    let crashed = "runspan.runs kind=agent name=left-open status=crashed";
+    assert!(!peer.knows().contains_key(crashed));
+    go();
+    assert_eq!(peer.knows()[crashed].0, 1);
+    // The last one is the next one's.
+    go();
+    assert_eq!(peer.knows()[crashed].0, 2);
+    assert_eq!(peer.knows()["runspan.runs kind=agent name=told status=success"].0, 3);
 }
 
 #[test]
@@ -552,7 +615,7 @@ fn what_metrics_say_of_a_process_has_no_secrets_in_it() {
         guard.shutdown(Duration::from_secs(1));
         return;
     }
-    let (dir, peer) = (crate::support::tempdir(), Peer::hanging());
+    let (dir, peer) = (crate::support::tempdir(), Peer::with(Manner::Hangs));
     let mut process = child(TEST, dir.path());
     peer.meet(&mut process);
     process.env("OTEL_RESOURCE_ATTRIBUTES", format!("deployment.token={SECRET},deployment.environment.name=test"));

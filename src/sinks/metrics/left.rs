@@ -292,3 +292,105 @@ fn renamed(mut resource: Resource) -> Resource {
     }
     resource
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sinks::forward::tests::peers::{self, HttpPeer};
+    use crate::sinks::forward::{Signal, Target};
+
+    const PEER: &str = "0123456789ab";
+
+    fn place(root: &Path) -> Place {
+        let layout = Layout::new(root);
+        layout.open_or_create().unwrap();
+        let process = RunId::fresh(UnixNanos::now());
+        Place { layout, process, is_taken_in: Arc::new(AtomicBool::new(true)) }
+    }
+
+    fn process(n: u64) -> RunId {
+        RunId::from_parts(n, [7; 10])
+    }
+
+    /// A process that counted something, and died before the peer had it.
+    fn die(place: &Place, process: RunId) -> PathBuf {
+        let dir = place.of(PEER).join(process.to_string());
+        let mut ledger = Ledger::create(place.layout.shared_fs(), dir.clone(), &Resource::default()).unwrap();
+        let meters = Meters::new(None, &Settings::default(), opentelemetry_sdk::metrics::Temporality::Cumulative);
+        meters.instruments.records(crate::model::outcome::Outcome::Stored, "", 7);
+        ledger.write_ahead(waiting(meters.collect().unwrap().0).iter()).unwrap();
+        meters.end();
+        dir
+    }
+
+    fn line(peer: &HttpPeer) -> Line {
+        let target = Target::from_url_for(Signal::Metrics, &peer.url()).unwrap();
+        Line::new(target, std::time::Duration::from_secs(10), 2000).unwrap()
+    }
+
+    fn left(place: &Place) -> Leftovers {
+        Leftovers::new(place.clone(), PEER.to_owned(), Settings::default())
+    }
+
+    #[test]
+    fn beyond_the_bound_the_oldest_is_given_up_whoever_it_was_for() {
+        let root = tempfile::tempdir().unwrap();
+        let place = place(root.path());
+        let others = place.all().join("ba9876543210");
+        for n in 0..MAX_LEFT as u64 + 3 {
+            let dir = if n % 2 == 0 { place.of(PEER) } else { others.clone() };
+            Ledger::create(place.layout.shared_fs(), dir.join(process(n).to_string()), &Resource::default()).unwrap();
+        }
+        let lives = Ledger::create(place.layout.shared_fs(), place.own(PEER), &Resource::default()).unwrap();
+        left(&place);
+        let left = [processes_in(place.layout.fs(), &others), processes_in(place.layout.fs(), &place.of(PEER))];
+        let mut left: Vec<RunId> = left.into_iter().flat_map(Result::unwrap).collect();
+        left.sort_unstable();
+        let mut expected: Vec<RunId> = (3..MAX_LEFT as u64 + 3).map(process).collect();
+        expected.push(place.process);
+        assert_eq!(left, expected);
+        drop(lives);
+    }
+
+    #[test]
+    fn what_a_dead_process_left_is_sent_once_the_peer_takes_it() {
+        let root = tempfile::tempdir().unwrap();
+        let place = place(root.path());
+        let dir = die(&place, process(1));
+        let away = Target::from_url_for(Signal::Metrics, "http://127.0.0.1:1").unwrap();
+        let away = Line::new(away, std::time::Duration::from_millis(50), 2000).unwrap();
+        assert!(!left(&place).send(&away));
+        assert!(dir.exists());
+        let taking = HttpPeer::new(|_| Some(peers::response("200 OK", "", b"")));
+        left(&place).send(&line(&taking));
+        left(&place).send(&line(&taking));
+        assert_eq!(taking.seen().len(), 1);
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn what_the_peer_refuses_is_given_up_but_not_over_credentials() {
+        let root = tempfile::tempdir().unwrap();
+        let place = place(root.path());
+        let dir = die(&place, process(1));
+        left(&place).send(&line(&HttpPeer::new(|_| Some(peers::response("401 Who", "", b"")))));
+        assert!(dir.exists());
+        left(&place).send(&line(&HttpPeer::new(|_| Some(peers::response("400 No", "", b"")))));
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn a_damaged_ledger_costs_itself_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let place = place(root.path());
+        let (damaged, empty, whole) =
+            (die(&place, process(1)), place.of(PEER).join(process(2).to_string()), die(&place, process(3)));
+        std::fs::write(damaged.join("state"), "RSPNMET1 and nothing more").unwrap();
+        // Its process died while it made it.
+        std::fs::create_dir(&empty).unwrap();
+        let peer = HttpPeer::new(|_| Some(peers::response("200 OK", "", b"")));
+        left(&place).send(&line(&peer));
+        assert_eq!(peer.seen().len(), 1);
+        assert_eq!([damaged, empty, whole].map(|dir| dir.exists()), [false; 3]);
+    }
+}

@@ -119,3 +119,64 @@ impl PushMetricExporter for Catch {
         self.temporality
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+
+    use super::*;
+    use crate::sinks::tally::Call;
+
+    /// How many calls' durations and how many runs a collection has.
+    fn counts(collected: &ExportMetricsServiceRequest) -> (u64, u64) {
+        let scopes = collected.resource_metrics.iter().flat_map(|of| &of.scope_metrics);
+        let (mut calls, mut runs) = (0, 0);
+        for metric in scopes.flat_map(|of| &of.metrics) {
+            match (metric.name.as_str(), &metric.data) {
+                ("gen_ai.client.operation.duration", Some(Data::Histogram(data))) => {
+                    calls += data.data_points.iter().map(|point| point.count).sum::<u64>();
+                }
+                ("runspan.run.duration", Some(Data::Histogram(data))) => {
+                    runs += data.data_points.iter().map(|point| point.count).sum::<u64>();
+                }
+                _ => {}
+            }
+        }
+        (calls, runs)
+    }
+
+    #[test]
+    fn a_run_is_in_a_collection_as_a_whole_or_not_at_all() {
+        const CALLS: u64 = 50;
+        let run = serde_json::from_value(serde_json::json!({
+            "format": 1, "run_id": "01KE9BZH80BGEY5ABZ7D0DHDQ1", "kind": "agent", "agent_id": "reviewer",
+            "trace_id": "019b92bfc5005c1de2a97f3b40d8b6e1", "status": "success",
+            "started_at": "2026-01-06T10:00:00.000Z", "updated_at": "2026-01-06T10:00:00.000Z",
+        }))
+        .unwrap();
+        let tally = Tally { run, calls: vec![Call::default(); CALLS as usize], tellers: Vec::new() };
+        let meters = Meters::new(None, &Settings::default(), Temporality::Cumulative);
+        let (is_over, mut noted, mut collections) = (AtomicBool::new(false), 0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..500).for_each(|_| meters.count(&tally));
+                is_over.store(true, Ordering::Release);
+            });
+            loop {
+                let is_last = is_over.load(Ordering::Acquire);
+                let (collected, runs) = meters.collect().unwrap();
+                noted += runs.len() as u64;
+                assert_eq!(counts(&collected), (CALLS * noted, noted));
+                collections += 1;
+                if is_last {
+                    return;
+                }
+            }
+        });
+        assert_eq!(noted, 500);
+        assert!(collections > 1);
+        meters.end();
+    }
+}

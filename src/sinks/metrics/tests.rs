@@ -506,6 +506,30 @@ fn an_export_that_was_refused_is_counted_and_the_next_one_may_arrive() {
 }
 
 #[test]
+fn a_delta_that_was_not_taken_is_sent_again_and_what_came_meanwhile_behind_it() {
+    let refuses = std::sync::Arc::new(AtomicBool::new(true));
+    let answers = std::sync::Arc::clone(&refuses);
+    let peer = HttpPeer::new(move |_| match answers.load(Ordering::Relaxed) {
+        true => Some(peers::response("401 Who", "", b"")),
+        false => Some(peers::response("200 OK", "", b"")),
+    });
+    let metrics = start(&peer.url(), &Settings { temporality: Temporality::Delta, ..Settings::default() });
+    for n in [1, 2, 4] {
+        metrics.records(Outcome::Stored, "ok", n);
+        metrics.flush(soon()).unwrap_err();
+    }
+    refuses.store(false, Ordering::Relaxed);
+    metrics.flush(soon()).unwrap();
+    metrics.flush(soon()).unwrap();
+    metrics.flush(soon()).unwrap();
+    let told = |seen: &peers::Seen| {
+        let request = wire::Request::decode(seen.body.as_slice()).unwrap();
+        request.resource_metrics[0].scope_metrics[0].metrics[0].sum.as_ref().unwrap().points[0].int
+    };
+    assert_eq!(peer.seen().iter().map(told).collect::<Vec<_>>(), [1, 1, 1, 1, 2 + 4]);
+}
+
+#[test]
 fn a_target_for_traces_is_refused() {
     let traces = Target::from_url("http://127.0.0.1:1").unwrap();
     assert!(Metrics::start(traces, &resource(), &Settings::default()).is_err());
