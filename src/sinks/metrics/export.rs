@@ -102,7 +102,7 @@ impl Line {
                 Sent::TooLarge { reason } => self.send_halves(next, deadline).unwrap_or(Sent::TooLarge { reason }),
                 sent => sent,
             };
-            if !sent.is_delivered() && !(gives_up && is_hopeless(&sent)) {
+            if !(sent.is_delivered() || gives_up && is_hopeless(&sent)) {
                 return sent;
             }
             waiting.pop_front();

@@ -200,8 +200,8 @@ pub(super) fn remove(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
     fs.remove_file(&dir.join(LOCK))?;
     fs.remove_dir(dir)?;
     // As long as other processes have theirs, these stay.
-    let above = dir.ancestors().skip(1).take(2);
-    let _ = above.map(|above| fs.remove_dir(above)).collect::<io::Result<()>>();
+    let mut above = dir.ancestors().skip(1).take(2);
+    let _ = above.try_for_each(|above| fs.remove_dir(above));
     Ok(())
 }
 
