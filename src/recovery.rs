@@ -216,11 +216,14 @@ fn journal_of(layout: &Layout, process: RunId) -> PathBuf {
     layout.journal().join(process.to_string())
 }
 
-/// Tells whether all that a dead process left is in the store, and its runs are closed.
+/// Tells whether all that a dead process left is in the store, and nobody is just taking it in.
 #[cfg(feature = "metrics")]
 pub(crate) fn is_taken_in(layout: &Layout, process: RunId) -> bool {
     let (dir, name) = (layout.journal(), process.to_string());
-    if Ring::is_left_behind(&dir.join(&name), process) {
+    // The ring first: one that was not free belongs to whoever holds the journal, and is in the store once that is free.
+    if Ring::is_left_behind(&dir.join(&name), process)
+        || journal::lock::is_held(layout.fs(), &dir.join(&name)).unwrap_or(true)
+    {
         return false;
     }
     let end = match journal::look_at_end_in(layout.fs(), &dir, &name) {

@@ -7,11 +7,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use prost::Message;
 
 use super::export::Waiting;
 use crate::fs::{Access, Fs, FsFile, append_full, create_dirs, read_bytes, replace};
+use crate::journal::lock::{PATIENCE, POLL};
 use crate::model::RunId;
 use crate::model::id::IdSet;
 use crate::model::otlp::Resource;
@@ -93,7 +95,7 @@ impl Ledger {
     /// Begins the ledger of this process.
     pub fn create(fs: Arc<dyn Fs>, dir: PathBuf, resource: &Resource) -> io::Result<Self> {
         create_dirs(&*fs, &dir)?;
-        let lock = locked_file(&*fs, &dir)?.ok_or(io::ErrorKind::WouldBlock)?;
+        let lock = own_lock(&*fs, &dir)?;
         let runs = fs.open(&dir.join(RUNS), Access::Append)?;
         let state = State { format: FORMAT, resource: Some(resource.clone()), ..State::default() };
         let ledger = Self { fs, dir, _lock: lock, runs, written: 0, unwritten: Vec::new(), state };
@@ -189,6 +191,18 @@ impl Ledger {
 
     fn write_state(&self) -> io::Result<()> {
         replace(&*self.fs, &self.dir.join(STATE), &self.state.encode_whole(), false)
+    }
+}
+
+/// Locks the ledger that a process is making; who looks whether it is dead has the lock for a moment.
+fn own_lock(fs: &dyn Fs, dir: &Path) -> io::Result<Box<dyn FsFile>> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match locked_file(fs, dir)? {
+            Some(lock) => return Ok(lock),
+            None if Instant::now() >= until => return Err(io::ErrorKind::WouldBlock.into()),
+            None => std::thread::sleep(POLL),
+        }
     }
 }
 

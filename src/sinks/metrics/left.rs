@@ -55,15 +55,16 @@ impl Place {
         self.of(peer).join(self.process.to_string())
     }
 
-    /// Names the processes but this one that have a ledger for a peer and are not known to live; the oldest first.
+    /// Names the processes but this one that have a ledger for a peer; the oldest first.
     fn others(&self, peer: &str) -> io::Result<Vec<RunId>> {
         let mut others = processes_in(self.layout.fs(), &self.of(peer))?;
-        // One that is just making its ledger has its journal already.
-        others.retain(|process| {
-            let journal = self.layout.journal().join(process.to_string());
-            *process != self.process && !is_held(self.layout.fs(), &journal).unwrap_or(true)
-        });
+        others.retain(|process| *process != self.process);
         Ok(others)
+    }
+
+    /// Tells whether a process may live, for all that its journal says. One that is taken over looks alive as well.
+    fn may_live(&self, process: RunId) -> bool {
+        is_held(self.layout.fs(), &self.layout.journal().join(process.to_string())).unwrap_or(true)
     }
 }
 
@@ -155,7 +156,7 @@ impl Leftovers {
         let mut ledger = match Ledger::take_over(self.place.layout.shared_fs(), dir.clone()) {
             Ok(Some(ledger)) => ledger,
             Ok(None) => return Ok(Step::Done),
-            Err(error) => return self.unreadable(&dir, error).map_err(failed),
+            Err(error) => return self.unreadable(process, &dir, error).map_err(failed),
         };
         if !ledger.is_complete() {
             let Some(rest) = self.rest(process, &ledger)? else { return Ok(Step::NotYet) };
@@ -192,6 +193,10 @@ impl Leftovers {
         if runs.iter().any(|run| run.status == RunStatus::Running) {
             return Ok(None);
         }
+        // Once more, since the logs are read behind it: whoever takes the process over now is closing its runs.
+        if !crate::recovery::is_taken_in(layout, process) {
+            return Ok(None);
+        }
         let counted = ledger.runs().map_err(LeftError::of_ledger(&self.place.of(&self.peer)))?;
         // One that waits for an answer is not over.
         runs.retain(|run| !run.status.is_open() && !counted.contains(&run.run_id));
@@ -214,9 +219,11 @@ impl Leftovers {
     }
 
     /// What becomes of a ledger that says nothing. An error is told, and the ledger stays.
-    fn unreadable(&self, dir: &Path, error: io::Error) -> io::Result<Step> {
+    fn unreadable(&self, process: RunId, dir: &Path, error: io::Error) -> io::Result<Step> {
         match error.kind() {
-            // Its process died before it counted anything, or somebody was deleting it.
+            // Its process is just making it, since its journal is there before,
+            io::ErrorKind::NotFound if self.place.may_live(process) => Ok(Step::Done),
+            // or died before it counted anything, or somebody was deleting it.
             io::ErrorKind::NotFound => self.give_up(dir),
             // Another user's.
             io::ErrorKind::PermissionDenied => Ok(Step::Done),
@@ -231,6 +238,7 @@ impl Leftovers {
 
     fn give_up(&self, dir: &Path) -> io::Result<Step> {
         let fs = self.place.layout.fs();
+        // Its process lives when that cannot be had.
         if let Some(_held) = ledger::locked_file(fs, dir)? {
             ledger::remove(fs, dir)?;
         }
@@ -245,6 +253,9 @@ impl Leftovers {
         for peer in peers.iter().filter(|peer| peer.is_dir) {
             for process in self.place.others(&peer.name).unwrap_or_default() {
                 let dir = self.place.of(&peer.name).join(process.to_string());
+                if !matches!(ledger::locked_file(fs, &dir), Ok(Some(_))) || self.place.may_live(process) {
+                    continue;
+                }
                 let bytes = bytes_in(fs, &dir);
                 left.push((process, dir, bytes));
             }
