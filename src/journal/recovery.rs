@@ -44,7 +44,9 @@ struct Scanned {
     end: u64,
 }
 
-fn scan(fs: &dyn Fs, dir: &Path, process: &str, key: SegmentKey) -> Result<Scanned, JournalError> {
+/// Goes through a segment up to the number `below`, where the segment after it begins: what stands there at or above
+/// it is the remnant of a failed write, which no reader gets.
+fn scan(fs: &dyn Fs, dir: &Path, process: &str, key: SegmentKey, below: u64) -> Result<Scanned, JournalError> {
     let path = key.path(dir);
     let file = fs.open(&path, Access::Read).map_err(JournalError::io("open", &path))?;
     let header = Header::read(&*file, &path, process, key)?;
@@ -60,8 +62,10 @@ fn scan(fs: &dyn Fs, dir: &Path, process: &str, key: SegmentKey) -> Result<Scann
         return Ok(found);
     }
     let mut cursor = SegmentCursor::new(file, path, process, key);
+    found.end = cursor.offset;
     loop {
         match cursor.step()? {
+            Step::Frame { header, .. } if header.seq >= below => return Ok(found),
             Step::Frame { header, skipped_bytes } => {
                 let missing = header.seq.saturating_sub(found.last_seq.saturating_add(1));
                 if header.kind != FrameKind::Resource {
@@ -73,11 +77,9 @@ fn scan(fs: &dyn Fs, dir: &Path, process: &str, key: SegmentKey) -> Result<Scann
                     found.damaged_frames += 1;
                 }
                 found.last_source = found.last_source.max(header.source);
-            }
-            Step::End => {
                 found.end = cursor.offset;
-                return Ok(found);
             }
+            Step::End => return Ok(found),
         }
     }
 }
@@ -104,11 +106,13 @@ fn find_end(fs: &dyn Fs, dir: &Path, process: &str, cut: bool) -> Result<Recover
     let mut recovered = Recovered { last_seq, durability: Durability::Power, ..Recovered::default() };
     // Whether this is the last segment with anything in it: only there can a write have been torn.
     let mut is_last = true;
+    let mut below = u64::MAX;
     for key in segment::list(fs, dir)?.into_iter().rev() {
-        let found = scan(fs, dir, process, key)?;
+        let found = scan(fs, dir, process, key, below)?;
         if found.header == HeaderFound::Foreign {
             continue;
         }
+        below = key.first_seq;
         recovered.last_seq = recovered.last_seq.max(found.last_seq);
         recovered.last_source = recovered.last_source.max(found.last_source);
         recovered.damaged_frames += found.damaged_frames;

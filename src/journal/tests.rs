@@ -945,6 +945,27 @@ fn a_failed_read_passes_nothing_over() {
     assert_eq!(read, expected);
 }
 
+#[test]
+fn remnants_below_an_empty_segment_do_not_count_as_committed() {
+    let (dir, trouble, mut writer) = troubled_journal(SMALL);
+    for payload in ["", "remnant"] {
+        writer.append(FrameKind::Ended, 0, 70, payload.as_bytes()).unwrap();
+    }
+    // Both frames whole, but for the padding; then a second segment in which nothing stands. Neither can be removed.
+    for taken in [80 + 32 + 32 + 7, 0] {
+        trouble.next("write", libc::ENOSPC, taken);
+        trouble.next("cut", libc::EIO, 0);
+        trouble.next("remove", libc::EIO, 0);
+        writer.commit().unwrap_err();
+    }
+    drop(writer);
+    assert_eq!(look(dir.path()), (Vec::new(), 0), "no reader gets them");
+    let (mut writer, recovered) = JournalWriter::reopen(dir.path(), PROCESS, SMALL).unwrap();
+    assert_eq!((recovered.last_seq, recovered.last_source), (0, 0), "so whoever adopts appends them again");
+    let expected = fill(&mut writer, 2);
+    assert_eq!(look(dir.path()), (expected, 0));
+}
+
 #[derive(Clone, Debug)]
 enum Action {
     Append(usize, u8),
@@ -1117,11 +1138,12 @@ impl Model {
             }
         }
         let lost = self.committed.split_off(&(recovered.last_seq + 1));
+        let seen_for_nothing = self.delivered > recovered.last_seq;
         // A flip in the last frames looks like a torn write.
         assert!(torn || lost.len() <= self.flips, "{lost:?}");
         assert!(torn || self.flips > 0 || self.committed.keys().last().is_none_or(|seq| *seq == recovered.last_seq));
-        if !lost.is_empty() {
-            // What a reader saw of the lost frames in memory is gone with its process.
+        if !lost.is_empty() || seen_for_nothing {
+            // What a reader saw of the lost frames, and of those of a failed commit, in memory is gone with its process.
             self.act(Action::OpenReader);
         }
     }
