@@ -131,7 +131,9 @@ pub(crate) fn resource(service_name: Option<&str>, instance: &str, store_id: &st
         attributes.extend(
             list.split(',')
                 .filter_map(|pair| pair.split_once('='))
-                .map(|(key, value)| (percent_decoded(key.trim()), percent_decoded(value.trim()))),
+                .map(|(key, value)| (percent_decoded(key.trim()), percent_decoded(value.trim())))
+                // The run of who started this process: ours have ids of their own, and that one as their cause.
+                .filter(|(key, _)| key != crate::conventions::names::RUN_ID),
         );
     }
     let mut put = |key: &str, value: String| {
@@ -167,6 +169,8 @@ pub(crate) fn resource(service_name: Option<&str>, instance: &str, store_id: &st
 pub(crate) fn merged_resource(theirs: Vec<KeyValue>, ours: &Resource) -> Resource {
     use crate::conventions::names;
     let mut merged = Resource { attributes: theirs, dropped_attributes_count: 0 };
+    // As in `resource`: the SDK reads the same variable.
+    merged.attributes.retain(|attribute| attribute.key != names::RUN_ID);
     let unnamed = |resource: &Resource| {
         resource.attr("service.name").and_then(Value::as_str).is_none_or(|name| name.starts_with("unknown_service"))
     };

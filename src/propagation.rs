@@ -37,6 +37,11 @@ pub fn inject_span(context: &SpanContext, set: &mut impl FnMut(&'static str, Str
     inject_all(context, None, set);
 }
 
+/// Does the same for a span below one of another process, whose `tracestate` and baggage go on.
+pub fn inject_below(context: &SpanContext, origin: &RemoteContext, set: &mut impl FnMut(&'static str, String)) {
+    inject_all(context, Some(origin), set);
+}
+
 fn inject_all(context: &SpanContext, origin: Option<&RemoteContext>, set: &mut impl FnMut(&'static str, String)) {
     set("traceparent", format!("00-{}-{}-{:02x}", context.trace_id, context.span_id, context.flags & 1));
     if let Some(state) = origin.map(|origin| &origin.trace_state).filter(|state| !state.is_empty()) {

@@ -408,7 +408,7 @@ struct Leftovers<'a, N, W> {
     sink: StoreSink<W>,
     /// The process's runs that are in the store and not taken up yet, by trace, the oldest first.
     stored: HashMap<TraceId, Vec<RunId>>,
-    /// The process took spans from outside.
+    /// The process was a bridge: whoever sends to it may go on.
     is_bridge: bool,
     adopted: Adopted,
 }
@@ -416,9 +416,10 @@ struct Leftovers<'a, N, W> {
 impl<N: Numbers, W: RunWriter> Leftovers<'_, N, W> {
     /// Takes in all of it. `last_source`: up to where the journal has what was in the ring.
     fn take_in(&mut self, ring: Option<&Ring>, last_source: u64) -> Result<(), Error> {
-        // Its spans were others' if it was a bridge: they came in any order.
-        self.is_bridge = journal::has_mark_in(self.layout.fs(), &self.layout.journal(), &self.process.to_string())?;
-        if self.is_bridge {
+        // The spans were others' if it was a bridge or a command's receiver: they came in any order.
+        let (fs, dir, name) = (self.layout.fs(), self.layout.journal(), self.process.to_string());
+        self.is_bridge = journal::has_mark_in(fs, &dir, &name)?;
+        if self.is_bridge || journal::is_of_command_in(fs, &dir, &name)? {
             self.sink.take_from_outside(SILENCE);
         }
         for run in runs_of(self.layout, self.process)? {

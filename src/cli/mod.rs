@@ -8,6 +8,7 @@ mod completions;
 mod demo;
 mod doctor;
 mod events;
+mod exec;
 mod forward;
 mod get;
 mod list;
@@ -42,6 +43,7 @@ use output::{CYAN, Look, RED, YELLOW, safe};
 #[command(after_help = "\
 Examples:
   runspan demo                  record a small agent and look at it
+  runspan exec -- CMD...        run a command, and record it
   runspan list --since 2h       what ran in the last two hours
   runspan get latest            the newest run, step by step
   runspan tail                  runs as they start and end
@@ -79,6 +81,8 @@ enum Format {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a command, and record it as a run
+    Exec(exec::Args),
     /// Record a small agent and a workflow, and show them
     Demo(demo::Args),
     /// List runs, newest first
@@ -137,6 +141,8 @@ struct Session<'a> {
 enum Stop {
     /// Nobody reads what it prints: no reason to complain.
     PipeClosed,
+    /// A command that was run has said what there was to say.
+    Exited { code: u8 },
     /// Something to tell.
     Failed {
         code: u8,
@@ -189,6 +195,7 @@ fn execute(
         Session { store: cli.global.store, format, look, cwd, now: UnixNanos::now(), is_stdout, out, err };
     let done = match &cli.command {
         Command::List(args) | Command::Runs { command: RunsCommand::List(args) } => list::run(args, &mut session),
+        Command::Exec(args) => exec::run(args, &mut session),
         Command::Demo(args) => demo::run(args, &mut session),
         Command::Get(args) | Command::Runs { command: RunsCommand::Get(args) } => get::run(args, &mut session),
         Command::Tail(args) | Command::Runs { command: RunsCommand::Tail(args) } => tail::run(args, &mut session),
@@ -260,7 +267,11 @@ impl Session<'_> {
     }
 
     fn report(&mut self, stop: &Stop) -> u8 {
-        let Stop::Failed { code, what, more, hint } = stop else { return 0 };
+        let (code, what, more, hint) = match stop {
+            Stop::PipeClosed => return 0,
+            Stop::Exited { code } => return *code,
+            Stop::Failed { code, what, more, hint } => (code, what, more, hint),
+        };
         let label = self.look.paint(RED, "error:").into_owned();
         self.remark(&format!("{label} {}", safe(what)));
         for line in more {

@@ -84,7 +84,7 @@ fn target(url: &str) -> Result<Target, String> {
 }
 
 /// Returns the targets given, else those of the environment, if any.
-fn targets(given: &[Target]) -> Result<Option<Vec<Target>>, Stop> {
+pub(super) fn targets(given: &[Target]) -> Result<Option<Vec<Target>>, Stop> {
     if !given.is_empty() {
         return Ok(Some(given.to_vec()));
     }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use anstyle::Style;
 use runspan::model::{SpanId, StepKind, StepStatus, StepView, UnixNanos};
+use runspan::store::assembly::CRASHED_STEP;
 
 use super::output::{
     BLUE, BOLD, CYAN, DIM, Look, MAGENTA, RED, cut, error_text, money, safe, says_nothing, step_status, tokens, width,
@@ -231,12 +232,18 @@ fn cost(step: &StepView) -> String {
 }
 
 fn time(step: &StepView) -> String {
-    match (step.status, step.duration_ms) {
+    match step.duration_ms {
         // Nobody knows when a step of a dead process would have ended.
-        (StepStatus::Running | StepStatus::Crashed, _) => "open".to_owned(),
-        (_, Some(ms)) => duration(ms),
-        (_, None) => String::new(),
+        _ if step.status == StepStatus::Running || was_left_open(step) => "open".to_owned(),
+        Some(ms) => duration(ms),
+        None => String::new(),
     }
+}
+
+/// Tells whether a step's process died in the middle of it; of a command that `exec` ran, the end itself was seen.
+fn was_left_open(step: &StepView) -> bool {
+    let told = step.error.as_ref().and_then(|error| error.message.as_deref());
+    step.status == StepStatus::Crashed && told.is_none_or(|message| message == CRASHED_STEP)
 }
 
 /// What stands below a step: why it failed, that it is a copy, that it never ended.
@@ -245,7 +252,7 @@ fn note(step: &StepView) -> Option<(Style, String)> {
         return Some((DIM, format!("not counted: the same call as {original}")));
     }
     match (&step.error, step.status) {
-        (_, StepStatus::Crashed) => Some((RED, "open when its process ended".to_owned())),
+        _ if was_left_open(step) => Some((RED, "open when its process ended".to_owned())),
         (Some(error), StepStatus::Cancelled) if says_nothing(error) => None,
         (Some(error), _) => Some((RED, error_text(error))),
         (None, _) => None,
@@ -258,10 +265,8 @@ fn bar(step: &StepView, line: TimeLine, columns: usize, look: Look) -> String {
         let part = u128::from(at.clamp(line.from.0, line.to.0) - line.from.0) * columns as u128 / u128::from(length);
         part as usize
     };
-    let ended = step
-        .duration_ms
-        .filter(|_| step.status != StepStatus::Crashed)
-        .map(|ms| step.started_at.0.saturating_add((ms * 1e6) as u64));
+    let ended =
+        step.duration_ms.filter(|_| !was_left_open(step)).map(|ms| step.started_at.0.saturating_add((ms * 1e6) as u64));
     let start = place(step.started_at.0).min(columns - 1);
     let end = place(ended.unwrap_or(line.to.0)).clamp(start + 1, columns);
     let (style, mark) = match step.status {

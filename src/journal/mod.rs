@@ -167,9 +167,11 @@ pub use recovery::{
     ProcessJournal, Recovered, first_frame_left, list_processes, list_processes_in, look_at_end, look_at_end_in,
     remove_journal, remove_journal_in, remove_oldest_segments, remove_passed_segments, remove_passed_segments_in,
 };
+#[cfg(feature = "server")]
+pub(crate) use resume::mark_command;
 #[cfg(test)]
 pub(crate) use resume::mark_resumable_in;
-pub(crate) use resume::{has_mark_in, is_resumable_in};
+pub(crate) use resume::{has_mark_in, is_of_command_in, is_resumable_in};
 pub use resume::{is_resumable, mark_resumable};
 pub use segment::{FrameKind, MAX_PAYLOAD_BYTES};
 pub use writer::{Committed, JournalWriter, Options};

@@ -1,7 +1,8 @@
-//! The mark on a journal whose process is not the one that its records tell of.
+//! The marks on a journal whose process is not the one that its records tell of.
 //!
 //! When an agent's process dies, its runs have crashed. When a bridge dies, the agents that send to it go on: its runs are
-//! not over, and the next bridge goes on with its journal, under its name.
+//! not over, and the next bridge goes on with its journal, under its name. A receiver that was there for one command alone
+//! takes spans as a bridge does, in any order, and its run has crashed when it dies.
 
 use std::io;
 use std::path::Path;
@@ -9,8 +10,10 @@ use std::path::Path;
 use super::{JournalError, process_dir};
 use crate::fs::{Access, Fs, OsFs};
 
-/// The file in the directory of such a journal.
-const MARK: &str = "bridge";
+/// The file in the directory of a bridge's journal.
+const BRIDGE: &str = "bridge";
+/// The file in the directory of the journal of a command's receiver.
+const COMMAND: &str = "command";
 
 /// Marks a journal: whoever finds it when its process has died takes in what it holds and leaves the rest to the next
 /// bridge.
@@ -24,8 +27,22 @@ pub fn mark_resumable(journal_dir: &Path, process: &str) -> Result<(), JournalEr
 
 /// Like [`mark_resumable`], on another file system.
 pub(crate) fn mark_resumable_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> Result<(), JournalError> {
+    mark(fs, journal_dir, process, BRIDGE)
+}
+
+/// Marks a journal: its spans come from outside, and all its runs have crashed when its process has died.
+///
+/// # Errors
+///
+/// As [`mark_resumable`].
+#[cfg(feature = "server")]
+pub(crate) fn mark_command(journal_dir: &Path, process: &str) -> Result<(), JournalError> {
+    mark(&OsFs, journal_dir, process, COMMAND)
+}
+
+fn mark(fs: &dyn Fs, journal_dir: &Path, process: &str, name: &str) -> Result<(), JournalError> {
     // Nothing is acknowledged before the first segment, whose name comes to the disk together with this one.
-    let path = process_dir(journal_dir, process)?.join(MARK);
+    let path = process_dir(journal_dir, process)?.join(name);
     fs.open(&path, Access::Create).map(drop).map_err(JournalError::io("create", &path))
 }
 
@@ -42,7 +59,16 @@ pub(crate) fn is_resumable_in(fs: &dyn Fs, journal_dir: &Path, process: &str) ->
 
 /// Tells the same, or that it cannot be told.
 pub(crate) fn has_mark_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> Result<bool, JournalError> {
-    let path = process_dir(journal_dir, process)?.join(MARK);
+    is_marked(fs, journal_dir, process, BRIDGE)
+}
+
+/// Tells whether a journal is that of a command's receiver, or that it cannot be told.
+pub(crate) fn is_of_command_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> Result<bool, JournalError> {
+    is_marked(fs, journal_dir, process, COMMAND)
+}
+
+fn is_marked(fs: &dyn Fs, journal_dir: &Path, process: &str, name: &str) -> Result<bool, JournalError> {
+    let path = process_dir(journal_dir, process)?.join(name);
     match fs.stat(&path) {
         Ok(_) => Ok(true),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),

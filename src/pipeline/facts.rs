@@ -62,6 +62,8 @@ pub struct StepFacts {
     pub tags: Vec<String>,
     /// The run that the span, else its process, declares itself part of.
     pub run_id: Option<RunId>,
+    /// Whether the span declares it itself, as the root of a run does; what its process says holds for all its spans.
+    pub names_run: bool,
     /// The run that started that run.
     pub parent_run_id: Option<RunId>,
     /// Token counts on this span; for kinds that are not billed they repeat what steps below say.
@@ -142,6 +144,7 @@ impl StepFacts {
             external_id: text(names::EXTERNAL_ID),
             tags: words(span.attr(names::TAGS)),
             run_id: inherited(names::RUN_ID).and_then(|id| id.parse().ok()),
+            names_run: span.attr(names::RUN_ID).is_some(),
             parent_run_id: inherited(names::PARENT_RUN_ID).and_then(|id| id.parse().ok()),
             tokens: tokens(span),
             cost: cost(span),
@@ -179,6 +182,7 @@ impl StepFacts {
             external_id: self.external_id.clone(),
             tags: self.tags.clone(),
             run_id: self.run_id,
+            names_run: self.names_run,
             parent_run_id: self.parent_run_id,
             tokens: self.tokens,
             cost: self.cost,

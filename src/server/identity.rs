@@ -42,14 +42,28 @@ impl Identity {
                 (process, journal)
             }
         };
-        let reader = JournalReader::open(&dir, &process.to_string(), STORE_READER)?;
+        let open: Vec<RunId> = recovery::open_runs_of(&layout, process)?;
+        let mut identity = Self::with(layout, process, journal, options)?;
+        identity.sink.take_up(&open)?;
+        Ok(identity)
+    }
+
+    /// Begins a journal that nobody goes on with: its runs are over with the process.
+    pub fn of_command(layout: Layout, durability: Durability, journal_bytes: u64) -> Result<Self, Error> {
+        let options = Options { durability, max_bytes: journal_bytes, ..Options::default() };
+        let (dir, process) = (layout.journal(), RunId::fresh(UnixNanos::now()));
+        let journal = JournalWriter::create(&dir, &process.to_string(), options)?;
+        journal::mark_command(&dir, &process.to_string())?;
+        Self::with(layout, process, journal, options)
+    }
+
+    fn with(layout: Layout, process: RunId, journal: JournalWriter, options: Options) -> Result<Self, Error> {
+        let reader = JournalReader::open(&layout.journal(), &process.to_string(), STORE_READER)?;
         // What is written is brought to the disk before the journal gives it up, not run by run.
         let writer = FilesWriter::new(layout.clone(), process, false);
-        let mut sink = StoreSink::new(writer, process).with_pricer(Pricer::of_store(&layout).0);
-        let open: Vec<RunId> = recovery::open_runs_of(&layout, process)?;
-        sink.take_up(&open)?;
-        let outlets = Outlets::none(journal_bytes);
-        Ok(Self { layout, process, journal, reader, sink, durability, outlets })
+        let sink = StoreSink::new(writer, process).with_pricer(Pricer::of_store(&layout).0);
+        let outlets = Outlets::none(options.max_bytes);
+        Ok(Self { layout, process, journal, reader, sink, durability: options.durability, outlets })
     }
 
     fn left_behind(layout: &Layout, options: &Options) -> Result<Option<(RunId, JournalWriter)>, Error> {

@@ -205,7 +205,9 @@ pub(super) struct Threads {
 /// # Errors
 ///
 /// When the system gives no thread.
-pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Threads), Error> {
+///
+/// `is_last`: nobody goes on with the runs when the threads end, so they are over then.
+pub(super) fn start(identity: Identity, silence: Duration, is_last: bool) -> Result<(Intake, Threads), Error> {
     let Identity { layout, process, journal, reader, mut sink, durability, outlets } = identity;
     let Outlets { readers, behind, board, observers, journal_bytes } = outlets;
     if !observers.is_empty() {
@@ -249,6 +251,7 @@ pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Th
         posted: Instant::now(),
         observers,
         observed: BTreeMap::new(),
+        is_last,
     };
     let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(Error::Resources)
@@ -404,6 +407,8 @@ struct Keeper {
     observers: Vec<Box<dyn Observer>>,
     /// What the observers know of the sink's counts.
     observed: BTreeMap<(Outcome, &'static str), u64>,
+    /// Nobody goes on with the runs.
+    is_last: bool,
 }
 
 impl Keeper {
@@ -415,6 +420,9 @@ impl Keeper {
                 self.keep_house();
             }
             if stopping && !took {
+                if self.is_last && self.retry.is_none() {
+                    self.end_runs();
+                }
                 self.keep_house();
                 self.sink.tally_rest();
                 self.tell_observers();
@@ -428,6 +436,19 @@ impl Keeper {
                 self.bell.wait(IDLE);
             }
         }
+    }
+
+    /// Ends the runs that are still under way: nothing more of them will come.
+    fn end_runs(&mut self) {
+        if let Err(error) = self.sink.close_all() {
+            return self.failed(&full_text(&error));
+        }
+        self.done = self.told;
+        if self.durability == Durability::Process {
+            self.acknowledge();
+        }
+        self.tell_observers();
+        self.publish();
     }
 
     /// Takes one batch; was there anything? `all`: whatever waits for more to come is written too.

@@ -12,6 +12,7 @@
 mod answer;
 mod body;
 mod budget;
+mod command;
 mod exposition;
 mod file;
 mod grpc;
@@ -44,6 +45,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
+pub use command::{Receiver, Teller};
 pub use file::address;
 pub use settings::{Bounds, Settings};
 
@@ -111,15 +113,42 @@ impl Shared {
     }
 }
 
+/// What a server is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// For all who send to it, as long as it is let run.
+    Bridge,
+    /// For one command, whose run ends with it.
+    Command,
+}
+
+type Listener = (&'static str, StdListener);
+
 /// A server with its ports open and its store at hand, which takes no request yet.
 pub struct Server {
     settings: Settings,
-    layout: Layout,
-    listeners: [(&'static str, StdListener); 3],
-    threads: intake::Threads,
+    listeners: Vec<Listener>,
+    inside: Inside,
     intake: intake::Intake,
-    forwarders: Forwarders,
     sources: metrics::Sources,
+}
+
+/// What is behind the ports, and goes on after they are closed.
+struct Inside {
+    layout: Layout,
+    process: String,
+    readers: Vec<String>,
+    threads: intake::Threads,
+    forwarders: Forwarders,
+}
+
+impl Inside {
+    /// Waits until all that was acknowledged is in the store and at the targets, but not longer than to the deadline.
+    fn finish(self, deadline: Instant) {
+        self.forwarders.tell_to_stop(deadline);
+        self.threads.finish(deadline);
+        self.forwarders.finish(deadline);
+    }
 }
 
 impl fmt::Debug for Server {
@@ -137,7 +166,11 @@ impl Server {
     /// keeps the store from being opened or written.
     pub fn open(settings: Settings) -> Result<Self, Error> {
         let ports = [("otlp-grpc", settings.otlp_grpc), ("otlp-http", settings.otlp_http), ("http", settings.http)];
-        for (name, address) in ports {
+        Self::open_on(&ports, settings, Purpose::Bridge)
+    }
+
+    fn open_on(ports: &[(&'static str, SocketAddr)], settings: Settings, purpose: Purpose) -> Result<Self, Error> {
+        for &(name, address) in ports {
             if !address.ip().is_loopback() && !settings.insecure_bind {
                 let why = format!(
                     "{address} can be reached by others, and there is neither TLS nor a password yet: give a loopback \
@@ -147,7 +180,7 @@ impl Server {
             }
         }
         let mut listeners = Vec::with_capacity(ports.len());
-        for (name, address) in ports {
+        for &(name, address) in ports {
             let failed = |source| Error::Listen { name, address, source };
             let listener = StdListener::bind(address).map_err(failed)?;
             listener.set_nonblocking(true).map_err(failed)?;
@@ -155,28 +188,36 @@ impl Server {
         }
         let own: Vec<SocketAddr> = listeners.iter().filter_map(|(_, listener)| listener.local_addr().ok()).collect();
         let targets = upstreams::targets(&settings.forward, &own)?;
-        let listeners = listeners.try_into().map_err(|_| Error::Resources(std::io::ErrorKind::Other.into()))?;
         let here = std::env::current_dir().unwrap_or_default();
         let layout = Layout::new(here.join(find_store(settings.store.as_deref(), &here)));
         let store = layout.open_or_create()?;
-        let mut identity = Identity::take(layout.clone(), settings.durability, settings.journal_bytes)?;
+        let take = match purpose {
+            Purpose::Bridge => Identity::take,
+            Purpose::Command => Identity::of_command,
+        };
+        let mut identity = take(layout.clone(), settings.durability, settings.journal_bytes)?;
         let process = identity.process.to_string();
         let (outlets, forwarders) = Outlets::start(targets, &settings, layout.root(), &process)?;
         let (metric_settings, warnings) = crate::sinks::metrics::Settings::from_env();
         warnings.iter().for_each(|warning| warn(format_args!("{warning}")));
         let scrape = Scrape::start(&metric_settings);
+        let targets = forwarders.known();
         let sources =
-            metrics::Sources { scrape: scrape.clone(), layout: layout.clone(), process, targets: forwarders.known() };
+            metrics::Sources { scrape: scrape.clone(), layout: layout.clone(), process: process.clone(), targets };
         identity.outlets = outlets;
-        identity.outlets.observers.push(Box::new(scrape));
-        let (intake, threads) = intake::start(identity, settings.silence)?;
+        if purpose == Purpose::Bridge {
+            identity.outlets.observers.push(Box::new(scrape));
+        }
+        let readers = identity.outlets.readers.clone();
+        let (intake, threads) = intake::start(identity, settings.silence, purpose == Purpose::Command)?;
         let _ = identity::adopt_others(layout.clone(), store);
-        Ok(Self { settings, layout, listeners, threads, intake, forwarders, sources })
+        let inside = Inside { layout, process, readers, threads, forwarders };
+        Ok(Self { settings, listeners, inside, intake, sources })
     }
 
     /// Returns the store's paths.
     pub fn layout(&self) -> &Layout {
-        &self.layout
+        &self.inside.layout
     }
 
     /// Returns the open ports.
@@ -202,29 +243,33 @@ impl Server {
             .enable_all()
             .build()
             .map_err(Error::Resources)?;
-        let Self { settings, layout, listeners, threads, intake, forwarders, sources } = self;
-        let (drain, store_id) = (settings.drain, layout.read()?.store_id);
-        let mut line = Line::new(intake, settings.bounds, store_id.clone(), maker(&layout, &settings)?);
-        if !forwarders.all.is_empty() {
-            line = line.with_targets(RunIds::new(layout.clone(), store_id));
+        let drain = self.settings.drain;
+        let (shared, listeners, inside) = self.share(|line| line)?;
+        let deadline = runtime.block_on(serve(shared, listeners, drain, ready))?;
+        runtime.shutdown_timeout(deadline.saturating_duration_since(Instant::now()));
+        // All that was acknowledged is in the journal by now.
+        inside.finish(deadline);
+        Ok(())
+    }
+
+    /// Takes it apart into what connections share, the ports, and what is behind them.
+    fn share(self, change: impl FnOnce(Line) -> Line) -> Result<(Arc<Shared>, Vec<Listener>, Inside), Error> {
+        let Self { settings, listeners, inside, intake, sources } = self;
+        let store_id = inside.layout.read()?.store_id;
+        let mut line = Line::new(intake, settings.bounds, store_id.clone(), maker(&inside.layout, &settings)?);
+        if !inside.forwarders.all.is_empty() {
+            line = line.with_targets(RunIds::new(inside.layout.clone(), store_id));
         }
-        let line = Arc::new(line);
-        let shared = Arc::new(Shared {
-            line,
+        let shared = Shared {
+            line: Arc::new(change(line)),
             budget: Budget::new(settings.bounds.memory_bytes),
             hosts: settings.hosts,
             ending: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(settings.bounds.connections)),
             max_connections: settings.bounds.connections,
             sources: Arc::new(sources),
-        });
-        let deadline = runtime.block_on(serve(shared, listeners, drain, ready))?;
-        runtime.shutdown_timeout(deadline.saturating_duration_since(Instant::now()));
-        // All that was acknowledged is in the journal by now.
-        forwarders.tell_to_stop(deadline);
-        threads.finish(deadline);
-        forwarders.finish(deadline);
-        Ok(())
+        };
+        Ok((Arc::new(shared), listeners, inside))
     }
 }
 
@@ -242,7 +287,7 @@ fn maker(layout: &Layout, settings: &Settings) -> Result<Box<dyn Fn() -> Pipelin
 /// Serves all ports until a signal, then waits for what is under way; returns when the rest must be done.
 async fn serve(
     shared: Arc<Shared>,
-    listeners: [(&'static str, StdListener); 3],
+    listeners: Vec<Listener>,
     drain: Duration,
     ready: impl FnOnce(),
 ) -> Result<Instant, Error> {
@@ -253,21 +298,7 @@ async fn serve(
         signal(SignalKind::interrupt()).map_err(Error::Resources)?,
     );
     let (end, ending) = watch::channel(false);
-    let mut ports = JoinSet::new();
-    for (name, listener) in listeners {
-        let port = Port {
-            listener: TcpListener::from_std(listener).map_err(Error::Resources)?,
-            permits: if name == "http" { Arc::new(Semaphore::new(MONITORS)) } else { Arc::clone(&shared.permits) },
-            turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
-            ending: ending.clone(),
-            shared: Arc::clone(&shared),
-        };
-        match name {
-            "otlp-grpc" => ports.spawn(port.serve(grpc::otlp)),
-            "otlp-http" => ports.spawn(port.serve(http::otlp)),
-            _ => ports.spawn(port.serve(http::health)),
-        };
-    }
+    let mut ports = open(&shared, listeners, &ending)?;
     drop(ending);
     ready();
     tokio::select! {
@@ -286,6 +317,27 @@ async fn serve(
         _ = int.recv() => return Ok(Instant::now()),
     }
     Ok(deadline)
+}
+
+/// Takes connections on all ports, until the end begins.
+fn open(shared: &Arc<Shared>, listeners: Vec<Listener>, ending: &watch::Receiver<bool>) -> Result<JoinSet<()>, Error> {
+    let mut ports = JoinSet::new();
+    for (name, listener) in listeners {
+        let port = Port {
+            listener: TcpListener::from_std(listener).map_err(Error::Resources)?,
+            permits: if name == "http" { Arc::new(Semaphore::new(MONITORS)) } else { Arc::clone(&shared.permits) },
+            turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
+            ending: ending.clone(),
+            shared: Arc::clone(shared),
+        };
+        match name {
+            "otlp-grpc" => ports.spawn(port.serve(grpc::otlp)),
+            "otlp-http" => ports.spawn(port.serve(http::otlp)),
+            "otlp" => ports.spawn(port.serve(command::otlp)),
+            _ => ports.spawn(port.serve(http::health)),
+        };
+    }
+    Ok(ports)
 }
 
 /// One open port.

@@ -12,7 +12,8 @@ use super::run_ids::RunIds;
 use super::settings::Bounds;
 use crate::conventions::names;
 use crate::journal::{FrameKind, MAX_PAYLOAD_BYTES};
-use crate::model::otlp::{Resource, Value};
+use crate::model::RunId;
+use crate::model::otlp::{KeyValue, Resource, Value};
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
 use crate::model::wire::{Field, Fields};
@@ -31,6 +32,8 @@ pub(super) struct Line {
     make: Box<dyn Fn() -> Pipeline + Send + Sync>,
     /// Where there are targets: who tells them of runs.
     run_ids: Option<RunIds>,
+    /// The run that all is of which names none.
+    run: Option<RunId>,
 }
 
 impl Line {
@@ -40,12 +43,22 @@ impl Line {
         store_id: String,
         make: Box<dyn Fn() -> Pipeline + Send + Sync>,
     ) -> Self {
-        Self { intake, bounds, store_id, pipelines: Mutex::default(), make, run_ids: None }
+        Self { intake, bounds, store_id, pipelines: Mutex::default(), make, run_ids: None, run: None }
     }
 
     /// Tells targets of runs.
     pub fn with_targets(self, run_ids: RunIds) -> Self {
         Self { run_ids: Some(run_ids), ..self }
+    }
+
+    /// Takes all that names no run for parts of this one.
+    pub fn with_run(self, run: RunId) -> Self {
+        Self { run: Some(run), ..self }
+    }
+
+    /// Takes a record of this process's own: durable when this returns.
+    pub async fn tell(&self, record: Record) -> Result<(), Refusal> {
+        self.append(self.run(vec![record], frame_kind)).await
     }
 
     /// Takes a request: its spans, or records of logs, are durable when this returns.
@@ -147,12 +160,34 @@ impl Line {
         };
         // What was received is not needed any more; its share of memory stands for what was made of it.
         let held = Held { bytes: Vec::new(), share: held.share };
+        self.claim(&mut records);
         let mut prepared = self.run(records, frame_kind);
         if let Some(run_ids) = &self.run_ids {
             let passing = own.into_iter().filter(|record| run_ids.may_pass(record)).collect();
             prepared.extend(self.run(passing, |_| FrameKind::Passing));
         }
         Ok((prepared, taken, held))
+    }
+
+    /// Writes on who sent records which run they are of, where nobody says so.
+    fn claim(&self, records: &mut [Record]) {
+        let Some(run) = self.run else { return };
+        let mut last: Option<(Arc<Resource>, Arc<Resource>)> = None;
+        for record in records {
+            if record.span.attr(names::RUN_ID).or_else(|| record.resource.attr(names::RUN_ID)).is_some() {
+                continue;
+            }
+            let claimed = match &last {
+                Some((given, claimed)) if Arc::ptr_eq(given, &record.resource) => Arc::clone(claimed),
+                _ => {
+                    let mut claimed = Resource::clone(&record.resource);
+                    let value = Some(Value::from(run.to_string()).into());
+                    claimed.attributes.push(KeyValue { key: names::RUN_ID.to_owned(), value });
+                    Arc::new(claimed)
+                }
+            };
+            last = Some((std::mem::replace(&mut record.resource, Arc::clone(&claimed)), claimed));
+        }
     }
 
     fn is_of_this_store(&self, record: &Record) -> bool {

@@ -51,6 +51,8 @@ pub struct RunState {
     roots: BTreeSet<usize>,
     /// How many of them are under way.
     open_roots: usize,
+    /// The step that stands for the run, and its trace: other traces of the run are below it.
+    host: Option<(SpanId, TraceId)>,
     /// Topmost steps by the parent that may still come.
     awaiting: IdMap<SpanId, Vec<usize>>,
     names: HashMap<String, u64>,
@@ -74,6 +76,8 @@ pub struct RunState {
 struct Step {
     step_id: String,
     span_id: SpanId,
+    trace_id: Option<TraceId>,
+    /// The step that it is below, in another trace perhaps.
     parent: Option<SpanId>,
     /// The parent is a step of another process.
     has_remote_parent: bool,
@@ -99,6 +103,7 @@ impl RunState {
             by_span: HashMap::default(),
             roots: BTreeSet::new(),
             open_roots: 0,
+            host: None,
             awaiting: HashMap::default(),
             names: HashMap::default(),
             asked_by: HashMap::default(),
@@ -191,11 +196,14 @@ impl RunState {
             *self.names.entry(step_id.clone()).or_default() += 1;
             let place = self.steps.len();
             self.by_span.insert(span_id, place);
+            let trace_id = TraceId::from_bytes(&span.trace_id);
+            // A span that names itself has no parent.
+            let parent = SpanId::from_bytes(&span.parent_span_id).filter(|parent| *parent != span_id);
             self.steps.push(Step {
                 step_id,
                 span_id,
-                // A span that names itself has no parent.
-                parent: SpanId::from_bytes(&span.parent_span_id).filter(|parent| *parent != span_id),
+                trace_id,
+                parent: parent.or_else(|| self.host_of(trace_id, &facts)),
                 has_remote_parent: has_remote_parent(span),
                 start_event: event.event_id,
                 started_at: UnixNanos(span.start_time_unix_nano),
@@ -203,6 +211,7 @@ impl RunState {
                 facts,
             });
             self.place_among_roots(place);
+            self.become_host(place);
         } else if let Some(&place) = self.by_span.get(&span_id) {
             if matches!(event.body, EventBody::LlmCalled(_)) {
                 self.asked_by.extend(asked.into_iter().map(|call| (call, event.event_id)));
@@ -233,6 +242,33 @@ impl RunState {
             if !circle && self.roots.remove(&child) {
                 self.open_roots -= usize::from(self.steps[child].ended_at.is_none());
             }
+        }
+    }
+
+    /// Returns the step that a topmost one of another trace is below: it came into the run by the word of its process,
+    /// which the run had started.
+    fn host_of(&self, trace: Option<TraceId>, facts: &StepFacts) -> Option<SpanId> {
+        let (host, own) = self.host?;
+        (trace? != own && !facts.names_run).then_some(host)
+    }
+
+    /// Lets a step stand for the run if it says that it does, and takes below it what came before it of other traces.
+    fn become_host(&mut self, place: usize) {
+        let step = &self.steps[place];
+        let is_host = step.facts.names_run && is_named_run(step) && self.roots.contains(&place);
+        let Some(trace) = step.trace_id.filter(|_| is_host && self.host.is_none()) else { return };
+        let (host, above) = (step.span_id, self.ancestors(step));
+        self.host = Some((host, trace));
+        let orphans: Vec<usize> = self.roots.iter().copied().collect();
+        for place in orphans {
+            let step = &self.steps[place];
+            if step.parent.is_some() || above.contains(&step.span_id) {
+                continue;
+            }
+            let Some(host) = self.host_of(step.trace_id, &step.facts) else { continue };
+            self.open_roots -= usize::from(step.ended_at.is_none());
+            self.roots.remove(&place);
+            self.steps[place].parent = Some(host);
         }
     }
 
@@ -481,9 +517,12 @@ impl RunState {
             .filter(|step| is_failure(step.facts.status))
             .max_by_key(|step| (self.ancestors(step).len(), step.ended_at));
         if status == RunStatus::Crashed {
+            // Who watched the process may know better than that its steps were left open.
+            let told = root.facts.error.as_ref().and_then(|error| error.message.clone());
+            let told = told.filter(|message| root.facts.status == StepStatus::Crashed && message != CRASHED_STEP);
             return Some(ErrorInfo {
                 kind: Some("crashed".to_owned()),
-                message: Some("the process ended while the run was under way".to_owned()),
+                message: told.or_else(|| Some("the process ended while the run was under way".to_owned())),
                 step_id: culprit.map(|step| step.step_id.clone()),
             });
         }

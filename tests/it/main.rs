@@ -8,6 +8,8 @@ mod crash;
 mod demo;
 #[cfg(all(feature = "otel-sdk", feature = "tracing-opentelemetry"))]
 mod doors;
+#[cfg(feature = "cli")]
+mod exec;
 #[cfg(feature = "forward")]
 mod feedback;
 mod format;

@@ -39,6 +39,15 @@ impl<W: RunWriter> StoreSink<W> {
         self.flush_all()
     }
 
+    /// Ends all runs that are under way, and gives up spans that never became one: nobody goes on with them.
+    #[cfg(any(feature = "server", test))]
+    pub(crate) fn close_all(&mut self) -> Result<(), StoreError> {
+        self.give_up_held(Instant::now(), Duration::ZERO);
+        self.flush_all()?;
+        self.end_silent(|_| true);
+        self.flush_all()
+    }
+
     pub(super) fn end_silent(&mut self, is_silent: impl Fn(&LiveRun) -> bool) {
         let process = self.process;
         let open = |live: &LiveRun| live.state.has_started() && live.state.status() == RunStatus::Running;

@@ -1,0 +1,222 @@
+//! `runspan exec`: runs a command as a run.
+//!
+//! ```text
+//! command ── OTLP ──> private port ─┐
+//!    └─ its root step, told here ───┴─> the intake of the server ─> journal ─> run store
+//! ```
+//!
+//! The command gets this process's terminal, files and place in its process group; all that it notices is its
+//! environment. Whatever is wrong with the recording, it runs.
+
+mod argv;
+mod child;
+mod environment;
+mod report;
+mod root;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use runspan::model::{RunId, SpanId, UnixNanos};
+use runspan::propagation::{self, RemoteContext, SpanContext};
+use runspan::server::{Receiver, Settings};
+use runspan::store::files::layout::STORE_VARIABLE;
+use runspan::{Content, Durability, Error, Keep};
+
+use super::output::{YELLOW, safe};
+use super::{Done, Session, Stop, serve};
+use child::{Child, Ended};
+use environment::Environment;
+use root::Root;
+
+/// What `exec` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  runspan exec -- python agent.py
+  runspan exec --name nightly -- ./agents.sh --all
+
+The command runs as it would without: the same terminal, input and output, signals and exit code. What it tells over
+OpenTelemetry (OTLP) is recorded as one run, together with how it was called and how it ended.
+
+Exit codes: the command's own; 128+N when signal N killed it; 126 it cannot be run, 127 it is not found, 2 wrong use.")]
+pub struct Args {
+    /// The run's name [default: the file name of the command]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Do not say at the end what was recorded
+    #[arg(long, short)]
+    quiet: bool,
+    /// How much of prompts and answers is kept: none, redacted, full [default: redacted]
+    #[arg(long, value_name = "POLICY", env = "RUNSPAN_CONTENT")]
+    content: Option<Content>,
+    /// What a recorded span survives: loss of power, or the death of this process [default: process]
+    #[arg(long, value_name = "WHAT", env = "RUNSPAN_DURABILITY", value_parser = ["power", "process"])]
+    durability: Option<String>,
+    /// Which runs are forwarded to the endpoints of RUNSPAN_FORWARD [default: all]
+    #[arg(long, value_name = "RULES", env = "RUNSPAN_FORWARD_KEEP", hide = true)]
+    forward_keep: Option<Keep>,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// How long spans are waited for that processes send which the command left behind.
+const LATE: Duration = Duration::from_secs(2);
+/// How long the end of the recording may take: all that was acknowledged is in the journal by then.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Runs the command, and ends as it did.
+pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
+    let Some((program, _)) = args.command.split_first() else { return Ok(()) };
+    let name = args.name.clone().unwrap_or_else(|| file_name(program));
+    let recording = if is_switched_off() { None } else { Recording::begin(args, &name, session)? };
+    let environment = recording.as_ref().map(|recording| recording.environment(args, &name)).unwrap_or_default();
+    let started_at = UnixNanos::now();
+    let child = match Child::start(&args.command, &environment) {
+        Ok(child) => child,
+        Err(error) => {
+            if let Some(recording) = recording {
+                recording.receiver.finish(DRAIN);
+            }
+            return Err(cannot_run(program, &error));
+        }
+    };
+    let recording = recording.map(|recording| recording.start(&name, started_at, child.id(), &args.command, session));
+    let ended = child.wait();
+    let ended_at = UnixNanos::now();
+    if let Some(recording) = recording {
+        recording.end(&ended, ended_at, args.quiet, session);
+    }
+    Err(Stop::Exited { code: ended.code() })
+}
+
+/// Tells whether the environment says that nothing is to be recorded.
+fn is_switched_off() -> bool {
+    std::env::var("RUNSPAN_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true") || value == "1")
+}
+
+fn file_name(program: &OsString) -> String {
+    let name = Path::new(program).file_name().unwrap_or(program);
+    name.to_string_lossy().into_owned()
+}
+
+fn cannot_run(program: &OsString, error: &std::io::Error) -> Stop {
+    let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+    Stop::failed(code, format!("cannot run {:?}: {error}", program.to_string_lossy()))
+}
+
+/// A command about to be recorded: where it sends to, and what it is part of.
+struct Recording {
+    receiver: Receiver,
+    run: RunId,
+    context: SpanContext,
+    /// What this process itself was started under.
+    outer: Option<RemoteContext>,
+}
+
+impl Recording {
+    /// Opens port and store. Without them the command runs all the same, with a warning.
+    fn begin(args: &Args, name: &str, session: &mut Session<'_>) -> Result<Option<Self>, Stop> {
+        let mut settings = Settings { drain: DRAIN, durability: Durability::Process, ..Settings::default() };
+        if session.store.is_some() || std::env::var_os(STORE_VARIABLE).is_some_and(|path| !path.is_empty()) {
+            settings.store.clone_from(&session.store);
+        }
+        settings.content = args.content.unwrap_or(settings.content);
+        if args.durability.as_deref() == Some("power") {
+            settings.durability = Durability::Power;
+        }
+        settings.forward_keep = args.forward_keep.clone().unwrap_or(settings.forward_keep);
+        settings.forward = serve::targets(&[])?.unwrap_or_default();
+        let run = RunId::fresh(UnixNanos::now());
+        let receiver = match Receiver::start(settings, run) {
+            Ok(receiver) => receiver,
+            Err(error) => {
+                warn(session, &format!("{name} is not recorded: {}", full_text(&error)));
+                return Ok(None);
+            }
+        };
+        let outer = propagation::from_env();
+        let trace_id = outer.as_ref().map_or(run.as_trace_id(), |outer| outer.span.trace_id);
+        let context = SpanContext { trace_id, span_id: SpanId::fresh(), flags: 1, run_id: Some(run) };
+        Ok(Some(Self { receiver, run, context, outer }))
+    }
+
+    fn environment(&self, args: &Args, name: &str) -> Environment {
+        let port = self.receiver.address();
+        environment::of_command(
+            |variable| std::env::var(variable).ok().filter(|value| !value.is_empty()),
+            &environment::Facts {
+                endpoint: format!("http://{port}"),
+                store: self.receiver.layout().root().to_owned(),
+                content: args.content,
+                name,
+                run: self.run,
+                context: self.context,
+                outer: self.outer.as_ref(),
+                has_targets: self.receiver.has_targets(),
+            },
+        )
+    }
+
+    /// Tells that the command has started.
+    fn start(
+        self,
+        name: &str,
+        started_at: UnixNanos,
+        pid: u32,
+        command: &[OsString],
+        session: &mut Session<'_>,
+    ) -> Started {
+        let root = Root::new(root::Facts {
+            name,
+            store_id: self.receiver.store_id(),
+            run: self.run,
+            context: self.context,
+            outer: self.outer.as_ref(),
+            command,
+            pid,
+            started_at,
+        });
+        let teller = self.receiver.teller();
+        if let Err(why) = self.receiver.runtime().block_on(teller.tell(root.started())) {
+            warn(session, &format!("the start of {name} is not recorded: {why}"));
+        }
+        Started { recording: self, root }
+    }
+}
+
+/// A command that is being recorded.
+struct Started {
+    recording: Recording,
+    root: Root,
+}
+
+impl Started {
+    /// Takes in what still comes, closes the run, and says what it came to.
+    fn end(self, ended: &Ended, ended_at: UnixNanos, quiet: bool, session: &mut Session<'_>) {
+        let Self { recording: Recording { receiver, run, .. }, root } = self;
+        child::wait_for_the_rest(LATE, || receiver.connections() == 0);
+        let root = root.ended(ended, ended_at, receiver.received() == 0);
+        let told = receiver.runtime().block_on(receiver.teller().tell(root));
+        if let Err(why) = told {
+            warn(session, &format!("the end of the run is not recorded: {why}"));
+        }
+        let layout = receiver.layout().clone();
+        receiver.finish(DRAIN);
+        if !quiet {
+            report::say(layout.root(), run, session);
+        }
+    }
+}
+
+fn warn(session: &mut Session<'_>, text: &str) {
+    let label = session.look.paint(YELLOW, "warning:").into_owned();
+    session.remark(&format!("runspan: {label} {}", safe(text)));
+}
+
+fn full_text(error: &Error) -> String {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{error}{cause}")
+}

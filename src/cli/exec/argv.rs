@@ -1,0 +1,68 @@
+//! How a command was called, as far as it may be stored.
+
+use std::ffi::OsString;
+
+/// Ends of names of options whose values are secrets.
+const SECRETS: &[&str] = &[
+    "key",
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "auth",
+    "authorization",
+    "credentials",
+    "cookie",
+];
+/// What stands for such a value.
+const HIDDEN: &str = "***";
+
+/// Returns the arguments, without what follows an option that is named like a secret. What looks like one by itself is
+/// found later, with all else that is stored.
+pub fn without_secrets(command: &[OsString]) -> Vec<String> {
+    let mut is_secret = false;
+    let show = |argument: &OsString| {
+        let text = argument.to_string_lossy().into_owned();
+        if std::mem::replace(&mut is_secret, false) && !text.starts_with('-') {
+            return HIDDEN.to_owned();
+        }
+        let (name, value) = text.split_once('=').map_or((&*text, None), |(name, value)| (name, Some(value)));
+        if !names_secret(name) {
+            return text;
+        }
+        match value {
+            Some(_) => format!("{name}={HIDDEN}"),
+            // `key` alone is a word as any other.
+            None => {
+                is_secret = name.starts_with('-');
+                text
+            }
+        }
+    };
+    command.iter().map(show).collect()
+}
+
+fn names_secret(name: &str) -> bool {
+    let name = name.trim_start_matches('-').to_ascii_lowercase();
+    let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+    is_name && SECRETS.iter().any(|word| name.ends_with(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_options_that_are_named_like_secrets_are_hidden() {
+        let shown = |line: &str| {
+            let command: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            without_secrets(&command).join(" ")
+        };
+        assert_eq!(shown("agent --api-key abc --model gpt-4o"), "agent --api-key *** --model gpt-4o");
+        assert_eq!(shown("agent --password=abc OPENAI_API_KEY=abc x=1"), "agent --password=*** OPENAI_API_KEY=*** x=1");
+        assert_eq!(shown("agent --token --verbose"), "agent --token --verbose");
+        assert_eq!(shown("agent --max-tokens 5 key value"), "agent --max-tokens 5 key value");
+    }
+}

@@ -1,0 +1,252 @@
+//! The command itself: started, sent the signals that come here, and waited for.
+//!
+//! It stays in this process's group, so that it has the terminal as it would without, in a pipeline and under job control
+//! too. What the terminal sends, it sends to the whole group, and so to both; the kernel says of a signal where it is
+//! from, and only what somebody sent to this process alone is passed on. (Who signals the whole group by `kill` reaches
+//! both as well, and the command twice; that cannot be told apart.)
+
+use std::ffi::OsString;
+use std::io;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::environment::Environment;
+
+/// Signals that are passed on. Those that cannot be caught, and those of job control, are not this process's business.
+const PASSED_ON: &[libc::c_int] =
+    &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH];
+/// Signals that ask a process to end.
+const ASK_TO_END: &[libc::c_int] = &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+/// How often it is looked for processes that were left behind.
+const POLL: Duration = Duration::from_millis(10);
+
+/// The command's process; 0 as long as there is none.
+static COMMAND: AtomicI32 = AtomicI32::new(0);
+/// Where the handler writes to.
+static PIPE: AtomicI32 = AtomicI32::new(-1);
+/// The signals that asked it to end, as bits.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+/// One came after the command had ended: who sent it does not want to wait.
+static IS_HURRIED: AtomicBool = AtomicBool::new(false);
+
+/// A command that runs.
+pub struct Child {
+    pid: libc::pid_t,
+    /// Whether its number is still its own. Held while a signal is sent.
+    is_there: Arc<Mutex<bool>>,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself.
+    Exited(u8),
+    /// By a signal.
+    Killed(i32),
+}
+
+impl Ended {
+    /// Returns the exit code that tells it, as shells do.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Exited(code) => code,
+            Self::Killed(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+        }
+    }
+
+    /// Tells whether it ended by a signal that asked it to end, whether that killed it or it did so itself.
+    pub fn was_asked(self) -> bool {
+        let asked = ASKED.load(Ordering::Relaxed);
+        ASK_TO_END.iter().any(|signal| match self {
+            Self::Killed(by) => by == *signal,
+            Self::Exited(code) => asked & (1 << signal) != 0 && i32::from(code) == 128 + signal,
+        })
+    }
+}
+
+impl Child {
+    /// Starts the command with a changed environment.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be started.
+    pub fn start(command: &[OsString], environment: &Environment) -> io::Result<Self> {
+        let Some((program, arguments)) = command.split_first() else { return Err(io::ErrorKind::NotFound.into()) };
+        let is_there = Arc::new(Mutex::new(true));
+        catch_signals(&is_there)?;
+        // What it leaves behind comes to this process, so that it can be seen whether there is anything. Without that
+        // nothing is waited for.
+        // SAFETY: sets an attribute of this process.
+        unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+        let mut command = Command::new(program);
+        command.args(arguments).envs(&environment.set);
+        for name in &environment.removed {
+            command.env_remove(name);
+        }
+        let child = command.spawn()?;
+        let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
+        COMMAND.store(pid, Ordering::SeqCst);
+        Ok(Self { pid, is_there })
+    }
+
+    /// Returns its number.
+    pub fn id(&self) -> u32 {
+        self.pid.unsigned_abs()
+    }
+
+    /// Waits for its end.
+    pub fn wait(self) -> Ended {
+        loop {
+            match next_to_end(true) {
+                Some(pid) if pid == self.pid => {
+                    let mut is_there = self.is_there.lock().unwrap_or_else(PoisonError::into_inner);
+                    *is_there = false;
+                    return reap(pid).unwrap_or(Ended::Exited(0));
+                }
+                Some(orphan) => drop(reap(orphan)),
+                // It cannot be waited for, which means that it is gone.
+                None => return Ended::Exited(0),
+            }
+        }
+    }
+}
+
+/// Waits until nothing of what a command started is left and `is_quiet`, at most `limit`.
+pub fn wait_for_the_rest(limit: Duration, is_quiet: impl Fn() -> bool) {
+    let until = Instant::now() + limit;
+    loop {
+        while let Some(orphan) = next_to_end(false) {
+            reap(orphan);
+        }
+        let is_over = !has_children() && is_quiet();
+        if is_over || IS_HURRIED.load(Ordering::Relaxed) || Instant::now() >= until {
+            return;
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Returns a child that has ended and leaves it; `None` where there is no child, or without `wait` where none has ended.
+fn next_to_end(wait: bool) -> Option<libc::pid_t> {
+    let flags = libc::WEXITED | libc::WNOWAIT | if wait { 0 } else { libc::WNOHANG };
+    loop {
+        // SAFETY: the information is plain numbers, for which zeros stand.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the place is ours.
+        let waited = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) };
+        if waited == 0 {
+            // SAFETY: `waitid` has filled it in, or left the zero.
+            let pid = unsafe { info.si_pid() };
+            return (pid != 0).then_some(pid);
+        }
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return None;
+        }
+    }
+}
+
+/// Takes note of a child's end.
+fn reap(pid: libc::pid_t) -> Option<Ended> {
+    let mut status = 0;
+    // SAFETY: the place is ours; the child has ended, so this returns at once.
+    if unsafe { libc::waitpid(pid, &raw mut status, 0) } != pid {
+        return None;
+    }
+    if libc::WIFSIGNALED(status) {
+        return Some(Ended::Killed(libc::WTERMSIG(status)));
+    }
+    Some(Ended::Exited(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX)))
+}
+
+fn has_children() -> bool {
+    // SAFETY: as in `next_to_end`.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the place is ours.
+    unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, libc::WEXITED | libc::WNOWAIT | libc::WNOHANG) == 0 }
+}
+
+/// Catches the signals that are passed on, and starts the thread that does so.
+fn catch_signals(is_there: &Arc<Mutex<bool>>) -> io::Result<()> {
+    let mut ends = [0; 2];
+    // SAFETY: two places for two descriptors.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let [read, write] = ends;
+    // A full pipe must not stop the handler: a signal that came a thousand times came often enough.
+    // SAFETY: our own descriptor.
+    unsafe { libc::fcntl(write, libc::F_SETFL, libc::O_NONBLOCK) };
+    PIPE.store(write, Ordering::SeqCst);
+    let is_there = Arc::clone(is_there);
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || pass_on(read, &is_there))?;
+    for &signal in PASSED_ON {
+        catch(signal);
+    }
+    Ok(())
+}
+
+/// Has the handler called for a signal, unless it is ignored: who started this with `nohup` wants the command so, too.
+fn catch(signal: libc::c_int) {
+    // SAFETY: the structures are plain numbers, for which zeros stand; the handler does what handlers may do.
+    unsafe {
+        let mut old: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(signal, std::ptr::null(), &raw mut old) != 0 || old.sa_sigaction == libc::SIG_IGN {
+            return;
+        }
+        let mut new: libc::sigaction = std::mem::zeroed();
+        new.sa_sigaction = on_signal as *const () as libc::sighandler_t;
+        new.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+        libc::sigemptyset(&raw mut new.sa_mask);
+        libc::sigaction(signal, &raw const new, std::ptr::null_mut());
+    }
+}
+
+/// Says which signal came, and whether the command has had it from the terminal.
+extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel hands in valid information; reading `errno` and writing to a pipe is allowed here.
+    unsafe {
+        let errno = *libc::__errno_location();
+        let is_of_terminal = (*info).si_code == libc::SI_KERNEL;
+        let has_it = is_of_terminal && COMMAND.load(Ordering::SeqCst) != 0;
+        let said = [u8::try_from(signal).unwrap_or(0), u8::from(has_it)];
+        // What does not fit is one signal among very many.
+        let _ = libc::write(PIPE.load(Ordering::SeqCst), said.as_ptr().cast(), said.len());
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// Sends on what the handler says, for as long as the command is there.
+fn pass_on(pipe: libc::c_int, is_there: &Mutex<bool>) {
+    let mut said = [0_u8; 2];
+    loop {
+        // SAFETY: the place is ours. Two bytes are written at once, and so are read at once.
+        let read = unsafe { libc::read(pipe, said.as_mut_ptr().cast(), said.len()) };
+        match read {
+            2 => {}
+            -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => continue,
+            _ => return,
+        }
+        let signal = libc::c_int::from(said[0]);
+        if ASK_TO_END.contains(&signal) {
+            ASKED.fetch_or(1 << signal, Ordering::Relaxed);
+        }
+        if !*is_there.lock().unwrap_or_else(PoisonError::into_inner) {
+            IS_HURRIED.fetch_or(ASK_TO_END.contains(&signal), Ordering::Relaxed);
+            continue;
+        }
+        if said[1] == 1 {
+            continue;
+        }
+        // One that came before the command was there is meant for it.
+        while COMMAND.load(Ordering::SeqCst) == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let is_there = is_there.lock().unwrap_or_else(PoisonError::into_inner);
+        if *is_there {
+            // SAFETY: it was not reaped, so the number is still its own.
+            unsafe { libc::kill(COMMAND.load(Ordering::SeqCst), signal) };
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What is said at the end: what the run came to, and how to look at it.
+
+use std::path::Path;
+
+use runspan::model::{RunId, RunSummary};
+use runspan::store::files::FilesReader;
+use runspan::store::{Listed, Query, RunReader};
+
+use crate::cli::output::{BOLD, CYAN, DIM, count, money, safe};
+use crate::cli::{FoundBy, Session, open_store};
+
+/// What stands in the log of a run whose command told nothing of what it did.
+pub const WHY_EMPTY: &str = "the command sent no OpenTelemetry spans, so that nothing is known of what it did";
+
+/// What to do about it.
+const WHAT_TO_DO: &str = "switch on the program's tracing over OTLP, or instrument it; docs/exec.md says how";
+
+/// Says in one line what a run came to; in two where it is empty.
+pub fn say(store: &Path, run: RunId, session: &mut Session<'_>) {
+    let look = session.look;
+    let told = open_store(store).and_then(|reader| Ok((reader.get_run(run)?, runs_below(&reader, run))));
+    let (summary, below) = match told {
+        Ok(told) => told,
+        Err(error) => return super::warn(session, &format!("the run cannot be read: {error}")),
+    };
+    let mut command = format!("runspan get {run}");
+    if session.store_path().1 == FoundBy::Flag {
+        command.push_str(&format!(" --store {}", safe(&store.to_string_lossy())));
+    }
+    let counts = look.paint(BOLD, &counts(&summary, &below)).into_owned();
+    let label = look.paint(DIM, "runspan:").into_owned();
+    let command = look.paint(CYAN, &command).into_owned();
+    session.remark(&format!("{label} {counts} · {command}"));
+    if summary.steps_total <= 1 && below.is_empty() {
+        session.remark(&format!("{label} it is empty: {WHY_EMPTY}; {WHAT_TO_DO}"));
+    }
+}
+
+/// Returns the runs that the command began itself, with the library.
+fn runs_below(reader: &FilesReader, run: RunId) -> Vec<RunSummary> {
+    let query = Query { since: Some(run.time()), ..Query::default() };
+    let listed = reader.list_runs(&query).unwrap_or_default().into_iter();
+    let summaries = listed.filter_map(|listed| match listed {
+        Listed::Run(run) => Some(run.summary),
+        Listed::Damaged(_) => None,
+    });
+    summaries.filter(|below| below.parent_run_id == Some(run)).collect()
+}
+
+/// Returns what runs add up to: `2 model calls, 1 tool call, 1,310 tokens, $0.0042`.
+fn counts(own: &RunSummary, below: &[RunSummary]) -> String {
+    let all = || below.iter().chain([own]);
+    let sum = |of: &dyn Fn(&RunSummary) -> u64| all().map(of).sum::<u64>();
+    let some = |number: u64, one: &str, many: &str| {
+        (number > 0).then(|| format!("{} {}", count(number), if number == 1 { one } else { many }))
+    };
+    let total = |run: &RunSummary| run.tokens.and_then(|tokens| tokens.with_total().total);
+    let tokens = all().any(|run| total(run).is_some()).then(|| sum(&|run| total(run).unwrap_or_default()));
+    let unpriced = sum(&|run| run.unpriced_steps);
+    let cost = all().filter_map(|run| run.cost_usd).reduce(|sum, cost| sum + cost);
+    let parts = [
+        some(below.len() as u64, "run of its own", "runs of its own"),
+        Some(
+            some(sum(&|run| run.llm_calls), "model call", "model calls").unwrap_or_else(|| "no model calls".to_owned()),
+        ),
+        some(sum(&|run| run.tool_calls), "tool call", "tool calls"),
+        some(sum(&|run| run.errors), "error", "errors"),
+        tokens.map(|tokens| format!("{} tokens", count(tokens))),
+        cost.map(|cost| if unpriced > 0 { format!("{} and {unpriced} unpriced", money(cost)) } else { money(cost) }),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}

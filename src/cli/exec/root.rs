@@ -1,0 +1,173 @@
+//! The root step of a command's run: how it was called, where, and how it ended.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use runspan::conventions::names;
+use runspan::model::otlp::{
+    AnyValue, ArrayValue, KeyValue, Resource, STATUS_ERROR, Scope, Span, SpanEvent, Status, Value,
+};
+use runspan::model::record::{Record, RecordKind};
+use runspan::model::{RunId, StepStatus, UnixNanos};
+use runspan::propagation::{RemoteContext, SpanContext};
+
+use super::argv;
+use super::child::Ended;
+
+/// The exit code, as the standard has it.
+const EXIT_CODE: &str = "process.exit.code";
+/// The signal that killed the command, by name.
+const EXIT_SIGNAL: &str = "runspan.exit.signal";
+/// `SPAN_KIND_INTERNAL`.
+const INTERNAL: i32 = 1;
+/// Flags of a span: sampled; a parent in another process.
+const SAMPLED: u32 = 1;
+const REMOTE: u32 = 0x300;
+
+/// What a run's root step says.
+pub struct Facts<'a> {
+    pub name: &'a str,
+    pub store_id: &'a str,
+    pub run: RunId,
+    pub context: SpanContext,
+    pub outer: Option<&'a RemoteContext>,
+    pub command: &'a [OsString],
+    pub pid: u32,
+    pub started_at: UnixNanos,
+}
+
+/// A root step that is open.
+pub struct Root {
+    record: Record,
+}
+
+impl Root {
+    /// Makes it.
+    pub fn new(facts: Facts<'_>) -> Self {
+        let mut span = Span {
+            trace_id: facts.context.trace_id.0.to_vec(),
+            span_id: facts.context.span_id.0.to_vec(),
+            flags: SAMPLED,
+            name: format!("invoke_workflow {}", facts.name),
+            kind: INTERNAL,
+            start_time_unix_nano: facts.started_at.0,
+            ..Span::default()
+        };
+        span.set_attr(names::OPERATION, "invoke_workflow");
+        span.set_attr(names::WORKFLOW_NAME, facts.name);
+        span.set_attr(names::RUN_ID, facts.run.to_string());
+        span.set_attr(names::STORE_ID, facts.store_id);
+        if let Some(outer) = facts.outer {
+            span.parent_span_id = outer.span.span_id.0.to_vec();
+            span.flags |= REMOTE;
+            span.trace_state.clone_from(&outer.trace_state);
+            if let Some(run) = outer.span.run_id {
+                span.set_attr(names::PARENT_RUN_ID, run.to_string());
+            }
+        }
+        let arguments = argv::without_secrets(facts.command);
+        span.set_attr("process.command_args", list(arguments));
+        if let Ok(directory) = std::env::current_dir() {
+            span.set_attr("process.working_directory", directory.to_string_lossy().as_ref());
+        }
+        span.set_attr("process.pid", i64::from(facts.pid));
+        let resource = Arc::new(resource(facts.name));
+        let scope = Scope {
+            name: "runspan.exec".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Scope::default()
+        };
+        Self { record: Record { kind: RecordKind::Started, resource, scope, span } }
+    }
+
+    /// Returns the record of its start.
+    pub fn started(&self) -> Record {
+        self.record.clone()
+    }
+
+    /// Returns the record of its end. `is_silent`: the command told nothing of what it did.
+    pub fn ended(mut self, ended: &Ended, at: UnixNanos, is_silent: bool) -> Record {
+        self.record.kind = RecordKind::Ended;
+        let span = &mut self.record.span;
+        span.end_time_unix_nano = at.0.max(span.start_time_unix_nano);
+        let failed = match *ended {
+            Ended::Exited(code) => {
+                span.set_attr(EXIT_CODE, i64::from(code));
+                (code != 0).then(|| ("exit_code".to_owned(), format!("the command ended with exit code {code}")))
+            }
+            Ended::Killed(signal) => {
+                let name = name_of(signal);
+                span.set_attr(EXIT_SIGNAL, name.as_str());
+                let message = format!("the command was killed by {name}");
+                Some((name, message))
+            }
+        };
+        if let Some((kind, message)) = failed {
+            let status = match ended {
+                _ if ended.was_asked() => Some(StepStatus::Cancelled),
+                Ended::Killed(_) => Some(StepStatus::Crashed),
+                Ended::Exited(_) => None,
+            };
+            if let Some(status) = status {
+                span.set_attr(names::STEP_STATUS, status.as_str());
+            }
+            span.set_attr(names::ERROR_TYPE, kind.as_str());
+            span.status = Some(Status { code: STATUS_ERROR, message });
+        }
+        if is_silent {
+            let level = KeyValue { key: names::EVENT_LEVEL.to_owned(), value: Some(Value::from("WARN").into()) };
+            let name = super::report::WHY_EMPTY.to_owned();
+            let event = SpanEvent {
+                time_unix_nano: span.end_time_unix_nano,
+                name,
+                attributes: vec![level],
+                ..SpanEvent::default()
+            };
+            span.events.push(event);
+        }
+        self.record
+    }
+}
+
+fn list(words: Vec<String>) -> Value {
+    let values = words.into_iter().map(|word| AnyValue { value: Some(Value::String(word)) });
+    Value::Array(ArrayValue { values: values.collect() })
+}
+
+fn resource(name: &str) -> Resource {
+    let attribute = |key: &str, value: &str| KeyValue { key: key.to_owned(), value: Some(Value::from(value).into()) };
+    let service = std::env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty());
+    let attributes = vec![
+        attribute("service.name", service.as_deref().unwrap_or(name)),
+        attribute("telemetry.sdk.name", "runspan"),
+        attribute("telemetry.sdk.language", "rust"),
+        attribute("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
+    ];
+    Resource { attributes, dropped_attributes_count: 0 }
+}
+
+/// Names a signal.
+fn name_of(signal: i32) -> String {
+    const NAMES: &[(i32, &str)] = &[
+        (libc::SIGHUP, "SIGHUP"),
+        (libc::SIGINT, "SIGINT"),
+        (libc::SIGQUIT, "SIGQUIT"),
+        (libc::SIGILL, "SIGILL"),
+        (libc::SIGTRAP, "SIGTRAP"),
+        (libc::SIGABRT, "SIGABRT"),
+        (libc::SIGBUS, "SIGBUS"),
+        (libc::SIGFPE, "SIGFPE"),
+        (libc::SIGKILL, "SIGKILL"),
+        (libc::SIGUSR1, "SIGUSR1"),
+        (libc::SIGSEGV, "SIGSEGV"),
+        (libc::SIGUSR2, "SIGUSR2"),
+        (libc::SIGPIPE, "SIGPIPE"),
+        (libc::SIGALRM, "SIGALRM"),
+        (libc::SIGTERM, "SIGTERM"),
+        (libc::SIGXCPU, "SIGXCPU"),
+        (libc::SIGXFSZ, "SIGXFSZ"),
+        (libc::SIGSYS, "SIGSYS"),
+    ];
+    let known = NAMES.iter().find(|(number, _)| *number == signal);
+    known.map_or_else(|| format!("signal {signal}"), |(_, name)| (*name).to_owned())
+}

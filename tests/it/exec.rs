@@ -1,0 +1,323 @@
+//! `runspan exec` with real processes: what is recorded of a command, and that it runs as it would without.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use runspan::model::{EventBody, RunKind, RunStatus, RunSummary};
+use runspan::store::RunReader;
+
+use crate::support::{
+    Killed, agent, ended, is_child, only_run, open, outline, record_in, runs, signal, steps, tempdir,
+};
+
+fn exec(store: &Path, more: &[&str], command: &[&str]) -> Command {
+    let mut exec = Command::new(env!("CARGO_BIN_EXE_runspan"));
+    exec.arg("exec").arg("--store").arg(store).args(more).arg("--").args(command);
+    exec.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    exec
+}
+
+fn emit(store: &Path, words: &[&str]) -> Output {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/exec/emit.py");
+    let mut command = vec!["python3", script.to_str().unwrap()];
+    command.extend(words);
+    ended(exec(store, &["--name", "trip"], &command))
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What `exec` said, with the run's id and the store's path in words.
+fn said(output: &Output, store: &Path, run: &RunSummary) -> String {
+    err(output).replace(&run.run_id.to_string(), "ID").replace(store.to_str().unwrap(), "STORE")
+}
+
+fn shape(store: &Path) -> (String, Vec<String>) {
+    let run = only_run(store);
+    let name = run.workflow_id.as_ref().or(run.agent_id.as_ref());
+    (format!("{} {} {}", run.kind, name.unwrap(), run.status), outline(&steps(store, run.run_id)))
+}
+
+/// The journal of a process that ended well is gone.
+fn assert_nothing_left(store: &Path) {
+    assert_eq!(std::fs::read_dir(store.join("journal")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_a_command_sends_is_below_it_whoever_it_says_it_is_from() {
+    let expected = vec![
+        "trip workflow success".to_owned(),
+        "  weather agent success".to_owned(),
+        "    chat llm success".to_owned(),
+        "    look tool success".to_owned(),
+    ];
+    for words in [&[][..], &["own-trace"], &["alone"]] {
+        let dir = tempdir();
+        let output = emit(dir.path(), words);
+        assert!(output.status.success(), "{}", err(&output));
+        assert_eq!(shape(dir.path()), ("workflow trip success".to_owned(), expected.clone()), "{words:?}");
+        let run = only_run(dir.path());
+        assert_eq!(
+            said(&output, dir.path(), &run),
+            "runspan: 1 model call, 1 tool call, 110 tokens, $0.000021 · runspan get ID --store STORE\n"
+        );
+        let run = open(dir.path()).get_run(run.run_id).unwrap();
+        let children: Vec<_> = run.steps.iter().flatten().map(|step| step.step_id.as_str()).collect();
+        assert_eq!(children, ["weather"]);
+        assert_nothing_left(dir.path());
+    }
+}
+
+#[test]
+fn steps_whose_parent_was_never_sent_do_not_keep_a_run_open() {
+    let dir = tempdir();
+    emit(dir.path(), &["no-root", "own-trace"]);
+    let steps = ["trip workflow success", "chat llm success", "look tool success"].map(str::to_owned).to_vec();
+    assert_eq!(shape(dir.path()), ("workflow trip success".to_owned(), steps));
+}
+
+#[test]
+fn it_ends_as_the_command_did_and_the_run_says_how() {
+    let cases = [
+        ("exit 0", 0, "workflow sh success", None),
+        ("exit 7", 7, "workflow sh error", Some("exit_code: the command ended with exit code 7")),
+        ("kill -KILL $$", 137, "workflow sh crashed", Some("crashed: the command was killed by SIGKILL")),
+        ("kill -SEGV $$", 139, "workflow sh crashed", Some("crashed: the command was killed by SIGSEGV")),
+        ("kill -TERM $$", 143, "workflow sh cancelled", Some("SIGTERM: the command was killed by SIGTERM")),
+    ];
+    for (script, code, expected, error) in cases {
+        let dir = tempdir();
+        let output = ended(exec(dir.path(), &[], &["sh", "-c", script]));
+        assert_eq!(output.status.code(), Some(code), "{script}: {}", err(&output));
+        assert_eq!(shape(dir.path()).0, expected, "{script}");
+        let told =
+            only_run(dir.path()).error.map(|error| format!("{}: {}", error.kind.unwrap(), error.message.unwrap()));
+        assert_eq!(told.as_deref(), error, "{script}");
+        assert_nothing_left(dir.path());
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_run_leaves_no_run() {
+    let dir = tempdir();
+    let not_executable = dir.path().join("file");
+    std::fs::write(&not_executable, "").unwrap();
+    for (command, code) in [("no-such-command", 127), (not_executable.to_str().unwrap(), 126)] {
+        let output = ended(exec(&dir.path().join("store"), &[], &[command]));
+        assert_eq!(output.status.code(), Some(code));
+        assert!(err(&output).starts_with("error: cannot run "), "{}", err(&output));
+    }
+    assert_eq!(runs(&dir.path().join("store")), []);
+    assert_nothing_left(&dir.path().join("store"));
+}
+
+#[test]
+fn a_command_that_tells_nothing_leaves_a_run_that_says_so() {
+    let dir = tempdir();
+    let mut command = exec(dir.path(), &[], &["sh", "-c", "cat; echo err >&2", "--api-key", "abc"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"through").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.stdout, b"through");
+    let run = only_run(dir.path());
+    insta::assert_snapshot!(said(&output, dir.path(), &run), @r"
+    err
+    runspan: no model calls · runspan get ID --store STORE
+    runspan: it is empty: the command sent no OpenTelemetry spans, so that nothing is known of what it did; switch on the program's tracing over OTLP, or instrument it; docs/exec.md says how
+    ");
+    let events = open(dir.path()).get_events(run.run_id, 0).unwrap();
+    let logs = events.iter().filter_map(|event| match &event.body {
+        EventBody::Log(log) => Some(log.message.as_str()),
+        _ => None,
+    });
+    assert_eq!(
+        logs.collect::<Vec<_>>(),
+        ["the command sent no OpenTelemetry spans, so that nothing is known of what it did"]
+    );
+    let span = events.iter().find_map(|event| event.body.span().filter(|_| !event.body.is_step_start())).unwrap().0;
+    let arguments = span.attr("process.command_args").unwrap().to_json();
+    assert_eq!(arguments, serde_json::json!(["sh", "-c", "cat; echo err >&2", "--api-key", "***"]));
+    assert_eq!(span.attr("process.exit.code").unwrap().to_json(), 0);
+    let quiet = ended(exec(dir.path(), &["--quiet"], &["true"]));
+    assert_eq!(err(&quiet), "");
+}
+
+#[test]
+fn without_a_store_the_command_runs_all_the_same() {
+    let dir = tempdir();
+    let store = dir.path().join("file");
+    std::fs::write(&store, "no store").unwrap();
+    let script = "echo $OTEL_EXPORTER_OTLP_ENDPOINT; exit 3";
+    let mut command = exec(&store, &[], &["sh", "-c", script]);
+    command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
+    let output = ended(command);
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(3), &b"\n"[..]));
+    assert!(err(&output).starts_with("runspan: warning: sh is not recorded: "), "{}", err(&output));
+    let mut command = exec(&dir.path().join("none"), &[], &["sh", "-c", script]);
+    command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env("RUNSPAN_DISABLED", "true");
+    let output = ended(command);
+    assert_eq!((output.status.code(), &output.stdout[..], err(&output)), (Some(3), &b"\n"[..], String::new()));
+    assert!(!dir.path().join("none").exists());
+}
+
+/// Says which signals it gets, and ends by the third.
+const COUNTS_SIGNALS: &str = "
+import signal, sys, time
+def say(number, _):
+    print(signal.Signals(number).name, flush=True)
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(number, say)
+print('ready', flush=True)
+sys.stdin.read()
+";
+
+#[test]
+fn signals_reach_the_command_once() {
+    let dir = tempdir();
+    let mut command = exec(dir.path(), &["--quiet"], &["python3", "-c", COUNTS_SIGNALS]);
+    let mut child = Killed(command.stdin(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert_eq!(lines.next().as_deref(), Some("ready"));
+    for (number, name) in [
+        (libc::SIGTERM, "SIGTERM"),
+        (libc::SIGUSR1, "SIGUSR1"),
+        (libc::SIGINT, "SIGINT"),
+        (libc::SIGHUP, "SIGHUP"),
+        (libc::SIGUSR2, "SIGUSR2"),
+    ] {
+        signal(child.0.id(), number);
+        assert_eq!(lines.next().as_deref(), Some(name));
+    }
+    drop(child.0.stdin.take());
+    assert_eq!(lines.next(), None);
+    assert!(child.0.wait().unwrap().success());
+    assert_eq!(shape(dir.path()).0, "workflow python3 success", "a signal that was survived says nothing");
+}
+
+#[test]
+fn a_key_on_the_terminal_interrupts_the_command_once() {
+    let dir = tempdir();
+    let line = format!(
+        "exec {} exec --store {} -- python3 -c \"$SCRIPT\"",
+        env!("CARGO_BIN_EXE_runspan"),
+        dir.path().display()
+    );
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).env("SCRIPT", COUNTS_SIGNALS).env("SHELL", "/bin/sh");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut terminal = Killed(command.spawn().unwrap());
+    let mut keys = terminal.0.stdin.take().unwrap();
+    let mut out = BufReader::new(terminal.0.stdout.take().unwrap());
+    let mut shown = String::new();
+    let mut wait_for = |what: &str| {
+        while !shown.contains(what) {
+            let mut line = String::new();
+            assert!(out.read_line(&mut line).unwrap() > 0, "{shown}");
+            shown.push_str(&line);
+        }
+    };
+    wait_for("ready");
+    keys.write_all(b"\x03").unwrap();
+    wait_for("SIGINT");
+    // The end of its input: it would say so if it had been interrupted twice.
+    keys.write_all(b"\x04").unwrap();
+    wait_for("runspan get");
+    assert_eq!(shown.matches("SIGINT").count(), 1, "{shown}");
+    drop(keys);
+    assert!(terminal.0.wait().unwrap().success());
+    assert_eq!(shape(dir.path()).0, "workflow python3 success");
+}
+
+#[test]
+fn an_interrupted_command_is_cancelled() {
+    let dir = tempdir();
+    let script = "trap 'exit 130' INT; echo ready; while :; do sleep 0.01; done";
+    let mut child = Killed(exec(dir.path(), &["--quiet"], &["sh", "-c", script]).spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    signal(child.0.id(), libc::SIGINT);
+    assert_eq!(child.0.wait().unwrap().code(), Some(130));
+    assert_eq!(shape(dir.path()).0, "workflow sh cancelled");
+}
+
+#[test]
+fn what_a_command_leaves_behind_is_not_waited_for_without_end() {
+    let dir = tempdir();
+    let output = ended(exec(dir.path(), &[], &["sh", "-c", "sleep 300 >/dev/null 2>&1 & echo $!"]));
+    let left: i32 = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap();
+    // SAFETY: asks whether it is there, then ends it.
+    assert_eq!(unsafe { libc::kill(left, 0) }, 0, "it outlives the run");
+    unsafe { libc::kill(left, libc::SIGKILL) };
+    assert!(output.status.success());
+    assert_eq!(shape(dir.path()).0, "workflow sh success");
+}
+
+#[test]
+fn what_is_sent_a_moment_after_the_command_is_in_its_run() {
+    let dir = tempdir();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/exec/emit.py");
+    let late = format!("(sleep 0.3; python3 {}) >/dev/null 2>&1 & exit 0", script.display());
+    ended(exec(dir.path(), &["--name", "trip"], &["sh", "-c", &late]));
+    assert_eq!(shape(dir.path()).1.len(), 4);
+}
+
+#[test]
+fn a_run_whose_exec_was_killed_has_crashed() {
+    let dir = tempdir();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/exec/emit.py");
+    let line = format!("python3 {} && echo sent $$ && exec sleep 300", script.display());
+    let mut child = Killed(exec(dir.path(), &["--name", "trip"], &["sh", "-c", &line]).spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let sent = lines.next().unwrap().unwrap();
+    assert_eq!(only_run(dir.path()).status, RunStatus::Running);
+    child.kill();
+    signal(sent.trim_start_matches("sent ").parse().unwrap(), libc::SIGKILL);
+    let (name, steps) = shape(dir.path());
+    assert_eq!(name, "workflow trip crashed");
+    assert_eq!(
+        steps,
+        ["trip workflow crashed", "  weather agent success", "    chat llm success", "    look tool success"]
+    );
+    assert_nothing_left(dir.path());
+}
+
+#[test]
+fn a_program_with_the_library_has_a_run_of_its_own_below_the_commands() {
+    const TEST: &str = "exec::a_program_with_the_library_has_a_run_of_its_own_below_the_commands";
+    if let Some(store) = is_child(TEST) {
+        let report = record_in(&store, |_| agent("inner", 2));
+        assert_eq!((report.stored, report.pending), (3, 0));
+        return;
+    }
+    let dir = tempdir();
+    let binary = std::env::current_exe().unwrap();
+    let command = [binary.to_str().unwrap(), "--exact", TEST, "--nocapture", "--test-threads=1"];
+    let mut command = exec(dir.path(), &["--name", "outer"], &command);
+    command.env("RUNSPAN_TEST_CHILD", TEST);
+    let output = ended(command);
+    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), err(&output));
+    let mut runs = runs(dir.path());
+    runs.sort_by_key(|run| run.kind == RunKind::Agent);
+    let [outer, inner] = &runs[..] else { panic!("{runs:#?}") };
+    assert_eq!((outer.workflow_id.as_deref(), outer.steps_total), (Some("outer"), 1));
+    assert_eq!((inner.agent_id.as_deref(), inner.steps_total), (Some("inner"), 3));
+    assert_eq!((inner.trace_id, inner.parent_run_id), (outer.trace_id, Some(outer.run_id)));
+    assert!(err(&output).contains("runspan: 1 run of its own, no model calls, 2 tool calls · "), "{}", err(&output));
+}
+
+#[test]
+fn a_command_in_a_command_is_a_run_below_the_others() {
+    let dir = tempdir();
+    let runspan = env!("CARGO_BIN_EXE_runspan");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/exec/emit.py");
+    let command = [runspan, "exec", "--name", "inner", "--", "python3", script.to_str().unwrap()];
+    let output = ended(exec(dir.path(), &["--name", "outer"], &command));
+    assert!(output.status.success(), "{}", err(&output));
+    let runs = runs(dir.path());
+    let by_name = |name: &str| runs.iter().find(|run| run.workflow_id.as_deref() == Some(name)).unwrap();
+    let (outer, inner) = (by_name("outer"), by_name("inner"));
+    assert_eq!((runs.len(), outer.steps_total, inner.steps_total), (2, 1, 4));
+    assert_eq!((inner.trace_id, inner.parent_run_id), (outer.trace_id, Some(outer.run_id)));
+}
