@@ -446,6 +446,7 @@ mod tests {
                 external_id: None,
                 tags: vec!["a".into(), "b".into()],
                 run_id: "01KE9BZH80BGEY5ABZ7D0DHDQ1".parse().ok(),
+                names_run: false,
                 parent_run_id: None,
                 tokens: Some(Tokens {
                     prompt: Some(211),

@@ -196,35 +196,37 @@ fn signals_reach_the_command_once() {
     assert_eq!(shape(dir.path()).0, "workflow python3 success", "a signal that was survived says nothing");
 }
 
+/// Says of each interruption which process it is from: 0 is the terminal. Ends by SIGUSR1.
+const TELLS_WHO_INTERRUPTS: &str = "
+import os, signal
+signals = (signal.SIGINT, signal.SIGUSR1)
+signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+print('pid', os.getpid(), flush=True)
+while (info := signal.sigwaitinfo(signals)).si_signo == signal.SIGINT:
+    print('from', info.si_pid, flush=True)
+";
+
 #[test]
 fn a_key_on_the_terminal_interrupts_the_command_once() {
+    const TIMES: usize = 20;
     let dir = tempdir();
-    let line = format!(
-        "exec {} exec --store {} -- python3 -c \"$SCRIPT\"",
-        env!("CARGO_BIN_EXE_runspan"),
-        dir.path().display()
-    );
+    let runspan = env!("CARGO_BIN_EXE_runspan");
+    let line = format!("exec {runspan} exec --store {} -- python3 -c \"$SCRIPT\"", dir.path().display());
     let mut command = Command::new("script");
-    command.args(["-qec", &line, "/dev/null"]).env("SCRIPT", COUNTS_SIGNALS).env("SHELL", "/bin/sh");
+    command.args(["-qec", &line, "/dev/null"]).env("SCRIPT", TELLS_WHO_INTERRUPTS).env("SHELL", "/bin/sh");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut terminal = Killed(command.spawn().unwrap());
     let mut keys = terminal.0.stdin.take().unwrap();
-    let mut out = BufReader::new(terminal.0.stdout.take().unwrap());
-    let mut shown = String::new();
-    let mut wait_for = |what: &str| {
-        while !shown.contains(what) {
-            let mut line = String::new();
-            assert!(out.read_line(&mut line).unwrap() > 0, "{shown}");
-            shown.push_str(&line);
-        }
-    };
-    wait_for("ready");
-    keys.write_all(b"\x03").unwrap();
-    wait_for("SIGINT");
-    // The end of its input: it would say so if it had been interrupted twice.
-    keys.write_all(b"\x04").unwrap();
-    wait_for("runspan get");
-    assert_eq!(shown.matches("SIGINT").count(), 1, "{shown}");
+    let mut lines = BufReader::new(terminal.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let pid = lines.next().unwrap().trim_start_matches("pid ").trim().parse().unwrap();
+    for _ in 0..TIMES {
+        keys.write_all(b"\x03").unwrap();
+        let line = lines.next().unwrap();
+        assert!(line.trim().ends_with("from 0"), "{line:?}");
+    }
+    signal(pid, libc::SIGUSR1);
+    let rest: String = lines.collect();
+    assert!(!rest.contains("from") && rest.contains("runspan get"), "{rest}");
     drop(keys);
     assert!(terminal.0.wait().unwrap().success());
     assert_eq!(shape(dir.path()).0, "workflow python3 success");

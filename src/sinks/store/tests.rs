@@ -452,3 +452,52 @@ fn a_log_whose_span_does_not_come_stands_for_itself() {
     assert_eq!((runs.len(), runs[0].name(), runs[0].llm_calls), (1, "codex", 1));
     assert_eq!(runs[0].tokens.and_then(|tokens| tokens.prompt), Some(211));
 }
+
+#[test]
+fn another_trace_of_a_run_is_below_the_step_that_names_the_run_whichever_comes_first() {
+    let run = RunId::from_parts(1_767_693_600_000, [9; 10]);
+    let ended = |trace: u8, id: u8, parent: u8, operation: &str, to: u64| {
+        let mut span = Span {
+            trace_id: vec![trace; 16],
+            span_id: vec![id; 8],
+            parent_span_id: if parent == 0 { Vec::new() } else { vec![parent; 8] },
+            name: format!("s{id}"),
+            start_time_unix_nano: 1_767_693_600_000_000_000 + u64::from(id) * 1_000_000,
+            end_time_unix_nano: 1_767_693_600_000_000_000 + to * 1_000_000,
+            ..Span::default()
+        };
+        span.set_attr(names::OPERATION, operation);
+        Record { kind: RecordKind::Ended, resource: Arc::default(), scope: Default::default(), span }
+    };
+    let by_process = |mut record: Record| {
+        let value = Some(Value::from(run.to_string()).into());
+        let attributes = vec![KeyValue { key: names::RUN_ID.to_owned(), value }];
+        record.resource = Arc::new(crate::model::otlp::Resource { attributes, dropped_attributes_count: 0 });
+        record
+    };
+    let mut root = ended(1, 1, 0, "invoke_workflow", 90);
+    root.span.set_attr(names::RUN_ID, run.to_string());
+    let mut agent = by_process(ended(2, 2, 0, "invoke_agent", 50));
+    agent.span.status = Some(crate::model::otlp::Status { code: 2, message: "no".to_owned() });
+    // In the run's own trace, below a step that never came.
+    let lost = by_process(ended(1, 4, 9, "execute_tool", 50));
+    let call = by_process(ended(2, 3, 2, "chat", 40));
+    let records = [root, agent, call, lost];
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]] {
+        let mut sink = StoreSink::new(MemoryStore::default(), RunId([7; 16]));
+        sink.take_from_outside(SILENCE);
+        for (seq, place) in (1..).zip(order) {
+            sink.take(seq, records[place].clone()).unwrap();
+        }
+        sink.flush_all().unwrap();
+        assert_eq!(sink.open_runs(), [run], "a step waits for its parent");
+        sink.close_all().unwrap();
+        let store = sink.into_writer();
+        let summary = store.get_run(run).unwrap();
+        assert_eq!((summary.status, summary.errors, summary.steps_total), (RunStatus::Success, 1, 4), "{order:?}");
+        let steps = store.get_steps(run).unwrap();
+        let parents: Vec<_> =
+            steps.iter().map(|step| (step.span_id.0[0], step.parent_span_id.map(|id| id.0[0]))).collect();
+        assert_eq!(parents, [(1, None), (2, Some(1)), (3, Some(2)), (4, Some(9))], "{order:?}");
+    }
+}
