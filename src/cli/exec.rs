@@ -11,11 +11,13 @@
 mod argv;
 mod child;
 mod environment;
+mod proxy;
 mod report;
 mod root;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use runspan::model::{RunId, SpanId, UnixNanos};
@@ -28,6 +30,7 @@ use super::output::{YELLOW, safe};
 use super::{Done, Session, Stop, serve};
 use child::{Child, Ended};
 use environment::Environment;
+use proxy::{Calls, Proxy, places};
 use root::Root;
 
 /// What `exec` takes.
@@ -48,6 +51,9 @@ pub struct Args {
     /// Do not say at the end what was recorded
     #[arg(long, short)]
     quiet: bool,
+    /// Whether model calls are passed through and recorded: auto, on, off
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = PassThrough::Auto, long_help = PROXY_HELP)]
+    proxy: PassThrough,
     /// How much of prompts and answers is kept: none, redacted, full [default: redacted]
     #[arg(long, value_name = "POLICY", env = "RUNSPAN_CONTENT")]
     content: Option<Content>,
@@ -61,6 +67,24 @@ pub struct Args {
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
+
+/// When model calls are passed through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum PassThrough {
+    /// Where they can be reached directly, unless a program with the library tells them.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+const PROXY_HELP: &str = "\
+Whether model calls are passed through and recorded.
+
+OPENAI_BASE_URL, ANTHROPIC_BASE_URL and their kin point at a port of this process, which sends calls on to where they
+went before and records each as a step. `auto` leaves alone what has to go through a proxy of the network, and what a
+program with the runspan library tells itself; a call that the command's own spans tell, too, counts once.";
 
 /// How long spans are waited for that processes send which the command left behind.
 const LATE: Duration = Duration::from_secs(2);
@@ -78,7 +102,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         Ok(child) => child,
         Err(error) => {
             if let Some(recording) = recording {
-                recording.receiver.finish(DRAIN);
+                recording.cancel();
             }
             return Err(cannot_run(program, &error));
         }
@@ -110,6 +134,7 @@ fn cannot_run(program: &OsString, error: &std::io::Error) -> Stop {
 /// A command about to be recorded: where it sends to, and what it is part of.
 struct Recording {
     receiver: Receiver,
+    proxy: Option<Proxy>,
     run: RunId,
     context: SpanContext,
     /// What this process itself was started under.
@@ -140,13 +165,28 @@ impl Recording {
         let outer = propagation::from_env();
         let trace_id = outer.as_ref().map_or(run.as_trace_id(), |outer| outer.span.trace_id);
         let context = SpanContext { trace_id, span_id: SpanId::fresh(), flags: 1, run_id: Some(run) };
-        Ok(Some(Self { receiver, run, context, outer }))
+        let proxy = match args.proxy {
+            PassThrough::Off => None,
+            when => pass_through(&receiver, when, name, &context).unwrap_or_else(|error| {
+                warn(session, &format!("model calls are not passed through: {error}"));
+                None
+            }),
+        };
+        Ok(Some(Self { receiver, proxy, run, context, outer }))
+    }
+
+    /// Ends what has not begun.
+    fn cancel(self) {
+        if let Some(proxy) = self.proxy {
+            self.receiver.runtime().block_on(proxy.finish());
+        }
+        self.receiver.finish(DRAIN);
     }
 
     fn environment(&self, args: &Args, name: &str) -> Environment {
         let port = self.receiver.address();
-        environment::of_command(
-            |variable| std::env::var(variable).ok().filter(|value| !value.is_empty()),
+        let mut environment = environment::of_command(
+            variable,
             &environment::Facts {
                 endpoint: format!("http://{port}"),
                 store: self.receiver.layout().root().to_owned(),
@@ -157,7 +197,10 @@ impl Recording {
                 outer: self.outer.as_ref(),
                 has_targets: self.receiver.has_targets(),
             },
-        )
+        );
+        let variables = self.proxy.iter().flat_map(Proxy::variables);
+        environment.set.extend(variables.map(|(name, value)| (name.to_owned(), value.into())));
+        environment
     }
 
     /// Tells that the command has started.
@@ -196,9 +239,13 @@ struct Started {
 impl Started {
     /// Takes in what still comes, closes the run, and says what it came to.
     fn end(self, ended: &Ended, ended_at: UnixNanos, quiet: bool, session: &mut Session<'_>) {
-        let Self { recording: Recording { receiver, run, .. }, root } = self;
+        let Self { recording: Recording { receiver, proxy, run, .. }, root } = self;
         child::wait_for_the_rest(LATE, || receiver.connections() == 0);
-        let root = root.ended(ended, ended_at, receiver.received() == 0);
+        let calls = proxy.as_ref().map_or(0, Proxy::calls);
+        if let Some(proxy) = proxy {
+            receiver.runtime().block_on(proxy.finish());
+        }
+        let root = root.ended(ended, ended_at, receiver.received() == 0 && calls == 0);
         let told = receiver.runtime().block_on(receiver.teller().tell(root));
         if let Err(why) = told {
             warn(session, &format!("the end of the run is not recorded: {why}"));
@@ -209,6 +256,32 @@ impl Started {
             report::say(layout.root(), run, session);
         }
     }
+}
+
+/// Reads a variable of this process; empty means unset.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Opens the pass-through, if there is anything to pass through.
+fn pass_through(
+    receiver: &Receiver,
+    when: PassThrough,
+    name: &str,
+    context: &SpanContext,
+) -> std::io::Result<Option<Proxy>> {
+    let mut places = places::all(variable);
+    if when == PassThrough::Auto {
+        places = places::reachable(places, variable);
+    }
+    if places.is_empty() {
+        return Ok(None);
+    }
+    let store: PathBuf = receiver.layout().root().to_owned();
+    let (run, is_always) = (context.run_id, when == PassThrough::On);
+    let are_told = move || !is_always && run.is_some_and(|run| report::is_any_below(&store, run));
+    let calls = Calls { root: *context, resource: Arc::new(root::resource(name)), are_told: Box::new(are_told) };
+    Proxy::start(receiver, places, calls).map(Some)
 }
 
 fn warn(session: &mut Session<'_>, text: &str) {

@@ -198,6 +198,9 @@ pub const ADDED_STATUS: &str = "otel.status";
 /// In [`ADDED`]: the span had a status that said neither, and it says error.
 pub const ADDED_STATUS_CODE: &str = "otel.status_code";
 
+/// The call was told by who passed it on, and not by who made it; a boolean.
+pub const RELAYED: &str = "runspan.relayed";
+
 /// What the library cut because it was over a bound.
 pub const CUT: &str = "runspan.cut";
 

@@ -46,6 +46,8 @@ pub struct StepFacts {
     pub tool_call_id: Option<String>,
     /// Whether the span is the request to the server itself, and not only of a layer above it.
     pub is_at_wire: bool,
+    /// Whether it was told by who passed it on: the program that made it may tell it, too.
+    pub is_relayed: bool,
     /// Who served the model.
     pub provider: Option<String>,
     /// The model that was asked for.
@@ -136,6 +138,7 @@ impl StepFacts {
             tool_name,
             tool_call_id: text(names::TOOL_CALL_ID),
             is_at_wire: span.attr(names::HTTP_METHOD).is_some(),
+            is_relayed: span.attr(names::RELAYED) == Some(&Value::Bool(true)),
             provider: text(names::PROVIDER),
             request_model: text(names::REQUEST_MODEL),
             response_model: text(names::RESPONSE_MODEL),
@@ -174,6 +177,7 @@ impl StepFacts {
             tool_name: self.tool_name.clone(),
             tool_call_id: self.tool_call_id.clone(),
             is_at_wire: self.is_at_wire,
+            is_relayed: self.is_relayed,
             provider: self.provider.clone(),
             request_model: self.request_model.clone(),
             response_model: self.response_model.clone(),
@@ -438,6 +442,7 @@ mod tests {
                 tool_name: None,
                 tool_call_id: None,
                 is_at_wire: false,
+                is_relayed: false,
                 provider: Some("openai".into()),
                 request_model: Some("gpt-4o-mini".into()),
                 response_model: Some("gpt-4o-mini-2024-07-18".into()),

@@ -58,7 +58,9 @@ impl Line {
 
     /// Takes a record of this process's own: durable when this returns.
     pub async fn tell(&self, record: Record) -> Result<(), Refusal> {
-        self.append(self.run(vec![record], frame_kind)).await
+        let mut records = vec![record];
+        self.claim(&mut records);
+        self.append(self.run(records, frame_kind)).await
     }
 
     /// Takes a request: its spans, or records of logs, are durable when this returns.

@@ -1,5 +1,7 @@
 //! `runspan exec` with real processes: what is recorded of a command, and that it runs as it would without.
 
+mod proxy;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -14,6 +16,10 @@ use crate::support::{
 fn exec(store: &Path, more: &[&str], command: &[&str]) -> Command {
     let mut exec = Command::new(env!("CARGO_BIN_EXE_runspan"));
     exec.arg("exec").arg("--store").arg(store).args(more).arg("--").args(command);
+    // Those of who runs the tests are not what is tested.
+    for name in ["OPENAI_BASE_URL", "OPENAI_API_BASE", "ANTHROPIC_BASE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"] {
+        exec.env_remove(name);
+    }
     exec.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     exec
 }
@@ -125,7 +131,7 @@ fn a_command_that_tells_nothing_leaves_a_run_that_says_so() {
     insta::assert_snapshot!(said(&output, dir.path(), &run), @r"
     err
     runspan: no model calls · runspan get ID --store STORE
-    runspan: it is empty: the command sent no OpenTelemetry spans, so that nothing is known of what it did; switch on the program's tracing over OTLP, or instrument it; docs/exec.md says how
+    runspan: it is empty: the command sent no OpenTelemetry spans and made no model calls that were seen; switch on the program's tracing over OTLP, or instrument it; docs/exec.md says how
     ");
     let events = open(dir.path()).get_events(run.run_id, 0).unwrap();
     let logs = events.iter().filter_map(|event| match &event.body {
@@ -134,7 +140,7 @@ fn a_command_that_tells_nothing_leaves_a_run_that_says_so() {
     });
     assert_eq!(
         logs.collect::<Vec<_>>(),
-        ["the command sent no OpenTelemetry spans, so that nothing is known of what it did"]
+        ["the command sent no OpenTelemetry spans and made no model calls that were seen"]
     );
     let span = events.iter().find_map(|event| event.body.span().filter(|_| !event.body.is_step_start())).unwrap().0;
     let arguments = span.attr("process.command_args").unwrap().to_json();

@@ -10,7 +10,7 @@ use crate::cli::output::{BOLD, CYAN, DIM, count, money, safe};
 use crate::cli::{FoundBy, Session, open_store};
 
 /// What stands in the log of a run whose command told nothing of what it did.
-pub const WHY_EMPTY: &str = "the command sent no OpenTelemetry spans, so that nothing is known of what it did";
+pub const WHY_EMPTY: &str = "the command sent no OpenTelemetry spans and made no model calls that were seen";
 
 /// What to do about it.
 const WHAT_TO_DO: &str = "switch on the program's tracing over OTLP, or instrument it; docs/exec.md says how";
@@ -34,6 +34,12 @@ pub fn say(store: &Path, run: RunId, session: &mut Session<'_>) {
     if summary.steps_total <= 1 && below.is_empty() {
         session.remark(&format!("{label} it is empty: {WHY_EMPTY}; {WHAT_TO_DO}"));
     }
+}
+
+/// Tells whether a run of the library is under way below this one.
+pub fn is_any_below(store: &Path, run: RunId) -> bool {
+    let reader = FilesReader::open(store).ok();
+    reader.is_some_and(|reader| runs_below(&reader, run).iter().any(|below| below.status.is_open()))
 }
 
 /// Returns the runs that the command began itself, with the library.

@@ -134,7 +134,8 @@ fn list(words: Vec<String>) -> Value {
     Value::Array(ArrayValue { values: values.collect() })
 }
 
-fn resource(name: &str) -> Resource {
+/// Says who tells what this process tells.
+pub fn resource(name: &str) -> Resource {
     let attribute = |key: &str, value: &str| KeyValue { key: key.to_owned(), value: Some(Value::from(value).into()) };
     let service = std::env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty());
     let attributes = vec![

@@ -225,7 +225,9 @@ fn stored(spans: &[Spoken<'_>]) -> (RunSummary, Vec<String>) {
             ..Span::default()
         };
         span.set_attr(names::OPERATION, *operation);
-        more.iter().for_each(|(key, value)| span.set_attr(key, *value));
+        for (key, value) in *more {
+            span.set_attr(key, if *value == "true" { Value::Bool(true) } else { Value::from(*value) });
+        }
         let record = Record { kind: RecordKind::Ended, resource: Arc::default(), scope: Default::default(), span };
         sink.take(seq, record).unwrap();
     }
@@ -500,4 +502,37 @@ fn another_trace_of_a_run_is_below_the_step_that_names_the_run_whichever_comes_f
             steps.iter().map(|step| (step.span_id.0[0], step.parent_span_id.map(|id| id.0[0]))).collect();
         assert_eq!(parents, [(1, None), (2, Some(1)), (3, Some(2)), (4, Some(9))], "{order:?}");
     }
+}
+
+#[test]
+fn a_call_that_was_seen_on_its_way_is_that_of_the_program_in_whose_time_it_began() {
+    const MODEL: (&str, &str) = (names::REQUEST_MODEL, "m");
+    const RELAYED: (&str, &str) = (names::RELAYED, "true");
+    let (run, steps) = stored(&[
+        (1, 0, "invoke_workflow", 0, 100, &[]),
+        (2, 9, "chat", 0, 50, &[MODEL]),
+        (3, 9, "chat", 10, 60, &[MODEL]),
+        // Tried again by the program's SDK.
+        (4, 1, "chat", 12, 20, &[MODEL, RELAYED, (names::ERROR_TYPE, "429"), (names::STEP_STATUS, "error")]),
+        (5, 1, "chat", 22, 40, &[MODEL, RELAYED, (names::RESPONSE_ID, "a")]),
+        (6, 1, "chat", 25, 45, &[MODEL, RELAYED, (names::RESPONSE_ID, "b")]),
+        // Of no step of the program: another model, another time, another answer.
+        (7, 1, "chat", 25, 45, &[(names::REQUEST_MODEL, "n"), RELAYED]),
+        (8, 1, "chat", 61, 62, &[MODEL, RELAYED]),
+        (10, 9, "chat", 70, 90, &[MODEL, (names::RESPONSE_ID, "c")]),
+        (11, 1, "chat", 75, 80, &[MODEL, RELAYED, (names::RESPONSE_ID, "d")]),
+    ]);
+    assert_eq!((run.llm_calls, run.errors), (6, 0));
+    insta::assert_snapshot!(steps.join("\n"), @r"
+    s1 workflow success
+    s2 llm success copy of chat-5
+    s3 llm success copy of chat-4
+    s4 llm error copy of chat-4
+    s5 llm success
+    s6 llm success
+    s7 llm success
+    s8 llm success
+    s10 llm success
+    s11 llm success
+    ");
 }

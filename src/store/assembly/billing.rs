@@ -67,6 +67,9 @@ impl RunState {
         for (call, report) in self.reported(&copies) {
             copies.insert(call, report);
         }
+        for (copy, of) in self.relayed(&copies) {
+            copies.insert(copy, of);
+        }
         for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| step.facts.kind == StepKind::Tool) {
             if let Some(outer) = self.tool_around(step) {
                 copies.insert(place, outer);
@@ -137,6 +140,40 @@ impl RunState {
                 taken.insert(call);
                 found.push((call, place));
             }
+        }
+        found
+    }
+
+    /// Finds calls that were told by who passed them on and by the program, too, without a word in common: the same model
+    /// was asked within the time of the program's own step. What the program tried again is one call.
+    pub(super) fn relayed(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
+        let calls = || {
+            let calls = self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed);
+            calls.filter(|(place, _)| !copies.contains_key(place))
+        };
+        let mut passed: Vec<(usize, &Step)> =
+            calls().filter(|(_, step)| step.facts.is_relayed && self.calls_around(step).is_empty()).collect();
+        passed.sort_by_key(|(_, step)| (step.started_at, step.span_id));
+        let mut answered = HashSet::new();
+        let mut found = Vec::new();
+        for (place, wire) in passed {
+            let own = calls().filter(|(place, own)| {
+                let (told, seen) = (&own.facts.response_id, &wire.facts.response_id);
+                !own.facts.is_relayed
+                    && own.facts.kind == wire.facts.kind
+                    && own.facts.request_model == wire.facts.request_model
+                    && (told.is_none() || seen.is_none())
+                    && own.started_at <= wire.started_at
+                    && own.ended_at.is_none_or(|end| wire.started_at <= end)
+                    && !answered.contains(place)
+            });
+            let Some((own_place, own)) = own.max_by_key(|(_, own)| (own.started_at, own.span_id)) else { continue };
+            if is_failure(wire.facts.status) {
+                found.push((place, own_place));
+                continue;
+            }
+            answered.insert(own_place);
+            found.push(if knowledge(own) > knowledge(wire) { (place, own_place) } else { (own_place, place) });
         }
         found
     }

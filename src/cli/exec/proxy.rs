@@ -1,0 +1,324 @@
+//! The pass-through for model calls: what a program says to a model, and what comes back, seen on the way.
+//!
+//! ```text
+//! program ─> 127.0.0.1:PORT/openai/chat/completions ─> https://api.openai.com/v1/chat/completions
+//!               │ request and answer go on piece by piece; a copy of each, within bounds
+//!               └─> a step of kind llm, told through the intake as any other span
+//! ```
+//!
+//! Nothing is changed on the way but the host. Keys pass by in headers, of which none is kept. Copies have bounds; passing
+//! on has none. What is no call of a known shape passes and is not recorded.
+
+mod answer;
+mod ask;
+mod call;
+mod copy;
+mod events;
+pub mod places;
+mod recorder;
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Request, Response, StatusCode, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use runspan::server::Receiver;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use call::Exchange;
+use copy::{Budget, Tee};
+pub use places::Place;
+use places::Route;
+pub use recorder::Calls;
+use recorder::{Answered, Ending, Recorder, Says};
+
+/// How long the last calls may take to be told.
+const DRAIN: Duration = Duration::from_secs(1);
+/// Headers that are about one connection alone.
+const OF_CONNECTION: &[HeaderName] = &[
+    header::CONNECTION,
+    header::HOST,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+type Body = BoxBody<Bytes, hyper::Error>;
+
+/// A pass-through at work.
+pub struct Proxy {
+    address: SocketAddr,
+    places: Vec<Place>,
+    calls: Arc<AtomicU64>,
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+    recording: JoinHandle<()>,
+}
+
+/// What all connections share.
+struct Shared {
+    address: SocketAddr,
+    places: Vec<Place>,
+    client: Client<HttpsConnector<HttpConnector>, Tee>,
+    budget: Arc<Budget>,
+    says: Says,
+    calls: Arc<AtomicU64>,
+}
+
+impl Proxy {
+    /// Opens a port on 127.0.0.1 for calls to `places`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no port, or the system has no certificates to trust.
+    pub fn start(receiver: &Receiver, places: Vec<Place>, about: Calls) -> std::io::Result<Self> {
+        let runtime = receiver.runtime();
+        let _in_runtime = runtime.enter();
+        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+        let address = listener.local_addr()?;
+        let client = Client::builder(TokioExecutor::new()).http1_preserve_header_case(true).build(connector()?);
+        let (says, recorder) = Recorder::new(receiver.teller(), about);
+        let (stop, stopping) = watch::channel(false);
+        let calls = Arc::new(AtomicU64::new(0));
+        let shared = Arc::new(Shared {
+            address,
+            places: places.clone(),
+            client,
+            budget: Arc::default(),
+            says,
+            calls: Arc::clone(&calls),
+        });
+        let accepting = runtime.spawn(accept(listener, shared, stopping));
+        let recording = runtime.spawn(recorder.work());
+        Ok(Self { address, places, calls, stop, accepting, recording })
+    }
+
+    /// Returns the variables that lead to it.
+    pub fn variables(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
+        self.places.iter().map(|place| (place.variable(), format!("http://{}{}", self.address, place.prefix())))
+    }
+
+    /// Returns how many calls it has seen.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Closes the port, and tells what is still under way as cut off. Nothing of it uses the receiver any more when this
+    /// returns.
+    pub async fn finish(self) {
+        // Nobody looks any more only if it has ended.
+        let _ = self.stop.send(true);
+        let mut recording = self.recording;
+        let ended = tokio::time::timeout(DRAIN, async {
+            let _ = self.accepting.await;
+            let _ = (&mut recording).await;
+        });
+        if ended.await.is_err() {
+            recording.abort();
+            let _ = recording.await;
+        }
+    }
+}
+
+/// Makes the way to models: over TLS by what the system trusts, or plain to a server on this machine say.
+fn connector() -> std::io::Result<HttpsConnector<HttpConnector>> {
+    let mut roots = rustls::RootCertStore::empty();
+    // One that cannot be read is missed by the server that needs it, which is named then.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(std::io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    Ok(HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http))
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            // Those that are open are dropped, and with them the calls on them: their program is gone.
+            () = has_ended(&mut stopping) => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => drop(connections.spawn(serve(stream, Arc::clone(&shared)))),
+                // Out of file descriptors, most often: those that are there are served.
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn has_ended(stopping: &mut watch::Receiver<bool>) {
+    // Who would tell is gone only when it has ended, too.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+    // A small piece must not wait for the next.
+    let _ = stream.set_nodelay(true);
+    let service = hyper::service::service_fn(move |request| {
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(pass(&shared, request).await) }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .preserve_header_case(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    // What is wrong with one connection is its peer's matter.
+    let _ = served.await;
+}
+
+/// Passes a request on, and its answer back.
+async fn pass(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Response<Body> {
+    if !is_for_us(request.headers(), shared.address) {
+        return refused(StatusCode::MISDIRECTED_REQUEST, "this port is for one command alone");
+    }
+    let Some(route) = places::route(&shared.places, request.method(), request.uri()) else {
+        return refused(StatusCode::NOT_FOUND, "nothing is passed on from here");
+    };
+    let upgrade = is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
+    let exchange = route.format.map(|format| {
+        shared.calls.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Exchange::new(format, &route, request.headers()))
+    });
+    let answer = send(shared, request, &route, exchange.as_ref()).await;
+    match (answer, exchange) {
+        (Ok(response), _) if response.status() == StatusCode::SWITCHING_PROTOCOLS => switched(response, upgrade),
+        (Ok(response), Some(exchange)) => watched(shared, response, exchange),
+        (Ok(response), None) => cleaned(response).map(BodyExt::boxed),
+        (Err(why), exchange) => {
+            let message = format!("runspan exec passes model calls on, and cannot reach {}: {why}", route.host());
+            if let Some(exchange) = exchange {
+                shared.says.answered(exchange, Answered::none(Ending::Unreachable(message.clone())));
+            }
+            refused(StatusCode::BAD_GATEWAY, &message)
+        }
+    }
+}
+
+async fn send(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+    route: &Route<'_>,
+    exchange: Option<&Arc<Exchange>>,
+) -> Result<Response<Incoming>, String> {
+    let (mut head, body) = request.into_parts();
+    head.uri = route.uri().ok_or("the address is none")?;
+    let upgrade = is_upgrade(&head.headers).then(|| head.headers.get(header::UPGRADE).cloned()).flatten();
+    clean(&mut head.headers);
+    if let Some(protocol) = upgrade {
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(header::UPGRADE, protocol);
+    }
+    head.version = hyper::Version::HTTP_11;
+    let body = match exchange {
+        Some(exchange) => {
+            let (says, exchange) = (shared.says.clone(), Arc::clone(exchange));
+            Tee::new(body, Arc::clone(&shared.budget), move |copy, _| says.asked(exchange, copy))
+        }
+        None => Tee::blind(body),
+    };
+    let answer = shared.client.request(Request::from_parts(head, body)).await;
+    answer.map_err(|error| with_causes(&error))
+}
+
+/// Watches an answer on its way back.
+fn watched(shared: &Arc<Shared>, response: Response<Incoming>, exchange: Arc<Exchange>) -> Response<Body> {
+    let response = cleaned(response);
+    let (status, headers) = (response.status(), response.headers().clone());
+    let says = shared.says.clone();
+    response.map(|body| {
+        let tee = Tee::new(body, Arc::clone(&shared.budget), move |copy, ending| {
+            says.answered(exchange, Answered::of(status, &headers, copy, ending));
+        });
+        tee.boxed()
+    })
+}
+
+/// Lets both sides speak another protocol from here on, as for a conversation by voice; that is not recorded.
+fn switched(mut response: Response<Incoming>, upgrade: Option<hyper::upgrade::OnUpgrade>) -> Response<Body> {
+    let there = hyper::upgrade::on(&mut response);
+    if let Some(here) = upgrade {
+        tokio::spawn(async move {
+            let (Ok(here), Ok(there)) = tokio::join!(here, there) else { return };
+            // It ends when either side is done, and how is theirs to know.
+            let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(here), &mut TokioIo::new(there)).await;
+        });
+    }
+    response.map(BodyExt::boxed)
+}
+
+/// Tells whether a request was sent to this port by its address: a web page would name its own host.
+fn is_for_us(headers: &HeaderMap, address: SocketAddr) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    host == address.to_string() || host == format!("localhost:{}", address.port())
+}
+
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE)
+}
+
+/// Removes what is about the connection, and what the peer says is.
+fn clean(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(OF_CONNECTION) {
+        headers.remove(name);
+    }
+    headers.remove("keep-alive");
+}
+
+fn cleaned(mut response: Response<Incoming>) -> Response<Incoming> {
+    clean(response.headers_mut());
+    response
+}
+
+/// Answers in the shape that clients of models show to people.
+fn refused(status: StatusCode, message: &str) -> Response<Body> {
+    let body = serde_json::json!({"error": {"message": message, "type": "runspan_exec", "code": null}}).to_string();
+    let body = Full::new(Bytes::from(body)).map_err(|never: Infallible| match never {}).boxed();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// Joins a path of ours to the address that it stands for.
+fn joined(base: &Uri, rest: &str) -> Option<Uri> {
+    format!("{}{rest}", base.to_string().trim_end_matches('/')).parse().ok()
+}

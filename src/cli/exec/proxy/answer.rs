@@ -1,0 +1,128 @@
+//! What the answer of a model says, in the canonical words.
+
+use runspan::conventions::names;
+use runspan::model::otlp::{AnyValue, ArrayValue, Span, Value};
+use serde_json::{Value as Json, json};
+
+use super::ask::{chat_call, item, parts};
+use super::places::Format;
+
+/// Writes what an answer says.
+pub fn write(format: Format, answer: &Json, span: &mut Span) {
+    for (key, name) in [("id", names::RESPONSE_ID), ("model", names::RESPONSE_MODEL)] {
+        if let Some(text) = answer.get(key).and_then(Json::as_str) {
+            span.set_attr(name, text);
+        }
+    }
+    match format {
+        Format::Chat => chat(answer, span),
+        Format::Responses => responses(answer, span),
+        Format::Messages => messages(answer, span),
+        Format::Embeddings => embeddings(answer, span),
+    }
+}
+
+/// Returns type and message of an error, if that is what an answer is.
+pub fn error(answer: &Json) -> Option<(String, String)> {
+    let error = answer.get("error").filter(|error| !error.is_null())?;
+    let text = |key: &str| error.get(key).and_then(Json::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
+    let kind = text("code").or_else(|| text("type")).unwrap_or_else(|| names::ERROR_TYPE_OTHER.to_owned());
+    Some((kind, text("message").or_else(|| error.as_str().map(str::to_owned)).unwrap_or_default()))
+}
+
+fn count(usage: &Json, path: &str) -> Option<i64> {
+    usage.pointer(path).and_then(Json::as_i64).filter(|count| *count >= 0)
+}
+
+fn put(span: &mut Span, name: &str, count: Option<i64>) {
+    if let Some(count) = count {
+        span.set_attr(name, count);
+    }
+}
+
+fn put_reasons(span: &mut Span, reasons: Vec<&str>) {
+    if reasons.is_empty() {
+        return;
+    }
+    let values = reasons.into_iter().map(|reason| AnyValue { value: Some(Value::from(reason)) });
+    span.set_attr(names::FINISH_REASONS, Value::Array(ArrayValue { values: values.collect() }));
+}
+
+fn put_output(span: &mut Span, messages: Vec<Json>) {
+    if !messages.is_empty() {
+        span.set_attr(names::OUTPUT_MESSAGES, Json::from(messages).to_string());
+    }
+}
+
+fn put_tier(span: &mut Span, answer: &Json) {
+    if let Some(tier) = answer.get("service_tier").and_then(Json::as_str) {
+        span.set_attr(names::OPENAI_SERVICE_TIER, tier);
+    }
+}
+
+fn list<'a>(value: &'a Json, key: &str) -> impl Iterator<Item = &'a Json> {
+    value.get(key).and_then(Json::as_array).into_iter().flatten()
+}
+
+fn chat(answer: &Json, span: &mut Span) {
+    let mut output = Vec::new();
+    for choice in list(answer, "choices") {
+        let Some(message) = choice.get("message") else { continue };
+        let text = |key: &str| message.get(key).and_then(Json::as_str).filter(|text| !text.is_empty());
+        let reasoning = text("reasoning_content").map(|text| json!({"type": "reasoning", "content": text}));
+        let mut said: Vec<Json> = reasoning.into_iter().collect();
+        said.extend(text("content").or(text("refusal")).map(|text| json!({"type": "text", "content": text})));
+        said.extend(list(message, "tool_calls").map(chat_call));
+        let role = message.get("role").and_then(Json::as_str).unwrap_or("assistant");
+        output.push(json!({"role": role, "parts": said, "finish_reason": choice.get("finish_reason")}));
+    }
+    put_output(span, output);
+    put_reasons(span, list(answer, "choices").filter_map(|choice| choice.get("finish_reason")?.as_str()).collect());
+    put_tier(span, answer);
+    let Some(usage) = answer.get("usage") else { return };
+    put(span, names::INPUT_TOKENS, count(usage, "/prompt_tokens"));
+    put(span, names::OUTPUT_TOKENS, count(usage, "/completion_tokens"));
+    put(span, names::CACHE_READ_TOKENS, count(usage, "/prompt_tokens_details/cached_tokens"));
+    put(span, names::REASONING_TOKENS, count(usage, "/completion_tokens_details/reasoning_tokens"));
+}
+
+fn responses(answer: &Json, span: &mut Span) {
+    let said: Vec<Json> = list(answer, "output").filter_map(item).collect();
+    // One answer, however many items it has.
+    let parts: Vec<Json> = said.iter().flat_map(|message| list(message, "parts").cloned()).collect();
+    let reason = answer.pointer("/incomplete_details/reason").or_else(|| answer.get("status")).and_then(Json::as_str);
+    let reason = reason.map(|reason| if reason == "completed" { "stop" } else { reason });
+    if !parts.is_empty() {
+        put_output(span, vec![json!({"role": "assistant", "parts": parts, "finish_reason": reason})]);
+    }
+    put_reasons(span, reason.into_iter().collect());
+    put_tier(span, answer);
+    let Some(usage) = answer.get("usage") else { return };
+    put(span, names::INPUT_TOKENS, count(usage, "/input_tokens"));
+    put(span, names::OUTPUT_TOKENS, count(usage, "/output_tokens"));
+    put(span, names::CACHE_READ_TOKENS, count(usage, "/input_tokens_details/cached_tokens"));
+    put(span, names::REASONING_TOKENS, count(usage, "/output_tokens_details/reasoning_tokens"));
+}
+
+fn messages(answer: &Json, span: &mut Span) {
+    let said = parts(answer.get("content").unwrap_or(&Json::Null));
+    let reason = answer.get("stop_reason").and_then(Json::as_str);
+    if !said.is_empty() {
+        put_output(span, vec![json!({"role": "assistant", "parts": said, "finish_reason": reason})]);
+    }
+    put_reasons(span, reason.into_iter().collect());
+    let Some(usage) = answer.get("usage") else { return };
+    let (read, written) = (count(usage, "/cache_read_input_tokens"), count(usage, "/cache_creation_input_tokens"));
+    // Here cached tokens are no part of the input; in the canonical count they are.
+    let input = count(usage, "/input_tokens")
+        .map(|input| input.saturating_add(read.unwrap_or(0)).saturating_add(written.unwrap_or(0)));
+    put(span, names::INPUT_TOKENS, input);
+    put(span, names::OUTPUT_TOKENS, count(usage, "/output_tokens"));
+    put(span, names::CACHE_READ_TOKENS, read);
+    put(span, names::CACHE_WRITE_TOKENS, written);
+}
+
+fn embeddings(answer: &Json, span: &mut Span) {
+    let Some(usage) = answer.get("usage") else { return };
+    put(span, names::INPUT_TOKENS, count(usage, "/prompt_tokens"));
+}

@@ -1,0 +1,196 @@
+//! What a request to a model says, in the canonical words.
+
+use runspan::conventions::names;
+use runspan::model::otlp::{Span, Value};
+use serde_json::{Value as Json, json};
+
+use super::places::Format;
+
+/// Settings of a request that have a canonical name.
+const SETTINGS: &[(&str, &str)] = &[
+    ("max_tokens", "gen_ai.request.max_tokens"),
+    ("max_completion_tokens", "gen_ai.request.max_tokens"),
+    ("max_output_tokens", "gen_ai.request.max_tokens"),
+    ("temperature", "gen_ai.request.temperature"),
+    ("top_p", "gen_ai.request.top_p"),
+    ("top_k", "gen_ai.request.top_k"),
+    ("seed", "gen_ai.request.seed"),
+    ("frequency_penalty", "gen_ai.request.frequency_penalty"),
+    ("presence_penalty", "gen_ai.request.presence_penalty"),
+];
+const STREAM: &str = "gen_ai.request.stream";
+const TOOL_DEFINITIONS: &str = "gen_ai.tool.definitions";
+/// The conversation, where the service keeps it.
+const PREVIOUS: &str = "gen_ai.request.previous_response.id";
+
+/// Writes what a request says.
+pub fn write(format: Format, request: &Json, span: &mut Span) {
+    if let Some(model) = request.get("model").and_then(Json::as_str) {
+        span.set_attr(names::REQUEST_MODEL, model);
+    }
+    for (key, name) in SETTINGS {
+        let Some(Json::Number(number)) = request.get(key) else { continue };
+        if let Some(whole) = number.as_i64() {
+            span.set_attr(name, whole);
+        } else if let Some(number) = number.as_f64() {
+            span.set_attr(name, Value::Double(number));
+        }
+    }
+    if request.get("stream") == Some(&Json::Bool(true)) {
+        span.set_attr(STREAM, Value::Bool(true));
+    }
+    if let Some(tools) = request.get("tools").filter(|tools| tools.as_array().is_some_and(|tools| !tools.is_empty())) {
+        span.set_attr(TOOL_DEFINITIONS, tools.to_string());
+    }
+    let (system, messages) = match format {
+        Format::Chat => (None, chat(request)),
+        Format::Responses => {
+            if let Some(id) = request.get("previous_response_id").and_then(Json::as_str) {
+                span.set_attr(PREVIOUS, id);
+            }
+            (request.get("instructions"), responses(request))
+        }
+        Format::Messages => (request.get("system"), anthropic(request)),
+        Format::Embeddings => {
+            if let Some(input) = request.get("input") {
+                span.set_attr(names::INPUT, input.as_str().map_or_else(|| input.to_string(), str::to_owned));
+            }
+            return;
+        }
+    };
+    if let Some(system) = system.filter(|system| !system.is_null()) {
+        span.set_attr(names::SYSTEM_INSTRUCTIONS, Json::from(parts(system)).to_string());
+    }
+    if !messages.is_empty() {
+        span.set_attr(names::INPUT_MESSAGES, Json::from(messages).to_string());
+    }
+}
+
+fn list<'a>(value: &'a Json, key: &str) -> impl Iterator<Item = &'a Json> {
+    value.get(key).and_then(Json::as_array).into_iter().flatten()
+}
+
+fn message(role: &Json, parts: Vec<Json>) -> Json {
+    json!({"role": role, "parts": parts})
+}
+
+/// Reads arguments, which some send as text.
+pub fn arguments(given: Option<&Json>) -> Json {
+    match given {
+        Some(Json::String(text)) => serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into()),
+        Some(other) => other.clone(),
+        None => Json::Null,
+    }
+}
+
+/// Reads content: a text, or a list of blocks. Of pictures and files their kind is kept, and where they are.
+pub fn parts(content: &Json) -> Vec<Json> {
+    match content {
+        Json::String(text) => vec![json!({"type": "text", "content": text})],
+        Json::Array(blocks) => blocks.iter().map(part).collect(),
+        Json::Null => Vec::new(),
+        other => vec![json!({"type": "text", "content": other.to_string()})],
+    }
+}
+
+fn part(block: &Json) -> Json {
+    let kind = block.get("type").and_then(Json::as_str).unwrap_or("text");
+    let text = |key: &str| block.get(key).and_then(Json::as_str);
+    match kind {
+        "text" | "input_text" | "output_text" => json!({"type": "text", "content": text("text")}),
+        "refusal" => json!({"type": "text", "content": text("refusal")}),
+        "thinking" => json!({"type": "reasoning", "content": text("thinking")}),
+        "tool_use" => {
+            json!({"type": "tool_call", "id": text("id"), "name": text("name"), "arguments": block.get("input")})
+        }
+        "tool_result" => {
+            json!({"type": "tool_call_response", "id": text("tool_use_id"), "response": response(block.get("content"))})
+        }
+        kind => {
+            let addresses = ["/image_url/url", "/image_url", "/source/url", "/file_url"];
+            let address = addresses.iter().find_map(|path| block.pointer(path).and_then(Json::as_str));
+            match address.filter(|address| !address.starts_with("data:")) {
+                Some(address) => json!({"type": "uri", "modality": kind, "uri": address}),
+                None => json!({"type": kind}),
+            }
+        }
+    }
+}
+
+/// What a tool answered: its text where it is nothing else.
+fn response(content: Option<&Json>) -> Json {
+    let Some(Json::Array(blocks)) = content else { return content.cloned().unwrap_or_default() };
+    let texts: Option<Vec<&str>> = blocks.iter().map(|block| block.get("text").and_then(Json::as_str)).collect();
+    texts.map_or_else(|| Json::from(parts(&Json::from(blocks.clone()))), |texts| texts.join("\n").into())
+}
+
+/// Reads a call of a tool as chat completions have it.
+pub fn chat_call(call: &Json) -> Json {
+    json!({
+        "type": "tool_call",
+        "id": call.get("id"),
+        "name": call.pointer("/function/name"),
+        "arguments": arguments(call.pointer("/function/arguments")),
+    })
+}
+
+fn chat(request: &Json) -> Vec<Json> {
+    let read = |given: &Json| {
+        let role = given.get("role").cloned().unwrap_or_default();
+        let content = given.get("content").cloned().unwrap_or_default();
+        if role == "tool" {
+            let id = given.get("tool_call_id");
+            let part = json!({"type": "tool_call_response", "id": id, "response": response(Some(&content))});
+            return message(&role, vec![part]);
+        }
+        let mut parts = parts(&content);
+        parts.extend(list(given, "tool_calls").map(chat_call));
+        message(&role, parts)
+    };
+    list(request, "messages").map(read).collect()
+}
+
+fn responses(request: &Json) -> Vec<Json> {
+    if let Some(text @ Json::String(_)) = request.get("input") {
+        return vec![message(&"user".into(), parts(text))];
+    }
+    list(request, "input").filter_map(item).collect()
+}
+
+/// Reads an item of a response's input or output.
+pub fn item(item: &Json) -> Option<Json> {
+    let assistant = Json::from("assistant");
+    match item.get("type").and_then(Json::as_str).unwrap_or("message") {
+        "message" => {
+            let role = item.get("role").unwrap_or(&assistant);
+            Some(message(role, parts(item.get("content").unwrap_or(&Json::Null))))
+        }
+        "function_call" => {
+            let (id, name) = (item.get("call_id"), item.get("name"));
+            let arguments = arguments(item.get("arguments"));
+            let part = json!({"type": "tool_call", "id": id, "name": name, "arguments": arguments});
+            Some(message(&assistant, vec![part]))
+        }
+        "function_call_output" => {
+            let response = response(item.get("output"));
+            let part = json!({"type": "tool_call_response", "id": item.get("call_id"), "response": response});
+            Some(message(&"tool".into(), vec![part]))
+        }
+        "reasoning" => {
+            let summary = parts(item.get("summary").unwrap_or(&Json::Null));
+            let texts: Vec<&str> = summary.iter().filter_map(|part| part.get("content")?.as_str()).collect();
+            // Most often it is kept secret.
+            (!texts.is_empty())
+                .then(|| message(&assistant, vec![json!({"type": "reasoning", "content": texts.join("\n")})]))
+        }
+        kind => Some(message(&assistant, vec![json!({"type": kind})])),
+    }
+}
+
+fn anthropic(request: &Json) -> Vec<Json> {
+    let read = |given: &Json| {
+        let role = given.get("role").cloned().unwrap_or_default();
+        message(&role, parts(given.get("content").unwrap_or(&Json::Null)))
+    };
+    list(request, "messages").map(read).collect()
+}

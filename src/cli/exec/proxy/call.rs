@@ -1,0 +1,178 @@
+//! One call of a model: from when to when, and the span that tells it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use hyper::header::HeaderMap;
+use runspan::conventions::names;
+use runspan::model::otlp::{STATUS_ERROR, Span, Status, Value};
+use runspan::model::{SpanId, StepStatus, TraceId, UnixNanos};
+use runspan::propagation::{self, SpanContext};
+use serde_json::Value as Json;
+
+use super::copy::Copied;
+use super::places::{Format, Route};
+use super::recorder::{Answered, Ending};
+use super::{answer, ask, events};
+
+const CLIENT: i32 = 3;
+const SAMPLED: u32 = 1;
+const REMOTE: u32 = 0x300;
+const STATUS_CODE: &str = "http.response.status_code";
+const SERVER_PORT: &str = "server.port";
+const FIRST_CHUNK: &str = "gen_ai.response.time_to_first_chunk";
+
+/// A call under way.
+pub struct Exchange {
+    format: Format,
+    provider: &'static str,
+    host: String,
+    port: Option<u16>,
+    /// The span of the program that calls, where it says so.
+    caller: Option<(TraceId, SpanId)>,
+    span_id: SpanId,
+    started_at: UnixNanos,
+    started: Instant,
+    request: Mutex<Option<Json>>,
+    is_over: AtomicBool,
+    is_open: AtomicBool,
+}
+
+impl Exchange {
+    /// Begins a call.
+    pub fn new(format: Format, route: &Route<'_>, headers: &HeaderMap) -> Self {
+        let context = propagation::extract(|name| headers.get(name).and_then(|value| value.to_str().ok()));
+        // What is not sampled is not told by the program.
+        let caller = context.filter(|context| context.span.flags & 1 == 1);
+        Self {
+            format,
+            provider: route.provider(),
+            host: route.host().to_owned(),
+            port: route.port(),
+            caller: caller.map(|caller| (caller.span.trace_id, caller.span.span_id)),
+            span_id: SpanId::fresh(),
+            started_at: UnixNanos::now(),
+            started: Instant::now(),
+            request: Mutex::default(),
+            is_over: AtomicBool::new(false),
+            is_open: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes note of the request.
+    pub fn ask(&self, copy: &Copied) {
+        // One that is cut is no JSON any more: the answer still says what was used.
+        let read = serde_json::from_slice(&copy.head).ok();
+        *self.request.lock().unwrap_or_else(PoisonError::into_inner) = read;
+    }
+
+    /// Tells whether its end is known.
+    pub fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that its end is known.
+    pub fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells whether its start was told.
+    pub fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that its start is told.
+    pub fn open(&self) {
+        self.is_open.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the span as it begins. `root`: what it is below, unless the program says more.
+    pub fn begun(&self, root: &SpanContext) -> Span {
+        let (trace, parent, flags) = match self.caller {
+            Some((trace, parent)) => (trace, parent, REMOTE),
+            None => (root.trace_id, root.span_id, 0),
+        };
+        let mut span = Span {
+            trace_id: trace.0.to_vec(),
+            span_id: self.span_id.0.to_vec(),
+            parent_span_id: parent.0.to_vec(),
+            flags: SAMPLED | flags,
+            kind: CLIENT,
+            start_time_unix_nano: self.started_at.0,
+            ..Span::default()
+        };
+        let operation = if self.format == Format::Embeddings { "embeddings" } else { "chat" };
+        span.set_attr(names::OPERATION, operation);
+        span.set_attr(names::PROVIDER, self.provider);
+        span.set_attr(names::RELAYED, Value::Bool(true));
+        span.set_attr(names::HTTP_METHOD, "POST");
+        span.set_attr(names::SERVER_ADDRESS, self.host.as_str());
+        if let Some(port) = self.port {
+            span.set_attr(SERVER_PORT, i64::from(port));
+        }
+        if let Some(request) = &*self.request.lock().unwrap_or_else(PoisonError::into_inner) {
+            ask::write(self.format, request, &mut span);
+        }
+        span.name = match span.attr_str(names::REQUEST_MODEL) {
+            Some(model) => format!("{operation} {model}"),
+            None => operation.to_owned(),
+        };
+        span
+    }
+
+    /// Returns the whole span.
+    pub fn ended(&self, root: &SpanContext, answered: &Answered) -> Span {
+        let mut span = self.begun(root);
+        let took = answered.at.saturating_duration_since(self.started);
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        span.end_time_unix_nano = self.started_at.0.saturating_add(took);
+        if let Some(status) = answered.status {
+            span.set_attr(STATUS_CODE, i64::from(status));
+        }
+        let body = answered.body();
+        let (said, is_complete) = if answered.is_stream {
+            let first = answered.copy.as_ref().and_then(|copy| copy.began);
+            if let Some(first) = first {
+                let seconds = first.saturating_duration_since(self.started).as_secs_f64();
+                span.set_attr(FIRST_CHUNK, Value::Double(seconds));
+            }
+            let folded = events::fold(self.format, &body.as_deref().map(events::read).unwrap_or_default());
+            (folded.answer, folded.is_complete)
+        } else {
+            (body.and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default(), true)
+        };
+        answer::write(self.format, &said, &mut span);
+        if answered.is_cut() {
+            span.set_attr(names::CUT, "answer");
+        }
+        if let Some((kind, message, status)) = failure(answered, &said, is_complete) {
+            span.set_attr(names::ERROR_TYPE, kind);
+            span.status = Some(Status { code: STATUS_ERROR, message });
+            if let Some(status) = status {
+                span.set_attr(names::STEP_STATUS, status.as_str());
+            }
+        }
+        span
+    }
+}
+
+/// Returns why a call failed, if it did: class, message, and a status where it is no plain error.
+fn failure(answered: &Answered, said: &Json, is_complete: bool) -> Option<(String, String, Option<StepStatus>)> {
+    let is_refused = answered.status.is_some_and(|status| status >= 400);
+    if let Some((kind, message)) = answer::error(said) {
+        return Some((kind, message, None));
+    }
+    if let Some(status) = answered.status.filter(|_| is_refused) {
+        return Some((status.to_string(), format!("the model's server answered {status}"), None));
+    }
+    match &answered.ending {
+        Ending::Unreachable(why) => Some(("unreachable".to_owned(), why.clone(), None)),
+        Ending::Broken(why) => Some(("broken_off".to_owned(), format!("the answer broke off: {why}"), None)),
+        Ending::Cancelled if !is_complete || !answered.is_stream => {
+            let message = "the program did not wait for the whole answer".to_owned();
+            Some(("cancelled".to_owned(), message, Some(StepStatus::Cancelled)))
+        }
+        Ending::Cancelled | Ending::Whole => None,
+    }
+}

@@ -1,0 +1,232 @@
+//! Where model calls go: which variable an SDK reads, and where it calls without.
+
+use hyper::{Method, Uri};
+
+/// A service whose SDK takes its address from the environment.
+struct Service {
+    /// The first one that is set says where calls went before.
+    variables: &'static [&'static str],
+    /// Where they go when none is; services without are only for those who set it.
+    default: Option<&'static str>,
+    provider: &'static str,
+    prefix: &'static str,
+}
+
+const SERVICES: &[Service] = &[
+    Service {
+        variables: &["OPENAI_BASE_URL", "OPENAI_API_BASE"],
+        default: Some("https://api.openai.com/v1"),
+        provider: "openai",
+        prefix: "/openai",
+    },
+    Service {
+        variables: &["ANTHROPIC_BASE_URL"],
+        default: Some("https://api.anthropic.com"),
+        provider: "anthropic",
+        prefix: "/anthropic",
+    },
+    Service { variables: &["GROQ_BASE_URL"], default: Some("https://api.groq.com"), provider: "groq", prefix: "/groq" },
+    Service {
+        variables: &["TOGETHER_BASE_URL"],
+        default: Some("https://api.together.xyz/v1"),
+        provider: "together",
+        prefix: "/together",
+    },
+    Service { variables: &["AZURE_OPENAI_ENDPOINT"], default: None, provider: "azure.ai.openai", prefix: "/azure" },
+];
+
+/// One variable, and where it led before.
+#[derive(Clone, Debug)]
+pub struct Place {
+    variable: &'static str,
+    base: Uri,
+    provider: &'static str,
+    prefix: &'static str,
+}
+
+impl Place {
+    /// Returns the variable.
+    pub fn variable(&self) -> &'static str {
+        self.variable
+    }
+
+    /// Returns what paths begin with that are for it.
+    pub fn prefix(&self) -> &'static str {
+        self.prefix
+    }
+
+    /// Tells whether it is reached over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.base.scheme_str() == Some("https")
+    }
+
+    fn host(&self) -> &str {
+        self.base.host().unwrap_or_default()
+    }
+}
+
+/// Returns all places by an environment. One whose variable holds no address is left as it is.
+pub fn all(given: impl Fn(&str) -> Option<String>) -> Vec<Place> {
+    let mut places = Vec::new();
+    for service in SERVICES {
+        let set = service.variables.iter().find_map(|variable| given(variable));
+        let Some(base) = set.as_deref().or(service.default) else { continue };
+        let Some(base) = base.parse::<Uri>().ok().filter(|base| {
+            matches!(base.scheme_str(), Some("http" | "https")) && base.host().is_some() && base.query().is_none()
+                // Credentials in the address are the client's to make a header of.
+                && base.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+        }) else {
+            continue;
+        };
+        places.extend(service.variables.iter().map(|&variable| Place {
+            variable,
+            base: base.clone(),
+            provider: service.provider,
+            prefix: service.prefix,
+        }));
+    }
+    places
+}
+
+/// Returns those that can be reached directly: where the program has to go through a proxy of its network, this process
+/// had to as well.
+pub fn reachable(places: Vec<Place>, given: impl Fn(&str) -> Option<String>) -> Vec<Place> {
+    let either = |name: &str| given(name).or_else(|| given(&name.to_ascii_uppercase()));
+    let any = either("all_proxy");
+    let exceptions = either("no_proxy").unwrap_or_default();
+    let is_excepted = |host: &str| {
+        exceptions.split(',').map(|name| name.trim().trim_start_matches('.')).any(|name| {
+            let before = host.strip_suffix(name).filter(|_| !name.is_empty());
+            name == "*" || before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+        })
+    };
+    let needs_proxy = |place: &Place| {
+        let own = either(if place.is_tls() { "https_proxy" } else { "http_proxy" });
+        own.or_else(|| any.clone()).is_some() && !is_excepted(place.host())
+    };
+    places.into_iter().filter(|place| !needs_proxy(place)).collect()
+}
+
+/// A kind of call that is understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// OpenAI's chat completions.
+    Chat,
+    /// OpenAI's responses.
+    Responses,
+    /// OpenAI's embeddings.
+    Embeddings,
+    /// Anthropic's messages.
+    Messages,
+}
+
+/// Where one request goes.
+pub struct Route<'a> {
+    place: &'a Place,
+    rest: String,
+    /// `None`: it passes and is not recorded.
+    pub format: Option<Format>,
+}
+
+impl Route<'_> {
+    /// Returns the address.
+    pub fn uri(&self) -> Option<Uri> {
+        super::joined(&self.place.base, &self.rest)
+    }
+
+    /// Returns the host.
+    pub fn host(&self) -> &str {
+        self.place.host()
+    }
+
+    /// Returns the port, unless it is that of the scheme.
+    pub fn port(&self) -> Option<u16> {
+        self.place.base.port_u16()
+    }
+
+    /// Returns who serves the model.
+    pub fn provider(&self) -> &'static str {
+        self.place.provider
+    }
+}
+
+/// Finds where a request goes.
+pub fn route<'a>(places: &'a [Place], method: &Method, uri: &Uri) -> Option<Route<'a>> {
+    let (place, rest) = places.iter().find_map(|place| {
+        let rest = uri.path().strip_prefix(place.prefix)?;
+        (rest.is_empty() || rest.starts_with('/')).then_some((place, rest))
+    })?;
+    let is_post = method == Method::POST;
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    Some(Route { place, rest: format!("{rest}{query}"), format: format_of(rest).filter(|_| is_post) })
+}
+
+fn format_of(path: &str) -> Option<Format> {
+    const FORMATS: &[(&str, Format)] = &[
+        ("/chat/completions", Format::Chat),
+        ("/responses", Format::Responses),
+        ("/embeddings", Format::Embeddings),
+        ("/messages", Format::Messages),
+    ];
+    // A list of messages of an assistant's thread is no call of a model.
+    let is_thread = path.contains("/threads/");
+    FORMATS.iter().find(|(end, _)| path.ends_with(end) && !is_thread).map(|(_, format)| *format)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lookup<'a>(pairs: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
+        |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+    }
+
+    fn shown(places: &[Place]) -> Vec<String> {
+        places.iter().map(|place| format!("{} {}", place.variable, place.base)).collect()
+    }
+
+    #[test]
+    fn calls_go_where_they_went_before() {
+        let given = [("OPENAI_API_BASE", "http://127.0.0.1:1234/v1/"), ("ANTHROPIC_BASE_URL", "no address")];
+        let places = all(lookup(&given));
+        assert_eq!(
+            shown(&places),
+            [
+                "OPENAI_BASE_URL http://127.0.0.1:1234/v1/",
+                "OPENAI_API_BASE http://127.0.0.1:1234/v1/",
+                "GROQ_BASE_URL https://api.groq.com/",
+                "TOGETHER_BASE_URL https://api.together.xyz/v1",
+            ]
+        );
+        let target = |method: Method, path: &str| {
+            let route = route(&places, &method, &path.parse().unwrap())?;
+            Some(format!("{} {:?}", route.uri()?, route.format))
+        };
+        let target = |method, path| target(method, path).unwrap_or_default();
+        assert_eq!(
+            target(Method::POST, "/openai/chat/completions?a=b"),
+            "http://127.0.0.1:1234/v1/chat/completions?a=b Some(Chat)"
+        );
+        assert_eq!(target(Method::GET, "/openai/responses/r1"), "http://127.0.0.1:1234/v1/responses/r1 None");
+        assert_eq!(
+            target(Method::POST, "/openai/threads/t/messages"),
+            "http://127.0.0.1:1234/v1/threads/t/messages None"
+        );
+        assert_eq!(
+            target(Method::POST, "/groq/openai/v1/chat/completions"),
+            "https://api.groq.com/openai/v1/chat/completions Some(Chat)"
+        );
+        assert_eq!(target(Method::POST, "/openaix/chat/completions"), "");
+        assert_eq!(target(Method::POST, "/v1/chat/completions"), "");
+    }
+
+    #[test]
+    fn what_is_behind_a_proxy_of_the_network_is_left_alone() {
+        let left = |given: &[(&str, &str)]| shown(&reachable(all(lookup(&[])), lookup(given))).len();
+        assert_eq!(left(&[]), 5);
+        assert_eq!(left(&[("HTTPS_PROXY", "http://proxy:3128")]), 0);
+        assert_eq!(left(&[("https_proxy", "http://proxy:3128"), ("no_proxy", "localhost, .openai.com,groq.com")]), 3);
+        assert_eq!(left(&[("HTTP_PROXY", "http://proxy:3128")]), 5);
+        assert_eq!(left(&[("ALL_PROXY", "socks5://proxy"), ("NO_PROXY", "*")]), 5);
+    }
+}

@@ -1,0 +1,358 @@
+//! Model calls of programs that tell nothing themselves, seen on their way.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Output;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use runspan::model::Tokens;
+use serde_json::json;
+
+use super::{ended, err, exec, only_run, open, runs, steps, tempdir};
+use crate::model_server::{ModelServer, Script};
+use crate::support::told;
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/exec/ask.py");
+
+/// Runs `ask.py`, with a variable that says where calls went before.
+fn ask(store: &Path, more: &[&str], base: &str, words: &[&str]) -> Output {
+    let mut command = vec!["python3", SCRIPT];
+    command.extend(words);
+    let mut more = more.to_vec();
+    more.extend(["--name", "ask"]);
+    let mut exec = exec(store, &more, &command);
+    exec.env(words[0], base).env("NO_PROXY", "*");
+    ended(exec)
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A server that answers each request by `answer`, for as many connections as are said.
+fn serve(connections: usize, answer: impl Fn(&str, &[u8], &mut TcpStream) + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(connections).map_while(Result::ok) {
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut head, mut line) = (String::new(), String::new());
+            while reader.read_line(&mut line).unwrap() > 2 {
+                head.push_str(&line);
+                line.clear();
+            }
+            let length =
+                head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            let mut body = vec![0; length.unwrap_or(0)];
+            reader.read_exact(&mut body).unwrap();
+            answer(&head, &body, &mut { stream });
+        }
+    });
+    address
+}
+
+fn whole(stream: &mut TcpStream, headers: &str, body: &[u8]) {
+    let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(body).unwrap();
+}
+
+const STREAM: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/event-stream\r\n\r\n";
+
+fn event(stream: &mut TcpStream, kind: &str, data: serde_json::Value) {
+    let mut data = data;
+    data["type"] = kind.into();
+    // Who has gone reads no more.
+    let _ = stream.write_all(format!("event: {kind}\ndata: {data}\n\n").as_bytes());
+}
+
+#[test]
+fn each_kind_of_call_is_a_step_with_what_was_billed() {
+    let tools = json!([{"type": "function", "function": {"name": "weather", "parameters": {"type": "object",
+        "properties": {"city": {"type": "string"}}}}}]);
+    let messages = json!([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Which weather?"}]);
+    let chat = json!({"model": "gpt-4o-mini", "temperature": 0.5, "messages": messages, "tools": tools});
+    let streamed = json!({"model": "gpt-4o-mini", "messages": messages, "stream": true,
+        "stream_options": {"include_usage": true}});
+    let response = json!({"model": "gpt-5-mini", "instructions": "Be brief.", "input": "Hello"});
+    let streamed_response =
+        json!({"model": "gpt-5-mini", "input": [{"role": "user", "content": "Hello"}], "stream": true});
+    let embedding = json!({"model": "text-embedding-3-small", "input": ["a", "b"]});
+    for (path, body) in [
+        ("/chat/completions", &chat),
+        ("/chat/completions", &streamed),
+        ("/responses", &response),
+        ("/responses", &streamed_response),
+        ("/embeddings", &embedding),
+    ] {
+        let server = ModelServer::start(Script::demo()).unwrap();
+        let dir = tempdir();
+        let output = ask(dir.path(), &[], &server.base_url(), &["OPENAI_BASE_URL", path, &body.to_string()]);
+        assert!(out(&output).starts_with("200 "), "{path}: {} {}", out(&output), err(&output));
+        let run = only_run(dir.path());
+        let steps = steps(dir.path(), run.run_id);
+        let [root, call] = &steps[..] else { panic!("{path}: {steps:#?}") };
+        assert_eq!(call.parent_span_id, Some(root.span_id));
+        let billed = server.calls()[0].tokens;
+        let told = call.tokens.unwrap();
+        assert_eq!(
+            (told.prompt, told.completion.unwrap_or(0), told.cache_read.unwrap_or(0), told.reasoning.unwrap_or(0)),
+            (Some(billed.input), billed.output, billed.cached, billed.reasoning),
+            "{path}"
+        );
+        assert!(call.cost_usd.is_some(), "{path}");
+        assert!(call.input.is_some() && (call.output.is_some() || path == "/embeddings"), "{path}: {call:#?}");
+        assert_eq!(run.llm_calls, u64::from(path != "/embeddings"));
+    }
+}
+
+#[test]
+fn a_call_is_told_whole_and_its_key_is_not() {
+    let server = ModelServer::start(Script::demo()).unwrap();
+    let dir = tempdir();
+    let body = json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}).to_string();
+    let words = ["OPENAI_API_BASE", "/chat/completions", &body];
+    let output = ask(dir.path(), &[], &server.base_url(), &words);
+    let run = only_run(dir.path());
+    insta::assert_snapshot!(told(dir.path(), run.run_id).join("\n"), @r#"
+    ask < - {"kind":"workflow","name":"invoke_workflow ask","status":"success"}
+    chat < ask {"kind":"llm","name":"chat gpt-4o-mini","status":"success","provider":"openai","model":"gpt-4o-mini-2024-07-18","tokens":{"prompt":6,"completion":4,"total":10,"cache_read":0,"reasoning":0},"cost_usd":3.3e-6,"cost_source":"computed","input":[{"role":"user","parts":[{"type":"text","content":"Hello"}]}],"output":[{"role":"assistant","parts":[{"type":"text","content":"You asked: Hello"}],"finish_reason":"stop"}]}
+    "#);
+    assert!(err(&output).starts_with("runspan: 1 model call, "), "{}", err(&output));
+    let all = std::process::Command::new("grep").args(["-r", "canary"]).arg(dir.path()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&all.stdout), "");
+    let dir = tempdir();
+    ask(dir.path(), &["--content", "none"], &server.base_url(), &words);
+    let steps = steps(dir.path(), only_run(dir.path()).run_id);
+    assert_eq!((&steps[1].input, &steps[1].output), (&None, &None));
+    assert_eq!(steps[1].model.as_deref(), Some("gpt-4o-mini-2024-07-18"));
+}
+
+/// A stream as Anthropic's: what came in is said first, what went out at the end, and between waits until it is told.
+fn anthropic(go_on: Receiver<()>) -> SocketAddr {
+    let go_on = std::sync::Mutex::new(go_on);
+    serve(1, move |_, _, stream| {
+        stream.write_all(STREAM).unwrap();
+        let usage = json!({"input_tokens": 10, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 5,
+            "output_tokens": 1});
+        let message =
+            json!({"id": "msg_1", "role": "assistant", "model": "claude-sonnet-4-5-20250929", "usage": usage});
+        event(stream, "message_start", json!({"message": message}));
+        // It comes as an error when the test has given up.
+        let _ = go_on.lock().unwrap().recv();
+        event(stream, "content_block_start", json!({"index": 0, "content_block": {"type": "text", "text": ""}}));
+        for word in ["Let me ", "look."] {
+            event(stream, "content_block_delta", json!({"index": 0, "delta": {"type": "text_delta", "text": word}}));
+        }
+        let tool = json!({"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}});
+        event(stream, "content_block_start", json!({"index": 1, "content_block": tool}));
+        for part in ["{\"city\":", "\"Bern\"}"] {
+            let delta = json!({"type": "input_json_delta", "partial_json": part});
+            event(stream, "content_block_delta", json!({"index": 1, "delta": delta}));
+        }
+        let delta = json!({"stop_reason": "tool_use"});
+        event(stream, "message_delta", json!({"delta": delta, "usage": {"output_tokens": 42}}));
+        event(stream, "message_stop", json!({}));
+    })
+}
+
+fn tokens(input: u64, output: u64) -> Option<Tokens> {
+    let tokens = Tokens {
+        prompt: Some(input),
+        completion: Some(output),
+        total: Some(input + output),
+        cache_read: Some(100),
+        cache_write: Some(5),
+        reasoning: None,
+    };
+    Some(tokens)
+}
+
+fn starts_stream(store: &Path, words: &[&str]) -> (std::process::Child, Sender<()>) {
+    let (tell, go_on) = channel();
+    let address = anthropic(go_on);
+    let body = json!({"model": "claude-sonnet-4-5", "max_tokens": 100, "stream": true, "system": "Be brief.",
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Which weather?"}]}]});
+    let mut command = vec!["python3", SCRIPT, "ANTHROPIC_BASE_URL", "/v1/messages"];
+    let body = body.to_string();
+    command.push(&body);
+    command.extend(words);
+    let mut exec = exec(store, &["--name", "ask"], &command);
+    exec.env("ANTHROPIC_BASE_URL", format!("http://{address}")).env("NO_PROXY", "*");
+    (exec.spawn().unwrap(), tell)
+}
+
+#[test]
+fn pieces_of_a_stream_pass_as_they_come() {
+    let dir = tempdir();
+    let (mut child, go_on) = starts_stream(dir.path(), &["first"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // The rest is not sent before this has come through.
+    assert_eq!(lines.next().unwrap().unwrap(), "event: message_start");
+    let run = only_run(dir.path());
+    crate::support::wait_until("the call shows while it is under way", || {
+        steps(dir.path(), run.run_id).iter().any(|step| step.name == "chat claude-sonnet-4-5")
+    });
+    go_on.send(()).unwrap();
+    assert!(lines.next().unwrap().unwrap().starts_with("200 "));
+    assert!(child.wait().unwrap().success());
+    let steps = steps(dir.path(), run.run_id);
+    assert_eq!(steps[1].tokens, tokens(115, 42));
+    insta::assert_snapshot!(serde_json::to_string(&steps[1].output).unwrap(), @r#"[{"role":"assistant","parts":[{"type":"text","content":"Let me look."},{"type":"tool_call","id":"toolu_1","name":"weather","arguments":{"city":"Bern"}}],"finish_reason":"tool_use"}]"#);
+    let events = open(dir.path());
+    let events = runspan::store::RunReader::get_events(&events, run.run_id, 0).unwrap();
+    let span = events
+        .iter()
+        .filter_map(|event| event.body.span())
+        .find(|(span, ..)| span.name.starts_with("chat") && span.attr("gen_ai.response.time_to_first_chunk").is_some());
+    assert!(span.is_some(), "{events:#?}");
+}
+
+#[test]
+fn of_a_stream_that_nobody_waits_for_what_was_used_is_kept_as_far_as_it_is_known() {
+    let dir = tempdir();
+    let (child, go_on) = starts_stream(dir.path(), &["leave"]);
+    let output = child.wait_with_output().unwrap();
+    drop(go_on);
+    assert!(output.status.success());
+    let steps = steps(dir.path(), only_run(dir.path()).run_id);
+    assert_eq!((steps[1].status.as_str(), steps[1].tokens), ("cancelled", tokens(115, 1)));
+    assert_eq!(steps[0].status.as_str(), "success");
+}
+
+#[test]
+fn failures_come_through_as_they_are_and_show_in_the_run() {
+    let server = ModelServer::start(Script::demo()).unwrap();
+    let dir = tempdir();
+    let body = json!({"model": "fail-429", "messages": [{"role": "user", "content": "Hello"}]}).to_string();
+    let output = ask(dir.path(), &[], &server.base_url(), &["OPENAI_BASE_URL", "/chat/completions", &body]);
+    assert!(out(&output).starts_with("429 ") && out(&output).contains("as ordered"), "{}", out(&output));
+    let run = only_run(dir.path());
+    let failed = &steps(dir.path(), run.run_id)[1];
+    let error = failed.error.clone().unwrap();
+    assert_eq!(error.message.as_deref(), Some("the rate limit is reached, as ordered"));
+    assert_eq!(run.status.as_str(), "error", "the last call failed, and nothing succeeded after it");
+
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dir = tempdir();
+    let output = ask(dir.path(), &[], &format!("http://{closed}/v1"), &["OPENAI_BASE_URL", "/chat/completions", &body]);
+    let expected = "502 {\"error\":{\"message\":\"runspan exec passes model calls on, and cannot reach 127.0.0.1: ";
+    assert!(out(&output).starts_with(expected), "{}", out(&output));
+    let error = steps(dir.path(), only_run(dir.path()).run_id)[1].error.clone().unwrap();
+    assert_eq!(error.kind.as_deref(), Some("unreachable"));
+}
+
+#[test]
+fn a_packed_answer_passes_packed_and_is_read() {
+    let answer = json!({"id": "c1", "model": "gpt-4o-mini-2024-07-18", "usage": {"prompt_tokens": 7, "completion_tokens": 3},
+        "choices": [{"message": {"role": "assistant", "content": "Hi."}, "finish_reason": "stop"}]});
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(answer.to_string().as_bytes()).unwrap();
+    let packed = packed.finish().unwrap();
+    let length = packed.len();
+    let address = serve(1, move |head, _, stream| {
+        assert!(head.contains("Accept-Encoding: gzip") && head.contains("canary-1f2e3d"), "{head}");
+        whole(stream, "Content-Encoding: gzip\r\n", &packed);
+    });
+    let dir = tempdir();
+    let body = json!({"model": "gpt-4o-mini", "messages": []}).to_string();
+    let words = ["OPENAI_BASE_URL", "/chat/completions", &body, "Accept-Encoding=gzip"];
+    let output = ask(dir.path(), &[], &format!("http://{address}"), &words);
+    assert!(out(&output).starts_with(&format!("200 {length} ")), "{} {}", out(&output), err(&output));
+    let call = &steps(dir.path(), only_run(dir.path()).run_id)[1];
+    assert_eq!((call.tokens.unwrap().prompt, call.tokens.unwrap().completion), (Some(7), Some(3)));
+}
+
+#[test]
+fn what_is_longer_than_its_copy_may_be_passes_whole() {
+    const BYTES: usize = 20 << 20;
+    let address = serve(1, |_, body, stream| {
+        assert!(body.len() > BYTES);
+        let filler = "y".repeat(BYTES);
+        whole(stream, "", json!({"filler": filler, "usage": {"prompt_tokens": 7}}).to_string().as_bytes());
+    });
+    let dir = tempdir();
+    let words = ["OPENAI_BASE_URL", "/chat/completions", &format!("@{BYTES}")];
+    let output = ask(dir.path(), &[], &format!("http://{address}"), &words);
+    let length: usize = out(&output).split(' ').nth(1).and_then(|length| length.parse().ok()).unwrap();
+    assert!(length > BYTES, "{}", out(&output));
+    let run = only_run(dir.path());
+    assert_eq!((run.llm_calls, run.status.as_str()), (1, "success"));
+}
+
+#[test]
+fn a_call_that_the_program_tells_too_counts_once() {
+    let server = ModelServer::start(Script::demo()).unwrap();
+    let body = json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}).to_string();
+    // By the id of the answer, and without one by model and time.
+    for tell in ["tell-id", "tell"] {
+        let dir = tempdir();
+        let output = ask(dir.path(), &[], &server.base_url(), &["OPENAI_BASE_URL", "/chat/completions", &body, tell]);
+        assert!(output.status.success(), "{}", err(&output));
+        let run = only_run(dir.path());
+        let steps = steps(dir.path(), run.run_id);
+        let copies: Vec<_> = steps.iter().map(|step| (step.name.as_str(), step.duplicate_of.as_deref())).collect();
+        assert_eq!(run.llm_calls, 1, "{tell}: {copies:?}");
+        assert!(copies.contains(&("own chat", Some("chat-2"))), "{tell}: {copies:?}");
+    }
+}
+
+/// Asks the model that the environment names, inside of a run of the library.
+fn ask_with_the_library(store: &Path) {
+    use runspan::{Run, Usage};
+    use tracing_subscriber::layer::SubscriberExt;
+
+    let (layer, guard) = runspan::builder().store(store).build().unwrap();
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        let run = Run::agent("inner").start();
+        let call = run.llm("openai", "gpt-4o-mini");
+        crate::support::wait_until("the run shows", || runs(store).iter().any(|of| Some(of.run_id) == run.id()));
+        let url = std::env::var("OPENAI_BASE_URL").unwrap();
+        let (host, path) = url.trim_start_matches("http://").split_once('/').unwrap();
+        let body = json!({"model": "gpt-4o-mini", "messages": []}).to_string();
+        let mut stream = TcpStream::connect(host).unwrap();
+        let head = format!("POST /{path}/chat/completions HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+        stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        call.usage(Usage::new(1, 1));
+        call.finish();
+        run.finish();
+    });
+    guard.shutdown(crate::support::WATCHDOG);
+}
+
+#[test]
+fn what_a_program_with_the_library_tells_itself_is_not_told_again() {
+    const TEST: &str = "exec::proxy::what_a_program_with_the_library_tells_itself_is_not_told_again";
+    if let Some(store) = crate::support::is_child(TEST) {
+        return ask_with_the_library(&store);
+    }
+    let server = ModelServer::start(Script::demo()).unwrap();
+    let binary = std::env::current_exe().unwrap();
+    let command = [binary.to_str().unwrap(), "--exact", TEST, "--nocapture", "--test-threads=1"];
+    for (proxy, steps) in [("auto", 1), ("on", 2)] {
+        let dir = tempdir();
+        let mut command = exec(dir.path(), &["--name", "outer", "--proxy", proxy], &command);
+        command.env("RUNSPAN_TEST_CHILD", TEST).env("OPENAI_BASE_URL", server.base_url()).env("NO_PROXY", "*");
+        let output = ended(command);
+        assert!(output.status.success(), "{}{}", out(&output), err(&output));
+        let runs = runs(dir.path());
+        let outer = runs.iter().find(|run| run.workflow_id.as_deref() == Some("outer")).unwrap();
+        assert_eq!((runs.len(), outer.steps_total), (2, steps), "{proxy}");
+    }
+}
+
+#[test]
+fn switched_off_it_leaves_addresses_alone() {
+    let dir = tempdir();
+    let mut off = exec(dir.path(), &["--proxy", "off"], &["sh", "-c", "echo \"$OPENAI_BASE_URL$ANTHROPIC_BASE_URL\""]);
+    off.env_remove("OPENAI_BASE_URL").env("ANTHROPIC_BASE_URL", "http://mine");
+    assert_eq!(out(&ended(off)), "http://mine\n");
+    let mut behind = exec(dir.path(), &[], &["sh", "-c", "echo \"$OPENAI_BASE_URL\""]);
+    behind.env_remove("OPENAI_BASE_URL").env("HTTPS_PROXY", "http://127.0.0.1:1").env_remove("NO_PROXY");
+    assert_eq!(out(&ended(behind)), "\n");
+    assert_eq!(runs(dir.path()).len(), 2);
+}
