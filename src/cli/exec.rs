@@ -12,6 +12,7 @@ mod argv;
 mod child;
 mod environment;
 mod proxy;
+mod python;
 mod report;
 mod root;
 
@@ -54,6 +55,9 @@ pub struct Args {
     /// Whether model calls are passed through and recorded: auto, on, off
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = PassThrough::Auto, long_help = PROXY_HELP)]
     proxy: PassThrough,
+    /// Do not start OpenTelemetry's auto-instrumentation in a Python program that has it installed
+    #[arg(long)]
+    no_auto: bool,
     /// How much of prompts and answers is kept: none, redacted, full [default: redacted]
     #[arg(long, value_name = "POLICY", env = "RUNSPAN_CONTENT")]
     content: Option<Content>,
@@ -198,6 +202,11 @@ impl Recording {
                 has_targets: self.receiver.has_targets(),
             },
         );
+        let python_path = std::env::var_os("PYTHONPATH");
+        let instrumented = (!args.no_auto).then(|| python::path_of(&args.command, python_path.as_deref())).flatten();
+        if let Some(path) = instrumented {
+            environment.set.insert("PYTHONPATH".to_owned(), path);
+        }
         let variables = self.proxy.iter().flat_map(Proxy::variables);
         environment.set.extend(variables.map(|(name, value)| (name.to_owned(), value.into())));
         environment

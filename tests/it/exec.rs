@@ -1,5 +1,6 @@
 //! `runspan exec` with real processes: what is recorded of a command, and that it runs as it would without.
 
+mod clients;
 mod proxy;
 
 use std::io::{BufRead, BufReader, Write};

@@ -112,7 +112,9 @@ pub fn of_command(given: impl Fn(&str) -> Option<String>, facts: &Facts<'_>) -> 
         }
     }
     let wants_content = facts.content != Some(Content::None);
-    default(CAPTURE, capture(wants_content, given("OTEL_SEMCONV_STABILITY_OPT_IN").as_deref()));
+    for (name, value) in capture(wants_content, given(OPT_IN).as_deref()) {
+        default(name, value);
+    }
     for (name, wanted, unwanted) in CONTENT_SWITCHES {
         if let Some(value) = if wants_content { wanted } else { unwanted } {
             default(name, value);
@@ -156,15 +158,21 @@ fn traces_exporters(given: Option<&str>) -> Option<String> {
     }
 }
 
-/// Older instrumentations take a yes or no, newer ones a place, and warn of the other.
-fn capture(wanted: bool, opt_in: Option<&str>) -> &'static str {
-    let is_new = opt_in.is_some_and(|words| words.split(',').any(|word| word.trim() == "gen_ai_latest_experimental"));
-    match (wanted, is_new) {
-        (true, true) => "SPAN_AND_EVENT",
+/// The opt-in to what content is written with, and its word.
+const OPT_IN: &str = "OTEL_SEMCONV_STABILITY_OPT_IN";
+const LATEST: &str = "gen_ai_latest_experimental";
+
+/// Returns the switches for content of OpenTelemetry's own instrumentations. They take the name of a place, and write to
+/// it as those who have opted in to the latest conventions; else they are as old ones, which take a yes or no.
+fn capture(wanted: bool, opt_in: Option<&str>) -> Vec<(&'static str, &'static str)> {
+    let is_latest = opt_in.is_none_or(|words| words.split(',').any(|word| word.trim() == LATEST));
+    let value = match (wanted, is_latest) {
+        (true, true) => "SPAN_ONLY",
         (false, true) => "NO_CONTENT",
         (true, false) => "true",
         (false, false) => "false",
-    }
+    };
+    vec![(CAPTURE, value), (OPT_IN, LATEST)]
 }
 
 #[cfg(test)]
@@ -213,12 +221,13 @@ mod tests {
         OTEL_BSP_SCHEDULE_DELAY=500
         OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1
         OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf
-        OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true
+        OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=SPAN_ONLY
         OTEL_LOGS_EXPORTER=otlp
         OTEL_LOG_TOOL_DETAILS=1
         OTEL_LOG_USER_PROMPTS=1
         OTEL_METRICS_EXPORTER=none
         OTEL_RESOURCE_ATTRIBUTES=runspan.run.id=01KE9BZH80BGEY5ABZ7D0DHDQ1
+        OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental
         OTEL_SERVICE_NAME=agent
         OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=1024
         OTEL_TRACES_EXPORTER=otlp

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri};
@@ -47,6 +47,8 @@ use recorder::{Answered, Ending, Recorder, Says};
 
 /// How long the last calls may take to be told.
 const DRAIN: Duration = Duration::from_secs(1);
+/// A request up to this size is read whole before it goes on: models do not answer before they have all of it.
+const READ_FIRST: usize = 1 << 20;
 /// Headers that are about one connection alone.
 const OF_CONNECTION: &[HeaderName] = &[
     header::CONNECTION,
@@ -75,7 +77,7 @@ pub struct Proxy {
 struct Shared {
     address: SocketAddr,
     places: Vec<Place>,
-    client: Client<HttpsConnector<HttpConnector>, Tee>,
+    client: Client<HttpsConnector<HttpConnector>, Body>,
     budget: Arc<Budget>,
     says: Says,
     calls: Arc<AtomicU64>,
@@ -232,14 +234,23 @@ async fn send(
     }
     head.version = hyper::Version::HTTP_11;
     let body = match exchange {
-        Some(exchange) => {
-            let (says, exchange) = (shared.says.clone(), Arc::clone(exchange));
-            Tee::new(body, Arc::clone(&shared.budget), move |copy, _| says.asked(exchange, copy))
-        }
-        None => Tee::blind(body),
+        Some(exchange) => observed(shared, body, exchange).await?,
+        None => Tee::blind(body).boxed(),
     };
     let answer = shared.client.request(Request::from_parts(head, body)).await;
     answer.map_err(|error| with_causes(&error))
+}
+
+/// Watches a request on its way.
+async fn observed(shared: &Arc<Shared>, body: Incoming, exchange: &Arc<Exchange>) -> Result<Body, String> {
+    let (says, asked) = (shared.says.clone(), Arc::clone(exchange));
+    let is_small = hyper::body::Body::size_hint(&body).upper().is_some_and(|bytes| bytes <= READ_FIRST as u64);
+    if !is_small {
+        return Ok(Tee::new(body, Arc::clone(&shared.budget), move |copy, _| says.asked(asked, &copy.head)).boxed());
+    }
+    let read = Limited::new(body, READ_FIRST).collect().await.map_err(|error| error.to_string())?.to_bytes();
+    says.asked(asked, &read);
+    Ok(Full::new(read).map_err(|never: Infallible| match never {}).boxed())
 }
 
 /// Watches an answer on its way back.

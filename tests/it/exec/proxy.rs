@@ -31,7 +31,7 @@ fn out(output: &Output) -> String {
 }
 
 /// A server that answers each request by `answer`, for as many connections as are said.
-fn serve(connections: usize, answer: impl Fn(&str, &[u8], &mut TcpStream) + Send + 'static) -> SocketAddr {
+pub fn serve(connections: usize, answer: impl Fn(&str, &[u8], &mut TcpStream) + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -52,15 +52,15 @@ fn serve(connections: usize, answer: impl Fn(&str, &[u8], &mut TcpStream) + Send
     address
 }
 
-fn whole(stream: &mut TcpStream, headers: &str, body: &[u8]) {
+pub fn whole(stream: &mut TcpStream, headers: &str, body: &[u8]) {
     let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(body).unwrap();
 }
 
-const STREAM: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/event-stream\r\n\r\n";
+pub const STREAM: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/event-stream\r\n\r\n";
 
-fn event(stream: &mut TcpStream, kind: &str, data: serde_json::Value) {
+pub fn event(stream: &mut TcpStream, kind: &str, data: serde_json::Value) {
     let mut data = data;
     data["type"] = kind.into();
     // Who has gone reads no more.

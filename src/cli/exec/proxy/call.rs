@@ -11,7 +11,6 @@ use runspan::model::{SpanId, StepStatus, TraceId, UnixNanos};
 use runspan::propagation::{self, SpanContext};
 use serde_json::Value as Json;
 
-use super::copy::Copied;
 use super::places::{Format, Route};
 use super::recorder::{Answered, Ending};
 use super::{answer, ask, events};
@@ -61,9 +60,9 @@ impl Exchange {
     }
 
     /// Takes note of the request.
-    pub fn ask(&self, copy: &Copied) {
+    pub fn ask(&self, request: &[u8]) {
         // One that is cut is no JSON any more: the answer still says what was used.
-        let read = serde_json::from_slice(&copy.head).ok();
+        let read = serde_json::from_slice(request).ok();
         *self.request.lock().unwrap_or_else(PoisonError::into_inner) = read;
     }
 

@@ -97,7 +97,7 @@ impl Answered {
 }
 
 enum Said {
-    Asked(Arc<Exchange>, Copied),
+    Asked(Arc<Exchange>),
     Open(Arc<Exchange>),
     Answered(Arc<Exchange>, Box<Answered>),
 }
@@ -108,8 +108,9 @@ pub struct Says(UnboundedSender<Said>);
 
 impl Says {
     /// A request has passed.
-    pub fn asked(&self, exchange: Arc<Exchange>, copy: Copied) {
-        self.say(Said::Asked(exchange, copy));
+    pub fn asked(&self, exchange: Arc<Exchange>, request: &[u8]) {
+        exchange.ask(request);
+        self.say(Said::Asked(exchange));
     }
 
     /// An answer has passed, or there is none.
@@ -152,10 +153,7 @@ impl Recorder {
     pub async fn work(mut self) {
         while let Some(said) = self.said.recv().await {
             match said {
-                Said::Asked(exchange, copy) => {
-                    exchange.ask(&copy);
-                    self.open_later(exchange);
-                }
+                Said::Asked(exchange) => self.open_later(exchange),
                 Said::Open(exchange) => {
                     if !exchange.is_over() && !(self.about.are_told)() {
                         exchange.open();

@@ -1,0 +1,158 @@
+//! Python programs: OpenTelemetry's auto-instrumentation is started where it is installed.
+//!
+//! It is what `opentelemetry-instrument` does, and no more: its folder, with a `sitecustomize` in it, comes first on
+//! `PYTHONPATH` (`run` in `opentelemetry/instrumentation/auto_instrumentation/__init__.py` of opentelemetry-python-contrib).
+
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long Python may take to say where the folder is.
+const LIMIT: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(2);
+/// A longer first line leads nowhere.
+const LINE: u64 = 4096;
+
+/// Says where the folder is without loading it.
+const FIND: &str = "\
+import importlib.util, os, sys
+try:
+    found = importlib.util.find_spec('opentelemetry.instrumentation.auto_instrumentation')
+except ImportError:
+    found = None
+if found and found.origin:
+    sys.stdout.write(os.path.dirname(os.path.abspath(found.origin)))
+";
+
+/// Returns `PYTHONPATH` for a command that is Python with auto-instrumentation installed.
+pub fn path_of(command: &[OsString], python_path: Option<&OsStr>) -> Option<OsString> {
+    let program = which(command.first()?)?;
+    // It does so itself.
+    if program.file_name() == Some(OsStr::new("opentelemetry-instrument")) {
+        return None;
+    }
+    let folder = find_folder(&interpreter(&program)?)?;
+    let given = python_path.filter(|path| !path.is_empty());
+    if given.is_some_and(|given| std::env::split_paths(given).any(|path| path == folder)) {
+        return None;
+    }
+    let given = given.map(|given| std::env::split_paths(given).collect()).unwrap_or_else(Vec::new);
+    std::env::join_paths(std::iter::once(folder).chain(given)).ok()
+}
+
+/// Returns the interpreter that runs a program: itself, or that of its first line.
+fn interpreter(program: &Path) -> Option<PathBuf> {
+    if is_python(program) {
+        return Some(program.to_owned());
+    }
+    let mut line = Vec::new();
+    let file = std::fs::File::open(program).ok()?;
+    BufReader::new(file.take(LINE)).read_until(b'\n', &mut line).ok()?;
+    let line = String::from_utf8(line.strip_prefix(b"#!")?.to_vec()).ok()?;
+    let mut words = line.split_whitespace();
+    let first = Path::new(words.next()?);
+    let named = if first.file_name() == Some(OsStr::new("env")) {
+        which(OsStr::new(words.find(|word| !word.starts_with('-'))?))?
+    } else {
+        first.to_owned()
+    };
+    is_python(&named).then_some(named)
+}
+
+/// Tells whether a file is named `python`, `python3`, `python3.12`.
+fn is_python(program: &Path) -> bool {
+    let name = program.file_name().map(OsStr::as_bytes).unwrap_or_default();
+    name.strip_prefix(b"python").is_some_and(|rest| rest.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.'))
+}
+
+/// Finds a program as it will be found when it is run.
+fn which(program: &OsStr) -> Option<PathBuf> {
+    if program.as_bytes().contains(&b'/') {
+        return Some(PathBuf::from(program));
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+/// Asks an interpreter for the folder; one that does not answer has none.
+fn find_folder(interpreter: &Path) -> Option<PathBuf> {
+    let mut child = Command::new(interpreter)
+        .args(["-c", FIND])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let until = Instant::now() + LIMIT;
+    let ended = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status.success(),
+            Ok(None) if Instant::now() < until => std::thread::sleep(POLL),
+            _ => break false,
+        }
+    };
+    if !ended {
+        let _ = child.kill();
+        let _ = child.wait();
+        return None;
+    }
+    // A path fits into the pipe, so all of it is there.
+    let mut said = Vec::new();
+    child.stdout?.take(LINE).read_to_end(&mut said).ok()?;
+    let folder = PathBuf::from(OsStr::from_bytes(&said));
+    folder.join("sitecustomize.py").is_file().then_some(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn file(path: &Path, text: &str, mode: u32) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn python_is_known_by_its_name_and_by_the_first_line_of_a_script() {
+        let dir = tempfile::tempdir().unwrap();
+        let python = dir.path().join("python3.12");
+        file(&python, "#!/bin/sh\n", 0o755);
+        let script = |line: &str| {
+            let path = dir.path().join("script");
+            file(&path, line, 0o755);
+            interpreter(&path)
+        };
+        assert_eq!(interpreter(&python), Some(python.clone()));
+        assert_eq!(script(&format!("#!{} -u\nprint()", python.display())), Some(python));
+        assert_eq!(script("#!/bin/sh\npython3"), None);
+        assert_eq!(script("\x7fELF"), None);
+        assert_eq!(script("#!/opt/pythonista"), None);
+    }
+
+    #[test]
+    fn the_folder_comes_first_and_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("auto");
+        file(&folder.join("sitecustomize.py"), "", 0o644);
+        let python = dir.path().join("python3");
+        file(&python, &format!("#!/bin/sh\nprintf %s {}\n", folder.display()), 0o755);
+        let command = [OsString::from(&python), OsString::from("agent.py")];
+        let path = |given: &str| path_of(&command, Some(OsStr::new(given)));
+        let folder = folder.to_str().unwrap();
+        assert_eq!(path(""), Some(folder.into()));
+        assert_eq!(path("/a:/b"), Some(format!("{folder}:/a:/b").into()));
+        assert_eq!(path(&format!("/a:{folder}")), None, "somebody has done it");
+        file(&python, "#!/bin/sh\n", 0o755);
+        assert_eq!(path(""), None, "it is not installed");
+    }
+}
