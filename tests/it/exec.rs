@@ -330,3 +330,22 @@ fn a_command_in_a_command_is_a_run_below_the_others() {
     assert_eq!((runs.len(), outer.steps_total, inner.steps_total), (2, 1, 4));
     assert_eq!((inner.trace_id, inner.parent_run_id), (outer.trace_id, Some(outer.run_id)));
 }
+
+#[test]
+fn spans_still_go_where_they_went_before() {
+    let (dir, other) = (tempdir(), tempdir());
+    let runspan = env!("CARGO_BIN_EXE_runspan");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/exec/emit.py");
+    // The port of the outer one is the endpoint that the inner one finds in its environment.
+    let store = other.path().to_str().unwrap();
+    let command =
+        [runspan, "exec", "--store", store, "--name", "inner", "--", "python3", script.to_str().unwrap(), "own-trace"];
+    let output = ended(exec(dir.path(), &["--name", "outer"], &command));
+    assert!(output.status.success(), "{}", err(&output));
+    let inner = only_run(other.path());
+    let all = runs(dir.path());
+    let passed = all.iter().find(|run| run.run_id == inner.run_id).unwrap();
+    assert_eq!((all.len(), passed.steps_total, passed.status), (2, 4, RunStatus::Success));
+    assert_eq!(outline(&steps(dir.path(), inner.run_id)), outline(&steps(other.path(), inner.run_id)));
+    assert_nothing_left(other.path());
+}

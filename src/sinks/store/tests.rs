@@ -525,11 +525,11 @@ fn a_call_that_was_seen_on_its_way_is_that_of_the_program_in_whose_time_it_began
     assert_eq!((run.llm_calls, run.errors), (6, 0));
     insta::assert_snapshot!(steps.join("\n"), @r"
     s1 workflow success
-    s2 llm success copy of chat-5
-    s3 llm success copy of chat-4
-    s4 llm error copy of chat-4
-    s5 llm success
-    s6 llm success
+    s2 llm success
+    s3 llm success
+    s4 llm error copy of chat-2
+    s5 llm success copy of chat-2
+    s6 llm success copy of chat
     s7 llm success
     s8 llm success
     s10 llm success

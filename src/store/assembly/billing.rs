@@ -57,7 +57,7 @@ impl RunState {
             match by_answer.get(answer).copied() {
                 None => drop(by_answer.insert(answer, place)),
                 // The one that knows more of the bill counts.
-                Some(first) if knowledge(&self.steps[first]) < knowledge(step) => {
+                Some(first) if rank(&self.steps[first]) < rank(step) => {
                     copies.insert(first, place);
                     by_answer.insert(answer, place);
                 }
@@ -173,7 +173,7 @@ impl RunState {
                 continue;
             }
             answered.insert(own_place);
-            found.push(if knowledge(own) > knowledge(wire) { (place, own_place) } else { (own_place, place) });
+            found.push(if rank(own) > rank(wire) { (place, own_place) } else { (own_place, place) });
         }
         found
     }
@@ -394,10 +394,19 @@ fn known_model<'a>(facts: &'a StepFacts, answered: &HashMap<Asked<'a>, &'a str>)
     facts.response_model.as_deref().or_else(|| answered.get(&asked(facts)).copied()).or(facts.model())
 }
 
-/// How much a call knows of its bill; of two that know the same, the one that spoke to the server knows better.
+/// How much a call knows of its bill; of two that know the same, the one that spoke to the server knows better. Who only
+/// passed the call on does if it tells of cached tokens, which have a price of their own and which many a program leaves out.
 fn knowledge(step: &Step) -> u8 {
     let facts = &step.facts;
-    4 * u8::from(facts.tokens.is_some()) + 2 * u8::from(facts.cost.is_some()) + u8::from(facts.is_at_wire)
+    let is_some = |count: Option<u64>| count.is_some_and(|count| count > 0);
+    let tells_cache = facts.tokens.is_some_and(|tokens| is_some(tokens.cache_read) || is_some(tokens.cache_write));
+    let is_at_wire = facts.is_at_wire && (!facts.is_relayed || tells_cache);
+    4 * u8::from(facts.tokens.is_some()) + 2 * u8::from(facts.cost.is_some()) + u8::from(is_at_wire)
+}
+
+/// Of two calls that know the same, the program's own stands where it belongs in the run.
+fn rank(step: &Step) -> (u8, bool) {
+    (knowledge(step), !step.facts.is_relayed)
 }
 
 /// Tells whether two layers speak of one call of a tool: by its id, else by the tool's name.
