@@ -41,8 +41,14 @@ Examples:
   runspan exec -- python agent.py
   runspan exec --name nightly -- ./agents.sh --all
 
-The command runs as it would without: the same terminal, input and output, signals and exit code. What it tells over
-OpenTelemetry (OTLP) is recorded as one run, together with how it was called and how it ended.
+The command runs as it would without: the same terminal, input and output, signals and exit code. Recorded as one run \
+are how it was called, how it ended, and
+
+  spans   that it sends to OTEL_EXPORTER_OTLP_ENDPOINT, which is set for it
+  calls   of models by clients that read OPENAI_BASE_URL, ANTHROPIC_BASE_URL and their kin (--proxy)
+  Python  what OpenTelemetry's auto-instrumentation tells, where it is installed (--no-auto)
+
+Tracing that is set up in code to go elsewhere is not seen.
 
 Exit codes: the command's own; 128+N when signal N killed it; 126 it cannot be run, 127 it is not found, 2 wrong use.")]
 pub struct Args {
@@ -75,20 +81,19 @@ pub struct Args {
 /// When model calls are passed through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum PassThrough {
-    /// Where they can be reached directly, unless a program with the library tells them.
+    /// Where no proxy of the network is in between, and no program with the runspan library tells them
     Auto,
-    /// Always.
+    /// Always
     On,
-    /// Never.
+    /// Never
     Off,
 }
 
 const PROXY_HELP: &str = "\
 Whether model calls are passed through and recorded.
 
-OPENAI_BASE_URL, ANTHROPIC_BASE_URL and their kin point at a port of this process, which sends calls on to where they
-went before and records each as a step. `auto` leaves alone what has to go through a proxy of the network, and what a
-program with the runspan library tells itself; a call that the command's own spans tell, too, counts once.";
+OPENAI_BASE_URL, ANTHROPIC_BASE_URL and their kin point at a port of this process, which sends calls on to where they \
+went before and records each as a step. A call that the command's own spans tell, too, counts once.";
 
 /// How long spans are waited for that processes send which the command left behind.
 const LATE: Duration = Duration::from_secs(2);

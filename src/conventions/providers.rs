@@ -42,6 +42,26 @@ pub const CANONICAL: &[(&str, &str)] = &[
     ("deepseek.chat", "deepseek"),
 ];
 
+/// Ends of host names, and the provider that answers there.
+///
+/// Source: the providers' own documentation; where the price table knows their addresses, it agrees.
+pub const HOSTS: &[(&str, &str)] = &[
+    ("api.openai.com", "openai"),
+    ("api.anthropic.com", "anthropic"),
+    ("openai.azure.com", "azure.ai.openai"),
+    ("generativelanguage.googleapis.com", "gcp.gemini"),
+    ("api.cerebras.ai", "cerebras"),
+    ("api.deepseek.com", "deepseek"),
+    ("api.fireworks.ai", "fireworks"),
+    ("api.groq.com", "groq"),
+    ("api.mistral.ai", "mistral_ai"),
+    ("api.moonshot.ai", "moonshot_ai"),
+    ("api.perplexity.ai", "perplexity"),
+    ("api.together.xyz", "together"),
+    ("api.x.ai", "x_ai"),
+    ("openrouter.ai", "openrouter"),
+];
+
 /// Words in `gen_ai.system` that name a framework, which says nothing about who serves the model.
 pub const FRAMEWORKS: &[&str] =
     &["autogen", "crewai", "gcp.vertex.agent", "langchain", "spring_ai", "strands-agents", "_other"];

@@ -117,6 +117,12 @@ fn a_command_that_cannot_be_run_leaves_no_run() {
         assert!(err(&output).starts_with("error: cannot run "), "{}", err(&output));
     }
     assert_eq!(runs(&dir.path().join("store")), []);
+    // A script that does not say what runs it is the shell's, as `env` has it.
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(&not_executable, "exit 9").unwrap();
+    std::fs::set_permissions(&not_executable, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = ended(exec(&dir.path().join("store"), &[], &[not_executable.to_str().unwrap()]));
+    assert_eq!(output.status.code(), Some(9), "{}", err(&output));
     assert_nothing_left(&dir.path().join("store"));
 }
 
@@ -132,7 +138,7 @@ fn a_command_that_tells_nothing_leaves_a_run_that_says_so() {
     insta::assert_snapshot!(said(&output, dir.path(), &run), @r"
     err
     runspan: no model calls · runspan get ID --store STORE
-    runspan: it is empty: the command sent no OpenTelemetry spans and made no model calls that were seen; switch on the program's tracing over OTLP, or instrument it; docs/exec.md says how
+    runspan: it is empty: the command sent no OpenTelemetry spans and made no model calls that were seen; `runspan exec --help` says what is
     ");
     let events = open(dir.path()).get_events(run.run_id, 0).unwrap();
     let logs = events.iter().filter_map(|event| match &event.body {
@@ -147,6 +153,8 @@ fn a_command_that_tells_nothing_leaves_a_run_that_says_so() {
     let arguments = span.attr("process.command_args").unwrap().to_json();
     assert_eq!(arguments, serde_json::json!(["sh", "-c", "cat; echo err >&2", "--api-key", "***"]));
     assert_eq!(span.attr("process.exit.code").unwrap().to_json(), 0);
+    let failed = ended(exec(dir.path(), &[], &["false"]));
+    assert!(err(&failed).starts_with("runspan: error: no model calls · runspan get "), "{}", err(&failed));
     let quiet = ended(exec(dir.path(), &["--quiet"], &["true"]));
     assert_eq!(err(&quiet), "");
 }

@@ -80,12 +80,22 @@ impl Child {
         // nothing is waited for.
         // SAFETY: sets an attribute of this process.
         unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
-        let mut command = Command::new(program);
-        command.args(arguments).envs(&environment.set);
-        for name in &environment.removed {
-            command.env_remove(name);
-        }
-        let child = command.spawn()?;
+        let spawn = |mut command: Command| {
+            command.args(arguments).envs(&environment.set);
+            for name in &environment.removed {
+                command.env_remove(name);
+            }
+            command.spawn()
+        };
+        let child = match spawn(Command::new(program)) {
+            // A script without a first line that says what runs it is the shell's, as POSIX has it.
+            Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.arg(super::python::which(program).unwrap_or_else(|| program.into()));
+                spawn(shell)?
+            }
+            spawned => spawned?,
+        };
         let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
         COMMAND.store(pid, Ordering::SeqCst);
         Ok(Self { pid, is_there })

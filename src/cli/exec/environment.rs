@@ -71,7 +71,6 @@ pub fn of_command(given: impl Fn(&str) -> Option<String>, facts: &Facts<'_>) -> 
     put("OTEL_EXPORTER_OTLP_ENDPOINT", &facts.endpoint);
     put("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
     removed.extend(["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"].map(str::to_owned));
-    put("RUNSPAN_STORE", &facts.store.to_string_lossy());
     if let Some(content) = facts.content {
         put("RUNSPAN_CONTENT", content.as_str());
     }
@@ -83,6 +82,9 @@ pub fn of_command(given: impl Fn(&str) -> Option<String>, facts: &Facts<'_>) -> 
     put("OTEL_RESOURCE_ATTRIBUTES", &resource(given("OTEL_RESOURCE_ATTRIBUTES").as_deref(), facts.run));
     if let Some(exporters) = traces_exporters(given("OTEL_TRACES_EXPORTER").as_deref()) {
         put("OTEL_TRACES_EXPORTER", &exporters);
+    }
+    for (name, list) in no_proxy(&given) {
+        put(name, &list);
     }
     let mut default = |name: &str, value: &str| {
         if given(name).is_none() {
@@ -120,7 +122,23 @@ pub fn of_command(given: impl Fn(&str) -> Option<String>, facts: &Facts<'_>) -> 
             default(name, value);
         }
     }
+    environment.set.insert("RUNSPAN_STORE".to_owned(), facts.store.clone().into_os_string());
     environment
+}
+
+/// Returns `NO_PROXY` with this machine in it, in both spellings, where there is a proxy to go through: what is for the
+/// ports of the run must not go there.
+fn no_proxy(given: &impl Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
+    const PROXIES: [&str; 4] = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"];
+    const NAMES: [&str; 2] = ["no_proxy", "NO_PROXY"];
+    const SELF: &str = "127.0.0.1";
+    if PROXIES.iter().all(|name| given(name).is_none()) {
+        return Vec::new();
+    }
+    let list = NAMES.iter().find_map(|name| given(name)).unwrap_or_default();
+    let has_it = list.split(',').any(|name| matches!(name.trim(), SELF | "*"));
+    let list = if has_it { list } else { format!("{list}{}{SELF}", if list.is_empty() { "" } else { "," }) };
+    NAMES.iter().map(|name| (*name, list.clone())).collect()
 }
 
 /// Returns `TRACEPARENT` and its kin: the command is below its root step.
@@ -285,6 +303,8 @@ mod tests {
         -OTEL_EXPORTER_OTLP_TRACES_PROTOCOL
         -RUNSPAN_FORWARD
         ");
+        let proxied = made(&[("http_proxy", "http://proxy"), ("NO_PROXY", "mine")], None, false);
+        assert!(proxied.contains("NO_PROXY=mine,127.0.0.1\n") && proxied.contains("no_proxy=mine,127.0.0.1\n"));
         assert_eq!(traces_exporters(Some("none")), None, "who wants no traces gets none");
     }
 }

@@ -69,7 +69,7 @@ fn is_python(program: &Path) -> bool {
 }
 
 /// Finds a program as it will be found when it is run.
-fn which(program: &OsStr) -> Option<PathBuf> {
+pub fn which(program: &OsStr) -> Option<PathBuf> {
     if program.as_bytes().contains(&b'/') {
         return Some(PathBuf::from(program));
     }

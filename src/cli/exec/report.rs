@@ -2,18 +2,18 @@
 
 use std::path::Path;
 
-use runspan::model::{RunId, RunSummary};
+use runspan::model::{RunId, RunStatus, RunSummary};
 use runspan::store::files::FilesReader;
 use runspan::store::{Listed, Query, RunReader};
 
-use crate::cli::output::{BOLD, CYAN, DIM, count, money, safe};
+use crate::cli::output::{BOLD, CYAN, DIM, count, money, run_status, safe};
 use crate::cli::{FoundBy, Session, open_store};
 
 /// What stands in the log of a run whose command told nothing of what it did.
 pub const WHY_EMPTY: &str = "the command sent no OpenTelemetry spans and made no model calls that were seen";
 
 /// What to do about it.
-const WHAT_TO_DO: &str = "switch on the program's tracing over OTLP, or instrument it; docs/exec.md says how";
+const WHAT_TO_DO: &str = "`runspan exec --help` says what is";
 
 /// Says in one line what a run came to; in two where it is empty.
 pub fn say(store: &Path, run: RunId, session: &mut Session<'_>) {
@@ -28,9 +28,14 @@ pub fn say(store: &Path, run: RunId, session: &mut Session<'_>) {
         command.push_str(&format!(" --store {}", safe(&store.to_string_lossy())));
     }
     let counts = look.paint(BOLD, &counts(&summary, &below)).into_owned();
+    let (_, style) = run_status(summary.status);
+    let status = match summary.status {
+        RunStatus::Success => String::new(),
+        status => format!("{}: ", look.paint(style, status.as_str())),
+    };
     let label = look.paint(DIM, "runspan:").into_owned();
     let command = look.paint(CYAN, &command).into_owned();
-    session.remark(&format!("{label} {counts} · {command}"));
+    session.remark(&format!("{label} {status}{counts} · {command}"));
     if summary.steps_total <= 1 && below.is_empty() {
         session.remark(&format!("{label} it is empty: {WHY_EMPTY}; {WHAT_TO_DO}"));
     }
@@ -70,7 +75,8 @@ fn counts(own: &RunSummary, below: &[RunSummary]) -> String {
             some(sum(&|run| run.llm_calls), "model call", "model calls").unwrap_or_else(|| "no model calls".to_owned()),
         ),
         some(sum(&|run| run.tool_calls), "tool call", "tool calls"),
-        some(sum(&|run| run.errors), "error", "errors"),
+        // That the command itself failed is its status.
+        some(sum(&|run| run.errors).saturating_sub(u64::from(own.steps_total == 1)), "error", "errors"),
         tokens.map(|tokens| format!("{} tokens", count(tokens))),
         cost.map(|cost| if unpriced > 0 { format!("{} and {unpriced} unpriced", money(cost)) } else { money(cost) }),
     ];

@@ -54,6 +54,13 @@ fn put_output(span: &mut Span, messages: Vec<Json>) {
     }
 }
 
+/// Some services say what a call cost.
+fn put_cost(span: &mut Span, usage: &Json) {
+    if let Some(cost) = usage.get("cost").and_then(Json::as_f64) {
+        span.set_attr(names::COST_USD, Value::Double(cost));
+    }
+}
+
 fn put_tier(span: &mut Span, answer: &Json) {
     if let Some(tier) = answer.get("service_tier").and_then(Json::as_str) {
         span.set_attr(names::OPENAI_SERVICE_TIER, tier);
@@ -80,6 +87,7 @@ fn chat(answer: &Json, span: &mut Span) {
     put_reasons(span, list(answer, "choices").filter_map(|choice| choice.get("finish_reason")?.as_str()).collect());
     put_tier(span, answer);
     let Some(usage) = answer.get("usage") else { return };
+    put_cost(span, usage);
     put(span, names::INPUT_TOKENS, count(usage, "/prompt_tokens"));
     put(span, names::OUTPUT_TOKENS, count(usage, "/completion_tokens"));
     put(span, names::CACHE_READ_TOKENS, count(usage, "/prompt_tokens_details/cached_tokens"));

@@ -1,6 +1,7 @@
 //! Where model calls go: which variable an SDK reads, and where it calls without.
 
 use hyper::{Method, Uri};
+use runspan::conventions::providers::HOSTS;
 
 /// A service whose SDK takes its address from the environment.
 struct Service {
@@ -8,6 +9,7 @@ struct Service {
     variables: &'static [&'static str],
     /// Where they go when none is; services without are only for those who set it.
     default: Option<&'static str>,
+    /// Who is taken to answer at an address that nobody is known by.
     provider: &'static str,
     prefix: &'static str,
 }
@@ -78,14 +80,25 @@ pub fn all(given: impl Fn(&str) -> Option<String>) -> Vec<Place> {
         }) else {
             continue;
         };
+        let provider = provider_at(base.host().unwrap_or_default()).unwrap_or(service.provider);
         places.extend(service.variables.iter().map(|&variable| Place {
             variable,
             base: base.clone(),
-            provider: service.provider,
+            provider,
             prefix: service.prefix,
         }));
     }
     places
+}
+
+/// Tells whether a host is a name, or one below it.
+fn is_below(host: &str, name: &str) -> bool {
+    let before = host.strip_suffix(name).filter(|_| !name.is_empty());
+    before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+fn provider_at(host: &str) -> Option<&'static str> {
+    HOSTS.iter().find(|(name, _)| is_below(host, name)).map(|(_, provider)| *provider)
 }
 
 /// Returns those that can be reached directly: where the program has to go through a proxy of its network, this process
@@ -94,11 +107,13 @@ pub fn reachable(places: Vec<Place>, given: impl Fn(&str) -> Option<String>) -> 
     let either = |name: &str| given(name).or_else(|| given(&name.to_ascii_uppercase()));
     let any = either("all_proxy");
     let exceptions = either("no_proxy").unwrap_or_default();
+    let is_local = |host: &str| {
+        let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    };
     let is_excepted = |host: &str| {
-        exceptions.split(',').map(|name| name.trim().trim_start_matches('.')).any(|name| {
-            let before = host.strip_suffix(name).filter(|_| !name.is_empty());
-            name == "*" || before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
-        })
+        let mut names = exceptions.split(',').map(|name| name.trim().trim_start_matches('.'));
+        is_local(host) || names.any(|name| name == "*" || is_below(host, name))
     };
     let needs_proxy = |place: &Place| {
         let own = either(if place.is_tls() { "https_proxy" } else { "http_proxy" });
@@ -221,12 +236,25 @@ mod tests {
     }
 
     #[test]
+    fn who_answers_is_known_by_the_address() {
+        let provider = |base: &str| all(lookup(&[("OPENAI_BASE_URL", base)]))[0].provider;
+        assert_eq!(provider("https://api.openai.com/v1"), "openai");
+        assert_eq!(provider("https://mine.openai.azure.com/openai/v1"), "azure.ai.openai");
+        assert_eq!(provider("https://openrouter.ai/api/v1"), "openrouter");
+        assert_eq!(provider("https://notopenrouter.ai/api/v1"), "openai");
+        assert_eq!(provider("http://127.0.0.1:11434/v1"), "openai");
+    }
+
+    #[test]
     fn what_is_behind_a_proxy_of_the_network_is_left_alone() {
         let left = |given: &[(&str, &str)]| shown(&reachable(all(lookup(&[])), lookup(given))).len();
         assert_eq!(left(&[]), 5);
         assert_eq!(left(&[("HTTPS_PROXY", "http://proxy:3128")]), 0);
         assert_eq!(left(&[("https_proxy", "http://proxy:3128"), ("no_proxy", "localhost, .openai.com,groq.com")]), 3);
         assert_eq!(left(&[("HTTP_PROXY", "http://proxy:3128")]), 5);
+        let local = [("OPENAI_BASE_URL", "http://127.0.0.1:1")];
+        let given = [("all_proxy", "http://proxy:3128")];
+        assert_eq!(shown(&reachable(all(lookup(&local)), lookup(&given))).len(), 2);
         assert_eq!(left(&[("ALL_PROXY", "socks5://proxy"), ("NO_PROXY", "*")]), 5);
     }
 }

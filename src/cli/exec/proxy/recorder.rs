@@ -155,16 +155,25 @@ impl Recorder {
             match said {
                 Said::Asked(exchange) => self.open_later(exchange),
                 Said::Open(exchange) => {
-                    if !exchange.is_over() && !(self.about.are_told)() {
+                    // Both take their time, which streams on this thread must not wait for.
+                    let span = tokio::task::block_in_place(|| {
+                        let is_wanted = !exchange.is_over() && !(self.about.are_told)();
+                        is_wanted.then(|| exchange.begun(&self.about.root))
+                    });
+                    if let Some(span) = span {
                         exchange.open();
-                        let span = exchange.begun(&self.about.root);
                         self.tell(RecordKind::Started, span).await;
                     }
                 }
                 Said::Answered(exchange, answered) => {
                     exchange.end();
-                    if exchange.is_open() || !(self.about.are_told)() {
-                        let span = exchange.ended(&self.about.root, &answered);
+                    let span = tokio::task::block_in_place(|| {
+                        let is_wanted = exchange.is_open() || !(self.about.are_told)();
+                        is_wanted.then(|| exchange.ended(&self.about.root, &answered))
+                    });
+                    // What was copied is not needed any more.
+                    drop(answered);
+                    if let Some(span) = span {
                         self.tell(RecordKind::Ended, span).await;
                     }
                 }
