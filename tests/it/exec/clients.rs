@@ -77,7 +77,7 @@ fn a_program_with_the_anthropic_client_and_nothing_else_is_recorded_by_its_calls
             let answer = message(json!([{"type": "text", "text": "Snow."}]), Some("end_turn"));
             return whole(stream, "Content-Type: application/json\r\n", answer.to_string().as_bytes());
         }
-        std::io::Write::write_all(stream, STREAM).unwrap();
+        stream.write_all(STREAM).unwrap();
         event(stream, "message_start", json!({"message": message(json!([]), None)}));
         event(stream, "content_block_start", json!({"index": 0, "content_block": {"type": "text", "text": ""}}));
         event(

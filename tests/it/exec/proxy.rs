@@ -31,28 +31,34 @@ fn out(output: &Output) -> String {
 }
 
 /// A server that answers each request by `answer`, for as many connections as are said.
-pub fn serve(connections: usize, answer: impl Fn(&str, &[u8], &mut TcpStream) + Send + 'static) -> SocketAddr {
+pub fn serve(connections: usize, answer: impl Fn(&str, &[u8], &mut dyn Write) + Send + 'static) -> SocketAddr {
+    listen(connections, move |mut stream| respond(&mut stream, &answer))
+}
+
+fn listen(connections: usize, mut with: impl FnMut(TcpStream) + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().take(connections).map_while(Result::ok) {
-            let mut reader = BufReader::new(stream.try_clone().unwrap());
-            let (mut head, mut line) = (String::new(), String::new());
-            while reader.read_line(&mut line).unwrap() > 2 {
-                head.push_str(&line);
-                line.clear();
-            }
-            let length =
-                head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
-            let mut body = vec![0; length.unwrap_or(0)];
-            reader.read_exact(&mut body).unwrap();
-            answer(&head, &body, &mut { stream });
-        }
-    });
+    std::thread::spawn(move || listener.incoming().take(connections).map_while(Result::ok).for_each(&mut with));
     address
 }
 
-pub fn whole(stream: &mut TcpStream, headers: &str, body: &[u8]) {
+fn respond(stream: &mut (impl Read + Write), answer: &impl Fn(&str, &[u8], &mut dyn Write)) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if stream.read(&mut byte).unwrap_or(0) == 0 {
+            return;
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    stream.read_exact(&mut body).unwrap();
+    answer(&head, &body, stream);
+}
+
+pub fn whole(stream: &mut dyn Write, headers: &str, body: &[u8]) {
     let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(body).unwrap();
@@ -60,7 +66,7 @@ pub fn whole(stream: &mut TcpStream, headers: &str, body: &[u8]) {
 
 pub const STREAM: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/event-stream\r\n\r\n";
 
-pub fn event(stream: &mut TcpStream, kind: &str, data: serde_json::Value) {
+pub fn event(stream: &mut dyn Write, kind: &str, data: serde_json::Value) {
     let mut data = data;
     data["type"] = kind.into();
     // Who has gone reads no more.
@@ -264,6 +270,51 @@ fn a_packed_answer_passes_packed_and_is_read() {
     assert_eq!((call.tokens.unwrap().prompt, call.tokens.unwrap().completion), (Some(7), Some(3)));
 }
 
+/// Serves over TLS with the certificate for `localhost` of the tests.
+fn serve_tls(answer: impl Fn(&str, &[u8], &mut dyn Write) + Send + 'static) -> SocketAddr {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let certificate = CertificateDer::from_pem_file(tls_file("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(tls_file("server.key")).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let config = std::sync::Arc::new(config);
+    listen(2, move |stream| {
+        let connection = rustls::ServerConnection::new(std::sync::Arc::clone(&config)).unwrap();
+        let mut stream = rustls::StreamOwned::new(connection, stream);
+        respond(&mut stream, &answer);
+        stream.conn.send_close_notify();
+        let _ = stream.flush();
+    })
+}
+
+fn tls_file(name: &str) -> String {
+    format!("{}/tests/data/tls/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn calls_go_on_over_tls_to_whom_this_system_trusts() {
+    let answer = json!({"id": "c1", "usage": {"prompt_tokens": 7, "completion_tokens": 3}}).to_string();
+    let address = serve_tls(move |_, _, stream| whole(stream, "", answer.as_bytes()));
+    let base = format!("https://localhost:{}/v1", address.port());
+    let body = json!({"model": "gpt-4o-mini", "messages": []}).to_string();
+    for (trusted, code) in [("ca.pem", "200 "), ("client.pem", "502 ")] {
+        let dir = tempdir();
+        let command = ["python3", SCRIPT, "OPENAI_BASE_URL", "/chat/completions", &body];
+        let mut exec = exec(dir.path(), &["--name", "ask"], &command);
+        exec.env("OPENAI_BASE_URL", &base).env("NO_PROXY", "*").env("SSL_CERT_FILE", tls_file(trusted));
+        let output = ended(exec);
+        assert!(out(&output).starts_with(code), "{}{}", out(&output), err(&output));
+        let call = &steps(dir.path(), only_run(dir.path()).run_id)[1];
+        assert_eq!(call.tokens.and_then(|tokens| tokens.prompt), (code == "200 ").then_some(7));
+    }
+}
+
 #[test]
 fn what_is_longer_than_its_copy_may_be_passes_whole() {
     const BYTES: usize = 20 << 20;
@@ -343,6 +394,42 @@ fn what_a_program_with_the_library_tells_itself_is_not_told_again() {
         let outer = runs.iter().find(|run| run.workflow_id.as_deref() == Some("outer")).unwrap();
         assert_eq!((runs.len(), outer.steps_total), (2, steps), "{proxy}");
     }
+}
+
+#[test]
+fn another_protocol_passes_both_ways_and_other_hosts_are_refused() {
+    let address = serve(1, |head, _, stream| {
+        assert!(head.starts_with("GET /v1/realtime?model=m HTTP/1.1\r\n") && head.contains("canary"), "{head}");
+        stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n").unwrap();
+        stream.write_all(b"hello\n").unwrap();
+    });
+    let dir = tempdir();
+    let mut exec = exec(dir.path(), &["--quiet"], &["sh", "-c", "echo $OPENAI_BASE_URL; read line"]);
+    exec.env("OPENAI_BASE_URL", format!("http://{address}/v1"))
+        .env("NO_PROXY", "*")
+        .stdin(std::process::Stdio::piped());
+    let mut child = crate::support::Killed(exec.spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let url = lines.next().unwrap().unwrap();
+    let (host, path) = url.trim_start_matches("http://").split_once('/').unwrap();
+    let say = |head: &str| {
+        let mut stream = TcpStream::connect(host).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        said
+    };
+    let upgrade = "Connection: Upgrade\r\nUpgrade: test\r\nAuthorization: canary\r\n\r\n";
+    let said = say(&format!("GET /{path}/realtime?model=m HTTP/1.1\r\nHost: {host}\r\n{upgrade}"));
+    assert!(said.starts_with("HTTP/1.1 101 ") && said.ends_with("\r\n\r\nhello\n"), "{said}");
+    let close = "Connection: close\r\n\r\n";
+    let said = say(&format!("GET /{path}/models HTTP/1.1\r\nHost: evil.example\r\n{close}"));
+    assert!(said.starts_with("HTTP/1.1 421 "), "{said}");
+    let said = say(&format!("GET /elsewhere HTTP/1.1\r\nHost: {host}\r\n{close}"));
+    assert!(said.starts_with("HTTP/1.1 404 "), "{said}");
+    drop(child.0.stdin.take());
+    child.0.wait().unwrap();
+    assert_eq!(only_run(dir.path()).steps_total, 1);
 }
 
 #[test]
