@@ -39,7 +39,7 @@ pub fn path_of(command: &[OsString], python_path: Option<&OsStr>) -> Option<OsSt
     if given.is_some_and(|given| std::env::split_paths(given).any(|path| path == folder)) {
         return None;
     }
-    let given = given.map(|given| std::env::split_paths(given).collect()).unwrap_or_else(Vec::new);
+    let given: Vec<PathBuf> = given.map(|given| std::env::split_paths(given).collect()).unwrap_or_default();
     std::env::join_paths(std::iter::once(folder).chain(given)).ok()
 }
 
