@@ -176,10 +176,7 @@ impl Recording {
         let context = SpanContext { trace_id, span_id: SpanId::fresh(), flags: 1, run_id: Some(run) };
         let proxy = match args.proxy {
             PassThrough::Off => None,
-            when => pass_through(&receiver, when, name, &context).unwrap_or_else(|error| {
-                warn(session, &format!("model calls are not passed through: {error}"));
-                None
-            }),
+            when => pass_through(&receiver, when, name, &context, session),
         };
         Ok(Some(Self { receiver, proxy, run, context, outer }))
     }
@@ -277,25 +274,32 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Opens the pass-through, if there is anything to pass through.
+/// Opens the pass-through, if there is anything to pass through and it would work.
 fn pass_through(
     receiver: &Receiver,
     when: PassThrough,
     name: &str,
     context: &SpanContext,
-) -> std::io::Result<Option<Proxy>> {
+    session: &mut Session<'_>,
+) -> Option<Proxy> {
     let mut places = places::all(variable);
     if when == PassThrough::Auto {
         places = places::reachable(places, variable);
     }
+    let trusted = proxy::trusted(variable);
+    if trusted.is_empty() && places.iter().any(places::Place::is_tls) {
+        warn(session, "model calls over TLS are not passed through: this system has no certificates to trust");
+        places.retain(|place| !place.is_tls());
+    }
     if places.is_empty() {
-        return Ok(None);
+        return None;
     }
     let store: PathBuf = receiver.layout().root().to_owned();
     let (run, is_always) = (context.run_id, when == PassThrough::On);
     let are_told = move || !is_always && run.is_some_and(|run| report::is_any_below(&store, run));
     let calls = Calls { root: *context, resource: Arc::new(root::resource(name)), are_told: Box::new(are_told) };
-    Proxy::start(receiver, places, calls).map(Some)
+    let started = Proxy::start(receiver, places, trusted, calls);
+    started.map_err(|error| warn(session, &format!("model calls are not passed through: {error}"))).ok()
 }
 
 fn warn(session: &mut Session<'_>, text: &str) {

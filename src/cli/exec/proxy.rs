@@ -34,6 +34,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use runspan::server::Receiver;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -84,17 +87,22 @@ struct Shared {
 }
 
 impl Proxy {
-    /// Opens a port on 127.0.0.1 for calls to `places`.
+    /// Opens a port on 127.0.0.1 for calls to `places`, over TLS to whom `trusted` vouches for.
     ///
     /// # Errors
     ///
-    /// When there is no port, or the system has no certificates to trust.
-    pub fn start(receiver: &Receiver, places: Vec<Place>, about: Calls) -> std::io::Result<Self> {
+    /// When there is no port.
+    pub fn start(
+        receiver: &Receiver,
+        places: Vec<Place>,
+        trusted: RootCertStore,
+        about: Calls,
+    ) -> std::io::Result<Self> {
         let runtime = receiver.runtime();
         let _in_runtime = runtime.enter();
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
         let address = listener.local_addr()?;
-        let client = Client::builder(TokioExecutor::new()).http1_preserve_header_case(true).build(connector()?);
+        let client = Client::builder(TokioExecutor::new()).http1_preserve_header_case(true).build(connector(trusted)?);
         let (says, recorder) = Recorder::new(receiver.teller(), about);
         let (stop, stopping) = watch::channel(false);
         let calls = Arc::new(AtomicU64::new(0));
@@ -138,11 +146,23 @@ impl Proxy {
     }
 }
 
-/// Makes the way to models: over TLS by what the system trusts, or plain to a server on this machine say.
-fn connector() -> std::io::Result<HttpsConnector<HttpConnector>> {
-    let mut roots = rustls::RootCertStore::empty();
+/// Variables by which programs are told of certificates to trust besides those of the system, as PEM files.
+const CERTIFICATES: &[&str] = &["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"];
+
+/// Returns whom this system trusts, and the program by its environment.
+pub fn trusted(given: impl Fn(&str) -> Option<String>) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
     // One that cannot be read is missed by the server that needs it, which is named then.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    for file in CERTIFICATES.iter().filter_map(|name| given(name)) {
+        let found = CertificateDer::pem_file_iter(file).into_iter().flatten().filter_map(Result::ok);
+        roots.add_parsable_certificates(found);
+    }
+    roots
+}
+
+/// Makes the way to models: over TLS, or plain to a server on this machine say.
+fn connector(roots: RootCertStore) -> std::io::Result<HttpsConnector<HttpConnector>> {
     let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(std::io::Error::other)?

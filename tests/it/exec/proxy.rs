@@ -284,7 +284,7 @@ fn serve_tls(answer: impl Fn(&str, &[u8], &mut dyn Write) + Send + 'static) -> S
         .with_single_cert(vec![certificate], key)
         .unwrap();
     let config = std::sync::Arc::new(config);
-    listen(2, move |stream| {
+    listen(3, move |stream| {
         let connection = rustls::ServerConnection::new(std::sync::Arc::clone(&config)).unwrap();
         let mut stream = rustls::StreamOwned::new(connection, stream);
         respond(&mut stream, &answer);
@@ -303,11 +303,15 @@ fn calls_go_on_over_tls_to_whom_this_system_trusts() {
     let address = serve_tls(move |_, _, stream| whole(stream, "", answer.as_bytes()));
     let base = format!("https://localhost:{}/v1", address.port());
     let body = json!({"model": "gpt-4o-mini", "messages": []}).to_string();
-    for (trusted, code) in [("ca.pem", "200 "), ("client.pem", "502 ")] {
+    for (variable, trusted, code) in [
+        ("SSL_CERT_FILE", "ca.pem", "200 "),
+        ("REQUESTS_CA_BUNDLE", "ca.pem", "200 "),
+        ("SSL_CERT_FILE", "client.pem", "502 "),
+    ] {
         let dir = tempdir();
         let command = ["python3", SCRIPT, "OPENAI_BASE_URL", "/chat/completions", &body];
         let mut exec = exec(dir.path(), &["--name", "ask"], &command);
-        exec.env("OPENAI_BASE_URL", &base).env("NO_PROXY", "*").env("SSL_CERT_FILE", tls_file(trusted));
+        exec.env("OPENAI_BASE_URL", &base).env("NO_PROXY", "*").env(variable, tls_file(trusted));
         let output = ended(exec);
         assert!(out(&output).starts_with(code), "{}{}", out(&output), err(&output));
         let call = &steps(dir.path(), only_run(dir.path()).run_id)[1];
@@ -430,6 +434,21 @@ fn another_protocol_passes_both_ways_and_other_hosts_are_refused() {
     drop(child.0.stdin.take());
     child.0.wait().unwrap();
     assert_eq!(only_run(dir.path()).steps_total, 1);
+}
+
+#[test]
+fn where_nobody_is_trusted_addresses_are_left_alone() {
+    let dir = tempdir();
+    let nobody = dir.path().join("nobody.pem");
+    std::fs::write(&nobody, "").unwrap();
+    let mut exec = exec(&dir.path().join("store"), &["--quiet"], &["sh", "-c", "echo \"$OPENAI_BASE_URL\""]);
+    exec.env("SSL_CERT_FILE", &nobody).env("NO_PROXY", "*").env_remove("SSL_CERT_DIR");
+    for name in ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"] {
+        exec.env_remove(name);
+    }
+    let output = ended(exec);
+    assert_eq!(out(&output), "\n");
+    assert!(err(&output).contains("no certificates to trust"), "{}", err(&output));
 }
 
 #[test]
