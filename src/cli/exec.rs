@@ -167,7 +167,10 @@ impl Recording {
         let receiver = match Receiver::start(settings, run) {
             Ok(receiver) => receiver,
             Err(error) => {
-                warn(session, &format!("{name} is not recorded: {}", full_text(&error)));
+                warn(
+                    session,
+                    &format!("{name} is not recorded: {}; runspan doctor checks the store", full_text(&error)),
+                );
                 return Ok(None);
             }
         };

@@ -28,7 +28,7 @@ pub(super) enum Problem {
     Foreign,
     /// The name that it was sent to is not one of this server.
     WrongHost,
-    /// A signal that this server does not keep and has nobody to forward to.
+    /// A signal that this server does not keep and has nobody to forward to, or spans that it will not be able to keep.
     NotKept,
     /// There is no room for it now.
     Busy,

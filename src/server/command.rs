@@ -28,6 +28,9 @@ use crate::model::RunId;
 use crate::model::record::Record;
 use crate::store::files::layout::Layout;
 
+/// How long one record may take to the journal: a disk that hangs must not hold the command's end up.
+const TELL_LIMIT: Duration = Duration::from_secs(5);
+
 /// A receiver at work. Dropped without [`finish`](Self::finish), it leaves its run to whoever opens the store next.
 pub struct Receiver {
     runtime: Runtime,
@@ -57,13 +60,17 @@ impl fmt::Debug for Teller {
 }
 
 impl Teller {
-    /// Takes one record down the pipeline and into the journal: it is durable when this returns.
+    /// Takes one record down the pipeline and into the journal: it is durable when this returns. A disk that does not
+    /// answer is waited for no longer than five seconds.
     ///
     /// # Errors
     ///
     /// Why it could not be taken.
-    pub async fn tell(&self, record: Record) -> Result<(), String> {
-        self.0.tell(record).await.map_err(|refusal| refusal.why)
+    pub async fn tell(&self, record: Record) -> Result<(), &'static str> {
+        match tokio::time::timeout(TELL_LIMIT, self.0.tell(record)).await {
+            Ok(told) => told,
+            Err(_) => Err("the journal takes too long to write"),
+        }
     }
 }
 

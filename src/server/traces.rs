@@ -57,10 +57,10 @@ impl Line {
     }
 
     /// Takes a record of this process's own: durable when this returns.
-    pub async fn tell(&self, record: Record) -> Result<(), Refusal> {
+    pub async fn tell(&self, record: Record) -> Result<(), &'static str> {
         let mut records = vec![record];
         self.claim(&mut records);
-        self.append(self.run(records, frame_kind)).await
+        self.intake.append(self.run(records, frame_kind)).await.map_err(why)
     }
 
     /// Takes a request: its spans, or records of logs, are durable when this returns.
@@ -120,11 +120,11 @@ impl Line {
     /// Has records appended, and waits until they are durable.
     async fn append(&self, records: Vec<Prepared>) -> Result<(), Refusal> {
         self.intake.append(records).await.map_err(|refused| {
-            let why = match refused {
-                Refused::Full => "the journal is at its bound: the run store cannot keep up, or cannot be written",
-                Refused::Unwritable => "the journal cannot be written",
-                Refused::Ending => "the server is about to end",
-            };
+            let why = why(refused);
+            if refused == Refused::Unwritable && self.run.is_some() {
+                // A command must not be kept from ending by an exporter that tries again and again.
+                return Refusal::new(Problem::NotKept, format!("{why}; nothing of this request is kept"));
+            }
             Refusal::new(Problem::Unavailable, format!("{why}; nothing of this request counts as taken: come again"))
         })
     }
@@ -220,6 +220,14 @@ impl Line {
         }
         self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).push(pipeline);
         prepared
+    }
+}
+
+fn why(refused: Refused) -> &'static str {
+    match refused {
+        Refused::Full => "the journal is at its bound: the run store cannot keep up, or cannot be written",
+        Refused::Unwritable => "the journal cannot be written",
+        Refused::Ending => "the server is about to end",
     }
 }
 

@@ -11,7 +11,7 @@ use runspan::model::{EventBody, RunKind, RunStatus, RunSummary};
 use runspan::store::RunReader;
 
 use crate::support::{
-    Killed, agent, ended, is_child, only_run, open, outline, record_in, runs, signal, steps, tempdir,
+    Killed, agent, ended, is_child, on_own_disk, only_run, open, outline, record_in, runs, signal, steps, tempdir,
 };
 
 fn exec(store: &Path, more: &[&str], command: &[&str]) -> Command {
@@ -153,6 +153,10 @@ fn a_command_that_tells_nothing_leaves_a_run_that_says_so() {
     let arguments = span.attr("process.command_args").unwrap().to_json();
     assert_eq!(arguments, serde_json::json!(["sh", "-c", "cat; echo err >&2", "--api-key", "***"]));
     assert_eq!(span.attr("process.exit.code").unwrap().to_json(), 0);
+    let hidden = tempdir();
+    ended(exec(hidden.path(), &["--content", "none"], &["sh", "-c", "true", "a prompt perhaps"]));
+    let all = Command::new("grep").args(["-r", "prompt perhaps"]).arg(hidden.path()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&all.stdout), "");
     let failed = ended(exec(dir.path(), &[], &["false"]));
     assert!(err(&failed).starts_with("runspan: error: no model calls · runspan get "), "{}", err(&failed));
     let quiet = ended(exec(dir.path(), &["--quiet"], &["true"]));
@@ -356,4 +360,21 @@ fn spans_still_go_where_they_went_before() {
     assert_eq!((all.len(), passed.steps_total, passed.status), (2, 4, RunStatus::Success));
     assert_eq!(outline(&steps(dir.path(), inner.run_id)), outline(&steps(other.path(), inner.run_id)));
     assert_nothing_left(other.path());
+}
+
+#[test]
+fn a_disk_that_fills_up_costs_the_recording_and_not_the_command() {
+    let dir = tempdir();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/exec/emit.py");
+    let store = dir.path().join("store");
+    // What the journal still takes is there. Beyond, the exporter hears that it need not try again.
+    let fill = "dd if=/dev/zero of=\"$0/fill\" bs=64k 2>/dev/null";
+    let large = format!("python3 {} large 2>&1 | grep -o 'HTTP Error.*'", script.display());
+    let line = format!("{fill}; python3 {} && echo sent; {large}; echo over; exit 3", script.display());
+    let inner = exec(&store, &[], &["sh", "-c", &line, dir.path().to_str().unwrap()]);
+    let output = ended(on_own_disk(&inner, dir.path()));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "sent\nHTTP Error 501: Not Implemented\nover\n", "{}", err(&output));
+    assert_eq!(output.status.code(), Some(3), "{}", err(&output));
+    assert!(err(&output).contains("cannot write the journal in"), "{}", err(&output));
 }

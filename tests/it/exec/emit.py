@@ -43,6 +43,9 @@ spans = [
 if "no-root" not in words:
     agent = {"gen_ai__operation__name": "invoke_agent", "gen_ai__agent__name": "weather"}
     spans.append(span(1, parent, "invoke_agent weather", 0, 2000, **agent))
+if "large" in words:
+    text = {"gen_ai__tool__call__arguments": "x" * 20_000, "gen_ai__operation__name": "execute_tool"}
+    spans += [span(number, 1, "large", 1, 2, **text) for number in range(100, 500)]
 resource = {"attributes": pairs(dict(pair.split("=", 1) for pair in attributes))}
 body = {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": spans}]}]}
 request = urllib.request.Request(
