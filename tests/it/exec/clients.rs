@@ -156,3 +156,17 @@ fn an_agent_of_the_vercel_ai_sdk_shows_with_its_calls_and_tools() {
     assert_eq!(run.tool_calls, 1);
     assert!(steps.iter().any(|step| step.kind == StepKind::Agent), "{steps:#?}");
 }
+
+#[test]
+fn one_port_takes_every_protocol() {
+    let Some(python) = program("python") else { return };
+    let script = format!("{}/tests/it/serve/sdk.py", env!("CARGO_MANIFEST_DIR"));
+    for protocol in ["grpc", "http/protobuf", "http/json"] {
+        let dir = tempdir();
+        // The exporter is made in code, whatever the environment says of protocols.
+        let command = [python.to_str().unwrap(), &script, protocol];
+        let (output, run, steps) = recorded(dir.path(), exec(dir.path(), &["--no-auto", "--name", "sdk"], &command));
+        assert_eq!((steps.len(), run.llm_calls, run.tool_calls), (4, 1, 1), "{protocol}: {}", err(&output));
+        assert_eq!(steps[1].parent_span_id, Some(steps[0].span_id), "{protocol}");
+    }
+}
