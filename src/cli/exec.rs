@@ -259,7 +259,9 @@ impl Started {
         if let Some(proxy) = proxy {
             receiver.runtime().block_on(proxy.finish());
         }
-        let root = root.ended(ended, ended_at, receiver.received() == 0 && calls == 0);
+        let is_silent =
+            receiver.received() == 0 && calls == 0 && !report::has_runs_below(receiver.layout().root(), run);
+        let root = root.ended(ended, ended_at, is_silent);
         let told = receiver.runtime().block_on(receiver.teller().tell(root));
         if let Err(why) = told {
             warn(session, &format!("the end of the run is not recorded: {why}"));

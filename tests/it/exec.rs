@@ -92,6 +92,7 @@ fn it_ends_as_the_command_did_and_the_run_says_how() {
         ("exit 7", 7, "workflow sh error", Some("exit_code: the command ended with exit code 7")),
         ("kill -KILL $$", 137, "workflow sh crashed", Some("crashed: the command was killed by SIGKILL")),
         ("kill -SEGV $$", 139, "workflow sh crashed", Some("crashed: the command was killed by SIGSEGV")),
+        ("kill -PIPE $$", 141, "workflow sh cancelled", Some("SIGPIPE: the command was killed by SIGPIPE")),
         ("kill -TERM $$", 143, "workflow sh cancelled", Some("SIGTERM: the command was killed by SIGTERM")),
     ];
     for (script, code, expected, error) in cases {
@@ -325,6 +326,8 @@ fn a_program_with_the_library_has_a_run_of_its_own_below_the_commands() {
     assert_eq!((outer.workflow_id.as_deref(), outer.steps_total), (Some("outer"), 1));
     assert_eq!((inner.agent_id.as_deref(), inner.steps_total), (Some("inner"), 3));
     assert_eq!((inner.trace_id, inner.parent_run_id), (outer.trace_id, Some(outer.run_id)));
+    let events = open(dir.path()).get_events(outer.run_id, 0).unwrap();
+    assert!(!events.iter().any(|event| matches!(event.body, EventBody::Log(_))), "it is not empty: {events:#?}");
     assert!(err(&output).contains("runspan: 1 run of its own, no model calls, 2 tool calls · "), "{}", err(&output));
 }
 

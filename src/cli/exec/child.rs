@@ -56,13 +56,16 @@ impl Ended {
         }
     }
 
-    /// Tells whether it ended by a signal that asked it to end, whether that killed it or it did so itself.
+    /// Tells whether it ended by a signal that asked it to end, whether that killed it or it did so itself; that nobody
+    /// reads what it says is such a signal, too.
     pub fn was_asked(self) -> bool {
         let asked = ASKED.load(Ordering::Relaxed);
-        ASK_TO_END.iter().any(|signal| match self {
-            Self::Killed(by) => by == *signal,
-            Self::Exited(code) => asked & (1 << signal) != 0 && i32::from(code) == 128 + signal,
-        })
+        match self {
+            Self::Killed(by) => by == libc::SIGPIPE || ASK_TO_END.contains(&by),
+            Self::Exited(code) => {
+                ASK_TO_END.iter().any(|signal| asked & (1 << signal) != 0 && i32::from(code) == 128 + signal)
+            }
+        }
     }
 }
 

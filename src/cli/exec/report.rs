@@ -41,6 +41,11 @@ pub fn say(store: &Path, run: RunId, session: &mut Session<'_>) {
     }
 }
 
+/// Tells whether the command began runs itself.
+pub fn has_runs_below(store: &Path, run: RunId) -> bool {
+    open_store(store).is_ok_and(|reader| !runs_below(&reader, run).is_empty())
+}
+
 /// Tells whether a run of the library is under way below this one.
 pub fn is_any_below(store: &Path, run: RunId) -> bool {
     let reader = FilesReader::open(store).ok();
