@@ -426,8 +426,33 @@ impl FilesReader {
         Ok(ListedRun { summary: live, open_steps })
     }
 
+    /// Reads a run of which a summary is known: as it stands, its state and its events.
+    #[cfg(feature = "index")]
+    pub(crate) fn read_run(&self, known: &RunSummary) -> Result<(RunSummary, RunState, Vec<Event>), StoreError> {
+        let run = known.run_id;
+        let events = if self.overlay.has(run) {
+            self.get_events(run, 0)?
+        } else {
+            // Its metadata is not read at first: that takes longer than the log of a small run.
+            match run_dir::read_vouched(self.layout.fs(), &self.dir(run)?, run, known.events) {
+                // It may count fewer lines by now.
+                Err(StoreError::Damaged { .. }) => self.get_events(run, 0)?,
+                read => read?,
+            }
+        };
+        let mut state = RunState::read(run, &events);
+        if !known.status.is_open() || !state.has_started() {
+            return Ok((known.clone(), state, events));
+        }
+        if known.writer.is_some_and(|writer| self.is_dead(writer)) {
+            state.crash();
+        }
+        let live = RunSummary { writer: known.writer, pinned: known.pinned, ..state.summary(UnixNanos::now()) };
+        Ok((RunSummary { steps: None, ..live }, state, events))
+    }
+
     /// Tells whether a run of this writer that is under way has crashed: a bridge's agents may outlive it.
-    fn is_dead(&self, writer: RunId) -> bool {
+    pub(crate) fn is_dead(&self, writer: RunId) -> bool {
         !writer_is_alive(&self.layout, writer)
             && !crate::journal::is_resumable_in(self.layout.fs(), &self.layout.journal(), &writer.to_string())
     }
