@@ -1,12 +1,13 @@
 //! `runspan list`: the runs of a store.
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use runspan::model::{NanoUsd, RunId, RunKind, RunStatus, UnixNanos};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use runspan::model::{RunId, UnixNanos};
 use runspan::store::{Listed, ListedRun, Query, RunReader, Sort};
 
+use super::filters::Filters;
 use super::output::{DIM, Look, RED, YELLOW, count, money, run_status};
 use super::table::{Cell, Column, Table};
-use super::time::{When, age, parse_when, whole_duration};
+use super::time::{age, whole_duration};
 use super::{Done, Format, Session, Stop};
 
 /// From this width on, ids are shown whole.
@@ -22,56 +23,14 @@ Examples:
   runspan list --agent-id code-reviewer --sort cost --limit 10
   runspan list --json | jq '.[] | select(.cost_usd > 0.1).run_id'")]
 pub struct Args {
-    /// Only agents, or only workflows
-    #[arg(long, value_name = "KIND", value_parser = kinds())]
-    kind: Option<RunKind>,
-    /// Only runs of this agent
-    #[arg(long, value_name = "NAME")]
-    agent_id: Option<String>,
-    /// Only runs of this workflow
-    #[arg(long, value_name = "NAME")]
-    workflow_id: Option<String>,
-    /// Only runs of this status; completed, failed and pending are understood too
-    #[arg(long, value_name = "STATUS", value_parser = statuses())]
-    status: Option<RunStatus>,
-    /// Only runs of this session
-    #[arg(long, value_name = "ID")]
-    session: Option<String>,
-    /// Only runs that used this model
-    #[arg(long, value_name = "NAME")]
-    model: Option<String>,
-    /// Only runs that began at or after this time: RFC 3339, or 90s, 15m, 2h, 7d ago
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
-    since: Option<When>,
-    /// Only runs that began before this time
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
-    until: Option<When>,
-    /// Only runs that cost at least this many dollars
-    #[arg(long, value_name = "USD", value_parser = parse_usd)]
-    min_cost: Option<NanoUsd>,
+    #[command(flatten)]
+    filters: Filters,
     /// The order: newest, dearest, longest or most tokens first
     #[arg(long, value_name = "ORDER", default_value = "started", value_parser = orders())]
     sort: Sort,
     /// How many at most; 0 for all
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
-}
-
-fn kinds() -> impl TypedValueParser<Value = RunKind> {
-    PossibleValuesParser::new(RunKind::ALL.iter().map(|kind| kind.as_str())).try_map(|word| word.parse::<RunKind>())
-}
-
-fn statuses() -> impl TypedValueParser<Value = RunStatus> {
-    let words = RunStatus::ALL.iter().map(|status| {
-        let value = PossibleValue::new(status.as_str());
-        match status {
-            RunStatus::Success => value.alias("completed"),
-            RunStatus::Error => value.alias("failed"),
-            RunStatus::Running => value.alias("pending"),
-            _ => value,
-        }
-    });
-    PossibleValuesParser::new(words).try_map(|word| word.parse::<RunStatus>())
 }
 
 fn orders() -> impl TypedValueParser<Value = Sort> {
@@ -83,26 +42,9 @@ fn orders() -> impl TypedValueParser<Value = Sort> {
     })
 }
 
-fn parse_usd(text: &str) -> Result<NanoUsd, String> {
-    let usd: f64 = text.trim_start_matches('$').parse().map_err(|_| "expected dollars, such as 0.25".to_owned())?;
-    NanoUsd::from_usd(usd).filter(|amount| amount.0 >= 0).ok_or_else(|| "expected dollars, such as 0.25".to_owned())
-}
-
 impl Args {
     fn query(&self, now: UnixNanos) -> Query {
-        Query {
-            kind: self.kind,
-            agent_id: self.agent_id.clone(),
-            workflow_id: self.workflow_id.clone(),
-            status: self.status,
-            session_id: self.session.clone(),
-            model: self.model.clone(),
-            since: self.since.map(|when| when.resolve(now)),
-            until: self.until.map(|when| when.resolve(now)),
-            min_cost: self.min_cost,
-            sort: self.sort,
-            limit: self.limit,
-        }
+        Query { sort: self.sort, limit: self.limit, ..self.filters.query(now) }
     }
 }
 
@@ -116,7 +58,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     match session.format {
         Format::Table if runs.is_empty() => {}
         Format::Table => session.print(&render(&runs, session.now, session.look))?,
-        Format::Json | Format::Yaml => session.print_data(&runs)?,
+        _ => session.print_data(&runs)?,
     }
     if runs.is_empty() {
         let plain = Query { limit: query.limit, sort: query.sort, ..Query::default() };

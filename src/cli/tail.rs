@@ -90,7 +90,7 @@ impl Session<'_> {
     fn print_line(&mut self, value: &impl serde::Serialize) -> Done {
         let line = match self.format {
             Format::Yaml => super::output::yaml(value).map(|text| format!("---\n{text}")),
-            Format::Table | Format::Json => json_line(value),
+            _ => json_line(value),
         };
         self.print(&line?)
     }

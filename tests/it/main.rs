@@ -31,6 +31,8 @@ mod rig;
 mod secrets;
 #[cfg(feature = "cli")]
 mod serve;
+#[cfg(feature = "cli")]
+mod stats;
 mod support;
 mod totals;
 mod trouble;

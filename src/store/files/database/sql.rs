@@ -346,14 +346,7 @@ fn explain(error: SqliteError, refused: &Refused, limits: SqlLimits) -> SqlError
     match error {
         SqliteError::SqlInputError { msg, offset, .. } => {
             let at = usize::try_from(offset).ok();
-            let what = match msg.strip_prefix("no such table: ") {
-                Some(table) => format!("there is no {table}; the views are {}", names()),
-                None => match msg.strip_prefix("no such column: ") {
-                    Some(column) => format!("there is no column {column}; `runspan sql` alone lists them"),
-                    None => msg,
-                },
-            };
-            SqlError { what: refused.unwrap_or(what), at, is_wrong_use: true }
+            SqlError { what: refused.unwrap_or_else(|| in_words(msg)), at, is_wrong_use: true }
         }
         SqliteError::MultipleStatement => SqlError::wrong("one statement at a time"),
         // Nothing but blanks and comments.
@@ -372,11 +365,21 @@ fn explain(error: SqliteError, refused: &Refused, limits: SqlLimits) -> SqlError
                 ErrorCode::OperationInterrupted => {
                     format!("it took longer than {} s; --timeout gives it more", limits.time.as_secs())
                 }
-                _ => refused.or(message).unwrap_or_else(|| failure.to_string()),
+                _ => refused.or(message.map(in_words)).unwrap_or_else(|| failure.to_string()),
             };
             SqlError { what, at: None, is_wrong_use }
         }
         other => SqlError { what: other.to_string(), at: None, is_wrong_use: false },
+    }
+}
+
+/// Adds to what SQLite says what there is.
+fn in_words(message: String) -> String {
+    let of = |what: &str| message.strip_prefix(what);
+    match (of("no such table: "), of("no such column: ")) {
+        (Some(table), _) => format!("there is no {table}; the views are {}", names()),
+        (_, Some(column)) => format!("there is no column {column}; `runspan sql` alone lists them"),
+        _ => message,
     }
 }
 
