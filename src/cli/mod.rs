@@ -16,6 +16,7 @@ mod output;
 mod prices;
 mod progress;
 mod reindex;
+mod search;
 mod serve;
 mod sql;
 mod stats;
@@ -93,6 +94,8 @@ enum Command {
     Get(get::Args),
     /// Follow runs, or one run's events, as they happen
     Tail(tail::Args),
+    /// Find runs by what was said in them
+    Search(search::Args),
     /// Add up runs, tokens, cost and time; group errors by what they say
     Stats(stats::Args),
     /// Ask in SQL: read-only views of runs, steps and errors
@@ -213,6 +216,7 @@ fn execute(
         Command::Demo(args) => demo::run(args, &mut session),
         Command::Get(args) | Command::Runs { command: RunsCommand::Get(args) } => get::run(args, &mut session),
         Command::Tail(args) | Command::Runs { command: RunsCommand::Tail(args) } => tail::run(args, &mut session),
+        Command::Search(args) => search::run(args, &mut session),
         Command::Stats(args) => stats::run(args, &mut session),
         Command::Sql(args) => sql::run(args, &mut session),
         Command::Serve(args) => serve::run(args, &mut session),

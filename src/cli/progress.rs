@@ -39,6 +39,7 @@ impl Bar {
         match progress {
             Progress::Runs(reached) => self.show(session, "runs", reached.bytes, reached.of),
             Progress::Steps { done, of } => self.show(session, "steps", done, of),
+            Progress::Texts { done, of } => self.show(session, "texts", done, of),
         }
     }
 
@@ -53,7 +54,7 @@ impl Bar {
 /// Opens the index of a store with all it has to know of runs and steps.
 pub fn open_index(reader: &FilesReader, session: &mut Session<'_>) -> Result<Database, Stop> {
     let mut bar = Bar::new(session);
-    let opened = database::whole(reader, &mut |progress| bar.show_index(session, progress));
+    let opened = database::whole(reader, database::Depth::Steps, &mut |progress| bar.show_index(session, progress));
     bar.end(session);
     opened.map_err(|error| index_failed(reader, &error))
 }

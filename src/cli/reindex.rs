@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use runspan::store::files::database::{self, Progress};
+use runspan::store::files::database::{self, Depth, Progress, text};
 use serde::Serialize;
 
 use super::output::count;
@@ -12,7 +12,8 @@ use super::{CODE_FAILED, Done, Format, Session, Stop};
 /// What `reindex` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-`index.sqlite` is derived from the store and keeps up by itself; deleting it loses nothing. This makes it anew.
+`index.sqlite` is derived from the store and keeps up by itself; deleting it loses nothing. This makes it anew, and
+text.sqlite if somebody has searched.
 
 Examples:
   runspan reindex
@@ -42,9 +43,18 @@ pub fn run(_: &Args, session: &mut Session<'_>) -> Done {
     })?;
     let seconds = begun.elapsed().as_secs_f64();
     let begun = Instant::now();
-    let whole = database::whole(&reader, &mut |progress| bar.show_index(session, progress));
+    // Only where somebody has searched.
+    let has_texts = text::path(&layout).exists();
+    let mut read = || {
+        text::remove(&layout)?;
+        let index = database::whole(&reader, Depth::Steps, &mut |progress| bar.show_index(session, progress))?;
+        if has_texts && text::is_allowed(&layout)? {
+            text::whole(&index, &reader, &mut |progress| bar.show_index(session, progress))?;
+        }
+        index.steps()
+    };
+    let steps = read();
     bar.end(session);
-    let steps = whole.and_then(|database| database.steps());
     let steps = steps.map_err(|error| Stop::failed(CODE_FAILED, format!("{}: {error}", layout.root().display())))?;
     let report = Report { runs, seconds, steps, steps_seconds: begun.elapsed().as_secs_f64() };
     match session.format {

@@ -180,7 +180,7 @@ fn served(bodies: &[(String, Vec<u8>)]) -> Vec<Stored> {
 #[cfg(feature = "index")]
 fn assert_sums_of_steps_are_those_of_runs(reader: &crate::store::files::FilesReader, runs: &[Stored]) {
     use crate::store::files::database::{self, By, Group};
-    let index = database::whole(reader, &mut |_| {}).unwrap();
+    let index = database::whole(reader, database::Depth::Steps, &mut |_| {}).unwrap();
     let sum = |number: fn(&RunSummary) -> u64| runs.iter().map(|run| number(&run.summary)).sum::<u64>();
     let tokens = runs.iter().filter_map(|run| run.summary.tokens).reduce(Tokens::plus);
     let cost = runs.iter().filter_map(|run| run.summary.cost_usd).reduce(|a, b| a + b);

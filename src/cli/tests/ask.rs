@@ -159,7 +159,7 @@ fn sums_follow_what_grows_crashes_is_damaged_and_goes() {
     store.writer.delete_run(caller).unwrap();
     assert_eq!(numbers(&store), json!([1, 1, 0, 1_000, 0]));
     let reader = FilesReader::open(store.path().join(".runspan")).unwrap();
-    assert_eq!(database::whole(&reader, &mut |_| {}).unwrap().steps().unwrap(), 3);
+    assert_eq!(database::whole(&reader, database::Depth::Steps, &mut |_| {}).unwrap().steps().unwrap(), 3);
     drop(store._lock);
     let stats = json(&runspan(store.dir.path(), &["stats", "--json"]));
     assert_eq!((&stats["total"]["open"], &stats["total"]["count"]), (&json!(0), &json!(1)));
@@ -192,7 +192,7 @@ fn several_who_read_steps_at_once_count_each_once() {
             scope.spawn(|| {
                 while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
                     let reader = FilesReader::open(&path).unwrap();
-                    database::whole(&reader, &mut |_| {}).unwrap();
+                    database::whole(&reader, database::Depth::Steps, &mut |_| {}).unwrap();
                 }
             });
         }
@@ -359,4 +359,77 @@ fn the_page_on_sql_has_every_view_and_column() {
         let columns: Vec<&str> = view.columns.iter().map(|column| column.name).collect();
         assert_eq!(told, columns, "{}", view.name);
     }
+}
+
+#[test]
+fn search_shows_runs_with_the_step_and_what_was_found() {
+    let mut store = Store::new();
+    let caller = store.record_caller(1);
+    store.record_agent(2);
+    let search = |args: &[&str]| runspan(store.path(), &[&["search"], args].concat());
+    let shown = search(&["rain OR file"]);
+    let without_ages: String = shown
+        .out
+        .lines()
+        .map(|line| match line.split_once(" ago") {
+            Some((before, behind)) => format!("{}…{behind}\n", before.trim_end_matches(|c: char| c.is_alphanumeric())),
+            None => format!("{line}\n"),
+        })
+        .collect();
+    assert_eq!(
+        without_ages,
+        "01KE9BZH81000000  weather  ✓ success  …  900ms  $0.006000\n  get_weather result  [Rain] in Oslo: 12 degrees\n\
+         01KE9BZH80000000  code\\u{1b}[31m-reviewer  ✓ success  …  2.50s  $0.0840\n  \
+         read_file error  ToolError · no such 2J [file]\\u{202e}\n"
+    );
+    let found = json(&search(&["\"oslo 12\" degree*", "--json"]));
+    assert_eq!(
+        (found[0]["run"]["run_id"].clone(), found[0]["run"]["agent_id"].clone()),
+        (json!(caller), json!("weather"))
+    );
+    assert_eq!(
+        found[0]["hits"],
+        json!([{
+            "step_id": "get_weather", "kind": "tool", "field": "result", "snippet": "Rain in Oslo: 12 degrees",
+            "marks": [[8, 16], [17, 24]],
+        }])
+    );
+    assert_eq!(json(&search(&["rain", "--agent-id", "other", "--json"])), json!([]));
+    assert_eq!(
+        json(&search(&["rain", "--agent-id", "weather", "--min-cost", "0.001", "--json"])).as_array().unwrap().len(),
+        1
+    );
+    let nothing = search(&["nowhere"]);
+    assert_eq!((nothing.code, nothing.out.as_str(), nothing.err.as_str()), (0, "", "hint: no run has that\n"));
+}
+
+#[test]
+fn a_query_that_is_wrong_is_marked_even_where_there_is_no_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let answer = runspan(dir.path(), &["search", "rate \"limit"]);
+    assert_eq!((answer.code, answer.out.as_str()), (2, ""));
+    assert_eq!(
+        answer.err,
+        "error: there is no second \" for this one\n  rate \"limit\n       ^\nhint: runspan search --help says what can be asked\n"
+    );
+    let answer = runspan(dir.path(), &["search", "東京 colour:red"]);
+    assert!(answer.err.contains("  東京 colour:red\n       ^\n"), "{}", answer.err);
+    assert!(answer.err.contains("the fields are input, output, arguments, result, error, log"), "{}", answer.err);
+    assert_eq!(runspan(dir.path(), &["search", "x", "--since", "soon"]).code, 2);
+}
+
+#[test]
+fn a_store_that_wants_no_texts_keeps_none() {
+    let mut store = Store::new();
+    store.record_caller(1);
+    let texts = store.path().join(".runspan/text.sqlite");
+    assert_eq!(json(&runspan(store.path(), &["search", "rain", "--json"])).as_array().unwrap().len(), 1);
+    assert!(texts.exists());
+    let file = store.path().join(".runspan/store.yaml");
+    let said = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{said}search: false\n")).unwrap();
+    let answer = runspan(store.path(), &["search", "rain"]);
+    assert_eq!((answer.code, texts.exists()), (2, false));
+    assert!(answer.err.contains("texts are not kept for searching here"), "{}", answer.err);
+    assert!(runspan(store.path(), &["list"]).out.contains("weather"));
 }

@@ -15,10 +15,14 @@ mod pattern;
 mod sql;
 mod stats;
 mod steps;
+pub mod text;
+mod words;
 
 pub use sql::{SqlAnswer, SqlError, SqlLimits, VIEWS, View, ViewColumn};
 pub use stats::{By, Counted, ErrorExample, ErrorGroup, Group, Percentiles, Stats};
+use steps::Behind;
 pub use steps::StepsReached;
+pub use words::QueryError;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -246,24 +250,41 @@ pub enum Progress {
         /// All runs that were behind.
         of: u64,
     },
+    /// The texts of so many runs are read.
+    Texts {
+        /// Runs whose texts are read.
+        done: u64,
+        /// All runs that were behind.
+        of: u64,
+    },
 }
 
-/// Opens the database of a store and takes in all there is: runs and their steps. Where the store's own cannot be
+/// How much of the runs a database is to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// The runs.
+    Runs,
+    /// The runs and their steps.
+    Steps,
+}
+
+/// Opens the database of a store and takes in all there is: the runs, and their steps if asked for. Where the store's own cannot be
 /// written, or does not have what dead processes left, one is made for this once.
 ///
 /// # Errors
 ///
 /// When the store cannot be read, or no database be made.
-pub fn whole(reader: &FilesReader, progress: &mut dyn FnMut(Progress)) -> Result<Database> {
+pub fn whole(reader: &FilesReader, depth: Depth, progress: &mut dyn FnMut(Progress)) -> Result<Database> {
     let layout = reader.layout();
     layout.read()?;
     if !layout.is_of_the_system() || !reader.overlay.is_empty() {
-        return temporary(reader, progress);
+        return temporary(reader, depth, progress);
     }
     let mut own = || {
         let mut database = Database::open(layout)?;
         database.connection.busy_timeout(LONG_PATIENCE)?;
-        database.complete(reader, progress)?;
+        database.complete_runs(progress)?;
+        database.complete_to(depth, reader, progress)?;
         Ok(database)
     };
     let opened = match own() {
@@ -274,17 +295,17 @@ pub fn whole(reader: &FilesReader, progress: &mut dyn FnMut(Progress)) -> Result
         opened => opened,
     };
     match opened {
-        Err(DatabaseError::Busy(_) | DatabaseError::Io(_)) => temporary(reader, progress),
+        Err(DatabaseError::Busy(_) | DatabaseError::Io(_)) => temporary(reader, depth, progress),
         opened => opened,
     }
 }
 
-fn temporary(reader: &FilesReader, progress: &mut dyn FnMut(Progress)) -> Result<Database> {
+fn temporary(reader: &FilesReader, depth: Depth, progress: &mut dyn FnMut(Progress)) -> Result<Database> {
     let mut database = Database::temporary(reader.layout())?;
     while !database.catch_up(GLIMPSE)?.is_whole {}
     let laid: Vec<RunSummary> = reader.overlay.summaries().cloned().collect();
     database.put_runs(&laid)?;
-    database.complete_steps(reader, progress)?;
+    database.complete_to(depth, reader, progress)?;
     Ok(database)
 }
 
@@ -306,9 +327,13 @@ pub(super) fn ask(layout: &Layout, ask: impl Fn(&Database) -> Result<Found>) -> 
 }
 
 fn remove(layout: &Layout) -> Result<()> {
-    let path = path(layout);
+    remove_file(&path(layout))
+}
+
+/// Deletes a database with what SQLite may have put beside it.
+fn remove_file(path: &Path) -> Result<()> {
     for end in ["", "-journal", "-wal", "-shm"] {
-        let mut name = path.clone().into_os_string();
+        let mut name = path.as_os_str().to_owned();
         name.push(end);
         match std::fs::remove_file(name) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -316,6 +341,52 @@ fn remove(layout: &Layout) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Opens a database, made empty if it is not there, for its owner alone.
+fn open_file(path: &Path) -> Result<Connection> {
+    // SQLite would let everybody read it.
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    if let Err(error) = made
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        return Err(error.into());
+    }
+    Ok(Connection::open(path)?)
+}
+
+/// Makes the tables of an empty database. Returns whether it did.
+fn make_tables(connection: &mut Connection, version: i64, tables: &[&str]) -> Result<bool> {
+    connection.pragma_update(None, "trusted_schema", false)?;
+    let found =
+        |connection: &Connection| connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    if found(connection)? == version {
+        return Ok(false);
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another may have been faster.
+    if found(&transaction)? == version {
+        return Ok(false);
+    }
+    let there: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if there > 0 {
+        // Of another version.
+        return Err(DatabaseError::foreign());
+    }
+    for tables in tables {
+        transaction.execute_batch(tables)?;
+    }
+    write_identity(&transaction)?;
+    transaction.pragma_update(None, "user_version", version)?;
+    transaction.commit()?;
+    Ok(true)
+}
+
+/// Gives a database a number of its own, by which others know that it began anew.
+fn write_identity(connection: &Connection) -> Result<()> {
+    let mut random = [0; 8];
+    crate::model::id::fill_random(&mut random);
+    write_meta(connection, "identity", i64::from_le_bytes(random))
 }
 
 impl Database {
@@ -335,15 +406,7 @@ impl Database {
     }
 
     fn open_as_it_is(layout: &Layout) -> Result<Self> {
-        let path = path(layout);
-        // SQLite would let everybody read it.
-        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        if let Err(error) = made
-            && error.kind() != io::ErrorKind::AlreadyExists
-        {
-            return Err(error.into());
-        }
-        Self::of(Connection::open(&path)?, layout)
+        Self::of(open_file(&path(layout))?, layout)
     }
 
     /// Makes one that nobody else sees and that is gone with this value, where the store's own cannot be used.
@@ -356,26 +419,16 @@ impl Database {
         connection.busy_timeout(PATIENCE)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
         connection.pragma_update(None, "mmap_size", 256 << 20)?;
-        connection.pragma_update(None, "trusted_schema", false)?;
-        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        if version != VERSION {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            // Another may have been faster.
-            let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-            if version != VERSION && tables > 0 {
-                // Of another version.
-                return Err(DatabaseError::foreign());
-            }
-            if version != VERSION {
-                transaction.execute_batch(TABLES)?;
-                transaction.execute_batch(steps::TABLES)?;
-                transaction.pragma_update(None, "user_version", VERSION)?;
-            }
-            transaction.commit()?;
-        }
+        // What runs said in their errors goes with them.
+        connection.pragma_update(None, "secure_delete", true)?;
+        make_tables(&mut connection, VERSION, &[TABLES, steps::TABLES])?;
         connection.set_prepared_statement_cache_capacity(64);
         Ok(Self { connection, layout: layout.clone(), words: Words::default() })
+    }
+
+    /// Tells whether nobody else sees it.
+    fn is_temporary(&self) -> bool {
+        self.connection.path().is_none_or(str::is_empty)
     }
 
     /// Takes in what the log has behind the place that was reached, for about so long.
@@ -397,18 +450,20 @@ impl Database {
         }
     }
 
-    /// Takes in all there is, runs and steps.
-    fn complete(&mut self, reader: &FilesReader, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    fn complete_runs(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<()> {
         loop {
             let reached = self.catch_up(GLIMPSE)?;
             if reached.is_whole {
-                return self.complete_steps(reader, progress);
+                return Ok(());
             }
             progress(Progress::Runs(reached));
         }
     }
 
-    fn complete_steps(&mut self, reader: &FilesReader, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    fn complete_to(&mut self, depth: Depth, reader: &FilesReader, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        if depth == Depth::Runs {
+            return self.take_unread(reader);
+        }
         let (mut done, of) = (0, self.runs_behind()?);
         loop {
             let reached = self.catch_up_steps(reader, GLIMPSE)?;
@@ -441,6 +496,7 @@ impl Database {
                 "DELETE FROM runs; DELETE FROM models; DELETE FROM tags; DELETE FROM summaries; DELETE FROM unread; \
                  DELETE FROM steps; DELETE FROM errors; DELETE FROM totals; DELETE FROM meta WHERE key <> 'change';",
             )?;
+            write_identity(&transaction)?;
             place = Place { log: identity, ..Place::default() };
         }
         let mut wanted = CHUNK;
@@ -645,15 +701,16 @@ impl Database {
     }
 }
 
-/// Keeps the database of a store current from a thread of its own, so that nobody who asks has to, until it is dropped.
+/// Keeps the databases of a store current from a thread of its own, so that nobody who asks has to, until it is dropped.
 #[derive(Debug)]
 pub struct Keeper {
     stop: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Keeper {
-    /// Begins. Without a thread whoever asks takes in what is new.
-    pub fn start(layout: &Layout) -> Self {
+    /// Begins. `with_texts`: those are kept, too, if the store allows it. Without a thread whoever asks takes in what is
+    /// new.
+    pub fn start(layout: &Layout, with_texts: bool) -> Self {
         let (stop, stopped) = mpsc::channel::<()>();
         let layout = layout.clone();
         let keep = move || {
@@ -664,7 +721,7 @@ impl Keeper {
                 // Whatever is in the way, the next reader meets and mends it.
                 if length != seen && is_wanted(&layout) && ask(&layout, |_| Ok(Found::default())).is_some() {
                     let is_stopped = || stopped.try_recv() != Err(mpsc::TryRecvError::Empty);
-                    if keep_steps(&layout, is_stopped).is_ok() {
+                    if keep_the_rest(&layout, with_texts, is_stopped).is_ok() {
                         seen = length;
                     }
                 }
@@ -676,11 +733,17 @@ impl Keeper {
     }
 }
 
-/// Reads the steps of runs that are behind, until there are none or somebody wants to stop.
-fn keep_steps(layout: &Layout, is_stopped: impl Fn() -> bool) -> Result<()> {
+/// Reads the steps and the texts of runs that are behind, until there are none or somebody wants to stop.
+fn keep_the_rest(layout: &Layout, with_texts: bool, is_stopped: impl Fn() -> bool) -> Result<()> {
     let reader = FilesReader::of(layout.clone())?;
     let mut database = Database::open(layout)?;
     while database.catch_up_steps(&reader, GLIMPSE)?.left > 0 && !is_stopped() {}
+    if with_texts && text::is_allowed(layout)? {
+        let mut texts = text::Texts::open(layout)?;
+        while texts.catch_up(&database, &reader, GLIMPSE)?.left > 0 && !is_stopped() {}
+    } else {
+        text::remove(layout)?;
+    }
     Ok(())
 }
 
@@ -1022,7 +1085,7 @@ mod tests {
     fn a_keeper_takes_in_what_is_written_while_it_lives() {
         let (_dir, layout, mut writer) = store();
         rebuild(&layout, |_| {}).unwrap();
-        let keeper = Keeper::start(&layout);
+        let keeper = Keeper::start(&layout, true);
         (0..5).for_each(|nth| writer.create_run(&run(nth), &[]).unwrap());
         let until = Instant::now() + Duration::from_secs(60);
         while Database::open(&layout).unwrap().runs().unwrap() < 5 {

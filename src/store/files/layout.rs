@@ -60,6 +60,18 @@ pub struct StoreFile {
     /// check guesses.
     #[serde(default)]
     pub redaction_key: String,
+    /// Whether the texts of runs may be kept a second time, to be searched: in `text.sqlite`.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub search: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_yes(yes: &bool) -> bool {
+    *yes
 }
 
 impl StoreFile {
@@ -216,6 +228,7 @@ impl Layout {
             store_id: RunId::fresh(now).to_string(),
             created_at: now.rfc3339_millis(),
             redaction_key: random.iter().map(|byte| format!("{byte:02x}")).collect(),
+            search: true,
         };
         // What is checked in by accident leaks prompts: the store ignores itself.
         write_new(self.fs(), &self.root.join(".gitignore"), b"*\n")?;

@@ -276,9 +276,8 @@ fn percentiles(mut values: Vec<u64>) -> Option<Percentiles> {
 #[derive(Clone, Debug)]
 struct Chosen {
     id: i64,
-    agent: Option<String>,
-    workflow: Option<String>,
-    session: Option<String>,
+    /// What it is grouped by, where that is a name of its own.
+    name: Option<String>,
     started: i64,
     status: RunStatus,
     totals: Totals,
@@ -301,7 +300,8 @@ const TOTALS: &str = "totals.status, prompt, completion, total, cache_read, cach
                       unpriced, totals.duration, errors, llm_calls, tool_calls, trouble IS NOT NULL";
 
 fn status_and_totals(row: &Row<'_>, first: usize) -> Result<(RunStatus, Totals)> {
-    let status: String = row.get(first)?;
+    let status = row.get_ref(first)?.as_str().map_err(rusqlite::Error::from)?;
+    let status = status.parse().map_err(|_| DatabaseError::foreign())?;
     let totals = Totals {
         tokens: tokens(row, first + 1)?,
         cost: row.get(first + 7)?,
@@ -312,7 +312,7 @@ fn status_and_totals(row: &Row<'_>, first: usize) -> Result<(RunStatus, Totals)>
         tool_calls: row.get(first + 12)?,
         has_trouble: row.get(first + 13)?,
     };
-    Ok((status.parse().map_err(|_| DatabaseError::foreign())?, totals))
+    Ok((status, totals))
 }
 
 fn tokens(row: &Row<'_>, first: usize) -> Result<Tokens> {
@@ -360,7 +360,7 @@ impl Database {
     pub fn stats(&self, query: &Query, by: Option<By>) -> Result<Stats> {
         // All from one state of the database.
         let _transaction = self.connection.unchecked_transaction()?;
-        let runs = self.chosen(query)?;
+        let runs = self.chosen(query, by)?;
         let of = by.map_or(Counted::Runs, By::counts);
         let first_tokens = self.first_tokens(&runs)?;
         let mut total = Sums::default();
@@ -394,27 +394,25 @@ impl Database {
     }
 
     /// Returns the runs that a query asks for, by id.
-    fn chosen(&self, query: &Query) -> Result<Vec<Chosen>> {
+    fn chosen(&self, query: &Query, by: Option<By>) -> Result<Vec<Chosen>> {
         let (filter, values) = filter(query);
+        // A hundred thousand names that nobody needs take a while.
+        let name = match by {
+            Some(By::Agent) => "agent",
+            Some(By::Workflow) => "workflow",
+            Some(By::Session) => "session",
+            _ => "NULL",
+        };
         let closed = format!(
-            "SELECT chosen, agent, workflow, session, started, {TOTALS} FROM (SELECT id AS chosen, agent, workflow, \
-             session, started FROM runs WHERE status NOT IN ('running', 'waiting'){filter}) CROSS JOIN totals \
-             ON id = chosen"
+            "SELECT chosen, name, started, {TOTALS} FROM (SELECT id AS chosen, {name} AS name, started FROM runs \
+             WHERE status NOT IN ('running', 'waiting'){filter}) CROSS JOIN totals ON id = chosen"
         );
         let mut statement = self.connection.prepare_cached(&closed)?;
         let mut rows = statement.query(rusqlite::params_from_iter(values))?;
         let mut runs = Vec::new();
         while let Some(row) = rows.next()? {
-            let (status, totals) = status_and_totals(row, 5)?;
-            runs.push(Chosen {
-                id: row.get(0)?,
-                agent: row.get(1)?,
-                workflow: row.get(2)?,
-                session: row.get(3)?,
-                started: row.get(4)?,
-                status,
-                totals,
-            });
+            let (status, totals) = status_and_totals(row, 3)?;
+            runs.push(Chosen { id: row.get(0)?, name: row.get(1)?, started: row.get(2)?, status, totals });
         }
         let open = format!(
             "SELECT id, coalesce(live, json), {TOTALS} FROM runs JOIN totals USING (id) JOIN summaries USING (id) \
@@ -427,15 +425,14 @@ impl Database {
             let run: RunSummary = serde_json::from_str(json).map_err(|_| DatabaseError::foreign())?;
             if query.matches(&run) {
                 let (status, totals) = status_and_totals(row, 2)?;
-                runs.push(Chosen {
-                    id: row.get(0)?,
-                    started: super::number(run.started_at.0),
-                    agent: run.agent_id,
-                    workflow: run.workflow_id,
-                    session: run.session_id,
-                    status,
-                    totals,
-                });
+                let started = super::number(run.started_at.0);
+                let name = match by {
+                    Some(By::Agent) => run.agent_id,
+                    Some(By::Workflow) => run.workflow_id,
+                    Some(By::Session) => run.session_id,
+                    _ => None,
+                };
+                runs.push(Chosen { id: row.get(0)?, name, started, status, totals });
             }
         }
         runs.sort_unstable_by_key(|run| run.id);
@@ -486,9 +483,7 @@ impl Database {
         let tags = if by == By::Tag { self.tags()? } else { HashMap::new() };
         let mut sums: HashMap<Option<String>, Sums> = HashMap::new();
         let keys = |run: &Chosen| match by {
-            By::Agent => vec![run.agent.clone()],
-            By::Workflow => vec![run.workflow.clone()],
-            By::Session => vec![run.session.clone()],
+            By::Agent | By::Workflow | By::Session => vec![run.name.clone()],
             By::Day => vec![moment(run.started, 10, "")],
             By::Hour => vec![moment(run.started, 13, ":00Z")],
             By::Tag => match tags.get(&run.id) {
@@ -525,14 +520,15 @@ impl Database {
     }
 
     fn groups_of_calls(&self, runs: &[Chosen], by: By) -> Result<Vec<Group>> {
-        let (column, mask) = match by {
-            By::Provider => ("provider", counts::CALL | counts::TOKENS | counts::COST | counts::UNPRICED),
-            By::Tool => ("tool", counts::TOOL_CALL),
-            _ => ("model", counts::CALL | counts::TOKENS | counts::COST | counts::UNPRICED),
+        let of_models = counts::CALL | counts::TOKENS | counts::COST | counts::UNPRICED;
+        let (column, mask, caused) = match by {
+            By::Provider => ("provider", of_models, "NULL, NULL"),
+            By::Tool => ("tool", counts::TOOL_CALL, "caused_tokens, caused_cost"),
+            _ => ("model", of_models, "NULL, NULL"),
         };
         let sql = format!(
             "SELECT id, {column}, counts, status, kind, duration, first_token, prompt, completion, total, cache_read, \
-             cache_write, reasoning, cost, caused_tokens, caused_cost FROM steps WHERE counts & {mask} AND id >= ?1 \
+             cache_write, reasoning, cost, {caused} FROM steps WHERE counts & {mask} AND id >= ?1 \
              AND id < ?2"
         );
         let (success, running) = (self.word(StepStatus::Success.as_str())?, self.word(StepStatus::Running.as_str())?);

@@ -43,13 +43,13 @@ pub(super) const TABLES: &str = "
     );
     CREATE TABLE steps (
         id INTEGER PRIMARY KEY,
-        kind INTEGER NOT NULL, status INTEGER NOT NULL, counts INTEGER NOT NULL,
-        step INTEGER NOT NULL, span INTEGER NOT NULL, parent INTEGER,
-        name INTEGER NOT NULL, agent INTEGER, provider INTEGER, model INTEGER, tool INTEGER,
-        started INTEGER NOT NULL, duration INTEGER, first_token INTEGER,
+        -- What sums are made of stands first: a row is read from its beginning.
+        counts INTEGER NOT NULL, kind INTEGER NOT NULL, status INTEGER NOT NULL,
+        provider INTEGER, model INTEGER, tool INTEGER, duration INTEGER, first_token INTEGER,
         prompt INTEGER, completion INTEGER, total INTEGER, cache_read INTEGER, cache_write INTEGER, reasoning INTEGER,
-        cost INTEGER, source INTEGER,
-        copy_of INTEGER, caused_tokens INTEGER, caused_cost INTEGER
+        cost INTEGER, caused_tokens INTEGER, caused_cost INTEGER,
+        step INTEGER NOT NULL, name INTEGER NOT NULL, agent INTEGER, source INTEGER, copy_of INTEGER,
+        started INTEGER NOT NULL, span INTEGER NOT NULL, parent INTEGER
     );
     CREATE INDEX steps_first_token ON steps (first_token) WHERE first_token IS NOT NULL;
     CREATE INDEX steps_caused ON steps (caused_tokens) WHERE caused_tokens IS NOT NULL;
@@ -76,10 +76,10 @@ pub struct StepsReached {
 }
 
 /// A run that is behind.
-struct Behind {
-    id: i64,
-    change: i64,
-    known: RunSummary,
+pub(super) struct Behind {
+    pub id: i64,
+    pub change: i64,
+    pub known: RunSummary,
 }
 
 /// A run that was read, or why it could not be.
@@ -97,12 +97,12 @@ impl Database {
     /// When the database or the store cannot be used. A run that cannot be read is noted as such and costs itself.
     pub fn catch_up_steps(&mut self, reader: &FilesReader, limit: Duration) -> Result<StepsReached> {
         let begun = Instant::now();
+        self.take_unread(reader)?;
         let mut done = 0;
         loop {
             let reached = read_meta(&self.connection, "steps")?.unwrap_or(0);
-            let behind = self.behind(reached)?;
+            let behind = self.behind(reached, BATCH)?;
             if behind.is_empty() {
-                self.take_unread(reader)?;
                 done += self.take_grown(reader)?;
                 return Ok(StepsReached { done, left: 0 });
             }
@@ -119,16 +119,29 @@ impl Database {
     ///
     /// When the database cannot be read.
     pub fn runs_behind(&self) -> Result<u64> {
-        let reached = read_meta(&self.connection, "steps")?.unwrap_or(0);
-        let left: i64 =
-            self.connection.query_row("SELECT count(*) FROM runs WHERE change > ?1", [reached], |row| row.get(0))?;
+        self.behind_of(read_meta(&self.connection, "steps")?)
+    }
+
+    /// Returns how many runs changed after the change `reached`.
+    pub(super) fn behind_of(&self, reached: Option<i64>) -> Result<u64> {
+        let mut statement = self.connection.prepare_cached("SELECT count(*) FROM runs WHERE change > ?1")?;
+        let left: i64 = statement.query_row([reached.unwrap_or(0)], |row| row.get(0))?;
         Ok(left.try_into().unwrap_or(0))
     }
 
-    fn behind(&self, reached: i64) -> Result<Vec<Behind>> {
+    /// Returns the runs that were under way when they last told of themselves.
+    pub(super) fn open_runs(&self) -> Result<Vec<Behind>> {
+        self.read_behind(
+            "SELECT id, change, json FROM runs JOIN summaries USING (id) WHERE status IN ('running', 'waiting')",
+            [],
+        )
+    }
+
+    /// Returns the first runs that changed after the change `reached`.
+    pub(super) fn behind(&self, reached: i64, limit: usize) -> Result<Vec<Behind>> {
         self.read_behind(
             "SELECT id, change, json FROM runs JOIN summaries USING (id) WHERE change > ?1 ORDER BY change LIMIT ?2",
-            params![reached, BATCH as i64],
+            params![reached, number(limit as u64)],
         )
     }
 
@@ -201,7 +214,7 @@ impl Database {
     }
 
     /// Takes in the runs of which no line tells, by their own metadata. Those that cannot be read stay where they are.
-    fn take_unread(&mut self, reader: &FilesReader) -> Result<()> {
+    pub(super) fn take_unread(&mut self, reader: &FilesReader) -> Result<()> {
         let unread = self.unread()?;
         let mut found = Vec::new();
         for run in unread {
@@ -213,10 +226,7 @@ impl Database {
         if found.is_empty() {
             return Ok(());
         }
-        self.put_runs(&found)?;
-        let reached = read_meta(&self.connection, "steps")?.unwrap_or(0);
-        let behind = self.behind(reached)?;
-        self.take_steps(reader, reached, behind).map(drop)
+        self.put_runs(&found)
     }
 
     /// Puts in runs of which no line of the log tells.
@@ -249,7 +259,8 @@ fn read_some(reader: &FilesReader, behind: &mut impl Iterator<Item = Behind>) ->
     Ok(read)
 }
 
-fn log_bytes(reader: &FilesReader, run: RunId) -> std::result::Result<u64, StoreError> {
+/// Returns how long the log of a run is.
+pub(super) fn log_bytes(reader: &FilesReader, run: RunId) -> std::result::Result<u64, StoreError> {
     let layout = reader.layout();
     let Some(dir) = layout.find_run(run)? else { return Ok(0) };
     Ok(std::fs::metadata(run_dir::events_file(&dir)).map_or(0, |log| log.len()))
@@ -357,23 +368,17 @@ fn put_step(transaction: &Transaction<'_>, words: &mut super::Words, id: i64, ro
     let source = maybe(step.cost.map(|(_, source)| source.as_str()))?;
     transaction
         .prepare_cached(
-            "INSERT OR REPLACE INTO steps VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, \
-             ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)",
+            "INSERT OR REPLACE INTO steps VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, \
+             ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)",
         )?
         .execute(params![
             id,
+            counts_of(row),
             kind,
             status,
-            counts_of(row),
-            step_id,
-            span_number(step.span_id),
-            step.parent.map(span_number),
-            name,
-            agent,
             provider,
             model,
             tool,
-            number(step.started_at.0),
             step.duration_ms.map(|ms| (ms * 1e3).round() as i64),
             row.first_token_us.map(number),
             tokens.prompt.map(number),
@@ -383,10 +388,16 @@ fn put_step(transaction: &Transaction<'_>, words: &mut super::Words, id: i64, ro
             tokens.cache_write.map(number),
             tokens.reasoning.map(number),
             step.cost.map(|(cost, _)| cost.0),
-            source,
-            copy_of,
             row.caused.map(|caused| number(caused.tokens)),
             row.caused.and_then(|caused| caused.cost).map(|cost| cost.0),
+            step_id,
+            name,
+            agent,
+            source,
+            copy_of,
+            number(step.started_at.0),
+            span_number(step.span_id),
+            step.parent.map(span_number),
         ])?;
     Ok(())
 }
