@@ -78,7 +78,7 @@ fn wait_for_store(session: &mut Session<'_>) -> Result<FilesReader, Stop> {
 
 impl Session<'_> {
     /// Waits a moment; ends the command when nobody reads its output any more.
-    fn pause(&mut self) -> Done {
+    pub(super) fn pause(&mut self) -> Done {
         self.flush()?;
         if self.is_stdout && is_output_closed() {
             return Err(Stop::PipeClosed);

@@ -20,6 +20,8 @@ mod ids;
 mod interop;
 mod layers;
 mod limits;
+#[cfg(feature = "cli")]
+mod live;
 #[cfg(feature = "macros")]
 mod macros;
 #[cfg(feature = "metrics")]

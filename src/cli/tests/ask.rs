@@ -433,3 +433,15 @@ fn a_store_that_wants_no_texts_keeps_none() {
     assert!(answer.err.contains("texts are not kept for searching here"), "{}", answer.err);
     assert!(runspan(store.path(), &["list"]).out.contains("weather"));
 }
+
+#[test]
+fn a_list_is_watched_on_a_terminal_alone() {
+    let store = Store::new();
+    let answer = runspan(store.path(), &["list", "--watch"]);
+    assert_eq!((answer.code, answer.out.as_str()), (2, ""));
+    assert_eq!(
+        answer.err,
+        "error: --watch draws a table on a terminal again and again, and this is none\n\
+         hint: runspan tail prints a line for each change, with --json an object\n"
+    );
+}
