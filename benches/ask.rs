@@ -55,8 +55,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let time = |args: &[&str]| once(|| runspan(args).status());
     show("runspan reindex", time(&["reindex"])?, None);
     println!("index.sqlite of {} bytes", size("index.sqlite"));
+    let before = cpu_seconds_of_children();
     show("runspan search, the first", time(&["search", "nowhere"])?, None);
-    println!("text.sqlite of {} bytes", size("text.sqlite"));
+    let cpu = cpu_seconds_of_children() - before;
+    let text: usize = (0..runs).map(|n| (0..5).chain(10..14).map(|part| words(n, part).len()).sum::<usize>()).sum();
+    let megabytes = text as f64 / 1e6;
+    println!(
+        "text.sqlite of {} bytes for {megabytes:.0} MB of text: {:.2} bytes a byte, {:.3} s of CPU a MB",
+        size("text.sqlite"),
+        size("text.sqlite") as f64 / text as f64,
+        cpu / megabytes
+    );
     let mut is_kept = true;
     for (args, promise) in [
         (&["list"][..], Some(50)),
@@ -154,6 +163,18 @@ fn words(run: usize, part: usize) -> String {
         words.push_str(" rareword77");
     }
     words
+}
+
+/// Returns the CPU time, of user and system, of all commands that have ended.
+fn cpu_seconds_of_children() -> f64 {
+    // SAFETY: zeros are a valid value, and the call fills it.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        usage
+    };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
 
 fn once(mut run: impl FnMut() -> std::io::Result<std::process::ExitStatus>) -> std::io::Result<Duration> {

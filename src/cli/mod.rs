@@ -123,7 +123,7 @@ enum Command {
 impl Command {
     /// Tells whether what it prints has the form of rows and columns.
     fn has_rows(&self) -> bool {
-        matches!(self, Self::Stats(_) | Self::Sql(_))
+        matches!(self, Self::Stats(_) | Self::Runs { command: RunsCommand::Stats(_) } | Self::Sql(_))
     }
 }
 
@@ -135,6 +135,10 @@ enum RunsCommand {
     Get(get::Args),
     /// Follow runs
     Tail(tail::Args),
+    /// Find runs by what was said in them
+    Search(search::Args),
+    /// Add up runs
+    Stats(stats::Args),
 }
 
 /// What a command works with.
@@ -216,8 +220,8 @@ fn execute(
         Command::Demo(args) => demo::run(args, &mut session),
         Command::Get(args) | Command::Runs { command: RunsCommand::Get(args) } => get::run(args, &mut session),
         Command::Tail(args) | Command::Runs { command: RunsCommand::Tail(args) } => tail::run(args, &mut session),
-        Command::Search(args) => search::run(args, &mut session),
-        Command::Stats(args) => stats::run(args, &mut session),
+        Command::Search(args) | Command::Runs { command: RunsCommand::Search(args) } => search::run(args, &mut session),
+        Command::Stats(args) | Command::Runs { command: RunsCommand::Stats(args) } => stats::run(args, &mut session),
         Command::Sql(args) => sql::run(args, &mut session),
         Command::Serve(args) => serve::run(args, &mut session),
         Command::Prices(args) => prices::run(args, &mut session),

@@ -46,10 +46,9 @@ pub fn run(_: &Args, session: &mut Session<'_>) -> Done {
     // Only where somebody has searched.
     let has_texts = text::path(&layout).exists();
     let mut read = || {
-        text::remove(&layout)?;
         let index = database::whole(&reader, Depth::Steps, &mut |progress| bar.show_index(session, progress))?;
         if has_texts && text::is_allowed(&layout)? {
-            text::whole(&index, &reader, &mut |progress| bar.show_index(session, progress))?;
+            text::rebuild(&index, &reader, &mut |progress| bar.show_index(session, progress))?;
         }
         index.steps()
     };

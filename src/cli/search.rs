@@ -2,7 +2,8 @@
 
 use runspan::model::RunSummary;
 use runspan::store::files::FilesReader;
-use runspan::store::files::database::{self, Depth, text};
+use runspan::store::files::database::QueryError;
+use runspan::store::files::database::text::{self, FoundRun, Hit, SearchError, Wanted};
 use runspan::store::{ListedRun, StoreError};
 use serde::Serialize;
 
@@ -12,7 +13,6 @@ use super::output::{BOLD, CYAN, DIM, Look, cut, money, run_status, safe};
 use super::progress::{Bar, index_failed};
 use super::time::{age, whole_duration};
 use super::{CODE_USE, Done, Format, Session, Stop};
-use runspan::store::files::database::text::{FoundRun, Hit, SearchError};
 
 /// What `search` takes.
 #[derive(Debug, clap::Args)]
@@ -79,17 +79,11 @@ fn search(args: &Args, reader: &FilesReader, session: &mut Session<'_>) -> Resul
             layout.store_file().display()
         )));
     }
+    let filters = args.filters.query(session.now);
+    let wanted = Wanted { query: &args.query, filters: &filters, limit: args.limit, hits: args.hits };
     let mut bar = Bar::new(session);
-    let mut opened = || {
-        let index = database::whole(reader, Depth::Runs, &mut |progress| bar.show_index(session, progress))?;
-        let texts = text::whole(&index, reader, &mut |progress| bar.show_index(session, progress))?;
-        Ok((index, texts))
-    };
-    let opened = opened();
+    let found = text::search(reader, &wanted, &mut |progress| bar.show_index(session, progress));
     bar.end(session);
-    let (index, texts) = opened.map_err(|error| index_failed(reader, &error))?;
-    let query = args.filters.query(session.now);
-    let found = texts.search(&index, reader, &args.query, &query, args.limit, args.hits);
     let found = found.map_err(|error| match error {
         SearchError::Query(error) => wrong_query(&args.query, &error),
         SearchError::Index(error) => index_failed(reader, &error),
@@ -97,7 +91,7 @@ fn search(args: &Args, reader: &FilesReader, session: &mut Session<'_>) -> Resul
     found.into_iter().filter_map(|run| line(reader, run).transpose()).collect()
 }
 
-fn wrong_query(query: &str, error: &database::QueryError) -> Stop {
+fn wrong_query(query: &str, error: &QueryError) -> Stop {
     Stop::failed(CODE_USE, &error.what).marked(query, error.at).hint("runspan search --help says what can be asked")
 }
 

@@ -2,13 +2,14 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use runspan::model::{NanoUsd, Tokens};
-use runspan::store::files::database::{By, Counted, ErrorGroup, Group, Percentiles, Stats};
+use runspan::store::files::database::{By, Counted, Depth, ErrorGroup, Group, Percentiles, Stats, ask_whole};
 
 use super::filters::Filters;
 use super::output::{BOLD, CYAN, DIM, Look, RED, YELLOW, count, csv, cut, money, safe};
+use super::progress::{Bar, index_failed};
 use super::table::{Cell, Column, Table};
 use super::time::duration;
-use super::{Done, Format, Session, progress};
+use super::{Done, Format, Session};
 
 /// What `stats` takes.
 #[derive(Debug, clap::Args)]
@@ -40,9 +41,12 @@ fn bys() -> impl TypedValueParser<Value = By> {
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let mut stats = match session.open()? {
         Some(reader) => {
-            let index = progress::open_index(&reader, session)?;
-            let stats = index.stats(&args.filters.query(session.now), args.by);
-            stats.map_err(|error| progress::index_failed(&reader, &error))?
+            let query = args.filters.query(session.now);
+            let mut bar = Bar::new(session);
+            let mut show = |progress| bar.show_index(session, progress);
+            let stats = ask_whole(&reader, Depth::Steps, &mut show, |index| index.stats(&query, args.by));
+            bar.end(session);
+            stats.map_err(|error| index_failed(&reader, &error))?
         }
         None => Stats::empty(args.by),
     };

@@ -177,6 +177,15 @@ fn where_the_index_cannot_be_written_the_answer_is_the_same() {
     std::fs::remove_dir(&index).unwrap();
     assert_eq!(without, store.stats(&["--by", "tool"]));
     assert!(index.is_file());
+    let good = std::fs::read(&index).unwrap();
+    for damage in 0..good.len() / 1024 {
+        let mut bytes = good.clone();
+        bytes[damage * 1024..(damage + 1) * 1024].fill(0xa5);
+        std::fs::write(&index, bytes).unwrap();
+        // It is noticed where it is read, and made anew.
+        let answer = runspan(store.path(), &["stats", "--by", "tool", "--json"]);
+        assert_eq!((answer.code, answer.err.as_str()), (0, ""), "page {damage}");
+    }
     // Another version's, and rubbish, are made anew.
     std::fs::write(&index, "rubbish ".repeat(2_000)).unwrap();
     assert_eq!(without, store.stats(&["--by", "tool"]));

@@ -28,7 +28,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -93,6 +93,8 @@ pub struct Database {
     connection: Connection,
     layout: Layout,
     words: Words,
+    /// How many threads read logs: one, unless somebody waits.
+    threads: usize,
 }
 
 /// The numbers of words that steps have in common: names, models, kinds.
@@ -300,6 +302,26 @@ pub fn whole(reader: &FilesReader, depth: Depth, progress: &mut dyn FnMut(Progre
     }
 }
 
+/// Asks the database of a store, once it has taken in all there is; makes it anew where it turns out to be broken.
+///
+/// # Errors
+///
+/// As [`whole`], and those of the question.
+pub fn ask_whole<T>(
+    reader: &FilesReader,
+    depth: Depth,
+    progress: &mut dyn FnMut(Progress),
+    question: impl Fn(&Database) -> Result<T>,
+) -> Result<T> {
+    match whole(reader, depth, progress).and_then(|database| question(&database)) {
+        Err(DatabaseError::Damaged(_)) => {
+            remove(reader.layout())?;
+            whole(reader, depth, progress).and_then(|database| question(&database))
+        }
+        answer => answer,
+    }
+}
+
 fn temporary(reader: &FilesReader, depth: Depth, progress: &mut dyn FnMut(Progress)) -> Result<Database> {
     let mut database = Database::temporary(reader.layout())?;
     while !database.catch_up(GLIMPSE)?.is_whole {}
@@ -423,7 +445,7 @@ impl Database {
         connection.pragma_update(None, "secure_delete", true)?;
         make_tables(&mut connection, VERSION, &[TABLES, steps::TABLES])?;
         connection.set_prepared_statement_cache_capacity(64);
-        Ok(Self { connection, layout: layout.clone(), words: Words::default() })
+        Ok(Self { connection, layout: layout.clone(), words: Words::default(), threads: 1 })
     }
 
     /// Tells whether nobody else sees it.
@@ -461,6 +483,7 @@ impl Database {
     }
 
     fn complete_to(&mut self, depth: Depth, reader: &FilesReader, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        self.threads = all_threads();
         if depth == Depth::Runs {
             return self.take_unread(reader);
         }
@@ -745,6 +768,36 @@ fn keep_the_rest(layout: &Layout, with_texts: bool, is_stopped: impl Fn() -> boo
         text::remove(layout)?;
     }
     Ok(())
+}
+
+/// Returns how many threads a machine has for somebody who waits.
+fn all_threads() -> usize {
+    const ENOUGH: usize = 8;
+    std::thread::available_parallelism().map_or(1, |threads| threads.get().min(ENOUGH))
+}
+
+/// Does a work on so many threads, this one among them; the answers have the order of the items.
+fn on_threads<T: Send, R: Send>(threads: usize, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let queue = Mutex::new(items.into_iter().enumerate());
+    let work_off = || {
+        let mut done = Vec::new();
+        while let Some((place, item)) = queue.lock().ok().and_then(|mut queue| queue.next()) {
+            done.push((place, work(item)));
+        }
+        done
+    };
+    let mut done = std::thread::scope(|scope| {
+        // Where there is no thread to be had, the others do its part.
+        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, &work_off).ok();
+        let others: Vec<_> = (1..threads).filter_map(spawn).collect();
+        let mut done = work_off();
+        for other in others {
+            done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_unstable_by_key(|(place, _)| *place);
+    done.into_iter().map(|(_, answer)| answer).collect()
 }
 
 /// Lets this thread go after all others that want to work.

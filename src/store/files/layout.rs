@@ -31,6 +31,7 @@ This folder holds recorded runs of AI agents. runspan wrote it; `runspan list --
 - `index.log`: one line for each start and each change of a run, so that lists need not open every folder.
 - `journal/`: what processes have recorded and readers have not taken in yet. Do not delete it while one is running.
 - `metrics/`: what processes have counted and not sent yet, if there is any.
+- `index.sqlite`, `text.sqlite`: derived from all this, for lists, sums and searches. They may be deleted.
 - `store.yaml`: the format's version and this store's id.
 
 A run's folder may be copied, archived or deleted as a whole. Prompts and answers may be in here: share with care.

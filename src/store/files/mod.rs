@@ -548,15 +548,12 @@ impl RunReader for FilesReader {
         if !text::is_allowed(&self.layout)? {
             return Err(StoreError::Unsupported { what: "search", why: "it is switched off for this store" });
         }
-        let failed = |error: &dyn std::fmt::Display| StoreError::BadStore {
-            path: text::path(&self.layout),
-            why: error.to_string(),
-        };
-        let index = database::whole(self, database::Depth::Runs, &mut |_| {}).map_err(|error| failed(&error))?;
-        let texts = text::whole(&index, self, &mut |_| {}).map_err(|error| failed(&error))?;
-        let found = texts.search(&index, self, text, query, query.limit, 0).map_err(|error| match error {
+        let wanted = text::Wanted { query: text, filters: query, limit: query.limit, hits: 0 };
+        let found = text::search(self, &wanted, &mut |_| {}).map_err(|error| match error {
             text::SearchError::Query(error) => StoreError::BadQuery { what: error.what, at: error.at },
-            text::SearchError::Index(error) => failed(&error),
+            text::SearchError::Index(error) => {
+                StoreError::BadStore { path: text::path(&self.layout), why: error.to_string() }
+            }
         })?;
         let listed = found.into_iter().map(|found| match self.get_listed(found.run_id) {
             Ok(run) => Ok(Listed::Run(Box::new(run))),

@@ -17,7 +17,9 @@ use crate::telemetry::full_text;
 
 /// Runs that are read before they are put in.
 const BATCH: usize = 256;
-/// Steps that are held in memory before they are put in, those of the last run read aside.
+/// Runs that are read at a time, by several threads perhaps.
+const WAVE: usize = 32;
+/// Steps that are held in memory before they are put in, those of the last wave aside.
 const MAX_ROWS: usize = 20_000;
 /// A step's number is its run's, and its place in the run in so many bits: a run has at most 100 MB.
 const PLACE_BITS: u32 = 24;
@@ -159,7 +161,7 @@ impl Database {
 
     /// Reads runs and puts in what was read, unless somebody else has by then. Returns how many.
     fn take_steps(&mut self, reader: &FilesReader, reached: i64, behind: Vec<Behind>) -> Result<u64> {
-        let read = read_some(reader, &mut behind.into_iter())?;
+        let read = read_some(reader, &mut behind.into_iter(), self.threads)?;
         let Some(last) = read.last().map(|read| read.behind.change) else { return Ok(0) };
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if read_meta(&transaction, "steps")?.unwrap_or(0) != reached {
@@ -199,7 +201,7 @@ impl Database {
         }
         let (mut done, mut grown) = (0, grown.into_iter());
         loop {
-            let read = read_some(reader, &mut grown)?;
+            let read = read_some(reader, &mut grown, self.threads)?;
             if read.is_empty() {
                 return Ok(done);
             }
@@ -242,21 +244,31 @@ impl Database {
     }
 }
 
-/// Reads runs one after the other, until the runs or the steps in memory are many.
-fn read_some(reader: &FilesReader, behind: &mut impl Iterator<Item = Behind>) -> Result<Vec<Read>> {
+/// Reads runs, until they or the steps in memory are many.
+fn read_some(reader: &FilesReader, behind: &mut impl Iterator<Item = Behind>, threads: usize) -> Result<Vec<Read>> {
     let (mut read, mut rows) = (Vec::new(), 0);
     while rows <= MAX_ROWS && read.len() < BATCH {
-        let Some(behind) = behind.next() else { break };
-        // Before its events: what is appended meanwhile is taken for new.
-        let log_bytes = log_bytes(reader, behind.known.run_id)?;
-        let digest = match digest(reader, &behind.known) {
-            Err(error) if error.is_out_of_resources() => return Err(error.into()),
-            digest => digest.map_err(|error| full_text(&error)),
-        };
-        rows += digest.as_ref().map_or(0, |digest| digest.steps.len());
-        read.push(Read { behind, log_bytes, digest });
+        let some: Vec<Behind> = behind.take(WAVE).collect();
+        if some.is_empty() {
+            break;
+        }
+        for run in super::on_threads(threads, some, |behind| read_one(reader, behind)) {
+            let run = run?;
+            rows += run.digest.as_ref().map_or(0, |digest| digest.steps.len());
+            read.push(run);
+        }
     }
     Ok(read)
+}
+
+fn read_one(reader: &FilesReader, behind: Behind) -> Result<Read> {
+    // Before its events: what is appended meanwhile is taken for new.
+    let log_bytes = log_bytes(reader, behind.known.run_id)?;
+    let digest = match digest(reader, &behind.known) {
+        Err(error) if error.is_out_of_resources() => return Err(error.into()),
+        digest => digest.map_err(|error| full_text(&error)),
+    };
+    Ok(Read { behind, log_bytes, digest })
 }
 
 /// Returns how long the log of a run is.

@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::words::{Leaf, Node, QueryError};
-use super::{Behind, Database, DatabaseError, Progress, Result, filter, id_in, number, read_meta, write_meta};
+use super::{Behind, Database, DatabaseError, Depth, Progress, Result, filter, id_in, number, read_meta, write_meta};
 use crate::model::{Event, EventBody, RunId, RunSummary};
 use crate::store::files::FilesReader;
 use crate::store::files::layout::Layout;
@@ -34,7 +34,9 @@ pub(super) const FIELDS: &[&str] = &["input", "output", "arguments", "result", "
 const FIRST_FIELD: usize = 2;
 /// Runs that are read before they are put in.
 const BATCH: usize = 512;
-/// Bytes of text that are held in memory before they are put in, those of the last run aside.
+/// Runs that are read at a time, by several threads perhaps.
+const WAVE: usize = 32;
+/// Bytes of text that are held in memory before they are put in, those of the last wave aside.
 const MAX_BATCH_BYTES: usize = 16 << 20;
 /// A longer word is no word: a picture, a key, a hash.
 const MAX_WORD: usize = 256;
@@ -74,6 +76,8 @@ const TABLES: &str = "
 #[derive(Debug)]
 pub struct Texts {
     connection: Connection,
+    /// How many threads read logs: one, unless somebody waits.
+    threads: usize,
 }
 
 /// Where a store's texts are switched off, or by which variable.
@@ -168,13 +172,50 @@ pub fn remove(layout: &Layout) -> Result<()> {
     super::remove_file(&path(layout))
 }
 
-/// Opens the texts of a store and takes in all there is. `index` has to know all runs. Where the store's own cannot be
-/// written, they are read for this once.
+/// What is looked for, and how much of it.
+#[derive(Clone, Debug)]
+pub struct Wanted<'a> {
+    /// The query: see `docs/search.md`.
+    pub query: &'a str,
+    /// Which runs; their order and number mean nothing here.
+    pub filters: &'a Query,
+    /// Runs at most; 0 for all.
+    pub limit: usize,
+    /// Places of each run at most.
+    pub hits: usize,
+}
+
+/// Finds the newest runs of a store that a query and filters ask for, with all that is there by now. `progress` is told
+/// how far the texts are.
 ///
 /// # Errors
 ///
-/// When the store cannot be read, or no database be made.
-pub fn whole(index: &Database, reader: &FilesReader, progress: &mut dyn FnMut(Progress)) -> Result<Texts> {
+/// When the query cannot be understood, or the store not be read.
+pub fn search(
+    reader: &FilesReader,
+    wanted: &Wanted<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> std::result::Result<Vec<FoundRun>, SearchError> {
+    let node = Node::parse(wanted.query).map_err(SearchError::Query)?;
+    let mut once = || {
+        let index = super::whole(reader, Depth::Runs, progress)?;
+        let texts = whole(&index, reader, progress)?;
+        texts.find(&index, reader, &node, wanted)
+    };
+    let found = match once() {
+        // What is broken shows itself only where it is read.
+        Err(DatabaseError::Damaged(_)) => {
+            remove(reader.layout())?;
+            once()
+        }
+        found => found,
+    };
+    Ok(found?)
+}
+
+/// Opens the texts of a store and takes in all there is. `index` has to know all runs. Where the store's own cannot be
+/// written, they are read for this once.
+fn whole(index: &Database, reader: &FilesReader, progress: &mut dyn FnMut(Progress)) -> Result<Texts> {
     let layout = reader.layout();
     let temporary = |progress: &mut dyn FnMut(Progress)| {
         let mut texts = Texts::of(Connection::open("")?)?;
@@ -201,6 +242,16 @@ pub fn whole(index: &Database, reader: &FilesReader, progress: &mut dyn FnMut(Pr
         Err(DatabaseError::Busy(_) | DatabaseError::Io(_)) => temporary(progress),
         opened => opened,
     }
+}
+
+/// Makes the texts of a store anew; `index` has to know all runs.
+///
+/// # Errors
+///
+/// When the store cannot be read, or no database be made.
+pub fn rebuild(index: &Database, reader: &FilesReader, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    remove(reader.layout())?;
+    whole(index, reader, progress).map(drop)
 }
 
 /// Where a run's rows are: from `first` to before `end`.
@@ -250,10 +301,11 @@ impl Texts {
         connection.pragma_update(None, "secure_delete", true)?;
         super::make_tables(&mut connection, VERSION, &[TABLES])?;
         connection.set_prepared_statement_cache_capacity(64);
-        Ok(Self { connection })
+        Ok(Self { connection, threads: 1 })
     }
 
     fn complete(&mut self, index: &Database, reader: &FilesReader, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        self.threads = super::all_threads();
         let (mut done, mut of) = (0, 0);
         loop {
             let reached = self.catch_up(index, reader, super::GLIMPSE)?;
@@ -322,19 +374,23 @@ impl Texts {
     /// Reads runs and puts their texts in, unless somebody else has by then. Returns how many.
     fn take_texts(&mut self, reader: &FilesReader, reached: i64, behind: Vec<Behind>) -> Result<u64> {
         let (mut read, mut bytes, mut last, mut passed) = (Vec::new(), 0, reached, 0);
-        for run in behind {
-            if bytes > MAX_BATCH_BYTES {
-                break;
+        let mut behind = behind.into_iter();
+        while bytes <= MAX_BATCH_BYTES {
+            let some: Vec<Behind> = behind.by_ref().take(WAVE).collect();
+            let Some(newest) = some.last() else { break };
+            (last, passed) = (newest.change, passed + some.len() as u64);
+            let mut changed = Vec::new();
+            for run in some {
+                let known = self.known(&run.known.run_id.to_string())?;
+                if run.known.status.is_open() || known.is_none_or(|known| known.stamp != stamp(&run.known)) {
+                    changed.push(run.known);
+                }
             }
-            last = run.change;
-            passed += 1;
-            let known = self.known(&run.known.run_id.to_string())?;
-            if known.is_some_and(|known| known.stamp == stamp(&run.known) && !run.known.status.is_open()) {
-                continue;
+            for run in super::on_threads(self.threads, changed, |known| read_texts(reader, known)) {
+                let run = run?;
+                bytes += run.rows.iter().map(Row::bytes).sum::<usize>();
+                read.push(run);
             }
-            let run = read_texts(reader, run.known)?;
-            bytes += run.rows.iter().map(Row::bytes).sum::<usize>();
-            read.push(run);
         }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if read_meta(&transaction, "texts")?.unwrap_or(0) != reached {
@@ -369,37 +425,20 @@ impl Texts {
         known(&self.connection, run)
     }
 
-    /// Finds the newest runs that a query and filters ask for, `limit` at most (0 for all), each with `hits` places at
-    /// most. The texts have to be [current](whole).
-    ///
-    /// # Errors
-    ///
-    /// When the query cannot be understood, or a database cannot be read.
-    pub fn search(
-        &self,
-        index: &Database,
-        reader: &FilesReader,
-        query: &str,
-        filters: &Query,
-        limit: usize,
-        hits: usize,
-    ) -> std::result::Result<Vec<FoundRun>, SearchError> {
-        let node = Node::parse(query).map_err(SearchError::Query)?;
+    fn find(&self, index: &Database, reader: &FilesReader, node: &Node, wanted: &Wanted<'_>) -> Result<Vec<FoundRun>> {
         // All from one state of the texts.
         let _transaction = self.connection.unchecked_transaction()?;
-        let search =
-            Search { texts: self, node: self.prepared(&node)?, allowed: self.allowed(index, reader, filters)? };
-        let snippets = Snippets::new(&node)?;
+        let allowed = self.allowed(index, reader, wanted.filters)?;
+        let search = Search { texts: self, node: self.prepared(node)?, allowed };
+        let snippets = Snippets::new(node)?;
         let (mut found, mut bound) = (Vec::new(), i64::MAX);
         while let Some(place) = search.next(bound)? {
             bound = place.first;
-            let mut rows = Vec::new();
-            search.node.rows(self, &place, hits, &mut rows)?;
-            rows.sort_unstable();
-            rows.dedup();
-            rows.truncate(hits);
+            let mut of_words = Vec::new();
+            search.node.rows(self, &place, wanted.hits, &mut of_words)?;
+            let rows = some_of_each(&of_words, wanted.hits);
             found.push(FoundRun { run_id: id_in(&place.run)?, hits: snippets.of(self, &rows)? });
-            if found.len() == limit {
+            if found.len() == wanted.limit {
                 break;
             }
         }
@@ -515,8 +554,8 @@ impl Asked {
         }
     }
 
-    /// Adds rows of a run, for each word up to so many.
-    fn rows(&self, texts: &Texts, place: &Place, limit: usize, found: &mut Vec<i64>) -> Result<()> {
+    /// Adds the first rows of a run for each word, up to so many.
+    fn rows(&self, texts: &Texts, place: &Place, limit: usize, found: &mut Vec<Vec<i64>>) -> Result<()> {
         match self {
             Self::Leaf(expression) => {
                 let mut statement = texts.connection.prepare_cached(
@@ -524,12 +563,13 @@ impl Asked {
                 )?;
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
                 let rows = statement.query_map(params![expression, place.first, place.end, limit], |row| row.get(0))?;
-                found.extend(rows.collect::<std::result::Result<Vec<i64>, _>>()?);
+                found.push(rows.collect::<std::result::Result<_, _>>()?);
                 Ok(())
             }
             Self::Rows(rows) => {
                 let from = rows.partition_point(|row| *row < place.first);
-                found.extend(rows[from..].iter().take(limit).take_while(|row| **row < place.end));
+                let of_run = rows[from..].iter().take(limit).take_while(|row| **row < place.end);
+                found.push(of_run.copied().collect());
                 Ok(())
             }
             Self::All(nodes) | Self::Any(nodes) => {
@@ -538,6 +578,19 @@ impl Asked {
             Self::Without(wanted, _) => wanted.rows(texts, place, limit, found),
         }
     }
+}
+
+/// Chooses rows so that of each word there is one before there is a second one of another; in order.
+fn some_of_each(of_words: &[Vec<i64>], limit: usize) -> Vec<i64> {
+    let mut chosen = std::collections::BTreeSet::new();
+    let longest = of_words.iter().map(Vec::len).max().unwrap_or(0);
+    for row in (0..longest).flat_map(|nth| of_words.iter().filter_map(move |rows| rows.get(nth))) {
+        if chosen.len() == limit {
+            break;
+        }
+        chosen.insert(*row);
+    }
+    chosen.into_iter().collect()
 }
 
 struct Search<'a> {
@@ -980,7 +1033,7 @@ mod tests {
     use crate::model::otlp::Span;
     use crate::model::{EventId, RunStatus, StepStatus, UnixNanos};
     use crate::store::files::FilesWriter;
-    use crate::store::files::database::{self, Depth};
+    use crate::store::files::database;
     use crate::store::{RunWriter, assembly::RunState};
     use proptest::prelude::*;
     use serde_json::json;
@@ -1047,9 +1100,7 @@ mod tests {
 
     fn search(layout: &Layout, query: &str, filters: &Query) -> Vec<FoundRun> {
         let reader = FilesReader::of(layout.clone()).unwrap();
-        let index = database::whole(&reader, Depth::Runs, &mut |_| {}).unwrap();
-        let texts = whole(&index, &reader, &mut |_| {}).unwrap();
-        texts.search(&index, &reader, query, filters, 0, 3).unwrap()
+        super::search(&reader, &Wanted { query, filters, limit: 0, hits: 3 }, &mut |_| {}).unwrap()
     }
 
     fn found(layout: &Layout, query: &str) -> Vec<RunId> {
@@ -1117,7 +1168,7 @@ mod tests {
         proptest!(ProptestConfig::with_cases(300), |(query in queries(), agent in filters, limit in 0_usize..4)| {
             let node = Node::parse(&query).unwrap();
             let filters = Query { agent_id: agent.map(|nth| format!("agent-{nth}")), ..Query::default() };
-            let found = texts.search(&index, &reader, &query, &filters, limit, 9).unwrap();
+            let found = texts.find(&index, &reader, &node, &Wanted { query: &query, filters: &filters, limit, hits: 9 }).unwrap();
             let mut expected: Vec<&(RunSummary, _)> =
                 runs.iter().filter(|(run, texts)| filters.matches(run) && has(texts, &node)).collect();
             expected.sort_by_key(|(run, _)| std::cmp::Reverse(run.started_at));
@@ -1215,6 +1266,14 @@ mod tests {
         std::fs::remove_file(database::path(&layout)).unwrap();
         writer.delete_run(ids[3]).unwrap();
         assert_eq!(found(&layout, "same").len(), 8);
+        let good = std::fs::read(path(&layout)).unwrap();
+        for damage in 0..good.len() / 512 {
+            let mut bytes = good.clone();
+            bytes[damage * 512..(damage + 1) * 512].fill(0xa5);
+            std::fs::write(path(&layout), bytes).unwrap();
+            // Whatever a page says that is not right any more: no run is found that is not there, and nothing fails.
+            assert!(found(&layout, "same").iter().all(|run| ids.contains(run)));
+        }
         for content in [Vec::new(), b"rubbish ".repeat(2_000)] {
             std::fs::write(path(&layout), content).unwrap();
             assert_eq!(found(&layout, "same").len(), 8);
@@ -1250,6 +1309,13 @@ mod tests {
         write(&mut writer, 9, vec![(None, log("not kept"))]);
         wait_for(&|| !path(&layout).exists());
         drop(keeper);
+    }
+
+    #[test]
+    fn of_each_word_a_place_is_shown_before_a_second_one_of_another() {
+        assert_eq!(some_of_each(&[vec![1, 2, 3], vec![9], vec![2, 4]], 3), [1, 2, 9]);
+        assert_eq!(some_of_each(&[vec![1, 2, 3], vec![9]], 9), [1, 2, 3, 9]);
+        assert!(some_of_each(&[vec![1], vec![]], 0).is_empty());
     }
 
     #[test]
