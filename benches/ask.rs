@@ -137,7 +137,7 @@ fn one_run(n: usize) {
         );
         span.in_scope(|| {});
         if call < 4 {
-            let failed = (n + call) % 50 == 0;
+            let failed = (n + call).is_multiple_of(50);
             let span = tracing::info_span!(
                 "execute_tool",
                 gen_ai.operation.name = "execute_tool",

@@ -24,12 +24,12 @@ fn record_all_sorts(store: &Path) {
 }
 
 fn one_run(n: u64) {
-    let root = if n % 4 == 0 {
+    let root = if n.is_multiple_of(4) {
         info_span!(
             "flow",
             gen_ai.operation.name = "invoke_workflow",
             gen_ai.workflow.name = format!("flow-{}", n % 3),
-            runspan.tags = if n % 8 == 0 { r#"["night","large"]"# } else { r#"["night"]"# },
+            runspan.tags = if n.is_multiple_of(8) { r#"["night","large"]"# } else { r#"["night"]"# },
             otel.status_code = tracing::field::Empty,
         )
     } else {
@@ -39,7 +39,7 @@ fn one_run(n: u64) {
             gen_ai.agent.name = format!("agent-{}", n % 5),
             gen_ai.conversation.id = format!("session-{}", n % 7),
             // The agent says once more what its calls say.
-            gen_ai.usage.input_tokens = (n % 3 == 0).then_some(1_000_000),
+            gen_ai.usage.input_tokens = n.is_multiple_of(3).then_some(1_000_000),
             error.type = (n % 10 == 3).then_some("GaveUp"),
             otel.status_code = tracing::field::Empty,
         )
@@ -48,7 +48,7 @@ fn one_run(n: u64) {
         for call in 0..n % 4 {
             chat(n, call);
             let tool = TOOLS[((n + call) % 3) as usize];
-            let failed = (n + call) % 7 == 0;
+            let failed = (n + call).is_multiple_of(7);
             let span = info_span!(
                 "execute_tool",
                 gen_ai.operation.name = "execute_tool",
@@ -66,7 +66,7 @@ fn chat(n: u64, call: u64) {
     let span = warn_span!(
         "chat",
         gen_ai.operation.name = "chat",
-        gen_ai.provider.name = if n % 2 == 0 { "openai" } else { "azure.ai.openai" },
+        gen_ai.provider.name = if n.is_multiple_of(2) { "openai" } else { "azure.ai.openai" },
         gen_ai.request.model = MODELS[((n + call) % 3) as usize],
         gen_ai.usage.input_tokens = 1_000 + n * 7 + call,
         gen_ai.usage.output_tokens = (n % 6 != 5).then_some(n + 3),

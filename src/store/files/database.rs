@@ -788,7 +788,7 @@ fn on_threads<T: Send, R: Send>(threads: usize, items: Vec<T>, work: impl Fn(T) 
     };
     let mut done = std::thread::scope(|scope| {
         // Where there is no thread to be had, the others do its part.
-        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, &work_off).ok();
+        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work_off).ok();
         let others: Vec<_> = (1..threads).filter_map(spawn).collect();
         let mut done = work_off();
         for other in others {
