@@ -17,8 +17,10 @@ use crate::telemetry::full_text;
 
 /// Runs that are read before they are put in.
 const BATCH: usize = 256;
-/// Runs that are read at a time, by several threads perhaps.
-const WAVE: usize = 32;
+/// Runs that each thread reads at a time: some are long, and somebody may want to stop.
+pub(super) const WAVE: usize = 4;
+/// Bytes of logs that are read before the steps are put in, those of the last wave aside.
+pub(super) const MAX_LOG_BYTES: u64 = 64 << 20;
 /// Steps that are held in memory before they are put in, those of the last wave aside.
 const MAX_ROWS: usize = 20_000;
 /// A step's number is its run's, and its place in the run in so many bits: a run has at most 100 MB.
@@ -246,14 +248,15 @@ impl Database {
 
 /// Reads runs, until they or the steps in memory are many.
 fn read_some(reader: &FilesReader, behind: &mut impl Iterator<Item = Behind>, threads: usize) -> Result<Vec<Read>> {
-    let (mut read, mut rows) = (Vec::new(), 0);
-    while rows <= MAX_ROWS && read.len() < BATCH {
-        let some: Vec<Behind> = behind.take(WAVE).collect();
+    let (mut read, mut rows, mut bytes) = (Vec::new(), 0, 0);
+    while rows <= MAX_ROWS && bytes <= MAX_LOG_BYTES && read.len() < BATCH {
+        let some: Vec<Behind> = behind.take(WAVE * threads).collect();
         if some.is_empty() {
             break;
         }
         for run in super::on_threads(threads, some, |behind| read_one(reader, behind)) {
             let run = run?;
+            bytes += run.log_bytes;
             rows += run.digest.as_ref().map_or(0, |digest| digest.steps.len());
             read.push(run);
         }
