@@ -74,7 +74,7 @@ fn search(args: &Args, reader: &FilesReader, session: &mut Session<'_>) -> Resul
         text::remove(layout).map_err(|error| index_failed(reader, &error))?;
         let what = "texts are not kept for searching here";
         return Err(Stop::failed(CODE_USE, what).hint(format!(
-            "{}=off, or `search: false` in {}, says so",
+            "{} in the environment, or `search: false` in {}, says so",
             text::SEARCH_VARIABLE,
             layout.store_file().display()
         )));

@@ -36,7 +36,7 @@ use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
 use super::layout::Layout;
-use super::{FilesReader, index, run_ids};
+use super::{FilesReader, index, run_dir, run_ids};
 use crate::model::{RunId, RunKind, RunSummary, UnixNanos};
 use crate::store::{Query, Sort, StoreError};
 
@@ -691,6 +691,17 @@ impl Database {
         Ok(Found { runs, unread })
     }
 
+    /// Counts the runs of which neither a line nor their own metadata tells, though they have begun.
+    fn unreadable(&self) -> Result<u64> {
+        let mut count = 0;
+        for run in self.unread()? {
+            let dir = self.layout.find_run(run)?;
+            let is_begun = |dir: PathBuf| run_dir::is_begun(self.layout.fs(), &dir).unwrap_or(true);
+            count += u64::from(dir.is_some_and(is_begun));
+        }
+        Ok(count)
+    }
+
     /// Returns the runs of which no line tells.
     fn unread(&self) -> Result<Vec<RunId>> {
         let mut statement = self.connection.prepare_cached("SELECT run_id FROM unread")?;
@@ -738,14 +749,14 @@ impl Keeper {
         let layout = layout.clone();
         let keep = move || {
             be_modest();
-            let mut seen = 0;
+            let mut seen = None;
             while stopped.recv_timeout(KEEP_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
-                let length = std::fs::metadata(layout.index_log()).map_or(0, |log| log.len());
+                let now = Some(traces(&layout));
                 // Whatever is in the way, the next reader meets and mends it.
-                if length != seen && is_wanted(&layout) && ask(&layout, |_| Ok(Found::default())).is_some() {
+                if now != seen && is_wanted(&layout) && ask(&layout, |_| Ok(Found::default())).is_some() {
                     let is_stopped = || stopped.try_recv() != Err(mpsc::TryRecvError::Empty);
                     if keep_the_rest(&layout, with_texts, is_stopped).is_ok() {
-                        seen = length;
+                        seen = now;
                     }
                 }
             }
@@ -754,6 +765,18 @@ impl Keeper {
             stop: std::thread::Builder::new().name("index".to_owned()).spawn(keep).ok().map(|thread| (stop, thread)),
         }
     }
+}
+
+/// Returns what shows that something has changed: how long the log is, and when runs came and went.
+fn traces(layout: &Layout) -> [i64; 5] {
+    let stat = |path: PathBuf| std::fs::metadata(path).ok();
+    let time = |kind: RunKind| {
+        let stat = stat(layout.runs(kind));
+        stat.map_or([0, 0], |stat| [stat.mtime(), stat.mtime_nsec()])
+    };
+    let ([agents, agents_nanos], [flows, flows_nanos]) = (time(RunKind::Agent), time(RunKind::Workflow));
+    let length = stat(layout.index_log()).map_or(0, |log| number(log.len()));
+    [length, agents, agents_nanos, flows, flows_nanos]
 }
 
 /// Reads the steps and the texts of runs that are behind, until there are none or somebody wants to stop.

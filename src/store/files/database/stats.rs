@@ -381,8 +381,8 @@ impl Database {
                 weight(b).cmp(&weight(a)).then_with(|| a.key.cmp(&b.key))
             }),
         }
-        let unread = self.unread()?.len() as u64;
-        let damaged_runs = runs.iter().filter(|run| run.totals.has_trouble).count() as u64 + unread;
+        let without_steps = runs.iter().filter(|run| run.totals.has_trouble).count() as u64;
+        let damaged_runs = without_steps + self.unreadable()?;
         Ok(Stats {
             by: by.map(By::as_str),
             of,

@@ -81,8 +81,10 @@ pub fn path(layout: &Layout) -> PathBuf {
 ///
 /// When the store cannot be read.
 pub fn is_allowed(layout: &Layout) -> std::result::Result<bool, StoreError> {
-    let off = std::env::var(SEARCH_VARIABLE).is_ok_and(|word| word.trim().eq_ignore_ascii_case("off"));
-    Ok(!off && layout.read()?.search)
+    // Whoever wrote something else there did not mean yes.
+    let word = std::env::var(SEARCH_VARIABLE).unwrap_or_default();
+    let is_off = !word.trim().is_empty() && !word.trim().eq_ignore_ascii_case("on");
+    Ok(!is_off && layout.read()?.search)
 }
 
 /// Deletes the texts of a store. They are derived: a search makes them anew.

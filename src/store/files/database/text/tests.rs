@@ -270,10 +270,11 @@ fn a_keeper_takes_in_steps_and_texts_unless_they_are_switched_off() {
         }
     };
     let keeper = database::Keeper::start(&layout, true);
-    for nth in 0..5 {
-        write(&mut writer, nth, vec![(None, log("kept"))]);
-    }
+    let ids: Vec<RunId> = (0..5).map(|nth| write(&mut writer, nth, vec![(None, log("kept"))])).collect();
     wait_for(&|| count(&texts().connection) == 5);
+    // No line tells that a run is gone.
+    writer.delete_run(ids[2]).unwrap();
+    wait_for(&|| count(&texts().connection) == 4);
     assert_eq!(Database::open(&layout).unwrap().runs_behind().unwrap(), 0);
     drop(keeper);
     let keeper = database::Keeper::start(&layout, false);
