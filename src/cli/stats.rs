@@ -1,11 +1,11 @@
 //! `runspan stats`: what the runs of a store took, how they ended, and why they failed.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use runspan::model::{NanoUsd, Tokens};
+use runspan::model::{ErrorInfo, NanoUsd, Tokens};
 use runspan::store::files::database::{By, Counted, Depth, ErrorGroup, Group, Percentiles, Stats, ask_whole};
 
 use super::filters::Filters;
-use super::output::{BOLD, CYAN, DIM, Look, RED, YELLOW, count, csv, cut, money, safe};
+use super::output::{BOLD, CYAN, DIM, Look, RED, YELLOW, count, csv, cut, error_text, money, safe};
 use super::progress::{Bar, index_failed};
 use super::table::{Cell, Column, Table};
 use super::time::duration;
@@ -89,7 +89,9 @@ fn render(stats: &Stats, look: Look) -> String {
     }
     if !stats.errors.is_empty() {
         out.push('\n');
-        out.push_str(&errors(&stats.errors, look));
+        // Who asked for groups wants to see these.
+        let kinds = if stats.by.is_some() { 3 } else { 10 };
+        out.push_str(&errors(&stats.errors, kinds, look));
     }
     out
 }
@@ -171,7 +173,7 @@ fn groups(stats: &Stats, by: &str, look: Look) -> String {
     });
     let counted = if stats.of == Counted::Runs { "RUNS" } else { "CALLS" };
     let mut table = Table::new(&[
-        Column::new(title, 0).shrinks_to(12),
+        Column::new(title, 0).shrinks_to(24),
         Column::new("", 6),
         Column::new(counted, 0).right(),
         Column::new("OK", 1).right(),
@@ -234,14 +236,13 @@ fn bar(value: u64, of: u64) -> String {
     format!("{}{}", "█".repeat(whole), EIGHTHS[usize::try_from(eighths % 8).unwrap_or(0)])
 }
 
-fn errors(errors: &[ErrorGroup], look: Look) -> String {
-    const SHOWN: usize = 10;
+fn errors(errors: &[ErrorGroup], shown: usize, look: Look) -> String {
     let mut out = format!("{}\n", look.paint(BOLD, "FAILURES"));
-    for error in errors.iter().take(SHOWN) {
-        let kind = error.kind.as_deref().unwrap_or("no type");
+    for error in errors.iter().take(shown) {
         let runs = if error.runs == 1 { "1 run".to_owned() } else { format!("{} runs", count(error.runs)) };
         let head = format!("{}×", count(error.count));
-        let text = format!("{kind}: {}", error.pattern.as_deref().unwrap_or("no message"));
+        let said = ErrorInfo { kind: error.kind.clone(), message: error.pattern.clone(), step_id: None };
+        let text = error_text(&said);
         let room = look.width.saturating_sub(head.len() + runs.len() + 6);
         let text = safe(&text).into_owned();
         out.push_str(&format!("{}  {}  {}\n", look.paint(RED, &head), cut(&text, room), look.paint(DIM, &runs)));
@@ -253,9 +254,12 @@ fn errors(errors: &[ErrorGroup], look: Look) -> String {
             out.push('\n');
         }
     }
-    if errors.len() > SHOWN {
-        out.push_str(&format!("and {} more kinds: --json has them\n", errors.len() - SHOWN));
-    }
+    let more = match errors.len().saturating_sub(shown) {
+        0 => return out,
+        1 => "1 more kind".to_owned(),
+        more => format!("{more} more kinds"),
+    };
+    out.push_str(&look.paint(DIM, &format!("and {more}: `runspan stats` shows ten, --json all\n")));
     out
 }
 
