@@ -46,6 +46,8 @@ const VERSION: i64 = 2;
 const CHUNK: usize = 4 << 20;
 /// A log up to this length is read faster than a database is opened.
 const SMALL_LOG: u64 = 256 << 10;
+/// Of the file so much is read without copying it.
+const MMAP_BYTES: i64 = 1 << 30;
 /// How long a reader waits for another that writes.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// How long who needs it waits for another that writes.
@@ -440,7 +442,7 @@ impl Database {
     fn of(mut connection: Connection, layout: &Layout) -> Result<Self> {
         connection.busy_timeout(PATIENCE)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
-        connection.pragma_update(None, "mmap_size", 256 << 20)?;
+        connection.pragma_update(None, "mmap_size", MMAP_BYTES)?;
         // What runs said in their errors goes with them.
         connection.pragma_update(None, "secure_delete", true)?;
         make_tables(&mut connection, VERSION, &[TABLES, steps::TABLES])?;

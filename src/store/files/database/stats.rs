@@ -1,14 +1,16 @@
 //! Sums, rates and percentiles over runs and their steps, and the errors grouped by what they say.
 
+mod calls;
+
 use std::collections::HashMap;
 
 use rusqlite::types::Value as Sql;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
-use super::steps::{counts, run_of, step_number};
+use super::steps::{run_of, step_number};
 use super::{Database, DatabaseError, Result, filter};
-use crate::model::{NanoUsd, RunId, RunStatus, RunSummary, StepStatus, Tokens, UnixNanos};
+use crate::model::{NanoUsd, RunId, RunStatus, RunSummary, Tokens, UnixNanos};
 use crate::store::Query;
 
 /// Up to so many runs are looked at one by one; of more all steps are walked over.
@@ -243,6 +245,32 @@ impl Sums {
         }
     }
 
+    /// Adds what was added up of other runs.
+    fn merge(&mut self, other: Self) {
+        let (ours, theirs) = (&mut self.group, other.group);
+        for (ours, theirs) in [
+            (&mut ours.runs, theirs.runs),
+            (&mut ours.count, theirs.count),
+            (&mut ours.success, theirs.success),
+            (&mut ours.open, theirs.open),
+            (&mut ours.llm_calls, theirs.llm_calls),
+            (&mut ours.tool_calls, theirs.tool_calls),
+            (&mut ours.errors, theirs.errors),
+            (&mut ours.unpriced_steps, theirs.unpriced_steps),
+        ] {
+            *ours += theirs;
+        }
+        add(&mut ours.cost_usd, theirs.cost_usd.map(|cost| cost.0));
+        add(&mut ours.caused_cost_usd, theirs.caused_cost_usd.map(|cost| cost.0));
+        if let Some(tokens) = theirs.caused_tokens {
+            let sum = ours.caused_tokens.get_or_insert(0);
+            *sum = sum.saturating_add(tokens);
+        }
+        self.add_tokens(other.tokens.unwrap_or_default());
+        self.durations.extend(other.durations);
+        self.first_tokens.extend(other.first_tokens);
+    }
+
     fn into_group(self, key: Option<String>) -> Group {
         let over = self.group.count - self.group.open;
         Group {
@@ -342,6 +370,25 @@ impl Set {
             }
         }
         Self(bits)
+    }
+
+    /// Walks over rows of the steps of these runs that have numbers in a range.
+    fn each_step(
+        &self,
+        connection: &Connection,
+        sql: &str,
+        range: [i64; 2],
+        mut take: impl FnMut(i64, &Row<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut rows = statement.query(range)?;
+        while let Some(row) = rows.next()? {
+            let run = run_of(row.get(0)?);
+            if self.has(run) {
+                take(run, row)?;
+            }
+        }
+        Ok(())
     }
 
     fn has(&self, run: i64) -> bool {
@@ -451,15 +498,7 @@ impl Database {
             }
             return Ok(());
         }
-        let set = Set::of(runs);
-        let mut rows = statement.query([0, i64::MAX])?;
-        while let Some(row) = rows.next()? {
-            let run = run_of(row.get(0)?);
-            if set.has(run) {
-                take(run, row)?;
-            }
-        }
-        Ok(())
+        Set::of(runs).each_step(&self.connection, sql, [0, i64::MAX], take)
     }
 
     fn first_tokens(&self, runs: &[Chosen]) -> Result<HashMap<i64, Vec<u64>>> {
@@ -517,50 +556,6 @@ impl Database {
             tags.entry(row.get(0)?).or_default().push(row.get(1)?);
         }
         Ok(tags)
-    }
-
-    fn groups_of_calls(&self, runs: &[Chosen], by: By) -> Result<Vec<Group>> {
-        let of_models = counts::CALL | counts::TOKENS | counts::COST | counts::UNPRICED;
-        let (column, mask, caused) = match by {
-            By::Provider => ("provider", of_models, "NULL, NULL"),
-            By::Tool => ("tool", counts::TOOL_CALL, "caused_tokens, caused_cost"),
-            _ => ("model", of_models, "NULL, NULL"),
-        };
-        let sql = format!(
-            "SELECT id, {column}, counts, status, kind, duration, first_token, prompt, completion, total, cache_read, \
-             cache_write, reasoning, cost, {caused} FROM steps WHERE counts & {mask} AND id >= ?1 \
-             AND id < ?2"
-        );
-        let (success, running) = (self.word(StepStatus::Success.as_str())?, self.word(StepStatus::Running.as_str())?);
-        let llm = self.word("llm")?;
-        let mut sums: HashMap<Option<i64>, Sums> = HashMap::new();
-        self.each_step(runs, &sql, |run, row| {
-            let group = sums.entry(row.get(1)?).or_default();
-            let counts: i64 = row.get(2)?;
-            let status: Option<i64> = row.get(3)?;
-            group.note_run(run);
-            group.group.errors += u64::from(counts & counts::FAILURE != 0);
-            group.group.unpriced_steps += u64::from(counts & counts::UNPRICED != 0);
-            if counts & (counts::CALL | counts::TOOL_CALL) != 0 {
-                group.count((status != running).then_some(status == success));
-                group.group.llm_calls += u64::from(counts & counts::CALL != 0 && row.get::<_, Option<i64>>(4)? == llm);
-                group.group.tool_calls += u64::from(counts & counts::TOOL_CALL != 0);
-                group.durations.extend(micros(row.get(5)?));
-                group.first_tokens.extend(micros(row.get(6)?));
-            }
-            if counts & counts::TOKENS != 0 {
-                group.add_tokens(tokens(row, 7)?);
-            }
-            if counts & counts::COST != 0 {
-                group.add_cost(row.get(13)?);
-            }
-            add_caused(group, row.get(14)?, row.get(15)?)
-        })?;
-        let named = sums.into_iter().map(|(word, sums)| {
-            let key = word.map(|word| self.text_of(word)).transpose()?;
-            Ok(sums.into_group(key))
-        });
-        named.collect()
     }
 
     fn error_groups(&self, runs: &[Chosen]) -> Result<Vec<ErrorGroup>> {
