@@ -87,7 +87,9 @@ impl Database {
 
 /// Opens the file once more. While the first connection's transaction is open nobody can change what this one reads.
 fn second_connection(path: &Path) -> Result<Connection> {
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    // Each thread has its own, and a lock a column would take longer than the column.
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(PATIENCE)?;
     connection.pragma_update(None, "mmap_size", MMAP_BYTES)?;
     Ok(connection)
