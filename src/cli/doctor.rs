@@ -93,7 +93,7 @@ pub fn run(_: &Args, session: &mut Session<'_>) -> Done {
                 print_check(check, session)?;
             }
         }
-        Format::Json | Format::Yaml => session.print_data(&Report { ok, checks })?,
+        _ => session.print_data(&Report { ok, checks })?,
     }
     if ok { Ok(()) } else { Err(Stop::failed(CODE_NO, "not everything is in place")) }
 }

@@ -1,13 +1,16 @@
 //! `runspan list`: the runs of a store.
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use runspan::model::{NanoUsd, RunId, RunKind, RunStatus, UnixNanos};
-use runspan::store::{Listed, ListedRun, Query, RunReader, Sort};
+use std::time::{Duration, Instant};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use runspan::model::{RunId, UnixNanos};
+use runspan::store::{Listed, ListedRun, Query, RunReader, Sort, StoreError};
+
+use super::filters::Filters;
 use super::output::{DIM, Look, RED, YELLOW, count, money, run_status};
 use super::table::{Cell, Column, Table};
-use super::time::{When, age, parse_when, whole_duration};
-use super::{Done, Format, Session, Stop};
+use super::time::{age, whole_duration};
+use super::{CODE_USE, Done, Format, Session, Stop, open_store};
 
 /// From this width on, ids are shown whole.
 const WIDE: usize = 140;
@@ -20,58 +23,20 @@ pub const MIN_PREFIX: usize = 12;
 Examples:
   runspan list --status error --since 24h
   runspan list --agent-id code-reviewer --sort cost --limit 10
+  runspan list --watch --limit 20
   runspan list --json | jq '.[] | select(.cost_usd > 0.1).run_id'")]
 pub struct Args {
-    /// Only agents, or only workflows
-    #[arg(long, value_name = "KIND", value_parser = kinds())]
-    kind: Option<RunKind>,
-    /// Only runs of this agent
-    #[arg(long, value_name = "NAME")]
-    agent_id: Option<String>,
-    /// Only runs of this workflow
-    #[arg(long, value_name = "NAME")]
-    workflow_id: Option<String>,
-    /// Only runs of this status; completed, failed and pending are understood too
-    #[arg(long, value_name = "STATUS", value_parser = statuses())]
-    status: Option<RunStatus>,
-    /// Only runs of this session
-    #[arg(long, value_name = "ID")]
-    session: Option<String>,
-    /// Only runs that used this model
-    #[arg(long, value_name = "NAME")]
-    model: Option<String>,
-    /// Only runs that began at or after this time: RFC 3339, or 90s, 15m, 2h, 7d ago
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
-    since: Option<When>,
-    /// Only runs that began before this time
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
-    until: Option<When>,
-    /// Only runs that cost at least this many dollars
-    #[arg(long, value_name = "USD", value_parser = parse_usd)]
-    min_cost: Option<NanoUsd>,
+    #[command(flatten)]
+    filters: Filters,
     /// The order: newest, dearest, longest or most tokens first
     #[arg(long, value_name = "ORDER", default_value = "started", value_parser = orders())]
     sort: Sort,
     /// How many at most; 0 for all
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
-}
-
-fn kinds() -> impl TypedValueParser<Value = RunKind> {
-    PossibleValuesParser::new(RunKind::ALL.iter().map(|kind| kind.as_str())).try_map(|word| word.parse::<RunKind>())
-}
-
-fn statuses() -> impl TypedValueParser<Value = RunStatus> {
-    let words = RunStatus::ALL.iter().map(|status| {
-        let value = PossibleValue::new(status.as_str());
-        match status {
-            RunStatus::Success => value.alias("completed"),
-            RunStatus::Error => value.alias("failed"),
-            RunStatus::Running => value.alias("pending"),
-            _ => value,
-        }
-    });
-    PossibleValuesParser::new(words).try_map(|word| word.parse::<RunStatus>())
+    /// Keep the table on the terminal current, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
 }
 
 fn orders() -> impl TypedValueParser<Value = Sort> {
@@ -83,31 +48,17 @@ fn orders() -> impl TypedValueParser<Value = Sort> {
     })
 }
 
-fn parse_usd(text: &str) -> Result<NanoUsd, String> {
-    let usd: f64 = text.trim_start_matches('$').parse().map_err(|_| "expected dollars, such as 0.25".to_owned())?;
-    NanoUsd::from_usd(usd).filter(|amount| amount.0 >= 0).ok_or_else(|| "expected dollars, such as 0.25".to_owned())
-}
-
 impl Args {
     fn query(&self, now: UnixNanos) -> Query {
-        Query {
-            kind: self.kind,
-            agent_id: self.agent_id.clone(),
-            workflow_id: self.workflow_id.clone(),
-            status: self.status,
-            session_id: self.session.clone(),
-            model: self.model.clone(),
-            since: self.since.map(|when| when.resolve(now)),
-            until: self.until.map(|when| when.resolve(now)),
-            min_cost: self.min_cost,
-            sort: self.sort,
-            limit: self.limit,
-        }
+        Query { sort: self.sort, limit: self.limit, ..self.filters.query(now) }
     }
 }
 
 /// Prints the runs.
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
+    if args.watch {
+        return watch(args, session);
+    }
     let query = args.query(session.now);
     let runs = match session.open()? {
         Some(reader) => reader.list_runs(&query).map_err(Stop::from)?,
@@ -116,7 +67,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     match session.format {
         Format::Table if runs.is_empty() => {}
         Format::Table => session.print(&render(&runs, session.now, session.look))?,
-        Format::Json | Format::Yaml => session.print_data(&runs)?,
+        _ => session.print_data(&runs)?,
     }
     if runs.is_empty() {
         let plain = Query { limit: query.limit, sort: query.sort, ..Query::default() };
@@ -127,6 +78,64 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         }
     }
     Ok(())
+}
+
+/// Draws the runs again whenever something has changed.
+fn watch(args: &Args, session: &mut Session<'_>) -> Done {
+    if !session.look.is_terminal || session.format != Format::Table {
+        return Err(Stop::failed(CODE_USE, "--watch draws a table on a terminal again and again, and this is none")
+            .hint("runspan tail prints a line for each change, with --json an object"));
+    }
+    // What it has to warn of is told once.
+    session.open()?;
+    let mut screen = Screen::default();
+    loop {
+        session.now = UnixNanos::now();
+        let (path, _) = session.store_path();
+        let runs = match open_store(&path) {
+            Ok(reader) => reader.list_runs(&args.query(session.now))?,
+            // The program that makes it may come.
+            Err(StoreError::NoStore { .. }) => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        let text = if runs.is_empty() { "no runs\n".to_owned() } else { render(&runs, session.now, session.look) };
+        let height = terminal_size::terminal_size().map_or(DEFAULT_HEIGHT, |(_, height)| usize::from(height.0));
+        if let Some(frame) = screen.draw(&text, height) {
+            session.print(&frame)?;
+        }
+        let log = || std::fs::metadata(path.join("index.log")).map_or(0, |log| log.len());
+        let (seen, until) = (log(), Instant::now() + AT_LEAST_EVERY);
+        while log() == seen && Instant::now() < until {
+            session.pause()?;
+        }
+    }
+}
+
+/// Lines where nothing tells how many a terminal has.
+const DEFAULT_HEIGHT: usize = 24;
+/// Runs under way grow without a line of the index, and ages do so by themselves.
+const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+
+/// What stands on the terminal.
+#[derive(Debug, Default)]
+struct Screen {
+    shown: Vec<String>,
+}
+
+impl Screen {
+    /// Returns what has to be written for a text to stand there, as far as there is room; `None` if it does already.
+    fn draw(&mut self, text: &str, height: usize) -> Option<String> {
+        // The cursor stands in the last line.
+        let lines: Vec<String> = text.lines().take(height.saturating_sub(1).max(2)).map(str::to_owned).collect();
+        if lines == self.shown {
+            return None;
+        }
+        let begin = if self.shown.is_empty() { "\x1b[2J\x1b[H" } else { "\x1b[H" };
+        // Over what is there, so that nothing flickers.
+        let lines_over: String = lines.iter().map(|line| format!("{line}\x1b[K\r\n")).collect();
+        self.shown = lines;
+        Some(format!("{begin}{lines_over}\x1b[J"))
+    }
 }
 
 /// Draws the table.
@@ -210,4 +219,23 @@ fn unique_prefix(runs: &[Listed]) -> usize {
     ids.sort_unstable();
     let shared = ids.windows(2).map(|pair| pair[0].bytes().zip(pair[1].bytes()).take_while(|(a, b)| a == b).count());
     shared.max().map_or(MIN_PREFIX, |shared| (shared + 1).clamp(MIN_PREFIX, 26))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_screen_is_written_over_and_only_when_it_changes() {
+        let mut screen = Screen::default();
+        assert_eq!(
+            screen.draw("RUN\none\ntwo\n", 24).as_deref(),
+            Some("\x1b[2J\x1b[HRUN\x1b[K\r\none\x1b[K\r\ntwo\x1b[K\r\n\x1b[J")
+        );
+        assert_eq!(screen.draw("RUN\none\ntwo\n", 24), None);
+        assert_eq!(
+            screen.draw("RUN\nnew\none\ntwo\n", 4).as_deref(),
+            Some("\x1b[HRUN\x1b[K\r\nnew\x1b[K\r\none\x1b[K\r\n\x1b[J")
+        );
+    }
 }

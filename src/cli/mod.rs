@@ -9,13 +9,18 @@ mod demo;
 mod doctor;
 mod events;
 mod exec;
+mod filters;
 mod forward;
 mod get;
 mod list;
 mod output;
 mod prices;
+mod progress;
 mod reindex;
+mod search;
 mod serve;
+mod sql;
+mod stats;
 mod table;
 mod tail;
 mod time;
@@ -77,6 +82,8 @@ enum Format {
     Table,
     Json,
     Yaml,
+    /// For stats and sql
+    Csv,
 }
 
 #[derive(Debug, Subcommand)]
@@ -91,6 +98,12 @@ enum Command {
     Get(get::Args),
     /// Follow runs, or one run's events, as they happen
     Tail(tail::Args),
+    /// Find runs by what was said in them
+    Search(search::Args),
+    /// Add up runs, tokens, cost and time; group errors by what they say
+    Stats(stats::Args),
+    /// Ask in SQL: read-only views of runs, steps and errors
+    Sql(sql::Args),
     /// Take OTLP in from any language, and record what it tells
     Serve(serve::Args),
     /// Show what models cost
@@ -111,6 +124,13 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Tells whether what it prints has the form of rows and columns.
+    fn has_rows(&self) -> bool {
+        matches!(self, Self::Stats(_) | Self::Runs { command: RunsCommand::Stats(_) } | Self::Sql(_))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum RunsCommand {
     /// List runs, newest first
@@ -119,6 +139,10 @@ enum RunsCommand {
     Get(get::Args),
     /// Follow runs
     Tail(tail::Args),
+    /// Find runs by what was said in them
+    Search(search::Args),
+    /// Add up runs
+    Stats(stats::Args),
 }
 
 /// What a command works with.
@@ -191,6 +215,10 @@ fn execute(
         Err(error) => return print_usage(&error, look, out, err),
     };
     let format = if cli.global.json { Format::Json } else { cli.global.format };
+    if format == Format::Csv && !cli.command.has_rows() {
+        let why = "only stats and sql print csv; other commands have table, json and yaml";
+        return print_usage(&Cli::command().error(clap::error::ErrorKind::InvalidValue, why), look, out, err);
+    }
     let mut session =
         Session { store: cli.global.store, format, look, cwd, now: UnixNanos::now(), is_stdout, out, err };
     let done = match &cli.command {
@@ -199,6 +227,9 @@ fn execute(
         Command::Demo(args) => demo::run(args, &mut session),
         Command::Get(args) | Command::Runs { command: RunsCommand::Get(args) } => get::run(args, &mut session),
         Command::Tail(args) | Command::Runs { command: RunsCommand::Tail(args) } => tail::run(args, &mut session),
+        Command::Search(args) | Command::Runs { command: RunsCommand::Search(args) } => search::run(args, &mut session),
+        Command::Stats(args) | Command::Runs { command: RunsCommand::Stats(args) } => stats::run(args, &mut session),
+        Command::Sql(args) => sql::run(args, &mut session),
         Command::Serve(args) => serve::run(args, &mut session),
         Command::Prices(args) => prices::run(args, &mut session),
         Command::Forward(args) => forward::run(args, &mut session),
@@ -239,7 +270,7 @@ impl Session<'_> {
     fn print_data(&mut self, value: &impl Serialize) -> Done {
         let text = match self.format {
             Format::Yaml => output::yaml(value),
-            Format::Table | Format::Json => output::json_pretty(value),
+            _ => output::json_pretty(value),
         };
         self.print(&text?)
     }
@@ -252,7 +283,7 @@ impl Session<'_> {
                 self.print(&format!("{text}\n\n"))?;
                 self.flush()
             }
-            Format::Json | Format::Yaml => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -363,6 +394,23 @@ impl Stop {
     fn hint(mut self, text: impl Into<String>) -> Self {
         if let Self::Failed { hint, .. } = &mut self {
             *hint = Some(text.into());
+        }
+        self
+    }
+
+    /// Shows the line of a text that a byte of it is in, with a mark below the place.
+    fn marked(mut self, text: &str, at: usize) -> Self {
+        let at = (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let (before, behind) = text.split_at(at);
+        let begin = before.rfind('\n').map_or(0, |line| line + 1);
+        let line = format!(
+            "{}{}",
+            &before[begin..],
+            behind.lines().next().filter(|_| !behind.starts_with('\n')).unwrap_or("")
+        );
+        let place = output::width(&safe(&before[begin..]));
+        if let Self::Failed { more, .. } = &mut self {
+            more.extend([line, format!("{}^", " ".repeat(place))]);
         }
         self
     }

@@ -280,6 +280,32 @@ pub fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
     Ok(text)
 }
 
+/// Formats rows as CSV (RFC 4180, with line feeds), without a character that a terminal acts on.
+pub fn csv(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let cells: Vec<String> = cells.map(csv_cell).collect();
+        format!("{}\n", cells.join(","))
+    };
+    let mut out = line(&mut columns.iter().copied());
+    for row in rows {
+        out.push_str(&line(&mut row.iter().map(String::as_str)));
+    }
+    out
+}
+
+fn csv_cell(text: &str) -> String {
+    let clean = |text: &str| -> String {
+        let lines: Vec<std::borrow::Cow<'_, str>> = text.split('\n').map(safe).collect();
+        lines.join("\n")
+    };
+    let text = clean(text);
+    // A space at either end would not survive everywhere; what begins with these is a formula to a spreadsheet.
+    let is_formula = text.starts_with(['=', '+', '@', '-']) && text.parse::<f64>().is_err();
+    let text = if is_formula { format!("'{text}") } else { text };
+    let needs_quotes = text.contains([',', '"', '\n']) || text.trim() != text;
+    if needs_quotes { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+}
+
 /// Such characters stand only inside strings: all of JSON's own are ASCII, and its encoder escapes C0.
 fn escape_json(text: String) -> String {
     let acts = |c: char| c != '\n' && is_unsafe(c);

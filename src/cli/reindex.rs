@@ -2,16 +2,18 @@
 
 use std::time::Instant;
 
-use runspan::store::files::database::{self, Reached};
+use runspan::store::files::database::{self, Depth, Progress, text};
 use serde::Serialize;
 
 use super::output::count;
+use super::progress::Bar;
 use super::{CODE_FAILED, Done, Format, Session, Stop};
 
 /// What `reindex` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-`index.sqlite` is derived from the store and keeps up by itself; deleting it loses nothing. This makes it anew.
+`index.sqlite` is derived from the store and keeps up by itself; deleting it loses nothing. This makes it anew, and
+text.sqlite if somebody has searched.
 
 Examples:
   runspan reindex
@@ -22,6 +24,8 @@ pub struct Args {}
 struct Report {
     runs: u64,
     seconds: f64,
+    steps: u64,
+    steps_seconds: f64,
 }
 
 /// Makes the database anew.
@@ -30,44 +34,40 @@ pub fn run(_: &Args, session: &mut Session<'_>) -> Done {
         return Err(Stop::failed(CODE_FAILED, "there is no run store here").hint("name one with --store PATH"));
     };
     let layout = reader.layout().clone();
+    let mut bar = Bar::new(session);
     let begun = Instant::now();
-    let mut bar = Bar { is_shown: session.look.is_terminal && session.format == Format::Table, is_begun: false };
-    let runs = database::rebuild(&layout, |reached| bar.show(session, reached));
+    let runs = database::rebuild(&layout, |reached| bar.show_index(session, Progress::Runs(reached)));
+    let runs = runs.map_err(|error| {
+        bar.end(session);
+        Stop::failed(CODE_FAILED, format!("{}: {error}", layout.root().display()))
+    })?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let begun = Instant::now();
+    // Only where somebody has searched.
+    let has_texts = text::path(&layout).exists();
+    let mut read = || {
+        let index = database::whole(&reader, Depth::Steps, &mut |progress| bar.show_index(session, progress))?;
+        if has_texts && text::is_allowed(&layout)? {
+            text::rebuild(&index, &reader, &mut |progress| bar.show_index(session, progress))?;
+        }
+        index.steps()
+    };
+    let steps = read();
     bar.end(session);
-    let runs = runs.map_err(|error| Stop::failed(CODE_FAILED, format!("{}: {error}", layout.root().display())))?;
-    let report = Report { runs, seconds: begun.elapsed().as_secs_f64() };
+    let steps = steps.map_err(|error| Stop::failed(CODE_FAILED, format!("{}: {error}", layout.root().display())))?;
+    let report = Report { runs, seconds, steps, steps_seconds: begun.elapsed().as_secs_f64() };
     match session.format {
-        Format::Table => {
-            let runs = if runs == 1 { "1 run".to_owned() } else { format!("{} runs", count(runs)) };
-            session.print(&format!("{runs} in {:.1} s\n", report.seconds))
-        }
-        Format::Json | Format::Yaml => session.print_data(&report),
+        Format::Table => session.print(&format!(
+            "{} in {:.1} s\n{} in {:.1} s\n",
+            counted(runs, "run"),
+            report.seconds,
+            counted(steps, "step"),
+            report.steps_seconds,
+        )),
+        _ => session.print_data(&report),
     }
 }
 
-/// A bar on a terminal.
-struct Bar {
-    is_shown: bool,
-    is_begun: bool,
-}
-
-impl Bar {
-    fn show(&mut self, session: &mut Session<'_>, reached: Reached) {
-        const WIDTH: u64 = 30;
-        if !self.is_shown {
-            return;
-        }
-        self.is_begun = true;
-        let part = |of: u64| (reached.bytes * of).checked_div(reached.of).unwrap_or(of);
-        let (done, percent) = (part(WIDTH), part(100));
-        let bar: String = (0..WIDTH).map(|place| if place < done { '█' } else { '░' }).collect();
-        // It is no loss where it cannot be shown.
-        let _ = write!(session.err, "\r{bar} {percent:>3} %");
-    }
-
-    fn end(&self, session: &mut Session<'_>) {
-        if self.is_begun {
-            let _ = write!(session.err, "\r\x1b[K");
-        }
-    }
+fn counted(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{} {what}s", count(number)) }
 }

@@ -59,9 +59,19 @@ pub struct Args {
     /// Seconds without a span after which a run whose root never came is over [default: 600]
     #[arg(long, value_name = "SECONDS")]
     silence: Option<u64>,
+    /// Whether the texts of runs are kept for `runspan search` as well, in text.sqlite
+    #[arg(long, value_name = "SWITCH", env = "RUNSPAN_SEARCH", value_enum, ignore_case = true, default_value_t = Switch::On)]
+    search: Switch,
     /// Seconds that the end may take [default: 10]
     #[arg(long, value_name = "SECONDS")]
     drain: Option<u64>,
+}
+
+/// A thing that may be switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 /// Read where no other file is named.
@@ -137,8 +147,8 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         session.print(&format!("{port}\n"))?;
     }
     session.flush()?;
-    // Lists of a large store find their index current.
-    let _keeper = Keeper::start(server.layout());
+    // Lists, sums and searches of a large store find their index current.
+    let _keeper = Keeper::start(server.layout(), args.search == Switch::On);
     let mut told = Ok(());
     server.run(|| told = session.print("ready\n").and_then(|()| session.flush())).map_err(failed)?;
     told

@@ -78,7 +78,7 @@ fn wait_for_store(session: &mut Session<'_>) -> Result<FilesReader, Stop> {
 
 impl Session<'_> {
     /// Waits a moment; ends the command when nobody reads its output any more.
-    fn pause(&mut self) -> Done {
+    pub(super) fn pause(&mut self) -> Done {
         self.flush()?;
         if self.is_stdout && is_output_closed() {
             return Err(Stop::PipeClosed);
@@ -90,7 +90,7 @@ impl Session<'_> {
     fn print_line(&mut self, value: &impl serde::Serialize) -> Done {
         let line = match self.format {
             Format::Yaml => super::output::yaml(value).map(|text| format!("---\n{text}")),
-            Format::Table | Format::Json => json_line(value),
+            _ => json_line(value),
         };
         self.print(&line?)
     }

@@ -1,5 +1,7 @@
 //! The commands as a user calls them: arguments in; output, remarks and exit code out.
 
+mod ask;
+
 use super::*;
 use runspan::conventions::names;
 use runspan::model::event::RunStarted;

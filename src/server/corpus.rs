@@ -171,7 +171,35 @@ fn served(bodies: &[(String, Vec<u8>)]) -> Vec<Stored> {
         })
         .collect();
     runs.sort_by_key(|run| (run.summary.started_at, run.summary.trace_id.to_string()));
+    #[cfg(feature = "index")]
+    assert_sums_of_steps_are_those_of_runs(&reader, &runs);
     runs
+}
+
+/// Whatever a stack tells twice, or only in part: sums over calls are what the runs say.
+#[cfg(feature = "index")]
+fn assert_sums_of_steps_are_those_of_runs(reader: &crate::store::files::FilesReader, runs: &[Stored]) {
+    use crate::store::files::database::{self, By, Group};
+    let index = database::whole(reader, database::Depth::Steps, &mut |_| {}).unwrap();
+    let sum = |number: fn(&RunSummary) -> u64| runs.iter().map(|run| number(&run.summary)).sum::<u64>();
+    let tokens = runs.iter().filter_map(|run| run.summary.tokens).reduce(Tokens::plus);
+    let cost = runs.iter().filter_map(|run| run.summary.cost_usd).reduce(|a, b| a + b);
+    let numbers = [sum(|run| run.llm_calls), sum(|run| run.errors), sum(|run| run.unpriced_steps)];
+    for by in [By::Model, By::Provider, By::Agent, By::Day] {
+        let stats = index.stats(&Query::default(), Some(by)).unwrap();
+        let of = |groups: &[Group]| {
+            let sum = |number: fn(&Group) -> u64| groups.iter().map(number).sum::<u64>();
+            let tokens = groups.iter().filter_map(|group| group.tokens).reduce(Tokens::plus);
+            let cost = groups.iter().filter_map(|group| group.cost_usd).reduce(|a, b| a + b);
+            (tokens, cost, sum(|group| group.llm_calls), sum(|group| group.unpriced_steps))
+        };
+        assert_eq!(of(&stats.groups), (tokens, cost, numbers[0], numbers[2]), "{by:?}");
+        assert_eq!(of(std::slice::from_ref(&stats.total)), of(&stats.groups), "{by:?}");
+        assert_eq!(stats.total.errors, numbers[1]);
+        assert_eq!(stats.errors.iter().map(|error| error.count).sum::<u64>(), numbers[1]);
+    }
+    let tools = index.stats(&Query::default(), Some(By::Tool)).unwrap();
+    assert_eq!(tools.groups.iter().map(|group| group.count).sum::<u64>(), sum(|run| run.tool_calls));
 }
 
 /// Compares and returns what differs, a line each.

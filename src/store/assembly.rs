@@ -7,6 +7,8 @@
 //! Totals are summed once: over model calls, each told once, and over what an enclosing span says of its tokens or its
 //! cost only where nothing below says it.
 
+#[cfg(feature = "index")]
+pub(crate) mod accounts;
 mod billing;
 mod bodies;
 
@@ -562,7 +564,7 @@ impl RunState {
             steps_total: self.steps.len() as u64,
             llm_calls: bill.llm_calls,
             tool_calls: self.tool_calls(&copies),
-            errors: self.errors(&copies),
+            errors: self.failures(&copies).len() as u64,
         }
     }
 
@@ -622,7 +624,7 @@ impl RunState {
             steps_total: self.steps.len() as u64,
             llm_calls: bill.llm_calls,
             tool_calls: self.tool_calls(&copies),
-            errors: self.errors(&copies),
+            errors: self.failures(&copies).len() as u64,
             events: self.next_seq,
             dropped: self.dropped,
             artifacts: self.artifacts.clone(),

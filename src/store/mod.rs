@@ -76,7 +76,7 @@ pub trait RunReader {
         Ok(assembly::RunState::read(run, &events).step_views())
     }
 
-    /// Finds runs by text; only with [`Capabilities::search`].
+    /// Finds runs by text, the newest first, up to the query's limit; only with [`Capabilities::search`].
     fn search(&self, text: &str, query: &Query) -> Result<Vec<Listed>, StoreError>;
 
     /// Returns the run that `id` names: a run id, a unique prefix of one, a trace id, or `latest`.
@@ -290,6 +290,13 @@ pub enum StoreError {
         /// Why not, and what can.
         why: &'static str,
     },
+    /// The text that was to be searched for cannot be understood.
+    BadQuery {
+        /// What is wrong.
+        what: String,
+        /// The byte at which it is.
+        at: usize,
+    },
     /// The operating system refused.
     Io {
         /// What was done: `write`, `create`, ...
@@ -315,7 +322,7 @@ impl StoreError {
 
     /// Tells whether the caller asked wrongly.
     pub fn is_wrong_use(&self) -> bool {
-        matches!(self, Self::NotAnId { .. })
+        matches!(self, Self::NotAnId { .. } | Self::BadQuery { .. })
     }
 
     /// Tells whether the run cannot be gone on with: another process is writing it, or it is damaged.
@@ -365,6 +372,7 @@ impl fmt::Display for StoreError {
             ),
             Self::BadStore { path, why } => write!(f, "{}: {why}", path.display()),
             Self::Unsupported { what, why } => write!(f, "cannot {what}: {why}"),
+            Self::BadQuery { what, at } => write!(f, "{what} (at byte {at})"),
             Self::Io { action, path, .. } => write!(f, "cannot {action} {}", path.display()),
         }
     }

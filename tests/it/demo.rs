@@ -5,7 +5,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-fn runspan(store: &Path, args: &[&str]) -> Output {
+/// Runs the binary over a store.
+pub fn runspan(store: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_runspan"));
     command.args(args).arg("--store").arg(store).env("NO_COLOR", "1");
     for (name, _) in std::env::vars_os() {
@@ -17,7 +18,8 @@ fn runspan(store: &Path, args: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-fn json(output: &Output) -> Value {
+/// Reads what it printed.
+pub fn json(output: &Output) -> Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }

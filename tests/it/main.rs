@@ -22,6 +22,8 @@ mod ids;
 mod interop;
 mod layers;
 mod limits;
+#[cfg(feature = "cli")]
+mod live;
 #[cfg(feature = "macros")]
 mod macros;
 #[cfg(feature = "metrics")]
@@ -33,6 +35,8 @@ mod rig;
 mod secrets;
 #[cfg(feature = "cli")]
 mod serve;
+#[cfg(feature = "cli")]
+mod stats;
 mod support;
 mod totals;
 mod trouble;

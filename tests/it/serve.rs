@@ -464,3 +464,28 @@ fn a_call_that_two_layers_tell_over_two_connections_counts_once() {
     let copies: Vec<_> = steps.iter().filter_map(|step| step.duplicate_of.as_deref()).collect();
     assert_eq!(copies, ["chat"]);
 }
+
+#[test]
+fn a_server_keeps_the_texts_of_a_store_unless_told_not_to() {
+    let dir = tempdir();
+    let run = |args: &[&str]| assert!(crate::demo::runspan(dir.path(), args).status.success(), "{args:?}");
+    let texts = dir.path().join("text.sqlite");
+    let wait_for = |is_there: bool| {
+        let until = Instant::now() + WATCHDOG;
+        while texts.exists() != is_there {
+            assert!(Instant::now() < until, "text.sqlite is there: {}", !is_there);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    run(&["demo"]);
+    // A store this small has an index once something was asked of it.
+    run(&["stats"]);
+    let server = Server::start(dir.path(), &[]);
+    run(&["demo"]);
+    wait_for(true);
+    assert_eq!(server.end(), Some(0));
+    let server = Server::start(dir.path(), &["--search", "off"]);
+    run(&["demo"]);
+    wait_for(false);
+    assert_eq!(server.end(), Some(0));
+}

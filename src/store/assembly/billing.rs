@@ -283,7 +283,7 @@ impl RunState {
     }
 
     pub(super) fn bill(&self, counted: &Counted) -> Bill {
-        let mut bill = Bill { unpriced: self.unpriced(counted), ..Bill::default() };
+        let mut bill = Bill { unpriced: self.unpriced(counted).len() as u64, ..Bill::default() };
         let mut sources = HashSet::new();
         bill.llm_calls =
             counted.calls.iter().filter(|place| self.steps[**place].facts.kind == StepKind::Llm).count() as u64;
@@ -318,8 +318,8 @@ impl RunState {
         bill
     }
 
-    /// Counts ended steps that used something of which nobody knows what it cost.
-    pub(super) fn unpriced(&self, counted: &Counted) -> u64 {
+    /// Returns the places of ended steps that used something of which nobody knows what it cost.
+    pub(super) fn unpriced(&self, counted: &Counted) -> Vec<usize> {
         let told: HashSet<usize> = counted.costs.iter().copied().collect();
         let mut priced_below: IdSet<SpanId> = HashSet::default();
         let mut told_above: IdSet<SpanId> = HashSet::default();
@@ -343,7 +343,7 @@ impl RunState {
                 && !priced_below.contains(&step.span_id)
                 && (told_above.is_empty() || self.ancestors(step).is_disjoint(&told_above))
         };
-        counted.all().into_iter().filter(is_unpriced).count() as u64
+        counted.all().into_iter().filter(is_unpriced).collect()
     }
 
     /// Returns by provider and requested model the model that answered first.
@@ -357,8 +357,8 @@ impl RunState {
         models
     }
 
-    /// Counts failures, each once: a step that failed because a step below it did is the same failure.
-    pub(super) fn errors(&self, copies: &HashMap<usize, usize>) -> u64 {
+    /// Returns the places of the failures, each once: a step that failed because a step below it did is the same failure.
+    pub(super) fn failures(&self, copies: &HashMap<usize, usize>) -> Vec<usize> {
         let executions = self.executions();
         let is_failed = |place: &usize| is_failure(self.steps[*place].facts.status) || executions.contains_key(place);
         let failed: Vec<usize> =
@@ -367,7 +367,7 @@ impl RunState {
         for &place in &failed {
             self.cover(&self.steps[place], &mut passed_on);
         }
-        failed.iter().filter(|place| !passed_on.contains(&self.steps[**place].span_id)).count() as u64
+        failed.into_iter().filter(|place| !passed_on.contains(&self.steps[*place].span_id)).collect()
     }
 
     pub(super) fn tool_calls(&self, copies: &HashMap<usize, usize>) -> u64 {
@@ -390,7 +390,7 @@ fn asked(facts: &StepFacts) -> Asked<'_> {
 
 /// Returns the model of a call; for one without an answer the model that answered the same request elsewhere in the
 /// run, so that `gpt-4o` and `gpt-4o-2024-08-06` are not taken for two.
-fn known_model<'a>(facts: &'a StepFacts, answered: &HashMap<Asked<'a>, &'a str>) -> Option<&'a str> {
+pub(super) fn known_model<'a>(facts: &'a StepFacts, answered: &HashMap<Asked<'a>, &'a str>) -> Option<&'a str> {
     facts.response_model.as_deref().or_else(|| answered.get(&asked(facts)).copied()).or(facts.model())
 }
 

@@ -6,12 +6,29 @@
 //!
 //! Two tables for the runs: small rows to filter and sort, and the summaries of those that are chosen. That is why a
 //! filter without an index of its own is still a walk over some megabytes.
+//!
+//! Behind the runs come their steps, which only the runs' own logs tell: [`Database::catch_up_steps`]. Lists do without
+//! them, so nobody who lists waits for them.
+
+mod digest;
+mod pattern;
+mod sql;
+mod stats;
+mod steps;
+pub mod text;
+mod words;
+
+pub use sql::{SqlAnswer, SqlError, SqlLimits, VIEWS, View, ViewColumn};
+pub use stats::{By, Counted, ErrorExample, ErrorGroup, Group, Percentiles, Stats};
+use steps::Behind;
+pub use steps::StepsReached;
+pub use words::QueryError;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,20 +36,26 @@ use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
 use super::layout::Layout;
-use super::{index, run_ids};
+use super::{FilesReader, index, run_dir, run_ids};
 use crate::model::{RunId, RunKind, RunSummary, UnixNanos};
 use crate::store::{Query, Sort, StoreError};
 
 /// Raised when the tables change: what an older version has made is made anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// How much of the log is read and written at a time.
 const CHUNK: usize = 4 << 20;
 /// A log up to this length is read faster than a database is opened.
 const SMALL_LOG: u64 = 256 << 10;
+/// Of the file so much is read without copying it.
+const MMAP_BYTES: i64 = 1 << 30;
 /// How long a reader waits for another that writes.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// How long who needs it waits for another that writes.
+const LONG_PATIENCE: Duration = Duration::from_secs(10);
 /// How long who asks takes new lines in before they look at the files instead.
 const MOMENT: Duration = Duration::from_millis(500);
+/// How often progress is told.
+const GLIMPSE: Duration = Duration::from_millis(100);
 /// How often the log is looked at by who keeps up with it.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// Bytes before the place that is reached which have to be the same still.
@@ -54,9 +77,13 @@ const TABLES: &str = "
         trace TEXT NOT NULL,
         cost INTEGER,
         duration INTEGER,
-        tokens INTEGER
+        tokens INTEGER,
+        change INTEGER NOT NULL
     );
     CREATE INDEX runs_started ON runs (started, run_id);
+    CREATE INDEX runs_change ON runs (change);
+    CREATE INDEX runs_open ON runs (id) WHERE status IN ('running', 'waiting');
+    CREATE TABLE tags (tag TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (tag, id)) WITHOUT ROWID;
     CREATE TABLE models (model TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (model, id)) WITHOUT ROWID;
     CREATE TABLE summaries (id INTEGER PRIMARY KEY, json TEXT NOT NULL);
     CREATE TABLE unread (run_id TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -67,6 +94,36 @@ const TABLES: &str = "
 pub struct Database {
     connection: Connection,
     layout: Layout,
+    words: Words,
+    /// How many threads read logs: one, unless somebody waits.
+    threads: usize,
+}
+
+/// The numbers of words that steps have in common: names, models, kinds.
+#[derive(Debug, Default)]
+struct Words(HashMap<String, i64>);
+
+impl Words {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Returns a word's number, given when it has none.
+    fn number(&mut self, connection: &Connection, word: &str) -> Result<i64> {
+        if let Some(number) = self.0.get(word) {
+            return Ok(*number);
+        }
+        // The words of another process may be newer than those that are remembered: never of another number.
+        connection.prepare_cached("INSERT OR IGNORE INTO words (word) VALUES (?1)")?.execute([word])?;
+        let number =
+            connection.prepare_cached("SELECT id FROM words WHERE word = ?1")?.query_row([word], |row| row.get(0))?;
+        self.0.insert(word.to_owned(), number);
+        Ok(number)
+    }
 }
 
 /// How far the database is.
@@ -114,6 +171,13 @@ impl std::fmt::Display for DatabaseError {
 }
 
 impl std::error::Error for DatabaseError {}
+
+impl DatabaseError {
+    /// What stands in it is not of this version's making.
+    fn foreign() -> Self {
+        Self::Damaged(rusqlite::Error::InvalidQuery)
+    }
+}
 
 impl From<rusqlite::Error> for DatabaseError {
     fn from(error: rusqlite::Error) -> Self {
@@ -178,6 +242,97 @@ pub fn rebuild(layout: &Layout, mut progress: impl FnMut(Reached)) -> Result<u64
     }
 }
 
+/// How far the database is, for who waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The runs are taken in.
+    Runs(Reached),
+    /// The steps of so many runs are read.
+    Steps {
+        /// Runs whose steps are read.
+        done: u64,
+        /// All runs that were behind.
+        of: u64,
+    },
+    /// The texts of so many runs are read.
+    Texts {
+        /// Runs whose texts are read.
+        done: u64,
+        /// All runs that were behind.
+        of: u64,
+    },
+}
+
+/// How much of the runs a database is to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// The runs.
+    Runs,
+    /// The runs and their steps.
+    Steps,
+}
+
+/// Opens the database of a store and takes in all there is: the runs, and their steps if asked for. Where the store's own cannot be
+/// written, or does not have what dead processes left, one is made for this once.
+///
+/// # Errors
+///
+/// When the store cannot be read, or no database be made.
+pub fn whole(reader: &FilesReader, depth: Depth, progress: &mut dyn FnMut(Progress)) -> Result<Database> {
+    let layout = reader.layout();
+    layout.read()?;
+    if !layout.is_of_the_system() || !reader.overlay.is_empty() {
+        return temporary(reader, depth, progress);
+    }
+    let mut own = || {
+        let mut database = Database::open(layout)?;
+        database.connection.busy_timeout(LONG_PATIENCE)?;
+        database.complete_runs(progress)?;
+        database.complete_to(depth, reader, progress)?;
+        Ok(database)
+    };
+    let opened = match own() {
+        Err(DatabaseError::Damaged(_)) => {
+            remove(layout)?;
+            own()
+        }
+        opened => opened,
+    };
+    match opened {
+        Err(DatabaseError::Busy(_) | DatabaseError::Io(_)) => temporary(reader, depth, progress),
+        opened => opened,
+    }
+}
+
+/// Asks the database of a store, once it has taken in all there is; makes it anew where it turns out to be broken.
+///
+/// # Errors
+///
+/// As [`whole`], and those of the question.
+pub fn ask_whole<T>(
+    reader: &FilesReader,
+    depth: Depth,
+    progress: &mut dyn FnMut(Progress),
+    question: impl Fn(&Database) -> Result<T>,
+) -> Result<T> {
+    match whole(reader, depth, progress).and_then(|database| question(&database)) {
+        Err(DatabaseError::Damaged(_)) => {
+            remove(reader.layout())?;
+            whole(reader, depth, progress).and_then(|database| question(&database))
+        }
+        answer => answer,
+    }
+}
+
+fn temporary(reader: &FilesReader, depth: Depth, progress: &mut dyn FnMut(Progress)) -> Result<Database> {
+    let mut database = Database::temporary(reader.layout())?;
+    while !database.catch_up(GLIMPSE)?.is_whole {}
+    let laid: Vec<RunSummary> = reader.overlay.summaries().cloned().collect();
+    database.put_runs(&laid)?;
+    database.complete_to(depth, reader, progress)?;
+    Ok(database)
+}
+
 /// Asks the database of a store, once it has taken in all there is. `None` when it has not within a moment, or cannot be
 /// used: then the files have to be asked.
 pub(super) fn ask(layout: &Layout, ask: impl Fn(&Database) -> Result<Found>) -> Option<Found> {
@@ -196,9 +351,13 @@ pub(super) fn ask(layout: &Layout, ask: impl Fn(&Database) -> Result<Found>) -> 
 }
 
 fn remove(layout: &Layout) -> Result<()> {
-    let path = path(layout);
+    remove_file(&path(layout))
+}
+
+/// Deletes a database with what SQLite may have put beside it.
+fn remove_file(path: &Path) -> Result<()> {
     for end in ["", "-journal", "-wal", "-shm"] {
-        let mut name = path.clone().into_os_string();
+        let mut name = path.as_os_str().to_owned();
         name.push(end);
         match std::fs::remove_file(name) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -206,6 +365,52 @@ fn remove(layout: &Layout) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Opens a database, made empty if it is not there, for its owner alone.
+fn open_file(path: &Path) -> Result<Connection> {
+    // SQLite would let everybody read it.
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    if let Err(error) = made
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        return Err(error.into());
+    }
+    Ok(Connection::open(path)?)
+}
+
+/// Makes the tables of an empty database. Returns whether it did.
+fn make_tables(connection: &mut Connection, version: i64, tables: &[&str]) -> Result<bool> {
+    connection.pragma_update(None, "trusted_schema", false)?;
+    let found =
+        |connection: &Connection| connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    if found(connection)? == version {
+        return Ok(false);
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another may have been faster.
+    if found(&transaction)? == version {
+        return Ok(false);
+    }
+    let there: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if there > 0 {
+        // Of another version.
+        return Err(DatabaseError::foreign());
+    }
+    for tables in tables {
+        transaction.execute_batch(tables)?;
+    }
+    write_identity(&transaction)?;
+    transaction.pragma_update(None, "user_version", version)?;
+    transaction.commit()?;
+    Ok(true)
+}
+
+/// Gives a database a number of its own, by which others know that it began anew.
+fn write_identity(connection: &Connection) -> Result<()> {
+    let mut random = [0; 8];
+    crate::model::id::fill_random(&mut random);
+    write_meta(connection, "identity", i64::from_le_bytes(random))
 }
 
 impl Database {
@@ -225,36 +430,29 @@ impl Database {
     }
 
     fn open_as_it_is(layout: &Layout) -> Result<Self> {
-        let path = path(layout);
-        // SQLite would let everybody read it.
-        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        if let Err(error) = made
-            && error.kind() != io::ErrorKind::AlreadyExists
-        {
-            return Err(error.into());
-        }
-        let mut connection = Connection::open(&path)?;
+        Self::of(open_file(&path(layout))?, layout)
+    }
+
+    /// Makes one that nobody else sees and that is gone with this value, where the store's own cannot be used.
+    fn temporary(layout: &Layout) -> Result<Self> {
+        // Without a name it is a file where it gets large.
+        Self::of(Connection::open("")?, layout)
+    }
+
+    fn of(mut connection: Connection, layout: &Layout) -> Result<Self> {
         connection.busy_timeout(PATIENCE)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
-        connection.pragma_update(None, "mmap_size", 256 << 20)?;
-        connection.pragma_update(None, "trusted_schema", false)?;
-        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        if version != VERSION {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            // Another may have been faster.
-            let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-            if version != VERSION && tables > 0 {
-                // Of another version.
-                return Err(DatabaseError::Damaged(rusqlite::Error::InvalidQuery));
-            }
-            if version != VERSION {
-                transaction.execute_batch(TABLES)?;
-                transaction.pragma_update(None, "user_version", VERSION)?;
-            }
-            transaction.commit()?;
-        }
-        Ok(Self { connection, layout: layout.clone() })
+        connection.pragma_update(None, "mmap_size", MMAP_BYTES)?;
+        // What runs said in their errors goes with them.
+        connection.pragma_update(None, "secure_delete", true)?;
+        make_tables(&mut connection, VERSION, &[TABLES, steps::TABLES])?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(Self { connection, layout: layout.clone(), words: Words::default(), threads: 1 })
+    }
+
+    /// Tells whether nobody else sees it.
+    fn is_temporary(&self) -> bool {
+        self.connection.path().is_none_or(str::is_empty)
     }
 
     /// Takes in what the log has behind the place that was reached, for about so long.
@@ -276,6 +474,32 @@ impl Database {
         }
     }
 
+    fn complete_runs(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        loop {
+            let reached = self.catch_up(GLIMPSE)?;
+            if reached.is_whole {
+                return Ok(());
+            }
+            progress(Progress::Runs(reached));
+        }
+    }
+
+    fn complete_to(&mut self, depth: Depth, reader: &FilesReader, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        self.threads = all_threads();
+        if depth == Depth::Runs {
+            return self.take_unread(reader);
+        }
+        let (mut done, of) = (0, self.runs_behind()?);
+        loop {
+            let reached = self.catch_up_steps(reader, GLIMPSE)?;
+            if reached.left == 0 {
+                return Ok(());
+            }
+            done += reached.done;
+            progress(Progress::Steps { done, of: of.max(done + reached.left) });
+        }
+    }
+
     /// Takes in the next lines of the log, in one transaction.
     fn take_chunk(&mut self) -> Result<Reached> {
         let log = match std::fs::File::open(self.layout.index_log()) {
@@ -294,8 +518,10 @@ impl Database {
         if place.log != identity || place.bytes > length || place.trace != trace_before(&log, place.bytes)? {
             // Not the log that was read: another store's, or one that was cut.
             transaction.execute_batch(
-                "DELETE FROM runs; DELETE FROM models; DELETE FROM summaries; DELETE FROM unread; DELETE FROM meta;",
+                "DELETE FROM runs; DELETE FROM models; DELETE FROM tags; DELETE FROM summaries; DELETE FROM unread; \
+                 DELETE FROM steps; DELETE FROM errors; DELETE FROM totals; DELETE FROM meta WHERE key <> 'change';",
             )?;
+            write_identity(&transaction)?;
             place = Place { log: identity, ..Place::default() };
         }
         let mut wanted = CHUNK;
@@ -309,9 +535,15 @@ impl Database {
             // A line longer than that.
             wanted *= 2;
         };
-        for (run, summary) in index::newest(&lines[..end]) {
-            put(&transaction, run, &summary)?;
+        let mut change = read_meta(&transaction, "change")?.unwrap_or(0);
+        let mut told: Vec<(RunId, RunSummary)> = index::newest(&lines[..end]).into_iter().collect();
+        // By time, so that runs of a time stand together.
+        told.sort_unstable_by_key(|(run, _)| *run);
+        for (run, summary) in told {
+            change += 1;
+            put(&transaction, run, &summary, change)?;
         }
+        write_meta(&transaction, "change", change)?;
         place.bytes += end as u64;
         place.trace = trace_before(&log, place.bytes)?;
         place.write(&transaction)?;
@@ -359,12 +591,18 @@ impl Database {
         }
         let mut is_any_gone = false;
         for gone in known.iter().filter(|run| !folders.contains(run)) {
-            transaction.prepare_cached("DELETE FROM runs WHERE run_id = ?1")?.execute([gone.to_string()])?;
+            let id: i64 = transaction
+                .prepare_cached("DELETE FROM runs WHERE run_id = ?1 RETURNING id")?
+                .query_row([gone.to_string()], |row| row.get(0))?;
+            transaction.prepare_cached("DELETE FROM summaries WHERE id = ?1")?.execute([id])?;
+            steps::forget(&transaction, id)?;
             is_any_gone = true;
         }
         if is_any_gone {
-            transaction.execute("DELETE FROM summaries WHERE id NOT IN (SELECT id FROM runs)", [])?;
             transaction.execute("DELETE FROM models WHERE id NOT IN (SELECT id FROM runs)", [])?;
+            transaction.execute("DELETE FROM tags WHERE id NOT IN (SELECT id FROM runs)", [])?;
+            let removals = read_meta(&transaction, "removals")?.unwrap_or(0);
+            write_meta(&transaction, "removals", removals + 1)?;
         }
         transaction.execute("DELETE FROM unread", [])?;
         for run in folders.iter().filter(|run| !known.contains(run)) {
@@ -392,6 +630,16 @@ impl Database {
     pub fn runs(&self) -> Result<u64> {
         let runs: i64 = self.connection.query_row("SELECT count(*) FROM runs", [], |row| row.get(0))?;
         Ok(runs.try_into().unwrap_or(0))
+    }
+
+    /// Returns how many steps it has.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub fn steps(&self) -> Result<u64> {
+        let steps: i64 = self.connection.query_row("SELECT count(*) FROM steps", [], |row| row.get(0))?;
+        Ok(steps.try_into().unwrap_or(0))
     }
 
     /// Returns what may answer a query, with what the log has behind the place that is reached. `spare`: of how many
@@ -440,12 +688,28 @@ impl Database {
     fn with_newer(&self, mut runs: Vec<RunSummary>, newer: HashMap<RunId, RunSummary>) -> Result<Found> {
         runs.retain(|run| !newer.contains_key(&run.run_id));
         runs.extend(newer.into_values());
+        let listed: HashSet<RunId> = runs.iter().map(|run| run.run_id).collect();
+        let unread = self.unread()?.into_iter().filter(|run| !listed.contains(run)).collect();
+        Ok(Found { runs, unread })
+    }
+
+    /// Counts the runs of which neither a line nor their own metadata tells, though they have begun.
+    fn unreadable(&self) -> Result<u64> {
+        let mut count = 0;
+        for run in self.unread()? {
+            let dir = self.layout.find_run(run)?;
+            let is_begun = |dir: PathBuf| run_dir::is_begun(self.layout.fs(), &dir).unwrap_or(true);
+            count += u64::from(dir.is_some_and(is_begun));
+        }
+        Ok(count)
+    }
+
+    /// Returns the runs of which no line tells.
+    fn unread(&self) -> Result<Vec<RunId>> {
         let mut statement = self.connection.prepare_cached("SELECT run_id FROM unread")?;
         let unread = statement.query_map([], |row| row.get::<_, String>(0))?;
         let unread: std::result::Result<Vec<String>, _> = unread.collect();
-        let listed: HashSet<RunId> = runs.iter().map(|run| run.run_id).collect();
-        let unread = unread?.iter().filter_map(|run| run.parse().ok()).filter(|run| !listed.contains(run)).collect();
-        Ok(Found { runs, unread })
+        Ok(unread?.iter().filter_map(|run| run.parse().ok()).collect())
     }
 
     fn summaries(&self, statement: &str, values: Vec<Sql>) -> Result<Vec<RunSummary>> {
@@ -454,7 +718,7 @@ impl Database {
         let mut runs = Vec::new();
         while let Some(row) = rows.next()? {
             let json = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
-            runs.push(serde_json::from_str(json).map_err(|_| DatabaseError::Damaged(rusqlite::Error::InvalidQuery))?);
+            runs.push(serde_json::from_str(json).map_err(|_| DatabaseError::foreign())?);
         }
         Ok(runs)
     }
@@ -473,30 +737,101 @@ impl Database {
     }
 }
 
-/// Keeps the database of a store current from a thread of its own, so that nobody who asks has to, until it is dropped.
+/// Keeps the databases of a store current from a thread of its own, so that nobody who asks has to, until it is dropped.
 #[derive(Debug)]
 pub struct Keeper {
     stop: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Keeper {
-    /// Begins. Without a thread whoever asks takes in what is new.
-    pub fn start(layout: &Layout) -> Self {
+    /// Begins. `with_texts`: those are kept, too, if the store allows it. Without a thread whoever asks takes in what is
+    /// new.
+    pub fn start(layout: &Layout, with_texts: bool) -> Self {
         let (stop, stopped) = mpsc::channel::<()>();
         let layout = layout.clone();
         let keep = move || {
-            let mut seen = 0;
+            be_modest();
+            let mut seen = None;
             while stopped.recv_timeout(KEEP_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
-                let length = std::fs::metadata(layout.index_log()).map_or(0, |log| log.len());
+                let now = Some(traces(&layout));
                 // Whatever is in the way, the next reader meets and mends it.
-                if length != seen && is_wanted(&layout) && ask(&layout, |_| Ok(Found::default())).is_some() {
-                    seen = length;
+                if now != seen && is_wanted(&layout) && ask(&layout, |_| Ok(Found::default())).is_some() {
+                    let is_stopped = || stopped.try_recv() != Err(mpsc::TryRecvError::Empty);
+                    if keep_the_rest(&layout, with_texts, is_stopped).is_ok() {
+                        seen = now;
+                    }
                 }
             }
         };
         Self {
             stop: std::thread::Builder::new().name("index".to_owned()).spawn(keep).ok().map(|thread| (stop, thread)),
         }
+    }
+}
+
+/// Returns what shows that something has changed: how long the log is, and when runs came and went.
+fn traces(layout: &Layout) -> [i64; 5] {
+    let stat = |path: PathBuf| std::fs::metadata(path).ok();
+    let time = |kind: RunKind| {
+        let stat = stat(layout.runs(kind));
+        stat.map_or([0, 0], |stat| [stat.mtime(), stat.mtime_nsec()])
+    };
+    let ([agents, agents_nanos], [flows, flows_nanos]) = (time(RunKind::Agent), time(RunKind::Workflow));
+    let length = stat(layout.index_log()).map_or(0, |log| number(log.len()));
+    [length, agents, agents_nanos, flows, flows_nanos]
+}
+
+/// Reads the steps and the texts of runs that are behind, until there are none or somebody wants to stop.
+fn keep_the_rest(layout: &Layout, with_texts: bool, is_stopped: impl Fn() -> bool) -> Result<()> {
+    let reader = FilesReader::of(layout.clone())?;
+    let mut database = Database::open(layout)?;
+    while database.catch_up_steps(&reader, GLIMPSE)?.left > 0 && !is_stopped() {}
+    if with_texts && text::is_allowed(layout)? {
+        let mut texts = text::Texts::open(layout)?;
+        while texts.catch_up(&database, &reader, GLIMPSE)?.left > 0 && !is_stopped() {}
+    } else {
+        text::remove(layout)?;
+    }
+    Ok(())
+}
+
+/// Returns how many threads a machine has for somebody who waits.
+fn all_threads() -> usize {
+    const ENOUGH: usize = 8;
+    std::thread::available_parallelism().map_or(1, |threads| threads.get().min(ENOUGH))
+}
+
+/// Does a work on so many threads, this one among them; the answers have the order of the items.
+fn on_threads<T: Send, R: Send>(threads: usize, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let queue = Mutex::new(items.into_iter().enumerate());
+    let work_off = || {
+        let mut done = Vec::new();
+        while let Some((place, item)) = queue.lock().ok().and_then(|mut queue| queue.next()) {
+            done.push((place, work(item)));
+        }
+        done
+    };
+    let mut done = std::thread::scope(|scope| {
+        // Where there is no thread to be had, the others do its part.
+        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work_off).ok();
+        let others: Vec<_> = (1..threads).filter_map(spawn).collect();
+        let mut done = work_off();
+        for other in others {
+            done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_unstable_by_key(|(place, _)| *place);
+    done.into_iter().map(|(_, answer)| answer).collect()
+}
+
+/// Lets this thread go after all others that want to work.
+fn be_modest() {
+    // There the number means a thread, elsewhere the process.
+    #[cfg(target_os = "linux")]
+    // SAFETY: no memory is handed over; a system that refuses lets it run as before.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, 10);
     }
 }
 
@@ -605,16 +940,28 @@ fn number(number: u64) -> i64 {
 }
 
 fn id_in(text: &str) -> Result<RunId> {
-    text.parse().map_err(|_| DatabaseError::Damaged(rusqlite::Error::InvalidQuery))
+    text.parse().map_err(|_| DatabaseError::foreign())
 }
 
-fn put(connection: &Connection, run: RunId, summary: &RunSummary) -> Result<()> {
+/// Reads a number of `meta`.
+fn read_meta(connection: &Connection, key: &str) -> Result<Option<i64>> {
+    let mut statement = connection.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+    Ok(statement.query_row([key], |row| row.get(0)).optional()?)
+}
+
+fn write_meta(connection: &Connection, key: &str, value: i64) -> Result<()> {
+    connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?.execute(params![key, value])?;
+    Ok(())
+}
+
+/// Puts in a run, or what it is now. `change`: larger than that of any before.
+fn put(connection: &Connection, run: RunId, summary: &RunSummary, change: i64) -> Result<()> {
     let id: i64 = connection
         .prepare_cached(
-            "INSERT INTO runs (run_id, started, kind, status, agent, workflow, session, trace, cost, duration, tokens) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (run_id) DO UPDATE SET started = ?2, \
+            "INSERT INTO runs (run_id, started, kind, status, agent, workflow, session, trace, cost, duration, tokens, \
+             change) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (run_id) DO UPDATE SET started = ?2, \
              kind = ?3, status = ?4, agent = ?5, workflow = ?6, session = ?7, trace = ?8, cost = ?9, duration = ?10, \
-             tokens = ?11 RETURNING id",
+             tokens = ?11, change = ?12 RETURNING id",
         )?
         .query_row(
             params![
@@ -629,6 +976,7 @@ fn put(connection: &Connection, run: RunId, summary: &RunSummary) -> Result<()> 
                 summary.cost_usd.map(|cost| cost.0),
                 summary.duration_ms.map(number),
                 summary.tokens.and_then(|tokens| tokens.total).map(number),
+                change,
             ],
             |row| row.get(0),
         )?;
@@ -637,6 +985,9 @@ fn put(connection: &Connection, run: RunId, summary: &RunSummary) -> Result<()> 
     // A model that is no longer told is not taken back: what a run used, it used.
     for model in summary.models.iter().chain(&summary.model) {
         connection.prepare_cached("INSERT OR IGNORE INTO models VALUES (?1, ?2)")?.execute(params![model, id])?;
+    }
+    for tag in &summary.tags {
+        connection.prepare_cached("INSERT OR IGNORE INTO tags VALUES (?1, ?2)")?.execute(params![tag, id])?;
     }
     connection.prepare_cached("DELETE FROM unread WHERE run_id = ?1")?.execute([run.to_string()])?;
     Ok(())
@@ -647,7 +998,7 @@ mod tests {
     use super::*;
     use crate::model::{NanoUsd, RunStatus, Tokens};
     use crate::store::assembly::RunState;
-    use crate::store::files::{FilesReader, FilesWriter};
+    use crate::store::files::FilesWriter;
     use crate::store::{Listed, RunReader, RunWriter};
     use proptest::prelude::*;
 
@@ -812,7 +1163,7 @@ mod tests {
     fn a_keeper_takes_in_what_is_written_while_it_lives() {
         let (_dir, layout, mut writer) = store();
         rebuild(&layout, |_| {}).unwrap();
-        let keeper = Keeper::start(&layout);
+        let keeper = Keeper::start(&layout, true);
         (0..5).for_each(|nth| writer.create_run(&run(nth), &[]).unwrap());
         let until = Instant::now() + Duration::from_secs(60);
         while Database::open(&layout).unwrap().runs().unwrap() < 5 {

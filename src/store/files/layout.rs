@@ -31,6 +31,7 @@ This folder holds recorded runs of AI agents. runspan wrote it; `runspan list --
 - `index.log`: one line for each start and each change of a run, so that lists need not open every folder.
 - `journal/`: what processes have recorded and readers have not taken in yet. Do not delete it while one is running.
 - `metrics/`: what processes have counted and not sent yet, if there is any.
+- `index.sqlite`, `text.sqlite`: derived from all this, for lists, sums and searches. They may be deleted.
 - `store.yaml`: the format's version and this store's id.
 
 A run's folder may be copied, archived or deleted as a whole. Prompts and answers may be in here: share with care.
@@ -60,6 +61,18 @@ pub struct StoreFile {
     /// check guesses.
     #[serde(default)]
     pub redaction_key: String,
+    /// Whether the texts of runs may be kept a second time, to be searched: in `text.sqlite`.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub search: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_yes(yes: &bool) -> bool {
+    *yes
 }
 
 impl StoreFile {
@@ -216,6 +229,7 @@ impl Layout {
             store_id: RunId::fresh(now).to_string(),
             created_at: now.rfc3339_millis(),
             redaction_key: random.iter().map(|byte| format!("{byte:02x}")).collect(),
+            search: true,
         };
         // What is checked in by accident leaks prompts: the store ignores itself.
         write_new(self.fs(), &self.root.join(".gitignore"), b"*\n")?;

@@ -407,6 +407,16 @@ impl FilesReader {
         Ok(checked)
     }
 
+    /// Returns a run as a list has it.
+    ///
+    /// # Errors
+    ///
+    /// As [`RunReader::get_run`].
+    pub fn get_listed(&self, run: RunId) -> Result<ListedRun, StoreError> {
+        let listed = self.live(self.summary(run)?)?;
+        Ok(ListedRun { summary: RunSummary { steps: None, ..listed.summary }, ..listed })
+    }
+
     /// Adds what is only known while the run runs.
     fn live(&self, summary: RunSummary) -> Result<ListedRun, StoreError> {
         if !summary.status.is_open() {
@@ -426,8 +436,39 @@ impl FilesReader {
         Ok(ListedRun { summary: live, open_steps })
     }
 
+    /// Reads the events of a run of which a summary is known.
+    #[cfg(feature = "index")]
+    pub(crate) fn read_events(&self, known: &RunSummary) -> Result<Vec<Event>, StoreError> {
+        let run = known.run_id;
+        if self.overlay.has(run) {
+            return self.get_events(run, 0);
+        }
+        // Its metadata is not read at first: that takes longer than the log of a small run.
+        match run_dir::read_vouched(self.layout.fs(), &self.dir(run)?, run, known.events) {
+            // It may count fewer lines by now.
+            Err(StoreError::Damaged { .. }) => self.get_events(run, 0),
+            read => read,
+        }
+    }
+
+    /// Reads a run of which a summary is known: as it stands, its state and its events.
+    #[cfg(feature = "index")]
+    pub(crate) fn read_run(&self, known: &RunSummary) -> Result<(RunSummary, RunState, Vec<Event>), StoreError> {
+        let run = known.run_id;
+        let events = self.read_events(known)?;
+        let mut state = RunState::read(run, &events);
+        if !known.status.is_open() || !state.has_started() {
+            return Ok((known.clone(), state, events));
+        }
+        if known.writer.is_some_and(|writer| self.is_dead(writer)) {
+            state.crash();
+        }
+        let live = RunSummary { writer: known.writer, pinned: known.pinned, ..state.summary(UnixNanos::now()) };
+        Ok((RunSummary { steps: None, ..live }, state, events))
+    }
+
     /// Tells whether a run of this writer that is under way has crashed: a bridge's agents may outlive it.
-    fn is_dead(&self, writer: RunId) -> bool {
+    pub(crate) fn is_dead(&self, writer: RunId) -> bool {
         !writer_is_alive(&self.layout, writer)
             && !crate::journal::is_resumable_in(self.layout.fs(), &self.layout.journal(), &writer.to_string())
     }
@@ -435,7 +476,7 @@ impl FilesReader {
 
 impl RunReader for FilesReader {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { search: false, durable: true }
+        Capabilities { search: cfg!(feature = "index"), durable: true }
     }
 
     fn get_run(&self, run: RunId) -> Result<RunSummary, StoreError> {
@@ -501,8 +542,29 @@ impl RunReader for FilesReader {
         Ok(state.step_views())
     }
 
+    #[cfg(feature = "index")]
+    fn search(&self, text: &str, query: &Query) -> Result<Vec<Listed>, StoreError> {
+        use database::text;
+        if !text::is_allowed(&self.layout)? {
+            return Err(StoreError::Unsupported { what: "search", why: "it is switched off for this store" });
+        }
+        let wanted = text::Wanted { query: text, filters: query, limit: query.limit, hits: 0 };
+        let found = text::search(self, &wanted, &mut |_| {}).map_err(|error| match error {
+            text::SearchError::Query(error) => StoreError::BadQuery { what: error.what, at: error.at },
+            text::SearchError::Index(error) => {
+                StoreError::BadStore { path: text::path(&self.layout), why: error.to_string() }
+            }
+        })?;
+        let listed = found.into_iter().map(|found| match self.get_listed(found.run_id) {
+            Ok(run) => Ok(Listed::Run(Box::new(run))),
+            Err(error) => damaged_run(found.run_id, error).map(Listed::Damaged),
+        });
+        listed.collect()
+    }
+
+    #[cfg(not(feature = "index"))]
     fn search(&self, _: &str, _: &Query) -> Result<Vec<Listed>, StoreError> {
-        Err(StoreError::Unsupported { what: "search", why: "the files store has no text index yet" })
+        Err(StoreError::Unsupported { what: "search", why: "the feature `index` is not built in" })
     }
 
     fn resolve(&self, id: &str) -> Result<RunId, StoreError> {

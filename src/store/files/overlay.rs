@@ -41,6 +41,12 @@ impl Overlay {
         self.runs.extend(other.runs);
     }
 
+    /// Tells whether the files lack nothing.
+    #[cfg(feature = "index")]
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
     /// Tells whether the files lack something of the run.
     pub fn has(&self, run: RunId) -> bool {
         self.runs.contains_key(&run)

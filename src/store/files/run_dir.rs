@@ -130,9 +130,25 @@ pub(super) fn remove_leftovers(fs: &dyn Fs, dir: &Path) {
 
 /// Reads a run's events from `from_seq` on. A torn end is left out: its writer died in it, or is in it now.
 pub(super) fn read_events(fs: &dyn Fs, dir: &Path, run: RunId, from_seq: u64) -> Result<Vec<Event>, StoreError> {
-    let path = events_file(dir);
     // Before the log, which is written first.
     let vouched = lines_vouched(fs, dir, run)?;
+    read_lines(fs, dir, run, vouched, |event| (event.seq >= from_seq).then_some(event))
+}
+
+/// Reads all events of a run whose metadata counted so many.
+#[cfg(feature = "index")]
+pub(super) fn read_vouched(fs: &dyn Fs, dir: &Path, run: RunId, vouched: u64) -> Result<Vec<Event>, StoreError> {
+    read_lines(fs, dir, run, vouched, Some)
+}
+
+fn read_lines(
+    fs: &dyn Fs,
+    dir: &Path,
+    run: RunId,
+    vouched: u64,
+    keep: impl FnMut(Event) -> Option<Event>,
+) -> Result<Vec<Event>, StoreError> {
+    let path = events_file(dir);
     let file = match open_plain(fs, &path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -140,7 +156,7 @@ pub(super) fn read_events(fs: &dyn Fs, dir: &Path, run: RunId, from_seq: u64) ->
         }
         Err(error) => return Err(StoreError::io("read", path)(error)),
     };
-    let scanned = scan(&*file, &path, run, vouched, |event| (event.seq >= from_seq).then_some(event));
+    let scanned = scan(&*file, &path, run, vouched, keep);
     scanned.map(|(events, _)| events)
 }
 
