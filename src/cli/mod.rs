@@ -4,6 +4,7 @@
 //! stopped it, if anything did; exit codes are decided here and nowhere else: 0 done, 1 the answer is no, 2 wrong use,
 //! 3 the store or a peer failed.
 
+mod bar;
 mod completions;
 mod demo;
 mod doctor;
@@ -19,6 +20,7 @@ mod table;
 mod tail;
 mod time;
 mod tree;
+mod verify;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -95,6 +97,8 @@ enum Command {
     Forward(forward::Args),
     /// Check the set-up: store, disk, shared memory, environment
     Doctor(doctor::Args),
+    /// Check the store: every run, the index, the journals
+    Verify(verify::Args),
     /// Make the store's index.sqlite anew
     Reindex(reindex::Args),
     /// Print a completion script for a shell
@@ -196,6 +200,7 @@ fn execute(
         Command::Prices(args) => prices::run(args, &mut session),
         Command::Forward(args) => forward::run(args, &mut session),
         Command::Doctor(args) => doctor::run(args, &mut session),
+        Command::Verify(args) => verify::run(args, &mut session),
         Command::Reindex(args) => reindex::run(args, &mut session),
         Command::Completions(args) => completions::run(args, &mut session),
     };
@@ -388,7 +393,7 @@ impl From<StoreError> for Stop {
                 (Vec::new(), Some("runspan list shows the runs of this store; --store names another".to_owned()))
             }
             StoreError::Damaged { run, .. } => {
-                (Vec::new(), Some(format!("its files are kept as they are: find -name {run} in the store")))
+                (Vec::new(), Some(format!("its files are kept as they are; runspan verify {run} says more")))
             }
             StoreError::NewerFormat { .. } => (Vec::new(), Some("update runspan, or name another --store".to_owned())),
             StoreError::NoStore { .. } | StoreError::BadStore { .. } | StoreError::Io { .. } => {

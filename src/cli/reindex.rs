@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use runspan::store::files::database::{self, Reached};
+use runspan::store::files::database;
 use serde::Serialize;
 
+use super::bar::Bar;
 use super::output::count;
 use super::{CODE_FAILED, Done, Format, Session, Stop};
 
@@ -31,8 +32,8 @@ pub fn run(_: &Args, session: &mut Session<'_>) -> Done {
     };
     let layout = reader.layout().clone();
     let begun = Instant::now();
-    let mut bar = Bar { is_shown: session.look.is_terminal && session.format == Format::Table, is_begun: false };
-    let runs = database::rebuild(&layout, |reached| bar.show(session, reached));
+    let mut bar = Bar::new(session);
+    let runs = database::rebuild(&layout, |reached| bar.show(session, reached.bytes, reached.of));
     bar.end(session);
     let runs = runs.map_err(|error| Stop::failed(CODE_FAILED, format!("{}: {error}", layout.root().display())))?;
     let report = Report { runs, seconds: begun.elapsed().as_secs_f64() };
@@ -42,32 +43,5 @@ pub fn run(_: &Args, session: &mut Session<'_>) -> Done {
             session.print(&format!("{runs} in {:.1} s\n", report.seconds))
         }
         Format::Json | Format::Yaml => session.print_data(&report),
-    }
-}
-
-/// A bar on a terminal.
-struct Bar {
-    is_shown: bool,
-    is_begun: bool,
-}
-
-impl Bar {
-    fn show(&mut self, session: &mut Session<'_>, reached: Reached) {
-        const WIDTH: u64 = 30;
-        if !self.is_shown {
-            return;
-        }
-        self.is_begun = true;
-        let part = |of: u64| (reached.bytes * of).checked_div(reached.of).unwrap_or(of);
-        let (done, percent) = (part(WIDTH), part(100));
-        let bar: String = (0..WIDTH).map(|place| if place < done { '█' } else { '░' }).collect();
-        // It is no loss where it cannot be shown.
-        let _ = write!(session.err, "\r{bar} {percent:>3} %");
-    }
-
-    fn end(&self, session: &mut Session<'_>) {
-        if self.is_begun {
-            let _ = write!(session.err, "\r\x1b[K");
-        }
     }
 }

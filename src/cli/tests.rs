@@ -598,3 +598,39 @@ fn forward_retry_tells_by_its_code_whether_the_peer_took_it() {
     let listed = runspan(dir.path(), &["forward", "list", "--format", "yaml"]).out;
     assert!(listed.contains("resent: 1") && listed.contains("letters: 0"), "{listed}");
 }
+
+#[test]
+fn verify_tells_by_its_code_whether_anything_is_damaged_and_names_the_record() {
+    let mut store = Store::new();
+    let (good, bad) = (store.record_agent(1), store.record_agent(2));
+    // Its process has ended, and nobody writes in the store.
+    drop(store._lock);
+    store.writer.release_run(good);
+    store.writer.release_run(bad);
+    let cwd = store.dir.path();
+    let whole = runspan(cwd, &["verify"]);
+    assert_eq!((whole.code, whole.err.as_str()), (0, ""), "{}", whole.out);
+    let whole = json(&runspan(cwd, &["verify", "--json"]));
+    assert_eq!((&whole["ok"], &whole["runs"], &whole["problems"]), (&true.into(), &2.into(), &serde_json::json!([])));
+    let path = cwd.join(format!(".runspan/agents/{bad}/events.jsonl"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replacen("\"seq\":3", "\"seq\":4", 1)).unwrap();
+    let damaged = runspan(cwd, &["verify"]);
+    assert_eq!((damaged.code, damaged.err.as_str()), (1, "error: 1 of 2 runs are damaged\n"));
+    let last = damaged.out.trim_end().rfind('\n').unwrap();
+    assert_eq!(
+        &damaged.out[..last + 1],
+        format!(
+            "✗ agents/{bad}/events.jsonl line 4\n  seq 4 where 3 should be\n  nothing is changed and nothing made up; \
+             restore the file from a copy, or keep it for the lines\n  before\n"
+        )
+    );
+    assert_eq!(runspan(cwd, &["verify", &good.to_string()]).code, 0);
+    assert_eq!(runspan(cwd, &["verify", &bad.to_string(), "--repair"]).code, 1);
+    let damaged = runspan(cwd, &["verify", "--json"]);
+    let damaged: serde_json::Value = serde_json::from_str(&damaged.out).unwrap();
+    let problem = &damaged["problems"][0];
+    assert_eq!((&problem["run_id"], &problem["line"]), (&bad.to_string().into(), &4.into()));
+    std::fs::write(cwd.join(".runspan/store.yaml"), "format: [").unwrap();
+    assert_eq!(runspan(cwd, &["verify"]).code, 3);
+}

@@ -94,6 +94,21 @@ pub(super) fn newest(lines: &[u8]) -> HashMap<RunId, RunSummary> {
     newest
 }
 
+/// Returns the last line of each run that can be read, without parsing more than has to be.
+#[cfg(feature = "index")]
+pub(super) fn last_lines(lines: &[u8]) -> HashMap<RunId, &[u8]> {
+    let mut last: HashMap<RunId, &[u8]> = HashMap::new();
+    for line in lines.rsplit(|byte| *byte == b'\n') {
+        if let Some(run) = quick_id(line)
+            && let std::collections::hash_map::Entry::Vacant(place) = last.entry(run)
+            && serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok()
+        {
+            place.insert(line);
+        }
+    }
+    last
+}
+
 /// Reads the id from a line as this version writes it, without parsing the rest.
 fn quick_id(line: &[u8]) -> Option<RunId> {
     let rest = line.strip_prefix(b"{\"format\":1,\"run_id\":\"")?;

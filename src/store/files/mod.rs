@@ -12,6 +12,7 @@ mod index;
 pub mod layout;
 mod overlay;
 mod run_dir;
+pub mod verify;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

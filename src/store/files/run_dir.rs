@@ -15,6 +15,8 @@ use crate::sources::encode::cut;
 use crate::sources::fork::hold_off;
 use serde_json::Value as Json;
 
+/// The name of a run's log.
+pub(super) const LOG: &str = "events.jsonl";
 /// `run.yaml` is small; what is larger is not ours.
 const MAX_RUN_FILE: u64 = 8 << 20;
 /// Longest line of the log that is read; records are bounded far below.
@@ -33,7 +35,7 @@ pub(super) fn run_file(dir: &Path) -> PathBuf {
 
 /// Returns the path of a run's log.
 pub(super) fn events_file(dir: &Path) -> PathBuf {
-    dir.join("events.jsonl")
+    dir.join(LOG)
 }
 
 /// Tells whether a run's folder holds more than artifacts.
@@ -67,12 +69,18 @@ pub(super) fn read_summary(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<RunSum
     Ok(summary)
 }
 
+/// Tells whether somebody who writes holds the lock of a run's log. Where that cannot be seen, nobody does.
+pub(super) fn is_locked(fs: &dyn Fs, dir: &Path) -> bool {
+    let tried = fs.open(&events_file(dir), Access::Read).and_then(|file| file.try_lock(false));
+    matches!(tried, Ok(false))
+}
+
 fn missing(run: RunId) -> StoreError {
     StoreError::Damaged { run, why: "events.jsonl is missing".to_owned() }
 }
 
 /// Tells whether an error says something of what is on the disk, and not of the moment or of who asks.
-fn is_damage(error: &io::Error) -> bool {
+pub(super) fn is_damage(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound};
     matches!(error.kind(), NotFound | InvalidData | IsADirectory | NotADirectory)
         || matches!(error.raw_os_error(), Some(libc::EIO | libc::ELOOP))
@@ -166,41 +174,98 @@ fn scan<T>(
     vouched: u64,
     mut keep: impl FnMut(Event) -> Option<T>,
 ) -> Result<(Vec<T>, u64), StoreError> {
+    let mut lines = LogReader::of(Contents::of(file), path);
+    let (mut kept, mut seq) = (Vec::new(), 0);
     let damaged =
         |seq: u64, why: String| StoreError::Damaged { run, why: format!("events.jsonl line {}: {why}", seq + 1) };
-    let ends = |seq: u64| match seq.cmp(&vouched) {
-        std::cmp::Ordering::Less => {
-            Err(StoreError::Damaged { run, why: format!("events.jsonl ends after {seq} of {vouched} lines") })
-        }
-        _ => Ok(()),
-    };
-    let mut lines = BufReader::with_capacity(1 << 16, Contents::of(file));
-    let (mut kept, mut line, mut seq, mut whole) = (Vec::new(), Vec::new(), 0, 0);
     loop {
-        line.clear();
-        let read = lines.read_until(b'\n', &mut line).map_err(|error| {
-            if is_damage(&error) { damaged(seq, error.to_string()) } else { StoreError::io("read", path)(error) }
-        })?;
-        if line.last() != Some(&b'\n') {
-            ends(seq)?;
-            return Ok((kept, whole));
-        }
-        if read > MAX_LINE {
-            return Err(damaged(seq, format!("longer than {MAX_LINE} bytes")));
-        }
-        let event: Event = match serde_json::from_slice(&line) {
-            Err(_) if has_hole(&line, whole) => {
-                ends(seq)?;
-                return Ok((kept, whole));
+        match lines.next_line()? {
+            Line::Event(event) if event.seq == seq => {
+                seq += 1;
+                kept.extend(keep(*event));
             }
-            parsed => parsed.map_err(|error| damaged(seq, error.to_string()))?,
-        };
-        if event.seq != seq {
-            return Err(damaged(seq, format!("seq {} where {seq} should be", event.seq)));
+            Line::Event(event) => return Err(damaged(seq, format!("seq {} where {seq} should be", event.seq))),
+            Line::Bad(why) => return Err(damaged(seq, why)),
+            Line::End { .. } if seq < vouched => {
+                return Err(StoreError::Damaged {
+                    run,
+                    why: format!("events.jsonl ends after {seq} of {vouched} lines"),
+                });
+            }
+            Line::End { .. } => return Ok((kept, lines.whole_bytes())),
         }
-        whole += read as u64;
-        seq += 1;
-        kept.extend(keep(event));
+    }
+}
+
+/// What stands next in a log.
+pub(super) enum Line {
+    /// A whole line.
+    Event(Box<Event>),
+    /// A line that is no event, and why not.
+    Bad(String),
+    /// The end of the whole lines, and so many bytes behind it.
+    End {
+        /// Of a write that was not finished.
+        torn: u64,
+    },
+}
+
+/// Reads a log line by line, one in memory at a time.
+pub(super) struct LogReader<R> {
+    lines: BufReader<R>,
+    path: PathBuf,
+    line: Vec<u8>,
+    whole: u64,
+}
+
+impl LogReader<Contents<Box<dyn FsFile>>> {
+    /// Opens a run's log.
+    pub fn open(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<Self, StoreError> {
+        let path = events_file(dir);
+        match open_plain(fs, &path) {
+            Ok(file) => Ok(Self::of(Contents::of(file), &path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(run)),
+            Err(error) if is_damage(&error) => Err(StoreError::Damaged { run, why: error.to_string() }),
+            Err(error) => Err(StoreError::io("read", path)(error)),
+        }
+    }
+}
+
+impl<R: io::Read> LogReader<R> {
+    fn of(content: R, path: &Path) -> Self {
+        Self { lines: BufReader::with_capacity(1 << 16, content), path: path.to_owned(), line: Vec::new(), whole: 0 }
+    }
+
+    /// Returns the length of the whole lines so far, in bytes.
+    pub fn whole_bytes(&self) -> u64 {
+        self.whole
+    }
+
+    /// Goes to the next line. What is behind one that is bad is not asked for.
+    pub fn next_line(&mut self) -> Result<Line, StoreError> {
+        self.line.clear();
+        let read = match self.lines.read_until(b'\n', &mut self.line) {
+            Ok(read) => read as u64,
+            Err(error) if is_damage(&error) => return Ok(Line::Bad(error.to_string())),
+            Err(error) => return Err(StoreError::io("read", &self.path)(error)),
+        };
+        if self.line.last() != Some(&b'\n') {
+            return Ok(Line::End { torn: read });
+        }
+        if self.line.len() > MAX_LINE {
+            return Ok(Line::Bad(format!("longer than {MAX_LINE} bytes")));
+        }
+        match serde_json::from_slice(&self.line) {
+            Ok(event) => {
+                self.whole += read;
+                Ok(Line::Event(Box::new(event)))
+            }
+            Err(_) if has_hole(&self.line, self.whole) => {
+                let behind = io::copy(&mut self.lines, &mut io::sink()).unwrap_or(0);
+                Ok(Line::End { torn: read + behind })
+            }
+            Err(error) => Ok(Line::Bad(error.to_string())),
+        }
     }
 }
 

@@ -1,0 +1,39 @@
+//! How far a long command is, on a terminal.
+
+use super::{Format, Session};
+
+const WIDTH: u64 = 30;
+
+/// A bar on a terminal; anywhere else nothing.
+pub struct Bar {
+    is_shown: bool,
+    percent: Option<u64>,
+}
+
+impl Bar {
+    /// Makes a bar that is shown where somebody looks.
+    pub fn new(session: &Session<'_>) -> Self {
+        Self { is_shown: session.look.is_terminal && session.format == Format::Table, percent: None }
+    }
+
+    /// Shows how much of all there is is done.
+    pub fn show(&mut self, session: &mut Session<'_>, done: u64, of: u64) {
+        let part = |whole: u64| (done.saturating_mul(whole)).checked_div(of).unwrap_or(whole);
+        let percent = part(100);
+        if !self.is_shown || self.percent == Some(percent) {
+            return;
+        }
+        self.percent = Some(percent);
+        let filled = part(WIDTH);
+        let bar: String = (0..WIDTH).map(|place| if place < filled { '█' } else { '░' }).collect();
+        // It is no loss where it cannot be shown.
+        let _ = write!(session.err, "\r{bar} {percent:>3} %");
+    }
+
+    /// Clears its line.
+    pub fn end(&self, session: &mut Session<'_>) {
+        if self.percent.is_some() {
+            let _ = write!(session.err, "\r\x1b[K");
+        }
+    }
+}
