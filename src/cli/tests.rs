@@ -612,14 +612,20 @@ fn verify_tells_by_its_code_whether_anything_is_damaged_and_names_the_record() {
     assert_eq!((whole.code, whole.err.as_str()), (0, ""), "{}", whole.out);
     let whole = json(&runspan(cwd, &["verify", "--json"]));
     assert_eq!((&whole["ok"], &whole["runs"], &whole["problems"]), (&true.into(), &2.into(), &serde_json::json!([])));
+    assert_eq!(runspan(cwd, &["verify", "--checkpoint-to", "/no/such/folder/c"]).code, 3);
+    let checkpoint = cwd.join("c.jsonl").display().to_string();
+    assert_eq!(runspan(cwd, &["verify", "--checkpoint-to", &checkpoint]).code, 0);
+    assert_eq!(runspan(cwd, &["verify", "--checkpoint-to", &checkpoint]).code, 3, "never over another");
+    assert_eq!(runspan(cwd, &["verify", "--against", &checkpoint]).code, 0);
     let path = cwd.join(format!(".runspan/agents/{bad}/events.jsonl"));
+    assert_eq!(runspan(cwd, &["verify", "--against", path.to_str().unwrap()]).code, 2);
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replacen("\"seq\":3", "\"seq\":4", 1)).unwrap();
     let damaged = runspan(cwd, &["verify"]);
     assert_eq!((damaged.code, damaged.err.as_str()), (1, "error: 1 of 2 runs are damaged\n"));
-    let last = damaged.out.trim_end().rfind('\n').unwrap();
+    let (told, _) = damaged.out.split_once("\n!").unwrap();
     assert_eq!(
-        &damaged.out[..last + 1],
+        format!("{told}\n"),
         format!(
             "✗ agents/{bad}/events.jsonl line 4\n  seq 4 where 3 should be\n  nothing is changed and nothing made up; \
              restore the file from a copy, or keep it for the lines\n  before\n"

@@ -1,15 +1,21 @@
 //! `runspan verify`: is everything that is stored as it was written?
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use runspan::model::RunId;
 use runspan::store::RunReader;
-use runspan::store::files::verify::{self, Problem, Repaired, Report};
+use runspan::store::files::verify::{self, Head, Problem, Repaired, Report, Wanted};
 use serde::Serialize;
 
 use super::bar::Bar;
 use super::output::{DIM, GREEN, RED, YELLOW, count, safe, size, wrapped};
-use super::{CODE_FAILED, CODE_NO, Done, Format, Session, Stop};
+use super::{CODE_FAILED, CODE_NO, CODE_USE, Done, Format, Session, Stop};
+
+/// What is wrong stands so far in.
+const INDENT: usize = 2;
 
 /// What `verify` takes.
 #[derive(Debug, clap::Args)]
@@ -20,12 +26,18 @@ writing is not damaged for it.
 --repair puts right what follows from something whole: an unfinished last line, a run.yaml behind its log or gone, \
 what the index lacks. It never makes up what is lost, and leaves alone what a process writes.
 
+Each line's hash follows from the line and the one before, and the last one is in run.yaml: an edit, a deletion, an \
+insertion or another order is named. Whoever can write all of the store can cut a run's end off and make all that tells \
+of it fit; a checkpoint that is kept elsewhere knows.
+
 Exit codes: 0 nothing is damaged, 1 something is, 3 the store cannot be read.
 
 Examples:
   runspan verify
   runspan verify latest 01KE9BZH80BG
   runspan verify --repair
+  runspan verify --checkpoint-to /elsewhere/today.jsonl
+  runspan verify --against /elsewhere/yesterday.jsonl
   runspan verify --json | jq '.problems[] | {run_id, file, line, what}'")]
 pub struct Args {
     /// A run id, its beginning, a trace id, or `latest`; several, or none for the whole store
@@ -34,6 +46,12 @@ pub struct Args {
     /// Put right what can be
     #[arg(long)]
     repair: bool,
+    /// Write how the logs are into a new file, to be kept elsewhere: a line a run
+    #[arg(long, value_name = "FILE")]
+    checkpoint_to: Option<PathBuf>,
+    /// Hold the logs against what such a file says
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,11 +69,11 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         return Err(Stop::failed(CODE_FAILED, "there is no run store here").hint("name one with --store PATH"));
     };
     let runs = args.ids.iter().map(|id| reader.resolve(id)).collect::<Result<Vec<RunId>, _>>()?;
-    let runs = (!runs.is_empty()).then_some(runs);
+    let against = args.against.as_deref().map(read_checkpoint).transpose()?.unwrap_or_default();
+    let wanted = Wanted { runs: (!runs.is_empty()).then_some(runs), against };
     let check = |session: &mut Session<'_>| {
         let mut bar = Bar::new(session);
-        let checked =
-            verify::verify(reader.layout(), runs.as_deref(), |done, of| bar.show(session, done as u64, of as u64));
+        let checked = verify::verify(reader.layout(), &wanted, |done, of| bar.show(session, done as u64, of as u64));
         bar.end(session);
         checked
     };
@@ -64,6 +82,9 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     if args.repair && !report.ok {
         repaired = verify::repair(reader.layout(), &report);
         report = check(session)?;
+    }
+    if let Some(path) = &args.checkpoint_to {
+        write_checkpoint(path, &report)?;
     }
     let unwritten = reader.unwritten_runs().len();
     if unwritten > 0 {
@@ -84,6 +105,32 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     }
 }
 
+/// A line of it has some 140 bytes.
+const MAX_CHECKPOINT: u64 = 1 << 30;
+
+fn read_checkpoint(path: &Path) -> Result<Vec<Head>, Stop> {
+    let wrong = |why: String| Stop::failed(CODE_USE, format!("{}: {why}", path.display()));
+    let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
+    let lines = BufReader::new(file.take(MAX_CHECKPOINT)).lines();
+    let head = |(at, line): (usize, std::io::Result<String>)| {
+        let of_line = |why: String| wrong(format!("line {}: {why}", at + 1));
+        serde_json::from_str(&line.map_err(|error| of_line(error.to_string()))?)
+            .map_err(|error| of_line(error.to_string()))
+    };
+    lines.enumerate().map(head).collect()
+}
+
+fn write_checkpoint(path: &Path, report: &Report) -> Done {
+    let failed = |error: std::io::Error| Stop::failed(CODE_FAILED, format!("cannot write {}: {error}", path.display()));
+    // What is there may be the only one that knows.
+    let file = File::options().write(true).create_new(true).open(path).map_err(failed)?;
+    let mut file = BufWriter::new(file);
+    for head in &report.heads {
+        writeln!(file, "{}", serde_json::to_string(head)?).map_err(failed)?;
+    }
+    file.flush().map_err(failed)
+}
+
 fn print_table(answer: &Answer, session: &mut Session<'_>) -> Done {
     let (look, report) = (session.look, &answer.report);
     for repaired in &answer.repaired {
@@ -95,7 +142,9 @@ fn print_table(answer: &Answer, session: &mut Session<'_>) -> Done {
         session.print(&text)?;
     }
     for note in &report.notes {
-        session.print(&format!("{} {}\n", look.paint(YELLOW, "!"), safe(note)))?;
+        let mut lines = wrapped(&safe(note), look.width.saturating_sub(INDENT));
+        lines = lines.replace('\n', &format!("\n{:INDENT$}", ""));
+        session.print(&format!("{} {}\n", look.paint(YELLOW, "!"), look.paint(DIM, &lines)))?;
     }
     let (sign, style) = if report.ok { ("✓", GREEN) } else { ("✗", RED) };
     let mut parts = vec![format!("{} runs", count(report.runs))];
@@ -113,7 +162,6 @@ fn print_table(answer: &Answer, session: &mut Session<'_>) -> Done {
 }
 
 fn problem_text(problem: &Problem, session: &Session<'_>) -> String {
-    const INDENT: usize = 2;
     let look = session.look;
     let place = match problem.line {
         Some(line) => format!("{} line {line}", problem.file),

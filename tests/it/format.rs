@@ -13,7 +13,7 @@ use runspan::model::event::EventType;
 use runspan::model::{RunStatus, RunSummary, UnixNanos};
 use runspan::sources::ring::{Left, Ring};
 use runspan::store::files::FilesReader;
-use runspan::store::files::verify::verify;
+use runspan::store::files::verify::{Wanted, verify};
 use runspan::store::{Listed, Query, RunReader};
 use serde_json::{Value as Json, json};
 use tracing::field::Empty;
@@ -594,7 +594,7 @@ fn check_store(store: &Path) -> BTreeSet<String> {
     }
     assert!(check(&run_schema, "index.log", json_lines(&store.join("index.log"))) > 0);
     let reader = FilesReader::open(store).unwrap();
-    let report = verify(reader.layout(), None, |_, _| {}).unwrap();
+    let report = verify(reader.layout(), &Wanted::default(), |_, _| {}).unwrap();
     assert_eq!(report.problems, []);
     let mut printed = serde_json::to_value(report).unwrap();
     (printed["repaired"], printed["seconds"]) = (json!([]), json!(0.1));

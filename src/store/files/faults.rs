@@ -45,6 +45,13 @@ fn summary(number: u8, events: u64) -> RunSummary {
     }
 }
 
+fn hash_of_lines(number: u8, count: u64) -> String {
+    use sha2::{Digest, Sha256};
+    let mut lines = Vec::new();
+    run_dir::lines_of(run_id(number), &events(number, 0..count), &Default::default(), 0, &mut lines).unwrap();
+    Sha256::digest(&lines).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn layout(fs: &FaultyFs) -> Layout {
     Layout::new_in(fs.shared(), STORE)
 }
@@ -213,11 +220,16 @@ impl Known {
         assert_eq!(found, events(number, 0..found.len() as u64), "run {number}");
         let (stored, indexed) = reader.stored(run).unwrap();
         let counted: Vec<u64> = [self.counted].into_iter().chain(self.may_be_counted.iter().copied()).collect();
-        let is_one =
-            counted.iter().any(|count| RunSummary { writer: stored.writer, ..summary(number, *count) } == stored);
+        let is_one = counted.iter().any(|count| {
+            let expected = summary(number, *count);
+            RunSummary { writer: stored.writer, events_sha256: stored.events_sha256, ..expected } == stored
+        });
         assert!(is_one, "run {number}: {stored:?} where one of {counted:?} should be counted");
         assert_eq!(RunSummary { steps: None, ..stored.clone() }, *listed, "run {number}");
         assert!(stored.events <= found.len() as u64, "run {number}");
+        // Where a hash is known it is that of so many lines.
+        let hash = stored.events_sha256.map(|hash| hash.to_string());
+        assert!(hash.is_none_or(|hash| hash == hash_of_lines(number, stored.events)), "run {number}: {stored:?}");
         if self.may_be_counted.is_empty()
             && let Some(indexed) = indexed
         {

@@ -4,6 +4,7 @@
 //! of them and of [`FilesReader`]s may be at work in one store, and no reader ever holds a writer up.
 
 pub(crate) mod artifacts;
+mod chain;
 #[cfg(feature = "index")]
 pub mod database;
 #[cfg(test)]
@@ -151,9 +152,13 @@ impl FilesWriter {
             fs.remove_tree(&making).map_err(StoreError::io("delete", &making))?;
             layout::make_dir(fs, &making)?;
         }
-        run_dir::write_first_summary(fs, &making, &signed, self.durable)?;
         let mut log = EventLog::create(fs, &making, summary.run_id)?;
         log.append(events, self.durable, &mut self.lines)?;
+        let signed = RunSummary { events_sha256: log.hash_of(signed.events), ..signed };
+        if !signed.status.is_open() {
+            log.write_chain(fs, &making);
+        }
+        run_dir::write_first_summary(fs, &making, &signed, self.durable)?;
         if self.durable {
             layout::sync_dir(fs, &making)?;
         }
@@ -171,7 +176,13 @@ impl FilesWriter {
     }
 
     fn publish(&mut self, dir: &Path, summary: &RunSummary) -> Result<(), StoreError> {
-        let signed = RunSummary { writer: Some(self.writer), ..summary.clone() };
+        let mut signed = RunSummary { writer: Some(self.writer), ..summary.clone() };
+        if let Some(open) = self.open.get_mut(&summary.run_id) {
+            signed.events_sha256 = open.log.hash_of(summary.events);
+            if !summary.status.is_open() {
+                open.log.write_chain(self.layout.fs(), dir);
+            }
+        }
         run_dir::write_summary(self.layout.fs(), dir, &signed, self.durable)?;
         self.index.append(self.layout.fs(), &self.layout.index_log(), &signed, self.durable)
     }
@@ -485,7 +496,7 @@ impl RunReader for FilesReader {
             return run_dir::read_events(self.layout.fs(), &self.dir(run)?, run, from_seq);
         }
         let in_files = match self.layout.find_run(run)? {
-            Some(dir) => run_dir::read_log(self.layout.fs(), &dir, run)?.0,
+            Some(dir) => run_dir::read_log(self.layout.fs(), &dir, run, None)?.0,
             None => Vec::new(),
         };
         let mut events = self.overlay.complete(run, in_files)?;

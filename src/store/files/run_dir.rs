@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::super::{FORMAT, StoreError};
+use super::chain::Chain;
 use super::layout::{from_yaml, make_dir, open_plain, read_bounded, replace, stat, to_yaml};
 use crate::conventions::names;
 use crate::fs::{Access, Contents, Fs, FsFile, temporary_beside, write_again, write_full, write_whole};
 use crate::journal::lock;
 use crate::model::id::IdSet;
+use crate::model::run::LogHash;
 use crate::model::{Event, EventId, RunId, RunSummary};
 use crate::sources::encode::cut;
 use crate::sources::fork::hold_off;
@@ -106,7 +108,8 @@ pub(super) fn write_summary(fs: &dyn Fs, dir: &Path, summary: &RunSummary, durab
 pub(super) fn count_no_more(fs: &dyn Fs, dir: &Path, run: RunId, lines: u64, durable: bool) -> Result<(), StoreError> {
     match read_summary(fs, dir, run) {
         Ok(summary) if summary.events > lines => {
-            write_summary(fs, dir, &RunSummary { events: lines, ..summary }, durable)
+            let fewer = RunSummary { events: lines, events_sha256: None, ..summary };
+            write_summary(fs, dir, &fewer, durable)
         }
         // What cannot be read counts nothing.
         Ok(_) | Err(StoreError::Damaged { .. }) => Ok(()),
@@ -148,16 +151,23 @@ pub(super) fn read_events(fs: &dyn Fs, dir: &Path, run: RunId, from_seq: u64) ->
         }
         Err(error) => return Err(StoreError::io("read", path)(error)),
     };
-    let scanned = scan(&*file, &path, run, vouched, |event| (event.seq >= from_seq).then_some(event));
+    let scanned = scan(&*file, &path, run, vouched, None, |event| (event.seq >= from_seq).then_some(event));
     scanned.map(|(events, _)| events)
 }
 
 /// Reads a run's whole log, whose writer is dead: its events, and the length of their lines in bytes. None is none.
-pub(super) fn read_log(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<(Vec<Event>, u64), StoreError> {
+///
+/// `chain` takes the lines in.
+pub(super) fn read_log(
+    fs: &dyn Fs,
+    dir: &Path,
+    run: RunId,
+    chain: Option<&mut Chain>,
+) -> Result<(Vec<Event>, u64), StoreError> {
     let path = events_file(dir);
     let vouched = lines_vouched(fs, dir, run)?;
     match open_plain(fs, &path) {
-        Ok(file) => scan(&*file, &path, run, vouched, Some),
+        Ok(file) => scan(&*file, &path, run, vouched, chain, Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound && vouched == 0 => Ok((Vec::new(), 0)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(run)),
         Err(error) => Err(StoreError::io("read", path)(error)),
@@ -166,12 +176,13 @@ pub(super) fn read_log(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<(Vec<Event
 
 /// Reads lines until the end or a torn one; returns what `keep` kept and the length of the whole lines in bytes.
 ///
-/// `vouched`: so many lines have been whole once, so that fewer are damage.
+/// `vouched`: so many lines have been whole once, so that fewer are damage. `chain` takes the lines in.
 fn scan<T>(
     file: &dyn FsFile,
     path: &Path,
     run: RunId,
     vouched: u64,
+    mut chain: Option<&mut Chain>,
     mut keep: impl FnMut(Event) -> Option<T>,
 ) -> Result<(Vec<T>, u64), StoreError> {
     let mut lines = LogReader::of(Contents::of(file), path);
@@ -181,6 +192,9 @@ fn scan<T>(
     loop {
         match lines.next_line()? {
             Line::Event(event) if event.seq == seq => {
+                if let Some(chain) = &mut chain {
+                    chain.add(lines.line());
+                }
                 seq += 1;
                 kept.extend(keep(*event));
             }
@@ -241,6 +255,11 @@ impl<R: io::Read> LogReader<R> {
         self.whole
     }
 
+    /// Returns the line that was read last, with its line feed.
+    pub fn line(&self) -> &[u8] {
+        &self.line
+    }
+
     /// Goes to the next line. What is behind one that is bad is not asked for.
     pub fn next_line(&mut self) -> Result<Line, StoreError> {
         self.line.clear();
@@ -290,6 +309,8 @@ pub(super) struct EventLog {
     /// What was there when the log was taken up again; told again after a crash, these are passed over.
     known: IdSet<EventId>,
     suspect: bool,
+    /// The links of the whole lines.
+    chain: Chain,
 }
 
 impl EventLog {
@@ -297,7 +318,12 @@ impl EventLog {
     pub fn create(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<Self, StoreError> {
         let path = events_file(dir);
         let file = open_locked(fs, &path, run, "create", Access::Create)?;
-        Ok(Self { path, run, file, length: 0, known: IdSet::default(), suspect: false })
+        Ok(Self::begin(path, run, file))
+    }
+
+    fn begin(path: PathBuf, run: RunId, file: Box<dyn FsFile>) -> Self {
+        let (known, chain) = (IdSet::default(), Chain::default());
+        Self { path, run, file, length: 0, known, suspect: false, chain }
     }
 
     /// Opens a run's log, made if it is not there. Cuts a torn last line off and hands back what is there; with
@@ -315,13 +341,14 @@ impl EventLog {
         make_dir(fs, dir)?;
         let path = events_file(dir);
         let file = open_locked(fs, &path, run, "open", if vouched == 0 { Access::Create } else { Access::ReadWrite })?;
-        let (events, length) = scan(&*file, &path, run, vouched, Some)?;
+        let mut chain = Chain::default();
+        let (events, length) = scan(&*file, &path, run, vouched, Some(&mut chain), Some)?;
         file.set_len(length).map_err(StoreError::io("truncate", &path))?;
         if durable {
             write_again(&*file, length).map_err(StoreError::io("sync", &path))?;
         }
         let known = events.iter().map(|event| event.event_id).collect();
-        Ok((Self { path, run, file, length, known, suspect: false }, events))
+        Ok((Self { path, run, file, length, known, suspect: false, chain }, events))
     }
 
     /// Makes a run's log anew: a whole file takes the place of the one that is there, which the caller has open.
@@ -338,7 +365,7 @@ impl EventLog {
         let path = events_file(dir);
         let making = temporary_beside(&path);
         let file = open_locked(fs, &making, run, "create", Access::Create)?;
-        let mut log = Self { path: making.clone(), run, file, length: 0, known: IdSet::default(), suspect: false };
+        let mut log = Self::begin(making.clone(), run, file);
         let renamed = log.append(events, true, lines).and_then(|()| {
             fs.rename(&making, &path).map_err(StoreError::io("write", &path))?;
             if durable { fs.sync_dir(dir).map_err(StoreError::io("sync", dir)) } else { Ok(()) }
@@ -371,6 +398,7 @@ impl EventLog {
         match written.and_then(|()| if durable { self.file.sync_data() } else { Ok(()) }) {
             Ok(()) => {
                 self.length += lines.len() as u64;
+                self.chain.add(lines);
                 Ok(())
             }
             Err(error) => {
@@ -380,6 +408,17 @@ impl EventLog {
                 Err(StoreError::io("write", &self.path)(error))
             }
         }
+    }
+
+    /// Returns the hash of the log, if it has so many lines: of more or fewer nothing is known.
+    pub fn hash_of(&self, lines: u64) -> Option<LogHash> {
+        self.chain.hash_of(lines)
+    }
+
+    /// Writes what names the first line that is changed, should one be.
+    pub fn write_chain(&mut self, fs: &dyn Fs, dir: &Path) {
+        // Nothing depends on it: the next to write it writes all of it.
+        let _ = self.chain.write(fs, dir);
     }
 
     /// Cuts off what stands behind the whole lines; with `durable` from the disk too, where parts of it and of what is

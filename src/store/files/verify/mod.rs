@@ -15,11 +15,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
 use super::run_ids;
 use crate::journal;
+use crate::model::id::{IdMap, IdSet};
+use crate::model::run::LogHash;
 use crate::model::{RunId, RunKind, RunStatus};
 use crate::store::StoreError;
 
@@ -101,6 +103,30 @@ pub struct RunCheck {
     pub has_unknown_parent: bool,
     /// Another version added it up by other rules.
     pub has_other_rules: bool,
+    /// SHA-256 of the lines that were read.
+    pub sha256: Option<LogHash>,
+    /// It is over, and no hash of its log is known.
+    pub has_no_hash: bool,
+}
+
+/// How the log of a run is, to be kept elsewhere: a line of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The run.
+    pub run_id: RunId,
+    /// Lines of its log.
+    pub events: u64,
+    /// SHA-256 of these lines.
+    pub sha256: LogHash,
+}
+
+/// What is checked.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// These runs; `None`: the whole store.
+    pub runs: Option<Vec<RunId>>,
+    /// How logs were once, by what was kept elsewhere.
+    pub against: Vec<Head>,
 }
 
 impl RunCheck {
@@ -114,6 +140,8 @@ impl RunCheck {
             problems: Vec::new(),
             has_unknown_parent: false,
             has_other_rules: false,
+            sha256: None,
+            has_no_hash: false,
         }
     }
 }
@@ -139,6 +167,9 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// What cannot be known, and what is no damage and worth a word.
     pub notes: Vec<String>,
+    /// The logs of the runs that are as they should be, by run.
+    #[serde(skip)]
+    pub heads: Vec<Head>,
 }
 
 impl Report {
@@ -151,56 +182,78 @@ impl Report {
             Verdict::BeingWritten => self.being_written += 1,
             Verdict::Damaged => self.damaged += 1,
         }
+        if let Some(sha256) = check.sha256.filter(|_| check.verdict != Verdict::Damaged) {
+            self.heads.push(Head { run_id: check.run_id, events: check.events, sha256 });
+        }
         self.problems.extend(check.problems);
     }
 }
 
-/// Checks some runs, or with `None` the whole store. `progress` is told how many runs of how many are done.
+/// Checks a store, or some runs. `progress` is told how many runs of how many are done.
 ///
 /// # Errors
 ///
 /// When the store cannot be read, or a run that is named is not there. What is damaged is in the report.
-pub fn verify(
-    layout: &Layout,
-    runs: Option<&[RunId]>,
-    mut progress: impl FnMut(usize, usize),
-) -> Result<Report, StoreError> {
+pub fn verify(layout: &Layout, wanted: &Wanted, mut progress: impl FnMut(usize, usize)) -> Result<Report, StoreError> {
     layout.read()?;
     let mut report = Report::default();
-    let wanted = match runs {
+    let runs = match &wanted.runs {
         Some(runs) => named(layout, runs)?,
         None => all(layout, &mut report)?,
     };
     let lines = index::Lines::read(layout, &mut report.problems)?;
-    let (mut parentless, mut of_other_rules) = (0, 0);
-    let mut checks = Vec::with_capacity(wanted.len());
-    check_each(layout, &wanted, &lines, |check| {
-        let check = check?;
-        parentless += u64::from(check.has_unknown_parent);
-        of_other_rules += u64::from(check.has_other_rules);
-        progress(checks.len() + 1, wanted.len());
-        checks.push(check);
+    let against: IdMap<RunId, &Head> = wanted.against.iter().map(|head| (head.run_id, head)).collect();
+    let mut checks = Vec::with_capacity(runs.len());
+    check_each(layout, &runs, &lines, &against, |check| {
+        checks.push(check?);
+        progress(checks.len(), runs.len());
         Ok(())
     })?;
     // Whoever came first: the report is the same.
     checks.sort_by_key(|check| check.run_id);
+    report.notes = notes(&checks, wanted);
     checks.into_iter().for_each(|check| report.add(check));
-    if runs.is_none() {
+    if wanted.runs.is_none() {
         index::check_database(layout, &mut report)?;
         check_journals(layout, &mut report)?;
-    }
-    for (runs, what) in [
-        (parentless, "started by a run that is not in this store"),
-        (of_other_rules, "added up by another version, whose rules are others; run.yaml and index.log say the same"),
-    ] {
-        if runs > 0 {
-            let are = if runs == 1 { "run was" } else { "runs were" };
-            report.notes.push(format!("{runs} {are} {what}"));
-        }
     }
     report.ok = report.problems.is_empty();
     Ok(report)
 }
+
+/// Says what cannot be known, and what is no damage.
+fn notes(checks: &[RunCheck], wanted: &Wanted) -> Vec<String> {
+    let count = |is: fn(&RunCheck) -> bool| checks.iter().filter(|check| is(check)).count();
+    let checked: IdSet<RunId> = checks.iter().map(|check| check.run_id).collect();
+    let is_gone = |head: &&Head| wanted.runs.is_none() && !checked.contains(&head.run_id);
+    let gone = wanted.against.iter().filter(is_gone).count();
+    let mut notes = Vec::new();
+    for (runs, what) in [
+        (count(|check| check.has_unknown_parent), "started by a run that is not in this store"),
+        (
+            count(|check| check.has_other_rules),
+            "added up by another version, whose rules are others; run.yaml and index.log say the same",
+        ),
+        (
+            count(|check| check.has_no_hash),
+            "recorded without a hash of its log: a change that leaves a line readable cannot be known",
+        ),
+        (gone, "in the checkpoint and is not in this store: removed, by retention or by somebody"),
+    ] {
+        if runs > 0 {
+            let are = if runs == 1 { "run was" } else { "runs were" };
+            notes.push(format!("{runs} {are} {what}"));
+        }
+    }
+    if wanted.against.is_empty() && !checks.is_empty() {
+        notes.push(UNKNOWN.to_owned());
+    }
+    notes
+}
+
+/// What nobody can know who has the store alone.
+const UNKNOWN: &str = "whether the end of a log was cut off together with what run.yaml and index.log say of it, or a \
+                       whole run put back to an earlier state or removed, only a checkpoint that is kept elsewhere can tell";
 
 fn named(layout: &Layout, runs: &[RunId]) -> Result<Vec<(RunKind, RunId)>, StoreError> {
     let place = |run: &RunId| {
@@ -236,6 +289,7 @@ fn check_each(
     layout: &Layout,
     runs: &[(RunKind, RunId)],
     lines: &index::Lines,
+    against: &IdMap<RunId, &Head>,
     mut found: impl FnMut(Result<RunCheck, StoreError>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS).min(runs.len().max(1));
@@ -247,7 +301,7 @@ fn check_each(
             let (tell, next) = (tell.clone(), &next);
             scope.spawn(move || {
                 while let Some((kind, run)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let check = run::check(layout, *kind, *run, lines);
+                    let check = run::check(layout, *kind, *run, lines, against.get(run).copied());
                     // Nobody listens any more after an error.
                     if tell.send(check).is_err() {
                         return;

@@ -97,7 +97,7 @@ fn cut_log(layout: &Layout, dir: &Path, run: RunId, vouched: u64) -> Outcome {
 
 fn rebuild_summary(layout: &Layout, dir: &Path, run: RunId, before: Option<RunSummary>) -> Outcome {
     // Its lock is held until both are written.
-    let (_log, events) = EventLog::open(layout.fs(), dir, run, 0, true).map_err(told)?;
+    let (mut log, events) = EventLog::open(layout.fs(), dir, run, 0, true).map_err(told)?;
     let state = RunState::read(run, &events);
     if !state.has_started() {
         return Err("its log has no run_started, so nobody knows what it was".to_owned());
@@ -112,6 +112,10 @@ fn rebuild_summary(layout: &Layout, dir: &Path, run: RunId, before: Option<RunSu
         },
         None => told_now,
     };
+    let summary = RunSummary { events_sha256: log.hash_of(summary.events), ..summary };
+    if !summary.status.is_open() {
+        log.write_chain(layout.fs(), dir);
+    }
     run_dir::write_summary(layout.fs(), dir, &summary, true).map_err(told)?;
     append_line(layout, &summary)?;
     Ok(format!("run.yaml is made anew of {} events, and its line in index.log", events.len()))

@@ -1,6 +1,6 @@
 //! Checks one run: its log line by line, and all that is said of it elsewhere against the log.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,15 +8,16 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
+use super::super::chain::{self, Chain};
 use super::super::layout::{Layout, from_yaml, is_plain_dir, stat, to_yaml};
 use super::super::run_dir::{self, Line, LogReader};
 use super::super::writer_is_alive;
 use super::index::Lines;
-use super::{Cure, Problem, RunCheck, Verdict, hex};
+use super::{Cure, Head, Problem, RunCheck, Verdict, hex};
 use crate::fs::{Access, Contents};
 use crate::model::event::EventBody;
 use crate::model::id::IdMap;
-use crate::model::run::{ArtifactContent, ArtifactInfo};
+use crate::model::run::{ArtifactContent, ArtifactInfo, LogHash};
 use crate::model::{Event, EventId, RunId, RunKind, RunSummary};
 use crate::store::StoreError;
 use crate::store::assembly::RunState;
@@ -27,23 +28,41 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 /// Problems of one run that are told; the first of each kind says most.
 const MAX_PROBLEMS: usize = 20;
 
+/// Somebody who knows how a log was.
+struct Voucher {
+    by: &'static str,
+    /// So many lines it had, at least.
+    events: u64,
+    /// Their hash.
+    sha256: Option<LogHash>,
+}
+
 /// What the log says, read up to its end or to the first line that is not as it should be.
 struct Log {
     state: RunState,
     lines: u64,
     bytes: u64,
     /// The first line that is not as it should be, and why not.
-    bad: Option<(u64, String)>,
+    bad: Option<(Option<u64>, String)>,
     /// Bytes behind the last whole line.
     torn: u64,
+    chain: Chain,
+    /// Hashes of the first so many lines, of those that were asked for and are there.
+    hashes: BTreeMap<u64, LogHash>,
     artifacts: Vec<ArtifactInfo>,
 }
 
-/// Checks a run; `lines` are those of `index.log`.
+/// Checks a run; `lines` are those of `index.log`, and `against` is how its log was once.
 ///
 /// What is only so because a process is writing at this moment is no damage.
-pub(super) fn check(layout: &Layout, kind: RunKind, run: RunId, lines: &Lines) -> Result<RunCheck, StoreError> {
-    let once = || Look { layout, dir: layout.run(kind, run), run, problems: Vec::new() }.check(lines);
+pub(super) fn check(
+    layout: &Layout,
+    kind: RunKind,
+    run: RunId,
+    lines: &Lines,
+    against: Option<&Head>,
+) -> Result<RunCheck, StoreError> {
+    let once = || Look { layout, dir: layout.run(kind, run), run, problems: Vec::new() }.check(lines, against);
     let mut check = once()?;
     for _ in 1..LOOKS {
         if check.problems.is_empty() || !is_being_written(layout, kind, run)? {
@@ -83,7 +102,7 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn check(mut self, lines: &Lines) -> Result<RunCheck, StoreError> {
+    fn check(mut self, lines: &Lines, against: Option<&Head>) -> Result<RunCheck, StoreError> {
         let fs = self.layout.fs();
         let mut check = RunCheck::new(self.run);
         // Nothing but artifacts yet, or gone meanwhile.
@@ -108,11 +127,11 @@ impl Look<'_> {
             Some(summary) => self.check_index(summary, lines)?,
             None => false,
         };
-        let log = self.read_log(summary.as_ref().map_or(0, |summary| summary.events))?;
+        let log = self.read_log(&self.vouchers(summary.as_ref(), lines, against)?)?;
         if let Some(log) = &log {
-            (check.events, check.bytes) = (log.lines, log.bytes);
+            (check.events, check.bytes, check.sha256) = (log.lines, log.bytes, Some(log.chain.head()));
             if let Some((line, why)) = &log.bad {
-                self.find(run_dir::LOG, Some(*line), why.clone(), TODO_BAD_LINE, None);
+                self.find(run_dir::LOG, *line, why.clone(), TODO_BAD_LINE, None);
             } else {
                 self.check_end(log);
                 if let Some(summary) = &summary {
@@ -123,6 +142,7 @@ impl Look<'_> {
         }
         if let Some(summary) = &summary {
             check.status = Some(summary.status);
+            check.has_no_hash = summary.events_sha256.is_none() && !summary.status.is_open();
             check.has_unknown_parent = match summary.parent_run_id {
                 Some(parent) => self.layout.find_run(parent)?.is_none(),
                 None => false,
@@ -134,6 +154,24 @@ impl Look<'_> {
         self.problems.truncate(MAX_PROBLEMS);
         check.problems = self.problems;
         Ok(check)
+    }
+
+    /// Returns who knows how the log was.
+    fn vouchers(
+        &self,
+        summary: Option<&RunSummary>,
+        lines: &Lines,
+        against: Option<&Head>,
+    ) -> Result<Vec<Voucher>, StoreError> {
+        let of = |by, summary: &RunSummary| Voucher { by, events: summary.events, sha256: summary.events_sha256 };
+        // Where run.yaml has gone the copy of it knows.
+        let own = match summary {
+            Some(summary) => Some(of("run.yaml", summary)),
+            None => lines.of(self.layout, self.run)?.map(|indexed| of("index.log", &indexed)),
+        };
+        let theirs =
+            against.map(|head| Voucher { by: "the checkpoint", events: head.events, sha256: Some(head.sha256) });
+        Ok(own.into_iter().chain(theirs).collect())
     }
 
     fn find(&mut self, file: &str, line: Option<u64>, what: impl Into<String>, todo: &str, cure: Option<Cure>) {
@@ -152,7 +190,7 @@ impl Look<'_> {
     }
 
     /// Reads the log; `None` when there is none that can be opened, which is told.
-    fn read_log(&mut self, vouched: u64) -> Result<Option<Log>, StoreError> {
+    fn read_log(&mut self, vouchers: &[Voucher]) -> Result<Option<Log>, StoreError> {
         let mut lines = match LogReader::open(self.layout.fs(), &self.dir, self.run) {
             Ok(lines) => lines,
             Err(StoreError::Damaged { why, .. }) => {
@@ -162,11 +200,26 @@ impl Look<'_> {
             Err(error) => return Err(error),
         };
         let state = RunState::new(self.run, self.run.as_trace_id());
-        let mut log = Log { state, lines: 0, bytes: 0, bad: None, torn: 0, artifacts: Vec::new() };
+        let chain = Chain::default();
+        let mut log = Log {
+            state,
+            lines: 0,
+            bytes: 0,
+            bad: None,
+            torn: 0,
+            chain,
+            hashes: BTreeMap::new(),
+            artifacts: Vec::new(),
+        };
+        let mut wanted: Vec<u64> = vouchers.iter().map(|voucher| voucher.events).collect();
+        wanted.push(0);
         let mut seen: IdMap<EventId, u64> = HashMap::default();
         // Causes that stand behind what they caused, if anywhere: the first line that names each.
         let mut awaited: IdMap<EventId, u64> = HashMap::default();
         let bad = loop {
+            if wanted.contains(&log.lines) {
+                log.hashes.insert(log.lines, log.chain.head());
+            }
             let number = log.lines + 1;
             match lines.next_line()? {
                 Line::Event(event) => {
@@ -177,6 +230,7 @@ impl Look<'_> {
                         log.artifacts.push(artifact.clone());
                     }
                     log.state.apply(&event, false);
+                    log.chain.add(lines.line());
                     (log.lines, log.bytes) = (number, lines.whole_bytes());
                 }
                 Line::Bad(why) => break Some((number, why)),
@@ -186,15 +240,48 @@ impl Look<'_> {
                 }
             }
         };
-        log.bad = bad.or_else(|| {
+        let bad = bad.or_else(|| {
             let (cause, line) = awaited.into_iter().min_by_key(|(_, line)| *line)?;
             Some((line, format!("parent_event_id {cause} is no event of this run")))
         });
-        if log.bad.is_none() && log.lines < vouched {
-            let lost = format!("the log ends here, and run.yaml counts {vouched} lines: the rest is lost");
-            log.bad = Some((log.lines + 1, lost));
-        }
+        log.bad = bad.map(|(line, why)| (Some(line), why));
+        self.check_hashes(vouchers, &mut log);
         Ok(Some(log))
+    }
+
+    /// Holds the log against what is known of it from elsewhere: how many lines it had, and their hash.
+    fn check_hashes(&self, vouchers: &[Voucher], log: &mut Log) {
+        let found = vouchers.iter().filter_map(|voucher| self.check_hash(voucher, log));
+        let found: Vec<(Option<u64>, String)> = found.collect();
+        // Of all that is wrong the first line; where none can be named, what is known of one goes before.
+        log.bad = log.bad.take().into_iter().chain(found).min_by_key(|(line, _)| line.unwrap_or(u64::MAX));
+    }
+
+    fn check_hash(&self, voucher: &Voucher, log: &Log) -> Option<(Option<u64>, String)> {
+        let Voucher { by, events, sha256 } = voucher;
+        let shorter = (log.lines < *events && log.bad.is_none()).then(|| {
+            let lost = format!("the log ends here, and {by} counts {events} lines: the rest is lost");
+            (Some(log.lines + 1), lost)
+        });
+        let (Some(expected), false) = (*sha256, log.hashes.get(events).copied() == *sha256) else { return shorter };
+        if log.chain.head() == expected {
+            // It is the count beside it that was changed.
+            return None;
+        }
+        let marks = chain::read_marks(self.layout.fs(), &self.dir, *events, expected);
+        let changed =
+            marks.as_ref().and_then(|marks| marks.iter().zip(log.chain.marks()).position(|(was, is)| was != is));
+        match changed {
+            Some(place) => Some((
+                Some(place as u64 + 1),
+                "this is not the line that was written here: its hash is another".to_owned(),
+            )),
+            None if log.hashes.contains_key(events) => {
+                let what = "which one cannot be told, since events.chain has gone or was changed as well";
+                Some((None, format!("one of the first {events} lines is not as {by} knows it; {what}")))
+            }
+            None => shorter,
+        }
     }
 
     /// Tells what is wrong with one event, if anything is.
@@ -246,6 +333,7 @@ impl Look<'_> {
         let told = RunSummary {
             writer: summary.writer,
             pinned: summary.pinned,
+            events_sha256: summary.events_sha256,
             // Its parent may have been removed, which takes the link away.
             parent_run_id: summary.parent_run_id.and(told.parent_run_id),
             ..told

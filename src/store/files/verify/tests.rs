@@ -101,7 +101,7 @@ impl Store {
     }
 
     fn verify(&self) -> Report {
-        verify(&self.layout, None, |_, _| {}).unwrap()
+        verify(&self.layout, &Wanted::default(), |_, _| {}).unwrap()
     }
 
     /// What is wrong, a line each, and what a repair does about it.
@@ -131,9 +131,10 @@ fn a_store_that_nobody_touched_is_whole_and_a_named_run_is_checked_alone() {
     let report = store.verify();
     assert_eq!((report.ok, report.runs, report.events, report.problems.len()), (true, 4, 20, 0));
     store.change(2, "events.jsonl", |text| text.replace("line 2", "line 3\"{"));
-    let of = |number| verify(&store.layout, Some(&[run_id(number)]), |_, _| {}).unwrap();
+    let wanted = |number| Wanted { runs: Some(vec![run_id(number)]), ..Wanted::default() };
+    let of = |number| verify(&store.layout, &wanted(number), |_, _| {}).unwrap();
     assert_eq!((of(1).ok, of(2).ok, of(2).damaged), (true, false, 1));
-    let unknown = verify(&store.layout, Some(&[run_id(77)]), |_, _| {});
+    let unknown = verify(&store.layout, &wanted(77), |_, _| {});
     assert!(matches!(unknown, Err(StoreError::NotFound { .. })));
     assert_eq!((store.verify().runs, store.verify().damaged), (4, 1));
 }
@@ -230,8 +231,8 @@ fn a_run_that_another_version_added_up_is_whole_and_one_that_was_edited_is_not()
     let report = store.verify();
     assert_eq!((report.ok, report.problems), (true, Vec::new()));
     assert_eq!(
-        report.notes,
-        ["1 run was added up by another version, whose rules are others; run.yaml and index.log say the same"]
+        report.notes[0],
+        "1 run was added up by another version, whose rules are others; run.yaml and index.log say the same"
     );
     store.change(2, "run.yaml", |text| text.replace("errors: 3", "errors: 0"));
     assert_eq!(store.verify().damaged, 1);
@@ -350,5 +351,129 @@ fn damaged_frames_of_a_journal_are_told_with_their_place() {
     not repaired: it cannot be repaired without making something up
     not repaired: it cannot be repaired without making something up
     2 left
+    ");
+}
+
+/// What somebody does to a log who knows how lines are numbered.
+#[derive(Clone, Debug)]
+enum Tamper {
+    Edit(usize),
+    Delete(usize),
+    Swap(usize, usize),
+    Insert(usize),
+}
+
+/// Does it, and returns the first line that is another one then.
+fn tampered(lines: &mut Vec<String>, tamper: &Tamper, is_renumbered: bool) -> usize {
+    let first = match *tamper {
+        Tamper::Edit(at) => {
+            lines[at] = lines[at].replacen(" of run ", " of ruin ", 1);
+            at
+        }
+        Tamper::Delete(at) => {
+            lines.remove(at);
+            at
+        }
+        Tamper::Swap(a, b) => {
+            lines.swap(a, b);
+            a.min(b)
+        }
+        Tamper::Insert(at) => {
+            let forged = event_id(77, at as u8).to_string();
+            let old = event_id(1, at as u8).to_string();
+            lines.insert(at, lines[at].replacen(&old, &forged, 1));
+            at
+        }
+    };
+    if is_renumbered {
+        for (seq, line) in lines.iter_mut().enumerate() {
+            let rest = line.split_once(",").unwrap().1.to_owned();
+            *line = format!("{{\"seq\":{seq},{rest}");
+        }
+    }
+    first
+}
+
+#[test]
+fn each_edit_deletion_swap_and_insertion_is_named_by_its_line() {
+    use proptest::prelude::*;
+    const LINES: u64 = 12;
+    let mut store = Store::new(0);
+    store.record(1, &events(1, LINES));
+    let path = store.file(1, "events.jsonl");
+    let original = fs::read_to_string(&path).unwrap();
+    // The lines between the first and the last one.
+    let line = 1..LINES as usize + 1;
+    let tamper = prop_oneof![
+        line.clone().prop_map(Tamper::Edit),
+        line.clone().prop_map(Tamper::Delete),
+        (line.clone(), line.clone()).prop_filter("others", |(a, b)| a != b).prop_map(|(a, b)| Tamper::Swap(a, b)),
+        line.prop_map(Tamper::Insert),
+    ];
+    proptest!(ProptestConfig::with_cases(400), |(tamper in tamper, is_renumbered: bool)| {
+        let mut lines: Vec<String> = original.lines().map(str::to_owned).collect();
+        let first = tampered(&mut lines, &tamper, is_renumbered);
+        fs::write(&path, lines.join("\n") + "\n").unwrap();
+        let report = store.verify();
+        let named = report.problems.first().map(|problem| (problem.file.ends_with("events.jsonl"), problem.line));
+        prop_assert_eq!(named, Some((true, Some(first as u64 + 1))), "{:?}", report.problems);
+        // And nobody makes it look right.
+        repair(&store.layout, &report);
+        prop_assert!(!store.verify().ok);
+    });
+    fs::write(&path, &original).unwrap();
+    assert!(store.verify().ok);
+}
+
+#[test]
+fn what_was_cut_off_with_all_that_tells_of_it_a_checkpoint_knows() {
+    let mut store = Store::new(0);
+    (1..4).for_each(|number| store.record(number, &events(number, 3)));
+    let heads = store.verify().heads;
+    assert_eq!(
+        heads.iter().map(|head| (head.run_id, head.events)).collect::<Vec<_>>(),
+        [(run_id(1), 5), (run_id(2), 5), (run_id(3), 5)]
+    );
+    // The lines, and all that is said of them.
+    let earlier = &events(1, 3)[..3];
+    for (number, events) in [(1, earlier.to_vec()), (2, events(2, 4))] {
+        store.writer.delete_run(run_id(number)).unwrap();
+        store.record(number, &events);
+    }
+    store.writer.delete_run(run_id(3)).unwrap();
+    let alone = store.verify();
+    assert_eq!((alone.ok, alone.notes.last().map(String::as_str)), (true, Some(UNKNOWN)));
+    let report = verify(&store.layout, &Wanted { runs: None, against: heads }, |_, _| {}).unwrap();
+    let told: Vec<String> =
+        report.problems.iter().map(|problem| format!("{:?} {}", problem.line, problem.what)).collect();
+    assert_eq!(
+        told,
+        [
+            "Some(4) the log ends here, and the checkpoint counts 5 lines: the rest is lost",
+            "None one of the first 5 lines is not as the checkpoint knows it; which one cannot be told, since events.chain has gone or was changed as well",
+        ]
+    );
+    assert_eq!(
+        report.notes,
+        ["1 run was in the checkpoint and is not in this store: removed, by retention or by somebody"]
+    );
+}
+
+#[test]
+fn without_the_chain_a_change_is_known_and_not_its_line_and_the_index_knows_what_run_yaml_knew() {
+    let store = Store::new(2);
+    store.change(1, "events.jsonl", |text| text.replacen("line 2", "line 9", 1));
+    fs::remove_file(store.file(1, "events.chain")).unwrap();
+    // run.yaml has gone with it, and is not made anew of what was changed.
+    store.change(2, "events.jsonl", |text| text.replacen("line 2", "line 9", 1));
+    fs::remove_file(store.file(2, "run.yaml")).unwrap();
+    assert_snapshot!(store.told(), @r"
+    workflows/RUN1/events.jsonl: one of the first 5 lines is not as run.yaml knows it; which one cannot be told, since events.chain has gone or was changed as well
+    workflows/RUN2/events.jsonl:3: this is not the line that was written here: its hash is another
+    workflows/RUN2/run.yaml: it is missing
+    not repaired: it cannot be repaired without making something up
+    not repaired: it cannot be repaired without making something up
+    not repaired: its log is damaged, so what the events add up to is not known
+    3 left
     ");
 }
