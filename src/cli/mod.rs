@@ -5,6 +5,7 @@
 //! 3 the store or a peer failed.
 
 mod bar;
+mod cleanup;
 mod completions;
 mod demo;
 mod doctor;
@@ -99,6 +100,12 @@ enum Command {
     Doctor(doctor::Args),
     /// Check the store: every run, the index, the journals
     Verify(verify::Args),
+    /// Remove runs that are not to be kept any longer
+    Cleanup(cleanup::Args),
+    /// Keep runs from being removed
+    Pin(cleanup::PinArgs),
+    /// Keep runs no longer than others
+    Unpin(cleanup::PinArgs),
     /// Make the store's index.sqlite anew
     Reindex(reindex::Args),
     /// Print a completion script for a shell
@@ -201,6 +208,9 @@ fn execute(
         Command::Forward(args) => forward::run(args, &mut session),
         Command::Doctor(args) => doctor::run(args, &mut session),
         Command::Verify(args) => verify::run(args, &mut session),
+        Command::Cleanup(args) => cleanup::run(args, &mut session),
+        Command::Pin(args) => cleanup::pin(args, true, &mut session),
+        Command::Unpin(args) => cleanup::pin(args, false, &mut session),
         Command::Reindex(args) => reindex::run(args, &mut session),
         Command::Completions(args) => completions::run(args, &mut session),
     };

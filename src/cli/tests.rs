@@ -640,3 +640,48 @@ fn verify_tells_by_its_code_whether_anything_is_damaged_and_names_the_record() {
     std::fs::write(cwd.join(".runspan/store.yaml"), "format: [").unwrap();
     assert_eq!(runspan(cwd, &["verify"]).code, 3);
 }
+
+#[test]
+fn cleanup_says_what_it_would_remove_then_removes_it_and_spares_what_is_pinned() {
+    let mut store = Store::new();
+    let runs: Vec<RunId> = (1..=4).map(|last| store.record_agent(last)).collect();
+    runs.iter().for_each(|run| store.writer.release_run(*run));
+    drop(store._lock);
+    let cwd = store.dir.path();
+    let ids = |answer: &Answer| {
+        let removed = json(answer)["removed"].as_array().unwrap().clone();
+        removed.iter().map(|run| run["run_id"].as_str().unwrap().parse().unwrap()).collect::<Vec<RunId>>()
+    };
+    assert_eq!(runspan(cwd, &["cleanup", "--json"]).code, 0, "all of it is far below the bound");
+    assert_eq!(runspan(cwd, &["pin", &runs[1].to_string()]).out, format!("{} is pinned\n", runs[1]));
+    assert_eq!(runspan(cwd, &["pin", &runs[1].to_string()]).out, format!("{} is already pinned\n", runs[1]));
+    let wanted = ["cleanup", "--keep", "1", "--dry-run", "--json"];
+    assert_eq!(ids(&runspan(cwd, &wanted)), [runs[0], runs[2]]);
+    assert_eq!(json(&runspan(cwd, &["list", "--json"])).as_array().unwrap().len(), 4);
+    let table = runspan(cwd, &["cleanup", "--keep", "1"]);
+    let kib = table.out.lines().next().unwrap().find("SIZE").unwrap();
+    let told: Vec<String> =
+        table.out.lines().map(|line| line.get(..kib - 4).unwrap_or(line).trim_end().to_owned()).collect();
+    assert_eq!(told[1], format!("{}  code\\u{{1b}}[31m-reviewer  2026-01-06 10:00:00 UTC", runs[0]));
+    assert!(table.out.contains("✓ 2 runs removed ("), "{}", table.out);
+    let listed = json(&runspan(cwd, &["list", "--json"]));
+    let left: Vec<&str> = listed.as_array().unwrap().iter().map(|run| run["run_id"].as_str().unwrap()).collect();
+    assert_eq!(left, [runs[3].to_string(), runs[1].to_string()]);
+    assert_eq!((&listed[0]["pinned"], &listed[1]["pinned"]), (&serde_json::Value::Null, &true.into()));
+    assert!(runspan(cwd, &["verify"]).code == 0);
+    runspan(cwd, &["unpin", &runs[1].to_string()]);
+    assert_eq!(
+        ids(&runspan(cwd, &["cleanup", "--older-than", "1h", "--max-bytes", "0", "--json"])),
+        [runs[1], runs[3]]
+    );
+    // What to remove is not guessed.
+    for wrong in [&["--keep", "-1"][..], &["--older-than", "soon"], &["--max-bytes", "much"], &["--mode", "tiny"]] {
+        assert_eq!(runspan(cwd, &[&["cleanup"], wrong].concat()).code, 2, "{wrong:?}");
+    }
+    let store_file = cwd.join(".runspan/store.yaml");
+    let text = std::fs::read_to_string(&store_file).unwrap();
+    std::fs::write(&store_file, text + "retention: {keep: few}\n").unwrap();
+    let answer = runspan(cwd, &["cleanup"]);
+    assert_eq!(answer.code, 2);
+    assert!(answer.err.contains("retention.keep: \"few\" is no number of runs"), "{}", answer.err);
+}

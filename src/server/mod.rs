@@ -53,6 +53,7 @@ use crate::pipeline::cost::Pricer;
 use crate::sinks::forwarder::Forwarders;
 use crate::sinks::metrics::scrape::Scrape;
 use crate::store::files::layout::{Layout, find_store};
+use crate::store::files::retainer::Retainer;
 use crate::telemetry::warn;
 use answer::Problem;
 use budget::Budget;
@@ -203,6 +204,7 @@ impl Server {
             .build()
             .map_err(Error::Resources)?;
         let Self { settings, layout, listeners, threads, intake, forwarders, sources } = self;
+        let _retainer = Retainer::start(&layout);
         let (drain, store_id) = (settings.drain, layout.read()?.store_id);
         let mut line = Line::new(intake, settings.bounds, store_id.clone(), maker(&layout, &settings)?);
         if !forwarders.all.is_empty() {

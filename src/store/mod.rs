@@ -27,6 +27,7 @@ pub mod assembly;
 mod conformance;
 pub mod files;
 pub mod memory;
+pub mod retention;
 
 /// Version of the stored format that this library writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;

@@ -197,6 +197,13 @@ pub(super) fn ask(layout: &Layout, ask: impl Fn(&Database) -> Result<Found>) -> 
     }
 }
 
+/// Takes in what has changed, runs that have gone among it, where there is a database. Else the next reader does.
+pub(super) fn catch_up(layout: &Layout) {
+    if layout.is_of_the_system() && path(layout).exists() {
+        let _ = ask(layout, |_| Ok(Found::default()));
+    }
+}
+
 /// How a database was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Checked {

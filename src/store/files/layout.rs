@@ -60,6 +60,9 @@ pub struct StoreFile {
     /// check guesses.
     #[serde(default)]
     pub redaction_key: String,
+    /// Which runs are kept, as the user has written it; see [`Settings::read`](crate::store::retention::Settings::read).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<serde_json::Value>,
 }
 
 impl StoreFile {
@@ -216,6 +219,7 @@ impl Layout {
             store_id: RunId::fresh(now).to_string(),
             created_at: now.rfc3339_millis(),
             redaction_key: random.iter().map(|byte| format!("{byte:02x}")).collect(),
+            retention: None,
         };
         // What is checked in by accident leaks prompts: the store ignores itself.
         write_new(self.fs(), &self.root.join(".gitignore"), b"*\n")?;

@@ -5,6 +5,7 @@
 
 pub(crate) mod artifacts;
 mod chain;
+pub mod cleanup;
 #[cfg(feature = "index")]
 pub mod database;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod faults;
 mod index;
 pub mod layout;
 mod overlay;
+pub(crate) mod retainer;
 mod run_dir;
 pub mod verify;
 
@@ -176,7 +178,8 @@ impl FilesWriter {
     }
 
     fn publish(&mut self, dir: &Path, summary: &RunSummary) -> Result<(), StoreError> {
-        let mut signed = RunSummary { writer: Some(self.writer), ..summary.clone() };
+        let pinned = cleanup::is_marked(self.layout.fs(), dir)?;
+        let mut signed = RunSummary { writer: Some(self.writer), pinned, ..summary.clone() };
         if let Some(open) = self.open.get_mut(&summary.run_id) {
             signed.events_sha256 = open.log.hash_of(summary.events);
             if !summary.status.is_open() {
@@ -249,7 +252,7 @@ impl RunWriter for FilesWriter {
         self.check_place()?;
         let Some(dir) = self.layout.find_run(run)? else { return Ok(()) };
         // First out of sight under a name that no reader takes for a run, then away.
-        let gone = dir.with_file_name(format!(".deleted-{run}"));
+        let gone = dir.with_file_name(format!("{}{run}", cleanup::GONE_PREFIX));
         let fs = self.layout.fs();
         fs.rename(&dir, &gone).map_err(StoreError::io("delete", &dir))?;
         if let Some(parent) = dir.parent().filter(|_| self.durable) {
@@ -320,7 +323,12 @@ impl FilesReader {
     fn summary(&self, run: RunId) -> Result<RunSummary, StoreError> {
         match self.overlay.summary(run) {
             Some(summary) => Ok(summary.clone()),
-            None => run_dir::read_summary(self.layout.fs(), &self.dir(run)?, run),
+            None => {
+                let (fs, dir) = (self.layout.fs(), self.dir(run)?);
+                let summary = run_dir::read_summary(fs, &dir, run)?;
+                // Of a run that is being written the mark knows it first.
+                Ok(RunSummary { pinned: summary.pinned || cleanup::is_marked(fs, &dir)?, ..summary })
+            }
         }
     }
 

@@ -147,14 +147,14 @@ impl OverlayWriter {
         // Moments in `run.yaml` are cut to milliseconds, here as there.
         let written = to_yaml(&signed).and_then(|text| from_yaml(&text));
         let written: RunSummary = written.map_err(|why| StoreError::Damaged { run, why })?;
+        let dir = self.layout.find_run(run)?;
+        let stored = dir.and_then(|dir| run_dir::read_summary(self.layout.fs(), &dir, run).ok());
+        let written = RunSummary { pinned: stored.as_ref().is_some_and(|stored| stored.pinned), ..written };
         // What the files say already needs nobody to lay it over them.
-        let is_known = self.layout.find_run(run)?.is_some_and(|dir| {
-            let stored = run_dir::read_summary(self.layout.fs(), &dir, run);
+        let is_known = stored.is_some_and(|stored| {
             // An earlier version has written no hash.
-            stored.is_ok_and(|stored| {
-                let events_sha256 = stored.events_sha256.or(written.events_sha256);
-                RunSummary { updated_at: written.updated_at, events_sha256, ..stored } == written
-            })
+            let events_sha256 = stored.events_sha256.or(written.events_sha256);
+            RunSummary { updated_at: written.updated_at, events_sha256, ..stored } == written
         });
         if is_known && !self.overlay.has(run) {
             return Ok(());

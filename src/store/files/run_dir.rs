@@ -297,6 +297,44 @@ fn has_hole(line: &[u8], offset: u64) -> bool {
     line.iter().enumerate().any(|(at, byte)| *byte == 0 && is_last_of_sector(at))
 }
 
+/// The lock of a run's log, for who changes something else of the run.
+#[derive(Debug)]
+pub(super) struct LogLock {
+    _held: Box<dyn FsFile>,
+}
+
+impl LogLock {
+    /// Takes the lock, without waiting for it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::InUse`] while another has it, [`StoreError::Damaged`] where there is no log.
+    pub fn take(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<Self, StoreError> {
+        let path = events_file(dir);
+        let _held_off = hold_off();
+        let file = fs.open(&path, Access::ReadWrite).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => missing(run),
+            _ => StoreError::io("open", &path)(error),
+        })?;
+        if matches!(file.try_lock(true), Ok(false)) {
+            return Err(StoreError::InUse { run });
+        }
+        check_named(fs, &*file, &path, run)?;
+        Ok(Self { _held: file })
+    }
+}
+
+/// Refuses a log that is not the one of that name any more: its run was removed, or the log made anew, before the lock
+/// was had.
+fn check_named(fs: &dyn Fs, file: &dyn FsFile, path: &Path, run: RunId) -> Result<(), StoreError> {
+    let held = file.stat().map_err(StoreError::io("read", path))?.identity;
+    match stat(fs, path).map_err(StoreError::io("read", path))? {
+        Some(named) if named.identity == held => Ok(()),
+        Some(_) => Err(StoreError::InUse { run }),
+        None => Err(StoreError::NotFound { id: run.to_string() }),
+    }
+}
+
 /// A run's log, open for its one writer.
 #[derive(Debug)]
 pub(super) struct EventLog {
@@ -475,6 +513,7 @@ fn open_locked(
         std::thread::sleep(lock::POLL);
         held = is_held(&*file);
     }
+    check_named(fs, &*file, path, run)?;
     Ok(file)
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader};
 
 use super::super::index;
 use super::super::layout::{Layout, open_plain};
-use super::{Problem, Report};
+use super::{Cure, Problem, Report};
 use crate::fs::{Contents, read_full};
 use crate::model::id::IdMap;
 use crate::model::{RunId, RunSummary};
@@ -57,8 +57,8 @@ impl Lines {
                 file: "index.log".to_owned(),
                 line: Some(line),
                 what: format!("it cannot be read: {why}{more}"),
-                todo: "a line costs itself: its run is listed by its run.yaml".to_owned(),
-                cure: None,
+                todo: "a line costs itself; runspan verify --repair blanks it".to_owned(),
+                cure: Some(Cure::UnreadLines),
                 is_of_the_moment: false,
             });
         }
@@ -98,7 +98,6 @@ fn read(layout: &Layout, offset: u64, length: usize) -> Result<Vec<u8>, StoreErr
 #[cfg(feature = "index")]
 pub(super) fn check_database(layout: &Layout, report: &mut Report) -> Result<(), StoreError> {
     use super::super::database::{self, Checked};
-    use super::Cure;
 
     match database::check(layout) {
         Checked::Nothing | Checked::Whole => {}

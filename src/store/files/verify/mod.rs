@@ -58,6 +58,8 @@ enum Cure {
     CutLog,
     /// Make `run.yaml` of the events.
     Summary,
+    /// Put spaces in the place of lines of `index.log` that nobody can read.
+    UnreadLines,
     /// Append the run's line to `index.log`.
     IndexLine,
     /// Make `index.sqlite` anew.

@@ -38,6 +38,7 @@ pub fn repair(layout: &Layout, report: &Report) -> Vec<Repaired> {
         let outcome = match (problem.cure, problem.run_id) {
             (None, _) => Err("it cannot be repaired without making something up".to_owned()),
             (Some(Cure::Database), _) => rebuild_database(layout),
+            (Some(Cure::UnreadLines), _) => blank_unread(layout),
             (Some(cure), Some(run)) => repair_run(layout, run, cure, report),
             (Some(_), None) => Err("it belongs to no run".to_owned()),
         };
@@ -55,7 +56,7 @@ fn in_order(problems: &[Problem]) -> Vec<&Problem> {
     let mut ordered: Vec<&Problem> = problems.iter().collect();
     ordered.sort_by_key(|problem| match problem.cure {
         Some(Cure::CutLog) | None => 0,
-        Some(Cure::Summary) => 1,
+        Some(Cure::Summary | Cure::UnreadLines) => 1,
         Some(Cure::IndexLine) => 2,
         Some(Cure::Database) => 3,
     });
@@ -86,8 +87,14 @@ fn repair_run(layout: &Layout, run: RunId, cure: Cure, report: &Report) -> Outco
         Cure::CutLog => cut_log(layout, &dir, run, stored.map_or(0, |summary| summary.events)),
         Cure::Summary => rebuild_summary(layout, &dir, run, stored.ok()),
         Cure::IndexLine => append_line(layout, &stored.map_err(told)?).map(|()| "the line is appended".to_owned()),
+        Cure::UnreadLines => blank_unread(layout),
         Cure::Database => rebuild_database(layout),
     }
+}
+
+fn blank_unread(layout: &Layout) -> Outcome {
+    let blanked = index::blank(layout.fs(), &layout.index_log(), &Default::default(), true).map_err(told)?;
+    Ok(format!("{blanked} lines that nobody can read are blank now"))
 }
 
 fn cut_log(layout: &Layout, dir: &Path, run: RunId, vouched: u64) -> Outcome {

@@ -207,14 +207,13 @@ fn what_follows_from_something_whole_is_repaired() {
     index.log: its last line of this run is not what run.yaml says: events is 5 and should be 4, dropped is 0 and should be 7
     workflows/RUN4/run.yaml: it differs from what the events add up to: events is 5 and should be 6, dropped is 0 and should be 3
     index.log: there is no line of this run
-    not repaired: it cannot be repaired without making something up
     repaired: what stood behind its 5 lines is cut off
+    repaired: 1 lines that nobody can read are blank now
     repaired: run.yaml is made anew of 5 events, and its line in index.log
     repaired: run.yaml is made anew of 5 events, and its line in index.log
     repaired: run.yaml is made anew of 6 events, and its line in index.log
     repaired: the line is appended
     repaired: the line is appended
-    1 left
     ");
     let reader = FilesReader::of(store.layout.clone()).unwrap();
     assert_eq!(reader.stored(run_id(2)).unwrap().0.events, 5);
