@@ -232,7 +232,7 @@ impl Builder {
         recorder.set_store(Store { layout: layout.clone(), scrubber, durable });
         recorder.set_resource(own_resource);
         let adopting = adopt_in_background(layout.clone(), store, is_taken_in);
-        let retainer = Retainer::start(&layout);
+        let retainer = Retainer::start(&layout, false);
         let at_work = AtWork {
             settings,
             recorder: Arc::clone(&recorder),

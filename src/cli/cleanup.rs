@@ -21,6 +21,8 @@ here goes before what stands there. Runs that are running, waiting, pinned or da
 parent is removed stays, without the link. Servers and recorders do the same by themselves about once an hour, unless \
 store.yaml says `automatic: false`.
 
+Large logs of runs that are over are sealed: compressed, and read as before. A run that goes on is unsealed by itself.
+
 Examples:
   runspan cleanup --dry-run
   runspan cleanup --mode lite
@@ -39,6 +41,9 @@ pub struct Args {
     /// Remove the oldest runs until all of them have no more bytes: 500MB, 10GiB
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     max_bytes: Option<u64>,
+    /// Seal logs of runs that are over from so many bytes on; none: seal none [default: 256KiB]
+    #[arg(long, value_name = "SIZE", value_parser = seal_from)]
+    seal_from: Option<SealFrom>,
     /// Say what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
@@ -72,6 +77,14 @@ fn age(text: &str) -> Result<Duration, String> {
     retention::parse_age(text).map_err(|error| error.to_string())
 }
 
+/// From where on logs are sealed.
+#[derive(Clone, Copy, Debug)]
+struct SealFrom(Option<u64>);
+
+fn seal_from(text: &str) -> Result<SealFrom, String> {
+    if text == "none" { Ok(SealFrom(None)) } else { bytes(text).map(|bytes| SealFrom(Some(bytes))) }
+}
+
 fn bytes(text: &str) -> Result<u64, String> {
     retention::parse_bytes(text).map_err(|error| error.to_string())
 }
@@ -101,7 +114,8 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         Stop::failed(CODE_USE, format!("{}: {error}", layout.store_file().display())).hint("nothing was removed")
     })?;
     let policy = policy(args, settings.policy);
-    let options = Options { is_dry_run: args.dry_run };
+    let seal_from = args.seal_from.map_or(settings.seal_from, |SealFrom(given)| given);
+    let options = Options { is_dry_run: args.dry_run, seal_from };
     let cleaned = cleanup::cleanup(layout, &policy, options, session.now, || true)?;
     let answer = Answer { dry_run: args.dry_run, cleaned };
     match session.format {
@@ -160,6 +174,14 @@ fn print_table(answer: &Answer, session: &mut Session<'_>) -> Done {
     });
     let sign = look.paint(GREEN, "✓").into_owned();
     session.print(&format!("{sign} {text}\n"))?;
+    if cleaned.sealed > 0 {
+        let logs = if cleaned.sealed == 1 { "1 log".to_owned() } else { format!("{} logs", count(cleaned.sealed)) };
+        let before = size(cleaned.sealed_from_bytes);
+        session.print(&match cleaned.sealed_to_bytes {
+            Some(after) => format!("{sign} {logs} sealed ({before}, now {})\n", size(after)),
+            None => format!("{sign} {logs} would be sealed ({before})\n"),
+        })?;
+    }
     if cleaned.leftovers > 0 {
         let what = format!("{} that an earlier removal had left are gone as well", folders(cleaned.leftovers));
         session.print(&format!("  {}\n", look.paint(DIM, &what)))?;

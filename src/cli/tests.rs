@@ -685,3 +685,50 @@ fn cleanup_says_what_it_would_remove_then_removes_it_and_spares_what_is_pinned()
     assert_eq!(answer.code, 2);
     assert!(answer.err.contains("retention.keep: \"few\" is no number of runs"), "{}", answer.err);
 }
+
+#[test]
+fn a_sealed_run_is_shown_followed_and_checked_as_before() {
+    let mut store = Store::new();
+    let run = store.record_agent(1);
+    store.writer.release_run(run);
+    drop(store._lock);
+    let (cwd, id) = (store.dir.path(), run.to_string());
+    let dir = cwd.join(format!(".runspan/agents/{run}"));
+    let shown = |cwd: &Path| {
+        let commands: [&[&str]; 6] = [
+            &["get", &id, "--json"],
+            &["get", &id, "--events", "--json"],
+            &["get", &id],
+            &["tail", &id, "--json"],
+            &["list", "--json"],
+            &["reindex"],
+        ];
+        commands.map(|command| {
+            let answer = runspan(cwd, command);
+            let out = if command == ["reindex"] { answer.out[..5].to_owned() } else { without_age(&answer.out) };
+            (answer.code, out)
+        })
+    };
+    let before = shown(cwd);
+    let answer = json(&runspan(cwd, &["cleanup", "--seal-from", "1B", "--json"]));
+    assert_eq!((&answer["sealed"], &answer["removed"]), (&1.into(), &serde_json::json!([])));
+    assert!(!dir.join("events.jsonl").exists());
+    assert_eq!(shown(cwd), before);
+    assert_eq!(runspan(cwd, &["verify"]).code, 0);
+    let sealed = dir.join("events.jsonl.zst");
+    let good = std::fs::read(&sealed).unwrap();
+    // But for one bit of the fifth byte, which no decoder looks at.
+    for at in [0, 5, good.len() / 2, good.len() - 1] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x10;
+        std::fs::write(&sealed, bytes).unwrap();
+        let damaged = runspan(cwd, &["verify", "--json"]);
+        let damaged: serde_json::Value = serde_json::from_str(&damaged.out).unwrap();
+        let file = &damaged["problems"][0]["file"];
+        assert_eq!(
+            (&damaged["damaged"], file.as_str()),
+            (&1.into(), Some(&*format!("agents/{run}/events.jsonl.zst"))),
+            "{at}"
+        );
+    }
+}

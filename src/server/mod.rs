@@ -204,7 +204,7 @@ impl Server {
             .build()
             .map_err(Error::Resources)?;
         let Self { settings, layout, listeners, threads, intake, forwarders, sources } = self;
-        let _retainer = Retainer::start(&layout);
+        let _retainer = Retainer::start(&layout, true);
         let (drain, store_id) = (settings.drain, layout.read()?.store_id);
         let mut line = Line::new(intake, settings.bounds, store_id.clone(), maker(&layout, &settings)?);
         if !forwarders.all.is_empty() {

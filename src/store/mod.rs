@@ -319,9 +319,10 @@ impl StoreError {
         matches!(self, Self::NotAnId { .. })
     }
 
-    /// Tells whether the run cannot be gone on with: another process is writing it, or it is damaged.
+    /// Tells whether the run cannot be gone on with: another process is writing it, it is damaged, or sealed where nothing
+    /// was built in that opens it.
     pub fn is_closed(&self) -> bool {
-        matches!(self, Self::InUse { .. } | Self::Damaged { .. })
+        matches!(self, Self::InUse { .. } | Self::Damaged { .. } | Self::Unsupported { .. })
     }
 
     /// Tells whether the process or the machine has run out of descriptors or of memory: it says nothing about what was

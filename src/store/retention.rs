@@ -15,6 +15,8 @@ use crate::model::{RunId, RunKind, UnixNanos};
 
 /// What a store may have in bytes, unless its settings say otherwise.
 pub const DEFAULT_MAX_BYTES: u64 = 10 << 30;
+/// From how many bytes on the log of a run that is over is sealed, unless the settings say otherwise.
+pub const DEFAULT_SEAL_FROM: u64 = 256 << 10;
 /// How often it is looked what has to go, unless the settings say otherwise.
 pub const DEFAULT_EVERY: Duration = Duration::from_secs(3600);
 
@@ -87,12 +89,14 @@ pub struct Settings {
     pub is_automatic: bool,
     /// How often they look.
     pub every: Duration,
+    /// Logs of runs that are over are sealed from so many bytes on; `None`: never.
+    pub seal_from: Option<u64>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let policy = Policy { keep_each: None, max_age: None, max_bytes: Some(DEFAULT_MAX_BYTES) };
-        Self { policy, is_automatic: true, every: DEFAULT_EVERY }
+        Self { policy, is_automatic: true, every: DEFAULT_EVERY, seal_from: Some(DEFAULT_SEAL_FROM) }
     }
 }
 
@@ -121,9 +125,10 @@ impl Settings {
                 "max_age" => settings.policy.max_age = in_member(key, or_none(&value, parse_age))?,
                 "max_bytes" => settings.policy.max_bytes = in_member(key, or_none(&value, parse_bytes))?,
                 "every" => settings.every = in_member(key, parse_age(&value))?.max(Duration::from_secs(1)),
+                "seal_from" => settings.seal_from = in_member(key, or_none(&value, parse_bytes))?,
                 "automatic" => settings.is_automatic = in_member(key, flag(&value))?,
                 _ => {
-                    let known = "mode, keep, max_age, max_bytes, every, automatic";
+                    let known = "mode, keep, max_age, max_bytes, every, seal_from, automatic";
                     return Err(BadSetting(format!("retention.{key} is none of {known}")));
                 }
             }
@@ -353,7 +358,7 @@ mod tests {
         assert_eq!(Settings::read(None), Ok(default));
         assert_eq!(
             read(
-                json!({"keep": 7, "mode": "lite", "max_age": "30d", "max_bytes": "2GiB", "every": "10m", "automatic": false})
+                json!({"keep": 7, "mode": "lite", "max_age": "30d", "max_bytes": "2GiB", "every": "10m", "seal_from": "1MiB", "automatic": false})
             ),
             Ok(Settings {
                 policy: Policy {
@@ -362,7 +367,8 @@ mod tests {
                     max_bytes: Some(2 << 30)
                 },
                 is_automatic: false,
-                every: Duration::from_secs(600)
+                every: Duration::from_secs(600),
+                seal_from: Some(1 << 20)
             })
         );
         assert_eq!(read(json!({"mode": "standard"})).unwrap().policy.keep_each, Some(50));
@@ -370,7 +376,10 @@ mod tests {
         assert_eq!(read(json!({"max_bytes": 5000})).unwrap().policy.max_bytes, Some(5_000));
         for (value, why) in [
             (json!([]), "retention is no mapping"),
-            (json!({"kept": 1}), "retention.kept is none of mode, keep, max_age, max_bytes, every, automatic"),
+            (
+                json!({"kept": 1}),
+                "retention.kept is none of mode, keep, max_age, max_bytes, every, seal_from, automatic",
+            ),
             (json!({"mode": "tiny"}), "retention.mode: \"tiny\" is none of lite, standard, full"),
             (json!({"keep": -1}), "retention.keep: \"-1\" is no number of runs"),
             (json!({"max_age": 30}), "retention.max_age: \"30\" is no length of time such as 90s, 15m, 2h, 7d, 4w"),

@@ -15,6 +15,8 @@ use super::run_dir::{self, LogLock};
 use super::{FilesReader, chain, index, writer_is_alive};
 use crate::fs::Fs;
 use crate::model::id::IdMap;
+#[cfg(feature = "seal")]
+use crate::model::id::IdSet;
 use crate::model::{RunId, RunKind, RunSummary, UnixNanos};
 use crate::store::StoreError;
 use crate::store::retention::{Candidate, Policy, Reason, plan};
@@ -23,6 +25,9 @@ use crate::store::retention::{Candidate, Policy, Reason, plan};
 pub(super) const GONE_PREFIX: &str = ".deleted-";
 /// Folders in the making, with the ids of run and process behind it.
 const NEW_PREFIX: &str = ".new-";
+/// A run that was written less than so long ago may still get what comes late.
+#[cfg(feature = "seal")]
+const QUIET: std::time::Duration = std::time::Duration::from_secs(60);
 /// So many runs are taken out of sight, with one sync for all, before their files go.
 const BATCH: usize = 64;
 
@@ -31,6 +36,8 @@ const BATCH: usize = 64;
 pub struct Options {
     /// Tell what would be done, and change nothing.
     pub is_dry_run: bool,
+    /// Seal logs of runs that are over from so many bytes on; `None`: none. Without the feature `seal` none is.
+    pub seal_from: Option<u64>,
 }
 
 /// A run that went, or would go.
@@ -72,6 +79,12 @@ pub struct Cleaned {
     pub runs_left: u64,
     /// Their bytes; only where a policy asks for them.
     pub bytes_left: Option<u64>,
+    /// Logs that were sealed, or would be.
+    pub sealed: u64,
+    /// Bytes that these took before.
+    pub sealed_from_bytes: u64,
+    /// Bytes that they take now; `None` where none was sealed.
+    pub sealed_to_bytes: Option<u64>,
     /// Folders of an earlier removal, or of runs whose making was interrupted, that went as well.
     pub leftovers: u64,
 }
@@ -115,19 +128,85 @@ pub fn cleanup(
         #[cfg(feature = "index")]
         super::database::catch_up(layout);
     }
+    if let Some(from) = options.seal_from {
+        seal(layout, &survey, from, options, now, go_on, &mut cleaned)?;
+    }
     Ok(cleaned)
+}
+
+/// Seals what is large and has been over for a while.
+#[cfg(feature = "seal")]
+fn seal(
+    layout: &Layout,
+    survey: &Survey,
+    from: u64,
+    options: Options,
+    now: UnixNanos,
+    mut go_on: impl FnMut() -> bool,
+    cleaned: &mut Cleaned,
+) -> Result<(), StoreError> {
+    let gone: IdSet<RunId> = cleaned.removed.iter().map(|run| run.run_id).collect();
+    let quiet = QUIET.as_nanos() as u64;
+    let over = survey.over.iter().filter(|(run, _)| !gone.contains(run));
+    for (run, _) in over.filter(|(_, written_at)| now.0.saturating_sub(written_at.0) >= quiet) {
+        if !go_on() {
+            break;
+        }
+        let Some(dir) = layout.find_run(*run)? else { continue };
+        let log = run_dir::events_file(&dir);
+        let plain = stat(layout.fs(), &log).map_err(StoreError::io("read", &log))?;
+        let Some(bytes) = plain.map(|found| found.len).filter(|bytes| *bytes >= from.max(1)) else { continue };
+        let sealed = if options.is_dry_run { Ok(Some((bytes, None))) } else { seal_run(layout, *run, &dir) };
+        // One that cannot be sealed stays as it is, and a later look tries again.
+        if let Ok(Some((before, after))) = sealed {
+            cleaned.sealed += 1;
+            cleaned.sealed_from_bytes += before;
+            cleaned.sealed_to_bytes = after.map(|after| cleaned.sealed_to_bytes.unwrap_or(0) + after);
+        }
+    }
+    Ok(())
+}
+
+/// Seals the log of a run; `None` where it is left as it is.
+#[cfg(feature = "seal")]
+fn seal_run(layout: &Layout, run: RunId, dir: &Path) -> Result<Option<(u64, Option<u64>)>, StoreError> {
+    let fs = layout.fs();
+    let lock = LogLock::take(fs, dir, run)?;
+    let summary = run_dir::read_summary(fs, dir, run)?;
+    if summary.status.is_open() {
+        return Ok(None);
+    }
+    run_dir::remove_leftovers(fs, dir);
+    Ok(lock.seal(fs, dir, &summary)?.map(|(before, after)| (before, Some(after))))
+}
+
+#[cfg(not(feature = "seal"))]
+fn seal(
+    _: &Layout,
+    _: &Survey,
+    _: u64,
+    _: Options,
+    _: UnixNanos,
+    _: impl FnMut() -> bool,
+    _: &mut Cleaned,
+) -> Result<(), StoreError> {
+    Ok(())
 }
 
 /// All runs of a store, and who started whom.
 struct Survey {
     candidates: Vec<Candidate>,
     children: IdMap<RunId, Vec<RunId>>,
+    /// Runs that are over, and when they were written last.
+    #[cfg_attr(not(feature = "seal"), expect(dead_code, reason = "only who seals asks"))]
+    over: Vec<(RunId, UnixNanos)>,
 }
 
 impl Survey {
     fn take(layout: &Layout, with_bytes: bool) -> Result<Self, StoreError> {
         let (runs, damaged) = FilesReader::of(layout.clone())?.summaries()?;
         let mut children: IdMap<RunId, Vec<RunId>> = IdMap::default();
+        let mut over = Vec::new();
         let mut candidates = Vec::with_capacity(runs.len() + damaged.len());
         let bytes_of = |run: RunId| match layout.find_run(run)? {
             Some(dir) if with_bytes => tree_bytes(layout.fs(), &dir),
@@ -152,6 +231,9 @@ impl Survey {
                 // What its own files say is asked when it is to go.
                 is_removable: !run.status.is_open() && !run.pinned,
             });
+            if !run.status.is_open() {
+                over.push((run.run_id, run.updated_at));
+            }
         }
         for run in &damaged {
             let at = run.run_id.time();
@@ -159,7 +241,7 @@ impl Survey {
             let run_id = run.run_id;
             candidates.push(Candidate { run_id, kind, name, started_at: at, ended_at: at, bytes, is_removable: false });
         }
-        Ok(Self { candidates, children })
+        Ok(Self { candidates, children, over })
     }
 }
 

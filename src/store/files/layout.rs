@@ -28,6 +28,7 @@ This folder holds recorded runs of AI agents. runspan wrote it; `runspan list --
 
 - `agents/<run id>/` and `workflows/<run id>/`: one folder a run. `run.yaml` says what it was, how it ended, its tokens
   and cost; `events.jsonl` is the log of everything that happened, one JSON object a line; `artifacts/` holds files.
+  A long log of a run that is over is `events.jsonl.zst`: `zstdcat` shows it. `events.chain` tells whether it was changed.
 - `index.log`: one line for each start and each change of a run, so that lists need not open every folder.
 - `journal/`: what processes have recorded and readers have not taken in yet. Do not delete it while one is running.
 - `metrics/`: what processes have counted and not sent yet, if there is any.

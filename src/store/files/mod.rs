@@ -15,6 +15,7 @@ pub mod layout;
 mod overlay;
 pub(crate) mod retainer;
 mod run_dir;
+pub(crate) mod sealed;
 pub mod verify;
 
 use std::collections::HashMap;

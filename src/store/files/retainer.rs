@@ -32,15 +32,18 @@ pub(crate) struct Retainer {
 
 impl Retainer {
     /// Begins. Without a thread another process does it, or `runspan cleanup`.
-    pub fn start(layout: &Layout) -> Self {
+    ///
+    /// `seals`: logs of runs that are over are sealed, too, which takes memory that a recorded program did not ask for.
+    pub fn start(layout: &Layout, seals: bool) -> Self {
         let (stop, stopped) = mpsc::channel();
         let layout = layout.clone();
-        let _ = std::thread::Builder::new().name("runspan-keep".to_owned()).spawn(move || work(&layout, &stopped));
+        let _ =
+            std::thread::Builder::new().name("runspan-keep".to_owned()).spawn(move || work(&layout, seals, &stopped));
         Self { _stop: stop }
     }
 }
 
-fn work(layout: &Layout, stopped: &mpsc::Receiver<()>) {
+fn work(layout: &Layout, seals: bool, stopped: &mpsc::Receiver<()>) {
     // SAFETY: no memory is touched. On Linux it holds for this thread alone; where it does not work, nothing is lost.
     #[cfg(target_os = "linux")]
     unsafe {
@@ -65,6 +68,7 @@ fn work(layout: &Layout, stopped: &mpsc::Receiver<()>) {
             continue;
         }
         let go_on = || matches!(stopped.try_recv(), Err(mpsc::TryRecvError::Empty));
+        let settings = Settings { seal_from: settings.seal_from.filter(|_| seals), ..settings };
         match look(layout, &settings, UnixNanos::now(), go_on) {
             Ok(Looked::Cleaned(cleaned)) if !cleaned.removed.is_empty() => {
                 warn(format_args!("{}", announcement(&cleaned)))
@@ -116,7 +120,8 @@ fn look(
     if let Some(rest) = since.and_then(|since| settings.every.checked_sub(since)).filter(|rest| !rest.is_zero()) {
         return Ok(Looked::NotDue(rest));
     }
-    let cleaned = cleanup(layout, &settings.policy, Options::default(), now, go_on)?;
+    let options = Options { seal_from: settings.seal_from, ..Options::default() };
+    let cleaned = cleanup(layout, &settings.policy, options, now, go_on)?;
     let text = serde_json::to_string(&Note { checked_at: now }).unwrap_or_default();
     write_full(&*file, text.as_bytes(), 0)
         .and_then(|()| file.set_len(text.len() as u64))

@@ -6,7 +6,10 @@ use std::time::Instant;
 
 use super::super::{FORMAT, StoreError};
 use super::chain::Chain;
-use super::layout::{from_yaml, make_dir, open_plain, read_bounded, replace, stat, to_yaml};
+use super::layout::{from_yaml, make_dir, read_bounded, replace, stat, to_yaml};
+#[cfg(feature = "seal")]
+use super::sealed;
+use super::sealed::{Content, is_sealed, sealed_file};
 use crate::conventions::names;
 use crate::fs::{Access, Contents, Fs, FsFile, temporary_beside, write_again, write_full, write_whole};
 use crate::journal::lock;
@@ -19,6 +22,8 @@ use serde_json::Value as Json;
 
 /// The name of a run's log.
 pub(super) const LOG: &str = "events.jsonl";
+/// Its name when it is sealed.
+pub(super) const SEALED_LOG: &str = "events.jsonl.zst";
 /// `run.yaml` is small; what is larger is not ours.
 const MAX_RUN_FILE: u64 = 8 << 20;
 /// Longest line of the log that is read; records are bounded far below.
@@ -42,7 +47,7 @@ pub(super) fn events_file(dir: &Path) -> PathBuf {
 
 /// Tells whether a run's folder holds more than artifacts.
 pub(super) fn is_begun(fs: &dyn Fs, dir: &Path) -> Result<bool, StoreError> {
-    Ok(has_summary(fs, dir)? || is_there(fs, &events_file(dir))?)
+    Ok(has_summary(fs, dir)? || is_there(fs, &events_file(dir))? || is_there(fs, &sealed_file(&events_file(dir)))?)
 }
 
 /// Tells whether a run's folder has metadata.
@@ -73,8 +78,11 @@ pub(super) fn read_summary(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<RunSum
 
 /// Tells whether somebody who writes holds the lock of a run's log. Where that cannot be seen, nobody does.
 pub(super) fn is_locked(fs: &dyn Fs, dir: &Path) -> bool {
-    let tried = fs.open(&events_file(dir), Access::Read).and_then(|file| file.try_lock(false));
-    matches!(tried, Ok(false))
+    let is_held = |path: &Path| {
+        let tried = fs.open(path, Access::Read).and_then(|file| file.try_lock(false));
+        matches!(tried, Ok(false))
+    };
+    is_held(&events_file(dir)) || is_held(&sealed_file(&events_file(dir)))
 }
 
 fn missing(run: RunId) -> StoreError {
@@ -141,17 +149,10 @@ pub(super) fn remove_leftovers(fs: &dyn Fs, dir: &Path) {
 
 /// Reads a run's events from `from_seq` on. A torn end is left out: its writer died in it, or is in it now.
 pub(super) fn read_events(fs: &dyn Fs, dir: &Path, run: RunId, from_seq: u64) -> Result<Vec<Event>, StoreError> {
-    let path = events_file(dir);
     // Before the log, which is written first.
     let vouched = lines_vouched(fs, dir, run)?;
-    let file = match open_plain(fs, &path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(missing(run));
-        }
-        Err(error) => return Err(StoreError::io("read", path)(error)),
-    };
-    let scanned = scan(&*file, &path, run, vouched, None, |event| (event.seq >= from_seq).then_some(event));
+    let mut lines = LogReader::open(fs, dir, run)?;
+    let scanned = scan(&mut lines, run, vouched, None, |event| (event.seq >= from_seq).then_some(event));
     scanned.map(|(events, _)| events)
 }
 
@@ -164,28 +165,23 @@ pub(super) fn read_log(
     run: RunId,
     chain: Option<&mut Chain>,
 ) -> Result<(Vec<Event>, u64), StoreError> {
-    let path = events_file(dir);
     let vouched = lines_vouched(fs, dir, run)?;
-    match open_plain(fs, &path) {
-        Ok(file) => scan(&*file, &path, run, vouched, chain, Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && vouched == 0 => Ok((Vec::new(), 0)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(run)),
-        Err(error) => Err(StoreError::io("read", path)(error)),
+    if vouched == 0 && !is_there(fs, &events_file(dir))? && !is_there(fs, &sealed_file(&events_file(dir)))? {
+        return Ok((Vec::new(), 0));
     }
+    scan(&mut LogReader::open(fs, dir, run)?, run, vouched, chain, Some)
 }
 
 /// Reads lines until the end or a torn one; returns what `keep` kept and the length of the whole lines in bytes.
 ///
 /// `vouched`: so many lines have been whole once, so that fewer are damage. `chain` takes the lines in.
-fn scan<T>(
-    file: &dyn FsFile,
-    path: &Path,
+fn scan<T, R: io::Read>(
+    lines: &mut LogReader<R>,
     run: RunId,
     vouched: u64,
     mut chain: Option<&mut Chain>,
     mut keep: impl FnMut(Event) -> Option<T>,
 ) -> Result<(Vec<T>, u64), StoreError> {
-    let mut lines = LogReader::of(Contents::of(file), path);
     let (mut kept, mut seq) = (Vec::new(), 0);
     let damaged =
         |seq: u64, why: String| StoreError::Damaged { run, why: format!("events.jsonl line {}: {why}", seq + 1) };
@@ -232,16 +228,24 @@ pub(super) struct LogReader<R> {
     whole: u64,
 }
 
-impl LogReader<Contents<Box<dyn FsFile>>> {
-    /// Opens a run's log.
+impl LogReader<Content> {
+    /// Opens a run's log, sealed or not.
     pub fn open(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<Self, StoreError> {
         let path = events_file(dir);
-        match open_plain(fs, &path) {
-            Ok(file) => Ok(Self::of(Contents::of(file), &path)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(run)),
-            Err(error) if is_damage(&error) => Err(StoreError::Damaged { run, why: error.to_string() }),
-            Err(error) => Err(StoreError::io("read", path)(error)),
+        match Content::open(fs, &path) {
+            Ok(content) => Ok(Self::of(content, &path)),
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Err(missing(run)),
+            Err(StoreError::Io { source, .. }) if is_damage(&source) => {
+                Err(StoreError::Damaged { run, why: source.to_string() })
+            }
+            Err(error) => Err(error),
         }
+    }
+
+    /// Tells whether the log is sealed.
+    #[cfg(feature = "seal")]
+    pub fn is_sealed(&self) -> bool {
+        self.lines.get_ref().is_sealed()
     }
 }
 
@@ -311,6 +315,7 @@ impl LogLock {
     /// [`StoreError::InUse`] while another has it, [`StoreError::Damaged`] where there is no log.
     pub fn take(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<Self, StoreError> {
         let path = events_file(dir);
+        let path = if is_sealed(fs, &path)? { sealed_file(&path) } else { path };
         let _held_off = hold_off();
         let file = fs.open(&path, Access::ReadWrite).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => missing(run),
@@ -321,6 +326,25 @@ impl LogLock {
         }
         check_named(fs, &*file, &path, run)?;
         Ok(Self { _held: file })
+    }
+
+    /// Puts the sealed form in the place of the log, if its lines are as many as its metadata counts and have that hash, or
+    /// none is known. Returns the bytes before and after; `None` where it is left as it is.
+    #[cfg(feature = "seal")]
+    pub fn seal(&self, fs: &dyn Fs, dir: &Path, summary: &RunSummary) -> Result<Option<(u64, u64)>, StoreError> {
+        let path = events_file(dir);
+        let (mut lines, mut chain) = (LogReader::open(fs, dir, summary.run_id)?, Chain::default());
+        if lines.is_sealed() {
+            return Ok(None);
+        }
+        scan(&mut lines, summary.run_id, summary.events, Some(&mut chain), |_| None::<()>)?;
+        let length = stat(fs, &path).map_err(StoreError::io("read", &path))?.map_or(0, |found| found.len);
+        let is_as_known = summary.events_sha256.is_none_or(|known| chain.hash_of(summary.events) == Some(known));
+        // What is not as it should be stays as it is, for who looks into it.
+        if length != lines.whole_bytes() || chain.hash_of(summary.events).is_none() || !is_as_known {
+            return Ok(None);
+        }
+        Ok(sealed::seal(fs, &path, chain.head())?.map(|sealed| (length, sealed)))
     }
 }
 
@@ -378,9 +402,20 @@ impl EventLog {
     ) -> Result<(Self, Vec<Event>), StoreError> {
         make_dir(fs, dir)?;
         let path = events_file(dir);
-        let file = open_locked(fs, &path, run, "open", if vouched == 0 { Access::Create } else { Access::ReadWrite })?;
+        let access = if vouched == 0 { Access::Create } else { Access::ReadWrite };
+        unseal(fs, &path, run)?;
+        let file = match open_locked(fs, &path, run, "open", access) {
+            // It was sealed while its lock was waited for.
+            Err(StoreError::NotFound { .. } | StoreError::Damaged { .. }) if is_sealed(fs, &path)? => {
+                unseal(fs, &path, run)?;
+                open_locked(fs, &path, run, "open", access)
+            }
+            opened => opened,
+        }?;
         let mut chain = Chain::default();
-        let (events, length) = scan(&*file, &path, run, vouched, Some(&mut chain), Some)?;
+        let mut lines = LogReader::of(Contents::of(&*file), &path);
+        let (events, length) = scan(&mut lines, run, vouched, Some(&mut chain), Some)?;
+        drop(lines);
         file.set_len(length).map_err(StoreError::io("truncate", &path))?;
         if durable {
             write_again(&*file, length).map_err(StoreError::io("sync", &path))?;
@@ -483,6 +518,31 @@ pub(super) fn lines_of(
         lines.push(b'\n');
     }
     Ok(())
+}
+
+/// Makes a log plain again that is sealed, for who goes on with it.
+#[cfg(feature = "seal")]
+fn unseal(fs: &dyn Fs, path: &Path, run: RunId) -> Result<(), StoreError> {
+    if !is_sealed(fs, path)? {
+        return Ok(());
+    }
+    // One at a time; whoever waited finds it done.
+    let file = match open_locked(fs, &sealed_file(path), run, "open", Access::ReadWrite) {
+        Err(StoreError::NotFound { .. } | StoreError::Damaged { .. }) if !is_sealed(fs, path)? => return Ok(()),
+        opened => opened?,
+    };
+    let unsealed = match is_sealed(fs, path)? {
+        true => sealed::unseal(fs, path, Content::open(fs, path)?),
+        false => Ok(()),
+    };
+    drop(file);
+    unsealed
+}
+
+#[cfg(not(feature = "seal"))]
+fn unseal(fs: &dyn Fs, path: &Path, _: RunId) -> Result<(), StoreError> {
+    // Says what is missing.
+    if is_sealed(fs, path)? { Content::open(fs, path).map(|_| ()) } else { Ok(()) }
 }
 
 /// Opens a log and takes its lock, for this process and none of the children that it forks, not even one that is forked

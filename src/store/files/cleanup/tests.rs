@@ -106,7 +106,8 @@ fn hidden(fs: &FaultyFs) -> usize {
 #[test]
 fn what_is_open_or_pinned_stays_and_children_stay_without_the_link() {
     let fs = store();
-    let dry = cleanup(&layout(&fs), &NOTHING_KEPT, Options { is_dry_run: true }, NOW, || true).unwrap();
+    let dry =
+        cleanup(&layout(&fs), &NOTHING_KEPT, Options { is_dry_run: true, ..Options::default() }, NOW, || true).unwrap();
     assert_eq!(left(&fs).len(), 6);
     let bytes: usize =
         fs.files().iter().filter(|(path, _)| path.contains("/agents/")).map(|(_, file)| file.len()).sum();
@@ -229,4 +230,133 @@ fn a_line_of_the_index_that_is_blanked_costs_no_other() {
     let after = fs.files()["/store/index.log"].clone();
     assert_eq!(after.len(), before.len());
     assert_eq!(numbers(index::newest(&after).into_keys()), [2, 4, 5, 6]);
+}
+
+#[cfg(feature = "seal")]
+mod sealing {
+    use super::*;
+    use crate::store::files::sealed::sealed_file;
+
+    /// Seals every log that may be sealed, and removes nothing.
+    fn seal(fs: &FaultyFs) -> Result<Cleaned, StoreError> {
+        let options = Options { seal_from: Some(1), ..Options::default() };
+        cleanup(&layout(fs), &Policy::default(), options, NOW, || true)
+    }
+
+    fn is_there(fs: &FaultyFs, number: u8) -> (bool, bool) {
+        let log = run_dir::events_file(&layout(fs).find_run(run_id(number)).unwrap().unwrap());
+        let is_there = |path: &Path| stat(&*fs.shared(), path).unwrap().is_some();
+        (is_there(&log), is_there(&sealed_file(&log)))
+    }
+
+    const ALL: [(u8, Option<u8>); 6] = [(1, None), (2, None), (3, Some(2)), (4, Some(2)), (5, Some(1)), (6, None)];
+
+    #[test]
+    fn what_is_over_is_sealed_and_read_as_before() {
+        let fs = store();
+        let before: u64 =
+            fs.files().iter().filter(|(path, _)| path.ends_with(".jsonl")).map(|(_, file)| file.len() as u64).sum();
+        let dry = Options { is_dry_run: true, seal_from: Some(1) };
+        let dry = cleanup(&layout(&fs), &Policy::default(), dry, NOW, || true).unwrap();
+        assert_eq!((dry.sealed, dry.sealed_to_bytes, is_there(&fs, 1)), (4, None, (true, false)));
+        let cleaned = seal(&fs).unwrap();
+        assert_eq!((cleaned.sealed, cleaned.sealed_from_bytes), (4, dry.sealed_from_bytes));
+        assert!(cleaned.sealed_from_bytes < before && cleaned.sealed_to_bytes.unwrap() < cleaned.sealed_from_bytes / 2);
+        for (number, is_over) in [(1, true), (2, true), (3, true), (4, false), (5, true), (6, false)] {
+            assert_eq!(is_there(&fs, number), (!is_over, is_over), "{number}");
+        }
+        assert_eq!(left(&fs), ALL);
+        assert_eq!(seal(&fs).unwrap().sealed, 0);
+        // Removed and pinned like any other.
+        assert_eq!(numbers(clean(&fs, &NOTHING_KEPT).unwrap().removed.iter().map(|run| run.run_id)), [1, 2, 3]);
+        assert!(set_pinned(&layout(&fs), run_id(5), false).unwrap());
+        assert_eq!(left(&fs), [(4, None), (5, None), (6, None)]);
+    }
+
+    #[test]
+    fn a_run_that_goes_on_is_plain_again_and_what_was_just_written_is_not_sealed() {
+        let fs = store();
+        seal(&fs).unwrap();
+        let mut writer = FilesWriter::new(layout(&fs), WRITER, true);
+        assert_eq!(writer.take_up(run_id(1)).unwrap().map(|events| events.len()), Some(4));
+        assert_eq!(is_there(&fs, 1), (true, false));
+        writer.append_events(run_id(1), &events(1, 6)).unwrap();
+        // Somebody has it open.
+        assert_eq!(seal(&fs).unwrap().sealed, 0);
+        let at = NOW;
+        writer.update_run(&RunSummary { events: 6, updated_at: at, ..summary(1, RunStatus::Success) }).unwrap();
+        drop(writer);
+        assert_eq!(seal(&fs).unwrap().sealed, 0, "it may still get what comes late");
+        let later = UnixNanos(NOW.0 + 120_000_000_000);
+        let options = Options { seal_from: Some(1), ..Options::default() };
+        assert_eq!(cleanup(&layout(&fs), &Policy::default(), options, later, || true).unwrap().sealed, 1);
+        let reader = FilesReader::of(layout(&fs)).unwrap();
+        assert_eq!(reader.get_events(run_id(1), 0).unwrap(), events(1, 6));
+        assert_eq!(reader.get_events(run_id(1), 5).unwrap(), events(1, 6)[5..]);
+    }
+
+    #[test]
+    fn sealing_that_dies_anywhere_loses_nothing_and_is_done_by_the_next() {
+        let died = |crash_at: Option<u64>, end: End| {
+            let fs = store();
+            let before = fs.count();
+            fs.plan(Plan { crash_at: crash_at.map(|step| before + step), ..Plan::default() });
+            let _ = seal(&fs);
+            let steps = fs.count() - before;
+            let fs = fs.restart(end);
+            let context = format!("{crash_at:?} {end:?}");
+            assert_eq!(left(&fs), ALL, "{context}");
+            seal(&fs).unwrap();
+            assert_eq!(left(&fs), ALL, "{context}");
+            assert_eq!(is_there(&fs, 3), (false, true), "{context}");
+            let leftovers = fs.files().keys().filter(|path| path.ends_with(".tmp")).count();
+            assert_eq!(leftovers, 0, "{context}");
+            steps
+        };
+        let steps = died(None, End::Kill);
+        for end in [End::Kill, End::PowerLoss] {
+            for step in 1..=steps {
+                died(Some(step), end);
+            }
+        }
+    }
+
+    #[test]
+    fn unsealing_that_dies_anywhere_loses_nothing() {
+        let died = |crash_at: Option<u64>, end: End| {
+            let fs = store();
+            seal(&fs).unwrap();
+            let before = fs.count();
+            fs.plan(Plan { crash_at: crash_at.map(|step| before + step), ..Plan::default() });
+            let mut writer = FilesWriter::new(layout(&fs), WRITER, true);
+            let appended = writer.append_events(run_id(1), &events(1, 5)[4..]).is_ok();
+            let steps = fs.count() - before;
+            let fs = fs.restart(end);
+            let found = FilesReader::of(layout(&fs)).unwrap().get_events(run_id(1), 0);
+            let found = found.unwrap_or_else(|error| panic!("{crash_at:?} {end:?}: {error}"));
+            assert!(found.len() == 5 || (found.len() == 4 && !appended), "{crash_at:?} {end:?}: {}", found.len());
+            assert_eq!(found, events(1, found.len() as u64));
+            steps
+        };
+        let steps = died(None, End::Kill);
+        for end in [End::Kill, End::PowerLoss] {
+            for step in 1..=steps {
+                died(Some(step), end);
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_that_is_not_what_it_was_is_left_as_it_is() {
+        let fs = store();
+        let log = run_dir::events_file(&layout(&fs).find_run(run_id(1)).unwrap().unwrap());
+        let path = log.to_str().unwrap();
+        let text = String::from_utf8(fs.files()[path].clone()).unwrap();
+        for changed in [text.replacen("xxx", "xyx", 1), text.clone() + "{\"seq\":4", text[..text.len() / 2].to_owned()]
+        {
+            fs.overwrite(path, changed.into_bytes());
+            seal(&fs).unwrap();
+            assert_eq!((is_there(&fs, 1), is_there(&fs, 2)), ((true, false), (false, true)));
+        }
+    }
 }

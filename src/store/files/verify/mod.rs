@@ -18,7 +18,7 @@ use std::sync::mpsc;
 use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
-use super::run_ids;
+use super::{run_dir, run_ids};
 use crate::journal;
 use crate::model::id::{IdMap, IdSet};
 use crate::model::run::LogHash;
@@ -71,6 +71,10 @@ impl Problem {
     /// Tells whether [`repair`] can put it right.
     pub fn is_repairable(&self) -> bool {
         self.cure.is_some()
+    }
+
+    fn is_of_log(&self) -> bool {
+        self.file.ends_with(run_dir::LOG) || self.file.ends_with(run_dir::SEALED_LOG)
     }
 }
 

@@ -78,7 +78,7 @@ fn repair_run(layout: &Layout, run: RunId, cure: Cure, report: &Report) -> Outco
     {
         return Err(format!("process {writer}, which wrote the run, is alive: try again when it has ended"));
     }
-    let is_bad_log = |problem: &&Problem| problem.cure.is_none() && problem.file.ends_with(run_dir::LOG);
+    let is_bad_log = |problem: &&Problem| problem.cure.is_none() && problem.is_of_log();
     let of_run = report.problems.iter().filter(|problem| problem.run_id == Some(run));
     if cure != Cure::IndexLine && of_run.filter(is_bad_log).count() > 0 {
         return Err("its log is damaged, so what the events add up to is not known".to_owned());

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::super::chain::{self, Chain};
 use super::super::layout::{Layout, from_yaml, is_plain_dir, stat, to_yaml};
 use super::super::run_dir::{self, Line, LogReader};
+use super::super::sealed::is_sealed;
 use super::super::writer_is_alive;
 use super::index::Lines;
 use super::{Cure, Head, Problem, RunCheck, Verdict, hex};
@@ -131,7 +132,7 @@ impl Look<'_> {
         if let Some(log) = &log {
             (check.events, check.bytes, check.sha256) = (log.lines, log.bytes, Some(log.chain.head()));
             if let Some((line, why)) = &log.bad {
-                self.find(run_dir::LOG, *line, why.clone(), TODO_BAD_LINE, None);
+                self.find(self.log_name(), *line, why.clone(), TODO_BAD_LINE, None);
             } else {
                 self.check_end(log);
                 if let Some(summary) = &summary {
@@ -149,8 +150,7 @@ impl Look<'_> {
             };
         }
         // What is wrong with the log comes first: it is what holds. What is derived comes last.
-        self.problems
-            .sort_by_key(|problem| (!problem.file.ends_with(run_dir::LOG), problem.cure == Some(Cure::IndexLine)));
+        self.problems.sort_by_key(|problem| (!problem.is_of_log(), problem.cure == Some(Cure::IndexLine)));
         self.problems.truncate(MAX_PROBLEMS);
         check.problems = self.problems;
         Ok(check)
@@ -174,6 +174,12 @@ impl Look<'_> {
         Ok(own.into_iter().chain(theirs).collect())
     }
 
+    /// Returns the name that the log has.
+    fn log_name(&self) -> &'static str {
+        let is_sealed = is_sealed(self.layout.fs(), &run_dir::events_file(&self.dir)).unwrap_or(false);
+        if is_sealed { run_dir::SEALED_LOG } else { run_dir::LOG }
+    }
+
     fn find(&mut self, file: &str, line: Option<u64>, what: impl Into<String>, todo: &str, cure: Option<Cure>) {
         let file = self.dir.join(file);
         let file = file.strip_prefix(self.layout.root()).unwrap_or(&file).display().to_string();
@@ -193,6 +199,10 @@ impl Look<'_> {
     fn read_log(&mut self, vouchers: &[Voucher]) -> Result<Option<Log>, StoreError> {
         let mut lines = match LogReader::open(self.layout.fs(), &self.dir, self.run) {
             Ok(lines) => lines,
+            Err(error @ StoreError::Unsupported { .. }) => {
+                self.find(run_dir::LOG, None, error.to_string(), "check it with the command line of runspan", None);
+                return Ok(None);
+            }
             Err(StoreError::Damaged { why, .. }) => {
                 self.find(run_dir::LOG, None, why, "its events are lost; restore the file from a copy", None);
                 return Ok(None);
