@@ -21,7 +21,7 @@ here goes before what stands there. Runs that are running, waiting, pinned or da
 parent is removed stays, without the link. Servers and recorders do the same by themselves about once an hour, unless \
 store.yaml says `automatic: false`.
 
-Large logs of runs that are over are sealed: compressed, and read as before. A run that goes on is unsealed by itself.
+Large logs of runs that are over, and large files that they produced, are sealed: compressed, and read as before. A run that goes on is unsealed by itself.
 
 Examples:
   runspan cleanup --dry-run
@@ -175,7 +175,7 @@ fn print_table(answer: &Answer, session: &mut Session<'_>) -> Done {
     let sign = look.paint(GREEN, "✓").into_owned();
     session.print(&format!("{sign} {text}\n"))?;
     if cleaned.sealed > 0 {
-        let logs = if cleaned.sealed == 1 { "1 log".to_owned() } else { format!("{} logs", count(cleaned.sealed)) };
+        let logs = if cleaned.sealed == 1 { "1 file".to_owned() } else { format!("{} files", count(cleaned.sealed)) };
         let before = size(cleaned.sealed_from_bytes);
         session.print(&match cleaned.sealed_to_bytes {
             Some(after) => format!("{sign} {logs} sealed ({before}, now {})\n", size(after)),

@@ -4,6 +4,7 @@
 //! stopped it, if anything did; exit codes are decided here and nowhere else: 0 done, 1 the answer is no, 2 wrong use,
 //! 3 the store or a peer failed.
 
+mod artifacts;
 mod bar;
 mod cleanup;
 mod completions;
@@ -90,6 +91,8 @@ enum Command {
     Get(get::Args),
     /// Follow runs, or one run's events, as they happen
     Tail(tail::Args),
+    /// List or write out the files that a run produced
+    Artifacts(artifacts::Args),
     /// Take OTLP in from any language, and record what it tells
     Serve(serve::Args),
     /// Show what models cost
@@ -203,6 +206,7 @@ fn execute(
         Command::Demo(args) => demo::run(args, &mut session),
         Command::Get(args) | Command::Runs { command: RunsCommand::Get(args) } => get::run(args, &mut session),
         Command::Tail(args) | Command::Runs { command: RunsCommand::Tail(args) } => tail::run(args, &mut session),
+        Command::Artifacts(args) => artifacts::run(args, &mut session),
         Command::Serve(args) => serve::run(args, &mut session),
         Command::Prices(args) => prices::run(args, &mut session),
         Command::Forward(args) => forward::run(args, &mut session),

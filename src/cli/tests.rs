@@ -732,3 +732,133 @@ fn a_sealed_run_is_shown_followed_and_checked_as_before() {
         );
     }
 }
+
+impl Store {
+    /// Lets a run tell of files, and puts those with content beside it.
+    fn add_artifacts(&mut self, run: RunId, files: &[(&str, Option<&[u8]>)]) {
+        use runspan::model::run::{ArtifactContent, ArtifactInfo};
+        use sha2::{Digest, Sha256};
+        let mut events = self.writer.take_up(run).unwrap().unwrap();
+        let before = events.len();
+        std::fs::create_dir_all(self.run_dir(run).join("artifacts")).unwrap();
+        for (name, content) in files {
+            let bytes = content.unwrap_or_default();
+            let info = ArtifactInfo {
+                name: (*name).to_owned(),
+                media_type: Some("text/plain".to_owned()),
+                bytes: bytes.len() as u64,
+                sha256: Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+                content: content.is_none().then_some(ArtifactContent::Nothing),
+            };
+            let seq = events.len() as u64;
+            let event_id = EventId::from_parts(START_MS, [0x77, seq as u8, 0, 0, 0, 0, 0, 0, 0, 1]);
+            let (parent_event_id, timestamp) = (None, UnixNanos::from_millis(START_MS));
+            let body = EventBody::Artifact(info);
+            events.push(Event { seq, event_id, parent_event_id, timestamp, step_id: None, body });
+            if let Some(content) = content.filter(|_| !name.contains('/')) {
+                std::fs::write(self.run_dir(run).join("artifacts").join(name), content).unwrap();
+            }
+        }
+        self.writer.append_events(run, &events[before..]).unwrap();
+        let summary = RunState::read(run, &events).summary(UnixNanos::from_millis(START_MS + 10_000));
+        self.writer.update_run(&summary).unwrap();
+        self.writer.release_run(run);
+    }
+}
+
+#[test]
+fn artifacts_are_listed_and_written_out_into_the_place_named_and_nowhere_else() {
+    let mut store = Store::new();
+    let run = store.record_agent(1);
+    store.add_artifacts(
+        run,
+        &[
+            ("report.md", Some(b"hello")),
+            ("secret.txt", None),
+            ("../../outside.txt", Some(b"gotcha")),
+            ("gone.txt", Some(b"was here")),
+            ("b\u{1b}[2J.txt", Some(b"b")),
+        ],
+    );
+    let dir = store.run_dir(run).join("artifacts");
+    std::fs::remove_file(dir.join("gone.txt")).unwrap();
+    // What a hostile name would lead to.
+    std::fs::write(store.run_dir(run).join("../outside.txt"), "gotcha").unwrap();
+    let (cwd, id) = (store.path().to_owned(), run.to_string());
+    let table = runspan_at(200, &cwd, &["artifacts", &id]).out;
+    insta::assert_snapshot!(table, @r"
+    NAME               TYPE        SIZE  STORED              SHA-256
+    report.md          text/plain   5 B  as given            2cf24dba5fb0a30e
+    secret.txt         text/plain   0 B  not kept by policy  e3b0c44298fc1c14
+    ../../outside.txt  text/plain   6 B  not here            fea57792e4dcc2fc
+    gone.txt           text/plain   8 B  not here            bb7e51c6d02be309
+    b\u{1b}[2J.txt     text/plain   1 B  as given            3e23e8160039594a
+    ");
+    let listed = json(&runspan(&cwd, &["artifacts", &id, "--json"]));
+    let forms: Vec<&str> = listed.as_array().unwrap().iter().map(|file| file["stored"].as_str().unwrap()).collect();
+    assert_eq!(forms, ["plain", "none", "missing", "missing", "plain"]);
+    let extract = |more: &[&str]| runspan(&cwd, &[&["artifacts", &id, "--to", "out"], more].concat());
+    assert_eq!(extract(&["--extract", "report.md"]).code, 0);
+    assert_eq!(std::fs::read_to_string(cwd.join("out/report.md")).unwrap(), "hello");
+    std::fs::write(cwd.join("out/report.md"), "mine").unwrap();
+    let refused = extract(&["--extract", "report.md"]);
+    assert_eq!((refused.code, refused.err.contains("is there already")), (2, true), "{}", refused.err);
+    assert_eq!(std::fs::read_to_string(cwd.join("out/report.md")).unwrap(), "mine");
+    // A link in the place of the file is replaced, and what it points to is not.
+    std::fs::remove_file(cwd.join("out/report.md")).unwrap();
+    std::fs::write(cwd.join("target"), "target").unwrap();
+    std::os::unix::fs::symlink(cwd.join("target"), cwd.join("out/report.md")).unwrap();
+    assert_eq!(extract(&["--extract", "report.md", "--force"]).code, 0);
+    assert_eq!(std::fs::read_to_string(cwd.join("target")).unwrap(), "target");
+    assert_eq!(std::fs::read_to_string(cwd.join("out/report.md")).unwrap(), "hello");
+    for (name, why) in [
+        ("secret.txt", "content policy kept nothing of it"),
+        ("gone.txt", "it is not in the store"),
+        ("../../outside.txt", "it is not in the store"),
+        ("other.txt", "the run has no such file"),
+    ] {
+        let refused = extract(&["--extract", name]);
+        assert_eq!((refused.code, refused.err.contains(why)), (1, true), "{name}: {}", refused.err);
+    }
+    assert_eq!(runspan(&cwd, &["artifacts", &id, "--extract", "all", "--to", "every"]).code, 0);
+    let mut names: Vec<String> = std::fs::read_dir(cwd.join("every"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["b\u{1b}[2J.txt", "report.md"]);
+    // What is not what the run says is not given out.
+    std::fs::write(dir.join("report.md"), "jello").unwrap();
+    let damaged = extract(&["--extract", "report.md", "--force"]);
+    assert_eq!((damaged.code, damaged.err.contains("is damaged")), (1, true), "{}", damaged.err);
+    assert_eq!(std::fs::read_to_string(cwd.join("out/report.md")).unwrap(), "hello");
+    assert_eq!(std::fs::read_dir(cwd.join("out")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_large_file_that_was_kept_as_it_is_is_compressed_by_cleanup_and_comes_out_as_it_was() {
+    let mut store = Store::new();
+    let run = store.record_agent(1);
+    let large = "all work and no play\n".repeat(600_000);
+    store.add_artifacts(run, &[("large.txt", Some(large.as_bytes())), ("small.txt", Some(b"small"))]);
+    drop(store._lock);
+    let (cwd, id) = (store.dir.path(), run.to_string());
+    let dry = json(&runspan(cwd, &["cleanup", "--dry-run", "--json"]));
+    assert_eq!((&dry["sealed"], &dry["sealed_to_bytes"]), (&1.into(), &serde_json::Value::Null));
+    assert_eq!(json(&runspan(cwd, &["cleanup", "--json"]))["sealed"], 1);
+    let dir = cwd.join(format!(".runspan/agents/{run}/artifacts"));
+    assert!(!dir.join("large.txt").exists() && dir.join("large.txt.zst").exists() && dir.join("small.txt").exists());
+    let listed = json(&runspan(cwd, &["artifacts", &id, "--json"]));
+    assert_eq!((&listed[0]["stored"], &listed[1]["stored"]), (&"compressed".into(), &"plain".into()));
+    assert!(listed[0]["stored_bytes"].as_u64().unwrap() < 100_000);
+    assert_eq!(runspan(cwd, &["artifacts", &id, "--extract", "large.txt", "--to", "out"]).code, 0);
+    assert!(std::fs::read_to_string(cwd.join("out/large.txt")).unwrap() == large);
+    assert_eq!(runspan(cwd, &["verify"]).code, 0);
+    let mut bytes = std::fs::read(dir.join("large.txt.zst")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(dir.join("large.txt.zst"), bytes).unwrap();
+    assert_eq!(runspan(cwd, &["verify"]).code, 1);
+    assert_eq!(runspan(cwd, &["artifacts", &id, "--extract", "all", "--to", "other"]).code, 1);
+    assert_eq!(std::fs::read_dir(cwd.join("other")).unwrap().count(), 0);
+}

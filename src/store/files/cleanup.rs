@@ -13,6 +13,8 @@ use serde::Serialize;
 use super::layout::{Layout, stat, sync_dir};
 use super::run_dir::{self, LogLock};
 use super::{FilesReader, chain, index, writer_is_alive};
+#[cfg(feature = "seal")]
+use super::{artifacts, sealed};
 use crate::fs::Fs;
 use crate::model::id::IdMap;
 #[cfg(feature = "seal")]
@@ -28,6 +30,8 @@ const NEW_PREFIX: &str = ".new-";
 /// A run that was written less than so long ago may still get what comes late.
 #[cfg(feature = "seal")]
 const QUIET: std::time::Duration = std::time::Duration::from_secs(60);
+/// Files of runs that are longer than this are compressed.
+const LARGE: u64 = 10_000_000;
 /// So many runs are taken out of sight, with one sync for all, before their files go.
 const BATCH: usize = 64;
 
@@ -36,7 +40,7 @@ const BATCH: usize = 64;
 pub struct Options {
     /// Tell what would be done, and change nothing.
     pub is_dry_run: bool,
-    /// Seal logs of runs that are over from so many bytes on; `None`: none. Without the feature `seal` none is.
+    /// Seal logs of runs that are over from so many bytes on, and files over 10 MB that they produced; `None`: none. Without the feature `seal` none is.
     pub seal_from: Option<u64>,
 }
 
@@ -66,6 +70,18 @@ pub struct Stayed {
     pub why: String,
 }
 
+impl Cleaned {
+    /// `after`: `None` of what would be sealed.
+    #[cfg(feature = "seal")]
+    fn add_sealed(&mut self, before: u64, after: Option<u64>) {
+        self.sealed += 1;
+        self.sealed_from_bytes += before;
+        if let Some(after) = after {
+            self.sealed_to_bytes = Some(self.sealed_to_bytes.unwrap_or(0) + after);
+        }
+    }
+}
+
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Cleaned {
@@ -79,7 +95,7 @@ pub struct Cleaned {
     pub runs_left: u64,
     /// Their bytes; only where a policy asks for them.
     pub bytes_left: Option<u64>,
-    /// Logs that were sealed, or would be.
+    /// Logs and large files that were sealed, or would be.
     pub sealed: u64,
     /// Bytes that these took before.
     pub sealed_from_bytes: u64,
@@ -147,37 +163,82 @@ fn seal(
 ) -> Result<(), StoreError> {
     let gone: IdSet<RunId> = cleaned.removed.iter().map(|run| run.run_id).collect();
     let quiet = QUIET.as_nanos() as u64;
-    let over = survey.over.iter().filter(|(run, _)| !gone.contains(run));
-    for (run, _) in over.filter(|(_, written_at)| now.0.saturating_sub(written_at.0) >= quiet) {
+    for Over { run, has_large, .. } in
+        survey.over.iter().filter(|over| !gone.contains(&over.run) && now.0.saturating_sub(over.written_at.0) >= quiet)
+    {
         if !go_on() {
             break;
         }
         let Some(dir) = layout.find_run(*run)? else { continue };
         let log = run_dir::events_file(&dir);
         let plain = stat(layout.fs(), &log).map_err(StoreError::io("read", &log))?;
-        let Some(bytes) = plain.map(|found| found.len).filter(|bytes| *bytes >= from.max(1)) else { continue };
-        let sealed = if options.is_dry_run { Ok(Some((bytes, None))) } else { seal_run(layout, *run, &dir) };
-        // One that cannot be sealed stays as it is, and a later look tries again.
-        if let Ok(Some((before, after))) = sealed {
-            cleaned.sealed += 1;
-            cleaned.sealed_from_bytes += before;
-            cleaned.sealed_to_bytes = after.map(|after| cleaned.sealed_to_bytes.unwrap_or(0) + after);
+        let is_long = plain.is_some_and(|found| found.len >= from.max(1));
+        if !is_long && !has_large {
+            continue;
+        }
+        // What cannot be sealed stays as it is, and a later look tries again.
+        let _ = seal_run(layout, *run, &dir, is_long, options.is_dry_run, cleaned);
+    }
+    Ok(())
+}
+
+/// Seals the log of a run if `is_long`, and large files that it produced.
+#[cfg(feature = "seal")]
+fn seal_run(
+    layout: &Layout,
+    run: RunId,
+    dir: &Path,
+    is_long: bool,
+    is_dry_run: bool,
+    cleaned: &mut Cleaned,
+) -> Result<(), StoreError> {
+    let fs = layout.fs();
+    let lock = if is_dry_run { None } else { Some(LogLock::take(fs, dir, run)?) };
+    let summary = run_dir::read_summary(fs, dir, run)?;
+    if summary.status.is_open() {
+        return Ok(());
+    }
+    let Some(lock) = lock else {
+        let log = run_dir::events_file(dir);
+        if is_long && let Some(found) = stat(fs, &log).map_err(StoreError::io("read", log))? {
+            cleaned.add_sealed(found.len, None);
+        }
+        plain_and_large(fs, dir, &summary)?.iter().for_each(|artifact| cleaned.add_sealed(artifact.bytes, None));
+        return Ok(());
+    };
+    run_dir::remove_leftovers(fs, dir);
+    if is_long && let Some((before, after)) = lock.seal(fs, dir, &summary)? {
+        cleaned.add_sealed(before, Some(after));
+    }
+    for artifact in plain_and_large(fs, dir, &summary)? {
+        let Some(path) = artifacts::path_of(dir, &artifact.name) else { continue };
+        let sealed = sealed::sealed_file(&path);
+        // Left by one who died over it, unless the run has a file of that name.
+        let is_own = summary.artifacts.iter().any(|other| path.with_file_name(&other.name) == sealed);
+        if !is_own && summary.artifacts_total.is_none() {
+            ignore_missing(fs.remove_file(&sealed)).map_err(StoreError::io("delete", &sealed))?;
+        }
+        if let Some(after) = artifacts::compress_large(fs, &path, artifact, true)? {
+            cleaned.add_sealed(artifact.bytes, Some(after));
         }
     }
     Ok(())
 }
 
-/// Seals the log of a run; `None` where it is left as it is.
+/// Returns the large files of a run that are there as they are.
 #[cfg(feature = "seal")]
-fn seal_run(layout: &Layout, run: RunId, dir: &Path) -> Result<Option<(u64, Option<u64>)>, StoreError> {
-    let fs = layout.fs();
-    let lock = LogLock::take(fs, dir, run)?;
-    let summary = run_dir::read_summary(fs, dir, run)?;
-    if summary.status.is_open() {
-        return Ok(None);
+fn plain_and_large<'a>(
+    fs: &dyn Fs,
+    dir: &Path,
+    summary: &'a RunSummary,
+) -> Result<Vec<&'a crate::model::run::ArtifactInfo>, StoreError> {
+    let mut found = Vec::new();
+    for artifact in summary.artifacts.iter().filter(|artifact| artifact.bytes > LARGE) {
+        if artifacts::find(fs, dir, artifact.clone())?.stored == artifacts::Form::Plain {
+            found.push(artifact);
+        }
     }
-    run_dir::remove_leftovers(fs, dir);
-    Ok(lock.seal(fs, dir, &summary)?.map(|(before, after)| (before, Some(after))))
+    Ok(found)
 }
 
 #[cfg(not(feature = "seal"))]
@@ -199,7 +260,17 @@ struct Survey {
     children: IdMap<RunId, Vec<RunId>>,
     /// Runs that are over, and when they were written last.
     #[cfg_attr(not(feature = "seal"), expect(dead_code, reason = "only who seals asks"))]
-    over: Vec<(RunId, UnixNanos)>,
+    over: Vec<Over>,
+}
+
+/// A run that is over.
+#[cfg_attr(not(feature = "seal"), expect(dead_code, reason = "only who seals asks"))]
+struct Over {
+    run: RunId,
+    /// When it was written last.
+    written_at: UnixNanos,
+    /// Files that it produced and that are large.
+    has_large: bool,
 }
 
 impl Survey {
@@ -232,7 +303,8 @@ impl Survey {
                 is_removable: !run.status.is_open() && !run.pinned,
             });
             if !run.status.is_open() {
-                over.push((run.run_id, run.updated_at));
+                let has_large = run.artifacts.iter().any(|artifact| artifact.bytes > LARGE);
+                over.push(Over { run: run.run_id, written_at: run.updated_at, has_large });
             }
         }
         for run in &damaged {

@@ -3,7 +3,7 @@
 //! The layout and the formats are specified in `docs/format.md`. [`FilesWriter`] is one process's writer; any number
 //! of them and of [`FilesReader`]s may be at work in one store, and no reader ever holds a writer up.
 
-pub(crate) mod artifacts;
+pub mod artifacts;
 mod chain;
 pub mod cleanup;
 #[cfg(feature = "index")]
@@ -27,8 +27,10 @@ use super::{Capabilities, DamagedRun, Listed, ListedRun, Query, RunReader, RunWr
 use crate::fs::{Fs, Identity, sync_way_to};
 use crate::journal::lock;
 use crate::model::id::IdMap;
+use crate::model::run::ArtifactInfo;
 use crate::model::{Event, RunId, RunKind, RunSummary, StepView, UnixNanos};
 use crate::telemetry::full_text;
+use artifacts::{ArtifactReader, StoredArtifact};
 use layout::Layout;
 pub(crate) use overlay::{Overlay, OverlayWriter};
 use run_dir::EventLog;
@@ -310,6 +312,38 @@ impl FilesReader {
     pub(crate) fn stored(&self, run: RunId) -> Result<(RunSummary, Option<RunSummary>), StoreError> {
         let indexed = index::read(self.layout.fs(), &self.layout.index_log())?.remove(&run);
         Ok((run_dir::read_summary(self.layout.fs(), &self.dir(run)?, run)?, indexed))
+    }
+
+    /// Returns the files that a run says it produced, and in which form each is in the store.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`], [`StoreError::Damaged`], and what the file system says.
+    pub fn artifacts(&self, run: RunId) -> Result<Vec<StoredArtifact>, StoreError> {
+        let summary = self.get_run(run)?;
+        let told = match summary.artifacts_total {
+            None => summary.artifacts,
+            // The log has all of them.
+            Some(_) => {
+                let events = self.get_events(run, 0)?.into_iter();
+                let artifact = |event: Event| match event.body {
+                    crate::model::EventBody::Artifact(artifact) => Some(artifact),
+                    _ => None,
+                };
+                events.filter_map(artifact).collect()
+            }
+        };
+        let dir = self.layout.find_run(run)?.unwrap_or_default();
+        told.into_iter().map(|info| artifacts::find(self.layout.fs(), &dir, info)).collect()
+    }
+
+    /// Opens a file that a run produced. What it gives is to be held against the size and the hash that the run says.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] where it is not there, and what the file system says.
+    pub fn open_artifact(&self, run: RunId, info: &ArtifactInfo) -> Result<ArtifactReader, StoreError> {
+        ArtifactReader::open(self.layout.fs(), &self.dir(run)?, info)
     }
 
     fn dir(&self, run: RunId) -> Result<PathBuf, StoreError> {

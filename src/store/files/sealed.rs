@@ -100,7 +100,7 @@ impl Read for Content {
 }
 
 #[cfg(feature = "seal")]
-pub(super) use sealing::{seal, unseal};
+pub(super) use sealing::{pack, seal, unseal};
 
 #[cfg(feature = "seal")]
 mod sealing {
@@ -163,7 +163,9 @@ mod sealing {
         let plain = open_plain(fs, path).map_err(StoreError::io("read", path))?;
         let length = plain.stat().map_err(StoreError::io("read", path))?.len;
         let file = fs.create_new(making).map_err(StoreError::io("create", making))?;
-        let written = compress(&mut Contents::of(&*plain), length, &*file).map_err(StoreError::io("write", making))?;
+        let window = Some(WINDOW_BITS);
+        let written =
+            compress(&mut Contents::of(&*plain), length, &*file, window).map_err(StoreError::io("write", making))?;
         if written >= length {
             return Ok(None);
         }
@@ -178,12 +180,60 @@ mod sealing {
         Ok(Some(written))
     }
 
-    fn compress(plain: &mut dyn Read, length: u64, to: &dyn FsFile) -> io::Result<u64> {
+    /// Puts the sealed form of a file of any content in its place, where that saves a twentieth at least; the file has
+    /// these bytes. `durable`: it survives loss of power when this returns. Tells whether it did.
+    ///
+    /// A few megabytes of memory: a recorded program calls this. What has the sealed form's name already is never written to.
+    pub fn pack(fs: &dyn Fs, path: &Path, expected: LogHash, durable: bool) -> Result<bool, StoreError> {
+        let sealed = sealed_file(path);
+        let file = match fs.create_new(&sealed) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            Err(error) => return Err(StoreError::io("create", sealed)(error)),
+        };
+        let packed = pack_into(fs, path, file, &sealed, expected, durable);
+        if !matches!(packed, Ok(true)) {
+            let _ = fs.remove_file(&sealed);
+        }
+        packed
+    }
+
+    fn pack_into(
+        fs: &dyn Fs,
+        path: &Path,
+        file: Box<dyn FsFile>,
+        sealed: &Path,
+        expected: LogHash,
+        durable: bool,
+    ) -> Result<bool, StoreError> {
+        let plain = open_plain(fs, path).map_err(StoreError::io("read", path))?;
+        let length = plain.stat().map_err(StoreError::io("read", path))?.len;
+        let written =
+            compress(&mut Contents::of(&*plain), length, &*file, None).map_err(StoreError::io("write", sealed))?;
+        if written > length / 20 * 19 {
+            return Ok(false);
+        }
+        if durable {
+            file.sync_data().map_err(StoreError::io("sync", sealed))?;
+            sealed.parent().map_or(Ok(()), |dir| sync_dir(fs, dir))?;
+        }
+        drop(file);
+        let file = open_plain(fs, sealed).map_err(StoreError::io("read", sealed))?;
+        if Content::unsealing(file, sealed).and_then(|mut content| hash(&mut content, sealed))? != expected {
+            return Ok(false);
+        }
+        fs.remove_file(path).map_err(StoreError::io("delete", path)).map(|()| true)
+    }
+
+    /// `window`: matches are looked for as far back.
+    fn compress(plain: &mut dyn Read, length: u64, to: &dyn FsFile, window: Option<u32>) -> io::Result<u64> {
         let mut encoder = Encoder::new(Appending { file: to, offset: 0 }, LEVEL)?;
         encoder.include_checksum(true)?;
         encoder.set_pledged_src_size(Some(length))?;
-        encoder.window_log(WINDOW_BITS)?;
-        encoder.long_distance_matching(true)?;
+        if let Some(bits) = window {
+            encoder.window_log(bits)?;
+            encoder.long_distance_matching(true)?;
+        }
         io::copy(plain, &mut encoder)?;
         Ok(encoder.finish()?.offset)
     }

@@ -2,20 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
+use super::super::artifacts::{self, ArtifactReader};
 use super::super::chain::{self, Chain};
-use super::super::layout::{Layout, from_yaml, is_plain_dir, stat, to_yaml};
+use super::super::layout::{Layout, from_yaml, is_plain_dir, to_yaml};
 use super::super::run_dir::{self, Line, LogReader};
 use super::super::sealed::is_sealed;
 use super::super::writer_is_alive;
 use super::index::Lines;
 use super::{Cure, Head, Problem, RunCheck, Verdict, hex};
-use crate::fs::{Access, Contents};
 use crate::model::event::EventBody;
 use crate::model::id::IdMap;
 use crate::model::run::{ArtifactContent, ArtifactInfo, LogHash};
@@ -399,7 +399,7 @@ impl Look<'_> {
             return Ok(());
         }
         for artifact in kept {
-            if let Some(what) = self.check_artifact(&folder, artifact)? {
+            if let Some(what) = self.check_artifact(artifact)? {
                 let file = format!("artifacts/{}", artifact.name);
                 self.find(&file, None, what, "restore the file from a copy; the log says what it was", None);
             }
@@ -407,21 +407,24 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn check_artifact(&self, folder: &Path, artifact: &ArtifactInfo) -> Result<Option<String>, StoreError> {
-        let path = folder.join(&artifact.name);
-        let is_name = Path::new(&artifact.name).file_name().is_some_and(|name| name == artifact.name.as_str());
-        if !is_name {
+    fn check_artifact(&self, artifact: &ArtifactInfo) -> Result<Option<String>, StoreError> {
+        if artifacts::path_of(&self.dir, &artifact.name).is_none() {
             return Ok(Some("its name leads out of the run's folder".to_owned()));
         }
-        let fs = self.layout.fs();
-        if stat(fs, &path).map_err(StoreError::io("read", &path))?.is_none() {
-            return Ok(Some("it is missing".to_owned()));
-        }
-        let hashed = fs.open(&path, Access::Read).and_then(|file| hash(&mut Contents::of(&*file)));
-        match hashed {
+        let mut content = match ArtifactReader::open(self.layout.fs(), &self.dir, artifact) {
+            Ok(content) => content,
+            Err(StoreError::NotFound { .. }) => return Ok(Some("it is missing".to_owned())),
+            Err(StoreError::Io { source, .. }) if run_dir::is_damage(&source) => return Ok(Some(source.to_string())),
+            Err(error @ StoreError::Unsupported { .. }) => return Ok(Some(error.to_string())),
+            Err(error) => return Err(error),
+        };
+        match hash(&mut content) {
             Err(error) if run_dir::is_damage(&error) => Ok(Some(error.to_string())),
-            Err(error) => Err(StoreError::io("read", path)(error)),
-            Ok((bytes, _)) if bytes != artifact.bytes => {
+            Err(error) => Err(StoreError::io("read", self.dir.join("artifacts").join(&artifact.name))(error)),
+            Ok((bytes, _)) if bytes > artifact.bytes => {
+                Ok(Some(format!("it has more bytes than the {} that the log says", artifact.bytes)))
+            }
+            Ok((bytes, _)) if bytes < artifact.bytes => {
                 Ok(Some(format!("it has {bytes} bytes, and the log says {}", artifact.bytes)))
             }
             Ok((_, sha256)) if sha256 != artifact.sha256 => {
