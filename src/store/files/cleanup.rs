@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::index::Lead;
 use super::layout::{Layout, stat, sync_dir};
 use super::run_dir::{self, LogLock};
-use super::{FilesReader, chain, index, writer_is_alive};
 #[cfg(feature = "seal")]
 use super::{artifacts, sealed};
+use super::{chain, index, run_ids, writer_is_alive};
 use crate::fs::Fs;
 use crate::model::id::IdMap;
 #[cfg(feature = "seal")]
@@ -275,52 +276,63 @@ struct Over {
 
 impl Survey {
     fn take(layout: &Layout, with_bytes: bool) -> Result<Self, StoreError> {
-        let (runs, damaged) = FilesReader::of(layout.clone())?.summaries()?;
-        let mut children: IdMap<RunId, Vec<RunId>> = IdMap::default();
-        let mut over = Vec::new();
-        let mut candidates = Vec::with_capacity(runs.len() + damaged.len());
-        let bytes_of = |run: RunId| match layout.find_run(run)? {
-            Some(dir) if with_bytes => tree_bytes(layout.fs(), &dir),
-            _ => Ok(0),
-        };
-        for run in runs {
-            // Its line may be an old one; one that is over does not become open again by itself.
-            let run = match run.status.is_open() {
-                true => current(layout, run.run_id)?.unwrap_or(run),
-                false => run,
-            };
-            if let Some(parent) = run.parent_run_id {
-                children.entry(parent).or_default().push(run.run_id);
-            }
-            candidates.push(Candidate {
-                run_id: run.run_id,
-                kind: run.kind,
-                name: run.name().to_owned(),
-                started_at: run.started_at,
-                ended_at: run.completed_at.unwrap_or(run.updated_at),
-                bytes: bytes_of(run.run_id)?,
-                // What its own files say is asked when it is to go.
-                is_removable: !run.status.is_open() && !run.pinned,
-            });
-            if !run.status.is_open() {
-                let has_large = run.artifacts.iter().any(|artifact| artifact.bytes > LARGE);
-                over.push(Over { run: run.run_id, written_at: run.updated_at, has_large });
+        let (fs, mut indexed) = (layout.fs(), index::leads(layout.fs(), &layout.index_log())?);
+        let mut survey = Self { candidates: Vec::new(), children: IdMap::default(), over: Vec::new() };
+        for kind in RunKind::ALL {
+            for run in run_ids(fs, &layout.runs(*kind))? {
+                let dir = layout.run(*kind, run);
+                let bytes = if with_bytes { tree_bytes(fs, &dir)? } else { 0 };
+                // A line may be an old one; a run that is over does not become open again by itself.
+                match indexed.remove(&run).filter(|lead| !lead.status.is_open()) {
+                    Some(lead) => survey.add(lead, bytes),
+                    // Nothing but artifacts yet: the run's first lines are about to be written.
+                    None if !run_dir::is_begun(fs, &dir)? => {}
+                    None => match run_dir::read_summary(fs, &dir, run) {
+                        Ok(summary) => survey.add(Lead::from(summary), bytes),
+                        Err(StoreError::Damaged { .. }) => survey.add_damaged(*kind, run, bytes),
+                        Err(error) => return Err(error),
+                    },
+                }
             }
         }
-        for run in &damaged {
-            let at = run.run_id.time();
-            let (kind, name, bytes) = (RunKind::Agent, String::new(), bytes_of(run.run_id)?);
-            let run_id = run.run_id;
-            candidates.push(Candidate { run_id, kind, name, started_at: at, ended_at: at, bytes, is_removable: false });
-        }
-        Ok(Self { candidates, children, over })
+        Ok(survey)
     }
-}
 
-/// Returns what a run's own file says; `None` where it cannot be read, or is not there.
-fn current(layout: &Layout, run: RunId) -> Result<Option<RunSummary>, StoreError> {
-    let Some(dir) = layout.find_run(run)? else { return Ok(None) };
-    Ok(run_dir::read_summary(layout.fs(), &dir, run).ok())
+    fn add(&mut self, run: Lead, bytes: u64) {
+        let is_over = !run.status.is_open();
+        if let Some(parent) = run.parent_run_id {
+            self.children.entry(parent).or_default().push(run.run_id);
+        }
+        if is_over {
+            let has_large = run.artifacts.iter().any(|artifact| artifact.bytes > LARGE);
+            self.over.push(Over { run: run.run_id, written_at: run.updated_at, has_large });
+        }
+        self.candidates.push(Candidate {
+            run_id: run.run_id,
+            kind: run.kind,
+            name: run.agent_id.or(run.workflow_id).unwrap_or_default(),
+            started_at: run.started_at,
+            ended_at: run.completed_at.unwrap_or(run.updated_at),
+            bytes,
+            // What its own files say is asked when it is to go.
+            is_removable: is_over && !run.pinned,
+        });
+    }
+
+    /// Adds a run that cannot be read: it takes room, and stays.
+    fn add_damaged(&mut self, kind: RunKind, run_id: RunId, bytes: u64) {
+        let at = run_id.time();
+        let name = String::new();
+        self.candidates.push(Candidate {
+            run_id,
+            kind,
+            name,
+            started_at: at,
+            ended_at: at,
+            bytes,
+            is_removable: false,
+        });
+    }
 }
 
 /// Returns the bytes of all files below a folder; what goes away meanwhile has none.

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use super::cleanup::{Options, cleanup};
 use super::*;
 use crate::fs::faulty::{Dice, End, FaultyFs, Op, Plan};
 use crate::fs::seeds::{self, Seed};
 use crate::model::event::{EventBody, Log};
 use crate::model::{EventId, RunStatus};
+use crate::store::retention::Policy;
 
 const STORE: &str = "/store";
 const BASE: u64 = 1_767_693_600_000;
@@ -109,6 +111,13 @@ impl World {
     fn act(&mut self, writer: &mut FilesWriter) {
         if self.known.is_empty() || self.dice.one_in(5) {
             self.known.push(Known::default());
+        }
+        if cfg!(feature = "seal") && self.dice.one_in(12) {
+            // Whatever keeps it from being done, runs are as they were.
+            let options = Options { seal_from: Some(1), ..Options::default() };
+            let later = UnixNanos::from_millis(BASE + 600_000);
+            let _ = cleanup(&layout(&self.fs), &Policy::default(), options, later, || true);
+            return;
         }
         let place = self.dice.below(self.known.len() as u64) as usize;
         let (number, more) = (place as u8 + 1, self.dice.below(4));

@@ -7,7 +7,7 @@ use crate::fs::faulty::{End, FaultyFs, Op, Plan};
 use crate::model::event::{EventBody, Log};
 use crate::model::{Event, EventId, RunStatus};
 use crate::store::assembly::RunState;
-use crate::store::files::FilesWriter;
+use crate::store::files::{FilesReader, FilesWriter};
 use crate::store::{Listed, Query, RunReader, RunWriter};
 
 const STORE: &str = "/store";

@@ -356,7 +356,9 @@ impl Look<'_> {
             return Ok(false);
         }
         let is_counted = |run: &RunSummary| (run.events, run.dropped, run.trace_id, run.artifacts.clone());
-        if is_copied && is_counted(&told) == is_counted(summary) {
+        // Steps stand in run.yaml alone.
+        let is_lean_other = RunSummary { steps: None, ..told.clone() } != RunSummary { steps: None, ..summary.clone() };
+        if is_copied && is_lean_other && is_counted(&told) == is_counted(summary) {
             return Ok(true);
         }
         let what = format!("it differs from what the events add up to: {}", difference(summary, &told));

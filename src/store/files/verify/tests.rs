@@ -476,3 +476,50 @@ fn without_the_chain_a_change_is_known_and_not_its_line_and_the_index_knows_what
     3 left
     ");
 }
+
+#[test]
+fn each_byte_of_a_log_that_flips_is_named_by_its_line() {
+    let mut store = Store::new(0);
+    store.record(1, &events(1, 4));
+    let path = store.file(1, "events.jsonl");
+    let original = fs::read(&path).unwrap();
+    let wanted = Wanted { runs: Some(vec![run_id(1)]), ..Wanted::default() };
+    let mut line = 1;
+    for at in 0..original.len() {
+        let mut bytes = original.clone();
+        bytes[at] ^= 1 << (at % 8);
+        fs::write(&path, &bytes).unwrap();
+        let report = verify(&store.layout, &wanted, |_, _| {}).unwrap();
+        let named = report.problems.first().map(|problem| (problem.file.ends_with("events.jsonl"), problem.line));
+        assert_eq!(named, Some((true, Some(line))), "byte {at}: {:?}", report.problems);
+        line += u64::from(original[at] == b'\n');
+    }
+}
+
+#[test]
+fn each_byte_of_run_yaml_and_of_the_index_that_says_something_else_is_noticed() {
+    let mut store = Store::new(0);
+    store.record(1, &events(1, 4));
+    for path in [store.file(1, "run.yaml"), store.layout.index_log()] {
+        let original = fs::read(&path).unwrap();
+        let said = |bytes: &[u8]| match path.extension().is_some_and(|extension| extension == "yaml") {
+            true => std::str::from_utf8(bytes)
+                .ok()
+                .and_then(|text| crate::store::files::layout::from_yaml::<RunSummary>(text).ok()),
+            false => serde_json::from_slice::<RunSummary>(bytes).ok(),
+        };
+        for at in 0..original.len() {
+            let mut bytes = original.clone();
+            bytes[at] ^= 1 << (at % 8);
+            fs::write(&path, &bytes).unwrap();
+            // A comment, a quote in the place of another, a member that nobody knows say nothing.
+            assert!(
+                said(&bytes) == said(&original) || !store.verify().ok,
+                "byte {at} of {}: {}",
+                path.display(),
+                String::from_utf8_lossy(&bytes)
+            );
+        }
+        fs::write(&path, original).unwrap();
+    }
+}
