@@ -8,7 +8,9 @@ use sha2::{Digest, Sha256};
 
 use super::super::StoreError;
 use super::layout::{is_plain_dir, make_dir, stat};
-use super::sealed::{self, Content as Stored, sealed_file};
+#[cfg(feature = "seal")]
+use super::sealed;
+use super::sealed::{Content as Stored, sealed_file};
 use crate::fs::{Fs, FsFile, write_full};
 use crate::model::run::{ArtifactContent, ArtifactInfo};
 use crate::pipeline::{Content, Scrubber};

@@ -259,8 +259,7 @@ fn seal(
 struct Survey {
     candidates: Vec<Candidate>,
     children: IdMap<RunId, Vec<RunId>>,
-    /// Runs that are over, and when they were written last.
-    #[cfg_attr(not(feature = "seal"), expect(dead_code, reason = "only who seals asks"))]
+    /// Runs that are over.
     over: Vec<Over>,
 }
 

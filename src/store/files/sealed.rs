@@ -25,13 +25,16 @@ pub(super) fn is_sealed(fs: &dyn Fs, path: &Path) -> Result<bool, StoreError> {
     Ok(!is_there(path)? && is_there(&sealed_file(path))?)
 }
 
+/// An open file, read from its begin.
+type Opened = Contents<Box<dyn FsFile>>;
+
 /// A file from its begin to its end, whichever form it is in.
 pub(crate) enum Content {
     /// As it is.
-    Plain(Contents<Box<dyn FsFile>>),
+    Plain(Opened),
     /// Sealed.
     #[cfg(feature = "seal")]
-    Sealed(Box<zstd::stream::read::Decoder<'static, io::BufReader<Contents<Box<dyn FsFile>>>>>),
+    Sealed(Box<zstd::stream::read::Decoder<'static, io::BufReader<Opened>>>),
 }
 
 impl Content {
