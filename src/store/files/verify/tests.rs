@@ -298,6 +298,21 @@ fn a_run_that_a_living_process_writes_is_not_damaged_and_not_touched() {
     drop(lock);
 }
 
+#[test]
+fn a_run_whose_log_is_taken_up_meanwhile_is_not_repaired() {
+    let store = Store::new(1);
+    store.change(1, "run.yaml", |text| text.replace("dropped: 0", "dropped: 7"));
+    let report = store.verify();
+    let mut other = FilesWriter::new(store.layout.clone(), RunId([8; 16]), false);
+    other.take_up(run_id(1)).unwrap();
+    let before = fs::read(store.file(1, "run.yaml")).unwrap();
+    let repaired = repair(&store.layout, &report);
+    assert!(repaired.iter().all(|repaired| repaired.what.starts_with("a process is writing the run")), "{repaired:?}");
+    assert_eq!(fs::read(store.file(1, "run.yaml")).unwrap(), before);
+    drop(other);
+    assert!(repair(&store.layout, &report).iter().any(|repaired| repaired.is_repaired));
+}
+
 #[cfg(feature = "index")]
 #[test]
 fn a_database_that_says_something_else_is_made_anew() {
