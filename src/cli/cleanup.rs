@@ -29,7 +29,7 @@ Examples:
   runspan cleanup --keep 3 --older-than 30d
   runspan cleanup --max-bytes 500MB")]
 pub struct Args {
-    /// How many runs of each agent and workflow to keep: the last 10, the last 50, all
+    /// Keep the last 10 runs of each agent and workflow, the last 50, or all
     #[arg(long, value_enum)]
     mode: Option<Mode>,
     /// Keep the last N runs of each agent and workflow
@@ -65,11 +65,8 @@ pub struct PinArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Mode {
-    /// The last 10
     Lite,
-    /// The last 50
     Standard,
-    /// All
     Full,
 }
 

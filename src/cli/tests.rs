@@ -622,13 +622,13 @@ fn verify_tells_by_its_code_whether_anything_is_damaged_and_names_the_record() {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replacen("\"seq\":3", "\"seq\":4", 1)).unwrap();
     let damaged = runspan(cwd, &["verify"]);
-    assert_eq!((damaged.code, damaged.err.as_str()), (1, "error: 1 of 2 runs are damaged\n"));
+    assert_eq!((damaged.code, damaged.err.as_str()), (1, "error: 1 of 2 runs is damaged\n"));
     let (told, _) = damaged.out.split_once("\n!").unwrap();
     assert_eq!(
         format!("{told}\n"),
         format!(
-            "✗ agents/{bad}/events.jsonl line 4\n  seq 4 where 3 should be\n  nothing is changed and nothing made up; \
-             restore the file from a copy, or keep it for the lines\n  before\n"
+            "✗ agents/{bad}/events.jsonl line 4\n  seq 4 where 3 should be\n  the lines before it can be read; restore the file \
+             from a copy if there is one\n"
         )
     );
     assert_eq!(runspan(cwd, &["verify", &good.to_string()]).code, 0);

@@ -100,7 +100,8 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         Report { ok: true, .. } => Ok(()),
         Report { damaged: 0, .. } => Err(Stop::failed(CODE_NO, "not everything in the store is as it was written")),
         Report { damaged, runs, .. } => {
-            Err(Stop::failed(CODE_NO, format!("{} of {} runs are damaged", count(damaged), count(runs))))
+            let are = if damaged == 1 { "is" } else { "are" };
+            Err(Stop::failed(CODE_NO, format!("{} of {} runs {are} damaged", count(damaged), count(runs))))
         }
     }
 }

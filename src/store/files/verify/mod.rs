@@ -258,8 +258,8 @@ fn notes(checks: &[RunCheck], wanted: &Wanted) -> Vec<String> {
 }
 
 /// What nobody can know who has the store alone.
-const UNKNOWN: &str = "whether the end of a log was cut off together with what run.yaml and index.log say of it, or a \
-                       whole run put back to an earlier state or removed, only a checkpoint that is kept elsewhere can tell";
+const UNKNOWN: &str = "only a checkpoint that is kept elsewhere can tell whether the end of a log, or a whole run, was taken away \
+                       or put back with all that tells of it (verify --checkpoint-to)";
 
 fn named(layout: &Layout, runs: &[RunId]) -> Result<Vec<(RunKind, RunId)>, StoreError> {
     let place = |run: &RunId| {

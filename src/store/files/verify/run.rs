@@ -438,8 +438,7 @@ impl Look<'_> {
 }
 
 const TODO_REBUILD: &str = "the log is whole: runspan verify --repair makes run.yaml anew of it";
-const TODO_BAD_LINE: &str =
-    "nothing is changed and nothing made up; restore the file from a copy, or keep it for the lines before";
+const TODO_BAD_LINE: &str = "the lines before it can be read; restore the file from a copy if there is one";
 
 /// Returns the length of content and its SHA-256.
 fn hash(content: &mut dyn Read) -> io::Result<(u64, String)> {
