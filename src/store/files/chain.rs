@@ -14,6 +14,7 @@ use super::super::StoreError;
 use super::layout::read_bounded;
 use crate::fs::{Access, Fs, write_full};
 use crate::model::run::LogHash;
+use crate::model::{RunStatus, RunSummary};
 
 /// Bytes of a line of `events.chain`: 16 hex digits and a line feed.
 const MARK_LINE: u64 = 17;
@@ -42,6 +43,11 @@ impl Chain {
             self.digest.update(line);
             self.marks.push(mark_of(self.head()));
         }
+    }
+
+    /// Returns the hash that the metadata of a run has.
+    pub fn hash_for(&self, summary: &RunSummary) -> Option<LogHash> {
+        self.hash_of(summary.events).filter(|_| summary.status != RunStatus::Running)
     }
 
     /// Returns the hash of so many lines, if that is how many there are: of more or fewer nothing is known.

@@ -159,7 +159,7 @@ impl FilesWriter {
         }
         let mut log = EventLog::create(fs, &making, summary.run_id)?;
         log.append(events, self.durable, &mut self.lines)?;
-        let signed = RunSummary { events_sha256: log.hash_of(signed.events), ..signed };
+        let signed = RunSummary { events_sha256: log.hash_for(&signed), ..signed };
         if !signed.status.is_open() {
             log.write_chain(fs, &making);
         }
@@ -184,7 +184,7 @@ impl FilesWriter {
         let pinned = cleanup::is_marked(self.layout.fs(), dir)?;
         let mut signed = RunSummary { writer: Some(self.writer), pinned, ..summary.clone() };
         if let Some(open) = self.open.get_mut(&summary.run_id) {
-            signed.events_sha256 = open.log.hash_of(summary.events);
+            signed.events_sha256 = open.log.hash_for(summary);
             if !summary.status.is_open() {
                 open.log.write_chain(self.layout.fs(), dir);
             }
@@ -234,7 +234,7 @@ impl RunWriter for FilesWriter {
         let fs = self.layout.clone();
         let replaced = self.open(run).and_then(|open| {
             // Else who dies behind this leaves a log that seems to have lost lines.
-            run_dir::count_no_more(fs.fs(), &open.dir, run, events.len() as u64, durable)?;
+            run_dir::vouch_for_less(fs.fs(), &open.dir, run, events.len() as u64, durable)?;
             open.log = EventLog::replace(fs.fs(), &open.dir, run, events, durable, &mut lines)?;
             Ok(())
         });

@@ -142,7 +142,7 @@ impl OverlayWriter {
 
     fn lay(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
         let run = summary.run_id;
-        let events_sha256 = self.logs.get(&run).and_then(|log| log.chain.hash_of(summary.events));
+        let events_sha256 = self.logs.get(&run).and_then(|log| log.chain.hash_for(summary));
         let signed = RunSummary { writer: Some(self.process), events_sha256, ..summary.clone() };
         // Moments in `run.yaml` are cut to milliseconds, here as there.
         let written = to_yaml(&signed).and_then(|text| from_yaml(&text));
@@ -151,11 +151,7 @@ impl OverlayWriter {
         let stored = dir.and_then(|dir| run_dir::read_summary(self.layout.fs(), &dir, run).ok());
         let written = RunSummary { pinned: stored.as_ref().is_some_and(|stored| stored.pinned), ..written };
         // What the files say already needs nobody to lay it over them.
-        let is_known = stored.is_some_and(|stored| {
-            // An earlier version has written no hash.
-            let events_sha256 = stored.events_sha256.or(written.events_sha256);
-            RunSummary { updated_at: written.updated_at, events_sha256, ..stored } == written
-        });
+        let is_known = stored.is_some_and(|stored| RunSummary { updated_at: written.updated_at, ..stored } == written);
         if is_known && !self.overlay.has(run) {
             return Ok(());
         }

@@ -112,12 +112,12 @@ pub(super) fn write_summary(fs: &dyn Fs, dir: &Path, summary: &RunSummary, durab
     replace(fs, &path, text.as_bytes(), durable)
 }
 
-/// Lets a run's metadata count at most so many lines of its log.
-pub(super) fn count_no_more(fs: &dyn Fs, dir: &Path, run: RunId, lines: u64, durable: bool) -> Result<(), StoreError> {
+/// Lets a run's metadata vouch for nothing that a log of so many other lines would not hold: a count, or a hash.
+pub(super) fn vouch_for_less(fs: &dyn Fs, dir: &Path, run: RunId, lines: u64, durable: bool) -> Result<(), StoreError> {
     match read_summary(fs, dir, run) {
-        Ok(summary) if summary.events > lines => {
-            let fewer = RunSummary { events: lines, events_sha256: None, ..summary };
-            write_summary(fs, dir, &fewer, durable)
+        Ok(summary) if summary.events > lines || summary.events_sha256.is_some() => {
+            let less = RunSummary { events: summary.events.min(lines), events_sha256: None, ..summary };
+            write_summary(fs, dir, &less, durable)
         }
         // What cannot be read counts nothing.
         Ok(_) | Err(StoreError::Damaged { .. }) => Ok(()),
@@ -483,9 +483,10 @@ impl EventLog {
         }
     }
 
-    /// Returns the hash of the log, if it has so many lines: of more or fewer nothing is known.
-    pub fn hash_of(&self, lines: u64) -> Option<LogHash> {
-        self.chain.hash_of(lines)
+    /// Returns the hash of the log for its metadata: of as many lines as that counts, if there are as many, and of a run
+    /// that is not under way. Until then its lines may still be put in another order.
+    pub fn hash_for(&self, summary: &RunSummary) -> Option<LogHash> {
+        self.chain.hash_for(summary)
     }
 
     /// Writes what names the first line that is changed, should one be.

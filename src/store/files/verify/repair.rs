@@ -119,7 +119,7 @@ fn rebuild_summary(layout: &Layout, dir: &Path, run: RunId, before: Option<RunSu
         },
         None => told_now,
     };
-    let summary = RunSummary { events_sha256: log.hash_of(summary.events), ..summary };
+    let summary = RunSummary { events_sha256: log.hash_for(&summary), ..summary };
     if !summary.status.is_open() {
         log.write_chain(layout.fs(), dir);
     }
