@@ -463,6 +463,9 @@ impl<N: Numbers, W: RunWriter> Leftovers<'_, N, W> {
             for (seq, record) in records_of(&batch) {
                 self.take(seq, record)?;
             }
+            // It may have died between a line of a log and what `run.yaml` and `index.log` make of it, and a run that is
+            // over is let go of when this is written.
+            self.sink.republish();
             // All of it, whatever the time: who does this again gets the same events.
             self.sink.flush_all()?;
         }

@@ -27,6 +27,7 @@ use crate::sources::recorder::{Recorder, Store};
 use crate::sources::ring::Ring;
 use crate::store::files::FilesWriter;
 use crate::store::files::layout::{Layout, StoreFile, find_store};
+use crate::store::files::retainer::Retainer;
 
 /// How long a guard that is merely dropped waits for its worker, and for upstreams to take what is left.
 const DROP_LIMIT: Duration = Duration::from_secs(5);
@@ -231,6 +232,7 @@ impl Builder {
         recorder.set_store(Store { layout: layout.clone(), scrubber, durable });
         recorder.set_resource(own_resource);
         let adopting = adopt_in_background(layout.clone(), store, is_taken_in);
+        let retainer = Retainer::start(&layout, false);
         let at_work = AtWork {
             settings,
             recorder: Arc::clone(&recorder),
@@ -248,6 +250,7 @@ impl Builder {
             readers: upstreams.readers,
             forwarders: upstreams.forwarders,
             adopting,
+            _retainer: retainer,
         };
         Ok((recorder, Guard::of(at_work.with(running))))
     }
@@ -555,6 +558,7 @@ struct Running {
     forwarders: Vec<Box<dyn Forwarding>>,
     /// Ends when what dead processes left is in the store, and their open spans are closed.
     adopting: mpsc::Receiver<()>,
+    _retainer: Retainer,
 }
 
 /// What became of the steps that a process recorded. Counted in ended spans.

@@ -4,6 +4,8 @@
 //! stopped it, if anything did; exit codes are decided here and nowhere else: 0 done, 1 the answer is no, 2 wrong use,
 //! 3 the store or a peer failed.
 
+mod artifacts;
+mod cleanup;
 mod completions;
 mod demo;
 mod doctor;
@@ -25,6 +27,7 @@ mod table;
 mod tail;
 mod time;
 mod tree;
+mod verify;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -104,6 +107,8 @@ enum Command {
     Stats(stats::Args),
     /// Ask in SQL: read-only views of runs, steps and errors
     Sql(sql::Args),
+    /// List or write out the files that a run produced
+    Artifacts(artifacts::Args),
     /// Take OTLP in from any language, and record what it tells
     Serve(serve::Args),
     /// Show what models cost
@@ -112,6 +117,14 @@ enum Command {
     Forward(forward::Args),
     /// Check the set-up: store, disk, shared memory, environment
     Doctor(doctor::Args),
+    /// Check the store: every run, the index, the journals
+    Verify(verify::Args),
+    /// Remove runs that are not to be kept any longer
+    Cleanup(cleanup::Args),
+    /// Keep runs from being removed
+    Pin(cleanup::PinArgs),
+    /// Keep runs no longer than others
+    Unpin(cleanup::PinArgs),
     /// Make the store's index.sqlite anew
     Reindex(reindex::Args),
     /// Print a completion script for a shell
@@ -230,10 +243,15 @@ fn execute(
         Command::Search(args) | Command::Runs { command: RunsCommand::Search(args) } => search::run(args, &mut session),
         Command::Stats(args) | Command::Runs { command: RunsCommand::Stats(args) } => stats::run(args, &mut session),
         Command::Sql(args) => sql::run(args, &mut session),
+        Command::Artifacts(args) => artifacts::run(args, &mut session),
         Command::Serve(args) => serve::run(args, &mut session),
         Command::Prices(args) => prices::run(args, &mut session),
         Command::Forward(args) => forward::run(args, &mut session),
         Command::Doctor(args) => doctor::run(args, &mut session),
+        Command::Verify(args) => verify::run(args, &mut session),
+        Command::Cleanup(args) => cleanup::run(args, &mut session),
+        Command::Pin(args) => cleanup::pin(args, true, &mut session),
+        Command::Unpin(args) => cleanup::pin(args, false, &mut session),
         Command::Reindex(args) => reindex::run(args, &mut session),
         Command::Completions(args) => completions::run(args, &mut session),
     };
@@ -447,7 +465,7 @@ impl From<StoreError> for Stop {
                 (Vec::new(), Some("runspan list shows the runs of this store; --store names another".to_owned()))
             }
             StoreError::Damaged { run, .. } => {
-                (Vec::new(), Some(format!("its files are kept as they are: find -name {run} in the store")))
+                (Vec::new(), Some(format!("its files are kept as they are; runspan verify {run} says more")))
             }
             StoreError::NewerFormat { .. } => (Vec::new(), Some("update runspan, or name another --store".to_owned())),
             StoreError::NoStore { .. } | StoreError::BadStore { .. } | StoreError::Io { .. } => {

@@ -1,4 +1,6 @@
-//! A bar on a terminal, for those who wait for the index.
+//! How far a long command is, on a terminal.
+
+use std::time::{Duration, Instant};
 
 use runspan::store::files::FilesReader;
 use runspan::store::files::database::{self, Database, DatabaseError, Progress};
@@ -7,22 +9,26 @@ use super::{CODE_FAILED, Format, Session, Stop};
 
 /// How wide a bar is.
 const WIDTH: u64 = 30;
+/// What is done by then needs no bar.
+const PATIENCE: Duration = Duration::from_millis(300);
 
-/// A bar, shown once there is something to wait for.
+/// A bar on a terminal for what takes longer than a moment; anywhere else nothing.
 pub struct Bar {
     is_shown: bool,
     is_begun: bool,
+    made: Instant,
 }
 
 impl Bar {
     /// Makes one that is shown where a person looks.
     pub fn new(session: &Session<'_>) -> Self {
-        Self { is_shown: session.look.is_terminal && session.format == Format::Table, is_begun: false }
+        let is_shown = session.look.is_terminal && session.format == Format::Table;
+        Self { is_shown, is_begun: false, made: Instant::now() }
     }
 
     /// Shows that so much of a work is done.
     pub fn show(&mut self, session: &mut Session<'_>, what: &str, done: u64, of: u64) {
-        if !self.is_shown {
+        if !self.is_shown || self.made.elapsed() < PATIENCE {
             return;
         }
         self.is_begun = true;

@@ -229,6 +229,11 @@ impl RunTail {
                         continue;
                     }
                     while self.print_new(session)? {}
+                    // Of a log that is sealed there is nothing to follow.
+                    for event in self.reader.get_events(run, self.next_seq)? {
+                        self.next_seq = event.seq + 1;
+                        self.print_event(&event, session)?;
+                    }
                     if !self.is_over {
                         session.remark(&format!("run {run} is over: {}", summary.status));
                     }

@@ -113,6 +113,8 @@ pub(crate) struct Plan {
     pub one_in: u64,
     /// The disk is full during these.
     pub full: std::ops::Range<u64>,
+    /// It has room for names all the same, as most file systems have.
+    pub has_room_for_names: bool,
     /// The process dies in this one.
     pub crash_at: Option<u64>,
     /// The next operation of a group fails with an error of the system.
@@ -353,7 +355,8 @@ impl Disk {
             self.plan.next = None;
             return Some(Fault::Errno(code));
         }
-        if self.plan.full.contains(&self.count) && matches!(op, Op::Write | Op::Make | Op::Rename) {
+        let needs_room = matches!(op, Op::Write | Op::Make) || (op == Op::Rename && !self.plan.has_room_for_names);
+        if self.plan.full.contains(&self.count) && needs_room {
             return Some(Fault::Errno(libc::ENOSPC));
         }
         let one_in =

@@ -6,6 +6,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use crate::model::{RunId, UnixNanos};
@@ -144,20 +145,20 @@ fn write_all(bytes: &[u8], mut write: impl FnMut(&[u8], usize) -> io::Result<usi
     Ok(())
 }
 
-/// Reads an open file from its begin to its end.
+/// Reads an open file, borrowed or owned, from its begin to its end.
 #[derive(Debug)]
-pub(crate) struct Contents<'a> {
-    file: &'a dyn FsFile,
+pub(crate) struct Contents<F> {
+    file: F,
     offset: u64,
 }
 
-impl<'a> Contents<'a> {
-    pub fn of(file: &'a dyn FsFile) -> Self {
+impl<'a, F: Deref<Target = dyn FsFile + 'a>> Contents<F> {
+    pub fn of(file: F) -> Self {
         Self { file, offset: 0 }
     }
 }
 
-impl io::Read for Contents<'_> {
+impl<'a, F: Deref<Target = dyn FsFile + 'a>> io::Read for Contents<F> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read_at(into, self.offset)?;
         self.offset += read as u64;

@@ -144,6 +144,7 @@
 //! bridge takes the lock and goes on with it; whoever else finds it may take in what it holds, and does not take the
 //! runs in it for crashed.
 
+mod check;
 mod error;
 pub mod lock;
 mod position;
@@ -158,6 +159,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+pub use check::{Checked, Damage, check_in};
 pub use error::JournalError;
 pub use reader::{Batch, Frame, JournalReader};
 #[cfg(feature = "server")]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::id::{RunId, SpanId, TraceId};
 use super::money::NanoUsd;
@@ -248,6 +248,64 @@ pub struct ArtifactInfo {
     pub content: Option<ArtifactContent>,
 }
 
+/// SHA-256 of lines of a log; 64 hex digits as text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct LogHash(pub [u8; 32]);
+
+impl fmt::Display for LogHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for LogHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LogHash({self})")
+    }
+}
+
+impl FromStr for LogHash {
+    type Err = BadLogHash;
+
+    fn from_str(text: &str) -> Result<Self, BadLogHash> {
+        let mut bytes = [0; 32];
+        let is_hex = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !is_hex {
+            return Err(BadLogHash);
+        }
+        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let digits = std::str::from_utf8(digits).map_err(|_| BadLogHash)?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| BadLogHash)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for LogHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for LogHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A text that is no SHA-256 in hex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadLogHash;
+
+impl fmt::Display for BadLogHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not 64 hex digits")
+    }
+}
+
+impl std::error::Error for BadLogHash {}
+
 /// A direct child in a workflow's `run.yaml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChildStep {
@@ -369,6 +427,9 @@ pub struct RunSummary {
     /// Kept from retention.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,
+    /// SHA-256 of the first [`events`](Self::events) lines of the log, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events_sha256: Option<LogHash>,
     /// When this was written.
     #[serde(with = "time::millis")]
     pub updated_at: UnixNanos,

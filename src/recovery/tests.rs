@@ -464,3 +464,20 @@ fn who_looks_while_another_holds_the_lock_sees_everything() {
     assert_eq!(looked.unwrap().viewed, 1);
     assert_eq!(shown(&reader), shown(&open(taken.store()).unwrap().0));
 }
+
+#[test]
+fn each_run_that_is_told_again_has_its_line_in_the_index_again_however_many_are_over() {
+    let moments: Vec<Moment> =
+        (1..=20).flat_map(|run| [started(run, 1, 0, 1, AGENT), ended(run, 1, 0, 2, AGENT)]).collect();
+    let left = dead(&moments, moments.len(), moments.len(), no_loss);
+    // It died before any of the lines, and before it noted how far it was.
+    fs::remove_dir_all(left.journal().join("positions")).unwrap();
+    fs::write(left.store().join("index.log"), "").unwrap();
+    let (reader, adopted) = open(left.store()).unwrap();
+    assert_eq!(adopted.unwrap().processes, 1);
+    let indexed = (1..=20).filter(|run| {
+        let run = reader.resolve(&trace_id(*run).to_string()).unwrap();
+        reader.stored(run).unwrap().1.is_some()
+    });
+    assert_eq!(indexed.count(), 20);
+}

@@ -95,7 +95,8 @@ impl Run {
     ///
     /// The name is made safe and unique in the run. This writes to the disk on the caller's thread, so that the
     /// file is kept when this returns, and in the first moments of a run it waits for the run's folder to appear;
-    /// in async code call it where blocking is allowed. It is not compressed (yet), whatever its size.
+    /// in async code call it where blocking is allowed. One over 10 MB is compressed,
+    /// where the feature `seal` is on and that saves something; else `runspan cleanup` does it when the run is over.
     ///
     /// Content policy holds for it. Under [`Content::Redacted`](crate::Content::Redacted) secrets in a text are replaced, and
     /// what is returned is the size and the hash of what is stored; a text is what its media type calls so, and

@@ -30,6 +30,7 @@ use crate::model::{
 use crate::recovery;
 use crate::sources::otlp::{self, Encoding, Signal};
 use crate::store::files::layout::Layout;
+use crate::store::files::verify::{Wanted, verify};
 use crate::store::{Listed, Query, RunReader};
 
 /// What we say otherwise than the manifest, and why that is right: recording, what differs, reason.
@@ -157,6 +158,7 @@ fn served(bodies: &[(String, Vec<u8>)]) -> Vec<Stored> {
     threads.finish(Instant::now() + Duration::from_secs(60));
     let (reader, adopted) = recovery::open(layout.root()).unwrap();
     assert_eq!(adopted.unwrap().missing, []);
+    assert_eq!(verify(&layout, &Wanted::default(), |_, _| {}).unwrap().problems, []);
     let mut runs: Vec<Stored> = reader
         .list_runs(&Query::default())
         .unwrap()

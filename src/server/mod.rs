@@ -55,6 +55,7 @@ use crate::pipeline::cost::Pricer;
 use crate::sinks::forwarder::Forwarders;
 use crate::sinks::metrics::scrape::Scrape;
 use crate::store::files::layout::{Layout, find_store};
+use crate::store::files::retainer::Retainer;
 use crate::telemetry::warn;
 use answer::Problem;
 use budget::Budget;
@@ -244,6 +245,7 @@ impl Server {
             .build()
             .map_err(Error::Resources)?;
         let drain = self.settings.drain;
+        let _retainer = Retainer::start(&self.inside.layout, true);
         let (shared, listeners, inside) = self.share(|line| line)?;
         let deadline = runtime.block_on(serve(shared, listeners, drain, ready))?;
         runtime.shutdown_timeout(deadline.saturating_duration_since(Instant::now()));

@@ -632,6 +632,7 @@ impl RunState {
             error: self.error(status),
             writer: None,
             pinned: false,
+            events_sha256: None,
             updated_at: now,
             steps: is_workflow.then(|| self.children(&counted)),
         }

@@ -74,7 +74,7 @@ fn listed(store: &dyn RunReader, query: &Query) -> Vec<RunId> {
 
 /// All but who wrote it, which is the backend's own affair.
 fn unsigned(run: RunSummary) -> RunSummary {
-    RunSummary { writer: None, ..run }
+    RunSummary { writer: None, events_sha256: None, ..run }
 }
 
 fn a_run_reads_back_as_it_was_written(store: &dyn Backend) {

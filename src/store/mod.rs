@@ -27,6 +27,7 @@ pub mod assembly;
 mod conformance;
 pub mod files;
 pub mod memory;
+pub mod retention;
 
 /// Version of the stored format that this library writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
@@ -325,9 +326,10 @@ impl StoreError {
         matches!(self, Self::NotAnId { .. } | Self::BadQuery { .. })
     }
 
-    /// Tells whether the run cannot be gone on with: another process is writing it, or it is damaged.
+    /// Tells whether the run cannot be gone on with: another process is writing it, it is damaged, or sealed where nothing
+    /// was built in that opens it.
     pub fn is_closed(&self) -> bool {
-        matches!(self, Self::InUse { .. } | Self::Damaged { .. })
+        matches!(self, Self::InUse { .. } | Self::Damaged { .. } | Self::Unsupported { .. })
     }
 
     /// Tells whether the process or the machine has run out of descriptors or of memory: it says nothing about what was

@@ -13,6 +13,9 @@ use runspan::model::event::EventType;
 use runspan::model::{RunStatus, RunSummary, UnixNanos};
 use runspan::sources::ring::{Left, Ring};
 use runspan::store::files::FilesReader;
+use runspan::store::files::cleanup::{Options, cleanup};
+use runspan::store::files::verify::{Wanted, verify};
+use runspan::store::retention::Policy;
 use runspan::store::{Listed, Query, RunReader};
 use serde_json::{Value as Json, json};
 use tracing::field::Empty;
@@ -593,6 +596,18 @@ fn check_store(store: &Path) -> BTreeSet<String> {
     }
     assert!(check(&run_schema, "index.log", json_lines(&store.join("index.log"))) > 0);
     let reader = FilesReader::open(store).unwrap();
+    let report = verify(reader.layout(), &Wanted::default(), |_, _| {}).unwrap();
+    assert_eq!(report.problems, []);
+    let mut printed = serde_json::to_value(report).unwrap();
+    (printed["repaired"], printed["seconds"]) = (json!([]), json!(0.1));
+    check(&definition("cli.schema.json", "verify"), "verify", [printed]);
+    let options = Options { is_dry_run: true, seal_from: Some(1) };
+    let policy = Policy { keep_each: Some(0), ..Policy::default() };
+    let cleaned = cleanup(reader.layout(), &policy, options, UnixNanos(u64::MAX), || true).unwrap();
+    assert!(!cleaned.removed.is_empty());
+    let mut printed = serde_json::to_value(cleaned).unwrap();
+    printed["dry_run"] = json!(true);
+    check(&definition("cli.schema.json", "cleanup"), "cleanup", [printed]);
     let listed = reader.list_runs(&Query::default()).unwrap();
     check(&definition("cli.schema.json", "list"), "list", [serde_json::to_value(&listed).unwrap()]);
     let get = definition("cli.schema.json", "get");

@@ -20,6 +20,7 @@ mod host;
 mod ids;
 #[cfg(all(feature = "forward", feature = "metrics"))]
 mod interop;
+mod keep;
 mod layers;
 mod limits;
 #[cfg(feature = "cli")]

@@ -360,6 +360,30 @@ fn what_was_acknowledged_survives_a_kill_and_the_next_server_goes_on_with_it() {
 }
 
 #[test]
+fn runs_that_are_not_kept_go_while_it_serves_and_it_says_so() {
+    let dir = tempdir();
+    runspan::store::files::layout::Layout::new(dir.path()).open_or_create().unwrap();
+    let store_file = dir.path().join("store.yaml");
+    let text = std::fs::read_to_string(&store_file).unwrap();
+    std::fs::write(&store_file, text + "retention: {keep: 1, every: 1s}\n").unwrap();
+    let said = dir.path().join("said");
+    let mut command = command(dir.path(), &["--durability", "process"]);
+    command.stderr(std::fs::File::create(&said).unwrap());
+    let server = Server::spawn(command);
+    for trace in 1..=20 {
+        let body = request(agent(trace)).encode_to_vec();
+        assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &body).0, 200);
+    }
+    crate::support::wait_until("it says what it removed", || {
+        let said = std::fs::read_to_string(&said).unwrap();
+        said.contains("removed") && said.contains("runspan pin keeps a run")
+    });
+    // Those that it has at hand for late spans stay for now.
+    wait_for(dir.path(), |runs| !runs.is_empty() && runs.len() < 12);
+    assert_eq!(server.end(), Some(0));
+}
+
+#[test]
 fn what_keeps_it_from_starting_is_named() {
     let dir = tempdir();
     let server = Server::start(dir.path(), &[]);

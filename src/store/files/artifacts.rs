@@ -3,10 +3,14 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::super::StoreError;
-use super::layout::{is_plain_dir, make_dir};
+use super::layout::{is_plain_dir, make_dir, stat};
+#[cfg(feature = "seal")]
+use super::sealed;
+use super::sealed::{Content as Stored, sealed_file};
 use crate::fs::{Fs, FsFile, write_full};
 use crate::model::run::{ArtifactContent, ArtifactInfo};
 use crate::pipeline::{Content, Scrubber};
@@ -17,6 +21,9 @@ const MAX_NAME: usize = 200;
 const MAX_EXTENSION: usize = 16;
 /// Files of one name in one run.
 const MAX_COPIES: u32 = 10_000;
+/// Files longer than this are compressed.
+#[cfg(feature = "seal")]
+const COMPRESSED_FROM: u64 = 10_000_000;
 /// How much of a file says whether it is text; also how much of one that is not is in memory.
 const HEAD: usize = 64 << 10;
 /// How much text is scrubbed at a time. A secret across the border of two pieces is not seen.
@@ -66,8 +73,112 @@ pub(crate) fn keep(
     if copied.is_err() {
         let _ = fs.remove_file(&path);
     }
-    let is_redacted = copied.map_err(StoreError::io("write", path))?;
-    Ok(out.into_info(name, media_type, scrubber, is_redacted.then_some(ArtifactContent::Redacted)))
+    let is_redacted = copied.map_err(StoreError::io("write", &path))?;
+    let info = out.into_info(name, media_type, scrubber, is_redacted.then_some(ArtifactContent::Redacted));
+    // One that cannot be compressed is kept as it is.
+    let _ = compress_large(fs, &path, &info, durable);
+    Ok(info)
+}
+
+/// Compresses a file that is there and large. Returns the bytes that it takes then, if it does.
+#[cfg(feature = "seal")]
+pub(super) fn compress_large(
+    fs: &dyn Fs,
+    path: &Path,
+    info: &ArtifactInfo,
+    durable: bool,
+) -> Result<Option<u64>, StoreError> {
+    let Ok(hash) = info.sha256.parse() else { return Ok(None) };
+    if info.bytes <= COMPRESSED_FROM || !sealed::pack(fs, path, hash, durable)? {
+        return Ok(None);
+    }
+    let sealed = sealed_file(path);
+    Ok(stat(fs, &sealed).map_err(StoreError::io("read", sealed))?.map(|found| found.len))
+}
+
+#[cfg(not(feature = "seal"))]
+fn compress_large(_: &dyn Fs, _: &Path, _: &ArtifactInfo, _: bool) -> Result<Option<u64>, StoreError> {
+    Ok(None)
+}
+
+/// A file that a run produced, as it is in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StoredArtifact {
+    /// What the run says of it.
+    #[serde(flatten)]
+    pub info: ArtifactInfo,
+    /// In which form it is there.
+    pub stored: Form,
+    /// Bytes that it takes; `None` where it is not there.
+    pub stored_bytes: Option<u64>,
+}
+
+/// In which form a file is in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// As it is.
+    Plain,
+    /// Compressed with zstd.
+    Compressed,
+    /// Content policy kept nothing of it.
+    None,
+    /// It should be there and is not, or it was told of by who keeps no files here.
+    Missing,
+}
+
+/// Looks in which form a file of a run is there.
+pub(super) fn find(fs: &dyn Fs, run_dir: &Path, info: ArtifactInfo) -> Result<StoredArtifact, StoreError> {
+    let size =
+        |path: PathBuf| stat(fs, &path).map(|found| found.map(|found| found.len)).map_err(StoreError::io("read", path));
+    let (stored, stored_bytes) = match path_of(run_dir, &info.name) {
+        _ if info.content == Some(ArtifactContent::Nothing) => (Form::None, None),
+        None => (Form::Missing, None),
+        Some(path) => match (size(path.clone())?, size(sealed_file(&path))?) {
+            (Some(bytes), _) => (Form::Plain, Some(bytes)),
+            (None, Some(bytes)) => (Form::Compressed, Some(bytes)),
+            (None, None) => (Form::Missing, None),
+        },
+    };
+    Ok(StoredArtifact { info, stored, stored_bytes })
+}
+
+/// Returns where a file of a run is; `None` for a name that is none and would lead elsewhere.
+pub(super) fn path_of(run_dir: &Path, name: &str) -> Option<PathBuf> {
+    let mut parts = Path::new(name).components();
+    let is_name =
+        matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(part)), None) if part == name);
+    is_name.then(|| run_dir.join("artifacts").join(name))
+}
+
+/// The content of a file that a run produced, as it was kept; never more of it than the run says there is.
+pub struct ArtifactReader {
+    content: io::Take<Stored>,
+}
+
+impl ArtifactReader {
+    pub(super) fn open(fs: &dyn Fs, run_dir: &Path, info: &ArtifactInfo) -> Result<Self, StoreError> {
+        let missing = || StoreError::NotFound { id: info.name.clone() };
+        let path = path_of(run_dir, &info.name).ok_or_else(missing)?;
+        match Stored::open(fs, &path) {
+            // One byte more tells that it is not what it was.
+            Ok(content) => Ok(Self { content: content.take(info.bytes.saturating_add(1)) }),
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Err(missing()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl std::fmt::Debug for ArtifactReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ArtifactReader").finish_non_exhaustive()
+    }
+}
+
+impl Read for ArtifactReader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.content.read(into)
+    }
 }
 
 /// Reads `content` and tells what [`keep`] would tell of it, without keeping it.
@@ -89,6 +200,10 @@ fn create_free(fs: &dyn Fs, dir: &Path, name: &str) -> Result<(Box<dyn FsFile>, 
         let name = file_name(name, number);
         let path = dir.join(&name);
         match fs.create_new(&path) {
+            // One of that name is there in compressed form.
+            Ok(_) if stat(fs, &sealed_file(&path)).map_err(StoreError::io("read", &path))?.is_some() => {
+                fs.remove_file(&path).map_err(StoreError::io("delete", &path))?;
+            }
             Ok(file) => return Ok((file, path, name)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
             Err(error) => return Err(StoreError::io("create", path)(error)),
@@ -277,7 +392,8 @@ mod tests {
     fn kept(content: &[u8], media_type: &str, policy: Content) -> (ArtifactInfo, Vec<u8>) {
         let dir = tempfile::tempdir().unwrap();
         let info = keep(&OsFs, dir.path(), "a", Some(media_type), &mut &*content, &scrubber(policy), false).unwrap();
-        let stored = std::fs::read(dir.path().join("artifacts").join(&info.name)).unwrap();
+        let mut stored = Vec::new();
+        ArtifactReader::open(&OsFs, dir.path(), &info).unwrap().read_to_end(&mut stored).unwrap();
         // Whatever was done to it: what is told is told of what is stored.
         let sha256: String = Sha256::digest(&stored).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!((info.bytes, &info.sha256), (stored.len() as u64, &sha256));
@@ -358,5 +474,39 @@ mod tests {
         let (name, media_type) = ("a.txt".to_owned(), Some(format!("text/{marker}")));
         let content = Some(ArtifactContent::Nothing);
         assert_eq!(info.unwrap(), ArtifactInfo { name, media_type, bytes: 3, sha256, content });
+    }
+    #[cfg(feature = "seal")]
+    #[test]
+    fn a_large_file_is_compressed_where_that_saves_something_and_keeps_its_name_to_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = |name: &str, content: &[u8]| {
+            keep(&OsFs, dir.path(), name, None, &mut &*content, &scrubber(Content::Full), true).unwrap()
+        };
+        let files = || {
+            let names = std::fs::read_dir(dir.path().join("artifacts")).unwrap();
+            let mut names: Vec<String> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        let large = vec![7; 10_000_001];
+        let info = keep("a.bin", &large);
+        assert_eq!((info.name.as_str(), info.bytes, files()), ("a.bin", 10_000_001, vec!["a.bin.zst".to_owned()]));
+        let mut read = Vec::new();
+        ArtifactReader::open(&OsFs, dir.path(), &info).unwrap().read_to_end(&mut read).unwrap();
+        assert!(read == large);
+        // The name is taken, in either form.
+        assert_eq!(
+            (keep("a.bin", b"small").name, keep("a.bin.zst", b"own").name),
+            ("a-2.bin".to_owned(), "a.bin-2.zst".to_owned())
+        );
+        keep("b.bin.zst", b"somebody's own");
+        assert_eq!(keep("b.bin", &large).name, "b-2.bin");
+        assert_eq!(std::fs::read(dir.path().join("artifacts/b.bin.zst")).unwrap(), b"somebody's own");
+        // What does not become smaller is kept as it is, and so is what is not large.
+        let mut noise = vec![0; 10_000_001];
+        crate::model::id::fill_random(&mut noise);
+        keep("noise", &noise);
+        keep("c", &large[1..]);
+        assert_eq!(files(), ["a-2.bin", "a.bin-2.zst", "a.bin.zst", "b-2.bin.zst", "b.bin.zst", "c", "noise"]);
     }
 }

@@ -56,6 +56,8 @@ const LONG_PATIENCE: Duration = Duration::from_secs(10);
 const MOMENT: Duration = Duration::from_millis(500);
 /// How often progress is told.
 const GLIMPSE: Duration = Duration::from_millis(100);
+/// How long a database is given to take in what is new before it is checked.
+const CHECK_LIMIT: Duration = Duration::from_secs(60);
 /// How often the log is looked at by who keeps up with it.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// Bytes before the place that is reached which have to be the same still.
@@ -350,6 +352,39 @@ pub(super) fn ask(layout: &Layout, ask: impl Fn(&Database) -> Result<Found>) -> 
     }
 }
 
+/// Takes in what has changed, runs that have gone among it, where there is a database. Else the next reader does.
+pub(super) fn catch_up(layout: &Layout) {
+    if layout.is_of_the_system() && path(layout).exists() {
+        let _ = ask(layout, |_| Ok(Found::default()));
+    }
+}
+
+/// How a database was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Checked {
+    /// There is none.
+    Nothing,
+    /// It says what the store says.
+    Whole,
+    /// It could not be looked at now.
+    Busy(String),
+    /// It says something else, or cannot be read.
+    Damaged(String),
+}
+
+/// Checks the database of a store: its pages, and its runs against the folders and the lines of the log.
+pub(super) fn check(layout: &Layout) -> Checked {
+    if !layout.is_of_the_system() || !path(layout).exists() {
+        return Checked::Nothing;
+    }
+    match Database::open_as_it_is(layout).and_then(|mut database| database.find_fault()) {
+        Ok(None) => Checked::Whole,
+        Ok(Some(fault)) => Checked::Damaged(fault),
+        Err(error @ DatabaseError::Damaged(_)) => Checked::Damaged(error.to_string()),
+        Err(error) => Checked::Busy(error.to_string()),
+    }
+}
+
 fn remove(layout: &Layout) -> Result<()> {
     remove_file(&path(layout))
 }
@@ -620,6 +655,42 @@ impl Database {
         }
         transaction.commit()?;
         Ok(())
+    }
+
+    /// Tells what is wrong with it, if anything is.
+    fn find_fault(&mut self) -> Result<Option<String>> {
+        let pages: String = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if pages != "ok" {
+            return Ok(Some(pages));
+        }
+        if !self.catch_up(CHECK_LIMIT)?.is_whole {
+            return Ok(Some("it has not taken in all of index.log".to_owned()));
+        }
+        let mut folders = HashSet::new();
+        for kind in RunKind::ALL {
+            folders.extend(run_ids(self.layout.fs(), &self.layout.runs(*kind))?);
+        }
+        let log = std::fs::read(self.layout.index_log()).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(Vec::new()),
+            _ => Err(error),
+        })?;
+        let reached = usize::try_from(Place::read(&self.connection)?.bytes).unwrap_or(usize::MAX).min(log.len());
+        // What was appended meanwhile is not its fault.
+        let (lines, newer) = (index::last_lines(&log[..reached]), index::last_lines(&log[reached..]));
+        let mut statement = self.connection.prepare("SELECT run_id, json FROM runs JOIN summaries USING (id)")?;
+        let mut rows = statement.query([])?;
+        let mut known = 0;
+        while let Some(row) = rows.next()? {
+            let run = id_in(row.get_ref(0)?.as_str().unwrap_or_default())?;
+            let said: Option<RunSummary> = serde_json::from_str(row.get_ref(1)?.as_str().unwrap_or_default()).ok();
+            let right = lines.get(&run).and_then(|line| serde_json::from_slice::<RunSummary>(line).ok());
+            if said.is_none() || said != right {
+                return Ok(Some(format!("what it says of run {run} is not what index.log says")));
+            }
+            known += u64::from(folders.contains(&run));
+        }
+        let of_folders = lines.keys().filter(|run| folders.contains(run) && !newer.contains_key(run)).count() as u64;
+        Ok((known < of_folders).then(|| format!("it has {known} of {of_folders} runs")))
     }
 
     /// Returns how many runs it has.

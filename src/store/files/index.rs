@@ -5,15 +5,16 @@
 //! the run's own `run.yaml` is read instead.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use serde::Deserialize;
 
 use super::super::StoreError;
 use super::layout::{open_plain, sync_dir};
-use crate::fs::{Access, Contents, Fs, FsFile, append_full, read_full};
-use crate::model::{RunId, RunSummary};
+use crate::fs::{Access, Contents, Fs, FsFile, append_full, read_full, write_full};
+use crate::model::id::{IdMap, IdSet};
+use crate::model::{RunId, RunKind, RunStatus, RunSummary, UnixNanos};
 
 /// The end of `index.log`, open for this process's lines.
 #[derive(Debug, Default)]
@@ -76,15 +77,10 @@ pub(super) fn read(fs: &dyn Fs, path: &Path) -> Result<HashMap<RunId, RunSummary
 
 /// Returns the last summary of each run that lines tell of.
 pub(super) fn newest(lines: &[u8]) -> HashMap<RunId, RunSummary> {
-    #[derive(Deserialize)]
-    struct Key {
-        run_id: RunId,
-    }
     let mut newest: HashMap<RunId, RunSummary> = HashMap::new();
     // From the end: of the several lines of a run only the last is parsed whole.
     for line in lines.rsplit(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let known = quick_id(line).or_else(|| serde_json::from_slice::<Key>(line).ok().map(|key| key.run_id));
-        let Some(run) = known else { continue };
+        let Some(run) = run_of(line) else { continue };
         if let std::collections::hash_map::Entry::Vacant(place) = newest.entry(run)
             && let Ok(summary) = serde_json::from_slice(line)
         {
@@ -92,6 +88,125 @@ pub(super) fn newest(lines: &[u8]) -> HashMap<RunId, RunSummary> {
         }
     }
     newest
+}
+
+/// Puts spaces in the place of all lines of runs that have gone, and of those that cannot be read if `or_unread`.
+///
+/// It takes no room, keeps every other line where it is, and may be interrupted: a line of which a part is spaces is one
+/// that cannot be read. Returns how many lines these were.
+pub(super) fn blank(fs: &dyn Fs, path: &Path, gone: &IdSet<RunId>, or_unread: bool) -> Result<u64, StoreError> {
+    let file = match fs.open(path, Access::ReadWrite) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(StoreError::io("open", path)(error)),
+    };
+    let mut lines = BufReader::with_capacity(1 << 16, Contents::of(&*file));
+    let (mut line, mut offset, mut blanked) = (Vec::new(), 0, 0);
+    loop {
+        line.clear();
+        let read = lines.read_until(b'\n', &mut line).map_err(StoreError::io("read", path))? as u64;
+        // Behind the last line feed somebody is writing.
+        if line.pop() != Some(b'\n') {
+            return Ok(blanked);
+        }
+        let is_unread = || or_unread && serde_json::from_slice::<RunSummary>(&line).is_err();
+        let is_of_gone = run_of(&line).is_some_and(|run| gone.contains(&run));
+        if !line.trim_ascii().is_empty() && (is_of_gone || is_unread()) {
+            line.fill(b' ');
+            write_full(&*file, &line, offset).map_err(StoreError::io("write", path))?;
+            blanked += 1;
+        }
+        offset += read;
+    }
+}
+
+/// Reads whose line it is.
+fn run_of(line: &[u8]) -> Option<RunId> {
+    quick_id(line).or_else(|| serde_json::from_slice::<Key>(line).ok().map(|key| key.run_id))
+}
+
+#[derive(Deserialize)]
+struct Key {
+    run_id: RunId,
+}
+
+/// What has to be known of each run to say whether it goes: the summaries of 100,000 runs would take 200 MB.
+#[derive(Debug, Deserialize)]
+pub(super) struct Lead {
+    pub run_id: RunId,
+    pub kind: RunKind,
+    #[serde(default)]
+    pub agent_id: Option<String>,
+    #[serde(default)]
+    pub workflow_id: Option<String>,
+    #[serde(default)]
+    pub parent_run_id: Option<RunId>,
+    pub status: RunStatus,
+    pub started_at: UnixNanos,
+    #[serde(default)]
+    pub completed_at: Option<UnixNanos>,
+    #[serde(default)]
+    pub pinned: bool,
+    pub updated_at: UnixNanos,
+    #[serde(default)]
+    pub artifacts: Vec<Length>,
+}
+
+/// A file that a run produced.
+#[derive(Debug, Deserialize)]
+pub(super) struct Length {
+    pub bytes: u64,
+}
+
+impl From<RunSummary> for Lead {
+    fn from(run: RunSummary) -> Self {
+        Self {
+            run_id: run.run_id,
+            kind: run.kind,
+            agent_id: run.agent_id,
+            workflow_id: run.workflow_id,
+            parent_run_id: run.parent_run_id,
+            status: run.status,
+            started_at: run.started_at,
+            completed_at: run.completed_at,
+            pinned: run.pinned,
+            updated_at: run.updated_at,
+            artifacts: run.artifacts.iter().map(|artifact| Length { bytes: artifact.bytes }).collect(),
+        }
+    }
+}
+
+/// Reads the last line of each run, with one line in memory at a time.
+pub(super) fn leads(fs: &dyn Fs, path: &Path) -> Result<IdMap<RunId, Lead>, StoreError> {
+    let mut leads = IdMap::default();
+    let file = match open_plain(fs, path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(leads),
+        Err(error) => return Err(StoreError::io("read", path)(error)),
+    };
+    let (mut lines, mut line) = (BufReader::with_capacity(1 << 16, Contents::of(&*file)), Vec::new());
+    while lines.read_until(b'\n', &mut line).map_err(StoreError::io("read", path))? > 0 {
+        if let Ok(lead) = serde_json::from_slice::<Lead>(&line) {
+            leads.insert(lead.run_id, lead);
+        }
+        line.clear();
+    }
+    Ok(leads)
+}
+
+/// Returns the last line of each run that can be read, without parsing more than has to be.
+#[cfg(feature = "index")]
+pub(super) fn last_lines(lines: &[u8]) -> HashMap<RunId, &[u8]> {
+    let mut last: HashMap<RunId, &[u8]> = HashMap::new();
+    for line in lines.rsplit(|byte| *byte == b'\n') {
+        if let Some(run) = quick_id(line)
+            && let std::collections::hash_map::Entry::Vacant(place) = last.entry(run)
+            && serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok()
+        {
+            place.insert(line);
+        }
+    }
+    last
 }
 
 /// Reads the id from a line as this version writes it, without parsing the rest.

@@ -28,6 +28,7 @@ This folder holds recorded runs of AI agents. runspan wrote it; `runspan list --
 
 - `agents/<run id>/` and `workflows/<run id>/`: one folder a run. `run.yaml` says what it was, how it ended, its tokens
   and cost; `events.jsonl` is the log of everything that happened, one JSON object a line; `artifacts/` holds files.
+  A long log of a run that is over is `events.jsonl.zst`: `zstdcat` shows it. `events.chain` tells whether it was changed.
 - `index.log`: one line for each start and each change of a run, so that lists need not open every folder.
 - `journal/`: what processes have recorded and readers have not taken in yet. Do not delete it while one is running.
 - `metrics/`: what processes have counted and not sent yet, if there is any.
@@ -64,6 +65,9 @@ pub struct StoreFile {
     /// Whether the texts of runs may be kept a second time, to be searched: in `text.sqlite`.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub search: bool,
+    /// Which runs are kept, as the user has written it; see [`Settings::read`](crate::store::retention::Settings::read).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<serde_json::Value>,
 }
 
 fn yes() -> bool {
@@ -230,6 +234,7 @@ impl Layout {
             created_at: now.rfc3339_millis(),
             redaction_key: random.iter().map(|byte| format!("{byte:02x}")).collect(),
             search: true,
+            retention: None,
         };
         // What is checked in by accident leaks prompts: the store ignores itself.
         write_new(self.fs(), &self.root.join(".gitignore"), b"*\n")?;

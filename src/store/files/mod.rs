@@ -3,7 +3,9 @@
 //! The layout and the formats are specified in `docs/format.md`. [`FilesWriter`] is one process's writer; any number
 //! of them and of [`FilesReader`]s may be at work in one store, and no reader ever holds a writer up.
 
-pub(crate) mod artifacts;
+pub mod artifacts;
+mod chain;
+pub mod cleanup;
 #[cfg(feature = "index")]
 pub mod database;
 #[cfg(test)]
@@ -11,7 +13,10 @@ mod faults;
 mod index;
 pub mod layout;
 mod overlay;
+pub(crate) mod retainer;
 mod run_dir;
+pub(crate) mod sealed;
+pub mod verify;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,8 +27,10 @@ use super::{Capabilities, DamagedRun, Listed, ListedRun, Query, RunReader, RunWr
 use crate::fs::{Fs, Identity, sync_way_to};
 use crate::journal::lock;
 use crate::model::id::IdMap;
+use crate::model::run::ArtifactInfo;
 use crate::model::{Event, RunId, RunKind, RunSummary, StepView, UnixNanos};
 use crate::telemetry::full_text;
+use artifacts::{ArtifactReader, StoredArtifact};
 use layout::Layout;
 pub(crate) use overlay::{Overlay, OverlayWriter};
 use run_dir::EventLog;
@@ -150,9 +157,13 @@ impl FilesWriter {
             fs.remove_tree(&making).map_err(StoreError::io("delete", &making))?;
             layout::make_dir(fs, &making)?;
         }
-        run_dir::write_first_summary(fs, &making, &signed, self.durable)?;
         let mut log = EventLog::create(fs, &making, summary.run_id)?;
         log.append(events, self.durable, &mut self.lines)?;
+        let signed = RunSummary { events_sha256: log.hash_for(&signed), ..signed };
+        if !signed.status.is_open() {
+            log.write_chain(fs, &making);
+        }
+        run_dir::write_first_summary(fs, &making, &signed, self.durable)?;
         if self.durable {
             layout::sync_dir(fs, &making)?;
         }
@@ -170,7 +181,14 @@ impl FilesWriter {
     }
 
     fn publish(&mut self, dir: &Path, summary: &RunSummary) -> Result<(), StoreError> {
-        let signed = RunSummary { writer: Some(self.writer), ..summary.clone() };
+        let pinned = cleanup::is_marked(self.layout.fs(), dir)?;
+        let mut signed = RunSummary { writer: Some(self.writer), pinned, ..summary.clone() };
+        if let Some(open) = self.open.get_mut(&summary.run_id) {
+            signed.events_sha256 = open.log.hash_for(summary);
+            if !summary.status.is_open() {
+                open.log.write_chain(self.layout.fs(), dir);
+            }
+        }
         run_dir::write_summary(self.layout.fs(), dir, &signed, self.durable)?;
         self.index.append(self.layout.fs(), &self.layout.index_log(), &signed, self.durable)
     }
@@ -216,7 +234,7 @@ impl RunWriter for FilesWriter {
         let fs = self.layout.clone();
         let replaced = self.open(run).and_then(|open| {
             // Else who dies behind this leaves a log that seems to have lost lines.
-            run_dir::count_no_more(fs.fs(), &open.dir, run, events.len() as u64, durable)?;
+            run_dir::vouch_for_less(fs.fs(), &open.dir, run, events.len() as u64, durable)?;
             open.log = EventLog::replace(fs.fs(), &open.dir, run, events, durable, &mut lines)?;
             Ok(())
         });
@@ -237,7 +255,7 @@ impl RunWriter for FilesWriter {
         self.check_place()?;
         let Some(dir) = self.layout.find_run(run)? else { return Ok(()) };
         // First out of sight under a name that no reader takes for a run, then away.
-        let gone = dir.with_file_name(format!(".deleted-{run}"));
+        let gone = dir.with_file_name(format!("{}{run}", cleanup::GONE_PREFIX));
         let fs = self.layout.fs();
         fs.rename(&dir, &gone).map_err(StoreError::io("delete", &dir))?;
         if let Some(parent) = dir.parent().filter(|_| self.durable) {
@@ -296,6 +314,38 @@ impl FilesReader {
         Ok((run_dir::read_summary(self.layout.fs(), &self.dir(run)?, run)?, indexed))
     }
 
+    /// Returns the files that a run says it produced, and in which form each is in the store.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`], [`StoreError::Damaged`], and what the file system says.
+    pub fn artifacts(&self, run: RunId) -> Result<Vec<StoredArtifact>, StoreError> {
+        let summary = self.get_run(run)?;
+        let told = match summary.artifacts_total {
+            None => summary.artifacts,
+            // The log has all of them.
+            Some(_) => {
+                let events = self.get_events(run, 0)?.into_iter();
+                let artifact = |event: Event| match event.body {
+                    crate::model::EventBody::Artifact(artifact) => Some(artifact),
+                    _ => None,
+                };
+                events.filter_map(artifact).collect()
+            }
+        };
+        let dir = self.layout.find_run(run)?.unwrap_or_default();
+        told.into_iter().map(|info| artifacts::find(self.layout.fs(), &dir, info)).collect()
+    }
+
+    /// Opens a file that a run produced. What it gives is to be held against the size and the hash that the run says.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] where it is not there, and what the file system says.
+    pub fn open_artifact(&self, run: RunId, info: &ArtifactInfo) -> Result<ArtifactReader, StoreError> {
+        ArtifactReader::open(self.layout.fs(), &self.dir(run)?, info)
+    }
+
     fn dir(&self, run: RunId) -> Result<PathBuf, StoreError> {
         self.layout.find_run(run)?.ok_or_else(|| StoreError::NotFound { id: run.to_string() })
     }
@@ -308,7 +358,12 @@ impl FilesReader {
     fn summary(&self, run: RunId) -> Result<RunSummary, StoreError> {
         match self.overlay.summary(run) {
             Some(summary) => Ok(summary.clone()),
-            None => run_dir::read_summary(self.layout.fs(), &self.dir(run)?, run),
+            None => {
+                let (fs, dir) = (self.layout.fs(), self.dir(run)?);
+                let summary = run_dir::read_summary(fs, &dir, run)?;
+                // Of a run that is being written the mark knows it first.
+                Ok(RunSummary { pinned: summary.pinned || cleanup::is_marked(fs, &dir)?, ..summary })
+            }
         }
     }
 
@@ -525,7 +580,7 @@ impl RunReader for FilesReader {
             return run_dir::read_events(self.layout.fs(), &self.dir(run)?, run, from_seq);
         }
         let in_files = match self.layout.find_run(run)? {
-            Some(dir) => run_dir::read_log(self.layout.fs(), &dir, run)?.0,
+            Some(dir) => run_dir::read_log(self.layout.fs(), &dir, run, None)?.0,
             None => Vec::new(),
         };
         let mut events = self.overlay.complete(run, in_files)?;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::super::{RunWriter, StoreError};
+use super::chain::Chain;
 use super::layout::{Layout, from_yaml, to_yaml};
 use super::run_dir;
 use crate::model::id::{IdMap, IdSet};
@@ -101,6 +102,7 @@ pub(crate) struct OverlayWriter {
 struct Log {
     known: IdSet<EventId>,
     length: u64,
+    chain: Chain,
 }
 
 impl OverlayWriter {
@@ -126,27 +128,36 @@ impl OverlayWriter {
 
     /// Reads a run's events, those in the files and those laid over them.
     fn read(&self, run: RunId) -> Result<(Vec<Event>, Log), StoreError> {
+        let mut chain = Chain::default();
         let (in_files, length) = match self.layout.find_run(run)? {
-            Some(dir) => run_dir::read_log(self.layout.fs(), &dir, run)?,
+            Some(dir) => run_dir::read_log(self.layout.fs(), &dir, run, Some(&mut chain))?,
             None => Default::default(),
         };
-        let laid = self.overlay.runs.get(&run).map_or(0, |laid| laid.lines.len());
+        let laid = self.overlay.runs.get(&run);
+        if let Some(laid) = laid {
+            if laid.is_whole {
+                chain = Chain::default();
+            }
+            chain.add(&laid.lines);
+        }
+        let length = length + laid.map_or(0, |laid| laid.lines.len()) as u64;
         let events = self.overlay.complete(run, in_files)?;
         let known = events.iter().map(|event| event.event_id).collect();
-        Ok((events, Log { known, length: length + laid as u64 }))
+        Ok((events, Log { known, length, chain }))
     }
 
     fn lay(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
         let run = summary.run_id;
-        let signed = RunSummary { writer: Some(self.process), ..summary.clone() };
+        let events_sha256 = self.logs.get(&run).and_then(|log| log.chain.hash_for(summary));
+        let signed = RunSummary { writer: Some(self.process), events_sha256, ..summary.clone() };
         // Moments in `run.yaml` are cut to milliseconds, here as there.
         let written = to_yaml(&signed).and_then(|text| from_yaml(&text));
         let written: RunSummary = written.map_err(|why| StoreError::Damaged { run, why })?;
+        let dir = self.layout.find_run(run)?;
+        let stored = dir.and_then(|dir| run_dir::read_summary(self.layout.fs(), &dir, run).ok());
+        let written = RunSummary { pinned: stored.as_ref().is_some_and(|stored| stored.pinned), ..written };
         // What the files say already needs nobody to lay it over them.
-        let is_known = self.layout.find_run(run)?.is_some_and(|dir| {
-            let stored = run_dir::read_summary(self.layout.fs(), &dir, run);
-            stored.is_ok_and(|stored| RunSummary { updated_at: written.updated_at, ..stored } == written)
-        });
+        let is_known = stored.is_some_and(|stored| RunSummary { updated_at: written.updated_at, ..stored } == written);
         if is_known && !self.overlay.has(run) {
             return Ok(());
         }
@@ -158,10 +169,12 @@ impl OverlayWriter {
 impl RunWriter for OverlayWriter {
     fn create_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
         let run = summary.run_id;
-        if self.overlay.summary(run).is_none() && !self.is_begun(run)? {
-            self.lay(summary)?;
+        let is_new = self.overlay.summary(run).is_none() && !self.is_begun(run)?;
+        if is_new {
+            self.overlay.runs.entry(run).or_default();
         }
-        self.append_events(run, events)
+        self.append_events(run, events)?;
+        if is_new { self.lay(summary) } else { Ok(()) }
     }
 
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
@@ -186,6 +199,7 @@ impl RunWriter for OverlayWriter {
         run_dir::lines_of(run, events, &log.known, log.length, &mut lines)?;
         log.length += lines.len() as u64;
         log.known.extend(events.iter().map(|event| event.event_id));
+        log.chain.add(&lines);
         if !lines.is_empty() {
             self.overlay.runs.entry(run).or_default().lines.extend(lines);
         }
@@ -199,7 +213,9 @@ impl RunWriter for OverlayWriter {
         let mut lines = Vec::new();
         run_dir::lines_of(run, events, &IdSet::default(), 0, &mut lines)?;
         let known = events.iter().map(|event| event.event_id).collect();
-        self.logs.insert(run, Log { known, length: lines.len() as u64 });
+        let mut chain = Chain::default();
+        chain.add(&lines);
+        self.logs.insert(run, Log { known, length: lines.len() as u64, chain });
         let laid = self.overlay.runs.entry(run).or_default();
         (laid.lines, laid.is_whole) = (lines, true);
         Ok(())

@@ -5,16 +5,25 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::super::{FORMAT, StoreError};
-use super::layout::{from_yaml, make_dir, open_plain, read_bounded, replace, stat, to_yaml};
+use super::chain::Chain;
+use super::layout::{from_yaml, make_dir, read_bounded, replace, stat, to_yaml};
+#[cfg(feature = "seal")]
+use super::sealed;
+use super::sealed::{Content, is_sealed, sealed_file};
 use crate::conventions::names;
 use crate::fs::{Access, Contents, Fs, FsFile, temporary_beside, write_again, write_full, write_whole};
 use crate::journal::lock;
 use crate::model::id::IdSet;
+use crate::model::run::LogHash;
 use crate::model::{Event, EventId, RunId, RunSummary};
 use crate::sources::encode::cut;
 use crate::sources::fork::hold_off;
 use serde_json::Value as Json;
 
+/// The name of a run's log.
+pub(super) const LOG: &str = "events.jsonl";
+/// Its name when it is sealed.
+pub(super) const SEALED_LOG: &str = "events.jsonl.zst";
 /// `run.yaml` is small; what is larger is not ours.
 const MAX_RUN_FILE: u64 = 8 << 20;
 /// Longest line of the log that is read; records are bounded far below.
@@ -33,12 +42,12 @@ pub(super) fn run_file(dir: &Path) -> PathBuf {
 
 /// Returns the path of a run's log.
 pub(super) fn events_file(dir: &Path) -> PathBuf {
-    dir.join("events.jsonl")
+    dir.join(LOG)
 }
 
 /// Tells whether a run's folder holds more than artifacts.
 pub(super) fn is_begun(fs: &dyn Fs, dir: &Path) -> Result<bool, StoreError> {
-    Ok(has_summary(fs, dir)? || is_there(fs, &events_file(dir))?)
+    Ok(has_summary(fs, dir)? || is_there(fs, &events_file(dir))? || is_there(fs, &sealed_file(&events_file(dir)))?)
 }
 
 /// Tells whether a run's folder has metadata.
@@ -67,12 +76,21 @@ pub(super) fn read_summary(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<RunSum
     Ok(summary)
 }
 
+/// Tells whether somebody who writes holds the lock of a run's log. Where that cannot be seen, nobody does.
+pub(super) fn is_locked(fs: &dyn Fs, dir: &Path) -> bool {
+    let is_held = |path: &Path| {
+        let tried = fs.open(path, Access::Read).and_then(|file| file.try_lock(false));
+        matches!(tried, Ok(false))
+    };
+    is_held(&events_file(dir)) || is_held(&sealed_file(&events_file(dir)))
+}
+
 fn missing(run: RunId) -> StoreError {
     StoreError::Damaged { run, why: "events.jsonl is missing".to_owned() }
 }
 
 /// Tells whether an error says something of what is on the disk, and not of the moment or of who asks.
-fn is_damage(error: &io::Error) -> bool {
+pub(super) fn is_damage(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound};
     matches!(error.kind(), NotFound | InvalidData | IsADirectory | NotADirectory)
         || matches!(error.raw_os_error(), Some(libc::EIO | libc::ELOOP))
@@ -94,11 +112,12 @@ pub(super) fn write_summary(fs: &dyn Fs, dir: &Path, summary: &RunSummary, durab
     replace(fs, &path, text.as_bytes(), durable)
 }
 
-/// Lets a run's metadata count at most so many lines of its log.
-pub(super) fn count_no_more(fs: &dyn Fs, dir: &Path, run: RunId, lines: u64, durable: bool) -> Result<(), StoreError> {
+/// Lets a run's metadata vouch for nothing that a log of so many other lines would not hold: a count, or a hash.
+pub(super) fn vouch_for_less(fs: &dyn Fs, dir: &Path, run: RunId, lines: u64, durable: bool) -> Result<(), StoreError> {
     match read_summary(fs, dir, run) {
-        Ok(summary) if summary.events > lines => {
-            write_summary(fs, dir, &RunSummary { events: lines, ..summary }, durable)
+        Ok(summary) if summary.events > lines || summary.events_sha256.is_some() => {
+            let less = RunSummary { events: summary.events.min(lines), events_sha256: None, ..summary };
+            write_summary(fs, dir, &less, durable)
         }
         // What cannot be read counts nothing.
         Ok(_) | Err(StoreError::Damaged { .. }) => Ok(()),
@@ -148,75 +167,144 @@ fn read_lines(
     vouched: u64,
     keep: impl FnMut(Event) -> Option<Event>,
 ) -> Result<Vec<Event>, StoreError> {
-    let path = events_file(dir);
-    let file = match open_plain(fs, &path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(missing(run));
-        }
-        Err(error) => return Err(StoreError::io("read", path)(error)),
-    };
-    let scanned = scan(&*file, &path, run, vouched, keep);
+    let mut lines = LogReader::open(fs, dir, run)?;
+    let scanned = scan(&mut lines, run, vouched, None, keep);
     scanned.map(|(events, _)| events)
 }
 
 /// Reads a run's whole log, whose writer is dead: its events, and the length of their lines in bytes. None is none.
-pub(super) fn read_log(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<(Vec<Event>, u64), StoreError> {
-    let path = events_file(dir);
+///
+/// `chain` takes the lines in.
+pub(super) fn read_log(
+    fs: &dyn Fs,
+    dir: &Path,
+    run: RunId,
+    chain: Option<&mut Chain>,
+) -> Result<(Vec<Event>, u64), StoreError> {
     let vouched = lines_vouched(fs, dir, run)?;
-    match open_plain(fs, &path) {
-        Ok(file) => scan(&*file, &path, run, vouched, Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && vouched == 0 => Ok((Vec::new(), 0)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(run)),
-        Err(error) => Err(StoreError::io("read", path)(error)),
+    if vouched == 0 && !is_there(fs, &events_file(dir))? && !is_there(fs, &sealed_file(&events_file(dir)))? {
+        return Ok((Vec::new(), 0));
     }
+    scan(&mut LogReader::open(fs, dir, run)?, run, vouched, chain, Some)
 }
 
 /// Reads lines until the end or a torn one; returns what `keep` kept and the length of the whole lines in bytes.
 ///
-/// `vouched`: so many lines have been whole once, so that fewer are damage.
-fn scan<T>(
-    file: &dyn FsFile,
-    path: &Path,
+/// `vouched`: so many lines have been whole once, so that fewer are damage. `chain` takes the lines in.
+fn scan<T, R: io::Read>(
+    lines: &mut LogReader<R>,
     run: RunId,
     vouched: u64,
+    mut chain: Option<&mut Chain>,
     mut keep: impl FnMut(Event) -> Option<T>,
 ) -> Result<(Vec<T>, u64), StoreError> {
+    let (mut kept, mut seq) = (Vec::new(), 0);
     let damaged =
         |seq: u64, why: String| StoreError::Damaged { run, why: format!("events.jsonl line {}: {why}", seq + 1) };
-    let ends = |seq: u64| match seq.cmp(&vouched) {
-        std::cmp::Ordering::Less => {
-            Err(StoreError::Damaged { run, why: format!("events.jsonl ends after {seq} of {vouched} lines") })
-        }
-        _ => Ok(()),
-    };
-    let mut lines = BufReader::with_capacity(1 << 16, Contents::of(file));
-    let (mut kept, mut line, mut seq, mut whole) = (Vec::new(), Vec::new(), 0, 0);
     loop {
-        line.clear();
-        let read = lines.read_until(b'\n', &mut line).map_err(|error| {
-            if is_damage(&error) { damaged(seq, error.to_string()) } else { StoreError::io("read", path)(error) }
-        })?;
-        if line.last() != Some(&b'\n') {
-            ends(seq)?;
-            return Ok((kept, whole));
-        }
-        if read > MAX_LINE {
-            return Err(damaged(seq, format!("longer than {MAX_LINE} bytes")));
-        }
-        let event: Event = match serde_json::from_slice(&line) {
-            Err(_) if has_hole(&line, whole) => {
-                ends(seq)?;
-                return Ok((kept, whole));
+        match lines.next_line()? {
+            Line::Event(event) if event.seq == seq => {
+                if let Some(chain) = &mut chain {
+                    chain.add(lines.line());
+                }
+                seq += 1;
+                kept.extend(keep(*event));
             }
-            parsed => parsed.map_err(|error| damaged(seq, error.to_string()))?,
-        };
-        if event.seq != seq {
-            return Err(damaged(seq, format!("seq {} where {seq} should be", event.seq)));
+            Line::Event(event) => return Err(damaged(seq, format!("seq {} where {seq} should be", event.seq))),
+            Line::Bad(why) => return Err(damaged(seq, why)),
+            Line::End { .. } if seq < vouched => {
+                return Err(StoreError::Damaged {
+                    run,
+                    why: format!("events.jsonl ends after {seq} of {vouched} lines"),
+                });
+            }
+            Line::End { .. } => return Ok((kept, lines.whole_bytes())),
         }
-        whole += read as u64;
-        seq += 1;
-        kept.extend(keep(event));
+    }
+}
+
+/// What stands next in a log.
+pub(super) enum Line {
+    /// A whole line.
+    Event(Box<Event>),
+    /// A line that is no event, and why not.
+    Bad(String),
+    /// The end of the whole lines, and so many bytes behind it.
+    End {
+        /// Of a write that was not finished.
+        torn: u64,
+    },
+}
+
+/// Reads a log line by line, one in memory at a time.
+pub(super) struct LogReader<R> {
+    lines: BufReader<R>,
+    path: PathBuf,
+    line: Vec<u8>,
+    whole: u64,
+}
+
+impl LogReader<Content> {
+    /// Opens a run's log, sealed or not.
+    pub fn open(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<Self, StoreError> {
+        let path = events_file(dir);
+        match Content::open(fs, &path) {
+            Ok(content) => Ok(Self::of(content, &path)),
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Err(missing(run)),
+            Err(StoreError::Io { source, .. }) if is_damage(&source) => {
+                Err(StoreError::Damaged { run, why: source.to_string() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells whether the log is sealed.
+    #[cfg(feature = "seal")]
+    pub fn is_sealed(&self) -> bool {
+        self.lines.get_ref().is_sealed()
+    }
+}
+
+impl<R: io::Read> LogReader<R> {
+    fn of(content: R, path: &Path) -> Self {
+        Self { lines: BufReader::with_capacity(1 << 16, content), path: path.to_owned(), line: Vec::new(), whole: 0 }
+    }
+
+    /// Returns the length of the whole lines so far, in bytes.
+    pub fn whole_bytes(&self) -> u64 {
+        self.whole
+    }
+
+    /// Returns the line that was read last, with its line feed.
+    pub fn line(&self) -> &[u8] {
+        &self.line
+    }
+
+    /// Goes to the next line. What is behind one that is bad is not asked for.
+    pub fn next_line(&mut self) -> Result<Line, StoreError> {
+        self.line.clear();
+        let read = match self.lines.read_until(b'\n', &mut self.line) {
+            Ok(read) => read as u64,
+            Err(error) if is_damage(&error) => return Ok(Line::Bad(error.to_string())),
+            Err(error) => return Err(StoreError::io("read", &self.path)(error)),
+        };
+        if self.line.last() != Some(&b'\n') {
+            return Ok(Line::End { torn: read });
+        }
+        if self.line.len() > MAX_LINE {
+            return Ok(Line::Bad(format!("longer than {MAX_LINE} bytes")));
+        }
+        match serde_json::from_slice(&self.line) {
+            Ok(event) => {
+                self.whole += read;
+                Ok(Line::Event(Box::new(event)))
+            }
+            Err(_) if has_hole(&self.line, self.whole) => {
+                let behind = io::copy(&mut self.lines, &mut io::sink()).unwrap_or(0);
+                Ok(Line::End { torn: read + behind })
+            }
+            Err(error) => Ok(Line::Bad(error.to_string())),
+        }
     }
 }
 
@@ -227,6 +315,64 @@ fn scan<T>(
 fn has_hole(line: &[u8], offset: u64) -> bool {
     let is_last_of_sector = |at: usize| (offset + at as u64 + 1).is_multiple_of(SECTOR);
     line.iter().enumerate().any(|(at, byte)| *byte == 0 && is_last_of_sector(at))
+}
+
+/// The lock of a run's log, for who changes something else of the run.
+#[derive(Debug)]
+pub(super) struct LogLock {
+    _held: Box<dyn FsFile>,
+}
+
+impl LogLock {
+    /// Takes the lock, without waiting for it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::InUse`] while another has it, [`StoreError::Damaged`] where there is no log.
+    pub fn take(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<Self, StoreError> {
+        let path = events_file(dir);
+        let path = if is_sealed(fs, &path)? { sealed_file(&path) } else { path };
+        let _held_off = hold_off();
+        let file = fs.open(&path, Access::ReadWrite).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => missing(run),
+            _ => StoreError::io("open", &path)(error),
+        })?;
+        if matches!(file.try_lock(true), Ok(false)) {
+            return Err(StoreError::InUse { run });
+        }
+        check_named(fs, &*file, &path, run)?;
+        Ok(Self { _held: file })
+    }
+
+    /// Puts the sealed form in the place of the log, if its lines are as many as its metadata counts and have that hash, or
+    /// none is known. Returns the bytes before and after; `None` where it is left as it is.
+    #[cfg(feature = "seal")]
+    pub fn seal(&self, fs: &dyn Fs, dir: &Path, summary: &RunSummary) -> Result<Option<(u64, u64)>, StoreError> {
+        let path = events_file(dir);
+        let (mut lines, mut chain) = (LogReader::open(fs, dir, summary.run_id)?, Chain::default());
+        if lines.is_sealed() {
+            return Ok(None);
+        }
+        scan(&mut lines, summary.run_id, summary.events, Some(&mut chain), |_| None::<()>)?;
+        let length = stat(fs, &path).map_err(StoreError::io("read", &path))?.map_or(0, |found| found.len);
+        let is_as_known = summary.events_sha256.is_none_or(|known| chain.hash_of(summary.events) == Some(known));
+        // What is not as it should be stays as it is, for who looks into it.
+        if length != lines.whole_bytes() || chain.hash_of(summary.events).is_none() || !is_as_known {
+            return Ok(None);
+        }
+        Ok(sealed::seal(fs, &path, chain.head())?.map(|sealed| (length, sealed)))
+    }
+}
+
+/// Refuses a log that is not the one of that name any more: its run was removed, or the log made anew, before the lock
+/// was had.
+fn check_named(fs: &dyn Fs, file: &dyn FsFile, path: &Path, run: RunId) -> Result<(), StoreError> {
+    let held = file.stat().map_err(StoreError::io("read", path))?.identity;
+    match stat(fs, path).map_err(StoreError::io("read", path))? {
+        Some(named) if named.identity == held => Ok(()),
+        Some(_) => Err(StoreError::InUse { run }),
+        None => Err(StoreError::NotFound { id: run.to_string() }),
+    }
 }
 
 /// A run's log, open for its one writer.
@@ -241,6 +387,8 @@ pub(super) struct EventLog {
     /// What was there when the log was taken up again; told again after a crash, these are passed over.
     known: IdSet<EventId>,
     suspect: bool,
+    /// The links of the whole lines.
+    chain: Chain,
 }
 
 impl EventLog {
@@ -248,7 +396,12 @@ impl EventLog {
     pub fn create(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<Self, StoreError> {
         let path = events_file(dir);
         let file = open_locked(fs, &path, run, "create", Access::Create)?;
-        Ok(Self { path, run, file, length: 0, known: IdSet::default(), suspect: false })
+        Ok(Self::begin(path, run, file))
+    }
+
+    fn begin(path: PathBuf, run: RunId, file: Box<dyn FsFile>) -> Self {
+        let (known, chain) = (IdSet::default(), Chain::default());
+        Self { path, run, file, length: 0, known, suspect: false, chain }
     }
 
     /// Opens a run's log, made if it is not there. Cuts a torn last line off and hands back what is there; with
@@ -265,14 +418,26 @@ impl EventLog {
     ) -> Result<(Self, Vec<Event>), StoreError> {
         make_dir(fs, dir)?;
         let path = events_file(dir);
-        let file = open_locked(fs, &path, run, "open", if vouched == 0 { Access::Create } else { Access::ReadWrite })?;
-        let (events, length) = scan(&*file, &path, run, vouched, Some)?;
+        let access = if vouched == 0 { Access::Create } else { Access::ReadWrite };
+        unseal(fs, &path, run)?;
+        let file = match open_locked(fs, &path, run, "open", access) {
+            // It was sealed while its lock was waited for.
+            Err(StoreError::NotFound { .. } | StoreError::Damaged { .. }) if is_sealed(fs, &path)? => {
+                unseal(fs, &path, run)?;
+                open_locked(fs, &path, run, "open", access)
+            }
+            opened => opened,
+        }?;
+        let mut chain = Chain::default();
+        let mut lines = LogReader::of(Contents::of(&*file), &path);
+        let (events, length) = scan(&mut lines, run, vouched, Some(&mut chain), Some)?;
+        drop(lines);
         file.set_len(length).map_err(StoreError::io("truncate", &path))?;
         if durable {
             write_again(&*file, length).map_err(StoreError::io("sync", &path))?;
         }
         let known = events.iter().map(|event| event.event_id).collect();
-        Ok((Self { path, run, file, length, known, suspect: false }, events))
+        Ok((Self { path, run, file, length, known, suspect: false, chain }, events))
     }
 
     /// Makes a run's log anew: a whole file takes the place of the one that is there, which the caller has open.
@@ -289,7 +454,7 @@ impl EventLog {
         let path = events_file(dir);
         let making = temporary_beside(&path);
         let file = open_locked(fs, &making, run, "create", Access::Create)?;
-        let mut log = Self { path: making.clone(), run, file, length: 0, known: IdSet::default(), suspect: false };
+        let mut log = Self::begin(making.clone(), run, file);
         let renamed = log.append(events, true, lines).and_then(|()| {
             fs.rename(&making, &path).map_err(StoreError::io("write", &path))?;
             if durable { fs.sync_dir(dir).map_err(StoreError::io("sync", dir)) } else { Ok(()) }
@@ -322,6 +487,7 @@ impl EventLog {
         match written.and_then(|()| if durable { self.file.sync_data() } else { Ok(()) }) {
             Ok(()) => {
                 self.length += lines.len() as u64;
+                self.chain.add(lines);
                 Ok(())
             }
             Err(error) => {
@@ -331,6 +497,18 @@ impl EventLog {
                 Err(StoreError::io("write", &self.path)(error))
             }
         }
+    }
+
+    /// Returns the hash of the log for its metadata: of as many lines as that counts, if there are as many, and of a run
+    /// that is not under way. Until then its lines may still be put in another order.
+    pub fn hash_for(&self, summary: &RunSummary) -> Option<LogHash> {
+        self.chain.hash_for(summary)
+    }
+
+    /// Writes what names the first line that is changed, should one be.
+    pub fn write_chain(&mut self, fs: &dyn Fs, dir: &Path) {
+        // Nothing depends on it: the next to write it writes all of it.
+        let _ = self.chain.write(fs, dir);
     }
 
     /// Cuts off what stands behind the whole lines; with `durable` from the disk too, where parts of it and of what is
@@ -357,6 +535,31 @@ pub(super) fn lines_of(
         lines.push(b'\n');
     }
     Ok(())
+}
+
+/// Makes a log plain again that is sealed, for who goes on with it.
+#[cfg(feature = "seal")]
+fn unseal(fs: &dyn Fs, path: &Path, run: RunId) -> Result<(), StoreError> {
+    if !is_sealed(fs, path)? {
+        return Ok(());
+    }
+    // One at a time; whoever waited finds it done.
+    let file = match open_locked(fs, &sealed_file(path), run, "open", Access::ReadWrite) {
+        Err(StoreError::NotFound { .. } | StoreError::Damaged { .. }) if !is_sealed(fs, path)? => return Ok(()),
+        opened => opened?,
+    };
+    let unsealed = match is_sealed(fs, path)? {
+        true => sealed::unseal(fs, path, Content::open(fs, path)?),
+        false => Ok(()),
+    };
+    drop(file);
+    unsealed
+}
+
+#[cfg(not(feature = "seal"))]
+fn unseal(fs: &dyn Fs, path: &Path, _: RunId) -> Result<(), StoreError> {
+    // Says what is missing.
+    if is_sealed(fs, path)? { Content::open(fs, path).map(|_| ()) } else { Ok(()) }
 }
 
 /// Opens a log and takes its lock, for this process and none of the children that it forks, not even one that is forked
@@ -387,6 +590,7 @@ fn open_locked(
         std::thread::sleep(lock::POLL);
         held = is_held(&*file);
     }
+    check_named(fs, &*file, path, run)?;
     Ok(file)
 }
 

@@ -12,6 +12,7 @@ use super::digest::{Digest, Row, digest};
 use super::{Database, DatabaseError, Result, id_in, number, pattern::pattern, put, read_meta, write_meta};
 use crate::model::{ErrorInfo, RunId, RunStatus, RunSummary, SpanId};
 use crate::store::StoreError;
+use crate::store::files::sealed::sealed_file;
 use crate::store::files::{FilesReader, run_dir};
 use crate::telemetry::full_text;
 
@@ -274,11 +275,13 @@ fn read_one(reader: &FilesReader, behind: Behind) -> Result<Read> {
     Ok(Read { behind, log_bytes, digest })
 }
 
-/// Returns how long the log of a run is.
+/// Returns how long the log of a run is on the disk, sealed or not.
 pub(super) fn log_bytes(reader: &FilesReader, run: RunId) -> std::result::Result<u64, StoreError> {
     let layout = reader.layout();
     let Some(dir) = layout.find_run(run)? else { return Ok(0) };
-    Ok(std::fs::metadata(run_dir::events_file(&dir)).map_or(0, |log| log.len()))
+    let log = run_dir::events_file(&dir);
+    let found = std::fs::metadata(&log).or_else(|_| std::fs::metadata(sealed_file(&log)));
+    Ok(found.map_or(0, |found| found.len()))
 }
 
 fn put_all(transaction: &Transaction<'_>, words: &mut super::Words, read: &[Read]) -> Result<()> {

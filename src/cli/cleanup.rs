@@ -1,0 +1,217 @@
+//! `runspan cleanup`: retention now. `runspan pin` and `runspan unpin`: which runs it never takes.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use runspan::store::RunReader;
+use runspan::store::files::cleanup::{self, Cleaned, Options};
+use runspan::store::retention::{self, Policy, Settings};
+use serde::Serialize;
+
+use super::output::{DIM, GREEN, YELLOW, count, safe, size};
+use super::table::{Cell, Column, Table};
+use super::time::calendar;
+use super::{CODE_FAILED, CODE_USE, Done, Format, Session, Stop};
+
+/// What `cleanup` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+What is kept is what store.yaml says under retention, `mode: full` and `max_bytes: 10GiB` where it says nothing; a flag \
+here goes before what stands there. Runs that are running, waiting, pinned or damaged are never removed. A run whose \
+parent is removed stays, without the link. Servers and recorders do the same by themselves about once an hour, unless \
+store.yaml says `automatic: false`.
+
+Large logs of runs that are over, and large files that they produced, are sealed: compressed, and read as before. A run that goes on is unsealed by itself.
+
+Examples:
+  runspan cleanup --dry-run
+  runspan cleanup --mode lite
+  runspan cleanup --keep 3 --older-than 30d
+  runspan cleanup --max-bytes 500MB")]
+pub struct Args {
+    /// Keep the last 10 runs of each agent and workflow, the last 50, or all
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+    /// Keep the last N runs of each agent and workflow
+    #[arg(long, value_name = "N")]
+    keep: Option<u64>,
+    /// Remove runs that ended longer ago: 90s, 15m, 2h, 7d, 4w
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    older_than: Option<Duration>,
+    /// Remove the oldest runs until all of them have no more bytes: 500MB, 10GiB
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    max_bytes: Option<u64>,
+    /// Seal logs of runs that are over from so many bytes on; none: seal none [default: 256KiB]
+    #[arg(long, value_name = "SIZE", value_parser = seal_from)]
+    seal_from: Option<SealFrom>,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What `pin` and `unpin` take.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A pinned run is never removed by retention, however old it is and however large the store.
+
+Examples:
+  runspan pin latest
+  runspan unpin 01KE9BZH80BG")]
+pub struct PinArgs {
+    /// Run ids, their beginnings, trace ids, or `latest`
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Mode {
+    Lite,
+    Standard,
+    Full,
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    retention::parse_age(text).map_err(|error| error.to_string())
+}
+
+/// From where on logs are sealed.
+#[derive(Clone, Copy, Debug)]
+struct SealFrom(Option<u64>);
+
+fn seal_from(text: &str) -> Result<SealFrom, String> {
+    if text == "none" { Ok(SealFrom(None)) } else { bytes(text).map(|bytes| SealFrom(Some(bytes))) }
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    retention::parse_bytes(text).map_err(|error| error.to_string())
+}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    dry_run: bool,
+    #[serde(flatten)]
+    cleaned: Cleaned,
+}
+
+#[derive(Debug, Serialize)]
+struct Pinned {
+    run_id: String,
+    pinned: bool,
+    changed: bool,
+}
+
+/// Removes what is not kept.
+pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
+    let Some(reader) = session.open()? else {
+        return Err(Stop::failed(CODE_FAILED, "there is no run store here").hint("name one with --store PATH"));
+    };
+    let layout = reader.layout();
+    let settings = Settings::read(layout.read()?.retention.as_ref());
+    let settings = settings.map_err(|error| {
+        Stop::failed(CODE_USE, format!("{}: {error}", layout.store_file().display())).hint("nothing was removed")
+    })?;
+    let policy = policy(args, settings.policy);
+    let seal_from = args.seal_from.map_or(settings.seal_from, |SealFrom(given)| given);
+    let options = Options { is_dry_run: args.dry_run, seal_from };
+    let cleaned = cleanup::cleanup(layout, &policy, options, session.now, || true)?;
+    let answer = Answer { dry_run: args.dry_run, cleaned };
+    match session.format {
+        Format::Table => print_table(&answer, session)?,
+        _ => session.print_data(&answer)?,
+    }
+    Ok(())
+}
+
+/// Puts what the flags say before what the store says.
+fn policy(args: &Args, stored: Policy) -> Policy {
+    let keep_each = match args.mode {
+        Some(Mode::Lite) => retention::Mode::Lite.keep_each(),
+        Some(Mode::Standard) => retention::Mode::Standard.keep_each(),
+        Some(Mode::Full) => None,
+        None => stored.keep_each,
+    };
+    Policy {
+        keep_each: args.keep.or(keep_each),
+        max_age: args.older_than.or(stored.max_age),
+        max_bytes: args.max_bytes.or(stored.max_bytes),
+    }
+}
+
+fn print_table(answer: &Answer, session: &mut Session<'_>) -> Done {
+    let (look, cleaned) = (session.look, &answer.cleaned);
+    if !cleaned.removed.is_empty() {
+        let mut table = Table::new(&[
+            Column::new("RUN", 0),
+            Column::new("NAME", 0).shrinks_to(8),
+            Column::new("STARTED", 2),
+            Column::new("SIZE", 0).right(),
+            Column::new("FOR", 1),
+        ]);
+        for run in &cleaned.removed {
+            table.row(vec![
+                Cell::new(run.run_id.to_string()),
+                Cell::new(&run.name),
+                Cell::new(calendar(run.started_at)),
+                Cell::new(size(run.bytes)),
+                Cell::new(run.reason.to_string()),
+            ]);
+        }
+        let table = table.render(look);
+        session.print(&table)?;
+    }
+    for stayed in &cleaned.stayed {
+        let sign = look.paint(YELLOW, "!").into_owned();
+        session.print(&format!("{sign} {} stays: {}\n", stayed.run_id, safe(&stayed.why)))?;
+    }
+    let done = if answer.dry_run { "would be removed" } else { "removed" };
+    let mut text = format!("{} {done} ({})", runs(cleaned.removed.len() as u64), size(cleaned.bytes));
+    text.push_str(&match cleaned.bytes_left {
+        Some(bytes) => format!(", {} left ({})", runs(cleaned.runs_left), size(bytes)),
+        None => format!(", {} left", runs(cleaned.runs_left)),
+    });
+    let sign = look.paint(GREEN, "✓").into_owned();
+    session.print(&format!("{sign} {text}\n"))?;
+    if cleaned.sealed > 0 {
+        let logs = if cleaned.sealed == 1 { "1 file".to_owned() } else { format!("{} files", count(cleaned.sealed)) };
+        let before = size(cleaned.sealed_from_bytes);
+        session.print(&match cleaned.sealed_to_bytes {
+            Some(after) => format!("{sign} {logs} sealed ({before}, now {})\n", size(after)),
+            None => format!("{sign} {logs} would be sealed ({before})\n"),
+        })?;
+    }
+    if cleaned.leftovers > 0 {
+        let what = format!("{} that an earlier removal had left are gone as well", folders(cleaned.leftovers));
+        session.print(&format!("  {}\n", look.paint(DIM, &what)))?;
+    }
+    Ok(())
+}
+
+fn runs(number: u64) -> String {
+    if number == 1 { "1 run".to_owned() } else { format!("{} runs", count(number)) }
+}
+
+fn folders(number: u64) -> String {
+    if number == 1 { "1 folder".to_owned() } else { format!("{} folders", count(number)) }
+}
+
+/// Pins runs, or lets go of them.
+pub fn pin(args: &PinArgs, is_pinned: bool, session: &mut Session<'_>) -> Done {
+    let reader = session.open_for(&args.ids[0])?;
+    let mut answers = Vec::with_capacity(args.ids.len());
+    for id in &args.ids {
+        let run = reader.resolve(id)?;
+        let changed = cleanup::set_pinned(reader.layout(), run, is_pinned)?;
+        answers.push(Pinned { run_id: run.to_string(), pinned: is_pinned, changed });
+    }
+    match session.format {
+        Format::Table => {
+            let word = if is_pinned { "pinned" } else { "not pinned" };
+            let line = |answer: &Pinned| {
+                let already = if answer.changed { "" } else { " already" };
+                format!("{} is{already} {word}\n", answer.run_id)
+            };
+            session.print(&answers.iter().map(line).collect::<String>())
+        }
+        _ => session.print_data(&answers),
+    }
+}

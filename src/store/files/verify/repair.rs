@@ -1,0 +1,148 @@
+//! Puts right what follows from something whole.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::super::layout::Layout;
+use super::super::run_dir::{self, EventLog};
+use super::super::{index, writer_is_alive};
+use super::{Cure, Problem, Report, run};
+use crate::model::{RunId, RunKind, RunSummary, UnixNanos};
+use crate::store::StoreError;
+use crate::store::assembly::RunState;
+use crate::telemetry::full_text;
+
+/// What became of a problem.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Repaired {
+    /// The run, if it is one's.
+    pub run_id: Option<RunId>,
+    /// The file, within the store.
+    pub file: String,
+    /// Is it right now?
+    pub is_repaired: bool,
+    /// What was done, or why nothing was.
+    pub what: String,
+}
+
+/// Puts right what a [`Report`] tells of, as far as that follows from something whole; each problem is answered.
+///
+/// A run that a process writes, or has not been taken over from a dead one, is left alone. What is lost is never made up:
+/// a line that cannot be read stays, and so does a `run.yaml` that vouches for more than there is.
+///
+/// What cannot be written is told like anything else that is not repaired.
+pub fn repair(layout: &Layout, report: &Report) -> Vec<Repaired> {
+    let mut done = Vec::with_capacity(report.problems.len());
+    for problem in in_order(&report.problems) {
+        let outcome = match (problem.cure, problem.run_id) {
+            (None, _) => Err("it cannot be repaired without making something up".to_owned()),
+            (Some(Cure::Database), _) => rebuild_database(layout),
+            (Some(Cure::UnreadLines), _) => blank_unread(layout),
+            (Some(cure), Some(run)) => repair_run(layout, run, cure, report),
+            (Some(_), None) => Err("it belongs to no run".to_owned()),
+        };
+        let (is_repaired, what) = match outcome {
+            Ok(what) => (true, what),
+            Err(why) => (false, why),
+        };
+        done.push(Repaired { run_id: problem.run_id, file: problem.file.clone(), is_repaired, what });
+    }
+    done
+}
+
+/// Sorts by what depends on what: a summary is made of a log, a line of the index of a summary.
+fn in_order(problems: &[Problem]) -> Vec<&Problem> {
+    let mut ordered: Vec<&Problem> = problems.iter().collect();
+    ordered.sort_by_key(|problem| match problem.cure {
+        Some(Cure::CutLog) | None => 0,
+        Some(Cure::Summary | Cure::UnreadLines) => 1,
+        Some(Cure::IndexLine) => 2,
+        Some(Cure::Database) => 3,
+    });
+    ordered
+}
+
+type Outcome = Result<String, String>;
+
+fn repair_run(layout: &Layout, run: RunId, cure: Cure, report: &Report) -> Outcome {
+    let found = layout.find_run(run).map_err(told)?;
+    let dir = found.ok_or_else(|| "the run has gone meanwhile".to_owned())?;
+    let kind = RunKind::ALL.iter().copied().find(|kind| layout.run(*kind, run) == dir).unwrap_or(RunKind::Agent);
+    if run::is_being_written(layout, kind, run).map_err(told)? {
+        return Err("a process is writing the run: try again when that has ended".to_owned());
+    }
+    let stored = run_dir::read_summary(layout.fs(), &dir, run);
+    if let Ok(Some(writer)) = stored.as_ref().map(|summary| summary.writer)
+        && writer_is_alive(layout, writer)
+    {
+        return Err(format!("process {writer}, which wrote the run, is alive: try again when it has ended"));
+    }
+    let is_bad_log = |problem: &&Problem| problem.cure.is_none() && problem.is_of_log();
+    let of_run = report.problems.iter().filter(|problem| problem.run_id == Some(run));
+    if cure != Cure::IndexLine && of_run.filter(is_bad_log).count() > 0 {
+        return Err("its log is damaged, so what the events add up to is not known".to_owned());
+    }
+    match cure {
+        Cure::CutLog => cut_log(layout, &dir, run, stored.map_or(0, |summary| summary.events)),
+        Cure::Summary => rebuild_summary(layout, &dir, run, stored.ok()),
+        Cure::IndexLine => append_line(layout, &stored.map_err(told)?).map(|()| "the line is appended".to_owned()),
+        Cure::UnreadLines => blank_unread(layout),
+        Cure::Database => rebuild_database(layout),
+    }
+}
+
+fn blank_unread(layout: &Layout) -> Outcome {
+    let blanked = index::blank(layout.fs(), &layout.index_log(), &Default::default(), true).map_err(told)?;
+    Ok(format!("{blanked} lines that nobody can read are blank now"))
+}
+
+fn cut_log(layout: &Layout, dir: &Path, run: RunId, vouched: u64) -> Outcome {
+    let (_, events) = EventLog::open(layout.fs(), dir, run, vouched, true).map_err(told)?;
+    Ok(format!("what stood behind its {} lines is cut off", events.len()))
+}
+
+fn rebuild_summary(layout: &Layout, dir: &Path, run: RunId, before: Option<RunSummary>) -> Outcome {
+    // Its lock is held until both are written.
+    let (mut log, events) = EventLog::open(layout.fs(), dir, run, 0, true).map_err(told)?;
+    let state = RunState::read(run, &events);
+    if !state.has_started() {
+        return Err("its log has no run_started, so nobody knows what it was".to_owned());
+    }
+    let told_now = state.summary(UnixNanos::now());
+    let summary = match before {
+        Some(before) => RunSummary {
+            writer: before.writer,
+            pinned: before.pinned,
+            parent_run_id: before.parent_run_id.and(told_now.parent_run_id),
+            ..told_now
+        },
+        None => told_now,
+    };
+    let summary = RunSummary { events_sha256: log.hash_for(&summary), ..summary };
+    if !summary.status.is_open() {
+        log.write_chain(layout.fs(), dir);
+    }
+    run_dir::write_summary(layout.fs(), dir, &summary, true).map_err(told)?;
+    append_line(layout, &summary)?;
+    Ok(format!("run.yaml is made anew of {} events, and its line in index.log", events.len()))
+}
+
+fn append_line(layout: &Layout, summary: &RunSummary) -> Result<(), String> {
+    index::IndexLog::default().append(layout.fs(), &layout.index_log(), summary, true).map_err(told)
+}
+
+#[cfg(feature = "index")]
+fn rebuild_database(layout: &Layout) -> Outcome {
+    let runs = super::super::database::rebuild(layout, |_| {}).map_err(|error| error.to_string())?;
+    Ok(format!("it is made anew with {runs} runs"))
+}
+
+#[cfg(not(feature = "index"))]
+fn rebuild_database(_: &Layout) -> Outcome {
+    Err("this program was built without the feature index".to_owned())
+}
+
+fn told(error: StoreError) -> String {
+    full_text(&error)
+}
