@@ -4,12 +4,15 @@
 //! stopped it, if anything did; exit codes are decided here and nowhere else: 0 done, 1 the answer is no, 2 wrong use,
 //! 3 the store or a peer failed.
 
+mod compare;
 mod completions;
+mod content;
 mod demo;
 mod doctor;
 mod events;
 mod forward;
 mod get;
+mod html;
 mod list;
 mod output;
 mod prices;
@@ -17,6 +20,7 @@ mod reindex;
 mod serve;
 mod table;
 mod tail;
+mod text_diff;
 mod time;
 mod tree;
 
@@ -87,6 +91,8 @@ enum Command {
     Get(get::Args),
     /// Follow runs, or one run's events, as they happen
     Tail(tail::Args),
+    /// Compare two runs step by step: structure, inputs and outputs, tokens and cost
+    Compare(compare::Args),
     /// Take OTLP in from any language, and record what it tells
     Serve(serve::Args),
     /// Show what models cost
@@ -115,6 +121,8 @@ enum RunsCommand {
     Get(get::Args),
     /// Follow runs
     Tail(tail::Args),
+    /// Compare two runs
+    Compare(compare::Args),
 }
 
 /// What a command works with.
@@ -137,6 +145,8 @@ struct Session<'a> {
 enum Stop {
     /// Nobody reads what it prints: no reason to complain.
     PipeClosed,
+    /// The answer is no, and what was printed says why.
+    AnswerIsNo,
     /// Something to tell.
     Failed {
         code: u8,
@@ -192,6 +202,9 @@ fn execute(
         Command::Demo(args) => demo::run(args, &mut session),
         Command::Get(args) | Command::Runs { command: RunsCommand::Get(args) } => get::run(args, &mut session),
         Command::Tail(args) | Command::Runs { command: RunsCommand::Tail(args) } => tail::run(args, &mut session),
+        Command::Compare(args) | Command::Runs { command: RunsCommand::Compare(args) } => {
+            compare::run(args, &mut session)
+        }
         Command::Serve(args) => serve::run(args, &mut session),
         Command::Prices(args) => prices::run(args, &mut session),
         Command::Forward(args) => forward::run(args, &mut session),
@@ -260,7 +273,9 @@ impl Session<'_> {
     }
 
     fn report(&mut self, stop: &Stop) -> u8 {
-        let Stop::Failed { code, what, more, hint } = stop else { return 0 };
+        let Stop::Failed { code, what, more, hint } = stop else {
+            return if matches!(stop, Stop::AnswerIsNo) { CODE_NO } else { 0 };
+        };
         let label = self.look.paint(RED, "error:").into_owned();
         self.remark(&format!("{label} {}", safe(what)));
         for line in more {
