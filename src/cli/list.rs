@@ -89,7 +89,8 @@ fn parse_usd(text: &str) -> Result<NanoUsd, String> {
 }
 
 impl Args {
-    fn query(&self, now: UnixNanos) -> Query {
+    /// Returns what is asked for.
+    pub fn query(&self, now: UnixNanos) -> Query {
         Query {
             kind: self.kind,
             agent_id: self.agent_id.clone(),

@@ -10,6 +10,7 @@ mod content;
 mod demo;
 mod doctor;
 mod events;
+mod export;
 mod forward;
 mod get;
 mod html;
@@ -93,6 +94,8 @@ enum Command {
     Tail(tail::Args),
     /// Compare two runs step by step: structure, inputs and outputs, tokens and cost
     Compare(compare::Args),
+    /// Give runs out: as OTLP JSON, as pages to read
+    Export(export::Args),
     /// Take OTLP in from any language, and record what it tells
     Serve(serve::Args),
     /// Show what models cost
@@ -205,6 +208,7 @@ fn execute(
         Command::Compare(args) | Command::Runs { command: RunsCommand::Compare(args) } => {
             compare::run(args, &mut session)
         }
+        Command::Export(args) => export::run(args, &mut session),
         Command::Serve(args) => serve::run(args, &mut session),
         Command::Prices(args) => prices::run(args, &mut session),
         Command::Forward(args) => forward::run(args, &mut session),

@@ -721,3 +721,61 @@ fn a_comparison_as_a_page_holds_no_markup_of_a_run() {
         assert!(!page.contains(hidden), "{hidden:?}: {page}");
     }
 }
+
+#[test]
+fn spans_are_given_out_as_they_came() {
+    let mut store = Store::new();
+    let run = store.record_agent(1);
+    let open = store.record_open_workflow();
+    let request = json(&runspan(store.path(), &["export", &run.to_string()]));
+    let spans = &request["resourceSpans"][0]["scopeSpans"][0]["spans"];
+    let log = std::fs::read_to_string(store.run_dir(run).join("events.jsonl")).unwrap();
+    let mut told: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["data"]["span"].clone())
+        .filter(|span| span.get("endTimeUnixNano").is_some())
+        .collect();
+    told.sort_by_key(|span| span["startTimeUnixNano"].as_str().unwrap().to_owned());
+    assert_eq!(spans, &serde_json::Value::Array(told));
+    assert_eq!(request["resourceSpans"].as_array().unwrap().len(), 1);
+    // What has not ended is no span yet, and the user is told.
+    let answer = runspan(store.path(), &["export", &open.to_string(), "--as", "otlp-jsonl"]);
+    assert_eq!((answer.code, answer.out.as_str()), (0, "{\"resourceSpans\":[]}\n"));
+    assert_eq!(answer.err, "2 steps have not ended and are not in it\n");
+    let lines = runspan(store.path(), &["export", "--limit", "0", "--as", "otlp-jsonl"]).out;
+    assert_eq!(lines.lines().count(), 2);
+}
+
+#[test]
+fn a_page_of_a_run_holds_no_markup_of_it_and_loads_nothing() {
+    let mut store = Store::new();
+    store.record_agent(1);
+    let run = store.record_other_agent().to_string();
+    let page = runspan(store.path(), &["export", &run, "--as", "html"]).out;
+    assert!(page.contains("Look at &lt;/script&gt; lib.rs"), "{page}");
+    assert!(page.contains("&lt;b&gt;a<span class=\"odd\">\\u{202e}</span>b&lt;/b&gt;"), "{page}");
+    for hidden in ["<script", "</script>", "<b>", "<img", "<link", "src=", "url(", "\u{202e}", "\u{1b}"] {
+        assert!(!page.contains(hidden), "{hidden:?}: {page}");
+    }
+    assert!(page.contains("default-src 'none'"), "{page}");
+    let pages = store.path().join("pages");
+    let answer = runspan(store.path(), &["export", "--to", pages.to_str().unwrap(), "--as", "html"]);
+    assert_eq!((answer.code, answer.out.as_str()), (2, ""));
+    let folder = format!("{}/", pages.display());
+    let answer = runspan(store.path(), &["export", "--to", &folder]);
+    assert_eq!((answer.code, answer.out.lines().count()), (0, 2), "{}", answer.err);
+    assert_eq!(std::fs::read_to_string(pages.join(format!("{run}.html"))).unwrap(), page);
+    assert_eq!(std::fs::read_dir(pages).unwrap().count(), 2);
+}
+
+#[test]
+fn a_damaged_run_is_told_and_the_others_are_exported() {
+    let mut store = Store::new();
+    let (good, bad) = (store.record_agent(1), store.record_agent(2));
+    std::fs::write(store.run_dir(bad).join("events.jsonl"), "no JSON\n").unwrap();
+    let answer = runspan(store.path(), &["export", &bad.to_string(), &good.to_string()]);
+    assert_eq!(answer.code, 1);
+    assert!(answer.err.contains(&format!("run {bad} is damaged")), "{}", answer.err);
+    let request: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
+    assert_eq!(request["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().len(), 4);
+}

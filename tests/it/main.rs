@@ -26,6 +26,8 @@ mod macros;
 mod metrics;
 #[cfg(feature = "otel-sdk")]
 mod otel;
+#[cfg(feature = "cli")]
+mod pages;
 mod processes;
 mod rig;
 mod secrets;

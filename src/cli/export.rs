@@ -1,0 +1,227 @@
+//! `runspan export`: runs out of the store, as OTLP JSON or as pages.
+
+mod otlp;
+mod page;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use runspan::model::RunId;
+use runspan::store::files::FilesReader;
+use runspan::store::{Listed, RunReader};
+use serde::Serialize;
+
+use super::output::{count, json_line};
+use super::{CODE_FAILED, CODE_NO, CODE_USE, Done, Session, Stop, list};
+
+/// What `export` takes.
+#[derive(Debug, clap::Args)]
+#[group(id = "export")]
+#[command(after_help = "\
+Examples:
+  runspan export latest --to run.html
+  runspan export 01KE9BZH80BG 01KE9C1BV014 --to runs.json
+  runspan export --status error --since 24h --limit 0 --as otlp-jsonl | gzip > errors.jsonl.gz
+  runspan export --session chat-42 --as html --to pages/
+
+Runs are named by ids, or chosen by the filters of `list`. Spans are given back as they came, but for what scrub and limits
+have marked; a step that has not ended is none yet. A page loads nothing and runs no script.")]
+pub struct Args {
+    /// Runs: ids, their beginnings, trace ids, or `latest`
+    ids: Vec<String>,
+    /// Where to: a file, a folder (for pages, a file a run), or - for standard output
+    #[arg(long, value_name = "FILE|DIR|-", default_value = "-")]
+    to: PathBuf,
+    /// As what; else the ending of --to says it: .json, .jsonl, .html
+    #[arg(long = "as", value_enum, value_name = "FORMAT")]
+    form: Option<Form>,
+    #[command(flatten)]
+    filters: list::Args,
+}
+
+/// As what runs are given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// One OTLP JSON object of all runs: an ExportTraceServiceRequest
+    OtlpJson,
+    /// The same, one object a line for each run, as the Collector's file exporter writes them
+    OtlpJsonl,
+    /// A page for a browser, one a run
+    Html,
+}
+
+impl Args {
+    fn form(&self, is_dir: bool) -> Form {
+        let ending = self.to.extension().and_then(|ending| ending.to_str());
+        self.form.unwrap_or(match ending {
+            Some("html" | "htm") => Form::Html,
+            Some("jsonl" | "ndjson") => Form::OtlpJsonl,
+            _ if is_dir => Form::Html,
+            _ => Form::OtlpJson,
+        })
+    }
+
+    fn is_dir(&self) -> bool {
+        self.to.to_string_lossy().ends_with('/') || self.to.is_dir()
+    }
+}
+
+/// Where one export goes.
+enum Way<'a> {
+    /// Standard output.
+    Out,
+    /// A file, whole or not at all.
+    File(&'a Path),
+}
+
+/// Exports the runs. One that cannot be read is told, and the others are exported all the same.
+pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
+    let reader = session.open_for(args.ids.first().map_or("latest", String::as_str))?;
+    let runs = chosen(args, &reader, session)?;
+    let is_dir = args.is_dir();
+    match (args.form(is_dir), is_dir) {
+        (Form::Html, true) => pages(args, &reader, &runs, session),
+        (_, true) => Err(wrong_use("a folder takes pages: --as html, or name a file")),
+        (Form::Html, false) => match runs.as_slice() {
+            [run] => {
+                let page = page::of(&reader, *run, session.now)?;
+                write(&args.way(), page.as_bytes(), session)
+            }
+            runs => {
+                let what = format!("{} runs make {} pages: name a folder with --to DIR/", runs.len(), runs.len());
+                Err(wrong_use(what))
+            }
+        },
+        (Form::OtlpJson, false) => spans(args, &reader, &runs, false, session),
+        (Form::OtlpJsonl, false) => spans(args, &reader, &runs, true, session),
+    }
+}
+
+fn wrong_use(what: impl Into<String>) -> Stop {
+    Stop::failed(CODE_USE, what)
+}
+
+impl Args {
+    fn way(&self) -> Way<'_> {
+        if self.to.as_os_str() == "-" { Way::Out } else { Way::File(&self.to) }
+    }
+}
+
+/// Finds the runs that are meant, each once: those named, else those that the filters let through.
+fn chosen(args: &Args, reader: &FilesReader, session: &mut Session<'_>) -> Result<Vec<RunId>, Stop> {
+    if !args.ids.is_empty() {
+        let mut runs = Vec::new();
+        for id in &args.ids {
+            let run = reader.resolve(id)?;
+            if !runs.contains(&run) {
+                runs.push(run);
+            }
+        }
+        return Ok(runs);
+    }
+    let query = args.filters.query(session.now);
+    let listed = reader.list_runs(&query)?;
+    let runs: Vec<RunId> = listed
+        .iter()
+        .map(|run| match run {
+            Listed::Run(run) => run.summary.run_id,
+            Listed::Damaged(run) => run.run_id,
+        })
+        .collect();
+    if runs.is_empty() {
+        return Err(Stop::failed(CODE_NO, "no run is like that")
+            .hint("`runspan list` with the same filters shows the same runs"));
+    }
+    if query.limit > 0 && runs.len() >= query.limit {
+        session.hint(&format!("{} runs and no more: --limit 0 exports all", count(query.limit as u64)));
+    }
+    Ok(runs)
+}
+
+/// Counts what could not be exported, and decides the answer.
+#[derive(Default)]
+struct Left {
+    runs: usize,
+}
+
+impl Left {
+    /// Keeps what could be read; what is damaged is told and counted.
+    fn keep<T>(&mut self, read: Result<T, Stop>, session: &mut Session<'_>) -> Result<Option<T>, Stop> {
+        match read {
+            Ok(value) => Ok(Some(value)),
+            Err(stop @ Stop::Failed { code: CODE_NO, .. }) => {
+                session.report(&stop);
+                self.runs += 1;
+                Ok(None)
+            }
+            Err(stop) => Err(stop),
+        }
+    }
+
+    fn answer(&self) -> Done {
+        if self.runs == 0 { Ok(()) } else { Err(Stop::AnswerIsNo) }
+    }
+}
+
+fn spans(args: &Args, reader: &FilesReader, runs: &[RunId], by_line: bool, session: &mut Session<'_>) -> Done {
+    let (mut left, mut all, mut lines, mut open) = (Left::default(), otlp::Spans::default(), Vec::new(), 0);
+    for run in runs {
+        let Some(events) = left.keep(reader.get_events(*run, 0).map_err(Stop::from), session)? else { continue };
+        open += all.take(events);
+        if by_line {
+            lines.extend_from_slice(as_line(&std::mem::take(&mut all).into_request())?.as_bytes());
+        }
+    }
+    if !by_line {
+        lines = as_line(&all.into_request())?.into_bytes();
+    }
+    if open > 0 {
+        session.remark(&format!("{} steps have not ended and are not in it", count(open as u64)));
+    }
+    write(&args.way(), &lines, session)?;
+    left.answer()
+}
+
+fn as_line(value: &impl Serialize) -> Result<String, Stop> {
+    Ok(json_line(value)?)
+}
+
+fn pages(args: &Args, reader: &FilesReader, runs: &[RunId], session: &mut Session<'_>) -> Done {
+    fs::create_dir_all(&args.to).map_err(|error| cannot_write(&args.to, &error))?;
+    let mut left = Left::default();
+    for run in runs {
+        let Some(page) = left.keep(page::of(reader, *run, session.now), session)? else { continue };
+        let path = args.to.join(format!("{run}.html"));
+        write(&Way::File(&path), page.as_bytes(), session)?;
+        session.print(&format!("{}\n", super::output::safe(&path.to_string_lossy())))?;
+    }
+    left.answer()
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Stop {
+    Stop::failed(CODE_FAILED, format!("cannot write {}: {error}", path.display()))
+}
+
+/// Writes to where it goes; a file is there whole or as it was.
+fn write(way: &Way<'_>, bytes: &[u8], session: &mut Session<'_>) -> Done {
+    let path = match way {
+        Way::Out => return session.out.write_all(bytes).map_err(Stop::from_output),
+        Way::File(path) => *path,
+    };
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let making = path.with_file_name(name);
+    // Prompts and answers are for whoever has the store.
+    let written = private(&making).and_then(|mut file| file.write_all(bytes)).and_then(|()| fs::rename(&making, path));
+    written.map_err(|error| {
+        let _ = fs::remove_file(&making);
+        cannot_write(path, &error)
+    })
+}
+
+fn private(path: &Path) -> std::io::Result<fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
