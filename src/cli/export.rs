@@ -166,10 +166,11 @@ impl Left {
 }
 
 fn spans(args: &Args, reader: &FilesReader, runs: &[RunId], by_line: bool, session: &mut Session<'_>) -> Done {
+    let store = reader.layout().read()?;
     let (mut left, mut all, mut lines, mut open) = (Left::default(), otlp::Spans::default(), Vec::new(), 0);
     for run in runs {
         let Some(events) = left.keep(reader.get_events(*run, 0).map_err(Stop::from), session)? else { continue };
-        open += all.take(events);
+        open += all.take(*run, &store.store_id, events);
         if by_line {
             lines.extend_from_slice(as_line(&std::mem::take(&mut all).into_request())?.as_bytes());
         }

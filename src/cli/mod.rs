@@ -14,6 +14,7 @@ mod export;
 mod forward;
 mod get;
 mod html;
+mod import;
 mod list;
 mod output;
 mod prices;
@@ -96,6 +97,8 @@ enum Command {
     Compare(compare::Args),
     /// Give runs out: as OTLP JSON, as pages to read
     Export(export::Args),
+    /// Take runs in from files: OTLP, Jaeger
+    Import(import::Args),
     /// Take OTLP in from any language, and record what it tells
     Serve(serve::Args),
     /// Show what models cost
@@ -209,6 +212,7 @@ fn execute(
             compare::run(args, &mut session)
         }
         Command::Export(args) => export::run(args, &mut session),
+        Command::Import(args) => import::run(args, &mut session),
         Command::Serve(args) => serve::run(args, &mut session),
         Command::Prices(args) => prices::run(args, &mut session),
         Command::Forward(args) => forward::run(args, &mut session),

@@ -727,8 +727,15 @@ fn spans_are_given_out_as_they_came() {
     let mut store = Store::new();
     let run = store.record_agent(1);
     let open = store.record_open_workflow();
-    let request = json(&runspan(store.path(), &["export", &run.to_string()]));
-    let spans = &request["resourceSpans"][0]["scopeSpans"][0]["spans"];
+    let mut request = json(&runspan(store.path(), &["export", &run.to_string()]));
+    let spans = &mut request["resourceSpans"][0]["scopeSpans"][0]["spans"];
+    // What says where each is from comes last.
+    for span in spans.as_array_mut().unwrap() {
+        let told = span["attributes"].as_array_mut().unwrap();
+        let from = told.split_off(told.len() - 2);
+        assert_eq!((&from[0]["key"], &from[1]["key"]), (&names::RUN_ID.into(), &names::STORE_ID.into()));
+        assert_eq!(from[0]["value"]["stringValue"], run.to_string());
+    }
     let log = std::fs::read_to_string(store.run_dir(run).join("events.jsonl")).unwrap();
     let mut told: Vec<serde_json::Value> = log
         .lines()
@@ -736,7 +743,7 @@ fn spans_are_given_out_as_they_came() {
         .filter(|span| span.get("endTimeUnixNano").is_some())
         .collect();
     told.sort_by_key(|span| span["startTimeUnixNano"].as_str().unwrap().to_owned());
-    assert_eq!(spans, &serde_json::Value::Array(told));
+    assert_eq!(spans, &mut serde_json::Value::Array(told));
     assert_eq!(request["resourceSpans"].as_array().unwrap().len(), 1);
     // What has not ended is no span yet, and the user is told.
     let answer = runspan(store.path(), &["export", &open.to_string(), "--as", "otlp-jsonl"]);
@@ -778,4 +785,101 @@ fn a_damaged_run_is_told_and_the_others_are_exported() {
     assert!(answer.err.contains(&format!("run {bad} is damaged")), "{}", answer.err);
     let request: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
     assert_eq!(request["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().len(), 4);
+}
+
+/// What `get` says of a run, but for what belongs to the store that it is in. The log of runs in these tests is shorter than that
+/// of recorded ones.
+fn told_of(store: &Path, run: &str) -> serde_json::Value {
+    let mut told = json(&runspan(store, &["get", run, "--json"]));
+    for of_store in ["writer", "updated_at", "events"] {
+        told.as_object_mut().unwrap().remove(of_store);
+    }
+    told
+}
+
+/// An empty store.
+fn empty() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    Layout::new(dir.path().join(".runspan")).open_or_create().unwrap();
+    dir
+}
+
+#[test]
+fn what_was_exported_is_the_same_run_where_it_is_imported() {
+    let mut store = Store::new();
+    let run = store.record_agent(1).to_string();
+    let file = store.path().join("runs.json");
+    let file = file.to_str().unwrap();
+    assert_eq!(runspan(store.path(), &["export", &run, "--to", file]).code, 0);
+    let other = empty();
+    let answer = runspan(other.path(), &["import", file]);
+    assert_eq!((answer.code, answer.out.as_str(), answer.err.as_str()), (0, "4 spans stored\n", ""));
+    assert_eq!(told_of(other.path(), "latest"), told_of(store.path(), &run));
+    // Once more changes nothing, and neither does it where it came from.
+    let before = told_of(other.path(), &run);
+    assert_eq!(runspan(other.path(), &["import", file]).out, "0 spans stored, 4 there already\n");
+    assert_eq!(told_of(other.path(), &run), before);
+    assert_eq!(runspan(store.path(), &["import", file]).out, "0 spans stored, 4 there already\n");
+    assert_eq!(json(&runspan(store.path(), &["list", "--json"])).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_broken_line_is_named_and_the_others_are_imported() {
+    let mut store = Store::new();
+    store.record_agent(1);
+    let line = runspan(store.path(), &["export", "--as", "otlp-jsonl"]).out;
+    let other = empty();
+    let file = other.path().join("broken.jsonl");
+    for text in [format!("{line}\n{{\"resourceSpans\":[\n[1]\n{{}}\n"), format!("{{\"resourceSpans\":[\n{line}")] {
+        std::fs::write(&file, text).unwrap();
+        let answer = runspan(other.path(), &["import", file.to_str().unwrap(), "none.json"]);
+        assert_eq!(answer.code, 1);
+        let said = answer.err.replace(other.path().to_str().unwrap(), "DIR");
+        if answer.out.starts_with("4 spans stored") {
+            insta::assert_snapshot!(said, @r"
+            DIR/broken.jsonl, line 3: it is no JSON: EOF while parsing a list at line 1 column 18
+            DIR/broken.jsonl, line 4: it is no JSON object
+            DIR/broken.jsonl, line 5: it has neither resourceSpans nor resourceLogs, nor Jaeger's data
+            none.json: No such file or directory (os error 2)
+            ");
+        } else {
+            assert!(answer.out.contains("4 there already"), "{}", answer.out);
+            assert!(said.contains("broken.jsonl, line 1: it is no JSON"), "{said}");
+        }
+    }
+    assert_eq!(json(&runspan(other.path(), &["list", "--json"])).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn runs_from_outside_keep_their_ids_and_events_over_export_and_import() {
+    let (first, second) = (empty(), empty());
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/corpus");
+    for emitter in ["rig", "pydantic-ai", "openinference-langchain"] {
+        let recorded = corpus.join(emitter).join("agent/000-traces.pb");
+        let answer = runspan(first.path(), &["import", recorded.to_str().unwrap()]);
+        assert_eq!(answer.code, 0, "{}", answer.err);
+    }
+    let file = first.path().join("all.jsonl");
+    assert_eq!(runspan(first.path(), &["export", "--to", file.to_str().unwrap()]).code, 0);
+    let answer = runspan(second.path(), &["import", file.to_str().unwrap()]);
+    assert_eq!((answer.code, answer.err.as_str()), (0, ""));
+    let of = |store: &tempfile::TempDir| -> Vec<(serde_json::Value, serde_json::Value)> {
+        let listed = json(&runspan(store.path(), &["list", "--json"]));
+        let ids = listed.as_array().unwrap().iter().map(|run| run["run_id"].as_str().unwrap().to_owned());
+        let told = ids.map(|id| {
+            let mut events = json(&runspan(store.path(), &["get", &id, "--events", "--json"]));
+            for event in events.as_array_mut().unwrap() {
+                // Where each is from, which the exported spans say.
+                let Some(told) = event["data"].pointer_mut("/span/attributes").and_then(|of| of.as_array_mut()) else {
+                    continue;
+                };
+                told.retain(|attribute| attribute["key"] != names::RUN_ID && attribute["key"] != names::STORE_ID);
+            }
+            (told_of(store.path(), &id), events)
+        });
+        told.collect()
+    };
+    let (before, after) = (of(&first), of(&second));
+    assert!(before.len() >= 3);
+    assert_eq!(before, after);
 }

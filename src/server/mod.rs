@@ -18,6 +18,7 @@ mod grpc;
 mod guard;
 mod http;
 mod identity;
+mod import;
 mod intake;
 mod metrics;
 mod run_ids;
@@ -45,6 +46,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 pub use file::address;
+pub use import::{Imported, Importer};
 pub use settings::{Bounds, Settings};
 
 use crate::error::Error;

@@ -1,10 +1,13 @@
 //! Spans of runs as they came, in the shape of an OTLP export request.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use runspan::model::Event;
+use runspan::conventions::names;
 use runspan::model::otlp::{Resource, ResourceSpans, Scope, ScopeSpans, Span, TracesData};
+use runspan::model::{Event, RunId};
+
+/// A span and who made it.
+type Told = (Span, Option<Resource>, Option<Scope>);
 
 /// Spans, gathered by who made them.
 #[derive(Debug, Default)]
@@ -16,8 +19,11 @@ pub struct Spans {
 
 impl Spans {
     /// Takes the ended steps of a run, by start; returns how many have not ended.
-    pub fn take(&mut self, events: Vec<Event>) -> usize {
-        let mut ended: HashMap<Vec<u8>, (Span, Option<Arc<Resource>>, Option<Scope>)> = HashMap::new();
+    ///
+    /// Each says which run it belongs to and which store has it, as those that are forwarded do: so it is the same run wherever
+    /// it is taken in.
+    pub fn take(&mut self, run: RunId, store_id: &str, events: Vec<Event>) -> usize {
+        let mut ended: HashMap<Vec<u8>, Told> = HashMap::new();
         let mut order = Vec::new();
         let mut open = 0;
         for event in events {
@@ -27,7 +33,7 @@ impl Spans {
                 continue;
             }
             let id = span.span_id.clone();
-            let told = (span.clone(), resource.cloned().map(Arc::new), scope.cloned());
+            let told = (span.clone(), resource.cloned(), scope.cloned());
             // What is told again later says more.
             if ended.insert(id.clone(), told).is_none() {
                 order.push(id);
@@ -36,17 +42,24 @@ impl Spans {
         open = open.max(order.len()) - order.len();
         let mut spans: Vec<_> = order.iter().filter_map(|id| ended.remove(id)).collect();
         spans.sort_by_key(|(span, ..)| span.start_time_unix_nano);
-        spans.into_iter().for_each(|(span, resource, scope)| self.put(span, resource, scope));
+        for (mut span, resource, scope) in spans {
+            for (key, value) in [(names::RUN_ID, run.to_string().as_str()), (names::STORE_ID, store_id)] {
+                let is_told = span.attr(key).is_some() || resource.as_ref().is_some_and(|r| r.attr(key).is_some());
+                if !is_told {
+                    span.set_attr(key, value);
+                }
+            }
+            self.put(span, resource, scope);
+        }
         open
     }
 
-    fn put(&mut self, span: Span, resource: Option<Arc<Resource>>, scope: Option<Scope>) {
+    fn put(&mut self, span: Span, resource: Option<Resource>, scope: Option<Scope>) {
         let text = |value: &dyn Fn() -> serde_json::Result<String>| value().unwrap_or_default();
         let key = text(&|| serde_json::to_string(&resource));
         let in_request = self.request.resource_spans.len();
         let (place, scopes) = self.places.entry(key).or_insert_with(|| (in_request, HashMap::new()));
         if *place == in_request {
-            let resource = resource.map(|resource| (*resource).clone());
             self.request.resource_spans.push(ResourceSpans { resource, ..ResourceSpans::default() });
         }
         let of_resource = &mut self.request.resource_spans[*place].scope_spans;
