@@ -17,7 +17,7 @@ const HOSTILE: &str = "</pre></script><script>document.title='owned'</script><im
 
 fn record(store: &Path) {
     record_in(store, |_| {
-        let run = Run::agent(&format!("agent {HOSTILE}")).session(HOSTILE).tag(HOSTILE).input(HOSTILE).start();
+        let run = Run::agent(format!("agent {HOSTILE}")).session(HOSTILE).tag(HOSTILE).input(HOSTILE).start();
         let call = run.llm("openai", HOSTILE);
         call.system_prompt(HOSTILE).input(json!([{"role": HOSTILE, "parts": [
             {"type": "text", "content": HOSTILE}, {"type": "reasoning", "content": HOSTILE},
