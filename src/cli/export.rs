@@ -1,10 +1,11 @@
 //! `runspan export`: runs out of the store, as OTLP JSON or as pages.
 
+mod archive;
 mod otlp;
 mod page;
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -34,7 +35,7 @@ pub struct Args {
     /// Where to: a file, a folder (for pages, a file a run), or - for standard output
     #[arg(long, value_name = "FILE|DIR|-", default_value = "-")]
     to: PathBuf,
-    /// As what; else the ending of --to says it: .json, .jsonl, .html
+    /// As what; else the ending of --to says it: .json, .jsonl, .html, .tar
     #[arg(long = "as", value_enum, value_name = "FORMAT")]
     form: Option<Form>,
     #[command(flatten)]
@@ -50,6 +51,8 @@ enum Form {
     OtlpJsonl,
     /// A page for a browser, one a run
     Html,
+    /// The runs' folders as they lie in the store; runs that are not over are left out
+    Tar,
 }
 
 impl Args {
@@ -57,6 +60,7 @@ impl Args {
         let ending = self.to.extension().and_then(|ending| ending.to_str());
         self.form.unwrap_or(match ending {
             Some("html" | "htm") => Form::Html,
+            Some("tar") => Form::Tar,
             Some("jsonl" | "ndjson") => Form::OtlpJsonl,
             _ if is_dir => Form::Html,
             _ => Form::OtlpJson,
@@ -94,6 +98,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
                 Err(wrong_use(what))
             }
         },
+        (Form::Tar, false) => tar(args, &reader, &runs, session),
         (Form::OtlpJson, false) => spans(args, &reader, &runs, false, session),
         (Form::OtlpJsonl, false) => spans(args, &reader, &runs, true, session),
     }
@@ -185,6 +190,35 @@ fn spans(args: &Args, reader: &FilesReader, runs: &[RunId], by_line: bool, sessi
     left.answer()
 }
 
+/// Makes an archive of the runs' folders.
+fn tar(args: &Args, reader: &FilesReader, runs: &[RunId], session: &mut Session<'_>) -> Done {
+    let mut left = Left::default();
+    let mut whole = Vec::new();
+    for run in runs {
+        let Some(summary) = left.keep(reader.get_run(*run).map_err(Stop::from), session)? else { continue };
+        if summary.status.is_open() || reader.unwritten_runs().contains(run) {
+            left.runs += 1;
+            session.remark(&format!("run {run} is not over, or not all of it is in its folder: it is left out"));
+            continue;
+        }
+        whole.push((summary.kind, *run));
+    }
+    let mut troubled = None;
+    write_with(&args.way(), session, |out| {
+        let mut archive = ::tar::Builder::new(out);
+        for (kind, run) in &whole {
+            let appended = archive::append(&mut archive, reader.layout(), *kind, *run);
+            appended.inspect_err(|_| troubled = Some(*run))?;
+        }
+        archive.finish()
+    })
+    .map_err(|stop| match troubled {
+        Some(run) => stop.hint(format!("it was run {run} that could not be given out")),
+        None => stop,
+    })?;
+    left.answer()
+}
+
 fn as_line(value: &impl Serialize) -> Result<String, Stop> {
     Ok(json_line(value)?)
 }
@@ -207,15 +241,28 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> Stop {
 
 /// Writes to where it goes; a file is there whole or as it was.
 fn write(way: &Way<'_>, bytes: &[u8], session: &mut Session<'_>) -> Done {
+    write_with(way, session, |out| out.write_all(bytes))
+}
+
+fn write_with(
+    way: &Way<'_>,
+    session: &mut Session<'_>,
+    fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Done {
     let path = match way {
-        Way::Out => return session.out.write_all(bytes).map_err(Stop::from_output),
+        Way::Out => return fill(session.out).map_err(Stop::from_output),
         Way::File(path) => *path,
     };
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let making = path.with_file_name(name);
     // Prompts and answers are for whoever has the store.
-    let written = private(&making).and_then(|mut file| file.write_all(bytes)).and_then(|()| fs::rename(&making, path));
+    let written = private(&making).and_then(|file| {
+        let mut file = BufWriter::new(file);
+        fill(&mut file)?;
+        file.flush()?;
+        fs::rename(&making, path)
+    });
     written.map_err(|error| {
         let _ = fs::remove_file(&making);
         cannot_write(path, &error)

@@ -1,10 +1,13 @@
 //! `runspan import`: runs from files of others into the store.
 
+mod folders;
 mod jaeger;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use clap::ValueEnum;
 use prost::Message;
@@ -29,15 +32,17 @@ const MAX_REQUEST: u64 = 256 << 20;
 Examples:
   runspan import traces.json
   runspan import old/*.jsonl.gz
+  runspan import runs.tar ../other/.runspan
   curl -s 'http://localhost:16686/api/traces?service=agent' | runspan import -
 
 Understood are OTLP as JSON (one object, or one a line as the Collector's file exporter writes them) and as protobuf, and what
-Jaeger's API answers; each also as gzip. Spans go the way that those to `runspan serve` go: names, prices, secrets. What is in the store is not
-taken twice. A broken part is told, and all others are taken.
+Jaeger's API answers, and the tar of `export`; each also as gzip. Spans go the way that those to `runspan serve` go: names, prices, secrets. What is in the store is not
+taken twice. Folders of runs are copied as they are, once they were checked; an archive with anything else in it is refused whole.
+A broken part is told, and all others are taken.
 Exit codes: 0 all was read, 1 not all, 2 wrong use, 3 the store failed.")]
 pub struct Args {
-    /// Files, or - for standard input
-    #[arg(required = true, value_name = "FILE|-")]
+    /// Files; stores, whose runs are copied; or - for standard input
+    #[arg(required = true, value_name = "FILE|DIR|-")]
     files: Vec<PathBuf>,
     /// What the files hold
     #[arg(long = "from", value_enum, value_name = "FORMAT", default_value_t = Form::Auto)]
@@ -56,6 +61,8 @@ enum Form {
     Json,
     /// One OTLP request as protobuf
     Protobuf,
+    /// What `export --as tar` makes
+    Tar,
 }
 
 /// What came of the files.
@@ -63,6 +70,9 @@ enum Form {
 struct Told {
     /// Files that were read to their end.
     files: u64,
+    /// Whole run folders that were taken, and that the store had.
+    runs: u64,
+    duplicate_runs: u64,
     /// Requests in them that were taken.
     requests: u64,
     stored: u64,
@@ -97,7 +107,12 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     for file in &args.files {
         let name = if is_standard_input(file) { "standard input".to_owned() } else { file.display().to_string() };
         let mut into = Intake { importer: &importer, told: &mut told, name: name.clone() };
-        match open(file).and_then(|reader| into.all(reader, args.form)) {
+        let taken = if file.is_dir() {
+            into.folders(&layout, |staging| staging.copy(file))
+        } else {
+            open(file).and_then(|reader| into.all(reader, args.form, &layout))
+        };
+        match taken {
             Ok(()) => told.files += 1,
             Err(error) => told.problems.push(Problem { file: name, line: None, why: error.to_string() }),
         }
@@ -142,28 +157,53 @@ fn in_words(told: &Told) -> String {
         (told.dropped, "lost"),
     ];
     let others = others.iter().filter(|(n, _)| *n > 0).map(|(n, words)| format!(", {} {words}", count(*n)));
-    format!("{} spans stored{}\n", count(told.stored), others.collect::<String>())
+    let spans = format!("{} spans stored{}\n", count(told.stored), others.collect::<String>());
+    let runs = match (told.runs, told.duplicate_runs) {
+        (0, 0) => return spans,
+        (stored, 0) => format!("{} runs stored\n", count(stored)),
+        (stored, there) => format!("{} runs stored, {} there already\n", count(stored), count(there)),
+    };
+    if told.requests == 0 { runs } else { format!("{runs}{spans}") }
 }
 
 fn is_standard_input(file: &Path) -> bool {
     file.as_os_str() == "-"
 }
 
-fn open(file: &Path) -> io::Result<Box<dyn BufRead>> {
-    if is_standard_input(file) {
-        return unpacked(BufReader::new(io::stdin()));
+/// A file, and how much of it was read.
+type Opened = (Box<dyn BufRead>, Rc<Cell<u64>>);
+
+fn open(file: &Path) -> io::Result<Opened> {
+    if is_standard_input(file) { unpacked(io::stdin()) } else { unpacked(File::open(file)?) }
+}
+
+/// Counts what is read.
+struct Counted<R> {
+    reader: R,
+    bytes: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.bytes.set(self.bytes.get() + read as u64);
+        Ok(read)
     }
-    let opened = File::open(file)?;
-    if opened.metadata()?.is_dir() {
-        return Err(io::Error::other("it is a folder; files with OTLP or Jaeger's JSON are imported"));
-    }
-    unpacked(BufReader::new(opened))
 }
 
 /// Reads through gzip, where that is what there is: the bounds are those of what comes out.
-fn unpacked(mut reader: impl BufRead + 'static) -> io::Result<Box<dyn BufRead>> {
+fn unpacked(reader: impl Read + 'static) -> io::Result<Opened> {
+    let bytes = Rc::new(Cell::new(0));
+    let mut reader = BufReader::new(Counted { reader, bytes: Rc::clone(&bytes) });
     let is_gzip = reader.fill_buf()?.starts_with(&[0x1f, 0x8b]);
-    Ok(if is_gzip { Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(reader))) } else { Box::new(reader) })
+    let reader: Box<dyn BufRead> =
+        if is_gzip { Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(reader))) } else { Box::new(reader) };
+    Ok((reader, bytes))
+}
+
+/// Tells a tar by the word that its first header has.
+fn looks_like_tar(beginning: &[u8]) -> bool {
+    beginning.get(257..262) == Some(b"ustar".as_slice())
 }
 
 /// Where requests of a file go.
@@ -175,11 +215,14 @@ struct Intake<'a> {
 
 impl Intake<'_> {
     /// Takes all that a file holds.
-    fn all(&mut self, mut reader: Box<dyn BufRead>, form: Form) -> io::Result<()> {
+    fn all(&mut self, (mut reader, went_in): Opened, form: Form, layout: &Layout) -> io::Result<()> {
+        if form == Form::Tar || (form == Form::Auto && looks_like_tar(reader.fill_buf()?)) {
+            return self.folders(layout, |staging| staging.unpack(reader, || went_in.get()));
+        }
         let is_json = match form {
             Form::Auto => looks_like_json(reader.fill_buf()?),
             Form::Json => true,
-            Form::Protobuf => false,
+            Form::Protobuf | Form::Tar => false,
         };
         if is_json {
             return self.json(reader);
@@ -187,6 +230,21 @@ impl Intake<'_> {
         let mut body = Vec::new();
         reader.take(MAX_REQUEST + 1).read_to_end(&mut body)?;
         self.take(body, Signal::Traces, Encoding::Protobuf, None);
+        Ok(())
+    }
+
+    /// Takes run folders: all that can be read, or none where something in it has no place there.
+    fn folders(
+        &mut self,
+        layout: &Layout,
+        fill: impl FnOnce(&mut folders::Staging) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut staging = folders::Staging::new(layout)?;
+        fill(&mut staging)?;
+        let moved = staging.finish();
+        self.told.runs += moved.stored;
+        self.told.duplicate_runs += moved.duplicate;
+        moved.broken.into_iter().for_each(|why| self.problem(None, why));
         Ok(())
     }
 

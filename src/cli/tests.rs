@@ -815,6 +815,10 @@ fn what_was_exported_is_the_same_run_where_it_is_imported() {
     let answer = runspan(other.path(), &["import", file]);
     assert_eq!((answer.code, answer.out.as_str(), answer.err.as_str()), (0, "4 spans stored\n", ""));
     assert_eq!(told_of(other.path(), "latest"), told_of(store.path(), &run));
+    let schema: serde_json::Value = serde_json::from_str(include_str!("../../docs/schema/cli.schema.json")).unwrap();
+    let schema = serde_json::json!({"$schema": schema["$schema"], "$defs": schema["$defs"], "$ref": "#/$defs/import"});
+    let said = json(&runspan(other.path(), &["import", file, "--json"]));
+    assert_eq!(jsonschema::validate(&schema, &said).map_err(|error| error.to_string()), Ok(()));
     // Once more changes nothing, and neither does it where it came from.
     let before = told_of(other.path(), &run);
     assert_eq!(runspan(other.path(), &["import", file]).out, "0 spans stored, 4 there already\n");
@@ -882,4 +886,87 @@ fn runs_from_outside_keep_their_ids_and_events_over_export_and_import() {
     let (before, after) = (of(&first), of(&second));
     assert!(before.len() >= 3);
     assert_eq!(before, after);
+}
+
+/// Every file of a run's folder.
+fn files_of(store: &Path, run: RunId) -> Vec<(std::ffi::OsString, Vec<u8>)> {
+    let dir = Layout::new(store.join(".runspan")).find_run(run).unwrap().unwrap();
+    let mut files: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_tar_of_runs_is_the_same_files_where_it_is_imported() {
+    let mut store = Store::new();
+    let run = store.record_agent(1);
+    let open = store.record_open_workflow();
+    let file = store.path().join("runs.tar");
+    let answer = runspan(store.path(), &["export", "--to", file.to_str().unwrap()]);
+    assert_eq!(answer.code, 1);
+    assert!(answer.err.contains(&format!("run {open} is not over")), "{}", answer.err);
+    let (by_tar, by_copy) = (empty(), empty());
+    let from = store.path().join(".runspan");
+    for (other, source) in [(&by_tar, &file), (&by_copy, &from)] {
+        let runs = if source.is_dir() { 2 } else { 1 };
+        let answer = runspan(other.path(), &["import", source.to_str().unwrap()]);
+        assert_eq!((answer.code, answer.out), (0, format!("{runs} runs stored\n")), "{}", answer.err);
+        assert_eq!(files_of(other.path(), run), files_of(store.path(), run));
+        let again = runspan(other.path(), &["import", source.to_str().unwrap()]);
+        assert_eq!(again.out, format!("0 runs stored, {runs} there already\n"));
+        assert_eq!(json(&runspan(other.path(), &["list", "--json"])).as_array().unwrap().len(), runs);
+    }
+}
+
+#[test]
+fn an_archive_with_anything_but_runs_is_refused_whole() {
+    let mut store = Store::new();
+    let run = store.record_agent(1);
+    let good = runspan::store::files::layout::Layout::new(store.path().join(".runspan"));
+    let place = |name: &str| format!("agents/{run}/{name}");
+    let summary = std::fs::read(good.find_run(run).unwrap().unwrap().join("run.yaml")).unwrap();
+    let refused = |what: &str, add: &dyn Fn(&mut tar::Builder<Vec<u8>>)| {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(summary.len() as u64);
+        archive.append_data(&mut header, place("run.yaml"), summary.as_slice()).unwrap();
+        add(&mut archive);
+        let other = empty();
+        let file = other.path().join("bad.tar");
+        std::fs::write(&file, archive.into_inner().unwrap()).unwrap();
+        let before = std::fs::read_dir(other.path().join(".runspan")).unwrap().count();
+        let answer = runspan(other.path(), &["import", file.to_str().unwrap()]);
+        assert_eq!(answer.code, 1, "{what}");
+        assert!(answer.err.contains("is refused: "), "{what}: {}", answer.err);
+        assert_eq!(json(&runspan(other.path(), &["list", "--json"])), serde_json::json!([]), "{what}");
+        // The journal of the import and the index are all there is besides.
+        assert!(std::fs::read_dir(other.path().join(".runspan")).unwrap().count() <= before + 2, "{what}");
+        assert!(!other.path().join("escaped").exists() && !other.path().join(".runspan/escaped").exists(), "{what}");
+    };
+    let raw = |name: &str, kind: tar::EntryType, link: Option<&str>| {
+        let mut header = tar::Header::new_gnu();
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_entry_type(kind);
+        header.set_size(0);
+        if let Some(link) = link {
+            header.set_link_name_literal(link).unwrap();
+        }
+        header.set_cksum();
+        header
+    };
+    let add =
+        |header: tar::Header| move |archive: &mut tar::Builder<Vec<u8>>| archive.append(&header, &[][..]).unwrap();
+    use tar::EntryType;
+    refused("above", &add(raw("../escaped", EntryType::Regular, None)));
+    refused("within", &add(raw(&place("../../../escaped"), EntryType::Regular, None)));
+    refused("absolute", &add(raw("/tmp/escaped", EntryType::Regular, None)));
+    refused("link", &add(raw(&place("artifacts/a"), EntryType::Symlink, Some("/etc/passwd"))));
+    refused("hard link", &add(raw(&place("artifacts/a"), EntryType::Link, Some("run.yaml"))));
+    refused("device", &add(raw(&place("artifacts/a"), EntryType::Char, None)));
+    refused("pipe", &add(raw(&place("artifacts/a"), EntryType::Fifo, None)));
+    refused("other", &add(raw("escaped", EntryType::Regular, None)));
 }

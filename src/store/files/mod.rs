@@ -3,6 +3,7 @@
 //! The layout and the formats are specified in `docs/format.md`. [`FilesWriter`] is one process's writer; any number
 //! of them and of [`FilesReader`]s may be at work in one store, and no reader ever holds a writer up.
 
+mod adopt;
 pub(crate) mod artifacts;
 #[cfg(feature = "index")]
 pub mod database;
@@ -24,6 +25,7 @@ use crate::journal::lock;
 use crate::model::id::IdMap;
 use crate::model::{Event, RunId, RunKind, RunSummary, StepView, UnixNanos};
 use crate::telemetry::full_text;
+pub use adopt::adopt_folder;
 use layout::Layout;
 pub(crate) use overlay::{Overlay, OverlayWriter};
 use run_dir::EventLog;
