@@ -3,6 +3,7 @@
 mod archive;
 mod otlp;
 mod page;
+mod send;
 
 use std::fs;
 use std::io::{BufWriter, Write};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use runspan::model::RunId;
+use runspan::sinks::forward::Target;
 use runspan::store::files::FilesReader;
 use runspan::store::{Listed, RunReader};
 use serde::Serialize;
@@ -25,6 +27,7 @@ Examples:
   runspan export latest --to run.html
   runspan export 01KE9BZH80BG 01KE9C1BV014 --to runs.json
   runspan export --status error --since 24h --limit 0 --as otlp-jsonl | gzip > errors.jsonl.gz
+  runspan export --since 7d --limit 0 --otlp http://localhost:4318
   runspan export --session chat-42 --as html --to pages/
 
 Runs are named by ids, or chosen by the filters of `list`. Spans are given back as they came, but for what scrub and limits
@@ -38,6 +41,12 @@ pub struct Args {
     /// As what; else the ending of --to says it: .json, .jsonl, .html, .tar
     #[arg(long = "as", value_enum, value_name = "FORMAT")]
     form: Option<Form>,
+    /// Send the spans to an OTLP endpoint instead, as `serve --forward` names it; what it has taken before is not sent twice
+    #[arg(long, value_name = "URL", conflicts_with_all = ["to", "form"], value_parser = target)]
+    otlp: Option<Target>,
+    /// Send what was sent before, too
+    #[arg(long, requires = "otlp")]
+    again: bool,
     #[command(flatten)]
     filters: list::Args,
 }
@@ -84,6 +93,9 @@ enum Way<'a> {
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let reader = session.open_for(args.ids.first().map_or("latest", String::as_str))?;
     let runs = chosen(args, &reader, session)?;
+    if let Some(target) = &args.otlp {
+        return send_to(target, args.again, &reader, &runs, session);
+    }
     let is_dir = args.is_dir();
     match (args.form(is_dir), is_dir) {
         (Form::Html, true) => pages(args, &reader, &runs, session),
@@ -168,6 +180,38 @@ impl Left {
     fn answer(&self) -> Done {
         if self.runs == 0 { Ok(()) } else { Err(Stop::AnswerIsNo) }
     }
+}
+
+fn target(url: &str) -> Result<Target, String> {
+    Target::from_url(url).map_err(|error| error.to_string())
+}
+
+fn send_to(target: &Target, again: bool, reader: &FilesReader, runs: &[RunId], session: &mut Session<'_>) -> Done {
+    let store = reader.layout().read()?;
+    let shown = target.shown().to_owned();
+    let failed = |why: String| {
+        let stop = Stop::failed(CODE_FAILED, format!("cannot export to {shown}: {why}"));
+        stop.hint("what it took is written down: the same command goes on behind it")
+    };
+    let mut courier = send::Courier::new(reader.layout().root(), target.clone(), runs, again).map_err(failed)?;
+    let (mut left, mut open) = (Left::default(), 0);
+    for run in runs {
+        let Some(events) = left.keep(reader.get_events(*run, 0).map_err(Stop::from), session)? else { continue };
+        let mut spans = otlp::Spans::default();
+        open += spans.take(*run, &store.store_id, events);
+        courier.send(*run, spans.into_request()).map_err(failed)?;
+    }
+    let done = &courier.done;
+    let before =
+        if done.sent_before > 0 { format!(", {} sent before", count(done.sent_before)) } else { String::new() };
+    session.print(&format!("{} spans sent{before}\n", count(done.sent)))?;
+    if open > 0 {
+        session.remark(&format!("{} steps have not ended and were not sent", count(open as u64)));
+    }
+    for words in &done.left_out {
+        session.remark(&super::output::safe(&format!("the endpoint left out {words}")));
+    }
+    if done.left_out.is_empty() { left.answer() } else { Err(Stop::AnswerIsNo) }
 }
 
 fn spans(args: &Args, reader: &FilesReader, runs: &[RunId], by_line: bool, session: &mut Session<'_>) -> Done {

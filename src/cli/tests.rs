@@ -970,3 +970,65 @@ fn an_archive_with_anything_but_runs_is_refused_whole() {
     refused("pipe", &add(raw(&place("artifacts/a"), EntryType::Fifo, None)));
     refused("other", &add(raw("escaped", EntryType::Regular, None)));
 }
+
+/// An OTLP endpoint that takes all there is; returns its URL and what it has got.
+fn endpoint() -> (String, std::sync::mpsc::Receiver<Vec<u8>>) {
+    use std::io::{BufRead, BufReader, Read};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.unwrap());
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                if let Some((_, bytes)) = line.to_lowercase().split_once("content-length:") {
+                    length = bytes.trim().parse().unwrap();
+                }
+                if line.trim().is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            reader.into_inner().write_all(answer).unwrap();
+            if tell.send(body).is_err() {
+                return;
+            }
+        }
+    });
+    (url, told)
+}
+
+#[test]
+fn an_endpoint_gets_each_span_once_unless_it_is_asked_for_again() {
+    let mut store = Store::new();
+    let run = store.record_agent(1).to_string();
+    let (url, got) = endpoint();
+    let url = format!("{url}/v1/traces#compression=none");
+    let export = |more: &[&str]| {
+        let answer = runspan(store.path(), &[&["export", &run, "--otlp", &url], more].concat());
+        assert_eq!((answer.code, answer.err.as_str()), (0, ""));
+        answer.out
+    };
+    assert_eq!(export(&[]), "4 spans sent\n");
+    assert_eq!(export(&[]), "0 spans sent, 4 sent before\n");
+    assert_eq!(export(&["--again"]), "4 spans sent\n");
+    let requests: Vec<Vec<u8>> = got.try_iter().collect();
+    assert_eq!(requests.len(), 2);
+    assert_eq!(requests[0], requests[1]);
+    let request = <runspan::model::otlp::TracesData as prost::Message>::decode(requests[0].as_slice()).unwrap();
+    let exported = json(&runspan(store.path(), &["export", &run]));
+    let sent = serde_json::to_value(&request).unwrap();
+    let spans: Vec<&serde_json::Value> =
+        sent["resourceSpans"].as_array().unwrap().iter().map(|of| &of["scopeSpans"][0]["spans"][0]).collect();
+    assert_eq!(
+        spans,
+        exported["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().iter().collect::<Vec<_>>()
+    );
+    let other = runspan(store.path(), &["export", &run, "--otlp", &url, "--to", "x.json"]);
+    assert_eq!(other.code, 2);
+}
