@@ -35,6 +35,7 @@
 //! bridge; `cli`: the `runspan` binary; `full`: all of them.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics"))]
 
+pub mod compare;
 mod config;
 pub mod conventions;
 mod error;

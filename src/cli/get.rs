@@ -140,7 +140,7 @@ fn field(out: &mut String, name: &str, value: &str, style: anstyle::Style, look:
     out.push('\n');
 }
 
-fn work(summary: &RunSummary) -> String {
+pub fn work(summary: &RunSummary) -> String {
     let counted = |number: u64, one: &str| match number {
         1 => format!("1 {one}"),
         n => format!("{} {one}s", count(n)),
@@ -151,7 +151,7 @@ fn work(summary: &RunSummary) -> String {
     format!("{}{separator}{}", count(summary.steps_total), parts.join(", "))
 }
 
-fn tokens_in_words(tokens: Tokens) -> String {
+pub fn tokens_in_words(tokens: Tokens) -> String {
     let part = |number: Option<u64>, word: &str| number.filter(|n| *n > 0).map(|n| format!("{} {word}", count(n)));
     let join = |parts: [Option<String>; 2]| {
         let parts: Vec<String> = parts.into_iter().flatten().collect();
@@ -168,7 +168,7 @@ fn tokens_in_words(tokens: Tokens) -> String {
     words.join(", ")
 }
 
-fn cost_in_words(summary: &RunSummary) -> Option<String> {
+pub fn cost_in_words(summary: &RunSummary) -> Option<String> {
     let missing = match summary.unpriced_steps {
         0 => None,
         1 => Some("1 step without a price".to_owned()),
@@ -193,7 +193,7 @@ fn contents(steps: &[StepView]) -> impl Iterator<Item = (&'static str, &Json)> {
     input.into_iter().chain(output)
 }
 
-fn time_line(summary: &RunSummary, steps: &[StepView], now: UnixNanos) -> TimeLine {
+pub fn time_line(summary: &RunSummary, steps: &[StepView], now: UnixNanos) -> TimeLine {
     let from = steps.iter().map(|step| step.started_at).min().unwrap_or(summary.started_at);
     if summary.status.is_open() {
         return TimeLine { from, to: now.max(from) };

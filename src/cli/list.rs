@@ -27,6 +27,16 @@ Examples:
   runspan list --json | jq '.[] | select(.cost_usd > 0.1).run_id'")]
 pub struct Args {
     #[command(flatten)]
+    chosen: Chosen,
+    /// Keep the table on the terminal current, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+}
+
+/// Which runs, in which order, and how many.
+#[derive(Debug, clap::Args)]
+pub struct Chosen {
+    #[command(flatten)]
     filters: Filters,
     /// The order: newest, dearest, longest or most tokens first
     #[arg(long, value_name = "ORDER", default_value = "started", value_parser = orders())]
@@ -34,9 +44,6 @@ pub struct Args {
     /// How many at most; 0 for all
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
-    /// Keep the table on the terminal current, until Ctrl-C
-    #[arg(long)]
-    watch: bool,
 }
 
 fn orders() -> impl TypedValueParser<Value = Sort> {
@@ -48,8 +55,9 @@ fn orders() -> impl TypedValueParser<Value = Sort> {
     })
 }
 
-impl Args {
-    fn query(&self, now: UnixNanos) -> Query {
+impl Chosen {
+    /// Returns what is asked for.
+    pub fn query(&self, now: UnixNanos) -> Query {
         Query { sort: self.sort, limit: self.limit, ..self.filters.query(now) }
     }
 }
@@ -59,7 +67,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     if args.watch {
         return watch(args, session);
     }
-    let query = args.query(session.now);
+    let query = args.chosen.query(session.now);
     let runs = match session.open()? {
         Some(reader) => reader.list_runs(&query).map_err(Stop::from)?,
         None => Vec::new(),
@@ -93,7 +101,7 @@ fn watch(args: &Args, session: &mut Session<'_>) -> Done {
         session.now = UnixNanos::now();
         let (path, _) = session.store_path();
         let runs = match open_store(&path) {
-            Ok(reader) => reader.list_runs(&args.query(session.now))?,
+            Ok(reader) => reader.list_runs(&args.chosen.query(session.now))?,
             // The program that makes it may come.
             Err(StoreError::NoStore { .. }) => Vec::new(),
             Err(error) => return Err(error.into()),

@@ -6,14 +6,19 @@
 
 mod artifacts;
 mod cleanup;
+mod compare;
 mod completions;
+mod content;
 mod demo;
 mod doctor;
 mod events;
 mod exec;
+mod export;
 mod filters;
 mod forward;
 mod get;
+mod html;
+mod import;
 mod list;
 mod output;
 mod prices;
@@ -25,6 +30,7 @@ mod sql;
 mod stats;
 mod table;
 mod tail;
+mod text_diff;
 mod time;
 mod tree;
 mod verify;
@@ -109,6 +115,12 @@ enum Command {
     Sql(sql::Args),
     /// List or write out the files that a run produced
     Artifacts(artifacts::Args),
+    /// Compare two runs step by step: structure, inputs and outputs, tokens and cost
+    Compare(compare::Args),
+    /// Give runs out: as OTLP JSON, as pages to read
+    Export(export::Args),
+    /// Take runs in from files: OTLP, Jaeger
+    Import(import::Args),
     /// Take OTLP in from any language, and record what it tells
     Serve(serve::Args),
     /// Show what models cost
@@ -156,6 +168,8 @@ enum RunsCommand {
     Search(search::Args),
     /// Add up runs
     Stats(stats::Args),
+    /// Compare two runs
+    Compare(compare::Args),
 }
 
 /// What a command works with.
@@ -180,6 +194,8 @@ enum Stop {
     PipeClosed,
     /// A command that was run has said what there was to say.
     Exited { code: u8 },
+    /// The answer is no, and what was printed says why.
+    AnswerIsNo,
     /// Something to tell.
     Failed {
         code: u8,
@@ -244,6 +260,11 @@ fn execute(
         Command::Stats(args) | Command::Runs { command: RunsCommand::Stats(args) } => stats::run(args, &mut session),
         Command::Sql(args) => sql::run(args, &mut session),
         Command::Artifacts(args) => artifacts::run(args, &mut session),
+        Command::Compare(args) | Command::Runs { command: RunsCommand::Compare(args) } => {
+            compare::run(args, &mut session)
+        }
+        Command::Export(args) => export::run(args, &mut session),
+        Command::Import(args) => import::run(args, &mut session),
         Command::Serve(args) => serve::run(args, &mut session),
         Command::Prices(args) => prices::run(args, &mut session),
         Command::Forward(args) => forward::run(args, &mut session),
@@ -318,6 +339,7 @@ impl Session<'_> {
     fn report(&mut self, stop: &Stop) -> u8 {
         let (code, what, more, hint) = match stop {
             Stop::PipeClosed => return 0,
+            Stop::AnswerIsNo => return CODE_NO,
             Stop::Exited { code } => return *code,
             Stop::Failed { code, what, more, hint } => (code, what, more, hint),
         };

@@ -104,7 +104,7 @@ pub fn step_status(status: StepStatus) -> (&'static str, Style) {
 }
 
 /// Tells whether a terminal would act on the character, or a reader would not see it.
-fn is_unsafe(c: char) -> bool {
+pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

@@ -32,9 +32,11 @@ pub struct TimeLine {
 
 /// A step's place in the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
-    step: usize,
-    depth: usize,
+pub struct Place {
+    /// Which step.
+    pub step: usize,
+    /// How many are above it.
+    pub depth: usize,
     is_last: bool,
 }
 
@@ -61,7 +63,7 @@ pub fn render(steps: &[StepView], line: TimeLine, look: Look) -> String {
 
 /// Puts steps below their parents, siblings by start. Steps whose parent is not there are roots; of a circle, the
 /// first step is.
-fn arrange(steps: &[StepView]) -> Vec<Place> {
+pub fn arrange(steps: &[StepView]) -> Vec<Place> {
     let mut by_span: HashMap<SpanId, usize> = HashMap::with_capacity(steps.len());
     for (place, step) in steps.iter().enumerate() {
         by_span.entry(step.span_id).or_insert(place);

@@ -73,7 +73,8 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let wanted = Wanted { runs: (!runs.is_empty()).then_some(runs), against };
     let check = |session: &mut Session<'_>| {
         let mut bar = Bar::new(session);
-        let checked = verify::verify(reader.layout(), &wanted, |done, of| bar.show(session, "runs", done as u64, of as u64));
+        let checked =
+            verify::verify(reader.layout(), &wanted, |done, of| bar.show(session, "runs", done as u64, of as u64));
         bar.end(session);
         checked
     };

@@ -140,6 +140,16 @@ impl Tally {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Returns what became of records, as far as the store has them.
+    pub fn counts(&self) -> Counts {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = counts.0.clone();
+        for ((outcome, reason), n) in &counts.1.by {
+            all.add(*outcome, reason, *n);
+        }
+        all
+    }
+
     /// Counts spans that got no further.
     pub fn count(&self, outcome: Outcome, reason: &'static str, n: u64) {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).1.add(outcome, reason, n);

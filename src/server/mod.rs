@@ -19,6 +19,7 @@ mod grpc;
 mod guard;
 mod http;
 mod identity;
+mod import;
 mod intake;
 mod metrics;
 mod run_ids;
@@ -47,6 +48,7 @@ use tokio::task::JoinSet;
 
 pub use command::{Receiver, Teller};
 pub use file::address;
+pub use import::{Imported, Importer};
 pub use settings::{Bounds, Settings};
 
 use crate::error::Error;

@@ -31,6 +31,8 @@ mod macros;
 mod metrics;
 #[cfg(feature = "otel-sdk")]
 mod otel;
+#[cfg(feature = "cli")]
+mod pages;
 mod processes;
 mod rig;
 mod secrets;

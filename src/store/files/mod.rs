@@ -3,6 +3,7 @@
 //! The layout and the formats are specified in `docs/format.md`. [`FilesWriter`] is one process's writer; any number
 //! of them and of [`FilesReader`]s may be at work in one store, and no reader ever holds a writer up.
 
+mod adopt;
 pub mod artifacts;
 mod chain;
 pub mod cleanup;
@@ -30,6 +31,7 @@ use crate::model::id::IdMap;
 use crate::model::run::ArtifactInfo;
 use crate::model::{Event, RunId, RunKind, RunSummary, StepView, UnixNanos};
 use crate::telemetry::full_text;
+pub use adopt::adopt_folder;
 use artifacts::{ArtifactReader, StoredArtifact};
 use layout::Layout;
 pub(crate) use overlay::{Overlay, OverlayWriter};

@@ -1,0 +1,162 @@
+//! Spans of runs to an OTLP endpoint, each once: what the endpoint has taken is written down in the store.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use prost::Message;
+use runspan::model::RunId;
+use runspan::model::otlp::{ResourceSpans, ScopeSpans, TracesData};
+use runspan::sinks::forward::retry::Backoff;
+use runspan::sinks::forward::{Sender, Sent, Target};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Spans of one request.
+const BATCH: usize = 512;
+/// How long one request is tried.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What an endpoint has taken: a file of the store for each, a line for each request.
+struct Ledger {
+    file: File,
+    sent: HashMap<RunId, HashSet<String>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    run_id: RunId,
+    span_ids: Vec<String>,
+}
+
+impl Ledger {
+    /// Opens the ledger of an endpoint; of what it says, that of `runs` is kept in memory.
+    fn open(store: &Path, target: &Target, runs: &[RunId]) -> io::Result<Self> {
+        let dir = store.join("exported");
+        fs::create_dir_all(&dir)?;
+        let digest = Sha256::digest(target.shown());
+        let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let file = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .append(true)
+            .mode(0o600)
+            .open(dir.join(format!("{name}.jsonl")))?;
+        // Two exports to one endpoint at once would send twice.
+        file.lock()?;
+        let wanted: HashSet<&RunId> = runs.iter().collect();
+        let mut sent: HashMap<RunId, HashSet<String>> = HashMap::new();
+        for line in BufReader::new(&file).split(b'\n') {
+            // Half a line was written by one who died: its spans are sent again.
+            let Ok(line) = serde_json::from_slice::<Line>(&line?) else { continue };
+            if wanted.contains(&line.run_id) {
+                sent.entry(line.run_id).or_default().extend(line.span_ids);
+            }
+        }
+        Ok(Self { file, sent })
+    }
+
+    fn note(&mut self, run_id: RunId, span_ids: Vec<String>) -> io::Result<()> {
+        // Begins a line of its own, whatever stands before it.
+        let mut text = b"\n".to_vec();
+        serde_json::to_writer(&mut text, &Line { run_id, span_ids })?;
+        text.push(b'\n');
+        self.file.write_all(&text)?;
+        self.file.sync_data()
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Done {
+    pub sent: u64,
+    pub sent_before: u64,
+    /// What the endpoint says of spans that it left out.
+    pub left_out: Vec<String>,
+}
+
+/// Sends spans to an endpoint.
+pub struct Courier {
+    sender: Sender,
+    ledger: Ledger,
+    again: bool,
+    pub done: Done,
+}
+
+impl Courier {
+    /// `again`: what was sent before is sent once more.
+    pub fn new(store: &Path, target: Target, runs: &[RunId], again: bool) -> Result<Self, String> {
+        let ledger = Ledger::open(store, &target, runs)
+            .map_err(|error| format!("cannot write down in {} what is sent: {error}", store.display()))?;
+        let sender = Sender::new(target).map_err(|error| error.to_string())?;
+        Ok(Self { sender, ledger, again, done: Done::default() })
+    }
+
+    /// Sends the spans of a run. After an error what was taken is written down, and the same export goes on behind it.
+    pub fn send(&mut self, run: RunId, request: TracesData) -> Result<(), String> {
+        let known = if self.again { HashSet::new() } else { self.ledger.sent.remove(&run).unwrap_or_default() };
+        let mut waiting = Vec::new();
+        for of_resource in request.resource_spans {
+            for of_scope in of_resource.scope_spans {
+                for span in of_scope.spans {
+                    if known.contains(&hex(&span.span_id)) {
+                        self.done.sent_before += 1;
+                        continue;
+                    }
+                    let scope_spans =
+                        vec![ScopeSpans { scope: of_scope.scope.clone(), spans: vec![span], ..Default::default() }];
+                    waiting.push(ResourceSpans {
+                        resource: of_resource.resource.clone(),
+                        scope_spans,
+                        ..Default::default()
+                    });
+                }
+            }
+        }
+        let mut size = BATCH;
+        while !waiting.is_empty() {
+            let batch: Vec<ResourceSpans> = waiting.iter().take(size).cloned().collect();
+            let n = batch.len();
+            match self.deliver(TracesData { resource_spans: batch }, n as u64) {
+                Sent::Accepted => {}
+                Sent::Partial { rejected, message } => {
+                    self.done.left_out.push(format!("{rejected} spans of run {run}: {message}"))
+                }
+                Sent::TooLarge { .. } if n > 1 => {
+                    size = n / 2;
+                    continue;
+                }
+                other => return Err(other.to_string()),
+            }
+            let ids = waiting.drain(..n).flat_map(|spans| spans.scope_spans).flat_map(|spans| spans.spans);
+            let ids = ids.map(|span| hex(&span.span_id)).collect();
+            self.ledger.note(run, ids).map_err(|error| format!("cannot write down what was sent: {error}"))?;
+            self.done.sent += n as u64;
+        }
+        Ok(())
+    }
+
+    /// Sends a request until the endpoint has it, refuses it, or patience is at its end.
+    fn deliver(&mut self, request: TracesData, spans: u64) -> Sent {
+        let (bytes, deadline) = (request.encode_to_vec(), Instant::now() + PATIENCE);
+        let (backoff, mut attempt) = (Backoff::default(), 0);
+        loop {
+            let sent = self.sender.send(bytes.clone(), spans, deadline);
+            let Sent::Later { after, .. } = &sent else { return sent };
+            // One sender needs no spread.
+            let wait = backoff.delay(attempt, u64::MAX / 2, *after);
+            if Instant::now() + wait >= deadline {
+                return sent;
+            }
+            std::thread::sleep(wait);
+            attempt += 1;
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,244 @@
+//! Whole run folders: from a tar, or from another store.
+//!
+//! Nothing is trusted. Files are unpacked into a folder of their own in the store, which no reader takes for runs; only names that
+//! a run's folder may have are taken, and only plain files. Once all is there and can be read, folders are moved into place.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use runspan::model::{RunId, RunKind, UnixNanos};
+use runspan::store::files::adopt_folder;
+use runspan::store::files::layout::Layout;
+
+/// Files of an archive.
+const MAX_FILES: u64 = 1_000_000;
+/// Bytes of one file: a run is held to 100 MB, and artifacts may be larger.
+const MAX_FILE: u64 = 4 << 30;
+/// So much comes out of any archive; beyond, a hundred times what went in.
+const FREE_BYTES: u64 = 256 << 20;
+const MAX_RATIO: u64 = 100;
+
+/// Where files are put before anybody sees them; removed at the end, whatever happens.
+pub struct Staging {
+    layout: Layout,
+    dir: PathBuf,
+    runs: BTreeSet<(RunKind, RunId)>,
+    files: u64,
+    bytes: u64,
+    free_bytes: u64,
+}
+
+/// What came of run folders.
+#[derive(Debug, Default)]
+pub struct Moved {
+    pub stored: u64,
+    pub duplicate: u64,
+    /// Runs that cannot be read, and why.
+    pub broken: Vec<String>,
+}
+
+impl Staging {
+    pub fn new(layout: &Layout) -> io::Result<Self> {
+        let dir = layout.root().join(format!(".import-{}", RunId::fresh(UnixNanos::now())));
+        fs::create_dir(&dir)?;
+        Ok(Self { layout: layout.clone(), dir, runs: BTreeSet::new(), files: 0, bytes: 0, free_bytes: FREE_BYTES })
+    }
+
+    /// Unpacks an archive. After an error nothing of it may be moved.
+    pub fn unpack(&mut self, reader: impl Read, went_in: impl Fn() -> u64) -> io::Result<()> {
+        let mut archive = tar::Archive::new(reader);
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            let path = entry.path()?.into_owned();
+            let kind = entry.header().entry_type();
+            if kind.is_dir() {
+                continue;
+            }
+            if !kind.is_file() {
+                return Err(refused(&path, "it is no plain file"));
+            }
+            self.put(&path, &mut entry, &went_in)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the run folders of a store, or of a folder like one. Links are not followed.
+    pub fn copy(&mut self, root: &Path) -> io::Result<()> {
+        for kind in ["agents", "workflows"] {
+            for run in names_in(&root.join(kind))? {
+                let place = Path::new(kind).join(&run);
+                // What is no run's folder is passed over, as readers do.
+                if run.to_str().is_none_or(|name| name.parse::<RunId>().is_err()) {
+                    continue;
+                }
+                self.copy_folder(root, &place, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_folder(&mut self, root: &Path, place: &Path, with_folders: bool) -> io::Result<()> {
+        for name in names_in(&root.join(place))? {
+            let place = place.join(&name);
+            let found = fs::symlink_metadata(root.join(&place))?;
+            if name.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            if found.is_dir() && with_folders {
+                self.copy_folder(root, &place, false)?;
+            } else if found.is_file() {
+                let path = root.join(&place);
+                let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+                self.put(&place, &mut file, &|| u64::MAX)?;
+            } else {
+                return Err(refused(&place, "it is no plain file"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one file to its place.
+    fn put(&mut self, path: &Path, content: &mut impl Read, went_in: &impl Fn() -> u64) -> io::Result<()> {
+        let (kind, run, rest) = place_of(path).ok_or_else(|| refused(path, "a run's folder has no such file"))?;
+        self.files += 1;
+        if self.files > MAX_FILES {
+            return Err(refused(path, &format!("there are more than {MAX_FILES} files")));
+        }
+        let folder = self.dir.join(kind.as_str()).join(run.to_string());
+        let target = folder.join(rest);
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        self.runs.insert((kind, run));
+        // A name that is there twice is an error, too.
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target)?;
+        let mut of_file = 0;
+        let mut piece = vec![0; 64 << 10];
+        loop {
+            let read = content.read(&mut piece)?;
+            if read == 0 {
+                break;
+            }
+            of_file += read as u64;
+            self.bytes += read as u64;
+            if of_file > MAX_FILE {
+                return Err(refused(path, &format!("it is longer than {MAX_FILE} bytes")));
+            }
+            if self.bytes > self.free_bytes.max(went_in().saturating_mul(MAX_RATIO)) {
+                return Err(refused(path, &format!("more than {MAX_RATIO} times of what is read comes out of it")));
+            }
+            io::Write::write_all(&mut file, &piece[..read])?;
+        }
+        file.sync_data()
+    }
+
+    /// Moves what is there into the store, run by run.
+    pub fn finish(self) -> Moved {
+        let mut moved = Moved::default();
+        for (kind, run) in &self.runs {
+            let folder = self.dir.join(kind.as_str()).join(run.to_string());
+            let synced = File::open(&folder).and_then(|folder| folder.sync_all());
+            match synced
+                .map_err(|error| error.to_string())
+                .and_then(|()| adopt_folder(&self.layout, &folder, *kind, *run).map_err(|error| error.to_string()))
+            {
+                Ok(true) => moved.stored += 1,
+                Ok(false) => moved.duplicate += 1,
+                Err(why) => moved.broken.push(why),
+            }
+        }
+        moved
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // What cannot be removed is taken for nothing by all readers.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn refused(path: &Path, why: &str) -> io::Error {
+    io::Error::other(format!("{} is refused: {why}; nothing was imported", path.display()))
+}
+
+fn names_in(dir: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+    match fs::read_dir(dir) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.file_name())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a path as that of a file in a run's folder: kind, run, and the file's place in the folder.
+fn place_of(path: &Path) -> Option<(RunKind, RunId, PathBuf)> {
+    let parts: Option<Vec<&str>> = path
+        .components()
+        .filter(|part| *part != Component::CurDir)
+        .map(|part| if let Component::Normal(name) = part { name.to_str() } else { None })
+        .collect();
+    let (kind, run, rest) = match parts?.as_slice() {
+        [kind, run, file @ ("run.yaml" | "events.jsonl" | "events.jsonl.zst")] => (*kind, *run, PathBuf::from(file)),
+        [kind, run, "artifacts", file] if !file.starts_with('.') => (*kind, *run, Path::new("artifacts").join(file)),
+        _ => return None,
+    };
+    let kind = match kind {
+        "agents" => RunKind::Agent,
+        "workflows" => RunKind::Workflow,
+        _ => return None,
+    };
+    // Written as the id is written, so that no two names are one run.
+    let id: RunId = run.parse().ok().filter(|id: &RunId| id.to_string() == run)?;
+    Some((kind, id, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_a_runs_folder_are_taken() {
+        let run = "01KE9BZH800000000000000001";
+        for good in [format!("agents/{run}/run.yaml"), format!("./workflows/{run}/artifacts/a b.txt")] {
+            assert!(place_of(Path::new(&good)).is_some(), "{good}");
+        }
+        for bad in [
+            format!("/agents/{run}/run.yaml"),
+            format!("agents/{run}/../{run}/run.yaml"),
+            format!("../agents/{run}/run.yaml"),
+            format!("agents/{run}/artifacts/../../x"),
+            format!("agents/{run}/artifacts/.new"),
+            format!("agents/{}/run.yaml", run.to_lowercase()),
+            "agents/x/run.yaml".to_owned(),
+            "store.yaml".to_owned(),
+            format!("journal/{run}/lock"),
+        ] {
+            assert_eq!(place_of(Path::new(&bad)), None, "{bad}");
+        }
+    }
+    #[test]
+    fn an_archive_of_which_too_much_comes_out_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        layout.open_or_create().unwrap();
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(2 << 20);
+        let name = "agents/01KE9BZH800000000000000001/artifacts/zeros";
+        archive.append_data(&mut header, name, io::repeat(0).take(2 << 20)).unwrap();
+        let archive = archive.into_inner().unwrap();
+        let unpacked = |went_in: u64| {
+            let mut staging = Staging::new(&layout).unwrap();
+            staging.free_bytes = 1 << 20;
+            staging.unpack(archive.as_slice(), || went_in).map_err(|error| error.to_string())
+        };
+        assert_eq!(unpacked(2 << 20), Ok(()));
+        let why = "more than 100 times of what is read comes out of it";
+        assert_eq!(unpacked(10_000), Err(format!("{name} is refused: {why}; nothing was imported")));
+        let left = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(left.filter_map(|name| name.into_string().ok()).all(|name| !name.starts_with(".import")));
+    }
+}

@@ -1,0 +1,88 @@
+//! Takes OTLP that stands in files into a store, by the way that requests of a server go.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::body::Held;
+use super::budget::Budget;
+use super::identity::Identity;
+use super::intake::{self, Threads};
+use super::settings::Settings;
+use super::traces::Line;
+use crate::error::Error;
+use crate::model::outcome::Counts;
+use crate::sources::otlp::{Encoding, Signal};
+use crate::store::files::layout::Layout;
+
+/// How long the run store may take over what is in the journal at the end; what it does not manage waits there.
+const FINISH: Duration = Duration::from_secs(3600);
+
+/// A store that takes export requests in from whoever has read them.
+pub struct Importer {
+    line: Arc<Line>,
+    budget: Arc<Budget>,
+    threads: Threads,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl std::fmt::Debug for Importer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Importer").finish_non_exhaustive()
+    }
+}
+
+/// What became of an import.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// Spans and records of logs, by what became of them.
+    pub counts: Counts,
+    /// The store could not be written to the end: what is missing in it waits in the journal for the next server or import.
+    pub is_stuck: bool,
+}
+
+impl Importer {
+    /// Opens the store, made if it is not there. Of the settings, those of ports and targets mean nothing here.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the store from being opened or written.
+    pub fn open(layout: &Layout, settings: &Settings) -> Result<Self, Error> {
+        layout.open_or_create()?;
+        let identity = Identity::take(layout.clone(), settings.durability, settings.journal_bytes)?;
+        let (intake, threads) = intake::start(identity, settings.silence, false)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Resources)?;
+        let line = Line::new(intake, settings.bounds, layout.read()?.store_id, super::maker(layout, settings)?);
+        Ok(Self { line: Arc::new(line), budget: Budget::new(usize::MAX), threads, runtime })
+    }
+
+    /// Takes the body of one export request. Broken spans cost themselves; the text says which, and is empty when nothing is
+    /// wrong.
+    ///
+    /// # Errors
+    ///
+    /// Why nothing of it was taken.
+    pub fn take(&self, body: Vec<u8>, signal: Signal, encoding: Encoding) -> Result<String, String> {
+        let until = Instant::now() + FINISH;
+        loop {
+            let held = Held { bytes: body.clone(), share: self.budget.share() };
+            match self.runtime.block_on(self.line.take(held, signal, "", encoding)) {
+                Ok(taken) => return Ok(taken.message),
+                // The journal is full: the run store takes it in meanwhile.
+                Err(refusal) if refusal.problem.retry_after().is_some() && Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+                Err(refusal) => return Err(refusal.why),
+            }
+        }
+    }
+
+    /// Waits until all of it is in the run store.
+    pub fn finish(self) -> Imported {
+        let Self { line, threads, runtime, .. } = self;
+        let tally = Arc::clone(&line.intake.tally);
+        drop(runtime);
+        drop(line);
+        threads.finish(Instant::now() + FINISH);
+        Imported { counts: tally.counts(), is_stuck: tally.store_stuck.load(std::sync::atomic::Ordering::Relaxed) }
+    }
+}
