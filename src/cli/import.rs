@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::Value as Json;
 
-use super::output::{count, safe};
+use super::output::{count, counted, safe};
 use super::{CODE_FAILED, Done, Format, Session, Stop};
 
 /// A request is at most so long: a file of one, a line of one that has a request a line.
@@ -157,11 +157,11 @@ fn in_words(told: &Told) -> String {
         (told.dropped, "lost"),
     ];
     let others = others.iter().filter(|(n, _)| *n > 0).map(|(n, words)| format!(", {} {words}", count(*n)));
-    let spans = format!("{} spans stored{}\n", count(told.stored), others.collect::<String>());
+    let spans = format!("{} stored{}\n", counted(told.stored, "span"), others.collect::<String>());
     let runs = match (told.runs, told.duplicate_runs) {
         (0, 0) => return spans,
-        (stored, 0) => format!("{} runs stored\n", count(stored)),
-        (stored, there) => format!("{} runs stored, {} there already\n", count(stored), count(there)),
+        (stored, 0) => format!("{} stored\n", counted(stored, "run")),
+        (stored, there) => format!("{} stored, {} there already\n", counted(stored, "run"), count(there)),
     };
     if told.requests == 0 { runs } else { format!("{runs}{spans}") }
 }

@@ -167,6 +167,11 @@ pub fn count(number: u64) -> String {
     }
 }
 
+/// Counts things by their name in the singular.
+pub fn counted(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{} {what}s", count(number)) }
+}
+
 /// Formats a number of bytes.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];

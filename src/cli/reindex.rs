@@ -5,7 +5,7 @@ use std::time::Instant;
 use runspan::store::files::database::{self, Depth, Progress, text};
 use serde::Serialize;
 
-use super::output::count;
+use super::output::counted;
 use super::progress::Bar;
 use super::{CODE_FAILED, Done, Format, Session, Stop};
 
@@ -66,8 +66,4 @@ pub fn run(_: &Args, session: &mut Session<'_>) -> Done {
         )),
         _ => session.print_data(&report),
     }
-}
-
-fn counted(number: u64, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{} {what}s", count(number)) }
 }

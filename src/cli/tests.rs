@@ -1057,7 +1057,7 @@ fn a_damaged_run_is_told_and_the_others_are_exported() {
 /// of recorded ones.
 fn told_of(store: &Path, run: &str) -> serde_json::Value {
     let mut told = json(&runspan(store, &["get", run, "--json"]));
-    for of_store in ["writer", "updated_at", "events"] {
+    for of_store in ["writer", "updated_at", "events", "events_sha256"] {
         told.as_object_mut().unwrap().remove(of_store);
     }
     told
@@ -1180,12 +1180,30 @@ fn a_tar_of_runs_is_the_same_files_where_it_is_imported() {
     for (other, source) in [(&by_tar, &file), (&by_copy, &from)] {
         let runs = if source.is_dir() { 2 } else { 1 };
         let answer = runspan(other.path(), &["import", source.to_str().unwrap()]);
-        assert_eq!((answer.code, answer.out), (0, format!("{runs} runs stored\n")), "{}", answer.err);
+        let stored = if runs == 1 { "1 run stored\n" } else { "2 runs stored\n" };
+        assert_eq!((answer.code, answer.out.as_str()), (0, stored), "{}", answer.err);
         assert_eq!(files_of(other.path(), run), files_of(store.path(), run));
         let again = runspan(other.path(), &["import", source.to_str().unwrap()]);
         assert_eq!(again.out, format!("0 runs stored, {runs} there already\n"));
         assert_eq!(json(&runspan(other.path(), &["list", "--json"])).as_array().unwrap().len(), runs);
     }
+}
+
+#[test]
+fn a_run_whose_log_was_changed_on_the_way_is_not_taken_in() {
+    let mut store = Store::new();
+    let (changed, whole) = (store.record_agent(1), store.record_agent(2));
+    let layout = Layout::new(store.path().join(".runspan"));
+    let log = layout.find_run(changed).unwrap().unwrap().join("events.jsonl");
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.contains("gpt-4o"));
+    std::fs::write(&log, text.replacen("gpt-4o", "gpt-4x", 1)).unwrap();
+    let other = empty();
+    let answer = runspan(other.path(), &["import", layout.root().to_str().unwrap()]);
+    assert_eq!((answer.code, answer.out.as_str()), (1, "1 run stored\n"));
+    let why = format!("run {changed} is damaged: its log was changed since it was written");
+    assert!(answer.err.contains(&why), "{}", answer.err);
+    assert_eq!(json(&runspan(other.path(), &["list", "--json"]))[0]["run_id"], whole.to_string());
 }
 
 #[test]

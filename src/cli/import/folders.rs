@@ -181,7 +181,9 @@ fn place_of(path: &Path) -> Option<(RunKind, RunId, PathBuf)> {
         .map(|part| if let Component::Normal(name) = part { name.to_str() } else { None })
         .collect();
     let (kind, run, rest) = match parts?.as_slice() {
-        [kind, run, file @ ("run.yaml" | "events.jsonl" | "events.jsonl.zst")] => (*kind, *run, PathBuf::from(file)),
+        [kind, run, file @ ("run.yaml" | "events.jsonl" | "events.jsonl.zst" | "events.chain" | "pinned")] => {
+            (*kind, *run, PathBuf::from(file))
+        }
         [kind, run, "artifacts", file] if !file.starts_with('.') => (*kind, *run, Path::new("artifacts").join(file)),
         _ => return None,
     };

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use super::chain::Chain;
 use super::layout::{self, Layout};
 use super::{index, run_dir};
 use crate::model::{RunId, RunKind, RunSummary};
@@ -22,7 +23,12 @@ pub fn adopt_folder(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -
         let why = format!("run.yaml says it is of kind {}", summary.kind);
         return Err(StoreError::Damaged { run, why });
     }
-    run_dir::read_log(fs, folder, run, None)?;
+    let mut chain = Chain::default();
+    run_dir::read_log(fs, folder, run, Some(&mut chain))?;
+    if summary.events_sha256.is_some_and(|hash| chain.hash_of(summary.events) != Some(hash)) {
+        let why = "its log was changed since it was written: the hash in run.yaml is another".to_owned();
+        return Err(StoreError::Damaged { run, why });
+    }
     if layout.find_run(run)?.is_some() {
         return Ok(false);
     }
