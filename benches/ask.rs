@@ -12,14 +12,16 @@
 //! printed, beside the same for `cat index.log` as the floor in the same run. The promises: `stats --by model` within
 //! 500 ms, a rare word within 30 ms, a common one within 200 ms, and lists as they were without steps and texts.
 
+mod support;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use support::{median, once};
 use tracing_subscriber::layer::SubscriberExt;
 
 const RUNS: usize = 100_000;
-const TIMES: usize = 15;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Cargo itself passes `--bench`.
@@ -175,21 +177,4 @@ fn cpu_seconds_of_children() -> f64 {
     };
     let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
     seconds(usage.ru_utime) + seconds(usage.ru_stime)
-}
-
-fn once(mut run: impl FnMut() -> std::io::Result<std::process::ExitStatus>) -> std::io::Result<Duration> {
-    let start = Instant::now();
-    if !run()?.success() {
-        return Err(std::io::Error::other("the command failed"));
-    }
-    Ok(start.elapsed())
-}
-
-fn median(mut run: impl FnMut() -> std::io::Result<std::process::ExitStatus>) -> std::io::Result<Duration> {
-    let mut times = Vec::with_capacity(TIMES);
-    for _ in 0..TIMES {
-        times.push(once(&mut run)?);
-    }
-    times.sort();
-    Ok(times[TIMES / 2])
 }

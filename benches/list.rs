@@ -11,14 +11,16 @@
 //! "Catching up" is the first `list` after a tenth more runs were recorded. The promises: the newest 50 within 50 ms,
 //! a filtered list within 100 ms, one run within 20 ms.
 
+mod support;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use support::{median, once};
 use tracing_subscriber::layer::SubscriberExt;
 
 const RUNS: usize = 100_000;
-const TIMES: usize = 15;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Cargo itself passes `--bench`.
@@ -97,23 +99,6 @@ fn record(store: &Path, runs: usize) -> Result<(), runspan::Error> {
     let report = guard.shutdown(Duration::from_secs(120));
     assert_eq!(report.stored, 2 * runs as u64, "{report:?}");
     Ok(())
-}
-
-fn once(mut run: impl FnMut() -> std::io::Result<std::process::ExitStatus>) -> std::io::Result<Duration> {
-    let start = Instant::now();
-    if !run()?.success() {
-        return Err(std::io::Error::other("the command failed"));
-    }
-    Ok(start.elapsed())
-}
-
-fn median(mut run: impl FnMut() -> std::io::Result<std::process::ExitStatus>) -> std::io::Result<Duration> {
-    let mut times = Vec::with_capacity(TIMES);
-    for _ in 0..TIMES {
-        times.push(once(&mut run)?);
-    }
-    times.sort();
-    Ok(times[TIMES / 2])
 }
 
 fn millis(time: Duration) -> f64 {

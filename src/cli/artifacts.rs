@@ -205,7 +205,7 @@ fn copy(content: &mut dyn Read, file: &mut File) -> io::Result<(u64, String)> {
             Err(error) => return Err(error),
         }
     }
-    Ok((bytes, digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
+    Ok((bytes, runspan::model::hex(&digest.finalize())))
 }
 
 fn damaged(run: RunId, name: &str, why: &str) -> Stop {

@@ -16,7 +16,7 @@ use runspan::store::files::FilesReader;
 use runspan::store::{Listed, RunReader};
 use serde::Serialize;
 
-use super::output::{count, json_line};
+use super::output::{count, counted, json_line};
 use super::{CODE_FAILED, CODE_NO, CODE_USE, Done, Session, Stop, list};
 
 /// What `export` takes.
@@ -203,12 +203,15 @@ fn send_to(target: &Target, again: bool, reader: &FilesReader, runs: &[RunId], s
     let done = &courier.done;
     let before =
         if done.sent_before > 0 { format!(", {} sent before", count(done.sent_before)) } else { String::new() };
-    session.print(&format!("{} spans sent{before}\n", count(done.sent)))?;
+    session.print(&format!("{} sent{before}\n", counted(done.sent, "span")))?;
     if open > 0 {
         session.remark(&format!("{} steps have not ended and were not sent", count(open as u64)));
     }
     for words in &done.left_out {
         session.remark(&super::output::safe(&format!("the endpoint left out {words}")));
+    }
+    for words in &done.warnings {
+        session.remark(&super::output::safe(&format!("the endpoint remarks {words}")));
     }
     if done.left_out.is_empty() { left.answer() } else { Err(Stop::AnswerIsNo) }
 }

@@ -6,7 +6,7 @@ use runspan::store::RunReader;
 use serde_json::Value as Json;
 
 use super::output::{
-    BOLD, DIM, Look, RED, YELLOW, count, cut, error_text, gist, money, run_status, safe, says_nothing,
+    BOLD, DIM, Look, RED, YELLOW, count, counted, cut, error_text, gist, money, run_status, safe, says_nothing,
 };
 use super::time::{age, calendar, whole_duration};
 use super::tree::{self, TimeLine};
@@ -141,16 +141,13 @@ fn field(out: &mut String, name: &str, value: &str, style: anstyle::Style, look:
 }
 
 pub fn work(summary: &RunSummary) -> String {
-    let counted = |number: u64, one: &str| match number {
-        1 => format!("1 {one}"),
-        n => format!("{} {one}s", count(n)),
-    };
     let parts = [(summary.llm_calls, "model call"), (summary.tool_calls, "tool call"), (summary.errors, "failure")];
     let parts: Vec<String> = parts.iter().filter(|part| part.0 > 0).map(|part| counted(part.0, part.1)).collect();
     let separator = if parts.is_empty() { "" } else { ": " };
     format!("{}{separator}{}", count(summary.steps_total), parts.join(", "))
 }
 
+/// `12,000 in (8,000 from cache), 900 out`.
 pub fn tokens_in_words(tokens: Tokens) -> String {
     let part = |number: Option<u64>, word: &str| number.filter(|n| *n > 0).map(|n| format!("{} {word}", count(n)));
     let join = |parts: [Option<String>; 2]| {

@@ -9,7 +9,7 @@ use super::output::{BOLD, CYAN, DIM, Look, RED, YELLOW, count, csv, cut, error_t
 use super::progress::{Bar, index_failed};
 use super::table::{Cell, Column, Table};
 use super::time::duration;
-use super::{Done, Format, Session};
+use super::{Done, Format, Session, get};
 
 /// What `stats` takes.
 #[derive(Debug, clap::Args)]
@@ -108,29 +108,11 @@ fn summary(total: &Group, look: Look) -> String {
     field("runs", format!("{}{rate}{open}", count(total.runs)));
     field("calls", format!("{} of models, {} of tools", count(total.llm_calls), count(total.tool_calls)));
     field("failures", if total.errors > 0 { count(total.errors) } else { String::new() });
-    field("tokens", total.tokens.map(tokens_in_words).unwrap_or_default());
+    field("tokens", total.tokens.map(get::tokens_in_words).unwrap_or_default());
     field("cost", cost(total));
     field("took", total.duration_ms.map(percentiles_in_words).unwrap_or_default());
     field("first token", total.time_to_first_token_ms.map(percentiles_in_words).unwrap_or_default());
     out
-}
-
-/// `12,000 in (8,000 from cache), 900 out`.
-fn tokens_in_words(tokens: Tokens) -> String {
-    let part = |number: Option<u64>, word: &str| number.filter(|n| *n > 0).map(|n| format!("{} {word}", count(n)));
-    let bracketed = |parts: &[Option<String>]| {
-        let parts: Vec<&str> = parts.iter().flatten().map(String::as_str).collect();
-        if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
-    };
-    let cached = bracketed(&[part(tokens.cache_read, "from cache"), part(tokens.cache_write, "to cache")]);
-    let reasoning = bracketed(&[part(tokens.reasoning, "reasoning")]);
-    let mut words = Vec::new();
-    words.extend(tokens.prompt.map(|n| format!("{} in{cached}", count(n))));
-    words.extend(tokens.completion.map(|n| format!("{} out{reasoning}", count(n))));
-    if words.is_empty() {
-        words.extend(tokens.total.map(|n| format!("{} in all", count(n))));
-    }
-    words.join(", ")
 }
 
 fn percentiles_in_words(percentiles: Percentiles) -> String {

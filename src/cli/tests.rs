@@ -749,7 +749,7 @@ impl Store {
                 name: (*name).to_owned(),
                 media_type: Some("text/plain".to_owned()),
                 bytes: bytes.len() as u64,
-                sha256: Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+                sha256: runspan::model::hex(&Sha256::digest(bytes)),
                 content: content.is_none().then_some(ArtifactContent::Nothing),
             };
             let seq = events.len() as u64;
@@ -1255,8 +1255,8 @@ fn an_archive_with_anything_but_runs_is_refused_whole() {
     refused("other", &add(raw("escaped", EntryType::Regular, None)));
 }
 
-/// An OTLP endpoint that takes all there is; returns its URL and what it has got.
-fn endpoint() -> (String, std::sync::mpsc::Receiver<Vec<u8>>) {
+/// An OTLP endpoint that gives one answer to all; returns its URL and what it has got.
+fn endpoint(says: &'static [u8]) -> (String, std::sync::mpsc::Receiver<Vec<u8>>) {
     use std::io::{BufRead, BufReader, Read};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -1277,8 +1277,9 @@ fn endpoint() -> (String, std::sync::mpsc::Receiver<Vec<u8>>) {
             }
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
-            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-            reader.into_inner().write_all(answer).unwrap();
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\nconnection: close\r\n";
+            let head = format!("{head}content-length: {}\r\n\r\n", says.len());
+            reader.into_inner().write_all(&[head.as_bytes(), says].concat()).unwrap();
             if tell.send(body).is_err() {
                 return;
             }
@@ -1288,10 +1289,25 @@ fn endpoint() -> (String, std::sync::mpsc::Receiver<Vec<u8>>) {
 }
 
 #[test]
+fn what_an_endpoint_leaves_out_is_not_counted_as_sent_and_what_it_remarks_is_no_failure() {
+    let mut store = Store::new();
+    let run = store.record_agent(1).to_string();
+    // partial_success: rejected_spans and error_message.
+    for (says, code, out) in
+        [(&b"\x0a\x06\x08\x01\x12\x02no"[..], 1, "3 spans sent\n"), (b"\x0a\x04\x12\x02so", 0, "4 spans sent\n")]
+    {
+        let (url, _got) = endpoint(says);
+        let answer = runspan(store.path(), &["export", &run, "--otlp", &format!("{url}/v1/traces")]);
+        assert_eq!((answer.code, answer.out.as_str()), (code, out), "{}", answer.err);
+        assert!(answer.err.contains(": no") || answer.err.contains(": so"), "{}", answer.err);
+    }
+}
+
+#[test]
 fn an_endpoint_gets_each_span_once_unless_it_is_asked_for_again() {
     let mut store = Store::new();
     let run = store.record_agent(1).to_string();
-    let (url, got) = endpoint();
+    let (url, got) = endpoint(b"");
     let url = format!("{url}/v1/traces#compression=none");
     let export = |more: &[&str]| {
         let answer = runspan(store.path(), &[&["export", &run, "--otlp", &url], more].concat());

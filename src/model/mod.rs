@@ -18,3 +18,10 @@ pub use id::{EventId, RunId, SpanId, TraceId};
 pub use money::NanoUsd;
 pub use run::{CostSource, ErrorInfo, RunKind, RunStatus, RunSummary, StepKind, StepStatus, StepView, Tokens};
 pub use time::UnixNanos;
+
+/// Returns bytes as text, two lowercase hex digits a byte: ids, digests.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    digits.map(char::from).collect()
+}

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use runspan::model::RunId;
 use runspan::model::otlp::{ResourceSpans, ScopeSpans, TracesData};
+use runspan::model::{RunId, hex};
 use runspan::sinks::forward::retry::Backoff;
 use runspan::sinks::forward::{Sender, Sent, Target};
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ impl Ledger {
         let dir = store.join("exported");
         fs::create_dir_all(&dir)?;
         let digest = Sha256::digest(target.shown());
-        let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let name = hex(&digest[..8]);
         let file = OpenOptions::new()
             .create(true)
             .read(true)
@@ -76,6 +76,8 @@ pub struct Done {
     pub sent_before: u64,
     /// What the endpoint says of spans that it left out.
     pub left_out: Vec<String>,
+    /// What it says besides.
+    pub warnings: Vec<String>,
 }
 
 /// Sends spans to an endpoint.
@@ -120,21 +122,26 @@ impl Courier {
         while !waiting.is_empty() {
             let batch: Vec<ResourceSpans> = waiting.iter().take(size).cloned().collect();
             let n = batch.len();
-            match self.deliver(TracesData { resource_spans: batch }, n as u64) {
-                Sent::Accepted => {}
+            let left_out = match self.deliver(TracesData { resource_spans: batch }, n as u64) {
+                Sent::Accepted => 0,
+                Sent::Partial { rejected: 0, message } => {
+                    self.done.warnings.push(format!("on run {run}: {message}"));
+                    0
+                }
                 Sent::Partial { rejected, message } => {
-                    self.done.left_out.push(format!("{rejected} spans of run {run}: {message}"))
+                    self.done.left_out.push(format!("{rejected} spans of run {run}: {message}"));
+                    rejected
                 }
                 Sent::TooLarge { .. } if n > 1 => {
                     size = n / 2;
                     continue;
                 }
                 other => return Err(other.to_string()),
-            }
+            };
             let ids = waiting.drain(..n).flat_map(|spans| spans.scope_spans).flat_map(|spans| spans.spans);
             let ids = ids.map(|span| hex(&span.span_id)).collect();
             self.ledger.note(run, ids).map_err(|error| format!("cannot write down what was sent: {error}"))?;
-            self.done.sent += n as u64;
+            self.done.sent += (n as u64).saturating_sub(left_out);
         }
         Ok(())
     }
@@ -155,8 +162,4 @@ impl Courier {
             attempt += 1;
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

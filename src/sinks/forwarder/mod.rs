@@ -87,7 +87,7 @@ pub(crate) fn reader_name(target: &Target) -> String {
 /// Returns a short name of a target's endpoint that no two endpoints share.
 pub(crate) fn short_digest(target: &Target) -> String {
     let digest = Sha256::digest(target.endpoint.as_bytes());
-    digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::model::hex(&digest[..6])
 }
 
 /// How names of readers begin that send metrics.

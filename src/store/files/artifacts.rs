@@ -247,7 +247,7 @@ impl Copy {
         content: Option<ArtifactContent>,
     ) -> ArtifactInfo {
         let media_type = media_type.map(|text| cleaned(text, scrubber));
-        let sha256 = self.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = crate::model::hex(&self.digest.finalize());
         ArtifactInfo { name, media_type, bytes: self.bytes, sha256, content }
     }
 }
@@ -395,7 +395,7 @@ mod tests {
         let mut stored = Vec::new();
         ArtifactReader::open(&OsFs, dir.path(), &info).unwrap().read_to_end(&mut stored).unwrap();
         // Whatever was done to it: what is told is told of what is stored.
-        let sha256: String = Sha256::digest(&stored).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = crate::model::hex(&Sha256::digest(&stored));
         assert_eq!((info.bytes, &info.sha256), (stored.len() as u64, &sha256));
         (info, stored)
     }

@@ -1073,7 +1073,7 @@ mod tests {
     use crate::store::{Listed, RunReader, RunWriter};
     use proptest::prelude::*;
 
-    fn store() -> (tempfile::TempDir, Layout, FilesWriter) {
+    pub(super) fn store() -> (tempfile::TempDir, Layout, FilesWriter) {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path().join("store"));
         layout.open_or_create().unwrap();

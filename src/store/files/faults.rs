@@ -55,7 +55,7 @@ fn hash_of(events: &[Event]) -> String {
     use sha2::{Digest, Sha256};
     let mut lines = Vec::new();
     run_dir::lines_of(run_id(1), events, &Default::default(), 0, &mut lines).unwrap();
-    Sha256::digest(&lines).iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::model::hex(&Sha256::digest(&lines))
 }
 
 fn layout(fs: &FaultyFs) -> Layout {

@@ -232,7 +232,7 @@ impl Layout {
             format: u64::from(FORMAT),
             store_id: RunId::fresh(now).to_string(),
             created_at: now.rfc3339_millis(),
-            redaction_key: random.iter().map(|byte| format!("{byte:02x}")).collect(),
+            redaction_key: crate::model::hex(&random),
             search: true,
             retention: None,
         };

@@ -405,6 +405,6 @@ fn json_of(value: ValueRef<'_>) -> serde_json::Value {
         // JSON has no infinity.
         ValueRef::Real(number) => serde_json::Number::from_f64(number).map_or(serde_json::Value::Null, Into::into),
         ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned().into(),
-        ValueRef::Blob(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
+        ValueRef::Blob(bytes) => crate::model::hex(bytes).into(),
     }
 }

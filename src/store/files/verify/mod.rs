@@ -352,7 +352,3 @@ fn check_journals(layout: &Layout, report: &mut Report) -> Result<(), StoreError
 fn within(layout: &Layout, path: &Path) -> String {
     path.strip_prefix(layout.root()).unwrap_or(path).display().to_string()
 }
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

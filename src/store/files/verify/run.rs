@@ -15,11 +15,11 @@ use super::super::run_dir::{self, Line, LogReader};
 use super::super::sealed::is_sealed;
 use super::super::writer_is_alive;
 use super::index::Lines;
-use super::{Cure, Head, Problem, RunCheck, Verdict, hex};
+use super::{Cure, Head, Problem, RunCheck, Verdict};
 use crate::model::event::EventBody;
 use crate::model::id::IdMap;
 use crate::model::run::{ArtifactContent, ArtifactInfo, LogHash};
-use crate::model::{Event, EventId, RunId, RunKind, RunSummary};
+use crate::model::{Event, EventId, RunId, RunKind, RunSummary, hex};
 use crate::store::StoreError;
 use crate::store::assembly::RunState;
 

@@ -9,19 +9,12 @@ use crate::store::Query;
 use crate::store::files::FilesWriter;
 use crate::store::files::database;
 use crate::store::files::database::Depth;
+use crate::store::files::database::tests::store;
 use crate::store::files::database::words::Node;
 use crate::store::{RunWriter, assembly::RunState};
 use proptest::prelude::*;
 use serde_json::Value as Json;
 use serde_json::json;
-
-fn store() -> (tempfile::TempDir, Layout, FilesWriter) {
-    let dir = tempfile::tempdir().unwrap();
-    let layout = Layout::new(dir.path().join("store"));
-    layout.open_or_create().unwrap();
-    let writer = FilesWriter::new(layout.clone(), RunId([7; 16]), false);
-    (dir, layout, writer)
-}
 
 fn event(seq: u64, step: Option<&str>, body: EventBody) -> Event {
     let event_id = EventId::from_parts(1, [seq as u8; 10]);
