@@ -1,0 +1,348 @@
+//! Runs out of a store and into one: export and import.
+
+use super::*;
+
+#[test]
+fn spans_are_given_out_as_they_came() {
+    let mut store = Store::new();
+    let run = store.record_agent(1);
+    let open = store.record_open_workflow();
+    let mut request = json(&runspan(store.path(), &["export", &run.to_string()]));
+    let spans = &mut request["resourceSpans"][0]["scopeSpans"][0]["spans"];
+    // What says where each is from comes last.
+    for span in spans.as_array_mut().unwrap() {
+        let told = span["attributes"].as_array_mut().unwrap();
+        let from = told.split_off(told.len() - 2);
+        assert_eq!((&from[0]["key"], &from[1]["key"]), (&names::RUN_ID.into(), &names::STORE_ID.into()));
+        assert_eq!(from[0]["value"]["stringValue"], run.to_string());
+    }
+    let log = std::fs::read_to_string(store.run_dir(run).join("events.jsonl")).unwrap();
+    let mut told: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["data"]["span"].clone())
+        .filter(|span| span.get("endTimeUnixNano").is_some())
+        .collect();
+    told.sort_by_key(|span| span["startTimeUnixNano"].as_str().unwrap().to_owned());
+    assert_eq!(spans, &mut serde_json::Value::Array(told));
+    assert_eq!(request["resourceSpans"].as_array().unwrap().len(), 1);
+    // What has not ended is no span yet, and the user is told.
+    let answer = runspan(store.path(), &["export", &open.to_string(), "--as", "otlp-jsonl"]);
+    assert_eq!((answer.code, answer.out.as_str()), (0, "{\"resourceSpans\":[]}\n"));
+    assert_eq!(answer.err, "2 steps have not ended and are not in it\n");
+    let lines = runspan(store.path(), &["export", "--limit", "0", "--as", "otlp-jsonl"]).out;
+    assert_eq!(lines.lines().count(), 2);
+}
+
+#[test]
+fn a_page_of_a_run_holds_no_markup_of_it_and_loads_nothing() {
+    let mut store = Store::new();
+    store.record_agent(1);
+    let run = store.record_other_agent().to_string();
+    let page = runspan(store.path(), &["export", &run, "--as", "html"]).out;
+    assert!(page.contains("Look at &lt;/script&gt; lib.rs"), "{page}");
+    assert!(page.contains("&lt;b&gt;a<span class=\"odd\">\\u{202e}</span>b&lt;/b&gt;"), "{page}");
+    for hidden in ["<script", "</script>", "<b>", "<img", "<link", "src=", "url(", "\u{202e}", "\u{1b}"] {
+        assert!(!page.contains(hidden), "{hidden:?}: {page}");
+    }
+    assert!(page.contains("default-src 'none'"), "{page}");
+    let pages = store.path().join("pages");
+    let answer = runspan(store.path(), &["export", "--to", pages.to_str().unwrap(), "--as", "html"]);
+    assert_eq!((answer.code, answer.out.as_str()), (2, ""));
+    let folder = format!("{}/", pages.display());
+    let answer = runspan(store.path(), &["export", "--to", &folder]);
+    assert_eq!((answer.code, answer.out.lines().count()), (0, 2), "{}", answer.err);
+    assert_eq!(std::fs::read_to_string(pages.join(format!("{run}.html"))).unwrap(), page);
+    assert_eq!(std::fs::read_dir(pages).unwrap().count(), 2);
+}
+
+#[test]
+fn a_damaged_run_is_told_and_the_others_are_exported() {
+    let mut store = Store::new();
+    let (good, bad) = (store.record_agent(1), store.record_agent(2));
+    std::fs::write(store.run_dir(bad).join("events.jsonl"), "no JSON\n").unwrap();
+    let answer = runspan(store.path(), &["export", &bad.to_string(), &good.to_string()]);
+    assert_eq!(answer.code, 1);
+    assert!(answer.err.contains(&format!("run {bad} is damaged")), "{}", answer.err);
+    let request: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
+    assert_eq!(request["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().len(), 4);
+}
+
+/// What `get` says of a run, but for what belongs to the store that it is in. The log of runs in these tests is shorter than that
+/// of recorded ones.
+fn told_of(store: &Path, run: &str) -> serde_json::Value {
+    let mut told = json(&runspan(store, &["get", run, "--json"]));
+    for of_store in ["writer", "updated_at", "events", "events_sha256"] {
+        told.as_object_mut().unwrap().remove(of_store);
+    }
+    told
+}
+
+/// An empty store.
+fn empty() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    Layout::new(dir.path().join(".runspan")).open_or_create().unwrap();
+    dir
+}
+
+#[test]
+fn what_was_exported_is_the_same_run_where_it_is_imported() {
+    let mut store = Store::new();
+    let run = store.record_agent(1).to_string();
+    let file = store.path().join("runs.json");
+    let file = file.to_str().unwrap();
+    assert_eq!(runspan(store.path(), &["export", &run, "--to", file]).code, 0);
+    let other = empty();
+    let answer = runspan(other.path(), &["import", file]);
+    assert_eq!((answer.code, answer.out.as_str(), answer.err.as_str()), (0, "4 spans stored\n", ""));
+    assert_eq!(told_of(other.path(), "latest"), told_of(store.path(), &run));
+    let schema: serde_json::Value = serde_json::from_str(include_str!("../../../docs/schema/cli.schema.json")).unwrap();
+    let schema = serde_json::json!({"$schema": schema["$schema"], "$defs": schema["$defs"], "$ref": "#/$defs/import"});
+    let said = json(&runspan(other.path(), &["import", file, "--json"]));
+    assert_eq!(jsonschema::validate(&schema, &said).map_err(|error| error.to_string()), Ok(()));
+    // Once more changes nothing, and neither does it where it came from.
+    let before = told_of(other.path(), &run);
+    assert_eq!(runspan(other.path(), &["import", file]).out, "0 spans stored, 4 there already\n");
+    assert_eq!(told_of(other.path(), &run), before);
+    assert_eq!(runspan(store.path(), &["import", file]).out, "0 spans stored, 4 there already\n");
+    assert_eq!(json(&runspan(store.path(), &["list", "--json"])).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_broken_line_is_named_and_the_others_are_imported() {
+    let mut store = Store::new();
+    store.record_agent(1);
+    let line = runspan(store.path(), &["export", "--as", "otlp-jsonl"]).out;
+    let other = empty();
+    let file = other.path().join("broken.jsonl");
+    for text in [format!("{line}\n{{\"resourceSpans\":[\n[1]\n{{}}\n"), format!("{{\"resourceSpans\":[\n{line}")] {
+        std::fs::write(&file, text).unwrap();
+        let answer = runspan(other.path(), &["import", file.to_str().unwrap(), "none.json"]);
+        assert_eq!(answer.code, 1);
+        let said = answer.err.replace(other.path().to_str().unwrap(), "DIR");
+        if answer.out.starts_with("4 spans stored") {
+            insta::assert_snapshot!(said, @r"
+            DIR/broken.jsonl, line 3: it is no JSON: EOF while parsing a list at line 1 column 18
+            DIR/broken.jsonl, line 4: it is no JSON object
+            DIR/broken.jsonl, line 5: it has neither resourceSpans nor resourceLogs, nor Jaeger's data
+            none.json: No such file or directory (os error 2)
+            ");
+        } else {
+            assert!(answer.out.contains("4 there already"), "{}", answer.out);
+            assert!(said.contains("broken.jsonl, line 1: it is no JSON"), "{said}");
+        }
+    }
+    assert_eq!(json(&runspan(other.path(), &["list", "--json"])).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn runs_from_outside_keep_their_ids_and_events_over_export_and_import() {
+    let (first, second) = (empty(), empty());
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/corpus");
+    for emitter in ["rig", "pydantic-ai", "openinference-langchain"] {
+        let recorded = corpus.join(emitter).join("agent/000-traces.pb");
+        let answer = runspan(first.path(), &["import", recorded.to_str().unwrap()]);
+        assert_eq!(answer.code, 0, "{}", answer.err);
+    }
+    let file = first.path().join("all.jsonl");
+    assert_eq!(runspan(first.path(), &["export", "--to", file.to_str().unwrap()]).code, 0);
+    let answer = runspan(second.path(), &["import", file.to_str().unwrap()]);
+    assert_eq!((answer.code, answer.err.as_str()), (0, ""));
+    let of = |store: &tempfile::TempDir| -> Vec<(serde_json::Value, serde_json::Value)> {
+        let listed = json(&runspan(store.path(), &["list", "--json"]));
+        let ids = listed.as_array().unwrap().iter().map(|run| run["run_id"].as_str().unwrap().to_owned());
+        let told = ids.map(|id| {
+            let mut events = json(&runspan(store.path(), &["get", &id, "--events", "--json"]));
+            for event in events.as_array_mut().unwrap() {
+                // Where each is from, which the exported spans say.
+                let Some(told) = event["data"].pointer_mut("/span/attributes").and_then(|of| of.as_array_mut()) else {
+                    continue;
+                };
+                told.retain(|attribute| attribute["key"] != names::RUN_ID && attribute["key"] != names::STORE_ID);
+            }
+            (told_of(store.path(), &id), events)
+        });
+        told.collect()
+    };
+    let (before, after) = (of(&first), of(&second));
+    assert!(before.len() >= 3);
+    assert_eq!(before, after);
+}
+
+/// Every file of a run's folder.
+fn files_of(store: &Path, run: RunId) -> Vec<(std::ffi::OsString, Vec<u8>)> {
+    let dir = Layout::new(store.join(".runspan")).find_run(run).unwrap().unwrap();
+    let mut files: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_tar_of_runs_is_the_same_files_where_it_is_imported() {
+    let mut store = Store::new();
+    let run = store.record_agent(1);
+    let open = store.record_open_workflow();
+    let file = store.path().join("runs.tar");
+    let answer = runspan(store.path(), &["export", "--to", file.to_str().unwrap()]);
+    assert_eq!(answer.code, 1);
+    assert!(answer.err.contains(&format!("run {open} is not over")), "{}", answer.err);
+    let (by_tar, by_copy) = (empty(), empty());
+    let from = store.path().join(".runspan");
+    for (other, source) in [(&by_tar, &file), (&by_copy, &from)] {
+        let runs = if source.is_dir() { 2 } else { 1 };
+        let answer = runspan(other.path(), &["import", source.to_str().unwrap()]);
+        let stored = if runs == 1 { "1 run stored\n" } else { "2 runs stored\n" };
+        assert_eq!((answer.code, answer.out.as_str()), (0, stored), "{}", answer.err);
+        assert_eq!(files_of(other.path(), run), files_of(store.path(), run));
+        let again = runspan(other.path(), &["import", source.to_str().unwrap()]);
+        assert_eq!(again.out, format!("0 runs stored, {runs} there already\n"));
+        assert_eq!(json(&runspan(other.path(), &["list", "--json"])).as_array().unwrap().len(), runs);
+    }
+}
+
+#[test]
+fn a_run_whose_log_was_changed_on_the_way_is_not_taken_in() {
+    let mut store = Store::new();
+    let (changed, whole) = (store.record_agent(1), store.record_agent(2));
+    let layout = Layout::new(store.path().join(".runspan"));
+    let log = layout.find_run(changed).unwrap().unwrap().join("events.jsonl");
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.contains("gpt-4o"));
+    std::fs::write(&log, text.replacen("gpt-4o", "gpt-4x", 1)).unwrap();
+    let other = empty();
+    let answer = runspan(other.path(), &["import", layout.root().to_str().unwrap()]);
+    assert_eq!((answer.code, answer.out.as_str()), (1, "1 run stored\n"));
+    let why = format!("run {changed} is damaged: its log was changed since it was written");
+    assert!(answer.err.contains(&why), "{}", answer.err);
+    assert_eq!(json(&runspan(other.path(), &["list", "--json"]))[0]["run_id"], whole.to_string());
+}
+
+#[test]
+fn an_archive_with_anything_but_runs_is_refused_whole() {
+    let mut store = Store::new();
+    let run = store.record_agent(1);
+    let good = runspan::store::files::layout::Layout::new(store.path().join(".runspan"));
+    let place = |name: &str| format!("agents/{run}/{name}");
+    let summary = std::fs::read(good.find_run(run).unwrap().unwrap().join("run.yaml")).unwrap();
+    let refused = |what: &str, add: &dyn Fn(&mut tar::Builder<Vec<u8>>)| {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(summary.len() as u64);
+        archive.append_data(&mut header, place("run.yaml"), summary.as_slice()).unwrap();
+        add(&mut archive);
+        let other = empty();
+        let file = other.path().join("bad.tar");
+        std::fs::write(&file, archive.into_inner().unwrap()).unwrap();
+        let before = std::fs::read_dir(other.path().join(".runspan")).unwrap().count();
+        let answer = runspan(other.path(), &["import", file.to_str().unwrap()]);
+        assert_eq!(answer.code, 1, "{what}");
+        assert!(answer.err.contains("is refused: "), "{what}: {}", answer.err);
+        assert_eq!(json(&runspan(other.path(), &["list", "--json"])), serde_json::json!([]), "{what}");
+        // The journal of the import and the index are all there is besides.
+        assert!(std::fs::read_dir(other.path().join(".runspan")).unwrap().count() <= before + 2, "{what}");
+        assert!(!other.path().join("escaped").exists() && !other.path().join(".runspan/escaped").exists(), "{what}");
+    };
+    let raw = |name: &str, kind: tar::EntryType, link: Option<&str>| {
+        let mut header = tar::Header::new_gnu();
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_entry_type(kind);
+        header.set_size(0);
+        if let Some(link) = link {
+            header.set_link_name_literal(link).unwrap();
+        }
+        header.set_cksum();
+        header
+    };
+    let add =
+        |header: tar::Header| move |archive: &mut tar::Builder<Vec<u8>>| archive.append(&header, &[][..]).unwrap();
+    use tar::EntryType;
+    refused("above", &add(raw("../escaped", EntryType::Regular, None)));
+    refused("within", &add(raw(&place("../../../escaped"), EntryType::Regular, None)));
+    refused("absolute", &add(raw("/tmp/escaped", EntryType::Regular, None)));
+    refused("link", &add(raw(&place("artifacts/a"), EntryType::Symlink, Some("/etc/passwd"))));
+    refused("hard link", &add(raw(&place("artifacts/a"), EntryType::Link, Some("run.yaml"))));
+    refused("device", &add(raw(&place("artifacts/a"), EntryType::Char, None)));
+    refused("pipe", &add(raw(&place("artifacts/a"), EntryType::Fifo, None)));
+    refused("other", &add(raw("escaped", EntryType::Regular, None)));
+}
+
+/// An OTLP endpoint that gives one answer to all; returns its URL and what it has got.
+fn endpoint(says: &'static [u8]) -> (String, std::sync::mpsc::Receiver<Vec<u8>>) {
+    use std::io::{BufRead, BufReader, Read};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.unwrap());
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                if let Some((_, bytes)) = line.to_lowercase().split_once("content-length:") {
+                    length = bytes.trim().parse().unwrap();
+                }
+                if line.trim().is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\nconnection: close\r\n";
+            let head = format!("{head}content-length: {}\r\n\r\n", says.len());
+            reader.into_inner().write_all(&[head.as_bytes(), says].concat()).unwrap();
+            if tell.send(body).is_err() {
+                return;
+            }
+        }
+    });
+    (url, told)
+}
+
+#[test]
+fn what_an_endpoint_leaves_out_is_not_counted_as_sent_and_what_it_remarks_is_no_failure() {
+    let mut store = Store::new();
+    let run = store.record_agent(1).to_string();
+    // partial_success: rejected_spans and error_message.
+    for (says, code, out) in
+        [(&b"\x0a\x06\x08\x01\x12\x02no"[..], 1, "3 spans sent\n"), (b"\x0a\x04\x12\x02so", 0, "4 spans sent\n")]
+    {
+        let (url, _got) = endpoint(says);
+        let answer = runspan(store.path(), &["export", &run, "--otlp", &format!("{url}/v1/traces")]);
+        assert_eq!((answer.code, answer.out.as_str()), (code, out), "{}", answer.err);
+        assert!(answer.err.contains(": no") || answer.err.contains(": so"), "{}", answer.err);
+    }
+}
+
+#[test]
+fn an_endpoint_gets_each_span_once_unless_it_is_asked_for_again() {
+    let mut store = Store::new();
+    let run = store.record_agent(1).to_string();
+    let (url, got) = endpoint(b"");
+    let url = format!("{url}/v1/traces#compression=none");
+    let export = |more: &[&str]| {
+        let answer = runspan(store.path(), &[&["export", &run, "--otlp", &url], more].concat());
+        assert_eq!((answer.code, answer.err.as_str()), (0, ""));
+        answer.out
+    };
+    assert_eq!(export(&[]), "4 spans sent\n");
+    assert_eq!(export(&[]), "0 spans sent, 4 sent before\n");
+    assert_eq!(export(&["--again"]), "4 spans sent\n");
+    let requests: Vec<Vec<u8>> = got.try_iter().collect();
+    assert_eq!(requests.len(), 2);
+    assert_eq!(requests[0], requests[1]);
+    let request = <runspan::model::otlp::TracesData as prost::Message>::decode(requests[0].as_slice()).unwrap();
+    let exported = json(&runspan(store.path(), &["export", &run]));
+    let sent = serde_json::to_value(&request).unwrap();
+    let spans: Vec<&serde_json::Value> =
+        sent["resourceSpans"].as_array().unwrap().iter().map(|of| &of["scopeSpans"][0]["spans"][0]).collect();
+    assert_eq!(
+        spans,
+        exported["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().iter().collect::<Vec<_>>()
+    );
+    let other = runspan(store.path(), &["export", &run, "--otlp", &url, "--to", "x.json"]);
+    assert_eq!(other.code, 2);
+}

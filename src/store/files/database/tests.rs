@@ -1,0 +1,219 @@
+//! The database beside the store that it is derived from.
+
+use super::*;
+use crate::model::{NanoUsd, RunStatus, Tokens};
+use crate::store::assembly::RunState;
+use crate::store::files::FilesWriter;
+use crate::store::{Listed, RunReader, RunWriter};
+use proptest::prelude::*;
+
+pub(super) fn store() -> (tempfile::TempDir, Layout, FilesWriter) {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path().join("store"));
+    layout.open_or_create().unwrap();
+    let writer = FilesWriter::new(layout.clone(), RunId([7; 16]), false);
+    (dir, layout, writer)
+}
+
+/// A run that is over; every property of it repeats after a few.
+fn run(nth: u64) -> RunSummary {
+    let started = UnixNanos::from_millis(1_700_000_000_000 + nth / 3 * 1000);
+    let run = RunId::from_parts(started.millis(), [nth as u8; 10]);
+    let mut run = RunState::new(run, run.as_trace_id()).summary(started);
+    run.started_at = started;
+    run.kind = if nth.is_multiple_of(4) { RunKind::Workflow } else { RunKind::Agent };
+    run.status = [RunStatus::Success, RunStatus::Error, RunStatus::Timeout][nth as usize % 3];
+    run.agent_id = (run.kind == RunKind::Agent).then(|| format!("agent-{}", nth % 3));
+    run.workflow_id = (run.kind == RunKind::Workflow).then(|| format!("flow-{}", nth % 2));
+    run.session_id = (!nth.is_multiple_of(5)).then(|| format!("session-{}", nth % 4));
+    run.models = (0..nth % 3).map(|model| format!("model-{model}")).collect();
+    run.model = run.models.first().cloned();
+    run.cost_usd = (!nth.is_multiple_of(7)).then(|| NanoUsd(nth as i64 % 5 * 1_000_000));
+    run.duration_ms = Some(nth % 6 * 10);
+    run.tokens = (!nth.is_multiple_of(3)).then(|| Tokens { total: Some(nth % 9), ..Tokens::default() });
+    run
+}
+
+/// What the files say, whatever the database has.
+fn scanned(layout: &Layout, query: &Query) -> Vec<RunSummary> {
+    let runs = FilesReader::of(layout.clone()).unwrap().summaries().unwrap().0;
+    query.select(runs.into_iter().map(|run| RunSummary { steps: None, ..run }).collect())
+}
+
+fn listed(layout: &Layout, query: &Query) -> Vec<RunSummary> {
+    let listed = FilesReader::of(layout.clone()).unwrap().list_runs(query).unwrap();
+    listed.into_iter().filter_map(|run| if let Listed::Run(run) = run { Some(run.summary) } else { None }).collect()
+}
+
+fn queries() -> impl Strategy<Value = Query> {
+    let word = |stem: &'static str, of: u64| proptest::option::of((0..of).prop_map(move |n| format!("{stem}-{n}")));
+    let moment = || {
+        proptest::option::weighted(0.3, (0u64..20).prop_map(|n| UnixNanos::from_millis(1_700_000_000_000 + n * 500)))
+    };
+    let who = (word("agent", 4), word("flow", 3), word("session", 5), word("model", 3));
+    let kind = proptest::option::weighted(0.3, prop_oneof![Just(RunKind::Agent), Just(RunKind::Workflow)]);
+    let status = proptest::option::weighted(0.3, prop_oneof![Just(RunStatus::Success), Just(RunStatus::Error)]);
+    let cost = proptest::option::weighted(0.3, (0i64..6).prop_map(|n| NanoUsd(n * 1_000_000)));
+    let sort = prop_oneof![Just(Sort::Started), Just(Sort::Cost), Just(Sort::Duration), Just(Sort::Tokens)];
+    // Few conditions at once, or nothing would be found.
+    (who, 0u8..16, kind, status, (moment(), moment()), cost, sort, 0usize..12).prop_map(
+        |((agent, flow, session, model), mask, kind, status, (since, until), min_cost, sort, limit)| {
+            let keep = |bit: u8, word: Option<String>| word.filter(|_| mask == 1 << bit);
+            Query {
+                kind,
+                agent_id: keep(0, agent),
+                workflow_id: keep(1, flow),
+                session_id: keep(2, session),
+                model: keep(3, model),
+                status,
+                since,
+                until,
+                min_cost,
+                sort,
+                limit,
+            }
+        },
+    )
+}
+
+#[test]
+fn the_database_finds_what_a_walk_over_the_store_finds() {
+    let (_dir, layout, mut writer) = store();
+    (0..60).for_each(|nth| writer.create_run(&run(nth), &[]).unwrap());
+    // Told again, and changed.
+    for nth in 0..20 {
+        writer.update_run(&RunSummary { cost_usd: Some(NanoUsd(77_000_000)), ..run(nth) }).unwrap();
+    }
+    assert_eq!(rebuild(&layout, |_| {}).unwrap(), 60);
+    proptest!(ProptestConfig::with_cases(256), |(query in queries())| {
+        let found = ask(&layout, |database| database.find(&query, 0)).unwrap();
+        prop_assert_eq!(query.select(found.runs), scanned(&layout, &query));
+        prop_assert_eq!(listed(&layout, &query), scanned(&layout, &query));
+    });
+}
+
+#[test]
+fn it_follows_what_is_written_deleted_and_unread() {
+    let (_dir, layout, mut writer) = store();
+    let all = Query::default();
+    (0..9).for_each(|nth| writer.create_run(&run(nth), &[]).unwrap());
+    rebuild(&layout, |_| {}).unwrap();
+    assert_eq!(listed(&layout, &all).len(), 9);
+    // A run whose line was lost, one without a summary that can be read, one that is deleted, one that is new.
+    let log = std::fs::read(layout.index_log()).unwrap();
+    writer.create_run(&run(9), &[]).unwrap();
+    writer.create_run(&run(10), &[]).unwrap();
+    std::fs::write(layout.index_log(), log).unwrap();
+    std::fs::write(layout.run(run(10).kind, run(10).run_id).join("run.yaml"), "no: run").unwrap();
+    writer.delete_run(run(3).run_id).unwrap();
+    let mut writer = FilesWriter::new(layout.clone(), RunId([8; 16]), false);
+    writer.create_run(&run(11), &[]).unwrap();
+    let listed = FilesReader::of(layout.clone()).unwrap().list_runs(&all).unwrap();
+    let ids: Vec<(RunId, bool)> = listed
+        .iter()
+        .map(|listed| match listed {
+            Listed::Run(run) => (run.summary.run_id, true),
+            Listed::Damaged(run) => (run.run_id, false),
+        })
+        .collect();
+    let mut expected: Vec<(RunId, bool)> =
+        [11, 9, 8, 7, 6, 5, 4, 2, 1, 0].into_iter().map(|nth| (run(nth).run_id, true)).collect();
+    expected.sort_by(|a, b| b.cmp(a));
+    expected.push((run(10).run_id, false));
+    assert_eq!(ids, expected);
+    assert_eq!(Database::open(&layout).unwrap().runs().unwrap(), 9);
+    let reader = FilesReader::of(layout.clone()).unwrap();
+    assert_eq!(reader.resolve("latest").unwrap(), run(11).run_id);
+    assert_eq!(reader.resolve(&run(9).run_id.to_string()[..22]).unwrap(), run(9).run_id);
+    assert_eq!(reader.resolve(&run(5).trace_id.to_string()).unwrap(), run(5).run_id);
+}
+
+#[test]
+fn a_damaged_foreign_or_older_file_is_made_anew_and_another_log_begins_anew() {
+    let (_dir, layout, mut writer) = store();
+    (0..9).for_each(|nth| writer.create_run(&run(nth), &[]).unwrap());
+    let all = Query::default();
+    let answer = || ask(&layout, |database| database.find(&all, 0)).map(|found| found.runs.len());
+    let whole = |layout: &Layout| {
+        rebuild(layout, |_| {}).unwrap();
+        std::fs::read(path(layout)).unwrap()
+    };
+    let good = whole(&layout);
+    for damage in 0..good.len() / 512 {
+        let mut bytes = good.clone();
+        bytes[damage * 512..(damage + 1) * 512].fill(0xa5);
+        std::fs::write(path(&layout), bytes).unwrap();
+        // Whatever a page says that is not right any more, the folders are right; what is no database is made anew.
+        assert!(listed(&layout, &all).len() <= 9);
+    }
+    std::fs::write(path(&layout), "text, and no database at all, but long enough to be taken for one".repeat(99))
+        .unwrap();
+    assert_eq!(answer(), Some(9));
+    Connection::open(path(&layout)).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    assert_eq!(answer(), Some(9));
+    std::fs::remove_file(path(&layout)).unwrap();
+    assert_eq!(answer(), Some(9));
+    // The same length, and another file.
+    let log = std::fs::read(layout.index_log()).unwrap();
+    std::fs::remove_file(layout.index_log()).unwrap();
+    std::fs::write(layout.index_log(), &log[log.len() / 2..]).unwrap();
+    assert!(listed(&layout, &all) == scanned(&layout, &all));
+    assert_eq!(listed(&layout, &all).len(), 9);
+}
+
+#[test]
+fn a_keeper_takes_in_what_is_written_while_it_lives() {
+    let (_dir, layout, mut writer) = store();
+    rebuild(&layout, |_| {}).unwrap();
+    let keeper = Keeper::start(&layout, true);
+    (0..5).for_each(|nth| writer.create_run(&run(nth), &[]).unwrap());
+    let until = Instant::now() + Duration::from_secs(60);
+    while Database::open(&layout).unwrap().runs().unwrap() < 5 {
+        assert!(Instant::now() < until, "nobody took them in");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(keeper);
+}
+
+#[test]
+fn several_who_catch_up_at_once_lose_no_run() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let (_dir, layout, mut writer) = store();
+    rebuild(&layout, |_| {}).unwrap();
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                let mut seen = 0;
+                while !is_done.load(Ordering::Relaxed) {
+                    // Another may be at it for longer than it is waited for.
+                    let Ok(mut database) = Database::open(&layout) else { continue };
+                    let _ = database.catch_up(MOMENT);
+                    let now = database.runs().unwrap_or(seen);
+                    assert!(now >= seen, "{seen} runs were there, and now {now} are");
+                    seen = now;
+                }
+            });
+        }
+        (0..240).for_each(|nth| writer.create_run(&run(nth), &[]).unwrap());
+        is_done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(listed(&layout, &Query::default()).len(), 240);
+}
+
+#[test]
+fn half_a_line_is_taken_in_once_it_is_whole() {
+    let (_dir, layout, mut writer) = store();
+    writer.create_run(&run(0), &[]).unwrap();
+    let mut log = std::fs::read(layout.index_log()).unwrap();
+    writer.create_run(&run(1), &[]).unwrap();
+    let whole = std::fs::read(layout.index_log()).unwrap();
+    log.extend_from_slice(&whole[log.len()..log.len() + 100]);
+    std::fs::write(layout.index_log(), &log).unwrap();
+    let mut database = Database::open(&layout).unwrap();
+    assert!(database.catch_up(Duration::ZERO).unwrap().is_whole);
+    assert_eq!(database.runs().unwrap(), 1);
+    std::fs::write(layout.index_log(), &whole).unwrap();
+    assert!(database.catch_up(Duration::ZERO).unwrap().is_whole);
+    assert_eq!(database.runs().unwrap(), 2);
+}
