@@ -53,7 +53,20 @@ impl<'a> Iterator for Fields<'a> {
     type Item = (u32, Field<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
+        let begin = self.rest;
+        let field = self.field();
+        if field.is_none() {
+            self.rest = begin;
+        }
+        field
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn field(&mut self) -> Option<(u32, Field<'a>)> {
         let key = self.varint()?;
+        // Fields are numbered from 1: https://protobuf.dev/programming-guides/proto3/#assigning
+        let number = u32::try_from(key >> 3).ok().filter(|number| *number > 0)?;
         let field = match key & 7 {
             0 => Field::Varint(self.varint()?),
             1 => Field::Fixed64(self.take()?),
@@ -66,7 +79,7 @@ impl<'a> Iterator for Fields<'a> {
             5 => Field::Fixed32(self.take()?),
             _ => return None,
         };
-        Some((u32::try_from(key >> 3).ok()?, field))
+        Some((number, field))
     }
 }
 
@@ -109,6 +122,14 @@ mod tests {
 
     fn encoded(span: Span) -> Vec<u8> {
         ScopeSpans { spans: vec![span], ..ScopeSpans::default() }.encode_to_vec()
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_left_over_from_its_first_byte_on() {
+        for senseless in [&[0][..], &[0, 0, 0], &[0x0a, 9, 1], &[0x0b], &[0xff]] {
+            let mut fields = Fields::of(senseless);
+            assert_eq!((fields.next(), fields.rest()), (None, senseless));
+        }
     }
 
     #[test]
