@@ -27,7 +27,7 @@ Examples:
   runspan compare 01KE9BZH80BG latest --only structure && echo same steps
   runspan compare 01KE9BZH80BG latest --html difference.html
 
-Steps are paired by kind and name, in order, below paired steps. Without --only, runs are equal when structure, io and
+Steps are paired by kind and name, in order, below paired steps. Without --only, runs are equal when structure, io and \
 cost are. Durations and ids of tool calls never make runs differ.
 Exit codes: 0 equal, 1 not equal or no such run, 2 wrong use, 3 the store failed.")]
 pub struct Args {

@@ -29,7 +29,7 @@ Examples:
   runspan export --since 7d --limit 0 --otlp http://localhost:4318
   runspan export --session chat-42 --as html --to pages/
 
-Runs are named by ids, or chosen by the filters of `list`. Spans are given back as they came, but for what scrub and limits
+Runs are named by ids, or chosen by the filters of `list`. Spans are given back as they came, but for what scrub and limits \
 have marked; a step that has not ended is none yet. A page loads nothing and runs no script.")]
 pub struct Args {
     /// Runs: ids, their beginnings, trace ids, or `latest`
@@ -198,7 +198,8 @@ fn send_to(target: &Target, again: bool, reader: &FilesReader, runs: &[RunId], s
         let Some(events) = left.keep(reader.get_events(*run, 0).map_err(Stop::from), session)? else { continue };
         let mut spans = otlp::Spans::default();
         open += spans.take(*run, &store.store_id, events);
-        courier.send(*run, spans.into_request()).map_err(failed)?;
+        let mut tell = |why: &str| session.remark(&super::output::safe(why));
+        courier.send(*run, spans.into_request(), &mut tell).map_err(failed)?;
     }
     let done = &courier.done;
     let before =
@@ -247,7 +248,10 @@ fn tar(args: &Args, reader: &FilesReader, runs: &[RunId], session: &mut Session<
             session.remark(&format!("run {run} is not over, or not all of it is in its folder: it is left out"));
             continue;
         }
-        whole.push((summary.kind, *run));
+        // A damaged log would be refused where it is imported.
+        if left.keep(reader.get_events(*run, 0).map_err(Stop::from), session)?.is_some() {
+            whole.push((summary.kind, *run));
+        }
     }
     let mut troubled = None;
     write_with(&args.way(), session, |out| {

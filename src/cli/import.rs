@@ -35,9 +35,9 @@ Examples:
   runspan import runs.tar ../other/.runspan
   curl -s 'http://localhost:16686/api/traces?service=agent' | runspan import -
 
-Understood are OTLP as JSON (one object, or one a line as the Collector's file exporter writes them) and as protobuf, and what
-Jaeger's API answers, and the tar of `export`; each also as gzip. Spans go the way that those to `runspan serve` go: names, prices, secrets. What is in the store is not
-taken twice. Folders of runs are copied as they are, once they were checked; an archive with anything else in it is refused whole.
+Understood are OTLP as JSON (one object, or one a line as the Collector's file exporter writes them) and as protobuf, and what \
+Jaeger's API answers, and the tar of `export`; each also as gzip. Spans go the way that those to `runspan serve` go: names, prices, secrets. What is in the store is not \
+taken twice. Folders of runs are copied as they are, once they were checked; an archive with anything else in it is refused whole. \
 A broken part is told, and all others are taken.
 Exit codes: 0 all was read, 1 not all, 2 wrong use, 3 the store failed.")]
 pub struct Args {

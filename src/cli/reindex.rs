@@ -12,7 +12,7 @@ use super::{CODE_FAILED, Done, Format, Session, Stop};
 /// What `reindex` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-`index.sqlite` is derived from the store and keeps up by itself; deleting it loses nothing. This makes it anew, and
+`index.sqlite` is derived from the store and keeps up by itself; deleting it loses nothing. This makes it anew, and \
 text.sqlite if somebody has searched.
 
 Examples:

@@ -22,7 +22,7 @@ Examples:
   runspan search '\"no such file\" NOT test*' --since 7d
   runspan search 'error:(timeout OR \"rate limit\")' --agent-id code-reviewer --json
 
-A run is found that has all the words, wherever in it they are said. \"…\" is a phrase, word* the beginning of a word; AND, OR,
+A run is found that has all the words, wherever in it they are said. \"…\" is a phrase, word* the beginning of a word; AND, OR, \
 NOT and parentheses; input:, output:, arguments:, result:, error: and log: look there alone. See docs/search.md.")]
 pub struct Args {
     /// What to look for

@@ -1,7 +1,7 @@
 //! Run folders as a tar: `agents/<run id>/run.yaml` and what else is in them, as they lie in the store.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use runspan::model::{RunId, RunKind};
@@ -34,7 +34,8 @@ fn append_folder(archive: &mut Builder<impl Write>, folder: &Path, place: &Path,
             // The same run makes the same archive.
             header.set_mode(0o600);
             header.set_mtime(0);
-            archive.append_data(&mut header, place, File::open(&path)?)?;
+            // What is appended meanwhile is not in the length that was told.
+            archive.append_data(&mut header, place, File::open(&path)?.take(found.len()))?;
         }
     }
     Ok(())

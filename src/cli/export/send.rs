@@ -85,6 +85,8 @@ pub struct Courier {
     sender: Sender,
     ledger: Ledger,
     again: bool,
+    /// It was told why it waits.
+    has_told: bool,
     pub done: Done,
 }
 
@@ -94,11 +96,12 @@ impl Courier {
         let ledger = Ledger::open(store, &target, runs)
             .map_err(|error| format!("cannot write down in {} what is sent: {error}", store.display()))?;
         let sender = Sender::new(target).map_err(|error| error.to_string())?;
-        Ok(Self { sender, ledger, again, done: Done::default() })
+        Ok(Self { sender, ledger, again, has_told: false, done: Done::default() })
     }
 
     /// Sends the spans of a run. After an error what was taken is written down, and the same export goes on behind it.
-    pub fn send(&mut self, run: RunId, request: TracesData) -> Result<(), String> {
+    /// `tell` is told once why it waits.
+    pub fn send(&mut self, run: RunId, request: TracesData, tell: &mut dyn FnMut(&str)) -> Result<(), String> {
         let known = if self.again { HashSet::new() } else { self.ledger.sent.remove(&run).unwrap_or_default() };
         let mut waiting = Vec::new();
         for of_resource in request.resource_spans {
@@ -122,7 +125,7 @@ impl Courier {
         while !waiting.is_empty() {
             let batch: Vec<ResourceSpans> = waiting.iter().take(size).cloned().collect();
             let n = batch.len();
-            let left_out = match self.deliver(TracesData { resource_spans: batch }, n as u64) {
+            let left_out = match self.deliver(TracesData { resource_spans: batch }, n as u64, tell) {
                 Sent::Accepted => 0,
                 Sent::Partial { rejected: 0, message } => {
                     self.done.warnings.push(format!("on run {run}: {message}"));
@@ -147,16 +150,19 @@ impl Courier {
     }
 
     /// Sends a request until the endpoint has it, refuses it, or patience is at its end.
-    fn deliver(&mut self, request: TracesData, spans: u64) -> Sent {
+    fn deliver(&mut self, request: TracesData, spans: u64, tell: &mut dyn FnMut(&str)) -> Sent {
         let (bytes, deadline) = (request.encode_to_vec(), Instant::now() + PATIENCE);
         let (backoff, mut attempt) = (Backoff::default(), 0);
         loop {
             let sent = self.sender.send(bytes.clone(), spans, deadline);
-            let Sent::Later { after, .. } = &sent else { return sent };
+            let Sent::Later { after, reason } = &sent else { return sent };
             // One sender needs no spread.
             let wait = backoff.delay(attempt, u64::MAX / 2, *after);
             if Instant::now() + wait >= deadline {
                 return sent;
+            }
+            if !std::mem::replace(&mut self.has_told, true) {
+                tell(&format!("{reason}; trying again for up to {} s", PATIENCE.as_secs()));
             }
             std::thread::sleep(wait);
             attempt += 1;

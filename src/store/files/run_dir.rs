@@ -1,6 +1,6 @@
 //! One run's folder: `run.yaml` and `events.jsonl`.
 
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -188,6 +188,29 @@ pub(super) fn read_log(
     scan(&mut LogReader::open(fs, dir, run)?, run, vouched, chain, Some)
 }
 
+/// Goes through the log of a run that comes from elsewhere, with one line in memory at a time; `chain` takes its lines in.
+///
+/// # Errors
+///
+/// [`StoreError::Damaged`] also where it is longer than `max_bytes`, unsealed.
+pub(super) fn check_log(
+    fs: &dyn Fs,
+    dir: &Path,
+    run: RunId,
+    chain: &mut Chain,
+    max_bytes: u64,
+) -> Result<(), StoreError> {
+    let vouched = lines_vouched(fs, dir, run)?;
+    let path = events_file(dir);
+    let content = LogReader::open(fs, dir, run)?.lines.into_inner().take(max_bytes + 1);
+    let mut lines = LogReader::of(content, &path);
+    let scanned = scan(&mut lines, run, vouched, Some(chain), |_| None::<()>);
+    if lines.lines.get_ref().limit() == 0 {
+        return Err(StoreError::Damaged { run, why: format!("its log is longer than {max_bytes} bytes") });
+    }
+    scanned.map(drop)
+}
+
 /// Reads lines until the end or a torn one; returns what `keep` kept and the length of the whole lines in bytes.
 ///
 /// `vouched`: so many lines have been whole once, so that fewer are damage. `chain` takes the lines in.
@@ -283,16 +306,17 @@ impl<R: io::Read> LogReader<R> {
     /// Goes to the next line. What is behind one that is bad is not asked for.
     pub fn next_line(&mut self) -> Result<Line, StoreError> {
         self.line.clear();
-        let read = match self.lines.read_until(b'\n', &mut self.line) {
+        // One byte more than fits, so that what is longer is seen without taking it all in.
+        let read = match self.lines.by_ref().take(MAX_LINE as u64 + 1).read_until(b'\n', &mut self.line) {
             Ok(read) => read as u64,
             Err(error) if is_damage(&error) => return Ok(Line::Bad(error.to_string())),
             Err(error) => return Err(StoreError::io("read", &self.path)(error)),
         };
-        if self.line.last() != Some(&b'\n') {
-            return Ok(Line::End { torn: read });
-        }
         if self.line.len() > MAX_LINE {
             return Ok(Line::Bad(format!("longer than {MAX_LINE} bytes")));
+        }
+        if self.line.last() != Some(&b'\n') {
+            return Ok(Line::End { torn: read });
         }
         match serde_json::from_slice(&self.line) {
             Ok(event) => {
