@@ -17,7 +17,7 @@ use super::{CODE_FAILED, CODE_USE, Done, Format, Session, Stop};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 What is kept is what store.yaml says under retention, `mode: full` and `max_bytes: 10GiB` where it says nothing; a flag \
-here goes before what stands there. Runs that are running, waiting, pinned or damaged are never removed. A run whose \
+here goes before what stands there. Runs that are running, waiting or pinned, and those whose run.yaml cannot be read, are never removed. A run whose \
 parent is removed stays, without the link. Servers and recorders do the same by themselves about once an hour, unless \
 store.yaml says `automatic: false`.
 
@@ -41,7 +41,7 @@ pub struct Args {
     /// Remove the oldest runs until all of them have no more bytes: 500MB, 10GiB
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     max_bytes: Option<u64>,
-    /// Seal logs of runs that are over from so many bytes on; none: seal none [default: 256KiB]
+    /// Seal logs of runs that have been over for a minute from so many bytes on; none: seal none [default: 256KiB]
     #[arg(long, value_name = "SIZE", value_parser = seal_from)]
     seal_from: Option<SealFrom>,
     /// Say what would be removed, and remove nothing
@@ -119,7 +119,10 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         Format::Table => print_table(&answer, session)?,
         _ => session.print_data(&answer)?,
     }
-    Ok(())
+    match answer.cleaned.stayed.iter().filter(|stayed| stayed.is_failure).count() as u64 {
+        0 => Ok(()),
+        failed => Err(Stop::failed(CODE_FAILED, format!("{} could not be removed", runs(failed)))),
+    }
 }
 
 /// Puts what the flags say before what the store says.

@@ -64,7 +64,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     }
     if stats.damaged_runs > 0 {
         let runs = if stats.damaged_runs == 1 { "1 run".to_owned() } else { format!("{} runs", stats.damaged_runs) };
-        session.hint(&format!("{runs} could not be read whole; `runspan list` names them"));
+        session.hint(&format!("{runs} could not be read whole; `runspan verify` names them"));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use runspan::store::RunReader;
 use runspan::store::files::verify::{self, Head, Problem, Repaired, Report, Wanted};
 use serde::Serialize;
 
-use super::output::{DIM, GREEN, RED, YELLOW, count, safe, size, wrapped};
+use super::output::{DIM, GREEN, RED, YELLOW, count, counted, safe, size, wrapped};
 use super::progress::Bar;
 use super::{CODE_FAILED, CODE_NO, CODE_USE, Done, Format, Session, Stop};
 
@@ -149,7 +149,7 @@ fn print_table(answer: &Answer, session: &mut Session<'_>) -> Done {
         session.print(&format!("{} {}\n", look.paint(YELLOW, "!"), look.paint(DIM, &lines)))?;
     }
     let (sign, style) = if report.ok { ("✓", GREEN) } else { ("✗", RED) };
-    let mut parts = vec![format!("{} runs", count(report.runs))];
+    let mut parts = vec![counted(report.runs, "run")];
     if report.damaged > 0 {
         parts.push(format!("{} damaged", count(report.damaged)));
     }

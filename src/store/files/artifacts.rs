@@ -23,7 +23,7 @@ const MAX_EXTENSION: usize = 16;
 const MAX_COPIES: u32 = 10_000;
 /// Files longer than this are compressed.
 #[cfg(feature = "seal")]
-const COMPRESSED_FROM: u64 = 10_000_000;
+pub(super) const COMPRESSED_FROM: u64 = 10_000_000;
 /// How much of a file says whether it is text; also how much of one that is not is in memory.
 const HEAD: usize = 64 << 10;
 /// How much text is scrubbed at a time. A secret across the border of two pieces is not seen.

@@ -2,14 +2,16 @@
 //!
 //! A run goes in steps that may end anywhere. Under the lock of its log its folder gets a name that no reader takes for a
 //! run, which needs no room on a disk that is full; that is the moment it is gone. Then its files go, then the links that
-//! its children have to it, and the empty folder last: as long as that is there, the next to clean up goes on. A run that
-//! is open, pinned, damaged, or whose log another process has open, stays.
+//! its children have to it, its lines in the log of all runs, and the empty folder last: as long as that is there, the next
+//! to clean up goes on. A run that is open or pinned, whose metadata cannot be read, or whose log another process has open,
+//! stays.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::artifacts::COMPRESSED_FROM;
 use super::index::Lead;
 use super::layout::{Layout, stat, sync_dir};
 use super::run_dir::{self, LogLock};
@@ -17,9 +19,7 @@ use super::run_dir::{self, LogLock};
 use super::{artifacts, sealed};
 use super::{chain, index, run_ids, writer_is_alive};
 use crate::fs::Fs;
-use crate::model::id::IdMap;
-#[cfg(feature = "seal")]
-use crate::model::id::IdSet;
+use crate::model::id::{IdMap, IdSet};
 use crate::model::{RunId, RunKind, RunSummary, UnixNanos};
 use crate::store::StoreError;
 use crate::store::retention::{Candidate, Policy, Reason, plan};
@@ -31,8 +31,6 @@ const NEW_PREFIX: &str = ".new-";
 /// A run that was written less than so long ago may still get what comes late.
 #[cfg(feature = "seal")]
 const QUIET: std::time::Duration = std::time::Duration::from_secs(60);
-/// Files of runs that are longer than this are compressed.
-const LARGE: u64 = 10_000_000;
 /// So many runs are taken out of sight, with one sync for all, before their files go.
 const BATCH: usize = 64;
 
@@ -69,6 +67,9 @@ pub struct Stayed {
     pub run_id: RunId,
     /// Why it is still there.
     pub why: String,
+    /// It stayed for a failure, and not because it is pinned, open or being written.
+    #[serde(skip)]
+    pub is_failure: bool,
 }
 
 impl Cleaned {
@@ -106,7 +107,7 @@ pub struct Cleaned {
     pub leftovers: u64,
 }
 
-/// Removes what a policy does not keep. `go_on` is asked before each run; told `false` it stops, and what is left is left
+/// Removes what a policy does not keep. `go_on` is asked before each 64 runs; told `false` it stops, and what is left is left
 /// for the next time.
 ///
 /// # Errors
@@ -121,49 +122,99 @@ pub fn cleanup(
 ) -> Result<Cleaned, StoreError> {
     layout.read()?;
     let mut cleaned = Cleaned::default();
-    let survey = Survey::take(layout, policy.max_bytes.is_some())?;
+    let mut survey = Survey::take(layout, policy.max_bytes.is_some())?;
+    let mut emptied = Vec::new();
     if !options.is_dry_run {
-        cleaned.leftovers = sweep(layout, &survey.children)?;
+        (cleaned.leftovers, emptied) = sweep(layout, &survey.children)?;
     }
-    let planned = plan(policy, &survey.candidates, now);
-    let of_run: IdMap<RunId, &Candidate> = survey.candidates.iter().map(|run| (run.run_id, run)).collect();
-    for batch in planned.chunks(BATCH) {
-        if !go_on() {
-            break;
-        }
-        let batch = batch.iter().filter_map(|(run, reason)| Some((*of_run.get(run)?, *reason)));
-        remove_batch(layout, batch, &survey, options, &mut cleaned)?;
+    // What is sealed takes less, so that is done before runs go for the size of all.
+    let seals_first = options.seal_from.is_some() && policy.max_bytes.is_some() && !options.is_dry_run;
+    let first = Policy { max_bytes: policy.max_bytes.filter(|_| !seals_first), ..*policy };
+    let mut removed = remove(layout, &first, &survey, options, now, &mut go_on, &mut cleaned, &mut emptied);
+    if let Some(from) = options.seal_from.filter(|_| removed.is_ok()) {
+        removed = seal(layout, &mut survey, from, options, now, &mut go_on, &mut cleaned);
     }
+    if seals_first && removed.is_ok() {
+        removed = remove(layout, policy, &survey, options, now, &mut go_on, &mut cleaned, &mut emptied);
+    }
+    // Also where something failed: what went before is to be gone as a whole.
+    forget(layout, emptied);
+    removed?;
     cleaned.bytes = cleaned.removed.iter().map(|run| run.bytes).sum();
     cleaned.runs_left = (survey.candidates.len() - cleaned.removed.len()) as u64;
     let all: u64 = survey.candidates.iter().map(|run| run.bytes).sum();
     cleaned.bytes_left = policy.max_bytes.map(|_| all.saturating_sub(cleaned.bytes));
-    if !options.is_dry_run && !cleaned.removed.is_empty() {
-        let gone = cleaned.removed.iter().map(|run| run.run_id).collect();
-        // Lines of runs that have gone mean nothing to a reader: it is no harm where they stay.
-        let _ = index::blank(layout.fs(), &layout.index_log(), &gone, false);
-        #[cfg(feature = "index")]
-        super::database::catch_up(layout);
-    }
-    if let Some(from) = options.seal_from {
-        seal(layout, &survey, from, options, now, go_on, &mut cleaned)?;
-    }
     Ok(cleaned)
+}
+
+/// Removes what a policy does not keep of the runs that are left.
+#[expect(clippy::too_many_arguments, reason = "what a cleanup works with")]
+fn remove(
+    layout: &Layout,
+    policy: &Policy,
+    survey: &Survey,
+    options: Options,
+    now: UnixNanos,
+    go_on: &mut impl FnMut() -> bool,
+    cleaned: &mut Cleaned,
+    emptied: &mut Vec<Emptied>,
+) -> Result<(), StoreError> {
+    let done: IdSet<RunId> = cleaned.removed.iter().map(|run| run.run_id).collect();
+    let left: Vec<Candidate> = survey.candidates.iter().filter(|run| !done.contains(&run.run_id)).cloned().collect();
+    let of_run: IdMap<RunId, &Candidate> = left.iter().map(|run| (run.run_id, run)).collect();
+    // What was tried and stayed is told once.
+    cleaned.stayed.clear();
+    for batch in plan(policy, &left, now).chunks(BATCH) {
+        if !go_on() {
+            break;
+        }
+        let batch = batch.iter().filter_map(|(run, reason)| Some((*of_run.get(run)?, *reason)));
+        remove_batch(layout, batch, survey, options, cleaned, emptied)?;
+    }
+    Ok(())
+}
+
+/// A run of which nothing is left but its folder, which is empty.
+type Emptied = (RunId, PathBuf);
+
+/// Takes away what else tells of runs whose files have gone, and their folders last: until then the next cleanup knows
+/// what is left to do.
+fn forget(layout: &Layout, emptied: Vec<Emptied>) {
+    if emptied.is_empty() {
+        return;
+    }
+    let fs = layout.fs();
+    // One of these ids may have been recorded anew.
+    let is_there = |run: &RunId| !matches!(layout.find_run(*run), Ok(None));
+    let gone = emptied.iter().map(|(run, _)| *run).filter(|run| !is_there(run)).collect();
+    // The index knows the log by the bytes before the place that it has read up to: with a line of blanks at the end,
+    // none of them change. On a full disk it may have to begin anew.
+    let _ = index::pad(fs, &layout.index_log());
+    #[cfg(feature = "index")]
+    super::database::catch_up(layout);
+    if index::blank(fs, &layout.index_log(), &gone, false).is_err() {
+        return;
+    }
+    for (_, folder) in emptied {
+        // It is no harm where it stays: the next cleanup takes it away.
+        let _ = fs.remove_dir(&folder);
+    }
 }
 
 /// Seals what is large and has been over for a while.
 #[cfg(feature = "seal")]
 fn seal(
     layout: &Layout,
-    survey: &Survey,
+    survey: &mut Survey,
     from: u64,
     options: Options,
     now: UnixNanos,
-    mut go_on: impl FnMut() -> bool,
+    go_on: &mut impl FnMut() -> bool,
     cleaned: &mut Cleaned,
 ) -> Result<(), StoreError> {
     let gone: IdSet<RunId> = cleaned.removed.iter().map(|run| run.run_id).collect();
     let quiet = QUIET.as_nanos() as u64;
+    let mut saved: IdMap<RunId, u64> = IdMap::default();
     for Over { run, has_large, .. } in
         survey.over.iter().filter(|over| !gone.contains(&over.run) && now.0.saturating_sub(over.written_at.0) >= quiet)
     {
@@ -177,8 +228,21 @@ fn seal(
         if !is_long && !has_large {
             continue;
         }
-        // What cannot be sealed stays as it is, and a later look tries again.
-        let _ = seal_run(layout, *run, &dir, is_long, options.is_dry_run, cleaned);
+        let before = (cleaned.sealed_from_bytes, cleaned.sealed_to_bytes.unwrap_or(0));
+        match seal_run(layout, *run, &dir, is_long, options.is_dry_run, cleaned) {
+            // The others would fare no better.
+            Err(error) if error.is_out_of_space() => break,
+            // What cannot be sealed stays as it is, and a later look tries again.
+            Ok(()) | Err(_) => {}
+        }
+        let after = (cleaned.sealed_from_bytes, cleaned.sealed_to_bytes.unwrap_or(0));
+        saved.insert(*run, (after.0 - before.0).saturating_sub(after.1 - before.1));
+    }
+    if !options.is_dry_run {
+        for candidate in &mut survey.candidates {
+            let saved = saved.get(&candidate.run_id).copied().unwrap_or(0);
+            candidate.bytes = candidate.bytes.saturating_sub(saved);
+        }
     }
     Ok(())
 }
@@ -234,7 +298,7 @@ fn plain_and_large<'a>(
     summary: &'a RunSummary,
 ) -> Result<Vec<&'a crate::model::run::ArtifactInfo>, StoreError> {
     let mut found = Vec::new();
-    for artifact in summary.artifacts.iter().filter(|artifact| artifact.bytes > LARGE) {
+    for artifact in summary.artifacts.iter().filter(|artifact| artifact.bytes > COMPRESSED_FROM) {
         if artifacts::find(fs, dir, artifact.clone())?.stored == artifacts::Form::Plain {
             found.push(artifact);
         }
@@ -245,11 +309,11 @@ fn plain_and_large<'a>(
 #[cfg(not(feature = "seal"))]
 fn seal(
     _: &Layout,
-    _: &Survey,
+    _: &mut Survey,
     _: u64,
     _: Options,
     _: UnixNanos,
-    _: impl FnMut() -> bool,
+    _: &mut impl FnMut() -> bool,
     _: &mut Cleaned,
 ) -> Result<(), StoreError> {
     Ok(())
@@ -279,31 +343,53 @@ impl Survey {
         let mut survey = Self { candidates: Vec::new(), children: IdMap::default(), over: Vec::new() };
         for kind in RunKind::ALL {
             for run in run_ids(fs, &layout.runs(*kind))? {
-                let dir = layout.run(*kind, run);
-                let bytes = if with_bytes { tree_bytes(fs, &dir)? } else { 0 };
-                // A line may be an old one; a run that is over does not become open again by itself.
-                match indexed.remove(&run).filter(|lead| !lead.status.is_open()) {
-                    Some(lead) => survey.add(lead, bytes),
-                    // Nothing but artifacts yet: the run's first lines are about to be written.
-                    None if !run_dir::is_begun(fs, &dir)? => {}
-                    None => match run_dir::read_summary(fs, &dir, run) {
-                        Ok(summary) => survey.add(Lead::from(summary), bytes),
-                        Err(StoreError::Damaged { .. }) => survey.add_damaged(*kind, run, bytes),
-                        Err(error) => return Err(error),
-                    },
+                let lead = indexed.remove(&run);
+                match survey.look(layout, *kind, run, lead, with_bytes) {
+                    Err(error) if error.is_out_of_resources() => return Err(error),
+                    // One run that cannot be read, perhaps another user's, does not keep all others.
+                    Err(_) => survey.add_damaged(*kind, run, 0),
+                    Ok(()) => {}
                 }
             }
         }
         Ok(survey)
     }
 
-    fn add(&mut self, run: Lead, bytes: u64) {
+    fn look(
+        &mut self,
+        layout: &Layout,
+        kind: RunKind,
+        run: RunId,
+        lead: Option<Lead>,
+        with_bytes: bool,
+    ) -> Result<(), StoreError> {
+        let (fs, dir) = (layout.fs(), layout.run(kind, run));
+        let bytes = if with_bytes { tree_bytes(fs, &dir)? } else { 0 };
+        // A line may be an old one; a run that is over does not become open again by itself.
+        let lead = match lead.filter(|lead| !lead.status.is_open()) {
+            Some(lead) => lead,
+            // Nothing but artifacts yet: the run's first lines are about to be written.
+            None if !run_dir::is_begun(fs, &dir)? => return Ok(()),
+            None => match run_dir::read_summary(fs, &dir, run) {
+                Ok(summary) => Lead::from(summary),
+                Err(StoreError::Damaged { .. }) => {
+                    self.add_damaged(kind, run, bytes);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        self.add(lead, bytes, is_marked(fs, &dir)?);
+        Ok(())
+    }
+
+    fn add(&mut self, run: Lead, bytes: u64, is_pinned: bool) {
         let is_over = !run.status.is_open();
         if let Some(parent) = run.parent_run_id {
             self.children.entry(parent).or_default().push(run.run_id);
         }
         if is_over {
-            let has_large = run.artifacts.iter().any(|artifact| artifact.bytes > LARGE);
+            let has_large = run.artifacts.iter().any(|artifact| artifact.bytes > COMPRESSED_FROM);
             self.over.push(Over { run: run.run_id, written_at: run.updated_at, has_large });
         }
         self.candidates.push(Candidate {
@@ -314,7 +400,7 @@ impl Survey {
             ended_at: run.completed_at.unwrap_or(run.updated_at),
             bytes,
             // What its own files say is asked when it is to go.
-            is_removable: is_over && !run.pinned,
+            is_removable: is_over && !is_pinned,
         });
     }
 
@@ -359,16 +445,22 @@ fn remove_batch<'a>(
     survey: &Survey,
     options: Options,
     cleaned: &mut Cleaned,
+    emptied: &mut Vec<Emptied>,
 ) -> Result<(), StoreError> {
     let (mut hidden, mut parents) = (Vec::new(), Vec::new());
     for (run, reason) in batch {
         let hid = match hide(layout, run.run_id, options.is_dry_run) {
             Ok(hid) => hid,
-            Err(error) => Hid::Not(crate::telemetry::full_text(&error)),
+            Err(error) => {
+                let (why, is_failure) =
+                    (crate::telemetry::full_text(&error), !matches!(error, StoreError::Damaged { .. }));
+                cleaned.stayed.push(Stayed { run_id: run.run_id, why, is_failure });
+                continue;
+            }
         };
         match hid {
             Hid::Gone => {}
-            Hid::Not(why) => cleaned.stayed.push(Stayed { run_id: run.run_id, why }),
+            Hid::Not(why) => cleaned.stayed.push(Stayed { run_id: run.run_id, why, is_failure: false }),
             Hid::As { dir, bytes } => {
                 let Candidate { run_id, kind, started_at, .. } = *run;
                 cleaned.removed.push(Removed { run_id, kind, name: run.name.clone(), started_at, bytes, reason });
@@ -388,7 +480,9 @@ fn remove_batch<'a>(
     }
     for (run, dir) in hidden {
         // It is out of sight; what is left of it the next cleanup takes away.
-        let _ = finish(layout, run, &dir, &survey.children);
+        if let Ok(true) = empty(layout, run, &dir, &survey.children) {
+            emptied.push((run, dir));
+        }
     }
     Ok(())
 }
@@ -422,7 +516,7 @@ fn hide(layout: &Layout, run: RunId, is_dry_run: bool) -> Result<Hid, StoreError
     if summary.status.is_open() {
         return Ok(Hid::Not(format!("it is {}", summary.status)));
     }
-    if summary.pinned || is_marked(fs, &dir)? {
+    if is_marked(fs, &dir)? {
         return Ok(Hid::Not("it is pinned".to_owned()));
     }
     let bytes = tree_bytes(fs, &dir)?;
@@ -445,8 +539,8 @@ fn hide(layout: &Layout, run: RunId, is_dry_run: bool) -> Result<Hid, StoreError
     Ok(Hid::As { dir: gone, bytes })
 }
 
-/// Takes away what is left of a run that is out of sight; tells whether all of it is done.
-fn finish(layout: &Layout, run: RunId, gone: &Path, children: &IdMap<RunId, Vec<RunId>>) -> Result<bool, StoreError> {
+/// Takes away the files of a run that is out of sight, and links to it; tells whether all of that is done.
+fn empty(layout: &Layout, run: RunId, gone: &Path, children: &IdMap<RunId, Vec<RunId>>) -> Result<bool, StoreError> {
     let fs = layout.fs();
     for entry in fs.list(gone).map_err(StoreError::io("read", gone))? {
         let path = gone.join(&entry.name);
@@ -458,7 +552,6 @@ fn finish(layout: &Layout, run: RunId, gone: &Path, children: &IdMap<RunId, Vec<
             return Ok(false);
         }
     }
-    ignore_missing(fs.remove_dir(gone)).map_err(StoreError::io("delete", gone))?;
     Ok(true)
 }
 
@@ -492,9 +585,11 @@ fn republish(layout: &Layout, dir: &Path, summary: &RunSummary) -> Result<(), St
 }
 
 /// Goes on with what earlier removals left, and takes away folders of runs whose making was interrupted for good.
-fn sweep(layout: &Layout, children: &IdMap<RunId, Vec<RunId>>) -> Result<u64, StoreError> {
+///
+/// Returns how many these were, and those of which the folder alone is left.
+fn sweep(layout: &Layout, children: &IdMap<RunId, Vec<RunId>>) -> Result<(u64, Vec<Emptied>), StoreError> {
     let fs = layout.fs();
-    let mut swept = 0;
+    let (mut swept, mut emptied) = (0, Vec::new());
     for kind in RunKind::ALL {
         let dir = layout.runs(*kind);
         let entries = match fs.list(&dir) {
@@ -502,12 +597,20 @@ fn sweep(layout: &Layout, children: &IdMap<RunId, Vec<RunId>>) -> Result<u64, St
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(StoreError::io("read", dir)(error)),
         };
+        if entries.iter().any(|entry| entry.name.starts_with(GONE_PREFIX)) {
+            // Who gave them that name may have died before it was on the disk.
+            sync_dir(fs, &dir)?;
+        }
         for entry in entries.into_iter().filter(|entry| entry.is_dir) {
             let path = dir.join(&entry.name);
             let is_swept = match (entry.name.strip_prefix(GONE_PREFIX), entry.name.strip_prefix(NEW_PREFIX)) {
                 (Some(run), _) => match run.parse() {
                     // Another may be at it; what it leaves is there the next time.
-                    Ok(run) => finish(layout, run, &path, children).unwrap_or(false),
+                    Ok(run) => {
+                        let is_empty = empty(layout, run, &path, children).unwrap_or(false);
+                        emptied.extend(is_empty.then_some((run, path)));
+                        is_empty
+                    }
                     Err(_) => false,
                 },
                 (_, Some(making)) if is_abandoned(layout, making) => fs.remove_tree(&path).is_ok(),
@@ -516,7 +619,7 @@ fn sweep(layout: &Layout, children: &IdMap<RunId, Vec<RunId>>) -> Result<u64, St
             swept += u64::from(is_swept);
         }
     }
-    Ok(swept)
+    Ok((swept, emptied))
 }
 
 /// Tells whether nobody goes on making a run: its process has no journal any more.

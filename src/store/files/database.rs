@@ -352,10 +352,11 @@ pub(super) fn ask(layout: &Layout, ask: impl Fn(&Database) -> Result<Found>) -> 
     }
 }
 
-/// Takes in what has changed, runs that have gone among it, where there is a database. Else the next reader does.
+/// Takes in what has changed, where there is a database, and takes the texts of runs that have gone away. Else the next
+/// reader does.
 pub(super) fn catch_up(layout: &Layout) {
     if layout.is_of_the_system() && path(layout).exists() {
-        let _ = ask(layout, |_| Ok(Found::default()));
+        let _ = ask(layout, |database| text::forget_in(layout, database).map(|()| Found::default()));
     }
 }
 

@@ -16,6 +16,9 @@ use crate::fs::{Access, Contents, Fs, FsFile, append_full, read_full, write_full
 use crate::model::id::{IdMap, IdSet};
 use crate::model::{RunId, RunKind, RunStatus, RunSummary, UnixNanos};
 
+/// More than a reader compares, which is 256.
+const PAD_BYTES: usize = 300;
+
 /// The end of `index.log`, open for this process's lines.
 #[derive(Debug, Default)]
 pub(super) struct IndexLog {
@@ -90,6 +93,16 @@ pub(super) fn newest(lines: &[u8]) -> HashMap<RunId, RunSummary> {
     newest
 }
 
+/// Appends a line of blanks that is longer than what a reader remembers of the bytes before its place, so that none of
+/// those change when lines of runs become blank.
+pub(super) fn pad(fs: &dyn Fs, path: &Path) -> Result<(), StoreError> {
+    let mut line = vec![b' '; PAD_BYTES];
+    // Half a line of one who died in a write ends here.
+    (line[0], line[PAD_BYTES - 1]) = (b'\n', b'\n');
+    let file = fs.open(path, Access::Append).map_err(StoreError::io("open", path))?;
+    append_full(&*file, &line).map_err(StoreError::io("write", path))
+}
+
 /// Puts spaces in the place of all lines of runs that have gone, and of those that cannot be read if `or_unread`.
 ///
 /// It takes no room, keeps every other line where it is, and may be interrupted: a line of which a part is spaces is one
@@ -107,6 +120,9 @@ pub(super) fn blank(fs: &dyn Fs, path: &Path, gone: &IdSet<RunId>, or_unread: bo
         let read = lines.read_until(b'\n', &mut line).map_err(StoreError::io("read", path))? as u64;
         // Behind the last line feed somebody is writing.
         if line.pop() != Some(b'\n') {
+            if blanked > 0 {
+                file.sync_data().map_err(StoreError::io("sync", path))?;
+            }
             return Ok(blanked);
         }
         let is_unread = || or_unread && serde_json::from_slice::<RunSummary>(&line).is_err();
@@ -145,8 +161,6 @@ pub(super) struct Lead {
     pub started_at: UnixNanos,
     #[serde(default)]
     pub completed_at: Option<UnixNanos>,
-    #[serde(default)]
-    pub pinned: bool,
     pub updated_at: UnixNanos,
     #[serde(default)]
     pub artifacts: Vec<Length>,
@@ -169,7 +183,6 @@ impl From<RunSummary> for Lead {
             status: run.status,
             started_at: run.started_at,
             completed_at: run.completed_at,
-            pinned: run.pinned,
             updated_at: run.updated_at,
             artifacts: run.artifacts.iter().map(|artifact| Length { bytes: artifact.bytes }).collect(),
         }

@@ -363,8 +363,8 @@ impl FilesReader {
             None => {
                 let (fs, dir) = (self.layout.fs(), self.dir(run)?);
                 let summary = run_dir::read_summary(fs, &dir, run)?;
-                // Of a run that is being written the mark knows it first.
-                Ok(RunSummary { pinned: summary.pinned || cleanup::is_marked(fs, &dir)?, ..summary })
+                // The mark is what holds; the file says it once it is written again.
+                Ok(RunSummary { pinned: cleanup::is_marked(fs, &dir)?, ..summary })
             }
         }
     }

@@ -154,8 +154,10 @@ impl OverlayWriter {
         let written = to_yaml(&signed).and_then(|text| from_yaml(&text));
         let written: RunSummary = written.map_err(|why| StoreError::Damaged { run, why })?;
         let dir = self.layout.find_run(run)?;
-        let stored = dir.and_then(|dir| run_dir::read_summary(self.layout.fs(), &dir, run).ok());
-        let written = RunSummary { pinned: stored.as_ref().is_some_and(|stored| stored.pinned), ..written };
+        let fs = self.layout.fs();
+        let pinned = dir.as_deref().is_some_and(|dir| super::cleanup::is_marked(fs, dir).unwrap_or(false));
+        let stored = dir.and_then(|dir| run_dir::read_summary(fs, &dir, run).ok());
+        let written = RunSummary { pinned, ..written };
         // What the files say already needs nobody to lay it over them.
         let is_known = stored.is_some_and(|stored| RunSummary { updated_at: written.updated_at, ..stored } == written);
         if is_known && !self.overlay.has(run) {

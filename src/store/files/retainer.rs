@@ -14,6 +14,7 @@ use super::cleanup::{Cleaned, Options, cleanup};
 use super::layout::Layout;
 use crate::fs::{Access, Contents, write_full};
 use crate::model::UnixNanos;
+use crate::sources::fork::hold_off;
 use crate::store::StoreError;
 use crate::store::retention::{DEFAULT_EVERY, Reason, Settings};
 use crate::telemetry::{full_text, warn};
@@ -74,8 +75,14 @@ fn work(layout: &Layout, seals: bool, stopped: &mpsc::Receiver<()>) {
                 warn(format_args!("{}", announcement(&cleaned)))
             }
             Ok(Looked::NotDue(rest)) => wait = rest,
-            // What stands in its way stands there the next time, too, or it does not.
-            Ok(_) | Err(_) => {}
+            Ok(_) => {}
+            Err(error) => {
+                let why = full_text(&error);
+                if told_bad.as_ref() != Some(&why) {
+                    warn(format_args!("what is to go could not be looked after: {why}"));
+                    told_bad = Some(why);
+                }
+            }
         }
     }
 }
@@ -105,13 +112,18 @@ fn look(
     layout: &Layout,
     settings: &Settings,
     now: UnixNanos,
-    go_on: impl FnMut() -> bool,
+    mut go_on: impl FnMut() -> bool,
 ) -> Result<Looked, StoreError> {
     let path = layout.root().join("retention");
-    let file = layout.fs().open(&path, Access::Create).map_err(StoreError::io("open", &path))?;
-    if !file.try_lock(true).map_err(StoreError::io("lock", &path))? {
-        return Ok(Looked::Busy);
-    }
+    let file = {
+        // A child that is forked meanwhile would hold the lock, too.
+        let _held_off = hold_off();
+        let file = layout.fs().open(&path, Access::Create).map_err(StoreError::io("open", &path))?;
+        if !file.try_lock(true).map_err(StoreError::io("lock", &path))? {
+            return Ok(Looked::Busy);
+        }
+        file
+    };
     let mut text = String::new();
     let read = Contents::of(&*file).take(1 << 10).read_to_string(&mut text);
     let note = read.ok().and_then(|_| serde_json::from_str::<Note>(&text).ok());
@@ -121,12 +133,21 @@ fn look(
         return Ok(Looked::NotDue(rest));
     }
     let options = Options { seal_from: settings.seal_from, ..Options::default() };
-    let cleaned = cleanup(layout, &settings.policy, options, now, go_on)?;
+    let mut is_stopped = false;
+    let cleaned = cleanup(layout, &settings.policy, options, now, || {
+        is_stopped |= !go_on();
+        !is_stopped
+    });
+    if is_stopped {
+        // The next process goes on at once.
+        return cleaned.map(|cleaned| Looked::Cleaned(Box::new(cleaned)));
+    }
+    // Noted where it failed as well: the next to look would find the same, after as much work.
     let text = serde_json::to_string(&Note { checked_at: now }).unwrap_or_default();
     write_full(&*file, text.as_bytes(), 0)
         .and_then(|()| file.set_len(text.len() as u64))
         .map_err(StoreError::io("write", path))?;
-    Ok(Looked::Cleaned(Box::new(cleaned)))
+    cleaned.map(|cleaned| Looked::Cleaned(Box::new(cleaned)))
 }
 
 /// Says what went, and how to keep it the next time.

@@ -143,6 +143,9 @@ fn a_cleanup_that_dies_anywhere_is_finished_by_the_next_and_no_run_is_ever_half_
         assert_eq!(again.stayed, [], "{context}");
         assert_eq!(left(&fs), [(4, None), (5, None), (6, None)], "{context}");
         assert_eq!(hidden(&fs), 0, "{context}");
+        let index = String::from_utf8(fs.files()["/store/index.log"].clone()).unwrap();
+        let is_told = |number| index.contains(&format!("\"run_id\":\"{}\"", run_id(number)));
+        assert_eq!((1..=6).filter(|number| is_told(*number)).collect::<Vec<_>>(), [4, 5, 6], "{context}");
         steps
     };
     let steps = died(None, End::Kill);
@@ -152,6 +155,47 @@ fn a_cleanup_that_dies_anywhere_is_finished_by_the_next_and_no_run_is_ever_half_
             died(Some(step), end);
         }
     }
+}
+
+#[test]
+fn a_run_that_its_writer_still_holds_is_unpinned_all_the_same() {
+    let fs = store();
+    let mut writer = FilesWriter::new(layout(&fs), WRITER, false);
+    writer.take_up(run_id(5)).unwrap();
+    assert!(set_pinned(&layout(&fs), run_id(5), false).unwrap());
+    let reader = FilesReader::of(layout(&fs)).unwrap();
+    assert!(!reader.summary(run_id(5)).unwrap().pinned, "though run.yaml could not be written");
+    writer.release_run(run_id(5));
+    assert_eq!(numbers(clean(&fs, &NOTHING_KEPT).unwrap().removed.iter().map(|run| run.run_id)), [1, 2, 3, 5]);
+}
+
+#[test]
+fn a_run_whose_metadata_cannot_be_read_stays_and_keeps_no_other_from_going() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path().join("s"));
+    layout.open_or_create().unwrap();
+    let mut writer = FilesWriter::new(layout.clone(), WRITER, false);
+    for number in [1, 2] {
+        writer.create_run(&summary(number, RunStatus::Success), &events(number, 4)).unwrap();
+        writer.release_run(run_id(number));
+    }
+    // Its metadata cannot be read, and nothing else tells of it.
+    std::fs::remove_file(layout.index_log()).unwrap();
+    let metadata = layout.find_run(run_id(1)).unwrap().unwrap().join("run.yaml");
+    std::fs::remove_file(&metadata).unwrap();
+    std::fs::create_dir(&metadata).unwrap();
+    let policy = Policy { max_bytes: Some(1), ..NOTHING_KEPT };
+    let cleaned = cleanup(&layout, &policy, Options::default(), NOW, || true).unwrap();
+    assert_eq!(numbers(cleaned.removed.iter().map(|run| run.run_id)), [2]);
+}
+
+#[test]
+fn a_run_that_the_system_does_not_let_go_is_told_apart_from_one_that_is_kept() {
+    let fs = store();
+    fs.fail_next(Op::Rename, libc::EACCES);
+    let cleaned = clean(&fs, &NOTHING_KEPT).unwrap();
+    let stayed: Vec<_> = cleaned.stayed.iter().map(|stayed| (stayed.run_id, stayed.is_failure)).collect();
+    assert_eq!((stayed, cleaned.removed.len()), (vec![(run_id(1), true)], 2));
 }
 
 #[test]
@@ -183,7 +227,10 @@ fn a_run_whose_log_somebody_has_open_stays_and_a_log_that_has_gone_takes_no_line
     let mut writer = FilesWriter::new(layout(&fs), WRITER, false);
     writer.take_up(run_id(2)).unwrap();
     let cleaned = clean(&fs, &NOTHING_KEPT).unwrap();
-    assert_eq!(cleaned.stayed, [Stayed { run_id: run_id(2), why: "a process is writing it".to_owned() }]);
+    assert_eq!(
+        cleaned.stayed,
+        [Stayed { run_id: run_id(2), why: "a process is writing it".to_owned(), is_failure: false }]
+    );
     assert_eq!(left(&fs), [(2, None), (4, Some(2)), (5, None), (6, None)]);
     writer.release_run(run_id(2));
     // Whoever waits for the lock of a run that goes meanwhile gets no log.
@@ -271,6 +318,18 @@ mod sealing {
         assert_eq!(numbers(clean(&fs, &NOTHING_KEPT).unwrap().removed.iter().map(|run| run.run_id)), [1, 2, 3]);
         assert!(set_pinned(&layout(&fs), run_id(5), false).unwrap());
         assert_eq!(left(&fs), [(4, None), (5, None), (6, None)]);
+    }
+
+    #[test]
+    fn what_fits_once_it_is_sealed_does_not_go_for_its_size() {
+        let policy = |max_bytes| Policy { max_bytes: Some(max_bytes), ..Policy::default() };
+        let options = Options { seal_from: Some(1), ..Options::default() };
+        let tidy = |max_bytes| cleanup(&layout(&store()), &policy(max_bytes), options, NOW, || true).unwrap();
+        let plain = clean(&store(), &policy(u64::MAX)).unwrap().bytes_left.unwrap();
+        let sealed = tidy(u64::MAX).bytes_left.unwrap();
+        assert!(sealed < plain);
+        assert_eq!(tidy(sealed).removed, []);
+        assert_eq!(tidy(sealed - 1).removed.len(), 1);
     }
 
     #[test]

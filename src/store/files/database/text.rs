@@ -152,6 +152,11 @@ struct Read {
     rows: Vec<Row>,
 }
 
+/// Takes the texts of runs that the index has not any more out of the store's, if it has any.
+pub(super) fn forget_in(layout: &Layout, index: &Database) -> Result<()> {
+    if path(layout).exists() { Texts::open(layout)?.forget_the_gone(index) } else { Ok(()) }
+}
+
 impl Texts {
     /// Opens the texts of a store, and makes an empty file where there is none that this version can use.
     ///

@@ -74,7 +74,10 @@ impl Problem {
     }
 
     fn is_of_log(&self) -> bool {
-        self.file.ends_with(run_dir::LOG) || self.file.ends_with(run_dir::SEALED_LOG)
+        // Files that a run produced may be named so, too; those stand a folder deeper.
+        let mut parts = self.file.rsplit('/');
+        let is_log = matches!(parts.next(), Some(run_dir::LOG | run_dir::SEALED_LOG));
+        is_log && parts.next().is_none_or(|folder| folder != "artifacts")
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::super::cleanup;
 use super::super::layout::Layout;
 use super::super::run_dir::{self, EventLog};
 use super::super::{index, writer_is_alive};
@@ -104,16 +105,18 @@ fn cut_log(layout: &Layout, dir: &Path, run: RunId, vouched: u64) -> Outcome {
 
 fn rebuild_summary(layout: &Layout, dir: &Path, run: RunId, before: Option<RunSummary>) -> Outcome {
     // Its lock is held until both are written.
-    let (mut log, events) = EventLog::open(layout.fs(), dir, run, 0, true).map_err(told)?;
+    // A first line is needed in any case, so that no log is made where there is none.
+    let (mut log, events) = EventLog::open(layout.fs(), dir, run, 1, true).map_err(told)?;
     let state = RunState::read(run, &events);
     if !state.has_started() {
         return Err("its log has no run_started, so nobody knows what it was".to_owned());
     }
     let told_now = state.summary(UnixNanos::now());
+    let pinned = cleanup::is_marked(layout.fs(), dir).map_err(told)?;
+    let told_now = RunSummary { pinned, ..told_now };
     let summary = match before {
         Some(before) => RunSummary {
             writer: before.writer,
-            pinned: before.pinned,
             parent_run_id: before.parent_run_id.and(told_now.parent_run_id),
             ..told_now
         },

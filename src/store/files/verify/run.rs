@@ -151,7 +151,13 @@ impl Look<'_> {
         }
         // What is wrong with the log comes first: it is what holds. What is derived comes last.
         self.problems.sort_by_key(|problem| (!problem.is_of_log(), problem.cure == Some(Cure::IndexLine)));
-        self.problems.truncate(MAX_PROBLEMS);
+        // What can be put right is told however much else there is.
+        let mut room = MAX_PROBLEMS;
+        self.problems.retain(|problem| {
+            let is_told = problem.cure.is_some() || room > 0;
+            room -= usize::from(is_told && problem.cure.is_none());
+            is_told
+        });
         check.problems = self.problems;
         Ok(check)
     }
