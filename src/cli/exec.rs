@@ -31,7 +31,7 @@ use super::output::{YELLOW, safe};
 use super::{Done, Session, Stop, serve};
 use child::{Child, Ended};
 use environment::Environment;
-use proxy::{Calls, Proxy, places};
+use proxy::{AreTold, Calls, Proxy, places};
 use root::Root;
 
 /// What `exec` takes.
@@ -186,10 +186,11 @@ impl Recording {
 
     /// Ends what has not begun.
     fn cancel(self) {
+        // There is nothing in it.
         if let Some(proxy) = self.proxy {
-            self.receiver.runtime().block_on(proxy.finish());
+            let _ = self.receiver.runtime().block_on(proxy.finish());
         }
-        self.receiver.finish(DRAIN);
+        let _ = self.receiver.finish(DRAIN);
     }
 
     fn environment(&self, args: &Args, name: &str) -> Environment {
@@ -256,18 +257,26 @@ impl Started {
         let Self { recording: Recording { receiver, proxy, run, .. }, root } = self;
         child::wait_for_the_rest(LATE, || receiver.connections() == 0);
         let calls = proxy.as_ref().map_or(0, Proxy::calls);
-        if let Some(proxy) = proxy {
-            receiver.runtime().block_on(proxy.finish());
+        let missed =
+            proxy.and_then(|proxy| receiver.runtime().block_on(proxy.finish())).map(|missed| missed.to_string());
+        if let Some(missed) = &missed {
+            warn(session, missed);
         }
         let is_silent =
             receiver.received() == 0 && calls == 0 && !report::has_runs_below(receiver.layout().root(), run);
-        let root = root.ended(ended, ended_at, is_silent);
+        let empty = is_silent.then_some(report::WHY_EMPTY);
+        let root = root.ended(ended, ended_at, empty.into_iter().chain(missed.as_deref()));
         let told = receiver.runtime().block_on(receiver.teller().tell(root));
         if let Err(why) = told {
             warn(session, &format!("the end of the run is not recorded: {why}"));
         }
         let layout = receiver.layout().clone();
-        receiver.finish(DRAIN);
+        if !receiver.finish(DRAIN) {
+            warn(
+                session,
+                "not all of the run is in the store yet: what is missing is in the journal beside it, from where the next command that opens the store takes it",
+            );
+        }
         if !quiet {
             report::say(layout.root(), run, session);
         }
@@ -302,7 +311,7 @@ fn pass_through(
     let store: PathBuf = receiver.layout().root().to_owned();
     let (run, is_always) = (context.run_id, when == PassThrough::On);
     let are_told = move || !is_always && run.is_some_and(|run| report::is_any_below(&store, run));
-    let calls = Calls { root: *context, resource: Arc::new(root::resource(name)), are_told: Box::new(are_told) };
+    let calls = Calls { root: *context, resource: Arc::new(root::resource(name)), are_told: AreTold::new(are_told) };
     let started = Proxy::start(receiver, places, trusted, calls);
     started.map_err(|error| warn(session, &format!("model calls are not passed through: {error}"))).ok()
 }

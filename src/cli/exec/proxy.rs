@@ -20,7 +20,6 @@ mod recorder;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,11 +44,11 @@ use call::Exchange;
 use copy::{Budget, Tee};
 pub use places::Place;
 use places::Route;
-pub use recorder::Calls;
-use recorder::{Answered, Ending, Recorder, Says};
+use recorder::{Answered, Ending, Recorder, Says, Tally};
+pub use recorder::{AreTold, Calls, Missed};
 
-/// How long the last calls may take to be told.
-const DRAIN: Duration = Duration::from_secs(1);
+/// How long the last calls may take to be told. A disk that answers is done long before.
+const DRAIN: Duration = Duration::from_secs(5);
 /// A request up to this size is read whole before it goes on: models do not answer before they have all of it.
 const READ_FIRST: usize = 1 << 20;
 /// Headers that are about one connection alone.
@@ -70,7 +69,7 @@ type Body = BoxBody<Bytes, hyper::Error>;
 pub struct Proxy {
     address: SocketAddr,
     places: Vec<Place>,
-    calls: Arc<AtomicU64>,
+    tally: Arc<Tally>,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
     recording: JoinHandle<()>,
@@ -83,7 +82,6 @@ struct Shared {
     client: Client<HttpsConnector<HttpConnector>, Body>,
     budget: Arc<Budget>,
     says: Says,
-    calls: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -105,18 +103,11 @@ impl Proxy {
         let client = Client::builder(TokioExecutor::new()).http1_preserve_header_case(true).build(connector(trusted)?);
         let (says, recorder) = Recorder::new(receiver.teller(), about);
         let (stop, stopping) = watch::channel(false);
-        let calls = Arc::new(AtomicU64::new(0));
-        let shared = Arc::new(Shared {
-            address,
-            places: places.clone(),
-            client,
-            budget: Arc::default(),
-            says,
-            calls: Arc::clone(&calls),
-        });
+        let tally = recorder.tally();
+        let shared = Arc::new(Shared { address, places: places.clone(), client, budget: Arc::default(), says });
         let accepting = runtime.spawn(accept(listener, shared, stopping));
         let recording = runtime.spawn(recorder.work());
-        Ok(Self { address, places, calls, stop, accepting, recording })
+        Ok(Self { address, places, tally, stop, accepting, recording })
     }
 
     /// Returns the variables that lead to it.
@@ -126,12 +117,12 @@ impl Proxy {
 
     /// Returns how many calls it has seen.
     pub fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
+        self.tally.seen()
     }
 
-    /// Closes the port, and tells what is still under way as cut off. Nothing of it uses the receiver any more when this
-    /// returns.
-    pub async fn finish(self) {
+    /// Closes the port, and tells what is still under way as cut off. Returns what could not be recorded. Nothing of it
+    /// uses the receiver any more when this returns.
+    pub async fn finish(self) -> Option<Missed> {
         // Nobody looks any more only if it has ended.
         let _ = self.stop.send(true);
         let mut recording = self.recording;
@@ -143,6 +134,7 @@ impl Proxy {
             recording.abort();
             let _ = recording.await;
         }
+        self.tally.missed()
     }
 }
 
@@ -220,7 +212,7 @@ async fn pass(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Response<
     };
     let upgrade = is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
     let exchange = route.format.map(|format| {
-        shared.calls.fetch_add(1, Ordering::Relaxed);
+        shared.says.began();
         Arc::new(Exchange::new(format, &route, request.headers()))
     });
     let answer = send(shared, request, &route, exchange.as_ref()).await;

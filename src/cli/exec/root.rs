@@ -85,8 +85,8 @@ impl Root {
         self.record.clone()
     }
 
-    /// Returns the record of its end. `is_silent`: the command told nothing of what it did.
-    pub fn ended(mut self, ended: &Ended, at: UnixNanos, is_silent: bool) -> Record {
+    /// Returns the record of its end, with what is to be known of the recording.
+    pub fn ended<'a>(mut self, ended: &Ended, at: UnixNanos, remarks: impl Iterator<Item = &'a str>) -> Record {
         self.record.kind = RecordKind::Ended;
         let span = &mut self.record.span;
         span.end_time_unix_nano = at.0.max(span.start_time_unix_nano);
@@ -114,12 +114,11 @@ impl Root {
             span.set_attr(names::ERROR_TYPE, kind.as_str());
             span.status = Some(Status { code: STATUS_ERROR, message });
         }
-        if is_silent {
+        for remark in remarks {
             let level = KeyValue { key: names::EVENT_LEVEL.to_owned(), value: Some(Value::from("WARN").into()) };
-            let name = super::report::WHY_EMPTY.to_owned();
             let event = SpanEvent {
                 time_unix_nano: span.end_time_unix_nano,
-                name,
+                name: remark.to_owned(),
                 attributes: vec![level],
                 ..SpanEvent::default()
             };

@@ -227,6 +227,29 @@ fn of_a_stream_that_nobody_waits_for_what_was_used_is_kept_as_far_as_it_is_known
     assert_eq!(steps[0].status.as_str(), "success");
 }
 
+/// Makes calls as fast as it can: `VARIABLE TIMES`.
+const ASKS_FAST: &str = "
+import json, os, sys, urllib.request
+body = json.dumps({'model': 'gpt-4o-mini', 'messages': []}).encode()
+for _ in range(int(sys.argv[2])):
+    urllib.request.urlopen(os.environ[sys.argv[1]] + '/chat/completions', body).read()
+";
+
+#[test]
+fn calls_that_come_faster_than_a_store_is_read_are_all_recorded() {
+    const CALLS: usize = 600;
+    let answer = json!({"usage": {"prompt_tokens": 7, "completion_tokens": 3}}).to_string();
+    let address = serve(CALLS, move |_, _, stream| whole(stream, "", answer.as_bytes()));
+    let dir = tempdir();
+    let times = CALLS.to_string();
+    let mut exec = exec(dir.path(), &["--name", "fast"], &["python3", "-c", ASKS_FAST, "OPENAI_BASE_URL", &times]);
+    exec.env("OPENAI_BASE_URL", format!("http://{address}")).env("NO_PROXY", "*");
+    let output = ended(exec);
+    assert!(output.status.success(), "{}", err(&output));
+    assert_eq!(only_run(dir.path()).llm_calls, CALLS as u64, "{}", err(&output));
+    assert!(!err(&output).contains("not recorded"), "{}", err(&output));
+}
+
 #[test]
 fn failures_come_through_as_they_are_and_show_in_the_run() {
     let server = ModelServer::start(Script::demo()).unwrap();

@@ -1,7 +1,9 @@
 //! Tells calls, one after the other, beside the connections that they are on.
 
+use std::fmt;
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
@@ -102,11 +104,65 @@ enum Said {
     Answered(Arc<Exchange>, Box<Answered>),
 }
 
+/// How many calls there were, and how many of them are done with.
+#[derive(Debug, Default)]
+pub struct Tally {
+    seen: AtomicU64,
+    /// Recorded, or left to the program that tells them itself.
+    settled: AtomicU64,
+    /// Why the last of those was not recorded that could not be.
+    why: Mutex<Option<&'static str>>,
+}
+
+/// Calls that were seen and are not recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missed {
+    pub calls: u64,
+    pub why: &'static str,
+}
+
+impl fmt::Display for Missed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let calls = if self.calls == 1 { "model call is" } else { "model calls are" };
+        write!(f, "{} {calls} not recorded: {}", self.calls, self.why)
+    }
+}
+
+impl Tally {
+    /// Returns how many calls have been seen.
+    pub fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Relaxed)
+    }
+
+    /// Returns what is missing, when no more will be recorded.
+    pub fn missed(&self) -> Option<Missed> {
+        let calls = self.seen().saturating_sub(self.settled.load(Ordering::Relaxed));
+        let why = *self.why.lock().unwrap_or_else(PoisonError::into_inner);
+        (calls > 0).then(|| Missed { calls, why: why.unwrap_or("there was no time left to write them") })
+    }
+
+    fn settle(&self) {
+        self.settled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn fail(&self, why: &'static str) {
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+}
+
 /// Says what becomes of calls.
 #[derive(Clone)]
-pub struct Says(UnboundedSender<Said>);
+pub struct Says {
+    to: UnboundedSender<Said>,
+    tally: Arc<Tally>,
+}
 
 impl Says {
+    /// A call has begun.
+    pub fn began(&self) {
+        self.tally.seen.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A request has passed.
     pub fn asked(&self, exchange: Arc<Exchange>, request: &[u8]) {
         exchange.ask(request);
@@ -121,7 +177,7 @@ impl Says {
     /// What is queued holds its share of the budget for copies, so that it has a bound.
     fn say(&self, said: Said) {
         // Without a recorder the recording is over.
-        let _ = self.0.send(said);
+        let _ = self.to.send(said);
     }
 }
 
@@ -129,8 +185,35 @@ impl Says {
 pub struct Calls {
     pub root: SpanContext,
     pub resource: Arc<Resource>,
-    /// Whether a program with the library is at work below: it tells its calls itself.
-    pub are_told: Box<dyn Fn() -> bool + Send + Sync>,
+    pub are_told: AreTold,
+}
+
+/// Whether a program with the library is at work below: it tells its calls itself.
+pub struct AreTold {
+    /// Looks into the store, which takes its time.
+    ask: Box<dyn Fn() -> bool + Send + Sync>,
+    last: Option<(Instant, bool)>,
+}
+
+impl AreTold {
+    /// How long an answer holds: calls can come faster than a store is read.
+    const HOLDS: Duration = Duration::from_millis(100);
+
+    /// Makes it of what looks.
+    pub fn new(ask: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { ask: Box::new(ask), last: None }
+    }
+
+    fn get(&mut self) -> bool {
+        match self.last {
+            Some((at, answer)) if at.elapsed() < Self::HOLDS => answer,
+            _ => {
+                let answer = (self.ask)();
+                self.last = Some((Instant::now(), answer));
+                answer
+            }
+        }
+    }
 }
 
 /// Tells calls.
@@ -139,14 +222,21 @@ pub struct Recorder {
     says: tokio::sync::mpsc::WeakUnboundedSender<Said>,
     teller: Teller,
     about: Calls,
+    tally: Arc<Tally>,
 }
 
 impl Recorder {
     /// Makes it, and what it hears from. It ends when all of that is gone.
     pub fn new(teller: Teller, about: Calls) -> (Says, Self) {
-        let (says, said) = unbounded_channel();
-        let recorder = Self { said, says: says.downgrade(), teller, about };
-        (Says(says), recorder)
+        let (to, said) = unbounded_channel();
+        let tally = Arc::<Tally>::default();
+        let recorder = Self { said, says: to.downgrade(), teller, about, tally: Arc::clone(&tally) };
+        (Says { to, tally }, recorder)
+    }
+
+    /// Returns what counts the calls.
+    pub fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
     }
 
     /// Tells calls until there are no more.
@@ -157,24 +247,30 @@ impl Recorder {
                 Said::Open(exchange) => {
                     // Both take their time, which streams on this thread must not wait for.
                     let span = tokio::task::block_in_place(|| {
-                        let is_wanted = !exchange.is_over() && !(self.about.are_told)();
+                        let is_wanted = !exchange.is_over() && !self.about.are_told.get();
                         is_wanted.then(|| exchange.begun(&self.about.root))
                     });
                     if let Some(span) = span {
                         exchange.open();
-                        self.tell(RecordKind::Started, span).await;
+                        // Its end tells all of it again.
+                        let _ = self.tell(RecordKind::Started, span).await;
                     }
                 }
                 Said::Answered(exchange, answered) => {
                     exchange.end();
                     let span = tokio::task::block_in_place(|| {
-                        let is_wanted = exchange.is_open() || !(self.about.are_told)();
+                        let is_wanted = exchange.is_open() || !self.about.are_told.get();
                         is_wanted.then(|| exchange.ended(&self.about.root, &answered))
                     });
                     // What was copied is not needed any more.
                     drop(answered);
-                    if let Some(span) = span {
-                        self.tell(RecordKind::Ended, span).await;
+                    let told = match span {
+                        Some(span) => self.tell(RecordKind::Ended, span).await,
+                        None => Ok(()),
+                    };
+                    match told {
+                        Ok(()) => self.tally.settle(),
+                        Err(why) => self.tally.fail(why),
                     }
                 }
             }
@@ -191,14 +287,13 @@ impl Recorder {
         });
     }
 
-    async fn tell(&self, kind: RecordKind, span: Span) {
+    async fn tell(&self, kind: RecordKind, span: Span) -> Result<(), &'static str> {
         let scope = Scope {
             name: "runspan.exec".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Scope::default()
         };
         let resource = Arc::clone(&self.about.resource);
-        // The end of the run says so if nothing can be stored; a call must not wait for it.
-        let _ = self.teller.tell(Record { kind, resource, scope, span }).await;
+        self.teller.tell(Record { kind, resource, scope, span }).await
     }
 }
