@@ -41,10 +41,10 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use call::Exchange;
-use copy::{Budget, Tee};
+use copy::{Budget, Copied, Tee};
 pub use places::Place;
 use places::Route;
-use recorder::{Answered, Ending, Recorder, Says, Tally};
+use recorder::{Answered, Call, Ending, Recorder, Says, Tally};
 pub use recorder::{AreTold, Calls, Missed};
 
 /// How long the last calls may take to be told. A disk that answers is done long before.
@@ -211,19 +211,21 @@ async fn pass(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Response<
         return refused(StatusCode::NOT_FOUND, "nothing is passed on from here");
     };
     let upgrade = is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
-    let exchange = route.format.map(|format| {
-        shared.says.began();
-        Arc::new(Exchange::new(format, &route, request.headers()))
-    });
-    let answer = send(shared, request, &route, exchange.as_ref()).await;
-    match (answer, exchange) {
-        (Ok(response), _) if response.status() == StatusCode::SWITCHING_PROTOCOLS => switched(response, upgrade),
-        (Ok(response), Some(exchange)) => watched(shared, response, exchange),
+    let call = route.format.map(|format| shared.says.began(Exchange::new(format, &route, request.headers())));
+    let answer = send(shared, request, &route, call.as_ref()).await;
+    match (answer, call) {
+        (Ok(response), call) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            if let Some(call) = call {
+                call.answered(Answered::none(Ending::Whole));
+            }
+            switched(response, upgrade)
+        }
+        (Ok(response), Some(call)) => watched(shared, response, call),
         (Ok(response), None) => cleaned(response).map(BodyExt::boxed),
-        (Err(why), exchange) => {
+        (Err(why), call) => {
             let message = format!("runspan exec passes model calls on, and cannot reach {}: {why}", route.host());
-            if let Some(exchange) = exchange {
-                shared.says.answered(exchange, Answered::none(Ending::Unreachable(message.clone())));
+            if let Some(call) = call {
+                call.answered(Answered::none(Ending::Unreachable(message.clone())));
             }
             refused(StatusCode::BAD_GATEWAY, &message)
         }
@@ -234,7 +236,7 @@ async fn send(
     shared: &Arc<Shared>,
     request: Request<Incoming>,
     route: &Route<'_>,
-    exchange: Option<&Arc<Exchange>>,
+    call: Option<&Call>,
 ) -> Result<Response<Incoming>, String> {
     let (mut head, body) = request.into_parts();
     head.uri = route.uri().ok_or("the address is none")?;
@@ -245,8 +247,8 @@ async fn send(
         head.headers.insert(header::UPGRADE, protocol);
     }
     head.version = hyper::Version::HTTP_11;
-    let body = match exchange {
-        Some(exchange) => observed(shared, body, exchange).await?,
+    let body = match call {
+        Some(call) => observed(shared, body, call).await?,
         None => Tee::blind(body).boxed(),
     };
     let answer = shared.client.request(Request::from_parts(head, body)).await;
@@ -254,25 +256,24 @@ async fn send(
 }
 
 /// Watches a request on its way.
-async fn observed(shared: &Arc<Shared>, body: Incoming, exchange: &Arc<Exchange>) -> Result<Body, String> {
-    let (says, asked) = (shared.says.clone(), Arc::clone(exchange));
+async fn observed(shared: &Arc<Shared>, body: Incoming, call: &Call) -> Result<Body, String> {
+    let asked = call.request();
     let is_small = hyper::body::Body::size_hint(&body).upper().is_some_and(|bytes| bytes <= READ_FIRST as u64);
     if !is_small {
-        return Ok(Tee::new(body, Arc::clone(&shared.budget), move |copy, _| says.asked(asked, &copy.head)).boxed());
+        return Ok(Tee::new(body, Arc::clone(&shared.budget), move |copy, _| asked.passed(copy)).boxed());
     }
     let read = Limited::new(body, READ_FIRST).collect().await.map_err(|error| error.to_string())?.to_bytes();
-    says.asked(asked, &read);
+    asked.passed(Copied::of(&read, Arc::clone(&shared.budget)));
     Ok(Full::new(read).map_err(|never: Infallible| match never {}).boxed())
 }
 
 /// Watches an answer on its way back.
-fn watched(shared: &Arc<Shared>, response: Response<Incoming>, exchange: Arc<Exchange>) -> Response<Body> {
+fn watched(shared: &Arc<Shared>, response: Response<Incoming>, call: Call) -> Response<Body> {
     let response = cleaned(response);
     let (status, headers) = (response.status(), response.headers().clone());
-    let says = shared.says.clone();
     response.map(|body| {
         let tee = Tee::new(body, Arc::clone(&shared.budget), move |copy, ending| {
-            says.answered(exchange, Answered::of(status, &headers, copy, ending));
+            call.answered(Answered::of(status, &headers, copy, ending));
         });
         tee.boxed()
     })

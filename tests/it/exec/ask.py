@@ -14,13 +14,15 @@ headers.update(word.split("=", 1) for word in words if "=" in word)
 request = urllib.request.Request(os.environ[variable] + path, body.encode(), headers)
 began = time.time_ns()
 try:
-    answer = urllib.request.urlopen(request)
+    answer = urllib.request.urlopen(request, timeout=1 if "give-up" in words else None)
     if "first" in words or "leave" in words:
         print(answer.readline().decode().strip(), flush=True)
         if "leave" in words:
             sys.exit()
     text = answer.read()
     print(answer.status, len(text), text[:80], flush=True)
+except TimeoutError:
+    print("no answer", flush=True)
 except urllib.error.HTTPError as error:
     print(error.code, error.read().decode(), flush=True)
 

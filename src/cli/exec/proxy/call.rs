@@ -11,6 +11,7 @@ use runspan::model::{SpanId, StepStatus, TraceId, UnixNanos};
 use runspan::propagation::{self, SpanContext};
 use serde_json::Value as Json;
 
+use super::copy::Copied;
 use super::places::{Format, Route};
 use super::recorder::{Answered, Ending};
 use super::{answer, ask, events};
@@ -33,7 +34,8 @@ pub struct Exchange {
     span_id: SpanId,
     started_at: UnixNanos,
     started: Instant,
-    request: Mutex<Option<Json>>,
+    /// As it came, with its share of the budget: read, it takes many times as much.
+    request: Mutex<Option<Copied>>,
     is_over: AtomicBool,
     is_open: AtomicBool,
 }
@@ -60,10 +62,24 @@ impl Exchange {
     }
 
     /// Takes note of the request.
-    pub fn ask(&self, request: &[u8]) {
-        // One that is cut is no JSON any more: the answer still says what was used.
-        let read = serde_json::from_slice(request).ok();
-        *self.request.lock().unwrap_or_else(PoisonError::into_inner) = read;
+    pub fn ask(&self, request: Copied) {
+        *self.request.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
+    }
+
+    /// Reads the request. One that is cut is no JSON any more: the answer still says what was used.
+    fn write_request(&self, span: &mut Span) {
+        let request = self.request.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(request) = &*request else { return };
+        if request.is_cut {
+            span.set_attr(names::CUT, "request");
+        } else if let Ok(request) = serde_json::from_slice(&request.head) {
+            ask::write(self.format, &request, span);
+        }
+    }
+
+    /// Lets go of the request, whose share of the budget others need.
+    pub fn forget(&self) {
+        *self.request.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Tells whether its end is known.
@@ -110,9 +126,7 @@ impl Exchange {
         if let Some(port) = self.port {
             span.set_attr(SERVER_PORT, i64::from(port));
         }
-        if let Some(request) = &*self.request.lock().unwrap_or_else(PoisonError::into_inner) {
-            ask::write(self.format, request, &mut span);
-        }
+        self.write_request(&mut span);
         span.name = match span.attr_str(names::REQUEST_MODEL) {
             Some(model) => format!("{operation} {model}"),
             None => operation.to_owned(),
@@ -173,5 +187,40 @@ fn failure(answered: &Answered, said: &Json, is_complete: bool) -> Option<(Strin
             Some(("cancelled".to_owned(), message, Some(StepStatus::Cancelled)))
         }
         Ending::Cancelled | Ending::Whole => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hyper::Method;
+
+    use super::super::copy::Budget;
+    use super::super::places;
+    use super::*;
+
+    #[test]
+    fn a_request_is_kept_as_it_came_with_its_share_of_the_budget() {
+        let places = places::all(|_| None);
+        let route = places::route(&places, &Method::POST, &"/openai/chat/completions".parse().unwrap()).unwrap();
+        let root = SpanContext { trace_id: TraceId([1; 16]), span_id: SpanId([2; 8]), flags: 1, run_id: None };
+        let budget = Arc::<Budget>::default();
+        let asked = |request: &[u8]| {
+            let exchange = Exchange::new(Format::Chat, &route, &HeaderMap::new());
+            exchange.ask(Copied::of(request, Arc::clone(&budget)));
+            exchange
+        };
+        let request = br#"{"model": "gpt-4o-mini"}"#;
+        let exchange = asked(request);
+        assert_eq!((budget.taken(), exchange.begun(&root).name.as_str()), (request.len(), "chat gpt-4o-mini"));
+        exchange.forget();
+        assert_eq!(budget.taken(), 0);
+        // Eight of 8 MiB are what all copies may take.
+        let held: Vec<Exchange> = (0..8).map(|_| asked(&vec![b' '; 8 << 20])).collect();
+        let span = asked(request).begun(&root);
+        assert_eq!((span.name.as_str(), span.attr_str(names::CUT)), ("chat", Some("request")));
+        drop(held);
+        assert_eq!(budget.taken(), 0);
     }
 }

@@ -24,6 +24,11 @@ const MOST_OF_ALL: usize = 64 << 20;
 pub struct Budget(AtomicUsize);
 
 impl Budget {
+    #[cfg(test)]
+    pub fn taken(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
     fn take(&self, bytes: usize) -> bool {
         let room = |taken: usize| taken.checked_add(bytes).filter(|all| *all <= MOST_OF_ALL);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
@@ -50,6 +55,13 @@ pub struct Copied {
 impl Copied {
     fn new(budget: Arc<Budget>) -> Self {
         Self { head: Vec::new(), tail: VecDeque::new(), is_cut: false, began: None, budget, taken: 0 }
+    }
+
+    /// Copies a body that is there as a whole.
+    pub fn of(body: &[u8], budget: Arc<Budget>) -> Self {
+        let mut copy = Self::new(budget);
+        copy.add(body);
+        copy
     }
 
     fn add(&mut self, data: &[u8]) {

@@ -159,25 +159,63 @@ pub struct Says {
 
 impl Says {
     /// A call has begun.
-    pub fn began(&self) {
+    pub fn began(&self, exchange: Exchange) -> Call {
         self.tally.seen.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A request has passed.
-    pub fn asked(&self, exchange: Arc<Exchange>, request: &[u8]) {
-        exchange.ask(request);
-        self.say(Said::Asked(exchange));
-    }
-
-    /// An answer has passed, or there is none.
-    pub fn answered(&self, exchange: Arc<Exchange>, answered: Answered) {
-        self.say(Said::Answered(exchange, Box::new(answered)));
+        Call { says: self.clone(), exchange: Some(Arc::new(exchange)) }
     }
 
     /// What is queued holds its share of the budget for copies, so that it has a bound.
     fn say(&self, said: Said) {
         // Without a recorder the recording is over.
         let _ = self.to.send(said);
+    }
+}
+
+/// A call under way. Dropped before it is answered, it is one that nobody waits for any more: the connection that it was
+/// on is gone, and all that would have passed the answer on with it.
+pub struct Call {
+    says: Says,
+    /// Until it is answered.
+    exchange: Option<Arc<Exchange>>,
+}
+
+impl Call {
+    /// Returns who is to hear of its request.
+    pub fn request(&self) -> Asked {
+        Asked { says: self.says.clone(), exchange: self.exchange.clone() }
+    }
+
+    /// An answer has passed, or there is none.
+    pub fn answered(mut self, answered: Answered) {
+        self.end(answered);
+    }
+
+    fn end(&mut self, answered: Answered) {
+        if let Some(exchange) = self.exchange.take() {
+            self.says.say(Said::Answered(exchange, Box::new(answered)));
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.end(Answered::none(Ending::Cancelled));
+    }
+}
+
+/// The request of a call, on its way.
+pub struct Asked {
+    says: Says,
+    exchange: Option<Arc<Exchange>>,
+}
+
+impl Asked {
+    /// It has passed.
+    pub fn passed(self, request: Copied) {
+        if let Some(exchange) = self.exchange {
+            exchange.ask(request);
+            self.says.say(Said::Asked(exchange));
+        }
     }
 }
 
@@ -263,6 +301,7 @@ impl Recorder {
                         is_wanted.then(|| exchange.ended(&self.about.root, &answered))
                     });
                     // What was copied is not needed any more.
+                    exchange.forget();
                     drop(answered);
                     let told = match span {
                         Some(span) => self.tell(RecordKind::Ended, span).await,
