@@ -25,7 +25,7 @@ pub fn without_secrets(command: &[OsString]) -> Vec<String> {
     let mut is_secret = false;
     let show = |argument: &OsString| {
         let text = argument.to_string_lossy().into_owned();
-        if std::mem::replace(&mut is_secret, false) && !text.starts_with('-') {
+        if std::mem::replace(&mut is_secret, false) && !is_option(&text) {
             return HIDDEN.to_owned();
         }
         let (name, value) = text.split_once('=').map_or((&*text, None), |(name, value)| (name, Some(value)));
@@ -42,6 +42,18 @@ pub fn without_secrets(command: &[OsString]) -> Vec<String> {
         }
     };
     command.iter().map(show).collect()
+}
+
+/// Tells whether an argument is an option such as `--max-tokens=5`, and not the value of the one before it. Of what is no
+/// such word, as a key that begins with a hyphen, it is the value.
+fn is_option(argument: &str) -> bool {
+    let name = argument.strip_prefix("--").map(|rest| rest.split_once('=').map_or(rest, |(name, _)| name));
+    name.is_some_and(|name| {
+        name.starts_with(|first: char| first.is_ascii_lowercase())
+            && name
+                .split(['-', '_', '.'])
+                .all(|word| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()))
+    })
 }
 
 fn names_secret(name: &str) -> bool {
@@ -63,6 +75,10 @@ mod tests {
         assert_eq!(shown("agent --api-key abc --model gpt-4o"), "agent --api-key *** --model gpt-4o");
         assert_eq!(shown("agent --password=abc OPENAI_API_KEY=abc x=1"), "agent --password=*** OPENAI_API_KEY=*** x=1");
         assert_eq!(shown("agent --token --verbose"), "agent --token --verbose");
+        assert_eq!(shown("agent --token --log-level=2 -v"), "agent --token --log-level=2 -v");
+        assert_eq!(shown("agent --api-key --password abc"), "agent --api-key --password ***");
+        assert_eq!(shown("agent --api-key -abcDEF123zz x"), "agent --api-key *** x");
+        assert_eq!(shown("agent --api-key --abcDEF123zz x"), "agent --api-key *** x");
         assert_eq!(shown("agent --max-tokens 5 key value"), "agent --max-tokens 5 key value");
     }
 }
