@@ -16,15 +16,20 @@ const POLL: Duration = Duration::from_millis(2);
 /// A longer first line leads nowhere.
 const LINE: u64 = 4096;
 
-/// Says where the folder is without loading it.
+/// Says where the folder is without loading anything of it, or of the current directory, which comes first on the path of
+/// what is given by `-c`. Folders of one name may lie in several places, and are all looked through.
 const FIND: &str = "\
-import importlib.util, os, sys
-try:
-    found = importlib.util.find_spec('opentelemetry.instrumentation.auto_instrumentation')
-except ImportError:
-    found = None
-if found and found.origin:
-    sys.stdout.write(os.path.dirname(os.path.abspath(found.origin)))
+import sys
+sys.path = [folder for folder in sys.path if folder]
+import os
+from importlib.machinery import PathFinder
+folders = None
+for name in ('opentelemetry', 'instrumentation', 'auto_instrumentation'):
+    found = PathFinder.find_spec(name, folders)
+    if not found or found.submodule_search_locations is None:
+        sys.exit()
+    folders = list(found.submodule_search_locations)
+sys.stdout.write(os.path.abspath(folders[0]))
 ";
 
 /// Returns `PYTHONPATH` for a command that is Python with auto-instrumentation installed.
@@ -137,6 +142,27 @@ mod tests {
         assert_eq!(script("#!/bin/sh\npython3"), None);
         assert_eq!(script("\x7fELF"), None);
         assert_eq!(script("#!/opt/pythonista"), None);
+    }
+
+    #[test]
+    fn the_folder_is_found_without_running_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (packages, here) = (dir.path().join("packages"), dir.path().join("here"));
+        let ran = dir.path().join("ran");
+        let runs = format!("open({:?}, 'w')", ran.to_str().unwrap());
+        let folder = packages.join("opentelemetry/instrumentation/auto_instrumentation");
+        for file_in in [&packages.join("opentelemetry/instrumentation"), &folder, &here.join("opentelemetry")] {
+            file(&file_in.join("__init__.py"), &runs, 0o644);
+        }
+        file(&here.join("types.py"), &runs, 0o644);
+        let found = |path: &Path| {
+            let mut python = Command::new("python3");
+            python.args(["-c", FIND]).current_dir(&here).env("PYTHONPATH", path);
+            String::from_utf8(python.output().unwrap().stdout).unwrap()
+        };
+        assert_eq!(found(&packages), folder.to_str().unwrap());
+        assert_eq!(found(&dir.path().join("nothing")), "");
+        assert!(!ran.exists());
     }
 
     #[test]
