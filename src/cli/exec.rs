@@ -104,6 +104,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let Some((program, _)) = args.command.split_first() else { return Ok(()) };
     let name = args.name.clone().unwrap_or_else(|| file_name(program));
+    child::notice_children();
     let recording = if is_switched_off() { None } else { Recording::begin(args, &name, session)? };
     let environment = recording.as_ref().map(|recording| recording.environment(args, &name)).unwrap_or_default();
     let started_at = UnixNanos::now();

@@ -108,6 +108,31 @@ fn it_ends_as_the_command_did_and_the_run_says_how() {
 }
 
 #[test]
+fn who_ignores_its_children_hears_how_the_command_ended_too() {
+    use std::os::unix::process::CommandExt;
+    for (command, code) in [(&["false"][..], 1), (&["grep", "SigIgn", "/proc/self/status"], 0)] {
+        let dir = tempdir();
+        let mut exec = exec(dir.path(), &[], command);
+        let ignore = || {
+            // SAFETY: allowed between `fork` and `exec`.
+            unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+            Ok(())
+        };
+        // SAFETY: it does nothing but that.
+        unsafe { exec.pre_exec(ignore) };
+        let output = ended(exec);
+        assert_eq!(output.status.code(), Some(code), "{}", err(&output));
+        assert_eq!(only_run(dir.path()).status == RunStatus::Success, code == 0);
+        let mask = String::from_utf8_lossy(&output.stdout).trim().rsplit('\t').next().map(str::to_owned);
+        let mask = mask.and_then(|mask| u64::from_str_radix(&mask, 16).ok());
+        assert!(
+            mask.is_none_or(|mask| mask & (1 << (libc::SIGCHLD - 1)) != 0),
+            "the command finds it as it was: {mask:x?}"
+        );
+    }
+}
+
+#[test]
 fn a_command_that_cannot_be_run_leaves_no_run() {
     let dir = tempdir();
     let not_executable = dir.path().join("file");

@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +29,8 @@ static COMMAND: AtomicI32 = AtomicI32::new(0);
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 /// The signals that asked it to end, as bits.
 static ASKED: AtomicU64 = AtomicU64::new(0);
+/// Children were ignored when this process was started.
+static IGNORED: AtomicBool = AtomicBool::new(false);
 /// One came after the command had ended: who sent it does not want to wait.
 static IS_HURRIED: AtomicBool = AtomicBool::new(false);
 
@@ -45,6 +48,8 @@ pub enum Ended {
     Exited(u8),
     /// By a signal.
     Killed(i32),
+    /// The system does not say how.
+    Unknown,
 }
 
 impl Ended {
@@ -53,6 +58,7 @@ impl Ended {
         match self {
             Self::Exited(code) => code,
             Self::Killed(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+            Self::Unknown => u8::MAX,
         }
     }
 
@@ -62,6 +68,7 @@ impl Ended {
         let asked = ASKED.load(Ordering::Relaxed);
         match self {
             Self::Killed(by) => by == libc::SIGPIPE || ASK_TO_END.contains(&by),
+            Self::Unknown => false,
             Self::Exited(code) => {
                 ASK_TO_END.iter().any(|signal| asked & (1 << signal) != 0 && i32::from(code) == 128 + signal)
             }
@@ -85,6 +92,7 @@ impl Child {
         unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
         let spawn = |mut command: Command| {
             command.args(arguments).envs(&environment.set);
+            ignore_children_in(&mut command);
             for name in &environment.removed {
                 command.env_remove(name);
             }
@@ -116,13 +124,34 @@ impl Child {
                 Some(pid) if pid == self.pid => {
                     let mut is_there = self.is_there.lock().unwrap_or_else(PoisonError::into_inner);
                     *is_there = false;
-                    return reap(pid).unwrap_or(Ended::Exited(0));
+                    return reap(pid).unwrap_or(Ended::Unknown);
                 }
                 Some(orphan) => drop(reap(orphan)),
                 // It cannot be waited for, which means that it is gone.
-                None => return Ended::Exited(0),
+                None => return Ended::Unknown,
             }
         }
+    }
+}
+
+/// Has the system say how children of this process end, which it does not where who started it ignores that. Comes
+/// before any of them is started.
+pub fn notice_children() {
+    // SAFETY: sets what becomes of a signal; there is no handler.
+    let before = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    IGNORED.store(before == libc::SIG_IGN, Ordering::Relaxed);
+}
+
+/// The command finds it as it would without.
+fn ignore_children_in(command: &mut Command) {
+    if IGNORED.load(Ordering::Relaxed) {
+        let ignore = || {
+            // SAFETY: allowed between `fork` and `exec`.
+            unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+            Ok(())
+        };
+        // SAFETY: it does nothing but that.
+        unsafe { command.pre_exec(ignore) };
     }
 }
 

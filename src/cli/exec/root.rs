@@ -101,12 +101,15 @@ impl Root {
                 let message = format!("the command was killed by {name}");
                 Some((name, message))
             }
+            Ended::Unknown => {
+                Some((names::ERROR_TYPE_OTHER.to_owned(), "the system does not say how the command ended".to_owned()))
+            }
         };
         if let Some((kind, message)) = failed {
             let status = match ended {
                 _ if ended.was_asked() => Some(StepStatus::Cancelled),
                 Ended::Killed(_) => Some(StepStatus::Crashed),
-                Ended::Exited(_) => None,
+                Ended::Exited(_) | Ended::Unknown => None,
             };
             if let Some(status) = status {
                 span.set_attr(names::STEP_STATUS, status.as_str());
