@@ -18,12 +18,14 @@ mod root;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use runspan::model::{RunId, SpanId, UnixNanos};
 use runspan::propagation::{self, RemoteContext, SpanContext};
 use runspan::server::{Receiver, Settings};
+use runspan::sinks::forward::Target;
 use runspan::store::files::layout::STORE_VARIABLE;
 use runspan::{Content, Durability, Error, Keep};
 
@@ -64,14 +66,14 @@ pub struct Args {
     /// Do not start OpenTelemetry's auto-instrumentation in a Python program that has it installed
     #[arg(long)]
     no_auto: bool,
-    /// How much of prompts and answers is kept: none, redacted, full [default: redacted]
-    #[arg(long, value_name = "POLICY", env = "RUNSPAN_CONTENT")]
+    /// How much of prompts and answers is kept: none, redacted, full [default: RUNSPAN_CONTENT, else redacted]
+    #[arg(long, value_name = "POLICY")]
     content: Option<Content>,
-    /// What a recorded span survives: loss of power, or the death of this process [default: process]
-    #[arg(long, value_name = "WHAT", env = "RUNSPAN_DURABILITY", value_parser = ["power", "process"])]
+    /// What a recorded span survives: loss of power, or the death of this process [default: RUNSPAN_DURABILITY, else process]
+    #[arg(long, value_name = "WHAT", value_parser = ["power", "process"])]
     durability: Option<String>,
-    /// Which runs are forwarded to the endpoints of RUNSPAN_FORWARD [default: all]
-    #[arg(long, value_name = "RULES", env = "RUNSPAN_FORWARD_KEEP", hide = true)]
+    /// Which runs are forwarded to the endpoints of RUNSPAN_FORWARD [default: RUNSPAN_FORWARD_KEEP, else all]
+    #[arg(long, value_name = "RULES", hide = true)]
     forward_keep: Option<Keep>,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
@@ -105,7 +107,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let Some((program, _)) = args.command.split_first() else { return Ok(()) };
     let name = args.name.clone().unwrap_or_else(|| file_name(program));
     child::notice_children();
-    let recording = if is_switched_off() { None } else { Recording::begin(args, &name, session)? };
+    let recording = if is_switched_off() { None } else { Recording::begin(args, &name, session) };
     let environment = recording.as_ref().map(|recording| recording.environment(args, &name)).unwrap_or_default();
     let started_at = UnixNanos::now();
     let child = match Child::start(&args.command, &environment) {
@@ -149,21 +151,28 @@ struct Recording {
     context: SpanContext,
     /// What this process itself was started under.
     outer: Option<RemoteContext>,
+    /// What is kept of prompts and answers, where that is given.
+    content: Option<Content>,
 }
 
 impl Recording {
     /// Opens port and store. Without them the command runs all the same, with a warning.
-    fn begin(args: &Args, name: &str, session: &mut Session<'_>) -> Result<Option<Self>, Stop> {
+    fn begin(args: &Args, name: &str, session: &mut Session<'_>) -> Option<Self> {
         let mut settings = Settings { drain: DRAIN, durability: Durability::Process, ..Settings::default() };
         if session.store.is_some() || std::env::var_os(STORE_VARIABLE).is_some_and(|path| !path.is_empty()) {
             settings.store.clone_from(&session.store);
         }
-        settings.content = args.content.unwrap_or(settings.content);
-        if args.durability.as_deref() == Some("power") {
-            settings.durability = Durability::Power;
-        }
-        settings.forward_keep = args.forward_keep.clone().unwrap_or(settings.forward_keep);
-        settings.forward = serve::targets(&[])?.unwrap_or_default();
+        let content =
+            args.content.or_else(|| from_env("RUNSPAN_CONTENT", "one of none, redacted, full", parsed, session));
+        settings.content = content.unwrap_or(settings.content);
+        let given = args.durability.as_deref().and_then(durability);
+        let given = given.or_else(|| from_env("RUNSPAN_DURABILITY", "one of power, process", durability, session));
+        settings.durability = given.unwrap_or(settings.durability);
+        let rules = "all, or some of errors, cost>USD, slow>TIME, ratio=0.1";
+        let forward_keep =
+            args.forward_keep.clone().or_else(|| from_env("RUNSPAN_FORWARD_KEEP", rules, parsed, session));
+        settings.forward_keep = forward_keep.unwrap_or(settings.forward_keep);
+        settings.forward = targets(session);
         let run = RunId::fresh(UnixNanos::now());
         let receiver = match Receiver::start(settings, run) {
             Ok(receiver) => receiver,
@@ -172,7 +181,7 @@ impl Recording {
                     session,
                     &format!("{name} is not recorded: {}; runspan doctor checks the store", full_text(&error)),
                 );
-                return Ok(None);
+                return None;
             }
         };
         let outer = propagation::from_env();
@@ -182,7 +191,7 @@ impl Recording {
             PassThrough::Off => None,
             when => pass_through(&receiver, when, name, &context, session),
         };
-        Ok(Some(Self { receiver, proxy, run, context, outer }))
+        Some(Self { receiver, proxy, run, context, outer, content })
     }
 
     /// Ends what has not begun.
@@ -201,7 +210,7 @@ impl Recording {
             &environment::Facts {
                 endpoint: format!("http://{port}"),
                 store: self.receiver.layout().root().to_owned(),
-                content: args.content,
+                content: self.content,
                 name,
                 run: self.run,
                 context: self.context,
@@ -287,6 +296,43 @@ impl Started {
 /// Reads a variable of this process; empty means unset.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Reads a setting that no flag gives from the environment. One that is wrong is named, and the default stands: it must not
+/// keep the command from running.
+fn from_env<T>(name: &str, expected: &str, read: impl Fn(&str) -> Option<T>, session: &mut Session<'_>) -> Option<T> {
+    let value = std::env::var_os(name)?.to_string_lossy().trim().to_owned();
+    if value.is_empty() {
+        return None;
+    }
+    let read = read(&value);
+    if read.is_none() {
+        warn(session, &format!("{name}: {value:?} is not {expected}; the default is used"));
+    }
+    read
+}
+
+fn parsed<T: FromStr>(value: &str) -> Option<T> {
+    value.parse().ok()
+}
+
+fn durability(word: &str) -> Option<Durability> {
+    match word {
+        "power" => Some(Durability::Power),
+        "process" => Some(Durability::Process),
+        _ => None,
+    }
+}
+
+/// Returns where spans go on to as well. An address that is none costs itself alone.
+fn targets(session: &mut Session<'_>) -> Vec<Target> {
+    let list = variable("RUNSPAN_FORWARD").unwrap_or_default();
+    let urls = list.split(',').map(str::trim).filter(|url| !url.is_empty());
+    let target = |url| {
+        let read = serve::target(url);
+        read.map_err(|why| warn(session, &format!("RUNSPAN_FORWARD: {why}; nothing is forwarded there"))).ok()
+    };
+    urls.filter_map(target).collect()
 }
 
 /// Opens the pass-through, if there is anything to pass through and it would work.

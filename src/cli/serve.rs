@@ -89,12 +89,12 @@ header.NAME=VALUE, and the PEM files ca=, cert=, key=. As in
 RUNSPAN_FORWARD names them where none is given here, with commas between them.";
 
 /// Reads a target.
-fn target(url: &str) -> Result<Target, String> {
+pub(super) fn target(url: &str) -> Result<Target, String> {
     Target::from_url(url).map_err(|error| error.to_string())
 }
 
 /// Returns the targets given, else those of the environment, if any.
-pub(super) fn targets(given: &[Target]) -> Result<Option<Vec<Target>>, Stop> {
+fn targets(given: &[Target]) -> Result<Option<Vec<Target>>, Stop> {
     if !given.is_empty() {
         return Ok(Some(given.to_vec()));
     }

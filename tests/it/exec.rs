@@ -207,6 +207,26 @@ fn without_a_store_the_command_runs_all_the_same() {
     assert!(!dir.path().join("none").exists());
 }
 
+#[test]
+fn with_wrong_settings_in_the_environment_the_command_runs_all_the_same() {
+    let dir = tempdir();
+    let mut command = exec(dir.path(), &["--quiet"], &["sh", "-c", "exit 3"]);
+    for name in ["RUNSPAN_CONTENT", "RUNSPAN_DURABILITY", "RUNSPAN_FORWARD", "RUNSPAN_FORWARD_KEEP"] {
+        command.env(name, "wrong");
+    }
+    let output = ended(command);
+    assert_eq!(output.status.code(), Some(3));
+    insta::assert_snapshot!(err(&output), @r#"
+    runspan: warning: RUNSPAN_CONTENT: "wrong" is not one of none, redacted, full; the default is used
+    runspan: warning: RUNSPAN_DURABILITY: "wrong" is not one of power, process; the default is used
+    runspan: warning: RUNSPAN_FORWARD_KEEP: "wrong" is not all, or some of errors, cost>USD, slow>TIME, ratio=0.1; the default is used
+    runspan: warning: RUNSPAN_FORWARD: endpoint "wrong" has no scheme; write http://, https://, grpc:// or grpcs:// before the host; nothing is forwarded there
+    "#);
+    assert_eq!(only_run(dir.path()).status, RunStatus::Error);
+    let output = ended(exec(dir.path(), &["--content", "wrong"], &["sh", "-c", "exit 3"]));
+    assert_eq!(output.status.code(), Some(2), "who gives a flag is there to mend it");
+}
+
 /// Says which signals it gets, and ends by the third.
 const COUNTS_SIGNALS: &str = "
 import signal, sys, time
