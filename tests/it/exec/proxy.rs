@@ -281,6 +281,32 @@ fn a_call_whose_answer_nobody_waits_for_has_ended() {
 }
 
 #[test]
+fn a_stream_that_fails_or_breaks_off_is_an_error_with_what_was_told_until_then() {
+    let error = json!({"error": {"type": "overloaded_error", "message": "Overloaded"}});
+    for (last, kind) in [(Some(error), "overloaded_error"), (None, "broken_off")] {
+        let address = serve(1, move |_, _, stream| {
+            stream.write_all(STREAM).unwrap();
+            let usage = json!({"input_tokens": 10, "output_tokens": 1});
+            let message = json!({"id": "msg_1", "model": "claude-sonnet-4-5-20250929", "usage": usage});
+            event(stream, "message_start", json!({"message": message}));
+            if let Some(last) = &last {
+                event(stream, "error", last.clone());
+            }
+        });
+        let dir = tempdir();
+        let body = json!({"model": "claude-sonnet-4-5", "stream": true, "messages": []}).to_string();
+        let words = ["ANTHROPIC_BASE_URL", "/v1/messages", &body];
+        let output = ask(dir.path(), &[], &format!("http://{address}"), &words);
+        assert!(out(&output).starts_with("200 "), "{}", out(&output));
+        let call = &steps(dir.path(), only_run(dir.path()).run_id)[1];
+        let told = (call.status.as_str(), call.error.as_ref().and_then(|error| error.kind.as_deref()));
+        assert_eq!(told, ("error", Some(kind)), "{call:#?}");
+        assert_eq!(call.tokens.and_then(|tokens| tokens.prompt), Some(10));
+        assert_eq!(call.model.as_deref(), Some("claude-sonnet-4-5-20250929"));
+    }
+}
+
+#[test]
 fn failures_come_through_as_they_are_and_show_in_the_run() {
     let server = ModelServer::start(Script::demo()).unwrap();
     let dir = tempdir();

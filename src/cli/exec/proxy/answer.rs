@@ -99,6 +99,8 @@ fn responses(answer: &Json, span: &mut Span) {
     // One answer, however many items it has.
     let parts: Vec<Json> = said.iter().flat_map(|message| list(message, "parts").cloned()).collect();
     let reason = answer.pointer("/incomplete_details/reason").or_else(|| answer.get("status")).and_then(Json::as_str);
+    // One that broke off has none.
+    let reason = reason.filter(|reason| !matches!(*reason, "in_progress" | "queued"));
     let reason = reason.map(|reason| if reason == "completed" { "stop" } else { reason });
     if !parts.is_empty() {
         put_output(span, vec![json!({"role": "assistant", "parts": parts, "finish_reason": reason})]);

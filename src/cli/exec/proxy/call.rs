@@ -150,16 +150,17 @@ impl Exchange {
                 let seconds = first.saturating_duration_since(self.started).as_secs_f64();
                 span.set_attr(FIRST_CHUNK, Value::Double(seconds));
             }
-            let folded = events::fold(self.format, &body.as_deref().map(events::read).unwrap_or_default());
+            let folded = events::fold(self.format, body.as_deref().unwrap_or_default());
             (folded.answer, folded.is_complete)
         } else {
-            (body.and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default(), true)
+            (body.as_deref().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default(), true)
         };
         answer::write(self.format, &said, &mut span);
-        if answered.is_cut() {
+        let is_cut = answered.is_cut(body.as_deref());
+        if is_cut {
             span.set_attr(names::CUT, "answer");
         }
-        if let Some((kind, message, status)) = failure(answered, &said, is_complete) {
+        if let Some((kind, message, status)) = failure(answered, &said, is_complete, is_cut) {
             span.set_attr(names::ERROR_TYPE, kind);
             span.status = Some(Status { code: STATUS_ERROR, message });
             if let Some(status) = status {
@@ -171,7 +172,12 @@ impl Exchange {
 }
 
 /// Returns why a call failed, if it did: class, message, and a status where it is no plain error.
-fn failure(answered: &Answered, said: &Json, is_complete: bool) -> Option<(String, String, Option<StepStatus>)> {
+fn failure(
+    answered: &Answered,
+    said: &Json,
+    is_complete: bool,
+    is_cut: bool,
+) -> Option<(String, String, Option<StepStatus>)> {
     let is_refused = answered.status.is_some_and(|status| status >= 400);
     if let Some((kind, message)) = answer::error(said) {
         return Some((kind, message, None));
@@ -185,6 +191,9 @@ fn failure(answered: &Answered, said: &Json, is_complete: bool) -> Option<(Strin
         Ending::Cancelled if !is_complete || !answered.is_stream => {
             let message = "the program did not wait for the whole answer".to_owned();
             Some(("cancelled".to_owned(), message, Some(StepStatus::Cancelled)))
+        }
+        Ending::Whole if !is_complete && !is_cut => {
+            Some(("broken_off".to_owned(), "the answer broke off: its stream does not say its end".to_owned(), None))
         }
         Ending::Cancelled | Ending::Whole => None,
     }

@@ -1,13 +1,24 @@
 //! Streamed answers: server-sent events, put together into what an answer in one piece would have said.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value as Json, json};
 
 use super::places::Format;
 
-/// Returns the data of the events in a stream, in order. What is no JSON, such as `[DONE]`, is left out.
-pub fn read(stream: &[u8]) -> Vec<Json> {
+/// The events of a stream.
+#[derive(Default)]
+struct Events {
+    /// Their data, in order.
+    data: Vec<Json>,
+    /// The stream said `[DONE]`.
+    are_done: bool,
+}
+
+/// Reads the events of a stream. What is no JSON is left out.
+fn read(stream: &[u8]) -> Events {
     let text = String::from_utf8_lossy(stream);
-    let mut events = Vec::new();
+    let mut events = Events::default();
     let mut data = String::new();
     for line in text.lines().chain([""]) {
         if let Some(more) = line.strip_prefix("data:") {
@@ -16,7 +27,8 @@ pub fn read(stream: &[u8]) -> Vec<Json> {
             }
             data.push_str(more.strip_prefix(' ').unwrap_or(more));
         } else if line.is_empty() && !data.is_empty() {
-            events.extend(serde_json::from_str::<Json>(&data).ok().filter(Json::is_object));
+            events.are_done |= data == "[DONE]";
+            events.data.extend(serde_json::from_str::<Json>(&data).ok().filter(Json::is_object));
             data.clear();
         }
     }
@@ -31,30 +43,38 @@ pub struct Folded {
     pub is_complete: bool,
 }
 
-/// Puts the events of a stream together.
-pub fn fold(format: Format, events: &[Json]) -> Folded {
-    if let Some(error) = events.iter().find(|event| event.get("error").is_some_and(|error| !error.is_null())) {
-        let is_response = error.get("response").is_some();
-        if !is_response {
-            return Folded { answer: error.clone(), is_complete: true };
+/// Puts the events of a stream together. One that ends in an error keeps what was told before, with the error in it.
+pub fn fold(format: Format, stream: &[u8]) -> Folded {
+    let events = read(stream);
+    let mut folded = match format {
+        Format::Chat | Format::Embeddings => fold_chat(&events.data),
+        Format::Responses => fold_responses(&events.data),
+        Format::Messages => fold_messages(&events.data),
+    };
+    folded.is_complete |= events.are_done;
+    if let Some(error) = events.data.iter().find_map(error) {
+        if !folded.answer.is_object() {
+            folded.answer = json!({});
         }
+        folded.answer["error"] = error;
+        folded.is_complete = true;
     }
-    match format {
-        Format::Chat | Format::Embeddings => fold_chat(events),
-        Format::Responses => fold_responses(events),
-        Format::Messages => fold_messages(events),
-    }
+    folded
+}
+
+/// Returns the error that an event is: in a member of its own, or the event itself is one.
+fn error(event: &Json) -> Option<Json> {
+    let own = event.get("error").filter(|error| !error.is_null()).cloned();
+    own.or_else(|| (text(event, "/type") == Some("error")).then(|| event.clone()))
 }
 
 fn text<'a>(value: &'a Json, path: &str) -> Option<&'a str> {
     value.pointer(path).and_then(Json::as_str)
 }
 
-fn index(value: &Json, path: &str) -> Option<usize> {
-    /// More choices, calls or blocks than any answer has.
-    const MOST: u64 = 4_096;
-    let index = value.pointer(path).and_then(Json::as_u64).unwrap_or(0);
-    (index < MOST).then(|| usize::try_from(index).ok()).flatten()
+/// Returns the place that a peer names. Any will do: only those that are named take memory.
+fn index(value: &Json) -> u64 {
+    value.get("index").and_then(Json::as_u64).unwrap_or(0)
 }
 
 /// Appends text to a member of an object.
@@ -65,64 +85,62 @@ fn append(object: &mut Map<String, Json>, key: &str, more: &str) {
     }
 }
 
-/// Returns the object at a place in a list, which is made as long as needed.
-fn at(list: &mut Vec<Map<String, Json>>, index: usize) -> &mut Map<String, Json> {
-    if list.len() <= index {
-        list.resize_with(index + 1, Map::new);
+/// One of the answers of a chat, as far as it came.
+#[derive(Default)]
+struct Choice {
+    message: Map<String, Json>,
+    calls: BTreeMap<u64, Map<String, Json>>,
+    reason: Json,
+}
+
+impl Choice {
+    fn add(&mut self, piece: &Json) {
+        for key in ["role", "content", "refusal", "reasoning_content"] {
+            if let Some(more) = piece.pointer(&format!("/delta/{key}")).and_then(Json::as_str) {
+                append(&mut self.message, key, more);
+            }
+        }
+        for call in piece.pointer("/delta/tool_calls").and_then(Json::as_array).into_iter().flatten() {
+            let whole = self.calls.entry(index(call)).or_default();
+            if let Some(id) = text(call, "/id") {
+                whole.insert("id".to_owned(), id.into());
+            }
+            for (path, key) in [("/function/name", "name"), ("/function/arguments", "arguments")] {
+                if let Some(more) = text(call, path) {
+                    append(whole, key, more);
+                }
+            }
+        }
+        if let Some(reason) = piece.get("finish_reason").filter(|reason| !reason.is_null()) {
+            self.reason = reason.clone();
+        }
     }
-    &mut list[index]
+
+    fn into_whole(mut self) -> Json {
+        let calls = self.calls.into_values().map(|call| {
+            let function = json!({"name": call.get("name"), "arguments": call.get("arguments")});
+            json!({"id": call.get("id"), "function": function})
+        });
+        self.message.insert("tool_calls".to_owned(), calls.collect());
+        json!({"message": self.message, "finish_reason": self.reason})
+    }
 }
 
 fn fold_chat(events: &[Json]) -> Folded {
     let mut whole = Map::new();
-    let mut messages: Vec<Map<String, Json>> = Vec::new();
-    let mut calls: Vec<Vec<Map<String, Json>>> = Vec::new();
-    let mut reasons: Vec<Json> = Vec::new();
+    let mut choices: BTreeMap<u64, Choice> = BTreeMap::new();
     for event in events {
         for key in ["id", "model", "service_tier", "usage"] {
             if let Some(value) = event.get(key).filter(|value| !value.is_null()) {
                 whole.insert(key.to_owned(), value.clone());
             }
         }
-        for choice in event.get("choices").and_then(Json::as_array).into_iter().flatten() {
-            let Some(place) = index(choice, "/index") else { continue };
-            if messages.len() <= place {
-                messages.resize_with(place + 1, Map::new);
-                calls.resize_with(place + 1, Vec::new);
-                reasons.resize(place + 1, Json::Null);
-            }
-            for key in ["role", "content", "refusal", "reasoning_content"] {
-                if let Some(more) = choice.pointer(&format!("/delta/{key}")).and_then(Json::as_str) {
-                    append(&mut messages[place], key, more);
-                }
-            }
-            for call in choice.pointer("/delta/tool_calls").and_then(Json::as_array).into_iter().flatten() {
-                let Some(number) = index(call, "/index") else { continue };
-                let whole = at(&mut calls[place], number);
-                if let Some(id) = text(call, "/id") {
-                    whole.insert("id".to_owned(), id.into());
-                }
-                for (path, key) in [("/function/name", "name"), ("/function/arguments", "arguments")] {
-                    if let Some(more) = text(call, path) {
-                        append(whole, key, more);
-                    }
-                }
-            }
-            if let Some(reason) = choice.get("finish_reason").filter(|reason| !reason.is_null()) {
-                reasons[place] = reason.clone();
-            }
+        for piece in event.get("choices").and_then(Json::as_array).into_iter().flatten() {
+            choices.entry(index(piece)).or_default().add(piece);
         }
     }
-    let is_complete = !reasons.is_empty() && reasons.iter().all(|reason| !reason.is_null());
-    let choices = messages.into_iter().zip(calls).zip(reasons).map(|((mut message, calls), reason)| {
-        let calls = calls.into_iter().map(|call| {
-            let function = json!({"name": call.get("name"), "arguments": call.get("arguments")});
-            json!({"id": call.get("id"), "function": function})
-        });
-        message.insert("tool_calls".to_owned(), calls.collect());
-        json!({"message": message, "finish_reason": reason})
-    });
-    whole.insert("choices".to_owned(), choices.collect());
+    let is_complete = !choices.is_empty() && choices.values().all(|choice| !choice.reason.is_null());
+    whole.insert("choices".to_owned(), choices.into_values().map(Choice::into_whole).collect());
     Folded { answer: whole.into(), is_complete }
 }
 
@@ -150,7 +168,7 @@ fn fold_responses(events: &[Json]) -> Folded {
 
 fn fold_messages(events: &[Json]) -> Folded {
     let mut answer = Map::new();
-    let mut blocks: Vec<Map<String, Json>> = Vec::new();
+    let mut blocks: BTreeMap<u64, Map<String, Json>> = BTreeMap::new();
     let mut is_complete = false;
     for event in events {
         match text(event, "/type") {
@@ -160,13 +178,12 @@ fn fold_messages(events: &[Json]) -> Folded {
             }
             Some("content_block_start") => {
                 let block = event.get("content_block").and_then(Json::as_object).cloned();
-                if let (Some(place), Some(block)) = (index(event, "/index"), block) {
-                    *at(&mut blocks, place) = block;
+                if let Some(block) = block {
+                    blocks.insert(index(event), block);
                 }
             }
             Some("content_block_delta") => {
-                let Some(place) = index(event, "/index") else { continue };
-                let block = at(&mut blocks, place);
+                let block = blocks.entry(index(event)).or_default();
                 for (path, key) in
                     [("/delta/text", "text"), ("/delta/thinking", "thinking"), ("/delta/partial_json", "partial_json")]
                 {
@@ -189,12 +206,66 @@ fn fold_messages(events: &[Json]) -> Folded {
             _ => {}
         }
     }
-    for block in &mut blocks {
+    for block in blocks.values_mut() {
         if let Some(Json::String(partial)) = block.remove("partial_json") {
             let input = serde_json::from_str(&partial).unwrap_or(Json::String(partial));
             block.insert("input".to_owned(), input);
         }
     }
-    answer.insert("content".to_owned(), blocks.into());
+    answer.insert("content".to_owned(), blocks.into_values().map(Json::from).collect());
     Folded { answer: answer.into(), is_complete }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folded(format: Format, events: &[Json]) -> (String, bool) {
+        let stream: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
+        let folded = fold(format, stream.as_bytes());
+        (folded.answer.to_string(), folded.is_complete)
+    }
+
+    #[test]
+    fn places_take_memory_only_when_they_are_named() {
+        let events: Vec<Json> = (0..4_096)
+            .map(|n| {
+                let calls = json!([{"index": u64::MAX - n, "id": "c"}]);
+                json!({"choices": [{"index": n * 1_000, "delta": {"tool_calls": calls}, "finish_reason": "stop"}]})
+            })
+            .collect();
+        let (answer, is_complete) = folded(Format::Chat, &events);
+        assert!(is_complete && answer.len() < 1 << 20, "{} bytes", answer.len());
+        let block = json!({"type": "content_block_delta", "index": 1_u64 << 40, "delta": {"text": "Hi"}});
+        assert_eq!(folded(Format::Messages, &[block]).0, r#"{"content":[{"text":"Hi"}]}"#);
+    }
+
+    #[test]
+    fn a_stream_that_ends_in_an_error_keeps_what_was_told_before() {
+        let usage = json!({"input_tokens": 10, "output_tokens": 1});
+        let overloaded = [
+            json!({"type": "message_start", "message": {"id": "m1", "model": "claude", "usage": usage}}),
+            json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
+        ];
+        insta::assert_snapshot!(folded(Format::Messages, &overloaded).0, @r#"{"id":"m1","model":"claude","usage":{"input_tokens":10,"output_tokens":1},"content":[],"error":{"type":"overloaded_error","message":"Overloaded"}}"#);
+        let failed = [
+            json!({"type": "response.created", "response": {"id": "r1", "model": "gpt-5", "status": "in_progress"}}),
+            json!({"type": "error", "code": "server_error", "message": "It failed", "param": null}),
+        ];
+        insta::assert_snapshot!(folded(Format::Responses, &failed).0, @r#"{"id":"r1","model":"gpt-5","status":"in_progress","output":[],"error":{"type":"error","code":"server_error","message":"It failed","param":null}}"#);
+        let chat = [
+            json!({"id": "c1", "model": "gpt-4o", "choices": [{"index": 0, "delta": {"content": "Hel"}}]}),
+            json!({"error": {"code": "overloaded", "message": "Later"}}),
+        ];
+        insta::assert_snapshot!(folded(Format::Chat, &chat).0, @r#"{"id":"c1","model":"gpt-4o","choices":[{"message":{"content":"Hel","tool_calls":[]},"finish_reason":null}],"error":{"code":"overloaded","message":"Later"}}"#);
+    }
+
+    #[test]
+    fn a_stream_is_whole_when_it_says_so() {
+        let piece = json!({"choices": [{"index": 0, "delta": {"content": "Hel"}}]});
+        assert!(!folded(Format::Chat, std::slice::from_ref(&piece)).1);
+        assert!(fold(Format::Chat, format!("data: {piece}\n\ndata: [DONE]\n\n").as_bytes()).is_complete);
+        let last = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]});
+        assert!(folded(Format::Chat, &[piece, last]).1);
+    }
 }

@@ -91,10 +91,11 @@ impl Answered {
         }
     }
 
-    /// Tells whether not all of the body can be read here.
-    pub fn is_cut(&self) -> bool {
+    /// Tells whether not all of the body can be read here, of which `read` can.
+    pub fn is_cut(&self, read: Option<&[u8]>) -> bool {
+        let is_larger = self.encoding.is_some() && read.is_some_and(|read| read.len() as u64 >= UNPACKED);
         let is_unknown = self.encoding.as_deref().is_some_and(|name| !matches!(name, "gzip" | "x-gzip" | "deflate"));
-        self.copy.as_ref().is_some_and(|copy| copy.is_cut || is_unknown)
+        self.copy.as_ref().is_some_and(|copy| copy.is_cut || is_larger || is_unknown)
     }
 }
 
