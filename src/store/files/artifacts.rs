@@ -21,8 +21,7 @@ const MAX_NAME: usize = 200;
 const MAX_EXTENSION: usize = 16;
 /// Files of one name in one run.
 const MAX_COPIES: u32 = 10_000;
-/// Files longer than this are compressed.
-#[cfg(feature = "seal")]
+/// Files longer than this are compressed, where that is built in.
 pub(super) const COMPRESSED_FROM: u64 = 10_000_000;
 /// How much of a file says whether it is text; also how much of one that is not is in memory.
 const HEAD: usize = 64 << 10;
