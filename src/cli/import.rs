@@ -2,6 +2,7 @@
 
 mod folders;
 mod jaeger;
+mod parac;
 
 use std::cell::Cell;
 use std::fs::File;
@@ -33,11 +34,13 @@ Examples:
   runspan import traces.json
   runspan import old/*.jsonl.gz
   runspan import runs.tar ../other/.runspan
+  runspan import ../old/.parac/runs
   curl -s 'http://localhost:16686/api/traces?service=agent' | runspan import -
 
 Understood are OTLP as JSON (one object, or one a line as the Collector's file exporter writes them) and as protobuf, and what \
 Jaeger's API answers, and the tar of `export`; each also as gzip. Spans go the way that those to `runspan serve` go: names, prices, secrets. What is in the store is not \
-taken twice. Folders of runs are copied as they are, once they were checked; an archive with anything else in it is refused whole. \
+taken twice. Folders of runs are copied as they are, once they were checked; those of Paracle, which have a metadata.yaml, are \
+read for what they say. An archive with anything else in it is refused whole. \
 A broken part is told, and all others are taken.
 Exit codes: 0 all was read, 1 not all, 2 wrong use, 3 the store failed.")]
 pub struct Args {
@@ -99,14 +102,12 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let mut settings = Settings { content: args.content.unwrap_or_default(), ..Settings::default() };
     settings.bounds.request_bytes = usize::try_from(MAX_REQUEST).unwrap_or(usize::MAX);
     settings.bounds.limits.spans = usize::MAX;
-    let importer = Importer::open(&layout, &settings).map_err(|error| {
-        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        Stop::failed(CODE_FAILED, format!("{error}{cause}")).hint("runspan doctor checks the store")
-    })?;
+    let importer = Importer::open(&layout, &settings)
+        .map_err(|error| Stop::failed(CODE_FAILED, full_text(&error)).hint("runspan doctor checks the store"))?;
     let mut told = Told::default();
     for file in &args.files {
         let name = if is_standard_input(file) { "standard input".to_owned() } else { file.display().to_string() };
-        let mut into = Intake { importer: &importer, told: &mut told, name: name.clone() };
+        let mut into = Intake { importer: &importer, settings: &settings, told: &mut told, name: name.clone() };
         let taken = if file.is_dir() {
             into.folders(&layout, |staging| staging.copy(file))
         } else {
@@ -166,6 +167,12 @@ fn in_words(told: &Told) -> String {
     if told.requests == 0 { runs } else { format!("{runs}{spans}") }
 }
 
+/// Returns an error with its causes.
+fn full_text(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 fn is_standard_input(file: &Path) -> bool {
     file.as_os_str() == "-"
 }
@@ -209,6 +216,7 @@ fn looks_like_tar(beginning: &[u8]) -> bool {
 /// Where requests of a file go.
 struct Intake<'a> {
     importer: &'a Importer,
+    settings: &'a Settings,
     told: &'a mut Told,
     name: String,
 }
@@ -241,6 +249,7 @@ impl Intake<'_> {
     ) -> io::Result<()> {
         let mut staging = folders::Staging::new(layout)?;
         fill(&mut staging)?;
+        staging.convert(self.settings).map_err(io::Error::other)?;
         let moved = staging.finish();
         self.told.runs += moved.stored;
         self.told.duplicate_runs += moved.duplicate;

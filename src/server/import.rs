@@ -1,5 +1,7 @@
 //! Takes OTLP that stands in files into a store, by the way that requests of a server go.
 
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,11 @@ use super::settings::Settings;
 use super::traces::Line;
 use crate::error::Error;
 use crate::model::outcome::Counts;
+use crate::model::run::ArtifactInfo;
+use crate::pipeline::{Content, Scrubber};
 use crate::sources::otlp::{Encoding, Signal};
+use crate::store::StoreError;
+use crate::store::files::artifacts;
 use crate::store::files::layout::Layout;
 
 /// How long the run store may take over what is in the journal at the end; what it does not manage waits there.
@@ -23,6 +29,8 @@ pub struct Importer {
     budget: Arc<Budget>,
     threads: Threads,
     runtime: tokio::runtime::Runtime,
+    layout: Layout,
+    scrubber: Scrubber,
 }
 
 impl std::fmt::Debug for Importer {
@@ -51,8 +59,25 @@ impl Importer {
         let identity = Identity::take(layout.clone(), settings.durability, settings.journal_bytes)?;
         let (intake, threads) = intake::start(identity, settings.silence, false)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Resources)?;
-        let line = Line::new(intake, settings.bounds, layout.read()?.store_id, super::maker(layout, settings)?);
-        Ok(Self { line: Arc::new(line), budget: Budget::new(usize::MAX), threads, runtime })
+        let store = layout.read()?;
+        let scrubber = Scrubber::new(settings.content, store.redaction_key());
+        let line = Line::new(intake, settings.bounds, store.store_id, super::maker(layout, settings)?);
+        let line = Arc::new(line);
+        Ok(Self { line, budget: Budget::new(usize::MAX), threads, runtime, layout: layout.clone(), scrubber })
+    }
+
+    /// Keeps a file in the folder `artifacts` of `folder`, as one that a program gives to its run is kept: without the secrets
+    /// in it, and not at all where the policy is to keep no content. The run is told of it by a span event
+    /// [`EVENT_ARTIFACT`](crate::conventions::names::EVENT_ARTIFACT).
+    ///
+    /// # Errors
+    ///
+    /// What keeps it from being read or written.
+    pub fn keep(&self, folder: &Path, name: &str, content: &mut dyn Read) -> Result<ArtifactInfo, StoreError> {
+        if self.scrubber.content() == Content::None {
+            return artifacts::describe(name, None, content, &self.scrubber);
+        }
+        artifacts::keep(self.layout.fs(), folder, name, None, content, &self.scrubber, true)
     }
 
     /// Takes the body of one export request. Broken spans cost themselves; the text says which, and is empty when nothing is

@@ -9,9 +9,14 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
+use prost::Message;
 use runspan::model::{RunId, RunKind, UnixNanos};
+use runspan::server::{Importer, Settings};
+use runspan::sources::otlp::{Encoding, Signal};
 use runspan::store::files::adopt_folder;
 use runspan::store::files::layout::Layout;
+
+use super::{full_text, parac};
 
 /// Files of an archive.
 const MAX_FILES: u64 = 1_000_000;
@@ -21,11 +26,19 @@ const MAX_FILE: u64 = 4 << 30;
 const FREE_BYTES: u64 = 256 << 20;
 const MAX_RATIO: u64 = 100;
 
+/// How names of folders begin in which an import is under way.
+const STAGING: &str = ".import-";
+
 /// Where files are put before anybody sees them; removed at the end, whatever happens.
 pub struct Staging {
     layout: Layout,
     dir: PathBuf,
+    /// The folder, locked while somebody is at work in it.
+    _lock: File,
     runs: BTreeSet<(RunKind, RunId)>,
+    /// Folders in the schema of Paracle.
+    foreign: Vec<(RunKind, PathBuf)>,
+    moved: Moved,
     files: u64,
     bytes: u64,
     free_bytes: u64,
@@ -42,9 +55,22 @@ pub struct Moved {
 
 impl Staging {
     pub fn new(layout: &Layout) -> io::Result<Self> {
-        let dir = layout.root().join(format!(".import-{}", RunId::fresh(UnixNanos::now())));
+        remove_left(layout.root());
+        let dir = layout.root().join(format!("{STAGING}{}", RunId::fresh(UnixNanos::now())));
         fs::create_dir(&dir)?;
-        Ok(Self { layout: layout.clone(), dir, runs: BTreeSet::new(), files: 0, bytes: 0, free_bytes: FREE_BYTES })
+        let lock = File::open(&dir)?;
+        lock.lock()?;
+        Ok(Self {
+            layout: layout.clone(),
+            dir,
+            _lock: lock,
+            runs: BTreeSet::new(),
+            foreign: Vec::new(),
+            moved: Moved::default(),
+            files: 0,
+            bytes: 0,
+            free_bytes: FREE_BYTES,
+        })
     }
 
     /// Unpacks an archive. After an error nothing of it may be moved.
@@ -66,10 +92,21 @@ impl Staging {
     }
 
     /// Copies the run folders of a store, or of a folder like one. Links are not followed.
-    pub fn copy(&mut self, root: &Path) -> io::Result<()> {
-        for kind in ["agents", "workflows"] {
-            for run in names_in(&root.join(kind))? {
-                let place = Path::new(kind).join(&run);
+    pub fn copy(&mut self, given: &Path) -> io::Result<()> {
+        // `.parac` itself may be named, or a folder with a store in it.
+        let inner = ["", "runs", ".runspan", ".parac/runs"].map(|inner| given.join(inner));
+        let has_runs = |root: &&PathBuf| ["agents", "workflows"].iter().any(|kind| root.join(kind).is_dir());
+        let Some(root) = inner.iter().find(has_runs) else {
+            return Err(io::Error::other("it holds no runs: neither agents/ nor workflows/ is in it"));
+        };
+        for kind in [RunKind::Agent, RunKind::Workflow] {
+            let folders = Layout::new(root).runs(kind);
+            for run in names_in(&folders)? {
+                let place = Path::new(folders.file_name().unwrap_or_default()).join(&run);
+                if is_foreign(&root.join(&place)) {
+                    self.foreign.push((kind, root.join(&place)));
+                    continue;
+                }
                 // What is no run's folder is passed over, as readers do.
                 if run.to_str().is_none_or(|name| name.parse::<RunId>().is_err()) {
                     continue;
@@ -107,7 +144,7 @@ impl Staging {
         if self.files > MAX_FILES {
             return Err(refused(path, &format!("there are more than {MAX_FILES} files")));
         }
-        let folder = self.dir.join(kind.as_str()).join(run.to_string());
+        let folder = Layout::new(&self.dir).run(kind, run);
         let target = folder.join(rest);
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent)?;
@@ -135,11 +172,93 @@ impl Staging {
         file.sync_data()
     }
 
+    /// Writes the runs that are in the schema of Paracle as runs of ours, still where nobody sees them: only whole ones are
+    /// moved to the store. A broken one costs itself.
+    pub fn convert(&mut self, settings: &Settings) -> Result<(), String> {
+        if self.foreign.is_empty() {
+            return Ok(());
+        }
+        let here = Layout::new(&self.dir);
+        // Hashes of secrets, and prices, as in the store that they go to.
+        for (from, to) in
+            [(self.layout.store_file(), here.store_file()), (self.layout.prices_file(), here.prices_file())]
+        {
+            match fs::copy(&from, &to) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(format!("{} cannot be copied: {error}", from.display())),
+            }
+        }
+        let importer = Importer::open(&here, settings).map_err(|error| full_text(&error))?;
+        let mut told = BTreeSet::new();
+        for (kind, folder) in std::mem::take(&mut self.foreign) {
+            let taken = parac::read(&folder, kind).and_then(|run| self.tell(run, &importer, &mut told));
+            if let Err(why) = taken {
+                self.moved.broken.push(format!("run {}: {why}", folder.display()));
+            }
+        }
+        let done = importer.finish();
+        if done.is_stuck {
+            return Err("the runs could not be written".to_owned());
+        }
+        for (kind, run) in told {
+            let folder = here.run(kind, run);
+            match fs::rename(self.files_of(run).join("artifacts"), folder.join("artifacts")) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    self.moved.broken.push(format!("run {run}: its artifacts cannot be moved: {error}"));
+                    continue;
+                }
+            }
+            self.runs.insert((kind, run));
+        }
+        Ok(())
+    }
+
+    /// Tells a run to where it is written, and keeps its files for it.
+    fn tell(
+        &mut self,
+        mut run: parac::Told,
+        importer: &Importer,
+        told: &mut BTreeSet<(RunKind, RunId)>,
+    ) -> Result<(), String> {
+        if told.iter().any(|(_, other)| *other == run.run) {
+            return Err(format!("its id {} is another's, too", run.run));
+        }
+        if self.layout.find_run(run.run).map_err(|error| full_text(&error))?.is_some() {
+            self.moved.duplicate += 1;
+            return Ok(());
+        }
+        let files = std::mem::take(&mut run.files);
+        for (name, path) in files {
+            let mut file = parac::open(&path).map_err(|error| format!("{name}: {error}"))?;
+            let folder = self.files_of(run.run);
+            fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+            let kept = importer.keep(&folder, &name, &mut file).map_err(|error| full_text(&error))?;
+            run.add_artifact(&kept);
+        }
+        let trace = run.trace.take().map(|trace| (trace, Encoding::Json));
+        for (body, encoding) in [(run.request.encode_to_vec(), Encoding::Protobuf)].into_iter().chain(trace) {
+            let said = importer.take(body, Signal::Traces, encoding)?;
+            if !said.is_empty() {
+                self.moved.broken.push(format!("run {}: {said}", run.run));
+            }
+        }
+        told.insert((run.kind, run.run));
+        Ok(())
+    }
+
+    /// Where files of a run wait for its folder.
+    fn files_of(&self, run: RunId) -> PathBuf {
+        self.dir.join("files").join(run.to_string())
+    }
+
     /// Moves what is there into the store, run by run.
-    pub fn finish(self) -> Moved {
-        let mut moved = Moved::default();
+    pub fn finish(mut self) -> Moved {
+        let mut moved = std::mem::take(&mut self.moved);
         for (kind, run) in &self.runs {
-            let folder = self.dir.join(kind.as_str()).join(run.to_string());
+            let folder = Layout::new(&self.dir).run(*kind, *run);
             let synced = File::open(&folder).and_then(|folder| folder.sync_all());
             match synced
                 .map_err(|error| error.to_string())
@@ -159,6 +278,23 @@ impl Drop for Staging {
         // What cannot be removed is taken for nothing by all readers.
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+/// Removes what imports left that were killed; nobody has a lock on it. One that has just begun and has none yet fails, and says so.
+fn remove_left(root: &Path) {
+    for name in names_in(root).unwrap_or_default() {
+        let dir = root.join(&name);
+        let is_left = name.as_encoded_bytes().starts_with(STAGING.as_bytes())
+            && File::open(&dir).is_ok_and(|dir| dir.try_lock().is_ok());
+        if is_left {
+            let _ = fs::remove_dir_all(dir);
+        }
+    }
+}
+
+/// Tells a run folder in the schema of Paracle.
+fn is_foreign(folder: &Path) -> bool {
+    folder.join(parac::METADATA).is_file() && !folder.join("run.yaml").exists()
 }
 
 fn refused(path: &Path, why: &str) -> io::Error {

@@ -346,3 +346,181 @@ fn an_endpoint_gets_each_span_once_unless_it_is_asked_for_again() {
     let other = runspan(store.path(), &["export", &run, "--otlp", &url, "--to", "x.json"]);
     assert_eq!(other.code, 2);
 }
+
+/// Writes a file into a folder, and the folders to it.
+fn write(root: &Path, path: &str, content: &str) {
+    let path = root.join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, content).unwrap();
+}
+
+/// Runs as `paracle_runs` 1.0 writes them: `model_dump(mode="json")` through `yaml.safe_dump`, times of Python without an offset.
+fn paracle() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = "agents/01KE9BZH80BGEY5ABZ7D0DHDQ1";
+    write(
+        dir.path(),
+        &format!("{agent}/metadata.yaml"),
+        "run_id: 01KE9BZH80BGEY5ABZ7D0DHDQ1\nagent_id: coder\nagent_name: Coder Agent\nstarted_at: '2026-01-06T10:30:00'\n\
+         completed_at: '2026-01-06T10:31:45.500000'\nduration_seconds: 105.5\nstatus: completed\nexit_code: 0\nprovider: openai\n\
+         model: gpt-4\ntemperature: 0.7\ntokens_used: 2450\ncost_usd: 0.0245\nmemory_mb: 128\ncpu_seconds: null\n\
+         artifacts_count: 1\nfiles_modified: 2\nerror_count: 0\nerror_message: null\nmetadata: {branch: main}\n",
+    );
+    write(
+        dir.path(),
+        &format!("{agent}/input.json"),
+        r#"{"task": "Fix it", "key": "sk-proj-abcdefghijklmnopqrstuvwx0123456789"}"#,
+    );
+    write(dir.path(), &format!("{agent}/output.json"), r#"{"result": "Fixed"}"#);
+    write(dir.path(), &format!("{agent}/artifacts/artifacts.json"), r#"{"fix.py": "print(1)"}"#);
+    write(dir.path(), &format!("{agent}/logs.txt"), "it began\nit ended\n");
+    let workflow = "workflows/01KE9BZJ7G000000000000000W";
+    write(
+        dir.path(),
+        &format!("{workflow}/metadata.yaml"),
+        "run_id: 01KE9BZJ7G000000000000000W\nworkflow_id: data_pipeline\nworkflow_name: Data Pipeline\n\
+         started_at: '2026-01-06T10:30:01Z'\nduration_seconds: 3\nstatus: failed\nsteps_total: 2\nsteps_completed: 1\n\
+         steps_failed: 1\nagents_used: [extractor, loader]\ntokens_total: 8500\ncost_total_usd: 0.085\nerror_message: no disk\n\
+         steps:\n- {step_id: extract, agent_id: extractor, status: success, duration_ms: 1000}\n\
+         - {step_id: load, agent_id: loader, status: failed, duration_ms: 2000, error: no disk}\n",
+    );
+    write(dir.path(), &format!("{workflow}/inputs.json"), r#"{"from": "a"}"#);
+    write(dir.path(), &format!("{workflow}/steps/extract.json"), r#"{"output": {"rows": 3}}"#);
+    write(dir.path(), &format!("{workflow}/steps/load/input.json"), r#"{"rows": 3}"#);
+    let traced = "agents/run_7";
+    write(
+        dir.path(),
+        &format!("{traced}/metadata.yaml"),
+        "run_id: run_7\nagent_id: asker\nstarted_at: 2026-01-06T11:00:00.5+01:00\nstatus: running\n",
+    );
+    let span = r#"{"traceId": "0102030405060708090a0b0c0d0e0f10", "spanId": "0102030405060708", "name": "chat gpt-4o-mini",
+        "startTimeUnixNano": "1767693600000000000", "endTimeUnixNano": "1767693601000000000", "attributes": [
+        {"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}},
+        {"key": "gen_ai.provider.name", "value": {"stringValue": "openai"}},
+        {"key": "gen_ai.request.model", "value": {"stringValue": "gpt-4o-mini"}},
+        {"key": "gen_ai.usage.input_tokens", "value": {"intValue": 10}},
+        {"key": "gen_ai.usage.output_tokens", "value": {"intValue": 5}}]}"#;
+    write(
+        dir.path(),
+        &format!("{traced}/trace.json"),
+        &format!(r#"{{"resourceSpans": [{{"scopeSpans": [{{"spans": [{span}]}}]}}]}}"#),
+    );
+    write(
+        dir.path(),
+        "agents/01KE9BZH800000000000000BAD/metadata.yaml",
+        "run_id: 01KE9BZH800000000000000BAD\nagent_id: x\nstarted_at: soon\n",
+    );
+    write(dir.path(), "agents/01KE9BZH80000000000000BAD2/metadata.yaml", "run_id: [\n");
+    let metadata = std::fs::File::options().append(true).open(dir.path().join(traced).join("metadata.yaml")).unwrap();
+    // One that never ended: all that is known is when it was last written to.
+    metadata.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_767_693_605)).unwrap();
+    dir
+}
+
+#[test]
+fn runs_in_the_schema_of_paracle_are_read_for_what_they_say() {
+    let (from, into) = (paracle(), empty());
+    let answer = runspan(into.path(), &["import", from.path().to_str().unwrap()]);
+    let root = from.path().display().to_string();
+    insta::assert_snapshot!(answer.out, @"3 runs stored");
+    insta::assert_snapshot!(answer.err.replace(&root, "FROM"), @r#"
+    FROM: run FROM/agents/01KE9BZH800000000000000BAD: metadata.yaml has no started_at that is a time
+    FROM: run FROM/agents/01KE9BZH80000000000000BAD2: metadata.yaml: error: line 1 column 9: unclosed bracket '['
+    "#);
+    assert_eq!(answer.code, 1, "not all was read");
+    let again = runspan(into.path(), &["import", from.path().to_str().unwrap()]);
+    insta::assert_snapshot!(again.out, @"0 runs stored, 3 there already");
+    let listed = json(&runspan(into.path(), &["list", "--json"]));
+    let runs: Vec<String> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|run| {
+            let mut run = run.clone();
+            for key in ["updated_at", "writer", "events_sha256"] {
+                run.as_object_mut().unwrap().remove(key);
+            }
+            run.to_string()
+        })
+        .collect();
+    insta::assert_snapshot!(runs.join("\n"), @r#"
+    {"format":1,"run_id":"01KE9BZJ7G000000000000000W","kind":"workflow","workflow_id":"data_pipeline","session_id":null,"user_id":null,"parent_run_id":null,"replay_of":null,"external_id":null,"tags":[],"trace_id":"019b92bfc8f00000000000000000001c","status":"error","started_at":"2026-01-06T10:30:01.000Z","completed_at":"2026-01-06T10:30:04.000Z","duration_ms":3000,"total_duration_ms":3000,"cost_usd":0.085,"total_cost_usd":0.085,"cost_source":"reported","provider":null,"model":null,"tokens":{"prompt":null,"completion":null,"total":8500,"cache_read":null,"cache_write":null,"reasoning":null},"steps_total":3,"llm_calls":0,"tool_calls":0,"errors":1,"events":9,"dropped":0,"artifacts":[],"error":{"type":"_OTHER","message":"no disk","step_id":"loader"},"open_steps":[]}
+    {"format":1,"run_id":"01KE9BZH80BGEY5ABZ7D0DHDQ1","kind":"agent","agent_id":"coder","session_id":null,"user_id":null,"parent_run_id":null,"replay_of":null,"external_id":null,"tags":[],"trace_id":"019b92bfc5005c1de2a97f3b40d8b6e1","status":"success","started_at":"2026-01-06T10:30:00.000Z","completed_at":"2026-01-06T10:31:45.500Z","duration_ms":105500,"cost_usd":0.0245,"cost_source":"reported","provider":"openai","model":"gpt-4","tokens":{"prompt":null,"completion":null,"total":2450,"cache_read":null,"cache_write":null,"reasoning":null},"steps_total":1,"llm_calls":0,"tool_calls":0,"errors":0,"events":7,"dropped":0,"artifacts":[{"name":"artifacts.json","media_type":null,"bytes":22,"sha256":"ba96f1a32c5fbe2dfe7cc191c9c521d7a2f74254705f0c3b6ffa456b063cc77c"},{"name":"logs.txt","media_type":null,"bytes":18,"sha256":"3bdb02ab970511c041352039a75f4fa77117df9bf1e71e11ace92a2e1510c661"}],"error":null,"open_steps":[]}
+    {"format":1,"run_id":"01KE9BZHQM3KMATE3ZZ0ZF94CH","kind":"agent","agent_id":"asker","session_id":null,"user_id":null,"parent_run_id":null,"replay_of":null,"external_id":"run_7","tags":[],"trace_id":"0102030405060708090a0b0c0d0e0f10","status":"crashed","started_at":"2026-01-06T10:00:00.000Z","completed_at":"2026-01-06T10:00:05.000Z","duration_ms":5000,"cost_usd":4.5e-6,"cost_source":"computed","provider":"openai","model":"gpt-4o-mini","tokens":{"prompt":10,"completion":5,"total":15,"cache_read":null,"cache_write":null,"reasoning":null},"steps_total":2,"llm_calls":1,"tool_calls":0,"errors":1,"events":6,"dropped":0,"artifacts":[],"error":{"type":"crashed","message":"the process ended while the run was under way","step_id":"asker"},"open_steps":[]}
+    "#);
+    assert_eq!(runspan(into.path(), &["verify"]).code, 0);
+    let id = "01KE9BZH80BGEY5ABZ7D0DHDQ1";
+    // How long ago it was changes, and so does the hash of a secret.
+    let shown = |id: &str| {
+        let out = runspan(into.path(), &["get", id]).out;
+        let lines = out.lines().filter(|line| !line.starts_with("started"));
+        lines.map(|line| line.split(":42:").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!(shown(id), @r#"
+    coder  ✓ success
+    agent 01KE9BZH80BGEY5ABZ7D0DHDQ1
+    took      1m 46s
+    steps     1
+    tokens    2,450 in all
+    cost      $0.0245 reported
+    model     gpt-4
+    artifact  artifacts.json (22 bytes)
+    artifact  logs.txt (18 bytes)
+    input     {"task":"Fix it","key":"[redacted:openai
+    output    {"result":"Fixed"}
+
+    STEP                 0                                         1m 46s  TOKENS     COST    TIME
+    ✓ agent coder gpt-4  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━   2,450  $0.0245  1m 46s
+    "#);
+    insta::assert_snapshot!(shown("01KE9BZJ7G000000000000000W"), @r#"
+    data_pipeline  ✗ error
+    workflow 01KE9BZJ7G000000000000000W
+    took      3.00s
+    steps     3: 1 failure
+    tokens    8,500 in all
+    cost      $0.0850 reported
+    error     no disk (in loader)
+    input     {"from":"a"}
+
+    STEP                      0                                          3.00s  TOKENS     COST   TIME
+    ✗ workflow data_pipeline  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━   8,500  $0.0850  3.00s
+      no disk
+    ├─ ✓ agent extractor      ━━━━━━━━━━━━━━━━                                                   1.00s
+    └─ ✗ agent loader                         ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━                   2.00s
+         no disk
+    "#);
+    insta::assert_snapshot!(runspan(into.path(), &["artifacts", id]).out, @r#"
+    NAME            SIZE  STORED    SHA-256
+    artifacts.json  22 B  as given  ba96f1a32c5fbe2d
+    logs.txt        18 B  as given  3bdb02ab970511c0
+    "#);
+    let text = std::fs::read_to_string(into.path().join(".runspan/agents").join(id).join("events.jsonl")).unwrap();
+    assert!(text.contains("paracle.exit_code") && text.contains("Fix it") && !text.contains("sk-proj-abc"), "{text}");
+    let left = std::fs::read_dir(into.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left.filter_map(|name| name.into_string().ok()).all(|name| !name.starts_with(".import")));
+}
+
+#[test]
+fn the_folder_around_a_store_may_be_named_and_one_without_runs_is_told() {
+    let (from, into) = (tempfile::tempdir().unwrap(), empty());
+    std::fs::rename(paracle().path(), from.path().join("runs")).unwrap();
+    let import = |path: &std::path::Path| runspan(into.path(), &["import", path.to_str().unwrap()]);
+    assert_eq!(import(from.path()).out, "3 runs stored\n");
+    let none = import(tempfile::tempdir().unwrap().path());
+    assert_eq!((none.code, none.out.as_str()), (1, "0 spans stored\n"));
+    assert!(none.err.contains("it holds no runs"), "{}", none.err);
+}
+
+#[test]
+fn what_a_killed_import_left_goes_and_one_under_way_stays() {
+    let (from, into) = (paracle(), empty());
+    let store = into.path().join(".runspan");
+    let (left, used) =
+        (store.join(".import-01KE9BZH800000000000000001"), store.join(".import-01KE9BZH800000000000000002"));
+    write(&left, "agents/x", "");
+    write(&used, "agents/x", "");
+    let lock = std::fs::File::open(&used).unwrap();
+    lock.lock().unwrap();
+    assert!(runspan(into.path(), &["import", from.path().to_str().unwrap()]).out.contains("3 runs stored"));
+    assert_eq!((left.exists(), used.exists()), (false, true));
+}

@@ -341,8 +341,12 @@ pub(super) fn read_bounded(fs: &dyn Fs, path: &Path, limit: u64) -> io::Result<S
     Ok(text)
 }
 
-/// Reads YAML within the parser's budget; alias bombs and deep nesting are errors.
-pub(super) fn from_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+/// Reads YAML within the parser's budget.
+///
+/// # Errors
+///
+/// What is wrong with the text, in a line; alias bombs and deep nesting are errors, too.
+pub fn from_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_saphyr::from_str(text).map_err(|error| {
         let message = error.to_string();
         // The parser quotes the text around the place; the first line says what is wrong.
