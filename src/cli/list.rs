@@ -7,7 +7,7 @@ use runspan::model::{RunId, UnixNanos};
 use runspan::store::{Listed, ListedRun, Query, RunReader, Sort, StoreError};
 
 use super::filters::Filters;
-use super::output::{DIM, Look, RED, YELLOW, count, money, run_status};
+use super::output::{DIM, Look, RED, YELLOW, count, money, run_status, safe};
 use super::table::{Cell, Column, Table};
 use super::time::{age, whole_duration};
 use super::{CODE_USE, Done, Format, Session, Stop, open_store};
@@ -74,7 +74,10 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     };
     match session.format {
         Format::Table if runs.is_empty() => {}
-        Format::Table => session.print(&render(&runs, session.now, session.look))?,
+        Format::Table => {
+            session.print(&render(&runs, session.now, session.look))?;
+            tell_damaged(&runs, session);
+        }
         _ => session.print_data(&runs)?,
     }
     if runs.is_empty() {
@@ -86,6 +89,22 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         }
     }
     Ok(())
+}
+
+/// Says why runs are damaged, which has no room in a table.
+fn tell_damaged(runs: &[Listed], session: &mut Session<'_>) {
+    /// More are as good as none.
+    const MOST: usize = 5;
+    let damaged = runs.iter().filter_map(|run| match run {
+        Listed::Damaged(run) => Some(run),
+        Listed::Run(_) => None,
+    });
+    for run in damaged.clone().take(MOST) {
+        session.remark(&safe(&format!("run {} is damaged: {}", run.run_id, run.error)));
+    }
+    if damaged.count() > 0 {
+        session.hint("runspan verify says what can be repaired");
+    }
 }
 
 /// Draws the runs again whenever something has changed.
@@ -168,7 +187,7 @@ fn render(runs: &[Listed], now: UnixNanos, look: Look) -> String {
             Listed::Damaged(run) => vec![
                 Cell::new(short(run.run_id, id_columns)),
                 Cell::default(),
-                Cell::new(&run.error).style(DIM),
+                Cell::default(),
                 Cell::new("! damaged").style(RED),
             ],
         });
@@ -198,7 +217,7 @@ fn row(run: &ListedRun, id_columns: usize, now: UnixNanos) -> Vec<Cell> {
         Cell::new(short(summary.run_id, id_columns)),
         Cell::new(summary.kind.as_str()).style(DIM),
         Cell::new(summary.name()),
-        Cell::new(format!("{sign} {}", summary.status)).style(style),
+        Cell::new(format!("{sign} {}{}", summary.status, if summary.pinned { ", pinned" } else { "" })).style(style),
         Cell::new(age(now, summary.started_at)),
         Cell::new(time),
         Cell::new(summary.steps_total.to_string()),

@@ -658,34 +658,54 @@ impl Database {
         Ok(())
     }
 
-    /// Tells what is wrong with it, if anything is.
+    /// Tells what is wrong with it, if anything is. The store may be written meanwhile.
     fn find_fault(&mut self) -> Result<Option<String>> {
+        /// A removal blanks a line of the log before it is taken in here: what stays wrong is a fault.
+        const LOOKS: usize = 3;
         let pages: String = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if pages != "ok" {
             return Ok(Some(pages));
         }
-        if !self.catch_up(CHECK_LIMIT)?.is_whole {
-            return Ok(Some("it has not taken in all of index.log".to_owned()));
+        let mut fault = None;
+        for _ in 0..LOOKS {
+            if !self.catch_up(CHECK_LIMIT)?.is_whole {
+                return Ok(Some("it has not taken in all of index.log".to_owned()));
+            }
+            fault = self.find_difference()?;
+            if fault.is_none() {
+                break;
+            }
         }
+        Ok(fault)
+    }
+
+    /// Compares it with `index.log`, up to the place of the log that it has reached.
+    fn find_difference(&mut self) -> Result<Option<String>> {
+        let layout = self.layout.clone();
         let mut folders = HashSet::new();
         for kind in RunKind::ALL {
-            folders.extend(run_ids(self.layout.fs(), &self.layout.runs(*kind))?);
+            folders.extend(run_ids(layout.fs(), &layout.runs(*kind))?);
         }
-        let log = std::fs::read(self.layout.index_log()).or_else(|error| match error.kind() {
+        // Rows and the place that they stand for are of one moment; what others take in meanwhile is not seen.
+        let moment = self.connection.transaction()?;
+        let place = usize::try_from(Place::read(&moment)?.bytes).unwrap_or(usize::MAX);
+        let log = std::fs::read(layout.index_log()).or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => Ok(Vec::new()),
             _ => Err(error),
         })?;
-        let reached = usize::try_from(Place::read(&self.connection)?.bytes).unwrap_or(usize::MAX).min(log.len());
+        let reached = place.min(log.len());
         // What was appended meanwhile is not its fault.
         let (lines, newer) = (index::last_lines(&log[..reached]), index::last_lines(&log[reached..]));
-        let mut statement = self.connection.prepare("SELECT run_id, json FROM runs JOIN summaries USING (id)")?;
+        let mut statement = moment.prepare("SELECT run_id, json FROM runs JOIN summaries USING (id)")?;
         let mut rows = statement.query([])?;
         let mut known = 0;
         while let Some(row) = rows.next()? {
             let run = id_in(row.get_ref(0)?.as_str().unwrap_or_default())?;
             let said: Option<RunSummary> = serde_json::from_str(row.get_ref(1)?.as_str().unwrap_or_default()).ok();
             let right = lines.get(&run).and_then(|line| serde_json::from_slice::<RunSummary>(line).ok());
-            if said.is_none() || said != right {
+            // A run that goes loses its folder first, then its line.
+            let is_gone = right.is_none() && layout.find_run(run).is_ok_and(|folder| folder.is_none());
+            if (said.is_none() || said != right) && !is_gone {
                 return Ok(Some(format!("what it says of run {run} is not what index.log says")));
             }
             known += u64::from(folders.contains(&run));

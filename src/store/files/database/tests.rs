@@ -217,3 +217,36 @@ fn half_a_line_is_taken_in_once_it_is_whole() {
     assert!(database.catch_up(Duration::ZERO).unwrap().is_whole);
     assert_eq!(database.runs().unwrap(), 2);
 }
+
+#[test]
+fn a_database_that_others_write_to_has_no_fault() {
+    let (_dir, layout, mut writer) = store();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for nth in 0..400 {
+                writer.create_run(&run(nth), &[]).unwrap();
+                if nth > 10 {
+                    let gone: crate::model::id::IdSet<RunId> = [run(nth - 10).run_id].into_iter().collect();
+                    let folder = layout.find_run(run(nth - 10).run_id).unwrap().unwrap();
+                    std::fs::remove_dir_all(folder).unwrap();
+                    crate::store::files::index::blank(layout.fs(), &layout.index_log(), &gone, false).unwrap();
+                }
+            }
+            is_over.store(true, std::sync::atomic::Ordering::Release);
+        });
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Acquire) {
+                let mut other = Database::open(&layout).unwrap();
+                let _ = other.catch_up(CHECK_LIMIT);
+            }
+        });
+        let mut looks = 0;
+        while !is_over.load(std::sync::atomic::Ordering::Acquire) {
+            let found = check(&layout);
+            assert!(!matches!(found, Checked::Damaged(_)), "look {looks}: {found:?}");
+            looks += 1;
+        }
+        assert!(looks > 3, "{looks} looks");
+    });
+}
