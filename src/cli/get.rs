@@ -44,12 +44,15 @@ fn show(reader: &impl RunReader, args: &Args, session: &mut Session<'_>) -> Done
         let look = session.look;
         return session.print(&log.iter().map(|event| events::line(event, start, look)).collect::<String>());
     }
-    let (summary, steps) = (reader.get_run(run)?, reader.get_steps(run)?);
+    let summary = reader.get_run(run)?;
     if session.format != Format::Table {
-        let value = as_json(&summary, steps)?;
+        let value = as_json(&summary, reader.get_steps(run)?)?;
         return session.print_data(&value);
     }
-    session.print(&render(&summary, &steps, session.now, session.look))
+    // What is known at once is shown at once: the log of a long run takes a while.
+    session.print(&header(&summary, session.now, session.look))?;
+    session.flush()?;
+    session.print(&below(&summary, &reader.get_outline(run)?, session.now, session.look))
 }
 
 /// Joins a run's fields and its steps, as the contract has it.
@@ -63,7 +66,11 @@ pub fn as_json(summary: &RunSummary, steps: Vec<StepView>) -> Result<Json, Stop>
 
 /// Draws a run: what it was and what it took, then its steps.
 pub fn render(summary: &RunSummary, steps: &[StepView], now: UnixNanos, look: Look) -> String {
-    let mut out = header(summary, now, look);
+    header(summary, now, look) + &below(summary, steps, now, look)
+}
+
+fn below(summary: &RunSummary, steps: &[StepView], now: UnixNanos, look: Look) -> String {
+    let mut out = String::new();
     for (name, content) in contents(steps) {
         field(&mut out, name, &gist(content), Default::default(), look);
     }

@@ -173,6 +173,9 @@ fn served(bodies: &[(String, Vec<u8>)]) -> Vec<Stored> {
         })
         .collect();
     runs.sort_by_key(|run| (run.summary.started_at, run.summary.trace_id.to_string()));
+    for run in &runs {
+        assert_outline_is_of_the_same_steps(&reader, run);
+    }
     #[cfg(feature = "index")]
     assert_sums_of_steps_are_those_of_runs(&reader, &runs);
     runs
@@ -432,6 +435,15 @@ fn every_recording_is_stored_as_what_happened() {
     for (stack, outline) in outlines {
         insta::assert_snapshot!(stack, outline);
     }
+}
+
+fn assert_outline_is_of_the_same_steps(reader: &impl RunReader, run: &Stored) {
+    let without = |steps: &[StepView]| -> Vec<StepView> {
+        steps.iter().map(|step| StepView { input: None, output: None, ..step.clone() }).collect()
+    };
+    let outline = reader.get_outline(run.summary.run_id).unwrap();
+    assert_eq!(without(&outline), without(&run.steps));
+    assert_eq!(outline[0], run.steps[0]);
 }
 
 /// One line a run, one a step.

@@ -77,6 +77,12 @@ pub trait RunReader {
         Ok(assembly::RunState::read(run, &events).step_views())
     }
 
+    /// Returns a run's steps by start, for an overview: what went into them and came out, which is most of a long run, may be
+    /// missing but for roots.
+    fn get_outline(&self, run: RunId) -> Result<Vec<StepView>, StoreError> {
+        self.get_steps(run)
+    }
+
     /// Finds runs by text, the newest first, up to the query's limit; only with [`Capabilities::search`].
     fn search(&self, text: &str, query: &Query) -> Result<Vec<Listed>, StoreError>;
 

@@ -1,6 +1,7 @@
 //! What is asked of many runs: sums, SQL, text.
 
 use super::*;
+use runspan::store::RunReader;
 use runspan::store::files::FilesReader;
 use runspan::store::files::database;
 use serde_json::json;
@@ -454,4 +455,35 @@ fn a_list_is_watched_on_a_terminal_alone() {
         "error: --watch draws a table on a terminal again and again, and this is none\n\
          hint: runspan tail prints a line for each change, with --json an object\n"
     );
+}
+
+#[test]
+fn the_outline_of_a_long_run_has_what_went_into_its_root_and_of_others_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("long.json");
+    let text = |key: &str, value: &str| serde_json::json!({"key": key, "value": {"stringValue": value}});
+    let span = |id: u64, parent: &str, operation: &str, attributes: [serde_json::Value; 2]| {
+        let [a, b] = attributes;
+        let (start, end) = ((1_767_693_600_000_000_000 + id).to_string(), "1767693700000000000");
+        serde_json::json!({"traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": format!("{id:016x}"),
+            "parentSpanId": parent, "name": operation, "startTimeUnixNano": start, "endTimeUnixNano": end,
+            "attributes": [text("gen_ai.operation.name", operation), a, b]})
+    };
+    // Children come before their root, as most emitters send them.
+    let tool = |id: u64| {
+        let attributes = [text("gen_ai.tool.name", "look"), text("gen_ai.tool.call.arguments", "{}")];
+        span(id, "0000000000000001", "execute_tool", attributes)
+    };
+    let mut spans: Vec<serde_json::Value> = (2..400).map(tool).collect();
+    spans.push(span(1, "", "invoke_agent", [text("gen_ai.agent.name", "a"), text("runspan.input", "go")]));
+    let request = serde_json::json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]});
+    std::fs::write(&file, request.to_string()).unwrap();
+    assert_eq!(runspan(dir.path(), &["import", file.to_str().unwrap()]).out, "399 spans stored\n");
+    let reader = crate::cli::open_store(&dir.path().join(".runspan")).unwrap();
+    let run = reader.resolve("latest").unwrap();
+    let with_input = |steps: &[runspan::model::StepView]| steps.iter().filter(|step| step.input.is_some()).count();
+    let (all, outline) = (reader.get_steps(run).unwrap(), reader.get_outline(run).unwrap());
+    assert_eq!((all.len(), outline.len(), with_input(&all)), (399, 399, 399));
+    assert!((2..=101).contains(&with_input(&outline)), "{}", with_input(&outline));
+    assert_eq!(outline[0], all[0]);
 }

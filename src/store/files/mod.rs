@@ -41,6 +41,9 @@ use run_dir::EventLog;
 /// by a line of `index.log` that is not its last.
 const CHECKED_RUNS: usize = 200;
 
+/// Of the steps that so many events of a run tell of first, an outline has what went in and came out.
+const FIRST_EVENTS: u64 = 100;
+
 /// Room for lines is kept up to this many bytes: one huge prompt must not stay in memory.
 const MAX_SPARE_LINES: usize = 1 << 20;
 
@@ -474,13 +477,39 @@ impl FilesReader {
         Ok(ListedRun { summary: RunSummary { steps: None, ..listed.summary }, ..listed })
     }
 
+    /// Takes in a run's events one by one, so that a long log is not in memory; `with_content` tells of which to keep what
+    /// went in and came out.
+    fn fold(&self, run: RunId, mut with_content: impl FnMut(&Event) -> bool) -> Result<RunState, StoreError> {
+        let mut state = RunState::new(run, run.as_trace_id());
+        let mut take = |event: &Event| {
+            let with_content = with_content(event);
+            state.apply(event, with_content);
+        };
+        if self.overlay.has(run) {
+            self.get_events(run, 0)?.iter().for_each(take);
+        } else {
+            run_dir::each_event(self.layout.fs(), &self.dir(run)?, run, |event| take(&event))?;
+        }
+        Ok(state)
+    }
+
+    /// Reads the state of a run as of now; see [`fold`](Self::fold).
+    fn state(&self, run: RunId, with_content: impl FnMut(&Event) -> bool) -> Result<RunState, StoreError> {
+        let summary = self.summary(run)?;
+        let mut state = self.fold(run, with_content)?;
+        if summary.status.is_open() && summary.writer.is_some_and(|writer| self.is_dead(writer)) {
+            state.crash();
+        }
+        Ok(state)
+    }
+
     /// Adds what is only known while the run runs.
     fn live(&self, summary: RunSummary) -> Result<ListedRun, StoreError> {
         if !summary.status.is_open() {
             return Ok(ListedRun { summary, open_steps: Vec::new() });
         }
         let run = summary.run_id;
-        let mut state = RunState::read(run, &self.get_events(run, 0)?);
+        let mut state = self.fold(run, |_| false)?;
         if !state.has_started() {
             return Ok(ListedRun { summary, open_steps: Vec::new() });
         }
@@ -591,12 +620,20 @@ impl RunReader for FilesReader {
     }
 
     fn get_steps(&self, run: RunId) -> Result<Vec<StepView>, StoreError> {
-        let summary = self.summary(run)?;
-        let mut state = RunState::read(run, &self.get_events(run, 0)?);
-        if summary.status.is_open() && summary.writer.is_some_and(|writer| self.is_dead(writer)) {
-            state.crash();
-        }
-        Ok(state.step_views())
+        Ok(self.state(run, |_| true)?.step_views())
+    }
+
+    fn get_outline(&self, run: RunId) -> Result<Vec<StepView>, StoreError> {
+        // The parent of a root may be elsewhere; the first of all steps tends to be one.
+        let mut first = std::collections::HashSet::new();
+        let with_content = |event: &Event| {
+            let Some((span, ..)) = event.body.span() else { return false };
+            if event.seq < FIRST_EVENTS {
+                first.insert(span.span_id.clone());
+            }
+            span.parent_span_id.is_empty() || first.contains(&span.span_id)
+        };
+        Ok(self.state(run, with_content)?.step_views())
     }
 
     #[cfg(feature = "index")]

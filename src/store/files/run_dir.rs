@@ -154,6 +154,16 @@ pub(super) fn read_events(fs: &dyn Fs, dir: &Path, run: RunId, from_seq: u64) ->
     read_lines(fs, dir, run, vouched, |event| (event.seq >= from_seq).then_some(event))
 }
 
+/// Goes through a run's events, with one in memory at a time.
+pub(super) fn each_event(fs: &dyn Fs, dir: &Path, run: RunId, mut take: impl FnMut(Event)) -> Result<(), StoreError> {
+    let vouched = lines_vouched(fs, dir, run)?;
+    let keep = |event| {
+        take(event);
+        None
+    };
+    read_lines(fs, dir, run, vouched, keep).map(drop)
+}
+
 /// Reads all events of a run whose metadata counted so many.
 #[cfg(feature = "index")]
 pub(super) fn read_vouched(fs: &dyn Fs, dir: &Path, run: RunId, vouched: u64) -> Result<Vec<Event>, StoreError> {
