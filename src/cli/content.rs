@@ -1,5 +1,7 @@
 //! What went into a step and came out of it, for reading: conversations as messages, all else as it is.
 
+use std::collections::HashMap;
+
 use serde_json::Value as Json;
 
 /// A message of a conversation.
@@ -29,6 +31,19 @@ pub enum Part {
     ToolResult(Json),
     /// Anything else.
     Other(Json),
+}
+
+impl Part {
+    /// Writes it as text of one or many lines.
+    pub fn readable(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Reasoning(text) => format!("(reasoning) {text}"),
+            Self::ToolCall { name, arguments } => format!("calls {name} {}", plain(arguments)),
+            Self::ToolResult(result) => format!("answers {}", plain(result)),
+            Self::Other(other) => plain(other),
+        }
+    }
 }
 
 /// Reads a content as a conversation; `None` when it is none.
@@ -83,6 +98,29 @@ fn unfolded(value: &Json) -> Json {
     folded.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(|| value.clone())
 }
 
+/// What calls have said so far, by agent: each call repeats the whole conversation.
+#[derive(Default)]
+pub struct Said<'a> {
+    by_agent: HashMap<Option<&'a str>, (&'a str, Vec<Message>)>,
+}
+
+impl<'a> Said<'a> {
+    /// Returns with how many messages a call repeats what is known of its agent, in words, and how many they are.
+    pub fn before(&self, agent: Option<&str>, messages: &[Message]) -> (usize, Option<String>) {
+        let Some((step, told)) = self.by_agent.get(&agent) else { return (0, None) };
+        match told.iter().zip(messages).take_while(|(told, message)| told == message).count() {
+            0 => (0, None),
+            1 => (1, Some(format!("1 message as before, in {step}"))),
+            n => (n, Some(format!("{n} messages as before, up to {step}"))),
+        }
+    }
+
+    /// Notes what an agent's call was sent and answered.
+    pub fn tell(&mut self, agent: Option<&'a str>, step: &'a str, messages: Vec<Message>) {
+        self.by_agent.insert(agent, (step, messages));
+    }
+}
+
 /// Writes a content as text of many lines.
 pub fn readable(content: &Json) -> String {
     let Some(messages) = conversation(content) else { return plain(content) };
@@ -90,14 +128,7 @@ pub fn readable(content: &Json) -> String {
     for message in messages {
         out.push_str(&format!("[{}]\n", message.role));
         for part in message.parts {
-            let text = match part {
-                Part::Text(text) => text,
-                Part::Reasoning(text) => format!("(reasoning) {text}"),
-                Part::ToolCall { name, arguments } => format!("calls {name} {}", plain(&arguments)),
-                Part::ToolResult(result) => format!("answers {}", plain(&result)),
-                Part::Other(other) => plain(&other),
-            };
-            out.push_str(text.trim_end_matches('\n'));
+            out.push_str(part.readable().trim_end_matches('\n'));
             out.push('\n');
         }
     }

@@ -38,6 +38,8 @@ pub const INPUT_MESSAGES: &str = "gen_ai.input.messages";
 pub const OUTPUT_MESSAGES: &str = "gen_ai.output.messages";
 /// Standing instructions.
 pub const SYSTEM_INSTRUCTIONS: &str = "gen_ai.system_instructions";
+/// The tools that a model was offered.
+pub const TOOL_DEFINITIONS: &str = "gen_ai.tool.definitions";
 /// What was looked up.
 pub const RETRIEVAL_QUERY: &str = "gen_ai.retrieval.query.text";
 /// What was found.

@@ -19,7 +19,6 @@ const SETTINGS: &[(&str, &str)] = &[
     ("presence_penalty", "gen_ai.request.presence_penalty"),
 ];
 const STREAM: &str = "gen_ai.request.stream";
-const TOOL_DEFINITIONS: &str = "gen_ai.tool.definitions";
 /// The conversation, where the service keeps it.
 const PREVIOUS: &str = "gen_ai.request.previous_response.id";
 
@@ -40,7 +39,7 @@ pub fn write(format: Format, request: &Json, span: &mut Span) {
         span.set_attr(STREAM, Value::Bool(true));
     }
     if let Some(tools) = request.get("tools").filter(|tools| tools.as_array().is_some_and(|tools| !tools.is_empty())) {
-        span.set_attr(TOOL_DEFINITIONS, tools.to_string());
+        span.set_attr(names::TOOL_DEFINITIONS, tools.to_string());
     }
     let (system, messages) = match format {
         Format::Chat => (None, chat(request)),
