@@ -1,6 +1,6 @@
 //! One event as one line.
 
-use runspan::model::{ErrorInfo, Event, EventBody, StepStatus, UnixNanos};
+use runspan::model::{ErrorInfo, Event, EventBody, StepKind, StepStatus, UnixNanos};
 use serde_json::Value as Json;
 
 use super::output::{DIM, GREEN, Look, RED, YELLOW, cut, error_text, gist, money, safe, says_nothing, tokens, width};
@@ -72,7 +72,7 @@ fn detail(body: &EventBody) -> Vec<String> {
         EventBody::ContextAssembled(assembled) => words.push(quoted(&assembled.context)),
         EventBody::StepStarted(step) => {
             words.push(format!("{} {}", step.kind, step.name));
-            words.extend(step.input.as_ref().map(quoted));
+            words.extend(step.input.as_ref().filter(|_| step.kind != StepKind::Llm).map(quoted));
         }
         EventBody::ToolRequested(tool) => words.extend(tool.tool_args.as_ref().map(Json::to_string)),
         EventBody::LlmCalled(call) => {
@@ -114,9 +114,10 @@ fn detail(body: &EventBody) -> Vec<String> {
     words
 }
 
-/// Says what a model answered.
+/// Says what went to a model and what it answered.
 fn said(body: &EventBody) -> Option<String> {
     match body {
+        EventBody::StepStarted(step) if step.kind == StepKind::Llm => step.input.as_ref().map(quoted),
         EventBody::LlmCalled(call) if call.error.is_none() => call.output.as_ref().map(quoted),
         _ => None,
     }

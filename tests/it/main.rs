@@ -33,6 +33,8 @@ mod metrics;
 mod otel;
 #[cfg(feature = "cli")]
 mod pages;
+#[cfg(feature = "cli")]
+mod play;
 mod processes;
 mod rig;
 mod secrets;

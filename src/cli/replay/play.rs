@@ -49,7 +49,7 @@ pub fn run(args: &Play, reader: &impl RunReader, run: RunId, session: &mut Sessi
     };
     let start = first.timestamp;
     let part = Places { log: &log, start, run }.between(args.from.as_deref(), args.to.as_deref())?;
-    let mut pace = Pace::new(args, session);
+    let mut pace = Pace::new(args, session)?;
     let mut screen = Screen::new(&log, start, args.all);
     let mut before: Option<UnixNanos> = None;
     for event in &log[part] {

@@ -46,29 +46,32 @@ pub struct Pace {
 
 /// What ends a pause.
 enum Until {
-    Key,
+    /// A key of the terminal, which is ready to give it for as long as this is held.
+    Key(#[expect(dead_code, reason = "it is held")] Raw),
+    Line,
     Time(Speed),
 }
 
 impl Pace {
     /// Begins now.
-    pub fn new(args: &Play, session: &mut Session<'_>) -> Self {
+    pub fn new(args: &Play, session: &mut Session<'_>) -> Result<Self, Stop> {
         let by_itself = if session.look.is_terminal { Speed::Times(1.0) } else { Speed::Max };
-        let until = if args.step { Until::Key } else { Until::Time(args.speed.unwrap_or(by_itself)) };
-        if args.step && io::stdin().is_terminal() {
-            session.hint("any key shows the next event, q ends");
-        }
-        Self { until, max_pause: args.max_pause, due: Instant::now() }
+        let until = match args.step {
+            true if io::stdin().is_terminal() => {
+                session.hint("any key shows the next event, q ends");
+                Until::Key(Raw::enter().map_err(|error| no_key(&error))?)
+            }
+            true => Until::Line,
+            false => Until::Time(args.speed.unwrap_or(by_itself)),
+        };
+        Ok(Self { until, max_pause: args.max_pause, due: Instant::now() })
     }
 
     /// Waits for what came so long after the last.
     pub fn wait(&mut self, gap: Duration, session: &mut Session<'_>) -> Result<Goes, Stop> {
         let speed = match self.until {
-            Until::Key => {
-                session.flush()?;
-                return next_key()
-                    .map_err(|error| Stop::failed(CODE_USE, format!("--step cannot read a key: {error}")));
-            }
+            Until::Key(_) => return next_key().map_err(|error| no_key(&error)),
+            Until::Line => return next_line().map_err(|error| no_key(&error)),
             Until::Time(speed) => speed,
         };
         let pause = pause(gap, speed, self.max_pause);
@@ -93,20 +96,21 @@ fn pause(gap: Duration, speed: Speed, max: Option<Duration>) -> Duration {
     max.map_or(scaled, |max| scaled.min(max))
 }
 
-/// Waits for a key on a terminal, else for a line.
+fn no_key(error: &io::Error) -> Stop {
+    Stop::failed(CODE_USE, format!("--step cannot read what says to go on: {error}"))
+}
+
+fn next_line() -> io::Result<Goes> {
+    let read = io::stdin().lock().read_line(&mut String::new())?;
+    Ok(if read == 0 { Goes::NoFurther } else { Goes::On })
+}
+
 fn next_key() -> io::Result<Goes> {
-    let mut stdin = io::stdin().lock();
-    if !io::stdin().is_terminal() {
-        let read = stdin.read_line(&mut String::new())?;
-        return Ok(if read == 0 { Goes::NoFurther } else { Goes::On });
-    }
     let mut key = [0_u8];
-    let terminal = Raw::enter()?;
-    let read = stdin.read(&mut key);
-    drop(terminal);
+    let read = io::stdin().lock().read(&mut key)?;
     // Signals are keys here: 3 is Ctrl-C, 4 Ctrl-D, 28 Ctrl-\. 27 is Escape.
     let ends = matches!(key[0], b'q' | b'Q' | 3 | 4 | 27 | 28);
-    Ok(if read? == 0 || ends { Goes::NoFurther } else { Goes::On })
+    Ok(if read == 0 || ends { Goes::NoFurther } else { Goes::On })
 }
 
 /// A terminal that gives each key at once, and does not show it.
