@@ -374,9 +374,12 @@ impl RunState {
     }
 
     /// Tells whether a topmost step has a parent in its own process that has not been seen: children are told first by
-    /// who tells spans when they end. A parent in another process may never come, or be another run's.
+    /// who tells spans when they end. A parent in another process may never come, or be another run's; that of a step which
+    /// names its run and the one that started it is.
     fn awaits_parent(&self) -> bool {
-        !self.awaiting.is_empty() && self.roots().any(|root| root.parent.is_some() && !root.has_remote_parent)
+        let is_elsewhere =
+            |root: &Step| root.has_remote_parent || (root.facts.names_run && root.facts.parent_run_id.is_some());
+        !self.awaiting.is_empty() && self.roots().any(|root| root.parent.is_some() && !is_elsewhere(root))
     }
 
     /// Tells whether the span is a topmost step of the run.
