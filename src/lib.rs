@@ -55,6 +55,7 @@ mod telemetry;
 
 pub use error::Error;
 pub use journal::Durability;
+pub use model::budget::{Bound, Budget, BudgetExceeded, Spent};
 pub use pipeline::Content;
 pub use run::{ArtifactSource, CurrentStep, Run, RunBuilder, Step, Usage, current};
 pub use sinks::keep::{BadKeep, Keep};

@@ -203,6 +203,11 @@ pub const ADDED_STATUS_CODE: &str = "otel.status_code";
 /// The call was told by who passed it on, and not by who made it; a boolean.
 pub const RELAYED: &str = "runspan.relayed";
 
+/// Type of the error of a run that took more than its budget.
+pub const BUDGET_EXCEEDED: &str = "budget_exceeded";
+/// On the span of a run that failed: the span of the step to look at, in hex.
+pub const ERROR_SPAN: &str = "runspan.error.span_id";
+
 /// What the library cut because it was over a bound.
 pub const CUT: &str = "runspan.cut";
 

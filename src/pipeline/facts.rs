@@ -5,7 +5,7 @@
 
 use crate::conventions::names;
 use crate::model::otlp::{Resource, Scope, Span, SpanEvent, Value};
-use crate::model::{CostSource, ErrorInfo, NanoUsd, RunId, StepKind, StepStatus, Tokens};
+use crate::model::{CostSource, ErrorInfo, NanoUsd, RunId, SpanId, StepKind, StepStatus, Tokens};
 use crate::sources::encode::cut_to;
 use serde_json::Value as Json;
 
@@ -78,6 +78,8 @@ pub struct StepFacts {
     pub status: StepStatus,
     /// Why it failed; `Some` exactly when the status is a failure.
     pub error: Option<ErrorInfo>,
+    /// The step to look at for why, where the span names one.
+    pub error_span: Option<SpanId>,
     /// What went in.
     pub input: Option<Json>,
     /// What came out.
@@ -154,6 +156,7 @@ impl StepFacts {
             billed: is_billed(kind),
             status,
             error: failed(status).then(|| bounded(error(span))),
+            error_span: span.attr_str(names::ERROR_SPAN).and_then(|id| id.parse().ok()),
             input: json(names::INPUT).or(by_kind_in),
             output: json(names::OUTPUT).or(by_kind_out),
             system_prompt: json(names::SYSTEM_INSTRUCTIONS),
@@ -193,6 +196,7 @@ impl StepFacts {
             billed: self.billed,
             status: self.status,
             error: self.error.clone(),
+            error_span: self.error_span,
             response_id: self.response_id.clone(),
             finish_reasons: self.finish_reasons.clone(),
             input: None,

@@ -541,7 +541,9 @@ impl RunState {
         let below = culprit.and_then(|step| step.facts.error.clone());
         let names_culprit = own.as_ref().zip(below.as_ref()).is_none_or(|(own, below)| passes_on(own, below));
         let mut error = own.or(below).unwrap_or_default();
-        error.step_id = culprit.filter(|_| names_culprit).or(Some(root)).map(|step| step.step_id.clone());
+        let named = root.facts.error_span.and_then(|span| self.by_span.get(&span)).map(|place| &self.steps[*place]);
+        let step = named.or(culprit.filter(|_| names_culprit)).unwrap_or(root);
+        error.step_id = Some(step.step_id.clone());
         Some(error)
     }
 

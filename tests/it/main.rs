@@ -1,6 +1,7 @@
 //! The one integration binary; each module is a subject.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 
+mod budget;
 mod by_hand;
 mod clock;
 mod crash;
