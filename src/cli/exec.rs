@@ -9,6 +9,7 @@
 //! environment. Whatever is wrong with the recording, it runs.
 
 mod argv;
+mod budget;
 mod child;
 mod environment;
 mod proxy;
@@ -31,6 +32,7 @@ use runspan::{Content, Durability, Error, Keep};
 
 use super::output::{YELLOW, safe};
 use super::{Done, Session, Stop, serve};
+use budget::{Bounds, Purse, Watch};
 use child::{Child, Ended};
 use environment::Environment;
 use proxy::{AreTold, Calls, Proxy, places};
@@ -42,6 +44,7 @@ use root::Root;
 Examples:
   runspan exec -- python agent.py
   runspan exec --name nightly -- ./agents.sh --all
+  runspan exec --budget-usd 2 -- python agent.py
 
 The command runs as it would without: the same terminal, input and output, signals and exit code. Recorded as one run \
 are how it was called, how it ended, and
@@ -52,7 +55,10 @@ are how it was called, how it ended, and
 
 Tracing that is set up in code to go elsewhere is not seen.
 
-Exit codes: the command's own; 128+N when signal N killed it; 126 it cannot be run, 127 it is not found, 2 wrong use.")]
+Over a budget, model calls are refused with status 403, which clients do not try again; --budget-grace later the command \
+and all that it started get SIGTERM, and as much later SIGKILL. The run ends as budget_exceeded.
+
+Exit codes: the command's own, over a budget too; 128+N when signal N killed it; 126 it cannot be run, 127 it is not found, 2 wrong use.")]
 pub struct Args {
     /// The run's name [default: the file name of the command]
     #[arg(long, value_name = "NAME")]
@@ -72,6 +78,8 @@ pub struct Args {
     /// What a recorded span survives: loss of power, or the death of this process [default: RUNSPAN_DURABILITY, else process]
     #[arg(long, value_name = "WHAT", value_parser = ["power", "process"])]
     durability: Option<String>,
+    #[command(flatten)]
+    bounds: Bounds,
     /// Which runs are forwarded to the endpoints of RUNSPAN_FORWARD [default: RUNSPAN_FORWARD_KEEP, else all]
     #[arg(long, value_name = "RULES", hide = true)]
     forward_keep: Option<Keep>,
@@ -119,7 +127,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
             return Err(cannot_run(program, &error));
         }
     };
-    let recording = recording.map(|recording| recording.start(&name, started_at, child.id(), &args.command, session));
+    let recording = recording.map(|recording| recording.start(&name, started_at, &child, args, session));
     let ended = child.wait();
     let ended_at = UnixNanos::now();
     if let Some(recording) = recording {
@@ -147,6 +155,7 @@ fn cannot_run(program: &OsString, error: &std::io::Error) -> Stop {
 struct Recording {
     receiver: Receiver,
     proxy: Option<Proxy>,
+    purse: Option<Arc<Purse>>,
     run: RunId,
     context: SpanContext,
     /// What this process itself was started under.
@@ -187,11 +196,12 @@ impl Recording {
         let outer = propagation::from_env();
         let trace_id = outer.as_ref().map_or(run.as_trace_id(), |outer| outer.span.trace_id);
         let context = SpanContext { trace_id, span_id: SpanId::fresh(), flags: 1, run_id: Some(run) };
+        let purse = args.bounds.budget().map(|budget| Purse::new(budget, receiver.layout()));
         let proxy = match args.proxy {
             PassThrough::Off => None,
-            when => pass_through(&receiver, when, name, &context, session),
+            when => pass_through(&receiver, when, name, &context, purse.clone(), session),
         };
-        Some(Self { receiver, proxy, run, context, outer, content })
+        Some(Self { receiver, proxy, purse, run, context, outer, content })
     }
 
     /// Ends what has not begun.
@@ -233,8 +243,8 @@ impl Recording {
         self,
         name: &str,
         started_at: UnixNanos,
-        pid: u32,
-        command: &[OsString],
+        child: &Child,
+        args: &Args,
         session: &mut Session<'_>,
     ) -> Started {
         let root = Root::new(root::Facts {
@@ -243,15 +253,20 @@ impl Recording {
             run: self.run,
             context: self.context,
             outer: self.outer.as_ref(),
-            command,
-            pid,
+            command: &args.command,
+            pid: child.id(),
             started_at,
         });
         let teller = self.receiver.teller();
         if let Err(why) = self.receiver.runtime().block_on(teller.tell(root.started())) {
             warn(session, &format!("the start of {name} is not recorded: {why}"));
         }
-        Started { recording: self, root }
+        let watch = self.purse.clone().and_then(|purse| {
+            let store = self.receiver.layout().root().to_owned();
+            let watch = Watch::start(purse, store, self.run, child.handle(), args.bounds.grace());
+            watch.map_err(|error| warn(session, &format!("the budget is not watched: {error}"))).ok()
+        });
+        Started { recording: self, root, watch }
     }
 }
 
@@ -259,13 +274,19 @@ impl Recording {
 struct Started {
     recording: Recording,
     root: Root,
+    watch: Option<Watch>,
 }
 
 impl Started {
     /// Takes in what still comes, closes the run, and says what it came to.
     fn end(self, ended: &Ended, ended_at: UnixNanos, quiet: bool, session: &mut Session<'_>) {
-        let Self { recording: Recording { receiver, proxy, run, .. }, root } = self;
+        let Self { recording: Recording { receiver, proxy, run, .. }, root, watch } = self;
+        let over = watch.and_then(Watch::end);
         child::wait_for_the_rest(LATE, || receiver.connections() == 0);
+        if over.as_ref().is_some_and(|over| over.signal.is_some()) {
+            // What was asked to end with the command, and did not.
+            child::signal_all_below(libc::SIGKILL);
+        }
         let calls = proxy.as_ref().map_or(0, Proxy::calls);
         let missed =
             proxy.and_then(|proxy| receiver.runtime().block_on(proxy.finish())).map(|missed| missed.to_string());
@@ -275,7 +296,7 @@ impl Started {
         let is_silent =
             receiver.received() == 0 && calls == 0 && !report::has_runs_below(receiver.layout().root(), run);
         let empty = is_silent.then_some(report::WHY_EMPTY);
-        let root = root.ended(ended, ended_at, empty.into_iter().chain(missed.as_deref()));
+        let root = root.ended(ended, ended_at, over.as_ref(), empty.into_iter().chain(missed.as_deref()));
         let told = receiver.runtime().block_on(receiver.teller().tell(root));
         if let Err(why) = told {
             warn(session, &format!("the end of the run is not recorded: {why}"));
@@ -286,6 +307,9 @@ impl Started {
                 session,
                 "not all of the run is in the store yet: what is missing is in the journal beside it, from where the next command that opens the store takes it",
             );
+        }
+        if let Some(over) = &over {
+            warn(session, &over.to_string());
         }
         if !quiet {
             report::say(layout.root(), run, session);
@@ -341,6 +365,7 @@ fn pass_through(
     when: PassThrough,
     name: &str,
     context: &SpanContext,
+    purse: Option<Arc<Purse>>,
     session: &mut Session<'_>,
 ) -> Option<Proxy> {
     let mut places = places::all(variable);
@@ -358,7 +383,8 @@ fn pass_through(
     let store: PathBuf = receiver.layout().root().to_owned();
     let (run, is_always) = (context.run_id, when == PassThrough::On);
     let are_told = move || !is_always && run.is_some_and(|run| report::is_any_below(&store, run));
-    let calls = Calls { root: *context, resource: Arc::new(root::resource(name)), are_told: AreTold::new(are_told) };
+    let calls =
+        Calls { root: *context, resource: Arc::new(root::resource(name)), are_told: AreTold::new(are_told), purse };
     let started = Proxy::start(receiver, places, trusted, calls);
     started.map_err(|error| warn(session, &format!("model calls are not passed through: {error}"))).ok()
 }

@@ -41,6 +41,51 @@ pub struct Child {
     is_there: Arc<Mutex<bool>>,
 }
 
+/// Sends signals to the command for as long as it is there.
+#[derive(Clone)]
+pub struct Handle {
+    is_there: Arc<Mutex<bool>>,
+}
+
+impl Handle {
+    /// Sends one to the command and to all that it started; tells whether the command was there to get it.
+    pub fn signal_all(&self, signal: libc::c_int) -> bool {
+        let is_there = self.is_there.lock().unwrap_or_else(PoisonError::into_inner);
+        *is_there && signal_all_below(signal)
+    }
+}
+
+/// Sends a signal to every process below this one; tells whether there were any.
+pub fn signal_all_below(signal: libc::c_int) -> bool {
+    let below = all_below(std::process::id());
+    for &process in &below {
+        // SAFETY: it was below this process a moment ago.
+        unsafe { libc::kill(process, signal) };
+    }
+    !below.is_empty()
+}
+
+/// Returns all processes below one, those nearer to it first.
+fn all_below(process: u32) -> Vec<libc::pid_t> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let known: Vec<(libc::pid_t, libc::pid_t)> = entries
+        .filter_map(|entry| {
+            let number = entry.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            // Behind its name, which may hold anything: its state, its parent.
+            let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+            Some((number, parent))
+        })
+        .collect();
+    let mut found = vec![process.cast_signed()];
+    let mut next = 0;
+    while let Some(&above) = found.get(next) {
+        found.extend(known.iter().filter(|(_, parent)| *parent == above).map(|(number, _)| *number));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -110,6 +155,11 @@ impl Child {
         let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
         COMMAND.store(pid, Ordering::SeqCst);
         Ok(Self { pid, is_there })
+    }
+
+    /// Returns what sends it signals from another thread.
+    pub fn handle(&self) -> Handle {
+        Handle { is_there: Arc::clone(&self.is_there) }
     }
 
     /// Returns its number.

@@ -27,11 +27,12 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use runspan::conventions::names;
 use runspan::server::Receiver;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -210,6 +211,12 @@ async fn pass(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Response<
     let Some(route) = places::route(&shared.places, request.method(), request.uri()) else {
         return refused(StatusCode::NOT_FOUND, "nothing is passed on from here");
     };
+    let may_cost = request.method() == Method::POST || is_upgrade(request.headers());
+    if let Some(purse) = shared.says.purse.as_ref().filter(|_| may_cost)
+        && let Err(over) = purse.admit().await
+    {
+        return over_budget(&route, &over.to_string());
+    }
     let upgrade = is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
     let call = route.format.map(|format| shared.says.began(Exchange::new(format, &route, request.headers())));
     let answer = send(shared, request, &route, call.as_ref()).await;
@@ -324,11 +331,29 @@ fn cleaned(mut response: Response<Incoming>) -> Response<Incoming> {
 
 /// Answers in the shape that clients of models show to people.
 fn refused(status: StatusCode, message: &str) -> Response<Body> {
-    let body = serde_json::json!({"error": {"message": message, "type": "runspan_exec", "code": null}}).to_string();
-    let body = Full::new(Bytes::from(body)).map_err(|never: Infallible| match never {}).boxed();
+    answer_with(status, &serde_json::json!({"error": {"message": message, "type": "runspan_exec", "code": null}}))
+}
+
+fn answer_with(status: StatusCode, body: &serde_json::Value) -> Response<Body> {
+    let body = Full::new(Bytes::from(body.to_string())).map_err(|never: Infallible| match never {}).boxed();
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Refuses a call in the form of errors of the service, with a status that its clients do not try again.
+fn over_budget(route: &Route<'_>, why: &str) -> Response<Body> {
+    let message = format!("runspan exec passes on no more calls: {why}");
+    let error = match route.is_anthropic() {
+        true => serde_json::json!({"type": "error", "error": {"type": "permission_error", "message": message}}),
+        false => {
+            let code = names::BUDGET_EXCEEDED;
+            serde_json::json!({"error": {"message": message, "type": code, "param": null, "code": code}})
+        }
+    };
+    let mut response = answer_with(StatusCode::FORBIDDEN, &error);
+    response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
     response
 }
 

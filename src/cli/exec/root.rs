@@ -12,6 +12,7 @@ use runspan::model::{RunId, StepStatus, UnixNanos};
 use runspan::propagation::{RemoteContext, SpanContext};
 
 use super::argv;
+use super::budget::Over;
 use super::child::Ended;
 
 /// The exit code, as the standard has it.
@@ -86,7 +87,13 @@ impl Root {
     }
 
     /// Returns the record of its end, with what is to be known of the recording.
-    pub fn ended<'a>(mut self, ended: &Ended, at: UnixNanos, remarks: impl Iterator<Item = &'a str>) -> Record {
+    pub fn ended<'a>(
+        mut self,
+        ended: &Ended,
+        at: UnixNanos,
+        over: Option<&Over>,
+        remarks: impl Iterator<Item = &'a str>,
+    ) -> Record {
         self.record.kind = RecordKind::Ended;
         let span = &mut self.record.span;
         span.end_time_unix_nano = at.0.max(span.start_time_unix_nano);
@@ -105,8 +112,19 @@ impl Root {
                 Some((names::ERROR_TYPE_OTHER.to_owned(), "the system does not say how the command ended".to_owned()))
             }
         };
+        let failed = match over {
+            None => failed,
+            Some(over) => {
+                if let Some(at) = over.at {
+                    span.set_attr(names::ERROR_SPAN, at.to_string());
+                }
+                let how = failed.map(|(_, message)| format!("; {message}")).unwrap_or_default();
+                Some((names::BUDGET_EXCEEDED.to_owned(), format!("{over}{how}")))
+            }
+        };
         if let Some((kind, message)) = failed {
             let status = match ended {
+                _ if over.is_some() => Some(StepStatus::Error),
                 _ if ended.was_asked() => Some(StepStatus::Cancelled),
                 Ended::Killed(_) => Some(StepStatus::Crashed),
                 Ended::Exited(_) | Ended::Unknown => None,

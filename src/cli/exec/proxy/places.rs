@@ -144,6 +144,11 @@ pub struct Route<'a> {
 }
 
 impl Route<'_> {
+    /// Tells whether errors are expected in Anthropic's form; all others have OpenAI's.
+    pub fn is_anthropic(&self) -> bool {
+        self.format == Some(Format::Messages) || self.place.prefix == "/anthropic"
+    }
+
     /// Returns the address.
     pub fn uri(&self) -> Option<Uri> {
         super::joined(&self.place.base, &self.rest)
