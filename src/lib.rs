@@ -45,6 +45,7 @@ pub mod model;
 pub mod pipeline;
 pub mod propagation;
 pub mod recovery;
+pub mod replay;
 mod run;
 #[cfg(feature = "server")]
 pub mod server;

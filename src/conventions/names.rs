@@ -207,6 +207,16 @@ pub const RELAYED: &str = "runspan.relayed";
 pub const BUDGET_EXCEEDED: &str = "budget_exceeded";
 /// On the span of a run that failed: the span of the step to look at, in hex.
 pub const ERROR_SPAN: &str = "runspan.error.span_id";
+/// How a command was called: a list.
+pub const COMMAND_ARGS: &str = "process.command_args";
+/// Where it was called.
+pub const WORKING_DIRECTORY: &str = "process.working_directory";
+/// What the id of an answer begins with that was given from a recording: nobody billed it.
+pub const REPLAYED_ANSWER: &str = "replayed-";
+/// The run that a run repeats.
+pub const REPLAY_OF: &str = "runspan.replay_of";
+/// The vectors of an embedding, as the service sent them: a JSON array as text.
+pub const EMBEDDINGS: &str = "runspan.embeddings";
 
 /// What the library cut because it was over a bound.
 pub const CUT: &str = "runspan.cut";

@@ -220,7 +220,7 @@ pub(super) fn is_billed(kind: StepKind) -> bool {
 }
 
 /// Reads the kind: our own word for it, else the standard operation.
-pub(super) fn kind(span: &Span) -> StepKind {
+pub(crate) fn kind(span: &Span) -> StepKind {
     let own = span.attr_str(names::STEP_KIND).and_then(|word| word.parse().ok());
     own.or_else(|| span.attr_str(names::OPERATION).and_then(standard_kind)).unwrap_or(StepKind::Task)
 }

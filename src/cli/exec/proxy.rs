@@ -10,7 +10,6 @@
 //! on has none. What is no call of a known shape passes and is not recorded.
 
 mod answer;
-mod ask;
 mod call;
 mod copy;
 mod events;

@@ -67,9 +67,9 @@ impl Root {
             }
         }
         let arguments = argv::without_secrets(facts.command);
-        span.set_attr("process.command_args", list(arguments));
+        span.set_attr(names::COMMAND_ARGS, list(arguments));
         if let Ok(directory) = std::env::current_dir() {
-            span.set_attr("process.working_directory", directory.to_string_lossy().as_ref());
+            span.set_attr(names::WORKING_DIRECTORY, directory.to_string_lossy().as_ref());
         }
         span.set_attr("process.pid", i64::from(facts.pid));
         let resource = Arc::new(resource(facts.name));

@@ -236,12 +236,12 @@ fn message(out: &mut String, message: &Message) {
                 let said = text(&held(said));
                 out.push_str(&format!("<details><summary>reasoning</summary><pre>{said}</pre></details>\n"));
             }
-            Part::ToolCall { name, arguments } => out.push_str(&format!(
+            Part::ToolCall { name, arguments, .. } => out.push_str(&format!(
                 "<div><span class=\"kind tool\">calls</span> <code>{}</code><pre>{}</pre></div>\n",
                 text(name),
                 text(&held(&plain(arguments)))
             )),
-            Part::ToolResult(result) => out.push_str(&format!(
+            Part::ToolResult { result, .. } => out.push_str(&format!(
                 "<div><span class=\"kind tool\">answers</span><pre>{}</pre></div>\n",
                 text(&held(&plain(result)))
             )),

@@ -2,9 +2,9 @@
 
 use runspan::conventions::names;
 use runspan::model::otlp::{AnyValue, ArrayValue, Span, Value};
+use runspan::replay::ask::{chat_call, item, parts};
 use serde_json::{Value as Json, json};
 
-use super::ask::{chat_call, item, parts};
 use super::places::Format;
 
 /// Writes what an answer says.

@@ -2,6 +2,7 @@
 
 use hyper::{Method, Uri};
 use runspan::conventions::providers::HOSTS;
+pub use runspan::replay::Format;
 
 /// A service whose SDK takes its address from the environment.
 struct Service {
@@ -120,19 +121,6 @@ pub fn reachable(places: Vec<Place>, given: impl Fn(&str) -> Option<String>) -> 
         own.or_else(|| any.clone()).is_some() && !is_excepted(place.host())
     };
     places.into_iter().filter(|place| !needs_proxy(place)).collect()
-}
-
-/// A kind of call that is understood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// OpenAI's chat completions.
-    Chat,
-    /// OpenAI's responses.
-    Responses,
-    /// OpenAI's embeddings.
-    Embeddings,
-    /// Anthropic's messages.
-    Messages,
 }
 
 /// Where one request goes.

@@ -1,10 +1,32 @@
 //! What a request to a model says, in the canonical words.
 
-use runspan::conventions::names;
-use runspan::model::otlp::{Span, Value};
 use serde_json::{Value as Json, json};
 
-use super::places::Format;
+use crate::conventions::names;
+use crate::model::otlp::{Span, Value};
+
+/// A kind of call that is understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// OpenAI's chat completions.
+    Chat,
+    /// OpenAI's responses.
+    Responses,
+    /// OpenAI's embeddings.
+    Embeddings,
+    /// Anthropic's messages.
+    Messages,
+}
+
+impl Format {
+    /// Returns the word of the conventions for what such a call does.
+    pub const fn operation(self) -> &'static str {
+        match self {
+            Self::Embeddings => "embeddings",
+            Self::Chat | Self::Responses | Self::Messages => "chat",
+        }
+    }
+}
 
 /// Settings of a request that have a canonical name.
 const SETTINGS: &[(&str, &str)] = &[
@@ -20,7 +42,7 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 const STREAM: &str = "gen_ai.request.stream";
 /// The conversation, where the service keeps it.
-const PREVIOUS: &str = "gen_ai.request.previous_response.id";
+pub(super) const PREVIOUS: &str = "gen_ai.request.previous_response.id";
 
 /// Writes what a request says.
 pub fn write(format: Format, request: &Json, span: &mut Span) {
