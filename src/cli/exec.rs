@@ -8,6 +8,7 @@
 //! The command gets this process's terminal, files and place in its process group; all that it notices is its
 //! environment. Whatever is wrong with the recording, it runs.
 
+mod again;
 mod argv;
 mod budget;
 mod child;
@@ -17,6 +18,7 @@ mod python;
 mod report;
 mod root;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -31,12 +33,18 @@ use runspan::store::files::layout::STORE_VARIABLE;
 use runspan::{Content, Durability, Error, Keep};
 
 use super::output::{YELLOW, safe};
-use super::{Done, Session, Stop, serve};
+use super::{CODE_FAILED, Done, Session, Stop, serve};
+use again::Input;
+pub use again::Recorded;
 use budget::{Bounds, Purse, Watch};
-use child::{Child, Ended};
+use child::Child;
+pub use child::{Ended, Place};
 use environment::Environment;
+pub use proxy::{Answers, OnMiss};
 use proxy::{AreTold, Calls, Proxy, places};
 use root::Root;
+use runspan::pipeline::Pipeline;
+use runspan::replay::Replay;
 
 /// What `exec` takes.
 #[derive(Debug, clap::Args)]
@@ -110,15 +118,90 @@ const LATE: Duration = Duration::from_secs(2);
 /// How long the end of the recording may take: all that was acknowledged is in the journal by then.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// A command that is run again, with recorded answers.
+pub struct Again {
+    /// The run that it repeats.
+    pub run: RunId,
+    pub replay: Arc<Replay>,
+    pub on_miss: OnMiss,
+    /// The model that is asked where the recording is left.
+    pub model: Option<String>,
+    /// Variables that are to be as they were.
+    pub environment: BTreeMap<String, OsString>,
+    /// What it reads from, where it was recorded.
+    pub input: Option<Input>,
+    pub place: Place,
+}
+
+/// What became of it.
+pub struct Over {
+    pub ended: Ended,
+    /// The run that was recorded.
+    pub run: RunId,
+    /// Requests that were no calls of models, and were refused.
+    pub refused: Vec<String>,
+}
+
+impl Args {
+    /// Makes the arguments with which a command is run again.
+    pub fn again(name: String, command: Vec<OsString>, content: Option<Content>) -> Self {
+        Self {
+            name: Some(name),
+            quiet: true,
+            proxy: PassThrough::On,
+            no_auto: false,
+            content,
+            durability: None,
+            forward_keep: None,
+            bounds: Bounds::default(),
+            command,
+        }
+    }
+}
+
 /// Runs the command, and ends as it did.
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
-    let Some((program, _)) = args.command.split_first() else { return Ok(()) };
+    let over = run_to_its_end(args, None, session)?;
+    over.map_or(Ok(()), |(ended, _)| Err(Stop::Exited { code: ended.code() }))
+}
+
+/// Runs a command again with recorded answers. Nothing runs where they cannot be given.
+///
+/// # Errors
+///
+/// When it cannot be run, or not with recorded answers.
+pub fn run_again(args: &Args, again: &Again, session: &mut Session<'_>) -> Result<Over, Stop> {
+    match run_to_its_end(args, Some(again), session)? {
+        Some((ended, Some((run, refused)))) => Ok(Over { ended, run, refused }),
+        _ => Err(Stop::failed(CODE_FAILED, "nothing was run: recorded answers cannot be given, see above")),
+    }
+}
+
+/// How a command ended, and of one that was recorded which run it is, and what was refused to it.
+type Outcome = (Ended, Option<(RunId, Vec<String>)>);
+
+fn run_to_its_end(args: &Args, again: Option<&Again>, session: &mut Session<'_>) -> Result<Option<Outcome>, Stop> {
+    let Some((program, _)) = args.command.split_first() else { return Ok(None) };
     let name = args.name.clone().unwrap_or_else(|| file_name(program));
     child::notice_children();
-    let recording = if is_switched_off() { None } else { Recording::begin(args, &name, session) };
-    let environment = recording.as_ref().map(|recording| recording.environment(args, &name)).unwrap_or_default();
+    let is_wanted = again.is_some() || !is_switched_off();
+    let recording = is_wanted.then(|| Recording::begin(args, again, &name, session)).flatten();
+    if again.is_some() && recording.as_ref().is_none_or(|recording| recording.proxy.is_none()) {
+        if let Some(recording) = recording {
+            recording.cancel();
+        }
+        return Ok(None);
+    }
+    let mut environment =
+        recording.as_ref().map(|recording| recording.environment(args, again, &name)).unwrap_or_default();
+    if let Some(again) = again {
+        let own = std::mem::replace(&mut environment.set, again.environment.clone());
+        environment.set.extend(own);
+    }
+    let here = Place::default();
+    let place = again.map_or(&here, |again| &again.place);
     let started_at = UnixNanos::now();
-    let child = match Child::start(&args.command, &environment) {
+    let child = match Child::start(&args.command, &environment, place) {
         Ok(child) => child,
         Err(error) => {
             if let Some(recording) = recording {
@@ -127,13 +210,18 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
             return Err(cannot_run(program, &error));
         }
     };
-    let recording = recording.map(|recording| recording.start(&name, started_at, &child, args, session));
+    let recording = recording.map(|recording| {
+        let run = recording.run;
+        let answers = recording.answers.clone();
+        (recording.start(&name, started_at, &child, args, again, session), run, answers)
+    });
     let ended = child.wait();
     let ended_at = UnixNanos::now();
-    if let Some(recording) = recording {
+    let recorded = recording.map(|(recording, run, answers)| {
         recording.end(&ended, ended_at, args.quiet, session);
-    }
-    Err(Stop::Exited { code: ended.code() })
+        (run, answers.map(|answers| answers.refused()).unwrap_or_default())
+    });
+    Ok(Some((ended, recorded)))
 }
 
 /// Tells whether the environment says that nothing is to be recorded.
@@ -156,6 +244,8 @@ struct Recording {
     receiver: Receiver,
     proxy: Option<Proxy>,
     purse: Option<Arc<Purse>>,
+    /// What answers in the place of models.
+    answers: Option<Arc<Answers>>,
     run: RunId,
     context: SpanContext,
     /// What this process itself was started under.
@@ -166,7 +256,7 @@ struct Recording {
 
 impl Recording {
     /// Opens port and store. Without them the command runs all the same, with a warning.
-    fn begin(args: &Args, name: &str, session: &mut Session<'_>) -> Option<Self> {
+    fn begin(args: &Args, again: Option<&Again>, name: &str, session: &mut Session<'_>) -> Option<Self> {
         let mut settings = Settings { drain: DRAIN, durability: Durability::Process, ..Settings::default() };
         if session.store.is_some() || std::env::var_os(STORE_VARIABLE).is_some_and(|path| !path.is_empty()) {
             settings.store.clone_from(&session.store);
@@ -197,11 +287,22 @@ impl Recording {
         let trace_id = outer.as_ref().map_or(run.as_trace_id(), |outer| outer.span.trace_id);
         let context = SpanContext { trace_id, span_id: SpanId::fresh(), flags: 1, run_id: Some(run) };
         let purse = args.bounds.budget().map(|budget| Purse::new(budget, receiver.layout()));
-        let proxy = match args.proxy {
-            PassThrough::Off => None,
-            when => pass_through(&receiver, when, name, &context, purse.clone(), session),
+        let answers = match again {
+            Some(again) => match answers(&receiver, again, content.unwrap_or_default()) {
+                Ok(answers) => Some(Arc::new(answers)),
+                Err(error) => {
+                    warn(session, &format!("the store cannot be read: {}", full_text(&error)));
+                    return None;
+                }
+            },
+            None => None,
         };
-        Some(Self { receiver, proxy, purse, run, context, outer, content })
+        let proxy = match (args.proxy, again) {
+            (PassThrough::Off, _) => None,
+            (_, Some(again)) => answer_calls(&receiver, again, answers.clone(), Calls::all(&context, name), session),
+            (when, None) => pass_through(&receiver, when, name, &context, purse.clone(), session),
+        };
+        Some(Self { receiver, proxy, purse, answers, run, context, outer, content })
     }
 
     /// Ends what has not begun.
@@ -213,10 +314,10 @@ impl Recording {
         let _ = self.receiver.finish(DRAIN);
     }
 
-    fn environment(&self, args: &Args, name: &str) -> Environment {
+    fn environment(&self, args: &Args, again: Option<&Again>, name: &str) -> Environment {
         let port = self.receiver.address();
         let mut environment = environment::of_command(
-            variable,
+            |name| variable_of(again, name),
             &environment::Facts {
                 endpoint: format!("http://{port}"),
                 store: self.receiver.layout().root().to_owned(),
@@ -228,13 +329,21 @@ impl Recording {
                 has_targets: self.receiver.has_targets(),
             },
         );
-        let python_path = std::env::var_os("PYTHONPATH");
+        let recorded = again.and_then(|again| again.environment.get("PYTHONPATH").cloned());
+        let python_path = recorded.or_else(|| std::env::var_os("PYTHONPATH"));
         let instrumented = (!args.no_auto).then(|| python::path_of(&args.command, python_path.as_deref())).flatten();
         if let Some(path) = instrumented {
             environment.set.insert("PYTHONPATH".to_owned(), path);
         }
         let variables = self.proxy.iter().flat_map(Proxy::variables);
         environment.set.extend(variables.map(|(name, value)| (name.to_owned(), value.into())));
+        if let (Some(again), Some(proxy)) = (again, &self.proxy)
+            && !again.may_ask()
+        {
+            // Clients refuse to start without one, and nobody looks at it.
+            let missing = places::keys_missing(proxy.places(), |name| variable_of(Some(again), name));
+            environment.set.extend(missing.map(|key| (key.to_owned(), "recorded".into())));
+        }
         environment
     }
 
@@ -245,8 +354,15 @@ impl Recording {
         started_at: UnixNanos,
         child: &Child,
         args: &Args,
+        again: Option<&Again>,
         session: &mut Session<'_>,
     ) -> Started {
+        let here = std::env::current_dir().ok();
+        let recorded = again.and_then(|again| again.place.directory.clone());
+        let directory = recorded.or(here);
+        let mut variables: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        variables.extend(again.into_iter().flat_map(|again| &again.environment).map(|(n, v)| (n.into(), v.clone())));
+        let environment = again::kept(variables.into_iter());
         let root = Root::new(root::Facts {
             name,
             store_id: self.receiver.store_id(),
@@ -255,6 +371,10 @@ impl Recording {
             outer: self.outer.as_ref(),
             command: &args.command,
             pid: child.id(),
+            directory: directory.as_deref(),
+            environment: Some(environment),
+            input: again.and_then(|again| again.input.clone()).unwrap_or_else(Input::here),
+            replay_of: again.map(|again| again.run),
             started_at,
         });
         let teller = self.receiver.teller();
@@ -315,6 +435,25 @@ impl Started {
             report::say(layout.root(), run, session);
         }
     }
+}
+
+impl Again {
+    /// Tells whether a model may be asked.
+    fn may_ask(&self) -> bool {
+        self.on_miss == OnMiss::Live || self.replay.is_left_early()
+    }
+}
+
+/// Reads a variable as a command will find it that is run again.
+fn variable_of(again: Option<&Again>, name: &str) -> Option<String> {
+    let recorded = again.and_then(|again| again.environment.get(name)?.clone().into_string().ok());
+    recorded.filter(|value| !value.is_empty()).or_else(|| variable(name))
+}
+
+/// Makes what answers in the place of models.
+fn answers(receiver: &Receiver, again: &Again, content: Content) -> Result<Answers, Error> {
+    let pipeline = Pipeline::new(content, receiver.layout().read()?.redaction_key());
+    Ok(Answers::new(Arc::clone(&again.replay), again.on_miss, again.model.clone(), pipeline))
 }
 
 /// Reads a variable of this process; empty means unset.
@@ -385,8 +524,22 @@ fn pass_through(
     let are_told = move || !is_always && run.is_some_and(|run| report::is_any_below(&store, run));
     let calls =
         Calls { root: *context, resource: Arc::new(root::resource(name)), are_told: AreTold::new(are_told), purse };
-    let started = Proxy::start(receiver, places, trusted, calls);
+    let started = Proxy::start(receiver, places, trusted, calls, None);
     started.map_err(|error| warn(session, &format!("model calls are not passed through: {error}"))).ok()
+}
+
+/// Opens the port at which recorded answers are given. Whatever lies between here and a model is passed by.
+fn answer_calls(
+    receiver: &Receiver,
+    again: &Again,
+    answers: Option<Arc<Answers>>,
+    calls: Calls,
+    session: &mut Session<'_>,
+) -> Option<Proxy> {
+    let places = places::all(|name| variable_of(Some(again), name));
+    let trusted = if again.may_ask() { proxy::trusted(variable) } else { proxy::nobody() };
+    let started = Proxy::start(receiver, places, trusted, calls, answers);
+    started.map_err(|error| warn(session, &format!("there is no port to answer at: {error}"))).ok()
 }
 
 fn warn(session: &mut Session<'_>, text: &str) {

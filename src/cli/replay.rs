@@ -1,6 +1,8 @@
 //! `runspan replay`: a run, again.
 
+mod again;
 mod play;
+mod report;
 
 use runspan::store::RunReader;
 
@@ -21,11 +23,16 @@ pub struct Args {
     id: String,
     #[command(flatten)]
     play: play::Play,
+    #[command(flatten)]
+    again: again::Options,
 }
 
 /// Shows the run again.
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let reader = session.open_for(&args.id)?;
     let run = reader.resolve(&args.id)?;
+    if args.again.exec {
+        return again::run(&args.again, &reader, run, session);
+    }
     play::run(&args.play, &reader, run, session)
 }

@@ -140,6 +140,7 @@ pub const TELL_WHICH: &[&str] = &[
     EXTERNAL_ID,
     RUN_ID,
     PARENT_RUN_ID,
+    REPLAY_OF,
     STORE_ID,
 ];
 
@@ -169,6 +170,8 @@ pub const TELL_INPUT: &[&str] = &[INPUT, INPUT_MESSAGES, TOOL_ARGUMENTS, RETRIEV
 pub const RUN_ID: &str = "runspan.run.id";
 /// The run that started it.
 pub const PARENT_RUN_ID: &str = "runspan.parent_run.id";
+/// The run that it repeats.
+pub const REPLAY_OF: &str = "runspan.replayed_run.id";
 /// The store that a local process writes to.
 pub const STORE_ID: &str = "runspan.store.id";
 /// The kind of a step, where [`OPERATION`] has no word for it; a word of [`StepKind`].
@@ -211,10 +214,12 @@ pub const ERROR_SPAN: &str = "runspan.error.span_id";
 pub const COMMAND_ARGS: &str = "process.command_args";
 /// Where it was called.
 pub const WORKING_DIRECTORY: &str = "process.working_directory";
+/// The environment of a command, as far as it is kept: a JSON object as text.
+pub const ENVIRONMENT: &str = "runspan.environment";
+/// What a command reads from: `terminal`, `file`, `pipe`, `null`, `closed`.
+pub const STDIN: &str = "runspan.stdin";
 /// What the id of an answer begins with that was given from a recording: nobody billed it.
 pub const REPLAYED_ANSWER: &str = "replayed-";
-/// The run that a run repeats.
-pub const REPLAY_OF: &str = "runspan.replay_of";
 /// The vectors of an embedding, as the service sent them: a JSON array as text.
 pub const EMBEDDINGS: &str = "runspan.embeddings";
 

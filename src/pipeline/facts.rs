@@ -68,6 +68,8 @@ pub struct StepFacts {
     pub names_run: bool,
     /// The run that started that run.
     pub parent_run_id: Option<RunId>,
+    /// The run that it repeats.
+    pub replay_of: Option<RunId>,
     /// Token counts on this span; for kinds that are not billed they repeat what steps below say.
     pub tokens: Option<Tokens>,
     /// What the step cost.
@@ -151,6 +153,7 @@ impl StepFacts {
             run_id: inherited(names::RUN_ID).and_then(|id| id.parse().ok()),
             names_run: span.attr(names::RUN_ID).is_some(),
             parent_run_id: inherited(names::PARENT_RUN_ID).and_then(|id| id.parse().ok()),
+            replay_of: text(names::REPLAY_OF).and_then(|id| id.parse().ok()),
             tokens: tokens(span),
             cost: cost(span),
             billed: is_billed(kind),
@@ -191,6 +194,7 @@ impl StepFacts {
             run_id: self.run_id,
             names_run: self.names_run,
             parent_run_id: self.parent_run_id,
+            replay_of: self.replay_of,
             tokens: self.tokens,
             cost: self.cost,
             billed: self.billed,
@@ -457,6 +461,7 @@ mod tests {
                 run_id: "01KE9BZH80BGEY5ABZ7D0DHDQ1".parse().ok(),
                 names_run: false,
                 parent_run_id: None,
+                replay_of: None,
                 tokens: Some(Tokens {
                     prompt: Some(211),
                     completion: Some(37),

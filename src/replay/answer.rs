@@ -165,7 +165,10 @@ pub(super) fn outcome(span: &Span, facts: &StepFacts, status: StepStatus) -> Res
     if facts.kind == StepKind::Embedding {
         let vectors = span.attr(names::EMBEDDINGS).map(Value::to_json);
         let Some(Json::Array(vectors)) = vectors else {
-            return Err(if span.attr(CONTENT_MARK).is_some() { Gap::Policy } else { Gap::NoVectors });
+            return Err(match absent() {
+                Gap::NotTold => Gap::NoVectors,
+                gap => gap,
+            });
         };
         answer.embeddings = vectors;
         return Ok(Outcome::Answer(Box::new(answer)));

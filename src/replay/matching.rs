@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use super::answer::{Answer, Failure, Gap, Outcome};
 use super::recording::{ModelCall, Recording, ToolCall};
-use super::request::{Difference, Hash, Request};
+use super::request::{Difference, Hash, Request, original_id};
 use crate::model::ErrorInfo;
 
 /// Answers from a recording, and keeps account of how well it fits. Any number of threads may ask.
@@ -248,6 +248,11 @@ impl Replay {
         Self { are_tools_live: true, ..self }
     }
 
+    /// Tells whether not all that was recorded is answered.
+    pub fn is_left_early(&self) -> bool {
+        self.until < self.recording.calls().len()
+    }
+
     /// Returns what is answered from.
     pub fn recording(&self) -> &Recording {
         &self.recording
@@ -279,6 +284,11 @@ impl Replay {
         let gap = recorded.and_then(|recorded| recorded.outcome.as_ref().err().copied());
         state.taken.push(Taken { request, call, fit, differs, gap, is_again, is_live: false });
         Found { number, outcome }
+    }
+
+    /// Tells whether the same was recorded.
+    pub fn knows(&self, request: &Request) -> bool {
+        request.content().is_some_and(|hash| self.by_content.contains_key(&hash))
     }
 
     /// Takes note that a request was answered by a model after all.
@@ -421,7 +431,7 @@ impl Replay {
 /// Finds the call that was answered under an id.
 fn answered_by(recording: &Recording, id: &str) -> Option<usize> {
     recording.calls().iter().position(|call: &ModelCall| match &call.outcome {
-        Ok(Outcome::Answer(answer)) => answer.id.as_deref() == Some(id),
+        Ok(Outcome::Answer(answer)) => answer.id.as_deref().map(original_id) == Some(id),
         _ => false,
     })
 }

@@ -27,6 +27,8 @@ mod recording;
 mod request;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "cli")]
+pub mod wire;
 
 pub use answer::{Answer, AskedTool, Choice, Failure, Gap, Outcome};
 pub use ask::Format;

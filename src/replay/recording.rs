@@ -11,7 +11,7 @@ use super::request::{Request, comparable};
 use crate::conventions::names;
 use crate::error::Error;
 use crate::model::otlp::Span;
-use crate::model::{ErrorInfo, Event, RunId, RunSummary, SpanId, StepKind, StepStatus, StepView, UnixNanos};
+use crate::model::{ErrorInfo, Event, RunId, RunSummary, SpanId, StepKind, StepStatus, StepView, Tokens, UnixNanos};
 use crate::pipeline::facts::StepFacts;
 use crate::recovery;
 use crate::store::assembly::RunState;
@@ -51,6 +51,8 @@ pub struct ModelCall {
     pub request: Request,
     /// What came of it.
     pub outcome: Result<Outcome, Gap>,
+    /// What it used.
+    pub tokens: Option<Tokens>,
     started_at: UnixNanos,
     response_id: Option<String>,
 }
@@ -267,6 +269,7 @@ fn model_call(run_id: RunId, view: &StepView, views: &[StepView], spans: &HashMa
         provider: view.provider.clone(),
         request,
         outcome,
+        tokens: view.tokens.or(facts.tokens),
         started_at: view.started_at,
         response_id: facts.response_id,
     })
@@ -316,6 +319,13 @@ fn tool_call(run_id: RunId, view: &StepView, spans: &HashMap<SpanId, Span>) -> O
         outcome,
         started_at: view.started_at,
     })
+}
+
+impl ModelCall {
+    /// Tells whether its answer was given from a recording itself.
+    pub fn is_replayed(&self) -> bool {
+        self.response_id.as_deref().is_some_and(|id| id.starts_with(names::REPLAYED_ANSWER))
+    }
 }
 
 impl ToolCall {

@@ -285,6 +285,7 @@ impl RunState {
         first(&mut self.user_id, &facts.user_id);
         first(&mut self.external_id, &facts.external_id);
         first(&mut self.parent_run_id, &facts.parent_run_id);
+        first(&mut self.replay_of, &facts.replay_of);
         if self.tags.is_empty() {
             self.tags.clone_from(&facts.tags);
         }

@@ -37,6 +37,8 @@ mod pages;
 #[cfg(feature = "cli")]
 mod play;
 mod processes;
+#[cfg(feature = "cli")]
+mod replay;
 mod rig;
 mod secrets;
 #[cfg(feature = "cli")]

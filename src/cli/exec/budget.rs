@@ -35,7 +35,7 @@ const TICK: Duration = Duration::from_millis(25);
 const COUNT_LIMIT: Duration = Duration::from_secs(2);
 
 /// The bounds, as flags.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Budget")]
 pub struct Bounds {
     /// Dollars that the command's model calls may cost, those of runs below it among them

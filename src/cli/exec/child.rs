@@ -6,8 +6,11 @@
 //! both as well, and the command twice; that cannot be told apart.)
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,6 +89,32 @@ fn all_below(process: u32) -> Vec<libc::pid_t> {
     found.split_off(1)
 }
 
+/// Where a command runs, when it is not here.
+#[derive(Debug, Default)]
+pub struct Place {
+    /// The directory.
+    pub directory: Option<PathBuf>,
+    /// What it reads from.
+    pub input: Option<File>,
+    /// What it prints goes to standard error, for standard output is for something else.
+    pub is_out_taken: bool,
+}
+
+impl Place {
+    fn apply(&self, command: &mut Command) -> io::Result<()> {
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
+        if let Some(input) = &self.input {
+            command.stdin(input.try_clone()?);
+        }
+        if self.is_out_taken {
+            command.stdout(io::stderr().as_fd().try_clone_to_owned()?);
+        }
+        Ok(())
+    }
+}
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -127,7 +156,7 @@ impl Child {
     /// # Errors
     ///
     /// Why it cannot be started.
-    pub fn start(command: &[OsString], environment: &Environment) -> io::Result<Self> {
+    pub fn start(command: &[OsString], environment: &Environment, place: &Place) -> io::Result<Self> {
         let Some((program, arguments)) = command.split_first() else { return Err(io::ErrorKind::NotFound.into()) };
         let is_there = Arc::new(Mutex::new(true));
         catch_signals(&is_there)?;
@@ -137,6 +166,7 @@ impl Child {
         unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
         let spawn = |mut command: Command| {
             command.args(arguments).envs(&environment.set);
+            place.apply(&mut command)?;
             ignore_children_in(&mut command);
             for name in &environment.removed {
                 command.env_remove(name);

@@ -1,6 +1,7 @@
 //! The root step of a command's run: how it was called, where, and how it ended.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
 
 use runspan::conventions::names;
@@ -11,6 +12,7 @@ use runspan::model::record::{Record, RecordKind};
 use runspan::model::{RunId, StepStatus, UnixNanos};
 use runspan::propagation::{RemoteContext, SpanContext};
 
+use super::again::Input;
 use super::argv;
 use super::budget::Over;
 use super::child::Ended;
@@ -34,6 +36,14 @@ pub struct Facts<'a> {
     pub outer: Option<&'a RemoteContext>,
     pub command: &'a [OsString],
     pub pid: u32,
+    /// Where it runs.
+    pub directory: Option<&'a Path>,
+    /// Its environment, as far as it is kept.
+    pub environment: Option<String>,
+    /// What it reads from, and what that says where that can be known.
+    pub input: Input,
+    /// The run that it repeats.
+    pub replay_of: Option<RunId>,
     pub started_at: UnixNanos,
 }
 
@@ -68,8 +78,18 @@ impl Root {
         }
         let arguments = argv::without_secrets(facts.command);
         span.set_attr(names::COMMAND_ARGS, list(arguments));
-        if let Ok(directory) = std::env::current_dir() {
+        if let Some(directory) = facts.directory {
             span.set_attr(names::WORKING_DIRECTORY, directory.to_string_lossy().as_ref());
+        }
+        if let Some(environment) = facts.environment {
+            span.set_attr(names::ENVIRONMENT, environment);
+        }
+        span.set_attr(names::STDIN, facts.input.kind);
+        if let Some(text) = facts.input.text {
+            span.set_attr(names::INPUT, text);
+        }
+        if let Some(run) = facts.replay_of {
+            span.set_attr(names::REPLAY_OF, run.to_string());
         }
         span.set_attr("process.pid", i64::from(facts.pid));
         let resource = Arc::new(resource(facts.name));
