@@ -198,6 +198,9 @@ pub(super) fn outcome(span: &Span, facts: &StepFacts, status: StepStatus) -> Res
     if is_one_answer_in_pieces(&answer) {
         answer.choices = vec![joined(std::mem::take(&mut answer.choices))];
     }
+    if answer.choices.first().is_some_and(lacks_tools) {
+        return Err(Gap::NotTold);
+    }
     Ok(Outcome::Answer(Box::new(answer)))
 }
 
@@ -208,6 +211,13 @@ fn assistant(parts: Vec<Part>) -> Message {
 /// Several messages are several choices only when each says why it stopped.
 fn is_one_answer_in_pieces(answer: &Answer) -> bool {
     answer.choices.len() > 1 && answer.choices.iter().any(|choice| choice.finish_reason.is_none())
+}
+
+/// Tells whether a model is said to have asked for tools, and not for which.
+fn lacks_tools(choice: &Choice) -> bool {
+    let word = choice.finish_reason.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let has_tools = choice.message.parts.iter().any(|part| matches!(part, Part::ToolCall { .. } | Part::Other(_)));
+    word.contains("tool") && !has_tools
 }
 
 fn joined(choices: Vec<Choice>) -> Choice {

@@ -105,6 +105,8 @@ fn part(part: &Json) -> Part {
         Some("tool_call_response" | "tool_result" | "function_call_output" | "tool-result") => {
             result().map(|result| Part::ToolResult { id: text(CALL_IDS), result: unwrapped(result) })
         }
+        // Some list what is asked for without a word of what it is.
+        None if part.get("toolName").is_some() => tool_call(part),
         _ => part.as_str().map(|text| Part::Text(text.to_owned())),
     };
     known.unwrap_or_else(|| Part::Other(part.clone()))

@@ -131,7 +131,13 @@ impl Request {
         } else {
             let system = json(names::SYSTEM_INSTRUCTIONS);
             let messages = json(names::INPUT_MESSAGES).or_else(|| json(names::INPUT));
-            let said = system.iter().flat_map(system_items).chain(messages.iter().flat_map(items)).collect::<Vec<_>>();
+            let mut said: Vec<Item> = system.iter().flat_map(system_items).collect();
+            let messages_said: Vec<Item> = messages.iter().flat_map(items).collect();
+            // Some tell instructions twice: beside the messages, and as the first of them.
+            if messages_said.starts_with(&said) {
+                said.clear();
+            }
+            said.extend(messages_said);
             (system.is_some() || messages.is_some()).then_some(said)
         };
         let settings = span.attributes.iter().filter_map(|attribute| {

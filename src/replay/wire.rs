@@ -481,7 +481,8 @@ fn embeddings(answer: &Answer, envelope: &Envelope<'_>) -> Json {
         json!({"object": "embedding", "index": at, "embedding": vector})
     });
     let used = answer.tokens.and_then(|tokens| tokens.prompt).unwrap_or(0);
-    json!({"object": "list", "data": data.collect::<Vec<_>>(), "model": envelope.model,
+    // OpenAI gives them no id; clients do not mind one, and by it nobody takes them for billed.
+    json!({"id": envelope.id, "object": "list", "data": data.collect::<Vec<_>>(), "model": envelope.model,
         "usage": {"prompt_tokens": used, "total_tokens": used}})
 }
 

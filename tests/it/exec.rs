@@ -1,7 +1,7 @@
 //! `runspan exec` with real processes: what is recorded of a command, and that it runs as it would without.
 
 mod budget;
-mod clients;
+pub mod clients;
 mod proxy;
 
 use std::io::{BufRead, BufReader, Write};

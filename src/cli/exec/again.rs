@@ -19,17 +19,21 @@ const MOST_OF_VARIABLE: usize = 4 << 10;
 const MOST_OF_ENVIRONMENT: usize = 64 << 10;
 /// An input longer than this is not kept.
 const MOST_OF_INPUT: usize = 1 << 20;
-/// Variables of a terminal, a login or this process: those of the next time hold then. One that ends in `_` stands for all
+/// Variables of a terminal, a login, a network or this process: those of the next time hold then. One that ends in `_` stands for all
 /// that begin so.
 const OF_SESSION: &[&str] = &[
+    "ALL_PROXY",
     "BAGGAGE",
     "COLORTERM",
     "COLUMNS",
     "DBUS_",
     "DISPLAY",
     "GPG_",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
     "LINES",
     "LS_COLORS",
+    "NO_PROXY",
     "OLDPWD",
     "OTEL_",
     "PWD",
@@ -102,6 +106,7 @@ fn rest_of_file() -> Option<String> {
 /// in values are found later, with all else that is stored.
 pub fn kept(variables: impl Iterator<Item = (OsString, OsString)>) -> String {
     let is_of_session = |name: &str| {
+        let name = &*name.to_ascii_uppercase();
         OF_SESSION.iter().any(|word| name == *word || word.len() > 1 && word.ends_with('_') && name.starts_with(word))
     };
     let mut all: Vec<(String, String)> = variables
