@@ -1,9 +1,13 @@
 //! `runspan replay`: a run, again.
 
 mod again;
+mod as_test;
 mod play;
 mod report;
 
+use std::path::PathBuf;
+
+use runspan::replay::Recording;
 use runspan::store::RunReader;
 
 use super::{Done, Session};
@@ -25,6 +29,9 @@ pub struct Args {
     play: play::Play,
     #[command(flatten)]
     again: again::Options,
+    /// Write what was asked and answered as a test of an agent in Rust [default: tests/ of the package here]
+    #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with = "exec")]
+    as_test: Option<Option<PathBuf>>,
 }
 
 /// Shows the run again.
@@ -33,6 +40,10 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let run = reader.resolve(&args.id)?;
     if args.again.exec {
         return again::run(&args.again, &reader, run, session);
+    }
+    if let Some(path) = &args.as_test {
+        let place = as_test::place(path, &session.cwd)?;
+        return as_test::run(&place, &Recording::read(&reader, run)?, session);
     }
     play::run(&args.play, &reader, run, session)
 }

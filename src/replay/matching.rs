@@ -67,6 +67,8 @@ pub struct Taken {
     pub request: Request,
     /// The recorded call, by its place.
     pub call: Option<usize>,
+    /// Its step.
+    pub step_id: Option<String>,
     /// How it fits.
     pub fit: Fit,
     /// In what it differs.
@@ -190,6 +192,31 @@ pub struct Report {
     pub left_over: Vec<LeftOver>,
 }
 
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_diverged() {
+            return write!(f, "as recorded: {} answers reused", self.reused());
+        }
+        f.write_str("diverged")?;
+        for taken in self.taken.iter().filter(|taken| taken.is_diverged()) {
+            let step = taken.step_id.as_deref().unwrap_or("a call that was not recorded");
+            write!(f, "\n{step}:")?;
+            let differs = taken.differs.iter().map(ToString::to_string);
+            let gap = taken.gap.map(|gap| gap.to_string());
+            let again = taken.is_again.then(|| "asked more often than recorded".to_owned());
+            let words: Vec<String> = differs.chain(gap).chain(again).collect();
+            write!(f, " {}\n{}", words.join(", "), taken.request.text())?;
+        }
+        for tool in self.tools.iter().filter(|tool| tool.fit != Fit::Exact) {
+            write!(f, "\nthe tool {} was not called with {} when it was recorded", tool.name, tool.arguments)?;
+        }
+        for left in &self.left_over {
+            write!(f, "\n{} was recorded, and not asked for", left.step_id)?;
+        }
+        Ok(())
+    }
+}
+
 impl Report {
     /// Tells whether anything went otherwise than recorded.
     pub fn is_diverged(&self) -> bool {
@@ -282,7 +309,8 @@ impl Replay {
             state.asked.extend(request.content().map(|hash| (hash, at)));
         }
         let gap = recorded.and_then(|recorded| recorded.outcome.as_ref().err().copied());
-        state.taken.push(Taken { request, call, fit, differs, gap, is_again, is_live: false });
+        let step_id = recorded.map(|recorded| recorded.step_id.clone());
+        state.taken.push(Taken { request, call, step_id, fit, differs, gap, is_again, is_live: false });
         Found { number, outcome }
     }
 

@@ -34,4 +34,6 @@ pub use answer::{Answer, AskedTool, Choice, Failure, Gap, Outcome};
 pub use ask::Format;
 pub use matching::{Fit, Found, LeftOver, Miss, NotAnswered, Replay, Report, Taken, ToolTaken};
 pub use recording::{ModelCall, Recording, ToolCall};
-pub use request::{Difference, Request};
+pub use request::{Difference, Item, Request, Said};
+/// For arguments of tools and the like, in a program that has no other use for it.
+pub use serde_json::{Value as Json, json};

@@ -10,11 +10,14 @@ use super::matching::Replay;
 use super::request::{Request, comparable};
 use crate::conventions::names;
 use crate::error::Error;
+use crate::model::event::RunStarted;
 use crate::model::otlp::Span;
-use crate::model::{ErrorInfo, Event, RunId, RunSummary, SpanId, StepKind, StepStatus, StepView, Tokens, UnixNanos};
+use crate::model::{
+    ErrorInfo, Event, EventBody, EventId, RunId, RunSummary, SpanId, StepKind, StepStatus, StepView, Tokens, UnixNanos,
+};
 use crate::pipeline::facts::StepFacts;
 use crate::recovery;
-use crate::store::assembly::RunState;
+use crate::store::assembly::{RunState, ended_body, started_body};
 use crate::store::files::layout::find_store;
 use crate::store::{Listed, Query, RunReader, StoreError};
 
@@ -55,6 +58,7 @@ pub struct ModelCall {
     pub tokens: Option<Tokens>,
     started_at: UnixNanos,
     response_id: Option<String>,
+    span: Span,
 }
 
 /// A recorded call of a tool.
@@ -71,6 +75,7 @@ pub struct ToolCall {
     /// What it gave back.
     pub outcome: Result<Result<Json, ErrorInfo>, Gap>,
     started_at: UnixNanos,
+    span: Span,
 }
 
 /// A run with its events.
@@ -136,7 +141,7 @@ impl Recording {
             events.push(event);
         }
         let started = events.iter().find_map(|event| match &event.body {
-            crate::model::EventBody::RunStarted(_) => Some(event.timestamp),
+            EventBody::RunStarted(_) => Some(event.timestamp),
             _ => None,
         });
         let Some(started) = started else { return Err("it does not tell of a run's start".to_owned()) };
@@ -210,10 +215,70 @@ impl Recording {
         self.root.as_ref()
     }
 
+    /// Writes its calls as a log that [`parse`](Self::parse) reads: what was asked and answered, and nothing else of the run.
+    pub fn log(&self) -> String {
+        let mut events = Vec::new();
+        let mut push = |at: UnixNanos, step_id: Option<&str>, body: EventBody| {
+            let event = Event {
+                seq: events.len() as u64,
+                event_id: EventId::fresh(at),
+                parent_event_id: None,
+                timestamp: at,
+                step_id: step_id.map(str::to_owned),
+                body,
+            };
+            events.push(event);
+        };
+        let run = &self.run;
+        let started = RunStarted {
+            kind: run.kind,
+            name: run.name().to_owned(),
+            trace_id: run.trace_id,
+            parent_run_id: None,
+            session_id: None,
+            user_id: None,
+            tags: Vec::new(),
+            input: None,
+        };
+        push(run.started_at, None, EventBody::RunStarted(Box::new(started)));
+        let calls = self.calls.iter().map(|call| (call.started_at, &call.step_id, &call.span));
+        let tools = self.tools.iter().map(|tool| (tool.started_at, &tool.step_id, &tool.span));
+        let mut all: Vec<_> = calls.chain(tools).collect();
+        all.sort_by_key(|(at, ..)| *at);
+        for (at, step_id, span) in all {
+            let span = lean(span);
+            let facts = StepFacts::of(&span, None, None);
+            push(at, Some(step_id), started_body(span.clone(), &facts, None, None));
+            if facts.status != StepStatus::Running {
+                push(UnixNanos(span.end_time_unix_nano), Some(step_id), ended_body(span, facts, None, None));
+            }
+        }
+        let lines = events.iter().filter_map(|event| serde_json::to_string(event).ok());
+        lines.map(|line| format!("{line}\n")).collect()
+    }
+
+    /// Returns when a call of a model or of a tool began, to tell in which order they did.
+    pub fn started_at(&self, step_id: &str) -> Option<UnixNanos> {
+        let calls = self.calls.iter().map(|call| (&call.step_id, call.started_at));
+        let mut all = calls.chain(self.tools.iter().map(|tool| (&tool.step_id, tool.started_at)));
+        all.find(|(step, _)| *step == step_id).map(|(_, at)| at)
+    }
+
     /// Begins to answer from it.
     pub fn replay(&self) -> Replay {
         Replay::new(self.clone())
     }
+}
+
+/// Leaves of a span what a call is read from.
+fn lean(span: &Span) -> Span {
+    const KEPT: &[&str] = &["error.type", "http.response.status_code"];
+    let is_kept = |key: &str| key.starts_with("gen_ai.") || key.starts_with("runspan.") || KEPT.contains(&key);
+    let attributes = span.attributes.iter().filter(|attribute| {
+        let key = attribute.key.as_str();
+        is_kept(key) && !key.starts_with(names::ORIGINAL_PREFIX) && key != names::ADDED
+    });
+    Span { attributes: attributes.cloned().collect(), events: Vec::new(), links: Vec::new(), ..span.clone() }
 }
 
 fn is_command(span: &Span) -> bool {
@@ -257,11 +322,11 @@ fn model_call(run_id: RunId, view: &StepView, views: &[StepView], spans: &HashMa
         let outcome = answer::outcome(span, &facts, copy.status);
         // Of those that know both the one that saw the request itself says it best.
         let knows = (outcome.is_ok(), request.is_known(), facts.is_relayed, facts.is_at_wire);
-        Some((knows, request, outcome, facts))
+        Some((knows, request, outcome, facts, span))
     });
     // The first of equals: the one that counts.
     let best = told.reduce(|best, next| if next.0 > best.0 { next } else { best });
-    let (_, request, outcome, facts) = best?;
+    let (_, request, outcome, facts, span) = best?;
     Some(ModelCall {
         run_id,
         step_id: view.step_id.clone(),
@@ -272,6 +337,7 @@ fn model_call(run_id: RunId, view: &StepView, views: &[StepView], spans: &HashMa
         tokens: view.tokens.or(facts.tokens),
         started_at: view.started_at,
         response_id: facts.response_id,
+        span: span.clone(),
     })
 }
 
@@ -318,6 +384,7 @@ fn tool_call(run_id: RunId, view: &StepView, spans: &HashMap<SpanId, Span>) -> O
         arguments: facts.tool_args.or(facts.input).unwrap_or_default(),
         outcome,
         started_at: view.started_at,
+        span: span.clone(),
     })
 }
 

@@ -45,16 +45,28 @@ pub struct Request {
 
 /// One thing said.
 #[derive(Clone, Debug, PartialEq)]
-struct Item {
-    role: &'static str,
-    said: Said,
+pub struct Item {
+    /// `system`, `user`, `assistant` or `tool`.
+    pub role: &'static str,
+    /// What.
+    pub said: Said,
 }
 
+/// What is said, without what is other each time.
 #[derive(Clone, Debug, PartialEq)]
-enum Said {
+pub enum Said {
+    /// Text.
     Text(String),
-    Calls { name: String, arguments: Json },
+    /// A tool is asked for.
+    Calls {
+        /// The tool.
+        name: String,
+        /// What it is given.
+        arguments: Json,
+    },
+    /// A tool answers.
     Answers(Json),
+    /// Anything else.
     Other(Json),
 }
 
@@ -168,16 +180,46 @@ impl Request {
         Self::from_body(Format::Chat, &json!({"model": model}))
     }
 
+    /// Makes a request for vectors of a text, or of a list of them.
+    pub fn embedding(model: &str, input: impl Into<Json>) -> Self {
+        Self::from_body(Format::Embeddings, &json!({"model": model, "input": input.into()}))
+    }
+
+    /// Asks this model.
+    #[must_use]
+    pub fn model(self, model: &str) -> Self {
+        Self { model: Some(model.to_owned()), ..self }
+    }
+
     /// Adds standing instructions.
     #[must_use]
     pub fn system(self, text: &str) -> Self {
-        self.with("system", Said::Text(text.to_owned()))
+        self.with("system", Said::Text(without_mark_hashes(text)))
     }
 
     /// Adds what the user says.
     #[must_use]
     pub fn user(self, text: &str) -> Self {
-        self.with("user", Said::Text(text.to_owned()))
+        self.with("user", Said::Text(without_mark_hashes(text)))
+    }
+
+    /// Adds what the model said.
+    #[must_use]
+    pub fn assistant_said(self, text: &str) -> Self {
+        self.with("assistant", Said::Text(without_mark_hashes(text)))
+    }
+
+    /// Adds that the model asked for a tool.
+    #[must_use]
+    pub fn assistant_called(self, tool: &str, arguments: impl Into<Json>) -> Self {
+        let arguments = comparable(&arguments.into());
+        self.with("assistant", Said::Calls { name: tool.to_owned(), arguments })
+    }
+
+    /// Adds what is neither text nor of a tool: a part of a message as [`items`](Self::items) has it.
+    #[must_use]
+    pub fn other(self, role: &'static str, part: impl Into<Json>) -> Self {
+        self.with(canonical_role(role), Said::Other(comparable(&part.into())))
     }
 
     /// Adds what the model said, tools that it asked for among it.
@@ -213,8 +255,13 @@ impl Request {
         self.kind
     }
 
+    /// Returns what is said, in order; `None` where nothing is known of it.
+    pub fn items(&self) -> Option<&[Item]> {
+        self.items.as_deref()
+    }
+
     /// Returns the model that is asked for.
-    pub fn model(&self) -> Option<&str> {
+    pub fn model_name(&self) -> Option<&str> {
         self.model.as_deref()
     }
 

@@ -1,6 +1,7 @@
 //! `runspan replay ID --exec` with real processes: recorded once against a server, run again with the server gone.
 
 mod agents;
+mod as_test;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
