@@ -216,6 +216,7 @@ impl Recording {
     }
 
     /// Writes its calls as a log that [`parse`](Self::parse) reads: what was asked and answered, and nothing else of the run.
+    /// Calls that it has no answer to are left out.
     pub fn log(&self) -> String {
         let mut events = Vec::new();
         let mut push = |at: UnixNanos, step_id: Option<&str>, body: EventBody| {
@@ -241,8 +242,9 @@ impl Recording {
             input: None,
         };
         push(run.started_at, None, EventBody::RunStarted(Box::new(started)));
-        let calls = self.calls.iter().map(|call| (call.started_at, &call.step_id, &call.span));
-        let tools = self.tools.iter().map(|tool| (tool.started_at, &tool.step_id, &tool.span));
+        let calls = self.calls.iter().filter(|call| call.outcome.is_ok());
+        let calls = calls.map(|call| (call.started_at, &call.step_id, &call.span));
+        let tools = self.tools.iter().filter(|tool| tool.outcome.is_ok()).map(|tool| (tool.started_at, &tool.step_id, &tool.span));
         let mut all: Vec<_> = calls.chain(tools).collect();
         all.sort_by_key(|(at, ..)| *at);
         for (at, step_id, span) in all {

@@ -53,7 +53,39 @@ fn a_run_becomes_a_test_that_passes_and_fails_at_the_step_that_changes() {
     );
     let test = dir.path().join("tests/replay_agent.rs");
     let source = std::fs::read_to_string(&test).unwrap();
-    insta::assert_snapshot!(source.replace(&id, "ID"), @"");
+    insta::assert_snapshot!(source.replace(&id, "ID"), @r#"
+    //! What run ID was asked and answered. Made by `runspan replay ID --as-test`.
+    //!
+    //! `agent` does what the recorded run did. Put your own in its place: where it would ask a model it asks `replay.ask`,
+    //! and `replay.tool` where it would call a tool. The test fails when it asks for something else, and names the step.
+
+    use runspan::replay::{NotAnswered, Recording, Replay, Request, json};
+
+    fn agent(replay: &Replay) -> Result<(), NotAnswered> {
+        // chat
+        let asked_1 = Request::chat("gpt-4o-mini")
+            .system("Be brief.")
+            .user("Which weather is it in Bern?");
+        let answer = replay.ask(&asked_1)?;
+        assert_eq!(answer.tool_calls().map(|tool| tool.name).collect::<Vec<_>>(), ["weather"]);
+        // chat-2
+        let asked_2 = asked_1.clone()
+            .assistant_called("weather", json!({"city": "Bern"}))
+            .tool_result(json!("snow"));
+        let answer = replay.ask(&asked_2)?;
+        assert_eq!(answer.text(), "This is what I found: snow");
+        Ok(())
+    }
+
+    #[test]
+    fn agent_is_as_recorded() {
+        let recording = Recording::parse(include_str!("replay_agent.jsonl")).expect("the recording beside this file");
+        let replay = recording.replay();
+        agent(&replay).expect("an answer to each call");
+        let report = replay.report();
+        assert!(!report.is_diverged(), "{report}");
+    }
+    "#);
     let log = std::fs::read_to_string(dir.path().join("tests/replay_agent.jsonl")).unwrap();
     assert!(!log.contains("runspan.environment") && !log.contains("process."), "only what was asked and answered");
     // What is there is not written over.
