@@ -45,6 +45,7 @@ pub mod model;
 pub mod pipeline;
 pub mod propagation;
 pub mod recovery;
+pub mod replay;
 mod run;
 #[cfg(feature = "server")]
 pub mod server;
@@ -55,6 +56,7 @@ mod telemetry;
 
 pub use error::Error;
 pub use journal::Durability;
+pub use model::budget::{Bound, Budget, BudgetExceeded, Spent};
 pub use pipeline::Content;
 pub use run::{ArtifactSource, CurrentStep, Run, RunBuilder, Step, Usage, current};
 pub use sinks::keep::{BadKeep, Keep};

@@ -165,9 +165,10 @@ impl Builder {
         if let Some(at_work) = AtWork::join(&store.store_id, &settings) {
             return Ok((Arc::clone(&at_work.recorder), Guard::of(at_work)));
         }
-        let (pricer, bad_prices) = {
+        let (pricer, bad_prices, own_pricer) = {
             let _held_off = crate::sources::fork::hold_off();
-            crate::pipeline::cost::Pricer::of_store(&layout)
+            let (pricer, bad) = crate::pipeline::cost::Pricer::of_store(&layout);
+            (pricer, bad, crate::pipeline::cost::Pricer::of_store(&layout).0)
         };
         if let Some(bad) = bad_prices {
             warn(format_args!("{bad}"));
@@ -187,6 +188,7 @@ impl Builder {
             ));
         }
         let recorder = Arc::new(Recorder::new(Some(ring), store.store_id.clone(), crate::propagation::from_env()));
+        recorder.budgets().set_pricer(own_pricer);
         let instance = process.to_string();
         let resource = Arc::new(resource(settings.service_name.as_deref(), &instance, &store.store_id));
         let own_resource = Arc::clone(&resource);

@@ -1,6 +1,6 @@
 //! One event as one line.
 
-use runspan::model::{ErrorInfo, Event, EventBody, StepStatus, UnixNanos};
+use runspan::model::{ErrorInfo, Event, EventBody, StepKind, StepStatus, UnixNanos};
 use serde_json::Value as Json;
 
 use super::output::{DIM, GREEN, Look, RED, YELLOW, cut, error_text, gist, money, safe, says_nothing, tokens, width};
@@ -12,14 +12,24 @@ const MAX_DETAIL: usize = 2_000;
 
 /// Draws an event: its place, its time since `start`, its type, its step and what it says.
 pub fn line(event: &Event, start: UnixNanos, look: Look) -> String {
+    let mut words = detail(&event.body);
+    words.extend(said(&event.body));
+    drawn(event, start, &words.join("  "), look)
+}
+
+/// Draws an event whose conversation is shown elsewhere.
+pub fn line_without_talk(event: &Event, start: UnixNanos, look: Look) -> String {
+    drawn(event, start, &detail(&event.body).join("  "), look)
+}
+
+fn drawn(event: &Event, start: UnixNanos, detail: &str, look: Look) -> String {
     let since = (event.timestamp.0.saturating_sub(start.0)) as f64 / 1e9;
     let step = event.step_id.as_deref().unwrap_or("-");
     let head = format!("{:>4}  {since:>+9.3}s  ", event.seq);
     let kind = format!("{:<17}", safe(event.body.type_name()));
     let step = format!("  {:<16}", safe(step));
     let used = width(&head) + width(&kind) + width(&step) + 2;
-    let detail = detail(&event.body);
-    let detail = safe(&detail);
+    let detail = safe(detail);
     // What goes into a file or another program is not cut to a screen.
     let room = if look.is_terminal { look.width.saturating_sub(used) } else { MAX_DETAIL };
     let text =
@@ -40,7 +50,7 @@ fn style(body: &EventBody) -> Style {
 }
 
 /// Says in a few words what happened; not safe to print as it is.
-fn detail(body: &EventBody) -> String {
+fn detail(body: &EventBody) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     match body {
         EventBody::RunStarted(run) => {
@@ -62,7 +72,7 @@ fn detail(body: &EventBody) -> String {
         EventBody::ContextAssembled(assembled) => words.push(quoted(&assembled.context)),
         EventBody::StepStarted(step) => {
             words.push(format!("{} {}", step.kind, step.name));
-            words.extend(step.input.as_ref().map(quoted));
+            words.extend(step.input.as_ref().filter(|_| step.kind != StepKind::Llm).map(quoted));
         }
         EventBody::ToolRequested(tool) => words.extend(tool.tool_args.as_ref().map(Json::to_string)),
         EventBody::LlmCalled(call) => {
@@ -70,7 +80,7 @@ fn detail(body: &EventBody) -> String {
             words.extend(call.tokens.map(|used| tokens(Some(used))));
             words.extend(call.cost_usd.map(money));
             words.extend(call.duration_ms.map(duration));
-            words.extend(error(call.error.as_ref(), call.status).or_else(|| call.output.as_ref().map(quoted)));
+            words.extend(error(call.error.as_ref(), call.status));
         }
         EventBody::ToolSucceeded(tool) => {
             words.extend(tool.duration_ms.map(duration));
@@ -101,7 +111,16 @@ fn detail(body: &EventBody) -> String {
         EventBody::Unknown { data, .. } => words.push(data.to_string()),
         _ => {}
     }
-    words.join("  ")
+    words
+}
+
+/// Says what went to a model and what it answered.
+fn said(body: &EventBody) -> Option<String> {
+    match body {
+        EventBody::StepStarted(step) if step.kind == StepKind::Llm => step.input.as_ref().map(quoted),
+        EventBody::LlmCalled(call) if call.error.is_none() => call.output.as_ref().map(quoted),
+        _ => None,
+    }
 }
 
 fn quoted(content: &Json) -> String {

@@ -8,7 +8,9 @@
 //! The command gets this process's terminal, files and place in its process group; all that it notices is its
 //! environment. Whatever is wrong with the recording, it runs.
 
+mod again;
 mod argv;
+mod budget;
 mod child;
 mod environment;
 mod proxy;
@@ -16,6 +18,7 @@ mod python;
 mod report;
 mod root;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -30,11 +33,18 @@ use runspan::store::files::layout::STORE_VARIABLE;
 use runspan::{Content, Durability, Error, Keep};
 
 use super::output::{YELLOW, safe};
-use super::{Done, Session, Stop, serve};
-use child::{Child, Ended};
+use super::{CODE_FAILED, Done, Session, Stop, serve};
+use again::Input;
+pub use again::Recorded;
+use budget::{Bounds, Purse, Watch};
+use child::Child;
+pub use child::{Ended, Place};
 use environment::Environment;
+pub use proxy::{Answers, OnMiss};
 use proxy::{AreTold, Calls, Proxy, places};
 use root::Root;
+use runspan::pipeline::Pipeline;
+use runspan::replay::Replay;
 
 /// What `exec` takes.
 #[derive(Debug, clap::Args)]
@@ -42,6 +52,7 @@ use root::Root;
 Examples:
   runspan exec -- python agent.py
   runspan exec --name nightly -- ./agents.sh --all
+  runspan exec --budget-usd 2 -- python agent.py
 
 The command runs as it would without: the same terminal, input and output, signals and exit code. Recorded as one run \
 are how it was called, how it ended, and
@@ -52,7 +63,10 @@ are how it was called, how it ended, and
 
 Tracing that is set up in code to go elsewhere is not seen.
 
-Exit codes: the command's own; 128+N when signal N killed it; 126 it cannot be run, 127 it is not found, 2 wrong use.")]
+Over a budget, model calls are refused with status 403, which clients do not try again; --budget-grace later the command \
+and all that it started get SIGTERM, and as much later SIGKILL. The run ends as budget_exceeded.
+
+Exit codes: the command's own, over a budget too; 128+N when signal N killed it; 126 it cannot be run, 127 it is not found, 2 wrong use.")]
 pub struct Args {
     /// The run's name [default: the file name of the command]
     #[arg(long, value_name = "NAME")]
@@ -72,6 +86,8 @@ pub struct Args {
     /// What a recorded span survives: loss of power, or the death of this process [default: RUNSPAN_DURABILITY, else process]
     #[arg(long, value_name = "WHAT", value_parser = ["power", "process"])]
     durability: Option<String>,
+    #[command(flatten)]
+    bounds: Bounds,
     /// Which runs are forwarded to the endpoints of RUNSPAN_FORWARD [default: RUNSPAN_FORWARD_KEEP, else all]
     #[arg(long, value_name = "RULES", hide = true)]
     forward_keep: Option<Keep>,
@@ -102,15 +118,90 @@ const LATE: Duration = Duration::from_secs(2);
 /// How long the end of the recording may take: all that was acknowledged is in the journal by then.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// A command that is run again, with recorded answers.
+pub struct Again {
+    /// The run that it repeats.
+    pub run: RunId,
+    pub replay: Arc<Replay>,
+    pub on_miss: OnMiss,
+    /// The model that is asked where the recording is left.
+    pub model: Option<String>,
+    /// Variables that are to be as they were.
+    pub environment: BTreeMap<String, OsString>,
+    /// What it reads from, where it was recorded.
+    pub input: Option<Input>,
+    pub place: Place,
+}
+
+/// What became of it.
+pub struct Over {
+    pub ended: Ended,
+    /// The run that was recorded.
+    pub run: RunId,
+    /// Requests that were no calls of models, and were refused.
+    pub refused: Vec<String>,
+}
+
+impl Args {
+    /// Makes the arguments with which a command is run again.
+    pub fn again(name: String, command: Vec<OsString>, content: Option<Content>) -> Self {
+        Self {
+            name: Some(name),
+            quiet: true,
+            proxy: PassThrough::On,
+            no_auto: false,
+            content,
+            durability: None,
+            forward_keep: None,
+            bounds: Bounds::default(),
+            command,
+        }
+    }
+}
+
 /// Runs the command, and ends as it did.
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
-    let Some((program, _)) = args.command.split_first() else { return Ok(()) };
+    let over = run_to_its_end(args, None, session)?;
+    over.map_or(Ok(()), |(ended, _)| Err(Stop::Exited { code: ended.code() }))
+}
+
+/// Runs a command again with recorded answers. Nothing runs where they cannot be given.
+///
+/// # Errors
+///
+/// When it cannot be run, or not with recorded answers.
+pub fn run_again(args: &Args, again: &Again, session: &mut Session<'_>) -> Result<Over, Stop> {
+    match run_to_its_end(args, Some(again), session)? {
+        Some((ended, Some((run, refused)))) => Ok(Over { ended, run, refused }),
+        _ => Err(Stop::failed(CODE_FAILED, "nothing was run: recorded answers cannot be given, see above")),
+    }
+}
+
+/// How a command ended, and of one that was recorded which run it is, and what was refused to it.
+type Outcome = (Ended, Option<(RunId, Vec<String>)>);
+
+fn run_to_its_end(args: &Args, again: Option<&Again>, session: &mut Session<'_>) -> Result<Option<Outcome>, Stop> {
+    let Some((program, _)) = args.command.split_first() else { return Ok(None) };
     let name = args.name.clone().unwrap_or_else(|| file_name(program));
     child::notice_children();
-    let recording = if is_switched_off() { None } else { Recording::begin(args, &name, session) };
-    let environment = recording.as_ref().map(|recording| recording.environment(args, &name)).unwrap_or_default();
+    let is_wanted = again.is_some() || !is_switched_off();
+    let recording = is_wanted.then(|| Recording::begin(args, again, &name, session)).flatten();
+    if again.is_some() && recording.as_ref().is_none_or(|recording| recording.proxy.is_none()) {
+        if let Some(recording) = recording {
+            recording.cancel();
+        }
+        return Ok(None);
+    }
+    let mut environment =
+        recording.as_ref().map(|recording| recording.environment(args, again, &name)).unwrap_or_default();
+    if let Some(again) = again {
+        let own = std::mem::replace(&mut environment.set, again.environment.clone());
+        environment.set.extend(own);
+    }
+    let here = Place::default();
+    let place = again.map_or(&here, |again| &again.place);
     let started_at = UnixNanos::now();
-    let child = match Child::start(&args.command, &environment) {
+    let child = match Child::start(&args.command, &environment, place) {
         Ok(child) => child,
         Err(error) => {
             if let Some(recording) = recording {
@@ -119,13 +210,18 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
             return Err(cannot_run(program, &error));
         }
     };
-    let recording = recording.map(|recording| recording.start(&name, started_at, child.id(), &args.command, session));
+    let recording = recording.map(|recording| {
+        let run = recording.run;
+        let answers = recording.answers.clone();
+        (recording.start(&name, started_at, &child, args, again, session), run, answers)
+    });
     let ended = child.wait();
     let ended_at = UnixNanos::now();
-    if let Some(recording) = recording {
+    let recorded = recording.map(|(recording, run, answers)| {
         recording.end(&ended, ended_at, args.quiet, session);
-    }
-    Err(Stop::Exited { code: ended.code() })
+        (run, answers.map(|answers| answers.refused()).unwrap_or_default())
+    });
+    Ok(Some((ended, recorded)))
 }
 
 /// Tells whether the environment says that nothing is to be recorded.
@@ -147,6 +243,9 @@ fn cannot_run(program: &OsString, error: &std::io::Error) -> Stop {
 struct Recording {
     receiver: Receiver,
     proxy: Option<Proxy>,
+    purse: Option<Arc<Purse>>,
+    /// What answers in the place of models.
+    answers: Option<Arc<Answers>>,
     run: RunId,
     context: SpanContext,
     /// What this process itself was started under.
@@ -157,7 +256,7 @@ struct Recording {
 
 impl Recording {
     /// Opens port and store. Without them the command runs all the same, with a warning.
-    fn begin(args: &Args, name: &str, session: &mut Session<'_>) -> Option<Self> {
+    fn begin(args: &Args, again: Option<&Again>, name: &str, session: &mut Session<'_>) -> Option<Self> {
         let mut settings = Settings { drain: DRAIN, durability: Durability::Process, ..Settings::default() };
         if session.store.is_some() || std::env::var_os(STORE_VARIABLE).is_some_and(|path| !path.is_empty()) {
             settings.store.clone_from(&session.store);
@@ -187,11 +286,23 @@ impl Recording {
         let outer = propagation::from_env();
         let trace_id = outer.as_ref().map_or(run.as_trace_id(), |outer| outer.span.trace_id);
         let context = SpanContext { trace_id, span_id: SpanId::fresh(), flags: 1, run_id: Some(run) };
-        let proxy = match args.proxy {
-            PassThrough::Off => None,
-            when => pass_through(&receiver, when, name, &context, session),
+        let purse = args.bounds.budget().map(|budget| Purse::new(budget, receiver.layout()));
+        let answers = match again {
+            Some(again) => match answers(&receiver, again, content.unwrap_or_default()) {
+                Ok(answers) => Some(Arc::new(answers)),
+                Err(error) => {
+                    warn(session, &format!("the store cannot be read: {}", full_text(&error)));
+                    return None;
+                }
+            },
+            None => None,
         };
-        Some(Self { receiver, proxy, run, context, outer, content })
+        let proxy = match (args.proxy, again) {
+            (PassThrough::Off, _) => None,
+            (_, Some(again)) => answer_calls(&receiver, again, answers.clone(), Calls::all(&context, name), session),
+            (when, None) => pass_through(&receiver, when, name, &context, purse.clone(), session),
+        };
+        Some(Self { receiver, proxy, purse, answers, run, context, outer, content })
     }
 
     /// Ends what has not begun.
@@ -203,10 +314,10 @@ impl Recording {
         let _ = self.receiver.finish(DRAIN);
     }
 
-    fn environment(&self, args: &Args, name: &str) -> Environment {
+    fn environment(&self, args: &Args, again: Option<&Again>, name: &str) -> Environment {
         let port = self.receiver.address();
         let mut environment = environment::of_command(
-            variable,
+            |name| variable_of(again, name),
             &environment::Facts {
                 endpoint: format!("http://{port}"),
                 store: self.receiver.layout().root().to_owned(),
@@ -218,13 +329,21 @@ impl Recording {
                 has_targets: self.receiver.has_targets(),
             },
         );
-        let python_path = std::env::var_os("PYTHONPATH");
+        let recorded = again.and_then(|again| again.environment.get("PYTHONPATH").cloned());
+        let python_path = recorded.or_else(|| std::env::var_os("PYTHONPATH"));
         let instrumented = (!args.no_auto).then(|| python::path_of(&args.command, python_path.as_deref())).flatten();
         if let Some(path) = instrumented {
             environment.set.insert("PYTHONPATH".to_owned(), path);
         }
         let variables = self.proxy.iter().flat_map(Proxy::variables);
         environment.set.extend(variables.map(|(name, value)| (name.to_owned(), value.into())));
+        if let (Some(again), Some(proxy)) = (again, &self.proxy)
+            && !again.may_ask()
+        {
+            // Clients refuse to start without one, and nobody looks at it.
+            let missing = places::keys_missing(proxy.places(), |name| variable_of(Some(again), name));
+            environment.set.extend(missing.map(|key| (key.to_owned(), "recorded".into())));
+        }
         environment
     }
 
@@ -233,25 +352,41 @@ impl Recording {
         self,
         name: &str,
         started_at: UnixNanos,
-        pid: u32,
-        command: &[OsString],
+        child: &Child,
+        args: &Args,
+        again: Option<&Again>,
         session: &mut Session<'_>,
     ) -> Started {
+        let here = std::env::current_dir().ok();
+        let recorded = again.and_then(|again| again.place.directory.clone());
+        let directory = recorded.or(here);
+        let mut variables: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        variables.extend(again.into_iter().flat_map(|again| &again.environment).map(|(n, v)| (n.into(), v.clone())));
+        let environment = again::kept(variables.into_iter());
         let root = Root::new(root::Facts {
             name,
             store_id: self.receiver.store_id(),
             run: self.run,
             context: self.context,
             outer: self.outer.as_ref(),
-            command,
-            pid,
+            command: &args.command,
+            pid: child.id(),
+            directory: directory.as_deref(),
+            environment: Some(environment),
+            input: again.and_then(|again| again.input.clone()).unwrap_or_else(Input::here),
+            replay_of: again.map(|again| again.run),
             started_at,
         });
         let teller = self.receiver.teller();
         if let Err(why) = self.receiver.runtime().block_on(teller.tell(root.started())) {
             warn(session, &format!("the start of {name} is not recorded: {why}"));
         }
-        Started { recording: self, root }
+        let watch = self.purse.clone().and_then(|purse| {
+            let store = self.receiver.layout().root().to_owned();
+            let watch = Watch::start(purse, store, self.run, child.handle(), args.bounds.grace());
+            watch.map_err(|error| warn(session, &format!("the budget is not watched: {error}"))).ok()
+        });
+        Started { recording: self, root, watch }
     }
 }
 
@@ -259,13 +394,19 @@ impl Recording {
 struct Started {
     recording: Recording,
     root: Root,
+    watch: Option<Watch>,
 }
 
 impl Started {
     /// Takes in what still comes, closes the run, and says what it came to.
     fn end(self, ended: &Ended, ended_at: UnixNanos, quiet: bool, session: &mut Session<'_>) {
-        let Self { recording: Recording { receiver, proxy, run, .. }, root } = self;
+        let Self { recording: Recording { receiver, proxy, run, .. }, root, watch } = self;
+        let over = watch.and_then(Watch::end);
         child::wait_for_the_rest(LATE, || receiver.connections() == 0);
+        if over.as_ref().is_some_and(|over| over.signal.is_some()) {
+            // What was asked to end with the command, and did not.
+            child::signal_all_below(libc::SIGKILL);
+        }
         let calls = proxy.as_ref().map_or(0, Proxy::calls);
         let missed =
             proxy.and_then(|proxy| receiver.runtime().block_on(proxy.finish())).map(|missed| missed.to_string());
@@ -275,7 +416,7 @@ impl Started {
         let is_silent =
             receiver.received() == 0 && calls == 0 && !report::has_runs_below(receiver.layout().root(), run);
         let empty = is_silent.then_some(report::WHY_EMPTY);
-        let root = root.ended(ended, ended_at, empty.into_iter().chain(missed.as_deref()));
+        let root = root.ended(ended, ended_at, over.as_ref(), empty.into_iter().chain(missed.as_deref()));
         let told = receiver.runtime().block_on(receiver.teller().tell(root));
         if let Err(why) = told {
             warn(session, &format!("the end of the run is not recorded: {why}"));
@@ -287,10 +428,32 @@ impl Started {
                 "not all of the run is in the store yet: what is missing is in the journal beside it, from where the next command that opens the store takes it",
             );
         }
+        if let Some(over) = &over {
+            warn(session, &over.to_string());
+        }
         if !quiet {
             report::say(layout.root(), run, session);
         }
     }
+}
+
+impl Again {
+    /// Tells whether a model may be asked.
+    fn may_ask(&self) -> bool {
+        self.on_miss == OnMiss::Live || self.replay.is_left_early()
+    }
+}
+
+/// Reads a variable as a command will find it that is run again.
+fn variable_of(again: Option<&Again>, name: &str) -> Option<String> {
+    let recorded = again.and_then(|again| again.environment.get(name)?.clone().into_string().ok());
+    recorded.filter(|value| !value.is_empty()).or_else(|| variable(name))
+}
+
+/// Makes what answers in the place of models.
+fn answers(receiver: &Receiver, again: &Again, content: Content) -> Result<Answers, Error> {
+    let pipeline = Pipeline::new(content, receiver.layout().read()?.redaction_key());
+    Ok(Answers::new(Arc::clone(&again.replay), again.on_miss, again.model.clone(), pipeline))
 }
 
 /// Reads a variable of this process; empty means unset.
@@ -341,6 +504,7 @@ fn pass_through(
     when: PassThrough,
     name: &str,
     context: &SpanContext,
+    purse: Option<Arc<Purse>>,
     session: &mut Session<'_>,
 ) -> Option<Proxy> {
     let mut places = places::all(variable);
@@ -358,9 +522,24 @@ fn pass_through(
     let store: PathBuf = receiver.layout().root().to_owned();
     let (run, is_always) = (context.run_id, when == PassThrough::On);
     let are_told = move || !is_always && run.is_some_and(|run| report::is_any_below(&store, run));
-    let calls = Calls { root: *context, resource: Arc::new(root::resource(name)), are_told: AreTold::new(are_told) };
-    let started = Proxy::start(receiver, places, trusted, calls);
+    let calls =
+        Calls { root: *context, resource: Arc::new(root::resource(name)), are_told: AreTold::new(are_told), purse };
+    let started = Proxy::start(receiver, places, trusted, calls, None);
     started.map_err(|error| warn(session, &format!("model calls are not passed through: {error}"))).ok()
+}
+
+/// Opens the port at which recorded answers are given. Whatever lies between here and a model is passed by.
+fn answer_calls(
+    receiver: &Receiver,
+    again: &Again,
+    answers: Option<Arc<Answers>>,
+    calls: Calls,
+    session: &mut Session<'_>,
+) -> Option<Proxy> {
+    let places = places::all(|name| variable_of(Some(again), name));
+    let trusted = if again.may_ask() { proxy::trusted(variable) } else { proxy::nobody() };
+    let started = Proxy::start(receiver, places, trusted, calls, answers);
+    started.map_err(|error| warn(session, &format!("there is no port to answer at: {error}"))).ok()
 }
 
 fn warn(session: &mut Session<'_>, text: &str) {

@@ -24,6 +24,7 @@ mod output;
 mod prices;
 mod progress;
 mod reindex;
+mod replay;
 mod search;
 mod serve;
 mod sql;
@@ -107,6 +108,8 @@ enum Command {
     Get(get::Args),
     /// Follow runs, or one run's events, as they happen
     Tail(tail::Args),
+    /// Show a run again, event by event in time, with what the model saw
+    Replay(replay::Args),
     /// Find runs by what was said in them
     Search(search::Args),
     /// Add up runs, tokens, cost and time; group errors by what they say
@@ -170,6 +173,8 @@ enum RunsCommand {
     Stats(stats::Args),
     /// Compare two runs
     Compare(compare::Args),
+    /// Show a run again
+    Replay(replay::Args),
 }
 
 /// What a command works with.
@@ -263,6 +268,7 @@ fn execute(
         Command::Compare(args) | Command::Runs { command: RunsCommand::Compare(args) } => {
             compare::run(args, &mut session)
         }
+        Command::Replay(args) | Command::Runs { command: RunsCommand::Replay(args) } => replay::run(args, &mut session),
         Command::Export(args) => export::run(args, &mut session),
         Command::Import(args) => import::run(args, &mut session),
         Command::Serve(args) => serve::run(args, &mut session),

@@ -222,13 +222,15 @@ pub fn says_nothing(error: &runspan::model::ErrorInfo) -> bool {
     error.kind.is_none() && error.message.is_none()
 }
 
-/// Breaks text between words into lines of at most `columns`; what was broken before stays so.
+/// Breaks text between words into lines of at most `columns`; what was broken before stays so, and what is indented.
 pub fn wrapped(text: &str, columns: usize) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.split('\n') {
-        let mut used = 0;
-        for word in line.split(' ') {
-            if used > 0 {
+        let words = line.trim_start_matches(' ');
+        let mut used = line.len() - words.len();
+        out.push_str(&line[..used]);
+        for (place, word) in words.split(' ').enumerate() {
+            if place > 0 {
                 let fits = used + 1 + width(word) <= columns;
                 out.push(if fits { ' ' } else { '\n' });
                 used = if fits { used + 1 } else { 0 };

@@ -79,15 +79,27 @@ fn wait_for_store(session: &mut Session<'_>) -> Result<FilesReader, Stop> {
 impl Session<'_> {
     /// Waits a moment; ends the command when nobody reads its output any more.
     pub(super) fn pause(&mut self) -> Done {
-        self.flush()?;
-        if self.is_stdout && is_output_closed() {
-            return Err(Stop::PipeClosed);
-        }
-        thread::sleep(LOOK_EVERY);
-        Ok(())
+        self.pause_for(LOOK_EVERY)
     }
 
-    fn print_line(&mut self, value: &impl serde::Serialize) -> Done {
+    /// Waits for so long; ends the command likewise.
+    pub(super) fn pause_for(&mut self, length: Duration) -> Done {
+        let begun = Instant::now();
+        loop {
+            self.flush()?;
+            if self.is_stdout && is_output_closed() {
+                return Err(Stop::PipeClosed);
+            }
+            let left = length.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            thread::sleep(left.min(LOOK_EVERY));
+        }
+    }
+
+    /// Prints a value for programs, in JSON on a line of its own.
+    pub(super) fn print_line(&mut self, value: &impl serde::Serialize) -> Done {
         let line = match self.format {
             Format::Yaml => super::output::yaml(value).map(|text| format!("---\n{text}")),
             _ => json_line(value),

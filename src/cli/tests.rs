@@ -3,6 +3,7 @@
 mod ask;
 mod compare;
 mod keep;
+mod replay;
 mod transfer;
 
 use super::*;

@@ -38,6 +38,8 @@ pub const INPUT_MESSAGES: &str = "gen_ai.input.messages";
 pub const OUTPUT_MESSAGES: &str = "gen_ai.output.messages";
 /// Standing instructions.
 pub const SYSTEM_INSTRUCTIONS: &str = "gen_ai.system_instructions";
+/// The tools that a model was offered.
+pub const TOOL_DEFINITIONS: &str = "gen_ai.tool.definitions";
 /// What was looked up.
 pub const RETRIEVAL_QUERY: &str = "gen_ai.retrieval.query.text";
 /// What was found.
@@ -138,6 +140,7 @@ pub const TELL_WHICH: &[&str] = &[
     EXTERNAL_ID,
     RUN_ID,
     PARENT_RUN_ID,
+    REPLAY_OF,
     STORE_ID,
 ];
 
@@ -167,6 +170,8 @@ pub const TELL_INPUT: &[&str] = &[INPUT, INPUT_MESSAGES, TOOL_ARGUMENTS, RETRIEV
 pub const RUN_ID: &str = "runspan.run.id";
 /// The run that started it.
 pub const PARENT_RUN_ID: &str = "runspan.parent_run.id";
+/// The run that it repeats.
+pub const REPLAY_OF: &str = "runspan.replayed_run.id";
 /// The store that a local process writes to.
 pub const STORE_ID: &str = "runspan.store.id";
 /// The kind of a step, where [`OPERATION`] has no word for it; a word of [`StepKind`].
@@ -200,6 +205,23 @@ pub const ADDED_STATUS_CODE: &str = "otel.status_code";
 
 /// The call was told by who passed it on, and not by who made it; a boolean.
 pub const RELAYED: &str = "runspan.relayed";
+
+/// Type of the error of a run that took more than its budget.
+pub const BUDGET_EXCEEDED: &str = "budget_exceeded";
+/// On the span of a run that failed: the span of the step to look at, in hex.
+pub const ERROR_SPAN: &str = "runspan.error.span_id";
+/// How a command was called: a list.
+pub const COMMAND_ARGS: &str = "process.command_args";
+/// Where it was called.
+pub const WORKING_DIRECTORY: &str = "process.working_directory";
+/// The environment of a command, as far as it is kept: a JSON object as text.
+pub const ENVIRONMENT: &str = "runspan.environment";
+/// What a command reads from: `terminal`, `file`, `pipe`, `null`, `closed`.
+pub const STDIN: &str = "runspan.stdin";
+/// What the id of an answer begins with that was given from a recording: nobody billed it.
+pub const REPLAYED_ANSWER: &str = "replayed-";
+/// The vectors of an embedding, as the service sent them: a JSON array as text.
+pub const EMBEDDINGS: &str = "runspan.embeddings";
 
 /// What the library cut because it was over a bound.
 pub const CUT: &str = "runspan.cut";

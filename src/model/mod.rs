@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O, so every other module can speak in these types without meeting the others.
 
+pub mod budget;
 pub mod event;
 pub mod id;
 pub(crate) mod json;

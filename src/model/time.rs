@@ -1,7 +1,7 @@
 //! Moments in time: nanoseconds since the Unix epoch inside, RFC 3339 in UTC outside.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -89,6 +89,20 @@ impl UnixNanos {
         let timestamp: jiff::Timestamp = text.parse().ok()?;
         u64::try_from(timestamp.as_nanosecond()).ok().map(Self)
     }
+}
+
+/// Reads a length of time as people write it: `500ms`, `30s`, `1.5m`, `2h`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let unit = text.find(|c: char| c.is_ascii_alphabetic())?;
+    let (number, unit) = text.split_at(unit);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
 }
 
 impl fmt::Display for UnixNanos {

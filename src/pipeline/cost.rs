@@ -178,7 +178,14 @@ impl Pricer {
         if record.kind != RecordKind::Ended || span.end_time_unix_nano == 0 || !facts::is_billed(kind) {
             return;
         }
-        if span.attr(names::COST_USD).is_some() {
+        let is_replayed = span.attr_str(names::RESPONSE_ID).is_some_and(|id| id.starts_with(names::REPLAYED_ANSWER));
+        if is_replayed {
+            // It was given from a recording: nobody billed it, and a program that prices its calls itself cannot know.
+            write(
+                &mut record.span,
+                &[(names::COST_USD, 0.0.into()), (names::COST_SOURCE, CostSource::Reported.as_str().into())],
+            );
+        } else if span.attr(names::COST_USD).is_some() {
             if span.attr(names::COST_SOURCE).is_none() {
                 write(&mut record.span, &[(names::COST_SOURCE, CostSource::Reported.as_str().into())]);
             }

@@ -5,7 +5,7 @@
 
 use crate::conventions::names;
 use crate::model::otlp::{Resource, Scope, Span, SpanEvent, Value};
-use crate::model::{CostSource, ErrorInfo, NanoUsd, RunId, StepKind, StepStatus, Tokens};
+use crate::model::{CostSource, ErrorInfo, NanoUsd, RunId, SpanId, StepKind, StepStatus, Tokens};
 use crate::sources::encode::cut_to;
 use serde_json::Value as Json;
 
@@ -68,6 +68,8 @@ pub struct StepFacts {
     pub names_run: bool,
     /// The run that started that run.
     pub parent_run_id: Option<RunId>,
+    /// The run that it repeats.
+    pub replay_of: Option<RunId>,
     /// Token counts on this span; for kinds that are not billed they repeat what steps below say.
     pub tokens: Option<Tokens>,
     /// What the step cost.
@@ -78,6 +80,8 @@ pub struct StepFacts {
     pub status: StepStatus,
     /// Why it failed; `Some` exactly when the status is a failure.
     pub error: Option<ErrorInfo>,
+    /// The step to look at for why, where the span names one.
+    pub error_span: Option<SpanId>,
     /// What went in.
     pub input: Option<Json>,
     /// What came out.
@@ -149,11 +153,13 @@ impl StepFacts {
             run_id: inherited(names::RUN_ID).and_then(|id| id.parse().ok()),
             names_run: span.attr(names::RUN_ID).is_some(),
             parent_run_id: inherited(names::PARENT_RUN_ID).and_then(|id| id.parse().ok()),
+            replay_of: text(names::REPLAY_OF).and_then(|id| id.parse().ok()),
             tokens: tokens(span),
             cost: cost(span),
             billed: is_billed(kind),
             status,
             error: failed(status).then(|| bounded(error(span))),
+            error_span: span.attr_str(names::ERROR_SPAN).and_then(|id| id.parse().ok()),
             input: json(names::INPUT).or(by_kind_in),
             output: json(names::OUTPUT).or(by_kind_out),
             system_prompt: json(names::SYSTEM_INSTRUCTIONS),
@@ -188,11 +194,13 @@ impl StepFacts {
             run_id: self.run_id,
             names_run: self.names_run,
             parent_run_id: self.parent_run_id,
+            replay_of: self.replay_of,
             tokens: self.tokens,
             cost: self.cost,
             billed: self.billed,
             status: self.status,
             error: self.error.clone(),
+            error_span: self.error_span,
             response_id: self.response_id.clone(),
             finish_reasons: self.finish_reasons.clone(),
             input: None,
@@ -216,7 +224,7 @@ pub(super) fn is_billed(kind: StepKind) -> bool {
 }
 
 /// Reads the kind: our own word for it, else the standard operation.
-pub(super) fn kind(span: &Span) -> StepKind {
+pub(crate) fn kind(span: &Span) -> StepKind {
     let own = span.attr_str(names::STEP_KIND).and_then(|word| word.parse().ok());
     own.or_else(|| span.attr_str(names::OPERATION).and_then(standard_kind)).unwrap_or(StepKind::Task)
 }
@@ -453,6 +461,7 @@ mod tests {
                 run_id: "01KE9BZH80BGEY5ABZ7D0DHDQ1".parse().ok(),
                 names_run: false,
                 parent_run_id: None,
+                replay_of: None,
                 tokens: Some(Tokens {
                     prompt: Some(211),
                     completion: Some(37),
@@ -465,6 +474,7 @@ mod tests {
                 billed: true,
                 status: StepStatus::Success,
                 error: None,
+                error_span: None,
                 input: Some(json!([{"role": "user", "parts": []}])),
                 output: Some(json!("not JSON")),
                 system_prompt: Some(json!([{"type": "text", "content": "Be brief."}])),

@@ -725,7 +725,12 @@ pub(crate) fn decode_resource(bytes: &[u8]) -> Option<Resource> {
 /// Decodes a record of the ring: its kind, then a `ScopeSpans` with one span.
 pub(crate) fn decode(bytes: &[u8], resource: &Arc<Resource>) -> Option<Record> {
     let (kind, payload) = bytes.split_first()?;
-    let mut record = decode_payload(RecordKind::from_u8(*kind)?, payload, resource)?;
+    decode_told(RecordKind::from_u8(*kind)?, payload, resource)
+}
+
+/// Decodes what a source told: a `ScopeSpans` with one span.
+pub(crate) fn decode_told(kind: RecordKind, payload: &[u8], resource: &Arc<Resource>) -> Option<Record> {
+    let mut record = decode_payload(kind, payload, resource)?;
     keep_last_of_each(&mut record.span.attributes);
     Some(record)
 }

@@ -10,7 +10,8 @@ use super::spans::kind_of;
 use super::tell::Tell;
 use crate::conventions::names;
 use crate::model::StepKind;
-use crate::sources::layer::find_in_scope;
+use crate::model::budget::BudgetExceeded;
+use crate::sources::layer::{find_in_scope, meter_of};
 
 /// Returns the innermost step around the caller that was begun by hand or by an attribute.
 ///
@@ -113,6 +114,16 @@ impl CurrentStep {
     pub fn event(&self, name: &str, fields: impl Serialize) -> &Self {
         self.with_text(&fields, |fields| self.put_event(name, fields));
         self
+    }
+
+    /// Asks whether one more step may begin in the run around, as [`Run::check_budget`](crate::Run::check_budget) does.
+    ///
+    /// # Errors
+    ///
+    /// When it may not.
+    pub fn check_budget(&self) -> Result<(), BudgetExceeded> {
+        let meter = self.open.as_ref().and_then(|open| meter_of(&open.dispatch, &open.id));
+        meter.map_or(Ok(()), |meter| meter.check())
     }
 
     /// Adds a judgement of quality.

@@ -8,6 +8,7 @@ mod artifact;
 #[cfg(feature = "macros")]
 #[expect(missing_docs, reason = "only expansions of our macros use it")]
 pub mod attributes;
+mod budget;
 mod content;
 mod current;
 mod spans;
@@ -23,6 +24,7 @@ use serde::Serialize;
 use tracing::{Metadata, Span};
 
 use crate::conventions::names;
+use crate::model::budget::Budget;
 use crate::model::run::ArtifactInfo;
 use crate::model::{RunId, RunKind, StepKind, UnixNanos};
 use crate::propagation::{RemoteContext, span_context};
@@ -71,6 +73,7 @@ pub struct RunBuilder {
     tags: Vec<String>,
     input: Option<content::Text>,
     parent: Option<RemoteContext>,
+    budget: Option<Budget>,
 }
 
 impl Run {
@@ -138,7 +141,16 @@ impl Deref for Run {
 
 impl RunBuilder {
     fn new(kind: RunKind, name: impl fmt::Display) -> Self {
-        Self { kind, name: name.to_string(), session: None, user: None, tags: Vec::new(), input: None, parent: None }
+        Self {
+            kind,
+            name: name.to_string(),
+            session: None,
+            user: None,
+            tags: Vec::new(),
+            input: None,
+            parent: None,
+            budget: None,
+        }
     }
 
     /// Sets the conversation that the run belongs to.
@@ -182,6 +194,37 @@ impl RunBuilder {
         self
     }
 
+    /// Bounds what the run may take: what it costs, its tokens, its steps, its time.
+    ///
+    /// Over a bound the run's code is told so at the next boundary between steps, by [`Run::check_budget`],
+    /// [`CurrentStep::check_budget`] or [`Run::within_budget`]; nothing is done to it behind its back. A run that was told, or
+    /// that began another step all the same, ends as an `error` of type `budget_exceeded` with what was spent and the
+    /// step at which, whatever it is ended with. One that ends without wanting more has what it paid for, and ends
+    /// as it does.
+    ///
+    /// What counts is what is recorded below the run in this process, calls of `rig` or of plain `tracing` spans and runs that
+    /// it begins among them. Where nothing is recorded, time alone counts.
+    ///
+    /// ```
+    /// use runspan::{Budget, Run, Usage};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let guard = runspan::builder().store(dir.path()).init().unwrap();
+    /// let run = Run::agent("weather").budget(Budget { tokens: Some(100), ..Default::default() }).start();
+    /// while run.check_budget().is_ok() {
+    ///     let call = run.llm("openai", "gpt-4o-mini");
+    ///     call.usage(Usage::new(70, 5));
+    ///     call.finish();
+    /// }
+    /// assert_eq!(run.spent().tokens, 150);
+    /// run.finish();
+    /// # guard.shutdown(std::time::Duration::from_secs(5));
+    /// ```
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
     /// Begins the run.
     ///
     /// Without a parent it begins a trace, whose id has the same bits as the run's. Begun while another span is
@@ -206,7 +249,10 @@ impl RunBuilder {
             RunKind::Agent => StepKind::Agent,
             RunKind::Workflow => StepKind::Workflow,
         };
-        let step = Step::new(span, kind);
+        let mut step = Step::new(span, kind);
+        if let Some(budget) = self.budget {
+            step.bound(budget);
+        }
         if let Some(input) = &self.input {
             step.put_text(names::INPUT, input);
         }

@@ -8,6 +8,7 @@ use tracing::field::Value;
 use tracing::span::Id;
 
 use super::Usage;
+use super::budget::Purse;
 use super::spans::{self, What};
 use super::tell::{Tell, error_class, error_text};
 use crate::conventions::names;
@@ -40,11 +41,13 @@ pub struct Step {
     span: Span,
     kind: StepKind,
     ended: bool,
+    /// Of a run that has a budget; after the span, whose end counts too.
+    pub(super) purse: Option<Box<Purse>>,
 }
 
 impl Step {
     pub(super) fn new(span: Span, kind: StepKind) -> Self {
-        Self { span, kind, ended: false }
+        Self { span, kind, ended: false, purse: None }
     }
 
     /// Begins a step below the current span, or at the root where there is none.
@@ -232,7 +235,9 @@ impl Step {
     /// Ends the step well.
     pub fn finish(mut self) {
         self.ended = true;
-        self.put_status(StepStatus::Success);
+        if !self.ends_over_budget(None) {
+            self.put_status(StepStatus::Success);
+        }
     }
 
     /// Ends the step with an error, told with its causes. The name of its type is the class of the error.
@@ -245,7 +250,9 @@ impl Step {
     /// Ends the step with an error of a class.
     pub(crate) fn fail_as(mut self, class: &str, message: &str) {
         self.ended = true;
-        self.put_failure(class, message);
+        if !self.ends_over_budget(Some(message)) {
+            self.put_failure(class, message);
+        }
     }
 }
 
@@ -272,7 +279,7 @@ impl Drop for Step {
         if self.ended {
         } else if std::thread::panicking() {
             self.put_failure("panic", "panicked");
-        } else {
+        } else if !self.ends_over_budget(None) {
             self.put_status(StepStatus::Cancelled);
         }
     }

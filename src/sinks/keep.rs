@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::model::time::parse_duration;
 use crate::model::{NanoUsd, RunStatus, RunSummary, TraceId};
 
 /// Rules for what is forwarded, decided for each run when it is over.
@@ -127,7 +128,7 @@ impl FromStr for Keep {
                     let usd = value.parse::<f64>().ok().filter(|usd| *usd >= 0.0)?;
                     NanoUsd::from_usd(usd).map(|_| keep.cost_over_usd(usd))
                 }
-                "slow>" => Some(keep.slower_than(duration(value)?)),
+                "slow>" => Some(keep.slower_than(parse_duration(value)?)),
                 "ratio=" => Ratio::parse(value).map(|ratio| keep.with(|rules| rules.rest = ratio)),
                 _ => None,
             }
@@ -136,20 +137,6 @@ impl FromStr for Keep {
             read(keep, part).ok_or_else(|| BadKeep { part: part.chars().take(40).collect() })
         })
     }
-}
-
-/// Reads `500ms`, `30s`, `1.5m`, `2h`.
-fn duration(text: &str) -> Option<Duration> {
-    let unit = text.find(|c: char| c.is_ascii_alphabetic())?;
-    let (number, unit) = text.split_at(unit);
-    let seconds = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
 }
 
 /// A share of all traces. Who has the same share chooses the same traces, in whatever process.

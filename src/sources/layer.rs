@@ -19,6 +19,7 @@ use tracing::{Dispatch, Event, Level, Metadata, Span, Subscriber};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::{ExtensionsMut, LookupSpan, SpanRef};
 
+use super::budgets::Meter;
 use super::context::{RemoteContext, SpanContext};
 use super::encode::{self, EVENT_ATTRIBUTE, SPAN_ATTRIBUTE, SpanParts};
 use super::foreign;
@@ -591,6 +592,16 @@ pub(crate) fn origin(span: &Span) -> Option<Arc<RemoteContext>> {
 /// Returns the run of another process that a span's trace came from.
 pub(crate) fn cause(span: &Span) -> Option<RunId> {
     origin(span)?.span.run_id
+}
+
+/// Returns what counts for the run that a span is in, if that has a budget.
+pub(crate) fn meter_of(dispatch: &Dispatch, id: &Id) -> Option<Arc<Meter>> {
+    let budgets = dispatch.downcast_ref::<Layer>()?.recorder.budgets();
+    if budgets.is_empty() {
+        return None;
+    }
+    let get = dispatch.downcast_ref::<GetContext>()?;
+    budgets.meter((get.context)(dispatch, id)?.span_id)
 }
 
 /// Returns the recorder that a span goes to.

@@ -1,5 +1,6 @@
 //! Where records come from.
 
+pub(crate) mod budgets;
 pub mod context;
 pub mod encode;
 pub(crate) mod foreign;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
+use super::budgets::Budgets;
 use super::context::RemoteContext;
 use super::encode::{self, SpanParts};
 use super::foreign::Notes;
@@ -41,6 +42,8 @@ pub struct Recorder {
     notes: Notes,
     /// Ends of spans that were put into the ring.
     ends: AtomicU64,
+    /// What runs may take.
+    budgets: Budgets,
 }
 
 /// Where runs are stored, and what is taken from content before it is.
@@ -69,6 +72,7 @@ impl Recorder {
             resource: OnceLock::new(),
             notes: Notes::default(),
             ends: AtomicU64::new(0),
+            budgets: Budgets::default(),
         }
     }
 
@@ -137,6 +141,10 @@ impl Recorder {
         }
     }
 
+    pub(crate) fn budgets(&self) -> &Budgets {
+        &self.budgets
+    }
+
     pub(crate) fn notes(&self) -> &Notes {
         &self.notes
     }
@@ -168,6 +176,9 @@ impl Recorder {
             encode::scope_spans(scratch, parts);
             let is_topmost = parts.parent.is_none() || parts.flags & REMOTE_PARENT != 0;
             self.record_encoded(kind, parts.trace_id, is_topmost, scratch);
+            if !self.budgets.is_empty() {
+                self.budgets.see(kind, parts.span_id, parts.parent, scratch);
+            }
         });
     }
 

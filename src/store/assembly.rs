@@ -285,6 +285,7 @@ impl RunState {
         first(&mut self.user_id, &facts.user_id);
         first(&mut self.external_id, &facts.external_id);
         first(&mut self.parent_run_id, &facts.parent_run_id);
+        first(&mut self.replay_of, &facts.replay_of);
         if self.tags.is_empty() {
             self.tags.clone_from(&facts.tags);
         }
@@ -374,9 +375,12 @@ impl RunState {
     }
 
     /// Tells whether a topmost step has a parent in its own process that has not been seen: children are told first by
-    /// who tells spans when they end. A parent in another process may never come, or be another run's.
+    /// who tells spans when they end. A parent in another process may never come, or be another run's; that of a step which
+    /// names its run and the one that started it is.
     fn awaits_parent(&self) -> bool {
-        !self.awaiting.is_empty() && self.roots().any(|root| root.parent.is_some() && !root.has_remote_parent)
+        let is_elsewhere =
+            |root: &Step| root.has_remote_parent || (root.facts.names_run && root.facts.parent_run_id.is_some());
+        !self.awaiting.is_empty() && self.roots().any(|root| root.parent.is_some() && !is_elsewhere(root))
     }
 
     /// Tells whether the span is a topmost step of the run.
@@ -538,7 +542,9 @@ impl RunState {
         let below = culprit.and_then(|step| step.facts.error.clone());
         let names_culprit = own.as_ref().zip(below.as_ref()).is_none_or(|(own, below)| passes_on(own, below));
         let mut error = own.or(below).unwrap_or_default();
-        error.step_id = culprit.filter(|_| names_culprit).or(Some(root)).map(|step| step.step_id.clone());
+        let named = root.facts.error_span.and_then(|span| self.by_span.get(&span)).map(|place| &self.steps[*place]);
+        let step = named.or(culprit.filter(|_| names_culprit)).unwrap_or(root);
+        error.step_id = Some(step.step_id.clone());
         Some(error)
     }
 

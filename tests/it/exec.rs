@@ -1,6 +1,7 @@
 //! `runspan exec` with real processes: what is recorded of a command, and that it runs as it would without.
 
-mod clients;
+mod budget;
+pub mod clients;
 mod proxy;
 
 use std::io::{BufRead, BufReader, Write};
@@ -25,9 +26,13 @@ fn exec(store: &Path, more: &[&str], command: &[&str]) -> Command {
     exec
 }
 
+fn emit_script() -> String {
+    format!("{}/tests/it/exec/emit.py", env!("CARGO_MANIFEST_DIR"))
+}
+
 fn emit(store: &Path, words: &[&str]) -> Output {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/exec/emit.py");
-    let mut command = vec!["python3", script.to_str().unwrap()];
+    let script = emit_script();
+    let mut command = vec!["python3", &script];
     command.extend(words);
     ended(exec(store, &["--name", "trip"], &command))
 }

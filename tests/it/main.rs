@@ -1,6 +1,7 @@
 //! The one integration binary; each module is a subject.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 
+mod budget;
 mod by_hand;
 mod clock;
 mod crash;
@@ -33,7 +34,11 @@ mod metrics;
 mod otel;
 #[cfg(feature = "cli")]
 mod pages;
+#[cfg(feature = "cli")]
+mod play;
 mod processes;
+#[cfg(feature = "cli")]
+mod replay;
 mod rig;
 mod secrets;
 #[cfg(feature = "cli")]

@@ -29,6 +29,11 @@ pub fn weather_agent(base_url: &str, model: &str) -> Agent {
     weather_agent_builder(base_url, model).tool(GetWeather).build()
 }
 
+/// Makes one that tells what is said.
+pub fn talkative_agent(base_url: &str, model: &str) -> Agent {
+    weather_agent_builder(base_url, model).record_content_telemetry(true).tool(GetWeather).build()
+}
+
 fn weather_agent_builder(base_url: &str, model: &str) -> AgentBuilder {
     let client = OpenAIConfig::new("no-key-needed").with_base_url(base_url).client();
     AgentBuilder::new(client.chat(model)).name("reporter").preamble("Be brief.").default_max_turns(4)

@@ -17,7 +17,31 @@ const SECRETS: &[&str] = &[
     "cookie",
 ];
 /// What stands for such a value.
-const HIDDEN: &str = "***";
+pub const HIDDEN: &str = "***";
+
+/// Words that name a secret in the middle of a variable's name, too, besides [`SECRETS`].
+const SECRET_WORDS: &[&str] = &[
+    "pass",
+    "pat",
+    "apikey",
+    "credential",
+    "private",
+    "jwt",
+    "dsn",
+    "sas",
+    "otp",
+    "pin",
+    "cert",
+    "signature",
+    "login",
+];
+
+/// Tells whether a variable is named like a secret: `AWS_ACCESS_KEY_ID`, `PGPASSWORD`.
+pub fn is_secret_variable(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let is_word = |word: &str| SECRETS.contains(&word) || SECRET_WORDS.contains(&word);
+    name.split(['_', '-', '.']).any(is_word) || SECRETS.iter().any(|word| name.ends_with(word))
+}
 
 /// Returns the arguments, without what follows an option that is named like a secret. What looks like one by itself is
 /// found later, with all else that is stored.

@@ -6,8 +6,11 @@
 //! both as well, and the command twice; that cannot be told apart.)
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +42,77 @@ pub struct Child {
     pid: libc::pid_t,
     /// Whether its number is still its own. Held while a signal is sent.
     is_there: Arc<Mutex<bool>>,
+}
+
+/// Sends signals to the command for as long as it is there.
+#[derive(Clone)]
+pub struct Handle {
+    is_there: Arc<Mutex<bool>>,
+}
+
+impl Handle {
+    /// Sends one to the command and to all that it started; tells whether the command was there to get it.
+    pub fn signal_all(&self, signal: libc::c_int) -> bool {
+        let is_there = self.is_there.lock().unwrap_or_else(PoisonError::into_inner);
+        *is_there && signal_all_below(signal)
+    }
+}
+
+/// Sends a signal to every process below this one; tells whether there were any.
+pub fn signal_all_below(signal: libc::c_int) -> bool {
+    let below = all_below(std::process::id());
+    for &process in &below {
+        // SAFETY: it was below this process a moment ago.
+        unsafe { libc::kill(process, signal) };
+    }
+    !below.is_empty()
+}
+
+/// Returns all processes below one, those nearer to it first.
+fn all_below(process: u32) -> Vec<libc::pid_t> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let known: Vec<(libc::pid_t, libc::pid_t)> = entries
+        .filter_map(|entry| {
+            let number = entry.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            // Behind its name, which may hold anything: its state, its parent.
+            let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+            Some((number, parent))
+        })
+        .collect();
+    let mut found = vec![process.cast_signed()];
+    let mut next = 0;
+    while let Some(&above) = found.get(next) {
+        found.extend(known.iter().filter(|(_, parent)| *parent == above).map(|(number, _)| *number));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// Where a command runs, when it is not here.
+#[derive(Debug, Default)]
+pub struct Place {
+    /// The directory.
+    pub directory: Option<PathBuf>,
+    /// What it reads from.
+    pub input: Option<File>,
+    /// What it prints goes to standard error, for standard output is for something else.
+    pub is_out_taken: bool,
+}
+
+impl Place {
+    fn apply(&self, command: &mut Command) -> io::Result<()> {
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
+        if let Some(input) = &self.input {
+            command.stdin(input.try_clone()?);
+        }
+        if self.is_out_taken {
+            command.stdout(io::stderr().as_fd().try_clone_to_owned()?);
+        }
+        Ok(())
+    }
 }
 
 /// How a command ended.
@@ -82,7 +156,7 @@ impl Child {
     /// # Errors
     ///
     /// Why it cannot be started.
-    pub fn start(command: &[OsString], environment: &Environment) -> io::Result<Self> {
+    pub fn start(command: &[OsString], environment: &Environment, place: &Place) -> io::Result<Self> {
         let Some((program, arguments)) = command.split_first() else { return Err(io::ErrorKind::NotFound.into()) };
         let is_there = Arc::new(Mutex::new(true));
         catch_signals(&is_there)?;
@@ -92,6 +166,7 @@ impl Child {
         unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
         let spawn = |mut command: Command| {
             command.args(arguments).envs(&environment.set);
+            place.apply(&mut command)?;
             ignore_children_in(&mut command);
             for name in &environment.removed {
                 command.env_remove(name);
@@ -110,6 +185,11 @@ impl Child {
         let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
         COMMAND.store(pid, Ordering::SeqCst);
         Ok(Self { pid, is_there })
+    }
+
+    /// Returns what sends it signals from another thread.
+    pub fn handle(&self) -> Handle {
+        Handle { is_there: Arc::clone(&self.is_there) }
     }
 
     /// Returns its number.

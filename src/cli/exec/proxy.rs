@@ -10,7 +10,7 @@
 //! on has none. What is no call of a known shape passes and is not recorded.
 
 mod answer;
-mod ask;
+mod answers;
 mod call;
 mod copy;
 mod events;
@@ -27,11 +27,12 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use runspan::conventions::names;
 use runspan::server::Receiver;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -40,6 +41,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use answers::Reply;
+pub use answers::{Answers, OnMiss};
 use call::Exchange;
 use copy::{Budget, Copied, Tee};
 pub use places::Place;
@@ -49,6 +52,8 @@ pub use recorder::{AreTold, Calls, Missed};
 
 /// How long the last calls may take to be told. A disk that answers is done long before.
 const DRAIN: Duration = Duration::from_secs(5);
+/// A request up to this size is answered from a recording: of a longer one nothing was recorded but that it was made.
+const MOST_OF_REQUEST: usize = 32 << 20;
 /// A request up to this size is read whole before it goes on: models do not answer before they have all of it.
 const READ_FIRST: usize = 1 << 20;
 /// Headers that are about one connection alone.
@@ -82,10 +87,13 @@ struct Shared {
     client: Client<HttpsConnector<HttpConnector>, Body>,
     budget: Arc<Budget>,
     says: Says,
+    /// Where models are not asked.
+    answers: Option<Arc<Answers>>,
 }
 
 impl Proxy {
-    /// Opens a port on 127.0.0.1 for calls to `places`, over TLS to whom `trusted` vouches for.
+    /// Opens a port on 127.0.0.1 for calls to `places`, over TLS to whom `trusted` vouches for. With `answers`, those are
+    /// given in the place of the models'.
     ///
     /// # Errors
     ///
@@ -95,6 +103,7 @@ impl Proxy {
         places: Vec<Place>,
         trusted: RootCertStore,
         about: Calls,
+        answers: Option<Arc<Answers>>,
     ) -> std::io::Result<Self> {
         let runtime = receiver.runtime();
         let _in_runtime = runtime.enter();
@@ -104,7 +113,8 @@ impl Proxy {
         let (says, recorder) = Recorder::new(receiver.teller(), about);
         let (stop, stopping) = watch::channel(false);
         let tally = recorder.tally();
-        let shared = Arc::new(Shared { address, places: places.clone(), client, budget: Arc::default(), says });
+        let shared =
+            Arc::new(Shared { address, places: places.clone(), client, budget: Arc::default(), says, answers });
         let accepting = runtime.spawn(accept(listener, shared, stopping));
         let recording = runtime.spawn(recorder.work());
         Ok(Self { address, places, tally, stop, accepting, recording })
@@ -113,6 +123,11 @@ impl Proxy {
     /// Returns the variables that lead to it.
     pub fn variables(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
         self.places.iter().map(|place| (place.variable(), format!("http://{}{}", self.address, place.prefix())))
+    }
+
+    /// Returns where calls go.
+    pub fn places(&self) -> &[Place] {
+        &self.places
     }
 
     /// Returns how many calls it has seen.
@@ -151,6 +166,11 @@ pub fn trusted(given: impl Fn(&str) -> Option<String>) -> RootCertStore {
         roots.add_parsable_certificates(found);
     }
     roots
+}
+
+/// Returns that nobody is trusted, where nobody is asked.
+pub fn nobody() -> RootCertStore {
+    RootCertStore::empty()
 }
 
 /// Makes the way to models: over TLS, or plain to a server on this machine say.
@@ -210,6 +230,22 @@ async fn pass(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Response<
     let Some(route) = places::route(&shared.places, request.method(), request.uri()) else {
         return refused(StatusCode::NOT_FOUND, "nothing is passed on from here");
     };
+    match (&shared.answers, route.format) {
+        (Some(answers), Some(format)) => return answered(shared, answers, request, &route, format).await,
+        (Some(answers), None) if answers.on_miss != OnMiss::Live => {
+            let what = format!("{} {}", request.method(), request.uri().path());
+            let message = format!("runspan replay: {what} is no call of a model, and not in the recording");
+            answers.refuse(what);
+            return refused(StatusCode::NOT_FOUND, &message);
+        }
+        _ => {}
+    }
+    let may_cost = request.method() == Method::POST || is_upgrade(request.headers());
+    if let Some(purse) = shared.says.purse.as_ref().filter(|_| may_cost)
+        && let Err(over) = purse.admit().await
+    {
+        return over_budget(&route, &over.to_string());
+    }
     let upgrade = is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
     let call = route.format.map(|format| shared.says.began(Exchange::new(format, &route, request.headers())));
     let answer = send(shared, request, &route, call.as_ref()).await;
@@ -222,14 +258,90 @@ async fn pass(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Response<
         }
         (Ok(response), Some(call)) => watched(shared, response, call),
         (Ok(response), None) => cleaned(response).map(BodyExt::boxed),
-        (Err(why), call) => {
-            let message = format!("runspan exec passes model calls on, and cannot reach {}: {why}", route.host());
-            if let Some(call) = call {
-                call.answered(Answered::none(Ending::Unreachable(message.clone())));
+        (Err(why), call) => unreachable(&why, &route, call),
+    }
+}
+
+/// Answers a call from the recording, or has a model asked that the recording is left for.
+async fn answered(
+    shared: &Arc<Shared>,
+    answers: &Arc<Answers>,
+    request: Request<Incoming>,
+    route: &Route<'_>,
+    format: places::Format,
+) -> Response<Body> {
+    let call = shared.says.began(Exchange::new(format, route, request.headers()));
+    let (head, body) = request.into_parts();
+    let body = match Limited::new(body, MOST_OF_REQUEST).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => {
+            let message = format!("runspan replay: the request cannot be read: {error}");
+            call.answered(Answered::none(Ending::Broken(message.clone())));
+            return refused(StatusCode::PAYLOAD_TOO_LARGE, &message);
+        }
+    };
+    let reply = match serde_json::from_slice(&body) {
+        // Of a large one it takes its time, which others must not wait for.
+        Ok(asked) => tokio::task::block_in_place(|| answers.reply(format, &asked)),
+        Err(error) => Reply::Said {
+            status: StatusCode::BAD_REQUEST.as_u16(),
+            is_stream: false,
+            body: runspan::replay::wire::error(format, "bad_request", &format!("runspan replay: no JSON: {error}"))
+                .to_string(),
+        },
+    };
+    match reply {
+        Reply::Said { status, is_stream, body: said } => {
+            call.request().passed(Copied::of(&body, Arc::clone(&shared.budget)));
+            let response = said_by_us(status, is_stream, said);
+            let (status, headers) = (response.status(), response.headers());
+            let copy = Copied::of(response.body(), Arc::clone(&shared.budget));
+            call.answered(Answered::of(status, headers, copy, Ending::Whole));
+            response.map(whole)
+        }
+        Reply::Ask(body) => {
+            call.request().passed(Copied::of(&body, Arc::clone(&shared.budget)));
+            match ask_model(shared, head, body, route).await {
+                Ok(response) => watched(shared, response, call),
+                Err(why) => unreachable(&why, route, Some(call)),
             }
-            refused(StatusCode::BAD_GATEWAY, &message)
         }
     }
+}
+
+fn said_by_us(status: u16, is_stream: bool, body: String) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let kind = if is_stream { "text/event-stream" } else { "application/json" };
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+async fn ask_model(
+    shared: &Arc<Shared>,
+    mut head: http::request::Parts,
+    body: Vec<u8>,
+    route: &Route<'_>,
+) -> Result<Response<Incoming>, String> {
+    head.uri = route.uri().ok_or("the address is none")?;
+    clean(&mut head.headers);
+    // It may be another one.
+    head.headers.remove(header::CONTENT_LENGTH);
+    head.version = hyper::Version::HTTP_11;
+    let request = Request::from_parts(head, whole(Bytes::from(body)));
+    shared.client.request(request).await.map_err(|error| with_causes(&error))
+}
+
+fn whole(body: Bytes) -> Body {
+    Full::new(body).map_err(|never: Infallible| match never {}).boxed()
+}
+
+fn unreachable(why: &str, route: &Route<'_>, call: Option<Call>) -> Response<Body> {
+    let message = format!("runspan exec passes model calls on, and cannot reach {}: {why}", route.host());
+    if let Some(call) = call {
+        call.answered(Answered::none(Ending::Unreachable(message.clone())));
+    }
+    refused(StatusCode::BAD_GATEWAY, &message)
 }
 
 async fn send(
@@ -264,7 +376,7 @@ async fn observed(shared: &Arc<Shared>, body: Incoming, call: &Call) -> Result<B
     }
     let read = Limited::new(body, READ_FIRST).collect().await.map_err(|error| error.to_string())?.to_bytes();
     asked.passed(Copied::of(&read, Arc::clone(&shared.budget)));
-    Ok(Full::new(read).map_err(|never: Infallible| match never {}).boxed())
+    Ok(whole(read))
 }
 
 /// Watches an answer on its way back.
@@ -324,11 +436,25 @@ fn cleaned(mut response: Response<Incoming>) -> Response<Incoming> {
 
 /// Answers in the shape that clients of models show to people.
 fn refused(status: StatusCode, message: &str) -> Response<Body> {
-    let body = serde_json::json!({"error": {"message": message, "type": "runspan_exec", "code": null}}).to_string();
-    let body = Full::new(Bytes::from(body)).map_err(|never: Infallible| match never {}).boxed();
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer_with(status, &serde_json::json!({"error": {"message": message, "type": "runspan_exec", "code": null}}))
+}
+
+fn answer_with(status: StatusCode, body: &serde_json::Value) -> Response<Body> {
+    said_by_us(status.as_u16(), false, body.to_string()).map(whole)
+}
+
+/// Refuses a call in the form of errors of the service, with a status that its clients do not try again.
+fn over_budget(route: &Route<'_>, why: &str) -> Response<Body> {
+    let message = format!("runspan exec passes on no more calls: {why}");
+    let error = match route.is_anthropic() {
+        true => serde_json::json!({"type": "error", "error": {"type": "permission_error", "message": message}}),
+        false => {
+            let code = names::BUDGET_EXCEEDED;
+            serde_json::json!({"error": {"message": message, "type": code, "param": null, "code": code}})
+        }
+    };
+    let mut response = answer_with(StatusCode::FORBIDDEN, &error);
+    response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
     response
 }
 

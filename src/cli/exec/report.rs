@@ -1,5 +1,6 @@
 //! What is said at the end: what the run came to, and how to look at it.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use runspan::model::{RunId, RunStatus, RunSummary};
@@ -18,7 +19,7 @@ const WHAT_TO_DO: &str = "`runspan exec --help` says what is";
 /// Says in one line what a run came to; in two where it is empty.
 pub fn say(store: &Path, run: RunId, session: &mut Session<'_>) {
     let look = session.look;
-    let told = open_store(store).and_then(|reader| Ok((reader.get_run(run)?, runs_below(&reader, run))));
+    let told = open_store(store).and_then(|reader| Ok((reader.get_run(run)?, family(&reader, run).1)));
     let (summary, below) = match told {
         Ok(told) => told,
         Err(error) => return super::warn(session, &format!("the run cannot be read: {error}")),
@@ -43,24 +44,40 @@ pub fn say(store: &Path, run: RunId, session: &mut Session<'_>) {
 
 /// Tells whether the command began runs itself.
 pub fn has_runs_below(store: &Path, run: RunId) -> bool {
-    open_store(store).is_ok_and(|reader| !runs_below(&reader, run).is_empty())
+    open_store(store).is_ok_and(|reader| !family(&reader, run).1.is_empty())
 }
 
 /// Tells whether a run of the library is under way below this one.
 pub fn is_any_below(store: &Path, run: RunId) -> bool {
     let reader = FilesReader::open(store).ok();
-    reader.is_some_and(|reader| runs_below(&reader, run).iter().any(|below| below.status.is_open()))
+    reader.is_some_and(|reader| family(&reader, run).1.iter().any(|below| below.status.is_open()))
 }
 
-/// Returns the runs that the command began itself, with the library.
-fn runs_below(reader: &FilesReader, run: RunId) -> Vec<RunSummary> {
+/// Returns a run, and all that were begun below it: by the command itself, with the library, and by what that began.
+pub fn family(reader: &FilesReader, run: RunId) -> (Option<RunSummary>, Vec<RunSummary>) {
     let query = Query { since: Some(run.time()), ..Query::default() };
     let listed = reader.list_runs(&query).unwrap_or_default().into_iter();
     let summaries = listed.filter_map(|listed| match listed {
         Listed::Run(run) => Some(run.summary),
         Listed::Damaged(_) => None,
     });
-    summaries.filter(|below| below.parent_run_id == Some(run)).collect()
+    let mut own = None;
+    let mut by_parent: HashMap<RunId, Vec<RunSummary>> = HashMap::new();
+    for summary in summaries {
+        if summary.run_id == run {
+            own = Some(summary);
+        } else if let Some(parent) = summary.parent_run_id {
+            by_parent.entry(parent).or_default().push(summary);
+        }
+    }
+    // Each is taken out once, so that runs which name each other as parents end the walk.
+    let mut below = by_parent.remove(&run).unwrap_or_default();
+    let mut next = 0;
+    while let Some(parent) = below.get(next).map(|summary| summary.run_id) {
+        below.extend(by_parent.remove(&parent).unwrap_or_default());
+        next += 1;
+    }
+    (own, below)
 }
 
 /// Returns what runs add up to: `2 model calls, 1 tool call, 1,310 tokens, $0.0042`.

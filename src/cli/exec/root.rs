@@ -1,6 +1,7 @@
 //! The root step of a command's run: how it was called, where, and how it ended.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
 
 use runspan::conventions::names;
@@ -11,7 +12,9 @@ use runspan::model::record::{Record, RecordKind};
 use runspan::model::{RunId, StepStatus, UnixNanos};
 use runspan::propagation::{RemoteContext, SpanContext};
 
+use super::again::Input;
 use super::argv;
+use super::budget::Over;
 use super::child::Ended;
 
 /// The exit code, as the standard has it.
@@ -33,6 +36,14 @@ pub struct Facts<'a> {
     pub outer: Option<&'a RemoteContext>,
     pub command: &'a [OsString],
     pub pid: u32,
+    /// Where it runs.
+    pub directory: Option<&'a Path>,
+    /// Its environment, as far as it is kept.
+    pub environment: Option<String>,
+    /// What it reads from, and what that says where that can be known.
+    pub input: Input,
+    /// The run that it repeats.
+    pub replay_of: Option<RunId>,
     pub started_at: UnixNanos,
 }
 
@@ -66,9 +77,19 @@ impl Root {
             }
         }
         let arguments = argv::without_secrets(facts.command);
-        span.set_attr("process.command_args", list(arguments));
-        if let Ok(directory) = std::env::current_dir() {
-            span.set_attr("process.working_directory", directory.to_string_lossy().as_ref());
+        span.set_attr(names::COMMAND_ARGS, list(arguments));
+        if let Some(directory) = facts.directory {
+            span.set_attr(names::WORKING_DIRECTORY, directory.to_string_lossy().as_ref());
+        }
+        if let Some(environment) = facts.environment {
+            span.set_attr(names::ENVIRONMENT, environment);
+        }
+        span.set_attr(names::STDIN, facts.input.kind);
+        if let Some(text) = facts.input.text {
+            span.set_attr(names::INPUT, text);
+        }
+        if let Some(run) = facts.replay_of {
+            span.set_attr(names::REPLAY_OF, run.to_string());
         }
         span.set_attr("process.pid", i64::from(facts.pid));
         let resource = Arc::new(resource(facts.name));
@@ -86,7 +107,13 @@ impl Root {
     }
 
     /// Returns the record of its end, with what is to be known of the recording.
-    pub fn ended<'a>(mut self, ended: &Ended, at: UnixNanos, remarks: impl Iterator<Item = &'a str>) -> Record {
+    pub fn ended<'a>(
+        mut self,
+        ended: &Ended,
+        at: UnixNanos,
+        over: Option<&Over>,
+        remarks: impl Iterator<Item = &'a str>,
+    ) -> Record {
         self.record.kind = RecordKind::Ended;
         let span = &mut self.record.span;
         span.end_time_unix_nano = at.0.max(span.start_time_unix_nano);
@@ -105,8 +132,19 @@ impl Root {
                 Some((names::ERROR_TYPE_OTHER.to_owned(), "the system does not say how the command ended".to_owned()))
             }
         };
+        let failed = match over {
+            None => failed,
+            Some(over) => {
+                if let Some(at) = over.at {
+                    span.set_attr(names::ERROR_SPAN, at.to_string());
+                }
+                let how = failed.map(|(_, message)| format!("; {message}")).unwrap_or_default();
+                Some((names::BUDGET_EXCEEDED.to_owned(), format!("{over}{how}")))
+            }
+        };
         if let Some((kind, message)) = failed {
             let status = match ended {
+                _ if over.is_some() => Some(StepStatus::Error),
                 _ if ended.was_asked() => Some(StepStatus::Cancelled),
                 Ended::Killed(_) => Some(StepStatus::Crashed),
                 Ended::Exited(_) | Ended::Unknown => None,

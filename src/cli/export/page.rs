@@ -6,7 +6,7 @@ use runspan::model::{EventBody, RunId, RunStatus, RunSummary, StepKind, StepStat
 use runspan::store::RunReader;
 use serde_json::Value as Json;
 
-use super::super::content::{Message, Part, conversation, plain};
+use super::super::content::{Message, Part, Said, conversation, plain};
 use super::super::output::{count, error_text, money, step_status, tokens};
 use super::super::time::{calendar, duration, whole_duration};
 use super::super::tree::{Place, arrange};
@@ -39,9 +39,6 @@ struct Page<'a> {
     now: UnixNanos,
 }
 
-/// The last call of each agent, and what was said up to its end.
-type Before<'a> = HashMap<Option<&'a str>, (&'a StepView, Vec<Message>)>;
-
 impl Page<'_> {
     fn body(&self) -> String {
         let mut out = self.head();
@@ -51,7 +48,7 @@ impl Page<'_> {
         }
         self.waterfall(&mut out);
         out.push_str("<h2>What was said and done</h2>\n");
-        let mut before = Before::new();
+        let mut before = Said::default();
         for place in self.places.iter().take(MAX_STEPS) {
             self.step(&mut out, place.step, &mut before);
         }
@@ -137,7 +134,7 @@ impl Page<'_> {
         out.push_str("</table>\n");
     }
 
-    fn step<'s>(&'s self, out: &mut String, at: usize, before: &mut Before<'s>) {
+    fn step<'s>(&'s self, out: &mut String, at: usize, before: &mut Said<'s>) {
         let step = &self.steps[at];
         let kind = step.kind;
         out.push_str(&format!(
@@ -177,26 +174,16 @@ impl Page<'_> {
 
     /// Draws what was said in a model call. What an earlier call of the same agent has shown already is not shown again: each
     /// call repeats the whole conversation.
-    fn said<'s>(&self, out: &mut String, step: &'s StepView, before: &mut Before<'s>) {
+    fn said<'s>(&self, out: &mut String, step: &'s StepView, before: &mut Said<'s>) {
         let agent = step.agent_id.as_deref();
         let mut told = Vec::new();
         match step.input.as_ref().and_then(conversation) {
             Some(messages) => {
-                if let Some((earlier, told)) = before.get(&agent) {
-                    let known = told.iter().zip(&messages).take_while(|(told, message)| told == message).count();
-                    let shown = match known {
-                        0 => String::new(),
-                        1 => "1 message as before, in".to_owned(),
-                        n => format!("{n} messages as before, up to"),
-                    };
-                    if known > 0 {
-                        let name = text(&earlier.step_id);
-                        out.push_str(&format!("<div class=\"soft\">{shown} {name}</div>\n"));
-                    }
-                    messages.iter().skip(known).for_each(|one| message(out, one));
-                } else {
-                    messages.iter().for_each(|one| message(out, one));
+                let (known, words) = before.before(agent, &messages);
+                if let Some(words) = words {
+                    out.push_str(&format!("<div class=\"soft\">{}</div>\n", text(&words)));
                 }
+                messages.iter().skip(known).for_each(|one| message(out, one));
                 told = messages;
             }
             None => content(out, "input", step.input.as_ref()),
@@ -208,7 +195,7 @@ impl Page<'_> {
             }
             None => content(out, "output", step.output.as_ref()),
         }
-        before.insert(agent, (step, told));
+        before.tell(agent, &step.step_id, told);
     }
 }
 
@@ -249,12 +236,12 @@ fn message(out: &mut String, message: &Message) {
                 let said = text(&held(said));
                 out.push_str(&format!("<details><summary>reasoning</summary><pre>{said}</pre></details>\n"));
             }
-            Part::ToolCall { name, arguments } => out.push_str(&format!(
+            Part::ToolCall { name, arguments, .. } => out.push_str(&format!(
                 "<div><span class=\"kind tool\">calls</span> <code>{}</code><pre>{}</pre></div>\n",
                 text(name),
                 text(&held(&plain(arguments)))
             )),
-            Part::ToolResult(result) => out.push_str(&format!(
+            Part::ToolResult { result, .. } => out.push_str(&format!(
                 "<div><span class=\"kind tool\">answers</span><pre>{}</pre></div>\n",
                 text(&held(&plain(result)))
             )),

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{RunState, Step, is_failure};
+use crate::conventions::names;
 use crate::model::id::IdSet;
 use crate::model::{CostSource, NanoUsd, SpanId, StepKind, StepStatus, Tokens};
 use crate::pipeline::facts::StepFacts;
@@ -401,7 +402,12 @@ fn knowledge(step: &Step) -> u8 {
     let is_some = |count: Option<u64>| count.is_some_and(|count| count > 0);
     let tells_cache = facts.tokens.is_some_and(|tokens| is_some(tokens.cache_read) || is_some(tokens.cache_write));
     let is_at_wire = facts.is_at_wire && (!facts.is_relayed || tells_cache);
-    4 * u8::from(facts.tokens.is_some()) + 2 * u8::from(facts.cost.is_some()) + u8::from(is_at_wire)
+    // What was given from a recording was not billed, whatever the program makes of it.
+    let is_replayed = facts.response_id.as_deref().is_some_and(|id| id.starts_with(names::REPLAYED_ANSWER));
+    8 * u8::from(is_replayed)
+        + 4 * u8::from(facts.tokens.is_some())
+        + 2 * u8::from(facts.cost.is_some())
+        + u8::from(is_at_wire)
 }
 
 /// Of two calls that know the same, the program's own stands where it belongs in the run.

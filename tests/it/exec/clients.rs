@@ -61,9 +61,8 @@ fn a_program_with_the_openai_client_and_nothing_else_is_recorded_by_its_calls() 
     assert!(steps[1].output.as_ref().unwrap().to_string().contains("get_weather"), "the tool that was asked for");
 }
 
-#[test]
-fn a_program_with_the_anthropic_client_and_nothing_else_is_recorded_by_its_calls() {
-    let Some(python) = program("python") else { return };
+/// A server as Anthropic's for two calls: one answer in one piece, one in many.
+pub fn anthropic() -> std::net::SocketAddr {
     let usage = json!({"input_tokens": 10, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 5,
         "output_tokens": 20});
     let message = move |content: serde_json::Value, reason: Option<&str>| {
@@ -71,7 +70,7 @@ fn a_program_with_the_anthropic_client_and_nothing_else_is_recorded_by_its_calls
             "model": "claude-sonnet-4-5-20250929", "content": content, "stop_reason": reason, "stop_sequence": null,
             "usage": usage})
     };
-    let address = serve(2, move |_, body, stream| {
+    serve(2, move |_, body, stream| {
         let request: serde_json::Value = serde_json::from_slice(body).unwrap();
         if request["stream"] != true {
             let answer = message(json!([{"type": "text", "text": "Snow."}]), Some("end_turn"));
@@ -94,7 +93,13 @@ fn a_program_with_the_anthropic_client_and_nothing_else_is_recorded_by_its_calls
         let delta = json!({"stop_reason": "tool_use", "stop_sequence": null});
         event(stream, "message_delta", json!({"delta": delta, "usage": {"output_tokens": 42}}));
         event(stream, "message_stop", json!({}));
-    });
+    })
+}
+
+#[test]
+fn a_program_with_the_anthropic_client_and_nothing_else_is_recorded_by_its_calls() {
+    let Some(python) = program("python") else { return };
+    let address = anthropic();
     let dir = tempdir();
     let command = [python.to_str().unwrap(), &script("anthropic_agent.py")];
     let mut exec = exec(dir.path(), &["--no-auto"], &command);

@@ -228,7 +228,7 @@ fn of_a_stream_that_nobody_waits_for_what_was_used_is_kept_as_far_as_it_is_known
 }
 
 /// Makes calls as fast as it can: `VARIABLE TIMES`.
-const ASKS_FAST: &str = "
+pub const ASKS_FAST: &str = "
 import json, os, sys, urllib.request
 body = json.dumps({'model': 'gpt-4o-mini', 'messages': []}).encode()
 for _ in range(int(sys.argv[2])):

@@ -2,9 +2,9 @@
 
 use runspan::conventions::names;
 use runspan::model::otlp::{AnyValue, ArrayValue, Span, Value};
+use runspan::replay::ask::{chat_call, item, parts};
 use serde_json::{Value as Json, json};
 
-use super::ask::{chat_call, item, parts};
 use super::places::Format;
 
 /// Writes what an answer says.
@@ -132,7 +132,19 @@ fn messages(answer: &Json, span: &mut Span) {
     put(span, names::CACHE_WRITE_TOKENS, written);
 }
 
+/// Vectors are kept up to so many bytes of a call: they are for replay, and nobody reads them.
+const MOST_OF_VECTORS: usize = 256 << 10;
+
 fn embeddings(answer: &Json, span: &mut Span) {
+    let vectors: Vec<&Json> = list(answer, "data").filter_map(|data| data.get("embedding")).collect();
+    if !vectors.is_empty() {
+        let text = Json::from_iter(vectors.into_iter().cloned()).to_string();
+        if text.len() <= MOST_OF_VECTORS {
+            span.set_attr(names::EMBEDDINGS, text);
+        } else {
+            span.set_attr(names::CUT, "answer");
+        }
+    }
     let Some(usage) = answer.get("usage") else { return };
     put(span, names::INPUT_TOKENS, count(usage, "/prompt_tokens"));
 }

@@ -9,12 +9,13 @@ use runspan::conventions::names;
 use runspan::model::otlp::{STATUS_ERROR, Span, Status, Value};
 use runspan::model::{SpanId, StepStatus, TraceId, UnixNanos};
 use runspan::propagation::{self, SpanContext};
+use runspan::replay::ask;
 use serde_json::Value as Json;
 
 use super::copy::Copied;
 use super::places::{Format, Route};
 use super::recorder::{Answered, Ending};
-use super::{answer, ask, events};
+use super::{answer, events};
 
 const CLIENT: i32 = 3;
 const SAMPLED: u32 = 1;
@@ -117,7 +118,7 @@ impl Exchange {
             start_time_unix_nano: self.started_at.0,
             ..Span::default()
         };
-        let operation = if self.format == Format::Embeddings { "embeddings" } else { "chat" };
+        let operation = self.format.operation();
         span.set_attr(names::OPERATION, operation);
         span.set_attr(names::PROVIDER, self.provider);
         span.set_attr(names::RELAYED, Value::Bool(true));

@@ -2,6 +2,7 @@
 
 use hyper::{Method, Uri};
 use runspan::conventions::providers::HOSTS;
+pub use runspan::replay::Format;
 
 /// A service whose SDK takes its address from the environment.
 struct Service {
@@ -12,6 +13,8 @@ struct Service {
     /// Who is taken to answer at an address that nobody is known by.
     provider: &'static str,
     prefix: &'static str,
+    /// The variable that SDKs want a key in.
+    key: &'static str,
 }
 
 const SERVICES: &[Service] = &[
@@ -20,21 +23,36 @@ const SERVICES: &[Service] = &[
         default: Some("https://api.openai.com/v1"),
         provider: "openai",
         prefix: "/openai",
+        key: "OPENAI_API_KEY",
     },
     Service {
         variables: &["ANTHROPIC_BASE_URL"],
         default: Some("https://api.anthropic.com"),
         provider: "anthropic",
         prefix: "/anthropic",
+        key: "ANTHROPIC_API_KEY",
     },
-    Service { variables: &["GROQ_BASE_URL"], default: Some("https://api.groq.com"), provider: "groq", prefix: "/groq" },
+    Service {
+        variables: &["GROQ_BASE_URL"],
+        default: Some("https://api.groq.com"),
+        provider: "groq",
+        prefix: "/groq",
+        key: "GROQ_API_KEY",
+    },
     Service {
         variables: &["TOGETHER_BASE_URL"],
         default: Some("https://api.together.xyz/v1"),
         provider: "together",
         prefix: "/together",
+        key: "TOGETHER_API_KEY",
     },
-    Service { variables: &["AZURE_OPENAI_ENDPOINT"], default: None, provider: "azure.ai.openai", prefix: "/azure" },
+    Service {
+        variables: &["AZURE_OPENAI_ENDPOINT"],
+        default: None,
+        provider: "azure.ai.openai",
+        prefix: "/azure",
+        key: "AZURE_OPENAI_API_KEY",
+    },
 ];
 
 /// One variable, and where it led before.
@@ -91,6 +109,15 @@ pub fn all(given: impl Fn(&str) -> Option<String>) -> Vec<Place> {
     places
 }
 
+/// Returns the variables for keys that are not set, of services that are.
+pub fn keys_missing<'a>(
+    places: &'a [Place],
+    given: impl Fn(&str) -> Option<String> + 'a,
+) -> impl Iterator<Item = &'static str> + 'a {
+    let is_used = |service: &&Service| places.iter().any(|place| place.prefix == service.prefix);
+    SERVICES.iter().filter(is_used).map(|service| service.key).filter(move |key| given(key).is_none())
+}
+
 /// Tells whether a host is a name, or one below it.
 fn is_below(host: &str, name: &str) -> bool {
     let before = host.strip_suffix(name).filter(|_| !name.is_empty());
@@ -122,19 +149,6 @@ pub fn reachable(places: Vec<Place>, given: impl Fn(&str) -> Option<String>) -> 
     places.into_iter().filter(|place| !needs_proxy(place)).collect()
 }
 
-/// A kind of call that is understood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// OpenAI's chat completions.
-    Chat,
-    /// OpenAI's responses.
-    Responses,
-    /// OpenAI's embeddings.
-    Embeddings,
-    /// Anthropic's messages.
-    Messages,
-}
-
 /// Where one request goes.
 pub struct Route<'a> {
     place: &'a Place,
@@ -144,6 +158,11 @@ pub struct Route<'a> {
 }
 
 impl Route<'_> {
+    /// Tells whether errors are expected in Anthropic's form; all others have OpenAI's.
+    pub fn is_anthropic(&self) -> bool {
+        self.format == Some(Format::Messages) || self.place.prefix == "/anthropic"
+    }
+
     /// Returns the address.
     pub fn uri(&self) -> Option<Uri> {
         super::joined(&self.place.base, &self.rest)

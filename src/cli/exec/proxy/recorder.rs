@@ -15,6 +15,7 @@ use runspan::propagation::SpanContext;
 use runspan::server::Teller;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::super::budget::Purse;
 use super::call::Exchange;
 use super::copy::Copied;
 
@@ -156,6 +157,7 @@ impl Tally {
 pub struct Says {
     to: UnboundedSender<Said>,
     tally: Arc<Tally>,
+    pub purse: Option<Arc<Purse>>,
 }
 
 impl Says {
@@ -193,6 +195,9 @@ impl Call {
 
     fn end(&mut self, answered: Answered) {
         if let Some(exchange) = self.exchange.take() {
+            if let Some(purse) = &self.says.purse {
+                purse.answered();
+            }
             self.says.say(Said::Answered(exchange, Box::new(answered)));
         }
     }
@@ -225,6 +230,16 @@ pub struct Calls {
     pub root: SpanContext,
     pub resource: Arc<Resource>,
     pub are_told: AreTold,
+    /// What they may take.
+    pub purse: Option<Arc<Purse>>,
+}
+
+impl Calls {
+    /// Has all calls told, whoever else tells them.
+    pub fn all(root: &SpanContext, name: &str) -> Self {
+        let resource = Arc::new(super::super::root::resource(name));
+        Self { root: *root, resource, are_told: AreTold::new(|| false), purse: None }
+    }
 }
 
 /// Whether a program with the library is at work below: it tells its calls itself.
@@ -269,8 +284,9 @@ impl Recorder {
     pub fn new(teller: Teller, about: Calls) -> (Says, Self) {
         let (to, said) = unbounded_channel();
         let tally = Arc::<Tally>::default();
+        let purse = about.purse.clone();
         let recorder = Self { said, says: to.downgrade(), teller, about, tally: Arc::clone(&tally) };
-        (Says { to, tally }, recorder)
+        (Says { to, tally, purse }, recorder)
     }
 
     /// Returns what counts the calls.
@@ -299,7 +315,11 @@ impl Recorder {
                     exchange.end();
                     let span = tokio::task::block_in_place(|| {
                         let is_wanted = exchange.is_open() || !self.about.are_told.get();
-                        is_wanted.then(|| exchange.ended(&self.about.root, &answered))
+                        let span = is_wanted.then(|| exchange.ended(&self.about.root, &answered));
+                        if let Some(purse) = &self.about.purse {
+                            purse.count(span.as_ref());
+                        }
+                        span
                     });
                     // What was copied is not needed any more.
                     exchange.forget();

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value as Json;
 
+use crate::conventions::names;
 use crate::model::event::LlmCalled;
 use crate::model::otlp::{Span, Value};
 use crate::model::{Event, EventBody, NanoUsd, RunSummary, SpanId};
@@ -166,7 +167,7 @@ impl Results {
 }
 
 fn text_of_input(called: &LlmCalled) -> u64 {
-    let definitions = called.span.attr("gen_ai.tool.definitions").map(Value::to_json);
+    let definitions = called.span.attr(names::TOOL_DEFINITIONS).map(Value::to_json);
     [&called.system_prompt, &called.messages, &definitions].into_iter().flatten().map(text_length).sum()
 }
 

@@ -1,10 +1,32 @@
 //! What a request to a model says, in the canonical words.
 
-use runspan::conventions::names;
-use runspan::model::otlp::{Span, Value};
 use serde_json::{Value as Json, json};
 
-use super::places::Format;
+use crate::conventions::names;
+use crate::model::otlp::{Span, Value};
+
+/// A kind of call that is understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// OpenAI's chat completions.
+    Chat,
+    /// OpenAI's responses.
+    Responses,
+    /// OpenAI's embeddings.
+    Embeddings,
+    /// Anthropic's messages.
+    Messages,
+}
+
+impl Format {
+    /// Returns the word of the conventions for what such a call does.
+    pub const fn operation(self) -> &'static str {
+        match self {
+            Self::Embeddings => "embeddings",
+            Self::Chat | Self::Responses | Self::Messages => "chat",
+        }
+    }
+}
 
 /// Settings of a request that have a canonical name.
 const SETTINGS: &[(&str, &str)] = &[
@@ -19,9 +41,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("presence_penalty", "gen_ai.request.presence_penalty"),
 ];
 const STREAM: &str = "gen_ai.request.stream";
-const TOOL_DEFINITIONS: &str = "gen_ai.tool.definitions";
 /// The conversation, where the service keeps it.
-const PREVIOUS: &str = "gen_ai.request.previous_response.id";
+pub(super) const PREVIOUS: &str = "gen_ai.request.previous_response.id";
 
 /// Writes what a request says.
 pub fn write(format: Format, request: &Json, span: &mut Span) {
@@ -40,7 +61,7 @@ pub fn write(format: Format, request: &Json, span: &mut Span) {
         span.set_attr(STREAM, Value::Bool(true));
     }
     if let Some(tools) = request.get("tools").filter(|tools| tools.as_array().is_some_and(|tools| !tools.is_empty())) {
-        span.set_attr(TOOL_DEFINITIONS, tools.to_string());
+        span.set_attr(names::TOOL_DEFINITIONS, tools.to_string());
     }
     let (system, messages) = match format {
         Format::Chat => (None, chat(request)),

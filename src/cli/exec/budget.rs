@@ -1,0 +1,326 @@
+//! What a command may take, and what is done when it takes more: its calls are refused, then it is asked to end, then it
+//! is ended, with all that it started.
+//!
+//! What counts is its run as the store adds it up, with all runs below it, and beside that at once the calls that pass
+//! through here: the next one must not be let through before the last one is counted.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use runspan::model::budget::{Budget, BudgetExceeded, Spent};
+use runspan::model::otlp::Span;
+use runspan::model::record::{Record, RecordKind};
+use runspan::model::time::parse_duration;
+use runspan::model::{NanoUsd, RunId, SpanId};
+use runspan::pipeline::cost::Pricer;
+use runspan::pipeline::facts::StepFacts;
+use runspan::store::files::FilesReader;
+use runspan::store::files::layout::Layout;
+use tokio::sync::watch;
+
+use super::child::Handle;
+use super::report;
+
+/// How often the run is added up, and how much of the time that may take.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_SHARE: u32 = 20;
+/// How often it is seen whether something is due.
+const TICK: Duration = Duration::from_millis(25);
+/// How long a call waits for those before it to be counted. A disk that hangs must not hang the command.
+const COUNT_LIMIT: Duration = Duration::from_secs(2);
+
+/// The bounds, as flags.
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Budget")]
+pub struct Bounds {
+    /// Dollars that the command's model calls may cost, those of runs below it among them
+    #[arg(long, value_name = "USD", value_parser = dollars)]
+    budget_usd: Option<f64>,
+    /// Input and output tokens that it may use
+    #[arg(long, value_name = "N")]
+    budget_tokens: Option<u64>,
+    /// Steps that it may take
+    #[arg(long, value_name = "N")]
+    budget_steps: Option<u64>,
+    /// How long it may run: 90s, 15m, 2h
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    budget_wall: Option<Duration>,
+    /// Over its budget, how long the command has to end by itself before SIGTERM, and then before SIGKILL
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
+    budget_grace: Duration,
+}
+
+fn dollars(text: &str) -> Result<f64, String> {
+    let usd = text.trim_start_matches('$').parse().ok().filter(|usd: &f64| usd.is_finite() && *usd >= 0.0);
+    usd.ok_or_else(|| "expected dollars, such as 0.25".to_owned())
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "expected a time such as 90s, 15m, 2h".to_owned())
+}
+
+impl Bounds {
+    /// Returns what is bounded, if anything is.
+    pub fn budget(&self) -> Option<Budget> {
+        let budget = Budget {
+            cost_usd: self.budget_usd,
+            tokens: self.budget_tokens,
+            steps: self.budget_steps,
+            wall: self.budget_wall,
+        };
+        (budget != Budget::default()).then_some(budget)
+    }
+
+    /// Returns how long the command has to end.
+    pub fn grace(&self) -> Duration {
+        self.budget_grace
+    }
+}
+
+/// What a command may take and has taken.
+#[derive(Debug)]
+pub struct Purse {
+    budget: Budget,
+    begun: Instant,
+    /// Calls that have ended, and those of them that are counted.
+    answered: AtomicU64,
+    counted: watch::Sender<u64>,
+    pricer: Mutex<Pricer>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By the store.
+    stored: Spent,
+    /// By the calls that passed through.
+    passed: Spent,
+    over: Option<Over>,
+}
+
+/// A command took more than its budget.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Over {
+    pub exceeded: BudgetExceeded,
+    /// The call that put it over, where it passed through.
+    pub at: Option<SpanId>,
+    /// Calls that were not passed on.
+    pub refused: u64,
+    /// The last signal that it was sent for that.
+    pub signal: Option<&'static str>,
+    /// When that was noticed, or the last signal sent.
+    since: Instant,
+}
+
+impl Over {
+    /// Tells whether the command was kept from anything. One that wants no more ends as it would.
+    pub fn was_stopped(&self) -> bool {
+        self.refused > 0 || self.signal.is_some()
+    }
+}
+
+impl Purse {
+    /// Makes it for a command that starts now.
+    pub fn new(budget: Budget, layout: &Layout) -> Arc<Self> {
+        // Prices that cannot be read are told by what stores the run.
+        let (pricer, _) = Pricer::of_store(layout);
+        Arc::new(Self {
+            budget,
+            begun: Instant::now(),
+            answered: AtomicU64::new(0),
+            counted: watch::channel(0).0,
+            pricer: Mutex::new(pricer),
+            state: Mutex::default(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what the command is over, if it is.
+    pub fn over(&self) -> Option<Over> {
+        self.state().over.clone()
+    }
+
+    /// A call has ended, and will be counted.
+    pub fn answered(&self) {
+        self.answered.fetch_add(1, Ordering::Release);
+    }
+
+    /// Counts a call that has ended; `None`: by whom else it is told.
+    pub fn count(&self, span: Option<&Span>) {
+        if let Some(span) = span {
+            let (tokens, cost) = self.price(span);
+            let mut state = self.state();
+            state.passed.tokens = state.passed.tokens.saturating_add(tokens.unwrap_or_default());
+            state.passed.cost = state.passed.cost + cost.unwrap_or_default();
+            state.passed.unpriced += u64::from(cost.is_none());
+            self.judge(&mut state, SpanId::from_bytes(&span.span_id));
+        }
+        self.counted.send_modify(|counted| *counted += 1);
+    }
+
+    fn price(&self, span: &Span) -> (Option<u64>, Option<NanoUsd>) {
+        // Nothing that was said is needed, and it may be long.
+        let short = |attribute: &&runspan::model::otlp::KeyValue| {
+            attribute
+                .value
+                .as_ref()
+                .and_then(|value| value.value.as_ref()?.as_str())
+                .is_none_or(|text| text.len() < 512)
+        };
+        let span = Span {
+            attributes: span.attributes.iter().filter(short).cloned().collect(),
+            start_time_unix_nano: span.start_time_unix_nano,
+            end_time_unix_nano: span.end_time_unix_nano,
+            ..Span::default()
+        };
+        let mut record = Record { kind: RecordKind::Ended, resource: Arc::default(), scope: Default::default(), span };
+        self.pricer.lock().unwrap_or_else(PoisonError::into_inner).price(&mut record);
+        let facts = StepFacts::of(&record.span, None, None);
+        let tokens = facts.tokens.and_then(|tokens| tokens.with_total().total);
+        (tokens, facts.cost.map(|(cost, _)| cost))
+    }
+
+    /// Asks whether one more call may pass, when all that have ended are counted.
+    ///
+    /// # Errors
+    ///
+    /// When it may not.
+    pub async fn admit(&self) -> Result<(), BudgetExceeded> {
+        let ended = self.answered.load(Ordering::Acquire);
+        let mut counted = self.counted.subscribe();
+        // Without those that are missing the answer is as good as it can be.
+        let _ = tokio::time::timeout(COUNT_LIMIT, counted.wait_for(|counted| *counted >= ended)).await;
+        let mut state = self.state();
+        let spent = self.spent(&state);
+        let exceeded = state.over.as_ref().map(|over| over.exceeded).or(self.budget.exceeded_by_a_step(&spent));
+        let Some(exceeded) = exceeded else {
+            state.passed.steps += 1;
+            return Ok(());
+        };
+        state.over.get_or_insert_with(|| Over::new(exceeded, None)).refused += 1;
+        Err(exceeded)
+    }
+
+    fn spent(&self, state: &State) -> Spent {
+        let State { stored, passed, .. } = state;
+        Spent {
+            cost: stored.cost.max(passed.cost),
+            unpriced: stored.unpriced.max(passed.unpriced),
+            tokens: stored.tokens.max(passed.tokens),
+            steps: stored.steps.max(passed.steps),
+            wall: self.begun.elapsed(),
+        }
+    }
+
+    /// Takes note of it when the budget is exceeded.
+    fn judge(&self, state: &mut State, at: Option<SpanId>) {
+        let exceeded = self.budget.exceeded(&self.spent(state)).filter(|_| state.over.is_none());
+        if let Some(exceeded) = exceeded {
+            state.over = Some(Over::new(exceeded, at));
+        }
+    }
+
+    /// Adds up what the store has of the run and of those below it.
+    fn look(&self, store: &Path, run: RunId) {
+        let Ok(reader) = FilesReader::open(store) else { return };
+        let (own, below) = report::family(&reader, run);
+        let root = u64::from(own.is_some());
+        let mut stored = Spent::default();
+        for run in own.iter().chain(&below) {
+            stored.cost = stored.cost + run.cost_usd.unwrap_or_default();
+            stored.unpriced += run.unpriced_steps;
+            stored.tokens += run.tokens.and_then(|tokens| tokens.with_total().total).unwrap_or_default();
+            stored.steps += run.steps_total;
+        }
+        stored.steps = stored.steps.saturating_sub(root);
+        let mut state = self.state();
+        state.stored = stored;
+        self.judge(&mut state, None);
+    }
+
+    /// Asks the command to end when it is time, and then ends it.
+    fn enforce(&self, command: &Handle, grace: Duration) {
+        let mut state = self.state();
+        self.judge(&mut state, None);
+        let Some(over) = &mut state.over else { return };
+        let due = match over.signal {
+            _ if over.since.elapsed() < grace => return,
+            None => ("SIGTERM", libc::SIGTERM),
+            Some(_) => ("SIGKILL", libc::SIGKILL),
+        };
+        if command.signal_all(due.1) {
+            (over.signal, over.since) = (Some(due.0), Instant::now());
+        }
+    }
+}
+
+impl fmt::Display for Over {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.exceeded.fmt(f)?;
+        match self.refused {
+            0 => {}
+            1 => write!(f, "; 1 call was refused")?,
+            n => write!(f, "; {n} calls were refused")?,
+        }
+        self.signal.map_or(Ok(()), |signal| write!(f, "; {signal} was sent"))
+    }
+}
+
+impl Over {
+    fn new(exceeded: BudgetExceeded, at: Option<SpanId>) -> Self {
+        Self { exceeded, at, refused: 0, signal: None, since: Instant::now() }
+    }
+}
+
+/// A thread that watches what a command takes.
+pub struct Watch {
+    purse: Arc<Purse>,
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Watch {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    ///
+    /// When there is no thread to be had.
+    pub fn start(
+        purse: Arc<Purse>,
+        store: PathBuf,
+        run: RunId,
+        command: Handle,
+        grace: Duration,
+    ) -> std::io::Result<Self> {
+        let (stop, stopped) = channel();
+        let watched = Arc::clone(&purse);
+        let thread = std::thread::Builder::new().name("budget".to_owned()).spawn(move || {
+            let mut next = Instant::now();
+            while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                let begun = Instant::now();
+                if begun >= next {
+                    watched.look(&store, run);
+                    next = Instant::now() + LOOK_EVERY.max(begun.elapsed() * LOOK_SHARE);
+                }
+                watched.enforce(&command, grace);
+            }
+        })?;
+        Ok(Self { purse, stop, thread })
+    }
+
+    /// Ends it, and returns by what the command was stopped, if it was.
+    pub fn end(self) -> Option<Over> {
+        drop(self.stop);
+        // It does not panic; if it did, what it found is there all the same.
+        let _ = self.thread.join();
+        self.purse.over().filter(Over::was_stopped)
+    }
+}

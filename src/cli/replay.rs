@@ -1,0 +1,49 @@
+//! `runspan replay`: a run, again.
+
+mod again;
+mod as_test;
+mod play;
+mod report;
+
+use std::path::PathBuf;
+
+use runspan::replay::Recording;
+use runspan::store::RunReader;
+
+use super::{Done, Session};
+
+/// What `replay` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  runspan replay latest                       as fast as it happened
+  runspan replay latest --speed 10            ten times as fast
+  runspan replay latest --step --from chat-2  event by event, from the second model call on
+  runspan replay latest --json | jq .model_saw
+
+On a terminal it takes the time that the run took; where another program reads it, none, unless --speed is given.")]
+pub struct Args {
+    /// A run id, its beginning, a trace id, or `latest`
+    id: String,
+    #[command(flatten)]
+    play: play::Play,
+    #[command(flatten)]
+    again: again::Options,
+    /// Write what was asked and answered as a test of an agent in Rust [default: tests/ of the package here]
+    #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with = "exec")]
+    as_test: Option<Option<PathBuf>>,
+}
+
+/// Shows the run again.
+pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
+    let reader = session.open_for(&args.id)?;
+    let run = reader.resolve(&args.id)?;
+    if args.again.exec {
+        return again::run(&args.again, &reader, run, session);
+    }
+    if let Some(path) = &args.as_test {
+        let place = as_test::place(path, &session.cwd)?;
+        return as_test::run(&place, &Recording::read(&reader, run)?, session);
+    }
+    play::run(&args.play, &reader, run, session)
+}

@@ -1,0 +1,262 @@
+//! What came of a call: an answer, a failure, or a gap in the recording.
+
+use std::fmt;
+
+use serde_json::Value as Json;
+
+use super::conversation::{Message, Part, conversation, parts};
+use crate::conventions::names;
+use crate::model::otlp::{Span, Value};
+use crate::model::{StepKind, StepStatus, Tokens};
+use crate::pipeline::facts::StepFacts;
+use crate::pipeline::scrub::CONTENT_MARK;
+
+/// What a model answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The provider's id of it.
+    pub id: Option<String>,
+    /// The model that answered.
+    pub model: Option<String>,
+    /// One, most often; none for vectors.
+    pub choices: Vec<Choice>,
+    /// What it used, as it was billed when it was recorded.
+    pub tokens: Option<Tokens>,
+    /// The vectors, as the service sent them.
+    pub embeddings: Vec<Json>,
+    /// Secrets that were taken out of it; a mark stands in the place of each.
+    pub redacted: usize,
+}
+
+/// One of a model's answers to a request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// What it said.
+    pub message: Message,
+    /// Why it stopped, in the provider's word.
+    pub finish_reason: Option<String>,
+}
+
+/// A tool that the model asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AskedTool<'a> {
+    /// How the provider names the call.
+    pub id: Option<&'a str>,
+    /// The tool.
+    pub name: &'a str,
+    /// What it is to be given.
+    pub arguments: &'a Json,
+}
+
+impl Answer {
+    /// Returns what the model said, without reasoning.
+    pub fn text(&self) -> String {
+        let parts = self.choices.first().map(|choice| choice.message.parts.as_slice()).unwrap_or_default();
+        let texts = parts.iter().filter_map(|part| match part {
+            Part::Text(text) => Some(text.as_str()),
+            _ => None,
+        });
+        texts.collect()
+    }
+
+    /// Returns the tools that the model asked for.
+    pub fn tool_calls(&self) -> impl Iterator<Item = AskedTool<'_>> {
+        let parts = self.choices.first().map(|choice| choice.message.parts.as_slice()).unwrap_or_default();
+        parts.iter().filter_map(|part| match part {
+            Part::ToolCall { id, name, arguments } => Some(AskedTool { id: id.as_deref(), name, arguments }),
+            _ => None,
+        })
+    }
+}
+
+/// A call that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The HTTP status, where it is known.
+    pub status: Option<u16>,
+    /// Class of the error.
+    pub kind: Option<String>,
+    /// What was said.
+    pub message: Option<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind.as_deref().unwrap_or("error");
+        match &self.message {
+            Some(message) => write!(f, "{kind}: {message}"),
+            None => f.write_str(kind),
+        }
+    }
+}
+
+/// How a recorded call ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// With an answer.
+    Answer(Box<Answer>),
+    /// With an error that the agent was told.
+    Failure(Failure),
+}
+
+/// Why a recording has no answer to a call that it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gap {
+    /// Content policy kept nothing of what was said.
+    Policy,
+    /// Who told of the call did not tell what was said.
+    NotTold,
+    /// It was too large to be kept whole.
+    Cut,
+    /// The call ended, by this status, before its answer was there.
+    NotAnswered(StepStatus),
+    /// The vectors of an embedding are not kept.
+    NoVectors,
+}
+
+impl Gap {
+    /// Returns the word used in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::NotTold => "not_told",
+            Self::Cut => "cut",
+            Self::NotAnswered(_) => "not_answered",
+            Self::NoVectors => "no_vectors",
+        }
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Policy => f.write_str("its content was not kept, by policy (content none)"),
+            Self::NotTold => {
+                f.write_str("the program did not tell what was answered; its instrumentation has a switch for content")
+            }
+            Self::Cut => f.write_str("its answer was cut, for it was too large to be kept whole"),
+            Self::NotAnswered(status) => write!(f, "it ended as {status}, before it was answered"),
+            Self::NoVectors => f.write_str("its vectors are not in the recording"),
+        }
+    }
+}
+
+/// Reads how a call ended.
+pub(super) fn outcome(span: &Span, facts: &StepFacts, status: StepStatus) -> Result<Outcome, Gap> {
+    match status {
+        StepStatus::Success => {}
+        StepStatus::Running | StepStatus::Crashed | StepStatus::Cancelled => return Err(Gap::NotAnswered(status)),
+        StepStatus::Error | StepStatus::Timeout => return failure(span, facts, status),
+    }
+    let cut = span.attr_str(names::CUT);
+    let absent = || match cut {
+        Some(_) => Gap::Cut,
+        None if span.attr(CONTENT_MARK).is_some() => Gap::Policy,
+        None => Gap::NotTold,
+    };
+    let mut answer = Answer {
+        id: facts.response_id.clone(),
+        model: facts.model().map(str::to_owned),
+        choices: Vec::new(),
+        tokens: facts.tokens,
+        embeddings: Vec::new(),
+        redacted: 0,
+    };
+    if facts.kind == StepKind::Embedding {
+        let vectors = span.attr(names::EMBEDDINGS).map(Value::to_json);
+        let Some(Json::Array(vectors)) = vectors else {
+            return Err(match absent() {
+                Gap::NotTold => Gap::NoVectors,
+                gap => gap,
+            });
+        };
+        answer.embeddings = vectors;
+        return Ok(Outcome::Answer(Box::new(answer)));
+    }
+    let reasons = facts.finish_reasons.iter().map(|reason| Some(reason.clone())).chain(std::iter::repeat(None));
+    let Some(output) = &facts.output else {
+        // One that says why it stopped and nothing else said nothing.
+        let is_empty = facts.is_relayed && cut.is_none() && !facts.finish_reasons.is_empty();
+        let is_kept = span.attr(CONTENT_MARK).is_none();
+        if !is_empty || !is_kept {
+            return Err(absent());
+        }
+        let said = |finish_reason| Choice { message: assistant(Vec::new()), finish_reason };
+        answer.choices = facts.finish_reasons.iter().cloned().map(|reason| said(Some(reason))).collect();
+        return Ok(Outcome::Answer(Box::new(answer)));
+    };
+    if cut.is_some_and(|what| what != "request") || ends_cut(output) {
+        return Err(Gap::Cut);
+    }
+    answer.redacted = marks(output);
+    let messages = conversation(output).unwrap_or_else(|| vec![assistant(parts(output))]);
+    let own = output.as_array().map(Vec::as_slice).unwrap_or_default();
+    let own = own.iter().map(|message| message.get("finish_reason").and_then(Json::as_str).map(str::to_owned));
+    let own = own.chain(std::iter::repeat(None));
+    let choices = messages.into_iter().zip(reasons).zip(own);
+    answer.choices = choices.map(|((message, told), own)| Choice { message, finish_reason: told.or(own) }).collect();
+    if is_one_answer_in_pieces(&answer) {
+        answer.choices = vec![joined(std::mem::take(&mut answer.choices))];
+    }
+    if answer.choices.first().is_some_and(lacks_tools) {
+        return Err(Gap::NotTold);
+    }
+    Ok(Outcome::Answer(Box::new(answer)))
+}
+
+fn assistant(parts: Vec<Part>) -> Message {
+    Message { role: "assistant".to_owned(), parts }
+}
+
+/// Several messages are several choices only when each says why it stopped.
+fn is_one_answer_in_pieces(answer: &Answer) -> bool {
+    answer.choices.len() > 1 && answer.choices.iter().any(|choice| choice.finish_reason.is_none())
+}
+
+/// Tells whether a model is said to have asked for tools, and not for which.
+fn lacks_tools(choice: &Choice) -> bool {
+    let word = choice.finish_reason.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let has_tools = choice.message.parts.iter().any(|part| matches!(part, Part::ToolCall { .. } | Part::Other(_)));
+    word.contains("tool") && !has_tools
+}
+
+fn joined(choices: Vec<Choice>) -> Choice {
+    let finish_reason = choices.iter().rev().find_map(|choice| choice.finish_reason.clone());
+    let parts = choices.into_iter().flat_map(|choice| choice.message.parts).collect();
+    Choice { message: assistant(parts), finish_reason }
+}
+
+fn failure(span: &Span, facts: &StepFacts, status: StepStatus) -> Result<Outcome, Gap> {
+    let error = facts.error.clone().unwrap_or_default();
+    // What broke off or came too late was not answered; an agent that is told so again would wait again.
+    if status == StepStatus::Timeout || error.kind.as_deref() == Some("broken_off") {
+        return Err(Gap::NotAnswered(status));
+    }
+    let code = span.attr("http.response.status_code").and_then(Value::as_i64);
+    let code = code.or_else(|| error.kind.as_deref()?.parse().ok());
+    let status = code.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code));
+    Ok(Outcome::Failure(Failure { status, kind: error.kind, message: error.message }))
+}
+
+/// Tells whether a text in a value was cut.
+fn ends_cut(value: &Json) -> bool {
+    match value {
+        Json::String(text) => {
+            let mark = text.strip_suffix(']').and_then(|text| text.rsplit_once("[cut:"));
+            mark.is_some_and(|(_, bytes)| !bytes.is_empty() && bytes.bytes().all(|byte| byte.is_ascii_digit()))
+        }
+        Json::Array(list) => list.iter().any(ends_cut),
+        Json::Object(members) => members.values().any(ends_cut),
+        _ => false,
+    }
+}
+
+/// Counts the marks of redaction in a value.
+fn marks(value: &Json) -> usize {
+    match value {
+        Json::String(text) => text.matches("[redacted:").count(),
+        Json::Array(list) => list.iter().map(marks).sum(),
+        Json::Object(members) => members.values().map(marks).sum(),
+        _ => 0,
+    }
+}

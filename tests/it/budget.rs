@@ -1,0 +1,194 @@
+//! Budgets of runs: what counts, when the run's code is told, and how the run ends.
+
+use std::future::pending;
+use std::time::Duration;
+
+use runspan::model::{NanoUsd, RunStatus, RunSummary};
+use runspan::{Bound, Budget, BudgetExceeded, Run, Step, Usage, current};
+
+use crate::support::{only_run, record_in, runs, steps, tempdir};
+
+fn call(at: &Step, tokens: u64) {
+    let call = at.llm("openai", "gpt-4o-mini");
+    call.usage(Usage::new(tokens, 0));
+    call.finish();
+}
+
+fn tokens(most: u64) -> Budget {
+    Budget { tokens: Some(most), ..Budget::default() }
+}
+
+/// Error type, step and message, without the time that was spent.
+fn error(run: &RunSummary) -> String {
+    let error = run.error.as_ref().expect("an error");
+    let (kind, message) = (error.kind.as_deref().unwrap_or(""), error.message.as_deref().unwrap_or(""));
+    let (before, after) = message.split_once(" in ").expect("a time");
+    let rest = after.split_once(';').map_or("", |(_, rest)| rest);
+    format!("{kind} at {}: {before}{rest}", error.step_id.as_deref().unwrap_or(""))
+}
+
+#[test]
+fn a_run_that_asks_is_stopped_by_what_its_calls_cost() {
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let run = Run::agent("weather").budget(Budget { cost_usd: Some(0.0004), ..Budget::default() }).start();
+        let mut calls = 0;
+        // A million input tokens of this model cost 15 cents.
+        while run.check_budget().is_ok() {
+            call(&run, 1_000);
+            calls += 1;
+        }
+        assert_eq!((calls, run.spent().cost), (3, NanoUsd(450_000)));
+        run.finish();
+    });
+    let run = only_run(dir.path());
+    assert_eq!((run.status, run.llm_calls), (RunStatus::Error, 3));
+    assert_eq!(run.cost_usd, Some(NanoUsd(450_000)), "what counted is what is stored");
+    insta::assert_snapshot!(error(&run), @"budget_exceeded at chat-3: over the budget of $0.0004: spent $0.00045, 3000 tokens, 3 steps");
+}
+
+#[test]
+fn a_run_that_goes_on_all_the_same_is_recorded_whole_and_ends_over_its_budget() {
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let run = Run::agent("weather").budget(Budget { steps: Some(2), ..Budget::default() }).start();
+        (0..4).for_each(|_| call(&run, 10));
+        run.output("done");
+        run.finish();
+    });
+    let run = only_run(dir.path());
+    assert_eq!((run.status, run.steps_total, run.tokens.unwrap().prompt), (RunStatus::Error, 5, Some(40)));
+    insta::assert_snapshot!(error(&run), @"budget_exceeded at chat-3: over the budget of 2 steps: spent $0.000003, 20 tokens, 3 steps");
+}
+
+#[test]
+fn a_run_that_wants_no_more_ends_well_whatever_its_last_call_took() {
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let run = Run::agent("weather").budget(tokens(100)).start();
+        call(&run, 500);
+        run.finish();
+    });
+    assert_eq!(only_run(dir.path()).status, RunStatus::Success);
+}
+
+#[test]
+fn a_run_that_is_left_by_what_it_was_told_is_over_its_budget_and_not_cancelled() {
+    fn work() -> Result<(), BudgetExceeded> {
+        let run = Run::agent("weather").budget(tokens(100)).start();
+        call(&run, 500);
+        let inside = run.task("plan");
+        inside.in_scope(|| current().check_budget())?;
+        run.finish();
+        Ok(())
+    }
+    let dir = tempdir();
+    record_in(dir.path(), |_| assert_eq!(work().unwrap_err().bound, Bound::Tokens));
+    insta::assert_snapshot!(error(&only_run(dir.path())), @"budget_exceeded at chat: over the budget of 100 tokens: spent $0.000075, 500 tokens, 2 steps");
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let run = Run::agent("weather").budget(tokens(100)).start();
+        call(&run, 500);
+        let told = run.check_budget().unwrap_err();
+        run.fail(&told);
+    });
+    insta::assert_snapshot!(error(&only_run(dir.path())), @"budget_exceeded at chat: over the budget of 100 tokens: spent $0.000075, 500 tokens, 1 step");
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let run = Run::agent("weather").budget(tokens(100)).start();
+        call(&run, 500);
+        assert!(run.is_over_budget());
+        run.fail(&std::io::Error::other("no answer"));
+    });
+    insta::assert_snapshot!(error(&only_run(dir.path())), @"budget_exceeded at chat: over the budget of 100 tokens: spent $0.000075, 500 tokens, 1 step it ended with: no answer");
+}
+
+#[test]
+fn what_is_told_twice_counts_once_and_what_others_tell_counts() {
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let run = Run::workflow("report").budget(tokens(1_000_000)).start();
+        // A framework's span around the client's.
+        let outer = run.llm("openai", "gpt-4o-mini");
+        outer.in_scope(|| call(&outer, 70));
+        outer.usage(Usage::new(70, 0));
+        outer.finish();
+        assert_eq!(run.spent().tokens, 70);
+        for _ in 0..2 {
+            let answer = run.llm("openai", "gpt-4o-mini");
+            answer.response_id("resp-1").usage(Usage::new(5, 2));
+            answer.finish();
+        }
+        assert_eq!(run.spent().tokens, 77);
+        // A plain span of somebody else's code.
+        run.in_scope(|| {
+            let span = tracing::info_span!("chat", gen_ai.operation.name = "chat", gen_ai.usage.input_tokens = 3);
+            span.in_scope(|| {});
+        });
+        assert_eq!(run.spent().tokens, 80);
+        // An agent that sums up its calls, and one whose calls nobody tells.
+        let agent = run.agent("writer");
+        call(&agent, 10);
+        agent.usage(Usage::new(10, 0));
+        agent.finish();
+        let silent = run.agent("silent");
+        silent.usage(Usage::new(4, 0));
+        silent.finish();
+        assert_eq!(run.spent().tokens, 94);
+        // A run of its own, with a budget of its own.
+        run.in_scope(|| {
+            let below = Run::agent("helper").budget(tokens(5)).start();
+            call(&below, 6);
+            assert!(below.is_over_budget());
+            below.finish();
+        });
+        assert_eq!((run.spent().tokens, run.is_over_budget()), (100, false));
+        run.finish();
+    });
+    let runs = runs(dir.path());
+    let stored = |name| runs.iter().find(|run| run.name() == name).unwrap();
+    assert_eq!(stored("report").tokens.unwrap().prompt, Some(92), "the other six tokens are the other run's");
+    assert_eq!((stored("report").status, stored("helper").status), (RunStatus::Success, RunStatus::Error));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn work_that_waits_is_dropped_at_the_boundary_that_exceeds_the_budget() {
+    let dir = tempdir();
+    let (layer, guard) = runspan::builder().store(dir.path()).build().unwrap();
+    let subscriber = tracing_subscriber::layer::SubscriberExt::with(tracing_subscriber::registry(), layer);
+    let as_default = tracing::subscriber::set_default(subscriber);
+    let run = std::sync::Arc::new(Run::agent("weather").budget(tokens(100)).start());
+    let elsewhere = std::sync::Arc::clone(&run);
+    let (go, gone) = tokio::sync::oneshot::channel::<()>();
+    let other = tokio::spawn(async move {
+        gone.await.unwrap();
+        call(&elsewhere, 500);
+    });
+    let work = async {
+        let _open = run.tool("search");
+        go.send(()).unwrap();
+        // Nothing else would ever wake it.
+        pending::<()>().await;
+    };
+    let told = tokio::time::timeout(Duration::from_secs(30), run.within_budget(work)).await.expect("a wake-up");
+    assert_eq!(told.unwrap_err().bound, Bound::Tokens);
+    other.await.unwrap();
+    let run = std::sync::Arc::into_inner(run).unwrap();
+    assert_eq!(run.within_budget(async { 1 }).await.unwrap_err().spent.tokens, 500);
+    drop(run);
+    drop(as_default);
+    guard.shutdown(Duration::from_secs(30));
+    let run = only_run(dir.path());
+    assert_eq!(run.status, RunStatus::Error);
+    let search = steps(dir.path(), run.run_id).into_iter().find(|step| step.step_id == "search").unwrap();
+    assert_eq!(search.status.as_str(), "cancelled");
+}
+
+#[test]
+fn without_a_recorder_time_alone_counts() {
+    let run = Run::agent("weather").budget(Budget { wall: Some(Duration::ZERO), ..tokens(1) }).start();
+    call(&run, 500);
+    assert_eq!(run.check_budget().unwrap_err().bound, Bound::Wall);
+    let unbounded = Run::agent("weather").start();
+    assert!(unbounded.check_budget().is_ok() && !unbounded.is_over_budget());
+}

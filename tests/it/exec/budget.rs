@@ -1,0 +1,211 @@
+//! A command that takes more than it may: its calls are refused, then it is asked to end, then it is ended.
+
+use std::net::SocketAddr;
+use std::process::Output;
+
+use runspan::model::{RunStatus, RunSummary};
+use serde_json::json;
+
+use super::proxy::{STREAM, event, serve, whole};
+use super::{emit_script, ended, err, exec, only_run, runs, tempdir};
+use crate::interop::program;
+use crate::support::Killed;
+
+/// Asks until it is refused, and says what it got: `VARIABLE PATH [read|leave]`.
+const ASKS_UNTIL_REFUSED: &str = "
+import json, os, sys, urllib.error, urllib.request
+variable, path, *leaves = sys.argv[1:]
+body = json.dumps({'model': 'gpt-4o-mini', 'max_tokens': 5, 'messages': [], 'stream': bool(leaves)}).encode()
+for _ in range(9):
+    try:
+        answer = urllib.request.urlopen(os.environ[variable] + path, body)
+        answer.readline() if leaves else answer.read()
+        answer.close()
+        print(answer.status, flush=True)
+    except urllib.error.HTTPError as error:
+        print(error.code, error.headers['x-should-retry'], error.read().decode(), flush=True)
+        break
+";
+
+/// A model of which each call costs 15 cents: a million input tokens.
+fn model() -> SocketAddr {
+    let usage = json!({"prompt_tokens": 1_000_000, "completion_tokens": 0});
+    serve(9, move |_, _, stream| {
+        whole(stream, "", json!({"model": "gpt-4o-mini", "usage": usage}).to_string().as_bytes());
+    })
+}
+
+fn asks(store: &std::path::Path, bounds: &[&str], words: &[&str], address: SocketAddr) -> Output {
+    let command = [&["python3", "-c", ASKS_UNTIL_REFUSED], words].concat();
+    let mut exec = exec(store, &[bounds, &["--name", "asks"]].concat(), &command);
+    exec.env(words[0], format!("http://{address}")).env("NO_PROXY", "*");
+    ended(exec)
+}
+
+fn out(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    // How long it took.
+    text.split_once(" in ").map_or(text.clone(), |(before, after)| {
+        let rest = after.find(['"', ';', '\n']).map_or("", |at| &after[at..]);
+        format!("{before}{rest}")
+    })
+}
+
+fn error(run: &RunSummary) -> String {
+    let error = run.error.as_ref().unwrap();
+    let (before, after) = error.message.as_deref().unwrap().split_once(" in ").unwrap();
+    let rest = after.split_once(';').map_or("", |(_, rest)| rest);
+    let (kind, step) = (error.kind.as_deref().unwrap(), error.step_id.as_deref().unwrap());
+    format!("{} {kind} at {step}: {before};{rest}", run.status)
+}
+
+#[test]
+fn calls_over_the_budget_are_refused_at_once() {
+    let dir = tempdir();
+    let words = ["OPENAI_BASE_URL", "/chat/completions"];
+    let output = asks(dir.path(), &["--budget-usd", "0.4"], &words, model());
+    insta::assert_snapshot!(out(&output), @r#"
+    200
+    200
+    200
+    403 false {"error":{"message":"runspan exec passes on no more calls: over the budget of $0.4: spent $0.45, 3000000 tokens, 3 steps","type":"budget_exceeded","param":null,"code":"budget_exceeded"}}
+    "#);
+    assert_eq!(output.status.code(), Some(0), "the command ended by itself, and well");
+    let run = only_run(dir.path());
+    assert_eq!((run.status, run.llm_calls, run.steps_total), (RunStatus::Error, 3, 4));
+    insta::assert_snapshot!(error(&run), @"error budget_exceeded at chat-3: over the budget of $0.4: spent $0.45, 3000000 tokens, 3 steps; 1 call was refused");
+    assert!(err(&output).contains("warning: over the budget of $0.4"), "{}", err(&output));
+}
+
+#[test]
+fn refusals_have_the_form_of_the_service() {
+    let dir = tempdir();
+    let usage = json!({"input_tokens": 90, "output_tokens": 5});
+    let address = serve(9, move |_, _, stream| whole(stream, "", json!({"usage": usage}).to_string().as_bytes()));
+    let words = ["ANTHROPIC_BASE_URL", "/v1/messages"];
+    let output = asks(dir.path(), &["--budget-tokens", "94"], &words, address);
+    insta::assert_snapshot!(out(&output), @r#"
+    200
+    403 false {"type":"error","error":{"type":"permission_error","message":"runspan exec passes on no more calls: over the budget of 94 tokens: spent $0 and 1 call without a price, 95 tokens, 1 step"}}
+    "#);
+    let output = asks(tempdir().path(), &["--budget-steps", "2"], &words, address);
+    insta::assert_snapshot!(out(&output), @r#"
+    200
+    200
+    403 false {"type":"error","error":{"type":"permission_error","message":"runspan exec passes on no more calls: over the budget of 2 steps: spent $0 and 2 calls without a price, 190 tokens, 2 steps"}}
+    "#);
+}
+
+#[test]
+fn what_a_stream_used_that_nobody_waits_for_counts() {
+    let dir = tempdir();
+    let address = serve(9, move |_, _, stream| {
+        stream.write_all(STREAM).unwrap();
+        let message =
+            json!({"id": "m", "model": "claude-sonnet-4-5", "usage": {"input_tokens": 95, "output_tokens": 1}});
+        event(stream, "message_start", json!({"message": message}));
+        // It goes on until nobody reads it.
+        while stream.write_all(b"event: ping\ndata: {\"type\": \"ping\"}\n\n").is_ok() {}
+    });
+    let words = ["ANTHROPIC_BASE_URL", "/v1/messages", "leave"];
+    let output = asks(dir.path(), &["--budget-tokens", "90"], &words, address);
+    // The next call may come before it is seen that nobody reads the one before.
+    assert!(out(&output).contains("403 "), "{}", out(&output));
+    let said = error(&only_run(dir.path()));
+    assert!(said.starts_with("error budget_exceeded at chat: over the budget of 90 tokens: spent $0.000"), "{said}");
+}
+
+#[test]
+fn a_command_that_wants_no_more_ends_as_it_would() {
+    let dir = tempdir();
+    let mut exec = exec(
+        dir.path(),
+        &["--budget-usd", "0.1", "--name", "asks"],
+        &["python3", "-c", super::proxy::ASKS_FAST, "OPENAI_BASE_URL", "1"],
+    );
+    exec.env("OPENAI_BASE_URL", format!("http://{}", model())).env("NO_PROXY", "*");
+    let output = ended(exec);
+    assert_eq!(only_run(dir.path()).status, RunStatus::Success, "{}", err(&output));
+}
+
+#[test]
+fn a_command_that_goes_on_over_its_budget_is_asked_to_end_and_then_ended() {
+    let bounds = ["--budget-wall", "100ms", "--budget-grace", "300ms"];
+    let dir = tempdir();
+    let output = ended(exec(dir.path(), &bounds, &["sleep", "300"]));
+    assert_eq!(output.status.code(), Some(128 + libc::SIGTERM));
+    insta::assert_snapshot!(error(&only_run(dir.path())), @"error budget_exceeded at sleep: over the budget of 100ms: spent $0, 0 tokens, 0 steps; SIGTERM was sent; the command was killed by SIGTERM");
+    let dir = tempdir();
+    let script = "trap '' TERM; echo ready; while :; do sleep 0.01; done";
+    let output = ended(exec(dir.path(), &bounds, &["sh", "-c", script]));
+    assert_eq!(output.status.code(), Some(128 + libc::SIGKILL));
+    insta::assert_snapshot!(error(&only_run(dir.path())), @"error budget_exceeded at sh: over the budget of 100ms: spent $0, 0 tokens, 0 steps; SIGKILL was sent; the command was killed by SIGKILL");
+}
+
+#[test]
+fn who_interrupts_a_command_within_its_budget_has_cancelled_it() {
+    let dir = tempdir();
+    let mut child = Killed(exec(dir.path(), &["--budget-wall", "1h"], &["sh", "-c", "kill -TERM $$"]).spawn().unwrap());
+    child.0.wait().unwrap();
+    assert_eq!(only_run(dir.path()).status, RunStatus::Cancelled);
+}
+
+#[test]
+fn what_spans_and_runs_below_tell_counts() {
+    let dir = tempdir();
+    let script = format!("python3 {} && sleep 300", emit_script());
+    let bounds = ["--budget-tokens", "100", "--budget-grace", "100ms"];
+    let output = ended(exec(dir.path(), &bounds, &["sh", "-c", &script]));
+    assert_eq!(output.status.code(), Some(128 + libc::SIGTERM), "{}", err(&output));
+    insta::assert_snapshot!(error(&only_run(dir.path())), @"error budget_exceeded at sh: over the budget of 100 tokens: spent $0.000021, 110 tokens, 3 steps; SIGTERM was sent; the command was killed by SIGTERM");
+    // A run of its own, below a run of its own: three programs.
+    let dir = tempdir();
+    let runspan = env!("CARGO_BIN_EXE_runspan");
+    let nested = format!("{runspan} exec --name inner -- {runspan} exec --name innermost -- sh -c '{script}'");
+    let output = ended(exec(dir.path(), &[&bounds[..], &["--name", "outer"]].concat(), &["sh", "-c", &nested]));
+    let runs = runs(dir.path());
+    let outer = runs.iter().find(|run| run.name() == "outer").unwrap();
+    insta::assert_snapshot!(error(outer), @"error budget_exceeded at outer: over the budget of 100 tokens: spent $0.000021, 110 tokens, 5 steps; SIGTERM was sent; the command was killed by SIGTERM");
+    assert!(err(&output).contains("2 runs of its own, 1 model call"), "all of them: {}", err(&output));
+}
+
+#[test]
+fn a_wrong_bound_is_wrong_use() {
+    for wrong in
+        [["--budget-usd", "-1"], ["--budget-usd", "nan"], ["--budget-wall", "soon"], ["--budget-tokens", "1.5"]]
+    {
+        let output = ended(exec(tempdir().path(), &wrong, &["true"]));
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[test]
+fn real_clients_do_not_try_a_refused_call_again() {
+    let Some(python) = program("python") else { return };
+    const ASKS: &str = "
+import openai, anthropic
+def tried(ask):
+    for _ in range(9):
+        try: ask()
+        except (openai.APIStatusError, anthropic.APIStatusError) as error: return type(error).__name__, error.status_code
+chat = openai.OpenAI(api_key='k').chat.completions
+print(tried(lambda: chat.create(model='gpt-4o-mini', messages=[{'role': 'user', 'content': 'Hi'}])))
+messages = anthropic.Anthropic(api_key='k').messages
+print(tried(lambda: messages.create(model='claude-sonnet-4-5', max_tokens=5, messages=[{'role': 'user', 'content': 'Hi'}])))
+";
+    let dir = tempdir();
+    let mut exec = exec(
+        dir.path(),
+        &["--budget-usd", "0.4", "--no-auto", "--name", "asks"],
+        &[python.to_str().unwrap(), "-c", ASKS],
+    );
+    let address = format!("http://{}", model());
+    exec.env("OPENAI_BASE_URL", &address).env("ANTHROPIC_BASE_URL", &address).env("NO_PROXY", "*");
+    let output = ended(exec);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "('PermissionDeniedError', 403)\n('PermissionDeniedError', 403)\n"
+    );
+    let error = only_run(dir.path()).error.unwrap().message.unwrap();
+    assert!(error.contains("2 calls were refused"), "each once: {error}");
+}
