@@ -469,6 +469,7 @@ mod tests {
                 billed: true,
                 status: StepStatus::Success,
                 error: None,
+                error_span: None,
                 input: Some(json!([{"role": "user", "parts": []}])),
                 output: Some(json!("not JSON")),
                 system_prompt: Some(json!([{"type": "text", "content": "Be brief."}])),
