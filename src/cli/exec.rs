@@ -28,7 +28,7 @@ use runspan::propagation::{self, RemoteContext, SpanContext};
 use runspan::server::{Receiver, Settings};
 use runspan::sinks::forward::Target;
 use runspan::store::files::layout::STORE_VARIABLE;
-use runspan::{Content, Durability, Error, Keep};
+use runspan::{Content, Durability, Keep, with_causes};
 
 use super::output::{YELLOW, safe};
 use super::{Done, Session, Stop, serve};
@@ -188,7 +188,7 @@ impl Recording {
             Err(error) => {
                 warn(
                     session,
-                    &format!("{name} is not recorded: {}; runspan doctor checks the store", full_text(&error)),
+                    &format!("{name} is not recorded: {}; runspan doctor checks the store", with_causes(&error)),
                 );
                 return None;
             }
@@ -392,9 +392,4 @@ fn pass_through(
 fn warn(session: &mut Session<'_>, text: &str) {
     let label = session.look.paint(YELLOW, "warning:").into_owned();
     session.remark(&format!("runspan: {label} {}", safe(text)));
-}
-
-fn full_text(error: &Error) -> String {
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    format!("{error}{cause}")
 }

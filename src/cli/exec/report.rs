@@ -98,7 +98,7 @@ fn counts(own: &RunSummary, below: &[RunSummary]) -> String {
         ),
         some(sum(&|run| run.tool_calls), "tool call", "tool calls"),
         // That the command itself failed is its status.
-        some(sum(&|run| run.errors).saturating_sub(u64::from(own.steps_total == 1)), "error", "errors"),
+        some(sum(&|run| run.errors).saturating_sub(u64::from(own.steps_total == 1)), "failure", "failures"),
         tokens.map(|tokens| format!("{} tokens", count(tokens))),
         cost.map(|cost| if unpriced > 0 { format!("{} and {unpriced} unpriced", money(cost)) } else { money(cost) }),
     ];

@@ -201,11 +201,9 @@ fn failure(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use hyper::Method;
 
-    use super::super::copy::Budget;
+    use super::super::copy;
     use super::super::places;
     use super::*;
 
@@ -214,10 +212,10 @@ mod tests {
         let places = places::all(|_| None);
         let route = places::route(&places, &Method::POST, &"/openai/chat/completions".parse().unwrap()).unwrap();
         let root = SpanContext { trace_id: TraceId([1; 16]), span_id: SpanId([2; 8]), flags: 1, run_id: None };
-        let budget = Arc::<Budget>::default();
+        let budget = copy::budget();
         let asked = |request: &[u8]| {
             let exchange = Exchange::new(Format::Chat, &route, &HeaderMap::new());
-            exchange.ask(Copied::of(request, Arc::clone(&budget)));
+            exchange.ask(Copied::of(request, &budget));
             exchange
         };
         let request = br#"{"model": "gpt-4o-mini"}"#;
