@@ -381,10 +381,11 @@ fn pass_through(
         return None;
     }
     let store: PathBuf = receiver.layout().root().to_owned();
-    let (run, is_always) = (context.run_id, when == PassThrough::On);
-    let are_told = move || !is_always && run.is_some_and(|run| report::is_any_below(&store, run));
-    let calls =
-        Calls { root: *context, resource: Arc::new(root::resource(name)), are_told: AreTold::new(are_told), purse };
+    let are_told = match context.run_id.filter(|_| when == PassThrough::Auto) {
+        Some(run) => AreTold::new(move || report::times_below(&store, run)),
+        None => AreTold::none(),
+    };
+    let calls = Calls { root: *context, resource: Arc::new(root::resource(name)), are_told, purse };
     let started = Proxy::start(receiver, places, trusted, calls);
     started.map_err(|error| warn(session, &format!("model calls are not passed through: {error}"))).ok()
 }

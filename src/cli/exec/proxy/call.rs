@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::header::HeaderMap;
 use runspan::conventions::names;
@@ -59,6 +59,16 @@ impl Exchange {
             is_over: AtomicBool::new(false),
             is_open: AtomicBool::new(false),
         }
+    }
+
+    /// Returns when it began.
+    pub fn started_at(&self) -> UnixNanos {
+        self.started_at
+    }
+
+    /// Returns how long ago that was.
+    pub fn since_start(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Takes note of the request.
