@@ -95,3 +95,23 @@ impl From<JournalError> for Error {
         Self::Journal(error)
     }
 }
+
+/// Says an error with its causes in one line, leaving out those that its own text tells.
+///
+/// ```
+/// let error = std::io::Error::other("no such peer");
+/// assert_eq!(runspan::with_causes(&error), "no such peer");
+/// ```
+pub fn with_causes(error: &(impl std::error::Error + ?Sized)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -54,7 +54,7 @@ pub mod sources;
 pub mod store;
 mod telemetry;
 
-pub use error::Error;
+pub use error::{Error, with_causes};
 pub use journal::Durability;
 pub use model::budget::{Bound, Budget, BudgetExceeded, Spent};
 pub use pipeline::Content;

@@ -19,6 +19,7 @@ use prost::Message;
 
 use crate::conventions::names;
 use crate::error::Error;
+use crate::error::with_causes;
 use crate::fs::Access;
 use crate::journal::{self, Durability, JournalError, JournalReader, JournalWriter, Options};
 use crate::model::otlp::{Resource, STATUS_ERROR, Status, Value};
@@ -33,7 +34,6 @@ use crate::store::assembly::CRASHED_STEP;
 use crate::store::files::layout::{Layout, StoreFile};
 use crate::store::files::{FilesReader, FilesWriter, Overlay, OverlayWriter};
 use crate::store::{RunWriter, StoreError};
-use crate::telemetry::full_text;
 
 const BATCH_BYTES: usize = 4 << 20;
 /// How long another process is waited for that takes over the same journal.
@@ -171,7 +171,7 @@ pub fn adopt_dead(layout: &Layout, store: &StoreFile) -> Result<Adopted, Error> 
             return Adopted::default();
         }
         take_over(layout, store, process).unwrap_or_else(|error| {
-            let why = format!("what it left is not taken in: {}", full_text(&error));
+            let why = format!("what it left is not taken in: {}", with_causes(&error));
             Adopted { missing: vec![Missing { process, why }], ..Adopted::default() }
         })
     })
@@ -320,7 +320,7 @@ fn view_into(overlay: &mut Overlay, layout: &Layout, store: &StoreFile, process:
         // Somebody else has taken it in meanwhile.
         Err(Error::Journal(error)) if error.is_gone() => Adopted::default(),
         Err(error) => {
-            let why = format!("what it left is not shown: {}", full_text(&error));
+            let why = format!("what it left is not shown: {}", with_causes(&error));
             Adopted { missing: vec![Missing { process, why }], ..Adopted::default() }
         }
     }

@@ -14,7 +14,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Settings, resource};
-use crate::error::Error;
+use crate::error::{Error, with_causes};
 use crate::journal::{Durability, JournalReader, JournalWriter, Options};
 use crate::model::otlp::Resource;
 use crate::model::{RunId, UnixNanos};
@@ -49,7 +49,7 @@ pub fn init() -> Guard {
     match builder().init() {
         Ok(guard) => guard,
         Err(error) => {
-            warn(format_args!("{}; this program is not recorded", full_text(&error)));
+            warn(format_args!("{}; this program is not recorded", with_causes(&error)));
             Guard::inert()
         }
     }
@@ -439,7 +439,7 @@ fn start_metrics(
     match metrics::Metrics::start_in(place, target, resource, &metric_settings) {
         Ok(metrics) => Some(Box::new(metrics::Observing::new(metrics))),
         Err(error) => {
-            warn(format_args!("no metrics: {}", full_text(&error)));
+            warn(format_args!("no metrics: {}", with_causes(&error)));
             None
         }
     }
@@ -726,9 +726,4 @@ pub(crate) fn warn(message: fmt::Arguments<'_>) {
         let _ = writeln!(std::io::stderr(), "runspan: {text}");
         said.push(text);
     }
-}
-
-/// Says an error and its causes in one line.
-pub(crate) fn full_text(error: &(dyn std::error::Error + 'static)) -> String {
-    crate::sources::layer::error_text(error)
 }

@@ -14,16 +14,16 @@ const MAX_DETAIL: usize = 2_000;
 pub fn line(event: &Event, start: UnixNanos, look: Look) -> String {
     let mut words = detail(&event.body);
     words.extend(said(&event.body));
-    drawn(event, start, &words.join("  "), look)
+    drawn(event, event.timestamp, start, &words.join("  "), look)
 }
 
-/// Draws an event whose conversation is shown elsewhere.
-pub fn line_without_talk(event: &Event, start: UnixNanos, look: Look) -> String {
-    drawn(event, start, &detail(&event.body).join("  "), look)
+/// Draws an event whose conversation is shown elsewhere, as one that happened at a moment.
+pub fn line_without_talk(event: &Event, at: UnixNanos, start: UnixNanos, look: Look) -> String {
+    drawn(event, at, start, &detail(&event.body).join("  "), look)
 }
 
-fn drawn(event: &Event, start: UnixNanos, detail: &str, look: Look) -> String {
-    let since = (event.timestamp.0.saturating_sub(start.0)) as f64 / 1e9;
+fn drawn(event: &Event, at: UnixNanos, start: UnixNanos, detail: &str, look: Look) -> String {
+    let since = (at.0.saturating_sub(start.0)) as f64 / 1e9;
     let step = event.step_id.as_deref().unwrap_or("-");
     let head = format!("{:>4}  {since:>+9.3}s  ", event.seq);
     let kind = format!("{:<17}", safe(event.body.type_name()));

@@ -30,7 +30,7 @@ use runspan::propagation::{self, RemoteContext, SpanContext};
 use runspan::server::{Receiver, Settings};
 use runspan::sinks::forward::Target;
 use runspan::store::files::layout::STORE_VARIABLE;
-use runspan::{Content, Durability, Error, Keep};
+use runspan::{Content, Durability, Keep, with_causes};
 
 use super::output::{YELLOW, safe};
 use super::{CODE_FAILED, Done, Session, Stop, serve};
@@ -278,7 +278,7 @@ impl Recording {
             Err(error) => {
                 warn(
                     session,
-                    &format!("{name} is not recorded: {}; runspan doctor checks the store", full_text(&error)),
+                    &format!("{name} is not recorded: {}; runspan doctor checks the store", with_causes(&error)),
                 );
                 return None;
             }
@@ -291,7 +291,7 @@ impl Recording {
             Some(again) => match answers(&receiver, again, content.unwrap_or_default()) {
                 Ok(answers) => Some(Arc::new(answers)),
                 Err(error) => {
-                    warn(session, &format!("the store cannot be read: {}", full_text(&error)));
+                    warn(session, &format!("the store cannot be read: {}", with_causes(&error)));
                     return None;
                 }
             },
@@ -451,7 +451,7 @@ fn variable_of(again: Option<&Again>, name: &str) -> Option<String> {
 }
 
 /// Makes what answers in the place of models.
-fn answers(receiver: &Receiver, again: &Again, content: Content) -> Result<Answers, Error> {
+fn answers(receiver: &Receiver, again: &Again, content: Content) -> Result<Answers, runspan::Error> {
     let pipeline = Pipeline::new(content, receiver.layout().read()?.redaction_key());
     Ok(Answers::new(Arc::clone(&again.replay), again.on_miss, again.model.clone(), pipeline))
 }
@@ -520,10 +520,11 @@ fn pass_through(
         return None;
     }
     let store: PathBuf = receiver.layout().root().to_owned();
-    let (run, is_always) = (context.run_id, when == PassThrough::On);
-    let are_told = move || !is_always && run.is_some_and(|run| report::is_any_below(&store, run));
-    let calls =
-        Calls { root: *context, resource: Arc::new(root::resource(name)), are_told: AreTold::new(are_told), purse };
+    let are_told = match context.run_id.filter(|_| when == PassThrough::Auto) {
+        Some(run) => AreTold::new(move || report::times_below(&store, run)),
+        None => AreTold::none(),
+    };
+    let calls = Calls { root: *context, resource: Arc::new(root::resource(name)), are_told, purse };
     let started = Proxy::start(receiver, places, trusted, calls, None);
     started.map_err(|error| warn(session, &format!("model calls are not passed through: {error}"))).ok()
 }
@@ -545,9 +546,4 @@ fn answer_calls(
 fn warn(session: &mut Session<'_>, text: &str) {
     let label = session.look.paint(YELLOW, "warning:").into_owned();
     session.remark(&format!("runspan: {label} {}", safe(text)));
-}
-
-fn full_text(error: &Error) -> String {
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    format!("{error}{cause}")
 }

@@ -199,9 +199,12 @@ fn contents(steps: &[StepView]) -> impl Iterator<Item = (&'static str, &Json)> {
 }
 
 pub fn time_line(summary: &RunSummary, steps: &[StepView], now: UnixNanos) -> TimeLine {
-    let from = steps.iter().map(|step| step.started_at).min().unwrap_or(summary.started_at);
+    let from = summary.started_at;
     if summary.status.is_open() {
         return TimeLine { from, to: now.max(from) };
+    }
+    if let Some(to) = summary.completed_at {
+        return TimeLine { from, to: to.max(from) };
     }
     let ends = steps.iter().map(|step| {
         let length = step.duration_ms.unwrap_or(0.0) * 1e6;

@@ -102,8 +102,9 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let mut settings = Settings { content: args.content.unwrap_or_default(), ..Settings::default() };
     settings.bounds.request_bytes = usize::try_from(MAX_REQUEST).unwrap_or(usize::MAX);
     settings.bounds.limits.spans = usize::MAX;
-    let importer = Importer::open(&layout, &settings)
-        .map_err(|error| Stop::failed(CODE_FAILED, full_text(&error)).hint("runspan doctor checks the store"))?;
+    let importer = Importer::open(&layout, &settings).map_err(|error| {
+        Stop::failed(CODE_FAILED, runspan::with_causes(&error)).hint("runspan doctor checks the store")
+    })?;
     let mut told = Told::default();
     for file in &args.files {
         let name = if is_standard_input(file) { "standard input".to_owned() } else { file.display().to_string() };
@@ -165,12 +166,6 @@ fn in_words(told: &Told) -> String {
         (stored, there) => format!("{} stored, {} there already\n", counted(stored, "run"), count(there)),
     };
     if told.requests == 0 { runs } else { format!("{runs}{spans}") }
-}
-
-/// Returns an error with its causes.
-fn full_text(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn is_standard_input(file: &Path) -> bool {

@@ -12,6 +12,7 @@ use prost::Message;
 
 use super::Pipeline;
 use super::window::{Part, Window, start_of};
+use crate::error::with_causes;
 use crate::journal::{FrameKind, JournalReader, JournalWriter};
 use crate::model::id::IdSet;
 use crate::model::otlp::{KeyValue, Resource, ScopeSpans};
@@ -25,7 +26,6 @@ use crate::sources::encode as wire;
 use crate::sources::recorder::{RESOURCE_RECORD, Recorder};
 use crate::sources::ring::{DropReason, Ring};
 use crate::store::files::FilesWriter;
-use crate::telemetry::full_text;
 
 /// The reader of the journal that is the run store.
 pub const STORE_READER: &str = "store";
@@ -274,7 +274,7 @@ impl State {
             self.catch_up();
         }
         if let Err(error) = self.worker.sink.flush_all() {
-            self.sink_failed(&full_text(&error));
+            self.sink_failed(&with_causes(&error));
         }
         self.open_runs = self.worker.sink.open_runs().len();
         self.posted = self.posted.checked_sub(POST).unwrap_or(self.posted);
@@ -500,7 +500,7 @@ impl State {
             if self.sink_retry.is_none()
                 && let Err(error) = self.worker.sink.take(seq, record)
             {
-                self.sink_failed(&full_text(&error));
+                self.sink_failed(&with_causes(&error));
             }
         }
     }
@@ -511,7 +511,7 @@ impl State {
         if self.sink_retry.is_some() {
             self.catch_up();
         } else if let Err(error) = self.worker.sink.flush(Instant::now()) {
-            self.sink_failed(&full_text(&error));
+            self.sink_failed(&with_causes(&error));
         }
         if self.sink_retry.is_none() {
             let done = self.worker.sink.oldest_held().map_or(self.committed, |held| held.saturating_sub(1));
@@ -585,19 +585,19 @@ impl State {
             return;
         }
         if let Err(error) = self.worker.sink.reset() {
-            return self.sink_failed(&full_text(&error));
+            return self.sink_failed(&with_causes(&error));
         }
         self.worker.reader.rewind();
         loop {
             let batch = match self.worker.reader.next_batch(BATCH_BYTES) {
                 Ok(batch) if batch.is_empty() => break,
                 Ok(batch) => batch,
-                Err(error) => return self.sink_failed(&full_text(&error)),
+                Err(error) => return self.sink_failed(&with_causes(&error)),
             };
             let sink = &mut self.worker.sink;
             let told = records_of(&batch).try_for_each(|(seq, record)| sink.take(seq, record));
             if let Err(error) = told.and_then(|()| self.worker.sink.flush(Instant::now())) {
-                return self.sink_failed(&full_text(&error));
+                return self.sink_failed(&with_causes(&error));
             }
         }
         self.sink_retry = None;

@@ -244,7 +244,11 @@ impl Recording {
         push(run.started_at, None, EventBody::RunStarted(Box::new(started)));
         let calls = self.calls.iter().filter(|call| call.outcome.is_ok());
         let calls = calls.map(|call| (call.started_at, &call.step_id, &call.span));
-        let tools = self.tools.iter().filter(|tool| tool.outcome.is_ok()).map(|tool| (tool.started_at, &tool.step_id, &tool.span));
+        let tools = self
+            .tools
+            .iter()
+            .filter(|tool| tool.outcome.is_ok())
+            .map(|tool| (tool.started_at, &tool.step_id, &tool.span));
         let mut all: Vec<_> = calls.chain(tools).collect();
         all.sort_by_key(|(at, ..)| *at);
         for (at, step_id, span) in all {

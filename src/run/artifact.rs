@@ -12,6 +12,7 @@ use super::Step;
 use super::spans::TARGET;
 use super::tell::Tell;
 use crate::conventions::names;
+use crate::error::with_causes;
 use crate::model::run::{ArtifactContent, ArtifactInfo};
 use crate::model::{RunId, RunKind};
 use crate::pipeline::Content;
@@ -20,7 +21,7 @@ use crate::sources::recorder::{Recorder, Store};
 use crate::store::StoreError;
 use crate::store::files::artifacts;
 use crate::store::files::layout::Layout;
-use crate::telemetry::{full_text, warn};
+use crate::telemetry::warn;
 
 /// How long the caller waits for the run's folder. It appears within some 30 ms of the run's start, and a folder made
 /// here before would show for that long as a run without metadata.
@@ -114,7 +115,7 @@ pub(super) fn keep(
             Some(kept)
         }
         Err(error) => {
-            warn(format_args!("an artifact of run {run} is not kept: {}", full_text(&error)));
+            warn(format_args!("an artifact of run {run} is not kept: {}", with_causes(&error)));
             None
         }
     }

@@ -17,7 +17,8 @@ use tracing::instrument::Instrumented;
 pub use super::content::{Arguments, Text};
 use super::spans::What;
 use super::step::Step;
-use super::tell::{Tell, error_class, error_text};
+use super::tell::{Tell, error_class};
+use crate::error::with_causes;
 
 /// What an attribute makes of a function.
 #[derive(Clone, Copy, Debug)]
@@ -123,7 +124,7 @@ pub trait ErrorWithCauses {
 
 impl<E: Error + ?Sized> ErrorWithCauses for &&&&Show<'_, E> {
     fn __runspan_error(&self) -> String {
-        error_text(self.0)
+        with_causes(self.0)
     }
 }
 
@@ -134,19 +135,19 @@ pub trait BoxedErrorWithCauses {
 
 impl BoxedErrorWithCauses for &&&Show<'_, Box<dyn Error + '_>> {
     fn __runspan_error(&self) -> String {
-        error_text(&**self.0)
+        with_causes(&**self.0)
     }
 }
 
 impl BoxedErrorWithCauses for &&&Show<'_, Box<dyn Error + Send + '_>> {
     fn __runspan_error(&self) -> String {
-        error_text(&**self.0)
+        with_causes(&**self.0)
     }
 }
 
 impl BoxedErrorWithCauses for &&&Show<'_, Box<dyn Error + Send + Sync + '_>> {
     fn __runspan_error(&self) -> String {
-        error_text(&**self.0)
+        with_causes(&**self.0)
     }
 }
 

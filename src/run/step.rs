@@ -10,8 +10,9 @@ use tracing::span::Id;
 use super::Usage;
 use super::budget::Purse;
 use super::spans::{self, What};
-use super::tell::{Tell, error_class, error_text};
+use super::tell::{Tell, error_class};
 use crate::conventions::names;
+use crate::error::with_causes;
 use crate::model::{StepKind, StepStatus};
 use crate::propagation::span_context;
 use crate::sources::layer::find_in_scope;
@@ -243,7 +244,7 @@ impl Step {
     /// Ends the step with an error, told with its causes. The name of its type is the class of the error.
     pub fn fail<E: Error + ?Sized>(self, error: &E) {
         if self.is_recorded() {
-            self.fail_as(&error_class::<E>(), &error_text(error));
+            self.fail_as(&error_class::<E>(), &with_causes(error));
         }
     }
 

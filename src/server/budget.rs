@@ -1,27 +1,28 @@
-//! A bound on the memory that requests take while they are read, decompressed and worked on.
+//! A bound on the memory that requests, or copies of them, take together while they are worked on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that requests may take together.
+/// Bytes that may be taken together.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub struct Budget {
     max_bytes: usize,
     taken: AtomicUsize,
 }
 
-/// What one request has taken; given back when it is done with.
+/// What one has taken; given back when it is done with.
 #[derive(Debug)]
-pub(super) struct Share {
+pub struct Share {
     budget: Arc<Budget>,
     bytes: usize,
 }
 
 /// There is no room for more now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NoRoom;
+pub struct NoRoom;
 
 impl Budget {
+    /// Makes one of so many bytes.
     pub fn new(max_bytes: usize) -> Arc<Self> {
         Arc::new(Self { max_bytes, taken: AtomicUsize::new(0) })
     }
@@ -44,6 +45,10 @@ impl Share {
     }
 
     /// Takes more, or nothing where there is no room for it.
+    ///
+    /// # Errors
+    ///
+    /// When all shares together would be over the bound.
     pub fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let max = self.budget.max_bytes;
         let grown = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= max);

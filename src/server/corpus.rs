@@ -137,7 +137,7 @@ fn served(bodies: &[(String, Vec<u8>)]) -> Vec<Stored> {
     layout.open_or_create().unwrap();
     let settings = Settings { durability: Durability::Process, ..Settings::default() };
     let identity = Identity::take(layout.clone(), settings.durability, settings.journal_bytes).unwrap();
-    let (intake, threads) = intake::start(identity, settings.silence, false).unwrap();
+    let (intake, threads) = intake::start(identity, settings.silence).unwrap();
     let store_id = layout.read().unwrap().store_id;
     let line = Arc::new(Line::new(intake, Bounds::default(), store_id, maker(&layout, &settings).unwrap()));
     let budget = Budget::new(settings.bounds.memory_bytes);

@@ -24,6 +24,8 @@ pub(super) struct Identity {
     pub reader: JournalReader,
     pub sink: StoreSink<FilesWriter>,
     pub durability: Durability,
+    /// Nobody goes on with the runs when this process ends, so they are over then.
+    pub is_last: bool,
     /// Who reads the journal beside the run store: nobody, to begin with.
     pub outlets: Outlets,
 }
@@ -54,7 +56,7 @@ impl Identity {
         let (dir, process) = (layout.journal(), RunId::fresh(UnixNanos::now()));
         let journal = JournalWriter::create(&dir, &process.to_string(), options)?;
         journal::mark_command(&dir, &process.to_string())?;
-        Self::with(layout, process, journal, options)
+        Ok(Self { is_last: true, ..Self::with(layout, process, journal, options)? })
     }
 
     fn with(layout: Layout, process: RunId, journal: JournalWriter, options: Options) -> Result<Self, Error> {
@@ -63,7 +65,7 @@ impl Identity {
         let writer = FilesWriter::new(layout.clone(), process, false);
         let sink = StoreSink::new(writer, process).with_pricer(Pricer::of_store(&layout).0);
         let outlets = Outlets::none(options.max_bytes);
-        Ok(Self { layout, process, journal, reader, sink, durability: options.durability, outlets })
+        Ok(Self { layout, process, journal, reader, sink, durability: options.durability, is_last: false, outlets })
     }
 
     fn left_behind(layout: &Layout, options: &Options) -> Result<Option<(RunId, JournalWriter)>, Error> {

@@ -57,7 +57,7 @@ impl Importer {
     pub fn open(layout: &Layout, settings: &Settings) -> Result<Self, Error> {
         layout.open_or_create()?;
         let identity = Identity::take(layout.clone(), settings.durability, settings.journal_bytes)?;
-        let (intake, threads) = intake::start(identity, settings.silence, false)?;
+        let (intake, threads) = intake::start(identity, settings.silence)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Resources)?;
         let store = layout.read()?;
         let scrubber = Scrubber::new(settings.content, store.redaction_key());

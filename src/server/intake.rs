@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use super::identity::Identity;
 use super::upstreams::Outlets;
 use crate::error::Error;
+use crate::error::with_causes;
 use crate::journal::{Durability, FrameKind, JournalError, JournalReader, JournalWriter};
 use crate::model::UnixNanos;
 use crate::model::outcome::{Counts, Outcome};
@@ -28,7 +29,7 @@ use crate::pipeline::worker::{Behind, Observer, UnderWay, give_back_oldest, reco
 use crate::sinks::keep::Board;
 use crate::sinks::store::StoreSink;
 use crate::store::files::FilesWriter;
-use crate::telemetry::{full_text, warn};
+use crate::telemetry::warn;
 
 /// Requests are joined in one commit up to about so many bytes.
 const GROUP_BYTES: usize = 8 << 20;
@@ -215,10 +216,8 @@ pub(super) struct Threads {
 /// # Errors
 ///
 /// When the system gives no thread.
-///
-/// `is_last`: nobody goes on with the runs when the threads end, so they are over then.
-pub(super) fn start(identity: Identity, silence: Duration, is_last: bool) -> Result<(Intake, Threads), Error> {
-    let Identity { layout, process, journal, reader, mut sink, durability, outlets } = identity;
+pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Threads), Error> {
+    let Identity { layout, process, journal, reader, mut sink, durability, is_last, outlets } = identity;
     let Outlets { readers, behind, board, observers, journal_bytes } = outlets;
     if !observers.is_empty() {
         sink = sink.with_tallies();
@@ -380,7 +379,7 @@ impl Committer {
             warn(format_args!(
                 "cannot write the journal in {}: {}; senders are told to come again",
                 self.root.display(),
-                full_text(error)
+                with_causes(error)
             ));
         }
     }
@@ -451,7 +450,7 @@ impl Keeper {
     /// Ends the runs that are still under way: nothing more of them will come.
     fn end_runs(&mut self) {
         if let Err(error) = self.sink.close_all() {
-            return self.failed(&full_text(&error));
+            return self.failed(&with_causes(&error));
         }
         self.done = self.told;
         if self.durability == Durability::Process {
@@ -468,7 +467,7 @@ impl Keeper {
         }
         if self.retry.take().is_some() {
             if let Err(error) = self.sink.reset() {
-                self.failed(&full_text(&error));
+                self.failed(&with_causes(&error));
                 return false;
             }
             self.reader.rewind();
@@ -476,7 +475,7 @@ impl Keeper {
         let batch = match self.reader.next_batch(BATCH_BYTES) {
             Ok(batch) => batch,
             Err(error) => {
-                self.failed(&full_text(&error));
+                self.failed(&with_causes(&error));
                 return false;
             }
         };
@@ -484,7 +483,7 @@ impl Keeper {
         let is_last = all && batch.is_empty();
         let written = told.and_then(|()| if is_last { self.sink.flush_all() } else { self.sink.flush(Instant::now()) });
         if let Err(error) = written {
-            self.failed(&full_text(&error));
+            self.failed(&with_causes(&error));
             return false;
         }
         self.tally.store_stuck.store(false, Ordering::Relaxed);
@@ -502,7 +501,7 @@ impl Keeper {
 
     fn acknowledge(&mut self) {
         if let Err(error) = self.reader.acknowledge(self.done) {
-            self.failed(&full_text(&error));
+            self.failed(&with_causes(&error));
         }
     }
 

@@ -11,7 +11,7 @@
 
 mod answer;
 mod body;
-mod budget;
+pub mod budget;
 mod command;
 mod exposition;
 mod file;
@@ -212,7 +212,7 @@ impl Server {
             identity.outlets.observers.push(Box::new(scrape));
         }
         let readers = identity.outlets.readers.clone();
-        let (intake, threads) = intake::start(identity, settings.silence, purpose == Purpose::Command)?;
+        let (intake, threads) = intake::start(identity, settings.silence)?;
         let _ = identity::adopt_others(layout.clone(), store);
         let inside = Inside { layout, process, readers, threads, forwarders };
         Ok(Self { settings, listeners, inside, intake, sources })

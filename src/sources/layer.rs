@@ -25,6 +25,7 @@ use super::encode::{self, EVENT_ATTRIBUTE, SPAN_ATTRIBUTE, SpanParts};
 use super::foreign;
 use super::recorder::{Recorder, put_back, spare};
 use crate::conventions::names;
+use crate::error::with_causes;
 use crate::model::record::RecordKind;
 use crate::model::{RunId, SpanId, UnixNanos};
 
@@ -723,7 +724,7 @@ impl Visit for FieldVisitor<'_> {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let text = error_text(value);
+        let text = with_causes(value);
         self.text(field.name(), &text);
     }
 
@@ -735,22 +736,6 @@ impl Visit for FieldVisitor<'_> {
             self.text(field.name(), text);
         });
     }
-}
-
-/// Says an error and its causes.
-pub(crate) fn error_text(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Some errors repeat their cause in their own text.
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 struct EventVisitor {
@@ -816,7 +801,7 @@ impl Visit for EventVisitor {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let text = error_text(value);
+        let text = with_causes(value);
         self.text(field.name(), &text);
     }
 

@@ -23,10 +23,11 @@ use super::foreign::Note;
 use super::recorder::{Recorder, with_scratch};
 use crate::conventions::names;
 use crate::error::Error;
+use crate::error::with_causes;
 use crate::model::otlp;
 use crate::model::record::RecordKind;
 use crate::model::{RunId, SpanId, TraceId, UnixNanos};
-use crate::telemetry::{AtWork, Builder, Flushed, Guard, builder, full_text, warn};
+use crate::telemetry::{AtWork, Builder, Flushed, Guard, builder, warn};
 
 /// How long a flush may take that came without a limit, as in the SDK's own processors.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
@@ -180,7 +181,7 @@ impl Door {
 
     fn with_defaults() -> Self {
         let (recorder, guard) = builder().start().unwrap_or_else(|error| {
-            warn(format_args!("{}; this program is not recorded", full_text(&error)));
+            warn(format_args!("{}; this program is not recorded", with_causes(&error)));
             (Arc::new(Recorder::new(None, String::new(), None)), Guard::inert())
         });
         Self { recorder, at_work: guard.at_work(), guard: Mutex::new(Some(guard)), stopped: AtomicBool::new(false) }

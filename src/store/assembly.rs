@@ -548,13 +548,24 @@ impl RunState {
         Some(error)
     }
 
-    fn ended_at(&self) -> Option<UnixNanos> {
-        self.steps.iter().filter_map(|step| step.ended_at).max()
+    /// Returns the step that stands for the run, which saw all of it by one clock: those of other processes may be wrong.
+    fn host_step(&self) -> Option<&Step> {
+        let (host, _) = self.host?;
+        self.by_span.get(&host).map(|place| &self.steps[*place])
     }
 
+    /// Returns the last end of a step; none that began after the step which stands for the run had ended is looked at.
+    fn ended_at(&self) -> Option<UnixNanos> {
+        let until = self.host_step().and_then(|host| host.ended_at);
+        let began_in_time = |step: &&Step| until.is_none_or(|until| step.started_at <= until);
+        self.steps.iter().filter(began_in_time).filter_map(|step| step.ended_at).max()
+    }
+
+    /// Returns the start of the step that stands for the run, else the first one of a step: nothing begins before its cause.
     fn started_at(&self) -> UnixNanos {
-        let first = self.steps.iter().map(|step| step.started_at).min();
-        first.or(self.started.map(|(_, at)| at)).unwrap_or_default()
+        let first = || self.steps.iter().map(|step| step.started_at).min();
+        let start = self.host_step().map(|host| host.started_at).or_else(first);
+        start.or(self.started.map(|(_, at)| at)).unwrap_or_default()
     }
 
     /// Returns what the run took so far.

@@ -83,6 +83,18 @@ fn what_a_command_sends_is_below_it_whoever_it_says_it_is_from() {
 }
 
 #[test]
+fn a_clock_that_is_wrong_does_not_tell_when_the_run_was() {
+    for words in [["epoch"], ["future"]] {
+        let dir = tempdir();
+        emit(dir.path(), &words);
+        let run = only_run(dir.path());
+        assert!(run.started_at.millis().abs_diff(run.run_id.time().millis()) < 60_000, "{words:?}: {run:?}");
+        assert!(run.duration_ms.unwrap() < 60_000, "{words:?}: {run:?}");
+        assert_eq!((run.steps_total, run.llm_calls), (4, 1));
+    }
+}
+
+#[test]
 fn steps_whose_parent_was_never_sent_do_not_keep_a_run_open() {
     let dir = tempdir();
     emit(dir.path(), &["no-root", "own-trace"]);

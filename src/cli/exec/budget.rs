@@ -153,16 +153,15 @@ impl Purse {
         self.answered.fetch_add(1, Ordering::Release);
     }
 
-    /// Counts a call that has ended; `None`: by whom else it is told.
-    pub fn count(&self, span: Option<&Span>) {
-        if let Some(span) = span {
-            let (tokens, cost) = self.price(span);
-            let mut state = self.state();
-            state.passed.tokens = state.passed.tokens.saturating_add(tokens.unwrap_or_default());
-            state.passed.cost = state.passed.cost + cost.unwrap_or_default();
-            state.passed.unpriced += u64::from(cost.is_none());
-            self.judge(&mut state, SpanId::from_bytes(&span.span_id));
-        }
+    /// Counts a call that has ended.
+    pub fn count(&self, span: &Span) {
+        let (tokens, cost) = self.price(span);
+        let mut state = self.state();
+        state.passed.tokens = state.passed.tokens.saturating_add(tokens.unwrap_or_default());
+        state.passed.cost = state.passed.cost + cost.unwrap_or_default();
+        state.passed.unpriced += u64::from(cost.is_none());
+        self.judge(&mut state, SpanId::from_bytes(&span.span_id));
+        drop(state);
         self.counted.send_modify(|counted| *counted += 1);
     }
 

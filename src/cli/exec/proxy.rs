@@ -34,6 +34,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use runspan::conventions::names;
 use runspan::server::Receiver;
+use runspan::server::budget::Budget;
+use runspan::with_causes;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -44,7 +46,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use answers::Reply;
 pub use answers::{Answers, OnMiss};
 use call::Exchange;
-use copy::{Budget, Copied, Tee};
+use copy::{Copied, Tee};
 pub use places::Place;
 use places::Route;
 use recorder::{Answered, Call, Ending, Recorder, Says, Tally};
@@ -113,8 +115,8 @@ impl Proxy {
         let (says, recorder) = Recorder::new(receiver.teller(), about);
         let (stop, stopping) = watch::channel(false);
         let tally = recorder.tally();
-        let shared =
-            Arc::new(Shared { address, places: places.clone(), client, budget: Arc::default(), says, answers });
+        let budget = copy::budget();
+        let shared = Arc::new(Shared { address, places: places.clone(), client, budget, says, answers });
         let accepting = runtime.spawn(accept(listener, shared, stopping));
         let recording = runtime.spawn(recorder.work());
         Ok(Self { address, places, tally, stop, accepting, recording })
@@ -292,15 +294,15 @@ async fn answered(
     };
     match reply {
         Reply::Said { status, is_stream, body: said } => {
-            call.request().passed(Copied::of(&body, Arc::clone(&shared.budget)));
+            call.request().passed(Copied::of(&body, &shared.budget));
             let response = said_by_us(status, is_stream, said);
             let (status, headers) = (response.status(), response.headers());
-            let copy = Copied::of(response.body(), Arc::clone(&shared.budget));
+            let copy = Copied::of(response.body(), &shared.budget);
             call.answered(Answered::of(status, headers, copy, Ending::Whole));
             response.map(whole)
         }
         Reply::Ask(body) => {
-            call.request().passed(Copied::of(&body, Arc::clone(&shared.budget)));
+            call.request().passed(Copied::of(&body, &shared.budget));
             match ask_model(shared, head, body, route).await {
                 Ok(response) => watched(shared, response, call),
                 Err(why) => unreachable(&why, route, Some(call)),
@@ -372,10 +374,10 @@ async fn observed(shared: &Arc<Shared>, body: Incoming, call: &Call) -> Result<B
     let asked = call.request();
     let is_small = hyper::body::Body::size_hint(&body).upper().is_some_and(|bytes| bytes <= READ_FIRST as u64);
     if !is_small {
-        return Ok(Tee::new(body, Arc::clone(&shared.budget), move |copy, _| asked.passed(copy)).boxed());
+        return Ok(Tee::new(body, &shared.budget, move |copy, _| asked.passed(copy)).boxed());
     }
     let read = Limited::new(body, READ_FIRST).collect().await.map_err(|error| error.to_string())?.to_bytes();
-    asked.passed(Copied::of(&read, Arc::clone(&shared.budget)));
+    asked.passed(Copied::of(&read, &shared.budget));
     Ok(whole(read))
 }
 
@@ -384,7 +386,7 @@ fn watched(shared: &Arc<Shared>, response: Response<Incoming>, call: Call) -> Re
     let response = cleaned(response);
     let (status, headers) = (response.status(), response.headers().clone());
     response.map(|body| {
-        let tee = Tee::new(body, Arc::clone(&shared.budget), move |copy, ending| {
+        let tee = Tee::new(body, &shared.budget, move |copy, ending| {
             call.answered(Answered::of(status, &headers, copy, ending));
         });
         tee.boxed()
@@ -456,16 +458,6 @@ fn over_budget(route: &Route<'_>, why: &str) -> Response<Body> {
     let mut response = answer_with(StatusCode::FORBIDDEN, &error);
     response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
     response
-}
-
-fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 /// Joins a path of ours to the address that it stands for.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use runspan::model::{RunId, RunStatus, RunSummary};
+use runspan::model::{RunId, RunStatus, RunSummary, UnixNanos};
 use runspan::store::files::FilesReader;
 use runspan::store::{Listed, Query, RunReader};
 
@@ -47,10 +47,11 @@ pub fn has_runs_below(store: &Path, run: RunId) -> bool {
     open_store(store).is_ok_and(|reader| !family(&reader, run).1.is_empty())
 }
 
-/// Tells whether a run of the library is under way below this one.
-pub fn is_any_below(store: &Path, run: RunId) -> bool {
-    let reader = FilesReader::open(store).ok();
-    reader.is_some_and(|reader| family(&reader, run).1.iter().any(|below| below.status.is_open()))
+/// Returns when the runs were that were begun below this one: each from its start to its end, if it has one.
+pub fn times_below(store: &Path, run: RunId) -> Vec<(UnixNanos, Option<UnixNanos>)> {
+    let below = FilesReader::open(store).map(|reader| family(&reader, run).1).unwrap_or_default();
+    let end = |run: &RunSummary| run.completed_at.filter(|_| !run.status.is_open());
+    below.iter().map(|run| (run.started_at, end(run))).collect()
 }
 
 /// Returns a run, and all that were begun below it: by the command itself, with the library, and by what that began.
@@ -98,7 +99,7 @@ fn counts(own: &RunSummary, below: &[RunSummary]) -> String {
         ),
         some(sum(&|run| run.tool_calls), "tool call", "tool calls"),
         // That the command itself failed is its status.
-        some(sum(&|run| run.errors).saturating_sub(u64::from(own.steps_total == 1)), "error", "errors"),
+        some(sum(&|run| run.errors).saturating_sub(u64::from(own.steps_total == 1)), "failure", "failures"),
         tokens.map(|tokens| format!("{} tokens", count(tokens))),
         cost.map(|cost| if unpriced > 0 { format!("{} and {unpriced} unpriced", money(cost)) } else { money(cost) }),
     ];

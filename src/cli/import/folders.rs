@@ -15,8 +15,9 @@ use runspan::server::{Importer, Settings};
 use runspan::sources::otlp::{Encoding, Signal};
 use runspan::store::files::adopt_folder;
 use runspan::store::files::layout::Layout;
+use runspan::with_causes;
 
-use super::{full_text, parac};
+use super::parac;
 
 /// Files of an archive.
 const MAX_FILES: u64 = 1_000_000;
@@ -189,7 +190,7 @@ impl Staging {
                 Err(error) => return Err(format!("{} cannot be copied: {error}", from.display())),
             }
         }
-        let importer = Importer::open(&here, settings).map_err(|error| full_text(&error))?;
+        let importer = Importer::open(&here, settings).map_err(|error| with_causes(&error))?;
         let mut told = BTreeSet::new();
         for (kind, folder) in std::mem::take(&mut self.foreign) {
             let taken = parac::read(&folder, kind).and_then(|run| self.tell(run, &importer, &mut told));
@@ -226,7 +227,7 @@ impl Staging {
         if told.iter().any(|(_, other)| *other == run.run) {
             return Err(format!("its id {} is another's, too", run.run));
         }
-        if self.layout.find_run(run.run).map_err(|error| full_text(&error))?.is_some() {
+        if self.layout.find_run(run.run).map_err(|error| with_causes(&error))?.is_some() {
             self.moved.duplicate += 1;
             return Ok(());
         }
@@ -235,7 +236,7 @@ impl Staging {
             let mut file = parac::open(&path).map_err(|error| format!("{name}: {error}"))?;
             let folder = self.files_of(run.run);
             fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-            let kept = importer.keep(&folder, &name, &mut file).map_err(|error| full_text(&error))?;
+            let kept = importer.keep(&folder, &name, &mut file).map_err(|error| with_causes(&error))?;
             run.add_artifact(&kept);
         }
         let trace = run.trace.take().map(|trace| (trace, Encoding::Json));

@@ -43,18 +43,22 @@ fn length(text: &str) -> Result<Duration, String> {
 
 /// Shows a run's events.
 pub fn run(args: &Play, reader: &impl RunReader, run: RunId, session: &mut Session<'_>) -> Done {
-    let log = in_time(reader.get_events(run, 0)?);
-    let Some(first) = log.first() else {
+    let summary = reader.get_run(run)?;
+    let time = RunTime { start: summary.started_at, end: summary.completed_at };
+    let mut log = reader.get_events(run, 0)?;
+    // In the order in which they happened: a step may be told before the one around it.
+    log.sort_by_key(|event| time.of(event));
+    if log.is_empty() {
         return Err(Stop::failed(CODE_NO, format!("run {run} has no events")));
-    };
-    let start = first.timestamp;
-    let part = Places { log: &log, start, run }.between(args.from.as_deref(), args.to.as_deref())?;
+    }
+    let part = Places { log: &log, time, run }.between(args.from.as_deref(), args.to.as_deref())?;
     let mut pace = Pace::new(args, session)?;
-    let mut screen = Screen::new(&log, start, args.all);
+    let mut screen = Screen::new(&log, time, args.all);
     let mut before: Option<UnixNanos> = None;
     for event in &log[part] {
-        if let Some(before) = before.replace(event.timestamp) {
-            let gap = Duration::from_nanos(event.timestamp.0.saturating_sub(before.0));
+        let at = time.of(event);
+        if let Some(before) = before.replace(at) {
+            let gap = Duration::from_nanos(at.0.saturating_sub(before.0));
             if pace.wait(gap, session)? == Goes::NoFurther {
                 return Ok(());
             }
@@ -64,16 +68,25 @@ pub fn run(args: &Play, reader: &impl RunReader, run: RunId, session: &mut Sessi
     Ok(())
 }
 
-/// Puts events in the order in which they happened: a step may be told before the one around it.
-fn in_time(mut log: Vec<Event>) -> Vec<Event> {
-    log.sort_by_key(|event| event.timestamp);
-    log
+/// When a run was.
+#[derive(Clone, Copy, Debug)]
+struct RunTime {
+    start: UnixNanos,
+    /// `None`: it is not over.
+    end: Option<UnixNanos>,
+}
+
+impl RunTime {
+    /// Returns when an event happened. By a clock that is wrong it was before the run or after it: that is its start, or end.
+    fn of(self, event: &Event) -> UnixNanos {
+        event.timestamp.min(self.end.unwrap_or(event.timestamp)).max(self.start)
+    }
 }
 
 /// A run's log, in which places have names.
 struct Places<'a> {
     log: &'a [Event],
-    start: UnixNanos,
+    time: RunTime,
     run: RunId,
 }
 
@@ -98,9 +111,9 @@ impl Places<'_> {
         }
         if let Some(offset) = parse_duration(place.strip_prefix('+').unwrap_or(place)) {
             let nanos = u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX);
-            let moment = UnixNanos(self.start.0.saturating_add(nanos));
-            let begin = self.log.partition_point(|event| event.timestamp < moment);
-            return Ok(begin..self.log.partition_point(|event| event.timestamp <= moment));
+            let moment = UnixNanos(self.time.start.0.saturating_add(nanos));
+            let begin = self.log.partition_point(|event| self.time.of(event) < moment);
+            return Ok(begin..self.log.partition_point(|event| self.time.of(event) <= moment));
         }
         let what = format!("{flag} {place:?} is no step, number or time of run {}", self.run);
         Err(Stop::failed(CODE_NO, what).hint(format!("runspan get {} --events shows all of them", self.run)))

@@ -18,7 +18,8 @@ use tracing::dispatcher::DefaultGuard;
 
 use super::settings::{Compression, SettingsError, Target};
 use super::tls::Material;
-use super::{Blame, MAX_ANSWER_BYTES, RpcStatus, Sent, USER_AGENT, clipped, quietly, retry, with_causes};
+use super::{Blame, MAX_ANSWER_BYTES, RpcStatus, Sent, USER_AGENT, clipped, quietly, retry};
+use crate::error::with_causes;
 
 /// A client for one target, with a runtime of its own.
 ///

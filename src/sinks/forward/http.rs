@@ -11,7 +11,8 @@ use ureq::http::header;
 
 use super::settings::{Compression, Protocol, SettingsError, Signal, Target};
 use super::tls::Material;
-use super::{Blame, MAX_ANSWER_BYTES, RpcStatus, Sent, USER_AGENT, clipped, retry, with_causes};
+use super::{Blame, MAX_ANSWER_BYTES, RpcStatus, Sent, USER_AGENT, clipped, retry};
+use crate::error::with_causes;
 use crate::model::otlp::TracesData;
 
 /// Of an error's body only a sentence is kept, so no more of it is read.

@@ -17,6 +17,7 @@ use super::ledger::{self, Ledger};
 use super::meters::Meters;
 use super::parts::dated;
 use super::{MetricsError, Settings};
+use crate::error::with_causes;
 use crate::fs::Fs;
 use crate::journal::lock::is_held;
 use crate::model::otlp::{Resource, Value};
@@ -25,7 +26,7 @@ use crate::sinks::tally::Tally;
 use crate::store::files::FilesReader;
 use crate::store::files::layout::Layout;
 use crate::store::{RunReader, StoreError};
-use crate::telemetry::{full_text, warn};
+use crate::telemetry::warn;
 
 /// So many dead processes may have left something, over all peers, and so many bytes; beyond it the oldest is given up.
 const MAX_LEFT: usize = 256;
@@ -94,7 +95,7 @@ impl fmt::Display for LeftError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ledger { dir, source } => write!(f, "{}: {source}", dir.display()),
-            Self::Store(error) => write!(f, "{}", full_text(error)),
+            Self::Store(error) => write!(f, "{}", with_causes(error)),
             Self::Metrics(error) => error.fmt(f),
         }
     }
@@ -210,7 +211,7 @@ impl Leftovers {
             match reader.get_events(run.run_id, 0) {
                 Ok(events) => meters.count(&Tally::of_log(run.run_id, &events)),
                 // One that is damaged or was removed costs nobody else's numbers.
-                Err(error) => warn(format_args!("run {} is in no metrics: {}", run.run_id, full_text(&error))),
+                Err(error) => warn(format_args!("run {} is in no metrics: {}", run.run_id, with_causes(&error))),
             }
         }
         let collected = meters.collect().map_err(LeftError::Metrics);

@@ -25,6 +25,15 @@ pub(super) struct Counted {
     pub(super) costs: Vec<usize>,
 }
 
+/// A program's own calls of one model, of which each may be one that was passed on.
+#[derive(Default)]
+struct Candidates {
+    /// Those that have not begun yet, the next one last.
+    to_come: Vec<usize>,
+    /// Those that have, by start.
+    under_way: Vec<usize>,
+}
+
 /// A run's totals over counted steps.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bill {
@@ -152,28 +161,43 @@ impl RunState {
             let calls = self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed);
             calls.filter(|(place, _)| !copies.contains_key(place))
         };
-        let mut passed: Vec<(usize, &Step)> =
-            calls().filter(|(_, step)| step.facts.is_relayed && self.calls_around(step).is_empty()).collect();
-        passed.sort_by_key(|(_, step)| (step.started_at, step.span_id));
-        let mut answered = HashSet::new();
+        let by_start = |place: &usize| (self.steps[*place].started_at, self.steps[*place].span_id);
+        let mut passed: Vec<usize> = Vec::new();
+        let mut told: HashMap<_, Candidates> = HashMap::new();
+        for (place, step) in calls() {
+            if !step.facts.is_relayed {
+                told.entry((step.facts.kind, step.facts.request_model.as_deref())).or_default().to_come.push(place);
+            } else if self.calls_around(step).is_empty() {
+                passed.push(place);
+            }
+        }
+        passed.sort_unstable_by_key(by_start);
+        for candidates in told.values_mut() {
+            candidates.to_come.sort_unstable_by_key(|place| std::cmp::Reverse(by_start(place)));
+        }
         let mut found = Vec::new();
-        for (place, wire) in passed {
-            let own = calls().filter(|(place, own)| {
-                let (told, seen) = (&own.facts.response_id, &wire.facts.response_id);
-                !own.facts.is_relayed
-                    && own.facts.kind == wire.facts.kind
-                    && own.facts.request_model == wire.facts.request_model
-                    && (told.is_none() || seen.is_none())
-                    && own.started_at <= wire.started_at
-                    && own.ended_at.is_none_or(|end| wire.started_at <= end)
-                    && !answered.contains(place)
-            });
-            let Some((own_place, own)) = own.max_by_key(|(_, own)| (own.started_at, own.span_id)) else { continue };
+        for place in passed {
+            let wire = &self.steps[place];
+            let Some(candidates) = told.get_mut(&(wire.facts.kind, wire.facts.request_model.as_deref())) else {
+                continue;
+            };
+            while let Some(own) = candidates.to_come.pop_if(|own| self.steps[*own].started_at <= wire.started_at) {
+                candidates.under_way.push(own);
+            }
+            // Later ones begin later still.
+            candidates.under_way.retain(|own| self.steps[*own].ended_at.is_none_or(|end| wire.started_at <= end));
+            let is_apart = |own: &Step| own.facts.response_id.is_some() && wire.facts.response_id.is_some();
+            let Some(last) = candidates.under_way.iter().rposition(|own| !is_apart(&self.steps[*own])) else {
+                continue;
+            };
+            let own_place = candidates.under_way[last];
             if is_failure(wire.facts.status) {
                 found.push((place, own_place));
                 continue;
             }
-            answered.insert(own_place);
+            // It is answered.
+            candidates.under_way.remove(last);
+            let own = &self.steps[own_place];
             found.push(if rank(own) > rank(wire) { (place, own_place) } else { (own_place, place) });
         }
         found
@@ -420,5 +444,78 @@ fn is_same_tool_call(outer: &StepFacts, inner: &StepFacts) -> bool {
     match (&outer.tool_call_id, &inner.tool_call_id) {
         (Some(outer), Some(inner)) => outer == inner,
         _ => inner.kind == StepKind::Tool && outer.tool_name.is_some() && outer.tool_name == inner.tool_name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::otlp::Span;
+    use crate::model::{EventId, RunId, UnixNanos};
+
+    /// A call: whether it was passed on, of which model, from when, for how long, with which answer's id, failed.
+    type Told = (bool, u8, u64, u64, u8, bool);
+
+    fn state(told: &[Told]) -> RunState {
+        let mut state = RunState::new(RunId([1; 16]), RunId([1; 16]).as_trace_id());
+        for (place, &(is_relayed, model, start, length, answer, is_failed)) in told.iter().enumerate() {
+            let mut facts = StepFacts::of(&Span::default(), None, None);
+            (facts.kind, facts.billed, facts.is_relayed) = (StepKind::Llm, true, is_relayed);
+            facts.request_model = Some(format!("m{model}"));
+            facts.response_id = (answer > 0).then(|| answer.to_string());
+            facts.status = if is_failed { StepStatus::Error } else { StepStatus::Success };
+            facts.tokens = (answer % 2 == 0).then(Tokens::default);
+            state.steps.push(Step {
+                step_id: place.to_string(),
+                span_id: SpanId((place as u64 + 1).to_be_bytes()),
+                trace_id: None,
+                parent: None,
+                has_remote_parent: false,
+                start_event: EventId::from_parts(0, [0; 10]),
+                started_at: UnixNanos(start),
+                ended_at: (length < 9).then_some(UnixNanos(start + length)),
+                facts,
+            });
+        }
+        state
+    }
+
+    /// What `relayed` does, without sorting anything away: each call that was passed on against all others.
+    fn by_the_rule(state: &RunState) -> Vec<(usize, usize)> {
+        let mut passed: Vec<(usize, &Step)> =
+            state.steps.iter().enumerate().filter(|(_, step)| step.facts.is_relayed).collect();
+        passed.sort_by_key(|(_, step)| (step.started_at, step.span_id));
+        let mut answered = HashSet::new();
+        let mut found = Vec::new();
+        for (place, wire) in passed {
+            let own = state.steps.iter().enumerate().filter(|(place, own)| {
+                !own.facts.is_relayed
+                    && own.facts.request_model == wire.facts.request_model
+                    && (own.facts.response_id.is_none() || wire.facts.response_id.is_none())
+                    && own.started_at <= wire.started_at
+                    && own.ended_at.is_none_or(|end| wire.started_at <= end)
+                    && !answered.contains(place)
+            });
+            let Some((own_place, own)) = own.max_by_key(|(_, own)| (own.started_at, own.span_id)) else { continue };
+            if is_failure(wire.facts.status) {
+                found.push((place, own_place));
+                continue;
+            }
+            answered.insert(own_place);
+            found.push(if rank(own) > rank(wire) { (place, own_place) } else { (own_place, place) });
+        }
+        found
+    }
+
+    proptest! {
+        #[test]
+        fn calls_that_were_passed_on_are_joined_by_the_rule(
+            told in prop::collection::vec((any::<bool>(), 0..2_u8, 0..12_u64, 0..10_u64, 0..3_u8, any::<bool>()), 0..14)
+        ) {
+            let state = state(&told);
+            prop_assert_eq!(state.relayed(&HashMap::new()), by_the_rule(&state));
+        }
     }
 }

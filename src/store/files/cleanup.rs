@@ -453,7 +453,7 @@ fn remove_batch<'a>(
             Ok(hid) => hid,
             Err(error) => {
                 let (why, is_failure) =
-                    (crate::telemetry::full_text(&error), !matches!(error, StoreError::Damaged { .. }));
+                    (crate::error::with_causes(&error), !matches!(error, StoreError::Damaged { .. }));
                 cleaned.stayed.push(Stayed { run_id: run.run_id, why, is_failure });
                 continue;
             }

@@ -25,12 +25,12 @@ use std::sync::Arc;
 
 use super::assembly::RunState;
 use super::{Capabilities, DamagedRun, Listed, ListedRun, Query, RunReader, RunWriter, StoreError, resolve_among};
+use crate::error::with_causes;
 use crate::fs::{Fs, Identity, sync_way_to};
 use crate::journal::lock;
 use crate::model::id::IdMap;
 use crate::model::run::ArtifactInfo;
 use crate::model::{Event, RunId, RunKind, RunSummary, StepView, UnixNanos};
-use crate::telemetry::full_text;
 pub use adopt::adopt_folder;
 use artifacts::{ArtifactReader, StoredArtifact};
 use layout::Layout;
@@ -709,7 +709,7 @@ fn damaged_run(run: RunId, error: StoreError) -> Result<DamagedRun, StoreError> 
     let error = match error {
         StoreError::Damaged { why, .. } => why,
         exhausted if exhausted.is_out_of_resources() => return Err(exhausted),
-        other => full_text(&other),
+        other => with_causes(&other),
     };
     Ok(DamagedRun { run_id: run, status: "damaged", error })
 }

@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use super::cleanup::{Cleaned, Options, cleanup};
 use super::layout::Layout;
+use crate::error::with_causes;
 use crate::fs::{Access, Contents, write_full};
 use crate::model::UnixNanos;
 use crate::sources::fork::hold_off;
 use crate::store::StoreError;
 use crate::store::retention::{DEFAULT_EVERY, Reason, Settings};
-use crate::telemetry::{full_text, warn};
+use crate::telemetry::warn;
 
 /// A process that ends before leaves it to others.
 const FIRST: Duration = Duration::from_secs(10);
@@ -77,7 +78,7 @@ fn work(layout: &Layout, seals: bool, stopped: &mpsc::Receiver<()>) {
             Ok(Looked::NotDue(rest)) => wait = rest,
             Ok(_) => {}
             Err(error) => {
-                let why = full_text(&error);
+                let why = with_causes(&error);
                 if told_bad.as_ref() != Some(&why) {
                     warn(format_args!("what is to go could not be looked after: {why}"));
                     told_bad = Some(why);
@@ -88,7 +89,7 @@ fn work(layout: &Layout, seals: bool, stopped: &mpsc::Receiver<()>) {
 }
 
 fn settings_of(layout: &Layout) -> Result<Settings, String> {
-    let file = layout.read().map_err(|error| full_text(&error))?;
+    let file = layout.read().map_err(|error| with_causes(&error))?;
     Settings::read(file.retention.as_ref()).map_err(|error| format!("{}: {error}", layout.store_file().display()))
 }
 

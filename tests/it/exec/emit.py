@@ -11,6 +11,8 @@ if "own-trace" in words or "alone" in words:
     trace, parent = "ab" * 16, ""
 attributes = os.environ["OTEL_RESOURCE_ATTRIBUTES"].split(",") if "alone" not in words else []
 now = time.time_ns()
+if "epoch" in words or "future" in words:
+    now = 1_000_000_000 if "epoch" in words else 15_000_000_000_000_000_000
 
 
 def value(of):

@@ -433,27 +433,33 @@ fn a_call_that_the_program_tells_too_counts_once() {
 }
 
 /// Asks the model that the environment names, inside of a run of the library.
+fn ask_by_hand() {
+    let url = std::env::var("OPENAI_BASE_URL").unwrap();
+    let (host, path) = url.trim_start_matches("http://").split_once('/').unwrap();
+    let body = json!({"model": "gpt-4o-mini", "messages": []}).to_string();
+    let mut stream = TcpStream::connect(host).unwrap();
+    let head = format!("POST /{path}/chat/completions HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+    stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+/// Makes a call in a run that tells it, as soon as that has begun, and one before and one after it, which nobody tells.
 fn ask_with_the_library(store: &Path) {
     use runspan::{Run, Usage};
     use tracing_subscriber::layer::SubscriberExt;
 
     let (layer, guard) = runspan::builder().store(store).build().unwrap();
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        ask_by_hand();
         let run = Run::agent("inner").start();
         let call = run.llm("openai", "gpt-4o-mini");
-        crate::support::wait_until("the run shows", || runs(store).iter().any(|of| Some(of.run_id) == run.id()));
-        let url = std::env::var("OPENAI_BASE_URL").unwrap();
-        let (host, path) = url.trim_start_matches("http://").split_once('/').unwrap();
-        let body = json!({"model": "gpt-4o-mini", "messages": []}).to_string();
-        let mut stream = TcpStream::connect(host).unwrap();
-        let head = format!("POST /{path}/chat/completions HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
-        stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        ask_by_hand();
         call.usage(Usage::new(1, 1));
         call.finish();
         run.finish();
+        ask_by_hand();
     });
     guard.shutdown(crate::support::WATCHDOG);
 }
@@ -467,7 +473,7 @@ fn what_a_program_with_the_library_tells_itself_is_not_told_again() {
     let server = ModelServer::start(Script::demo()).unwrap();
     let binary = std::env::current_exe().unwrap();
     let command = [binary.to_str().unwrap(), "--exact", TEST, "--nocapture", "--test-threads=1"];
-    for (proxy, steps) in [("auto", 1), ("on", 2)] {
+    for (proxy, steps) in [("auto", 3), ("on", 4)] {
         let dir = tempdir();
         let mut command = exec(dir.path(), &["--name", "outer", "--proxy", proxy], &command);
         command.env("RUNSPAN_TEST_CHILD", TEST).env("OPENAI_BASE_URL", server.base_url()).env("NO_PROXY", "*");

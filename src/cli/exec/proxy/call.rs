@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::header::HeaderMap;
 use runspan::conventions::names;
@@ -60,6 +60,16 @@ impl Exchange {
             is_over: AtomicBool::new(false),
             is_open: AtomicBool::new(false),
         }
+    }
+
+    /// Returns when it began.
+    pub fn started_at(&self) -> UnixNanos {
+        self.started_at
+    }
+
+    /// Returns how long ago that was.
+    pub fn since_start(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Takes note of the request.
@@ -202,11 +212,9 @@ fn failure(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use hyper::Method;
 
-    use super::super::copy::Budget;
+    use super::super::copy;
     use super::super::places;
     use super::*;
 
@@ -215,10 +223,10 @@ mod tests {
         let places = places::all(|_| None);
         let route = places::route(&places, &Method::POST, &"/openai/chat/completions".parse().unwrap()).unwrap();
         let root = SpanContext { trace_id: TraceId([1; 16]), span_id: SpanId([2; 8]), flags: 1, run_id: None };
-        let budget = Arc::<Budget>::default();
+        let budget = copy::budget();
         let asked = |request: &[u8]| {
             let exchange = Exchange::new(Format::Chat, &route, &HeaderMap::new());
-            exchange.ask(Copied::of(request, Arc::clone(&budget)));
+            exchange.ask(Copied::of(request, &budget));
             exchange
         };
         let request = br#"{"model": "gpt-4o-mini"}"#;

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use runspan::server::budget::{Budget, Share};
 
 use super::recorder::Ending;
 
@@ -19,24 +19,9 @@ const TAIL: usize = 64 << 10;
 /// Bytes of all copies together.
 const MOST_OF_ALL: usize = 64 << 20;
 
-/// How much all copies take.
-#[derive(Debug, Default)]
-pub struct Budget(AtomicUsize);
-
-impl Budget {
-    #[cfg(test)]
-    pub fn taken(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn take(&self, bytes: usize) -> bool {
-        let room = |taken: usize| taken.checked_add(bytes).filter(|all| *all <= MOST_OF_ALL);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.0.fetch_sub(bytes, Ordering::Relaxed);
-    }
+/// Makes the bound on what all copies take.
+pub fn budget() -> Arc<Budget> {
+    Budget::new(MOST_OF_ALL)
 }
 
 /// What was copied of a body. Its share of the budget goes with it.
@@ -48,17 +33,16 @@ pub struct Copied {
     pub is_cut: bool,
     /// When the first byte came.
     pub began: Option<Instant>,
-    budget: Arc<Budget>,
-    taken: usize,
+    share: Share,
 }
 
 impl Copied {
-    fn new(budget: Arc<Budget>) -> Self {
-        Self { head: Vec::new(), tail: VecDeque::new(), is_cut: false, began: None, budget, taken: 0 }
+    fn new(budget: &Arc<Budget>) -> Self {
+        Self { head: Vec::new(), tail: VecDeque::new(), is_cut: false, began: None, share: budget.share() }
     }
 
     /// Copies a body that is there as a whole.
-    pub fn of(body: &[u8], budget: Arc<Budget>) -> Self {
+    pub fn of(body: &[u8], budget: &Arc<Budget>) -> Self {
         let mut copy = Self::new(budget);
         copy.add(body);
         copy
@@ -69,9 +53,8 @@ impl Copied {
             return;
         }
         self.began.get_or_insert_with(Instant::now);
-        let fits = !self.is_cut && self.head.len() + data.len() <= MOST && self.budget.take(data.len());
+        let fits = !self.is_cut && self.head.len() + data.len() <= MOST && self.share.grow(data.len()).is_ok();
         if fits {
-            self.taken += data.len();
             self.head.extend_from_slice(data);
             return;
         }
@@ -88,12 +71,6 @@ impl Copied {
     }
 }
 
-impl Drop for Copied {
-    fn drop(&mut self) {
-        self.budget.give_back(self.taken);
-    }
-}
-
 type Done = Box<dyn FnOnce(Copied, Ending) + Send + Sync>;
 
 /// A body that is copied as it passes.
@@ -104,7 +81,11 @@ pub struct Tee {
 
 impl Tee {
     /// Copies a body; `done` gets the copy when the body has passed, broken off, or is not wanted any more.
-    pub fn new(body: Incoming, budget: Arc<Budget>, done: impl FnOnce(Copied, Ending) + Send + Sync + 'static) -> Self {
+    pub fn new(
+        body: Incoming,
+        budget: &Arc<Budget>,
+        done: impl FnOnce(Copied, Ending) + Send + Sync + 'static,
+    ) -> Self {
         Self { body, watch: Some((Copied::new(budget), Box::new(done))) }
     }
 

@@ -1,5 +1,6 @@
 //! Tells calls, one after the other, beside the connections that they are on.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use hyper::StatusCode;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use runspan::model::UnixNanos;
 use runspan::model::otlp::{Resource, Scope, Span};
 use runspan::model::record::{Record, RecordKind};
 use runspan::propagation::SpanContext;
@@ -21,6 +23,8 @@ use super::copy::Copied;
 
 /// A call that is over sooner is told whole.
 const OPEN_AFTER: Duration = Duration::from_millis(200);
+/// A run of the library is in the store so long after its start, on a machine that is busy, too.
+const SHOWN_AFTER: Duration = Duration::from_millis(500);
 /// Bytes that a packed answer may unpack to.
 const UNPACKED: u64 = 16 << 20;
 
@@ -238,15 +242,18 @@ impl Calls {
     /// Has all calls told, whoever else tells them.
     pub fn all(root: &SpanContext, name: &str) -> Self {
         let resource = Arc::new(super::super::root::resource(name));
-        Self { root: *root, resource, are_told: AreTold::new(|| false), purse: None }
+        Self { root: *root, resource, are_told: AreTold::none(), purse: None }
     }
 }
 
-/// Whether a program with the library is at work below: it tells its calls itself.
+/// When a run was that a program with the library began below: from its start to its end, if it has one.
+pub type During = (UnixNanos, Option<UnixNanos>);
+
+/// Which calls programs with the library tell themselves: those that begin during their runs.
 pub struct AreTold {
     /// Looks into the store, which takes its time.
-    ask: Box<dyn Fn() -> bool + Send + Sync>,
-    last: Option<(Instant, bool)>,
+    ask: Option<Box<dyn Fn() -> Vec<During> + Send + Sync>>,
+    last: Option<(Instant, Vec<During>)>,
 }
 
 impl AreTold {
@@ -254,19 +261,27 @@ impl AreTold {
     const HOLDS: Duration = Duration::from_millis(100);
 
     /// Makes it of what looks.
-    pub fn new(ask: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self { ask: Box::new(ask), last: None }
+    pub fn new(ask: impl Fn() -> Vec<During> + Send + Sync + 'static) -> Self {
+        Self { ask: Some(Box::new(ask)), last: None }
     }
 
-    fn get(&mut self) -> bool {
-        match self.last {
-            Some((at, answer)) if at.elapsed() < Self::HOLDS => answer,
-            _ => {
-                let answer = (self.ask)();
-                self.last = Some((Instant::now(), answer));
-                answer
-            }
+    /// Makes it for calls that are to be told here, whoever tells them too.
+    pub fn none() -> Self {
+        Self { ask: None, last: None }
+    }
+
+    /// Returns how long after its start it can be said of a call: a run is in the store by then.
+    fn after(&self) -> Duration {
+        if self.ask.is_some() { SHOWN_AFTER } else { Duration::ZERO }
+    }
+
+    fn get(&mut self, call: UnixNanos) -> bool {
+        let Some(ask) = &self.ask else { return false };
+        if self.last.as_ref().is_none_or(|(at, _)| at.elapsed() >= Self::HOLDS) {
+            self.last = Some((Instant::now(), ask()));
         }
+        let during = |(start, end): &During| *start <= call && end.is_none_or(|end| call <= end);
+        self.last.as_ref().is_some_and(|(_, runs)| runs.iter().any(during))
     }
 }
 
@@ -277,6 +292,14 @@ pub struct Recorder {
     teller: Teller,
     about: Calls,
     tally: Arc<Tally>,
+    /// Calls that are over, by when it is known whether somebody else tells them.
+    over: VecDeque<Over>,
+}
+
+struct Over {
+    known_at: Instant,
+    exchange: Arc<Exchange>,
+    answered: Box<Answered>,
 }
 
 impl Recorder {
@@ -285,7 +308,8 @@ impl Recorder {
         let (to, said) = unbounded_channel();
         let tally = Arc::<Tally>::default();
         let purse = about.purse.clone();
-        let recorder = Self { said, says: to.downgrade(), teller, about, tally: Arc::clone(&tally) };
+        let recorder =
+            Self { said, says: to.downgrade(), teller, about, tally: Arc::clone(&tally), over: VecDeque::new() };
         (Says { to, tally, purse }, recorder)
     }
 
@@ -296,51 +320,82 @@ impl Recorder {
 
     /// Tells calls until there are no more.
     pub async fn work(mut self) {
-        while let Some(said) = self.said.recv().await {
-            match said {
-                Said::Asked(exchange) => self.open_later(exchange),
-                Said::Open(exchange) => {
-                    // Both take their time, which streams on this thread must not wait for.
-                    let span = tokio::task::block_in_place(|| {
-                        let is_wanted = !exchange.is_over() && !self.about.are_told.get();
-                        is_wanted.then(|| exchange.begun(&self.about.root))
-                    });
-                    if let Some(span) = span {
-                        exchange.open();
-                        // Its end tells all of it again.
-                        let _ = self.tell(RecordKind::Started, span).await;
-                    }
+        loop {
+            let next = self.over.front().map(|over| over.known_at);
+            let known = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
                 }
-                Said::Answered(exchange, answered) => {
-                    exchange.end();
-                    let span = tokio::task::block_in_place(|| {
-                        let is_wanted = exchange.is_open() || !self.about.are_told.get();
-                        let span = is_wanted.then(|| exchange.ended(&self.about.root, &answered));
-                        if let Some(purse) = &self.about.purse {
-                            purse.count(span.as_ref());
-                        }
-                        span
-                    });
-                    // What was copied is not needed any more.
-                    exchange.forget();
-                    drop(answered);
-                    let told = match span {
-                        Some(span) => self.tell(RecordKind::Ended, span).await,
-                        None => Ok(()),
-                    };
-                    match told {
-                        Ok(()) => self.tally.settle(),
-                        Err(why) => self.tally.fail(why),
-                    }
-                }
+            };
+            tokio::select! {
+                said = self.said.recv() => match said {
+                    Some(Said::Asked(exchange)) => self.open_later(exchange),
+                    Some(Said::Open(exchange)) => self.open(&exchange).await,
+                    Some(Said::Answered(exchange, answered)) => self.answered(exchange, answered),
+                    None => break,
+                },
+                () = known => self.settle_next().await,
             }
+        }
+        // The command is gone, and what its library had to say is in the store.
+        while !self.over.is_empty() {
+            self.settle_next().await;
+        }
+    }
+
+    async fn open(&mut self, exchange: &Exchange) {
+        // Both take their time, which streams on this thread must not wait for.
+        let span = tokio::task::block_in_place(|| {
+            let is_wanted = !exchange.is_over() && !self.about.are_told.get(exchange.started_at());
+            is_wanted.then(|| exchange.begun(&self.about.root))
+        });
+        if let Some(span) = span {
+            exchange.open();
+            // Its end tells all of it again.
+            let _ = self.tell(RecordKind::Started, span).await;
+        }
+    }
+
+    /// Takes note of a call that is over. A short one waits: whether a run of the library had begun before it is not in
+    /// the store yet.
+    fn answered(&mut self, exchange: Arc<Exchange>, answered: Box<Answered>) {
+        exchange.end();
+        if let Some(purse) = &self.about.purse {
+            purse.count(&tokio::task::block_in_place(|| exchange.ended(&self.about.root, &answered)));
+        }
+        let since = exchange.since_start();
+        let wait = if exchange.is_open() { Duration::ZERO } else { self.about.are_told.after().saturating_sub(since) };
+        let known_at = Instant::now() + wait;
+        let place = self.over.iter().rposition(|over| over.known_at <= known_at).map_or(0, |before| before + 1);
+        self.over.insert(place, Over { known_at, exchange, answered });
+    }
+
+    /// Tells the next call of those that are over, unless somebody else does.
+    async fn settle_next(&mut self) {
+        let Some(Over { exchange, answered, .. }) = self.over.pop_front() else { return };
+        let span = tokio::task::block_in_place(|| {
+            let is_wanted = exchange.is_open() || !self.about.are_told.get(exchange.started_at());
+            is_wanted.then(|| exchange.ended(&self.about.root, &answered))
+        });
+        // What was copied is not needed any more.
+        exchange.forget();
+        drop(answered);
+        let told = match span {
+            Some(span) => self.tell(RecordKind::Ended, span).await,
+            None => Ok(()),
+        };
+        match told {
+            Ok(()) => self.tally.settle(),
+            Err(why) => self.tally.fail(why),
         }
     }
 
     fn open_later(&self, exchange: Arc<Exchange>) {
         let says = self.says.clone();
+        let after = OPEN_AFTER.max(self.about.are_told.after());
         tokio::spawn(async move {
-            tokio::time::sleep(OPEN_AFTER).await;
+            tokio::time::sleep(after).await;
             if let Some(says) = says.upgrade().filter(|_| !exchange.is_over()) {
                 let _ = says.send(Said::Open(exchange));
             }

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use anstyle::Style;
 use runspan::conventions::names;
 use runspan::model::otlp::Value;
-use runspan::model::{Event, EventBody, StepKind, UnixNanos};
+use runspan::model::{Event, EventBody, StepKind};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
+use super::RunTime;
 use crate::cli::content::{Message, Said, conversation, plain};
 use crate::cli::output::{BLUE, CYAN, DIM, Look, MAGENTA, YELLOW, safe, width, wrapped};
 use crate::cli::{Done, Format, Session, events};
@@ -44,7 +45,7 @@ impl ModelSaw {
 
 /// Where events are shown.
 pub struct Screen<'a> {
-    start: UnixNanos,
+    time: RunTime,
     /// What each call saw, by step. Most of it is told only when the call is over.
     calls: HashMap<&'a str, ModelSaw>,
     said: Said<'a>,
@@ -66,9 +67,9 @@ struct Line<'a> {
 
 impl<'a> Screen<'a> {
     /// Makes it for the events of a run in their order in time.
-    pub fn new(log: &'a [Event], start: UnixNanos, all: bool) -> Self {
+    pub fn new(log: &'a [Event], time: RunTime, all: bool) -> Self {
         let told = log.iter().filter_map(|event| Some((event.step_id.as_deref()?, ModelSaw::of(&event.body)?)));
-        Self { start, calls: told.collect(), said: Said::default(), standing: HashMap::new(), all }
+        Self { time, calls: told.collect(), said: Said::default(), standing: HashMap::new(), all }
     }
 
     /// Shows an event.
@@ -76,12 +77,12 @@ impl<'a> Screen<'a> {
         let is_start = event.body.is_step_start();
         let saw = event.step_id.as_deref().filter(|_| is_start).and_then(|step| self.calls.get(step)).cloned();
         if session.format != Format::Table {
-            let at_ms = event.timestamp.0.saturating_sub(self.start.0) as f64 / 1e6;
+            let at_ms = self.time.of(event).0.saturating_sub(self.time.start.0) as f64 / 1e6;
             session.print_line(&Line { at_ms, event, model_saw: saw })?;
             return session.flush();
         }
         let look = session.look;
-        let mut text = events::line_without_talk(event, self.start, look);
+        let mut text = events::line_without_talk(event, self.time.of(event), self.time.start, look);
         if let Some(saw) = saw {
             text.push_str(&self.sees(event, &saw, look));
         }

@@ -10,11 +10,11 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::digest::{Digest, Row, digest};
 use super::{Database, DatabaseError, Result, id_in, number, pattern::pattern, put, read_meta, write_meta};
+use crate::error::with_causes;
 use crate::model::{ErrorInfo, RunId, RunStatus, RunSummary, SpanId};
 use crate::store::StoreError;
 use crate::store::files::sealed::sealed_file;
 use crate::store::files::{FilesReader, run_dir};
-use crate::telemetry::full_text;
 
 /// Runs that are read before they are put in.
 const BATCH: usize = 256;
@@ -270,7 +270,7 @@ fn read_one(reader: &FilesReader, behind: Behind) -> Result<Read> {
     let log_bytes = log_bytes(reader, behind.known.run_id)?;
     let digest = match digest(reader, &behind.known) {
         Err(error) if error.is_out_of_resources() => return Err(error.into()),
-        digest => digest.map_err(|error| full_text(&error)),
+        digest => digest.map_err(|error| with_causes(&error)),
     };
     Ok(Read { behind, log_bytes, digest })
 }

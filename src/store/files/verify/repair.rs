@@ -9,10 +9,10 @@ use super::super::layout::Layout;
 use super::super::run_dir::{self, EventLog};
 use super::super::{index, writer_is_alive};
 use super::{Cure, Problem, Report, run};
+use crate::error::with_causes;
 use crate::model::{RunId, RunKind, RunSummary, UnixNanos};
 use crate::store::StoreError;
 use crate::store::assembly::RunState;
-use crate::telemetry::full_text;
 
 /// What became of a problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -147,5 +147,5 @@ fn rebuild_database(_: &Layout) -> Outcome {
 }
 
 fn told(error: StoreError) -> String {
-    full_text(&error)
+    with_causes(&error)
 }
