@@ -148,6 +148,7 @@ pub(super) fn run_span(parent: Option<Id>, kind: RunKind, name: &str, run: &RunF
             runspan.tags = tags,
             gen_ai.conversation.id = run.session,
             user.id = run.user,
+            runspan.left_open = Empty,
         }),
         RunKind::Workflow => step_span!(parent, "invoke_workflow", "internal", two(WORKFLOW, name), {
             gen_ai.operation.name = WORKFLOW,
@@ -157,6 +158,7 @@ pub(super) fn run_span(parent: Option<Id>, kind: RunKind, name: &str, run: &RunF
             runspan.tags = tags,
             gen_ai.conversation.id = run.session,
             user.id = run.user,
+            runspan.left_open = Empty,
         }),
     };
     begin(span)

@@ -1,6 +1,7 @@
 //! Where records come from.
 
 pub mod context;
+pub(crate) mod desk;
 pub mod encode;
 pub(crate) mod foreign;
 pub mod fork;

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
 use super::context::RemoteContext;
+use super::desk::Desk;
 use super::encode::{self, SpanParts};
 use super::foreign::Notes;
 use super::fork;
@@ -41,6 +42,8 @@ pub struct Recorder {
     notes: Notes,
     /// Ends of spans that were put into the ring.
     ends: AtomicU64,
+    /// What runs are told from outside.
+    desk: Arc<Desk>,
 }
 
 /// Where runs are stored, and what is taken from content before it is.
@@ -69,6 +72,7 @@ impl Recorder {
             resource: OnceLock::new(),
             notes: Notes::default(),
             ends: AtomicU64::new(0),
+            desk: Arc::default(),
         }
     }
 
@@ -135,6 +139,10 @@ impl Recorder {
         if let Some(ring) = self.ring.as_ref().filter(|_| self.is_recording()) {
             ring.count_lost(DropReason::ShutDown, kind == RecordKind::Ended, &trace_id);
         }
+    }
+
+    pub(crate) fn desk(&self) -> &Arc<Desk> {
+        &self.desk
     }
 
     pub(crate) fn notes(&self) -> &Notes {

@@ -223,6 +223,7 @@ fn a_run_inside_another_is_its_own_and_names_its_parent() {
     let (outer, inner) = (named("outer"), named("inner"));
     assert_eq!((runs.len(), inner.parent_run_id, outer.parent_run_id), (2, Some(outer.run_id), None));
     assert_eq!((inner.trace_id, outer.trace_id), (outer.run_id.as_trace_id(), outer.run_id.as_trace_id()));
+    assert_eq!((inner.status, outer.status), (RunStatus::Success, RunStatus::Success), "both are over");
     assert_eq!(outline(&steps(dir.path(), outer.run_id)), ["outer workflow success", "  of-outer task success"]);
     assert_eq!(outline(&steps(dir.path(), inner.run_id)), ["inner agent success", "  of-inner task success"]);
 }

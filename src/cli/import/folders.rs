@@ -12,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use runspan::model::{RunId, RunKind, UnixNanos};
 use runspan::store::files::adopt_folder;
 use runspan::store::files::layout::Layout;
+use runspan::store::files::requests::FOLDER;
 
 /// Files of an archive.
 const MAX_FILES: u64 = 1_000_000;
@@ -84,7 +85,8 @@ impl Staging {
         for name in names_in(&root.join(place))? {
             let place = place.join(&name);
             let found = fs::symlink_metadata(root.join(&place))?;
-            if name.as_encoded_bytes().starts_with(b".") {
+            // What a run was asked in its own store is for its own program.
+            if name.as_encoded_bytes().starts_with(b".") || (with_folders && name == FOLDER) {
                 continue;
             }
             if found.is_dir() && with_folders {
