@@ -24,6 +24,7 @@ use crate::model::event::Waiting;
 use crate::model::{Event, EventBody, EventId, RunId, RunStatus, RunSummary, UnixNanos};
 use crate::store::assembly::RunState;
 use crate::store::files::FilesReader;
+use crate::store::files::layout::Layout;
 use crate::store::files::requests::{Cancel, MAX_INPUT, Pause, Requests, Resume, ring_bell};
 use crate::store::{RunReader, StoreError};
 
@@ -313,4 +314,52 @@ fn left_without_answer(events: &[Event], wait: EventId, status: RunStatus) -> Op
         _ => None,
     });
     (moved.next() == Some(false)).then_some(status)
+}
+
+/// The requests of one run, for a program that writes the run by other means than [`Run`], and takes them itself.
+///
+/// What cannot be read now counts as not there: who looks again finds it.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    layout: Layout,
+    run: RunId,
+}
+
+impl Inbox {
+    /// Names the requests of a run in a store.
+    pub fn of(layout: &Layout, run: RunId) -> Self {
+        Self { layout: layout.clone(), run }
+    }
+
+    fn requests(&self) -> Option<Requests<'_>> {
+        Requests::find(&self.layout, self.run).ok().flatten()
+    }
+
+    /// Tells whether the run is to end.
+    pub fn is_cancelled(&self) -> bool {
+        self.requests().is_some_and(|requests| matches!(requests.cancel(), Ok(Some(_))))
+    }
+
+    /// Returns the id of the request to pause, if there is one.
+    pub fn pause(&self) -> Option<String> {
+        Some(self.requests()?.pause().ok()??.id)
+    }
+
+    /// Says that the log has, for good, that the run pauses.
+    pub fn note_paused(&self) {
+        // Should it stay, the run pauses once more.
+        let _ = self.requests().map(|requests| requests.remove_pause());
+    }
+
+    /// Returns the wait that was answered and whose answer was not taken: the one that the run is in.
+    pub fn answered(&self) -> Option<EventId> {
+        let requests = self.requests()?;
+        let is_new = |wait: &EventId| matches!(requests.resume(*wait), Ok(Some(Resume { taken_at: None, .. })));
+        requests.answered().ok()?.into_iter().find(is_new)
+    }
+
+    /// Says that the log has, for good, that the run goes on.
+    pub fn note_resumed(&self, wait: EventId) {
+        let _ = self.requests().map(|requests| requests.note_taken(wait, UnixNanos::now()));
+    }
 }

@@ -9,6 +9,7 @@
 //! environment. Whatever is wrong with the recording, it runs.
 
 mod argv;
+mod asked;
 mod child;
 mod environment;
 mod proxy;
@@ -22,6 +23,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use runspan::control::Inbox;
 use runspan::model::{RunId, SpanId, UnixNanos};
 use runspan::propagation::{self, RemoteContext, SpanContext};
 use runspan::server::{Receiver, Settings};
@@ -31,6 +33,7 @@ use runspan::{Content, Durability, Error, Keep};
 
 use super::output::{YELLOW, safe};
 use super::{Done, Session, Stop, serve};
+use asked::Asked;
 use child::{Child, Ended};
 use environment::Environment;
 use proxy::{AreTold, Calls, Proxy, places};
@@ -119,7 +122,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
             return Err(cannot_run(program, &error));
         }
     };
-    let recording = recording.map(|recording| recording.start(&name, started_at, child.id(), &args.command, session));
+    let recording = recording.map(|recording| recording.start(&name, started_at, &child, &args.command, session));
     let ended = child.wait();
     let ended_at = UnixNanos::now();
     if let Some(recording) = recording {
@@ -233,7 +236,7 @@ impl Recording {
         self,
         name: &str,
         started_at: UnixNanos,
-        pid: u32,
+        child: &Child,
         command: &[OsString],
         session: &mut Session<'_>,
     ) -> Started {
@@ -244,14 +247,16 @@ impl Recording {
             context: self.context,
             outer: self.outer.as_ref(),
             command,
-            pid,
+            pid: child.id(),
             started_at,
         });
         let teller = self.receiver.teller();
         if let Err(why) = self.receiver.runtime().block_on(teller.tell(root.started())) {
             warn(session, &format!("the start of {name} is not recorded: {why}"));
         }
-        Started { recording: self, root }
+        let inbox = Inbox::of(self.receiver.layout(), self.run);
+        let asked = Asked::listen(&self.receiver, inbox, &root, child.signals());
+        Started { recording: self, root, asked }
     }
 }
 
@@ -259,12 +264,14 @@ impl Recording {
 struct Started {
     recording: Recording,
     root: Root,
+    asked: Asked,
 }
 
 impl Started {
     /// Takes in what still comes, closes the run, and says what it came to.
     fn end(self, ended: &Ended, ended_at: UnixNanos, quiet: bool, session: &mut Session<'_>) {
-        let Self { recording: Recording { receiver, proxy, run, .. }, root } = self;
+        let Self { recording: Recording { receiver, proxy, run, .. }, mut root, asked } = self;
+        root.take_in(asked.end());
         child::wait_for_the_rest(LATE, || receiver.connections() == 0);
         let calls = proxy.as_ref().map_or(0, Proxy::calls);
         let missed =

@@ -597,7 +597,9 @@ impl<W: RunWriter> StoreSink<W> {
             }
             RecordKind::Event if from_outside => {
                 live.flush_pending(process, None);
-                record.span.events.iter().for_each(|event| live.take_log(span, event));
+                for event in &record.span.events {
+                    live.take_log_or_status(span, event);
+                }
                 self.count(seq, RecordKind::Event, Outcome::Stored, "");
             }
             RecordKind::Event => {
