@@ -37,6 +37,7 @@
 
 pub mod compare;
 mod config;
+pub mod control;
 pub mod conventions;
 mod error;
 pub mod fs;
@@ -58,7 +59,10 @@ pub use error::{Error, with_causes};
 pub use journal::Durability;
 pub use model::budget::{Bound, Budget, BudgetExceeded, Spent};
 pub use pipeline::Content;
-pub use run::{ArtifactSource, CurrentStep, Run, RunBuilder, Step, Usage, current};
+pub use run::{
+    ArtifactSource, Cancellation, Cancelled, Checkpoint, CurrentStep, ResumeError, Resumed, Run, RunBuilder, Step,
+    Usage, Wait, WaitError, current,
+};
 pub use sinks::keep::{BadKeep, Keep};
 pub use sources::layer::Layer;
 #[cfg(feature = "otel-sdk")]

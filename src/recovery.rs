@@ -24,7 +24,7 @@ use crate::fs::Access;
 use crate::journal::{self, Durability, JournalError, JournalReader, JournalWriter, Options};
 use crate::model::otlp::{Resource, STATUS_ERROR, Status, Value};
 use crate::model::record::{Record, RecordKind};
-use crate::model::{RunId, RunStatus, RunSummary, SpanId, StepStatus, TraceId, UnixNanos};
+use crate::model::{Event, RunId, RunStatus, RunSummary, SpanId, StepStatus, TraceId, UnixNanos};
 use crate::pipeline::cost::Pricer;
 use crate::pipeline::worker::{STORE_READER, decode, decode_resource, encode, frame_kind, records_of};
 use crate::pipeline::{Content, Pipeline};
@@ -32,6 +32,7 @@ use crate::sinks::store::{SILENCE, StoreSink};
 use crate::sources::ring::{DropReason, Left, Ring};
 use crate::store::assembly::CRASHED_STEP;
 use crate::store::files::layout::{Layout, StoreFile};
+use crate::store::files::requests::Requests;
 use crate::store::files::{FilesReader, FilesWriter, Overlay, OverlayWriter};
 use crate::store::{RunWriter, StoreError};
 
@@ -285,9 +286,11 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
         .with_pricer(Pricer::of_store(layout).0),
         stored: HashMap::new(),
         is_bridge: false,
+        open: Vec::new(),
         adopted: Adopted { processes: 1, ..Adopted::default() },
     };
     left.take_in(ring.as_ref(), recovered.last_source)?;
+    left.settle_requests();
     let Leftovers { numbers: writer, mut reader, adopted, sink, .. } = left;
     let done = sink.oldest_held().map_or(writer.committed_seq(), |held| held.saturating_sub(1));
     reader.acknowledge_handed(done, &writer)?;
@@ -351,6 +354,7 @@ fn view(layout: &Layout, store: &StoreFile, process: RunId) -> Result<(Overlay, 
             .with_pricer(Pricer::of_store(layout).0),
         stored: HashMap::new(),
         is_bridge: false,
+        open: Vec::new(),
         adopted,
     };
     left.take_in(ring.as_ref(), recovered.last_source)?;
@@ -410,6 +414,8 @@ struct Leftovers<'a, N, W> {
     stored: HashMap<TraceId, Vec<RunId>>,
     /// The process was a bridge: whoever sends to it may go on.
     is_bridge: bool,
+    /// Its runs that were open or had crashed, as the files had them.
+    open: Vec<RunId>,
     adopted: Adopted,
 }
 
@@ -425,8 +431,10 @@ impl<N: Numbers, W: RunWriter> Leftovers<'_, N, W> {
         for run in runs_of(self.layout, self.process)? {
             self.stored.entry(run.trace_id).or_default().push(run.run_id);
             // One that has crashed may not be closed to the end: who was at it may have died too.
-            if run.status.is_open() || run.status == RunStatus::Crashed {
+            // Nor one that was asked to end.
+            if run.status.is_open() || matches!(run.status, RunStatus::Crashed | RunStatus::Cancelled) {
                 self.sink.take_up(&[run.run_id])?;
+                self.open.push(run.run_id);
             }
         }
         self.take_journal()?;
@@ -522,10 +530,18 @@ impl<N: Numbers, W: RunWriter> Leftovers<'_, N, W> {
             return Ok(self.sink.close_silent(UnixNanos::now())?);
         }
         let runs = self.sink.unclosed_runs();
+        for run in &runs {
+            // It ended as it was asked to, as far as anybody can tell.
+            let is_running = self.sink.standing(*run).is_some_and(|now| now.status == RunStatus::Running);
+            let requests = Requests::find(self.layout, *run)?.filter(|_| is_running);
+            if let Some(cancel) = requests.and_then(|requests| requests.cancel().ok().flatten()) {
+                self.sink.cancel(*run, cancel.at);
+            }
+        }
         let crashed = self.sink.note_crash(&runs)?;
         self.sink.flush_all()?;
         for run in crashed {
-            let starts = self.starts_of(run)?;
+            let starts = starts_of(&self.sink.written_events(run)?);
             let (open, last) = self.sink.open_spans(run);
             for span in open {
                 let Some(record) = starts.get(&span) else { continue };
@@ -534,28 +550,40 @@ impl<N: Numbers, W: RunWriter> Leftovers<'_, N, W> {
                 self.sink.take(seq, record)?;
             }
             self.numbers.commit()?;
-            self.adopted.crashed.push(run);
+            if self.sink.standing(run).is_some_and(|now| now.status == RunStatus::Crashed) {
+                self.adopted.crashed.push(run);
+            }
         }
         Ok(())
     }
 
-    /// Returns the starts of a run's steps, as the records that would end them.
-    fn starts_of(&mut self, run: RunId) -> Result<HashMap<SpanId, Record>, StoreError> {
-        let events = self.sink.written_events(run)?;
-        let starts = events.iter().filter(|event| event.body.is_step_start());
-        Ok(starts
-            .filter_map(|event| {
-                let (span, resource, scope) = event.body.span()?;
-                let record = Record {
-                    kind: RecordKind::Ended,
-                    resource: Arc::new(resource.cloned().unwrap_or_default()),
-                    scope: scope.cloned().unwrap_or_default(),
-                    span: span.clone(),
-                };
-                Some((SpanId::from_bytes(&span.span_id)?, record))
-            })
-            .collect())
+    /// Takes answers that the dead process had taken out of the files that brought them.
+    fn settle_requests(&self) {
+        for run in &self.open {
+            let Some(standing) = self.sink.standing(*run) else { continue };
+            if let Ok(Some(requests)) = Requests::find(self.layout, *run) {
+                // What cannot be done now the next process does that goes on with the run, or its removal.
+                let _ = requests.settle(standing.wait, UnixNanos::now());
+            }
+        }
     }
+}
+
+/// Returns the starts of a run's steps, as the records that would end them.
+pub(crate) fn starts_of(events: &[Event]) -> HashMap<SpanId, Record> {
+    let starts = events.iter().filter(|event| event.body.is_step_start());
+    starts
+        .filter_map(|event| {
+            let (span, resource, scope) = event.body.span()?;
+            let record = Record {
+                kind: RecordKind::Ended,
+                resource: Arc::new(resource.cloned().unwrap_or_default()),
+                scope: scope.cloned().unwrap_or_default(),
+                span: span.clone(),
+            };
+            Some((SpanId::from_bytes(&span.span_id)?, record))
+        })
+        .collect()
 }
 
 /// Returns the content policy of the process that a ring is from.
@@ -592,7 +620,7 @@ pub(crate) fn open_runs_of(layout: &Layout, process: RunId) -> Result<Vec<RunId>
 }
 
 /// Ends an open span at the last moment that its run is known to have lived, with a mark.
-fn closed(mut record: Record, last: UnixNanos) -> Record {
+pub(crate) fn closed(mut record: Record, last: UnixNanos) -> Record {
     let span = &mut record.span;
     span.end_time_unix_nano = last.0.max(span.start_time_unix_nano.saturating_add(1));
     span.set_attr(names::STEP_STATUS, Value::from(StepStatus::Crashed.as_str()));

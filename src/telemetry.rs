@@ -21,10 +21,11 @@ use crate::model::{RunId, UnixNanos};
 use crate::pipeline::worker::{Behind, Command, NoObserver, Observer, Progress, ProgressValues, STORE_READER, Worker};
 use crate::pipeline::{Content, Pipeline, Scrubber};
 use crate::sinks::keep::{Board, Keep};
-use crate::sinks::store::StoreSink;
+use crate::sinks::store::{Claimed, StoreSink};
 use crate::sources::layer::Layer;
 use crate::sources::recorder::{Recorder, Store};
 use crate::sources::ring::Ring;
+use crate::store::StoreError;
 use crate::store::files::FilesWriter;
 use crate::store::files::layout::{Layout, StoreFile, find_store};
 use crate::store::files::retainer::Retainer;
@@ -511,6 +512,13 @@ impl AtWork {
         })
     }
 
+    fn claim(&self, run: RunId) -> Option<Result<Claimed, StoreError>> {
+        let (done, answer) = mpsc::channel();
+        self.commands.send(Command::Claim(run, done)).ok()?;
+        self.recorder.wake();
+        answer.recv().ok()
+    }
+
     fn doors(&self) -> std::sync::MutexGuard<'_, Doors> {
         self.doors.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -546,6 +554,16 @@ impl AtWork {
             }
         }
     }
+}
+
+/// Has the worker of a recorder go on with a run that waits and whose process is dead; `None` when there is no worker any
+/// more.
+pub(crate) fn claim(recorder: &Arc<Recorder>, run: RunId) -> Option<Result<Claimed, StoreError>> {
+    let at_work = {
+        let all = AT_WORK.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter_map(Weak::upgrade).find(|at_work| Arc::ptr_eq(&at_work.recorder, recorder))?
+    };
+    at_work.claim(run)
 }
 
 #[derive(Debug)]

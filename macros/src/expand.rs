@@ -124,6 +124,7 @@ fn begin(kind: Kind, options: &Options, signature: &Signature) -> TokenStream {
 fn within(begin: &TokenStream, options: &Options, body: &TokenStream) -> TokenStream {
     let (step, result, end) = (ours("step"), ours("result"), end(options));
     quote!({
+        ::runspan::__private::boundary().await;
         let #step = #begin;
         #[allow(clippy::let_unit_value, unreachable_code)]
         let #result = ::runspan::__private::within(&#step, async move { #body }).await;

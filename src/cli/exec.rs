@@ -10,6 +10,7 @@
 
 mod again;
 mod argv;
+mod asked;
 mod budget;
 mod child;
 mod environment;
@@ -25,6 +26,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use runspan::control::Inbox;
 use runspan::model::{RunId, SpanId, UnixNanos};
 use runspan::propagation::{self, RemoteContext, SpanContext};
 use runspan::server::{Receiver, Settings};
@@ -36,6 +38,7 @@ use super::output::{YELLOW, safe};
 use super::{CODE_FAILED, Done, Session, Stop, serve};
 use again::Input;
 pub use again::Recorded;
+use asked::Asked;
 use budget::{Bounds, Purse, Watch};
 use child::Child;
 pub use child::{Ended, Place};
@@ -386,7 +389,9 @@ impl Recording {
             let watch = Watch::start(purse, store, self.run, child.handle(), args.bounds.grace());
             watch.map_err(|error| warn(session, &format!("the budget is not watched: {error}"))).ok()
         });
-        Started { recording: self, root, watch }
+        let inbox = Inbox::of(self.receiver.layout(), self.run);
+        let asked = Asked::listen(&self.receiver, inbox, &root, child.signals());
+        Started { recording: self, root, watch, asked }
     }
 }
 
@@ -395,13 +400,15 @@ struct Started {
     recording: Recording,
     root: Root,
     watch: Option<Watch>,
+    asked: Asked,
 }
 
 impl Started {
     /// Takes in what still comes, closes the run, and says what it came to.
     fn end(self, ended: &Ended, ended_at: UnixNanos, quiet: bool, session: &mut Session<'_>) {
-        let Self { recording: Recording { receiver, proxy, run, .. }, root, watch } = self;
+        let Self { recording: Recording { receiver, proxy, run, .. }, mut root, watch, asked } = self;
         let over = watch.and_then(Watch::end);
+        root.take_in(asked.end());
         child::wait_for_the_rest(LATE, || receiver.connections() == 0);
         if over.as_ref().is_some_and(|over| over.signal.is_some()) {
             // What was asked to end with the command, and did not.

@@ -10,7 +10,7 @@ use super::output::{
 };
 use super::time::{age, calendar, whole_duration};
 use super::tree::{self, TimeLine};
-use super::{Done, Format, Session, Stop, events};
+use super::{Done, Format, Session, Stop, events, family};
 
 /// What `get` takes.
 #[derive(Debug, clap::Args)]
@@ -18,6 +18,7 @@ use super::{Done, Format, Session, Stop, events};
 Examples:
   runspan get latest
   runspan get 01KE9BZH80BG --events
+  runspan get 01KE9BZH80BG --tree
   runspan get latest --json | jq '.steps[] | {step_id, cost_usd}'")]
 pub struct Args {
     /// A run id, its beginning, a trace id, or `latest`
@@ -25,11 +26,17 @@ pub struct Args {
     /// The run's log instead of its steps
     #[arg(long)]
     events: bool,
+    /// The runs that it belongs to: those that started it, and those that they and it have started
+    #[arg(long, conflicts_with = "events")]
+    tree: bool,
 }
 
 /// Prints the run.
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let reader = session.open_for(&args.id)?;
+    if args.tree {
+        return family::show(&reader, reader.resolve(&args.id)?, session);
+    }
     show(&reader, args, session)
 }
 

@@ -4,6 +4,7 @@
 //! stopped it, if anything did; exit codes are decided here and nowhere else: 0 done, 1 the answer is no, 2 wrong use,
 //! 3 the store or a peer failed.
 
+mod act;
 mod artifacts;
 mod cleanup;
 mod compare;
@@ -14,6 +15,7 @@ mod doctor;
 mod events;
 mod exec;
 mod export;
+mod family;
 mod filters;
 mod forward;
 mod get;
@@ -110,6 +112,12 @@ enum Command {
     Tail(tail::Args),
     /// Show a run again, event by event in time, with what the model saw
     Replay(replay::Args),
+    /// Answer a run that waits, or let a paused one go on
+    Resume(act::ResumeArgs),
+    /// Have a run wait at its next boundary
+    Pause(act::PauseArgs),
+    /// End a run and those that it has started
+    Cancel(act::CancelArgs),
     /// Find runs by what was said in them
     Search(search::Args),
     /// Add up runs, tokens, cost and time; group errors by what they say
@@ -175,6 +183,12 @@ enum RunsCommand {
     Compare(compare::Args),
     /// Show a run again
     Replay(replay::Args),
+    /// Answer a run that waits
+    Resume(act::ResumeArgs),
+    /// Have a run wait
+    Pause(act::PauseArgs),
+    /// End a run
+    Cancel(act::CancelArgs),
 }
 
 /// What a command works with.
@@ -261,6 +275,9 @@ fn execute(
         Command::Demo(args) => demo::run(args, &mut session),
         Command::Get(args) | Command::Runs { command: RunsCommand::Get(args) } => get::run(args, &mut session),
         Command::Tail(args) | Command::Runs { command: RunsCommand::Tail(args) } => tail::run(args, &mut session),
+        Command::Resume(args) | Command::Runs { command: RunsCommand::Resume(args) } => act::resume(args, &mut session),
+        Command::Pause(args) | Command::Runs { command: RunsCommand::Pause(args) } => act::pause(args, &mut session),
+        Command::Cancel(args) | Command::Runs { command: RunsCommand::Cancel(args) } => act::cancel(args, &mut session),
         Command::Search(args) | Command::Runs { command: RunsCommand::Search(args) } => search::run(args, &mut session),
         Command::Stats(args) | Command::Runs { command: RunsCommand::Stats(args) } => stats::run(args, &mut session),
         Command::Sql(args) => sql::run(args, &mut session),

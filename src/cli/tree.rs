@@ -42,9 +42,14 @@ pub struct Place {
 
 /// Draws the steps, given by start.
 pub fn render(steps: &[StepView], line: TimeLine, look: Look) -> String {
+    render_of("STEP", steps, line, look)
+}
+
+/// Draws what the first column calls by another name than steps.
+pub fn render_of(what: &str, steps: &[StepView], line: TimeLine, look: Look) -> String {
     let places = arrange(steps);
     let columns = Columns::fit(steps, &places, look.width);
-    let mut out = columns.header(line, look);
+    let mut out = columns.header(what, line, look);
     let mut open: Vec<bool> = Vec::new();
     for place in &places {
         let step = &steps[place.step];
@@ -147,13 +152,13 @@ impl Columns {
         parts.iter().sum::<usize>() + GAP * parts[1..].iter().filter(|part| **part > 0).count()
     }
 
-    fn header(&self, line: TimeLine, look: Look) -> String {
+    fn header(&self, what: &str, line: TimeLine, look: Look) -> String {
         let length = duration((line.to.0.saturating_sub(line.from.0)) as f64 / 1e6);
         let ruler = match self.bar.checked_sub(length.len() + 1) {
             Some(between) => format!("0{}{length}", " ".repeat(between)),
             None => " ".repeat(self.bar),
         };
-        let mut text = pad("STEP", self.label);
+        let mut text = pad(what, self.label);
         for (part, shown) in [
             (self.bar, ruler),
             (self.tokens, pad_left("TOKENS", self.tokens)),

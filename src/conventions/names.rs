@@ -98,6 +98,10 @@ pub const EVENT_INPUT: &str = "runspan.input";
 pub const EVENT_WAITING: &str = "runspan.waiting";
 /// Span event of ours: the answer came; `input`.
 pub const EVENT_RESUMED: &str = "runspan.resumed";
+/// Steers a span of ours: it is not over when it is closed, since another process goes on with it. Never an attribute.
+pub const LEFT_OPEN: &str = "runspan.left_open";
+/// An event's name: the run's status moved, as its own code says.
+pub const EVENT_STATUS_CHANGED: &str = "runspan.status_changed";
 /// Span event of ours: a file was kept; `name`, `media_type`, `bytes`, `sha256`.
 pub const EVENT_ARTIFACT: &str = "runspan.artifact";
 

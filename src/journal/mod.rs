@@ -19,6 +19,8 @@
 //!   00000000000000004711.1.seg               takes over from the segment of the same first number, see "Failed writes"
 //!   ring                                     where the writer's shared memory is, see `sources::ring::files`; no part
 //!                                            of the journal
+//!   bell                                     grows by a byte when somebody asks something of the writer's runs, see
+//!                                            `store::files::requests`; no part of the journal
 //!   positions/<reader>                       how far a reader is; reader: 1 to 64 of A-Z a-z 0-9 _ -
 //! <journal>/.new-<name>/                     a journal being created
 //! <journal>/.gone-<name>/                    a journal being deleted

@@ -234,6 +234,19 @@ pub struct Waiting {
     pub payload: Option<Json>,
 }
 
+impl Waiting {
+    /// The reason of a run that was asked to pause.
+    pub const PAUSED: &str = "paused";
+    /// The member of its payload that names the request.
+    pub(crate) const REQUEST: &str = "request";
+
+    /// Returns the request for whose sake the run pauses; `None` when it waits for something else.
+    pub fn pause_request(&self) -> Option<&str> {
+        let is_pause = self.reason.as_deref() == Some(Self::PAUSED);
+        self.payload.as_ref().filter(|_| is_pause)?.get(Self::REQUEST)?.as_str()
+    }
+}
+
 /// Data of `resumed`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resumed {

@@ -3,6 +3,8 @@
 //! One thread of our own. It polls, since waking a sleeping thread would cost the caller a system call a step, and it
 //! traces nothing, since its own traffic must not come back to it.
 
+mod attend;
+
 use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -20,11 +22,12 @@ use crate::model::outcome::{Counts, LostRecords, Outcome};
 use crate::model::record::{Record, RecordKind};
 use crate::model::{RunId, TraceId, UnixNanos};
 use crate::sinks::keep::Board;
-use crate::sinks::store::{LATE, StoreSink};
+use crate::sinks::store::{Claimed, LATE, StoreSink};
 use crate::sinks::tally::Tally;
 use crate::sources::encode as wire;
 use crate::sources::recorder::{RESOURCE_RECORD, Recorder};
 use crate::sources::ring::{DropReason, Ring};
+use crate::store::StoreError;
 use crate::store::files::FilesWriter;
 
 /// The reader of the journal that is the run store.
@@ -48,6 +51,8 @@ pub(crate) enum Command {
     Flush(Sender<()>),
     /// The same, then end; the answer is what is under way still, which gives up at the moment given.
     Stop(Sender<Option<UnderWay>>, Instant),
+    /// Go on with a run that waits and whose process is dead.
+    Claim(RunId, Sender<Result<Claimed, StoreError>>),
 }
 
 /// What the worker has done so far, for those who ask.
@@ -168,6 +173,7 @@ struct State {
     housekeeping: Instant,
     /// When the board was told which runs are under way.
     posted: Instant,
+    ear: attend::Ear,
 }
 
 /// What a turn found in the ring.
@@ -212,6 +218,7 @@ impl Worker {
             warned: Warnings::default(),
             housekeeping: Instant::now(),
             posted: Instant::now(),
+            ear: attend::Ear::new(&self.store_root),
             worker: self,
         };
         state.work();
@@ -224,6 +231,7 @@ impl State {
         loop {
             let drained = self.drain();
             self.settle();
+            self.attend();
             self.prepare_ring();
             match self.worker.commands.try_recv() {
                 Ok(Command::Flush(done)) => {
@@ -232,11 +240,18 @@ impl State {
                     let _ = done.send(());
                     continue;
                 }
+                Ok(Command::Claim(run, done)) => {
+                    let claimed = self.claim(run);
+                    let _ = done.send(claimed);
+                    continue;
+                }
                 Ok(Command::Stop(done, deadline)) => {
                     self.finish();
+                    self.attend();
                     self.forget_resource();
                     self.worker.sink.tally_rest();
                     self.settle();
+                    self.worker.recorder.desk().close();
                     let under_way = self.worker.observer.finish(deadline, self.open_runs == 0 && !self.is_stuck());
                     // Nobody waits here for a peer: forwarders need the rest of the time, too.
                     let _ = done.send(under_way);
@@ -244,6 +259,7 @@ impl State {
                 }
                 Err(TryRecvError::Disconnected) => {
                     self.finish();
+                    self.worker.recorder.desk().close();
                     return;
                 }
                 Err(TryRecvError::Empty) => {}

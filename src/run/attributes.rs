@@ -9,16 +9,21 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::fmt::{Debug, Display};
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use serde::Serialize;
 use tracing::Instrument;
 use tracing::instrument::Instrumented;
 
 pub use super::content::{Arguments, Text};
+use super::current::{CurrentStep, current};
 use super::spans::What;
 use super::step::Step;
 use super::tell::{Tell, error_class};
+use super::wait::Checkpoint;
 use crate::error::with_causes;
+use crate::sources::desk::is_any_paused;
 
 /// What an attribute makes of a function.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +54,34 @@ pub fn begin(kind: Kind<'_>, arguments: impl FnOnce(Arguments) -> Arguments) -> 
         step.put_input(&text);
     }
     step
+}
+
+/// Holds an asynchronous function before it begins, for as long as the run around it pauses.
+pub fn boundary() -> Boundary {
+    if !is_any_paused() {
+        return Boundary { held: None };
+    }
+    let step = current();
+    Boundary { held: Some((Checkpoint::new(step.place()), step)) }
+}
+
+/// Made by [`boundary`].
+#[derive(Debug)]
+pub struct Boundary {
+    /// With the step that says so while it lasts.
+    held: Option<(Checkpoint<'static>, CurrentStep)>,
+}
+
+impl Future for Boundary {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.held {
+            // A run that is to end is told by what its code asks for that.
+            Some((checkpoint, _)) => Pin::new(checkpoint).poll(cx).map(drop),
+            None => Poll::Ready(()),
+        }
+    }
 }
 
 /// Calls the body of a function inside its step.

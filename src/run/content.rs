@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use crate::sources::encode::MAX_TEXT;
 
@@ -52,6 +53,11 @@ impl Text {
     /// Returns the JSON.
     pub(crate) fn json(&self) -> &str {
         &self.json
+    }
+
+    /// Returns JSON that can stand within other: of a value that was cut, what is left of its text.
+    pub(crate) fn whole_json(&self) -> std::borrow::Cow<'_, str> {
+        if self.is_whole { self.json.as_str().into() } else { Json::from(self.json.as_str()).to_string().into() }
     }
 
     /// Returns the value as an attribute has it.

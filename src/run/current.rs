@@ -8,10 +8,12 @@ use tracing::{Dispatch, Metadata, Span};
 use super::Usage;
 use super::spans::kind_of;
 use super::tell::Tell;
+use super::wait::{Cancellation, Checkpoint, Place};
 use crate::conventions::names;
-use crate::model::StepKind;
 use crate::model::budget::BudgetExceeded;
-use crate::sources::layer::{find_in_scope, meter_of};
+use crate::model::{RunId, StepKind};
+use crate::sources::desk::Line;
+use crate::sources::layer::{find_in_scope, line_of, meter_of};
 
 /// Returns the innermost step around the caller that was begun by hand or by an attribute.
 ///
@@ -124,6 +126,27 @@ impl CurrentStep {
     pub fn check_budget(&self) -> Result<(), BudgetExceeded> {
         let meter = self.open.as_ref().and_then(|open| meter_of(&open.dispatch, &open.id));
         meter.map_or(Ok(()), |meter| meter.check())
+    }
+
+    /// Returns what tells that the run around this code is to end; see [`Run::cancellation`](crate::Run::cancellation).
+    pub fn cancellation(&self) -> Cancellation {
+        Cancellation::of(self.place().line)
+    }
+
+    /// A boundary between steps: waits here while the run around this code is to pause; see
+    /// [`Run::checkpoint`](crate::Run::checkpoint).
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::Cancelled`](crate::WaitError::Cancelled) when the run was asked to end.
+    pub fn checkpoint(&self) -> Checkpoint<'_> {
+        Checkpoint::new(self.place())
+    }
+
+    pub(super) fn place(&self) -> Place {
+        let line = self.open.as_ref().and_then(|open| line_of(&open.dispatch, &open.id));
+        let line = line.unwrap_or_else(|| Line::dead(RunId::default()));
+        Place { line, span: self.open.as_ref().map(|open| (open.id.clone(), open.dispatch.clone())) }
     }
 
     /// Adds a judgement of quality.

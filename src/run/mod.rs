@@ -4,6 +4,7 @@
 //! them, and without a subscriber all of this does nothing. They can be held across `.await`, shared between threads
 //! and used from spawned tasks.
 
+mod act;
 mod artifact;
 #[cfg(feature = "macros")]
 #[expect(missing_docs, reason = "only expansions of our macros use it")]
@@ -11,10 +12,12 @@ pub mod attributes;
 mod budget;
 mod content;
 mod current;
+mod resume;
 mod spans;
 mod step;
 mod tell;
 mod usage;
+mod wait;
 
 use std::error::Error;
 use std::fmt;
@@ -30,11 +33,14 @@ use crate::model::{RunId, RunKind, StepKind, UnixNanos};
 use crate::propagation::{RemoteContext, span_context};
 use crate::sources::layer::{cause, find_in_scope, recorder_of};
 
+use act::Leash;
 pub use artifact::ArtifactSource;
 pub use current::{CurrentStep, current};
+pub use resume::{ResumeError, Resumed};
 pub use step::Step;
 use tell::Tell;
 pub use usage::Usage;
+pub use wait::{Cancellation, Cancelled, Checkpoint, Wait, WaitError};
 
 /// One execution of an agent or a workflow, begun by hand.
 ///
@@ -50,13 +56,16 @@ pub use usage::Usage;
 /// ```
 ///
 /// A run that is dropped unfinished is stored as `cancelled`; one that is dropped by a panic, as `error`. It is over
-/// when the last clone of its span is gone and all spans below it are closed.
+/// when the last clone of its span is gone and all spans below it are closed. One that is dropped while it waits for an
+/// answer ([`Run::wait`]) stays `waiting`, for [`Run::resume`].
 ///
 /// A run is the topmost step of itself: everything that a [`Step`] offers, a run offers as well. That is by `Deref`, as
 /// `run.agent(..)`, a step, and `Run::agent(..)`, a run, could not both stand here.
 #[derive(Debug)]
 #[must_use = "a run that is dropped is cancelled"]
 pub struct Run {
+    /// Before the step, which it keeps from ending.
+    leash: Leash,
     step: Step,
     kind: RunKind,
     id: RunId,
@@ -74,6 +83,8 @@ pub struct RunBuilder {
     input: Option<content::Text>,
     parent: Option<RemoteContext>,
     budget: Option<Budget>,
+    /// The span of the run that starts it; else the current one.
+    below: Option<Span>,
 }
 
 impl Run {
@@ -121,12 +132,14 @@ impl Run {
     }
 
     /// Ends the run well.
-    pub fn finish(self) {
+    pub fn finish(mut self) {
+        self.leash.end();
         self.step.finish();
     }
 
     /// Ends the run with an error, told with its causes.
-    pub fn fail(self, error: &(impl Error + ?Sized)) {
+    pub fn fail(mut self, error: &(impl Error + ?Sized)) {
+        self.leash.end();
         self.step.fail(error);
     }
 }
@@ -150,7 +163,13 @@ impl RunBuilder {
             input: None,
             parent: None,
             budget: None,
+            below: None,
         }
+    }
+
+    fn below(mut self, span: Span) -> Self {
+        self.below = Some(span);
+        self
     }
 
     /// Sets the conversation that the run belongs to.
@@ -232,7 +251,7 @@ impl RunBuilder {
     /// that of a request, is no run.
     pub fn start(self) -> Run {
         let id = RunId::fresh(UnixNanos::now());
-        let current = Span::current();
+        let current = self.below.clone().unwrap_or_else(Span::current);
         // A remote parent is the layer's to write: it knows as well what the environment says.
         let around = if self.parent.is_some() { None } else { surrounding_run(&current) };
         let _attached = self.parent.as_ref().map(RemoteContext::attach);
@@ -256,7 +275,7 @@ impl RunBuilder {
         if let Some(input) = &self.input {
             step.put_text(names::INPUT, input);
         }
-        Run { step, kind: self.kind, id }
+        Run { leash: Leash::default(), step, kind: self.kind, id }
     }
 }
 

@@ -149,6 +149,7 @@ pub(super) fn run_span(parent: Option<Id>, kind: RunKind, name: &str, run: &RunF
             runspan.error.span_id = Empty,
             gen_ai.conversation.id = run.session,
             user.id = run.user,
+            runspan.left_open = Empty,
         }),
         RunKind::Workflow => step_span!(parent, "invoke_workflow", "internal", two(WORKFLOW, name), {
             gen_ai.operation.name = WORKFLOW,
@@ -159,6 +160,7 @@ pub(super) fn run_span(parent: Option<Id>, kind: RunKind, name: &str, run: &RunF
             runspan.error.span_id = Empty,
             gen_ai.conversation.id = run.session,
             user.id = run.user,
+            runspan.left_open = Empty,
         }),
     };
     begin(span)

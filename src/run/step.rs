@@ -59,9 +59,13 @@ impl Step {
 
     /// Begins a step below the current span when that is below this one and in the same run, else directly below.
     fn child(&self, what: What<'_>) -> Self {
+        Self::new(spans::step_span(self.inner().id(), what), what.kind())
+    }
+
+    /// Returns the current span where that is below this step and in the same run, else the step's own.
+    pub(super) fn inner(&self) -> Span {
         let current = Span::current();
-        let parent = if self.encloses(&current) { current.id() } else { self.span.id() };
-        Self::new(spans::step_span(parent, what), what.kind())
+        if self.encloses(&current) { current } else { self.span.clone() }
     }
 
     fn encloses(&self, current: &Span) -> bool {

@@ -49,11 +49,13 @@ const ENOUGH_BYTES: u64 = 1 << 20;
 const CRASH_PLACE: u64 = u64::MAX;
 const LOST_PLACE: u64 = u64::MAX - 1;
 
+mod asked;
 mod ids;
 mod live;
 mod outside;
 mod settle;
 
+pub(crate) use asked::{Claimed, Standing};
 pub use ids::foreign_run_id;
 use ids::{event_id, is_foreign_run_id, run_id_in_place_of};
 use live::{EventIds, Forgotten, LiveRun, PendingStart, same_span};
@@ -223,6 +225,11 @@ impl<W: RunWriter> StoreSink<W> {
         &self.counts
     }
 
+    /// Tells whether any run is under way.
+    pub(crate) fn has_open_runs(&self) -> bool {
+        self.runs.values().any(|live| live.state.has_started() && live.state.status().is_open())
+    }
+
     /// Returns the runs that are under way.
     pub fn open_runs(&self) -> Vec<RunId> {
         let open = |live: &LiveRun| live.state.has_started() && live.state.status().is_open();
@@ -232,7 +239,8 @@ impl<W: RunWriter> StoreSink<W> {
     /// Returns the runs that were under way when their process died, those too whose crash is noted and not all of
     /// whose steps are closed; sorted.
     pub fn unclosed_runs(&self) -> Vec<RunId> {
-        let crashed = |state: &RunState| state.status() == RunStatus::Crashed && !state.open_spans().is_empty();
+        let ended = |state: &RunState| matches!(state.status(), RunStatus::Crashed | RunStatus::Cancelled);
+        let crashed = |state: &RunState| ended(state) && !state.open_spans().is_empty();
         let unclosed = |state: &RunState| state.has_started() && (state.status().is_open() || crashed(state));
         let mut runs: Vec<RunId> =
             self.runs.iter().filter(|(_, live)| unclosed(&live.state)).map(|(run, _)| *run).collect();
@@ -589,7 +597,9 @@ impl<W: RunWriter> StoreSink<W> {
             }
             RecordKind::Event if from_outside => {
                 live.flush_pending(process, None);
-                record.span.events.iter().for_each(|event| live.take_log(span, event));
+                for event in &record.span.events {
+                    live.take_log_or_status(span, event);
+                }
                 self.count(seq, RecordKind::Event, Outcome::Stored, "");
             }
             RecordKind::Event => {

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use crate::model::{RunId, SpanId, TraceId};
+use crate::model::{RunId, SpanId, TraceId, UnixNanos};
 
 /// The ids of a span, and the run it belongs to as far as the source knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,37 @@ pub struct RemoteContext {
     pub baggage: Vec<(String, String)>,
 }
 
+/// A span that another process has begun, and that this one goes on with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ResumedSpan {
+    pub context: SpanContext,
+    /// The span above.
+    pub parent: Option<SpanId>,
+    /// That is one of another process.
+    pub has_remote_parent: bool,
+    pub start: UnixNanos,
+    /// What the span says, encoded as attributes; what this process says of it goes before that.
+    pub attributes: Vec<u8>,
+}
+
+impl ResumedSpan {
+    /// Makes the span that `begin` makes the same as this one.
+    pub fn go_on<T>(self, begin: impl FnOnce() -> T) -> T {
+        RESUMED.with_borrow_mut(|resumed| *resumed = Some(self));
+        let begun = begin();
+        RESUMED.with_borrow_mut(|resumed| *resumed = None);
+        begun
+    }
+
+    /// Takes what a span of this run that is made now goes on with.
+    pub fn take(run: RunId) -> Option<Self> {
+        let is_it = |resumed: &mut Self| resumed.context.run_id == Some(run);
+        RESUMED.try_with(|resumed| resumed.try_borrow_mut().ok()?.take_if(is_it)).ok().flatten()
+    }
+}
+
 thread_local! {
+    static RESUMED: RefCell<Option<ResumedSpan>> = const { RefCell::new(None) };
     static ATTACHED: RefCell<Vec<RemoteContext>> = const { RefCell::new(Vec::new()) };
 }
 

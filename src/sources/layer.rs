@@ -20,7 +20,8 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::{ExtensionsMut, LookupSpan, SpanRef};
 
 use super::budgets::Meter;
-use super::context::{RemoteContext, SpanContext};
+use super::context::{RemoteContext, ResumedSpan, SpanContext};
+use super::desk::Line;
 use super::encode::{self, EVENT_ATTRIBUTE, SPAN_ATTRIBUTE, SpanParts};
 use super::foreign;
 use super::recorder::{Recorder, put_back, spare};
@@ -94,7 +95,12 @@ struct SpanState {
     remote: Option<Box<RemoteContext>>,
     /// The context of another process that a root span is under.
     came_from: Option<Arc<RemoteContext>>,
+    /// What another process has begun.
+    resumed: Option<Box<ResumedSpan>>,
+    is_resumed: bool,
     start: UnixNanos,
+    /// When this process took it up, by both clocks.
+    taken_up: UnixNanos,
     clock: Instant,
     fields: Fields,
     events: Vec<u8>,
@@ -113,6 +119,8 @@ struct Fields {
     status: Option<u8>,
     status_message: Option<String>,
     run_id: Option<RunId>,
+    /// The span is not over when it is closed: another process goes on with it.
+    is_left_open: bool,
     /// An ERROR event's `error` field; gives way to a status that was set.
     error: Option<String>,
 }
@@ -227,6 +235,9 @@ impl Layer {
             // Another thread was at it.
             return Some(known);
         }
+        if let Some(resumed) = state.resumed.take() {
+            return Some(self.go_on(state, *resumed));
+        }
         let foreign = foreign.or_else(|| {
             let name = state.fields.name.as_deref().unwrap_or(span.metadata().name());
             is_closing.then(|| self.recorder.notes().just_ended(name, state.start))?
@@ -281,6 +292,21 @@ impl Layer {
         state.context = Some(context);
         self.record(span.metadata(), state, &context, RecordKind::Started, 0);
         Some(context)
+    }
+
+    /// Goes on with a span that another process has begun: its ids, its parent and its start are those.
+    fn go_on(&self, state: &mut SpanState, resumed: ResumedSpan) -> SpanContext {
+        let context = resumed.context;
+        let own = std::mem::replace(&mut state.fields.attributes, resumed.attributes);
+        state.fields.attributes.extend_from_slice(&own);
+        (state.parent, state.remote_parent) = (resumed.parent, resumed.has_remote_parent);
+        (state.start, state.is_resumed) = (resumed.start, true);
+        let store = self.recorder.store_id();
+        encode::text_attribute(&mut state.fields.attributes, SPAN_ATTRIBUTE, names::STORE_ID, store);
+        // Its start is in the log. Told again, it would make the span look whole in the ring, and what it says now would be
+        // told with its end.
+        state.context = Some(context);
+        context
     }
 
     fn own_state<'a>(&self, extensions: &'a mut ExtensionsMut<'_>) -> Option<&'a mut SpanState> {
@@ -388,7 +414,10 @@ where
             remote_parent: false,
             came_from: None,
             remote: if span.parent().is_none() { RemoteContext::attached().map(Box::new) } else { None },
+            is_resumed: false,
+            resumed: fields.run_id.and_then(ResumedSpan::take).map(Box::new),
             start,
+            taken_up: start,
             clock,
             fields,
             events: Vec::new(),
@@ -425,6 +454,7 @@ where
         state.fields.extend(fields);
         // Many emitters name the tool or the model only after the start; who watches the run wants to see it now.
         if let Some(context) = state.context
+            && !state.is_resumed
             && values_tell_what(values)
         {
             self.record(span.metadata(), state, &context, RecordKind::Started, 0);
@@ -508,8 +538,10 @@ where
         }
         // Wall clock at the start plus the monotonic length: a clock that jumps moves a span and never stretches it.
         let length = u64::try_from(state.clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let end = state.start.0.saturating_add(length.max(1));
-        self.record(span.metadata(), &state, &context, RecordKind::Ended, end);
+        let end = state.taken_up.0.saturating_add(length.max(1)).max(state.start.0.saturating_add(1));
+        if !state.fields.is_left_open {
+            self.record(span.metadata(), &state, &context, RecordKind::Ended, end);
+        }
         put_back(state.fields.attributes);
         put_back(state.events);
     }
@@ -605,6 +637,18 @@ pub(crate) fn meter_of(dispatch: &Dispatch, id: &Id) -> Option<Arc<Meter>> {
     budgets.meter((get.context)(dispatch, id)?.span_id)
 }
 
+/// Returns the line to the run that a span is part of; `None` where nobody records it.
+pub(crate) fn line_of(dispatch: &Dispatch, id: &Id) -> Option<Arc<Line>> {
+    let run = dispatch.downcast_ref::<GetContext>().and_then(|get| (get.context)(dispatch, id))?.run_id?;
+    let recorder = &dispatch.downcast_ref::<Layer>()?.recorder;
+    recorder.is_recording().then(|| recorder.desk().line(run))
+}
+
+/// Returns the recorder of the subscriber that is at work here.
+pub(crate) fn installed_recorder() -> Option<Arc<Recorder>> {
+    tracing::dispatcher::get_default(|dispatch| Some(Arc::clone(&dispatch.downcast_ref::<Layer>()?.recorder)))
+}
+
 /// Returns the recorder that a span goes to.
 pub(crate) fn recorder_of(span: &Span) -> Option<Arc<Recorder>> {
     span.with_subscriber(|(_, dispatch)| Some(Arc::clone(&dispatch.downcast_ref::<Layer>()?.recorder)))?
@@ -619,6 +663,7 @@ impl Fields {
         self.status = later.status.or(self.status);
         self.status_message = later.status_message.or(self.status_message.take());
         self.run_id = self.run_id.or(later.run_id);
+        self.is_left_open |= later.is_left_open;
     }
 
     /// Keeps attributes within their bound.
@@ -686,7 +731,11 @@ impl FieldVisitor<'_> {
 
 impl Visit for FieldVisitor<'_> {
     fn record_bool(&mut self, field: &Field, value: bool) {
-        encode::bool_attribute(&mut self.fields.attributes, self.into, field.name(), value);
+        if field.name() == names::LEFT_OPEN && self.into == SPAN_ATTRIBUTE {
+            self.fields.is_left_open |= value;
+        } else {
+            encode::bool_attribute(&mut self.fields.attributes, self.into, field.name(), value);
+        }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {

@@ -2,6 +2,7 @@
 
 pub(crate) mod budgets;
 pub mod context;
+pub(crate) mod desk;
 pub mod encode;
 pub(crate) mod foreign;
 pub mod fork;

@@ -8,6 +8,7 @@ use std::thread::Thread;
 
 use super::budgets::Budgets;
 use super::context::RemoteContext;
+use super::desk::Desk;
 use super::encode::{self, SpanParts};
 use super::foreign::Notes;
 use super::fork;
@@ -44,6 +45,8 @@ pub struct Recorder {
     ends: AtomicU64,
     /// What runs may take.
     budgets: Budgets,
+    /// What runs are told from outside.
+    desk: Arc<Desk>,
 }
 
 /// Where runs are stored, and what is taken from content before it is.
@@ -73,6 +76,7 @@ impl Recorder {
             notes: Notes::default(),
             ends: AtomicU64::new(0),
             budgets: Budgets::default(),
+            desk: Arc::default(),
         }
     }
 
@@ -143,6 +147,10 @@ impl Recorder {
 
     pub(crate) fn budgets(&self) -> &Budgets {
         &self.budgets
+    }
+
+    pub(crate) fn desk(&self) -> &Arc<Desk> {
+        &self.desk
     }
 
     pub(crate) fn notes(&self) -> &Notes {

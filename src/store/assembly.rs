@@ -66,7 +66,10 @@ pub struct RunState {
     started: Option<(EventId, UnixNanos)>,
     /// A status that was set rather than derived: waiting, cancelled, crashed.
     set_status: Option<RunStatus>,
-    waiting: bool,
+    /// The event that waits for an answer.
+    waiting: Option<EventId>,
+    /// The request for whose sake the run paused last.
+    paused_by: Option<String>,
     completed: bool,
     next_seq: u64,
     dropped: u64,
@@ -113,7 +116,8 @@ impl RunState {
             artifacts_total: 0,
             started: None,
             set_status: None,
-            waiting: false,
+            waiting: None,
+            paused_by: None,
             completed: false,
             next_seq: 0,
             dropped: 0,
@@ -150,14 +154,17 @@ impl RunState {
             }
             EventBody::RunCompleted(_) => self.completed = true,
             EventBody::StatusChanged(change) => {
-                self.waiting = change.to == RunStatus::Waiting;
+                self.waiting = (change.to == RunStatus::Waiting).then_some(event.event_id);
                 self.set_status = match change.to {
                     RunStatus::Running | RunStatus::Waiting => None,
                     status => Some(status),
                 };
             }
-            EventBody::Waiting(_) => self.waiting = true,
-            EventBody::Resumed(_) => self.waiting = false,
+            EventBody::Waiting(waiting) => {
+                self.waiting = Some(event.event_id);
+                self.paused_by = waiting.pause_request().map(str::to_owned).or(self.paused_by.take());
+            }
+            EventBody::Resumed(_) => self.waiting = None,
             EventBody::Artifact(artifact) => {
                 self.artifacts_total += 1;
                 if self.artifacts.len() < MAX_ARTIFACTS {
@@ -330,6 +337,21 @@ impl RunState {
         self.started.map(|(event, _)| event)
     }
 
+    /// Returns the event that waits for an answer; `None` when the run does not wait.
+    pub fn waiting_event(&self) -> Option<EventId> {
+        self.waiting.filter(|_| self.status() == RunStatus::Waiting)
+    }
+
+    /// Returns the request for whose sake the run paused last.
+    pub fn paused_by(&self) -> Option<&str> {
+        self.paused_by.as_deref()
+    }
+
+    /// Returns the run that this one was started by.
+    pub fn parent_run_id(&self) -> Option<RunId> {
+        self.parent_run_id
+    }
+
     /// Tells whether `run_completed` is in the log.
     pub fn is_completed(&self) -> bool {
         self.completed
@@ -442,7 +464,7 @@ impl RunState {
         if let Some(status) = self.set_status {
             return status;
         }
-        if self.waiting {
+        if self.waiting.is_some() {
             return RunStatus::Waiting;
         }
         if !self.roots_ended() {

@@ -28,6 +28,7 @@ mod conformance;
 pub mod files;
 pub mod memory;
 pub mod retention;
+pub mod seen;
 
 /// Version of the stored format that this library writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;

@@ -1,6 +1,7 @@
 //! The one integration binary; each module is a subject.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 
+mod act;
 mod budget;
 mod by_hand;
 mod clock;
@@ -54,6 +55,10 @@ mod versions;
 #[allow(dead_code, unused_imports, reason = "the tests need only a part of it")]
 #[path = "../../src/cli/demo/model_server/mod.rs"]
 mod model_server;
+
+/// The example that asks a human: run here as its own process.
+#[path = "../../examples/ask_a_human.rs"]
+mod ask_a_human;
 
 /// A test file that is not a module here would never run.
 #[test]

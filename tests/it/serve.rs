@@ -513,3 +513,22 @@ fn a_server_keeps_the_texts_of_a_store_unless_told_not_to() {
     wait_for(false);
     assert_eq!(server.end(), Some(0));
 }
+
+#[test]
+fn a_run_that_came_over_otlp_cannot_be_asked_for_anything_and_that_is_said() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    // Its root has not come, so it is under way.
+    let spans = request(vec![span(7, 2, 1, "chat", 10, 40)]).encode_to_vec();
+    assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &spans).0, 200);
+    wait_for(dir.path(), |runs| runs.len() == 1 && runs[0].status == RunStatus::Running);
+    for command in ["cancel", "pause"] {
+        let output = super::demo::runspan(dir.path(), &[command, "latest"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("came over OTLP: its program does not listen"), "{said}");
+    }
+    drop(server);
+    // Nor after the server: the next one goes on with it.
+    assert_eq!(super::demo::runspan(dir.path(), &["cancel", "latest"]).status.code(), Some(1));
+}

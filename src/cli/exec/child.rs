@@ -197,6 +197,11 @@ impl Child {
         self.pid.unsigned_abs()
     }
 
+    /// Returns what sends signals to it and to all that it has started.
+    pub fn signals(&self) -> Signals {
+        Signals { pid: self.pid, is_there: Arc::clone(&self.is_there) }
+    }
+
     /// Waits for its end.
     pub fn wait(self) -> Ended {
         loop {
@@ -212,6 +217,51 @@ impl Child {
             }
         }
     }
+}
+
+/// Sends signals to a command.
+pub struct Signals {
+    pid: libc::pid_t,
+    is_there: Arc<Mutex<bool>>,
+}
+
+impl Signals {
+    /// Sends one to the command, as long as it is there, and to all processes below this one: a shell would not pass it on.
+    pub fn send(&self, signal: libc::c_int) {
+        let is_there = self.is_there.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_there {
+            return;
+        }
+        // SAFETY: always succeeds.
+        let own = unsafe { libc::getpid() };
+        let mut below = descendants(own);
+        below.retain(|pid| *pid != self.pid);
+        for pid in std::iter::once(self.pid).chain(below) {
+            // SAFETY: the command was not reaped, so its number is its own; the others were below it a moment ago.
+            unsafe { libc::kill(pid, signal) };
+        }
+    }
+}
+
+/// Returns the processes below one, parents before their children; none where the system has no such list.
+fn descendants(top: libc::pid_t) -> Vec<libc::pid_t> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<libc::pid_t>().ok());
+    let all: Vec<(libc::pid_t, libc::pid_t)> = pids.filter_map(|pid| Some((pid, parent_of(pid)?))).collect();
+    let mut found = vec![top];
+    let mut next = 0;
+    while next < found.len() {
+        let above = found[next];
+        found.extend(all.iter().filter(|(pid, parent)| *parent == above && *pid != top).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+fn parent_of(pid: libc::pid_t) -> Option<libc::pid_t> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold anything; behind it are the state and the parent.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Has the system say how children of this process end, which it does not where who started it ignores that. Comes

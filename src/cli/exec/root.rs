@@ -14,6 +14,7 @@ use runspan::propagation::{RemoteContext, SpanContext};
 
 use super::again::Input;
 use super::argv;
+use super::asked::Heard;
 use super::budget::Over;
 use super::child::Ended;
 
@@ -48,8 +49,10 @@ pub struct Facts<'a> {
 }
 
 /// A root step that is open.
+#[derive(Clone)]
 pub struct Root {
     record: Record,
+    is_cancelled: bool,
 }
 
 impl Root {
@@ -98,12 +101,33 @@ impl Root {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Scope::default()
         };
-        Self { record: Record { kind: RecordKind::Started, resource, scope, span } }
+        Self { record: Record { kind: RecordKind::Started, resource, scope, span }, is_cancelled: false }
     }
 
     /// Returns the record of its start.
     pub fn started(&self) -> Record {
         self.record.clone()
+    }
+
+    /// Returns the record of something that it says while it is open.
+    pub fn says(&self, event: &SpanEvent) -> Record {
+        let of = &self.record.span;
+        let span = Span {
+            trace_id: of.trace_id.clone(),
+            span_id: of.span_id.clone(),
+            parent_span_id: of.parent_span_id.clone(),
+            name: of.name.clone(),
+            start_time_unix_nano: of.start_time_unix_nano,
+            events: vec![event.clone()],
+            ..Span::default()
+        };
+        Record { kind: RecordKind::Event, span, ..self.record.clone() }
+    }
+
+    /// Takes in what was asked of the run: what it said of that, and that it ends for it, however its command did.
+    pub fn take_in(&mut self, heard: Heard) {
+        self.is_cancelled = heard.is_cancelled;
+        self.record.span.events.extend(heard.events);
     }
 
     /// Returns the record of its end, with what is to be known of the recording.
@@ -154,6 +178,9 @@ impl Root {
             }
             span.set_attr(names::ERROR_TYPE, kind.as_str());
             span.status = Some(Status { code: STATUS_ERROR, message });
+        }
+        if self.is_cancelled {
+            span.set_attr(names::STEP_STATUS, StepStatus::Cancelled.as_str());
         }
         for remark in remarks {
             let level = KeyValue { key: names::EVENT_LEVEL.to_owned(), value: Some(Value::from("WARN").into()) };

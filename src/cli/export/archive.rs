@@ -6,6 +6,7 @@ use std::path::Path;
 
 use runspan::model::{RunId, RunKind};
 use runspan::store::files::layout::Layout;
+use runspan::store::files::requests::FOLDER;
 use tar::{Builder, EntryType, Header};
 
 /// Appends a run's folder.
@@ -19,8 +20,8 @@ pub fn append(archive: &mut Builder<impl Write>, layout: &Layout, kind: RunKind,
 fn append_folder(archive: &mut Builder<impl Write>, folder: &Path, place: &Path, with_folders: bool) -> io::Result<()> {
     let mut names: Vec<_> =
         fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<_, _>>()?;
-    // What is half made begins with a point.
-    names.retain(|name| !name.as_encoded_bytes().starts_with(b"."));
+    // What is half made begins with a point; what a run was asked is no part of it.
+    names.retain(|name| !name.as_encoded_bytes().starts_with(b".") && name != FOLDER);
     names.sort();
     for name in names {
         let (path, place) = (folder.join(&name), place.join(&name));

@@ -15,6 +15,7 @@ use runspan::server::{Importer, Settings};
 use runspan::sources::otlp::{Encoding, Signal};
 use runspan::store::files::adopt_folder;
 use runspan::store::files::layout::Layout;
+use runspan::store::files::requests::FOLDER;
 use runspan::with_causes;
 
 use super::parac;
@@ -122,7 +123,8 @@ impl Staging {
         for name in names_in(&root.join(place))? {
             let place = place.join(&name);
             let found = fs::symlink_metadata(root.join(&place))?;
-            if name.as_encoded_bytes().starts_with(b".") {
+            // What a run was asked in its own store is for its own program.
+            if name.as_encoded_bytes().starts_with(b".") || (with_folders && name == FOLDER) {
                 continue;
             }
             if found.is_dir() && with_folders {

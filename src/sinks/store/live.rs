@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::START_GRACE;
 use super::ids::event_id;
 use crate::conventions::names;
-use crate::model::event::{EventBody, Input, Log, Output, Resumed, RunStarted, Score, Waiting};
+use crate::model::event::{EventBody, Input, Log, Output, Resumed, RunStarted, Score, StatusChanged, Waiting};
 use crate::model::id::{IdMap, IdSet};
 use crate::model::otlp::{SpanEvent, Value};
 use crate::model::record::Record;
@@ -333,7 +333,7 @@ impl LiveRun {
         // What the root says of itself it says of the run; a line of log stays with the step that wrote it.
         let of_run = self.state.is_root(span) && !matches!(body, EventBody::Log(_));
         let step_id = step_id.filter(|_| !of_run);
-        let is_status = matches!(body, EventBody::Waiting(_) | EventBody::Resumed(_));
+        let is_status = matches!(body, EventBody::Waiting(_) | EventBody::Resumed(_) | EventBody::StatusChanged(_));
         self.push(ids.make(16 + 2 * place, at), cause, at, step_id, body);
         self.stale_summary |= is_status;
     }
@@ -386,11 +386,23 @@ pub(super) fn body_of(event: &SpanEvent) -> EventBody {
     let json = |key: &str| event.attr(key).map(Value::to_json);
     let text = |key: &str| event.attr(key).and_then(Value::as_str).map(str::to_owned);
     let data = || json("data").unwrap_or(Json::Null);
+    // As an attribute of its own, or within an object where its type is to stay.
+    let member = |key: &str| {
+        json(key).or_else(|| json(names::EVENT_FIELDS)?.get_mut(key).map(Json::take)).filter(|value| !value.is_null())
+    };
     match event.name.as_str() {
         names::EVENT_OUTPUT => EventBody::Output(Output { data: data() }),
         names::EVENT_INPUT => EventBody::Input(Input { tool: text("tool").unwrap_or_default(), data: data() }),
-        names::EVENT_WAITING => EventBody::Waiting(Waiting { reason: text("reason"), payload: json("payload") }),
-        names::EVENT_RESUMED => EventBody::Resumed(Resumed { input: json("input") }),
+        names::EVENT_WAITING => {
+            let request = || text(Waiting::REQUEST).map(|request| serde_json::json!({ Waiting::REQUEST: request }));
+            EventBody::Waiting(Waiting { reason: text("reason"), payload: member("payload").or_else(request) })
+        }
+        names::EVENT_RESUMED => EventBody::Resumed(Resumed { input: member("input") }),
+        names::EVENT_STATUS_CHANGED if moves_on(event) => EventBody::StatusChanged(StatusChanged {
+            from: RunStatus::Waiting,
+            to: RunStatus::Running,
+            reason: text("reason"),
+        }),
         names::EVENT_ARTIFACT => EventBody::Artifact(ArtifactInfo {
             name: text("name").unwrap_or_default(),
             media_type: text("media_type"),
@@ -422,6 +434,12 @@ pub(super) fn body_of(event: &SpanEvent) -> EventBody {
             EventBody::Log(Log { level: text(names::EVENT_LEVEL), message: name.to_owned(), fields })
         }
     }
+}
+
+/// Tells whether an event says that a run waits no longer: all that a program may say of its status so.
+fn moves_on(event: &SpanEvent) -> bool {
+    let says = |key: &str, status: RunStatus| event.attr(key).and_then(Value::as_str) == Some(status.as_str());
+    says("from", RunStatus::Waiting) && says("to", RunStatus::Running)
 }
 
 pub(super) fn same_span(a: &Record, b: &Record) -> bool {

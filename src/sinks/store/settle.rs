@@ -97,6 +97,17 @@ impl<W: RunWriter> StoreSink<W> {
 }
 
 impl LiveRun {
+    /// Notes what a record of an event tells: that the run waits or goes on, which only its own process says, or a log.
+    pub(super) fn take_log_or_status(&mut self, span: SpanId, event: &SpanEvent) {
+        if !matches!(event.name.as_str(), names::EVENT_WAITING | names::EVENT_RESUMED) {
+            return self.take_log(span, event);
+        }
+        // The end of the span tells it again, for the log in its order.
+        self.note_told(span, event);
+        let place = super::ids::hash_of(&[event.name.as_bytes(), &event.time_unix_nano.to_le_bytes()]);
+        self.take_span_event(EventIds::of_run(self.state.run_id(), place), 0, span, event);
+    }
+
     /// Notes what a record of a log tells of a span, in place until the run is over.
     pub(super) fn take_log(&mut self, span: SpanId, event: &SpanEvent) {
         let at = UnixNanos(event.time_unix_nano);

@@ -9,11 +9,13 @@ mod chain;
 pub mod cleanup;
 #[cfg(feature = "index")]
 pub mod database;
+pub mod family;
 #[cfg(test)]
 mod faults;
 mod index;
 pub mod layout;
 mod overlay;
+pub mod requests;
 pub(crate) mod retainer;
 mod run_dir;
 pub(crate) mod sealed;

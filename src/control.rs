@@ -1,0 +1,365 @@
+//! Asking runs for something from outside: to go on with an answer, to pause, to end.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (store, _) = runspan::recovery::open(".runspan")?;
+//! runspan::control::resume(&store, "01KE9BZH80BG", Some(serde_json::json!({"approved": true})))?;
+//! # Ok(()) }
+//! ```
+//!
+//! A request is a small file in the run's folder, on the disk when these return, and is taken by the process that writes
+//! the run: within a tenth of a second by one that lives, else by the one that goes on with it
+//! ([`Run::resume`](crate::Run::resume)). `docs/act.md` says what it then does.
+
+use std::error::Error;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use serde_json::Value as Json;
+use tracing_subscriber::layer::SubscriberExt;
+
+use crate::Run;
+use crate::journal;
+use crate::model::event::Waiting;
+use crate::model::{Event, EventBody, EventId, RunId, RunStatus, RunSummary, UnixNanos};
+use crate::store::assembly::RunState;
+use crate::store::files::FilesReader;
+use crate::store::files::layout::Layout;
+use crate::store::files::requests::{Cancel, MAX_INPUT, Pause, Requests, Resume, ring_bell};
+use crate::store::{RunReader, StoreError};
+
+/// How long the end of a run is waited for whose process is dead.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// A request that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The run.
+    pub run_id: RunId,
+    /// How it stands a moment later.
+    pub status: RunStatus,
+    /// A process that lives writes the run, and looks at the request now. Else it is kept.
+    pub is_heard: bool,
+}
+
+/// Why a run is not asked.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AskError {
+    /// The store does not have it, or cannot be written.
+    Store(StoreError),
+    /// Only a run that waits can be resumed.
+    NotWaiting {
+        /// The run.
+        run: RunId,
+        /// How it stands.
+        status: RunStatus,
+    },
+    /// It waits, and somebody else's answer came first.
+    Answered {
+        /// The run.
+        run: RunId,
+    },
+    /// Only a run that is running can be paused.
+    NotRunning {
+        /// The run.
+        run: RunId,
+        /// How it stands.
+        status: RunStatus,
+    },
+    /// A run that is over cannot be cancelled.
+    Over {
+        /// The run.
+        run: RunId,
+        /// How it ended.
+        status: RunStatus,
+    },
+    /// It came over OTLP: its program knows nothing of this store.
+    FromOutside {
+        /// The run.
+        run: RunId,
+    },
+    /// It waits for an answer, and none was given.
+    NeedsInput {
+        /// The run.
+        run: RunId,
+        /// What it waits for.
+        reason: String,
+    },
+    /// The answer is longer than 1 MiB.
+    TooLong {
+        /// Its length in bytes.
+        bytes: usize,
+    },
+    /// The run of a dead process cannot be ended from here.
+    NotEnded {
+        /// The run.
+        run: RunId,
+        /// Why not.
+        why: String,
+    },
+}
+
+impl AskError {
+    /// Tells whether the answer is no: the run is there and does not stand so that it could be asked this.
+    pub fn is_negative_answer(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_negative_answer(),
+            Self::TooLong { .. } | Self::NeedsInput { .. } | Self::NotEnded { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// Tells whether the caller asked wrongly.
+    pub fn is_wrong_use(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_wrong_use(),
+            _ => matches!(self, Self::TooLong { .. } | Self::NeedsInput { .. }),
+        }
+    }
+}
+
+impl fmt::Display for AskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::NotWaiting { run, status } => write!(f, "run {run} does not wait: it is {status}"),
+            Self::Answered { run } => write!(f, "run {run} is waiting, and was answered a moment ago by somebody else"),
+            Self::NotRunning { run, status } => write!(f, "run {run} is not running: it is {status}"),
+            Self::Over { run, status } => write!(f, "run {run} is over: it is {status}"),
+            Self::FromOutside { run } => {
+                write!(f, "run {run} came over OTLP: its program does not listen, so there is nobody to tell")
+            }
+            Self::NeedsInput { run, reason } => {
+                write!(f, "run {run} waits for an answer ({reason}), and none is given")
+            }
+            Self::TooLong { bytes } => write!(f, "the answer has {bytes} bytes, more than {MAX_INPUT}"),
+            Self::NotEnded { run, why } => write!(f, "run {run}, whose process is dead, is not ended: {why}"),
+        }
+    }
+}
+
+impl Error for AskError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Store(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
+impl From<StoreError> for AskError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Answers a run that waits; of several at once one does. A run that was paused needs no answer.
+///
+/// # Errors
+///
+/// [`AskError::NotWaiting`], [`AskError::Answered`], [`AskError::NeedsInput`], [`AskError::FromOutside`],
+/// [`AskError::TooLong`], and what the store says.
+pub fn resume(store: &FilesReader, id: &str, input: Option<Json>) -> Result<Asked, AskError> {
+    let bytes = input.as_ref().map_or(0, |input| input.to_string().len());
+    if bytes > MAX_INPUT {
+        return Err(AskError::TooLong { bytes });
+    }
+    let (summary, state) = look(store, store.resolve(id)?)?;
+    let (run, status) = (summary.run_id, summary.status);
+    let Some(wait) = state.waiting_event() else { return Err(AskError::NotWaiting { run, status }) };
+    let requests = requests(store, &summary)?;
+    if input.is_none()
+        && let Some(reason) = asks_for(&store.get_events(run, 0)?, wait)
+    {
+        return Err(AskError::NeedsInput { run, reason });
+    }
+    if !requests.put_resume(wait, &Resume { at: UnixNanos::now(), input, taken_at: None })? {
+        return Err(AskError::Answered { run });
+    }
+    // Another answer cannot have come first, but the run may have moved on without any.
+    let (after, _) = look(store, run)?;
+    let events = store.get_events(run, 0)?;
+    if let Some(status) = left_without_answer(&events, wait, after.status) {
+        requests.withdraw_resume(wait)?;
+        return Err(AskError::NotWaiting { run, status });
+    }
+    tell(store, run)
+}
+
+/// Asks a run to wait at its next boundary; asked twice it does so once.
+///
+/// # Errors
+///
+/// [`AskError::NotRunning`], [`AskError::FromOutside`], and what the store says.
+pub fn pause(store: &FilesReader, id: &str) -> Result<Asked, AskError> {
+    let (summary, _) = look(store, store.resolve(id)?)?;
+    let (run, status) = (summary.run_id, summary.status);
+    if status != RunStatus::Running {
+        return Err(AskError::NotRunning { run, status });
+    }
+    let now = UnixNanos::now();
+    requests(store, &summary)?.put_pause(&Pause { id: RunId::fresh(now).to_string(), at: now })?;
+    tell(store, run)
+}
+
+/// Ends a run and those that it has started. The first of the answer is the run itself.
+///
+/// One whose process is dead and that waits is ended by this process.
+///
+/// # Errors
+///
+/// [`AskError::Over`], [`AskError::FromOutside`], and what the store says. What is below it is asked all the same.
+pub fn cancel(store: &FilesReader, id: &str) -> Result<Vec<Asked>, AskError> {
+    let run = store.resolve(id)?;
+    let mut asked = vec![cancel_one(store, run, None)?];
+    for (below, parent) in store.open_below(run)? {
+        // One that ends in this moment, or cannot be told, keeps no other from being asked.
+        asked.extend(cancel_one(store, below, Some(parent)));
+    }
+    Ok(asked)
+}
+
+fn cancel_one(store: &FilesReader, run: RunId, parent_run_id: Option<RunId>) -> Result<Asked, AskError> {
+    let (summary, _) = look(store, run)?;
+    if !summary.status.is_open() {
+        return Err(AskError::Over { run, status: summary.status });
+    }
+    let requests = requests(store, &summary)?;
+    let is_first = requests.put_cancel(&Cancel { at: UnixNanos::now(), parent_run_id })?;
+    let asked = tell(store, run)?;
+    if !asked.status.is_open() && asked.status != RunStatus::Cancelled {
+        // It ended by itself: what it starts later, as a run that is over may, was not asked.
+        if is_first {
+            requests.remove_cancel()?;
+        }
+        return Err(AskError::Over { run, status: asked.status });
+    }
+    if asked.is_heard || !asked.status.is_open() {
+        return Ok(asked);
+    }
+    end_for_the_dead(store, run)?;
+    Ok(Asked { status: look(store, run)?.0.status, ..asked })
+}
+
+/// Ends a run that waits and whose process is dead, as the process that goes on with it would.
+fn end_for_the_dead(store: &FilesReader, run: RunId) -> Result<(), AskError> {
+    let not_ended = |why: &dyn fmt::Display| AskError::NotEnded { run, why: why.to_string() };
+    let built = crate::builder().store(store.layout().root()).build();
+    let (layer, guard) = built.map_err(|error| not_ended(&error))?;
+    let subscriber = tracing_subscriber::registry().with(layer);
+    let ended = tracing::subscriber::with_default(subscriber, || {
+        let resumed = Run::resume(&run.to_string()).map_err(|error| not_ended(&error))?;
+        let (cancellation, until) = (resumed.run.cancellation(), Instant::now() + END_LIMIT);
+        while !cancellation.is_cancelled() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    });
+    guard.shutdown(END_LIMIT);
+    ended
+}
+
+/// Returns a run as it stands.
+fn look(store: &FilesReader, run: RunId) -> Result<(RunSummary, RunState), StoreError> {
+    let summary = store.get_run(run)?;
+    Ok((summary, RunState::read(run, &store.get_events(run, 0)?)))
+}
+
+/// Returns the place of a run's requests, if its program would see them.
+fn requests<'a>(store: &'a FilesReader, summary: &RunSummary) -> Result<Requests<'a>, AskError> {
+    let (layout, run) = (store.layout(), summary.run_id);
+    let is_bridge = |writer: RunId| journal::is_resumable_in(layout.fs(), &layout.journal(), &writer.to_string());
+    if summary.writer.is_some_and(is_bridge) {
+        return Err(AskError::FromOutside { run });
+    }
+    let found = Requests::find(layout, run)?;
+    found.ok_or_else(|| StoreError::NotFound { id: run.to_string() }.into())
+}
+
+/// Rings for the process that writes a run, whichever that is by now, and returns how the run stands.
+fn tell(store: &FilesReader, run: RunId) -> Result<Asked, AskError> {
+    let mut summary = store.get_run(run)?;
+    let mut is_heard = false;
+    // Who goes on with a run looks at its requests after `run.yaml` says so: one of both sees the other.
+    for _ in 0..2 {
+        let Some(writer) = summary.writer else { break };
+        is_heard = !store.is_dead(writer) && ring_bell(store.layout(), writer)?;
+        let after = store.get_run(run)?;
+        let is_same = after.writer == summary.writer;
+        summary = after;
+        if is_same {
+            break;
+        }
+    }
+    Ok(Asked { run_id: run, status: summary.status, is_heard })
+}
+
+/// Returns what a run waits for that is not merely paused.
+fn asks_for(events: &[Event], wait: EventId) -> Option<String> {
+    match &events.iter().find(|event| event.event_id == wait)?.body {
+        EventBody::Waiting(waiting) if waiting.reason.as_deref() != Some(Waiting::PAUSED) => {
+            Some(waiting.reason.clone().unwrap_or_default())
+        }
+        _ => None,
+    }
+}
+
+/// Returns how a run stands that went on from a wait without an answer to it.
+fn left_without_answer(events: &[Event], wait: EventId, status: RunStatus) -> Option<RunStatus> {
+    let since = events.iter().skip_while(|event| event.event_id != wait).skip(1);
+    let mut moved = since.filter_map(|event| match &event.body {
+        EventBody::Resumed(_) => Some(true),
+        EventBody::Waiting(_) | EventBody::StatusChanged(_) | EventBody::RunCompleted(_) => Some(false),
+        _ => None,
+    });
+    (moved.next() == Some(false)).then_some(status)
+}
+
+/// The requests of one run, for a program that writes the run by other means than [`Run`], and takes them itself.
+///
+/// What cannot be read now counts as not there: who looks again finds it.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    layout: Layout,
+    run: RunId,
+}
+
+impl Inbox {
+    /// Names the requests of a run in a store.
+    pub fn of(layout: &Layout, run: RunId) -> Self {
+        Self { layout: layout.clone(), run }
+    }
+
+    fn requests(&self) -> Option<Requests<'_>> {
+        Requests::find(&self.layout, self.run).ok().flatten()
+    }
+
+    /// Tells whether the run is to end.
+    pub fn is_cancelled(&self) -> bool {
+        self.requests().is_some_and(|requests| matches!(requests.cancel(), Ok(Some(_))))
+    }
+
+    /// Returns the id of the request to pause, if there is one.
+    pub fn pause(&self) -> Option<String> {
+        Some(self.requests()?.pause().ok()??.id)
+    }
+
+    /// Says that the log has, for good, that the run pauses.
+    pub fn note_paused(&self) {
+        // Should it stay, the run pauses once more.
+        let _ = self.requests().map(|requests| requests.remove_pause());
+    }
+
+    /// Returns the wait that was answered and whose answer was not taken: the one that the run is in.
+    pub fn answered(&self) -> Option<EventId> {
+        let requests = self.requests()?;
+        let is_new = |wait: &EventId| matches!(requests.resume(*wait), Ok(Some(Resume { taken_at: None, .. })));
+        requests.answered().ok()?.into_iter().find(is_new)
+    }
+
+    /// Says that the log has, for good, that the run goes on.
+    pub fn note_resumed(&self, wait: EventId) {
+        let _ = self.requests().map(|requests| requests.note_taken(wait, UnixNanos::now()));
+    }
+}

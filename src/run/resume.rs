@@ -1,0 +1,196 @@
+//! Going on with a run that waits and whose process has died.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use super::act::Leash;
+use super::{Run, RunFacts, Step, spans};
+use crate::model::event::{RunStarted, Waiting};
+use crate::model::otlp::{KeyValue, Span as StoredSpan};
+use crate::model::{Event, EventBody, RunId, RunKind, RunStatus, SpanId, StepKind, TraceId, UnixNanos};
+use crate::recovery;
+use crate::sinks::store::Claimed;
+use crate::sources::context::{ResumedSpan, SpanContext};
+use crate::sources::encode;
+use crate::sources::layer::installed_recorder;
+use crate::store::assembly::RunState;
+use crate::store::files::FilesReader;
+use crate::store::{RunReader, StoreError};
+
+/// A run that goes on in this process; made by [`Run::resume`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Resumed {
+    /// The run, as if it had never been anybody else's. It still waits: [`Run::wait`] for the same reason returns the answer.
+    pub run: Run,
+    /// All that happened so far, in order.
+    pub events: Vec<Event>,
+    /// What it waits for.
+    pub waiting: Waiting,
+}
+
+/// Why a run cannot be gone on with.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ResumeError {
+    /// No recorder of this crate's layer is at work here, so nothing could be written.
+    NotRecorded,
+    /// The store does not have it, or another process is at it: see [`StoreError::InUse`].
+    Store(StoreError),
+    /// The run does not wait.
+    NotWaiting {
+        /// The run.
+        run: RunId,
+        /// How it stands.
+        status: RunStatus,
+    },
+    /// A handle of the run is in use in this process.
+    Held {
+        /// The run.
+        run: RunId,
+    },
+    /// Its topmost step has ended, or came from another program, so there is nothing to go on with.
+    NoRoot {
+        /// The run.
+        run: RunId,
+    },
+}
+
+impl fmt::Display for ResumeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRecorded => f.write_str("nothing is recorded here: call runspan::init() first"),
+            Self::Store(error) => error.fmt(f),
+            Self::NotWaiting { run, status } => write!(f, "run {run} does not wait: it is {status}"),
+            Self::Held { run } => write!(f, "run {run} is in use in this process already"),
+            Self::NoRoot { run } => write!(f, "run {run} has no topmost step that is under way"),
+        }
+    }
+}
+
+impl Error for ResumeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Store(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
+impl From<StoreError> for ResumeError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Run {
+    /// Goes on with a run that waits and whose process has died, or has dropped it: the same run, in the same trace, with
+    /// the next `seq`.
+    ///
+    /// `id` is a run id, a unique beginning of one, or `latest`. What the run was asked meanwhile it finds: an answer is
+    /// returned by [`Run::wait`] for the same reason, a cancellation by [`Run::cancellation`]. Steps that the dead process left
+    /// open are `crashed`. Of two processes that resume one run at once, one does.
+    ///
+    /// This reads and writes the store on the caller's thread; in async code call it where blocking is allowed.
+    ///
+    /// ```no_run
+    /// # async fn work() -> Result<(), Box<dyn std::error::Error>> {
+    /// let _guard = runspan::init();
+    /// let resumed = runspan::Run::resume("01KE9BZH80BG")?;
+    /// println!("{} events so far", resumed.events.len());
+    /// let answer = resumed.run.wait("approval", ()).await?;
+    /// # drop(answer);
+    /// resumed.run.finish();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ResumeError`]: it does not wait, another process writes it, or nothing is recorded here.
+    pub fn resume(id: &str) -> Result<Resumed, ResumeError> {
+        let recorder = installed_recorder().ok_or(ResumeError::NotRecorded)?;
+        let layout = recorder.store().ok_or(ResumeError::NotRecorded)?.layout.clone();
+        // What the dead process left belongs to the run. What cannot be taken in now shows as the run's being in use.
+        let _ = recovery::adopt_dead(&layout, &layout.read()?);
+        let reader = FilesReader::of(layout)?;
+        let run = reader.resolve(id)?;
+        let line = recorder.desk().line(run);
+        if !line.hold() {
+            return Err(ResumeError::Held { run });
+        }
+        // Let go of it, should anything go wrong from here on.
+        let mut leash = Leash::of(Arc::clone(&line), tracing::Span::none());
+        match crate::telemetry::claim(&recorder, run).ok_or(ResumeError::NotRecorded)?? {
+            Claimed::Not(status) => return Err(ResumeError::NotWaiting { run, status }),
+            Claimed::Taken | Claimed::Ours => {}
+        }
+        let events = reader.get_events(run, 0)?;
+        let state = RunState::read(run, &events);
+        let started = events.iter().find_map(|event| match &event.body {
+            EventBody::RunStarted(started) => Some(started),
+            _ => None,
+        });
+        let root = events.iter().find_map(|event| open_root(&state, event));
+        // The last one: a run that was asked to end meanwhile does not wait any more, and learns it.
+        let waiting = events.iter().rev().find_map(|event| match &event.body {
+            EventBody::Waiting(waiting) => Some(waiting),
+            _ => None,
+        });
+        let (Some(started), Some(root), Some(waiting)) = (started, root, waiting) else {
+            return Err(ResumeError::NoRoot { run });
+        };
+        let waiting = waiting.clone();
+        line.set_wait(waiting.reason.as_deref().unwrap_or_default(), waiting.pause_request());
+        let step = step_of(run, started, root);
+        leash.hold(step.span());
+        let run = Run { leash, step, kind: started.kind, id: run };
+        Ok(Resumed { run, events, waiting })
+    }
+}
+
+/// Returns the span of the step that stands for the run, if this event began it and it is under way.
+fn open_root<'a>(state: &RunState, event: &'a Event) -> Option<&'a StoredSpan> {
+    let (span, _, _) = event.body.span().filter(|_| event.body.is_step_start())?;
+    let id = SpanId::from_bytes(&span.span_id)?;
+    (state.is_root(id) && !state.step_progress(id).1).then_some(span)
+}
+
+fn encoded(attributes: &[KeyValue]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for attribute in attributes {
+        encode::bytes(&mut out, encode::SPAN_ATTRIBUTE, &prost::Message::encode_to_vec(attribute));
+    }
+    out
+}
+
+/// Makes the run's span once more, with its ids, its parent and its start.
+fn step_of(run: RunId, started: &RunStarted, root: &StoredSpan) -> Step {
+    let parent = SpanId::from_bytes(&root.parent_span_id);
+    let context = SpanContext {
+        trace_id: TraceId::from_bytes(&root.trace_id).unwrap_or(started.trace_id),
+        span_id: SpanId::from_bytes(&root.span_id).unwrap_or_default(),
+        flags: (root.flags & 0xff) as u8,
+        run_id: Some(run),
+    };
+    let resumed = ResumedSpan {
+        context,
+        parent,
+        has_remote_parent: parent.is_some(),
+        start: UnixNanos(root.start_time_unix_nano),
+        attributes: encoded(&root.attributes),
+    };
+    let facts = RunFacts {
+        id: &run.to_string(),
+        parent_run: started.parent_run_id.map(|run| run.to_string()),
+        session: started.session_id.as_deref(),
+        user: started.user_id.as_deref(),
+        tags: (!started.tags.is_empty()).then(|| serde_json::Value::from(started.tags.clone()).to_string()),
+    };
+    let span = resumed.go_on(|| spans::run_span(None, started.kind, &started.name, &facts));
+    let kind = match started.kind {
+        RunKind::Agent => StepKind::Agent,
+        RunKind::Workflow => StepKind::Workflow,
+    };
+    Step::new(span, kind)
+}

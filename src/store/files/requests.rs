@@ -1,0 +1,233 @@
+//! What people ask of a run: to go on with an answer, to pause, to end. Small files in the run's folder.
+//!
+//! Whoever may write to the store makes them, whole or not at all; the run's one writer takes them, and alone writes what
+//! came of them into the log. A `resume` names the event that waits, so that each wait is answered once: of two that
+//! make the file one does. Taken, it stays without its input, which is then in the log as content policy allows.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::layout::{Layout, make_new_dir, read_bounded, replace, stat, sync_dir};
+use crate::fs::{Access, Fs, append_full, temporary_beside, write_whole};
+use crate::model::{EventId, RunId, UnixNanos};
+use crate::store::StoreError;
+
+/// The folder of a run's requests, in its own. It stays in the store that it is in: neither
+/// export nor import takes it along.
+pub const FOLDER: &str = "requests";
+/// Longest answer, in bytes of JSON: what an event holds of a text.
+pub const MAX_INPUT: usize = 1 << 20;
+/// Longest request that is read.
+const MAX_REQUEST: u64 = (MAX_INPUT + 4096) as u64;
+const CANCEL: &str = "cancel.json";
+const PAUSE: &str = "pause.json";
+const RESUME: &str = "resume-";
+const ENDING: &str = ".json";
+/// The file in a process's journal that grows by a byte with each request to one of its runs.
+const BELL: &str = "bell";
+
+/// A run is to go on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resume {
+    /// When that was asked.
+    pub at: UnixNanos,
+    /// The answer; `None` also once it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Json>,
+    /// When the run took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_at: Option<UnixNanos>,
+}
+
+/// A run is to end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// When that was asked.
+    pub at: UnixNanos,
+    /// The run above, which was to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_run_id: Option<RunId>,
+}
+
+/// A run is to wait at its next boundary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Names the request: the event that waits for its sake says so.
+    pub id: String,
+    /// When that was asked.
+    pub at: UnixNanos,
+}
+
+/// The requests of one run.
+#[derive(Clone, Debug)]
+pub struct Requests<'a> {
+    fs: &'a dyn Fs,
+    dir: PathBuf,
+}
+
+impl<'a> Requests<'a> {
+    /// Names those of the run in a folder, there or not.
+    pub(crate) fn of(fs: &'a dyn Fs, run_dir: &Path) -> Self {
+        Self { fs, dir: run_dir.join(FOLDER) }
+    }
+
+    /// Names those of a run; `None` where the store does not have it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be found out whether it has.
+    pub(crate) fn find(layout: &'a Layout, run: RunId) -> Result<Option<Self>, StoreError> {
+        Ok(layout.find_run(run)?.map(|dir| Self::of(layout.fs(), &dir)))
+    }
+
+    /// Returns the waits that were answered, taken or not.
+    pub(crate) fn answered(&self) -> Result<Vec<EventId>, StoreError> {
+        let entries = match self.fs.list(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(StoreError::io("read", &self.dir)(error)),
+        };
+        let wait = |name: &str| name.strip_prefix(RESUME)?.strip_suffix(ENDING)?.parse().ok();
+        Ok(entries.iter().filter_map(|entry| wait(&entry.name)).collect())
+    }
+
+    /// Reads the answer to a wait.
+    pub(crate) fn resume(&self, wait: EventId) -> Result<Option<Resume>, StoreError> {
+        self.read(&self.resume_file(wait))
+    }
+
+    /// Reads whether the run is to end.
+    pub(crate) fn cancel(&self) -> Result<Option<Cancel>, StoreError> {
+        self.read(&self.dir.join(CANCEL))
+    }
+
+    /// Reads whether the run is to wait.
+    pub(crate) fn pause(&self) -> Result<Option<Pause>, StoreError> {
+        self.read(&self.dir.join(PAUSE))
+    }
+
+    /// Answers a wait; `false` when it has an answer already, which stays.
+    pub(crate) fn put_resume(&self, wait: EventId, resume: &Resume) -> Result<bool, StoreError> {
+        self.put(&self.resume_file(wait), resume)
+    }
+
+    /// Asks the run to end; `false` when it was asked already.
+    pub(crate) fn put_cancel(&self, cancel: &Cancel) -> Result<bool, StoreError> {
+        self.put(&self.dir.join(CANCEL), cancel)
+    }
+
+    /// Asks the run to wait; `false` when it was asked already and has not seen it.
+    pub(crate) fn put_pause(&self, pause: &Pause) -> Result<bool, StoreError> {
+        self.put(&self.dir.join(PAUSE), pause)
+    }
+
+    /// Takes an answer back that came when nothing waited for it any more.
+    pub(crate) fn withdraw_resume(&self, wait: EventId) -> Result<(), StoreError> {
+        self.remove(&self.resume_file(wait))
+    }
+
+    /// Takes the request to wait back, which was seen.
+    pub(crate) fn remove_pause(&self) -> Result<(), StoreError> {
+        self.remove(&self.dir.join(PAUSE))
+    }
+
+    /// Takes the request to end back, of a run that ended before it came.
+    pub(crate) fn remove_cancel(&self) -> Result<(), StoreError> {
+        self.remove(&self.dir.join(CANCEL))
+    }
+
+    /// Leaves of an answer that was taken only that it was.
+    pub(crate) fn note_taken(&self, wait: EventId, now: UnixNanos) -> Result<(), StoreError> {
+        let path = self.resume_file(wait);
+        match self.read::<Resume>(&path)? {
+            Some(Resume { at, taken_at: None, .. }) => {
+                let taken = Resume { at, input: None, taken_at: Some(now) };
+                replace(self.fs, &path, &as_json(&path, &taken)?, true)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves of all answers but that to `open`, which waits still, only that they were taken.
+    pub(crate) fn settle(&self, open: Option<EventId>, now: UnixNanos) -> Result<(), StoreError> {
+        self.answered()?.into_iter().filter(|wait| Some(*wait) != open).try_for_each(|wait| self.note_taken(wait, now))
+    }
+
+    fn resume_file(&self, wait: EventId) -> PathBuf {
+        self.dir.join(format!("{RESUME}{wait}{ENDING}"))
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
+        let text = match read_bounded(self.fs, path, MAX_REQUEST) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io("read", path)(error)),
+        };
+        let read = serde_json::from_str(&text);
+        read.map(Some).map_err(|error| StoreError::BadStore { path: path.to_owned(), why: error.to_string() })
+    }
+
+    /// Makes a file whole, and on the disk, unless there is one.
+    fn put(&self, path: &Path, request: &impl Serialize) -> Result<bool, StoreError> {
+        if stat(self.fs, path).map_err(StoreError::io("read", path))?.is_some() {
+            return Ok(false);
+        }
+        if make_new_dir(self.fs, &self.dir)?
+            && let Some(run_dir) = self.dir.parent()
+        {
+            sync_dir(self.fs, run_dir)?;
+        }
+        let is_first = self.publish(path, &as_json(path, request)?).map_err(StoreError::io("write", path))?;
+        sync_dir(self.fs, &self.dir)?;
+        Ok(is_first)
+    }
+
+    fn publish(&self, path: &Path, content: &[u8]) -> io::Result<bool> {
+        let temporary = temporary_beside(path);
+        write_whole(self.fs, &temporary, content, true)?;
+        let linked = match self.fs.hard_link(&temporary, path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            // No hard links here: then the first to make the file has it, and who reads half of it looks again.
+            Err(_) => match write_whole(self.fs, path, content, true) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+                written => written.map(|()| true),
+            },
+        };
+        let _ = self.fs.remove_file(&temporary);
+        linked
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        match self.fs.remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("delete", path)(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn as_json(path: &Path, request: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    let json = serde_json::to_vec(request);
+    json.map_err(|error| StoreError::BadStore { path: path.to_owned(), why: error.to_string() })
+}
+
+/// Tells a process that one of its runs is asked something; `false` when it has no journal any more.
+pub(crate) fn ring_bell(layout: &Layout, process: RunId) -> Result<bool, StoreError> {
+    let journal = layout.journal().join(process.to_string());
+    let path = journal.join(BELL);
+    match layout.fs().open(&path, Access::Append) {
+        Ok(bell) => append_full(&*bell, b".").map(|()| true).map_err(StoreError::io("write", path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::io("open", path)(error)),
+    }
+}
+
+/// Returns how often the bell of a process was rung.
+pub(crate) fn bell_count(layout: &Layout, process: RunId) -> u64 {
+    let path = layout.journal().join(process.to_string()).join(BELL);
+    // What cannot be looked at now is looked at the next time.
+    stat(layout.fs(), &path).ok().flatten().map_or(0, |found| found.len)
+}

@@ -1,0 +1,537 @@
+//! Runs that wait, go on in other processes, pause, and end when they are asked to.
+
+#[cfg(feature = "cli")]
+mod commands;
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::pin;
+use std::process::Stdio;
+use std::task::{Context, Poll, Waker};
+
+use futures::executor::block_on;
+use runspan::control::{self, AskError};
+use runspan::model::{EventBody, RunId, RunStatus};
+use runspan::store::RunReader;
+use runspan::{Content, ResumeError, Run, WaitError, propagation};
+use serde_json::{Value as Json, json};
+
+use super::support::{
+    Killed, WATCHDOG, child, is_child, only_run, open, outline, record_in, runs, said, signal, steps, tempdir,
+    wait_until,
+};
+
+/// One line an event: its type, and what those say that belong to this.
+fn log(store: &Path, run: RunId) -> Vec<String> {
+    let events = open(store).get_events(run, 0).unwrap();
+    assert!(events.iter().enumerate().all(|(place, event)| event.seq == place as u64), "{events:#?}");
+    let line = |body: &EventBody| match body {
+        EventBody::Waiting(waiting) => {
+            format!("waiting {} {}", waiting.reason.as_deref().unwrap_or("-"), text(&waiting.payload))
+        }
+        EventBody::Resumed(resumed) => format!("resumed {}", text(&resumed.input)),
+        EventBody::StatusChanged(change) => format!("{} -> {}", change.from, change.to),
+        EventBody::RunCompleted(completed) => format!("run_completed {}", completed.status),
+        other => other.type_name().to_owned(),
+    };
+    events.iter().map(|event| line(&event.body)).collect()
+}
+
+fn text(value: &Option<Json>) -> String {
+    value.as_ref().map_or_else(|| "-".to_owned(), Json::to_string)
+}
+
+/// Starts an agent as a process, and waits until it waits.
+fn waiting_child(test: &str, store: &Path) -> Killed {
+    let child = Killed(child(test, store).stdout(Stdio::null()).spawn().unwrap());
+    wait_until("it waits", || is_waiting(store));
+    child
+}
+
+fn is_waiting(store: &Path) -> bool {
+    store.join("store.yaml").exists() && runs(store).iter().any(|run| run.status == RunStatus::Waiting)
+}
+
+fn answer(store: &Path, input: Json) -> Result<control::Asked, AskError> {
+    control::resume(&open(store), "latest", Some(input))
+}
+
+const AGENT: &str = "act::an_agent_that_asks_a_human_is_killed_answered_and_goes_on_in_another_process";
+
+#[test]
+fn an_agent_that_asks_a_human_is_killed_answered_and_goes_on_in_another_process() {
+    if is_child(AGENT).is_some() {
+        return super::ask_a_human::work(std::env::var("RUN").ok()).unwrap();
+    }
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    waiting_child(AGENT, &store).kill();
+    let run = only_run(&store);
+    assert_eq!((run.status, run.completed_at), (RunStatus::Waiting, None));
+    let asked = answer(&store, json!("yes")).unwrap();
+    assert_eq!((asked.run_id, asked.status, asked.is_heard), (run.run_id, RunStatus::Waiting, false));
+
+    let mut next = child(AGENT, &store);
+    next.env("RUN", run.run_id.to_string());
+    said(next);
+    let after = only_run(&store);
+    assert_eq!((after.run_id, after.trace_id, after.status), (run.run_id, run.trace_id, RunStatus::Success));
+    assert!(after.writer != run.writer && after.started_at.millis() == run.started_at.millis());
+    insta::assert_debug_snapshot!(log(&store, run.run_id), @r#"
+    [
+        "run_started",
+        "input",
+        "step_started",
+        "step_started",
+        "llm_called",
+        "waiting approval {\"refund_usd\":40,\"order\":\"A-1001\"}",
+        "resumed \"yes\"",
+        "tool_requested",
+        "tool_succeeded",
+        "step_completed",
+        "output",
+        "run_completed success",
+    ]
+    "#);
+    insta::assert_debug_snapshot!(outline(&steps(&store, run.run_id)), @r#"
+    [
+        "refunds agent success",
+        "  chat llm success",
+        "  refund tool success",
+    ]
+    "#);
+    assert!(
+        !leftover_inputs(&store, run.run_id),
+        "the answer is in the log, as content policy allows, and nowhere else"
+    );
+}
+
+/// Tells whether an answer still stands in a file of its own.
+fn leftover_inputs(store: &Path, run: RunId) -> bool {
+    let dir = store.join("agents").join(run.to_string()).join("requests");
+    let files = std::fs::read_dir(dir).unwrap().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+    files.into_iter().any(|text| text.contains("input"))
+}
+
+#[test]
+fn an_agent_that_lives_is_answered_from_another_process() {
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    let mut agent = waiting_child(AGENT, &store);
+    let asked = answer(&store, json!({"ok": [1, 2.5, null]})).unwrap();
+    assert!(asked.is_heard);
+    assert!(agent.0.wait().unwrap().success());
+    let run = only_run(&store);
+    assert_eq!(run.status, RunStatus::Success);
+    assert!(log(&store, run.run_id).contains(&r#"resumed {"ok":[1,2.5,null]}"#.to_owned()));
+    assert!(!leftover_inputs(&store, run.run_id));
+}
+
+#[test]
+fn a_run_is_gone_on_with_before_it_is_answered() {
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    waiting_child(AGENT, &store).kill();
+    let run = only_run(&store);
+    let mut next = child(AGENT, &store);
+    let mut next = Killed(next.env("RUN", run.run_id.to_string()).stdout(Stdio::null()).spawn().unwrap());
+    wait_until("the next process has it", || only_run(&store).writer != run.writer);
+    // Of two processes that go on with it one does.
+    record_in(&store, |_| {
+        let error = Run::resume(&run.run_id.to_string()).unwrap_err();
+        assert!(matches!(&error, ResumeError::Store(error) if error.is_closed()), "{error:?}");
+    });
+    answer(&store, json!("no")).unwrap();
+    assert!(next.0.wait().unwrap().success());
+    assert_eq!(only_run(&store).status, RunStatus::Success);
+}
+
+#[test]
+fn of_many_answers_at_once_one_is_taken_and_the_others_are_told() {
+    let dir = tempdir();
+    let answers = record_in_waiting(dir.path(), |run| {
+        let at_once = std::sync::Barrier::new(8);
+        let (store, at_once) = (dir.path(), &at_once);
+        let ask = move |n: usize| {
+            let reader = open(store);
+            at_once.wait();
+            (n, control::resume(&reader, "latest", Some(json!(n))))
+        };
+        std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..8).map(|n| scope.spawn(move || ask(n))).collect();
+            let told: Vec<_> = asking.into_iter().map(|asked| asked.join().unwrap()).collect();
+            let won: Vec<usize> = told.iter().filter(|(_, asked)| asked.is_ok()).map(|(n, _)| *n).collect();
+            assert_eq!(won.len(), 1, "{told:?}");
+            for (_, lost) in told.iter().filter(|(_, asked)| asked.is_err()) {
+                let lost = lost.as_ref().unwrap_err();
+                assert!(matches!(lost, AskError::Answered { .. } | AskError::NotWaiting { .. }), "{lost:?}");
+                assert!(lost.is_negative_answer());
+            }
+            assert_eq!(block_on(run.wait("approval", ())).unwrap(), json!(won[0]));
+        });
+    });
+    assert_eq!(answers.iter().filter(|line| line.starts_with("resumed")).count(), 1, "{answers:?}");
+}
+
+/// Records a run that waits, and calls `work` with it once the store says so. Returns its log.
+fn record_in_waiting(store: &Path, work: impl FnOnce(&Run)) -> Vec<String> {
+    let mut id = None;
+    record_in(store, |_| {
+        let run = Run::agent("a").start();
+        id = run.id();
+        assert!(polled_once(run.wait("approval", ())).is_pending());
+        wait_until("it waits", || is_waiting(store));
+        work(&run);
+        run.finish();
+    });
+    log(store, id.unwrap())
+}
+
+fn polled_once<F: Future>(future: F) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+const TAKEN: &str = "act::killed_with_the_answer_in_hand_the_run_has_it_and_nobody_gets_it_again";
+
+#[test]
+fn killed_with_the_answer_in_hand_the_run_has_it_and_nobody_gets_it_again() {
+    if let Some(store) = is_child(TAKEN) {
+        let (layer, _guard) = runspan::builder().store(store).build().unwrap();
+        let subscriber = tracing_subscriber::layer::SubscriberExt::with(tracing_subscriber::registry(), layer);
+        return tracing::subscriber::with_default(subscriber, || {
+            let run = Run::agent("a").start();
+            let _ = run.wait_blocking("approval", ());
+            signal(std::process::id(), libc::SIGKILL);
+        });
+    }
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    let mut agent = waiting_child(TAKEN, &store);
+    answer(&store, json!("secret")).unwrap();
+    agent.0.wait().unwrap();
+    agent.kill();
+    let run = only_run(&store);
+    insta::assert_debug_snapshot!(log(&store, run.run_id), @r#"
+    [
+        "run_started",
+        "step_started",
+        "waiting approval -",
+        "resumed \"secret\"",
+        "running -> crashed",
+        "step_failed",
+        "run_completed crashed",
+    ]
+    "#);
+    assert!(!leftover_inputs(&store, run.run_id));
+    record_in(&store, |_| {
+        let error = Run::resume("latest").unwrap_err();
+        assert!(matches!(error, ResumeError::NotWaiting { status: RunStatus::Crashed, .. }), "{error:?}");
+    });
+    assert!(matches!(answer(&store, json!(1)).unwrap_err(), AskError::NotWaiting { status: RunStatus::Crashed, .. }));
+}
+
+#[test]
+fn a_run_that_is_dropped_while_it_waits_stays_so_and_goes_on_in_this_process_or_the_next() {
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let run = Run::agent("a").start();
+        let open_step = run.tool("left open");
+        let id = run.id().unwrap();
+        assert!(polled_once(run.wait("approval", json!({"n": 1}))).is_pending());
+        drop(open_step);
+        drop(run);
+        wait_until("it waits", || is_waiting(dir.path()));
+        let resumed = Run::resume(&id.to_string()).unwrap();
+        assert_eq!((resumed.run.id(), resumed.waiting.reason.as_deref()), (Some(id), Some("approval")));
+        assert!(matches!(Run::resume("latest").unwrap_err(), ResumeError::Held { run } if run == id));
+    });
+    assert_eq!(only_run(dir.path()).status, RunStatus::Waiting);
+    record_in(dir.path(), |_| {
+        let resumed = Run::resume("latest").unwrap();
+        answer(dir.path(), json!(2)).unwrap();
+        assert_eq!(resumed.run.wait_blocking("approval", ()).unwrap(), json!(2));
+        resumed.run.finish();
+    });
+    assert_eq!(only_run(dir.path()).status, RunStatus::Success);
+}
+
+#[test]
+fn one_answer_at_a_time_and_a_run_may_go_on_without() {
+    let dir = tempdir();
+    let log = record_in_waiting(dir.path(), |run| {
+        let mut first = pin!(run.wait("approval", ()));
+        assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let second = block_on(run.wait("another", ())).unwrap_err();
+        assert!(matches!(&second, WaitError::Waits { reason, .. } if reason == "approval"), "{second:?}");
+        run.wait_no_longer();
+        wait_until("it runs", || !is_waiting(dir.path()));
+        assert!(matches!(answer(dir.path(), json!(1)).unwrap_err(), AskError::NotWaiting { .. }));
+    });
+    insta::assert_debug_snapshot!(log, @r#"
+    [
+        "run_started",
+        "step_started",
+        "waiting approval -",
+        "waiting -> running",
+        "step_completed",
+        "run_completed success",
+    ]
+    "#);
+}
+
+#[test]
+fn the_answer_is_what_was_given_whatever_content_is_kept() {
+    let dir = tempdir();
+    let (layer, guard) = runspan::builder().store(dir.path()).content(Content::None).build().unwrap();
+    let subscriber = tracing_subscriber::layer::SubscriberExt::with(tracing_subscriber::registry(), layer);
+    tracing::subscriber::with_default(subscriber, || {
+        let run = Run::agent("a").start();
+        assert!(polled_once(run.wait("approval", json!({"card": "4111"}))).is_pending());
+        wait_until("it waits", || is_waiting(dir.path()));
+        answer(dir.path(), json!("my password")).unwrap();
+        assert_eq!(run.wait_blocking("approval", ()).unwrap(), json!("my password"));
+        run.finish();
+    });
+    guard.shutdown(WATCHDOG);
+    let run = only_run(dir.path());
+    assert_eq!(log(dir.path(), run.run_id)[2..4], ["waiting approval -", "resumed -"]);
+    assert!(!leftover_inputs(dir.path(), run.run_id));
+}
+
+#[test]
+fn a_run_that_nobody_records_does_not_wait() {
+    let run = Run::agent("a").start();
+    assert!(matches!(run.wait_blocking("approval", ()).unwrap_err(), WaitError::NotRecorded { .. }));
+    assert_eq!(run.checkpoint_blocking(), Ok(()));
+    assert!(!run.cancellation().is_cancelled());
+    assert!(matches!(Run::resume("latest").unwrap_err(), ResumeError::NotRecorded));
+    run.finish();
+}
+
+#[test]
+fn recording_that_ends_leaves_the_run_waiting() {
+    let dir = tempdir();
+    let (layer, guard) = runspan::builder().store(dir.path()).build().unwrap();
+    let subscriber = tracing_subscriber::layer::SubscriberExt::with(tracing_subscriber::registry(), layer);
+    tracing::subscriber::with_default(subscriber, || {
+        let run = Run::agent("a").start();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| run.wait_blocking("approval", ()));
+            wait_until("it waits", || is_waiting(dir.path()));
+            guard.shutdown(WATCHDOG);
+            assert!(matches!(waits.join().unwrap().unwrap_err(), WaitError::Closed { .. }));
+        });
+    });
+    assert_eq!(only_run(dir.path()).status, RunStatus::Waiting);
+}
+
+/// Waits for a run to end as it was asked to, as an agent in a loop does.
+fn until_cancelled(run: &Run) {
+    let cancellation = run.cancellation();
+    wait_until("it is told", || cancellation.is_cancelled());
+    block_on(cancellation.cancelled());
+    assert!(matches!(run.checkpoint_blocking(), Err(WaitError::Cancelled { .. })));
+    assert!(matches!(run.wait_blocking("approval", ()), Err(WaitError::Cancelled { .. })));
+}
+
+const BELOW: &str = "act::a_cancelled_run_takes_those_it_has_started_along_in_every_process";
+
+#[test]
+fn a_cancelled_run_takes_those_it_has_started_along_in_every_process() {
+    if let Some(store) = is_child(BELOW) {
+        record_in(&store, |_| {
+            let run = Run::agent("elsewhere").start();
+            until_cancelled(&run);
+        });
+        return;
+    }
+    let dir = tempdir();
+    let store = dir.path();
+    record_in(store, |_| {
+        let run = Run::workflow("above").start();
+        let here = run.spawn_agent("here").start();
+        let grandchild = here.spawn_agent("below").start();
+        let mut elsewhere = child(BELOW, store);
+        run.in_scope(|| propagation::to_env(&mut elsewhere));
+        let mut elsewhere = Killed(elsewhere.stdout(Stdio::null()).spawn().unwrap());
+        let other = Run::agent("other").start();
+        wait_until("all of them run", || runs(store).len() == 5);
+        let id = run.id().unwrap().to_string();
+        let asked = control::cancel(&open(store), &id).unwrap();
+        assert_eq!((asked.len(), asked[0].run_id), (4, run.id().unwrap()));
+        until_cancelled(&run);
+        until_cancelled(&here);
+        until_cancelled(&grandchild);
+        // One that begins only now learns it from its parent.
+        let late = here.spawn_agent("late").start();
+        until_cancelled(&late);
+        assert!(elsewhere.0.wait().unwrap().success());
+        assert!(!other.cancellation().is_cancelled());
+        // However its code ends, it is cancelled.
+        run.finish();
+        other.finish();
+        let error = control::cancel(&open(store), &id).unwrap_err();
+        assert!(matches!(error, AskError::Over { status: RunStatus::Cancelled, .. }), "{error:?}");
+    });
+    let mut ended: Vec<String> = runs(store).iter().map(|run| format!("{} {}", run.name(), run.status)).collect();
+    ended.sort();
+    insta::assert_debug_snapshot!(ended, @r#"
+    [
+        "above cancelled",
+        "below cancelled",
+        "elsewhere cancelled",
+        "here cancelled",
+        "late cancelled",
+        "other success",
+    ]
+    "#);
+}
+
+#[test]
+fn a_run_that_waits_and_whose_process_is_dead_is_cancelled_by_who_asks() {
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    waiting_child(AGENT, &store).kill();
+    let asked = control::cancel(&open(&store), "latest").unwrap();
+    assert_eq!((asked[0].status, asked[0].is_heard), (RunStatus::Cancelled, false));
+    let run = only_run(&store);
+    assert_eq!(log(&store, run.run_id)[6..], ["waiting -> cancelled", "step_failed", "run_completed cancelled"]);
+    insta::assert_debug_snapshot!(outline(&steps(&store, run.run_id)), @r#"
+    [
+        "refunds agent cancelled",
+        "  chat llm success",
+    ]
+    "#);
+    let error = control::resume(&open(&store), "latest", Some(json!(1))).unwrap_err();
+    assert!(matches!(error, AskError::NotWaiting { status: RunStatus::Cancelled, .. }), "{error:?}");
+}
+
+const KILLED: &str = "act::a_run_that_was_asked_to_end_and_is_killed_over_it_is_cancelled";
+
+#[test]
+fn a_run_that_was_asked_to_end_and_is_killed_over_it_is_cancelled() {
+    if let Some(store) = is_child(KILLED) {
+        record_in(&store, |_| {
+            let run = Run::agent("stubborn").start();
+            let _open = run.tool("endless");
+            std::thread::park();
+        });
+        return;
+    }
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    let mut stubborn = Killed(child(KILLED, &store).stdout(Stdio::null()).spawn().unwrap());
+    wait_until("it runs", || store.join("store.yaml").exists() && runs(&store).len() == 1);
+    // It cannot hear, so the request is there when it dies.
+    signal(stubborn.0.id(), libc::SIGSTOP);
+    let asked = control::cancel(&open(&store), "latest").unwrap();
+    assert_eq!((asked[0].status, asked[0].is_heard), (RunStatus::Running, true));
+    stubborn.kill();
+    let run = only_run(&store);
+    assert_eq!(run.status, RunStatus::Cancelled);
+    assert_eq!(outline(&steps(&store, run.run_id)), ["stubborn agent crashed", "  endless tool crashed"]);
+    assert_eq!(log(&store, run.run_id).last().unwrap(), "run_completed cancelled");
+}
+
+#[test]
+fn a_run_that_is_asked_to_pause_waits_at_its_next_boundary_in_every_branch() {
+    let dir = tempdir();
+    let store = dir.path();
+    let mut id = None;
+    record_in(store, |_| {
+        let run = Run::agent("a").start();
+        id = run.id();
+        wait_until("it runs", || runs(store).len() == 1);
+        assert!(matches!(control::resume(&open(store), "latest", None).unwrap_err(), AskError::NotWaiting { .. }));
+        let asked = control::pause(&open(store), "latest").unwrap();
+        assert_eq!((asked.status, asked.is_heard), (RunStatus::Running, true));
+        let branch = || {
+            wait_until("it is held", || polled_once(run.checkpoint()).is_pending());
+            run.checkpoint_blocking()
+        };
+        std::thread::scope(|scope| {
+            let branches = [scope.spawn(branch), scope.spawn(branch)];
+            wait_until("it is paused", || is_waiting(store));
+            let error = control::pause(&open(store), "latest").unwrap_err();
+            assert!(matches!(error, AskError::NotRunning { status: RunStatus::Waiting, .. }), "{error:?}");
+            control::resume(&open(store), "latest", None).unwrap();
+            for branch in branches {
+                assert_eq!(branch.join().unwrap(), Ok(()));
+            }
+        });
+        assert_eq!(run.checkpoint_blocking(), Ok(()));
+        run.finish();
+    });
+    let mut log = log(store, id.unwrap());
+    log[2].truncate("waiting paused {\"request\":".len());
+    insta::assert_debug_snapshot!(log, @r#"
+    [
+        "run_started",
+        "step_started",
+        "waiting paused {\"request\":",
+        "resumed -",
+        "step_completed",
+        "run_completed success",
+    ]
+    "#);
+    let left: Vec<_> =
+        std::fs::read_dir(store.join("agents").join(id.unwrap().to_string()).join("requests")).unwrap().collect();
+    assert_eq!(left.len(), 1, "the pause is served: {left:?}");
+}
+
+#[cfg(feature = "macros")]
+mod by_attribute {
+    use super::*;
+
+    #[runspan::tool]
+    async fn look_up() -> u32 {
+        7
+    }
+
+    #[runspan::agent(name = "held")]
+    async fn answer(store: &Path) -> u32 {
+        wait_until("it runs", || runs(store).len() == 1);
+        control::pause(&open(store), "latest").unwrap();
+        // The pause is heard a moment later; a function that began before was at no boundary.
+        wait_until("it is held", || !polled_once(look_up()).is_ready());
+        let (reader, resumed) = (open(store), std::cell::Cell::new(false));
+        let mut held = pin!(look_up());
+        std::future::poll_fn(|cx| {
+            let polled = held.as_mut().poll(cx);
+            if polled.is_pending() && !resumed.get() && is_waiting(store) {
+                control::resume(&reader, "latest", None).unwrap();
+                resumed.set(true);
+            }
+            polled
+        })
+        .await
+    }
+
+    #[test]
+    fn an_asynchronous_function_with_an_attribute_is_held_before_it_begins() {
+        let dir = tempdir();
+        record_in(dir.path(), |_| assert_eq!(spun(answer(dir.path())), 7));
+        let run = only_run(dir.path());
+        assert_eq!(run.status, RunStatus::Success);
+        let log = log(dir.path(), run.run_id);
+        assert_eq!(
+            log.iter().filter(|line| line.starts_with("waiting paused") || *line == "resumed -").count(),
+            2,
+            "{log:?}"
+        );
+    }
+
+    /// Polls until the end, woken or not.
+    fn spun<F: Future>(future: F) -> F::Output {
+        let mut future = pin!(future);
+        let mut output = None;
+        wait_until("it ends", || match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(done) => {
+                output = Some(done);
+                true
+            }
+            Poll::Pending => false,
+        });
+        output.unwrap()
+    }
+}

@@ -1,0 +1,187 @@
+//! What the commands say of it, and runs of commands in any language.
+
+use super::super::demo;
+use super::super::format::{check, definition};
+use super::*;
+
+/// Runs a command that must work, and returns what it printed.
+fn runspan(store: &Path, args: &[&str]) -> String {
+    let output = demo::runspan(store, args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn printed(store: &Path, args: &[&str]) -> Json {
+    demo::json(&demo::runspan(store, &[args, &["--json"]].concat()))
+}
+
+/// Runs a command; returns its exit code and what it said.
+fn told(store: &Path, args: &[&str]) -> (Option<i32>, String) {
+    let output = demo::runspan(store, args);
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn the_commands_say_what_became_of_it_and_how_a_run_stands_that_cannot_be_asked() {
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    let mut agent = waiting_child(AGENT, &store);
+    let id = only_run(&store).run_id.to_string();
+    let say = |args: &[&str]| {
+        let (code, text) = told(&store, args);
+        format!("{} {}", code.unwrap(), text.replace(&id, "ID").lines().next().unwrap())
+    };
+    assert_eq!(say(&["resume", &id]), "2 error: run ID waits for an answer (approval), and none is given");
+    assert_eq!(
+        say(&["resume", &id, "--input", "yes"]),
+        "2 error: the answer is no JSON: expected value at line 1 column 1"
+    );
+    assert_eq!(say(&["pause", &id]), "1 error: run ID is not running: it is waiting");
+    let file = dir.path().join("answer.json");
+    std::fs::write(&file, "\"yes\"").unwrap();
+    assert_eq!(say(&["runs", "resume", &id, "--input", &format!("@{}", file.display())]), "0 ✓ run ID goes on");
+    assert!(agent.0.wait().unwrap().success());
+    assert_eq!(say(&["resume", &id, "--input", "1"]), "1 error: run ID does not wait: it is success");
+    assert_eq!(say(&["cancel", &id]), "1 error: run ID is over: it is success");
+    assert_eq!(say(&["pause", &id]), "1 error: run ID is not running: it is success");
+    assert_eq!(say(&["cancel", "01KE9BZH800000000000000001"]), "1 error: no run \"01KE9BZH800000000000000001\"");
+}
+
+#[test]
+fn what_they_print_for_programs_is_as_specified() {
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    waiting_child(AGENT, &store).kill();
+    let asked = printed(&store, &["resume", "latest", "--input", "{}"]);
+    check(&definition("cli.schema.json", "asked"), "asked", [asked.clone()]);
+    assert_eq!((&asked["status"], &asked["done"], &asked["heard"]), (&json!("waiting"), &json!(false), &json!(false)));
+    let cancelled = printed(&store, &["cancel", "latest"]);
+    check(&definition("cli.schema.json", "cancel"), "cancel", [cancelled.clone()]);
+    assert_eq!((&cancelled[0]["status"], &cancelled[0]["done"]), (&json!("cancelled"), &json!(true)));
+    runspan(&store, &["verify"]);
+}
+
+#[test]
+fn a_family_is_shown_from_any_of_its_runs() {
+    if let Some(store) = is_child("act::commands::a_family_is_shown_from_any_of_its_runs") {
+        record_in(&store, |_| Run::agent("elsewhere").start().finish());
+        return;
+    }
+    let dir = tempdir();
+    let store = dir.path();
+    let mut below = None;
+    record_in(store, |_| {
+        let run = Run::workflow("report").start();
+        let writer = run.spawn_agent("writer").start();
+        let call = writer.llm("openai", "gpt-4o-mini");
+        call.usage(runspan::Usage::new(1_000_000, 0));
+        call.finish();
+        let editor = writer.spawn_workflow("editor").start();
+        below = editor.id();
+        editor.finish();
+        writer.finish();
+        let mut child = child("act::commands::a_family_is_shown_from_any_of_its_runs", store);
+        run.in_scope(|| propagation::to_env(&mut child));
+        said(child);
+        run.finish();
+    });
+    let family = printed(store, &["get", &below.unwrap().to_string(), "--tree"]);
+    check(&definition("cli.schema.json", "family"), "family", [family.clone()]);
+    let rows = family["runs"].as_array().unwrap().iter();
+    let rows: Vec<String> = rows.map(|row| format!("{} {} {}", row["depth"], row["name"], row["status"])).collect();
+    insta::assert_debug_snapshot!((rows, &family["cost_usd"]), @r#"
+    (
+        [
+            "0 \"report\" \"success\"",
+            "1 \"writer\" \"success\"",
+            "2 \"editor\" \"success\"",
+            "1 \"elsewhere\" \"success\"",
+        ],
+        Number(0.15),
+    )
+    "#);
+    let text = runspan(store, &["get", "latest", "--tree"]);
+    assert!(text.contains("├─ ✓ agent writer") && text.contains("│  └─ ✓ workflow editor"), "{text}");
+    assert!(text.contains("└─ ✓ agent elsewhere") && text.contains("4 runs, $0.15"), "{text}");
+}
+
+#[test]
+fn a_run_that_waits_is_kept_exported_without_its_requests_and_goes_with_them() {
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    waiting_child(AGENT, &store).kill();
+    answer(&store, json!("yes")).unwrap();
+    let run = only_run(&store);
+    runspan(&store, &["cleanup", "--keep", "0"]);
+    assert_eq!(only_run(&store).status, RunStatus::Waiting);
+    let mut next = child(AGENT, &store);
+    said({
+        next.env("RUN", run.run_id.to_string());
+        next
+    });
+    let (tar, other) = (dir.path().join("runs.tar"), dir.path().join("other"));
+    runspan(&store, &["export", "latest", "--to", tar.to_str().unwrap()]);
+    runspan(&other, &["import", tar.to_str().unwrap()]);
+    assert_eq!(only_run(&other).status, RunStatus::Success);
+    let third = dir.path().join("third");
+    runspan(&third, &["import", store.to_str().unwrap()]);
+    assert_eq!(only_run(&third).status, RunStatus::Success);
+    runspan(&third, &["verify"]);
+    runspan(&store, &["cleanup", "--keep", "0"]);
+    assert_eq!(std::fs::read_dir(store.join("agents")).unwrap().count(), 0);
+}
+
+/// Tells whether a process is stopped.
+fn is_stopped(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+}
+
+#[test]
+fn a_command_in_any_language_is_stopped_goes_on_and_is_ended() {
+    let dir = tempdir();
+    let (store, ended, number) = (dir.path().join("store"), dir.path().join("ended"), dir.path().join("pid"));
+    // The shell has a child that does the work, and hears of it as well.
+    let script = format!(
+        "trap 'echo asked > {}; exit 3' TERM; echo $$ > {}; while :; do sh -c 'sleep 0.01; true'; done",
+        ended.display(),
+        number.display()
+    );
+    let mut exec = std::process::Command::new(env!("CARGO_BIN_EXE_runspan"));
+    exec.args(["exec", "--quiet", "--store"]).arg(&store).args(["--", "sh", "-c", &script]);
+    let mut exec = Killed(exec.stdout(Stdio::null()).spawn().unwrap());
+    wait_until("it runs", || number.exists() && store.join("store.yaml").exists() && runs(&store).len() == 1);
+    let pid = std::fs::read_to_string(&number).unwrap();
+    let say = |args: &[&str]| told(&store, args).0;
+    assert_eq!(say(&["pause", "latest"]), Some(0));
+    assert!(is_waiting(&store) && is_stopped(&pid));
+    assert_eq!(say(&["pause", "latest"]), Some(1));
+    assert_eq!(say(&["resume", "latest"]), Some(0));
+    wait_until("it goes on", || !is_stopped(&pid));
+    // Stopped again, it still hears that it is to end.
+    assert_eq!(say(&["pause", "latest"]), Some(0));
+    let cancelled = printed(&store, &["cancel", "latest"]);
+    assert_eq!(cancelled[0]["heard"], true);
+    assert_eq!(exec.0.wait().unwrap().code(), Some(3), "the command's own");
+    assert_eq!(std::fs::read_to_string(&ended).unwrap(), "asked\n");
+    let run = only_run(&store);
+    assert_eq!(run.status, RunStatus::Cancelled);
+    let mut log = log(&store, run.run_id);
+    log.retain(|line| line != "log");
+    let waits = log.iter_mut().filter(|line| line.starts_with("waiting paused {"));
+    waits.for_each(|line| line.truncate("waiting paused".len()));
+    insta::assert_debug_snapshot!(log, @r#"
+    [
+        "run_started",
+        "step_started",
+        "waiting paused",
+        "resumed -",
+        "waiting paused",
+        "resumed -",
+        "step_failed",
+        "run_completed cancelled",
+    ]
+    "#);
+    runspan(&store, &["verify"]);
+}
