@@ -3,6 +3,7 @@
 mod bounds;
 mod forward;
 mod metrics;
+mod prices;
 mod senders;
 
 use std::io::{BufRead, BufReader, Read, Write};
