@@ -24,10 +24,10 @@ use crate::model::{
 };
 use crate::pipeline::facts::{MAX_WORDS, StepFacts, short};
 
+pub use billing::Billing;
 use billing::Counted;
 use bodies::has_remote_parent;
 pub(crate) use bodies::requested_tool_calls;
-pub use billing::Billing;
 pub use bodies::{ended_body, started_body, status_body};
 
 /// Direct children listed in a workflow's summary.
