@@ -42,9 +42,12 @@ enum PricesCommand {
         /// Who serves it; without it, the name of the model has to tell
         #[arg(long, value_name = "NAME")]
         provider: Option<String>,
-        /// The moment, for prices that changed: RFC 3339, or 7d ago
+        /// The moment, for prices that changed or hang on the hour: RFC 3339, or 7d ago
         #[arg(long, value_name = "TIME", value_parser = parse_when)]
         at: Option<When>,
+        /// The tier it was served in: flex, priority, ..., or batch
+        #[arg(long, value_name = "WORD")]
+        tier: Option<String>,
     },
     /// Put prices of your own before the table's, for what this store records from now on
     Override {
@@ -75,7 +78,16 @@ struct ModelLine {
     table: String,
     unit: &'static str,
     rates: Vec<RateLine>,
+    others: Vec<OtherLine>,
     per_request_usd: NanoUsd,
+}
+
+/// What else has a price: so many of a unit for so many dollars.
+#[derive(Serialize)]
+struct OtherLine {
+    unit: &'static str,
+    per: u64,
+    usd: NanoUsd,
 }
 
 #[derive(Serialize)]
@@ -103,6 +115,11 @@ impl From<ModelPrices> for ModelLine {
     fn from(prices: ModelPrices) -> Self {
         Self {
             rates: prices.rates.iter().map(RateLine::from).collect(),
+            others: prices
+                .others
+                .iter()
+                .map(|other| OtherLine { unit: other.unit, per: other.per, usd: other.price })
+                .collect(),
             provider: prices.provider_id,
             model: prices.model_id,
             table: prices.table,
@@ -124,14 +141,22 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         PricesCommand::Override { file, remove: _ } => set_own_prices(file.as_deref(), &layout, session),
         PricesCommand::List { provider: None } => list_providers(&pricer, session),
         PricesCommand::List { provider: Some(provider) } => list_models(&mut pricer, provider, session),
-        PricesCommand::Lookup { model, provider, at } => {
+        PricesCommand::Lookup { model, provider, at, tier } => {
             let at = at.map_or(session.now, |when| when.resolve(session.now));
-            look_up(&mut pricer, model, provider.as_deref(), at, session)
+            let found = find(&mut pricer, model, provider.as_deref(), at, tier.as_deref());
+            look_up(found, model, provider.as_deref(), session)
         }
-        PricesCommand::Version => match session.format {
-            Format::Table => session.print(&format!("{}\n", Pricer::table_version())),
-            _ => session.print_data(&serde_json::json!({"table": Pricer::table_version()})),
-        },
+        PricesCommand::Version => print_version(pricer.has_own_prices(), &layout, session),
+    }
+}
+
+fn print_version(has_own: bool, layout: &Layout, session: &mut Session<'_>) -> Done {
+    let table = Pricer::table_version();
+    let own = has_own.then(|| layout.prices_file().display().to_string());
+    match (session.format, own) {
+        (Format::Table, Some(own)) => session.print(&format!("{table}, after {}\n", safe(&own))),
+        (Format::Table, None) => session.print(&format!("{table}\n")),
+        (_, own) => session.print_data(&serde_json::json!({"table": table, "own_prices": own})),
     }
 }
 
@@ -143,8 +168,8 @@ fn set_own_prices(file: Option<&Path>, layout: &Layout, session: &mut Session<'_
     };
     let json = std::fs::read_to_string(file)
         .map_err(|error| Stop::failed(CODE_USE, format!("cannot read {}: {error}", file.display())))?;
-    Pricer::with_own_prices("prices.json", json.as_str())
-        .map_err(|error| Stop::failed(CODE_USE, format!("{}: {error}", file.display())))?;
+    Pricer::with_own_prices(file.display().to_string(), json.as_str())
+        .map_err(|error| Stop::failed(CODE_USE, error.to_string()))?;
     layout.open_or_create()?;
     layout.set_own_prices(Some(&json))?;
     session.print(&format!("{} goes before the table in {}\n", file.display(), layout.root().display()))
@@ -184,7 +209,9 @@ fn list_models(pricer: &mut Pricer, wanted: &str, session: &mut Session<'_>) -> 
         .models
         .iter()
         // A model is looked up by its id, which some rules of the table give to another: that one is told once.
-        .filter_map(|model| pricer.look_up(Some(&provider.id), model, now).filter(|found| found.model_id == *model))
+        .filter_map(|model| {
+            pricer.look_up(Some(&provider.id), model, now, None).filter(|found| found.model_id == *model)
+        })
         .map(ModelLine::from)
         .collect();
     match session.format {
@@ -193,12 +220,21 @@ fn list_models(pricer: &mut Pricer, wanted: &str, session: &mut Session<'_>) -> 
     }
 }
 
-fn look_up(pricer: &mut Pricer, model: &str, provider: Option<&str>, at: UnixNanos, session: &mut Session<'_>) -> Done {
-    let found = pricer.look_up(provider, model, at).or_else(|| {
-        // `openai/gpt-4o`, as routers name models.
+/// Finds a model, also as `openai/gpt-4o`, as routers name models.
+fn find(
+    pricer: &mut Pricer,
+    model: &str,
+    provider: Option<&str>,
+    at: UnixNanos,
+    tier: Option<&str>,
+) -> Option<ModelPrices> {
+    pricer.look_up(provider, model, at, tier).or_else(|| {
         let (provider, model) = model.split_once('/').filter(|_| provider.is_none())?;
-        pricer.look_up(Some(provider), model, at)
-    });
+        pricer.look_up(Some(provider), model, at, tier)
+    })
+}
+
+fn look_up(found: Option<ModelPrices>, model: &str, provider: Option<&str>, session: &mut Session<'_>) -> Done {
     let Some(found) = found else {
         let of = provider.map(|name| format!(" of {name:?}")).unwrap_or_default();
         let what = format!("no price for {model:?}{of} in {}", Pricer::table_version());
@@ -208,12 +244,40 @@ fn look_up(pricer: &mut Pricer, model: &str, provider: Option<&str>, at: UnixNan
     };
     let line = ModelLine::from(found);
     match session.format {
-        Format::Table => print_models(&[line], session),
+        Format::Table => print_model(&line, session),
         _ => session.print_data(&line),
     }
 }
 
+/// Prints one model with everything that has a price.
+fn print_model(model: &ModelLine, session: &mut Session<'_>) -> Done {
+    let look = session.look;
+    session.print(&rates_table(std::slice::from_ref(model)).render(look))?;
+    if !model.others.is_empty() {
+        let mut table = Table::new(&[
+            Column::new("ALSO BILLED", 0),
+            Column::new("PRICE", 0).right(),
+            Column::new("FOR", 0).right(),
+        ]);
+        for other in &model.others {
+            table.row(vec![Cell::new(other.unit), Cell::new(price(other.usd)), Cell::new(count(other.per))]);
+        }
+        session.print(&format!("\n{}", table.render(look)))?;
+    }
+    print_footer(&footer(&model.table), session)
+}
+
 fn print_models(models: &[ModelLine], session: &mut Session<'_>) -> Done {
+    let look = session.look;
+    session.print(&rates_table(models).render(look))?;
+    print_footer(&footer(Pricer::table_version()), session)
+}
+
+fn footer(table: &str) -> String {
+    format!("{UNIT}, where nothing else is said; table: {table}")
+}
+
+fn rates_table(models: &[ModelLine]) -> Table {
     let mut table = Table::new(&[
         Column::new("PROVIDER", 2),
         Column::new("MODEL", 0).shrinks_to(16),
@@ -225,26 +289,29 @@ fn print_models(models: &[ModelLine], session: &mut Session<'_>) -> Done {
         Column::new("REQUEST", 1).right(),
     ]);
     for model in models {
+        let request = if model.per_request_usd.0 == 0 { String::new() } else { money(model.per_request_usd) };
+        let head = |text: &str, is_first| if is_first { Cell::new(text) } else { Cell::default() };
+        if model.rates.is_empty() {
+            let none = || Cell::new("-").style(DIM);
+            let named = [head(&model.provider, true).style(DIM), head(&model.model, true), Cell::default()];
+            table.row(named.into_iter().chain([none(), none(), none(), none(), head(&request, true)]).collect());
+        }
         for rate in &model.rates {
             let is_first = rate.above_input_tokens == 0;
-            let only_first = |text: &str| if is_first { Cell::new(text) } else { Cell::default() };
             let above = if is_first { String::new() } else { format!("> {}", count(rate.above_input_tokens)) };
-            let request = if model.per_request_usd.0 == 0 { String::new() } else { money(model.per_request_usd) };
             table.row(vec![
-                only_first(&model.provider).style(DIM),
-                only_first(&model.model),
+                head(&model.provider, is_first).style(DIM),
+                head(&model.model, is_first),
                 Cell::new(above),
                 Cell::new(price(rate.input)),
                 Cell::new(price(rate.cache_read)),
                 Cell::new(price(rate.cache_write)),
                 Cell::new(price(rate.output)),
-                only_first(&request),
+                head(&request, is_first),
             ]);
         }
     }
-    let look = session.look;
-    session.print(&table.render(look))?;
-    print_footer(&format!("{UNIT}; table: {}", Pricer::table_version()), session)
+    table
 }
 
 /// Prices are short decimals already; all of one is shown.

@@ -56,6 +56,22 @@ pub const CACHE_READ_TOKENS: &str = "gen_ai.usage.cache_read.input_tokens";
 pub const CACHE_WRITE_TOKENS: &str = "gen_ai.usage.cache_write.input_tokens";
 /// Part of the output that was reasoning.
 pub const REASONING_TOKENS: &str = "gen_ai.usage.reasoning.output_tokens";
+/// Part of the input that was audio.
+pub const AUDIO_INPUT_TOKENS: &str = "gen_ai.usage.audio.input_tokens";
+/// Part of the input that was audio and was read from a cache.
+pub const AUDIO_CACHE_READ_TOKENS: &str = "gen_ai.usage.audio.cache_read.input_tokens";
+/// Part of the output that was audio.
+pub const AUDIO_OUTPUT_TOKENS: &str = "gen_ai.usage.audio.output_tokens";
+/// Part of what was written to a cache that is kept for an hour; in no standard.
+pub const CACHE_WRITE_1H_TOKENS: &str = "runspan.usage.cache_write_1h_tokens";
+/// Searches of the web that the provider made for the call; in no standard.
+pub const WEB_SEARCHES: &str = "runspan.usage.web_searches";
+/// Before the name of a unit of the price table: how many of it a call used, where the standard has no name for it.
+pub const USAGE_PREFIX: &str = "runspan.usage.";
+/// Before a circumstance that the price table knows, its value: `runspan.price.processing` = `batch`.
+pub const PRICE_PREFIX: &str = "runspan.price.";
+/// The tier that any provider served the call in.
+pub const SERVICE_TIER: &str = "runspan.price.service_tier";
 /// Input and output together; in no standard, but the only number some emitters give.
 pub const TOTAL_TOKENS: &str = "gen_ai.usage.total_tokens";
 /// The tier that OpenAI served the call in; it has its own prices.
@@ -158,6 +174,11 @@ pub const TELL_OUTCOME: &[&str] = &[
     CACHE_READ_TOKENS,
     CACHE_WRITE_TOKENS,
     REASONING_TOKENS,
+    AUDIO_INPUT_TOKENS,
+    AUDIO_CACHE_READ_TOKENS,
+    AUDIO_OUTPUT_TOKENS,
+    CACHE_WRITE_1H_TOKENS,
+    WEB_SEARCHES,
     TOTAL_TOKENS,
     ERROR_TYPE,
     STEP_STATUS,

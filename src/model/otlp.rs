@@ -585,7 +585,8 @@ fn is_zero_u64(number: &u64) -> bool {
     *number == 0
 }
 
-mod hex {
+/// Ids, as OTLP JSON has them.
+pub(crate) mod hex {
     use serde::{Deserialize, Deserializer, Serializer, de};
 
     pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
@@ -594,13 +595,14 @@ mod hex {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
-        let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
-        match digits {
-            Some(digits) if digits.len() % 2 == 0 => {
-                Ok(digits.chunks_exact(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect())
-            }
-            _ => Err(de::Error::custom("an id is not hex")),
-        }
+        decode(&text).ok_or_else(|| de::Error::custom("an id is not hex"))
+    }
+
+    /// Decodes text; `None` when it is not hex.
+    pub fn decode(text: &str) -> Option<Vec<u8>> {
+        let digits: Vec<u32> = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
+        let is_whole = digits.len() % 2 == 0;
+        is_whole.then(|| digits.chunks_exact(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect())
     }
 }
 

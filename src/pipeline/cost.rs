@@ -4,14 +4,15 @@
 //! milliseconds and 18 MiB, and gives no access to the text it carries; so the same file stands in
 //! `src/conventions/prices`, and only the section of a provider that was seen is decoded. The arithmetic stays the crate's.
 
+mod look_up;
+mod table;
+mod usage;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use genai_prices::{Calculator, ErrorKind, PriceCalculation, PriceRequest, Usage, UsageKey};
-use serde::Deserialize;
-use serde_json::Value as Json;
-use serde_json::value::RawValue;
+use genai_prices::{Calculator, ErrorKind, PriceCalculation, PriceRequest, Usage};
 
 use super::facts;
 use super::normalize::Draft;
@@ -21,10 +22,8 @@ use crate::model::otlp::{Span, Value};
 use crate::model::record::{Record, RecordKind};
 use crate::model::{CostSource, NanoUsd, StepKind, Tokens, UnixNanos};
 
-/// `data/prices.json` of the crate, unchanged; a test holds every model and price of it against the crate's own.
-const TABLE: &str = include_str!("../conventions/prices/genai-prices.json");
-/// Name and version of [`TABLE`].
-const TABLE_VERSION: &str = "genai-prices 0.2.1";
+pub use look_up::{ModelPrices, ProviderPrices, Rates, UnitRate};
+use table::{Section, Sections, TABLE_VERSION};
 
 /// Prices model calls. Cheap to make: price data is decoded when a provider is first seen.
 #[derive(Debug, Default)]
@@ -34,9 +33,9 @@ pub struct Pricer {
     /// The table's sections as text, by provider.
     sections: Option<Sections>,
     /// Decoded sections, by provider; `None` for one that could not be decoded.
-    decoded: HashMap<String, Option<Calculator>>,
+    decoded: HashMap<String, Option<Section>>,
     /// The same together with the providers whose models a provider also serves.
-    decoded_with_fallbacks: HashMap<String, Option<Calculator>>,
+    decoded_with_fallbacks: HashMap<String, Option<Section>>,
     /// Knows every provider and no price: finds the provider of a call by alias, model or address.
     directory: Option<Calculator>,
 }
@@ -54,71 +53,26 @@ pub struct Quote {
     pub model_id: String,
 }
 
-/// A provider in the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProviderPrices {
-    /// Its id.
-    pub id: String,
-    /// Its name, for people.
-    pub name: String,
-    /// Ids of its models, in the table's order.
-    pub models: Vec<String>,
-}
-
-/// What a model costs at a moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelPrices {
-    /// Id of the provider in the table.
-    pub provider_id: String,
-    /// Id of the model in the table.
-    pub model_id: String,
-    /// Which prices these are.
-    pub table: String,
-    /// Rates by size of the input, the first one from 0.
-    pub rates: Vec<Rates>,
-    /// What every request costs besides its tokens.
-    pub per_request: NanoUsd,
-}
-
-/// What a million tokens cost.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rates {
-    /// These rates hold for the whole of a request with more input tokens than this.
-    pub above_input_tokens: u64,
-    /// Input that was not cached.
-    pub input: NanoUsd,
-    /// Input read from a cache.
-    pub cache_read: NanoUsd,
-    /// Input written to a cache.
-    pub cache_write: NanoUsd,
-    /// Output, reasoning included.
-    pub output: NanoUsd,
-}
-
 /// A file of prices that can't be used.
 #[derive(Debug)]
 pub struct PricesError {
     name: String,
-    cause: genai_prices::Error,
+    why: String,
 }
 
 impl fmt::Display for PricesError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "prices of {} can't be used", self.name)
+        write!(f, "prices of {} can't be used: {}", self.name, self.why)
     }
 }
 
-impl std::error::Error for PricesError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.cause)
-    }
-}
+impl std::error::Error for PricesError {}
 
 #[derive(Debug)]
 struct OwnPrices {
     name: String,
     text: String,
-    calculator: Calculator,
+    section: Section,
 }
 
 /// What is needed to price one call.
@@ -126,9 +80,24 @@ struct Call<'a> {
     provider: Option<&'a str>,
     address: Option<&'a str>,
     model: &'a str,
-    tokens: &'a Tokens,
-    tier: Option<&'a str>,
+    usage: &'a Usage,
+    /// Keys and values that the table knows besides the model.
+    circumstances: &'a [(&'a str, &'a str)],
     at: UnixNanos,
+}
+
+/// A price, and by what it was found.
+struct Priced {
+    price: PriceCalculation,
+    table: String,
+    by_token: bool,
+}
+
+impl Priced {
+    fn by(table: &str, section: &Section, price: PriceCalculation) -> Self {
+        let table = format!("{table} {}/{}", price.provider_id, price.model_id);
+        Self { table, by_token: section.is_by_token(&price.model_id), price }
+    }
 }
 
 impl Pricer {
@@ -139,12 +108,14 @@ impl Pricer {
 
     /// Makes a pricer that asks the user's own prices first: JSON in the table's format, an array of providers.
     ///
-    /// `name` stands for the file in what is stored about a cost.
+    /// `name` stands for the file in what is stored about a cost. Prices of units that do not exist are an error: they
+    /// would make calls look free.
     pub fn with_own_prices(name: impl Into<String>, json: impl Into<String>) -> Result<Self, PricesError> {
         let (name, text) = (name.into(), json.into());
-        match Calculator::from_json(&text) {
-            Ok(calculator) => Ok(Self { own: Some(OwnPrices { name, text, calculator }), ..Self::default() }),
-            Err(cause) => Err(PricesError { name, cause }),
+        let section = Section::decode(&text).map_err(|error| with_causes(&error));
+        match section.and_then(|section| table::check(&text).map(|()| section)) {
+            Ok(section) => Ok(Self { own: Some(OwnPrices { name, text, section }), ..Self::default() }),
+            Err(why) => Err(PricesError { name, why }),
         }
     }
 
@@ -161,6 +132,11 @@ impl Pricer {
             Ok(pricer) => (pricer, None),
             Err(why) => (Self::new(), Some(format!("{}: {why}; using the table", layout.prices_file().display()))),
         }
+    }
+
+    /// Tells whether the user's own prices are asked first.
+    pub fn has_own_prices(&self) -> bool {
+        self.own.is_some()
     }
 
     /// Returns name and version of the table that comes with runspan.
@@ -211,112 +187,52 @@ impl Pricer {
     /// `provider` is a `gen_ai.provider.name`; without it the model's name has to tell. `at` chooses among prices that
     /// changed over time.
     pub fn quote(&mut self, provider: Option<&str>, model: &str, usage: &Tokens, at: UnixNanos) -> Option<Quote> {
-        self.quote_call(&Call { provider, address: None, model, tokens: usage, tier: None, at })
-    }
-
-    /// Lists all providers of the table with their models.
-    pub fn providers(&self) -> Vec<ProviderPrices> {
-        let own = self.own.as_ref().map(|own| own.text.as_str());
-        let mut providers: Vec<ProviderPrices> = Vec::new();
-        for entry in own.into_iter().chain([TABLE]).flat_map(sections_of) {
-            let Ok(listing) = serde_json::from_str::<Listing>(entry.get()) else { continue };
-            let models = listing.models.into_iter().map(|model| model.id);
-            match providers.iter_mut().find(|provider| provider.id == listing.id) {
-                Some(known) => {
-                    let new: Vec<String> = models.filter(|model| !known.models.contains(model)).collect();
-                    known.models.extend(new);
-                }
-                None => providers.push(ProviderPrices { id: listing.id, name: listing.name, models: models.collect() }),
-            }
+        if usage.prompt.is_none() && usage.completion.is_none() {
+            return None;
         }
-        providers
-    }
-
-    /// Looks up what a model costs at a moment, by any name that a call could have.
-    pub fn look_up(&mut self, provider: Option<&str>, model: &str, at: UnixNanos) -> Option<ModelPrices> {
-        let nothing = Tokens { prompt: Some(0), completion: Some(0), ..Tokens::default() };
-        let call = Call { provider, address: None, model, tokens: &nothing, tier: None, at };
-        let (found, table) = self.calculate(&call)?;
-        let per_request = found.total_price;
-        let mut thresholds = self.thresholds(&found.provider_id, &found.model_id);
-        thresholds.insert(0, 0);
-        thresholds.dedup();
-        let mut rates = Vec::new();
-        for above_input_tokens in thresholds {
-            // A rate is what one more token of a kind costs; so it is right for every form that prices have.
-            let base = above_input_tokens + 1;
-            let mut rate = |cache_read, cache_write, completion| {
-                let tokens = Tokens {
-                    prompt: Some(base),
-                    completion: Some(completion),
-                    cache_read: Some(cache_read),
-                    cache_write: Some(cache_write),
-                    ..Tokens::default()
-                };
-                let call = Call { provider, address: None, model, tokens: &tokens, tier: None, at };
-                let (price, _) = self.calculate(&call)?;
-                Some(price.total_price - per_request)
-            };
-            let plain = rate(0, 0, 0)?;
-            let input = plain / base as f64;
-            // All of the input as one kind, so that no small difference of two large numbers is taken.
-            let cache_read = rate(base, 0, 0)? / base as f64;
-            let cache_write = rate(0, base, 0)? / base as f64;
-            let output = (rate(0, 0, base)? - plain) / base as f64;
-            let a_million = |dollars: f64| NanoUsd::from_usd((dollars * 1e6 * 1e6).round() / 1e6);
-            rates.push(Rates {
-                above_input_tokens,
-                input: a_million(input)?,
-                cache_read: a_million(cache_read)?,
-                cache_write: a_million(cache_write)?,
-                output: a_million(output)?,
-            });
-        }
-        Some(ModelPrices {
-            table,
-            rates,
-            per_request: nanos(per_request)?,
-            provider_id: found.provider_id,
-            model_id: found.model_id,
-        })
+        let usage = usage::of_tokens(usage);
+        self.quote_call(&Call { provider, address: None, model, usage: &usage, circumstances: &[], at }, true)
     }
 
     /// Prices the call that a span tells of: by the model that answered, else by the one asked for, at its start.
     fn quote_span(&mut self, span: &Span, kind: StepKind) -> Option<Quote> {
-        let tokens = facts::tokens(span)?;
+        let tokens = facts::tokens(span).unwrap_or_default();
         // Half of a bill is not a bill; only a model that writes nothing has no output to count.
-        let complete = tokens.prompt.is_some() && (kind != StepKind::Llm || tokens.completion.is_some());
-        if !complete {
+        let tells_tokens = tokens.prompt.is_some() && (kind != StepKind::Llm || tokens.completion.is_some());
+        let usage = usage::of_span(span);
+        if !tells_tokens && !usage::counts_more_than_tokens(&usage) {
             return None;
         }
         let provider = span.attr_str(names::PROVIDER);
+        let circumstances = usage::circumstances_of(span);
         [names::RESPONSE_MODEL, names::REQUEST_MODEL].into_iter().find_map(|key| {
-            self.quote_call(&Call {
+            let call = Call {
                 provider: provider.filter(|name| !providers::FRAMEWORKS.contains(name)),
                 address: span.attr_str(names::SERVER_ADDRESS),
                 model: span.attr_str(key).filter(|model| !model.is_empty())?,
-                tokens: &tokens,
-                tier: span.attr_str(names::OPENAI_SERVICE_TIER),
+                usage: &usage,
+                circumstances: &circumstances,
                 at: UnixNanos(span.start_time_unix_nano),
-            })
+            };
+            self.quote_call(&call, tells_tokens)
         })
     }
 
-    fn quote_call(&mut self, call: &Call<'_>) -> Option<Quote> {
-        if call.tokens.prompt.is_none() && call.tokens.completion.is_none() {
+    /// Prices a call, unless what its model is billed by was not told: tokens say nothing about hours of audio.
+    fn quote_call(&mut self, call: &Call<'_>, tells_tokens: bool) -> Option<Quote> {
+        let Priced { price, table, by_token } = self.calculate(call)?;
+        let tells_enough = if by_token { tells_tokens } else { usage::counts_more_than_tokens(call.usage) };
+        if !tells_enough {
             return None;
         }
-        let (price, table) = self.calculate(call)?;
         Some(Quote { cost: nanos(price.total_price)?, table, provider_id: price.provider_id, model_id: price.model_id })
     }
 
-    fn calculate(&mut self, call: &Call<'_>) -> Option<(PriceCalculation, String)> {
-        let usage = usage_of(call.tokens);
+    fn calculate(&mut self, call: &Call<'_>) -> Option<Priced> {
         let wanted = call.provider.map(price_id);
         let own = self.own.as_ref().and_then(|own| {
-            let price = own.calculator.calculate(&price_request(call, &usage, wanted.as_deref())).ok()?;
-            let table = format!("{} {}/{}", own.name, price.provider_id, price.model_id);
-            Some((price, table))
+            let price = own.section.calculator.calculate(&price_request(call, wanted.as_deref())).ok()?;
+            Some(Priced::by(&own.name, &own.section, price))
         });
         if own.is_some() {
             return own;
@@ -325,15 +241,16 @@ impl Pricer {
         // An alias or nothing at all found the section; inside it the provider is known by its id. Only LiteLLM's
         // `vendor/model` has to be taken apart by the crate once more.
         let provider = wanted.as_deref().filter(|name| name.eq_ignore_ascii_case("litellm")).unwrap_or(&id).to_owned();
-        let request = price_request(call, &usage, Some(&provider));
-        let price = match self.section(&id)?.calculate(&request) {
+        let request = price_request(call, Some(&provider));
+        let section = self.section(&id)?;
+        match section.calculator.calculate(&request) {
             Err(error) if error.kind() == ErrorKind::ModelNotFound => {
-                self.section_with_fallbacks(&id)?.calculate(&request).ok()?
+                let section = self.section_with_fallbacks(&id)?;
+                let price = section.calculator.calculate(&request).ok()?;
+                Some(Priced::by(TABLE_VERSION, section, price))
             }
-            result => result.ok()?,
-        };
-        let table = format!("{TABLE_VERSION} {}/{}", price.provider_id, price.model_id);
-        Some((price, table))
+            result => Some(Priced::by(TABLE_VERSION, section, result.ok()?)),
+        }
     }
 
     /// Finds the section of the table that a call belongs to.
@@ -359,7 +276,7 @@ impl Pricer {
         }
     }
 
-    fn section(&mut self, id: &str) -> Option<&Calculator> {
+    fn section(&mut self, id: &str) -> Option<&Section> {
         let sections = self.sections.get_or_insert_with(Sections::of_table);
         if !self.decoded.contains_key(id) {
             self.decoded.insert(id.to_owned(), sections.decode(&[id]));
@@ -367,7 +284,7 @@ impl Pricer {
         self.decoded.get(id)?.as_ref()
     }
 
-    fn section_with_fallbacks(&mut self, id: &str) -> Option<&Calculator> {
+    fn section_with_fallbacks(&mut self, id: &str) -> Option<&Section> {
         let sections = self.sections.get_or_insert_with(Sections::of_table);
         if !self.decoded_with_fallbacks.contains_key(id) {
             let fallbacks = sections.fallbacks(id);
@@ -377,136 +294,12 @@ impl Pricer {
         }
         self.decoded_with_fallbacks.get(id)?.as_ref()
     }
-
-    /// Returns the input sizes at which a model's prices change, in order.
-    fn thresholds(&mut self, provider_id: &str, model_id: &str) -> Vec<u64> {
-        let sections = self.sections.get_or_insert_with(Sections::of_table);
-        let fallbacks = sections.fallbacks(provider_id);
-        let own = self.own.iter().flat_map(|own| sections_of(&own.text)).filter(|entry| id_of(entry) == provider_id);
-        let ids = std::iter::once(provider_id).chain(fallbacks.iter().map(String::as_str));
-        let texts = own.map(RawValue::get).chain(ids.filter_map(|id| sections.text(id)));
-        let model = texts
-            .filter_map(|text| serde_json::from_str::<Listing>(text).ok())
-            .flat_map(|listing| listing.models)
-            .find(|model| model.id == model_id);
-        let mut starts = Vec::new();
-        if let Some(model) = model {
-            collect_starts(&model.prices, &mut starts);
-        }
-        starts.sort_unstable();
-        starts.dedup();
-        starts
-    }
 }
 
-/// The table cut into providers, as text.
-#[derive(Debug)]
-struct Sections(Vec<(String, &'static RawValue)>);
-
-impl Sections {
-    fn of_table() -> Self {
-        Self(sections_of(TABLE).into_iter().map(|entry| (id_of(entry).to_owned(), entry)).collect())
-    }
-
-    fn text(&self, id: &str) -> Option<&'static str> {
-        self.0.iter().find(|(known, _)| known == id).map(|(_, entry)| entry.get())
-    }
-
-    fn decode(&self, ids: &[&str]) -> Option<Calculator> {
-        let texts: Vec<&str> = ids.iter().filter_map(|id| self.text(id)).collect();
-        Calculator::from_json(format!("[{}]", texts.join(","))).ok()
-    }
-
-    fn fallbacks(&self, id: &str) -> Vec<String> {
-        let head = self.text(id).and_then(|text| serde_json::from_str::<Head<'_>>(text).ok());
-        head.and_then(|head| head.fallback_model_providers).unwrap_or_default()
-    }
-
-    /// Makes a table in which every provider has one free model of any name: its answer tells the provider alone.
-    fn directory(&self) -> Option<Calculator> {
-        let heads = self.0.iter().filter_map(|(_, entry)| serde_json::from_str::<Head<'_>>(entry.get()).ok());
-        let entries: Vec<String> = heads
-            .map(|head| {
-                let member = |name: &str, value: Option<&RawValue>| {
-                    value.map_or_else(String::new, |value| format!(",\"{name}\":{value}"))
-                };
-                format!(
-                    "{{\"id\":{},\"name\":{},\"api_pattern\":{}{}{},\"models\":[{{\"id\":\"any\",\"match\":{{\"contains\":\"\"}}}}]}}",
-                    head.id,
-                    head.id,
-                    head.api_pattern,
-                    member("model_match", head.model_match),
-                    member("provider_match", head.provider_match),
-                )
-            })
-            .collect();
-        Calculator::from_json(format!("[{}]", entries.join(","))).ok()
-    }
-}
-
-/// How a provider is recognised, without its prices.
-#[derive(Deserialize)]
-struct Head<'a> {
-    #[serde(borrow)]
-    id: &'a RawValue,
-    #[serde(borrow)]
-    api_pattern: &'a RawValue,
-    #[serde(borrow, default)]
-    model_match: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    provider_match: Option<&'a RawValue>,
-    #[serde(default)]
-    fallback_model_providers: Option<Vec<String>>,
-}
-
-/// What a provider offers.
-#[derive(Deserialize)]
-struct Listing {
-    id: String,
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    models: Vec<ListedModel>,
-}
-
-#[derive(Deserialize)]
-struct ListedModel {
-    id: String,
-    #[serde(default)]
-    prices: Json,
-}
-
-fn sections_of(table: &str) -> Vec<&RawValue> {
-    serde_json::from_str(table).unwrap_or_default()
-}
-
-/// Reads the id of a provider's section; it stands first in the table that comes with the crate, so that finding a
-/// section does not parse it.
-fn id_of(section: &RawValue) -> String {
-    #[derive(Deserialize)]
-    struct Id {
-        id: String,
-    }
-    let first = section.get().strip_prefix("{\"id\":\"").and_then(|rest| rest.split('"').next());
-    first
-        .map(str::to_owned)
-        .unwrap_or_else(|| serde_json::from_str::<Id>(section.get()).map(|section| section.id).unwrap_or_default())
-}
-
-fn collect_starts(prices: &Json, starts: &mut Vec<u64>) {
-    match prices {
-        Json::Array(items) => items.iter().for_each(|item| collect_starts(item, starts)),
-        Json::Object(members) => {
-            for (key, value) in members {
-                if key == "start" {
-                    starts.extend(value.as_u64());
-                } else {
-                    collect_starts(value, starts);
-                }
-            }
-        }
-        _ => {}
-    }
+/// Writes an error and what it comes from.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn write(span: &mut Span, attributes: &[(&str, Value)]) {
@@ -524,27 +317,12 @@ fn price_id(provider: &str) -> String {
     mapped.unwrap_or(name)
 }
 
-fn price_request<'a>(call: &Call<'a>, usage: &'a Usage, provider: Option<&'a str>) -> PriceRequest<'a> {
-    let mut request =
-        PriceRequest::new(call.model, usage).with_timestamp(SystemTime::UNIX_EPOCH + Duration::from_nanos(call.at.0));
+fn price_request<'a>(call: &Call<'a>, provider: Option<&'a str>) -> PriceRequest<'a> {
+    let mut request = PriceRequest::new(call.model, call.usage)
+        .with_timestamp(SystemTime::UNIX_EPOCH + Duration::from_nanos(call.at.0));
     request.provider_id = provider;
-    match call.tier {
-        Some(tier) => request.with_price_context("service_tier", tier),
-        None => request,
-    }
-}
-
-fn usage_of(tokens: &Tokens) -> Usage {
-    [
-        (UsageKey::INPUT_TOKENS, tokens.prompt),
-        (UsageKey::OUTPUT_TOKENS, tokens.completion),
-        (UsageKey::CACHE_READ_TOKENS, tokens.cache_read),
-        (UsageKey::CACHE_WRITE_TOKENS, tokens.cache_write),
-        (UsageKey::OUTPUT_REASONING_TOKENS, tokens.reasoning),
-    ]
-    .into_iter()
-    .filter_map(|(key, count)| Some((key, count? as f64)))
-    .collect()
+    request.price_context = call.circumstances.to_vec();
+    request
 }
 
 /// Rounds half-even to the nano-dollar.

@@ -265,10 +265,13 @@ fn structured(value: &Value) -> Json {
     }
 }
 
-/// Finds a member by its path; a number takes an item of a list.
+/// Finds a member by its path; a number takes an item of a list, and so does `KEY=VALUE`.
 fn member(value: &Json, path: &[&str]) -> Option<Json> {
     let found = path.iter().try_fold(value, |value, name| match value {
-        Json::Array(items) => items.get(name.parse::<usize>().ok()?),
+        Json::Array(items) => match name.split_once('=') {
+            Some((key, wanted)) => items.iter().find(|item| item.get(key).and_then(Json::as_str) == Some(wanted)),
+            None => items.get(name.parse::<usize>().ok()?),
+        },
         _ => value.get(name),
     })?;
     (!found.is_null()).then(|| found.clone())

@@ -149,6 +149,19 @@ impl Step {
         self
     }
 
+    /// Tells how much of what was written to a cache is kept for an hour, which costs more than the usual five minutes.
+    pub fn cache_write_1h(&self, tokens: u64) -> &Self {
+        self.put_count(names::CACHE_WRITE_1H_TOKENS, tokens);
+        self
+    }
+
+    /// Tells how much of input and output was audio, which has prices of its own.
+    pub fn audio(&self, input_tokens: u64, output_tokens: u64) -> &Self {
+        self.put_count(names::AUDIO_INPUT_TOKENS, input_tokens);
+        self.put_count(names::AUDIO_OUTPUT_TOKENS, output_tokens);
+        self
+    }
+
     /// Sets what the step cost; without, it is computed from a price table where that is possible.
     pub fn cost_usd(&self, usd: f64) -> &Self {
         self.put_cost_usd(usd);

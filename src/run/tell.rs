@@ -74,10 +74,14 @@ pub(crate) trait Tell {
             (names::REASONING_TOKENS, usage.reasoning),
         ] {
             if let Some(tokens) = tokens {
-                // Signed, as OTLP has it; others would write an unsigned one as text.
-                self.put(key, &i64::try_from(tokens).unwrap_or(i64::MAX));
+                self.put_count(key, tokens);
             }
         }
+    }
+
+    fn put_count(&self, key: &'static str, count: u64) {
+        // Signed, as OTLP has it; others would write an unsigned one as text.
+        self.put(key, &i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     fn put_cost_usd(&self, usd: f64) {

@@ -75,7 +75,7 @@ async fn export(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Take
     let compression = if is_compressed { compression.as_str() } else { "" };
     match signal {
         Some(signal) => shared.line.take(held, signal, compression, Encoding::Protobuf).await,
-        None => shared.line.take_metrics(held, compression).await,
+        None => shared.line.take_metrics(held, compression, Encoding::Protobuf).await,
     }
 }
 

@@ -63,10 +63,6 @@ async fn export(
         "/v1/traces" => Some(Signal::Traces),
         "/v1/logs" => Some(Signal::Logs),
         _ if !shared.line.has_targets() => return Err(not_kept()),
-        _ if encoding == Encoding::Json => {
-            let why = format!("metrics are forwarded as they come, and so are taken as {PROTOBUF}, not as {JSON}");
-            return Err(Refusal::new(Problem::UnknownType, why));
-        }
         _ => None,
     };
     let compression = request.headers().get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -75,7 +71,7 @@ async fn export(
     let held = body::read(request.into_body(), bounds.request_bytes, bounds.body_limit, &shared.budget).await?;
     match signal {
         Some(signal) => shared.line.take(held, signal, &compression, encoding).await,
-        None => shared.line.take_metrics(held, &compression).await,
+        None => shared.line.take_metrics(held, &compression, encoding).await,
     }
 }
 

@@ -84,20 +84,35 @@ impl Line {
         self.run_ids.is_some()
     }
 
-    /// Takes a request of metrics, as it is, for the targets.
-    pub async fn take_metrics(self: &Arc<Self>, held: Held, compression: &str) -> Result<Taken, Refusal> {
+    /// Takes a request of metrics, as it is, for the targets; JSON as the protobuf that it means.
+    pub async fn take_metrics(
+        self: &Arc<Self>,
+        held: Held,
+        compression: &str,
+        encoding: Encoding,
+    ) -> Result<Taken, Refusal> {
         let (line, compression) = (Arc::clone(self), compression.to_owned());
-        let whole = tokio::task::spawn_blocking(move || line.whole_metrics(held, &compression)).await;
-        let Held { bytes, share: _share } = whole.map_err(|_| broken_off())??;
+        let whole = tokio::task::spawn_blocking(move || line.whole_metrics(held, &compression, encoding)).await;
+        let (Held { bytes, share: _share }, warning) = whole.map_err(|_| broken_off())??;
         if !bytes.is_empty() {
             let prepared = Prepared { kind: FrameKind::Metrics, resource: Arc::default(), payload: bytes };
             self.append(vec![prepared]).await?;
         }
-        Ok(Taken::default())
+        Ok(Taken { message: warning.unwrap_or_default(), ..Taken::default() })
     }
 
-    fn whole_metrics(&self, held: Held, compression: &str) -> Result<Held, Refusal> {
-        let held = decompress(held, compression, self.bounds.request_bytes)?;
+    fn whole_metrics(
+        &self,
+        held: Held,
+        compression: &str,
+        encoding: Encoding,
+    ) -> Result<(Held, Option<String>), Refusal> {
+        let mut held = decompress(held, compression, self.bounds.request_bytes)?;
+        let mut warning = None;
+        if encoding == Encoding::Json {
+            let written = otlp::metrics_as_protobuf(&held.bytes);
+            (held.bytes, warning) = written.map_err(|bad| Refusal::new(Problem::Malformed, bad.to_string()))?;
+        }
         if held.bytes.len() > MAX_PAYLOAD_BYTES {
             return Err(too_large(MAX_PAYLOAD_BYTES));
         }
@@ -114,7 +129,7 @@ impl Line {
                 "the body is not an OTLP export request of metrics".to_owned(),
             ));
         }
-        Ok(held)
+        Ok((held, warning))
     }
 
     /// Has records appended, and waits until they are durable.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use crate::conventions::names;
 use crate::model::id::IdMap;
 use crate::model::otlp::{Span, Value};
-use crate::model::{Event, RunId, RunSummary, SpanId, UnixNanos};
+use crate::model::{Event, NanoUsd, RunId, RunSummary, SpanId, UnixNanos};
 use crate::pipeline::facts::StepFacts;
-use crate::store::assembly::RunState;
+use crate::store::assembly::{Billing, RunState};
 
 /// A run that is over, and what it is counted as.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct Tally {
     pub calls: Vec<Call>,
     /// Steps that are no model calls and whose tokens count, since no step below tells its own.
     pub tellers: Vec<Call>,
+    /// Steps whose costs make the run's.
+    pub costs: Vec<Call>,
 }
 
 /// One call, as its span tells it; what is `None` nobody said.
@@ -35,6 +37,7 @@ pub(crate) struct Call {
     pub duration: Duration,
     pub input_tokens: Option<u64>,
     pub output_tokens: Option<u64>,
+    pub cost: Option<NanoUsd>,
     pub time_to_first_chunk: Option<Duration>,
 }
 
@@ -54,6 +57,7 @@ impl Call {
             duration: Duration::from_nanos(length),
             input_tokens: facts.tokens.and_then(|tokens| tokens.prompt),
             output_tokens: facts.tokens.and_then(|tokens| tokens.completion),
+            cost: facts.cost.map(|(cost, _)| cost),
             time_to_first_chunk: span
                 .attr("gen_ai.response.time_to_first_chunk")
                 .and_then(Value::as_f64)
@@ -87,15 +91,22 @@ impl Notes {
 
     /// Notes the end of a step.
     pub fn note_end(&mut self, span: &Span, facts: &StepFacts) {
-        if let Some(id) = SpanId::from_bytes(&span.span_id).filter(|_| facts.billed || facts.tokens.is_some()) {
+        if let Some(id) =
+            SpanId::from_bytes(&span.span_id).filter(|_| facts.billed || facts.tokens.is_some() || facts.cost.is_some())
+        {
             self.calls.insert(id, Call::of(span, facts));
         }
     }
 
     /// Adds the run up as it stands.
     pub fn tally(&self, state: &RunState) -> Tally {
-        let (calls, tellers) = state.billing();
+        let Billing { calls, tellers, costs } = state.billing();
         let noted = |spans: Vec<SpanId>| spans.iter().filter_map(|span| self.calls.get(span).cloned()).collect();
-        Tally { run: state.summary(UnixNanos::now()), calls: noted(calls), tellers: noted(tellers) }
+        Tally {
+            run: state.summary(UnixNanos::now()),
+            calls: noted(calls),
+            tellers: noted(tellers),
+            costs: noted(costs),
+        }
     }
 }

@@ -24,6 +24,7 @@ use crate::model::{
 };
 use crate::pipeline::facts::{MAX_WORDS, StepFacts, short};
 
+pub use billing::Billing;
 use billing::Counted;
 use bodies::has_remote_parent;
 pub(crate) use bodies::requested_tool_calls;

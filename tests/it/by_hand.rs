@@ -108,6 +108,25 @@ fn a_run_by_hand_is_stored_whole() {
 }
 
 #[test]
+fn what_is_billed_apart_can_be_told_by_hand() {
+    let dir = crate::support::tempdir();
+    record_in(dir.path(), |_| {
+        let run = Run::agent("reviewer").start();
+        done(run.llm("anthropic", "claude-haiku-4-5"), |call| {
+            call.usage(Usage::new(1_000, 10).cache_write(300)).cache_write_1h(200);
+        });
+        done(run.llm("gcp.gemini", "gemini-2.5-flash"), |call| {
+            call.usage(Usage::new(1_000, 10)).audio(800, 0);
+        });
+        run.finish();
+    });
+    let run = only_run(dir.path());
+    let costs: Vec<_> = steps(dir.path(), run.run_id).iter().filter_map(|step| Some(step.cost_usd?.0)).collect();
+    let anthropic = 700 * 1_000 + 100 * 1_250 + 200 * 2_000 + 10 * 5_000;
+    assert_eq!(costs, [anthropic, 200 * 300 + 800 * 1_000 + 10 * 2_500]);
+}
+
+#[test]
 fn events_scores_and_artifacts_are_lines_of_the_log() {
     let dir = crate::support::tempdir();
     let file = dir.path().join("plan.txt");

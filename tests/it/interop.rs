@@ -51,8 +51,8 @@ fn programs() -> Option<(PathBuf, PathBuf)> {
     Some((program("otelcol")?, program("jaeger")?))
 }
 
-/// A Collector and a Jaeger behind it, or the places where they will be.
-struct Peers {
+/// A Collector and a Jaeger behind it, or the places where they and others will be.
+pub struct Peers {
     dir: TestDir,
     addresses: BTreeMap<&'static str, SocketAddr>,
     // In this order they end.
@@ -60,15 +60,19 @@ struct Peers {
 }
 
 impl Peers {
-    /// Finds free places for both.
-    fn places() -> Self {
-        const NAMES: [&str; 6] = [
+    /// Finds free places for all.
+    pub fn places() -> Self {
+        const NAMES: [&str; 10] = [
             "COLLECTOR_OTLP_GRPC",
             "COLLECTOR_OTLP_HTTP",
             "JAEGER_OTLP_GRPC",
             "JAEGER_OTLP_HTTP",
             "JAEGER_QUERY_HTTP",
             "JAEGER_QUERY_GRPC",
+            "TEMPO_OTLP_GRPC",
+            "TEMPO_OTLP_HTTP",
+            "TEMPO_HTTP",
+            "TEMPO_GRPC",
         ];
         // All are open until the last is found, so that no two are the same.
         let open = NAMES.map(|name| (name, TcpListener::bind("127.0.0.1:0").unwrap()));
@@ -76,11 +80,16 @@ impl Peers {
         Self { dir: crate::support::tempdir(), addresses, running: Vec::new() }
     }
 
-    /// Starts both; somebody else may have taken a place in the meantime, so there is another try.
-    fn started() -> Self {
+    /// Starts both.
+    pub fn started() -> Self {
+        Self::started_by(Self::start)
+    }
+
+    /// Starts what `start` does; somebody else may have taken a place in the meantime, so there is another try.
+    pub fn started_by(start: impl Fn(&mut Self) -> Result<(), String>) -> Self {
         for _ in 0..3 {
             let mut peers = Self::places();
-            match peers.start() {
+            match start(&mut peers) {
                 Ok(()) => return peers,
                 Err(log) => eprintln!("once more, since a peer did not start:\n{log}"),
             }
@@ -90,17 +99,30 @@ impl Peers {
 
     fn start(&mut self) -> Result<(), String> {
         let (otelcol, jaeger) = programs().unwrap();
-        self.start_one(&jaeger, "jaeger")?;
-        self.start_one(&otelcol, "collector")
+        self.start_one(Command::new(jaeger), "jaeger", &[])?;
+        self.start_one(Command::new(otelcol), "collector", &[])
     }
 
-    fn start_one(&mut self, program: &Path, name: &str) -> Result<(), String> {
+    /// Starts a peer with a file of `collector-config/`, besides the addresses with the variables given.
+    pub fn start_one(&mut self, command: Command, name: &str, more: &[(&str, String)]) -> Result<(), String> {
+        self.start_saying(command, "--config", name, "Everything is ready", more)
+    }
+
+    /// The same for one with another flag, which says something else when it is ready.
+    pub fn start_saying(
+        &mut self,
+        mut command: Command,
+        flag: &str,
+        name: &str,
+        ready: &str,
+        more: &[(&str, String)],
+    ) -> Result<(), String> {
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("collector-config/{name}.yaml"));
         let log = self.dir.path().join(format!("{name}.log"));
-        let child: Child = Command::new(program)
-            .arg("--config")
-            .arg(config)
+        let child: Child = command
+            .arg(format!("{flag}={}", config.display()))
             .envs(self.addresses.iter().map(|(name, address)| (*name, address.to_string())))
+            .envs(more.iter().map(|(name, value)| (*name, value)))
             .env("COLLECTOR_DIR", self.dir.path().join("collected"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -112,7 +134,7 @@ impl Peers {
         let start = Instant::now();
         loop {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
-            if said.contains("Everything is ready") {
+            if said.contains(ready) {
                 return Ok(());
             }
             let ended = self.running[0].0.try_wait().unwrap();
@@ -123,7 +145,15 @@ impl Peers {
         }
     }
 
-    fn url(&self, name: &str) -> String {
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn address(&self, name: &str) -> SocketAddr {
+        self.addresses[name]
+    }
+
+    pub fn url(&self, name: &str) -> String {
         format!("http://{}", self.addresses[name])
     }
 
@@ -135,7 +165,7 @@ impl Peers {
     }
 
     /// Waits until Jaeger has `wanted` spans of a run, and returns them.
-    fn arrived(&self, run: &RunSummary, wanted: usize) -> Vec<Value> {
+    pub fn arrived(&self, run: &RunSummary, wanted: usize) -> Vec<Value> {
         let start = Instant::now();
         loop {
             let spans = self.jaeger_trace(run).unwrap_or_default();
@@ -226,7 +256,7 @@ pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
 
 // ---- what Jaeger shows ----
 
-fn tag<'a>(span: &'a Value, key: &str) -> Option<&'a Value> {
+pub fn tag<'a>(span: &'a Value, key: &str) -> Option<&'a Value> {
     let mut found = items(&span["tags"]).filter(|tag| tag["key"] == key);
     let first = found.next();
     assert!(found.next().is_none(), "{key} stands twice on {span:#}");

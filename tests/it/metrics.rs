@@ -58,6 +58,8 @@ struct SumPoint {
     attributes: Vec<KeyValue>,
     #[prost(sfixed64, tag = "6")]
     int: i64,
+    #[prost(double, tag = "4")]
+    double: f64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -205,7 +207,10 @@ fn arrived(body: &[u8]) -> (String, Series) {
     let mut series = Series::new();
     for metric in scopes.flat_map(|scope| &scope.metrics) {
         for point in metric.sum.iter().flat_map(|sum| &sum.points) {
-            series.insert(name(metric, &point.attributes), (point.int as u64, 0, BTreeMap::new()));
+            series.insert(
+                name(metric, &point.attributes),
+                (point.int as u64, (point.double * 1e9).round() as i64, BTreeMap::new()),
+            );
         }
         for point in metric.histogram.iter().flat_map(|histogram| &histogram.points) {
             let bound = |place: usize| point.bounds.get(place).map_or("more".to_owned(), f64::to_string);
@@ -228,7 +233,7 @@ fn add(series: &mut Series, key: String, billionths: i64, bounds: &[f64]) {
     add_up(series, key, (1, billionths, BTreeMap::from([(bucket.to_string(), 1)])));
 }
 
-fn add_step(series: &mut Series, step: &StepView, span: &Span, is_told_below: bool) {
+fn add_step(series: &mut Series, run: &RunSummary, step: &StepView, span: &Span, is_told_below: bool) {
     const APART: [&str; 6] = [
         "gen_ai.operation.name",
         "gen_ai.provider.name",
@@ -244,7 +249,17 @@ fn add_step(series: &mut Series, step: &StepView, span: &Span, is_told_below: bo
     let all = texts(&span.attributes);
     let mut pairs: Vec<(&str, String)> = all.iter().filter(|(key, _)| APART.contains(key)).cloned().collect();
     let tokens = step.tokens.unwrap_or_default();
+    let mut usage = vec![("kind", run.kind.to_string()), ("name", run.name().to_owned())];
+    usage.extend(step.model.clone().map(|model| ("model", model)));
+    usage.extend(step.provider.clone().map(|provider| ("provider", provider)));
+    if let Some(cost) = step.cost_usd {
+        add_up(series, key("runspan.usage.cost", &usage), (0, cost.0, BTreeMap::new()));
+    }
     for (kind, tokens) in [("input", tokens.prompt), ("output", tokens.completion)] {
+        if let Some(tokens) = tokens {
+            let with_kind = [usage.as_slice(), &[("gen_ai.token.type", kind.to_owned())]].concat();
+            add_up(series, key("runspan.usage.tokens", &with_kind), (tokens, 0, BTreeMap::new()));
+        }
         let with_kind = [pairs.as_slice(), &[("gen_ai.token.type", kind.to_owned())]].concat();
         if let Some(tokens) = tokens {
             let key = key("gen_ai.client.token.usage", &with_kind);
@@ -284,7 +299,7 @@ fn add_run(series: &mut Series, store: &Path, run: &RunSummary) {
     for step in &steps {
         // Of the runs here an agent has either calls that tell their tokens, or none below it.
         let is_told_below = steps.iter().any(|other| other.kind == StepKind::Llm && other.tokens.is_some());
-        add_step(series, step, &spans[&step.span_id], is_told_below);
+        add_step(series, run, step, &spans[&step.span_id], is_told_below);
     }
 }
 

@@ -1,8 +1,12 @@
 //! `runspan serve` with real requests over loopback: what it answers, and what is stored then.
 
 mod bounds;
+mod configurations;
 mod forward;
+mod grafana;
 mod metrics;
+mod prices;
+mod prometheus;
 mod senders;
 
 use std::io::{BufRead, BufReader, Read, Write};

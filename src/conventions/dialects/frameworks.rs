@@ -49,6 +49,14 @@ pub const VERCEL: Dialect = Dialect {
             &[Key("ai.usage.outputTokenDetails.reasoningTokens"), Key("ai.usage.reasoningTokens")],
             Count,
         ),
+        row(
+            names::CACHE_WRITE_1H_TOKENS,
+            &[Json(
+                "ai.response.providerMetadata",
+                &["anthropic", "usage", "cache_creation", "ephemeral_1h_input_tokens"],
+            )],
+            Count,
+        ),
         row(names::TOOL_NAME, &[Key("ai.toolCall.name")], Text),
         row(names::TOOL_CALL_ID, &[Key("ai.toolCall.id")], Text),
         row(names::AGENT_NAME, &[Key("ai.telemetry.functionId")], Text),

@@ -105,7 +105,8 @@ pub struct Row {
 pub enum Source {
     /// An attribute of the span, or of one of its events.
     Key(&'static str),
-    /// A member of an attribute that holds JSON, or what Python prints, by its path; a number takes an item of a list.
+    /// A member of an attribute that holds JSON, or what Python prints, by its path; a number takes an item of a list,
+    /// and so does `KEY=VALUE`: the item whose KEY is VALUE.
     Json(&'static str, &'static [&'static str]),
     /// What follows a start, up to a separator that must be there: key, start, separator.
     Before(&'static str, &'static str, char),

@@ -42,6 +42,8 @@ pub const OPENINFERENCE: Dialect = Dialect {
         row(names::CACHE_READ_TOKENS, &[Key("llm.token_count.prompt_details.cache_read")], Count),
         row(names::CACHE_WRITE_TOKENS, &[Key("llm.token_count.prompt_details.cache_write")], Count),
         row(names::REASONING_TOKENS, &[Key("llm.token_count.completion_details.reasoning")], Count),
+        row(names::AUDIO_INPUT_TOKENS, &[Key("llm.token_count.prompt_details.audio")], Count),
+        row(names::AUDIO_OUTPUT_TOKENS, &[Key("llm.token_count.completion_details.audio")], Count),
         row(names::TOOL_NAME, &[Key("tool.name")], Text),
         row(names::TOOL_CALL_ID, &[Key("tool.id")], Text),
         row(names::AGENT_NAME, &[Key("agent.name"), Json("metadata", &["lc_agent_name"])], Text),

@@ -16,7 +16,8 @@ pub struct Shape {
     pub reasoning_apart: bool,
     /// Its counts are buckets that make the total: where input and output alone make it, they hold the others.
     pub makes_total: bool,
-    /// Canonical names, and the members that have their counts, best first.
+    /// Canonical names, and the members that have their counts, best first. A part `KEY=VALUE` of a path takes the item of
+    /// a list whose KEY is VALUE.
     pub members: &'static [(&'static str, &'static [&'static [&'static str]])],
 }
 
@@ -36,6 +37,9 @@ pub const SHAPES: &[Shape] = &[
             (names::TOTAL_TOKENS, &[&["totalTokenCount"]]),
             (names::CACHE_READ_TOKENS, &[&["cachedContentTokenCount"]]),
             (names::REASONING_TOKENS, &[&["thoughtsTokenCount"]]),
+            (names::AUDIO_INPUT_TOKENS, &[&["promptTokensDetails", "modality=AUDIO", "tokenCount"]]),
+            (names::AUDIO_CACHE_READ_TOKENS, &[&["cacheTokensDetails", "modality=AUDIO", "tokenCount"]]),
+            (names::AUDIO_OUTPUT_TOKENS, &[&["candidatesTokensDetails", "modality=AUDIO", "tokenCount"]]),
         ],
     },
     Shape {
@@ -49,6 +53,9 @@ pub const SHAPES: &[Shape] = &[
             (names::TOTAL_TOKENS, &[&["total_token_count"]]),
             (names::CACHE_READ_TOKENS, &[&["cached_content_token_count"]]),
             (names::REASONING_TOKENS, &[&["thoughts_token_count"]]),
+            (names::AUDIO_INPUT_TOKENS, &[&["prompt_tokens_details", "modality=AUDIO", "token_count"]]),
+            (names::AUDIO_CACHE_READ_TOKENS, &[&["cache_tokens_details", "modality=AUDIO", "token_count"]]),
+            (names::AUDIO_OUTPUT_TOKENS, &[&["candidates_tokens_details", "modality=AUDIO", "token_count"]]),
         ],
     },
     // OpenAI's chat, and all who follow it.
@@ -74,6 +81,16 @@ pub const SHAPES: &[Shape] = &[
                 ],
             ),
             (names::REASONING_TOKENS, &[&["completion_tokens_details", "reasoning_tokens"]]),
+            (names::AUDIO_INPUT_TOKENS, &[&["prompt_tokens_details", "audio_tokens"]]),
+            (names::AUDIO_OUTPUT_TOKENS, &[&["completion_tokens_details", "audio_tokens"]]),
+            (
+                names::CACHE_WRITE_1H_TOKENS,
+                &[
+                    &["cache_creation", "ephemeral_1h_input_tokens"],
+                    &["prompt_tokens_details", "cache_creation_token_details", "ephemeral_1h_input_tokens"],
+                ],
+            ),
+            (names::WEB_SEARCHES, &[&["server_tool_use", "web_search_requests"]]),
         ],
     },
     // OpenAI's responses.
@@ -145,6 +162,8 @@ const LANGCHAIN_IN: Shape = Shape {
         (names::CACHE_READ_TOKENS, &[&["input_token_details", "cache_read"]]),
         (names::CACHE_WRITE_TOKENS, &[&["input_token_details", "cache_creation"]]),
         (names::REASONING_TOKENS, &[&["output_token_details", "reasoning"]]),
+        (names::AUDIO_INPUT_TOKENS, &[&["input_token_details", "audio"]]),
+        (names::AUDIO_OUTPUT_TOKENS, &[&["output_token_details", "audio"]]),
     ],
 };
 
@@ -163,6 +182,8 @@ const MESSAGES: Shape = Shape {
             names::REASONING_TOKENS,
             &[&["output_tokens_details", "reasoning_tokens"], &["output_tokens_details", "thinking_tokens"]],
         ),
+        (names::CACHE_WRITE_1H_TOKENS, &[&["cache_creation", "ephemeral_1h_input_tokens"]]),
+        (names::WEB_SEARCHES, &[&["server_tool_use", "web_search_requests"]]),
     ],
 };
 
@@ -178,5 +199,6 @@ const CAMEL: Shape = Shape {
         (names::CACHE_READ_TOKENS, &[&["cacheReadInputTokens"], &["cachedInputTokens"], &["cachedContentTokens"]]),
         (names::CACHE_WRITE_TOKENS, &[&["cacheWriteInputTokens"]]),
         (names::REASONING_TOKENS, &[&["reasoningTokens"], &["thoughtsTokens"]]),
+        (names::CACHE_WRITE_1H_TOKENS, &[&["cacheDetails", "ttl=1h", "inputTokens"]]),
     ],
 };

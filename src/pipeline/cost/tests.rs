@@ -1,4 +1,8 @@
+use genai_prices::UsageKey;
+
+use super::table::{Listing, TABLE, id_of, sections_of};
 use super::*;
+use crate::conventions::units;
 use crate::model::otlp::{KeyValue, Resource, Scope};
 use std::sync::Arc;
 
@@ -232,23 +236,48 @@ fn own_prices_are_asked_first() {
     assert!(pricer.quote(Some("openai"), "gpt-4o-mini", &tokens(1, 1), AT).is_some());
     assert_eq!(pricer.providers().first().map(|provider| provider.id.as_str()), Some("acme"));
     let rates: Vec<(u64, NanoUsd)> = pricer
-        .look_up(Some("acme"), "small", AT)
+        .look_up(Some("acme"), "small", AT, None)
         .unwrap()
         .rates
         .into_iter()
         .map(|rate| (rate.above_input_tokens, rate.output))
         .collect();
     assert_eq!(rates, [(0, NanoUsd(2_000_000_000)), (1_000, NanoUsd(4_000_000_000))]);
+}
 
-    let error = Pricer::with_own_prices("prices.json", "[{}]").unwrap_err();
-    assert_eq!(error.to_string(), "prices of prices.json can't be used");
+#[test]
+fn a_file_of_prices_that_would_misprice_is_refused_with_its_reason() {
+    let why = |json: &str| Pricer::with_own_prices("mine.json", json).unwrap_err().to_string();
+    let prices = |prices: &str| {
+        why(&format!(
+            r#"[{{"id":"acme","name":"Acme","api_pattern":"acme","models":[{{"id":"small","match":{{"equals":"small"}},"prices":{prices}}}]}}]"#
+        ))
+    };
+    let all = [
+        why("not json"),
+        why("[{}]"),
+        why("[]"),
+        prices(r#"{"inptu_mtok":1}"#),
+        prices(r#"{"input_mtok":-1}"#),
+        prices(r#"{"cache_read_mtok":1}"#),
+        prices(r#"[{"prices":{"input_mtok":1}},{"constraint":{"start_date":"2026-01-01"},"prices":{"input_ktok":1}}]"#),
+    ];
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    prices of mine.json can't be used: invalid provider data: decode provider JSON: expected ident at line 1 column 2
+    prices of mine.json can't be used: invalid provider data: provider id, name, and api_pattern are required
+    prices of mine.json can't be used: there is no provider in it
+    prices of mine.json can't be used: acme/small has a price "inptu_mtok", which is for no unit that the table knows
+    prices of mine.json can't be used: invalid provider data: provider "acme" model "small" prices: input_mtok must be a finite non-negative number
+    prices of mine.json can't be used: invalid provider data: provider "acme" model "small" prices: missing ancestor price key input_mtok for cache_read_mtok
+    prices of mine.json can't be used: acme/small has a price "input_ktok", which is for no unit that the table knows
+    "#);
 }
 
 #[test]
 fn a_model_is_looked_up_with_its_rates_a_million_tokens() {
     let mut pricer = Pricer::new();
     assert_eq!(
-        pricer.look_up(None, "gpt-4o-mini-2024-07-18", AT),
+        pricer.look_up(None, "gpt-4o-mini-2024-07-18", AT, None),
         Some(ModelPrices {
             provider_id: "openai".into(),
             model_id: "gpt-4o-mini".into(),
@@ -260,12 +289,56 @@ fn a_model_is_looked_up_with_its_rates_a_million_tokens() {
                 cache_write: NanoUsd(150_000_000),
                 output: NanoUsd(600_000_000),
             }],
+            others: vec![
+                UnitRate { unit: "web_searches", per: 1_000, price: NanoUsd(10_000_000_000) },
+                UnitRate { unit: "storage_searches", per: 1_000, price: NanoUsd(2_500_000_000) },
+            ],
             per_request: NanoUsd(0),
         })
     );
-    let sonar = pricer.look_up(Some("perplexity"), "sonar", AT).unwrap();
+    let sonar = pricer.look_up(Some("perplexity"), "sonar", AT, None).unwrap();
     assert_eq!((sonar.per_request, sonar.rates[0].input), (NanoUsd(12_000_000), NanoUsd(1_000_000_000)));
-    assert_eq!(pricer.look_up(None, "no-such-model", AT), None);
+    assert_eq!(pricer.look_up(None, "no-such-model", AT, None), None);
+}
+
+#[test]
+fn what_has_a_price_of_its_own_is_shown_beside_the_tokens() {
+    let mut pricer = Pricer::new();
+    let mut others = |provider, model, tier| {
+        let prices = pricer.look_up(Some(provider), model, AT, tier).unwrap();
+        let others = prices.others.iter().map(|other| format!(" {}/{} {}", other.unit, other.per, other.price));
+        format!("{}{}", prices.rates.len(), others.collect::<String>())
+    };
+    assert_eq!(others("openai", "whisper-1", None), "0 audio_seconds/3600 0.36");
+    assert_eq!(
+        others("anthropic", "claude-sonnet-4-5", None),
+        "2 cache_write_1h_tokens/1000000 6 web_searches/1000 10"
+    );
+    assert_eq!(
+        others("google", "gemini-2.5-flash", None),
+        "1 input_audio_tokens/1000000 1 cache_audio_read_tokens/1000000 0.1 web_searches/1000 35"
+    );
+    assert_eq!(
+        others("anthropic", "claude-sonnet-4-5", Some("batch")),
+        "2 cache_write_1h_tokens/1000000 3 web_searches/1000 10"
+    );
+    // Free, and not billed by something unknown.
+    assert_eq!(others("openai", "moderation", None), "1");
+}
+
+/// A unit that no count was told in would be priced as nothing, one that is misspelled as well.
+#[test]
+fn every_unit_is_one_of_the_tables() {
+    let mut pricer = Pricer::new();
+    let known = units::COUNTS.iter().map(|(_, unit)| *unit).chain(units::UNITS.iter().map(|unit| unit.name));
+    for unit in known {
+        let usage: Usage = [(UsageKey::from(unit), 1.0)].into();
+        let call =
+            Call { provider: Some("openai"), address: None, model: "o1", usage: &usage, circumstances: &[], at: AT };
+        // Counts without the whole that they are a part of are refused, and no price.
+        let warnings = pricer.calculate(&call).map(|priced| priced.price.warnings).unwrap_or_default();
+        assert_eq!(warnings, Vec::<String>::new(), "{unit}");
+    }
 }
 
 #[test]
@@ -286,6 +359,8 @@ fn the_table_is_the_one_of_the_crate() {
         let ours = pricer.quote(Some(provider), model, &usage, AT);
         let request = PriceRequest::new(model, &theirs_usage).with_provider_id(provider).with_timestamp(at);
         let theirs = whole.calculate(&request).ok().and_then(|price| Some((nanos(price.total_price)?, price.model_id)));
+        // Tokens do not tell what the others cost, for which the crate says 0.
+        let theirs = theirs.filter(|(_, id)| pricer.section(provider).is_some_and(|section| section.is_by_token(id)));
         assert_eq!(ours.map(|quote| (quote.cost, quote.model_id)), theirs, "{provider} {model}");
     }
 }
@@ -293,7 +368,7 @@ fn the_table_is_the_one_of_the_crate() {
 #[test]
 fn ids_stand_first_in_every_section() {
     for section in sections_of(TABLE) {
-        let head: Listing = serde_json::from_str(section.get()).unwrap();
+        let head: Listing<'_> = serde_json::from_str(section.get()).unwrap();
         assert!(section.get().starts_with("{\"id\":\""), "{}", head.id);
         assert_eq!(id_of(section), head.id);
     }

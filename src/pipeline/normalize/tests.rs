@@ -440,3 +440,45 @@ fn a_placeholder_is_no_fact() {
         "gen_ai.provider.name:\ngen_ai.request.model:\nrunspan.original.gen_ai.provider.name: \"strands-agents\"\nrunspan.original.gen_ai.request.model: \"none\""
     );
 }
+
+#[test]
+fn what_providers_bill_apart_is_found_in_their_own_reports() {
+    let counts = |usage: &str| {
+        let mut record = ended(&[
+            ("langfuse.observation.type", "generation".into()),
+            ("langfuse.observation.usage_details", usage.into()),
+        ]);
+        normalize(&mut record);
+        let mut counts: Vec<String> = [
+            names::INPUT_TOKENS,
+            names::CACHE_WRITE_TOKENS,
+            names::CACHE_WRITE_1H_TOKENS,
+            names::WEB_SEARCHES,
+            names::AUDIO_INPUT_TOKENS,
+            names::AUDIO_CACHE_READ_TOKENS,
+            names::AUDIO_OUTPUT_TOKENS,
+        ]
+        .into_iter()
+        .filter_map(|key| Some(format!("{key}={}", record.span.attr(key)?.as_i64()?)))
+        .collect();
+        counts.sort();
+        counts.join(" ")
+    };
+    insta::assert_snapshot!(
+        counts(r#"{"input_tokens":10,"output_tokens":5,"cache_creation_input_tokens":30,"cache_read_input_tokens":0,"cache_creation":{"ephemeral_5m_input_tokens":10,"ephemeral_1h_input_tokens":20},"server_tool_use":{"web_search_requests":2}}"#),
+        @"gen_ai.usage.cache_write.input_tokens=30 gen_ai.usage.input_tokens=40 runspan.usage.cache_write_1h_tokens=20 runspan.usage.web_searches=2"
+    );
+    insta::assert_snapshot!(
+        counts(r#"{"promptTokenCount":100,"candidatesTokenCount":9,"promptTokensDetails":[{"modality":"TEXT","tokenCount":20},{"modality":"AUDIO","tokenCount":80}],"cacheTokensDetails":[{"modality":"AUDIO","tokenCount":7}]}"#),
+        @"gen_ai.usage.audio.cache_read.input_tokens=7 gen_ai.usage.audio.input_tokens=80 gen_ai.usage.input_tokens=100"
+    );
+    insta::assert_snapshot!(
+        counts(r#"{"inputTokens":10,"outputTokens":5,"cacheWriteInputTokens":30,"cacheDetails":[{"ttl":"5m","inputTokens":10},{"ttl":"1h","inputTokens":20}]}"#),
+        @"gen_ai.usage.cache_write.input_tokens=30 gen_ai.usage.input_tokens=40 runspan.usage.cache_write_1h_tokens=20"
+    );
+    // Zeros of what few calls use are not written.
+    insta::assert_snapshot!(
+        counts(r#"{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"audio_tokens":0,"cached_tokens":0},"completion_tokens_details":{"audio_tokens":3}}"#),
+        @"gen_ai.usage.audio.output_tokens=3 gen_ai.usage.input_tokens=10"
+    );
+}

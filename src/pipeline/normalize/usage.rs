@@ -9,6 +9,16 @@ use crate::conventions::names;
 use crate::model::StepKind;
 use crate::model::otlp::{Span, Value};
 
+/// The counts that every reader shows.
+const COUNTS: &[&str] = &[
+    names::INPUT_TOKENS,
+    names::OUTPUT_TOKENS,
+    names::CACHE_READ_TOKENS,
+    names::CACHE_WRITE_TOKENS,
+    names::REASONING_TOKENS,
+    names::TOTAL_TOKENS,
+];
+
 /// What an object that a provider made says of its counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Told {
@@ -49,7 +59,9 @@ pub(super) fn write(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepK
             told.reasoning_apart = shape.reasoning_apart && !is_nested;
         }
         for (to, _) in shape.members {
-            let count = count(to).and_then(|count| i64::try_from(count).ok());
+            // That nothing of a rare kind was used need not be said with every call.
+            let says_something = |count: &i64| *count > 0 || COUNTS.contains(to);
+            let count = count(to).and_then(|count| i64::try_from(count).ok()).filter(says_something);
             if let Some(count) = count.filter(|_| is_new(draft, to)) {
                 draft.set(to, count);
             }
@@ -69,14 +81,6 @@ fn whole(value: &Json) -> Option<u64> {
 /// input and output make the total. Else the table decides, and where it does not know, the standard's rule is assumed
 /// and the span says so.
 pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
-    const COUNTS: &[&str] = &[
-        names::INPUT_TOKENS,
-        names::OUTPUT_TOKENS,
-        names::CACHE_READ_TOKENS,
-        names::CACHE_WRITE_TOKENS,
-        names::REASONING_TOKENS,
-        names::TOTAL_TOKENS,
-    ];
     if dialect.zero_means_unreported && is_all_zero(draft.span()) {
         // Present but empty: unknown to every reader.
         for key in COUNTS {

@@ -8,7 +8,7 @@ use opentelemetry::metrics::{Counter, Histogram, Meter};
 use super::settings::Names;
 use crate::model::RunSummary;
 use crate::model::outcome::Outcome;
-use crate::sinks::tally::Tally;
+use crate::sinks::tally::{Call, Tally};
 
 /// The standard's buckets for durations of single operations, in seconds.
 pub(super) const OPERATION_SECONDS: [f64; 14] =
@@ -96,6 +96,8 @@ pub(super) struct Instruments {
     runs: Counter<u64>,
     run_duration: Histogram<f64>,
     run_cost: Histogram<f64>,
+    usage_tokens: Counter<u64>,
+    usage_cost: Counter<f64>,
     records: Counter<u64>,
 }
 
@@ -111,6 +113,16 @@ impl Instruments {
                 .with_description("What runs cost")
                 .with_boundaries(RUN_USD.to_vec())
                 .build(),
+            usage_tokens: meter
+                .u64_counter("runspan.usage.tokens")
+                .with_unit("{token}")
+                .with_description("Tokens by who used them and by model")
+                .build(),
+            usage_cost: meter
+                .f64_counter("runspan.usage.cost")
+                .with_unit("USD")
+                .with_description("What was paid by who used it and by model")
+                .build(),
             records: meter
                 .u64_counter("runspan.records")
                 .with_unit("{record}")
@@ -123,6 +135,7 @@ impl Instruments {
     pub(super) fn run_over(&self, tally: &Tally) {
         tally.calls.iter().for_each(|call| self.model_call(&call.as_model_call()));
         tally.tellers.iter().for_each(|step| self.tokens(&step.as_model_call()));
+        self.usage(tally);
         self.run_ended(&tally.run, Duration::from_millis(tally.run.duration_ms.unwrap_or(0)));
     }
 
@@ -132,6 +145,32 @@ impl Instruments {
 
     pub(super) fn tokens(&self, call: &ModelCall<'_>) {
         self.calls.record_tokens(call);
+    }
+
+    /// Counts what a run used, by model: together it is what the run's totals say.
+    fn usage(&self, tally: &Tally) {
+        for step in tally.calls.iter().chain(&tally.tellers) {
+            let attributes = Self::of_usage(&tally.run, step);
+            for (kind, tokens) in [("input", step.input_tokens), ("output", step.output_tokens)] {
+                if let Some(tokens) = tokens {
+                    self.usage_tokens.add(tokens, &with(&attributes, Some(pair("gen_ai.token.type", kind))));
+                }
+            }
+        }
+        for step in &tally.costs {
+            if let Some(cost) = step.cost {
+                self.usage_cost.add(cost.as_usd(), &Self::of_usage(&tally.run, step));
+            }
+        }
+    }
+
+    /// Returns what tells usage apart: the run's name, and the model that answered, else the one asked for.
+    fn of_usage(run: &RunSummary, step: &Call) -> Vec<KeyValue> {
+        let model = step.response_model.as_deref().or(step.request_model.as_deref());
+        let mut attributes = vec![pair("kind", run.kind.as_str()), pair("name", run.name())];
+        attributes.extend(model.map(|model| pair("model", model)));
+        attributes.extend(step.provider.as_deref().map(|provider| pair("provider", provider)));
+        attributes
     }
 
     /// Returns what tells runs apart.

@@ -150,7 +150,7 @@ fn hold_to(span: &mut Span, limits: &Limits) {
     }
 }
 
-fn malformed(what: &str, why: &impl fmt::Display) -> BadBody {
+pub(super) fn malformed(what: &str, why: &impl fmt::Display) -> BadBody {
     BadBody::Malformed { why: format!("the body is not an OTLP export request in JSON: {what}: {why}") }
 }
 
@@ -191,7 +191,7 @@ fn members<'a>(text: &'a str, what: &str) -> Result<Members<'a>, BadBody> {
 
 /// A key, borrowed where it has no escapes.
 #[derive(Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(super) struct Key<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 /// Finds a member under its own name or the one with underscores; a later one wins, `null` is none.
 fn member<'a>(members: &Members<'a>, name: &'static str, names: &mut Names) -> Option<&'a RawValue> {
@@ -218,7 +218,7 @@ fn one<T: DeserializeOwned + Default>(
 }
 
 /// Parses a message: nothing for `null`, names with underscores as they are meant.
-fn lenient<T: DeserializeOwned>(text: &str, names: &mut Names) -> Result<T, serde_json::Error> {
+pub(super) fn lenient<T: DeserializeOwned>(text: &str, names: &mut Names) -> Result<T, serde_json::Error> {
     let mut value: Json = serde_json::from_str(text)?;
     tidy(&mut value, names);
     serde_json::from_value(value)
@@ -250,7 +250,7 @@ fn tidy(value: &mut Json, names: &mut Names) {
 }
 
 /// Writes `trace_id` as `traceId`.
-fn camel(name: &str) -> Cow<'_, str> {
+pub(super) fn camel(name: &str) -> Cow<'_, str> {
     if !name.contains('_') {
         return Cow::Borrowed(name);
     }
@@ -269,18 +269,18 @@ fn camel(name: &str) -> Cow<'_, str> {
 
 /// Names with underscores that a request used.
 #[derive(Debug, Default)]
-struct Names {
+pub(super) struct Names {
     first: Option<String>,
     count: u64,
 }
 
 impl Names {
-    fn note(&mut self, key: &str) {
+    pub(super) fn note(&mut self, key: &str) {
         self.count += 1;
         self.first.get_or_insert_with(|| key.chars().take(64).collect());
     }
 
-    fn warning(&self) -> Option<String> {
+    pub(super) fn warning(&self) -> Option<String> {
         let first = self.first.as_ref()?;
         Some(format!(
             "{} names are written with underscores, {first:?} first: OTLP JSON has lowerCamelCase",

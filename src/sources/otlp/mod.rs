@@ -6,11 +6,14 @@
 
 mod json;
 mod logs;
+mod metrics;
 mod protobuf;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+
+pub use metrics::metrics_as_protobuf;
 
 use crate::model::otlp::{Resource, Scope, Span};
 use crate::model::record::{Record, RecordKind};

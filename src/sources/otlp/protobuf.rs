@@ -271,7 +271,8 @@ fn cut(message: &[u8], lists: &[(u32, usize, u32)], out: &mut Vec<u8>, inner: im
     }
 }
 
-fn put(out: &mut Vec<u8>, number: u32, value: Field<'_>) {
+/// Writes a field.
+pub(super) fn put(out: &mut Vec<u8>, number: u32, value: Field<'_>) {
     let wire_type = match value {
         Field::Varint(_) => 0,
         Field::Fixed64(_) => 1,

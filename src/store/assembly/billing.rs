@@ -55,6 +55,17 @@ impl Counted {
     }
 }
 
+/// Which ended steps count, each part of a bill once.
+#[derive(Debug)]
+pub struct Billing {
+    /// Calls of models.
+    pub calls: Vec<SpanId>,
+    /// Steps that are none, and whose tokens count.
+    pub tellers: Vec<SpanId>,
+    /// Steps whose costs are summed.
+    pub costs: Vec<SpanId>,
+}
+
 impl RunState {
     /// Finds steps that tell a call another step tells: the same answer id, or a model call around a model call.
     /// Returns for each such step the place of the one that counts.
@@ -270,15 +281,15 @@ impl RunState {
         Counted { calls, tokens, costs }
     }
 
-    /// Returns the ended calls that count, and the ended steps that are none and whose tokens count.
-    pub fn billing(&self) -> (Vec<SpanId>, Vec<SpanId>) {
+    /// Returns which ended steps count.
+    pub fn billing(&self) -> Billing {
         let counted = self.counted(&self.duplicates());
         let ended = |places: Vec<usize>| {
             let steps = places.into_iter().map(|place| &self.steps[place]);
             steps.filter(|step| step.ended_at.is_some()).map(|step| step.span_id).collect()
         };
         let tellers = counted.tokens.into_iter().filter(|place| !self.steps[*place].facts.billed).collect();
-        (ended(counted.calls), ended(tellers))
+        Billing { calls: ended(counted.calls), tellers: ended(tellers), costs: ended(counted.costs) }
     }
 
     /// Returns the places of the steps that tell something of the bill, each part of it once: calls, and what encloses

@@ -211,12 +211,17 @@ fn metrics_go_on_to_targets_as_they_came_and_nowhere_without_one() {
     assert_eq!(post(&server, PROTOBUF, "\r\nContent-Encoding: gzip", &super::gzip(&metrics(2))).0, 200);
     assert_eq!(post(&server, PROTOBUF, "", b"").0, 200);
     assert_eq!(post(&server, PROTOBUF, "", b"\x0a\xff").0, 400);
-    let (code, _, why) = post(&server, super::JSON, "", b"{}");
-    assert_eq!(code, 415);
-    assert!(String::from_utf8_lossy(&why).contains("are taken as application/x-protobuf"));
+    let json = br#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"m\u0001"}]}]}]}"#;
+    assert_eq!(post(&server, super::JSON, "", json).0, 200);
+    assert_eq!(post(&server, super::JSON, "", b"{}").0, 200, "empty");
+    let (code, _, why) = post(&server, super::JSON, "", br#"{"resourceMetrics":7}"#);
+    assert_eq!(code, 400);
+    assert!(String::from_utf8_lossy(&why).contains("resourceMetrics: invalid type"), "{why:?}");
     send(&server, agent(1));
-    wait_until("both have come", || well.metrics().concat().len() == 2 * metrics(1).len() && well.spans().len() == 3);
-    assert_eq!(well.metrics().concat(), [metrics(1), metrics(2)].concat());
+    // JSON goes on as the protobuf that it means.
+    let all = [&metrics(1)[..], &metrics(2), &[0x0a, 8, 0x12, 6, 0x12, 4, 0x0a, 2, b'm', 1]].concat();
+    wait_until("all have come", || well.metrics().concat().len() == all.len() && well.spans().len() == 3);
+    assert_eq!(well.metrics().concat(), all);
     assert_eq!(server.end(), Some(0));
     let found = targets(dir.path()).unwrap();
     let waiting = |signal: &str| {
@@ -224,11 +229,11 @@ fn metrics_go_on_to_targets_as_they_came_and_nowhere_without_one() {
         let target = found.iter().find(of_dead).unwrap();
         (target.signal, target.waiting.spans)
     };
-    assert_eq!((waiting("traces"), waiting("metrics")), (("traces", 3), ("metrics", 2)));
+    assert_eq!((waiting("traces"), waiting("metrics")), (("traces", 3), ("metrics", 3)));
 
     let back = Peer::at(dead);
     let server = Server::start(dir.path(), &forward);
-    wait_until("what was down has them, too", || back.metrics().concat().len() == 2 * metrics(1).len());
+    wait_until("what was down has them, too", || back.metrics().concat() == all);
     assert_eq!(server.end(), Some(0));
     let server = Server::start(dir.path(), &[]);
     let (code, _, why) = post(&server, PROTOBUF, "", &metrics(1));

@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use prost::Message;
 use runspan::model::RunSummary;
 use runspan::model::otlp::Span;
-use serde_json::Value as Json;
 
+use super::prometheus::Prometheus;
 use super::{PROTOBUF, Server, agent, ask, post, request, span, wait_for};
 use crate::forward::{Peer, free_address};
-use crate::support::{Killed, tempdir, wait_until};
+use crate::support::{tempdir, wait_until};
 
 /// Returns what is at `/metrics`, and its content type.
 fn scraped(server: &Server, accept: &str) -> (String, String) {
@@ -127,41 +126,12 @@ fn what_is_counted_is_what_the_runs_in_the_store_come_to() {
 
 #[test]
 fn a_real_prometheus_scrapes_what_the_runs_in_the_store_come_to() {
-    let Some(prometheus) = crate::interop::program("prometheus") else { return };
     let dir = tempdir();
     let server = Server::start(dir.path(), &[]);
+    let Some(prometheus) = Prometheus::scraping(server.port("http")) else { return };
     assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &request(some_runs()).encode_to_vec()).0, 200);
     let runs = stored(dir.path());
-
-    let (work, web) = (tempdir(), free_address());
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("collector-config/prometheus.yaml");
-    let config = std::fs::read_to_string(shipped).unwrap();
-    assert!(config.contains("127.0.0.1:4319") && config.contains("15s"));
-    let config = config.replace("127.0.0.1:4319", &server.port("http").to_string()).replace("15s", "1s");
-    std::fs::write(work.path().join("prometheus.yaml"), config).unwrap();
-    let _prometheus = Killed(
-        Command::new(prometheus)
-            .arg(format!("--config.file={}", work.path().join("prometheus.yaml").display()))
-            .arg(format!("--storage.tsdb.path={}", work.path().join("data").display()))
-            .arg(format!("--web.listen-address={web}"))
-            .arg("--enable-feature=exemplar-storage")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(work.path().join("log")).unwrap())
-            .spawn()
-            .unwrap(),
-    );
-    let asked = |path: &str| -> Option<Json> {
-        std::net::TcpStream::connect(web).ok()?;
-        let (code, body) = crate::interop::get(web, path);
-        (code == 200).then(|| serde_json::from_str(&body).ok()).flatten()
-    };
-    let query = |query: &str| -> Option<f64> {
-        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let answer = asked(&format!("/api/v1/query?query={encoded}"))?;
-        answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
-    };
-    let log = || std::fs::read_to_string(work.path().join("log")).unwrap_or_default();
+    let query = |query: &str| prometheus.value(query);
     wait_until("Prometheus has scraped all runs", || query("sum(runspan_runs_total)") == Some(5.0));
     let total = |of: fn(&RunSummary) -> f64| runs.iter().map(of).sum::<f64>();
     let cost = query("sum(runspan_run_cost_usd_sum)").unwrap();
@@ -174,14 +144,12 @@ fn a_real_prometheus_scrapes_what_the_runs_in_the_store_come_to() {
         ("sum(runspan_records_total)", 14.0),
         ("up{job=\"runspan\"}", 1.0),
     ] {
-        assert_eq!(query(promql), Some(wanted), "{promql}\n{}", log());
+        assert_eq!(query(promql), Some(wanted), "{promql}\n{}", prometheus.log());
     }
-    let exemplars =
-        "/api/v1/query_exemplars?query=gen_ai_client_operation_duration_seconds_bucket&start=0&end=9999999999";
-    let found = asked(exemplars).unwrap().to_string();
+    let found = prometheus.exemplars("gen_ai_client_operation_duration_seconds_bucket").unwrap();
     let run = runs.iter().find(|run| run.workflow_id.is_some()).unwrap();
-    assert!(found.contains(&format!("\"trace_id\":\"{}\"", run.trace_id)), "{found}");
-    let targets = asked("/api/v1/targets").unwrap();
+    assert!(found.iter().any(|labels| labels["trace_id"] == run.trace_id.to_string()), "{found:?}");
+    let targets = prometheus.asked("/api/v1/targets").unwrap();
     assert_eq!(targets["data"]["activeTargets"][0]["lastError"], "", "{targets}");
     assert_eq!(server.end(), Some(0));
 }

@@ -11,7 +11,7 @@ use crate::support::{ended, outline, steps, tempdir};
 
 const PROTOCOLS: [&str; 3] = ["grpc", "http/protobuf", "http/json"];
 
-fn script(name: &str) -> String {
+pub fn script(name: &str) -> String {
     format!("{}/tests/it/serve/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 

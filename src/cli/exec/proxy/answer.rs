@@ -34,6 +34,11 @@ fn count(usage: &Json, path: &str) -> Option<i64> {
     usage.pointer(path).and_then(Json::as_i64).filter(|count| *count >= 0)
 }
 
+/// Puts what few calls use, where this one did.
+fn put_used(span: &mut Span, name: &str, count: Option<i64>) {
+    put(span, name, count.filter(|count| *count > 0));
+}
+
 fn put(span: &mut Span, name: &str, count: Option<i64>) {
     if let Some(count) = count {
         span.set_attr(name, count);
@@ -92,6 +97,9 @@ fn chat(answer: &Json, span: &mut Span) {
     put(span, names::OUTPUT_TOKENS, count(usage, "/completion_tokens"));
     put(span, names::CACHE_READ_TOKENS, count(usage, "/prompt_tokens_details/cached_tokens"));
     put(span, names::REASONING_TOKENS, count(usage, "/completion_tokens_details/reasoning_tokens"));
+    put(span, names::CACHE_WRITE_TOKENS, count(usage, "/prompt_tokens_details/cache_write_tokens"));
+    put_used(span, names::AUDIO_INPUT_TOKENS, count(usage, "/prompt_tokens_details/audio_tokens"));
+    put_used(span, names::AUDIO_OUTPUT_TOKENS, count(usage, "/completion_tokens_details/audio_tokens"));
 }
 
 fn responses(answer: &Json, span: &mut Span) {
@@ -112,6 +120,7 @@ fn responses(answer: &Json, span: &mut Span) {
     put(span, names::OUTPUT_TOKENS, count(usage, "/output_tokens"));
     put(span, names::CACHE_READ_TOKENS, count(usage, "/input_tokens_details/cached_tokens"));
     put(span, names::REASONING_TOKENS, count(usage, "/output_tokens_details/reasoning_tokens"));
+    put(span, names::CACHE_WRITE_TOKENS, count(usage, "/input_tokens_details/cache_write_tokens"));
 }
 
 fn messages(answer: &Json, span: &mut Span) {
@@ -130,6 +139,12 @@ fn messages(answer: &Json, span: &mut Span) {
     put(span, names::OUTPUT_TOKENS, count(usage, "/output_tokens"));
     put(span, names::CACHE_READ_TOKENS, read);
     put(span, names::CACHE_WRITE_TOKENS, written);
+    put_used(span, names::CACHE_WRITE_1H_TOKENS, count(usage, "/cache_creation/ephemeral_1h_input_tokens"));
+    put_used(span, names::WEB_SEARCHES, count(usage, "/server_tool_use/web_search_requests"));
+    // Not only a tier: `batch` is one of its words.
+    if let Some(tier) = usage.get("service_tier").and_then(Json::as_str) {
+        span.set_attr(names::SERVICE_TIER, tier);
+    }
 }
 
 /// Vectors are kept up to so many bytes of a call: they are for replay, and nobody reads them.

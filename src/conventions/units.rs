@@ -1,0 +1,76 @@
+//! What model calls are billed by: our counts, the units of the price table, and the circumstances that change prices.
+
+use super::names;
+
+/// Counts under the names of the standard, and the units of the price table that they are.
+///
+/// What the standard has no name for stands under [`names::USAGE_PREFIX`] and the unit's own name.
+pub const COUNTS: &[(&str, &str)] = &[
+    (names::INPUT_TOKENS, "input_tokens"),
+    (names::OUTPUT_TOKENS, "output_tokens"),
+    (names::CACHE_READ_TOKENS, "cache_read_tokens"),
+    (names::CACHE_WRITE_TOKENS, "cache_write_tokens"),
+    (names::REASONING_TOKENS, "output_reasoning_tokens"),
+    ("gen_ai.usage.text.input_tokens", "input_text_tokens"),
+    ("gen_ai.usage.text.cache_read.input_tokens", "cache_text_read_tokens"),
+    ("gen_ai.usage.text.output_tokens", "output_text_tokens"),
+    (names::AUDIO_INPUT_TOKENS, "input_audio_tokens"),
+    (names::AUDIO_CACHE_READ_TOKENS, "cache_audio_read_tokens"),
+    (names::AUDIO_OUTPUT_TOKENS, "output_audio_tokens"),
+    ("gen_ai.usage.image.input_tokens", "input_image_tokens"),
+    ("gen_ai.usage.image.cache_read.input_tokens", "cache_image_read_tokens"),
+    ("gen_ai.usage.image.output_tokens", "output_image_tokens"),
+];
+
+/// Words for the tier that a call was served in which mean another circumstance in the price table: key and value there.
+/// Every other word is a `service_tier` of the table's, or of no consequence.
+///
+/// Source: Anthropic's `usage.service_tier`.
+pub const TIERS: &[(&str, (&str, &str))] = &[("batch", ("processing", "batch"))];
+
+/// A unit of the price table besides plain tokens, and how its price is shown.
+#[derive(Debug)]
+pub struct Unit {
+    /// Its name in the table, which is also that of its count behind [`names::USAGE_PREFIX`].
+    pub name: &'static str,
+    /// The units that it is a part of, widest first; their counts include it.
+    pub part_of: &'static [&'static str],
+    /// How many of it the price that is shown is for.
+    pub per: u64,
+}
+
+const fn tokens(name: &'static str, part_of: &'static [&'static str]) -> Unit {
+    Unit { name, part_of, per: 1_000_000 }
+}
+
+const fn apart(name: &'static str, per: u64) -> Unit {
+    Unit { name, part_of: &[], per }
+}
+
+/// The units that have prices of their own somewhere.
+///
+/// Source: the table of units in genai-prices 0.2.1.
+pub const UNITS: &[Unit] = &[
+    tokens("cache_write_1h_tokens", &["input_tokens", "cache_write_tokens"]),
+    tokens("input_audio_tokens", &["input_tokens"]),
+    tokens("cache_audio_read_tokens", &["input_tokens", "cache_read_tokens", "input_audio_tokens"]),
+    tokens("output_audio_tokens", &["output_tokens"]),
+    tokens("input_image_tokens", &["input_tokens"]),
+    tokens("cache_image_read_tokens", &["input_tokens", "cache_read_tokens", "input_image_tokens"]),
+    tokens("output_image_tokens", &["output_tokens"]),
+    tokens("input_video_tokens", &["input_tokens"]),
+    tokens("output_video_tokens", &["output_tokens"]),
+    tokens("output_reasoning_tokens", &["output_tokens"]),
+    tokens("output_citation_tokens", &["output_tokens"]),
+    apart("input_characters", 1_000_000),
+    apart("input_text_messages", 1_000),
+    apart("audio_seconds", 3_600),
+    apart("input_pixels", 1_000_000_000),
+    apart("input_document_pages", 1_000),
+    Unit { name: "input_annotated_document_pages", part_of: &["input_document_pages"], per: 1_000 },
+    apart("rerank_searches", 1_000),
+    apart("web_searches", 1_000),
+    apart("social_searches", 1_000),
+    apart("storage_searches", 1_000),
+    apart("code_executions", 1_000),
+];

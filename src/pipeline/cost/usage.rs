@@ -1,0 +1,65 @@
+//! What a call used, in the units of the price table, and under which circumstances.
+
+use genai_prices::{Usage, UsageKey};
+
+use crate::conventions::{names, units};
+use crate::model::Tokens;
+use crate::model::otlp::{Span, Value};
+
+/// Reads everything that a normalized span counts.
+pub(super) fn of_span(span: &Span) -> Usage {
+    let mut usage = Usage::new();
+    for attribute in &span.attributes {
+        let Some(unit) = unit_of(&attribute.key) else { continue };
+        let count = attribute.value.as_ref().and_then(|value| value.value.as_ref()).and_then(Value::as_f64);
+        // The first one of a key is the one that everything else reads.
+        if let Some(count) = count.filter(|count| count.is_finite() && *count >= 0.0)
+            && !usage.contains_key(unit)
+        {
+            usage.insert(unit, count);
+        }
+    }
+    usage
+}
+
+/// Takes plain counts.
+pub(super) fn of_tokens(tokens: &Tokens) -> Usage {
+    [
+        (UsageKey::INPUT_TOKENS, tokens.prompt),
+        (UsageKey::OUTPUT_TOKENS, tokens.completion),
+        (UsageKey::CACHE_READ_TOKENS, tokens.cache_read),
+        (UsageKey::CACHE_WRITE_TOKENS, tokens.cache_write),
+        (UsageKey::OUTPUT_REASONING_TOKENS, tokens.reasoning),
+    ]
+    .into_iter()
+    .filter_map(|(key, count)| Some((key, count? as f64)))
+    .collect()
+}
+
+/// Reads what else the price may hang on: the tier that the call was served in, and what the span says under
+/// [`names::PRICE_PREFIX`].
+pub(super) fn circumstances_of(span: &Span) -> Vec<(&str, &str)> {
+    let tier = span.attr_str(names::OPENAI_SERVICE_TIER).map(|tier| ("service_tier", tier));
+    let told = span.attributes.iter().filter_map(|attribute| {
+        let key = attribute.key.strip_prefix(names::PRICE_PREFIX)?;
+        Some((key, attribute.value.as_ref()?.value.as_ref()?.as_str()?))
+    });
+    // What is told later wins.
+    tier.into_iter().chain(told).map(circumstance).collect()
+}
+
+/// Translates a word for a tier that is no tier in the table.
+pub(super) fn circumstance<'a>((key, word): (&'a str, &'a str)) -> (&'a str, &'a str) {
+    let translated = || units::TIERS.iter().find(|(tier, _)| tier.eq_ignore_ascii_case(word)).map(|(_, to)| *to);
+    if key == "service_tier" { translated().unwrap_or((key, word)) } else { (key, word) }
+}
+
+/// Tells whether a call counts something besides tokens.
+pub(super) fn counts_more_than_tokens(usage: &Usage) -> bool {
+    usage.keys().any(|key| !key.as_str().ends_with("_tokens"))
+}
+
+fn unit_of(key: &str) -> Option<&str> {
+    let standard = units::COUNTS.iter().find(|(name, _)| *name == key).map(|(_, unit)| *unit);
+    standard.or_else(|| key.strip_prefix(names::USAGE_PREFIX))
+}
