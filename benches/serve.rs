@@ -4,6 +4,7 @@
 //! cargo bench --bench serve --features cli                       # 1,000,000 spans for the first line, 1.5 GB of disk
 //! cargo bench --bench serve --features cli -- 100000             # fewer
 //! cargo bench --bench serve --features cli -- grpc plain 500     # only what has all these words in its name
+//! RUNSPAN_BENCH_BINARY=target/before cargo bench ...             # another build, by the same load
 //! ```
 //!
 //! # Method
@@ -95,6 +96,11 @@ impl Case {
     }
 }
 
+/// Returns what is measured.
+fn binary() -> std::ffi::OsString {
+    std::env::var_os("RUNSPAN_BENCH_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_runspan").into())
+}
+
 fn main() -> ExitCode {
     // Cargo itself passes `--bench`.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
@@ -117,7 +123,7 @@ fn run(words: &[&str]) -> Result<(), Failed> {
     let is_count = |word: &&&str| word.parse::<u64>().is_ok_and(|number| number > 1_000);
     let spans = words.iter().find(is_count).map_or(Ok(SPANS_OF_THE_FIRST), |word| word.parse())?;
     let wanted: Vec<&str> = words.iter().filter(|word| !is_count(word)).copied().collect();
-    let binary = std::fs::metadata(env!("CARGO_BIN_EXE_runspan"))?.len();
+    let binary = std::fs::metadata(binary())?.len();
     println!("binary of {:.1} MB", binary as f64 / 1e6);
     starts(None)?;
     println!(
@@ -363,7 +369,7 @@ impl Drop for Watch {
 
 /// Fails unless `runspan list` finds so many runs that are over, with all their steps.
 fn found(store: &Path, runs: u64) -> Result<(), Failed> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_runspan"));
+    let mut command = Command::new(binary());
     let output =
         command.args(["list", "--status", "success", "--limit", "0", "--json", "--store"]).arg(store).output()?;
     let listed: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout)?;
@@ -399,7 +405,7 @@ struct Server {
 
 impl Server {
     fn start(store: &Path) -> Result<Self, Failed> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_runspan"));
+        let mut command = Command::new(binary());
         command.args(["serve", "--otlp-grpc", "0", "--otlp-http", "0", "--http", "0", "--drain", "600", "--store"]);
         Self::spawn(command.arg(store))
     }
