@@ -36,6 +36,7 @@ mod tail;
 mod text_diff;
 mod time;
 mod tree;
+mod unpack;
 mod verify;
 
 use std::ffi::OsString;
@@ -148,6 +149,8 @@ enum Command {
     Pin(cleanup::PinArgs),
     /// Keep runs no longer than others
     Unpin(cleanup::PinArgs),
+    /// Give packed runs a folder each
+    Unpack(unpack::Args),
     /// Make the store's index.sqlite anew
     Reindex(reindex::Args),
     /// Print a completion script for a shell
@@ -296,6 +299,7 @@ fn execute(
         Command::Cleanup(args) => cleanup::run(args, &mut session),
         Command::Pin(args) => cleanup::pin(args, true, &mut session),
         Command::Unpin(args) => cleanup::pin(args, false, &mut session),
+        Command::Unpack(args) => unpack::run(args, &mut session),
         Command::Reindex(args) => reindex::run(args, &mut session),
         Command::Completions(args) => completions::run(args, &mut session),
     };

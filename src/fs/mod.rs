@@ -55,6 +55,8 @@ pub struct Stat {
     pub identity: Identity,
     /// Does it still have a name?
     pub is_linked: bool,
+    /// When it was changed last, in nanoseconds since 1970; some clocks of file systems are coarse.
+    pub modified: u64,
 }
 
 /// A file system.

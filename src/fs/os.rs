@@ -49,6 +49,7 @@ fn stat_of(found: &fs::Metadata) -> Stat {
         len: found.len(),
         identity: (found.dev(), found.ino()),
         is_linked: found.nlink() > 0,
+        modified: u64::try_from(found.mtime()).unwrap_or(0).saturating_mul(1_000_000_000) + found.mtime_nsec() as u64,
     }
 }
 

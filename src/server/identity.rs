@@ -45,7 +45,8 @@ impl Identity {
             }
         };
         let open: Vec<RunId> = recovery::open_runs_of(&layout, process)?;
-        let mut identity = Self::with(layout, process, journal, options)?;
+        // Many senders, many runs: those that come whole are written many to a file.
+        let mut identity = Self::with(layout, process, journal, options, FilesWriter::with_packs)?;
         identity.sink.take_up(&open)?;
         Ok(identity)
     }
@@ -56,13 +57,19 @@ impl Identity {
         let (dir, process) = (layout.journal(), RunId::fresh(UnixNanos::now()));
         let journal = JournalWriter::create(&dir, &process.to_string(), options)?;
         journal::mark_command(&dir, &process.to_string())?;
-        Ok(Self { is_last: true, ..Self::with(layout, process, journal, options)? })
+        Ok(Self { is_last: true, ..Self::with(layout, process, journal, options, |writer| writer)? })
     }
 
-    fn with(layout: Layout, process: RunId, journal: JournalWriter, options: Options) -> Result<Self, Error> {
+    fn with(
+        layout: Layout,
+        process: RunId,
+        journal: JournalWriter,
+        options: Options,
+        change: impl FnOnce(FilesWriter) -> FilesWriter,
+    ) -> Result<Self, Error> {
         let reader = JournalReader::open(&layout.journal(), &process.to_string(), STORE_READER)?;
         // What is written is brought to the disk before the journal gives it up, not run by run.
-        let writer = FilesWriter::new(layout.clone(), process, false);
+        let writer = change(FilesWriter::new(layout.clone(), process, false));
         let sink = StoreSink::new(writer, process).with_pricer(Pricer::of_store(&layout).0);
         let outlets = Outlets::none(options.max_bytes);
         Ok(Self { layout, process, journal, reader, sink, durability: options.durability, is_last: false, outlets })

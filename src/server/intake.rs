@@ -489,7 +489,9 @@ impl Keeper {
         self.tally.store_stuck.store(false, Ordering::Relaxed);
         self.warned = false;
         self.told = self.told.max(batch.last_seq());
-        self.done = self.sink.oldest_held().map_or(batch.last_seq(), |held| held.saturating_sub(1));
+        if !self.sink.is_holding() {
+            self.done = self.sink.oldest_held().map_or(batch.last_seq(), |held| held.saturating_sub(1));
+        }
         if self.durability == Durability::Process {
             self.acknowledge();
         }

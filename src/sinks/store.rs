@@ -116,6 +116,8 @@ pub struct StoreSink<W> {
     awaiting_links: IdMap<TraceId, Vec<RunId>>,
     /// The disk may have lost what was written: what is taken up is written once more.
     is_distrustful: bool,
+    /// The writer holds runs back, to write them with others.
+    is_holding: bool,
 }
 
 #[derive(Debug, Default)]
@@ -178,6 +180,7 @@ impl<W: RunWriter> StoreSink<W> {
             over_since: VecDeque::new(),
             awaiting_links: HashMap::default(),
             is_distrustful: false,
+            is_holding: false,
         }
     }
 
@@ -263,6 +266,12 @@ impl<W: RunWriter> StoreSink<W> {
     /// Returns the summaries of runs that ended since the last call.
     pub fn take_ended(&mut self) -> Vec<RunSummary> {
         std::mem::take(&mut self.ended_runs)
+    }
+
+    /// Tells whether runs are held back, to be written with others: until they are, nothing that was told since they began
+    /// to be may be acknowledged.
+    pub fn is_holding(&self) -> bool {
+        self.is_holding
     }
 
     /// Returns the oldest place in the journal that is still needed: what is before may be acknowledged.
@@ -754,6 +763,10 @@ impl<W: RunWriter> StoreSink<W> {
             }
         }
         self.release_finished();
+        match self.writer.write_held(all) {
+            Ok(is_all) => self.is_holding = !is_all,
+            Err(error) => drop(first_error.get_or_insert(error)),
+        }
         if let Some(silence) = self.outside.filter(|_| now.saturating_duration_since(self.looked_at) > LOOK) {
             self.looked_at = now;
             self.end_silent(|live| now.saturating_duration_since(live.touched) >= silence);

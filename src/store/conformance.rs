@@ -202,8 +202,8 @@ fn what_cannot_be_done_is_refused(store: &dyn Backend) {
 }
 
 mod backends {
-    use super::{Backend, RunReader, RunWriter};
-    use crate::model::{RunId, UnixNanos};
+    use super::{Backend, RunReader, RunWriter, StoreError};
+    use crate::model::{Event, RunId, RunSummary, UnixNanos};
     use crate::store::files::layout::Layout;
     use crate::store::files::{FilesReader, FilesWriter};
     use crate::store::memory::MemoryStore;
@@ -218,18 +218,54 @@ mod backends {
         }
     }
 
-    struct Files(tempfile::TempDir);
+    /// A store, and whether its writers write packs.
+    struct Files(tempfile::TempDir, bool);
 
     impl Backend for Files {
         fn writer(&self) -> Box<dyn RunWriter> {
             let layout = Layout::new(self.0.path());
             layout.open_or_create().expect("a store");
-            Box::new(FilesWriter::new(layout, RunId::fresh(UnixNanos::now()), false))
+            let writer = FilesWriter::new(layout, RunId::fresh(UnixNanos::now()), false);
+            if self.1 { Box::new(AtOnce(writer.with_packs_of_any())) } else { Box::new(writer) }
         }
 
         fn reader(&self) -> Box<dyn RunReader> {
             drop(self.writer());
             Box::new(FilesReader::open(self.0.path()).expect("a store"))
+        }
+    }
+
+    /// Each run is in a pack of its own as soon as it is written.
+    struct AtOnce(FilesWriter);
+
+    impl RunWriter for AtOnce {
+        fn create_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
+            self.0.create_run(summary, events)?;
+            self.0.write_held(true).map(drop)
+        }
+
+        fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
+            self.0.take_up(run)
+        }
+
+        fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {
+            self.0.append_events(run, events)
+        }
+
+        fn replace_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {
+            self.0.replace_events(run, events)
+        }
+
+        fn update_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
+            self.0.update_run(summary)
+        }
+
+        fn delete_run(&mut self, run: RunId) -> Result<(), StoreError> {
+            self.0.delete_run(run)
+        }
+
+        fn release_run(&mut self, run: RunId) {
+            self.0.release_run(run);
         }
     }
 
@@ -240,12 +276,17 @@ mod backends {
 
     #[test]
     fn files_conform() {
-        super::run(&|| Box::new(Files(tempfile::tempdir().expect("a directory"))));
+        super::run(&|| Box::new(Files(tempfile::tempdir().expect("a directory"), false)));
+    }
+
+    #[test]
+    fn files_with_packs_conform() {
+        super::run(&|| Box::new(Files(tempfile::tempdir().expect("a directory"), true)));
     }
 
     #[test]
     fn a_run_told_again_after_a_failure_behind_its_log_has_each_event_once() {
-        let store = Files(tempfile::tempdir().expect("a directory"));
+        let store = Files(tempfile::tempdir().expect("a directory"), false);
         let mut writer = store.writer();
         // The last thing that making a run does fails, once everything else is there.
         let in_the_way = store.0.path().join("index.log");

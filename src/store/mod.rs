@@ -56,6 +56,13 @@ pub trait RunWriter {
 
     /// Lets go of what is kept in memory or open for a run that is over; it may be taken up again.
     fn release_run(&mut self, run: RunId);
+
+    /// Writes what was held back, to be written with others, where that is due; or all of it. Tells whether nothing is
+    /// held back any more: until then what was created may not be there after the death of this process, nor be seen.
+    fn write_held(&mut self, all: bool) -> Result<bool, StoreError> {
+        let _ = all;
+        Ok(true)
+    }
 }
 
 /// Answers questions about runs.

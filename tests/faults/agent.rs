@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use runspan::model::otlp::Span;
 use runspan::{Guard, Report};
 use serde::{Deserialize, Serialize};
 use tracing::info_span;
@@ -304,6 +305,27 @@ impl Content {
         let lengths = (self.text.len(), recorded.text.len());
         let text = || format!("step {} differs at byte {same}; {} bytes, not {}", self.n, lengths.0, lengths.1);
         (self != recorded).then(text)
+    }
+
+    /// Says it on a span that is sent, as [`record`](Self::record) does on one that is recorded.
+    pub fn describe(&self, span: &mut Span) {
+        match self.tokens {
+            Some((input, output)) => {
+                span.name = "chat".to_owned();
+                span.set_attr("gen_ai.operation.name", "chat");
+                span.set_attr("gen_ai.provider.name", "openai");
+                span.set_attr("gen_ai.request.model", "gpt-4o-mini");
+                span.set_attr("gen_ai.usage.input_tokens", input as i64);
+                span.set_attr("gen_ai.usage.output_tokens", output as i64);
+                span.set_attr("gen_ai.input.messages", self.text.as_str());
+            }
+            None => {
+                span.name = "execute_tool".to_owned();
+                span.set_attr("gen_ai.operation.name", "execute_tool");
+                span.set_attr("gen_ai.tool.name", "weather");
+                span.set_attr("gen_ai.tool.call.arguments", self.text.as_str());
+            }
+        }
     }
 
     fn record(&self) {

@@ -1,5 +1,5 @@
-//! The recorder under faults, end to end: agents in processes of their own, the `runspan` binary, real kills, full disks,
-//! dead upstreams and damaged files.
+//! The recorder and the bridge under faults, end to end: agents in processes of their own, the `runspan` binary, real
+//! kills, full disks, dead upstreams, damaged files, and more load than can be taken.
 //!
 //! ```sh
 //! cargo test --features cli --test faults                          # some two minutes at most, reduced counts
@@ -9,8 +9,8 @@
 //!
 //! # Method
 //!
-//! What was acknowledged is what an agent said on a pipe after the end of a step had returned to it; what it holds is
-//! decided by a seed and the step's number, so that every text can be checked. Against that stands what the store holds
+//! What was acknowledged is what an agent said on a pipe after the end of a step had returned to it, or what the server
+//! answered to a request with success; what it holds is decided by a seed and the step's number, so that every text can be checked. Against that stands what the store holds
 //! after `runspan list` has opened it, and what an upstream has taken. A trial holds when nothing acknowledged is
 //! missing, nothing is there that was not recorded, and every text and count is as it was. All moments and places come
 //! from a seed that is printed; a failed trial names its own. Loss of power is not injected here: the order of writes and
@@ -23,8 +23,12 @@ mod child;
 mod corruption;
 mod disk;
 mod kill;
+mod load;
 mod outage;
 mod random;
+#[path = "../../benches/support/sender.rs"]
+mod sender;
+mod serve;
 mod store;
 mod table;
 mod upstream;
@@ -56,13 +60,16 @@ impl Suite {
 
 type Scenario = fn(&Suite) -> Vec<Row>;
 
-const SCENARIOS: [(&str, Scenario); 7] = [
+const SCENARIOS: [(&str, Scenario); 10] = [
     ("kill", kill::agents),
     ("kill-adopter", kill::adopters),
     ("disk", disk::full),
     ("outage", outage::outages),
     ("burst", outage::bursts),
     ("corruption", corruption::damages),
+    ("serve-kill", load::kills),
+    ("serve-end", load::ends),
+    ("serve-overload", load::overloads),
     ("power", power),
 ];
 

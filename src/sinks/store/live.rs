@@ -34,6 +34,8 @@ pub(super) struct LiveRun {
     pub(super) told: IdMap<EventId, HashSet<UnixNanos>>,
     pub(super) written_status: Option<RunStatus>,
     pub(super) stale_summary: bool,
+    /// It was to be made before, and nobody knows how much of that is there.
+    pub(super) was_tried: bool,
     pub(super) touched: Instant,
     /// The ids of its events come of its spans: they come from outside, in any order.
     pub(super) by_span: bool,
@@ -89,6 +91,7 @@ impl LiveRun {
             told: IdMap::default(),
             written_status: None,
             stale_summary: false,
+            was_tried: false,
             touched: Instant::now(),
             by_span: false,
             unsettled: false,
@@ -353,8 +356,11 @@ impl LiveRun {
         let status = self.state.status();
         let mut created = false;
         if self.written_status.is_none() {
+            let was_tried = std::mem::replace(&mut self.was_tried, true);
             writer.create_run(&self.state.summary(UnixNanos::now()), &self.queue)?;
             created = true;
+            // What is made now says all there is.
+            self.stale_summary &= was_tried;
             self.written_status = Some(status);
         } else {
             writer.append_events(run, &self.queue)?;

@@ -339,12 +339,14 @@ struct Over {
 
 impl Survey {
     fn take(layout: &Layout, with_bytes: bool) -> Result<Self, StoreError> {
+        let (packs, inner) = layout.packs();
+        let packed = packs.bytes(inner).map_err(StoreError::io("read", packs.dir()))?;
         let (fs, mut indexed) = (layout.fs(), index::leads(layout.fs(), &layout.index_log())?);
         let mut survey = Self { candidates: Vec::new(), children: IdMap::default(), over: Vec::new() };
         for kind in RunKind::ALL {
             for run in run_ids(fs, &layout.runs(*kind))? {
                 let lead = indexed.remove(&run);
-                match survey.look(layout, *kind, run, lead, with_bytes) {
+                match survey.look(layout, *kind, run, lead, with_bytes, packed.get(&run).copied()) {
                     Err(error) if error.is_out_of_resources() => return Err(error),
                     // One run that cannot be read, perhaps another user's, does not keep all others.
                     Err(_) => survey.add_damaged(*kind, run, 0),
@@ -362,9 +364,16 @@ impl Survey {
         run: RunId,
         lead: Option<Lead>,
         with_bytes: bool,
+        packed: Option<u64>,
     ) -> Result<(), StoreError> {
         let (fs, dir) = (layout.fs(), layout.run(kind, run));
-        let bytes = if with_bytes { tree_bytes(fs, &dir)? } else { 0 };
+        let packed = packed.filter(|_| layout.is_packed(&dir).unwrap_or(false));
+        let bytes = match packed {
+            _ if !with_bytes => 0,
+            // The folder that is shown of it is longer.
+            Some(bytes) => bytes,
+            None => tree_bytes(fs, &dir)?,
+        };
         // A line may be an old one; a run that is over does not become open again by itself.
         let lead = match lead.filter(|lead| !lead.status.is_open()) {
             Some(lead) => lead,
@@ -380,6 +389,10 @@ impl Survey {
             },
         };
         self.add(lead, bytes, is_marked(fs, &dir)?);
+        if packed.is_some() {
+            // It is compressed where it is.
+            self.over.pop_if(|over| over.run == run);
+        }
         Ok(())
     }
 

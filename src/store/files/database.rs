@@ -594,11 +594,12 @@ impl Database {
     fn compare_folders(&mut self) -> Result<()> {
         let mut changed = Vec::new();
         let now = UnixNanos::now().0;
-        for kind in RunKind::ALL {
-            let stat = std::fs::metadata(self.layout.runs(*kind));
+        let folders = RunKind::ALL.iter().map(|kind| (format!("folder {kind}"), self.layout.runs(*kind)));
+        let packs = ("folder of packs".to_owned(), self.layout.packs().0.dir().to_owned());
+        for (key, folder) in folders.chain([packs]) {
+            let stat = std::fs::metadata(folder);
             let time =
                 stat.map_or(0, |stat| stat.mtime().saturating_mul(1_000_000_000).saturating_add(stat.mtime_nsec()));
-            let key = format!("folder {kind}");
             let known: Option<i64> = self
                 .connection
                 .query_row("SELECT value FROM meta WHERE key = ?1", [&key], |row| row.get(0))

@@ -18,6 +18,8 @@ use crate::model::{RunId, RunKind, RunStatus, RunSummary, UnixNanos};
 
 /// More than a reader compares, which is 256.
 const PAD_BYTES: usize = 300;
+/// About the length of a line.
+const LINE_BYTES: usize = 768;
 
 /// The end of `index.log`, open for this process's lines.
 #[derive(Debug, Default)]
@@ -28,10 +30,24 @@ pub(super) struct IndexLog {
 impl IndexLog {
     /// Appends a run's summary. `durable`: survives loss of power as well.
     pub fn append(&mut self, fs: &dyn Fs, path: &Path, summary: &RunSummary, durable: bool) -> Result<(), StoreError> {
-        let lean = RunSummary { steps: None, ..summary.clone() };
-        let mut line = serde_json::to_vec(&lean)
-            .map_err(|error| StoreError::BadStore { path: path.to_owned(), why: error.to_string() })?;
-        line.push(b'\n');
+        self.append_all(fs, path, std::slice::from_ref(summary), durable)
+    }
+
+    /// Appends the summaries of runs, all in one write.
+    pub fn append_all(
+        &mut self,
+        fs: &dyn Fs,
+        path: &Path,
+        summaries: &[RunSummary],
+        durable: bool,
+    ) -> Result<(), StoreError> {
+        let mut line = Vec::with_capacity(LINE_BYTES * summaries.len());
+        for summary in summaries {
+            let lean = RunSummary { steps: None, ..summary.clone() };
+            serde_json::to_writer(&mut line, &lean)
+                .map_err(|error| StoreError::BadStore { path: path.to_owned(), why: error.to_string() })?;
+            line.push(b'\n');
+        }
         let mut size = self.size();
         if size.is_none() {
             self.file = Some(fs.open(path, Access::Append).map_err(StoreError::io("open", path))?);

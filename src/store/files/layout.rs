@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::super::{FORMAT, StoreError};
+use super::packs::{PackView, Packs, folder};
 use crate::fs::{self, Access, Contents, Fs, FsFile, OsFs, Stat};
 use crate::model::{RunId, RunKind, UnixNanos};
 
@@ -29,6 +30,7 @@ This folder holds recorded runs of AI agents. runspan wrote it; `runspan list --
 - `agents/<run id>/` and `workflows/<run id>/`: one folder a run. `run.yaml` says what it was, how it ended, its tokens
   and cost; `events.jsonl` is the log of everything that happened, one JSON object a line; `artifacts/` holds files.
   A long log of a run that is over is `events.jsonl.zst`: `zstdcat` shows it. `events.chain` tells whether it was changed.
+- `packs/`: many small runs that are over, in one file each. `runspan unpack <run id>` makes a folder of one.
 - `index.log`: one line for each start and each change of a run, so that lists need not open every folder.
 - `journal/`: what processes have recorded and readers have not taken in yet. Do not delete it while one is running.
 - `metrics/`: what processes have counted and not sent yet, if there is any.
@@ -42,7 +44,7 @@ A run's folder may be copied, archived or deleted as a whole. Prompts and answer
 #[derive(Clone, Debug)]
 pub struct Layout {
     root: PathBuf,
-    fs: Arc<dyn Fs>,
+    fs: Arc<PackView>,
     #[cfg_attr(not(feature = "index"), expect(dead_code, reason = "a database alone asks"))]
     is_of_the_system: bool,
 }
@@ -96,7 +98,8 @@ impl Layout {
 
     /// Names a store on another file system.
     pub fn new_in(fs: Arc<dyn Fs>, root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), fs, is_of_the_system: false }
+        let root = root.into();
+        Self { fs: Arc::new(PackView::new(fs, &root)), root, is_of_the_system: false }
     }
 
     /// Returns the file system that the store is on.
@@ -112,7 +115,28 @@ impl Layout {
 
     /// Returns the same, to keep.
     pub(crate) fn shared_fs(&self) -> Arc<dyn Fs> {
-        Arc::clone(&self.fs)
+        self.fs.clone()
+    }
+
+    /// Gives a run that is in a pack its folder. Returns the folder, and whether it was in a pack.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`], and what the file system says.
+    pub fn unpack(&self, run: RunId) -> Result<(PathBuf, bool), StoreError> {
+        let dir = self.find_run(run)?.ok_or_else(|| StoreError::NotFound { id: run.to_string() })?;
+        let was_packed = self.fs.unpack(&dir).map_err(StoreError::io("unpack", &dir))?;
+        Ok((dir, was_packed))
+    }
+
+    /// Tells whether a run's folder is one that is shown in place of what a pack has.
+    pub(super) fn is_packed(&self, dir: &Path) -> io::Result<bool> {
+        self.fs.is_packed(dir)
+    }
+
+    /// Returns the packs, and the file system that they are on.
+    pub(super) fn packs(&self) -> (&Packs, &dyn Fs) {
+        (self.fs.packs(), self.fs.inner())
     }
 
     /// Returns the store's directory.
@@ -122,10 +146,7 @@ impl Layout {
 
     /// Returns the folder of all runs of a kind.
     pub fn runs(&self, kind: RunKind) -> PathBuf {
-        self.root.join(match kind {
-            RunKind::Agent => "agents",
-            RunKind::Workflow => "workflows",
-        })
+        self.root.join(folder(kind))
     }
 
     /// Returns the folder of a run of a kind. Ids are ULIDs by type, so the path cannot lead out of the store.

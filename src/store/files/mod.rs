@@ -15,6 +15,7 @@ mod faults;
 mod index;
 pub mod layout;
 mod overlay;
+mod packs;
 pub mod requests;
 pub(crate) mod retainer;
 mod run_dir;
@@ -63,6 +64,8 @@ pub struct FilesWriter {
     index: index::IndexLog,
     /// Room for the lines of one write, used again and again.
     lines: Vec<u8>,
+    /// Runs that come whole wait here for others; `None`: each gets a folder.
+    packer: Option<packs::Packer>,
 }
 
 #[derive(Debug)]
@@ -84,7 +87,24 @@ impl FilesWriter {
             open: IdMap::default(),
             index: Default::default(),
             lines: Vec::new(),
+            packer: None,
         }
+    }
+
+    /// Writes small runs that come whole into packs, many to a file. They are there once
+    /// [`write_held`](RunWriter::write_held) says so.
+    #[cfg(any(feature = "server", test))]
+    #[must_use]
+    pub(crate) fn with_packs(self) -> Self {
+        let packer = Some(packs::Packer::new(self.writer));
+        Self { packer, ..self }
+    }
+
+    /// The same, however few runs there are.
+    #[cfg(test)]
+    pub(crate) fn with_packs_of_any(self) -> Self {
+        let packer = Some(packs::Packer::new(self.writer).of_any());
+        Self { packer, ..self }
     }
 
     /// Brings what is written to the disk from now on, and each run that is gone on with as it stands.
@@ -107,6 +127,7 @@ impl FilesWriter {
 
     fn open(&mut self, run: RunId) -> Result<&mut OpenRun, StoreError> {
         use std::collections::hash_map::Entry;
+        self.let_go(run)?;
         if !self.open.contains_key(&run) {
             self.check_place()?;
             let dir = self.layout.find_run(run)?.ok_or_else(|| StoreError::NotFound { id: run.to_string() })?;
@@ -154,27 +175,95 @@ impl FilesWriter {
     /// sees it whole.
     fn make_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
         let dir = self.layout.run(summary.kind, summary.run_id);
-        // Somebody else may be making a run of the same id.
-        let making = dir.with_file_name(format!(".new-{}-{}", summary.run_id, self.writer));
+        let making = self.make_dir(&dir, summary.run_id)?;
         let signed = RunSummary { writer: Some(self.writer), ..summary.clone() };
         let layout = self.layout.clone();
         let fs = layout.fs();
+        let mut log = EventLog::create(fs, &making, summary.run_id)?;
+        log.append(events, self.durable, &mut self.lines)?;
+        self.place_run(dir, &making, signed, log)
+    }
+
+    fn is_packed(&self, dir: &Path) -> Result<bool, StoreError> {
+        self.layout.is_packed(dir).map_err(StoreError::io("read", dir))
+    }
+
+    /// Tells whether a run is in a pack and its metadata says this already: told once more, it stays there.
+    fn is_said(&self, summary: &RunSummary) -> Result<bool, StoreError> {
+        let (run, dir) = (summary.run_id, self.layout.run(summary.kind, summary.run_id));
+        if self.open.contains_key(&run) || !self.is_packed(&dir)? {
+            return Ok(false);
+        }
+        let said = run_dir::read_summary(self.layout.fs(), &dir, run)?;
+        let RunSummary { writer, events_sha256, updated_at, .. } = said.clone();
+        Ok(said == RunSummary { writer, events_sha256, updated_at, ..summary.clone() })
+    }
+
+    /// Takes a run that has come whole for the next pack; tells whether that may be.
+    fn hold(&mut self, summary: &RunSummary, events: &[Event]) -> Result<bool, StoreError> {
+        let Some(packer) = self.packer.as_mut().filter(|_| packs::Packer::takes(summary, 0)) else { return Ok(false) };
+        run_dir::lines_of(summary.run_id, events, &Default::default(), 0, &mut self.lines)?;
+        let mut chain = chain::Chain::default();
+        chain.add(&self.lines);
+        let mut signed = RunSummary { writer: Some(self.writer), ..summary.clone() };
+        signed.events_sha256 = chain.hash_for(&signed);
+        let yaml = layout::to_yaml(&signed)
+            .map_err(|why| StoreError::BadStore { path: self.layout.packs().0.dir().to_owned(), why })?;
+        let is_small = packs::Packer::takes(&signed, yaml.len() + self.lines.len());
+        if is_small {
+            packer.hold(signed, yaml.as_bytes(), &self.lines);
+        }
+        Ok(is_small)
+    }
+
+    /// Makes a folder of a run that waits for its pack, so that it can be gone on with.
+    fn let_go(&mut self, run: RunId) -> Result<(), StoreError> {
+        let Some(held) = self.packer.as_mut().and_then(|packer| packer.take_back(run)) else { return Ok(()) };
+        let dir = self.layout.run(held.summary.kind, run);
+        let written = held.body().map_err(StoreError::io("write", &dir)).and_then(|(_, lines)| {
+            let (making, layout) = (self.make_dir(&dir, run)?, self.layout.clone());
+            let mut log = EventLog::create(layout.fs(), &making, run)?;
+            log.append_lines(&lines, self.durable)?;
+            self.place_run(dir, &making, held.summary.clone(), log)
+        });
+        if let (Err(_), Some(packer)) = (&written, &mut self.packer) {
+            packer.put_back(held);
+        }
+        written
+    }
+
+    /// Makes the folder in which a run is made.
+    fn make_dir(&self, dir: &Path, run: RunId) -> Result<PathBuf, StoreError> {
+        // Somebody else may be making a run of the same id.
+        let making = dir.with_file_name(format!(".new-{run}-{}", self.writer));
+        let fs = self.layout.fs();
         if !layout::make_new_dir(fs, &making)? {
             // Left by one who died over it.
             fs.remove_tree(&making).map_err(StoreError::io("delete", &making))?;
             layout::make_dir(fs, &making)?;
         }
-        let mut log = EventLog::create(fs, &making, summary.run_id)?;
-        log.append(events, self.durable, &mut self.lines)?;
+        Ok(making)
+    }
+
+    /// Gives a run its metadata and its name.
+    fn place_run(
+        &mut self,
+        dir: PathBuf,
+        making: &Path,
+        signed: RunSummary,
+        mut log: EventLog,
+    ) -> Result<(), StoreError> {
+        let layout = self.layout.clone();
+        let fs = layout.fs();
         let signed = RunSummary { events_sha256: log.hash_for(&signed), ..signed };
         if !signed.status.is_open() {
-            log.write_chain(fs, &making);
+            log.write_chain(fs, making);
         }
-        run_dir::write_first_summary(fs, &making, &signed, self.durable)?;
+        run_dir::write_first_summary(fs, making, &signed, self.durable)?;
         if self.durable {
-            layout::sync_dir(fs, &making)?;
+            layout::sync_dir(fs, making)?;
         }
-        fs.rename(&making, &dir).map_err(StoreError::io("create", &dir))?;
+        fs.rename(making, &dir).map_err(StoreError::io("create", &dir))?;
         if let Some(parent) = dir.parent().filter(|_| self.durable) {
             layout::sync_dir(fs, parent)?;
         }
@@ -183,7 +272,7 @@ impl FilesWriter {
         // there twice. So it is kept only once nothing can fail.
         self.index.append(fs, &layout.index_log(), &signed, self.durable)?;
         log.moved_to(&dir);
-        self.open.insert(summary.run_id, OpenRun { dir, log });
+        self.open.insert(signed.run_id, OpenRun { dir, log });
         Ok(())
     }
 
@@ -205,6 +294,7 @@ impl RunWriter for FilesWriter {
     fn create_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
         self.check_place()?;
         match self.layout.find_run(summary.run_id)? {
+            None if self.hold(summary, events)? => Ok(()),
             None => self.make_run(summary, events),
             Some(dir) => {
                 if run_dir::has_summary(self.layout.fs(), &dir)? {
@@ -221,13 +311,26 @@ impl RunWriter for FilesWriter {
 
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
         self.check_place()?;
+        self.let_go(run)?;
         let Some(dir) = self.layout.find_run(run)? else { return Ok(None) };
         // Its lock is ours perhaps, from before.
         self.open.remove(&run);
+        if self.is_packed(&dir)? {
+            // It gets its folder back when something is to be written.
+            let vouched = check_writer(&self.layout, self.writer, &dir, run)?;
+            return run_dir::read_vouched(self.layout.fs(), &dir, run, vouched).map(Some);
+        }
         self.open_in(dir, run).map(Some)
     }
 
     fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {
+        if events.is_empty()
+            && !self.open.contains_key(&run)
+            && let Some(dir) = self.layout.find_run(run)?
+            && self.is_packed(&dir)?
+        {
+            return Ok(());
+        }
         let (durable, mut lines) = (self.durable, std::mem::take(&mut self.lines));
         let appended = self.open(run).and_then(|run| run.log.append(events, durable, &mut lines));
         if lines.capacity() <= MAX_SPARE_LINES {
@@ -253,11 +356,15 @@ impl RunWriter for FilesWriter {
 
     fn update_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
         self.check_place()?;
+        if self.is_said(summary)? {
+            return Ok(());
+        }
         let dir = self.open(summary.run_id)?.dir.clone();
         self.publish(&dir, summary)
     }
 
     fn delete_run(&mut self, run: RunId) -> Result<(), StoreError> {
+        self.let_go(run)?;
         self.open.remove(&run);
         self.check_place()?;
         let Some(dir) = self.layout.find_run(run)? else { return Ok(()) };
@@ -274,6 +381,25 @@ impl RunWriter for FilesWriter {
 
     fn release_run(&mut self, run: RunId) {
         self.open.remove(&run);
+    }
+
+    fn write_held(&mut self, all: bool) -> Result<bool, StoreError> {
+        let Some(packer) = self.packer.as_mut().filter(|packer| !packer.is_empty()) else { return Ok(true) };
+        if !all && !packer.is_due() {
+            return Ok(false);
+        }
+        self.check_place()?;
+        while let Some(run) = self.packer.as_ref().filter(|packer| packer.are_few()).and_then(packs::Packer::any) {
+            self.let_go(run)?;
+            self.open.remove(&run);
+        }
+        let Some(packer) = self.packer.as_mut().filter(|packer| !packer.is_empty()) else { return Ok(true) };
+        let layout = self.layout.clone();
+        let (packs, fs) = layout.packs();
+        let runs = packer.write(fs, packs, self.durable).map_err(StoreError::io("write", packs.dir()))?;
+        self.root()?;
+        self.index.append_all(layout.fs(), &layout.index_log(), &runs, self.durable)?;
+        Ok(true)
     }
 }
 

@@ -517,6 +517,11 @@ impl EventLog {
             self.suspect = false;
         }
         lines_of(self.run, events, &self.known, self.length, lines)?;
+        self.append_lines(lines, durable)
+    }
+
+    /// Appends whole lines, all in one write.
+    pub fn append_lines(&mut self, lines: &[u8], durable: bool) -> Result<(), StoreError> {
         let written = write_full(&*self.file, lines, self.length);
         match written.and_then(|()| if durable { self.file.sync_data() } else { Ok(()) }) {
             Ok(()) => {

@@ -280,8 +280,8 @@ pub(super) fn log_bytes(reader: &FilesReader, run: RunId) -> std::result::Result
     let layout = reader.layout();
     let Some(dir) = layout.find_run(run)? else { return Ok(0) };
     let log = run_dir::events_file(&dir);
-    let found = std::fs::metadata(&log).or_else(|_| std::fs::metadata(sealed_file(&log)));
-    Ok(found.map_or(0, |found| found.len()))
+    let found = layout.fs().stat(&log).or_else(|_| layout.fs().stat(&sealed_file(&log)));
+    Ok(found.map_or(0, |found| found.len))
 }
 
 fn put_all(transaction: &Transaction<'_>, words: &mut super::Words, read: &[Read]) -> Result<()> {

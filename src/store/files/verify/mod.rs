@@ -224,6 +224,7 @@ pub fn verify(layout: &Layout, wanted: &Wanted, mut progress: impl FnMut(usize, 
     checks.into_iter().for_each(|check| report.add(check));
     if wanted.runs.is_none() {
         index::check_database(layout, &mut report)?;
+        check_packs(layout, &mut report)?;
         check_journals(layout, &mut report)?;
     }
     report.ok = report.problems.is_empty();
@@ -324,6 +325,22 @@ fn check_each(
         }
         Ok(())
     })
+}
+
+fn check_packs(layout: &Layout, report: &mut Report) -> Result<(), StoreError> {
+    let (packs, fs) = layout.packs();
+    for (path, why) in packs.unreadable(fs).map_err(StoreError::io("read", packs.dir()))? {
+        report.problems.push(Problem {
+            run_id: None,
+            file: within(layout, &path),
+            line: None,
+            what: format!("the pack cannot be read: {why}"),
+            todo: "the runs in it are not shown; put it back from a copy, or move it away".to_owned(),
+            cure: None,
+            is_of_the_moment: false,
+        });
+    }
+    Ok(())
 }
 
 fn check_journals(layout: &Layout, report: &mut Report) -> Result<(), StoreError> {

@@ -1,0 +1,243 @@
+//! One pack that is there, read.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::format::{
+    self, Codec, ENTRY_HEAD, EntryHead, HEADER, INDEX_ENTRY, Indexed, MAX_EXPANDED, TRAILER, Trailer, aligned, crc,
+};
+use crate::fs::{Access, Fs, FsFile, append_full, read_full};
+use crate::model::{RunId, UnixNanos};
+
+/// So many bytes are looked through at a time for entries of a pack without an index.
+const CHUNK: usize = 1 << 20;
+
+/// A pack, without its content.
+#[derive(Clone, Debug)]
+pub struct Pack {
+    pub id: RunId,
+    path: PathBuf,
+    index: Index,
+}
+
+#[derive(Clone, Debug)]
+enum Index {
+    /// It stands in the file, sorted, and has been checked.
+    InFile { offset: u64, entries: u32, first: RunId, last: RunId },
+    /// The file was cut off, or its end is damaged: what was found from the front.
+    Found(Vec<Indexed>),
+}
+
+/// The two files of a packed run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    pub yaml: Vec<u8>,
+    pub events: Vec<u8>,
+}
+
+fn bad(why: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why.into())
+}
+
+impl Pack {
+    /// Opens the pack of an id in the folder of packs.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` where the file is no pack that can be read.
+    pub fn open(fs: &dyn Fs, dir: &Path, id: RunId) -> io::Result<Self> {
+        let path = dir.join(format!("{id}.pack"));
+        let file = fs.open(&path, Access::Read)?;
+        let mut head = [0; HEADER];
+        let read = read_full(&*file, &mut head, 0)?;
+        let begin = format::read_header(&head[..read], id).map_err(bad)?;
+        let index = match Self::index_in(&*file, id)? {
+            Some(index) => index,
+            None => Index::Found(find(&*file, id, begin)?),
+        };
+        Ok(Self { id, path, index })
+    }
+
+    fn index_in(file: &dyn FsFile, id: RunId) -> io::Result<Option<Index>> {
+        let len = file.stat()?.len;
+        let Some(at) = len.checked_sub(TRAILER as u64) else { return Ok(None) };
+        let mut bytes = [0; TRAILER];
+        read_full(file, &mut bytes, at)?;
+        let Some(trailer) = Trailer::read(&bytes, id, len) else { return Ok(None) };
+        let mut index = vec![0; trailer.entries as usize * INDEX_ENTRY];
+        let read = read_full(file, &mut index, trailer.index_offset)?;
+        if read < index.len() || crc(&[&id.0, &index]) != trailer.index_crc {
+            return Ok(None);
+        }
+        let ends = Indexed::read(&index).zip(index.rchunks_exact(INDEX_ENTRY).next().and_then(Indexed::read));
+        Ok(Some(match ends {
+            Some((first, last)) => Index::InFile {
+                offset: trailer.index_offset,
+                entries: trailer.entries,
+                first: first.run,
+                last: last.run,
+            },
+            None => Index::Found(Vec::new()),
+        }))
+    }
+
+    fn file(&self, fs: &dyn Fs) -> io::Result<Box<dyn FsFile>> {
+        fs.open(&self.path, Access::Read)
+    }
+
+    /// Finds a run, there or deleted.
+    pub fn find(&self, fs: &dyn Fs, run: RunId) -> io::Result<Option<Indexed>> {
+        let (offset, entries) = match &self.index {
+            Index::Found(found) => return Ok(found.iter().rfind(|entry| entry.run == run).copied()),
+            Index::InFile { first, last, .. } if run < *first || run > *last => return Ok(None),
+            Index::InFile { offset, entries, .. } => (*offset, *entries),
+        };
+        let file = self.file(fs)?;
+        let (mut low, mut high, mut bytes) = (0, u64::from(entries), [0; INDEX_ENTRY]);
+        while low < high {
+            let middle = low.midpoint(high);
+            read_full(&*file, &mut bytes, offset + middle * INDEX_ENTRY as u64)?;
+            let entry = Indexed::read(&bytes).ok_or_else(|| bad("the index of a pack is damaged"))?;
+            match entry.run.cmp(&run) {
+                std::cmp::Ordering::Equal => return Ok(Some(entry)),
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns all its entries, those of deleted runs too.
+    pub fn entries(&self, fs: &dyn Fs) -> io::Result<Vec<Indexed>> {
+        match &self.index {
+            Index::Found(found) => Ok(found.clone()),
+            Index::InFile { offset, entries, .. } => {
+                let mut bytes = vec![0; *entries as usize * INDEX_ENTRY];
+                read_full(&*self.file(fs)?, &mut bytes, *offset)?;
+                Ok(bytes.chunks_exact(INDEX_ENTRY).filter_map(Indexed::read).collect())
+            }
+        }
+    }
+
+    /// Reads the head of an entry.
+    pub fn head(&self, fs: &dyn Fs, entry: Indexed) -> io::Result<EntryHead> {
+        self.head_in(&*self.file(fs)?, entry)
+    }
+
+    fn head_in(&self, file: &dyn FsFile, entry: Indexed) -> io::Result<EntryHead> {
+        let mut bytes = [0; ENTRY_HEAD];
+        read_full(file, &mut bytes, entry.offset)?;
+        let head = EntryHead::read(&bytes, self.id).filter(|head| head.run == entry.run && head.len == entry.len);
+        head.ok_or_else(|| bad(format!("its entry in {} is damaged", self.name())))
+    }
+
+    /// Reads a run.
+    pub fn body(&self, fs: &dyn Fs, entry: Indexed) -> io::Result<Body> {
+        let file = self.file(fs)?;
+        let head = self.head_in(&*file, entry)?;
+        let mut stored = vec![0; head.len as usize];
+        let read = read_full(&*file, &mut stored, entry.offset + ENTRY_HEAD as u64)?;
+        if read < stored.len() || crc(&[&self.id.0, &stored]) != head.body_crc {
+            return Err(bad(format!("its content in {} is damaged", self.name())));
+        }
+        let expanded = u64::from(head.yaml_len) + u64::from(head.events_len);
+        if expanded > MAX_EXPANDED {
+            return Err(bad(format!("its entry in {} says that it has {expanded} bytes", self.name())));
+        }
+        let mut yaml = match head.codec {
+            Codec::Stored => stored,
+            Codec::Zstd => expand(&stored, expanded as usize)?,
+        };
+        if yaml.len() as u64 != expanded {
+            return Err(bad(format!("its content in {} is not as long as it should be", self.name())));
+        }
+        let events = yaml.split_off(head.yaml_len as usize);
+        Ok(Body { yaml, events })
+    }
+
+    fn name(&self) -> String {
+        format!("packs/{}.pack", self.id)
+    }
+
+    fn tombstones_path(&self) -> PathBuf {
+        self.path.with_extension("del")
+    }
+
+    /// Returns the runs that are not in it any more.
+    pub fn gone(&self, fs: &dyn Fs) -> io::Result<Vec<RunId>> {
+        let file = match fs.open(&self.tombstones_path(), Access::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            opened => opened?,
+        };
+        let mut bytes = vec![0; usize::try_from(file.stat()?.len).unwrap_or(0)];
+        let read = read_full(&*file, &mut bytes, 0)?;
+        Ok(format::read_tombstones(&bytes[..read], self.id).collect())
+    }
+
+    /// Notes that a run is not in it any more: it is not once this returns, whatever happens.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` while another process notes something, besides what the file system says.
+    pub fn bury(&self, fs: &dyn Fs, run: RunId, why: format::Gone) -> io::Result<()> {
+        let path = self.tombstones_path();
+        let now = UnixNanos::now().0;
+        let file = fs.open(&path, Access::Append)?;
+        if !file.try_lock(true)? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let len = file.stat()?.len;
+        // A record that was torn says nothing, and the next begins where one may.
+        let whole = len - len % format::TOMBSTONE as u64;
+        if whole != len {
+            file.set_len(whole)?;
+        }
+        if whole == 0 {
+            append_full(&*file, &format::tombstones_head(self.id, now))?;
+        }
+        append_full(&*file, &format::tombstone(self.id, run, now, why))?;
+        file.sync_data()?;
+        path.parent().map_or(Ok(()), |dir| if whole == 0 { fs.sync_dir(dir) } else { Ok(()) })
+    }
+}
+
+#[cfg(feature = "seal")]
+pub fn expand(stored: &[u8], len: usize) -> io::Result<Vec<u8>> {
+    zstd::bulk::decompress(stored, len).map_err(|error| bad(format!("it cannot be expanded: {error}")))
+}
+
+#[cfg(not(feature = "seal"))]
+pub fn expand(_: &[u8], _: usize) -> io::Result<Vec<u8>> {
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "this program was built without the feature `seal` of runspan, which reads packed runs; the command line has it",
+    ))
+}
+
+/// Finds entries from the front: each leads to the next, and where there is none every place is tried at which one may
+/// stand.
+fn find(file: &dyn FsFile, id: RunId, begin: u64) -> io::Result<Vec<Indexed>> {
+    let (len, mut at, mut found) = (file.stat()?.len, aligned(begin), Vec::new());
+    let (mut chunk, mut chunk_at) = (Vec::new(), 0_u64);
+    while at + ENTRY_HEAD as u64 <= len {
+        let in_chunk = at.checked_sub(chunk_at).and_then(|from| chunk.get(from as usize..from as usize + ENTRY_HEAD));
+        let Some(bytes) = in_chunk else {
+            chunk.resize(CHUNK, 0);
+            let read = read_full(file, &mut chunk, at)?;
+            chunk.truncate(read);
+            chunk_at = at;
+            if read < ENTRY_HEAD {
+                break;
+            }
+            continue;
+        };
+        match EntryHead::read(bytes, id) {
+            Some(head) if at + ENTRY_HEAD as u64 + u64::from(head.len) <= len => {
+                found.push(Indexed { run: head.run, kind: head.kind, offset: at, len: head.len });
+                at = aligned(at + ENTRY_HEAD as u64 + u64::from(head.len));
+            }
+            _ => at += 8,
+        }
+    }
+    Ok(found)
+}

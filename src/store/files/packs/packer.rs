@@ -1,0 +1,197 @@
+//! Collects runs that are over, and writes many to one file.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::Packs;
+use super::format::{self, Codec, EntryHead, Indexed};
+use crate::fs::{Fs, write_full};
+use crate::model::{RunId, RunSummary, UnixNanos};
+
+/// How long runs wait for others: nobody sees them meanwhile.
+const WAIT: Duration = Duration::from_millis(250);
+/// Runs are written when they take so many bytes.
+const ENOUGH_BYTES: usize = 4 << 20;
+/// Fewer runs than these get a folder each: a file would save little, and there would be many.
+const FEW: usize = 8;
+/// Longer runs have a folder of their own.
+const MAX_RUN_BYTES: usize = 1 << 20;
+/// More than this costs several times the time for a few percent.
+#[cfg(feature = "seal")]
+const LEVEL: i32 = 1;
+
+/// Runs that are over and wait to be written together.
+pub(crate) struct Packer {
+    /// Who writes.
+    process: RunId,
+    /// Fewer runs than these get a folder each.
+    few: usize,
+    held: Vec<Held>,
+    bytes: usize,
+    since: Option<Instant>,
+    #[cfg(feature = "seal")]
+    compressor: Option<zstd::bulk::Compressor<'static>>,
+}
+
+impl std::fmt::Debug for Packer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Packer").field("held", &self.held.len()).finish_non_exhaustive()
+    }
+}
+
+/// A run that waits.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub summary: RunSummary,
+    head: EntryHead,
+    stored: Vec<u8>,
+}
+
+impl Packer {
+    pub fn new(process: RunId) -> Self {
+        Self {
+            process,
+            few: FEW,
+            held: Vec::new(),
+            bytes: 0,
+            since: None,
+            #[cfg(feature = "seal")]
+            compressor: zstd::bulk::Compressor::new(LEVEL).ok(),
+        }
+    }
+
+    /// The same, however few runs there are.
+    #[cfg(test)]
+    pub fn of_any(self) -> Self {
+        Self { few: 0, ..self }
+    }
+
+    /// Tells whether a run may be in a pack.
+    pub fn takes(summary: &RunSummary, bytes: usize) -> bool {
+        !summary.status.is_open() && summary.artifacts.is_empty() && !summary.pinned && bytes <= MAX_RUN_BYTES
+    }
+
+    /// Takes a run; one that waits already is told anew.
+    pub fn hold(&mut self, summary: RunSummary, yaml: &[u8], events: &[u8]) {
+        self.take_back(summary.run_id);
+        let (codec, stored) = self.compressed([yaml, events].concat());
+        let head = EntryHead {
+            run: summary.run_id,
+            kind: summary.kind,
+            codec,
+            len: stored.len() as u32,
+            yaml_len: yaml.len() as u32,
+            events_len: events.len() as u32,
+            body_crc: 0,
+        };
+        self.put_back(Held { summary, head, stored });
+    }
+
+    /// Lets a run wait again that was taken back.
+    pub fn put_back(&mut self, held: Held) {
+        self.bytes += held.stored.len();
+        self.since.get_or_insert_with(Instant::now);
+        self.held.push(held);
+    }
+
+    #[cfg(feature = "seal")]
+    fn compressed(&mut self, plain: Vec<u8>) -> (Codec, Vec<u8>) {
+        let compressed = self.compressor.as_mut().and_then(|compressor| compressor.compress(&plain).ok());
+        match compressed.filter(|compressed| compressed.len() < plain.len()) {
+            Some(compressed) => (Codec::Zstd, compressed),
+            None => (Codec::Stored, plain),
+        }
+    }
+
+    #[cfg(not(feature = "seal"))]
+    fn compressed(&mut self, plain: Vec<u8>) -> (Codec, Vec<u8>) {
+        (Codec::Stored, plain)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Gives a run back that waits, for a folder of its own.
+    pub fn take_back(&mut self, run: RunId) -> Option<Held> {
+        let at = self.held.iter().position(|held| held.summary.run_id == run)?;
+        let held = self.held.swap_remove(at);
+        self.bytes -= held.stored.len();
+        if self.held.is_empty() {
+            self.since = None;
+        }
+        Some(held)
+    }
+
+    /// Tells whether what waits is to be written now.
+    pub fn is_due(&self) -> bool {
+        self.bytes >= ENOUGH_BYTES || self.since.is_some_and(|since| since.elapsed() >= WAIT)
+    }
+
+    /// Tells whether they are so few that each gets a folder.
+    pub fn are_few(&self) -> bool {
+        self.held.len() < self.few
+    }
+
+    /// Returns a run that waits, to be given a folder.
+    pub fn any(&self) -> Option<RunId> {
+        self.held.first().map(|held| held.summary.run_id)
+    }
+
+    /// Writes all that waits into one pack. Returns the summaries of what is there from now on; after an error all of it
+    /// waits still.
+    pub fn write(&mut self, fs: &dyn Fs, packs: &Packs, durable: bool) -> io::Result<Vec<RunSummary>> {
+        let (id, now) = (RunId::fresh(UnixNanos::now()), UnixNanos::now().0);
+        let mut bytes = Vec::with_capacity(self.bytes + 128 * (self.held.len() + 1));
+        bytes.extend_from_slice(&format::header(id, self.process, now));
+        let mut index = Vec::with_capacity(self.held.len());
+        for held in &self.held {
+            let offset = held.head.write(id, &held.stored, &mut bytes);
+            index.push(Indexed { run: held.head.run, kind: held.head.kind, offset, len: held.head.len });
+        }
+        format::finish(id, &mut index, &mut bytes);
+        put(fs, packs, id, &bytes, durable)?;
+        self.bytes = 0;
+        self.since = None;
+        Ok(self.held.drain(..).map(|held| held.summary).collect())
+    }
+}
+
+/// Makes a pack of these bytes, whole or not at all.
+fn put(fs: &dyn Fs, packs: &Packs, id: RunId, bytes: &[u8], durable: bool) -> io::Result<()> {
+    let dir = packs.dir();
+    let (making, path) = (dir.join(format!(".new-{id}.pack")), dir.join(format!("{id}.pack")));
+    let file = match fs.create_new(&making) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            crate::fs::create_dirs(fs, dir)?;
+            if durable && let Some(above) = dir.parent() {
+                fs.sync_dir(above)?;
+            }
+            fs.create_new(&making)
+        }
+        made => made,
+    }?;
+    // Who finds the file and gets its lock may delete it.
+    file.try_lock(true)?;
+    let made = write_full(&*file, bytes, 0)
+        // Always: after a loss of power a file of zeros would look like damage.
+        .and_then(|()| file.sync_data())
+        .and_then(|()| fs.rename(&making, &path));
+    if made.is_err() {
+        let _ = fs.remove_file(&making);
+    }
+    made?;
+    if durable { fs.sync_dir(dir) } else { Ok(()) }
+}
+
+impl Held {
+    /// Returns the two files of the run.
+    pub fn body(&self) -> io::Result<(Vec<u8>, Vec<u8>)> {
+        let mut yaml = match self.head.codec {
+            Codec::Stored => self.stored.clone(),
+            Codec::Zstd => super::pack::expand(&self.stored, (self.head.yaml_len + self.head.events_len) as usize)?,
+        };
+        let events = yaml.split_off((self.head.yaml_len as usize).min(yaml.len()));
+        Ok((yaml, events))
+    }
+}

@@ -1,0 +1,228 @@
+//! Packs on a file system that fails and forgets: what is in them is there, once and whole, whatever happens.
+
+use crate::fs::Access;
+use crate::fs::faulty::{End, FaultyFs, Plan};
+use crate::model::event::{EventBody, Log};
+use crate::model::{Event, EventId, RunId, RunKind, RunStatus, RunSummary, UnixNanos};
+use crate::store::assembly::RunState;
+use crate::store::files::layout::Layout;
+use crate::store::files::verify::{Wanted, verify};
+use crate::store::files::{FilesReader, FilesWriter, cleanup};
+use crate::store::{Listed, Query, RunReader, RunWriter, StoreError};
+
+const BASE: u64 = 1_767_693_600_000;
+const WRITER: RunId = RunId([9; 16]);
+const RUNS: u8 = 12;
+
+fn run_id(number: u8) -> RunId {
+    RunId::from_parts(BASE + u64::from(number), [number; 10])
+}
+
+fn layout(fs: &FaultyFs) -> Layout {
+    Layout::new_in(fs.shared(), "/store")
+}
+
+fn events(number: u8, count: u64) -> Vec<Event> {
+    let event = |seq| {
+        let body = EventBody::Log(Log { level: None, message: "x".repeat(100), fields: serde_json::Map::new() });
+        let mut id = run_id(number).0;
+        id[15] = seq as u8;
+        let timestamp = UnixNanos(BASE * 1_000_000 + seq);
+        Event { seq, event_id: EventId(id), parent_event_id: None, timestamp, step_id: None, body }
+    };
+    (0..count).map(event).collect()
+}
+
+fn summary(number: u8) -> RunSummary {
+    let (run, at) = (run_id(number), UnixNanos::from_millis(BASE + u64::from(number)));
+    let kind = if number.is_multiple_of(3) { RunKind::Workflow } else { RunKind::Agent };
+    let state = RunState::new(run, run.as_trace_id()).summary(at);
+    let (agent_id, workflow_id) = match kind {
+        RunKind::Agent => (Some("a".to_owned()), None),
+        RunKind::Workflow => (None, Some("w".to_owned())),
+    };
+    let status = RunStatus::Success;
+    RunSummary { kind, agent_id, workflow_id, status, started_at: at, completed_at: Some(at), events: 4, ..state }
+}
+
+/// A writer that has written so many runs, all of them in one pack.
+fn packed(fs: &FaultyFs, durable: bool, runs: u8) -> FilesWriter {
+    layout(fs).open_or_create().unwrap();
+    let mut writer = FilesWriter::new(layout(fs), WRITER, durable).with_packs();
+    for number in 0..runs {
+        writer.create_run(&summary(number), &events(number, 4)).unwrap();
+    }
+    assert!(!writer.write_held(false).unwrap(), "they wait for others");
+    assert!(writer.write_held(true).unwrap());
+    writer
+}
+
+/// The runs that are there, each whole, with the number of its events.
+fn there(fs: &FaultyFs) -> Vec<(u8, usize)> {
+    let reader = FilesReader::of(layout(fs)).unwrap();
+    let listed = reader.list_runs(&Query::default()).unwrap().into_iter().map(|listed| {
+        let Listed::Run(run) = listed else { panic!("damaged: {listed:?}") };
+        let run = reader.get_run(run.summary.run_id).unwrap();
+        (run.run_id.0[15], reader.get_events(run.run_id, 0).unwrap().len())
+    });
+    let mut listed: Vec<(u8, usize)> = listed.filter(|(run, _)| *run < RUNS).collect();
+    listed.sort_unstable();
+    listed
+}
+
+fn all() -> Vec<(u8, usize)> {
+    (0..RUNS).map(|number| (number, 4)).collect()
+}
+
+fn folders(fs: &FaultyFs) -> usize {
+    let of = |kind: &RunKind| fs.shared().list(&layout(fs).runs(*kind)).unwrap().len();
+    RunKind::ALL.iter().map(of).sum()
+}
+
+/// What is wrong with the store, but that its logs tell of nothing.
+fn problems(fs: &FaultyFs) -> Vec<String> {
+    let report = verify(&layout(fs), &Wanted::default(), |_, _| {}).unwrap();
+    let problems = report.problems.into_iter().map(|problem| problem.what);
+    problems.filter(|what| what != "the first event is no run_started").collect()
+}
+
+fn pack_files(fs: &FaultyFs) -> Vec<String> {
+    let names = fs.shared().list(std::path::Path::new("/store/packs")).unwrap().into_iter().map(|entry| entry.name);
+    names.collect()
+}
+
+#[test]
+fn runs_that_come_whole_are_in_one_file_and_everybody_reads_them() {
+    let fs = FaultyFs::new(1);
+    let _writer = packed(&fs, false, RUNS);
+    assert_eq!((there(&fs), folders(&fs), pack_files(&fs).len()), (all(), 0, 1));
+    let reader = FilesReader::of(layout(&fs)).unwrap();
+    assert_eq!(reader.resolve(&run_id(3).to_string()).unwrap(), run_id(3));
+    assert_eq!(problems(&fs), [""; 0]);
+    // And as if none had ever been looked for.
+    assert!(matches!(reader.get_run(run_id(99)), Err(StoreError::NotFound { .. })));
+}
+
+#[test]
+fn few_runs_get_a_folder_each() {
+    let fs = FaultyFs::new(1);
+    let _writer = packed(&fs, false, 3);
+    assert_eq!((there(&fs).len(), folders(&fs)), (3, 3));
+}
+
+#[test]
+fn who_writes_to_a_packed_run_finds_its_folder() {
+    let fs = FaultyFs::new(1);
+    let mut writer = packed(&fs, false, RUNS);
+    // Told once more, it stays where it is.
+    assert_eq!(writer.take_up(run_id(4)).unwrap().unwrap(), events(4, 4));
+    writer.append_events(run_id(4), &[]).unwrap();
+    writer.update_run(&summary(4)).unwrap();
+    assert_eq!(folders(&fs), 0);
+    writer.append_events(run_id(4), &events(4, 6)[4..]).unwrap();
+    writer.update_run(&RunSummary { events: 6, ..summary(4) }).unwrap();
+    cleanup::set_pinned(&layout(&fs), run_id(5), true).unwrap();
+    let mut expected = all();
+    expected[4].1 = 6;
+    assert_eq!((there(&fs), folders(&fs)), (expected, 2));
+    // What is removed then does not come back.
+    writer.delete_run(run_id(4)).unwrap();
+    writer.delete_run(run_id(7)).unwrap();
+    let left: Vec<u8> = there(&fs).into_iter().map(|(run, _)| run).collect();
+    assert_eq!(left, (0..RUNS).filter(|run| ![4, 7].contains(run)).collect::<Vec<_>>());
+    assert_eq!(problems(&fs), [""; 0]);
+}
+
+#[test]
+fn a_pack_that_was_cut_off_gives_what_is_left_of_it() {
+    let fs = FaultyFs::new(1);
+    drop(packed(&fs, false, RUNS));
+    let (path, bytes) = fs.files().into_iter().find(|(path, _)| path.ends_with(".pack")).unwrap();
+    let index = 32 * usize::from(RUNS) + 40;
+    for end in (0..bytes.len()).step_by(61).chain([bytes.len() - index, bytes.len()]) {
+        let cut = fs.copy();
+        cut.overwrite(&path, bytes[..end].to_vec());
+        let found = there(&cut);
+        assert!(found.iter().all(|(_, events)| *events == 4));
+        if end + index >= bytes.len() {
+            assert_eq!(found, all());
+        }
+    }
+}
+
+#[test]
+fn a_damaged_byte_costs_the_run_that_it_is_in() {
+    let fs = FaultyFs::new(1);
+    drop(packed(&fs, false, RUNS));
+    let (path, bytes) = fs.files().into_iter().find(|(path, _)| path.ends_with(".pack")).unwrap();
+    for at in (64..bytes.len()).step_by(17) {
+        let harmed = fs.copy();
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 0x40;
+        harmed.overwrite(&path, bytes);
+        let reader = FilesReader::of(layout(&harmed)).unwrap();
+        let whole = (0..RUNS).filter(|run| reader.get_events(run_id(*run), 0).is_ok_and(|events| events.len() == 4));
+        assert!(whole.count() >= usize::from(RUNS) - 1, "byte {at}");
+    }
+}
+
+#[test]
+fn killed_at_any_step_all_runs_are_there_or_can_be_told_again() {
+    let write = |crash_at: Option<u64>, end| {
+        let fs = FaultyFs::new(1);
+        layout(&fs).open_or_create().unwrap();
+        let mut writer = FilesWriter::new(layout(&fs), WRITER, true);
+        // The store itself is on the disk.
+        writer.create_run(&summary(100), &events(100, 4)).unwrap();
+        let mut writer = writer.with_packs();
+        for number in 0..RUNS {
+            writer.create_run(&summary(number), &events(number, 4)).unwrap();
+        }
+        let before = fs.count();
+        fs.plan(Plan { crash_at: crash_at.map(|step| before + step), ..Plan::default() });
+        let written = writer.write_held(true).is_ok();
+        (fs.count() - before, written, fs.restart(end))
+    };
+    let (steps, ..) = write(None, End::Kill);
+    for end in [End::Kill, End::PowerLoss] {
+        for step in 1..=steps + 1 {
+            let (_, written, fs) = write(Some(step), end);
+            if written {
+                assert_eq!(there(&fs), all(), "{end:?} at step {step}");
+            }
+            // The journal tells it again.
+            let mut writer = FilesWriter::new(layout(&fs), WRITER, true).with_packs();
+            for number in 0..RUNS {
+                if writer.take_up(run_id(number)).unwrap().is_none() {
+                    writer.create_run(&summary(number), &events(number, 4)).unwrap();
+                }
+            }
+            writer.write_held(true).unwrap();
+            assert_eq!(there(&fs), all(), "{end:?} at step {step}, told again");
+        }
+    }
+}
+
+#[test]
+fn killed_while_a_run_gets_its_folder_back_it_is_there_once_and_whole() {
+    let unpack = |crash_at: Option<u64>, end| {
+        let fs = FaultyFs::new(1);
+        drop(packed(&fs, true, RUNS));
+        let before = fs.count();
+        fs.plan(Plan { crash_at: crash_at.map(|step| before + step), ..Plan::default() });
+        let path = layout(&fs).run(RunKind::Agent, run_id(4)).join("events.jsonl");
+        // Whether it can be opened is of no matter here.
+        drop(layout(&fs).fs().open(&path, Access::ReadWrite));
+        (fs.count() - before, fs.restart(end))
+    };
+    let (steps, _) = unpack(None, End::Kill);
+    for end in [End::Kill, End::PowerLoss] {
+        for step in 1..=steps + 1 {
+            let (_, fs) = unpack(Some(step), end);
+            assert_eq!(there(&fs), all(), "{end:?} at step {step}");
+            let mut writer = FilesWriter::new(layout(&fs), WRITER, true);
+            writer.delete_run(run_id(4)).unwrap();
+            assert_eq!(there(&fs).len(), usize::from(RUNS) - 1, "{end:?} at step {step}, deleted");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The bridge under load: killed, asked to end, sent more than it can store, with a target that hangs.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value as Json;
+
+use crate::random::{Random, trial_seed};
+use crate::sender::Protocol;
+use crate::serve::{Batch, Ledger, Load, Server};
+use crate::store;
+use crate::table::Row;
+use crate::{Failed, Suite};
+
+const CLIENTS: u64 = 4;
+const WAYS: [(Protocol, Batch, &str); 4] = [
+    (Protocol::Grpc, Batch::Traces(50), "gRPC, 500 spans a request"),
+    (Protocol::Grpc, Batch::Halves, "gRPC, 10 spans a request"),
+    (Protocol::Http, Batch::Traces(50), "HTTP, 500 spans a request"),
+    (Protocol::Http, Batch::Halves, "HTTP, 10 spans a request"),
+];
+/// What the server may take of memory, in KiB, whatever it is sent.
+const MEMORY_KIB: u64 = 256 << 10;
+/// How long a server may go on storing what it has acknowledged.
+const DRAIN: Duration = Duration::from_secs(150);
+const DRAINS: [&str; 2] = ["--drain", "150"];
+
+/// Kills the server under load, again and again on one store.
+pub fn kills(suite: &Suite) -> Vec<Row> {
+    let row = |(protocol, batch, words): (Protocol, Batch, &str)| {
+        let name = format!("kill of the bridge: {words}");
+        let mut row = Row::new(&name, "every acknowledged span, once; list, get and verify agree", suite.seed);
+        let (kills, mut spans) = (suite.count(3, 10), 0);
+        row.injected = format!("SIGKILL under load, {kills} times on one store; what was unheard is sent again");
+        for trial in 0..suite.count(1, 10) {
+            let seed = trial_seed(suite.seed, &name, trial);
+            let load = Load { seed, clients: CLIENTS, protocol, batch, rate: None };
+            row.count(seed, kill(load, kills, suite.pick(400, 1_500)).map(|taken| spans += taken));
+        }
+        row.seen = format!("{spans} spans acknowledged");
+        row
+    };
+    WAYS.into_iter().map(row).collect()
+}
+
+fn kill(load: Load, kills: u64, within_ms: u64) -> Result<u64, Failed> {
+    let (dir, mut random) = (tempfile::tempdir()?, Random::of(load.seed ^ 1));
+    let store = dir.path().join("store");
+    let mut ledger = Ledger::default();
+    for _ in 0..kills {
+        let moment = Duration::from_micros(100_000 + random.below(within_ms * 1_000));
+        load.on(Server::start(&store, &[])?, &mut ledger, || std::thread::sleep(moment), Server::kill)?;
+    }
+    // Whoever comes next goes on with what was acknowledged.
+    Server::start(&store, &DRAINS)?.end(DRAIN)?;
+    agree(&store, load.seed, &ledger)?;
+    Ok(ledger.spans())
+}
+
+/// Asks the server to end under load.
+pub fn ends(suite: &Suite) -> Vec<Row> {
+    let name = "end of the bridge";
+    let mut row = Row::new(name, "exit code 0, and every acknowledged span in the store, once", suite.seed);
+    row.injected = format!("SIGTERM under load of {CLIENTS} clients");
+    let mut spans = 0;
+    for (trial, (protocol, batch, _)) in (0..suite.count(4, 100)).zip(WAYS.into_iter().cycle()) {
+        let seed = trial_seed(suite.seed, name, trial);
+        let load = Load { seed, clients: CLIENTS, protocol, batch, rate: None };
+        row.count(seed, end(load, suite.pick(400, 1_500)).map(|taken| spans += taken));
+    }
+    row.seen = format!("{spans} spans acknowledged");
+    vec![row]
+}
+
+fn end(load: Load, within_ms: u64) -> Result<u64, Failed> {
+    let (dir, mut random) = (tempfile::tempdir()?, Random::of(load.seed ^ 1));
+    let (store, mut ledger) = (dir.path().join("store"), Ledger::default());
+    let moment = Duration::from_micros(100_000 + random.below(within_ms * 1_000));
+    let server = Server::start(&store, &DRAINS)?;
+    load.on(server, &mut ledger, || std::thread::sleep(moment), |server| server.end(DRAIN))?;
+    agree(&store, load.seed, &ledger)?;
+    Ok(ledger.spans())
+}
+
+/// Sends more than the server can store, while a target of it hangs.
+pub fn overloads(suite: &Suite) -> Vec<Row> {
+    let name = "bridge overloaded";
+    let mut row = Row::new(name, "senders told to slow down; under 256 MiB; every acknowledged span, once", suite.seed);
+    let lasting = Duration::from_secs(suite.pick(6, 300));
+    row.injected = format!("twice what it stores, for {} s; a target that takes and never answers", lasting.as_secs());
+    for (protocol, batch, _) in [WAYS[0], WAYS[2]].into_iter().take(suite.pick(1, 2)) {
+        let seed = trial_seed(suite.seed, name, row.of);
+        let load = Load { seed, clients: 8, protocol, batch, rate: None };
+        let outcome = overload(load, lasting, suite).map(|seen| row.seen.push_str(&seen));
+        row.count(seed, outcome);
+    }
+    vec![row]
+}
+
+fn overload(mut load: Load, lasting: Duration, suite: &Suite) -> Result<String, Failed> {
+    let dir = tempfile::tempdir()?;
+    let hung = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}", hung.local_addr()?);
+    // What waits for the store may take so much disk: reached within the reduced time, too.
+    let journal = suite.pick("8", "1024");
+    let flags = [&["--forward", &url, "--journal", journal][..], &DRAINS].concat();
+    let stored = sustainable(load, &dir.path().join("first"), &flags)?;
+    load.rate = Some(2.0 * stored);
+    let (store, mut ledger, mut peak) = (dir.path().join("store"), Ledger::default(), 0);
+    let server = Server::start(&store, &flags)?;
+    let end = |server: Server| {
+        peak = server.peak_kib()?;
+        server.end(DRAIN)
+    };
+    load.on(server, &mut ledger, || std::thread::sleep(lasting), end)?;
+    agree(&store, load.seed, &ledger)?;
+    let seen = format!(
+        "{} spans acknowledged of {:.0} a second ({stored:.0} are stored), {} requests put off, peak {} MiB; ",
+        ledger.spans(),
+        2.0 * stored,
+        ledger.put_off,
+        peak >> 10
+    );
+    if ledger.put_off == 0 {
+        return Err(format!("nobody was told to slow down: {seen}").into());
+    }
+    if peak > MEMORY_KIB {
+        return Err(format!("too much memory: {seen}").into());
+    }
+    Ok(seen)
+}
+
+/// Returns how many spans in a second get through the journal into the store.
+fn sustainable(load: Load, store: &Path, flags: &[&str]) -> Result<f64, Failed> {
+    let (server, mut ledger, start) = (Server::start(store, flags)?, Ledger::default(), Instant::now());
+    load.on(server, &mut ledger, || std::thread::sleep(Duration::from_secs(2)), |server| server.end(DRAIN))?;
+    Ok(ledger.spans() as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Checks what `list`, `get` and `verify` say against what was acknowledged, and against each other.
+fn agree(store: &Path, seed: u64, ledger: &Ledger) -> Result<(), Failed> {
+    let found = store::read(store)?;
+    ledger.check(&found, seed)?;
+    let verified = store::runspan(store, &["verify"])?;
+    if !verified.status.success() {
+        return Err(format!("runspan verify: {}", String::from_utf8_lossy(&verified.stdout)).into());
+    }
+    let mut listed: Vec<Json> = json(store, &["list", "--kind", "agent", "--limit", "0", "--json"])?;
+    if listed.len() != found.runs.len() {
+        return Err(format!("{} runs of agents are listed, and {} are there", listed.len(), found.runs.len()).into());
+    }
+    listed.truncate(5);
+    for run in listed {
+        let id = run["run_id"].as_str().unwrap_or_default();
+        let shown: Json = json(store, &["get", id, "--json"])?;
+        let steps = shown["steps"].as_array().map(Vec::len).unwrap_or_default() as u64;
+        if run["steps_total"].as_u64() != Some(steps) || shown["status"] != run["status"] {
+            return Err(format!("run {id} has {steps} steps, and {} in the list", run["steps_total"]).into());
+        }
+    }
+    Ok(())
+}
+
+fn json<T: serde::de::DeserializeOwned>(store: &Path, args: &[&str]) -> Result<T, Failed> {
+    let output = store::runspan(store, args)?;
+    if !output.status.success() {
+        return Err(format!("runspan {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr)).into());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
