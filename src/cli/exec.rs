@@ -386,7 +386,7 @@ impl Recording {
         }
         let watch = self.purse.clone().and_then(|purse| {
             let store = self.receiver.layout().root().to_owned();
-            let watch = Watch::start(purse, store, self.run, child.handle(), args.bounds.grace());
+            let watch = Watch::start(purse, store, self.run, child.signals(), args.bounds.grace());
             watch.map_err(|error| warn(session, &format!("the budget is not watched: {error}"))).ok()
         });
         let inbox = Inbox::of(self.receiver.layout(), self.run);

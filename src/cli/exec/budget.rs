@@ -23,7 +23,7 @@ use runspan::store::files::FilesReader;
 use runspan::store::files::layout::Layout;
 use tokio::sync::watch;
 
-use super::child::Handle;
+use super::child::Signals;
 use super::report;
 
 /// How often the run is added up, and how much of the time that may take.
@@ -246,7 +246,7 @@ impl Purse {
     }
 
     /// Asks the command to end when it is time, and then ends it.
-    fn enforce(&self, command: &Handle, grace: Duration) {
+    fn enforce(&self, command: &Signals, grace: Duration) {
         let mut state = self.state();
         self.judge(&mut state, None);
         let Some(over) = &mut state.over else { return };
@@ -255,7 +255,7 @@ impl Purse {
             None => ("SIGTERM", libc::SIGTERM),
             Some(_) => ("SIGKILL", libc::SIGKILL),
         };
-        if command.signal_all(due.1) {
+        if command.send(due.1) {
             (over.signal, over.since) = (Some(due.0), Instant::now());
         }
     }
@@ -296,7 +296,7 @@ impl Watch {
         purse: Arc<Purse>,
         store: PathBuf,
         run: RunId,
-        command: Handle,
+        command: Signals,
         grace: Duration,
     ) -> std::io::Result<Self> {
         let (stop, stopped) = channel();

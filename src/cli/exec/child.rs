@@ -44,20 +44,6 @@ pub struct Child {
     is_there: Arc<Mutex<bool>>,
 }
 
-/// Sends signals to the command for as long as it is there.
-#[derive(Clone)]
-pub struct Handle {
-    is_there: Arc<Mutex<bool>>,
-}
-
-impl Handle {
-    /// Sends one to the command and to all that it started; tells whether the command was there to get it.
-    pub fn signal_all(&self, signal: libc::c_int) -> bool {
-        let is_there = self.is_there.lock().unwrap_or_else(PoisonError::into_inner);
-        *is_there && signal_all_below(signal)
-    }
-}
-
 /// Sends a signal to every process below this one; tells whether there were any.
 pub fn signal_all_below(signal: libc::c_int) -> bool {
     let below = all_below(std::process::id());
@@ -187,11 +173,6 @@ impl Child {
         Ok(Self { pid, is_there })
     }
 
-    /// Returns what sends it signals from another thread.
-    pub fn handle(&self) -> Handle {
-        Handle { is_there: Arc::clone(&self.is_there) }
-    }
-
     /// Returns its number.
     pub fn id(&self) -> u32 {
         self.pid.unsigned_abs()
@@ -227,41 +208,16 @@ pub struct Signals {
 
 impl Signals {
     /// Sends one to the command, as long as it is there, and to all processes below this one: a shell would not pass it on.
-    pub fn send(&self, signal: libc::c_int) {
+    /// Tells whether it was there.
+    pub fn send(&self, signal: libc::c_int) -> bool {
         let is_there = self.is_there.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*is_there {
-            return;
+        if *is_there && !signal_all_below(signal) {
+            // Where there is no /proc nobody tells who is below.
+            // SAFETY: the command was not reaped, so its number is its own.
+            unsafe { libc::kill(self.pid, signal) };
         }
-        // SAFETY: always succeeds.
-        let own = unsafe { libc::getpid() };
-        let mut below = descendants(own);
-        below.retain(|pid| *pid != self.pid);
-        for pid in std::iter::once(self.pid).chain(below) {
-            // SAFETY: the command was not reaped, so its number is its own; the others were below it a moment ago.
-            unsafe { libc::kill(pid, signal) };
-        }
+        *is_there
     }
-}
-
-/// Returns the processes below one, parents before their children; none where the system has no such list.
-fn descendants(top: libc::pid_t) -> Vec<libc::pid_t> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<libc::pid_t>().ok());
-    let all: Vec<(libc::pid_t, libc::pid_t)> = pids.filter_map(|pid| Some((pid, parent_of(pid)?))).collect();
-    let mut found = vec![top];
-    let mut next = 0;
-    while next < found.len() {
-        let above = found[next];
-        found.extend(all.iter().filter(|(pid, parent)| *parent == above && *pid != top).map(|(pid, _)| *pid));
-        next += 1;
-    }
-    found.split_off(1)
-}
-
-fn parent_of(pid: libc::pid_t) -> Option<libc::pid_t> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in brackets may hold anything; behind it are the state and the parent.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Has the system say how children of this process end, which it does not where who started it ignores that. Comes
