@@ -116,6 +116,9 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let name = args.name.clone().unwrap_or_else(|| file_name(program));
     child::notice_children();
     let recording = if is_switched_off() { None } else { Recording::begin(args, &name, session) };
+    if recording.is_none() && args.bounds.budget().is_some() {
+        warn(session, "nothing holds the command to its budget, for it is not recorded");
+    }
     let environment = recording.as_ref().map(|recording| recording.environment(args, &name)).unwrap_or_default();
     let started_at = UnixNanos::now();
     let child = match Child::start(&args.command, &environment) {
