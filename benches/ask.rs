@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{median, once};
+use support::{cpu_seconds_of_children, median, once};
 use tracing_subscriber::layer::SubscriberExt;
 
 const RUNS: usize = 100_000;
@@ -165,16 +165,4 @@ fn words(run: usize, part: usize) -> String {
         words.push_str(" rareword77");
     }
     words
-}
-
-/// Returns the CPU time, of user and system, of all commands that have ended.
-fn cpu_seconds_of_children() -> f64 {
-    // SAFETY: zeros are a valid value, and the call fills it.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
-        usage
-    };
-    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-    seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }

@@ -1,4 +1,5 @@
 //! What benches of whole processes have in common.
+#![allow(dead_code, reason = "each bench needs a part of it")]
 
 use std::io;
 use std::process::ExitStatus;
@@ -24,4 +25,16 @@ pub fn median(mut run: impl FnMut() -> io::Result<ExitStatus>) -> io::Result<Dur
     }
     times.sort();
     Ok(times[TIMES / 2])
+}
+
+/// Returns the CPU time, of user and system, of all commands that have ended.
+pub fn cpu_seconds_of_children() -> f64 {
+    // SAFETY: zeros are a valid value, and the call fills it.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        usage
+    };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }

@@ -195,6 +195,9 @@ fn run_to_its_end(args: &Args, again: Option<&Again>, session: &mut Session<'_>)
         }
         return Ok(None);
     }
+    if recording.is_none() && args.bounds.budget().is_some() {
+        warn(session, "nothing holds the command to its budget, for it is not recorded");
+    }
     let mut environment =
         recording.as_ref().map(|recording| recording.environment(args, again, &name)).unwrap_or_default();
     if let Some(again) = again {

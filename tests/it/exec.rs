@@ -222,6 +222,8 @@ fn without_a_store_the_command_runs_all_the_same() {
     let output = ended(command);
     assert_eq!((output.status.code(), &output.stdout[..], err(&output)), (Some(3), &b"\n"[..], String::new()));
     assert!(!dir.path().join("none").exists());
+    let bounded = ended(exec(&store, &["--budget-usd", "2"], &["true"]));
+    assert!(err(&bounded).ends_with("nothing holds the command to its budget, for it is not recorded\n"));
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub const CASES: &[&str] = &[
     "tracing alone",
     "runspan, store and forwarding",
     "runspan, store",
+    "runspan, store, within budgets",
     "tracing-opentelemetry, nothing behind",
     "tracing-opentelemetry + OTLP/HTTP",
     "tracing-opentelemetry lean + OTLP/HTTP",
@@ -37,8 +38,9 @@ pub fn run(name: &str, load: &str, url: &str) -> Result<(), Failed> {
             tracing::subscriber::set_global_default(tracing_subscriber::registry())?;
             measured(load, |load| work::on_threads(load, work::tracing), || Ok(()))?
         }
-        "runspan, store and forwarding" => runspan(load, Some(url))?,
-        "runspan, store" => runspan(load, None)?,
+        "runspan, store and forwarding" => runspan(load, Some(url), work::tracing)?,
+        "runspan, store" => runspan(load, None, work::tracing)?,
+        "runspan, store, within budgets" => runspan(load, None, work::bounded)?,
         "tracing-opentelemetry, nothing behind" => {
             let provider = SdkTracerProvider::builder().build();
             through_layer(load, &provider, true)?
@@ -56,7 +58,8 @@ pub fn run(name: &str, load: &str, url: &str) -> Result<(), Failed> {
         _ => return Err(format!("no case {name:?}").into()),
     };
     let expected = match name {
-        "tracing alone" | "tracing-opentelemetry, nothing behind" | "runspan, store" => 0,
+        "tracing alone" | "tracing-opentelemetry, nothing behind" => 0,
+        "runspan, store" | "runspan, store, within budgets" => 0,
         _ => load.spans(),
     };
     let arrived = sink::count(url)?;
@@ -90,7 +93,7 @@ fn measured(
     Ok((thread, process.saturating_sub(idle)))
 }
 
-fn runspan(load: Load, url: Option<&str>) -> Result<(u64, u64), Failed> {
+fn runspan(load: Load, url: Option<&str>, steps: fn(&Load, &str) -> u64) -> Result<(u64, u64), Failed> {
     let dir = tempfile::tempdir()?;
     // Nothing of a hot loop may be dropped, or less work would be measured.
     let mut builder = runspan::builder().store(dir.path()).buffer_bytes(1 << 30);
@@ -99,7 +102,7 @@ fn runspan(load: Load, url: Option<&str>) -> Result<(u64, u64), Failed> {
     }
     let (layer, guard) = builder.build()?;
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))?;
-    let work = |load| work::on_threads(load, work::tracing);
+    let work = |load| work::on_threads(load, steps);
     let times = measured(load, work, || {
         let report = guard.shutdown(Duration::from_secs(120));
         let all = load.spans();

@@ -128,6 +128,23 @@ pub fn tracing(load: &Load, text: &str) -> u64 {
     })
 }
 
+/// Records the same steps in runs that have a budget.
+pub fn bounded(load: &Load, text: &str) -> u64 {
+    let budget = runspan::Budget { cost_usd: Some(1e6), ..Default::default() };
+    total(load, |spent| {
+        for run in 0..load.runs {
+            let root = runspan::Run::agent("planner").session("chat-42").budget(budget).start();
+            root.in_scope(|| {
+                for step in 1..load.steps {
+                    timed(load, spent, || traced_step(run, step, text));
+                    wait(load);
+                }
+            });
+            root.finish();
+        }
+    })
+}
+
 fn traced_step(run: u64, step: u64, text: &str) {
     let id = step as i64;
     if step % 3 == 0 {

@@ -76,7 +76,10 @@ pub fn of_command(given: impl Fn(&str) -> Option<String>, facts: &Facts<'_>) -> 
     }
     // Its spans go on from here.
     removed.push("RUNSPAN_FORWARD".to_owned());
+    // What it says is of another trace, unless it is said anew.
+    removed.push("TRACESTATE".to_owned());
     for (name, value) in context(facts) {
+        removed.retain(|removed| *removed != name);
         put(&name, &value);
     }
     put("OTEL_RESOURCE_ATTRIBUTES", &resource(given("OTEL_RESOURCE_ATTRIBUTES").as_deref(), facts.run));
@@ -257,6 +260,7 @@ mod tests {
         -OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
         -OTEL_EXPORTER_OTLP_TRACES_PROTOCOL
         -RUNSPAN_FORWARD
+        -TRACESTATE
         ");
     }
 
@@ -302,6 +306,7 @@ mod tests {
         -OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
         -OTEL_EXPORTER_OTLP_TRACES_PROTOCOL
         -RUNSPAN_FORWARD
+        -TRACESTATE
         ");
         let proxied = made(&[("http_proxy", "http://proxy"), ("NO_PROXY", "mine")], None, false);
         assert!(proxied.contains("NO_PROXY=mine,127.0.0.1\n") && proxied.contains("no_proxy=mine,127.0.0.1\n"));

@@ -45,9 +45,7 @@ fn length(text: &str) -> Result<Duration, String> {
 pub fn run(args: &Play, reader: &impl RunReader, run: RunId, session: &mut Session<'_>) -> Done {
     let summary = reader.get_run(run)?;
     let time = RunTime { start: summary.started_at, end: summary.completed_at };
-    let mut log = reader.get_events(run, 0)?;
-    // In the order in which they happened: a step may be told before the one around it.
-    log.sort_by_key(|event| time.of(event));
+    let log = time.ordered(reader.get_events(run, 0)?);
     if log.is_empty() {
         return Err(Stop::failed(CODE_NO, format!("run {run} has no events")));
     }
@@ -80,6 +78,12 @@ impl RunTime {
     /// Returns when an event happened. By a clock that is wrong it was before the run or after it: that is its start, or end.
     fn of(self, event: &Event) -> UnixNanos {
         event.timestamp.min(self.end.unwrap_or(event.timestamp)).max(self.start)
+    }
+
+    /// Puts events in the order in which they happened: a step may be told before the one around it.
+    fn ordered(self, mut log: Vec<Event>) -> Vec<Event> {
+        log.sort_by_key(|event| self.of(event));
+        log
     }
 }
 
@@ -117,5 +121,33 @@ impl Places<'_> {
         }
         let what = format!("{flag} {place:?} is no step, number or time of run {}", self.run);
         Err(Stop::failed(CODE_NO, what).hint(format!("runspan get {} --events shows all of them", self.run)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use runspan::model::event::Output;
+    use runspan::model::{EventBody, EventId};
+
+    use super::*;
+
+    #[test]
+    fn events_come_in_the_order_of_their_time_within_the_run() {
+        let event = |seq: u64, at: u64| Event {
+            seq,
+            event_id: EventId::from_parts(at, [0; 10]),
+            parent_event_id: None,
+            timestamp: UnixNanos(at),
+            step_id: None,
+            body: EventBody::Output(Output { data: seq.into() }),
+        };
+        let told = [event(0, 100), event(1, 150), event(2, 110), event(3, 0), event(4, u64::MAX), event(5, 150)];
+        let order = |time: RunTime| {
+            let events = time.ordered(told.to_vec());
+            events.iter().map(|event| (event.seq, time.of(event).0)).collect::<Vec<_>>()
+        };
+        let over = RunTime { start: UnixNanos(100), end: Some(UnixNanos(200)) };
+        assert_eq!(order(over), [(0, 100), (3, 100), (2, 110), (1, 150), (5, 150), (4, 200)]);
+        assert_eq!(order(RunTime { end: None, ..over })[5], (4, u64::MAX));
     }
 }
