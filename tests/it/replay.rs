@@ -2,6 +2,7 @@
 
 mod agents;
 mod as_test;
+mod attacks;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -76,7 +76,13 @@ pub fn run(options: &Options, reader: &FilesReader, run: RunId, session: &mut Se
     let name = options.name.clone().unwrap_or_else(|| recording.run().name().to_owned());
     let args = exec::Args::again(name, recorded.command.clone(), options.content);
     let over = exec::run_again(&args, &again, session)?;
-    let told = report::Told { recording: &recording, replay: &replay, over: &over, spent: spent(reader, &over) };
+    let told = report::Told {
+        recording: &recording,
+        replay: &replay,
+        over: &over,
+        spent: spent(reader, &over),
+        has_stubs: options.on_miss == OnMiss::Stub,
+    };
     told.print(session)?;
     end(&told)
 }

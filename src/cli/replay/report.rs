@@ -1,6 +1,6 @@
 //! How a run went beside the one that it repeats.
 
-use runspan::model::{NanoUsd, Tokens};
+use runspan::model::{NanoUsd, StepKind, Tokens};
 use runspan::replay::{Difference, Fit, Gap, Recording, Replay, Report, Taken};
 use serde_json::{Value as Json, json};
 
@@ -25,6 +25,8 @@ pub struct Told<'a> {
     pub recording: &'a Recording,
     pub replay: &'a Replay,
     pub over: &'a Over,
+    /// What is not in the recording was answered with a text that says so.
+    pub has_stubs: bool,
     pub spent: Spent,
 }
 
@@ -43,6 +45,18 @@ impl Told<'_> {
         let text = self.render(&report, session.look);
         session.remark(text.trim_end());
         Ok(())
+    }
+
+    /// Returns who answered, as a word and in words.
+    fn answered_by(&self, taken: &Taken) -> (&'static str, &'static str) {
+        match taken {
+            taken if taken.is_live => ("model", "answered by the model"),
+            taken if taken.is_reused() => ("recording", "answered as recorded"),
+            taken if self.has_stubs && taken.request.kind() == StepKind::Llm => {
+                ("stub", "answered with a text that says so")
+            }
+            _ => ("nobody", "not answered"),
+        }
     }
 
     fn step(&self, taken: &Taken) -> Option<&str> {
@@ -118,7 +132,7 @@ impl Told<'_> {
         if taken.fit == Fit::Unmatched {
             said.push("not in the recording".to_owned());
         }
-        said.push(answered_by(taken).1.to_owned());
+        said.push(self.answered_by(taken).1.to_owned());
         out.push_str(&format!("{} {}  {}\n", look.paint(style, sign), safe(step), safe(&said.join(", "))));
         if !lines.is_empty() && known.is_none() {
             for line in lines.iter().take(MOST_LINES) {
@@ -223,22 +237,13 @@ impl Told<'_> {
         json!({
             "step_id": self.step(taken),
             "fit": taken.fit.as_str(),
-            "answered_by": answered_by(taken).0,
+            "answered_by": self.answered_by(taken).0,
             "is_again": taken.is_again,
             "differs": differs,
             "diff": diff,
             "gap": taken.gap.map(Gap::as_str),
             "redacted": self.redacted(taken),
         })
-    }
-}
-
-/// Returns who answered, as a word and in words.
-fn answered_by(taken: &Taken) -> (&'static str, &'static str) {
-    match taken {
-        taken if taken.is_live => ("model", "answered by the model"),
-        taken if taken.is_reused() => ("recording", "answered as recorded"),
-        _ => ("nobody", "not answered"),
     }
 }
 
