@@ -17,6 +17,7 @@ mod environment;
 mod proxy;
 mod python;
 mod report;
+mod rerun;
 mod root;
 
 use std::collections::BTreeMap;
@@ -43,11 +44,11 @@ use budget::{Bounds, Purse, Watch};
 use child::Child;
 pub use child::{Ended, Place};
 use environment::Environment;
-pub use proxy::{Answers, OnMiss};
-use proxy::{AreTold, Calls, Proxy, places};
+pub use proxy::OnMiss;
+use proxy::{Answers, AreTold, Calls, Proxy, places};
+pub use rerun::{Again, Over};
+use rerun::{answer_calls, answers, variable_of};
 use root::Root;
-use runspan::pipeline::Pipeline;
-use runspan::replay::Replay;
 
 /// What `exec` takes.
 #[derive(Debug, clap::Args)]
@@ -120,30 +121,6 @@ went before and records each as a step. A call that the command's own spans tell
 const LATE: Duration = Duration::from_secs(2);
 /// How long the end of the recording may take: all that was acknowledged is in the journal by then.
 const DRAIN: Duration = Duration::from_secs(5);
-
-/// A command that is run again, with recorded answers.
-pub struct Again {
-    /// The run that it repeats.
-    pub run: RunId,
-    pub replay: Arc<Replay>,
-    pub on_miss: OnMiss,
-    /// The model that is asked where the recording is left.
-    pub model: Option<String>,
-    /// Variables that are to be as they were.
-    pub environment: BTreeMap<String, OsString>,
-    /// What it reads from, where it was recorded.
-    pub input: Option<Input>,
-    pub place: Place,
-}
-
-/// What became of it.
-pub struct Over {
-    pub ended: Ended,
-    /// The run that was recorded.
-    pub run: RunId,
-    /// Requests that were no calls of models, and were refused.
-    pub refused: Vec<String>,
-}
 
 impl Args {
     /// Makes the arguments with which a command is run again.
@@ -447,25 +424,6 @@ impl Started {
     }
 }
 
-impl Again {
-    /// Tells whether a model may be asked.
-    fn may_ask(&self) -> bool {
-        self.on_miss == OnMiss::Live || self.replay.is_left_early()
-    }
-}
-
-/// Reads a variable as a command will find it that is run again.
-fn variable_of(again: Option<&Again>, name: &str) -> Option<String> {
-    let recorded = again.and_then(|again| again.environment.get(name)?.clone().into_string().ok());
-    recorded.filter(|value| !value.is_empty()).or_else(|| variable(name))
-}
-
-/// Makes what answers in the place of models.
-fn answers(receiver: &Receiver, again: &Again, content: Content) -> Result<Answers, runspan::Error> {
-    let pipeline = Pipeline::new(content, receiver.layout().read()?.redaction_key());
-    Ok(Answers::new(Arc::clone(&again.replay), again.on_miss, again.model.clone(), pipeline))
-}
-
 /// Reads a variable of this process; empty means unset.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
@@ -537,20 +495,6 @@ fn pass_through(
     let calls = Calls { root: *context, resource: Arc::new(root::resource(name)), are_told, purse };
     let started = Proxy::start(receiver, places, trusted, calls, None);
     started.map_err(|error| warn(session, &format!("model calls are not passed through: {error}"))).ok()
-}
-
-/// Opens the port at which recorded answers are given. Whatever lies between here and a model is passed by.
-fn answer_calls(
-    receiver: &Receiver,
-    again: &Again,
-    answers: Option<Arc<Answers>>,
-    calls: Calls,
-    session: &mut Session<'_>,
-) -> Option<Proxy> {
-    let places = places::all(|name| variable_of(Some(again), name));
-    let trusted = if again.may_ask() { proxy::trusted(variable) } else { proxy::nobody() };
-    let started = Proxy::start(receiver, places, trusted, calls, answers);
-    started.map_err(|error| warn(session, &format!("there is no port to answer at: {error}"))).ok()
 }
 
 fn warn(session: &mut Session<'_>, text: &str) {

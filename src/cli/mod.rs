@@ -111,7 +111,7 @@ enum Command {
     Get(get::Args),
     /// Follow runs, or one run's events, as they happen
     Tail(tail::Args),
-    /// Show a run again, event by event in time, with what the model saw
+    /// Show a run again in time, or run its command again on recorded answers
     Replay(replay::Args),
     /// Answer a run that waits, or let a paused one go on
     Resume(act::ResumeArgs),

@@ -20,8 +20,16 @@ Examples:
   runspan replay latest --speed 10            ten times as fast
   runspan replay latest --step --from chat-2  event by event, from the second model call on
   runspan replay latest --json | jq .model_saw
+  runspan replay latest --exec                its command once more, on recorded answers; nothing is asked
+  runspan replay latest --exec -- ./agent.sh  another command on them, from any language
+  runspan replay latest --exec --fork-at chat-2 --model gpt-5
+  runspan replay latest --as-test             as a test of an agent in Rust
 
-On a terminal it takes the time that the run took; where another program reads it, none, unless --speed is given.")]
+On a terminal it takes the time that the run took; where another program reads it, none, unless --speed is given.
+
+With --exec, what the command prints is its own, and how it went is told on standard error, or with --json on standard \
+output. Exit codes: 1 when anything diverged, and when the run cannot be replayed; 2 wrong use; 3 the store or the port \
+failed; else the command's own.")]
 pub struct Args {
     /// A run id, its beginning, a trace id, or `latest`
     id: String,
@@ -30,7 +38,7 @@ pub struct Args {
     #[command(flatten)]
     again: again::Options,
     /// Write what was asked and answered as a test of an agent in Rust [default: tests/ of the package here]
-    #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with = "exec")]
+    #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with = "exec", help_heading = "As a test")]
     as_test: Option<Option<PathBuf>>,
 }
 

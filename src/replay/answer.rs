@@ -59,6 +59,11 @@ impl Answer {
         texts.collect()
     }
 
+    /// Returns the id that the provider gave it, also of one that was given again.
+    pub fn original_id(&self) -> Option<&str> {
+        self.id.as_deref().map(super::request::original_id)
+    }
+
     /// Returns the tools that the model asked for.
     pub fn tool_calls(&self) -> impl Iterator<Item = AskedTool<'_>> {
         let parts = self.choices.first().map(|choice| choice.message.parts.as_slice()).unwrap_or_default();

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use super::answer::{Answer, Failure, Gap, Outcome};
 use super::recording::{ModelCall, Recording, ToolCall};
-use super::request::{Difference, Hash, Request, original_id};
+use super::request::{Difference, Hash, Request};
 use crate::model::ErrorInfo;
 
 /// Answers from a recording, and keeps account of how well it fits. Any number of threads may ask.
@@ -63,7 +63,7 @@ impl Fit {
 /// A request, and what it was found to be.
 #[derive(Clone, Debug)]
 pub struct Taken {
-    /// What was asked.
+    /// What was asked; without its words where they are those that were recorded.
     pub request: Request,
     /// The recorded call, by its place.
     pub call: Option<usize>,
@@ -310,6 +310,8 @@ impl Replay {
         }
         let gap = recorded.and_then(|recorded| recorded.outcome.as_ref().err().copied());
         let step_id = recorded.map(|recorded| recorded.step_id.clone());
+        // Each call repeats its conversation: many of them would take much memory.
+        let request = if fit == Fit::Exact { request.without_words() } else { request };
         state.taken.push(Taken { request, call, step_id, fit, differs, gap, is_again, is_live: false });
         Found { number, outcome }
     }
@@ -459,7 +461,7 @@ impl Replay {
 /// Finds the call that was answered under an id.
 fn answered_by(recording: &Recording, id: &str) -> Option<usize> {
     recording.calls().iter().position(|call: &ModelCall| match &call.outcome {
-        Ok(Outcome::Answer(answer)) => answer.id.as_deref().map(original_id) == Some(id),
+        Ok(Outcome::Answer(answer)) => answer.original_id() == Some(id),
         _ => false,
     })
 }

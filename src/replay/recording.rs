@@ -159,6 +159,7 @@ impl Recording {
         for Told { run, events } in &told {
             let spans = spans_of(events);
             let views = RunState::read(run.run_id, events).step_views();
+            let copies = copies_of(&views);
             if root.is_none() {
                 root = views.iter().filter_map(|view| spans.get(&view.span_id)).find(|span| is_command(span)).cloned();
             }
@@ -168,7 +169,7 @@ impl Recording {
                     continue;
                 }
                 match view.kind {
-                    StepKind::Llm | StepKind::Embedding => calls.extend(model_call(run.run_id, view, &views, &spans)),
+                    StepKind::Llm | StepKind::Embedding => calls.extend(model_call(run.run_id, view, &copies, &spans)),
                     StepKind::Tool => tools.extend(tool_call(run.run_id, view, &spans)),
                     _ => {}
                 }
@@ -178,7 +179,7 @@ impl Recording {
         let calls = each_once(calls);
         tools.sort_by_key(|tool| tool.started_at);
         steps.sort_by_key(|(started_at, ..)| *started_at);
-        let until = |at: UnixNanos| calls.iter().filter(|call| call.started_at <= at).count();
+        let until = |at: UnixNanos| calls.partition_point(|call| call.started_at <= at);
         let steps = steps.into_iter().map(|(at, run, step)| (run, step, until(at))).collect();
         let mut told = told;
         Self { run: told.swap_remove(0).run, calls, tools, steps, root }
@@ -317,11 +318,26 @@ fn spans_of(events: &[Event]) -> HashMap<SpanId, Span> {
     spans
 }
 
+/// Returns the steps that tell what another tells, by that one's name.
+fn copies_of(views: &[StepView]) -> HashMap<&str, Vec<&StepView>> {
+    let mut copies: HashMap<&str, Vec<&StepView>> = HashMap::new();
+    for copy in views {
+        if let Some(of) = &copy.duplicate_of {
+            copies.entry(of).or_default().push(copy);
+        }
+    }
+    copies
+}
+
 /// Reads a model call, from the one of its copies that knows most of what was said.
-fn model_call(run_id: RunId, view: &StepView, views: &[StepView], spans: &HashMap<SpanId, Span>) -> Option<ModelCall> {
-    let copies =
-        views.iter().filter(|copy| copy.duplicate_of.as_ref() == Some(&view.step_id) && copy.kind == view.kind);
-    let told = [view].into_iter().chain(copies).filter_map(|copy| {
+fn model_call(
+    run_id: RunId,
+    view: &StepView,
+    copies: &HashMap<&str, Vec<&StepView>>,
+    spans: &HashMap<SpanId, Span>,
+) -> Option<ModelCall> {
+    let copies = copies.get(view.step_id.as_str()).into_iter().flatten().copied();
+    let told = [view].into_iter().chain(copies.filter(|copy| copy.kind == view.kind)).filter_map(|copy| {
         let span = spans.get(&copy.span_id)?;
         let facts = StepFacts::of(span, None, None);
         let request = Request::of_span(span);

@@ -250,6 +250,11 @@ impl Request {
         self
     }
 
+    /// Leaves out what is said.
+    pub(super) fn without_words(self) -> Self {
+        Self { items: None, hashes: Vec::new(), tools: None, ..self }
+    }
+
     /// Tells whether it asks for vectors or for an answer.
     pub fn kind(&self) -> StepKind {
         self.kind

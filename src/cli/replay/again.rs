@@ -20,7 +20,7 @@ use crate::cli::{CODE_FAILED, CODE_NO, Done, Format, Session, Stop};
 #[command(next_help_heading = "With --exec")]
 pub struct Options {
     /// Run the recorded command again, or CMD here and now: models are not asked, their recorded answers are given
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["speed", "step", "from", "to", "max_pause", "all"])]
     pub exec: bool,
     /// What is answered to a call that the recording has no answer to
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = OnMiss::Fail, requires = "exec")]

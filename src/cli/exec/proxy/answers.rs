@@ -110,7 +110,7 @@ impl Answers {
     fn said(&self, format: Format, asked: &Json, answer: &Answer) -> Reply {
         // Each has an id of its own: the same answer given twice is two answers.
         let number = self.given.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{}{number}-{}", names::REPLAYED_ANSWER, answer.id.as_deref().unwrap_or("answer"));
+        let id = format!("{}{number}-{}", names::REPLAYED_ANSWER, answer.original_id().unwrap_or("answer"));
         let model = answer.model.as_deref().or_else(|| asked.get("model")?.as_str()).unwrap_or_default();
         let envelope = Envelope::of(asked, &id, model, UnixNanos::now().0 / 1_000_000_000);
         let is_stream = asked.get("stream") == Some(&Json::Bool(true));
