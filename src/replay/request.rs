@@ -396,7 +396,7 @@ fn shared_words(a: &Said, b: &Said) -> usize {
     };
     let (a, b) = (words(a), words(b));
     let all = a.union(&b).count();
-    if all == 0 { 0 } else { a.intersection(&b).count() * 100 / all }
+    (a.intersection(&b).count() * 100).checked_div(all).unwrap_or(0)
 }
 
 /// Reads instructions that stand beside the messages: a text, parts, or messages of their own.
@@ -509,7 +509,7 @@ fn tools(definitions: &Json) -> Option<Vec<Json>> {
             comparable(&json!({"name": name, "description": tool.get("description"), "parameters": parameters}))
         })
         .collect();
-    tools.sort_by_key(|tool| name_of(tool));
+    tools.sort_by_key(name_of);
     Some(tools)
 }
 

@@ -255,7 +255,7 @@ fn what_a_command_was_told_until_a_step_is_answered_and_no_more() {
     assert_eq!(recording.calls_until("nothing"), None);
     let replay = recording.replay().until(2);
     let (weather, poem) = (user("Weather in Bern today?"), user("Write a poem about the sea"));
-    assert_eq!(said(&replay, request(&[weather.clone()])), "exact chat: Snow.");
+    assert_eq!(said(&replay, request(std::slice::from_ref(&weather))), "exact chat: Snow.");
     assert_eq!(said(&replay, request(&[user("What?")])), "position chat-2: Waves. messages");
     let snow = json!({"role": "assistant", "content": "Snow."});
     let beyond = "live -: (the recording was to be left before this call)";

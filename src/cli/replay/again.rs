@@ -1,7 +1,6 @@
 //! `runspan replay ID --exec`: the command of a run once more, with the answers that were recorded.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use runspan::Content;
@@ -135,7 +134,7 @@ fn command(options: &Options, recording: &Recording, reader: &FilesReader) -> Re
     let root = recording.command().cloned().or_else(above);
     let why = match root.as_ref().map(Recorded::of) {
         Some(Ok(recorded)) => match &recorded.directory {
-            Some(directory) if !directory.is_dir() => format!("its directory {} is gone", shown(directory)),
+            Some(directory) if !directory.is_dir() => format!("its directory {} is gone", directory.display()),
             _ => return Ok(recorded),
         },
         Some(Err(why)) => why,
@@ -144,10 +143,6 @@ fn command(options: &Options, recording: &Recording, reader: &FilesReader) -> Re
     let id = run.run_id;
     Err(Stop::failed(CODE_NO, format!("run {id} cannot be run again as it was: {why}"))
         .hint(format!("say what to run: runspan replay {id} --exec -- CMD...")))
-}
-
-fn shown(path: &PathBuf) -> String {
-    path.display().to_string()
 }
 
 /// Returns what the calls used and cost for which models were asked.
