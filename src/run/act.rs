@@ -54,9 +54,7 @@ impl Run {
 
     /// Goes on without the answer that the run waits for, if it does. An answer that comes later finds nobody.
     pub fn wait_no_longer(&self) {
-        if let Some(line) = self.leash.known()
-            && !line.is_cancelled()
-        {
+        if self.leash.known().is_some() {
             self.place().give_up_wait();
         }
     }
@@ -154,9 +152,7 @@ impl Leash {
     pub fn end(&mut self) {
         if let Some((line, span)) = self.held.take() {
             let place = Place::of(line, &span);
-            if !place.line.is_cancelled() {
-                place.give_up_wait();
-            }
+            place.give_up_wait();
             place.line.let_go();
         }
     }

@@ -6,9 +6,10 @@ use tracing::span::{Id, Record};
 use tracing::{Dispatch, Metadata, Span};
 
 use super::Usage;
+use super::content::Text;
 use super::spans::kind_of;
 use super::tell::Tell;
-use super::wait::{Cancellation, Checkpoint, Place};
+use super::wait::{Cancellation, Checkpoint, Place, Wait};
 use crate::conventions::names;
 use crate::model::{RunId, StepKind};
 use crate::sources::desk::Line;
@@ -120,6 +121,22 @@ impl CurrentStep {
     /// Returns what tells that the run around this code is to end; see [`Run::cancellation`](crate::Run::cancellation).
     pub fn cancellation(&self) -> Cancellation {
         Cancellation::of(self.place().line)
+    }
+
+    /// Waits until somebody answers the run around this code; see [`Run::wait`](crate::Run::wait).
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError`](crate::WaitError): there is no run around, it was cancelled, or it waits already.
+    pub fn wait(&self, reason: impl Into<String>, payload: impl Serialize) -> Wait<'_> {
+        let payload = Text::of(&payload).filter(|payload| self.is_recorded() && payload.json() != "null");
+        Wait::new(self.place(), reason.into(), payload)
+    }
+
+    /// Has the run around this code go on without the answer that it waits for; see
+    /// [`Run::wait_no_longer`](crate::Run::wait_no_longer).
+    pub fn wait_no_longer(&self) {
+        self.place().give_up_wait();
     }
 
     /// A boundary between steps: waits here while the run around this code is to pause; see

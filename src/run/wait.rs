@@ -119,7 +119,7 @@ impl Place {
 
     /// Ends a wait that nobody answered: the run goes on without.
     pub fn give_up_wait(&self) {
-        if self.line.end_wait() {
+        if !self.line.is_cancelled() && self.line.end_wait() {
             self.say(|span| {
                 tracing::event!(
                     target: TARGET,

@@ -625,6 +625,12 @@ pub(crate) fn cause(span: &Span) -> Option<RunId> {
     origin(span)?.span.run_id
 }
 
+/// Returns the line to the run that a span is part of, if its code has asked for one.
+pub(crate) fn known_line(dispatch: &Dispatch, id: &Id) -> Option<Arc<Line>> {
+    let run = dispatch.downcast_ref::<GetContext>().and_then(|get| (get.context)(dispatch, id))?.run_id?;
+    dispatch.downcast_ref::<Layer>()?.recorder.desk().known(run)
+}
+
 /// Returns the line to the run that a span is part of; `None` where nobody records it.
 pub(crate) fn line_of(dispatch: &Dispatch, id: &Id) -> Option<Arc<Line>> {
     let run = dispatch.downcast_ref::<GetContext>().and_then(|get| (get.context)(dispatch, id))?.run_id?;

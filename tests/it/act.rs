@@ -191,6 +191,22 @@ fn polled_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
+#[test]
+fn an_answer_whose_bringer_died_before_it_rang_is_found() {
+    let dir = tempdir();
+    record_in_waiting(dir.path(), |run| {
+        let events = open(dir.path()).get_events(run.id().unwrap(), 0).unwrap();
+        let wait = events.iter().find(|event| matches!(event.body, EventBody::Waiting(_))).unwrap().event_id;
+        // Whole, as it comes to stand there by its link, and nobody rings.
+        let requests = dir.path().join("agents").join(run.id().unwrap().to_string()).join("requests");
+        std::fs::create_dir(&requests).unwrap();
+        let resume = r#"{"at":"2026-01-06T10:00:00Z","input":7}"#;
+        std::fs::write(requests.join("new"), resume).unwrap();
+        std::fs::rename(requests.join("new"), requests.join(format!("resume-{wait}.json"))).unwrap();
+        assert_eq!(block_on(run.wait("approval", ())).unwrap(), json!(7));
+    });
+}
+
 const TAKEN: &str = "act::killed_with_the_answer_in_hand_the_run_has_it_and_nobody_gets_it_again";
 
 #[test]
@@ -489,15 +505,15 @@ mod by_attribute {
     }
 
     #[runspan::agent(name = "held")]
-    async fn answer(store: &Path) -> u32 {
+    async fn held(store: &Path) -> u32 {
         wait_until("it runs", || runs(store).len() == 1);
         control::pause(&open(store), "latest").unwrap();
         // The pause is heard a moment later; a function that began before was at no boundary.
         wait_until("it is held", || !polled_once(look_up()).is_ready());
         let (reader, resumed) = (open(store), std::cell::Cell::new(false));
-        let mut held = pin!(look_up());
+        let mut call = pin!(look_up());
         std::future::poll_fn(|cx| {
-            let polled = held.as_mut().poll(cx);
+            let polled = call.as_mut().poll(cx);
             if polled.is_pending() && !resumed.get() && is_waiting(store) {
                 control::resume(&reader, "latest", None).unwrap();
                 resumed.set(true);
@@ -510,7 +526,7 @@ mod by_attribute {
     #[test]
     fn an_asynchronous_function_with_an_attribute_is_held_before_it_begins() {
         let dir = tempdir();
-        record_in(dir.path(), |_| assert_eq!(spun(answer(dir.path())), 7));
+        record_in(dir.path(), |_| assert_eq!(spun(held(dir.path())), 7));
         let run = only_run(dir.path());
         assert_eq!(run.status, RunStatus::Success);
         let log = log(dir.path(), run.run_id);
@@ -519,6 +535,29 @@ mod by_attribute {
             2,
             "{log:?}"
         );
+    }
+
+    #[runspan::agent(name = "asks")]
+    async fn asks() -> Json {
+        runspan::current().wait("approval", json!({"n": 1})).await.unwrap()
+    }
+
+    #[test]
+    fn an_agent_by_attribute_waits_too_and_is_left_waiting_when_it_is_dropped() {
+        let dir = tempdir();
+        record_in(dir.path(), |_| {
+            assert!(polled_once(asks()).is_pending());
+        });
+        assert_eq!(only_run(dir.path()).status, RunStatus::Waiting);
+        record_in(dir.path(), |_| {
+            let resumed = Run::resume("latest").unwrap();
+            answer(dir.path(), json!("yes")).unwrap();
+            let answer = resumed.run.in_scope(|| spun(async { runspan::current().wait("approval", ()).await }));
+            assert_eq!(answer.unwrap(), json!("yes"));
+            resumed.run.finish();
+        });
+        let run = only_run(dir.path());
+        assert_eq!((run.status, run.steps_total), (RunStatus::Success, 1));
     }
 
     /// Polls until the end, woken or not.
