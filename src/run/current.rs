@@ -152,7 +152,7 @@ impl CurrentStep {
     pub(super) fn place(&self) -> Place {
         let line = self.open.as_ref().and_then(|open| line_of(&open.dispatch, &open.id));
         let line = line.unwrap_or_else(|| Line::dead(RunId::default()));
-        Place { line, span: self.open.as_ref().map(|open| (open.id.clone(), open.dispatch.clone())) }
+        Place::at(line, self.open.as_ref().map(|open| (open.id.clone(), open.dispatch.clone())))
     }
 
     /// Adds a judgement of quality.

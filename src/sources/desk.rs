@@ -3,7 +3,7 @@
 //! The worker puts here what it finds in the store, and code that runs inside a run finds it here: a flag to look at, or
 //! a waker to be called. Nothing here touches a disk.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 
@@ -58,7 +58,8 @@ struct Told {
     pause: Option<String>,
     /// The one seen last.
     paused: Option<String>,
-    wakers: Vec<Waker>,
+    /// The tasks that wait to be told, each with the number of its ticket.
+    wakers: Vec<(u64, Waker)>,
     /// A handle of the run is in somebody's hands.
     is_held: bool,
 }
@@ -325,18 +326,50 @@ impl Line {
         self.told().is_held = false;
     }
 
-    /// Has a task called when the run is told something.
-    pub fn wake_later(&self, waker: &Waker) {
-        let mut told = self.told();
-        if !told.wakers.iter().any(|known| known.will_wake(waker)) {
-            told.wakers.push(waker.clone());
-        }
-    }
-
     fn wake(&self) {
         // The tasks' own code runs here, so not under the lock.
         let wakers = std::mem::take(&mut self.told().wakers);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+}
+
+/// Has a task called when a run is told something; dropped, no more.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    line: Arc<Line>,
+    number: u64,
+}
+
+impl Ticket {
+    /// Makes one for a line.
+    pub fn of(line: &Arc<Line>) -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self { line: Arc::clone(line), number: LAST.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Has the task called that is polling now.
+    pub fn wake_later(&self, waker: &Waker) {
+        let mut told = self.line.told();
+        let replaced = match told.wakers.iter_mut().find(|(number, _)| *number == self.number) {
+            Some((_, known)) if known.will_wake(waker) => None,
+            Some((_, known)) => Some(std::mem::replace(known, waker.clone())),
+            None => {
+                told.wakers.push((self.number, waker.clone()));
+                None
+            }
+        };
+        drop(told);
+        drop(replaced);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut told = self.line.told();
+        let place = told.wakers.iter().position(|(number, _)| *number == self.number);
+        let own = place.map(|place| told.wakers.swap_remove(place));
+        drop(told);
+        drop(own);
     }
 }
 
