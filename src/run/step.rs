@@ -13,7 +13,7 @@ use super::tell::{Tell, error_class, error_text};
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
 use crate::propagation::span_context;
-use crate::sources::layer::{find_in_scope, known_line};
+use crate::sources::layer::{find_in_scope, known_line, run_of};
 
 /// A step of a run: a model call, a tool call, an agent inside a run.
 ///
@@ -284,12 +284,13 @@ impl Drop for Step {
     }
 }
 
-/// Tells whether a step is its run's topmost one, by an attribute, and the run waits: dropped, it is left so.
+/// Tells whether a step is its run's topmost one, and the run waits: dropped, it is left so.
 fn is_left_waiting(span: &Span, kind: StepKind) -> bool {
     if !matches!(kind, StepKind::Agent | StepKind::Workflow) {
         return false;
     }
     let line = span.with_subscriber(|(id, dispatch)| known_line(dispatch, id)).flatten();
-    let waits = line.is_some_and(|line| line.waits_for().is_some() && !line.is_cancelled());
-    waits && find_in_scope(span, |id, metadata| span.id().as_ref() != Some(id) && kind_of(metadata).is_some()).is_none()
+    let Some(line) = line.filter(|line| line.waits_for().is_some() && !line.is_cancelled()) else { return false };
+    let around = find_in_scope(span, |id, metadata| span.id().as_ref() != Some(id) && kind_of(metadata).is_some());
+    around.is_none_or(|(dispatch, id, _)| run_of(&dispatch, &id) != Some(line.run()))
 }

@@ -204,16 +204,12 @@ fn an_answer_whose_bringer_died_before_it_rang_is_found() {
         std::fs::create_dir(&requests).unwrap();
         let resume = r#"{"at":"2026-01-06T10:00:00Z","input":7}"#;
         std::fs::write(requests.join("new"), resume).unwrap();
-        std::fs::rename(requests.join("new"), requests.join(format!("resume-{wait}.json"))).unwrap();
-        let mut told = None;
-        wait_until("it is found", || match polled_once(run.wait("approval", ())) {
-            Poll::Ready(answer) => {
-                told = Some(answer.unwrap());
-                true
-            }
-            Poll::Pending => false,
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| run.wait_blocking("approval", ()));
+            std::fs::rename(requests.join("new"), requests.join(format!("resume-{wait}.json"))).unwrap();
+            wait_until("it is found", || waits.is_finished());
+            assert_eq!(waits.join().unwrap().unwrap(), json!(7));
         });
-        assert_eq!(told, Some(json!(7)));
     });
 }
 
@@ -304,20 +300,32 @@ fn a_run_that_is_dropped_while_it_waits_stays_so_and_goes_on_in_this_process_or_
         let id = run.id().unwrap();
         assert!(polled_once(run.wait("approval", json!({"n": 1}))).is_pending());
         drop(open_step);
+        // Below another run's span as well.
+        let spawned = run.spawn_agent("b").start();
+        let below = spawned.id().unwrap();
+        assert!(polled_once(spawned.wait("approval", ())).is_pending());
+        drop(spawned);
         drop(run);
+        wait_until("both wait", || {
+            runs(dir.path()).len() == 2 && runs(dir.path()).iter().all(|run| run.status == RunStatus::Waiting)
+        });
+        control::cancel(&open(dir.path()), &below.to_string()).unwrap();
+        wait_until("one is cancelled", || runs(dir.path()).iter().any(|run| run.status == RunStatus::Cancelled));
         wait_until("it waits", || is_waiting(dir.path()));
         let resumed = Run::resume(&id.to_string()).unwrap();
         assert_eq!((resumed.run.id(), resumed.waiting.reason.as_deref()), (Some(id), Some("approval")));
-        assert!(matches!(Run::resume("latest").unwrap_err(), ResumeError::Held { run } if run == id));
+        assert!(matches!(Run::resume(&id.to_string()).unwrap_err(), ResumeError::Held { run } if run == id));
     });
-    assert_eq!(only_run(dir.path()).status, RunStatus::Waiting);
+    let stands = || runs(dir.path()).iter().find(|run| run.name() == "a").map(|run| (run.run_id, run.status)).unwrap();
+    let (id, status) = stands();
+    assert_eq!(status, RunStatus::Waiting);
     record_in(dir.path(), |_| {
-        let resumed = Run::resume("latest").unwrap();
-        answer(dir.path(), json!(2)).unwrap();
+        let resumed = Run::resume(&id.to_string()).unwrap();
+        control::resume(&open(dir.path()), &id.to_string(), Some(json!(2))).unwrap();
         assert_eq!(resumed.run.wait_blocking("approval", ()).unwrap(), json!(2));
         resumed.run.finish();
     });
-    assert_eq!(only_run(dir.path()).status, RunStatus::Success);
+    assert_eq!(stands().1, RunStatus::Success);
 }
 
 #[test]
