@@ -204,12 +204,21 @@ fn an_answer_whose_bringer_died_before_it_rang_is_found() {
         std::fs::create_dir(&requests).unwrap();
         let resume = r#"{"at":"2026-01-06T10:00:00Z","input":7}"#;
         std::fs::write(requests.join("new"), resume).unwrap();
-        std::thread::scope(|scope| {
-            let waits = scope.spawn(|| run.wait_blocking("approval", ()));
-            std::fs::rename(requests.join("new"), requests.join(format!("resume-{wait}.json"))).unwrap();
-            wait_until("it is found", || waits.is_finished());
-            assert_eq!(waits.join().unwrap().unwrap(), json!(7));
+        let mut wait_on = pin!(run.wait("approval", ()));
+        let mut poll = || wait_on.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(poll().is_pending());
+        // Until the worker has looked for the sake of this wait.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        std::fs::rename(requests.join("new"), requests.join(format!("resume-{wait}.json"))).unwrap();
+        let mut told = None;
+        wait_until("it is found", || match poll() {
+            Poll::Ready(answer) => {
+                told = Some(answer.unwrap());
+                true
+            }
+            Poll::Pending => false,
         });
+        assert_eq!(told, Some(json!(7)));
     });
 }
 

@@ -83,6 +83,30 @@ fn a_run_that_waits_and_whose_process_is_dead_is_cancelled_by_who_asks() {
     assert!(matches!(error, AskError::NotWaiting { status: RunStatus::Cancelled, .. }), "{error:?}");
 }
 
+#[test]
+fn a_run_that_waits_and_whose_topmost_step_has_ended_is_cancelled_whoever_lives() {
+    for lives in [true, false] {
+        let dir = tempdir();
+        let cancel = || control::cancel(&open(dir.path()), "latest").unwrap();
+        record_in(dir.path(), |_| {
+            let agent = tracing::info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent");
+            agent.in_scope(|| tracing::info!(event.name = "runspan.waiting", reason = "approval"));
+            drop(agent);
+            wait_until("it waits", || is_waiting(dir.path()));
+            if lives {
+                assert!(cancel()[0].is_heard);
+                wait_until("it is cancelled", || !is_waiting(dir.path()));
+            }
+        });
+        if !lives {
+            assert_eq!(cancel()[0].status, RunStatus::Cancelled);
+        }
+        let run = only_run(dir.path());
+        let log = log(dir.path(), run.run_id);
+        assert_eq!(log[log.len() - 2..], ["waiting -> cancelled", "run_completed cancelled"], "{log:?}");
+    }
+}
+
 const KILLED: &str = "act::stop::a_run_that_was_asked_to_end_and_is_killed_over_it_is_cancelled";
 
 #[test]
