@@ -175,6 +175,8 @@ pub fn resume(store: &FilesReader, id: &str, input: Option<Json>) -> Result<Aske
         return Err(AskError::NeedsInput { run, reason });
     }
     if !requests.put_resume(wait, &Resume { at: UnixNanos::now(), input, taken_at: None })? {
+        // Who answered first may have died before it rang.
+        tell(store, run)?;
         return Err(AskError::Answered { run });
     }
     // Another answer cannot have come first, but the run may have moved on without any.
@@ -238,8 +240,13 @@ fn cancel_one(store: &FilesReader, run: RunId, parent_run_id: Option<RunId>) -> 
     if asked.is_heard || !asked.status.is_open() {
         return Ok(asked);
     }
-    end_for_the_dead(store, run)?;
-    Ok(Asked { status: look(store, run)?.0.status, ..asked })
+    let ended = end_for_the_dead(store, run);
+    let status = store.get_run(run)?.status;
+    // One whose topmost step is not there to be ended is cancelled all the same.
+    if status.is_open() {
+        ended?;
+    }
+    Ok(Asked { status, ..asked })
 }
 
 /// Ends a run that waits and whose process is dead, as the process that goes on with it would.

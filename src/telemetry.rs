@@ -32,6 +32,8 @@ use crate::store::files::retainer::Retainer;
 
 /// How long a guard that is merely dropped waits for its worker, and for upstreams to take what is left.
 const DROP_LIMIT: Duration = Duration::from_secs(5);
+/// How long it may take to go on with a run of a dead process.
+const CLAIM_LIMIT: Duration = Duration::from_secs(10);
 
 /// Sets up recording with all defaults and installs the `tracing` subscriber.
 ///
@@ -516,7 +518,14 @@ impl AtWork {
         let (done, answer) = mpsc::channel();
         self.commands.send(Command::Claim(run, done)).ok()?;
         self.recorder.wake();
-        answer.recv().ok()
+        match answer.recv_timeout(CLAIM_LIMIT) {
+            // A disk that hangs. Claimed later, the run is this process's, and may be resumed here.
+            Err(RecvTimeoutError::Timeout) => {
+                let path = self.recorder.store().map(|store| store.layout.root().to_owned()).unwrap_or_default();
+                Some(Err(StoreError::Io { action: "write", path, source: std::io::ErrorKind::TimedOut.into() }))
+            }
+            answered => answered.ok(),
+        }
     }
 
     fn doors(&self) -> std::sync::MutexGuard<'_, Doors> {

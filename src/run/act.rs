@@ -10,7 +10,6 @@ use super::content::Text;
 use super::tell::Tell;
 use super::wait::{Cancellation, Checkpoint, Place, Wait, WaitError};
 use super::{Run, RunBuilder};
-use crate::conventions::names;
 use crate::model::{RunId, RunKind};
 use crate::sources::desk::Line;
 use crate::sources::layer::recorder_of;
@@ -54,9 +53,7 @@ impl Run {
 
     /// Goes on without the answer that the run waits for, if it does. An answer that comes later finds nobody.
     pub fn wait_no_longer(&self) {
-        if let Some(line) = self.leash.known()
-            && !line.is_cancelled()
-        {
+        if self.leash.known().is_some() {
             self.place().give_up_wait();
         }
     }
@@ -117,7 +114,7 @@ impl Run {
     }
 }
 
-/// What a run is held by while its handle lives: dropped while it waits, it is left waiting.
+/// What a run is held by while its handle lives: nobody else can resume it meanwhile.
 #[derive(Debug, Default)]
 pub(super) struct Leash {
     held: OnceLock<(Arc<Line>, Span)>,
@@ -154,9 +151,7 @@ impl Leash {
     pub fn end(&mut self) {
         if let Some((line, span)) = self.held.take() {
             let place = Place::of(line, &span);
-            if !place.line.is_cancelled() {
-                place.give_up_wait();
-            }
+            place.give_up_wait();
             place.line.let_go();
         }
     }
@@ -167,10 +162,8 @@ impl Drop for Leash {
         if std::thread::panicking() {
             return self.end();
         }
-        let Some((line, span)) = self.held.take() else { return };
-        if line.waits_for().is_some() && !line.is_cancelled() {
-            span.record(names::LEFT_OPEN, true);
+        if let Some((line, _)) = self.held.take() {
+            line.let_go();
         }
-        line.let_go();
     }
 }

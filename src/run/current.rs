@@ -6,9 +6,10 @@ use tracing::span::{Id, Record};
 use tracing::{Dispatch, Metadata, Span};
 
 use super::Usage;
+use super::content::Text;
 use super::spans::kind_of;
 use super::tell::Tell;
-use super::wait::{Cancellation, Checkpoint, Place};
+use super::wait::{Cancellation, Checkpoint, Place, Wait};
 use crate::conventions::names;
 use crate::model::budget::BudgetExceeded;
 use crate::model::{RunId, StepKind};
@@ -133,6 +134,22 @@ impl CurrentStep {
         Cancellation::of(self.place().line)
     }
 
+    /// Waits until somebody answers the run around this code; see [`Run::wait`](crate::Run::wait).
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError`](crate::WaitError): there is no run around, it was cancelled, or it waits already.
+    pub fn wait(&self, reason: impl Into<String>, payload: impl Serialize) -> Wait<'_> {
+        let payload = Text::of(&payload).filter(|payload| self.is_recorded() && payload.json() != "null");
+        Wait::new(self.place(), reason.into(), payload)
+    }
+
+    /// Has the run around this code go on without the answer that it waits for; see
+    /// [`Run::wait_no_longer`](crate::Run::wait_no_longer).
+    pub fn wait_no_longer(&self) {
+        self.place().give_up_wait();
+    }
+
     /// A boundary between steps: waits here while the run around this code is to pause; see
     /// [`Run::checkpoint`](crate::Run::checkpoint).
     ///
@@ -146,7 +163,7 @@ impl CurrentStep {
     pub(super) fn place(&self) -> Place {
         let line = self.open.as_ref().and_then(|open| line_of(&open.dispatch, &open.id));
         let line = line.unwrap_or_else(|| Line::dead(RunId::default()));
-        Place { line, span: self.open.as_ref().map(|open| (open.id.clone(), open.dispatch.clone())) }
+        Place::at(line, self.open.as_ref().map(|open| (open.id.clone(), open.dispatch.clone())))
     }
 
     /// Adds a judgement of quality.

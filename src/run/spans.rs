@@ -119,12 +119,14 @@ pub(super) fn step_span(parent: Option<Id>, what: What<'_>) -> Span {
             gen_ai.agent.name = name,
             gen_ai.conversation.id = Empty,
             user.id = Empty,
+            runspan.left_open = Empty,
         }),
         What::Workflow { name } => step_span!(parent, "invoke_workflow", "internal", two(WORKFLOW, name), {
             gen_ai.operation.name = WORKFLOW,
             gen_ai.workflow.name = name,
             gen_ai.conversation.id = Empty,
             user.id = Empty,
+            runspan.left_open = Empty,
         }),
         What::Guardrail { name } => step_span!(parent, "guardrail", "internal", name, {
             runspan.step.kind = GUARDRAIL,

@@ -9,13 +9,13 @@ use tracing::span::Id;
 
 use super::Usage;
 use super::budget::Purse;
-use super::spans::{self, What};
+use super::spans::{self, What, kind_of};
 use super::tell::{Tell, error_class};
 use crate::conventions::names;
 use crate::error::with_causes;
 use crate::model::{StepKind, StepStatus};
 use crate::propagation::span_context;
-use crate::sources::layer::find_in_scope;
+use crate::sources::layer::{find_in_scope, known_line, run_of};
 
 /// A step of a run: a model call, a tool call, an agent inside a run.
 ///
@@ -297,8 +297,21 @@ impl Drop for Step {
         if self.ended {
         } else if std::thread::panicking() {
             self.put_failure("panic", "panicked");
+        } else if is_left_waiting(&self.span, self.kind) {
+            self.put(names::LEFT_OPEN, &true);
         } else if !self.ends_over_budget(None) {
             self.put_status(StepStatus::Cancelled);
         }
     }
+}
+
+/// Tells whether a step is its run's topmost one, and the run waits: dropped, it is left so.
+fn is_left_waiting(span: &Span, kind: StepKind) -> bool {
+    if !matches!(kind, StepKind::Agent | StepKind::Workflow) {
+        return false;
+    }
+    let line = span.with_subscriber(|(id, dispatch)| known_line(dispatch, id)).flatten();
+    let Some(line) = line.filter(|line| line.waits_for().is_some() && !line.is_cancelled()) else { return false };
+    let around = find_in_scope(span, |id, metadata| span.id().as_ref() != Some(id) && kind_of(metadata).is_some());
+    around.is_none_or(|(dispatch, id, _)| run_of(&dispatch, &id) != Some(line.run()))
 }

@@ -18,7 +18,7 @@ use super::spans::TARGET;
 use crate::conventions::names;
 use crate::model::event::Waiting;
 use crate::model::{RunId, RunStatus};
-use crate::sources::desk::Line;
+use crate::sources::desk::{Line, Ticket};
 
 /// Why a run does not wait, or waits no longer, without an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,13 +73,20 @@ impl Error for WaitError {}
 pub(crate) struct Place {
     pub line: Arc<Line>,
     /// The span, and the subscriber that has it: whoever polls may do so on a thread that has another.
-    pub span: Option<(Id, Dispatch)>,
+    span: Option<(Id, Dispatch)>,
+    ticket: Ticket,
 }
 
 impl Place {
     /// Makes that of a span.
     pub fn of(line: Arc<Line>, span: &Span) -> Self {
-        Self { line, span: span.with_subscriber(|(id, dispatch)| (id.clone(), dispatch.clone())) }
+        Self::at(line, span.with_subscriber(|(id, dispatch)| (id.clone(), dispatch.clone())))
+    }
+
+    /// Makes that of a span of a subscriber.
+    pub fn at(line: Arc<Line>, span: Option<(Id, Dispatch)>) -> Self {
+        let ticket = Ticket::of(&line);
+        Self { line, span, ticket }
     }
 
     fn say(&self, event: impl FnOnce(Id)) {
@@ -119,7 +126,7 @@ impl Place {
 
     /// Ends a wait that nobody answered: the run goes on without.
     pub fn give_up_wait(&self) {
-        if self.line.end_wait() {
+        if !self.line.is_cancelled() && self.line.end_wait() {
             self.say(|span| {
                 tracing::event!(
                     target: TARGET,
@@ -138,7 +145,7 @@ impl Place {
     fn poll_answer(&self, cx: &mut Context<'_>) -> Poll<Result<Json, WaitError>> {
         let run = self.line.run();
         // Before the look: what comes between both calls the task.
-        self.line.wake_later(cx.waker());
+        self.ticket.wake_later(cx.waker());
         if self.line.is_cancelled() {
             return Poll::Ready(Err(WaitError::Cancelled { run }));
         }
@@ -247,7 +254,7 @@ impl Checkpoint<'_> {
 
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WaitError>> {
         let line = Arc::clone(&self.place.line);
-        line.wake_later(cx.waker());
+        self.place.ticket.wake_later(cx.waker());
         if !line.is_paused() {
             return Poll::Ready(Ok(()));
         }
@@ -315,7 +322,7 @@ impl Cancellation {
     /// Waits until the run is asked to end; for `select!` beside the run's own work. Of a run that nobody can ask it never
     /// ends.
     pub fn cancelled(&self) -> Cancelled {
-        Cancelled { line: Arc::clone(&self.line) }
+        Cancelled { line: Arc::clone(&self.line), ticket: Ticket::of(&self.line) }
     }
 }
 
@@ -324,13 +331,14 @@ impl Cancellation {
 #[must_use = "it is to be awaited"]
 pub struct Cancelled {
     line: Arc<Line>,
+    ticket: Ticket,
 }
 
 impl Future for Cancelled {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.line.wake_later(cx.waker());
+        self.ticket.wake_later(cx.waker());
         if self.line.is_cancelled() { Poll::Ready(()) } else { Poll::Pending }
     }
 }

@@ -3,7 +3,7 @@
 //! The worker puts here what it finds in the store, and code that runs inside a run finds it here: a flag to look at, or
 //! a waker to be called. Nothing here touches a disk.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 
@@ -27,6 +27,8 @@ pub(crate) fn is_any_paused() -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
     lines: Mutex<IdMap<RunId, Weak<Line>>>,
+    /// Those to runs that wait: what they wait for, and what they are told, stays when their code lets go of them.
+    waiting: Mutex<IdMap<RunId, Arc<Line>>>,
     /// Runs at whose requests the worker is to look, rung for or not.
     wanted: Mutex<Vec<RunId>>,
     is_any_wanted: AtomicBool,
@@ -56,7 +58,8 @@ struct Told {
     pause: Option<String>,
     /// The one seen last.
     paused: Option<String>,
-    wakers: Vec<Waker>,
+    /// The tasks that wait to be told, each with the number of its ticket.
+    wakers: Vec<(u64, Waker)>,
     /// A handle of the run is in somebody's hands.
     is_held: bool,
 }
@@ -111,8 +114,15 @@ impl Desk {
         std::mem::take(&mut *self.wanted.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn waiting(&self) -> MutexGuard<'_, IdMap<RunId, Arc<Line>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Tells all who wait that nobody looks any more.
     pub fn close(&self) {
+        // Dropped when the lock is free: the last of a line takes its wakers along, whose code is not ours.
+        let waiting = std::mem::take(&mut *self.waiting());
+        drop(waiting);
         let lines = std::mem::take(&mut *self.lines());
         for line in lines.values().filter_map(Weak::upgrade) {
             line.is_closed.store(true, Ordering::Release);
@@ -175,6 +185,20 @@ impl Line {
     pub fn cancel(&self) {
         if !self.is_cancelled.swap(true, Ordering::AcqRel) {
             self.wake();
+            self.let_desk_forget();
+        }
+    }
+
+    fn let_desk_forget(&self) {
+        if let Some(desk) = self.desk.upgrade() {
+            let kept = desk.waiting().remove(&self.run);
+            drop(kept);
+        }
+    }
+
+    fn let_desk_keep(self: &Arc<Self>) {
+        if let Some(desk) = self.desk.upgrade() {
+            desk.waiting().insert(self.run, Arc::clone(self));
         }
     }
 
@@ -240,27 +264,29 @@ impl Line {
     /// # Errors
     ///
     /// What the run waits for already.
-    pub fn begin_wait(&self, reason: &str) -> Result<bool, String> {
+    pub fn begin_wait(self: &Arc<Self>, reason: &str) -> Result<bool, String> {
         let mut told = self.told();
         match &mut told.wait {
             Some(open) if open.reason == reason && !open.is_awaited => {
                 open.is_awaited = true;
-                Ok(false)
+                return Ok(false);
             }
-            Some(open) => Err(open.reason.clone()),
-            None => {
-                told.wait = Some(OpenWait { reason: reason.to_owned(), is_awaited: true });
-                Ok(true)
-            }
+            Some(open) => return Err(open.reason.clone()),
+            None => told.wait = Some(OpenWait { reason: reason.to_owned(), is_awaited: true }),
         }
+        drop(told);
+        self.let_desk_keep();
+        Ok(true)
     }
 
     /// Says what the run waits for since before this process. `request`: the one it pauses for.
-    pub fn set_wait(&self, reason: &str, request: Option<&str>) {
+    pub fn set_wait(self: &Arc<Self>, reason: &str, request: Option<&str>) {
         let mut told = self.told();
         told.wait = Some(OpenWait { reason: reason.to_owned(), is_awaited: false });
         told.paused = request.map(str::to_owned);
         self.set_paused(reason == Waiting::PAUSED);
+        drop(told);
+        self.let_desk_keep();
     }
 
     /// Lets a wait go on without anybody who awaits it.
@@ -279,6 +305,7 @@ impl Line {
             self.set_paused(told.pause.is_some());
         }
         drop(told);
+        self.let_desk_forget();
         // Other branches of the run may be held by the same pause.
         self.wake();
         ended.is_some()
@@ -299,18 +326,50 @@ impl Line {
         self.told().is_held = false;
     }
 
-    /// Has a task called when the run is told something.
-    pub fn wake_later(&self, waker: &Waker) {
-        let mut told = self.told();
-        if !told.wakers.iter().any(|known| known.will_wake(waker)) {
-            told.wakers.push(waker.clone());
-        }
-    }
-
     fn wake(&self) {
         // The tasks' own code runs here, so not under the lock.
         let wakers = std::mem::take(&mut self.told().wakers);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+}
+
+/// Has a task called when a run is told something; dropped, no more.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    line: Arc<Line>,
+    number: u64,
+}
+
+impl Ticket {
+    /// Makes one for a line.
+    pub fn of(line: &Arc<Line>) -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self { line: Arc::clone(line), number: LAST.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Has the task called that is polling now.
+    pub fn wake_later(&self, waker: &Waker) {
+        let mut told = self.line.told();
+        let replaced = match told.wakers.iter_mut().find(|(number, _)| *number == self.number) {
+            Some((_, known)) if known.will_wake(waker) => None,
+            Some((_, known)) => Some(std::mem::replace(known, waker.clone())),
+            None => {
+                told.wakers.push((self.number, waker.clone()));
+                None
+            }
+        };
+        drop(told);
+        drop(replaced);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut told = self.line.told();
+        let place = told.wakers.iter().position(|(number, _)| *number == self.number);
+        let own = place.map(|place| told.wakers.swap_remove(place));
+        drop(told);
+        drop(own);
     }
 }
 

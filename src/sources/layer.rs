@@ -637,9 +637,19 @@ pub(crate) fn meter_of(dispatch: &Dispatch, id: &Id) -> Option<Arc<Meter>> {
     budgets.meter((get.context)(dispatch, id)?.span_id)
 }
 
+/// Returns the run that a span is part of.
+pub(crate) fn run_of(dispatch: &Dispatch, id: &Id) -> Option<RunId> {
+    dispatch.downcast_ref::<GetContext>().and_then(|get| (get.context)(dispatch, id))?.run_id
+}
+
+/// Returns the line to the run that a span is part of, if its code has asked for one.
+pub(crate) fn known_line(dispatch: &Dispatch, id: &Id) -> Option<Arc<Line>> {
+    dispatch.downcast_ref::<Layer>()?.recorder.desk().known(run_of(dispatch, id)?)
+}
+
 /// Returns the line to the run that a span is part of; `None` where nobody records it.
 pub(crate) fn line_of(dispatch: &Dispatch, id: &Id) -> Option<Arc<Line>> {
-    let run = dispatch.downcast_ref::<GetContext>().and_then(|get| (get.context)(dispatch, id))?.run_id?;
+    let run = run_of(dispatch, id)?;
     let recorder = &dispatch.downcast_ref::<Layer>()?.recorder;
     recorder.is_recording().then(|| recorder.desk().line(run))
 }

@@ -2,11 +2,13 @@
 
 #[cfg(feature = "cli")]
 mod commands;
+mod stop;
 
 use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use futures::executor::block_on;
@@ -191,6 +193,74 @@ fn polled_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
+#[test]
+fn an_answer_whose_bringer_died_before_it_rang_is_found() {
+    let dir = tempdir();
+    record_in_waiting(dir.path(), |run| {
+        let events = open(dir.path()).get_events(run.id().unwrap(), 0).unwrap();
+        let wait = events.iter().find(|event| matches!(event.body, EventBody::Waiting(_))).unwrap().event_id;
+        // Whole, as it comes to stand there by its link, and nobody rings.
+        let requests = dir.path().join("agents").join(run.id().unwrap().to_string()).join("requests");
+        std::fs::create_dir(&requests).unwrap();
+        let resume = r#"{"at":"2026-01-06T10:00:00Z","input":7}"#;
+        std::fs::write(requests.join("new"), resume).unwrap();
+        let mut wait_on = pin!(run.wait("approval", ()));
+        let mut poll = || wait_on.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(poll().is_pending());
+        // Until the worker has looked for the sake of this wait.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        std::fs::rename(requests.join("new"), requests.join(format!("resume-{wait}.json"))).unwrap();
+        let mut told = None;
+        wait_until("it is found", || match poll() {
+            Poll::Ready(answer) => {
+                told = Some(answer.unwrap());
+                true
+            }
+            Poll::Pending => false,
+        });
+        assert_eq!(told, Some(json!(7)));
+    });
+}
+
+#[test]
+fn an_answer_that_was_heard_and_not_taken_is_the_next_processes() {
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    let mut agent = waiting_child(AGENT, &store);
+    // It lives, and cannot take it.
+    signal(agent.0.id(), libc::SIGSTOP);
+    assert!(answer(&store, json!("yes")).unwrap().is_heard);
+    agent.kill();
+    let run = only_run(&store);
+    assert_eq!(run.status, RunStatus::Waiting);
+    let mut next = child(AGENT, &store);
+    next.env("RUN", run.run_id.to_string());
+    said(next);
+    let told = log(&store, run.run_id);
+    assert_eq!(told.iter().filter(|line| line.starts_with("resumed")).collect::<Vec<_>>(), [r#"resumed "yes""#]);
+}
+
+#[test]
+fn tasks_that_no_longer_wait_are_not_remembered() {
+    struct Counted;
+    impl std::task::Wake for Counted {
+        fn wake(self: Arc<Self>) {}
+    }
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let run = Run::agent("a").start();
+        let cancellation = run.cancellation();
+        let task = Arc::new(Counted);
+        for _ in 0..100 {
+            let waker = Waker::from(Arc::clone(&task));
+            let mut cancelled = pin!(cancellation.cancelled());
+            assert!(cancelled.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        assert_eq!(Arc::strong_count(&task), 1);
+        run.finish();
+    });
+}
+
 const TAKEN: &str = "act::killed_with_the_answer_in_hand_the_run_has_it_and_nobody_gets_it_again";
 
 #[test]
@@ -239,20 +309,32 @@ fn a_run_that_is_dropped_while_it_waits_stays_so_and_goes_on_in_this_process_or_
         let id = run.id().unwrap();
         assert!(polled_once(run.wait("approval", json!({"n": 1}))).is_pending());
         drop(open_step);
+        // Below another run's span as well.
+        let spawned = run.spawn_agent("b").start();
+        let below = spawned.id().unwrap();
+        assert!(polled_once(spawned.wait("approval", ())).is_pending());
+        drop(spawned);
         drop(run);
+        wait_until("both wait", || {
+            runs(dir.path()).len() == 2 && runs(dir.path()).iter().all(|run| run.status == RunStatus::Waiting)
+        });
+        control::cancel(&open(dir.path()), &below.to_string()).unwrap();
+        wait_until("one is cancelled", || runs(dir.path()).iter().any(|run| run.status == RunStatus::Cancelled));
         wait_until("it waits", || is_waiting(dir.path()));
         let resumed = Run::resume(&id.to_string()).unwrap();
         assert_eq!((resumed.run.id(), resumed.waiting.reason.as_deref()), (Some(id), Some("approval")));
-        assert!(matches!(Run::resume("latest").unwrap_err(), ResumeError::Held { run } if run == id));
+        assert!(matches!(Run::resume(&id.to_string()).unwrap_err(), ResumeError::Held { run } if run == id));
     });
-    assert_eq!(only_run(dir.path()).status, RunStatus::Waiting);
+    let stands = || runs(dir.path()).iter().find(|run| run.name() == "a").map(|run| (run.run_id, run.status)).unwrap();
+    let (id, status) = stands();
+    assert_eq!(status, RunStatus::Waiting);
     record_in(dir.path(), |_| {
-        let resumed = Run::resume("latest").unwrap();
-        answer(dir.path(), json!(2)).unwrap();
+        let resumed = Run::resume(&id.to_string()).unwrap();
+        control::resume(&open(dir.path()), &id.to_string(), Some(json!(2))).unwrap();
         assert_eq!(resumed.run.wait_blocking("approval", ()).unwrap(), json!(2));
         resumed.run.finish();
     });
-    assert_eq!(only_run(dir.path()).status, RunStatus::Success);
+    assert_eq!(stands().1, RunStatus::Success);
 }
 
 #[test]
@@ -300,7 +382,9 @@ fn the_answer_is_what_was_given_whatever_content_is_kept() {
 
 #[test]
 fn a_run_that_nobody_records_does_not_wait() {
+    fn is_for_any_thread(_: impl Send) {}
     let run = Run::agent("a").start();
+    is_for_any_thread((run.wait("approval", ()), run.checkpoint(), run.cancellation().cancelled()));
     assert!(matches!(run.wait_blocking("approval", ()).unwrap_err(), WaitError::NotRecorded { .. }));
     assert_eq!(run.checkpoint_blocking(), Ok(()));
     assert!(!run.cancellation().is_cancelled());
@@ -323,215 +407,4 @@ fn recording_that_ends_leaves_the_run_waiting() {
         });
     });
     assert_eq!(only_run(dir.path()).status, RunStatus::Waiting);
-}
-
-/// Waits for a run to end as it was asked to, as an agent in a loop does.
-fn until_cancelled(run: &Run) {
-    let cancellation = run.cancellation();
-    wait_until("it is told", || cancellation.is_cancelled());
-    block_on(cancellation.cancelled());
-    assert!(matches!(run.checkpoint_blocking(), Err(WaitError::Cancelled { .. })));
-    assert!(matches!(run.wait_blocking("approval", ()), Err(WaitError::Cancelled { .. })));
-}
-
-const BELOW: &str = "act::a_cancelled_run_takes_those_it_has_started_along_in_every_process";
-
-#[test]
-fn a_cancelled_run_takes_those_it_has_started_along_in_every_process() {
-    if let Some(store) = is_child(BELOW) {
-        record_in(&store, |_| {
-            let run = Run::agent("elsewhere").start();
-            until_cancelled(&run);
-        });
-        return;
-    }
-    let dir = tempdir();
-    let store = dir.path();
-    record_in(store, |_| {
-        let run = Run::workflow("above").start();
-        let here = run.spawn_agent("here").start();
-        let grandchild = here.spawn_agent("below").start();
-        let mut elsewhere = child(BELOW, store);
-        run.in_scope(|| propagation::to_env(&mut elsewhere));
-        let mut elsewhere = Killed(elsewhere.stdout(Stdio::null()).spawn().unwrap());
-        let other = Run::agent("other").start();
-        wait_until("all of them run", || runs(store).len() == 5);
-        let id = run.id().unwrap().to_string();
-        let asked = control::cancel(&open(store), &id).unwrap();
-        assert_eq!((asked.len(), asked[0].run_id), (4, run.id().unwrap()));
-        until_cancelled(&run);
-        until_cancelled(&here);
-        until_cancelled(&grandchild);
-        // One that begins only now learns it from its parent.
-        let late = here.spawn_agent("late").start();
-        until_cancelled(&late);
-        assert!(elsewhere.0.wait().unwrap().success());
-        assert!(!other.cancellation().is_cancelled());
-        // However its code ends, it is cancelled.
-        run.finish();
-        other.finish();
-        let error = control::cancel(&open(store), &id).unwrap_err();
-        assert!(matches!(error, AskError::Over { status: RunStatus::Cancelled, .. }), "{error:?}");
-    });
-    let mut ended: Vec<String> = runs(store).iter().map(|run| format!("{} {}", run.name(), run.status)).collect();
-    ended.sort();
-    insta::assert_debug_snapshot!(ended, @r#"
-    [
-        "above cancelled",
-        "below cancelled",
-        "elsewhere cancelled",
-        "here cancelled",
-        "late cancelled",
-        "other success",
-    ]
-    "#);
-}
-
-#[test]
-fn a_run_that_waits_and_whose_process_is_dead_is_cancelled_by_who_asks() {
-    let dir = tempdir();
-    let store = dir.path().join("store");
-    waiting_child(AGENT, &store).kill();
-    let asked = control::cancel(&open(&store), "latest").unwrap();
-    assert_eq!((asked[0].status, asked[0].is_heard), (RunStatus::Cancelled, false));
-    let run = only_run(&store);
-    assert_eq!(log(&store, run.run_id)[6..], ["waiting -> cancelled", "step_failed", "run_completed cancelled"]);
-    insta::assert_debug_snapshot!(outline(&steps(&store, run.run_id)), @r#"
-    [
-        "refunds agent cancelled",
-        "  chat llm success",
-    ]
-    "#);
-    let error = control::resume(&open(&store), "latest", Some(json!(1))).unwrap_err();
-    assert!(matches!(error, AskError::NotWaiting { status: RunStatus::Cancelled, .. }), "{error:?}");
-}
-
-const KILLED: &str = "act::a_run_that_was_asked_to_end_and_is_killed_over_it_is_cancelled";
-
-#[test]
-fn a_run_that_was_asked_to_end_and_is_killed_over_it_is_cancelled() {
-    if let Some(store) = is_child(KILLED) {
-        record_in(&store, |_| {
-            let run = Run::agent("stubborn").start();
-            let _open = run.tool("endless");
-            std::thread::park();
-        });
-        return;
-    }
-    let dir = tempdir();
-    let store = dir.path().join("store");
-    let mut stubborn = Killed(child(KILLED, &store).stdout(Stdio::null()).spawn().unwrap());
-    wait_until("it runs", || store.join("store.yaml").exists() && runs(&store).len() == 1);
-    // It cannot hear, so the request is there when it dies.
-    signal(stubborn.0.id(), libc::SIGSTOP);
-    let asked = control::cancel(&open(&store), "latest").unwrap();
-    assert_eq!((asked[0].status, asked[0].is_heard), (RunStatus::Running, true));
-    stubborn.kill();
-    let run = only_run(&store);
-    assert_eq!(run.status, RunStatus::Cancelled);
-    assert_eq!(outline(&steps(&store, run.run_id)), ["stubborn agent crashed", "  endless tool crashed"]);
-    assert_eq!(log(&store, run.run_id).last().unwrap(), "run_completed cancelled");
-}
-
-#[test]
-fn a_run_that_is_asked_to_pause_waits_at_its_next_boundary_in_every_branch() {
-    let dir = tempdir();
-    let store = dir.path();
-    let mut id = None;
-    record_in(store, |_| {
-        let run = Run::agent("a").start();
-        id = run.id();
-        wait_until("it runs", || runs(store).len() == 1);
-        assert!(matches!(control::resume(&open(store), "latest", None).unwrap_err(), AskError::NotWaiting { .. }));
-        let asked = control::pause(&open(store), "latest").unwrap();
-        assert_eq!((asked.status, asked.is_heard), (RunStatus::Running, true));
-        let branch = || {
-            wait_until("it is held", || polled_once(run.checkpoint()).is_pending());
-            run.checkpoint_blocking()
-        };
-        std::thread::scope(|scope| {
-            let branches = [scope.spawn(branch), scope.spawn(branch)];
-            wait_until("it is paused", || is_waiting(store));
-            let error = control::pause(&open(store), "latest").unwrap_err();
-            assert!(matches!(error, AskError::NotRunning { status: RunStatus::Waiting, .. }), "{error:?}");
-            control::resume(&open(store), "latest", None).unwrap();
-            for branch in branches {
-                assert_eq!(branch.join().unwrap(), Ok(()));
-            }
-        });
-        assert_eq!(run.checkpoint_blocking(), Ok(()));
-        run.finish();
-    });
-    let mut log = log(store, id.unwrap());
-    log[2].truncate("waiting paused {\"request\":".len());
-    insta::assert_debug_snapshot!(log, @r#"
-    [
-        "run_started",
-        "step_started",
-        "waiting paused {\"request\":",
-        "resumed -",
-        "step_completed",
-        "run_completed success",
-    ]
-    "#);
-    let left: Vec<_> =
-        std::fs::read_dir(store.join("agents").join(id.unwrap().to_string()).join("requests")).unwrap().collect();
-    assert_eq!(left.len(), 1, "the pause is served: {left:?}");
-}
-
-#[cfg(feature = "macros")]
-mod by_attribute {
-    use super::*;
-
-    #[runspan::tool]
-    async fn look_up() -> u32 {
-        7
-    }
-
-    #[runspan::agent(name = "held")]
-    async fn answer(store: &Path) -> u32 {
-        wait_until("it runs", || runs(store).len() == 1);
-        control::pause(&open(store), "latest").unwrap();
-        // The pause is heard a moment later; a function that began before was at no boundary.
-        wait_until("it is held", || !polled_once(look_up()).is_ready());
-        let (reader, resumed) = (open(store), std::cell::Cell::new(false));
-        let mut held = pin!(look_up());
-        std::future::poll_fn(|cx| {
-            let polled = held.as_mut().poll(cx);
-            if polled.is_pending() && !resumed.get() && is_waiting(store) {
-                control::resume(&reader, "latest", None).unwrap();
-                resumed.set(true);
-            }
-            polled
-        })
-        .await
-    }
-
-    #[test]
-    fn an_asynchronous_function_with_an_attribute_is_held_before_it_begins() {
-        let dir = tempdir();
-        record_in(dir.path(), |_| assert_eq!(spun(answer(dir.path())), 7));
-        let run = only_run(dir.path());
-        assert_eq!(run.status, RunStatus::Success);
-        let log = log(dir.path(), run.run_id);
-        assert_eq!(
-            log.iter().filter(|line| line.starts_with("waiting paused") || *line == "resumed -").count(),
-            2,
-            "{log:?}"
-        );
-    }
-
-    /// Polls until the end, woken or not.
-    fn spun<F: Future>(future: F) -> F::Output {
-        let mut future = pin!(future);
-        let mut output = None;
-        wait_until("it ends", || match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(done) => {
-                output = Some(done);
-                true
-            }
-            Poll::Pending => false,
-        });
-        output.unwrap()
-    }
 }

@@ -16,8 +16,8 @@ use crate::store::files::requests::{Cancel, Requests, bell_count};
 
 /// How often it is listened for the bell.
 const LISTEN: Duration = Duration::from_millis(100);
-/// How often it is looked whether the parents of runs were asked to end: these may be other processes' runs, for which
-/// nobody rings here.
+/// How often it is looked without that: whether runs that wait were answered, and whether the parents of runs were asked to
+/// end, which may be other processes' runs, for which nobody rings here.
 const LOOK_UP: Duration = Duration::from_millis(500);
 
 /// When it was listened last, and what was heard.
@@ -27,7 +27,7 @@ pub(super) struct Ear {
     listened: Instant,
     looked_up: Instant,
     rung: u64,
-    /// Lines to runs that are to pause and whose code has not asked for one.
+    /// Lines to runs that are to pause: their code may not have asked for one.
     lines: Vec<Arc<Line>>,
 }
 
@@ -68,6 +68,8 @@ impl State {
             if self.ear.looked_up.elapsed() >= LOOK_UP {
                 self.ear.looked_up = Instant::now();
                 is_changed |= self.look_up();
+                // Who answered may have died before it rang.
+                runs.extend(self.worker.sink.waiting_runs());
             }
         }
         for run in runs {
@@ -93,7 +95,14 @@ impl State {
         let layout = self.ear.layout.clone();
         let Some(requests) = Requests::find(&layout, run)? else { return Ok(Heard::All) };
         if let Some(cancel) = requests.cancel()? {
-            return Ok(if self.cancel(run, cancel.at) { Heard::Moved } else { Heard::All });
+            let is_changed = self.cancel(run, cancel.at);
+            if !is_changed && standing.is_written {
+                // What it waited for is of no use any more.
+                requests.settle(None, UnixNanos::now())?;
+            } else if !requests.answered()?.is_empty() {
+                self.worker.recorder.desk().want_look(run);
+            }
+            return Ok(if is_changed { Heard::Moved } else { Heard::All });
         }
         let is_pause_heard = self.hear_pause(run, &standing, &requests)?;
         let are_answers_heard = self.hear_answers(run, &standing, &requests)?;

@@ -48,6 +48,12 @@ impl<W: RunWriter> StoreSink<W> {
         })
     }
 
+    /// Returns the runs that wait for an answer.
+    pub(crate) fn waiting_runs(&self) -> Vec<RunId> {
+        let waits = |live: &super::LiveRun| live.state.waiting_event().is_some();
+        self.runs.iter().filter(|(_, live)| waits(live)).map(|(run, _)| *run).collect()
+    }
+
     /// Notes that a run is to end: it is `cancelled` from now on, whatever its code still does. Tells whether it was open.
     pub(crate) fn cancel(&mut self, run: RunId, at: UnixNanos) -> bool {
         let process = self.process;
