@@ -12,9 +12,8 @@ use serde_json::value::RawValue;
 
 use super::BadBody;
 use super::json::{Key, Names, camel, lenient, malformed};
-use super::protobuf::put;
 use crate::model::otlp::{KeyValue, Resource, Scope, hex};
-use crate::model::wire::Field;
+use crate::model::wire::{Field, put};
 
 /// A member of a message: its name in JSON, its number in protobuf, and what it holds.
 struct Member {
