@@ -52,7 +52,7 @@ pub fn encode_span(span: &Span, out: &mut Vec<u8>) {
         let unknown = take(&mut link.attributes);
         put(out, LINKS, Field::Bytes(&with(&link, &unknown, OF_LINK)));
     }
-    out.extend(beyond_span(&unknown));
+    out.extend(beyond_span(&unknown, |_, _| ()));
 }
 
 /// Decodes a resource with all that it holds.
@@ -145,33 +145,38 @@ fn put_text(out: &mut Vec<u8>, number: u32, text: &str) {
 /// Notes what of a span's bytes the span does not hold.
 fn keep_of_span(span: &mut Span, bytes: &[u8]) {
     let (mut events, mut links) = (span.events.iter_mut(), span.links.iter_mut());
-    for field in Fields::of(bytes) {
-        match field {
-            (EVENTS, Field::Bytes(bytes)) => {
-                events.next().into_iter().for_each(|event| note(&mut event.attributes, beyond(bytes, OF_EVENT)));
+    let unknown = beyond_span(bytes, |number, inner| {
+        let (attributes, known) = match number {
+            EVENTS => (events.next().map(|event| &mut event.attributes), OF_EVENT),
+            LINKS => (links.next().map(|link| &mut link.attributes), OF_LINK),
+            _ => return,
+        };
+        if let Some(attributes) = attributes {
+            note(attributes, beyond(inner, known));
+        }
+    });
+    note(&mut span.attributes, unknown);
+}
+
+/// Returns the fields of a span that are not known, and those of its status; shows each message in it.
+fn beyond_span(bytes: &[u8], mut each: impl FnMut(u32, &[u8])) -> Vec<u8> {
+    let (mut fields, mut unknown) = (Fields::of(bytes), Vec::new());
+    loop {
+        let before = fields.rest();
+        let Some((number, value)) = fields.next() else { return unknown };
+        match value {
+            _ if number > OF_SPAN => unknown.extend_from_slice(&before[..before.len() - fields.rest().len()]),
+            Field::Bytes(status) if number == STATUS => {
+                let of_status = beyond(status, OF_STATUS);
+                if !of_status.is_empty() {
+                    // Two messages in one field are one to who decodes them.
+                    put(&mut unknown, STATUS, Field::Bytes(&of_status));
+                }
             }
-            (LINKS, Field::Bytes(bytes)) => {
-                links.next().into_iter().for_each(|link| note(&mut link.attributes, beyond(bytes, OF_LINK)));
-            }
+            Field::Bytes(inner) => each(number, inner),
             _ => {}
         }
     }
-    note(&mut span.attributes, beyond_span(bytes));
-}
-
-/// Returns the fields of a span that are not known, and those of its status.
-fn beyond_span(bytes: &[u8]) -> Vec<u8> {
-    let mut unknown = beyond(bytes, OF_SPAN);
-    for field in Fields::of(bytes) {
-        if let (STATUS, Field::Bytes(status)) = field {
-            let of_status = beyond(status, OF_STATUS);
-            if !of_status.is_empty() {
-                // Two messages in one field are one to who decodes them.
-                put(&mut unknown, STATUS, Field::Bytes(&of_status));
-            }
-        }
-    }
-    unknown
 }
 
 /// Copies the fields of a message whose numbers are greater, as they stand. What makes no sense is left out, so that

@@ -287,7 +287,7 @@ fn fields_that_are_not_known_are_stored_and_go_on_where_they_stood() {
         lists.iter().map(unknown).collect()
     };
     wait_until("both have it", || told(first.path()).is_some() && told(second.path()).is_some());
-    let wanted = ["of resource", "of scope", "of spanzof status", "of event"].map(str::to_owned);
+    let wanted = ["of resource", "of scope", "zof statusof span", "of event"].map(str::to_owned);
     assert_eq!(told(first.path()).unwrap(), wanted);
     assert_eq!(told(second.path()).unwrap(), wanted);
     assert_eq!((server.end(), last.end()), (Some(0), Some(0)));
