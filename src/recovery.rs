@@ -24,7 +24,7 @@ use crate::fs::Access;
 use crate::journal::{self, Durability, JournalError, JournalReader, JournalWriter, Options};
 use crate::model::otlp::{Resource, STATUS_ERROR, Status, Value};
 use crate::model::record::{Record, RecordKind};
-use crate::model::{Event, RunId, RunStatus, RunSummary, SpanId, StepStatus, TraceId, UnixNanos};
+use crate::model::{Event, RunId, RunStatus, RunSummary, SpanId, StepStatus, TraceId, UnixNanos, unknown};
 use crate::pipeline::cost::Pricer;
 use crate::pipeline::worker::{STORE_READER, decode, decode_resource, encode, frame_kind, records_of};
 use crate::pipeline::{Content, Pipeline};
@@ -369,7 +369,7 @@ trait Numbers {
 
 impl Numbers for JournalWriter {
     fn append(&mut self, record: &Record, position: u64) -> Result<u64, JournalError> {
-        let resource = self.register_resource(&record.resource.encode_to_vec())?;
+        let resource = self.register_resource(&unknown::encode_resource(&record.resource))?;
         let (kind, payload) = (frame_kind(record.kind), encode(record));
         match JournalWriter::append(self, kind, resource, position, &payload) {
             Err(error) if error.is_buffer_full() => {

@@ -611,6 +611,8 @@ pub const NO_ID_KEYS: &[&str] = &["gen_ai.data_source.id"];
 
 /// Keys that are content whatever stands before them: what a model, a tool or a user said.
 pub const CONTENT_KEYS: &[&str] = &[
+    // Nobody knows what these are.
+    crate::model::unknown::UNKNOWN_FIELDS,
     "ai.embedding",
     "ai.embeddings",
     "ai.schema",

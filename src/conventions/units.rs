@@ -33,6 +33,8 @@ pub const TIERS: &[(&str, (&str, &str))] = &[("batch", ("processing", "batch"))]
 pub struct Unit {
     /// Its name in the table, which is also that of its count behind [`names::USAGE_PREFIX`].
     pub name: &'static str,
+    /// The name of its price there; none where that hangs on tokens.
+    pub price: &'static str,
     /// The units that it is a part of, widest first; their counts include it.
     pub part_of: &'static [&'static str],
     /// How many of it the price that is shown is for.
@@ -40,11 +42,11 @@ pub struct Unit {
 }
 
 const fn tokens(name: &'static str, part_of: &'static [&'static str]) -> Unit {
-    Unit { name, part_of, per: 1_000_000 }
+    Unit { name, price: "", part_of, per: 1_000_000 }
 }
 
-const fn apart(name: &'static str, per: u64) -> Unit {
-    Unit { name, part_of: &[], per }
+const fn apart(name: &'static str, price: &'static str, part_of: &'static [&'static str], per: u64) -> Unit {
+    Unit { name, price, part_of, per }
 }
 
 /// The units that have prices of their own somewhere.
@@ -62,15 +64,17 @@ pub const UNITS: &[Unit] = &[
     tokens("output_video_tokens", &["output_tokens"]),
     tokens("output_reasoning_tokens", &["output_tokens"]),
     tokens("output_citation_tokens", &["output_tokens"]),
-    apart("input_characters", 1_000_000),
-    apart("input_text_messages", 1_000),
-    apart("audio_seconds", 3_600),
-    apart("input_pixels", 1_000_000_000),
-    apart("input_document_pages", 1_000),
-    Unit { name: "input_annotated_document_pages", part_of: &["input_document_pages"], per: 1_000 },
-    apart("rerank_searches", 1_000),
-    apart("web_searches", 1_000),
-    apart("social_searches", 1_000),
-    apart("storage_searches", 1_000),
-    apart("code_executions", 1_000),
+    apart("input_characters", "input_mchars", &[], 1_000_000),
+    apart("input_text_messages", "input_text_messages_kcount", &[], 1_000),
+    apart("audio_seconds", "audio_hours", &[], 3_600),
+    apart("input_audio_seconds", "input_audio_hours", &["audio_seconds"], 3_600),
+    apart("output_audio_seconds", "output_audio_hours", &["audio_seconds"], 3_600),
+    apart("input_pixels", "input_gpixels", &[], 1_000_000_000),
+    apart("input_document_pages", "input_document_kpages", &[], 1_000),
+    apart("input_annotated_document_pages", "input_annotated_document_kpages", &["input_document_pages"], 1_000),
+    apart("rerank_searches", "rerank_searches_kcount", &[], 1_000),
+    apart("web_searches", "web_searches_kcount", &[], 1_000),
+    apart("social_searches", "social_searches_kcount", &[], 1_000),
+    apart("storage_searches", "storage_searches_kcount", &[], 1_000),
+    apart("code_executions", "code_executions_kcount", &[], 1_000),
 ];

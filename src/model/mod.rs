@@ -12,6 +12,7 @@ pub mod outcome;
 pub mod record;
 pub mod run;
 pub mod time;
+pub mod unknown;
 pub mod wire;
 
 pub use event::{Event, EventBody, EventType};

@@ -601,7 +601,7 @@ pub(crate) mod hex {
     /// Decodes text; `None` when it is not hex.
     pub fn decode(text: &str) -> Option<Vec<u8>> {
         let digits: Vec<u32> = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
-        let is_whole = digits.len() % 2 == 0;
+        let is_whole = digits.len().is_multiple_of(2);
         is_whole.then(|| digits.chunks_exact(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect())
     }
 }

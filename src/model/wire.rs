@@ -83,6 +83,26 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Writes a field.
+pub fn put(out: &mut Vec<u8>, number: u32, value: Field<'_>) {
+    let wire_type = match value {
+        Field::Varint(_) => 0,
+        Field::Fixed64(_) => 1,
+        Field::Bytes(_) => 2,
+        Field::Fixed32(_) => 5,
+    };
+    prost::encoding::encode_varint(u64::from(number << 3 | wire_type), out);
+    match value {
+        Field::Varint(number) => prost::encoding::encode_varint(number, out),
+        Field::Fixed64(bytes) => out.extend_from_slice(&bytes),
+        Field::Bytes(bytes) => {
+            prost::encoding::encode_varint(bytes.len() as u64, out);
+            out.extend_from_slice(bytes);
+        }
+        Field::Fixed32(bytes) => out.extend_from_slice(&bytes),
+    }
+}
+
 /// What tells whose record a `ScopeSpans` with one span is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanIds {

@@ -91,12 +91,15 @@ struct Priced {
     price: PriceCalculation,
     table: String,
     by_token: bool,
+    /// The usage has what the model is billed by, where that is not tokens.
+    by_what_was_told: bool,
 }
 
 impl Priced {
-    fn by(table: &str, section: &Section, price: PriceCalculation) -> Self {
+    fn by(table: &str, section: &Section, usage: &Usage, price: PriceCalculation) -> Self {
         let table = format!("{table} {}/{}", price.provider_id, price.model_id);
-        Self { table, by_token: section.is_by_token(&price.model_id), price }
+        let by_token = section.is_by_token(&price.model_id);
+        Self { table, by_token, by_what_was_told: section.is_billed_by(&price.model_id, usage), price }
     }
 }
 
@@ -220,9 +223,8 @@ impl Pricer {
 
     /// Prices a call, unless what its model is billed by was not told: tokens say nothing about hours of audio.
     fn quote_call(&mut self, call: &Call<'_>, tells_tokens: bool) -> Option<Quote> {
-        let Priced { price, table, by_token } = self.calculate(call)?;
-        let tells_enough = if by_token { tells_tokens } else { usage::counts_more_than_tokens(call.usage) };
-        if !tells_enough {
+        let Priced { price, table, by_token, by_what_was_told } = self.calculate(call)?;
+        if !(if by_token { tells_tokens } else { by_what_was_told }) {
             return None;
         }
         Some(Quote { cost: nanos(price.total_price)?, table, provider_id: price.provider_id, model_id: price.model_id })
@@ -232,7 +234,7 @@ impl Pricer {
         let wanted = call.provider.map(price_id);
         let own = self.own.as_ref().and_then(|own| {
             let price = own.section.calculator.calculate(&price_request(call, wanted.as_deref())).ok()?;
-            Some(Priced::by(&own.name, &own.section, price))
+            Some(Priced::by(&own.name, &own.section, call.usage, price))
         });
         if own.is_some() {
             return own;
@@ -247,9 +249,9 @@ impl Pricer {
             Err(error) if error.kind() == ErrorKind::ModelNotFound => {
                 let section = self.section_with_fallbacks(&id)?;
                 let price = section.calculator.calculate(&request).ok()?;
-                Some(Priced::by(TABLE_VERSION, section, price))
+                Some(Priced::by(TABLE_VERSION, section, call.usage, price))
             }
-            result => Some(Priced::by(TABLE_VERSION, section, result.ok()?)),
+            result => Some(Priced::by(TABLE_VERSION, section, call.usage, result.ok()?)),
         }
     }
 

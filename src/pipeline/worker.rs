@@ -17,10 +17,10 @@ use super::window::{Part, Window, start_of};
 use crate::error::with_causes;
 use crate::journal::{FrameKind, JournalReader, JournalWriter};
 use crate::model::id::IdSet;
-use crate::model::otlp::{KeyValue, Resource, ScopeSpans};
+use crate::model::otlp::{KeyValue, Resource};
 use crate::model::outcome::{Counts, LostRecords, Outcome};
 use crate::model::record::{Record, RecordKind};
-use crate::model::{RunId, TraceId, UnixNanos};
+use crate::model::{RunId, TraceId, UnixNanos, unknown};
 use crate::sinks::keep::Board;
 use crate::sinks::store::{Claimed, LATE, StoreSink};
 use crate::sinks::tally::Tally;
@@ -395,7 +395,7 @@ impl State {
     fn put(&mut self, position: u64, record: Record, tells: u64) -> bool {
         if self.resource_id == 0 {
             // The resource passed the line with the record: what is written is scrubbed.
-            let resource = record.resource.encode_to_vec();
+            let resource = unknown::encode_resource(&record.resource);
             self.resource_id = self.worker.journal.register_resource(&resource).unwrap_or(0);
         }
         let mut payload = std::mem::take(&mut self.payload);
@@ -726,7 +726,7 @@ pub(crate) fn warn_of_bound(root: &std::path::Path) {
 /// Returns the records in a batch of journal frames, with their places.
 pub(crate) fn records_of(batch: &crate::journal::Batch) -> impl Iterator<Item = (u64, Record)> + '_ {
     batch.frames().filter_map(|frame| {
-        let resource = frame.resource.and_then(|bytes| Resource::decode(&bytes[..]).ok()).unwrap_or_default();
+        let resource = frame.resource.and_then(|bytes| unknown::decode_resource(&bytes[..]).ok()).unwrap_or_default();
         let record = decode_payload(record_kind(frame.kind)?, frame.payload, &Arc::new(resource))?;
         Some((frame.seq, record))
     })
@@ -762,9 +762,8 @@ fn keep_last_of_each(attributes: &mut Vec<KeyValue>) {
 }
 
 fn decode_payload(kind: RecordKind, payload: &[u8], resource: &Arc<Resource>) -> Option<Record> {
-    let mut scope_spans = ScopeSpans::decode(payload).ok()?;
-    let span = scope_spans.spans.pop()?;
-    Some(Record { kind, resource: Arc::clone(resource), scope: scope_spans.scope.unwrap_or_default(), span })
+    let (scope, span) = unknown::decode_one(payload)?;
+    Some(Record { kind, resource: Arc::clone(resource), scope, span })
 }
 
 /// Encodes a record as the payload of a journal frame.
@@ -777,12 +776,8 @@ pub(crate) fn encode(record: &Record) -> Vec<u8> {
 /// Encodes a record in a buffer, in place of what was in it: a `ScopeSpans` with one span.
 fn encode_into(record: &Record, payload: &mut Vec<u8>) {
     payload.clear();
-    for (field, length) in [(1, record.scope.encoded_len()), (2, record.span.encoded_len())] {
-        wire::bytes_head(payload, field, length);
-        let encoded = if field == 1 { record.scope.encode(payload) } else { record.span.encode(payload) };
-        // A vector grows, so there is always room.
-        debug_assert!(encoded.is_ok());
-    }
+    wire::message(payload, 1, |payload| unknown::encode_scope(&record.scope, payload));
+    wire::message(payload, 2, |payload| unknown::encode_span(&record.span, payload));
 }
 
 /// Returns the journal's frame kind of a record.

@@ -3,8 +3,6 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prost::Message;
-
 use super::answer::{Problem, Refusal, Taken};
 use super::body::{Held, decompress, too_large};
 use super::intake::{Intake, Prepared, Refused};
@@ -16,6 +14,7 @@ use crate::model::RunId;
 use crate::model::otlp::{KeyValue, Resource, Span, Value};
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
+use crate::model::unknown;
 use crate::model::wire::{Field, Fields};
 use crate::pipeline::Pipeline;
 use crate::pipeline::worker::{encode, frame_kind};
@@ -228,7 +227,7 @@ impl Line {
             let resource = match &last {
                 Some((resource, bytes)) if Arc::ptr_eq(resource, &record.resource) => Arc::clone(bytes),
                 _ => {
-                    let bytes: Arc<[u8]> = record.resource.encode_to_vec().into();
+                    let bytes: Arc<[u8]> = unknown::encode_resource(&record.resource).into();
                     last = Some((Arc::clone(&record.resource), Arc::clone(&bytes)));
                     bytes
                 }

@@ -7,9 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use prost::Message;
 use runspan::model::otlp::{ResourceSpans, ScopeSpans, TracesData};
-use runspan::model::{RunId, hex};
+use runspan::model::{RunId, hex, unknown};
 use runspan::sinks::forward::retry::Backoff;
 use runspan::sinks::forward::{Sender, Sent, Target};
 use serde::{Deserialize, Serialize};
@@ -151,7 +150,7 @@ impl Courier {
 
     /// Sends a request until the endpoint has it, refuses it, or patience is at its end.
     fn deliver(&mut self, request: TracesData, spans: u64, tell: &mut dyn FnMut(&str)) -> Sent {
-        let (bytes, deadline) = (request.encode_to_vec(), Instant::now() + PATIENCE);
+        let (bytes, deadline) = (unknown::encode_traces(&request), Instant::now() + PATIENCE);
         let (backoff, mut attempt) = (Backoff::default(), 0);
         loop {
             let sent = self.sender.send(bytes.clone(), spans, deadline);

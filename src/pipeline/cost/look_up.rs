@@ -93,7 +93,7 @@ impl Pricer {
         let circumstances: Vec<(&str, &str)> =
             tier.into_iter().map(|tier| usage::circumstance(("service_tier", tier))).collect();
         let mut probe = Probe { pricer: self, provider, model, circumstances: &circumstances, at, per_request: 0.0 };
-        let Priced { price: found, table, by_token } = probe.calculate(&[])?;
+        let Priced { price: found, table, by_token, .. } = probe.calculate(&[])?;
         probe.per_request = found.total_price;
         let others = UNITS.iter().filter_map(|unit| probe.other(unit)).collect();
         let mut rates = Vec::new();

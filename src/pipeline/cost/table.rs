@@ -1,11 +1,13 @@
 //! The price table, decoded a provider at a time.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use genai_prices::{Calculator, PriceRequest, Usage};
 use serde::Deserialize;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
+
+use crate::conventions::units::UNITS;
 
 /// `data/prices.json` of the crate, unchanged; a test holds every model and price of it against the crate's own.
 pub(super) const TABLE: &str = include_str!("../../conventions/prices/genai-prices.json");
@@ -17,8 +19,8 @@ pub(super) const TABLE_VERSION: &str = "genai-prices 0.2.1";
 pub(super) struct Section {
     /// Computes with them.
     pub calculator: Calculator,
-    /// Models that are not billed by tokens at all: by hours of audio, say.
-    not_by_token: HashSet<String>,
+    /// Models that are not billed by tokens at all but by hours of audio, say, and the names of their prices.
+    not_by_token: HashMap<String, BTreeSet<String>>,
 }
 
 impl Section {
@@ -26,13 +28,21 @@ impl Section {
     pub fn decode(json: &str) -> Result<Self, genai_prices::Error> {
         let calculator = Calculator::from_json(json)?;
         let models = listings_of(json).flat_map(|listing| listing.models);
-        let not_by_token = models.filter(|model| !model.is_by_token()).map(|model| model.id).collect();
+        let apart = models.filter(|model| !model.is_by_token());
+        let not_by_token = apart.map(|model| (model.id.clone(), model.price_keys())).collect();
         Ok(Self { calculator, not_by_token })
     }
 
     /// Tells whether a model's price hangs on tokens; that of a free one does, too.
     pub fn is_by_token(&self, model_id: &str) -> bool {
-        !self.not_by_token.contains(model_id)
+        !self.not_by_token.contains_key(model_id)
+    }
+
+    /// Tells whether usage has something that a model is billed by which is not billed by tokens.
+    pub fn is_billed_by(&self, model_id: &str, usage: &Usage) -> bool {
+        let prices = self.not_by_token.get(model_id);
+        let told = UNITS.iter().filter(|unit| usage.contains_key(unit.name));
+        prices.is_some_and(|prices| told.into_iter().any(|unit| prices.contains(unit.price)))
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::{BadBody, Limits, Received, Signal};
-use crate::model::otlp::{LogRecord, Resource, Scope, Span};
-use crate::model::wire::{Field, Fields};
+use crate::model::otlp::{LogRecord, Resource, Scope};
+use crate::model::unknown;
+use crate::model::wire::{Field, Fields, put};
 
 /// Fields of a `Span`.
 const ATTRIBUTES: u32 = 9;
@@ -37,9 +38,10 @@ pub(super) fn received(body: &[u8], signal: Signal, limits: &Limits) -> Result<R
     let mut place = 0;
     let [outer, inner, innermost] = names(signal);
     for of_resource in messages(body, 1, outer, limits)? {
-        let resource = Arc::new(decoded::<Resource>(of_resource, (1, 2), &format!("{outer}.resource"), limits)?);
+        let resource =
+            Arc::new(decoded(of_resource, (1, 2), &format!("{outer}.resource"), limits, unknown::keep_of_resource)?);
         for of_scope in messages(of_resource, 2, inner, limits)? {
-            let scope = decoded::<Scope>(of_scope, (3, 4), &format!("{outer}.{inner}.scope"), limits)?;
+            let scope = decoded(of_scope, (3, 4), &format!("{outer}.{inner}.scope"), limits, unknown::keep_of_scope)?;
             for bytes in messages(of_scope, 2, innermost, limits)? {
                 if place == limits.spans {
                     return Err(BadBody::TooManySpans { found: place + 1, max: limits.spans });
@@ -91,7 +93,7 @@ fn take(received: &mut Received, place: usize, resource: &Arc<Resource>, scope: 
         return received.rejected.add(place, "too_many_values", &why);
     }
     let held = held_to(bytes, limits);
-    match Span::decode(held.as_deref().unwrap_or(bytes)) {
+    match unknown::decode_span(held.as_deref().unwrap_or(bytes)) {
         Ok(span) => received.take(place, resource, scope, span),
         Err(error) => received.rejected.add(place, "undecodable", &first_words(&error.to_string())),
     }
@@ -122,6 +124,7 @@ fn decoded<M: Message + Default>(
     (attributes, dropped): (u32, u32),
     name: &str,
     limits: &Limits,
+    keep: impl Fn(&mut M, &[u8]),
 ) -> Result<M, BadBody> {
     let mut sum = M::default();
     for bytes in messages(message, 1, name, limits)? {
@@ -131,6 +134,7 @@ fn decoded<M: Message + Default>(
             return Err(malformed(&format!("{name}: its attributes hold more than {} values", limits.values)));
         }
         sum.merge(&held[..]).map_err(|error| malformed(&format!("{name}: {}", first_words(&error.to_string()))))?;
+        keep(&mut sum, bytes);
     }
     Ok(sum)
 }
@@ -268,25 +272,5 @@ fn cut(message: &[u8], lists: &[(u32, usize, u32)], out: &mut Vec<u8>, inner: im
     }
     for (place, (_, _, count)) in lists.iter().enumerate().filter(|(place, _)| dropped[*place] > 0) {
         put(out, *count, Field::Varint(dropped[place].min(u64::from(u32::MAX))));
-    }
-}
-
-/// Writes a field.
-pub(super) fn put(out: &mut Vec<u8>, number: u32, value: Field<'_>) {
-    let wire_type = match value {
-        Field::Varint(_) => 0,
-        Field::Fixed64(_) => 1,
-        Field::Bytes(_) => 2,
-        Field::Fixed32(_) => 5,
-    };
-    prost::encoding::encode_varint(u64::from(number << 3 | wire_type), out);
-    match value {
-        Field::Varint(number) => prost::encoding::encode_varint(number, out),
-        Field::Fixed64(bytes) => out.extend_from_slice(&bytes),
-        Field::Bytes(bytes) => {
-            prost::encoding::encode_varint(bytes.len() as u64, out);
-            out.extend_from_slice(bytes);
-        }
-        Field::Fixed32(bytes) => out.extend_from_slice(&bytes),
     }
 }

@@ -7,7 +7,9 @@ use std::process::Command;
 
 use prost::Message;
 use runspan::model::otlp::{KeyValue, Span, Value};
+use runspan::model::unknown::UNKNOWN_FIELDS;
 use runspan::sinks::forwarder::{TargetStatus, targets};
+use runspan::store::RunReader;
 
 use super::{PROTOBUF, Server, agent, post, request};
 use crate::forward::{Peer, free_address};
@@ -240,4 +242,53 @@ fn metrics_go_on_to_targets_as_they_came_and_nowhere_without_one() {
     assert_eq!(code, 501);
     assert!(String::from_utf8_lossy(&why).contains("no target to forward them to"));
     assert_eq!(server.end(), Some(0));
+}
+
+/// A field that no version of OTLP has yet, as protobuf.
+fn later(text: &str) -> Vec<u8> {
+    let mut bytes = vec![0xa2, 0x38, text.len() as u8];
+    bytes.extend_from_slice(text.as_bytes());
+    bytes
+}
+
+/// Wraps bytes as a field of the message around them.
+fn inside(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![number << 3 | 2];
+    prost::encoding::encode_varint(bytes.len() as u64, &mut out);
+    out.extend_from_slice(bytes);
+    out
+}
+
+#[test]
+fn fields_that_are_not_known_are_stored_and_go_on_where_they_stood() {
+    let (first, second) = (tempdir(), tempdir());
+    // The second one stands for any receiver: only what came as fields does it keep as what is not known.
+    let last = Server::start(second.path(), &[]);
+    let server = Server::start(first.path(), &["--forward", &url(last.port("otlp-http"))]);
+    let mut span = super::span(1, 1, 0, "chat", 0, 10).encode_to_vec();
+    span.extend(inside(11, &[inside(2, b"happened"), later("of event")].concat()));
+    span.extend(inside(15, &later("of status")));
+    span.extend(later("of span"));
+    let scope_spans = [inside(1, &later("of scope")), inside(2, &span)].concat();
+    let body = inside(1, &[inside(1, &later("of resource")), inside(2, &scope_spans)].concat());
+    assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &body).0, 200);
+
+    let told = |store: &Path| -> Option<Vec<String>> {
+        let run = runs(store).into_iter().find(|run| run.completed_at.is_some())?;
+        let events = crate::support::open(store).get_events(run.run_id, 0).unwrap();
+        let (span, resource, scope) =
+            events.iter().filter(|event| !event.body.is_step_start()).find_map(|event| event.body.span())?;
+        let lists = [&resource?.attributes, &scope?.attributes, &span.attributes, &span.events.first()?.attributes];
+        let unknown = |list: &&Vec<KeyValue>| {
+            let value = list.iter().find(|attribute| attribute.key == UNKNOWN_FIELDS)?.value.clone()?.value?;
+            let Value::Bytes(bytes) = value else { return None };
+            Some(String::from_utf8_lossy(&bytes).chars().filter(|c| c.is_ascii_alphabetic() || *c == ' ').collect())
+        };
+        lists.iter().map(unknown).collect()
+    };
+    wait_until("both have it", || told(first.path()).is_some() && told(second.path()).is_some());
+    let wanted = ["of resource", "of scope", "zof statusof span", "of event"].map(str::to_owned);
+    assert_eq!(told(first.path()).unwrap(), wanted);
+    assert_eq!(told(second.path()).unwrap(), wanted);
+    assert_eq!((server.end(), last.end()), (Some(0), Some(0)));
 }

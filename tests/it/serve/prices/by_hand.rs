@@ -408,6 +408,15 @@ fn other_than_text() -> Vec<Case> {
             Some(308_333),
         ),
         ("by the hour, but only tokens are told", NOW, "openai", "whisper-1", vec![(IN, n(100)), (OUT, n(10))], None),
+        (
+            "by the hour, and the hours are not told",
+            NOW,
+            "openai",
+            "whisper-1",
+            vec![(IN, n(100)), (SEARCHES, n(1))],
+            None,
+        ),
+        ("no time at all", NOW, "openai", "whisper-1", vec![(SECONDS, n(0))], Some(0)),
         ("by the character: $15 a million", NOW, "openai", "tts-1", vec![(CHARACTERS, n(2_000))], Some(2_000 * 15_000)),
         (
             "by the page: $4 a thousand",

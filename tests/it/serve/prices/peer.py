@@ -3,7 +3,8 @@
     python peer.py TABLE.json < calls.jsonl > prices.jsonl
 
 The table is loaded the way the package loads a newer one: from a URL, here on loopback. A call is {provider, url, model,
-at (nanoseconds), usage, context}; its price {usd, by_token}, or {error}.
+at (nanoseconds), usage, context}; its price {nanos, by_token, by_what_was_told}, or
+{error}: whether the model's price hangs on tokens, and on any of the units that the call counts.
 """
 
 import http.server
@@ -16,6 +17,7 @@ from datetime import datetime, timedelta, timezone
 from decimal import ROUND_HALF_EVEN, Decimal
 
 from genai_prices import UpdatePrices, Usage, calc_price
+from genai_prices.units import _get_registry
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -61,9 +63,11 @@ def price(call):
         )
     except (LookupError, ValueError) as error:
         return {'error': str(error)}
+    told = {_get_registry().units[key].price_key for key in call['usage']}
     prices = [key for key, value in vars(found.model_price).items() if value is not None]
     nanos = (found.total_price * 10**9).quantize(Decimal(1), rounding=ROUND_HALF_EVEN)
-    return {'nanos': int(nanos), 'by_token': not prices or any(key.endswith('_mtok') for key in prices)}
+    by_token = not prices or any(key.endswith('_mtok') for key in prices)
+    return {'nanos': int(nanos), 'by_token': by_token, 'by_what_was_told': not told.isdisjoint(prices)}
 
 
 logging.disable(logging.CRITICAL)
