@@ -586,6 +586,13 @@ impl<W: RunWriter> StoreSink<W> {
         let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
         live.touched = Instant::now();
         let Some(span) = SpanId::from_bytes(&record.span.span_id) else { return Ok(()) };
+        if from_outside && record.kind == RecordKind::Ended && live.takes_unsorted(&record) {
+            let is_new = live.take_unsorted(record, facts);
+            let (outcome, reason) = if is_new { (Outcome::Stored, "") } else { (Outcome::Duplicate, "span") };
+            self.count(seq, RecordKind::Ended, outcome, reason);
+            return Ok(());
+        }
+        live.tell_unsorted(process);
         match record.kind {
             RecordKind::Started => {
                 if let Some(pending) = live.pending.iter_mut().find(|pending| same_span(&pending.record, &record)) {
@@ -730,6 +737,8 @@ impl<W: RunWriter> StoreSink<W> {
         for run in dirty {
             let Some(live) = self.runs.get_mut(&run) else { continue };
             live.flush_pending(process, Some(now));
+            self.tell_new(run);
+            let Some(live) = self.runs.get_mut(&run) else { continue };
             if self.outside.is_some() {
                 live.complete();
             }

@@ -89,6 +89,12 @@ impl Chain {
     }
 }
 
+/// Returns the hash of a log that is over, if it has so many lines: the last link, without those before it.
+pub(super) fn hash_of(log: &[u8], lines: u64) -> Option<LogHash> {
+    let found = log.iter().filter(|byte| **byte == b'\n').count() as u64;
+    (found == lines).then(|| LogHash(Sha256::digest(log).into()))
+}
+
 /// Returns the mark of a link.
 pub(super) fn mark_of(link: LogHash) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = link.0;

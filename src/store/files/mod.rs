@@ -198,10 +198,8 @@ impl FilesWriter {
     fn hold(&mut self, summary: &RunSummary, events: &[Event]) -> Result<bool, StoreError> {
         let Some(packer) = self.packer.as_mut().filter(|_| packs::Packer::takes(summary, 0)) else { return Ok(false) };
         run_dir::lines_of(summary.run_id, events, &Default::default(), 0, &mut self.lines)?;
-        let mut chain = chain::Chain::default();
-        chain.add(&self.lines);
-        let mut signed = RunSummary { writer: Some(self.writer), ..summary.clone() };
-        signed.events_sha256 = chain.hash_for(&signed);
+        let events_sha256 = chain::hash_of(&self.lines, summary.events);
+        let signed = RunSummary { writer: Some(self.writer), events_sha256, ..summary.clone() };
         let yaml = layout::to_yaml(&signed)
             .map_err(|why| StoreError::BadStore { path: self.layout.packs().0.dir().to_owned(), why })?;
         let is_small = packs::Packer::takes(&signed, yaml.len() + self.lines.len());
