@@ -14,9 +14,11 @@ use super::Pipeline;
 use super::window::{Part, Window, start_of};
 use crate::journal::{FrameKind, JournalReader, JournalWriter};
 use crate::model::id::IdSet;
-use crate::model::otlp::{KeyValue, Resource, ScopeSpans};
+use crate::model::otlp::{KeyValue, Resource, Scope, ScopeSpans};
 use crate::model::outcome::{Counts, LostRecords, Outcome};
 use crate::model::record::{Record, RecordKind};
+use crate::model::span_wire::read_span;
+use crate::model::wire::{Field, Fields};
 use crate::model::{RunId, TraceId, UnixNanos};
 use crate::sinks::keep::Board;
 use crate::sinks::store::{LATE, StoreSink};
@@ -709,9 +711,19 @@ pub(crate) fn warn_of_bound(root: &std::path::Path) {
 
 /// Returns the records in a batch of journal frames, with their places.
 pub(crate) fn records_of(batch: &crate::journal::Batch) -> impl Iterator<Item = (u64, Record)> + '_ {
-    batch.frames().filter_map(|frame| {
-        let resource = frame.resource.and_then(|bytes| Resource::decode(&bytes[..]).ok()).unwrap_or_default();
-        let record = decode_payload(record_kind(frame.kind)?, frame.payload, &Arc::new(resource))?;
+    // Those that stand together are of one maker, most often.
+    let mut last: Option<(&Arc<[u8]>, Arc<Resource>)> = None;
+    batch.frames().filter_map(move |frame| {
+        let resource = match (frame.resource, &last) {
+            (Some(bytes), Some((of, resource))) if Arc::ptr_eq(bytes, of) => Arc::clone(resource),
+            (Some(bytes), _) => {
+                let resource = Arc::new(Resource::decode(&bytes[..]).unwrap_or_default());
+                last = Some((bytes, Arc::clone(&resource)));
+                resource
+            }
+            (None, _) => Arc::default(),
+        };
+        let record = decode_payload(record_kind(frame.kind)?, frame.payload, &resource)?;
         Some((frame.seq, record))
     })
 }
@@ -741,9 +753,24 @@ fn keep_last_of_each(attributes: &mut Vec<KeyValue>) {
 }
 
 fn decode_payload(kind: RecordKind, payload: &[u8], resource: &Arc<Resource>) -> Option<Record> {
-    let mut scope_spans = ScopeSpans::decode(payload).ok()?;
-    let span = scope_spans.spans.pop()?;
-    Some(Record { kind, resource: Arc::clone(resource), scope: scope_spans.scope.unwrap_or_default(), span })
+    let (scope, span) = match parts(payload) {
+        Some((scope, span)) => (Scope::decode(scope).ok()?, read_span(span).ok()?),
+        None => {
+            let mut scope_spans = ScopeSpans::decode(payload).ok()?;
+            let span = scope_spans.spans.pop()?;
+            (scope_spans.scope.unwrap_or_default(), span)
+        }
+    };
+    Some(Record { kind, resource: Arc::clone(resource), scope, span })
+}
+
+/// Finds the scope and the span of a `ScopeSpans` that has one of each and nothing else.
+fn parts(payload: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut fields = Fields::of(payload);
+    let (Some((1, Field::Bytes(scope))), Some((2, Field::Bytes(span)))) = (fields.next(), fields.next()) else {
+        return None;
+    };
+    fields.rest().is_empty().then_some((scope, span))
 }
 
 /// Encodes a record as the payload of a journal frame.
@@ -756,12 +783,12 @@ pub(crate) fn encode(record: &Record) -> Vec<u8> {
 /// Encodes a record in a buffer, in place of what was in it: a `ScopeSpans` with one span.
 fn encode_into(record: &Record, payload: &mut Vec<u8>) {
     payload.clear();
-    for (field, length) in [(1, record.scope.encoded_len()), (2, record.span.encoded_len())] {
-        wire::bytes_head(payload, field, length);
-        let encoded = if field == 1 { record.scope.encode(payload) } else { record.span.encode(payload) };
+    wire::message(payload, 1, |payload| {
         // A vector grows, so there is always room.
+        let encoded = record.scope.encode(payload);
         debug_assert!(encoded.is_ok());
-    }
+    });
+    wire::message(payload, 2, |payload| wire::span(payload, &record.span));
 }
 
 /// Returns the journal's frame kind of a record.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::{BadBody, Limits, Received, Signal};
-use crate::model::otlp::{LogRecord, Resource, Scope, Span};
+use crate::model::otlp::{LogRecord, Resource, Scope};
+use crate::model::span_wire::read_span;
 use crate::model::wire::{Field, Fields};
 
 /// Fields of a `Span`.
@@ -91,7 +92,7 @@ fn take(received: &mut Received, place: usize, resource: &Arc<Resource>, scope: 
         return received.rejected.add(place, "too_many_values", &why);
     }
     let held = held_to(bytes, limits);
-    match Span::decode(held.as_deref().unwrap_or(bytes)) {
+    match read_span(held.as_deref().unwrap_or(bytes)) {
         Ok(span) => received.take(place, resource, scope, span),
         Err(error) => received.rejected.add(place, "undecodable", &first_words(&error.to_string())),
     }
