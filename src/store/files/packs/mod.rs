@@ -21,7 +21,7 @@ use crate::model::id::{IdMap, IdSet};
 use crate::model::{RunId, RunKind};
 use format::Indexed;
 use pack::Pack;
-pub(super) use packer::Packer;
+pub(super) use packer::{MAX_RUN_BYTES, Packer};
 pub(super) use view::{PackView, folder};
 
 /// A folder that changed less long ago than this may change again without its time showing it.
