@@ -32,6 +32,8 @@ pub(super) struct LiveRun {
     pub(super) queue: Vec<Event>,
     /// Ended steps of a run from outside of which nothing is written yet, as they came.
     pub(super) unsorted: Vec<(Record, StepFacts)>,
+    /// The place in the journal of the first of them.
+    pub(super) unsorted_from: u64,
     /// Moments of the span events that the log has, by the start of their step, until its end.
     pub(super) told: IdMap<EventId, HashSet<UnixNanos>>,
     pub(super) written_status: Option<RunStatus>,
@@ -95,6 +97,7 @@ impl LiveRun {
             stale_summary: false,
             was_tried: false,
             unsorted: Vec::new(),
+            unsorted_from: 0,
             touched: Instant::now(),
             by_span: false,
             unsettled: false,
@@ -322,15 +325,24 @@ impl LiveRun {
     }
 
     /// Takes such a step; `false` when it has come already.
-    pub(super) fn take_unsorted(&mut self, record: Record, facts: StepFacts) -> bool {
+    pub(super) fn take_unsorted(&mut self, seq: u64, record: Record, facts: StepFacts) -> bool {
         if self.unsorted.iter().any(|(other, _)| other.span.span_id == record.span.span_id) {
             return false;
         }
         if let Some(notes) = &mut self.notes {
             notes.note_end(&record.span, &facts);
         }
+        if self.unsorted.is_empty() {
+            self.unsorted_from = seq;
+        }
         self.unsorted.push((record, facts));
         true
+    }
+
+    /// Tells whether more steps of a new run may be just behind the last one: what stands together in the journal comes
+    /// in several pieces.
+    pub(super) fn is_fresh(&self, now: Instant) -> bool {
+        !self.unsorted.is_empty() && now.saturating_duration_since(self.touched) < START_GRACE
     }
 
     /// Tells steps that wait in the order in which they came, since something else is to be told of them.

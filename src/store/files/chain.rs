@@ -89,10 +89,9 @@ impl Chain {
     }
 }
 
-/// Returns the hash of a log that is over, if it has so many lines: the last link, without those before it.
-pub(super) fn hash_of(log: &[u8], lines: u64) -> Option<LogHash> {
-    let found = log.iter().filter(|byte| **byte == b'\n').count() as u64;
-    (found == lines).then(|| LogHash(Sha256::digest(log).into()))
+/// Returns the hash of whole lines: the last link, without those before it.
+pub(super) fn hash_of(lines: &[u8]) -> LogHash {
+    LogHash(Sha256::digest(lines).into())
 }
 
 /// Returns the mark of a link.

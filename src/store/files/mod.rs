@@ -198,7 +198,8 @@ impl FilesWriter {
     fn hold(&mut self, summary: &RunSummary, events: &[Event]) -> Result<bool, StoreError> {
         let Some(packer) = self.packer.as_mut().filter(|_| packs::Packer::takes(summary, 0)) else { return Ok(false) };
         run_dir::lines_of(summary.run_id, events, &Default::default(), 0, &mut self.lines)?;
-        let events_sha256 = chain::hash_of(&self.lines, summary.events);
+        let is_all = events.len() as u64 == summary.events;
+        let events_sha256 = is_all.then(|| chain::hash_of(&self.lines));
         let signed = RunSummary { writer: Some(self.writer), events_sha256, ..summary.clone() };
         let yaml = layout::to_yaml(&signed)
             .map_err(|why| StoreError::BadStore { path: self.layout.packs().0.dir().to_owned(), why })?;
@@ -257,8 +258,8 @@ impl FilesWriter {
         }
         let (yaml, lines) = (read(run_dir::run_file(&dir))?, read(run_dir::events_file(&dir))?);
         // What is not as it should be stays as it is, for who looks into it.
-        let is_whole =
-            chain::hash_of(lines.as_bytes(), summary.events).is_some_and(|hash| summary.events_sha256 == Some(hash));
+        let is_whole = summary.events_sha256 == Some(chain::hash_of(lines.as_bytes()))
+            && lines.lines().count() as u64 == summary.events;
         if is_whole
             && packs::Packer::takes(&summary, yaml.len() + lines.len())
             && let Some(packer) = &mut self.packer

@@ -142,9 +142,12 @@ impl Packer {
 
     /// Returns a run that was let go of long enough ago, once.
     pub fn next_quiet(&mut self) -> Option<RunId> {
-        let (run, since) = self.quiet.front()?;
+        let (run, since) = *self.quiet.front()?;
         let is_due = since.elapsed() >= self.wait && self.bytes < ENOUGH_BYTES;
-        is_due.then_some(*run).inspect(|_| drop(self.quiet.pop_front()))
+        if is_due {
+            self.quiet.pop_front();
+        }
+        is_due.then_some(run)
     }
 
     /// Tells whether what waits is to be written now.
