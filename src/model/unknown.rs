@@ -7,7 +7,9 @@
 use prost::{DecodeError, Message};
 
 use super::otlp::{KeyValue, Resource, Scope, ScopeSpans, Span, TracesData, Value};
+use super::span_wire::span_of;
 use super::wire::{Field, Fields, put};
+use crate::sources::encode as wire;
 
 /// The attribute that holds fields which are not known, as protobuf.
 pub const UNKNOWN_FIELDS: &str = "runspan.otlp.unknown";
@@ -27,6 +29,9 @@ const STATUS: u32 = 15;
 
 /// Decodes a span with all that it holds.
 pub fn decode_span(bytes: &[u8]) -> Result<Span, DecodeError> {
+    if let Some(span) = span_of(bytes) {
+        return Ok(span);
+    }
     let mut span = Span::decode(bytes)?;
     keep_of_span(&mut span, bytes);
     Ok(span)
@@ -38,7 +43,7 @@ pub fn encode_span(span: &Span, out: &mut Vec<u8>) {
         && span.events.iter().all(|event| !holds(&event.attributes))
         && span.links.iter().all(|link| !holds(&link.attributes));
     if is_plain {
-        return append(span, out);
+        return wire::span(out, span);
     }
     let mut bare = span.clone();
     let unknown = take(&mut bare.attributes);
@@ -82,6 +87,13 @@ pub fn encode_resource(resource: &Resource) -> Vec<u8> {
     with(&bare, &unknown, OF_RESOURCE)
 }
 
+/// Decodes a scope with all that it holds.
+pub fn decode_scope(bytes: &[u8]) -> Result<Scope, DecodeError> {
+    let mut scope = Scope::decode(bytes)?;
+    keep_of_scope(&mut scope, bytes);
+    Ok(scope)
+}
+
 /// Encodes a scope with all that it held when it was decoded.
 pub fn encode_scope(scope: &Scope, out: &mut Vec<u8>) {
     if !holds(&scope.attributes) {
@@ -95,6 +107,9 @@ pub fn encode_scope(scope: &Scope, out: &mut Vec<u8>) {
 
 /// Decodes the scope of a message with one span, and the span, with all that they hold.
 pub fn decode_one(scope_spans: &[u8]) -> Option<(Scope, Span)> {
+    if let Some((scope, span)) = parts(scope_spans) {
+        return Some((decode_scope(scope).ok()?, decode_span(span).ok()?));
+    }
     let mut found = ScopeSpans::decode(scope_spans).ok()?;
     let (mut span, mut scope) = (found.spans.pop()?, found.scope.unwrap_or_default());
     for field in Fields::of(scope_spans) {
@@ -105,6 +120,15 @@ pub fn decode_one(scope_spans: &[u8]) -> Option<(Scope, Span)> {
         }
     }
     Some((scope, span))
+}
+
+/// Finds the scope and the span of a message that has one of each and nothing else.
+fn parts(scope_spans: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut fields = Fields::of(scope_spans);
+    let (Some((1, Field::Bytes(scope))), Some((2, Field::Bytes(span)))) = (fields.next(), fields.next()) else {
+        return None;
+    };
+    fields.rest().is_empty().then_some((scope, span))
 }
 
 /// Encodes a request with all that its parts held when they were decoded.

@@ -33,6 +33,10 @@ impl<'a> Fields<'a> {
     fn varint(&mut self) -> Option<u64> {
         let mut number = 0;
         for (place, byte) in self.rest.iter().take(10).enumerate() {
+            if place == 9 && *byte > 1 {
+                // More than 64 bits.
+                return None;
+            }
             number |= u64::from(byte & 0x7f) << (7 * place);
             if byte & 0x80 == 0 {
                 self.rest = &self.rest[place + 1..];
@@ -64,9 +68,9 @@ impl<'a> Iterator for Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn field(&mut self) -> Option<(u32, Field<'a>)> {
-        let key = self.varint()?;
+        let key = u32::try_from(self.varint()?).ok()?;
         // Fields are numbered from 1: https://protobuf.dev/programming-guides/proto3/#assigning
-        let number = u32::try_from(key >> 3).ok().filter(|number| *number > 0)?;
+        let number = Some(key >> 3).filter(|number| *number > 0)?;
         let field = match key & 7 {
             0 => Field::Varint(self.varint()?),
             1 => Field::Fixed64(self.take()?),

@@ -725,9 +725,19 @@ pub(crate) fn warn_of_bound(root: &std::path::Path) {
 
 /// Returns the records in a batch of journal frames, with their places.
 pub(crate) fn records_of(batch: &crate::journal::Batch) -> impl Iterator<Item = (u64, Record)> + '_ {
-    batch.frames().filter_map(|frame| {
-        let resource = frame.resource.and_then(|bytes| unknown::decode_resource(&bytes[..]).ok()).unwrap_or_default();
-        let record = decode_payload(record_kind(frame.kind)?, frame.payload, &Arc::new(resource))?;
+    // Those that stand together are of one maker, most often.
+    let mut last: Option<(&Arc<[u8]>, Arc<Resource>)> = None;
+    batch.frames().filter_map(move |frame| {
+        let resource = match (frame.resource, &last) {
+            (Some(bytes), Some((of, resource))) if Arc::ptr_eq(bytes, of) => Arc::clone(resource),
+            (Some(bytes), _) => {
+                let resource = Arc::new(unknown::decode_resource(&bytes[..]).unwrap_or_default());
+                last = Some((bytes, Arc::clone(&resource)));
+                resource
+            }
+            (None, _) => Arc::default(),
+        };
+        let record = decode_payload(record_kind(frame.kind)?, frame.payload, &resource)?;
         Some((frame.seq, record))
     })
 }

@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prost::Message;
+
 use super::answer::{Problem, Refusal, Taken};
 use super::body::{Held, decompress, too_large};
 use super::intake::{Intake, Prepared, Refused};

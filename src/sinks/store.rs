@@ -282,8 +282,9 @@ impl<W: RunWriter> StoreSink<W> {
         let held = held.filter_map(|held| held.records.iter().find(|held| !self.is_far_behind(held)));
         let held = held.map(|held| held.seq);
         let waiting = self.dirty.iter().filter_map(|run| self.runs.get(run));
-        let pending = waiting.flat_map(|run| run.pending.iter().map(|start| start.seq));
-        held.chain(pending).min()
+        let pending = waiting.clone().flat_map(|run| run.pending.iter().map(|start| start.seq));
+        let unsorted = waiting.filter(|run| !run.unsorted.is_empty()).map(|run| run.unsorted_from);
+        held.chain(pending).chain(unsorted).min()
     }
 
     fn is_far_behind(&self, held: &HeldRecord) -> bool {
@@ -594,6 +595,13 @@ impl<W: RunWriter> StoreSink<W> {
         let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
         live.touched = Instant::now();
         let Some(span) = SpanId::from_bytes(&record.span.span_id) else { return Ok(()) };
+        if from_outside && record.kind == RecordKind::Ended && live.takes_unsorted(&record) {
+            let is_new = live.take_unsorted(seq, record, facts);
+            let (outcome, reason) = if is_new { (Outcome::Stored, "") } else { (Outcome::Duplicate, "span") };
+            self.count(seq, RecordKind::Ended, outcome, reason);
+            return Ok(());
+        }
+        live.tell_unsorted(process);
         match record.kind {
             RecordKind::Started => {
                 if let Some(pending) = live.pending.iter_mut().find(|pending| same_span(&pending.record, &record)) {
@@ -739,7 +747,13 @@ impl<W: RunWriter> StoreSink<W> {
         let dirty = std::mem::take(&mut self.dirty);
         for run in dirty {
             let Some(live) = self.runs.get_mut(&run) else { continue };
+            if !all && live.is_fresh(now) {
+                self.dirty.insert(run);
+                continue;
+            }
             live.flush_pending(process, Some(now));
+            self.tell_new(run);
+            let Some(live) = self.runs.get_mut(&run) else { continue };
             if self.outside.is_some() {
                 live.complete();
             }

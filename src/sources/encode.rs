@@ -11,6 +11,10 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 
+use prost::Message;
+
+use crate::model::otlp::{KeyValue, Span, Value};
+
 const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
 const BYTES: u8 = 2;
@@ -169,6 +173,57 @@ pub fn double_element(out: &mut Vec<u8>, value: f64) {
     message(out, 1, |out| {
         tag(out, 4, FIXED64);
         out.extend_from_slice(&value.to_le_bytes());
+    });
+}
+
+/// Appends the fields of a span, byte for byte as its derived message has them.
+pub fn span(out: &mut Vec<u8>, span: &Span) {
+    let text = |out: &mut Vec<u8>, field, value: &[u8]| {
+        if !value.is_empty() {
+            bytes(out, field, value);
+        }
+    };
+    text(out, 1, &span.trace_id);
+    text(out, 2, &span.span_id);
+    text(out, 3, span.trace_state.as_bytes());
+    text(out, 4, &span.parent_span_id);
+    text(out, 5, span.name.as_bytes());
+    number(out, 6, i64::from(span.kind) as u64);
+    fixed64(out, 7, span.start_time_unix_nano);
+    fixed64(out, 8, span.end_time_unix_nano);
+    span.attributes.iter().for_each(|attribute| span_attribute(out, attribute));
+    number(out, 10, u64::from(span.dropped_attributes_count));
+    span.events.iter().for_each(|event| derived(out, 11, event));
+    number(out, 12, u64::from(span.dropped_events_count));
+    span.links.iter().for_each(|link| derived(out, 13, link));
+    number(out, 14, u64::from(span.dropped_links_count));
+    span.status.iter().for_each(|status| derived(out, 15, status));
+    fixed32(out, 16, span.flags);
+}
+
+fn span_attribute(out: &mut Vec<u8>, attribute: &KeyValue) {
+    let value = attribute.value.as_ref().and_then(|value| value.value.as_ref());
+    let (field, key) = (SPAN_ATTRIBUTE, attribute.key.as_str());
+    match value {
+        // An empty key is left out.
+        _ if key.is_empty() => derived(out, field, attribute),
+        Some(Value::String(value)) => {
+            attribute_head(out, field, key, 1 + varint_len(value.len() as u64) + value.len());
+            bytes(out, 1, value.as_bytes());
+        }
+        Some(Value::Bool(value)) => bool_attribute(out, field, key, *value),
+        Some(Value::Int(value)) => int_attribute(out, field, key, *value),
+        Some(Value::Double(value)) => double_attribute(out, field, key, *value),
+        _ => derived(out, field, attribute),
+    }
+}
+
+/// Appends a message that encodes itself.
+fn derived(out: &mut Vec<u8>, field: u8, inner: &impl Message) {
+    message(out, field, |out| {
+        // A vector grows, so there is always room.
+        let encoded = inner.encode(out);
+        debug_assert!(encoded.is_ok());
     });
 }
 

@@ -4,6 +4,7 @@ mod bounds;
 mod configurations;
 mod forward;
 mod grafana;
+mod hostile;
 mod metrics;
 mod prices;
 mod prometheus;
@@ -196,6 +197,11 @@ fn grpc(to: SocketAddr, message: &[u8], packed: bool) -> Result<String, h2::Erro
     let mut body = vec![u8::from(packed)];
     body.extend_from_slice(&(message.len() as u32).to_be_bytes());
     body.extend_from_slice(&message);
+    grpc_call(to, body, if packed { "gzip" } else { "" })
+}
+
+/// Calls `Export` with a body as it stands.
+fn grpc_call(to: SocketAddr, body: Vec<u8>, encoding: &str) -> Result<String, h2::Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let stream = tokio::net::TcpStream::connect(to).await.unwrap();
@@ -205,8 +211,8 @@ fn grpc(to: SocketAddr, message: &[u8], packed: bool) -> Result<String, h2::Erro
             http::Request::post(format!("http://{to}/opentelemetry.proto.collector.trace.v1.TraceService/Export"))
                 .header("content-type", "application/grpc")
                 .header("te", "trailers");
-        if packed {
-            call = call.header("grpc-encoding", "gzip");
+        if !encoding.is_empty() {
+            call = call.header("grpc-encoding", encoding);
         }
         let (answer, mut sending) = send.send_request(call.body(()).unwrap(), false)?;
         sending.send_data(body.into(), true)?;

@@ -30,6 +30,10 @@ pub(super) struct LiveRun {
     pub(super) known: IdSet<EventId>,
     pub(super) pending: Vec<PendingStart>,
     pub(super) queue: Vec<Event>,
+    /// Ended steps of a run from outside of which nothing is written yet, as they came.
+    pub(super) unsorted: Vec<(Record, StepFacts)>,
+    /// The place in the journal of the first of them.
+    pub(super) unsorted_from: u64,
     /// Moments of the span events that the log has, by the start of their step, until its end.
     pub(super) told: IdMap<EventId, HashSet<UnixNanos>>,
     pub(super) written_status: Option<RunStatus>,
@@ -92,6 +96,8 @@ impl LiveRun {
             written_status: None,
             stale_summary: false,
             was_tried: false,
+            unsorted: Vec::new(),
+            unsorted_from: 0,
             touched: Instant::now(),
             by_span: false,
             unsettled: false,
@@ -122,7 +128,8 @@ impl LiveRun {
     /// Tells whether nothing waits to be written.
     pub(super) fn is_clean(&self) -> bool {
         let is_settled = !self.by_span || !self.unsettled || self.state.status().is_open();
-        self.queue.is_empty() && self.pending.is_empty() && !self.stale_summary && is_settled
+        let waits = !self.pending.is_empty() || !self.unsorted.is_empty();
+        self.queue.is_empty() && !waits && !self.stale_summary && is_settled
     }
 
     /// Appends an event to the run, unless it is there already.
@@ -306,6 +313,51 @@ impl LiveRun {
             let body = EventBody::RunCompleted(Box::new(self.state.completion()));
             self.push(ids.make(5, at), cause, at, None, body);
         }
+    }
+
+    /// Tells whether an ended step may wait to be told together with all others of the run, in their order: nobody has
+    /// seen anything of the run yet, and it waits for nothing.
+    pub(super) fn takes_unsorted(&self, record: &Record) -> bool {
+        let is_new = self.written_status.is_none() && !self.state.has_started() && self.pending.is_empty();
+        let speaks_of_waiting =
+            |event: &SpanEvent| matches!(event.name.as_str(), names::EVENT_WAITING | names::EVENT_RESUMED);
+        is_new && self.queue.is_empty() && !record.span.events.iter().any(speaks_of_waiting)
+    }
+
+    /// Takes such a step; `false` when it has come already.
+    pub(super) fn take_unsorted(&mut self, seq: u64, record: Record, facts: StepFacts) -> bool {
+        if self.unsorted.iter().any(|(other, _)| other.span.span_id == record.span.span_id) {
+            return false;
+        }
+        if let Some(notes) = &mut self.notes {
+            notes.note_end(&record.span, &facts);
+        }
+        if self.unsorted.is_empty() {
+            self.unsorted_from = seq;
+        }
+        self.unsorted.push((record, facts));
+        true
+    }
+
+    /// Tells whether more steps of a new run may be just behind the last one: what stands together in the journal comes
+    /// in several pieces.
+    pub(super) fn is_fresh(&self, now: Instant) -> bool {
+        !self.unsorted.is_empty() && now.saturating_duration_since(self.touched) < START_GRACE
+    }
+
+    /// Tells steps that wait in the order in which they came, since something else is to be told of them.
+    pub(super) fn tell_unsorted(&mut self, process: RunId) {
+        if self.unsorted.is_empty() {
+            return;
+        }
+        // They are noted.
+        let notes = self.notes.take();
+        for (record, facts) in std::mem::take(&mut self.unsorted) {
+            if let Some(span) = SpanId::from_bytes(&record.span.span_id) {
+                self.end_step(self.ids(process, 0, span), span, record, facts, true);
+            }
+        }
+        self.notes = notes;
     }
 
     /// Notes that an event of a span was told before its end.

@@ -38,6 +38,8 @@ struct Told {
 struct Step {
     start: Option<Record>,
     end: Option<Record>,
+    /// What the end says, where that is known.
+    facts: Option<StepFacts>,
     logs: Vec<SpanEvent>,
 }
 
@@ -55,6 +57,27 @@ struct Placed {
 }
 
 impl<W: RunWriter> StoreSink<W> {
+    /// Tells what has come of a run that nobody has seen yet, at once in its order.
+    pub(super) fn tell_new(&mut self, run: RunId) {
+        let Some(live) = self.runs.get_mut(&run).filter(|live| !live.unsorted.is_empty()) else { return };
+        let told = Told::of_ends(std::mem::take(&mut live.unsorted));
+        let parent = self.parent_of(run, &told);
+        let Some(live) = self.runs.get_mut(&run) else { return };
+        let (events, state) = told.settled(live, parent, &mut self.pricer);
+        live.unsettled = !state.is_completed();
+        (live.state, live.queue) = (state, events);
+    }
+
+    /// Finds the run of the trace that a run names as its cause; waits for it where there is none yet.
+    fn parent_of(&mut self, run: RunId, told: &Told) -> Option<RunId> {
+        let linked = told.linked_trace(self.runs.get(&run)?.state.trace_id())?;
+        let parent = self.run_of(linked).filter(|parent| *parent != run);
+        if parent.is_none() {
+            self.await_link(linked, run);
+        }
+        parent
+    }
+
     /// Writes the log of a run that is over in its order, unless it stands so already.
     pub(super) fn settle(&mut self, run: RunId) -> Result<(), StoreError> {
         let Some(live) = self.runs.get(&run) else { return Ok(()) };
@@ -64,11 +87,7 @@ impl<W: RunWriter> StoreSink<W> {
         let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
         events.append(&mut live.queue);
         let told = Told::of(events);
-        let linked = told.linked_trace(live.state.trace_id());
-        let parent = linked.and_then(|trace| self.run_of(trace)).filter(|parent| *parent != run);
-        if let (Some(trace), None) = (linked, parent) {
-            self.await_link(trace, run);
-        }
+        let parent = self.parent_of(run, &told);
         let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
         let (events, state) = told.settled(live, parent, &mut self.pricer);
         live.state = state;
@@ -163,6 +182,16 @@ fn span_event(event: &Event, log: &Log) -> Option<(SpanId, SpanEvent)> {
 }
 
 impl Told {
+    fn of_ends(ends: Vec<(Record, StepFacts)>) -> Self {
+        let mut told = Self::default();
+        for (record, facts) in ends {
+            if let Some(id) = SpanId::from_bytes(&record.span.span_id) {
+                told.steps.insert(id, Step { end: Some(record), facts: Some(facts), ..Step::default() });
+            }
+        }
+        told
+    }
+
     fn of(events: Vec<Event>) -> Self {
         let mut told = Self::default();
         for event in events {
@@ -272,8 +301,12 @@ impl Told {
     /// Puts the steps under each other: nothing begins before what encloses it, whatever the clocks say.
     fn placed(&mut self) -> Vec<Placed> {
         let steps = std::mem::take(&mut self.steps);
-        let records: IdMap<SpanId, Record> =
-            steps.into_iter().filter_map(|(span, step)| Some((span, step.end.or(step.start)?))).collect();
+        let (mut records, mut known) = (IdMap::<SpanId, Record>::default(), IdMap::<SpanId, StepFacts>::default());
+        for (span, step) in steps {
+            let Some(record) = step.end.or(step.start) else { continue };
+            known.extend(step.facts.map(|facts| (span, facts)));
+            records.insert(span, record);
+        }
         let parent_of = |span: SpanId| {
             let parent = SpanId::from_bytes(&records.get(&span)?.span.parent_span_id)?;
             (parent != span && records.contains_key(&parent)).then_some(parent)
@@ -298,7 +331,8 @@ impl Told {
             let (depth, from) = found.get(&span).copied().unwrap_or((0, record.span.start_time_unix_nano));
             let to = record.span.end_time_unix_nano.max(from);
             let is_over = record.kind == RecordKind::Ended;
-            Placed { span, record: Some(record), is_over, facts: None, depth, from, to }
+            let facts = known.remove(&span);
+            Placed { span, record: Some(record), is_over, facts, depth, from, to }
         });
         placed.collect()
     }
@@ -333,6 +367,7 @@ impl Step {
         record.span.events.sort_by_key(|event| event.time_unix_nano);
         normalize(record);
         pricer.price(record);
+        self.facts = None;
     }
 }
 

@@ -89,6 +89,11 @@ impl Chain {
     }
 }
 
+/// Returns the hash of whole lines: the last link, without those before it.
+pub(super) fn hash_of(lines: &[u8]) -> LogHash {
+    LogHash(Sha256::digest(lines).into())
+}
+
 /// Returns the mark of a link.
 pub(super) fn mark_of(link: LogHash) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = link.0;

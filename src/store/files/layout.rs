@@ -162,11 +162,14 @@ impl Layout {
     pub fn find_run(&self, run: RunId) -> Result<Option<PathBuf>, StoreError> {
         for kind in RunKind::ALL {
             let dir = self.run(*kind, run);
-            if is_plain_dir(self.fs(), &dir).map_err(StoreError::io("read", &dir))? {
+            if is_plain_dir(self.fs.inner(), &dir).map_err(StoreError::io("read", &dir))? {
                 return Ok(Some(dir));
             }
         }
-        Ok(None)
+        // Looked for once, whatever its kind.
+        let (packs, fs) = self.packs();
+        let kind = packs.kind_of(fs, run).map_err(StoreError::io("read", packs.dir()))?;
+        Ok(kind.map(|kind| self.run(kind, run)))
     }
 
     /// Returns the log of all runs' summaries.

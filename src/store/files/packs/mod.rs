@@ -21,11 +21,16 @@ use crate::model::id::{IdMap, IdSet};
 use crate::model::{RunId, RunKind};
 use format::Indexed;
 use pack::Pack;
-pub(super) use packer::Packer;
+pub(super) use packer::{MAX_RUN_BYTES, Packer};
 pub(super) use view::{PackView, folder};
 
 /// A folder that changed less long ago than this may change again without its time showing it.
 const GRAIN: Duration = Duration::from_millis(50);
+
+/// It is not looked at more often than this while nobody can tell.
+const LOOK: Duration = Duration::from_millis(5);
+/// Indexes of the latest packs are kept in memory up to so many bytes: it is they that are asked most.
+const KEPT_INDEX_BYTES: usize = 4 << 20;
 
 /// The packs of one store.
 #[derive(Debug)]
@@ -85,7 +90,7 @@ impl Packs {
         };
         let stamp = (found.identity, found.modified);
         match known.looked {
-            Some((looked, at)) if looked == stamp && is_settled(stamp.1, at.elapsed()) => {}
+            Some((looked, at)) if looked == stamp && (at.elapsed() < LOOK || is_settled(stamp.1, at.elapsed())) => {}
             _ => {
                 let at = Instant::now();
                 known.look(fs, &self.dir)?;
@@ -110,6 +115,11 @@ impl Packs {
             }
         }
         self.find_in(self.now(fs)?, fs, run)
+    }
+
+    /// Returns the kind of a run that is in a pack.
+    pub fn kind_of(&self, fs: &dyn Fs, run: RunId) -> io::Result<Option<RunKind>> {
+        Ok(self.find(fs, run)?.map(|place| place.entry.kind))
     }
 
     fn find_in(&self, packs: Arc<Vec<Pack>>, fs: &dyn Fs, run: RunId) -> io::Result<Option<Place>> {
@@ -182,6 +192,10 @@ impl Known {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
+        }
+        let mut room = KEPT_INDEX_BYTES;
+        for pack in &mut packs {
+            pack.keep_index(fs, &mut room)?;
         }
         self.packs = Arc::new(packs);
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::format::{
     self, Codec, ENTRY_HEAD, EntryHead, HEADER, INDEX_ENTRY, Indexed, MAX_EXPANDED, TRAILER, Trailer, aligned, crc,
@@ -23,7 +24,7 @@ pub struct Pack {
 #[derive(Clone, Debug)]
 enum Index {
     /// It stands in the file, sorted, and has been checked.
-    InFile { offset: u64, entries: u32, first: RunId, last: RunId },
+    InFile { offset: u64, entries: u32, first: RunId, last: RunId, kept: Option<Arc<[u8]>> },
     /// The file was cut off, or its end is damaged: what was found from the front.
     Found(Vec<Indexed>),
 }
@@ -76,6 +77,7 @@ impl Pack {
                 entries: trailer.entries,
                 first: first.run,
                 last: last.run,
+                kept: None,
             },
             None => Index::Found(Vec::new()),
         }))
@@ -87,30 +89,52 @@ impl Pack {
 
     /// Finds a run, there or deleted.
     pub fn find(&self, fs: &dyn Fs, run: RunId) -> io::Result<Option<Indexed>> {
-        let (offset, entries) = match &self.index {
-            Index::Found(found) => return Ok(found.iter().rfind(|entry| entry.run == run).copied()),
-            Index::InFile { first, last, .. } if run < *first || run > *last => return Ok(None),
-            Index::InFile { offset, entries, .. } => (*offset, *entries),
-        };
-        let file = self.file(fs)?;
-        let (mut low, mut high, mut bytes) = (0, u64::from(entries), [0; INDEX_ENTRY]);
-        while low < high {
-            let middle = low.midpoint(high);
-            read_full(&*file, &mut bytes, offset + middle * INDEX_ENTRY as u64)?;
-            let entry = Indexed::read(&bytes).ok_or_else(|| bad("the index of a pack is damaged"))?;
-            match entry.run.cmp(&run) {
-                std::cmp::Ordering::Equal => return Ok(Some(entry)),
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
+        match &self.index {
+            Index::Found(found) => Ok(found.iter().rfind(|entry| entry.run == run).copied()),
+            Index::InFile { first, last, .. } if run < *first || run > *last => Ok(None),
+            Index::InFile { entries, kept: Some(index), .. } => search(run, u64::from(*entries), |at| {
+                Ok(index.get(at as usize * INDEX_ENTRY..).and_then(Indexed::read))
+            }),
+            Index::InFile { offset, entries, kept: None, .. } => {
+                let (file, mut bytes) = (self.file(fs)?, [0; INDEX_ENTRY]);
+                search(run, u64::from(*entries), |at| {
+                    read_full(&*file, &mut bytes, offset + at * INDEX_ENTRY as u64)?;
+                    Ok(Indexed::read(&bytes))
+                })
             }
         }
-        Ok(None)
+    }
+
+    /// Keeps the index in memory where there is room, else lets go of it.
+    pub fn keep_index(&mut self, fs: &dyn Fs, room: &mut usize) -> io::Result<()> {
+        let file = |pack: &Self| pack.file(fs);
+        let Index::InFile { offset, entries, kept, .. } = &self.index else { return Ok(()) };
+        let (offset, len, is_kept) = (*offset, *entries as usize * INDEX_ENTRY, kept.is_some());
+        let fits = len <= *room;
+        *room = if fits { *room - len } else { 0 };
+        let bytes: Option<Arc<[u8]>> = match fits && !is_kept {
+            true => {
+                let mut bytes = vec![0; len];
+                read_full(&*file(self)?, &mut bytes, offset)?;
+                Some(bytes.into())
+            }
+            false => None,
+        };
+        if let Index::InFile { kept, .. } = &mut self.index
+            && (!fits || bytes.is_some())
+        {
+            *kept = bytes;
+        }
+        Ok(())
     }
 
     /// Returns all its entries, those of deleted runs too.
     pub fn entries(&self, fs: &dyn Fs) -> io::Result<Vec<Indexed>> {
         match &self.index {
             Index::Found(found) => Ok(found.clone()),
+            Index::InFile { kept: Some(index), .. } => {
+                Ok(index.chunks_exact(INDEX_ENTRY).filter_map(Indexed::read).collect())
+            }
             Index::InFile { offset, entries, .. } => {
                 let mut bytes = vec![0; *entries as usize * INDEX_ENTRY];
                 read_full(&*self.file(fs)?, &mut bytes, *offset)?;
@@ -199,6 +223,25 @@ impl Pack {
         file.sync_data()?;
         path.parent().map_or(Ok(()), |dir| if whole == 0 { fs.sync_dir(dir) } else { Ok(()) })
     }
+}
+
+/// Finds a run in a sorted index.
+fn search(
+    run: RunId,
+    entries: u64,
+    mut read: impl FnMut(u64) -> io::Result<Option<Indexed>>,
+) -> io::Result<Option<Indexed>> {
+    let (mut low, mut high) = (0, entries);
+    while low < high {
+        let middle = low.midpoint(high);
+        let entry = read(middle)?.ok_or_else(|| bad("the index of a pack is damaged"))?;
+        match entry.run.cmp(&run) {
+            std::cmp::Ordering::Equal => return Ok(Some(entry)),
+            std::cmp::Ordering::Less => low = middle + 1,
+            std::cmp::Ordering::Greater => high = middle,
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(feature = "seal")]

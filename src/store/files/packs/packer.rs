@@ -1,8 +1,11 @@
 //! Collects runs that are over, and writes many to one file.
 
+use std::collections::VecDeque;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::super::{cleanup, run_dir::LogLock};
 use super::Packs;
 use super::format::{self, Codec, EntryHead, Indexed};
 use crate::fs::{Fs, write_full};
@@ -14,8 +17,10 @@ const WAIT: Duration = Duration::from_millis(250);
 const ENOUGH_BYTES: usize = 4 << 20;
 /// Fewer runs than these get a folder each: a file would save little, and there would be many.
 const FEW: usize = 8;
+/// A run that has a folder is packed when nothing was written to it for so long: what comes late makes the folder anew.
+const QUIET: Duration = Duration::from_secs(60);
 /// Longer runs have a folder of their own.
-const MAX_RUN_BYTES: usize = 1 << 20;
+pub(crate) const MAX_RUN_BYTES: u64 = 1 << 20;
 /// More than this costs several times the time for a few percent.
 #[cfg(feature = "seal")]
 const LEVEL: i32 = 1;
@@ -29,6 +34,9 @@ pub(crate) struct Packer {
     held: Vec<Held>,
     bytes: usize,
     since: Option<Instant>,
+    /// Runs with a folder that were let go of, and when; the latest last.
+    quiet: VecDeque<(RunId, Instant)>,
+    wait: Duration,
     #[cfg(feature = "seal")]
     compressor: Option<zstd::bulk::Compressor<'static>>,
 }
@@ -45,6 +53,8 @@ pub(crate) struct Held {
     pub summary: RunSummary,
     head: EntryHead,
     stored: Vec<u8>,
+    /// Its folder, which goes when it is in a pack, and the lock that keeps others from writing to it until then.
+    folder: Option<(PathBuf, LogLock)>,
 }
 
 impl Packer {
@@ -55,6 +65,8 @@ impl Packer {
             held: Vec::new(),
             bytes: 0,
             since: None,
+            quiet: VecDeque::new(),
+            wait: QUIET,
             #[cfg(feature = "seal")]
             compressor: zstd::bulk::Compressor::new(LEVEL).ok(),
         }
@@ -63,16 +75,16 @@ impl Packer {
     /// The same, however few runs there are.
     #[cfg(test)]
     pub fn of_any(self) -> Self {
-        Self { few: 0, ..self }
+        Self { few: 0, wait: Duration::ZERO, ..self }
     }
 
     /// Tells whether a run may be in a pack.
     pub fn takes(summary: &RunSummary, bytes: usize) -> bool {
-        !summary.status.is_open() && summary.artifacts.is_empty() && !summary.pinned && bytes <= MAX_RUN_BYTES
+        !summary.status.is_open() && summary.artifacts.is_empty() && !summary.pinned && bytes as u64 <= MAX_RUN_BYTES
     }
 
     /// Takes a run; one that waits already is told anew.
-    pub fn hold(&mut self, summary: RunSummary, yaml: &[u8], events: &[u8]) {
+    pub fn hold(&mut self, summary: RunSummary, yaml: &[u8], events: &[u8], folder: Option<(PathBuf, LogLock)>) {
         self.take_back(summary.run_id);
         let (codec, stored) = self.compressed([yaml, events].concat());
         let head = EntryHead {
@@ -84,7 +96,7 @@ impl Packer {
             events_len: events.len() as u32,
             body_crc: 0,
         };
-        self.put_back(Held { summary, head, stored });
+        self.put_back(Held { summary, head, stored, folder });
     }
 
     /// Lets a run wait again that was taken back.
@@ -123,6 +135,21 @@ impl Packer {
         Some(held)
     }
 
+    /// Notes that a run is let go of: it may have a folder.
+    pub fn note_released(&mut self, run: RunId) {
+        self.quiet.push_back((run, Instant::now()));
+    }
+
+    /// Returns a run that was let go of long enough ago, once.
+    pub fn next_quiet(&mut self) -> Option<RunId> {
+        let (run, since) = *self.quiet.front()?;
+        let is_due = since.elapsed() >= self.wait && self.bytes < ENOUGH_BYTES;
+        if is_due {
+            self.quiet.pop_front();
+        }
+        is_due.then_some(run)
+    }
+
     /// Tells whether what waits is to be written now.
     pub fn is_due(&self) -> bool {
         self.bytes >= ENOUGH_BYTES || self.since.is_some_and(|since| since.elapsed() >= WAIT)
@@ -138,8 +165,18 @@ impl Packer {
         self.held.first().map(|held| held.summary.run_id)
     }
 
-    /// Writes all that waits into one pack. Returns the summaries of what is there from now on; after an error all of it
-    /// waits still.
+    /// Lets those wait no longer that have a folder: it stays.
+    pub fn keep_folders(&mut self) {
+        let with_folders = self.held.extract_if(.., |held| held.folder.is_some());
+        let bytes: usize = with_folders.map(|held| held.stored.len()).sum();
+        self.bytes -= bytes;
+        if self.held.is_empty() {
+            self.since = None;
+        }
+    }
+
+    /// Writes all that waits into one pack, and takes folders away that runs had. Returns the summaries of those that are
+    /// new; after an error all of it waits still.
     pub fn write(&mut self, fs: &dyn Fs, packs: &Packs, durable: bool) -> io::Result<Vec<RunSummary>> {
         let (id, now) = (RunId::fresh(UnixNanos::now()), UnixNanos::now().0);
         let mut bytes = Vec::with_capacity(self.bytes + 128 * (self.held.len() + 1));
@@ -153,8 +190,24 @@ impl Packer {
         put(fs, packs, id, &bytes, durable)?;
         self.bytes = 0;
         self.since = None;
-        Ok(self.held.drain(..).map(|held| held.summary).collect())
+        let mut new = Vec::with_capacity(self.held.len());
+        for Held { summary, folder, .. } in self.held.drain(..) {
+            match folder {
+                None => new.push(summary),
+                // A folder that stays says the same.
+                Some((folder, _lock)) => drop(remove(fs, &folder)),
+            }
+        }
+        Ok(new)
     }
+}
+
+/// Takes a folder away whose run is in a pack: out of sight first.
+fn remove(fs: &dyn Fs, folder: &Path) -> io::Result<()> {
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let gone = folder.with_file_name(format!("{}{name}", cleanup::GONE_PREFIX));
+    fs.rename(folder, &gone)?;
+    fs.remove_tree(&gone)
 }
 
 /// Makes a pack of these bytes, whole or not at all.
@@ -185,6 +238,10 @@ fn put(fs: &dyn Fs, packs: &Packs, id: RunId, bytes: &[u8], durable: bool) -> io
 }
 
 impl Held {
+    pub fn has_folder(&self) -> bool {
+        self.folder.is_some()
+    }
+
     /// Returns the two files of the run.
     pub fn body(&self) -> io::Result<(Vec<u8>, Vec<u8>)> {
         let mut yaml = match self.head.codec {

@@ -134,6 +134,27 @@ fn who_writes_to_a_packed_run_finds_its_folder() {
 }
 
 #[test]
+fn runs_that_had_a_folder_are_packed_when_nobody_writes_to_them() {
+    let fs = FaultyFs::new(1);
+    layout(&fs).open_or_create().unwrap();
+    let mut writer = FilesWriter::new(layout(&fs), WRITER, false).with_packs_of_any();
+    for number in 0..RUNS {
+        let open = RunSummary { status: RunStatus::Running, completed_at: None, events: 2, ..summary(number) };
+        writer.create_run(&open, &events(number, 2)).unwrap();
+        writer.append_events(run_id(number), &events(number, 4)[2..]).unwrap();
+        writer.update_run(&summary(number)).unwrap();
+        if number > 0 {
+            writer.release_run(run_id(number));
+        }
+    }
+    cleanup::set_pinned(&layout(&fs), run_id(5), true).unwrap();
+    assert_eq!(folders(&fs), usize::from(RUNS));
+    assert!(writer.write_held(true).unwrap());
+    // One is still open here, and one is pinned.
+    assert_eq!((there(&fs), folders(&fs), problems(&fs)), (all(), 2, Vec::new()));
+}
+
+#[test]
 fn a_pack_that_was_cut_off_gives_what_is_left_of_it() {
     let fs = FaultyFs::new(1);
     drop(packed(&fs, false, RUNS));

@@ -1,0 +1,241 @@
+//! Senders that mean harm, or know no better: each costs itself at most, and everybody else is served.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use prost::Message;
+use runspan::model::otlp::{Span, Value};
+
+use super::*;
+
+/// What the server may take of memory, whatever it is sent.
+const MEMORY_KIB: u64 = 256 << 10;
+
+fn peak_kib(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Sends the trace of an agent that means no harm: it is taken.
+fn still_serves(server: &Server, trace: u8) {
+    let body = request(agent(trace)).encode_to_vec();
+    assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &body).0, 200);
+    let health = ask(server.port("http"), "GET /healthz HTTP/1.1\r\nHost: localhost", b"");
+    assert_eq!(health.0, 200);
+}
+
+/// Puts bytes into the fields of a message around them, from the inside out.
+fn inside(fields: &[u8], mut bytes: Vec<u8>) -> Vec<u8> {
+    for field in fields {
+        let mut outer = vec![field << 3 | 2];
+        let mut length = bytes.len();
+        while length >= 0x80 {
+            outer.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        outer.push(length as u8);
+        outer.append(&mut bytes);
+        bytes = outer;
+    }
+    bytes
+}
+
+/// Reads an answer to what is sent as it stands, until the server closes.
+fn raw(to: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(WATCHDOG)).unwrap();
+    // The server may close before it has read all of it.
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn bombs_are_refused_within_the_memory_that_all_requests_have() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    // A gibibyte of zeros, as one member and as two, and a bomb in a bomb.
+    let zeros = vec![0; 16 << 20];
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    (0..64).for_each(|_| packed.write_all(&zeros).unwrap());
+    let bomb = packed.finish().unwrap();
+    let bombs = [bomb.clone(), [gzip(b""), bomb.clone()].concat(), gzip(&bomb)];
+    std::thread::scope(|threads| {
+        for n in 0..24 {
+            let (server, bomb) = (&server, &bombs[n % 3]);
+            threads.spawn(move || {
+                let (code, ..) = post(server.port("otlp-http"), PROTOBUF, "\r\nContent-Encoding: gzip", bomb);
+                // Where many come at once, there may be no room to look at it now; the last one is no request inside.
+                assert!(matches!((n % 3, code), (_, 503) | (0 | 1, 413) | (2, 400)), "{n}: {code}");
+            });
+        }
+        still_serves(&server, 1);
+    });
+    assert_eq!(post(server.port("otlp-http"), PROTOBUF, "\r\nContent-Encoding: gzip", &bomb).0, 413);
+    let mut call = vec![1];
+    call.extend_from_slice(&(bomb.len() as u32).to_be_bytes());
+    call.extend_from_slice(&bomb);
+    let status = grpc_call(server.port("otlp-grpc"), call, "gzip").unwrap();
+    assert_eq!(status, "8");
+    assert!(peak_kib(&server) < MEMORY_KIB, "{} KiB", peak_kib(&server));
+    still_serves(&server, 2);
+}
+
+#[test]
+fn what_grows_when_it_is_decoded_is_counted_before() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    let send = |body: Vec<u8>| post(server.port("otlp-http"), PROTOBUF, "\r\nContent-Encoding: gzip", &gzip(&body));
+    let (code, _, why) = send(inside(&[2, 1], [0x12, 0].repeat(2_000_000)));
+    assert_eq!(code, 413);
+    assert!(String::from_utf8_lossy(&why).contains("65537 spans or more"), "{}", String::from_utf8_lossy(&why));
+    // Empty attributes, events and links of one span beyond what one may have: it is cut, and says by how much.
+    let mut span = span(9, 1, 0, "chat", 0, 10).encode_to_vec();
+    for field in [9_u8, 11, 13] {
+        span.extend([field << 3 | 2, 0].repeat(1_000_000));
+    }
+    assert_eq!(send(inside(&[2, 2, 1], span)).0, 200);
+    assert!(peak_kib(&server) < MEMORY_KIB, "{} KiB", peak_kib(&server));
+    still_serves(&server, 1);
+    let found = wait_for(dir.path(), |runs| runs.len() == 2);
+    assert_eq!(found.iter().map(|run| run.steps_total).sum::<u64>(), 4);
+}
+
+/// Traces with something odd in each, and how many of their spans cannot be taken.
+fn oddities() -> Vec<(&'static str, Vec<Span>, u64)> {
+    let start = span(1, 1, 0, "", 0, 0).start_time_unix_nano;
+    let with = |trace: u8, change: &dyn Fn(&mut Vec<Span>)| {
+        let mut spans = agent(trace);
+        change(&mut spans);
+        spans
+    };
+    let id = |n: u64| (n + 1).to_be_bytes().to_vec();
+    let chain = |n: u64, parent: &dyn Fn(u64) -> Vec<u8>| {
+        let one = |n| Span { span_id: id(n), parent_span_id: parent(n), ..span(60, 1, 0, "chat", n, n + 1) };
+        (0..n).map(one).collect::<Vec<_>>()
+    };
+    vec![
+        ("a cost that is no number", with(40, &|s| s[0].set_attr("gen_ai.usage.cost", f64::NAN)), 0),
+        ("an endless cost", with(41, &|s| s[0].set_attr("gen_ai.usage.cost", f64::INFINITY)), 0),
+        ("a huge cost", with(42, &|s| s[0].set_attr("gen_ai.usage.cost", 1e308)), 0),
+        ("fewer tokens than none", with(43, &|s| s[0].set_attr("gen_ai.usage.input_tokens", -5)), 0),
+        (
+            "more tokens than can be counted",
+            with(44, &|s| {
+                let more = Span { span_id: vec![7; 8], ..s[0].clone() };
+                s.push(more);
+                s.iter_mut().for_each(|span| span.set_attr("gen_ai.usage.input_tokens", i64::MAX));
+            }),
+            0,
+        ),
+        ("a whole number as text", with(45, &|s| s[0].set_attr("gen_ai.usage.input_tokens", "12")), 0),
+        ("an end before the start", with(46, &|s| s[0].end_time_unix_nano = start - 1_000), 0),
+        ("no start", with(47, &|s| s[2].start_time_unix_nano = 0), 0),
+        ("the end of time", with(48, &|s| s[2].end_time_unix_nano = u64::MAX), 0),
+        (
+            "a span told twice, otherwise",
+            with(49, &|s| {
+                let again = Span { name: "another".to_owned(), ..s[0].clone() };
+                s.push(again);
+            }),
+            0,
+        ),
+        ("ids of zeros", with(50, &|s| s[0].span_id = vec![0; 8]), 1),
+        ("an id that is too short", with(51, &|s| s[0].span_id = vec![1; 4]), 1),
+        ("its own parent", with(52, &|s| s[0].parent_span_id = s[0].span_id.clone()), 0),
+        (
+            "parents of each other",
+            with(53, &|s| {
+                s[0].parent_span_id = s[1].span_id.clone();
+                s[1].parent_span_id = s[0].span_id.clone();
+            }),
+            0,
+        ),
+        ("a parent that never comes", with(54, &|s| s[2].parent_span_id = vec![9; 8]), 0),
+        ("a name of a megabyte", with(55, &|s| s[0].name = "x".repeat(1 << 20)), 0),
+        (
+            "an attribute of four megabytes",
+            with(56, &|s| s[0].set_attr("gen_ai.input.messages", "y".repeat(4 << 20))),
+            0,
+        ),
+        (
+            "bytes where text should be",
+            with(57, &|s| s[0].set_attr("gen_ai.agent.name", Value::Bytes(vec![255; 9]))),
+            0,
+        ),
+        ("control characters", with(58, &|s| s[2].set_attr("gen_ai.agent.name", "a\u{1b}[31m\u{0}\u{202e}b")), 0),
+        ("a deep chain", chain(3_000, &|n| if n == 0 { Vec::new() } else { id(n - 1) }), 0),
+    ]
+}
+
+#[test]
+fn odd_spans_are_stored_or_cost_themselves_and_every_command_goes_on() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    let mut expected = 0;
+    for (what, spans, rejected) in oddities() {
+        expected += spans.len() as u64 - rejected;
+        let (code, _, answer) = post(server.port("otlp-http"), PROTOBUF, "", &request(spans).encode_to_vec());
+        assert_eq!((code, answer.is_empty()), (200, rejected == 0), "{what}: {}", String::from_utf8_lossy(&answer));
+    }
+    // Text that is none costs its span, of three.
+    let mut spans = agent(59);
+    spans[0].name = "@@".to_owned();
+    let mut body = request(spans).encode_to_vec();
+    let at = body.windows(2).position(|two| two == b"@@").unwrap();
+    body[at..at + 2].copy_from_slice(&[0xff, 0xfe]);
+    let (code, _, answer) = post(server.port("otlp-http"), PROTOBUF, "", &body);
+    assert!(code == 200 && String::from_utf8_lossy(&answer).contains("undecodable"), "{code}");
+    still_serves(&server, 1);
+    let runs = oddities().len() + 2;
+    let found = wait_for(dir.path(), |found| found.len() == runs);
+    assert_eq!(server.end(), Some(0));
+    // One of them was told twice.
+    assert_eq!((found.len(), found.iter().map(|run| run.steps_total).sum::<u64>()), (runs, expected + 2 + 3 - 1));
+    let runspan = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_runspan"));
+        command.args(args).arg("--store").arg(dir.path()).output().unwrap()
+    };
+    for run in &found {
+        let shown = runspan(&["get", &run.run_id.to_string()]);
+        assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+        assert!(!shown.stdout.iter().any(|byte| *byte < b' ' && *byte != b'\n'), "control characters");
+    }
+    for args in [&["verify"][..], &["stats"], &["list", "--sort", "cost"]] {
+        let done = runspan(args);
+        assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stdout));
+    }
+}
+
+#[test]
+fn heads_of_requests_are_bounded_and_read_as_http_has_it() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    let to = server.port("otlp-http");
+    let body = request(agent(1)).encode_to_vec();
+    let post = |more: &str, body: &[u8]| {
+        let head =
+            format!("POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {PROTOBUF}\r\n");
+        raw(to, &[head.as_bytes(), more.as_bytes(), b"\r\n", body].concat())
+    };
+    let length = format!("Content-Length: {}\r\n", body.len());
+    // What stands in these headers is of no matter here.
+    let context = "traceparent: 00-ffffffffffffffffffffffffffffffff-ffffffffffffffff-ff\r\nbaggage: __proto__=1,constructor=2\r\n";
+    assert!(post(&format!("{context}{length}"), &body).starts_with("HTTP/1.1 200"));
+    // Headers without end: refused, and closed.
+    let many = post(&format!("{}{length}", "baggage: a=b\r\n".repeat(1_000)), &body);
+    assert!(many.starts_with("HTTP/1.1 431") || many.is_empty(), "{many}");
+    let long = post(&format!("baggage: {}\r\n{length}", "x".repeat(8 << 20)), &body);
+    assert!(long.starts_with("HTTP/1.1 431") || long.is_empty(), "{long}");
+    // In pieces, without a length.
+    let pieces = [format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+    assert!(post("Transfer-Encoding: chunked\r\n", &pieces).starts_with("HTTP/1.1 200"));
+    // Who asks first is told to go on.
+    let asked = post(&format!("Expect: 100-continue\r\n{length}"), &body);
+    assert!(asked.contains("HTTP/1.1 200"), "{asked}");
+    let head = raw(to, b"HEAD /v1/traces HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 405"), "{head}");
+    still_serves(&server, 2);
+}
