@@ -14,8 +14,8 @@ use runspan::model::{RunId, RunKind, UnixNanos};
 use runspan::server::{Importer, Settings};
 use runspan::sources::otlp::{Encoding, Signal};
 use runspan::store::files::adopt_folder;
+use runspan::store::files::folder::{files_of, runs_of};
 use runspan::store::files::layout::Layout;
-use runspan::store::files::requests::FOLDER;
 use runspan::with_causes;
 
 use super::parac;
@@ -101,40 +101,22 @@ impl Staging {
         let Some(root) = inner.iter().find(has_runs) else {
             return Err(io::Error::other("it holds no runs: neither agents/ nor workflows/ is in it"));
         };
+        let from = Layout::new(root);
         for kind in [RunKind::Agent, RunKind::Workflow] {
-            let folders = Layout::new(root).runs(kind);
-            for run in names_in(&folders)? {
-                let place = Path::new(folders.file_name().unwrap_or_default()).join(&run);
-                if is_foreign(&root.join(&place)) {
-                    self.foreign.push((kind, root.join(&place)));
+            let folders = from.runs(kind);
+            let foreign =
+                names_in(&folders)?.into_iter().map(|name| folders.join(name)).filter(|folder| is_foreign(folder));
+            self.foreign.extend(foreign.map(|folder| (kind, folder)));
+            // What is no run's folder is passed over, as readers do.
+            for run in runs_of(&from, kind).map_err(io::Error::other)? {
+                let folder = from.run(kind, run);
+                if is_foreign(&folder) {
                     continue;
                 }
-                // What is no run's folder is passed over, as readers do.
-                if run.to_str().is_none_or(|name| name.parse::<RunId>().is_err()) {
-                    continue;
+                let place = folder.strip_prefix(root).unwrap_or(&folder);
+                for file in files_of(&from, kind, run).map_err(io::Error::other)? {
+                    self.put(&place.join(&file.name), &mut file.open(&from)?, &|| u64::MAX)?;
                 }
-                self.copy_folder(root, &place, true)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn copy_folder(&mut self, root: &Path, place: &Path, with_folders: bool) -> io::Result<()> {
-        for name in names_in(&root.join(place))? {
-            let place = place.join(&name);
-            let found = fs::symlink_metadata(root.join(&place))?;
-            // What a run was asked in its own store is for its own program.
-            if name.as_encoded_bytes().starts_with(b".") || (with_folders && name == FOLDER) {
-                continue;
-            }
-            if found.is_dir() && with_folders {
-                self.copy_folder(root, &place, false)?;
-            } else if found.is_file() {
-                let path = root.join(&place);
-                let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
-                self.put(&place, &mut file, &|| u64::MAX)?;
-            } else {
-                return Err(refused(&place, "it is no plain file"));
             }
         }
         Ok(())
@@ -182,6 +164,7 @@ impl Staging {
             return Ok(());
         }
         let here = Layout::new(&self.dir);
+        here.open_or_create().map_err(|error| with_causes(&error))?;
         // Hashes of secrets, and prices, as in the store that they go to.
         for (from, to) in
             [(self.layout.store_file(), here.store_file()), (self.layout.prices_file(), here.prices_file())]
@@ -205,7 +188,14 @@ impl Staging {
             return Err("the runs could not be written".to_owned());
         }
         for (kind, run) in told {
-            let folder = here.run(kind, run);
+            // Many small ones are written to a pack.
+            let folder = match here.unpack(run) {
+                Ok((folder, _)) => folder,
+                Err(error) => {
+                    self.moved.broken.push(format!("run {run}: {}", with_causes(&error)));
+                    continue;
+                }
+            };
             match fs::rename(self.files_of(run).join("artifacts"), folder.join("artifacts")) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

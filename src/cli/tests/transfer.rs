@@ -524,3 +524,38 @@ fn what_a_killed_import_left_goes_and_one_under_way_stays() {
     assert!(runspan(into.path(), &["import", from.path().to_str().unwrap()]).out.contains("3 runs stored"));
     assert_eq!((left.exists(), used.exists()), (false, true));
 }
+
+#[test]
+fn packed_runs_go_out_and_in_like_others() {
+    let (many, first, second, third) = (tempfile::tempdir().unwrap(), empty(), empty(), empty());
+    for n in 0..12 {
+        let metadata = format!(
+            "run_id: run_{n}\nagent_id: a\nstarted_at: 2026-01-06T10:00:{n:02}Z\nduration_ms: 5\nstatus: completed\n"
+        );
+        write(many.path(), &format!("agents/run_{n}/metadata.yaml"), &metadata);
+    }
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    // Those of another schema are packed where they are made, and moved as folders.
+    let read = runspan(first.path(), &["import", &text(many.path())]);
+    assert_eq!((read.out.as_str(), read.err.as_str()), ("12 runs stored\n", ""));
+    let file = many.path().join("all.json");
+    assert_eq!(runspan(first.path(), &["export", "--limit", "0", "--to", &text(&file)]).code, 0);
+    assert_eq!(runspan(second.path(), &["import", &text(&file)]).out, "12 spans stored\n");
+    let store = second.path().join(".runspan");
+    assert_eq!(std::fs::read_dir(store.join("agents")).unwrap().count(), 0, "all are in a pack");
+    // From there as a store, and as an archive.
+    let copied = runspan(third.path(), &["import", &text(&store)]);
+    assert_eq!((copied.out.as_str(), copied.err.as_str()), ("12 runs stored\n", ""));
+    let archive = many.path().join("all.tar");
+    assert_eq!(runspan(second.path(), &["export", "--limit", "0", "--to", &text(&archive)]).code, 0);
+    assert_eq!(runspan(third.path(), &["import", &text(&archive)]).out, "0 runs stored, 12 there already\n");
+    let fourth = empty();
+    assert_eq!(runspan(fourth.path(), &["import", &text(&archive)]).out, "12 runs stored\n");
+    let runs = json(&runspan(second.path(), &["list", "--limit", "0", "--json"]));
+    assert_eq!(runs.as_array().unwrap().len(), 12);
+    for run in runs.as_array().unwrap() {
+        let run = run["run_id"].as_str().unwrap();
+        assert_eq!(told_of(third.path(), run), told_of(second.path(), run));
+        assert_eq!(told_of(fourth.path(), run), told_of(second.path(), run));
+    }
+}

@@ -12,6 +12,7 @@ pub mod database;
 pub mod family;
 #[cfg(test)]
 mod faults;
+pub mod folder;
 mod index;
 pub mod layout;
 mod overlay;
