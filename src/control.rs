@@ -216,8 +216,15 @@ pub fn cancel(store: &FilesReader, id: &str) -> Result<Vec<Asked>, AskError> {
     let run = store.resolve(id)?;
     let mut asked = vec![cancel_one(store, run, None)?];
     for (below, parent) in store.open_below(run)? {
-        // One that ends in this moment, or cannot be told, keeps no other from being asked.
-        asked.extend(cancel_one(store, below, Some(parent)));
+        match cancel_one(store, below, Some(parent)) {
+            Ok(below) => asked.push(below),
+            // The request to the one above was faster.
+            Err(AskError::Over { run, status: RunStatus::Cancelled }) => {
+                asked.push(Asked { run_id: run, status: RunStatus::Cancelled, is_heard: true });
+            }
+            // One that ends in this moment, or cannot be told, keeps no other from being asked.
+            Err(_) => {}
+        }
     }
     Ok(asked)
 }

@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_millis(20);
 #[command(after_help = "\
 A run waits when its program says so (`run.wait(..)`), and after `runspan pause`. The answer is any JSON, at most 1 MiB. \
 Of two answers one wins; the other ends with 1. Where no process waits for it, the answer is kept until the program goes on with \
-the run (`Run::resume`).
+the run (`Run::resume`). A secret comes from a file or standard input: arguments can be read by everybody on the machine.
 
 Examples:
   runspan list --status waiting

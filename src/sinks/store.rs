@@ -228,11 +228,6 @@ impl<W: RunWriter> StoreSink<W> {
         &self.counts
     }
 
-    /// Tells whether any run is under way.
-    pub(crate) fn has_open_runs(&self) -> bool {
-        self.runs.values().any(|live| live.state.has_started() && live.state.status().is_open())
-    }
-
     /// Returns the runs that are under way.
     pub fn open_runs(&self) -> Vec<RunId> {
         let open = |live: &LiveRun| live.state.has_started() && live.state.status().is_open();

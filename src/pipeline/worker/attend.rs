@@ -165,9 +165,9 @@ impl State {
             requests.cancel().ok().flatten()
         };
         let mut is_changed = false;
-        for run in self.worker.sink.open_runs() {
-            let parent = self.worker.sink.standing(run).and_then(|standing| standing.parent);
-            let Some((parent, cancel)) = parent.and_then(|parent| Some((parent, is_to_end(parent)?))) else { continue };
+        for (run, parent) in self.worker.sink.open_children() {
+            let is_open = self.worker.sink.standing(run).is_some_and(|standing| standing.status.is_open());
+            let Some(cancel) = is_to_end(parent).filter(|_| is_open) else { continue };
             // Written down for those below it.
             let told = Cancel { at: cancel.at, parent_run_id: Some(parent) };
             if let Ok(Some(requests)) = Requests::find(&layout, run)

@@ -19,7 +19,6 @@ pub(crate) struct Standing {
     pub wait: Option<EventId>,
     /// The request for whose sake it paused last.
     pub paused_by: Option<String>,
-    pub parent: Option<RunId>,
     /// All of that is in the run's log.
     pub is_written: bool,
 }
@@ -43,9 +42,19 @@ impl<W: RunWriter> StoreSink<W> {
             status: live.state.status(),
             wait: live.state.waiting_event(),
             paused_by: live.state.paused_by().map(str::to_owned),
-            parent: live.state.parent_run_id(),
             is_written: live.written_status.is_some() && live.queue.is_empty(),
         })
+    }
+
+    /// Tells whether any run is under way, as far as it was written: asked often, so nothing is added up for it.
+    pub(crate) fn has_open_runs(&self) -> bool {
+        self.runs.values().any(|live| live.written_status.is_none_or(RunStatus::is_open))
+    }
+
+    /// Returns the runs under way that others started, each with the one that did, likewise.
+    pub(crate) fn open_children(&self) -> Vec<(RunId, RunId)> {
+        let open = self.runs.iter().filter(|(_, live)| live.written_status.is_none_or(RunStatus::is_open));
+        open.filter_map(|(run, live)| Some((*run, live.state.parent_run_id()?))).collect()
     }
 
     /// Returns the runs that wait for an answer.

@@ -234,7 +234,7 @@ mod by_attribute {
             assert!(polled_once(asks()).is_pending());
         });
         assert_eq!(only_run(dir.path()).status, RunStatus::Waiting);
-        record_in(dir.path(), |_| {
+        let report = record_in(dir.path(), |_| {
             let resumed = Run::resume("latest").unwrap();
             answer(dir.path(), json!("yes")).unwrap();
             let answer = resumed.run.in_scope(|| spun(async { runspan::current().wait("approval", ()).await }));
@@ -243,6 +243,8 @@ mod by_attribute {
         });
         let run = only_run(dir.path());
         assert_eq!((run.status, run.steps_total), (RunStatus::Success, 1));
+        // A span that one process begins and another ends is one.
+        assert_eq!((report.stored, report.pending, report.dropped.len()), (1, 0, 0));
     }
 
     /// Polls until the end, woken or not.
