@@ -51,18 +51,29 @@ impl Handle {
     /// Sends one to the command and to all that it started; tells whether the command was there to get it.
     pub fn signal_all(&self, signal: libc::c_int) -> bool {
         let is_there = self.is_there.lock().unwrap_or_else(PoisonError::into_inner);
-        *is_there && signal_all_below(signal)
+        if !*is_there {
+            return false;
+        }
+        let command = COMMAND.load(Ordering::SeqCst);
+        // Looked for before it is gone, and they are nobody's.
+        let below = all_below(std::process::id());
+        // SAFETY: it was not reaped, so the number is still its own.
+        let is_sent = unsafe { libc::kill(command, signal) } == 0;
+        signal_each(below.into_iter().filter(|process| *process != command), signal);
+        is_sent
     }
 }
 
-/// Sends a signal to every process below this one; tells whether there were any.
-pub fn signal_all_below(signal: libc::c_int) -> bool {
-    let below = all_below(std::process::id());
-    for &process in &below {
-        // SAFETY: it was below this process a moment ago.
+/// Sends a signal to every process below this one.
+pub fn signal_all_below(signal: libc::c_int) {
+    signal_each(all_below(std::process::id()).into_iter(), signal);
+}
+
+fn signal_each(processes: impl Iterator<Item = libc::pid_t>, signal: libc::c_int) {
+    for process in processes {
+        // SAFETY: it was below this process a moment ago. One that has ended by now gets nothing.
         unsafe { libc::kill(process, signal) };
     }
-    !below.is_empty()
 }
 
 /// Returns all processes below one, those nearer to it first.
