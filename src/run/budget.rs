@@ -12,7 +12,7 @@ use crate::conventions::names;
 use crate::model::SpanId;
 use crate::model::budget::{Budget, BudgetExceeded, OVER_BUDGET, Spent};
 use crate::propagation::span_context;
-use crate::sources::budgets::Meter;
+use crate::sources::budgets::{Meter, Waiting};
 use crate::sources::layer::recorder_of;
 use crate::sources::recorder::Recorder;
 
@@ -85,7 +85,7 @@ impl Run {
         self.check_budget().is_err()
     }
 
-    /// Returns what was taken so far: 0 of all but time where no budget was given.
+    /// Returns what was taken so far; nothing is counted where no budget was given.
     pub fn spent(&self) -> Spent {
         self.meter().map(|meter| meter.spent()).unwrap_or_default()
     }
@@ -101,8 +101,9 @@ impl Run {
     /// When the budget was exceeded before `work` was done.
     pub async fn within_budget<T>(&self, work: impl Future<Output = T>) -> Result<T, BudgetExceeded> {
         let mut work = pin!(work);
-        let check = |task: &mut std::task::Context<'_>| match self.meter() {
-            Some(meter) => meter.check_later(task.waker()),
+        let waiting = self.step.purse.as_ref().map(|purse| Waiting::on(&purse.meter));
+        let check = |task: &mut std::task::Context<'_>| match &waiting {
+            Some(waiting) => waiting.check(task.waker()),
             None => Ok(()),
         };
         poll_fn(|task| {

@@ -5,7 +5,7 @@
 //! way: of calls around each other, and of spans around calls, that which says most; of calls with one id of the answer, the
 //! first. A run that is begun below one with a budget counts for both.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -68,7 +68,40 @@ struct State {
     over_at: Option<SpanId>,
     /// What was found where the run went on all the same, or asked whether it may.
     hit: Option<BudgetExceeded>,
-    wakers: Vec<Waker>,
+    /// The tasks that wait to hear of that, each by its number.
+    wakers: HashMap<u64, Waker>,
+    last_waiting: u64,
+}
+
+/// A task that goes on for as long as the budget lasts.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    meter: Arc<Meter>,
+    number: u64,
+}
+
+impl Waiting {
+    pub fn on(meter: &Arc<Meter>) -> Self {
+        let mut state = meter.state();
+        state.last_waiting += 1;
+        Self { meter: Arc::clone(meter), number: state.last_waiting }
+    }
+
+    /// Asks whether what is under way may go on; if so, `waker` is called when it may not any more.
+    pub fn check(&self, waker: &Waker) -> Result<(), BudgetExceeded> {
+        let mut state = self.meter.state();
+        if let Some(exceeded) = self.meter.budget.exceeded(&self.meter.so_far(&state)) {
+            return Err(*state.hit.get_or_insert(exceeded));
+        }
+        state.wakers.entry(self.number).or_insert_with(|| waker.clone()).clone_from(waker);
+        Ok(())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.meter.state().wakers.remove(&self.number);
+    }
 }
 
 impl Budgets {
@@ -217,31 +250,31 @@ impl Meter {
     }
 
     /// Does something with this one and those around it, and calls the tasks that wait to hear of it.
-    fn each(&self, note: impl Fn(&Self) -> Vec<Waker>) {
+    fn each(&self, note: impl Fn(&Self) -> HashMap<u64, Waker>) {
         let mut next = Some(self);
         while let Some(meter) = next {
             // Their own code runs here, so nothing is held.
-            note(meter).into_iter().for_each(Waker::wake);
+            note(meter).into_values().for_each(Waker::wake);
             next = meter.outer.as_deref();
         }
     }
 
-    fn begin_step(&self, span: SpanId) -> Vec<Waker> {
+    fn begin_step(&self, span: SpanId) -> HashMap<u64, Waker> {
         let mut state = self.state();
         state.spent.steps += 1;
-        let Some(exceeded) = self.budget.exceeded(&self.so_far(&state)) else { return Vec::new() };
+        let Some(exceeded) = self.budget.exceeded(&self.so_far(&state)) else { return HashMap::new() };
         state.over_at.get_or_insert(span);
         state.hit.get_or_insert(exceeded);
         std::mem::take(&mut state.wakers)
     }
 
-    fn spend(&self, span: SpanId, more: Told, is_unpriced: bool) -> Vec<Waker> {
+    fn spend(&self, span: SpanId, more: Told, is_unpriced: bool) -> HashMap<u64, Waker> {
         let mut state = self.state();
         state.spent.tokens = state.spent.tokens.saturating_add(more.tokens.unwrap_or_default());
         state.spent.cost = state.spent.cost + more.cost.unwrap_or_default();
         state.spent.unpriced += u64::from(is_unpriced);
         if self.budget.exceeded(&self.so_far(&state)).is_none() {
-            return Vec::new();
+            return HashMap::new();
         }
         state.over_at.get_or_insert(span);
         std::mem::take(&mut state.wakers)
@@ -272,18 +305,6 @@ impl Meter {
             Some(exceeded) => Err(*state.hit.get_or_insert(exceeded)),
             None => Ok(()),
         }
-    }
-
-    /// Asks whether what is under way may go on; if so, `waker` is called when it may not any more.
-    pub fn check_later(&self, waker: &Waker) -> Result<(), BudgetExceeded> {
-        let mut state = self.state();
-        if let Some(exceeded) = self.budget.exceeded(&self.so_far(&state)) {
-            return Err(*state.hit.get_or_insert(exceeded));
-        }
-        if !state.wakers.iter().any(|known| known.will_wake(waker)) {
-            state.wakers.push(waker.clone());
-        }
-        Ok(())
     }
 
     /// Returns by what the run was stopped, or should have been, and the step at which.

@@ -44,14 +44,16 @@ pub struct Child {
     is_there: Arc<Mutex<bool>>,
 }
 
-/// Sends a signal to every process below this one; tells whether there were any.
-pub fn signal_all_below(signal: libc::c_int) -> bool {
-    let below = all_below(std::process::id());
-    for &process in &below {
-        // SAFETY: it was below this process a moment ago.
+/// Sends a signal to every process below this one.
+pub fn signal_all_below(signal: libc::c_int) {
+    signal_each(all_below(std::process::id()).into_iter(), signal);
+}
+
+fn signal_each(processes: impl Iterator<Item = libc::pid_t>, signal: libc::c_int) {
+    for process in processes {
+        // SAFETY: it was below this process a moment ago. One that has ended by now gets nothing.
         unsafe { libc::kill(process, signal) };
     }
-    !below.is_empty()
 }
 
 /// Returns all processes below one, those nearer to it first.
@@ -208,15 +210,18 @@ pub struct Signals {
 
 impl Signals {
     /// Sends one to the command, as long as it is there, and to all processes below this one: a shell would not pass it on.
-    /// Tells whether it was there.
+    /// Tells whether the command was there to get it.
     pub fn send(&self, signal: libc::c_int) -> bool {
         let is_there = self.is_there.lock().unwrap_or_else(PoisonError::into_inner);
-        if *is_there && !signal_all_below(signal) {
-            // Where there is no /proc nobody tells who is below.
-            // SAFETY: the command was not reaped, so its number is its own.
-            unsafe { libc::kill(self.pid, signal) };
+        if !*is_there {
+            return false;
         }
-        *is_there
+        // Looked for before it is gone, and they are nobody's.
+        let below = all_below(std::process::id());
+        // SAFETY: it was not reaped, so the number is still its own.
+        let is_sent = unsafe { libc::kill(self.pid, signal) } == 0;
+        signal_each(below.into_iter().filter(|process| *process != self.pid), signal);
+        is_sent
     }
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use runspan::model::time::parse_duration;
-use runspan::model::{Event, RunId, UnixNanos};
+use runspan::model::{Event, RunId, RunSummary, UnixNanos};
 use runspan::store::RunReader;
 
 use crate::cli::{CODE_NO, CODE_USE, Done, Session, Stop};
@@ -44,8 +44,9 @@ fn length(text: &str) -> Result<Duration, String> {
 /// Shows a run's events.
 pub fn run(args: &Play, reader: &impl RunReader, run: RunId, session: &mut Session<'_>) -> Done {
     let summary = reader.get_run(run)?;
-    let time = RunTime { start: summary.started_at, end: summary.completed_at };
-    let log = time.ordered(reader.get_events(run, 0)?);
+    let log = reader.get_events(run, 0)?;
+    let time = RunTime::of_run(&summary, &log);
+    let log = time.ordered(log);
     if log.is_empty() {
         return Err(Stop::failed(CODE_NO, format!("run {run} has no events")));
     }
@@ -75,6 +76,15 @@ struct RunTime {
 }
 
 impl RunTime {
+    /// Returns when a run was; its summary says so in whole milliseconds.
+    fn of_run(summary: &RunSummary, log: &[Event]) -> Self {
+        let not_before = log.iter().map(|event| event.timestamp).filter(|at| *at >= summary.started_at);
+        Self {
+            start: not_before.min().unwrap_or(summary.started_at),
+            end: summary.completed_at.map(|end| UnixNanos(end.0.saturating_add(999_999))),
+        }
+    }
+
     /// Returns when an event happened. By a clock that is wrong it was before the run or after it: that is its start, or end.
     fn of(self, event: &Event) -> UnixNanos {
         event.timestamp.min(self.end.unwrap_or(event.timestamp)).max(self.start)

@@ -9,7 +9,8 @@ impl Store {
         let run = RunId::from_parts(START_MS, [4; 10]);
         let question = json!({"role": "user", "parts": [{"type": "text", "content": "Rain\u{1b}[2J in Oslo?"}]});
         let asks = json!({"role": "assistant",
-            "parts": [{"type": "tool_call", "id": "1", "name": "weather", "arguments": "Oslo"}]});
+            "parts": [{"type": "tool_call", "id": "1", "name": "weather",
+                "arguments": {"place": "Oslo"}}]});
         let answer = json!({"role": "tool", "parts": [{"type": "tool_call_response", "id": "1", "response": "12 mm"}]});
         let says = json!({"role": "assistant", "parts": [{"type": "text", "content": "Yes:\n  12 mm"}]});
         let system = json!([{"type": "text", "content": "Be brief."}]);
@@ -57,7 +58,7 @@ fn a_run_is_shown_again_with_what_the_model_saw() {
              user       Rain\u{1b}[2J in Oslo?
              tools      weather(place)  Weather of a place
     3     +1.000s  llm_called         chat              gpt-4o  500ms
-       says  assistant  calls weather Oslo
+       says  assistant  calls weather {"place":"Oslo"}
     4     +1.500s  step_started       chat-2            llm chat gpt-4o
        sees  system     as before
                         2 messages as before, up to chat
@@ -78,7 +79,7 @@ fn a_run_is_shown_again_with_what_the_model_saw() {
     4     +1.500s  step_started       chat-2            llm chat gpt-4o
        sees  system     Be brief.
              user       Rain\u{1b}[2J in Oslo?
-             assistant  calls weather Oslo
+             assistant  calls weather {"place":"Oslo"}
              tool       answers 12 mm
              tools      [
                           {

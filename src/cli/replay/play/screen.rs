@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use super::RunTime;
-use crate::cli::content::{Message, Said, conversation, plain};
+use crate::cli::content::{Message, Part, Said, conversation, plain};
 use crate::cli::output::{BLUE, CYAN, DIM, Look, MAGENTA, YELLOW, safe, width, wrapped};
 use crate::cli::{Done, Format, Session, events};
 
@@ -169,6 +169,18 @@ fn says(output: Option<&Json>, has_failed: bool, look: Look) -> String {
     block.out
 }
 
+/// Writes a part of a message; what is short, on one line.
+fn said(part: &Part) -> String {
+    const SHORT: usize = 80;
+    let line = match part {
+        Part::ToolCall { name, arguments } if !arguments.is_string() => format!("calls {name} {arguments}"),
+        Part::ToolResult(result) if !result.is_string() => format!("answers {result}"),
+        Part::Other(other) if !other.is_string() => other.to_string(),
+        other => return other.readable(),
+    };
+    if line.len() <= SHORT { line } else { part.readable() }
+}
+
 /// Reads instructions: a text, or a list of parts.
 fn texts(system: &Json) -> String {
     let parts = conversation(&json!({"role": "system", "parts": system})).into_iter().flatten();
@@ -221,7 +233,7 @@ impl Block {
             self.line(&message.role, "nothing", DIM);
         }
         for (place, part) in message.parts.iter().enumerate() {
-            self.lines(if place == 0 { &message.role } else { "" }, &part.readable(), style);
+            self.lines(if place == 0 { &message.role } else { "" }, &said(part), style);
         }
     }
 
