@@ -113,7 +113,7 @@ fn header(summary: &RunSummary, now: UnixNanos, look: Look) -> String {
         ("session", summary.session_id.clone()),
         ("user", summary.user_id.clone()),
         ("parent", summary.parent_run_id.map(|run| run.to_string())),
-        ("replay of", summary.replay_of.map(|run| run.to_string())),
+        ("replays", summary.replay_of.map(|run| run.to_string())),
         ("tags", Some(summary.tags.join(", ")).filter(|tags| !tags.is_empty())),
     ];
     for (name, value) in optional {

@@ -138,6 +138,24 @@ fn a_changed_prompt_is_at_its_place_in_its_own_conversation() {
 }
 
 #[test]
+fn what_goes_on_from_a_changed_call_is_at_the_place_behind_it() {
+    let said = |text: &str| json!({"role": "assistant", "content": text});
+    let (a, b, go_on) = (user("alpha"), user("beta"), user("Go on"));
+    let recorded = recording(vec![
+        call(1, &asks(std::slice::from_ref(&a)), Some("one")),
+        call(2, &asks(std::slice::from_ref(&b)), Some("two")),
+        call(3, &asks(&[a.clone(), said("one"), go_on.clone()]), Some("three")),
+        call(4, &asks(&[b, said("two"), go_on.clone()]), Some("four")),
+    ]);
+    let replay = recorded.replay();
+    assert_eq!(self::said(&replay, request(&[a])), "exact chat: one");
+    let changed = user("gamma");
+    assert_eq!(self::said(&replay, request(std::slice::from_ref(&changed))), "position chat-2: two messages");
+    // By its words it could as well be the other one.
+    assert_eq!(self::said(&replay, request(&[changed, said("two"), go_on])), "position chat-4: four messages");
+}
+
+#[test]
 fn what_is_not_recorded_is_unmatched_and_what_is_asked_once_more_is_given_once_more() {
     let replay = recording(vec![call(1, &asks(&[user("Hello")]), Some("Hi."))]).replay();
     assert_eq!(said(&replay, request(&[user("Hello")])), "exact chat: Hi.");

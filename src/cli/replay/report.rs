@@ -170,7 +170,10 @@ impl Told<'_> {
             some(report.count(Fit::Unmatched), "unmatched"),
             some(report.count(Fit::Beyond), "after the fork"),
             some(report.left_over.len(), "not asked for"),
-            Some(format!("{} answers reused", count(report.reused() as u64))),
+            Some(match report.reused() {
+                1 => "1 answer reused".to_owned(),
+                n => format!("{} answers reused", count(n as u64)),
+            }),
             Some(self.spent_in_words(report)),
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
