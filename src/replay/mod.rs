@@ -18,6 +18,31 @@
 //! So calls at the same time may come in any order. Ids of tool calls, reasoning, and the hashes of redaction marks are
 //! no content here: they are other each time. What a recording does not have is a [`Gap`] with its reason, never an empty
 //! answer. `docs/adr/0036-replay.md` says why.
+//!
+//! ```
+//! use runspan::replay::{Recording, Request, json};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let guard = runspan::builder().store(dir.path()).init()?;
+//! # let run = runspan::Run::agent("weather").start();
+//! # let call = run.llm("openai", "gpt-4o-mini");
+//! # call.input("Weather in Bern?").output("Let me look.");
+//! # call.finish();
+//! # let tool = run.tool("get_weather");
+//! # tool.input(json!({"city": "Bern"})).output("snow");
+//! # tool.finish();
+//! # run.finish();
+//! # drop(guard);
+//! // let recording = Recording::open("latest")?;
+//! # let recording = Recording::open_in(dir.path(), "latest")?;
+//! let replay = recording.replay();
+//! let answer = replay.ask(&Request::chat("gpt-4o-mini").user("Weather in Bern?"))?;
+//! assert_eq!(answer.text(), "Let me look.");
+//! let sky = replay.tool("get_weather", &json!({"city": "Bern"}))?;
+//! assert_eq!(sky, "snow");
+//! assert!(!replay.report().is_diverged(), "{}", replay.report());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod answer;
 pub mod ask;

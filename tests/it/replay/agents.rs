@@ -186,6 +186,12 @@ fn a_rig_agent_is_replayed_by_its_own_words_and_by_what_was_seen_on_its_way() {
         let command = ["env", talkative, &child, this, "--exact", TEST, "--nocapture", "--test-threads=1"];
         let (dir, run, _) = record(options, &command);
         assert_same(dir.path(), &run, 2);
+        // Its own run has no command; that of the run which started it is meant.
+        let own = runs(dir.path()).into_iter().find(|own| own.parent_run_id == Some(run.run_id)).unwrap();
+        if talkative == "TALKATIVE=1" {
+            let report = replay(dir.path(), &own, &[]);
+            assert_eq!((&report["exact"], &report["replay_of"]), (&json!(2), &json!(own.run_id)), "{report:#}");
+        }
         let other = format!("QUESTION={OTHER}");
         let mut changed = vec!["env", &other];
         changed.extend(&command[1..]);
