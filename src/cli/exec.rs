@@ -255,6 +255,7 @@ impl Recording {
             args.forward_keep.clone().or_else(|| from_env("RUNSPAN_FORWARD_KEEP", rules, parsed, session));
         settings.forward_keep = forward_keep.unwrap_or(settings.forward_keep);
         settings.forward = targets(session);
+        settings.is_offline = again.is_some_and(|again| !again.may_ask());
         let run = RunId::fresh(UnixNanos::now());
         let receiver = match Receiver::start(settings, run) {
             Ok(receiver) => receiver,

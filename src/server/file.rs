@@ -164,6 +164,7 @@ impl Settings {
             silence: seconds(serve.silence_s, defaults.silence),
             drain: seconds(serve.drain_s, defaults.drain),
             forward,
+            is_offline: false,
             forward_keep,
             journal_bytes: mib("journal_mib", serve.journal_mib)?.unwrap_or(defaults.journal_bytes),
             bounds: serve.bounds.over(defaults.bounds)?,
@@ -248,7 +249,7 @@ serve:
 "#,
         )
         .unwrap();
-        insta::assert_compact_debug_snapshot!(settings, @r#"Settings { store: Some("runs"), otlp_grpc: 127.0.0.1:14317, otlp_http: 127.0.0.1:14318, http: [::1]:14319, insecure_bind: false, hosts: ["bridge"], durability: Process, content: Full, silence: 60s, drain: 5s, forward: [Target { signal: Traces, endpoint: "http://a:4318/v1/traces", protocol: HttpProtobuf, headers: [], timeout: 10s, compression: None, tls: TlsFiles { ca: None, client_certificate: None, client_key: None } }, Target { signal: Traces, endpoint: "https://b/v1/traces", protocol: HttpProtobuf, headers: ["authorization"], timeout: 10s, compression: Gzip, tls: TlsFiles { ca: Some("/etc/my ca.pem"), client_certificate: None, client_key: None } }], forward_keep: Keep { rules: Some(Rules { errors: true, cost_over: Some(NanoUsd(500000000)), slower_than: None, rest: Ratio { bound: 0 } }) }, journal_bytes: 67108864, bounds: Bounds { request_bytes: 8388608, memory_bytes: 33554432, connections: 10, head_limit: 1s, body_limit: 2s, limits: Limits { spans: 1000, attributes: 4096, events: 4096, links: 1024, values: 262144, span_bytes: 12582912 } } }"#);
+        insta::assert_compact_debug_snapshot!(settings, @r#"Settings { store: Some("runs"), otlp_grpc: 127.0.0.1:14317, otlp_http: 127.0.0.1:14318, http: [::1]:14319, insecure_bind: false, hosts: ["bridge"], durability: Process, content: Full, silence: 60s, drain: 5s, forward: [Target { signal: Traces, endpoint: "http://a:4318/v1/traces", protocol: HttpProtobuf, headers: [], timeout: 10s, compression: None, tls: TlsFiles { ca: None, client_certificate: None, client_key: None } }, Target { signal: Traces, endpoint: "https://b/v1/traces", protocol: HttpProtobuf, headers: ["authorization"], timeout: 10s, compression: Gzip, tls: TlsFiles { ca: Some("/etc/my ca.pem"), client_certificate: None, client_key: None } }], is_offline: false, forward_keep: Keep { rules: Some(Rules { errors: true, cost_over: Some(NanoUsd(500000000)), slower_than: None, rest: Ratio { bound: 0 } }) }, journal_bytes: 67108864, bounds: Bounds { request_bytes: 8388608, memory_bytes: 33554432, connections: 10, head_limit: 1s, body_limit: 2s, limits: Limits { spans: 1000, attributes: 4096, events: 4096, links: 1024, values: 262144, span_bytes: 12582912 } } }"#);
     }
 
     #[test]

@@ -190,7 +190,7 @@ impl Server {
             listeners.push((name, listener));
         }
         let own: Vec<SocketAddr> = listeners.iter().filter_map(|(_, listener)| listener.local_addr().ok()).collect();
-        let targets = upstreams::targets(&settings.forward, &own)?;
+        let targets = if settings.is_offline { Vec::new() } else { upstreams::targets(&settings.forward, &own)? };
         let here = std::env::current_dir().unwrap_or_default();
         let layout = Layout::new(here.join(find_store(settings.store.as_deref(), &here)));
         let store = layout.open_or_create()?;

@@ -36,6 +36,8 @@ pub struct Settings {
     pub drain: Duration,
     /// OTLP endpoints that get all spans as well, besides the one of the standard variables.
     pub forward: Vec<Target>,
+    /// Nothing is forwarded, whatever the environment says.
+    pub is_offline: bool,
     /// Which runs are forwarded, decided when they are over.
     pub forward_keep: Keep,
     /// Bound of the journal on disk, in bytes: how far a target may be behind before it loses the oldest spans.
@@ -89,6 +91,7 @@ impl Default for Settings {
             silence: SILENCE,
             drain: Duration::from_secs(10),
             forward: Vec::new(),
+            is_offline: false,
             forward_keep: Keep::all(),
             journal_bytes: crate::journal::Options::default().max_bytes,
             bounds: Bounds::default(),

@@ -206,7 +206,7 @@ fn request(request: &Request, items: &[Item], asked: &[(String, &Request)]) -> S
     let (mut out, from) = match longest {
         Some((variable, before, said)) => {
             let other_model = (before.model_name() != request.model_name()).then(|| format!(".model({})", text(model)));
-            (format!("{variable}.clone(){}", other_model.unwrap_or_default()), said)
+            (format!("{variable}\n        .clone(){}", other_model.unwrap_or_default()), said)
         }
         None => (format!("Request::chat({})", text(model)), 0),
     };

@@ -69,7 +69,8 @@ fn a_run_becomes_a_test_that_passes_and_fails_at_the_step_that_changes() {
         let answer = replay.ask(&asked_1)?;
         assert_eq!(answer.tool_calls().map(|tool| tool.name).collect::<Vec<_>>(), ["weather"]);
         // chat-2
-        let asked_2 = asked_1.clone()
+        let asked_2 = asked_1
+            .clone()
             .assistant_called("weather", json!({"city": "Bern"}))
             .tool_result(json!("snow"));
         let answer = replay.ask(&asked_2)?;

@@ -59,7 +59,7 @@ fn watched_port() -> (String, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn nobody_is_asked_neither_models_nor_proxies() {
+fn nobody_is_asked_neither_models_nor_proxies_and_nobody_is_told() {
     let (dir, run, _) = recorded(&[]);
     let server = ModelServer::start(Script::demo()).unwrap();
     let (proxy, came) = watched_port();
@@ -70,6 +70,8 @@ fn nobody_is_asked_neither_models_nor_proxies() {
         ("ANTHROPIC_BASE_URL", server.base_url()),
         ("HTTP_PROXY", proxy.clone()),
         ("HTTPS_PROXY", proxy.clone()),
+        ("RUNSPAN_FORWARD", proxy.clone()),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", proxy.clone()),
         ("ALL_PROXY", proxy),
         ("NO_PROXY", "nothing".to_owned()),
     ];
