@@ -208,3 +208,23 @@ fn a_run_that_came_over_otlp_alone_is_replayed_with_a_command_of_ones_own() {
     let output = replayed(&store, &run, &["--", "python3", "-c", AGENT], &[]);
     assert_eq!((output.status.code(), out(&output).as_str()), (Some(0), "None It snows.\n"), "{}", err(&output));
 }
+
+#[test]
+fn a_prompt_with_a_secret_is_known_again_and_never_shown() {
+    let (server, dir) = (ModelServer::start(Script::demo()).unwrap(), tempdir());
+    let key = format!("sk-proj-{}", "aB3dE6gH9jK2mN5pQ8sT".repeat(2));
+    let prompt = format!("Which weather is it in Bern? My key is {key}");
+    let mut exec = runspan(dir.path(), &["exec", "--name", "agent", "--", "python3", "-c", AGENT]);
+    exec.env("OPENAI_BASE_URL", server.base_url()).env("PROMPT", &prompt);
+    assert!(ended(exec).status.success());
+    drop(server);
+    let run = only_run(dir.path());
+    // What is not kept of the environment is what it is now.
+    let output = replayed(dir.path(), &run, &[], &[("PROMPT", &prompt)]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let changed = prompt.replace("Bern", "Rome");
+    let output = replayed(dir.path(), &run, &[], &[("PROMPT", &changed)]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("+Which weather is it in Rome? My key is [redacted:"), "{}", err(&output));
+    assert!(!err(&output).contains(&key));
+}
