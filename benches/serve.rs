@@ -10,8 +10,8 @@
 //! # Method
 //!
 //! Traces of one agent, four model calls and five tool calls, 14 attributes and some 700 bytes a span, or with 4 KB of text
-//! a model call. They are made by writing ids and times over those of one encoded request, and with gzip compressed (level
-//! 1) as they are sent. Eight connections (32 for ten spans a request) each send a request when the one before is
+//! a model call. They are made by writing ids and times over those of one encoded request, and with gzip compressed as
+//! they are sent, at level 1. Eight connections (32 for ten spans a request) each send a request when the one before is
 //! answered. All of it, the load included, runs on the same cores.
 //!
 //! - **acknowledged**: all spans by the time to the last answer; answers come after `fdatasync`.

@@ -87,7 +87,7 @@ fn end(load: Load, within_ms: u64) -> Result<u64, Failed> {
 pub fn overloads(suite: &Suite) -> Vec<Row> {
     let name = "bridge overloaded";
     let mut row = Row::new(name, "senders told to slow down; under 256 MiB; every acknowledged span, once", suite.seed);
-    let lasting = Duration::from_secs(suite.pick(6, 300));
+    let lasting = Duration::from_secs(suite.pick(8, 300));
     row.injected = format!("twice what it stores, for {} s; a target that takes and never answers", lasting.as_secs());
     for (protocol, batch, _) in [WAYS[0], WAYS[2]].into_iter().take(suite.pick(1, 2)) {
         let seed = trial_seed(suite.seed, name, row.of);
@@ -103,7 +103,7 @@ fn overload(mut load: Load, lasting: Duration, suite: &Suite) -> Result<String, 
     let hung = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}", hung.local_addr()?);
     // What waits for the store may take so much disk: reached within the reduced time, too.
-    let journal = suite.pick("8", "1024");
+    let journal = suite.pick("2", "1024");
     let flags = [&["--forward", &url, "--journal", journal][..], &DRAINS].concat();
     let stored = sustainable(load, &dir.path().join("first"), &flags)?;
     load.rate = Some(2.0 * stored);

@@ -173,8 +173,8 @@ fn says(output: Option<&Json>, has_failed: bool, look: Look) -> String {
 fn said(part: &Part) -> String {
     const SHORT: usize = 80;
     let line = match part {
-        Part::ToolCall { name, arguments } if !arguments.is_string() => format!("calls {name} {arguments}"),
-        Part::ToolResult(result) if !result.is_string() => format!("answers {result}"),
+        Part::ToolCall { name, arguments, .. } if !arguments.is_string() => format!("calls {name} {arguments}"),
+        Part::ToolResult { result, .. } if !result.is_string() => format!("answers {result}"),
         Part::Other(other) if !other.is_string() => other.to_string(),
         other => return other.readable(),
     };
