@@ -30,6 +30,7 @@ pub fn weather_agent(base_url: &str, model: &str) -> Agent {
 }
 
 /// Makes one that tells what is said.
+#[cfg(feature = "cli")]
 pub fn talkative_agent(base_url: &str, model: &str) -> Agent {
     weather_agent_builder(base_url, model).record_content_telemetry(true).tool(GetWeather).build()
 }

@@ -165,7 +165,6 @@ pub(super) fn each_event(fs: &dyn Fs, dir: &Path, run: RunId, mut take: impl FnM
 }
 
 /// Reads all events of a run whose metadata counted so many.
-#[cfg(feature = "index")]
 pub(super) fn read_vouched(fs: &dyn Fs, dir: &Path, run: RunId, vouched: u64) -> Result<Vec<Event>, StoreError> {
     read_lines(fs, dir, run, vouched, Some)
 }

@@ -6,6 +6,7 @@
 
 mod format;
 mod pack;
+#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the bridge packs runs"))]
 mod packer;
 #[cfg(test)]
 mod tests;
