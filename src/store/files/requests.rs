@@ -145,6 +145,7 @@ impl<'a> Requests<'a> {
         match self.read::<Resume>(&path)? {
             Some(Resume { at, taken_at: None, .. }) => {
                 let taken = Resume { at, input: None, taken_at: Some(now) };
+                self.remove_leftovers();
                 replace(self.fs, &path, &as_json(&path, &taken)?, true)
             }
             _ => Ok(()),
@@ -153,7 +154,18 @@ impl<'a> Requests<'a> {
 
     /// Leaves of all answers but that to `open`, which waits still, only that they were taken.
     pub(crate) fn settle(&self, open: Option<EventId>, now: UnixNanos) -> Result<(), StoreError> {
+        self.remove_leftovers();
         self.answered()?.into_iter().filter(|wait| Some(*wait) != open).try_for_each(|wait| self.note_taken(wait, now))
+    }
+
+    /// Removes what those left who died over a request: it may be an answer. Who is making one now gets it to its place all the
+    /// same.
+    fn remove_leftovers(&self) {
+        let entries = self.fs.list(&self.dir).unwrap_or_default();
+        for entry in entries.iter().filter(|entry| entry.name.starts_with('.') && entry.name.ends_with(".tmp")) {
+            // The next to take an answer tries again.
+            let _ = self.fs.remove_file(&self.dir.join(&entry.name));
+        }
     }
 
     fn resume_file(&self, wait: EventId) -> PathBuf {
@@ -230,4 +242,53 @@ pub(crate) fn bell_count(layout: &Layout, process: RunId) -> u64 {
     let path = layout.journal().join(process.to_string()).join(BELL);
     // What cannot be looked at now is looked at the next time.
     stat(layout.fs(), &path).ok().flatten().map_or(0, |found| found.len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::OsFs;
+
+    fn resume(input: &str) -> Resume {
+        Resume { at: UnixNanos(1), input: Some(input.into()), taken_at: None }
+    }
+
+    #[test]
+    fn the_first_answer_to_a_wait_holds_for_good_and_is_taken_out_once_it_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let requests = Requests::of(&OsFs, dir.path());
+        let (one, other) = (EventId::fresh(UnixNanos(1)), EventId::fresh(UnixNanos(2)));
+        assert_eq!((requests.answered().unwrap(), requests.resume(one).unwrap()), (Vec::new(), None));
+        assert!(requests.put_resume(one, &resume("first")).unwrap());
+        assert!(!requests.put_resume(one, &resume("second")).unwrap());
+        assert!(requests.put_resume(other, &resume("third")).unwrap());
+        assert_eq!(requests.resume(one).unwrap(), Some(resume("first")));
+        // Of a dead process, the first was taken and the other is waited for.
+        std::fs::write(dir.path().join("requests/.resume-x.json.y.tmp"), "an answer, half made").unwrap();
+        requests.settle(Some(other), UnixNanos(3)).unwrap();
+        let taken = Resume { at: UnixNanos(1), input: None, taken_at: Some(UnixNanos(3)) };
+        assert_eq!(requests.resume(one).unwrap(), Some(taken.clone()));
+        assert_eq!(requests.resume(other).unwrap(), Some(resume("third")));
+        requests.note_taken(one, UnixNanos(4)).unwrap();
+        assert_eq!(requests.resume(one).unwrap(), Some(taken), "it was taken once");
+        assert!(!requests.put_resume(one, &resume("late")).unwrap());
+        let left = std::fs::read_dir(dir.path().join("requests")).unwrap().count();
+        assert_eq!((left, requests.answered().unwrap().len()), (2, 2));
+    }
+
+    #[test]
+    fn a_pause_is_asked_once_until_it_is_seen_and_what_is_no_request_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let requests = Requests::of(&OsFs, dir.path());
+        let pause = |id: &str| Pause { id: id.to_owned(), at: UnixNanos(1) };
+        assert!(requests.put_pause(&pause("a")).unwrap() && !requests.put_pause(&pause("b")).unwrap());
+        assert_eq!(requests.pause().unwrap(), Some(pause("a")));
+        requests.remove_pause().unwrap();
+        requests.remove_pause().unwrap();
+        assert!(requests.put_pause(&pause("b")).unwrap());
+        std::fs::write(dir.path().join("requests/cancel.json"), "{").unwrap();
+        assert!(matches!(requests.cancel().unwrap_err(), StoreError::BadStore { .. }));
+        std::fs::write(dir.path().join("requests/cancel.json"), vec![b' '; MAX_REQUEST as usize + 1]).unwrap();
+        assert!(requests.cancel().is_err(), "longer than any");
+    }
 }
