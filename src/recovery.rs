@@ -615,8 +615,7 @@ fn runs_of(layout: &Layout, process: RunId) -> Result<Vec<RunSummary>, Error> {
 /// Returns the runs of a process that are not over, as the files have them.
 #[cfg(feature = "server")]
 pub(crate) fn open_runs_of(layout: &Layout, process: RunId) -> Result<Vec<RunId>, Error> {
-    let runs = runs_of(layout, process)?;
-    Ok(runs.into_iter().filter(|run| run.status.is_open()).map(|run| run.run_id).collect())
+    Ok(FilesReader::of(layout.clone())?.open_runs_of(process)?)
 }
 
 /// Ends an open span at the last moment that its run is known to have lived, with a mark.

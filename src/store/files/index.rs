@@ -223,6 +223,54 @@ pub(super) fn leads(fs: &dyn Fs, path: &Path) -> Result<IdMap<RunId, Lead>, Stor
     Ok(leads)
 }
 
+/// Returns the runs of a writer that are under way by their last lines, without parsing those of runs that are over. Takes
+/// the runs that have a line out of `untold`.
+#[cfg(feature = "server")]
+pub(super) fn open_of(
+    fs: &dyn Fs,
+    path: &Path,
+    writer: RunId,
+    untold: &mut IdSet<RunId>,
+) -> Result<IdSet<RunId>, StoreError> {
+    let mut open = IdSet::default();
+    let file = match open_plain(fs, path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(open),
+        Err(error) => return Err(StoreError::io("read", path)(error)),
+    };
+    let (mut lines, mut line) = (BufReader::with_capacity(1 << 16, Contents::of(&*file)), Vec::new());
+    while lines.read_until(b'\n', &mut line).map_err(StoreError::io("read", path))? > 0 {
+        let is_over = says_over(&line);
+        // Nobody asks about most of them.
+        if !is_over || !open.is_empty() || !untold.is_empty() {
+            if let Some(run) = run_of(&line) {
+                untold.remove(&run);
+                open.remove(&run);
+            }
+            if !is_over
+                && let Ok(summary) = serde_json::from_slice::<RunSummary>(&line)
+                && summary.status.is_open()
+                && summary.writer == Some(writer)
+            {
+                open.insert(summary.run_id);
+            }
+        }
+        line.clear();
+    }
+    Ok(open)
+}
+
+/// Tells whether a line as this version writes it is of a run that is over; of another line that is not known.
+#[cfg(feature = "server")]
+fn says_over(line: &[u8]) -> bool {
+    // Within a text these quotes would have backslashes before them.
+    const STATUS: &[u8] = b"\"status\":\"";
+    let status = line.windows(STATUS.len()).position(|bytes| bytes == STATUS).map(|at| &line[at + STATUS.len()..]);
+    let is_open =
+        |word: &[u8]| [&b"running\""[..], b"waiting\"", b"pending\""].iter().any(|open| word.starts_with(open));
+    status.is_some_and(|word| !is_open(word))
+}
+
 /// Returns the last line of each run that can be read, without parsing more than has to be.
 #[cfg(feature = "index")]
 pub(super) fn last_lines(lines: &[u8]) -> HashMap<RunId, &[u8]> {

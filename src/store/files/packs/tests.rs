@@ -247,3 +247,28 @@ fn killed_while_a_run_gets_its_folder_back_it_is_there_once_and_whole() {
         }
     }
 }
+
+#[cfg(feature = "server")]
+#[test]
+fn runs_under_way_are_found_by_their_last_lines_or_by_their_folders() {
+    let fs = FaultyFs::new(1);
+    drop(packed(&fs, false, RUNS));
+    let mut writer = FilesWriter::new(layout(&fs), WRITER, false);
+    for number in 20..24 {
+        let open = RunSummary { status: RunStatus::Running, completed_at: None, ..summary(number) };
+        writer.create_run(&open, &events(number, 4)).unwrap();
+    }
+    // 21 ends, 22 says something that looks like an end, and of 23 no line is left.
+    writer.update_run(&summary(21)).unwrap();
+    let odd =
+        RunSummary { status: RunStatus::Waiting, session_id: Some(r#""status":"success""#.to_owned()), ..summary(22) };
+    writer.update_run(&odd).unwrap();
+    let log = fs.files().remove("/store/index.log").unwrap();
+    let lines = String::from_utf8(log).unwrap();
+    let id = run_id(23).to_string();
+    let kept: String = lines.split_inclusive('\n').filter(|line| !line.contains(&id)).collect();
+    fs.overwrite("/store/index.log", kept.into_bytes());
+    let reader = FilesReader::of(layout(&fs)).unwrap();
+    assert_eq!(reader.open_runs_of(WRITER).unwrap(), [run_id(20), run_id(22), run_id(23)]);
+    assert_eq!(reader.open_runs_of(RunId([8; 16])).unwrap(), []);
+}
