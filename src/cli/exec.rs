@@ -490,7 +490,10 @@ fn pass_through(
     }
     let store: PathBuf = receiver.layout().root().to_owned();
     let are_told = match context.run_id.filter(|_| when == PassThrough::Auto) {
-        Some(run) => AreTold::new(move || report::times_below(&store, run)),
+        Some(run) => {
+            let below = report::Below::new(store, run);
+            AreTold::new(move || below.times())
+        }
         None => AreTold::none(),
     };
     let calls = Calls { root: *context, resource: Arc::new(root::resource(name)), are_told, purse };

@@ -66,7 +66,8 @@ impl Run {
     ///
     /// # Errors
     ///
-    /// [`WaitError::Cancelled`] when the run was asked to end, so that `?` is enough to obey.
+    /// [`WaitError::Cancelled`] when the run was asked to end, [`WaitError::OverBudget`] when it may take no more: `?` is enough to
+    /// obey.
     pub fn checkpoint(&self) -> Checkpoint<'_> {
         Checkpoint::new(self.place())
     }

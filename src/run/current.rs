@@ -155,7 +155,8 @@ impl CurrentStep {
     ///
     /// # Errors
     ///
-    /// [`WaitError::Cancelled`](crate::WaitError::Cancelled) when the run was asked to end.
+    /// [`WaitError::Cancelled`](crate::WaitError::Cancelled) when the run was asked to end,
+    /// [`WaitError::OverBudget`](crate::WaitError::OverBudget) when it may take no more.
     pub fn checkpoint(&self) -> Checkpoint<'_> {
         Checkpoint::new(self.place())
     }

@@ -16,12 +16,15 @@ use tracing::{Dispatch, Level, Span};
 use super::content::Text;
 use super::spans::TARGET;
 use crate::conventions::names;
+use crate::model::budget::BudgetExceeded;
 use crate::model::event::Waiting;
 use crate::model::{RunId, RunStatus};
+use crate::sources::budgets::Meter;
 use crate::sources::desk::{Line, Ticket};
+use crate::sources::layer::meter_of;
 
 /// Why a run does not wait, or waits no longer, without an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum WaitError {
     /// The run was asked to end.
@@ -29,6 +32,8 @@ pub enum WaitError {
         /// The run.
         run: RunId,
     },
+    /// The run has taken more than its budget; only a checkpoint says so.
+    OverBudget(BudgetExceeded),
     /// The run is not recorded, so nobody could answer it.
     NotRecorded {
         /// The run.
@@ -59,6 +64,7 @@ impl fmt::Display for WaitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cancelled { run } => write!(f, "run {run} was asked to end"),
+            Self::OverBudget(exceeded) => exceeded.fmt(f),
             Self::NotRecorded { run } => write!(f, "run {run} is not recorded, so nobody can answer it"),
             Self::Waits { run, reason } => write!(f, "run {run} waits already: {reason}"),
             Self::Closed { run } => write!(f, "recording has ended; run {run} still waits"),
@@ -234,13 +240,16 @@ impl Drop for Wait<'_> {
 #[must_use = "a run pauses when this is awaited"]
 pub struct Checkpoint<'a> {
     place: Place,
+    /// What counts for the run, if it has a budget.
+    meter: Option<Arc<Meter>>,
     holds: bool,
     of_run: PhantomData<&'a ()>,
 }
 
 impl Checkpoint<'_> {
     pub(crate) fn new(place: Place) -> Self {
-        Self { place, holds: false, of_run: PhantomData }
+        let meter = place.span.as_ref().and_then(|(id, dispatch)| meter_of(dispatch, id));
+        Self { place, meter, holds: false, of_run: PhantomData }
     }
 
     /// Blocks the thread for as long as the run pauses.
@@ -286,6 +295,10 @@ impl Future for Checkpoint<'_> {
         if self.holds {
             return self.place.poll_answer(cx).map_ok(drop);
         }
+        if let Some(Err(exceeded)) = self.meter.as_ref().map(|meter| meter.check()) {
+            return Poll::Ready(Err(WaitError::OverBudget(exceeded)));
+        }
+        let line = &self.place.line;
         if !line.is_paused() {
             return Poll::Ready(Ok(()));
         }

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use runspan::model::{NanoUsd, RunStatus, RunSummary};
-use runspan::{Bound, Budget, BudgetExceeded, Run, Step, Usage, current};
+use runspan::{Bound, Budget, BudgetExceeded, Run, Step, Usage, WaitError, current};
 
 use crate::support::{only_run, record_in, runs, steps, tempdir};
 
@@ -182,6 +182,20 @@ async fn work_that_waits_is_dropped_at_the_boundary_that_exceeds_the_budget() {
     assert_eq!(run.status, RunStatus::Error);
     let search = steps(dir.path(), run.run_id).into_iter().find(|step| step.step_id == "search").unwrap();
     assert_eq!(search.status.as_str(), "cancelled");
+}
+
+#[test]
+fn a_checkpoint_of_a_run_over_its_budget_says_so() {
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let run = Run::agent("weather").budget(tokens(10)).start();
+        assert_eq!(run.checkpoint_blocking(), Ok(()));
+        call(&run, 11);
+        let Err(WaitError::OverBudget(exceeded)) = run.checkpoint_blocking() else { panic!("nobody is told") };
+        assert_eq!(exceeded.bound, Bound::Tokens);
+        run.finish();
+    });
+    assert_eq!(only_run(dir.path()).status, RunStatus::Error);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What is said at the end: what the run came to, and how to look at it.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use runspan::model::{RunId, RunStatus, RunSummary, UnixNanos};
 use runspan::store::files::FilesReader;
@@ -47,11 +48,48 @@ pub fn has_runs_below(store: &Path, run: RunId) -> bool {
     open_store(store).is_ok_and(|reader| !family(&reader, run).1.is_empty())
 }
 
-/// Returns when the runs were that were begun below this one: each from its start to its end, if it has one.
-pub fn times_below(store: &Path, run: RunId) -> Vec<(UnixNanos, Option<UnixNanos>)> {
-    let below = FilesReader::open(store).map(|reader| family(&reader, run).1).unwrap_or_default();
-    let end = |run: &RunSummary| run.completed_at.filter(|_| !run.status.is_open());
-    below.iter().map(|run| (run.started_at, end(run))).collect()
+/// When a run was: from its start to its end, if it has one.
+pub type During = (UnixNanos, Option<UnixNanos>);
+
+/// The runs that are begun below one, and when they were.
+pub struct Below {
+    store: PathBuf,
+    run: RunId,
+    /// Those that were read: their logs may be long.
+    known: Mutex<HashMap<RunId, During>>,
+}
+
+impl Below {
+    pub fn new(store: PathBuf, run: RunId) -> Self {
+        Self { store, run, known: Mutex::default() }
+    }
+
+    /// Returns when each was.
+    pub fn times(&self) -> Vec<During> {
+        let Ok(reader) = FilesReader::open(&self.store) else { return Vec::new() };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut times = |run: &RunSummary| match known.get(&run.run_id) {
+            Some(during) if during.1.is_some() || run.status.is_open() => *during,
+            _ => {
+                let during = during(&reader, run);
+                known.insert(run.run_id, during);
+                during
+            }
+        };
+        family(&reader, self.run).1.iter().map(&mut times).collect()
+    }
+}
+
+/// Reads when a run was, by its topmost step: its metadata knows milliseconds, and calls may be nearer to it than one.
+fn during(reader: &FilesReader, run: &RunSummary) -> During {
+    let root = reader.get_outline(run.run_id).ok().and_then(|steps| steps.into_iter().next());
+    let start = root.as_ref().map_or(run.started_at, |root| root.started_at);
+    if run.status.is_open() {
+        return (start, None);
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast to an integer saturates")]
+    let end = |ms: f64| UnixNanos(start.0.saturating_add((ms * 1e6).round() as u64));
+    (start, root.and_then(|root| root.duration_ms).map(end).or(run.completed_at))
 }
 
 /// Returns a run, and all that were begun below it: by the command itself, with the library, and by what that began.

@@ -18,6 +18,7 @@ use runspan::server::Teller;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::super::budget::Purse;
+use super::super::report::During;
 use super::call::Exchange;
 use super::copy::Copied;
 
@@ -246,9 +247,6 @@ impl Calls {
     }
 }
 
-/// When a run was that a program with the library began below: from its start to its end, if it has one.
-pub type During = (UnixNanos, Option<UnixNanos>);
-
 /// Which calls programs with the library tell themselves: those that begin during their runs.
 pub struct AreTold {
     /// Looks into the store, which takes its time.
@@ -275,9 +273,12 @@ impl AreTold {
         if self.ask.is_some() { SHOWN_AFTER } else { Duration::ZERO }
     }
 
-    fn get(&mut self, call: UnixNanos) -> bool {
+    /// Asks of a call that began at a time, which was so long ago.
+    fn get(&mut self, call: UnixNanos, since: Duration) -> bool {
         let Some(ask) = &self.ask else { return false };
-        if self.last.as_ref().is_none_or(|(at, _)| at.elapsed() >= Self::HOLDS) {
+        // An answer from before a run of that time was in the store says nothing.
+        let holds = Self::HOLDS.min(since.saturating_sub(SHOWN_AFTER));
+        if self.last.as_ref().is_none_or(|(at, _)| at.elapsed() >= holds) {
             self.last = Some((Instant::now(), ask()));
         }
         let during = |(start, end): &During| *start <= call && end.is_none_or(|end| call <= end);
@@ -292,6 +293,7 @@ pub struct Recorder {
     teller: Teller,
     about: Calls,
     tally: Arc<Tally>,
+    begun: Instant,
     /// Calls that are over, by when it is known whether somebody else tells them.
     over: VecDeque<Over>,
 }
@@ -308,8 +310,15 @@ impl Recorder {
         let (to, said) = unbounded_channel();
         let tally = Arc::<Tally>::default();
         let purse = about.purse.clone();
-        let recorder =
-            Self { said, says: to.downgrade(), teller, about, tally: Arc::clone(&tally), over: VecDeque::new() };
+        let recorder = Self {
+            said,
+            says: to.downgrade(),
+            teller,
+            about,
+            tally: Arc::clone(&tally),
+            begun: Instant::now(),
+            over: VecDeque::new(),
+        };
         (Says { to, tally, purse }, recorder)
     }
 
@@ -347,7 +356,8 @@ impl Recorder {
     async fn open(&mut self, exchange: &Exchange) {
         // Both take their time, which streams on this thread must not wait for.
         let span = tokio::task::block_in_place(|| {
-            let is_wanted = !exchange.is_over() && !self.about.are_told.get(exchange.started_at());
+            let is_wanted =
+                !exchange.is_over() && !self.about.are_told.get(exchange.started_at(), exchange.since_start());
             is_wanted.then(|| exchange.begun(&self.about.root))
         });
         if let Some(span) = span {
@@ -366,16 +376,24 @@ impl Recorder {
         }
         let since = exchange.since_start();
         let wait = if exchange.is_open() { Duration::ZERO } else { self.about.are_told.after().saturating_sub(since) };
-        let known_at = Instant::now() + wait;
+        let known_at = if wait.is_zero() { Instant::now() } else { self.next_look(Instant::now() + wait) };
         let place = self.over.iter().rposition(|over| over.known_at <= known_at).map_or(0, |before| before + 1);
         self.over.insert(place, Over { known_at, exchange, answered });
+    }
+
+    /// Returns the next time after one at which the store is looked into: calls that are near each other share a look.
+    fn next_look(&self, after: Instant) -> Instant {
+        let since = after.saturating_duration_since(self.begun).as_millis();
+        let looks = since.div_ceil(AreTold::HOLDS.as_millis());
+        self.begun + AreTold::HOLDS * u32::try_from(looks).unwrap_or(u32::MAX)
     }
 
     /// Tells the next call of those that are over, unless somebody else does.
     async fn settle_next(&mut self) {
         let Some(Over { exchange, answered, .. }) = self.over.pop_front() else { return };
         let span = tokio::task::block_in_place(|| {
-            let is_wanted = exchange.is_open() || !self.about.are_told.get(exchange.started_at());
+            let is_wanted =
+                exchange.is_open() || !self.about.are_told.get(exchange.started_at(), exchange.since_start());
             is_wanted.then(|| exchange.ended(&self.about.root, &answered))
         });
         // What was copied is not needed any more.
