@@ -75,6 +75,17 @@ impl Args {
         })
     }
 
+    /// Refuses a name that seems to ask for something else than it would get.
+    fn check_name(&self, is_dir: bool) -> Done {
+        const KNOWN: &[&str] = &["json", "jsonl", "ndjson", "tar", "html", "htm"];
+        let ending = self.to.extension().and_then(|ending| ending.to_str());
+        match ending.filter(|ending| self.form.is_none() && !is_dir && !KNOWN.contains(ending)) {
+            Some(ending) => Err(wrong_use(format!("nothing is written as .{}", super::output::safe(ending)))
+                .hint("name a file that ends in .json, .jsonl, .tar or .html, or say what it is to hold with --as")),
+            None => Ok(()),
+        }
+    }
+
     fn is_dir(&self) -> bool {
         self.to.to_string_lossy().ends_with('/') || self.to.is_dir()
     }
@@ -96,6 +107,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         return send_to(target, args.again, &reader, &runs, session);
     }
     let is_dir = args.is_dir();
+    args.check_name(is_dir)?;
     match (args.form(is_dir), is_dir) {
         (Form::Html, true) => pages(args, &reader, &runs, session),
         (_, true) => Err(wrong_use("a folder takes pages: --as html, or name a file")),
@@ -227,6 +239,9 @@ fn spans(args: &Args, reader: &FilesReader, runs: &[RunId], by_line: bool, sessi
             lines.extend_from_slice(as_line(&std::mem::take(&mut all).into_request())?.as_bytes());
         }
     }
+    if left.runs == runs.len() {
+        return left.answer();
+    }
     if !by_line {
         lines = as_line(&all.into_request())?.into_bytes();
     }
@@ -252,6 +267,10 @@ fn tar(args: &Args, reader: &FilesReader, runs: &[RunId], session: &mut Session<
         if left.keep(reader.get_events(*run, 0).map_err(Stop::from), session)?.is_some() {
             whole.push((summary.kind, *run));
         }
+    }
+    if whole.is_empty() && left.runs > 0 {
+        // What is there stays: an archive of nothing is no use in its place.
+        return left.answer();
     }
     let mut troubled = None;
     write_with(&args.way(), session, |out| {

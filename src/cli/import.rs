@@ -85,6 +85,8 @@ struct Told {
     dropped: u64,
     /// What was not read, where and why.
     problems: Vec<Problem>,
+    #[serde(skip)]
+    had_folders: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -110,6 +112,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         let name = if is_standard_input(file) { "standard input".to_owned() } else { file.display().to_string() };
         let mut into = Intake { importer: &importer, settings: &settings, told: &mut told, name: name.clone() };
         let taken = if file.is_dir() {
+            into.told.had_folders = true;
             into.folders(&layout, |staging| staging.copy(file))
         } else {
             open(file).and_then(|reader| into.all(reader, args.form, &layout))
@@ -161,6 +164,7 @@ fn in_words(told: &Told) -> String {
     let others = others.iter().filter(|(n, _)| *n > 0).map(|(n, words)| format!(", {} {words}", count(*n)));
     let spans = format!("{} stored{}\n", counted(told.stored, "span"), others.collect::<String>());
     let runs = match (told.runs, told.duplicate_runs) {
+        (0, 0) if told.had_folders && told.requests == 0 => "no runs stored\n".to_owned(),
         (0, 0) => return spans,
         (stored, 0) => format!("{} stored\n", counted(stored, "run")),
         (stored, there) => format!("{} stored, {} there already\n", counted(stored, "run"), count(there)),

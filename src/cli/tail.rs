@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -122,6 +123,8 @@ struct Follower {
     path: PathBuf,
     /// Where the first line begins that has not been read.
     offset: u64,
+    /// Device and number of the file that this is a place in: another may have been put in its place.
+    file: Option<(u64, u64)>,
 }
 
 /// What a look at a file found.
@@ -135,29 +138,40 @@ enum Found {
 
 impl Follower {
     fn new(path: PathBuf) -> Self {
-        Self { path, offset: 0 }
+        Self { path, offset: 0, file: None }
     }
 
     /// Passes over what is there.
     fn skip_to_end(&mut self) {
-        self.offset = std::fs::metadata(&self.path).map_or(0, |meta| meta.len());
+        let found = std::fs::metadata(&self.path).ok();
+        self.offset = found.as_ref().map_or(0, std::fs::Metadata::len);
+        self.file = found.map(|meta| (meta.dev(), meta.ino()));
+    }
+
+    /// Goes back to the beginning of a file that was written anew; tells whether nothing is new in it.
+    fn begin_in(&mut self, found: &std::fs::Metadata) -> bool {
+        let file = Some((found.dev(), found.ino()));
+        if found.len() < self.offset || (self.file.is_some() && self.file != file) {
+            self.offset = 0;
+        }
+        self.file = file;
+        found.len() == self.offset
     }
 
     /// Reads the lines that are new. What has no line break yet is left for later: its writer is in the middle of it.
     fn look(&mut self) -> io::Result<Found> {
-        let length = match std::fs::metadata(&self.path) {
-            Ok(meta) => meta.len(),
+        let found = match std::fs::metadata(&self.path) {
+            Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Gone),
             Err(error) => return Err(error),
         };
-        if length == self.offset {
+        if self.begin_in(&found) {
             return Ok(Found::Lines(Vec::new()));
         }
-        if length < self.offset {
-            // Written anew, and shorter.
-            self.offset = 0;
-        }
         let mut file = File::open(&self.path)?;
+        if self.begin_in(&file.metadata()?) {
+            return Ok(Found::Lines(Vec::new()));
+        }
         file.seek(SeekFrom::Start(self.offset))?;
         let (mut bytes, mut chunk) = (Vec::new(), CHUNK);
         loop {
@@ -466,5 +480,10 @@ mod tests {
         assert_eq!(follower.look().unwrap(), Found::Lines(b"two\nthree\n".to_vec()));
         std::fs::write(&path, b"new\n").unwrap();
         assert_eq!(follower.look().unwrap(), Found::Lines(b"new\n".to_vec()));
+        // Another one in its place, and longer: who takes a run up may write its log anew.
+        std::fs::write(dir.path().join("other"), b"first\nsecond\n").unwrap();
+        std::fs::rename(dir.path().join("other"), &path).unwrap();
+        assert_eq!(follower.look().unwrap(), Found::Lines(b"first\nsecond\n".to_vec()));
+        assert_eq!(follower.look().unwrap(), Found::Lines(Vec::new()));
     }
 }

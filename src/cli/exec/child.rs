@@ -37,6 +37,9 @@ static IGNORED: AtomicBool = AtomicBool::new(false);
 /// One came after the command had ended: who sent it does not want to wait.
 static IS_HURRIED: AtomicBool = AtomicBool::new(false);
 
+/// The command and all below it were stopped, and hear nothing until they go on.
+static IS_HELD: AtomicBool = AtomicBool::new(false);
+
 /// A command that runs.
 pub struct Child {
     pid: libc::pid_t,
@@ -221,6 +224,11 @@ impl Signals {
         // SAFETY: it was not reaped, so the number is still its own.
         let is_sent = unsafe { libc::kill(self.pid, signal) } == 0;
         signal_each(below.into_iter().filter(|process| *process != self.pid), signal);
+        match signal {
+            libc::SIGSTOP => IS_HELD.store(true, Ordering::Relaxed),
+            libc::SIGCONT => IS_HELD.store(false, Ordering::Relaxed),
+            _ => let_go_on(),
+        }
         is_sent
     }
 }
@@ -350,6 +358,13 @@ extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut
     }
 }
 
+/// Has what was stopped go on, so that it hears the signal that it was sent.
+fn let_go_on() {
+    if IS_HELD.swap(false, Ordering::Relaxed) {
+        signal_all_below(libc::SIGCONT);
+    }
+}
+
 /// Sends on what the handler says, for as long as the command is there.
 fn pass_on(pipe: libc::c_int, is_there: &Mutex<bool>) {
     let mut said = [0_u8; 2];
@@ -370,6 +385,7 @@ fn pass_on(pipe: libc::c_int, is_there: &Mutex<bool>) {
             continue;
         }
         if said[1] == 1 {
+            let_go_on();
             continue;
         }
         // One that came before the command was there is meant for it.
@@ -380,6 +396,9 @@ fn pass_on(pipe: libc::c_int, is_there: &Mutex<bool>) {
         if *is_there {
             // SAFETY: it was not reaped, so the number is still its own.
             unsafe { libc::kill(COMMAND.load(Ordering::SeqCst), signal) };
+            if ASK_TO_END.contains(&signal) {
+                let_go_on();
+            }
         }
     }
 }

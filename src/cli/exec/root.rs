@@ -127,7 +127,14 @@ impl Root {
     /// Takes in what was asked of the run: what it said of that, and that it ends for it, however its command did.
     pub fn take_in(&mut self, heard: Heard) {
         self.is_cancelled = heard.is_cancelled;
+        let is_held = heard.events.last().is_some_and(|event| event.name == names::EVENT_WAITING);
         self.record.span.events.extend(heard.events);
+        if is_held {
+            // It has ended all the same: by a signal that cannot be held, or since somebody else let it go on.
+            let time_unix_nano = UnixNanos::now().0;
+            let name = names::EVENT_RESUMED.to_owned();
+            self.record.span.events.push(SpanEvent { time_unix_nano, name, ..SpanEvent::default() });
+        }
     }
 
     /// Returns the record of its end, with what is to be known of the recording.

@@ -101,6 +101,10 @@ impl Staging {
         let Some(root) = inner.iter().find(has_runs) else {
             return Err(io::Error::other("it holds no runs: neither agents/ nor workflows/ is in it"));
         };
+        if same_folder(root, self.layout.root()) {
+            let why = "it is the store that runs go to; name another with --store";
+            return Err(io::Error::other(why));
+        }
         let from = Layout::new(root);
         for kind in [RunKind::Agent, RunKind::Workflow] {
             let folders = from.runs(kind);
@@ -283,6 +287,10 @@ fn remove_left(root: &Path) {
             let _ = fs::remove_dir_all(dir);
         }
     }
+}
+
+fn same_folder(one: &Path, other: &Path) -> bool {
+    matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Tells a run folder in the schema of Paracle.

@@ -158,11 +158,13 @@ impl Facts {
     }
 
     fn nanos(&mut self) -> Option<u64> {
-        let positive = |value: &Json| value.as_f64().filter(|number| *number >= 0.0);
+        /// Seconds; what is said to take longer is no duration.
+        const LONGEST: f64 = 10.0 * 365.0 * 86_400.0;
+        let positive = |value: &Json| value.as_f64().filter(|number| (0.0..=LONGEST * 1e3).contains(number));
         let seconds = self.number(&["duration_seconds"], positive);
         let seconds = seconds.or_else(|| Some(self.number(&["duration_ms", "total_duration_ms"], positive)? / 1e3));
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast to an integer saturates")]
-        seconds.map(|seconds| (seconds * 1e9) as u64)
+        seconds.filter(|seconds| *seconds <= LONGEST).map(|seconds| (seconds * 1e9) as u64)
     }
 
     /// Tells all of it to a span that has its start.
@@ -170,8 +172,10 @@ impl Facts {
         let duration = self.nanos();
         let ended =
             self.time("completed_at").or_else(|| duration.map(|nanos| UnixNanos(started.0.saturating_add(nanos))));
-        self.outcome(span, ended.is_some());
-        span.end_time_unix_nano = ended.or(otherwise).map_or(started.0, |ended| ended.0.max(started.0));
+        let is_open = self.outcome(span, ended.is_some());
+        // When it was last written to is as much as is known of one that has no end.
+        let ended = ended.or(otherwise.filter(|_| is_open));
+        span.end_time_unix_nano = ended.map_or(started.0, |ended| ended.0.max(started.0));
         self.usage(span);
         for (key, name) in [
             ("provider", names::PROVIDER),
@@ -215,7 +219,8 @@ impl Facts {
         span.attributes.extend(cost.map(|usd| attribute(names::COST_USD, usd)));
     }
 
-    fn outcome(&mut self, span: &mut Span, has_ended: bool) {
+    /// Tells how it ended, and returns whether it had not.
+    fn outcome(&mut self, span: &mut Span, has_ended: bool) -> bool {
         let word = self.text("status");
         let status = word.as_deref().and_then(|word| word.parse::<RunStatus>().ok());
         if let (None, Some(word)) = (status, word) {
@@ -234,9 +239,9 @@ impl Facts {
             // Nobody goes on with a copy.
             Some(RunStatus::Running | RunStatus::Waiting) => (Some("crashed"), Some(RunStatus::Crashed)),
             Some(RunStatus::Error) => (None, None),
-            Some(RunStatus::Success) => return,
+            Some(RunStatus::Success) => return false,
             Some(other) => (Some(other.as_str()), Some(other)),
-            None if message.is_empty() && has_ended => return,
+            None if message.is_empty() && has_ended => return false,
             None if message.is_empty() => (Some("crashed"), Some(RunStatus::Crashed)),
             None => (None, None),
         };
@@ -244,6 +249,7 @@ impl Facts {
         span.attributes.push(attribute(names::ERROR_TYPE, kind));
         span.attributes.extend(status.map(|status| attribute(names::STEP_STATUS, status.as_str())));
         span.status = Some(Status { message, code: STATUS_ERROR });
+        status == Some(RunStatus::Crashed)
     }
 
     /// Makes the span of a step. `at` is when the one before it ended.

@@ -507,7 +507,7 @@ fn the_folder_around_a_store_may_be_named_and_one_without_runs_is_told() {
     let import = |path: &std::path::Path| runspan(into.path(), &["import", path.to_str().unwrap()]);
     assert_eq!(import(from.path()).out, "3 runs stored\n");
     let none = import(tempfile::tempdir().unwrap().path());
-    assert_eq!((none.code, none.out.as_str()), (1, "0 spans stored\n"));
+    assert_eq!((none.code, none.out.as_str()), (1, "no runs stored\n"));
     assert!(none.err.contains("it holds no runs"), "{}", none.err);
 }
 
@@ -558,4 +558,24 @@ fn packed_runs_go_out_and_in_like_others() {
         assert_eq!(told_of(third.path(), run), told_of(second.path(), run));
         assert_eq!(told_of(fourth.path(), run), told_of(second.path(), run));
     }
+}
+
+#[test]
+fn an_export_of_nothing_leaves_what_is_there_and_a_strange_ending_is_refused() {
+    let mut store = Store::new();
+    let bad = store.record_agent(1);
+    std::fs::write(store.run_dir(bad).join("events.jsonl"), "no JSON\n").unwrap();
+    for name in ["old.tar", "old.json"] {
+        let file = store.path().join(name);
+        std::fs::write(&file, "before").unwrap();
+        assert_eq!(runspan(store.path(), &["export", &bad.to_string(), "--to", file.to_str().unwrap()]).code, 1);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "before", "{name}");
+    }
+    let answer = runspan(store.path(), &["export", &bad.to_string(), "--to", "runs.tar.gz"]);
+    assert_eq!(answer.code, 2);
+    assert!(answer.err.contains("nothing is written as .gz"), "{}", answer.err);
+    // The store itself is no source of runs for it.
+    let own = runspan(store.path(), &["import", store.path().join(".runspan").to_str().unwrap()]);
+    assert_eq!((own.code, own.out.as_str()), (1, "no runs stored\n"));
+    assert!(own.err.contains("it is the store that runs go to"), "{}", own.err);
 }

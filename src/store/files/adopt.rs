@@ -27,7 +27,15 @@ pub fn adopt_folder(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -
         return Err(StoreError::Damaged { run, why });
     }
     let mut chain = Chain::default();
-    run_dir::check_log(fs, folder, run, &mut chain, MAX_LOG)?;
+    let checked = run_dir::check_log(fs, folder, run, &mut chain, MAX_LOG);
+    let is_changed = |summary: &RunSummary| {
+        checked.is_err() || summary.events_sha256.is_some_and(|hash| chain.hash_of(summary.events) != Some(hash))
+    };
+    if summary.status.is_open() && is_changed(&summary) {
+        let why = "it is under way, and was written to while it was copied; take it when it is over".to_owned();
+        return Err(StoreError::Damaged { run, why });
+    }
+    checked?;
     if summary.events_sha256.is_some_and(|hash| chain.hash_of(summary.events) != Some(hash)) {
         let why = "its log was changed since it was written: the hash in run.yaml is another".to_owned();
         return Err(StoreError::Damaged { run, why });

@@ -185,3 +185,27 @@ fn a_command_in_any_language_is_stopped_goes_on_and_is_ended() {
     "#);
     runspan(&store, &["verify"]);
 }
+
+#[test]
+fn a_command_that_ends_while_it_is_held_leaves_no_run_that_waits() {
+    for signal in [libc::SIGTERM, libc::SIGKILL] {
+        let dir = tempdir();
+        let (store, number) = (dir.path().join("store"), dir.path().join("pid"));
+        let script = format!("echo $$ > {}; exec sleep 60", number.display());
+        let mut exec = std::process::Command::new(env!("CARGO_BIN_EXE_runspan"));
+        exec.args(["exec", "--quiet", "--store"]).arg(&store).args(["--", "sh", "-c", &script]);
+        let mut exec = Killed(exec.stdout(Stdio::null()).spawn().unwrap());
+        wait_until("it runs", || number.exists() && store.join("store.yaml").exists() && runs(&store).len() == 1);
+        let pid = std::fs::read_to_string(&number).unwrap();
+        assert_eq!(told(&store, &["pause", "latest"]).0, Some(0));
+        assert!(is_waiting(&store) && is_stopped(&pid));
+        // To the recorder, which passes it on, or to the command itself.
+        let to = if signal == libc::SIGTERM { exec.0.id().to_string() } else { pid };
+        // SAFETY: sends a signal to a process that is ours.
+        unsafe { libc::kill(to.trim().parse().unwrap(), signal) };
+        assert_eq!(exec.0.wait().unwrap().code(), Some(128 + signal));
+        let wanted = if signal == libc::SIGTERM { RunStatus::Cancelled } else { RunStatus::Crashed };
+        assert_eq!(only_run(&store).status, wanted);
+        runspan(&store, &["verify"]);
+    }
+}

@@ -165,14 +165,19 @@ impl Packs {
         Ok(())
     }
 
-    /// Returns the packs that cannot be read, and why.
+    /// Returns the packs that cannot be read, or not whole, and why.
     pub fn unreadable(&self, fs: &dyn Fs) -> io::Result<Vec<(PathBuf, String)>> {
-        self.now(fs)?;
+        let cut = self.now(fs)?;
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let of = |(id, why): &(RunId, String)| (self.dir.join(format!("{id}.pack")), why.clone());
-        Ok(known.unreadable.iter().map(of).collect())
+        // A pack gets its name when it is whole.
+        let cut = cut.iter().filter(|pack| !pack.is_whole).map(|pack| (pack.path.clone(), CUT.to_owned()));
+        Ok(known.unreadable.iter().map(of).chain(cut).collect())
     }
 }
+
+/// What is wrong with a pack that was whole once.
+const CUT: &str = "its end is missing or damaged, and with it runs may be gone";
 
 impl Known {
     fn look(&mut self, fs: &dyn Fs, dir: &Path) -> io::Result<()> {

@@ -8,6 +8,7 @@ use super::format::{
     self, Codec, ENTRY_HEAD, EntryHead, HEADER, INDEX_ENTRY, Indexed, MAX_EXPANDED, TRAILER, Trailer, aligned, crc,
 };
 use crate::fs::{Access, Fs, FsFile, append_full, read_full};
+use crate::model::id::IdSet;
 use crate::model::{RunId, UnixNanos};
 
 /// So many bytes are looked through at a time for entries of a pack without an index.
@@ -17,8 +18,10 @@ const CHUNK: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Pack {
     pub id: RunId,
-    path: PathBuf,
+    pub path: PathBuf,
     index: Index,
+    /// Its end is there.
+    pub is_whole: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -52,11 +55,11 @@ impl Pack {
         let mut head = [0; HEADER];
         let read = read_full(&*file, &mut head, 0)?;
         let begin = format::read_header(&head[..read], id).map_err(bad)?;
-        let index = match Self::index_in(&*file, id)? {
-            Some(index) => index,
-            None => Index::Found(find(&*file, id, begin)?),
+        let (index, is_whole) = match Self::index_in(&*file, id)? {
+            Some(index) => (index, true),
+            None => (Index::Found(find(&*file, id, begin)?), false),
         };
-        Ok(Self { id, path, index })
+        Ok(Self { id, path, index, is_whole })
     }
 
     fn index_in(file: &dyn FsFile, id: RunId) -> io::Result<Option<Index>> {
@@ -221,7 +224,34 @@ impl Pack {
         }
         append_full(&*file, &format::tombstone(self.id, run, now, why))?;
         file.sync_data()?;
-        path.parent().map_or(Ok(()), |dir| if whole == 0 { fs.sync_dir(dir) } else { Ok(()) })
+        if whole == 0 {
+            path.parent().map_or(Ok(()), |dir| fs.sync_dir(dir))?;
+        }
+        self.leave_when_empty(fs)
+    }
+
+    /// Gives the space back once all runs have gone; for who has the lock of what has gone.
+    fn leave_when_empty(&self, fs: &dyn Fs) -> io::Result<()> {
+        if !self.is_whole {
+            // What cannot be seen in it may be wanted.
+            return Ok(());
+        }
+        let gone: IdSet<RunId> = self.gone(fs)?.into_iter().collect();
+        let entries = match self.entries(fs) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            entries => entries?,
+        };
+        if entries.iter().any(|entry| !gone.contains(&entry.run)) {
+            return Ok(());
+        }
+        // The pack first: what has gone from it must not come back.
+        for path in [self.path.clone(), self.tombstones_path()] {
+            match fs.remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 

@@ -168,6 +168,34 @@ fn a_pack_that_was_cut_off_gives_what_is_left_of_it() {
         if end + index >= bytes.len() {
             assert_eq!(found, all());
         }
+        // Nobody misses what is gone, so it is the pack itself that tells.
+        let told = problems(&cut).iter().any(|what| what.starts_with("the pack cannot be read"));
+        assert_eq!(told, end < bytes.len(), "cut at {end} of {}", bytes.len());
+    }
+}
+
+#[test]
+fn a_pack_of_which_all_runs_have_gone_gives_its_space_back_whenever_a_kill_comes() {
+    let remove = |crash_at: Option<u64>| {
+        let fs = FaultyFs::new(1);
+        let mut writer = packed(&fs, true, RUNS);
+        (1..RUNS).for_each(|run| writer.delete_run(run_id(run)).unwrap());
+        assert_eq!((there(&fs), pack_files(&fs).len()), (vec![(0, 4)], 2), "one is still there");
+        let before = fs.count();
+        fs.plan(Plan { crash_at: crash_at.map(|step| before + step), ..Plan::default() });
+        let removed = writer.delete_run(run_id(0)).is_ok();
+        (fs.count() - before, removed, fs.restart(End::Kill))
+    };
+    let (steps, ..) = remove(None);
+    for step in 1..=steps + 1 {
+        let (_, removed, fs) = remove(Some(step));
+        assert!(!removed || there(&fs).is_empty(), "step {step}");
+        assert_eq!(problems(&fs), [""; 0], "step {step}");
+        let mut writer = FilesWriter::new(layout(&fs), WRITER, true);
+        let _ = writer.delete_run(run_id(0));
+        assert_eq!(there(&fs), [], "step {step}");
+        let packs = pack_files(&fs).into_iter().filter(|name| name.ends_with(".pack"));
+        assert!(!removed || packs.count() == 0, "step {step}");
     }
 }
 
