@@ -44,10 +44,11 @@ impl Identity {
                 (process, journal)
             }
         };
-        let open: Vec<RunId> = recovery::open_runs_of(&layout, process)?;
         // Many senders, many runs: those that come whole are written many to a file.
         let mut identity = Self::with(layout, process, journal, options, FilesWriter::with_packs)?;
-        identity.sink.take_up(&open)?;
+        recovery::take_up_runs(&identity.layout, process, &mut identity.sink)?;
+        // What is told again may have been written to its run's folder, and not yet to the log of all runs.
+        identity.sink.write_again_up_to(identity.journal.committed_seq());
         Ok(identity)
     }
 

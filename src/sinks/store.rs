@@ -33,7 +33,7 @@ const MAX_BEHIND_BYTES: u64 = 32 << 20;
 /// After how long without a span a run of another's program, whose root never came, is taken for over.
 pub const SILENCE: Duration = Duration::from_secs(600);
 /// Traces of runs that are over that are remembered for what comes late: some 5 MB.
-const TRACES_AT_HAND: usize = 65_536;
+pub(crate) const TRACES_AT_HAND: usize = 65_536;
 /// Runs that wait for that of a trace they name as their cause.
 const LINKS_AWAITED: usize = 4_096;
 /// How long a finished trace is held with its spans for late ones.
@@ -116,6 +116,8 @@ pub struct StoreSink<W> {
     awaiting_links: IdMap<TraceId, Vec<RunId>>,
     /// The disk may have lost what was written: what is taken up is written once more.
     is_distrustful: bool,
+    /// So is what records up to this place belong to.
+    again_up_to: u64,
     /// The writer holds runs back, to write them with others.
     is_holding: bool,
 }
@@ -180,6 +182,7 @@ impl<W: RunWriter> StoreSink<W> {
             over_since: VecDeque::new(),
             awaiting_links: HashMap::default(),
             is_distrustful: false,
+            again_up_to: 0,
             is_holding: false,
         }
     }
@@ -564,7 +567,8 @@ impl<W: RunWriter> StoreSink<W> {
         let by_span = self.outside.is_some();
         // How what was written stands is not known.
         let unsettled = by_span && written_status.is_some();
-        let stale_summary = self.is_distrustful && state.has_started();
+        let is_told_again = self.told <= self.again_up_to && self.told > 0;
+        let stale_summary = (self.is_distrustful || is_told_again) && state.has_started();
         if stale_summary {
             self.dirty.insert(run);
         }
@@ -896,8 +900,14 @@ impl<W: RunWriter> StoreSink<W> {
         }
     }
 
+    /// Has the metadata of runs that records up to this place belong to written once more: who told them before may have died
+    /// in the middle of that.
+    pub(crate) fn write_again_up_to(&mut self, seq: u64) {
+        self.again_up_to = seq;
+    }
+
     /// Remembers a run that is let go of.
-    fn remember_over(&mut self, trace: TraceId, run: RunId) {
+    pub(crate) fn remember_over(&mut self, trace: TraceId, run: RunId) {
         if self.over.insert(trace, run).is_none() {
             self.over_since.push_back(trace);
         }

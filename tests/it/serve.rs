@@ -349,6 +349,39 @@ fn a_run_whose_root_is_late_runs_until_it_comes_or_until_it_is_silent_for_long()
 }
 
 #[test]
+fn what_is_late_or_told_again_finds_its_run_behind_a_restart_however_the_server_ended() {
+    for is_killed in [true, false] {
+        let dir = tempdir();
+        let mut server = Server::start(dir.path(), &[]);
+        let late = |trace: u8| request(vec![span(trace, 4, 1, "chat", 50, 60)]).encode_to_vec();
+        let send = |to: &Server, body: &[u8]| assert_eq!(post(to.port("otlp-http"), PROTOBUF, "", body).0, 200);
+        for trace in 1..=20 {
+            send(&server, &request(agent(trace)).encode_to_vec());
+        }
+        wait_for(dir.path(), |runs| runs.len() == 20 && runs.iter().all(|run| run.status == RunStatus::Success));
+        // Runs are let go of when they have been over for a while.
+        std::thread::sleep(Duration::from_millis(1_500));
+        (1..=20).for_each(|trace| send(&server, &late(trace)));
+        if is_killed {
+            server.child.kill().unwrap();
+            drop(server);
+        } else {
+            assert_eq!(server.end(), Some(0));
+        }
+        let server = Server::start(dir.path(), &[]);
+        // A client whose answer was lost sends again.
+        (1..=20).for_each(|trace| send(&server, &late(trace)));
+        (1..=20).for_each(|trace| send(&server, &request(agent(trace)).encode_to_vec()));
+        assert_eq!(server.end(), Some(0));
+        let found: Vec<String> = runs(dir.path()).iter().map(shown).collect();
+        assert_eq!(found, ["agent weather success steps 4 llm 2 tools 1 Some(220)"; 20], "killed: {is_killed}");
+        let verified =
+            Command::new(env!("CARGO_BIN_EXE_runspan")).arg("verify").arg("--store").arg(dir.path()).output();
+        assert!(verified.as_ref().unwrap().status.success(), "{verified:?}");
+    }
+}
+
+#[test]
 fn what_was_acknowledged_survives_a_kill_and_the_next_server_goes_on_with_it() {
     let dir = tempdir();
     let mut server = Server::start(dir.path(), &[]);

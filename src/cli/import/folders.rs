@@ -118,10 +118,19 @@ impl Staging {
                     continue;
                 }
                 let place = folder.strip_prefix(root).unwrap_or(&folder);
-                for file in files_of(&from, kind, run).map_err(io::Error::other)? {
-                    self.put(&place.join(&file.name), &mut file.open(&from)?, &|| u64::MAX)?;
+                if let Err(error) = self.copy_run(&from, kind, run, place) {
+                    // It costs itself.
+                    self.runs.remove(&(kind, run));
+                    self.moved.broken.push(format!("run {run}: {error}"));
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn copy_run(&mut self, from: &Layout, kind: RunKind, run: RunId, place: &Path) -> io::Result<()> {
+        for file in files_of(from, kind, run).map_err(io::Error::other)? {
+            self.put(&place.join(&file.name), &mut file.open(from)?, &|| u64::MAX)?;
         }
         Ok(())
     }

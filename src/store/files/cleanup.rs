@@ -601,6 +601,8 @@ fn republish(layout: &Layout, dir: &Path, summary: &RunSummary) -> Result<(), St
 ///
 /// Returns how many these were, and those of which the folder alone is left.
 fn sweep(layout: &Layout, children: &IdMap<RunId, Vec<RunId>>) -> Result<(u64, Vec<Emptied>), StoreError> {
+    let (packs, beneath) = layout.packs();
+    packs.sweep(beneath).map_err(StoreError::io("clean up", packs.dir()))?;
     let fs = layout.fs();
     let (mut swept, mut emptied) = (0, Vec::new());
     for kind in RunKind::ALL {

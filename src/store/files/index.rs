@@ -5,6 +5,8 @@
 //! the run's own `run.yaml` is read instead.
 
 use std::collections::HashMap;
+#[cfg(feature = "server")]
+use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -13,6 +15,8 @@ use serde::Deserialize;
 use super::super::StoreError;
 use super::layout::{open_plain, sync_dir};
 use crate::fs::{Access, Contents, Fs, FsFile, append_full, read_full, write_full};
+#[cfg(feature = "server")]
+use crate::model::TraceId;
 use crate::model::id::{IdMap, IdSet};
 use crate::model::{RunId, RunKind, RunStatus, RunSummary, UnixNanos};
 
@@ -223,21 +227,34 @@ pub(super) fn leads(fs: &dyn Fs, path: &Path) -> Result<IdMap<RunId, Lead>, Stor
     Ok(leads)
 }
 
-/// Returns the runs of a writer that are under way by their last lines, without parsing those of runs that are over. Takes
+/// Runs of one writer, by the lines of the log.
+#[cfg(feature = "server")]
+#[derive(Debug, Default)]
+pub(super) struct OfWriter {
+    /// Those that are under way by their last lines.
+    pub open: IdSet<RunId>,
+    /// Traces of those that are over, the latest last; a run may be there twice.
+    pub over: VecDeque<(TraceId, RunId)>,
+}
+
+/// Returns the runs of a writer, without parsing the lines of those that are over; of these at most so many, the latest. Takes
 /// the runs that have a line out of `untold`.
 #[cfg(feature = "server")]
-pub(super) fn open_of(
+pub(super) fn of_writer(
     fs: &dyn Fs,
     path: &Path,
     writer: RunId,
+    most: usize,
     untold: &mut IdSet<RunId>,
-) -> Result<IdSet<RunId>, StoreError> {
-    let mut open = IdSet::default();
+) -> Result<OfWriter, StoreError> {
+    let mut found = OfWriter::default();
+    let OfWriter { open, over } = &mut found;
     let file = match open_plain(fs, path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(open),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
         Err(error) => return Err(StoreError::io("read", path)(error)),
     };
+    let by_writer = format!("\"writer\":\"{writer}\"");
     let (mut lines, mut line) = (BufReader::with_capacity(1 << 16, Contents::of(&*file)), Vec::new());
     while lines.read_until(b'\n', &mut line).map_err(StoreError::io("read", path))? > 0 {
         let is_over = says_over(&line);
@@ -255,9 +272,26 @@ pub(super) fn open_of(
                 open.insert(summary.run_id);
             }
         }
+        if is_over && let Some(told) = quick_trace(&line, by_writer.as_bytes()) {
+            over.push_back(told);
+            if over.len() > most {
+                over.pop_front();
+            }
+        }
         line.clear();
     }
-    Ok(open)
+    Ok(found)
+}
+
+/// Returns trace and run of a line as this version writes it, if it is of the writer.
+#[cfg(feature = "server")]
+fn quick_trace(line: &[u8], by_writer: &[u8]) -> Option<(TraceId, RunId)> {
+    const TRACE: &[u8] = b"\"trace_id\":\"";
+    // Within a text these quotes would have backslashes before them.
+    let find = |what: &[u8]| line.windows(what.len()).position(|bytes| bytes == what);
+    line.windows(by_writer.len()).rposition(|bytes| bytes == by_writer)?;
+    let trace = line.get(find(TRACE)? + TRACE.len()..)?.get(..32)?;
+    Some((std::str::from_utf8(trace).ok()?.parse().ok()?, quick_id(line)?))
 }
 
 /// Tells whether a line as this version writes it is of a run that is over; of another line that is not known.

@@ -539,23 +539,28 @@ impl FilesReader {
         self.summaries().map(|(runs, _)| runs)
     }
 
-    /// Returns the runs of a writer that are under way, as the files have them.
+    /// Returns the runs of a writer that are under way, as the files have them, and traces of at most so many of those that are
+    /// over, the latest last.
     #[cfg(feature = "server")]
-    pub(crate) fn open_runs_of(&self, writer: RunId) -> Result<Vec<RunId>, StoreError> {
+    pub(crate) fn runs_of_writer(
+        &self,
+        writer: RunId,
+        most: usize,
+    ) -> Result<(Vec<RunId>, Vec<(crate::model::TraceId, RunId)>), StoreError> {
         let (_, fs) = self.layout.packs();
         let mut untold = crate::model::id::IdSet::default();
         for kind in RunKind::ALL {
             // What is packed is over.
             untold.extend(run_ids(fs, &self.layout.runs(*kind))?);
         }
-        let open = index::open_of(fs, &self.layout.index_log(), writer, &mut untold)?;
+        let index::OfWriter { open, over } = index::of_writer(fs, &self.layout.index_log(), writer, most, &mut untold)?;
         // Its writer died before it wrote the line.
         let is_open = |run: &RunId| {
             self.summary(*run).is_ok_and(|summary| summary.status.is_open() && summary.writer == Some(writer))
         };
         let mut open: Vec<RunId> = open.into_iter().chain(untold.into_iter().filter(is_open)).collect();
         open.sort_unstable();
-        Ok(open)
+        Ok((open, over.into()))
     }
 
     fn summary(&self, run: RunId) -> Result<RunSummary, StoreError> {

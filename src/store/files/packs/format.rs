@@ -194,7 +194,8 @@ impl Trailer {
             && u64_at(bytes, 16) == file_len
             && u16::from_le_bytes(int(bytes, 24)) <= VERSION;
         let index_len = u64::from(trailer.entries) * INDEX_ENTRY as u64;
-        let fits = trailer.index_offset.checked_add(index_len).is_some_and(|end| end + TRAILER as u64 == file_len);
+        let end = trailer.index_offset.checked_add(index_len).and_then(|end| end.checked_add(TRAILER as u64));
+        let fits = end == Some(file_len);
         (is_good && fits).then_some(trailer)
     }
 }
@@ -202,13 +203,12 @@ impl Trailer {
 impl Indexed {
     /// Reads one entry of an index.
     pub fn read(bytes: &[u8]) -> Option<Self> {
+        /// No file is longer.
+        const LAST: u64 = i64::MAX as u64 / 2;
         let bytes = bytes.get(..INDEX_ENTRY)?;
-        Some(Self {
-            run: RunId(int(bytes, 0)),
-            kind: kind_of(bytes[28])?,
-            offset: u64_at(bytes, 16),
-            len: u32_at(bytes, 24),
-        })
+        let (offset, len) = (u64_at(bytes, 16), u32_at(bytes, 24));
+        let kind = kind_of(bytes[28])?;
+        (offset <= LAST).then_some(Self { run: RunId(int(bytes, 0)), kind, offset, len })
     }
 }
 

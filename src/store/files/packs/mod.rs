@@ -165,6 +165,11 @@ impl Packs {
         Ok(())
     }
 
+    /// Takes away packs that are empty: who made the last run go may have died in the middle of it.
+    pub fn sweep(&self, fs: &dyn Fs) -> io::Result<()> {
+        self.now(fs)?.iter().try_for_each(|pack| pack.sweep(fs))
+    }
+
     /// Returns the packs that cannot be read, or not whole, and why.
     pub fn unreadable(&self, fs: &dyn Fs) -> io::Result<Vec<(PathBuf, String)>> {
         let cut = self.now(fs)?;
@@ -190,12 +195,18 @@ impl Known {
         self.unreadable.clear();
         for id in ids {
             match before.remove(&id).map_or_else(|| Pack::open(fs, dir, id), Ok) {
-                Ok(pack) => packs.push(pack),
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    self.unreadable.push((id, error.to_string()));
-                }
+                // What has gone from it has to be known, too.
+                Ok(pack) => match pack.gone(fs) {
+                    Err(error) if is_of_the_file(&error) => self.unreadable.push((id, error.to_string())),
+                    gone => {
+                        gone?;
+                        packs.push(pack);
+                    }
+                },
                 // Rewritten meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // It costs what is in it, and verify tells.
+                Err(error) if is_of_the_file(&error) => self.unreadable.push((id, error.to_string())),
                 Err(error) => return Err(error),
             }
         }
@@ -206,6 +217,14 @@ impl Known {
         self.packs = Arc::new(packs);
         Ok(())
     }
+}
+
+/// Tells what is wrong with one file, and stays so: damage, a link, a folder, another user's. What the system lacks at a time is not
+/// among it: runs must not be missed for that.
+fn is_of_the_file(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, PermissionDenied};
+    matches!(error.kind(), InvalidData | IsADirectory | NotADirectory | PermissionDenied)
+        || error.raw_os_error() == Some(libc::ELOOP)
 }
 
 /// Tells whether a folder that was looked at so long ago had been left alone long enough then.

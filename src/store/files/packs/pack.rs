@@ -196,7 +196,13 @@ impl Pack {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             opened => opened?,
         };
-        let mut bytes = vec![0; usize::try_from(file.stat()?.len).unwrap_or(0)];
+        /// Far more than runs fit into a pack.
+        const LONGEST: u64 = 64 << 20;
+        let len = file.stat()?.len;
+        if len > LONGEST {
+            return Err(bad(format!("what has gone from it is told in {len} bytes")));
+        }
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
         let read = read_full(&*file, &mut bytes, 0)?;
         Ok(format::read_tombstones(&bytes[..read], self.id).collect())
     }
@@ -228,6 +234,16 @@ impl Pack {
             path.parent().map_or(Ok(()), |dir| fs.sync_dir(dir))?;
         }
         self.leave_when_empty(fs)
+    }
+
+    /// Gives the space back if all runs have gone.
+    pub fn sweep(&self, fs: &dyn Fs) -> io::Result<()> {
+        let file = match fs.open(&self.tombstones_path(), Access::ReadWrite) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        // Who notes something at this time looks itself.
+        if file.try_lock(true)? { self.leave_when_empty(fs) } else { Ok(()) }
     }
 
     /// Gives the space back once all runs have gone; for who has the lock of what has gone.

@@ -8,6 +8,7 @@ use crate::store::assembly::RunState;
 use crate::store::files::layout::Layout;
 use crate::store::files::verify::{Wanted, verify};
 use crate::store::files::{FilesReader, FilesWriter, cleanup};
+use crate::store::retention::Policy;
 use crate::store::{Listed, Query, RunReader, RunWriter, StoreError};
 
 const BASE: u64 = 1_767_693_600_000;
@@ -194,8 +195,9 @@ fn a_pack_of_which_all_runs_have_gone_gives_its_space_back_whenever_a_kill_comes
         let mut writer = FilesWriter::new(layout(&fs), WRITER, true);
         let _ = writer.delete_run(run_id(0));
         assert_eq!(there(&fs), [], "step {step}");
-        let packs = pack_files(&fs).into_iter().filter(|name| name.ends_with(".pack"));
-        assert!(!removed || packs.count() == 0, "step {step}");
+        let (layout, options) = (layout(&fs), cleanup::Options::default());
+        cleanup::cleanup(&layout, &Policy::default(), options, UnixNanos::now(), || true).unwrap();
+        assert!(pack_files(&fs).iter().all(|name| !name.ends_with(".pack")), "step {step}");
     }
 }
 
@@ -303,6 +305,9 @@ fn runs_under_way_are_found_by_their_last_lines_or_by_their_folders() {
     let kept: String = lines.split_inclusive('\n').filter(|line| !line.contains(&id)).collect();
     fs.overwrite("/store/index.log", kept.into_bytes());
     let reader = FilesReader::of(layout(&fs)).unwrap();
-    assert_eq!(reader.open_runs_of(WRITER).unwrap(), [run_id(20), run_id(22), run_id(23)]);
-    assert_eq!(reader.open_runs_of(RunId([8; 16])).unwrap(), []);
+    let (open, over) = reader.runs_of_writer(WRITER, 3).unwrap();
+    assert_eq!(open, [run_id(20), run_id(22), run_id(23)]);
+    assert_eq!(over.len(), 3, "the latest of those that are over");
+    assert!(over.iter().all(|(trace, run)| *trace == run.as_trace_id()));
+    assert_eq!(reader.runs_of_writer(RunId([8; 16]), 3).unwrap(), (Vec::new(), Vec::new()));
 }
