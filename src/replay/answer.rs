@@ -9,7 +9,7 @@ use crate::conventions::names;
 use crate::model::otlp::{Span, Value};
 use crate::model::{StepKind, StepStatus, Tokens};
 use crate::pipeline::facts::StepFacts;
-use crate::pipeline::scrub::CONTENT_MARK;
+use crate::pipeline::scrub::{CONTENT_MARK, ends_in_a_cut};
 
 /// What a model answered.
 #[derive(Clone, Debug, PartialEq)]
@@ -246,10 +246,7 @@ fn failure(span: &Span, facts: &StepFacts, status: StepStatus) -> Result<Outcome
 /// Tells whether a text in a value was cut.
 fn ends_cut(value: &Json) -> bool {
     match value {
-        Json::String(text) => {
-            let mark = text.strip_suffix(']').and_then(|text| text.rsplit_once("[cut:"));
-            mark.is_some_and(|(_, bytes)| !bytes.is_empty() && bytes.bytes().all(|byte| byte.is_ascii_digit()))
-        }
+        Json::String(text) => ends_in_a_cut(text),
         Json::Array(list) => list.iter().any(ends_cut),
         Json::Object(members) => members.values().any(ends_cut),
         _ => false,
