@@ -45,6 +45,7 @@ pub struct Request {
 
 /// One thing said.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Item {
     /// `system`, `user`, `assistant` or `tool`.
     pub role: &'static str,
