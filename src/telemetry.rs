@@ -168,10 +168,9 @@ impl Builder {
         if let Some(at_work) = AtWork::join(&store.store_id, &settings) {
             return Ok((Arc::clone(&at_work.recorder), Guard::of(at_work)));
         }
-        let (pricer, bad_prices, own_pricer) = {
+        let (pricer, bad_prices) = {
             let _held_off = crate::sources::fork::hold_off();
-            let (pricer, bad) = crate::pipeline::cost::Pricer::of_store(&layout);
-            (pricer, bad, crate::pipeline::cost::Pricer::of_store(&layout).0)
+            crate::pipeline::cost::Pricer::of_store(&layout)
         };
         if let Some(bad) = bad_prices {
             warn(format_args!("{bad}"));
@@ -191,7 +190,7 @@ impl Builder {
             ));
         }
         let recorder = Arc::new(Recorder::new(Some(ring), store.store_id.clone(), crate::propagation::from_env()));
-        recorder.budgets().set_pricer(own_pricer);
+        recorder.budgets().set_pricer(pricer.another());
         let instance = process.to_string();
         let resource = Arc::new(resource(settings.service_name.as_deref(), &instance, &store.store_id));
         let own_resource = Arc::clone(&resource);

@@ -68,12 +68,12 @@ pub fn decode_resource(bytes: &[u8]) -> Result<Resource, DecodeError> {
 }
 
 /// Notes what of a resource's bytes the resource does not hold.
-pub fn keep_of_resource(resource: &mut Resource, bytes: &[u8]) {
+pub(crate) fn keep_of_resource(resource: &mut Resource, bytes: &[u8]) {
     note(&mut resource.attributes, beyond(bytes, OF_RESOURCE));
 }
 
 /// Notes what of a scope's bytes the scope does not hold.
-pub fn keep_of_scope(scope: &mut Scope, bytes: &[u8]) {
+pub(crate) fn keep_of_scope(scope: &mut Scope, bytes: &[u8]) {
     note(&mut scope.attributes, beyond(bytes, OF_SCOPE));
 }
 

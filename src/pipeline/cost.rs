@@ -10,6 +10,7 @@ mod usage;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use genai_prices::{Calculator, ErrorKind, PriceCalculation, PriceRequest, Usage};
@@ -18,6 +19,7 @@ use super::facts;
 use super::normalize::Draft;
 use crate::conventions::dialects::{CostName, REPORTED_COSTS};
 use crate::conventions::{names, providers};
+use crate::error::with_causes;
 use crate::model::otlp::{Span, Value};
 use crate::model::record::{Record, RecordKind};
 use crate::model::{CostSource, NanoUsd, StepKind, Tokens, UnixNanos};
@@ -29,7 +31,7 @@ use table::{Section, Sections, TABLE_VERSION};
 #[derive(Debug, Default)]
 pub struct Pricer {
     /// The user's own prices, asked first.
-    own: Option<OwnPrices>,
+    own: Option<Arc<OwnPrices>>,
     /// The table's sections as text, by provider.
     sections: Option<Sections>,
     /// Decoded sections, by provider; `None` for one that could not be decoded.
@@ -117,9 +119,17 @@ impl Pricer {
         let (name, text) = (name.into(), json.into());
         let section = Section::decode(&text).map_err(|error| with_causes(&error));
         match section.and_then(|section| table::check(&text).map(|()| section)) {
-            Ok(section) => Ok(Self { own: Some(OwnPrices { name, text, section }), ..Self::default() }),
+            Ok(section) => {
+                let own = Some(Arc::new(OwnPrices { name, text, section }));
+                Ok(Self { own, ..Self::default() })
+            }
             Err(why) => Err(PricesError { name, why }),
         }
+    }
+
+    /// Makes one that asks the same prices, for another thread: the user's own are not read again.
+    pub(crate) fn another(&self) -> Self {
+        Self { own: self.own.clone(), ..Self::default() }
     }
 
     /// Makes the pricer of a store: with the user's own prices where it has some.
@@ -296,12 +306,6 @@ impl Pricer {
         }
         self.decoded_with_fallbacks.get(id)?.as_ref()
     }
-}
-
-/// Writes an error and what it comes from.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn write(span: &mut Span, attributes: &[(&str, Value)]) {

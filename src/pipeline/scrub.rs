@@ -1044,5 +1044,11 @@ fn size(value: Option<&AnyValue>) -> usize {
     }
 }
 
+/// Tells whether a text ends with the mark of a cut: `[cut:4711]`.
+pub(crate) fn ends_in_a_cut(text: &str) -> bool {
+    let mark = text.strip_suffix(']').and_then(|text| text.rsplit_once("[cut:"));
+    mark.is_some_and(|(_, bytes)| !bytes.is_empty() && bytes.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 #[cfg(test)]
 mod tests;

@@ -9,10 +9,11 @@ use crate::conventions::names;
 use crate::model::otlp::{Span, Value};
 use crate::model::{StepKind, StepStatus, Tokens};
 use crate::pipeline::facts::StepFacts;
-use crate::pipeline::scrub::CONTENT_MARK;
+use crate::pipeline::scrub::{CONTENT_MARK, ends_in_a_cut};
 
 /// What a model answered.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Answer {
     /// The provider's id of it.
     pub id: Option<String>,
@@ -30,6 +31,7 @@ pub struct Answer {
 
 /// One of a model's answers to a request.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Choice {
     /// What it said.
     pub message: Message,
@@ -39,6 +41,7 @@ pub struct Choice {
 
 /// A tool that the model asked for.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct AskedTool<'a> {
     /// How the provider names the call.
     pub id: Option<&'a str>,
@@ -49,6 +52,19 @@ pub struct AskedTool<'a> {
 }
 
 impl Answer {
+    /// Makes an answer that says a text and stops, for what was not recorded.
+    pub fn of_text(id: impl Into<String>, text: impl Into<String>) -> Self {
+        let message = Message { role: "assistant".to_owned(), parts: vec![Part::Text(text.into())] };
+        Self {
+            id: Some(id.into()),
+            model: None,
+            choices: vec![Choice { message, finish_reason: Some("stop".to_owned()) }],
+            tokens: None,
+            embeddings: Vec::new(),
+            redacted: 0,
+        }
+    }
+
     /// Returns what the model said, without reasoning.
     pub fn text(&self) -> String {
         let parts = self.choices.first().map(|choice| choice.message.parts.as_slice()).unwrap_or_default();
@@ -76,6 +92,7 @@ impl Answer {
 
 /// A call that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Failure {
     /// The HTTP status, where it is known.
     pub status: Option<u16>,
@@ -246,10 +263,7 @@ fn failure(span: &Span, facts: &StepFacts, status: StepStatus) -> Result<Outcome
 /// Tells whether a text in a value was cut.
 fn ends_cut(value: &Json) -> bool {
     match value {
-        Json::String(text) => {
-            let mark = text.strip_suffix(']').and_then(|text| text.rsplit_once("[cut:"));
-            mark.is_some_and(|(_, bytes)| !bytes.is_empty() && bytes.bytes().all(|byte| byte.is_ascii_digit()))
-        }
+        Json::String(text) => ends_in_a_cut(text),
         Json::Array(list) => list.iter().any(ends_cut),
         Json::Object(members) => members.values().any(ends_cut),
         _ => false,

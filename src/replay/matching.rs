@@ -62,6 +62,7 @@ impl Fit {
 
 /// A request, and what it was found to be.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Taken {
     /// What was asked; without its words where they are those that were recorded.
     pub request: Request,
@@ -99,6 +100,7 @@ impl Taken {
 
 /// A tool that was asked for, and what it was found to be.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ToolTaken {
     /// The tool.
     pub name: String,
@@ -114,6 +116,7 @@ pub struct ToolTaken {
 
 /// What was found for a request.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Found {
     /// Its number among all requests, from 0.
     pub number: usize,
@@ -174,6 +177,7 @@ impl std::error::Error for NotAnswered {}
 
 /// A recorded call that nobody asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LeftOver {
     /// Its place among the recorded calls.
     pub call: usize,
@@ -183,6 +187,7 @@ pub struct LeftOver {
 
 /// What became of all calls.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Report {
     /// Requests, in the order in which they came.
     pub taken: Vec<Taken>,
@@ -287,12 +292,15 @@ impl Replay {
 
     /// Finds what a request is in the recording, and takes note of it.
     pub fn find(&self, request: Request) -> Found {
-        let mut state = self.state();
+        self.find_in(&mut self.state(), request)
+    }
+
+    fn find_in(&self, state: &mut State, request: Request) -> Found {
         let number = state.taken.len();
-        let (call, fit, is_again) = self.place_of(&request, &state);
+        let (call, fit, is_again) = self.place_of(&request, state);
         let (call, fit) = match call {
             Some(at) if at >= self.until => (None, Fit::Beyond),
-            None if self.until < self.recording.calls().len() && self.is_left(&state) => (None, Fit::Beyond),
+            None if self.until < self.recording.calls().len() && self.is_left(state) => (None, Fit::Beyond),
             call => (call, fit),
         };
         let recorded = call.map(|at| &self.recording.calls()[at]);
@@ -343,12 +351,12 @@ impl Replay {
     ///
     /// When there is none left, the recording has no answer to it, or it failed.
     pub fn next_answer(&self) -> Result<Answer, NotAnswered> {
-        let next = self.state().is_given.iter().position(|is_given| !is_given);
-        let next = next.filter(|at| *at < self.until).map(|at| self.recording.calls()[at].request.clone());
-        match next {
-            Some(request) => self.ask(&request),
-            None => Err(NotAnswered::Miss(Miss::Unmatched)),
-        }
+        // Looked for and taken as one: of two threads that ask, each is given its own.
+        let mut state = self.state();
+        let next = state.is_given.iter().position(|is_given| !is_given).filter(|at| *at < self.until);
+        let Some(at) = next else { return Err(NotAnswered::Miss(Miss::Unmatched)) };
+        let request = self.recording.calls()[at].request.clone();
+        answer_of(self.find_in(&mut state, request).outcome)
     }
 
     /// Returns what a tool gave back when it was recorded: of the calls with these arguments the first that was not given
@@ -358,7 +366,7 @@ impl Replay {
     ///
     /// When the recording has no such call or no result of it, or the tool failed.
     pub fn tool(&self, name: &str, arguments: &Json) -> Result<Json, NotAnswered> {
-        match self.tool_in_recording(name, arguments) {
+        match self.tool_in_recording(name, arguments).1 {
             Some(call) => recorded_result(call),
             None => Err(NotAnswered::Miss(Miss::Unmatched)),
         }
@@ -371,12 +379,13 @@ impl Replay {
     ///
     /// As [`tool`](Self::tool).
     pub fn tool_or(&self, name: &str, arguments: &Json, run: impl FnOnce() -> Json) -> Result<Json, NotAnswered> {
-        match self.tool_in_recording(name, arguments) {
+        let (number, call) = self.tool_in_recording(name, arguments);
+        match call {
             Some(call) if call.outcome.is_ok() || !self.are_tools_live => recorded_result(call),
             None if !self.are_tools_live => Err(NotAnswered::Miss(Miss::Unmatched)),
             _ => {
-                if let Some(last) = self.state().tools.last_mut() {
-                    last.is_live = true;
+                if let Some(taken) = self.state().tools.get_mut(number) {
+                    taken.is_live = true;
                 }
                 Ok(run())
             }
@@ -401,8 +410,10 @@ impl Replay {
         self.until.checked_sub(1).is_none_or(|last| state.is_given.get(last).copied().unwrap_or(true))
     }
 
-    fn tool_in_recording(&self, name: &str, arguments: &Json) -> Option<&ToolCall> {
+    /// Returns the number of the asking among all, from 0, and the call.
+    fn tool_in_recording(&self, name: &str, arguments: &Json) -> (usize, Option<&ToolCall>) {
         let mut state = self.state();
+        let number = state.tools.len();
         let same = self.recording.tools().iter().enumerate().filter(|(_, tool)| tool.is(name, arguments));
         let same: Vec<usize> = same.map(|(at, _)| at).collect();
         let call = same.iter().find(|at| !state.is_tool_given[**at]).or(same.last()).copied();
@@ -411,7 +422,7 @@ impl Replay {
         }
         let fit = if call.is_some() { Fit::Exact } else { Fit::Unmatched };
         state.tools.push(ToolTaken { name: name.to_owned(), arguments: arguments.clone(), call, fit, is_live: false });
-        call.and_then(|at| self.recording.tools().get(at))
+        (number, call.and_then(|at| self.recording.tools().get(at)))
     }
 
     /// Finds the place of a request: by content, else in its conversation. Says how it fits, and whether that answer was

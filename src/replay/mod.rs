@@ -52,7 +52,9 @@ mod recording;
 mod request;
 #[cfg(test)]
 mod tests;
+/// For the command line.
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod wire;
 
 pub use answer::{Answer, AskedTool, Choice, Failure, Gap, Outcome};

@@ -41,6 +41,7 @@ pub struct Recording {
 
 /// A recorded call of a model.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ModelCall {
     /// The run that it is in: the recorded one, or one below it.
     pub run_id: RunId,
@@ -63,6 +64,7 @@ pub struct ModelCall {
 
 /// A recorded call of a tool.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ToolCall {
     /// The run that it is in: the recorded one, or one below it.
     pub run_id: RunId,
@@ -264,13 +266,6 @@ impl Recording {
         lines.map(|line| format!("{line}\n")).collect()
     }
 
-    /// Returns when a call of a model or of a tool began, to tell in which order they did.
-    pub fn started_at(&self, step_id: &str) -> Option<UnixNanos> {
-        let calls = self.calls.iter().map(|call| (&call.step_id, call.started_at));
-        let mut all = calls.chain(self.tools.iter().map(|tool| (&tool.step_id, tool.started_at)));
-        all.find(|(step, _)| *step == step_id).map(|(_, at)| at)
-    }
-
     /// Begins to answer from it.
     pub fn replay(&self) -> Replay {
         Replay::new(self.clone())
@@ -411,6 +406,11 @@ fn tool_call(run_id: RunId, view: &StepView, spans: &HashMap<SpanId, Span>) -> O
 }
 
 impl ModelCall {
+    /// Returns when it began.
+    pub fn started_at(&self) -> UnixNanos {
+        self.started_at
+    }
+
     /// Tells whether its answer was given from a recording itself.
     pub fn is_replayed(&self) -> bool {
         self.response_id.as_deref().is_some_and(|id| id.starts_with(names::REPLAYED_ANSWER))
@@ -418,6 +418,11 @@ impl ModelCall {
 }
 
 impl ToolCall {
+    /// Returns when it began.
+    pub fn started_at(&self) -> UnixNanos {
+        self.started_at
+    }
+
     /// Tells whether it is this call: the tool, and what it was given.
     pub(super) fn is(&self, name: &str, arguments: &Json) -> bool {
         self.name == name && comparable(&self.arguments) == comparable(arguments)

@@ -45,6 +45,7 @@ pub struct Request {
 
 /// One thing said.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Item {
     /// `system`, `user`, `assistant` or `tool`.
     pub role: &'static str,
@@ -384,8 +385,8 @@ impl Item {
 
 /// Returns the id that a provider gave an answer, of one that was given again.
 pub(super) fn original_id(id: &str) -> &str {
-    let again = id.strip_prefix(REPLAYED).and_then(|rest| rest.split_once('-'));
-    again.map_or(id, |(_, original)| original_id(original))
+    // An answer may have been given again of one that was. The id comes from a request, and so may be as long as that.
+    std::iter::successors(Some(id), |id| Some(id.strip_prefix(REPLAYED)?.split_once('-')?.1)).last().unwrap_or(id)
 }
 
 fn shared_words(a: &Said, b: &Said) -> usize {

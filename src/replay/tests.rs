@@ -370,3 +370,39 @@ fn the_same_request_is_the_same_whoever_tells_it() {
     answers {"sky":"snow"}
     "#);
 }
+
+#[test]
+fn threads_that_ask_at_once_are_each_given_their_own() {
+    const THREADS: usize = 8;
+    let asked = |at: usize| asks(&[user(&format!("Question {at}"))]);
+    let answers: Vec<String> = (0..THREADS).map(|at| format!("answer {at}")).collect();
+    let calls = answers.iter().enumerate().map(|(at, answer)| call(at as u64 + 1, &asked(at), Some(answer)));
+    let mut known = span(100, "execute_tool");
+    known.set_attr(names::TOOL_NAME, "known");
+    known.set_attr(names::TOOL_ARGUMENTS, "{}");
+    known.set_attr(names::TOOL_RESULT, "snow");
+    let recording = recording(calls.chain([known]).collect());
+    for _ in 0..50 {
+        let replay = recording.replay().allow_tools();
+        let ask = || {
+            let _ = replay.tool("known", &json!({}));
+            replay.tool_or("unknown", &json!({}), || json!("fog")).unwrap();
+            replay.next_answer().unwrap().text()
+        };
+        let mut given: Vec<String> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(ask)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        given.sort();
+        assert_eq!(given, answers);
+        let is_wrong = |tool: &ToolTaken| tool.is_live != (tool.name == "unknown");
+        assert!(!replay.report().tools.iter().any(is_wrong));
+    }
+}
+
+#[test]
+fn an_id_may_say_any_number_of_times_that_it_was_given_again() {
+    let id = format!("{}resp-1", "replayed-1-".repeat(1_000_000));
+    assert_eq!(request::original_id(&id), "resp-1");
+    assert_eq!(request::original_id("replayed-"), "replayed-");
+}

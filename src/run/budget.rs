@@ -13,7 +13,7 @@ use crate::model::SpanId;
 use crate::model::budget::{Budget, BudgetExceeded, OVER_BUDGET, Spent};
 use crate::propagation::span_context;
 use crate::sources::budgets::{Meter, Waiting};
-use crate::sources::layer::recorder_of;
+use crate::sources::layer::{meter_of, recorder_of};
 use crate::sources::recorder::Recorder;
 
 /// What a run may take, for as long as its handle lives.
@@ -63,7 +63,8 @@ impl Step {
 impl Run {
     /// Asks whether one more step may begin within the run's budget ([`RunBuilder::budget`](super::RunBuilder::budget)).
     ///
-    /// Cheap enough for every boundary; without a budget the answer is always yes.
+    /// Cheap enough for every boundary; without a budget the answer is always yes. The budgets of the runs around it
+    /// count as well.
     ///
     /// ```
     /// # fn answer(run: &runspan::Run) -> Result<String, Box<dyn std::error::Error>> {
@@ -87,7 +88,7 @@ impl Run {
 
     /// Returns what was taken so far; nothing is counted where no budget was given.
     pub fn spent(&self) -> Spent {
-        self.meter().map(|meter| meter.spent()).unwrap_or_default()
+        self.step.purse.as_ref().map(|purse| purse.meter.spent()).unwrap_or_default()
     }
 
     /// Does `work` for as long as the run is within its budget: a step's end or start that exceeds it has the future
@@ -101,7 +102,7 @@ impl Run {
     /// When the budget was exceeded before `work` was done.
     pub async fn within_budget<T>(&self, work: impl Future<Output = T>) -> Result<T, BudgetExceeded> {
         let mut work = pin!(work);
-        let waiting = self.step.purse.as_ref().map(|purse| Waiting::on(&purse.meter));
+        let waiting = self.meter().map(|meter| Waiting::on(&meter));
         let check = |task: &mut std::task::Context<'_>| match &waiting {
             Some(waiting) => waiting.check(task.waker()),
             None => Ok(()),
@@ -118,7 +119,9 @@ impl Run {
         .await
     }
 
-    fn meter(&self) -> Option<&Meter> {
-        self.step.purse.as_ref().map(|purse| &*purse.meter)
+    /// Returns what counts here: the run's own, or that of the run around it.
+    fn meter(&self) -> Option<Arc<Meter>> {
+        let own = self.step.purse.as_ref().map(|purse| Arc::clone(&purse.meter));
+        own.or_else(|| self.step.span().with_subscriber(|(id, dispatch)| meter_of(dispatch, id))?)
     }
 }

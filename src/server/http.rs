@@ -12,6 +12,7 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::answer::{Problem, Refusal, Taken};
 use super::exposition::{self, Format};
+use super::intake::Tally;
 use super::{Shared, body};
 use super::{guard, metrics};
 use crate::sources::otlp::{Encoding, Signal};
@@ -158,19 +159,21 @@ async fn metrics(shared: Arc<Shared>, headers: &HeaderMap) -> Answer {
 }
 
 fn readiness(shared: &Shared) -> Answer {
-    let tally = &shared.line.intake.tally;
-    if shared.is_ending() {
-        plain(StatusCode::SERVICE_UNAVAILABLE, "ending\n")
-    } else if tally.journal_stuck.load(Ordering::Relaxed) {
-        plain(StatusCode::SERVICE_UNAVAILABLE, "the journal cannot be written\n")
-    } else if tally.store_stuck.load(Ordering::Relaxed) {
-        plain(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the run store cannot be written; spans are taken and wait in the journal\n",
-        )
-    } else {
-        plain(StatusCode::OK, "ready\n")
-    }
+    let why = if shared.is_ending() { Some("ending\n") } else { why_not_ready(&shared.line.intake.tally) };
+    why.map_or_else(|| plain(StatusCode::OK, "ready\n"), |why| plain(StatusCode::SERVICE_UNAVAILABLE, why))
+}
+
+fn why_not_ready(tally: &Tally) -> Option<&'static str> {
+    let reasons = [
+        (&tally.journal_dead, "the journal's thread has died; start the server again\n"),
+        (
+            &tally.store_dead,
+            "the run store's thread has died; spans are taken and wait in the journal; start the server again\n",
+        ),
+        (&tally.journal_stuck, "the journal cannot be written\n"),
+        (&tally.store_stuck, "the run store cannot be written; spans are taken and wait in the journal\n"),
+    ];
+    reasons.into_iter().find(|(is, _)| is.load(Ordering::Relaxed)).map(|(_, why)| why)
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Answer {
@@ -178,4 +181,17 @@ fn plain(status: StatusCode, text: &'static str) -> Answer {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_whose_store_thread_has_died_is_not_ready() {
+        let tally = Tally::default();
+        assert_eq!(why_not_ready(&tally), None);
+        tally.store_dead.store(true, Ordering::Relaxed);
+        assert!(why_not_ready(&tally).unwrap().contains("has died"));
+    }
 }

@@ -122,6 +122,9 @@ pub(super) struct Tally {
     pub journal_stuck: AtomicBool,
     /// The run store cannot be written.
     pub store_stuck: AtomicBool,
+    /// The threads that write them are there no more, as they should never be.
+    pub journal_dead: AtomicBool,
+    pub store_dead: AtomicBool,
     /// The journal is full, and wants the run store to be done with what it has.
     wants_room: AtomicBool,
     /// By outcome, as the store has them, and what was rejected before.
@@ -262,12 +265,37 @@ pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Th
         observed: BTreeMap::new(),
         is_last,
     };
-    let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
-        std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(Error::Resources)
-    };
-    let journal = spawn("journal", Box::new(move || committer.work(&queue)))?;
-    let store = spawn("store", Box::new(move || keeper.work()))?;
+    let journal = spawn("journal", &tally, |tally| &tally.journal_dead, move || committer.work(&queue))?;
+    let store = spawn("store", &tally, |tally| &tally.store_dead, move || keeper.work())?;
     Ok((Intake { jobs, tally }, Threads { journal, store, stop, bell }))
+}
+
+/// Starts a thread; should it die at its work, that is told once, and noted.
+fn spawn(
+    name: &'static str,
+    tally: &Arc<Tally>,
+    dead: fn(&Tally) -> &AtomicBool,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, Error> {
+    struct Dies {
+        name: &'static str,
+        tally: Arc<Tally>,
+        dead: fn(&Tally) -> &AtomicBool,
+    }
+    impl Drop for Dies {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                (self.dead)(&self.tally).store(true, Ordering::Relaxed);
+                warn(format_args!("the thread of the {} has died, which is a bug: start the server again", self.name));
+            }
+        }
+    }
+    let dies = Dies { name, tally: Arc::clone(tally), dead };
+    let work = move || {
+        let _dies = dies;
+        work();
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(Error::Resources)
 }
 
 impl Threads {
@@ -609,5 +637,19 @@ impl Disk {
             0 => Ok(true),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_dies_at_its_work_is_noted_and_one_that_is_done_is_not() {
+        let tally = Arc::new(Tally::default());
+        spawn("journal", &tally, |tally| &tally.journal_dead, || {}).unwrap().join().unwrap();
+        spawn("store", &tally, |tally| &tally.store_dead, || panic!("a bug")).unwrap().join().unwrap_err();
+        let dead = [&tally.journal_dead, &tally.store_dead].map(|dead| dead.load(Ordering::Relaxed));
+        assert_eq!(dead, [false, true]);
     }
 }

@@ -45,6 +45,11 @@ const FINISHED_BY_NAME: usize = 4096;
 /// Records and bytes of spans that are taken in, about, before they are written out: what waits is in memory.
 const ENOUGH_RECORDS: usize = 512;
 const ENOUGH_BYTES: u64 = 1 << 20;
+/// Ended steps of a new run, about, that wait for those just behind them, their bytes, and how long the first may wait: then
+/// they are told, however many are still to come.
+const UNSORTED_RECORDS: usize = 16_384;
+const UNSORTED_BYTES: u64 = 16 << 20;
+const UNSORTED_AGE: Duration = Duration::from_secs(1);
 /// In place of a place in the journal: events of the crash of a process, and of what it lost. No journal gets so long.
 const CRASH_PLACE: u64 = u64::MAX;
 const LOST_PLACE: u64 = u64::MAX - 1;
@@ -281,7 +286,7 @@ impl<W: RunWriter> StoreSink<W> {
         let held = held.map(|held| held.seq);
         let waiting = self.dirty.iter().filter_map(|run| self.runs.get(run));
         let pending = waiting.clone().flat_map(|run| run.pending.iter().map(|start| start.seq));
-        let unsorted = waiting.filter(|run| !run.unsorted.is_empty()).map(|run| run.unsorted_from);
+        let unsorted = waiting.filter_map(|run| run.unsorted.first()).map(|first| first.seq);
         held.chain(pending).chain(unsorted).min()
     }
 
@@ -595,7 +600,7 @@ impl<W: RunWriter> StoreSink<W> {
         live.touched = Instant::now();
         let Some(span) = SpanId::from_bytes(&record.span.span_id) else { return Ok(()) };
         if from_outside && record.kind == RecordKind::Ended && live.takes_unsorted(&record) {
-            let is_new = live.take_unsorted(seq, record, facts);
+            let is_new = live.take_unsorted(seq, span, record, facts);
             let (outcome, reason) = if is_new { (Outcome::Stored, "") } else { (Outcome::Duplicate, "span") };
             self.count(seq, RecordKind::Ended, outcome, reason);
             return Ok(());

@@ -6,7 +6,7 @@
 //! first. A run that is begun below one with a budget counts for both.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
@@ -70,10 +70,27 @@ struct State {
     hit: Option<BudgetExceeded>,
     /// The tasks that wait to hear of that, each by its number.
     wakers: HashMap<u64, Waker>,
-    last_waiting: u64,
 }
 
-/// A task that goes on for as long as the budget lasts.
+/// The tasks that are to hear that a run may not go on.
+///
+/// To wake one runs code of the host's, which may log into the very span that is being recorded: that is done, or they are
+/// dropped, where nothing is held.
+#[derive(Debug, Default)]
+#[must_use = "the tasks wait to be woken"]
+pub(crate) struct Wakers(Vec<Waker>);
+
+impl Wakers {
+    /// Wakes them all.
+    pub fn wake(self) {
+        self.0.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Numbers of tasks that wait.
+static LAST_WAITING: AtomicU64 = AtomicU64::new(0);
+
+/// A task that goes on for as long as the budget lasts, and those around it.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     meter: Arc<Meter>,
@@ -82,25 +99,30 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     pub fn on(meter: &Arc<Meter>) -> Self {
-        let mut state = meter.state();
-        state.last_waiting += 1;
-        Self { meter: Arc::clone(meter), number: state.last_waiting }
+        Self { meter: Arc::clone(meter), number: LAST_WAITING.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// Asks whether what is under way may go on; if so, `waker` is called when it may not any more.
     pub fn check(&self, waker: &Waker) -> Result<(), BudgetExceeded> {
-        let mut state = self.meter.state();
-        if let Some(exceeded) = self.meter.budget.exceeded(&self.meter.so_far(&state)) {
-            return Err(*state.hit.get_or_insert(exceeded));
-        }
-        state.wakers.entry(self.number).or_insert_with(|| waker.clone()).clone_from(waker);
-        Ok(())
+        self.meter.ask(|meter| {
+            // Foreign code makes the copy and lets go of the one before: neither with the lock held.
+            let copy = waker.clone();
+            let mut state = meter.state();
+            let exceeded = meter.budget.exceeded(&meter.so_far(&state));
+            let before = if exceeded.is_none() { state.wakers.insert(self.number, copy) } else { Some(copy) };
+            drop(state);
+            drop(before);
+            exceeded
+        })
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.meter.state().wakers.remove(&self.number);
+        for meter in self.meter.with_outer() {
+            let waker = meter.state().wakers.remove(&self.number);
+            drop(waker);
+        }
     }
 }
 
@@ -147,35 +169,35 @@ impl Budgets {
         self.open().get(&span).map(|open| Arc::clone(&open.meter))
     }
 
-    /// Takes note of a record: a `ScopeSpans` with one span.
-    pub fn see(&self, kind: RecordKind, span: &[u8; 8], parent: Option<&[u8; 8]>, scope_spans: &[u8]) {
+    /// Takes note of a record: a `ScopeSpans` with one span. Returns who is to hear of it.
+    pub fn see(&self, kind: RecordKind, span: &[u8; 8], parent: Option<&[u8; 8]>, scope_spans: &[u8]) -> Wakers {
         match kind {
             RecordKind::Started => self.started(SpanId(*span), parent.map(|parent| SpanId(*parent))),
-            RecordKind::Event => {}
+            RecordKind::Event => Wakers::default(),
             RecordKind::Ended => self.ended(SpanId(*span), scope_spans),
         }
     }
 
-    fn started(&self, span: SpanId, parent: Option<SpanId>) {
+    fn started(&self, span: SpanId, parent: Option<SpanId>) -> Wakers {
         let mut open = self.open();
         // What is told late is told by another start.
         if open.contains_key(&span) {
-            return;
+            return Wakers::default();
         }
-        let Some(around) = parent.and_then(|parent| open.get(&parent)) else { return };
+        let Some(around) = parent.and_then(|parent| open.get(&parent)) else { return Wakers::default() };
         let meter = Arc::clone(&around.meter);
         open.insert(span, Open { meter: Arc::clone(&meter), parent, below: Told::default() });
         self.release(open);
-        meter.each(|meter| meter.begin_step(span));
+        meter.each(|meter| meter.begin_step(span))
     }
 
-    fn ended(&self, span: SpanId, scope_spans: &[u8]) {
+    fn ended(&self, span: SpanId, scope_spans: &[u8]) -> Wakers {
         if !self.open().contains_key(&span) {
-            return;
+            return Wakers::default();
         }
         let facts = self.read(scope_spans);
         let mut open = self.open();
-        let Some(ended) = open.remove(&span) else { return };
+        let Some(ended) = open.remove(&span) else { return Wakers::default() };
         let own = facts.as_ref().map(Told::of).unwrap_or_default();
         let is_billed = facts.as_ref().is_some_and(|facts| facts.billed);
         let says = is_billed && (own.tokens.is_some() || own.cost.is_some());
@@ -189,7 +211,7 @@ impl Budgets {
         self.release(open);
         let more = told.beyond(ended.below);
         let is_unpriced = is_billed && own.tokens.is_some() && told.cost.is_none();
-        ended.meter.each(|meter| meter.spend(span, more, is_unpriced));
+        ended.meter.each(|meter| meter.spend(span, more, is_unpriced))
     }
 
     /// Reads an ended span as the pipeline does.
@@ -249,14 +271,24 @@ impl Meter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with this one and those around it, and calls the tasks that wait to hear of it.
-    fn each(&self, note: impl Fn(&Self) -> HashMap<u64, Waker>) {
-        let mut next = Some(self);
-        while let Some(meter) = next {
-            // Their own code runs here, so nothing is held.
-            note(meter).into_values().for_each(Waker::wake);
-            next = meter.outer.as_deref();
+    /// Returns this one and those around it.
+    fn with_outer(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |meter| meter.outer.as_deref())
+    }
+
+    /// Does something with this one and those around it. Returns the tasks that wait to hear of it.
+    fn each(&self, note: impl Fn(&Self) -> HashMap<u64, Waker>) -> Wakers {
+        Wakers(self.with_outer().flat_map(|meter| note(meter).into_values()).collect())
+    }
+
+    /// Asks this one and those around it. The run of this one ends by whichever it was that said no.
+    fn ask(&self, is_exceeded: impl Fn(&Self) -> Option<BudgetExceeded>) -> Result<(), BudgetExceeded> {
+        for meter in self.with_outer() {
+            let Some(exceeded) = is_exceeded(meter) else { continue };
+            let first = *meter.state().hit.get_or_insert(exceeded);
+            return Err(*self.state().hit.get_or_insert(first));
         }
+        Ok(())
     }
 
     fn begin_step(&self, span: SpanId) -> HashMap<u64, Waker> {
@@ -298,13 +330,9 @@ impl Meter {
         self.so_far(&self.state())
     }
 
-    /// Asks whether one more step may begin.
+    /// Asks whether one more step may begin, in the runs around as well.
     pub fn check(&self) -> Result<(), BudgetExceeded> {
-        let mut state = self.state();
-        match self.budget.exceeded_by_a_step(&self.so_far(&state)) {
-            Some(exceeded) => Err(*state.hit.get_or_insert(exceeded)),
-            None => Ok(()),
-        }
+        self.ask(|meter| meter.budget.exceeded_by_a_step(&meter.so_far(&meter.state())))
     }
 
     /// Returns by what the run was stopped, or should have been, and the step at which.

@@ -19,7 +19,7 @@ use tracing::{Dispatch, Event, Level, Metadata, Span, Subscriber};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::{ExtensionsMut, LookupSpan, SpanRef};
 
-use super::budgets::Meter;
+use super::budgets::{Meter, Wakers};
 use super::context::{RemoteContext, ResumedSpan, SpanContext};
 use super::desk::Line;
 use super::encode::{self, EVENT_ATTRIBUTE, SPAN_ATTRIBUTE, SpanParts};
@@ -290,7 +290,9 @@ impl Layer {
         let span_id = foreign.map_or_else(SpanId::fresh, |foreign| foreign.span_id);
         let context = SpanContext { trace_id, span_id, flags, run_id: Some(run_id) };
         state.context = Some(context);
-        self.record(span.metadata(), state, &context, RecordKind::Started, 0);
+        let wakers = self.record(span.metadata(), state, &context, RecordKind::Started, 0);
+        drop(extensions);
+        wakers.wake();
         Some(context)
     }
 
@@ -328,7 +330,7 @@ impl Layer {
         }
     }
 
-    fn record(&self, meta: &Metadata<'_>, state: &SpanState, at: &SpanContext, kind: RecordKind, end: u64) {
+    fn record(&self, meta: &Metadata<'_>, state: &SpanState, at: &SpanContext, kind: RecordKind, end: u64) -> Wakers {
         let (events, links): (&[u8], &[u8]) = match kind {
             RecordKind::Started => (&[], &[]),
             _ => (&state.events, &state.links),
@@ -348,11 +350,18 @@ impl Layer {
             dropped_events: state.dropped_events,
             status,
         };
-        self.recorder.record(kind, &parts);
+        self.recorder.record(kind, &parts)
     }
 
     /// Records an event of an open span at once, so that a killed run has it.
-    fn record_event(&self, meta: &Metadata<'_>, name: &str, state: &SpanState, at: &SpanContext, event: &[u8]) {
+    fn record_event(
+        &self,
+        meta: &Metadata<'_>,
+        name: &str,
+        state: &SpanState,
+        at: &SpanContext,
+        event: &[u8],
+    ) -> Wakers {
         let parts = SpanParts {
             scope: meta.target(),
             trace_id: &at.trace_id.0,
@@ -367,7 +376,7 @@ impl Layer {
             dropped_events: 0,
             status: None,
         };
-        self.recorder.record(RecordKind::Event, &parts);
+        self.recorder.record(RecordKind::Event, &parts)
     }
 }
 
@@ -457,7 +466,9 @@ where
             && !state.is_resumed
             && values_tell_what(values)
         {
-            self.record(span.metadata(), state, &context, RecordKind::Started, 0);
+            let wakers = self.record(span.metadata(), state, &context, RecordKind::Started, 0);
+            drop(extensions);
+            wakers.wake();
         }
     }
 
@@ -516,8 +527,9 @@ where
         } else {
             state.dropped_events += 1;
         }
-        self.record_event(meta, span.metadata().name(), state, &context, &encoded);
+        let wakers = self.record_event(meta, span.metadata().name(), state, &context, &encoded);
         drop(extensions);
+        wakers.wake();
         put_back(encoded);
         put_back(fields.attributes);
     }
@@ -540,7 +552,7 @@ where
         let length = u64::try_from(state.clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let end = state.taken_up.0.saturating_add(length.max(1)).max(state.start.0.saturating_add(1));
         if !state.fields.is_left_open {
-            self.record(span.metadata(), &state, &context, RecordKind::Ended, end);
+            self.record(span.metadata(), &state, &context, RecordKind::Ended, end).wake();
         }
         put_back(state.fields.attributes);
         put_back(state.events);

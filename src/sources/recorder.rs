@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
-use super::budgets::Budgets;
+use super::budgets::{Budgets, Wakers};
 use super::context::RemoteContext;
 use super::desk::Desk;
 use super::encode::{self, SpanParts};
@@ -179,15 +179,19 @@ impl Recorder {
     }
 
     /// Encodes one record and puts it in. When this returns, the record outlives the process.
-    pub fn record(&self, kind: RecordKind, parts: &SpanParts<'_>) {
+    ///
+    /// Returns who is to hear of it, for where nothing is held any more.
+    pub(crate) fn record(&self, kind: RecordKind, parts: &SpanParts<'_>) -> Wakers {
+        let mut wakers = Wakers::default();
         with_scratch(|scratch| {
             encode::scope_spans(scratch, parts);
             let is_topmost = parts.parent.is_none() || parts.flags & REMOTE_PARENT != 0;
             self.record_encoded(kind, parts.trace_id, is_topmost, scratch);
             if !self.budgets.is_empty() {
-                self.budgets.see(kind, parts.span_id, parts.parent, scratch);
+                wakers = self.budgets.see(kind, parts.span_id, parts.parent, scratch);
             }
         });
+        wakers
     }
 
     /// Puts in a record that is a `ScopeSpans` with one span already.
@@ -300,12 +304,12 @@ mod tests {
         }
         let parent = [3; 8];
         while lost() == 0 {
-            recorder.record(RecordKind::Ended, &parts(Some(&parent), 0x100));
+            recorder.record(RecordKind::Ended, &parts(Some(&parent), 0x100)).wake();
         }
-        recorder.record(RecordKind::Ended, &parts(None, 0x100));
-        recorder.record(RecordKind::Ended, &parts(Some(&parent), 0x300));
+        recorder.record(RecordKind::Ended, &parts(None, 0x100)).wake();
+        recorder.record(RecordKind::Ended, &parts(Some(&parent), 0x300)).wake();
         assert_eq!(lost(), 1, "a root and one below another process");
-        recorder.record(RecordKind::Event, &parts(None, 0x100));
+        recorder.record(RecordKind::Event, &parts(None, 0x100)).wake();
         assert_eq!(lost(), 2, "its events are part of the flood");
     }
 }

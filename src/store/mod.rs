@@ -323,11 +323,32 @@ pub enum StoreError {
     },
 }
 
+/// A packed run is read where nothing was built in that expands it: nothing is the matter with the run.
+#[derive(Debug)]
+pub(crate) struct NotBuiltIn;
+
+impl NotBuiltIn {
+    const WHY: &'static str = "this program was built without the feature `seal` of runspan; the command line has it";
+}
+
+impl fmt::Display for NotBuiltIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::WHY)
+    }
+}
+
+impl std::error::Error for NotBuiltIn {}
+
 impl StoreError {
     /// Adds the action and the path to an error of the operating system.
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { action, path, source }
+        move |source| match source.get_ref() {
+            Some(why) if why.is::<NotBuiltIn>() => {
+                Self::Unsupported { what: "read a packed run", why: NotBuiltIn::WHY }
+            }
+            _ => Self::Io { action, path, source },
+        }
     }
 
     /// Tells whether the answer is no: not there, not unique, not readable.

@@ -9,6 +9,7 @@ use super::assembly::requested_tool_calls;
 use crate::conventions::names;
 use crate::model::event::LlmCalled;
 use crate::model::{Event, EventBody};
+use crate::pipeline::scrub::ends_in_a_cut;
 
 /// What a model is to be called with to go on where a run stands.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -130,12 +131,6 @@ fn any_text(content: &Json, wanted: impl Fn(&str) -> bool) -> bool {
         }
     }
     false
-}
-
-/// Tells whether a text ends with the mark of a cut: `[cut:4711]`.
-fn ends_in_a_cut(text: &str) -> bool {
-    let mark = text.strip_suffix(']').and_then(|text| text.rsplit_once("[cut:"));
-    mark.is_some_and(|(_, bytes)| !bytes.is_empty() && bytes.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[cfg(test)]

@@ -199,6 +199,65 @@ fn a_checkpoint_of_a_run_over_its_budget_says_so() {
 }
 
 #[test]
+fn a_run_below_one_that_is_over_its_budget_is_told_so_too() {
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let run = Run::workflow("report").budget(tokens(10)).start();
+        run.in_scope(|| {
+            let bounded = Run::agent("bounded").budget(tokens(1_000)).start();
+            let unbounded = bounded.in_scope(|| Run::agent("unbounded").start());
+            assert!(bounded.check_budget().is_ok() && unbounded.check_budget().is_ok());
+            call(&unbounded, 11);
+            let most = |told: Result<(), BudgetExceeded>| told.unwrap_err().budget.tokens;
+            let inside = unbounded.in_scope(|| current().check_budget());
+            let told = [bounded.check_budget(), unbounded.check_budget(), inside].map(most);
+            assert_eq!(told, [Some(10); 3], "by that of the run around them");
+            unbounded.finish();
+            bounded.finish();
+        });
+        run.finish();
+    });
+    let mut ends: Vec<_> = runs(dir.path()).iter().map(|run| (run.name().to_owned(), run.status)).collect();
+    ends.sort_by(|a, b| a.0.cmp(&b.0));
+    let expected = [("bounded", RunStatus::Error), ("report", RunStatus::Error), ("unbounded", RunStatus::Success)];
+    assert_eq!(ends, expected.map(|(name, status)| (name.to_owned(), status)));
+}
+
+/// Says something in a span when it is woken, as an executor that logs does.
+struct Logs {
+    span: std::sync::OnceLock<tracing::Span>,
+    wakes: std::sync::atomic::AtomicUsize,
+}
+
+impl std::task::Wake for Logs {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.wakes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        tracing::info!(parent: self.span.get().expect("a span"), "woken");
+    }
+}
+
+#[test]
+fn an_executor_may_log_into_the_span_that_wakes_it() {
+    use std::future::Future;
+    use std::sync::Arc;
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let run = Run::agent("weather").budget(Budget { steps: Some(0), ..Budget::default() }).start();
+        let logs = Arc::new(Logs { span: Default::default(), wakes: Default::default() });
+        let waker = std::task::Waker::from(Arc::clone(&logs));
+        let mut work = std::pin::pin!(run.within_budget(pending::<()>()));
+        let mut task = std::task::Context::from_waker(&waker);
+        assert!(work.as_mut().poll(&mut task).is_pending());
+        let span = run.in_scope(|| tracing::info_span!("plan"));
+        logs.span.set(span.clone()).unwrap();
+        span.in_scope(|| {});
+        assert_eq!(logs.wakes.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert!(work.as_mut().poll(&mut task).is_ready());
+    });
+    assert_eq!(only_run(dir.path()).steps_total, 2);
+}
+
+#[test]
 fn without_a_recorder_time_alone_counts() {
     let run = Run::agent("weather").budget(Budget { wall: Some(Duration::ZERO), ..tokens(1) }).start();
     call(&run, 500);

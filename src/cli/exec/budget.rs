@@ -16,7 +16,7 @@ use runspan::model::budget::{Budget, BudgetExceeded, Spent};
 use runspan::model::otlp::Span;
 use runspan::model::record::{Record, RecordKind};
 use runspan::model::time::parse_duration;
-use runspan::model::{NanoUsd, RunId, SpanId};
+use runspan::model::{NanoUsd, RunId, RunSummary, SpanId};
 use runspan::pipeline::cost::Pricer;
 use runspan::pipeline::facts::StepFacts;
 use runspan::store::files::FilesReader;
@@ -231,15 +231,8 @@ impl Purse {
     fn look(&self, store: &Path, run: RunId) {
         let Ok(reader) = FilesReader::open(store) else { return };
         let (own, below) = report::family(&reader, run);
-        let root = u64::from(own.is_some());
-        let mut stored = Spent::default();
-        for run in own.iter().chain(&below) {
-            stored.cost = stored.cost + run.cost_usd.unwrap_or_default();
-            stored.unpriced += run.unpriced_steps;
-            stored.tokens += run.tokens.and_then(|tokens| tokens.with_total().total).unwrap_or_default();
-            stored.steps += run.steps_total;
-        }
-        stored.steps = stored.steps.saturating_sub(root);
+        let mut stored = sum(own.iter().chain(&below));
+        stored.steps = stored.steps.saturating_sub(u64::from(own.is_some()));
         let mut state = self.state();
         state.stored = stored;
         self.judge(&mut state, None);
@@ -247,18 +240,39 @@ impl Purse {
 
     /// Asks the command to end when it is time, and then ends it.
     fn enforce(&self, command: &Signals, grace: Duration) {
-        let mut state = self.state();
-        self.judge(&mut state, None);
-        let Some(over) = &mut state.over else { return };
-        let due = match over.signal {
-            _ if over.since.elapsed() < grace => return,
-            None => ("SIGTERM", libc::SIGTERM),
-            Some(_) => ("SIGKILL", libc::SIGKILL),
-        };
-        if command.send(due.1) {
-            (over.signal, over.since) = (Some(due.0), Instant::now());
+        let Some((name, signal)) = self.due(grace) else { return };
+        // It looks through all processes: calls that ask whether they may pass must not wait for that.
+        if command.send(signal)
+            && let Some(over) = &mut self.state().over
+        {
+            (over.signal, over.since) = (Some(name), Instant::now());
         }
     }
+
+    /// Returns the signal that the command is to be sent now.
+    fn due(&self, grace: Duration) -> Option<(&'static str, libc::c_int)> {
+        let mut state = self.state();
+        self.judge(&mut state, None);
+        let over = state.over.as_ref().filter(|over| over.since.elapsed() >= grace)?;
+        Some(match over.signal {
+            None => ("SIGTERM", libc::SIGTERM),
+            Some(_) => ("SIGKILL", libc::SIGKILL),
+        })
+    }
+}
+
+/// Adds up runs. Their numbers come from a file, and may be anything.
+fn sum<'a>(runs: impl Iterator<Item = &'a RunSummary>) -> Spent {
+    runs.fold(Spent::default(), |spent, run| {
+        let tokens = run.tokens.and_then(|tokens| tokens.with_total().total).unwrap_or_default();
+        Spent {
+            cost: spent.cost + run.cost_usd.unwrap_or_default(),
+            unpriced: spent.unpriced.saturating_add(run.unpriced_steps),
+            tokens: spent.tokens.saturating_add(tokens),
+            steps: spent.steps.saturating_add(run.steps_total),
+            ..spent
+        }
+    })
 }
 
 impl fmt::Display for Over {
@@ -321,5 +335,33 @@ impl Watch {
         // It does not panic; if it did, what it found is there all the same.
         let _ = self.thread.join();
         self.purse.over().filter(Over::was_stopped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use runspan::model::{Tokens, TraceId, UnixNanos};
+
+    use super::*;
+
+    #[test]
+    fn runs_whose_numbers_are_too_large_add_up_to_the_most_there_is() {
+        let trace = TraceId([1; 16]);
+        let state = runspan::store::assembly::RunState::new(trace.as_run_id(), trace);
+        let run = RunSummary {
+            tokens: Some(Tokens { prompt: Some(u64::MAX), completion: Some(1), ..Tokens::default() }),
+            cost_usd: Some(NanoUsd(i64::MAX)),
+            unpriced_steps: u64::MAX,
+            steps_total: u64::MAX,
+            ..state.summary(UnixNanos(1))
+        };
+        let most = Spent {
+            cost: NanoUsd(i64::MAX),
+            unpriced: u64::MAX,
+            tokens: u64::MAX,
+            steps: u64::MAX,
+            wall: Duration::ZERO,
+        };
+        assert_eq!(sum([&run, &run].into_iter()), most);
     }
 }

@@ -302,7 +302,12 @@ fn steps(folder: &Path, facts: &mut Facts) -> Result<Vec<(String, Facts)>, Strin
     let dir = folder.join("steps");
     for entry in entries(&dir)? {
         let path = dir.join(&entry);
-        if path.is_dir() {
+        // A link could lead to what is no part of the run.
+        let is = fs::symlink_metadata(&path).map_err(|error| format!("steps/{entry}: {error}"))?;
+        if is.is_symlink() {
+            return Err(format!("steps/{entry} is a link"));
+        }
+        if is.is_dir() {
             for side in ["input", "output"] {
                 if let Some(value) = read_json(&path.join(format!("{side}.json")))? {
                     found.entry(entry.clone()).or_default().insert(side.to_owned(), value);
@@ -316,14 +321,12 @@ fn steps(folder: &Path, facts: &mut Facts) -> Result<Vec<(String, Facts)>, Strin
             }
         }
     }
-    for (step_id, more) in found {
-        match steps.iter_mut().find(|(of, _)| *of == step_id) {
-            Some((_, step)) => more.into_iter().for_each(|(key, value)| {
-                step.0.entry(key).or_insert(value);
-            }),
-            None => steps.push((step_id, Facts::new(more))),
+    for (step_id, step) in &mut steps {
+        for (key, value) in found.remove(step_id).into_iter().flatten() {
+            step.0.entry(key).or_insert(value);
         }
     }
+    steps.extend(found.into_iter().map(|(step_id, step)| (step_id, Facts::new(step))));
     Ok(steps)
 }
 

@@ -114,8 +114,8 @@ fn {slug}_is_as_recorded() {{
 }
 
 fn steps(recording: &Recording) -> String {
-    let models = recording.calls().iter().map(|call| (recording.started_at(&call.step_id), Step::Model(call)));
-    let tools = recording.tools().iter().map(|tool| (recording.started_at(&tool.step_id), Step::Tool(tool)));
+    let models = recording.calls().iter().map(|call| (call.started_at(), Step::Model(call)));
+    let tools = recording.tools().iter().map(|tool| (tool.started_at(), Step::Tool(tool)));
     let mut steps: Vec<_> = models.chain(tools).collect();
     steps.sort_by_key(|(at, _)| *at);
     let mut out = String::new();

@@ -501,6 +501,18 @@ fn runs_in_the_schema_of_paracle_are_read_for_what_they_say() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_step_that_is_a_link_is_not_followed() {
+    let (from, into, elsewhere) = (paracle(), empty(), tempfile::tempdir().unwrap());
+    write(elsewhere.path(), "input.json", r#"{"not": "of the run"}"#);
+    let steps = from.path().join("workflows/01KE9BZJ7G000000000000000W/steps");
+    std::os::unix::fs::symlink(elsewhere.path(), steps.join("linked")).unwrap();
+    let answer = runspan(into.path(), &["import", from.path().to_str().unwrap()]);
+    assert_eq!(answer.out, "2 runs stored\n");
+    assert!(answer.err.contains("steps/linked is a link"), "{}", answer.err);
+}
+
+#[test]
 fn the_folder_around_a_store_may_be_named_and_one_without_runs_is_told() {
     let (from, into) = (tempfile::tempdir().unwrap(), empty());
     std::fs::rename(paracle().path(), from.path().join("runs")).unwrap();

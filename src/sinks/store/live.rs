@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use serde_json::Value as Json;
 
-use super::START_GRACE;
 use super::ids::event_id;
+use super::{START_GRACE, UNSORTED_AGE, UNSORTED_BYTES, UNSORTED_RECORDS, size_of};
 use crate::conventions::names;
 use crate::model::event::{EventBody, Input, Log, Output, Resumed, RunStarted, Score, StatusChanged, Waiting};
 use crate::model::id::{IdMap, IdSet};
@@ -30,10 +30,8 @@ pub(super) struct LiveRun {
     pub(super) known: IdSet<EventId>,
     pub(super) pending: Vec<PendingStart>,
     pub(super) queue: Vec<Event>,
-    /// Ended steps of a run from outside of which nothing is written yet, as they came.
-    pub(super) unsorted: Vec<(Record, StepFacts)>,
-    /// The place in the journal of the first of them.
-    pub(super) unsorted_from: u64,
+    /// Ended steps of a run from outside of which nothing is written yet.
+    pub(super) unsorted: Unsorted,
     /// Moments of the span events that the log has, by the start of their step, until its end.
     pub(super) told: IdMap<EventId, HashSet<UnixNanos>>,
     pub(super) written_status: Option<RunStatus>,
@@ -47,6 +45,55 @@ pub(super) struct LiveRun {
     pub(super) unsettled: bool,
     /// What is noted for the tally; `None` once that is made, and when nobody wants it.
     pub(super) notes: Option<Box<Notes>>,
+}
+
+/// Ended steps, as they came, that wait to be told in their order.
+#[derive(Debug, Default)]
+pub(super) struct Unsorted {
+    records: Vec<(Record, StepFacts)>,
+    spans: IdSet<SpanId>,
+    /// About how many bytes they take.
+    bytes: u64,
+    first: Option<First>,
+}
+
+/// The first step that waits: its place in the journal, and when it came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct First {
+    pub(super) seq: u64,
+    pub(super) since: Instant,
+}
+
+impl Unsorted {
+    /// Takes a step; `false` when it is there already.
+    fn take(&mut self, seq: u64, span: SpanId, record: Record, facts: StepFacts) -> bool {
+        if !self.spans.insert(span) {
+            return false;
+        }
+        self.first.get_or_insert_with(|| First { seq, since: Instant::now() });
+        self.bytes += size_of(&record.span);
+        self.records.push((record, facts));
+        true
+    }
+
+    pub(super) fn first(&self) -> Option<First> {
+        self.first
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Returns all steps, and is empty then.
+    pub(super) fn drain(&mut self) -> Vec<(Record, StepFacts)> {
+        std::mem::take(self).records
+    }
+
+    /// Tells whether no more may wait: they are in memory only, and the journal keeps their place.
+    fn is_enough(&self, now: Instant) -> bool {
+        let is_old = |first: First| now.saturating_duration_since(first.since) >= UNSORTED_AGE;
+        self.records.len() >= UNSORTED_RECORDS || self.bytes >= UNSORTED_BYTES || self.first.is_some_and(is_old)
+    }
 }
 
 /// What is known of a forgotten run and not of what the store holds of it.
@@ -96,8 +143,7 @@ impl LiveRun {
             written_status: None,
             stale_summary: false,
             was_tried: false,
-            unsorted: Vec::new(),
-            unsorted_from: 0,
+            unsorted: Unsorted::default(),
             touched: Instant::now(),
             by_span: false,
             unsettled: false,
@@ -325,24 +371,18 @@ impl LiveRun {
     }
 
     /// Takes such a step; `false` when it has come already.
-    pub(super) fn take_unsorted(&mut self, seq: u64, record: Record, facts: StepFacts) -> bool {
-        if self.unsorted.iter().any(|(other, _)| other.span.span_id == record.span.span_id) {
-            return false;
-        }
-        if let Some(notes) = &mut self.notes {
+    pub(super) fn take_unsorted(&mut self, seq: u64, span: SpanId, record: Record, facts: StepFacts) -> bool {
+        if let Some(notes) = self.notes.as_mut().filter(|_| !self.unsorted.spans.contains(&span)) {
             notes.note_end(&record.span, &facts);
         }
-        if self.unsorted.is_empty() {
-            self.unsorted_from = seq;
-        }
-        self.unsorted.push((record, facts));
-        true
+        self.unsorted.take(seq, span, record, facts)
     }
 
     /// Tells whether more steps of a new run may be just behind the last one: what stands together in the journal comes
-    /// in several pieces.
+    /// in several pieces. One whose steps never cease is told in pieces after all.
     pub(super) fn is_fresh(&self, now: Instant) -> bool {
-        !self.unsorted.is_empty() && now.saturating_duration_since(self.touched) < START_GRACE
+        let is_just_behind = now.saturating_duration_since(self.touched) < START_GRACE;
+        !self.unsorted.is_empty() && is_just_behind && !self.unsorted.is_enough(now)
     }
 
     /// Tells steps that wait in the order in which they came, since something else is to be told of them.
@@ -352,7 +392,7 @@ impl LiveRun {
         }
         // They are noted.
         let notes = self.notes.take();
-        for (record, facts) in std::mem::take(&mut self.unsorted) {
+        for (record, facts) in self.unsorted.drain() {
             if let Some(span) = SpanId::from_bytes(&record.span.span_id) {
                 self.end_step(self.ids(process, 0, span), span, record, facts, true);
             }

@@ -60,7 +60,7 @@ impl<W: RunWriter> StoreSink<W> {
     /// Tells what has come of a run that nobody has seen yet, at once in its order.
     pub(super) fn tell_new(&mut self, run: RunId) {
         let Some(live) = self.runs.get_mut(&run).filter(|live| !live.unsorted.is_empty()) else { return };
-        let told = Told::of_ends(std::mem::take(&mut live.unsorted));
+        let told = Told::of_ends(live.unsorted.drain());
         let parent = self.parent_of(run, &told);
         let Some(live) = self.runs.get_mut(&run) else { return };
         let (events, state) = told.settled(live, parent, &mut self.pricer);

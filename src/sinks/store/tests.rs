@@ -357,6 +357,47 @@ fn listed(sink: StoreSink<MemoryStore>) -> Vec<RunSummary> {
     sink.into_writer().list_runs(&Query::default()).unwrap().into_iter().map(run).collect()
 }
 
+/// A run whose spans come one after the other without a pause.
+#[test]
+fn a_run_whose_spans_never_cease_is_written_when_enough_of_them_wait() {
+    let written = |sink: &StoreSink<MemoryStore>| {
+        let is_waiting = |live: &LiveRun| (!live.unsorted.is_empty(), live.written_status.is_some());
+        sink.runs.values().map(is_waiting).collect::<Vec<_>>()
+    };
+    let span = |seq: u64, bytes: usize| {
+        let mut record = ended(1, 1, 0, "chat", 0, 1);
+        record.span.span_id = (seq + 1).to_be_bytes().to_vec();
+        record.span.set_attr("long", "x".repeat(bytes));
+        record
+    };
+    let flushed = |records: u64, bytes: usize, age: Duration| {
+        let mut sink = outside_sink();
+        let now = Instant::now();
+        (0..records).for_each(|seq| sink.take(seq, span(seq, bytes)).unwrap());
+        // The last one came just now, by this clock.
+        sink.runs.values_mut().for_each(|live| live.touched = now + age);
+        sink.flush(now + age).unwrap();
+        (written(&sink), sink.oldest_held().is_some())
+    };
+    let waits = (vec![(true, false)], true);
+    let is_told = (vec![(false, true)], false);
+    assert_eq!(flushed(2, 10, Duration::ZERO), waits);
+    assert_eq!(flushed(2, 10, UNSORTED_AGE * 2), is_told);
+    assert_eq!(flushed(2, UNSORTED_BYTES as usize, Duration::ZERO), is_told);
+    assert_eq!(flushed(UNSORTED_RECORDS as u64, 0, Duration::ZERO), is_told);
+}
+
+#[test]
+fn a_span_of_a_new_run_that_comes_twice_is_counted_once() {
+    let mut sink = outside_sink();
+    for seq in 0..2 {
+        sink.take(seq, ended(1, 1, 0, "chat", 0, 1)).unwrap();
+    }
+    sink.flush_all().unwrap();
+    let runs = listed(sink);
+    assert_eq!(runs.iter().map(|run| run.steps_total).collect::<Vec<_>>(), [1]);
+}
+
 #[test]
 fn a_span_that_comes_long_after_its_run_was_over_is_a_step_of_it() {
     let mut sink = outside_sink();

@@ -664,6 +664,8 @@ impl FilesReader {
             match self.summary(listed.run_id) {
                 Ok(stored) if are_live && stored.status.is_open() => checked.push(listed),
                 Ok(stored) => checked.push(RunSummary { steps: None, ..stored }),
+                // What was not built in says nothing of the run, of which this is all that can be known here.
+                Err(StoreError::Unsupported { .. }) => checked.push(listed),
                 Err(error) => damaged.push(damaged_run(listed.run_id, error)?),
             }
         }

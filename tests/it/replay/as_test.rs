@@ -110,6 +110,43 @@ fn a_run_becomes_a_test_that_passes_and_fails_at_the_step_that_changes() {
     );
 }
 
+#[test]
+fn calls_of_a_run_below_stand_where_they_began_whatever_their_steps_are_called() {
+    let (store, dir) = (tempdir(), tempdir());
+    crate::support::record_in(store.path(), |_| {
+        use runspan::Run;
+        let run = Run::agent("outer").start();
+        let search = |at: &runspan::Step, city: &str| {
+            let tool = at.tool("search");
+            tool.input(serde_json::json!({ "city": city })).output("snow");
+            tool.finish();
+        };
+        search(&run, "Bern");
+        run.in_scope(|| {
+            let below = Run::agent("inner").start();
+            let call = below.llm("openai", "gpt-4o-mini");
+            call.input("Where?").output("In Rome");
+            call.finish();
+            search(&below, "Rome");
+            below.finish();
+        });
+        run.finish();
+    });
+    let outer = crate::support::runs(store.path()).into_iter().find(|run| run.name() == "outer").unwrap();
+    let mut replay = runspan(store.path(), &["replay", &outer.run_id.to_string(), "--as-test", "made.rs"]);
+    replay.current_dir(dir.path());
+    let output = ended(replay);
+    assert!(output.status.success(), "{}", err(&output));
+    let source = std::fs::read_to_string(dir.path().join("made.rs")).unwrap();
+    let asked =
+        source.lines().map(str::trim).filter(|line| line.contains("replay.tool(") || line.contains("replay.ask("));
+    insta::assert_snapshot!(asked.collect::<Vec<_>>().join("\n"), @r#"
+    assert_eq!(replay.tool("search", &json!({"city": "Bern"}))?, json!("snow"));
+    let answer = replay.ask(&asked_1)?;
+    assert_eq!(replay.tool("search", &json!({"city": "Rome"}))?, json!("snow"));
+    "#);
+}
+
 fn record_by_hand(store: &Path) {
     use runspan::{Run, Usage};
     crate::support::record_in(store, |_| {

@@ -8,9 +8,8 @@ use runspan::model::UnixNanos;
 use runspan::model::otlp::{Span, Value};
 use runspan::model::record::{Record, RecordKind};
 use runspan::pipeline::Pipeline;
-use runspan::replay::conversation::{Message, Part};
 use runspan::replay::wire::{self, Envelope};
-use runspan::replay::{Answer, Choice, Format, Miss, Outcome, Replay, Request, ask};
+use runspan::replay::{Answer, Format, Miss, Outcome, Replay, Request, ask};
 use serde_json::Value as Json;
 
 /// What is answered to a call that the recording has no answer to.
@@ -133,14 +132,5 @@ impl Answers {
 
 /// An answer that says that there is none.
 fn stub(miss: &Miss) -> Answer {
-    let parts = vec![Part::Text(format!("[runspan replay: {miss}]"))];
-    let message = Message { role: "assistant".to_owned(), parts };
-    Answer {
-        id: Some("stub".to_owned()),
-        model: None,
-        choices: vec![Choice { message, finish_reason: Some("stop".to_owned()) }],
-        tokens: None,
-        embeddings: Vec::new(),
-        redacted: 0,
-    }
+    Answer::of_text("stub", format!("[runspan replay: {miss}]"))
 }

@@ -297,10 +297,7 @@ pub fn expand(stored: &[u8], len: usize) -> io::Result<Vec<u8>> {
 
 #[cfg(not(feature = "seal"))]
 pub fn expand(_: &[u8], _: usize) -> io::Result<Vec<u8>> {
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        "this program was built without the feature `seal` of runspan, which reads packed runs; the command line has it",
-    ))
+    Err(io::Error::new(io::ErrorKind::Unsupported, crate::store::NotBuiltIn))
 }
 
 /// Finds entries from the front: each leads to the next, and where there is none every place is tried at which one may

@@ -223,6 +223,37 @@ fn a_damaged_byte_costs_the_run_that_it_is_in() {
     }
 }
 
+/// Says of each entry of a pack that it is compressed.
+#[cfg(not(feature = "seal"))]
+fn compressed(bytes: &mut [u8], pack: RunId) {
+    use super::format::{Codec, ENTRY_HEAD, EntryHead, crc};
+    for at in (0..bytes.len() - ENTRY_HEAD).step_by(8) {
+        let head = &mut bytes[at..at + ENTRY_HEAD];
+        if EntryHead::read(head, pack).is_some() {
+            head[25] = Codec::Zstd as u8;
+            let sum = crc(&[&pack.0, &head[..44]]);
+            head[44..48].copy_from_slice(&sum.to_le_bytes());
+        }
+    }
+}
+
+#[test]
+#[cfg(not(feature = "seal"))]
+fn without_what_expands_them_packed_runs_are_listed_and_not_damaged() {
+    let fs = FaultyFs::new(1);
+    drop(packed(&fs, false, RUNS));
+    let (path, mut bytes) = fs.files().into_iter().find(|(path, _)| path.ends_with(".pack")).unwrap();
+    let name = std::path::Path::new(&path).file_stem().unwrap().to_str().unwrap();
+    compressed(&mut bytes, name.parse().unwrap());
+    fs.overwrite(&path, bytes);
+    let reader = FilesReader::of(layout(&fs)).unwrap();
+    let listed = reader.list_runs(&Query::default()).unwrap();
+    let runs = listed.iter().filter(|listed| matches!(listed, Listed::Run(run) if run.summary.events == 4));
+    assert_eq!((runs.count(), listed.len()), (usize::from(RUNS), usize::from(RUNS)), "{listed:?}");
+    let error = reader.get_run(run_id(0)).unwrap_err();
+    assert!(matches!(error, StoreError::Unsupported { .. }) && error.to_string().contains("`seal`"), "{error}");
+}
+
 #[test]
 fn killed_at_any_step_all_runs_are_there_or_can_be_told_again() {
     let write = |crash_at: Option<u64>, end| {
