@@ -352,7 +352,7 @@ impl Layer {
     }
 
     /// Records an event of an open span at once, so that a killed run has it.
-    fn record_event(&self, meta: &Metadata<'_>, name: &str, state: &SpanState, at: &SpanContext, event: &[u8]) {
+    fn record_event(&self, meta: &Metadata<'_>, name: &str, state: &SpanState, at: &SpanContext, event: &[u8]) -> bool {
         let parts = SpanParts {
             scope: meta.target(),
             trace_id: &at.trace_id.0,
@@ -367,7 +367,7 @@ impl Layer {
             dropped_events: 0,
             status: None,
         };
-        self.recorder.record(RecordKind::Event, &parts);
+        self.recorder.record(RecordKind::Event, &parts)
     }
 }
 
@@ -507,7 +507,9 @@ where
         if *meta.level() == Level::ERROR && error.is_some() {
             state.fields.error = error;
         }
-        if state.event_count < MAX_SPAN_EVENTS && state.events.len() + encoded.len() <= MAX_SPAN_EVENT_BYTES {
+        if !self.record_event(meta, span.metadata().name(), state, &context, &encoded) {
+            // What is said once more is one event of the span.
+        } else if state.event_count < MAX_SPAN_EVENTS && state.events.len() + encoded.len() <= MAX_SPAN_EVENT_BYTES {
             if state.events.capacity() == 0 {
                 state.events = spare();
             }
@@ -516,7 +518,6 @@ where
         } else {
             state.dropped_events += 1;
         }
-        self.record_event(meta, span.metadata().name(), state, &context, &encoded);
         drop(extensions);
         put_back(encoded);
         put_back(fields.attributes);
@@ -656,12 +657,17 @@ pub(crate) fn line_of(dispatch: &Dispatch, id: &Id) -> Option<Arc<Line>> {
 
 /// Returns the recorder of the subscriber that is at work here.
 pub(crate) fn installed_recorder() -> Option<Arc<Recorder>> {
-    tracing::dispatcher::get_default(|dispatch| Some(Arc::clone(&dispatch.downcast_ref::<Layer>()?.recorder)))
+    tracing::dispatcher::get_default(recorder_at)
 }
 
 /// Returns the recorder that a span goes to.
 pub(crate) fn recorder_of(span: &Span) -> Option<Arc<Recorder>> {
-    span.with_subscriber(|(_, dispatch)| Some(Arc::clone(&dispatch.downcast_ref::<Layer>()?.recorder)))?
+    span.with_subscriber(|(_, dispatch)| recorder_at(dispatch))?
+}
+
+/// Returns the recorder of a subscriber.
+pub(crate) fn recorder_at(dispatch: &Dispatch) -> Option<Arc<Recorder>> {
+    Some(Arc::clone(&dispatch.downcast_ref::<Layer>()?.recorder))
 }
 
 impl Fields {

@@ -73,6 +73,10 @@ impl State {
             }
         }
         for run in runs {
+            if let Some(line) = self.worker.recorder.desk().known(run) {
+                // There may be room now.
+                line.wake_blocked();
+            }
             match self.attend_to(run) {
                 Ok(Heard::All) => {}
                 Ok(Heard::Moved) => is_changed = true,
@@ -139,19 +143,24 @@ impl State {
 
     fn hear_answers(&self, run: RunId, standing: &Standing, requests: &Requests<'_>) -> Result<bool, StoreError> {
         let mut are_all_taken = true;
+        // Where the worker has come to; what code has done since then it does not know.
+        let at = if self.batch.is_empty() { self.taken } else { 0 };
         for wait in requests.answered()? {
             if standing.wait != Some(wait) && standing.is_written {
                 requests.note_taken(wait, UnixNanos::now())?;
             } else if standing.wait != Some(wait) {
                 are_all_taken = false;
             } else if let Some(line) = self.worker.recorder.desk().known(run) {
+                // Once recording ends nobody could write down that it was taken: it is the next process's.
                 if !line.is_answered(wait)
+                    && line.waits_since(at)
+                    && !self.worker.recorder.is_stopped()
                     && let Some(resume) = requests.resume(wait)?.filter(|resume| resume.taken_at.is_none())
                 {
-                    line.answer(wait, resume.input.unwrap_or_default());
+                    line.answer(wait, at, resume.input.unwrap_or_default());
                 }
                 // What is left of the request is for when the log has the answer.
-                are_all_taken &= line.waits_for().is_some();
+                are_all_taken &= line.is_answered(wait) && line.waits_for().is_some();
             }
         }
         Ok(are_all_taken)
