@@ -291,6 +291,15 @@ impl Line {
         }
     }
 
+    /// Forgets the request to wait, of a run that is over.
+    pub fn forget_pause(&self) {
+        let mut told = self.told();
+        told.pause = None;
+        self.set_paused(false);
+        drop(told);
+        self.wake();
+    }
+
     /// Returns the request to wait that was not obeyed yet.
     pub fn pause_request(&self) -> Option<String> {
         self.told().pause.clone()

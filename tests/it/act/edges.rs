@@ -174,3 +174,86 @@ fn when_the_branch_that_holds_a_pause_is_dropped_another_takes_it_up() {
         run.finish();
     });
 }
+
+/// The folder of a run's requests.
+fn requests(store: &Path, run: RunId) -> std::path::PathBuf {
+    let dir = store.join("agents").join(run.to_string()).join("requests");
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+#[test]
+fn a_request_that_cannot_be_read_keeps_no_answer_from_its_run() {
+    let dir = tempdir();
+    record_in_waiting(dir.path(), |run| {
+        for broken in ["cancel.json", "pause.json", "resume-01KE9BZH80BG00000000000000.json"] {
+            std::fs::write(requests(dir.path(), run.id().unwrap()).join(broken), "{").unwrap();
+        }
+        answer(dir.path(), json!(3)).unwrap();
+        assert_eq!(run.wait_blocking("approval", ()).unwrap(), json!(3));
+    });
+}
+
+#[test]
+fn the_end_of_one_run_reaches_a_long_line_of_runs_below_it() {
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let mut line = vec![Run::agent("a").start()];
+        for _ in 0..30 {
+            line.push(line.last().unwrap().spawn_agent("a").start());
+        }
+        wait_until("they run", || runs(dir.path()).len() == 31);
+        // As when who asks died before it asked those below.
+        let request = r#"{"at":"2026-01-06T10:00:00Z"}"#;
+        let folder = requests(dir.path(), line[0].id().unwrap());
+        std::fs::write(folder.join("new"), request).unwrap();
+        std::fs::rename(folder.join("new"), folder.join("cancel.json")).unwrap();
+        let cancellations: Vec<_> = line.iter().map(Run::cancellation).collect();
+        wait_until("all are told", || cancellations.iter().all(|each| each.is_cancelled()));
+        line.into_iter().rev().for_each(Run::finish);
+    });
+    assert!(runs(dir.path()).iter().all(|run| run.status == RunStatus::Cancelled));
+}
+
+const BELOW: &str = "act::edges::runs_below_one_that_is_over_are_asked_to_end_with_it";
+
+#[test]
+fn runs_below_one_that_is_over_are_asked_to_end_with_it() {
+    if let Some(store) = is_child(BELOW) {
+        return record_in(&store, |_| {
+            let run = Run::agent("below").start();
+            block_on(run.cancellation().cancelled());
+            run.finish();
+        });
+    }
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let run = Run::agent("above").start();
+        let id = run.id().unwrap().to_string();
+        let mut below = child(BELOW, dir.path());
+        run.in_scope(|| propagation::to_env(&mut below));
+        let mut below = Killed(below.stdout(Stdio::null()).spawn().unwrap());
+        wait_until("both are there", || runs(dir.path()).len() == 2);
+        run.finish();
+        wait_until("one is over", || runs(dir.path()).iter().any(|run| run.status == RunStatus::Success));
+        let error = control::cancel(&open(dir.path()), &id).unwrap_err();
+        assert!(matches!(error, AskError::Over { status: RunStatus::Success, .. }), "{error:?}");
+        assert!(below.0.wait().unwrap().success());
+    });
+}
+
+#[test]
+fn a_run_that_cannot_be_gone_on_with_is_left_to_others() {
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let agent = tracing::info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent");
+        agent.in_scope(|| tracing::info!(event.name = "runspan.waiting", reason = "approval"));
+        drop(agent);
+        wait_until("it waits", || is_waiting(dir.path()));
+    });
+    let before = only_run(dir.path());
+    record_in(dir.path(), |_| {
+        assert!(matches!(Run::resume("latest").unwrap_err(), ResumeError::NoRoot { .. }));
+        assert_eq!(only_run(dir.path()).writer, before.writer);
+    });
+}
