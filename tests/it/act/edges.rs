@@ -85,7 +85,8 @@ fn a_wait_that_another_thread_gives_up_ends() {
             assert!(polled_once(run.wait("another", ())).is_pending());
             assert!(matches!(waits.join().unwrap().unwrap_err(), WaitError::NoLonger { .. }));
         });
-        wait_until("it waits", || is_waiting(dir.path()));
+        let waits_again = || log(dir.path(), run.id().unwrap()).iter().any(|line| line.starts_with("waiting another"));
+        wait_until("it waits again", waits_again);
         answer(dir.path(), json!(2)).unwrap();
         assert_eq!(run.wait_blocking("another", ()).unwrap(), json!(2));
     });
@@ -220,11 +221,12 @@ const BELOW: &str = "act::edges::runs_below_one_that_is_over_are_asked_to_end_wi
 #[test]
 fn runs_below_one_that_is_over_are_asked_to_end_with_it() {
     if let Some(store) = is_child(BELOW) {
-        return record_in(&store, |_| {
+        record_in(&store, |_| {
             let run = Run::agent("below").start();
             block_on(run.cancellation().cancelled());
             run.finish();
         });
+        return;
     }
     let dir = tempdir();
     record_in(dir.path(), |_| {
