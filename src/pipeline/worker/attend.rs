@@ -262,11 +262,11 @@ impl State {
     /// Goes on with a run of a dead process that waits.
     pub(super) fn claim(&mut self, run: RunId) -> Result<Claimed, StoreError> {
         let claimed = self.worker.sink.claim(run)?;
-        if claimed == Claimed::Taken {
-            if let Err(error) = self.close_left_steps(run) {
-                self.worker.sink.unclaim(run);
-                return Err(error);
-            }
+        if claimed == Claimed::Taken
+            && let Err(error) = self.close_left_steps(run)
+        {
+            self.worker.sink.unclaim(run);
+            return Err(error);
         }
         if claimed != Claimed::Ours {
             // What it was asked while nobody listened. What cannot be read now is looked at again.
