@@ -207,15 +207,22 @@ pub fn pause(store: &FilesReader, id: &str) -> Result<Asked, AskError> {
 
 /// Ends a run and those that it has started. The first of the answer is the run itself.
 ///
-/// One whose process is dead and that waits is ended by this process.
+/// One whose process is dead and that waits is ended by this process, which blocks the thread: at most ten seconds for each
+/// such run, commonly some milliseconds. In async code call it where blocking is allowed.
 ///
 /// # Errors
 ///
 /// [`AskError::Over`], [`AskError::FromOutside`], and what the store says. What is below it is asked all the same.
 pub fn cancel(store: &FilesReader, id: &str) -> Result<Vec<Asked>, AskError> {
     let run = store.resolve(id)?;
-    let mut asked = vec![cancel_one(store, run, None)?];
-    for (below, parent) in store.open_below(run)? {
+    let first = cancel_one(store, run, None);
+    let below = match (&first, store.open_below(run)) {
+        (Ok(_), below) => below?,
+        // What keeps the run itself from being asked is what there is to say.
+        (Err(_), below) => below.unwrap_or_default(),
+    };
+    let mut asked = Vec::new();
+    for (below, parent) in below {
         match cancel_one(store, below, Some(parent)) {
             Ok(below) => asked.push(below),
             // The request to the one above was faster.
@@ -226,6 +233,7 @@ pub fn cancel(store: &FilesReader, id: &str) -> Result<Vec<Asked>, AskError> {
             Err(_) => {}
         }
     }
+    asked.insert(0, first?);
     Ok(asked)
 }
 
@@ -256,7 +264,7 @@ fn cancel_one(store: &FilesReader, run: RunId, parent_run_id: Option<RunId>) -> 
     Ok(Asked { status, ..asked })
 }
 
-/// Ends a run that waits and whose process is dead, as the process that goes on with it would.
+/// Ends a run that waits and whose process is dead, as the process that goes on with it would. Blocks: see [`cancel`].
 fn end_for_the_dead(store: &FilesReader, run: RunId) -> Result<(), AskError> {
     let not_ended = |why: &dyn fmt::Display| AskError::NotEnded { run, why: why.to_string() };
     let built = crate::builder().store(store.layout().root()).build();

@@ -83,7 +83,7 @@ pub fn resume(args: &ResumeArgs, session: &mut Session<'_>) -> Done {
     let input = args.input.as_deref().map(|given| read_input(given, session)).transpose()?;
     let reader = session.open_for(&args.id)?;
     let asked = control::resume(&reader, &args.id, input)?;
-    let answer = wait_for(&reader, &asked, |status| status != RunStatus::Waiting)?;
+    let answer = wait_for(&reader, &asked, deadline(), |status| status != RunStatus::Waiting)?;
     let run = answer.run_id;
     let text = match &answer {
         Answer { done: true, .. } => format!("run {run} goes on"),
@@ -99,7 +99,7 @@ pub fn resume(args: &ResumeArgs, session: &mut Session<'_>) -> Done {
 pub fn pause(args: &PauseArgs, session: &mut Session<'_>) -> Done {
     let reader = session.open_for(&args.id)?;
     let asked = control::pause(&reader, &args.id)?;
-    let answer = wait_for(&reader, &asked, |status| status != RunStatus::Running)?;
+    let answer = wait_for(&reader, &asked, deadline(), |status| status != RunStatus::Running)?;
     let (run, status) = (answer.run_id, answer.status);
     let text = match status {
         RunStatus::Waiting => format!("run {run} is paused; runspan resume {run} lets it go on"),
@@ -115,7 +115,9 @@ pub fn pause(args: &PauseArgs, session: &mut Session<'_>) -> Done {
 pub fn cancel(args: &CancelArgs, session: &mut Session<'_>) -> Done {
     let reader = session.open_for(&args.id)?;
     let asked = control::cancel(&reader, &args.id)?;
-    let ended = |asked: &Asked| wait_for(&reader, asked, |status| !status.is_open());
+    // One for all of them.
+    let until = deadline();
+    let ended = |asked: &Asked| wait_for(&reader, asked, until, |status| !status.is_open());
     let answers = asked.iter().map(ended).collect::<Result<Vec<_>, _>>()?;
     if session.format != Format::Table {
         return session.print_data(&answers);
@@ -132,9 +134,17 @@ pub fn cancel(args: &CancelArgs, session: &mut Session<'_>) -> Done {
     Ok(())
 }
 
-/// Waits for a moment until a run has done what it was asked.
-fn wait_for(reader: &FilesReader, asked: &Asked, is_done: impl Fn(RunStatus) -> bool) -> Result<Answer, Stop> {
-    let until = Instant::now() + PATIENCE;
+fn deadline() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+/// Waits until a run has done what it was asked, or the moment has come.
+fn wait_for(
+    reader: &FilesReader,
+    asked: &Asked,
+    until: Instant,
+    is_done: impl Fn(RunStatus) -> bool,
+) -> Result<Answer, Stop> {
     let mut status = asked.status;
     while asked.is_heard && !is_done(status) && Instant::now() < until {
         std::thread::sleep(POLL);

@@ -51,7 +51,8 @@ impl Run {
         self.wait(reason, payload).block()
     }
 
-    /// Goes on without the answer that the run waits for, if it does. An answer that comes later finds nobody.
+    /// Goes on without the answer that the run waits for, if it does: whoever waits for it gets [`WaitError::NoLonger`]. An answer
+    /// that comes later finds nobody.
     pub fn wait_no_longer(&self) {
         if self.leash.known().is_some() {
             self.place().give_up_wait();

@@ -16,6 +16,7 @@ use crate::sources::encode;
 use crate::sources::layer::installed_recorder;
 use crate::store::assembly::RunState;
 use crate::store::files::FilesReader;
+use crate::store::files::requests::Requests;
 use crate::store::{RunReader, StoreError};
 
 /// A run that goes on in this process; made by [`Run::resume`].
@@ -121,31 +122,43 @@ impl Run {
         }
         // Let go of it, should anything go wrong from here on.
         let mut leash = Leash::of(Arc::clone(&line), tracing::Span::none());
+        // Nobody else could take it from a process that lives: one that cannot be gone on with stays as it is, unless it is to
+        // end.
+        let is_to_end = Requests::find(reader.layout(), run)?.is_some_and(|asked| !matches!(asked.cancel(), Ok(None)));
+        if !is_to_end && reader.get_run(run)?.status == RunStatus::Waiting {
+            to_go_on_with(run, &reader.get_events(run, 0)?)?;
+        }
         match crate::telemetry::claim(&recorder, run).ok_or(ResumeError::NotRecorded)?? {
             Claimed::Not(status) => return Err(ResumeError::NotWaiting { run, status }),
             Claimed::Taken | Claimed::Ours => {}
         }
         let events = reader.get_events(run, 0)?;
-        let state = RunState::read(run, &events);
-        let started = events.iter().find_map(|event| match &event.body {
-            EventBody::RunStarted(started) => Some(started),
-            _ => None,
-        });
-        let root = events.iter().find_map(|event| open_root(&state, event));
-        // The last one: a run that was asked to end meanwhile does not wait any more, and learns it.
-        let waiting = events.iter().rev().find_map(|event| match &event.body {
-            EventBody::Waiting(waiting) => Some(waiting),
-            _ => None,
-        });
-        let (Some(started), Some(root), Some(waiting)) = (started, root, waiting) else {
-            return Err(ResumeError::NoRoot { run });
-        };
+        let (started, root, waiting) = to_go_on_with(run, &events)?;
         let waiting = waiting.clone();
         line.set_wait(waiting.reason.as_deref().unwrap_or_default(), waiting.pause_request());
         let step = step_of(run, started, root);
         leash.hold(step.span());
         let run = Run { leash, step, kind: started.kind, id: run };
         Ok(Resumed { run, events, waiting })
+    }
+}
+
+/// Returns what a run is gone on with from: how it began, its topmost step, and what it waits for.
+fn to_go_on_with(run: RunId, events: &[Event]) -> Result<(&RunStarted, &StoredSpan, &Waiting), ResumeError> {
+    let state = RunState::read(run, events);
+    let started = events.iter().find_map(|event| match &event.body {
+        EventBody::RunStarted(started) => Some(&**started),
+        _ => None,
+    });
+    let root = events.iter().find_map(|event| open_root(&state, event));
+    // The last one: a run that was asked to end meanwhile does not wait any more, and learns it.
+    let waiting = events.iter().rev().find_map(|event| match &event.body {
+        EventBody::Waiting(waiting) => Some(waiting),
+        _ => None,
+    });
+    match (started, root, waiting) {
+        (Some(started), Some(root), Some(waiting)) => Ok((started, root, waiting)),
+        _ => Err(ResumeError::NoRoot { run }),
     }
 }
 

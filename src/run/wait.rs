@@ -6,7 +6,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::thread::Thread;
 
 use serde_json::Value as Json;
@@ -20,8 +20,9 @@ use crate::model::budget::BudgetExceeded;
 use crate::model::event::Waiting;
 use crate::model::{RunId, RunStatus};
 use crate::sources::budgets::Meter;
-use crate::sources::desk::{Line, Ticket};
-use crate::sources::layer::meter_of;
+use crate::sources::desk::{Line, Look, Ticket};
+use crate::sources::layer::{meter_of, recorder_at};
+use crate::sources::recorder::Taken;
 
 /// Why a run does not wait, or waits no longer, without an answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +47,16 @@ pub enum WaitError {
         /// What for.
         reason: String,
     },
+    /// The reason `paused` is that of `runspan pause`: a program cannot wait for it on its own.
+    Reserved {
+        /// The run.
+        run: RunId,
+    },
+    /// The run went on without an answer, by [`Run::wait_no_longer`](crate::Run::wait_no_longer).
+    NoLonger {
+        /// The run.
+        run: RunId,
+    },
     /// Recording has ended. The run still waits: [`Run::resume`](crate::Run::resume) goes on with it.
     Closed {
         /// The run.
@@ -67,6 +78,10 @@ impl fmt::Display for WaitError {
             Self::OverBudget(exceeded) => exceeded.fmt(f),
             Self::NotRecorded { run } => write!(f, "run {run} is not recorded, so nobody can answer it"),
             Self::Waits { run, reason } => write!(f, "run {run} waits already: {reason}"),
+            Self::Reserved { run } => {
+                write!(f, "run {run} cannot wait for \"paused\", which is what a pause is called: take another reason")
+            }
+            Self::NoLonger { run } => write!(f, "run {run} went on without an answer"),
             Self::Closed { run } => write!(f, "recording has ended; run {run} still waits"),
         }
     }
@@ -95,16 +110,18 @@ impl Place {
         Self { line, span, ticket }
     }
 
-    fn say(&self, event: impl FnOnce(Id)) {
-        if let Some((id, dispatch)) = &self.span {
-            tracing::dispatcher::with_default(dispatch, || event(id.clone()));
-        }
+    fn say(&self, event: impl FnOnce(Id)) -> Taken {
+        let taken = self.span.as_ref().map_or(Taken::Never, |(id, dispatch)| {
+            let say = || tracing::dispatcher::with_default(dispatch, || event(id.clone()));
+            recorder_at(dispatch).map_or(Taken::Never, |recorder| recorder.takes(say))
+        });
         self.line.want_look();
+        taken
     }
 
-    fn say_waiting(&self, reason: &str, payload: Option<&Text>, request: Option<&str>) {
+    fn say_waiting(&self, reason: &str, payload: Option<&Text>, request: Option<&str>) -> Taken {
         let fields = payload.map(|payload| format!(r#"{{"payload":{}}}"#, payload.whole_json()));
-        self.say(|span| {
+        let taken = self.say(|span| {
             tracing::event!(
                 target: TARGET,
                 parent: span,
@@ -115,11 +132,13 @@ impl Place {
                 runspan.event.fields = fields.as_deref(),
             );
         });
+        // That the run waits is what counts.
+        if taken == Taken::TooLarge && payload.is_some() { self.say_waiting(reason, None, request) } else { taken }
     }
 
-    fn say_resumed(&self, input: &Json) {
-        let fields = Text::of(input).map(|input| format!(r#"{{"input":{}}}"#, input.whole_json()));
-        self.say(|span| {
+    fn say_resumed(&self, input: Option<&Json>) -> Taken {
+        let fields = input.and_then(Text::of).map(|input| format!(r#"{{"input":{}}}"#, input.whole_json()));
+        let taken = self.say(|span| {
             tracing::event!(
                 target: TARGET,
                 parent: span,
@@ -128,12 +147,41 @@ impl Place {
                 runspan.event.fields = fields.as_deref(),
             );
         });
+        if taken == Taken::TooLarge && input.is_some() { self.say_resumed(None) } else { taken }
+    }
+
+    /// Begins a wait, or goes on with it. What the code may rely on is in the ring by then.
+    fn begin(&self, reason: &str, payload: Option<&Text>) -> Begun {
+        let (number, is_new) = match self.line.begin_wait(reason) {
+            Err(open) => return Begun::Other(open),
+            Ok(begun) => begun,
+        };
+        if !is_new {
+            self.line.want_look();
+            return Begun::Waits(number);
+        }
+        let request = self.line.pause_request().filter(|_| reason == Waiting::PAUSED);
+        match self.say_waiting(reason, payload, request.as_deref()) {
+            Taken::Yes(since) => {
+                self.line.has_said(number, since, request);
+                Begun::Waits(number)
+            }
+            Taken::Later => {
+                self.line.withdraw(number);
+                self.line.try_later();
+                Begun::Later
+            }
+            Taken::TooLarge | Taken::Never => {
+                self.line.withdraw(number);
+                Begun::Never
+            }
+        }
     }
 
     /// Ends a wait that nobody answered: the run goes on without.
     pub fn give_up_wait(&self) {
-        if !self.line.is_cancelled() && self.line.end_wait() {
-            self.say(|span| {
+        if !self.line.is_cancelled() && self.line.give_up_wait() {
+            let _ = self.say(|span| {
                 tracing::event!(
                     target: TARGET,
                     parent: span,
@@ -147,23 +195,82 @@ impl Place {
         }
     }
 
-    /// Looks for the answer, and has the task called when there may be one.
-    fn poll_answer(&self, cx: &mut Context<'_>) -> Poll<Result<Json, WaitError>> {
+    /// Looks for the answer to a wait, and has the task called when there may be one.
+    fn poll_answer(&self, number: u64, cx: &mut Context<'_>) -> Poll<Result<Json, WaitError>> {
         let run = self.line.run();
         // Before the look: what comes between both calls the task.
         self.ticket.wake_later(cx.waker());
         if self.line.is_cancelled() {
             return Poll::Ready(Err(WaitError::Cancelled { run }));
         }
-        if let Some(input) = self.line.take_answer() {
-            self.say_resumed(&input);
-            return Poll::Ready(Ok(input));
-        }
         if self.line.is_closed() {
             return Poll::Ready(Err(WaitError::Closed { run }));
         }
-        Poll::Pending
+        let input = match self.line.look(number) {
+            Look::Nothing => return Poll::Pending,
+            Look::Gone => return Poll::Ready(Err(WaitError::NoLonger { run })),
+            Look::Answer(input) => input,
+        };
+        // The code gets it once the ring has that it did, and never before: else the next process would get it, too.
+        match self.say_resumed(Some(&input)) {
+            Taken::Yes(_) => {
+                self.line.end_wait(number);
+                Poll::Ready(Ok(input))
+            }
+            Taken::Later => {
+                self.line.put_back(number, input);
+                self.line.try_later();
+                Poll::Pending
+            }
+            Taken::TooLarge | Taken::Never => {
+                self.line.put_back(number, input);
+                Poll::Ready(Err(WaitError::Closed { run }))
+            }
+        }
     }
+
+    /// Is held by a pause, asked for or begun, until there is none. `held`: the number of the wait that this branch of the run
+    /// holds for all.
+    fn poll_pause(&self, held: &mut Option<u64>, cx: &mut Context<'_>) -> Poll<Result<(), WaitError>> {
+        self.ticket.wake_later(cx.waker());
+        if held.is_none() {
+            if !self.line.is_paused() {
+                return Poll::Ready(Ok(()));
+            }
+            match self.begin(Waiting::PAUSED, None) {
+                Begun::Waits(number) => *held = Some(number),
+                Begun::Later => return Poll::Pending,
+                // Another branch of the run is held, and says so for both.
+                Begun::Other(reason) if reason == Waiting::PAUSED && !self.line.is_closed() => return Poll::Pending,
+                // The run waits for an answer: the pause is for when it goes on.
+                Begun::Other(_) | Begun::Never => return Poll::Ready(Ok(())),
+            }
+        }
+        let Some(number) = *held else { return Poll::Ready(Ok(())) };
+        let ended = ready!(self.poll_answer(number, cx));
+        *held = None;
+        Poll::Ready(match ended {
+            Ok(_) | Err(WaitError::NoLonger { .. }) => Ok(()),
+            Err(error) => Err(error),
+        })
+    }
+
+    /// Lets go of waits that have not ended.
+    fn leave(&self, waits: impl IntoIterator<Item = u64>) {
+        waits.into_iter().for_each(|number| self.line.leave_wait(number));
+    }
+}
+
+/// What came of the wish to wait.
+enum Begun {
+    /// The run waits, by this number.
+    Waits(u64),
+    /// It waits for something else already.
+    Other(String),
+    /// There is no room to say so now; the task is called when there is.
+    Later,
+    /// Nobody records it.
+    Never,
 }
 
 /// A wait for an answer; made by [`Run::wait`](crate::Run::wait). It begins when it is first polled.
@@ -177,13 +284,16 @@ pub struct Wait<'a> {
     place: Place,
     reason: String,
     payload: Option<Text>,
-    has_begun: bool,
+    /// The pause that is held first.
+    held: Option<u64>,
+    /// The number of the wait, while it lasts.
+    number: Option<u64>,
     of_run: PhantomData<&'a ()>,
 }
 
 impl Wait<'_> {
     pub(super) fn new(place: Place, reason: String, payload: Option<Text>) -> Self {
-        Self { place, reason, payload, has_begun: false, of_run: PhantomData }
+        Self { place, reason, payload, held: None, number: None, of_run: PhantomData }
     }
 
     /// Blocks the thread until the answer is there.
@@ -195,18 +305,31 @@ impl Wait<'_> {
         block_on(self)
     }
 
-    fn begin(&mut self) -> Result<(), WaitError> {
-        let line = &self.place.line;
+    fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64, WaitError>> {
+        let Self { place, held, reason, .. } = self;
+        let (line, run) = (&place.line, place.line.run());
+        place.ticket.wake_later(cx.waker());
+        if line.is_cancelled() {
+            return Poll::Ready(Err(WaitError::Cancelled { run }));
+        }
         if line.is_dead() {
-            return Err(WaitError::NotRecorded { run: line.run() });
+            return Poll::Ready(Err(WaitError::NotRecorded { run }));
         }
-        match line.begin_wait(&self.reason) {
-            Err(reason) => return Err(WaitError::Waits { run: line.run(), reason }),
-            Ok(true) => self.place.say_waiting(&self.reason, self.payload.as_ref(), None),
-            Ok(false) => line.want_look(),
+        let is_paused = line.waits_for().is_some_and(|open| open == Waiting::PAUSED);
+        if reason != Waiting::PAUSED && (is_paused || held.is_some()) {
+            // A run waits for one thing at a time: for this one when the pause is over.
+            ready!(place.poll_pause(held, cx))?;
+        } else if reason == Waiting::PAUSED && !is_paused {
+            return Poll::Ready(Err(WaitError::Reserved { run }));
         }
-        self.has_begun = true;
-        Ok(())
+        match place.begin(reason, self.payload.as_ref()) {
+            Begun::Waits(number) => Poll::Ready(Ok(number)),
+            Begun::Later => Poll::Pending,
+            Begun::Never => Poll::Ready(Err(WaitError::NotRecorded { run })),
+            // It came a moment ago.
+            Begun::Other(open) if open == Waiting::PAUSED && open != *reason && !line.is_closed() => Poll::Pending,
+            Begun::Other(reason) => Poll::Ready(Err(WaitError::Waits { run, reason })),
+        }
     }
 }
 
@@ -214,23 +337,22 @@ impl Future for Wait<'_> {
     type Output = Result<Json, WaitError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if !self.has_begun {
-            if self.place.line.is_cancelled() {
-                return Poll::Ready(Err(WaitError::Cancelled { run: self.place.line.run() }));
-            }
-            if let Err(error) = self.begin() {
-                return Poll::Ready(Err(error));
-            }
+        let number = match self.number {
+            Some(number) => number,
+            None => ready!(self.poll_begin(cx))?,
+        };
+        self.number = Some(number);
+        let ended = ready!(self.place.poll_answer(number, cx));
+        if !matches!(ended, Err(WaitError::Closed { .. } | WaitError::Cancelled { .. })) {
+            self.number = None;
         }
-        self.place.poll_answer(cx)
+        Poll::Ready(ended)
     }
 }
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        if self.has_begun {
-            self.place.line.leave_wait();
-        }
+        self.place.leave(self.number.into_iter().chain(self.held));
     }
 }
 
@@ -242,14 +364,15 @@ pub struct Checkpoint<'a> {
     place: Place,
     /// What counts for the run, if it has a budget.
     meter: Option<Arc<Meter>>,
-    holds: bool,
+    /// The pause that this branch of the run holds for all.
+    held: Option<u64>,
     of_run: PhantomData<&'a ()>,
 }
 
 impl Checkpoint<'_> {
     pub(crate) fn new(place: Place) -> Self {
         let meter = place.span.as_ref().and_then(|(id, dispatch)| meter_of(dispatch, id));
-        Self { place, meter, holds: false, of_run: PhantomData }
+        Self { place, meter, held: None, of_run: PhantomData }
     }
 
     /// Blocks the thread for as long as the run pauses.
@@ -259,28 +382,6 @@ impl Checkpoint<'_> {
     /// As when it is awaited.
     pub fn block(self) -> Result<(), WaitError> {
         block_on(self)
-    }
-
-    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WaitError>> {
-        let line = Arc::clone(&self.place.line);
-        self.place.ticket.wake_later(cx.waker());
-        if !line.is_paused() {
-            return Poll::Ready(Ok(()));
-        }
-        match line.begin_wait(Waiting::PAUSED) {
-            Ok(is_new) => {
-                self.holds = true;
-                if is_new {
-                    let request = line.take_pause();
-                    self.place.say_waiting(Waiting::PAUSED, None, request.as_deref());
-                }
-                self.place.poll_answer(cx).map_ok(drop)
-            }
-            // Another branch of the run is held, and says so for both.
-            Err(reason) if reason == Waiting::PAUSED && !line.is_closed() => Poll::Pending,
-            // The run waits for an answer: the pause is for when it goes on.
-            Err(_) => Poll::Ready(Ok(())),
-        }
     }
 }
 
@@ -292,25 +393,21 @@ impl Future for Checkpoint<'_> {
         if line.is_cancelled() {
             return Poll::Ready(Err(WaitError::Cancelled { run: line.run() }));
         }
-        if self.holds {
-            return self.place.poll_answer(cx).map_ok(drop);
-        }
-        if let Some(Err(exceeded)) = self.meter.as_ref().map(|meter| meter.check()) {
+        let is_held = self.held.is_some();
+        if !is_held && let Some(Err(exceeded)) = self.meter.as_ref().map(|meter| meter.check()) {
             return Poll::Ready(Err(WaitError::OverBudget(exceeded)));
         }
-        let line = &self.place.line;
-        if !line.is_paused() {
+        if !is_held && !self.place.line.is_paused() {
             return Poll::Ready(Ok(()));
         }
-        self.poll_pause(cx)
+        let Self { place, held, .. } = &mut *self;
+        place.poll_pause(held, cx)
     }
 }
 
 impl Drop for Checkpoint<'_> {
     fn drop(&mut self) {
-        if self.holds {
-            self.place.line.leave_wait();
-        }
+        self.place.leave(self.held);
     }
 }
 

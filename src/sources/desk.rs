@@ -26,12 +26,25 @@ pub(crate) fn is_any_paused() -> bool {
 /// The lines to the runs of one recorder. A run has one once its code asks for what it may be told.
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
-    lines: Mutex<IdMap<RunId, Weak<Line>>>,
+    lines: Mutex<Lines>,
     /// Those to runs that wait: what they wait for, and what they are told, stays when their code lets go of them.
     waiting: Mutex<IdMap<RunId, Arc<Line>>>,
     /// Runs at whose requests the worker is to look, rung for or not.
-    wanted: Mutex<Vec<RunId>>,
+    wanted: Mutex<Wanted>,
     is_any_wanted: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    runs: Vec<RunId>,
+    is_closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    to: IdMap<RunId, Weak<Line>>,
+    /// Nobody looks any more: lines from here on are dead.
+    are_closed: bool,
 }
 
 /// What one run is told.
@@ -51,6 +64,8 @@ pub(crate) struct Line {
 struct Told {
     /// What the run waits for.
     wait: Option<OpenWait>,
+    /// The number of its last wait.
+    last_wait: u64,
     answer: Option<Json>,
     /// The wait whose answer was told last: the file of an answer stays until the log has it.
     answered: Option<EventId>,
@@ -62,34 +77,56 @@ struct Told {
     wakers: Vec<(u64, Waker)>,
     /// A handle of the run is in somebody's hands.
     is_held: bool,
+    /// A task has something to say for which the ring had no room.
+    is_blocked: bool,
 }
 
 /// A wait whose answer has not been taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct OpenWait {
+    /// Tells it from the run's others in this process.
+    number: u64,
     /// What for.
     reason: String,
+    /// The place in the ring behind which the log has it; `None` while it is being said.
+    since: Option<u64>,
+    /// Its answer is being taken: it can be given up no more.
+    is_taken: bool,
     /// Somebody polls for it.
     is_awaited: bool,
 }
 
+/// What there is for a wait.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Look {
+    Nothing,
+    /// The answer, out of the line's hands until it is [ended](Line::end_wait) or [put back](Line::put_back).
+    Answer(Json),
+    /// The run does not wait for it any more.
+    Gone,
+}
+
 impl Desk {
-    fn lines(&self) -> MutexGuard<'_, IdMap<RunId, Weak<Line>>> {
+    fn lines(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the line to a run, and has the worker look what the run was told before there was one.
     pub fn line(self: &Arc<Self>, run: RunId) -> Arc<Line> {
         let mut lines = self.lines();
-        if let Some(line) = lines.get(&run).and_then(Weak::upgrade) {
+        if lines.are_closed {
+            return Line::dead(run);
+        }
+        let to = &mut lines.to;
+        if let Some(line) = to.get(&run).and_then(Weak::upgrade) {
             return line;
         }
         // Runs come by the thousand: before the map grows, those that are over go.
-        if lines.len() == lines.capacity() {
-            lines.retain(|_, line| line.strong_count() > 0);
+        if to.len() == to.capacity() {
+            to.retain(|_, line| line.strong_count() > 0);
         }
         let line = Arc::new(Line::new(run, Arc::downgrade(self)));
-        lines.insert(run, Arc::downgrade(&line));
+        to.insert(run, Arc::downgrade(&line));
         drop(lines);
         self.want_look(run);
         line
@@ -97,13 +134,20 @@ impl Desk {
 
     /// Returns the line to a run whose code has asked for one.
     pub fn known(&self, run: RunId) -> Option<Arc<Line>> {
-        self.lines().get(&run).and_then(Weak::upgrade)
+        self.lines().to.get(&run).and_then(Weak::upgrade)
     }
 
     /// Has the worker look at a run's requests with its next turn.
     pub fn want_look(&self, run: RunId) {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).push(run);
-        self.is_any_wanted.store(true, Ordering::Release);
+        let mut wanted = self.wanted();
+        if !wanted.is_closed {
+            wanted.runs.push(run);
+            self.is_any_wanted.store(true, Ordering::Release);
+        }
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the runs at whose requests the worker is to look.
@@ -111,7 +155,7 @@ impl Desk {
         if !self.is_any_wanted.load(Ordering::Relaxed) || !self.is_any_wanted.swap(false, Ordering::AcqRel) {
             return Vec::new();
         }
-        std::mem::take(&mut *self.wanted.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.wanted().runs)
     }
 
     fn waiting(&self) -> MutexGuard<'_, IdMap<RunId, Arc<Line>>> {
@@ -120,14 +164,29 @@ impl Desk {
 
     /// Tells all who wait that nobody looks any more.
     pub fn close(&self) {
-        // Dropped when the lock is free: the last of a line takes its wakers along, whose code is not ours.
-        let waiting = std::mem::take(&mut *self.waiting());
-        drop(waiting);
-        let lines = std::mem::take(&mut *self.lines());
-        for line in lines.values().filter_map(Weak::upgrade) {
+        *self.wanted() = Wanted { runs: Vec::new(), is_closed: true };
+        let lines = std::mem::replace(&mut *self.lines(), Lines { to: IdMap::default(), are_closed: true });
+        for line in lines.to.values().filter_map(Weak::upgrade) {
             line.is_closed.store(true, Ordering::Release);
             line.wake();
         }
+        // Dropped when the lock is free: the last of a line takes its wakers along, whose code is not ours.
+        let waiting = std::mem::take(&mut *self.waiting());
+        drop(waiting);
+    }
+}
+
+impl Told {
+    /// Notes what the run waits for, and returns the number of that.
+    fn open_wait(&mut self, reason: &str, since: Option<u64>, is_awaited: bool) -> u64 {
+        self.last_wait += 1;
+        let number = self.last_wait;
+        self.wait = Some(OpenWait { number, reason: reason.to_owned(), since, is_taken: false, is_awaited });
+        number
+    }
+
+    fn waits_since(&self, at: u64) -> bool {
+        self.wait.as_ref().and_then(|wait| wait.since).is_some_and(|since| since <= at)
     }
 }
 
@@ -198,7 +257,11 @@ impl Line {
 
     fn let_desk_keep(self: &Arc<Self>) {
         if let Some(desk) = self.desk.upgrade() {
-            desk.waiting().insert(self.run, Arc::clone(self));
+            let mut waiting = desk.waiting();
+            // Once nobody looks, nobody would ever let go of it.
+            if !self.is_closed() {
+                waiting.insert(self.run, Arc::clone(self));
+            }
         }
     }
 
@@ -228,23 +291,39 @@ impl Line {
         }
     }
 
-    /// Takes the request to wait: the run does from now on.
-    pub fn take_pause(&self) -> Option<String> {
+    /// Forgets the request to wait, of a run that is over.
+    pub fn forget_pause(&self) {
         let mut told = self.told();
-        let request = told.pause.take()?;
-        told.paused = Some(request.clone());
-        Some(request)
+        told.pause = None;
+        self.set_paused(false);
+        drop(told);
+        self.wake();
     }
 
-    /// Gives the run the answer to a wait, once.
-    pub fn answer(&self, wait: EventId, input: Json) {
+    /// Returns the request to wait that was not obeyed yet.
+    pub fn pause_request(&self) -> Option<String> {
+        self.told().pause.clone()
+    }
+
+    /// Tells whether the wait that the log had at a place in the ring is the one that the run is in.
+    pub fn waits_since(&self, at: u64) -> bool {
+        self.told().waits_since(at)
+    }
+
+    /// Gives the run the answer to the wait that the log had at a place in the ring, once; `false` where the run waits for
+    /// something else by now.
+    pub fn answer(&self, wait: EventId, at: u64, input: Json) -> bool {
         let mut told = self.told();
         if told.answered == Some(wait) {
-            return;
+            return true;
+        }
+        if !told.waits_since(at) {
+            return false;
         }
         (told.answered, told.answer) = (Some(wait), Some(input));
         drop(told);
         self.wake();
+        true
     }
 
     /// Tells whether the answer to a wait was given.
@@ -252,63 +331,127 @@ impl Line {
         self.told().answered == Some(wait)
     }
 
-    /// Takes the answer, which ends the wait.
-    pub fn take_answer(&self) -> Option<Json> {
-        let answer = self.told().answer.take()?;
-        self.end_wait();
-        Some(answer)
+    /// Looks for the answer to a wait, and takes it out.
+    pub fn look(&self, number: u64) -> Look {
+        let mut told = self.told();
+        let Told { wait, answer, .. } = &mut *told;
+        match wait {
+            Some(open) if open.number == number => answer.take().map_or(Look::Nothing, |input| {
+                open.is_taken = true;
+                Look::Answer(input)
+            }),
+            _ => Look::Gone,
+        }
     }
 
-    /// Begins a wait, or goes on with one for the same reason that nobody awaits. `Ok(true)` where it is new.
+    /// Puts an answer back that could not be written down.
+    pub fn put_back(&self, number: u64, input: Json) {
+        let mut told = self.told();
+        let Told { wait, answer, .. } = &mut *told;
+        if let Some(open) = wait.as_mut().filter(|open| open.number == number) {
+            open.is_taken = false;
+            *answer = Some(input);
+        }
+    }
+
+    /// Begins a wait, or goes on with one for the same reason that nobody awaits. Returns its number, and whether it is new:
+    /// one that is has to be [said](Self::has_said) or [withdrawn](Self::withdraw).
     ///
     /// # Errors
     ///
     /// What the run waits for already.
-    pub fn begin_wait(self: &Arc<Self>, reason: &str) -> Result<bool, String> {
+    pub fn begin_wait(&self, reason: &str) -> Result<(u64, bool), String> {
         let mut told = self.told();
         match &mut told.wait {
             Some(open) if open.reason == reason && !open.is_awaited => {
                 open.is_awaited = true;
-                return Ok(false);
+                return Ok((open.number, false));
             }
             Some(open) => return Err(open.reason.clone()),
-            None => told.wait = Some(OpenWait { reason: reason.to_owned(), is_awaited: true }),
+            None => {}
         }
-        drop(told);
-        self.let_desk_keep();
-        Ok(true)
+        Ok((told.open_wait(reason, None, true), true))
+    }
+
+    /// Notes that a wait is in the ring, in front of a place.
+    pub fn has_said(self: &Arc<Self>, number: u64, since: u64, request: Option<String>) {
+        let mut told = self.told();
+        if request.is_some() {
+            if told.pause == request {
+                told.pause = None;
+            }
+            told.paused = request;
+        }
+        if let Some(open) = told.wait.as_mut().filter(|open| open.number == number) {
+            open.since = Some(since);
+            drop(told);
+            self.let_desk_keep();
+        }
+    }
+
+    /// Takes a wait back that could not be said.
+    pub fn withdraw(&self, number: u64) {
+        let mut told = self.told();
+        if told.wait.as_ref().is_some_and(|open| open.number == number) {
+            told.wait = None;
+        }
+    }
+
+    /// Has the tasks called again when the worker has made room.
+    pub fn try_later(&self) {
+        self.told().is_blocked = true;
+        self.want_look();
+    }
+
+    /// Calls the tasks that had no room for what they have to say.
+    pub fn wake_blocked(&self) {
+        if std::mem::take(&mut self.told().is_blocked) {
+            self.wake();
+        }
     }
 
     /// Says what the run waits for since before this process. `request`: the one it pauses for.
     pub fn set_wait(self: &Arc<Self>, reason: &str, request: Option<&str>) {
         let mut told = self.told();
-        told.wait = Some(OpenWait { reason: reason.to_owned(), is_awaited: false });
+        told.open_wait(reason, Some(0), false);
         told.paused = request.map(str::to_owned);
         self.set_paused(reason == Waiting::PAUSED);
         drop(told);
         self.let_desk_keep();
+        self.want_look();
     }
 
     /// Lets a wait go on without anybody who awaits it.
-    pub fn leave_wait(&self) {
-        if let Some(open) = &mut self.told().wait {
+    pub fn leave_wait(&self, number: u64) {
+        if let Some(open) = self.told().wait.as_mut().filter(|open| open.number == number) {
             open.is_awaited = false;
+        } else {
+            return;
         }
+        // Another branch may be held by it, and takes it up.
+        self.wake();
     }
 
-    /// Ends the wait; `false` where there is none.
-    pub fn end_wait(&self) -> bool {
+    /// Ends the wait that there is, if its answer is not being taken; `false` where there is none.
+    pub fn give_up_wait(&self) -> bool {
+        let number =
+            self.told().wait.as_ref().filter(|open| !open.is_taken && open.since.is_some()).map(|open| open.number);
+        number.is_some_and(|number| self.end_wait(number))
+    }
+
+    /// Ends a wait; `false` where it is not there.
+    pub fn end_wait(&self, number: u64) -> bool {
         let mut told = self.told();
+        let Some(ended) = told.wait.take_if(|open| open.number == number) else { return false };
         told.answer = None;
-        let ended = told.wait.take();
-        if ended.as_ref().is_some_and(|wait| wait.reason == Waiting::PAUSED) {
+        if ended.reason == Waiting::PAUSED {
             self.set_paused(told.pause.is_some());
         }
         drop(told);
         self.let_desk_forget();
         // Other branches of the run may be held by the same pause.
         self.wake();
-        ended.is_some()
+        true
     }
 
     /// Tells what the run waits for.
@@ -376,5 +519,46 @@ impl Drop for Ticket {
 impl Drop for Line {
     fn drop(&mut self) {
         self.set_paused(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::UnixNanos;
+
+    #[test]
+    fn an_answer_goes_to_the_wait_that_the_log_has_and_to_no_later_one() {
+        let desk = Arc::new(Desk::default());
+        let line = desk.line(RunId([1; 16]));
+        let (first, second) = (EventId::fresh(UnixNanos(1)), EventId::fresh(UnixNanos(2)));
+        let begin = |reason: &str, since: u64| {
+            let (number, is_new) = line.begin_wait(reason).unwrap();
+            assert!(is_new);
+            line.has_said(number, since, None);
+            number
+        };
+        let one = begin("one", 10);
+        assert!(line.give_up_wait());
+        let other = begin("other", 30);
+        // The worker has come to 20, and knows of the first wait only.
+        assert!(!line.answer(first, 20, 1.into()));
+        assert_eq!((line.look(one), line.look(other)), (Look::Gone, Look::Nothing));
+        assert!(line.answer(second, 30, 2.into()));
+        assert_eq!(line.look(other), Look::Answer(2.into()));
+        assert!(!line.give_up_wait(), "its answer is being taken");
+        line.put_back(other, 2.into());
+        assert_eq!((line.look(other), line.look(other)), (Look::Answer(2.into()), Look::Nothing));
+        assert!(line.end_wait(other) && !line.end_wait(other));
+    }
+
+    #[test]
+    fn a_closed_desk_has_dead_lines_and_remembers_nothing() {
+        let desk = Arc::new(Desk::default());
+        let before = desk.line(RunId([1; 16]));
+        desk.close();
+        assert!(before.is_closed() && desk.line(RunId([1; 16])).is_dead());
+        before.want_look();
+        assert_eq!(desk.take_wanted(), []);
     }
 }

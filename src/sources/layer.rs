@@ -350,7 +350,7 @@ impl Layer {
             dropped_events: state.dropped_events,
             status,
         };
-        self.recorder.record(kind, &parts)
+        self.recorder.record(kind, &parts).1
     }
 
     /// Records an event of an open span at once, so that a killed run has it.
@@ -361,7 +361,7 @@ impl Layer {
         state: &SpanState,
         at: &SpanContext,
         event: &[u8],
-    ) -> Wakers {
+    ) -> (bool, Wakers) {
         let parts = SpanParts {
             scope: meta.target(),
             trace_id: &at.trace_id.0,
@@ -518,7 +518,10 @@ where
         if *meta.level() == Level::ERROR && error.is_some() {
             state.fields.error = error;
         }
-        if state.event_count < MAX_SPAN_EVENTS && state.events.len() + encoded.len() <= MAX_SPAN_EVENT_BYTES {
+        let (is_said, wakers) = self.record_event(meta, span.metadata().name(), state, &context, &encoded);
+        if !is_said {
+            // What is said once more is one event of the span.
+        } else if state.event_count < MAX_SPAN_EVENTS && state.events.len() + encoded.len() <= MAX_SPAN_EVENT_BYTES {
             if state.events.capacity() == 0 {
                 state.events = spare();
             }
@@ -527,7 +530,6 @@ where
         } else {
             state.dropped_events += 1;
         }
-        let wakers = self.record_event(meta, span.metadata().name(), state, &context, &encoded);
         drop(extensions);
         wakers.wake();
         put_back(encoded);
@@ -668,12 +670,17 @@ pub(crate) fn line_of(dispatch: &Dispatch, id: &Id) -> Option<Arc<Line>> {
 
 /// Returns the recorder of the subscriber that is at work here.
 pub(crate) fn installed_recorder() -> Option<Arc<Recorder>> {
-    tracing::dispatcher::get_default(|dispatch| Some(Arc::clone(&dispatch.downcast_ref::<Layer>()?.recorder)))
+    tracing::dispatcher::get_default(recorder_at)
 }
 
 /// Returns the recorder that a span goes to.
 pub(crate) fn recorder_of(span: &Span) -> Option<Arc<Recorder>> {
-    span.with_subscriber(|(_, dispatch)| Some(Arc::clone(&dispatch.downcast_ref::<Layer>()?.recorder)))?
+    span.with_subscriber(|(_, dispatch)| recorder_at(dispatch))?
+}
+
+/// Returns the recorder of a subscriber.
+pub(crate) fn recorder_at(dispatch: &Dispatch) -> Option<Arc<Recorder>> {
+    Some(Arc::clone(&dispatch.downcast_ref::<Layer>()?.recorder))
 }
 
 impl Fields {

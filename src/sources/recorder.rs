@@ -21,6 +21,24 @@ use crate::store::files::layout::Layout;
 /// In the place of a record's kind: what follows is a `Resource`, which the records after it are from.
 pub(crate) const RESOURCE_RECORD: u8 = 0;
 
+/// What became of an event that somebody depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It outlives the process; the position is behind it.
+    Yes(u64),
+    /// There is no room for it now.
+    Later,
+    /// It alone is too large.
+    TooLarge,
+    /// Recording has ended, or the event is not recorded at all.
+    Never,
+}
+
+thread_local! {
+    /// The recorder whose next event on this thread is depended on, and what became of that.
+    static WATCHED: Cell<Option<(u64, Taken)>> = const { Cell::new(None) };
+}
+
 /// Puts records into the ring.
 #[derive(Debug)]
 pub struct Recorder {
@@ -166,6 +184,39 @@ impl Recorder {
         self.stopped.store(true, Ordering::Release);
     }
 
+    /// Tells whether records are dropped, since this recorder was stopped.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Has something said, one event, and returns whether it is in the ring. One that is not does not count as lost: the
+    /// caller knows of it.
+    pub(crate) fn takes(&self, say: impl FnOnce()) -> Taken {
+        // A thread that is at its end can depend on nothing.
+        let _ = WATCHED.try_with(|watched| watched.set(Some((self.id, Taken::Never))));
+        say();
+        let watched = WATCHED.try_with(Cell::take);
+        watched.ok().flatten().map_or(Taken::Never, |(_, taken)| taken)
+    }
+
+    /// Notes what became of an event; `false` where nobody depends on it.
+    fn note_taken(&self, pushed: Result<(), DropReason>) -> bool {
+        let taken = match pushed {
+            Ok(()) => Taken::Yes(self.ring.as_ref().map_or(0, Ring::head_position)),
+            Err(DropReason::QueueFull) => Taken::Later,
+            Err(DropReason::TooLarge) => Taken::TooLarge,
+            Err(_) => Taken::Never,
+        };
+        let is_watched = |watched: &Cell<Option<(u64, Taken)>>| {
+            let is_ours = watched.get().is_some_and(|(recorder, _)| recorder == self.id);
+            if is_ours {
+                watched.set(Some((self.id, taken)));
+            }
+            is_ours
+        };
+        WATCHED.try_with(is_watched).unwrap_or(false)
+    }
+
     /// Wakes the worker now rather than at its next look.
     pub(crate) fn wake(&self) {
         if let Some(worker) = self.worker.get() {
@@ -178,28 +229,29 @@ impl Recorder {
         self.woken.store(false, Ordering::Relaxed);
     }
 
-    /// Encodes one record and puts it in. When this returns, the record outlives the process.
+    /// Encodes one record and puts it in. When this returns, the record outlives the process; not so where the first is `false`:
+    /// it is an event that is not in, and that is said again.
     ///
-    /// Returns who is to hear of it, for where nothing is held any more.
-    pub(crate) fn record(&self, kind: RecordKind, parts: &SpanParts<'_>) -> Wakers {
-        let mut wakers = Wakers::default();
+    /// Returns also who is to hear of it, for where nothing is held any more.
+    pub(crate) fn record(&self, kind: RecordKind, parts: &SpanParts<'_>) -> (bool, Wakers) {
+        let (mut is_said, mut wakers) = (true, Wakers::default());
         with_scratch(|scratch| {
             encode::scope_spans(scratch, parts);
             let is_topmost = parts.parent.is_none() || parts.flags & REMOTE_PARENT != 0;
-            self.record_encoded(kind, parts.trace_id, is_topmost, scratch);
+            is_said = self.record_encoded(kind, parts.trace_id, is_topmost, scratch);
             if !self.budgets.is_empty() {
                 wakers = self.budgets.see(kind, parts.span_id, parts.parent, scratch);
             }
         });
-        wakers
+        (is_said, wakers)
     }
 
-    /// Puts in a record that is a `ScopeSpans` with one span already.
+    /// Puts in a record that is a `ScopeSpans` with one span already; returns the same.
     ///
     /// Start and end of a span with none of this process above it have room of their own: a flood of steps that ends a
     /// moment before its run must not make that look crashed.
-    pub fn record_encoded(&self, kind: RecordKind, trace_id: &[u8; 16], is_topmost: bool, scope_spans: &[u8]) {
-        let Some(ring) = self.ring.as_ref().filter(|_| self.generation == fork::generation()) else { return };
+    pub fn record_encoded(&self, kind: RecordKind, trace_id: &[u8; 16], is_topmost: bool, scope_spans: &[u8]) -> bool {
+        let Some(ring) = self.ring.as_ref().filter(|_| self.generation == fork::generation()) else { return true };
         let pushed = if self.stopped.load(Ordering::Acquire) {
             Err(DropReason::ShutDown)
         } else if is_topmost && kind != RecordKind::Event {
@@ -210,11 +262,14 @@ impl Recorder {
         if pushed.is_ok() && kind == RecordKind::Ended {
             self.ends.fetch_add(1, Ordering::Relaxed);
         }
+        let is_known = kind == RecordKind::Event && self.note_taken(pushed);
         match pushed {
             Ok(()) if ring.is_half_full() && !self.woken.swap(true, Ordering::Relaxed) => self.wake(),
             Ok(()) => {}
+            Err(_) if is_known => {}
             Err(reason) => ring.count_lost(reason, kind == RecordKind::Ended, trace_id),
         }
+        pushed.is_ok() || !is_known
     }
 
     /// Returns how many ends of spans were put in.
@@ -304,12 +359,15 @@ mod tests {
         }
         let parent = [3; 8];
         while lost() == 0 {
-            recorder.record(RecordKind::Ended, &parts(Some(&parent), 0x100)).wake();
+            recorder.record(RecordKind::Ended, &parts(Some(&parent), 0x100)).1.wake();
         }
-        recorder.record(RecordKind::Ended, &parts(None, 0x100)).wake();
-        recorder.record(RecordKind::Ended, &parts(Some(&parent), 0x300)).wake();
+        recorder.record(RecordKind::Ended, &parts(None, 0x100)).1.wake();
+        recorder.record(RecordKind::Ended, &parts(Some(&parent), 0x300)).1.wake();
         assert_eq!(lost(), 1, "a root and one below another process");
-        recorder.record(RecordKind::Event, &parts(None, 0x100)).wake();
+        recorder.record(RecordKind::Event, &parts(None, 0x100)).1.wake();
         assert_eq!(lost(), 2, "its events are part of the flood");
+        let said = recorder.takes(|| assert!(!recorder.record(RecordKind::Event, &parts(None, 0x100)).0));
+        assert_eq!((said, lost()), (Taken::Later, 2), "who depends on one says it again");
+        assert_eq!(recorder.takes(|| {}), Taken::Never);
     }
 }

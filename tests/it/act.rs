@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cli")]
 mod commands;
+mod edges;
 mod stop;
 
 use std::future::Future;

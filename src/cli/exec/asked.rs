@@ -20,6 +20,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long a command that was asked to end may take, before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How long a request to pause is left alone whose pause could not be told.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// Looks at what is asked of the run while its command is there.
 pub struct Asked {
     is_over: Arc<AtomicBool>,
@@ -41,11 +44,12 @@ impl Asked {
         let is_over = Arc::new(AtomicBool::new(false));
         let (runtime, teller, root, over) =
             (receiver.runtime().clone(), receiver.teller(), root.clone(), Arc::clone(&is_over));
-        let tell = move |event: &SpanEvent| {
-            // What cannot be told now the end tells.
-            let _ = runtime.block_on(teller.tell(root.says(event)));
+        let tell = move |event: &SpanEvent| runtime.block_on(teller.tell(root.says(event))).is_ok();
+        let send = move |signal| {
+            // One that is gone needs none.
+            let _ = signals.send(signal);
         };
-        let mut ear = Ear { inbox, signals, tell, heard: Heard::default(), paused: false, ask_again: None };
+        let mut ear = Ear::new(inbox, send, tell);
         let listen = move || {
             while !over.load(Ordering::Relaxed) {
                 ear.look();
@@ -66,25 +70,32 @@ impl Asked {
     }
 }
 
-struct Ear<T> {
+struct Ear<S, T> {
     inbox: Inbox,
-    signals: Signals,
+    send: S,
+    /// Tells what the root says; whether that is in the journal.
     tell: T,
     heard: Heard,
     paused: bool,
     /// When the command is killed that was asked to end.
     ask_again: Option<Instant>,
+    /// When a pause is tried again that could not be told.
+    pause_again: Option<Instant>,
 }
 
-impl<T: Fn(&SpanEvent)> Ear<T> {
+impl<S: Fn(libc::c_int), T: Fn(&SpanEvent) -> bool> Ear<S, T> {
+    fn new(inbox: Inbox, send: S, tell: T) -> Self {
+        Self { inbox, send, tell, heard: Heard::default(), paused: false, ask_again: None, pause_again: None }
+    }
+
     fn look(&mut self) {
         if !self.heard.is_cancelled && self.inbox.is_cancelled() {
             self.cancel();
         } else if self.ask_again.is_some_and(|at| Instant::now() >= at) {
-            self.signals.send(libc::SIGKILL);
+            (self.send)(libc::SIGKILL);
         } else if self.paused {
             self.resume();
-        } else if !self.heard.is_cancelled {
+        } else if !self.heard.is_cancelled && self.pause_again.is_none_or(|at| Instant::now() >= at) {
             self.pause();
         }
     }
@@ -92,40 +103,85 @@ impl<T: Fn(&SpanEvent)> Ear<T> {
     fn cancel(&mut self) {
         self.heard.is_cancelled = true;
         self.ask_again = Some(Instant::now() + GRACE);
-        self.signals.send(libc::SIGTERM);
+        (self.send)(libc::SIGTERM);
         if std::mem::take(&mut self.paused) {
             // What is stopped hears nothing else.
-            self.signals.send(libc::SIGCONT);
-            self.say(names::EVENT_RESUMED, &[]);
+            (self.send)(libc::SIGCONT);
+            self.say(names::EVENT_RESUMED);
         }
     }
 
     fn pause(&mut self) {
         let Some(request) = self.inbox.pause() else { return };
+        // A run that waits is stopped, and one that is stopped waits: else nobody could have it go on.
+        (self.send)(libc::SIGSTOP);
+        let event = event(names::EVENT_WAITING, &[("reason", Waiting::PAUSED), ("request", &request)]);
+        if !(self.tell)(&event) {
+            (self.send)(libc::SIGCONT);
+            self.pause_again = Some(Instant::now() + RETRY);
+            return;
+        }
         self.paused = true;
-        self.signals.send(libc::SIGSTOP);
-        self.say(names::EVENT_WAITING, &[("reason", Waiting::PAUSED), ("request", &request)]);
+        self.heard.events.push(event);
         self.inbox.note_paused();
     }
 
     fn resume(&mut self) {
         let Some(wait) = self.inbox.answered() else { return };
         self.paused = false;
-        self.say(names::EVENT_RESUMED, &[]);
+        self.say(names::EVENT_RESUMED);
         self.inbox.note_resumed(wait);
-        self.signals.send(libc::SIGCONT);
+        (self.send)(libc::SIGCONT);
     }
 
-    fn say(&mut self, name: &str, attributes: &[(&str, &str)]) {
-        let attribute =
-            |(key, value): &(&str, &str)| KeyValue { key: (*key).to_owned(), value: Some(Value::from(*value).into()) };
-        let event = SpanEvent {
-            time_unix_nano: UnixNanos::now().0,
-            name: name.to_owned(),
-            attributes: attributes.iter().map(attribute).collect(),
-            ..SpanEvent::default()
-        };
-        (self.tell)(&event);
+    /// Says something that holds whether it can be told now or not.
+    fn say(&mut self, name: &str) {
+        let event = event(name, &[]);
+        // What cannot be told now the end tells.
+        let _ = (self.tell)(&event);
         self.heard.events.push(event);
+    }
+}
+
+fn event(name: &str, attributes: &[(&str, &str)]) -> SpanEvent {
+    let attribute =
+        |(key, value): &(&str, &str)| KeyValue { key: (*key).to_owned(), value: Some(Value::from(*value).into()) };
+    SpanEvent {
+        time_unix_nano: UnixNanos::now().0,
+        name: name.to_owned(),
+        attributes: attributes.iter().map(attribute).collect(),
+        ..SpanEvent::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use runspan::model::RunId;
+    use runspan::store::files::layout::Layout;
+
+    use super::*;
+
+    #[test]
+    fn a_command_whose_pause_cannot_be_told_goes_on_and_the_request_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunId([7; 16]);
+        let requests = dir.path().join("agents").join(run.to_string()).join("requests");
+        std::fs::create_dir_all(&requests).unwrap();
+        std::fs::write(requests.join("pause.json"), r#"{"id":"p","at":"2026-01-06T10:00:00Z"}"#).unwrap();
+        let (signals, is_well) = (RefCell::new(Vec::new()), Cell::new(false));
+        let inbox = Inbox::of(&Layout::new(dir.path()), run);
+        let mut ear =
+            Ear::new(inbox.clone(), |signal| signals.borrow_mut().push(signal), |_: &SpanEvent| is_well.get());
+        ear.look();
+        ear.look();
+        assert_eq!((signals.take(), inbox.pause().as_deref()), (vec![libc::SIGSTOP, libc::SIGCONT], Some("p")));
+        assert!(!ear.paused && ear.heard.events.is_empty());
+        is_well.set(true);
+        ear.pause_again = None;
+        ear.look();
+        assert_eq!((signals.take(), inbox.pause()), (vec![libc::SIGSTOP], None));
+        assert!(ear.paused && ear.heard.events.len() == 1);
     }
 }

@@ -1,12 +1,11 @@
 //! The worker's ear: what people ask of this process's runs, and runs that it takes over from dead processes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prost::Message;
-
 use super::State;
-use crate::model::{RunId, RunStatus, UnixNanos};
+use crate::model::{EventId, RunId, RunStatus, UnixNanos, unknown};
 use crate::recovery::{closed, starts_of};
 use crate::sinks::store::{Claimed, Standing};
 use crate::sources::desk::Line;
@@ -20,6 +19,9 @@ const LISTEN: Duration = Duration::from_millis(100);
 /// end, which may be other processes' runs, for which nobody rings here.
 const LOOK_UP: Duration = Duration::from_millis(500);
 
+/// Longest time until a run is looked at again whose requests cannot be read.
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
+
 /// When it was listened last, and what was heard.
 #[derive(Debug)]
 pub(super) struct Ear {
@@ -29,12 +31,39 @@ pub(super) struct Ear {
     rung: u64,
     /// Lines to runs that are to pause: their code may not have asked for one.
     lines: Vec<Arc<Line>>,
+    /// Runs whose requests cannot be read, when they are looked at again, and how long that was waited for.
+    troubled: BTreeMap<RunId, (Instant, Duration)>,
 }
 
 impl Ear {
     pub fn new(root: &std::path::Path) -> Self {
         let now = Instant::now();
-        Self { layout: Layout::new(root), listened: now, looked_up: now, rung: 0, lines: Vec::new() }
+        Self {
+            layout: Layout::new(root),
+            listened: now,
+            looked_up: now,
+            rung: 0,
+            lines: Vec::new(),
+            troubled: BTreeMap::new(),
+        }
+    }
+
+    /// Has a run looked at again in a while: what it was asked is half made, or the disk is in trouble.
+    fn note_trouble(&mut self, run: RunId) {
+        let last = self.troubled.get(&run).map_or(LISTEN / 2, |(_, waited)| *waited);
+        let wait = (last * 2).min(MAX_BACKOFF);
+        self.troubled.insert(run, (Instant::now() + wait, wait));
+    }
+
+    /// Tells whether there is something to look at or to let go of although no run is under way.
+    fn is_busy(&self) -> bool {
+        !self.lines.is_empty() || !self.troubled.is_empty()
+    }
+
+    /// Returns those in trouble that are to be looked at now.
+    fn due(&self) -> Vec<RunId> {
+        let now = Instant::now();
+        self.troubled.iter().filter(|(_, (at, _))| *at <= now).map(|(run, _)| *run).collect()
     }
 }
 
@@ -57,9 +86,11 @@ impl State {
             return;
         }
         let mut runs = self.worker.recorder.desk().take_wanted();
-        let mut is_changed = false;
-        if self.ear.listened.elapsed() >= LISTEN && self.worker.sink.has_open_runs() {
+        let (mut is_changed, mut is_moved) = (false, false);
+        if self.ear.listened.elapsed() >= LISTEN && (self.worker.sink.has_open_runs() || self.ear.is_busy()) {
             self.ear.listened = Instant::now();
+            self.let_go_of_ended();
+            runs.extend(self.ear.due());
             let rung = bell_count(&self.ear.layout, self.worker.process);
             if rung != self.ear.rung {
                 self.ear.rung = rung;
@@ -73,17 +104,45 @@ impl State {
             }
         }
         for run in runs {
-            match self.attend_to(run) {
-                Ok(Heard::All) => {}
-                Ok(Heard::Moved) => is_changed = true,
-                Ok(Heard::NotYet) => self.worker.recorder.desk().want_look(run),
-                // Half made, or the disk is in trouble: the next ring, or the next to listen, has it looked at again.
-                Err(_) => self.ear.rung = u64::MAX,
+            if let Some(line) = self.worker.recorder.desk().known(run) {
+                // There may be room now.
+                line.wake_blocked();
             }
+            is_moved |= self.attend_or_note(run);
         }
-        if is_changed {
+        if is_moved {
+            // Those below them in this process.
+            self.look_up();
+        }
+        if is_moved || is_changed {
             self.settle();
         }
+    }
+
+    /// Looks at the requests of one run, now and, where that is of no use yet, again; tells whether its status is another.
+    fn attend_or_note(&mut self, run: RunId) -> bool {
+        let heard = self.attend_to(run);
+        if heard.is_err() {
+            self.ear.note_trouble(run);
+        } else {
+            self.ear.troubled.remove(&run);
+        }
+        if matches!(heard, Ok(Heard::NotYet)) {
+            self.worker.recorder.desk().want_look(run);
+        }
+        matches!(heard, Ok(Heard::Moved))
+    }
+
+    /// Lets go of the lines to runs that were to pause and are over.
+    fn let_go_of_ended(&mut self) {
+        let sink = &self.worker.sink;
+        self.ear.lines.retain(|line| {
+            let is_open = sink.standing(line.run()).is_some_and(|now| now.status.is_open());
+            if !is_open {
+                line.forget_pause();
+            }
+            is_open
+        });
     }
 
     /// Looks at the requests of one run.
@@ -94,7 +153,8 @@ impl State {
         };
         let layout = self.ear.layout.clone();
         let Some(requests) = Requests::find(&layout, run)? else { return Ok(Heard::All) };
-        if let Some(cancel) = requests.cancel()? {
+        let cancel = requests.cancel();
+        if let Ok(Some(cancel)) = cancel {
             let is_changed = self.cancel(run, cancel.at);
             if !is_changed && standing.is_written {
                 // What it waited for is of no use any more.
@@ -104,20 +164,19 @@ impl State {
             }
             return Ok(if is_changed { Heard::Moved } else { Heard::All });
         }
-        let is_pause_heard = self.hear_pause(run, &standing, &requests)?;
-        let are_answers_heard = self.hear_answers(run, &standing, &requests)?;
-        Ok(if is_pause_heard && are_answers_heard { Heard::All } else { Heard::NotYet })
+        // One file that cannot be read keeps none of the others from being heard.
+        let is_pause_heard = self.hear_pause(run, &standing, &requests);
+        let are_answers_heard = self.hear_answers(run, &standing, &requests);
+        cancel?;
+        Ok(if is_pause_heard? && are_answers_heard? { Heard::All } else { Heard::NotYet })
     }
 
+    /// Ends a run; tells whether it was open.
     fn cancel(&mut self, run: RunId, at: UnixNanos) -> bool {
         let is_changed = self.worker.sink.cancel(run, at);
         let is_cancelled = self.worker.sink.standing(run).is_some_and(|now| now.status == RunStatus::Cancelled);
         if let Some(line) = self.worker.recorder.desk().known(run).filter(|_| is_cancelled) {
             line.cancel();
-        }
-        if is_changed {
-            // Those below it in this process, and at the next look those below them.
-            self.look_up();
         }
         is_changed
     }
@@ -130,50 +189,71 @@ impl State {
         }
         let line = self.worker.recorder.desk().line(run);
         line.ask_to_pause(&pause.id);
-        let sink = &self.worker.sink;
-        let is_open = |line: &Arc<Line>| sink.standing(line.run()).is_some_and(|now| now.status.is_open());
-        self.ear.lines.retain(|kept| kept.run() != run && is_open(kept));
-        self.ear.lines.push(line);
+        if !self.ear.lines.iter().any(|kept| Arc::ptr_eq(kept, &line)) {
+            self.ear.lines.push(line);
+        }
         Ok(true)
     }
 
     fn hear_answers(&self, run: RunId, standing: &Standing, requests: &Requests<'_>) -> Result<bool, StoreError> {
-        let mut are_all_taken = true;
-        for wait in requests.answered()? {
-            if standing.wait != Some(wait) && standing.is_written {
-                requests.note_taken(wait, UnixNanos::now())?;
-            } else if standing.wait != Some(wait) {
-                are_all_taken = false;
-            } else if let Some(line) = self.worker.recorder.desk().known(run) {
-                if !line.is_answered(wait)
-                    && let Some(resume) = requests.resume(wait)?.filter(|resume| resume.taken_at.is_none())
-                {
-                    line.answer(wait, resume.input.unwrap_or_default());
-                }
-                // What is left of the request is for when the log has the answer.
-                are_all_taken &= line.waits_for().is_some();
-            }
-        }
-        Ok(are_all_taken)
+        let heard = requests.answered()?.into_iter().map(|wait| self.hear_answer(run, wait, standing, requests));
+        // All of them, whatever one is like.
+        let heard: Vec<_> = heard.collect();
+        heard.into_iter().try_fold(true, |are_all_taken, is_taken| Ok(are_all_taken & is_taken?))
     }
 
-    /// Ends runs whose parents were asked to end; tells whether there were any.
+    /// Hands an answer to the code that waits for it; tells whether nothing is left to do about it.
+    fn hear_answer(
+        &self,
+        run: RunId,
+        wait: EventId,
+        standing: &Standing,
+        requests: &Requests<'_>,
+    ) -> Result<bool, StoreError> {
+        if standing.wait != Some(wait) {
+            return if standing.is_written {
+                requests.note_taken(wait, UnixNanos::now()).map(|()| true)
+            } else {
+                Ok(false)
+            };
+        }
+        let Some(line) = self.worker.recorder.desk().known(run) else { return Ok(true) };
+        // Where the worker has come to; what code has done since then it does not know.
+        let at = if self.batch.is_empty() { self.taken } else { 0 };
+        // Once recording ends nobody could write down that it was taken: it is the next process's.
+        if !line.is_answered(wait)
+            && line.waits_since(at)
+            && !self.worker.recorder.is_stopped()
+            && let Some(resume) = requests.resume(wait)?.filter(|resume| resume.taken_at.is_none())
+        {
+            line.answer(wait, at, resume.input.unwrap_or_default());
+        }
+        // What is left of the request is for when the log has the answer.
+        Ok(line.is_answered(wait) && line.waits_for().is_some())
+    }
+
+    /// Ends runs whose parents were asked to end, and those below them in this process; tells whether there were any.
     fn look_up(&mut self) -> bool {
         let layout = self.ear.layout.clone();
-        let is_to_end = |parent: RunId| {
-            let requests = Requests::find(&layout, parent).ok().flatten()?;
-            requests.cancel().ok().flatten()
-        };
-        let mut is_changed = false;
+        let mut below: BTreeMap<RunId, Vec<RunId>> = BTreeMap::new();
         for (run, parent) in self.worker.sink.open_children() {
-            let is_open = self.worker.sink.standing(run).is_some_and(|standing| standing.status.is_open());
-            let Some(cancel) = is_to_end(parent).filter(|_| is_open) else { continue };
-            // Written down for those below it.
-            let told = Cancel { at: cancel.at, parent_run_id: Some(parent) };
-            if let Ok(Some(requests)) = Requests::find(&layout, run)
-                && requests.put_cancel(&told).is_ok()
-            {
-                is_changed |= self.cancel(run, cancel.at);
+            if self.worker.sink.standing(run).is_some_and(|standing| standing.status.is_open()) {
+                below.entry(parent).or_default().push(run);
+            }
+        }
+        let asked = |parent: RunId| Requests::find(&layout, parent).ok()??.cancel().ok()?;
+        let mut to_end: Vec<_> = below.keys().filter_map(|parent| Some((*parent, asked(*parent)?.at))).collect();
+        let mut is_changed = false;
+        while let Some((parent, at)) = to_end.pop() {
+            let told = Cancel { at, parent_run_id: Some(parent) };
+            for run in below.remove(&parent).into_iter().flatten() {
+                // Written down for those below it in other processes.
+                let is_told =
+                    Requests::find(&layout, run).ok().flatten().is_some_and(|own| own.put_cancel(&told).is_ok());
+                if is_told && self.cancel(run, at) {
+                    is_changed = true;
+                    to_end.push((run, at));
+                }
             }
         }
         is_changed
@@ -182,12 +262,17 @@ impl State {
     /// Goes on with a run of a dead process that waits.
     pub(super) fn claim(&mut self, run: RunId) -> Result<Claimed, StoreError> {
         let claimed = self.worker.sink.claim(run)?;
-        if claimed == Claimed::Taken {
-            self.close_left_steps(run)?;
+        if claimed == Claimed::Taken
+            && let Err(error) = self.close_left_steps(run)
+        {
+            self.worker.sink.unclaim(run);
+            return Err(error);
         }
         if claimed != Claimed::Ours {
-            // What it was asked while nobody listened.
-            self.attend_to(run)?;
+            // What it was asked while nobody listened. What cannot be read now is looked at again.
+            if self.attend_or_note(run) {
+                self.look_up();
+            }
             self.settle();
         }
         Ok(claimed)
@@ -203,7 +288,7 @@ impl State {
         let starts = starts_of(&self.worker.sink.written_events(run)?);
         let own_resource = std::mem::take(&mut self.resource_id);
         for record in left.iter().filter_map(|span| starts.get(span)) {
-            let resource = record.resource.encode_to_vec();
+            let resource = unknown::encode_resource(&record.resource);
             self.resource_id = self.worker.journal.register_resource(&resource).unwrap_or(0);
             // Where there is no room for it now, the step stays open.
             if !self.put(self.taken, closed(record.clone(), last), 1) {

@@ -114,7 +114,8 @@ impl<W: RunWriter> StoreSink<W> {
         }
     }
 
-    fn unclaim(&mut self, run: RunId) {
+    /// Lets go of a run that cannot be gone on with.
+    pub(crate) fn unclaim(&mut self, run: RunId) {
         self.runs.remove(&run);
         self.dirty.remove(&run);
         self.writer.release_run(run);

@@ -6,12 +6,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::layout::{Layout, make_new_dir, read_bounded, replace, stat, sync_dir};
-use crate::fs::{Access, Fs, append_full, temporary_beside, write_whole};
+use crate::fs::{Access, Fs, Stat, append_full, temporary_beside, write_full, write_whole};
 use crate::model::{EventId, RunId, UnixNanos};
 use crate::store::StoreError;
 
@@ -22,6 +23,8 @@ pub const FOLDER: &str = "requests";
 pub const MAX_INPUT: usize = 1 << 20;
 /// Longest request that is read.
 const MAX_REQUEST: u64 = (MAX_INPUT + 4096) as u64;
+/// How long a file may be half made.
+const MAKING: Duration = Duration::from_secs(10);
 const CANCEL: &str = "cancel.json";
 const PAUSE: &str = "pause.json";
 const RESUME: &str = "resume-";
@@ -184,8 +187,10 @@ impl<'a> Requests<'a> {
 
     /// Makes a file whole, and on the disk, unless there is one.
     fn put(&self, path: &Path, request: &impl Serialize) -> Result<bool, StoreError> {
-        if stat(self.fs, path).map_err(StoreError::io("read", path))?.is_some() {
-            return Ok(false);
+        match stat(self.fs, path).map_err(StoreError::io("read", path))? {
+            Some(found) if self.is_ruin(path, &found) => self.remove(path)?,
+            Some(_) => return Ok(false),
+            None => {}
         }
         if make_new_dir(self.fs, &self.dir)?
             && let Some(run_dir) = self.dir.parent()
@@ -204,13 +209,32 @@ impl<'a> Requests<'a> {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             // No hard links here: then the first to make the file has it, and who reads half of it looks again.
-            Err(_) => match write_whole(self.fs, path, content, true) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-                written => written.map(|()| true),
-            },
+            Err(_) => self.write_in_place(path, content),
         };
         let _ = self.fs.remove_file(&temporary);
         linked
+    }
+
+    /// Makes a file where it stays; one that cannot be made whole goes again.
+    fn write_in_place(&self, path: &Path, content: &[u8]) -> io::Result<bool> {
+        let file = match self.fs.create_new(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let written = write_full(&*file, content, 0).and_then(|()| file.sync_data());
+        if written.is_err() {
+            let _ = self.fs.remove_file(path);
+        }
+        written.map(|()| true)
+    }
+
+    /// Tells whether a file that was found is what is left of a request whose maker died over it, where there are no hard
+    /// links.
+    fn is_ruin(&self, path: &Path, found: &Stat) -> bool {
+        let age = UnixNanos::now().0.saturating_sub(found.modified);
+        let is_old = age >= MAKING.as_nanos().try_into().unwrap_or(u64::MAX);
+        is_old && matches!(self.read::<Json>(path), Err(StoreError::BadStore { .. }))
     }
 
     fn remove(&self, path: &Path) -> Result<(), StoreError> {
@@ -274,6 +298,33 @@ mod tests {
         assert!(!requests.put_resume(one, &resume("late")).unwrap());
         let left = std::fs::read_dir(dir.path().join("requests")).unwrap().count();
         assert_eq!((left, requests.answered().unwrap().len()), (2, 2));
+    }
+
+    #[test]
+    fn a_request_that_was_left_half_made_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let requests = Requests::of(&OsFs, dir.path());
+        let wait = EventId::fresh(UnixNanos(1));
+        let path = requests.resume_file(wait);
+        std::fs::create_dir(dir.path().join(FOLDER)).unwrap();
+        std::fs::write(&path, r#"{"at":"#).unwrap();
+        assert!(!requests.put_resume(wait, &resume("soon")).unwrap(), "somebody may be at it");
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - 2 * MAKING).unwrap();
+        assert!(requests.put_resume(wait, &resume("later")).unwrap());
+        assert_eq!(requests.resume(wait).unwrap(), Some(resume("later")));
+    }
+
+    #[test]
+    fn without_hard_links_a_request_is_made_once_and_not_by_half() {
+        use crate::fs::faulty::{FaultyFs, Op};
+        let fs = FaultyFs::new(1);
+        let requests = Requests::of(&fs, Path::new("/"));
+        let path = Path::new("/resume");
+        fs.fail_next(Op::Write, libc::ENOSPC);
+        assert!(requests.write_in_place(path, b"{}").is_err());
+        assert!(stat(&fs, path).unwrap().is_none());
+        assert!(requests.write_in_place(path, b"{}").unwrap() && !requests.write_in_place(path, b"{}").unwrap());
     }
 
     #[test]
