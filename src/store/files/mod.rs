@@ -51,6 +51,10 @@ const FIRST_EVENTS: u64 = 100;
 /// Room for lines is kept up to this many bytes: one huge prompt must not stay in memory.
 const MAX_SPARE_LINES: usize = 1 << 20;
 
+/// Runs by their traces, the latest last.
+#[cfg(feature = "server")]
+pub(crate) type RunsByTrace = Vec<(crate::model::TraceId, RunId)>;
+
 /// Writes the runs of one process.
 #[derive(Debug)]
 pub struct FilesWriter {
@@ -542,11 +546,7 @@ impl FilesReader {
     /// Returns the runs of a writer that are under way, as the files have them, and traces of at most so many of those that are
     /// over, the latest last.
     #[cfg(feature = "server")]
-    pub(crate) fn runs_of_writer(
-        &self,
-        writer: RunId,
-        most: usize,
-    ) -> Result<(Vec<RunId>, Vec<(crate::model::TraceId, RunId)>), StoreError> {
+    pub(crate) fn runs_of_writer(&self, writer: RunId, most: usize) -> Result<(Vec<RunId>, RunsByTrace), StoreError> {
         let (_, fs) = self.layout.packs();
         let mut untold = crate::model::id::IdSet::default();
         for kind in RunKind::ALL {
