@@ -907,6 +907,7 @@ impl<W: RunWriter> StoreSink<W> {
 
     /// Has the metadata of runs that records up to this place belong to written once more: who told them before may have died
     /// in the middle of that.
+    #[cfg(feature = "server")]
     pub(crate) fn write_again_up_to(&mut self, seq: u64) {
         self.again_up_to = seq;
     }
