@@ -221,10 +221,13 @@ impl Both<'_> {
         }
         let room = look.width.saturating_sub(indent.len() + 2);
         out.push_str(&format!("{} {indent}{}\n", look.paint(style, sign), cut(&safe(&label), room)));
-        let changed = a.zip(b).map(|(a, b)| self.changed_words(pair, a, b)).unwrap_or_default();
-        if !changed.is_empty() {
-            let shown = cut(&safe(&changed.join("  ")), room.saturating_sub(2)).into_owned();
-            out.push_str(&format!("  {indent}  {}\n", look.paint(YELLOW, &shown)));
+        let (words, style) = match (a, b) {
+            (Some(a), Some(b)) => (self.changed_words(pair, a, b), YELLOW),
+            _ => (words_of_one(step), DIM),
+        };
+        if !words.is_empty() {
+            let shown = cut(&safe(&words.join("  ")), room.saturating_sub(2)).into_owned();
+            out.push_str(&format!("  {indent}  {}\n", look.paint(style, &shown)));
         }
         if let (Some(a), Some(b)) = (a, b) {
             for aspect in self.counted(pair) {
@@ -308,6 +311,17 @@ impl Both<'_> {
             "input_diff": diff(Aspect::Input), "output_diff": diff(Aspect::Output),
         })
     }
+}
+
+/// Says in words what a step that stands alone took.
+fn words_of_one(step: &StepView) -> Vec<String> {
+    let words = [
+        step.duration_ms.map(duration),
+        step.model.clone().map(|model| format!("model {model}")),
+        step.tokens.map(|spent| format!("tokens {}", tokens(Some(spent)))),
+        step.cost_usd.map(|cost| format!("cost {}", money(cost))),
+    ];
+    words.into_iter().flatten().collect()
 }
 
 /// Returns what the step is called, in both runs where it is called otherwise.

@@ -16,8 +16,12 @@ const HOSTILE: &str = "</pre></script><script>document.title='owned'</script><im
     <svg onload=document.title='owned'><style>body{display:none}</style>\u{0}\u{1b}[31m\u{202e}txt.exe\u{2066} &lt;b&gt;";
 
 fn record(store: &Path) {
+    record_asked(store, HOSTILE);
+}
+
+fn record_asked(store: &Path, question: &str) {
     record_in(store, |_| {
-        let run = Run::agent(format!("agent {HOSTILE}")).session(HOSTILE).tag(HOSTILE).input(HOSTILE).start();
+        let run = Run::agent(format!("agent {HOSTILE}")).session(HOSTILE).tag(HOSTILE).input(question).start();
         let call = run.llm("openai", HOSTILE);
         call.system_prompt(HOSTILE).input(json!([{"role": HOSTILE, "parts": [
             {"type": "text", "content": HOSTILE}, {"type": "reasoning", "content": HOSTILE},
@@ -76,4 +80,30 @@ fn a_browser_shows_what_hostile_programs_said_and_does_none_of_it() {
     let drawn = std::fs::read(&image).unwrap();
     // A blank page of that size has a few KB.
     assert!(drawn.starts_with(b"\x89PNG") && drawn.len() > 30_000, "{} bytes", drawn.len());
+}
+
+#[test]
+fn a_browser_shows_two_runs_side_by_side_and_does_nothing_that_they_said() {
+    let Some(browser) = program("chromium") else { return };
+    let dir = crate::support::tempdir();
+    let store = dir.path().join("store");
+    record(&store);
+    let first = only_run(&store).run_id.to_string();
+    record_asked(&store, &format!("otherwise {HOSTILE}"));
+    let page = dir.path().join("compared.html");
+    let mut compare = Command::new(env!("CARGO_BIN_EXE_runspan"));
+    compare.args(["compare", &first, "latest", "--html"]).arg(&page).arg("--store").arg(&store);
+    // The runs are not equal.
+    assert_eq!(ended(compare).status.code(), Some(1));
+
+    let drawn = browse(&browser, dir.path(), &page, &["--dump-dom".to_owned()]);
+    assert!(drawn.contains("<mark>otherwise </mark>"), "{drawn}");
+    assert!(drawn.contains("different: 1 in io"), "{drawn}");
+    for made in ["<script", "<img", "<svg", "owned</title>", "\u{202e}", "\u{1b}"] {
+        assert!(!drawn.contains(made), "{made:?}: {drawn}");
+    }
+    let image = dir.path().join("compared.png");
+    browse(&browser, dir.path(), &page, &[format!("--screenshot={}", image.display())]);
+    let drawn = std::fs::read(&image).unwrap();
+    assert!(drawn.starts_with(b"\x89PNG") && drawn.len() > 20_000, "{} bytes", drawn.len());
 }

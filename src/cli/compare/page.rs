@@ -7,7 +7,7 @@ use super::super::content::readable;
 use super::super::html::{page, text};
 use super::super::text_diff::{Line, Side};
 use super::super::time::duration;
-use super::{Both, difference, lines_of, step_name};
+use super::{Both, difference, lines_of, step_name, words_of_one};
 
 /// Steps that are drawn; more would be more than a browser takes.
 const MAX_STEPS: usize = 2_000;
@@ -93,6 +93,9 @@ impl Both<'_> {
                 difference_of(out, aspect, a, b);
             }
         } else {
+            for words in words_of_one(step) {
+                out.push_str(&format!("<div class=\"soft\">{}</div>\n", text(&words)));
+            }
             for (name, content) in [("input", &step.input), ("output", &step.output)] {
                 if let Some(content) = content {
                     let shown = text(&readable(content));

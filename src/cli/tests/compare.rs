@@ -77,6 +77,7 @@ fn two_runs_are_compared_step_by_step() {
           input
             + second
     +   llm chat-3
+          300ms  model gpt-4o  tokens 1,700+800  cost $0.0500
 
     different: 4 in structure, 4 in io, 6 in cost
     ");
