@@ -8,6 +8,7 @@ use runspan::store::files::cleanup::{self, Cleaned, Options};
 use runspan::store::retention::{self, Policy, Settings};
 use serde::Serialize;
 
+use super::numbers::whole;
 use super::output::{DIM, GREEN, YELLOW, count, safe, size};
 use super::table::{Cell, Column, Table};
 use super::time::calendar;
@@ -33,16 +34,16 @@ pub struct Args {
     #[arg(long, value_enum)]
     mode: Option<Mode>,
     /// Keep the last N runs of each agent and workflow
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, allow_hyphen_values = true)]
     keep: Option<u64>,
     /// Remove runs that ended longer ago: 90s, 15m, 2h, 7d, 4w
-    #[arg(long, value_name = "AGE", value_parser = age)]
+    #[arg(long, value_name = "AGE", value_parser = age, allow_hyphen_values = true)]
     older_than: Option<Duration>,
     /// Remove the oldest runs until all of them have no more bytes: 500MB, 10GiB
-    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = bytes, allow_hyphen_values = true)]
     max_bytes: Option<u64>,
     /// Seal logs of runs that have been over for a minute from so many bytes on; none: seal none [default: 256KiB]
-    #[arg(long, value_name = "SIZE", value_parser = seal_from)]
+    #[arg(long, value_name = "SIZE", value_parser = seal_from, allow_hyphen_values = true)]
     seal_from: Option<SealFrom>,
     /// Say what would be removed, and remove nothing
     #[arg(long)]

@@ -1,4 +1,4 @@
-//! `runspan export`: runs out of the store, as OTLP JSON or as pages.
+//! `runspan export`: runs out of the store, as OTLP JSON, as pages, or as an archive of their folders.
 
 mod archive;
 mod otlp;
@@ -114,7 +114,8 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         (Form::Html, false) => match runs.as_slice() {
             [run] => {
                 let page = page::of(&reader, *run, session.now)?;
-                write(&args.way(), page.as_bytes(), session)
+                write(&args.way(), page.as_bytes(), session)?;
+                tell(&args.way(), 1, session)
             }
             runs => {
                 let what = format!("{} runs make {} pages: name a folder with --to DIR/", runs.len(), runs.len());
@@ -249,6 +250,7 @@ fn spans(args: &Args, reader: &FilesReader, runs: &[RunId], by_line: bool, sessi
         session.remark(&format!("{} steps have not ended and are not in it", count(open as u64)));
     }
     write(&args.way(), &lines, session)?;
+    tell(&args.way(), runs.len() - left.runs, session)?;
     left.answer()
 }
 
@@ -285,6 +287,7 @@ fn tar(args: &Args, reader: &FilesReader, runs: &[RunId], session: &mut Session<
         Some(run) => stop.hint(format!("it was run {run} that could not be given out")),
         None => stop,
     })?;
+    tell(&args.way(), whole.len(), session)?;
     left.answer()
 }
 
@@ -302,6 +305,12 @@ fn pages(args: &Args, reader: &FilesReader, runs: &[RunId], session: &mut Sessio
         session.print(&format!("{}\n", super::output::safe(&path.to_string_lossy())))?;
     }
     left.answer()
+}
+
+/// Says what a file holds now; what went to standard output speaks for itself.
+fn tell(way: &Way<'_>, runs: usize, session: &mut Session<'_>) -> Done {
+    let Way::File(path) = way else { return Ok(()) };
+    session.print(&format!("{} in {}\n", counted(runs as u64, "run"), super::output::safe(&path.to_string_lossy())))
 }
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> Stop {

@@ -29,13 +29,13 @@ pub struct Filters {
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Only runs that began at or after this time: RFC 3339, or 90s, 15m, 2h, 7d ago
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    #[arg(long, value_name = "TIME", value_parser = parse_when, allow_hyphen_values = true)]
     since: Option<When>,
     /// Only runs that began before this time
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    #[arg(long, value_name = "TIME", value_parser = parse_when, allow_hyphen_values = true)]
     until: Option<When>,
     /// Only runs that cost at least this many dollars
-    #[arg(long, value_name = "USD", value_parser = parse_usd)]
+    #[arg(long, value_name = "USD", value_parser = parse_usd, allow_hyphen_values = true)]
     min_cost: Option<NanoUsd>,
 }
 

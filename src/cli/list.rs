@@ -7,6 +7,7 @@ use runspan::model::{RunId, UnixNanos};
 use runspan::store::{Listed, ListedRun, Query, RunReader, Sort, StoreError};
 
 use super::filters::Filters;
+use super::numbers::whole;
 use super::output::{DIM, Look, RED, YELLOW, count, money, run_status, safe};
 use super::table::{Cell, Column, Table};
 use super::time::{age, whole_duration};
@@ -42,7 +43,7 @@ pub struct Chosen {
     #[arg(long, value_name = "ORDER", default_value = "started", value_parser = orders())]
     sort: Sort,
     /// How many at most; 0 for all
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = whole::<usize>, allow_hyphen_values = true)]
     limit: usize,
 }
 

@@ -22,6 +22,7 @@ mod get;
 mod html;
 mod import;
 mod list;
+mod numbers;
 mod output;
 mod prices;
 mod progress;
@@ -129,9 +130,9 @@ enum Command {
     Artifacts(artifacts::Args),
     /// Compare two runs step by step: structure, inputs and outputs, tokens and cost
     Compare(compare::Args),
-    /// Give runs out: as OTLP JSON, as pages to read
+    /// Give runs out: as OTLP JSON, as pages to read, as a tar; or send them to an OTLP endpoint
     Export(export::Args),
-    /// Take runs in from files: OTLP, Jaeger
+    /// Take runs in from files and folders: OTLP, Jaeger, tar, other stores, Paracle
     Import(import::Args),
     /// Take OTLP in from any language, and record what it tells
     Serve(serve::Args),
@@ -404,8 +405,15 @@ impl Session<'_> {
         }
         let (reader, trouble) = open_and_adopt(&path).map_err(|error| match &error {
             StoreError::NoStore { .. } => Stop::from(error).hint(match found {
-                FoundBy::Flag => "check the path given to --store; a program that records makes its store itself",
-                _ => "check RUNSPAN_STORE; a program that records makes its store itself",
+                FoundBy::Flag => {
+                    "check the path given to --store; a program that records makes its store itself".to_owned()
+                }
+                // Where the runs of another program may be: it is looked for under that name too.
+                FoundBy::Search => format!(
+                    "nothing was recorded there yet; runs that Paracle wrote are taken in by runspan import {}",
+                    path.display()
+                ),
+                _ => "check RUNSPAN_STORE; a program that records makes its store itself".to_owned(),
             }),
             _ => Stop::from(error),
         })?;

@@ -43,7 +43,7 @@ enum PricesCommand {
         #[arg(long, value_name = "NAME")]
         provider: Option<String>,
         /// The moment, for prices that changed or hang on the hour: RFC 3339, or 7d ago
-        #[arg(long, value_name = "TIME", value_parser = parse_when)]
+        #[arg(long, value_name = "TIME", value_parser = parse_when, allow_hyphen_values = true)]
         at: Option<When>,
         /// The tier it was served in: flex, priority, ..., or batch
         #[arg(long, value_name = "WORD")]

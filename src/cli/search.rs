@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::filters::Filters;
 use super::list::MIN_PREFIX;
+use super::numbers::whole;
 use super::output::{BOLD, CYAN, DIM, Look, cut, money, run_status, safe};
 use super::progress::{Bar, index_failed};
 use super::time::{age, whole_duration};
@@ -28,10 +29,10 @@ pub struct Args {
     /// What to look for
     query: String,
     /// How many runs at most; 0 for all
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = whole::<usize>, allow_hyphen_values = true)]
     limit: usize,
     /// How many places of each run at most
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = whole::<usize>, allow_hyphen_values = true)]
     hits: usize,
     #[command(flatten)]
     filters: Filters,

@@ -10,6 +10,7 @@ use runspan::store::files::database::Keeper;
 use runspan::store::files::layout::STORE_VARIABLE;
 use runspan::{Content, Durability, Error, Keep};
 
+use super::numbers::whole;
 use super::{CODE_FAILED, CODE_USE, Done, Session, Stop};
 
 /// What `serve` takes.
@@ -57,13 +58,13 @@ pub struct Args {
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     journal: Option<u64>,
     /// Seconds without a span after which a run whose root never came is over [default: 600]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>, allow_hyphen_values = true)]
     silence: Option<u64>,
     /// Whether the texts of runs are kept for `runspan search` as well, in text.sqlite
     #[arg(long, value_name = "SWITCH", env = "RUNSPAN_SEARCH", value_enum, ignore_case = true, default_value_t = Switch::On)]
     search: Switch,
     /// Seconds that the end may take [default: 10]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>, allow_hyphen_values = true)]
     drain: Option<u64>,
 }
 

@@ -6,6 +6,7 @@ use runspan::store::files::database::{SqlAnswer, SqlError, SqlLimits, VIEWS};
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use super::numbers::whole;
 use super::output::{count, csv};
 use super::table::{Cell, Column, Table};
 use super::{CODE_FAILED, CODE_USE, Done, Format, Session, Stop, progress};
@@ -23,7 +24,7 @@ pub struct Args {
     /// One statement that selects; without it, the views are listed
     statement: Option<String>,
     /// How many rows at most; 0 for all
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = whole::<usize>, allow_hyphen_values = true)]
     limit: usize,
     /// Seconds that it may take
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]

@@ -5,6 +5,7 @@ use runspan::model::{ErrorInfo, NanoUsd, Tokens};
 use runspan::store::files::database::{By, Counted, Depth, ErrorGroup, Group, Percentiles, Stats, ask_whole};
 
 use super::filters::Filters;
+use super::numbers::whole;
 use super::output::{BOLD, CYAN, DIM, Look, RED, YELLOW, count, csv, cut, error_text, money, safe};
 use super::progress::{Bar, index_failed};
 use super::table::{Cell, Column, Table};
@@ -26,7 +27,7 @@ pub struct Args {
     #[arg(long, value_name = "WHAT", value_parser = bys())]
     by: Option<By>,
     /// How many groups at most; 0 for all
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = whole::<usize>, allow_hyphen_values = true)]
     limit: usize,
     #[command(flatten)]
     filters: Filters,

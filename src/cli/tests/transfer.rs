@@ -56,6 +56,20 @@ fn a_page_of_a_run_holds_no_markup_of_it_and_loads_nothing() {
 }
 
 #[test]
+fn an_export_into_a_file_says_what_it_holds() {
+    let mut store = Store::new();
+    store.record_agent(1);
+    store.record_agent(2);
+    for name in ["runs.json", "runs.jsonl", "runs.tar"] {
+        let file = store.path().join(name).display().to_string();
+        let answer = runspan(store.path(), &["export", "--to", &file]);
+        assert_eq!((answer.code, answer.out), (0, format!("2 runs in {file}\n")), "{}", answer.err);
+    }
+    let file = store.path().join("run.html").display().to_string();
+    assert_eq!(runspan(store.path(), &["export", "latest", "--to", &file]).out, format!("1 run in {file}\n"));
+}
+
+#[test]
 fn a_damaged_run_is_told_and_the_others_are_exported() {
     let mut store = Store::new();
     let (good, bad) = (store.record_agent(1), store.record_agent(2));
