@@ -10,7 +10,11 @@
 //! Behind the runs come their steps, which only the runs' own logs tell: [`Database::catch_up_steps`]. Lists do without
 //! them, so nobody who lists waits for them.
 
+mod catch_up;
+mod check;
 mod digest;
+mod find;
+mod keeper;
 mod pattern;
 mod sql;
 mod stats;
@@ -18,32 +22,32 @@ mod steps;
 pub mod text;
 mod words;
 
+use catch_up::put;
+pub(super) use check::{Checked, check};
+use find::filter;
+pub use keeper::Keeper;
 pub use sql::{SqlAnswer, SqlError, SqlLimits, VIEWS, View, ViewColumn};
 pub use stats::{By, Counted, ErrorExample, ErrorGroup, Group, Percentiles, Stats};
 use steps::Behind;
 pub use steps::StepsReached;
 pub use words::QueryError;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, mpsc};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::Mutex;
+use std::time::Duration;
 
-use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
+use super::FilesReader;
 use super::layout::Layout;
-use super::{FilesReader, index, run_dir, run_ids};
-use crate::model::{RunId, RunKind, RunSummary, UnixNanos};
-use crate::store::{Query, Sort, StoreError};
+use crate::model::{RunId, RunSummary};
+use crate::store::StoreError;
 
 /// Raised when the tables change: what an older version has made is made anew.
 const VERSION: i64 = 2;
-/// How much of the log is read and written at a time.
-const CHUNK: usize = 4 << 20;
 /// A log up to this length is read faster than a database is opened.
 const SMALL_LOG: u64 = 256 << 10;
 /// Of the file so much is read without copying it.
@@ -56,14 +60,6 @@ const LONG_PATIENCE: Duration = Duration::from_secs(10);
 const MOMENT: Duration = Duration::from_millis(500);
 /// How often progress is told.
 const GLIMPSE: Duration = Duration::from_millis(100);
-/// How long a database is given to take in what is new before it is checked.
-const CHECK_LIMIT: Duration = Duration::from_secs(60);
-/// How often the log is looked at by who keeps up with it.
-const KEEP_EVERY: Duration = Duration::from_secs(1);
-/// Bytes before the place that is reached which have to be the same still.
-const TRACE_BYTES: u64 = 256;
-/// A directory that changed so lately may change again without that its time tells.
-const MTIME_GRAIN: Duration = Duration::from_millis(50);
 
 const TABLES: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -360,32 +356,6 @@ pub(super) fn catch_up(layout: &Layout) {
     }
 }
 
-/// How a database was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Checked {
-    /// There is none.
-    Nothing,
-    /// It says what the store says.
-    Whole,
-    /// It could not be looked at now.
-    Busy(String),
-    /// It says something else, or cannot be read.
-    Damaged(String),
-}
-
-/// Checks the database of a store: its pages, and its runs against the folders and the lines of the log.
-pub(super) fn check(layout: &Layout) -> Checked {
-    if !layout.is_of_the_system() || !path(layout).exists() {
-        return Checked::Nothing;
-    }
-    match Database::open_as_it_is(layout).and_then(|mut database| database.find_fault()) {
-        Ok(None) => Checked::Whole,
-        Ok(Some(fault)) => Checked::Damaged(fault),
-        Err(error @ DatabaseError::Damaged(_)) => Checked::Damaged(error.to_string()),
-        Err(error) => Checked::Busy(error.to_string()),
-    }
-}
-
 fn remove(layout: &Layout) -> Result<()> {
     remove_file(&path(layout))
 }
@@ -491,230 +461,6 @@ impl Database {
         self.connection.path().is_none_or(str::is_empty)
     }
 
-    /// Takes in what the log has behind the place that was reached, for about so long.
-    ///
-    /// # Errors
-    ///
-    /// When another process is at it, and when the database or the store cannot be used.
-    pub fn catch_up(&mut self, limit: Duration) -> Result<Reached> {
-        let begun = Instant::now();
-        loop {
-            let reached = self.take_chunk()?;
-            if reached.bytes == reached.of {
-                self.compare_folders()?;
-                return Ok(Reached { is_whole: true, ..reached });
-            }
-            if begun.elapsed() >= limit {
-                return Ok(reached);
-            }
-        }
-    }
-
-    fn complete_runs(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<()> {
-        loop {
-            let reached = self.catch_up(GLIMPSE)?;
-            if reached.is_whole {
-                return Ok(());
-            }
-            progress(Progress::Runs(reached));
-        }
-    }
-
-    fn complete_to(&mut self, depth: Depth, reader: &FilesReader, progress: &mut dyn FnMut(Progress)) -> Result<()> {
-        self.threads = all_threads();
-        if depth == Depth::Runs {
-            return self.take_unread(reader);
-        }
-        let (mut done, of) = (0, self.runs_behind()?);
-        loop {
-            let reached = self.catch_up_steps(reader, GLIMPSE)?;
-            if reached.left == 0 {
-                return Ok(());
-            }
-            done += reached.done;
-            progress(Progress::Steps { done, of: of.max(done + reached.left) });
-        }
-    }
-
-    /// Takes in the next lines of the log, in one transaction.
-    fn take_chunk(&mut self) -> Result<Reached> {
-        let log = match std::fs::File::open(self.layout.index_log()) {
-            Ok(log) => log,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reached::default()),
-            Err(error) => return Err(error.into()),
-        };
-        let stat = log.metadata()?;
-        let (identity, length) = (format!("{}:{}", stat.dev(), stat.ino()), stat.len());
-        let place = Place::read(&self.connection)?;
-        if place.log == identity && place.bytes == length {
-            return Ok(Reached { bytes: length, of: length, is_whole: false });
-        }
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut place = Place::read(&transaction)?;
-        if place.log != identity || place.bytes > length || place.trace != trace_before(&log, place.bytes)? {
-            // Not the log that was read: another store's, or one that was cut.
-            transaction.execute_batch(
-                "DELETE FROM runs; DELETE FROM models; DELETE FROM tags; DELETE FROM summaries; DELETE FROM unread; \
-                 DELETE FROM steps; DELETE FROM errors; DELETE FROM totals; DELETE FROM meta WHERE key <> 'change';",
-            )?;
-            write_identity(&transaction)?;
-            place = Place { log: identity, ..Place::default() };
-        }
-        let mut wanted = CHUNK;
-        let (lines, end, is_all) = loop {
-            let lines = read_at(&log, place.bytes, wanted)?;
-            let end = lines.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-            let is_all = place.bytes + lines.len() as u64 >= length;
-            if end > 0 || is_all {
-                break (lines, end, is_all);
-            }
-            // A line longer than that.
-            wanted *= 2;
-        };
-        let mut change = read_meta(&transaction, "change")?.unwrap_or(0);
-        let mut told: Vec<(RunId, RunSummary)> = index::newest(&lines[..end]).into_iter().collect();
-        // By time, so that runs of a time stand together.
-        told.sort_unstable_by_key(|(run, _)| *run);
-        for (run, summary) in told {
-            change += 1;
-            put(&transaction, run, &summary, change)?;
-        }
-        write_meta(&transaction, "change", change)?;
-        place.bytes += end as u64;
-        place.trace = trace_before(&log, place.bytes)?;
-        place.write(&transaction)?;
-        transaction.commit()?;
-        // Behind the last line feed a line is being written, or its writer died: it is no line until there is one.
-        let of = if is_all { place.bytes } else { length };
-        Ok(Reached { bytes: place.bytes, of, is_whole: false })
-    }
-
-    /// Finds the folders that no line tells of, and forgets the runs whose folder is gone. Looks only where a folder has
-    /// changed since.
-    fn compare_folders(&mut self) -> Result<()> {
-        let mut changed = Vec::new();
-        let now = UnixNanos::now().0;
-        let folders = RunKind::ALL.iter().map(|kind| (format!("folder {kind}"), self.layout.runs(*kind)));
-        let packs = ("folder of packs".to_owned(), self.layout.packs().0.dir().to_owned());
-        for (key, folder) in folders.chain([packs]) {
-            let stat = std::fs::metadata(folder);
-            let time =
-                stat.map_or(0, |stat| stat.mtime().saturating_mul(1_000_000_000).saturating_add(stat.mtime_nsec()));
-            let known: Option<i64> = self
-                .connection
-                .query_row("SELECT value FROM meta WHERE key = ?1", [&key], |row| row.get(0))
-                .optional()?;
-            if known != Some(time) {
-                let is_settled = now.saturating_sub(time.max(0) as u64) > MTIME_GRAIN.as_nanos() as u64;
-                changed.push((key, is_settled.then_some(time)));
-            }
-        }
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        // Looked at only now: rows that another has added meanwhile have folders that an earlier look would lack.
-        let mut folders = HashSet::new();
-        for kind in RunKind::ALL {
-            folders.extend(run_ids(self.layout.fs(), &self.layout.runs(*kind))?);
-        }
-        let mut known = HashSet::new();
-        {
-            let mut statement = transaction.prepare("SELECT run_id FROM runs")?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                known.insert(id_in(row.get_ref(0)?.as_str().unwrap_or_default())?);
-            }
-        }
-        let mut is_any_gone = false;
-        for gone in known.iter().filter(|run| !folders.contains(run)) {
-            let id: i64 = transaction
-                .prepare_cached("DELETE FROM runs WHERE run_id = ?1 RETURNING id")?
-                .query_row([gone.to_string()], |row| row.get(0))?;
-            transaction.prepare_cached("DELETE FROM summaries WHERE id = ?1")?.execute([id])?;
-            steps::forget(&transaction, id)?;
-            is_any_gone = true;
-        }
-        if is_any_gone {
-            transaction.execute("DELETE FROM models WHERE id NOT IN (SELECT id FROM runs)", [])?;
-            transaction.execute("DELETE FROM tags WHERE id NOT IN (SELECT id FROM runs)", [])?;
-            let removals = read_meta(&transaction, "removals")?.unwrap_or(0);
-            write_meta(&transaction, "removals", removals + 1)?;
-        }
-        transaction.execute("DELETE FROM unread", [])?;
-        for run in folders.iter().filter(|run| !known.contains(run)) {
-            transaction.execute("INSERT OR IGNORE INTO unread VALUES (?1)", [run.to_string()])?;
-        }
-        for (key, time) in changed {
-            match time {
-                Some(time) => {
-                    transaction.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![key, time])?;
-                }
-                None => {
-                    transaction.execute("DELETE FROM meta WHERE key = ?1", [key])?;
-                }
-            }
-        }
-        transaction.commit()?;
-        Ok(())
-    }
-
-    /// Tells what is wrong with it, if anything is. The store may be written meanwhile.
-    fn find_fault(&mut self) -> Result<Option<String>> {
-        /// A removal blanks a line of the log before it is taken in here: what stays wrong is a fault.
-        const LOOKS: usize = 3;
-        let pages: String = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-        if pages != "ok" {
-            return Ok(Some(pages));
-        }
-        let mut fault = None;
-        for _ in 0..LOOKS {
-            if !self.catch_up(CHECK_LIMIT)?.is_whole {
-                return Ok(Some("it has not taken in all of index.log".to_owned()));
-            }
-            fault = self.find_difference()?;
-            if fault.is_none() {
-                break;
-            }
-        }
-        Ok(fault)
-    }
-
-    /// Compares it with `index.log`, up to the place of the log that it has reached.
-    fn find_difference(&mut self) -> Result<Option<String>> {
-        let layout = self.layout.clone();
-        let mut folders = HashSet::new();
-        for kind in RunKind::ALL {
-            folders.extend(run_ids(layout.fs(), &layout.runs(*kind))?);
-        }
-        // Rows and the place that they stand for are of one moment; what others take in meanwhile is not seen.
-        let moment = self.connection.transaction()?;
-        let place = usize::try_from(Place::read(&moment)?.bytes).unwrap_or(usize::MAX);
-        let log = std::fs::read(layout.index_log()).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(Vec::new()),
-            _ => Err(error),
-        })?;
-        let reached = place.min(log.len());
-        // What was appended meanwhile is not its fault.
-        let (lines, newer) = (index::last_lines(&log[..reached]), index::last_lines(&log[reached..]));
-        let mut statement = moment.prepare("SELECT run_id, json FROM runs JOIN summaries USING (id)")?;
-        let mut rows = statement.query([])?;
-        let mut known = 0;
-        while let Some(row) = rows.next()? {
-            let run = id_in(row.get_ref(0)?.as_str().unwrap_or_default())?;
-            let said: Option<RunSummary> = serde_json::from_str(row.get_ref(1)?.as_str().unwrap_or_default()).ok();
-            let right = lines.get(&run).and_then(|line| serde_json::from_slice::<RunSummary>(line).ok());
-            // A run that goes loses its folder first, then its line.
-            let is_gone = right.is_none() && layout.find_run(run).is_ok_and(|folder| folder.is_none());
-            if (said.is_none() || said != right) && !is_gone {
-                return Ok(Some(format!("what it says of run {run} is not what index.log says")));
-            }
-            known += u64::from(folders.contains(&run));
-        }
-        let of_folders = lines.keys().filter(|run| folders.contains(run) && !newer.contains_key(run)).count() as u64;
-        Ok((known < of_folders).then(|| format!("it has {known} of {of_folders} runs")))
-    }
-
     /// Returns how many runs it has.
     ///
     /// # Errors
@@ -734,158 +480,6 @@ impl Database {
         let steps: i64 = self.connection.query_row("SELECT count(*) FROM steps", [], |row| row.get(0))?;
         Ok(steps.try_into().unwrap_or(0))
     }
-
-    /// Returns what may answer a query, with what the log has behind the place that is reached. `spare`: of how many
-    /// runs the caller knows better.
-    pub(super) fn find(&self, query: &Query, spare: usize) -> Result<Found> {
-        let newer = self.newer()?;
-        let (filter, mut values) = filter(query);
-        let order = match query.sort {
-            Sort::Started => "",
-            Sort::Cost => "cost DESC, ",
-            Sort::Duration => "duration DESC, ",
-            Sort::Tokens => "tokens DESC, ",
-        };
-        // As many more as may have to give way to newer lines.
-        let limit = if query.limit == 0 { -1 } else { i64::try_from(query.limit + newer.len() + spare).unwrap_or(-1) };
-        values.push(limit.into());
-        let closed = format!(
-            "SELECT json FROM summaries JOIN (SELECT id AS chosen, cost, duration, tokens, started, run_id FROM runs \
-             WHERE status NOT IN ('running', 'waiting'){filter} ORDER BY {order}started DESC, run_id DESC LIMIT ?) \
-             ON chosen = id ORDER BY {order}started DESC, run_id DESC"
-        );
-        let mut runs = self.summaries(&closed, values)?;
-        runs.extend(self.summaries(
-            "SELECT json FROM summaries JOIN runs USING (id) WHERE status IN ('running', 'waiting')",
-            Vec::new(),
-        )?);
-        self.with_newer(runs, newer)
-    }
-
-    /// Returns the runs that an id, the beginning of one, a trace or `latest` may mean.
-    pub(super) fn named(&self, id: &str) -> Result<Found> {
-        let newer = self.newer()?;
-        let (condition, values): (&str, Vec<Sql>) = if id == "latest" {
-            ("TRUE ORDER BY started DESC, run_id DESC LIMIT ?", vec![(newer.len() as i64 + 1).into()])
-        } else if id.len() == 32 {
-            ("trace = ?", vec![id.to_ascii_lowercase().into()])
-        } else {
-            let begin = id.to_ascii_uppercase();
-            ("run_id >= ? AND run_id < ?", vec![begin.clone().into(), format!("{begin}~").into()])
-        };
-        let runs =
-            self.summaries(&format!("SELECT json FROM runs JOIN summaries USING (id) WHERE {condition}"), values)?;
-        self.with_newer(runs, newer)
-    }
-
-    fn with_newer(&self, mut runs: Vec<RunSummary>, newer: HashMap<RunId, RunSummary>) -> Result<Found> {
-        runs.retain(|run| !newer.contains_key(&run.run_id));
-        runs.extend(newer.into_values());
-        let listed: HashSet<RunId> = runs.iter().map(|run| run.run_id).collect();
-        let unread = self.unread()?.into_iter().filter(|run| !listed.contains(run)).collect();
-        Ok(Found { runs, unread })
-    }
-
-    /// Counts the runs of which neither a line nor their own metadata tells, though they have begun.
-    fn unreadable(&self) -> Result<u64> {
-        let mut count = 0;
-        for run in self.unread()? {
-            let dir = self.layout.find_run(run)?;
-            let is_begun = |dir: PathBuf| run_dir::is_begun(self.layout.fs(), &dir).unwrap_or(true);
-            count += u64::from(dir.is_some_and(is_begun));
-        }
-        Ok(count)
-    }
-
-    /// Returns the runs of which no line tells.
-    fn unread(&self) -> Result<Vec<RunId>> {
-        let mut statement = self.connection.prepare_cached("SELECT run_id FROM unread")?;
-        let unread = statement.query_map([], |row| row.get::<_, String>(0))?;
-        let unread: std::result::Result<Vec<String>, _> = unread.collect();
-        Ok(unread?.iter().filter_map(|run| run.parse().ok()).collect())
-    }
-
-    fn summaries(&self, statement: &str, values: Vec<Sql>) -> Result<Vec<RunSummary>> {
-        let mut statement = self.connection.prepare_cached(statement)?;
-        let mut rows = statement.query(rusqlite::params_from_iter(values))?;
-        let mut runs = Vec::new();
-        while let Some(row) = rows.next()? {
-            let json = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
-            runs.push(serde_json::from_str(json).map_err(|_| DatabaseError::foreign())?);
-        }
-        Ok(runs)
-    }
-
-    /// Reads the last lines of the runs that are not taken in yet.
-    fn newer(&self) -> Result<HashMap<RunId, RunSummary>> {
-        let log = match std::fs::File::open(self.layout.index_log()) {
-            Ok(log) => log,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
-            Err(error) => return Err(error.into()),
-        };
-        let place = Place::read(&self.connection)?;
-        let length = log.metadata()?.len();
-        let rest = usize::try_from(length.saturating_sub(place.bytes)).unwrap_or(usize::MAX);
-        Ok(index::newest(&read_at(&log, place.bytes, rest)?))
-    }
-}
-
-/// Keeps the databases of a store current from a thread of its own, so that nobody who asks has to, until it is dropped.
-#[derive(Debug)]
-pub struct Keeper {
-    stop: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
-}
-
-impl Keeper {
-    /// Begins. `with_texts`: those are kept, too, if the store allows it. Without a thread whoever asks takes in what is
-    /// new.
-    pub fn start(layout: &Layout, with_texts: bool) -> Self {
-        let (stop, stopped) = mpsc::channel::<()>();
-        let layout = layout.clone();
-        let keep = move || {
-            be_modest();
-            let mut seen = None;
-            while stopped.recv_timeout(KEEP_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
-                let now = Some(traces(&layout));
-                // Whatever is in the way, the next reader meets and mends it.
-                if now != seen && is_wanted(&layout) && ask(&layout, |_| Ok(Found::default())).is_some() {
-                    let is_stopped = || stopped.try_recv() != Err(mpsc::TryRecvError::Empty);
-                    if keep_the_rest(&layout, with_texts, is_stopped).is_ok() {
-                        seen = now;
-                    }
-                }
-            }
-        };
-        Self {
-            stop: std::thread::Builder::new().name("index".to_owned()).spawn(keep).ok().map(|thread| (stop, thread)),
-        }
-    }
-}
-
-/// Returns what shows that something has changed: how long the log is, and when runs came and went.
-fn traces(layout: &Layout) -> [i64; 5] {
-    let stat = |path: PathBuf| std::fs::metadata(path).ok();
-    let time = |kind: RunKind| {
-        let stat = stat(layout.runs(kind));
-        stat.map_or([0, 0], |stat| [stat.mtime(), stat.mtime_nsec()])
-    };
-    let ([agents, agents_nanos], [flows, flows_nanos]) = (time(RunKind::Agent), time(RunKind::Workflow));
-    let length = stat(layout.index_log()).map_or(0, |log| number(log.len()));
-    [length, agents, agents_nanos, flows, flows_nanos]
-}
-
-/// Reads the steps and the texts of runs that are behind, until there are none or somebody wants to stop.
-fn keep_the_rest(layout: &Layout, with_texts: bool, is_stopped: impl Fn() -> bool) -> Result<()> {
-    let reader = FilesReader::of(layout.clone())?;
-    let mut database = Database::open(layout)?;
-    while database.catch_up_steps(&reader, GLIMPSE)?.left > 0 && !is_stopped() {}
-    if with_texts && text::is_allowed(layout)? {
-        let mut texts = text::Texts::open(layout)?;
-        while texts.catch_up(&database, &reader, GLIMPSE)?.left > 0 && !is_stopped() {}
-    } else {
-        text::remove(layout)?;
-    }
-    Ok(())
 }
 
 /// Returns how many threads a machine has for somebody who waits.
@@ -918,115 +512,6 @@ fn on_threads<T: Send, R: Send>(threads: usize, items: Vec<T>, work: impl Fn(T) 
     done.into_iter().map(|(_, answer)| answer).collect()
 }
 
-/// Lets this thread go after all others that want to work.
-fn be_modest() {
-    // There the number means a thread, elsewhere the process.
-    #[cfg(target_os = "linux")]
-    // SAFETY: no memory is handed over; a system that refuses lets it run as before.
-    unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, 10);
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        if let Some((stop, thread)) = self.stop.take() {
-            drop(stop);
-            // It has nothing to tell.
-            let _ = thread.join();
-        }
-    }
-}
-
-/// How far the log is taken in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Place {
-    /// Which file it is.
-    log: String,
-    bytes: u64,
-    /// What stands before that place.
-    trace: Vec<u8>,
-}
-
-impl Place {
-    fn read(connection: &Connection) -> Result<Self> {
-        let mut statement = connection.prepare_cached("SELECT value FROM meta WHERE key = 'log'")?;
-        let text: Option<Vec<u8>> = statement.query_row([], |row| row.get(0)).optional()?;
-        let read = || {
-            let text = text?;
-            let mut parts = text.splitn(3, |byte| *byte == b' ');
-            let log = String::from_utf8(parts.next()?.to_vec()).ok()?;
-            let bytes = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
-            Some(Self { log, bytes, trace: parts.next()?.to_vec() })
-        };
-        Ok(read().unwrap_or_default())
-    }
-
-    fn write(&self, connection: &Connection) -> Result<()> {
-        let text = [self.log.as_bytes(), b" ", self.bytes.to_string().as_bytes(), b" ", &self.trace].concat();
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('log', ?1)", [text])?;
-        Ok(())
-    }
-}
-
-fn trace_before(log: &std::fs::File, bytes: u64) -> io::Result<Vec<u8>> {
-    let begin = bytes.saturating_sub(TRACE_BYTES);
-    read_at(log, begin, (bytes - begin) as usize)
-}
-
-/// Reads up to so many bytes at an offset, fewer at the end of the file.
-fn read_at(file: &std::fs::File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-    let there = usize::try_from(file.metadata()?.len().saturating_sub(offset)).unwrap_or(usize::MAX);
-    let mut bytes = vec![0; length.min(there)];
-    let mut done = 0;
-    while done < bytes.len() {
-        match file.read_at(&mut bytes[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    bytes.truncate(done);
-    Ok(bytes)
-}
-
-/// Writes the part of a query that tells which runs are asked for, of those that are over.
-fn filter(query: &Query) -> (String, Vec<Sql>) {
-    let (mut text, mut values) = (String::new(), Vec::new());
-    let mut and = |condition: &str, value: Sql| {
-        text.push_str(" AND ");
-        text.push_str(condition);
-        values.push(value);
-    };
-    if let Some(kind) = query.kind {
-        and("kind = ?", kind.as_str().to_owned().into());
-    }
-    if let Some(status) = query.status {
-        and("status = ?", status.as_str().to_owned().into());
-    }
-    for (condition, word) in [
-        ("agent = ?", &query.agent_id),
-        ("workflow = ?", &query.workflow_id),
-        ("session = ?", &query.session_id),
-        ("id IN (SELECT id FROM models WHERE model = ?)", &query.model),
-    ] {
-        if let Some(word) = word {
-            and(condition, word.clone().into());
-        }
-    }
-    if let Some(since) = query.since {
-        and("started >= ?", number(since.0).into());
-    }
-    if let Some(until) = query.until {
-        and("started < ?", number(until.0).into());
-    }
-    if let Some(cost) = query.min_cost {
-        and("cost >= ?", cost.0.into());
-    }
-    (text, values)
-}
-
 /// SQLite has no larger numbers, and time none that is.
 fn number(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -1044,45 +529,6 @@ fn read_meta(connection: &Connection, key: &str) -> Result<Option<i64>> {
 
 fn write_meta(connection: &Connection, key: &str, value: i64) -> Result<()> {
     connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?.execute(params![key, value])?;
-    Ok(())
-}
-
-/// Puts in a run, or what it is now. `change`: larger than that of any before.
-fn put(connection: &Connection, run: RunId, summary: &RunSummary, change: i64) -> Result<()> {
-    let id: i64 = connection
-        .prepare_cached(
-            "INSERT INTO runs (run_id, started, kind, status, agent, workflow, session, trace, cost, duration, tokens, \
-             change) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (run_id) DO UPDATE SET started = ?2, \
-             kind = ?3, status = ?4, agent = ?5, workflow = ?6, session = ?7, trace = ?8, cost = ?9, duration = ?10, \
-             tokens = ?11, change = ?12 RETURNING id",
-        )?
-        .query_row(
-            params![
-                run.to_string(),
-                number(summary.started_at.0),
-                summary.kind.as_str(),
-                summary.status.as_str(),
-                summary.agent_id,
-                summary.workflow_id,
-                summary.session_id,
-                summary.trace_id.to_string(),
-                summary.cost_usd.map(|cost| cost.0),
-                summary.duration_ms.map(number),
-                summary.tokens.and_then(|tokens| tokens.total).map(number),
-                change,
-            ],
-            |row| row.get(0),
-        )?;
-    let json = serde_json::to_string(summary).map_err(io::Error::other)?;
-    connection.prepare_cached("INSERT OR REPLACE INTO summaries VALUES (?1, ?2)")?.execute(params![id, json])?;
-    // A model that is no longer told is not taken back: what a run used, it used.
-    for model in summary.models.iter().chain(&summary.model) {
-        connection.prepare_cached("INSERT OR IGNORE INTO models VALUES (?1, ?2)")?.execute(params![model, id])?;
-    }
-    for tag in &summary.tags {
-        connection.prepare_cached("INSERT OR IGNORE INTO tags VALUES (?1, ?2)")?.execute(params![tag, id])?;
-    }
-    connection.prepare_cached("DELETE FROM unread WHERE run_id = ?1")?.execute([run.to_string()])?;
     Ok(())
 }
 

@@ -3,12 +3,15 @@
 use std::path::Path;
 
 use super::cleanup::{Options, cleanup};
-use super::*;
+use super::layout::Layout;
+use super::{FilesReader, FilesWriter, run_dir};
 use crate::fs::faulty::{Dice, End, FaultyFs, Op, Plan};
 use crate::fs::seeds::{self, Seed};
 use crate::model::event::{EventBody, Log};
-use crate::model::{EventId, RunStatus};
+use crate::model::{Event, EventId, RunId, RunKind, RunStatus, RunSummary, UnixNanos};
+use crate::store::assembly::RunState;
 use crate::store::retention::Policy;
+use crate::store::{DamagedRun, Listed, Query, RunReader, RunWriter, StoreError};
 
 const STORE: &str = "/store";
 const BASE: u64 = 1_767_693_600_000;

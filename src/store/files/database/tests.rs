@@ -1,11 +1,13 @@
 //! The database beside the store that it is derived from.
 
+use super::check::CHECK_LIMIT;
 use super::*;
-use crate::model::{NanoUsd, RunStatus, Tokens};
+use crate::model::{NanoUsd, RunKind, RunStatus, Tokens, UnixNanos};
 use crate::store::assembly::RunState;
 use crate::store::files::FilesWriter;
-use crate::store::{Listed, RunReader, RunWriter};
+use crate::store::{Listed, Query, RunReader, RunWriter, Sort};
 use proptest::prelude::*;
+use std::time::Instant;
 
 pub(super) fn store() -> (tempfile::TempDir, Layout, FilesWriter) {
     let dir = tempfile::tempdir().unwrap();

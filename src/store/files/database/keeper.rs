@@ -1,0 +1,93 @@
+//! Keeps a store's databases current from a thread of its own.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::super::FilesReader;
+use super::super::layout::Layout;
+use super::{Database, Found, GLIMPSE, Result, ask, is_wanted, number, text};
+use crate::model::RunKind;
+
+/// How often the log is looked at by who keeps up with it.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps the databases of a store current from a thread of its own, so that nobody who asks has to, until it is dropped.
+#[derive(Debug)]
+pub struct Keeper {
+    stop: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+}
+
+impl Keeper {
+    /// Begins. `with_texts`: those are kept, too, if the store allows it. Without a thread whoever asks takes in what is
+    /// new.
+    pub fn start(layout: &Layout, with_texts: bool) -> Self {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let layout = layout.clone();
+        let keep = move || {
+            be_modest();
+            let mut seen = None;
+            while stopped.recv_timeout(KEEP_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let now = Some(traces(&layout));
+                // Whatever is in the way, the next reader meets and mends it.
+                if now != seen && is_wanted(&layout) && ask(&layout, |_| Ok(Found::default())).is_some() {
+                    let is_stopped = || stopped.try_recv() != Err(mpsc::TryRecvError::Empty);
+                    if keep_the_rest(&layout, with_texts, is_stopped).is_ok() {
+                        seen = now;
+                    }
+                }
+            }
+        };
+        Self {
+            stop: std::thread::Builder::new().name("index".to_owned()).spawn(keep).ok().map(|thread| (stop, thread)),
+        }
+    }
+}
+
+/// Returns what shows that something has changed: how long the log is, and when runs came and went.
+fn traces(layout: &Layout) -> [i64; 5] {
+    let stat = |path: PathBuf| std::fs::metadata(path).ok();
+    let time = |kind: RunKind| {
+        let stat = stat(layout.runs(kind));
+        stat.map_or([0, 0], |stat| [stat.mtime(), stat.mtime_nsec()])
+    };
+    let ([agents, agents_nanos], [flows, flows_nanos]) = (time(RunKind::Agent), time(RunKind::Workflow));
+    let length = stat(layout.index_log()).map_or(0, |log| number(log.len()));
+    [length, agents, agents_nanos, flows, flows_nanos]
+}
+
+/// Reads the steps and the texts of runs that are behind, until there are none or somebody wants to stop.
+fn keep_the_rest(layout: &Layout, with_texts: bool, is_stopped: impl Fn() -> bool) -> Result<()> {
+    let reader = FilesReader::of(layout.clone())?;
+    let mut database = Database::open(layout)?;
+    while database.catch_up_steps(&reader, GLIMPSE)?.left > 0 && !is_stopped() {}
+    if with_texts && text::is_allowed(layout)? {
+        let mut texts = text::Texts::open(layout)?;
+        while texts.catch_up(&database, &reader, GLIMPSE)?.left > 0 && !is_stopped() {}
+    } else {
+        text::remove(layout)?;
+    }
+    Ok(())
+}
+
+/// Lets this thread go after all others that want to work.
+fn be_modest() {
+    // There the number means a thread, elsewhere the process.
+    #[cfg(target_os = "linux")]
+    // SAFETY: no memory is handed over; a system that refuses lets it run as before.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, 10);
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.stop.take() {
+            drop(stop);
+            // It has nothing to tell.
+            let _ = thread.join();
+        }
+    }
+}

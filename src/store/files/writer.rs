@@ -1,0 +1,336 @@
+//! The writer of one process's runs.
+
+mod hold;
+
+use std::path::{Path, PathBuf};
+
+use super::layout::{self, Layout};
+use super::run_dir::{self, EventLog};
+use super::{cleanup, index, packs};
+use crate::fs::{Identity, sync_way_to};
+use crate::model::id::IdMap;
+use crate::model::{Event, RunId, RunKind, RunSummary};
+use crate::store::{RunWriter, StoreError};
+
+/// Room for lines is kept up to this many bytes: one huge prompt must not stay in memory.
+const MAX_SPARE_LINES: usize = 1 << 20;
+
+/// Writes the runs of one process.
+#[derive(Debug)]
+pub struct FilesWriter {
+    layout: Layout,
+    writer: RunId,
+    durable: bool,
+    /// Which directory the store is; `None` where that could not be seen.
+    place: Option<Identity>,
+    /// The names that lead to the folders of runs are on the disk; looked after before the first one of a durable run.
+    is_rooted: bool,
+    open: IdMap<RunId, OpenRun>,
+    index: index::IndexLog,
+    /// Room for the lines of one write, used again and again.
+    lines: Vec<u8>,
+    /// Runs that come whole wait here for others; `None`: each gets a folder.
+    packer: Option<packs::Packer>,
+}
+
+#[derive(Debug)]
+struct OpenRun {
+    dir: PathBuf,
+    log: EventLog,
+}
+
+impl FilesWriter {
+    /// Makes the writer of a process. `durable`: what is written survives loss of power as well.
+    pub fn new(layout: Layout, writer: RunId, durable: bool) -> Self {
+        let place = identity(&layout).ok();
+        Self {
+            layout,
+            writer,
+            durable,
+            place,
+            is_rooted: !durable,
+            open: IdMap::default(),
+            index: Default::default(),
+            lines: Vec::new(),
+            packer: None,
+        }
+    }
+
+    /// Writes small runs that come whole into packs, many to a file. They are there once
+    /// [`write_held`](RunWriter::write_held) says so.
+    #[cfg(any(feature = "server", test))]
+    #[must_use]
+    pub(crate) fn with_packs(self) -> Self {
+        let packer = Some(packs::Packer::new(self.writer));
+        Self { packer, ..self }
+    }
+
+    /// The same, however few runs there are.
+    #[cfg(test)]
+    pub(crate) fn with_packs_of_any(self) -> Self {
+        let packer = Some(packs::Packer::new(self.writer).of_any());
+        Self { packer, ..self }
+    }
+
+    /// Brings what is written to the disk from now on, and each run that is gone on with as it stands.
+    #[cfg(any(feature = "server", test))]
+    pub(crate) fn make_durable(&mut self) {
+        (self.durable, self.is_rooted) = (true, false);
+        self.open.clear();
+        self.index = Default::default();
+    }
+
+    /// Refuses when the store is not where it was: it was moved or unmounted, and what stands in its place, if anything,
+    /// is another one.
+    fn check_place(&self) -> Result<(), StoreError> {
+        let is_there = |place| identity(&self.layout).is_ok_and(|now| now == place);
+        match self.place {
+            Some(place) if !is_there(place) => Err(StoreError::NoStore { path: self.layout.root().to_owned() }),
+            _ => Ok(()),
+        }
+    }
+
+    fn open(&mut self, run: RunId) -> Result<&mut OpenRun, StoreError> {
+        use std::collections::hash_map::Entry;
+        self.let_go(run)?;
+        if !self.open.contains_key(&run) {
+            self.check_place()?;
+            let dir = self.layout.find_run(run)?.ok_or_else(|| StoreError::NotFound { id: run.to_string() })?;
+            self.open_in(dir, run)?;
+        }
+        match self.open.entry(run) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(_) => Err(StoreError::NotFound { id: run.to_string() }),
+        }
+    }
+
+    /// Opens the log of a run that is there, and returns its events.
+    fn open_in(&mut self, dir: PathBuf, run: RunId) -> Result<Vec<Event>, StoreError> {
+        let vouched = check_writer(&self.layout, self.writer, &dir, run)?;
+        let (log, events) = EventLog::open(self.layout.fs(), &dir, run, vouched, self.durable)?;
+        run_dir::remove_leftovers(self.layout.fs(), &dir);
+        if self.durable {
+            // Whoever made it may have died, or failed, before all its names were on the disk.
+            self.sync_names(&dir)?;
+        }
+        self.open.insert(run, OpenRun { dir, log });
+        Ok(events)
+    }
+
+    /// Brings the names in a run's folder to the disk, and all that lead to it.
+    fn sync_names(&mut self, dir: &Path) -> Result<(), StoreError> {
+        layout::sync_dir(self.layout.fs(), dir)?;
+        if let Some(parent) = dir.parent() {
+            layout::sync_dir(self.layout.fs(), parent)?;
+        }
+        self.root()
+    }
+
+    /// Brings the names of the store itself to the disk, once.
+    fn root(&mut self) -> Result<(), StoreError> {
+        if !self.is_rooted {
+            let runs = self.layout.runs(RunKind::Agent);
+            sync_way_to(self.layout.fs(), &runs).map_err(|(path, error)| StoreError::io("sync", path)(error))?;
+            self.is_rooted = true;
+        }
+        Ok(())
+    }
+
+    /// Makes a run's folder under a name that no reader takes for a run, then moves it into place: whoever sees it
+    /// sees it whole.
+    fn make_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
+        let dir = self.layout.run(summary.kind, summary.run_id);
+        let making = self.make_dir(&dir, summary.run_id)?;
+        let signed = RunSummary { writer: Some(self.writer), ..summary.clone() };
+        let layout = self.layout.clone();
+        let fs = layout.fs();
+        let mut log = EventLog::create(fs, &making, summary.run_id)?;
+        log.append(events, self.durable, &mut self.lines)?;
+        self.place_run(dir, &making, signed, log)
+    }
+
+    /// Makes the folder in which a run is made.
+    fn make_dir(&self, dir: &Path, run: RunId) -> Result<PathBuf, StoreError> {
+        // Somebody else may be making a run of the same id.
+        let making = dir.with_file_name(format!(".new-{run}-{}", self.writer));
+        let fs = self.layout.fs();
+        if !layout::make_new_dir(fs, &making)? {
+            // Left by one who died over it.
+            fs.remove_tree(&making).map_err(StoreError::io("delete", &making))?;
+            layout::make_dir(fs, &making)?;
+        }
+        Ok(making)
+    }
+
+    /// Gives a run its metadata and its name.
+    fn place_run(
+        &mut self,
+        dir: PathBuf,
+        making: &Path,
+        signed: RunSummary,
+        mut log: EventLog,
+    ) -> Result<(), StoreError> {
+        let layout = self.layout.clone();
+        let fs = layout.fs();
+        let signed = RunSummary { events_sha256: log.hash_for(&signed), ..signed };
+        if !signed.status.is_open() {
+            log.write_chain(fs, making);
+        }
+        run_dir::write_first_summary(fs, making, &signed, self.durable)?;
+        if self.durable {
+            layout::sync_dir(fs, making)?;
+        }
+        fs.rename(making, &dir).map_err(StoreError::io("create", &dir))?;
+        if let Some(parent) = dir.parent().filter(|_| self.durable) {
+            layout::sync_dir(fs, parent)?;
+        }
+        self.root()?;
+        // A log that is open does not know what this call has put into it: what is told again after an error would stand
+        // there twice. So it is kept only once nothing can fail.
+        self.index.append(fs, &layout.index_log(), &signed, self.durable)?;
+        log.moved_to(&dir);
+        self.open.insert(signed.run_id, OpenRun { dir, log });
+        Ok(())
+    }
+
+    fn publish(&mut self, dir: &Path, summary: &RunSummary) -> Result<(), StoreError> {
+        let pinned = cleanup::is_marked(self.layout.fs(), dir)?;
+        let mut signed = RunSummary { writer: Some(self.writer), pinned, ..summary.clone() };
+        if let Some(open) = self.open.get_mut(&summary.run_id) {
+            signed.events_sha256 = open.log.hash_for(summary);
+            if !summary.status.is_open() {
+                open.log.write_chain(self.layout.fs(), dir);
+            }
+        }
+        run_dir::write_summary(self.layout.fs(), dir, &signed, self.durable)?;
+        self.index.append(self.layout.fs(), &self.layout.index_log(), &signed, self.durable)
+    }
+}
+
+impl RunWriter for FilesWriter {
+    fn create_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
+        self.check_place()?;
+        match self.layout.find_run(summary.run_id)? {
+            None if self.hold(summary, events)? => Ok(()),
+            None => self.make_run(summary, events),
+            Some(dir) => {
+                if run_dir::has_summary(self.layout.fs(), &dir)? {
+                    return self.append_events(summary.run_id, events);
+                }
+                // The folder alone may be there already: an artifact can be kept before the run's first line is written.
+                // Its summary must not speak of lines that are not there yet.
+                self.publish(&dir, &RunSummary { events: 0, ..summary.clone() })?;
+                self.append_events(summary.run_id, events)?;
+                self.publish(&dir, summary)
+            }
+        }
+    }
+
+    fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
+        self.check_place()?;
+        self.let_go(run)?;
+        let Some(dir) = self.layout.find_run(run)? else { return Ok(None) };
+        // Its lock is ours perhaps, from before.
+        self.open.remove(&run);
+        if self.is_packed(&dir)? {
+            // It gets its folder back when something is to be written.
+            let vouched = check_writer(&self.layout, self.writer, &dir, run)?;
+            return run_dir::read_vouched(self.layout.fs(), &dir, run, vouched).map(Some);
+        }
+        self.open_in(dir, run).map(Some)
+    }
+
+    fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {
+        if events.is_empty()
+            && !self.open.contains_key(&run)
+            && let Some(dir) = self.layout.find_run(run)?
+            && self.is_packed(&dir)?
+        {
+            return Ok(());
+        }
+        let (durable, mut lines) = (self.durable, std::mem::take(&mut self.lines));
+        let appended = self.open(run).and_then(|run| run.log.append(events, durable, &mut lines));
+        if lines.capacity() <= MAX_SPARE_LINES {
+            self.lines = lines;
+        }
+        appended
+    }
+
+    fn replace_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {
+        let (durable, mut lines) = (self.durable, std::mem::take(&mut self.lines));
+        let fs = self.layout.clone();
+        let replaced = self.open(run).and_then(|open| {
+            // Else who dies behind this leaves a log that seems to have lost lines.
+            run_dir::vouch_for_less(fs.fs(), &open.dir, run, events.len() as u64, durable)?;
+            open.log = EventLog::replace(fs.fs(), &open.dir, run, events, durable, &mut lines)?;
+            Ok(())
+        });
+        if lines.capacity() <= MAX_SPARE_LINES {
+            self.lines = lines;
+        }
+        replaced
+    }
+
+    fn update_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
+        self.check_place()?;
+        if self.is_said(summary)? {
+            return Ok(());
+        }
+        let dir = self.open(summary.run_id)?.dir.clone();
+        self.publish(&dir, summary)
+    }
+
+    fn delete_run(&mut self, run: RunId) -> Result<(), StoreError> {
+        self.let_go(run)?;
+        self.open.remove(&run);
+        self.check_place()?;
+        let Some(dir) = self.layout.find_run(run)? else { return Ok(()) };
+        // First out of sight under a name that no reader takes for a run, then away.
+        let gone = dir.with_file_name(format!("{}{run}", cleanup::GONE_PREFIX));
+        let fs = self.layout.fs();
+        fs.rename(&dir, &gone).map_err(StoreError::io("delete", &dir))?;
+        if let Some(parent) = dir.parent().filter(|_| self.durable) {
+            // Before its files go: else half of it may be there again after a loss of power.
+            layout::sync_dir(fs, parent)?;
+        }
+        fs.remove_tree(&gone).map_err(StoreError::io("delete", &gone))
+    }
+
+    fn release_run(&mut self, run: RunId) {
+        if self.open.remove(&run).is_some()
+            && let Some(packer) = &mut self.packer
+        {
+            packer.note_released(run);
+        }
+    }
+
+    fn write_held(&mut self, all: bool) -> Result<bool, StoreError> {
+        self.write_what_waits(all)
+    }
+}
+
+/// Refuses a run of another process that lives, or that nobody has taken over yet.
+///
+/// One that is done with it may be gone on with: a run that waits for an answer gets it in another process. Of two
+/// that want to at once, the lock on the log lets one.
+///
+/// Returns how many lines the run's log has to have at least.
+fn check_writer(layout: &Layout, writer: RunId, dir: &Path, run: RunId) -> Result<u64, StoreError> {
+    // A run that cannot be read belongs to nobody, and says so when its log is opened.
+    let summary = match run_dir::read_summary(layout.fs(), dir, run) {
+        Ok(summary) => summary,
+        Err(StoreError::Damaged { .. }) => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let Some(theirs) = summary.writer.filter(|id| *id != writer) else { return Ok(summary.events) };
+    let journal = layout.journal().join(theirs.to_string());
+    match layout::stat(layout.fs(), &journal).map_err(StoreError::io("read", journal))? {
+        Some(_) => Err(StoreError::InUse { run }),
+        None => Ok(summary.events),
+    }
+}
+
+/// Returns which directory a store is; a link to one is followed.
+fn identity(layout: &Layout) -> std::io::Result<Identity> {
+    layout.fs().stat(&layout.root().join(".")).map(|found| found.identity)
+}

@@ -1,0 +1,124 @@
+//! Which runs of a writer wait for others, to be written into one pack with them.
+
+use std::path::{Path, PathBuf};
+
+use super::super::{chain, layout, packs, run_dir};
+use super::{EventLog, FilesWriter};
+use crate::model::{Event, RunId, RunSummary};
+use crate::store::StoreError;
+
+impl FilesWriter {
+    pub(super) fn is_packed(&self, dir: &Path) -> Result<bool, StoreError> {
+        self.layout.is_packed(dir).map_err(StoreError::io("read", dir))
+    }
+
+    /// Tells whether a run is in a pack and its metadata says this already: told once more, it stays there.
+    pub(super) fn is_said(&self, summary: &RunSummary) -> Result<bool, StoreError> {
+        let (run, dir) = (summary.run_id, self.layout.run(summary.kind, summary.run_id));
+        if self.open.contains_key(&run) || !self.is_packed(&dir)? {
+            return Ok(false);
+        }
+        let said = run_dir::read_summary(self.layout.fs(), &dir, run)?;
+        let RunSummary { writer, events_sha256, updated_at, .. } = said.clone();
+        Ok(said == RunSummary { writer, events_sha256, updated_at, ..summary.clone() })
+    }
+
+    /// Takes a run that has come whole for the next pack; tells whether that may be.
+    pub(super) fn hold(&mut self, summary: &RunSummary, events: &[Event]) -> Result<bool, StoreError> {
+        let Some(packer) = self.packer.as_mut().filter(|_| packs::Packer::takes(summary, 0)) else { return Ok(false) };
+        run_dir::lines_of(summary.run_id, events, &Default::default(), 0, &mut self.lines)?;
+        let is_all = events.len() as u64 == summary.events;
+        let events_sha256 = is_all.then(|| chain::hash_of(&self.lines));
+        let signed = RunSummary { writer: Some(self.writer), events_sha256, ..summary.clone() };
+        let yaml = layout::to_yaml(&signed)
+            .map_err(|why| StoreError::BadStore { path: self.layout.packs().0.dir().to_owned(), why })?;
+        let is_small = packs::Packer::takes(&signed, yaml.len() + self.lines.len());
+        if is_small {
+            packer.hold(signed, yaml.as_bytes(), &self.lines, None);
+        }
+        Ok(is_small)
+    }
+
+    /// Makes a folder of a run that waits for its pack, so that it can be gone on with.
+    pub(super) fn let_go(&mut self, run: RunId) -> Result<(), StoreError> {
+        let Some(held) = self.packer.as_mut().and_then(|packer| packer.take_back(run)) else { return Ok(()) };
+        if held.has_folder() {
+            return Ok(());
+        }
+        let dir = self.layout.run(held.summary.kind, run);
+        let written = held.body().map_err(StoreError::io("write", &dir)).and_then(|(_, lines)| {
+            let (making, layout) = (self.make_dir(&dir, run)?, self.layout.clone());
+            let mut log = EventLog::create(layout.fs(), &making, run)?;
+            log.append_lines(&lines, self.durable)?;
+            self.place_run(dir, &making, held.summary.clone(), log)
+        });
+        if let (Err(_), Some(packer)) = (&written, &mut self.packer) {
+            packer.put_back(held);
+        }
+        written
+    }
+
+    /// Takes runs for the next pack that have a folder and that nobody has written to for a while.
+    fn hold_quiet(&mut self) {
+        while let Some(run) = self.packer.as_mut().and_then(packs::Packer::next_quiet) {
+            // One that cannot be read now keeps its folder.
+            let _ = self.hold_folder(run);
+        }
+    }
+
+    fn hold_folder(&mut self, run: RunId) -> Result<(), StoreError> {
+        let Some(dir) = self.layout.find_run(run)?.filter(|_| !self.open.contains_key(&run)) else { return Ok(()) };
+        if self.is_packed(&dir)? {
+            return Ok(());
+        }
+        let fs = self.layout.packs().1;
+        let entries = fs.list(&dir).map_err(StoreError::io("read", &dir))?;
+        // Artifacts, a pin, a sealed log: whatever else is there needs a folder.
+        let is_plain = |name: &str| ["run.yaml", "events.jsonl", "events.chain"].contains(&name);
+        if !entries.iter().all(|entry| is_plain(&entry.name)) {
+            return Ok(());
+        }
+        let lock = run_dir::LogLock::take(fs, &dir, run)?;
+        let summary = run_dir::read_summary(fs, &dir, run)?;
+        let read =
+            |path: PathBuf| layout::read_bounded(fs, &path, packs::MAX_RUN_BYTES).map_err(StoreError::io("read", path));
+        if !packs::Packer::takes(&summary, 0) || summary.writer != Some(self.writer) {
+            return Ok(());
+        }
+        let (yaml, lines) = (read(run_dir::run_file(&dir))?, read(run_dir::events_file(&dir))?);
+        // What is not as it should be stays as it is, for who looks into it.
+        let is_whole = summary.events_sha256 == Some(chain::hash_of(lines.as_bytes()))
+            && lines.lines().count() as u64 == summary.events;
+        if is_whole
+            && packs::Packer::takes(&summary, yaml.len() + lines.len())
+            && let Some(packer) = &mut self.packer
+        {
+            packer.hold(summary, yaml.as_bytes(), lines.as_bytes(), Some((dir, lock)));
+        }
+        Ok(())
+    }
+
+    /// Writes what waits for a pack, if it is time or `all` is to be written; tells whether nothing waits any more.
+    pub(super) fn write_what_waits(&mut self, all: bool) -> Result<bool, StoreError> {
+        self.hold_quiet();
+        let Some(packer) = self.packer.as_mut().filter(|packer| !packer.is_empty()) else { return Ok(true) };
+        if !all && !packer.is_due() {
+            return Ok(false);
+        }
+        self.check_place()?;
+        if let Some(packer) = self.packer.as_mut().filter(|packer| packer.are_few()) {
+            packer.keep_folders();
+        }
+        while let Some(run) = self.packer.as_ref().filter(|packer| packer.are_few()).and_then(packs::Packer::any) {
+            self.let_go(run)?;
+            self.open.remove(&run);
+        }
+        let Some(packer) = self.packer.as_mut().filter(|packer| !packer.is_empty()) else { return Ok(true) };
+        let layout = self.layout.clone();
+        let (packs, fs) = layout.packs();
+        let runs = packer.write(fs, packs, self.durable).map_err(StoreError::io("write", packs.dir()))?;
+        self.root()?;
+        self.index.append_all(layout.fs(), &layout.index_log(), &runs, self.durable)?;
+        Ok(true)
+    }
+}
