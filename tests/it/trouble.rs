@@ -113,7 +113,7 @@ fn a_full_disk_costs_what_does_not_fit_and_is_counted() {
     }
     let dir = crate::support::tempdir();
     let inner = child(TEST, &dir.path().join("s"));
-    let command = on_own_disk(&inner, dir.path());
+    let command = on_own_disk(&inner, dir.path(), 2);
     let output = ended(command);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
