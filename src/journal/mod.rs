@@ -168,8 +168,8 @@ pub use reader::{Batch, Frame, JournalReader};
 pub(crate) use recovery::behind;
 pub(crate) use recovery::readers_in;
 pub use recovery::{
-    ProcessJournal, Recovered, first_frame_left, list_processes, list_processes_in, look_at_end, look_at_end_in,
-    remove_journal, remove_journal_in, remove_oldest_segments, remove_passed_segments, remove_passed_segments_in,
+    ProcessJournal, Recovered, list_processes, list_processes_in, look_at_end, look_at_end_in, remove_journal,
+    remove_journal_in, remove_oldest_segments, remove_passed_segments, remove_passed_segments_in,
 };
 #[cfg(feature = "server")]
 pub(crate) use resume::mark_command;

@@ -241,11 +241,13 @@ pub fn remove_passed_segments_in(
     process: &str,
     readers: &[&str],
 ) -> Result<u64, JournalError> {
-    remove_segments(fs, journal_dir, process, readers, u64::MAX)
+    remove_segments(fs, journal_dir, process, readers, u64::MAX, |_| {})
 }
 
 /// The same, but stops once `enough` bytes were given back: for a journal at its bound, whose slowest reader has to
-/// lose its oldest frames so that the others go on. A reader that is not named counts what it missed.
+/// lose its oldest frames so that the others go on. `told` gets the number of the first frame that is left, before
+/// anything is removed and only if something is, so that readers which are not named can count what they lose: those
+/// frames and no others go, however far the named ones come meanwhile.
 ///
 /// # Errors
 ///
@@ -255,8 +257,9 @@ pub fn remove_oldest_segments(
     process: &str,
     readers: &[&str],
     enough: u64,
+    told: impl FnOnce(u64),
 ) -> Result<u64, JournalError> {
-    remove_segments(&OsFs, journal_dir, process, readers, enough)
+    remove_segments(&OsFs, journal_dir, process, readers, enough, told)
 }
 
 fn remove_segments(
@@ -265,10 +268,15 @@ fn remove_segments(
     process: &str,
     readers: &[&str],
     enough: u64,
+    told: impl FnOnce(u64),
 ) -> Result<u64, JournalError> {
     let dir = process_dir(journal_dir, process)?;
+    let removables = removable_segments(fs, &dir, process, readers, enough)?;
+    if let Some(last) = removables.last() {
+        told(last.next_seq);
+    }
     let mut freed_bytes = 0;
-    for removable in removable_segments(fs, &dir, process, readers, enough)? {
+    for removable in removables {
         let path = removable.key.path(&dir);
         match fs.remove_file(&path) {
             Ok(()) => freed_bytes += removable.bytes,
@@ -278,23 +286,6 @@ fn remove_segments(
         }
     }
     Ok(freed_bytes)
-}
-
-/// Returns the number of the first frame that [`remove_oldest_segments`] would leave, so that readers which are not
-/// named can be told what they lose; `None` when it would remove nothing.
-///
-/// # Errors
-///
-/// As [`remove_passed_segments`].
-pub fn first_frame_left(
-    journal_dir: &Path,
-    process: &str,
-    readers: &[&str],
-    enough: u64,
-) -> Result<Option<u64>, JournalError> {
-    let dir = process_dir(journal_dir, process)?;
-    let removable = removable_segments(&OsFs, &dir, process, readers, enough)?;
-    Ok(removable.last().map(|last| last.next_seq))
 }
 
 /// Returns about how many bytes of a journal a reader has not done yet that is done up to frame `acknowledged`, where

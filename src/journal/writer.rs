@@ -252,6 +252,13 @@ impl JournalWriter {
         Ok(frame.seq)
     }
 
+    /// Tells whether the journal is below its bound: whether it takes a small frame.
+    pub fn has_room(&mut self) -> bool {
+        let seq = self.next_seq;
+        self.check_room(&FrameHeader { len: 0, kind: FrameKind::Ended, flags: 0, resource: 0, seq, source: 0 }, None)
+            .is_ok()
+    }
+
     fn check_fork(&self) -> Result<(), JournalError> {
         if self.generation == fork::generation() { Ok(()) } else { Err(JournalError::Forked) }
     }

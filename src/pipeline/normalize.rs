@@ -7,16 +7,15 @@
 //! came.
 
 mod literal;
+mod messages;
 mod usage;
 
-use std::collections::BTreeMap;
-
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::facts;
 use crate::conventions::dialects::{
-    Announced, Content, DIALECTS, Detect, Dialect, HIDDEN, KindRow, MESSAGE_EVENTS, ORDINARY, OTEL, PLAIN, Row,
-    SPAN_NAME, Shape, Side, Source, Test, UNKNOWN_MODELS, logs,
+    Announced, Content, DIALECTS, Detect, Dialect, HIDDEN, KindRow, ORDINARY, OTEL, PLAIN, Row, SPAN_NAME, Shape, Side,
+    Source, Test, UNKNOWN_MODELS, logs,
 };
 use crate::conventions::{names, providers};
 use crate::model::otlp::{ArrayValue, KeyValue, STATUS_ERROR, STATUS_UNSET, Span, SpanEvent, Value};
@@ -239,7 +238,7 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
             found = Value::from(span.name.as_str());
             &found
         }
-        Source::Indexed(_) => return None,
+        Source::Indexed(_) | Source::Parts(_) => return None,
     };
     match shape {
         Shape::Count => value.as_i64().filter(|count| *count >= 0).map(Value::Int),
@@ -360,19 +359,22 @@ fn write_content(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepKind
     if draft.span().attr(to).is_some() || messages.is_some_and(|(key, _)| draft.span().attr(key).is_some()) {
         return;
     }
+    // Whose content is messages, and who says them.
+    let role = messages.filter(|(key, _)| to == *key).map(|(_, role)| role);
     let rows = |rows: &'static [Content]| rows.iter().filter(move |row| row.side == side);
     let sources = rows(dialect.content).chain(rows(OTEL.content)).flat_map(|row| row.from);
     let found = sources
         .into_iter()
         .find_map(|source| match *source {
-            Source::Indexed(prefix) => indexed_messages(draft.span(), prefix).map(|list| list.to_string().into()),
+            Source::Indexed(prefix) => messages::indexed(draft.span(), prefix).map(|list| list.to_string().into()),
+            Source::Parts(parts) => messages::of_parts(draft.span(), parts, role.is_some()),
             _ => shaped(draft.span(), source, Shape::Text),
         })
-        .or_else(|| event_messages(&draft.span().events, side).map(|list| list.to_string().into()));
-    let Some(value) = found else { return };
-    match messages {
-        Some((key, role)) if to == key => draft.set(to, as_messages(value, role)),
-        _ => draft.set(to, value),
+        .or_else(|| messages::of_events(&draft.span().events, side).map(|list| list.to_string().into()));
+    match (found, role) {
+        (Some(value), Some(role)) => draft.set(to, messages::of_text(value, role)),
+        (Some(value), None) => draft.set(to, value),
+        (None, _) => {}
     }
 }
 
@@ -392,140 +394,6 @@ fn content_out(kind: StepKind) -> &'static str {
         StepKind::Retrieval => names::RETRIEVAL_DOCUMENTS,
         _ => names::OUTPUT,
     }
-}
-
-/// Makes plain text the one message it is; what has a structure already is left alone.
-fn as_messages(value: Value, role: &str) -> Value {
-    match value.to_json() {
-        Json::String(text) => json!([message(role, vec![text_part(&text)])]).to_string().into(),
-        _ => value,
-    }
-}
-
-fn message(role: &str, parts: Vec<Json>) -> Json {
-    json!({"role": role, "parts": parts})
-}
-
-fn text_part(text: &str) -> Json {
-    json!({"type": "text", "content": text})
-}
-
-/// A message whose pieces stand in attributes of their own.
-#[derive(Default)]
-struct Pieces {
-    role: Option<String>,
-    finish_reason: Option<String>,
-    texts: Vec<String>,
-    calls: BTreeMap<u32, Call>,
-}
-
-/// A tool call in such a message.
-#[derive(Default)]
-struct Call {
-    id: Option<String>,
-    name: Option<String>,
-    arguments: Option<Json>,
-}
-
-/// Puts together `PREFIX.0.role`, `PREFIX.0.content`, `PREFIX.0.tool_calls.0.name`, ...; the names below the index are
-/// Traceloop's and, with `message.`, `tool_call.` and `function.` between, OpenInference's.
-fn indexed_messages(span: &Span, prefix: &str) -> Option<Json> {
-    let mut messages: BTreeMap<u32, Pieces> = BTreeMap::new();
-    for attribute in &span.attributes {
-        let Some((index, rest)) = index_after(&attribute.key, prefix) else { continue };
-        let Some(value) = attribute.value.as_ref().and_then(|value| value.value.as_ref()) else { continue };
-        let pieces = messages.entry(index).or_default();
-        let rest = rest.strip_prefix("message.").unwrap_or(rest);
-        let text = || value.as_str().map_or_else(|| value.to_json().to_string(), str::to_owned);
-        if let Some((call, field)) = index_after(rest, "tool_calls") {
-            let call = pieces.calls.entry(call).or_default();
-            match field.strip_prefix("tool_call.").unwrap_or(field) {
-                "id" => call.id = Some(text()),
-                "name" | "function.name" => call.name = Some(text()),
-                "arguments" | "function.arguments" => call.arguments = Some(value.to_json()),
-                _ => {}
-            }
-        } else if index_after(rest, "contents").is_some_and(|(_, field)| field == "message_content.text") {
-            pieces.texts.push(text());
-        } else {
-            match rest {
-                "role" => pieces.role = Some(text()),
-                "content" => pieces.texts.push(text()),
-                "finish_reason" => pieces.finish_reason = Some(text()),
-                _ => {}
-            }
-        }
-    }
-    let messages: Vec<Json> = messages.into_values().map(Pieces::into_message).collect();
-    (!messages.is_empty()).then_some(Json::Array(messages))
-}
-
-impl Pieces {
-    fn into_message(self) -> Json {
-        let texts = self.texts.iter().map(|text| text_part(text));
-        let calls = self.calls.into_values().map(
-            |Call { id, name, arguments }| json!({"type": "tool_call", "id": id, "name": name, "arguments": arguments}),
-        );
-        let mut message = message(self.role.as_deref().unwrap_or("user"), texts.chain(calls).collect());
-        if let Some(reason) = self.finish_reason {
-            message["finish_reason"] = reason.into();
-        }
-        message
-    }
-}
-
-/// Splits `PREFIX.N.REST` into the number and the rest.
-fn index_after<'a>(key: &'a str, prefix: &str) -> Option<(u32, &'a str)> {
-    let (index, rest) = key.strip_prefix(prefix)?.strip_prefix('.')?.split_once('.')?;
-    Some((index.parse().ok()?, rest))
-}
-
-/// Puts together the messages that stand in span events of their own, as the standard had it until 1.36.
-fn event_messages(events: &[SpanEvent], side: Side) -> Option<Json> {
-    let messages: Vec<Json> = events
-        .iter()
-        .filter_map(|event| {
-            let (_, _, role) = MESSAGE_EVENTS.iter().find(|(name, of, _)| *name == event.name && *of == side)?;
-            Some(event_message(event, role))
-        })
-        .collect();
-    (!messages.is_empty()).then_some(Json::Array(messages))
-}
-
-fn event_message(event: &SpanEvent, role: &str) -> Json {
-    // A choice has its message as one value; the other events have the fields of a message.
-    let inner = event.attr("message").map(Value::to_json);
-    let field = |name: &str| {
-        inner.as_ref().and_then(|inner| inner.get(name).cloned()).or_else(|| event.attr(name).map(Value::to_json))
-    };
-    let content = field("content").or_else(|| inner.clone().filter(Json::is_string));
-    let mut parts = Vec::new();
-    match content {
-        Some(Json::String(text)) if role == "tool" => {
-            parts.push(json!({"type": "tool_call_response", "id": field("id"), "response": text}));
-        }
-        Some(Json::String(text)) => parts.push(text_part(&text)),
-        Some(Json::Array(content)) => parts.extend(content),
-        Some(Json::Null) | None => {}
-        Some(other) => parts.push(text_part(&other.to_string())),
-    }
-    if let Some(Json::Array(calls)) = field("tool_calls") {
-        parts.extend(calls.iter().map(|call| {
-            let function = call.get("function").unwrap_or(call);
-            json!({
-                "type": "tool_call",
-                "id": call.get("id"),
-                "name": function.get("name"),
-                "arguments": function.get("arguments"),
-            })
-        }));
-    }
-    let role = field("role").and_then(|role| role.as_str().map(str::to_owned)).unwrap_or_else(|| role.to_owned());
-    let mut message = message(&role, parts);
-    if let Some(reason) = field("finish_reason") {
-        message["finish_reason"] = reason;
-    }
-    message
 }
 
 /// Writes a failure that the emitter tells in its own way, or only by silence.

@@ -15,7 +15,7 @@ use prost::Message;
 use super::Pipeline;
 use super::window::{Part, Window, start_of};
 use crate::error::with_causes;
-use crate::journal::{FrameKind, JournalReader, JournalWriter};
+use crate::journal::{FrameKind, JournalReader, JournalWriter, remove_oldest_segments};
 use crate::model::id::IdSet;
 use crate::model::otlp::{KeyValue, Resource};
 use crate::model::outcome::{Counts, LostRecords, Outcome};
@@ -707,11 +707,9 @@ pub(crate) fn give_back_oldest(
     journal_bytes: u64,
     behind: &[Arc<dyn Behind>],
 ) -> bool {
-    let (dir, enough) = (root.join("journal"), journal_bytes / 8);
-    if let Ok(Some(first_left)) = crate::journal::first_frame_left(&dir, process, &[STORE_READER], enough) {
-        behind.iter().for_each(|reader| reader.give_up_before(first_left));
-    }
-    crate::journal::remove_oldest_segments(&dir, process, &[STORE_READER], enough).is_ok_and(|bytes| bytes > 0)
+    let tell = |first_left| behind.iter().for_each(|reader| reader.give_up_before(first_left));
+    let removed = remove_oldest_segments(&root.join("journal"), process, &[STORE_READER], journal_bytes / 8, tell);
+    removed.is_ok_and(|bytes| bytes > 0)
 }
 
 /// Says that an upstream loses spans.

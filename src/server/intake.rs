@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::io::AsRawFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -331,7 +331,7 @@ struct Committer {
 
 impl Committer {
     fn work(mut self, queue: &Receiver<Job>) {
-        while let Ok(first) = queue.recv() {
+        while let Some(first) = self.next(queue) {
             let mut group = vec![first];
             let mut bytes = bytes_of(&group[0]);
             while bytes < GROUP_BYTES
@@ -344,6 +344,33 @@ impl Committer {
         }
     }
 
+    /// Waits for a request. A journal that could not be written is tried again meanwhile: who is not ready may be sent
+    /// nothing that would show it.
+    fn next(&mut self, queue: &Receiver<Job>) -> Option<Job> {
+        while self.tally.journal_stuck.load(Ordering::Relaxed) {
+            match queue.recv_timeout(RETRY) {
+                Err(RecvTimeoutError::Timeout) => self.try_again(),
+                job => return job.ok(),
+            }
+        }
+        queue.recv().ok()
+    }
+
+    fn try_again(&mut self) {
+        if let Ok(committed) = self.journal.commit() {
+            self.tally.committed.note(committed.seq, UnixNanos::now());
+            if self.journal.has_room() {
+                self.works();
+            }
+            self.bell.ring();
+        }
+    }
+
+    fn works(&mut self) {
+        self.tally.journal_stuck.store(false, Ordering::Relaxed);
+        self.warned = false;
+    }
+
     fn commit(&mut self, group: Vec<Job>) {
         let appended: Vec<Result<(), Refused>> = group.iter().map(|job| self.append(&job.records)).collect();
         let committed = self.journal.commit();
@@ -353,8 +380,7 @@ impl Committer {
         if let Err(error) = &committed {
             self.failed(error);
         } else if appended.iter().all(Result::is_ok) {
-            self.tally.journal_stuck.store(false, Ordering::Relaxed);
-            self.warned = false;
+            self.works();
         }
         for (job, appended) in group.into_iter().zip(appended) {
             let answer = appended.and(committed.as_ref().map(drop).map_err(|_| Refused::Unwritable));

@@ -75,15 +75,20 @@ fn trial_in_temporary(seed: u64, floods: bool) -> Result<String, Failed> {
     trial(dir.path(), seed, floods, false)
 }
 
-const NO_MOUNT: &str = "no mount";
+pub const NO_MOUNT: &str = "no mount";
 
-/// Does a trial in a mount namespace of its own, which goes with its process.
 fn in_small_file_system(seed: u64, floods: bool) -> Result<String, Failed> {
+    in_namespace(32, &["--disk"], &[&seed.to_string(), &floods.to_string()])
+}
+
+/// Has this program do something with a file system of its own, in a mount namespace that goes with its process: its
+/// arguments are `first`, the folder, and `rest`. Returns what it says.
+pub fn in_namespace(mib: u64, first: &[&str], rest: &[&str]) -> Result<String, Failed> {
     let dir = tempfile::tempdir()?;
-    let mounted = format!("mount -t tmpfs -o size=32m none '{}' || exit 77; exec \"$0\" \"$@\"", dir.path().display());
+    let at = dir.path().display();
+    let mounted = format!("mount -t tmpfs -o size={mib}m none '{at}' || exit 77; exec \"$0\" \"$@\"");
     let mut command: Command = clean("unshare");
-    command.args(["-rm", "sh", "-c", &mounted]).arg(std::env::current_exe()?).arg("--disk");
-    command.arg(dir.path()).args([seed.to_string(), floods.to_string()]);
+    command.args(["-rm", "sh", "-c", &mounted]).arg(std::env::current_exe()?).args(first).arg(dir.path()).args(rest);
     let said = match output(&mut command, WATCHDOG) {
         Ok(said) if !matches!(said.status.code(), Some(77)) => said,
         _ => return Err(NO_MOUNT.into()),

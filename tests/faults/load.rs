@@ -139,7 +139,7 @@ fn sustainable(load: Load, store: &Path, flags: &[&str]) -> Result<f64, Failed> 
 }
 
 /// Checks what `list`, `get` and `verify` say against what was acknowledged, and against each other.
-fn agree(store: &Path, seed: u64, ledger: &Ledger) -> Result<(), Failed> {
+pub fn agree(store: &Path, seed: u64, ledger: &Ledger) -> Result<(), Failed> {
     let found = store::read(store)?;
     ledger.check(&found, seed)?;
     let verified = store::runspan(store, &["verify"])?;

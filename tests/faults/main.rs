@@ -19,9 +19,11 @@
 //! It prints a table and fails when a line of it does not hold.
 
 mod agent;
+mod bridge_disk;
 mod child;
 mod corruption;
 mod disk;
+mod fuzz;
 mod kill;
 mod load;
 mod outage;
@@ -30,6 +32,7 @@ mod random;
 mod sender;
 mod serve;
 mod store;
+mod storm;
 mod table;
 mod upstream;
 
@@ -60,7 +63,7 @@ impl Suite {
 
 type Scenario = fn(&Suite) -> Vec<Row>;
 
-const SCENARIOS: [(&str, Scenario); 10] = [
+const SCENARIOS: [(&str, Scenario); 13] = [
     ("kill", kill::agents),
     ("kill-adopter", kill::adopters),
     ("disk", disk::full),
@@ -70,6 +73,9 @@ const SCENARIOS: [(&str, Scenario); 10] = [
     ("serve-kill", load::kills),
     ("serve-end", load::ends),
     ("serve-overload", load::overloads),
+    ("serve-disk", bridge_disk::full),
+    ("serve-storm", storm::restarts),
+    ("serve-fuzz", fuzz::requests),
     ("power", power),
 ];
 
@@ -90,6 +96,7 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["--agent", plan] => serde_json::from_str(plan).map_err(Failed::from).and_then(|plan| agent::run(&plan)),
         ["--disk", dir, seed, floods] => disk::inside(dir, seed, floods),
+        ["--bridge-disk", dir, seed] => bridge_disk::inside(dir, seed),
         words => suite(words),
     };
     match done {

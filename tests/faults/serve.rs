@@ -5,8 +5,8 @@
 //! dies, keeps what it has not heard of for the next one, as exporters do.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
@@ -37,9 +37,14 @@ pub struct Server {
 impl Server {
     /// Starts one and waits until it is ready.
     pub fn start(store: &Path, more: &[&str]) -> Result<Self, Failed> {
+        Self::spawn(store, more, Stdio::null())
+    }
+
+    /// The same, with its standard error in a file or the like.
+    pub fn spawn(store: &Path, more: &[&str], stderr: Stdio) -> Result<Self, Failed> {
         let flags = ["serve", "--otlp-grpc", "0", "--otlp-http", "0", "--http", "0"];
         let mut child =
-            store::command(store, &[&flags[..], more].concat()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+            store::command(store, &[&flags[..], more].concat()).stdout(Stdio::piped()).stderr(stderr).spawn()?;
         let out = BufReader::new(child.stdout.take().ok_or("no standard output")?);
         let mut ports = BTreeMap::new();
         for line in out.lines() {
@@ -51,6 +56,47 @@ impl Server {
         }
         let status = wait(&mut child, WATCHDOG)?;
         Err(format!("the server ended before it was ready, with {status}").into())
+    }
+
+    /// Starts one whose standard output nobody reads: it is on ports that were free a moment ago.
+    pub fn deaf(store: &Path) -> Result<Self, Failed> {
+        let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
+        let ports = [("otlp-grpc", free()?), ("otlp-http", free()?), ("http", free()?)];
+        let mut command = store::command(store, &["serve"]);
+        for (name, address) in ports {
+            command.arg(format!("--{name}")).arg(address.to_string());
+        }
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let child = command.stdout(writer).stderr(Stdio::null()).spawn()?;
+        let mut server = Self { child, ports: ports.map(|(name, address)| (name.to_owned(), address)).into() };
+        let until = Instant::now() + WATCHDOG;
+        while !status_of(ports[2].1, "/readyz").is_ok_and(|code| code == 200) {
+            if let Some(status) = server.child.try_wait()? {
+                return Err(format!("the server that nobody listens to ended with {status}").into());
+            }
+            if Instant::now() > until {
+                return Err("the server that nobody listens to never listened".into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(server)
+    }
+
+    /// Returns its process.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Returns where it tells how it is.
+    pub fn monitor(&self) -> Result<SocketAddr, Failed> {
+        Ok(*self.ports.get("http").ok_or("no such port")?)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: a plain system call on a child that was not waited for.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
     }
 
     /// Returns where it takes OTLP.
@@ -67,9 +113,13 @@ impl Server {
     }
 
     /// Ends it as a supervisor does: all is well when it says so with its exit code, within `limit`.
-    pub fn end(mut self, limit: Duration) -> Result<(), Failed> {
-        // SAFETY: a plain system call on a child that was not waited for.
-        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+    pub fn end(self, limit: Duration) -> Result<(), Failed> {
+        self.signal(libc::SIGTERM);
+        self.over(limit)
+    }
+
+    /// Waits for its end, which was asked for: all is well when it says so with its exit code, within `limit`.
+    pub fn over(mut self, limit: Duration) -> Result<(), Failed> {
         let status: ExitStatus = wait(&mut self.child, limit)?;
         if status.code() == Some(0) { Ok(()) } else { Err(format!("the server ended with {status}").into()) }
     }
@@ -88,6 +138,17 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Asks a server how it is, and returns the status of the answer.
+pub fn status_of(monitor: SocketAddr, path: &str) -> Result<u16, Failed> {
+    let mut stream = TcpStream::connect(monitor)?;
+    stream.set_read_timeout(Some(WATCHDOG))?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    let code = line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+    code.ok_or_else(|| format!("{path} is answered with {line:?}").into())
 }
 
 /// What a client sends at a time.

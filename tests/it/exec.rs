@@ -448,7 +448,7 @@ fn a_disk_that_fills_up_costs_the_recording_and_not_the_command() {
     let large = format!("python3 {} large 2>&1 | grep -o 'HTTP Error.*'", script.display());
     let line = format!("{fill}; {large}; echo over; exit 3");
     let inner = exec(&store, &[], &["sh", "-c", &line, dir.path().to_str().unwrap()]);
-    let output = ended(on_own_disk(&inner, dir.path()));
+    let output = ended(on_own_disk(&inner, dir.path(), 2));
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(said, "HTTP Error 501: Not Implemented\nover\n", "{}", err(&output));
     assert_eq!(output.status.code(), Some(3), "{}", err(&output));

@@ -113,7 +113,7 @@ fn a_disk_without_a_free_byte_has_room_again_after_a_cleanup() {
         return;
     }
     let dir = tempdir();
-    let output = ended(on_own_disk(&child(TEST, &dir.path().join("s")), dir.path()));
+    let output = ended(on_own_disk(&child(TEST, &dir.path().join("s")), dir.path(), 2));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
     assert_eq!(warnings(&said), Vec::<&str>::new(), "{said}");

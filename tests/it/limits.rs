@@ -204,7 +204,7 @@ fn a_store_that_turns_read_only_costs_nothing_once_it_can_be_written_again() {
         return;
     }
     let dir = crate::support::tempdir();
-    let output = ended(on_own_disk(&child(TEST, &dir.path().join("s")), dir.path()));
+    let output = ended(on_own_disk(&child(TEST, &dir.path().join("s")), dir.path(), 2));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
     assert_eq!(warnings(&said).len(), 1, "{said}");

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod configurations;
+mod disk;
 mod forward;
 mod grafana;
 mod hostile;

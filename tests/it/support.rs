@@ -180,9 +180,9 @@ fn texts(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Runs a command with a disk of 2 MB of its own at `dir`, in a mount namespace that goes with the process.
-pub fn on_own_disk(inner: &Command, dir: &Path) -> Command {
-    let script = format!("mount -t tmpfs -o size=2m none {} && exec \"$0\" \"$@\"", dir.display());
+/// Runs a command with a disk of `mib` MiB of its own at `dir`, in a mount namespace that goes with the process.
+pub fn on_own_disk(inner: &Command, dir: &Path, mib: u32) -> Command {
+    let script = format!("mount -t tmpfs -o size={mib}m none {} && exec \"$0\" \"$@\"", dir.display());
     let mut command = Command::new("unshare");
     command.args(["-rm", "sh", "-c", &script]).arg(inner.get_program()).args(inner.get_args());
     command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));

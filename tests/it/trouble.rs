@@ -113,7 +113,7 @@ fn a_full_disk_costs_what_does_not_fit_and_is_counted() {
     }
     let dir = crate::support::tempdir();
     let inner = child(TEST, &dir.path().join("s"));
-    let command = on_own_disk(&inner, dir.path());
+    let command = on_own_disk(&inner, dir.path(), 2);
     let output = ended(command);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
@@ -123,6 +123,15 @@ fn a_full_disk_costs_what_does_not_fit_and_is_counted() {
     assert!(warned.iter().all(|line| line.contains(dir.path().to_str().unwrap())), "{said}");
 }
 
+/// Removes a folder in which somebody may make a file at that very moment, so that it is not empty when it should be.
+fn remove_under_way(dir: &Path) {
+    let begun = std::time::Instant::now();
+    while let Err(error) = fs::remove_dir_all(dir) {
+        assert_eq!(error.kind(), std::io::ErrorKind::DirectoryNotEmpty, "{error}");
+        assert!(begun.elapsed() < WATCHDOG, "somebody goes on making files in {}", dir.display());
+    }
+}
+
 #[test]
 fn a_store_removed_while_in_use_is_told_once_and_counted() {
     const TEST: &str = "trouble::a_store_removed_while_in_use_is_told_once_and_counted";
@@ -130,7 +139,7 @@ fn a_store_removed_while_in_use_is_told_once_and_counted() {
         let report = record_in(&store, |guard| {
             agent("before", 5, 10);
             assert!(guard.flush(WATCHDOG));
-            fs::remove_dir_all(&store).unwrap();
+            remove_under_way(&store);
             for n in 0..5 {
                 agent(&format!("after-{n}"), 5, 10);
                 guard.flush(WATCHDOG);

@@ -1,10 +1,10 @@
 //! Frameworks that trace themselves.
 
 use super::Shape::{Count, Model, Provider, Text};
-use super::Source::{After, Before, Json, Key};
+use super::Source::{After, Before, Json, Key, Parts};
 use super::{
-    ALL_INCLUSIVE, Announced, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test, content, kind,
-    row,
+    ALL_INCLUSIVE, Announced, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Test, content,
+    kind, row,
 };
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
@@ -70,9 +70,12 @@ pub const VERCEL: Dialect = Dialect {
             Side::Out,
             &[
                 Key("ai.toolCall.result"),
-                Key("ai.response.text"),
-                Key("ai.response.object"),
-                Key("ai.response.toolCalls"),
+                Parts(&[
+                    (Said::Reasoning, "ai.response.reasoning"),
+                    (Said::Text, "ai.response.text"),
+                    (Said::Text, "ai.response.object"),
+                    (Said::ToolCalls, "ai.response.toolCalls"),
+                ]),
             ],
         ),
     ],

@@ -116,6 +116,19 @@ pub enum Source {
     Name,
     /// Messages spread over attributes: `PREFIX.0.role`, `PREFIX.0.content`, `PREFIX.1.role`, ...
     Indexed(&'static str),
+    /// One answer spread over attributes, all of which are parts of it: what each of them says, and its key.
+    Parts(&'static [(Said, &'static str)]),
+}
+
+/// What an attribute that is a part of an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// What the model thought.
+    Reasoning,
+    /// What it answered, in words or as an object.
+    Text,
+    /// The tools that it asked for, a list.
+    ToolCalls,
 }
 
 /// How a value is written.

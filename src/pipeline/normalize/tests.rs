@@ -225,7 +225,7 @@ fn usage_and_messages_in_events_count() {
     gen_ai.response.model: "gpt-4o-mini"
     gen_ai.usage.input_tokens: 211
     gen_ai.input.messages: [{"role":"system","parts":[{"type":"text","content":"Be brief."}]},{"role":"user","parts":[{"type":"text","content":"Weather?"}]}]
-    gen_ai.output.messages: [{"role":"assistant","parts":[{"type":"tool_call","id":"c1","name":"w","arguments":"{}"}],"finish_reason":"tool_calls"}]
+    gen_ai.output.messages: [{"role":"assistant","parts":[{"type":"tool_call","id":"c1","name":"w","arguments":{}}],"finish_reason":"tool_calls"}]
     runspan.usage.basis: "assumed"
     "#);
 }
@@ -335,6 +335,38 @@ fn openinference_is_read_from_its_flat_names() {
     gen_ai.input.messages: [{"role":"system","parts":[{"type":"text","content":"Be brief."}]},{"role":"user","parts":[{"type":"text","content":"Weather?"}]}]
     gen_ai.output.messages: [{"role":"assistant","parts":[{"type":"tool_call","id":null,"name":"get_weather","arguments":{"city":"Paris"}}]}]
     runspan.usage.basis: "assumed"
+    "#);
+}
+
+#[test]
+fn an_answer_in_attributes_of_its_parts_is_one_message_of_all_of_them() {
+    let answer = |operation: &str, parts: &[(&str, &str)]| {
+        let mut list = vec![("ai.operationId", operation.into())];
+        list.extend(parts.iter().map(|(key, text)| (*key, (*text).into())));
+        changes(&ended(&list)).lines().filter(|line| line.contains("output") && !line.contains("operation")).collect()
+    };
+    let call = r#"[{"toolCallId":"c1","toolName":"get_weather","input":"{\"city\": \"Paris\"}"}]"#;
+    let streamed = r#"[{"type":"tool-call","toolCallId":"c1","toolName":"get_weather","input":{"city":"Paris"}}]"#;
+    let text = ("ai.response.text", "Let me see.");
+    let thought = ("ai.response.reasoning", "It asks for the weather.");
+    let said: Vec<String> = [
+        answer("ai.generateText.doGenerate", &[text, ("ai.response.toolCalls", call), thought]),
+        answer("ai.streamText.doStream", &[("ai.response.text", ""), ("ai.response.toolCalls", streamed)]),
+        answer("ai.generateText.doGenerate", &[text]),
+        answer("ai.generateObject.doGenerate", &[("ai.response.object", r#"{"degrees": 18}"#)]),
+        // Of an agent, text stays text.
+        answer("ai.generateText", &[text]),
+        answer("ai.generateText", &[text, ("ai.response.toolCalls", call)]),
+    ]
+    .into_iter()
+    .collect();
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    gen_ai.output.messages: [{"role":"assistant","parts":[{"type":"reasoning","content":"It asks for the weather."},{"type":"text","content":"Let me see."},{"type":"tool_call","id":"c1","name":"get_weather","arguments":{"city":"Paris"}}]}]
+    gen_ai.output.messages: [{"role":"assistant","parts":[{"type":"tool_call","id":"c1","name":"get_weather","arguments":{"city":"Paris"}}]}]
+    gen_ai.output.messages: [{"role":"assistant","parts":[{"type":"text","content":"Let me see."}]}]
+    gen_ai.output.messages: [{"role":"assistant","parts":[{"type":"text","content":"{\"degrees\": 18}"}]}]
+    runspan.output: "Let me see."
+    runspan.output: [{"role":"assistant","parts":[{"type":"text","content":"Let me see."},{"type":"tool_call","id":"c1","name":"get_weather","arguments":{"city":"Paris"}}]}]
     "#);
 }
 

@@ -443,8 +443,9 @@ impl Place {
             }
             let looked_at = load.batch.frames().filter(|frame| frame.seq <= reached);
             self.bytes += looked_at.map(|frame| frame.payload.len() as u64).sum::<u64>();
-            progress.scanned = reached;
-            progress.taken = reached;
+            // What was given up behind the load is lost and counted, even where it can still be read.
+            progress.scanned = reached.max(progress.floor.saturating_sub(1));
+            progress.taken = progress.scanned;
         }
         self.shared.settle(&mut progress, &counts);
         self.acknowledge(&progress)

@@ -108,8 +108,11 @@ fn target(url: &str) -> Target {
     Target::from_url_for(Signal::Metrics, url).unwrap()
 }
 
+/// Much longer than a loaded machine takes for anything here.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
 fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
+    Instant::now() + WATCHDOG
 }
 
 fn start(url: &str, settings: &Settings) -> Metrics {
@@ -465,7 +468,7 @@ fn a_peer_that_asks_for_patience_gets_the_last_values_at_once_and_delays_nobody(
     let patient = std::sync::Arc::new(AtomicBool::new(false));
     let answers = std::sync::Arc::clone(&patient);
     let peer = HttpPeer::new(move |_| match answers.load(Ordering::Relaxed) {
-        false => Some(peers::response("503 Busy", "retry-after: 8\r\n", b"")),
+        false => Some(peers::response("503 Busy", "retry-after: 600\r\n", b"")),
         true => Some(peers::response("200 OK", "", b"")),
     });
     let metrics = start(&peer.url(), &Settings { interval: Duration::from_millis(20), ..Settings::default() });
@@ -476,13 +479,14 @@ fn a_peer_that_asks_for_patience_gets_the_last_values_at_once_and_delays_nobody(
     // An export waits to be tried again now.
     metrics.records(Outcome::Stored, "ok", 1);
     patient.store(true, Ordering::Relaxed);
-    metrics.shutdown(Duration::from_secs(5)).unwrap();
+    // Long enough for any machine, and too short for who waits as long as was asked.
+    metrics.shutdown(WATCHDOG).unwrap();
     assert_eq!(lines(&last_metrics(&peer)), ["runspan.records {record} | outcome=stored reason=ok | 2"]);
 
     let peer = HttpPeer::new(|_| Some(peers::response("503 Busy", "retry-after: 600\r\n", b"")));
     let metrics = start(&peer.url(), &Settings { interval: Duration::from_millis(20), ..Settings::default() });
     metrics.records(Outcome::Stored, "ok", 1);
-    let error = metrics.shutdown(Duration::from_secs(20)).unwrap_err().to_string();
+    let error = metrics.shutdown(WATCHDOG).unwrap_err().to_string();
     assert_eq!(error, "metrics were not exported: not now: HTTP 503");
 }
 

@@ -1,0 +1,178 @@
+//! Messages out of what emitters write in pieces: under numbered keys, in an attribute a part, or in events.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value as Json, json};
+
+use super::{shaped, structured};
+use crate::conventions::dialects::{MESSAGE_EVENTS, Said, Shape, Side, Source};
+use crate::model::otlp::{Span, SpanEvent, Value};
+
+/// Makes plain text the one message it is; what has a structure already is left alone.
+pub(super) fn of_text(value: Value, role: &str) -> Value {
+    match value.to_json() {
+        Json::String(text) => json!([message(role, vec![text_part(&text)])]).to_string().into(),
+        _ => value,
+    }
+}
+
+/// Puts together an answer that has an attribute for each sort of what it says, in the order given. Where nothing
+/// wants messages, an answer that is nothing but text stays the text it is.
+pub(super) fn of_parts(span: &Span, parts: &[(Said, &'static str)], wants_messages: bool) -> Option<Value> {
+    let found = |&(said, key): &(Said, &'static str)| Some((said, shaped(span, &Source::Key(key), Shape::Text)?));
+    let found: Vec<(Said, Value)> = parts.iter().filter_map(found).collect();
+    match &found[..] {
+        [] => None,
+        [(Said::Text, text)] if !wants_messages => Some(text.clone()),
+        _ => {
+            let parts = found.into_iter().flat_map(|(said, value)| parts_of(said, &value)).collect();
+            Some(json!([message("assistant", parts)]).to_string().into())
+        }
+    }
+}
+
+fn parts_of(said: Said, value: &Value) -> Vec<Json> {
+    let text = || value.as_str().map_or_else(|| value.to_json().to_string(), str::to_owned);
+    match said {
+        Said::Reasoning => vec![json!({"type": "reasoning", "content": text()})],
+        Said::Text => vec![text_part(&text())],
+        Said::ToolCalls => match structured(value) {
+            Json::Array(calls) => calls.iter().map(call_part).collect(),
+            other => vec![call_part(&other)],
+        },
+    }
+}
+
+/// Writes a call of a tool as the standard does, whichever of the usual names it bears.
+fn call_part(call: &Json) -> Json {
+    let function = call.get("function").unwrap_or(call);
+    let member = |of: &Json, keys: &[&str]| keys.iter().find_map(|key| of.get(key)).cloned();
+    let arguments = match member(function, &["arguments", "input", "args"]) {
+        Some(Json::String(text)) => Some(structured(&Value::String(text))),
+        other => other,
+    };
+    json!({
+        "type": "tool_call",
+        "id": member(call, &["id", "toolCallId"]),
+        "name": member(function, &["name", "toolName"]),
+        "arguments": arguments,
+    })
+}
+
+fn message(role: &str, parts: Vec<Json>) -> Json {
+    json!({"role": role, "parts": parts})
+}
+
+fn text_part(text: &str) -> Json {
+    json!({"type": "text", "content": text})
+}
+
+/// A message whose pieces stand in attributes of their own.
+#[derive(Default)]
+struct Pieces {
+    role: Option<String>,
+    finish_reason: Option<String>,
+    texts: Vec<String>,
+    calls: BTreeMap<u32, Call>,
+}
+
+/// A tool call in such a message.
+#[derive(Default)]
+struct Call {
+    id: Option<String>,
+    name: Option<String>,
+    arguments: Option<Json>,
+}
+
+/// Puts together `PREFIX.0.role`, `PREFIX.0.content`, `PREFIX.0.tool_calls.0.name`, ...; the names below the index are
+/// Traceloop's and, with `message.`, `tool_call.` and `function.` between, OpenInference's.
+pub(super) fn indexed(span: &Span, prefix: &str) -> Option<Json> {
+    let mut messages: BTreeMap<u32, Pieces> = BTreeMap::new();
+    for attribute in &span.attributes {
+        let Some((index, rest)) = index_after(&attribute.key, prefix) else { continue };
+        let Some(value) = attribute.value.as_ref().and_then(|value| value.value.as_ref()) else { continue };
+        let pieces = messages.entry(index).or_default();
+        let rest = rest.strip_prefix("message.").unwrap_or(rest);
+        let text = || value.as_str().map_or_else(|| value.to_json().to_string(), str::to_owned);
+        if let Some((call, field)) = index_after(rest, "tool_calls") {
+            let call = pieces.calls.entry(call).or_default();
+            match field.strip_prefix("tool_call.").unwrap_or(field) {
+                "id" => call.id = Some(text()),
+                "name" | "function.name" => call.name = Some(text()),
+                "arguments" | "function.arguments" => call.arguments = Some(value.to_json()),
+                _ => {}
+            }
+        } else if index_after(rest, "contents").is_some_and(|(_, field)| field == "message_content.text") {
+            pieces.texts.push(text());
+        } else {
+            match rest {
+                "role" => pieces.role = Some(text()),
+                "content" => pieces.texts.push(text()),
+                "finish_reason" => pieces.finish_reason = Some(text()),
+                _ => {}
+            }
+        }
+    }
+    let messages: Vec<Json> = messages.into_values().map(Pieces::into_message).collect();
+    (!messages.is_empty()).then_some(Json::Array(messages))
+}
+
+impl Pieces {
+    fn into_message(self) -> Json {
+        let texts = self.texts.iter().map(|text| text_part(text));
+        let calls = self.calls.into_values().map(
+            |Call { id, name, arguments }| json!({"type": "tool_call", "id": id, "name": name, "arguments": arguments}),
+        );
+        let mut message = message(self.role.as_deref().unwrap_or("user"), texts.chain(calls).collect());
+        if let Some(reason) = self.finish_reason {
+            message["finish_reason"] = reason.into();
+        }
+        message
+    }
+}
+
+/// Splits `PREFIX.N.REST` into the number and the rest.
+fn index_after<'a>(key: &'a str, prefix: &str) -> Option<(u32, &'a str)> {
+    let (index, rest) = key.strip_prefix(prefix)?.strip_prefix('.')?.split_once('.')?;
+    Some((index.parse().ok()?, rest))
+}
+
+/// Puts together the messages that stand in span events of their own, as the standard had it until 1.36.
+pub(super) fn of_events(events: &[SpanEvent], side: Side) -> Option<Json> {
+    let messages: Vec<Json> = events
+        .iter()
+        .filter_map(|event| {
+            let (_, _, role) = MESSAGE_EVENTS.iter().find(|(name, of, _)| *name == event.name && *of == side)?;
+            Some(event_message(event, role))
+        })
+        .collect();
+    (!messages.is_empty()).then_some(Json::Array(messages))
+}
+
+fn event_message(event: &SpanEvent, role: &str) -> Json {
+    // A choice has its message as one value; the other events have the fields of a message.
+    let inner = event.attr("message").map(Value::to_json);
+    let field = |name: &str| {
+        inner.as_ref().and_then(|inner| inner.get(name).cloned()).or_else(|| event.attr(name).map(Value::to_json))
+    };
+    let content = field("content").or_else(|| inner.clone().filter(Json::is_string));
+    let mut parts = Vec::new();
+    match content {
+        Some(Json::String(text)) if role == "tool" => {
+            parts.push(json!({"type": "tool_call_response", "id": field("id"), "response": text}));
+        }
+        Some(Json::String(text)) => parts.push(text_part(&text)),
+        Some(Json::Array(content)) => parts.extend(content),
+        Some(Json::Null) | None => {}
+        Some(other) => parts.push(text_part(&other.to_string())),
+    }
+    if let Some(Json::Array(calls)) = field("tool_calls") {
+        parts.extend(calls.iter().map(call_part));
+    }
+    let role = field("role").and_then(|role| role.as_str().map(str::to_owned)).unwrap_or_else(|| role.to_owned());
+    let mut message = message(&role, parts);
+    if let Some(reason) = field("finish_reason") {
+        message["finish_reason"] = reason;
+    }
+    message
+}
