@@ -3,9 +3,11 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::act::Leash;
 use super::{Run, RunFacts, Step, spans};
+use crate::model::budget::{Budget, Spent};
 use crate::model::event::{RunStarted, Waiting};
 use crate::model::otlp::{KeyValue, Span as StoredSpan};
 use crate::model::{Event, EventBody, RunId, RunKind, RunStatus, SpanId, StepKind, TraceId, UnixNanos};
@@ -15,6 +17,7 @@ use crate::sources::context::{ResumedSpan, SpanContext};
 use crate::sources::encode;
 use crate::sources::layer::installed_recorder;
 use crate::store::assembly::RunState;
+use crate::store::family::Tree;
 use crate::store::files::FilesReader;
 use crate::store::files::requests::Requests;
 use crate::store::{RunReader, StoreError};
@@ -29,6 +32,26 @@ pub struct Resumed {
     pub events: Vec<Event>,
     /// What it waits for.
     pub waiting: Waiting,
+    /// What it and the runs below it have taken so far.
+    pub spent: Spent,
+}
+
+impl Resumed {
+    /// Gives the run another budget than it had; what it has taken before counts.
+    ///
+    /// ```no_run
+    /// # fn work() -> Result<(), runspan::ResumeError> {
+    /// use runspan::{Budget, Run};
+    ///
+    /// let resumed = Run::resume("latest")?.budget(Budget { cost_usd: Some(5.0), ..Default::default() });
+    /// # drop(resumed);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.run.step.rebound(budget, self.spent);
+        self
+    }
 }
 
 /// Why a run cannot be gone on with.
@@ -136,11 +159,23 @@ impl Run {
         let (started, root, waiting) = to_go_on_with(run, &events)?;
         let waiting = waiting.clone();
         line.set_wait(waiting.reason.as_deref().unwrap_or_default(), waiting.pause_request());
-        let step = step_of(run, started, root);
+        let (spent, budget) = budget_of(&reader, run)?;
+        let mut step = step_of(run, started, root);
+        if let Some(budget) = budget {
+            step.bound(budget, spent);
+        }
         leash.hold(step.span());
         let run = Run { leash, step, kind: started.kind, id: run };
-        Ok(Resumed { run, events, waiting })
+        Ok(Resumed { run, events, waiting, spent })
     }
+}
+
+/// Returns what a run has taken, with the runs below it, and what it may take.
+fn budget_of(reader: &FilesReader, run: RunId) -> Result<(Spent, Option<Budget>), StoreError> {
+    let tree = Tree::read(reader, run)?;
+    let own = reader.get_run(run)?;
+    let wall = Duration::from_nanos(UnixNanos::now().0.saturating_sub(own.started_at.0));
+    Ok((Spent { wall, ..Spent::of_runs(run, tree.from(run)) }, own.budget))
 }
 
 /// Returns what a run is gone on with from: how it began, its topmost step, and what it waits for.
@@ -199,6 +234,8 @@ fn step_of(run: RunId, started: &RunStarted, root: &StoredSpan) -> Step {
         session: started.session_id.as_deref(),
         user: started.user_id.as_deref(),
         tags: (!started.tags.is_empty()).then(|| serde_json::Value::from(started.tags.clone()).to_string()),
+        // It stands among what the span said before.
+        budget: None,
     };
     let span = resumed.go_on(|| spans::run_span(None, started.kind, &started.name, &facts));
     let kind = match started.kind {

@@ -14,6 +14,8 @@ mod bodies;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use crate::conventions::names;
+use crate::model::budget::Budget;
 use crate::model::event::{EventBody, RunCompleted, Totals};
 use crate::model::id::{IdMap, IdSet};
 use crate::model::otlp::Span;
@@ -44,6 +46,8 @@ pub struct RunState {
     trace_id: TraceId,
     parent_run_id: Option<RunId>,
     replay_of: Option<RunId>,
+    /// The budget that was given later than the first.
+    budget: Option<Budget>,
     external_id: Option<String>,
     session_id: Option<String>,
     user_id: Option<String>,
@@ -101,6 +105,7 @@ impl RunState {
             trace_id,
             parent_run_id: None,
             replay_of: None,
+            budget: None,
             external_id: None,
             session_id: None,
             user_id: None,
@@ -175,6 +180,11 @@ impl RunState {
             EventBody::Log(log) if log.message == DROPPED_LOG => {
                 let count = log.fields.get("count").and_then(serde_json::Value::as_u64);
                 self.dropped = self.dropped.saturating_add(count.unwrap_or(0));
+            }
+            EventBody::Log(log) if log.message == names::EVENT_BUDGET => {
+                // What is told as text is kept as the object that it says.
+                let given = log.fields.get(names::BUDGET).cloned().and_then(|json| serde_json::from_value(json).ok());
+                self.budget = given.or(self.budget);
             }
             _ => {}
         }
@@ -641,6 +651,7 @@ impl RunState {
             user_id: self.user_id.clone(),
             parent_run_id: self.parent_run_id,
             replay_of: self.replay_of,
+            budget: self.budget.or_else(|| self.root()?.facts.budget),
             external_id: self.external_id.clone(),
             tags: self.tags.clone(),
             trace_id: self.trace_id,

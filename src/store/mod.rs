@@ -25,6 +25,7 @@ use crate::model::{Event, RunId, RunKind, RunStatus, RunSummary, StepView, UnixN
 pub mod assembly;
 #[cfg(test)]
 mod conformance;
+pub mod family;
 pub mod files;
 pub mod memory;
 pub mod retention;
