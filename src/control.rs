@@ -319,11 +319,17 @@ fn tell(store: &FilesReader, run: RunId) -> Result<Asked, AskError> {
 
 /// Returns what a run waits for that is not merely paused.
 fn asks_for(events: &[Event], wait: EventId) -> Option<String> {
-    match &events.iter().find(|event| event.event_id == wait)?.body {
+    let asked = |body: &EventBody| match body {
         EventBody::Waiting(waiting) if waiting.reason.as_deref() != Some(Waiting::PAUSED) => {
             Some(waiting.reason.clone().unwrap_or_default())
         }
         _ => None,
+    };
+    let place = events.iter().position(|event| event.event_id == wait)?;
+    match &events[place].body {
+        // It has crashed behind the answer to what it asked before, and waits for that once more.
+        EventBody::StatusChanged(_) => events[..place].iter().rev().find_map(|event| asked(&event.body)),
+        body => asked(body),
     }
 }
 

@@ -76,7 +76,8 @@ pub use telemetry::{Builder, Guard, Report, builder, init};
 /// a panic and a dropped future end it as `error` and as `cancelled`.
 ///
 /// Options of all attributes: `name = ".."` in place of the function's name, `skip(a, b)` and `skip_all` for arguments,
-/// `skip_output` for the result. `self` is never recorded.
+/// `skip_output` for the result. `self` is never recorded. Of agents and workflows also `budget = ..`, a [`Budget`] or any expression
+/// over the arguments that makes one: [`current`]`().check_budget()?` then says where it is exceeded.
 ///
 /// ```
 /// #[runspan::agent(name = "weather")]

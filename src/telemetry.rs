@@ -527,6 +527,13 @@ impl AtWork {
         }
     }
 
+    fn unclaim(&self, run: RunId) {
+        // Where no worker is left, the run is nobody's when its process ends.
+        if self.commands.send(Command::Unclaim(run)).is_ok() {
+            self.recorder.wake();
+        }
+    }
+
     fn doors(&self) -> std::sync::MutexGuard<'_, Doors> {
         self.doors.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -567,11 +574,19 @@ impl AtWork {
 /// Has the worker of a recorder go on with a run that waits and whose process is dead; `None` when there is no worker any
 /// more.
 pub(crate) fn claim(recorder: &Arc<Recorder>, run: RunId) -> Option<Result<Claimed, StoreError>> {
-    let at_work = {
-        let all = AT_WORK.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().filter_map(Weak::upgrade).find(|at_work| Arc::ptr_eq(&at_work.recorder, recorder))?
-    };
-    at_work.claim(run)
+    at_work(recorder)?.claim(run)
+}
+
+/// Has it let go of a run that it went on with, and that nobody here can go on with.
+pub(crate) fn unclaim(recorder: &Arc<Recorder>, run: RunId) {
+    if let Some(at_work) = at_work(recorder) {
+        at_work.unclaim(run);
+    }
+}
+
+fn at_work(recorder: &Arc<Recorder>) -> Option<Arc<AtWork>> {
+    let all = AT_WORK.lock().unwrap_or_else(PoisonError::into_inner);
+    all.iter().filter_map(Weak::upgrade).find(|at_work| Arc::ptr_eq(&at_work.recorder, recorder))
 }
 
 #[derive(Debug)]

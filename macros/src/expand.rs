@@ -56,6 +56,9 @@ fn check(kind: Kind, options: &Options, signature: &Signature) -> Result<()> {
     if let Some(unknown) = options.skip.iter().find(|name| !arguments.contains(name)) {
         return Err(Error::new(unknown.span(), "there is no argument of this name"));
     }
+    if let Some(misplaced) = options.budget.as_ref().filter(|_| !matches!(kind, Kind::Agent | Kind::Workflow)) {
+        return Err(Error::new(misplaced.span(), "only `#[runspan::agent]` and `#[runspan::workflow]` have a budget"));
+    }
     match options.provider.as_ref().or(options.model.as_ref()) {
         Some(misplaced) if kind != Kind::Llm => {
             Err(Error::new(misplaced.span(), "only `#[runspan::llm]` has a provider and a model"))
@@ -104,6 +107,10 @@ fn begin(kind: Kind, options: &Options, signature: &Signature) -> TokenStream {
             quote!(Llm { name: #name, provider: #provider, model: #model })
         }
     };
+    let budget = options.budget.as_ref().map_or_else(
+        || quote!(::core::option::Option::None),
+        |budget| quote!(::core::option::Option::<::runspan::Budget>::Some(#budget)),
+    );
     let collected = ours("arguments");
     let arguments = arguments(signature);
     let recorded = arguments.iter().filter(|name| !options.skip_all && !options.skip.contains(name)).map(|name| {
@@ -112,7 +119,7 @@ fn begin(kind: Kind, options: &Options, signature: &Signature) -> TokenStream {
         quote!(.with(#key, (&&&::runspan::__private::Show(&#name)).__runspan_text()))
     });
     quote! {
-        ::runspan::__private::begin(::runspan::__private::Kind::#kind, |#collected| {
+        ::runspan::__private::begin(::runspan::__private::Kind::#kind, #budget, |#collected| {
             #[allow(unused_imports)]
             use ::runspan::__private::{AsDebug as _, AsJson as _, AsType as _};
             #collected #(#recorded)*

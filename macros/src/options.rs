@@ -13,6 +13,8 @@ pub struct Options {
     pub provider: Option<Expr>,
     /// The model that is asked.
     pub model: Option<Expr>,
+    /// What an agent or a workflow may take.
+    pub budget: Option<Expr>,
     /// Arguments that are not recorded.
     pub skip: Vec<Ident>,
     /// No argument is recorded.
@@ -30,6 +32,7 @@ impl Parse for Options {
                 "name" => set(&mut options.name, &key, input)?,
                 "provider" => set(&mut options.provider, &key, input)?,
                 "model" => set(&mut options.model, &key, input)?,
+                "budget" => set(&mut options.budget, &key, input)?,
                 "skip" => {
                     let arguments;
                     parenthesized!(arguments in input);
@@ -38,7 +41,7 @@ impl Parse for Options {
                 "skip_all" => options.skip_all = true,
                 "skip_output" => options.skip_output = true,
                 _ => {
-                    let known = "name, provider, model, skip(..), skip_all, skip_output";
+                    let known = "name, provider, model, budget, skip(..), skip_all, skip_output";
                     return Err(Error::new(key.span(), format!("unknown option; there are {known}")));
                 }
             }

@@ -40,7 +40,8 @@ use super::{CODE_FAILED, Done, Session, Stop, serve};
 use again::Input;
 pub use again::Recorded;
 use asked::Asked;
-use budget::{Bounds, Purse, Watch};
+pub use budget::Bounds;
+use budget::{Purse, Watch};
 use child::Child;
 pub use child::{Ended, Place};
 use environment::Environment;
@@ -124,7 +125,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 impl Args {
     /// Makes the arguments with which a command is run again.
-    pub fn again(name: String, command: Vec<OsString>, content: Option<Content>) -> Self {
+    pub fn again(name: String, command: Vec<OsString>, content: Option<Content>, bounds: Bounds) -> Self {
         Self {
             name: Some(name),
             quiet: true,
@@ -133,7 +134,7 @@ impl Args {
             content,
             durability: None,
             forward_keep: None,
-            bounds: Bounds::default(),
+            bounds,
             command,
         }
     }
@@ -270,7 +271,7 @@ impl Recording {
         let outer = propagation::from_env();
         let trace_id = outer.as_ref().map_or(run.as_trace_id(), |outer| outer.span.trace_id);
         let context = SpanContext { trace_id, span_id: SpanId::fresh(), flags: 1, run_id: Some(run) };
-        let purse = args.bounds.budget().map(|budget| Purse::new(budget, receiver.layout()));
+        let purse = args.bounds.budget().map(|budget| Purse::new(budget, receiver.layout(), again.is_some()));
         let answers = match again {
             Some(again) => match answers(&receiver, again, content.unwrap_or_default()) {
                 Ok(answers) => Some(Arc::new(answers)),
@@ -283,7 +284,10 @@ impl Recording {
         };
         let proxy = match (args.proxy, again) {
             (PassThrough::Off, _) => None,
-            (_, Some(again)) => answer_calls(&receiver, again, answers.clone(), Calls::all(&context, name), session),
+            (_, Some(again)) => {
+                let calls = Calls { purse: purse.clone(), ..Calls::all(&context, name) };
+                answer_calls(&receiver, again, answers.clone(), calls, session)
+            }
             (when, None) => pass_through(&receiver, when, name, &context, purse.clone(), session),
         };
         Some(Self { receiver, proxy, purse, answers, run, context, outer, content })
@@ -359,8 +363,12 @@ impl Recording {
             environment: Some(environment),
             input: again.and_then(|again| again.input.clone()).unwrap_or_else(Input::here),
             replay_of: again.map(|again| again.run),
+            budget: self.purse.as_ref().map(|purse| purse.budget()),
             started_at,
         });
+        if let Some(purse) = &self.purse {
+            purse.start();
+        }
         let teller = self.receiver.teller();
         if let Err(why) = self.receiver.runtime().block_on(teller.tell(root.started())) {
             warn(session, &format!("the start of {name} is not recorded: {why}"));
@@ -387,9 +395,10 @@ struct Started {
 impl Started {
     /// Takes in what still comes, closes the run, and says what it came to.
     fn end(self, ended: &Ended, ended_at: UnixNanos, quiet: bool, session: &mut Session<'_>) {
-        let Self { recording: Recording { receiver, proxy, run, .. }, mut root, watch, asked } = self;
-        let over = watch.and_then(Watch::end);
+        let Self { recording: Recording { receiver, proxy, purse, run, .. }, mut root, watch, asked } = self;
+        let (over, unpriced) = watch.map(Watch::end).unwrap_or_default();
         root.take_in(asked.end());
+        root.say(unpriced);
         child::wait_for_the_rest(LATE, || receiver.connections() == 0);
         if over.as_ref().is_some_and(|over| over.signal.is_some()) {
             // What was asked to end with the command, and did not.
@@ -418,6 +427,14 @@ impl Started {
         }
         if let Some(over) = &over {
             warn(session, &over.to_string());
+        }
+        if let Some(budget) = purse.as_ref().map(|purse| purse.budget()).filter(|budget| budget.cost_usd.is_some())
+            && let Some(unpriced) = report::unpriced(layout.root(), run)
+        {
+            warn(
+                session,
+                &format!("the budget of {budget} does not count {unpriced}; --budget-tokens bounds them, too"),
+            );
         }
         if !quiet {
             report::say(layout.root(), run, session);

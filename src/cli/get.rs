@@ -107,6 +107,13 @@ fn header(summary: &RunSummary, now: UnixNanos, look: Look) -> String {
     if let Some(cost) = cost_in_words(summary) {
         field(&mut out, "cost", &cost, Default::default(), look);
     }
+    if let Some(budget) = &summary.budget {
+        // Unless another bound is there, nothing stops such a run.
+        let is_blind = budget.cost_usd.is_some() && summary.unpriced_steps > 0;
+        let (blind, style) =
+            if is_blind { ("; calls without a price do not count in it", YELLOW) } else { ("", Default::default()) };
+        field(&mut out, "budget", &format!("{budget}{blind}"), style, look);
+    }
     let models = if summary.models.is_empty() { summary.model.clone() } else { Some(summary.models.join(", ")) };
     let optional = [
         ("model", models),

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 
 use anstyle::{AnsiColor, Style};
+use runspan::model::words::grouped;
 use runspan::model::{NanoUsd, RunStatus, StepStatus, Tokens};
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -160,8 +161,7 @@ pub fn cut(text: &str, columns: usize) -> Cow<'_, str> {
 /// Puts commas between thousands; from a million on three digits are enough.
 pub fn count(number: u64) -> String {
     match number {
-        0..1_000 => number.to_string(),
-        1_000..1_000_000 => format!("{},{:03}", number / 1_000, number % 1_000),
+        0..1_000_000 => grouped(number),
         1_000_000..1_000_000_000 => format!("{:.2}M", number as f64 / 1e6),
         _ => format!("{:.2}G", number as f64 / 1e9),
     }

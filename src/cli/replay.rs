@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use runspan::replay::Recording;
 use runspan::store::RunReader;
 
-use super::{Done, Session};
+use super::{CODE_USE, Done, Session, Stop};
 
 /// What `replay` takes.
 #[derive(Debug, clap::Args)]
@@ -44,6 +44,9 @@ pub struct Args {
 
 /// Shows the run again.
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
+    if args.again.has_bounds() && !args.again.exec {
+        return Err(Stop::failed(CODE_USE, "--budget-* hold what runs to its bounds: with --exec"));
+    }
     let reader = session.open_for(&args.id)?;
     let run = reader.resolve(&args.id)?;
     if args.again.exec {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use runspan::model::UnixNanos;
+pub use runspan::model::words::duration;
 
 /// A moment as a flag gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,27 +42,6 @@ pub fn parse_when(text: &str) -> Result<When, String> {
     seconds
         .map(|seconds| When::Ago(Duration::from_secs(seconds)))
         .ok_or_else(|| "expected a time such as 2026-01-06T10:00:00Z, or how long ago: 90s, 15m, 2h, 7d".to_owned())
-}
-
-/// Formats a length of time in at most seven columns or so.
-pub fn duration(ms: f64) -> String {
-    let seconds = ms / 1_000.0;
-    if ms < 9.95 {
-        format!("{ms:.1}ms")
-    } else if ms < 1_000.0 {
-        // Rounded down, as the duration of a run is stored.
-        format!("{}ms", ms.floor().max(10.0))
-    } else if seconds < 59.995 {
-        format!("{seconds:.2}s")
-    } else {
-        let whole = seconds.round() as u64;
-        let (days, hours, minutes) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60);
-        match (days, hours) {
-            (0, 0) => format!("{minutes}m {:02}s", whole % 60),
-            (0, _) => format!("{hours}h {minutes:02}m"),
-            _ => format!("{days}d {hours:02}h"),
-        }
-    }
 }
 
 /// Formats a length of time that is known in whole milliseconds, rounded down.

@@ -233,6 +233,12 @@ pub const RELAYED: &str = "runspan.relayed";
 
 /// Type of the error of a run that took more than its budget.
 pub const BUDGET_EXCEEDED: &str = "budget_exceeded";
+/// What the topmost step of a run says that it may take, as [`Budget`](crate::model::budget::Budget) is written: JSON as text.
+pub const BUDGET: &str = "runspan.budget";
+/// Event of a run that may take something else from here on: [`BUDGET`] says what.
+pub const EVENT_BUDGET: &str = "runspan.budget_changed";
+/// Event of a run with a budget in dollars of which a call has no price, the first time: [`REQUEST_MODEL`] says whose.
+pub const EVENT_UNPRICED: &str = "runspan.budget_unpriced";
 /// On the span of a run that failed: the span of the step to look at, in hex.
 pub const ERROR_SPAN: &str = "runspan.error.span_id";
 /// How a command was called: a list.

@@ -581,6 +581,7 @@ pub const ID_KEYS: &[&str] = &[
     "process.pid",
     "process.runtime.name",
     "process.runtime.version",
+    "runspan.budget",
     "runspan.content",
     "runspan.cost.source",
     "runspan.cost.table",

@@ -15,6 +15,7 @@ pub(crate) mod span_wire;
 pub mod time;
 pub mod unknown;
 pub mod wire;
+pub mod words;
 
 pub use event::{Event, EventBody, EventType};
 pub use id::{EventId, RunId, SpanId, TraceId};

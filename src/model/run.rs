@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::budget::Budget;
 use super::id::{RunId, SpanId, TraceId};
 use super::money::NanoUsd;
 use super::time::{self, UnixNanos};
@@ -348,6 +349,9 @@ pub struct RunSummary {
     /// The run that it repeats.
     #[serde(default)]
     pub replay_of: Option<RunId>,
+    /// What it may take, where that is bounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     /// A foreign system's own id of the run.
     #[serde(default)]
     pub external_id: Option<String>,

@@ -4,6 +4,7 @@
 //! alike, whatever dialect it was written in.
 
 use crate::conventions::names;
+use crate::model::budget::Budget;
 use crate::model::otlp::{Resource, Scope, Span, SpanEvent, Value};
 use crate::model::{CostSource, ErrorInfo, NanoUsd, RunId, SpanId, StepKind, StepStatus, Tokens};
 use crate::sources::encode::cut_to;
@@ -70,6 +71,8 @@ pub struct StepFacts {
     pub parent_run_id: Option<RunId>,
     /// The run that it repeats.
     pub replay_of: Option<RunId>,
+    /// What the run may take, whose topmost step this is.
+    pub budget: Option<Budget>,
     /// Token counts on this span; for kinds that are not billed they repeat what steps below say.
     pub tokens: Option<Tokens>,
     /// What the step cost.
@@ -154,6 +157,7 @@ impl StepFacts {
             names_run: span.attr(names::RUN_ID).is_some(),
             parent_run_id: inherited(names::PARENT_RUN_ID).and_then(|id| id.parse().ok()),
             replay_of: text(names::REPLAY_OF).and_then(|id| id.parse().ok()),
+            budget: span.attr_str(names::BUDGET).and_then(|json| serde_json::from_str(json).ok()),
             tokens: tokens(span),
             cost: cost(span),
             billed: is_billed(kind),
@@ -195,6 +199,7 @@ impl StepFacts {
             names_run: self.names_run,
             parent_run_id: self.parent_run_id,
             replay_of: self.replay_of,
+            budget: self.budget,
             tokens: self.tokens,
             cost: self.cost,
             billed: self.billed,
@@ -462,6 +467,7 @@ mod tests {
                 names_run: false,
                 parent_run_id: None,
                 replay_of: None,
+                budget: None,
                 tokens: Some(Tokens {
                     prompt: Some(211),
                     completion: Some(37),

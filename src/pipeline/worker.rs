@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Stop(Sender<Option<UnderWay>>, Instant),
     /// Go on with a run that waits and whose process is dead.
     Claim(RunId, Sender<Result<Claimed, StoreError>>),
+    /// Let go of such a run, for another process to try.
+    Unclaim(RunId),
 }
 
 /// What the worker has done so far, for those who ask.
@@ -243,6 +245,11 @@ impl State {
                 Ok(Command::Claim(run, done)) => {
                     let claimed = self.claim(run);
                     let _ = done.send(claimed);
+                    continue;
+                }
+                Ok(Command::Unclaim(run)) => {
+                    self.finish();
+                    self.worker.sink.unclaim(run);
                     continue;
                 }
                 Ok(Command::Stop(done, deadline)) => {

@@ -78,7 +78,7 @@ pub struct Taken {
     pub gap: Option<Gap>,
     /// The same was asked more often than when it was recorded: the answer was given once more.
     pub is_again: bool,
-    /// A model was asked in place of the recording.
+    /// A model has answered in place of the recording.
     pub is_live: bool,
 }
 
@@ -329,7 +329,7 @@ impl Replay {
         request.content().is_some_and(|hash| self.by_content.contains_key(&hash))
     }
 
-    /// Takes note that a request was answered by a model after all.
+    /// Takes note that a model has answered a request after all.
     pub fn went_live(&self, number: usize) {
         if let Some(taken) = self.state().taken.get_mut(number) {
             taken.is_live = true;

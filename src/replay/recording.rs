@@ -1,6 +1,6 @@
 //! A stored run, read as what its models and tools were asked and answered.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::Value as Json;
@@ -18,11 +18,9 @@ use crate::model::{
 use crate::pipeline::facts::StepFacts;
 use crate::recovery;
 use crate::store::assembly::{RunState, ended_body, started_body};
+use crate::store::family::Tree;
 use crate::store::files::layout::find_store;
-use crate::store::{Listed, Query, RunReader, StoreError};
-
-/// How many generations of runs below a run are read.
-const MAX_DEPTH: usize = 8;
+use crate::store::{RunReader, StoreError};
 
 /// A recorded run: its calls of models and of tools, each once, in the order in which they began.
 ///
@@ -114,20 +112,14 @@ impl Recording {
     ///
     /// When it cannot be read.
     pub fn read(reader: &impl RunReader, run: RunId) -> Result<Self, StoreError> {
-        let mut told = vec![Told { run: reader.get_run(run)?, events: reader.get_events(run, 0)? }];
-        let mut known = HashSet::from([run]);
-        let mut above = known.clone();
-        for _ in 0..MAX_DEPTH {
-            let below = runs_below(reader, run, &above)?;
-            above = below.iter().map(|run| run.run_id).filter(|run| known.insert(*run)).collect();
-            for run in below.into_iter().filter(|run| above.contains(&run.run_id)) {
-                let events = reader.get_events(run.run_id, 0)?;
-                told.push(Told { run, events });
-            }
-            if above.is_empty() {
-                break;
-            }
-        }
+        let own = Told { run: reader.get_run(run)?, events: reader.get_events(run, 0)? };
+        // A repetition that was started from within is not what is repeated.
+        let tree = Tree::read(reader, run)?.without(|below| below.replay_of.is_some() && below.run_id != run);
+        let below = tree.from(run).filter(|below| below.run_id != run).map(|below| {
+            let events = reader.get_events(below.run_id, 0)?;
+            Ok(Told { run: below.clone(), events })
+        });
+        let told = std::iter::once(Ok(own)).chain(below).collect::<Result<Vec<_>, StoreError>>()?;
         Ok(Self::of(told))
     }
 
@@ -285,21 +277,6 @@ fn lean(span: &Span) -> Span {
 
 fn is_command(span: &Span) -> bool {
     span.attr(names::COMMAND_ARGS).is_some()
-}
-
-/// Returns the runs that some runs started.
-fn runs_below(reader: &impl RunReader, first: RunId, above: &HashSet<RunId>) -> Result<Vec<RunSummary>, StoreError> {
-    // None began before the first of them.
-    let query = Query { since: Some(first.time()), ..Query::default() };
-    let runs = reader.list_runs(&query)?.into_iter().filter_map(|listed| match listed {
-        Listed::Run(run) => Some(run.summary),
-        Listed::Damaged(_) => None,
-    });
-    let mut below: Vec<RunSummary> =
-        runs.filter(|run| run.parent_run_id.is_some_and(|parent| above.contains(&parent))).collect();
-    // A repetition that was started from within is not what is repeated.
-    below.retain(|run| run.replay_of.is_none());
-    Ok(below)
 }
 
 /// Returns what was told last of each step.

@@ -145,7 +145,7 @@ impl Leash {
         &self.held.get_or_init(hold).0
     }
 
-    fn known(&self) -> Option<&Arc<Line>> {
+    pub(super) fn known(&self) -> Option<&Arc<Line>> {
         self.held.get().map(|(line, _)| line)
     }
 

@@ -23,6 +23,7 @@ use super::step::Step;
 use super::tell::{Tell, error_class};
 use super::wait::Checkpoint;
 use crate::error::with_causes;
+use crate::model::budget::{Budget, Spent};
 use crate::sources::desk::is_any_paused;
 
 /// What an attribute makes of a function.
@@ -35,16 +36,21 @@ pub enum Kind<'a> {
     Llm { name: Option<&'a str>, provider: &'a str, model: &'a str },
 }
 
-/// Begins the step of a call. Arguments are formatted only where somebody listens.
-pub fn begin(kind: Kind<'_>, arguments: impl FnOnce(Arguments) -> Arguments) -> Step {
+/// Begins the step of a call. Arguments are formatted only where somebody listens. `budget`: what an agent or a workflow may take.
+pub fn begin(kind: Kind<'_>, budget: Option<Budget>, arguments: impl FnOnce(Arguments) -> Arguments) -> Step {
+    let bound = budget.map(|budget| budget.to_json());
+    let bound = bound.as_deref();
     let what = match kind {
-        Kind::Agent(name) => What::Agent { name },
-        Kind::Workflow(name) => What::Workflow { name },
+        Kind::Agent(name) => What::Agent { name, budget: bound },
+        Kind::Workflow(name) => What::Workflow { name, budget: bound },
         Kind::Tool(name) => What::Tool { name },
         Kind::Task(name) => What::Task { name },
         Kind::Llm { provider, model, .. } => What::Llm { provider, model },
     };
-    let step = Step::here(what);
+    let mut step = Step::here(what);
+    if let Some(budget) = budget {
+        step.bound(budget, Spent::default());
+    }
     if let Kind::Llm { name: Some(name), .. } = kind {
         step.put("otel.name", &name);
     }

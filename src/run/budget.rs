@@ -5,7 +5,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use tracing::Level;
+use tracing::span::Id;
+
 use super::Run;
+use super::spans::TARGET;
 use super::step::Step;
 use super::tell::Tell;
 use crate::conventions::names;
@@ -32,21 +36,37 @@ impl Drop for Purse {
 }
 
 impl Step {
-    /// Bounds what is below this step.
-    pub(super) fn bound(&mut self, budget: Budget) {
+    /// Bounds what is below this step, which has spent so much before.
+    pub(super) fn bound(&mut self, budget: Budget, spent: Spent) {
         let span = self.span();
         let recorder = recorder_of(&span).filter(|recorder| recorder.is_recording() && !span.is_disabled());
         let counted = recorder.zip(span_context(&span).map(|context| context.span_id));
         let meter = match &counted {
-            Some((recorder, root)) => recorder.budgets().begin(*root, budget),
-            None => Arc::new(Meter::new(budget, None)),
+            Some((recorder, root)) => recorder.budgets().begin(*root, budget, spent),
+            None => Arc::new(Meter::new(budget, spent, None)),
         };
         self.purse = Some(Box::new(Purse { meter, counted }));
     }
 
+    /// Gives what is below this step another bound, and says so.
+    pub(super) fn rebound(&mut self, budget: Budget, spent: Spent) {
+        let json = budget.to_json();
+        tracing::event!(
+            target: TARGET,
+            parent: self.span_id(),
+            Level::INFO,
+            event.name = names::EVENT_BUDGET,
+            runspan.budget = json,
+        );
+        self.purse = None;
+        self.bound(budget, spent);
+    }
+
     /// Says why the run ends, if that is its budget. `instead`: the error that it would end with.
     pub(super) fn ends_over_budget(&self, instead: Option<&str>) -> bool {
-        let Some((exceeded, at)) = self.purse.as_ref().and_then(|purse| purse.meter.hit()) else { return false };
+        let Some(purse) = &self.purse else { return false };
+        say_unpriced(&purse.meter, self.span_id());
+        let Some((exceeded, at)) = purse.meter.hit() else { return false };
         let mut message = exceeded.to_string();
         // Code that passes on what it was told says nothing new.
         if let Some(instead) = instead.filter(|instead| !instead.contains(OVER_BUDGET)) {
@@ -57,6 +77,20 @@ impl Step {
         }
         self.put_failure(names::BUDGET_EXCEEDED, &message);
         true
+    }
+}
+
+/// Says once that a budget of dollars does not count what has no price.
+pub(super) fn say_unpriced(meter: &Meter, at: Option<Id>) {
+    if let Some(model) = meter.unpriced_to_say() {
+        tracing::event!(
+            target: TARGET,
+            parent: at,
+            Level::WARN,
+            event.name = names::EVENT_UNPRICED,
+            gen_ai.request.model = model,
+            runspan.budget = meter.budget().to_json(),
+        );
     }
 }
 
@@ -78,7 +112,10 @@ impl Run {
     ///
     /// When it may not; the run ends as `budget_exceeded` from then on, also where it is dropped by `?`.
     pub fn check_budget(&self) -> Result<(), BudgetExceeded> {
-        self.meter().map_or(Ok(()), |meter| meter.check())
+        self.meter().map_or(Ok(()), |meter| {
+            say_unpriced(&meter, self.span_id());
+            meter.check()
+        })
     }
 
     /// Tells whether [`check_budget`](Self::check_budget) answers no.
@@ -108,6 +145,9 @@ impl Run {
             None => Ok(()),
         };
         poll_fn(|task| {
+            if let Some(waiting) = &waiting {
+                say_unpriced(waiting.meter(), self.span_id());
+            }
             if let Err(exceeded) = check(task) {
                 return Poll::Ready(Err(exceeded));
             }

@@ -6,6 +6,7 @@ use tracing::span::{Id, Record};
 use tracing::{Dispatch, Metadata, Span};
 
 use super::Usage;
+use super::budget::say_unpriced;
 use super::content::Text;
 use super::spans::kind_of;
 use super::tell::Tell;
@@ -126,7 +127,10 @@ impl CurrentStep {
     /// When it may not.
     pub fn check_budget(&self) -> Result<(), BudgetExceeded> {
         let meter = self.open.as_ref().and_then(|open| meter_of(&open.dispatch, &open.id));
-        meter.map_or(Ok(()), |meter| meter.check())
+        meter.map_or(Ok(()), |meter| {
+            say_unpriced(&meter, self.span_id());
+            meter.check()
+        })
     }
 
     /// Returns what tells that the run around this code is to end; see [`Run::cancellation`](crate::Run::cancellation).

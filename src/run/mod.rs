@@ -27,7 +27,7 @@ use serde::Serialize;
 use tracing::{Metadata, Span};
 
 use crate::conventions::names;
-use crate::model::budget::Budget;
+use crate::model::budget::{Budget, Spent};
 use crate::model::run::ArtifactInfo;
 use crate::model::{RunId, RunKind, StepKind, UnixNanos};
 use crate::propagation::{RemoteContext, span_context};
@@ -261,6 +261,7 @@ impl RunBuilder {
             session: self.session.as_deref(),
             user: self.user.as_deref(),
             tags: (!self.tags.is_empty()).then(|| serde_json::Value::from(self.tags).to_string()),
+            budget: self.budget.map(|budget| budget.to_json()),
         };
         let parent = if self.parent.is_some() { None } else { current.id() };
         let span = spans::run_span(parent, self.kind, &self.name, &root);
@@ -270,7 +271,7 @@ impl RunBuilder {
         };
         let mut step = Step::new(span, kind);
         if let Some(budget) = self.budget {
-            step.bound(budget);
+            step.bound(budget, Spent::default());
         }
         if let Some(input) = &self.input {
             step.put_text(names::INPUT, input);
@@ -295,4 +296,6 @@ pub(crate) struct RunFacts<'a> {
     session: Option<&'a str>,
     user: Option<&'a str>,
     tags: Option<String>,
+    /// As JSON.
+    budget: Option<String>,
 }

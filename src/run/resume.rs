@@ -3,18 +3,23 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value as Json;
 
 use super::act::Leash;
 use super::{Run, RunFacts, Step, spans};
+use crate::model::budget::{Budget, Spent};
 use crate::model::event::{RunStarted, Waiting};
 use crate::model::otlp::{KeyValue, Span as StoredSpan};
-use crate::model::{Event, EventBody, RunId, RunKind, RunStatus, SpanId, StepKind, TraceId, UnixNanos};
+use crate::model::{Event, EventBody, EventId, RunId, RunKind, RunStatus, SpanId, StepKind, TraceId, UnixNanos};
 use crate::recovery;
 use crate::sinks::store::Claimed;
 use crate::sources::context::{ResumedSpan, SpanContext};
 use crate::sources::encode;
 use crate::sources::layer::installed_recorder;
 use crate::store::assembly::RunState;
+use crate::store::family::Tree;
 use crate::store::files::FilesReader;
 use crate::store::files::requests::Requests;
 use crate::store::{RunReader, StoreError};
@@ -29,6 +34,26 @@ pub struct Resumed {
     pub events: Vec<Event>,
     /// What it waits for.
     pub waiting: Waiting,
+    /// What it and the runs below it have taken so far.
+    pub spent: Spent,
+}
+
+impl Resumed {
+    /// Gives the run another budget than it had; what it has taken before counts.
+    ///
+    /// ```no_run
+    /// # fn work() -> Result<(), runspan::ResumeError> {
+    /// use runspan::{Budget, Run};
+    ///
+    /// let resumed = Run::resume("latest")?.budget(Budget { cost_usd: Some(5.0), ..Default::default() });
+    /// # drop(resumed);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.run.step.rebound(budget, self.spent);
+        self
+    }
 }
 
 /// Why a run cannot be gone on with.
@@ -89,6 +114,11 @@ impl Run {
     /// Goes on with a run that waits and whose process has died, or has dropped it: the same run, in the same trace, with
     /// the next `seq`.
     ///
+    /// So it does with a run whose process died behind an answer that it had taken: the run waits once more, and
+    /// [`Run::wait`] for the same reason returns that answer from the run's log. What the process did between the answer and its
+    /// death is in [`Resumed::events`]; which of it may be done again the program knows. Where the log does not have the answer,
+    /// or has marks in the place of secrets in it, by content policy, the run waits for another.
+    ///
     /// `id` is a run id, a unique beginning of one, or `latest`. What the run was asked meanwhile it finds: an answer is
     /// returned by [`Run::wait`] for the same reason, a cancellation by [`Run::cancellation`]. Steps that the dead process left
     /// open are `crashed`. Of two processes that resume one run at once, one does.
@@ -121,7 +151,7 @@ impl Run {
             return Err(ResumeError::Held { run });
         }
         // Let go of it, should anything go wrong from here on.
-        let mut leash = Leash::of(Arc::clone(&line), tracing::Span::none());
+        let leash = Leash::of(Arc::clone(&line), tracing::Span::none());
         // Nobody else could take it from a process that lives: one that cannot be gone on with stays as it is, unless it is to
         // end.
         let is_to_end = Requests::find(reader.layout(), run)?.is_some_and(|asked| !matches!(asked.cancel(), Ok(None)));
@@ -130,29 +160,77 @@ impl Run {
         }
         match crate::telemetry::claim(&recorder, run).ok_or(ResumeError::NotRecorded)?? {
             Claimed::Not(status) => return Err(ResumeError::NotWaiting { run, status }),
-            Claimed::Taken | Claimed::Ours => {}
+            Claimed::Ours => go_on(&reader, run, leash),
+            // It is not this process's to keep from others.
+            Claimed::Taken => go_on(&reader, run, leash).inspect_err(|_| crate::telemetry::unclaim(&recorder, run)),
         }
-        let events = reader.get_events(run, 0)?;
-        let (started, root, waiting) = to_go_on_with(run, &events)?;
-        let waiting = waiting.clone();
-        line.set_wait(waiting.reason.as_deref().unwrap_or_default(), waiting.pause_request());
-        let step = step_of(run, started, root);
-        leash.hold(step.span());
-        let run = Run { leash, step, kind: started.kind, id: run };
-        Ok(Resumed { run, events, waiting })
     }
+}
+
+/// Takes up a run that is this process's.
+fn go_on(reader: &FilesReader, run: RunId, mut leash: Leash) -> Result<Resumed, ResumeError> {
+    let events = reader.get_events(run, 0)?;
+    let (started, root, waiting) = to_go_on_with(run, &events)?;
+    let (waiting, again) = (waiting.clone(), answer_again(run, &events));
+    let (spent, budget) = budget_of(reader, run)?;
+    if let Some(line) = leash.known() {
+        line.set_wait(waiting.reason.as_deref().unwrap_or_default(), waiting.pause_request());
+        if let Some((wait, input)) = again {
+            line.answer(wait, 0, input);
+        }
+    }
+    let mut step = step_of(run, started, root);
+    if let Some(budget) = budget {
+        step.bound(budget, spent);
+    }
+    leash.hold(step.span());
+    let run = Run { leash, step, kind: started.kind, id: run };
+    Ok(Resumed { run, events, waiting, spent })
+}
+
+/// Returns the answer that a run which has crashed behind it is given once more, and to which event: as the log has it whole.
+fn answer_again(run: RunId, events: &[Event]) -> Option<(EventId, Json)> {
+    let wait = RunState::read(run, events).waiting_event()?;
+    let place = events.iter().position(|event| event.event_id == wait)?;
+    let EventBody::StatusChanged(_) = &events[place].body else { return None };
+    let input = events[..place].iter().rev().find_map(|event| match &event.body {
+        EventBody::Resumed(resumed) => resumed.input.clone(),
+        _ => None,
+    });
+    // A mark is no answer.
+    input.filter(|input| !input.to_string().contains(REDACTED)).map(|input| (wait, input))
+}
+
+/// What stands in the place of secrets in stored text begins so.
+const REDACTED: &str = "[redacted:";
+
+/// Returns what a run has taken, with the runs below it, and what it may take.
+fn budget_of(reader: &FilesReader, run: RunId) -> Result<(Spent, Option<Budget>), StoreError> {
+    let tree = Tree::read(reader, run)?;
+    let own = reader.get_run(run)?;
+    let wall = Duration::from_nanos(UnixNanos::now().0.saturating_sub(own.started_at.0));
+    Ok((Spent { wall, ..Spent::of_runs(run, tree.from(run)) }, own.budget))
 }
 
 /// Returns what a run is gone on with from: how it began, its topmost step, and what it waits for.
 fn to_go_on_with(run: RunId, events: &[Event]) -> Result<(&RunStarted, &StoredSpan, &Waiting), ResumeError> {
-    let state = RunState::read(run, events);
+    let mut state = RunState::read(run, events);
+    let mut is_of_answer = state.can_reopen();
+    if is_of_answer {
+        state.reopen();
+    }
+    is_of_answer |= state.waiting_event().is_some_and(|wait| {
+        events.iter().any(|event| event.event_id == wait && matches!(event.body, EventBody::StatusChanged(_)))
+    });
     let started = events.iter().find_map(|event| match &event.body {
         EventBody::RunStarted(started) => Some(&**started),
         _ => None,
     });
     let root = events.iter().find_map(|event| open_root(&state, event));
-    // The last one: a run that was asked to end meanwhile does not wait any more, and learns it.
+    // The last one: a run that was asked to end meanwhile does not wait any more, and learns it. Of one that goes on from an
+    // answer, that which was answered.
     let waiting = events.iter().rev().find_map(|event| match &event.body {
+        EventBody::Waiting(waiting) if is_of_answer && waiting.reason.as_deref() == Some(Waiting::PAUSED) => None,
         EventBody::Waiting(waiting) => Some(waiting),
         _ => None,
     });
@@ -199,6 +277,8 @@ fn step_of(run: RunId, started: &RunStarted, root: &StoredSpan) -> Step {
         session: started.session_id.as_deref(),
         user: started.user_id.as_deref(),
         tags: (!started.tags.is_empty()).then(|| serde_json::Value::from(started.tags.clone()).to_string()),
+        // It stands among what the span said before.
+        budget: None,
     };
     let span = resumed.go_on(|| spans::run_span(None, started.kind, &started.name, &facts));
     let kind = match started.kind {

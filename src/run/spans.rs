@@ -14,15 +14,38 @@ pub(super) const TARGET: &str = "runspan";
 /// What a step does, and on what.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum What<'a> {
-    Llm { provider: &'a str, model: &'a str },
-    Embedding { provider: &'a str, model: &'a str },
-    Tool { name: &'a str },
-    Retrieval { name: &'a str },
-    Guardrail { name: &'a str },
-    Evaluator { name: &'a str },
-    Agent { name: &'a str },
-    Workflow { name: &'a str },
-    Task { name: &'a str },
+    Llm {
+        provider: &'a str,
+        model: &'a str,
+    },
+    Embedding {
+        provider: &'a str,
+        model: &'a str,
+    },
+    Tool {
+        name: &'a str,
+    },
+    Retrieval {
+        name: &'a str,
+    },
+    Guardrail {
+        name: &'a str,
+    },
+    Evaluator {
+        name: &'a str,
+    },
+    /// With its budget, as JSON.
+    Agent {
+        name: &'a str,
+        budget: Option<&'a str>,
+    },
+    Workflow {
+        name: &'a str,
+        budget: Option<&'a str>,
+    },
+    Task {
+        name: &'a str,
+    },
 }
 
 impl What<'_> {
@@ -114,18 +137,22 @@ pub(super) fn step_span(parent: Option<Id>, what: What<'_>) -> Span {
             gen_ai.retrieval.query.text = Empty,
             gen_ai.retrieval.documents = Empty,
         }),
-        What::Agent { name } => step_span!(parent, "invoke_agent", "internal", two(AGENT, name), {
+        What::Agent { name, budget } => step_span!(parent, "invoke_agent", "internal", two(AGENT, name), {
             gen_ai.operation.name = AGENT,
             gen_ai.agent.name = name,
             gen_ai.conversation.id = Empty,
             user.id = Empty,
+            runspan.budget = budget,
+            runspan.error.span_id = Empty,
             runspan.left_open = Empty,
         }),
-        What::Workflow { name } => step_span!(parent, "invoke_workflow", "internal", two(WORKFLOW, name), {
+        What::Workflow { name, budget } => step_span!(parent, "invoke_workflow", "internal", two(WORKFLOW, name), {
             gen_ai.operation.name = WORKFLOW,
             gen_ai.workflow.name = name,
             gen_ai.conversation.id = Empty,
             user.id = Empty,
+            runspan.budget = budget,
+            runspan.error.span_id = Empty,
             runspan.left_open = Empty,
         }),
         What::Guardrail { name } => step_span!(parent, "guardrail", "internal", name, {
@@ -143,7 +170,7 @@ pub(super) fn step_span(parent: Option<Id>, what: What<'_>) -> Span {
 
 /// Makes a run's span and records its start.
 pub(super) fn run_span(parent: Option<Id>, kind: RunKind, name: &str, run: &RunFacts<'_>) -> Span {
-    let (parent_run, tags) = (run.parent_run.as_deref(), run.tags.as_deref());
+    let (parent_run, tags, budget) = (run.parent_run.as_deref(), run.tags.as_deref(), run.budget.as_deref());
     let span = match kind {
         RunKind::Agent => step_span!(parent, "invoke_agent", "internal", two(AGENT, name), {
             gen_ai.operation.name = AGENT,
@@ -151,6 +178,7 @@ pub(super) fn run_span(parent: Option<Id>, kind: RunKind, name: &str, run: &RunF
             runspan.run.id = run.id,
             runspan.parent_run.id = parent_run,
             runspan.tags = tags,
+            runspan.budget = budget,
             runspan.error.span_id = Empty,
             gen_ai.conversation.id = run.session,
             user.id = run.user,
@@ -162,6 +190,7 @@ pub(super) fn run_span(parent: Option<Id>, kind: RunKind, name: &str, run: &RunF
             runspan.run.id = run.id,
             runspan.parent_run.id = parent_run,
             runspan.tags = tags,
+            runspan.budget = budget,
             runspan.error.span_id = Empty,
             gen_ai.conversation.id = run.session,
             user.id = run.user,

@@ -107,12 +107,12 @@ impl Step {
 
     /// Begins an agent inside this run, below this step.
     pub fn agent(&self, name: &str) -> Self {
-        self.child(What::Agent { name })
+        self.child(What::Agent { name, budget: None })
     }
 
     /// Begins a workflow inside this run, below this step.
     pub fn workflow(&self, name: &str) -> Self {
-        self.child(What::Workflow { name })
+        self.child(What::Workflow { name, budget: None })
     }
 
     /// Begins any other step below this one.

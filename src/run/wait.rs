@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 use tracing::span::Id;
 use tracing::{Dispatch, Level, Span};
 
+use super::budget::say_unpriced;
 use super::content::Text;
 use super::spans::TARGET;
 use crate::conventions::names;
@@ -108,6 +109,10 @@ impl Place {
     pub fn at(line: Arc<Line>, span: Option<(Id, Dispatch)>) -> Self {
         let ticket = Ticket::of(&line);
         Self { line, span, ticket }
+    }
+
+    fn span_id(&self) -> Option<Id> {
+        self.span.as_ref().map(|(id, _)| id.clone())
     }
 
     fn say(&self, event: impl FnOnce(Id)) -> Taken {
@@ -394,6 +399,9 @@ impl Future for Checkpoint<'_> {
             return Poll::Ready(Err(WaitError::Cancelled { run: line.run() }));
         }
         let is_held = self.held.is_some();
+        if let Some(meter) = self.meter.as_ref().filter(|_| !is_held) {
+            say_unpriced(meter, self.place.span_id());
+        }
         if !is_held && let Some(Err(exceeded)) = self.meter.as_ref().map(|meter| meter.check()) {
             return Poll::Ready(Err(WaitError::OverBudget(exceeded)));
         }

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::fork;
 use crate::model::budget::{Budget, BudgetExceeded, Spent};
@@ -55,6 +55,8 @@ struct Told {
 pub(crate) struct Meter {
     budget: Budget,
     begun: Instant,
+    /// How long the run had taken by then, in another process.
+    before: Duration,
     /// That of the run around it.
     outer: Option<Arc<Meter>>,
     state: Mutex<State>,
@@ -66,6 +68,9 @@ struct State {
     answers: HashSet<String>,
     /// The step that put the run over its budget.
     over_at: Option<SpanId>,
+    /// The model of the first call without a price, until that is said.
+    unpriced: Option<String>,
+    is_unpriced_said: bool,
     /// What was found where the run went on all the same, or asked whether it may.
     hit: Option<BudgetExceeded>,
     /// The tasks that wait to hear of that, each by its number.
@@ -100,6 +105,11 @@ pub(crate) struct Waiting {
 impl Waiting {
     pub fn on(meter: &Arc<Meter>) -> Self {
         Self { meter: Arc::clone(meter), number: LAST_WAITING.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Returns what counts for it.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// Asks whether what is under way may go on; if so, `waker` is called when it may not any more.
@@ -145,12 +155,12 @@ impl Budgets {
         self.count.store(open.len(), Ordering::Relaxed);
     }
 
-    /// Counts what is in the run of a span from now on.
-    pub fn begin(&self, root: SpanId, budget: Budget) -> Arc<Meter> {
+    /// Counts what is in the run of a span from now on, beside what it has spent before.
+    pub fn begin(&self, root: SpanId, budget: Budget, spent: Spent) -> Arc<Meter> {
         let mut open = self.open();
         // It is there as a step of the run around it.
         let outer = open.get(&root).map(|around| Arc::clone(&around.meter));
-        let meter = Arc::new(Meter::new(budget, outer));
+        let meter = Arc::new(Meter::new(budget, spent, outer));
         let parent = open.get(&root).and_then(|around| around.parent);
         open.insert(root, Open { meter: Arc::clone(&meter), parent, below: Told::default() });
         self.release(open);
@@ -201,6 +211,7 @@ impl Budgets {
         let own = facts.as_ref().map(Told::of).unwrap_or_default();
         let is_billed = facts.as_ref().is_some_and(|facts| facts.billed);
         let says = is_billed && (own.tokens.is_some() || own.cost.is_some());
+        let model = facts.as_ref().and_then(|facts| facts.model().map(str::to_owned));
         let answer = facts.and_then(|facts| facts.response_id.filter(|_| says));
         let known = answer.is_some_and(|answer| ended.meter.knows(answer));
         let own = if known { Told::default() } else { own };
@@ -211,7 +222,8 @@ impl Budgets {
         self.release(open);
         let more = told.beyond(ended.below);
         let is_unpriced = is_billed && own.tokens.is_some() && told.cost.is_none();
-        ended.meter.each(|meter| meter.spend(span, more, is_unpriced))
+        let unpriced = is_unpriced.then(|| model.unwrap_or_default());
+        ended.meter.each(|meter| meter.spend(span, more, unpriced.as_deref()))
     }
 
     /// Reads an ended span as the pipeline does.
@@ -262,9 +274,10 @@ impl Told {
 }
 
 impl Meter {
-    /// Makes one that begins now.
-    pub fn new(budget: Budget, outer: Option<Arc<Self>>) -> Self {
-        Self { budget, begun: Instant::now(), outer, state: Mutex::default() }
+    /// Makes one that counts from now on, of a run that has spent so much before.
+    pub fn new(budget: Budget, spent: Spent, outer: Option<Arc<Self>>) -> Self {
+        let state = State { spent, ..State::default() };
+        Self { budget, begun: Instant::now(), before: spent.wall, outer, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -300,11 +313,15 @@ impl Meter {
         std::mem::take(&mut state.wakers)
     }
 
-    fn spend(&self, span: SpanId, more: Told, is_unpriced: bool) -> HashMap<u64, Waker> {
+    /// `unpriced`: the model of a call that used something and has no price.
+    fn spend(&self, span: SpanId, more: Told, unpriced: Option<&str>) -> HashMap<u64, Waker> {
         let mut state = self.state();
         state.spent.tokens = state.spent.tokens.saturating_add(more.tokens.unwrap_or_default());
         state.spent.cost = state.spent.cost + more.cost.unwrap_or_default();
-        state.spent.unpriced += u64::from(is_unpriced);
+        state.spent.unpriced += u64::from(unpriced.is_some());
+        if let Some(model) = unpriced.filter(|_| self.budget.cost_usd.is_some()) {
+            state.unpriced.get_or_insert_with(|| model.to_owned());
+        }
         if self.budget.exceeded(&self.so_far(&state)).is_none() {
             return HashMap::new();
         }
@@ -322,7 +339,7 @@ impl Meter {
     }
 
     fn so_far(&self, state: &State) -> Spent {
-        Spent { wall: self.begun.elapsed(), ..state.spent }
+        Spent { wall: self.before + self.begun.elapsed(), ..state.spent }
     }
 
     /// Returns what was taken so far.
@@ -333,6 +350,19 @@ impl Meter {
     /// Asks whether one more step may begin, in the runs around as well.
     pub fn check(&self) -> Result<(), BudgetExceeded> {
         self.ask(|meter| meter.budget.exceeded_by_a_step(&meter.so_far(&meter.state())))
+    }
+
+    /// Returns the model of the first call that a bound of dollars does not count, once.
+    pub fn unpriced_to_say(&self) -> Option<String> {
+        let mut state = self.state();
+        let model = state.unpriced.clone().filter(|_| !state.is_unpriced_said)?;
+        state.is_unpriced_said = true;
+        Some(model)
+    }
+
+    /// Returns what the run may take.
+    pub fn budget(&self) -> Budget {
+        self.budget
     }
 
     /// Returns by what the run was stopped, or should have been, and the step at which.

@@ -14,7 +14,9 @@ mod bodies;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::model::event::{EventBody, RunCompleted, Totals};
+use crate::conventions::names;
+use crate::model::budget::Budget;
+use crate::model::event::{EventBody, RunCompleted, Totals, Waiting};
 use crate::model::id::{IdMap, IdSet};
 use crate::model::otlp::Span;
 use crate::model::run::{ArtifactInfo, ChildStep};
@@ -44,6 +46,8 @@ pub struct RunState {
     trace_id: TraceId,
     parent_run_id: Option<RunId>,
     replay_of: Option<RunId>,
+    /// The budget that was given later than the first.
+    budget: Option<Budget>,
     external_id: Option<String>,
     session_id: Option<String>,
     user_id: Option<String>,
@@ -69,6 +73,10 @@ pub struct RunState {
     set_status: Option<RunStatus>,
     /// The event that waits for an answer.
     waiting: Option<EventId>,
+    /// What it waited for last was the end of a pause.
+    is_pause: bool,
+    /// What it asked for last, apart from pauses, was answered.
+    has_answer: bool,
     /// The request for whose sake the run paused last.
     paused_by: Option<String>,
     completed: bool,
@@ -101,6 +109,7 @@ impl RunState {
             trace_id,
             parent_run_id: None,
             replay_of: None,
+            budget: None,
             external_id: None,
             session_id: None,
             user_id: None,
@@ -118,6 +127,8 @@ impl RunState {
             started: None,
             set_status: None,
             waiting: None,
+            is_pause: false,
+            has_answer: false,
             paused_by: None,
             completed: false,
             next_seq: 0,
@@ -155,6 +166,9 @@ impl RunState {
             }
             EventBody::RunCompleted(_) => self.completed = true,
             EventBody::StatusChanged(change) => {
+                if (change.from, change.to) == (RunStatus::Crashed, RunStatus::Waiting) {
+                    self.reopen();
+                }
                 self.waiting = (change.to == RunStatus::Waiting).then_some(event.event_id);
                 self.set_status = match change.to {
                     RunStatus::Running | RunStatus::Waiting => None,
@@ -163,9 +177,14 @@ impl RunState {
             }
             EventBody::Waiting(waiting) => {
                 self.waiting = Some(event.event_id);
+                self.is_pause = waiting.reason.as_deref() == Some(Waiting::PAUSED);
+                self.has_answer &= self.is_pause;
                 self.paused_by = waiting.pause_request().map(str::to_owned).or(self.paused_by.take());
             }
-            EventBody::Resumed(_) => self.waiting = None,
+            EventBody::Resumed(_) => {
+                self.waiting = None;
+                self.has_answer |= !self.is_pause;
+            }
             EventBody::Artifact(artifact) => {
                 self.artifacts_total += 1;
                 if self.artifacts.len() < MAX_ARTIFACTS {
@@ -175,6 +194,11 @@ impl RunState {
             EventBody::Log(log) if log.message == DROPPED_LOG => {
                 let count = log.fields.get("count").and_then(serde_json::Value::as_u64);
                 self.dropped = self.dropped.saturating_add(count.unwrap_or(0));
+            }
+            EventBody::Log(log) if log.message == names::EVENT_BUDGET => {
+                // What is told as text is kept as the object that it says.
+                let given = log.fields.get(names::BUDGET).cloned().and_then(|json| serde_json::from_value(json).ok());
+                self.budget = given.or(self.budget);
             }
             _ => {}
         }
@@ -331,6 +355,23 @@ impl RunState {
         }
         self.open_roots = 0;
         self.set_status = Some(RunStatus::Crashed);
+    }
+
+    /// Tells whether the run has crashed behind an answer, from which another process may go on with it.
+    pub fn can_reopen(&self) -> bool {
+        let has_crashed = |root: &Step| root.facts.status == StepStatus::Crashed;
+        self.status() == RunStatus::Crashed && self.has_answer && self.root().is_some_and(has_crashed)
+    }
+
+    /// Has a run that has crashed wait once more: the step that names it is under way again.
+    pub fn reopen(&mut self) {
+        let Some(place) = self.root().and_then(|root| self.by_span.get(&root.span_id)).copied() else { return };
+        let root = &mut self.steps[place];
+        if root.ended_at.take().is_some() {
+            self.open_roots += 1;
+        }
+        (root.facts.status, root.facts.error) = (StepStatus::Running, None);
+        (self.completed, self.set_status, self.is_pause) = (false, None, false);
     }
 
     /// Returns the event that began the run.
@@ -641,6 +682,7 @@ impl RunState {
             user_id: self.user_id.clone(),
             parent_run_id: self.parent_run_id,
             replay_of: self.replay_of,
+            budget: self.budget.or_else(|| self.root()?.facts.budget),
             external_id: self.external_id.clone(),
             tags: self.tags.clone(),
             trace_id: self.trace_id,

@@ -25,6 +25,7 @@ use crate::model::{Event, RunId, RunKind, RunStatus, RunSummary, StepView, UnixN
 pub mod assembly;
 #[cfg(test)]
 mod conformance;
+pub mod family;
 pub mod files;
 pub mod memory;
 pub mod retention;
@@ -56,6 +57,12 @@ pub trait RunWriter {
 
     /// Lets go of what is kept in memory or open for a run that is over; it may be taken up again.
     fn release_run(&mut self, run: RunId);
+
+    /// Says of a run that is let go of that no process writes it, so that any may take it up.
+    fn disown_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
+        let _ = summary;
+        Ok(())
+    }
 
     /// Writes what was held back, to be written with others, where that is due; or all of it. Tells whether nothing is
     /// held back any more: until then what was created may not be there after the death of this process, nor be seen.

@@ -262,16 +262,20 @@ fn tasks_that_no_longer_wait_are_not_remembered() {
     });
 }
 
-const TAKEN: &str = "act::killed_with_the_answer_in_hand_the_run_has_it_and_nobody_gets_it_again";
+const TAKEN: &str = "act::killed_with_the_answer_in_hand_the_run_has_it_and_its_next_process_is_given_it_again";
 
 #[test]
-fn killed_with_the_answer_in_hand_the_run_has_it_and_nobody_gets_it_again() {
+fn killed_with_the_answer_in_hand_the_run_has_it_and_its_next_process_is_given_it_again() {
     if let Some(store) = is_child(TAKEN) {
-        let (layer, _guard) = runspan::builder().store(store).build().unwrap();
+        let content = if std::env::var_os("CONTENT").is_some() { Content::None } else { Content::Redacted };
+        let (layer, _guard) = runspan::builder().store(store).content(content).build().unwrap();
         let subscriber = tracing_subscriber::layer::SubscriberExt::with(tracing_subscriber::registry(), layer);
         return tracing::subscriber::with_default(subscriber, || {
             let run = Run::agent("a").start();
-            let _ = run.wait_blocking("approval", ());
+            if std::env::var_os("NO_QUESTION").is_none() {
+                let _ = run.wait_blocking("approval", ());
+            }
+            let _open = run.tool("refund");
             signal(std::process::id(), libc::SIGKILL);
         });
     }
@@ -282,23 +286,89 @@ fn killed_with_the_answer_in_hand_the_run_has_it_and_nobody_gets_it_again() {
     agent.0.wait().unwrap();
     agent.kill();
     let run = only_run(&store);
+    assert_eq!(run.status, RunStatus::Crashed);
+    assert!(!leftover_inputs(&store, run.run_id));
+    assert!(matches!(answer(&store, json!(1)).unwrap_err(), AskError::NotWaiting { status: RunStatus::Crashed, .. }));
+    // Twice: the first that goes on with it dies, too, before it takes the answer.
+    record_in(&store, |_| {
+        let resumed = Run::resume("latest").unwrap();
+        assert!(matches!(Run::resume("latest").unwrap_err(), ResumeError::Held { .. }));
+        drop(resumed);
+    });
+    assert_eq!(only_run(&store).status, RunStatus::Waiting);
+    record_in(&store, |_| {
+        let resumed = Run::resume("latest").unwrap();
+        assert_eq!(resumed.waiting.reason.as_deref(), Some("approval"));
+        assert_eq!(resumed.run.wait_blocking("approval", ()).unwrap(), json!("secret"));
+        resumed.run.tool("refund").finish();
+        resumed.run.finish();
+    });
     insta::assert_debug_snapshot!(log(&store, run.run_id), @r#"
     [
         "run_started",
         "step_started",
         "waiting approval -",
         "resumed \"secret\"",
+        "tool_requested",
         "running -> crashed",
+        "tool_failed",
         "step_failed",
         "run_completed crashed",
+        "crashed -> waiting",
+        "resumed \"secret\"",
+        "tool_requested",
+        "tool_succeeded",
+        "step_completed",
+        "run_completed success",
     ]
     "#);
-    assert!(!leftover_inputs(&store, run.run_id));
+    let after = only_run(&store);
+    assert_eq!((after.status, after.error), (RunStatus::Success, None));
+    insta::assert_debug_snapshot!(outline(&steps(&store, run.run_id)), @r#"
+    [
+        "a agent success",
+        "  refund tool crashed",
+        "  refund-2 tool success",
+    ]
+    "#);
+    assert!(matches!(answer(&store, json!(1)).unwrap_err(), AskError::NotWaiting { status: RunStatus::Success, .. }));
+}
+
+#[test]
+fn an_answer_that_the_log_does_not_have_is_asked_for_again() {
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    let mut agent = child(TAKEN, &store);
+    let mut agent = Killed(agent.env("CONTENT", "none").stdout(Stdio::null()).spawn().unwrap());
+    wait_until("it waits", || is_waiting(&store));
+    answer(&store, json!("yes")).unwrap();
+    agent.0.wait().unwrap();
+    agent.kill();
+    record_in(&store, |_| {
+        let resumed = Run::resume("latest").unwrap();
+        let mut wait = pin!(resumed.run.wait("approval", ()));
+        assert!(polled_once(wait.as_mut()).is_pending());
+        let unanswered = control::resume(&open(&store), "latest", None).unwrap_err();
+        assert!(
+            matches!(unanswered, AskError::NeedsInput { ref reason, .. } if reason == "approval"),
+            "{unanswered:?}"
+        );
+        answer(&store, json!("once more")).unwrap();
+        assert_eq!(block_on(wait).unwrap(), json!("once more"));
+    });
+}
+
+#[test]
+fn a_run_that_crashed_without_an_answer_is_not_gone_on_with() {
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    let mut agent = Killed(child(TAKEN, &store).env("NO_QUESTION", "1").stdout(Stdio::null()).spawn().unwrap());
+    agent.0.wait().unwrap();
+    agent.kill();
     record_in(&store, |_| {
         let error = Run::resume("latest").unwrap_err();
         assert!(matches!(error, ResumeError::NotWaiting { status: RunStatus::Crashed, .. }), "{error:?}");
     });
-    assert!(matches!(answer(&store, json!(1)).unwrap_err(), AskError::NotWaiting { status: RunStatus::Crashed, .. }));
 }
 
 #[test]

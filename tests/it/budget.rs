@@ -1,12 +1,13 @@
 //! Budgets of runs: what counts, when the run's code is told, and how the run ends.
 
-use std::future::pending;
+use std::future::{Future, pending};
 use std::time::Duration;
 
 use runspan::model::{NanoUsd, RunStatus, RunSummary};
-use runspan::{Bound, Budget, BudgetExceeded, Run, Step, Usage, WaitError, current};
+use runspan::store::RunReader;
+use runspan::{Bound, Budget, BudgetExceeded, Resumed, Run, Step, Usage, WaitError, current};
 
-use crate::support::{only_run, record_in, runs, steps, tempdir};
+use crate::support::{only_run, open, record_in, runs, steps, tempdir};
 
 fn call(at: &Step, tokens: u64) {
     let call = at.llm("openai", "gpt-4o-mini");
@@ -44,7 +45,7 @@ fn a_run_that_asks_is_stopped_by_what_its_calls_cost() {
     let run = only_run(dir.path());
     assert_eq!((run.status, run.llm_calls), (RunStatus::Error, 3));
     assert_eq!(run.cost_usd, Some(NanoUsd(450_000)), "what counted is what is stored");
-    insta::assert_snapshot!(error(&run), @"budget_exceeded at chat-3: over the budget of $0.0004: spent $0.00045, 3000 tokens, 3 steps");
+    insta::assert_snapshot!(error(&run), @"budget_exceeded at chat-3: over the budget of $0.0004: spent $0.00045, 3,000 tokens, 3 steps");
 }
 
 #[test]
@@ -264,4 +265,78 @@ fn without_a_recorder_time_alone_counts() {
     assert_eq!(run.check_budget().unwrap_err().bound, Bound::Wall);
     let unbounded = Run::agent("weather").start();
     assert!(unbounded.check_budget().is_ok() && !unbounded.is_over_budget());
+}
+
+#[test]
+fn a_budget_in_dollars_says_once_what_it_does_not_count() {
+    let dir = tempdir();
+    let budget = Budget { cost_usd: Some(2.0), tokens: Some(15_000), ..Budget::default() };
+    record_in(dir.path(), |_| {
+        let run = Run::agent("weather").budget(budget).start();
+        for model in ["home-made", "home-made", "gpt-4o-mini", "other"] {
+            let call = run.llm("nobody", model);
+            call.usage(Usage::new(10, 0));
+            call.finish();
+            let _ = run.check_budget();
+        }
+        run.finish();
+    });
+    let run = only_run(dir.path());
+    assert_eq!((run.status, run.budget), (RunStatus::Success, Some(budget)));
+    let logs = |event: &runspan::model::Event| match &event.body {
+        runspan::model::EventBody::Log(log) => Some(serde_json::to_string(log).unwrap()),
+        _ => None,
+    };
+    let events = open(dir.path()).get_events(run.run_id, 0).unwrap();
+    insta::assert_snapshot!(events.iter().filter_map(logs).collect::<Vec<_>>().join("\n"), @r#"{"level":"WARN","message":"runspan.budget_unpriced","fields":{"gen_ai.request.model":"home-made","runspan.budget":{"cost_usd":2,"tokens":15000}}}"#);
+}
+
+/// A run that is dropped while it waits, having taken 70 tokens of 100, and gone on with: what it took, and what became of it.
+fn gone_on_with(work: impl FnOnce(Resumed)) -> RunSummary {
+    let dir = tempdir();
+    let mut id = None;
+    record_in(dir.path(), |_| {
+        let run = Run::agent("refunds").budget(tokens(100)).start();
+        call(&run, 60);
+        run.in_scope(|| {
+            let below = Run::agent("helper").start();
+            call(&below, 10);
+            below.finish();
+        });
+        id = run.id();
+        let wait = std::pin::pin!(run.wait("approval", ()));
+        assert!(wait.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_pending());
+    });
+    let id = id.unwrap();
+    runspan::control::resume(&open(dir.path()), &id.to_string(), Some("yes".into())).unwrap();
+    record_in(dir.path(), |_| work(Run::resume(&id.to_string()).unwrap()));
+    open(dir.path()).get_run(id).unwrap()
+}
+
+#[test]
+fn a_run_that_is_gone_on_with_has_its_budget_and_what_it_took() {
+    let run = gone_on_with(|Resumed { run, spent, .. }| {
+        assert_eq!((spent.tokens, spent.steps, run.spent().tokens), (70, 3, 70));
+        run.wait_blocking("approval", ()).unwrap();
+        assert!(run.check_budget().is_ok() && run.spent().wall >= spent.wall);
+        call(&run, 31);
+        assert_eq!(run.check_budget().unwrap_err().bound, Bound::Tokens);
+        run.finish();
+    });
+    insta::assert_snapshot!(error(&run), @"budget_exceeded at chat-2: over the budget of 100 tokens: spent $0.00001515, 101 tokens, 4 steps");
+}
+
+#[test]
+fn a_run_that_is_gone_on_with_may_be_given_another_budget() {
+    let run = gone_on_with(|resumed| {
+        let run = resumed.budget(tokens(200)).run;
+        run.wait_blocking("approval", ()).unwrap();
+        call(&run, 31);
+        assert!(run.check_budget().is_ok());
+        call(&run, 100);
+        assert!(run.is_over_budget());
+        run.finish();
+    });
+    assert_eq!(run.budget, Some(tokens(200)));
+    insta::assert_snapshot!(error(&run), @"budget_exceeded at chat-3: over the budget of 200 tokens: spent $0.00003015, 201 tokens, 5 steps");
 }

@@ -10,7 +10,7 @@ use runspan::{Run, Usage};
 use serde::Serialize;
 
 use crate::by_hand::{block_on, pause};
-use crate::support::{only_run, outline, record_in, runs, steps, told};
+use crate::support::{only_run, outline, record_in, runs, steps, tempdir, told};
 
 /// Neither `Serialize` nor `Debug`.
 struct Opaque;
@@ -302,4 +302,33 @@ fn without_a_subscriber_functions_only_run() {
         assert!(block_on(answer("How warm?", String::new())).is_ok());
         assert!(failing("because").is_err());
     });
+}
+
+#[runspan::llm(provider = "openai", model = "gpt-4o-mini")]
+fn asked() {
+    runspan::current().usage(Usage::new(11, 3));
+}
+
+#[runspan::agent(budget = runspan::Budget { tokens: Some(most), ..Default::default() })]
+async fn frugal(most: u64) -> Result<u64, runspan::BudgetExceeded> {
+    let mut calls = 0;
+    loop {
+        runspan::current().check_budget()?;
+        asked();
+        calls += 1;
+        if calls > 9 {
+            return Ok(calls);
+        }
+    }
+}
+
+#[test]
+fn an_attribute_bounds_what_a_call_may_take() {
+    let dir = tempdir();
+    record_in(dir.path(), |_| assert!(block_on(frugal(20)).is_err()));
+    let run = only_run(dir.path());
+    let error = run.error.as_ref().unwrap();
+    assert_eq!(run.budget, Some(runspan::Budget { tokens: Some(20), ..Default::default() }));
+    assert_eq!((run.status, run.llm_calls, error.kind.as_deref()), (RunStatus::Error, 2, Some("budget_exceeded")));
+    assert_eq!(error.step_id.as_deref(), Some("chat-2"));
 }

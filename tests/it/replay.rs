@@ -147,7 +147,7 @@ fn a_changed_prompt_is_reported_at_its_steps() {
       "reused": 2,
       "spent": {
         "tokens": null,
-        "cost_usd": 0.0,
+        "cost_usd": 0,
         "unpriced_steps": 0
       },
       "calls": [
@@ -251,6 +251,9 @@ fn after_the_fork_models_are_asked_with_another_model_and_what_they_cost_is_said
     let output = replayed(dir.path(), &run, &options, &[]);
     // Where models were asked then there is nobody any more.
     assert_eq!(output.status.code(), Some(1), "{}", err(&output));
+    let unheard = report(&output);
+    assert_eq!((&unheard["live"], &unheard["spent"]["cost_usd"]), (&json!(0), &json!(0)));
+    assert_eq!((&unheard["calls"][1]["fit"], &unheard["calls"][1]["answered_by"]), (&json!("live"), &json!("nobody")));
     let mut more = options.to_vec();
     more.extend(["--", "python3", "-c", AGENT]);
     let output = replayed(dir.path(), &run, &more, &[("OPENAI_BASE_URL", &server.base_url())]);
@@ -305,4 +308,55 @@ fn a_run_without_content_is_refused_with_the_reason() {
     hint: record with content: runspan exec --content redacted
     ");
     assert_eq!(crate::support::runs(dir.path()).len(), 1);
+}
+
+#[test]
+fn calls_after_the_fork_are_held_to_a_budget_and_recorded_answers_take_nothing_of_it() {
+    let (dir, run, _) = recorded(&[]);
+    let server = ModelServer::start(Script::demo()).unwrap();
+    let environment = [("OPENAI_BASE_URL", server.base_url())];
+    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let options = |tokens| ["--fork-at", "chat", "--budget-tokens", tokens, "--json", "--", "python3", "-c"];
+    let asks_again = format!("{AGENT}\nprint(ask(messages + [{{'role': 'user', 'content': 'And now?'}}]))");
+    let within = |tokens| {
+        let options = [&options(tokens)[..], &[&asks_again]].concat();
+        let output = replayed(dir.path(), &run, &options, &environment);
+        (report(&output), err(&output))
+    };
+    let answered_by = |report: &Value| -> Vec<String> {
+        let calls = report["calls"].as_array().unwrap();
+        calls.iter().map(|call| call["answered_by"].as_str().unwrap().to_owned()).collect()
+    };
+    let (told, _) = within("100000");
+    assert_eq!(answered_by(&told), ["recording", "model", "model"]);
+    let (told, said) = within("1");
+    assert_eq!(answered_by(&told), ["recording", "model", "nobody"], "{said}");
+    assert!(said.contains("403") && said.contains("warning: over the budget of"), "{said}");
+    let new = open(dir.path()).get_run(told["run_id"].as_str().unwrap().parse().unwrap()).unwrap();
+    let error = new.error.unwrap();
+    assert_eq!((error.kind.as_deref(), error.step_id.as_deref()), (Some("budget_exceeded"), Some("chat-2")));
+    assert!(error.message.unwrap().contains("1 call was refused"));
+}
+
+#[test]
+fn bounds_without_anything_to_hold_are_wrong_use() {
+    let output = ended(runspan(tempdir().path(), &["replay", "latest", "--budget-usd", "1"]));
+    assert_eq!(output.status.code(), Some(2), "{}", err(&output));
+}
+
+#[test]
+fn a_recording_that_is_not_over_is_said_to_be_unfinished() {
+    let (server, dir) = (ModelServer::start(Script::demo()).unwrap(), tempdir());
+    let agent = format!("{AGENT}\nsys.stdout.flush(); import time; time.sleep(300)");
+    let mut exec = runspan(dir.path(), &["exec", "--name", "agent", "--", "python3", "-c", &agent]);
+    exec.env("OPENAI_BASE_URL", server.base_url());
+    let _exec = crate::support::Killed(exec.spawn().unwrap());
+    crate::support::wait_until("both calls are recorded", || {
+        dir.path().join("store.yaml").exists() && crate::support::runs(dir.path()).iter().any(|run| run.llm_calls == 2)
+    });
+    let run = only_run(dir.path());
+    let output = replayed(dir.path(), &run, &["--", "python3", "-c", AGENT], &[]);
+    let said = err(&output);
+    let line = format!("run {} is not over, but running: what it does from now on is not in the recording", run.run_id);
+    assert!(said.contains(&line) && said.contains("as recorded"), "{said}");
 }

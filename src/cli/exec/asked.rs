@@ -143,7 +143,8 @@ impl<S: Fn(libc::c_int), T: Fn(&SpanEvent) -> bool> Ear<S, T> {
     }
 }
 
-fn event(name: &str, attributes: &[(&str, &str)]) -> SpanEvent {
+/// Makes what the root says.
+pub fn event(name: &str, attributes: &[(&str, &str)]) -> SpanEvent {
     let attribute =
         |(key, value): &(&str, &str)| KeyValue { key: (*key).to_owned(), value: Some(Value::from(*value).into()) };
     SpanEvent {

@@ -8,23 +8,26 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use runspan::model::budget::{Budget, BudgetExceeded, Spent};
-use runspan::model::otlp::Span;
+use runspan::conventions::names;
+use runspan::model::budget::{Bound, Budget, BudgetExceeded, Spent};
+use runspan::model::otlp::{Span, SpanEvent};
 use runspan::model::record::{Record, RecordKind};
 use runspan::model::time::parse_duration;
-use runspan::model::{NanoUsd, RunId, RunSummary, SpanId};
+use runspan::model::{NanoUsd, RunId, SpanId, StepKind};
 use runspan::pipeline::cost::Pricer;
 use runspan::pipeline::facts::StepFacts;
+use runspan::store::RunReader;
+use runspan::store::family::Tree;
 use runspan::store::files::FilesReader;
 use runspan::store::files::layout::Layout;
 use tokio::sync::watch;
 
+use super::asked::event;
 use super::child::Signals;
-use super::report;
 
 /// How often the run is added up, and how much of the time that may take.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -35,7 +38,7 @@ const TICK: Duration = Duration::from_millis(25);
 const COUNT_LIMIT: Duration = Duration::from_secs(2);
 
 /// The bounds, as flags.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Budget")]
 pub struct Bounds {
     /// Dollars that the command's model calls may cost, those of runs below it among them
@@ -86,7 +89,10 @@ impl Bounds {
 #[derive(Debug)]
 pub struct Purse {
     budget: Budget,
-    begun: Instant,
+    /// When the run began.
+    begun: OnceLock<Instant>,
+    /// Answers that were given from a recording are told as well, and take nothing.
+    is_replay: bool,
     /// Calls that have ended, and those of them that are counted.
     answered: AtomicU64,
     counted: watch::Sender<u64>,
@@ -101,6 +107,10 @@ struct State {
     /// By the calls that passed through.
     passed: Spent,
     over: Option<Over>,
+    /// The call that was counted last.
+    last: Option<SpanId>,
+    /// The model of the first call without a price.
+    unpriced: Option<String>,
 }
 
 /// A command took more than its budget.
@@ -125,18 +135,29 @@ impl Over {
 }
 
 impl Purse {
-    /// Makes it for a command that starts now.
-    pub fn new(budget: Budget, layout: &Layout) -> Arc<Self> {
+    /// Makes it for a command that is about to start. `is_replay`: of its calls only those count for which a model is asked.
+    pub fn new(budget: Budget, layout: &Layout, is_replay: bool) -> Arc<Self> {
         // Prices that cannot be read are told by what stores the run.
         let (pricer, _) = Pricer::of_store(layout);
         Arc::new(Self {
             budget,
-            begun: Instant::now(),
+            begun: OnceLock::new(),
+            is_replay,
             answered: AtomicU64::new(0),
             counted: watch::channel(0).0,
             pricer: Mutex::new(pricer),
             state: Mutex::default(),
         })
+    }
+
+    /// Returns what the command may take.
+    pub fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    /// Begins to count its time: with the run, whose length it is never more than.
+    pub fn start(&self) {
+        self.begun.get_or_init(Instant::now);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -155,13 +176,21 @@ impl Purse {
 
     /// Counts a call that has ended.
     pub fn count(&self, span: &Span) {
-        let (tokens, cost) = self.price(span);
-        let mut state = self.state();
-        state.passed.tokens = state.passed.tokens.saturating_add(tokens.unwrap_or_default());
-        state.passed.cost = state.passed.cost + cost.unwrap_or_default();
-        state.passed.unpriced += u64::from(cost.is_none());
-        self.judge(&mut state, SpanId::from_bytes(&span.span_id));
-        drop(state);
+        let is_replayed = span.attr_str(names::RESPONSE_ID).is_some_and(|id| id.starts_with(names::REPLAYED_ANSWER));
+        if !is_replayed {
+            let (tokens, cost) = self.price(span);
+            let is_unpriced = tokens.is_some() && cost.is_none();
+            let mut state = self.state();
+            state.passed.tokens = state.passed.tokens.saturating_add(tokens.unwrap_or_default());
+            state.passed.cost = state.passed.cost + cost.unwrap_or_default();
+            state.passed.unpriced += u64::from(is_unpriced);
+            state.last = SpanId::from_bytes(&span.span_id);
+            if is_unpriced && state.unpriced.is_none() {
+                state.unpriced = Some(model_of(span));
+            }
+            let at = state.last;
+            self.judge(&mut state, at);
+        }
         self.counted.send_modify(|counted| *counted += 1);
     }
 
@@ -204,7 +233,8 @@ impl Purse {
             state.passed.steps += 1;
             return Ok(());
         };
-        state.over.get_or_insert_with(|| Over::new(exceeded, None)).refused += 1;
+        let at = state.last;
+        state.over.get_or_insert_with(|| Over::new(exceeded, at)).refused += 1;
         Err(exceeded)
     }
 
@@ -215,7 +245,7 @@ impl Purse {
             unpriced: stored.unpriced.max(passed.unpriced),
             tokens: stored.tokens.max(passed.tokens),
             steps: stored.steps.max(passed.steps),
-            wall: self.begun.elapsed(),
+            wall: self.begun.get().map(Instant::elapsed).unwrap_or_default(),
         }
     }
 
@@ -223,19 +253,39 @@ impl Purse {
     fn judge(&self, state: &mut State, at: Option<SpanId>) {
         let exceeded = self.budget.exceeded(&self.spent(state)).filter(|_| state.over.is_none());
         if let Some(exceeded) = exceeded {
-            state.over = Some(Over::new(exceeded, at));
+            // Of its time nobody is over it but the command.
+            state.over = Some(Over::new(exceeded, at.filter(|_| exceeded.bound != Bound::Wall)));
         }
+    }
+
+    /// Returns what is to be said of it that a bound of dollars does not count some calls.
+    fn unpriced(&self) -> Option<SpanEvent> {
+        let model = self.state().unpriced.clone().filter(|_| self.budget.cost_usd.is_some())?;
+        let budget = self.budget.to_json();
+        let about = [(names::EVENT_LEVEL, "WARN"), (names::REQUEST_MODEL, &model), (names::BUDGET, &budget)];
+        Some(event(names::EVENT_UNPRICED, &about))
     }
 
     /// Adds up what the store has of the run and of those below it.
     fn look(&self, store: &Path, run: RunId) {
         let Ok(reader) = FilesReader::open(store) else { return };
-        let (own, below) = report::family(&reader, run);
-        let mut stored = sum(own.iter().chain(&below));
-        stored.steps = stored.steps.saturating_sub(u64::from(own.is_some()));
+        let Ok(tree) = Tree::read(&reader, run) else { return };
+        let mut stored = Spent::of_runs(run, tree.from(run));
+        if self.is_replay {
+            stored.tokens = 0;
+        }
+        let is_over = self.budget.exceeded(&Spent { wall: Duration::ZERO, ..stored }).is_some();
+        // Told by the command itself: read once.
+        let at = if is_over && self.over().is_none() { last_call(&reader, run) } else { None };
+        let unpriced =
+            if stored.unpriced > 0 && self.state().unpriced.is_none() { unpriced_in(&tree, run) } else { None };
         let mut state = self.state();
         state.stored = stored;
-        self.judge(&mut state, None);
+        if state.unpriced.is_none() {
+            state.unpriced = unpriced;
+        }
+        let at = at.or(state.last);
+        self.judge(&mut state, at);
     }
 
     /// Asks the command to end when it is time, and then ends it.
@@ -261,18 +311,26 @@ impl Purse {
     }
 }
 
-/// Adds up runs. Their numbers come from a file, and may be anything.
-fn sum<'a>(runs: impl Iterator<Item = &'a RunSummary>) -> Spent {
-    runs.fold(Spent::default(), |spent, run| {
-        let tokens = run.tokens.and_then(|tokens| tokens.with_total().total).unwrap_or_default();
-        Spent {
-            cost: spent.cost + run.cost_usd.unwrap_or_default(),
-            unpriced: spent.unpriced.saturating_add(run.unpriced_steps),
-            tokens: spent.tokens.saturating_add(tokens),
-            steps: spent.steps.saturating_add(run.steps_total),
-            ..spent
-        }
-    })
+fn model_of(span: &Span) -> String {
+    let model = span.attr_str(names::RESPONSE_MODEL).or_else(|| span.attr_str(names::REQUEST_MODEL));
+    model.unwrap_or_default().to_owned()
+}
+
+/// Returns the model call of a run that ended last: when it is seen that the run is over its budget, the one that put it over.
+fn last_call(reader: &FilesReader, run: RunId) -> Option<SpanId> {
+    let steps = reader.get_outline(run).ok()?;
+    let calls = steps.iter().filter(|step| matches!(step.kind, StepKind::Llm | StepKind::Embedding));
+    let ended = calls.filter_map(|call| {
+        let took = Duration::from_secs_f64(call.duration_ms? / 1_000.0);
+        Some((call.started_at.0.saturating_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)), call.span_id))
+    });
+    ended.max_by_key(|(at, _)| *at).map(|(_, span)| span)
+}
+
+/// Returns the model of a run that has calls without a price.
+fn unpriced_in(tree: &Tree, run: RunId) -> Option<String> {
+    let unpriced = tree.from(run).find(|run| run.unpriced_steps > 0)?;
+    Some(unpriced.model.clone().unwrap_or_default())
 }
 
 impl fmt::Display for Over {
@@ -329,39 +387,26 @@ impl Watch {
         Ok(Self { purse, stop, thread })
     }
 
-    /// Ends it, and returns by what the command was stopped, if it was.
-    pub fn end(self) -> Option<Over> {
+    /// Ends it, and returns by what the command was stopped, if it was, and what the root says of it.
+    pub fn end(self) -> (Option<Over>, Option<SpanEvent>) {
         drop(self.stop);
         // It does not panic; if it did, what it found is there all the same.
         let _ = self.thread.join();
-        self.purse.over().filter(Over::was_stopped)
+        (self.purse.over().filter(Over::was_stopped), self.purse.unpriced())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use runspan::model::{Tokens, TraceId, UnixNanos};
-
     use super::*;
 
     #[test]
-    fn runs_whose_numbers_are_too_large_add_up_to_the_most_there_is() {
-        let trace = TraceId([1; 16]);
-        let state = runspan::store::assembly::RunState::new(trace.as_run_id(), trace);
-        let run = RunSummary {
-            tokens: Some(Tokens { prompt: Some(u64::MAX), completion: Some(1), ..Tokens::default() }),
-            cost_usd: Some(NanoUsd(i64::MAX)),
-            unpriced_steps: u64::MAX,
-            steps_total: u64::MAX,
-            ..state.summary(UnixNanos(1))
-        };
-        let most = Spent {
-            cost: NanoUsd(i64::MAX),
-            unpriced: u64::MAX,
-            tokens: u64::MAX,
-            steps: u64::MAX,
-            wall: Duration::ZERO,
-        };
-        assert_eq!(sum([&run, &run].into_iter()), most);
+    fn the_time_of_a_budget_begins_with_the_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let budget = Budget { wall: Some(Duration::ZERO), ..Budget::default() };
+        let purse = Purse::new(budget, &Layout::new(dir.path()), false);
+        assert_eq!((purse.due(Duration::ZERO), purse.spent(&purse.state()).wall), (None, Duration::ZERO));
+        purse.start();
+        assert_eq!(purse.due(Duration::ZERO).map(|(name, _)| name), Some("SIGTERM"));
     }
 }

@@ -246,7 +246,7 @@ async fn pass(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Response<
     if let Some(purse) = shared.says.purse.as_ref().filter(|_| may_cost)
         && let Err(over) = purse.admit().await
     {
-        return over_budget(&route, &over.to_string());
+        return over_budget(&route, &over.to_string()).map(whole);
     }
     let upgrade = is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
     let call = route.format.map(|format| shared.says.began(Exchange::new(format, &route, request.headers())));
@@ -295,20 +295,31 @@ async fn answered(
     match reply {
         Reply::Said { status, is_stream, body: said } => {
             call.request().passed(Copied::of(&body, &shared.budget));
-            let response = said_by_us(status, is_stream, said);
-            let (status, headers) = (response.status(), response.headers());
-            let copy = Copied::of(response.body(), &shared.budget);
-            call.answered(Answered::of(status, headers, copy, Ending::Whole));
-            response.map(whole)
+            told(shared, said_by_us(status, is_stream, said), call)
         }
-        Reply::Ask(body) => {
+        Reply::Ask { number, body } => {
             call.request().passed(Copied::of(&body, &shared.budget));
+            if let Some(purse) = &shared.says.purse
+                && let Err(over) = purse.admit().await
+            {
+                return told(shared, over_budget(route, &over.to_string()), call);
+            }
             match ask_model(shared, head, body, route).await {
-                Ok(response) => watched(shared, response, call),
+                Ok(response) => {
+                    answers.replay.went_live(number);
+                    watched(shared, response, call)
+                }
                 Err(why) => unreachable(&why, route, Some(call)),
             }
         }
     }
+}
+
+/// Gives an answer of ours to a call, and records that.
+fn told(shared: &Shared, response: Response<Bytes>, call: Call) -> Response<Body> {
+    let copy = Copied::of(response.body(), &shared.budget);
+    call.answered(Answered::of(response.status(), response.headers(), copy, Ending::Whole));
+    response.map(whole)
 }
 
 fn said_by_us(status: u16, is_stream: bool, body: String) -> Response<Bytes> {
@@ -438,15 +449,12 @@ fn cleaned(mut response: Response<Incoming>) -> Response<Incoming> {
 
 /// Answers in the shape that clients of models show to people.
 fn refused(status: StatusCode, message: &str) -> Response<Body> {
-    answer_with(status, &serde_json::json!({"error": {"message": message, "type": "runspan_exec", "code": null}}))
-}
-
-fn answer_with(status: StatusCode, body: &serde_json::Value) -> Response<Body> {
-    said_by_us(status.as_u16(), false, body.to_string()).map(whole)
+    let error = serde_json::json!({"error": {"message": message, "type": "runspan_exec", "code": null}});
+    said_by_us(status.as_u16(), false, error.to_string()).map(whole)
 }
 
 /// Refuses a call in the form of errors of the service, with a status that its clients do not try again.
-fn over_budget(route: &Route<'_>, why: &str) -> Response<Body> {
+fn over_budget(route: &Route<'_>, why: &str) -> Response<Bytes> {
     let message = format!("runspan exec passes on no more calls: {why}");
     let error = match route.is_anthropic() {
         true => serde_json::json!({"type": "error", "error": {"type": "permission_error", "message": message}}),
@@ -455,7 +463,7 @@ fn over_budget(route: &Route<'_>, why: &str) -> Response<Body> {
             serde_json::json!({"error": {"message": message, "type": code, "param": null, "code": code}})
         }
     };
-    let mut response = answer_with(StatusCode::FORBIDDEN, &error);
+    let mut response = said_by_us(StatusCode::FORBIDDEN.as_u16(), false, error.to_string());
     response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
     response
 }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use runspan::model::{RunId, RunStatus, RunSummary, UnixNanos};
+use runspan::store::RunReader;
+use runspan::store::family::Tree;
 use runspan::store::files::FilesReader;
-use runspan::store::{Listed, Query, RunReader};
 
-use crate::cli::output::{BOLD, CYAN, DIM, count, money, run_status, safe};
+use crate::cli::output::{BOLD, CYAN, DIM, count, counted, money, run_status, safe};
 use crate::cli::{FoundBy, Session, open_store};
 
 /// What stands in the log of a run whose command told nothing of what it did.
@@ -20,7 +21,7 @@ const WHAT_TO_DO: &str = "`runspan exec --help` says what is";
 /// Says in one line what a run came to; in two where it is empty.
 pub fn say(store: &Path, run: RunId, session: &mut Session<'_>) {
     let look = session.look;
-    let told = open_store(store).and_then(|reader| Ok((reader.get_run(run)?, family(&reader, run).1)));
+    let told = open_store(store).and_then(|reader| Ok((reader.get_run(run)?, below(&reader, run))));
     let (summary, below) = match told {
         Ok(told) => told,
         Err(error) => return super::warn(session, &format!("the run cannot be read: {error}")),
@@ -43,9 +44,22 @@ pub fn say(store: &Path, run: RunId, session: &mut Session<'_>) {
     }
 }
 
+/// Says which calls of a run, and of those below it, have no price.
+pub fn unpriced(store: &Path, run: RunId) -> Option<String> {
+    let reader = open_store(store).ok()?;
+    let tree = Tree::read(&reader, run).ok()?;
+    let (mut calls, mut models) = (0, Vec::new());
+    for run in tree.from(run).filter(|run| run.unpriced_steps > 0) {
+        calls += run.unpriced_steps;
+        models.extend(run.models.iter().chain(run.model.iter().filter(|_| run.models.is_empty())).cloned());
+    }
+    let models = if models.len() == 1 { format!(" of {}", models.concat()) } else { String::new() };
+    (calls > 0).then(|| format!("{} without a price{models}", counted(calls, "call")))
+}
+
 /// Tells whether the command began runs itself.
 pub fn has_runs_below(store: &Path, run: RunId) -> bool {
-    open_store(store).is_ok_and(|reader| !family(&reader, run).1.is_empty())
+    open_store(store).is_ok_and(|reader| !below(&reader, run).is_empty())
 }
 
 /// When a run was: from its start to its end, if it has one.
@@ -76,7 +90,7 @@ impl Below {
                 during
             }
         };
-        family(&reader, self.run).1.iter().map(&mut times).collect()
+        below(&reader, self.run).iter().map(&mut times).collect()
     }
 }
 
@@ -92,31 +106,11 @@ fn during(reader: &FilesReader, run: &RunSummary) -> During {
     (start, root.and_then(|root| root.duration_ms).map(end).or(run.completed_at))
 }
 
-/// Returns a run, and all that were begun below it: by the command itself, with the library, and by what that began.
-pub fn family(reader: &FilesReader, run: RunId) -> (Option<RunSummary>, Vec<RunSummary>) {
-    let query = Query { since: Some(run.time()), ..Query::default() };
-    let listed = reader.list_runs(&query).unwrap_or_default().into_iter();
-    let summaries = listed.filter_map(|listed| match listed {
-        Listed::Run(run) => Some(run.summary),
-        Listed::Damaged(_) => None,
-    });
-    let mut own = None;
-    let mut by_parent: HashMap<RunId, Vec<RunSummary>> = HashMap::new();
-    for summary in summaries {
-        if summary.run_id == run {
-            own = Some(summary);
-        } else if let Some(parent) = summary.parent_run_id {
-            by_parent.entry(parent).or_default().push(summary);
-        }
-    }
-    // Each is taken out once, so that runs which name each other as parents end the walk.
-    let mut below = by_parent.remove(&run).unwrap_or_default();
-    let mut next = 0;
-    while let Some(parent) = below.get(next).map(|summary| summary.run_id) {
-        below.extend(by_parent.remove(&parent).unwrap_or_default());
-        next += 1;
-    }
-    (own, below)
+/// Returns the runs that were begun below one: by the command itself, with the library, and by what that began. What cannot
+/// be read is not there.
+fn below(reader: &FilesReader, run: RunId) -> Vec<RunSummary> {
+    let tree = Tree::read(reader, run).unwrap_or_default();
+    tree.from(run).filter(|below| below.run_id != run).cloned().collect()
 }
 
 /// Returns what runs add up to: `2 model calls, 1 tool call, 1,310 tokens, $0.0042`.

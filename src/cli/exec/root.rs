@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use runspan::conventions::names;
+use runspan::model::budget::Budget;
 use runspan::model::otlp::{
     AnyValue, ArrayValue, KeyValue, Resource, STATUS_ERROR, Scope, Span, SpanEvent, Status, Value,
 };
@@ -45,6 +46,8 @@ pub struct Facts<'a> {
     pub input: Input,
     /// The run that it repeats.
     pub replay_of: Option<RunId>,
+    /// What it may take.
+    pub budget: Option<Budget>,
     pub started_at: UnixNanos,
 }
 
@@ -94,6 +97,9 @@ impl Root {
         if let Some(run) = facts.replay_of {
             span.set_attr(names::REPLAY_OF, run.to_string());
         }
+        if let Some(budget) = facts.budget {
+            span.set_attr(names::BUDGET, budget.to_json());
+        }
         span.set_attr("process.pid", i64::from(facts.pid));
         let resource = Arc::new(resource(facts.name));
         let scope = Scope {
@@ -135,6 +141,11 @@ impl Root {
             let name = names::EVENT_RESUMED.to_owned();
             self.record.span.events.push(SpanEvent { time_unix_nano, name, ..SpanEvent::default() });
         }
+    }
+
+    /// Takes in what it has said besides.
+    pub fn say(&mut self, events: impl IntoIterator<Item = SpanEvent>) {
+        self.record.span.events.extend(events);
     }
 
     /// Returns the record of its end, with what is to be known of the recording.

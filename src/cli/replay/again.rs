@@ -10,7 +10,7 @@ use runspan::store::RunReader;
 use runspan::store::files::FilesReader;
 
 use super::report;
-use crate::cli::exec::{self, Again, OnMiss, Over, Place, Recorded};
+use crate::cli::exec::{self, Again, Bounds, OnMiss, Over, Place, Recorded};
 use crate::cli::output::{YELLOW, safe};
 use crate::cli::{CODE_FAILED, CODE_NO, Done, Format, Session, Stop};
 
@@ -36,9 +36,18 @@ pub struct Options {
     /// How much of prompts and answers is kept: none, redacted, full [default: RUNSPAN_CONTENT, else redacted]
     #[arg(long, value_name = "POLICY", requires = "exec")]
     content: Option<Content>,
+    #[command(flatten)]
+    bounds: Bounds,
     /// The command to run in the place of the recorded one
     #[arg(last = true, value_name = "CMD", requires = "exec")]
     command: Vec<OsString>,
+}
+
+impl Options {
+    /// Tells whether bounds are given: only what runs can be held to them.
+    pub fn has_bounds(&self) -> bool {
+        self.bounds.budget().is_some()
+    }
 }
 
 /// Runs it, and says how it went beside what was recorded.
@@ -73,7 +82,7 @@ pub fn run(options: &Options, reader: &FilesReader, run: RunId, session: &mut Se
         place: Place { directory: recorded.directory.clone(), input, is_out_taken: session.format != Format::Table },
     };
     let name = options.name.clone().unwrap_or_else(|| recording.run().name().to_owned());
-    let args = exec::Args::again(name, recorded.command.clone(), options.content);
+    let args = exec::Args::again(name, recorded.command.clone(), options.content, options.bounds.clone());
     let over = exec::run_again(&args, &again, session)?;
     let told = report::Told {
         recording: &recording,
@@ -100,6 +109,12 @@ fn end(told: &report::Told<'_>) -> Done {
 fn check(recording: &Recording, session: &mut Session<'_>) -> Result<(), Stop> {
     let run = recording.run().run_id;
     let all = recording.calls().len();
+    let label = session.look.paint(YELLOW, "warning:").into_owned();
+    let status = recording.run().status;
+    if status.is_open() {
+        let what = "what it does from now on is not in the recording";
+        session.remark(&format!("runspan: {label} run {run} is not over, but {status}: {what}"));
+    }
     let gaps: Vec<(String, Gap)> = recording.gaps().map(|(call, gap)| (call.step_id.clone(), gap)).collect();
     if all == 0 {
         return Err(Stop::failed(CODE_NO, format!("run {run} has no model calls: there is nothing to answer with")));
@@ -113,7 +128,6 @@ fn check(recording: &Recording, session: &mut Session<'_>) -> Result<(), Stop> {
         }
         return Err(stop);
     }
-    let label = session.look.paint(YELLOW, "warning:").into_owned();
     for line in crate::cli::some_of(&listed.collect::<Vec<_>>()) {
         session.remark(&format!("runspan: {label} no answer to {}", safe(&line)));
     }

@@ -110,6 +110,11 @@ impl Told<'_> {
             _ => ("≠", YELLOW),
         };
         let redacted = self.redacted(taken);
+        if is_unheard(taken) {
+            let line = "!  after the fork, and not answered: the model could not be asked";
+            out.push_str(&format!("{}\n", look.paint(RED, line)));
+            return;
+        }
         if !taken.is_diverged() && redacted == 0 {
             return;
         }
@@ -169,6 +174,7 @@ impl Told<'_> {
             some(report.count(Fit::Position), "at its place and different"),
             some(report.count(Fit::Unmatched), "unmatched"),
             some(report.count(Fit::Beyond), "after the fork"),
+            some(report.taken.iter().filter(|taken| is_unheard(taken)).count(), "not answered there"),
             some(report.left_over.len(), "not asked for"),
             Some(match report.reused() {
                 1 => "1 answer reused".to_owned(),
@@ -206,7 +212,7 @@ impl Told<'_> {
         let is_live = report.taken.iter().any(|taken| taken.is_live);
         let spent = json!({
             "tokens": self.spent.tokens.filter(|_| is_live),
-            "cost_usd": if is_live { json!(self.spent.cost) } else { json!(0.0) },
+            "cost_usd": if is_live { json!(self.spent.cost) } else { json!(NanoUsd(0)) },
             "unpriced_steps": self.spent.unpriced,
         });
         let exit_code = match self.over.ended {
@@ -248,6 +254,11 @@ impl Told<'_> {
             "redacted": self.redacted(taken),
         })
     }
+}
+
+/// Tells whether a model was to be asked, and could not be.
+fn is_unheard(taken: &Taken) -> bool {
+    taken.fit == Fit::Beyond && !taken.is_live
 }
 
 fn difference_as_json(difference: &Difference) -> Json {

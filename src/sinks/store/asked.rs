@@ -30,7 +30,7 @@ pub(crate) enum Claimed {
     Taken,
     /// It is this process's already.
     Ours,
-    /// It does not wait.
+    /// It does not wait, and has no answer to go on from.
     Not(RunStatus),
 }
 
@@ -85,7 +85,8 @@ impl<W: RunWriter> StoreSink<W> {
         true
     }
 
-    /// Goes on with a run that waits and whose process is dead: from here on this process writes it.
+    /// Goes on with a run that waits, or has crashed behind an answer, and whose process is dead: from here on this process
+    /// writes it.
     ///
     /// # Errors
     ///
@@ -99,8 +100,12 @@ impl<W: RunWriter> StoreSink<W> {
         self.forget_unbegun(run);
         let Some(live) = self.runs.get_mut(&run) else { return Err(StoreError::NotFound { id: run.to_string() }) };
         let status = live.state.status();
-        if status != RunStatus::Waiting {
-            self.unclaim(run);
+        if live.state.can_reopen() {
+            let (at, cause) = (UnixNanos::now().max(live.state.last_time()), live.state.start_event());
+            let body = status_body(status, RunStatus::Waiting, "it is gone on with from its last answer");
+            live.push(EventId::fresh(at), cause, at, None, body);
+        } else if status != RunStatus::Waiting {
+            self.let_go_of(run);
             return Ok(Claimed::Not(status));
         }
         // Others see by `run.yaml` whose it is.
@@ -114,8 +119,18 @@ impl<W: RunWriter> StoreSink<W> {
         }
     }
 
-    /// Lets go of a run that cannot be gone on with.
+    /// Lets go of a run that cannot be gone on with: it is nobody's, and another process may try.
     pub(crate) fn unclaim(&mut self, run: RunId) {
+        // What is not written now was not there.
+        let _ = self.write(run, Instant::now(), false);
+        if let Some(live) = self.runs.get(&run) {
+            // Else it is this process's until that ends.
+            let _ = self.writer.disown_run(&live.state.summary(UnixNanos::now()));
+        }
+        self.let_go_of(run);
+    }
+
+    fn let_go_of(&mut self, run: RunId) {
         self.runs.remove(&run);
         self.dirty.remove(&run);
         self.writer.release_run(run);

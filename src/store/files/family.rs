@@ -1,11 +1,8 @@
-//! Runs that started runs: who is above a run and who is below, in whichever processes they ran.
-//!
-//! A parent is what a run says; anybody may have said it, so a parent may be missing and a run its own ancestor. Every run
-//! is told once, and nothing here recurses.
+//! The family of a run: who is above it and who is below, in whichever processes they ran.
 
 use super::FilesReader;
-use crate::model::id::{IdMap, IdSet};
-use crate::model::{RunId, RunSummary};
+use crate::model::RunId;
+use crate::store::family::Tree;
 use crate::store::{ListedRun, StoreError};
 
 /// A run and all that belongs to it.
@@ -56,66 +53,17 @@ impl FilesReader {
         let mut below = tree.below(run);
         below.sort_by_key(|(_, depth)| *depth);
         let open = below.into_iter().skip(1).filter_map(|(run, _)| {
-            let summary = tree.runs.get(&run).filter(|summary| summary.status.is_open())?;
+            let summary = tree.get(run).filter(|summary| summary.status.is_open())?;
             Some((run, summary.parent_run_id?))
         });
         Ok(open.collect())
     }
 }
 
-/// All runs of a store, by who started them.
-struct Tree {
-    runs: IdMap<RunId, RunSummary>,
-    /// By their start.
-    children: IdMap<RunId, Vec<RunId>>,
-}
-
-impl Tree {
-    /// Takes the runs, newest first.
-    fn of(runs: Vec<RunSummary>) -> Self {
-        let mut tree = Self { runs: IdMap::default(), children: IdMap::default() };
-        for run in runs.into_iter().rev() {
-            if let Some(parent) = run.parent_run_id {
-                tree.children.entry(parent).or_default().push(run.run_id);
-            }
-            tree.runs.insert(run.run_id, run);
-        }
-        tree
-    }
-
-    /// Returns the topmost run above one, and whose child that says it is if that is not there. In a circle, the run itself
-    /// is topmost.
-    fn top_of(&self, run: RunId) -> (RunId, Option<RunId>) {
-        let mut seen = IdSet::default();
-        let mut top = run;
-        while seen.insert(top) {
-            match self.runs.get(&top).and_then(|summary| summary.parent_run_id) {
-                Some(parent) if self.runs.contains_key(&parent) => top = parent,
-                missing => return (top, missing),
-            }
-        }
-        (run, None)
-    }
-
-    /// Returns a run and all below it, each above its children, and how deep each is.
-    fn below(&self, top: RunId) -> Vec<(RunId, usize)> {
-        let (mut found, mut seen, mut waiting) = (Vec::new(), IdSet::default(), vec![(top, 0)]);
-        while let Some((run, depth)) = waiting.pop() {
-            if !seen.insert(run) {
-                continue;
-            }
-            found.push((run, depth));
-            let children = self.children.get(&run).into_iter().flatten().rev();
-            waiting.extend(children.map(|child| (*child, depth + 1)));
-        }
-        found
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::UnixNanos;
+    use crate::model::{RunSummary, UnixNanos};
     use crate::store::RunWriter;
     use crate::store::assembly::RunState;
     use crate::store::files::FilesWriter;

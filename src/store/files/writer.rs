@@ -193,9 +193,9 @@ impl FilesWriter {
         Ok(())
     }
 
-    fn publish(&mut self, dir: &Path, summary: &RunSummary) -> Result<(), StoreError> {
+    fn publish(&mut self, dir: &Path, summary: &RunSummary, writer: Option<RunId>) -> Result<(), StoreError> {
         let pinned = cleanup::is_marked(self.layout.fs(), dir)?;
-        let mut signed = RunSummary { writer: Some(self.writer), pinned, ..summary.clone() };
+        let mut signed = RunSummary { writer, pinned, ..summary.clone() };
         if let Some(open) = self.open.get_mut(&summary.run_id) {
             signed.events_sha256 = open.log.hash_for(summary);
             if !summary.status.is_open() {
@@ -219,9 +219,9 @@ impl RunWriter for FilesWriter {
                 }
                 // The folder alone may be there already: an artifact can be kept before the run's first line is written.
                 // Its summary must not speak of lines that are not there yet.
-                self.publish(&dir, &RunSummary { events: 0, ..summary.clone() })?;
+                self.publish(&dir, &RunSummary { events: 0, ..summary.clone() }, Some(self.writer))?;
                 self.append_events(summary.run_id, events)?;
-                self.publish(&dir, summary)
+                self.publish(&dir, summary, Some(self.writer))
             }
         }
     }
@@ -277,7 +277,7 @@ impl RunWriter for FilesWriter {
             return Ok(());
         }
         let dir = self.open(summary.run_id)?.dir.clone();
-        self.publish(&dir, summary)
+        self.publish(&dir, summary, Some(self.writer))
     }
 
     fn delete_run(&mut self, run: RunId) -> Result<(), StoreError> {
@@ -294,6 +294,12 @@ impl RunWriter for FilesWriter {
             layout::sync_dir(fs, parent)?;
         }
         fs.remove_tree(&gone).map_err(StoreError::io("delete", &gone))
+    }
+
+    fn disown_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
+        let Some(open) = self.open.get(&summary.run_id) else { return Ok(()) };
+        let dir = open.dir.clone();
+        self.publish(&dir, summary, None)
     }
 
     fn release_run(&mut self, run: RunId) {

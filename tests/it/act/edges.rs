@@ -259,3 +259,25 @@ fn a_run_that_cannot_be_gone_on_with_is_left_to_others() {
         assert_eq!(only_run(dir.path()).writer, before.writer);
     });
 }
+
+#[test]
+fn a_run_that_is_ended_as_it_is_gone_on_with_is_not_kept_from_others() {
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let agent = tracing::info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent");
+        agent.in_scope(|| tracing::info!(event.name = "runspan.waiting", reason = "approval"));
+        drop(agent);
+        wait_until("it waits", || is_waiting(dir.path()));
+    });
+    let requests = requests(dir.path(), only_run(dir.path()).run_id);
+    std::fs::create_dir_all(&requests).unwrap();
+    // It cannot be read, so that nobody knows that the run is not to end.
+    std::fs::write(requests.join("cancel.json"), "{").unwrap();
+    record_in(dir.path(), |_| {
+        assert!(matches!(Run::resume("latest").unwrap_err(), ResumeError::NoRoot { .. }));
+        wait_until("it is nobody's", || only_run(dir.path()).writer.is_none());
+        assert!(is_waiting(dir.path()));
+        std::fs::remove_file(requests.join("cancel.json")).unwrap();
+        assert_eq!(control::cancel(&open(dir.path()), "latest").unwrap()[0].status, RunStatus::Cancelled);
+    });
+}

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::process::Output;
 
 use runspan::model::{RunStatus, RunSummary};
+use runspan::store::RunReader;
 use serde_json::json;
 
 use super::proxy::{STREAM, event, serve, whole};
@@ -68,12 +69,12 @@ fn calls_over_the_budget_are_refused_at_once() {
     200
     200
     200
-    403 false {"error":{"message":"runspan exec passes on no more calls: over the budget of $0.4: spent $0.45, 3000000 tokens, 3 steps","type":"budget_exceeded","param":null,"code":"budget_exceeded"}}
+    403 false {"error":{"message":"runspan exec passes on no more calls: over the budget of $0.4: spent $0.45, 3,000,000 tokens, 3 steps","type":"budget_exceeded","param":null,"code":"budget_exceeded"}}
     "#);
     assert_eq!(output.status.code(), Some(0), "the command ended by itself, and well");
     let run = only_run(dir.path());
     assert_eq!((run.status, run.llm_calls, run.steps_total), (RunStatus::Error, 3, 4));
-    insta::assert_snapshot!(error(&run), @"error budget_exceeded at chat-3: over the budget of $0.4: spent $0.45, 3000000 tokens, 3 steps; 1 call was refused");
+    insta::assert_snapshot!(error(&run), @"error budget_exceeded at chat-3: over the budget of $0.4: spent $0.45, 3,000,000 tokens, 3 steps; 1 call was refused");
     assert!(err(&output).contains("warning: over the budget of $0.4"), "{}", err(&output));
 }
 
@@ -157,7 +158,7 @@ fn what_spans_and_runs_below_tell_counts() {
     let bounds = ["--budget-tokens", "100", "--budget-grace", "100ms"];
     let output = ended(exec(dir.path(), &bounds, &["sh", "-c", &script]));
     assert_eq!(output.status.code(), Some(128 + libc::SIGTERM), "{}", err(&output));
-    insta::assert_snapshot!(error(&only_run(dir.path())), @"error budget_exceeded at sh: over the budget of 100 tokens: spent $0.000021, 110 tokens, 3 steps; SIGTERM was sent; the command was killed by SIGTERM");
+    insta::assert_snapshot!(error(&only_run(dir.path())), @"error budget_exceeded at chat: over the budget of 100 tokens: spent $0.000021, 110 tokens, 3 steps; SIGTERM was sent; the command was killed by SIGTERM");
     // A run of its own, below a run of its own: three programs.
     let dir = tempdir();
     let runspan = env!("CARGO_BIN_EXE_runspan");
@@ -208,4 +209,25 @@ print(tried(lambda: messages.create(model='claude-sonnet-4-5', max_tokens=5, mes
     );
     let error = only_run(dir.path()).error.unwrap().message.unwrap();
     assert!(error.contains("2 calls were refused"), "each once: {error}");
+}
+
+#[test]
+fn a_model_without_a_price_is_said_where_dollars_are_bounded() {
+    let dir = tempdir();
+    let usage = json!({"input_tokens": 90, "output_tokens": 5});
+    let address = serve(9, move |_, _, stream| whole(stream, "", json!({"usage": usage}).to_string().as_bytes()));
+    // The service that is asked has no such model.
+    let output = asks(dir.path(), &["--budget-usd", "2"], &["ANTHROPIC_BASE_URL", "/v1/messages"], address);
+    let said: Vec<String> = err(&output).lines().filter(|line| line.contains("warning")).map(str::to_owned).collect();
+    insta::assert_snapshot!(said.join("\n"), @"runspan: warning: the budget of $2 does not count 9 calls without a price of gpt-4o-mini; --budget-tokens bounds them, too");
+    let run = only_run(dir.path());
+    let events = crate::support::open(dir.path()).get_events(run.run_id, 0).unwrap();
+    let said = |event: &runspan::model::Event| match &event.body {
+        runspan::model::EventBody::Log(log) => Some(serde_json::to_string(log).unwrap()),
+        _ => None,
+    };
+    insta::assert_snapshot!(events.iter().filter_map(said).collect::<Vec<_>>().join("\n"), @r#"{"level":"WARN","message":"runspan.budget_unpriced","fields":{"gen_ai.request.model":"gpt-4o-mini","runspan.budget":{"cost_usd":2}}}"#);
+    let mut get = std::process::Command::new(env!("CARGO_BIN_EXE_runspan"));
+    let get = get.args(["get", "latest"]).env("RUNSPAN_STORE", dir.path()).output().unwrap();
+    assert!(String::from_utf8_lossy(&get.stdout).contains("budget    $2; calls without a price do not count in it"));
 }

@@ -45,8 +45,8 @@ pub struct Answers {
 pub enum Reply {
     /// It is answered.
     Said { status: u16, is_stream: bool, body: String },
-    /// A model is to be asked, with this.
-    Ask(Vec<u8>),
+    /// A model is to be asked, with this. Who does says so when it has answered: [`Replay::went_live`].
+    Ask { number: usize, body: Vec<u8> },
 }
 
 impl Answers {
@@ -82,8 +82,7 @@ impl Answers {
             Err(miss) => miss,
         };
         if miss == Miss::Beyond || self.on_miss == OnMiss::Live {
-            self.replay.went_live(found.number);
-            return Reply::Ask(self.with_model(asked));
+            return Reply::Ask { number: found.number, body: self.with_model(asked) };
         }
         if self.on_miss == OnMiss::Stub && format != Format::Embeddings {
             return self.said(format, asked, &stub(&miss));
