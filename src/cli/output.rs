@@ -254,7 +254,7 @@ pub fn gist(content: &Json) -> String {
     said.unwrap_or_else(|| content.to_string())
 }
 
-/// Returns the text of a message, else the tool calls that it asks for.
+/// Returns the text of a message, else what a tool answered in it, else the tool calls that it asks for.
 fn said_in(message: &Json) -> Option<String> {
     let parts = match message.get("parts").or_else(|| message.get("content"))? {
         Json::String(text) => return Some(text.clone()),
@@ -262,15 +262,17 @@ fn said_in(message: &Json) -> Option<String> {
         _ => return None,
     };
     let text = |part: &Json| {
-        let text = ["content", "text", "response"].iter().find_map(|key| part.get(key).and_then(Json::as_str));
+        let text = ["content", "text"].iter().find_map(|key| part.get(key).and_then(Json::as_str));
         text.or_else(|| part.as_str()).map(str::to_owned)
     };
+    let answer = |part: &Json| part.get("response").and_then(Json::as_str).map(str::to_owned);
     let call = |part: &Json| {
         let name = part.get("name").and_then(Json::as_str)?;
         Some(format!("{name} {}", part.get("arguments").unwrap_or(&Json::Null)))
     };
     let calls: Vec<String> = parts.iter().filter_map(call).collect();
-    parts.iter().rev().find_map(text).or_else(|| (!calls.is_empty()).then(|| calls.join(", ")))
+    let said = parts.iter().rev().find_map(text).or_else(|| parts.iter().rev().find_map(answer));
+    said.or_else(|| (!calls.is_empty()).then(|| calls.join(", ")))
 }
 
 /// Formats a value as JSON over several lines, without a character that a terminal acts on.
@@ -480,6 +482,10 @@ mod tests {
         let asks =
             json!([{"role": "assistant", "parts": [{"type": "tool_call", "name": "find", "arguments": {"x": 1}}]}]);
         assert_eq!(gist(&asks), r#"find {"x":1}"#);
+        // Vercel's SDK puts all that an agent did into one message.
+        let all = json!([{"role": "assistant", "parts": [{"type": "text", "content": "18 degrees"},
+            {"type": "tool_call", "name": "find", "arguments": {}}, {"type": "tool_call_response", "response": "18"}]}]);
+        assert_eq!(gist(&all), "18 degrees");
         assert_eq!(gist(&json!({"a": 1})), r#"{"a":1}"#);
     }
 }

@@ -78,6 +78,8 @@ pub const TOTAL_TOKENS: &str = "gen_ai.usage.total_tokens";
 pub const OPENAI_SERVICE_TIER: &str = "openai.response.service_tier";
 /// Class of the error; absent on success.
 pub const ERROR_TYPE: &str = "error.type";
+/// What went wrong, for people, where the span's status does not say it.
+pub const ERROR_MESSAGE: &str = "error.message";
 /// [`ERROR_TYPE`] where nothing better is known.
 pub const ERROR_TYPE_OTHER: &str = "_OTHER";
 /// The user behind the run.

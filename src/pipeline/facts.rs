@@ -325,7 +325,10 @@ fn error(span: &Span) -> ErrorInfo {
     let status_message = span.status.as_ref().map(|status| status.message.clone()).filter(|text| !text.is_empty());
     ErrorInfo {
         kind: span.attr(names::ERROR_TYPE).and_then(text_of).or_else(|| told(names::EXCEPTION_TYPE)),
-        message: status_message.or_else(|| told(names::EXCEPTION_MESSAGE)).or_else(|| told(names::EVENT_ERROR)),
+        message: status_message
+            .or_else(|| told(names::EXCEPTION_MESSAGE))
+            .or_else(|| told(names::EVENT_ERROR))
+            .or_else(|| span.attr(names::ERROR_MESSAGE).and_then(text_of)),
         step_id: None,
     }
 }

@@ -238,6 +238,10 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
             found = Value::from(span.name.as_str());
             &found
         }
+        Source::Method(method) => {
+            found = Value::from(span.name.strip_suffix(method)?);
+            &found
+        }
         Source::Indexed(_) | Source::Parts(_) => return None,
     };
     match shape {
@@ -264,16 +268,26 @@ fn structured(value: &Value) -> Json {
     }
 }
 
-/// Finds a member by its path; a number takes an item of a list, and so does `KEY=VALUE`.
+/// Finds a member by its path; a number takes an item of a list, and so does `KEY=VALUE`. A text on the way is read as the
+/// structure that it is.
 fn member(value: &Json, path: &[&str]) -> Option<Json> {
-    let found = path.iter().try_fold(value, |value, name| match value {
+    let Some((name, rest)) = path.split_first() else { return (!value.is_null()).then(|| value.clone()) };
+    let inner;
+    let value = match value {
+        Json::String(text) => {
+            inner = serde_json::from_str(text).ok().or_else(|| literal::read(text))?;
+            &inner
+        }
+        other => other,
+    };
+    let found = match value {
         Json::Array(items) => match name.split_once('=') {
             Some((key, wanted)) => items.iter().find(|item| item.get(key).and_then(Json::as_str) == Some(wanted)),
             None => items.get(name.parse::<usize>().ok()?),
         },
         _ => value.get(name),
-    })?;
-    (!found.is_null()).then(|| found.clone())
+    };
+    member(found?, rest)
 }
 
 fn text_of_json(value: &Json) -> Option<String> {
@@ -341,7 +355,11 @@ fn write_entity_name(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<Step
         _ => return,
     };
     if draft.span().attr(to).is_none()
-        && let Some(name) = dialect.entity.iter().find_map(|source| shaped(draft.span(), source, Shape::Text))
+        && let Some(name) = dialect
+            .entity
+            .iter()
+            .filter(|source| kind != Some(StepKind::Workflow) || !matches!(source, Source::Method(_)))
+            .find_map(|source| shaped(draft.span(), source, Shape::Text))
     {
         draft.set(to, name);
     }
@@ -405,9 +423,13 @@ fn write_outcome(draft: &mut Draft<'_>, dialect: &Dialect, ended: bool) {
         Some(Value::Bool(flag)) => word.parse() == Ok(*flag),
         value => value.and_then(Value::as_str) == Some(word),
     };
-    let told = dialect.outcomes.iter().find(|outcome| says(outcome.key, outcome.word)).map(|outcome| outcome.status);
+    let told = dialect.outcomes.iter().find(|outcome| says(outcome.key, outcome.word));
     let silent = ended && is_silent(draft.span(), dialect);
-    let Some(status) = told.or(silent.then_some(StepStatus::Error)) else { return };
+    let Some(status) = told.map(|told| told.status).or(silent.then_some(StepStatus::Error)) else { return };
+    let reason = told.and_then(|told| shaped(draft.span(), &Source::Key(told.message?), Shape::Text));
+    if let Some(reason) = reason.filter(|_| draft.span().attr(names::ERROR_MESSAGE).is_none()) {
+        draft.set(names::ERROR_MESSAGE, reason);
+    }
     draft.set(names::STEP_STATUS, status.as_str());
     if status == StepStatus::Error && draft.span().attr(names::ERROR_TYPE).is_none() {
         draft.set(names::ERROR_TYPE, names::ERROR_TYPE_OTHER);

@@ -39,7 +39,7 @@ pub const CLAUDE_CODE: Dialect = Dialect {
         kind("span.type", Test::Is("claude_code.tool"), StepKind::Tool),
         kind("span.type", Test::Present, StepKind::Task),
     ],
-    outcomes: &[Outcome { key: "success", word: "false", status: StepStatus::Error }],
+    outcomes: &[Outcome { key: "success", word: "false", status: StepStatus::Error, message: None }],
     basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
     ..PLAIN
 };
@@ -77,7 +77,7 @@ pub const CODEX: Dialect = Dialect {
         kind(SPAN_NAME, Test::Is("turn"), StepKind::Agent),
     ],
     content: &[content(Side::In, &[Key("arguments"), Key("prompt")]), content(Side::Out, &[Key("output")])],
-    outcomes: &[Outcome { key: "success", word: "false", status: StepStatus::Error }],
+    outcomes: &[Outcome { key: "success", word: "false", status: StepStatus::Error, message: None }],
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };
@@ -95,7 +95,7 @@ pub const GEMINI_CLI: Dialect = Dialect {
         row(names::TOTAL_TOKENS, &[Key("total_token_count")], Count),
     ],
     basis: ALL_INCLUSIVE,
-    reasoning_apart: true,
+    reasoning_apart: &[""],
     ..PLAIN
 };
 

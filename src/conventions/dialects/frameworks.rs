@@ -137,6 +137,28 @@ pub const PYDANTIC: Dialect = Dialect {
     ..PLAIN
 };
 
+/// Logfire's instrumentation of the OpenAI Agents SDK, whose spans have a template for a name.
+///
+/// Source: `logfire` 5.4 `_internal/integrations/openai_agents.py`, run against a scripted server.
+pub const LOGFIRE_OPENAI_AGENTS: Dialect = Dialect {
+    name: "logfire-openai-agents",
+    detect: &[Detect::Scope("logfire.openai_agents")],
+    facts: &[row(names::CONVERSATION_ID, &[Key("group_id")], Text), row(names::AGENT_NAME, &[Key("agent_name")], Text)],
+    entity: &[Key("name")],
+    content: &[content(Side::In, &[Key("input"), Key("raw_input")]), content(Side::Out, &[Key("output")])],
+    usage: &[Key("gen_ai.usage.raw"), Key("usage")],
+    kinds: &[
+        kind("logfire.msg_template", Test::Starts("OpenAI Agents trace: "), StepKind::Workflow),
+        kind("logfire.msg_template", Test::Starts("Agent run: "), StepKind::Agent),
+        kind("logfire.msg_template", Test::Starts("Function: "), StepKind::Tool),
+        kind("logfire.msg_template", Test::Starts("Chat completion with "), StepKind::Llm),
+        kind("logfire.msg_template", Test::Starts("Responses API"), StepKind::Llm),
+        kind("logfire.msg_template", Test::Starts("Guardrail "), StepKind::Guardrail),
+        kind("logfire.msg_template", Test::Present, StepKind::Task),
+    ],
+    ..PYDANTIC
+};
+
 /// Haystack's own tracer, which writes whole inputs and outputs as JSON.
 ///
 /// Source: `haystack-ai` 3.4 and recordings. What a component is stands in the name of its class.
@@ -197,7 +219,7 @@ pub const HAYSTACK: Dialect = Dialect {
         kind("haystack.component.type", Test::Ends("Evaluator"), StepKind::Evaluator),
         kind(SPAN_NAME, Test::Starts("haystack."), StepKind::Task),
     ],
-    outcomes: &[Outcome { key: "haystack.tool.error", word: "true", status: StepStatus::Error }],
+    outcomes: &[Outcome { key: "haystack.tool.error", word: "true", status: StepStatus::Error, message: None }],
     ..PLAIN
 };
 
@@ -251,7 +273,7 @@ pub const GENKIT: Dialect = Dialect {
         kind("genkit:type", Test::Is("flow"), StepKind::Workflow),
         kind("genkit:type", Test::Present, StepKind::Task),
     ],
-    outcomes: &[Outcome { key: "genkit:state", word: "error", status: StepStatus::Error }],
+    outcomes: &[Outcome { key: "genkit:state", word: "error", status: StepStatus::Error, message: None }],
     ..PLAIN
 };
 
@@ -293,7 +315,7 @@ pub const STRANDS: Dialect = Dialect {
         kind(names::OPERATION, Test::Is("invoke_graph"), StepKind::Workflow),
         kind(names::OPERATION, Test::Is("invoke_swarm"), StepKind::Workflow),
     ],
-    outcomes: &[Outcome { key: "gen_ai.tool.status", word: "error", status: StepStatus::Error }],
+    outcomes: &[Outcome { key: "gen_ai.tool.status", word: "error", status: StepStatus::Error, message: None }],
     ..PLAIN
 };
 
@@ -339,7 +361,6 @@ pub const SEMANTIC_KERNEL: Dialect = Dialect {
 pub const AUTOGEN: Dialect = Dialect {
     name: "autogen",
     detect: &[Detect::ScopePrefix("autogen"), Detect::Value("gen_ai.system", "autogen")],
-    kinds: &[kind(SPAN_NAME, Test::Starts("autogen "), StepKind::Task)],
     ..PLAIN
 };
 

@@ -22,8 +22,8 @@ use crate::model::{StepKind, StepStatus};
 
 pub use agents::{CLAUDE_CODE, CODEX, GEMINI_CLI, GOOSE};
 pub use frameworks::{
-    AGENT_FRAMEWORK, AUTOGEN, GENKIT, GOOGLE_ADK, HAYSTACK, PYDANTIC, SEMANTIC_KERNEL, SPRING_AI, STRANDS, VERCEL,
-    VERCEL_OTEL,
+    AGENT_FRAMEWORK, AUTOGEN, GENKIT, GOOGLE_ADK, HAYSTACK, LOGFIRE_OPENAI_AGENTS, PYDANTIC, SEMANTIC_KERNEL,
+    SPRING_AI, STRANDS, VERCEL, VERCEL_OTEL,
 };
 pub use platforms::{
     LAMINAR, LANGFUSE, LANGSMITH, LITELLM, MLFLOW, OPENINFERENCE, OPENINFERENCE_CLAUDE, OPENLIT, TRACELOOP,
@@ -51,8 +51,8 @@ pub struct Dialect {
     pub outcomes: &'static [Outcome],
     /// Whether input tokens include cached ones, by provider; the first that fits wins, none means it is not known.
     pub basis: &'static [BasisRow],
-    /// Output tokens do not include reasoning, which has to be added.
-    pub reasoning_apart: bool,
+    /// Of these providers, output tokens do not include reasoning, which has to be added: the beginnings of their names.
+    pub reasoning_apart: &'static [&'static str],
     /// Input and output both 0 mean that nothing was reported.
     pub zero_means_unreported: bool,
     /// A finished model call of these operations without any trace of a response failed.
@@ -114,6 +114,9 @@ pub enum Source {
     After(&'static str, &'static str, char),
     /// The span's own name.
     Name,
+    /// What stands in the span's own name before this method of an object: the object of an agent or a tool is what the
+    /// program calls it. A workflow keeps its whole name.
+    Method(&'static str),
     /// Messages spread over attributes: `PREFIX.0.role`, `PREFIX.0.content`, `PREFIX.1.role`, ...
     Indexed(&'static str),
     /// One answer spread over attributes, all of which are parts of it: what each of them says, and its key.
@@ -206,6 +209,8 @@ pub struct Outcome {
     pub word: &'static str,
     /// The status that it means.
     pub status: StepStatus,
+    /// The attribute that has the reason.
+    pub message: Option<&'static str>,
 }
 
 /// Whether input tokens include cached ones.
@@ -253,6 +258,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &LANGSMITH,
     &VERCEL,
     &VERCEL_OTEL,
+    &LOGFIRE_OPENAI_AGENTS,
     &PYDANTIC,
     &GOOGLE_ADK,
     &STRANDS,
@@ -281,11 +287,17 @@ pub const PLAIN: Dialect = Dialect {
     kinds: &[],
     outcomes: &[],
     basis: &[],
-    reasoning_apart: false,
+    reasoning_apart: &[],
     zero_means_unreported: false,
     failed_without_response: &[],
     announced: None,
 };
+
+/// Canonical names of providers that serve Gemini start so. It counts its thoughts apart from what it answers, and its
+/// total has both.
+///
+/// Source: `GenerateContentResponse.UsageMetadata` of the Gemini API.
+pub const GOOGLE: &str = "gcp.";
 
 /// Starts of words that stand for a text that was taken out or never filled in: such a text says nothing.
 ///

@@ -1,8 +1,10 @@
 //! Instrumentations and platforms that lie over many frameworks.
 
 use super::Shape::{Count, Model, Provider, Text};
-use super::Source::{Before, Indexed, Json, Key, Name};
-use super::{ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, Side, Test, content, kind, row};
+use super::Source::{Before, Indexed, Json, Key, Method, Name};
+use super::{
+    ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, GOOGLE, Outcome, PLAIN, SPAN_NAME, Side, Test, content, kind, row,
+};
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
 
@@ -49,12 +51,18 @@ pub const OPENINFERENCE: Dialect = Dialect {
         row(names::AGENT_NAME, &[Key("agent.name"), Json("metadata", &["lc_agent_name"])], Text),
         row(names::TAGS, &[Key("tag.tags")], Text),
     ],
-    entity: &[Key("graph.node.name"), Key("graph.node.id"), Name],
+    entity: &[Key("graph.node.name"), Key("graph.node.id"), Method(".run"), Method(".arun"), Method(".__call__"), Name],
+    // smolagents' answers, with what the client returned as Python prints it.
+    usage: &[Json("output.value", &["raw", "usage"])],
     content: &[
         content(Side::In, &[Indexed("llm.input_messages"), Key("input.value")]),
         content(Side::Out, &[Indexed("llm.output_messages"), Key("output.value")]),
     ],
     kinds: &[
+        // LlamaIndex: every method of a model is said to be a call, and this one only writes the request.
+        kind(SPAN_NAME, Test::Ends("._prepare_chat_with_tools"), StepKind::Task),
+        // The OpenAI Agents SDK: one agent hands over to the next, and no tool runs.
+        kind(SPAN_NAME, Test::Starts("handoff to "), StepKind::Task),
         kind("openinference.span.kind", Test::Is("LLM"), StepKind::Llm),
         kind("openinference.span.kind", Test::Is("TOOL"), StepKind::Tool),
         kind("openinference.span.kind", Test::Is("AGENT"), StepKind::Agent),
@@ -95,12 +103,16 @@ pub const TRACELOOP: Dialect = Dialect {
         row(names::INPUT_TOKENS, &[Key("llm.usage.prompt_tokens")], Count),
         row(names::OUTPUT_TOKENS, &[Key("llm.usage.completion_tokens")], Count),
     ],
-    entity: &[Key("traceloop.entity.name")],
+    entity: &[Json("traceloop.entity.output", &["tool_name"]), Key("traceloop.entity.name")],
     content: &[
         content(Side::In, &[Key("traceloop.entity.input")]),
         content(Side::Out, &[Key("traceloop.entity.output")]),
     ],
     kinds: &[
+        // LlamaIndex: what a call is stands beside the word that is put on every method.
+        kind(names::OPERATION, Test::Is("embeddings"), StepKind::Embedding),
+        kind(names::OPERATION, Test::Is("chat"), StepKind::Llm),
+        kind("traceloop.entity.name", Test::Ends("Tool.task"), StepKind::Tool),
         kind("traceloop.span.kind", Test::Is("agent"), StepKind::Agent),
         kind("traceloop.span.kind", Test::Is("tool"), StepKind::Tool),
         kind("traceloop.span.kind", Test::Is("workflow"), StepKind::Workflow),
@@ -140,7 +152,12 @@ pub const LANGFUSE: Dialect = Dialect {
         kind("langfuse.observation.type", Test::IsRoot("chain"), StepKind::Workflow),
         kind("langfuse.observation.type", Test::Present, StepKind::Task),
     ],
-    outcomes: &[Outcome { key: "langfuse.observation.level", word: "ERROR", status: StepStatus::Error }],
+    outcomes: &[Outcome {
+        key: "langfuse.observation.level",
+        word: "ERROR",
+        status: StepStatus::Error,
+        message: Some("langfuse.observation.status_message"),
+    }],
     ..PLAIN
 };
 
@@ -238,8 +255,12 @@ pub const OPENLIT: Dialect = Dialect {
         // On a model call it names the tool that the model asked for.
         kind(names::OPERATION, Test::Is("vectordb"), StepKind::Retrieval),
         kind(names::OPERATION, Test::Is("image"), StepKind::Llm),
+        // A call that fails has a name and nothing else.
+        kind(SPAN_NAME, Test::Starts("chat "), StepKind::Llm),
+        kind(SPAN_NAME, Test::Starts("embeddings "), StepKind::Embedding),
     ],
     basis: EXCLUSIVE_FOR_ANTHROPIC,
+    reasoning_apart: &[GOOGLE],
     ..PLAIN
 };
 

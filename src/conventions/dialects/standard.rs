@@ -161,10 +161,10 @@ pub const RIG: Dialect = Dialect {
     ],
     facts: &[row(names::ERROR_TYPE, &[Key("gen_ai.tool.error.type")], Text)],
     outcomes: &[
-        Outcome { key: "gen_ai.tool.call.outcome", word: "error", status: StepStatus::Error },
+        Outcome { key: "gen_ai.tool.call.outcome", word: "error", status: StepStatus::Error, message: None },
         // The tool did not run: a hook of the program refused or skipped the call.
-        Outcome { key: "gen_ai.tool.call.outcome", word: "denied", status: StepStatus::Cancelled },
-        Outcome { key: "gen_ai.tool.call.outcome", word: "skipped", status: StepStatus::Cancelled },
+        Outcome { key: "gen_ai.tool.call.outcome", word: "denied", status: StepStatus::Cancelled, message: None },
+        Outcome { key: "gen_ai.tool.call.outcome", word: "skipped", status: StepStatus::Cancelled, message: None },
     ],
     basis: ALL_INCLUSIVE,
     failed_without_response: &["chat", "generate_content", "embeddings"],

@@ -26,6 +26,24 @@ pub struct Shape {
 /// Source: the extractor tables of `genai-prices`, the providers' own references, LangChain's `UsageMetadata`,
 /// Langfuse's buckets, and recordings.
 pub const SHAPES: &[Shape] = &[
+    // Buckets that are added up, under whose name for cached tokens Anthropic's may stand.
+    Shape {
+        mark: &["input"],
+        basis: Some(Basis::Exclusive),
+        reasoning_apart: true,
+        makes_total: true,
+        members: &[
+            (names::INPUT_TOKENS, &[&["input"]]),
+            (names::OUTPUT_TOKENS, &[&["output"]]),
+            (names::TOTAL_TOKENS, &[&["total"]]),
+            (
+                names::CACHE_READ_TOKENS,
+                &[&["input_cached_tokens"], &["input_cache_read"], &["cache_read_input_tokens"]],
+            ),
+            (names::CACHE_WRITE_TOKENS, &[&["input_cache_creation"], &["cache_creation_input_tokens"]]),
+            (names::REASONING_TOKENS, &[&["output_reasoning_tokens"], &["output_reasoning"]]),
+        ],
+    },
     Shape {
         mark: &["promptTokenCount"],
         basis: Some(Basis::Inclusive),
@@ -129,24 +147,6 @@ pub const SHAPES: &[Shape] = &[
             (names::REASONING_TOKENS, &[&["reasoningTokens"]]),
         ],
         ..CAMEL
-    },
-    // Buckets that are added up.
-    Shape {
-        mark: &["input"],
-        basis: Some(Basis::Exclusive),
-        reasoning_apart: true,
-        makes_total: true,
-        members: &[
-            (names::INPUT_TOKENS, &[&["input"]]),
-            (names::OUTPUT_TOKENS, &[&["output"]]),
-            (names::TOTAL_TOKENS, &[&["total"]]),
-            (
-                names::CACHE_READ_TOKENS,
-                &[&["input_cached_tokens"], &["input_cache_read"], &["cache_read_input_tokens"]],
-            ),
-            (names::CACHE_WRITE_TOKENS, &[&["input_cache_creation"], &["cache_creation_input_tokens"]]),
-            (names::REASONING_TOKENS, &[&["output_reasoning_tokens"], &["output_reasoning"]]),
-        ],
     },
 ];
 

@@ -1,26 +1,36 @@
 //! What Python prints of a value, read as JSON: `{'a': 1, 'b': None}`.
 //!
 //! Some emitters write an object as the text that Python shows of it. Dictionaries, lists, tuples, texts, numbers and the
-//! three words are read; anything else, the print of a class for example, is not such a text.
+//! three words are read, and what a class shows of itself: `Usage(n=1)` is its named members, `<Role.USER: 'user'>` its
+//! value. Anything else is not such a text.
 
 use serde_json::{Map, Number, Value as Json};
 
 /// Deeper texts are not read.
 const MAX_DEPTH: u32 = 64;
 
-/// Reads a text that is a dictionary, a list or a tuple; `None` for any other.
+/// Reads a text that is a dictionary, a list, a tuple or the print of a class; `None` for any other.
 pub(super) fn read(text: &str) -> Option<Json> {
     let text = text.trim();
-    if !text.starts_with(['{', '[', '(']) {
+    let is_class = || text.ends_with(')') && text.split_once('(').is_some_and(|(name, _)| is_name(name));
+    if !text.starts_with(['{', '[', '(']) && !is_class() {
         return None;
     }
-    let mut reader = Reader { rest: text };
+    let mut reader = Reader { rest: text, classes: 0 };
     let value = reader.value(0)?;
     reader.rest.trim_start().is_empty().then_some(value)
 }
 
+/// Tells whether a word is what a class may be called, with its modules.
+fn is_name(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_alphabetic() || c == '_')
+        && word.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.'))
+}
+
 struct Reader<'a> {
     rest: &'a str,
+    /// So many classes are being read: within them a bare word is the print of something that has no other.
+    classes: u32,
 }
 
 impl Reader<'_> {
@@ -33,7 +43,8 @@ impl Reader<'_> {
             '[' => self.list(']', depth),
             '(' => self.list(')', depth),
             '\'' | '"' => self.text().map(Json::String),
-            _ => self.word(),
+            '<' => self.member_of_enum(depth),
+            _ => self.word(depth),
         }
     }
 
@@ -93,17 +104,55 @@ impl Reader<'_> {
         None
     }
 
-    fn word(&mut self) -> Option<Json> {
+    /// `<Role.USER: 'user'>`, or `<object>` alone.
+    fn member_of_enum(&mut self, depth: u32) -> Option<Json> {
+        self.take('<').then_some(())?;
+        let end = self.rest.find([':', '>'])?;
+        let (name, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        let value = if self.take(':') { self.value(depth + 1)? } else { Json::String(name.to_owned()) };
+        self.take('>').then_some(value)
+    }
+
+    /// The members that a class shows: those with a name, else all in their order.
+    fn class(&mut self, depth: u32) -> Option<Json> {
+        self.take('(').then_some(())?;
+        self.classes += 1;
+        let (mut named, mut others) = (Map::new(), Vec::new());
+        while !self.take(')') {
+            let end = self.rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(self.rest.len());
+            match self.rest.split_at(end) {
+                (name, rest) if is_name(name) && rest.starts_with('=') => {
+                    self.rest = &rest[1..];
+                    named.insert(name.to_owned(), self.value(depth + 1)?);
+                }
+                _ => others.push(self.value(depth + 1)?),
+            }
+            if !self.take(',') {
+                self.take(')').then_some(())?;
+                break;
+            }
+        }
+        self.classes -= 1;
+        Some(if named.is_empty() { Json::Array(others) } else { Json::Object(named) })
+    }
+
+    fn word(&mut self, depth: u32) -> Option<Json> {
         let end = self.rest.find(|c: char| !c.is_alphanumeric() && !matches!(c, '+' | '-' | '.' | '_'));
         let (word, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
         self.rest = rest;
         match word {
+            name if is_name(name) && self.rest.starts_with('(') => self.class(depth),
             "None" => Some(Json::Null),
             "True" => Some(Json::Bool(true)),
             "False" => Some(Json::Bool(false)),
             _ => match word.parse::<i64>() {
                 Ok(number) => Some(number.into()),
-                Err(_) => Number::from_f64(word.parse().ok()?).map(Json::Number),
+                Err(_) => match word.parse().ok().and_then(Number::from_f64) {
+                    Some(number) => Some(Json::Number(number)),
+                    None if self.classes > 0 && is_name(word) => Some(Json::String(word.to_owned())),
+                    None => None,
+                },
             },
         }
     }
@@ -136,11 +185,27 @@ mod tests {
     }
 
     #[test]
+    fn what_a_class_shows_of_itself_is_its_members() {
+        let text = "openai.Chat(id='c', choices=[Choice(index=0, message=Message(role=<Role.USER: 'user'>, content=\"a(b=1)\"))], \
+                    usage=Usage(n=1, details=None, kind=Kind.CHAT), at=datetime.datetime(2026, 1, 6, tzinfo=TzInfo(UTC)), tool=<Tool object>)";
+        assert_eq!(
+            read(text),
+            Some(json!({
+                "id": "c",
+                "choices": [{"index": 0, "message": {"role": "user", "content": "a(b=1)"}}],
+                "usage": {"n": 1, "details": null, "kind": "Kind.CHAT"},
+                "at": {"tzinfo": ["UTC"]},
+                "tool": "Tool object",
+            }))
+        );
+    }
+
+    #[test]
     fn what_is_no_literal_is_not_read() {
-        let deep = "[".repeat(100_000);
-        for text in
-            ["Usage(prompt_tokens=1)", "{'a': Usage(n=1)}", "{'a': 1", "['a' 'b']", "12", "", "{'a': 1} x", &deep]
-        {
+        let deep = ["[", "a(", "<a:"].map(|open| open.repeat(100_000));
+        let texts =
+            ["{'a': 1", "['a' 'b']", "12", "", "{'a': 1} x", "f(x) = 1", "Sunny (18 degrees)", "a(b=1", "a(b=<c)"];
+        for text in texts.into_iter().chain(deep.iter().map(String::as_str)) {
             assert_eq!(read(text), None, "{}", &text[..text.len().min(20)]);
         }
     }

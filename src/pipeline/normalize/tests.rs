@@ -1,3 +1,5 @@
+mod stacks;
+
 use super::*;
 use crate::conventions::dialects::Basis;
 use crate::model::otlp::{Resource, Scope, Status};
@@ -430,7 +432,8 @@ fn usage_as_the_provider_reported_it_is_read_by_its_shape() {
     assert_eq!(call(vercel), (Some(211), None, None, Some(37), None));
     let python = "{'prompt_tokens': 211, 'completion_tokens': 37, 'prompt_tokens_details': None}";
     assert_eq!(call(python), (Some(211), None, None, Some(37), None));
-    assert_eq!(call("Usage(prompt_tokens=211)"), (None, None, None, None, None));
+    assert_eq!(call("Usage(prompt_tokens=211)"), (Some(211), None, None, None, None));
+    assert_eq!(call("prompt_tokens=211"), (None, None, None, None, None));
 }
 
 #[test]

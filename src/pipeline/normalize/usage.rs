@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use super::{Draft, facts, member, structured, value_of};
 use crate::conventions::dialects::usage::SHAPES;
-use crate::conventions::dialects::{Basis, Dialect, Source};
+use crate::conventions::dialects::{Basis, Dialect, GOOGLE, Source};
 use crate::conventions::names;
 use crate::model::StepKind;
 use crate::model::otlp::{Span, Value};
@@ -39,9 +39,13 @@ pub(super) fn write(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepK
             Source::Json(key, path) => (key, path),
             _ => continue,
         };
-        let Some(object) = value_of(draft.span(), key).and_then(|value| member(&structured(value), path)) else {
-            continue;
+        // A long answer is not parsed for what it does not have.
+        let is_place = |name: &str| name.contains('=') || name.bytes().all(|byte| byte.is_ascii_digit());
+        let may_have = |value: &&Value| {
+            value.as_str().is_none_or(|text| path.iter().all(|name| is_place(name) || text.contains(name)))
         };
+        let found = value_of(draft.span(), key).filter(may_have);
+        let Some(object) = found.and_then(|value| member(&structured(value), path)) else { continue };
         let Some(shape) = SHAPES.iter().find(|shape| member(&object, shape.mark).is_some()) else { continue };
         let is_new = |draft: &Draft<'_>, key| count_of(draft.span(), key).is_none();
         let count = |to: &str| {
@@ -97,6 +101,8 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
     let cache =
         count(names::CACHE_READ_TOKENS).unwrap_or(0).saturating_add(count(names::CACHE_WRITE_TOKENS).unwrap_or(0));
     let provider = span.attr_str(names::PROVIDER).unwrap_or_default();
+    let is_apart = dialect.reasoning_apart.iter().any(|start| provider.starts_with(start));
+    let is_of_google = provider.starts_with(GOOGLE);
     let told = dialect.basis.iter().find(|row| provider.starts_with(row.provider)).map(|row| row.basis);
     let told = told.or(usage.basis);
 
@@ -114,11 +120,24 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
             draft.set(names::INPUT_TOKENS, with_cache);
         }
     }
-    if let (Some(output), Some(reasoning)) = (output, reasoning)
-        && (reasoning > output || dialect.reasoning_apart || usage.reasoning_apart)
-        && reasoning > 0
-    {
-        draft.set(names::OUTPUT_TOKENS, output.saturating_add(reasoning));
+    let Some(output) = output else { return };
+    match reasoning {
+        Some(0) => {}
+        Some(reasoning) if reasoning > output || usage.reasoning_apart || is_apart => {
+            draft.set(names::OUTPUT_TOKENS, output.saturating_add(reasoning));
+        }
+        Some(_) => {}
+        // Thoughts that only the total has are paid for like the answer.
+        None if is_of_google => {
+            let input = count_of(draft.span(), names::INPUT_TOKENS);
+            let thoughts =
+                total.zip(input).map_or(0, |(total, input)| total.saturating_sub(input).saturating_sub(output));
+            if thoughts > 0 {
+                draft.set(names::REASONING_TOKENS, thoughts);
+                draft.set(names::OUTPUT_TOKENS, output.saturating_add(thoughts));
+            }
+        }
+        None => {}
     }
 }
 
