@@ -1,6 +1,9 @@
 use super::*;
 use crate::conventions::names;
+use crate::model::EventId;
 use crate::model::otlp::{Span, SpanEvent};
+use crate::model::outcome::Outcome;
+use crate::model::record::{Record, RecordKind};
 use crate::store::memory::MemoryStore;
 use crate::store::{Listed, Query, RunReader};
 use proptest::prelude::*;
