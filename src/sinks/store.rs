@@ -30,8 +30,9 @@ const MAX_HELD_BYTES: usize = 4 << 20;
 const MAX_BEHIND_BYTES: u64 = 32 << 20;
 /// After how long without a span a run of another's program, whose root never came, is taken for over.
 pub const SILENCE: Duration = Duration::from_secs(600);
-/// Traces of runs that are over that are remembered for what comes late: some 5 MB.
-pub(crate) const TRACES_AT_HAND: usize = 65_536;
+/// Traces of runs that are over that are remembered for what comes late, some 25 MB: those of over a minute at 40,000 spans
+/// a second in traces of ten.
+pub(crate) const TRACES_AT_HAND: usize = 262_144;
 /// Runs that wait for that of a trace they name as their cause.
 const LINKS_AWAITED: usize = 4_096;
 /// How long a finished trace is held with its spans for late ones.

@@ -86,12 +86,19 @@ impl<W: RunWriter> StoreSink<W> {
             }
             let Some(trace) = self.traces.get_mut(&trace_id) else { continue };
             let is_alone = trace.spans.values().all(|of| *of == run) && trace.first_run == Some(run);
-            if is_alone && trace.held.is_empty() && trace.released.is_empty() && trace_id.as_run_id() == run {
-                // The name of the trace leads to the run in the store.
-                self.traces.remove(&trace_id);
-                self.by_name.push_back(run);
-                self.by_name.drain(..self.by_name.len().saturating_sub(FINISHED_BY_NAME));
-                continue;
+            if is_alone && trace.held.is_empty() && trace.released.is_empty() {
+                if live.by_span {
+                    // It is remembered, in far less room.
+                    self.traces.remove(&trace_id);
+                    continue;
+                }
+                if trace_id.as_run_id() == run {
+                    // The name of the trace leads to the run in the store.
+                    self.traces.remove(&trace_id);
+                    self.by_name.push_back(run);
+                    self.by_name.drain(..self.by_name.len().saturating_sub(FINISHED_BY_NAME));
+                    continue;
+                }
             }
             trace.released.push(run);
             if trace.spans.values().all(|of| *of == run) {

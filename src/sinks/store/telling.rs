@@ -7,8 +7,12 @@ use super::live::{EventIds, PendingStart, Said, same_span};
 use super::{HeldRecord, MAX_HELD_BYTES, MAX_HELD_RECORDS, StoreSink, size_of};
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
-use crate::model::{RunId, SpanId, TraceId};
+use crate::model::{RunId, SpanId, TraceId, UnixNanos};
 use crate::store::{RunWriter, StoreError};
+
+/// A trace that this library began has the moment at which its run began in its id, by the clock of its spans. Of others'
+/// ids, which are random, this leaves one in four hundred to be looked for in the store.
+const LONGEST_RUN_MS: u64 = 10 * 366 * 24 * 3_600 * 1_000;
 
 impl<W: RunWriter> StoreSink<W> {
     /// Takes one record from its place in the journal.
@@ -39,9 +43,11 @@ impl<W: RunWriter> StoreSink<W> {
         self.recall_over(trace_id);
         // An id that is made of the trace says no more than the trace, which may lead to another run here.
         let of_maker = facts.run_id.filter(|run| !is_foreign_run_id(*run, trace_id));
-        if !self.traces.contains_key(&trace_id) && of_maker.is_none() {
+        let at = UnixNanos(record.span.start_time_unix_nano);
+        let may_be_ours = |run: RunId| run.time().millis().abs_diff(at.millis()) <= LONGEST_RUN_MS;
+        let of_library = Some(trace_id.as_run_id()).filter(|run| of_maker.is_none() && may_be_ours(*run));
+        if let Some(run) = of_library.filter(|_| !self.traces.contains_key(&trace_id)) {
             // A late record of a trace that this library began: its run has the same bits.
-            let run = trace_id.as_run_id();
             match self.open_run(run, trace_id, None) {
                 Err(error) if error.is_closed() => of_trace = Some(run),
                 opened => opened?,
