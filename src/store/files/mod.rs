@@ -4,6 +4,8 @@
 //! of them and of [`FilesReader`]s may be at work in one store, and no reader ever holds a writer up.
 
 mod adopt;
+#[cfg(feature = "index")]
+mod again;
 pub mod artifacts;
 mod chain;
 pub mod cleanup;
@@ -339,11 +341,12 @@ impl FilesWriter {
 
 impl RunWriter for FilesWriter {
     fn create_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
-        self.check_place()?;
         match self.layout.find_run(summary.run_id)? {
+            // Looked at again when it is written.
             None if self.hold(summary, events)? => Ok(()),
-            None => self.make_run(summary, events),
+            None => self.check_place().and_then(|()| self.make_run(summary, events)),
             Some(dir) => {
+                self.check_place()?;
                 if run_dir::has_summary(self.layout.fs(), &dir)? {
                     return self.append_events(summary.run_id, events);
                 }
@@ -464,6 +467,9 @@ pub struct FilesReader {
     layout: Layout,
     /// What dead processes left and nobody could write into the files.
     overlay: Arc<Overlay>,
+    /// What was read and will be read once more.
+    #[cfg(feature = "index")]
+    again: Option<Arc<again::Again>>,
 }
 
 impl FilesReader {
@@ -475,7 +481,19 @@ impl FilesReader {
     /// Opens a store for reading; it must be there.
     pub fn of(layout: Layout) -> Result<Self, StoreError> {
         layout.read()?;
-        Ok(Self { layout, overlay: Arc::default() })
+        Ok(Self {
+            layout,
+            overlay: Arc::default(),
+            #[cfg(feature = "index")]
+            again: None,
+        })
+    }
+
+    /// Keeps logs that are read, within bounds, until they are read a second time.
+    #[cfg(feature = "index")]
+    #[must_use]
+    pub(crate) fn for_two(self) -> Self {
+        Self { again: Some(Arc::default()), ..self }
     }
 
     /// Shows what is laid over the files as if it were in them.
@@ -729,7 +747,19 @@ impl FilesReader {
 
     /// Reads the events of a run of which a summary is known.
     #[cfg(feature = "index")]
-    pub(crate) fn read_events(&self, known: &RunSummary) -> Result<Vec<Event>, StoreError> {
+    pub(crate) fn read_events(&self, known: &RunSummary) -> Result<Arc<Vec<Event>>, StoreError> {
+        if let Some(events) = self.again.as_ref().and_then(|again| again.take(known)) {
+            return Ok(events);
+        }
+        let events = Arc::new(self.read_log_of(known)?);
+        if let Some(again) = &self.again {
+            again.put(known, &events);
+        }
+        Ok(events)
+    }
+
+    #[cfg(feature = "index")]
+    fn read_log_of(&self, known: &RunSummary) -> Result<Vec<Event>, StoreError> {
         let run = known.run_id;
         if self.overlay.has(run) {
             return self.get_events(run, 0);
@@ -744,7 +774,7 @@ impl FilesReader {
 
     /// Reads a run of which a summary is known: as it stands, its state and its events.
     #[cfg(feature = "index")]
-    pub(crate) fn read_run(&self, known: &RunSummary) -> Result<(RunSummary, RunState, Vec<Event>), StoreError> {
+    pub(crate) fn read_run(&self, known: &RunSummary) -> Result<(RunSummary, RunState, Arc<Vec<Event>>), StoreError> {
         let run = known.run_id;
         let events = self.read_events(known)?;
         let mut state = RunState::read(run, &events);
