@@ -138,6 +138,10 @@ pub(crate) fn start_of_span(span: &Span) -> Span {
         let key = attribute.key.as_str();
         names::TELL_WHICH.contains(&key) || names::TELL_INPUT.contains(&key) && length(attribute) <= START_CONTENT
     };
+    /// As many tell which step it is, about.
+    const FEW: usize = 12;
+    let mut attributes = Vec::with_capacity(span.attributes.len().min(FEW));
+    attributes.extend(span.attributes.iter().filter(tells).cloned());
     Span {
         trace_id: span.trace_id.clone(),
         span_id: span.span_id.clone(),
@@ -147,7 +151,7 @@ pub(crate) fn start_of_span(span: &Span) -> Span {
         name: span.name.clone(),
         kind: span.kind,
         start_time_unix_nano: span.start_time_unix_nano,
-        attributes: span.attributes.iter().filter(tells).cloned().collect(),
+        attributes,
         ..Span::default()
     }
 }

@@ -137,6 +137,12 @@ impl RunState {
         }
     }
 
+    /// Makes room for so many steps.
+    pub(crate) fn reserve(&mut self, steps: usize) {
+        self.steps.reserve(steps);
+        self.by_span.reserve(steps);
+    }
+
     /// Folds a whole log, contents of steps included.
     pub fn read(run_id: RunId, events: &[Event]) -> Self {
         let mut state = Self::new(run_id, run_id.as_trace_id());

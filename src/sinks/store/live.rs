@@ -46,6 +46,8 @@ pub(super) struct LiveRun {
     pub(super) unsettled: bool,
     /// What is noted for the tally; `None` once that is made, and when nobody wants it.
     pub(super) notes: Option<Box<Notes>>,
+    /// What was written last of it, for the tally.
+    pub(super) summary: Option<Box<RunSummary>>,
 }
 
 /// A record and what it says, read once.
@@ -188,6 +190,7 @@ impl LiveRun {
             by_span: false,
             unsettled: false,
             notes: None,
+            summary: None,
         }
     }
 
@@ -203,7 +206,10 @@ impl LiveRun {
 
     /// Adds the run up, once.
     pub(super) fn tally(&mut self) -> Option<Tally> {
-        self.notes.take().map(|notes| notes.tally(&self.state))
+        let notes = self.notes.take()?;
+        let said = self.summary.take().filter(|said| said.events == self.state.next_seq());
+        let run = said.map_or_else(|| self.state.summary(UnixNanos::now()), |said| *said);
+        Some(notes.tally(&self.state, run))
     }
 
     /// Tells whether the store has all that the run says of itself.
@@ -459,11 +465,13 @@ impl LiveRun {
             return Ok(None);
         }
         let status = self.state.status();
-        let mut created = false;
+        let mut created = None;
         if self.written_status.is_none() {
             let was_tried = std::mem::replace(&mut self.was_tried, true);
-            writer.create_run(&self.state.summary(UnixNanos::now()), &self.queue)?;
-            created = true;
+            let summary = self.state.summary(UnixNanos::now());
+            writer.create_run(&summary, &self.queue)?;
+            self.summary = self.notes.is_some().then(|| Box::new(summary.clone()));
+            created = Some(summary);
             // What is made now says all there is.
             self.stale_summary &= was_tried;
             self.written_status = Some(status);
@@ -476,9 +484,9 @@ impl LiveRun {
         // is told until it is written.
         let is_lost_note = |event: &Event| matches!(&event.body, EventBody::Log(log) if log.message == DROPPED_LOG);
         self.known.extend(self.queue.drain(..).filter(is_lost_note).map(|event| event.event_id));
-        if created && !self.stale_summary {
+        if let Some(summary) = created.filter(|_| !self.stale_summary) {
             // The first summary says it all; a short run is over with it.
-            return Ok((!status.is_open()).then(|| self.state.summary(UnixNanos::now())));
+            return Ok(Some(summary).filter(|_| !status.is_open()));
         }
         // Whatever comes after the end changes what the summary says.
         if self.written_status == Some(status) && !self.stale_summary && status.is_open() {
@@ -486,6 +494,7 @@ impl LiveRun {
         }
         let summary = self.state.summary(UnixNanos::now());
         writer.update_run(&summary)?;
+        self.summary = self.notes.is_some().then(|| Box::new(summary.clone()));
         let ended_now = !status.is_open() && self.written_status.is_some_and(RunStatus::is_open);
         (self.written_status, self.stale_summary) = (Some(status), false);
         Ok(ended_now.then_some(summary))

@@ -248,6 +248,8 @@ impl Told {
             LiveRun::new(RunState::new(live.state.run_id(), live.state.trace_id()), live.in_place_of.or(parent));
         run.by_span = true;
         let mut placed = self.placed();
+        run.state.reserve(placed.len());
+        run.queue.reserve(2 * placed.len() + 3);
         let mut order: Vec<(u64, bool, usize, usize)> = Vec::with_capacity(2 * placed.len());
         for (place, step) in placed.iter().enumerate() {
             order.push((step.from, false, step.depth, place));
