@@ -372,7 +372,8 @@ trait Numbers {
 impl Numbers for JournalWriter {
     fn append(&mut self, record: &Record, position: u64) -> Result<u64, JournalError> {
         let resource = self.register_resource(&unknown::encode_resource(&record.resource))?;
-        let (kind, payload) = (frame_kind(record.kind), encode(record));
+        let (kind, mut payload) = (frame_kind(record.kind), Vec::new());
+        encode(record, &mut payload);
         match JournalWriter::append(self, kind, resource, position, &payload) {
             Err(error) if error.is_buffer_full() => {
                 JournalWriter::commit(self)?;

@@ -55,7 +55,7 @@ fn detail(body: &EventBody) -> Vec<String> {
     match body {
         EventBody::RunStarted(run) => {
             words.push(format!("{} {}", run.kind, run.name));
-            words.extend(run.input.as_ref().map(quoted));
+            words.extend(run.input.as_deref().map(quoted));
         }
         EventBody::RunCompleted(run) => {
             words.push(run.status.to_string());
@@ -72,9 +72,9 @@ fn detail(body: &EventBody) -> Vec<String> {
         EventBody::ContextAssembled(assembled) => words.push(quoted(&assembled.context)),
         EventBody::StepStarted(step) => {
             words.push(format!("{} {}", step.kind, step.name));
-            words.extend(step.input.as_ref().filter(|_| step.kind != StepKind::Llm).map(quoted));
+            words.extend(step.input.as_deref().filter(|_| step.kind != StepKind::Llm).map(quoted));
         }
-        EventBody::ToolRequested(tool) => words.extend(tool.tool_args.as_ref().map(Json::to_string)),
+        EventBody::ToolRequested(tool) => words.extend(tool.tool_args.as_deref().map(Json::to_string)),
         EventBody::LlmCalled(call) => {
             words.extend(call.model.clone());
             words.extend(call.tokens.map(|used| tokens(Some(used))));
@@ -84,7 +84,7 @@ fn detail(body: &EventBody) -> Vec<String> {
         }
         EventBody::ToolSucceeded(tool) => {
             words.extend(tool.duration_ms.map(duration));
-            words.extend(tool.result.as_ref().map(quoted));
+            words.extend(tool.result.as_deref().map(quoted));
         }
         EventBody::ToolFailed(tool) => {
             words.extend(tool.duration_ms.map(duration));
@@ -92,7 +92,7 @@ fn detail(body: &EventBody) -> Vec<String> {
         }
         EventBody::StepCompleted(step) => {
             words.extend(step.duration_ms.map(duration));
-            words.extend(step.output.as_ref().map(quoted));
+            words.extend(step.output.as_deref().map(quoted));
         }
         EventBody::StepFailed(step) => {
             words.extend(step.duration_ms.map(duration));
@@ -117,8 +117,8 @@ fn detail(body: &EventBody) -> Vec<String> {
 /// Says what went to a model and what it answered.
 fn said(body: &EventBody) -> Option<String> {
     match body {
-        EventBody::StepStarted(step) if step.kind == StepKind::Llm => step.input.as_ref().map(quoted),
-        EventBody::LlmCalled(call) if call.error.is_none() => call.output.as_ref().map(quoted),
+        EventBody::StepStarted(step) if step.kind == StepKind::Llm => step.input.as_deref().map(quoted),
+        EventBody::LlmCalled(call) if call.error.is_none() => call.output.as_deref().map(quoted),
         _ => None,
     }
 }

@@ -139,8 +139,11 @@ impl Store {
                 Some((name, _)) => name.to_owned(),
                 None => state.unique_step_id(&facts.step_name),
             };
-            let body: EventBody =
-                if is_end { ended_body(span, facts, None, None) } else { started_body(span, &facts, None, None) };
+            let body: EventBody = if is_end {
+                ended_body(span, &facts, *facts.content.clone(), None, None)
+            } else {
+                started_body(span, &facts, &facts.content, None, None)
+            };
             let seq = state.next_seq();
             let timestamp = UnixNanos::from_millis(START_MS + at);
             let event_id = EventId::from_parts(START_MS + at, [seq as u8; 10]);

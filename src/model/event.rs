@@ -163,7 +163,7 @@ pub struct RunStarted {
     /// Free labels.
     pub tags: Vec<String>,
     /// What it was asked.
-    pub input: Option<Json>,
+    pub input: Option<Arc<Json>>,
 }
 
 /// Data of `run_completed`.
@@ -295,7 +295,7 @@ pub struct StepStarted {
     /// The agent it belongs to or is.
     pub agent_id: Option<String>,
     /// What went in, where it is known at the start.
-    pub input: Option<Json>,
+    pub input: Option<Arc<Json>>,
     /// The span as far as it is known: no end time.
     pub span: Span,
     /// Who made it.
@@ -310,7 +310,7 @@ pub struct ToolRequested {
     /// The tool.
     pub tool_name: String,
     /// What it was given.
-    pub tool_args: Option<Json>,
+    pub tool_args: Option<Arc<Json>>,
     /// The agent that asked.
     pub agent_id: Option<String>,
     /// The span as far as it is known: no end time.
@@ -398,11 +398,11 @@ finished! {
         /// The model that answered, else the one asked for.
         model: Option<String>,
         /// Standing instructions.
-        system_prompt: Option<Json>,
+        system_prompt: Option<Arc<Json>>,
         /// What was sent.
-        messages: Option<Json>,
+        messages: Option<Arc<Json>>,
         /// What came back.
-        output: Option<Json>,
+        output: Option<Arc<Json>>,
         /// What was billed.
         tokens: Option<Tokens>,
         /// What it cost.
@@ -418,9 +418,9 @@ finished! {
         /// The tool.
         tool_name: String,
         /// What it was given.
-        tool_args: Option<Json>,
+        tool_args: Option<Arc<Json>>,
         /// What it answered.
-        result: Option<Json>,
+        result: Option<Arc<Json>>,
     }
 }
 
@@ -430,9 +430,9 @@ finished! {
         /// The tool.
         tool_name: String,
         /// What it was given.
-        tool_args: Option<Json>,
+        tool_args: Option<Arc<Json>>,
         /// What it answered all the same.
-        result: Option<Json>,
+        result: Option<Arc<Json>>,
     }
 }
 
@@ -444,9 +444,9 @@ finished! {
         /// Its name as the emitter gave it.
         name: String,
         /// What went in.
-        input: Option<Json>,
+        input: Option<Arc<Json>>,
         /// What came out.
-        output: Option<Json>,
+        output: Option<Arc<Json>>,
         /// What it reported, of an embedding or an agent.
         tokens: Option<Tokens>,
         /// What it cost.
@@ -464,9 +464,9 @@ finished! {
         /// Its name as the emitter gave it.
         name: String,
         /// What went in.
-        input: Option<Json>,
+        input: Option<Arc<Json>>,
         /// What came out all the same.
-        output: Option<Json>,
+        output: Option<Arc<Json>>,
         /// What it reported, of an embedding or an agent.
         tokens: Option<Tokens>,
         /// What it cost.

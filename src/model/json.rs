@@ -203,6 +203,12 @@ impl<T: WriteJson> WriteJson for Box<T> {
     }
 }
 
+impl WriteJson for Arc<serde_json::Value> {
+    fn write_json(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        serde_json::Value::write_json(self, out)
+    }
+}
+
 impl WriteJson for Arc<Resource> {
     /// Of all steps that one process tells the maker is the same, and a tenth of what is written of each.
     fn write_json(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
@@ -556,8 +562,8 @@ mod tests {
             let fields = serde_json::json!({"a": [1, null, "\"\u{1}"]}).as_object().cloned().unwrap_or_default();
             let log = event::Log { level: failed.then(|| "WARN".to_owned()), message: span.name.clone(), fields };
             let bodies = [
-                started_body(span.clone(), &facts, resource.clone(), scope.clone()),
-                ended_body(span, facts, resource, scope),
+                started_body(span.clone(), &facts, &facts.content, resource.clone(), scope.clone()),
+                ended_body(span, &facts, *facts.content.clone(), resource, scope),
                 EventBody::Log(log),
                 EventBody::Unknown { kind: "later".to_owned(), data: serde_json::json!({"x": 1}) },
             ];

@@ -3,6 +3,8 @@
 //! Reads canonical attributes only, so it works on a span on its way to the journal and on one read back from disk
 //! alike, whatever dialect it was written in.
 
+use std::sync::Arc;
+
 use crate::conventions::names;
 use crate::model::budget::Budget;
 use crate::model::otlp::{Resource, Scope, Span, SpanEvent, Value};
@@ -85,22 +87,29 @@ pub struct StepFacts {
     pub error: Option<ErrorInfo>,
     /// The step to look at for why, where the span names one.
     pub error_span: Option<SpanId>,
-    /// What went in.
-    pub input: Option<Json>,
-    /// What came out.
-    pub output: Option<Json>,
-    /// Standing instructions to the model.
-    pub system_prompt: Option<Json>,
-    /// What was sent to the model.
-    pub messages: Option<Json>,
-    /// What the tool was given.
-    pub tool_args: Option<Json>,
-    /// What the tool gave back.
-    pub tool_result: Option<Json>,
     /// The provider's id of the answer; two spans with one id tell one call.
     pub response_id: Option<String>,
     /// Why the model stopped, one word a choice.
     pub finish_reasons: Vec<String>,
+    /// What went in and came out. Apart from the rest, which many share and keep.
+    pub content: Box<StepContent>,
+}
+
+/// What a step was given and what it gave.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepContent {
+    /// What went in.
+    pub input: Option<Arc<Json>>,
+    /// What came out.
+    pub output: Option<Arc<Json>>,
+    /// Standing instructions to the model.
+    pub system_prompt: Option<Arc<Json>>,
+    /// What was sent to the model.
+    pub messages: Option<Arc<Json>>,
+    /// What the tool was given.
+    pub tool_args: Option<Arc<Json>>,
+    /// What the tool gave back.
+    pub tool_result: Option<Arc<Json>>,
 }
 
 impl StepFacts {
@@ -108,25 +117,11 @@ impl StepFacts {
     pub fn of(span: &Span, resource: Option<&Resource>, _scope: Option<&Scope>) -> Self {
         let text = |key| span.attr(key).and_then(text_of).map(short);
         let inherited = |key| text(key).or_else(|| resource.and_then(|r| r.attr(key)).and_then(text_of).map(short));
-        let json = |key| span.attr(key).map(Value::to_json).filter(|value| !value.is_null());
 
         let kind = kind(span);
         let (agent_name, workflow_name) = (text(names::AGENT_NAME), text(names::WORKFLOW_NAME));
         let tool_name = text(names::TOOL_NAME);
         let status = status(span);
-        let messages = json(names::INPUT_MESSAGES);
-        let tool_args = json(names::TOOL_ARGUMENTS);
-        let tool_result = json(names::TOOL_RESULT);
-        let by_kind_in = match kind {
-            StepKind::Tool => tool_args.clone(),
-            StepKind::Retrieval => json(names::RETRIEVAL_QUERY),
-            _ => messages.clone(),
-        };
-        let by_kind_out = match kind {
-            StepKind::Tool => tool_result.clone(),
-            StepKind::Retrieval => json(names::RETRIEVAL_DOCUMENTS),
-            _ => json(names::OUTPUT_MESSAGES),
-        };
         let own_name = match kind {
             StepKind::Llm | StepKind::Embedding => Some(names::OPERATION),
             StepKind::Tool => Some(names::TOOL_NAME),
@@ -164,62 +159,47 @@ impl StepFacts {
             status,
             error: failed(status).then(|| bounded(error(span))),
             error_span: span.attr_str(names::ERROR_SPAN).and_then(|id| id.parse().ok()),
-            input: json(names::INPUT).or(by_kind_in),
-            output: json(names::OUTPUT).or(by_kind_out),
-            system_prompt: json(names::SYSTEM_INSTRUCTIONS),
-            messages,
-            tool_args,
-            tool_result,
             response_id: text(names::RESPONSE_ID),
             finish_reasons: words(span.attr(names::FINISH_REASONS)),
-        }
-    }
-
-    /// Copies all but what went in and came out.
-    pub fn without_content(&self) -> Self {
-        Self {
-            kind: self.kind,
-            is_genai: self.is_genai,
-            name: self.name.clone(),
-            step_name: self.step_name.clone(),
-            agent_name: self.agent_name.clone(),
-            workflow_name: self.workflow_name.clone(),
-            tool_name: self.tool_name.clone(),
-            tool_call_id: self.tool_call_id.clone(),
-            is_at_wire: self.is_at_wire,
-            is_relayed: self.is_relayed,
-            provider: self.provider.clone(),
-            request_model: self.request_model.clone(),
-            response_model: self.response_model.clone(),
-            session_id: self.session_id.clone(),
-            user_id: self.user_id.clone(),
-            external_id: self.external_id.clone(),
-            tags: self.tags.clone(),
-            run_id: self.run_id,
-            names_run: self.names_run,
-            parent_run_id: self.parent_run_id,
-            replay_of: self.replay_of,
-            budget: self.budget,
-            tokens: self.tokens,
-            cost: self.cost,
-            billed: self.billed,
-            status: self.status,
-            error: self.error.clone(),
-            error_span: self.error_span,
-            response_id: self.response_id.clone(),
-            finish_reasons: self.finish_reasons.clone(),
-            input: None,
-            output: None,
-            system_prompt: None,
-            messages: None,
-            tool_args: None,
-            tool_result: None,
+            content: Box::new(StepContent::of(span, kind)),
         }
     }
 
     /// Returns the model that answered, else the one asked for.
     pub fn model(&self) -> Option<&str> {
         self.response_model.as_deref().or(self.request_model.as_deref())
+    }
+}
+
+impl StepContent {
+    /// Reads what a step of a kind was given and gave.
+    fn of(span: &Span, kind: StepKind) -> Self {
+        let json = |key| span.attr(key).map(Value::to_json).filter(|value| !value.is_null()).map(Arc::new);
+        let messages = json(names::INPUT_MESSAGES);
+        let (tool_args, tool_result) = (json(names::TOOL_ARGUMENTS), json(names::TOOL_RESULT));
+        let by_kind_in = || match kind {
+            StepKind::Tool => tool_args.clone(),
+            StepKind::Retrieval => json(names::RETRIEVAL_QUERY),
+            _ => messages.clone(),
+        };
+        let by_kind_out = || match kind {
+            StepKind::Tool => tool_result.clone(),
+            StepKind::Retrieval => json(names::RETRIEVAL_DOCUMENTS),
+            _ => json(names::OUTPUT_MESSAGES),
+        };
+        Self {
+            input: json(names::INPUT).or_else(by_kind_in),
+            output: json(names::OUTPUT).or_else(by_kind_out),
+            system_prompt: json(names::SYSTEM_INSTRUCTIONS),
+            messages,
+            tool_args,
+            tool_result,
+        }
+    }
+
+    /// Keeps what a list of steps shows.
+    pub(crate) fn shown(self) -> Self {
+        Self { input: self.input, output: self.output, ..Self::default() }
     }
 }
 
@@ -484,14 +464,16 @@ mod tests {
                 status: StepStatus::Success,
                 error: None,
                 error_span: None,
-                input: Some(json!([{"role": "user", "parts": []}])),
-                output: Some(json!("not JSON")),
-                system_prompt: Some(json!([{"type": "text", "content": "Be brief."}])),
-                messages: Some(json!([{"role": "user", "parts": []}])),
-                tool_args: None,
-                tool_result: None,
                 response_id: Some("resp-1".into()),
                 finish_reasons: vec!["stop".into()],
+                content: Box::new(StepContent {
+                    input: Some(json!([{"role": "user", "parts": []}]).into()),
+                    output: Some(json!("not JSON").into()),
+                    system_prompt: Some(json!([{"type": "text", "content": "Be brief."}]).into()),
+                    messages: Some(json!([{"role": "user", "parts": []}]).into()),
+                    tool_args: None,
+                    tool_result: None,
+                }),
             }
         );
     }

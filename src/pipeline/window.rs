@@ -122,29 +122,37 @@ impl Window {
     }
 }
 
-/// Makes the start of a step of its end: what tells which step it is, and what went in unless that is long.
+/// Makes the start of a step of its end.
 pub(crate) fn start_of(end: &Record) -> Record {
-    let tells = |attribute: &&KeyValue| {
-        let key = attribute.key.as_str();
-        names::TELL_WHICH.contains(&key) || names::TELL_INPUT.contains(&key) && length(attribute) <= START_CONTENT
-    };
-    let span = &end.span;
     Record {
         kind: RecordKind::Started,
         resource: end.resource.clone(),
         scope: end.scope.clone(),
-        span: Span {
-            trace_id: span.trace_id.clone(),
-            span_id: span.span_id.clone(),
-            parent_span_id: span.parent_span_id.clone(),
-            trace_state: span.trace_state.clone(),
-            flags: span.flags,
-            name: span.name.clone(),
-            kind: span.kind,
-            start_time_unix_nano: span.start_time_unix_nano,
-            attributes: span.attributes.iter().filter(tells).cloned().collect(),
-            ..Span::default()
-        },
+        span: start_of_span(&end.span),
+    }
+}
+
+/// Leaves of a span that has ended what tells which step it is, and what went in unless that is long.
+pub(crate) fn start_of_span(span: &Span) -> Span {
+    let tells = |attribute: &&KeyValue| {
+        let key = attribute.key.as_str();
+        names::TELL_WHICH.contains(&key) || names::TELL_INPUT.contains(&key) && length(attribute) <= START_CONTENT
+    };
+    /// As many tell which step it is, about.
+    const FEW: usize = 12;
+    let mut attributes = Vec::with_capacity(span.attributes.len().min(FEW));
+    attributes.extend(span.attributes.iter().filter(tells).cloned());
+    Span {
+        trace_id: span.trace_id.clone(),
+        span_id: span.span_id.clone(),
+        parent_span_id: span.parent_span_id.clone(),
+        trace_state: span.trace_state.clone(),
+        flags: span.flags,
+        name: span.name.clone(),
+        kind: span.kind,
+        start_time_unix_nano: span.start_time_unix_nano,
+        attributes,
+        ..Span::default()
     }
 }
 

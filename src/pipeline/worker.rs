@@ -406,7 +406,8 @@ impl State {
             self.resource_id = self.worker.journal.register_resource(&resource).unwrap_or(0);
         }
         let mut payload = std::mem::take(&mut self.payload);
-        encode_into(&record, &mut payload);
+        payload.clear();
+        encode(&record, &mut payload);
         let put = self.append(position, record, &payload, tells);
         if payload.capacity() <= 1 << 20 {
             self.payload = payload;
@@ -781,16 +782,8 @@ fn decode_payload(kind: RecordKind, payload: &[u8], resource: &Arc<Resource>) ->
     Some(Record { kind, resource: Arc::clone(resource), scope, span })
 }
 
-/// Encodes a record as the payload of a journal frame.
-pub(crate) fn encode(record: &Record) -> Vec<u8> {
-    let mut payload = Vec::new();
-    encode_into(record, &mut payload);
-    payload
-}
-
-/// Encodes a record in a buffer, in place of what was in it: a `ScopeSpans` with one span.
-fn encode_into(record: &Record, payload: &mut Vec<u8>) {
-    payload.clear();
+/// Appends a record as the payload of a journal frame: a `ScopeSpans` with one span.
+pub(crate) fn encode(record: &Record, payload: &mut Vec<u8>) {
     wire::message(payload, 1, |payload| unknown::encode_scope(&record.scope, payload));
     wire::message(payload, 2, |payload| unknown::encode_span(&record.span, payload));
 }

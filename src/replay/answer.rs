@@ -196,7 +196,7 @@ pub(super) fn outcome(span: &Span, facts: &StepFacts, status: StepStatus) -> Res
         return Ok(Outcome::Answer(Box::new(answer)));
     }
     let reasons = facts.finish_reasons.iter().map(|reason| Some(reason.clone())).chain(std::iter::repeat(None));
-    let Some(output) = &facts.output else {
+    let Some(output) = &facts.content.output else {
         // One that says why it stopped and nothing else said nothing.
         let is_empty = facts.is_relayed && cut.is_none() && !facts.finish_reasons.is_empty();
         let is_kept = span.attr(CONTENT_MARK).is_none();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 
@@ -249,9 +250,10 @@ impl Recording {
         for (at, step_id, span) in all {
             let span = lean(span);
             let facts = StepFacts::of(&span, None, None);
-            push(at, Some(step_id), started_body(span.clone(), &facts, None, None));
+            push(at, Some(step_id), started_body(span.clone(), &facts, &facts.content, None, None));
             if facts.status != StepStatus::Running {
-                push(UnixNanos(span.end_time_unix_nano), Some(step_id), ended_body(span, facts, None, None));
+                let at = UnixNanos(span.end_time_unix_nano);
+                push(at, Some(step_id), ended_body(span, &facts, *facts.content.clone(), None, None));
             }
         }
         let lines = events.iter().filter_map(|event| serde_json::to_string(event).ok());
@@ -361,13 +363,16 @@ fn each_once(calls: Vec<ModelCall>) -> Vec<ModelCall> {
 fn tool_call(run_id: RunId, view: &StepView, spans: &HashMap<SpanId, Span>) -> Option<ToolCall> {
     let span = spans.get(&view.span_id)?;
     let facts = StepFacts::of(span, None, None);
+    let content = *facts.content;
     let absent = || match span.attr(names::CUT) {
         Some(_) => Gap::Cut,
         None if span.attr(crate::pipeline::scrub::CONTENT_MARK).is_some() => Gap::Policy,
         None => Gap::NotTold,
     };
     let outcome = match view.status {
-        StepStatus::Success => facts.tool_result.or(facts.output).map(Ok).ok_or_else(absent),
+        StepStatus::Success => {
+            content.tool_result.or(content.output).map(|result| Ok(Arc::unwrap_or_clone(result))).ok_or_else(absent)
+        }
         StepStatus::Running | StepStatus::Crashed | StepStatus::Cancelled => Err(Gap::NotAnswered(view.status)),
         StepStatus::Error | StepStatus::Timeout => Ok(Err(view.error.clone().unwrap_or_default())),
     };
@@ -375,7 +380,7 @@ fn tool_call(run_id: RunId, view: &StepView, spans: &HashMap<SpanId, Span>) -> O
         run_id,
         step_id: view.step_id.clone(),
         name: facts.tool_name.unwrap_or_else(|| view.name.clone()),
-        arguments: facts.tool_args.or(facts.input).unwrap_or_default(),
+        arguments: content.tool_args.or(content.input).map(Arc::unwrap_or_clone).unwrap_or_default(),
         outcome,
         started_at: view.started_at,
         span: span.clone(),

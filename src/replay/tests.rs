@@ -42,8 +42,12 @@ pub(super) fn log_of(spans: Vec<Span>) -> String {
         let span = pipeline.run(record).span;
         let facts = StepFacts::of(&span, None, None);
         let step_id = Some(if at == 0 { facts.step_name.clone() } else { format!("{}-{}", facts.step_name, at + 1) });
-        push(span.start_time_unix_nano, step_id.clone(), started_body(span.clone(), &facts, None, None));
-        push(span.end_time_unix_nano, step_id, ended_body(span, facts, None, None));
+        push(
+            span.start_time_unix_nano,
+            step_id.clone(),
+            started_body(span.clone(), &facts, &facts.content, None, None),
+        );
+        push(span.end_time_unix_nano, step_id, ended_body(span, &facts, *facts.content.clone(), None, None));
     }
     events.iter().map(|event| format!("{}\n", serde_json::to_string(event).unwrap())).collect()
 }

@@ -44,13 +44,50 @@ const POST: Duration = Duration::from_millis(100);
 const LAST_METRICS: Duration = Duration::from_secs(2);
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
 
-/// A record that is ready for the journal.
-#[derive(Debug)]
+/// Records that are ready for the journal.
+#[derive(Debug, Default)]
 pub(super) struct Prepared {
-    pub kind: FrameKind,
+    frames: Vec<Frame>,
+    /// One behind the other.
+    payloads: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Frame {
+    kind: FrameKind,
     /// An encoded OTLP `Resource`.
-    pub resource: Arc<[u8]>,
-    pub payload: Vec<u8>,
+    resource: Arc<[u8]>,
+    /// Where its payload ends.
+    end: usize,
+}
+
+impl Prepared {
+    /// Makes room for about so many bytes.
+    pub fn with_room(bytes: usize) -> Self {
+        Self { frames: Vec::new(), payloads: Vec::with_capacity(bytes) }
+    }
+
+    /// Adds a record, of which `write` appends the payload.
+    pub fn add(&mut self, kind: FrameKind, resource: Arc<[u8]>, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.payloads);
+        self.frames.push(Frame { kind, resource, end: self.payloads.len() });
+    }
+
+    fn records(&self) -> impl Iterator<Item = (FrameKind, &[u8], &[u8])> {
+        let mut begin = 0;
+        self.frames.iter().map(move |frame| {
+            let payload = &self.payloads[std::mem::replace(&mut begin, frame.end)..frame.end];
+            (frame.kind, &*frame.resource, payload)
+        })
+    }
+
+    fn spans(&self) -> u64 {
+        self.frames.iter().filter(|frame| frame.kind != FrameKind::Metrics).count() as u64
+    }
+
+    fn bytes(&self) -> usize {
+        self.payloads.len() + self.frames.iter().map(|frame| frame.resource.len()).sum::<usize>()
+    }
 }
 
 /// Why records were not acknowledged. All of them pass: the sender is told to come again.
@@ -65,7 +102,7 @@ pub(super) enum Refused {
 }
 
 struct Job {
-    records: Vec<Prepared>,
+    records: Prepared,
     done: oneshot::Sender<Result<(), Refused>>,
 }
 
@@ -190,11 +227,11 @@ pub(super) struct Intake {
 
 impl Intake {
     /// Appends records and waits until they are as durable as was asked for.
-    pub async fn append(&self, records: Vec<Prepared>) -> Result<(), Refused> {
-        if records.is_empty() {
+    pub async fn append(&self, records: Prepared) -> Result<(), Refused> {
+        if records.frames.is_empty() {
             return Ok(());
         }
-        let n = records.iter().filter(|record| record.kind != FrameKind::Metrics).count() as u64;
+        let n = records.spans();
         let (done, answer) = oneshot::channel();
         self.jobs.send(Job { records, done }).map_err(|_| Refused::Ending)?;
         let answer = answer.await.unwrap_or(Err(Refused::Ending));
@@ -333,11 +370,11 @@ impl Committer {
     fn work(mut self, queue: &Receiver<Job>) {
         while let Some(first) = self.next(queue) {
             let mut group = vec![first];
-            let mut bytes = bytes_of(&group[0]);
+            let mut bytes = group[0].records.bytes();
             while bytes < GROUP_BYTES
                 && let Ok(job) = queue.try_recv()
             {
-                bytes += bytes_of(&job);
+                bytes += job.records.bytes();
                 group.push(job);
             }
             self.commit(group);
@@ -392,8 +429,8 @@ impl Committer {
 
     /// Appends the records of one request. What a refused one has left in the journal is stored, and known again when
     /// the sender repeats it.
-    fn append(&mut self, records: &[Prepared]) -> Result<(), Refused> {
-        for record in records {
+    fn append(&mut self, records: &Prepared) -> Result<(), Refused> {
+        for record in records.records() {
             let mut appended = self.put(record);
             if matches!(&appended, Err(error) if error.is_buffer_full()) {
                 appended = self.journal.commit().and_then(|_| self.put(record));
@@ -422,9 +459,9 @@ impl Committer {
         self.journal.commit().is_ok()
     }
 
-    fn put(&mut self, record: &Prepared) -> Result<u64, JournalError> {
-        let resource = self.journal.register_resource(&record.resource)?;
-        self.journal.append(record.kind, resource, 0, &record.payload)
+    fn put(&mut self, (kind, resource, payload): (FrameKind, &[u8], &[u8])) -> Result<u64, JournalError> {
+        let resource = self.journal.register_resource(resource)?;
+        self.journal.append(kind, resource, 0, payload)
     }
 
     fn failed(&mut self, error: &JournalError) {
@@ -437,10 +474,6 @@ impl Committer {
             ));
         }
     }
-}
-
-fn bytes_of(job: &Job) -> usize {
-    job.records.iter().map(|record| record.payload.len() + record.resource.len()).sum()
 }
 
 /// Takes what is in the journal into the run store.

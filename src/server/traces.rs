@@ -61,9 +61,9 @@ impl Line {
     /// Takes a record of this process's own: durable when this returns. One that is too large is cut.
     pub async fn tell(&self, mut record: Record) -> Result<(), &'static str> {
         hold(&mut record.span, self.bounds.limits.span_bytes);
-        let mut records = vec![record];
-        self.claim(&mut records);
-        self.intake.append(self.run(records, frame_kind)).await.map_err(why)
+        let mut prepared = Prepared::default();
+        self.work(|at_work| at_work.take(record, frame_kind, &mut prepared));
+        self.intake.append(prepared).await.map_err(why)
     }
 
     /// Takes a request: its spans, or records of logs, are durable when this returns.
@@ -98,8 +98,9 @@ impl Line {
         let whole = tokio::task::spawn_blocking(move || line.whole_metrics(held, &compression, encoding)).await;
         let (Held { bytes, share: _share }, warning) = whole.map_err(|_| broken_off())??;
         if !bytes.is_empty() {
-            let prepared = Prepared { kind: FrameKind::Metrics, resource: Arc::default(), payload: bytes };
-            self.append(vec![prepared]).await?;
+            let mut prepared = Prepared::default();
+            prepared.add(FrameKind::Metrics, Arc::default(), |payload| *payload = bytes);
+            self.append(prepared).await?;
         }
         Ok(Taken { message: warning.unwrap_or_default(), ..Taken::default() })
     }
@@ -136,7 +137,7 @@ impl Line {
     }
 
     /// Has records appended, and waits until they are durable.
-    async fn append(&self, records: Vec<Prepared>) -> Result<(), Refusal> {
+    async fn append(&self, records: Prepared) -> Result<(), Refusal> {
         self.intake.append(records).await.map_err(|refused| {
             let why = why(refused);
             if refused == Refused::Unwritable && self.run.is_some() {
@@ -153,23 +154,30 @@ impl Line {
         signal: Signal,
         compression: &str,
         encoding: Encoding,
-    ) -> Result<(Vec<Prepared>, Taken, Held), Refusal> {
+    ) -> Result<(Prepared, Taken, Held), Refusal> {
         let held = decompress(held, compression, self.bounds.request_bytes)?;
-        let received = otlp::received(&held.bytes, signal, encoding, &self.bounds.limits).map_err(|bad| {
+        let mut prepared = Prepared::with_room(held.bytes.len() + held.bytes.len() / 2);
+        let (mut received, mut own) = (0, Vec::new());
+        let read = self.work(|at_work| {
+            otlp::each(&held.bytes, signal, encoding, &self.bounds.limits, |record| {
+                received += 1;
+                // A process that writes to this store and forwards here as well has stored it, or its journal has.
+                if self.is_of_this_store(&record) {
+                    own.push(record);
+                } else {
+                    at_work.take(record, frame_kind, &mut prepared);
+                }
+            })
+        });
+        let Received { rejected, not_kept, warnings, .. } = read.map_err(|bad| {
             let problem = match bad {
                 BadBody::Malformed { .. } => Problem::Malformed,
                 BadBody::TooManySpans { .. } => Problem::TooLarge,
             };
             Refusal::new(problem, bad.to_string())
         })?;
-        let Received { mut records, rejected, not_kept, warnings, .. } = received;
-        let received = records.len() as u64 + rejected.count() + not_kept;
-        self.intake.tally.received.fetch_add(received, Ordering::Relaxed);
-        // A process that writes to this store and forwards here as well has stored them, or its journal has.
-        let own: Vec<Record> = records.extract_if(.., |record| self.is_of_this_store(record)).collect();
+        self.intake.tally.received.fetch_add(received + rejected.count() + not_kept, Ordering::Relaxed);
         self.intake.tally.count(Outcome::Duplicate, "same_store", own.len() as u64);
-        // Children end first and come first; what came together is told in the order in which it began.
-        records.sort_by_key(|record| (record.span.start_time_unix_nano, !record.span.parent_span_id.is_empty()));
         for (reason, n) in &rejected.by_reason {
             self.intake.tally.count(Outcome::Rejected, reason, *n);
         }
@@ -180,34 +188,13 @@ impl Line {
         };
         // What was received is not needed any more; its share of memory stands for what was made of it.
         let held = Held { bytes: Vec::new(), share: held.share };
-        self.claim(&mut records);
-        let mut prepared = self.run(records, frame_kind);
-        if let Some(run_ids) = &self.run_ids {
-            let passing = own.into_iter().filter(|record| run_ids.may_pass(record)).collect();
-            prepared.extend(self.run(passing, |_| FrameKind::Passing));
+        if let Some(run_ids) = self.run_ids.as_ref().filter(|_| !own.is_empty()) {
+            self.work(|at_work| {
+                let passing = own.into_iter().filter(|record| run_ids.may_pass(record));
+                passing.for_each(|record| at_work.run(record, |_| FrameKind::Passing, &mut prepared));
+            });
         }
         Ok((prepared, taken, held))
-    }
-
-    /// Writes on who sent records which run they are of, where nobody says so.
-    fn claim(&self, records: &mut [Record]) {
-        let Some(run) = self.run else { return };
-        let mut last: Option<(Arc<Resource>, Arc<Resource>)> = None;
-        for record in records {
-            if record.span.attr(names::RUN_ID).or_else(|| record.resource.attr(names::RUN_ID)).is_some() {
-                continue;
-            }
-            let claimed = match &last {
-                Some((given, claimed)) if Arc::ptr_eq(given, &record.resource) => Arc::clone(claimed),
-                _ => {
-                    let mut claimed = Resource::clone(&record.resource);
-                    let value = Some(Value::from(run.to_string()).into());
-                    claimed.attributes.push(KeyValue { key: names::RUN_ID.to_owned(), value });
-                    Arc::new(claimed)
-                }
-            };
-            last = Some((std::mem::replace(&mut record.resource, Arc::clone(&claimed)), claimed));
-        }
     }
 
     fn is_of_this_store(&self, record: &Record) -> bool {
@@ -215,29 +202,67 @@ impl Line {
         told.and_then(Value::as_str) == Some(&self.store_id)
     }
 
-    /// Takes records down the pipeline, and makes frames of them.
-    fn run(&self, records: Vec<Record>, kind: impl Fn(RecordKind) -> FrameKind) -> Vec<Prepared> {
+    /// Lends a pipeline for a work.
+    fn work<R>(&self, work: impl FnOnce(&mut AtWork<'_>) -> R) -> R {
         let idle = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut pipeline = idle.unwrap_or_else(|| (self.make)());
-        let mut last: Option<(Arc<Resource>, Arc<[u8]>)> = None;
-        let mut prepared = Vec::with_capacity(records.len());
-        for record in records {
-            let mut record = pipeline.run(record);
-            if let Some(run_ids) = &self.run_ids {
-                run_ids.stamp(&mut record);
-            }
-            let resource = match &last {
-                Some((resource, bytes)) if Arc::ptr_eq(resource, &record.resource) => Arc::clone(bytes),
-                _ => {
-                    let bytes: Arc<[u8]> = unknown::encode_resource(&record.resource).into();
-                    last = Some((Arc::clone(&record.resource), Arc::clone(&bytes)));
-                    bytes
-                }
-            };
-            prepared.push(Prepared { kind: kind(record.kind), resource, payload: encode(&record) });
+        let pipeline = idle.unwrap_or_else(|| (self.make)());
+        let mut at_work = AtWork { line: self, pipeline, claimed: None, encoded: None };
+        let done = work(&mut at_work);
+        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).push(at_work.pipeline);
+        done
+    }
+}
+
+/// Work on the records of one request. Those that stand together are of one maker, most often.
+struct AtWork<'a> {
+    line: &'a Line,
+    pipeline: Pipeline,
+    /// The last resource as it came, and with the run of all of this server.
+    claimed: Option<(Arc<Resource>, Arc<Resource>)>,
+    /// The last resource, and its bytes.
+    encoded: Option<(Arc<Resource>, Arc<[u8]>)>,
+}
+
+impl AtWork<'_> {
+    /// Takes a record that is to be stored here.
+    fn take(&mut self, mut record: Record, kind: impl FnOnce(RecordKind) -> FrameKind, to: &mut Prepared) {
+        self.claim(&mut record);
+        self.run(record, kind, to);
+    }
+
+    /// Takes a record down the pipeline, and makes a frame of it.
+    fn run(&mut self, record: Record, kind: impl FnOnce(RecordKind) -> FrameKind, to: &mut Prepared) {
+        let mut record = self.pipeline.run(record);
+        if let Some(run_ids) = &self.line.run_ids {
+            run_ids.stamp(&mut record);
         }
-        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).push(pipeline);
-        prepared
+        let resource = match &self.encoded {
+            Some((resource, bytes)) if Arc::ptr_eq(resource, &record.resource) => Arc::clone(bytes),
+            _ => {
+                let bytes: Arc<[u8]> = unknown::encode_resource(&record.resource).into();
+                self.encoded = Some((Arc::clone(&record.resource), Arc::clone(&bytes)));
+                bytes
+            }
+        };
+        to.add(kind(record.kind), resource, |payload| encode(&record, payload));
+    }
+
+    /// Writes on who sent a record which run it is of, where nobody says so.
+    fn claim(&mut self, record: &mut Record) {
+        let Some(run) = self.line.run else { return };
+        if record.span.attr(names::RUN_ID).or_else(|| record.resource.attr(names::RUN_ID)).is_some() {
+            return;
+        }
+        let claimed = match &self.claimed {
+            Some((given, claimed)) if Arc::ptr_eq(given, &record.resource) => Arc::clone(claimed),
+            _ => {
+                let mut claimed = Resource::clone(&record.resource);
+                let value = Some(Value::from(run.to_string()).into());
+                claimed.attributes.push(KeyValue { key: names::RUN_ID.to_owned(), value });
+                Arc::new(claimed)
+            }
+        };
+        self.claimed = Some((std::mem::replace(&mut record.resource, Arc::clone(&claimed)), claimed));
     }
 }
 

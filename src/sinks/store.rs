@@ -12,12 +12,10 @@ use std::time::{Duration, Instant};
 use crate::model::event::{EventBody, Log};
 use crate::model::id::{IdMap, IdSet};
 use crate::model::otlp::{KeyValue, Span, Value};
-use crate::model::outcome::{Counts, LostRecords, Outcome};
-use crate::model::record::{Record, RecordKind};
-use crate::model::{Event, EventId, RunId, RunStatus, RunSummary, SpanId, TraceId, UnixNanos};
+use crate::model::outcome::{Counts, LostRecords};
+use crate::model::{Event, RunId, RunStatus, RunSummary, SpanId, TraceId, UnixNanos};
 use crate::pipeline::cost::Pricer;
-use crate::pipeline::facts::StepFacts;
-use crate::sinks::tally::{Notes, Tally};
+use crate::sinks::tally::Tally;
 use crate::store::assembly::{DROPPED_LOG, RunState, status_body};
 use crate::store::{RunWriter, StoreError};
 
@@ -32,8 +30,9 @@ const MAX_HELD_BYTES: usize = 4 << 20;
 const MAX_BEHIND_BYTES: u64 = 32 << 20;
 /// After how long without a span a run of another's program, whose root never came, is taken for over.
 pub const SILENCE: Duration = Duration::from_secs(600);
-/// Traces of runs that are over that are remembered for what comes late: some 5 MB.
-pub(crate) const TRACES_AT_HAND: usize = 65_536;
+/// Traces of runs that are over that are remembered for what comes late, some 25 MB: those of over a minute at 40,000 spans
+/// a second in traces of ten.
+pub(crate) const TRACES_AT_HAND: usize = 262_144;
 /// Runs that wait for that of a trace they name as their cause.
 const LINKS_AWAITED: usize = 4_096;
 /// How long a finished trace is held with its spans for late ones.
@@ -56,14 +55,17 @@ const LOST_PLACE: u64 = u64::MAX - 1;
 
 mod asked;
 mod ids;
+mod letting_go;
 mod live;
 mod outside;
 mod settle;
+mod taking_up;
+mod telling;
 
 pub(crate) use asked::{Claimed, Standing};
+use ids::event_id;
 pub use ids::foreign_run_id;
-use ids::{event_id, is_foreign_run_id, run_id_in_place_of};
-use live::{EventIds, Forgotten, LiveRun, PendingStart, same_span};
+use live::{EventIds, Forgotten, LiveRun, Said};
 
 /// How often it is looked for runs that have fallen silent.
 const LOOK: Duration = Duration::from_millis(200);
@@ -151,7 +153,7 @@ struct HeldRecord {
     seq: u64,
     /// How many bytes had been told before it.
     told_bytes: u64,
-    record: Record,
+    said: Box<Said>,
 }
 
 impl<W: RunWriter> StoreSink<W> {
@@ -277,396 +279,12 @@ impl<W: RunWriter> StoreSink<W> {
         self.is_holding
     }
 
-    /// Returns the oldest place in the journal that is still needed: what is before may be acknowledged.
-    ///
-    /// Records held from long before are in memory only; what they tell of has not shown yet when the process dies.
-    pub fn oldest_held(&self) -> Option<u64> {
-        let held = self.traces.values().flat_map(|trace| trace.held.values());
-        let held = held.filter_map(|held| held.records.iter().find(|held| !self.is_far_behind(held)));
-        let held = held.map(|held| held.seq);
-        let waiting = self.dirty.iter().filter_map(|run| self.runs.get(run));
-        let pending = waiting.clone().flat_map(|run| run.pending.iter().map(|start| start.seq));
-        let unsorted = waiting.filter_map(|run| run.unsorted.first()).map(|first| first.seq);
-        held.chain(pending).chain(unsorted).min()
-    }
-
-    fn is_far_behind(&self, held: &HeldRecord) -> bool {
-        self.told_bytes - held.told_bytes > MAX_BEHIND_BYTES
-    }
-
-    /// Forgets what is in memory, to begin again from the journal with what the store holds.
-    pub fn reset(&mut self) -> Result<(), StoreError> {
-        for (run, live) in self.runs.drain() {
-            self.writer.release_run(run);
-            self.forgotten.entry(run).or_default().add(&live);
-        }
-        self.forget_traces();
-        self.recall_forgotten()
-    }
-
-    fn forget_traces(&mut self) {
-        (self.told_before, self.taken) = (self.told, None);
-        self.finished.clear();
-        for (trace_id, trace) in std::mem::take(&mut self.traces) {
-            if !trace.released.is_empty() {
-                let kept = Trace {
-                    first_run: trace.first_run,
-                    released: trace.released,
-                    touched: trace.touched,
-                    ..Trace::default()
-                };
-                self.traces.insert(trace_id, kept);
-            }
-            for (run, held) in trace.held {
-                for held in held.records {
-                    self.uncounted.insert(held.seq);
-                    // The journal may not have it any more.
-                    if self.is_far_behind(&held)
-                        && let Some(span_id) = SpanId::from_bytes(&held.record.span.span_id)
-                    {
-                        let trace = self.traces.entry(trace_id).or_default();
-                        trace.touched = Some(Instant::now());
-                        trace.spans.insert(span_id, run);
-                        trace.first_run.get_or_insert(run);
-                        self.hold(trace_id, run, span_id, held);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Takes forgotten runs up again: all of them, or the next reset goes on with it.
-    fn recall_forgotten(&mut self) -> Result<(), StoreError> {
-        let mut forgotten: Vec<(RunId, Forgotten)> = self.forgotten.iter().map(|(run, was)| (*run, *was)).collect();
-        forgotten.sort_unstable_by_key(|(run, _)| *run);
-        for (run, was) in &forgotten {
-            self.take_up(&[*run])?;
-            let Some(live) = self.runs.get_mut(run).filter(|live| live.state.has_started()) else { continue };
-            if was.is_unpublished {
-                // Its log may have been written and what is made of it not: nothing that is told again shows that.
-                live.stale_summary = true;
-                self.dirty.insert(*run);
-            }
-            // All of it was written before the trouble began, and it was not counted yet.
-            if was.is_uncounted && live.notes.is_none() {
-                let mut notes = Notes::default();
-                self.writer.take_up(*run)?.unwrap_or_default().iter().for_each(|event| notes.note(event));
-                live.notes = Some(Box::new(notes));
-                self.dirty.insert(*run);
-            }
-        }
-        self.forgotten.clear();
-        Ok(())
-    }
-
     /// Lets every run here say again what it is, with the next flush, whether that has changed or not.
     pub(crate) fn republish(&mut self) {
         for (run, live) in self.runs.iter_mut().filter(|(_, live)| live.state.has_started()) {
             live.stale_summary = true;
             self.dirty.insert(*run);
         }
-    }
-
-    /// Takes runs up that the store holds, so that records find them through their parents and traces.
-    pub fn take_up(&mut self, runs: &[RunId]) -> Result<(), StoreError> {
-        for &run in runs {
-            if !self.runs.contains_key(&run) {
-                match self.open_run(run, run.as_trace_id(), None) {
-                    // Another process was faster: our records get a run of their own when they are told.
-                    Err(error) if error.is_closed() => {}
-                    opened => opened?,
-                }
-                self.forget_unbegun(run);
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets go of a run of which the store has nothing: whoever tells of it knows its trace.
-    fn forget_unbegun(&mut self, run: RunId) {
-        if self.runs.get(&run).is_some_and(|live| !live.state.has_started()) {
-            self.runs.remove(&run);
-            self.writer.release_run(run);
-        }
-    }
-
-    /// Takes one record from its place in the journal.
-    ///
-    /// Places come in order. One that came before is passed over, until a [`reset`](Self::reset): the frames of a commit
-    /// that failed can be read, so the journal may have told it before its writer does.
-    pub fn take(&mut self, seq: u64, record: Record) -> Result<(), StoreError> {
-        if self.taken.is_some_and(|taken| seq <= taken) {
-            return Ok(());
-        }
-        self.taken = Some(seq);
-        self.bring_to_its_run(seq, record)
-    }
-
-    fn bring_to_its_run(&mut self, seq: u64, record: Record) -> Result<(), StoreError> {
-        self.told = self.told.max(seq);
-        let told_bytes = self.told_bytes;
-        self.unwritten.0 += 1;
-        self.told_bytes += size_of(&record.span);
-        let ids = (TraceId::from_bytes(&record.span.trace_id), SpanId::from_bytes(&record.span.span_id));
-        let (Some(trace_id), Some(span_id)) = ids else {
-            self.count(seq, record.kind, Outcome::Rejected, "bad_id");
-            return Ok(());
-        };
-        let facts = StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope));
-        let mut of_trace = None;
-        self.recall_over(trace_id);
-        // An id that is made of the trace says no more than the trace, which may lead to another run here.
-        let of_maker = facts.run_id.filter(|run| !is_foreign_run_id(*run, trace_id));
-        if !self.traces.contains_key(&trace_id) && of_maker.is_none() {
-            // A late record of a trace that this library began: its run has the same bits.
-            let run = trace_id.as_run_id();
-            match self.open_run(run, trace_id, None) {
-                Err(error) if error.is_closed() => of_trace = Some(run),
-                opened => opened?,
-            }
-            self.forget_unbegun(run);
-        }
-        let trace = self.traces.entry(trace_id).or_default();
-        trace.touched = Some(Instant::now());
-        let parent = SpanId::from_bytes(&record.span.parent_span_id);
-        let run = of_maker
-            .or_else(|| trace.spans.get(&span_id).copied())
-            .or_else(|| trace.spans.get(&parent?).copied())
-            .or(trace.first_run)
-            .or(of_trace)
-            .or(facts.run_id)
-            .unwrap_or_else(|| foreign_run_id(trace_id, record.span.start_time_unix_nano));
-        let mut run = self.in_place_of.get(&run).copied().unwrap_or(run);
-        trace.spans.insert(span_id, run);
-        trace.first_run.get_or_insert(run);
-        if let Some(place) = trace.released.iter().position(|released| *released == run) {
-            trace.released.swap_remove(place);
-            run = self.open_own_run(run, trace_id)?;
-        }
-        if self.runs.contains_key(&run) {
-            return self.apply(run, seq, record, facts);
-        }
-        let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
-        if facts.is_genai {
-            let held = trace.held.remove(&run).unwrap_or_default();
-            let run = self.open_own_run(run, trace_id)?;
-            // A log may come before any span of its run, and has no place in it then.
-            let from_outside = self.outside.is_some();
-            let is_log = |held: &HeldRecord| from_outside && held.record.kind == RecordKind::Event;
-            let (logs, spans): (Vec<_>, Vec<_>) = held.records.into_iter().partition(is_log);
-            for HeldRecord { seq, record, .. } in spans {
-                let facts = StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope));
-                self.apply(run, seq, record, facts)?;
-            }
-            self.apply(run, seq, record, facts)?;
-            for HeldRecord { seq, record, .. } in logs {
-                let facts = StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope));
-                self.apply(run, seq, record, facts)?;
-            }
-            return Ok(());
-        }
-        self.hold(trace_id, run, span_id, HeldRecord { seq, told_bytes, record });
-        Ok(())
-    }
-
-    /// Notes that the record at a place in the journal tells `records` that were made, itself among them: they share
-    /// its outcome.
-    pub fn note_told(&mut self, seq: u64, records: u64) {
-        if records > 1 {
-            self.tells.insert(seq, records);
-        }
-    }
-
-    /// Returns how many records the one at a place tells, and forgets it.
-    pub fn forget_told(&mut self, seq: u64) -> u64 {
-        self.tells.remove(&seq).unwrap_or(1)
-    }
-
-    /// Counts a record, unless it was counted when it was told before.
-    fn count(&mut self, seq: u64, kind: RecordKind, outcome: Outcome, reason: &'static str) {
-        if seq > self.told_before || self.uncounted.remove(&seq) {
-            let records = self.forget_told(seq);
-            self.counts.add(outcome, reason, records);
-            self.passed_spans += u64::from(kind == RecordKind::Ended && outcome != Outcome::Stored);
-        }
-    }
-
-    fn hold(&mut self, trace_id: TraceId, run: RunId, span_id: SpanId, told: HeldRecord) {
-        let Some(trace) = self.traces.get_mut(&trace_id) else { return };
-        let held = trace.held.entry(run).or_default();
-        match told.record.kind {
-            RecordKind::Started => drop(held.open.insert(span_id)),
-            RecordKind::Ended => drop(held.open.remove(&span_id)),
-            RecordKind::Event => {}
-        }
-        held.bytes += size_of(&told.record.span) as usize;
-        held.records.push(told);
-        let mut gone = Vec::new();
-        let mut reason = "no_genai";
-        if held.open.is_empty() && self.outside.is_none() {
-            gone.extend(held.records.iter().map(|held| (held.seq, held.record.kind)));
-            trace.held.remove(&run);
-        } else if held.records.len() > MAX_HELD_RECORDS || held.bytes > MAX_HELD_BYTES {
-            // What is under way may still come to enclose an agent; what has ended beside it goes.
-            reason = "held_limit";
-            let (open, mut kept) = (&held.open, 0);
-            let from_outside = self.outside.is_some();
-            held.records.retain(|HeldRecord { seq, record, .. }| {
-                let span = SpanId::from_bytes(&record.span.span_id);
-                // From outside, what came first says nothing: the root comes last.
-                let keep = !from_outside
-                    && record.kind == RecordKind::Started
-                    && kept < MAX_HELD_RECORDS / 2
-                    && span.is_some_and(|span| open.contains(&span));
-                kept += usize::from(keep);
-                if !keep {
-                    gone.push((*seq, record.kind));
-                }
-                keep
-            });
-            held.bytes = held.records.iter().map(|held| size_of(&held.record.span) as usize).sum();
-        }
-        for (seq, kind) in gone {
-            self.count(seq, kind, Outcome::NotKept, reason);
-        }
-    }
-
-    /// Opens a run, or where that cannot be gone on with, a run of our own in its place, and tells which.
-    fn open_own_run(&mut self, run: RunId, trace_id: TraceId) -> Result<RunId, StoreError> {
-        match self.open_run(run, trace_id, None) {
-            Err(error) if error.is_closed() => {
-                let own = run_id_in_place_of(run, self.process);
-                self.open_run(own, trace_id, Some(run))?;
-                self.in_place_of.insert(run, own);
-                Ok(own)
-            }
-            opened => opened.map(|()| run),
-        }
-    }
-
-    fn open_run(&mut self, run: RunId, trace_id: TraceId, in_place_of: Option<RunId>) -> Result<(), StoreError> {
-        let mut state = RunState::new(run, trace_id);
-        // Made for good by the first flush, when the first step tells name and kind; here only what is there is read.
-        let (mut known, mut told) = (HashSet::default(), IdMap::<EventId, HashSet<UnixNanos>>::default());
-        let mut notes = self.tallies.as_ref().map(|_| Box::<Notes>::default());
-        for event in self.writer.take_up(run)?.unwrap_or_default() {
-            state.apply(&event, false);
-            if let Some(notes) = &mut notes {
-                notes.note(&event);
-            }
-            known.insert(event.event_id);
-            // What the root says of its run has no step, but the start of its step as its cause.
-            match (event.parent_event_id, event.body.span()) {
-                (Some(start), None) => drop(told.entry(start).or_default().insert(event.timestamp)),
-                (Some(start), Some(_)) if !event.body.is_step_start() => drop(told.remove(&start)),
-                _ => {}
-            }
-        }
-        let written_status = state.has_started().then(|| state.status());
-        if state.has_started() {
-            let trace = self.traces.entry(state.trace_id()).or_default();
-            trace.spans.extend(state.spans().map(|span| (span, run)));
-            trace.first_run.get_or_insert(run);
-            trace.touched = Some(Instant::now());
-        }
-        let by_span = self.outside.is_some();
-        // How what was written stands is not known.
-        let unsettled = by_span && written_status.is_some();
-        let is_told_again = self.told <= self.again_up_to && self.told > 0;
-        let stale_summary = (self.is_distrustful || is_told_again) && state.has_started();
-        if stale_summary {
-            self.dirty.insert(run);
-        }
-        let live = LiveRun {
-            known,
-            told,
-            written_status,
-            stale_summary,
-            by_span,
-            unsettled,
-            notes,
-            ..LiveRun::new(state, in_place_of)
-        };
-        // One that was over when it was let go of is counted.
-        let live = if live.is_over() { LiveRun { notes: None, ..live } } else { live };
-        self.runs.insert(run, live);
-        Ok(())
-    }
-
-    fn apply(&mut self, run: RunId, seq: u64, record: Record, facts: StepFacts) -> Result<(), StoreError> {
-        let (process, from_outside) = (self.process, self.outside.is_some());
-        self.dirty.insert(run);
-        let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
-        live.touched = Instant::now();
-        let Some(span) = SpanId::from_bytes(&record.span.span_id) else { return Ok(()) };
-        if from_outside && record.kind == RecordKind::Ended && live.takes_unsorted(&record) {
-            let is_new = live.take_unsorted(seq, span, record, facts);
-            let (outcome, reason) = if is_new { (Outcome::Stored, "") } else { (Outcome::Duplicate, "span") };
-            self.count(seq, RecordKind::Ended, outcome, reason);
-            return Ok(());
-        }
-        live.tell_unsorted(process);
-        match record.kind {
-            RecordKind::Started => {
-                if let Some(pending) = live.pending.iter_mut().find(|pending| same_span(&pending.record, &record)) {
-                    // Later facts about the same start; its place in the journal stays the first one's.
-                    (pending.record, pending.facts) = (record, facts);
-                } else if !live.state.step_progress(span).0 {
-                    live.pending.push(PendingStart { seq, record, facts, since: Instant::now() });
-                }
-                self.count(seq, RecordKind::Started, Outcome::Stored, "");
-            }
-            RecordKind::Event if from_outside => {
-                live.flush_pending(process, None);
-                for event in &record.span.events {
-                    live.take_log_or_status(span, event);
-                }
-                self.count(seq, RecordKind::Event, Outcome::Stored, "");
-            }
-            RecordKind::Event => {
-                live.flush_pending(process, None);
-                for (place, event) in (0..).zip(&record.span.events) {
-                    live.note_told(span, event);
-                    live.take_span_event(EventIds { process, seq }, place, span, event);
-                }
-                self.count(seq, RecordKind::Event, Outcome::Stored, "");
-            }
-            RecordKind::Ended => {
-                // The start shows what the end knows of the step, since both are written together.
-                live.flush_pending_with(process, None, Some((&record, &facts)));
-                if live.state.step_progress(span).1 {
-                    self.count(seq, RecordKind::Ended, Outcome::Duplicate, "span");
-                    return Ok(());
-                }
-                live.end_step(live.ids(process, seq, span), span, record, facts, from_outside);
-                self.count(seq, RecordKind::Ended, Outcome::Stored, "");
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes a run up again that was let go of.
-    fn open_released(&mut self, run: RunId, trace_id: TraceId) -> Result<(), StoreError> {
-        self.open_run(run, trace_id, None)?;
-        if let Some(trace) = self.traces.get_mut(&trace_id) {
-            trace.released.retain(|released| *released != run);
-        }
-        Ok(())
-    }
-
-    /// Tells whether a run of the trace has begun here; where several have, the first one stands for it.
-    pub fn has_run_of(&self, trace: TraceId) -> bool {
-        self.run_of(trace).is_some()
-    }
-
-    fn run_of(&self, trace: TraceId) -> Option<RunId> {
-        let Some(trace) = self.traces.get(&trace) else {
-            let by_name = Some(trace.as_run_id()).filter(|run| self.by_name.contains(run));
-            return by_name.or_else(|| self.over.get(&trace).copied());
-        };
-        let is_live = |run: &RunId| self.runs.get(run).is_some_and(|live| live.state.has_started());
-        let has_begun = |run: &RunId| is_live(run) || trace.released.contains(run);
-        trace.first_run.filter(has_begun).or_else(|| trace.spans.values().copied().filter(has_begun).min())
     }
 
     /// Notes in the log of their run that records were lost. Tells whether the note is written: until then it may have
@@ -797,58 +415,6 @@ impl<W: RunWriter> StoreSink<W> {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// Lets go of the steps of runs that are over, but for the latest: a process that makes thousands of short runs
-    /// must not hold them all.
-    fn release_finished(&mut self) {
-        while self.finished.len() > FINISHED_AT_HAND {
-            let Some(run) = self.finished.pop_front() else { return };
-            // What came late may have made it dirty, or put it at the end of the line again.
-            if self.finished.contains(&run)
-                || !self.runs.get(&run).is_some_and(|live| live.is_clean() && live.is_over())
-            {
-                continue;
-            }
-            let Some(live) = self.runs.remove(&run) else { continue };
-            self.writer.release_run(run);
-            let trace_id = live.state.trace_id();
-            if live.by_span {
-                self.remember_over(trace_id, run);
-            }
-            let Some(trace) = self.traces.get_mut(&trace_id) else { continue };
-            let is_alone = trace.spans.values().all(|of| *of == run) && trace.first_run == Some(run);
-            if is_alone && trace.held.is_empty() && trace.released.is_empty() && trace_id.as_run_id() == run {
-                // The name of the trace leads to the run in the store.
-                self.traces.remove(&trace_id);
-                self.by_name.push_back(run);
-                self.by_name.drain(..self.by_name.len().saturating_sub(FINISHED_BY_NAME));
-                continue;
-            }
-            trace.released.push(run);
-            if trace.spans.values().all(|of| *of == run) {
-                trace.spans = HashMap::default();
-            }
-        }
-    }
-
-    /// Lets go of runs and traces that have been over for a while.
-    fn forget_finished(&mut self, now: Instant) {
-        let over =
-            |live: &LiveRun| live.is_clean() && live.is_over() && now.saturating_duration_since(live.touched) > LATE;
-        let gone: Vec<RunId> = self.runs.iter().filter(|(_, live)| over(live)).map(|(run, _)| *run).collect();
-        for run in gone {
-            if let Some(live) = self.runs.remove(&run).filter(|live| live.by_span) {
-                self.remember_over(live.state.trace_id(), run);
-            }
-            self.writer.release_run(run);
-        }
-        let released = |own: &RunId| self.traces.values().any(|trace| trace.released.contains(own));
-        self.in_place_of.retain(|_, own| self.runs.contains_key(own) || released(own));
-        self.traces.retain(|_, trace| {
-            let recent = trace.touched.is_some_and(|touched| now.saturating_duration_since(touched) <= LATE);
-            recent || !trace.held.is_empty() || trace.spans.values().any(|run| self.runs.contains_key(run))
-        });
-    }
-
     /// Writes out everything, grace or not; for the end of the process.
     pub fn flush_all(&mut self) -> Result<(), StoreError> {
         let process = self.process;
@@ -902,35 +468,6 @@ impl<W: RunWriter> StoreSink<W> {
                 live.unsettled = true;
                 self.dirty.insert(waiting);
             }
-        }
-    }
-
-    /// Has the metadata of runs that records up to this place belong to written once more: who told them before may have died
-    /// in the middle of that.
-    #[cfg(feature = "server")]
-    pub(crate) fn write_again_up_to(&mut self, seq: u64) {
-        self.again_up_to = seq;
-    }
-
-    /// Remembers a run that is let go of.
-    pub(crate) fn remember_over(&mut self, trace: TraceId, run: RunId) {
-        if self.over.insert(trace, run).is_none() {
-            self.over_since.push_back(trace);
-        }
-        while self.over_since.len() > TRACES_AT_HAND {
-            let Some(trace) = self.over_since.pop_front() else { return };
-            self.over.remove(&trace);
-        }
-    }
-
-    /// Makes the trace of a run that was let go of known again.
-    fn recall_over(&mut self, trace_id: TraceId) {
-        if self.traces.contains_key(&trace_id) {
-            return;
-        }
-        if let Some(run) = self.over.get(&trace_id).copied() {
-            let trace = Trace { first_run: Some(run), released: vec![run], ..Trace::default() };
-            self.traces.insert(trace_id, trace);
         }
     }
 }

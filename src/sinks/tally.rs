@@ -83,7 +83,8 @@ impl Tally {
     pub fn of_log(run: RunId, events: &[Event]) -> Self {
         let mut notes = Notes::default();
         events.iter().for_each(|event| notes.note(event));
-        notes.tally(&RunState::read(run, events))
+        let state = RunState::read(run, events);
+        notes.tally(&state, state.summary(UnixNanos::now()))
     }
 }
 
@@ -104,15 +105,10 @@ impl Notes {
         }
     }
 
-    /// Adds the run up as it stands.
-    pub fn tally(&self, state: &RunState) -> Tally {
+    /// Adds the run up as it stands, of which this is the summary.
+    pub fn tally(&self, state: &RunState, run: RunSummary) -> Tally {
         let Billing { calls, tellers, costs } = state.billing();
         let noted = |spans: Vec<SpanId>| spans.iter().filter_map(|span| self.calls.get(span).cloned()).collect();
-        Tally {
-            run: state.summary(UnixNanos::now()),
-            calls: noted(calls),
-            tellers: noted(tellers),
-            costs: noted(costs),
-        }
+        Tally { run, calls: noted(calls), tellers: noted(tellers), costs: noted(costs) }
     }
 }

@@ -13,6 +13,7 @@ mod billing;
 mod bodies;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::conventions::names;
 use crate::model::budget::Budget;
@@ -24,7 +25,7 @@ use crate::model::{
     ErrorInfo, Event, EventId, NanoUsd, RunId, RunKind, RunStatus, RunSummary, SpanId, StepKind, StepStatus, StepView,
     Tokens, TraceId, UnixNanos,
 };
-use crate::pipeline::facts::{MAX_WORDS, StepFacts, short};
+use crate::pipeline::facts::{MAX_WORDS, StepContent, StepFacts, short};
 
 pub use billing::Billing;
 use billing::Counted;
@@ -98,7 +99,17 @@ struct Step {
     start_event: EventId,
     started_at: UnixNanos,
     ended_at: Option<UnixNanos>,
-    facts: StepFacts,
+    status: StepStatus,
+    /// Without content; of a step that has not ended its status and error say nothing.
+    facts: Arc<StepFacts>,
+    /// Kept for readers alone.
+    content: Option<Box<StepContent>>,
+}
+
+impl Step {
+    fn error(&self) -> Option<&ErrorInfo> {
+        self.facts.error.as_ref().filter(|_| is_failure(self.status))
+    }
 }
 
 impl RunState {
@@ -137,6 +148,12 @@ impl RunState {
         }
     }
 
+    /// Makes room for so many steps.
+    pub(crate) fn reserve(&mut self, steps: usize) {
+        self.steps.reserve(steps);
+        self.by_span.reserve(steps);
+    }
+
     /// Folds a whole log, contents of steps included.
     pub fn read(run_id: RunId, events: &[Event]) -> Self {
         let mut state = Self::new(run_id, run_id.as_trace_id());
@@ -149,9 +166,13 @@ impl RunState {
     /// Takes in one event. `with_content`: keep inputs and outputs of steps, which only a reader needs.
     pub fn apply(&mut self, event: &Event, with_content: bool) {
         if let Some((span, resource, scope)) = event.body.span() {
-            let facts = StepFacts::of(span, resource, scope);
-            let asked = requested_tool_calls(facts.output.as_ref());
-            return self.apply_step(event, asked, lean(facts, with_content));
+            let mut facts = StepFacts::of(span, resource, scope);
+            let content = std::mem::take(&mut facts.content);
+            let place = self.apply_step(event, requested_tool_calls(content.output.as_deref()), Arc::new(facts));
+            if let Some(place) = place.filter(|_| with_content) {
+                self.steps[place].content = Some(Box::new(content.shown()));
+            }
+            return;
         }
         self.note(event);
         match &event.body {
@@ -210,15 +231,17 @@ impl RunState {
     }
 
     /// Takes in the start or the end of a step, of which the facts are known already: without content, and apart from
-    /// them the ids of the tool calls that the step asked for.
-    pub fn apply_step(&mut self, event: &Event, asked: Vec<String>, facts: StepFacts) {
+    /// them the ids of the tool calls that the step asked for. Of a start they may be those of the end.
+    ///
+    /// Returns the place of the step, if it is one that was not there or is not over.
+    pub(crate) fn apply_step(&mut self, event: &Event, asked: Vec<String>, facts: Arc<StepFacts>) -> Option<usize> {
         self.note(event);
-        let Some((span, _, _)) = event.body.span() else { return };
-        let Some(span_id) = SpanId::from_bytes(&span.span_id) else { return };
+        let (span, _, _) = event.body.span()?;
+        let span_id = SpanId::from_bytes(&span.span_id)?;
         self.learn(&facts);
         if event.body.is_step_start() {
             if self.by_span.contains_key(&span_id) {
-                return;
+                return None;
             }
             let step_id = event.step_id.clone().unwrap_or_default();
             // A number after a name that is not there itself is the emitter's own: `gpt-4`.
@@ -242,11 +265,15 @@ impl RunState {
                 start_event: event.event_id,
                 started_at: UnixNanos(span.start_time_unix_nano),
                 ended_at: None,
+                status: StepStatus::Running,
                 facts,
+                content: None,
             });
             self.place_among_roots(place);
             self.become_host(place);
-        } else if let Some(&place) = self.by_span.get(&span_id) {
+            Some(place)
+        } else {
+            let place = *self.by_span.get(&span_id)?;
             if matches!(event.body, EventBody::LlmCalled(_)) {
                 self.asked_by.extend(asked.into_iter().map(|call| (call, event.event_id)));
             }
@@ -256,7 +283,8 @@ impl RunState {
             }
             step.started_at = UnixNanos(span.start_time_unix_nano);
             step.ended_at = Some(UnixNanos(span.end_time_unix_nano));
-            step.facts = facts;
+            (step.status, step.facts) = (facts.status, facts);
+            Some(place)
         }
     }
 
@@ -350,8 +378,9 @@ impl RunState {
         }
         for step in self.steps.iter_mut().filter(|step| step.ended_at.is_none()) {
             step.ended_at = Some(self.last_time.max(step.started_at));
-            step.facts.status = StepStatus::Crashed;
-            step.facts.error = Some(ErrorInfo { message: Some(CRASHED_STEP.to_owned()), ..ErrorInfo::default() });
+            step.status = StepStatus::Crashed;
+            let error = ErrorInfo { message: Some(CRASHED_STEP.to_owned()), ..ErrorInfo::default() };
+            Arc::make_mut(&mut step.facts).error = Some(error);
         }
         self.open_roots = 0;
         self.set_status = Some(RunStatus::Crashed);
@@ -370,7 +399,8 @@ impl RunState {
         if root.ended_at.take().is_some() {
             self.open_roots += 1;
         }
-        (root.facts.status, root.facts.error) = (StepStatus::Running, None);
+        let facts = Arc::make_mut(&mut root.facts);
+        (facts.status, facts.error) = (StepStatus::Running, None);
         (self.completed, self.set_status, self.is_pause) = (false, None, false);
     }
 
@@ -491,14 +521,7 @@ impl RunState {
     /// Returns kind and name of the run, by its root.
     pub fn identity(&self) -> (RunKind, String) {
         let Some(root) = self.root() else { return (RunKind::Workflow, "unknown".to_owned()) };
-        let facts = &root.facts;
-        match facts.kind {
-            StepKind::Agent => (RunKind::Agent, facts.agent_name.clone().unwrap_or_else(|| facts.step_name.clone())),
-            StepKind::Workflow => {
-                (RunKind::Workflow, facts.workflow_name.clone().unwrap_or_else(|| facts.step_name.clone()))
-            }
-            _ => (RunKind::Workflow, facts.name.clone()),
-        }
+        identity_of(&root.facts)
     }
 
     /// Returns how the run stands.
@@ -512,7 +535,7 @@ impl RunState {
         if !self.roots_ended() {
             return RunStatus::Running;
         }
-        let root = self.root().map_or(StepStatus::Success, |root| root.facts.status);
+        let root = self.root().map_or(StepStatus::Success, |root| root.status);
         match root {
             StepStatus::Error => RunStatus::Error,
             StepStatus::Timeout => RunStatus::Timeout,
@@ -533,10 +556,10 @@ impl RunState {
     fn ended_on_a_failed_call(&self) -> bool {
         let roots: IdSet<SpanId> = self.roots().map(|root| root.span_id).collect();
         let last_call = self.steps.iter().filter(|step| step.facts.billed).max_by_key(|step| step.ended_at);
-        let Some(call) = last_call.filter(|call| is_failure(call.facts.status)) else { return false };
+        let Some(call) = last_call.filter(|call| is_failure(call.status)) else { return false };
         let enclosing = self.ancestors(call);
         !self.steps.iter().any(|step| {
-            step.facts.status == StepStatus::Success
+            step.status == StepStatus::Success
                 && step.started_at >= call.started_at
                 && step.ended_at > call.ended_at
                 && !roots.contains(&step.span_id)
@@ -584,12 +607,12 @@ impl RunState {
         let culprit = self
             .steps
             .iter()
-            .filter(|step| is_failure(step.facts.status))
+            .filter(|step| is_failure(step.status))
             .max_by_key(|step| (self.ancestors(step).len(), step.ended_at));
         if status == RunStatus::Crashed {
             // Who watched the process may know better than that its steps were left open.
-            let told = root.facts.error.as_ref().and_then(|error| error.message.clone());
-            let told = told.filter(|message| root.facts.status == StepStatus::Crashed && message != CRASHED_STEP);
+            let told = root.error().and_then(|error| error.message.clone());
+            let told = told.filter(|message| root.status == StepStatus::Crashed && message != CRASHED_STEP);
             return Some(ErrorInfo {
                 kind: Some("crashed".to_owned()),
                 message: told.or_else(|| Some("the process ended while the run was under way".to_owned())),
@@ -602,8 +625,8 @@ impl RunState {
             let told = own.message.as_deref().zip(below.message.as_deref());
             same_kind || told.is_some_and(|(own, below)| own.contains(below))
         };
-        let own = root.facts.error.clone().filter(|error| error.kind.is_some() || error.message.is_some());
-        let below = culprit.and_then(|step| step.facts.error.clone());
+        let own = root.error().cloned().filter(|error| error.kind.is_some() || error.message.is_some());
+        let below = culprit.and_then(|step| step.error().cloned());
         let names_culprit = own.as_ref().zip(below.as_ref()).is_none_or(|(own, below)| passes_on(own, below));
         let mut error = own.or(below).unwrap_or_default();
         let named = root.facts.error_span.and_then(|span| self.by_span.get(&span)).map(|place| &self.steps[*place]);
@@ -650,8 +673,11 @@ impl RunState {
     }
 
     /// Returns `run_completed` for a run of which nothing more is waited for.
-    pub fn ended_completion(&self) -> RunCompleted {
-        Self { completed: true, ..self.clone() }.completion()
+    pub fn ended_completion(&mut self) -> RunCompleted {
+        let was_completed = std::mem::replace(&mut self.completed, true);
+        let completion = self.completion();
+        self.completed = was_completed;
+        completion
     }
 
     /// Returns `run_completed` for the run as it stands.
@@ -739,7 +765,7 @@ impl RunState {
             .map(|step| ChildStep {
                 step_id: step.step_id.clone(),
                 agent_id: step.facts.agent_name.clone().filter(|_| step.facts.kind == StepKind::Agent),
-                status: step.facts.status,
+                status: step.status,
                 duration_ms: step.ended_at.map(|end| end.millis_since(step.started_at)),
                 cost_usd: cost_of.get(&step.span_id).copied(),
             })
@@ -758,7 +784,7 @@ impl RunState {
             .map(|place| {
                 let step = &self.steps[place];
                 let facts = &step.facts;
-                let ended = executions.get(&place).map_or(facts, |execution| &self.steps[*execution].facts);
+                let ended = executions.get(&place).map_or(step, |execution| &self.steps[*execution]);
                 StepView {
                     step_id: step.step_id.clone(),
                     span_id: step.span_id,
@@ -774,9 +800,9 @@ impl RunState {
                     tokens: facts.tokens.map(Tokens::with_total),
                     cost_usd: facts.cost.map(|(cost, _)| cost),
                     cost_source: facts.cost.map(|(_, source)| source),
-                    error: ended.error.clone(),
-                    input: facts.input.clone(),
-                    output: facts.output.clone(),
+                    error: ended.error().cloned(),
+                    input: step.content.as_ref().and_then(|content| content.input.as_deref().cloned()),
+                    output: step.content.as_ref().and_then(|content| content.output.as_deref().cloned()),
                     duplicate_of: copies.get(&place).map(|of| self.steps[*of].step_id.clone()),
                 }
             })
@@ -789,6 +815,15 @@ pub const CRASHED_STEP: &str = "the process ended before the step did";
 
 /// The message of the log line that tells how many records of a run were lost.
 pub const DROPPED_LOG: &str = "records dropped";
+
+/// Returns kind and name of the run of which this is the root.
+pub(crate) fn identity_of(root: &StepFacts) -> (RunKind, String) {
+    match root.kind {
+        StepKind::Agent => (RunKind::Agent, root.agent_name.as_ref().unwrap_or(&root.step_name).clone()),
+        StepKind::Workflow => (RunKind::Workflow, root.workflow_name.as_ref().unwrap_or(&root.step_name).clone()),
+        _ => (RunKind::Workflow, root.name.clone()),
+    }
+}
 
 /// Tells whether a step did not end well.
 pub fn is_failure(status: StepStatus) -> bool {
@@ -820,17 +855,4 @@ fn bounded(artifact: &ArtifactInfo) -> ArtifactInfo {
         sha256: short(artifact.sha256.clone()),
         content: artifact.content,
     }
-}
-
-/// Drops what only readers need, so that a long run stays small in its writer's memory.
-fn lean(mut facts: StepFacts, with_content: bool) -> StepFacts {
-    facts.system_prompt = None;
-    facts.messages = None;
-    facts.tool_args = None;
-    facts.tool_result = None;
-    if !with_content {
-        facts.input = None;
-        facts.output = None;
-    }
-    facts
 }

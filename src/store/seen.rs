@@ -51,10 +51,11 @@ pub fn conversation(events: &[Event], agent: Option<&str>) -> Option<Conversatio
         _ => None,
     };
     let last = events.iter().rev().find_map(called)?;
-    let mut conversation = Conversation { system_prompt: last.system_prompt.clone(), ..Conversation::default() };
-    conversation.take(last.messages.as_ref(), Gap::NoInput);
+    let mut conversation =
+        Conversation { system_prompt: last.system_prompt.as_deref().cloned(), ..Conversation::default() };
+    conversation.take(last.messages.as_deref(), Gap::NoInput);
     let before = conversation.messages.len();
-    conversation.take(last.output.as_ref(), Gap::NoOutput);
+    conversation.take(last.output.as_deref(), Gap::NoOutput);
     for call in asked_for(&conversation.messages[before..]) {
         conversation.take_result(events, &call);
     }
@@ -88,7 +89,7 @@ impl Conversation {
     /// Looks for what scrub and limits have put in the place of content.
     fn find_marks(&mut self, last: &LlmCalled) {
         let has = |mark: fn(&str) -> bool| {
-            let mut contents = self.messages.iter().chain(&last.system_prompt);
+            let mut contents = self.messages.iter().chain(last.system_prompt.as_deref());
             contents.any(|content| any_text(content, mark))
         };
         let (is_redacted, is_cut) = (has(|text| text.contains("[redacted:")), has(ends_in_a_cut));
@@ -110,10 +111,10 @@ fn result_of(event: &Event, call: &str) -> Option<Json> {
         return None;
     }
     match &event.body {
-        EventBody::ToolSucceeded(tool) => tool.result.clone(),
+        EventBody::ToolSucceeded(tool) => tool.result.as_deref().cloned(),
         EventBody::ToolFailed(tool) => {
             let error = tool.error.as_ref().and_then(|error| error.message.clone());
-            tool.result.clone().or_else(|| Some(json!({"error": error?})))
+            tool.result.as_deref().cloned().or_else(|| Some(json!({"error": error?})))
         }
         _ => None,
     }
@@ -144,7 +145,8 @@ mod tests {
     fn event(seq: u64, attributes: &[(&str, &str)]) -> Event {
         let mut span = Span { trace_id: vec![1; 16], span_id: vec![seq as u8 + 1; 8], ..Span::default() };
         attributes.iter().for_each(|(key, value)| span.set_attr(key, *value));
-        let body = ended_body(span.clone(), StepFacts::of(&span, None, None), None, None);
+        let facts = StepFacts::of(&span, None, None);
+        let body = ended_body(span, &facts, *facts.content.clone(), None, None);
         let event_id = EventId::fresh(UnixNanos(1));
         Event { seq, event_id, parent_event_id: None, timestamp: UnixNanos(seq), step_id: None, body }
     }

@@ -137,8 +137,8 @@ fn sums_follow_what_grows_crashes_is_damaged_and_goes() {
     let told = Told { id: 9, parent: 1, name: "chat", at: 60_200, end: Some(60_300), attributes: &chat, error: None };
     let facts = StepFacts::of(&told.span(open, true), None, None);
     for (nth, body) in [
-        started_body(told.span(open, false), &facts, None, None),
-        ended_body(told.span(open, true), facts.clone(), None, None),
+        started_body(told.span(open, false), &facts, &facts.content, None, None),
+        ended_body(told.span(open, true), &facts, *facts.content.clone(), None, None),
     ]
     .into_iter()
     .enumerate()

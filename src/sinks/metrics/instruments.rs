@@ -1,13 +1,14 @@
 //! The instruments: their names, units, buckets and attributes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
 
 use super::settings::Names;
-use crate::model::RunSummary;
 use crate::model::outcome::Outcome;
+use crate::model::{NanoUsd, RunSummary};
 use crate::sinks::tally::{Call, Tally};
 
 /// The standard's buckets for durations of single operations, in seconds.
@@ -149,27 +150,36 @@ impl Instruments {
 
     /// Counts what a run used, by model: together it is what the run's totals say.
     fn usage(&self, tally: &Tally) {
+        // Most runs use one model, and adding takes longer than finding that out.
+        let mut used: Vec<(Maker<'_>, Used)> = Vec::new();
         for step in tally.calls.iter().chain(&tally.tellers) {
-            let attributes = Self::of_usage(&tally.run, step);
-            for (kind, tokens) in [("input", step.input_tokens), ("output", step.output_tokens)] {
+            let used = used_by(&mut used, step);
+            for (sum, tokens) in [(&mut used.input, step.input_tokens), (&mut used.output, step.output_tokens)] {
+                *sum = tokens.map(|tokens| sum.unwrap_or(0).saturating_add(tokens)).or(*sum);
+            }
+        }
+        for step in &tally.costs {
+            let used = used_by(&mut used, step);
+            used.cost = step.cost.map(|cost| used.cost.unwrap_or_default() + cost).or(used.cost);
+        }
+        for (maker, used) in used {
+            let attributes = Self::of_usage(&tally.run, maker);
+            for (kind, tokens) in [("input", used.input), ("output", used.output)] {
                 if let Some(tokens) = tokens {
                     self.usage_tokens.add(tokens, &with(&attributes, Some(pair("gen_ai.token.type", kind))));
                 }
             }
-        }
-        for step in &tally.costs {
-            if let Some(cost) = step.cost {
-                self.usage_cost.add(cost.as_usd(), &Self::of_usage(&tally.run, step));
+            if let Some(cost) = used.cost {
+                self.usage_cost.add(cost.as_usd(), &attributes);
             }
         }
     }
 
-    /// Returns what tells usage apart: the run's name, and the model that answered, else the one asked for.
-    fn of_usage(run: &RunSummary, step: &Call) -> Vec<KeyValue> {
-        let model = step.response_model.as_deref().or(step.request_model.as_deref());
+    /// Returns what tells usage apart: the run's name, and who made the answers.
+    fn of_usage(run: &RunSummary, (model, provider): Maker<'_>) -> Vec<KeyValue> {
         let mut attributes = vec![pair("kind", run.kind.as_str()), pair("name", run.name())];
         attributes.extend(model.map(|model| pair("model", model)));
-        attributes.extend(step.provider.as_deref().map(|provider| pair("provider", provider)));
+        attributes.extend(provider.map(|provider| pair("provider", provider)));
         attributes
     }
 
@@ -190,6 +200,26 @@ impl Instruments {
     pub(super) fn records(&self, outcome: Outcome, reason: &str, n: u64) {
         self.records.add(n, &[pair("outcome", outcome.as_str()), pair("reason", reason)]);
     }
+}
+
+/// Who made an answer: the model that answered, else the one asked for, and its provider.
+type Maker<'a> = (Option<&'a str>, Option<&'a str>);
+
+/// What a run used of one maker; what is `None` nobody said.
+#[derive(Default)]
+struct Used {
+    input: Option<u64>,
+    output: Option<u64>,
+    cost: Option<NanoUsd>,
+}
+
+fn used_by<'a, 'b>(all: &'b mut Vec<(Maker<'a>, Used)>, step: &'a Call) -> &'b mut Used {
+    let maker = (step.response_model.as_deref().or(step.request_model.as_deref()), step.provider.as_deref());
+    let place = all.iter().position(|(known, _)| *known == maker).unwrap_or_else(|| {
+        all.push((maker, Used::default()));
+        all.len() - 1
+    });
+    &mut all[place].1
 }
 
 /// The instruments of model calls, under one set of names.
@@ -249,7 +279,7 @@ impl Calls {
     fn record_tokens(&self, call: &ModelCall<'_>) {
         // The conventions in development count tokens of inference alone.
         if let Self::V1_41 { token_usage, .. } = self {
-            record_token_usage(token_usage, call);
+            record_token_usage(token_usage, call, &call.attributes());
         }
     }
 
@@ -264,7 +294,7 @@ impl Calls {
                 if let Some(chunk) = chunk {
                     first_chunk.record(chunk, &attributes);
                 }
-                record_token_usage(token_usage, call);
+                record_token_usage(token_usage, call, &attributes);
             }
             Self::Main(main) if call.is_inference() => {
                 main.inference_duration.record(elapsed, &with_error);
@@ -290,11 +320,10 @@ impl Calls {
     }
 }
 
-fn record_token_usage(token_usage: &Histogram<u64>, call: &ModelCall<'_>) {
-    let attributes = call.attributes();
+fn record_token_usage(token_usage: &Histogram<u64>, call: &ModelCall<'_>, attributes: &[KeyValue]) {
     for (kind, tokens) in [("input", call.input_tokens), ("output", call.output_tokens)] {
         if let Some(tokens) = tokens {
-            token_usage.record(tokens, &with(&attributes, Some(pair("gen_ai.token.type", kind))));
+            token_usage.record(tokens, &with(attributes, Some(pair("gen_ai.token.type", kind))));
         }
     }
 }
@@ -303,13 +332,13 @@ fn seconds(meter: &Meter, name: &'static str, text: &'static str, buckets: &[f64
     meter.f64_histogram(name).with_unit("s").with_description(text).with_boundaries(buckets.to_vec()).build()
 }
 
-/// Makes an attribute, cut and without control characters: names come from outside.
+/// Makes an attribute, cut and without control characters: names come from outside. Its copies share the text.
 pub(super) fn pair(key: &'static str, value: &str) -> KeyValue {
     let kept = &value[..value.floor_char_boundary(MAX_VALUE_BYTES)];
     if kept.contains(char::is_control) {
         return KeyValue::new(key, kept.replace(char::is_control, "\u{fffd}"));
     }
-    KeyValue::new(key, kept.to_owned())
+    KeyValue::new(key, Arc::<str>::from(kept))
 }
 
 /// Adds an attribute, and sorts them: the SDK then keeps one key a set instead of two.

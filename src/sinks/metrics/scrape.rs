@@ -1,5 +1,6 @@
 //! The same metrics for who comes and asks: collected at that moment, with an example for each series.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -45,8 +46,40 @@ pub(crate) struct Scrape {
 
 struct Inner {
     meters: Meters,
-    examples: Mutex<HashMap<SeriesKey, Examples>>,
+    examples: Mutex<AllExamples>,
     series: usize,
+}
+
+/// The examples of all series. They are found by attributes as they are recorded, which takes no copy of them, and by
+/// text when somebody asks.
+#[derive(Default)]
+struct AllExamples {
+    by_attributes: HashMap<&'static str, HashMap<Vec<KeyValue>, usize>>,
+    by_text: HashMap<SeriesKey, usize>,
+    all: Vec<Examples>,
+}
+
+impl AllExamples {
+    /// Returns those of a series, which may be new while there are fewer than `most`.
+    fn of(&mut self, metric: &'static str, attributes: &[KeyValue], most: usize) -> Option<&mut Examples> {
+        let of_metric = self.by_attributes.entry(metric).or_default();
+        if let Some(place) = of_metric.get(attributes) {
+            return self.all.get_mut(*place);
+        }
+        let mut texts: Vec<(String, String)> =
+            attributes.iter().map(|pair| (pair.key.to_string(), pair.value.to_string())).collect();
+        texts.sort_unstable();
+        let place = match self.by_text.entry((metric.to_owned(), texts)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(_) if self.all.len() >= most => return None,
+            Entry::Vacant(new) => *new.insert(self.all.len()),
+        };
+        if place == self.all.len() {
+            self.all.push(Examples::new());
+        }
+        of_metric.insert(attributes.to_vec(), place);
+        self.all.get_mut(place)
+    }
 }
 
 impl fmt::Debug for Scrape {
@@ -72,20 +105,16 @@ impl Scrape {
     /// Returns the latest measurements of a series, the smallest first.
     pub fn examples(&self, key: &SeriesKey) -> Vec<Example> {
         let examples = locked(&self.inner.examples);
-        examples.get(key).into_iter().flat_map(|examples| examples.values().copied()).collect()
+        let found = examples.by_text.get(key).and_then(|place| examples.all.get(*place));
+        found.into_iter().flat_map(|examples| examples.values().copied()).collect()
     }
 
-    fn note(&self, metric: &str, attributes: &[KeyValue], tally: &Tally, value: f64) {
+    fn note(&self, metric: &'static str, attributes: &[KeyValue], tally: &Tally, value: f64) {
         let (trace, run) = (tally.run.trace_id, tally.run.run_id);
         let example = Example { trace, run, value, at: UnixNanos::now() };
-        let mut texts: Vec<(String, String)> =
-            attributes.iter().map(|pair| (pair.key.to_string(), pair.value.to_string())).collect();
-        texts.sort_unstable();
-        let mut examples = locked(&self.inner.examples);
-        let key = (metric.to_owned(), texts);
         // As many series as the SDK keeps, of each metric; of what is counted together beyond that there is no example.
-        if examples.len() < METRICS * self.inner.series || examples.contains_key(&key) {
-            examples.entry(key).or_default().insert(magnitude(value), example);
+        if let Some(examples) = locked(&self.inner.examples).of(metric, attributes, METRICS * self.inner.series) {
+            examples.insert(magnitude(value), example);
         }
     }
 
@@ -94,17 +123,17 @@ impl Scrape {
         if let Some(first) = call.time_to_first_chunk {
             self.note("gen_ai.client.operation.time_to_first_chunk", &attributes, tally, first.as_secs_f64());
         }
+        self.note_tokens(call, &mut attributes, tally);
         attributes.extend(call.error_type.map(|error| pair("error.type", error)));
         self.note("gen_ai.client.operation.duration", &attributes, tally, call.duration.as_secs_f64());
-        self.note_tokens(call, tally);
     }
 
-    fn note_tokens(&self, call: &ModelCall<'_>, tally: &Tally) {
+    fn note_tokens(&self, call: &ModelCall<'_>, attributes: &mut Vec<KeyValue>, tally: &Tally) {
         for (kind, tokens) in [("input", call.input_tokens), ("output", call.output_tokens)] {
             if let Some(tokens) = tokens {
-                let mut attributes = call.attributes();
                 attributes.push(pair("gen_ai.token.type", kind));
-                self.note("gen_ai.client.token.usage", &attributes, tally, tokens as f64);
+                self.note("gen_ai.client.token.usage", attributes, tally, tokens as f64);
+                attributes.pop();
             }
         }
     }
@@ -118,7 +147,8 @@ impl Observer for Scrape {
             self.note_call(&call.as_model_call(), tally);
         }
         for step in &tally.tellers {
-            self.note_tokens(&step.as_model_call(), tally);
+            let step = step.as_model_call();
+            self.note_tokens(&step, &mut step.attributes(), tally);
         }
         let duration = Duration::from_millis(run.duration_ms.unwrap_or(0));
         let attributes = Instruments::of_run(run);

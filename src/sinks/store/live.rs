@@ -1,6 +1,7 @@
 //! A run that is being written: its state, what waits for the log, and what is noted of it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value as Json;
@@ -10,15 +11,15 @@ use super::{START_GRACE, UNSORTED_AGE, UNSORTED_BYTES, UNSORTED_RECORDS, size_of
 use crate::conventions::names;
 use crate::model::event::{EventBody, Input, Log, Output, Resumed, RunStarted, Score, StatusChanged, Waiting};
 use crate::model::id::{IdMap, IdSet};
-use crate::model::otlp::{SpanEvent, Value};
+use crate::model::otlp::{Resource, Scope, Span, SpanEvent, Value};
 use crate::model::record::Record;
 use crate::model::run::ArtifactInfo;
-use crate::model::{Event, EventId, RunId, RunStatus, RunSummary, SpanId, StepStatus, UnixNanos};
-use crate::pipeline::facts::StepFacts;
+use crate::model::{Event, EventId, RunId, RunStatus, RunSummary, SpanId, UnixNanos};
+use crate::pipeline::facts::{StepContent, StepFacts};
 use crate::pipeline::scrub::CONTENT_MARK;
-use crate::pipeline::window::start_of;
+use crate::pipeline::window::start_of_span;
 use crate::sinks::tally::{Notes, Tally};
-use crate::store::assembly::{DROPPED_LOG, RunState, ended_body, requested_tool_calls, started_body};
+use crate::store::assembly::{DROPPED_LOG, RunState, ended_body, identity_of, requested_tool_calls, started_body};
 use crate::store::{RunWriter, StoreError};
 
 #[derive(Debug)]
@@ -45,12 +46,54 @@ pub(super) struct LiveRun {
     pub(super) unsettled: bool,
     /// What is noted for the tally; `None` once that is made, and when nobody wants it.
     pub(super) notes: Option<Box<Notes>>,
+    /// What was written last of it, for the tally.
+    pub(super) summary: Option<Box<RunSummary>>,
+}
+
+/// A record and what it says, read once.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub(super) record: Record,
+    /// Without content, which goes into the log and nowhere else.
+    pub(super) facts: Arc<StepFacts>,
+    pub(super) content: Box<StepContent>,
+}
+
+impl Said {
+    /// Reads a record. It is large, and handed on often until it is written.
+    pub(super) fn of(record: Record) -> Box<Self> {
+        let mut facts = StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope));
+        let content = std::mem::take(&mut facts.content);
+        Box::new(Self { record, facts: Arc::new(facts), content })
+    }
+
+    /// Returns the start that the record tells.
+    pub(super) fn as_start(&self) -> Start<'_> {
+        let maker = Some((Arc::clone(&self.record.resource), self.record.scope.clone()));
+        Start { span: self.record.span.clone(), facts: &self.facts, content: &self.content, maker }
+    }
+
+    /// Returns the start of a step that has ended, without who made the span: its end names that, a moment later.
+    pub(super) fn start(&self) -> Start<'_> {
+        Start { span: start_of_span(&self.record.span), facts: &self.facts, content: &self.content, maker: None }
+    }
+}
+
+/// The start of a step.
+pub(super) struct Start<'a> {
+    /// As far as it is known; when it ended is not looked at.
+    pub(super) span: Span,
+    /// Those of the end may be known already.
+    pub(super) facts: &'a Arc<StepFacts>,
+    pub(super) content: &'a StepContent,
+    /// Who made the span, where its end is not known yet.
+    pub(super) maker: Option<(Arc<Resource>, Scope)>,
 }
 
 /// Ended steps, as they came, that wait to be told in their order.
 #[derive(Debug, Default)]
 pub(super) struct Unsorted {
-    records: Vec<(Record, StepFacts)>,
+    steps: Vec<Box<Said>>,
     spans: IdSet<SpanId>,
     /// About how many bytes they take.
     bytes: u64,
@@ -66,13 +109,13 @@ pub(super) struct First {
 
 impl Unsorted {
     /// Takes a step; `false` when it is there already.
-    fn take(&mut self, seq: u64, span: SpanId, record: Record, facts: StepFacts) -> bool {
+    fn take(&mut self, seq: u64, span: SpanId, said: Box<Said>) -> bool {
         if !self.spans.insert(span) {
             return false;
         }
         self.first.get_or_insert_with(|| First { seq, since: Instant::now() });
-        self.bytes += size_of(&record.span);
-        self.records.push((record, facts));
+        self.bytes += size_of(&said.record.span);
+        self.steps.push(said);
         true
     }
 
@@ -81,18 +124,18 @@ impl Unsorted {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.steps.is_empty()
     }
 
     /// Returns all steps, and is empty then.
-    pub(super) fn drain(&mut self) -> Vec<(Record, StepFacts)> {
-        std::mem::take(self).records
+    pub(super) fn drain(&mut self) -> Vec<Box<Said>> {
+        std::mem::take(self).steps
     }
 
     /// Tells whether no more may wait: they are in memory only, and the journal keeps their place.
     fn is_enough(&self, now: Instant) -> bool {
         let is_old = |first: First| now.saturating_duration_since(first.since) >= UNSORTED_AGE;
-        self.records.len() >= UNSORTED_RECORDS || self.bytes >= UNSORTED_BYTES || self.first.is_some_and(is_old)
+        self.steps.len() >= UNSORTED_RECORDS || self.bytes >= UNSORTED_BYTES || self.first.is_some_and(is_old)
     }
 }
 
@@ -113,8 +156,7 @@ impl Forgotten {
 #[derive(Debug)]
 pub(super) struct PendingStart {
     pub(super) seq: u64,
-    pub(super) record: Record,
-    pub(super) facts: StepFacts,
+    pub(super) said: Box<Said>,
     pub(super) since: Instant,
 }
 
@@ -148,6 +190,7 @@ impl LiveRun {
             by_span: false,
             unsettled: false,
             notes: None,
+            summary: None,
         }
     }
 
@@ -163,7 +206,10 @@ impl LiveRun {
 
     /// Adds the run up, once.
     pub(super) fn tally(&mut self) -> Option<Tally> {
-        self.notes.take().map(|notes| notes.tally(&self.state))
+        let notes = self.notes.take()?;
+        let said = self.summary.take().filter(|said| said.events == self.state.next_seq());
+        let run = said.map_or_else(|| self.state.summary(UnixNanos::now()), |said| *said);
+        Some(notes.tally(&self.state, run))
     }
 
     /// Tells whether the store has all that the run says of itself.
@@ -204,7 +250,7 @@ impl LiveRun {
         step: String,
         body: EventBody,
         asked: Vec<String>,
-        facts: StepFacts,
+        facts: Arc<StepFacts>,
     ) {
         if let Some(event) = self.event(id, cause, at, Some(step), body) {
             self.state.apply_step(&event, asked, facts);
@@ -231,12 +277,7 @@ impl LiveRun {
     }
 
     /// Does the same; of a step whose end is here already, the end says what it is.
-    pub(super) fn flush_pending_with(
-        &mut self,
-        process: RunId,
-        now: Option<Instant>,
-        ended: Option<(&Record, &StepFacts)>,
-    ) {
+    pub(super) fn flush_pending_with(&mut self, process: RunId, now: Option<Instant>, ended: Option<&Said>) {
         let due = match now {
             None => self.pending.len(),
             Some(now) => {
@@ -250,58 +291,42 @@ impl LiveRun {
         }
         let mut pending = std::mem::take(&mut self.pending);
         for start in pending.drain(..due) {
-            let Some(span) = SpanId::from_bytes(&start.record.span.span_id) else { continue };
+            let Some(span) = SpanId::from_bytes(&start.said.record.span.span_id) else { continue };
             let ids = self.ids(process, start.seq, span);
-            match ended.filter(|(end, _)| same_span(&start.record, end)) {
-                Some((end, facts)) => self.start_step(ids, start_of(end), facts, false),
-                None => self.start_step(ids, start.record, &start.facts, true),
+            match ended.filter(|end| same_span(&start.said.record, &end.record)) {
+                Some(end) => self.start_step(ids, end.start()),
+                None => {
+                    let Said { record, facts, content } = *start.said;
+                    let maker = Some((record.resource, record.scope));
+                    self.start_step(ids, Start { span: record.span, facts: &facts, content: &content, maker });
+                }
             }
         }
         self.pending = pending;
     }
 
-    /// Writes the start of a step, and before it that of the run. The status of `facts` is not looked at.
-    ///
-    /// `with_maker`: name who made the span, which else its end does, a moment later.
-    pub(super) fn start_step(&mut self, ids: EventIds, record: Record, facts: &StepFacts, with_maker: bool) {
-        let Some(span_id) = SpanId::from_bytes(&record.span.span_id) else { return };
+    /// Writes the start of a step, and before it that of the run.
+    pub(super) fn start_step(&mut self, ids: EventIds, start: Start<'_>) {
+        let Start { mut span, facts, content, maker } = start;
+        let Some(span_id) = SpanId::from_bytes(&span.span_id) else { return };
         if self.state.step_progress(span_id).0 {
             return;
         }
-        let at = UnixNanos(record.span.start_time_unix_nano);
-        let running = StepFacts { status: StepStatus::Running, error: None, ..facts.without_content() };
+        let at = UnixNanos(span.start_time_unix_nano);
         if !self.state.has_started() {
-            self.start_run(ids, &record, facts, &running, at);
+            self.start_run(ids, facts, content, at);
         }
-        let cause = self.state.cause_of_start(&record.span);
+        let cause = self.state.cause_of_start(&span);
         let step_id = self.state.unique_step_id(&facts.step_name);
-        let mut span = record.span;
         span.end_time_unix_nano = 0;
-        let (resource, scope) = if with_maker { (Some(record.resource), Some(record.scope)) } else { (None, None) };
-        let body = started_body(span, facts, resource, scope);
-        self.push_step(ids.make(2, at), cause, at, step_id, body, Vec::new(), running);
+        let (resource, scope) = maker.unzip();
+        let body = started_body(span, facts, content, resource, scope);
+        self.push_step(ids.make(2, at), cause, at, step_id, body, Vec::new(), Arc::clone(facts));
     }
 
-    pub(super) fn start_run(
-        &mut self,
-        ids: EventIds,
-        record: &Record,
-        facts: &StepFacts,
-        running: &StepFacts,
-        at: UnixNanos,
-    ) {
-        // Kind and name by the rules of assembly, asked of a state that knows only this step.
-        let mut first = self.state.clone();
-        let probe = Event {
-            seq: 0,
-            event_id: EventId::default(),
-            parent_event_id: None,
-            timestamp: at,
-            step_id: Some(facts.step_name.clone()),
-            body: started_body(record.span.clone(), running, None, None),
-        };
-        first.apply_step(&probe, Vec::new(), running.clone());
-        let (kind, name) = first.identity();
+    fn start_run(&mut self, ids: EventIds, facts: &StepFacts, content: &StepContent, at: UnixNanos) {
+        // As if this step were the only one.
+        let (kind, name) = identity_of(facts);
         let started = RunStarted {
             kind,
             name,
@@ -310,29 +335,23 @@ impl LiveRun {
             session_id: facts.session_id.clone(),
             user_id: facts.user_id.clone(),
             tags: facts.tags.clone(),
-            input: facts.input.clone(),
+            input: content.input.clone(),
         };
         let start = ids.make(0, at);
         self.push(start, None, at, None, EventBody::RunStarted(Box::new(started)));
-        if let Some(data) = facts.input.clone() {
+        if let Some(data) = content.input.as_deref().cloned() {
             let body = EventBody::Input(Input { tool: "message_from_user".to_owned(), data });
             self.push(ids.make(1, at), Some(start), at, None, body);
         }
     }
 
     /// `from_outside`: the run is not over yet even if all its steps are, as more may have come with this one.
-    pub(super) fn end_step(
-        &mut self,
-        ids: EventIds,
-        span_id: SpanId,
-        record: Record,
-        facts: StepFacts,
-        from_outside: bool,
-    ) {
+    pub(super) fn end_step(&mut self, ids: EventIds, span_id: SpanId, said: Box<Said>, from_outside: bool) {
         if !self.state.step_progress(span_id).0 {
             // A source that tells only ends: the start is read off the end.
-            self.start_step(ids, start_of(&record), &facts, false);
+            self.start_step(ids, said.start());
         }
+        let Said { record, facts, content } = *said;
         let at = UnixNanos(record.span.end_time_unix_nano);
         let Some((step_id, start)) = self.state.step_of(span_id).map(|(name, event)| (name.to_owned(), event)) else {
             return;
@@ -342,13 +361,13 @@ impl LiveRun {
         }
         let was_over = self.state.roots_ended();
         // The root's output is the run's.
-        let output = facts.output.as_ref().filter(|_| self.state.is_root(span_id)).cloned();
+        let output = content.output.as_deref().filter(|_| !from_outside && self.state.is_root(span_id)).cloned();
         if let Some(notes) = &mut self.notes {
             notes.note_end(&record.span, &facts);
         }
-        let (asked, lean) = (requested_tool_calls(facts.output.as_ref()), facts.without_content());
-        let body = ended_body(record.span, facts, Some(record.resource), Some(record.scope));
-        self.push_step(ids.make(3, at), Some(start), at, step_id, body, asked, lean);
+        let asked = requested_tool_calls(content.output.as_deref());
+        let body = ended_body(record.span, &facts, *content, Some(record.resource), Some(record.scope));
+        self.push_step(ids.make(3, at), Some(start), at, step_id, body, asked, facts);
         if self.state.is_completed() {
             self.stale_summary = true;
         } else if !from_outside && !was_over && self.state.roots_ended() && self.state.status() != RunStatus::Waiting {
@@ -371,11 +390,11 @@ impl LiveRun {
     }
 
     /// Takes such a step; `false` when it has come already.
-    pub(super) fn take_unsorted(&mut self, seq: u64, span: SpanId, record: Record, facts: StepFacts) -> bool {
+    pub(super) fn take_unsorted(&mut self, seq: u64, span: SpanId, said: Box<Said>) -> bool {
         if let Some(notes) = self.notes.as_mut().filter(|_| !self.unsorted.spans.contains(&span)) {
-            notes.note_end(&record.span, &facts);
+            notes.note_end(&said.record.span, &said.facts);
         }
-        self.unsorted.take(seq, span, record, facts)
+        self.unsorted.take(seq, span, said)
     }
 
     /// Tells whether more steps of a new run may be just behind the last one: what stands together in the journal comes
@@ -392,9 +411,9 @@ impl LiveRun {
         }
         // They are noted.
         let notes = self.notes.take();
-        for (record, facts) in self.unsorted.drain() {
-            if let Some(span) = SpanId::from_bytes(&record.span.span_id) {
-                self.end_step(self.ids(process, 0, span), span, record, facts, true);
+        for said in self.unsorted.drain() {
+            if let Some(span) = SpanId::from_bytes(&said.record.span.span_id) {
+                self.end_step(self.ids(process, 0, span), span, said, true);
             }
         }
         self.notes = notes;
@@ -446,11 +465,13 @@ impl LiveRun {
             return Ok(None);
         }
         let status = self.state.status();
-        let mut created = false;
+        let mut created = None;
         if self.written_status.is_none() {
             let was_tried = std::mem::replace(&mut self.was_tried, true);
-            writer.create_run(&self.state.summary(UnixNanos::now()), &self.queue)?;
-            created = true;
+            let summary = self.state.summary(UnixNanos::now());
+            writer.create_run(&summary, &self.queue)?;
+            self.summary = self.notes.is_some().then(|| Box::new(summary.clone()));
+            created = Some(summary);
             // What is made now says all there is.
             self.stale_summary &= was_tried;
             self.written_status = Some(status);
@@ -463,9 +484,9 @@ impl LiveRun {
         // is told until it is written.
         let is_lost_note = |event: &Event| matches!(&event.body, EventBody::Log(log) if log.message == DROPPED_LOG);
         self.known.extend(self.queue.drain(..).filter(is_lost_note).map(|event| event.event_id));
-        if created && !self.stale_summary {
+        if let Some(summary) = created.filter(|_| !self.stale_summary) {
             // The first summary says it all; a short run is over with it.
-            return Ok((!status.is_open()).then(|| self.state.summary(UnixNanos::now())));
+            return Ok(Some(summary).filter(|_| !status.is_open()));
         }
         // Whatever comes after the end changes what the summary says.
         if self.written_status == Some(status) && !self.stale_summary && status.is_open() {
@@ -473,6 +494,7 @@ impl LiveRun {
         }
         let summary = self.state.summary(UnixNanos::now());
         writer.update_run(&summary)?;
+        self.summary = self.notes.is_some().then(|| Box::new(summary.clone()));
         let ended_now = !status.is_open() && self.written_status.is_some_and(RunStatus::is_open);
         (self.written_status, self.stale_summary) = (Some(status), false);
         Ok(ended_now.then_some(summary))

@@ -71,8 +71,8 @@ impl<W: RunWriter> StoreSink<W> {
             }
         }
         for held in gone {
-            if !self.let_stand(held.seq, &held.record) {
-                self.count(held.seq, held.record.kind, Outcome::NotKept, "no_genai");
+            if !self.let_stand(held.seq, &held.said.record) {
+                self.count(held.seq, held.said.record.kind, Outcome::NotKept, "no_genai");
             }
         }
     }

@@ -4,10 +4,9 @@
 //! it is over its log is made once more of what it tells: steps by their start, what encloses a step before it, names and
 //! ids by that order. What came in logs joins its span here, whichever of both was first.
 
-use std::collections::HashMap;
-
 use serde_json::Value as Json;
 
+use super::live::Said;
 use super::{EventIds, LiveRun, StoreSink};
 use crate::conventions::names;
 use crate::model::event::{EventBody, Log};
@@ -16,9 +15,7 @@ use crate::model::otlp::{KeyValue, Span, SpanEvent, Value};
 use crate::model::record::{Record, RecordKind};
 use crate::model::{Event, EventId, RunId, RunStatus, SpanId, TraceId, UnixNanos};
 use crate::pipeline::cost::Pricer;
-use crate::pipeline::facts::StepFacts;
 use crate::pipeline::normalize::{normalize, restore_original};
-use crate::pipeline::window::start_of;
 use crate::store::assembly::{DROPPED_LOG, RunState};
 use crate::store::{RunWriter, StoreError};
 
@@ -36,10 +33,8 @@ struct Told {
 
 #[derive(Default)]
 struct Step {
-    start: Option<Record>,
-    end: Option<Record>,
-    /// What the end says, where that is known.
-    facts: Option<StepFacts>,
+    start: Option<Box<Said>>,
+    end: Option<Box<Said>>,
     logs: Vec<SpanEvent>,
 }
 
@@ -47,10 +42,8 @@ struct Step {
 struct Placed {
     span: SpanId,
     /// Until all of it is told.
-    record: Option<Record>,
+    said: Option<Box<Said>>,
     is_over: bool,
-    /// What it says, once it was looked at.
-    facts: Option<StepFacts>,
     depth: usize,
     from: u64,
     to: u64,
@@ -182,11 +175,12 @@ fn span_event(event: &Event, log: &Log) -> Option<(SpanId, SpanEvent)> {
 }
 
 impl Told {
-    fn of_ends(ends: Vec<(Record, StepFacts)>) -> Self {
+    fn of_ends(ends: Vec<Box<Said>>) -> Self {
         let mut told = Self::default();
-        for (record, facts) in ends {
-            if let Some(id) = SpanId::from_bytes(&record.span.span_id) {
-                told.steps.insert(id, Step { end: Some(record), facts: Some(facts), ..Step::default() });
+        told.steps.reserve(ends.len());
+        for said in ends {
+            if let Some(id) = SpanId::from_bytes(&said.record.span.span_id) {
+                told.steps.insert(id, Step { end: Some(said), ..Step::default() });
             }
         }
         told
@@ -211,7 +205,7 @@ impl Told {
                 span,
             };
             let step = told.steps.entry(id).or_default();
-            *(if is_start { &mut step.start } else { &mut step.end }) = Some(record);
+            *(if is_start { &mut step.start } else { &mut step.end }) = Some(Said::of(record));
         }
         told
     }
@@ -232,7 +226,7 @@ impl Told {
 
     /// Returns the trace that the topmost step names as its cause: the first of the earliest one.
     fn linked_trace(&self, own: TraceId) -> Option<TraceId> {
-        let spans = self.steps.values().filter_map(|step| step.end.as_ref().map(|end| &end.span));
+        let spans = self.steps.values().filter_map(|step| step.end.as_ref().map(|end| &end.record.span));
         let is_top = |span: &&Span| {
             SpanId::from_bytes(&span.parent_span_id).is_none_or(|parent| !self.steps.contains_key(&parent))
         };
@@ -254,6 +248,8 @@ impl Told {
             LiveRun::new(RunState::new(live.state.run_id(), live.state.trace_id()), live.in_place_of.or(parent));
         run.by_span = true;
         let mut placed = self.placed();
+        run.state.reserve(placed.len());
+        run.queue.reserve(2 * placed.len() + 3);
         let mut order: Vec<(u64, bool, usize, usize)> = Vec::with_capacity(2 * placed.len());
         for (place, step) in placed.iter().enumerate() {
             order.push((step.from, false, step.depth, place));
@@ -264,15 +260,14 @@ impl Told {
         // Of equal moments: what begins before what ends, outer steps around inner ones.
         order.sort_by_key(|(at, is_end, depth, place)| (*at, *is_end, *depth, placed[*place].span));
         for (_, is_end, _, place) in order {
-            let Placed { span, record, is_over, facts, .. } = &mut placed[place];
+            let Placed { span, said, is_over, .. } = &mut placed[place];
             let ids = EventIds::of_span(live.state.run_id(), *span);
-            let Some(told) = record else { continue };
-            let said = facts.get_or_insert_with(|| facts_of(told));
-            if !is_end {
-                let start = if *is_over { start_of(told) } else { told.clone() };
-                run.start_step(ids, start, said, !*is_over);
-            } else if let (Some(record), Some(facts)) = (record.take(), facts.take()) {
-                run.end_step(ids, *span, record, facts, true);
+            if is_end {
+                if let Some(said) = said.take() {
+                    run.end_step(ids, *span, said, true);
+                }
+            } else if let Some(said) = said {
+                run.start_step(ids, if *is_over { said.start() } else { said.as_start() });
             }
         }
         // Of spans that have not ended yet, or have not come.
@@ -301,18 +296,14 @@ impl Told {
     /// Puts the steps under each other: nothing begins before what encloses it, whatever the clocks say.
     fn placed(&mut self) -> Vec<Placed> {
         let steps = std::mem::take(&mut self.steps);
-        let (mut records, mut known) = (IdMap::<SpanId, Record>::default(), IdMap::<SpanId, StepFacts>::default());
-        for (span, step) in steps {
-            let Some(record) = step.end.or(step.start) else { continue };
-            known.extend(step.facts.map(|facts| (span, facts)));
-            records.insert(span, record);
-        }
+        let mut told: IdMap<SpanId, Box<Said>> =
+            steps.into_iter().filter_map(|(span, step)| Some((span, step.end.or(step.start)?))).collect();
         let parent_of = |span: SpanId| {
-            let parent = SpanId::from_bytes(&records.get(&span)?.span.parent_span_id)?;
-            (parent != span && records.contains_key(&parent)).then_some(parent)
+            let parent = SpanId::from_bytes(&told.get(&span)?.record.span.parent_span_id)?;
+            (parent != span && told.contains_key(&parent)).then_some(parent)
         };
-        let mut found: HashMap<SpanId, (usize, u64)> = HashMap::new();
-        for &span in records.keys() {
+        let mut found: IdMap<SpanId, (usize, u64)> = IdMap::default();
+        for &span in told.keys() {
             let mut way = vec![span];
             while let Some(parent) = parent_of(way[way.len() - 1]).filter(|parent| !way.contains(parent)) {
                 if found.contains_key(&parent) || way.len() > MAX_DEPTH {
@@ -322,24 +313,19 @@ impl Told {
                 way.push(parent);
             }
             for span in way.into_iter().rev() {
-                let own = records[&span].span.start_time_unix_nano;
+                let own = told[&span].record.span.start_time_unix_nano;
                 let above = parent_of(span).and_then(|parent| found.get(&parent)).copied();
                 found.entry(span).or_insert_with(|| above.map_or((0, own), |(depth, from)| (depth + 1, from.max(own))));
             }
         }
-        let placed = records.into_iter().map(|(span, record)| {
-            let (depth, from) = found.get(&span).copied().unwrap_or((0, record.span.start_time_unix_nano));
-            let to = record.span.end_time_unix_nano.max(from);
-            let is_over = record.kind == RecordKind::Ended;
-            let facts = known.remove(&span);
-            Placed { span, record: Some(record), is_over, facts, depth, from, to }
+        let placed = told.drain().map(|(span, said)| {
+            let own = &said.record;
+            let (depth, from) = found.get(&span).copied().unwrap_or((0, own.span.start_time_unix_nano));
+            let (to, is_over) = (own.span.end_time_unix_nano.max(from), own.kind == RecordKind::Ended);
+            Placed { span, said: Some(said), is_over, depth, from, to }
         });
         placed.collect()
     }
-}
-
-fn facts_of(record: &Record) -> StepFacts {
-    StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope))
 }
 
 /// Deeper than this steps are looked at as if they lay beside each other.
@@ -348,7 +334,8 @@ const MAX_DEPTH: usize = 256;
 impl Step {
     /// Puts what came in logs into the span, and reads the span once more with it.
     fn join(&mut self, pricer: &mut Pricer) {
-        let Some(record) = self.end.as_mut().filter(|_| !self.logs.is_empty()) else { return };
+        let Some(mut said) = self.end.take_if(|_| !self.logs.is_empty()) else { return };
+        let record = &mut said.record;
         let known: Vec<EventBody> = record.span.events.iter().map(log_body).collect();
         // A log that says the same at the same moment is one.
         self.logs.sort_by_cached_key(|log| (log.time_unix_nano, format!("{:?}", log_body(log))));
@@ -360,6 +347,7 @@ impl Step {
             }
         }
         if new.is_empty() {
+            self.end = Some(said);
             return;
         }
         restore_original(&mut record.span);
@@ -367,7 +355,7 @@ impl Step {
         record.span.events.sort_by_key(|event| event.time_unix_nano);
         normalize(record);
         pricer.price(record);
-        self.facts = None;
+        self.end = Some(Said::of(said.record));
     }
 }
 

@@ -1,6 +1,9 @@
 use super::*;
 use crate::conventions::names;
+use crate::model::EventId;
 use crate::model::otlp::{Span, SpanEvent};
+use crate::model::outcome::Outcome;
+use crate::model::record::{Record, RecordKind};
 use crate::store::memory::MemoryStore;
 use crate::store::{Listed, Query, RunReader};
 use proptest::prelude::*;
@@ -410,6 +413,23 @@ fn a_span_that_comes_long_after_its_run_was_over_is_a_step_of_it() {
     sink.flush_all().unwrap();
     let runs = listed(sink);
     assert_eq!(runs.iter().map(|run| (run.steps_total, run.llm_calls)).collect::<Vec<_>>(), [(2, 1)]);
+}
+
+#[test]
+fn of_runs_that_are_over_little_is_held_however_fast_they_come() {
+    let mut sink = outside_sink();
+    for trace in 1..=100 {
+        sink.take(trace.into(), ended(trace, 1, 0, "invoke_agent", 0, 100)).unwrap();
+    }
+    sink.flush_all().unwrap();
+    assert_eq!((sink.traces.len(), sink.runs.len()), (FINISHED_AT_HAND, FINISHED_AT_HAND));
+    for trace in 1..=100 {
+        sink.take(100 + u64::from(trace), ended(trace, 2, 1, "chat", 10, 20)).unwrap();
+    }
+    sink.flush_all().unwrap();
+    assert_eq!(sink.traces.len(), FINISHED_AT_HAND);
+    let runs = listed(sink);
+    assert_eq!((runs.len(), runs.iter().map(|run| run.steps_total).sum::<u64>()), (100, 200));
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl Default for Limits {
 /// What came of a request's body.
 #[derive(Debug, Default)]
 pub struct Received {
-    /// Its good spans, in the sender's order.
+    /// Its good spans, in the sender's order, unless they are handed on one by one.
     pub records: Vec<Record>,
     /// Its broken ones.
     pub rejected: Rejected,
@@ -84,6 +84,8 @@ pub struct Rejected {
     pub by_reason: BTreeMap<&'static str, u64>,
     /// The first one, for the sender: which span, which field, and what is wrong.
     pub first: Option<String>,
+    /// Its place in the request: spans are not always looked at in their order.
+    first_place: usize,
     /// They are records of logs and not spans.
     pub of_logs: bool,
 }
@@ -96,8 +98,11 @@ impl Rejected {
 
     fn add(&mut self, place: usize, reason: &'static str, why: &str) {
         *self.by_reason.entry(reason).or_default() += 1;
-        let what = if self.of_logs { "record" } else { "span" };
-        self.first.get_or_insert_with(|| format!("{what} {place} of the request: {why}"));
+        if self.first.is_none() || place < self.first_place {
+            let what = if self.of_logs { "record" } else { "span" };
+            self.first = Some(format!("{what} {place} of the request: {why}"));
+            self.first_place = place;
+        }
     }
 }
 
@@ -129,25 +134,44 @@ impl fmt::Display for BadBody {
     }
 }
 
-/// Decodes the body of an export request.
+/// Decodes the body of an export request and hands its good spans on, in the order in which they began: children end
+/// first and come first.
+///
+/// Those of a request in protobuf are decoded one by one, so that not all of them are in memory together.
 ///
 /// # Errors
 ///
-/// [`BadBody`], and then nothing of it was taken. An empty body is an empty request.
-pub fn received(body: &[u8], signal: Signal, encoding: Encoding, limits: &Limits) -> Result<Received, BadBody> {
+/// [`BadBody`], and then nothing of it counts as taken. An empty body is an empty request.
+pub fn each(
+    body: &[u8],
+    signal: Signal,
+    encoding: Encoding,
+    limits: &Limits,
+    mut take: impl FnMut(Record),
+) -> Result<Received, BadBody> {
+    if (signal, encoding) == (Signal::Traces, Encoding::Protobuf) {
+        return protobuf::each_span(body, limits, take);
+    }
+    let mut received = received(body, signal, encoding, limits)?;
+    received.records.sort_by_key(|record| (record.span.start_time_unix_nano, !record.span.parent_span_id.is_empty()));
+    received.records.drain(..).for_each(&mut take);
+    Ok(received)
+}
+
+/// Decodes the body of a trace export request, its spans in the sender's order.
+///
+/// # Errors
+///
+/// As [`each`].
+pub fn traces(body: &[u8], encoding: Encoding, limits: &Limits) -> Result<Received, BadBody> {
+    received(body, Signal::Traces, encoding, limits)
+}
+
+fn received(body: &[u8], signal: Signal, encoding: Encoding, limits: &Limits) -> Result<Received, BadBody> {
     match encoding {
         Encoding::Protobuf => protobuf::received(body, signal, limits),
         Encoding::Json => json::received(body, signal, limits),
     }
-}
-
-/// Decodes the body of a trace export request.
-///
-/// # Errors
-///
-/// As [`received`].
-pub fn traces(body: &[u8], encoding: Encoding, limits: &Limits) -> Result<Received, BadBody> {
-    received(body, Signal::Traces, encoding, limits)
 }
 
 impl Received {
@@ -180,5 +204,45 @@ fn bad_id(field: &str, id: &[u8], bytes: usize) -> String {
         format!("{field} is all zeros")
     } else {
         format!("{field} has {} bytes and not {bytes}", id.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::otlp::{ResourceSpans, ScopeSpans, TracesData};
+    use prost::Message;
+
+    #[test]
+    fn spans_are_handed_on_as_they_began_whatever_their_order_and_the_first_broken_one_is_named() {
+        let span = |id: u8, parent: u8, start: u64| Span {
+            trace_id: vec![1; 16],
+            span_id: vec![id; if id == 0 { 3 } else { 8 }],
+            // A root's missing parent may be written as zeros.
+            parent_span_id: vec![parent; 8],
+            start_time_unix_nano: start,
+            end_time_unix_nano: 9,
+            ..Span::default()
+        };
+        let of_scope = |spans| ScopeSpans { scope: Some(Scope::default()), spans, ..ScopeSpans::default() };
+        let scope_spans = vec![
+            of_scope(vec![span(3, 1, 5), span(0, 1, 4), span(2, 1, 2)]),
+            of_scope(vec![span(0, 1, 1), span(1, 0, 2), span(4, 1, 5)]),
+        ];
+        let resource = Some(Resource::default());
+        let request =
+            TracesData { resource_spans: vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }] };
+        let told = |body: &[u8], encoding| {
+            let mut order = Vec::new();
+            let each = each(body, Signal::Traces, encoding, &Limits::default(), |record| {
+                order.push(record.span.span_id[0]);
+            });
+            let Received { records, rejected, .. } = each.unwrap();
+            (order, records.len(), rejected.count(), rejected.first.unwrap())
+        };
+        let first = "span 1 of the request: span_id has 3 bytes and not 8".to_owned();
+        let expected = (vec![1, 2, 3, 4], 0, 2, first);
+        assert_eq!(told(&request.encode_to_vec(), Encoding::Protobuf), expected);
+        assert_eq!(told(&serde_json::to_vec(&request).unwrap(), Encoding::Json), expected);
     }
 }

@@ -6,10 +6,13 @@ use prost::Message;
 
 use super::{BadBody, Limits, Received, Signal};
 use crate::model::otlp::{LogRecord, Resource, Scope};
+use crate::model::record::Record;
 use crate::model::unknown;
 use crate::model::wire::{Field, Fields, put};
 
 /// Fields of a `Span`.
+const PARENT: u32 = 4;
+const START: u32 = 7;
 const ATTRIBUTES: u32 = 9;
 const DROPPED_ATTRIBUTES: u32 = 10;
 const EVENTS: u32 = 11;
@@ -35,37 +38,73 @@ const fn names(signal: Signal) -> [&'static str; 3] {
 pub(super) fn received(body: &[u8], signal: Signal, limits: &Limits) -> Result<Received, BadBody> {
     let mut received = Received::default();
     received.rejected.of_logs = signal == Signal::Logs;
-    let mut place = 0;
-    let [outer, inner, innermost] = names(signal);
-    for of_resource in messages(body, 1, outer, limits)? {
-        let resource =
-            Arc::new(decoded(of_resource, (1, 2), &format!("{outer}.resource"), limits, unknown::keep_of_resource)?);
-        for of_scope in messages(of_resource, 2, inner, limits)? {
-            let scope = decoded(of_scope, (3, 4), &format!("{outer}.{inner}.scope"), limits, unknown::keep_of_scope)?;
-            for bytes in messages(of_scope, 2, innermost, limits)? {
-                if place == limits.spans {
-                    return Err(BadBody::TooManySpans { found: place + 1, max: limits.spans });
-                }
-                match signal {
-                    Signal::Traces => take(&mut received, place, &resource, &scope, bytes, limits),
-                    Signal::Logs => take_log(&mut received, place, &resource, &scope, bytes, limits),
-                }
-                place += 1;
-            }
+    for part in parts(body, signal, limits)? {
+        match signal {
+            Signal::Traces => take(&mut received, &part, limits),
+            Signal::Logs => take_log(&mut received, &part, limits),
         }
     }
     received.place_logs();
     Ok(received)
 }
 
-fn take_log(
-    received: &mut Received,
+/// Hands the spans of a request on, in the order in which they began, one by one.
+pub(super) fn each_span(body: &[u8], limits: &Limits, mut hand_on: impl FnMut(Record)) -> Result<Received, BadBody> {
+    let mut received = Received::default();
+    let mut parts = parts(body, Signal::Traces, limits)?;
+    parts.sort_by_cached_key(|part| begin_of(part.bytes));
+    for part in parts {
+        take(&mut received, &part, limits);
+        received.records.drain(..).for_each(&mut hand_on);
+    }
+    Ok(received)
+}
+
+/// When a span began, and whether something encloses it.
+fn begin_of(span: &[u8]) -> (u64, bool) {
+    let (mut begin, mut has_parent) = (0, false);
+    for field in Fields::of(span) {
+        match field {
+            (START, Field::Fixed64(at)) => begin = u64::from_le_bytes(at),
+            (PARENT, Field::Bytes(id)) => has_parent = id.iter().any(|byte| *byte != 0),
+            _ => {}
+        }
+    }
+    (begin, has_parent)
+}
+
+/// A span, or a record of a log, that is not decoded yet.
+struct Part<'a> {
     place: usize,
-    resource: &Arc<Resource>,
-    scope: &Scope,
-    bytes: &[u8],
-    limits: &Limits,
-) {
+    resource: Arc<Resource>,
+    scope: Arc<Scope>,
+    bytes: &'a [u8],
+}
+
+/// Finds the spans of a request, or its records of logs, once all that is around them makes sense.
+fn parts<'a>(body: &'a [u8], signal: Signal, limits: &Limits) -> Result<Vec<Part<'a>>, BadBody> {
+    let mut parts = Vec::new();
+    let [outer, inner, innermost] = names(signal);
+    for of_resource in messages(body, 1, outer, limits)? {
+        let resource =
+            Arc::new(decoded(of_resource, (1, 2), &format!("{outer}.resource"), limits, unknown::keep_of_resource)?);
+        for of_scope in messages(of_resource, 2, inner, limits)? {
+            let scope = decoded(of_scope, (3, 4), &format!("{outer}.{inner}.scope"), limits, unknown::keep_of_scope)?;
+            let scope = Arc::new(scope);
+            for bytes in messages(of_scope, 2, innermost, limits)? {
+                if parts.len() == limits.spans {
+                    return Err(BadBody::TooManySpans { found: parts.len() + 1, max: limits.spans });
+                }
+                let (resource, scope) = (Arc::clone(&resource), Arc::clone(&scope));
+                parts.push(Part { place: parts.len(), resource, scope, bytes });
+            }
+        }
+    }
+    Ok(parts)
+}
+
+fn take_log(received: &mut Received, part: &Part<'_>, limits: &Limits) {
+    let Part { place, ref resource, ref scope, bytes } = *part;
     if bytes.len() > limits.span_bytes {
         let why = format!("it has {} bytes, and a record may have {}", bytes.len(), limits.span_bytes);
         return received.rejected.add(place, "too_large", &why);
@@ -83,7 +122,8 @@ fn take_log(
     }
 }
 
-fn take(received: &mut Received, place: usize, resource: &Arc<Resource>, scope: &Scope, bytes: &[u8], limits: &Limits) {
+fn take(received: &mut Received, part: &Part<'_>, limits: &Limits) {
+    let Part { place, ref resource, ref scope, bytes } = *part;
     if bytes.len() > limits.span_bytes {
         let why = format!("it has {} bytes, and a span may have {}", bytes.len(), limits.span_bytes);
         return received.rejected.add(place, "too_large", &why);

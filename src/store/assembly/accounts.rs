@@ -56,7 +56,7 @@ impl RunState {
         let account = |place: usize| {
             let step = &self.steps[place];
             let facts = &step.facts;
-            let ended = executions.get(&place).map_or(facts, |execution| &self.steps[*execution].facts);
+            let ended = executions.get(&place).map_or(step, |execution| &self.steps[*execution]);
             let is_tool = facts.kind == StepKind::Tool;
             Account {
                 step_id: step.step_id.clone(),
@@ -74,7 +74,7 @@ impl RunState {
                 duration_ms: step.ended_at.map(|end| duration_ms(step.started_at, end)),
                 tokens: facts.tokens.map(Tokens::with_total),
                 cost: facts.cost,
-                error: ended.error.clone(),
+                error: ended.error().cloned(),
                 duplicate_of: copies.get(&place).map(|of| self.steps[*of].step_id.clone()),
                 is_call: calls.contains(&place),
                 is_tool_call: is_tool && !copies.contains_key(&place),

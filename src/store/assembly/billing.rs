@@ -149,7 +149,7 @@ impl RunState {
                     && asked(&call.facts) == asked(&report.facts)
                     && call.facts.tokens.is_none()
                     && call.facts.response_id.is_none()
-                    && !is_failure(call.facts.status)
+                    && !is_failure(call.status)
                     && call.ended_at.is_some_and(|end| end <= report.started_at)
                     && !taken.contains(place)
             });
@@ -202,7 +202,7 @@ impl RunState {
                 continue;
             };
             let own_place = candidates.under_way[last];
-            if is_failure(wire.facts.status) {
+            if is_failure(wire.status) {
                 found.push((place, own_place));
                 continue;
             }
@@ -245,7 +245,7 @@ impl RunState {
             }
         }
         last.retain(|tool, execution| {
-            let (tool, execution) = (&self.steps[*tool].facts, &self.steps[*execution].facts);
+            let (tool, execution) = (&self.steps[*tool], &self.steps[*execution]);
             tool.status == StepStatus::Success && is_failure(execution.status)
         });
         last
@@ -374,8 +374,8 @@ impl RunState {
             let step = &self.steps[*place];
             let facts = &step.facts;
             !told.contains(place)
-                && facts.status != StepStatus::Running
-                && (facts.tokens.is_some() || !is_failure(facts.status))
+                && step.status != StepStatus::Running
+                && (facts.tokens.is_some() || !is_failure(step.status))
                 && !priced_below.contains(&step.span_id)
                 && (told_above.is_empty() || self.ancestors(step).is_disjoint(&told_above))
         };
@@ -385,7 +385,7 @@ impl RunState {
     /// Returns by provider and requested model the model that answered first.
     pub(super) fn answering_models(&self) -> HashMap<Asked<'_>, &str> {
         let mut models = HashMap::default();
-        for facts in self.steps.iter().map(|step| &step.facts) {
+        for facts in self.steps.iter().map(|step| &*step.facts) {
             if let Some(model) = facts.response_model.as_deref() {
                 models.entry(asked(facts)).or_insert(model);
             }
@@ -396,7 +396,7 @@ impl RunState {
     /// Returns the places of the failures, each once: a step that failed because a step below it did is the same failure.
     pub(super) fn failures(&self, copies: &HashMap<usize, usize>) -> Vec<usize> {
         let executions = self.executions();
-        let is_failed = |place: &usize| is_failure(self.steps[*place].facts.status) || executions.contains_key(place);
+        let is_failed = |place: &usize| is_failure(self.steps[*place].status) || executions.contains_key(place);
         let failed: Vec<usize> =
             (0..self.steps.len()).filter(|place| is_failed(place) && !copies.contains_key(place)).collect();
         let mut passed_on: IdSet<SpanId> = HashSet::default();
@@ -476,7 +476,7 @@ mod tests {
             (facts.kind, facts.billed, facts.is_relayed) = (StepKind::Llm, true, is_relayed);
             facts.request_model = Some(format!("m{model}"));
             facts.response_id = (answer > 0).then(|| answer.to_string());
-            facts.status = if is_failed { StepStatus::Error } else { StepStatus::Success };
+            let status = if is_failed { StepStatus::Error } else { StepStatus::Success };
             facts.tokens = (answer % 2 == 0).then(Tokens::default);
             state.steps.push(Step {
                 step_id: place.to_string(),
@@ -487,7 +487,9 @@ mod tests {
                 start_event: EventId::from_parts(0, [0; 10]),
                 started_at: UnixNanos(start),
                 ended_at: (length < 9).then_some(UnixNanos(start + length)),
-                facts,
+                status,
+                facts: std::sync::Arc::new(facts),
+                content: None,
             });
         }
         state
@@ -510,7 +512,7 @@ mod tests {
                     && !answered.contains(place)
             });
             let Some((own_place, own)) = own.max_by_key(|(_, own)| (own.started_at, own.span_id)) else { continue };
-            if is_failure(wire.facts.status) {
+            if is_failure(wire.status) {
                 found.push((place, own_place));
                 continue;
             }

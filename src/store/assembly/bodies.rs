@@ -9,19 +9,25 @@ use crate::model::event::{
 };
 use crate::model::otlp::{Resource, Scope, Span};
 use crate::model::{RunStatus, StepKind, Tokens, UnixNanos};
-use crate::pipeline::facts::StepFacts;
+use crate::pipeline::facts::{StepContent, StepFacts};
 
 /// Tells whether a span's parent is in another process: by its flags, else by its kind, for a server's or consumer's is.
 pub(super) fn has_remote_parent(span: &Span) -> bool {
     span.flags & 0x200 != 0 || matches!(span.kind, 2 | 5)
 }
 
-/// Makes the event body for a step's start.
-pub fn started_body(span: Span, facts: &StepFacts, resource: Option<Arc<Resource>>, scope: Option<Scope>) -> EventBody {
+/// Makes the event body for a step's start, of which the content may be known apart.
+pub fn started_body(
+    span: Span,
+    facts: &StepFacts,
+    content: &StepContent,
+    resource: Option<Arc<Resource>>,
+    scope: Option<Scope>,
+) -> EventBody {
     if facts.kind == StepKind::Tool {
         EventBody::ToolRequested(Box::new(ToolRequested {
             tool_name: facts.tool_name.clone().unwrap_or_else(|| facts.step_name.clone()),
-            tool_args: facts.tool_args.clone(),
+            tool_args: content.tool_args.clone(),
             agent_id: facts.agent_name.clone(),
             span,
             resource,
@@ -32,7 +38,7 @@ pub fn started_body(span: Span, facts: &StepFacts, resource: Option<Arc<Resource
             kind: facts.kind,
             name: facts.name.clone(),
             agent_id: facts.agent_name.clone(),
-            input: facts.input.clone(),
+            input: content.input.clone(),
             span,
             resource,
             scope,
@@ -41,7 +47,13 @@ pub fn started_body(span: Span, facts: &StepFacts, resource: Option<Arc<Resource
 }
 
 /// Makes the event body for a step's end.
-pub fn ended_body(span: Span, facts: StepFacts, resource: Option<Arc<Resource>>, scope: Option<Scope>) -> EventBody {
+pub fn ended_body(
+    span: Span,
+    facts: &StepFacts,
+    content: StepContent,
+    resource: Option<Arc<Resource>>,
+    scope: Option<Scope>,
+) -> EventBody {
     let agent_id = facts.agent_name.clone();
     let status = facts.status;
     let length = duration_ms(UnixNanos(span.start_time_unix_nano), UnixNanos(span.end_time_unix_nano));
@@ -50,15 +62,15 @@ pub fn ended_body(span: Span, facts: StepFacts, resource: Option<Arc<Resource>>,
     let model = facts.model().map(str::to_owned);
     let tokens = facts.tokens.map(Tokens::with_total);
     let failed = is_failure(status);
-    let error = facts.error;
+    let error = facts.error.clone();
     match facts.kind {
         StepKind::Llm => EventBody::LlmCalled(Box::new(LlmCalled {
-            name: facts.name,
-            provider: facts.provider,
+            name: facts.name.clone(),
+            provider: facts.provider.clone(),
             model,
-            system_prompt: facts.system_prompt,
-            messages: facts.messages,
-            output: facts.output,
+            system_prompt: content.system_prompt,
+            messages: content.messages,
+            output: content.output,
             tokens,
             cost_usd,
             cost_source,
@@ -71,8 +83,8 @@ pub fn ended_body(span: Span, facts: StepFacts, resource: Option<Arc<Resource>>,
             scope,
         })),
         StepKind::Tool => {
-            let tool_name = facts.tool_name.unwrap_or(facts.step_name);
-            let (tool_args, result) = (facts.tool_args, facts.tool_result);
+            let tool_name = facts.tool_name.as_ref().unwrap_or(&facts.step_name).clone();
+            let (tool_args, result) = (content.tool_args, content.tool_result);
             if failed {
                 EventBody::ToolFailed(Box::new(ToolFailed {
                     tool_name,
@@ -106,9 +118,9 @@ pub fn ended_body(span: Span, facts: StepFacts, resource: Option<Arc<Resource>>,
                 ($variant:ident) => {
                     EventBody::$variant(Box::new($variant {
                         kind,
-                        name: facts.name,
-                        input: facts.input,
-                        output: facts.output,
+                        name: facts.name.clone(),
+                        input: content.input,
+                        output: content.output,
                         tokens,
                         cost_usd,
                         cost_source,

@@ -4,6 +4,8 @@
 //! of them and of [`FilesReader`]s may be at work in one store, and no reader ever holds a writer up.
 
 mod adopt;
+#[cfg(feature = "index")]
+mod again;
 pub mod artifacts;
 mod chain;
 pub mod cleanup;

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+#[cfg(feature = "index")]
+use super::again;
 use super::artifacts::{self, ArtifactReader, StoredArtifact};
 #[cfg(feature = "index")]
 use super::database;
@@ -33,6 +35,9 @@ pub struct FilesReader {
     layout: Layout,
     /// What dead processes left and nobody could write into the files.
     pub(super) overlay: Arc<Overlay>,
+    /// What was read and will be read once more.
+    #[cfg(feature = "index")]
+    again: Option<Arc<again::Again>>,
 }
 
 impl FilesReader {
@@ -44,7 +49,19 @@ impl FilesReader {
     /// Opens a store for reading; it must be there.
     pub fn of(layout: Layout) -> Result<Self, StoreError> {
         layout.read()?;
-        Ok(Self { layout, overlay: Arc::default() })
+        Ok(Self {
+            layout,
+            overlay: Arc::default(),
+            #[cfg(feature = "index")]
+            again: None,
+        })
+    }
+
+    /// Keeps logs that are read, within bounds, until they are read a second time.
+    #[cfg(feature = "index")]
+    #[must_use]
+    pub(crate) fn for_two(self) -> Self {
+        Self { again: Some(Arc::default()), ..self }
     }
 
     /// Shows what is laid over the files as if it were in them.
@@ -298,7 +315,19 @@ impl FilesReader {
 
     /// Reads the events of a run of which a summary is known.
     #[cfg(feature = "index")]
-    pub(crate) fn read_events(&self, known: &RunSummary) -> Result<Vec<Event>, StoreError> {
+    pub(crate) fn read_events(&self, known: &RunSummary) -> Result<Arc<Vec<Event>>, StoreError> {
+        if let Some(events) = self.again.as_ref().and_then(|again| again.take(known)) {
+            return Ok(events);
+        }
+        let events = Arc::new(self.read_log_of(known)?);
+        if let Some(again) = &self.again {
+            again.put(known, &events);
+        }
+        Ok(events)
+    }
+
+    #[cfg(feature = "index")]
+    fn read_log_of(&self, known: &RunSummary) -> Result<Vec<Event>, StoreError> {
         let run = known.run_id;
         if self.overlay.has(run) {
             return self.get_events(run, 0);
@@ -313,7 +342,7 @@ impl FilesReader {
 
     /// Reads a run of which a summary is known: as it stands, its state and its events.
     #[cfg(feature = "index")]
-    pub(crate) fn read_run(&self, known: &RunSummary) -> Result<(RunSummary, RunState, Vec<Event>), StoreError> {
+    pub(crate) fn read_run(&self, known: &RunSummary) -> Result<(RunSummary, RunState, Arc<Vec<Event>>), StoreError> {
         let run = known.run_id;
         let events = self.read_events(known)?;
         let mut state = RunState::read(run, &events);

@@ -209,11 +209,12 @@ impl FilesWriter {
 
 impl RunWriter for FilesWriter {
     fn create_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
-        self.check_place()?;
         match self.layout.find_run(summary.run_id)? {
+            // Looked at again when it is written.
             None if self.hold(summary, events)? => Ok(()),
-            None => self.make_run(summary, events),
+            None => self.check_place().and_then(|()| self.make_run(summary, events)),
             Some(dir) => {
+                self.check_place()?;
                 if run_dir::has_summary(self.layout.fs(), &dir)? {
                     return self.append_events(summary.run_id, events);
                 }

@@ -87,8 +87,8 @@ impl<'a> Screen<'a> {
             text.push_str(&self.sees(event, &saw, look));
         }
         if let EventBody::LlmCalled(call) = &event.body {
-            text.push_str(&says(call.output.as_ref(), call.error.is_some(), look));
-            self.remember(event, call.output.as_ref());
+            text.push_str(&says(call.output.as_deref(), call.error.is_some(), look));
+            self.remember(event, call.output.as_deref());
         }
         session.print(&text)?;
         session.flush()

@@ -123,7 +123,7 @@ impl Results {
             let Some(span) = SpanId::from_bytes(&span.span_id).filter(|span| nameless.contains_key(span)) else {
                 continue;
             };
-            if let Some(text) = result.as_ref().map(plain_text).filter(|text| !text.is_empty()) {
+            if let Some(text) = result.as_deref().map(plain_text).filter(|text| !text.is_empty()) {
                 results.by_text.insert(text, span);
             }
         }
@@ -137,7 +137,7 @@ impl Results {
     /// Returns the tool calls whose results are in the input of a call, and how long each is there.
     fn within(&self, called: &LlmCalled) -> Vec<(SpanId, u64)> {
         let mut found = Vec::new();
-        for message in called.messages.as_ref().and_then(Json::as_array).into_iter().flatten() {
+        for message in called.messages.as_deref().and_then(Json::as_array).into_iter().flatten() {
             let of_tool = message.get("role").and_then(Json::as_str) == Some("tool");
             let parts = message.get("parts").or_else(|| message.get("content")).and_then(Json::as_array);
             for part in parts.into_iter().flatten() {
@@ -168,7 +168,11 @@ impl Results {
 
 fn text_of_input(called: &LlmCalled) -> u64 {
     let definitions = called.span.attr(names::TOOL_DEFINITIONS).map(Value::to_json);
-    [&called.system_prompt, &called.messages, &definitions].into_iter().flatten().map(text_length).sum()
+    [called.system_prompt.as_deref(), called.messages.as_deref(), definitions.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(text_length)
+        .sum()
 }
 
 /// Returns how many bytes of text a value has, without what only says which part it is.

@@ -60,16 +60,22 @@ fn traces(layout: &Layout) -> [i64; 5] {
 
 /// Reads the steps and the texts of runs that are behind, until there are none or somebody wants to stop.
 fn keep_the_rest(layout: &Layout, with_texts: bool, is_stopped: impl Fn() -> bool) -> Result<()> {
-    let reader = FilesReader::of(layout.clone())?;
     let mut database = Database::open(layout)?;
-    while database.catch_up_steps(&reader, GLIMPSE)?.left > 0 && !is_stopped() {}
-    if with_texts && text::is_allowed(layout)? {
-        let mut texts = text::Texts::open(layout)?;
-        while texts.catch_up(&database, &reader, GLIMPSE)?.left > 0 && !is_stopped() {}
-    } else {
+    if !with_texts || !text::is_allowed(layout)? {
         text::remove(layout)?;
+        let reader = FilesReader::of(layout.clone())?;
+        while database.catch_up_steps(&reader, GLIMPSE)?.left > 0 && !is_stopped() {}
+        return Ok(());
     }
-    Ok(())
+    // Some of one, some of the other: what was read for the first is at hand for the second.
+    let (reader, mut texts) = (FilesReader::of(layout.clone())?.for_two(), text::Texts::open(layout)?);
+    loop {
+        let steps = database.catch_up_steps(&reader, Duration::ZERO)?;
+        let read = texts.catch_up(&database, &reader, Duration::ZERO)?;
+        if steps.left + read.left == 0 || is_stopped() {
+            return Ok(());
+        }
+    }
 }
 
 /// Lets this thread go after all others that want to work.

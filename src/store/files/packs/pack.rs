@@ -1,5 +1,7 @@
 //! One pack that is there, read.
 
+#[cfg(feature = "seal")]
+use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -292,7 +294,20 @@ fn search(
 
 #[cfg(feature = "seal")]
 pub fn expand(stored: &[u8], len: usize) -> io::Result<Vec<u8>> {
-    zstd::bulk::decompress(stored, len).map_err(|error| bad(format!("it cannot be expanded: {error}")))
+    thread_local! {
+        // Making one takes as long as it takes to expand a small run.
+        static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    let own = |kept: &RefCell<Option<zstd::bulk::Decompressor<'static>>>| {
+        let mut kept = kept.try_borrow_mut().ok()?;
+        if kept.is_none() {
+            *kept = zstd::bulk::Decompressor::new().ok();
+        }
+        kept.as_mut().map(|decompressor| decompressor.decompress(stored, len))
+    };
+    let expanded = DECOMPRESSOR.try_with(own).ok().flatten();
+    let expanded = expanded.unwrap_or_else(|| zstd::bulk::decompress(stored, len));
+    expanded.map_err(|error| bad(format!("it cannot be expanded: {error}")))
 }
 
 #[cfg(not(feature = "seal"))]

@@ -37,6 +37,11 @@ pub(crate) struct Packer {
     /// Runs with a folder that were let go of, and when; the latest last.
     quiet: VecDeque<(RunId, Instant)>,
     wait: Duration,
+    /// Room for what is compressed, for that compressed, and for a pack: used again and again.
+    plain: Vec<u8>,
+    #[cfg(feature = "seal")]
+    compressed: Vec<u8>,
+    pack: Vec<u8>,
     #[cfg(feature = "seal")]
     compressor: Option<zstd::bulk::Compressor<'static>>,
 }
@@ -67,6 +72,10 @@ impl Packer {
             since: None,
             quiet: VecDeque::new(),
             wait: QUIET,
+            plain: Vec::new(),
+            #[cfg(feature = "seal")]
+            compressed: Vec::new(),
+            pack: Vec::new(),
             #[cfg(feature = "seal")]
             compressor: zstd::bulk::Compressor::new(LEVEL).ok(),
         }
@@ -86,7 +95,10 @@ impl Packer {
     /// Takes a run; one that waits already is told anew.
     pub fn hold(&mut self, summary: RunSummary, yaml: &[u8], events: &[u8], folder: Option<(PathBuf, LogLock)>) {
         self.take_back(summary.run_id);
-        let (codec, stored) = self.compressed([yaml, events].concat());
+        self.plain.clear();
+        self.plain.extend_from_slice(yaml);
+        self.plain.extend_from_slice(events);
+        let (codec, stored) = self.compress();
         let head = EntryHead {
             run: summary.run_id,
             kind: summary.kind,
@@ -106,18 +118,23 @@ impl Packer {
         self.held.push(held);
     }
 
+    /// Compresses what is in `plain`; no longer than that, and in no more memory than it takes.
     #[cfg(feature = "seal")]
-    fn compressed(&mut self, plain: Vec<u8>) -> (Codec, Vec<u8>) {
-        let compressed = self.compressor.as_mut().and_then(|compressor| compressor.compress(&plain).ok());
-        match compressed.filter(|compressed| compressed.len() < plain.len()) {
-            Some(compressed) => (Codec::Zstd, compressed),
-            None => (Codec::Stored, plain),
+    fn compress(&mut self) -> (Codec, Vec<u8>) {
+        self.compressed.clear();
+        self.compressed.reserve(self.plain.len());
+        let compressor = self.compressor.as_mut();
+        let length =
+            compressor.and_then(|compressor| compressor.compress_to_buffer(&self.plain, &mut self.compressed).ok());
+        match length.filter(|length| *length < self.plain.len()) {
+            Some(length) => (Codec::Zstd, self.compressed[..length].to_vec()),
+            None => (Codec::Stored, self.plain.clone()),
         }
     }
 
     #[cfg(not(feature = "seal"))]
-    fn compressed(&mut self, plain: Vec<u8>) -> (Codec, Vec<u8>) {
-        (Codec::Stored, plain)
+    fn compress(&mut self) -> (Codec, Vec<u8>) {
+        (Codec::Stored, self.plain.clone())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -179,7 +196,9 @@ impl Packer {
     /// new; after an error all of it waits still.
     pub fn write(&mut self, fs: &dyn Fs, packs: &Packs, durable: bool) -> io::Result<Vec<RunSummary>> {
         let (id, now) = (RunId::fresh(UnixNanos::now()), UnixNanos::now().0);
-        let mut bytes = Vec::with_capacity(self.bytes + 128 * (self.held.len() + 1));
+        let mut bytes = std::mem::take(&mut self.pack);
+        bytes.clear();
+        bytes.reserve(self.bytes + 128 * (self.held.len() + 1));
         bytes.extend_from_slice(&format::header(id, self.process, now));
         let mut index = Vec::with_capacity(self.held.len());
         for held in &self.held {
@@ -187,7 +206,11 @@ impl Packer {
             index.push(Indexed { run: held.head.run, kind: held.head.kind, offset, len: held.head.len });
         }
         format::finish(id, &mut index, &mut bytes);
-        put(fs, packs, id, &bytes, durable)?;
+        let is_put = put(fs, packs, id, &bytes, durable);
+        if bytes.capacity() <= 2 * ENOUGH_BYTES {
+            self.pack = bytes;
+        }
+        is_put?;
         self.bytes = 0;
         self.since = None;
         let mut new = Vec::with_capacity(self.held.len());

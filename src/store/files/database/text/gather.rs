@@ -114,7 +114,7 @@ const LOG: usize = 5;
 impl Gathered {
     fn take(&mut self, event: &Event) {
         let step = &event.step_id;
-        let mut add = |kind: Option<&str>, texts: &[(usize, &Option<Json>)]| {
+        let mut add = |kind: Option<&str>, texts: &[(usize, Option<&Json>)]| {
             let row = self.row(step, kind);
             for (field, value) in texts {
                 if let Some(value) = value {
@@ -125,65 +125,73 @@ impl Gathered {
         };
         let error = match &event.body {
             EventBody::RunStarted(run) => {
-                add(None, &[(INPUT, &run.input)]);
+                add(None, &[(INPUT, run.input.as_deref())]);
                 None
             }
             EventBody::Input(input) => {
-                add(None, &[(INPUT, &Some(input.data.clone()))]);
+                add(None, &[(INPUT, Some(&input.data))]);
                 None
             }
             EventBody::ContextAssembled(context) => {
-                add(None, &[(INPUT, &Some(context.context.clone()))]);
+                add(None, &[(INPUT, Some(&context.context))]);
                 None
             }
             EventBody::Waiting(waiting) => {
-                add(None, &[(OUTPUT, &waiting.reason.clone().map(Json::String)), (OUTPUT, &waiting.payload)]);
+                let reason = waiting.reason.clone().map(Json::String);
+                add(None, &[(OUTPUT, reason.as_ref()), (OUTPUT, waiting.payload.as_ref())]);
                 None
             }
             EventBody::Resumed(resumed) => {
-                add(None, &[(INPUT, &resumed.input)]);
+                add(None, &[(INPUT, resumed.input.as_ref())]);
                 None
             }
             EventBody::Output(output) => {
-                add(None, &[(OUTPUT, &Some(output.data.clone()))]);
+                add(None, &[(OUTPUT, Some(&output.data))]);
                 None
             }
             EventBody::Score(score) => {
                 let said = [&score.label, &score.explanation].map(|text| text.clone().map(Json::String));
-                add(None, &[(LOG, &said[0]), (LOG, &said[1])]);
+                add(None, &[(LOG, said[0].as_ref()), (LOG, said[1].as_ref())]);
                 None
             }
             EventBody::Log(log) => {
                 let said = (Json::String(log.message.clone()), Json::Object(log.fields.clone()));
-                add(None, &[(LOG, &Some(said.0)), (LOG, &Some(said.1))]);
+                add(None, &[(LOG, Some(&said.0)), (LOG, Some(&said.1))]);
                 None
             }
             EventBody::LlmCalled(call) => {
-                add(Some("llm"), &[(INPUT, &call.system_prompt), (INPUT, &call.messages), (OUTPUT, &call.output)]);
+                add(
+                    Some("llm"),
+                    &[
+                        (INPUT, call.system_prompt.as_deref()),
+                        (INPUT, call.messages.as_deref()),
+                        (OUTPUT, call.output.as_deref()),
+                    ],
+                );
                 call.error.as_ref()
             }
             EventBody::ToolRequested(tool) => {
-                add(Some("tool"), &[(ARGUMENTS, &tool.tool_args)]);
+                add(Some("tool"), &[(ARGUMENTS, tool.tool_args.as_deref())]);
                 None
             }
             EventBody::ToolSucceeded(tool) => {
-                add(Some("tool"), &[(ARGUMENTS, &tool.tool_args), (RESULT, &tool.result)]);
+                add(Some("tool"), &[(ARGUMENTS, tool.tool_args.as_deref()), (RESULT, tool.result.as_deref())]);
                 tool.error.as_ref()
             }
             EventBody::ToolFailed(tool) => {
-                add(Some("tool"), &[(ARGUMENTS, &tool.tool_args), (RESULT, &tool.result)]);
+                add(Some("tool"), &[(ARGUMENTS, tool.tool_args.as_deref()), (RESULT, tool.result.as_deref())]);
                 tool.error.as_ref()
             }
             EventBody::StepStarted(step) => {
-                add(Some(step.kind.as_str()), &[(INPUT, &step.input)]);
+                add(Some(step.kind.as_str()), &[(INPUT, step.input.as_deref())]);
                 None
             }
             EventBody::StepCompleted(step) => {
-                add(Some(step.kind.as_str()), &[(INPUT, &step.input), (OUTPUT, &step.output)]);
+                add(Some(step.kind.as_str()), &[(INPUT, step.input.as_deref()), (OUTPUT, step.output.as_deref())]);
                 step.error.as_ref()
             }
             EventBody::StepFailed(step) => {
-                add(Some(step.kind.as_str()), &[(INPUT, &step.input), (OUTPUT, &step.output)]);
+                add(Some(step.kind.as_str()), &[(INPUT, step.input.as_deref()), (OUTPUT, step.output.as_deref())]);
                 step.error.as_ref()
             }
             _ => None,

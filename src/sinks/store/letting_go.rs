@@ -1,0 +1,150 @@
+//! What is let go of: runs that are over, their traces, and what is in memory when it is begun again from the journal.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use super::live::LiveRun;
+use super::{FINISHED_AT_HAND, FINISHED_BY_NAME, HeldRecord, LATE, MAX_BEHIND_BYTES, StoreSink, TRACES_AT_HAND, Trace};
+use crate::model::{RunId, SpanId, TraceId};
+use crate::store::{RunWriter, StoreError};
+
+impl<W: RunWriter> StoreSink<W> {
+    /// Returns the oldest place in the journal that is still needed: what is before may be acknowledged.
+    ///
+    /// Records held from long before are in memory only; what they tell of has not shown yet when the process dies.
+    pub fn oldest_held(&self) -> Option<u64> {
+        let held = self.traces.values().flat_map(|trace| trace.held.values());
+        let held = held.filter_map(|held| held.records.iter().find(|held| !self.is_far_behind(held)));
+        let held = held.map(|held| held.seq);
+        let waiting = self.dirty.iter().filter_map(|run| self.runs.get(run));
+        let pending = waiting.clone().flat_map(|run| run.pending.iter().map(|start| start.seq));
+        let unsorted = waiting.filter_map(|run| run.unsorted.first()).map(|first| first.seq);
+        held.chain(pending).chain(unsorted).min()
+    }
+
+    pub(super) fn is_far_behind(&self, held: &HeldRecord) -> bool {
+        self.told_bytes - held.told_bytes > MAX_BEHIND_BYTES
+    }
+
+    /// Forgets what is in memory, to begin again from the journal with what the store holds.
+    pub fn reset(&mut self) -> Result<(), StoreError> {
+        for (run, live) in self.runs.drain() {
+            self.writer.release_run(run);
+            self.forgotten.entry(run).or_default().add(&live);
+        }
+        self.forget_traces();
+        self.recall_forgotten()
+    }
+
+    pub(super) fn forget_traces(&mut self) {
+        (self.told_before, self.taken) = (self.told, None);
+        self.finished.clear();
+        for (trace_id, trace) in std::mem::take(&mut self.traces) {
+            if !trace.released.is_empty() {
+                let kept = Trace {
+                    first_run: trace.first_run,
+                    released: trace.released,
+                    touched: trace.touched,
+                    ..Trace::default()
+                };
+                self.traces.insert(trace_id, kept);
+            }
+            for (run, held) in trace.held {
+                for held in held.records {
+                    self.uncounted.insert(held.seq);
+                    // The journal may not have it any more.
+                    if self.is_far_behind(&held)
+                        && let Some(span_id) = SpanId::from_bytes(&held.said.record.span.span_id)
+                    {
+                        let trace = self.traces.entry(trace_id).or_default();
+                        trace.touched = Some(Instant::now());
+                        trace.spans.insert(span_id, run);
+                        trace.first_run.get_or_insert(run);
+                        self.hold(trace_id, run, span_id, held);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets go of the steps of runs that are over, but for the latest: a process that makes thousands of short runs
+    /// must not hold them all.
+    pub(super) fn release_finished(&mut self) {
+        while self.finished.len() > FINISHED_AT_HAND {
+            let Some(run) = self.finished.pop_front() else { return };
+            // What came late may have made it dirty, or put it at the end of the line again.
+            if self.finished.contains(&run)
+                || !self.runs.get(&run).is_some_and(|live| live.is_clean() && live.is_over())
+            {
+                continue;
+            }
+            let Some(live) = self.runs.remove(&run) else { continue };
+            self.writer.release_run(run);
+            let trace_id = live.state.trace_id();
+            if live.by_span {
+                self.remember_over(trace_id, run);
+            }
+            let Some(trace) = self.traces.get_mut(&trace_id) else { continue };
+            let is_alone = trace.spans.values().all(|of| *of == run) && trace.first_run == Some(run);
+            if is_alone && trace.held.is_empty() && trace.released.is_empty() {
+                if live.by_span {
+                    // It is remembered, in far less room.
+                    self.traces.remove(&trace_id);
+                    continue;
+                }
+                if trace_id.as_run_id() == run {
+                    // The name of the trace leads to the run in the store.
+                    self.traces.remove(&trace_id);
+                    self.by_name.push_back(run);
+                    self.by_name.drain(..self.by_name.len().saturating_sub(FINISHED_BY_NAME));
+                    continue;
+                }
+            }
+            trace.released.push(run);
+            if trace.spans.values().all(|of| *of == run) {
+                trace.spans = HashMap::default();
+            }
+        }
+    }
+
+    /// Lets go of runs and traces that have been over for a while.
+    pub(super) fn forget_finished(&mut self, now: Instant) {
+        let over =
+            |live: &LiveRun| live.is_clean() && live.is_over() && now.saturating_duration_since(live.touched) > LATE;
+        let gone: Vec<RunId> = self.runs.iter().filter(|(_, live)| over(live)).map(|(run, _)| *run).collect();
+        for run in gone {
+            if let Some(live) = self.runs.remove(&run).filter(|live| live.by_span) {
+                self.remember_over(live.state.trace_id(), run);
+            }
+            self.writer.release_run(run);
+        }
+        let released = |own: &RunId| self.traces.values().any(|trace| trace.released.contains(own));
+        self.in_place_of.retain(|_, own| self.runs.contains_key(own) || released(own));
+        self.traces.retain(|_, trace| {
+            let recent = trace.touched.is_some_and(|touched| now.saturating_duration_since(touched) <= LATE);
+            recent || !trace.held.is_empty() || trace.spans.values().any(|run| self.runs.contains_key(run))
+        });
+    }
+
+    /// Remembers a run that is let go of.
+    pub(crate) fn remember_over(&mut self, trace: TraceId, run: RunId) {
+        if self.over.insert(trace, run).is_none() {
+            self.over_since.push_back(trace);
+        }
+        while self.over_since.len() > TRACES_AT_HAND {
+            let Some(trace) = self.over_since.pop_front() else { return };
+            self.over.remove(&trace);
+        }
+    }
+
+    /// Makes the trace of a run that was let go of known again.
+    pub(super) fn recall_over(&mut self, trace_id: TraceId) {
+        if self.traces.contains_key(&trace_id) {
+            return;
+        }
+        if let Some(run) = self.over.get(&trace_id).copied() {
+            let trace = Trace { first_run: Some(run), released: vec![run], ..Trace::default() };
+            self.traces.insert(trace_id, trace);
+        }
+    }
+}

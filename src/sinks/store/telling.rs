@@ -1,0 +1,228 @@
+//! Which run a record is of: told by the id on its span, else by its parent, else by its trace.
+
+use std::time::Instant;
+
+use super::ids::{foreign_run_id, is_foreign_run_id};
+use super::live::{EventIds, PendingStart, Said, same_span};
+use super::{HeldRecord, MAX_HELD_BYTES, MAX_HELD_RECORDS, StoreSink, size_of};
+use crate::model::outcome::Outcome;
+use crate::model::record::{Record, RecordKind};
+use crate::model::{RunId, SpanId, TraceId, UnixNanos};
+use crate::store::{RunWriter, StoreError};
+
+/// A trace that this library began has the moment at which its run began in its id, by the clock of its spans. Of others'
+/// ids, which are random, this leaves one in four hundred to be looked for in the store.
+const LONGEST_RUN_MS: u64 = 10 * 366 * 24 * 3_600 * 1_000;
+
+impl<W: RunWriter> StoreSink<W> {
+    /// Takes one record from its place in the journal.
+    ///
+    /// Places come in order. One that came before is passed over, until a [`reset`](Self::reset): the frames of a commit
+    /// that failed can be read, so the journal may have told it before its writer does.
+    pub fn take(&mut self, seq: u64, record: Record) -> Result<(), StoreError> {
+        if self.taken.is_some_and(|taken| seq <= taken) {
+            return Ok(());
+        }
+        self.taken = Some(seq);
+        self.bring_to_its_run(seq, record)
+    }
+
+    pub(super) fn bring_to_its_run(&mut self, seq: u64, record: Record) -> Result<(), StoreError> {
+        self.told = self.told.max(seq);
+        let told_bytes = self.told_bytes;
+        self.unwritten.0 += 1;
+        self.told_bytes += size_of(&record.span);
+        let ids = (TraceId::from_bytes(&record.span.trace_id), SpanId::from_bytes(&record.span.span_id));
+        let (Some(trace_id), Some(span_id)) = ids else {
+            self.count(seq, record.kind, Outcome::Rejected, "bad_id");
+            return Ok(());
+        };
+        let said = Said::of(record);
+        let Said { record, facts, .. } = &*said;
+        let mut of_trace = None;
+        self.recall_over(trace_id);
+        // An id that is made of the trace says no more than the trace, which may lead to another run here.
+        let of_maker = facts.run_id.filter(|run| !is_foreign_run_id(*run, trace_id));
+        let at = UnixNanos(record.span.start_time_unix_nano);
+        let may_be_ours = |run: RunId| run.time().millis().abs_diff(at.millis()) <= LONGEST_RUN_MS;
+        let of_library = Some(trace_id.as_run_id()).filter(|run| of_maker.is_none() && may_be_ours(*run));
+        if let Some(run) = of_library.filter(|_| !self.traces.contains_key(&trace_id)) {
+            // A late record of a trace that this library began: its run has the same bits.
+            match self.open_run(run, trace_id, None) {
+                Err(error) if error.is_closed() => of_trace = Some(run),
+                opened => opened?,
+            }
+            self.forget_unbegun(run);
+        }
+        let trace = self.traces.entry(trace_id).or_default();
+        trace.touched = Some(Instant::now());
+        let parent = SpanId::from_bytes(&record.span.parent_span_id);
+        let run = of_maker
+            .or_else(|| trace.spans.get(&span_id).copied())
+            .or_else(|| trace.spans.get(&parent?).copied())
+            .or(trace.first_run)
+            .or(of_trace)
+            .or(facts.run_id)
+            .unwrap_or_else(|| foreign_run_id(trace_id, record.span.start_time_unix_nano));
+        let mut run = self.in_place_of.get(&run).copied().unwrap_or(run);
+        trace.spans.insert(span_id, run);
+        trace.first_run.get_or_insert(run);
+        if let Some(place) = trace.released.iter().position(|released| *released == run) {
+            trace.released.swap_remove(place);
+            run = self.open_own_run(run, trace_id)?;
+        }
+        if self.runs.contains_key(&run) {
+            return self.apply(run, seq, said);
+        }
+        let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
+        if facts.is_genai {
+            let held = trace.held.remove(&run).unwrap_or_default();
+            let run = self.open_own_run(run, trace_id)?;
+            // A log may come before any span of its run, and has no place in it then.
+            let from_outside = self.outside.is_some();
+            let is_log = |held: &HeldRecord| from_outside && held.said.record.kind == RecordKind::Event;
+            let (logs, spans): (Vec<_>, Vec<_>) = held.records.into_iter().partition(is_log);
+            for HeldRecord { seq, said, .. } in spans {
+                self.apply(run, seq, said)?;
+            }
+            self.apply(run, seq, said)?;
+            for HeldRecord { seq, said, .. } in logs {
+                self.apply(run, seq, said)?;
+            }
+            return Ok(());
+        }
+        self.hold(trace_id, run, span_id, HeldRecord { seq, told_bytes, said });
+        Ok(())
+    }
+
+    /// Notes that the record at a place in the journal tells `records` that were made, itself among them: they share
+    /// its outcome.
+    pub fn note_told(&mut self, seq: u64, records: u64) {
+        if records > 1 {
+            self.tells.insert(seq, records);
+        }
+    }
+
+    /// Returns how many records the one at a place tells, and forgets it.
+    pub fn forget_told(&mut self, seq: u64) -> u64 {
+        self.tells.remove(&seq).unwrap_or(1)
+    }
+
+    /// Counts a record, unless it was counted when it was told before.
+    pub(super) fn count(&mut self, seq: u64, kind: RecordKind, outcome: Outcome, reason: &'static str) {
+        if seq > self.told_before || self.uncounted.remove(&seq) {
+            let records = self.forget_told(seq);
+            self.counts.add(outcome, reason, records);
+            self.passed_spans += u64::from(kind == RecordKind::Ended && outcome != Outcome::Stored);
+        }
+    }
+
+    pub(super) fn hold(&mut self, trace_id: TraceId, run: RunId, span_id: SpanId, told: HeldRecord) {
+        let Some(trace) = self.traces.get_mut(&trace_id) else { return };
+        let held = trace.held.entry(run).or_default();
+        match told.said.record.kind {
+            RecordKind::Started => drop(held.open.insert(span_id)),
+            RecordKind::Ended => drop(held.open.remove(&span_id)),
+            RecordKind::Event => {}
+        }
+        held.bytes += size_of(&told.said.record.span) as usize;
+        held.records.push(told);
+        let mut gone = Vec::new();
+        let mut reason = "no_genai";
+        if held.open.is_empty() && self.outside.is_none() {
+            gone.extend(held.records.iter().map(|held| (held.seq, held.said.record.kind)));
+            trace.held.remove(&run);
+        } else if held.records.len() > MAX_HELD_RECORDS || held.bytes > MAX_HELD_BYTES {
+            // What is under way may still come to enclose an agent; what has ended beside it goes.
+            reason = "held_limit";
+            let (open, mut kept) = (&held.open, 0);
+            let from_outside = self.outside.is_some();
+            held.records.retain(|HeldRecord { seq, said, .. }| {
+                let record = &said.record;
+                let span = SpanId::from_bytes(&record.span.span_id);
+                // From outside, what came first says nothing: the root comes last.
+                let keep = !from_outside
+                    && record.kind == RecordKind::Started
+                    && kept < MAX_HELD_RECORDS / 2
+                    && span.is_some_and(|span| open.contains(&span));
+                kept += usize::from(keep);
+                if !keep {
+                    gone.push((*seq, record.kind));
+                }
+                keep
+            });
+            held.bytes = held.records.iter().map(|held| size_of(&held.said.record.span) as usize).sum();
+        }
+        for (seq, kind) in gone {
+            self.count(seq, kind, Outcome::NotKept, reason);
+        }
+    }
+
+    pub(super) fn apply(&mut self, run: RunId, seq: u64, said: Box<Said>) -> Result<(), StoreError> {
+        let (process, from_outside) = (self.process, self.outside.is_some());
+        self.dirty.insert(run);
+        let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
+        live.touched = Instant::now();
+        let record = &said.record;
+        let Some(span) = SpanId::from_bytes(&record.span.span_id) else { return Ok(()) };
+        if from_outside && record.kind == RecordKind::Ended && live.takes_unsorted(record) {
+            let is_new = live.take_unsorted(seq, span, said);
+            let (outcome, reason) = if is_new { (Outcome::Stored, "") } else { (Outcome::Duplicate, "span") };
+            self.count(seq, RecordKind::Ended, outcome, reason);
+            return Ok(());
+        }
+        live.tell_unsorted(process);
+        match record.kind {
+            RecordKind::Started => {
+                if let Some(pending) = live.pending.iter_mut().find(|pending| same_span(&pending.said.record, record)) {
+                    // Later facts about the same start; its place in the journal stays the first one's.
+                    pending.said = said;
+                } else if !live.state.step_progress(span).0 {
+                    live.pending.push(PendingStart { seq, said, since: Instant::now() });
+                }
+                self.count(seq, RecordKind::Started, Outcome::Stored, "");
+            }
+            RecordKind::Event if from_outside => {
+                live.flush_pending(process, None);
+                for event in &record.span.events {
+                    live.take_log_or_status(span, event);
+                }
+                self.count(seq, RecordKind::Event, Outcome::Stored, "");
+            }
+            RecordKind::Event => {
+                live.flush_pending(process, None);
+                for (place, event) in (0..).zip(&record.span.events) {
+                    live.note_told(span, event);
+                    live.take_span_event(EventIds { process, seq }, place, span, event);
+                }
+                self.count(seq, RecordKind::Event, Outcome::Stored, "");
+            }
+            RecordKind::Ended => {
+                // The start shows what the end knows of the step, since both are written together.
+                live.flush_pending_with(process, None, Some(&said));
+                if live.state.step_progress(span).1 {
+                    self.count(seq, RecordKind::Ended, Outcome::Duplicate, "span");
+                    return Ok(());
+                }
+                live.end_step(live.ids(process, seq, span), span, said, from_outside);
+                self.count(seq, RecordKind::Ended, Outcome::Stored, "");
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether a run of the trace has begun here; where several have, the first one stands for it.
+    pub fn has_run_of(&self, trace: TraceId) -> bool {
+        self.run_of(trace).is_some()
+    }
+
+    pub(super) fn run_of(&self, trace: TraceId) -> Option<RunId> {
+        let Some(trace) = self.traces.get(&trace) else {
+            let by_name = Some(trace.as_run_id()).filter(|run| self.by_name.contains(run));
+            return by_name.or_else(|| self.over.get(&trace).copied());
+        };
+        let is_live = |run: &RunId| self.runs.get(run).is_some_and(|live| live.state.has_started());
+        let has_begun = |run: &RunId| is_live(run) || trace.released.contains(run);
+        trace.first_run.filter(has_begun).or_else(|| trace.spans.values().copied().filter(has_begun).min())
+    }
+}
