@@ -22,6 +22,9 @@ here goes before what stands there. Runs that are running, waiting or pinned, an
 parent is removed stays, without the link. Servers and recorders do the same by themselves about once an hour, unless \
 store.yaml says `automatic: false`.
 
+Sizes are bytes on the disk, in blocks of 4 KiB. What has gone from a pack of `runspan serve` is given back when that is more than \
+half of the pack, or --max-bytes asks for it; small packs are joined.
+
 Large logs of runs that are over, and large files that they produced, are sealed: compressed, and read as before. A run that goes on is unsealed by itself.
 
 Examples:
@@ -39,7 +42,7 @@ pub struct Args {
     /// Remove runs that ended longer ago: 90s, 15m, 2h, 7d, 4w
     #[arg(long, value_name = "AGE", value_parser = age, allow_hyphen_values = true)]
     older_than: Option<Duration>,
-    /// Remove the oldest runs until all of them have no more bytes: 500MB, 10GiB
+    /// Remove the oldest runs until all of them have no more bytes on the disk: 500MB, 10GiB
     #[arg(long, value_name = "SIZE", value_parser = bytes, allow_hyphen_values = true)]
     max_bytes: Option<u64>,
     /// Seal logs of runs that have been over for a minute from so many bytes on; none: seal none [default: 256KiB]
@@ -183,11 +186,38 @@ fn print_table(answer: &Answer, session: &mut Session<'_>) -> Done {
             None => format!("{sign} {logs} would be sealed ({before})\n"),
         })?;
     }
+    if let Some(text) = packs_text(answer) {
+        session.print(&format!("  {}\n", look.paint(DIM, &text)))?;
+    }
     if cleaned.leftovers > 0 {
         let what = format!("{} that an earlier removal had left are gone as well", folders(cleaned.leftovers));
         session.print(&format!("  {}\n", look.paint(DIM, &what)))?;
     }
     Ok(())
+}
+
+/// Says what became of packs.
+fn packs_text(answer: &Answer) -> Option<String> {
+    let cleaned = &answer.cleaned;
+    let packs = |number: u64| if number == 1 { "1 pack".to_owned() } else { format!("{} packs", count(number)) };
+    let mut parts = Vec::new();
+    if cleaned.packs_rewritten > 0 {
+        let (is, gives) = if answer.dry_run { (" would be", "giving") } else { ("", "which gave") };
+        parts.push(format!(
+            "{}{is} written anew as {}, {gives} {} back",
+            packs(cleaned.packs_rewritten),
+            count(cleaned.packs_written),
+            size(cleaned.packs_freed_bytes)
+        ));
+    }
+    if cleaned.packs_pending_bytes > 0 {
+        let pending = size(cleaned.packs_pending_bytes);
+        parts.push(format!("{pending} of what has gone stay in packs until more than half of one has"));
+    }
+    if cleaned.packed_again > 0 {
+        parts.push(format!("{} packed again", runs(cleaned.packed_again)));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 fn runs(number: u64) -> String {

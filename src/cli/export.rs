@@ -217,17 +217,24 @@ fn send_to(target: &Target, again: bool, reader: &FilesReader, runs: &[RunId], s
     let done = &courier.done;
     let before =
         if done.sent_before > 0 { format!(", {} sent before", count(done.sent_before)) } else { String::new() };
-    session.print(&format!("{} sent{before}\n", counted(done.sent, "span")))?;
+    let too_large = match done.too_large.len() as u64 {
+        0 => String::new(),
+        spans => format!(", {} too large", count(spans)),
+    };
+    session.print(&format!("{} sent{before}{too_large}\n", counted(done.sent, "span")))?;
     if open > 0 {
         session.remark(&format!("{} steps have not ended and were not sent", count(open as u64)));
     }
     for words in &done.left_out {
         session.remark(&super::output::safe(&format!("the endpoint left out {words}")));
     }
+    for words in &done.too_large {
+        session.remark(&super::output::safe(&format!("too large for the endpoint, and not sent: {words}")));
+    }
     for words in &done.warnings {
         session.remark(&super::output::safe(&format!("the endpoint remarks {words}")));
     }
-    if done.left_out.is_empty() { left.answer() } else { Err(Stop::AnswerIsNo) }
+    if done.left_out.is_empty() && done.too_large.is_empty() { left.answer() } else { Err(Stop::AnswerIsNo) }
 }
 
 fn spans(args: &Args, reader: &FilesReader, runs: &[RunId], by_line: bool, session: &mut Session<'_>) -> Done {

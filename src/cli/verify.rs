@@ -24,7 +24,8 @@ Without an ID the whole store is checked: each run, index.log, index.sqlite, the
 writing is not damaged for it.
 
 --repair puts right what follows from something whole: an unfinished last line, a run.yaml behind its log or gone, \
-what the index lacks. It never makes up what is lost, and leaves alone what a process writes.
+what the index lacks, a removed run that is there again, a pack of which all runs can be read. It never makes up what is lost, \
+and leaves alone what a process writes. Of runs that index.log names and that are nowhere it notes that they were removed.
 
 Each line's hash follows from the line and the one before, and the last one is in run.yaml: an edit, a deletion, an \
 insertion or another order is named. Whoever can write all of the store can cut a run's end off and make all that tells \

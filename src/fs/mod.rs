@@ -87,6 +87,8 @@ pub trait Fs: fmt::Debug + Send + Sync {
     fn remove_tree(&self, path: &Path) -> io::Result<()>;
     /// Brings names made and deleted in a directory to the disk.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Lets a directory say that it was changed now.
+    fn touch(&self, path: &Path) -> io::Result<()>;
 }
 
 /// An open file.

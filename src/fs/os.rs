@@ -112,6 +112,10 @@ impl Fs for OsFs {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         fs::File::open(path)?.sync_all()
     }
+
+    fn touch(&self, path: &Path) -> io::Result<()> {
+        fs::File::open(path)?.set_modified(std::time::SystemTime::now())
+    }
 }
 
 impl FsFile for OsFile {

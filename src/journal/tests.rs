@@ -765,6 +765,10 @@ impl Fs for Trouble {
         due(&self.plan, "sync_dir").map_or(Ok(()), |(error, _)| Err(error))?;
         OsFs.sync_dir(path)
     }
+
+    fn touch(&self, path: &Path) -> io::Result<()> {
+        OsFs.touch(path)
+    }
 }
 
 #[derive(Debug)]

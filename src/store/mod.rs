@@ -286,6 +286,11 @@ pub enum StoreError {
         /// The run.
         run: RunId,
     },
+    /// A run went while it was about to be changed.
+    RemovedMeanwhile {
+        /// The run.
+        run: RunId,
+    },
     /// No store is there.
     NoStore {
         /// Where it was looked for.
@@ -360,7 +365,10 @@ impl StoreError {
 
     /// Tells whether the answer is no: not there, not unique, not readable.
     pub fn is_negative_answer(&self) -> bool {
-        matches!(self, Self::NotFound { .. } | Self::Ambiguous { .. } | Self::Damaged { .. })
+        matches!(
+            self,
+            Self::NotFound { .. } | Self::Ambiguous { .. } | Self::Damaged { .. } | Self::RemovedMeanwhile { .. }
+        )
     }
 
     /// Tells whether the caller asked wrongly.
@@ -407,6 +415,9 @@ impl fmt::Display for StoreError {
             }
             Self::Damaged { run, why } => write!(f, "run {run} is damaged: {why}"),
             Self::InUse { run } => write!(f, "run {run} is being written by another process"),
+            Self::RemovedMeanwhile { run } => {
+                write!(f, "run {run} was removed at the same time, by retention or by somebody")
+            }
             Self::NoStore { path } => write!(f, "no run store at {}", path.display()),
             Self::NewerFormat { path, found } => write!(
                 f,

@@ -47,6 +47,8 @@ mod serve;
 #[cfg(feature = "cli")]
 mod stats;
 mod support;
+#[cfg(all(feature = "cli", feature = "forward", feature = "metrics"))]
+mod too_large;
 mod totals;
 mod trouble;
 mod versions;

@@ -68,6 +68,12 @@ impl Ledger {
     }
 }
 
+/// Names a span by its id and its name.
+fn named(span: &ResourceSpans) -> String {
+    let span = span.scope_spans.first().and_then(|of_scope| of_scope.spans.first());
+    span.map_or_else(String::new, |span| format!("span {} ({})", hex(&span.span_id), span.name))
+}
+
 /// What came of it.
 #[derive(Debug, Default)]
 pub struct Done {
@@ -75,6 +81,8 @@ pub struct Done {
     pub sent_before: u64,
     /// What the endpoint says of spans that it left out.
     pub left_out: Vec<String>,
+    /// Spans that are too large for the endpoint each by itself, and what it says of them.
+    pub too_large: Vec<String>,
     /// What it says besides.
     pub warnings: Vec<String>,
 }
@@ -136,6 +144,12 @@ impl Courier {
                 }
                 Sent::TooLarge { .. } if n > 1 => {
                     size = n / 2;
+                    continue;
+                }
+                // The others do not wait for it. It is not written down: an endpoint that takes more may get it.
+                Sent::TooLarge { reason } => {
+                    let span = waiting.remove(0);
+                    self.done.too_large.push(format!("{} of run {run}: {reason}", named(&span)));
                     continue;
                 }
                 other => return Err(other.to_string()),

@@ -264,13 +264,9 @@ fn reason(status: &Status) -> String {
     clipped(text.trim_end_matches([':', ' ']))
 }
 
-/// Tells whether a status is about a message over a limit, in the words of the Go, Java, C++ and Rust libraries.
+/// Tells whether a status is about a message over a limit.
 fn is_about_size(status: &Status) -> bool {
-    let message = status.message().to_ascii_lowercase();
-    matches!(status.code(), Code::ResourceExhausted | Code::OutOfRange)
-        && ["larger than max", "exceeds maximum size", "message length too large", "too large"]
-            .iter()
-            .any(|words| message.contains(words))
+    matches!(status.code(), Code::ResourceExhausted | Code::OutOfRange) && super::is_about_size(status.message())
 }
 
 /// Returns the wait of a `google.rpc.RetryInfo` among the details of a status.

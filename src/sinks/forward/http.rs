@@ -139,6 +139,8 @@ impl Answer {
                 Sent::Later { after, reason: self.reason(json) }
             }
             413 => Sent::TooLarge { reason: self.reason(json) },
+            // The Collector says so with the status of what cannot be read.
+            400 if super::is_about_size(&self.reason(json)) => Sent::TooLarge { reason: self.reason(json) },
             // An address that answers with another address is as wrong as wrong credentials.
             300..=399 | 401 | 403 | 407 => Sent::misconfigured(self.reason(json)),
             // What servers say to a request that they cannot read, or stumble over.

@@ -263,6 +263,14 @@ pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> T {
     tracing::dispatcher::with_default(&Dispatch::none(), work)
 }
 
+/// Tells whether what a peer says is about a request over a limit, in the words of the Go, Java, C++ and Rust libraries.
+fn is_about_size(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    ["larger than max", "exceeds maximum size", "message length too large", "too large"]
+        .iter()
+        .any(|words| message.contains(words))
+}
+
 /// Cuts a peer's text and takes control characters out, so that it can go into logs and terminals.
 fn clipped(text: &str) -> String {
     text.chars().take(MAX_REASON_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()

@@ -375,6 +375,16 @@ fn every_http_status_has_its_answer() {
 }
 
 #[test]
+fn a_collector_that_says_so_with_400_is_asked_for_less() {
+    for (said, expected) in [("http: request body too large", "too large"), ("proto: illegal wireType 7", "refused")] {
+        let peer = HttpPeer::new(move |_| {
+            Some(peers::response("400 Bad Request", "content-type: text/plain\r\n", said.as_bytes()))
+        });
+        assert_eq!(told(&send_to(&peer.url())), expected, "{said}");
+    }
+}
+
+#[test]
 fn of_all_http_statuses_four_are_tried_again() {
     let answered = std::sync::atomic::AtomicU16::new(300);
     let peer = HttpPeer::new(move |_| {

@@ -22,6 +22,10 @@ use crate::model::{RunId, RunKind, RunStatus, RunSummary, UnixNanos};
 
 /// More than a reader compares, which is 256.
 const PAD_BYTES: usize = 300;
+/// How each line of this version begins; the id follows.
+const BEGIN: &str = "{\"format\":1,\"run_id\":\"";
+/// What stands behind the id of a run that was removed.
+const REMOVED: &str = "\",\"removed\":true}";
 /// About the length of a line.
 const LINE_BYTES: usize = 768;
 
@@ -123,10 +127,12 @@ pub(super) fn pad(fs: &dyn Fs, path: &Path) -> Result<(), StoreError> {
     append_full(&*file, &line).map_err(StoreError::io("write", path))
 }
 
-/// Puts spaces in the place of all lines of runs that have gone, and of those that cannot be read if `or_unread`.
+/// Puts in the place of all lines of runs that have gone that they were removed, and spaces in that of lines that cannot be
+/// read if `or_unread`.
 ///
-/// It takes no room, keeps every other line where it is, and may be interrupted: a line of which a part is spaces is one
-/// that cannot be read. Returns how many lines these were.
+/// It takes no room, keeps every other line where it is, and may be interrupted: a line of which a part is another is one
+/// that cannot be read. Nothing of a run is left but its id, so that it is noticed when the run comes back. Returns how many
+/// lines these were.
 pub(super) fn blank(fs: &dyn Fs, path: &Path, gone: &IdSet<RunId>, or_unread: bool) -> Result<u64, StoreError> {
     let file = match fs.open(path, Access::ReadWrite) {
         Ok(file) => file,
@@ -145,15 +151,31 @@ pub(super) fn blank(fs: &dyn Fs, path: &Path, gone: &IdSet<RunId>, or_unread: bo
             }
             return Ok(blanked);
         }
-        let is_unread = || or_unread && serde_json::from_slice::<RunSummary>(&line).is_err();
-        let is_of_gone = run_of(&line).is_some_and(|run| gone.contains(&run));
-        if !line.trim_ascii().is_empty() && (is_of_gone || is_unread()) {
-            line.fill(b' ');
+        let is_unread =
+            || or_unread && removed_in(&line).is_none() && serde_json::from_slice::<RunSummary>(&line).is_err();
+        let of_gone = run_of(&line).filter(|run| gone.contains(run) && removed_in(&line).is_none());
+        if !line.trim_ascii().is_empty() && (of_gone.is_some() || is_unread()) {
+            // No line of ours is shorter than the mark. Whose it is stays in front: whoever goes on with this finds it by that.
+            let mark = of_gone.map(removed_mark).filter(|mark| mark.len() <= line.len()).unwrap_or_default();
+            let (head, rest) = line.split_at_mut(mark.len());
+            head.copy_from_slice(mark.as_bytes());
+            rest.fill(b' ');
             write_full(&*file, &line, offset).map_err(StoreError::io("write", path))?;
             blanked += 1;
         }
         offset += read;
     }
+}
+
+/// What stands in the place of a line of a run that was removed; spaces follow.
+fn removed_mark(run: RunId) -> String {
+    format!("{BEGIN}{run}{REMOVED}")
+}
+
+/// Returns the run of which a line says that it was removed.
+pub(super) fn removed_in(line: &[u8]) -> Option<RunId> {
+    let behind = line.get(BEGIN.len() + 26..)?;
+    quick_id(line).filter(|_| behind.trim_ascii_end() == REMOVED.as_bytes())
 }
 
 /// Reads whose line it is.
@@ -209,22 +231,27 @@ impl From<RunSummary> for Lead {
     }
 }
 
-/// Reads the last line of each run, with one line in memory at a time.
-pub(super) fn leads(fs: &dyn Fs, path: &Path) -> Result<IdMap<RunId, Lead>, StoreError> {
-    let mut leads = IdMap::default();
+/// Reads the last line of each run, with one line in memory at a time. Returns also of which runs any line tells, readable or
+/// not.
+pub(super) fn leads(fs: &dyn Fs, path: &Path) -> Result<(IdMap<RunId, Lead>, IdSet<RunId>), StoreError> {
+    let (mut leads, mut told) = (IdMap::default(), IdSet::default());
     let file = match open_plain(fs, path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(leads),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((leads, told)),
         Err(error) => return Err(StoreError::io("read", path)(error)),
     };
     let (mut lines, mut line) = (BufReader::with_capacity(1 << 16, Contents::of(&*file)), Vec::new());
     while lines.read_until(b'\n', &mut line).map_err(StoreError::io("read", path))? > 0 {
-        if let Ok(lead) = serde_json::from_slice::<Lead>(&line) {
-            leads.insert(lead.run_id, lead);
+        match serde_json::from_slice::<Lead>(&line) {
+            Ok(lead) => {
+                told.insert(lead.run_id);
+                leads.insert(lead.run_id, lead);
+            }
+            Err(_) => told.extend(quick_id(&line).filter(|_| removed_in(line.trim_ascii_end()).is_none())),
         }
         line.clear();
     }
-    Ok(leads)
+    Ok((leads, told))
 }
 
 /// Runs of one writer, by the lines of the log.
@@ -311,6 +338,7 @@ pub(super) fn last_lines(lines: &[u8]) -> HashMap<RunId, &[u8]> {
     let mut last: HashMap<RunId, &[u8]> = HashMap::new();
     for line in lines.rsplit(|byte| *byte == b'\n') {
         if let Some(run) = quick_id(line)
+            && removed_in(line).is_none()
             && let std::collections::hash_map::Entry::Vacant(place) = last.entry(run)
             && serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok()
         {
@@ -321,7 +349,7 @@ pub(super) fn last_lines(lines: &[u8]) -> HashMap<RunId, &[u8]> {
 }
 
 /// Reads the id from a line as this version writes it, without parsing the rest.
-fn quick_id(line: &[u8]) -> Option<RunId> {
-    let rest = line.strip_prefix(b"{\"format\":1,\"run_id\":\"")?;
+pub(super) fn quick_id(line: &[u8]) -> Option<RunId> {
+    let rest = line.strip_prefix(BEGIN.as_bytes())?;
     std::str::from_utf8(rest.get(..26)?).ok()?.parse().ok()
 }

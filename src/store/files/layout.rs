@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::super::{FORMAT, StoreError};
-use super::packs::{PackView, Packs, folder};
+use super::packs::{Gone, PackView, Packs, Removal, folder};
 use crate::fs::{self, Access, Contents, Fs, FsFile, OsFs, Stat};
+use crate::model::id::IdMap;
 use crate::model::{RunId, RunKind, UnixNanos};
 
 /// The directory that a store has where nobody names one.
@@ -134,6 +135,21 @@ impl Layout {
         self.fs.is_packed(dir)
     }
 
+    /// Removes packed runs; those that have a folder stay. `is_dry`: it is told what would become of them.
+    pub(super) fn remove_packed(&self, runs: &[RunId], why: Gone, is_dry: bool) -> IdMap<RunId, Removal> {
+        self.fs.remove(runs, why, is_dry)
+    }
+
+    /// Tells what is wrong with a packed run, by its folder, if it cannot be read: the pack, and why.
+    pub(super) fn flaw_in_pack(&self, dir: &Path) -> io::Result<Option<(PathBuf, String)>> {
+        self.fs.flaw(dir)
+    }
+
+    /// Tells whether a run has a folder of its own.
+    pub(super) fn has_folder(&self, run: RunId) -> io::Result<bool> {
+        self.fs.has_any_folder(run)
+    }
+
     /// Returns the packs, and the file system that they are on.
     pub(super) fn packs(&self) -> (&Packs, &dyn Fs) {
         (self.fs.packs(), self.fs.inner())
@@ -160,15 +176,23 @@ impl Layout {
     ///
     /// When it cannot be found out whether there is one.
     pub fn find_run(&self, run: RunId) -> Result<Option<PathBuf>, StoreError> {
+        let mut in_the_way = None;
         for kind in RunKind::ALL {
             let dir = self.run(*kind, run);
-            if is_plain_dir(self.fs.inner(), &dir).map_err(StoreError::io("read", &dir))? {
-                return Ok(Some(dir));
+            match stat(self.fs.inner(), &dir).map_err(StoreError::io("read", &dir))? {
+                Some(found) if found.is_dir => return Ok(Some(dir)),
+                Some(_) => in_the_way = Some(*kind),
+                None => {}
             }
         }
         // Looked for once, whatever its kind.
         let (packs, fs) = self.packs();
         let kind = packs.kind_of(fs, run).map_err(StoreError::io("read", packs.dir()))?;
+        if kind.is_some() && kind == in_the_way {
+            // A link would lead somewhere else.
+            let why = "what stands in the place of its folder is none, and hides what a pack has: move it away";
+            return Err(StoreError::Damaged { run, why: why.to_owned() });
+        }
         Ok(kind.map(|kind| self.run(kind, run)))
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::layout::{Layout, make_new_dir, read_bounded, replace, stat, sync_dir};
+use super::layout::{Layout, is_plain_dir, make_new_dir, read_bounded, replace, stat, sync_dir};
 use crate::fs::{Access, Fs, Stat, append_full, temporary_beside, write_full, write_whole};
 use crate::model::{EventId, RunId, UnixNanos};
 use crate::store::StoreError;
@@ -86,8 +86,16 @@ impl<'a> Requests<'a> {
         Ok(layout.find_run(run)?.map(|dir| Self::of(layout.fs(), &dir)))
     }
 
+    /// Tells whether there are any. A link in the folder's place leads elsewhere, and is not followed.
+    fn is_any(&self) -> Result<bool, StoreError> {
+        is_plain_dir(self.fs, &self.dir).map_err(StoreError::io("read", &self.dir))
+    }
+
     /// Returns the waits that were answered, taken or not.
     pub(crate) fn answered(&self) -> Result<Vec<EventId>, StoreError> {
+        if !self.is_any()? {
+            return Ok(Vec::new());
+        }
         let entries = match self.fs.list(&self.dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -164,7 +172,8 @@ impl<'a> Requests<'a> {
     /// Removes what those left who died over a request: it may be an answer. Who is making one now gets it to its place all the
     /// same.
     fn remove_leftovers(&self) {
-        let entries = self.fs.list(&self.dir).unwrap_or_default();
+        let is_any = self.is_any().unwrap_or(false);
+        let entries = if is_any { self.fs.list(&self.dir).unwrap_or_default() } else { Vec::new() };
         for entry in entries.iter().filter(|entry| entry.name.starts_with('.') && entry.name.ends_with(".tmp")) {
             // The next to take an answer tries again.
             let _ = self.fs.remove_file(&self.dir.join(&entry.name));
@@ -176,6 +185,9 @@ impl<'a> Requests<'a> {
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
+        if !self.is_any()? {
+            return Ok(None);
+        }
         let text = match read_bounded(self.fs, path, MAX_REQUEST) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -187,6 +199,10 @@ impl<'a> Requests<'a> {
 
     /// Makes a file whole, and on the disk, unless there is one.
     fn put(&self, path: &Path, request: &impl Serialize) -> Result<bool, StoreError> {
+        if stat(self.fs, &self.dir).map_err(StoreError::io("read", &self.dir))?.is_some_and(|found| !found.is_dir) {
+            let why = "it is no folder, so that the run cannot be asked anything: move it away".to_owned();
+            return Err(StoreError::BadStore { path: self.dir.clone(), why });
+        }
         match stat(self.fs, path).map_err(StoreError::io("read", path))? {
             Some(found) if self.is_ruin(path, &found) => self.remove(path)?,
             Some(_) => return Ok(false),
@@ -238,6 +254,9 @@ impl<'a> Requests<'a> {
     }
 
     fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        if !self.is_any()? {
+            return Ok(());
+        }
         match self.fs.remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("delete", path)(error)),
             _ => Ok(()),
@@ -313,6 +332,29 @@ mod tests {
         file.set_modified(std::time::SystemTime::now() - 2 * MAKING).unwrap();
         assert!(requests.put_resume(wait, &resume("later")).unwrap());
         assert_eq!(requests.resume(wait).unwrap(), Some(resume("later")));
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_folder_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (run, elsewhere) = (dir.path().join("run"), dir.path().join("elsewhere"));
+        std::fs::create_dir(&run).unwrap();
+        let wait = EventId::fresh(UnixNanos(1));
+        let theirs = Requests::of(&OsFs, &elsewhere);
+        assert!(theirs.put_resume(wait, &resume("theirs")).unwrap());
+        std::os::unix::fs::symlink(elsewhere.join(FOLDER), run.join(FOLDER)).unwrap();
+        let requests = Requests::of(&OsFs, &run);
+        assert_eq!((requests.answered().unwrap(), requests.resume(wait).unwrap()), (Vec::new(), None));
+        let error = requests.put_cancel(&Cancel { at: UnixNanos(1), parent_run_id: None }).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("requests: it is no folder, so that the run cannot be asked anything: move it away")
+        );
+        requests.settle(None, UnixNanos(2)).unwrap();
+        requests.withdraw_resume(wait).unwrap();
+        assert_eq!(theirs.resume(wait).unwrap(), Some(resume("theirs")));
+        assert_eq!(std::fs::read_dir(elsewhere.join(FOLDER)).unwrap().count(), 1);
     }
 
     #[test]

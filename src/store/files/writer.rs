@@ -2,6 +2,8 @@
 
 mod hold;
 
+pub(super) use hold::whole_folder;
+
 use std::path::{Path, PathBuf};
 
 use super::layout::{self, Layout};
@@ -193,6 +195,14 @@ impl FilesWriter {
         Ok(())
     }
 
+    /// Takes out of the log of all runs what it says of one that has gone.
+    fn tell_removed(&self, run: RunId) -> Result<(), StoreError> {
+        let (fs, log) = (self.layout.fs(), self.layout.index_log());
+        // The index knows the log by the bytes before the place that it has read up to.
+        index::pad(fs, &log)?;
+        index::blank(fs, &log, &[run].into_iter().collect(), false).map(drop)
+    }
+
     fn publish(&mut self, dir: &Path, summary: &RunSummary, writer: Option<RunId>) -> Result<(), StoreError> {
         let pinned = cleanup::is_marked(self.layout.fs(), dir)?;
         let mut signed = RunSummary { writer, pinned, ..summary.clone() };
@@ -286,6 +296,12 @@ impl RunWriter for FilesWriter {
         self.open.remove(&run);
         self.check_place()?;
         let Some(dir) = self.layout.find_run(run)? else { return Ok(()) };
+        if self.is_packed(&dir)? {
+            return match self.layout.remove_packed(&[run], packs::Gone::Deleted, false).remove(&run) {
+                Some(packs::Removal::Failed(error)) => Err(StoreError::io("delete", &dir)(error)),
+                _ => self.tell_removed(run),
+            };
+        }
         // First out of sight under a name that no reader takes for a run, then away.
         let gone = dir.with_file_name(format!("{}{run}", cleanup::GONE_PREFIX));
         let fs = self.layout.fs();
@@ -294,7 +310,8 @@ impl RunWriter for FilesWriter {
             // Before its files go: else half of it may be there again after a loss of power.
             layout::sync_dir(fs, parent)?;
         }
-        fs.remove_tree(&gone).map_err(StoreError::io("delete", &gone))
+        fs.remove_tree(&gone).map_err(StoreError::io("delete", &gone))?;
+        self.tell_removed(run)
     }
 
     fn disown_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {

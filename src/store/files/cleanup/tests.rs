@@ -1,12 +1,15 @@
 //! Removals on a file system that fails, forgets and fills up, and what they must never take.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::*;
 use crate::fs::faulty::{End, FaultyFs, Op, Plan};
 use crate::model::event::{EventBody, Log};
-use crate::model::{Event, EventId, RunStatus};
+use crate::model::{Event, EventId, RunStatus, RunSummary};
 use crate::store::assembly::RunState;
+use crate::store::files::layout::stat;
+use crate::store::files::run_dir::{self, LogLock};
 use crate::store::files::{FilesReader, FilesWriter};
 use crate::store::{Listed, Query, RunReader, RunWriter};
 
@@ -46,6 +49,11 @@ fn summary(number: u8, status: RunStatus) -> RunSummary {
 
 /// A store in which 1, 2 and 3 are over; 4 was started by 2 and waits, 5 by 1 and is pinned, 6 is running.
 fn store() -> FaultyFs {
+    store_of(4)
+}
+
+/// The same with so many lines in each log.
+fn store_of(lines: u64) -> FaultyFs {
     let fs = FaultyFs::new(1);
     layout(&fs).open_or_create().unwrap();
     let mut writer = FilesWriter::new(layout(&fs), WRITER, true);
@@ -57,8 +65,9 @@ fn store() -> FaultyFs {
         (5, RunStatus::Success, Some(1)),
         (6, RunStatus::Running, None),
     ] {
-        let summary = RunSummary { parent_run_id: parent.map(run_id), ..summary(number, status) };
-        writer.create_run(&summary, &events(number, 4)).unwrap();
+        let parent_run_id = parent.map(run_id);
+        let summary = RunSummary { parent_run_id, events: lines, ..summary(number, status) };
+        writer.create_run(&summary, &events(number, lines)).unwrap();
     }
     drop(writer);
     set_pinned(&layout(&fs), run_id(5), true).unwrap();
@@ -94,6 +103,13 @@ fn left(fs: &FaultyFs) -> Vec<(u8, Option<u8>)> {
 }
 
 /// Names that no reader takes for a run.
+/// What the runs' files and folders take, in blocks.
+fn on_disk(fs: &FaultyFs) -> u64 {
+    let files = fs.files().into_iter().filter(|(path, _)| path.contains("/agents/"));
+    let files: u64 = files.map(|(_, file)| file.len().div_ceil(4096) as u64 * 4096).sum();
+    files + 4096 * fs.shared().list(&layout(fs).runs(RunKind::Agent)).unwrap().len() as u64
+}
+
 fn hidden(fs: &FaultyFs) -> usize {
     fs.shared()
         .list(&layout(fs).runs(RunKind::Agent))
@@ -109,19 +125,16 @@ fn what_is_open_or_pinned_stays_and_children_stay_without_the_link() {
     let dry =
         cleanup(&layout(&fs), &NOTHING_KEPT, Options { is_dry_run: true, ..Options::default() }, NOW, || true).unwrap();
     assert_eq!(left(&fs).len(), 6);
-    let bytes: usize =
-        fs.files().iter().filter(|(path, _)| path.contains("/agents/")).map(|(_, file)| file.len()).sum();
+    let bytes = on_disk(&fs);
     let cleaned = clean(&fs, &NOTHING_KEPT).unwrap();
     assert_eq!(Cleaned { leftovers: 0, ..cleaned.clone() }, dry);
     assert_eq!(numbers(cleaned.removed.iter().map(|run| run.run_id)), [1, 2, 3]);
-    let left_bytes: usize =
-        fs.files().iter().filter(|(path, _)| path.contains("/agents/")).map(|(_, file)| file.len()).sum();
-    // But for the links that are gone, it is what was said.
-    assert!(bytes - left_bytes >= cleaned.bytes as usize && cleaned.bytes_left.unwrap() >= left_bytes as u64);
+    // What was said is what the disk has back.
+    assert_eq!((cleaned.bytes, cleaned.bytes_left), (bytes - on_disk(&fs), Some(on_disk(&fs))));
     assert_eq!(left(&fs), [(4, None), (5, None), (6, None)]);
     assert_eq!(hidden(&fs), 0);
     let index = String::from_utf8(fs.files()["/store/index.log"].clone()).unwrap();
-    assert!((1..4).all(|number| !index.contains(&format!("\"run_id\":\"{}\"", run_id(number)))), "{index}");
+    assert!((1..4).all(|number| !index.contains(&format!("\"run_id\":\"{}\",\"kind\"", run_id(number)))), "{index}");
     set_pinned(&layout(&fs), run_id(5), false).unwrap();
     assert_eq!(numbers(clean(&fs, &NOTHING_KEPT).unwrap().removed.iter().map(|run| run.run_id)), [5]);
 }
@@ -144,7 +157,7 @@ fn a_cleanup_that_dies_anywhere_is_finished_by_the_next_and_no_run_is_ever_half_
         assert_eq!(left(&fs), [(4, None), (5, None), (6, None)], "{context}");
         assert_eq!(hidden(&fs), 0, "{context}");
         let index = String::from_utf8(fs.files()["/store/index.log"].clone()).unwrap();
-        let is_told = |number| index.contains(&format!("\"run_id\":\"{}\"", run_id(number)));
+        let is_told = |number| index.contains(&format!("\"run_id\":\"{}\",\"kind\"", run_id(number)));
         assert_eq!((1..=6).filter(|number| is_told(*number)).collect::<Vec<_>>(), [4, 5, 6], "{context}");
         steps
     };
@@ -324,8 +337,8 @@ mod sealing {
     fn what_fits_once_it_is_sealed_does_not_go_for_its_size() {
         let policy = |max_bytes| Policy { max_bytes: Some(max_bytes), ..Policy::default() };
         let options = Options { seal_from: Some(1), ..Options::default() };
-        let tidy = |max_bytes| cleanup(&layout(&store()), &policy(max_bytes), options, NOW, || true).unwrap();
-        let plain = clean(&store(), &policy(u64::MAX)).unwrap().bytes_left.unwrap();
+        let tidy = |max_bytes| cleanup(&layout(&store_of(60)), &policy(max_bytes), options, NOW, || true).unwrap();
+        let plain = clean(&store_of(60), &policy(u64::MAX)).unwrap().bytes_left.unwrap();
         let sealed = tidy(u64::MAX).bytes_left.unwrap();
         assert!(sealed < plain);
         assert_eq!(tidy(sealed).removed, []);

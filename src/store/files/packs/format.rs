@@ -104,17 +104,35 @@ pub fn header(pack: RunId, process: RunId, now: u64) -> [u8; HEADER] {
     bytes
 }
 
-/// Reads the head of a pack; returns where the first entry begins, or why the pack cannot be read.
-pub fn read_header(bytes: &[u8], pack: RunId) -> Result<u64, String> {
+/// Why the head of a pack cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderError {
+    Damaged,
+    Newer(u16),
+    OfAnother,
+}
+
+impl std::fmt::Display for HeaderError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Damaged => f.write_str("it does not begin as a pack does"),
+            Self::Newer(version) => write!(f, "it has version {version}, and this program reads up to {VERSION}"),
+            Self::OfAnother => f.write_str("it says that it is another pack"),
+        }
+    }
+}
+
+/// Reads the head of a pack; returns where the first entry begins.
+pub fn read_header(bytes: &[u8], pack: RunId) -> Result<u64, HeaderError> {
     if bytes.len() < HEADER || &bytes[..8] != MAGIC || u32_at(bytes, 60) != crc(&[&bytes[..60]]) {
-        return Err("it does not begin as a pack does".to_owned());
+        return Err(HeaderError::Damaged);
     }
     let version = u16::from_le_bytes(int(bytes, 8));
     if version > VERSION {
-        return Err(format!("it has version {version}, and this program reads up to {VERSION}"));
+        return Err(HeaderError::Newer(version));
     }
     if bytes[16..32] != pack.0 {
-        return Err("it says that it is another pack".to_owned());
+        return Err(HeaderError::OfAnother);
     }
     Ok(u64::from(u32_at(bytes, 12)))
 }
@@ -136,6 +154,11 @@ impl EntryHead {
         to.extend_from_slice(&sum.to_le_bytes());
         to.extend_from_slice(body);
         offset as u64
+    }
+
+    /// Returns the bytes of a file that an entry with so long a body takes, its place in the index included.
+    pub fn footprint(len: u32) -> u64 {
+        aligned(ENTRY_HEAD as u64 + u64::from(len)) + INDEX_ENTRY as u64
     }
 
     /// Reads the head of an entry; `None` where there is none.
@@ -223,7 +246,23 @@ pub const TOMBSTONE: usize = 32;
 /// Why a run is not in a pack any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gone {
+    /// Somebody deleted it.
+    Deleted = 1,
+    /// It has a folder again.
     Unpacked = 2,
+    /// It was not to be kept.
+    Retention = 3,
+}
+
+impl Gone {
+    fn read(number: u16) -> Self {
+        match number {
+            2 => Self::Unpacked,
+            3 => Self::Retention,
+            // Whatever a later version calls it: it is not there any more.
+            _ => Self::Deleted,
+        }
+    }
 }
 
 /// Encodes the head of a pack's tombstones.
@@ -248,9 +287,14 @@ pub fn tombstone(pack: RunId, run: RunId, now: u64, why: Gone) -> [u8; TOMBSTONE
     bytes
 }
 
-/// Reads the runs that tombstones name; records with a wrong checksum say nothing.
-pub fn read_tombstones(bytes: &[u8], pack: RunId) -> impl Iterator<Item = RunId> + '_ {
-    let records = bytes.chunks_exact(TOMBSTONE).skip(1);
-    let good = records.filter(move |record| u32_at(record, 28) == crc(&[&pack.0, &record[..28]]));
-    good.map(|record| RunId(int(record, 0)))
+/// Tells whether these bytes are the head of a pack's tombstones.
+pub fn is_tombstones_head(bytes: &[u8], pack: RunId) -> bool {
+    bytes.len() >= TOMBSTONE && bytes[..16] == pack.0 && u32_at(bytes, 28) == crc(&[b"RSPNPDL1", &pack.0, &bytes[..28]])
+}
+
+/// Reads a tombstone: whose it is and why, and whether it is as it was written. A damaged one counts for the run that it names:
+/// what was removed must not come back for a flipped bit.
+pub fn read_tombstone(bytes: &[u8], pack: RunId) -> (RunId, Gone, bool) {
+    let is_good = u32_at(bytes, 28) == crc(&[&pack.0, bytes.get(..28).unwrap_or_default()]);
+    (RunId(int(bytes, 0)), Gone::read(u16::from_le_bytes(int(bytes, 24))), is_good)
 }

@@ -2,14 +2,18 @@
 //!
 //! The format is specified in `docs/format.md`, and why it is so in ADR 0039. [`Packs`] knows which packs there are and
 //! finds runs in them; [`PackView`] shows them as folders among the folders of runs, so that whoever reads a run need
-//! not know, and makes a folder of one when somebody writes to it; [`Packer`] collects runs and writes packs.
+//! not know, and makes a folder of one when somebody writes to it; [`Packer`] collects runs and writes packs; [`tidy`]
+//! gives back the space of what has gone from them.
 
 mod format;
 mod pack;
 #[cfg_attr(not(any(feature = "server", test)), expect(dead_code, reason = "servers alone write packs"))]
 mod packer;
+mod removal;
 #[cfg(test)]
 mod tests;
+mod tidy;
+mod tombstones;
 mod view;
 
 use std::io;
@@ -20,9 +24,12 @@ use std::time::{Duration, Instant};
 use crate::fs::Fs;
 use crate::model::id::{IdMap, IdSet};
 use crate::model::{RunId, RunKind};
-use format::Indexed;
+pub(super) use format::Gone;
+use format::{EntryHead, Indexed};
 use pack::Pack;
 pub(super) use packer::{MAX_RUN_BYTES, Packer};
+pub(super) use removal::Removal;
+pub(super) use tidy::Tidying;
 pub(super) use view::{PackView, folder};
 
 /// A folder that changed less long ago than this may change again without its time showing it.
@@ -30,6 +37,12 @@ const GRAIN: Duration = Duration::from_millis(50);
 
 /// It is not looked at more often than this while nobody can tell.
 const LOOK: Duration = Duration::from_millis(5);
+/// How often it is looked anew for what has moved.
+const LOOKS: usize = 4;
+/// How long another process that changes the same pack is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked whether that is done.
+const WAIT: Duration = Duration::from_millis(2);
 /// Indexes of the latest packs are kept in memory up to so many bytes: it is they that are asked most.
 const KEPT_INDEX_BYTES: usize = 4 << 20;
 
@@ -65,6 +78,15 @@ impl Place {
     fn pack(&self) -> &Pack {
         &self.packs[self.at]
     }
+}
+
+/// What packs know of a run.
+#[derive(Clone, Debug)]
+enum Found {
+    At(Place),
+    /// One had it.
+    Buried,
+    Nowhere,
 }
 
 impl Packs {
@@ -106,83 +128,124 @@ impl Packs {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).looked = None;
     }
 
-    /// Finds a run that is in a pack and not deleted there.
-    fn find(&self, fs: &dyn Fs, run: RunId) -> io::Result<Option<Place>> {
-        for _ in 0..2 {
-            match self.find_in(self.now(fs)?, fs, run) {
-                // It has been rewritten since the look.
+    /// Asks the packs that there are; anew where one of them turns out to have been rewritten since the look.
+    fn ask<T>(&self, fs: &dyn Fs, question: impl Fn(&Arc<Vec<Pack>>) -> io::Result<T>) -> io::Result<T> {
+        for _ in 0..LOOKS {
+            match question(&self.now(fs)?) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => self.forget(),
-                found => return found,
+                answer => return answer,
             }
         }
-        self.find_in(self.now(fs)?, fs, run)
+        question(&self.now(fs)?)
+    }
+
+    /// Finds a run that is in a pack and not deleted there.
+    fn find(&self, fs: &dyn Fs, run: RunId) -> io::Result<Found> {
+        self.ask(fs, |packs| {
+            let mut is_buried = false;
+            for (at, pack) in packs.iter().enumerate() {
+                let Some(entry) = pack.find(fs, run)? else { continue };
+                if !pack.gone(fs)?.contains_key(&run) {
+                    return Ok(Found::At(Place { packs: Arc::clone(packs), at, entry }));
+                }
+                is_buried = true;
+            }
+            Ok(if is_buried { Found::Buried } else { Found::Nowhere })
+        })
     }
 
     /// Returns the kind of a run that is in a pack.
     pub fn kind_of(&self, fs: &dyn Fs, run: RunId) -> io::Result<Option<RunKind>> {
-        Ok(self.find(fs, run)?.map(|place| place.entry.kind))
-    }
-
-    fn find_in(&self, packs: Arc<Vec<Pack>>, fs: &dyn Fs, run: RunId) -> io::Result<Option<Place>> {
-        for (at, pack) in packs.iter().enumerate() {
-            if let Some(entry) = pack.find(fs, run)?
-                && !pack.gone(fs)?.contains(&run)
-            {
-                return Ok(Some(Place { packs, at, entry }));
-            }
+        match self.find(fs, run)? {
+            Found::At(place) => Ok(Some(place.entry.kind)),
+            Found::Buried | Found::Nowhere => Ok(None),
         }
-        Ok(None)
     }
 
     /// Returns the runs of a kind.
-    fn runs(&self, fs: &dyn Fs, kind: RunKind) -> io::Result<Vec<RunId>> {
-        let (mut seen, mut runs) = (IdSet::default(), Vec::new());
-        for pack in self.now(fs)?.iter() {
-            let gone: IdSet<RunId> = pack.gone(fs)?.into_iter().collect();
-            let entries = pack.entries(fs)?.into_iter().filter(|entry| !gone.contains(&entry.run));
-            runs.extend(entries.filter(|entry| seen.insert(entry.run) && entry.kind == kind).map(|entry| entry.run));
-        }
-        Ok(runs)
+    pub fn runs(&self, fs: &dyn Fs, kind: RunKind) -> io::Result<Vec<RunId>> {
+        self.ask(fs, |packs| {
+            let (mut seen, mut runs) = (IdSet::default(), Vec::new());
+            for pack in packs.iter() {
+                let living = pack.living(fs)?.into_iter();
+                runs.extend(living.filter(|entry| seen.insert(entry.run) && entry.kind == kind).map(|entry| entry.run));
+            }
+            Ok(runs)
+        })
     }
 
     /// Returns the bytes that each packed run takes on the disk.
     pub fn bytes(&self, fs: &dyn Fs) -> io::Result<IdMap<RunId, u64>> {
-        let mut bytes = IdMap::default();
-        for pack in self.now(fs)?.iter() {
-            let entries = pack.entries(fs)?.into_iter();
-            bytes.extend(entries.map(|entry| (entry.run, u64::from(entry.len) + format::ENTRY_HEAD as u64)));
-        }
-        Ok(bytes)
-    }
-
-    /// Lets a run go out of all packs that have it.
-    fn bury(&self, fs: &dyn Fs, run: RunId, why: format::Gone) -> io::Result<()> {
-        for pack in self.now(fs)?.iter() {
-            if pack.find(fs, run)?.is_some() && !pack.gone(fs)?.contains(&run) {
-                pack.bury(fs, run, why)?;
+        self.ask(fs, |packs| {
+            let mut bytes = IdMap::default();
+            for pack in packs.iter() {
+                for entry in pack.living(fs)? {
+                    // The latest of several holds.
+                    bytes.entry(entry.run).or_insert(EntryHead::footprint(entry.len));
+                }
             }
-        }
-        Ok(())
+            Ok(bytes)
+        })
     }
 
-    /// Takes away packs that are empty: who made the last run go may have died in the middle of it.
-    pub fn sweep(&self, fs: &dyn Fs) -> io::Result<()> {
-        self.now(fs)?.iter().try_for_each(|pack| pack.sweep(fs))
+    /// Returns the runs of which a tombstone says that they are not in a pack any more, and that are in none.
+    pub fn buried(&self, fs: &dyn Fs) -> io::Result<IdMap<RunId, Gone>> {
+        self.ask(fs, |packs| {
+            let (mut living, mut buried) = (IdSet::default(), IdMap::default());
+            for pack in packs.iter() {
+                living.extend(pack.living(fs)?.iter().map(|entry| entry.run));
+                for (run, why) in pack.gone(fs)?.iter() {
+                    buried.entry(*run).or_insert(*why);
+                }
+            }
+            buried.retain(|run, _| !living.contains(run));
+            Ok(buried)
+        })
     }
 
-    /// Returns the packs that cannot be read, or not whole, and why.
-    pub fn unreadable(&self, fs: &dyn Fs) -> io::Result<Vec<(PathBuf, String)>> {
-        let cut = self.now(fs)?;
+    /// Returns the packs that cannot be read, or not whole, and why. Of one that can be read in part its id is told, too.
+    pub fn unreadable(&self, fs: &dyn Fs) -> io::Result<Vec<(PathBuf, Option<RunId>, String)>> {
+        let packs = self.now(fs)?;
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = |(id, why): &(RunId, String)| (self.dir.join(format!("{id}.pack")), why.clone());
-        // A pack gets its name when it is whole.
-        let cut = cut.iter().filter(|pack| !pack.is_whole).map(|pack| (pack.path.clone(), CUT.to_owned()));
-        Ok(known.unreadable.iter().map(of).chain(cut).collect())
+        let of = |(id, why): &(RunId, String)| (self.dir.join(format!("{id}.pack")), None, why.clone());
+        let flawed = packs.iter().filter_map(|pack| Some((pack.path.clone(), Some(pack.id), pack.flaw?.to_owned())));
+        Ok(known.unreadable.iter().map(of).chain(flawed).collect())
+    }
+
+    /// Returns for each pack how many tombstones are not as they were written, and the first byte outside its runs that is not.
+    pub fn damage(&self, fs: &dyn Fs) -> io::Result<Vec<(RunId, PathBuf, u64, Option<u64>)>> {
+        self.ask(fs, |packs| {
+            let of = |pack: &Pack| {
+                let stray = if pack.flaw.is_none() { pack.stray_byte(fs)? } else { None };
+                Ok((pack.id, pack.path.clone(), pack.damaged_tombstones(fs)?, stray))
+            };
+            packs.iter().map(of).collect()
+        })
+    }
+
+    /// Returns the files of tombstones whose packs are missing.
+    pub fn orphans(&self, fs: &dyn Fs) -> io::Result<Vec<PathBuf>> {
+        let names: Vec<String> = match fs.list(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?.into_iter().map(|entry| entry.name).collect(),
+        };
+        let is_there = |name: &str| names.iter().any(|other| other == name);
+        let ids = names.iter().filter_map(|name| name.strip_suffix(".del"));
+        let lost = ids.filter(|id| !is_there(&format!("{id}.pack")) && !is_there(&format!(".gone-{id}.pack")));
+        // It may have gone a moment ago, with its pack.
+        let lost = lost.map(|id| self.dir.join(format!("{id}.del")));
+        Ok(lost.filter(|path| fs.stat(path).is_ok()).collect())
+    }
+
+    /// Tells what is wrong with the run that a place leads to, if it cannot be read.
+    fn flaw_of(&self, fs: &dyn Fs, place: &Place) -> io::Result<Option<(PathBuf, String)>> {
+        match place.pack().body(fs, place.entry) {
+            Err(error) if is_of_the_file(&error) => Ok(Some((place.pack().path.clone(), error.to_string()))),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(None),
+            read => read.map(|_| None),
+        }
     }
 }
-
-/// What is wrong with a pack that was whole once.
-const CUT: &str = "its end is missing or damaged, and with it runs may be gone";
 
 impl Known {
     fn look(&mut self, fs: &dyn Fs, dir: &Path) -> io::Result<()> {

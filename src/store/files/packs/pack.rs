@@ -4,26 +4,34 @@
 use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::format::{
-    self, Codec, ENTRY_HEAD, EntryHead, HEADER, INDEX_ENTRY, Indexed, MAX_EXPANDED, TRAILER, Trailer, aligned, crc,
+    self, Codec, ENTRY_HEAD, EntryHead, HEADER, HeaderError, INDEX_ENTRY, Indexed, MAX_EXPANDED, TRAILER, Trailer,
+    aligned, crc,
 };
-use crate::fs::{Access, Fs, FsFile, append_full, read_full};
-use crate::model::id::IdSet;
-use crate::model::{RunId, UnixNanos};
+use super::tombstones::Buried;
+use crate::fs::{Access, Fs, FsFile, read_full};
+use crate::model::RunId;
 
 /// So many bytes are looked through at a time for entries of a pack without an index.
 const CHUNK: usize = 1 << 20;
+
+/// What is wrong with a pack that was whole once: it gets its name when it is.
+const CUT: &str = "its end is missing or damaged, and with it runs may be gone";
+const BAD_HEAD: &str = "its first bytes are damaged; all runs in it are there";
 
 /// A pack, without its content.
 #[derive(Clone, Debug)]
 pub struct Pack {
     pub id: RunId,
     pub path: PathBuf,
+    /// Bytes of the file.
+    pub bytes: u64,
     index: Index,
-    /// Its end is there.
-    pub is_whole: bool,
+    /// Why it is not whole; what can be found in it is there all the same.
+    pub flaw: Option<&'static str>,
+    pub(super) buried: Arc<Mutex<Buried>>,
 }
 
 #[derive(Clone, Debug)]
@@ -52,16 +60,27 @@ impl Pack {
     ///
     /// `InvalidData` where the file is no pack that can be read.
     pub fn open(fs: &dyn Fs, dir: &Path, id: RunId) -> io::Result<Self> {
-        let path = dir.join(format!("{id}.pack"));
+        Self::open_at(fs, dir.join(format!("{id}.pack")), id)
+    }
+
+    /// Opens a pack under another name.
+    pub fn open_at(fs: &dyn Fs, path: PathBuf, id: RunId) -> io::Result<Self> {
         let file = fs.open(&path, Access::Read)?;
         let mut head = [0; HEADER];
         let read = read_full(&*file, &mut head, 0)?;
-        let begin = format::read_header(&head[..read], id).map_err(bad)?;
-        let (index, is_whole) = match Self::index_in(&*file, id)? {
-            Some(index) => (index, true),
-            None => (Index::Found(find(&*file, id, begin)?), false),
+        let bytes = file.stat()?.len;
+        let index = Self::index_in(&*file, id)?;
+        let (begin, flaw) = match format::read_header(&head[..read], id) {
+            Ok(begin) => (begin, index.is_none().then_some(CUT)),
+            // Its end says that it is this pack, and so does each of its entries.
+            Err(HeaderError::Damaged) if index.is_some() => (HEADER as u64, Some(BAD_HEAD)),
+            Err(error) => return Err(bad(error.to_string())),
         };
-        Ok(Self { id, path, index, is_whole })
+        let index = match index {
+            Some(index) => index,
+            None => Index::Found(find(&*file, id, begin)?),
+        };
+        Ok(Self { id, path, bytes, index, flaw, buried: Arc::default() })
     }
 
     fn index_in(file: &dyn FsFile, id: RunId) -> io::Result<Option<Index>> {
@@ -162,13 +181,7 @@ impl Pack {
 
     /// Reads a run.
     pub fn body(&self, fs: &dyn Fs, entry: Indexed) -> io::Result<Body> {
-        let file = self.file(fs)?;
-        let head = self.head_in(&*file, entry)?;
-        let mut stored = vec![0; head.len as usize];
-        let read = read_full(&*file, &mut stored, entry.offset + ENTRY_HEAD as u64)?;
-        if read < stored.len() || crc(&[&self.id.0, &stored]) != head.body_crc {
-            return Err(bad(format!("its content in {} is damaged", self.name())));
-        }
+        let (head, stored) = self.stored(fs, entry)?;
         let expanded = u64::from(head.yaml_len) + u64::from(head.events_len);
         if expanded > MAX_EXPANDED {
             return Err(bad(format!("its entry in {} says that it has {expanded} bytes", self.name())));
@@ -184,92 +197,42 @@ impl Pack {
         Ok(Body { yaml, events })
     }
 
-    fn name(&self) -> String {
-        format!("packs/{}.pack", self.id)
+    /// Returns what stands in the file of an entry: its head, and its body as it is stored.
+    pub fn stored(&self, fs: &dyn Fs, entry: Indexed) -> io::Result<(EntryHead, Vec<u8>)> {
+        self.stored_in(&*self.file(fs)?, entry)
     }
 
-    fn tombstones_path(&self) -> PathBuf {
-        self.path.with_extension("del")
+    fn stored_in(&self, file: &dyn FsFile, entry: Indexed) -> io::Result<(EntryHead, Vec<u8>)> {
+        let head = self.head_in(file, entry)?;
+        let mut stored = vec![0; head.len as usize];
+        let read = read_full(file, &mut stored, entry.offset + ENTRY_HEAD as u64)?;
+        if read < stored.len() || crc(&[&self.id.0, &stored]) != head.body_crc {
+            return Err(bad(format!("its content in {} is damaged", self.name())));
+        }
+        Ok((head, stored))
     }
 
-    /// Returns the runs that are not in it any more.
-    pub fn gone(&self, fs: &dyn Fs) -> io::Result<Vec<RunId>> {
-        let file = match fs.open(&self.tombstones_path(), Access::Read) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            opened => opened?,
-        };
-        /// Far more than runs fit into a pack.
-        const LONGEST: u64 = 64 << 20;
-        let len = file.stat()?.len;
-        if len > LONGEST {
-            return Err(bad(format!("what has gone from it is told in {len} bytes")));
-        }
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        let read = read_full(&*file, &mut bytes, 0)?;
-        Ok(format::read_tombstones(&bytes[..read], self.id).collect())
-    }
-
-    /// Notes that a run is not in it any more: it is not once this returns, whatever happens.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` while another process notes something, besides what the file system says.
-    pub fn bury(&self, fs: &dyn Fs, run: RunId, why: format::Gone) -> io::Result<()> {
-        let path = self.tombstones_path();
-        let now = UnixNanos::now().0;
-        let file = fs.open(&path, Access::Append)?;
-        if !file.try_lock(true)? {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let len = file.stat()?.len;
-        // A record that was torn says nothing, and the next begins where one may.
-        let whole = len - len % format::TOMBSTONE as u64;
-        if whole != len {
-            file.set_len(whole)?;
-        }
-        if whole == 0 {
-            append_full(&*file, &format::tombstones_head(self.id, now))?;
-        }
-        append_full(&*file, &format::tombstone(self.id, run, now, why))?;
-        file.sync_data()?;
-        if whole == 0 {
-            path.parent().map_or(Ok(()), |dir| fs.sync_dir(dir))?;
-        }
-        self.leave_when_empty(fs)
-    }
-
-    /// Gives the space back if all runs have gone.
-    pub fn sweep(&self, fs: &dyn Fs) -> io::Result<()> {
-        let file = match fs.open(&self.tombstones_path(), Access::ReadWrite) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            opened => opened?,
-        };
-        // Who notes something at this time looks itself.
-        if file.try_lock(true)? { self.leave_when_empty(fs) } else { Ok(()) }
-    }
-
-    /// Gives the space back once all runs have gone; for who has the lock of what has gone.
-    fn leave_when_empty(&self, fs: &dyn Fs) -> io::Result<()> {
-        if !self.is_whole {
-            // What cannot be seen in it may be wanted.
-            return Ok(());
-        }
-        let gone: IdSet<RunId> = self.gone(fs)?.into_iter().collect();
-        let entries = match self.entries(fs) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            entries => entries?,
-        };
-        if entries.iter().any(|entry| !gone.contains(&entry.run)) {
-            return Ok(());
-        }
-        // The pack first: what has gone from it must not come back.
-        for path in [self.path.clone(), self.tombstones_path()] {
-            match fs.remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+    /// Finds a byte between entries that is not 0; all others belong to something that has a checksum.
+    pub fn stray_byte(&self, fs: &dyn Fs) -> io::Result<Option<u64>> {
+        let Index::InFile { offset: index, .. } = self.index else { return Ok(None) };
+        let mut entries = self.entries(fs)?;
+        entries.sort_unstable_by_key(|entry| entry.offset);
+        let ends = entries.iter().map(|entry| entry.offset + ENTRY_HEAD as u64 + u64::from(entry.len));
+        let begins = entries.iter().skip(1).map(|entry| entry.offset).chain([index]);
+        let file = self.file(fs)?;
+        for (from, to) in ends.zip(begins) {
+            let mut gap = vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or(0).min(CHUNK)];
+            read_full(&*file, &mut gap, from)?;
+            if let Some(at) = gap.iter().position(|byte| *byte != 0) {
+                return Ok(Some(from + at as u64));
             }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Returns its name within the store.
+    pub fn name(&self) -> String {
+        format!("packs/{}.pack", self.id)
     }
 }
 

@@ -169,7 +169,12 @@ impl Packer {
 
     /// Tells whether what waits is to be written now.
     pub fn is_due(&self) -> bool {
-        self.bytes >= ENOUGH_BYTES || self.since.is_some_and(|since| since.elapsed() >= WAIT)
+        self.is_full() || self.since.is_some_and(|since| since.elapsed() >= WAIT)
+    }
+
+    /// Tells whether what waits is enough for a file.
+    pub fn is_full(&self) -> bool {
+        self.bytes >= ENOUGH_BYTES
     }
 
     /// Tells whether they are so few that each gets a folder.
@@ -234,7 +239,7 @@ fn remove(fs: &dyn Fs, folder: &Path) -> io::Result<()> {
 }
 
 /// Makes a pack of these bytes, whole or not at all.
-fn put(fs: &dyn Fs, packs: &Packs, id: RunId, bytes: &[u8], durable: bool) -> io::Result<()> {
+pub(super) fn put(fs: &dyn Fs, packs: &Packs, id: RunId, bytes: &[u8], durable: bool) -> io::Result<()> {
     let dir = packs.dir();
     let (making, path) = (dir.join(format!(".new-{id}.pack")), dir.join(format!("{id}.pack")));
     let file = match fs.create_new(&making) {
@@ -248,7 +253,12 @@ fn put(fs: &dyn Fs, packs: &Packs, id: RunId, bytes: &[u8], durable: bool) -> io
         made => made,
     }?;
     // Who finds the file and gets its lock may delete it.
-    file.try_lock(true)?;
+    if !file.try_lock(true)? {
+        return Err(io::Error::new(
+            io::ErrorKind::WouldBlock,
+            "another process takes the pack in the making for a left one",
+        ));
+    }
     let made = write_full(&*file, bytes, 0)
         // Always: after a loss of power a file of zeros would look like damage.
         .and_then(|()| file.sync_data())

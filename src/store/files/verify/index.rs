@@ -5,15 +5,17 @@ use std::io::{self, BufRead, BufReader};
 
 use super::super::index;
 use super::super::layout::{Layout, open_plain};
-use super::{Cure, Problem, Report};
+use super::{Cure, Problem, Report, presence};
 use crate::fs::{Contents, read_full};
-use crate::model::id::IdMap;
+use crate::model::id::{IdMap, IdSet};
 use crate::model::{RunId, RunSummary};
 use crate::store::StoreError;
 
 /// Where the last line of each run is in `index.log`.
 pub(super) struct Lines {
     places: IdMap<RunId, (u64, usize)>,
+    /// Runs of which the last line says that they were removed.
+    removed: IdSet<RunId>,
     /// Up to here it was read.
     end: u64,
 }
@@ -22,10 +24,10 @@ impl Lines {
     /// Finds the lines, and tells of the first that cannot be read.
     pub fn read(layout: &Layout, problems: &mut Vec<Problem>) -> Result<Self, StoreError> {
         let path = layout.index_log();
-        let mut places = HashMap::default();
+        let (mut places, mut removed) = (HashMap::default(), IdSet::default());
         let file = match open_plain(layout.fs(), &path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { places, end: 0 }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { places, removed, end: 0 }),
             Err(error) => return Err(StoreError::io("read", path)(error)),
         };
         let mut reader = BufReader::with_capacity(1 << 16, Contents::of(&*file));
@@ -41,11 +43,22 @@ impl Lines {
             number += 1;
             if !line.trim_ascii().is_empty() {
                 match serde_json::from_slice::<RunSummary>(&line) {
-                    Ok(summary) => drop(places.insert(summary.run_id, (offset, line.len()))),
-                    Err(error) => {
-                        bad += 1;
-                        first_bad.get_or_insert((number, error.to_string()));
+                    Ok(summary) => {
+                        removed.remove(&summary.run_id);
+                        places.insert(summary.run_id, (offset, line.len()));
                     }
+                    Err(error) => match index::removed_in(&line) {
+                        Some(run) => {
+                            places.remove(&run);
+                            removed.insert(run);
+                        }
+                        // Who removes the run is at it, or died over it and the next cleanup goes on.
+                        None if presence::is_going(layout, index::quick_id(&line))? => {}
+                        None => {
+                            bad += 1;
+                            first_bad.get_or_insert((number, error.to_string()));
+                        }
+                    },
                 }
             }
             offset += read as u64;
@@ -62,7 +75,17 @@ impl Lines {
                 is_of_the_moment: false,
             });
         }
-        Ok(Self { places, end: offset })
+        Ok(Self { places, removed, end: offset })
+    }
+
+    /// Returns the runs that have a line.
+    pub fn runs(&self) -> impl Iterator<Item = RunId> + '_ {
+        self.places.keys().copied()
+    }
+
+    /// Returns the runs that were removed, by what the last line of each says.
+    pub fn removed(&self) -> &IdSet<RunId> {
+        &self.removed
     }
 
     /// Returns what the last line of a run says.

@@ -6,6 +6,8 @@
 //! what is lost.
 
 mod index;
+mod packs;
+mod presence;
 mod repair;
 mod run;
 #[cfg(test)]
@@ -62,12 +64,28 @@ enum Cure {
     UnreadLines,
     /// Append the run's line to `index.log`.
     IndexLine,
+    /// Take a removed run out of its pack again.
+    Bury,
+    /// Write a pack anew.
+    Pack(RunId),
+    /// Take away what a dead process left of a pack.
+    PackLeftover,
+    /// Take away an empty folder that stands where a packed run's would.
+    EmptyFolder,
+    /// Let `index.log` say that runs which are nowhere were removed.
+    Nowhere,
     /// Make `index.sqlite` anew.
     #[cfg_attr(not(feature = "index"), expect(dead_code, reason = "there is no database then"))]
     Database,
 }
 
 impl Problem {
+    /// A problem of no run, with a file of the store.
+    fn of_file(layout: &Layout, path: &Path, what: String, todo: &str, cure: Option<Cure>) -> Self {
+        let (file, todo) = (within(layout, path), todo.to_owned());
+        Self { run_id: None, file, line: None, what, todo, cure, is_of_the_moment: false }
+    }
+
     /// Tells whether [`repair`] can put it right.
     pub fn is_repairable(&self) -> bool {
         self.cure.is_some()
@@ -224,7 +242,8 @@ pub fn verify(layout: &Layout, wanted: &Wanted, mut progress: impl FnMut(usize, 
     checks.into_iter().for_each(|check| report.add(check));
     if wanted.runs.is_none() {
         index::check_database(layout, &mut report)?;
-        check_packs(layout, &mut report)?;
+        packs::check(layout, &mut report)?;
+        presence::check(layout, &runs, &lines, &mut report)?;
         check_journals(layout, &mut report)?;
     }
     report.ok = report.problems.is_empty();
@@ -325,22 +344,6 @@ fn check_each(
         }
         Ok(())
     })
-}
-
-fn check_packs(layout: &Layout, report: &mut Report) -> Result<(), StoreError> {
-    let (packs, fs) = layout.packs();
-    for (path, why) in packs.unreadable(fs).map_err(StoreError::io("read", packs.dir()))? {
-        report.problems.push(Problem {
-            run_id: None,
-            file: within(layout, &path),
-            line: None,
-            what: format!("the pack cannot be read: {why}"),
-            todo: "the runs in it are not shown; put it back from a copy, or move it away".to_owned(),
-            cure: None,
-            is_of_the_moment: false,
-        });
-    }
-    Ok(())
 }
 
 fn check_journals(layout: &Layout, report: &mut Report) -> Result<(), StoreError> {

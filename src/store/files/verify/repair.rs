@@ -1,14 +1,17 @@
 //! Puts right what follows from something whole.
 
+use std::io;
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::super::cleanup;
 use super::super::layout::Layout;
+use super::super::packs::{Gone, Removal};
 use super::super::run_dir::{self, EventLog};
 use super::super::{index, writer_is_alive};
-use super::{Cure, Problem, Report, run};
+use super::index::Lines;
+use super::{Cure, Problem, Report, presence, run};
 use crate::error::with_causes;
 use crate::model::{RunId, RunKind, RunSummary, UnixNanos};
 use crate::store::StoreError;
@@ -40,6 +43,11 @@ pub fn repair(layout: &Layout, report: &Report) -> Vec<Repaired> {
             (None, _) => Err("it cannot be repaired without making something up".to_owned()),
             (Some(Cure::Database), _) => rebuild_database(layout),
             (Some(Cure::UnreadLines), _) => blank_unread(layout),
+            (Some(Cure::Pack(pack)), _) => rewrite(layout, pack),
+            (Some(Cure::PackLeftover), _) => sweep(layout),
+            (Some(Cure::Nowhere), _) => note_removed(layout),
+            (Some(Cure::Bury), Some(run)) => bury(layout, run),
+            (Some(Cure::EmptyFolder), _) => remove_empty(layout, &problem.file),
             (Some(cure), Some(run)) => repair_run(layout, run, cure, report),
             (Some(_), None) => Err("it belongs to no run".to_owned()),
         };
@@ -56,9 +64,9 @@ pub fn repair(layout: &Layout, report: &Report) -> Vec<Repaired> {
 fn in_order(problems: &[Problem]) -> Vec<&Problem> {
     let mut ordered: Vec<&Problem> = problems.iter().collect();
     ordered.sort_by_key(|problem| match problem.cure {
-        Some(Cure::CutLog) | None => 0,
-        Some(Cure::Summary | Cure::UnreadLines) => 1,
-        Some(Cure::IndexLine) => 2,
+        Some(Cure::CutLog | Cure::Bury | Cure::EmptyFolder) | None => 0,
+        Some(Cure::Summary | Cure::UnreadLines | Cure::Pack(_)) => 1,
+        Some(Cure::IndexLine | Cure::PackLeftover | Cure::Nowhere) => 2,
         Some(Cure::Database) => 3,
     });
     ordered
@@ -88,9 +96,56 @@ fn repair_run(layout: &Layout, run: RunId, cure: Cure, report: &Report) -> Outco
         Cure::CutLog => cut_log(layout, &dir, run, stored.map_or(0, |summary| summary.events)),
         Cure::Summary => rebuild_summary(layout, &dir, run, stored.ok()),
         Cure::IndexLine => append_line(layout, &stored.map_err(told)?).map(|()| "the line is appended".to_owned()),
-        Cure::UnreadLines => blank_unread(layout),
-        Cure::Database => rebuild_database(layout),
+        // They are no run's.
+        _ => Err("it belongs to no run".to_owned()),
     }
+}
+
+/// Writes a pack anew with the runs that are in it, but for those that `index.log` says were removed.
+fn rewrite(layout: &Layout, pack: RunId) -> Outcome {
+    let (packs, fs) = layout.packs();
+    let lines = Lines::read(layout, &mut Vec::new()).map_err(told)?;
+    let process = RunId::fresh(UnixNanos::now());
+    match packs.rewrite(fs, process, pack, lines.removed()) {
+        Ok(runs) => Ok(format!("the pack is written anew with {runs} runs")),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(format!("the pack cannot be written anew while a run in it is damaged: {error}"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok("the pack has gone meanwhile".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Takes away what dead processes left of packs.
+fn sweep(layout: &Layout) -> Outcome {
+    let (packs, fs) = layout.packs();
+    let told_of = Lines::read(layout, &mut Vec::new()).map_err(told)?.runs().collect();
+    packs.sweep(fs, &told_of, |run| layout.has_folder(run)).map_err(|error| error.to_string())?;
+    match packs.unfinished(fs).map_err(|error| error.to_string())?.is_empty() {
+        true => Ok("what was left of a pack in the making is gone".to_owned()),
+        false => Err("it could not be deleted".to_owned()),
+    }
+}
+
+/// Lets `index.log` say of runs that are nowhere that they were removed.
+fn note_removed(layout: &Layout) -> Outcome {
+    let nowhere = presence::nowhere(layout).map_err(told)?;
+    index::blank(layout.fs(), &layout.index_log(), &nowhere, false).map_err(told)?;
+    Ok(format!("it says now that {} runs were removed", nowhere.len()))
+}
+
+fn bury(layout: &Layout, run: RunId) -> Outcome {
+    match layout.remove_packed(&[run], Gone::Deleted, false).remove(&run) {
+        Some(Removal::Done) => Ok("the run is removed again".to_owned()),
+        Some(Removal::Failed(error)) => Err(error.to_string()),
+        Some(Removal::NotHere) | None => Err("it is in no pack any more".to_owned()),
+    }
+}
+
+fn remove_empty(layout: &Layout, file: &str) -> Outcome {
+    // Not through the packs, which have a run of that name.
+    let removed = layout.packs().1.remove_dir(&layout.root().join(file));
+    removed.map(|()| "the empty folder is gone".to_owned()).map_err(|error| error.to_string())
 }
 
 fn blank_unread(layout: &Layout) -> Outcome {

@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 
 use super::super::artifacts::{self, ArtifactReader};
 use super::super::chain::{self, Chain};
-use super::super::layout::{Layout, from_yaml, is_plain_dir, to_yaml};
+use super::super::layout::{Layout, from_yaml, is_plain_dir, stat, to_yaml};
+use super::super::requests;
 use super::super::run_dir::{self, Line, LogReader};
 use super::super::sealed::is_sealed;
 use super::super::writer_is_alive;
@@ -110,6 +111,13 @@ impl Look<'_> {
         if !run_dir::is_begun(fs, &self.dir)? {
             return Ok(check);
         }
+        if let Some((pack, why)) = self.layout.flaw_in_pack(&self.dir).map_err(StoreError::io("read", &self.dir))? {
+            let todo = "its events are lost with it, and no other run: put the pack back from a copy";
+            let problem = Problem::of_file(self.layout, &pack, why, todo, None);
+            check.problems = vec![Problem { run_id: Some(self.run), ..problem }];
+            return Ok(check);
+        }
+        self.check_requests()?;
         // Before the log, which is written first.
         let summary = match run_dir::read_summary(fs, &self.dir, self.run) {
             Ok(summary) => Some(summary),
@@ -380,6 +388,9 @@ impl Look<'_> {
         if indexed.as_ref() != Some(&lean) {
             indexed = lines.newer(self.layout, self.run)?.or(indexed);
         }
+        if indexed.is_none() && lines.removed().contains(&self.run) {
+            return self.find_back().map(|()| false);
+        }
         let what = match indexed {
             None => "there is no line of this run".to_owned(),
             Some(indexed) if indexed != lean => {
@@ -397,6 +408,36 @@ impl Look<'_> {
             is_of_the_moment: true,
         });
         Ok(false)
+    }
+
+    /// Notes that the run was removed and is there again.
+    fn find_back(&mut self) -> Result<(), StoreError> {
+        let is_packed = self.layout.is_packed(&self.dir).map_err(StoreError::io("read", &self.dir))?;
+        let (todo, cure) = match is_packed {
+            true => (
+                "what told so beside its pack has gone or was changed: runspan verify --repair takes the run out again",
+                Cure::Bury,
+            ),
+            false => (
+                "somebody has put its folder back: runspan verify --repair notes that it is there, or delete the folder",
+                Cure::IndexLine,
+            ),
+        };
+        let what = "it says that this run was removed, and the run is there".to_owned();
+        let problem = Problem::of_file(self.layout, &self.layout.index_log(), what, todo, Some(cure));
+        self.problems.push(Problem { run_id: Some(self.run), ..problem });
+        Ok(())
+    }
+
+    /// Finds what stands where requests to the run are looked for, and is not followed.
+    fn check_requests(&mut self) -> Result<(), StoreError> {
+        let path = self.dir.join(requests::FOLDER);
+        let found = stat(self.layout.fs(), &path).map_err(StoreError::io("read", &path))?;
+        if found.is_some_and(|found| !found.is_dir) {
+            let what = "it is no folder: what is asked of the run is not seen";
+            self.find(requests::FOLDER, None, what, "move it away; links are not followed", None);
+        }
+        Ok(())
     }
 
     fn check_artifacts(&mut self, artifacts: &[ArtifactInfo]) -> Result<(), StoreError> {

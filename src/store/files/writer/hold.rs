@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::{chain, layout, packs, run_dir};
+use super::super::chain;
+use super::super::layout::{self, Layout};
+use super::super::packs::{self, Packer};
+use super::super::run_dir::{self, LogLock};
 use super::{EventLog, FilesWriter};
 use crate::model::{Event, RunId, RunSummary};
 use crate::store::StoreError;
@@ -25,14 +28,14 @@ impl FilesWriter {
 
     /// Takes a run that has come whole for the next pack; tells whether that may be.
     pub(super) fn hold(&mut self, summary: &RunSummary, events: &[Event]) -> Result<bool, StoreError> {
-        let Some(packer) = self.packer.as_mut().filter(|_| packs::Packer::takes(summary, 0)) else { return Ok(false) };
+        let Some(packer) = self.packer.as_mut().filter(|_| Packer::takes(summary, 0)) else { return Ok(false) };
         run_dir::lines_of(summary.run_id, events, &Default::default(), 0, &mut self.lines)?;
         let is_all = events.len() as u64 == summary.events;
         let events_sha256 = is_all.then(|| chain::hash_of(&self.lines));
         let signed = RunSummary { writer: Some(self.writer), events_sha256, ..summary.clone() };
         let yaml = layout::to_yaml(&signed)
             .map_err(|why| StoreError::BadStore { path: self.layout.packs().0.dir().to_owned(), why })?;
-        let is_small = packs::Packer::takes(&signed, yaml.len() + self.lines.len());
+        let is_small = Packer::takes(&signed, yaml.len() + self.lines.len());
         if is_small {
             packer.hold(signed, yaml.as_bytes(), &self.lines, None);
         }
@@ -60,7 +63,7 @@ impl FilesWriter {
 
     /// Takes runs for the next pack that have a folder and that nobody has written to for a while.
     fn hold_quiet(&mut self) {
-        while let Some(run) = self.packer.as_mut().and_then(packs::Packer::next_quiet) {
+        while let Some(run) = self.packer.as_mut().and_then(Packer::next_quiet) {
             // One that cannot be read now keeps its folder.
             let _ = self.hold_folder(run);
         }
@@ -68,29 +71,8 @@ impl FilesWriter {
 
     fn hold_folder(&mut self, run: RunId) -> Result<(), StoreError> {
         let Some(dir) = self.layout.find_run(run)?.filter(|_| !self.open.contains_key(&run)) else { return Ok(()) };
-        if self.is_packed(&dir)? {
-            return Ok(());
-        }
-        let fs = self.layout.packs().1;
-        let entries = fs.list(&dir).map_err(StoreError::io("read", &dir))?;
-        // Artifacts, a pin, a sealed log: whatever else is there needs a folder.
-        let is_plain = |name: &str| ["run.yaml", "events.jsonl", "events.chain"].contains(&name);
-        if !entries.iter().all(|entry| is_plain(&entry.name)) {
-            return Ok(());
-        }
-        let lock = run_dir::LogLock::take(fs, &dir, run)?;
-        let summary = run_dir::read_summary(fs, &dir, run)?;
-        let read =
-            |path: PathBuf| layout::read_bounded(fs, &path, packs::MAX_RUN_BYTES).map_err(StoreError::io("read", path));
-        if !packs::Packer::takes(&summary, 0) || summary.writer != Some(self.writer) {
-            return Ok(());
-        }
-        let (yaml, lines) = (read(run_dir::run_file(&dir))?, read(run_dir::events_file(&dir))?);
-        // What is not as it should be stays as it is, for who looks into it.
-        let is_whole = summary.events_sha256 == Some(chain::hash_of(lines.as_bytes()))
-            && lines.lines().count() as u64 == summary.events;
-        if is_whole
-            && packs::Packer::takes(&summary, yaml.len() + lines.len())
+        if let Some((summary, yaml, lines, lock)) = whole_folder(&self.layout, &dir, run)?
+            && summary.writer == Some(self.writer)
             && let Some(packer) = &mut self.packer
         {
             packer.hold(summary, yaml.as_bytes(), lines.as_bytes(), Some((dir, lock)));
@@ -109,7 +91,7 @@ impl FilesWriter {
         if let Some(packer) = self.packer.as_mut().filter(|packer| packer.are_few()) {
             packer.keep_folders();
         }
-        while let Some(run) = self.packer.as_ref().filter(|packer| packer.are_few()).and_then(packs::Packer::any) {
+        while let Some(run) = self.packer.as_ref().filter(|packer| packer.are_few()).and_then(Packer::any) {
             self.let_go(run)?;
             self.open.remove(&run);
         }
@@ -122,3 +104,38 @@ impl FilesWriter {
         Ok(true)
     }
 }
+
+/// Reads a run's folder, under the lock of its log, if it may go into a pack: over, small, with nothing but a log and metadata that
+/// fit each other.
+pub(in super::super) fn whole_folder(layout: &Layout, dir: &Path, run: RunId) -> Result<Option<Whole>, StoreError> {
+    let (all_packs, fs) = layout.packs();
+    if layout.is_packed(dir).map_err(StoreError::io("read", dir))? {
+        return Ok(None);
+    }
+    let entries = fs.list(dir).map_err(StoreError::io("read", dir))?;
+    // Artifacts, a pin, a sealed log: whatever else is there needs a folder.
+    let is_plain = |name: &str| ["run.yaml", "events.jsonl", "events.chain"].contains(&name);
+    if !entries.iter().all(|entry| is_plain(&entry.name)) {
+        return Ok(None);
+    }
+    let lock = LogLock::take(fs, dir, run)?;
+    let summary = run_dir::read_summary(fs, dir, run)?;
+    if !Packer::takes(&summary, 0) {
+        return Ok(None);
+    }
+    let read =
+        |path: PathBuf| layout::read_bounded(fs, &path, packs::MAX_RUN_BYTES).map_err(StoreError::io("read", path));
+    let (yaml, lines) = (read(run_dir::run_file(dir))?, read(run_dir::events_file(dir))?);
+    // What is not as it should be stays as it is, for who looks into it.
+    let is_whole = summary.events_sha256 == Some(chain::hash_of(lines.as_bytes()))
+        && lines.lines().count() as u64 == summary.events;
+    if !is_whole || !Packer::takes(&summary, yaml.len() + lines.len()) {
+        return Ok(None);
+    }
+    // A copy from before, of which whoever made the folder had no time to say that it is none any more.
+    all_packs.bury_copies(fs, run).map_err(StoreError::io("write", all_packs.dir()))?;
+    Ok(Some((summary, yaml, lines, lock)))
+}
+
+/// A run's summary, the two files of its folder, and the lock of its log.
+type Whole = (RunSummary, String, String, LogLock);
