@@ -6,8 +6,8 @@ use prost::Message;
 
 use super::{BadBody, Limits, Received, Signal};
 use crate::model::otlp::{LogRecord, Resource, Scope};
-use crate::model::unknown;
 use crate::model::wire::{Field, Fields, put};
+use crate::model::{schema, unknown};
 
 /// Fields of a `Span`.
 const ATTRIBUTES: u32 = 9;
@@ -38,10 +38,14 @@ pub(super) fn received(body: &[u8], signal: Signal, limits: &Limits) -> Result<R
     let mut place = 0;
     let [outer, inner, innermost] = names(signal);
     for of_resource in messages(body, 1, outer, limits)? {
-        let resource =
-            Arc::new(decoded(of_resource, (1, 2), &format!("{outer}.resource"), limits, unknown::keep_of_resource)?);
+        let mut resource: Resource =
+            decoded(of_resource, (1, 2), &format!("{outer}.resource"), limits, unknown::keep_of_resource)?;
+        schema::note_of(&mut resource.attributes, of_resource);
+        let resource = Arc::new(resource);
         for of_scope in messages(of_resource, 2, inner, limits)? {
-            let scope = decoded(of_scope, (3, 4), &format!("{outer}.{inner}.scope"), limits, unknown::keep_of_scope)?;
+            let mut scope: Scope =
+                decoded(of_scope, (3, 4), &format!("{outer}.{inner}.scope"), limits, unknown::keep_of_scope)?;
+            schema::note_of(&mut scope.attributes, of_scope);
             for bytes in messages(of_scope, 2, innermost, limits)? {
                 if place == limits.spans {
                     return Err(BadBody::TooManySpans { found: place + 1, max: limits.spans });
@@ -77,6 +81,7 @@ fn take_log(
     match LogRecord::decode(bytes) {
         Ok(mut log) => {
             log.hold_to(limits.attributes);
+            unknown::keep_of_log(&mut log, bytes);
             received.take_log(resource, scope, log);
         }
         Err(error) => received.rejected.add(place, "undecodable", &first_words(&error.to_string())),

@@ -8,7 +8,7 @@ use runspan::model::RunSummary;
 use runspan::model::otlp::Span;
 
 use super::prometheus::Prometheus;
-use super::{PROTOBUF, Server, agent, ask, post, request, span, wait_for};
+use super::{PROTOBUF, Server, agent, ask, command, post, request, span, wait_for};
 use crate::forward::{Peer, free_address};
 use crate::support::{tempdir, wait_until};
 
@@ -121,6 +121,56 @@ fn what_is_counted_is_what_the_runs_in_the_store_come_to() {
     let (classic, media) = scraped(&server, "*/*");
     assert_eq!(media, "text/plain; version=0.0.4; charset=utf-8");
     assert!(!classic.contains(" # {") && classic.contains("# TYPE runspan_runs_total counter"), "{classic}");
+    assert_eq!(server.end(), Some(0));
+}
+
+#[test]
+fn series_are_bounded_whatever_senders_name_and_sums_stay_right() {
+    const MOST: usize = 50;
+    const SENT: u8 = 200;
+    let dir = tempdir();
+    let mut command = command(dir.path(), &["--durability", "process"]);
+    command.env("RUNSPAN_METRIC_SERIES", MOST.to_string());
+    let server = Server::spawn(command);
+    let to = server.port("otlp-http");
+    for trace in 1..=SENT {
+        let mut spans = agent(trace);
+        let name = format!("agent \"{trace}\" \n");
+        spans[2].set_attr("gen_ai.agent.name", name.as_str());
+        spans[0].set_attr("gen_ai.request.model", format!("model-{trace}").as_str());
+        spans[0].set_attr("gen_ai.provider.name", format!("provider-{trace}").as_str());
+        spans[0].set_attr("server.address", format!("host-{trace}.example").as_str());
+        assert_eq!(post(to, PROTOBUF, "", &request(spans).encode_to_vec()).0, 200);
+        // Nor do those who are refused make a series each.
+        let head = format!(
+            "M{trace} /v1/x{trace} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: u{trace}\r\nContent-Type: t/{trace}"
+        );
+        assert_ne!(ask(to, &head, b"").0, 200);
+        assert_eq!(post(to, &format!("t/{trace}"), "", b"").0, 415);
+    }
+    let sent = f64::from(SENT);
+    wait_until("all runs are counted", || sum(&scraped(&server, OPEN).0, "runspan_runs_total", &[]) >= sent);
+    let (text, _) = scraped(&server, OPEN);
+    let series = |name: &str| text.lines().filter(|line| line.starts_with(&format!("{name}{{"))).count();
+    for (name, least) in [
+        ("runspan_runs_total", 2),
+        ("runspan_run_duration_seconds_count", 2),
+        ("runspan_usage_tokens_total", 2),
+        ("gen_ai_client_token_usage_count", 2),
+        ("gen_ai_client_operation_duration_seconds_count", 2),
+        ("runspan_records_total", 1),
+        ("runspan_bridge_refused_requests_total", 1),
+    ] {
+        assert!((least..=MOST + 1).contains(&series(name)), "{name} has {} series", series(name));
+    }
+    assert_eq!(series("runspan_bridge_refused_requests_total"), 2, "by reason alone");
+    let beyond = ["otel_metric_overflow=\"true\""];
+    assert!(sum(&text, "runspan_runs_total", &beyond) > 0.0, "{text}");
+    assert_eq!(sum(&text, "runspan_runs_total", &[]), sent);
+    assert_eq!(sum(&text, "gen_ai_client_operation_duration_seconds_count", &[]), sent);
+    assert_eq!(sum(&text, "gen_ai_client_token_usage_sum", &[]), 110.0 * sent);
+    assert_eq!(sum(&text, "runspan_usage_tokens_total", &[]), 110.0 * sent);
+    assert_eq!(sum(&text, "runspan_bridge_refused_requests_total", &[]), 2.0 * sent);
     assert_eq!(server.end(), Some(0));
 }
 
