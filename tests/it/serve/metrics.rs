@@ -124,6 +124,88 @@ fn what_is_counted_is_what_the_runs_in_the_store_come_to() {
     assert_eq!(server.end(), Some(0));
 }
 
+/// Sums of the last request of metrics that a peer got, by name, and who says it.
+fn last_reported(peer: &Peer) -> (BTreeMap<String, f64>, BTreeMap<String, String>) {
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+    use opentelemetry_proto::tonic::common::v1::any_value::Value;
+    use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+    use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
+
+    let (mut sums, mut said) = (BTreeMap::new(), BTreeMap::new());
+    let Some(body) = peer.metrics().pop() else { return (sums, said) };
+    let request = ExportMetricsServiceRequest::decode(&*body).unwrap();
+    for of_resource in request.resource_metrics {
+        for attribute in of_resource.resource.unwrap_or_default().attributes {
+            if let Some(Value::StringValue(text)) = attribute.value.and_then(|value| value.value) {
+                said.insert(attribute.key, text);
+            }
+        }
+        for metric in of_resource.scope_metrics.into_iter().flat_map(|of| of.metrics) {
+            let numbers: Vec<f64> = match metric.data.unwrap() {
+                Data::Sum(data) => data.data_points.iter().map(|point| number(point.value)).collect(),
+                Data::Gauge(data) => data.data_points.iter().map(|point| number(point.value)).collect(),
+                Data::Histogram(data) => data.data_points.iter().map(|point| point.sum.unwrap()).collect(),
+                other => panic!("{other:?}"),
+            };
+            sums.insert(metric.name, numbers.iter().sum());
+        }
+    }
+    fn number(value: Option<Number>) -> f64 {
+        match value.unwrap() {
+            Number::AsInt(number) => number as f64,
+            Number::AsDouble(number) => number,
+        }
+    }
+    (sums, said)
+}
+
+#[test]
+fn a_target_that_asks_for_it_gets_what_is_at_metrics_and_another_gets_nothing() {
+    let (dir, (asks, at), (other, other_at)) = (tempdir(), Peer::started(), Peer::started());
+    let forward = [format!("http://{at}#own_metrics=on"), format!("http://{other_at}")];
+    let start = || {
+        let mut command = command(dir.path(), &["--forward", &forward[0], "--forward", &forward[1]]);
+        command.env("OTEL_METRIC_EXPORT_INTERVAL", "100");
+        Server::spawn(command)
+    };
+    let server = start();
+    let body = request(some_runs()).encode_to_vec();
+    assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &body).0, 200);
+    stored(dir.path());
+    wait_until("it is told while the server serves", || last_reported(&asks).0.get("runspan.runs") == Some(&5.0));
+    wait_until("all is counted", || {
+        let text = scraped(&server, OPEN).0;
+        sum(&text, "runspan_records_total", &[]) == 14.0 && asks.spans().len() == 13 && other.spans().len() == 13
+    });
+    let text = scraped(&server, OPEN).0;
+    assert_eq!(server.end(), Some(0));
+    let (sums, said) = last_reported(&asks);
+    for (name, in_text) in [
+        ("runspan.runs", "runspan_runs_total"),
+        ("runspan.run.duration", "runspan_run_duration_seconds_sum"),
+        ("runspan.run.cost", "runspan_run_cost_usd_sum"),
+        ("runspan.records", "runspan_records_total"),
+        ("runspan.usage.tokens", "runspan_usage_tokens_total"),
+        ("runspan.usage.cost", "runspan_usage_cost_usd_total"),
+        ("gen_ai.client.token.usage", "gen_ai_client_token_usage_sum"),
+        ("gen_ai.client.operation.duration", "gen_ai_client_operation_duration_seconds_sum"),
+        ("runspan.bridge.received_spans", "runspan_bridge_received_spans_total"),
+        ("runspan.bridge.acknowledged_spans", "runspan_bridge_acknowledged_spans_total"),
+        ("runspan.bridge.forwarded_spans", "runspan_bridge_forwarded_spans_total"),
+    ] {
+        let wanted = sum(&text, in_text, &[]);
+        assert!(wanted > 0.0 && (sums[name] - wanted).abs() < 1e-9, "{name}: {} and {wanted}\n{text}", sums[name]);
+    }
+    assert_eq!((sums["runspan.bridge.journal_behind"], sums["runspan.bridge.request_memory"]), (0.0, 0.0));
+    assert_eq!(said["service.name"], "runspan");
+    assert_eq!(other.metrics(), Vec::<Vec<u8>>::new());
+    // The next server counts anew, and so is another instance.
+    assert_eq!(start().end(), Some(0));
+    let (sums, next) = last_reported(&asks);
+    assert_eq!(sums["runspan.bridge.received_spans"], 0.0);
+    assert_ne!(said["service.instance.id"], next["service.instance.id"]);
+}
+
 #[test]
 fn series_are_bounded_whatever_senders_name_and_sums_stay_right() {
     const MOST: usize = 50;
