@@ -296,7 +296,6 @@ fn fields_that_are_not_known_are_stored_and_go_on_where_they_stood() {
 #[test]
 fn schema_urls_are_stored_exported_and_forwarded_where_they_stood() {
     let (first, second) = (tempdir(), tempdir());
-    // Only what came beside the resource and the scope does the second one keep as their URLs.
     let last = Server::start(second.path(), &[]);
     let server = Server::start(first.path(), &["--forward", &url(last.port("otlp-http"))]);
     let mut traces = request(agent(1));

@@ -163,12 +163,12 @@ fn last_reported(peer: &Peer) -> (BTreeMap<String, f64>, BTreeMap<String, String
 fn a_target_that_asks_for_it_gets_what_is_at_metrics_and_another_gets_nothing() {
     let (dir, (asks, at), (other, other_at)) = (tempdir(), Peer::started(), Peer::started());
     let forward = [format!("http://{at}#own_metrics=on"), format!("http://{other_at}")];
-    let start = || {
+    let start = |interval: &str| {
         let mut command = command(dir.path(), &["--forward", &forward[0], "--forward", &forward[1]]);
-        command.env("OTEL_METRIC_EXPORT_INTERVAL", "100");
+        command.env("OTEL_METRIC_EXPORT_INTERVAL", interval);
         Server::spawn(command)
     };
-    let server = start();
+    let server = start("100");
     let body = request(some_runs()).encode_to_vec();
     assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &body).0, 200);
     stored(dir.path());
@@ -199,8 +199,8 @@ fn a_target_that_asks_for_it_gets_what_is_at_metrics_and_another_gets_nothing() 
     assert_eq!((sums["runspan.bridge.journal_behind"], sums["runspan.bridge.request_memory"]), (0.0, 0.0));
     assert_eq!(said["service.name"], "runspan");
     assert_eq!(other.metrics(), Vec::<Vec<u8>>::new());
-    // The next server counts anew, and so is another instance.
-    assert_eq!(start().end(), Some(0));
+    // The next server counts anew, and so is another instance; its end tells what no interval has come to.
+    assert_eq!(start("600000").end(), Some(0));
     let (sums, next) = last_reported(&asks);
     assert_eq!(sums["runspan.bridge.received_spans"], 0.0);
     assert_ne!(said["service.instance.id"], next["service.instance.id"]);
