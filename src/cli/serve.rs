@@ -83,7 +83,8 @@ An OTLP endpoint that gets all spans as well, with canonical names, run and cost
 
 grpc:// and grpcs:// mean gRPC, and so does port 4317; else it is HTTP. Behind a # stand options with & between them,
 values percent-encoded: protocol=grpc|http/protobuf|http/json, compression=gzip|none, timeout=MILLISECONDS,
-header.NAME=VALUE, and the PEM files ca=, cert=, key=. As in
+header.NAME=VALUE, the PEM files ca=, cert=, key=, and own_metrics=on|off: whether the target gets what /metrics shows,
+too. As in
 
   --forward 'https://collector.example#compression=gzip&header.x-tenant=a'
 

@@ -125,6 +125,13 @@ pub const EVENT_ARTIFACT: &str = "runspan.artifact";
 
 /// On an event of a span that came as a record of a log: the span's id.
 pub const LOG_OF_SPAN: &str = "runspan.log.span";
+/// On such an event: the record's severity as a number, its flags, and when it was seen, in nanoseconds, where that is another
+/// time than the event's.
+pub const LOG_SEVERITY: &str = "runspan.log.severity_number";
+/// See [`LOG_SEVERITY`].
+pub const LOG_FLAGS: &str = "runspan.log.flags";
+/// See [`LOG_SEVERITY`].
+pub const LOG_OBSERVED: &str = "runspan.log.observed_time_unix_nano";
 /// Fields of an event that has no fields of its own in `tracing`: a JSON object as text.
 pub const EVENT_FIELDS: &str = "runspan.event.fields";
 

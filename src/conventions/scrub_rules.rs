@@ -614,6 +614,7 @@ pub const NO_ID_KEYS: &[&str] = &["gen_ai.data_source.id"];
 pub const CONTENT_KEYS: &[&str] = &[
     // Nobody knows what these are.
     crate::model::unknown::UNKNOWN_FIELDS,
+    crate::model::unknown::UNKNOWN_OF_LOG,
     "ai.embedding",
     "ai.embeddings",
     "ai.schema",

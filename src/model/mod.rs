@@ -11,6 +11,7 @@ pub mod otlp;
 pub mod outcome;
 pub mod record;
 pub mod run;
+pub mod schema;
 pub(crate) mod span_wire;
 pub mod time;
 pub mod unknown;

@@ -237,6 +237,11 @@ pub struct LogRecord {
     #[prost(fixed64, tag = "11")]
     #[serde(with = "u64_text", skip_serializing_if = "is_zero_u64")]
     pub observed_time_unix_nano: u64,
+    /// 1 to 4 for trace, up to 8 for debug, 12 for info, 16 for warnings, 20 for errors, 24 for what is fatal; 0 where that is
+    /// not known.
+    #[prost(int32, tag = "2")]
+    #[serde(deserialize_with = "severity", skip_serializing_if = "is_zero_i32")]
+    pub severity_number: i32,
     /// `ERROR`, `WARN`, `INFO`, ...
     #[prost(string, tag = "3")]
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -253,6 +258,10 @@ pub struct LogRecord {
     #[prost(uint32, tag = "7")]
     #[serde(skip_serializing_if = "is_zero")]
     pub dropped_attributes_count: u32,
+    /// Bits 0-7: W3C flags.
+    #[prost(fixed32, tag = "8")]
+    #[serde(skip_serializing_if = "is_zero")]
+    pub flags: u32,
     /// 16 bytes, or empty.
     #[prost(bytes = "vec", tag = "9")]
     #[serde(with = "hex", skip_serializing_if = "Vec::is_empty")]
@@ -611,6 +620,23 @@ fn is_zero_i32(number: &i32) -> bool {
 
 fn is_zero_u64(number: &u64) -> bool {
     *number == 0
+}
+
+/// Reads a severity, also by its name in the `.proto` file, as some senders write enums: what is neither is not known.
+fn severity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
+    const WORDS: [&str; 6] = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"];
+    let named = |text: &str| {
+        let name = text.strip_prefix("SEVERITY_NUMBER_")?;
+        let word = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        let place = i32::try_from(WORDS.iter().position(|known| *known == word)?).ok()?;
+        let step = if word == name { 1 } else { name[word.len()..].parse().ok()? };
+        Some(4 * place + step)
+    };
+    Ok(match Option::<Number>::deserialize(deserializer)? {
+        Some(Number::Text(text)) => text.parse().ok().or_else(|| named(&text)).unwrap_or(0),
+        Some(number) => number.as_i64().and_then(|number| i32::try_from(number).ok()).unwrap_or(0),
+        None => 0,
+    })
 }
 
 /// Ids, as OTLP JSON has them.

@@ -6,13 +6,17 @@
 
 use prost::{DecodeError, Message};
 
-use super::otlp::{KeyValue, Resource, Scope, ScopeSpans, Span, TracesData, Value};
+use super::otlp::{KeyValue, LogRecord, Resource, Scope, ScopeSpans, Span, TracesData, Value};
+use super::schema::{self, SCHEMA_URL};
 use super::span_wire::span_of;
 use super::wire::{Field, Fields, put};
 use crate::sources::encode as wire;
 
 /// The attribute that holds fields which are not known, as protobuf.
 pub const UNKNOWN_FIELDS: &str = "runspan.otlp.unknown";
+
+/// The attribute of an event that holds the fields which are not known of the record of a log that it came as.
+pub const UNKNOWN_OF_LOG: &str = "runspan.log.unknown";
 
 /// Fields up to these numbers are known.
 const OF_SPAN: u32 = 16;
@@ -21,6 +25,7 @@ const OF_LINK: u32 = 6;
 const OF_STATUS: u32 = 3;
 const OF_RESOURCE: u32 = 2;
 const OF_SCOPE: u32 = 4;
+const OF_LOG: u32 = 12;
 
 /// Fields of a span that are messages.
 const EVENTS: u32 = 11;
@@ -77,6 +82,16 @@ pub(crate) fn keep_of_scope(scope: &mut Scope, bytes: &[u8]) {
     note(&mut scope.attributes, beyond(bytes, OF_SCOPE));
 }
 
+/// Notes what of the bytes of a record of a log the record does not hold. They are no fields of the event that it becomes, so
+/// they stay bytes.
+pub(crate) fn keep_of_log(log: &mut LogRecord, bytes: &[u8]) {
+    let unknown = beyond(bytes, OF_LOG);
+    if !unknown.is_empty() {
+        let value = Some(Value::Bytes(unknown).into());
+        log.attributes.push(KeyValue { key: UNKNOWN_OF_LOG.to_owned(), value });
+    }
+}
+
 /// Encodes a resource with all that it held when it was decoded.
 pub fn encode_resource(resource: &Resource) -> Vec<u8> {
     if !holds(&resource.attributes) {
@@ -99,16 +114,37 @@ pub fn encode_scope(scope: &Scope, out: &mut Vec<u8>) {
     if !holds(&scope.attributes) {
         return append(scope, out);
     }
-    let mut bare = scope.clone();
-    let unknown = take(&mut bare.attributes);
-    append(&bare, out);
-    out.extend(beyond(&unknown, OF_SCOPE));
+    // Not by a copy, since this is done for each span.
+    put_text(out, 1, &scope.name);
+    put_text(out, 2, &scope.version);
+    let mut behind = Vec::new();
+    for attribute in &scope.attributes {
+        match (attribute.key.as_str(), attribute.value.as_ref().and_then(|value| value.value.as_ref())) {
+            (UNKNOWN_FIELDS, Some(Value::Bytes(unknown))) => behind.extend(beyond(unknown, OF_SCOPE)),
+            // It stands beside the scope.
+            (UNKNOWN_FIELDS | SCHEMA_URL, _) => {}
+            _ => put(out, 3, Field::Bytes(&attribute.encode_to_vec())),
+        }
+    }
+    if scope.dropped_attributes_count > 0 {
+        put(out, 4, Field::Varint(scope.dropped_attributes_count.into()));
+    }
+    out.extend(behind);
+}
+
+/// Encodes a message with one span, and its scope, with all that they held when they were decoded.
+pub fn encode_one(scope: &Scope, span: &Span, out: &mut Vec<u8>) {
+    wire::message(out, 1, |out| encode_scope(scope, out));
+    wire::message(out, 2, |out| encode_span(span, out));
+    schema::put_of_scope(&scope.attributes, out);
 }
 
 /// Decodes the scope of a message with one span, and the span, with all that they hold.
 pub fn decode_one(scope_spans: &[u8]) -> Option<(Scope, Span)> {
-    if let Some((scope, span)) = parts(scope_spans) {
-        return Some((decode_scope(scope).ok()?, decode_span(span).ok()?));
+    if let Some((scope, span, around)) = parts(scope_spans) {
+        let mut scope = decode_scope(scope).ok()?;
+        schema::note_of(&mut scope.attributes, around);
+        return Some((scope, decode_span(span).ok()?));
     }
     let mut found = ScopeSpans::decode(scope_spans).ok()?;
     let (mut span, mut scope) = (found.spans.pop()?, found.scope.unwrap_or_default());
@@ -119,20 +155,24 @@ pub fn decode_one(scope_spans: &[u8]) -> Option<(Scope, Span)> {
             _ => {}
         }
     }
+    schema::note(&mut scope.attributes, &found.schema_url);
     Some((scope, span))
 }
 
-/// Finds the scope and the span of a message that has one of each and nothing else.
-fn parts(scope_spans: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Finds the scope and the span of a message that has one of each, and what stands behind them: at most their schema URL.
+fn parts(scope_spans: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let mut fields = Fields::of(scope_spans);
     let (Some((1, Field::Bytes(scope))), Some((2, Field::Bytes(span)))) = (fields.next(), fields.next()) else {
         return None;
     };
-    fields.rest().is_empty().then_some((scope, span))
+    let around = fields.rest();
+    let is_url = |field| matches!(field, (3, Field::Bytes(_)));
+    (fields.by_ref().all(is_url) && fields.rest().is_empty()).then_some((scope, span, around))
 }
 
 /// Encodes a request with all that its parts held when they were decoded.
-pub fn encode_traces(traces: &TracesData) -> Vec<u8> {
+pub fn encode_traces(mut traces: TracesData) -> Vec<u8> {
+    schema::lift(&mut traces);
     let mut out = Vec::new();
     for of_resource in &traces.resource_spans {
         let mut outer = Vec::new();
@@ -216,8 +256,9 @@ fn beyond(message: &[u8], known: u32) -> Vec<u8> {
     }
 }
 
+/// Tells whether something stands among attributes that stood elsewhere.
 fn holds(attributes: &[KeyValue]) -> bool {
-    attributes.iter().any(|attribute| attribute.key == UNKNOWN_FIELDS)
+    attributes.iter().any(|attribute| attribute.key == UNKNOWN_FIELDS || attribute.key == SCHEMA_URL)
 }
 
 fn note(attributes: &mut Vec<KeyValue>, unknown: Vec<u8>) {
@@ -287,7 +328,7 @@ mod tests {
     fn encoded(scope: &Scope, span: &Span) -> Vec<u8> {
         let of_scope = ScopeSpans { scope: Some(scope.clone()), spans: vec![span.clone()], ..ScopeSpans::default() };
         let of_resource = crate::model::otlp::ResourceSpans { scope_spans: vec![of_scope], ..Default::default() };
-        let request = encode_traces(&TracesData { resource_spans: vec![of_resource] });
+        let request = encode_traces(TracesData { resource_spans: vec![of_resource] });
         let inner = |bytes: Vec<u8>, number: u32| {
             let found = Fields::of(&bytes).find_map(|field| match field {
                 (of, Field::Bytes(bytes)) if of == number => Some(bytes.to_vec()),

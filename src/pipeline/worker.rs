@@ -24,7 +24,6 @@ use crate::model::{RunId, TraceId, UnixNanos, unknown};
 use crate::sinks::keep::Board;
 use crate::sinks::store::{Claimed, LATE, StoreSink};
 use crate::sinks::tally::Tally;
-use crate::sources::encode as wire;
 use crate::sources::recorder::{RESOURCE_RECORD, Recorder};
 use crate::sources::ring::{DropReason, Ring};
 use crate::store::StoreError;
@@ -784,8 +783,7 @@ fn decode_payload(kind: RecordKind, payload: &[u8], resource: &Arc<Resource>) ->
 
 /// Appends a record as the payload of a journal frame: a `ScopeSpans` with one span.
 pub(crate) fn encode(record: &Record, payload: &mut Vec<u8>) {
-    wire::message(payload, 1, |payload| unknown::encode_scope(&record.scope, payload));
-    wire::message(payload, 2, |payload| unknown::encode_span(&record.span, payload));
+    unknown::encode_one(&record.scope, &record.span, payload);
 }
 
 /// Returns the journal's frame kind of a record.

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use opentelemetry_proto::tonic::metrics::v1::{Metric, number_data_point};
+use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint, number_data_point};
 
 use crate::sinks::metrics::scrape::{Example, SeriesKey};
 
@@ -89,19 +89,6 @@ pub(super) enum Value {
 }
 
 impl Family {
-    /// Makes a family of plain numbers.
-    pub fn of(
-        name: &str,
-        kind: Kind,
-        unit: &'static str,
-        help: &str,
-        numbers: Vec<(Vec<(String, String)>, f64)>,
-    ) -> Self {
-        let series = |(labels, number)| Series { labels, value: Value::Number(number), examples: Vec::new() };
-        let series = numbers.into_iter().map(series).collect();
-        Self { name: name.to_owned(), unit, help: help.to_owned(), kind, series }
-    }
-
     /// Makes families of collected metrics; `examples` knows measurements of a series.
     pub fn all_of(request: ExportMetricsServiceRequest, examples: impl Fn(&SeriesKey) -> Vec<Example>) -> Vec<Self> {
         let scopes = request.resource_metrics.into_iter().flat_map(|of| of.scope_metrics);
@@ -117,18 +104,16 @@ impl Family {
             let examples = examples(&key);
             Series { labels: key.1, value, examples }
         };
+        let number_of = |point: &NumberDataPoint| {
+            let number = match point.value {
+                Some(number_data_point::Value::AsDouble(number)) => number,
+                Some(number_data_point::Value::AsInt(number)) => number as f64,
+                None => 0.0,
+            };
+            series(&point.attributes, Value::Number(number))
+        };
         let (kind, series) = match metric.data.as_ref()? {
-            Data::Sum(sum) => {
-                let number = |value: Option<number_data_point::Value>| match value {
-                    Some(number_data_point::Value::AsDouble(number)) => number,
-                    Some(number_data_point::Value::AsInt(number)) => number as f64,
-                    None => 0.0,
-                };
-                let of = |point: &opentelemetry_proto::tonic::metrics::v1::NumberDataPoint| {
-                    series(&point.attributes, Value::Number(number(point.value)))
-                };
-                (Kind::Counter, sum.data_points.iter().map(of).collect())
-            }
+            Data::Sum(sum) => (Kind::Counter, sum.data_points.iter().map(number_of).collect()),
             Data::Histogram(histogram) => {
                 let of = |point: &opentelemetry_proto::tonic::metrics::v1::HistogramDataPoint| {
                     let (bounds, counts) = (point.explicit_bounds.clone(), point.bucket_counts.clone());
@@ -136,6 +121,7 @@ impl Family {
                 };
                 (Kind::Histogram, histogram.data_points.iter().map(of).collect())
             }
+            Data::Gauge(gauge) => (Kind::Gauge, gauge.data_points.iter().map(number_of).collect()),
             // There are none among ours.
             _ => return None,
         };
@@ -287,7 +273,13 @@ mod tests {
                 kind: Kind::Histogram,
                 series: vec![Series { labels: labels("c"), value: buckets, examples: vec![example] }],
             },
-            Family::of("memory_bytes", Kind::Gauge, "bytes", "In use", vec![(Vec::new(), 12.5)]),
+            Family {
+                name: "memory_bytes".to_owned(),
+                unit: "bytes",
+                help: "In use".to_owned(),
+                kind: Kind::Gauge,
+                series: vec![Series { labels: Vec::new(), value: Value::Number(12.5), examples: Vec::new() }],
+            },
         ]
     }
 

@@ -79,9 +79,29 @@ impl std::fmt::Debug for Forward {
 struct Table {
     url: String,
     #[serde(default)]
-    options: std::collections::BTreeMap<String, String>,
+    options: std::collections::BTreeMap<String, Scalar>,
     #[serde(default)]
     headers: std::collections::BTreeMap<String, String>,
+}
+
+/// A value as YAML has it without quotes: `on` is no text there, nor is a number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Scalar {
+    Switch(bool),
+    Number(u64),
+    Text(String),
+}
+
+impl std::fmt::Display for Scalar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Switch(true) => f.write_str("on"),
+            Self::Switch(false) => f.write_str("off"),
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
 }
 
 /// Reads an address; a port alone is one of this machine.
@@ -209,7 +229,8 @@ impl Forward {
             Self::Table(table) => table,
         };
         let escaped = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
-        let options: Vec<String> = options.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
+        let option = |(name, value): (&String, &Scalar)| format!("{name}={}", escaped(&value.to_string()));
+        let options: Vec<String> = options.iter().map(option).collect();
         let (start, given) = url.split_once('#').unwrap_or((&url, ""));
         let all = [given, &options.join("&")].join("&");
         let mut target = Target::from_url(&format!("{start}#{all}")).map_err(|error| error.to_string())?;
@@ -242,14 +263,14 @@ serve:
   forward:
     - http://a:4318
     - url: https://b
-      options: {compression: gzip, ca: /etc/my ca.pem}
+      options: {compression: gzip, ca: /etc/my ca.pem, own_metrics: on, timeout: 250}
       headers: {authorization: Bearer secret}
   forward_keep: errors,cost>0.5
   bounds: {request_mib: 8, memory_mib: 32, connections: 10, spans: 1000, head_s: 1, body_s: 2}
 "#,
         )
         .unwrap();
-        insta::assert_compact_debug_snapshot!(settings, @r#"Settings { store: Some("runs"), otlp_grpc: 127.0.0.1:14317, otlp_http: 127.0.0.1:14318, http: [::1]:14319, insecure_bind: false, hosts: ["bridge"], durability: Process, content: Full, silence: 60s, drain: 5s, forward: [Target { signal: Traces, endpoint: "http://a:4318/v1/traces", protocol: HttpProtobuf, headers: [], timeout: 10s, compression: None, tls: TlsFiles { ca: None, client_certificate: None, client_key: None } }, Target { signal: Traces, endpoint: "https://b/v1/traces", protocol: HttpProtobuf, headers: ["authorization"], timeout: 10s, compression: Gzip, tls: TlsFiles { ca: Some("/etc/my ca.pem"), client_certificate: None, client_key: None } }], is_offline: false, forward_keep: Keep { rules: Some(Rules { errors: true, cost_over: Some(NanoUsd(500000000)), slower_than: None, rest: Ratio { bound: 0 } }) }, journal_bytes: 67108864, bounds: Bounds { request_bytes: 8388608, memory_bytes: 33554432, connections: 10, head_limit: 1s, body_limit: 2s, limits: Limits { spans: 1000, attributes: 4096, events: 4096, links: 1024, values: 262144, span_bytes: 12582912 } } }"#);
+        insta::assert_compact_debug_snapshot!(settings, @r#"Settings { store: Some("runs"), otlp_grpc: 127.0.0.1:14317, otlp_http: 127.0.0.1:14318, http: [::1]:14319, insecure_bind: false, hosts: ["bridge"], durability: Process, content: Full, silence: 60s, drain: 5s, forward: [Target { signal: Traces, endpoint: "http://a:4318/v1/traces", protocol: HttpProtobuf, headers: [], timeout: 10s, compression: None, tls: TlsFiles { ca: None, client_certificate: None, client_key: None }, own_metrics: false }, Target { signal: Traces, endpoint: "https://b/v1/traces", protocol: HttpProtobuf, headers: ["authorization"], timeout: 250ms, compression: Gzip, tls: TlsFiles { ca: Some("/etc/my ca.pem"), client_certificate: None, client_key: None }, own_metrics: true }], is_offline: false, forward_keep: Keep { rules: Some(Rules { errors: true, cost_over: Some(NanoUsd(500000000)), slower_than: None, rest: Ratio { bound: 0 } }) }, journal_bytes: 67108864, bounds: Bounds { request_bytes: 8388608, memory_bytes: 33554432, connections: 10, head_limit: 1s, body_limit: 2s, limits: Limits { spans: 1000, attributes: 4096, events: 4096, links: 1024, values: 262144, span_bytes: 12582912 } } }"#);
     }
 
     #[test]

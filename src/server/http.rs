@@ -12,9 +12,9 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::answer::{Problem, Refusal, Taken};
 use super::exposition::{self, Format};
+use super::guard;
 use super::intake::Tally;
 use super::{Shared, body};
-use super::{guard, metrics};
 use crate::sources::otlp::{Encoding, Signal};
 
 const PROTOBUF: &str = "application/x-protobuf";
@@ -148,7 +148,7 @@ pub(super) async fn health(shared: Arc<Shared>, request: Request<Incoming>) -> R
 async fn metrics(shared: Arc<Shared>, headers: &HeaderMap) -> Answer {
     let accepted: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let format = Format::of(&accepted.join(","));
-    let collect = move || exposition::write(&metrics::collect(&shared, &shared.sources), format);
+    let collect = move || exposition::write(&shared.sources.collect(), format);
     // The journal's folder is looked into, off the threads that serve connections.
     let Ok(text) = tokio::task::spawn_blocking(collect).await else {
         return plain(StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be collected\n");

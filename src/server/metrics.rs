@@ -1,20 +1,33 @@
-//! `/metrics`: what runs, calls and records come to, and how the server itself is.
+//! What runs, calls and records come to, and how the server itself is: at `/metrics`, and for targets that ask for it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Shared;
-use super::exposition::{Family, Kind};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
+use opentelemetry_proto::tonic::metrics::v1::{
+    AggregationTemporality, Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum,
+};
+use opentelemetry_proto::tonic::resource;
+use prost::Message;
+use tokio::sync::Semaphore;
+
+use super::budget::Budget;
+use super::exposition::Family;
 use super::intake::Tally;
 use crate::journal::{JournalReader, behind};
 use crate::model::UnixNanos;
+use crate::model::otlp::Resource;
 use crate::pipeline::worker::STORE_READER;
 use crate::sinks::forward::Signal;
 use crate::sinks::forwarder::Known;
 use crate::sinks::metrics::scrape::Scrape;
 use crate::store::files::layout::Layout;
 
-type Numbers = Vec<(Vec<(String, String)>, f64)>;
+/// What is counted under which attributes.
+type Numbers = Vec<(Vec<KeyValue>, Number)>;
 
 /// Where all that is told comes from.
 #[derive(Debug)]
@@ -23,96 +36,154 @@ pub(super) struct Sources {
     pub layout: Layout,
     pub process: String,
     pub targets: Vec<Known>,
+    pub tally: Arc<Tally>,
+    pub budget: Arc<Budget>,
+    /// One for each connection that there may still be, of so many.
+    pub permits: Arc<Semaphore>,
+    pub max_connections: usize,
+    /// When counting began.
+    pub since: UnixNanos,
 }
 
-fn label(key: &str, value: &str) -> (String, String) {
-    (key.to_owned(), value.to_owned())
-}
-
-/// Collects everything; blocks for a moment.
-pub(super) fn collect(shared: &Shared, sources: &Sources) -> Vec<Family> {
-    let mut families = match sources.scrape.collect() {
-        Ok(request) => Family::all_of(request, |key| sources.scrape.examples(key)),
-        // Without them the server can still say how it is.
-        Err(_) => Vec::new(),
-    };
-    families.extend(of_requests(shared));
-    families.extend(of_journal(sources, &shared.line.intake.tally));
-    families.extend(of_targets(sources));
-    families
-}
-
-fn of_requests(shared: &Shared) -> [Family; 5] {
-    let tally: &Arc<Tally> = &shared.line.intake.tally;
-    let counter = |name, help, n: u64| Family::of(name, Kind::Counter, "", help, vec![(Vec::new(), n as f64)]);
-    let refused = tally.refused().into_iter().map(|(reason, n)| (vec![label("reason", reason)], n as f64));
-    let connections = shared.max_connections.saturating_sub(shared.permits.available_permits());
-    let gauge = |name, unit, help, n: usize| Family::of(name, Kind::Gauge, unit, help, vec![(Vec::new(), n as f64)]);
-    [
-        counter(
-            "runspan_bridge_received_spans",
-            "Spans in requests that were read, broken ones too",
-            tally.received.load(Ordering::Relaxed),
-        ),
-        counter(
-            "runspan_bridge_acknowledged_spans",
-            "Spans that are in the journal for good",
-            tally.journaled.load(Ordering::Relaxed),
-        ),
-        Family::of(
-            "runspan_bridge_refused_requests",
-            Kind::Counter,
-            "",
-            "Requests that were refused whole",
-            refused.collect(),
-        ),
-        gauge("runspan_bridge_connections", "", "Connections that are open", connections),
-        gauge("runspan_bridge_request_memory", "bytes", "What requests take in memory", shared.budget.taken()),
-    ]
-}
-
-fn of_journal(sources: &Sources, tally: &Tally) -> [Family; 2] {
-    let (dir, now) = (sources.layout.journal(), UnixNanos::now());
-    let (mut bytes, mut ages) = (Numbers::new(), Numbers::new());
-    let store = (STORE_READER.to_owned(), vec![label("reader", "store"), label("signal", Signal::Traces.as_str())]);
-    let of_target = |target: &Known| {
-        let labels = vec![label("reader", &target.shown()), label("signal", target.signal().as_str())];
-        (target.reader().to_owned(), labels)
-    };
-    for (name, labels) in std::iter::once(store).chain(sources.targets.iter().map(of_target)) {
-        let Ok(reader) = JournalReader::open_read_only(&dir, &sources.process, &name) else { continue };
-        let acknowledged = reader.acknowledged();
-        let since = tally.committed.oldest_after(acknowledged);
-        let Ok(waiting) = behind(&dir, &sources.process, acknowledged, tally.committed.last()) else { continue };
-        bytes.push((labels.clone(), waiting as f64));
-        ages.push((labels, since.map_or(0.0, |since| now.millis_since(since) as f64 / 1e3)));
+impl Sources {
+    /// Collects everything, for `/metrics`; blocks for a moment.
+    pub fn collect(&self) -> Vec<Family> {
+        Family::all_of(self.request(), |key| self.scrape.examples(key))
     }
-    let of = |name, unit, help, numbers| Family::of(name, Kind::Gauge, unit, help, numbers);
-    [
-        of("runspan_bridge_journal_behind", "bytes", "What of the journal a reader has not done yet, about", bytes),
-        of("runspan_bridge_journal_age", "seconds", "How long the oldest of it has been in the journal, about", ages),
-    ]
-}
 
-fn of_targets(sources: &Sources) -> [Family; 2] {
-    let (mut spans, mut metrics) = (Numbers::new(), Numbers::new());
-    for target in &sources.targets {
-        let numbers = if target.signal() == Signal::Traces { &mut spans } else { &mut metrics };
-        let (counts, shown) = (target.counts(), target.shown());
-        let mut put = |outcome: &str, reason: &str, n: u64| {
-            let labels = [("target", shown.as_str()), ("outcome", outcome), ("reason", reason)];
-            numbers.push((labels.map(|(key, value)| label(key, value)).into(), n as f64));
-        };
-        put("sent", "", counts.sent);
-        for (outcome, reasons) in
-            [("not_kept", &counts.not_kept), ("refused", &counts.refused), ("dropped", &counts.dropped)]
-        {
-            reasons.iter().for_each(|(reason, n)| put(outcome, reason, *n));
+    /// Collects everything, for a peer that is to know who says it; blocks for a moment.
+    pub fn collect_of(&self, resource: &Resource) -> ExportMetricsServiceRequest {
+        let resource = resource::v1::Resource::decode(resource.encode_to_vec().as_slice()).ok();
+        let mut request = self.request();
+        request.resource_metrics.iter_mut().for_each(|of| of.resource.clone_from(&resource));
+        request
+    }
+
+    fn request(&self) -> ExportMetricsServiceRequest {
+        // Without what runs come to the server can still say how it is.
+        let mut request = self.scrape.collect().unwrap_or_default();
+        let metrics = self.of_requests().into_iter().chain(self.of_journal()).chain(self.of_targets()).collect();
+        let own = ScopeMetrics { scope: Some(own_scope()), metrics, ..ScopeMetrics::default() };
+        match request.resource_metrics.first_mut() {
+            Some(first) => first.scope_metrics.push(own),
+            None => request.resource_metrics.push(ResourceMetrics { scope_metrics: vec![own], ..Default::default() }),
         }
+        request
     }
-    let of = |name, help, numbers| Family::of(name, Kind::Counter, "", help, numbers);
-    [
-        of("runspan_bridge_forwarded_spans", "What became of spans for each target", spans),
-        of("runspan_bridge_forwarded_metrics", "What became of requests of metrics for each target", metrics),
-    ]
+
+    fn of_requests(&self) -> [Metric; 5] {
+        let alone = |n: Number| vec![(Vec::new(), n)];
+        let (received, journaled) =
+            (self.tally.received.load(Ordering::Relaxed), self.tally.journaled.load(Ordering::Relaxed));
+        let refused = self.tally.refused().into_iter().map(|(reason, n)| (vec![label("reason", reason)], whole(n)));
+        let connections = self.max_connections.saturating_sub(self.permits.available_permits());
+        let spans = "Spans in requests that were read, broken ones too";
+        [
+            self.counter("received_spans", "{span}", spans, alone(whole(received))),
+            self.counter(
+                "acknowledged_spans",
+                "{span}",
+                "Spans that are in the journal for good",
+                alone(whole(journaled)),
+            ),
+            self.counter("refused_requests", "{request}", "Requests that were refused whole", refused.collect()),
+            gauge("connections", "{connection}", "Connections that are open", alone(whole(connections as u64))),
+            gauge("request_memory", "By", "What requests take in memory", alone(whole(self.budget.taken() as u64))),
+        ]
+    }
+
+    fn of_journal(&self) -> [Metric; 2] {
+        let (dir, now) = (self.layout.journal(), UnixNanos::now());
+        let (mut bytes, mut ages) = (Numbers::new(), Numbers::new());
+        let labels = |reader: &str, signal: Signal| vec![label("reader", reader), label("signal", signal.as_str())];
+        let store = (STORE_READER.to_owned(), labels("store", Signal::Traces));
+        let of_target = |target: &Known| (target.reader().to_owned(), labels(&target.shown(), target.signal()));
+        for (name, labels) in std::iter::once(store).chain(self.targets.iter().map(of_target)) {
+            let Ok(reader) = JournalReader::open_read_only(&dir, &self.process, &name) else { continue };
+            let (acknowledged, committed) = (reader.acknowledged(), &self.tally.committed);
+            let since = committed.oldest_after(acknowledged);
+            let Ok(waiting) = behind(&dir, &self.process, acknowledged, committed.last()) else { continue };
+            let age = since.map_or(0.0, |since| now.millis_since(since) as f64 / 1e3);
+            bytes.push((labels.clone(), whole(waiting)));
+            ages.push((labels, Number::AsDouble(age)));
+        }
+        let waited = "How long the oldest of it has been in the journal, about";
+        [
+            gauge("journal_behind", "By", "What of the journal a reader has not done yet, about", bytes),
+            gauge("journal_age", "s", waited, ages),
+        ]
+    }
+
+    fn of_targets(&self) -> [Metric; 2] {
+        let (mut spans, mut metrics) = (Numbers::new(), Numbers::new());
+        for target in &self.targets {
+            let numbers = if target.signal() == Signal::Traces { &mut spans } else { &mut metrics };
+            let (counts, shown) = (target.counts(), target.shown());
+            let mut put = |outcome: &str, reason: &str, n: u64| {
+                let labels = [("target", shown.as_str()), ("outcome", outcome), ("reason", reason)];
+                numbers.push((labels.map(|(key, value)| label(key, value)).into(), whole(n)));
+            };
+            put("sent", "", counts.sent);
+            for (outcome, reasons) in
+                [("not_kept", &counts.not_kept), ("refused", &counts.refused), ("dropped", &counts.dropped)]
+            {
+                reasons.iter().for_each(|(reason, n)| put(outcome, reason, *n));
+            }
+        }
+        let requests = "What became of requests of metrics for each target";
+        [
+            self.counter("forwarded_spans", "{span}", "What became of spans for each target", spans),
+            self.counter("forwarded_metrics", "{request}", requests, metrics),
+        ]
+    }
+
+    fn counter(&self, name: &str, unit: &str, help: &str, numbers: Numbers) -> Metric {
+        let data = Sum {
+            data_points: points(numbers, self.since.0),
+            aggregation_temporality: AggregationTemporality::Cumulative as i32,
+            is_monotonic: true,
+        };
+        metric(name, unit, help, Data::Sum(data))
+    }
+}
+
+fn gauge(name: &str, unit: &str, help: &str, numbers: Numbers) -> Metric {
+    metric(name, unit, help, Data::Gauge(Gauge { data_points: points(numbers, 0) }))
+}
+
+fn metric(name: &str, unit: &str, help: &str, data: Data) -> Metric {
+    Metric {
+        name: format!("runspan.bridge.{name}"),
+        description: help.to_owned(),
+        unit: unit.to_owned(),
+        data: Some(data),
+        ..Metric::default()
+    }
+}
+
+fn points(numbers: Numbers, start_time_unix_nano: u64) -> Vec<NumberDataPoint> {
+    let time_unix_nano = UnixNanos::now().0;
+    let point = |(attributes, value)| NumberDataPoint {
+        attributes,
+        start_time_unix_nano,
+        time_unix_nano,
+        value: Some(value),
+        ..NumberDataPoint::default()
+    };
+    numbers.into_iter().map(point).collect()
+}
+
+/// Counts beyond what OTLP can say stay at the most.
+fn whole(n: u64) -> Number {
+    Number::AsInt(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+fn label(key: &str, value: &str) -> KeyValue {
+    let value = AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) };
+    KeyValue { key: key.to_owned(), value: Some(value), ..KeyValue::default() }
+}
+
+fn own_scope() -> InstrumentationScope {
+    let (name, version) = ("runspan".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    InstrumentationScope { name, version, ..InstrumentationScope::default() }
 }

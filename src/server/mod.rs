@@ -52,9 +52,13 @@ pub use import::{Imported, Importer};
 pub use settings::{Bounds, Settings};
 
 use crate::error::Error;
+use crate::model::otlp::Value;
+use crate::model::{RunId, UnixNanos};
 use crate::pipeline::Pipeline;
 use crate::pipeline::cost::Pricer;
+use crate::sinks::forward::{Signal, Target};
 use crate::sinks::forwarder::Forwarders;
+use crate::sinks::metrics::report::Report;
 use crate::sinks::metrics::scrape::Scrape;
 use crate::store::files::layout::{Layout, find_store};
 use crate::store::files::retainer::Retainer;
@@ -133,7 +137,7 @@ pub struct Server {
     listeners: Vec<Listener>,
     inside: Inside,
     intake: intake::Intake,
-    sources: metrics::Sources,
+    sources: Arc<metrics::Sources>,
 }
 
 /// What is behind the ports, and goes on after they are closed.
@@ -143,6 +147,7 @@ struct Inside {
     readers: Vec<String>,
     threads: intake::Threads,
     forwarders: Forwarders,
+    reports: Vec<Report>,
 }
 
 impl Inside {
@@ -151,6 +156,9 @@ impl Inside {
         self.forwarders.tell_to_stop(deadline);
         self.threads.finish(deadline);
         self.forwarders.finish(deadline);
+        // Nothing is counted any more.
+        self.reports.iter().for_each(|report| report.tell_to_stop(deadline));
+        self.reports.into_iter().for_each(|report| report.finish(deadline));
     }
 }
 
@@ -191,6 +199,9 @@ impl Server {
         }
         let own: Vec<SocketAddr> = listeners.iter().filter_map(|(_, listener)| listener.local_addr().ok()).collect();
         let targets = if settings.is_offline { Vec::new() } else { upstreams::targets(&settings.forward, &own)? };
+        let reported =
+            targets.iter().filter(|target| target.own_metrics).map(|target| target.for_signal(Signal::Metrics));
+        let reported: Vec<Target> = reported.collect();
         let here = std::env::current_dir().unwrap_or_default();
         let layout = Layout::new(here.join(find_store(settings.store.as_deref(), &here)));
         let store = layout.open_or_create()?;
@@ -205,16 +216,26 @@ impl Server {
         warnings.iter().for_each(|warning| warn(format_args!("{warning}")));
         let scrape = Scrape::start(&metric_settings);
         let targets = forwarders.known();
-        let sources =
-            metrics::Sources { scrape: scrape.clone(), layout: layout.clone(), process: process.clone(), targets };
         identity.outlets = outlets;
         if purpose == Purpose::Bridge {
-            identity.outlets.observers.push(Box::new(scrape));
+            identity.outlets.observers.push(Box::new(scrape.clone()));
         }
         let readers = identity.outlets.readers.clone();
         let (intake, threads) = intake::start(identity, settings.silence)?;
+        let sources = Arc::new(metrics::Sources {
+            scrape,
+            layout: layout.clone(),
+            process: process.clone(),
+            targets,
+            tally: Arc::clone(&intake.tally),
+            budget: Budget::new(settings.bounds.memory_bytes),
+            permits: Arc::new(Semaphore::new(settings.bounds.connections)),
+            max_connections: settings.bounds.connections,
+            since: UnixNanos::now(),
+        });
+        let reports = report(reported, &metric_settings, &store.store_id, &sources)?;
         let _ = identity::adopt_others(layout.clone(), store);
-        let inside = Inside { layout, process, readers, threads, forwarders };
+        let inside = Inside { layout, process, readers, threads, forwarders, reports };
         Ok(Self { settings, listeners, inside, intake, sources })
     }
 
@@ -266,15 +287,38 @@ impl Server {
         }
         let shared = Shared {
             line: Arc::new(change(line)),
-            budget: Budget::new(settings.bounds.memory_bytes),
+            budget: Arc::clone(&sources.budget),
             hosts: settings.hosts,
             ending: AtomicBool::new(false),
-            permits: Arc::new(Semaphore::new(settings.bounds.connections)),
+            permits: Arc::clone(&sources.permits),
             max_connections: settings.bounds.connections,
-            sources: Arc::new(sources),
+            sources,
         };
         Ok((Arc::new(shared), listeners, inside))
     }
+}
+
+/// Starts telling targets how the server is, and what it has counted since its start: another instance of the service
+/// than the one before it.
+fn report(
+    targets: Vec<Target>,
+    settings: &crate::sinks::metrics::Settings,
+    store_id: &str,
+    sources: &Arc<metrics::Sources>,
+) -> Result<Vec<Report>, Error> {
+    let mut resource = crate::config::resource(None, &RunId::fresh(UnixNanos::now()).to_string(), store_id);
+    let is_named = std::env::var_os("OTEL_SERVICE_NAME").is_some_and(|name| !name.is_empty());
+    if !is_named
+        && resource.attr("service.name").and_then(Value::as_str).is_some_and(|name| name.starts_with("unknown"))
+    {
+        crate::model::otlp::set(&mut resource.attributes, "service.name", "runspan".into());
+    }
+    let start = |target| {
+        let (sources, resource) = (Arc::clone(sources), resource.clone());
+        let started = Report::start(target, settings, move || sources.collect_of(&resource));
+        started.map_err(|error| Error::Setting { name: "forward", why: error.to_string() })
+    };
+    targets.into_iter().map(start).collect()
 }
 
 /// Returns what makes a pipeline for a request.

@@ -87,8 +87,13 @@ pub(super) fn targets(given: &[Target], own: &[SocketAddr]) -> Result<Vec<Target
             return Err(Error::Setting { name: "forward", why });
         }
     }
-    let (from_env, warnings) = Target::from_env(Signal::Traces);
+    let (mut from_env, warnings) = Target::from_env(Signal::Traces);
     warnings.iter().for_each(|warning| warn(format_args!("{warning}")));
+    if let Some(target) = &mut from_env {
+        // The standard's default would send them where nobody has asked for any.
+        let exporters = std::env::var("OTEL_METRICS_EXPORTER").unwrap_or_default();
+        target.own_metrics = exporters.split(',').any(|exporter| exporter.trim() == "otlp");
+    }
     let mut targets = given.to_vec();
     match from_env {
         Some(target) if own_address(&target, own).is_some() => warn(format_args!(

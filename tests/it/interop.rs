@@ -207,11 +207,11 @@ impl Peers {
     }
 
     /// Returns the last value of every series, by metric and attributes. Only one process may have sent metrics.
-    fn metrics(&self) -> BTreeMap<String, Value> {
+    pub fn metrics(&self) -> BTreeMap<String, Value> {
         let mut series = BTreeMap::new();
         for request in self.collected("metrics") {
             for metric in each(&request["resourceMetrics"], "scopeMetrics").flat_map(|scope| items(&scope["metrics"])) {
-                for data in ["sum", "histogram"] {
+                for data in ["sum", "histogram", "gauge"] {
                     for point in items(&metric[data]["dataPoints"]) {
                         let name = metric["name"].as_str().unwrap();
                         series.insert(format!("{name} {}", attributes(&point["attributes"])), point.clone());

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use runspan::conventions::names;
 use runspan::model::otlp::{Resource, ResourceSpans, Scope, ScopeSpans, Span, TracesData};
-use runspan::model::{Event, RunId};
+use runspan::model::{Event, RunId, schema};
 
 /// A span and who made it.
 type Told = (Span, Option<Resource>, Option<Scope>);
@@ -71,7 +71,8 @@ impl Spans {
     }
 
     /// Returns them all.
-    pub fn into_request(self) -> TracesData {
+    pub fn into_request(mut self) -> TracesData {
+        schema::lift(&mut self.request);
         self.request
     }
 }

@@ -164,7 +164,7 @@ impl Courier {
 
     /// Sends a request until the endpoint has it, refuses it, or patience is at its end.
     fn deliver(&mut self, request: TracesData, spans: u64, tell: &mut dyn FnMut(&str)) -> Sent {
-        let (bytes, deadline) = (unknown::encode_traces(&request), Instant::now() + PATIENCE);
+        let (bytes, deadline) = (unknown::encode_traces(request), Instant::now() + PATIENCE);
         let (backoff, mut attempt) = (Backoff::default(), 0);
         loop {
             let sent = self.sender.send(bytes.clone(), spans, deadline);

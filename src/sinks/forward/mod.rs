@@ -13,6 +13,7 @@ pub mod retry;
 mod settings;
 mod tls;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 use tracing::Dispatch;
 
 use crate::model::otlp::ExportResponse;
+use crate::model::schema;
 
 pub use settings::{Compression, DEFAULT_TIMEOUT, Protocol, SettingsError, Signal, Target, TlsFiles, Warning};
 
@@ -234,15 +236,15 @@ pub fn request_from_parts(parts: &[(&[u8], &[&[u8]])]) -> Vec<u8> {
     fn framed_len(tag: u32, length: usize) -> usize {
         key_len(tag) + encoded_len_varint(length as u64) + length
     }
-    let lengths: Vec<usize> = parts
-        .iter()
-        .map(|(resource, scopes)| {
-            let scopes: usize = scopes.iter().map(|scope| framed_len(SCOPE_SPANS, scope.len())).sum();
-            framed_len(RESOURCE, resource.len()) + scopes
-        })
-        .collect();
+    // Its schema URL has no place in a resource.
+    let parts: Vec<_> = parts.iter().map(|(resource, scopes)| (schema::split(resource), *scopes)).collect();
+    let length_of = |((resource, behind), scopes): &((Cow<'_, [u8]>, Vec<u8>), &[&[u8]])| {
+        let scopes: usize = scopes.iter().map(|scope| framed_len(SCOPE_SPANS, scope.len())).sum();
+        framed_len(RESOURCE, resource.len()) + scopes + behind.len()
+    };
+    let lengths: Vec<usize> = parts.iter().map(length_of).collect();
     let mut request = Vec::with_capacity(lengths.iter().map(|length| framed_len(RESOURCE_SPANS, *length)).sum());
-    for ((resource, scopes), length) in parts.iter().zip(lengths) {
+    for (((resource, behind), scopes), length) in parts.iter().zip(lengths) {
         put(RESOURCE_SPANS, length, &mut request);
         put(RESOURCE, resource.len(), &mut request);
         request.extend_from_slice(resource);
@@ -250,6 +252,7 @@ pub fn request_from_parts(parts: &[(&[u8], &[&[u8]])]) -> Vec<u8> {
             put(SCOPE_SPANS, scope.len(), &mut request);
             request.extend_from_slice(scope);
         }
+        request.extend_from_slice(behind);
     }
     request
 }

@@ -127,6 +127,8 @@ pub struct Target {
     pub compression: Compression,
     /// Certificates and keys.
     pub tls: TlsFiles,
+    /// A server that forwards there sends its own metrics as well.
+    pub own_metrics: bool,
 }
 
 impl fmt::Debug for Target {
@@ -140,6 +142,7 @@ impl fmt::Debug for Target {
             .field("timeout", &self.timeout)
             .field("compression", &self.compression)
             .field("tls", &self.tls)
+            .field("own_metrics", &self.own_metrics)
             .finish()
     }
 }
@@ -220,8 +223,8 @@ impl Target {
     /// `/v1/traces`, any other path is used as it stands. `user:password@` becomes an `authorization` header.
     ///
     /// Behind a `#` stand options with `&` between them, their values percent-encoded: `protocol` (`grpc`,
-    /// `http/protobuf`, `http/json`), `compression` (`gzip`, `none`), `timeout` (milliseconds), `header.NAME`, and the
-    /// PEM files `ca`, `cert` and `key`. They are never sent: `https://collector.example#compression=gzip&header.tenant=a`.
+    /// `http/protobuf`, `http/json`), `compression` (`gzip`, `none`), `timeout` (milliseconds), `header.NAME`, the
+    /// PEM files `ca`, `cert` and `key`, and `own_metrics` (`on`, `off`). They are never sent: `https://collector.example#compression=gzip&header.tenant=a`.
     pub fn from_url(url: &str) -> Result<Self, SettingsError> {
         Self::from_url_for(Signal::Traces, url)
     }
@@ -359,6 +362,7 @@ struct UrlOptions {
     timeout: Option<Duration>,
     headers: Vec<(String, String)>,
     tls: TlsFiles,
+    own_metrics: bool,
 }
 
 impl UrlOptions {
@@ -391,12 +395,17 @@ impl UrlOptions {
             ("timeout", text) => {
                 self.timeout = Some(milliseconds(text).map_err(|_| "is not a positive number of milliseconds")?);
             }
+            ("own_metrics", "on") => self.own_metrics = true,
+            ("own_metrics", "off") => self.own_metrics = false,
+            ("own_metrics", _) => return Err("is none of on, off"),
             ("ca", _) => self.tls.ca = Some(value.into()),
             ("cert", _) => self.tls.client_certificate = Some(value.into()),
             ("key", _) => self.tls.client_key = Some(value.into()),
             _ => match name.strip_prefix("header.") {
                 Some(header) => self.headers.push((header.to_owned(), value)),
-                None => return Err("is none of protocol, compression, timeout, header.NAME, ca, cert, key"),
+                None => {
+                    return Err("is none of protocol, compression, timeout, header.NAME, ca, cert, key, own_metrics");
+                }
             },
         }
         Ok(())
@@ -406,6 +415,7 @@ impl UrlOptions {
         target.compression = self.compression.unwrap_or(target.compression);
         target.timeout = self.timeout.unwrap_or(target.timeout);
         target.tls = self.tls;
+        target.own_metrics = self.own_metrics;
         for (name, value) in &self.headers {
             target.set_header(name, value)?;
         }
@@ -475,6 +485,7 @@ impl Parts {
             timeout: DEFAULT_TIMEOUT,
             compression: Compression::None,
             tls: TlsFiles::default(),
+            own_metrics: false,
         }
     }
 }
@@ -742,7 +753,7 @@ mod tests {
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let headers = [header("authorization", "Basic bWU6c2VjcmV0"), header("x-tenant", "a&b")];
         assert_eq!((target.endpoint.as_str(), &target.headers[..]), ("https://h/v1/traces?a=b", &headers[..]));
-        insta::assert_compact_debug_snapshot!(target, @r#"Target { signal: Traces, endpoint: "https://h/v1/traces", protocol: HttpJson, headers: ["authorization", "x-tenant"], timeout: 250ms, compression: Gzip, tls: TlsFiles { ca: Some("/etc/ca.pem"), client_certificate: Some("c.pem"), client_key: Some("k.pem") } }"#);
+        insta::assert_compact_debug_snapshot!(target, @r#"Target { signal: Traces, endpoint: "https://h/v1/traces", protocol: HttpJson, headers: ["authorization", "x-tenant"], timeout: 250ms, compression: Gzip, tls: TlsFiles { ca: Some("/etc/ca.pem"), client_certificate: Some("c.pem"), client_key: Some("k.pem") }, own_metrics: false }"#);
         let grpc = Target::from_url("http://h:4318#protocol=grpc").unwrap();
         assert_eq!((grpc.protocol, grpc.endpoint.as_str()), (Protocol::Grpc, "http://h:4318"));
         let metrics = Target::from_url_for(Signal::Metrics, "http://h#protocol=http/json").unwrap();
@@ -751,9 +762,10 @@ mod tests {
         for (url, why) in [
             (
                 "compress=gzip",
-                "option \"compress\" is none of protocol, compression, timeout, header.NAME, ca, cert, key",
+                "option \"compress\" is none of protocol, compression, timeout, header.NAME, ca, cert, key, own_metrics",
             ),
             ("compression=zip", "option \"compression\" is none of gzip, none"),
+            ("own_metrics=yes", "option \"own_metrics\" is none of on, off"),
             ("timeout=0", "option \"timeout\" is not a positive number of milliseconds"),
             ("header.host=evil", "header \"host\" is set by the transport alone"),
             ("header.token=%zz", "option \"header.token\" has a value that can't be percent-decoded"),
@@ -892,6 +904,7 @@ mod tests {
                     client_certificate: Some("/cert.pem".into()),
                     client_key: Some("/key.pem".into()),
                 },
+                own_metrics: false,
             })
         );
     }

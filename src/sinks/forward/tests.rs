@@ -876,6 +876,20 @@ fn parts_become_the_request_that_an_encoder_would_write() {
     assert_eq!(request_from_parts(&[]), Vec::<u8>::new());
 }
 
+#[test]
+fn a_schema_url_stands_beside_its_resource_in_a_request() {
+    let mut resource = crate::model::otlp::Resource { dropped_attributes_count: 7, ..Default::default() };
+    let bare = resource.clone();
+    crate::model::schema::note(&mut resource.attributes, "https://opentelemetry.io/schemas/1.30.0");
+    let scope_spans =
+        ScopeSpans { schema_url: "https://opentelemetry.io/schemas/1.37.0".to_owned(), ..Default::default() };
+    let request = request_from_parts(&[(&resource.encode_to_vec(), &[&scope_spans.encode_to_vec()])]);
+    let request = TracesData::decode(request.as_slice()).unwrap();
+    let [of_resource] = &request.resource_spans[..] else { panic!("{request:#?}") };
+    assert_eq!(of_resource.schema_url, "https://opentelemetry.io/schemas/1.30.0");
+    assert_eq!((of_resource.resource.as_ref(), &of_resource.scope_spans[..]), (Some(&bare), &[scope_spans][..]));
+}
+
 fn tls_file(name: &str) -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls").join(name)
 }

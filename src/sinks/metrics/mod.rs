@@ -18,6 +18,8 @@ mod meters;
 mod observer;
 mod parts;
 #[cfg(feature = "server")]
+pub(crate) mod report;
+#[cfg(feature = "server")]
 pub(crate) mod scrape;
 mod settings;
 #[cfg(test)]

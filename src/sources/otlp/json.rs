@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 
 use super::{BadBody, Limits, Received, Signal};
 use crate::model::otlp::{LogRecord, Resource, Scope, Span};
+use crate::model::schema;
 
 /// What the levels of a request are called, from the outside.
 const fn names_of(signal: Signal) -> [&'static str; 3] {
@@ -38,10 +39,13 @@ pub(super) fn received(body: &[u8], signal: Signal, limits: &Limits) -> Result<R
     for of_resource in list(&members(text, "it")?, outer, &mut names)? {
         let members_of_resource = members(of_resource.get(), outer)?;
         let path = format!("{outer}.resource");
-        let resource: Arc<Resource> = Arc::new(one(&members_of_resource, "resource", &path, &mut names)?);
+        let mut resource: Resource = one(&members_of_resource, "resource", &path, &mut names)?;
+        schema::note(&mut resource.attributes, &url_of(&members_of_resource, &mut names)?);
+        let resource = Arc::new(resource);
         for of_scope in list(&members_of_resource, inner, &mut names)? {
             let members_of_scope = members(of_scope.get(), inner)?;
-            let scope: Scope = one(&members_of_scope, "scope", &format!("{inner}.scope"), &mut names)?;
+            let mut scope: Scope = one(&members_of_scope, "scope", &format!("{inner}.scope"), &mut names)?;
+            schema::note(&mut scope.attributes, &url_of(&members_of_scope, &mut names)?);
             for one in list(&members_of_scope, innermost, &mut names)? {
                 if place == limits.spans {
                     return Err(BadBody::TooManySpans { found: place + 1, max: limits.spans });
@@ -200,6 +204,10 @@ fn member<'a>(members: &Members<'a>, name: &'static str, names: &mut Names) -> O
         names.note(key);
     }
     Some(*value).filter(|value| value.get() != "null")
+}
+
+fn url_of(members: &Members<'_>, names: &mut Names) -> Result<String, BadBody> {
+    one(members, "schemaUrl", "schemaUrl", names)
 }
 
 fn list<'a>(members: &Members<'a>, name: &'static str, names: &mut Names) -> Result<Vec<&'a RawValue>, BadBody> {

@@ -130,12 +130,32 @@ fn time_of(log: &LogRecord) -> u64 {
     if log.time_unix_nano == 0 { log.observed_time_unix_nano } else { log.time_unix_nano }
 }
 
+/// Returns the word for a severity, as OTLP has it.
+fn word_of(severity: i32) -> Option<String> {
+    const WORDS: [&str; 6] = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"];
+    let place = usize::try_from(severity.checked_sub(1)? / 4).ok()?;
+    WORDS.get(place).filter(|_| severity > 0).map(|word| (*word).to_owned())
+}
+
 /// Returns the record's facts: its attributes, and the members of its body, under their own names.
 fn facts(log: LogRecord) -> Vec<KeyValue> {
+    let at = time_of(&log);
     let mut attributes = log.attributes;
-    if !log.severity_text.is_empty() {
-        let level = Value::from(log.severity_text);
-        attributes.push(KeyValue { key: names::EVENT_LEVEL.to_owned(), value: Some(level.into()) });
+    let mut put =
+        |key: &str, value: Value| attributes.push(KeyValue { key: key.to_owned(), value: Some(value.into()) });
+    if let Some(level) = Some(log.severity_text).filter(|text| !text.is_empty()).or(word_of(log.severity_number)) {
+        put(names::EVENT_LEVEL, level.into());
+    }
+    if log.severity_number != 0 {
+        put(names::LOG_SEVERITY, Value::Int(log.severity_number.into()));
+    }
+    if log.flags != 0 {
+        put(names::LOG_FLAGS, Value::Int(log.flags.into()));
+    }
+    if let Ok(seen) = i64::try_from(log.observed_time_unix_nano)
+        && ![0, at].contains(&log.observed_time_unix_nano)
+    {
+        put(names::LOG_OBSERVED, Value::Int(seen));
     }
     match log.body.and_then(|body| body.value) {
         Some(Value::KvList(members)) => attributes.extend(members.values),
@@ -164,6 +184,7 @@ fn step_span(log: LogRecord, name: String) -> Option<Span> {
 mod tests {
     use super::super::{Encoding, Limits, Signal, received};
     use super::*;
+    use prost::Message;
     use serde_json::{Value as Json, json};
 
     fn logs(records: &Json) -> Received {
@@ -194,6 +215,57 @@ mod tests {
         assert_eq!((*kind, span.span_id[7], span.events[0].time_unix_nano), (RecordKind::Event, 0xcd, 5_000_000));
         let of = |key| span.events[0].attr(key).and_then(Value::as_str);
         assert_eq!((of("finish_reason"), of(names::EVENT_LEVEL)), (Some("stop"), Some("INFO")));
+    }
+
+    /// All of an event's attributes, a line each.
+    fn told(event: &SpanEvent) -> String {
+        let line = |attribute: &KeyValue| {
+            let value = attribute.value.as_ref().and_then(|value| value.value.as_ref());
+            format!("{}: {}", attribute.key, value.map(Value::to_json).unwrap_or_default())
+        };
+        event.attributes.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn what_stands_beside_the_facts_of_a_record_is_kept() {
+        let mut chat = placed(record("gen_ai.choice", 5, &[]), "00000000000000cd");
+        chat["severityNumber"] = 17.into();
+        chat["flags"] = 1.into();
+        chat["observedTimeUnixNano"] = "6000000".into();
+        let of = |chat: &Json| told(&logs(&json!([chat])).records[0].span.events[0]);
+        insta::assert_snapshot!(of(&chat), @r#"
+        level: "ERROR"
+        runspan.log.severity_number: 17
+        runspan.log.flags: 1
+        runspan.log.observed_time_unix_nano: 6000000
+        "#);
+        // An enum's name is no reason to lose a record, nor is one that nobody knows; a word of the sender's own stays.
+        chat["severityNumber"] = "SEVERITY_NUMBER_WARN2".into();
+        chat["severityText"] = "Warnung".into();
+        chat["observedTimeUnixNano"] = chat["timeUnixNano"].clone();
+        insta::assert_snapshot!(of(&chat), @r#"
+        level: "Warnung"
+        runspan.log.severity_number: 14
+        runspan.log.flags: 1
+        "#);
+        chat["severityNumber"] = "LOUD".into();
+        chat["severityText"] = Json::Null;
+        insta::assert_snapshot!(of(&chat), @"runspan.log.flags: 1");
+    }
+
+    #[test]
+    fn fields_of_a_later_version_of_a_record_are_kept() {
+        let (trace_id, span_id) = (vec![1; 16], vec![2; 8]);
+        let log = LogRecord { trace_id, span_id, event_name: "gen_ai.choice".to_owned(), ..LogRecord::default() };
+        let inside = |number: u8, bytes: Vec<u8>| [vec![number << 3 | 2, bytes.len() as u8], bytes].concat();
+        let later = b"\x6a\x05later".to_vec();
+        let scope_logs = inside(2, [log.encode_to_vec(), later.clone()].concat());
+        let body =
+            inside(1, [inside(1, Vec::new()), inside(2, scope_logs), inside(3, b"https://a/1".to_vec())].concat());
+        let got = received(&body, Signal::Logs, Encoding::Protobuf, &Limits::default()).unwrap();
+        let event = &got.records[0].span.events[0];
+        assert_eq!(event.attr(crate::model::unknown::UNKNOWN_OF_LOG), Some(&Value::Bytes(later)));
+        assert_eq!(crate::model::schema::of(&got.records[0].resource.attributes), "https://a/1");
     }
 
     #[test]

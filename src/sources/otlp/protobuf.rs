@@ -7,8 +7,8 @@ use prost::Message;
 use super::{BadBody, Limits, Received, Signal};
 use crate::model::otlp::{LogRecord, Resource, Scope};
 use crate::model::record::Record;
-use crate::model::unknown;
 use crate::model::wire::{Field, Fields, put};
+use crate::model::{schema, unknown};
 
 /// Fields of a `Span`.
 const PARENT: u32 = 4;
@@ -86,10 +86,14 @@ fn parts<'a>(body: &'a [u8], signal: Signal, limits: &Limits) -> Result<Vec<Part
     let mut parts = Vec::new();
     let [outer, inner, innermost] = names(signal);
     for of_resource in messages(body, 1, outer, limits)? {
-        let resource =
-            Arc::new(decoded(of_resource, (1, 2), &format!("{outer}.resource"), limits, unknown::keep_of_resource)?);
+        let name = format!("{outer}.resource");
+        let mut resource: Resource = decoded(of_resource, (1, 2), &name, limits, unknown::keep_of_resource)?;
+        schema::note_of(&mut resource.attributes, of_resource);
+        let resource = Arc::new(resource);
         for of_scope in messages(of_resource, 2, inner, limits)? {
-            let scope = decoded(of_scope, (3, 4), &format!("{outer}.{inner}.scope"), limits, unknown::keep_of_scope)?;
+            let name = format!("{outer}.{inner}.scope");
+            let mut scope: Scope = decoded(of_scope, (3, 4), &name, limits, unknown::keep_of_scope)?;
+            schema::note_of(&mut scope.attributes, of_scope);
             let scope = Arc::new(scope);
             for bytes in messages(of_scope, 2, innermost, limits)? {
                 if parts.len() == limits.spans {
@@ -116,6 +120,7 @@ fn take_log(received: &mut Received, part: &Part<'_>, limits: &Limits) {
     match LogRecord::decode(bytes) {
         Ok(mut log) => {
             log.hold_to(limits.attributes);
+            unknown::keep_of_log(&mut log, bytes);
             received.take_log(resource, scope, log);
         }
         Err(error) => received.rejected.add(place, "undecodable", &first_words(&error.to_string())),

@@ -10,7 +10,7 @@ use prost::Message;
 use runspan::model::{RunStatus, RunSummary};
 use serde_json::Value;
 
-use super::{JSON, PROTOBUF, Server, agent, post, request, shown, wait_for};
+use super::{JSON, PROTOBUF, Server, agent, command, post, request, shown, wait_for};
 use crate::interop::{Peers, get, program, tag};
 use crate::support::{ended, tempdir, wait_until};
 
@@ -62,6 +62,35 @@ fn forwarded(peers: &Peers, store: &Path) -> RunSummary {
     let run = whole(store);
     assert_eq!(server.end(), Some(0));
     run
+}
+
+#[test]
+fn what_the_server_says_of_itself_reaches_a_collector_that_asks_for_it() {
+    let Some(otelcol) = program("otelcol") else { return };
+    for (protocol, scheme) in [("COLLECTOR_OTLP_HTTP", "http"), ("COLLECTOR_OTLP_GRPC", "grpc")] {
+        let peers = Peers::started_by(|peers| peers.start_one(Command::new(&otelcol), "collector", &[]));
+        let (dir, target) =
+            (tempdir(), format!("{scheme}://{}#own_metrics=on&compression=gzip", peers.address(protocol)));
+        let mut command = command(dir.path(), &["--forward", &target]);
+        command.env("OTEL_METRIC_EXPORT_INTERVAL", "200");
+        let server = Server::spawn(command);
+        assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &request(agent(1)).encode_to_vec()).0, 200);
+        whole(dir.path());
+        assert_eq!(server.end(), Some(0));
+        // The last value of each series, summed.
+        let sum = |name: &str, key: &str| -> f64 {
+            let series = peers.metrics();
+            let of_name = series.iter().filter(|(series, _)| series.split(' ').next() == Some(name));
+            let number = |point: &Value| point[key].as_str().map_or(point[key].as_f64(), |text| text.parse().ok());
+            of_name.map(|(_, point)| number(point).unwrap()).sum()
+        };
+        wait_until("the Collector has the last values", || sum("runspan.records", "asInt") == 3.0);
+        assert_eq!((sum("runspan.runs", "asInt"), sum("gen_ai.client.token.usage", "sum")), (1.0, 110.0));
+        for name in ["received_spans", "acknowledged_spans", "forwarded_spans"] {
+            assert_eq!(sum(&format!("runspan.bridge.{name}"), "asInt"), 3.0, "{name}");
+        }
+        assert_eq!(sum("runspan.bridge.connections", "asInt"), 0.0);
+    }
 }
 
 #[test]

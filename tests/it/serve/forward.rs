@@ -292,3 +292,36 @@ fn fields_that_are_not_known_are_stored_and_go_on_where_they_stood() {
     assert_eq!(told(second.path()).unwrap(), wanted);
     assert_eq!((server.end(), last.end()), (Some(0), Some(0)));
 }
+
+#[test]
+fn schema_urls_are_stored_exported_and_forwarded_where_they_stood() {
+    let (first, second) = (tempdir(), tempdir());
+    let last = Server::start(second.path(), &[]);
+    let server = Server::start(first.path(), &["--forward", &url(last.port("otlp-http"))]);
+    let mut traces = request(agent(1));
+    let of_resource = &mut traces.resource_spans[0];
+    of_resource.schema_url = "https://opentelemetry.io/schemas/1.30.0".to_owned();
+    of_resource.scope_spans[0].schema_url = "https://opentelemetry.io/schemas/1.37.0".to_owned();
+    of_resource.scope_spans[0].scope.get_or_insert_default().name = "agents".to_owned();
+    assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &traces.encode_to_vec()).0, 200);
+    // As JSON it is the same.
+    let mut json = request(agent(2));
+    json.resource_spans[0].schema_url = "https://opentelemetry.io/schemas/1.30.0".to_owned();
+    json.resource_spans[0].scope_spans[0].schema_url = "https://opentelemetry.io/schemas/1.37.0".to_owned();
+    let json = serde_json::to_vec(&json).unwrap();
+    assert_eq!(post(server.port("otlp-http"), super::JSON, "", &json).0, 200);
+    let are_over = |store: &Path| runs(store).iter().filter(|run| run.completed_at.is_some()).count() == 2;
+    wait_until("both have them", || are_over(first.path()) && are_over(second.path()));
+    assert_eq!((server.end(), last.end()), (Some(0), Some(0)));
+    for store in [first.path(), second.path()] {
+        for trace in ["01", "02"] {
+            let out = crate::demo::runspan(store, &["export", &trace.repeat(16)]);
+            let exported: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+            let of_resource = &exported["resourceSpans"][0];
+            let urls = [&of_resource["schemaUrl"], &of_resource["scopeSpans"][0]["schemaUrl"]];
+            assert_eq!(urls, ["https://opentelemetry.io/schemas/1.30.0", "https://opentelemetry.io/schemas/1.37.0"]);
+            assert_eq!(of_resource["scopeSpans"][0]["spans"].as_array().unwrap().len(), 3);
+            assert!(!String::from_utf8(out.stdout).unwrap().contains("runspan.otlp.schema_url"));
+        }
+    }
+}
