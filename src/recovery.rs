@@ -39,6 +39,8 @@ use crate::store::files::{FilesReader, FilesWriter, Overlay, OverlayWriter};
 use crate::store::{RunWriter, StoreError};
 
 const BATCH_BYTES: usize = 4 << 20;
+/// For so long nobody looks again whether runs of a dead bridge have fallen silent.
+const TAKEN_IN_FOR: Duration = Duration::from_secs(30);
 /// How long another process is waited for that takes over the same journal.
 const OTHERS_LIMIT: Duration = Duration::from_secs(10);
 /// How often it is looked at.
@@ -274,6 +276,10 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
         // Nothing is taken in without it: what comes late to a run that is closed would be lost.
         Left::Unreadable { path, why } => return Err(Error::SharedMemory { path, source: why }),
     };
+    let is_resumable = journal::is_resumable_in(layout.fs(), &dir, &name);
+    if is_resumable && ring.is_none() && was_just_taken_in(layout, process, writer.committed_seq()) {
+        return Ok(Adopted::default());
+    }
     let mut left = Leftovers {
         layout,
         store,
@@ -296,10 +302,9 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
     let Leftovers { numbers: writer, mut reader, adopted, sink, .. } = left;
     let done = sink.oldest_held().map_or(writer.committed_seq(), |held| held.saturating_sub(1));
     reader.acknowledge_handed(done, &writer)?;
-    if journal::is_resumable_in(layout.fs(), &dir, &name)
-        && (done < writer.committed_seq() || !sink.open_runs().is_empty())
-    {
-        // The next bridge goes on with it.
+    if is_resumable && (done < writer.committed_seq() || !sink.open_runs().is_empty()) {
+        // The next bridge goes on with it. Without the note the next command does all of this again.
+        let _ = journal::note_taken_in(layout.fs(), &dir, &name, writer.committed_seq(), UnixNanos::now());
         return Ok(adopted);
     }
     if let Some(ring) = ring {
@@ -313,6 +318,16 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
         Ok(()) | Err(JournalError::NotPassed { .. }) => Ok(adopted),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Tells whether somebody has taken in all that a dead bridge left, a moment ago: what its open runs wait for comes with the
+/// next bridge, or with their silence.
+fn was_just_taken_in(layout: &Layout, process: RunId, last_seq: u64) -> bool {
+    let noted = journal::taken_in(layout.fs(), &layout.journal(), &process.to_string());
+    noted.is_some_and(|(seq, at)| {
+        let now = UnixNanos::now();
+        seq == last_seq && at <= now && now.millis_since(at) < TAKEN_IN_FOR.as_millis() as u64
+    })
 }
 
 /// Lays what one process left over the files; what cannot be read is told as missing.

@@ -81,10 +81,17 @@ const CONFIGURATION: &str = "runspan.yaml";
 const FORWARD_HELP: &str = "\
 An OTLP endpoint that gets all spans as well, with canonical names, run and cost; repeatable.
 
-grpc:// and grpcs:// mean gRPC, and so does port 4317; else it is HTTP. Behind a # stand options with & between them,
-values percent-encoded: protocol=grpc|http/protobuf|http/json, compression=gzip|none, timeout=MILLISECONDS,
-header.NAME=VALUE, the PEM files ca=, cert=, key=, and own_metrics=on|off: whether the target gets what /metrics shows,
-too. As in
+grpc:// and grpcs:// mean gRPC, and so does port 4317; else it is HTTP.
+Behind a # stand options with & between them, their values percent-encoded:
+
+  protocol=grpc|http/protobuf|http/json
+  compression=gzip|none
+  timeout=MILLISECONDS
+  header.NAME=VALUE
+  ca=FILE, cert=FILE, key=FILE    PEM: whom to trust, and who we are
+  own_metrics=on|off              whether it gets what /metrics shows, too
+
+As in
 
   --forward 'https://collector.example#compression=gzip&header.x-tenant=a'
 

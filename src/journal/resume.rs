@@ -8,12 +8,16 @@ use std::io;
 use std::path::Path;
 
 use super::{JournalError, process_dir};
-use crate::fs::{Access, Fs, OsFs};
+use crate::fs::{Access, Fs, OsFs, read_bytes, replace};
+use crate::model::UnixNanos;
 
 /// The file in the directory of a bridge's journal.
 const BRIDGE: &str = "bridge";
 /// The file in the directory of the journal of a command's receiver.
 const COMMAND: &str = "command";
+
+/// The file that says how far a dead bridge's journal was taken in, and when.
+const TAKEN: &str = "taken";
 
 /// Marks a journal: whoever finds it when its process has died takes in what it holds and leaves the rest to the next
 /// bridge.
@@ -65,6 +69,29 @@ pub(crate) fn has_mark_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> Res
 /// Tells whether a journal is that of a command's receiver, or that it cannot be told.
 pub(crate) fn is_of_command_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> Result<bool, JournalError> {
     is_marked(fs, journal_dir, process, COMMAND)
+}
+
+/// Notes that the store has all that a dead bridge's journal holds, up to frame `seq`: what waits there waits for the next
+/// bridge, and whoever comes before that need not take it in again.
+pub(crate) fn note_taken_in(
+    fs: &dyn Fs,
+    journal_dir: &Path,
+    process: &str,
+    seq: u64,
+    at: UnixNanos,
+) -> Result<(), JournalError> {
+    let path = process_dir(journal_dir, process)?.join(TAKEN);
+    replace(fs, &path, format!("{seq} {}\n", at.0).as_bytes(), false).map_err(JournalError::io("write", &path))
+}
+
+/// Returns what was noted; what cannot be read says nothing.
+pub(crate) fn taken_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> Option<(u64, UnixNanos)> {
+    /// Two numbers.
+    const MAX_BYTES: u64 = 64;
+    let path = process_dir(journal_dir, process).ok()?.join(TAKEN);
+    let text = String::from_utf8(read_bytes(fs, &path, MAX_BYTES).ok()?).ok()?;
+    let (seq, at) = text.strip_suffix('\n')?.split_once(' ')?;
+    Some((seq.parse().ok()?, UnixNanos(at.parse().ok()?)))
 }
 
 fn is_marked(fs: &dyn Fs, journal_dir: &Path, process: &str, name: &str) -> Result<bool, JournalError> {

@@ -73,9 +73,12 @@ pub(crate) fn put_of_scope(attributes: &[KeyValue], scope_spans: &mut Vec<u8>) {
     }
 }
 
+/// A resource, and what stands behind it.
+pub type Split<'a> = (Cow<'a, [u8]>, Vec<u8>);
+
 /// Splits an encoded resource into the resource as OTLP has it, and what stands behind it in a `ResourceSpans`: the field
 /// with its URL.
-pub(crate) fn split(resource: &[u8]) -> (Cow<'_, [u8]>, Vec<u8>) {
+pub fn split(resource: &[u8]) -> Split<'_> {
     fn url<'a>((number, attribute): &(u32, Field<'a>)) -> Option<&'a [u8]> {
         let Field::Bytes(attribute) = *attribute else { return None };
         let mut fields = Fields::of(attribute);

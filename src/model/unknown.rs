@@ -84,7 +84,7 @@ pub(crate) fn keep_of_scope(scope: &mut Scope, bytes: &[u8]) {
 
 /// Notes what of the bytes of a record of a log the record does not hold. They are no fields of the event that it becomes, so
 /// they stay bytes.
-pub(crate) fn keep_of_log(log: &mut LogRecord, bytes: &[u8]) {
+pub fn keep_of_log(log: &mut LogRecord, bytes: &[u8]) {
     let unknown = beyond(bytes, OF_LOG);
     if !unknown.is_empty() {
         let value = Some(Value::Bytes(unknown).into());

@@ -94,6 +94,8 @@ fn end(way: Way, mut server: Server) -> Result<(), Failed> {
         Way::Kill => server.kill(),
         Way::InterruptTwice => {
             server.signal(libc::SIGINT);
+            // Two that come before it has seen the first are one to the system.
+            std::thread::sleep(Duration::from_millis(100));
             server.signal(libc::SIGINT);
             server.over(AT_ONCE)
         }

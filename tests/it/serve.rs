@@ -404,6 +404,48 @@ fn what_was_acknowledged_survives_a_kill_and_the_next_server_goes_on_with_it() {
 }
 
 #[test]
+fn what_a_server_left_open_is_taken_in_once_and_the_next_server_goes_on_with_it() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempdir();
+    let mut server = Server::start(dir.path(), &[]);
+    let send = |server: &Server, spans: Vec<Span>| {
+        assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &request(spans).encode_to_vec()).0, 200);
+    };
+    let mut spans = agent(1);
+    // A run is open as long as it has not been silent for long.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    for span in &mut spans {
+        (span.start_time_unix_nano, span.end_time_unix_nano) = (now - 1_000_000, now);
+    }
+    let root = spans.pop().unwrap();
+    send(&server, vec![spans.remove(0)]);
+    server.child.kill().unwrap();
+    drop(server);
+    let list = || {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_runspan")).args(["list", "--json", "--store"]).arg(dir.path()).output();
+        let listed: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        let run = &listed[0];
+        let path = dir.path().join("workflows").join(run["run_id"].as_str().unwrap()).join("run.yaml");
+        (run["steps_total"].clone(), std::fs::metadata(path).unwrap().ino())
+    };
+    let first = list();
+    assert_eq!(first.0, 1);
+    assert_eq!(list(), first, "and it is not written once more");
+    // What a server adds to the same journal is seen behind it.
+    let mut server = Server::start(dir.path(), &[]);
+    send(&server, spans);
+    server.child.kill().unwrap();
+    drop(server);
+    assert_eq!(list().0, 2);
+    let server = Server::start(dir.path(), &[]);
+    send(&server, vec![root]);
+    let found = wait_for(dir.path(), |runs| runs.iter().all(|run| run.status == RunStatus::Success));
+    assert_eq!(found.iter().map(shown).collect::<Vec<_>>(), ["agent weather success steps 3 llm 1 tools 1 Some(110)"]);
+    assert_eq!(server.end(), Some(0));
+}
+
+#[test]
 fn runs_that_are_not_kept_go_while_it_serves_and_it_says_so() {
     let dir = tempdir();
     runspan::store::files::layout::Layout::new(dir.path()).open_or_create().unwrap();

@@ -13,7 +13,6 @@ pub mod retry;
 mod settings;
 mod tls;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -23,7 +22,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 use tracing::Dispatch;
 
 use crate::model::otlp::ExportResponse;
-use crate::model::schema;
+use crate::model::schema::{self, Split};
 
 pub use settings::{Compression, DEFAULT_TIMEOUT, Protocol, SettingsError, Signal, Target, TlsFiles, Warning};
 
@@ -238,7 +237,7 @@ pub fn request_from_parts(parts: &[(&[u8], &[&[u8]])]) -> Vec<u8> {
     }
     // Its schema URL has no place in a resource.
     let parts: Vec<_> = parts.iter().map(|(resource, scopes)| (schema::split(resource), *scopes)).collect();
-    let length_of = |((resource, behind), scopes): &((Cow<'_, [u8]>, Vec<u8>), &[&[u8]])| {
+    let length_of = |((resource, behind), scopes): &(Split<'_>, &[&[u8]])| {
         let scopes: usize = scopes.iter().map(|scope| framed_len(SCOPE_SPANS, scope.len())).sum();
         framed_len(RESOURCE, resource.len()) + scopes + behind.len()
     };
