@@ -1,5 +1,6 @@
 //! One event as one line.
 
+use runspan::model::json_text::JsonText;
 use runspan::model::{ErrorInfo, Event, EventBody, StepKind, StepStatus, UnixNanos};
 use serde_json::Value as Json;
 
@@ -55,7 +56,7 @@ fn detail(body: &EventBody) -> Vec<String> {
     match body {
         EventBody::RunStarted(run) => {
             words.push(format!("{} {}", run.kind, run.name));
-            words.extend(run.input.as_deref().map(quoted));
+            words.extend(run.input.as_ref().map(given));
         }
         EventBody::RunCompleted(run) => {
             words.push(run.status.to_string());
@@ -72,9 +73,9 @@ fn detail(body: &EventBody) -> Vec<String> {
         EventBody::ContextAssembled(assembled) => words.push(quoted(&assembled.context)),
         EventBody::StepStarted(step) => {
             words.push(format!("{} {}", step.kind, step.name));
-            words.extend(step.input.as_deref().filter(|_| step.kind != StepKind::Llm).map(quoted));
+            words.extend(step.input.as_ref().filter(|_| step.kind != StepKind::Llm).map(given));
         }
-        EventBody::ToolRequested(tool) => words.extend(tool.tool_args.as_deref().map(Json::to_string)),
+        EventBody::ToolRequested(tool) => words.extend(tool.tool_args.as_ref().map(|given| given.as_str().to_owned())),
         EventBody::LlmCalled(call) => {
             words.extend(call.model.clone());
             words.extend(call.tokens.map(|used| tokens(Some(used))));
@@ -84,7 +85,7 @@ fn detail(body: &EventBody) -> Vec<String> {
         }
         EventBody::ToolSucceeded(tool) => {
             words.extend(tool.duration_ms.map(duration));
-            words.extend(tool.result.as_deref().map(quoted));
+            words.extend(tool.result.as_ref().map(given));
         }
         EventBody::ToolFailed(tool) => {
             words.extend(tool.duration_ms.map(duration));
@@ -92,7 +93,7 @@ fn detail(body: &EventBody) -> Vec<String> {
         }
         EventBody::StepCompleted(step) => {
             words.extend(step.duration_ms.map(duration));
-            words.extend(step.output.as_deref().map(quoted));
+            words.extend(step.output.as_ref().map(given));
         }
         EventBody::StepFailed(step) => {
             words.extend(step.duration_ms.map(duration));
@@ -117,10 +118,14 @@ fn detail(body: &EventBody) -> Vec<String> {
 /// Says what went to a model and what it answered.
 fn said(body: &EventBody) -> Option<String> {
     match body {
-        EventBody::StepStarted(step) if step.kind == StepKind::Llm => step.input.as_deref().map(quoted),
-        EventBody::LlmCalled(call) if call.error.is_none() => call.output.as_deref().map(quoted),
+        EventBody::StepStarted(step) if step.kind == StepKind::Llm => step.input.as_ref().map(given),
+        EventBody::LlmCalled(call) if call.error.is_none() => call.output.as_ref().map(given),
         _ => None,
     }
+}
+
+fn given(content: &JsonText) -> String {
+    quoted(&content.value())
 }
 
 fn quoted(content: &Json) -> String {

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use super::id::{EventId, RunId, TraceId};
 use super::json::{self, Object, WriteJson};
+use super::json_text::JsonText;
 use super::money::NanoUsd;
 use super::otlp::{Resource, Scope, Span};
 use super::run::{ArtifactInfo, CostSource, ErrorInfo, RunKind, RunStatus, StepKind, StepStatus, Tokens};
@@ -163,7 +164,7 @@ pub struct RunStarted {
     /// Free labels.
     pub tags: Vec<String>,
     /// What it was asked.
-    pub input: Option<Arc<Json>>,
+    pub input: Option<JsonText>,
 }
 
 /// Data of `run_completed`.
@@ -295,7 +296,7 @@ pub struct StepStarted {
     /// The agent it belongs to or is.
     pub agent_id: Option<String>,
     /// What went in, where it is known at the start.
-    pub input: Option<Arc<Json>>,
+    pub input: Option<JsonText>,
     /// The span as far as it is known: no end time.
     pub span: Span,
     /// Who made it.
@@ -310,7 +311,7 @@ pub struct ToolRequested {
     /// The tool.
     pub tool_name: String,
     /// What it was given.
-    pub tool_args: Option<Arc<Json>>,
+    pub tool_args: Option<JsonText>,
     /// The agent that asked.
     pub agent_id: Option<String>,
     /// The span as far as it is known: no end time.
@@ -398,11 +399,11 @@ finished! {
         /// The model that answered, else the one asked for.
         model: Option<String>,
         /// Standing instructions.
-        system_prompt: Option<Arc<Json>>,
+        system_prompt: Option<JsonText>,
         /// What was sent.
-        messages: Option<Arc<Json>>,
+        messages: Option<JsonText>,
         /// What came back.
-        output: Option<Arc<Json>>,
+        output: Option<JsonText>,
         /// What was billed.
         tokens: Option<Tokens>,
         /// What it cost.
@@ -418,9 +419,9 @@ finished! {
         /// The tool.
         tool_name: String,
         /// What it was given.
-        tool_args: Option<Arc<Json>>,
+        tool_args: Option<JsonText>,
         /// What it answered.
-        result: Option<Arc<Json>>,
+        result: Option<JsonText>,
     }
 }
 
@@ -430,9 +431,9 @@ finished! {
         /// The tool.
         tool_name: String,
         /// What it was given.
-        tool_args: Option<Arc<Json>>,
+        tool_args: Option<JsonText>,
         /// What it answered all the same.
-        result: Option<Arc<Json>>,
+        result: Option<JsonText>,
     }
 }
 
@@ -444,9 +445,9 @@ finished! {
         /// Its name as the emitter gave it.
         name: String,
         /// What went in.
-        input: Option<Arc<Json>>,
+        input: Option<JsonText>,
         /// What came out.
-        output: Option<Arc<Json>>,
+        output: Option<JsonText>,
         /// What it reported, of an embedding or an agent.
         tokens: Option<Tokens>,
         /// What it cost.
@@ -464,9 +465,9 @@ finished! {
         /// Its name as the emitter gave it.
         name: String,
         /// What went in.
-        input: Option<Arc<Json>>,
+        input: Option<JsonText>,
         /// What came out all the same.
-        output: Option<Arc<Json>>,
+        output: Option<JsonText>,
         /// What it reported, of an embedding or an agent.
         tokens: Option<Tokens>,
         /// What it cost.

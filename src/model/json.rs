@@ -203,12 +203,6 @@ impl<T: WriteJson> WriteJson for Box<T> {
     }
 }
 
-impl WriteJson for Arc<serde_json::Value> {
-    fn write_json(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
-        serde_json::Value::write_json(self, out)
-    }
-}
-
 impl WriteJson for Arc<Resource> {
     /// Of all steps that one process tells the maker is the same, and a tenth of what is written of each.
     fn write_json(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {

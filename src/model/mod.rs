@@ -6,6 +6,7 @@ pub mod budget;
 pub mod event;
 pub mod id;
 pub(crate) mod json;
+pub mod json_text;
 pub mod money;
 pub mod otlp;
 pub mod outcome;

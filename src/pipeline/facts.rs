@@ -3,10 +3,9 @@
 //! Reads canonical attributes only, so it works on a span on its way to the journal and on one read back from disk
 //! alike, whatever dialect it was written in.
 
-use std::sync::Arc;
-
 use crate::conventions::names;
 use crate::model::budget::Budget;
+use crate::model::json_text::JsonText;
 use crate::model::otlp::{Resource, Scope, Span, SpanEvent, Value};
 use crate::model::{CostSource, ErrorInfo, NanoUsd, RunId, SpanId, StepKind, StepStatus, Tokens};
 use crate::sources::encode::cut_to;
@@ -99,17 +98,17 @@ pub struct StepFacts {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepContent {
     /// What went in.
-    pub input: Option<Arc<Json>>,
+    pub input: Option<JsonText>,
     /// What came out.
-    pub output: Option<Arc<Json>>,
+    pub output: Option<JsonText>,
     /// Standing instructions to the model.
-    pub system_prompt: Option<Arc<Json>>,
+    pub system_prompt: Option<JsonText>,
     /// What was sent to the model.
-    pub messages: Option<Arc<Json>>,
+    pub messages: Option<JsonText>,
     /// What the tool was given.
-    pub tool_args: Option<Arc<Json>>,
+    pub tool_args: Option<JsonText>,
     /// What the tool gave back.
-    pub tool_result: Option<Arc<Json>>,
+    pub tool_result: Option<JsonText>,
 }
 
 impl StepFacts {
@@ -174,7 +173,7 @@ impl StepFacts {
 impl StepContent {
     /// Reads what a step of a kind was given and gave.
     fn of(span: &Span, kind: StepKind) -> Self {
-        let json = |key| span.attr(key).map(Value::to_json).filter(|value| !value.is_null()).map(Arc::new);
+        let json = |key| span.attr(key).map(JsonText::of);
         let messages = json(names::INPUT_MESSAGES);
         let (tool_args, tool_result) = (json(names::TOOL_ARGUMENTS), json(names::TOOL_RESULT));
         let by_kind_in = || match kind {

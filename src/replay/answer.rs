@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use super::conversation::{Message, Part, conversation, parts};
 use crate::conventions::names;
+use crate::model::json_text::JsonText;
 use crate::model::otlp::{Span, Value};
 use crate::model::{StepKind, StepStatus, Tokens};
 use crate::pipeline::facts::StepFacts;
@@ -196,7 +197,7 @@ pub(super) fn outcome(span: &Span, facts: &StepFacts, status: StepStatus) -> Res
         return Ok(Outcome::Answer(Box::new(answer)));
     }
     let reasons = facts.finish_reasons.iter().map(|reason| Some(reason.clone())).chain(std::iter::repeat(None));
-    let Some(output) = &facts.content.output else {
+    let Some(output) = facts.content.output.as_ref().map(JsonText::value) else {
         // One that says why it stopped and nothing else said nothing.
         let is_empty = facts.is_relayed && cut.is_none() && !facts.finish_reasons.is_empty();
         let is_kept = span.attr(CONTENT_MARK).is_none();
@@ -207,11 +208,11 @@ pub(super) fn outcome(span: &Span, facts: &StepFacts, status: StepStatus) -> Res
         answer.choices = facts.finish_reasons.iter().cloned().map(|reason| said(Some(reason))).collect();
         return Ok(Outcome::Answer(Box::new(answer)));
     };
-    if cut.is_some_and(|what| what != "request") || ends_cut(output) {
+    if cut.is_some_and(|what| what != "request") || ends_cut(&output) {
         return Err(Gap::Cut);
     }
-    answer.redacted = marks(output);
-    let messages = conversation(output).unwrap_or_else(|| vec![assistant(parts(output))]);
+    answer.redacted = marks(&output);
+    let messages = conversation(&output).unwrap_or_else(|| vec![assistant(parts(&output))]);
     let own = output.as_array().map(Vec::as_slice).unwrap_or_default();
     let own = own.iter().map(|message| message.get("finish_reason").and_then(Json::as_str).map(str::to_owned));
     let own = own.chain(std::iter::repeat(None));

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::Value as Json;
 
@@ -371,7 +370,7 @@ fn tool_call(run_id: RunId, view: &StepView, spans: &HashMap<SpanId, Span>) -> O
     };
     let outcome = match view.status {
         StepStatus::Success => {
-            content.tool_result.or(content.output).map(|result| Ok(Arc::unwrap_or_clone(result))).ok_or_else(absent)
+            content.tool_result.or(content.output).map(|result| Ok(result.value())).ok_or_else(absent)
         }
         StepStatus::Running | StepStatus::Crashed | StepStatus::Cancelled => Err(Gap::NotAnswered(view.status)),
         StepStatus::Error | StepStatus::Timeout => Ok(Err(view.error.clone().unwrap_or_default())),
@@ -380,7 +379,7 @@ fn tool_call(run_id: RunId, view: &StepView, spans: &HashMap<SpanId, Span>) -> O
         run_id,
         step_id: view.step_id.clone(),
         name: facts.tool_name.unwrap_or_else(|| view.name.clone()),
-        arguments: content.tool_args.or(content.input).map(Arc::unwrap_or_clone).unwrap_or_default(),
+        arguments: content.tool_args.or(content.input).map(|given| given.value()).unwrap_or_default(),
         outcome,
         started_at: view.started_at,
         span: span.clone(),

@@ -19,6 +19,7 @@ use crate::conventions::names;
 use crate::model::budget::Budget;
 use crate::model::event::{EventBody, RunCompleted, Totals, Waiting};
 use crate::model::id::{IdMap, IdSet};
+use crate::model::json_text::JsonText;
 use crate::model::otlp::Span;
 use crate::model::run::{ArtifactInfo, ChildStep};
 use crate::model::{
@@ -30,8 +31,8 @@ use crate::pipeline::facts::{MAX_WORDS, StepContent, StepFacts, short};
 pub use billing::Billing;
 use billing::Counted;
 use bodies::has_remote_parent;
-pub(crate) use bodies::requested_tool_calls;
 pub use bodies::{ended_body, started_body, status_body};
+pub(crate) use bodies::{requested_tool_calls, tool_calls_in};
 
 /// Direct children listed in a workflow's summary.
 const MAX_CHILDREN: usize = 200;
@@ -168,7 +169,7 @@ impl RunState {
         if let Some((span, resource, scope)) = event.body.span() {
             let mut facts = StepFacts::of(span, resource, scope);
             let content = std::mem::take(&mut facts.content);
-            let place = self.apply_step(event, requested_tool_calls(content.output.as_deref()), Arc::new(facts));
+            let place = self.apply_step(event, requested_tool_calls(content.output.as_ref()), Arc::new(facts));
             if let Some(place) = place.filter(|_| with_content) {
                 self.steps[place].content = Some(Box::new(content.shown()));
             }
@@ -801,8 +802,8 @@ impl RunState {
                     cost_usd: facts.cost.map(|(cost, _)| cost),
                     cost_source: facts.cost.map(|(_, source)| source),
                     error: ended.error().cloned(),
-                    input: step.content.as_ref().and_then(|content| content.input.as_deref().cloned()),
-                    output: step.content.as_ref().and_then(|content| content.output.as_deref().cloned()),
+                    input: step.content.as_ref().and_then(|content| content.input.as_ref().map(JsonText::value)),
+                    output: step.content.as_ref().and_then(|content| content.output.as_ref().map(JsonText::value)),
                     duplicate_of: copies.get(&place).map(|of| self.steps[*of].step_id.clone()),
                 }
             })

@@ -5,9 +5,9 @@
 
 use serde_json::{Value as Json, json};
 
-use super::assembly::requested_tool_calls;
+use super::assembly::tool_calls_in;
 use crate::conventions::names;
-use crate::model::event::LlmCalled;
+use crate::model::json_text::JsonText;
 use crate::model::{Event, EventBody};
 use crate::pipeline::scrub::ends_in_a_cut;
 
@@ -52,24 +52,24 @@ pub fn conversation(events: &[Event], agent: Option<&str>) -> Option<Conversatio
     };
     let last = events.iter().rev().find_map(called)?;
     let mut conversation =
-        Conversation { system_prompt: last.system_prompt.as_deref().cloned(), ..Conversation::default() };
-    conversation.take(last.messages.as_deref(), Gap::NoInput);
+        Conversation { system_prompt: last.system_prompt.as_ref().map(JsonText::value), ..Conversation::default() };
+    conversation.take(last.messages.as_ref(), Gap::NoInput);
     let before = conversation.messages.len();
-    conversation.take(last.output.as_deref(), Gap::NoOutput);
+    conversation.take(last.output.as_ref(), Gap::NoOutput);
     for call in asked_for(&conversation.messages[before..]) {
         conversation.take_result(events, &call);
     }
-    conversation.find_marks(&last);
+    conversation.find_marks();
     Some(conversation)
 }
 
 impl Conversation {
     /// Adds messages, or the one that stands for them.
-    fn take(&mut self, content: Option<&Json>, without: Gap) {
-        match content {
+    fn take(&mut self, content: Option<&JsonText>, without: Gap) {
+        match content.map(JsonText::value) {
             None | Some(Json::Null) => self.note(without),
-            Some(Json::Array(messages)) => self.messages.extend(messages.iter().cloned()),
-            Some(message) => self.messages.push(message.clone()),
+            Some(Json::Array(messages)) => self.messages.extend(messages),
+            Some(message) => self.messages.push(message),
         }
     }
 
@@ -87,9 +87,9 @@ impl Conversation {
     }
 
     /// Looks for what scrub and limits have put in the place of content.
-    fn find_marks(&mut self, last: &LlmCalled) {
+    fn find_marks(&mut self) {
         let has = |mark: fn(&str) -> bool| {
-            let mut contents = self.messages.iter().chain(last.system_prompt.as_deref());
+            let mut contents = self.messages.iter().chain(&self.system_prompt);
             contents.any(|content| any_text(content, mark))
         };
         let (is_redacted, is_cut) = (has(|text| text.contains("[redacted:")), has(ends_in_a_cut));
@@ -101,7 +101,7 @@ impl Conversation {
 
 /// Returns the ids of the tool calls that messages ask for.
 fn asked_for(messages: &[Json]) -> Vec<String> {
-    requested_tool_calls(Some(&Json::Array(messages.to_vec())))
+    tool_calls_in(&Json::Array(messages.to_vec()))
 }
 
 /// Returns what a tool answered to a call: its result, or its error.
@@ -111,10 +111,10 @@ fn result_of(event: &Event, call: &str) -> Option<Json> {
         return None;
     }
     match &event.body {
-        EventBody::ToolSucceeded(tool) => tool.result.as_deref().cloned(),
+        EventBody::ToolSucceeded(tool) => tool.result.as_ref().map(JsonText::value),
         EventBody::ToolFailed(tool) => {
             let error = tool.error.as_ref().and_then(|error| error.message.clone());
-            tool.result.as_deref().cloned().or_else(|| Some(json!({"error": error?})))
+            tool.result.as_ref().map(JsonText::value).or_else(|| Some(json!({"error": error?})))
         }
         _ => None,
     }

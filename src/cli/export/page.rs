@@ -1,7 +1,6 @@
 //! A run as a page: what it was and took, its steps in time, and what was said in each.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use runspan::model::{EventBody, RunId, RunStatus, RunSummary, StepKind, StepStatus, StepView, UnixNanos};
 use runspan::store::RunReader;
@@ -23,7 +22,7 @@ const MAX_TEXT: usize = 100_000;
 pub fn of(reader: &impl RunReader, run: RunId, now: UnixNanos) -> Result<String, Stop> {
     let (summary, steps) = (reader.get_run(run)?, reader.get_steps(run)?);
     let instructions = reader.get_events(run, 0)?.into_iter().filter_map(|event| match event.body {
-        EventBody::LlmCalled(call) => Some((event.step_id?, Arc::unwrap_or_clone(call.system_prompt?))),
+        EventBody::LlmCalled(call) => Some((event.step_id?, call.system_prompt?.value())),
         _ => None,
     });
     let instructions = instructions.collect();

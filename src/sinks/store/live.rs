@@ -11,6 +11,7 @@ use super::{START_GRACE, UNSORTED_AGE, UNSORTED_BYTES, UNSORTED_RECORDS, size_of
 use crate::conventions::names;
 use crate::model::event::{EventBody, Input, Log, Output, Resumed, RunStarted, Score, StatusChanged, Waiting};
 use crate::model::id::{IdMap, IdSet};
+use crate::model::json_text::JsonText;
 use crate::model::otlp::{Resource, Scope, Span, SpanEvent, Value};
 use crate::model::record::Record;
 use crate::model::run::ArtifactInfo;
@@ -339,7 +340,7 @@ impl LiveRun {
         };
         let start = ids.make(0, at);
         self.push(start, None, at, None, EventBody::RunStarted(Box::new(started)));
-        if let Some(data) = content.input.as_deref().cloned() {
+        if let Some(data) = content.input.as_ref().map(JsonText::value) {
             let body = EventBody::Input(Input { tool: "message_from_user".to_owned(), data });
             self.push(ids.make(1, at), Some(start), at, None, body);
         }
@@ -361,11 +362,12 @@ impl LiveRun {
         }
         let was_over = self.state.roots_ended();
         // The root's output is the run's.
-        let output = content.output.as_deref().filter(|_| !from_outside && self.state.is_root(span_id)).cloned();
+        let output =
+            content.output.as_ref().filter(|_| !from_outside && self.state.is_root(span_id)).map(JsonText::value);
         if let Some(notes) = &mut self.notes {
             notes.note_end(&record.span, &facts);
         }
-        let asked = requested_tool_calls(content.output.as_deref());
+        let asked = requested_tool_calls(content.output.as_ref());
         let body = ended_body(record.span, &facts, *content, Some(record.resource), Some(record.scope));
         self.push_step(ids.make(3, at), Some(start), at, step_id, body, asked, facts);
         if self.state.is_completed() {

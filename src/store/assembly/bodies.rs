@@ -7,6 +7,7 @@ use crate::model::event::{
     EventBody, LlmCalled, StatusChanged, StepCompleted, StepFailed, StepStarted, ToolFailed, ToolRequested,
     ToolSucceeded,
 };
+use crate::model::json_text::JsonText;
 use crate::model::otlp::{Resource, Scope, Span};
 use crate::model::{RunStatus, StepKind, Tokens, UnixNanos};
 use crate::pipeline::facts::{StepContent, StepFacts};
@@ -145,8 +146,15 @@ pub fn status_body(from: RunStatus, to: RunStatus, reason: &str) -> EventBody {
 }
 
 /// Finds the ids of the tool calls in a model's answer: message parts of type `tool_call`.
-pub(crate) fn requested_tool_calls(output: Option<&serde_json::Value>) -> Vec<String> {
-    let messages = output.and_then(serde_json::Value::as_array).into_iter().flatten();
+pub(crate) fn requested_tool_calls(output: Option<&JsonText>) -> Vec<String> {
+    // Most answers ask for none, and are not looked into.
+    let output = output.filter(|output| output.as_str().contains("tool_call")).map(JsonText::value);
+    output.as_ref().map(tool_calls_in).unwrap_or_default()
+}
+
+/// The same of a value.
+pub(crate) fn tool_calls_in(messages: &serde_json::Value) -> Vec<String> {
+    let messages = messages.as_array().into_iter().flatten();
     let parts = messages.filter_map(|message| message.get("parts")?.as_array()).flatten();
     parts
         .filter(|part| part.get("type").and_then(serde_json::Value::as_str) == Some("tool_call"))

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use anstyle::Style;
 use runspan::conventions::names;
+use runspan::model::json_text::JsonText;
 use runspan::model::otlp::Value;
 use runspan::model::{Event, EventBody, StepKind};
 use serde::Serialize;
@@ -87,8 +88,9 @@ impl<'a> Screen<'a> {
             text.push_str(&self.sees(event, &saw, look));
         }
         if let EventBody::LlmCalled(call) = &event.body {
-            text.push_str(&says(call.output.as_deref(), call.error.is_some(), look));
-            self.remember(event, call.output.as_deref());
+            let output = call.output.as_ref().map(JsonText::value);
+            text.push_str(&says(output.as_ref(), call.error.is_some(), look));
+            self.remember(event, output.as_ref());
         }
         session.print(&text)?;
         session.flush()

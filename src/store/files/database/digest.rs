@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use crate::conventions::names;
 use crate::model::event::LlmCalled;
+use crate::model::json_text::JsonText;
 use crate::model::otlp::{Span, Value};
 use crate::model::{Event, EventBody, NanoUsd, RunSummary, SpanId};
 use crate::store::StoreError;
@@ -80,8 +81,9 @@ fn caused(accounts: &[Account], events: &[Event]) -> HashMap<SpanId, Caused> {
         let EventBody::LlmCalled(called) = &event.body else { continue };
         let Some(call) = SpanId::from_bytes(&called.span.span_id).and_then(|span| calls.get(&span)) else { continue };
         let Some(prompt) = call.tokens.and_then(|tokens| tokens.prompt) else { continue };
-        let all = text_of_input(called);
-        for (tool, length) in results.within(called) {
+        let found = results.within(called);
+        let all = if found.is_empty() { 0 } else { text_of_input(called) };
+        for (tool, length) in found {
             let share = |of: u64| (u128::from(of) * u128::from(length) / u128::from(all.max(1))) as u64;
             let tokens = share(prompt).min(prompt);
             let entry = caused.entry(tool).or_default();
@@ -123,7 +125,9 @@ impl Results {
             let Some(span) = SpanId::from_bytes(&span.span_id).filter(|span| nameless.contains_key(span)) else {
                 continue;
             };
-            if let Some(text) = result.as_deref().map(plain_text).filter(|text| !text.is_empty()) {
+            if let Some(text) =
+                result.as_ref().map(|result| plain_text(&result.value())).filter(|text| !text.is_empty())
+            {
                 results.by_text.insert(text, span);
             }
         }
@@ -137,7 +141,10 @@ impl Results {
     /// Returns the tool calls whose results are in the input of a call, and how long each is there.
     fn within(&self, called: &LlmCalled) -> Vec<(SpanId, u64)> {
         let mut found = Vec::new();
-        for message in called.messages.as_deref().and_then(Json::as_array).into_iter().flatten() {
+        // Most inputs have none, and are not looked into.
+        let speaks_of_tools = |messages: &&JsonText| messages.as_str().contains("tool");
+        let messages = called.messages.as_ref().filter(speaks_of_tools).map(JsonText::value);
+        for message in messages.as_ref().and_then(Json::as_array).into_iter().flatten() {
             let of_tool = message.get("role").and_then(Json::as_str) == Some("tool");
             let parts = message.get("parts").or_else(|| message.get("content")).and_then(Json::as_array);
             for part in parts.into_iter().flatten() {
@@ -168,11 +175,8 @@ impl Results {
 
 fn text_of_input(called: &LlmCalled) -> u64 {
     let definitions = called.span.attr(names::TOOL_DEFINITIONS).map(Value::to_json);
-    [called.system_prompt.as_deref(), called.messages.as_deref(), definitions.as_ref()]
-        .into_iter()
-        .flatten()
-        .map(text_length)
-        .sum()
+    let told = [&called.system_prompt, &called.messages].map(|content| content.as_ref().map(JsonText::value));
+    told.iter().chain([&definitions]).flatten().map(text_length).sum()
 }
 
 /// Returns how many bytes of text a value has, without what only says which part it is.

@@ -1,10 +1,12 @@
 //! What texts a run has, and at which step each was first told.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::Value as Json;
 
+use crate::model::json_text::JsonText;
 use crate::model::{Event, EventBody};
 
 /// A longer word is no word: a picture, a key, a hash.
@@ -111,10 +113,14 @@ const ERROR: usize = 4;
 
 const LOG: usize = 5;
 
+fn given(content: &Option<JsonText>) -> Option<Cow<'static, Json>> {
+    content.as_ref().map(|content| Cow::Owned(content.value()))
+}
+
 impl Gathered {
     fn take(&mut self, event: &Event) {
         let step = &event.step_id;
-        let mut add = |kind: Option<&str>, texts: &[(usize, Option<&Json>)]| {
+        let mut add = |kind: Option<&str>, texts: &[(usize, Option<Cow<'_, Json>>)]| {
             let row = self.row(step, kind);
             for (field, value) in texts {
                 if let Some(value) = value {
@@ -125,73 +131,73 @@ impl Gathered {
         };
         let error = match &event.body {
             EventBody::RunStarted(run) => {
-                add(None, &[(INPUT, run.input.as_deref())]);
+                add(None, &[(INPUT, given(&run.input))]);
                 None
             }
             EventBody::Input(input) => {
-                add(None, &[(INPUT, Some(&input.data))]);
+                add(None, &[(INPUT, Some(Cow::Borrowed(&input.data)))]);
                 None
             }
             EventBody::ContextAssembled(context) => {
-                add(None, &[(INPUT, Some(&context.context))]);
+                add(None, &[(INPUT, Some(Cow::Borrowed(&context.context)))]);
                 None
             }
             EventBody::Waiting(waiting) => {
                 let reason = waiting.reason.clone().map(Json::String);
-                add(None, &[(OUTPUT, reason.as_ref()), (OUTPUT, waiting.payload.as_ref())]);
+                add(None, &[(OUTPUT, reason.map(Cow::Owned)), (OUTPUT, waiting.payload.as_ref().map(Cow::Borrowed))]);
                 None
             }
             EventBody::Resumed(resumed) => {
-                add(None, &[(INPUT, resumed.input.as_ref())]);
+                add(None, &[(INPUT, resumed.input.as_ref().map(Cow::Borrowed))]);
                 None
             }
             EventBody::Output(output) => {
-                add(None, &[(OUTPUT, Some(&output.data))]);
+                add(None, &[(OUTPUT, Some(Cow::Borrowed(&output.data)))]);
                 None
             }
             EventBody::Score(score) => {
-                let said = [&score.label, &score.explanation].map(|text| text.clone().map(Json::String));
-                add(None, &[(LOG, said[0].as_ref()), (LOG, said[1].as_ref())]);
+                let said = |text: &Option<String>| text.clone().map(|text| Cow::Owned(Json::String(text)));
+                add(None, &[(LOG, said(&score.label)), (LOG, said(&score.explanation))]);
                 None
             }
             EventBody::Log(log) => {
                 let said = (Json::String(log.message.clone()), Json::Object(log.fields.clone()));
-                add(None, &[(LOG, Some(&said.0)), (LOG, Some(&said.1))]);
+                add(None, &[(LOG, Some(Cow::Owned(said.0))), (LOG, Some(Cow::Owned(said.1)))]);
                 None
             }
             EventBody::LlmCalled(call) => {
                 add(
                     Some("llm"),
                     &[
-                        (INPUT, call.system_prompt.as_deref()),
-                        (INPUT, call.messages.as_deref()),
-                        (OUTPUT, call.output.as_deref()),
+                        (INPUT, given(&call.system_prompt)),
+                        (INPUT, given(&call.messages)),
+                        (OUTPUT, given(&call.output)),
                     ],
                 );
                 call.error.as_ref()
             }
             EventBody::ToolRequested(tool) => {
-                add(Some("tool"), &[(ARGUMENTS, tool.tool_args.as_deref())]);
+                add(Some("tool"), &[(ARGUMENTS, given(&tool.tool_args))]);
                 None
             }
             EventBody::ToolSucceeded(tool) => {
-                add(Some("tool"), &[(ARGUMENTS, tool.tool_args.as_deref()), (RESULT, tool.result.as_deref())]);
+                add(Some("tool"), &[(ARGUMENTS, given(&tool.tool_args)), (RESULT, given(&tool.result))]);
                 tool.error.as_ref()
             }
             EventBody::ToolFailed(tool) => {
-                add(Some("tool"), &[(ARGUMENTS, tool.tool_args.as_deref()), (RESULT, tool.result.as_deref())]);
+                add(Some("tool"), &[(ARGUMENTS, given(&tool.tool_args)), (RESULT, given(&tool.result))]);
                 tool.error.as_ref()
             }
             EventBody::StepStarted(step) => {
-                add(Some(step.kind.as_str()), &[(INPUT, step.input.as_deref())]);
+                add(Some(step.kind.as_str()), &[(INPUT, given(&step.input))]);
                 None
             }
             EventBody::StepCompleted(step) => {
-                add(Some(step.kind.as_str()), &[(INPUT, step.input.as_deref()), (OUTPUT, step.output.as_deref())]);
+                add(Some(step.kind.as_str()), &[(INPUT, given(&step.input)), (OUTPUT, given(&step.output))]);
                 step.error.as_ref()
             }
             EventBody::StepFailed(step) => {
-                add(Some(step.kind.as_str()), &[(INPUT, step.input.as_deref()), (OUTPUT, step.output.as_deref())]);
+                add(Some(step.kind.as_str()), &[(INPUT, given(&step.input)), (OUTPUT, given(&step.output))]);
                 step.error.as_ref()
             }
             _ => None,
