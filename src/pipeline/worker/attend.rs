@@ -319,3 +319,43 @@ impl State {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+    use crate::store::files::requests::Pause;
+
+    fn wait_until(ready: impl Fn() -> bool) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while !ready() {
+            assert!(Instant::now() < until, "it does not come to that");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    #[test]
+    fn a_line_to_a_run_that_was_to_pause_is_let_go_of_with_the_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let (layer, guard) = crate::builder().store(dir.path()).build().unwrap();
+        let desk = Arc::clone(layer.recorder().desk());
+        let (layout, subscriber) = (Layout::new(dir.path()), tracing_subscriber::registry().with(layer));
+        tracing::subscriber::with_default(subscriber, || {
+            let run = crate::Run::agent("a").start();
+            let id = run.id().unwrap();
+            wait_until(|| Requests::find(&layout, id).unwrap().is_some());
+            let requests = Requests::find(&layout, id).unwrap().unwrap();
+            requests.put_pause(&Pause { id: "p".to_owned(), at: UnixNanos(1) }).unwrap();
+            desk.want_look(id);
+            wait_until(|| desk.known(id).is_some_and(|line| line.is_paused()));
+            // It comes to no boundary.
+            run.finish();
+            wait_until(|| desk.known(id).is_none());
+            assert_eq!(requests.pause().unwrap(), None);
+        });
+        guard.shutdown(Duration::from_secs(5));
+    }
+}

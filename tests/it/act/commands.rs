@@ -195,6 +195,29 @@ fn a_command_in_any_language_is_stopped_goes_on_and_is_ended() {
 }
 
 #[test]
+fn a_command_that_is_held_goes_on_when_its_recorder_is_killed() {
+    let dir = tempdir();
+    let (store, number) = (dir.path().join("store"), dir.path().join("pid"));
+    // A shell that waits for its child: both were stopped.
+    let script = format!("sleep 60 & echo $! $$ > {}; wait; true", number.display());
+    let mut exec = std::process::Command::new(env!("CARGO_BIN_EXE_runspan"));
+    exec.args(["exec", "--quiet", "--store"]).arg(&store).args(["--", "sh", "-c", &script]);
+    let mut exec = Killed(exec.stdout(Stdio::null()).spawn().unwrap());
+    wait_until("it runs", || number.exists() && store.join("store.yaml").exists() && runs(&store).len() == 1);
+    let numbers = std::fs::read_to_string(&number).unwrap();
+    let processes: Vec<&str> = numbers.split_whitespace().collect();
+    assert_eq!(told(&store, &["pause", "latest"]).0, Some(0));
+    assert!(processes.iter().all(|process| is_stopped(process)));
+    exec.kill();
+    wait_until("they go on", || !processes.iter().any(|process| is_stopped(process)));
+    for process in processes {
+        signal(process.parse().unwrap(), libc::SIGKILL);
+    }
+    // Nobody will ever have the run itself go on.
+    assert_eq!(only_run(&store).status, RunStatus::Crashed);
+}
+
+#[test]
 fn a_command_that_ignores_that_it_is_to_end_is_said_to_have_heard_it() {
     let dir = tempdir();
     let (store, number) = (dir.path().join("store"), dir.path().join("pid"));

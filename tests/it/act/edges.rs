@@ -295,8 +295,8 @@ fn a_wait_that_is_given_up_while_there_is_no_room_to_say_so_is_over_all_the_same
             let mut wait = Box::pin(run.wait("approval", ()));
             wait_until("it waits", || polled_once(wait.as_mut()).is_pending() && is_waiting(dir.path()));
             // More than there is room for, in a moment.
-            for _ in 0..8 {
-                run.event("much", "x".repeat(20_000));
+            for bytes in std::iter::repeat_n(20_000, 4).chain(std::iter::repeat_n(10, 2_000)) {
+                run.event("much", "x".repeat(bytes));
             }
             run.wait_no_longer();
             stands(RunStatus::Running);
