@@ -63,7 +63,7 @@ impl FilesReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::UnixNanos;
+    use crate::model::{RunSummary, UnixNanos};
     use crate::store::RunWriter;
     use crate::store::assembly::RunState;
     use crate::store::files::FilesWriter;
