@@ -41,7 +41,7 @@ use crate::model::{RunId, RunKind, RunSummary, UnixNanos};
 use crate::store::{Query, Sort, StoreError};
 
 /// Raised when the tables change: what an older version has made is made anew.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// How much of the log is read and written at a time.
 const CHUNK: usize = 4 << 20;
 /// A log up to this length is read faster than a database is opened.
@@ -80,6 +80,7 @@ const TABLES: &str = "
         cost INTEGER,
         duration INTEGER,
         tokens INTEGER,
+        replays INTEGER NOT NULL,
         change INTEGER NOT NULL
     );
     CREATE INDEX runs_started ON runs (started, run_id);
@@ -1024,6 +1025,9 @@ fn filter(query: &Query) -> (String, Vec<Sql>) {
     if let Some(cost) = query.min_cost {
         and("cost >= ?", cost.0.into());
     }
+    if let Some(replays) = query.replays {
+        and("replays = ?", i64::from(replays).into());
+    }
     (text, values)
 }
 
@@ -1052,9 +1056,9 @@ fn put(connection: &Connection, run: RunId, summary: &RunSummary, change: i64) -
     let id: i64 = connection
         .prepare_cached(
             "INSERT INTO runs (run_id, started, kind, status, agent, workflow, session, trace, cost, duration, tokens, \
-             change) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (run_id) DO UPDATE SET started = ?2, \
+             change, replays) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (run_id) DO UPDATE SET started = ?2, \
              kind = ?3, status = ?4, agent = ?5, workflow = ?6, session = ?7, trace = ?8, cost = ?9, duration = ?10, \
-             tokens = ?11, change = ?12 RETURNING id",
+             tokens = ?11, change = ?12, replays = ?13 RETURNING id",
         )?
         .query_row(
             params![
@@ -1070,6 +1074,7 @@ fn put(connection: &Connection, run: RunId, summary: &RunSummary, change: i64) -
                 summary.duration_ms.map(number),
                 summary.tokens.and_then(|tokens| tokens.total).map(number),
                 change,
+                summary.replay_of.is_some(),
             ],
             |row| row.get(0),
         )?;
