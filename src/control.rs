@@ -86,6 +86,11 @@ pub enum AskError {
         /// What it waits for.
         reason: String,
     },
+    /// It is paused: there is nothing to answer, and an answer was given.
+    TakesNoInput {
+        /// The run.
+        run: RunId,
+    },
     /// The answer is longer than 1 MiB.
     TooLong {
         /// Its length in bytes.
@@ -105,7 +110,7 @@ impl AskError {
     pub fn is_negative_answer(&self) -> bool {
         match self {
             Self::Store(error) => error.is_negative_answer(),
-            Self::TooLong { .. } | Self::NeedsInput { .. } | Self::NotEnded { .. } => false,
+            Self::TooLong { .. } | Self::NeedsInput { .. } | Self::TakesNoInput { .. } | Self::NotEnded { .. } => false,
             _ => true,
         }
     }
@@ -114,7 +119,7 @@ impl AskError {
     pub fn is_wrong_use(&self) -> bool {
         match self {
             Self::Store(error) => error.is_wrong_use(),
-            _ => matches!(self, Self::TooLong { .. } | Self::NeedsInput { .. }),
+            _ => matches!(self, Self::TooLong { .. } | Self::NeedsInput { .. } | Self::TakesNoInput { .. }),
         }
     }
 }
@@ -123,16 +128,22 @@ impl fmt::Display for AskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Store(error) => error.fmt(f),
-            Self::NotWaiting { run, status } => write!(f, "run {run} does not wait: it is {status}"),
+            Self::NotWaiting { run, status: RunStatus::Running } => write!(f, "run {run} does not wait: it is running"),
+            Self::NotWaiting { run, status } => write!(f, "run {run} does not wait: it ended as {status}"),
             Self::Answered { run } => write!(f, "run {run} is waiting, and was answered a moment ago by somebody else"),
-            Self::NotRunning { run, status } => write!(f, "run {run} is not running: it is {status}"),
-            Self::Over { run, status } => write!(f, "run {run} is over: it is {status}"),
+            Self::NotRunning { run, status: RunStatus::Waiting } => {
+                write!(f, "run {run} is not running: it is waiting")
+            }
+            Self::NotRunning { run, status } | Self::Over { run, status } => {
+                write!(f, "run {run} is over: it ended as {status}")
+            }
             Self::FromOutside { run } => {
                 write!(f, "run {run} came over OTLP: its program does not listen, so there is nobody to tell")
             }
             Self::NeedsInput { run, reason } => {
                 write!(f, "run {run} waits for an answer ({reason}), and none is given")
             }
+            Self::TakesNoInput { run } => write!(f, "run {run} is paused and takes no answer"),
             Self::TooLong { bytes } => write!(f, "the answer has {bytes} bytes, more than {MAX_INPUT}"),
             Self::NotEnded { run, why } => write!(f, "run {run}, whose process is dead, is not ended: {why}"),
         }
@@ -154,12 +165,12 @@ impl From<StoreError> for AskError {
     }
 }
 
-/// Answers a run that waits; of several at once one does. A run that was paused needs no answer.
+/// Answers a run that waits; of several at once one does. A run that was paused takes no answer.
 ///
 /// # Errors
 ///
-/// [`AskError::NotWaiting`], [`AskError::Answered`], [`AskError::NeedsInput`], [`AskError::FromOutside`],
-/// [`AskError::TooLong`], and what the store says.
+/// [`AskError::NotWaiting`], [`AskError::Answered`], [`AskError::NeedsInput`], [`AskError::TakesNoInput`],
+/// [`AskError::FromOutside`], [`AskError::TooLong`], and what the store says.
 pub fn resume(store: &FilesReader, id: &str, input: Option<Json>) -> Result<Asked, AskError> {
     let bytes = input.as_ref().map_or(0, |input| input.to_string().len());
     if bytes > MAX_INPUT {
@@ -169,10 +180,10 @@ pub fn resume(store: &FilesReader, id: &str, input: Option<Json>) -> Result<Aske
     let (run, status) = (summary.run_id, summary.status);
     let Some(wait) = state.waiting_event() else { return Err(AskError::NotWaiting { run, status }) };
     let requests = requests(store, &summary)?;
-    if input.is_none()
-        && let Some(reason) = asks_for(&store.get_events(run, 0)?, wait)
-    {
-        return Err(AskError::NeedsInput { run, reason });
+    match (asks_for(&state, &store.get_events(run, 0)?), &input) {
+        (Some(reason), None) => return Err(AskError::NeedsInput { run, reason }),
+        (None, Some(_)) => return Err(AskError::TakesNoInput { run }),
+        _ => {}
     }
     if !requests.put_resume(wait, &Resume { at: UnixNanos::now(), input, taken_at: None })? {
         // Who answered first may have died before it rang.
@@ -318,19 +329,9 @@ fn tell(store: &FilesReader, run: RunId) -> Result<Asked, AskError> {
 }
 
 /// Returns what a run waits for that is not merely paused.
-fn asks_for(events: &[Event], wait: EventId) -> Option<String> {
-    let asked = |body: &EventBody| match body {
-        EventBody::Waiting(waiting) if waiting.reason.as_deref() != Some(Waiting::PAUSED) => {
-            Some(waiting.reason.clone().unwrap_or_default())
-        }
-        _ => None,
-    };
-    let place = events.iter().position(|event| event.event_id == wait)?;
-    match &events[place].body {
-        // It has crashed behind the answer to what it asked before, and waits for that once more.
-        EventBody::StatusChanged(_) => events[..place].iter().rev().find_map(|event| asked(&event.body)),
-        body => asked(body),
-    }
+fn asks_for(state: &RunState, events: &[Event]) -> Option<String> {
+    let waiting = state.waits_for(events)?;
+    (waiting.reason.as_deref() != Some(Waiting::PAUSED)).then(|| waiting.reason.clone().unwrap_or_default())
 }
 
 /// Returns how a run stands that went on from a wait without an answer to it.
@@ -373,7 +374,7 @@ impl Inbox {
         Some(self.requests()?.pause().ok()??.id)
     }
 
-    /// Says that the log has, for good, that the run pauses.
+    /// Says that there is nothing left to do about a request to pause: the log has, for good, that the run pauses, or it is to end.
     pub fn note_paused(&self) {
         // Should it stay, the run pauses once more.
         let _ = self.requests().map(|requests| requests.remove_pause());

@@ -294,6 +294,7 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
         .with_pricer(Pricer::of_store(layout).0),
         stored: HashMap::new(),
         is_bridge: false,
+        is_of_command: false,
         open: Vec::new(),
         adopted: Adopted { processes: 1, ..Adopted::default() },
     };
@@ -371,6 +372,7 @@ fn view(layout: &Layout, store: &StoreFile, process: RunId) -> Result<(Overlay, 
             .with_pricer(Pricer::of_store(layout).0),
         stored: HashMap::new(),
         is_bridge: false,
+        is_of_command: false,
         open: Vec::new(),
         adopted,
     };
@@ -432,6 +434,8 @@ struct Leftovers<'a, N, W> {
     stored: HashMap<TraceId, Vec<RunId>>,
     /// The process was a bridge: whoever sends to it may go on.
     is_bridge: bool,
+    /// It was the recorder of a command.
+    is_of_command: bool,
     /// Its runs that were open or had crashed, as the files had them.
     open: Vec<RunId>,
     adopted: Adopted,
@@ -443,7 +447,8 @@ impl<N: Numbers, W: RunWriter> Leftovers<'_, N, W> {
         // The spans were others' if it was a bridge or a command's receiver: they came in any order.
         let (fs, dir, name) = (self.layout.fs(), self.layout.journal(), self.process.to_string());
         self.is_bridge = journal::has_mark_in(fs, &dir, &name)?;
-        if self.is_bridge || journal::is_of_command_in(fs, &dir, &name)? {
+        self.is_of_command = journal::is_of_command_in(fs, &dir, &name)?;
+        if self.is_bridge || self.is_of_command {
             self.sink.take_from_outside(SILENCE);
         }
         for run in runs_of(self.layout, self.process)? {
@@ -549,6 +554,10 @@ impl<N: Numbers, W: RunWriter> Leftovers<'_, N, W> {
         }
         let runs = self.sink.unclosed_runs();
         for run in &runs {
+            if self.is_of_command {
+                // Who held it is dead, and it goes on, or is gone: nobody can have it go on.
+                self.sink.move_on(*run, "the process that held it ended");
+            }
             // It ended as it was asked to, as far as anybody can tell.
             let is_running = self.sink.standing(*run).is_some_and(|now| now.status == RunStatus::Running);
             let requests = Requests::find(self.layout, *run)?.filter(|_| is_running);

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use runspan::control::{self, AskError, Asked};
+use runspan::control::{self, AskError, Asked, Inbox};
 use runspan::model::{RunId, RunStatus};
 use runspan::store::RunReader;
 use runspan::store::files::FilesReader;
@@ -101,7 +101,10 @@ pub fn pause(args: &PauseArgs, session: &mut Session<'_>) -> Done {
     let asked = control::pause(&reader, &args.id)?;
     let answer = wait_for(&reader, &asked, deadline(), |status| status != RunStatus::Running)?;
     let (run, status) = (answer.run_id, answer.status);
+    let is_to_end = Inbox::of(reader.layout(), run).is_cancelled();
+    let answer = Answer { done: status == RunStatus::Waiting && !is_to_end, ..answer };
     let text = match status {
+        status if status.is_open() && is_to_end => format!("run {run} is asked to end as well, and is not held"),
         RunStatus::Waiting => format!("run {run} is paused; runspan resume {run} lets it go on"),
         RunStatus::Running => {
             format!("run {run} is asked to pause: it will at its next boundary, if its program has any")
@@ -126,7 +129,10 @@ pub fn cancel(args: &CancelArgs, session: &mut Session<'_>) -> Done {
         let (run, status) = (answer.run_id, answer.status);
         let text = match status {
             RunStatus::Cancelled => format!("run {run} is cancelled"),
-            status if status.is_open() => format!("run {run} is asked to end, and has not seen it yet"),
+            status if status.is_open() && answer.heard => {
+                format!("run {run} is asked to end; its program was told, and has not ended yet")
+            }
+            status if status.is_open() => format!("run {run} is asked to end, and nobody has heard it yet"),
             _ => format!("run {run} has ended before it was asked: it is {status}"),
         };
         say(answer, &text, session)?;
@@ -164,8 +170,9 @@ fn say(answer: &Answer, text: &str, session: &mut Session<'_>) -> Done {
 
 /// Reads an answer: JSON itself, a file of it, or standard input.
 fn read_input(given: &str, session: &Session<'_>) -> Result<Json, Stop> {
+    // What was given cannot be read: that is for who gave it to put right.
     let cannot_read = |what: &str, error: std::io::Error| {
-        Stop::failed(CODE_FAILED, format!("cannot read the answer from {what}: {error}"))
+        Stop::failed(CODE_USE, format!("cannot read the answer from {what}: {error}"))
     };
     let text = match (given, given.strip_prefix('@')) {
         ("-", _) => bounded(std::io::stdin().lock()).map_err(|error| cannot_read("standard input", error))?,
@@ -203,6 +210,7 @@ impl From<AskError> for Stop {
             AskError::NeedsInput { run, .. } => {
                 stop.hint(format!("runspan get {run} --events shows what it needs to know"))
             }
+            AskError::TakesNoInput { run } => stop.hint(format!("runspan resume {run} lets it go on")),
             AskError::NotWaiting { .. } => stop.hint("runspan list --status waiting shows the runs that wait"),
             AskError::FromOutside { .. } => stop.hint("end the program itself; one under `runspan exec` can be told"),
             _ => stop,

@@ -14,27 +14,67 @@ const MAX_DETAIL: usize = 2_000;
 /// Draws an event: its place, its time since `start`, its type, its step and what it says.
 pub fn line(event: &Event, start: UnixNanos, look: Look) -> String {
     let mut words = detail(&event.body);
-    words.extend(said(&event.body));
-    drawn(event, event.timestamp, start, &words.join("  "), look)
+    words.extend(said(&event.body).map(Word::Text));
+    drawn(event, event.timestamp, start, &words, look)
 }
 
 /// Draws an event whose conversation is shown elsewhere, as one that happened at a moment.
 pub fn line_without_talk(event: &Event, at: UnixNanos, start: UnixNanos, look: Look) -> String {
-    drawn(event, at, start, &detail(&event.body).join("  "), look)
+    drawn(event, at, start, &detail(&event.body), look)
 }
 
-fn drawn(event: &Event, at: UnixNanos, start: UnixNanos, detail: &str, look: Look) -> String {
+/// A word of what an event says.
+#[derive(Debug)]
+enum Word {
+    /// What may be cut where there is little room.
+    Text(String),
+    /// A number: tokens, money, a time. Cut, it would say something else.
+    Fact(String),
+}
+
+impl Word {
+    fn text(&self) -> &str {
+        match self {
+            Self::Text(text) | Self::Fact(text) => text,
+        }
+    }
+}
+
+/// Joins words within so many columns: texts are cut so that the facts have room.
+fn fitted(words: &[Word], room: usize) -> String {
+    const GAP: &str = "  ";
+    let is_fact = |word: &&Word| matches!(word, Word::Fact(_));
+    let facts: usize = words.iter().filter(is_fact).map(|word| width(&safe(word.text())) + GAP.len()).sum();
+    let mut left = room.saturating_sub(facts);
+    let mut out: Vec<String> = Vec::with_capacity(words.len());
+    for word in words {
+        let text = safe(word.text());
+        let shown = match word {
+            Word::Fact(_) => text.into_owned(),
+            // Less says nothing.
+            Word::Text(_) if left < 2 && width(&text) > left => continue,
+            Word::Text(_) => cut(&text, left).into_owned(),
+        };
+        if !is_fact(&word) {
+            left = left.saturating_sub(width(&shown) + GAP.len());
+        }
+        out.push(shown);
+    }
+    cut(&out.join(GAP), room).into_owned()
+}
+
+fn drawn(event: &Event, at: UnixNanos, start: UnixNanos, detail: &[Word], look: Look) -> String {
     let since = (at.0.saturating_sub(start.0)) as f64 / 1e9;
     let step = event.step_id.as_deref().unwrap_or("-");
     let head = format!("{:>4}  {since:>+9.3}s  ", event.seq);
     let kind = format!("{:<17}", safe(event.body.type_name()));
-    let step = format!("  {:<16}", safe(step));
+    let narrow = look.is_terminal && look.width < 100;
+    let step = if narrow { format!("  {:<12}", cut(&safe(step), 12)) } else { format!("  {:<16}", safe(step)) };
     let used = width(&head) + width(&kind) + width(&step) + 2;
-    let detail = safe(detail);
     // What goes into a file or another program is not cut to a screen.
     let room = if look.is_terminal { look.width.saturating_sub(used) } else { MAX_DETAIL };
     let text =
-        format!("{}{}{step}  {}", look.paint(DIM, &head), look.paint(style(&event.body), &kind), cut(&detail, room));
+        format!("{}{}{step}  {}", look.paint(DIM, &head), look.paint(style(&event.body), &kind), fitted(detail, room));
     format!("{}\n", text.trim_end())
 }
 
@@ -50,9 +90,27 @@ fn style(body: &EventBody) -> Style {
     }
 }
 
+/// Words that are being collected.
+#[derive(Default)]
+struct Words(Vec<Word>);
+
+impl Words {
+    fn push(&mut self, text: String) {
+        self.0.push(Word::Text(text));
+    }
+
+    fn extend(&mut self, texts: impl IntoIterator<Item = String>) {
+        self.0.extend(texts.into_iter().map(Word::Text));
+    }
+
+    fn facts(&mut self, facts: impl IntoIterator<Item = String>) {
+        self.0.extend(facts.into_iter().map(Word::Fact));
+    }
+}
+
 /// Says in a few words what happened; not safe to print as it is.
-fn detail(body: &EventBody) -> Vec<String> {
-    let mut words: Vec<String> = Vec::new();
+fn detail(body: &EventBody) -> Vec<Word> {
+    let mut words = Words::default();
     match body {
         EventBody::RunStarted(run) => {
             words.push(format!("{} {}", run.kind, run.name));
@@ -60,9 +118,9 @@ fn detail(body: &EventBody) -> Vec<String> {
         }
         EventBody::RunCompleted(run) => {
             words.push(run.status.to_string());
-            words.extend(run.totals.duration_ms.map(whole_duration));
-            words.extend(run.totals.tokens.map(|used| tokens(Some(used))));
-            words.extend(run.totals.cost_usd.map(money));
+            words.facts(run.totals.duration_ms.map(whole_duration));
+            words.facts(run.totals.tokens.map(|used| tokens(Some(used))));
+            words.facts(run.totals.cost_usd.map(money));
             words.extend(run.error.as_ref().filter(|error| !says_nothing(error)).map(error_text));
         }
         EventBody::StatusChanged(change) => {
@@ -78,25 +136,25 @@ fn detail(body: &EventBody) -> Vec<String> {
         EventBody::ToolRequested(tool) => words.extend(tool.tool_args.as_ref().map(|given| given.as_str().to_owned())),
         EventBody::LlmCalled(call) => {
             words.extend(call.model.clone());
-            words.extend(call.tokens.map(|used| tokens(Some(used))));
-            words.extend(call.cost_usd.map(money));
-            words.extend(call.duration_ms.map(duration));
+            words.facts(call.tokens.map(|used| tokens(Some(used))));
+            words.facts(call.cost_usd.map(money));
+            words.facts(call.duration_ms.map(duration));
             words.extend(error(call.error.as_ref(), call.status));
         }
         EventBody::ToolSucceeded(tool) => {
-            words.extend(tool.duration_ms.map(duration));
+            words.facts(tool.duration_ms.map(duration));
             words.extend(tool.result.as_ref().map(given));
         }
         EventBody::ToolFailed(tool) => {
-            words.extend(tool.duration_ms.map(duration));
+            words.facts(tool.duration_ms.map(duration));
             words.extend(error(tool.error.as_ref(), tool.status));
         }
         EventBody::StepCompleted(step) => {
-            words.extend(step.duration_ms.map(duration));
+            words.facts(step.duration_ms.map(duration));
             words.extend(step.output.as_ref().map(given));
         }
         EventBody::StepFailed(step) => {
-            words.extend(step.duration_ms.map(duration));
+            words.facts(step.duration_ms.map(duration));
             words.extend(error(step.error.as_ref(), step.status));
         }
         EventBody::Waiting(waiting) => words.extend(waiting.reason.clone()),
@@ -112,7 +170,7 @@ fn detail(body: &EventBody) -> Vec<String> {
         EventBody::Unknown { data, .. } => words.push(data.to_string()),
         _ => {}
     }
-    words
+    words.0
 }
 
 /// Says what went to a model and what it answered.
@@ -136,4 +194,19 @@ fn quoted(content: &Json) -> String {
 /// Says why a step failed, or at least how it ended.
 fn error(error: Option<&ErrorInfo>, status: StepStatus) -> Option<String> {
     error.map(|error| if says_nothing(error) { status.to_string() } else { error_text(error) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_there_is_little_room_texts_are_cut_and_numbers_stay() {
+        let text = |text: &str| Word::Text(text.to_owned());
+        let fact = |text: &str| Word::Fact(text.to_owned());
+        let words = [text("gpt-4o-mini-2024-07-18"), fact("96+7"), fact("$0.000019"), fact("127ms"), text("“Sunny.”")];
+        let rows = [80, 60, 40, 30, 24, 10].map(|room| fitted(&words, room));
+        insta::assert_snapshot!(rows.join("\n"), @r"
+        ");
+    }
 }

@@ -37,6 +37,17 @@ pub struct Filters {
     /// Only runs that cost at least this many dollars
     #[arg(long, value_name = "USD", value_parser = parse_usd, allow_hyphen_values = true)]
     min_cost: Option<NanoUsd>,
+    /// Runs that repeat others: with them, without, or only those [default: with; of stats: without]
+    #[arg(long, value_name = "WHICH")]
+    replays: Option<Replays>,
+}
+
+/// What becomes of runs that repeat others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Replays {
+    With,
+    Without,
+    Only,
 }
 
 fn kinds() -> impl TypedValueParser<Value = RunKind> {
@@ -62,6 +73,13 @@ fn parse_usd(text: &str) -> Result<NanoUsd, String> {
 }
 
 impl Filters {
+    /// Returns the question that they make of what runs came to: those that repeat others count only where that is asked for, since
+    /// what they repeat was done once.
+    pub fn query_of_sums(&self, now: UnixNanos) -> Query {
+        let query = self.query(now);
+        Query { replays: if self.replays.is_none() { Some(false) } else { query.replays }, ..query }
+    }
+
     /// Returns the question that they make.
     pub fn query(&self, now: UnixNanos) -> Query {
         Query {
@@ -74,6 +92,10 @@ impl Filters {
             since: self.since.map(|when| when.resolve(now)),
             until: self.until.map(|when| when.resolve(now)),
             min_cost: self.min_cost,
+            replays: match self.replays {
+                None | Some(Replays::With) => None,
+                Some(which) => Some(which == Replays::Only),
+            },
             ..Query::default()
         }
     }

@@ -1,8 +1,10 @@
 //! `runspan get`: one run, as a tree of steps or as its log.
 
+use runspan::model::event::Waiting;
 use runspan::model::run::ArtifactContent;
 use runspan::model::{RunStatus, RunSummary, StepView, Tokens, UnixNanos};
 use runspan::store::RunReader;
+use runspan::store::assembly::RunState;
 use serde_json::Value as Json;
 
 use super::output::{
@@ -53,13 +55,33 @@ fn show(reader: &impl RunReader, args: &Args, session: &mut Session<'_>) -> Done
     }
     let summary = reader.get_run(run)?;
     if session.format != Format::Table {
-        let value = as_json(&summary, reader.get_steps(run)?)?;
+        let mut value = as_json(&summary, reader.get_steps(run)?)?;
+        if let (Some(waiting), Some(fields)) = (waits_for(reader, &summary)?, value.as_object_mut()) {
+            fields.insert("waiting".to_owned(), serde_json::to_value(waiting)?);
+        }
         return session.print_data(&value);
     }
     // What is known at once is shown at once: the log of a long run takes a while.
     session.print(&header(&summary, session.now, session.look))?;
     session.flush()?;
+    if let Some(waiting) = waits_for(reader, &summary)? {
+        let reason = waiting.reason.as_deref().unwrap_or("an answer").to_owned();
+        let asked = waiting.payload.as_ref().filter(|_| reason != Waiting::PAUSED);
+        let asked = asked.map(|payload| format!(" {}", gist(payload))).unwrap_or_default();
+        let mut out = String::new();
+        field(&mut out, "waits", &format!("{reason}{asked}"), YELLOW, session.look);
+        session.print(&out)?;
+    }
     session.print(&below(&summary, &reader.get_outline(run)?, session.now, session.look))
+}
+
+/// Returns what a run waits for.
+fn waits_for(reader: &impl RunReader, summary: &RunSummary) -> Result<Option<Waiting>, Stop> {
+    if summary.status != RunStatus::Waiting {
+        return Ok(None);
+    }
+    let events = reader.get_events(summary.run_id, 0)?;
+    Ok(RunState::read(summary.run_id, &events).waits_for(&events).cloned())
 }
 
 /// Joins a run's fields and its steps, as the contract has it.

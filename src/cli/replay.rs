@@ -38,7 +38,7 @@ pub struct Args {
     #[command(flatten)]
     again: again::Options,
     /// Write what was asked and answered as a test of an agent in Rust [default: tests/ of the package here]
-    #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with = "exec", help_heading = "As a test")]
+    #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::AnyPath, num_args = 0..=1, conflicts_with = "exec", help_heading = "As a test")]
     as_test: Option<Option<PathBuf>>,
 }
 

@@ -42,7 +42,7 @@ fn bys() -> impl TypedValueParser<Value = By> {
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let mut stats = match session.open()? {
         Some(reader) => {
-            let query = args.filters.query(session.now);
+            let query = args.filters.query_of_sums(session.now);
             let mut bar = Bar::new(session);
             let mut show = |progress| bar.show_index(session, progress);
             let stats = ask_whole(&reader, Depth::Steps, &mut show, |index| index.stats(&query, args.by));
@@ -104,7 +104,8 @@ fn summary(total: &Group, look: Look) -> String {
             out.push_str(&format!("{}  {}\n", look.paint(DIM, &format!("{name:<12}")), value));
         }
     };
-    let open = if total.open > 0 { format!(", {} under way", count(total.open)) } else { String::new() };
+    let some = |number: u64, what: &str| if number > 0 { format!(", {} {what}", count(number)) } else { String::new() };
+    let open = some(total.cancelled, "cancelled") + &some(total.open, "under way");
     let rate = total.success_rate.map(|rate| format!(", {} succeeded", percent(rate))).unwrap_or_default();
     field("runs", format!("{}{rate}{open}", count(total.runs)));
     field("calls", format!("{} of models, {} of tools", count(total.llm_calls), count(total.tool_calls)));
@@ -254,6 +255,7 @@ fn as_csv(stats: &Stats) -> String {
         "count",
         "success",
         "open",
+        "cancelled",
         "success_rate",
         "llm_calls",
         "tool_calls",
@@ -292,6 +294,7 @@ fn csv_row(group: &Group) -> Vec<String> {
         group.count.to_string(),
         group.success.to_string(),
         group.open.to_string(),
+        group.cancelled.to_string(),
         shown(group.success_rate),
         group.llm_calls.to_string(),
         group.tool_calls.to_string(),

@@ -263,6 +263,11 @@ pub const REPLAYED_ANSWER: &str = "replayed-";
 /// The vectors of an embedding, as the service sent them: a JSON array as text.
 pub const EMBEDDINGS: &str = "runspan.embeddings";
 
+/// The shape that a request asks for in its answer: JSON as text.
+pub const RESPONSE_FORMAT: &str = "runspan.request.response_format";
+/// Which tools a request lets or has the model call: JSON as text.
+pub const TOOL_CHOICE: &str = "runspan.request.tool_choice";
+
 /// What the library cut because it was over a bound.
 pub const CUT: &str = "runspan.cut";
 

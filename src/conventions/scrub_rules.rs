@@ -704,6 +704,7 @@ pub const CONTENT_PREFIXES: &[&str] = &[
     "runspan.event.fields",
     "runspan.input",
     "runspan.output",
+    "runspan.request.response_format",
 ];
 
 /// The same for the last segment of a key in any dialect, without `-` and `_` and in lower case.

@@ -1,8 +1,10 @@
 //! What a request to a model says, in the canonical words.
 
 use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
 
 use crate::conventions::names;
+use crate::model::hex;
 use crate::model::otlp::{Span, Value};
 
 /// A kind of call that is understood.
@@ -60,6 +62,12 @@ pub fn write(format: Format, request: &Json, span: &mut Span) {
     if request.get("stream") == Some(&Json::Bool(true)) {
         span.set_attr(STREAM, Value::Bool(true));
     }
+    if let Some(shape) = response_format(format, request) {
+        span.set_attr(names::RESPONSE_FORMAT, shape.to_string());
+    }
+    if let Some(choice) = tool_choice(request) {
+        span.set_attr(names::TOOL_CHOICE, choice.to_string());
+    }
     if let Some(tools) = request.get("tools").filter(|tools| tools.as_array().is_some_and(|tools| !tools.is_empty())) {
         span.set_attr(names::TOOL_DEFINITIONS, tools.to_string());
     }
@@ -87,6 +95,26 @@ pub fn write(format: Format, request: &Json, span: &mut Span) {
     }
 }
 
+/// Returns the shape that an answer is to have; none where that is any text, as without a word of it.
+fn response_format(format: Format, request: &Json) -> Option<Json> {
+    let path = match format {
+        Format::Chat => "/response_format",
+        Format::Responses => "/text/format",
+        Format::Messages => "/output_config/format",
+        Format::Embeddings => return None,
+    };
+    let shape = request.pointer(path).or_else(|| request.get("output_format")).filter(|shape| !shape.is_null())?;
+    (shape.get("type").and_then(Json::as_str) != Some("text")).then(|| shape.clone())
+}
+
+/// Returns which tools may or must be called; none where the model decides, as without a word of it.
+fn tool_choice(request: &Json) -> Option<Json> {
+    let choice = request.get("tool_choice").filter(|choice| !choice.is_null())?;
+    let word = choice.get("type").unwrap_or(choice).as_str();
+    let says_more = choice.as_object().is_some_and(|choice| choice.len() > 1);
+    (word != Some("auto") || says_more).then(|| choice.clone())
+}
+
 fn list<'a>(value: &'a Json, key: &str) -> impl Iterator<Item = &'a Json> {
     value.get(key).and_then(Json::as_array).into_iter().flatten()
 }
@@ -104,7 +132,7 @@ pub fn arguments(given: Option<&Json>) -> Json {
     }
 }
 
-/// Reads content: a text, or a list of blocks. Of pictures and files their kind is kept, and where they are.
+/// Reads content: a text, or a list of blocks. Of pictures and files it is kept where they are, or how long and of which hash.
 pub fn parts(content: &Json) -> Vec<Json> {
     match content {
         Json::String(text) => vec![json!({"type": "text", "content": text})],
@@ -127,15 +155,54 @@ fn part(block: &Json) -> Json {
         "tool_result" => {
             json!({"type": "tool_call_response", "id": text("tool_use_id"), "response": response(block.get("content"))})
         }
-        kind => {
-            let addresses = ["/image_url/url", "/image_url", "/source/url", "/file_url"];
-            let address = addresses.iter().find_map(|path| block.pointer(path).and_then(Json::as_str));
-            match address.filter(|address| !address.starts_with("data:")) {
-                Some(address) => json!({"type": "uri", "modality": kind, "uri": address}),
-                None => json!({"type": kind}),
-            }
+        kind => media(block).unwrap_or_else(|| json!({"type": kind})),
+    }
+}
+
+/// Reads a picture, a sound or a file, however it is sent: where it is, or how long and of which hash.
+pub(super) fn media(block: &Json) -> Option<Json> {
+    let text = |paths: &[&str]| paths.iter().find_map(|path| block.pointer(path).and_then(Json::as_str));
+    let kind = text(&["/modality", "/type"]).unwrap_or_default();
+    let address = text(&["/image_url/url", "/image_url", "/source/url", "/file_url", "/uri"]);
+    if let Some(address) = address.filter(|address| !address.starts_with("data:")) {
+        return Some(json!({"type": "uri", "modality": kind, "uri": address}));
+    }
+    let inline = address.or_else(|| text(&["/source/data", "/input_audio/data", "/file/file_data", "/file_data"]));
+    let inline = inline.or_else(|| text(&["/content"]).filter(|_| block.get("type") == Some(&"blob".into())));
+    if let Some(inline) = inline {
+        let (head, data) = inline.split_once("base64,").unwrap_or(("", inline));
+        let told = text(&["/source/media_type", "/input_audio/format", "/mime_type"]);
+        let mime = told.or_else(|| head.strip_prefix("data:")?.strip_suffix(';')).filter(|mime| !mime.is_empty());
+        let bytes = decoded(data);
+        let hash = hex(&Sha256::digest(&bytes));
+        return Some(
+            json!({"type": "blob", "modality": kind, "mime_type": mime, "bytes": bytes.len(), "sha256": hash}),
+        );
+    }
+    let file = text(&["/source/file_id", "/file/file_id", "/file_id"])?;
+    Some(json!({"type": "file", "modality": kind, "file_id": file}))
+}
+
+/// Decodes base64, of either alphabet; what is none stands for itself.
+fn decoded(text: &str) -> Vec<u8> {
+    let (mut out, mut bits, mut count) = (Vec::with_capacity(text.len() / 4 * 3), 0_u32, 0);
+    for byte in text.bytes().filter(|byte| !byte.is_ascii_whitespace() && *byte != b'=') {
+        let six = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            _ => return text.as_bytes().to_vec(),
+        };
+        bits = bits << 6 | u32::from(six);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            out.push((bits >> count & 0xff) as u8);
         }
     }
+    out
 }
 
 /// What a tool answered: its text where it is nothing else.

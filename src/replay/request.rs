@@ -18,6 +18,8 @@ pub(super) type Hash = [u8; 32];
 /// Settings of a request that say nothing of what is to be answered.
 const NO_SETTINGS: &[&str] = &[names::REQUEST_MODEL, "gen_ai.request.stream", ask::PREVIOUS];
 const SETTING: &str = "gen_ai.request.";
+/// The shape of the answer, and the choice of tools.
+const OWN_SETTING: &str = "runspan.request.";
 /// What begins the id of an answer that was given from a recording, with a number of its own behind it: it is not the
 /// provider's, so that nobody takes it for one that was billed.
 pub(super) const REPLAYED: &str = names::REPLAYED_ANSWER;
@@ -117,7 +119,14 @@ impl fmt::Display for Difference {
                 };
                 write!(f, "tools {}", [signed('-', gone), signed('+', new)].concat().join(" "))
             }
-            Self::Setting(name, recorded, asked) => write!(f, "{name} {recorded} → {asked}"),
+            Self::Setting(name, recorded, asked) => {
+                let (recorded, asked) = (recorded.to_string(), asked.to_string());
+                // A schema is no word.
+                match recorded.len().max(asked.len()) {
+                    0..=60 => write!(f, "{name} {recorded} → {asked}"),
+                    _ => f.write_str(name),
+                }
+            }
             Self::NotRecorded => f.write_str("what was asked is not in the recording"),
         }
     }
@@ -154,8 +163,11 @@ impl Request {
             (system.is_some() || messages.is_some()).then_some(said)
         };
         let settings = span.attributes.iter().filter_map(|attribute| {
-            let name = attribute.key.strip_prefix(SETTING)?;
+            let name = [SETTING, OWN_SETTING].iter().find_map(|prefix| attribute.key.strip_prefix(prefix))?;
             let value = attribute.value.as_ref()?.value.as_ref()?.to_json();
+            // Ours are JSON as text.
+            let told = value.as_str().filter(|_| attribute.key.starts_with(OWN_SETTING));
+            let value = told.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(value);
             (!NO_SETTINGS.contains(&attribute.key.as_str())).then(|| (name.to_owned(), comparable(&value)))
         });
         let mut settings: Vec<(String, Json)> = settings.collect();
@@ -433,8 +445,23 @@ fn item(role: &'static str, part: &Part) -> Option<Item> {
             Item { role: "assistant", said: Said::Calls { name: name.clone(), arguments } }
         }
         Part::ToolResult { result, .. } => Item { role: "tool", said: Said::Answers(comparable(result)) },
-        Part::Other(other) => Item { role, said: Said::Other(comparable(other)) },
+        Part::Other(other) => Item { role, said: Said::Other(comparable(&compared(other))) },
     })
+}
+
+/// Returns what a picture, a sound or a file is compared by, whoever told it: where it is, or what it holds.
+fn compared(part: &Json) -> Json {
+    let mut media = match ask::media(part) {
+        Some(media) => media,
+        // Read already.
+        None if part.get("sha256").is_some() => part.clone(),
+        None => return part.clone(),
+    };
+    if let Some(media) = media.as_object_mut() {
+        // Each API has a word of its own for the kind, and few say all of the rest.
+        media.retain(|key, _| matches!(key.as_str(), "type" | "uri" | "sha256" | "file_id"));
+    }
+    media
 }
 
 fn embedded(input: Json) -> Said {

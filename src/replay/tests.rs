@@ -410,3 +410,34 @@ fn an_id_may_say_any_number_of_times_that_it_was_given_again() {
     assert_eq!(request::original_id(&id), "resp-1");
     assert_eq!(request::original_id("replayed-"), "replayed-");
 }
+
+#[test]
+fn pictures_the_shape_of_the_answer_and_the_choice_of_tools_are_compared() {
+    let ask = |picture: &str, more: &[(&str, Json)]| {
+        let content =
+            json!([{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": picture}}]);
+        let mut body = json!({"model": "m", "messages": [{"role": "user", "content": content}]});
+        more.iter().for_each(|(key, value)| body[*key] = value.clone());
+        Request::from_body(Format::Chat, &body)
+    };
+    let differ =
+        |a: &Request, b: &Request| -> Vec<String> { a.differences(b).iter().map(ToString::to_string).collect() };
+    let (one, other) = ("data:image/png;base64,iVBORw0KGgo=", "data:image/png;base64,iVBORw0KGgs=");
+    let schema = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}});
+    assert_eq!(differ(&ask(one, &[]), &ask(one, &[("tool_choice", json!("auto"))])), [""; 0]);
+    assert_eq!(differ(&ask(one, &[]), &ask(one, &[("response_format", json!({"type": "text"}))])), [""; 0]);
+    assert_eq!(differ(&ask(one, &[]), &ask(other, &[])), ["messages"]);
+    assert_eq!(differ(&ask(one, &[("tool_choice", json!("none"))]), &ask(one, &[])), [r#"tool_choice "none" → null"#]);
+    assert_eq!(differ(&ask(one, &[]), &ask(one, &[("response_format", schema)])), ["response_format"]);
+    // The same picture, as another API sends it, and as a framework tells it.
+    let source = json!({"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="});
+    let content = json!([{"type": "text", "text": "What is it?"}, {"type": "image", "source": source}]);
+    let anthropic = json!({"model": "m", "messages": [{"role": "user", "content": content}]});
+    assert_eq!(differ(&ask(one, &[]), &Request::from_body(Format::Messages, &anthropic)), [""; 0]);
+    let parts = json!([{"type": "text", "content": "What is it?"},
+        {"type": "blob", "modality": "image", "mime_type": "image/png", "content": "iVBORw0KGgo="}]);
+    let mut told = Span::default();
+    told.set_attr(names::OPERATION, "chat");
+    told.set_attr(names::INPUT_MESSAGES, json!([{"role": "user", "parts": parts}]).to_string());
+    assert_eq!(differ(&Request::of_span(&told), &ask(one, &[])), [""; 0]);
+}

@@ -40,6 +40,7 @@ pub use resume::{ResumeError, Resumed};
 pub use step::Step;
 use tell::Tell;
 pub use usage::Usage;
+pub(crate) use wait::NO_LONGER;
 pub use wait::{Cancellation, Cancelled, Checkpoint, Wait, WaitError};
 
 /// One execution of an agent or a workflow, begun by hand.

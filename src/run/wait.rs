@@ -25,6 +25,9 @@ use crate::sources::desk::{Line, Look, Ticket};
 use crate::sources::layer::{meter_of, recorder_at};
 use crate::sources::recorder::Taken;
 
+/// What is said of a run that goes on without an answer.
+pub(crate) const NO_LONGER: &str = "it waits no longer";
+
 /// Why a run does not wait, or waits no longer, without an answer.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -185,18 +188,23 @@ impl Place {
 
     /// Ends a wait that nobody answered: the run goes on without.
     pub fn give_up_wait(&self) {
-        if !self.line.is_cancelled() && self.line.give_up_wait() {
-            let _ = self.say(|span| {
-                tracing::event!(
-                    target: TARGET,
-                    parent: span,
-                    Level::INFO,
-                    event.name = names::EVENT_STATUS_CHANGED,
-                    from = RunStatus::Waiting.as_str(),
-                    to = RunStatus::Running.as_str(),
-                    reason = "it waits no longer",
-                );
-            });
+        if self.line.is_cancelled() {
+            return;
+        }
+        let Some(since) = self.line.give_up_wait() else { return };
+        let taken = self.say(|span| {
+            tracing::event!(
+                target: TARGET,
+                parent: span,
+                Level::INFO,
+                event.name = names::EVENT_STATUS_CHANGED,
+                from = RunStatus::Waiting.as_str(),
+                to = RunStatus::Running.as_str(),
+                reason = NO_LONGER,
+            );
+        });
+        if taken == Taken::Later {
+            self.line.has_moved_on(since);
         }
     }
 

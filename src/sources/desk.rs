@@ -79,6 +79,8 @@ struct Told {
     is_held: bool,
     /// A task has something to say for which the ring had no room.
     is_blocked: bool,
+    /// The run goes on without the answer to the wait that the log has at this place in the ring, which had no room to say so.
+    moved_on: Option<u64>,
 }
 
 /// A wait whose answer has not been taken.
@@ -384,6 +386,8 @@ impl Line {
         }
         if let Some(open) = told.wait.as_mut().filter(|open| open.number == number) {
             open.since = Some(since);
+            // The log has another wait, and needs no word of the one before.
+            told.moved_on = None;
             drop(told);
             self.let_desk_keep();
         }
@@ -432,11 +436,28 @@ impl Line {
         self.wake();
     }
 
-    /// Ends the wait that there is, if its answer is not being taken; `false` where there is none.
-    pub fn give_up_wait(&self) -> bool {
-        let number =
-            self.told().wait.as_ref().filter(|open| !open.is_taken && open.since.is_some()).map(|open| open.number);
-        number.is_some_and(|number| self.end_wait(number))
+    /// Ends the wait that there is, if its answer is not being taken; returns behind which place in the ring the log has that.
+    pub fn give_up_wait(&self) -> Option<u64> {
+        let wait = self.told().wait.as_ref().filter(|open| !open.is_taken).map(|open| (open.number, open.since));
+        let (number, since) = wait?;
+        since.filter(|_| self.end_wait(number))
+    }
+
+    /// Has the worker write down that the run has gone on from a wait, for which the ring had no room.
+    pub fn has_moved_on(self: &Arc<Self>, since: u64) {
+        self.told().moved_on = Some(since);
+        // Its code may let go of it before that is done.
+        self.let_desk_keep();
+        self.want_look();
+    }
+
+    /// Tells, once, whether that is to be written down, of a wait that the worker has come to.
+    pub fn takes_moving_on(&self, at: u64) -> bool {
+        let is_due = self.told().moved_on.take_if(|since| *since <= at).is_some();
+        if is_due {
+            self.let_desk_forget();
+        }
+        is_due
     }
 
     /// Ends a wait; `false` where it is not there.
@@ -539,14 +560,14 @@ mod tests {
             number
         };
         let one = begin("one", 10);
-        assert!(line.give_up_wait());
+        assert_eq!(line.give_up_wait(), Some(10));
         let other = begin("other", 30);
         // The worker has come to 20, and knows of the first wait only.
         assert!(!line.answer(first, 20, 1.into()));
         assert_eq!((line.look(one), line.look(other)), (Look::Gone, Look::Nothing));
         assert!(line.answer(second, 30, 2.into()));
         assert_eq!(line.look(other), Look::Answer(2.into()));
-        assert!(!line.give_up_wait(), "its answer is being taken");
+        assert_eq!(line.give_up_wait(), None, "its answer is being taken");
         line.put_back(other, 2.into());
         assert_eq!((line.look(other), line.look(other)), (Look::Answer(2.into()), Look::Nothing));
         assert!(line.end_wait(other) && !line.end_wait(other));

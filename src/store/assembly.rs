@@ -415,6 +415,24 @@ impl RunState {
         self.waiting.filter(|_| self.status() == RunStatus::Waiting)
     }
 
+    /// Returns what the run waits for, of its events.
+    pub fn waits_for<'a>(&self, events: &'a [Event]) -> Option<&'a Waiting> {
+        let wait = self.waiting_event()?;
+        let place = events.iter().position(|event| event.event_id == wait)?;
+        let asked = |event: &'a Event| match &event.body {
+            EventBody::Waiting(waiting) => Some(waiting),
+            _ => None,
+        };
+        let is_question = |waiting: &&Waiting| waiting.reason.as_deref() != Some(Waiting::PAUSED);
+        // One that has crashed behind an answer waits for what it asked last.
+        asked(&events[place]).or_else(|| events[..place].iter().rev().filter_map(asked).find(is_question))
+    }
+
+    /// Tells whether the run waits for the end of a pause.
+    pub fn is_paused(&self) -> bool {
+        self.is_pause && self.waiting_event().is_some()
+    }
+
     /// Returns the request for whose sake the run paused last.
     pub fn paused_by(&self) -> Option<&str> {
         self.paused_by.as_deref()
@@ -627,6 +645,13 @@ impl RunState {
             same_kind || told.is_some_and(|(own, below)| own.contains(below))
         };
         let own = root.error().cloned().filter(|error| error.kind.is_some() || error.message.is_some());
+        // Of one that was asked to end its code may have said nothing more.
+        let asked = || ErrorInfo {
+            kind: Some("cancelled".to_owned()),
+            message: Some("it was asked to end".to_owned()),
+            step_id: None,
+        };
+        let own = own.or_else(|| (self.set_status == Some(RunStatus::Cancelled)).then(asked));
         let below = culprit.and_then(|step| step.error().cloned());
         let names_culprit = own.as_ref().zip(below.as_ref()).is_none_or(|(own, below)| passes_on(own, below));
         let mut error = own.or(below).unwrap_or_default();

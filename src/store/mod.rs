@@ -135,6 +135,8 @@ pub struct Query {
     pub until: Option<UnixNanos>,
     /// Only runs that cost at least this much.
     pub min_cost: Option<crate::model::NanoUsd>,
+    /// Only runs that repeat others, or only those that do not.
+    pub replays: Option<bool>,
     /// The order.
     pub sort: Sort,
     /// How many at most; 0 is all.
@@ -201,6 +203,7 @@ impl Query {
             && self.since.is_none_or(|since| run.started_at >= since)
             && self.until.is_none_or(|until| run.started_at < until)
             && self.min_cost.is_none_or(|cost| run.cost_usd.is_some_and(|run| run >= cost))
+            && self.replays.is_none_or(|wanted| run.replay_of.is_some() == wanted)
     }
 
     /// Filters, sorts and cuts a full list of runs.

@@ -2,7 +2,7 @@
 
 mod budget;
 pub mod clients;
-mod proxy;
+pub mod proxy;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

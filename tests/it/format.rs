@@ -550,7 +550,7 @@ fn strict(schema: &mut Json) {
     }
 }
 
-fn schema(file: &str) -> Json {
+pub(super) fn schema(file: &str) -> Json {
     let text = fs::read_to_string(root().join("docs/schema").join(file)).unwrap();
     let mut schema = serde_json::from_str(&text).unwrap();
     jsonschema::meta::validate(&schema).unwrap();

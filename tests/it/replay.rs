@@ -87,8 +87,12 @@ fn said(output: &Output, store: &Path, run: &RunSummary) -> String {
     new.map_or(text.clone(), |new| text.replace(&new.run_id.to_string(), "NEW"))
 }
 
+/// Reads a report, and holds it against its schema.
 fn report(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {} {}", out(output), err(output)))
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {} {}", out(output), err(output)));
+    crate::format::check(&crate::format::schema("replay.schema.json"), "report", [report.clone()]);
+    report
 }
 
 #[test]

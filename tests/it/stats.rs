@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 use tracing::{info_span, warn_span};
 
 use super::demo::{json, runspan};
+use super::support::{record_in, tempdir};
 
 const MODELS: [&str; 3] = ["gpt-4o", "gpt-4o-mini", "a-model-without-a-price"];
 const TOOLS: [&str; 3] = ["search_web", "read_file", "send_mail"];
@@ -117,7 +118,7 @@ impl Sums {
             KINDS.iter().map(|kind| ((*kind).to_owned(), Json::from(self.tokens.get(kind).copied()))).collect()
         };
         json!({
-            "runs": self.runs.len(), "count": self.count, "success": self.success, "open": 0,
+            "runs": self.runs.len(), "count": self.count, "success": self.success, "open": 0, "cancelled": 0,
             "success_rate": self.success as f64 / self.count as f64,
             "llm_calls": self.llm_calls, "tool_calls": self.tool_calls, "errors": self.errors,
             "tokens": tokens, "nano_dollars": self.nano_dollars, "unpriced_steps": self.unpriced,
@@ -316,4 +317,35 @@ fn bad_filters_are_wrong_use_with_what_is_allowed() {
         let err = String::from_utf8(answer.stderr).unwrap();
         assert_eq!((answer.status.code(), err.contains(allowed)), (Some(2), true), "{args:?}: {err}");
     }
+}
+
+#[test]
+fn what_was_repeated_or_cancelled_is_no_success_and_no_failure() {
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let run = runspan::Run::agent("a").start();
+        run.llm("openai", "gpt-4o-mini").finish();
+        run.finish();
+        drop(runspan::Run::agent("a").start());
+        let replay = tracing::info_span!(
+            "invoke_agent",
+            gen_ai.operation.name = "invoke_agent",
+            gen_ai.agent.name = "a",
+            runspan.replayed_run.id = "01KE9BZH80BGEY5ABZ7D0DHDQ1"
+        );
+        drop(replay);
+    });
+    let sums = |more: &[&str]| {
+        let mut stats = std::process::Command::new(env!("CARGO_BIN_EXE_runspan"));
+        stats.args(["stats", "--json"]).args(more).env("RUNSPAN_STORE", dir.path());
+        let printed = stats.output().unwrap();
+        let stats: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+        let total = &stats["total"];
+        [&total["count"], &total["success"], &total["cancelled"], &total["success_rate"]]
+            .map(ToString::to_string)
+            .join(" ")
+    };
+    assert_eq!(sums(&[]), "2 1 1 1.0");
+    assert_eq!(sums(&["--replays", "with"]), "3 2 1 1.0");
+    assert_eq!(sums(&["--replays", "only"]), "1 1 0 1.0");
 }

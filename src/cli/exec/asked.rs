@@ -94,6 +94,8 @@ impl<S: Fn(libc::c_int), T: Fn(&SpanEvent) -> bool> Ear<S, T> {
         } else if self.ask_again.is_some_and(|at| Instant::now() >= at) {
             (self.send)(libc::SIGKILL);
         } else if self.paused {
+            // Who asked at the same time as another is served by that pause.
+            self.inbox.note_paused();
             self.resume();
         } else if !self.heard.is_cancelled && self.pause_again.is_none_or(|at| Instant::now() >= at) {
             self.pause();
@@ -102,6 +104,7 @@ impl<S: Fn(libc::c_int), T: Fn(&SpanEvent) -> bool> Ear<S, T> {
 
     fn cancel(&mut self) {
         self.heard.is_cancelled = true;
+        self.inbox.note_paused();
         self.ask_again = Some(Instant::now() + GRACE);
         (self.send)(libc::SIGTERM);
         if std::mem::take(&mut self.paused) {
@@ -163,6 +166,31 @@ mod tests {
     use runspan::store::files::layout::Layout;
 
     use super::*;
+
+    #[test]
+    fn who_asks_while_a_command_is_held_is_served_by_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunId([7; 16]);
+        let requests = dir.path().join("agents").join(run.to_string()).join("requests");
+        std::fs::create_dir_all(&requests).unwrap();
+        let ask = |id: &str| {
+            let request = format!(r#"{{"id":"{id}","at":"2026-01-06T10:00:00Z"}}"#);
+            std::fs::write(requests.join("pause.json"), request).unwrap();
+        };
+        let inbox = Inbox::of(&Layout::new(dir.path()), run);
+        let signals = RefCell::new(Vec::new());
+        let mut ear = Ear::new(inbox.clone(), |signal| signals.borrow_mut().push(signal), |_: &SpanEvent| true);
+        ask("one");
+        ear.look();
+        ask("other");
+        ear.look();
+        assert_eq!((signals.take(), inbox.pause()), (vec![libc::SIGSTOP], None));
+        // Nor is it held any more that is to end.
+        ask("third");
+        std::fs::write(requests.join("cancel.json"), r#"{"at":"2026-01-06T10:00:00Z"}"#).unwrap();
+        ear.look();
+        assert_eq!((signals.take(), inbox.pause()), (vec![libc::SIGTERM, libc::SIGCONT], None));
+    }
 
     #[test]
     fn a_command_whose_pause_cannot_be_told_goes_on_and_the_request_stays() {

@@ -8,12 +8,12 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::environment::Environment;
@@ -223,13 +223,74 @@ impl Signals {
         let below = all_below(std::process::id());
         // SAFETY: it was not reaped, so the number is still its own.
         let is_sent = unsafe { libc::kill(self.pid, signal) } == 0;
-        signal_each(below.into_iter().filter(|process| *process != self.pid), signal);
+        signal_each(below.iter().copied().filter(|process| *process != self.pid), signal);
         match signal {
-            libc::SIGSTOP => IS_HELD.store(true, Ordering::Relaxed),
-            libc::SIGCONT => IS_HELD.store(false, Ordering::Relaxed),
+            libc::SIGSTOP => {
+                IS_HELD.store(true, Ordering::Relaxed);
+                *guard() = Guard::start(below);
+            }
+            libc::SIGCONT => {
+                IS_HELD.store(false, Ordering::Relaxed);
+                *guard() = None;
+            }
             _ => let_go_on(),
         }
         is_sent
+    }
+}
+
+/// A process that has those go on that were stopped, should this one be killed: nobody else would know that they are.
+struct Guard {
+    /// Its other end is the guard's, which reads the end of this process from it.
+    _life: OwnedFd,
+}
+
+/// While processes are held.
+static GUARD: Mutex<Option<Guard>> = Mutex::new(None);
+
+fn guard() -> MutexGuard<'static, Option<Guard>> {
+    GUARD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Guard {
+    /// Starts it for processes that are stopped; `None` where the system has no room for it.
+    fn start(stopped: Vec<libc::pid_t>) -> Option<Self> {
+        let mut ends = [0; 2];
+        // SAFETY: two places for two descriptors.
+        if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
+            return None;
+        }
+        // SAFETY: they are new, and nobody else's.
+        let (read, write) = unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
+        // SAFETY: the child calls only what may be called between `fork` and `exec`, and never returns.
+        match unsafe { libc::fork() } {
+            -1 => None,
+            0 => Self::watch(read.as_raw_fd(), write.as_raw_fd(), &stopped),
+            _ => Some(Self { _life: write }),
+        }
+    }
+
+    /// Is the guard: waits until the other end is closed, by the word of who holds it or by its death.
+    fn watch(read: libc::c_int, write: libc::c_int, stopped: &[libc::pid_t]) -> ! {
+        // SAFETY: plain system calls on descriptors and numbers of this process.
+        unsafe {
+            // What the terminal or a budget says to the command is not meant for this.
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGTSTP] {
+                libc::signal(signal, libc::SIG_IGN);
+            }
+            libc::close(write);
+            // Nobody waits for the end of what the command prints because of it.
+            for standard in 0..3 {
+                libc::close(standard);
+            }
+            let mut nothing = 0_u8;
+            while libc::read(read, (&raw mut nothing).cast(), 1) == -1 && *libc::__errno_location() == libc::EINTR {}
+            for process in stopped {
+                // It is stopped, so that its number is still its own; one that goes on already takes no notice.
+                libc::kill(*process, libc::SIGCONT);
+            }
+            libc::_exit(0)
+        }
     }
 }
 
@@ -362,6 +423,7 @@ extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut
 fn let_go_on() {
     if IS_HELD.swap(false, Ordering::Relaxed) {
         signal_all_below(libc::SIGCONT);
+        *guard() = None;
     }
 }
 

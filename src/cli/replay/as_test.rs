@@ -39,10 +39,21 @@ pub fn run(path: &Path, recording: &Recording, session: &mut Session<'_>) -> Don
     write_new(&log, &recording.log())?;
     write_new(&test, &text)?;
     let name = test.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let command = session.look.paint(CYAN, &format!("cargo test --test {}", safe(&name))).into_owned();
+    let hint = if is_found_by_cargo(&test) {
+        session.look.paint(CYAN, &format!("cargo test --test {}", safe(&name))).into_owned()
+    } else {
+        // Cargo looks nowhere else.
+        format!("cargo runs it from tests/ of a package, or where Cargo.toml names it: [[test]] name = {name:?}")
+    };
     session.print(&format!("{}\n{}\n", safe(&test.to_string_lossy()), safe(&log.to_string_lossy())))?;
-    session.hint(&command);
+    session.hint(&hint);
     Ok(())
+}
+
+/// Tells whether a test is where Cargo looks for tests by itself.
+fn is_found_by_cargo(test: &Path) -> bool {
+    let folder = test.parent().filter(|folder| folder.file_name().is_some_and(|name| name == FOLDER));
+    folder.and_then(Path::parent).is_some_and(|package| package.join("Cargo.toml").is_file())
 }
 
 /// Returns where to write: what is given, else the folder of tests of the package here.

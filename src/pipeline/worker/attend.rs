@@ -135,11 +135,13 @@ impl State {
 
     /// Lets go of the lines to runs that were to pause and are over.
     fn let_go_of_ended(&mut self) {
-        let sink = &self.worker.sink;
+        let (sink, layout) = (&self.worker.sink, &self.ear.layout);
         self.ear.lines.retain(|line| {
             let is_open = sink.standing(line.run()).is_some_and(|now| now.status.is_open());
             if !is_open {
                 line.forget_pause();
+                // What cannot be removed is in nobody's way.
+                let _ = Requests::find(layout, line.run()).map(|requests| requests.map(|own| own.remove_pause()));
             }
             is_open
         });
@@ -152,14 +154,19 @@ impl State {
             return Ok(if is_listening { Heard::NotYet } else { Heard::All });
         };
         let layout = self.ear.layout.clone();
+        if self.move_on(run, &standing) {
+            return Ok(Heard::Moved);
+        }
         let Some(requests) = Requests::find(&layout, run)? else { return Ok(Heard::All) };
         let cancel = requests.cancel();
         if let Ok(Some(cancel)) = cancel {
             let is_changed = self.cancel(run, cancel.at);
             if !is_changed && standing.is_written {
-                // What it waited for is of no use any more.
+                // What it waited for is of no use any more, nor that it is to wait.
                 requests.settle(None, UnixNanos::now())?;
-            } else if !requests.answered()?.is_empty() {
+                requests.remove_pause()?;
+            } else {
+                // Once the log has it.
                 self.worker.recorder.desk().want_look(run);
             }
             return Ok(if is_changed { Heard::Moved } else { Heard::All });
@@ -169,6 +176,14 @@ impl State {
         let are_answers_heard = self.hear_answers(run, &standing, &requests);
         cancel?;
         Ok(if is_pause_heard? && are_answers_heard? { Heard::All } else { Heard::NotYet })
+    }
+
+    /// Writes down that a run goes on without an answer, where its code had no room to say so.
+    fn move_on(&mut self, run: RunId, standing: &Standing) -> bool {
+        let line = self.worker.recorder.desk().known(run);
+        // The worker may not have come to the wait yet that is given up.
+        let Some(line) = line.filter(|_| standing.wait.is_some()) else { return false };
+        line.takes_moving_on(self.taken) && self.worker.sink.move_on(run, crate::run::NO_LONGER)
     }
 
     /// Ends a run; tells whether it was open.
@@ -186,6 +201,10 @@ impl State {
         if standing.paused_by.as_deref() == Some(&pause.id) {
             // Once the log has it, and not before: else who dies in between has never been asked.
             return if standing.is_written { requests.remove_pause().map(|()| true) } else { Ok(false) };
+        }
+        if standing.is_paused {
+            // Who asked at the same time as another is served by that pause.
+            return requests.remove_pause().map(|()| true);
         }
         let line = self.worker.recorder.desk().line(run);
         line.ask_to_pause(&pause.id);
@@ -298,5 +317,45 @@ impl State {
         self.resource_id = own_resource;
         self.commit();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+    use crate::store::files::requests::Pause;
+
+    fn wait_until(ready: impl Fn() -> bool) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while !ready() {
+            assert!(Instant::now() < until, "it does not come to that");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    #[test]
+    fn a_line_to_a_run_that_was_to_pause_is_let_go_of_with_the_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let (layer, guard) = crate::builder().store(dir.path()).build().unwrap();
+        let desk = Arc::clone(layer.recorder().desk());
+        let (layout, subscriber) = (Layout::new(dir.path()), tracing_subscriber::registry().with(layer));
+        tracing::subscriber::with_default(subscriber, || {
+            let run = crate::Run::agent("a").start();
+            let id = run.id().unwrap();
+            wait_until(|| Requests::find(&layout, id).unwrap().is_some());
+            let requests = Requests::find(&layout, id).unwrap().unwrap();
+            requests.put_pause(&Pause { id: "p".to_owned(), at: UnixNanos(1) }).unwrap();
+            desk.want_look(id);
+            wait_until(|| desk.known(id).is_some_and(|line| line.is_paused()));
+            // It comes to no boundary.
+            run.finish();
+            wait_until(|| desk.known(id).is_none());
+            assert_eq!(requests.pause().unwrap(), None);
+        });
+        guard.shutdown(Duration::from_secs(5));
     }
 }

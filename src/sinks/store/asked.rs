@@ -17,6 +17,8 @@ pub(crate) struct Standing {
     pub status: RunStatus,
     /// The event that waits for an answer.
     pub wait: Option<EventId>,
+    /// What it waits for is the end of a pause.
+    pub is_paused: bool,
     /// The request for whose sake it paused last.
     pub paused_by: Option<String>,
     /// All of that is in the run's log.
@@ -41,6 +43,7 @@ impl<W: RunWriter> StoreSink<W> {
         Some(Standing {
             status: live.state.status(),
             wait: live.state.waiting_event(),
+            is_paused: live.state.is_paused(),
             paused_by: live.state.paused_by().map(str::to_owned),
             is_written: live.written_status.is_some() && live.queue.is_empty(),
         })
@@ -79,6 +82,23 @@ impl<W: RunWriter> StoreSink<W> {
         if live.state.roots_ended() && !live.state.is_completed() {
             let body = EventBody::RunCompleted(Box::new(live.state.completion()));
             live.push(ids.make(5, at), cause, at, None, body);
+        }
+        live.stale_summary = true;
+        self.dirty.insert(run);
+        true
+    }
+
+    /// Notes that a run goes on from its wait without an answer, where that could not be told. Tells whether it waited.
+    pub(crate) fn move_on(&mut self, run: RunId, reason: &str) -> bool {
+        let Some(live) = self.runs.get_mut(&run).filter(|live| live.state.status() == RunStatus::Waiting) else {
+            return false;
+        };
+        let (at, cause) = (UnixNanos::now().max(live.state.last_time()), live.state.start_event());
+        let body = status_body(RunStatus::Waiting, RunStatus::Running, reason);
+        live.push(EventId::fresh(at), cause, at, None, body);
+        if live.state.roots_ended() && !live.state.is_completed() {
+            let body = EventBody::RunCompleted(Box::new(live.state.completion()));
+            live.push(EventId::fresh(at), cause, at, None, body);
         }
         live.stale_summary = true;
         self.dirty.insert(run);

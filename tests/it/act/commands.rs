@@ -38,13 +38,19 @@ fn the_commands_say_what_became_of_it_and_how_a_run_stands_that_cannot_be_asked(
         "2 error: the answer is no JSON: expected value at line 1 column 1"
     );
     assert_eq!(say(&["pause", &id]), "1 error: run ID is not running: it is waiting");
+    assert_eq!(
+        say(&["resume", &id, "--input", "@none"]),
+        "2 error: cannot read the answer from none: No such file or directory (os error 2)"
+    );
+    assert!(runspan(&store, &["get", &id]).contains("waits     approval {\"refund_usd\":40,\"order\":\"A-1001\"}\n"));
+    assert_eq!(printed(&store, &["get", &id])["waiting"]["reason"], "approval");
     let file = dir.path().join("answer.json");
     std::fs::write(&file, "\"yes\"").unwrap();
     assert_eq!(say(&["runs", "resume", &id, "--input", &format!("@{}", file.display())]), "0 ✓ run ID goes on");
     assert!(agent.0.wait().unwrap().success());
-    assert_eq!(say(&["resume", &id, "--input", "1"]), "1 error: run ID does not wait: it is success");
-    assert_eq!(say(&["cancel", &id]), "1 error: run ID is over: it is success");
-    assert_eq!(say(&["pause", &id]), "1 error: run ID is not running: it is success");
+    assert_eq!(say(&["resume", &id, "--input", "1"]), "1 error: run ID does not wait: it ended as success");
+    assert_eq!(say(&["cancel", &id]), "1 error: run ID is over: it ended as success");
+    assert_eq!(say(&["pause", &id]), "1 error: run ID is over: it ended as success");
     assert_eq!(say(&["cancel", "01KE9BZH800000000000000001"]), "1 error: no run \"01KE9BZH800000000000000001\"");
 }
 
@@ -157,6 +163,8 @@ fn a_command_in_any_language_is_stopped_goes_on_and_is_ended() {
     assert_eq!(say(&["pause", "latest"]), Some(0));
     assert!(is_waiting(&store) && is_stopped(&pid));
     assert_eq!(say(&["pause", "latest"]), Some(1));
+    assert_eq!(told(&store, &["resume", "latest", "--input", "1"]).0, Some(2), "there is nothing to answer");
+    assert!(runspan(&store, &["get", "latest"]).contains("waits     paused\n"));
     assert_eq!(say(&["resume", "latest"]), Some(0));
     wait_until("it goes on", || !is_stopped(&pid));
     // Stopped again, it still hears that it is to end.
@@ -184,6 +192,50 @@ fn a_command_in_any_language_is_stopped_goes_on_and_is_ended() {
     ]
     "#);
     runspan(&store, &["verify"]);
+}
+
+#[test]
+fn a_command_that_is_held_goes_on_when_its_recorder_is_killed() {
+    let dir = tempdir();
+    let (store, number) = (dir.path().join("store"), dir.path().join("pid"));
+    // A shell that waits for its child: both were stopped.
+    let script = format!("sleep 60 & echo $! $$ > {}; wait; true", number.display());
+    let mut exec = std::process::Command::new(env!("CARGO_BIN_EXE_runspan"));
+    exec.args(["exec", "--quiet", "--store"]).arg(&store).args(["--", "sh", "-c", &script]);
+    let mut exec = Killed(exec.stdout(Stdio::null()).spawn().unwrap());
+    wait_until("it runs", || number.exists() && store.join("store.yaml").exists() && runs(&store).len() == 1);
+    let numbers = std::fs::read_to_string(&number).unwrap();
+    let processes: Vec<&str> = numbers.split_whitespace().collect();
+    assert_eq!(told(&store, &["pause", "latest"]).0, Some(0));
+    assert!(processes.iter().all(|process| is_stopped(process)));
+    exec.kill();
+    wait_until("they go on", || !processes.iter().any(|process| is_stopped(process)));
+    for process in processes {
+        signal(process.parse().unwrap(), libc::SIGKILL);
+    }
+    // Nobody will ever have the run itself go on.
+    assert_eq!(only_run(&store).status, RunStatus::Crashed);
+}
+
+#[test]
+fn a_command_that_ignores_that_it_is_to_end_is_said_to_have_heard_it() {
+    let dir = tempdir();
+    let (store, number) = (dir.path().join("store"), dir.path().join("pid"));
+    let script = format!("trap '' TERM; echo $$ > {}; while :; do sleep 0.01; done", number.display());
+    let mut exec = std::process::Command::new(env!("CARGO_BIN_EXE_runspan"));
+    exec.args(["exec", "--quiet", "--store"]).arg(&store).args(["--", "sh", "-c", &script]);
+    let mut exec = Killed(exec.stdout(Stdio::null()).spawn().unwrap());
+    wait_until("it runs", || number.exists() && store.join("store.yaml").exists() && runs(&store).len() == 1);
+    let (code, text) = told(&store, &["cancel", "latest"]);
+    let id = only_run(&store).run_id;
+    let said = format!("· run {id} is asked to end; its program was told, and has not ended yet\n");
+    assert_eq!((code, text), (Some(0), said));
+    // A pause beside that is none.
+    let (_, text) = told(&store, &["pause", "latest"]);
+    assert_eq!(text, format!("· run {id} is asked to end as well, and is not held\n"));
+    signal(std::fs::read_to_string(&number).unwrap().trim().parse().unwrap(), libc::SIGKILL);
+    exec.0.wait().unwrap();
+    assert_eq!(only_run(&store).status, RunStatus::Cancelled);
 }
 
 #[test]

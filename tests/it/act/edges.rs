@@ -281,3 +281,63 @@ fn a_run_that_is_ended_as_it_is_gone_on_with_is_not_kept_from_others() {
         assert_eq!(control::cancel(&open(dir.path()), "latest").unwrap()[0].status, RunStatus::Cancelled);
     });
 }
+
+#[test]
+fn a_wait_that_is_given_up_while_there_is_no_room_to_say_so_is_over_all_the_same() {
+    const WAITS: usize = 12;
+    let dir = tempdir();
+    let (layer, guard) = runspan::builder().store(dir.path()).buffer_bytes(1 << 16).build().unwrap();
+    let subscriber = tracing_subscriber::layer::SubscriberExt::with(tracing_subscriber::registry(), layer);
+    tracing::subscriber::with_default(subscriber, || {
+        let run = Run::agent("a").start();
+        let stands = |status| wait_until("it stands so", || runs(dir.path()).iter().any(|run| run.status == status));
+        for _ in 0..WAITS {
+            let mut wait = Box::pin(run.wait("approval", ()));
+            wait_until("it waits", || polled_once(wait.as_mut()).is_pending() && is_waiting(dir.path()));
+            // More than there is room for, in a moment.
+            for bytes in std::iter::repeat_n(20_000, 4).chain(std::iter::repeat_n(10, 2_000)) {
+                run.event("much", "x".repeat(bytes));
+            }
+            run.wait_no_longer();
+            stands(RunStatus::Running);
+        }
+        run.finish();
+    });
+    assert!(guard.shutdown(WATCHDOG).dropped.values().sum::<u64>() > 0, "there was no room");
+    let log = log(dir.path(), only_run(dir.path()).run_id);
+    assert_eq!(log.iter().filter(|line| *line == "waiting -> running").count(), WAITS, "{log:?}");
+}
+
+#[test]
+fn who_asks_for_a_pause_while_a_run_pauses_is_served_by_that() {
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let run = Run::agent("a").start();
+        pause(&run, dir.path());
+        let mut held = Box::pin(run.checkpoint());
+        wait_until("it is paused", || polled_once(held.as_mut()).is_pending() && is_waiting(dir.path()));
+        let requests = requests(dir.path(), run.id().unwrap());
+        let other = requests.join("pause.json");
+        wait_until("the log has it", || !other.exists());
+        std::fs::write(&other, r#"{"id":"other","at":"2026-01-06T10:00:00Z"}"#).unwrap();
+        control::resume(&open(dir.path()), "latest", None).unwrap();
+        assert_eq!(block_on(held), Ok(()));
+        wait_until("nobody is to wait", || !other.exists());
+        assert_eq!(run.checkpoint_blocking(), Ok(()));
+        run.finish();
+    });
+}
+
+#[test]
+fn a_run_that_is_cancelled_before_it_pauses_keeps_no_request() {
+    let dir = tempdir();
+    record_in(dir.path(), |_| {
+        let run = Run::agent("a").start();
+        pause(&run, dir.path());
+        let id = run.id().unwrap();
+        control::cancel(&open(dir.path()), &id.to_string()).unwrap();
+        wait_until("it is cancelled", || run.cancellation().is_cancelled());
+        wait_until("nobody is to wait", || !requests(dir.path(), id).join("pause.json").exists());
+        drop(run);
+    });
+}

@@ -102,6 +102,9 @@ fn a_run_that_waits_and_whose_topmost_step_has_ended_is_cancelled_whoever_lives(
             assert_eq!(cancel()[0].status, RunStatus::Cancelled);
         }
         let run = only_run(dir.path());
+        let error = run.error.as_ref().unwrap();
+        let (kind, message) = (error.kind.as_deref(), error.message.as_deref());
+        assert_eq!((kind, message), (Some("cancelled"), Some("it was asked to end")));
         let log = log(dir.path(), run.run_id);
         assert_eq!(log[log.len() - 2..], ["waiting -> cancelled", "run_completed cancelled"], "{log:?}");
     }

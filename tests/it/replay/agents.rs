@@ -198,3 +198,35 @@ fn a_rig_agent_is_replayed_by_its_own_words_and_by_what_was_seen_on_its_way() {
         assert_told(dir.path(), &run, &changed, &["chat position messages", "chat position messages"]);
     }
 }
+
+#[test]
+fn a_client_that_tries_again_after_a_recorded_429_gets_both_answers_again() {
+    let Some(python) = program("python") else { return };
+    const ASKS: &str = "
+import openai
+said = openai.OpenAI(api_key='k', max_retries=3).chat.completions.create(model='gpt-4o-mini', messages=[{'role': 'user', 'content': 'Hi'}])
+print(said.choices[0].message.content)
+";
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let address = crate::exec::proxy::serve(9, move |_, _, stream| {
+        if asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 2 {
+            let error = json!({"error": {"message": "slow down", "type": "requests", "code": "rate_limit_exceeded"}});
+            let error = error.to_string();
+            let head = "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 0\r\nContent-Type: application/json\r\n";
+            stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{error}", error.len()).as_bytes()).unwrap();
+        } else {
+            let message = json!({"role": "assistant", "content": "Hello."});
+            let answer = json!({"id": "c1", "object": "chat.completion", "created": 1, "model": "gpt-4o-mini",
+                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}});
+            crate::exec::proxy::whole(stream, "Content-Type: application/json\r\n", answer.to_string().as_bytes());
+        }
+    });
+    let dir = tempdir();
+    let command = [python.to_str().unwrap(), "-c", ASKS];
+    let (run, said) =
+        record_against(dir.path(), "OPENAI_BASE_URL", &format!("http://{address}"), &["--no-auto"], &command);
+    assert_eq!((said.as_str(), run.llm_calls, run.errors), ("Hello.\n", 3, 2));
+    let report = replay(dir.path(), &run, &command);
+    assert_eq!((&report["exact"], &report["reused"], &report["diverged"]), (&json!(3), &json!(3), &json!(false)));
+}

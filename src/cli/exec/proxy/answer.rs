@@ -93,13 +93,7 @@ fn chat(answer: &Json, span: &mut Span) {
     put_tier(span, answer);
     let Some(usage) = answer.get("usage") else { return };
     put_cost(span, usage);
-    put(span, names::INPUT_TOKENS, count(usage, "/prompt_tokens"));
-    put(span, names::OUTPUT_TOKENS, count(usage, "/completion_tokens"));
-    put(span, names::CACHE_READ_TOKENS, count(usage, "/prompt_tokens_details/cached_tokens"));
-    put(span, names::REASONING_TOKENS, count(usage, "/completion_tokens_details/reasoning_tokens"));
-    put(span, names::CACHE_WRITE_TOKENS, count(usage, "/prompt_tokens_details/cache_write_tokens"));
-    put_used(span, names::AUDIO_INPUT_TOKENS, count(usage, "/prompt_tokens_details/audio_tokens"));
-    put_used(span, names::AUDIO_OUTPUT_TOKENS, count(usage, "/completion_tokens_details/audio_tokens"));
+    put_usage(span, usage, "prompt_tokens", "completion_tokens");
 }
 
 fn responses(answer: &Json, span: &mut Span) {
@@ -116,11 +110,20 @@ fn responses(answer: &Json, span: &mut Span) {
     put_reasons(span, reason.into_iter().collect());
     put_tier(span, answer);
     let Some(usage) = answer.get("usage") else { return };
-    put(span, names::INPUT_TOKENS, count(usage, "/input_tokens"));
-    put(span, names::OUTPUT_TOKENS, count(usage, "/output_tokens"));
-    put(span, names::CACHE_READ_TOKENS, count(usage, "/input_tokens_details/cached_tokens"));
-    put(span, names::REASONING_TOKENS, count(usage, "/output_tokens_details/reasoning_tokens"));
-    put(span, names::CACHE_WRITE_TOKENS, count(usage, "/input_tokens_details/cache_write_tokens"));
+    put_usage(span, usage, "input_tokens", "output_tokens");
+}
+
+/// Puts what a call of OpenAI's used, whose APIs call it otherwise and detail it alike.
+fn put_usage(span: &mut Span, usage: &Json, input: &str, output: &str) {
+    let all = |part: &str| count(usage, &format!("/{part}"));
+    let of = |part: &str, detail: &str| count(usage, &format!("/{part}_details/{detail}"));
+    put(span, names::INPUT_TOKENS, all(input));
+    put(span, names::OUTPUT_TOKENS, all(output));
+    put(span, names::CACHE_READ_TOKENS, of(input, "cached_tokens"));
+    put(span, names::REASONING_TOKENS, of(output, "reasoning_tokens"));
+    put(span, names::CACHE_WRITE_TOKENS, of(input, "cache_write_tokens"));
+    put_used(span, names::AUDIO_INPUT_TOKENS, of(input, "audio_tokens"));
+    put_used(span, names::AUDIO_OUTPUT_TOKENS, of(output, "audio_tokens"));
 }
 
 fn messages(answer: &Json, span: &mut Span) {

@@ -302,6 +302,8 @@ struct Over {
     known_at: Instant,
     exchange: Arc<Exchange>,
     answered: Box<Answered>,
+    /// What tells it, where that had to be known before.
+    span: Option<Span>,
 }
 
 impl Recorder {
@@ -371,14 +373,16 @@ impl Recorder {
     /// the store yet.
     fn answered(&mut self, exchange: Arc<Exchange>, answered: Box<Answered>) {
         exchange.end();
-        if let Some(purse) = &self.about.purse {
-            purse.count(&tokio::task::block_in_place(|| exchange.ended(&self.about.root, &answered)));
-        }
+        let span = self.about.purse.as_ref().map(|purse| {
+            let span = tokio::task::block_in_place(|| exchange.ended(&self.about.root, &answered));
+            purse.count(&span);
+            span
+        });
         let since = exchange.since_start();
         let wait = if exchange.is_open() { Duration::ZERO } else { self.about.are_told.after().saturating_sub(since) };
         let known_at = if wait.is_zero() { Instant::now() } else { self.next_look(Instant::now() + wait) };
         let place = self.over.iter().rposition(|over| over.known_at <= known_at).map_or(0, |before| before + 1);
-        self.over.insert(place, Over { known_at, exchange, answered });
+        self.over.insert(place, Over { known_at, exchange, answered, span });
     }
 
     /// Returns the next time after one at which the store is looked into: calls that are near each other share a look.
@@ -390,11 +394,11 @@ impl Recorder {
 
     /// Tells the next call of those that are over, unless somebody else does.
     async fn settle_next(&mut self) {
-        let Some(Over { exchange, answered, .. }) = self.over.pop_front() else { return };
+        let Some(Over { exchange, answered, span, .. }) = self.over.pop_front() else { return };
         let span = tokio::task::block_in_place(|| {
             let is_wanted =
                 exchange.is_open() || !self.about.are_told.get(exchange.started_at(), exchange.since_start());
-            is_wanted.then(|| exchange.ended(&self.about.root, &answered))
+            is_wanted.then(|| span.unwrap_or_else(|| exchange.ended(&self.about.root, &answered)))
         });
         // What was copied is not needed any more.
         exchange.forget();

@@ -1,6 +1,6 @@
 //! When the next event is shown: after a time, or at a key.
 
-use std::io::{self, BufRead, IsTerminal, Read};
+use std::io::{self, BufRead, IsTerminal};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -106,11 +106,52 @@ fn next_line() -> io::Result<Goes> {
 }
 
 fn next_key() -> io::Result<Goes> {
-    let mut key = [0_u8];
-    let read = io::stdin().lock().read(&mut key)?;
-    // Signals are keys here: 3 is Ctrl-C, 4 Ctrl-D, 28 Ctrl-\. 27 is Escape.
-    let ends = matches!(key[0], b'q' | b'Q' | 3 | 4 | 27 | 28);
-    Ok(if read == 0 || ends { Goes::NoFurther } else { Goes::On })
+    // Unbuffered: what one key sends is read at once, and what is typed ahead stays for the next.
+    let mut key = [0_u8; 16];
+    // SAFETY: writes at most as many bytes as the buffer has.
+    let read = unsafe { libc::read(libc::STDIN_FILENO, key.as_mut_ptr().cast(), 1) };
+    if read < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut length = usize::try_from(read).unwrap_or(0);
+    // Arrows and their kin send several bytes, the first of which is that of Escape.
+    while length > 0 && key[0] == ESCAPE && length < key.len() && !is_whole(&key[..length]) && has_more() {
+        // SAFETY: as above, behind what is there.
+        let more = unsafe { libc::read(libc::STDIN_FILENO, key[length..].as_mut_ptr().cast(), 1) };
+        length += usize::try_from(more).unwrap_or(0);
+        if more <= 0 {
+            break;
+        }
+    }
+    Ok(meaning(&key[..length]))
+}
+
+const ESCAPE: u8 = 27;
+/// What a key sends comes together: who waits longer for more has pressed Escape.
+const REST_OF_KEY: libc::c_int = 25;
+
+/// Tells whether this is all of a key that begins with Escape: `ESC [ … letter or ~`, `ESC O letter`, or `ESC` and a key.
+fn is_whole(key: &[u8]) -> bool {
+    match key {
+        [_] | [_, b'[' | b'O'] => false,
+        [_, b'[', .., last] => (0x40..=0x7e).contains(last),
+        _ => true,
+    }
+}
+
+fn has_more() -> bool {
+    let mut input = libc::pollfd { fd: libc::STDIN_FILENO, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one descriptor, in a structure of this frame.
+    unsafe { libc::poll(&raw mut input, 1, REST_OF_KEY) == 1 }
+}
+
+/// Says what a key means: no byte, or one that ends, or any other.
+fn meaning(key: &[u8]) -> Goes {
+    match key {
+        // Signals are keys here: 3 is Ctrl-C, 4 Ctrl-D, 28 Ctrl-\.
+        [] | [b'q' | b'Q' | 3 | 4 | 28 | ESCAPE] => Goes::NoFurther,
+        _ => Goes::On,
+    }
 }
 
 /// A terminal that gives each key at once, and does not show it.
@@ -149,6 +190,18 @@ impl Drop for Raw {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_arrow_is_a_key_as_any_and_escape_ends() {
+        let keys: [&[u8]; 4] = [b"\x1b[A", b"\x1b[1;5C", b"\x1bOP", b" "];
+        assert!(keys.iter().all(|key| meaning(key) == Goes::On));
+        let part = |key: &[u8]| (1..=key.len()).map(|length| is_whole(&key[..length])).collect::<Vec<_>>();
+        assert_eq!(part(b"\x1b[1;5C"), [false, false, false, false, false, true]);
+        assert_eq!(part(b"\x1bOP"), [false, false, true]);
+        for key in [&b"\x1b"[..], b"q", b"\x03", b""] {
+            assert_eq!(meaning(key), Goes::NoFurther);
+        }
+    }
 
     #[test]
     fn a_pause_is_scaled_and_bounded() {

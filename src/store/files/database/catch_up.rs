@@ -252,9 +252,9 @@ pub(super) fn put(connection: &Connection, run: RunId, summary: &RunSummary, cha
     let id: i64 = connection
         .prepare_cached(
             "INSERT INTO runs (run_id, started, kind, status, agent, workflow, session, trace, cost, duration, tokens, \
-             change) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (run_id) DO UPDATE SET started = ?2, \
+             change, replays) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (run_id) DO UPDATE SET started = ?2, \
              kind = ?3, status = ?4, agent = ?5, workflow = ?6, session = ?7, trace = ?8, cost = ?9, duration = ?10, \
-             tokens = ?11, change = ?12 RETURNING id",
+             tokens = ?11, change = ?12, replays = ?13 RETURNING id",
         )?
         .query_row(
             params![
@@ -270,6 +270,7 @@ pub(super) fn put(connection: &Connection, run: RunId, summary: &RunSummary, cha
                 summary.duration_ms.map(number),
                 summary.tokens.and_then(|tokens| tokens.total).map(number),
                 change,
+                summary.replay_of.is_some(),
             ],
             |row| row.get(0),
         )?;

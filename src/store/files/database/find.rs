@@ -132,6 +132,9 @@ pub(super) fn filter(query: &Query) -> (String, Vec<Sql>) {
             and(condition, word.clone().into());
         }
     }
+    if let Some(replays) = query.replays {
+        and("replays = ?", i64::from(replays).into());
+    }
     if let Some(since) = query.since {
         and("started >= ?", number(since.0).into());
     }

@@ -141,7 +141,9 @@ pub struct Group {
     pub success: u64,
     /// Those under way.
     pub open: u64,
-    /// `success` by what is over; `None` when nothing is.
+    /// Those that somebody ended, or let go of, before they were done: no success, and no failure.
+    pub cancelled: u64,
+    /// `success` by what is over and was not cancelled; `None` when nothing is.
     pub success_rate: Option<f64>,
     /// Calls of language models, each once.
     pub llm_calls: u64,
@@ -229,12 +231,14 @@ impl Sums {
         add(&mut self.group.cost_usd, cost);
     }
 
-    /// Counts a run; `outcome`: `None` while it runs, else whether it ended well.
-    fn count(&mut self, outcome: Option<bool>) {
+    /// Counts a run or a call.
+    fn count(&mut self, outcome: Outcome) {
         self.group.count += 1;
         match outcome {
-            None => self.group.open += 1,
-            Some(is_success) => self.group.success += u64::from(is_success),
+            Outcome::Open => self.group.open += 1,
+            Outcome::Cancelled => self.group.cancelled += 1,
+            Outcome::Success => self.group.success += 1,
+            Outcome::Failure => {}
         }
     }
 
@@ -253,6 +257,7 @@ impl Sums {
             (&mut ours.count, theirs.count),
             (&mut ours.success, theirs.success),
             (&mut ours.open, theirs.open),
+            (&mut ours.cancelled, theirs.cancelled),
             (&mut ours.llm_calls, theirs.llm_calls),
             (&mut ours.tool_calls, theirs.tool_calls),
             (&mut ours.errors, theirs.errors),
@@ -272,7 +277,7 @@ impl Sums {
     }
 
     fn into_group(self, key: Option<String>) -> Group {
-        let over = self.group.count - self.group.open;
+        let over = self.group.count - self.group.open - self.group.cancelled;
         Group {
             key,
             success_rate: (over > 0).then(|| self.group.success as f64 / over as f64),
@@ -625,10 +630,24 @@ impl Database {
     }
 }
 
+/// How a run or a call stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Open,
+    Cancelled,
+    Success,
+    Failure,
+}
+
 fn add_run(sums: &mut Sums, run: &Chosen, first_tokens: Option<&Vec<u64>>) {
     let count = |number: i64| u64::try_from(number).unwrap_or(0);
     let totals = &run.totals;
-    sums.count((!run.status.is_open()).then_some(run.status == RunStatus::Success));
+    sums.count(match run.status {
+        status if status.is_open() => Outcome::Open,
+        RunStatus::Cancelled => Outcome::Cancelled,
+        RunStatus::Success => Outcome::Success,
+        _ => Outcome::Failure,
+    });
     sums.group.runs += 1;
     sums.group.llm_calls += count(totals.llm_calls);
     sums.group.tool_calls += count(totals.tool_calls);

@@ -70,6 +70,7 @@ fn queries() -> impl Strategy<Value = Query> {
                 status,
                 since,
                 until,
+                replays: None,
                 min_cost,
                 sort,
                 limit,

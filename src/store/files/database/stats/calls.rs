@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, Row};
 
-use super::{By, Chosen, FEW_RUNS, Group, Set, Sums, add_caused, micros, tokens};
+use super::{By, Chosen, FEW_RUNS, Group, Outcome, Set, Sums, add_caused, micros, tokens};
 use crate::model::{StepKind, StepStatus};
 use crate::store::files::database::steps::{counts, step_number};
 use crate::store::files::database::{Database, MMAP_BYTES, PATIENCE, Result, all_threads, on_threads, path, read_meta};
@@ -18,6 +18,7 @@ type ByWord = HashMap<Option<i64>, Sums>;
 struct Known {
     success: Option<i64>,
     running: Option<i64>,
+    cancelled: Option<i64>,
     llm: Option<i64>,
 }
 
@@ -36,6 +37,7 @@ impl Database {
         let known = Known {
             success: self.word(StepStatus::Success.as_str())?,
             running: self.word(StepStatus::Running.as_str())?,
+            cancelled: self.word(StepStatus::Cancelled.as_str())?,
             llm: self.word(StepKind::Llm.as_str())?,
         };
         let named = self.sums(runs, &sql, known)?.into_iter().map(|(word, sums)| {
@@ -104,7 +106,12 @@ fn add_row(sums: &mut ByWord, known: Known, run: i64, row: &Row<'_>) -> Result<(
     group.group.unpriced_steps += u64::from(counts & counts::UNPRICED != 0);
     if counts & (counts::CALL | counts::TOOL_CALL) != 0 {
         let is_llm = counts & counts::CALL != 0 && row.get::<_, Option<i64>>(4)? == known.llm;
-        group.count((status != known.running).then_some(status == known.success));
+        group.count(match status {
+            status if status == known.running => Outcome::Open,
+            status if status == known.cancelled => Outcome::Cancelled,
+            status if status == known.success => Outcome::Success,
+            _ => Outcome::Failure,
+        });
         group.group.llm_calls += u64::from(is_llm);
         group.group.tool_calls += u64::from(counts & counts::TOOL_CALL != 0);
         group.durations.extend(micros(row.get(5)?));
@@ -164,7 +171,7 @@ mod tests {
         assert!(runs.len() > FEW_RUNS);
         let sql = "SELECT id, model, counts, status, kind, duration, first_token, prompt, completion, total, cache_read, \
                    cache_write, reasoning, cost, duration, prompt FROM steps WHERE counts & 13 AND id >= ?1 AND id < ?2";
-        let known = Known { success: Some(2), running: Some(5), llm: Some(1) };
+        let known = Known { success: Some(2), running: Some(5), cancelled: Some(6), llm: Some(1) };
         let _transaction = database.connection.unchecked_transaction().unwrap();
         let mut by_one = ByWord::new();
         for part in runs.chunks(FEW_RUNS) {
