@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::super::{FORMAT, StoreError};
 use super::chain::Chain;
-use super::layout::{from_yaml, make_dir, read_bounded, replace, stat, to_yaml};
+use super::layout::{from_yaml, read_bounded, replace, stat, to_yaml};
 #[cfg(feature = "seal")]
 use super::sealed;
 use super::sealed::{Content, is_sealed, sealed_file};
@@ -437,7 +437,7 @@ impl EventLog {
         Self { path, run, file, length: 0, known, suspect: false, chain }
     }
 
-    /// Opens a run's log, made if it is not there. Cuts a torn last line off and hands back what is there; with
+    /// Opens a run's log, made if it is not there, in its folder, which is. Cuts a torn last line off and hands back what is there; with
     /// `durable` all of it is on the disk then, whoever wrote it.
     ///
     /// `vouched`: so many lines there have to be at least. Fails with [`StoreError::InUse`] while another process has it
@@ -449,7 +449,6 @@ impl EventLog {
         vouched: u64,
         durable: bool,
     ) -> Result<(Self, Vec<Event>), StoreError> {
-        make_dir(fs, dir)?;
         let path = events_file(dir);
         let access = if vouched == 0 { Access::Create } else { Access::ReadWrite };
         unseal(fs, &path, run)?;

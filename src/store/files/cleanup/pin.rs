@@ -21,19 +21,18 @@ use crate::store::StoreError;
 ///
 /// [`StoreError::NotFound`], [`StoreError::RemovedMeanwhile`], and what the file system says.
 pub fn set_pinned(layout: &Layout, run: RunId, is_pinned: bool) -> Result<bool, StoreError> {
-    let dir = layout.find_run(run)?.ok_or_else(|| StoreError::NotFound { id: run.to_string() })?;
-    match mark(layout, run, &dir, is_pinned) {
-        // Its folder had another name a moment later.
-        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && has_gone(layout, run) => {
-            Err(StoreError::RemovedMeanwhile { run })
+    /// Whoever removes it finds the mark, and gives the folder its name back.
+    const LOOKS: usize = 8;
+    let mut dir = layout.find_run(run)?.ok_or_else(|| StoreError::NotFound { id: run.to_string() })?;
+    for look in 1.. {
+        let marked = mark(layout, run, &dir, is_pinned);
+        let Some(now) = layout.find_run(run)? else { break };
+        match marked {
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && look < LOOKS => dir = now,
+            marked => return marked,
         }
-        Ok(_) if is_pinned && has_gone(layout, run) => Err(StoreError::RemovedMeanwhile { run }),
-        marked => marked,
     }
-}
-
-fn has_gone(layout: &Layout, run: RunId) -> bool {
-    matches!(layout.find_run(run), Ok(None))
+    Err(StoreError::RemovedMeanwhile { run })
 }
 
 fn mark(layout: &Layout, run: RunId, dir: &Path, is_pinned: bool) -> Result<bool, StoreError> {

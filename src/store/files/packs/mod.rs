@@ -38,7 +38,7 @@ const GRAIN: Duration = Duration::from_millis(50);
 /// It is not looked at more often than this while nobody can tell.
 const LOOK: Duration = Duration::from_millis(5);
 /// How often it is looked anew for what has moved.
-const LOOKS: usize = 4;
+const LOOKS: usize = 16;
 /// How long another process that changes the same pack is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is looked whether that is done.

@@ -36,6 +36,8 @@ pub(crate) struct Packer {
     since: Option<Instant>,
     /// Runs with a folder that were let go of, and when; the latest last.
     quiet: VecDeque<(RunId, Instant)>,
+    /// So many of them are being taken.
+    taking: usize,
     wait: Duration,
     /// Room for what is compressed, for that compressed, and for a pack: used again and again.
     plain: Vec<u8>,
@@ -71,6 +73,7 @@ impl Packer {
             bytes: 0,
             since: None,
             quiet: VecDeque::new(),
+            taking: 0,
             wait: QUIET,
             plain: Vec::new(),
             #[cfg(feature = "seal")]
@@ -157,14 +160,17 @@ impl Packer {
         self.quiet.push_back((run, Instant::now()));
     }
 
-    /// Returns a run that was let go of long enough ago, once.
+    /// Returns a run that was let go of long enough ago, once. They come when there are enough of them for a pack.
     pub fn next_quiet(&mut self) -> Option<RunId> {
-        let (run, since) = *self.quiet.front()?;
-        let is_due = since.elapsed() >= self.wait && self.bytes < ENOUGH_BYTES;
-        if is_due {
-            self.quiet.pop_front();
+        let is_due = |(_, since): &&(RunId, Instant)| since.elapsed() >= self.wait;
+        if self.taking == 0 && self.quiet.get(self.few.saturating_sub(1)).as_ref().is_some_and(is_due) {
+            self.taking = self.quiet.iter().take_while(is_due).count();
         }
-        is_due.then_some(run)
+        if self.taking == 0 || self.is_full() {
+            return None;
+        }
+        self.taking -= 1;
+        self.quiet.pop_front().map(|(run, _)| run)
     }
 
     /// Tells whether what waits is to be written now.
@@ -187,11 +193,13 @@ impl Packer {
         self.held.first().map(|held| held.summary.run_id)
     }
 
-    /// Lets those wait no longer that have a folder: it stays.
+    /// Lets those wait no longer that have a folder: it stays until there are more.
     pub fn keep_folders(&mut self) {
-        let with_folders = self.held.extract_if(.., |held| held.folder.is_some());
-        let bytes: usize = with_folders.map(|held| held.stored.len()).sum();
-        self.bytes -= bytes;
+        let with_folders: Vec<Held> = self.held.extract_if(.., |held| held.folder.is_some()).collect();
+        for held in with_folders {
+            self.bytes -= held.stored.len();
+            self.note_released(held.summary.run_id);
+        }
         if self.held.is_empty() {
             self.since = None;
         }

@@ -11,6 +11,7 @@ use crate::store::files::{FilesReader, FilesWriter, cleanup};
 use crate::store::retention::Policy;
 use crate::store::{Listed, Query, RunReader, RunWriter, StoreError};
 
+mod at_once;
 mod space;
 
 const BASE: u64 = 1_767_693_600_000;

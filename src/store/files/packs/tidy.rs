@@ -146,10 +146,11 @@ impl Packs {
     pub fn hidden(&self, fs: &dyn Fs) -> io::Result<Vec<RunId>> {
         let mut runs = Vec::new();
         for (path, id, kind) in leftovers(fs, self)? {
-            if kind == Leftover::Hidden
-                && let Ok(pack) = Pack::open_at(fs, path, id)
-            {
-                runs.extend(pack.entries(fs)?.iter().map(|entry| entry.run));
+            if kind == Leftover::Hidden {
+                let read = Pack::open_at(fs, path, id).and_then(|pack| pack.entries(fs));
+                // Another may just take it away.
+                let entries = read.map(Some).or_else(not_there)?.unwrap_or_default();
+                runs.extend(entries.iter().map(|entry| entry.run));
             }
         }
         Ok(runs)
@@ -193,7 +194,8 @@ impl Packs {
         told: &IdSet<RunId>,
         has_folder: impl Fn(RunId) -> io::Result<bool>,
     ) -> io::Result<bool> {
-        for entry in pack.entries(fs)?.iter().filter(|entry| told.contains(&entry.run)) {
+        let entries = pack.entries(fs).map(Some).or_else(not_there)?.unwrap_or_default();
+        for entry in entries.iter().filter(|entry| told.contains(&entry.run)) {
             if !matches!(self.find(fs, entry.run)?, Found::At(_)) && !has_folder(entry.run)? {
                 return Ok(true);
             }

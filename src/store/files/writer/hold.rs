@@ -8,7 +8,7 @@ use super::super::packs::{self, Packer};
 use super::super::run_dir::{self, LogLock};
 use super::{EventLog, FilesWriter};
 use crate::model::{Event, RunId, RunSummary};
-use crate::store::StoreError;
+use crate::store::{RunWriter, StoreError};
 
 impl FilesWriter {
     pub(super) fn is_packed(&self, dir: &Path) -> Result<bool, StoreError> {
@@ -93,7 +93,7 @@ impl FilesWriter {
         }
         while let Some(run) = self.packer.as_ref().filter(|packer| packer.are_few()).and_then(Packer::any) {
             self.let_go(run)?;
-            self.open.remove(&run);
+            self.release_run(run);
         }
         let Some(packer) = self.packer.as_mut().filter(|packer| !packer.is_empty()) else { return Ok(true) };
         let layout = self.layout.clone();
