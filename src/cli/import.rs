@@ -22,7 +22,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value as Json;
 
 use super::output::{count, counted, safe};
-use super::{CODE_FAILED, Done, Format, Session, Stop};
+use super::{CODE_FAILED, CODE_USE, Done, Format, Session, Stop};
 
 /// A request is at most so long: a file of one, a line of one that has a request a line.
 const MAX_REQUEST: u64 = 256 << 20;
@@ -99,6 +99,12 @@ struct Problem {
 
 /// Imports the files.
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
+    // Before a store is made: a name that was mistyped is no broken file.
+    let is_missing = |file: &PathBuf| !is_standard_input(file) && !file.exists();
+    if let Some(missing) = args.files.first().filter(|_| args.files.iter().all(is_missing)) {
+        let stop = Stop::failed(CODE_USE, format!("{}: no such file or folder", missing.display()));
+        return Err(stop.hint("nothing was imported"));
+    }
     let (path, _) = session.store_path();
     let layout = Layout::new(session.cwd.join(path));
     let mut settings = Settings { content: args.content.unwrap_or_default(), ..Settings::default() };
@@ -110,6 +116,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let mut told = Told::default();
     for file in &args.files {
         let name = if is_standard_input(file) { "standard input".to_owned() } else { file.display().to_string() };
+        let before = (told.requests, told.runs + told.duplicate_runs, told.problems.len());
         let mut into = Intake { importer: &importer, settings: &settings, told: &mut told, name: name.clone() };
         let taken = if file.is_dir() {
             into.told.had_folders = true;
@@ -118,6 +125,9 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
             open(file).and_then(|reader| into.all(reader, args.form, &layout))
         };
         match taken {
+            Ok(()) if before == (told.requests, told.runs + told.duplicate_runs, told.problems.len()) => {
+                told.problems.push(Problem { file: name, line: None, why: "there is nothing in it".to_owned() });
+            }
             Ok(()) => told.files += 1,
             Err(error) => told.problems.push(Problem { file: name, line: None, why: error.to_string() }),
         }

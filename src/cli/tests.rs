@@ -3,6 +3,7 @@
 mod ask;
 mod compare;
 mod keep;
+mod paracle;
 mod replay;
 mod transfer;
 

@@ -106,11 +106,17 @@ impl Staging {
             return Err(io::Error::other(why));
         }
         let from = Layout::new(root);
+        let is_theirs = !from.store_file().exists();
         for kind in [RunKind::Agent, RunKind::Workflow] {
             let folders = from.runs(kind);
-            let foreign =
-                names_in(&folders)?.into_iter().map(|name| folders.join(name)).filter(|folder| is_foreign(folder));
-            self.foreign.extend(foreign.map(|folder| (kind, folder)));
+            for folder in names_in(&folders)?.into_iter().map(|name| folders.join(name)) {
+                if is_foreign(&folder) {
+                    self.foreign.push((kind, folder));
+                } else if is_theirs && !is_hidden(&folder) && folder.is_dir() && !folder.join("run.yaml").exists() {
+                    let why = format!("{} was passed over: it has no {}", folder.display(), parac::METADATA);
+                    self.moved.broken.push(why);
+                }
+            }
             // What is no run's folder is passed over, as readers do.
             for run in runs_of(&from, kind).map_err(io::Error::other)? {
                 let folder = from.run(kind, run);
@@ -191,9 +197,14 @@ impl Staging {
         let importer = Importer::open(&here, settings).map_err(|error| with_causes(&error))?;
         let mut told = BTreeSet::new();
         for (kind, folder) in std::mem::take(&mut self.foreign) {
-            let taken = parac::read(&folder, kind).and_then(|run| self.tell(run, &importer, &mut told));
-            if let Err(why) = taken {
-                self.moved.broken.push(format!("run {}: {why}", folder.display()));
+            let taken = parac::read(&folder, kind).and_then(|mut run| {
+                let left_out = std::mem::take(&mut run.left_out);
+                self.tell(run, &importer, &mut told).map(|()| left_out)
+            });
+            let of_run = |why: String| format!("run {}: {why}", folder.display());
+            match taken {
+                Ok(left_out) => self.moved.broken.extend(left_out.into_iter().map(of_run)),
+                Err(why) => self.moved.broken.push(of_run(why)),
             }
         }
         let done = importer.finish();
@@ -300,6 +311,10 @@ fn remove_left(root: &Path) {
 
 fn same_folder(one: &Path, other: &Path) -> bool {
     matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 /// Tells a run folder in the schema of Paracle.

@@ -43,6 +43,8 @@ pub struct Told {
     pub trace: Option<Vec<u8>>,
     /// Files to keep, with the names that they get.
     pub files: Vec<(String, PathBuf)>,
+    /// What could not be taken, and why; the rest of the run is.
+    pub left_out: Vec<String>,
 }
 
 impl Told {
@@ -106,7 +108,8 @@ pub fn read(folder: &Path, kind: RunKind) -> Result<Told, String> {
             }
         }
     }
-    let mut steps = steps(folder, &mut facts)?;
+    let mut left_out = Vec::new();
+    let mut steps = steps(folder, &mut facts, &mut left_out)?;
     facts.tell(&mut root, started, last_change(folder));
     let (trace, is_otlp) = trace(folder, &mut root, &run)?;
     let mut at = started.0;
@@ -114,13 +117,16 @@ pub fn read(folder: &Path, kind: RunKind) -> Result<Told, String> {
     for (step_id, step) in &mut steps {
         spans.push(step.span(step_id, &root, &run, &mut at));
     }
-    let files = files(folder, is_otlp)?;
+    let files = files(folder, is_otlp, &mut left_out)?;
+    // The files of steps are gone through twice.
+    left_out.sort();
+    left_out.dedup();
     spans.insert(0, root);
     let scope = Scope { name: "paracle".to_owned(), ..Scope::default() };
     let resource = Resource { attributes: vec![attribute(names::RUN_ID, run.to_string())], ..Resource::default() };
     let scope_spans = vec![ScopeSpans { scope: Some(scope), spans, ..Default::default() }];
     let resource_spans = vec![ResourceSpans { resource: Some(resource), scope_spans, ..Default::default() }];
-    Ok(Told { run, kind, request: TracesData { resource_spans }, trace, files })
+    Ok(Told { run, kind, request: TracesData { resource_spans }, trace, files, left_out })
 }
 
 /// What is known of a run or a step, by key; what is taken out of it is told under a name of ours.
@@ -197,7 +203,8 @@ impl Facts {
     }
 
     fn usage(&mut self, span: &mut Span) {
-        let count = |value: &Json| value.as_i64().filter(|count| *count >= 0);
+        let number = |value: &Json| value.as_i64().or_else(|| value.as_str()?.trim().parse().ok());
+        let count = |value: &Json| number(value).filter(|count| *count >= 0);
         if let Some(Json::Object(tokens)) = self.0.get("tokens").cloned() {
             let mut tokens = Self::new(tokens);
             for (key, name) in [
@@ -211,6 +218,8 @@ impl Facts {
                 span.attributes.extend(tokens.number(&[key], count).map(|n| attribute(name, n)));
             }
             self.0.remove("tokens");
+            // What is no count is told as it is.
+            self.0.extend(tokens.0.into_iter().map(|(key, value)| (format!("tokens.{key}"), value)));
         }
         let total = self.number(&["tokens_used", "tokens_total"], count);
         span.attributes.extend(total.map(|total| attribute(names::TOTAL_TOKENS, total)));
@@ -223,8 +232,9 @@ impl Facts {
     fn outcome(&mut self, span: &mut Span, has_ended: bool) -> bool {
         let word = self.text("status");
         let status = word.as_deref().and_then(|word| word.parse::<RunStatus>().ok());
-        if let (None, Some(word)) = (status, word) {
-            self.0.insert("status".to_owned(), word.into());
+        let strange = word.filter(|_| status.is_none());
+        if let Some(word) = &strange {
+            self.0.insert("status".to_owned(), word.as_str().into());
         }
         let error = match self.0.remove("error") {
             Some(Json::Object(error)) => {
@@ -234,7 +244,10 @@ impl Facts {
             Some(Json::String(message)) => (None, Some(message)),
             _ => (None, None),
         };
-        let message = self.text("error_message").or(error.1).unwrap_or_default();
+        let message = self.text("error_message").or(error.1);
+        // A word that nobody knows is no success.
+        let unknown = strange.filter(|_| has_ended).map(|word| format!("its status was {word:?}, which is not known"));
+        let message = message.or(unknown).unwrap_or_default();
         let (kind, status) = match status {
             // Nobody goes on with a copy.
             Some(RunStatus::Running | RunStatus::Waiting) => (Some("crashed"), Some(RunStatus::Crashed)),
@@ -286,7 +299,7 @@ impl Facts {
 }
 
 /// Reads what the metadata and the files of `steps/` say of each step: in the order of the first, then by name.
-fn steps(folder: &Path, facts: &mut Facts) -> Result<Vec<(String, Facts)>, String> {
+fn steps(folder: &Path, facts: &mut Facts, left_out: &mut Vec<String>) -> Result<Vec<(String, Facts)>, String> {
     let mut steps: Vec<(String, Facts)> = Vec::new();
     if let Some(Json::Array(listed)) = facts.0.get("steps") {
         let listed = listed.clone();
@@ -300,12 +313,13 @@ fn steps(folder: &Path, facts: &mut Facts) -> Result<Vec<(String, Facts)>, Strin
     }
     let mut found: BTreeMap<String, Map<String, Json>> = BTreeMap::new();
     let dir = folder.join("steps");
-    for entry in entries(&dir)? {
+    for entry in entries(&dir, "steps/", left_out)? {
         let path = dir.join(&entry);
         // A link could lead to what is no part of the run.
         let is = fs::symlink_metadata(&path).map_err(|error| format!("steps/{entry}: {error}"))?;
         if is.is_symlink() {
-            return Err(format!("steps/{entry} is a link"));
+            left_out.push(not_plain(&format!("steps/{entry}")));
+            continue;
         }
         if is.is_dir() {
             for side in ["input", "output"] {
@@ -362,9 +376,9 @@ fn trace(folder: &Path, root: &mut Span, run: &RunId) -> Result<(Option<Vec<u8>>
 }
 
 /// Returns all files that are not read for what they say: those of artifacts, the log, and whatever else is there.
-fn files(folder: &Path, is_trace_read: bool) -> Result<Vec<(String, PathBuf)>, String> {
+fn files(folder: &Path, is_trace_read: bool, left_out: &mut Vec<String>) -> Result<Vec<(String, PathBuf)>, String> {
     let mut files = Vec::new();
-    gather(folder, "", &mut files)?;
+    gather(folder, "", &mut files, left_out)?;
     files.retain(|(name, path)| {
         let is_read = match name.as_str() {
             METADATA | "input.json" | "inputs.json" | "output.json" | "outputs.json" => true,
@@ -383,25 +397,36 @@ fn files(folder: &Path, is_trace_read: bool) -> Result<Vec<(String, PathBuf)>, S
     Ok(files)
 }
 
-fn gather(dir: &Path, before: &str, files: &mut Vec<(String, PathBuf)>) -> Result<(), String> {
+fn not_plain(name: &str) -> String {
+    format!("{name} is no plain file, and was left out")
+}
+
+fn gather(
+    dir: &Path,
+    before: &str,
+    files: &mut Vec<(String, PathBuf)>,
+    left_out: &mut Vec<String>,
+) -> Result<(), String> {
     /// Folders in folders.
     const DEEPEST: usize = 16;
-    for entry in entries(dir)? {
+    for entry in entries(dir, before, left_out)? {
         let (path, name) = (dir.join(&entry), format!("{before}{entry}"));
         let found = fs::symlink_metadata(&path).map_err(|error| format!("{name}: {error}"))?;
         if found.is_dir() && before.matches('/').count() < DEEPEST {
-            gather(&path, &format!("{name}/"), files)?;
-        } else if found.is_file() && files.len() < MAX_ENTRIES {
+            gather(&path, &format!("{name}/"), files, left_out)?;
+        } else if files.len() >= MAX_ENTRIES {
+            return Err(format!("it has more than {MAX_ENTRIES} files"));
+        } else if found.is_file() {
             files.push((name, path));
         } else {
-            return Err(format!("{name} is no plain file, or there are too many"));
+            left_out.push(not_plain(&name));
         }
     }
     Ok(())
 }
 
-/// Returns the names in a folder that are text and not hidden, sorted; of one that is not there, none.
-fn entries(dir: &Path) -> Result<Vec<String>, String> {
+/// Returns the names in a folder that are text and not hidden, sorted; of one that is not there, none. Others are left out.
+fn entries(dir: &Path, before: &str, left_out: &mut Vec<String>) -> Result<Vec<String>, String> {
     let told = |error: io::Error| format!("{}: {error}", dir.display());
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -410,8 +435,12 @@ fn entries(dir: &Path) -> Result<Vec<String>, String> {
     };
     let mut names = Vec::new();
     for entry in entries.take(MAX_ENTRIES) {
-        let name = entry.map_err(told)?.file_name().into_string().map_err(|name| format!("{name:?} is no text"))?;
-        names.extend(Some(name).filter(|name| !name.starts_with('.')));
+        match entry.map_err(told)?.file_name().into_string() {
+            Ok(name) => names.extend(Some(name).filter(|name| !name.starts_with('.'))),
+            Err(name) => {
+                left_out.push(format!("{before}{} has a name that is no text, and was left out", name.display()))
+            }
+        }
     }
     names.sort();
     Ok(names)
