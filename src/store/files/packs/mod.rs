@@ -80,6 +80,17 @@ impl Place {
     }
 }
 
+/// What is not as it was written of a pack, besides its runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Damage {
+    pub id: RunId,
+    pub path: PathBuf,
+    /// How many tombstones.
+    pub tombstones: u64,
+    /// The first byte that belongs to nothing.
+    pub stray: Option<u64>,
+}
+
 /// What packs know of a run.
 #[derive(Clone, Debug)]
 enum Found {
@@ -212,12 +223,13 @@ impl Packs {
         Ok(known.unreadable.iter().map(of).chain(flawed).collect())
     }
 
-    /// Returns for each pack how many tombstones are not as they were written, and the first byte outside its runs that is not.
-    pub fn damage(&self, fs: &dyn Fs) -> io::Result<Vec<(RunId, PathBuf, u64, Option<u64>)>> {
+    /// Returns what is not as it was written of each pack, besides its runs.
+    pub fn damage(&self, fs: &dyn Fs) -> io::Result<Vec<Damage>> {
         self.ask(fs, |packs| {
             let of = |pack: &Pack| {
                 let stray = if pack.flaw.is_none() { pack.stray_byte(fs)? } else { None };
-                Ok((pack.id, pack.path.clone(), pack.damaged_tombstones(fs)?, stray))
+                let tombstones = pack.damaged_tombstones(fs)?;
+                Ok(Damage { id: pack.id, path: pack.path.clone(), tombstones, stray })
             };
             packs.iter().map(of).collect()
         })

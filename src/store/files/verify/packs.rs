@@ -3,6 +3,7 @@
 use std::io;
 
 use super::super::layout::Layout;
+use super::super::packs::Damage;
 use super::{Cure, Problem, Report};
 use crate::model::id::IdSet;
 use crate::model::{RunId, RunKind};
@@ -49,7 +50,7 @@ fn damaged(layout: &Layout) -> io::Result<Vec<Problem>> {
     const TODO: &str = "runspan verify --repair writes the pack anew, without what was removed";
     let (packs, fs) = layout.packs();
     let mut found = Vec::new();
-    for (id, path, tombstones, stray) in packs.damage(fs)? {
+    for Damage { id, path, tombstones, stray } in packs.damage(fs)? {
         if tombstones > 0 {
             let are = if tombstones == 1 { "tombstone of it is" } else { "tombstones of it are" };
             let what = format!("{tombstones} {are} not as written: a run that was removed may be there again");
