@@ -7,7 +7,6 @@
 
 mod format;
 mod pack;
-#[cfg_attr(not(any(feature = "server", test)), expect(dead_code, reason = "servers alone write packs"))]
 mod packer;
 mod removal;
 #[cfg(test)]
