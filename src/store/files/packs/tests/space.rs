@@ -353,7 +353,14 @@ fn a_flipped_byte_in_a_pack_is_told_as_what_it_is_and_repaired_where_nothing_is_
     let (path, bytes) = file_ending(&fs, ".pack").unwrap();
     let name = path.rsplit('/').next().unwrap();
     let mut kinds = std::collections::BTreeSet::new();
-    for at in (0..bytes.len()).step_by(61).chain((bytes.len() - 60..bytes.len()).step_by(3)) {
+    // In the head, in the heads and the bodies of entries, behind them, and in the end.
+    let (id, dir) = (name.strip_suffix(".pack").unwrap().parse().unwrap(), Path::new("/store/packs"));
+    let entries = super::super::Pack::open(&*fs.shared(), dir, id).unwrap().entries(&*fs.shared()).unwrap();
+    let ends = entries.iter().map(|entry| (entry.offset + 48 + u64::from(entry.len)) as usize);
+    let between = ends.filter(|end| !end.is_multiple_of(8));
+    let within = entries.iter().flat_map(|entry| [entry.offset as usize + 10, entry.offset as usize + 60]);
+    let end = (bytes.len() - 60..bytes.len()).step_by(3);
+    for at in [5, 20].into_iter().chain(within).chain(between).chain(end) {
         let harmed = fs.copy();
         let mut changed = bytes.clone();
         changed[at] ^= 0x04;
