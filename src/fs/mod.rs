@@ -200,7 +200,6 @@ pub(crate) fn temporary_beside(path: &Path) -> PathBuf {
 }
 
 /// Reads a file of at most `limit` bytes.
-#[cfg(feature = "forward")]
 pub(crate) fn read_bytes(fs: &dyn Fs, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = fs.open(path, Access::Read)?;
     let mut bytes = Vec::new();
