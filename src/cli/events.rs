@@ -207,6 +207,12 @@ mod tests {
         let words = [text("gpt-4o-mini-2024-07-18"), fact("96+7"), fact("$0.000019"), fact("127ms"), text("“Sunny.”")];
         let rows = [80, 60, 40, 30, 24, 10].map(|room| fitted(&words, room));
         insta::assert_snapshot!(rows.join("\n"), @r"
+        gpt-4o-mini-2024-07-18  96+7  $0.000019  127ms  “Sunny.”
+        gpt-4o-mini-2024-07-18  96+7  $0.000019  127ms  “Sunny.”
+        gpt-4o-mini-202…  96+7  $0.000019  127ms
+        gpt-4…  96+7  $0.000019  127ms
+        96+7  $0.000019  127ms
+        96+7  $0.…
         ");
     }
 }

@@ -159,7 +159,7 @@ impl Run {
             to_go_on_with(run, &reader.get_events(run, 0)?)?;
         }
         match crate::telemetry::claim(&recorder, run).ok_or(ResumeError::NotRecorded)?? {
-            Claimed::Not(status) => return Err(ResumeError::NotWaiting { run, status }),
+            Claimed::Not(status) => Err(ResumeError::NotWaiting { run, status }),
             Claimed::Ours => go_on(&reader, run, leash),
             // It is not this process's to keep from others.
             Claimed::Taken => go_on(&reader, run, leash).inspect_err(|_| crate::telemetry::unclaim(&recorder, run)),
