@@ -94,6 +94,7 @@ pub(super) struct Start<'a> {
 /// Ended steps, as they came, that wait to be told in their order.
 #[derive(Debug, Default)]
 pub(super) struct Unsorted {
+    #[expect(clippy::vec_box, reason = "they are large, and wait here and move on without being copied")]
     steps: Vec<Box<Said>>,
     spans: IdSet<SpanId>,
     /// About how many bytes they take.
@@ -129,6 +130,7 @@ impl Unsorted {
     }
 
     /// Returns all steps, and is empty then.
+    #[expect(clippy::vec_box, reason = "they are large, and wait here and move on without being copied")]
     pub(super) fn drain(&mut self) -> Vec<Box<Said>> {
         std::mem::take(self).steps
     }

@@ -175,6 +175,7 @@ fn span_event(event: &Event, log: &Log) -> Option<(SpanId, SpanEvent)> {
 }
 
 impl Told {
+    #[expect(clippy::vec_box, reason = "they are large, and wait here and move on without being copied")]
     fn of_ends(ends: Vec<Box<Said>>) -> Self {
         let mut told = Self::default();
         told.steps.reserve(ends.len());

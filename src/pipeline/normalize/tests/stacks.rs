@@ -10,9 +10,9 @@ fn told(scope: &str, name: &str, list: &[(&str, Value)]) -> StepFacts {
     facts(&record)
 }
 
-fn tokens(facts: &StepFacts) -> (Option<u64>, Option<u64>, Option<u64>, Option<u64>, Option<u64>) {
+fn tokens(facts: &StepFacts) -> [Option<u64>; 5] {
     let tokens = facts.tokens.unwrap_or_default();
-    (tokens.prompt, tokens.cache_read, tokens.cache_write, tokens.completion, tokens.reasoning)
+    [tokens.prompt, tokens.cache_read, tokens.cache_write, tokens.completion, tokens.reasoning]
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn langfuse_puts_anthropics_name_for_cached_tokens_beside_its_own_buckets() {
         "ChatAnthropic",
         &[("langfuse.observation.type", "generation".into()), ("langfuse.observation.usage_details", usage.into())],
     );
-    assert_eq!(tokens(&call), (Some(211), Some(64), Some(16), Some(37), None));
+    assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(37), None]);
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn smolagents_has_the_usage_in_what_python_prints_of_the_answer() {
             ("output.value", answer.into()),
         ],
     );
-    assert_eq!(tokens(&call), (Some(211), Some(64), None, Some(37), Some(16)));
+    assert_eq!(tokens(&call), [Some(211), Some(64), None, Some(37), Some(16)]);
 }
 
 #[test]
@@ -128,11 +128,11 @@ fn thoughts_of_gemini_are_paid_for_where_only_the_total_or_another_count_has_the
         call("opentelemetry.instrumentation.google_generativeai", ("gen_ai.usage.total_tokens", Value::Int(378)));
     let by_count = call("openlit.instrumentation.google_ai_studio", ("gen_ai.usage.reasoning_tokens", Value::Int(25)));
     for call in [by_total, by_count] {
-        assert_eq!(tokens(&call), (Some(321), Some(97), None, Some(57), Some(25)));
+        assert_eq!(tokens(&call), [Some(321), Some(97), None, Some(57), Some(25)]);
     }
     // Where output has them, the total says so.
     let whole = call("app", ("gen_ai.usage.total_tokens", Value::Int(353)));
-    assert_eq!(tokens(&whole), (Some(321), Some(97), None, Some(32), None));
+    assert_eq!(tokens(&whole), [Some(321), Some(97), None, Some(32), None]);
 }
 
 #[test]
