@@ -1,5 +1,6 @@
 //! Removals on a file system that fails, forgets and fills up, and what they must never take.
 
+#[cfg(feature = "seal")]
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,8 +9,11 @@ use crate::fs::faulty::{End, FaultyFs, Op, Plan};
 use crate::model::event::{EventBody, Log};
 use crate::model::{Event, EventId, RunStatus, RunSummary};
 use crate::store::assembly::RunState;
+#[cfg(feature = "seal")]
 use crate::store::files::layout::stat;
-use crate::store::files::run_dir::{self, LogLock};
+#[cfg(feature = "seal")]
+use crate::store::files::run_dir;
+use crate::store::files::run_dir::LogLock;
 use crate::store::files::{FilesReader, FilesWriter};
 use crate::store::{Listed, Query, RunReader, RunWriter};
 
