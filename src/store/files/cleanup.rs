@@ -1,4 +1,4 @@
-//! Removes runs from a store: what a [`plan`] says, and what an earlier removal left.
+//! Removes runs from a store: what a [`plan`](crate::store::retention::plan) says, and what an earlier removal left.
 //!
 //! A run goes in steps that may end anywhere. Under the lock of its log its folder gets a name that no reader takes for a
 //! run, which needs no room on a disk that is full; that is the moment it is gone. Then its files go, then the links that
