@@ -9,7 +9,7 @@ use runspan::store::retention::{self, Policy, Settings};
 use serde::Serialize;
 
 use super::numbers::whole;
-use super::output::{DIM, GREEN, YELLOW, count, safe, size};
+use super::output::{DIM, GREEN, YELLOW, count, counted, safe, size};
 use super::table::{Cell, Column, Table};
 use super::time::calendar;
 use super::{CODE_FAILED, CODE_USE, Done, Format, Session, Stop};
@@ -125,7 +125,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     }
     match answer.cleaned.stayed.iter().filter(|stayed| stayed.is_failure).count() as u64 {
         0 => Ok(()),
-        failed => Err(Stop::failed(CODE_FAILED, format!("{} could not be removed", runs(failed)))),
+        failed => Err(Stop::failed(CODE_FAILED, format!("{} could not be removed", counted(failed, "run")))),
     }
 }
 
@@ -171,10 +171,10 @@ fn print_table(answer: &Answer, session: &mut Session<'_>) -> Done {
         session.print(&format!("{sign} {} stays: {}\n", stayed.run_id, safe(&stayed.why)))?;
     }
     let done = if answer.dry_run { "would be removed" } else { "removed" };
-    let mut text = format!("{} {done} ({})", runs(cleaned.removed.len() as u64), size(cleaned.bytes));
+    let mut text = format!("{} {done} ({})", counted(cleaned.removed.len() as u64, "run"), size(cleaned.bytes));
     text.push_str(&match cleaned.bytes_left {
-        Some(bytes) => format!(", {} left ({})", runs(cleaned.runs_left), size(bytes)),
-        None => format!(", {} left", runs(cleaned.runs_left)),
+        Some(bytes) => format!(", {} left ({})", counted(cleaned.runs_left, "run"), size(bytes)),
+        None => format!(", {} left", counted(cleaned.runs_left, "run")),
     });
     let sign = look.paint(GREEN, "✓").into_owned();
     session.print(&format!("{sign} {text}\n"))?;
@@ -190,7 +190,8 @@ fn print_table(answer: &Answer, session: &mut Session<'_>) -> Done {
         session.print(&format!("  {}\n", look.paint(DIM, &text)))?;
     }
     if cleaned.leftovers > 0 {
-        let what = format!("{} that an earlier removal had left are gone as well", folders(cleaned.leftovers));
+        let what =
+            format!("{} that an earlier removal had left are gone as well", counted(cleaned.leftovers, "folder"));
         session.print(&format!("  {}\n", look.paint(DIM, &what)))?;
     }
     Ok(())
@@ -199,13 +200,12 @@ fn print_table(answer: &Answer, session: &mut Session<'_>) -> Done {
 /// Says what became of packs.
 fn packs_text(answer: &Answer) -> Option<String> {
     let cleaned = &answer.cleaned;
-    let packs = |number: u64| if number == 1 { "1 pack".to_owned() } else { format!("{} packs", count(number)) };
     let mut parts = Vec::new();
     if cleaned.packs_rewritten > 0 {
         let (is, gives) = if answer.dry_run { (" would be", "giving") } else { ("", "which gave") };
         parts.push(format!(
             "{}{is} written anew as {}, {gives} {} back",
-            packs(cleaned.packs_rewritten),
+            counted(cleaned.packs_rewritten, "pack"),
             count(cleaned.packs_written),
             size(cleaned.packs_freed_bytes)
         ));
@@ -215,17 +215,9 @@ fn packs_text(answer: &Answer) -> Option<String> {
         parts.push(format!("{pending} of what has gone stay in packs until more than half of one has"));
     }
     if cleaned.packed_again > 0 {
-        parts.push(format!("{} packed again", runs(cleaned.packed_again)));
+        parts.push(format!("{} packed again", counted(cleaned.packed_again, "run")));
     }
     (!parts.is_empty()).then(|| parts.join("; "))
-}
-
-fn runs(number: u64) -> String {
-    if number == 1 { "1 run".to_owned() } else { format!("{} runs", count(number)) }
-}
-
-fn folders(number: u64) -> String {
-    if number == 1 { "1 folder".to_owned() } else { format!("{} folders", count(number)) }
 }
 
 /// Pins runs, or lets go of them.

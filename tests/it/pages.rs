@@ -55,6 +55,20 @@ fn browse(browser: &Path, dir: &Path, page: &Path, asked: &[String]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+fn assert_nothing_was_made_of_it(drawn: &str) {
+    for made in ["<script", "<img", "<svg", "owned</title>", "\u{202e}", "\u{1b}"] {
+        assert!(!drawn.contains(made), "{made:?}: {drawn}");
+    }
+}
+
+/// A blank page of that size has a few KB as a picture.
+fn assert_is_drawn(browser: &Path, dir: &Path, page: &Path, least: usize) {
+    let image = dir.join("page.png");
+    browse(browser, dir, page, &[format!("--screenshot={}", image.display())]);
+    let drawn = std::fs::read(&image).unwrap();
+    assert!(drawn.starts_with(b"\x89PNG") && drawn.len() > least, "{} bytes", drawn.len());
+}
+
 #[test]
 fn a_browser_shows_what_hostile_programs_said_and_does_none_of_it() {
     let Some(browser) = program("chromium") else { return };
@@ -69,17 +83,11 @@ fn a_browser_shows_what_hostile_programs_said_and_does_none_of_it() {
 
     let drawn = browse(&browser, dir.path(), &page, &["--dump-dom".to_owned()]);
     assert!(drawn.contains("<title>agent &lt;/pre&gt;&lt;/script&gt;"), "{drawn}");
-    for made in ["<script", "<img", "<svg", "owned</title>", "\u{202e}", "\u{1b}"] {
-        assert!(!drawn.contains(made), "{made:?}: {drawn}");
-    }
+    assert_nothing_was_made_of_it(&drawn);
     // All that the store has is there: instructions, messages, call, arguments, error.
     assert!(drawn.matches("document.title='owned'").count() >= 20, "{drawn}");
 
-    let image = dir.path().join("page.png");
-    browse(&browser, dir.path(), &page, &[format!("--screenshot={}", image.display())]);
-    let drawn = std::fs::read(&image).unwrap();
-    // A blank page of that size has a few KB.
-    assert!(drawn.starts_with(b"\x89PNG") && drawn.len() > 30_000, "{} bytes", drawn.len());
+    assert_is_drawn(&browser, dir.path(), &page, 30_000);
 }
 
 #[test]
@@ -99,11 +107,6 @@ fn a_browser_shows_two_runs_side_by_side_and_does_nothing_that_they_said() {
     let drawn = browse(&browser, dir.path(), &page, &["--dump-dom".to_owned()]);
     assert!(drawn.contains("<mark>otherwise </mark>"), "{drawn}");
     assert!(drawn.contains("different: 1 in io"), "{drawn}");
-    for made in ["<script", "<img", "<svg", "owned</title>", "\u{202e}", "\u{1b}"] {
-        assert!(!drawn.contains(made), "{made:?}: {drawn}");
-    }
-    let image = dir.path().join("compared.png");
-    browse(&browser, dir.path(), &page, &[format!("--screenshot={}", image.display())]);
-    let drawn = std::fs::read(&image).unwrap();
-    assert!(drawn.starts_with(b"\x89PNG") && drawn.len() > 20_000, "{} bytes", drawn.len());
+    assert_nothing_was_made_of_it(&drawn);
+    assert_is_drawn(&browser, dir.path(), &page, 20_000);
 }

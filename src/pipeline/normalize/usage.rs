@@ -121,23 +121,18 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
         }
     }
     let Some(output) = output else { return };
-    match reasoning {
-        Some(0) => {}
-        Some(reasoning) if reasoning > output || usage.reasoning_apart || is_apart => {
-            draft.set(names::OUTPUT_TOKENS, output.saturating_add(reasoning));
-        }
-        Some(_) => {}
+    let beside = match reasoning {
+        Some(reasoning) if reasoning > output || usage.reasoning_apart || is_apart => reasoning,
         // Thoughts that only the total has are paid for like the answer.
         None if is_of_google => {
             let input = count_of(draft.span(), names::INPUT_TOKENS);
-            let thoughts =
-                total.zip(input).map_or(0, |(total, input)| total.saturating_sub(input).saturating_sub(output));
-            if thoughts > 0 {
-                draft.set(names::REASONING_TOKENS, thoughts);
-                draft.set(names::OUTPUT_TOKENS, output.saturating_add(thoughts));
-            }
+            total.zip(input).map_or(0, |(total, input)| total.saturating_sub(input).saturating_sub(output))
         }
-        None => {}
+        _ => 0,
+    };
+    if beside > 0 {
+        draft.set(names::REASONING_TOKENS, beside);
+        draft.set(names::OUTPUT_TOKENS, output.saturating_add(beside));
     }
 }
 

@@ -21,6 +21,16 @@ fn record_with_guard(store: &Path, work: impl FnOnce(runspan::Guard)) {
     tracing::subscriber::with_default(subscriber, || work(guard));
 }
 
+/// Records a run that ends its topmost step while it waits.
+fn leave_waiting(store: &Path) {
+    record_in(store, |_| {
+        let agent = tracing::info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent");
+        agent.in_scope(|| tracing::info!(event.name = "runspan.waiting", reason = "approval"));
+        drop(agent);
+        wait_until("it waits", || is_waiting(store));
+    });
+}
+
 fn pause(run: &Run, store: &Path) {
     wait_until("it runs", || runs(store).iter().any(|run| run.status == RunStatus::Running));
     control::pause(&open(store), &run.id().unwrap().to_string()).unwrap();
@@ -247,12 +257,7 @@ fn runs_below_one_that_is_over_are_asked_to_end_with_it() {
 #[test]
 fn a_run_that_cannot_be_gone_on_with_is_left_to_others() {
     let dir = tempdir();
-    record_in(dir.path(), |_| {
-        let agent = tracing::info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent");
-        agent.in_scope(|| tracing::info!(event.name = "runspan.waiting", reason = "approval"));
-        drop(agent);
-        wait_until("it waits", || is_waiting(dir.path()));
-    });
+    leave_waiting(dir.path());
     let before = only_run(dir.path());
     record_in(dir.path(), |_| {
         assert!(matches!(Run::resume("latest").unwrap_err(), ResumeError::NoRoot { .. }));
@@ -263,12 +268,7 @@ fn a_run_that_cannot_be_gone_on_with_is_left_to_others() {
 #[test]
 fn a_run_that_is_ended_as_it_is_gone_on_with_is_not_kept_from_others() {
     let dir = tempdir();
-    record_in(dir.path(), |_| {
-        let agent = tracing::info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent");
-        agent.in_scope(|| tracing::info!(event.name = "runspan.waiting", reason = "approval"));
-        drop(agent);
-        wait_until("it waits", || is_waiting(dir.path()));
-    });
+    leave_waiting(dir.path());
     let requests = requests(dir.path(), only_run(dir.path()).run_id);
     std::fs::create_dir_all(&requests).unwrap();
     // It cannot be read, so that nobody knows that the run is not to end.

@@ -1,7 +1,7 @@
 //! The file system of a store, with packed runs shown as folders among the others.
 //!
-//! A folder that is really there, with a run's files in it, goes before a pack. Packed runs can be read and nothing else: whoever opens a file of
-//! one to write, makes one, or renames or removes something of it, finds a folder made of it first.
+//! A folder that is really there, with a run's files in it, goes before a pack. Packed runs can be read and nothing else:
+//! whoever opens a file of one to write, makes one, or renames or removes something of it, finds a folder made of it first.
 
 use std::io;
 use std::path::{Path, PathBuf};
