@@ -19,6 +19,8 @@ pub struct Shape {
     /// Canonical names, and the members that have their counts, best first. A part `KEY=VALUE` of a path takes the item of
     /// a list whose KEY is VALUE.
     pub members: &'static [(&'static str, &'static [&'static [&'static str]])],
+    /// Members whose counts are added to those of a canonical name: billed like it, and no part of its own member.
+    pub beside: &'static [(&'static str, &'static [&'static str])],
 }
 
 /// All shapes, the more particular mark first.
@@ -43,6 +45,7 @@ pub const SHAPES: &[Shape] = &[
             (names::CACHE_WRITE_TOKENS, &[&["input_cache_creation"], &["cache_creation_input_tokens"]]),
             (names::REASONING_TOKENS, &[&["output_reasoning_tokens"], &["output_reasoning"]]),
         ],
+        beside: &[],
     },
     Shape {
         mark: &["promptTokenCount"],
@@ -59,6 +62,7 @@ pub const SHAPES: &[Shape] = &[
             (names::AUDIO_CACHE_READ_TOKENS, &[&["cacheTokensDetails", "modality=AUDIO", "tokenCount"]]),
             (names::AUDIO_OUTPUT_TOKENS, &[&["candidatesTokensDetails", "modality=AUDIO", "tokenCount"]]),
         ],
+        beside: &[(names::INPUT_TOKENS, &["toolUsePromptTokenCount"])],
     },
     Shape {
         mark: &["prompt_token_count"],
@@ -75,6 +79,7 @@ pub const SHAPES: &[Shape] = &[
             (names::AUDIO_CACHE_READ_TOKENS, &[&["cache_tokens_details", "modality=AUDIO", "token_count"]]),
             (names::AUDIO_OUTPUT_TOKENS, &[&["candidates_tokens_details", "modality=AUDIO", "token_count"]]),
         ],
+        beside: &[(names::INPUT_TOKENS, &["tool_use_prompt_token_count"])],
     },
     // OpenAI's chat, and all who follow it.
     Shape {
@@ -110,6 +115,8 @@ pub const SHAPES: &[Shape] = &[
             ),
             (names::WEB_SEARCHES, &[&["server_tool_use", "web_search_requests"]]),
         ],
+        // Perplexity's.
+        beside: &[(names::OUTPUT_TOKENS, &["citation_tokens"])],
     },
     // OpenAI's responses.
     Shape {
@@ -125,6 +132,7 @@ pub const SHAPES: &[Shape] = &[
             (names::CACHE_WRITE_TOKENS, &[&["input_tokens_details", "cache_write_tokens"]]),
             (names::REASONING_TOKENS, &[&["output_tokens_details", "reasoning_tokens"]]),
         ],
+        beside: &[],
     },
     LANGCHAIN_IN,
     Shape { mark: &["output_token_details"], ..LANGCHAIN_IN },
@@ -165,6 +173,7 @@ const LANGCHAIN_IN: Shape = Shape {
         (names::AUDIO_INPUT_TOKENS, &[&["input_token_details", "audio"]]),
         (names::AUDIO_OUTPUT_TOKENS, &[&["output_token_details", "audio"]]),
     ],
+    beside: &[],
 };
 
 const MESSAGES: Shape = Shape {
@@ -185,6 +194,7 @@ const MESSAGES: Shape = Shape {
         (names::CACHE_WRITE_1H_TOKENS, &[&["cache_creation", "ephemeral_1h_input_tokens"]]),
         (names::WEB_SEARCHES, &[&["server_tool_use", "web_search_requests"]]),
     ],
+    beside: &[],
 };
 
 const CAMEL: Shape = Shape {
@@ -201,4 +211,5 @@ const CAMEL: Shape = Shape {
         (names::REASONING_TOKENS, &[&["reasoningTokens"], &["thoughtsTokens"]]),
         (names::CACHE_WRITE_1H_TOKENS, &[&["cacheDetails", "ttl=1h", "inputTokens"]]),
     ],
+    beside: &[],
 };

@@ -517,3 +517,34 @@ fn what_providers_bill_apart_is_found_in_their_own_reports() {
         @"gen_ai.usage.audio.output_tokens=3 gen_ai.usage.input_tokens=10"
     );
 }
+
+#[test]
+fn what_gemini_xai_and_perplexity_count_beside_is_billed() {
+    let counts = |provider: &str, usage: &str| {
+        let mut record = ended(&[
+            ("gen_ai.provider.name", provider.into()),
+            ("langfuse.observation.type", "generation".into()),
+            ("langfuse.observation.usage_details", usage.into()),
+        ]);
+        normalize(&mut record);
+        [names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::REASONING_TOKENS].map(|key| record.span.attr(key)?.as_i64())
+    };
+    let (google, by_total) = ("gcp.gemini", [Some(190), Some(61), Some(45)]);
+    // Tokens of its own tools are input, wherever they are told: in a member, or in the total only.
+    for usage in [
+        r#"{"promptTokenCount":120,"toolUsePromptTokenCount":70,"candidatesTokenCount":16,"thoughtsTokenCount":45,"totalTokenCount":251}"#,
+        r#"{"prompt_token_count":120,"tool_use_prompt_token_count":70,"candidates_token_count":16,"thoughts_token_count":45,"total_token_count":251}"#,
+        r#"{"prompt_token_count":120,"tool_use_prompt_token_count":70,"candidates_token_count":16,"total_token_count":251}"#,
+        r#"{"prompt_token_count":120,"candidates_token_count":16,"thoughts_token_count":45,"total_token_count":251}"#,
+    ] {
+        assert_eq!(counts(google, usage), by_total, "{usage}");
+    }
+    let xai = r#"{"prompt_tokens":32,"completion_tokens":9,"total_tokens":135,"completion_tokens_details":{"reasoning_tokens":94}}"#;
+    assert_eq!(counts("x_ai", xai), [Some(32), Some(103), Some(94)]);
+    let short = r#"{"prompt_tokens":32,"completion_tokens":90,"total_tokens":131,"completion_tokens_details":{"reasoning_tokens":9}}"#;
+    assert_eq!(counts("x_ai", short), [Some(32), Some(99), Some(9)]);
+    let included = r#"{"prompt_tokens":32,"completion_tokens":90,"total_tokens":122,"completion_tokens_details":{"reasoning_tokens":9}}"#;
+    assert_eq!(counts("openai", included), [Some(32), Some(90), Some(9)]);
+    let cited = r#"{"prompt_tokens":8,"completion_tokens":20,"total_tokens":28,"citation_tokens":500}"#;
+    assert_eq!(counts("perplexity", cited), [Some(8), Some(520), None]);
+}

@@ -50,7 +50,10 @@ pub(super) fn write(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepK
         let is_new = |draft: &Draft<'_>, key| count_of(draft.span(), key).is_none();
         let count = |to: &str| {
             let (_, paths) = shape.members.iter().find(|(name, _)| *name == to)?;
-            paths.iter().find_map(|path| whole(&member(&object, path)?))
+            let told: u64 = paths.iter().find_map(|path| whole(&member(&object, path)?))?;
+            let beside = shape.beside.iter().filter(|(name, _)| *name == to);
+            let beside = beside.filter_map(|(_, path)| whole(&member(&object, path)?));
+            Some(beside.fold(told, u64::saturating_add))
         };
         let sum = count(names::INPUT_TOKENS)
             .zip(count(names::OUTPUT_TOKENS))
@@ -81,9 +84,9 @@ fn whole(value: &Json) -> Option<u64> {
 
 /// Settles what the counts mean: canonical input includes cached tokens, canonical output includes reasoning.
 ///
-/// A part that is larger than its whole was reported apart, whatever the table says; so was a cache when only with it
-/// input and output make the total. Else the table decides, and where it does not know, the standard's rule is assumed
-/// and the span says so.
+/// A part that is larger than its whole was reported apart, whatever the table says; so was a cache, and so was reasoning
+/// (xAI's), when only with it input and output make the total. Else the table decides, and where it does not know, the
+/// standard's rule is assumed and the span says so.
 pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
     if dialect.zero_means_unreported && is_all_zero(draft.span()) {
         // Present but empty: unknown to every reader.
@@ -121,18 +124,23 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
         }
     }
     let Some(output) = output else { return };
+    let input = count_of(draft.span(), names::INPUT_TOKENS);
+    // What the total has beyond input and output.
+    let rest = total.zip(input).map_or(0, |(total, input)| total.saturating_sub(input).saturating_sub(output).max(0));
     let beside = match reasoning {
-        Some(reasoning) if reasoning > output || usage.reasoning_apart || is_apart => reasoning,
+        Some(reasoning) if reasoning > output || reasoning == rest || usage.reasoning_apart || is_apart => reasoning,
         // Thoughts that only the total has are paid for like the answer.
-        None if is_of_google => {
-            let input = count_of(draft.span(), names::INPUT_TOKENS);
-            total.zip(input).map_or(0, |(total, input)| total.saturating_sub(input).saturating_sub(output))
-        }
+        None if is_of_google => rest,
         _ => 0,
     };
     if beside > 0 {
         draft.set(names::REASONING_TOKENS, beside);
         draft.set(names::OUTPUT_TOKENS, output.saturating_add(beside));
+    }
+    // What is still left, Gemini's own tools put into the prompt.
+    let of_tools = rest.saturating_sub(beside);
+    if let Some(input) = input.filter(|_| is_of_google && of_tools > 0) {
+        draft.set(names::INPUT_TOKENS, input.saturating_add(of_tools));
     }
 }
 
