@@ -17,7 +17,7 @@ use super::output::{
 };
 use super::text_diff::{self, Line};
 use super::time::{duration, whole_duration};
-use super::{CODE_FAILED, Done, Format, Session, Stop};
+use super::{Done, Format, Session, Stop};
 
 /// What `compare` takes.
 #[derive(Debug, clap::Args)]
@@ -90,8 +90,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let found = Comparison::of(Side { run: &a.run, steps: &a.steps }, Side { run: &b.run, steps: &b.steps });
     let both = Both { a: &a, b: &b, found: &found, measures: args.measures() };
     if let Some(path) = &args.html {
-        std::fs::write(path, both.page())
-            .map_err(|error| Stop::failed(CODE_FAILED, format!("cannot write {}: {error}", path.display())))?;
+        super::export::write_file(path, |file| file.write_all(both.page().as_bytes()))?;
     }
     match session.format {
         Format::Table if args.html.is_some() => session.print(&both.verdict(session.look))?,

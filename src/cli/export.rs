@@ -29,7 +29,7 @@ Examples:
   runspan export --since 7d --limit 0 --otlp http://localhost:4318
   runspan export --session chat-42 --as html --to pages/
 
-Runs are named by ids, or chosen by the filters of `list`. Spans are given back as they came, but for what scrub and limits \
+Runs are named by ids, or chosen by the filters of `list`, which shows and exports the newest 50 unless --limit says more. Spans are given back as they came, but for what scrub and limits \
 have marked; a step that has not ended is none yet. A page loads nothing and runs no script.")]
 pub struct Args {
     /// Runs: ids, their beginnings, trace ids, or `latest`
@@ -150,8 +150,18 @@ fn chosen(args: &Args, reader: &FilesReader, session: &mut Session<'_>) -> Resul
         }
         return Ok(runs);
     }
-    let query = args.filters.query(session.now);
-    let listed = reader.list_runs(&query)?;
+    let mut query = args.filters.query(session.now);
+    let limit = query.limit;
+    // One more, to know whether there are more.
+    query.limit = if limit == 0 { 0 } else { limit.saturating_add(1) };
+    let mut listed = reader.list_runs(&query)?;
+    if limit > 0 && listed.len() > limit {
+        listed.truncate(limit);
+        session.hint(&format!(
+            "{} and no more, of those that there are: --limit 0 exports all",
+            counted(limit as u64, "run")
+        ));
+    }
     let runs: Vec<RunId> = listed
         .iter()
         .map(|run| match run {
@@ -162,9 +172,6 @@ fn chosen(args: &Args, reader: &FilesReader, session: &mut Session<'_>) -> Resul
     if runs.is_empty() {
         return Err(Stop::failed(CODE_NO, "no run is like that")
             .hint("`runspan list` with the same filters shows the same runs"));
-    }
-    if query.limit > 0 && runs.len() >= query.limit {
-        session.hint(&format!("{} runs and no more: --limit 0 exports all", count(query.limit as u64)));
     }
     Ok(runs)
 }
@@ -334,14 +341,18 @@ fn write_with(
     session: &mut Session<'_>,
     fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Done {
-    let path = match way {
-        Way::Out => return fill(session.out).map_err(Stop::from_output),
-        Way::File(path) => *path,
-    };
+    match way {
+        Way::Out => fill(session.out).map_err(Stop::from_output),
+        Way::File(path) => write_file(path, fill),
+    }
+}
+
+/// Writes a file that is there whole or as it was, and that only its owner reads: prompts and answers are for whoever has the
+/// store.
+pub(super) fn write_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Done {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let making = path.with_file_name(name);
-    // Prompts and answers are for whoever has the store.
     let written = private(&making).and_then(|file| {
         let mut file = BufWriter::new(file);
         fill(&mut file)?;

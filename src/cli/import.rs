@@ -27,6 +27,9 @@ use super::{CODE_FAILED, CODE_USE, Done, Format, Session, Stop};
 /// A request is at most so long: a file of one, a line of one that has a request a line.
 const MAX_REQUEST: u64 = 256 << 20;
 
+/// Why metrics are not taken.
+const METRICS: &str = "it holds metrics, which are no part of runs: `runspan serve --forward` passes them on";
+
 /// What `import` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -37,11 +40,11 @@ Examples:
   runspan import ../old/.parac/runs
   curl -s 'http://localhost:16686/api/traces?service=agent' | runspan import -
 
-Understood are OTLP as JSON (one object, or one a line as the Collector's file exporter writes them) and as protobuf, and what \
+Understood are OTLP spans and logs as JSON (one object, or one a line as the Collector's file exporter writes them) and as protobuf, what \
 Jaeger's API answers, and the tar of `export`; each also as gzip. Spans go the way that those to `runspan serve` go: names, prices, secrets. What is in the store is not \
 taken twice. Folders of runs are copied as they are, once they were checked; those of Paracle, which have a metadata.yaml, are \
-read for what they say. An archive with anything else in it is refused whole. \
-A broken part is told, and all others are taken.
+read for what they say. An archive with anything else in it is refused whole; of one that is cut, the runs before the cut are \
+taken. A broken part is told, and all others are taken.
 Exit codes: 0 all was read, 1 not all, 2 wrong use, 3 the store failed.")]
 pub struct Args {
     /// Files; stores, whose runs are copied; or - for standard input
@@ -246,7 +249,10 @@ impl Intake<'_> {
         }
         let mut body = Vec::new();
         reader.take(MAX_REQUEST + 1).read_to_end(&mut body)?;
-        self.take(body, Signal::Traces, Encoding::Protobuf, None);
+        match Signal::of_protobuf(&body) {
+            Some(signal) => self.take(body, signal, Encoding::Protobuf, None),
+            None => self.problem(None, METRICS.to_owned()),
+        }
         Ok(())
     }
 
@@ -308,6 +314,9 @@ impl Intake<'_> {
             Err(error) => return self.problem(line, format!("it is no JSON: {error}")),
         };
         let has = |part: &Option<IgnoredAny>| part.is_some();
+        if has(&what.resource_metrics) {
+            self.problem(line, METRICS.to_owned());
+        }
         match (has(&what.resource_spans) || has(&what.with_underscore), has(&what.resource_logs), what.data) {
             (true, ..) => self.take(text.to_vec(), Signal::Traces, Encoding::Json, line),
             (_, true, _) => self.take(text.to_vec(), Signal::Logs, Encoding::Json, line),
@@ -318,6 +327,7 @@ impl Intake<'_> {
                 }
                 Err(why) => self.problem(line, why),
             },
+            _ if has(&what.resource_metrics) => {}
             _ => self.problem(line, "it has neither resourceSpans nor resourceLogs, nor Jaeger's data".to_owned()),
         }
     }
@@ -348,6 +358,8 @@ struct Shape {
     with_underscore: Option<IgnoredAny>,
     #[serde(rename = "resourceLogs")]
     resource_logs: Option<IgnoredAny>,
+    #[serde(rename = "resourceMetrics")]
+    resource_metrics: Option<IgnoredAny>,
     data: Option<Json>,
 }
 
@@ -355,7 +367,13 @@ struct Shape {
 fn is_object(text: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Known {
-        #[serde(rename = "resourceSpans", alias = "resource_spans", alias = "resourceLogs", alias = "data")]
+        #[serde(
+            rename = "resourceSpans",
+            alias = "resource_spans",
+            alias = "resourceLogs",
+            alias = "resourceMetrics",
+            alias = "data"
+        )]
         _any: IgnoredAny,
     }
     serde_json::from_slice::<Known>(text).is_ok()

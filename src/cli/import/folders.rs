@@ -18,6 +18,7 @@ use runspan::store::files::folder::{files_of, runs_of};
 use runspan::store::files::layout::Layout;
 use runspan::with_causes;
 
+use super::super::output::counted;
 use super::parac;
 
 /// Files of an archive.
@@ -75,10 +76,31 @@ impl Staging {
         })
     }
 
-    /// Unpacks an archive. After an error nothing of it may be moved.
+    /// Unpacks an archive. After an error nothing of it may be moved; where it is cut, what is before that is there.
     pub fn unpack(&mut self, reader: impl Read, went_in: impl Fn() -> u64) -> io::Result<()> {
-        let mut archive = tar::Archive::new(reader);
-        for entry in archive.entries()? {
+        let mut archive = tar::Archive::new(Ended { reader, has_ended: false });
+        let mut last = None;
+        let read = self.unpack_all(archive.entries()?, &went_in, &mut last);
+        let Err(error) = read else { return Ok(()) };
+        if !archive.into_inner().has_ended {
+            return Err(error);
+        }
+        // Folders stand one behind the other: more of the last one may have been to come.
+        let cut = match last.filter(|run| self.runs.remove(run)) {
+            Some((_, run)) => format!("the archive ends in the middle of run {run}: {error}"),
+            None => format!("the archive ends too early: {error}"),
+        };
+        self.moved.broken.push(format!("{cut}; {} before are whole", counted(self.runs.len() as u64, "run")));
+        Ok(())
+    }
+
+    fn unpack_all(
+        &mut self,
+        entries: tar::Entries<'_, impl Read>,
+        went_in: &impl Fn() -> u64,
+        last: &mut Option<(RunKind, RunId)>,
+    ) -> io::Result<()> {
+        for entry in entries {
             let mut entry = entry?;
             let path = entry.path()?.into_owned();
             let kind = entry.header().entry_type();
@@ -88,7 +110,8 @@ impl Staging {
             if !kind.is_file() {
                 return Err(refused(&path, "it is no plain file"));
             }
-            self.put(&path, &mut entry, &went_in)?;
+            *last = place_of(&path).map(|(kind, run, _)| (kind, run));
+            self.put(&path, &mut entry, went_in)?;
         }
         Ok(())
     }
@@ -287,6 +310,24 @@ impl Staging {
             }
         }
         moved
+    }
+}
+
+/// Knows whether what it reads has come to its end, or cannot be read further.
+struct Ended<R> {
+    reader: R,
+    has_ended: bool,
+}
+
+impl<R: Read> Read for Ended<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer);
+        let is_over = match &read {
+            Ok(read) => *read == 0 && !buffer.is_empty(),
+            Err(error) => error.kind() != io::ErrorKind::Interrupted,
+        };
+        self.has_ended |= is_over;
+        read
     }
 }
 

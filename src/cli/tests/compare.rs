@@ -119,6 +119,9 @@ fn a_comparison_as_a_page_holds_no_markup_of_a_run() {
     let answer = runspan(store.path(), &["compare", &a, &b, "--html", file.to_str().unwrap()]);
     assert_eq!(answer.code, 1);
     assert!(answer.out.starts_with("different: "), "{}", answer.out);
+    // Prompts and answers are for whoever has the store.
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
     let page = std::fs::read_to_string(file).unwrap();
     assert!(page.contains("Look at <mark>&lt;/script&gt;"), "{page}");
     for hidden in ["<script", "</script>", "<b>", "\u{202e}", "\u{1b}"] {

@@ -218,6 +218,106 @@ fn a_tar_of_runs_is_the_same_files_where_it_is_imported() {
 }
 
 #[test]
+fn of_an_archive_that_is_cut_the_runs_before_the_cut_are_taken() {
+    let mut store = Store::new();
+    for at in 1..=3 {
+        store.record_agent(at);
+    }
+    let file = store.path().join("runs.tar");
+    runspan(store.path(), &["export", "--to", file.to_str().unwrap()]);
+    let whole = std::fs::read(&file).unwrap();
+    let blocks: Vec<&[u8]> = whole.chunks(512).collect();
+    let headers = blocks.iter().enumerate().filter(|(_, block)| block.get(257..262) == Some(b"ustar"));
+    // Where the files of each run begin, in the archive's own order.
+    let mut begins: Vec<(usize, String)> = Vec::new();
+    for (at, block) in headers {
+        let run = String::from_utf8_lossy(&block["agents/".len().."agents/".len() + 26]).into_owned();
+        if begins.last().is_none_or(|(_, last)| *last != run) {
+            begins.push((at, run));
+        }
+    }
+    assert_eq!(begins.len(), 3);
+    let packed = |bytes: &[u8]| {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gzip, bytes).unwrap();
+        let mut packed = gzip.finish().unwrap();
+        packed.truncate(packed.len() - 8);
+        packed
+    };
+    let last = &begins[2];
+    let in_a_header = last.0 * 512 + 100;
+    let in_a_file = (last.0 + 1) * 512 + 100;
+    for (what, cut) in [
+        ("in a file", whole[..in_a_file].to_vec()),
+        ("in a header", whole[..in_a_header].to_vec()),
+        ("packed", packed(&whole[..in_a_file])),
+    ] {
+        let other = empty();
+        let cut_file = other.path().join("cut.tar");
+        std::fs::write(&cut_file, cut).unwrap();
+        let answer = runspan(other.path(), &["import", cut_file.to_str().unwrap()]);
+        // Of a header that is cut nobody knows whose it is: the run before may lack a file.
+        let (taken, told) = if what == "in a header" { (1, &begins[1].1) } else { (2, &last.1) };
+        assert_eq!(
+            (answer.code, answer.out),
+            (1, format!("{taken} run{} stored\n", if taken == 1 { "" } else { "s" })),
+            "{what}"
+        );
+        let why = format!("the archive ends in the middle of run {told}: ");
+        assert!(answer.err.contains(&why), "{what}: {}", answer.err);
+        assert_eq!(json(&runspan(other.path(), &["list", "--json"])).as_array().unwrap().len(), taken);
+    }
+}
+
+#[test]
+fn logs_in_protobuf_are_known_from_spans_and_metrics_are_told() {
+    use prost::encoding::{WireType, encode_key, encode_varint};
+    let message = |field: u32, inner: &[u8]| {
+        let mut bytes = Vec::new();
+        encode_key(field, WireType::LengthDelimited, &mut bytes);
+        encode_varint(inner.len() as u64, &mut bytes);
+        bytes.extend_from_slice(inner);
+        bytes
+    };
+    let request = |record: &[u8]| message(1, &message(2, &message(2, record)));
+    let at = |field: u32| {
+        let mut bytes = Vec::new();
+        encode_key(field, WireType::SixtyFourBit, &mut bytes);
+        bytes.extend(1_767_700_000_000_000_000_u64.to_le_bytes());
+        bytes
+    };
+    let log = [at(1), message(9, &[1; 16]), message(10, &[2; 8])].concat();
+    let metric = [message(1, b"gen_ai.client.to"), message(3, b"{token}"), message(9, &message(1, &at(3)))].concat();
+    let other = empty();
+    let import = |name: &str, record: &[u8]| {
+        let file = other.path().join(name);
+        std::fs::write(&file, request(record)).unwrap();
+        let answer = runspan(other.path(), &["import", file.to_str().unwrap()]);
+        assert_eq!(answer.code, 1, "{}", answer.out);
+        answer.err.trim_end().replace(&*other.path().to_string_lossy(), "")
+    };
+    insta::assert_snapshot!(import("logs.pb", &log), @"/logs.pb: 1 log records are not kept: they are no events of GenAI, or do not tell of which span or conversation");
+    insta::assert_snapshot!(import("metrics.pb", &metric), @"/metrics.pb: it holds metrics, which are no part of runs: `runspan serve --forward` passes them on");
+    let file = other.path().join("metrics.json");
+    std::fs::write(&file, r#"{"resourceMetrics":[]}"#).unwrap();
+    let answer = runspan(other.path(), &["import", file.to_str().unwrap()]);
+    assert!(answer.code == 1 && answer.err.contains("it holds metrics"), "{}", answer.err);
+}
+
+#[test]
+fn an_export_of_the_newest_says_that_there_are_more() {
+    let mut store = Store::new();
+    for at in 1..=3 {
+        store.record_agent(at);
+    }
+    let export = |limit: &str| runspan(store.path(), &["export", "--limit", limit, "--as", "otlp-jsonl"]);
+    let (two, three) = (export("2"), export("3"));
+    assert_eq!((two.out.lines().count(), three.out.lines().count()), (2, 3));
+    assert_eq!(two.err, "hint: 2 runs and no more, of those that there are: --limit 0 exports all\n");
+    assert_eq!(three.err, "");
+}
+
+#[test]
 fn a_run_whose_log_was_changed_on_the_way_is_not_taken_in() {
     let mut store = Store::new();
     let (changed, whole) = (store.record_agent(1), store.record_agent(2));

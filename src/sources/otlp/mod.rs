@@ -37,6 +37,13 @@ pub enum Signal {
     Logs,
 }
 
+impl Signal {
+    /// Tells what a request in protobuf that came without its address is of; `None` for metrics.
+    pub fn of_protobuf(body: &[u8]) -> Option<Self> {
+        protobuf::signal_of(body)
+    }
+}
+
 /// What one request may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

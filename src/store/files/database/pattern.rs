@@ -6,9 +6,10 @@ const MAX_PATTERN: usize = 200;
 const QUOTES: &[(char, char)] = &[('"', '"'), ('\'', '\''), ('`', '`'), ('“', '”'), ('‘', '’'), ('«', '»')];
 
 /// Returns a message with placeholders: `<n>` for numbers, `<id>` for ids, `<text>` for what stands in quotes. Only the
-/// first line that says something counts.
-pub(super) fn pattern(message: &str) -> String {
+/// first line that says something counts, without the error's own type in front, which some emitters put there.
+pub(super) fn pattern(message: &str, kind: Option<&str>) -> String {
     let line = message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    let line = kind.and_then(|kind| without_kind(line, kind)).unwrap_or(line);
     let (mut out, mut rest, mut before) = (String::new(), line, ' ');
     while let Some(first) = rest.chars().next() {
         if let Some(end) = quoted(rest, before) {
@@ -35,6 +36,14 @@ pub(super) fn pattern(message: &str) -> String {
         Some((at, _)) => format!("{}…", &out[..at]),
         None => out,
     }
+}
+
+/// Takes `openai.RateLimitError: ` or `RateLimitError: ` from a line, where the error is of either type.
+fn without_kind<'a>(line: &'a str, kind: &str) -> Option<&'a str> {
+    let last = |path: &'a str| path.rsplit(['.', ':']).next().filter(|name| !name.is_empty());
+    let (named, message) = line.split_once(": ")?;
+    let is_path = named.chars().all(|c| is_part_of_word(c) || matches!(c, '.' | ':'));
+    (is_path && last(named)? == kind.rsplit(['.', ':']).next()?).then_some(message.trim_start())
 }
 
 fn is_part_of_word(c: char) -> bool {
@@ -110,15 +119,33 @@ mod tests {
             ("Zeit überschritten «x»   nach 5 Sekunden", "Zeit überschritten <text> nach <n> Sekunden"),
             ("", ""),
         ] {
-            assert_eq!(pattern(message), expected, "{message}");
+            assert_eq!(pattern(message, None), expected, "{message}");
         }
-        assert_eq!(pattern(&"é ".repeat(1000)).chars().count(), 201);
+        assert_eq!(pattern(&"é ".repeat(1000), None).chars().count(), 201);
+    }
+
+    #[test]
+    fn an_errors_type_in_front_of_its_message_makes_no_other_pattern() {
+        for (message, kind, expected) in [
+            ("RuntimeError: boom 7", "RuntimeError", "boom <n>"),
+            ("boom 7", "RuntimeError", "boom <n>"),
+            ("openai.RateLimitError: slow down", "RateLimitError", "slow down"),
+            ("RateLimitError: slow down", "openai.RateLimitError", "slow down"),
+            ("std::io::Error: gone", "Error", "gone"),
+            // Not its type, and nothing but it.
+            ("ValueError: boom", "RuntimeError", "ValueError: boom"),
+            ("RuntimeError:", "RuntimeError", "RuntimeError:"),
+            ("a RuntimeError: boom", "RuntimeError", "a RuntimeError: boom"),
+            (": boom", "", ": boom"),
+        ] {
+            assert_eq!(pattern(message, Some(kind)), expected, "{message} of {kind}");
+        }
     }
 
     proptest::proptest! {
         #[test]
         fn any_text_has_a_pattern_of_one_line(text in "\\PC{0,300}|[\"'`0-9a-f -]{0,60}") {
-            let pattern = pattern(&text);
+            let pattern = pattern(&text, Some("E"));
             proptest::prop_assert!(pattern.chars().count() <= MAX_PATTERN + 1);
             proptest::prop_assert!(!pattern.contains('\n'));
         }

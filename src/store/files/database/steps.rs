@@ -421,7 +421,7 @@ fn put_step(transaction: &Transaction<'_>, words: &mut super::Words, id: i64, ro
 }
 
 fn put_error(transaction: &Transaction<'_>, id: i64, counts: bool, error: &ErrorInfo) -> Result<()> {
-    let pattern = error.message.as_deref().map(pattern);
+    let pattern = error.message.as_deref().map(|message| pattern(message, error.kind.as_deref()));
     transaction.prepare_cached("INSERT OR REPLACE INTO errors VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
         id,
         counts,
