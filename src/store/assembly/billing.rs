@@ -72,17 +72,17 @@ impl RunState {
     pub(super) fn duplicates(&self) -> HashMap<usize, usize> {
         let calls = || self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed);
         let mut copies = HashMap::new();
-        let mut by_answer: HashMap<&str, usize> = HashMap::default();
+        let mut by_answer: HashMap<&str, Vec<usize>> = HashMap::default();
         for (place, step) in calls() {
             let Some(answer) = step.facts.response_id.as_deref() else { continue };
-            match by_answer.get(answer).copied() {
-                None => drop(by_answer.insert(answer, place)),
+            let told = by_answer.entry(answer).or_default();
+            match told.iter_mut().find(|first| !are_two_answers(&self.steps[**first], step)) {
+                None => told.push(place),
                 // The one that knows more of the bill counts.
-                Some(first) if rank(&self.steps[first]) < rank(step) => {
-                    copies.insert(first, place);
-                    by_answer.insert(answer, place);
+                Some(first) if rank(&self.steps[*first]) < rank(step) => {
+                    copies.insert(std::mem::replace(first, place), place);
                 }
-                Some(first) => drop(copies.insert(place, first)),
+                Some(first) => drop(copies.insert(place, *first)),
             }
         }
         for (call, report) in self.reported(&copies) {
@@ -420,6 +420,18 @@ impl RunState {
     }
 }
 
+/// Tells two answers that have one id by chance from one that was told twice: one call was over before the other began, and
+/// they used something else. Ollama draws ids below 1,000, and others count up from the time in seconds.
+fn are_two_answers(one: &Step, other: &Step) -> bool {
+    let before = |first: &Step, second: &Step| {
+        first.ended_at.is_some_and(|end| first.started_at < end && end <= second.started_at)
+            && second.ended_at != Some(second.started_at)
+    };
+    let used = |step: &Step| step.facts.tokens.map(|tokens| (tokens.prompt, tokens.completion));
+    let differs = used(one).zip(used(other)).is_some_and(|(one, other)| one != other);
+    differs && (before(one, other) || before(other, one))
+}
+
 fn asked(facts: &StepFacts) -> Asked<'_> {
     (facts.provider.as_deref(), facts.request_model.as_deref())
 }
@@ -520,6 +532,28 @@ mod tests {
             found.push(if rank(own) > rank(wire) { (place, own_place) } else { (own_place, place) });
         }
         found
+    }
+
+    #[test]
+    fn two_answers_that_have_one_id_by_chance_are_two_calls() {
+        // Of each: start, length, tokens.
+        let copies = |calls: [(u64, u64, Option<u64>); 2]| {
+            let mut state = state(&calls.map(|(start, length, _)| (false, 0, start, length, 1, false)));
+            for (step, (.., prompt)) in state.steps.iter_mut().zip(calls) {
+                let facts = std::sync::Arc::make_mut(&mut step.facts);
+                facts.tokens = prompt.map(|prompt| Tokens { prompt: Some(prompt), ..Tokens::default() });
+            }
+            state.duplicates().len()
+        };
+        assert_eq!(copies([(10, 5, Some(7)), (20, 5, Some(8))]), 0);
+        assert_eq!(copies([(20, 5, Some(7)), (10, 5, Some(8))]), 0);
+        // From a cache of answers, or told by two layers, in whole or in part.
+        assert_eq!(copies([(10, 5, Some(7)), (20, 5, Some(7))]), 1);
+        assert_eq!(copies([(10, 8, Some(7)), (12, 5, Some(8))]), 1);
+        assert_eq!(copies([(10, 5, Some(7)), (20, 5, None)]), 1);
+        // A report of what came before.
+        assert_eq!(copies([(10, 5, Some(7)), (15, 0, Some(8))]), 1);
+        assert_eq!(copies([(15, 0, Some(7)), (10, 5, Some(8))]), 1);
     }
 
     proptest! {
