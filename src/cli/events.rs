@@ -158,7 +158,9 @@ fn detail(body: &EventBody) -> Vec<Word> {
             words.extend(error(step.error.as_ref(), step.status));
         }
         EventBody::Waiting(waiting) => words.extend(waiting.reason.clone()),
-        EventBody::Resumed(resumed) => words.extend(resumed.input.as_ref().map(quoted)),
+        EventBody::Resumed(resumed) => {
+            words.extend(resumed.input.as_ref().or(resumed.is_null.then_some(&Json::Null)).map(quoted))
+        }
         EventBody::Output(output) => words.push(quoted(&output.data)),
         EventBody::Artifact(file) => words.push(format!("{} {} bytes", file.name, file.bytes)),
         EventBody::Score(score) => {

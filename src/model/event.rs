@@ -251,8 +251,11 @@ impl Waiting {
 /// Data of `resumed`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resumed {
-    /// The answer.
+    /// The answer; `None` where it was `null`, where the log does not have it, and at the end of a pause.
     pub input: Option<Json>,
+    /// The answer was `null`: nothing is missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_null: bool,
 }
 
 /// Data of `output`.

@@ -6,7 +6,7 @@ use std::io;
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use crate::sources::encode::MAX_TEXT;
+use crate::sources::encode::{self, MAX_TEXT};
 
 /// A value as JSON text. One longer than the bound was cut and is no JSON any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,9 +55,20 @@ impl Text {
         &self.json
     }
 
-    /// Returns JSON that can stand within other: of a value that was cut, what is left of its text.
-    pub(crate) fn whole_json(&self) -> std::borrow::Cow<'_, str> {
-        if self.is_whole { self.json.as_str().into() } else { Json::from(self.json.as_str()).to_string().into() }
+    /// Returns an object with the value under a key, within the bound: of a longer one, the beginning of its text, with a mark.
+    pub(crate) fn under(&self, key: &str) -> String {
+        let whole = member(key, &self.json);
+        if self.is_whole && whole.len() <= MAX_TEXT {
+            return whole;
+        }
+        // As a text within JSON it is at most twice as long.
+        let begins = encode::cut_to(&self.json, (MAX_TEXT - member(key, "\"\"").len()) / 2);
+        member(key, &Json::from(begins).to_string())
+    }
+
+    /// Returns an object with a mark under a key: all of the value was cut.
+    pub(crate) fn mark_under(&self, key: &str) -> String {
+        member(key, &Json::from(encode::cut(&self.json, 0)).to_string())
     }
 
     /// Returns the value as an attribute has it.
@@ -92,6 +103,10 @@ impl Text {
             _ => None,
         }
     }
+}
+
+fn member(key: &str, json: &str) -> String {
+    format!("{{{}:{json}}}", Json::from(key))
 }
 
 /// Collects arguments as a JSON object.
@@ -178,6 +193,20 @@ mod tests {
         assert_eq!((text.json.len(), text.is_whole), (MAX_TEXT + 1, false));
         let arguments = Arguments::default().with("long", Some(text)).with("n", Text::of(&1)).into_text().unwrap();
         assert_eq!(arguments.json(), r#"{"long":null,"n":1}"#);
+    }
+
+    #[test]
+    fn what_stands_under_a_key_is_json_within_the_bound_however_long_it_is() {
+        let under = |value: &serde_json::Value| Text::of(value).unwrap().under("k");
+        assert_eq!(under(&serde_json::Value::Null), r#"{"k":null}"#);
+        let fits = "x".repeat(MAX_TEXT - r#"{"k":""}"#.len());
+        assert_eq!(under(&fits.as_str().into()).len(), MAX_TEXT);
+        for long in [format!("{fits}x"), "\"".repeat(MAX_TEXT), "\\é".repeat(2 * MAX_TEXT)] {
+            let json = under(&long.into());
+            let text = serde_json::from_str::<serde_json::Value>(&json).unwrap()["k"].as_str().unwrap().to_owned();
+            assert!(json.len() <= MAX_TEXT && crate::pipeline::scrub::ends_in_a_cut(&text), "{} bytes", json.len());
+        }
+        assert_eq!(Text::of("abc").unwrap().mark_under("k"), r#"{"k":"[cut:5]"}"#);
     }
 
     #[test]

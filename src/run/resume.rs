@@ -22,6 +22,7 @@ use crate::store::assembly::RunState;
 use crate::store::family::Tree;
 use crate::store::files::FilesReader;
 use crate::store::files::requests::Requests;
+use crate::store::seen::is_whole;
 use crate::store::{RunReader, StoreError};
 
 /// A run that goes on in this process; made by [`Run::resume`].
@@ -116,8 +117,8 @@ impl Run {
     ///
     /// So it does with a run whose process died behind an answer that it had taken: the run waits once more, and
     /// [`Run::wait`] for the same reason returns that answer from the run's log. What the process did between the answer and its
-    /// death is in [`Resumed::events`]; which of it may be done again the program knows. Where the log does not have the answer,
-    /// or has marks in the place of secrets in it, by content policy, the run waits for another.
+    /// death is in [`Resumed::events`]; which of it may be done again the program knows. Where the log does not have all of the answer,
+    /// by content policy or because it was too long, the run waits for another.
     ///
     /// `id` is a run id, a unique beginning of one, or `latest`. What the run was asked meanwhile it finds: an answer is
     /// returned by [`Run::wait`] for the same reason, a cancellation by [`Run::cancellation`]. Steps that the dead process left
@@ -193,16 +194,31 @@ fn answer_again(run: RunId, events: &[Event]) -> Option<(EventId, Json)> {
     let wait = RunState::read(run, events).waiting_event()?;
     let place = events.iter().position(|event| event.event_id == wait)?;
     let EventBody::StatusChanged(_) = &events[place].body else { return None };
-    let input = events[..place].iter().rev().find_map(|event| match &event.body {
-        EventBody::Resumed(resumed) => resumed.input.clone(),
-        _ => None,
-    });
-    // A mark is no answer.
-    input.filter(|input| !input.to_string().contains(REDACTED)).map(|input| (wait, input))
+    last_answer(&events[..place]).map(|input| (wait, input))
 }
 
-/// What stands in the place of secrets in stored text begins so.
-const REDACTED: &str = "[redacted:";
+/// Returns the answer to what was asked last, apart from pauses; `None` where the log does not have it whole.
+fn last_answer(events: &[Event]) -> Option<Json> {
+    let (mut answer, mut is_pause) = (None, false);
+    for event in events {
+        match &event.body {
+            EventBody::Waiting(waiting) => {
+                is_pause = waiting.reason.as_deref() == Some(Waiting::PAUSED);
+                // The answer to one question is never that to another.
+                answer = answer.filter(|_| is_pause);
+            }
+            EventBody::Resumed(resumed) if !is_pause => {
+                let is_null = resumed.is_null.then_some(Json::Null);
+                // A mark in the place of a part of it is no answer.
+                answer = resumed.input.clone().filter(is_whole).or(is_null);
+            }
+            // Gone on with behind an answer, it waits for that again.
+            EventBody::StatusChanged(change) if change.to == RunStatus::Waiting => is_pause = false,
+            _ => {}
+        }
+    }
+    answer
+}
 
 /// Returns what a run has taken, with the runs below it, and what it may take.
 fn budget_of(reader: &FilesReader, run: RunId) -> Result<(Spent, Option<Budget>), StoreError> {

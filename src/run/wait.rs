@@ -128,8 +128,7 @@ impl Place {
     }
 
     fn say_waiting(&self, reason: &str, payload: Option<&Text>, request: Option<&str>) -> Taken {
-        let fields = payload.map(|payload| format!(r#"{{"payload":{}}}"#, payload.whole_json()));
-        let taken = self.say(|span| {
+        self.say_with("payload", payload, |span, fields| {
             tracing::event!(
                 target: TARGET,
                 parent: span,
@@ -137,25 +136,31 @@ impl Place {
                 event.name = names::EVENT_WAITING,
                 reason = reason,
                 request = request,
-                runspan.event.fields = fields.as_deref(),
+                runspan.event.fields = fields,
             );
-        });
-        // That the run waits is what counts.
-        if taken == Taken::TooLarge && payload.is_some() { self.say_waiting(reason, None, request) } else { taken }
+        })
     }
 
     fn say_resumed(&self, input: Option<&Json>) -> Taken {
-        let fields = input.and_then(Text::of).map(|input| format!(r#"{{"input":{}}}"#, input.whole_json()));
-        let taken = self.say(|span| {
+        self.say_with("input", input.and_then(Text::of).as_ref(), |span, fields| {
             tracing::event!(
                 target: TARGET,
                 parent: span,
                 Level::INFO,
                 event.name = names::EVENT_RESUMED,
-                runspan.event.fields = fields.as_deref(),
+                runspan.event.fields = fields,
             );
-        });
-        if taken == Taken::TooLarge && input.is_some() { self.say_resumed(None) } else { taken }
+        })
+    }
+
+    /// Says something with a value; where the ring cannot hold that, with a mark in its place: that it happened is what
+    /// counts.
+    fn say_with(&self, key: &str, value: Option<&Text>, event: impl Fn(Id, Option<&str>)) -> Taken {
+        let say = |fields: Option<String>| self.say(|span| event(span, fields.as_deref()));
+        match (say(value.map(|value| value.under(key))), value) {
+            (Taken::TooLarge, Some(value)) => say(Some(value.mark_under(key))),
+            (taken, _) => taken,
+        }
     }
 
     /// Begins a wait, or goes on with it. What the code may rely on is in the ring by then.
@@ -225,7 +230,8 @@ impl Place {
             Look::Answer(input) => input,
         };
         // The code gets it once the ring has that it did, and never before: else the next process would get it, too.
-        match self.say_resumed(Some(&input)) {
+        let is_pause = self.line.waits_for().is_some_and(|reason| reason == Waiting::PAUSED);
+        match self.say_resumed((!is_pause).then_some(&input)) {
             Taken::Yes(_) => {
                 self.line.end_wait(number);
                 Poll::Ready(Ok(input))

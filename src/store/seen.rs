@@ -88,15 +88,21 @@ impl Conversation {
 
     /// Looks for what scrub and limits have put in the place of content.
     fn find_marks(&mut self) {
-        let has = |mark: fn(&str) -> bool| {
-            let mut contents = self.messages.iter().chain(&self.system_prompt);
-            contents.any(|content| any_text(content, mark))
+        let has = |is_mark: fn(&str) -> bool| {
+            self.messages.iter().chain(&self.system_prompt).any(|content| any_text(content, is_mark))
         };
-        let (is_redacted, is_cut) = (has(|text| text.contains("[redacted:")), has(ends_in_a_cut));
-        [(is_redacted, Gap::Redacted), (is_cut, Gap::Cut)].into_iter().filter(|(is, _)| *is).for_each(|(_, gap)| {
-            self.note(gap);
-        });
+        let found = [(has(is_redacted), Gap::Redacted), (has(ends_in_a_cut), Gap::Cut)];
+        found.into_iter().filter(|(is, _)| *is).for_each(|(_, gap)| self.note(gap));
     }
+}
+
+/// Tells whether scrub and limits have left a value as it was.
+pub(crate) fn is_whole(content: &Json) -> bool {
+    !any_text(content, |text| is_redacted(text) || ends_in_a_cut(text))
+}
+
+fn is_redacted(text: &str) -> bool {
+    text.contains("[redacted:")
 }
 
 /// Returns the ids of the tool calls that messages ask for.

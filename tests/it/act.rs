@@ -1,5 +1,6 @@
 //! Runs that wait, go on in other processes, pause, and end when they are asked to.
 
+mod again;
 #[cfg(feature = "cli")]
 mod commands;
 mod edges;
@@ -32,6 +33,7 @@ fn log(store: &Path, run: RunId) -> Vec<String> {
         EventBody::Waiting(waiting) => {
             format!("waiting {} {}", waiting.reason.as_deref().unwrap_or("-"), text(&waiting.payload))
         }
+        EventBody::Resumed(resumed) if resumed.is_null => "resumed null".to_owned(),
         EventBody::Resumed(resumed) => format!("resumed {}", text(&resumed.input)),
         EventBody::StatusChanged(change) => format!("{} -> {}", change.from, change.to),
         EventBody::RunCompleted(completed) => format!("run_completed {}", completed.status),

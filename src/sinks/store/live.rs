@@ -521,7 +521,7 @@ pub(super) fn body_of(event: &SpanEvent) -> EventBody {
             let request = || text(Waiting::REQUEST).map(|request| serde_json::json!({ Waiting::REQUEST: request }));
             EventBody::Waiting(Waiting { reason: text("reason"), payload: member("payload").or_else(request) })
         }
-        names::EVENT_RESUMED => EventBody::Resumed(Resumed { input: member("input") }),
+        names::EVENT_RESUMED => EventBody::Resumed(resumed(event, member("input"))),
         names::EVENT_STATUS_CHANGED if moves_on(event) => EventBody::StatusChanged(StatusChanged {
             from: RunStatus::Waiting,
             to: RunStatus::Running,
@@ -558,6 +558,13 @@ pub(super) fn body_of(event: &SpanEvent) -> EventBody {
             EventBody::Log(Log { level: text(names::EVENT_LEVEL), message: name.to_owned(), fields })
         }
     }
+}
+
+/// Makes the data of an answer: whether it was `null` only the event itself can say.
+fn resumed(event: &SpanEvent, input: Option<Json>) -> Resumed {
+    let fields = event.attr(names::EVENT_FIELDS).map(Value::to_json);
+    let is_null = input.is_none() && fields.is_some_and(|fields| fields.get("input").is_some_and(Json::is_null));
+    Resumed { input, is_null }
 }
 
 /// Tells whether an event says that a run waits no longer: all that a program may say of its status so.
