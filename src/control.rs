@@ -254,13 +254,11 @@ fn cancel_one(store: &FilesReader, run: RunId, parent_run_id: Option<RunId>) -> 
         return Err(AskError::Over { run, status: summary.status });
     }
     let requests = requests(store, &summary)?;
-    let is_first = requests.put_cancel(&Cancel { at: UnixNanos::now(), parent_run_id })?;
+    requests.put_cancel(&Cancel { at: UnixNanos::now(), parent_run_id })?;
     let asked = tell(store, run)?;
     if !asked.status.is_open() && asked.status != RunStatus::Cancelled {
         // It ended by itself: what it starts later, as a run that is over may, was not asked.
-        if is_first {
-            requests.remove_cancel()?;
-        }
+        requests.remove_cancel()?;
         return Err(AskError::Over { run, status: asked.status });
     }
     if asked.is_heard || !asked.status.is_open() {
@@ -385,6 +383,12 @@ impl Inbox {
         let requests = self.requests()?;
         let is_new = |wait: &EventId| matches!(requests.resume(*wait), Ok(Some(Resume { taken_at: None, .. })));
         requests.answered().ok()?.into_iter().find(is_new)
+    }
+
+    /// Says that the log has, for good, that the run is over: what it was asked meanwhile is taken back.
+    pub fn close(&self, is_cancelled: bool) {
+        // What stays is in nobody's way: the run is over.
+        let _ = self.requests().map(|requests| requests.close(is_cancelled, UnixNanos::now()));
     }
 
     /// Says that the log has, for good, that the run goes on.

@@ -165,7 +165,8 @@ fn say(answer: &Answer, text: &str, session: &mut Session<'_>) -> Done {
     }
     let (sign, style) = if answer.done { ("✓", GREEN) } else { ("·", YELLOW) };
     let sign = session.look.paint(style, sign).into_owned();
-    session.print(&format!("{sign} {text}\n"))
+    let line = format!("{sign} {}\n", session.with_store(text));
+    session.print(&line)
 }
 
 /// Reads an answer: JSON itself, a file of it, or standard input.
@@ -212,7 +213,7 @@ impl From<AskError> for Stop {
             }
             AskError::TakesNoInput { run } => stop.hint(format!("runspan resume {run} lets it go on")),
             AskError::NotWaiting { .. } => stop.hint("runspan list --status waiting shows the runs that wait"),
-            AskError::FromOutside { .. } => stop.hint("end the program itself; one under `runspan exec` can be told"),
+            AskError::FromOutside { .. } => stop.hint("end the program itself; one that `exec` runs can be told"),
             _ => stop,
         }
     }

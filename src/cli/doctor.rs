@@ -107,7 +107,7 @@ fn print_check(check: &Check, session: &mut Session<'_>) -> Done {
     };
     let mut text = format!("{} {:<14} {}\n", look.paint(style, sign), check.name, safe(&check.detail));
     if let Some(hint) = &check.hint {
-        text.push_str(&format!("  {:<14} {}\n", "", look.paint(style, &safe(hint))));
+        text.push_str(&format!("  {:<14} {}\n", "", look.paint(style, &safe(&session.with_store(hint)))));
     }
     session.print(&text)
 }

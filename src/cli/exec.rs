@@ -397,7 +397,9 @@ impl Started {
     fn end(self, ended: &Ended, ended_at: UnixNanos, quiet: bool, session: &mut Session<'_>) {
         let Self { recording: Recording { receiver, proxy, purse, run, .. }, mut root, watch, asked } = self;
         let (over, unpriced) = watch.map(Watch::end).unwrap_or_default();
-        root.take_in(asked.end());
+        let heard = asked.end();
+        let is_cancelled = heard.is_cancelled;
+        root.take_in(heard);
         root.say(unpriced);
         child::wait_for_the_rest(LATE, || receiver.connections() == 0);
         if over.as_ref().is_some_and(|over| over.signal.is_some()) {
@@ -419,7 +421,10 @@ impl Started {
             warn(session, &format!("the end of the run is not recorded: {why}"));
         }
         let layout = receiver.layout().clone();
-        if !receiver.finish(DRAIN) {
+        let is_written = receiver.finish(DRAIN);
+        if is_written {
+            Inbox::of(&layout, run).close(is_cancelled);
+        } else {
             warn(
                 session,
                 "not all of the run is in the store yet: what is missing is in the journal beside it, from where the next command that opens the store takes it",

@@ -19,6 +19,7 @@ mod family;
 mod filters;
 mod forward;
 mod get;
+mod hints;
 mod html;
 mod import;
 mod list;
@@ -361,7 +362,8 @@ impl Session<'_> {
 
     fn hint(&mut self, text: &str) {
         let label = self.look.paint(CYAN, "hint:").into_owned();
-        self.remark(&format!("{label} {text}"));
+        let line = format!("{label} {}", self.with_store(text));
+        self.remark(&line);
     }
 
     fn report(&mut self, stop: &Stop) -> u8 {

@@ -53,7 +53,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     };
     let left_out = cut_groups(&mut stats, args.by, args.limit);
     match session.format {
-        Format::Table => session.print(&render(&stats, session.look))?,
+        Format::Table => session.print(&render(&stats, &session.store_flag(), session.look))?,
         Format::Csv => session.print(&as_csv(&stats))?,
         _ => session.print_data(&stats)?,
     }
@@ -82,7 +82,7 @@ fn cut_groups(stats: &mut Stats, by: Option<By>, limit: usize) -> usize {
 }
 
 /// Draws everything.
-fn render(stats: &Stats, look: Look) -> String {
+fn render(stats: &Stats, store: &str, look: Look) -> String {
     let mut out = summary(&stats.total, look);
     if let Some(by) = stats.by {
         out.push('\n');
@@ -92,7 +92,7 @@ fn render(stats: &Stats, look: Look) -> String {
         out.push('\n');
         // Who asked for groups wants to see these.
         let kinds = if stats.by.is_some() { 3 } else { 10 };
-        out.push_str(&errors(&stats.errors, kinds, look));
+        out.push_str(&errors(&stats.errors, kinds, store, look));
     }
     out
 }
@@ -220,7 +220,7 @@ fn bar(value: u64, of: u64) -> String {
     format!("{}{}", "█".repeat(whole), EIGHTHS[usize::try_from(eighths % 8).unwrap_or(0)])
 }
 
-fn errors(errors: &[ErrorGroup], shown: usize, look: Look) -> String {
+fn errors(errors: &[ErrorGroup], shown: usize, store: &str, look: Look) -> String {
     let mut out = format!("{}\n", look.paint(BOLD, "FAILURES"));
     for error in errors.iter().take(shown) {
         let runs = if error.runs == 1 { "1 run".to_owned() } else { format!("{} runs", count(error.runs)) };
@@ -230,11 +230,11 @@ fn errors(errors: &[ErrorGroup], shown: usize, look: Look) -> String {
         let room = look.width.saturating_sub(head.len() + runs.len() + 6);
         let text = safe(&text).into_owned();
         out.push_str(&format!("{}  {}  {}\n", look.paint(RED, &head), cut(&text, room), look.paint(DIM, &runs)));
-        let newest = format!("    newest: runspan get {}  (in {})", error.newest.run_id, error.newest.step_id);
+        let newest = format!("    newest: runspan get {}{store}  (in {})", error.newest.run_id, error.newest.step_id);
         out.push_str(&look.paint(DIM, &safe(&newest)));
         out.push('\n');
         if let Some(good) = error.compare_with {
-            out.push_str(&look.paint(DIM, &format!("    went well: runspan get {good}")));
+            out.push_str(&look.paint(DIM, &format!("    went well: runspan get {good}{store}")));
             out.push('\n');
         }
     }
@@ -243,7 +243,7 @@ fn errors(errors: &[ErrorGroup], shown: usize, look: Look) -> String {
         1 => "1 more kind".to_owned(),
         more => format!("{more} more kinds"),
     };
-    out.push_str(&look.paint(DIM, &format!("and {more}: `runspan stats` shows ten, --json all\n")));
+    out.push_str(&look.paint(DIM, &format!("and {more}: `runspan stats{store}` shows ten, --json all\n")));
     out
 }
 

@@ -547,6 +547,7 @@ impl State {
             self.worker.observer.run_over(&run);
         }
         let ended = self.worker.sink.take_ended();
+        self.close_requests(&ended);
         self.post(&ended);
         self.publish();
     }

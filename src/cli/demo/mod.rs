@@ -22,7 +22,7 @@ use serde_json::Value as Json;
 
 use super::list::MIN_PREFIX;
 use super::output::{BOLD, DIM, cut, money, safe};
-use super::{CODE_FAILED, Done, Format, FoundBy, Session, Stop, get, open_store};
+use super::{CODE_FAILED, Done, Format, Session, Stop, get, open_store};
 use agent::{Agent, AgentError, Tool, ToolError};
 use model_server::{Ask, ModelServer, Said, Script, Turn};
 
@@ -320,9 +320,7 @@ fn show(store: &Path, runs: &[RunId], session: &mut Session<'_>) -> Done {
 
 /// Says what to look at next, as commands to copy.
 fn try_next(run: RunId, is_crashed: bool, session: &Session<'_>) -> String {
-    let (path, found) = session.store_path();
-    // Where the store is found by itself, the commands are shorter.
-    let store = if found == FoundBy::Flag { format!(" --store {}", quoted(&path)) } else { String::new() };
+    let store = session.store_flag();
     // So much of an id tells runs apart that did not start in the same millisecond.
     let mut id = run.to_string();
     id.truncate(MIN_PREFIX);
@@ -345,11 +343,4 @@ fn try_next(run: RunId, is_crashed: bool, session: &Session<'_>) -> String {
         text.push_str(&format!("  {command:<widest$}  {}\n", session.look.paint(DIM, &what)));
     }
     text
-}
-
-/// Quotes a path for a shell where it needs that.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+@:,".contains(c));
-    if is_plain { text } else { safe(&format!("'{}'", text.replace('\'', r"'\''"))).into_owned() }
 }

@@ -117,8 +117,10 @@ struct State {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Over {
     pub exceeded: BudgetExceeded,
-    /// The call that put it over, where it passed through.
+    /// The call that put it over, where that is one of the command's own run.
     pub at: Option<SpanId>,
+    /// The same of a run below it, in which the step is to be looked for.
+    below: Option<(String, RunId)>,
     /// Calls that were not passed on.
     pub refused: u64,
     /// The last signal that it was sent for that.
@@ -276,7 +278,7 @@ impl Purse {
         }
         let is_over = self.budget.exceeded(&Spent { wall: Duration::ZERO, ..stored }).is_some();
         // Told by the command itself: read once.
-        let at = if is_over && self.over().is_none() { last_call(&reader, run) } else { None };
+        let last = if is_over && self.over().is_none() { last_call(&reader, &tree, run) } else { None };
         let unpriced =
             if stored.unpriced > 0 && self.state().unpriced.is_none() { unpriced_in(&tree, run) } else { None };
         let mut state = self.state();
@@ -284,8 +286,13 @@ impl Purse {
         if state.unpriced.is_none() {
             state.unpriced = unpriced;
         }
-        let at = at.or(state.last);
+        let of_own = last.as_ref().filter(|last| last.run == run).map(|last| last.span);
+        let below = last.filter(|last| last.run != run);
+        let at = of_own.or_else(|| state.last.filter(|_| below.is_none()));
         self.judge(&mut state, at);
+        if let (Some(over), Some(below)) = (&mut state.over, below) {
+            over.below = Some((below.step_id, below.run));
+        }
     }
 
     /// Asks the command to end when it is time, and then ends it.
@@ -316,15 +323,30 @@ fn model_of(span: &Span) -> String {
     model.unwrap_or_default().to_owned()
 }
 
-/// Returns the model call of a run that ended last: when it is seen that the run is over its budget, the one that put it over.
-fn last_call(reader: &FilesReader, run: RunId) -> Option<SpanId> {
-    let steps = reader.get_outline(run).ok()?;
-    let calls = steps.iter().filter(|step| matches!(step.kind, StepKind::Llm | StepKind::Embedding));
+/// A model call that has ended.
+struct LastCall {
+    at: u64,
+    run: RunId,
+    span: SpanId,
+    step_id: String,
+}
+
+/// Returns the model call that ended last of a run and those below it: when it is seen that the run is over its budget, the
+/// one that put it over.
+fn last_call(reader: &FilesReader, tree: &Tree, run: RunId) -> Option<LastCall> {
+    let calls = tree.from(run).filter_map(|run| last_call_of(reader, run.run_id));
+    calls.max_by_key(|call| call.at)
+}
+
+fn last_call_of(reader: &FilesReader, run: RunId) -> Option<LastCall> {
+    let steps = reader.get_outline(run).ok()?.into_iter();
+    let calls = steps.filter(|step| matches!(step.kind, StepKind::Llm | StepKind::Embedding));
     let ended = calls.filter_map(|call| {
         let took = Duration::from_secs_f64(call.duration_ms? / 1_000.0);
-        Some((call.started_at.0.saturating_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)), call.span_id))
+        let at = call.started_at.0.saturating_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        Some(LastCall { at, run, span: call.span_id, step_id: call.step_id })
     });
-    ended.max_by_key(|(at, _)| *at).map(|(_, span)| span)
+    ended.max_by_key(|call| call.at)
 }
 
 /// Returns the model of a run that has calls without a price.
@@ -336,6 +358,9 @@ fn unpriced_in(tree: &Tree, run: RunId) -> Option<String> {
 impl fmt::Display for Over {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.exceeded.fmt(f)?;
+        if let Some((step, run)) = &self.below {
+            write!(f, "; the last call was {step} of run {run} below it")?;
+        }
         match self.refused {
             0 => {}
             1 => write!(f, "; 1 call was refused")?,
@@ -347,7 +372,7 @@ impl fmt::Display for Over {
 
 impl Over {
     fn new(exceeded: BudgetExceeded, at: Option<SpanId>) -> Self {
-        Self { exceeded, at, refused: 0, signal: None, since: Instant::now() }
+        Self { exceeded, at, below: None, refused: 0, signal: None, since: Instant::now() }
     }
 }
 

@@ -9,8 +9,8 @@ use runspan::store::RunReader;
 use runspan::store::family::Tree;
 use runspan::store::files::FilesReader;
 
-use crate::cli::output::{BOLD, CYAN, DIM, count, counted, money, run_status, safe};
-use crate::cli::{FoundBy, Session, open_store};
+use crate::cli::output::{BOLD, CYAN, DIM, count, counted, money, run_status};
+use crate::cli::{Session, open_store};
 
 /// What stands in the log of a run whose command told nothing of what it did.
 pub const WHY_EMPTY: &str = "the command sent no OpenTelemetry spans and made no model calls that were seen";
@@ -26,10 +26,7 @@ pub fn say(store: &Path, run: RunId, session: &mut Session<'_>) {
         Ok(told) => told,
         Err(error) => return super::warn(session, &format!("the run cannot be read: {error}")),
     };
-    let mut command = format!("runspan get {run}");
-    if session.store_path().1 == FoundBy::Flag {
-        command.push_str(&format!(" --store {}", safe(&store.to_string_lossy())));
-    }
+    let command = format!("runspan get {run}{}", session.store_flag());
     let counts = look.paint(BOLD, &counts(&summary, &below)).into_owned();
     let (_, style) = run_status(summary.status);
     let status = match summary.status {

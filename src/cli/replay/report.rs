@@ -42,7 +42,7 @@ impl Told<'_> {
         if session.format != Format::Table {
             return session.print_data(&self.as_json(&report));
         }
-        let text = self.render(&report, session.look);
+        let text = self.render(&report, &session.store_flag(), session.look);
         session.remark(text.trim_end());
         Ok(())
     }
@@ -68,7 +68,7 @@ impl Told<'_> {
         text_diff::lines(&recorded, &taken.request.text())
     }
 
-    fn render(&self, report: &Report, look: Look) -> String {
+    fn render(&self, report: &Report, store: &str, look: Look) -> String {
         let mut out = String::new();
         let mut changes: Vec<(Vec<Line>, &str)> = Vec::new();
         for taken in &report.taken {
@@ -91,7 +91,7 @@ impl Told<'_> {
             out.push_str(&format!("{label} {how}\n"));
         }
         let (old, new) = (self.recording.run().run_id, self.over.run);
-        let command = format!("runspan compare {old} {new}");
+        let command = format!("runspan compare {old} {new}{store}");
         out.push_str(&format!("{label} the new run is {new} · {}\n", look.paint(CYAN, &command)));
         out
     }

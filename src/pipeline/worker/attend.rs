@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::State;
-use crate::model::{EventId, RunId, RunStatus, UnixNanos, unknown};
+use crate::model::{EventId, RunId, RunStatus, RunSummary, UnixNanos, unknown};
 use crate::recovery::{closed, starts_of};
 use crate::sinks::store::{Claimed, Standing};
 use crate::sources::desk::Line;
-use crate::store::StoreError;
+use crate::store::files::FilesReader;
 use crate::store::files::layout::Layout;
 use crate::store::files::requests::{Cancel, Requests, bell_count};
+use crate::store::{RunReader, StoreError};
 
 /// How often it is listened for the bell.
 const LISTEN: Duration = Duration::from_millis(100);
@@ -162,9 +163,7 @@ impl State {
         if let Ok(Some(cancel)) = cancel {
             let is_changed = self.cancel(run, cancel.at);
             if !is_changed && standing.is_written {
-                // What it waited for is of no use any more, nor that it is to wait.
-                requests.settle(None, UnixNanos::now())?;
-                requests.remove_pause()?;
+                requests.close(standing.status == RunStatus::Cancelled, UnixNanos::now())?;
             } else {
                 // Once the log has it.
                 self.worker.recorder.desk().want_look(run);
@@ -260,7 +259,11 @@ impl State {
                 below.entry(parent).or_default().push(run);
             }
         }
-        let asked = |parent: RunId| Requests::find(&layout, parent).ok()??.cancel().ok()?;
+        let asked = |parent: RunId| {
+            let cancel = Requests::find(&layout, parent).ok()??.cancel().ok()??;
+            // Who asked, and who ended it another way, may have died before one of them took that back.
+            self.has_obeyed(parent).then_some(cancel)
+        };
         let mut to_end: Vec<_> = below.keys().filter_map(|parent| Some((*parent, asked(*parent)?.at))).collect();
         let mut is_changed = false;
         while let Some((parent, at)) = to_end.pop() {
@@ -276,6 +279,26 @@ impl State {
             }
         }
         is_changed
+    }
+
+    /// Tells whether a run that was asked to end has, or may still.
+    fn has_obeyed(&self, run: RunId) -> bool {
+        let here = self.worker.sink.standing(run).map(|standing| standing.status);
+        let stored = || FilesReader::of(self.ear.layout.clone()).ok()?.get_run(run).ok().map(|run| run.status);
+        // One of which nothing is known was asked all the same.
+        here.or_else(stored).is_none_or(|status| status.is_open() || status == RunStatus::Cancelled)
+    }
+
+    /// Takes back what runs were asked that are over by now, for good in the store: who asks behind that sees it there.
+    pub(super) fn close_requests(&self, ended: &[RunSummary]) {
+        if ended.is_empty() || bell_count(&self.ear.layout, self.worker.process) == 0 {
+            return;
+        }
+        for run in ended {
+            let Ok(Some(requests)) = Requests::find(&self.ear.layout, run.run_id) else { continue };
+            // What cannot be taken back now is in nobody's way.
+            let _ = requests.close(run.status == RunStatus::Cancelled, UnixNanos::now());
+        }
     }
 
     /// Goes on with a run of a dead process that waits.
@@ -327,7 +350,7 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
-    use crate::store::files::requests::Pause;
+    use crate::store::files::requests::{Pause, ring_bell};
 
     fn wait_until(ready: impl Fn() -> bool) {
         let until = Instant::now() + Duration::from_secs(60);
@@ -335,6 +358,31 @@ mod tests {
             assert!(Instant::now() < until, "it does not come to that");
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    #[test]
+    fn a_run_that_ends_as_it_is_asked_to_keeps_the_request_only_if_it_obeyed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (layer, guard) = crate::builder().store(dir.path()).build().unwrap();
+        let (layout, subscriber) = (Layout::new(dir.path()), tracing_subscriber::registry().with(layer));
+        let id = tracing::subscriber::with_default(subscriber, || {
+            let run = crate::Run::agent("a").start();
+            let id = run.id().unwrap();
+            wait_until(|| Requests::find(&layout, id).unwrap().is_some());
+            let requests = Requests::find(&layout, id).unwrap().unwrap();
+            requests.put_cancel(&Cancel { at: UnixNanos(1), parent_run_id: None }).unwrap();
+            requests.put_pause(&Pause { id: "p".to_owned(), at: UnixNanos(1) }).unwrap();
+            let stored = FilesReader::of(layout.clone()).unwrap().get_run(id).unwrap();
+            ring_bell(&layout, stored.writer.unwrap()).unwrap();
+            // Commonly before the worker listens again.
+            run.finish();
+            id
+        });
+        guard.shutdown(Duration::from_secs(5));
+        let requests = Requests::find(&layout, id).unwrap().unwrap();
+        let status = FilesReader::of(layout.clone()).unwrap().get_run(id).unwrap().status;
+        assert_eq!(requests.cancel().unwrap().is_some(), status == RunStatus::Cancelled, "{status}");
+        assert_eq!(requests.pause().unwrap(), None);
     }
 
     #[test]

@@ -150,6 +150,19 @@ impl<'a> Requests<'a> {
         self.remove(&self.dir.join(CANCEL))
     }
 
+    /// Takes back what a run was asked that is over: nobody is there to do it. That it was to end stays with one that did,
+    /// for those below it.
+    pub(crate) fn close(&self, is_cancelled: bool, now: UnixNanos) -> Result<(), StoreError> {
+        if !self.is_any()? {
+            return Ok(());
+        }
+        if !is_cancelled {
+            self.remove_cancel()?;
+        }
+        self.remove_pause()?;
+        self.settle(None, now)
+    }
+
     /// Leaves of an answer that was taken only that it was.
     pub(crate) fn note_taken(&self, wait: EventId, now: UnixNanos) -> Result<(), StoreError> {
         let path = self.resume_file(wait);

@@ -144,6 +144,11 @@ fn is_stopped(pid: &str) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
 }
 
+/// Tells whether a line stands in a file: a shell makes it before it writes.
+fn is_written(file: &Path) -> bool {
+    std::fs::read_to_string(file).is_ok_and(|text| text.ends_with('\n'))
+}
+
 #[test]
 fn a_command_in_any_language_is_stopped_goes_on_and_is_ended() {
     let dir = tempdir();
@@ -157,18 +162,21 @@ fn a_command_in_any_language_is_stopped_goes_on_and_is_ended() {
     let mut exec = std::process::Command::new(env!("CARGO_BIN_EXE_runspan"));
     exec.args(["exec", "--quiet", "--store"]).arg(&store).args(["--", "sh", "-c", &script]);
     let mut exec = Killed(exec.stdout(Stdio::null()).spawn().unwrap());
-    wait_until("it runs", || number.exists() && store.join("store.yaml").exists() && runs(&store).len() == 1);
+    wait_until("it runs", || is_written(&number) && store.join("store.yaml").exists() && runs(&store).len() == 1);
     let pid = std::fs::read_to_string(&number).unwrap();
     let say = |args: &[&str]| told(&store, args).0;
+    // The command waits for the run, and not for as long as it may take on a machine that has much to do.
+    let is_held = || wait_until("it is held", || is_waiting(&store) && is_stopped(&pid));
     assert_eq!(say(&["pause", "latest"]), Some(0));
-    assert!(is_waiting(&store) && is_stopped(&pid));
+    is_held();
     assert_eq!(say(&["pause", "latest"]), Some(1));
     assert_eq!(told(&store, &["resume", "latest", "--input", "1"]).0, Some(2), "there is nothing to answer");
     assert!(runspan(&store, &["get", "latest"]).contains("waits     paused\n"));
     assert_eq!(say(&["resume", "latest"]), Some(0));
-    wait_until("it goes on", || !is_stopped(&pid));
+    wait_until("it goes on", || !is_waiting(&store) && !is_stopped(&pid));
     // Stopped again, it still hears that it is to end.
     assert_eq!(say(&["pause", "latest"]), Some(0));
+    is_held();
     let cancelled = printed(&store, &["cancel", "latest"]);
     assert_eq!(cancelled[0]["heard"], true);
     assert_eq!(exec.0.wait().unwrap().code(), Some(3), "the command's own");
@@ -203,7 +211,7 @@ fn a_command_that_is_held_goes_on_when_its_recorder_is_killed() {
     let mut exec = std::process::Command::new(env!("CARGO_BIN_EXE_runspan"));
     exec.args(["exec", "--quiet", "--store"]).arg(&store).args(["--", "sh", "-c", &script]);
     let mut exec = Killed(exec.stdout(Stdio::null()).spawn().unwrap());
-    wait_until("it runs", || number.exists() && store.join("store.yaml").exists() && runs(&store).len() == 1);
+    wait_until("it runs", || is_written(&number) && store.join("store.yaml").exists() && runs(&store).len() == 1);
     let numbers = std::fs::read_to_string(&number).unwrap();
     let processes: Vec<&str> = numbers.split_whitespace().collect();
     assert_eq!(told(&store, &["pause", "latest"]).0, Some(0));
@@ -225,7 +233,7 @@ fn a_command_that_ignores_that_it_is_to_end_is_said_to_have_heard_it() {
     let mut exec = std::process::Command::new(env!("CARGO_BIN_EXE_runspan"));
     exec.args(["exec", "--quiet", "--store"]).arg(&store).args(["--", "sh", "-c", &script]);
     let mut exec = Killed(exec.stdout(Stdio::null()).spawn().unwrap());
-    wait_until("it runs", || number.exists() && store.join("store.yaml").exists() && runs(&store).len() == 1);
+    wait_until("it runs", || is_written(&number) && store.join("store.yaml").exists() && runs(&store).len() == 1);
     let (code, text) = told(&store, &["cancel", "latest"]);
     let id = only_run(&store).run_id;
     let said = format!("· run {id} is asked to end; its program was told, and has not ended yet\n");
@@ -247,7 +255,7 @@ fn a_command_that_ends_while_it_is_held_leaves_no_run_that_waits() {
         let mut exec = std::process::Command::new(env!("CARGO_BIN_EXE_runspan"));
         exec.args(["exec", "--quiet", "--store"]).arg(&store).args(["--", "sh", "-c", &script]);
         let mut exec = Killed(exec.stdout(Stdio::null()).spawn().unwrap());
-        wait_until("it runs", || number.exists() && store.join("store.yaml").exists() && runs(&store).len() == 1);
+        wait_until("it runs", || is_written(&number) && store.join("store.yaml").exists() && runs(&store).len() == 1);
         let pid = std::fs::read_to_string(&number).unwrap();
         assert_eq!(told(&store, &["pause", "latest"]).0, Some(0));
         assert!(is_waiting(&store) && is_stopped(&pid));

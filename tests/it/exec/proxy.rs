@@ -254,25 +254,26 @@ fn calls_that_come_faster_than_a_store_is_read_are_all_recorded() {
 fn a_call_whose_answer_nobody_waits_for_has_ended() {
     // What is under way at the end has ended, too.
     for leave in ["give-up", "stay"] {
+        let dir = tempdir();
+        let came = dir.path().join("came");
         let (tell, over) = channel::<()>();
-        let (came, comes) = channel::<()>();
-        let (over, came) = (std::sync::Mutex::new(over), std::sync::Mutex::new(came));
+        let (over, comes) = (std::sync::Mutex::new(over), came.clone());
         let address = serve(1, move |_, _, _| {
-            let _ = came.lock().unwrap().send(());
+            std::fs::write(&comes, "").unwrap();
             let _ = over.lock().unwrap().recv();
         });
-        let dir = tempdir();
         let body = json!({"model": "gpt-4o-mini", "messages": []}).to_string();
         // What is left behind is waited for, for a while, and then the recording is over.
-        let left = format!("python3 {SCRIPT} OPENAI_BASE_URL /chat/completions '{body}' >/dev/null 2>&1 & exit 0");
+        let left = format!(
+            "python3 {SCRIPT} OPENAI_BASE_URL /chat/completions '{body}' >/dev/null 2>&1 & until [ -e {} ]; do sleep 0.01; done",
+            came.display()
+        );
         let stays = ["sh", "-c", &left];
         let gives_up = ["python3", SCRIPT, "OPENAI_BASE_URL", "/chat/completions", &body, "give-up"];
         let command = if leave == "stay" { &stays[..] } else { &gives_up };
         let mut exec = exec(dir.path(), &["--name", "ask"], command);
         exec.env("OPENAI_BASE_URL", format!("http://{address}")).env("NO_PROXY", "*");
-        let child = exec.spawn().unwrap();
-        comes.recv().unwrap();
-        let output = child.wait_with_output().unwrap();
+        let output = ended(exec);
         let steps = steps(dir.path(), only_run(dir.path()).run_id);
         let told: Vec<_> = steps.iter().map(|step| format!("{} {}", step.name, step.status)).collect();
         assert_eq!(told[1..], ["chat gpt-4o-mini cancelled"], "{leave}: {told:?} {}", err(&output));
