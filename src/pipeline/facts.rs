@@ -20,6 +20,9 @@ const MAX_MESSAGE: usize = 4 << 10;
 /// Labels of a run, and words of any other list.
 pub(crate) const MAX_WORDS: usize = 64;
 
+/// Classes of errors that say nothing of what happened: the standard's word, Python's and JavaScript's for any.
+const UNTOLD: &[&str] = &[names::ERROR_TYPE_OTHER, "Exception", "Error"];
+
 /// [`Status::code`](crate::model::otlp::Status::code) of a span that its author declared to have gone well.
 const STATUS_OK: i32 = 1;
 
@@ -234,7 +237,11 @@ pub(super) fn tokens(span: &Span) -> Option<Tokens> {
 }
 
 /// A conversation id alone does not make a span GenAI: browsers and web servers set session ids as well.
+/// Nor does making an agent: nothing runs, and frameworks do it long before, in a trace of its own.
 fn is_genai(span: &Span) -> bool {
+    if span.attr_str(names::OPERATION) == Some("create_agent") {
+        return false;
+    }
     span.attributes.iter().any(|attribute| match attribute.key.as_str() {
         // The run's id says where a span belongs; our layer writes it on every root, an HTTP handler's too.
         names::CONVERSATION_ID => false,
@@ -282,22 +289,23 @@ fn tells_error(event: &SpanEvent) -> bool {
             && (event.attr(names::EVENT_ERROR).is_some() || event.attr(names::EXCEPTION_MESSAGE).is_some()))
 }
 
-/// Distinguishes timeouts and cancellations by the error's class, and by its text only where no class is given.
+/// Distinguishes timeouts and cancellations by the error's class, and by its text only where no class is given. Whoever
+/// stops reading a stream cancels it.
 fn class_of_failure(span: &Span) -> StepStatus {
     let error = error(span);
-    let class = error.kind.filter(|kind| kind != names::ERROR_TYPE_OTHER).or(error.message).unwrap_or_default();
+    let class = error.kind.filter(|kind| !UNTOLD.contains(&kind.as_str())).or(error.message).unwrap_or_default();
     let class = class.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| class.contains(word));
     if says(&["timeout", "timed out", "timedout", "timed_out", "deadline"]) {
         StepStatus::Timeout
-    } else if says(&["cancel"]) {
+    } else if says(&["cancel", "generatorexit", "aborterror", "was aborted", "abandoned"]) {
         StepStatus::Cancelled
     } else {
         StepStatus::Error
     }
 }
 
-fn error(span: &Span) -> ErrorInfo {
+pub(super) fn error(span: &Span) -> ErrorInfo {
     // The last event is the one that ended the span; earlier ones may have been handled.
     let event = span.events.iter().rev().find(|event| tells_error(event));
     let told = |key| event.and_then(|event| event.attr(key)).and_then(text_of);

@@ -14,8 +14,8 @@ use serde_json::Value as Json;
 
 use super::facts;
 use crate::conventions::dialects::{
-    Announced, Content, DIALECTS, Detect, Dialect, HIDDEN, KindRow, ORDINARY, OTEL, PLAIN, Row, SPAN_NAME, Shape, Side,
-    Source, Test, UNKNOWN_MODELS, logs,
+    Announced, CONTROL_FLOW, Content, DIALECTS, Detect, Dialect, HIDDEN, KindRow, ORDINARY, OTEL, PLAIN, Row,
+    SPAN_NAME, Shape, Side, Source, Test, UNKNOWN_MODELS, logs,
 };
 use crate::conventions::{names, providers};
 use crate::model::otlp::{ArrayValue, KeyValue, STATUS_ERROR, STATUS_UNSET, Span, SpanEvent, Value};
@@ -191,6 +191,9 @@ fn value_of<'a>(span: &'a Span, key: &str) -> Option<&'a Value> {
         let mut events = events.into_iter();
         match key {
             key if key.starts_with("gen_ai.") => events.find_map(|event| event.attr(key)),
+            names::EXCEPTION_MESSAGE => {
+                events.filter(|event| event.name == names::EVENT_EXCEPTION).find_map(|event| event.attr(key))
+            }
             // What came as a record of a log speaks of the same as the span.
             names::USER_ID => {
                 events.filter(|event| event.attr(names::LOG_OF_SPAN).is_some()).find_map(|event| event.attr(key))
@@ -250,6 +253,11 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
         Shape::Model => {
             let is_unknown = |text: &str| UNKNOWN_MODELS.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
             (says_something(value) && !value.as_str().is_some_and(is_unknown)).then(|| value.clone())
+        }
+        Shape::Class => {
+            let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
+            let is_class = |text: &&str| text.starts_with(char::is_alphabetic) && text.chars().all(is_part);
+            value.as_str().filter(is_class).map(Value::from)
         }
         Shape::Provider => canonical_provider(value.as_str()?).map(Value::from),
     }
@@ -423,6 +431,10 @@ fn write_outcome(draft: &mut Draft<'_>, dialect: &Dialect, ended: bool) {
         Some(Value::Bool(flag)) => word.parse() == Ok(*flag),
         value => value.and_then(Value::as_str) == Some(word),
     };
+    if ended && hands_on(draft.span()) {
+        draft.set(names::STEP_STATUS, StepStatus::Success.as_str());
+        return;
+    }
     let told = dialect.outcomes.iter().find(|outcome| says(outcome.key, outcome.word));
     let silent = ended && is_silent(draft.span(), dialect);
     let Some(status) = told.map(|told| told.status).or(silent.then_some(StepStatus::Error)) else { return };
@@ -434,6 +446,12 @@ fn write_outcome(draft: &mut Draft<'_>, dialect: &Dialect, ended: bool) {
     if status == StepStatus::Error && draft.span().attr(names::ERROR_TYPE).is_none() {
         draft.set(names::ERROR_TYPE, names::ERROR_TYPE_OTHER);
     }
+}
+
+/// Tells whether what ended the span is no failure, but how the program hands control on.
+fn hands_on(span: &Span) -> bool {
+    let class = facts::error(span).kind.unwrap_or_default();
+    CONTROL_FLOW.contains(&class.rsplit('.').next().unwrap_or_default())
 }
 
 /// Says the failure in the span's status too, where trace viewers look for it; what the emitter said there stays.

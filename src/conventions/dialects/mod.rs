@@ -28,7 +28,7 @@ pub use frameworks::{
 pub use platforms::{
     LAMINAR, LANGFUSE, LANGSMITH, LITELLM, MLFLOW, OPENINFERENCE, OPENINFERENCE_CLAUDE, OPENLIT, TRACELOOP,
 };
-pub use standard::{OTEL, OTEL_INSTRUMENTATION, RIG};
+pub use standard::{ANTHROPIC_CLIENT, OTEL, OTEL_INSTRUMENTATION, RIG};
 
 /// One emitter's way of writing.
 #[derive(Debug)]
@@ -53,8 +53,6 @@ pub struct Dialect {
     pub basis: &'static [BasisRow],
     /// Of these providers, output tokens do not include reasoning, which has to be added: the beginnings of their names.
     pub reasoning_apart: &'static [&'static str],
-    /// Input and output both 0 mean that nothing was reported.
-    pub zero_means_unreported: bool,
     /// A finished model call of these operations without any trace of a response failed.
     pub failed_without_response: &'static [&'static str],
     /// Spans that only announce another one.
@@ -145,6 +143,8 @@ pub enum Shape {
     Provider,
     /// A model's name; the words of [`UNKNOWN_MODELS`] are none.
     Model,
+    /// A class's name; what is not one word is none.
+    Class,
 }
 
 /// Which side of a step a content is.
@@ -273,6 +273,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &CODEX,
     &GOOSE,
     &GEMINI_CLI,
+    &ANTHROPIC_CLIENT,
     &OTEL_INSTRUMENTATION,
 ];
 
@@ -288,7 +289,6 @@ pub const PLAIN: Dialect = Dialect {
     outcomes: &[],
     basis: &[],
     reasoning_apart: &[],
-    zero_means_unreported: false,
     failed_without_response: &[],
     announced: None,
 };
@@ -303,6 +303,12 @@ pub const GOOGLE: &str = "gcp.";
 ///
 /// Source: Logfire's scrubbing, OpenInference's and Codex' switches, Claude Code's, Micrometer's placeholder.
 pub const HIDDEN: &[&str] = &["[Scrubbed due to", "__REDACTED__", "[REDACTED]", "<REDACTED>"];
+
+/// Classes of what is raised to hand control on, and no failure: LangGraph goes to another node or agent by one, and waits for
+/// a person by others.
+///
+/// Source: `langgraph` 1.2 `errors.py`.
+pub const CONTROL_FLOW: &[&str] = &["ParentCommand", "GraphInterrupt", "NodeInterrupt", "GraphBubbleUp"];
 
 /// Words by which a framework says that it does not know a model.
 pub const UNKNOWN_MODELS: &[&str] = &["none", "unknown", "null"];

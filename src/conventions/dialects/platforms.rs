@@ -1,6 +1,6 @@
 //! Instrumentations and platforms that lie over many frameworks.
 
-use super::Shape::{Count, Model, Provider, Text};
+use super::Shape::{Class, Count, Model, Provider, Text};
 use super::Source::{Before, Indexed, Json, Key, Method, Name};
 use super::{
     ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, GOOGLE, Outcome, PLAIN, SPAN_NAME, Side, Test, content, kind, row,
@@ -61,6 +61,9 @@ pub const OPENINFERENCE: Dialect = Dialect {
     kinds: &[
         // LlamaIndex: every method of a model is said to be a call, and this one only writes the request.
         kind(SPAN_NAME, Test::Ends("._prepare_chat_with_tools"), StepKind::Task),
+        // LangChain: whatever has `agent` in its name is said to be one, a tool that hands over to one as well.
+        kind("tool.name", Test::IsName, StepKind::Tool),
+        kind(names::AGENT_NAME, Test::IsName, StepKind::Agent),
         // The OpenAI Agents SDK: one agent hands over to the next, and no tool runs.
         kind(SPAN_NAME, Test::Starts("handoff to "), StepKind::Task),
         kind("openinference.span.kind", Test::Is("LLM"), StepKind::Llm),
@@ -89,8 +92,7 @@ pub const OPENINFERENCE_CLAUDE: Dialect = Dialect {
 
 /// OpenLLMetry (Traceloop).
 ///
-/// Source: `traceloop/openllmetry` 0.62.1 and `opentelemetry-semantic-conventions-ai` 0.5.1; recordings of 0.62 and 0.40,
-/// the older of which writes zeros for a streamed call whose usage it missed.
+/// Source: `traceloop/openllmetry` 0.62.1 and `opentelemetry-semantic-conventions-ai` 0.5.1; recordings of 0.62 and 0.40.
 pub const TRACELOOP: Dialect = Dialect {
     name: "traceloop",
     detect: &[
@@ -123,7 +125,6 @@ pub const TRACELOOP: Dialect = Dialect {
         kind("llm.request.type", Test::Is("completion"), StepKind::Llm),
     ],
     basis: ALL_INCLUSIVE,
-    zero_means_unreported: true,
     ..PLAIN
 };
 
@@ -134,7 +135,10 @@ pub const TRACELOOP: Dialect = Dialect {
 pub const LANGFUSE: Dialect = Dialect {
     name: "langfuse",
     detect: &[Detect::Key("langfuse.observation.type"), Detect::Scope("langfuse-sdk")],
-    facts: &[row(names::REQUEST_MODEL, &[Key("langfuse.observation.model.name")], Model)],
+    facts: &[
+        row(names::REQUEST_MODEL, &[Key("langfuse.observation.model.name")], Model),
+        row(names::AGENT_NAME, &[Json("langfuse.observation.metadata.lc_agent_name", &[])], Text),
+    ],
     entity: &[Name],
     usage: &[Key("langfuse.observation.usage_details")],
     content: &[
@@ -149,6 +153,7 @@ pub const LANGFUSE: Dialect = Dialect {
         kind("langfuse.observation.type", Test::Is("embedding"), StepKind::Embedding),
         kind("langfuse.observation.type", Test::Is("guardrail"), StepKind::Guardrail),
         kind("langfuse.observation.type", Test::Is("evaluator"), StepKind::Evaluator),
+        kind(names::AGENT_NAME, Test::IsName, StepKind::Agent),
         kind("langfuse.observation.type", Test::IsRoot("chain"), StepKind::Workflow),
         kind("langfuse.observation.type", Test::Present, StepKind::Task),
     ],
@@ -179,8 +184,13 @@ pub const MLFLOW: Dialect = Dialect {
         ),
         row(names::RESPONSE_MODEL, &[Json("mlflow.spanOutputs", &["model"])], Model),
         row(names::PROVIDER, &[Json("mlflow.llm.provider", &[])], Provider),
-        row(names::CONVERSATION_ID, &[Json("mlflow.trace.session", &[])], Text),
-        row(names::USER_ID, &[Json("mlflow.trace.user", &[])], Text),
+        row(
+            names::CONVERSATION_ID,
+            &[Json("mlflow.trace.session", &[]), Json("metadata", &["thread_id"]), Json("metadata", &["session_id"])],
+            Text,
+        ),
+        row(names::USER_ID, &[Json("mlflow.trace.user", &[]), Json("metadata", &["user_id"])], Text),
+        row(names::AGENT_NAME, &[Json("metadata", &["lc_agent_name"])], Text),
         row(names::RESPONSE_ID, &[Json("mlflow.spanOutputs", &["id"])], Text),
     ],
     entity: &[Name],
@@ -197,6 +207,7 @@ pub const MLFLOW: Dialect = Dialect {
         kind("mlflow.spanType", Test::Is("EMBEDDING"), StepKind::Embedding),
         kind("mlflow.spanType", Test::Is("GUARDRAIL"), StepKind::Guardrail),
         kind("mlflow.spanType", Test::Is("EVALUATOR"), StepKind::Evaluator),
+        kind(names::AGENT_NAME, Test::IsName, StepKind::Agent),
         kind("mlflow.spanType", Test::IsRoot("CHAIN"), StepKind::Workflow),
         kind("mlflow.spanType", Test::Present, StepKind::Task),
     ],
@@ -225,6 +236,8 @@ pub const LANGSMITH: Dialect = Dialect {
         row(names::USER_ID, &[Key("langsmith.metadata.user_id")], Text),
         row(names::RESPONSE_MODEL, &[Json("gen_ai.completion", LANGCHAIN_MODEL)], Model),
         row(names::RESPONSE_ID, &[Json("gen_ai.completion", LANGCHAIN_ID)], Text),
+        // Of every class it says `Exception`, and what Python prints of the error in the message.
+        row(names::ERROR_TYPE, &[Before(names::EXCEPTION_MESSAGE, "", '(')], Class),
         row(names::CACHE_READ_TOKENS, &[Json("gen_ai.usage.input_token_details", &["cache_read"])], Count),
         row(names::CACHE_WRITE_TOKENS, &[Json("gen_ai.usage.input_token_details", &["cache_creation"])], Count),
         row(names::REASONING_TOKENS, &[Json("gen_ai.usage.output_token_details", &["reasoning"])], Count),

@@ -3,7 +3,7 @@
 use super::Detect;
 use super::Shape::{Count, Model, Provider, Text};
 use super::Source::{Indexed, Key};
-use super::{ALL_INCLUSIVE, Dialect, Outcome, PLAIN, Side, Test, content, kind, row};
+use super::{ALL_INCLUSIVE, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test, content, kind, row};
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
 
@@ -136,7 +136,27 @@ pub const OTEL: Dialect = Dialect {
 /// cached tokens.
 pub const OTEL_INSTRUMENTATION: Dialect = Dialect {
     name: "otel-instrumentation",
-    detect: &[Detect::ScopePrefix("opentelemetry.instrumentation.")],
+    detect: &[Detect::ScopePrefix("opentelemetry.instrumentation."), Detect::ScopePrefix("opentelemetry.util.genai")],
+    basis: ALL_INCLUSIVE,
+    ..PLAIN
+};
+
+/// What the clients of Anthropic trace of themselves, retries and the reading of a stream included: input includes cached
+/// tokens.
+///
+/// Source: `anthropic` 2.14 for Python, `_tracing.py`. It counts tokens and makes sessions under the same names, and neither
+/// is a call of a model.
+pub const ANTHROPIC_CLIENT: Dialect = Dialect {
+    name: "anthropic-client",
+    detect: &[Detect::ScopePrefix("com.anthropic.sdk.")],
+    facts: &[
+        row(names::FINISH_REASONS, &[Key("anthropic.message.stop_reason")], Text),
+        row(names::CACHE_WRITE_1H_TOKENS, &[Key("anthropic.usage.cache_creation.ephemeral_1h_input_tokens")], Count),
+    ],
+    kinds: &[
+        kind(names::OPERATION, Test::Is("chat"), StepKind::Llm),
+        kind(SPAN_NAME, Test::Starts("anthropic."), StepKind::Task),
+    ],
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };

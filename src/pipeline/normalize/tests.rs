@@ -144,14 +144,13 @@ fn cached_tokens_are_added_where_they_were_left_out() {
 }
 
 #[test]
-fn a_dialect_can_say_exclusive_by_provider_and_zero_for_nothing() {
+fn a_dialect_can_say_exclusive_by_provider_and_no_call_has_an_empty_prompt() {
     const RAW: Dialect = Dialect {
         name: "raw",
         basis: &[
             crate::conventions::dialects::BasisRow { provider: "anthropic", basis: Basis::Exclusive },
             crate::conventions::dialects::BasisRow { provider: "", basis: Basis::Inclusive },
         ],
-        zero_means_unreported: true,
         ..PLAIN
     };
     let with = |provider: &str, input: i64| {

@@ -19,6 +19,10 @@ const COUNTS: &[&str] = &[
     names::TOTAL_TOKENS,
 ];
 
+/// Those of what went in, and those of what came out.
+const IN: &[&str] = &[names::INPUT_TOKENS, names::CACHE_READ_TOKENS, names::CACHE_WRITE_TOKENS];
+const OUT: &[&str] = &[names::OUTPUT_TOKENS, names::REASONING_TOKENS];
+
 /// What an object that a provider made says of its counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Told {
@@ -88,15 +92,7 @@ fn whole(value: &Json) -> Option<u64> {
 /// (xAI's), when only with it input and output make the total. Else the table decides, and where it does not know, the
 /// standard's rule is assumed and the span says so.
 pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
-    if dialect.zero_means_unreported && is_all_zero(draft.span()) {
-        // Present but empty: unknown to every reader.
-        for key in COUNTS {
-            if draft.span().attr(key).is_some() {
-                draft.clear(key);
-            }
-        }
-        return;
-    }
+    forget_empty(draft);
     let span = draft.span();
     let count = |key| count_of(span, key);
     let (output, reasoning) = (count(names::OUTPUT_TOKENS), count(names::REASONING_TOKENS));
@@ -148,8 +144,20 @@ fn count_of(span: &Span, key: &str) -> Option<i64> {
     span.attr(key).and_then(Value::as_i64).filter(|count| *count >= 0)
 }
 
-/// Tells whether a span reports that nothing went in and nothing came out.
-fn is_all_zero(span: &Span) -> bool {
-    let output = count_of(span, names::OUTPUT_TOKENS);
-    count_of(span, names::INPUT_TOKENS) == Some(0) && output.is_none_or(|output| output == 0)
+/// Empties the counts of a call that is said to have had no prompt: there is none such, and whoever writes that has missed
+/// what was reported. What came out stays where it is more than nothing.
+fn forget_empty(draft: &mut Draft<'_>) {
+    let is_zero = |span: &Span, key: &&str| count_of(span, key).is_none_or(|count| count == 0);
+    let is_without = |span: &Span, keys: &[&str]| keys.iter().all(|key| is_zero(span, key));
+    let span = draft.span();
+    if span.attr(names::INPUT_TOKENS).is_none() || !is_without(span, IN) {
+        return;
+    }
+    let empty = if is_without(span, OUT) { [IN, OUT].concat() } else { IN.to_vec() };
+    for key in empty.into_iter().chain([names::TOTAL_TOKENS]) {
+        if draft.span().attr(key).is_some() {
+            // Present but empty: unknown to every reader.
+            draft.clear(key);
+        }
+    }
 }

@@ -91,6 +91,9 @@ impl RunState {
         for (copy, of) in self.relayed(&copies) {
             copies.insert(copy, of);
         }
+        for (copy, of) in self.beside(&copies) {
+            copies.insert(copy, of);
+        }
         for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| step.facts.kind == StepKind::Tool) {
             if let Some(outer) = self.tool_around(step) {
                 copies.insert(place, outer);
@@ -168,6 +171,25 @@ impl RunState {
     /// Finds calls that were told by who passed them on and by the program, too, without a word in common: the same model
     /// was asked within the time of the program's own step. What the program tried again is one call.
     pub(super) fn relayed(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
+        self.joined(copies, |facts| facts.is_relayed, |facts| !facts.is_relayed, |step| (model_asked(step), None))
+    }
+
+    /// Finds calls of which a layer tells without being around the client that tells them too: both have one parent, and
+    /// the client's request falls into the time of the layer's step.
+    pub(super) fn beside(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
+        let is_client = |facts: &StepFacts| facts.is_at_wire && !facts.is_relayed;
+        self.joined(copies, is_client, |facts| !facts.is_at_wire, |step| (None, step.parent))
+    }
+
+    /// Joins calls at the wire with the program's own of the same kind and place, each with the latest that began before
+    /// it and had not ended.
+    fn joined<'a>(
+        &'a self,
+        copies: &HashMap<usize, usize>,
+        is_wire: impl Fn(&StepFacts) -> bool,
+        is_own: impl Fn(&StepFacts) -> bool,
+        place_of: impl Fn(&'a Step) -> (Option<&'a str>, Option<SpanId>),
+    ) -> Vec<(usize, usize)> {
         let calls = || {
             let calls = self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed);
             calls.filter(|(place, _)| !copies.contains_key(place))
@@ -176,9 +198,9 @@ impl RunState {
         let mut passed: Vec<usize> = Vec::new();
         let mut told: HashMap<_, Candidates> = HashMap::new();
         for (place, step) in calls() {
-            if !step.facts.is_relayed {
-                told.entry((step.facts.kind, step.facts.request_model.as_deref())).or_default().to_come.push(place);
-            } else if self.calls_around(step).is_empty() {
+            if is_own(&step.facts) {
+                told.entry((step.facts.kind, place_of(step))).or_default().to_come.push(place);
+            } else if is_wire(&step.facts) && self.calls_around(step).is_empty() {
                 passed.push(place);
             }
         }
@@ -189,16 +211,15 @@ impl RunState {
         let mut found = Vec::new();
         for place in passed {
             let wire = &self.steps[place];
-            let Some(candidates) = told.get_mut(&(wire.facts.kind, wire.facts.request_model.as_deref())) else {
-                continue;
-            };
+            let Some(candidates) = told.get_mut(&(wire.facts.kind, place_of(wire))) else { continue };
             while let Some(own) = candidates.to_come.pop_if(|own| self.steps[*own].started_at <= wire.started_at) {
                 candidates.under_way.push(own);
             }
             // Later ones begin later still.
             candidates.under_way.retain(|own| self.steps[*own].ended_at.is_none_or(|end| wire.started_at <= end));
-            let is_apart = |own: &Step| own.facts.response_id.is_some() && wire.facts.response_id.is_some();
-            let Some(last) = candidates.under_way.iter().rposition(|own| !is_apart(&self.steps[*own])) else {
+            let Some(last) =
+                candidates.under_way.iter().rposition(|own| may_be_one(&self.steps[*own].facts, &wire.facts))
+            else {
                 continue;
             };
             let own_place = candidates.under_way[last];
@@ -436,6 +457,20 @@ fn asked(facts: &StepFacts) -> Asked<'_> {
     (facts.provider.as_deref(), facts.request_model.as_deref())
 }
 
+fn model_asked(step: &Step) -> Option<&str> {
+    step.facts.request_model.as_deref()
+}
+
+/// Tells whether two layers may speak of one call: no two answers, and no two models.
+fn may_be_one(own: &StepFacts, wire: &StepFacts) -> bool {
+    let names = |model: &Option<String>, facts: &StepFacts| {
+        model.is_some() && (*model == facts.request_model || *model == facts.response_model)
+    };
+    let is_untold = own.model().is_none() || wire.model().is_none();
+    (own.response_id.is_none() || wire.response_id.is_none())
+        && (is_untold || names(&own.request_model, wire) || names(&own.response_model, wire))
+}
+
 /// Returns the model of a call; for one without an answer the model that answered the same request elsewhere in the
 /// run, so that `gpt-4o` and `gpt-4o-2024-08-06` are not taken for two.
 pub(super) fn known_model<'a>(facts: &'a StepFacts, answered: &HashMap<Asked<'a>, &'a str>) -> Option<&'a str> {
@@ -505,6 +540,34 @@ mod tests {
             });
         }
         state
+    }
+
+    #[test]
+    fn a_layer_beside_the_client_that_it_tells_of_is_a_copy() {
+        let copies = |own: Told, wire: Told, change: &dyn Fn(&mut Step)| {
+            let mut state = state(&[own, wire]);
+            let wire = &mut state.steps[1];
+            std::sync::Arc::make_mut(&mut wire.facts).is_at_wire = true;
+            change(wire);
+            state.duplicates()
+        };
+        let (layer, client) = ((false, 0, 1, 5, 0, false), (false, 0, 2, 3, 2, false));
+        assert_eq!(copies(layer, client, &|_| ()), HashMap::from([(0, 1)]));
+        // Another answer, another model, another time, another place.
+        assert_eq!(copies((false, 0, 1, 5, 1, false), client, &|_| ()), HashMap::new());
+        assert_eq!(copies((false, 1, 1, 5, 0, false), client, &|_| ()), HashMap::new());
+        assert_eq!(copies((false, 0, 3, 5, 0, false), client, &|_| ()), HashMap::new());
+        assert_eq!(copies(layer, client, &|step| step.parent = Some(SpanId([9; 8]))), HashMap::new());
+        assert_eq!(
+            copies(layer, client, &|step| std::sync::Arc::make_mut(&mut step.facts).is_at_wire = false),
+            HashMap::new()
+        );
+        // The layer names the model that answered.
+        let answered = |step: &mut Step| {
+            let facts = std::sync::Arc::make_mut(&mut step.facts);
+            (facts.request_model, facts.response_model) = (Some("alias".into()), Some("m0".into()));
+        };
+        assert_eq!(copies(layer, client, &answered), HashMap::from([(0, 1)]));
     }
 
     /// What `relayed` does, without sorting anything away: each call that was passed on against all others.

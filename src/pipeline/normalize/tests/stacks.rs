@@ -154,3 +154,142 @@ fn langfuse_says_the_reason_of_a_failure_under_its_own_name() {
     );
     assert_eq!(failed.error.and_then(|error| error.message).as_deref(), Some("Error: 500 no"));
 }
+
+#[test]
+fn anthropics_client_tells_of_its_calls_and_of_what_is_none() {
+    let told = |name: &str, more: &[(&str, Value)]| {
+        let mut list = vec![
+            ("gen_ai.provider.name", Value::from("anthropic")),
+            ("gen_ai.request.model", "claude-sonnet-4-5".into()),
+            ("http.request.method", "POST".into()),
+        ];
+        list.extend_from_slice(more);
+        super::stacks::told("com.anthropic.sdk.python", name, &list)
+    };
+    let call = told(
+        "anthropic.messages.create",
+        &[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(211)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(64)),
+            ("gen_ai.usage.cache_write.input_tokens", Value::Int(16)),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+            ("anthropic.message.stop_reason", "end_turn".into()),
+        ],
+    );
+    assert_eq!((call.kind, call.is_at_wire), (StepKind::Llm, true));
+    assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(37), None]);
+    assert_eq!(call.finish_reasons, ["end_turn"]);
+    assert_eq!(told("anthropic.messages.count_tokens", &[]).kind, StepKind::Task);
+    assert_eq!(told("anthropic.beta.sessions.create", &[("gen_ai.agent.name", "a".into())]).kind, StepKind::Task);
+}
+
+#[test]
+fn a_call_without_a_prompt_is_one_whose_prompt_the_emitter_missed() {
+    // LangChain's stream of Anthropic, by OpenInference.
+    let call = told(
+        "openinference.instrumentation.langchain",
+        "ChatAnthropic",
+        &[
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.token_count.prompt", Value::Int(0)),
+            ("llm.token_count.completion", Value::Int(37)),
+            ("llm.token_count.total", Value::Int(37)),
+        ],
+    );
+    assert_eq!(tokens(&call), [None, None, None, Some(37), None]);
+    // All of it came from the cache, and was counted apart.
+    let cached = told(
+        "openlit.otel.tracing",
+        "chat claude-sonnet-4-5",
+        &[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.provider.name", "anthropic".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(0)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(64)),
+            ("gen_ai.usage.output_tokens", Value::Int(0)),
+        ],
+    );
+    assert_eq!(tokens(&cached), [Some(64), Some(64), None, Some(0), None]);
+}
+
+#[test]
+fn langchain_says_who_is_an_agent_by_every_instrumentation() {
+    for (scope, list) in [
+        (
+            "openinference.instrumentation.langchain",
+            vec![
+                ("openinference.span.kind", "CHAIN"),
+                ("metadata", r#"{"lc_agent_name": "weather", "thread_id": "s-1", "user_id": "u-1"}"#),
+            ],
+        ),
+        (
+            "langfuse-sdk",
+            vec![
+                ("langfuse.observation.type", "chain"),
+                ("langfuse.observation.metadata.lc_agent_name", "\"weather\""),
+                ("session.id", "s-1"),
+                ("user.id", "u-1"),
+            ],
+        ),
+        (
+            "mlflow.tracing.provider",
+            vec![
+                ("mlflow.spanType", "\"CHAIN\""),
+                ("metadata", r#"{"lc_agent_name": "weather", "thread_id": "s-1", "user_id": "u-1"}"#),
+            ],
+        ),
+    ] {
+        let list: Vec<(&str, Value)> = list.into_iter().map(|(key, value)| (key, value.into())).collect();
+        let agent = told(scope, "weather", &list);
+        assert_eq!((agent.kind, agent.agent_name.as_deref()), (StepKind::Agent, Some("weather")), "{scope}");
+        assert_eq!((agent.session_id.as_deref(), agent.user_id.as_deref()), (Some("s-1"), Some("u-1")), "{scope}");
+        assert_eq!(told(scope, "model", &list).kind, StepKind::Task, "{scope}");
+    }
+    // Whatever has `agent` in its name is said to be one.
+    let tool = told(
+        "openinference.instrumentation.langchain",
+        "transfer_to_weather_agent",
+        &[("openinference.span.kind", "AGENT".into()), ("tool.name", "transfer_to_weather_agent".into())],
+    );
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("transfer_to_weather_agent")));
+}
+
+#[test]
+fn who_hands_control_on_by_raising_has_not_failed_and_who_stops_reading_has_cancelled() {
+    let ended_by = |scope: &str, mark: (&str, Value), class: &str, message: &str| {
+        let mut record = ended(&[mark]);
+        record.scope.name = scope.to_owned();
+        record.span.status = Some(Status { code: 2, message: String::new() });
+        let raised = [("exception.type", class.into()), ("exception.message", message.into())];
+        record.span.events = vec![event("exception", &raised)];
+        let facts = facts(&record);
+        (facts.status, facts.error.and_then(|error| error.kind))
+    };
+    let traceloop = |class| {
+        let mark = ("traceloop.span.kind", "task".into());
+        ended_by("opentelemetry.instrumentation.langchain", mark, class, "…")
+    };
+    assert_eq!(traceloop("langgraph.errors.ParentCommand"), (StepStatus::Success, None));
+    assert_eq!(traceloop("GraphInterrupt"), (StepStatus::Success, None));
+    assert_eq!(traceloop("GeneratorExit"), (StepStatus::Cancelled, Some("GeneratorExit".into())));
+    // LangSmith has the class in what Python prints of it.
+    let langsmith = |message| ended_by("langsmith", ("langsmith.span.kind", "chain".into()), "Exception", message);
+    assert_eq!(langsmith("ParentCommand(Command(graph='a'))Traceback (most recent …"), (StepStatus::Success, None));
+    assert_eq!(langsmith("GeneratorExit()Traceback (…"), (StepStatus::Cancelled, Some("GeneratorExit".into())));
+    assert_eq!(langsmith("it is (odd)"), (StepStatus::Error, Some("Exception".into())));
+    // OpenTelemetry's own for OpenAI.
+    let mut left = ended(&[("gen_ai.operation.name", "chat".into()), ("error.type", "_OTHER".into())]);
+    left.span.status = Some(Status { code: 2, message: "abandoned stream".into() });
+    assert_eq!(facts(&left).status, StepStatus::Cancelled);
+}
+
+#[test]
+fn making_an_agent_is_no_run() {
+    let made = told(
+        "opentelemetry.instrumentation.langchain",
+        "create_agent weather",
+        &[("gen_ai.operation.name", "create_agent".into()), ("gen_ai.agent.name", "weather".into())],
+    );
+    assert_eq!((made.kind, made.is_genai), (StepKind::Task, false));
+}
