@@ -8,7 +8,7 @@ use crate::model::id::IdSet;
 use crate::model::{CostSource, NanoUsd, SpanId, StepKind, StepStatus, Tokens};
 use crate::pipeline::facts::StepFacts;
 
-/// How far above a call other layers' words for it are looked for.
+/// How far above a call other layers' words for it are looked for, and how far back among answers that have one id.
 const MAX_LAYERS: usize = 32;
 
 /// What was asked for: provider and model.
@@ -76,7 +76,7 @@ impl RunState {
         for (place, step) in calls() {
             let Some(answer) = step.facts.response_id.as_deref() else { continue };
             let told = by_answer.entry(answer).or_default();
-            match told.iter_mut().find(|first| !are_two_answers(&self.steps[**first], step)) {
+            match told.iter_mut().rev().take(MAX_LAYERS).find(|first| !are_two_answers(&self.steps[**first], step)) {
                 None => told.push(place),
                 // The one that knows more of the bill counts.
                 Some(first) if rank(&self.steps[*first]) < rank(step) => {
@@ -171,14 +171,20 @@ impl RunState {
     /// Finds calls that were told by who passed them on and by the program, too, without a word in common: the same model
     /// was asked within the time of the program's own step. What the program tried again is one call.
     pub(super) fn relayed(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
-        self.joined(copies, |facts| facts.is_relayed, |facts| !facts.is_relayed, |step| (model_asked(step), None))
+        let is_own = |step: &Step| !step.facts.is_relayed;
+        self.joined(copies, |facts| facts.is_relayed, is_own, |step| (model_asked(step), None))
     }
 
     /// Finds calls of which a layer tells without being around the client that tells them too: both have one parent, and
     /// the client's request falls into the time of the layer's step.
     pub(super) fn beside(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
         let is_client = |facts: &StepFacts| facts.is_at_wire && !facts.is_relayed;
-        self.joined(copies, is_client, |facts| !facts.is_at_wire, |step| (None, step.parent))
+        // One that is around a call tells of that, and of none beside it.
+        let calls = self.steps.iter().filter(|step| step.facts.billed);
+        let around: HashSet<SpanId> =
+            calls.flat_map(|call| self.calls_around(call)).map(|place| self.steps[place].span_id).collect();
+        let is_own = |step: &Step| !step.facts.is_at_wire && !around.contains(&step.span_id);
+        self.joined(copies, is_client, is_own, |step| (None, step.parent))
     }
 
     /// Joins calls at the wire with the program's own of the same kind and place, each with the latest that began before
@@ -187,7 +193,7 @@ impl RunState {
         &'a self,
         copies: &HashMap<usize, usize>,
         is_wire: impl Fn(&StepFacts) -> bool,
-        is_own: impl Fn(&StepFacts) -> bool,
+        is_own: impl Fn(&Step) -> bool,
         place_of: impl Fn(&'a Step) -> (Option<&'a str>, Option<SpanId>),
     ) -> Vec<(usize, usize)> {
         let calls = || {
@@ -198,7 +204,7 @@ impl RunState {
         let mut passed: Vec<usize> = Vec::new();
         let mut told: HashMap<_, Candidates> = HashMap::new();
         for (place, step) in calls() {
-            if is_own(&step.facts) {
+            if is_own(step) {
                 told.entry((step.facts.kind, place_of(step))).or_default().to_come.push(place);
             } else if is_wire(&step.facts) && self.calls_around(step).is_empty() {
                 passed.push(place);
@@ -562,6 +568,12 @@ mod tests {
             copies(layer, client, &|step| std::sync::Arc::make_mut(&mut step.facts).is_at_wire = false),
             HashMap::new()
         );
+        // The layer is around another call of the client.
+        let mut state = state(&[layer, client, (false, 0, 2, 2, 0, false)]);
+        std::sync::Arc::make_mut(&mut state.steps[1].facts).is_at_wire = true;
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        state.steps[2].parent = Some(state.steps[0].span_id);
+        assert_eq!(state.duplicates().get(&0), None);
         // The layer names the model that answered.
         let answered = |step: &mut Step| {
             let facts = std::sync::Arc::make_mut(&mut step.facts);
