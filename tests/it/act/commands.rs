@@ -215,7 +215,7 @@ fn a_command_that_is_held_goes_on_when_its_recorder_is_killed() {
     let numbers = std::fs::read_to_string(&number).unwrap();
     let processes: Vec<&str> = numbers.split_whitespace().collect();
     assert_eq!(told(&store, &["pause", "latest"]).0, Some(0));
-    assert!(processes.iter().all(|process| is_stopped(process)));
+    wait_until("they are held", || is_waiting(&store) && processes.iter().all(|process| is_stopped(process)));
     exec.kill();
     wait_until("they go on", || !processes.iter().any(|process| is_stopped(process)));
     for process in processes {
