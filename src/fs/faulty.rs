@@ -6,7 +6,7 @@
 //!
 //! - **Loss of power** leaves of each sector any one of its contents since the last sync, of each size the same, and of
 //!   the changed names of each directory those up to some moment: torn, reordered and lost writes, files without
-//!   content and folders without files.
+//!   content and folders without files. Asked to, it leaves any of the changed names: what POSIX promises is no more.
 //! - **A failed sync** leaves on the disk what a loss of power might, and forgets the rest of the changes: a later sync
 //!   that works says nothing about them. What could not be written may from then on be seen no more, either.
 //! - **A killed process** leaves what is seen. Its locks are free, and whatever it goes on to do fails and changes
@@ -86,6 +86,8 @@ pub(crate) enum End {
     Kill,
     /// The power fails: what is on the disk stays.
     PowerLoss,
+    /// The same on a file system that brings names to the disk in no order.
+    PowerLossInDisorder,
 }
 
 /// Groups of operations that fail in the same ways.
@@ -250,8 +252,10 @@ impl FaultyFs {
         disk.is_dead = false;
         disk.locks.clear();
         disk.plan = Plan::default();
-        if end == End::PowerLoss {
-            disk.lose_power();
+        match end {
+            End::Kill => {}
+            End::PowerLoss => disk.lose_power(true),
+            End::PowerLossInDisorder => disk.lose_power(false),
         }
         let (life, count) = (disk.life, disk.count);
         if let Some(trace) = &mut disk.trace {
@@ -465,7 +469,7 @@ impl Disk {
         Ok(())
     }
 
-    fn lose_power(&mut self) {
+    fn lose_power(&mut self, are_names_in_order: bool) {
         let Self { nodes, dice, .. } = self;
         for node in nodes.values_mut() {
             match node {
@@ -475,8 +479,13 @@ impl Disk {
                     file.pending.clear();
                 }
                 Node::Dir(names) => {
-                    let kept = dice.below(names.pending.len() as u64 + 1) as usize;
-                    names.bring_to_disk(kept);
+                    if are_names_in_order {
+                        let kept = dice.below(names.pending.len() as u64 + 1) as usize;
+                        names.bring_to_disk(kept);
+                    } else {
+                        names.pending.retain(|_| dice.one_in(2));
+                        names.bring_to_disk(names.pending.len());
+                    }
                     names.seen = names.disk.clone();
                     names.pending.clear();
                 }

@@ -6,10 +6,10 @@ use std::time::Instant;
 use super::format::{Gone, Indexed};
 use super::pack::Pack;
 use super::tombstones::Locked;
-use super::{PATIENCE, Packs, WAIT};
+use super::{LOOKS, PATIENCE, Packs, WAIT};
 use crate::fs::Fs;
 use crate::model::RunId;
-use crate::model::id::IdMap;
+use crate::model::id::{IdMap, IdSet};
 
 /// What became of a run that was to go out of its pack.
 #[derive(Debug)]
@@ -56,8 +56,44 @@ impl Packs {
         is_elsewhere: impl Fn(RunId) -> io::Result<bool>,
         is_dry: bool,
     ) -> IdMap<RunId, Removal> {
-        let mut done: IdMap<RunId, Removal> = IdMap::default();
-        let removed = self.ask(fs, |packs| {
+        let (mut done, mut asked) = (IdMap::default(), runs.to_vec());
+        for look in 1.. {
+            let moved = self.remove_where_they_are(fs, &asked, why, &is_elsewhere, is_dry, &mut done);
+            self.forget();
+            asked = match moved {
+                Ok(moved) => moved,
+                Err(error) => {
+                    done.extend(asked.iter().map(|run| (*run, Removal::Failed(again(&error)))));
+                    break;
+                }
+            };
+            if asked.is_empty() {
+                break;
+            }
+            if look == LOOKS {
+                let why = || io::Error::new(io::ErrorKind::WouldBlock, "its pack is rewritten over and over");
+                done.extend(asked.iter().map(|run| (*run, Removal::Failed(why()))));
+                break;
+            }
+        }
+        for run in runs {
+            done.entry(*run).or_insert(Removal::NotHere);
+        }
+        done
+    }
+
+    /// Removes runs from the packs that have them now. Returns those of which a pack has been rewritten meanwhile: they are
+    /// in another, or have gone.
+    fn remove_where_they_are(
+        &self,
+        fs: &dyn Fs,
+        runs: &[RunId],
+        why: Gone,
+        is_elsewhere: impl Fn(RunId) -> io::Result<bool>,
+        is_dry: bool,
+        done: &mut IdMap<RunId, Removal>,
+    ) -> io::Result<Vec<RunId>> {
+        let (packs, here) = self.ask(fs, |packs| {
             let mut here: Vec<(usize, Vec<Indexed>)> = Vec::new();
             for (at, pack) in packs.iter().enumerate() {
                 let (gone, mut found) = (pack.gone(fs)?, Vec::new());
@@ -69,25 +105,28 @@ impl Packs {
                 }
             }
             Ok((packs.clone(), here))
-        });
-        let (packs, here) = match removed {
-            Ok(removed) => removed,
-            Err(error) => return runs.iter().map(|run| (*run, Removal::Failed(again(&error)))).collect(),
-        };
+        })?;
+        let mut moved = IdSet::default();
         // The oldest copy first: should this stop in the middle, the latest still holds.
-        for (at, entries) in here.into_iter().rev() {
+        for (at, mut entries) in here.into_iter().rev() {
+            entries.retain(|entry| !moved.contains(&entry.run) && !has_failed(done, entry.run));
             match remove_from(fs, &packs[at], &entries, why, &is_elsewhere, is_dry) {
                 Ok(from_pack) => done.extend(from_pack),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    moved.extend(entries.iter().map(|entry| entry.run));
+                    // It is the last copy whose removal counts.
+                    done.retain(|run, _| !moved.contains(run));
+                }
                 Err(error) => done.extend(entries.iter().map(|entry| (entry.run, Removal::Failed(again(&error))))),
             }
         }
-        self.forget();
-        for run in runs {
-            done.entry(*run).or_insert(Removal::NotHere);
-        }
-        done
+        Ok(moved.into_iter().collect())
     }
+}
+
+/// Tells whether a copy of a run stays: with it stays the latest, which holds.
+fn has_failed(done: &IdMap<RunId, Removal>, run: RunId) -> bool {
+    matches!(done.get(&run), Some(Removal::Failed(_)))
 }
 
 /// Removes runs from one pack.

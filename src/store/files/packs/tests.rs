@@ -13,6 +13,7 @@ use crate::store::{Listed, Query, RunReader, RunWriter, StoreError};
 
 mod at_once;
 mod space;
+mod trouble;
 
 const BASE: u64 = 1_767_693_600_000;
 const WRITER: RunId = RunId([9; 16]);

@@ -66,8 +66,9 @@ pub(crate) struct Swept {
 struct Load {
     /// Which one, among all.
     at: usize,
-    /// The runs that are left in it, and of which no later pack has a copy.
-    runs: IdSet<RunId>,
+    /// The runs in it that it is to be without: as good as gone, or with a copy in a later pack. Which have gone for good is
+    /// asked once nobody can change it.
+    without: IdSet<RunId>,
     /// Bytes of its file.
     bytes: u64,
     /// Bytes that its file would have with nothing but the runs that are left; 0 without any.
@@ -99,7 +100,8 @@ impl Packs {
         let mut tidied = Tidied { pending: dead, ..Tidied::default() };
         for group in groups {
             let group: Vec<&Load> = group.into_iter().map(|at| &loads[at]).collect();
-            let sources: Vec<(&Pack, &IdSet<RunId>)> = group.iter().map(|load| (&packs[load.at], &load.runs)).collect();
+            let sources: Vec<(&Pack, &IdSet<RunId>)> =
+                group.iter().map(|load| (&packs[load.at], &load.without)).collect();
             let (before, after) = if tidying.is_dry {
                 let left: Vec<u64> = group.iter().map(|load| load.left).filter(|left| *left > 0).collect();
                 // One head, one trailer and one index for all of them.
@@ -135,7 +137,7 @@ impl Packs {
         let Some(load) = loads.iter().find(|load| packs[load.at].id == id) else { return Ok(0) };
         let locked = removal::wait_for(fs, pack)?;
         let mut taken = Taken::default();
-        taken.take(fs, pack, |entry| Ok(load.runs.contains(&entry.run)))?;
+        taken.take(fs, pack, |entry| Ok(!load.without.contains(&entry.run)))?;
         let left = taken.entries.len() as u64;
         taken.replace(fs, self, process, vec![locked])?;
         self.forget();
@@ -171,17 +173,21 @@ impl Packs {
         told: &IdSet<RunId>,
         has_folder: impl Fn(RunId) -> io::Result<bool>,
     ) -> io::Result<Swept> {
-        let mut swept = Swept::default();
+        let (mut swept, mut hidden) = (Swept::default(), Vec::new());
         for (path, id, kind) in leftovers(fs, self)? {
             if kind == Leftover::New {
                 swept.unfinished += u64::from(is_abandoned(fs, &path) && fs.remove_file(&path).is_ok());
                 continue;
             }
             let Some(pack) = Pack::open_at(fs, path, id).map(Some).or_else(not_there)? else { continue };
-            if !self.is_note(fs, &pack, told, &has_folder)? && remove_hidden(fs, self, id).is_ok() {
-                swept.hidden += 1;
-                swept.freed += pack.bytes;
+            if !self.is_note(fs, &pack, told, &has_folder)? {
+                hidden.push(pack);
             }
+        }
+        let removed = remove_hidden(fs, self, hidden.iter().map(|pack| pack.id))?;
+        for pack in hidden.iter().filter(|pack| removed.contains(&pack.id)) {
+            swept.hidden += 1;
+            swept.freed += pack.bytes;
         }
         Ok(swept)
     }
@@ -235,15 +241,25 @@ fn is_abandoned(fs: &dyn Fs, path: &Path) -> bool {
     found.len > 0 || u128::from(age) > MAKING.as_nanos()
 }
 
-/// Deletes what is left of a pack that is out of sight: its tombstones first, since without a pack they would be missed.
-fn remove_hidden(fs: &dyn Fs, packs: &Packs, id: RunId) -> io::Result<()> {
-    for name in [format!("{id}.del"), format!(".gone-{id}.pack")] {
-        match fs.remove_file(&packs.dir().join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+/// Deletes what is left of packs that are out of sight, and returns which have gone.
+///
+/// Each step is on the disk before the next begins: that they are out of sight before their tombstones go, since else what
+/// was removed would be there again after a loss of power, and that these went before the packs, without which they would
+/// be missed.
+fn remove_hidden(fs: &dyn Fs, packs: &Packs, ids: impl Iterator<Item = RunId>) -> io::Result<IdSet<RunId>> {
+    let mut left: IdSet<RunId> = ids.collect();
+    for name in [|id| format!("{id}.del"), |id| format!(".gone-{id}.pack")] as [fn(RunId) -> String; 2] {
+        if left.is_empty() {
+            break;
         }
+        fs.sync_dir(packs.dir())?;
+        left.retain(|id| match fs.remove_file(&packs.dir().join(name(*id))) {
+            // The next to tidy up tries again.
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+            Ok(()) => true,
+        });
     }
-    Ok(())
+    Ok(left)
 }
 
 /// Looks how packs stand, the oldest first.
@@ -260,8 +276,8 @@ fn loads(
     for (at, pack) in packs.iter().enumerate() {
         let gone = pack.gone(fs)?;
         // The latest copy of a run holds.
-        let living = pack.living(fs)?.into_iter().filter(|entry| seen.insert(entry.run));
-        let living: Vec<Indexed> = living.filter(|entry| !tidying.going.contains(&entry.run)).collect();
+        let is_left = |entry: &Indexed| seen.insert(entry.run) && !tidying.going.contains(&entry.run);
+        let (living, without): (Vec<Indexed>, Vec<Indexed>) = pack.living(fs)?.into_iter().partition(is_left);
         let mut is_needed = false;
         for (run, why) in gone.iter() {
             let is_note = *why != Gone::Unpacked && tidying.told.contains(run) && !in_packs.contains(run);
@@ -269,7 +285,7 @@ fn loads(
         }
         loads.push(Load {
             at,
-            runs: living.iter().map(|entry| entry.run).collect(),
+            without: without.iter().map(|entry| entry.run).collect(),
             bytes: pack.bytes,
             left: size_of(&living),
             is_fixed: is_needed || pack.flaw.is_some(),
@@ -330,10 +346,10 @@ fn move_together(
     has_folder: impl Fn(RunId) -> io::Result<bool>,
 ) -> io::Result<(u64, u64)> {
     let (mut taken, mut locks, mut before) = (Taken::default(), Vec::with_capacity(sources.len()), 0);
-    for (pack, runs) in sources {
+    for (pack, without) in sources {
         let Some(locked) = pack.lock(fs).or_else(not_there)? else { continue };
         let mark = taken.entries.len();
-        match taken.take(fs, pack, |entry| Ok(runs.contains(&entry.run) && !has_folder(entry.run)?)) {
+        match taken.take(fs, pack, |entry| Ok(!without.contains(&entry.run) && !has_folder(entry.run)?)) {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => taken.entries.truncate(mark),
             Err(error) => return Err(error),
             Ok(()) => {
@@ -395,11 +411,11 @@ impl Taken {
                 removal::wait_for(fs, &pack)?.bury(fs, &self.unpacked, Gone::Unpacked)?;
             }
         }
-        for locked in old {
+        for locked in &old {
             locked.hide(fs)?;
-            // Out of sight it harms nobody; the next to tidy up takes it away.
-            let _ = remove_hidden(fs, packs, locked.pack.id);
         }
+        // Out of sight they harm nobody: what stays of them the next to tidy up takes away.
+        remove_hidden(fs, packs, old.iter().map(|locked| locked.pack.id))?;
         Ok(bytes.len() as u64)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::format::{self, Gone, Indexed, TOMBSTONE};
 use super::pack::Pack;
-use crate::fs::{Access, Fs, FsFile, Identity, append_full, read_full};
+use crate::fs::{Access, Fs, FsFile, Identity, Stat, append_full, read_full};
 use crate::model::id::IdMap;
 use crate::model::{RunId, UnixNanos};
 use crate::sources::fork::hold_off;
@@ -20,11 +20,45 @@ pub(crate) type Graves = IdMap<RunId, Gone>;
 /// What is known of a file of tombstones.
 #[derive(Debug, Default)]
 pub struct Buried {
-    /// Which file was read, and how far.
-    read: Option<(Identity, u64)>,
+    /// What was read.
+    read: Option<ReadUpTo>,
     graves: Arc<Graves>,
     /// Records that are not as they were written.
     damaged: u64,
+}
+
+/// Which file of tombstones was read, and how far. What another could not bring to the disk it takes back, so that other
+/// bytes may stand there later.
+#[derive(Clone, Copy, Debug)]
+struct ReadUpTo {
+    identity: Identity,
+    len: u64,
+    modified: u64,
+    /// The last of its records that was whole.
+    last: [u8; TOMBSTONE],
+}
+
+impl ReadUpTo {
+    /// Where the record stands that is not known yet, or was torn and may be whole by now.
+    fn next(&self) -> u64 {
+        self.len - self.len % TOMBSTONE as u64
+    }
+
+    /// Tells whether nothing has been done to the file since.
+    fn is_all(&self, found: &Stat) -> bool {
+        (self.identity, self.len, self.modified) == (found.identity, found.len, found.modified)
+    }
+
+    /// Tells whether what was read stands in the file still, and more may behind it.
+    fn is_begin_of(&self, file: &dyn FsFile, found: &Stat) -> io::Result<bool> {
+        let Some(at) = self.next().checked_sub(TOMBSTONE as u64) else { return Ok(false) };
+        let mut last = [0; TOMBSTONE];
+        // Each has the moment at which it was written.
+        Ok(self.identity == found.identity
+            && self.len <= found.len
+            && read_full(file, &mut last, at)? == TOMBSTONE
+            && last == self.last)
+    }
 }
 
 impl Pack {
@@ -49,7 +83,7 @@ impl Pack {
             }
             found => found?,
         };
-        if buried.read == Some((found.identity, found.len)) {
+        if buried.read.is_some_and(|read| read.is_all(&found)) {
             return Ok(Arc::clone(&buried.graves));
         }
         if found.len > LONGEST {
@@ -98,22 +132,33 @@ impl Pack {
         if fs.stat(&self.path)?.identity != file.stat()?.identity {
             return Err(io::ErrorKind::NotFound.into());
         }
+        // What is done under it is done for good: it goes by what stands in the file, and by nothing that was read before.
+        *self.buried.lock().unwrap_or_else(PoisonError::into_inner) = Buried::default();
         Ok(Some(Locked { pack: self, _held: file }))
     }
 }
 
 impl Buried {
+    /// Knows what does not stand in the file, as if that had stood there and been taken back without a trace.
+    #[cfg(test)]
+    pub(super) fn pretend(&mut self, graves: Graves) {
+        self.graves = Arc::new(graves);
+    }
+
     fn take_in(&mut self, pack: RunId, file: &dyn FsFile) -> io::Result<()> {
         let found = file.stat()?;
-        let known = self.read.filter(|(identity, len)| *identity == found.identity && *len <= found.len);
+        let known = match self.read {
+            Some(read) if read.is_begin_of(file, &found)? => Some(read),
+            _ => None,
+        };
         if known.is_none() {
             *self = Self::default();
         }
-        // A record that was torn is read again once it is whole.
-        let from = known.map_or(0, |(_, len)| len - len % TOMBSTONE as u64);
+        let from = known.map_or(0, |read| read.next());
         let mut bytes = vec![0; usize::try_from(found.len - from).unwrap_or(0)];
         let read = read_full(file, &mut bytes, from)?;
         let mut records = bytes[..read].chunks_exact(TOMBSTONE);
+        let last = records.clone().next_back().and_then(|record| record.try_into().ok());
         if from == 0
             && let Some(head) = records.next()
         {
@@ -125,7 +170,12 @@ impl Buried {
             self.damaged += u64::from(!is_good);
             graves.insert(run, why);
         }
-        self.read = Some((found.identity, from + read as u64));
+        self.read = last.or(known.map(|read| read.last)).map(|last| ReadUpTo {
+            identity: found.identity,
+            len: from + read as u64,
+            modified: found.modified,
+            last,
+        });
         Ok(())
     }
 }

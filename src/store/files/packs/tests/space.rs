@@ -7,10 +7,10 @@ use super::*;
 use crate::store::files::cleanup::{Cleaned, Options, cleanup};
 
 /// Long after all runs have ended.
-const NOW: UnixNanos = UnixNanos((BASE + 10_000_000) * 1_000_000);
+pub(super) const NOW: UnixNanos = UnixNanos((BASE + 10_000_000) * 1_000_000);
 
 /// What lets the runs go whose number is smaller, and no other.
-fn before(number: u8) -> Policy {
+pub(super) fn before(number: u8) -> Policy {
     let at = BASE + u64::from(number);
     Policy { max_age: Some(Duration::from_millis(NOW.millis() - at + 1)), ..Policy::default() }
 }
@@ -19,25 +19,25 @@ fn clean_at(fs: &FaultyFs, policy: &Policy, is_dry_run: bool) -> Cleaned {
     cleanup(&layout(fs), policy, Options { is_dry_run, ..Options::default() }, NOW, || true).unwrap()
 }
 
-fn clean(fs: &FaultyFs, policy: &Policy) -> Cleaned {
+pub(super) fn clean(fs: &FaultyFs, policy: &Policy) -> Cleaned {
     clean_at(fs, policy, false)
 }
 
 /// Writes a pack with these runs.
-fn write_pack(fs: &FaultyFs, numbers: impl IntoIterator<Item = u8>) {
+pub(super) fn write_pack(fs: &FaultyFs, numbers: impl IntoIterator<Item = u8>) {
     let mut writer = FilesWriter::new(layout(fs), WRITER, true).with_packs_of_any();
     numbers.into_iter().for_each(|number| writer.create_run(&summary(number), &events(number, 4)).unwrap());
     assert!(writer.write_held(true).unwrap());
 }
 
-fn store() -> FaultyFs {
+pub(super) fn store() -> FaultyFs {
     let fs = FaultyFs::new(1);
     layout(&fs).open_or_create().unwrap();
     fs
 }
 
 /// The runs that are there, by what lists say and by what each says itself.
-fn runs(fs: &FaultyFs) -> Vec<u8> {
+pub(super) fn runs(fs: &FaultyFs) -> Vec<u8> {
     let reader = FilesReader::of(layout(fs)).unwrap();
     let listed = reader.list_runs(&Query::default()).unwrap().into_iter().map(|listed| {
         let Listed::Run(run) = listed else { panic!("damaged: {listed:?}") };

@@ -1,0 +1,175 @@
+//! Trouble between two steps: loss of power, a sync that fails, and another process that rewrites a pack.
+
+use std::cell::Cell;
+use std::path::Path;
+
+use super::super::removal::Removal;
+use super::super::{Found, Gone, Packs};
+use super::space::{before, clean, runs, store, write_pack};
+use super::*;
+use crate::fs::Fs;
+use crate::fs::faulty::Op;
+use crate::model::id::IdSet;
+use crate::store::files::cleanup::{Options, cleanup};
+
+fn packs() -> Packs {
+    Packs::new("/store/packs".into())
+}
+
+/// Lets runs go out of their packs; `meanwhile` is done once, when the first of them is about to.
+fn remove(fs: &dyn Fs, packs: &Packs, of: &[RunId], meanwhile: impl Fn()) -> Vec<String> {
+    let is_first = Cell::new(true);
+    let is_elsewhere = |_| {
+        if is_first.replace(false) {
+            meanwhile();
+        }
+        Ok(false)
+    };
+    let removed = packs.remove(fs, of, Gone::Deleted, is_elsewhere, false);
+    of.iter().map(|run| format!("{:?}", removed[run])).collect()
+}
+
+/// Writes the pack with a run anew, as another process.
+fn rewrite_pack_of(fs: &dyn Fs, run: RunId) {
+    let others = packs();
+    let Found::At(place) = others.find(fs, run).unwrap() else { panic!("no pack has it") };
+    others.rewrite(fs, WRITER, place.pack().id, &IdSet::default()).unwrap();
+}
+
+#[test]
+fn what_was_removed_stays_so_when_the_power_fails_on_a_file_system_that_keeps_names_in_no_order() {
+    let mut orphans = 0;
+    for seed in 0..6 {
+        let tidy = |crash_at: Option<u64>| {
+            let fs = FaultyFs::new(seed);
+            layout(&fs).open_or_create().unwrap();
+            (0..3).for_each(|pack| write_pack(&fs, (0..RUNS / 3).map(|nth| 3 * nth + pack)));
+            // Of each pack half has gone for good.
+            clean(&fs, &before(RUNS / 2));
+            // Half of these packs, and all of the last one, go without their folder being synced.
+            let from = fs.count();
+            fs.plan(Plan { crash_at: crash_at.map(|step| from + step), ..Plan::default() });
+            let _ = cleanup(&layout(&fs), &before(RUNS - 3), Options::default(), super::space::NOW, || true);
+            (fs.count() - from, fs.restart(End::PowerLossInDisorder))
+        };
+        let (steps, _) = tidy(None);
+        for step in 1..=steps + 1 {
+            let (_, fs) = tidy(Some(step));
+            let in_packs = packs().bytes(&*fs.shared()).unwrap();
+            let back: Vec<u8> = in_packs.keys().map(|run| run.0[15]).filter(|run| *run < RUNS / 2).collect();
+            assert_eq!(back, [0; 0], "seed {seed}, step {step}: {:?}", pack_files(&fs));
+            let left = in_packs.keys().filter(|run| run.0[15] >= RUNS - 3).count();
+            assert_eq!(left, 3, "seed {seed}, step {step}");
+            orphans += packs().orphans(&*fs.shared()).unwrap().len();
+        }
+    }
+    assert_eq!(orphans, 0, "tombstones without a pack");
+}
+
+#[test]
+fn a_tombstone_that_was_taken_back_hides_no_run_from_who_has_read_it_and_loses_none() {
+    let fs = store();
+    write_pack(&fs, 0..RUNS);
+    clean(&fs, &before(1));
+    let (path, told) = fs.files().into_iter().find(|(path, _)| path.ends_with(".del")).unwrap();
+    let (shared, reader, other) = (fs.shared(), packs(), packs());
+    let locked = |run: u8| {
+        let Found::At(place) = other.find(&*shared, run_id(run)).unwrap() else { panic!("run {run}") };
+        place.pack().clone()
+    };
+    // Another process writes that run 5 has gone, and cannot bring that to the disk; it is read before it is taken back.
+    let mut unsynced = told.clone();
+    unsynced.extend(super::super::format::tombstone(locked(5).id, run_id(5), 7, Gone::Deleted));
+    let file = shared.open(Path::new(&path), Access::ReadWrite).unwrap();
+    file.write_at(&unsynced, 0).unwrap();
+    assert!(matches!(reader.find(&*shared, run_id(5)).unwrap(), Found::Buried));
+    file.set_len(told.len() as u64).unwrap();
+    // And then one that holds, of the same length.
+    let pack = locked(6);
+    super::super::removal::wait_for(&*shared, &pack).unwrap().bury(&*shared, &[run_id(6)], Gone::Deleted).unwrap();
+    assert!(matches!(reader.find(&*shared, run_id(6)).unwrap(), Found::Buried));
+    assert!(matches!(reader.find(&*shared, run_id(5)).unwrap(), Found::At(_)));
+}
+
+#[test]
+fn a_failed_sync_takes_a_tombstone_back_and_who_rewrites_the_pack_keeps_the_run() {
+    let fs = store();
+    write_pack(&fs, 0..RUNS);
+    clean(&fs, &before(1));
+    let (shared, other) = (fs.shared(), packs());
+    fs.fail_next(Op::SyncData, libc::EIO);
+    assert!(remove(&*shared, &other, &[run_id(5)], || {})[0].starts_with("Failed"));
+    assert_eq!(runs(&fs), (1..RUNS).collect::<Vec<_>>());
+    // What was read under the lock is as if nobody had read before.
+    let Found::At(place) = other.find(&*shared, run_id(5)).unwrap() else { panic!() };
+    let pack = place.pack().clone();
+    let mut stale = (*pack.gone(&*shared).unwrap()).clone();
+    stale.insert(run_id(5), Gone::Deleted);
+    pack.buried.lock().unwrap().pretend(stale);
+    assert!(pack.gone(&*shared).unwrap().contains_key(&run_id(5)));
+    other.rewrite(&*shared, WRITER, pack.id, &IdSet::default()).unwrap();
+    assert_eq!(runs(&fs), (1..RUNS).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_run_whose_pack_is_rewritten_while_it_is_removed_goes_from_the_new_one() {
+    let fs = store();
+    write_pack(&fs, 0..RUNS);
+    write_pack(&fs, 20..32);
+    let (shared, packs) = (fs.shared(), packs());
+    let of = [run_id(4), run_id(24)];
+    let removed = remove(&*shared, &packs, &of, || rewrite_pack_of(&*shared, run_id(24)));
+    assert_eq!(removed, ["Done", "Done"]);
+    assert_eq!(runs(&fs), (0..RUNS).chain(20..32).filter(|run| ![4, 24].contains(run)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_run_whose_pack_goes_while_it_is_removed_is_not_counted_as_removed() {
+    let fs = store();
+    write_pack(&fs, 0..RUNS);
+    write_pack(&fs, 20..32);
+    let (shared, packs) = (fs.shared(), packs());
+    let take_away = || {
+        let removed = super::super::Packs::new("/store/packs".into()).remove(
+            &*shared,
+            &(20..32).map(run_id).collect::<Vec<_>>(),
+            Gone::Deleted,
+            |_| Ok(false),
+            false,
+        );
+        assert!(removed.values().all(|removal| matches!(removal, Removal::Done)));
+    };
+    assert_eq!(remove(&*shared, &packs, &[run_id(4), run_id(24)], take_away), ["Done", "NotHere"]);
+}
+
+/// A store with two copies of each run: who wrote the pack anew was killed before the old one went.
+fn with_two_copies() -> FaultyFs {
+    for step in 1.. {
+        let fs = store();
+        write_pack(&fs, 0..RUNS);
+        fs.plan(Plan { crash_at: Some(fs.count() + step), ..Plan::default() });
+        let (packs, shared) = (packs(), fs.shared());
+        let id = packs.find(&*shared, run_id(5)).ok().and_then(|found| match found {
+            Found::At(place) => Some(place.pack().id),
+            _ => None,
+        });
+        let _ = id.map(|id| packs.rewrite(&*shared, WRITER, id, &IdSet::default()));
+        let fs = fs.restart(End::Kill);
+        if pack_files(&fs).iter().filter(|name| !name.starts_with('.')).count() == 2 {
+            return fs;
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn a_run_whose_older_copy_cannot_be_taken_away_has_not_gone() {
+    let fs = with_two_copies();
+    let (shared, packs) = (fs.shared(), packs());
+    fs.fail_next(Op::SyncData, libc::EIO);
+    let removed = remove(&*shared, &packs, &[run_id(5)], || {});
+    assert!(removed[0].starts_with("Failed"), "{removed:?}");
+    assert_eq!(runs(&fs), (0..RUNS).collect::<Vec<_>>());
+    assert_eq!(remove(&*shared, &packs, &[run_id(5)], || {}), ["Done"]);
+    assert_eq!(runs(&fs), (0..RUNS).filter(|run| *run != 5).collect::<Vec<_>>());
+}
