@@ -280,7 +280,7 @@ pub const GENKIT: Dialect = Dialect {
 /// Google's Agent Development Kit.
 ///
 /// Source: `google-adk` 2.13 `telemetry`, and recordings. Its hand-over from one agent to another is told like a tool
-/// that the program had; several tools at once have a span of their own around theirs.
+/// that the program had; several tools at once have a span of their own around theirs. Of models that it calls by LiteLLM it writes reasoning twice.
 pub const GOOGLE_ADK: Dialect = Dialect {
     name: "google-adk",
     detect: &[Detect::Scope("gcp.vertex.agent"), Detect::KeyPrefix("gcp.vertex.agent.")],
@@ -297,6 +297,7 @@ pub const GOOGLE_ADK: Dialect = Dialect {
         kind(SPAN_NAME, Test::Starts("agent_run"), StepKind::Agent),
     ],
     basis: ALL_INCLUSIVE,
+    adds_reasoning: true,
     ..PLAIN
 };
 

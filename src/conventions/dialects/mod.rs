@@ -53,6 +53,8 @@ pub struct Dialect {
     pub basis: &'static [BasisRow],
     /// Of these providers, output tokens do not include reasoning, which has to be added: the beginnings of their names.
     pub reasoning_apart: &'static [&'static str],
+    /// Reasoning is added to output for providers other than Google, too, whose output has it already.
+    pub adds_reasoning: bool,
     /// A finished model call of these operations without any trace of a response failed.
     pub failed_without_response: &'static [&'static str],
     /// Spans that only announce another one.
@@ -289,6 +291,7 @@ pub const PLAIN: Dialect = Dialect {
     outcomes: &[],
     basis: &[],
     reasoning_apart: &[],
+    adds_reasoning: false,
     failed_without_response: &[],
     announced: None,
 };

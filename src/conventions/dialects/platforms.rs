@@ -13,6 +13,9 @@ const LANGCHAIN_MODEL: &[&str] = &["generations", "0", "0", "message", "kwargs",
 /// Where LangChain's answers have the provider's id of the answer.
 const LANGCHAIN_ID: &[&str] = &["generations", "0", "0", "message", "kwargs", "response_metadata", "id"];
 
+/// Where LangChain's answers have the usage.
+const LANGCHAIN_USAGE: &[&str] = &["generations", "0", "0", "message", "kwargs", "usage_metadata"];
+
 const EXCLUSIVE_FOR_ANTHROPIC: &[BasisRow] =
     &[BasisRow { provider: "anthropic", basis: Basis::Exclusive }, BasisRow { provider: "", basis: Basis::Inclusive }];
 
@@ -35,6 +38,7 @@ pub const OPENINFERENCE: Dialect = Dialect {
             Model,
         ),
         row(names::RESPONSE_MODEL, &[Key("llm.response.model_name"), Json("output.value", LANGCHAIN_MODEL)], Model),
+        row(names::RESPONSE_ID, &[Json("output.value", LANGCHAIN_ID)], Text),
         row(names::CONVERSATION_ID, &[Json("metadata", &["thread_id"]), Json("metadata", &["session_id"])], Text),
         row(names::USER_ID, &[Json("metadata", &["user_id"]), Json("metadata", &["ls_user"])], Text),
         row(names::FINISH_REASONS, &[Key("llm.finish_reason")], Text),
@@ -52,8 +56,8 @@ pub const OPENINFERENCE: Dialect = Dialect {
         row(names::TAGS, &[Key("tag.tags")], Text),
     ],
     entity: &[Key("graph.node.name"), Key("graph.node.id"), Method(".run"), Method(".arun"), Method(".__call__"), Name],
-    // smolagents' answers, with what the client returned as Python prints it.
-    usage: &[Json("output.value", &["raw", "usage"])],
+    // smolagents' answers, with what the client returned as Python prints it; LangChain's, whose counts may say more.
+    usage: &[Json("output.value", &["raw", "usage"]), Json("output.value", LANGCHAIN_USAGE)],
     content: &[
         content(Side::In, &[Indexed("llm.input_messages"), Key("input.value")]),
         content(Side::Out, &[Indexed("llm.output_messages"), Key("output.value")]),

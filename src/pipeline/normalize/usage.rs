@@ -62,12 +62,13 @@ pub(super) fn write(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepK
         let sum = count(names::INPUT_TOKENS)
             .zip(count(names::OUTPUT_TOKENS))
             .map(|(input, output): (u64, u64)| input.saturating_add(output));
-        let is_nested = shape.makes_total && sum.is_some() && sum == count(names::TOTAL_TOKENS);
+        let is_whole = sum.is_some() && sum == count(names::TOTAL_TOKENS);
+        let is_nested = shape.makes_total && is_whole;
         if is_new(draft, names::INPUT_TOKENS) {
             told.basis = if is_nested { Some(Basis::Inclusive) } else { shape.basis };
         }
         if is_new(draft, names::OUTPUT_TOKENS) {
-            told.reasoning_apart = shape.reasoning_apart && !is_nested;
+            told.reasoning_apart = shape.reasoning_apart && !is_whole;
         }
         for (to, _) in shape.members {
             // That nothing of a rare kind was used need not be said with every call.
@@ -102,6 +103,7 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
     let provider = span.attr_str(names::PROVIDER).unwrap_or_default();
     let is_apart = dialect.reasoning_apart.iter().any(|start| provider.starts_with(start));
     let is_of_google = provider.starts_with(GOOGLE);
+    let is_twice = dialect.adds_reasoning && !provider.is_empty() && !is_of_google;
     let told = dialect.basis.iter().find(|row| provider.starts_with(row.provider)).map(|row| row.basis);
     let told = told.or(usage.basis);
 
@@ -121,6 +123,10 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
     }
     let Some(output) = output else { return };
     let input = count_of(draft.span(), names::INPUT_TOKENS);
+    if let Some(twice) = reasoning.filter(|twice| is_twice && *twice > 0 && twice.saturating_mul(2) <= output) {
+        draft.set(names::OUTPUT_TOKENS, output - twice);
+        return;
+    }
     // What the total has beyond input and output.
     let rest = total.zip(input).map_or(0, |(total, input)| total.saturating_sub(input).saturating_sub(output).max(0));
     let beside = match reasoning {

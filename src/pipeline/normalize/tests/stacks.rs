@@ -293,3 +293,51 @@ fn making_an_agent_is_no_run() {
     );
     assert_eq!((made.kind, made.is_genai), (StepKind::Task, false));
 }
+
+#[test]
+fn adk_adds_reasoning_to_an_output_that_has_it_where_the_model_is_not_of_google() {
+    let call = |provider: &str| {
+        told(
+            "gcp.vertex.agent",
+            "generate_content",
+            &[
+                ("gen_ai.operation.name", "generate_content".into()),
+                ("gen_ai.provider.name", provider.into()),
+                ("gen_ai.usage.input_tokens", Value::Int(211)),
+                ("gen_ai.usage.output_tokens", Value::Int(53)),
+                ("gen_ai.usage.reasoning.output_tokens", Value::Int(16)),
+            ],
+        )
+    };
+    assert_eq!(tokens(&call("openai")), [Some(211), None, None, Some(37), Some(16)]);
+    assert_eq!(tokens(&call("gcp.gemini")), [Some(211), None, None, Some(53), Some(16)]);
+    // The same in the older way, where the total tells.
+    let response = |total: u64| {
+        let usage =
+            format!(r#""candidates_token_count": 37, "thoughts_token_count": 16, "total_token_count": {total}"#);
+        let response = format!(r#"{{"usage_metadata": {{"prompt_token_count": 211, {usage}}}}}"#);
+        told("gcp.vertex.agent", "call_llm", &[("gcp.vertex.agent.llm_response", response.into())])
+    };
+    assert_eq!(tokens(&response(248)), [Some(211), None, None, Some(37), Some(16)]);
+    assert_eq!(tokens(&response(264)), [Some(211), None, None, Some(53), Some(16)]);
+}
+
+#[test]
+fn langchains_own_answer_says_what_openinference_leaves_out() {
+    let usage = r#"{"input_tokens": 211, "output_tokens": 38, "total_tokens": 249, "input_token_details": {"cache_read": 64, "cache_creation": 16}}"#;
+    let kwargs = format!(r#"{{"response_metadata": {{"id": "msg-1"}}, "usage_metadata": {usage}}}"#);
+    let answer = format!(r#"{{"generations": [[{{"message": {{"kwargs": {kwargs}}}}}]]}}"#);
+    let call = told(
+        "@arizeai/openinference-instrumentation-langchain",
+        "ChatAnthropic",
+        &[
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.token_count.prompt", Value::Int(211)),
+            ("llm.token_count.completion", Value::Int(38)),
+            ("llm.token_count.prompt_details.cache_read", Value::Int(64)),
+            ("output.value", answer.into()),
+        ],
+    );
+    assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(38), None]);
+    assert_eq!(call.response_id.as_deref(), Some("msg-1"));
+}
