@@ -216,10 +216,17 @@ pub(crate) fn create_dirs(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let Some(above) = dir.parent().filter(|above| !above.as_os_str().is_empty()) else { return Err(error) };
             create_dirs(fs, above)?;
-            create_dirs(fs, dir)
+            // Not from the start again: in `/proc`, say, a name cannot be made below a directory that is there.
+            or_there(fs, dir, fs.create_dir(dir))
         }
+        made => or_there(fs, dir, made),
+    }
+}
+
+/// Takes a directory that was there already for one that was made; a link to one is as good.
+fn or_there(fs: &dyn Fs, dir: &Path, made: io::Result<()>) -> io::Result<()> {
+    match made {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // A link to a directory is as good.
             if fs.stat(&dir.join(".")).is_ok_and(|found| found.is_dir) { Ok(()) } else { Err(error) }
         }
         made => made,

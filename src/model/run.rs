@@ -371,15 +371,15 @@ pub struct RunSummary {
     /// Length of an ended run.
     #[serde(default)]
     pub duration_ms: Option<u64>,
-    /// The same, under the name that workflows have.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub total_duration_ms: Option<u64>,
+    /// The same, under the name that workflows have; `None` of an agent.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub total_duration_ms: Option<Option<u64>>,
     /// What the run cost; `null` when nothing could be priced.
     #[serde(default)]
     pub cost_usd: Option<NanoUsd>,
-    /// The same, under the name that workflows have.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub total_cost_usd: Option<NanoUsd>,
+    /// The same, under the name that workflows have; `None` of an agent.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub total_cost_usd: Option<Option<NanoUsd>>,
     /// Where the cost comes from.
     #[serde(default)]
     pub cost_source: Option<CostSource>,
@@ -440,6 +440,11 @@ pub struct RunSummary {
     /// A workflow's direct children, at most 200.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<Vec<ChildStep>>,
+}
+
+/// Reads a member that is there: with `null` it is another than one that is not there.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 impl RunSummary {

@@ -486,6 +486,19 @@ fn a_root_that_comes_after_its_run_was_given_up_settles_it_after_all() {
 }
 
 #[test]
+fn a_workflow_has_its_totals_from_the_start_and_an_agent_has_none() {
+    let totals = |operation| {
+        let mut sink = outside_sink();
+        sink.take(1, ended(1, 2, 1, operation, 0, 1)).unwrap();
+        sink.flush_all().unwrap();
+        let run = serde_json::to_value(listed(sink).swap_remove(0)).unwrap();
+        ["total_duration_ms", "total_cost_usd"].map(|key| run.get(key).map(ToString::to_string))
+    };
+    assert_eq!(totals("chat"), [Some("null".to_owned()), Some("null".to_owned())]);
+    assert_eq!(totals("invoke_agent"), [None, None]);
+}
+
+#[test]
 fn a_log_whose_span_does_not_come_stands_for_itself() {
     let mut sink = outside_sink();
     let told = |seq: u8, name: &str, more: &[(&str, &str)]| {

@@ -426,6 +426,14 @@ mod tests {
         assert_eq!(mode(layout.runs(RunKind::Agent)), 0o700);
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_store_where_no_directory_can_be_made_is_an_error_and_not_an_abort() {
+        for place in ["/proc/runspan", "/proc/self/store/below", "/sys/kernel/runspan"] {
+            assert!(Layout::new(place).open_or_create().is_err(), "{place}");
+        }
+    }
+
     #[test]
     fn a_newer_store_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
