@@ -29,6 +29,8 @@ pub struct FilesWriter {
     is_rooted: bool,
     open: IdMap<RunId, OpenRun>,
     index: index::IndexLog,
+    /// Runs that are there and whose lines could not be written to the log of all runs.
+    unlisted: Vec<RunSummary>,
     /// Room for the lines of one write, used again and again.
     lines: Vec<u8>,
     /// Runs that come whole wait here for others; `None`: each gets a folder.
@@ -53,6 +55,7 @@ impl FilesWriter {
             is_rooted: !durable,
             open: IdMap::default(),
             index: Default::default(),
+            unlisted: Vec::new(),
             lines: Vec::new(),
             packer: None,
         }
@@ -196,11 +199,23 @@ impl FilesWriter {
     }
 
     /// Takes out of the log of all runs what it says of one that has gone.
-    fn tell_removed(&self, run: RunId) -> Result<(), StoreError> {
+    fn tell_removed(&mut self, run: RunId) -> Result<(), StoreError> {
+        self.unlisted.retain(|unlisted| unlisted.run_id != run);
         let (fs, log) = (self.layout.fs(), self.layout.index_log());
         // The index knows the log by the bytes before the place that it has read up to.
         index::pad(fs, &log)?;
         index::blank(fs, &log, &[run].into_iter().collect(), false).map(drop)
+    }
+
+    /// Appends lines of runs to the log of all runs. What there is no room for now comes before the next.
+    fn list(&mut self, runs: impl IntoIterator<Item = RunSummary>) -> Result<(), StoreError> {
+        self.unlisted.extend(runs);
+        if self.unlisted.is_empty() {
+            return Ok(());
+        }
+        self.index.append_all(self.layout.fs(), &self.layout.index_log(), &self.unlisted, self.durable)?;
+        self.unlisted.clear();
+        Ok(())
     }
 
     fn publish(&mut self, dir: &Path, summary: &RunSummary, writer: Option<RunId>) -> Result<(), StoreError> {
@@ -213,6 +228,8 @@ impl FilesWriter {
             }
         }
         run_dir::write_summary(self.layout.fs(), dir, &signed, self.durable)?;
+        // The last line of a run is the one that holds.
+        self.unlisted.retain(|unlisted| unlisted.run_id != summary.run_id);
         self.index.append(self.layout.fs(), &self.layout.index_log(), &signed, self.durable)
     }
 }
@@ -284,8 +301,9 @@ impl RunWriter for FilesWriter {
 
     fn update_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
         self.check_place()?;
-        if self.is_said(summary)? {
-            return Ok(());
+        if let Some(said) = self.said(summary)? {
+            // Who told it before may have had no time, or no room, for its line.
+            return self.list([said]);
         }
         let dir = self.open(summary.run_id)?.dir.clone();
         self.publish(&dir, summary, Some(self.writer))
@@ -295,7 +313,11 @@ impl RunWriter for FilesWriter {
         self.let_go(run)?;
         self.open.remove(&run);
         self.check_place()?;
-        let Some(dir) = self.layout.find_run(run)? else { return Ok(()) };
+        let Some(dir) = self.layout.find_run(run)? else {
+            // It may have gone before, and its lines could not be taken out.
+            let (_, told) = index::leads(self.layout.fs(), &self.layout.index_log())?;
+            return if told.contains(&run) { self.tell_removed(run) } else { Ok(()) };
+        };
         if self.is_packed(&dir)? {
             return match self.layout.remove_packed(&[run], packs::Gone::Deleted, false).remove(&run) {
                 Some(packs::Removal::Failed(error)) => Err(StoreError::io("delete", &dir)(error)),

@@ -274,6 +274,8 @@ pub(super) fn put(fs: &dyn Fs, packs: &Packs, id: RunId, bytes: &[u8], durable: 
     if made.is_err() {
         let _ = fs.remove_file(&making);
     }
+    // It may have got its name in the moment of the last look, by the folder's time.
+    packs.forget();
     made?;
     if durable { fs.sync_dir(dir) } else { Ok(()) }
 }

@@ -15,15 +15,16 @@ impl FilesWriter {
         self.layout.is_packed(dir).map_err(StoreError::io("read", dir))
     }
 
-    /// Tells whether a run is in a pack and its metadata says this already: told once more, it stays there.
-    pub(super) fn is_said(&self, summary: &RunSummary) -> Result<bool, StoreError> {
+    /// Returns what the metadata of a run in a pack says, if that is this: told once more, it stays there.
+    pub(super) fn said(&self, summary: &RunSummary) -> Result<Option<RunSummary>, StoreError> {
         let (run, dir) = (summary.run_id, self.layout.run(summary.kind, summary.run_id));
         if self.open.contains_key(&run) || !self.is_packed(&dir)? {
-            return Ok(false);
+            return Ok(None);
         }
         let said = run_dir::read_summary(self.layout.fs(), &dir, run)?;
         let RunSummary { writer, events_sha256, updated_at, .. } = said.clone();
-        Ok(said == RunSummary { writer, events_sha256, updated_at, ..summary.clone() })
+        let is_this = said == RunSummary { writer, events_sha256, updated_at, ..summary.clone() };
+        Ok(is_this.then_some(said))
     }
 
     /// Takes a run that has come whole for the next pack; tells whether that may be.
@@ -55,8 +56,13 @@ impl FilesWriter {
             log.append_lines(&lines, self.durable)?;
             self.place_run(dir, &making, held.summary.clone(), log)
         });
-        if let (Err(_), Some(packer)) = (&written, &mut self.packer) {
-            packer.put_back(held);
+        if written.is_err() {
+            if self.layout.has_folder(run).map_err(StoreError::io("read", self.layout.root()))? {
+                // What failed came behind its folder: another of that name would be in the way of it.
+                self.unlisted.push(held.summary);
+            } else if let Some(packer) = &mut self.packer {
+                packer.put_back(held);
+            }
         }
         written
     }
@@ -82,6 +88,7 @@ impl FilesWriter {
 
     /// Writes what waits for a pack, if it is time or `all` is to be written; tells whether nothing waits any more.
     pub(super) fn write_what_waits(&mut self, all: bool) -> Result<bool, StoreError> {
+        self.list([])?;
         self.hold_quiet();
         let Some(packer) = self.packer.as_mut().filter(|packer| !packer.is_empty()) else { return Ok(true) };
         if !all && !packer.is_due() {
@@ -99,8 +106,10 @@ impl FilesWriter {
         let layout = self.layout.clone();
         let (packs, fs) = layout.packs();
         let runs = packer.write(fs, packs, self.durable).map_err(StoreError::io("write", packs.dir()))?;
+        // They wait no longer: what fails from here on says nothing about them, and who tells them again finds them here.
+        self.unlisted.extend(runs);
         self.root()?;
-        self.index.append_all(layout.fs(), &layout.index_log(), &runs, self.durable)?;
+        self.list([])?;
         Ok(true)
     }
 }

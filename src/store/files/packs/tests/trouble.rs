@@ -173,3 +173,71 @@ fn a_run_whose_older_copy_cannot_be_taken_away_has_not_gone() {
     assert_eq!(remove(&*shared, &packs, &[run_id(5)], || {}), ["Done"]);
     assert_eq!(runs(&fs), (0..RUNS).filter(|run| *run != 5).collect::<Vec<_>>());
 }
+
+#[test]
+fn runs_that_wait_for_a_pack_are_written_and_listed_once_there_is_room_again_wherever_there_was_none() {
+    let lines = |fs: &FaultyFs| {
+        let log = String::from_utf8(fs.files().remove("/store/index.log").unwrap()).unwrap();
+        let listed: std::collections::BTreeSet<u8> = log
+            .lines()
+            .filter_map(|line| crate::store::files::index::quick_id(line.as_bytes()))
+            .map(|run| run.0[15])
+            .collect();
+        listed.into_iter().collect::<Vec<_>>()
+    };
+    // Few get a folder each, many a pack.
+    for of in [3, RUNS] {
+        let write = |full_at: Option<u64>, is_restarted: bool| {
+            let fs = store();
+            let mut writer = FilesWriter::new(layout(&fs), WRITER, true).with_packs();
+            (0..of).for_each(|number| writer.create_run(&summary(number), &events(number, 4)).unwrap());
+            let from = fs.count();
+            let full = full_at.map_or(0..0, |step| from + step..from + step + 1);
+            fs.plan(Plan { full, ..Plan::default() });
+            let written = writer.write_held(true);
+            let steps = fs.count() - from;
+            fs.plan(Plan::default());
+            if written.is_err() {
+                if is_restarted {
+                    writer = FilesWriter::new(layout(&fs), WRITER, true).with_packs();
+                }
+                // They are told again, and each of them may have gone on.
+                for number in 0..of {
+                    if writer.take_up(run_id(number)).unwrap().is_none() {
+                        writer.create_run(&summary(number), &events(number, 4)).unwrap();
+                    }
+                    writer.update_run(&summary(number)).unwrap();
+                }
+                writer.write_held(true).unwrap();
+            }
+            (steps, fs)
+        };
+        let (steps, _) = write(None, false);
+        for (step, is_restarted) in (1..=steps).flat_map(|step| [(step, false), (step, true)]) {
+            let (_, fs) = write(Some(step), is_restarted);
+            let expected: Vec<u8> = (0..of).collect();
+            assert_eq!(runs(&fs), expected, "{of} runs, step {step}, {is_restarted}");
+            assert_eq!(lines(&fs), expected, "{of} runs, step {step}, {is_restarted}");
+            // Half of a line stays, and is told of.
+            let told = problems(&fs).into_iter().filter(|what| !what.starts_with("it cannot be read: EOF"));
+            assert_eq!(told.count(), 0, "{of} runs, step {step}, {is_restarted}: {:?}", problems(&fs));
+        }
+    }
+}
+
+#[test]
+fn a_run_that_was_deleted_is_taken_out_of_the_log_of_all_runs_however_often_that_fails() {
+    for number in [2, 40] {
+        let fs = store();
+        let mut writer = packed(&fs, true, RUNS);
+        let open = RunSummary { status: RunStatus::Running, completed_at: None, ..summary(40) };
+        writer.create_run(&open, &events(40, 4)).unwrap();
+        let from = fs.count();
+        fs.plan(Plan { full: from..from + 60, has_room_for_names: true, ..Plan::default() });
+        let _ = writer.delete_run(run_id(number));
+        fs.plan(Plan::default());
+        writer.delete_run(run_id(number)).unwrap();
+        assert!(!runs(&fs).contains(&number));
+        assert_eq!(problems(&fs), [""; 0], "run {number}");
+    }
+}
