@@ -341,3 +341,21 @@ fn langchains_own_answer_says_what_openinference_leaves_out() {
     assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(38), None]);
     assert_eq!(call.response_id.as_deref(), Some("msg-1"));
 }
+
+#[test]
+fn openllmetry_says_of_langchain_in_javascript_that_a_task_is_a_tool_and_in_its_answer_which() {
+    let answer =
+        r#"{"kwargs": {"status": "success", "content": "18 C", "tool_call_id": "call-1", "name": "get_weather"}}"#;
+    let tool = told(
+        "@traceloop/instrumentation-langchain",
+        "execute_tool DynamicStructuredTool",
+        &[
+            ("gen_ai.operation.name", "execute_tool".into()),
+            ("traceloop.span.kind", "task".into()),
+            ("traceloop.entity.name", "DynamicStructuredTool".into()),
+            ("traceloop.entity.output", answer.into()),
+        ],
+    );
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+    assert_eq!(tool.tool_call_id.as_deref(), Some("call-1"));
+}
