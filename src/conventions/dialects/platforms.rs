@@ -108,16 +108,23 @@ pub const TRACELOOP: Dialect = Dialect {
     facts: &[
         row(names::INPUT_TOKENS, &[Key("llm.usage.prompt_tokens")], Count),
         row(names::OUTPUT_TOKENS, &[Key("llm.usage.completion_tokens")], Count),
+        row(names::TOOL_CALL_ID, &[Json("traceloop.entity.output", &["kwargs", "tool_call_id"])], Text),
     ],
-    entity: &[Json("traceloop.entity.output", &["tool_name"]), Key("traceloop.entity.name")],
+    // What a tool of LlamaIndex or LangChain.js gave says who gave it; the entity is its class.
+    entity: &[
+        Json("traceloop.entity.output", &["tool_name"]),
+        Json("traceloop.entity.output", &["kwargs", "name"]),
+        Key("traceloop.entity.name"),
+    ],
     content: &[
         content(Side::In, &[Key("traceloop.entity.input")]),
         content(Side::Out, &[Key("traceloop.entity.output")]),
     ],
     kinds: &[
-        // LlamaIndex: what a call is stands beside the word that is put on every method.
+        // LlamaIndex, and LangChain in JavaScript: what a call is stands beside the word that is put on every method.
         kind(names::OPERATION, Test::Is("embeddings"), StepKind::Embedding),
         kind(names::OPERATION, Test::Is("chat"), StepKind::Llm),
+        kind(names::OPERATION, Test::Is("execute_tool"), StepKind::Tool),
         kind("traceloop.entity.name", Test::Ends("Tool.task"), StepKind::Tool),
         kind("traceloop.span.kind", Test::Is("agent"), StepKind::Agent),
         kind("traceloop.span.kind", Test::Is("tool"), StepKind::Tool),

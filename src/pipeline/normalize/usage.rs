@@ -67,8 +67,12 @@ pub(super) fn write(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepK
         if is_new(draft, names::INPUT_TOKENS) {
             told.basis = if is_nested { Some(Basis::Inclusive) } else { shape.basis };
         }
-        if is_new(draft, names::OUTPUT_TOKENS) {
-            told.reasoning_apart = shape.reasoning_apart && !is_whole;
+        // What stands beside the object is its own, where it is the same.
+        let output = count_of(draft.span(), names::OUTPUT_TOKENS).and_then(|output| u64::try_from(output).ok());
+        if output.is_none() || output == count(names::OUTPUT_TOKENS) {
+            let with_reasoning = sum.zip(count(names::REASONING_TOKENS)).map(|(sum, apart)| sum.saturating_add(apart));
+            let is_rest = with_reasoning.is_some() && with_reasoning == count(names::TOTAL_TOKENS) && !is_whole;
+            told.reasoning_apart = is_rest || (shape.reasoning_apart && !is_whole);
         }
         for (to, _) in shape.members {
             // That nothing of a rare kind was used need not be said with every call.

@@ -341,3 +341,47 @@ fn langchains_own_answer_says_what_openinference_leaves_out() {
     assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(38), None]);
     assert_eq!(call.response_id.as_deref(), Some("msg-1"));
 }
+
+#[test]
+fn openllmetry_says_of_langchain_in_javascript_that_a_task_is_a_tool_and_in_its_answer_which() {
+    let answer =
+        r#"{"kwargs": {"status": "success", "content": "18 C", "tool_call_id": "call-1", "name": "get_weather"}}"#;
+    let tool = told(
+        "@traceloop/instrumentation-langchain",
+        "execute_tool DynamicStructuredTool",
+        &[
+            ("gen_ai.operation.name", "execute_tool".into()),
+            ("traceloop.span.kind", "task".into()),
+            ("traceloop.entity.name", "DynamicStructuredTool".into()),
+            ("traceloop.entity.output", answer.into()),
+        ],
+    );
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+    assert_eq!(tool.tool_call_id.as_deref(), Some("call-1"));
+}
+
+#[test]
+fn langsmiths_wrapper_of_gemini_has_thoughts_in_the_total_of_its_object_alone() {
+    let usage = |total: u64| {
+        format!(
+            r#"{{"input_tokens": 211, "output_tokens": 21, "total_tokens": {total}, "input_token_details": {{"cache_read": 64}}, "output_token_details": {{"reasoning": 16}}}}"#
+        )
+    };
+    let call = |total: u64| {
+        told(
+            "langsmith",
+            "ChatGoogleGenerativeAI",
+            &[
+                ("langsmith.span.kind", "llm".into()),
+                ("gen_ai.system", "gemini".into()),
+                ("gen_ai.usage.input_tokens", Value::Int(211)),
+                ("gen_ai.usage.output_tokens", Value::Int(21)),
+                ("gen_ai.usage.total_tokens", Value::Int(232)),
+                ("langsmith.metadata.usage_metadata", usage(total).into()),
+            ],
+        )
+    };
+    assert_eq!(tokens(&call(248)), [Some(211), Some(64), None, Some(37), Some(16)]);
+    // LangChain's own has them in the output.
+    assert_eq!(tokens(&call(232)), [Some(211), Some(64), None, Some(21), Some(16)]);
+}
