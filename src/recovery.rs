@@ -291,7 +291,8 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
             FilesWriter::new(layout.clone(), process, recovered.durability == Durability::Power),
             process,
         )
-        .with_pricer(Pricer::of_store(layout).0),
+        .with_pricer(Pricer::of_store(layout).0)
+        .recording(store.record),
         stored: HashMap::new(),
         is_bridge: false,
         is_of_command: false,
@@ -369,7 +370,8 @@ fn view(layout: &Layout, store: &StoreFile, process: RunId) -> Result<(Overlay, 
         numbers: Unwritten { last_seq: recovered.last_seq },
         reader: JournalReader::open_read_only_in(layout.shared_fs(), &dir, &name, STORE_READER)?,
         sink: StoreSink::new(OverlayWriter::new(layout.clone(), process), process)
-            .with_pricer(Pricer::of_store(layout).0),
+            .with_pricer(Pricer::of_store(layout).0)
+            .recording(store.record),
         stored: HashMap::new(),
         is_bridge: false,
         is_of_command: false,

@@ -209,7 +209,7 @@ impl Builder {
             }
         };
         let durable = settings.durability == Durability::Power;
-        let sink = StoreSink::new(FilesWriter::new(layout.clone(), process, durable), process);
+        let sink = StoreSink::new(FilesWriter::new(layout.clone(), process, durable), process).recording(store.record);
         let worker = Worker {
             recorder: Arc::clone(&recorder),
             pipeline: Pipeline::new(settings.content, store.redaction_key()).with_pricer(pricer),

@@ -71,7 +71,8 @@ impl Identity {
         let reader = JournalReader::open(&layout.journal(), &process.to_string(), STORE_READER)?;
         // What is written is brought to the disk before the journal gives it up, not run by run.
         let writer = change(FilesWriter::new(layout.clone(), process, false));
-        let sink = StoreSink::new(writer, process).with_pricer(Pricer::of_store(&layout).0);
+        let recorded = layout.read()?.record;
+        let sink = StoreSink::new(writer, process).with_pricer(Pricer::of_store(&layout).0).recording(recorded);
         let outlets = Outlets::none(options.max_bytes);
         Ok(Self { layout, process, journal, reader, sink, durability: options.durability, is_last: false, outlets })
     }

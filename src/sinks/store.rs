@@ -17,6 +17,7 @@ use crate::model::{Event, RunId, RunStatus, RunSummary, SpanId, TraceId, UnixNan
 use crate::pipeline::cost::Pricer;
 use crate::sinks::tally::Tally;
 use crate::store::assembly::{DROPPED_LOG, RunState, status_body};
+use crate::store::files::layout::Recorded;
 use crate::store::{RunWriter, StoreError};
 
 /// How long a start waits for late facts: many emitters name the model or the tool only after the span began.
@@ -113,6 +114,8 @@ pub struct StoreSink<W> {
     /// Spans come from outside: ended, in any order, and nobody says when the last one has come. After so long without
     /// one their run is over.
     outside: Option<Duration>,
+    /// Which traces become runs.
+    recorded: Recorded,
     /// Prices calls of which logs tell more than their spans did.
     pricer: Pricer,
     /// Runs that are over and let go of, by trace: what still comes finds them.
@@ -184,6 +187,7 @@ impl<W: RunWriter> StoreSink<W> {
             stored_spans: 0,
             passed_spans: 0,
             outside: None,
+            recorded: Recorded::default(),
             pricer: Pricer::new(),
             over: HashMap::default(),
             over_since: VecDeque::new(),
@@ -198,6 +202,12 @@ impl<W: RunWriter> StoreSink<W> {
     #[must_use]
     pub fn with_pricer(self, pricer: Pricer) -> Self {
         Self { pricer, ..self }
+    }
+
+    /// Makes runs of the traces that a store is to have.
+    #[must_use]
+    pub fn recording(self, recorded: Recorded) -> Self {
+        Self { recorded, ..self }
     }
 
     /// Adds each run up when it is over.

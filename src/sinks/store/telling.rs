@@ -8,6 +8,7 @@ use super::{HeldRecord, MAX_HELD_BYTES, MAX_HELD_RECORDS, StoreSink, size_of};
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
 use crate::model::{RunId, SpanId, TraceId, UnixNanos};
+use crate::store::files::layout::Recorded;
 use crate::store::{RunWriter, StoreError};
 
 /// A trace that this library began has the moment at which its run began in its id, by the clock of its spans. Of others'
@@ -75,7 +76,9 @@ impl<W: RunWriter> StoreSink<W> {
             return self.apply(run, seq, said);
         }
         let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
-        if facts.is_genai {
+        // A record of a log alone is no run, whatever is recorded.
+        let is_wanted = self.recorded == Recorded::All && record.kind != RecordKind::Event;
+        if facts.is_genai || is_wanted {
             let held = trace.held.remove(&run).unwrap_or_default();
             let run = self.open_own_run(run, trace_id)?;
             // A log may come before any span of its run, and has no place in it then.

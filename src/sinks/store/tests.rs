@@ -1,9 +1,9 @@
 use super::*;
 use crate::conventions::names;
-use crate::model::EventId;
 use crate::model::otlp::{Span, SpanEvent};
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
+use crate::model::{EventId, RunKind};
 use crate::store::memory::MemoryStore;
 use crate::store::{Listed, Query, RunReader};
 use proptest::prelude::*;
@@ -483,6 +483,22 @@ fn a_root_that_comes_after_its_run_was_given_up_settles_it_after_all() {
         (status, steps_total, duration_ms, agent_id, events)
     };
     assert_eq!(same(late), same(listed(sink)));
+}
+
+#[test]
+fn a_trace_without_genai_is_a_run_where_the_store_records_all() {
+    let runs = |recorded| {
+        let mut sink = outside_sink().recording(recorded);
+        let mut log = ended(2, 1, 0, "", 0, 0);
+        log.kind = RecordKind::Event;
+        let child_first = [ended(1, 2, 1, "", 10, 20), log, ended(1, 1, 0, "", 0, 30)];
+        (1..).zip(child_first).for_each(|(seq, record)| sink.take(seq, record).unwrap());
+        sink.flush_all().unwrap();
+        let told = |run: RunSummary| (run.kind, run.status, run.duration_ms, run.steps_total);
+        listed(sink).into_iter().map(told).collect::<Vec<_>>()
+    };
+    assert_eq!(runs(Recorded::GenAi), []);
+    assert_eq!(runs(Recorded::All), [(RunKind::Workflow, RunStatus::Success, Some(30), 2)]);
 }
 
 #[test]

@@ -68,9 +68,30 @@ pub struct StoreFile {
     /// Whether the texts of runs may be kept a second time, to be searched: in `text.sqlite`.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub search: bool,
+    /// Which traces are stored as runs.
+    #[serde(default, skip_serializing_if = "Recorded::is_default")]
+    pub record: Recorded,
     /// Which runs are kept, as the user has written it; see [`Settings::read`](crate::store::retention::Settings::read).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<serde_json::Value>,
+}
+
+/// Which traces are stored as runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recorded {
+    /// Those with a span of GenAI.
+    #[default]
+    GenAi,
+    /// All of them.
+    All,
+}
+
+impl Recorded {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 fn yes() -> bool {
@@ -282,6 +303,7 @@ impl Layout {
             created_at: now.rfc3339_millis(),
             redaction_key: crate::model::hex(&random),
             search: true,
+            record: Recorded::default(),
             retention: None,
         };
         // What is checked in by accident leaks prompts: the store ignores itself.
