@@ -36,25 +36,10 @@ pub const VERCEL: Dialect = Dialect {
             &[Key("ai.usage.inputTokenDetails.cacheReadTokens"), Key("ai.usage.cachedInputTokens")],
             Count,
         ),
-        row(
-            names::CACHE_WRITE_TOKENS,
-            &[
-                Key("ai.usage.inputTokenDetails.cacheWriteTokens"),
-                Json("ai.response.providerMetadata", &["anthropic", "usage", "cache_creation_input_tokens"]),
-            ],
-            Count,
-        ),
+        row(names::CACHE_WRITE_TOKENS, &[Key("ai.usage.inputTokenDetails.cacheWriteTokens")], Count),
         row(
             names::REASONING_TOKENS,
             &[Key("ai.usage.outputTokenDetails.reasoningTokens"), Key("ai.usage.reasoningTokens")],
-            Count,
-        ),
-        row(
-            names::CACHE_WRITE_1H_TOKENS,
-            &[Json(
-                "ai.response.providerMetadata",
-                &["anthropic", "usage", "cache_creation", "ephemeral_1h_input_tokens"],
-            )],
             Count,
         ),
         row(names::TOOL_NAME, &[Key("ai.toolCall.name")], Text),
@@ -78,6 +63,15 @@ pub const VERCEL: Dialect = Dialect {
                 ]),
             ],
         ),
+    ],
+    // What the provider reported, of which its own names have less and, by version, mean another thing.
+    usage: &[
+        Json("ai.response.providerMetadata", &["anthropic", "usage"]),
+        Json("ai.response.providerMetadata", &["anthropic"]),
+        Json("ai.response.providerMetadata", &["google", "usageMetadata"]),
+        Json("ai.response.providerMetadata", &["vertex", "usageMetadata"]),
+        Json("ai.response.providerMetadata", &["bedrock", "usage"]),
+        Json("ai.response.providerMetadata", &["openai"]),
     ],
     kinds: &[
         kind("ai.operationId", Test::Is("ai.toolCall"), StepKind::Tool),

@@ -140,23 +140,28 @@ pub const SHAPES: &[Shape] = &[
     Shape { mark: &["cache_read_input_tokens"], basis: Some(Basis::Exclusive), ..MESSAGES },
     Shape { mark: &["cache_creation_input_tokens"], basis: Some(Basis::Exclusive), ..MESSAGES },
     MESSAGES,
-    // Bedrock's Converse.
+    // Bedrock's Converse, and what Vercel's SDK 4 says of Anthropic beside its own counts.
     Shape { mark: &["cacheReadInputTokens"], basis: Some(Basis::Exclusive), ..CAMEL },
     Shape { mark: &["cacheWriteInputTokens"], basis: Some(Basis::Exclusive), ..CAMEL },
     CAMEL,
-    // Vercel's SDK, and who follows it.
-    Shape {
-        mark: &["promptTokens"],
-        members: &[
-            (names::INPUT_TOKENS, &[&["promptTokens"]]),
-            (names::OUTPUT_TOKENS, &[&["completionTokens"]]),
-            (names::TOTAL_TOKENS, &[&["totalTokens"]]),
-            (names::CACHE_READ_TOKENS, &[&["cachedInputTokens"], &["cachedPromptTokens"]]),
-            (names::REASONING_TOKENS, &[&["reasoningTokens"]]),
-        ],
-        ..CAMEL
-    },
+    VERCEL,
+    // What Vercel's SDK 4 says of OpenAI beside its own counts.
+    Shape { mark: &["cachedPromptTokens"], basis: Some(Basis::Inclusive), ..VERCEL },
+    Shape { mark: &["reasoningTokens"], basis: Some(Basis::Inclusive), ..VERCEL },
 ];
+
+/// Vercel's SDK, and who follows it.
+const VERCEL: Shape = Shape {
+    mark: &["promptTokens"],
+    members: &[
+        (names::INPUT_TOKENS, &[&["promptTokens"]]),
+        (names::OUTPUT_TOKENS, &[&["completionTokens"]]),
+        (names::TOTAL_TOKENS, &[&["totalTokens"]]),
+        (names::CACHE_READ_TOKENS, &[&["cachedInputTokens"], &["cachedPromptTokens"]]),
+        (names::REASONING_TOKENS, &[&["reasoningTokens"]]),
+    ],
+    ..CAMEL
+};
 
 const LANGCHAIN_IN: Shape = Shape {
     mark: &["input_token_details"],
@@ -207,7 +212,7 @@ const CAMEL: Shape = Shape {
         (names::OUTPUT_TOKENS, &[&["outputTokens"]]),
         (names::TOTAL_TOKENS, &[&["totalTokens"]]),
         (names::CACHE_READ_TOKENS, &[&["cacheReadInputTokens"], &["cachedInputTokens"], &["cachedContentTokens"]]),
-        (names::CACHE_WRITE_TOKENS, &[&["cacheWriteInputTokens"]]),
+        (names::CACHE_WRITE_TOKENS, &[&["cacheWriteInputTokens"], &["cacheCreationInputTokens"]]),
         (names::REASONING_TOKENS, &[&["reasoningTokens"], &["thoughtsTokens"]]),
         (names::CACHE_WRITE_1H_TOKENS, &[&["cacheDetails", "ttl=1h", "inputTokens"]]),
     ],

@@ -64,15 +64,19 @@ pub(super) fn write(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepK
             .map(|(input, output): (u64, u64)| input.saturating_add(output));
         let is_whole = sum.is_some() && sum == count(names::TOTAL_TOKENS);
         let is_nested = shape.makes_total && is_whole;
-        if is_new(draft, names::INPUT_TOKENS) {
-            told.basis = if is_nested { Some(Basis::Inclusive) } else { shape.basis };
+        // What stands beside the object is its own, where it is the same or the object has none.
+        let speaks_of = |key: &str| {
+            let beside = count_of(draft.span(), key).and_then(|count| u64::try_from(count).ok());
+            count(key).is_none_or(|own| beside.is_none_or(|beside| beside == own))
+        };
+        if speaks_of(names::INPUT_TOKENS) {
+            let basis = if is_nested { Some(Basis::Inclusive) } else { shape.basis };
+            told.basis = told.basis.or(basis);
         }
-        // What stands beside the object is its own, where it is the same.
-        let output = count_of(draft.span(), names::OUTPUT_TOKENS).and_then(|output| u64::try_from(output).ok());
-        if output.is_none() || output == count(names::OUTPUT_TOKENS) {
+        if speaks_of(names::OUTPUT_TOKENS) {
             let with_reasoning = sum.zip(count(names::REASONING_TOKENS)).map(|(sum, apart)| sum.saturating_add(apart));
             let is_rest = with_reasoning.is_some() && with_reasoning == count(names::TOTAL_TOKENS) && !is_whole;
-            told.reasoning_apart = is_rest || (shape.reasoning_apart && !is_whole);
+            told.reasoning_apart |= is_rest || (shape.reasoning_apart && !is_whole);
         }
         for (to, _) in shape.members {
             // That nothing of a rare kind was used need not be said with every call.

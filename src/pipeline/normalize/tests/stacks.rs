@@ -385,3 +385,37 @@ fn langsmiths_wrapper_of_gemini_has_thoughts_in_the_total_of_its_object_alone() 
     // LangChain's own has them in the output.
     assert_eq!(tokens(&call(232)), [Some(211), Some(64), None, Some(21), Some(16)]);
 }
+
+#[test]
+fn vercels_sdk_counts_by_its_version_and_says_what_the_provider_reported() {
+    let call = |provider: &str, counts: &[(&str, i64)], metadata: &str| {
+        let mut list = vec![
+            ("ai.operationId", Value::from("ai.generateText.doGenerate")),
+            ("ai.model.provider", provider.into()),
+            ("ai.response.providerMetadata", metadata.into()),
+        ];
+        list.extend(counts.iter().map(|(key, count)| (*key, Value::Int(*count))));
+        tokens(&told("ai", "ai.generateText.doGenerate", &list))
+    };
+    let anthropic = r#"{"anthropic": {"usage": {"input_tokens": 131, "cache_creation_input_tokens": 16, "cache_read_input_tokens": 64, "output_tokens": 37}, "cacheCreationInputTokens": 16}}"#;
+    let all = [Some(211), Some(64), Some(16), Some(37), None];
+    // SDK 5 leaves cached tokens out, SDK 6 has them in.
+    let five = [("ai.usage.promptTokens", 131), ("ai.usage.completionTokens", 37)];
+    assert_eq!(call("anthropic.messages", &five, anthropic), all);
+    let six = [
+        ("ai.usage.inputTokens", 211),
+        ("ai.usage.inputTokenDetails.cacheReadTokens", 64),
+        ("ai.usage.inputTokenDetails.cacheWriteTokens", 16),
+        ("ai.usage.outputTokens", 37),
+    ];
+    assert_eq!(call("anthropic.messages", &six, anthropic), all);
+    // SDK 4 has no object of Anthropic's own.
+    let four = r#"{"anthropic": {"cacheCreationInputTokens": 16, "cacheReadInputTokens": 64}}"#;
+    assert_eq!(call("anthropic.messages", &five, four), all);
+    let openai = r#"{"openai": {"reasoningTokens": 16, "cachedPromptTokens": 64}}"#;
+    let whole = [("ai.usage.promptTokens", 211), ("ai.usage.completionTokens", 37)];
+    assert_eq!(call("openai.chat", &whole, openai), [Some(211), Some(64), None, Some(37), Some(16)]);
+    let google = r#"{"google": {"usageMetadata": {"cachedContentTokenCount": 64, "thoughtsTokenCount": 16, "promptTokenCount": 211, "candidatesTokenCount": 21, "totalTokenCount": 248}}}"#;
+    let without = [("ai.usage.promptTokens", 211), ("ai.usage.completionTokens", 21)];
+    assert_eq!(call("google.generative-ai", &without, google), [Some(211), Some(64), None, Some(37), Some(16)]);
+}
