@@ -7,6 +7,9 @@
 //! RUNSPAN_BENCH_BINARY=target/before cargo bench ...             # another build, by the same load
 //! ```
 //!
+//! Twice the rate that is sustained, for five minutes, with the bound of memory and what was lost, is a line of the faults:
+//! `RUNSPAN_FAULTS=full cargo test --release --features cli --test faults -- serve-overload`.
+//!
 //! # Method
 //!
 //! Traces of one agent, four model calls and five tool calls, 14 attributes and some 700 bytes a span, or with 4 KB of text
@@ -16,7 +19,8 @@
 //!
 //! - **acknowledged**: all spans by the time to the last answer; answers come after `fdatasync`.
 //! - **stored**: all spans by the time until the last of their runs stands in `index.log`, over; then `runspan list` has to
-//!   find all runs with all their steps, or the bench fails.
+//!   find each trace that was sent, once, with the calls, the tokens and the session that were sent, and `runspan get` the
+//!   texts of some of them, or the bench fails. When the server has ended, `runspan verify` has to find nothing wrong.
 //! - **CPU**: of the server's process, all threads, from its start to that moment, for a million spans; in brackets up to its
 //!   end, when `index.sqlite` and `text.sqlite` have caught up as far as they do.
 //! - **bytes**: blocks on disk of the store when the server has ended, for each span, without those two databases; in
@@ -124,7 +128,13 @@ fn run(words: &[&str]) -> Result<(), Failed> {
     let spans = words.iter().find(is_count).map_or(Ok(SPANS_OF_THE_FIRST), |word| word.parse())?;
     let wanted: Vec<&str> = words.iter().filter(|word| !is_count(word)).copied().collect();
     let binary = std::fs::metadata(binary())?.len();
-    println!("binary of {:.1} MB", binary as f64 / 1e6);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!(
+        "binary of {:.1} MB, {} cores with a load of {}, answers after fdatasync, {spans} spans in the first line",
+        binary as f64 / 1e6,
+        std::thread::available_parallelism()?,
+        load.split(' ').next().unwrap_or_default(),
+    );
     starts(None)?;
     println!(
         "{:<22} {:>9} {:>9} {:>9} {:>6} {:>9} {:>15} {:>5} {:>13} {:>15}",
@@ -170,11 +180,12 @@ fn measure(case: Case, spans: u64) -> Result<(), Failed> {
     watch.wait_for(requests * case.traces as u64)?;
     let stored = spans as f64 / start.elapsed().as_secs_f64();
     let cpu = server.cpu()?;
-    found(&store, requests * case.traces as u64)?;
+    found(&store, case, &template, requests)?;
     let visible = visible(case, &template, &server, &watch, stored / 2.0, requests)?;
     let peak = server.peak_mib()?;
     let all_spans = spans + visible.spans;
     let all_cpu = server.end()?;
+    runspan(&store, &["verify"])?;
     let (bytes, derived) = disk(&store)?;
     let a_million = |time: Duration, spans: u64| time.as_secs_f64() * 1e6 / spans as f64;
     println!(
@@ -367,17 +378,51 @@ impl Drop for Watch {
     }
 }
 
-/// Fails unless `runspan list` finds so many runs that are over, with all their steps.
-fn found(store: &Path, runs: u64) -> Result<(), Failed> {
-    let mut command = Command::new(binary());
-    let output =
-        command.args(["list", "--status", "success", "--limit", "0", "--json", "--store"]).arg(store).output()?;
-    let listed: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout)?;
-    let steps: u64 = listed.iter().filter_map(|run| run["steps_total"].as_u64()).sum();
-    if listed.len() as u64 == runs && steps == runs * SPANS {
-        return Ok(());
+/// Runs whose texts are looked at.
+const LOOKED_AT: usize = 5;
+
+/// Fails unless `runspan list` finds each trace of these requests once, over, as it was sent, and `runspan get` the texts of
+/// some.
+fn found(store: &Path, case: Case, template: &Template, requests: u64) -> Result<(), Failed> {
+    let listed = runspan(store, &["list", "--status", "success", "--limit", "0", "--json"])?;
+    let listed: Vec<serde_json::Value> = serde_json::from_slice(&listed)?;
+    let mut by_trace: HashMap<&str, &serde_json::Value> =
+        listed.iter().filter_map(|run| Some((run["trace_id"].as_str()?, run))).collect();
+    let traces = requests * case.traces as u64;
+    if listed.len() as u64 != traces {
+        return Err(format!("{} runs are found of {traces}", listed.len()).into());
     }
-    Err(format!("{} runs with {steps} steps are found of {runs}", listed.len()).into())
+    let every = (traces as usize / LOOKED_AT).max(1);
+    for number in 0..traces {
+        let place = (number % case.traces as u64) as usize;
+        let trace = template.trace_id(number, place);
+        let run = by_trace.remove(trace.as_str()).ok_or_else(|| format!("no run of trace {trace} is found"))?;
+        let tokens = &run["tokens"];
+        let seen = ["steps_total", "llm_calls", "tool_calls", "errors"].map(|key| run[key].as_u64());
+        let seen = (seen, [&tokens["prompt"], &tokens["completion"]].map(serde_json::Value::as_u64));
+        let sent = ([SPANS, traces::CALLS, traces::TOOL_CALLS, 0].map(Some), traces::TOKENS.map(Some));
+        if seen != sent || run["session_id"].as_str() != Some(&traces::session(number)) {
+            return Err(format!("trace {trace} was sent as {sent:?} and is found as {seen:?}: {run}").into());
+        }
+        if (number as usize).is_multiple_of(every) {
+            let id = run["run_id"].as_str().ok_or("a run without an id")?;
+            let shown = String::from_utf8(runspan(store, &["get", id, "--json"])?)?;
+            if let Some(lost) = traces::texts(case.text_bytes).into_iter().find(|text| !shown.contains(text.as_str())) {
+                return Err(format!("run {id} lacks the text {lost:?}").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns what a command of `runspan` prints about a store.
+fn runspan(store: &Path, args: &[&str]) -> Result<Vec<u8>, Failed> {
+    let output = Command::new(binary()).args(args).arg("--store").arg(store).output()?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let said = [output.stdout, output.stderr].concat();
+    Err(format!("runspan {}: {}: {}", args.join(" "), output.status, String::from_utf8_lossy(&said)).into())
 }
 
 /// Returns what a store takes on disk, and what the databases take that are made of it.

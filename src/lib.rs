@@ -44,6 +44,7 @@ pub mod fs;
 pub mod journal;
 pub mod model;
 pub mod pipeline;
+mod priority;
 pub mod propagation;
 pub mod recovery;
 pub mod replay;

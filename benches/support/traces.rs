@@ -5,6 +5,11 @@ use runspan::model::otlp::{Resource, ResourceSpans, Scope, ScopeSpans, Span, Tra
 
 /// Spans of a trace.
 pub const SPANS: u64 = 10;
+/// Model calls of a trace, and calls of tools.
+pub const CALLS: u64 = 4;
+pub const TOOL_CALLS: u64 = 5;
+/// Tokens of a trace, in and out.
+pub const TOKENS: [u64; 2] = [CALLS * 1_200 + 37 * (1 + 2 + 3 + 4), CALLS * 40 + (1 + 2 + 3 + 4)];
 /// What stands in a template where a trace's own ids go: of the trace, and of its spans up to the last byte.
 const TRACE_MARK: [u8; 14] = [0xa5; 14];
 const SPAN_MARK: [u8; 6] = [0x5a; 6];
@@ -85,6 +90,17 @@ impl Template {
         id[14..].copy_from_slice(&(place as u16).to_be_bytes());
         id.iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// Returns the session of a trace.
+pub fn session(number: u64) -> String {
+    format!("conversation-{number:012}")
+}
+
+/// Returns the texts of the model calls of a trace.
+pub fn texts(text_bytes: usize) -> Vec<String> {
+    let (words, half) = (text_bytes.max(100), text_bytes.max(100) / 4);
+    (1..=CALLS).flat_map(|place| [text(place, words - half), text(place + 10, half)]).collect()
 }
 
 fn trace_id(number: u64) -> [u8; 16] {

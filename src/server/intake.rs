@@ -26,6 +26,7 @@ use crate::journal::{Durability, FrameKind, JournalError, JournalReader, Journal
 use crate::model::UnixNanos;
 use crate::model::outcome::{Counts, Outcome};
 use crate::pipeline::worker::{Behind, Observer, UnderWay, give_back_oldest, records_of, warn_of_bound};
+use crate::priority;
 use crate::sinks::keep::Board;
 use crate::sinks::store::StoreSink;
 use crate::store::files::FilesWriter;
@@ -303,7 +304,15 @@ pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Th
         is_last,
     };
     let journal = spawn("journal", &tally, |tally| &tally.journal_dead, move || committer.work(&queue))?;
-    let store = spawn("store", &tally, |tally| &tally.store_dead, move || keeper.work())?;
+    let store = spawn(
+        "store",
+        &tally,
+        |tally| &tally.store_dead,
+        move || {
+            priority::lower(priority::STORE);
+            keeper.work();
+        },
+    )?;
     Ok((Intake { jobs, tally }, Threads { journal, store, stop, bell }))
 }
 

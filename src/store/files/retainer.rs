@@ -15,6 +15,7 @@ use super::layout::Layout;
 use crate::error::with_causes;
 use crate::fs::{Access, Contents, write_full};
 use crate::model::UnixNanos;
+use crate::priority;
 use crate::sources::fork::hold_off;
 use crate::store::StoreError;
 use crate::store::retention::{DEFAULT_EVERY, Reason, Settings};
@@ -22,9 +23,6 @@ use crate::telemetry::warn;
 
 /// A process that ends before leaves it to others.
 const FIRST: Duration = Duration::from_secs(10);
-/// The lowest priority.
-#[cfg(target_os = "linux")]
-const NICE: i32 = 19;
 
 /// Looks after retention until it is dropped.
 #[derive(Debug)]
@@ -46,11 +44,7 @@ impl Retainer {
 }
 
 fn work(layout: &Layout, seals: bool, stopped: &mpsc::Receiver<()>) {
-    // SAFETY: no memory is touched. On Linux it holds for this thread alone; where it does not work, nothing is lost.
-    #[cfg(target_os = "linux")]
-    unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
-    }
+    priority::lower(priority::RETENTION);
     let mut told_bad = None;
     let mut wait = settings_of(layout).map_or(FIRST, |settings| settings.every.min(FIRST));
     while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {

@@ -10,6 +10,7 @@ use super::super::FilesReader;
 use super::super::layout::Layout;
 use super::{Database, Found, GLIMPSE, Result, ask, is_wanted, number, text};
 use crate::model::RunKind;
+use crate::priority;
 
 /// How often the log is looked at by who keeps up with it.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
@@ -27,7 +28,7 @@ impl Keeper {
         let (stop, stopped) = mpsc::channel::<()>();
         let layout = layout.clone();
         let keep = move || {
-            be_modest();
+            priority::lower(priority::INDEX);
             let mut seen = None;
             while stopped.recv_timeout(KEEP_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
                 let now = Some(traces(&layout));
@@ -75,16 +76,6 @@ fn keep_the_rest(layout: &Layout, with_texts: bool, is_stopped: impl Fn() -> boo
         if steps.left + read.left == 0 || is_stopped() {
             return Ok(());
         }
-    }
-}
-
-/// Lets this thread go after all others that want to work.
-fn be_modest() {
-    // There the number means a thread, elsewhere the process.
-    #[cfg(target_os = "linux")]
-    // SAFETY: no memory is handed over; a system that refuses lets it run as before.
-    unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, 10);
     }
 }
 
