@@ -28,8 +28,6 @@ use crate::model::{Event, RunId, RunStatus, RunSummary, SpanId, StepStatus, Trac
 use crate::pipeline::cost::Pricer;
 use crate::pipeline::worker::{STORE_READER, decode, decode_resource, encode, frame_kind, records_of};
 use crate::pipeline::{Content, Pipeline};
-#[cfg(feature = "server")]
-use crate::sinks::store::TRACES_AT_HAND;
 use crate::sinks::store::{SILENCE, StoreSink};
 use crate::sources::ring::{DropReason, Left, Ring};
 use crate::store::assembly::CRASHED_STEP;
@@ -641,14 +639,12 @@ fn runs_of(layout: &Layout, process: RunId) -> Result<Vec<RunSummary>, Error> {
     Ok(runs)
 }
 
-/// Has the sink of a process that goes on for another know the runs of that one: those under way, and the latest that are over,
-/// so that what comes late, or is told again, finds them.
+/// Has the sink of a process that goes on for another know the runs of that one that are under way, and the latest of all that
+/// are over, so that what comes late, or is told again, finds them.
 #[cfg(feature = "server")]
 pub(crate) fn take_up_runs(layout: &Layout, process: RunId, sink: &mut StoreSink<FilesWriter>) -> Result<(), Error> {
-    let (open, over) = FilesReader::of(layout.clone())?.runs_of_writer(process, TRACES_AT_HAND)?;
-    sink.take_up(&open)?;
-    over.into_iter().for_each(|(trace, run)| sink.remember_over(trace, run));
-    Ok(())
+    sink.take_up(&FilesReader::of(layout.clone())?.open_of_writer(process)?)?;
+    Ok(sink.hear_of_others()?)
 }
 
 /// Ends an open span at the last moment that its run is known to have lived, with a mark.

@@ -18,12 +18,21 @@ use super::{CODE_FAILED, CODE_USE, Done, Format, Session, Stop};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 What is kept is what store.yaml says under retention, `mode: full` and `max_bytes: 10GiB` where it says nothing; a flag \
-here goes before what stands there. Runs that are running, waiting or pinned, and those whose run.yaml cannot be read, are never removed. A run whose \
+here goes before what stands there, each before its own member: for what no flag speaks of, store.yaml still does. --keep goes before \
+--mode.
+
+A run goes if any one of these lets it go: it is not among the last N of its agent or workflow by start (--keep, --mode), or it \
+ended longer ago than --older-than; then, of those that are left, the oldest by start go until the rest has no more \
+than --max-bytes. So --keep 3 --older-than 30d removes also one of the last 3 when that is older than 30 days, and no flag keeps what another removes. \
+Runs that stay in any case count among the last N, and with their bytes.
+
+Runs that are running, waiting or pinned, and those whose run.yaml cannot be read, are never removed. A run whose \
 parent is removed stays, without the link. Servers and recorders do the same by themselves about once an hour, unless \
 store.yaml says `automatic: false`.
 
 Sizes are bytes on the disk, in blocks of 4 KiB. What has gone from a pack of `runspan serve` is given back when that is more than \
-half of the pack, or --max-bytes asks for it; small packs are joined.
+half of the pack, or --max-bytes asks for it; small packs are joined. --dry-run does not know what sealing will give: with --max-bytes it may \
+name more runs than then go.
 
 Large logs of runs that are over, and large files that they produced, are sealed: compressed, and read as before. A run that goes on is unsealed by itself.
 

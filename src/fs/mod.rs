@@ -158,7 +158,12 @@ pub(crate) struct Contents<F> {
 
 impl<'a, F: Deref<Target = dyn FsFile + 'a>> Contents<F> {
     pub fn of(file: F) -> Self {
-        Self { file, offset: 0 }
+        Self::behind(file, 0)
+    }
+
+    /// Reads from an offset on.
+    pub fn behind(file: F, offset: u64) -> Self {
+        Self { file, offset }
     }
 }
 

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::model::{Event, RunId, RunKind, RunStatus, RunSummary, StepView, UnixNanos};
+use crate::model::{Event, RunId, RunKind, RunStatus, RunSummary, StepView, TraceId, UnixNanos};
 
 pub mod assembly;
 #[cfg(test)]
@@ -42,6 +42,19 @@ pub trait RunWriter {
 
     /// Takes a run up again that is there, for the events that it holds; `None` when there is no such run.
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError>;
+
+    /// Returns runs that are over and were written by others than this writer, with their traces, at most so many: those that
+    /// have come since the last call, the latest last. `is_wanted` says which matter. What comes late for one of them goes on with
+    /// it.
+    ///
+    /// A writer whose store nobody else writes to has none.
+    fn over_by_others(
+        &mut self,
+        _most: usize,
+        _is_wanted: &dyn Fn(TraceId, RunId) -> bool,
+    ) -> Result<Vec<(TraceId, RunId)>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// Appends events; those whose id is there already are passed over.
     fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError>;

@@ -446,6 +446,56 @@ fn what_a_server_left_open_is_taken_in_once_and_the_next_server_goes_on_with_it(
 }
 
 #[test]
+fn what_comes_late_goes_on_with_the_run_of_its_trace_whoever_wrote_that_and_whatever_came_first() {
+    let command = |store: &Path, args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_runspan")).args(args).arg("--store").arg(store).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    let send = |server: &Server, spans: &[Span]| {
+        let body = request(spans.to_vec()).encode_to_vec();
+        assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &body).0, 200);
+    };
+    let (spans, files) = (agent(7), tempdir());
+    // The first span that came is not the first that began.
+    let (first, rest) = spans.split_at(1);
+    for way in ["killed", "killed and listed", "ended", "imported"] {
+        let dir = tempdir();
+        let import = |spans: &[Span]| {
+            let file = files.path().join("spans.pb");
+            std::fs::write(&file, request(spans.to_vec()).encode_to_vec()).unwrap();
+            command(dir.path(), &["import", file.to_str().unwrap()]);
+        };
+        let mut server = Server::start(dir.path(), &[]);
+        match way {
+            "imported" => {
+                assert_eq!(server.end(), Some(0));
+                import(first);
+                import(rest);
+            }
+            _ => {
+                send(&server, first);
+                wait_for(dir.path(), |runs| runs.len() == 1);
+                if way == "ended" {
+                    assert_eq!(server.end(), Some(0));
+                } else {
+                    server.child.kill().unwrap();
+                    drop(server);
+                }
+                if way == "killed and listed" {
+                    command(dir.path(), &["list"]);
+                }
+                let server = Server::start(dir.path(), &[]);
+                send(&server, rest);
+                assert_eq!(server.end(), Some(0));
+            }
+        }
+        let found: Vec<String> = runs(dir.path()).iter().map(shown).collect();
+        assert_eq!(found, ["agent weather success steps 3 llm 1 tools 1 Some(110)"], "{way}");
+        command(dir.path(), &["verify"]);
+    }
+}
+
+#[test]
 fn runs_that_are_not_kept_go_while_it_serves_and_it_says_so() {
     let dir = tempdir();
     runspan::store::files::layout::Layout::new(dir.path()).open_or_create().unwrap();

@@ -10,12 +10,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use prost::Message;
-use runspan::model::{RunId, RunKind, UnixNanos};
+use runspan::model::{RunId, RunKind, RunStatus, UnixNanos};
 use runspan::server::{Importer, Settings};
 use runspan::sources::otlp::{Encoding, Signal};
-use runspan::store::files::adopt_folder;
 use runspan::store::files::folder::{files_of, runs_of};
 use runspan::store::files::layout::Layout;
+use runspan::store::files::{FilesReader, adopt_folder, renew_folder};
+use runspan::store::{RunReader, StoreError};
 use runspan::with_causes;
 
 use super::super::output::counted;
@@ -41,6 +42,8 @@ pub struct Staging {
     runs: BTreeSet<(RunKind, RunId)>,
     /// Folders in the schema of Paracle.
     foreign: Vec<(RunKind, PathBuf)>,
+    /// The runs that were made of them.
+    told: BTreeSet<RunId>,
     moved: Moved,
     files: u64,
     bytes: u64,
@@ -69,6 +72,7 @@ impl Staging {
             _lock: lock,
             runs: BTreeSet::new(),
             foreign: Vec::new(),
+            told: BTreeSet::new(),
             moved: Moved::default(),
             files: 0,
             bytes: 0,
@@ -252,6 +256,7 @@ impl Staging {
                 }
             }
             self.runs.insert((kind, run));
+            self.told.insert(run);
         }
         Ok(())
     }
@@ -267,8 +272,12 @@ impl Staging {
             return Err(format!("its id {} is another's, too", run.run));
         }
         if self.layout.find_run(run.run).map_err(|error| with_causes(&error))?.is_some() {
-            self.moved.duplicate += 1;
-            return Ok(());
+            // One that was under way when it was imported may have gone on since.
+            let known = FilesReader::open(self.layout.root()).and_then(|reader| reader.get_run(run.run));
+            if !known.is_ok_and(|known| known.status == RunStatus::Crashed) {
+                self.moved.duplicate += 1;
+                return Ok(());
+            }
         }
         let files = std::mem::take(&mut run.files);
         for (name, path) in files {
@@ -294,6 +303,12 @@ impl Staging {
         self.dir.join("files").join(run.to_string())
     }
 
+    /// Moves a run into the store. One of another schema may take the place of what was known of it while it was under way.
+    fn take_in(&self, folder: &Path, kind: RunKind, run: RunId) -> Result<bool, StoreError> {
+        let is_new = adopt_folder(&self.layout, folder, kind, run)?;
+        Ok(is_new || (self.told.contains(&run) && renew_folder(&self.layout, folder, kind, run)?))
+    }
+
     /// Moves what is there into the store, run by run.
     pub fn finish(mut self) -> Moved {
         let mut moved = std::mem::take(&mut self.moved);
@@ -302,7 +317,7 @@ impl Staging {
             let synced = File::open(&folder).and_then(|folder| folder.sync_all());
             match synced
                 .map_err(|error| error.to_string())
-                .and_then(|()| adopt_folder(&self.layout, &folder, *kind, *run).map_err(|error| error.to_string()))
+                .and_then(|()| self.take_in(&folder, *kind, *run).map_err(|error| error.to_string()))
             {
                 Ok(true) => moved.stored += 1,
                 Ok(false) => moved.duplicate += 1,

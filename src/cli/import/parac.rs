@@ -108,8 +108,9 @@ pub fn read(folder: &Path, kind: RunKind) -> Result<Told, String> {
             }
         }
     }
-    let mut left_out = Vec::new();
-    let mut steps = steps(folder, &mut facts, &mut left_out)?;
+    let (mut found, mut left_out) = (Vec::new(), Vec::new());
+    gather(folder, "", &mut found, &mut left_out)?;
+    let mut steps = steps(&found, &mut facts)?;
     facts.tell(&mut root, started, last_change(folder));
     let (trace, is_otlp) = trace(folder, &mut root, &run)?;
     let mut at = started.0;
@@ -117,10 +118,8 @@ pub fn read(folder: &Path, kind: RunKind) -> Result<Told, String> {
     for (step_id, step) in &mut steps {
         spans.push(step.span(step_id, &root, &run, &mut at));
     }
-    let files = files(folder, is_otlp, &mut left_out)?;
-    // The files of steps are gone through twice.
+    let files = kept(found, is_otlp);
     left_out.sort();
-    left_out.dedup();
     spans.insert(0, root);
     let scope = Scope { name: "paracle".to_owned(), ..Scope::default() };
     let resource = Resource { attributes: vec![attribute(names::RUN_ID, run.to_string())], ..Resource::default() };
@@ -299,7 +298,7 @@ impl Facts {
 }
 
 /// Reads what the metadata and the files of `steps/` say of each step: in the order of the first, then by name.
-fn steps(folder: &Path, facts: &mut Facts, left_out: &mut Vec<String>) -> Result<Vec<(String, Facts)>, String> {
+fn steps(files: &[(String, PathBuf)], facts: &mut Facts) -> Result<Vec<(String, Facts)>, String> {
     let mut steps: Vec<(String, Facts)> = Vec::new();
     if let Some(Json::Array(listed)) = facts.0.get("steps") {
         let listed = listed.clone();
@@ -312,27 +311,21 @@ fn steps(folder: &Path, facts: &mut Facts, left_out: &mut Vec<String>) -> Result
         }
     }
     let mut found: BTreeMap<String, Map<String, Json>> = BTreeMap::new();
-    let dir = folder.join("steps");
-    for entry in entries(&dir, "steps/", left_out)? {
-        let path = dir.join(&entry);
-        // A link could lead to what is no part of the run.
-        let is = fs::symlink_metadata(&path).map_err(|error| format!("steps/{entry}: {error}"))?;
-        if is.is_symlink() {
-            left_out.push(not_plain(&format!("steps/{entry}")));
-            continue;
-        }
-        if is.is_dir() {
-            for side in ["input", "output"] {
-                if let Some(value) = read_json(&path.join(format!("{side}.json")))? {
-                    found.entry(entry.clone()).or_default().insert(side.to_owned(), value);
-                }
-            }
-        } else if let Some(step_id) = entry.strip_suffix(".json") {
-            match read_json(&path)? {
-                Some(Json::Object(step)) => found.entry(step_id.to_owned()).or_default().extend(step),
-                Some(other) => drop(found.entry(step_id.to_owned()).or_default().insert("output".to_owned(), other)),
-                None => {}
-            }
+    for (name, path) in files.iter().filter_map(|(name, path)| Some((name.strip_prefix("steps/")?, path))) {
+        let (step_id, side) = match name.split_once('/') {
+            Some((step_id, "input.json")) => (step_id, Some("input")),
+            Some((step_id, "output.json")) => (step_id, Some("output")),
+            Some(_) => continue,
+            None => match name.strip_suffix(".json") {
+                Some(step_id) => (step_id, None),
+                None => continue,
+            },
+        };
+        let Some(value) = read_json(path)? else { continue };
+        let step = found.entry(step_id.to_owned()).or_default();
+        match (side, value) {
+            (None, Json::Object(facts)) => step.extend(facts),
+            (side, value) => drop(step.insert(side.unwrap_or("output").to_owned(), value)),
         }
     }
     for (step_id, step) in &mut steps {
@@ -375,10 +368,9 @@ fn trace(folder: &Path, root: &mut Span, run: &RunId) -> Result<(Option<Vec<u8>>
     Ok((Some(trace.to_string().into_bytes()), true))
 }
 
-/// Returns all files that are not read for what they say: those of artifacts, the log, and whatever else is there.
-fn files(folder: &Path, is_trace_read: bool, left_out: &mut Vec<String>) -> Result<Vec<(String, PathBuf)>, String> {
-    let mut files = Vec::new();
-    gather(folder, "", &mut files, left_out)?;
+/// Returns the files that are not read for what they say, with the names that they get: those of artifacts, the log, and
+/// whatever else is there.
+fn kept(mut files: Vec<(String, PathBuf)>, is_trace_read: bool) -> Vec<(String, PathBuf)> {
     files.retain(|(name, path)| {
         let is_read = match name.as_str() {
             METADATA | "input.json" | "inputs.json" | "output.json" | "outputs.json" => true,
@@ -394,13 +386,14 @@ fn files(folder: &Path, is_trace_read: bool, left_out: &mut Vec<String>) -> Resu
         let of_run = name.strip_prefix("artifacts/").unwrap_or(name);
         *name = of_run.replace("/artifacts/", "/").replace('/', "-");
     }
-    Ok(files)
+    files
 }
 
 fn not_plain(name: &str) -> String {
     format!("{name} is no plain file, and was left out")
 }
 
+/// Gathers all plain files below a folder, with their names within it; what is none is left out.
 fn gather(
     dir: &Path,
     before: &str,

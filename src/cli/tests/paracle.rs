@@ -86,3 +86,36 @@ fn what_is_not_there_is_wrong_use_and_what_is_empty_is_said_to_be() {
     let answer = runspan(into.path(), &["import", "/dev/null"]);
     assert_eq!((answer.code, answer.err.as_str()), (1, "/dev/null: there is nothing in it\n"));
 }
+
+#[test]
+fn a_run_that_was_under_way_when_it_was_imported_is_renewed_once_it_has_ended_and_loses_nothing() {
+    let (from, into) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let metadata = |rest: &str| {
+        let text = format!("agent_id: a\nstarted_at: 2026-01-06T10:00:00Z\n{rest}");
+        write(from.path(), "agents/run_1/metadata.yaml", &text);
+    };
+    let told = || {
+        let run = run_of(into.path(), "a");
+        let (status, steps, pinned) = (&run["status"], &run["steps_total"], run["pinned"] == true);
+        (format!("{status} {steps} {pinned}"), run["run_id"].as_str().unwrap().to_owned())
+    };
+    metadata("status: running\n");
+    write(from.path(), "agents/run_1/steps/one.json", r#"{"output": 1}"#);
+    assert_eq!(imported(from.path(), into.path()).out, "1 run stored\n");
+    let (first, id) = told();
+    assert_eq!(first, "\"crashed\" 2 false");
+    // It has not gone on.
+    assert!(!imported(from.path(), into.path()).out.contains("1 run stored"));
+    assert_eq!(runspan(into.path(), &["pin", &id]).code, 0);
+    metadata("status: success\nduration_seconds: 9\n");
+    write(from.path(), "agents/run_1/steps/two.json", r#"{"output": 2}"#);
+    write(from.path(), "agents/run_1/artifacts/plan.md", "plan");
+    let answer = imported(from.path(), into.path());
+    assert_eq!((answer.out.as_str(), answer.err.as_str()), ("1 run stored\n", ""));
+    assert_eq!(told(), ("\"success\" 3 true".to_owned(), id));
+    assert_eq!(runspan(into.path(), &["verify"]).code, 0);
+    // One that is over stays as it is.
+    metadata("status: failed\n");
+    assert!(!imported(from.path(), into.path()).out.contains("1 run stored"));
+    assert_eq!(told().0, "\"success\" 3 true");
+}

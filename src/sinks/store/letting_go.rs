@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use super::ids::is_foreign_run_id;
 use super::live::LiveRun;
 use super::{FINISHED_AT_HAND, FINISHED_BY_NAME, HeldRecord, LATE, MAX_BEHIND_BYTES, StoreSink, TRACES_AT_HAND, Trace};
 use crate::model::{RunId, SpanId, TraceId};
@@ -127,7 +128,7 @@ impl<W: RunWriter> StoreSink<W> {
     }
 
     /// Remembers a run that is let go of.
-    pub(crate) fn remember_over(&mut self, trace: TraceId, run: RunId) {
+    fn remember_over(&mut self, trace: TraceId, run: RunId) {
         if self.over.insert(trace, run).is_none() {
             self.over_since.push_back(trace);
         }
@@ -137,14 +138,28 @@ impl<W: RunWriter> StoreSink<W> {
         }
     }
 
-    /// Makes the trace of a run that was let go of known again.
-    pub(super) fn recall_over(&mut self, trace_id: TraceId) {
+    /// Makes the trace of a run that was let go of known again, or that another process has written.
+    pub(super) fn recall_over(&mut self, trace_id: TraceId) -> Result<(), StoreError> {
         if self.traces.contains_key(&trace_id) {
-            return;
+            return Ok(());
+        }
+        if self.outside.is_some() && !self.over.contains_key(&trace_id) {
+            self.hear_of_others()?;
         }
         if let Some(run) = self.over.get(&trace_id).copied() {
             let trace = Trace { first_run: Some(run), released: vec![run], ..Trace::default() };
             self.traces.insert(trace_id, trace);
         }
+        Ok(())
+    }
+
+    /// Remembers the runs from outside that others have written and that are over, and those that a process of this name has:
+    /// what comes late for one of them belongs to it, whoever takes it in.
+    pub(crate) fn hear_of_others(&mut self) -> Result<(), StoreError> {
+        let is_foreign = |trace, run| is_foreign_run_id(run, trace);
+        for (trace, run) in self.writer.over_by_others(TRACES_AT_HAND, &is_foreign)? {
+            self.remember_over(trace, run);
+        }
+        Ok(())
     }
 }

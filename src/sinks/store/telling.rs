@@ -41,7 +41,7 @@ impl<W: RunWriter> StoreSink<W> {
         let said = Said::of(record);
         let Said { record, facts, .. } = &*said;
         let mut of_trace = None;
-        self.recall_over(trace_id);
+        self.recall_over(trace_id)?;
         // An id that is made of the trace says no more than the trace, which may lead to another run here.
         let of_maker = facts.run_id.filter(|run| !is_foreign_run_id(*run, trace_id));
         let at = UnixNanos(record.span.start_time_unix_nano);

@@ -1,13 +1,15 @@
 //! Whole run folders from elsewhere.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
 use super::chain::Chain;
 use super::layout::{self, Layout};
-use super::{index, run_dir};
-use crate::model::{RunId, RunKind, RunSummary};
+use super::{cleanup, index, run_dir};
+use crate::model::{RunId, RunKind, RunStatus, RunSummary, SpanId};
 use crate::store::StoreError;
+use crate::store::assembly::RunState;
 
 /// Longest log that is taken in: a run is held to a tenth of it. A sealed one may be a thousandth as long.
 const MAX_LOG: u64 = 1 << 30;
@@ -20,6 +22,55 @@ const MAX_LOG: u64 = 1 << 30;
 /// [`StoreError::Damaged`] when the folder is not that of a run that can be read, and what the system refuses. Nothing was moved
 /// then.
 pub fn adopt_folder(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -> Result<bool, StoreError> {
+    let summary = check(layout, folder, kind, run)?;
+    if layout.find_run(run)?.is_some() {
+        return Ok(false);
+    }
+    place(layout, folder, &summary)
+}
+
+/// Puts a run's folder in the place of the one that the store has, where that is what was known of the run before it ended: it
+/// has crashed as far as anybody could tell, this one ended otherwise, and has all of its steps. `false` where it is not so; then
+/// all stays as it is.
+///
+/// # Errors
+///
+/// As [`adopt_folder`], and [`StoreError::InUse`] while a process writes the run.
+pub fn renew_folder(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -> Result<bool, StoreError> {
+    let summary = check(layout, folder, kind, run)?;
+    let (fs, (dir, _)) = (layout.fs(), layout.unpack(run)?);
+    let lock = run_dir::LogLock::take(fs, &dir, run)?;
+    let known = run_dir::read_summary(fs, &dir, run)?;
+    let spans = |dir: &Path| -> Result<HashSet<SpanId>, StoreError> {
+        Ok(RunState::read(run, &run_dir::read_events(fs, dir, run, 0)?).spans().collect())
+    };
+    let is_before = known.status == RunStatus::Crashed && known.kind == kind && summary.status != RunStatus::Crashed;
+    if !is_before || !spans(&dir)?.is_subset(&spans(folder)?) {
+        return Ok(false);
+    }
+    let is_pinned = cleanup::is_marked(fs, &dir)?;
+    let old = dir.with_file_name(format!("{}{run}", cleanup::GONE_PREFIX));
+    if layout::stat(fs, &old).map_err(StoreError::io("read", &old))?.is_some() {
+        fs.remove_tree(&old).map_err(StoreError::io("delete", &old))?;
+    }
+    // Killed behind this, the run is told anew by the next import.
+    fs.rename(&dir, &old).map_err(StoreError::io("replace", &dir))?;
+    let placed = place(layout, folder, &summary);
+    if !matches!(placed, Ok(true)) && layout::stat(fs, &dir).is_ok_and(|found| found.is_none()) {
+        fs.rename(&old, &dir).map_err(StoreError::io("restore", &dir))?;
+        return placed;
+    }
+    drop(lock);
+    // What cannot be deleted now the next cleanup takes away.
+    let _ = fs.remove_tree(&old);
+    if is_pinned {
+        cleanup::set_pinned(layout, run, true)?;
+    }
+    placed
+}
+
+/// Reads what a folder says of its run, if that can be read and is whole.
+fn check(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -> Result<RunSummary, StoreError> {
     let fs = layout.fs();
     let summary: RunSummary = run_dir::read_summary(fs, folder, run)?;
     if summary.kind != kind {
@@ -40,10 +91,13 @@ pub fn adopt_folder(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -
         let why = "its log was changed since it was written: the hash in run.yaml is another".to_owned();
         return Err(StoreError::Damaged { run, why });
     }
-    if layout.find_run(run)?.is_some() {
-        return Ok(false);
-    }
-    let place = layout.run(kind, run);
+    Ok(summary)
+}
+
+/// Gives a folder its name in the store, and its line; `false` where that is taken.
+fn place(layout: &Layout, folder: &Path, summary: &RunSummary) -> Result<bool, StoreError> {
+    let (fs, kind) = (layout.fs(), summary.kind);
+    let place = layout.run(kind, summary.run_id);
     match fs.rename(folder, &place) {
         Ok(()) => {}
         // Another import was faster.
@@ -53,7 +107,7 @@ pub fn adopt_folder(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -
         Err(error) => return Err(StoreError::io("create", place)(error)),
     }
     layout::sync_dir(fs, &layout.runs(kind))?;
-    index::IndexLog::default().append(fs, &layout.index_log(), &summary, true)?;
+    index::IndexLog::default().append(fs, &layout.index_log(), summary, true)?;
     Ok(true)
 }
 
@@ -61,7 +115,6 @@ pub fn adopt_folder(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -
 mod tests {
     use super::*;
     use crate::store::RunWriter;
-    use crate::store::assembly::RunState;
     use crate::store::files::FilesWriter;
 
     #[test]

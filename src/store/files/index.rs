@@ -33,6 +33,9 @@ const LINE_BYTES: usize = 768;
 #[derive(Debug, Default)]
 pub(super) struct IndexLog {
     file: Option<Box<dyn FsFile>>,
+    /// Up to here lines are this process's own, or have been read for what others say.
+    #[cfg(feature = "server")]
+    heard: u64,
 }
 
 impl IndexLog {
@@ -70,12 +73,65 @@ impl IndexLog {
             // A process that died in a write leaves half a line; ours must not become its other half.
             line.insert(0, b'\n');
         }
+        #[cfg(feature = "server")]
+        let before = size.unwrap_or_default();
         let appended = append_full(file, &line).and_then(|()| if durable { file.sync_data() } else { Ok(()) });
+        #[cfg(feature = "server")]
+        if before == self.heard && self.size() == Some(before + line.len() as u64) {
+            // Nobody has come in between.
+            self.heard = before + line.len() as u64;
+        }
         if appended.is_err() {
             // Opened anew, so that its name is brought to the disk as well, if that was what failed.
             self.file = None;
         }
         appended.map_err(StoreError::io("write", path))
+    }
+
+    /// Returns traces and runs that are over by the lines that others have appended since the last time, at most so many, the
+    /// latest last; a run may be there twice.
+    #[cfg(feature = "server")]
+    pub fn over_by_others(
+        &mut self,
+        fs: &dyn Fs,
+        path: &Path,
+        most: usize,
+        is_wanted: impl Fn(&[u8], TraceId, RunId) -> bool,
+    ) -> Result<VecDeque<(TraceId, RunId)>, StoreError> {
+        let mut over = VecDeque::new();
+        let size = match self.size() {
+            Some(size) => size,
+            None => match fs.stat(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(over),
+                found => found.map_err(StoreError::io("read", path))?.len,
+            },
+        };
+        if size == self.heard {
+            return Ok(over);
+        }
+        if size < self.heard {
+            // Another log than that which was read.
+            self.heard = 0;
+        }
+        let read = || StoreError::io("read", path);
+        let file = open_plain(fs, path).map_err(read())?;
+        let mut lines = BufReader::with_capacity(1 << 16, Contents::behind(&*file, self.heard));
+        let mut line = Vec::new();
+        // Behind the last line feed somebody is writing.
+        while lines.read_until(b'\n', &mut line).map_err(read())? > 0 && line.last() == Some(&b'\n') {
+            self.heard += line.len() as u64;
+            if says_over(&line)
+                && let Some((trace, run)) = quick_trace(&line)
+                && is_wanted(&line, trace, run)
+            {
+                over.push_back((trace, run));
+                if over.len() > most {
+                    over.pop_front();
+                }
+            }
+            line.clear();
+        }
+        Ok(over)
     }
 
     /// Returns the size of the open file; `None` when there is none, or none by this name any more.
@@ -254,34 +310,21 @@ pub(super) fn leads(fs: &dyn Fs, path: &Path) -> Result<(IdMap<RunId, Lead>, IdS
     Ok((leads, told))
 }
 
-/// Runs of one writer, by the lines of the log.
-#[cfg(feature = "server")]
-#[derive(Debug, Default)]
-pub(super) struct OfWriter {
-    /// Those that are under way by their last lines.
-    pub open: IdSet<RunId>,
-    /// Traces of those that are over, the latest last; a run may be there twice.
-    pub over: VecDeque<(TraceId, RunId)>,
-}
-
-/// Returns the runs of a writer, without parsing the lines of those that are over; of these at most so many, the latest. Takes
+/// Returns the runs of a writer that are under way by their last lines, without parsing those of runs that are over. Takes
 /// the runs that have a line out of `untold`.
 #[cfg(feature = "server")]
-pub(super) fn of_writer(
+pub(super) fn open_of_writer(
     fs: &dyn Fs,
     path: &Path,
     writer: RunId,
-    most: usize,
     untold: &mut IdSet<RunId>,
-) -> Result<OfWriter, StoreError> {
-    let mut found = OfWriter::default();
-    let OfWriter { open, over } = &mut found;
+) -> Result<IdSet<RunId>, StoreError> {
+    let mut open = IdSet::default();
     let file = match open_plain(fs, path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(open),
         Err(error) => return Err(StoreError::io("read", path)(error)),
     };
-    let by_writer = format!("\"writer\":\"{writer}\"");
     let (mut lines, mut line) = (BufReader::with_capacity(1 << 16, Contents::of(&*file)), Vec::new());
     while lines.read_until(b'\n', &mut line).map_err(StoreError::io("read", path))? > 0 {
         let is_over = says_over(&line);
@@ -299,26 +342,26 @@ pub(super) fn of_writer(
                 open.insert(summary.run_id);
             }
         }
-        if is_over && let Some(told) = quick_trace(&line, by_writer.as_bytes()) {
-            over.push_back(told);
-            if over.len() > most {
-                over.pop_front();
-            }
-        }
         line.clear();
     }
-    Ok(found)
+    Ok(open)
 }
 
-/// Returns trace and run of a line as this version writes it, if it is of the writer.
+/// Returns trace and run of a line as this version writes it.
 #[cfg(feature = "server")]
-fn quick_trace(line: &[u8], by_writer: &[u8]) -> Option<(TraceId, RunId)> {
+fn quick_trace(line: &[u8]) -> Option<(TraceId, RunId)> {
     const TRACE: &[u8] = b"\"trace_id\":\"";
     // Within a text these quotes would have backslashes before them.
-    let find = |what: &[u8]| line.windows(what.len()).position(|bytes| bytes == what);
-    line.windows(by_writer.len()).rposition(|bytes| bytes == by_writer)?;
-    let trace = line.get(find(TRACE)? + TRACE.len()..)?.get(..32)?;
+    let at = line.windows(TRACE.len()).position(|bytes| bytes == TRACE)?;
+    let trace = line.get(at + TRACE.len()..)?.get(..32)?;
     Some((std::str::from_utf8(trace).ok()?.parse().ok()?, quick_id(line)?))
+}
+
+/// Tells whether a line as this version writes it is of a writer.
+#[cfg(feature = "server")]
+pub(super) fn is_by(line: &[u8], writer: RunId) -> bool {
+    let by_writer = format!("\"writer\":\"{writer}\"");
+    line.windows(by_writer.len()).rposition(|bytes| bytes == by_writer.as_bytes()).is_some()
 }
 
 /// Tells whether a line as this version writes it is of a run that is over; of another line that is not known.

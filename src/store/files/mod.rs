@@ -33,7 +33,7 @@ use super::StoreError;
 use crate::fs::Fs;
 use crate::journal::lock;
 use crate::model::RunId;
-pub use adopt::adopt_folder;
+pub use adopt::{adopt_folder, renew_folder};
 use layout::Layout;
 pub(crate) use overlay::{Overlay, OverlayWriter};
 pub use reader::FilesReader;

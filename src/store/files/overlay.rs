@@ -10,6 +10,8 @@ use super::super::{RunWriter, StoreError};
 use super::chain::Chain;
 use super::layout::{Layout, from_yaml, to_yaml};
 use super::run_dir;
+#[cfg(feature = "server")]
+use crate::model::TraceId;
 use crate::model::id::{IdMap, IdSet};
 use crate::model::{Event, EventId, RunId, RunSummary};
 
@@ -96,6 +98,9 @@ pub(crate) struct OverlayWriter {
     overlay: Overlay,
     /// What is in the logs of the runs taken up, and how long they are.
     logs: IdMap<RunId, Log>,
+    /// What it has heard of others.
+    #[cfg(feature = "server")]
+    index: super::index::IndexLog,
 }
 
 #[derive(Debug, Default)]
@@ -107,7 +112,14 @@ struct Log {
 
 impl OverlayWriter {
     pub fn new(layout: Layout, process: RunId) -> Self {
-        Self { layout, process, overlay: Overlay::default(), logs: IdMap::default() }
+        Self {
+            layout,
+            process,
+            overlay: Overlay::default(),
+            logs: IdMap::default(),
+            #[cfg(feature = "server")]
+            index: Default::default(),
+        }
     }
 
     pub fn into_overlay(self) -> Overlay {
@@ -186,6 +198,17 @@ impl RunWriter for OverlayWriter {
         let (events, log) = self.read(run)?;
         self.logs.insert(run, log);
         Ok(Some(events))
+    }
+
+    #[cfg(feature = "server")]
+    fn over_by_others(
+        &mut self,
+        most: usize,
+        is_wanted: &dyn Fn(TraceId, RunId) -> bool,
+    ) -> Result<Vec<(TraceId, RunId)>, StoreError> {
+        let (path, own) = (self.layout.index_log(), self.process);
+        let is_wanted = |line: &[u8], trace, run| is_wanted(trace, run) || super::index::is_by(line, own);
+        self.index.over_by_others(self.layout.fs(), &path, most, is_wanted).map(Vec::from)
     }
 
     fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {

@@ -25,10 +25,6 @@ const CHECKED_RUNS: usize = 200;
 /// Of the steps that so many events of a run tell of first, an outline has what went in and came out.
 const FIRST_EVENTS: u64 = 100;
 
-/// Runs by their traces, the latest last.
-#[cfg(feature = "server")]
-pub(crate) type RunsByTrace = Vec<(crate::model::TraceId, RunId)>;
-
 /// Reads a store.
 #[derive(Clone, Debug)]
 pub struct FilesReader {
@@ -129,24 +125,23 @@ impl FilesReader {
         self.summaries().map(|(runs, _)| runs)
     }
 
-    /// Returns the runs of a writer that are under way, as the files have them, and traces of at most so many of those that are
-    /// over, the latest last.
+    /// Returns the runs of a writer that are under way, as the files have them.
     #[cfg(feature = "server")]
-    pub(crate) fn runs_of_writer(&self, writer: RunId, most: usize) -> Result<(Vec<RunId>, RunsByTrace), StoreError> {
+    pub(crate) fn open_of_writer(&self, writer: RunId) -> Result<Vec<RunId>, StoreError> {
         let (_, fs) = self.layout.packs();
         let mut untold = crate::model::id::IdSet::default();
         for kind in RunKind::ALL {
             // What is packed is over.
             untold.extend(run_ids(fs, &self.layout.runs(*kind))?);
         }
-        let index::OfWriter { open, over } = index::of_writer(fs, &self.layout.index_log(), writer, most, &mut untold)?;
+        let open = index::open_of_writer(fs, &self.layout.index_log(), writer, &mut untold)?;
         // Its writer died before it wrote the line.
         let is_open = |run: &RunId| {
             self.summary(*run).is_ok_and(|summary| summary.status.is_open() && summary.writer == Some(writer))
         };
         let mut open: Vec<RunId> = open.into_iter().chain(untold.into_iter().filter(is_open)).collect();
         open.sort_unstable();
-        Ok((open, over.into()))
+        Ok(open)
     }
 
     pub(super) fn summary(&self, run: RunId) -> Result<RunSummary, StoreError> {

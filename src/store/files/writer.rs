@@ -10,6 +10,8 @@ use super::layout::{self, Layout};
 use super::run_dir::{self, EventLog};
 use super::{cleanup, index, packs};
 use crate::fs::{Identity, sync_way_to};
+#[cfg(feature = "server")]
+use crate::model::TraceId;
 use crate::model::id::IdMap;
 use crate::model::{Event, RunId, RunKind, RunSummary};
 use crate::store::{RunWriter, StoreError};
@@ -266,6 +268,18 @@ impl RunWriter for FilesWriter {
             return run_dir::read_vouched(self.layout.fs(), &dir, run, vouched).map(Some);
         }
         self.open_in(dir, run).map(Some)
+    }
+
+    #[cfg(feature = "server")]
+    fn over_by_others(
+        &mut self,
+        most: usize,
+        is_wanted: &dyn Fn(TraceId, RunId) -> bool,
+    ) -> Result<Vec<(TraceId, RunId)>, StoreError> {
+        let (path, own) = (self.layout.index_log(), self.writer);
+        // What a process of the same name has written is this one's, too.
+        let is_wanted = |line: &[u8], trace, run| is_wanted(trace, run) || index::is_by(line, own);
+        self.index.over_by_others(self.layout.fs(), &path, most, is_wanted).map(Vec::from)
     }
 
     fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {

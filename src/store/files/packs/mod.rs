@@ -248,6 +248,29 @@ impl Packs {
         Ok(lost.filter(|path| fs.stat(path).is_ok()).collect())
     }
 
+    /// Deletes a file of tombstones whose pack is missing, if `is_told` holds of each run that it names: then nothing is known
+    /// by it alone. Tells whether it has gone.
+    pub fn remove_orphan(
+        &self,
+        fs: &dyn Fs,
+        path: &Path,
+        is_told: impl Fn(RunId) -> io::Result<bool>,
+    ) -> io::Result<bool> {
+        let id = path.file_stem().and_then(|name| name.to_str()?.parse().ok());
+        let Some(id) = id.filter(|_| path.parent() == Some(self.dir())) else { return Ok(false) };
+        let Some(named) = tombstones::named_by(fs, path, id)? else { return Ok(false) };
+        for run in named {
+            if !is_told(run)? {
+                return Ok(false);
+            }
+        }
+        // The pack may have been put back.
+        if !self.orphans(fs)?.iter().any(|orphan| orphan == path) {
+            return Ok(false);
+        }
+        fs.remove_file(path).map(|()| true)
+    }
+
     /// Tells what is wrong with the run that a place leads to, if it cannot be read.
     fn flaw_of(&self, fs: &dyn Fs, place: &Place) -> io::Result<Option<(PathBuf, String)>> {
         match place.pack().body(fs, place.entry) {

@@ -342,9 +342,41 @@ fn runs_under_way_are_found_by_their_last_lines_or_by_their_folders() {
     let kept: String = lines.split_inclusive('\n').filter(|line| !line.contains(&id)).collect();
     fs.overwrite("/store/index.log", kept.into_bytes());
     let reader = FilesReader::of(layout(&fs)).unwrap();
-    let (open, over) = reader.runs_of_writer(WRITER, 3).unwrap();
-    assert_eq!(open, [run_id(20), run_id(22), run_id(23)]);
-    assert_eq!(over.len(), 3, "the latest of those that are over");
-    assert!(over.iter().all(|(trace, run)| *trace == run.as_trace_id()));
-    assert_eq!(reader.runs_of_writer(RunId([8; 16]), 3).unwrap(), (Vec::new(), Vec::new()));
+    assert_eq!(reader.open_of_writer(WRITER).unwrap(), [run_id(20), run_id(22), run_id(23)]);
+    assert_eq!(reader.open_of_writer(RunId([8; 16])).unwrap(), []);
+}
+
+#[cfg(feature = "server")]
+#[test]
+fn a_writer_hears_once_of_each_run_that_another_has_ended() {
+    let fs = FaultyFs::new(1);
+    drop(packed(&fs, false, RUNS));
+    let (mut own, mut other) =
+        (FilesWriter::new(layout(&fs), RunId([8; 16]), false), FilesWriter::new(layout(&fs), RunId([7; 16]), false));
+    let heard = |writer: &mut FilesWriter, most: usize| {
+        let over = writer.over_by_others(most, &|_, run| run != run_id(2)).unwrap();
+        assert!(over.iter().all(|(trace, run)| *trace == run.as_trace_id()));
+        over.iter().map(|(_, run)| run.0[15]).collect::<Vec<_>>()
+    };
+    assert_eq!(heard(&mut own, 3), [9, 10, 11], "the latest");
+    assert_eq!(heard(&mut own, 3), [0; 0]);
+    own.create_run(&summary(20), &events(20, 4)).unwrap();
+    other.create_run(&summary(21), &events(21, 4)).unwrap();
+    own.create_run(&summary(22), &events(22, 4)).unwrap();
+    let open = RunSummary { status: RunStatus::Running, completed_at: None, ..summary(23) };
+    other.create_run(&open, &events(23, 4)).unwrap();
+    assert!(heard(&mut own, 9).contains(&21));
+    own.create_run(&summary(24), &events(24, 4)).unwrap();
+    assert_eq!(heard(&mut own, 9), [0; 0], "its own lines it need not read");
+    // Half a line of another is read once it is whole.
+    let log = fs.files().remove("/store/index.log").unwrap();
+    let (mut whole, line) = (log.clone(), log.split_inclusive(|byte| *byte == b'\n').next_back().unwrap());
+    whole.extend_from_slice(line);
+    fs.overwrite("/store/index.log", whole[..log.len() + 100].to_vec());
+    assert_eq!(heard(&mut own, 9), [0; 0]);
+    fs.overwrite("/store/index.log", whole);
+    assert_eq!(heard(&mut own, 9), [24]);
+    // Another log in its place.
+    fs.overwrite("/store/index.log", log[..log.len() / 2].to_vec());
+    assert!(heard(&mut own, 99).contains(&0));
 }

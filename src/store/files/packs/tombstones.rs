@@ -1,7 +1,7 @@
 //! What has gone from a pack: a file of tombstones beside it, and the lock under which that changes.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use super::format::{self, Gone, Indexed, TOMBSTONE};
@@ -178,6 +178,14 @@ impl Buried {
         });
         Ok(())
     }
+}
+
+/// Returns the runs that a file of tombstones names whose pack is missing; `None` where some of them are not as they were
+/// written.
+pub(super) fn named_by(fs: &dyn Fs, path: &Path, pack: RunId) -> io::Result<Option<Vec<RunId>>> {
+    let mut buried = Buried::default();
+    buried.take_in(pack, &*fs.open(path, Access::Read)?)?;
+    Ok((buried.damaged == 0).then(|| buried.graves.keys().copied().collect()))
 }
 
 /// A pack of which nobody else lets runs go.

@@ -70,6 +70,8 @@ enum Cure {
     Pack(RunId),
     /// Take away what a dead process left of a pack.
     PackLeftover,
+    /// Delete tombstones whose pack is missing.
+    Orphan,
     /// Take away an empty folder that stands where a packed run's would.
     EmptyFolder,
     /// Let `index.log` say that runs which are nowhere were removed.

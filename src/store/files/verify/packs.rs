@@ -63,8 +63,9 @@ fn damaged(layout: &Layout) -> io::Result<Vec<Problem>> {
     }
     for path in packs.orphans(fs)? {
         let what = "it tells what was removed from a pack, and that pack is missing".to_owned();
-        let todo = "put the pack back from a copy; if it was taken away on purpose, delete this file as well";
-        found.push(Problem::of_file(layout, &path, what, todo, None));
+        let todo = "put the pack back from a copy; if it was taken away on purpose, runspan verify --repair deletes this file \
+                    where index.log says, too, that the runs in it were removed";
+        found.push(Problem::of_file(layout, &path, what, todo, Some(Cure::Orphan)));
     }
     Ok(found)
 }

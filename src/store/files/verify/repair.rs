@@ -46,6 +46,7 @@ pub fn repair(layout: &Layout, report: &Report) -> Vec<Repaired> {
             (Some(Cure::Pack(pack)), _) => rewrite(layout, pack),
             (Some(Cure::PackLeftover), _) => sweep(layout),
             (Some(Cure::Nowhere), _) => note_removed(layout),
+            (Some(Cure::Orphan), _) => remove_orphan(layout, &problem.file),
             (Some(Cure::Bury), Some(run)) => bury(layout, run),
             (Some(Cure::EmptyFolder), _) => remove_empty(layout, &problem.file),
             (Some(cure), Some(run)) => repair_run(layout, run, cure, report),
@@ -67,7 +68,7 @@ fn in_order(problems: &[Problem]) -> Vec<&Problem> {
         Some(Cure::CutLog | Cure::Bury | Cure::EmptyFolder) | None => 0,
         Some(Cure::Summary | Cure::UnreadLines | Cure::Pack(_)) => 1,
         Some(Cure::IndexLine | Cure::PackLeftover | Cure::Nowhere) => 2,
-        Some(Cure::Database) => 3,
+        Some(Cure::Database | Cure::Orphan) => 3,
     });
     ordered
 }
@@ -132,6 +133,24 @@ fn note_removed(layout: &Layout) -> Outcome {
     let nowhere = presence::nowhere(layout).map_err(told)?;
     index::blank(layout.fs(), &layout.index_log(), &nowhere, false).map_err(told)?;
     Ok(format!("it says now that {} runs were removed", nowhere.len()))
+}
+
+/// Deletes tombstones without a pack, if all that they say is known without them: should the pack come back, that tells what
+/// was removed from it.
+fn remove_orphan(layout: &Layout, file: &str) -> Outcome {
+    let (packs, fs) = layout.packs();
+    let lines = Lines::read(layout, &mut Vec::new()).map_err(told)?;
+    let is_told = |run| Ok(lines.removed().contains(&run) || layout.has_folder(run)?);
+    match packs.remove_orphan(fs, &layout.root().join(file), is_told) {
+        Ok(true) => Ok("it has gone: index.log says of all runs in it that they were removed".to_owned()),
+        Ok(false) => Err(
+            "it stays: it names runs of which index.log does not say that they were removed; delete it where the pack \
+                 was taken away on purpose"
+                .to_owned(),
+        ),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok("it has gone meanwhile".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn bury(layout: &Layout, run: RunId) -> Outcome {

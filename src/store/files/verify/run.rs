@@ -112,7 +112,9 @@ impl Look<'_> {
             return Ok(check);
         }
         if let Some((pack, why)) = self.layout.flaw_in_pack(&self.dir).map_err(StoreError::io("read", &self.dir))? {
-            let todo = "its events are lost with it, and no other run: put the pack back from a copy";
+            let todo = "its events are lost with it, and no other run: put the pack back from a copy. Where there is none but the run is \
+                        elsewhere, move the pack away once runspan unpack has made folders of its other runs, let runspan verify --repair note \
+                        what has gone, and import the run again";
             let problem = Problem::of_file(self.layout, &pack, why, todo, None);
             check.problems = vec![Problem { run_id: Some(self.run), ..problem }];
             return Ok(check);

@@ -305,9 +305,21 @@ fn what_is_missing_left_or_in_the_way_is_told_of() {
     );
     clean(&lost, &Policy::default());
     assert_eq!(problems(&lost).len(), 2, "no cleanup makes that good");
-    lost.shared().remove_file(Path::new(&path.replace(".pack", ".del"))).unwrap();
-    assert_eq!(mend(&lost), ["true: it says now that 10 runs were removed"]);
-    assert_eq!(problems(&lost), [""; 0]);
+    let back = lost.copy();
+    assert_eq!(
+        mend(&lost),
+        [
+            "true: it says now that 10 runs were removed",
+            "true: it has gone: index.log says of all runs in it that they were removed",
+        ]
+    );
+    assert_eq!((problems(&lost), pack_files(&lost).len()), (Vec::new(), 0));
+    // Tombstones that alone tell of a removal stay.
+    let mut log = back.files().remove("/store/index.log").unwrap();
+    log.drain(..log.iter().position(|byte| *byte == b'\n').unwrap());
+    back.overwrite("/store/index.log", log);
+    assert!(mend(&back).iter().any(|done| done.starts_with("false: it stays")), "{:?}", pack_files(&back));
+    assert_eq!(pack_files(&back).len(), 1);
     // What a dead process left.
     let left = fs.copy();
     let making = dir.join(format!(".new-{}.pack", run_id(99)));
