@@ -111,7 +111,22 @@ impl Packs {
     }
 
     /// Returns the packs that there are now, the latest first.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says; `NotFound` where packs are rewritten each time that it is looked.
     fn now(&self, fs: &dyn Fs) -> io::Result<Arc<Vec<Pack>>> {
+        for _ in 1..LOOKS {
+            match self.look(fs) {
+                // One that was seen by its name has been rewritten, and the new one may have come behind the look.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                looked => return looked,
+            }
+        }
+        self.look(fs)
+    }
+
+    fn look(&self, fs: &dyn Fs) -> io::Result<Arc<Vec<Pack>>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let found = match fs.stat(&self.dir) {
             Ok(found) => found,
@@ -282,6 +297,11 @@ impl Packs {
 }
 
 impl Known {
+    /// Reads what the folder has.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` where a pack has gone since the folder was read, besides what the file system says.
     fn look(&mut self, fs: &dyn Fs, dir: &Path) -> io::Result<()> {
         let names = fs.list(dir)?.into_iter().map(|entry| entry.name);
         let mut ids: Vec<RunId> = names.filter_map(|name| name.strip_suffix(".pack")?.parse().ok()).collect();
@@ -300,8 +320,6 @@ impl Known {
                         packs.push(pack);
                     }
                 },
-                // Rewritten meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 // It costs what is in it, and verify tells.
                 Err(error) if is_of_the_file(&error) => self.unreadable.push((id, error.to_string())),
                 Err(error) => return Err(error),

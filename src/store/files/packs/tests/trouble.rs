@@ -245,3 +245,75 @@ fn a_run_that_was_deleted_is_taken_out_of_the_log_of_all_runs_however_often_that
         assert_eq!(problems(&fs), [""; 0], "run {number}");
     }
 }
+
+/// A file system of which something is done, once, when a folder has been read and what is in it not yet.
+struct BehindList<'a> {
+    fs: std::sync::Arc<dyn Fs>,
+    then: std::sync::Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>,
+}
+
+impl std::fmt::Debug for BehindList<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.fs.fmt(f)
+    }
+}
+
+impl Fs for BehindList<'_> {
+    fn list(&self, dir: &Path) -> std::io::Result<Vec<crate::fs::Entry>> {
+        let listed = self.fs.list(dir);
+        if let Some(then) = self.then.lock().unwrap().take() {
+            then();
+        }
+        listed
+    }
+    fn create_dir(&self, path: &Path) -> std::io::Result<()> {
+        self.fs.create_dir(path)
+    }
+    fn create_new(&self, path: &Path) -> std::io::Result<Box<dyn crate::fs::FsFile>> {
+        self.fs.create_new(path)
+    }
+    fn open(&self, path: &Path, access: Access) -> std::io::Result<Box<dyn crate::fs::FsFile>> {
+        self.fs.open(path, access)
+    }
+    fn stat(&self, path: &Path) -> std::io::Result<crate::fs::Stat> {
+        self.fs.stat(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        self.fs.rename(from, to)
+    }
+    fn hard_link(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        self.fs.hard_link(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> std::io::Result<()> {
+        self.fs.remove_file(path)
+    }
+    fn remove_dir(&self, path: &Path) -> std::io::Result<()> {
+        self.fs.remove_dir(path)
+    }
+    fn remove_tree(&self, path: &Path) -> std::io::Result<()> {
+        self.fs.remove_tree(path)
+    }
+    fn sync_dir(&self, path: &Path) -> std::io::Result<()> {
+        self.fs.sync_dir(path)
+    }
+    fn touch(&self, path: &Path) -> std::io::Result<()> {
+        self.fs.touch(path)
+    }
+}
+
+#[test]
+fn a_run_whose_pack_is_rewritten_between_two_glances_is_found_in_the_new_one() {
+    for knows_the_old in [false, true] {
+        let fs = store();
+        write_pack(&fs, 0..RUNS);
+        let reader = packs();
+        if knows_the_old {
+            assert!(matches!(reader.find(&*fs.shared(), run_id(5)).unwrap(), Found::At(_)));
+            // Another pack: the folder is read anew.
+            write_pack(&fs, RUNS..2 * RUNS);
+        }
+        let then = Box::new(|| rewrite_pack_of(&*fs.shared(), run_id(5)));
+        let between = BehindList { fs: fs.shared(), then: std::sync::Mutex::new(Some(then)) };
+        assert!(matches!(reader.find(&between, run_id(5)).unwrap(), Found::At(_)), "{knows_the_old}");
+    }
+}
