@@ -20,8 +20,11 @@ const MAX_MESSAGE: usize = 4 << 10;
 /// Labels of a run, and words of any other list.
 pub(crate) const MAX_WORDS: usize = 64;
 
-/// Classes of errors that say nothing of what happened: the standard's word, Python's and JavaScript's for any.
-const UNTOLD: &[&str] = &[names::ERROR_TYPE_OTHER, "Exception", "Error"];
+/// Classes of errors that say nothing of what happened: Python's and JavaScript's for any.
+const ANY_ERROR: &[&str] = &["Exception", "Error"];
+/// What such a one says where the program stopped reading, word for word: the clients of OpenAI and Anthropic, `fetch`, and
+/// OpenTelemetry's instrumentations of them.
+const STOPPED: &[&str] = &["request was aborted", "operation was aborted", "abandoned stream"];
 
 /// [`Status::code`](crate::model::otlp::Status::code) of a span that its author declared to have gone well.
 const STATUS_OK: i32 = 1;
@@ -289,16 +292,29 @@ fn tells_error(event: &SpanEvent) -> bool {
             && (event.attr(names::EVENT_ERROR).is_some() || event.attr(names::EXCEPTION_MESSAGE).is_some()))
 }
 
-/// Distinguishes timeouts and cancellations by the error's class, and by its text only where no class is given. Whoever
-/// stops reading a stream cancels it.
+/// Distinguishes timeouts and cancellations by the error's class, and by its text only where no class is given. Of a class that any
+/// error may have, one that begins the message counts. Whoever stops reading a stream cancels it.
 fn class_of_failure(span: &Span) -> StepStatus {
     let error = error(span);
-    let class = error.kind.filter(|kind| !UNTOLD.contains(&kind.as_str())).or(error.message).unwrap_or_default();
-    let class = class.to_ascii_lowercase();
+    let lower = |text: &str| text.to_ascii_lowercase();
+    let message = lower(error.message.as_deref().unwrap_or_default());
+    let is_any = error.kind.as_deref().is_some_and(|kind| ANY_ERROR.contains(&kind));
+    let class = match error.kind.as_deref().filter(|kind| *kind != names::ERROR_TYPE_OTHER) {
+        Some(_) if is_any => {
+            let end = message.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '.')));
+            let (class, behind) = message.split_at(end.unwrap_or(message.len()));
+            if behind.starts_with(['(', ':']) { class.to_owned() } else { String::new() }
+        }
+        Some(kind) => lower(kind),
+        None => message.clone(),
+    };
     let says = |words: &[&str]| words.iter().any(|word| class.contains(word));
+    let has_stopped = class == message || is_any;
     if says(&["timeout", "timed out", "timedout", "timed_out", "deadline"]) {
         StepStatus::Timeout
-    } else if says(&["cancel", "generatorexit", "aborterror", "was aborted", "abandoned"]) {
+    } else if says(&["cancel", "generatorexit", "aborterror"])
+        || (has_stopped && STOPPED.iter().any(|words| message.contains(words)))
+    {
         StepStatus::Cancelled
     } else {
         StepStatus::Error

@@ -114,8 +114,9 @@ pub const SHAPES: &[Shape] = &[
                 ],
             ),
             (names::WEB_SEARCHES, &[&["server_tool_use", "web_search_requests"]]),
+            // Perplexity's, which have a price of their own where that is known.
+            ("runspan.usage.output_citation_tokens", &[&["citation_tokens"]]),
         ],
-        // Perplexity's.
         beside: &[(names::OUTPUT_TOKENS, &["citation_tokens"])],
     },
     // OpenAI's responses.

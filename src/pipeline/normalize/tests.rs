@@ -546,4 +546,15 @@ fn what_gemini_xai_and_perplexity_count_beside_is_billed() {
     assert_eq!(counts("openai", included), [Some(32), Some(90), Some(9)]);
     let cited = r#"{"prompt_tokens":8,"completion_tokens":20,"total_tokens":28,"citation_tokens":500}"#;
     assert_eq!(counts("perplexity", cited), [Some(8), Some(520), None]);
+    // They have a price of their own.
+    let mut record = ended(&[
+        ("gen_ai.provider.name", "perplexity".into()),
+        ("gen_ai.request.model", "sonar-deep-research".into()),
+        ("langfuse.observation.type", "generation".into()),
+        ("langfuse.observation.usage_details", cited.into()),
+    ]);
+    normalize(&mut record);
+    crate::pipeline::cost::Pricer::new().price(&mut record);
+    let cost = facts(&record).cost.unwrap().0;
+    assert_eq!(cost.0, 8 * 2_000 + 20 * 8_000 + 500 * 2_000);
 }

@@ -69,7 +69,13 @@ pub(super) fn write(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepK
             let beside = count_of(draft.span(), key).and_then(|count| u64::try_from(count).ok());
             count(key).is_none_or(|own| beside.is_none_or(|beside| beside == own))
         };
-        if speaks_of(names::INPUT_TOKENS) {
+        // One that tells of cached tokens alone, and of none that are not known, says nothing of what they are part of: the
+        // AI SDK 6 has counted them in by then.
+        let tells_more = || {
+            let cached = [names::CACHE_READ_TOKENS, names::CACHE_WRITE_TOKENS];
+            count(names::INPUT_TOKENS).is_some() || cached.iter().any(|key| count(key).is_some() && is_new(draft, key))
+        };
+        if speaks_of(names::INPUT_TOKENS) && tells_more() {
             let basis = if is_nested { Some(Basis::Inclusive) } else { shape.basis };
             told.basis = told.basis.or(basis);
         }
@@ -165,6 +171,13 @@ fn forget_empty(draft: &mut Draft<'_>) {
     let is_without = |span: &Span, keys: &[&str]| keys.iter().all(|key| is_zero(span, key));
     let span = draft.span();
     if span.attr(names::INPUT_TOKENS).is_none() || !is_without(span, IN) {
+        return;
+    }
+    // A total may tell what was missed.
+    let output = count_of(span, names::OUTPUT_TOKENS).unwrap_or_default();
+    let missed = count_of(span, names::TOTAL_TOKENS).map_or(0, |total| total.saturating_sub(output));
+    if missed > 0 && output > 0 {
+        draft.set(names::INPUT_TOKENS, missed);
         return;
     }
     let empty = if is_without(span, OUT) { [IN, OUT].concat() } else { IN.to_vec() };

@@ -81,17 +81,19 @@ pub(super) fn signal_of(body: &[u8]) -> Option<Signal> {
 ///
 /// Source: `opentelemetry/proto/{trace,logs,metrics}/v1`, where a metric has its name in field 1, its points in 5 to 11.
 fn signal_of_record(record: &[u8]) -> Option<Option<Signal>> {
-    let (mut has_name, mut has_points) = (false, false);
+    let (mut has_name, mut has_points, mut has_span_id) = (false, false, false);
     for field in Fields::of(record) {
         match field {
             (START | END, Field::Fixed64(_)) => return Some(Some(Signal::Traces)),
             (1 | 11, Field::Fixed64(_)) => return Some(Some(Signal::Logs)),
             (1, Field::Bytes(name)) => has_name = std::str::from_utf8(name).is_ok_and(|name| !name.contains('\0')),
+            (2, Field::Bytes(id)) => has_span_id = id.len() == 8,
             (5 | 7 | 9 | 10 | 11, Field::Bytes(_)) => has_points = true,
             _ => {}
         }
     }
-    (has_name && has_points).then_some(None)
+    // A span without times is one still, if its ids are.
+    (has_name && has_points && !has_span_id).then_some(None)
 }
 
 /// When a span began, and whether something encloses it.

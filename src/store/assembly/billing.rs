@@ -11,6 +11,9 @@ use crate::pipeline::facts::StepFacts;
 /// How far above a call other layers' words for it are looked for, and how far back among answers that have one id.
 const MAX_LAYERS: usize = 32;
 
+/// Calls that are under way at once, of which one may be that which was passed on.
+const MAX_AT_ONCE: usize = 256;
+
 /// What was asked for: provider and model.
 pub(super) type Asked<'a> = (Option<&'a str>, Option<&'a str>);
 
@@ -222,10 +225,11 @@ impl RunState {
                 candidates.under_way.push(own);
             }
             // Later ones begin later still.
-            candidates.under_way.retain(|own| self.steps[*own].ended_at.is_none_or(|end| wire.started_at <= end));
-            let Some(last) =
-                candidates.under_way.iter().rposition(|own| may_be_one(&self.steps[*own].facts, &wire.facts))
-            else {
+            let is_over = |own: &usize| self.steps[*own].ended_at.is_some_and(|end| end < wire.started_at);
+            while candidates.under_way.pop_if(|own| is_over(own)).is_some() {}
+            let latest = candidates.under_way.len().saturating_sub(MAX_AT_ONCE);
+            let may_be = |own: &usize| !is_over(own) && may_be_one(&self.steps[*own].facts, &wire.facts);
+            let Some(last) = candidates.under_way[latest..].iter().rposition(may_be).map(|at| latest + at) else {
                 continue;
             };
             let own_place = candidates.under_way[last];

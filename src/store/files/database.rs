@@ -457,6 +457,12 @@ impl Database {
         Ok(Self { connection, layout: layout.clone(), words: Words::default(), threads: 1 })
     }
 
+    /// The same, with so many bytes of the file in memory at most.
+    fn with_mapped(self, bytes: i64) -> Result<Self> {
+        self.connection.pragma_update(None, "mmap_size", bytes)?;
+        Ok(self)
+    }
+
     /// Tells whether nobody else sees it.
     fn is_temporary(&self) -> bool {
         self.connection.path().is_none_or(str::is_empty)

@@ -12,12 +12,15 @@ use super::{cleanup, index, packs};
 use crate::fs::{Identity, sync_way_to};
 #[cfg(feature = "server")]
 use crate::model::TraceId;
-use crate::model::id::IdMap;
+use crate::model::id::{IdMap, IdSet};
 use crate::model::{Event, RunId, RunKind, RunSummary};
 use crate::store::{RunWriter, StoreError};
 
 /// Room for lines is kept up to this many bytes: one huge prompt must not stay in memory.
 const MAX_SPARE_LINES: usize = 1 << 20;
+
+/// So many runs are remembered whose lines are written.
+const MAX_LISTED: usize = 65_536;
 
 /// Writes the runs of one process.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub struct FilesWriter {
     index: index::IndexLog,
     /// Runs that are there and whose lines could not be written to the log of all runs.
     unlisted: Vec<RunSummary>,
+    /// Runs of packs whose lines this writer has written, the latest: told again, they need no other.
+    listed: IdSet<RunId>,
     /// Room for the lines of one write, used again and again.
     lines: Vec<u8>,
     /// Runs that come whole wait here for others; `None`: each gets a folder.
@@ -58,6 +63,7 @@ impl FilesWriter {
             open: IdMap::default(),
             index: Default::default(),
             unlisted: Vec::new(),
+            listed: IdSet::default(),
             lines: Vec::new(),
             packer: None,
         }
@@ -203,6 +209,7 @@ impl FilesWriter {
     /// Takes out of the log of all runs what it says of one that has gone.
     fn tell_removed(&mut self, run: RunId) -> Result<(), StoreError> {
         self.unlisted.retain(|unlisted| unlisted.run_id != run);
+        self.listed.remove(&run);
         let (fs, log) = (self.layout.fs(), self.layout.index_log());
         // The index knows the log by the bytes before the place that it has read up to.
         index::pad(fs, &log)?;
@@ -216,7 +223,10 @@ impl FilesWriter {
             return Ok(());
         }
         self.index.append_all(self.layout.fs(), &self.layout.index_log(), &self.unlisted, self.durable)?;
-        self.unlisted.clear();
+        if self.listed.len() + self.unlisted.len() > MAX_LISTED {
+            self.listed.clear();
+        }
+        self.listed.extend(self.unlisted.drain(..).map(|run| run.run_id));
         Ok(())
     }
 
@@ -317,7 +327,7 @@ impl RunWriter for FilesWriter {
         self.check_place()?;
         if let Some(said) = self.said(summary)? {
             // Who told it before may have had no time, or no room, for its line.
-            return self.list([said]);
+            return if self.listed.contains(&said.run_id) { Ok(()) } else { self.list([said]) };
         }
         let dir = self.open(summary.run_id)?.dir.clone();
         self.publish(&dir, summary, Some(self.writer))

@@ -278,6 +278,17 @@ fn who_hands_control_on_by_raising_has_not_failed_and_who_stops_reading_has_canc
     assert_eq!(langsmith("ParentCommand(Command(graph='a'))Traceback (most recent …"), (StepStatus::Success, None));
     assert_eq!(langsmith("GeneratorExit()Traceback (…"), (StepStatus::Cancelled, Some("GeneratorExit".into())));
     assert_eq!(langsmith("it is (odd)"), (StepStatus::Error, Some("Exception".into())));
+    // Of a class that any error may have, words of the message tell nothing but where they say it all.
+    for (message, status) in [
+        ("cannot cancel order 7", StepStatus::Error),
+        ("invalid timeout value", StepStatus::Error),
+        ("ENOENT: no such file, deadline.txt", StepStatus::Error),
+        ("TimeoutError: no answer", StepStatus::Timeout),
+        ("Request was aborted.", StepStatus::Cancelled),
+    ] {
+        let mark = ("traceloop.span.kind", "task".into());
+        assert_eq!(ended_by("@traceloop/node-server-sdk", mark, "Error", message).0, status, "{message}");
+    }
     // OpenTelemetry's own for OpenAI.
     let mut left = ended(&[("gen_ai.operation.name", "chat".into()), ("error.type", "_OTHER".into())]);
     left.span.status = Some(Status { code: 2, message: "abandoned stream".into() });
@@ -409,6 +420,12 @@ fn vercels_sdk_counts_by_its_version_and_says_what_the_provider_reported() {
         ("ai.usage.outputTokens", 37),
     ];
     assert_eq!(call("anthropic.messages", &six, anthropic), all);
+    // Of Bedrock there is what was written alone.
+    let bedrock = r#"{"bedrock": {"usage": {"cacheWriteInputTokens": 16}}}"#;
+    assert_eq!(call("amazon-bedrock", &six, bedrock), all);
+    let five_cached =
+        [("ai.usage.inputTokens", 131), ("ai.usage.cachedInputTokens", 64), ("ai.usage.outputTokens", 37)];
+    assert_eq!(call("amazon-bedrock", &five_cached, bedrock), all);
     // SDK 4 has no object of Anthropic's own.
     let four = r#"{"anthropic": {"cacheCreationInputTokens": 16, "cacheReadInputTokens": 64}}"#;
     assert_eq!(call("anthropic.messages", &five, four), all);
@@ -418,4 +435,19 @@ fn vercels_sdk_counts_by_its_version_and_says_what_the_provider_reported() {
     let google = r#"{"google": {"usageMetadata": {"cachedContentTokenCount": 64, "thoughtsTokenCount": 16, "promptTokenCount": 211, "candidatesTokenCount": 21, "totalTokenCount": 248}}}"#;
     let without = [("ai.usage.promptTokens", 211), ("ai.usage.completionTokens", 21)];
     assert_eq!(call("google.generative-ai", &without, google), [Some(211), Some(64), None, Some(37), Some(16)]);
+}
+
+#[test]
+fn a_prompt_that_was_missed_is_told_by_the_total_and_else_unknown() {
+    let call = |counts: &[(&str, i64)]| {
+        let mut list = vec![("gen_ai.operation.name", "chat".into()), ("gen_ai.provider.name", "anthropic".into())];
+        list.extend(counts.iter().map(|(key, count)| (*key, Value::Int(*count))));
+        let [input, .., output, _] = tokens(&told("any", "chat", &list));
+        (input, output)
+    };
+    let (input, output, total) =
+        ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens", "gen_ai.usage.total_tokens");
+    assert_eq!(call(&[(input, 0), (output, 37), (total, 248)]), (Some(211), Some(37)));
+    assert_eq!(call(&[(input, 0), (output, 37), (total, 37)]), (None, Some(37)));
+    assert_eq!(call(&[(input, 0), (output, 0), (total, 0)]), (None, None));
 }

@@ -12,6 +12,8 @@ use super::{Database, Found, GLIMPSE, Result, ask, is_wanted, number, text};
 use crate::model::RunKind;
 use crate::priority;
 
+/// Of each database so much is read without copying it: pages that are mapped count as the server's memory, which has a bound.
+const MAPPED: i64 = 32 << 20;
 /// How often the log is looked at by who keeps up with it.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -61,7 +63,7 @@ fn traces(layout: &Layout) -> [i64; 5] {
 
 /// Reads the steps and the texts of runs that are behind, until there are none or somebody wants to stop.
 fn keep_the_rest(layout: &Layout, with_texts: bool, is_stopped: impl Fn() -> bool) -> Result<()> {
-    let mut database = Database::open(layout)?;
+    let mut database = Database::open(layout)?.with_mapped(MAPPED)?;
     if !with_texts || !text::is_allowed(layout)? {
         text::remove(layout)?;
         let reader = FilesReader::of(layout.clone())?;
@@ -69,7 +71,8 @@ fn keep_the_rest(layout: &Layout, with_texts: bool, is_stopped: impl Fn() -> boo
         return Ok(());
     }
     // Some of one, some of the other: what was read for the first is at hand for the second.
-    let (reader, mut texts) = (FilesReader::of(layout.clone())?.for_two(), text::Texts::open(layout)?);
+    let (reader, mut texts) =
+        (FilesReader::of(layout.clone())?.for_two(), text::Texts::open(layout)?.with_mapped(MAPPED)?);
     loop {
         let steps = database.catch_up_steps(&reader, Duration::ZERO)?;
         let read = texts.catch_up(&database, &reader, Duration::ZERO)?;

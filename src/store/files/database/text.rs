@@ -177,11 +177,17 @@ impl Texts {
     fn of(mut connection: Connection) -> Result<Self> {
         connection.busy_timeout(super::PATIENCE)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
-        connection.pragma_update(None, "mmap_size", 1_i64 << 30)?;
+        connection.pragma_update(None, "mmap_size", super::MMAP_BYTES)?;
         connection.pragma_update(None, "secure_delete", true)?;
         super::make_tables(&mut connection, VERSION, &[TABLES])?;
         connection.set_prepared_statement_cache_capacity(64);
         Ok(Self { connection, threads: 1 })
+    }
+
+    /// The same, with so many bytes of the file in memory at most.
+    pub(super) fn with_mapped(self, bytes: i64) -> Result<Self> {
+        self.connection.pragma_update(None, "mmap_size", bytes)?;
+        Ok(self)
     }
 
     fn complete(&mut self, index: &Database, reader: &FilesReader, progress: &mut dyn FnMut(Progress)) -> Result<()> {

@@ -414,8 +414,8 @@ impl Taken {
         for locked in &old {
             locked.hide(fs)?;
         }
-        // Out of sight they harm nobody: what stays of them the next to tidy up takes away.
-        remove_hidden(fs, packs, old.iter().map(|locked| locked.pack.id))?;
+        // Out of sight they harm nobody: what stays of them, or cannot be synced now, the next to tidy up takes away.
+        let _ = remove_hidden(fs, packs, old.iter().map(|locked| locked.pack.id));
         Ok(bytes.len() as u64)
     }
 }

@@ -317,3 +317,14 @@ fn a_run_whose_pack_is_rewritten_between_two_glances_is_found_in_the_new_one() {
         assert!(matches!(reader.find(&between, run_id(5)).unwrap(), Found::At(_)), "{knows_the_old}");
     }
 }
+
+#[test]
+fn a_run_of_a_pack_that_is_told_again_by_the_same_writer_gets_no_other_line() {
+    let fs = store();
+    let mut writer = FilesWriter::new(layout(&fs), WRITER, true).with_packs();
+    (0..RUNS).for_each(|number| writer.create_run(&summary(number), &events(number, 4)).unwrap());
+    assert!(writer.write_held(true).unwrap());
+    let before = fs.files().remove("/store/index.log").unwrap().len();
+    (0..RUNS).for_each(|number| writer.update_run(&summary(number)).unwrap());
+    assert_eq!(fs.files().remove("/store/index.log").unwrap().len(), before);
+}
