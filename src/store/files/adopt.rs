@@ -38,13 +38,17 @@ pub fn adopt_folder(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -
 /// As [`adopt_folder`], and [`StoreError::InUse`] while a process writes the run.
 pub fn renew_folder(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -> Result<bool, StoreError> {
     let summary = check(layout, folder, kind, run)?;
+    if summary.status == RunStatus::Crashed {
+        // A packed run stays where it is.
+        return Ok(false);
+    }
     let (fs, (dir, _)) = (layout.fs(), layout.unpack(run)?);
     let lock = run_dir::LogLock::take(fs, &dir, run)?;
     let known = run_dir::read_summary(fs, &dir, run)?;
     let spans = |dir: &Path| -> Result<HashSet<SpanId>, StoreError> {
         Ok(RunState::read(run, &run_dir::read_events(fs, dir, run, 0)?).spans().collect())
     };
-    let is_before = known.status == RunStatus::Crashed && known.kind == kind && summary.status != RunStatus::Crashed;
+    let is_before = known.status == RunStatus::Crashed && known.kind == kind;
     if !is_before || !spans(&dir)?.is_subset(&spans(folder)?) {
         return Ok(false);
     }
