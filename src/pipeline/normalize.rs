@@ -14,8 +14,8 @@ use serde_json::Value as Json;
 
 use super::facts;
 use crate::conventions::dialects::{
-    Announced, CONTROL_FLOW, Content, DIALECTS, Detect, Dialect, HIDDEN, KindRow, ORDINARY, OTEL, PLAIN, Row,
-    SPAN_NAME, Shape, Side, Source, Test, UNKNOWN_MODELS, logs,
+    Announced, CONTROL_FLOW, Content, DIALECTS, Detect, Dialect, HIDDEN, KindRow, ORDINARY, OTEL, Row, SPAN_NAME,
+    Shape, Side, Source, Test, UNKNOWN, UNKNOWN_MODELS, logs,
 };
 use crate::conventions::{names, providers};
 use crate::model::otlp::{ArrayValue, KeyValue, STATUS_ERROR, STATUS_UNSET, Span, SpanEvent, Value};
@@ -30,7 +30,7 @@ pub fn normalize(record: &mut Record) {
     if record.kind == RecordKind::Event || record.span.attr(names::ADDED).is_some() {
         return;
     }
-    let dialect = DIALECTS.iter().copied().find(|dialect| is_written_in(dialect, record)).unwrap_or(&PLAIN);
+    let dialect = DIALECTS.iter().copied().find(|dialect| is_written_in(dialect, record)).unwrap_or(&UNKNOWN);
     if let Some(announced) = dialect.announced {
         reveal(record, announced);
     }

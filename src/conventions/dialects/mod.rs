@@ -55,6 +55,8 @@ pub struct Dialect {
     pub reasoning_apart: &'static [&'static str],
     /// Reasoning is added to output for providers other than Google, too, whose output has it already.
     pub adds_reasoning: bool,
+    /// An input of 0 tokens is what was used, and not what the emitter has missed.
+    pub zero_is_told: bool,
     /// A finished model call of these operations without any trace of a response failed.
     pub failed_without_response: &'static [&'static str],
     /// Spans that only announce another one.
@@ -292,9 +294,13 @@ pub const PLAIN: Dialect = Dialect {
     basis: &[],
     reasoning_apart: &[],
     adds_reasoning: false,
+    zero_is_told: false,
     failed_without_response: &[],
     announced: None,
 };
+
+/// That of an emitter that no table knows: whoever writes the standard's names by hand means what it says.
+pub const UNKNOWN: Dialect = Dialect { zero_is_told: true, ..PLAIN };
 
 /// Canonical names of providers that serve Gemini start so. It counts its thoughts apart from what it answers, and its
 /// total has both.

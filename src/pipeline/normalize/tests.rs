@@ -151,7 +151,7 @@ fn a_dialect_can_say_exclusive_by_provider_and_no_call_has_an_empty_prompt() {
             crate::conventions::dialects::BasisRow { provider: "anthropic", basis: Basis::Exclusive },
             crate::conventions::dialects::BasisRow { provider: "", basis: Basis::Inclusive },
         ],
-        ..PLAIN
+        ..crate::conventions::dialects::PLAIN
     };
     let with = |provider: &str, input: i64| {
         let mut record = ended(&[

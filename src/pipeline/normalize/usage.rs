@@ -107,7 +107,9 @@ fn whole(value: &Json) -> Option<u64> {
 /// (xAI's), when only with it input and output make the total. Else the table decides, and where it does not know, the
 /// standard's rule is assumed and the span says so.
 pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
-    forget_empty(draft);
+    if !dialect.zero_is_told {
+        forget_empty(draft);
+    }
     let span = draft.span();
     let count = |key| count_of(span, key);
     let (output, reasoning) = (count(names::OUTPUT_TOKENS), count(names::REASONING_TOKENS));

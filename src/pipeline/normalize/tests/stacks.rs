@@ -442,7 +442,7 @@ fn a_prompt_that_was_missed_is_told_by_the_total_and_else_unknown() {
     let call = |counts: &[(&str, i64)]| {
         let mut list = vec![("gen_ai.operation.name", "chat".into()), ("gen_ai.provider.name", "anthropic".into())];
         list.extend(counts.iter().map(|(key, count)| (*key, Value::Int(*count))));
-        let [input, .., output, _] = tokens(&told("any", "chat", &list));
+        let [input, .., output, _] = tokens(&told("opentelemetry.instrumentation.any", "chat", &list));
         (input, output)
     };
     let (input, output, total) =
