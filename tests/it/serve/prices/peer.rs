@@ -110,7 +110,11 @@ impl Told {
                 self.model = format!("{id}/{}", self.model);
                 self.provider = Some("litellm".into());
             }
-            10 => self.provider = Some((*random.one(FRAMEWORKS)).to_owned()),
+            10 => {
+                self.provider = Some((*random.one(FRAMEWORKS)).to_owned());
+                // An instrumentation that tells of no prompt at all has missed it: nobody knows what that cost.
+                self.usage.entry("input_tokens").and_modify(|input| *input = (*input).max(1));
+            }
             11 => {
                 let known = ["api.openai.com", "api.anthropic.com", "api.groq.com", "proxy.example"];
                 (self.provider, self.address) = (None, Some((*random.one(&known)).to_owned()));
