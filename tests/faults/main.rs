@@ -137,7 +137,7 @@ fn suite(words: &[&str]) -> Result<(), Failed> {
             rows.extend(found);
         }
     }
-    println!("\n{}\n{:.0} s in all", render(&rows), start.elapsed().as_secs_f64());
+    println!("\nall of them:\n{}\n{:.0} s in all", render(&rows), start.elapsed().as_secs_f64());
     let broken: Vec<&Row> = rows.iter().filter(|row| !row.is_kept()).collect();
     for row in &broken {
         println!("\n{}:", row.scenario);

@@ -89,25 +89,26 @@ impl IndexLog {
     }
 
     /// Returns traces and runs that are over by the lines that others have appended since the last time, at most so many, the
-    /// latest last; a run may be there twice.
+    /// latest last; a run may be there twice. What a process of the `own` name has written is this one's, too.
     #[cfg(feature = "server")]
     pub fn over_by_others(
         &mut self,
         fs: &dyn Fs,
         path: &Path,
+        own: RunId,
         most: usize,
-        is_wanted: impl Fn(&[u8], TraceId, RunId) -> bool,
-    ) -> Result<VecDeque<(TraceId, RunId)>, StoreError> {
+        is_wanted: &dyn Fn(TraceId, RunId) -> bool,
+    ) -> Result<Vec<(TraceId, RunId)>, StoreError> {
         let mut over = VecDeque::new();
         let size = match self.size() {
             Some(size) => size,
             None => match fs.stat(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(over),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(over.into()),
                 found => found.map_err(StoreError::io("read", path))?.len,
             },
         };
         if size == self.heard {
-            return Ok(over);
+            return Ok(over.into());
         }
         if size < self.heard {
             // Another log than that which was read.
@@ -122,7 +123,7 @@ impl IndexLog {
             self.heard += line.len() as u64;
             if says_over(&line)
                 && let Some((trace, run)) = quick_trace(&line)
-                && is_wanted(&line, trace, run)
+                && (is_wanted(trace, run) || is_by(&line, own))
             {
                 over.push_back((trace, run));
                 if over.len() > most {
@@ -131,7 +132,7 @@ impl IndexLog {
             }
             line.clear();
         }
-        Ok(over)
+        Ok(over.into())
     }
 
     /// Returns the size of the open file; `None` when there is none, or none by this name any more.
@@ -359,7 +360,7 @@ fn quick_trace(line: &[u8]) -> Option<(TraceId, RunId)> {
 
 /// Tells whether a line as this version writes it is of a writer.
 #[cfg(feature = "server")]
-pub(super) fn is_by(line: &[u8], writer: RunId) -> bool {
+fn is_by(line: &[u8], writer: RunId) -> bool {
     let by_writer = format!("\"writer\":\"{writer}\"");
     line.windows(by_writer.len()).rposition(|bytes| bytes == by_writer.as_bytes()).is_some()
 }

@@ -206,9 +206,7 @@ impl RunWriter for OverlayWriter {
         most: usize,
         is_wanted: &dyn Fn(TraceId, RunId) -> bool,
     ) -> Result<Vec<(TraceId, RunId)>, StoreError> {
-        let (path, own) = (self.layout.index_log(), self.process);
-        let is_wanted = |line: &[u8], trace, run| is_wanted(trace, run) || super::index::is_by(line, own);
-        self.index.over_by_others(self.layout.fs(), &path, most, is_wanted).map(Vec::from)
+        self.index.over_by_others(self.layout.fs(), &self.layout.index_log(), self.process, most, is_wanted)
     }
 
     fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {

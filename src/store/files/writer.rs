@@ -286,10 +286,7 @@ impl RunWriter for FilesWriter {
         most: usize,
         is_wanted: &dyn Fn(TraceId, RunId) -> bool,
     ) -> Result<Vec<(TraceId, RunId)>, StoreError> {
-        let (path, own) = (self.layout.index_log(), self.writer);
-        // What a process of the same name has written is this one's, too.
-        let is_wanted = |line: &[u8], trace, run| is_wanted(trace, run) || index::is_by(line, own);
-        self.index.over_by_others(self.layout.fs(), &path, most, is_wanted).map(Vec::from)
+        self.index.over_by_others(self.layout.fs(), &self.layout.index_log(), self.writer, most, is_wanted)
     }
 
     fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {
