@@ -15,6 +15,24 @@ use crate::store::files::FilesWriter;
 use crate::store::files::layout::{Layout, StoreFile};
 use crate::telemetry::warn;
 
+/// What becomes of the runs that are under way when this process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AtEnd {
+    /// The next bridge goes on with them.
+    LeftOpen,
+    /// They are over: nobody goes on with them.
+    Over,
+    /// The same if a server has the store open by then, which goes on only with what is over; else the next bridge does.
+    OverBesideServer,
+}
+
+/// Tells whether a server, or an import, other than `own` has the store open.
+pub(super) fn is_served(layout: &Layout, own: &str) -> bool {
+    let dir = layout.journal();
+    let found = journal::list_processes(&dir).unwrap_or_default();
+    found.iter().any(|found| found.alive && found.name != own && journal::is_resumable(&dir, &found.name))
+}
+
 /// A journal with this process's lock on it, and the run store at the place where it stopped.
 #[derive(Debug)]
 pub(super) struct Identity {
@@ -24,8 +42,7 @@ pub(super) struct Identity {
     pub reader: JournalReader,
     pub sink: StoreSink<FilesWriter>,
     pub durability: Durability,
-    /// Nobody goes on with the runs when this process ends, so they are over then.
-    pub is_last: bool,
+    pub at_end: AtEnd,
     /// Who reads the journal beside the run store: nobody, to begin with.
     pub outlets: Outlets,
 }
@@ -58,7 +75,7 @@ impl Identity {
         let (dir, process) = (layout.journal(), RunId::fresh(UnixNanos::now()));
         let journal = JournalWriter::create(&dir, &process.to_string(), options)?;
         journal::mark_command(&dir, &process.to_string())?;
-        Ok(Self { is_last: true, ..Self::with(layout, process, journal, options, |writer| writer)? })
+        Ok(Self { at_end: AtEnd::Over, ..Self::with(layout, process, journal, options, |writer| writer)? })
     }
 
     fn with(
@@ -74,7 +91,16 @@ impl Identity {
         let recorded = layout.read()?.record;
         let sink = StoreSink::new(writer, process).with_pricer(Pricer::of_store(&layout).0).recording(recorded);
         let outlets = Outlets::none(options.max_bytes);
-        Ok(Self { layout, process, journal, reader, sink, durability: options.durability, is_last: false, outlets })
+        Ok(Self {
+            layout,
+            process,
+            journal,
+            reader,
+            sink,
+            durability: options.durability,
+            at_end: AtEnd::LeftOpen,
+            outlets,
+        })
     }
 
     fn left_behind(layout: &Layout, options: &Options) -> Result<Option<(RunId, JournalWriter)>, Error> {

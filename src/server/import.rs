@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use super::body::Held;
 use super::budget::Budget;
-use super::identity::Identity;
+use super::identity::{AtEnd, Identity, is_served};
 use super::intake::{self, Threads};
 use super::settings::Settings;
 use super::traces::Line;
 use crate::error::Error;
+use crate::journal;
+use crate::model::RunId;
 use crate::model::outcome::Counts;
 use crate::model::run::ArtifactInfo;
+use crate::pipeline::worker::STORE_READER;
 use crate::pipeline::{Content, Scrubber};
 use crate::sources::otlp::{Encoding, Signal};
 use crate::store::StoreError;
@@ -30,6 +33,7 @@ pub struct Importer {
     threads: Threads,
     runtime: tokio::runtime::Runtime,
     layout: Layout,
+    process: RunId,
     scrubber: Scrubber,
 }
 
@@ -56,14 +60,16 @@ impl Importer {
     /// What keeps the store from being opened or written.
     pub fn open(layout: &Layout, settings: &Settings) -> Result<Self, Error> {
         layout.open_or_create()?;
-        let identity = Identity::take(layout.clone(), settings.durability, settings.journal_bytes)?;
+        let mut identity = Identity::take(layout.clone(), settings.durability, settings.journal_bytes)?;
+        identity.at_end = AtEnd::OverBesideServer;
+        let process = identity.process;
         let (intake, threads) = intake::start(identity, settings.silence)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Resources)?;
         let store = layout.read()?;
         let scrubber = Scrubber::new(settings.content, store.redaction_key());
         let line = Line::new(intake, settings.bounds, store.store_id, super::maker(layout, settings)?);
         let line = Arc::new(line);
-        Ok(Self { line, budget: Budget::new(usize::MAX), threads, runtime, layout: layout.clone(), scrubber })
+        Ok(Self { line, budget: Budget::new(usize::MAX), threads, runtime, layout: layout.clone(), process, scrubber })
     }
 
     /// Keeps a file in the folder `artifacts` of `folder`, as one that a program gives to its run is kept: without the secrets
@@ -103,11 +109,19 @@ impl Importer {
 
     /// Waits until all of it is in the run store.
     pub fn finish(self) -> Imported {
-        let Self { line, threads, runtime, .. } = self;
+        let Self { line, threads, runtime, layout, process, .. } = self;
         let tally = Arc::clone(&line.intake.tally);
         drop(runtime);
         drop(line);
         threads.finish(Instant::now() + FINISH);
+        let (dir, name) = (layout.journal(), process.to_string());
+        if is_served(&layout, &name) {
+            // As long as there is a journal of whoever wrote a run, nobody else goes on with it. What is not read to its end
+            // stays, and the next process that opens the store takes it in.
+            let readers = journal::readers_in(layout.fs(), &dir, &name).unwrap_or_default();
+            let readers: Vec<&str> = readers.iter().map(String::as_str).chain([STORE_READER]).collect();
+            let _ = journal::remove_journal(&dir, &name, &readers);
+        }
         Imported { counts: tally.counts(), is_stuck: tally.store_stuck.load(std::sync::atomic::Ordering::Relaxed) }
     }
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::identity::Identity;
+use super::identity::{AtEnd, Identity, is_served};
 use super::upstreams::Outlets;
 use crate::error::Error;
 use crate::error::with_causes;
@@ -30,6 +30,7 @@ use crate::priority;
 use crate::sinks::keep::Board;
 use crate::sinks::store::StoreSink;
 use crate::store::files::FilesWriter;
+use crate::store::files::layout::Layout;
 use crate::telemetry::warn;
 
 /// Requests are joined in one commit up to about so many bytes.
@@ -258,7 +259,7 @@ pub(super) struct Threads {
 ///
 /// When the system gives no thread.
 pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Threads), Error> {
-    let Identity { layout, process, journal, reader, mut sink, durability, is_last, outlets } = identity;
+    let Identity { layout, process, journal, reader, mut sink, durability, at_end, outlets } = identity;
     let Outlets { readers, behind, board, observers, journal_bytes } = outlets;
     if !observers.is_empty() {
         sink = sink.with_tallies();
@@ -301,7 +302,8 @@ pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Th
         posted: Instant::now(),
         observers,
         observed: BTreeMap::new(),
-        is_last,
+        layout,
+        at_end,
     };
     let journal = spawn("journal", &tally, |tally| &tally.journal_dead, move || committer.work(&queue))?;
     let store = spawn(
@@ -512,8 +514,8 @@ struct Keeper {
     observers: Vec<Box<dyn Observer>>,
     /// What the observers know of the sink's counts.
     observed: BTreeMap<(Outcome, &'static str), u64>,
-    /// Nobody goes on with the runs.
-    is_last: bool,
+    layout: Layout,
+    at_end: AtEnd,
 }
 
 impl Keeper {
@@ -525,7 +527,12 @@ impl Keeper {
                 self.keep_house();
             }
             if stopping && !took {
-                if self.is_last && self.retry.is_none() {
+                let is_over = match self.at_end {
+                    AtEnd::LeftOpen => false,
+                    AtEnd::Over => true,
+                    AtEnd::OverBesideServer => is_served(&self.layout, &self.process),
+                };
+                if is_over && self.retry.is_none() {
                     self.end_runs();
                 }
                 self.keep_house();

@@ -81,6 +81,8 @@ pub struct StoreSink<W> {
     runs: IdMap<RunId, LiveRun>,
     /// Runs that another process writes, or that are damaged, and ours in their place.
     in_place_of: IdMap<RunId, RunId>,
+    /// What was there of them, by those in their place.
+    elsewhere: IdMap<RunId, Elsewhere>,
     /// Runs with something to write.
     dirty: IdSet<RunId>,
     /// Runs that were here when a reset began, until it is done.
@@ -132,6 +134,14 @@ pub struct StoreSink<W> {
     is_holding: bool,
 }
 
+/// A run that another process writes.
+#[derive(Debug)]
+struct Elsewhere {
+    trace: TraceId,
+    /// Its steps that had ended when it was looked at: they are not told in another run once more.
+    ended: IdSet<SpanId>,
+}
+
 #[derive(Debug, Default)]
 struct Trace {
     spans: IdMap<SpanId, RunId>,
@@ -168,6 +178,7 @@ impl<W: RunWriter> StoreSink<W> {
             traces: HashMap::default(),
             runs: HashMap::default(),
             in_place_of: HashMap::default(),
+            elsewhere: HashMap::default(),
             dirty: HashSet::default(),
             forgotten: HashMap::default(),
             finished: VecDeque::new(),

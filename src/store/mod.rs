@@ -56,6 +56,12 @@ pub trait RunWriter {
         Ok(Vec::new())
     }
 
+    /// Returns the events of a run that another process writes, as far as they are there; `None` when there is no such run, and
+    /// from a writer whose store nobody else writes to.
+    fn look_at(&mut self, _run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
+        Ok(None)
+    }
+
     /// Appends events; those whose id is there already are passed over.
     fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError>;
 

@@ -447,9 +447,10 @@ fn what_a_server_left_open_is_taken_in_once_and_the_next_server_goes_on_with_it(
 
 #[test]
 fn what_comes_late_goes_on_with_the_run_of_its_trace_whoever_wrote_that_and_whatever_came_first() {
-    let command = |store: &Path, args: &[&str]| {
+    let command = |store: &Path, args: &[&str]| -> String {
         let output = Command::new(env!("CARGO_BIN_EXE_runspan")).args(args).arg("--store").arg(store).output().unwrap();
         assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
     };
     let send = |server: &Server, spans: &[Span]| {
         let body = request(spans.to_vec()).encode_to_vec();
@@ -458,12 +459,13 @@ fn what_comes_late_goes_on_with_the_run_of_its_trace_whoever_wrote_that_and_what
     let (spans, files) = (agent(7), tempdir());
     // The first span that came is not the first that began.
     let (first, rest) = spans.split_at(1);
-    for way in ["killed", "killed and listed", "ended", "imported"] {
+    let ways = ["killed", "killed and listed", "ended", "imported", "imported while it serves", "imported again"];
+    for way in ways {
         let dir = tempdir();
         let import = |spans: &[Span]| {
             let file = files.path().join("spans.pb");
             std::fs::write(&file, request(spans.to_vec()).encode_to_vec()).unwrap();
-            command(dir.path(), &["import", file.to_str().unwrap()]);
+            command(dir.path(), &["import", file.to_str().unwrap()])
         };
         let mut server = Server::start(dir.path(), &[]);
         match way {
@@ -471,6 +473,17 @@ fn what_comes_late_goes_on_with_the_run_of_its_trace_whoever_wrote_that_and_what
                 assert_eq!(server.end(), Some(0));
                 import(first);
                 import(rest);
+            }
+            "imported while it serves" => {
+                import(first);
+                send(&server, rest);
+                assert_eq!(server.end(), Some(0));
+            }
+            "imported again" => {
+                send(&server, &spans);
+                wait_for(dir.path(), |runs| runs.iter().any(|run| run.status == RunStatus::Success));
+                assert_eq!(import(&spans[1..]), "0 spans stored, 2 there already\n");
+                assert_eq!(server.end(), Some(0));
             }
             _ => {
                 send(&server, first);

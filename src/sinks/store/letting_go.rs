@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::ids::is_foreign_run_id;
 use super::live::LiveRun;
 use super::{FINISHED_AT_HAND, FINISHED_BY_NAME, HeldRecord, LATE, MAX_BEHIND_BYTES, StoreSink, TRACES_AT_HAND, Trace};
+use crate::model::id::IdSet;
 use crate::model::{RunId, SpanId, TraceId};
 use crate::store::{RunWriter, StoreError};
 
@@ -119,12 +120,14 @@ impl<W: RunWriter> StoreSink<W> {
             }
             self.writer.release_run(run);
         }
-        let released = |own: &RunId| self.traces.values().any(|trace| trace.released.contains(own));
-        self.in_place_of.retain(|_, own| self.runs.contains_key(own) || released(own));
         self.traces.retain(|_, trace| {
             let recent = trace.touched.is_some_and(|touched| now.saturating_duration_since(touched) <= LATE);
             recent || !trace.held.is_empty() || trace.spans.values().any(|run| self.runs.contains_key(run))
         });
+        self.elsewhere.retain(|_, elsewhere| self.traces.contains_key(&elsewhere.trace));
+        let released: IdSet<RunId> = self.traces.values().flat_map(|trace| &trace.released).copied().collect();
+        self.in_place_of
+            .retain(|_, own| self.runs.contains_key(own) || self.elsewhere.contains_key(own) || released.contains(own));
     }
 
     /// Remembers a run that is let go of.

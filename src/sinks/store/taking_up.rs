@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::StoreSink;
 use super::ids::run_id_in_place_of;
 use super::live::{Forgotten, LiveRun};
+use super::{Elsewhere, StoreSink};
 use crate::model::id::IdMap;
 use crate::model::{EventId, RunId, TraceId, UnixNanos};
 use crate::sinks::tally::Notes;
@@ -52,9 +52,18 @@ impl<W: RunWriter> StoreSink<W> {
         Ok(())
     }
 
-    /// Lets go of a run of which the store has nothing: whoever tells of it knows its trace.
+    /// Notes what there is of a run that another process writes. What cannot be read is told again in the run of our own.
+    fn look_elsewhere(&mut self, run: RunId, own: RunId, trace: TraceId) {
+        let Ok(Some(events)) = self.writer.look_at(run) else { return };
+        let mut state = RunState::new(run, trace);
+        events.iter().for_each(|event| state.apply(event, false));
+        let ended = state.spans().filter(|span| state.step_progress(*span).1).collect();
+        self.elsewhere.insert(own, Elsewhere { trace, ended });
+    }
+
+    /// Lets go of a run of which the store has nothing and nothing waits to be written: whoever tells of it knows its trace.
     pub(super) fn forget_unbegun(&mut self, run: RunId) {
-        if self.runs.get(&run).is_some_and(|live| !live.state.has_started()) {
+        if self.runs.get(&run).is_some_and(|live| !live.state.has_started() && live.is_clean()) {
             self.runs.remove(&run);
             self.writer.release_run(run);
         }
@@ -67,6 +76,9 @@ impl<W: RunWriter> StoreSink<W> {
                 let own = run_id_in_place_of(run, self.process);
                 self.open_run(own, trace_id, Some(run))?;
                 self.in_place_of.insert(run, own);
+                if self.outside.is_some() && !self.elsewhere.contains_key(&own) {
+                    self.look_elsewhere(run, own, trace_id);
+                }
                 Ok(own)
             }
             opened => opened.map(|()| run),

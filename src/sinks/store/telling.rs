@@ -163,11 +163,17 @@ impl<W: RunWriter> StoreSink<W> {
 
     pub(super) fn apply(&mut self, run: RunId, seq: u64, said: Box<Said>) -> Result<(), StoreError> {
         let (process, from_outside) = (self.process, self.outside.is_some());
+        let record = &said.record;
+        let Some(span) = SpanId::from_bytes(&record.span.span_id) else { return Ok(()) };
+        let is_elsewhere = self.elsewhere.get(&run).is_some_and(|elsewhere| elsewhere.ended.contains(&span));
+        if is_elsewhere && record.kind == RecordKind::Ended {
+            self.count(seq, RecordKind::Ended, Outcome::Duplicate, "span");
+            self.forget_unbegun(run);
+            return Ok(());
+        }
         self.dirty.insert(run);
         let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
         live.touched = Instant::now();
-        let record = &said.record;
-        let Some(span) = SpanId::from_bytes(&record.span.span_id) else { return Ok(()) };
         if from_outside && record.kind == RecordKind::Ended && live.takes_unsorted(record) {
             let is_new = live.take_unsorted(seq, span, said);
             let (outcome, reason) = if is_new { (Outcome::Stored, "") } else { (Outcome::Duplicate, "span") };

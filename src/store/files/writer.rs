@@ -280,6 +280,11 @@ impl RunWriter for FilesWriter {
         self.open_in(dir, run).map(Some)
     }
 
+    fn look_at(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
+        let Some(dir) = self.layout.find_run(run)? else { return Ok(None) };
+        run_dir::read_events(self.layout.fs(), &dir, run, 0).map(Some)
+    }
+
     #[cfg(feature = "server")]
     fn over_by_others(
         &mut self,
