@@ -55,6 +55,7 @@ const CRASH_PLACE: u64 = u64::MAX;
 const LOST_PLACE: u64 = u64::MAX - 1;
 
 mod asked;
+mod beside;
 mod ids;
 mod letting_go;
 mod live;
@@ -64,6 +65,7 @@ mod taking_up;
 mod telling;
 
 pub(crate) use asked::{Claimed, Standing};
+use beside::{Conversations, SHORTLY};
 use ids::event_id;
 pub use ids::foreign_run_id;
 use live::{EventIds, Forgotten, LiveRun, Said};
@@ -132,6 +134,7 @@ pub struct StoreSink<W> {
     again_up_to: u64,
     /// The writer holds runs back, to write them with others.
     is_holding: bool,
+    conversations: Conversations,
 }
 
 /// A run that another process writes.
@@ -159,6 +162,8 @@ struct Held {
     records: Vec<HeldRecord>,
     open: IdSet<SpanId>,
     bytes: usize,
+    /// When the first of those that wait was held, where they are steps of logs.
+    of_logs_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -206,6 +211,7 @@ impl<W: RunWriter> StoreSink<W> {
             is_distrustful: false,
             again_up_to: 0,
             is_holding: false,
+            conversations: Conversations::default(),
         }
     }
 
@@ -439,6 +445,9 @@ impl<W: RunWriter> StoreSink<W> {
     /// Writes out everything, grace or not; for the end of the process.
     pub fn flush_all(&mut self) -> Result<(), StoreError> {
         let process = self.process;
+        if self.outside.is_some() {
+            self.let_steps_of_logs_stand(Instant::now() + SHORTLY, LATE);
+        }
         for live in self.runs.values_mut() {
             live.flush_pending(process, None);
         }

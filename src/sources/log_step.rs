@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::conventions::dialects::logs::{CONVERSATION, DURATION_MS, LogStep, PROMPT, STEPS};
+use crate::conventions::dialects::logs::{CONVERSATION, DURATION_MS, FAILURE, FAILURE_TEXT, LogStep, PROMPT, STEPS};
 use crate::conventions::names;
 use crate::model::StepKind;
 use crate::model::otlp::{KeyValue, STATUS_ERROR, Span, SpanEvent, Status, Value, find};
@@ -18,14 +18,16 @@ pub(crate) fn stand_in(event: &SpanEvent) -> Option<Span> {
 /// Makes a step of an event, where it is one by itself: its trace is that of its conversation and prompt.
 pub(crate) fn step_of(name: String, end: u64, attributes: Vec<KeyValue>) -> Option<Span> {
     let value = |key: &str| find(&attributes, key).and_then(Value::as_str);
-    let text = |keys: &[&str]| keys.iter().find_map(|key| value(key).map(str::to_owned));
     let fits = |step: &&LogStep| {
         step.event == name
-            && step.only.is_none_or(|(key, word)| value(key).is_some_and(|v| word.is_empty() || v == word))
+            && step
+                .only
+                .iter()
+                .all(|(key, word)| find(&attributes, key).is_some() && (word.is_empty() || value(key) == Some(word)))
     };
     let step = STEPS.iter().find(fits)?;
-    let conversation = text(CONVERSATION)?;
-    let run = format!("{conversation}\n{}", text(PROMPT).unwrap_or_default());
+    let conversation = conversation_in(&attributes)?.to_owned();
+    let run = run_of(&conversation, &attributes);
     let took = duration(&attributes);
     let root = id_of::<8>(&[run.as_bytes(), b"root"]);
     let is_root = step.agent.is_some();
@@ -40,10 +42,17 @@ pub(crate) fn step_of(name: String, end: u64, attributes: Vec<KeyValue>) -> Opti
         flags: if is_root { 0 } else { REMOTE_PARENT },
         start_time_unix_nano: end.saturating_sub(took),
         end_time_unix_nano: end.max(1),
-        status: step.failed.then(|| Status { code: STATUS_ERROR, message: String::new() }),
+        status: step.failed.then(|| Status {
+            code: STATUS_ERROR,
+            message: text_in(&attributes, FAILURE_TEXT).unwrap_or_default().to_owned(),
+        }),
         ..Span::default()
     };
+    let failure = step.failed.then(|| FAILURE.iter().find_map(|key| word_of(find(&attributes, key)?))).flatten();
     span.attributes = attributes;
+    if let Some(failure) = failure {
+        span.set_attr(names::ERROR_TYPE, failure);
+    }
     let operation = match step.kind {
         StepKind::Llm => "chat",
         StepKind::Tool => "execute_tool",
@@ -57,6 +66,37 @@ pub(crate) fn step_of(name: String, end: u64, attributes: Vec<KeyValue>) -> Opti
     }
     span.name = name;
     Some(span)
+}
+
+/// Returns the conversation that an event names.
+pub(crate) fn conversation_in(attributes: &[KeyValue]) -> Option<&str> {
+    text_in(attributes, CONVERSATION)
+}
+
+/// Returns the conversation of a step that was made of an event; `None` for any other span.
+pub(crate) fn conversation_of(span: &Span) -> Option<&str> {
+    span.attr(names::EVENT_NAME)?;
+    let conversation = conversation_in(&span.attributes)?;
+    let trace_id = id_of::<16>(&[run_of(conversation, &span.attributes).as_bytes()]);
+    (trace_id[..] == span.trace_id[..]).then_some(conversation)
+}
+
+fn text_in<'a>(attributes: &'a [KeyValue], keys: &[&str]) -> Option<&'a str> {
+    keys.iter().find_map(|key| find(attributes, key).and_then(Value::as_str))
+}
+
+/// Returns a word that stands there as text or as a number.
+fn word_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Int(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// Names the run of an event: its conversation, and the prompt in that.
+fn run_of(conversation: &str, attributes: &[KeyValue]) -> String {
+    format!("{conversation}\n{}", text_in(attributes, PROMPT).unwrap_or_default())
 }
 
 /// Makes an id of what is the same whenever the record comes.

@@ -5,13 +5,14 @@
 
 use std::time::{Duration, Instant};
 
+use super::telling::Step;
 use super::{EventIds, LiveRun, StoreSink};
 use crate::model::event::EventBody;
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
 use crate::model::{RunId, RunStatus, UnixNanos};
 use crate::pipeline::normalize::normalize;
-use crate::sources::log_step::stand_in;
+use crate::sources::log_step::{conversation_of, stand_in};
 use crate::store::assembly::status_body;
 use crate::store::{RunWriter, StoreError};
 
@@ -64,6 +65,7 @@ impl<W: RunWriter> StoreSink<W> {
     /// Gives up spans of traces that have shown no GenAI span for so long.
     pub(super) fn give_up_held(&mut self, now: Instant, silence: Duration) {
         let silence = silence.min(super::LATE);
+        self.let_steps_of_logs_stand(now, silence);
         let mut gone = Vec::new();
         for trace in self.traces.values_mut() {
             if trace.touched.is_none_or(|touched| now.saturating_duration_since(touched) >= silence) {
@@ -71,7 +73,9 @@ impl<W: RunWriter> StoreSink<W> {
             }
         }
         for held in gone {
-            if !self.let_stand(held.seq, &held.said.record) {
+            if conversation_of(&held.said.record.span).is_some() {
+                self.let_step_of_log_stand(held);
+            } else if !self.let_stand(held.seq, &held.said.record) {
                 self.count(held.seq, held.said.record.kind, Outcome::NotKept, "no_genai");
             }
         }
@@ -81,11 +85,14 @@ impl<W: RunWriter> StoreSink<W> {
     fn let_stand(&mut self, seq: u64, record: &Record) -> bool {
         let event = record.span.events.first().filter(|_| record.kind == RecordKind::Event);
         let Some(span) = event.and_then(stand_in) else { return false };
+        if conversation_of(&span).is_some_and(|conversation| self.conversations.has_spans(conversation)) {
+            return false;
+        }
         let mut record = Record { kind: RecordKind::Ended, span, ..record.clone() };
         normalize(&mut record);
         self.pricer.price(&mut record);
         // What cannot be opened now is told again from the journal.
-        self.bring_to_its_run(seq, record).is_ok()
+        self.bring(seq, record, Step::Stands).is_ok()
     }
 }
 

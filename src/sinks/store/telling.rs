@@ -2,18 +2,29 @@
 
 use std::time::Instant;
 
+use super::beside::TOLD_BY_SPANS;
 use super::ids::{foreign_run_id, is_foreign_run_id};
 use super::live::{EventIds, PendingStart, Said, same_span};
 use super::{HeldRecord, MAX_HELD_BYTES, MAX_HELD_RECORDS, StoreSink, size_of};
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
 use crate::model::{RunId, SpanId, TraceId, UnixNanos};
+use crate::sources::log_step::conversation_of;
 use crate::store::files::layout::Recorded;
 use crate::store::{RunWriter, StoreError};
 
 /// A trace that this library began has the moment at which its run began in its id, by the clock of its spans. Of others'
 /// ids, which are random, this leaves one in four hundred to be looked for in the store.
 const LONGEST_RUN_MS: u64 = 10 * 366 * 24 * 3_600 * 1_000;
+
+/// What becomes of a step that logs alone tell of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It waits for spans of the same conversation.
+    MayWait,
+    /// It has.
+    Stands,
+}
 
 impl<W: RunWriter> StoreSink<W> {
     /// Takes one record from its place in the journal.
@@ -25,10 +36,10 @@ impl<W: RunWriter> StoreSink<W> {
             return Ok(());
         }
         self.taken = Some(seq);
-        self.bring_to_its_run(seq, record)
+        self.bring(seq, record, Step::MayWait)
     }
 
-    pub(super) fn bring_to_its_run(&mut self, seq: u64, record: Record) -> Result<(), StoreError> {
+    pub(super) fn bring(&mut self, seq: u64, record: Record, step: Step) -> Result<(), StoreError> {
         self.told = self.told.max(seq);
         let told_bytes = self.told_bytes;
         self.unwritten.0 += 1;
@@ -72,6 +83,22 @@ impl<W: RunWriter> StoreSink<W> {
             trace.released.swap_remove(place);
             run = self.open_own_run(run, trace_id)?;
         }
+        let of_log = conversation_of(&said.record.span).filter(|_| self.outside.is_some());
+        if of_log.is_some_and(|conversation| self.conversations.has_spans(conversation)) {
+            self.count(seq, said.record.kind, Outcome::NotKept, TOLD_BY_SPANS);
+            return Ok(());
+        }
+        let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
+        if of_log.is_some() && step == Step::MayWait {
+            let held = trace.held.entry(run).or_default();
+            let bytes = held.bytes + size_of(&said.record.span) as usize;
+            // More than may wait stands.
+            if held.records.len() < MAX_HELD_RECORDS && bytes <= MAX_HELD_BYTES {
+                held.of_logs_since.get_or_insert_with(Instant::now);
+                self.hold(trace_id, run, span_id, HeldRecord { seq, told_bytes, said });
+                return Ok(());
+            }
+        }
         if self.runs.contains_key(&run) {
             return self.apply(run, seq, said);
         }
@@ -94,6 +121,7 @@ impl<W: RunWriter> StoreSink<W> {
             }
             return Ok(());
         }
+        self.conversations.note_log(&said);
         self.hold(trace_id, run, span_id, HeldRecord { seq, told_bytes, said });
         Ok(())
     }
@@ -174,6 +202,10 @@ impl<W: RunWriter> StoreSink<W> {
         self.dirty.insert(run);
         let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
         live.touched = Instant::now();
+        if from_outside {
+            self.conversations.note_stored(&said);
+            self.conversations.note_log(&said);
+        }
         if from_outside && record.kind == RecordKind::Ended && live.takes_unsorted(record) {
             let is_new = live.take_unsorted(seq, span, said);
             let (outcome, reason) = if is_new { (Outcome::Stored, "") } else { (Outcome::Duplicate, "span") };
