@@ -3,7 +3,7 @@
 /// Older and foreign words in `gen_ai.system` for a provider, lower case, and its canonical name.
 ///
 /// Source: the deprecated registry of OpenTelemetry semantic conventions 1.44 for the first five; the others are
-/// what Traceloop, Spring AI and OpenInference write, and Vercel's SDK, which adds the API to the provider.
+/// what Traceloop, Spring AI and OpenInference write, Vercel's SDK, and Claude Code of its own provider.
 pub const CANONICAL: &[(&str, &str)] = &[
     ("vertex_ai", "gcp.vertex_ai"),
     ("gemini", "gcp.gemini"),
@@ -22,25 +22,16 @@ pub const CANONICAL: &[(&str, &str)] = &[
     ("mistralai", "mistral_ai"),
     ("moonshot", "moonshot_ai"),
     ("watsonx", "ibm.watsonx.ai"),
-    ("openai.chat", "openai"),
-    ("openai.responses", "openai"),
-    ("openai.completion", "openai"),
-    ("openai.embedding", "openai"),
-    ("anthropic.messages", "anthropic"),
-    ("azure-openai.chat", "azure.ai.openai"),
-    ("azure-openai.responses", "azure.ai.openai"),
-    ("azure.chat", "azure.ai.openai"),
-    ("azure.responses", "azure.ai.openai"),
+    ("azure-openai", "azure.ai.openai"),
     ("google.generative-ai", "gcp.gemini"),
     ("google.vertex.chat", "gcp.vertex_ai"),
     ("vertex.anthropic.messages", "gcp.vertex_ai"),
     ("amazon-bedrock", "aws.bedrock"),
-    ("mistral.chat", "mistral_ai"),
-    ("xai.chat", "x_ai"),
-    ("groq.chat", "groq"),
-    ("cohere.chat", "cohere"),
-    ("deepseek.chat", "deepseek"),
+    ("firstparty", "anthropic"),
 ];
+
+/// Names of APIs that Vercel's SDK, and who follows it, adds to the provider behind a dot.
+pub const APIS: &[&str] = &["chat", "responses", "completion", "embedding", "image", "messages"];
 
 /// Ends of host names, and the provider that answers there.
 ///

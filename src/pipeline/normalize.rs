@@ -103,6 +103,13 @@ pub fn restore_original(span: &mut Span) {
     }
 }
 
+/// Names the model of a call that does not name it itself.
+pub(crate) fn name_model(span: &mut Span, model: &str) {
+    let mut draft = Draft::of(span);
+    draft.set(names::REQUEST_MODEL, model);
+    draft.finish();
+}
+
 /// A span being written to, with note taken of each change.
 pub(super) struct Draft<'a> {
     span: &'a mut Span,
@@ -179,6 +186,7 @@ fn is_written_in(dialect: &Dialect, record: &Record) -> bool {
         }
         Detect::Scope(name) => scope.name == name,
         Detect::ScopePrefix(start) => scope.name.starts_with(start),
+        Detect::Named(start, name) => span.name == name && scope.name.starts_with(start),
     })
 }
 
@@ -200,7 +208,9 @@ fn value_of<'a>(span: &'a Span, key: &str) -> Option<&'a Value> {
             }
             _ => {
                 let speaks = |event: &&SpanEvent| {
-                    logs::OF_THE_SPAN.contains(&event.name.as_str()) && event.attr(names::LOG_OF_SPAN).is_some()
+                    // What a tracing layer names after its place in the code has its name in a field.
+                    let field = event.attr(names::EVENT_NAME).and_then(Value::as_str);
+                    [Some(event.name.as_str()), field].iter().flatten().any(|name| logs::OF_THE_SPAN.contains(name))
                 };
                 events.filter(speaks).find_map(|event| event.attr(key))
             }
@@ -239,6 +249,10 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
         }
         Source::Name => {
             found = Value::from(span.name.as_str());
+            &found
+        }
+        Source::Fixed(word) => {
+            found = Value::from(word);
             &found
         }
         Source::Method(method) => {
@@ -312,8 +326,9 @@ fn canonical_provider(word: &str) -> Option<String> {
     if word.is_empty() || providers::FRAMEWORKS.contains(&word.as_str()) {
         return None;
     }
-    let known = providers::CANONICAL.iter().find(|(old, _)| *old == word).map(|(_, name)| (*name).to_owned());
-    Some(known.unwrap_or(word))
+    let known = |word: &str| providers::CANONICAL.iter().find(|(old, _)| *old == word).map(|(_, name)| *name);
+    let bare = word.rsplit_once('.').filter(|(_, api)| providers::APIS.contains(api)).map_or(&*word, |(bare, _)| bare);
+    Some(known(&word).or_else(|| known(bare)).unwrap_or(bare).to_owned())
 }
 
 /// Decides what the step is and writes it where it can't be read yet. `None` for a span that says nothing of the sort.

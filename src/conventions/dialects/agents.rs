@@ -1,7 +1,7 @@
 //! Finished agents for the command line, which tell of themselves.
 
-use super::Shape::{Count, Model, Text};
-use super::Source::{Json, Key};
+use super::Shape::{Count, Model, Provider, Text};
+use super::Source::{Fixed, Json, Key};
 use super::{
     ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test, content, kind, row,
 };
@@ -20,6 +20,7 @@ pub const CLAUDE_CODE: Dialect = Dialect {
         Detect::Value("body", "claude_code."),
     ],
     facts: &[
+        row(names::PROVIDER, &[Key("gen_ai.system"), Key("anthropic.provider")], Provider),
         row(names::REQUEST_MODEL, &[Key("model")], Model),
         row(names::TOOL_NAME, &[Key("tool_name")], Text),
         row(names::TOOL_CALL_ID, &[Key("tool_use_id")], Text),
@@ -27,10 +28,14 @@ pub const CLAUDE_CODE: Dialect = Dialect {
         row(names::OUTPUT_TOKENS, &[Key("output_tokens")], Count),
         row(names::CACHE_READ_TOKENS, &[Key("cache_read_tokens")], Count),
         row(names::CACHE_WRITE_TOKENS, &[Key("cache_creation_tokens")], Count),
+        row(names::ERROR_TYPE, &[Key("error_type")], Text),
     ],
     content: &[
-        content(Side::In, &[Key("new_context"), Key("tool_input"), Key("user_prompt")]),
-        content(Side::Out, &[Key("response.model_output")]),
+        content(
+            Side::In,
+            &[Key("new_context"), Key("tool_input"), Key("user_prompt"), Key("full_command"), Key("prompt")],
+        ),
+        content(Side::Out, &[Key("response.model_output"), Key("output"), Key("response")]),
     ],
     kinds: &[
         kind("span.type", Test::Ends("llm_request"), StepKind::Llm),
@@ -39,64 +44,102 @@ pub const CLAUDE_CODE: Dialect = Dialect {
         kind("span.type", Test::Is("claude_code.tool"), StepKind::Tool),
         kind("span.type", Test::Present, StepKind::Task),
     ],
-    outcomes: &[Outcome { key: "success", word: "false", status: StepStatus::Error, message: None }],
+    outcomes: &[Outcome { key: "success", word: "false", status: StepStatus::Error, message: Some("error") }],
     basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
     ..PLAIN
 };
 
-/// Codex CLI: a span a turn, with what the whole turn used.
+/// Codex CLI: some spans of its own code tell of what it does, among hundreds that do not and bear the same names.
 ///
-/// Source: `openai/codex` `otel/src/events`; excerpts, no recording. Numbers often come as text.
+/// Source: 0.171 run against a scripted server, and `openai/codex` `otel/src/events`. A turn bears what all of it used. Of a
+/// call the model stands on the span of the request, and the counts on the last one that reads of its answer.
 pub const CODEX: Dialect = Dialect {
     name: "codex",
-    detect: &[Detect::KeyPrefix("codex."), Detect::ScopePrefix("codex"), Detect::Value(names::EVENT_NAME, "codex.")],
+    detect: &[
+        Detect::KeyPrefix("codex.turn.token_usage."),
+        Detect::KeyPrefix("codex.usage."),
+        Detect::Named("codex", "try_run_sampling_request"),
+        Detect::Named("codex", "dispatch_tool_call_with_state"),
+        Detect::Value(names::EVENT_NAME, "codex."),
+    ],
     facts: &[
         row(names::REQUEST_MODEL, &[Key("model"), Key("slug")], Model),
-        row(names::CONVERSATION_ID, &[Key("conversation.id"), Key("thread.id")], Text),
+        row(names::CONVERSATION_ID, &[Key("conversation.id")], Text),
         row(names::EXTERNAL_ID, &[Key("turn.id")], Text),
         row(names::TOOL_NAME, &[Key("tool_name")], Text),
         row(names::TOOL_CALL_ID, &[Key("call_id")], Text),
         row(names::INPUT_TOKENS, &[Key("codex.turn.token_usage.input_tokens"), Key("input_token_count")], Count),
         row(names::OUTPUT_TOKENS, &[Key("codex.turn.token_usage.output_tokens"), Key("output_token_count")], Count),
-        row(names::TOTAL_TOKENS, &[Key("codex.turn.token_usage.total_tokens")], Count),
+        row(names::TOTAL_TOKENS, &[Key("codex.turn.token_usage.total_tokens"), Key("codex.usage.total_tokens")], Count),
         row(
             names::CACHE_READ_TOKENS,
             &[Key("codex.turn.token_usage.cached_input_tokens"), Key("cached_token_count")],
             Count,
         ),
-        row(names::CACHE_WRITE_TOKENS, &[Key("codex.turn.token_usage.cache_write_input_tokens")], Count),
+        row(
+            names::CACHE_WRITE_TOKENS,
+            &[Key("codex.turn.token_usage.cache_write_input_tokens"), Key("cache_write_token_count")],
+            Count,
+        ),
         row(
             names::REASONING_TOKENS,
-            &[Key("codex.turn.token_usage.reasoning_output_tokens"), Key("reasoning_token_count")],
+            &[
+                Key("codex.turn.token_usage.reasoning_output_tokens"),
+                Key("codex.usage.reasoning_output_tokens"),
+                Key("reasoning_token_count"),
+            ],
             Count,
         ),
     ],
+    entity: &[Fixed("codex")],
     kinds: &[
         kind("codex.turn.token_usage.input_tokens", Test::Present, StepKind::Agent),
-        kind(SPAN_NAME, Test::Ends(".turn"), StepKind::Agent),
-        kind(SPAN_NAME, Test::Is("turn"), StepKind::Agent),
+        kind("codex.usage.total_tokens", Test::Present, StepKind::Llm),
+        kind(SPAN_NAME, Test::Is("try_run_sampling_request"), StepKind::Llm),
+        kind("call_id", Test::Present, StepKind::Tool),
     ],
     content: &[content(Side::In, &[Key("arguments"), Key("prompt")]), content(Side::Out, &[Key("output")])],
-    outcomes: &[Outcome { key: "success", word: "false", status: StepStatus::Error, message: None }],
+    outcomes: &[Outcome { key: "success", word: "false", status: StepStatus::Error, message: Some("output") }],
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };
 
-/// Gemini CLI: the standard's names on spans that have no common root.
+/// Gemini CLI: the standard's names on spans that have no common root, and logs.
 ///
-/// Source: recordings of 0.61; `mlflow/tracing/otel/translation/gemini_cli.py`. Output does not include thoughts, which
-/// only the log of a call's end tells of.
+/// Source: recordings of 0.61; `mlflow/tracing/otel/translation/gemini_cli.py`. Output does not include thoughts, which only the log of a call's end tells of.
 pub const GEMINI_CLI: Dialect = Dialect {
     name: "gemini-cli",
-    detect: &[Detect::Scope("gemini-cli"), Detect::Value(names::AGENT_NAME, "gemini-cli")],
+    detect: &[
+        Detect::Scope("gemini-cli"),
+        Detect::Value(names::AGENT_NAME, "gemini-cli"),
+        Detect::Value(names::EVENT_NAME, "gemini_cli."),
+    ],
     facts: &[
+        row(names::REQUEST_MODEL, &[Key("model")], Model),
+        row(names::RESPONSE_ID, &[Key("response_id")], Text),
+        row(names::TOOL_NAME, &[Key("function_name")], Text),
+        row(names::INPUT_TOKENS, &[Key("input_token_count")], Count),
+        row(names::OUTPUT_TOKENS, &[Key("output_token_count")], Count),
         row(names::CACHE_READ_TOKENS, &[Key("cached_content_token_count")], Count),
         row(names::REASONING_TOKENS, &[Key("thoughts_token_count")], Count),
         row(names::TOTAL_TOKENS, &[Key("total_token_count")], Count),
+        row(names::ERROR_TYPE, &[Key("error_type")], Text),
     ],
+    content: &[content(Side::In, &[Key("function_args"), Key("prompt")]), content(Side::Out, &[Key("response_text")])],
+    outcomes: &[Outcome { key: "success", word: "false", status: StepStatus::Error, message: Some("error") }],
     basis: ALL_INCLUSIVE,
     reasoning_apart: &[""],
     ..PLAIN
+};
+
+/// Qwen Code, which was made of Gemini CLI and tells logs alone. Its counts are those of OpenAI's API.
+///
+/// Source: 0.15, run against a scripted server.
+pub const QWEN_CODE: Dialect = Dialect {
+    name: "qwen-code",
+    detect: &[Detect::Scope("qwen-code"), Detect::Value(names::EVENT_NAME, "qwen-code.")],
+    reasoning_apart: &[],
+    ..GEMINI_CLI
 };
 
 /// goose.

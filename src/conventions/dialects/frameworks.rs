@@ -98,6 +98,80 @@ pub const VERCEL_OTEL: Dialect = Dialect {
     ..PLAIN
 };
 
+/// Mastra, by its exporter or its bridge: the standard's names, and what went in and out under its own.
+///
+/// Source: `@mastra/otel-exporter` 1.4 and `@mastra/otel-bridge` 1.5 with `@mastra/core` 1.71, run against a scripted server.
+/// The bridge tells what a whole generation used, and of its calls nothing.
+pub const MASTRA: Dialect = Dialect {
+    name: "mastra",
+    detect: &[Detect::KeyPrefix("mastra.")],
+    facts: &[row(names::USER_ID, &[Key("mastra.metadata.userId"), Key("mastra.metadata.resourceId")], Text)],
+    content: &[
+        content(
+            Side::In,
+            &[
+                Key("mastra.agent_run.input"),
+                Key("mastra.workflow_run.input"),
+                Key("mastra.workflow_step.input"),
+                Key("mastra.model_step.input"),
+            ],
+        ),
+        content(
+            Side::Out,
+            &[
+                Key("mastra.agent_run.output"),
+                Key("mastra.workflow_run.output"),
+                Key("mastra.workflow_step.output"),
+                Key("mastra.model_step.output"),
+            ],
+        ),
+    ],
+    kinds: &[
+        kind("mastra.span.type", Test::Is("agent_run"), StepKind::Agent),
+        kind("mastra.span.type", Test::Is("workflow_run"), StepKind::Workflow),
+        kind("mastra.span.type", Test::Is("rag_embedding"), StepKind::Embedding),
+        kind("mastra.span.type", Test::Is("rag_vector_operation"), StepKind::Retrieval),
+        kind("mastra.span.type", Test::Is("scorer_run"), StepKind::Evaluator),
+    ],
+    basis: ALL_INCLUSIVE,
+    ..PLAIN
+};
+
+/// VoltAgent, whose agents bear what all their calls used, and whose calls only what the last of their steps did.
+///
+/// Source: `@voltagent/core` run against a scripted server with the AI SDK 6.
+pub const VOLTAGENT: Dialect = Dialect {
+    name: "voltagent",
+    detect: &[Detect::Scope("@voltagent/core"), Detect::Key("voltagent.operation_id")],
+    facts: &[
+        row(names::REQUEST_MODEL, &[Key("llm.model"), Key("ai.model.name")], Model),
+        row(names::AGENT_NAME, &[Key("entity.name")], Text),
+        row(names::TOOL_NAME, &[Key("tool.name")], Text),
+        row(names::TOOL_CALL_ID, &[Key("tool.call.id")], Text),
+        row(names::FINISH_REASONS, &[Key("llm.finish_reason")], Text),
+        row(names::INPUT_TOKENS, &[Key("usage.prompt_tokens")], Count),
+        row(names::OUTPUT_TOKENS, &[Key("usage.completion_tokens")], Count),
+        row(names::CACHE_READ_TOKENS, &[Key("usage.cached_tokens")], Count),
+        row(names::REASONING_TOKENS, &[Key("usage.reasoning_tokens")], Count),
+    ],
+    entity: &[Key("entity.name")],
+    content: &[content(Side::In, &[Key("input"), Key("llm.messages")]), content(Side::Out, &[Key("output")])],
+    kinds: &[
+        kind("span.type", Test::Is("llm"), StepKind::Llm),
+        kind("span.type", Test::Is("tool"), StepKind::Tool),
+        kind("span.type", Test::Is("retriever"), StepKind::Retrieval),
+        kind("span.type", Test::Is("embedding"), StepKind::Embedding),
+        kind("span.type", Test::Is("guardrail"), StepKind::Guardrail),
+        kind("span.type", Test::Is("workflow"), StepKind::Workflow),
+        kind("span.type", Test::Is("agent"), StepKind::Agent),
+        kind("span.type", Test::Present, StepKind::Task),
+        kind("entity.type", Test::Is("workflow"), StepKind::Workflow),
+        kind("entity.type", Test::Is("agent"), StepKind::Agent),
+    ],
+    basis: ALL_INCLUSIVE,
+    ..PLAIN
+};
+
 /// Pydantic AI and Logfire: the standard's names, and more around them.
 ///
 /// Source: `pydantic_ai` 2.68 and `logfire` 5.2, their docs, and recordings. A run's own totals stand under

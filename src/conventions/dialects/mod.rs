@@ -20,10 +20,10 @@ pub mod usage;
 
 use crate::model::{StepKind, StepStatus};
 
-pub use agents::{CLAUDE_CODE, CODEX, GEMINI_CLI, GOOSE};
+pub use agents::{CLAUDE_CODE, CODEX, GEMINI_CLI, GOOSE, QWEN_CODE};
 pub use frameworks::{
-    AGENT_FRAMEWORK, AUTOGEN, GENKIT, GOOGLE_ADK, HAYSTACK, LOGFIRE_OPENAI_AGENTS, PYDANTIC, SEMANTIC_KERNEL,
-    SPRING_AI, STRANDS, VERCEL, VERCEL_OTEL,
+    AGENT_FRAMEWORK, AUTOGEN, GENKIT, GOOGLE_ADK, HAYSTACK, LOGFIRE_OPENAI_AGENTS, MASTRA, PYDANTIC, SEMANTIC_KERNEL,
+    SPRING_AI, STRANDS, VERCEL, VERCEL_OTEL, VOLTAGENT,
 };
 pub use platforms::{
     LAMINAR, LANGFUSE, LANGSMITH, LITELLM, MLFLOW, OPENINFERENCE, OPENINFERENCE_CLAUDE, OPENLIT, TRACELOOP,
@@ -89,6 +89,8 @@ pub enum Detect {
     Scope(&'static str),
     /// The scope's name starts so.
     ScopePrefix(&'static str),
+    /// The span has this name, in a scope whose name starts so: scope, name.
+    Named(&'static str, &'static str),
 }
 
 /// A fact: the canonical name, where a dialect has it, and how it is written there.
@@ -116,6 +118,8 @@ pub enum Source {
     After(&'static str, &'static str, char),
     /// The span's own name.
     Name,
+    /// This word, of an emitter that is one agent.
+    Fixed(&'static str),
     /// What stands in the span's own name before this method of an object: the object of an agent or a tool is what the
     /// program calls it. A workflow keeps its whole name.
     Method(&'static str),
@@ -260,6 +264,8 @@ pub const DIALECTS: &[&Dialect] = &[
     &MLFLOW,
     &LAMINAR,
     &LANGSMITH,
+    &MASTRA,
+    &VOLTAGENT,
     &VERCEL,
     &VERCEL_OTEL,
     &LOGFIRE_OPENAI_AGENTS,
@@ -276,6 +282,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &RIG,
     &CODEX,
     &GOOSE,
+    &QWEN_CODE,
     &GEMINI_CLI,
     &ANTHROPIC_CLIENT,
     &OTEL_INSTRUMENTATION,

@@ -108,6 +108,7 @@ pub const TRACELOOP: Dialect = Dialect {
     facts: &[
         row(names::INPUT_TOKENS, &[Key("llm.usage.prompt_tokens")], Count),
         row(names::OUTPUT_TOKENS, &[Key("llm.usage.completion_tokens")], Count),
+        row(names::TOTAL_TOKENS, &[Key("llm.usage.total_tokens")], Count),
         row(names::TOOL_CALL_ID, &[Json("traceloop.entity.output", &["kwargs", "tool_call_id"])], Text),
     ],
     // What a tool of LlamaIndex or LangChain.js gave says who gave it; the entity is its class.
@@ -157,6 +158,8 @@ pub const LANGFUSE: Dialect = Dialect {
         content(Side::Out, &[Key("langfuse.observation.output")]),
     ],
     kinds: &[
+        // The wrapper of OpenAI's client says `generation` of everything.
+        kind(SPAN_NAME, Test::Is("OpenAI.embeddings"), StepKind::Embedding),
         kind("langfuse.observation.type", Test::Is("generation"), StepKind::Llm),
         kind("langfuse.observation.type", Test::Is("agent"), StepKind::Agent),
         kind("langfuse.observation.type", Test::Is("tool"), StepKind::Tool),
@@ -279,6 +282,8 @@ pub const OPENLIT: Dialect = Dialect {
         // On a model call it names the tool that the model asked for.
         kind(names::OPERATION, Test::Is("vectordb"), StepKind::Retrieval),
         kind(names::OPERATION, Test::Is("image"), StepKind::Llm),
+        // A turn of the OpenAI Agents SDK is no agent, and has no name.
+        kind(SPAN_NAME, Test::Is("invoke_agent"), StepKind::Task),
         // A call that fails has a name and nothing else.
         kind(SPAN_NAME, Test::Starts("chat "), StepKind::Llm),
         kind(SPAN_NAME, Test::Starts("embeddings "), StepKind::Embedding),
@@ -332,6 +337,7 @@ pub const LAMINAR: Dialect = Dialect {
     facts: &[
         row(names::CONVERSATION_ID, &[Key("lmnr.association.properties.session_id")], Text),
         row(names::USER_ID, &[Key("lmnr.association.properties.user_id")], Text),
+        row(names::TOTAL_TOKENS, &[Key("llm.usage.total_tokens")], Count),
     ],
     entity: &[Name],
     content: &[content(Side::In, &[Key("lmnr.span.input")]), content(Side::Out, &[Key("lmnr.span.output")])],

@@ -32,7 +32,8 @@ pub const OTEL: Dialect = Dialect {
                 Key("langsmith.metadata.thread_id"),
                 Key("gcp.vertex.agent.session_id"),
                 Key("spring.ai.chat.client.conversation.id"),
-                Key("thread.id"),
+                // `thread.id` is a thread's of the operating system.
+                Key("conversation.id"),
             ],
             Text,
         ),
@@ -82,7 +83,7 @@ pub const OTEL: Dialect = Dialect {
             ],
             Count,
         ),
-        row(names::TOTAL_TOKENS, &[Key("llm.usage.total_tokens")], Count),
+        row(names::TOTAL_TOKENS, &[], Count),
         row(names::AUDIO_INPUT_TOKENS, &[Key("gen_ai.usage.details.input_audio_tokens")], Count),
         row(names::AUDIO_CACHE_READ_TOKENS, &[Key("gen_ai.usage.details.cache_audio_read_tokens")], Count),
         row(names::AUDIO_OUTPUT_TOKENS, &[Key("gen_ai.usage.details.output_audio_tokens")], Count),
@@ -137,6 +138,8 @@ pub const OTEL: Dialect = Dialect {
 pub const OTEL_INSTRUMENTATION: Dialect = Dialect {
     name: "otel-instrumentation",
     detect: &[Detect::ScopePrefix("opentelemetry.instrumentation."), Detect::ScopePrefix("opentelemetry.util.genai")],
+    // OpenLLMetry's have these scopes, too.
+    facts: &[row(names::TOTAL_TOKENS, &[Key("llm.usage.total_tokens")], Count)],
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };

@@ -13,9 +13,9 @@ use crate::model::event::{EventBody, Log};
 use crate::model::id::IdMap;
 use crate::model::otlp::{KeyValue, Span, SpanEvent, Value};
 use crate::model::record::{Record, RecordKind};
-use crate::model::{Event, EventId, RunId, RunStatus, SpanId, TraceId, UnixNanos};
+use crate::model::{Event, EventId, RunId, RunStatus, SpanId, StepKind, TraceId, UnixNanos};
 use crate::pipeline::cost::Pricer;
-use crate::pipeline::normalize::{normalize, restore_original};
+use crate::pipeline::normalize::{name_model, normalize, restore_original};
 use crate::store::assembly::{DROPPED_LOG, RunState};
 use crate::store::{RunWriter, StoreError};
 
@@ -245,6 +245,7 @@ impl Told {
             step.join(pricer);
             waiting.extend(step.logs.drain(..).map(|log| (*span, log)));
         }
+        self.name_models(pricer);
         let mut run =
             LiveRun::new(RunState::new(live.state.run_id(), live.state.trace_id()), live.in_place_of.or(parent));
         run.by_span = true;
@@ -280,6 +281,37 @@ impl Told {
         }
         run.name_start();
         (run.queue, run.state)
+    }
+
+    /// Gives calls that tell what they used, and not of which model, the model of the layer around them that does.
+    fn name_models(&mut self, pricer: &mut Pricer) {
+        let ended = |span: &SpanId| self.steps.get(span).and_then(|step| step.end.as_deref());
+        let unnamed = self.steps.keys().filter(|span| {
+            let facts = ended(span).map(|said| &said.facts);
+            facts.is_some_and(|facts| facts.billed && facts.tokens.is_some() && facts.model().is_none())
+        });
+        let named = unnamed.filter_map(|span| {
+            let mut around = *span;
+            for _ in 0..MAX_DEPTH {
+                around = SpanId::from_bytes(&ended(&around)?.record.span.parent_span_id)?;
+                let facts = &ended(&around)?.facts;
+                match facts.model() {
+                    Some(model) if facts.billed => return Some((*span, model.to_owned())),
+                    _ if facts.billed || facts.kind == StepKind::Task => {}
+                    _ => return None,
+                }
+            }
+            None
+        });
+        for (span, model) in named.collect::<Vec<_>>() {
+            let Some(step) = self.steps.get_mut(&span) else { continue };
+            let Some(mut said) = step.end.take() else { continue };
+            restore_original(&mut said.record.span);
+            normalize(&mut said.record);
+            name_model(&mut said.record.span, &model);
+            pricer.price(&mut said.record);
+            step.end = Some(Said::of(said.record));
+        }
     }
 
     /// Tells what is told of no span: what was lost, and that the run was given up, unless it has ended after all.

@@ -545,6 +545,92 @@ fn a_log_whose_span_does_not_come_stands_for_itself() {
     assert_eq!(runs[0].tokens.and_then(|tokens| tokens.prompt), Some(211));
 }
 
+/// A step that a log alone tells, of conversation `c-1`.
+fn of_log(id: i64, name: &str) -> Record {
+    let mut facts = Span::default();
+    facts.set_attr("conversation.id", "c-1");
+    facts.set_attr("event.kind", "response.completed");
+    facts.set_attr("input_token_count", id);
+    let end = 1_767_693_600_000_000_000;
+    let span = crate::sources::log_step::step_of(name.to_owned(), end, facts.attributes).unwrap();
+    let mut record = Record { kind: RecordKind::Ended, resource: Arc::default(), scope: Default::default(), span };
+    crate::pipeline::normalize::normalize(&mut record);
+    record
+}
+
+#[test]
+fn what_logs_tell_beside_the_spans_of_a_conversation_is_not_told_twice() {
+    let of_span = || {
+        let mut record = ended(3, 2, 0, "invoke_agent", 0, 9);
+        record.span.set_attr(names::CONVERSATION_ID, "c-1");
+        record
+    };
+    let placed = || {
+        let mut record = ended(4, 3, 0, "", 0, 0);
+        let mut facts = Span::default();
+        facts.set_attr("conversation.id", "c-1");
+        let event =
+            SpanEvent { name: "codex.api_request".to_owned(), attributes: facts.attributes, ..SpanEvent::default() };
+        (record.kind, record.span.events) = (RecordKind::Event, vec![event]);
+        record
+    };
+    let call = || of_log(211, "codex.sse_event");
+    // After how long what is stored: calls of models, by logs and by spans, and what is not kept.
+    let told = |records: Vec<Record>, after: Duration| {
+        let mut sink = outside_sink();
+        let now = Instant::now();
+        for (seq, record) in (1..).zip(records) {
+            sink.take(seq, record).unwrap();
+        }
+        sink.flush(now + after).unwrap();
+        let stored: u64 = sink.counts().total(Outcome::Stored);
+        let left_out: u64 = sink.counts().total(Outcome::NotKept);
+        (stored, left_out)
+    };
+    let (short, long) = (Duration::from_secs(3), LATE * 2);
+    assert_eq!(told(vec![call()], Duration::ZERO), (0, 0));
+    assert_eq!(told(vec![call()], short), (1, 0));
+    // In any order.
+    assert_eq!(told(vec![call(), of_span()], short), (1, 1));
+    assert_eq!(told(vec![of_span(), call()], short), (1, 1));
+    // Spans are on their way, and do not come.
+    assert_eq!(told(vec![placed(), call()], short), (0, 0));
+    assert_eq!(told(vec![placed(), call()], long), (1, 1));
+    // In a run that is there already, as that of `exec`, too.
+    let in_run = |mut record: Record| {
+        record.span.set_attr(names::RUN_ID, RunId::from_parts(1_767_693_600_000, [9; 10]).to_string());
+        record
+    };
+    assert_eq!(
+        told(vec![in_run(ended(5, 5, 0, "invoke_workflow", 0, 9)), in_run(call()), in_run(of_span())], short),
+        (2, 1)
+    );
+    // The end of the process is as good as a short wait.
+    let mut sink = outside_sink();
+    sink.take(1, call()).unwrap();
+    sink.flush_all().unwrap();
+    assert_eq!(listed(sink).iter().map(|run| run.llm_calls).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn a_call_that_names_no_model_has_that_of_the_layer_around_it() {
+    let mut sink = outside_sink();
+    let mut inner = ended(3, 4, 3, "chat", 3, 4);
+    inner.span.set_attr(names::INPUT_TOKENS, 211);
+    inner.span.set_attr(names::OUTPUT_TOKENS, 37);
+    let mut outer = ended(3, 2, 1, "chat", 2, 5);
+    outer.span.set_attr(names::REQUEST_MODEL, "gpt-5-mini");
+    sink.take(1, inner).unwrap();
+    sink.take(2, ended(3, 3, 2, "receive", 2, 5)).unwrap();
+    sink.take(3, outer).unwrap();
+    sink.take(4, ended(3, 1, 0, "invoke_agent", 0, 9)).unwrap();
+    sink.flush_all().unwrap();
+    let runs = listed(sink);
+    let [run] = &runs[..] else { panic!("{runs:?}") };
+    assert_eq!((run.llm_calls, run.tokens.and_then(|tokens| tokens.prompt)), (1, Some(211)));
+    assert_eq!(run.cost_usd.map(|cost| cost.0), Some(211 * 250 + 37 * 2_000));
+}
+
 #[test]
 fn another_trace_of_a_run_is_below_the_step_that_names_the_run_whichever_comes_first() {
     let run = RunId::from_parts(1_767_693_600_000, [9; 10]);

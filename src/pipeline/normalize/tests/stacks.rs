@@ -451,3 +451,182 @@ fn a_prompt_that_was_missed_is_told_by_the_total_and_else_unknown() {
     assert_eq!(call(&[(input, 0), (output, 37), (total, 37)]), (None, Some(37)));
     assert_eq!(call(&[(input, 0), (output, 0), (total, 0)]), (None, None));
 }
+
+#[test]
+fn some_spans_of_codex_tell_of_a_turn_its_calls_and_its_tools() {
+    let codex = |name: &str, list: &[(&str, Value)]| told("codex_exec", name, list);
+    let thread = ("thread.id", Value::Int(4));
+    let turn = codex(
+        "session_task.turn",
+        &[
+            thread.clone(),
+            ("model", "gpt-5-mini".into()),
+            ("codex.turn.token_usage.input_tokens", "532".into()),
+            ("codex.turn.token_usage.output_tokens", "94".into()),
+        ],
+    );
+    // The number is that of a thread of the operating system.
+    assert_eq!((turn.kind, turn.agent_name.as_deref(), turn.session_id), (StepKind::Agent, Some("codex"), None));
+    let request = codex("try_run_sampling_request", &[("model", "gpt-5-mini".into())]);
+    assert_eq!((request.kind, request.model(), request.tokens), (StepKind::Llm, Some("gpt-5-mini"), None));
+    let answer = codex(
+        "handle_responses",
+        &[
+            ("codex.request.reasoning_effort", "default".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(211)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(64)),
+            ("gen_ai.usage.cache_write.input_tokens", Value::Int(0)),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+            ("codex.usage.reasoning_output_tokens", Value::Int(16)),
+            ("codex.usage.total_tokens", Value::Int(248)),
+        ],
+    );
+    assert_eq!((answer.kind, tokens(&answer)), (StepKind::Llm, [Some(211), Some(64), Some(0), Some(37), Some(16)]));
+    // Others bear the name of the model or of the tool, and are neither.
+    for name in ["handle_responses", "get_model_info", "exec_command"] {
+        let other = codex(name, &[("model", "gpt-5-mini".into()), ("tool_name", "exec_command".into())]);
+        assert_eq!((other.kind, other.is_genai, other.billed), (StepKind::Task, false, false));
+    }
+    let whole = codex("run_turn", &[thread, ("conversation.id", "c-1".into())]);
+    assert_eq!((whole.is_genai, whole.session_id.as_deref()), (false, Some("c-1")));
+
+    // The event is in the span, and with its content in a log.
+    let result = |name: &str, more: &[(&str, Value)]| {
+        let list = [
+            ("event.name", "codex.tool_result".into()),
+            ("tool_name", "view_image".into()),
+            ("call_id", "call_1".into()),
+            ("success", "false".into()),
+        ];
+        event(name, &[&list, more].concat())
+    };
+    let mut tool = ended(&[]);
+    tool.span.name = "dispatch_tool_call_with_state".to_owned();
+    tool.scope.name = "codex_exec".to_owned();
+    let content = [("arguments", r#"{"path":"."}"#.into()), ("output", "is not a file".into())];
+    tool.span.events = vec![result("event otel/src/tool_result.rs:54", &[]), result("codex.tool_result", &content)];
+    let facts = facts(&tool);
+    assert_eq!(
+        (facts.kind, facts.tool_name.as_deref(), facts.tool_call_id.as_deref(), facts.status),
+        (StepKind::Tool, Some("view_image"), Some("call_1"), StepStatus::Error)
+    );
+    assert_eq!(facts.error.unwrap().message.as_deref(), Some("is not a file"));
+    assert_eq!(facts.content.input, Some(serde_json::json!({"path": "."}).into()));
+}
+
+#[test]
+fn claude_code_tells_what_a_tool_gave_back_in_an_event_and_the_answer_in_a_log() {
+    let mut tool = ended(&[
+        ("span.type", "tool".into()),
+        ("tool_name", "Bash".into()),
+        ("full_command", "echo 18 degrees".into()),
+    ]);
+    let scope = "com.anthropic.claude_code.tracing";
+    tool.scope.name = scope.to_owned();
+    tool.span.events = vec![event("tool.output", &[("output", "18 degrees".into())])];
+    let tool = facts(&tool);
+    assert_eq!(tool.content.input, Some(serde_json::json!("echo 18 degrees").into()));
+    assert_eq!(tool.content.output, Some(serde_json::json!("18 degrees").into()));
+    let mut turn = ended(&[("span.type", "interaction".into()), ("user_prompt", "weather?".into())]);
+    turn.scope.name = scope.to_owned();
+    let answer = [("event.name", "assistant_response".into()), ("response", "It is sunny.".into())];
+    turn.span.events = vec![event("claude_code.assistant_response", &answer)];
+    assert_eq!(facts(&turn).content.output, Some(serde_json::json!("It is sunny.").into()));
+}
+
+#[test]
+fn thoughts_are_part_of_what_qwen_code_counts_and_no_part_of_what_gemini_cli_does() {
+    let call = |event: &str, output: i64| {
+        let list = [
+            ("event.name", event.into()),
+            ("gen_ai.operation.name", "chat".into()),
+            ("model", "m".into()),
+            ("input_token_count", Value::Int(211)),
+            ("output_token_count", Value::Int(output)),
+            ("cached_content_token_count", Value::Int(64)),
+            ("thoughts_token_count", Value::Int(16)),
+            ("total_token_count", Value::Int(248)),
+        ];
+        tokens(&told("any", event, &list))
+    };
+    let all = [Some(211), Some(64), None, Some(37), Some(16)];
+    assert_eq!(call("qwen-code.api_response", 37), all);
+    assert_eq!(call("gemini_cli.api_response", 21), all);
+}
+
+#[test]
+fn mastra_has_what_went_in_and_out_under_names_of_its_own() {
+    let agent = told(
+        "@mastra/otel-exporter",
+        "invoke_agent weather",
+        &[
+            ("mastra.span.type", "agent_run".into()),
+            ("gen_ai.operation.name", "invoke_agent".into()),
+            ("gen_ai.agent.name", "weather".into()),
+            ("mastra.metadata.resourceId", "u-1".into()),
+            ("mastra.agent_run.input", "weather?".into()),
+            ("mastra.agent_run.output", r#"{"text":"sunny"}"#.into()),
+        ],
+    );
+    assert_eq!((agent.kind, agent.user_id.as_deref()), (StepKind::Agent, Some("u-1")));
+    assert_eq!(agent.content.input, Some(serde_json::json!("weather?").into()));
+    assert_eq!(agent.content.output, Some(serde_json::json!({"text": "sunny"}).into()));
+    let whole = told(
+        "@mastra/otel-exporter",
+        "model_generation gpt-5-mini",
+        &[("mastra.span.type", "model_generation".into()), ("gen_ai.operation.name", "model_generation".into())],
+    );
+    assert_eq!(whole.kind, StepKind::Task);
+}
+
+#[test]
+fn the_name_of_an_api_is_no_part_of_the_providers() {
+    for (word, provider) in [
+        ("openai.responses", "openai"),
+        ("azure.chat", "azure.ai.openai"),
+        ("togetherai.chat", "togetherai"),
+        ("azure.ai.openai", "azure.ai.openai"),
+        ("vertex.anthropic.messages", "gcp.vertex_ai"),
+    ] {
+        let call = told("any", "chat", &[("gen_ai.provider.name", word.into())]);
+        assert_eq!(call.provider.as_deref(), Some(provider));
+    }
+}
+
+#[test]
+fn a_turn_of_the_openai_agents_sdk_is_no_agent_by_openlit() {
+    let scope = "@openlit/instrumentation-openai-agents";
+    let span = |name: &str, list: &[(&str, Value)]| {
+        let list =
+            [&[("gen_ai.operation.name", "invoke_agent".into()), ("telemetry.sdk.name", "openlit".into())], list];
+        told(scope, name, &list.concat()).kind
+    };
+    assert_eq!(span("invoke_agent", &[]), StepKind::Task);
+    assert_eq!(span("invoke_agent weather", &[("gen_ai.agent.name", "weather".into())]), StepKind::Agent);
+}
+
+#[test]
+fn voltagents_agents_bear_what_all_their_calls_used_and_its_calls_the_last_of_it() {
+    let told = |list: &[(&str, Value)]| {
+        let list = [&[("entity.type", "agent".into()), ("entity.name", "weather".into())], list].concat();
+        super::stacks::told("@voltagent/core", "any", &list)
+    };
+    let agent = told(&[
+        ("usage.prompt_tokens", Value::Int(532)),
+        ("usage.completion_tokens", Value::Int(94)),
+        ("usage.cached_tokens", Value::Int(161)),
+        ("usage.reasoning_tokens", Value::Int(41)),
+        ("conversation.id", "c-1".into()),
+    ]);
+    assert_eq!((agent.kind, agent.agent_name.as_deref()), (StepKind::Agent, Some("weather")));
+    assert_eq!(
+        (tokens(&agent), agent.session_id.as_deref()),
+        ([Some(532), Some(161), None, Some(94), Some(41)], Some("c-1"))
+    );
+    let last = [("llm.usage.prompt_tokens", Value::Int(321)), ("llm.usage.total_tokens", Value::Int(378))];
+    let call = told(&[&[("span.type", "llm".into()), ("llm.model", "gpt-4o-mini".into())], &last[..]].concat());
+    assert_eq!((call.kind, call.model(), call.tokens), (StepKind::Llm, Some("gpt-4o-mini"), None));
+    let tool = told(&[("span.type", "tool".into()), ("tool.name", "get_weather".into()), ("output", "18 C".into())]);
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+    assert_eq!(told(&[("span.type", "memory".into())]).kind, StepKind::Task);
+}
