@@ -81,23 +81,26 @@ fn write_new(path: &Path, text: &str) -> Result<(), Stop> {
     file.write_all(text.as_bytes()).map_err(failed)
 }
 
-/// Makes a name that Rust takes.
+/// Makes a name that Rust takes: one that begins with a letter.
 fn slug(name: &str) -> String {
     let letters = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' });
     let slug: String = letters.take(40).collect();
-    let slug = slug.trim_matches('_');
-    if slug.is_empty() { "run".to_owned() } else { slug.to_owned() }
+    match slug.trim_matches('_') {
+        "" => "run".to_owned(),
+        slug if slug.starts_with(|c: char| c.is_ascii_digit()) => format!("run_{slug}"),
+        slug => slug.to_owned(),
+    }
 }
 
 fn source(recording: &Recording, slug: &str, log: &Path) -> String {
     let id = recording.run().run_id;
     let log = log.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let body = steps(recording);
-    let uses_json = body.contains("json!(");
-    let uses_requests = body.contains("Request::");
+    let uses = |words: &str| body.contains(words);
     let mut imports = vec!["NotAnswered", "Recording", "Replay"];
-    imports.extend(uses_requests.then_some("Request"));
-    imports.extend(uses_json.then_some("json"));
+    imports.extend(uses(".parse::<Json>()").then_some("Json"));
+    imports.extend(uses("Request::").then_some("Request"));
+    imports.extend(uses("json!(").then_some("json"));
     let imports = imports.join(", ");
     format!(
         "\
@@ -240,9 +243,26 @@ fn text(text: &str) -> String {
     format!("{text:?}")
 }
 
-/// Writes a value as the macro that makes it. What stands in JSON stands so in the macro, too.
+/// Values that are written as the macro that makes them: it calls itself for each, and Rust bounds how often.
+const MOST_OF_MACRO: usize = 24;
+
+/// Writes a value as the macro that makes it. What stands in JSON stands so in the macro, too; one that would be too much for
+/// the macro stands there as text.
 fn json(value: &Json) -> String {
+    if size(value) > MOST_OF_MACRO {
+        return format!("{}.parse::<Json>().expect(\"JSON\")", text(&value.to_string()));
+    }
     format!("json!({})", literal(value))
+}
+
+/// Counts the values in a value, itself among them.
+fn size(value: &Json) -> usize {
+    let inner: usize = match value {
+        Json::Array(list) => list.iter().map(size).sum(),
+        Json::Object(members) => members.values().map(size).sum(),
+        _ => 0,
+    };
+    inner + 1
 }
 
 fn literal(value: &Json) -> String {
@@ -253,13 +273,19 @@ fn literal(value: &Json) -> String {
             let members = members.iter().map(|(key, value)| format!("{}: {}", text(key), literal(value)));
             format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
         }
+        // A number without a type is an `i32` there.
+        Json::Number(number) if number.is_u64() && number.as_i64().is_none() => format!("{number}_u64"),
+        Json::Number(number) if number.as_i64().is_some_and(|whole| i32::try_from(whole).is_err()) => {
+            format!("{number}_i64")
+        }
         other => other.to_string(),
     }
 }
 
-/// Holds what stands in a comment to its line.
+/// Holds what stands in a comment to its line. Rust takes no comment that changes the direction of what follows.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(120).collect()
+    let turns = |c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).take(120).collect()
 }
 
 #[cfg(test)]
@@ -273,8 +299,16 @@ mod tests {
             (slug("Trip to Bern!"), slug("日本"), slug("")),
             ("trip_to_bern".into(), "run".into(), "run".into())
         );
+        assert_eq!(slug("3D agent"), "run_3d_agent");
         let value = json!({"a\"b": [1, -2.5, null, true, "x\n\u{1}{}"], "ü": {}});
         assert_eq!(json(&value), r#"json!({"a\"b": [1, -2.5, null, true, "x\n\u{1}{}"], "ü": {}})"#);
-        assert_eq!(one_line("a\nb"), "a b");
+        let large = json!([i32::MAX, i64::from(i32::MAX) + 1, i64::MIN, u64::MAX, 1e300]);
+        assert_eq!(
+            json(&large),
+            "json!([2147483647, 2147483648_i64, -9223372036854775808_i64, 18446744073709551615_u64, 1e+300])"
+        );
+        let long: Vec<u32> = (0..24).collect();
+        assert!(json(&long.into()).starts_with(r#""[0,1,2,"#));
+        assert_eq!(one_line("a\nb\u{202e}c"), "a b c");
     }
 }

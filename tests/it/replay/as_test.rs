@@ -147,10 +147,27 @@ fn calls_of_a_run_below_stand_where_they_began_whatever_their_steps_are_called()
     "#);
 }
 
+/// Records a run that says what a source text has to be careful of.
 fn record_by_hand(store: &Path) {
     use runspan::{Run, Usage};
     crate::support::record_in(store, |_| {
-        let run = Run::agent("by hand").start();
+        let run = Run::agent("3 by hand").start();
+        let hostile = "\"#; */ // {} \\ \u{0}\u{7f}\u{202e}\u{2028}\u{feff} 日本 e\u{301} 👩‍👩‍👧 \r\n\t'\"";
+        let call = run.llm("openai", hostile);
+        call.input(hostile).output(hostile);
+        call.finish();
+        let tool = run.tool(hostile);
+        let list: Vec<u64> = (0..300).collect();
+        let deep = (0..40).fold(serde_json::json!(1), |inner, _| serde_json::json!({ "in": inner }));
+        let numbers = serde_json::json!({"at": 1_764_300_000_000_u64, "most": u64::MAX, "least": i64::MIN, "f": 1e300});
+        tool.input(numbers.clone()).output(serde_json::json!({"list": list, "deep": deep, hostile: hostile}));
+        tool.finish();
+        let tool = run.tool("numbers");
+        tool.input(hostile).output(numbers);
+        tool.finish();
+        let call = run.llm("openai", "gpt-4o-mini");
+        call.input("And now?");
+        call.fail(&std::io::Error::other(hostile));
         let call = run.llm("openai", "gpt-4o-mini");
         call.input("Weather?\n\"Now\"").output("Let me look {}").usage(Usage::new(12, 3));
         call.finish();
