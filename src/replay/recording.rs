@@ -1,6 +1,6 @@
 //! A stored run, read as what its models and tools were asked and answered.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde_json::Value as Json;
@@ -11,7 +11,7 @@ use super::request::{Request, comparable};
 use crate::conventions::names;
 use crate::error::Error;
 use crate::model::event::RunStarted;
-use crate::model::otlp::Span;
+use crate::model::otlp::{Span, Value};
 use crate::model::{
     ErrorInfo, Event, EventBody, EventId, RunId, RunSummary, SpanId, StepKind, StepStatus, StepView, Tokens, UnixNanos,
 };
@@ -153,6 +153,7 @@ impl Recording {
         for Told { run, events } in &told {
             let spans = spans_of(events);
             let views = RunState::read(run.run_id, events).step_views();
+            let views = apart(views, &spans);
             let copies = copies_of(&views);
             if root.is_none() {
                 root = views.iter().filter_map(|view| spans.get(&view.span_id)).find(|span| is_command(span)).cloned();
@@ -289,6 +290,20 @@ fn spans_of(events: &[Event]) -> HashMap<SpanId, Span> {
         }
     }
     spans
+}
+
+/// Takes calls that were seen on their way for calls of their own: each was asked for, also where a server gives all answers one
+/// id, or the same answer again.
+fn apart(mut views: Vec<StepView>, spans: &HashMap<SpanId, Span>) -> Vec<StepView> {
+    let is_relayed = |view: &StepView| {
+        spans.get(&view.span_id).and_then(|span| span.attr(names::RELAYED)) == Some(&Value::Bool(true))
+    };
+    let relayed: HashSet<String> =
+        views.iter().filter(|view| is_relayed(view)).map(|view| view.step_id.clone()).collect();
+    for view in views.iter_mut().filter(|view| relayed.contains(&view.step_id)) {
+        view.duplicate_of = view.duplicate_of.take().filter(|of| !relayed.contains(of));
+    }
+    views
 }
 
 /// Returns the steps that tell what another tells, by that one's name.

@@ -122,6 +122,16 @@ fn two_conversations() -> Recording {
 }
 
 #[test]
+fn each_call_that_was_seen_on_its_way_has_its_answer_also_where_all_answers_have_one_id() {
+    let mut calls =
+        vec![call(1, &asks(&[user("Bern?")]), Some("Snow.")), call(2, &asks(&[user("Rome?")]), Some("Sun."))];
+    calls.iter_mut().for_each(|call| call.set_attr(names::RESPONSE_ID, "chatcmpl-mock"));
+    let replay = recording(calls).replay();
+    assert_eq!(said(&replay, request(&[user("Rome?")])), "exact chat-2: Sun.");
+    assert_eq!(said(&replay, request(&[user("Bern?")])), "exact chat: Snow.");
+}
+
+#[test]
 fn calls_at_once_may_come_in_any_order() {
     let replay = two_conversations().replay();
     let (weather, poem) = (user("Weather in Bern today?"), user("Write a poem about the sea"));
