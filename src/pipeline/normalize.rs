@@ -7,8 +7,10 @@
 //! came.
 
 mod literal;
-mod messages;
+pub(crate) mod messages;
 mod usage;
+
+pub use usage::write_answered;
 
 use serde_json::Value as Json;
 

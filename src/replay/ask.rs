@@ -6,6 +6,10 @@ use sha2::{Digest, Sha256};
 use crate::conventions::names;
 use crate::model::hex;
 use crate::model::otlp::{Span, Value};
+use crate::pipeline::normalize::messages::{message, text_part};
+
+/// Reads a call of a tool, as chat completions have it.
+pub use crate::pipeline::normalize::messages::call_part;
 
 /// A kind of call that is understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,10 +123,6 @@ fn list<'a>(value: &'a Json, key: &str) -> impl Iterator<Item = &'a Json> {
     value.get(key).and_then(Json::as_array).into_iter().flatten()
 }
 
-fn message(role: &Json, parts: Vec<Json>) -> Json {
-    json!({"role": role, "parts": parts})
-}
-
 /// Reads arguments, which some send as text.
 pub fn arguments(given: Option<&Json>) -> Json {
     match given {
@@ -135,10 +135,10 @@ pub fn arguments(given: Option<&Json>) -> Json {
 /// Reads content: a text, or a list of blocks. Of pictures and files it is kept where they are, or how long and of which hash.
 pub fn parts(content: &Json) -> Vec<Json> {
     match content {
-        Json::String(text) => vec![json!({"type": "text", "content": text})],
+        Json::String(text) => vec![text_part(text)],
         Json::Array(blocks) => blocks.iter().map(part).collect(),
         Json::Null => Vec::new(),
-        other => vec![json!({"type": "text", "content": other.to_string()})],
+        other => vec![text_part(&other.to_string())],
     }
 }
 
@@ -212,16 +212,6 @@ fn response(content: Option<&Json>) -> Json {
     texts.map_or_else(|| Json::from(parts(&Json::from(blocks.clone()))), |texts| texts.join("\n").into())
 }
 
-/// Reads a call of a tool as chat completions have it.
-pub fn chat_call(call: &Json) -> Json {
-    json!({
-        "type": "tool_call",
-        "id": call.get("id"),
-        "name": call.pointer("/function/name"),
-        "arguments": arguments(call.pointer("/function/arguments")),
-    })
-}
-
 fn chat(request: &Json) -> Vec<Json> {
     let read = |given: &Json| {
         let role = given.get("role").cloned().unwrap_or_default();
@@ -229,18 +219,18 @@ fn chat(request: &Json) -> Vec<Json> {
         if role == "tool" {
             let id = given.get("tool_call_id");
             let part = json!({"type": "tool_call_response", "id": id, "response": response(Some(&content))});
-            return message(&role, vec![part]);
+            return message(role, vec![part]);
         }
         let mut parts = parts(&content);
-        parts.extend(list(given, "tool_calls").map(chat_call));
-        message(&role, parts)
+        parts.extend(list(given, "tool_calls").map(call_part));
+        message(role, parts)
     };
     list(request, "messages").map(read).collect()
 }
 
 fn responses(request: &Json) -> Vec<Json> {
     if let Some(text @ Json::String(_)) = request.get("input") {
-        return vec![message(&"user".into(), parts(text))];
+        return vec![message("user", parts(text))];
     }
     list(request, "input").filter_map(item).collect()
 }
@@ -250,35 +240,35 @@ pub fn item(item: &Json) -> Option<Json> {
     let assistant = Json::from("assistant");
     match item.get("type").and_then(Json::as_str).unwrap_or("message") {
         "message" => {
-            let role = item.get("role").unwrap_or(&assistant);
+            let role = item.get("role").cloned().unwrap_or(assistant);
             Some(message(role, parts(item.get("content").unwrap_or(&Json::Null))))
         }
         "function_call" => {
             let (id, name) = (item.get("call_id"), item.get("name"));
             let arguments = arguments(item.get("arguments"));
             let part = json!({"type": "tool_call", "id": id, "name": name, "arguments": arguments});
-            Some(message(&assistant, vec![part]))
+            Some(message(assistant, vec![part]))
         }
         "function_call_output" => {
             let response = response(item.get("output"));
             let part = json!({"type": "tool_call_response", "id": item.get("call_id"), "response": response});
-            Some(message(&"tool".into(), vec![part]))
+            Some(message("tool", vec![part]))
         }
         "reasoning" => {
             let summary = parts(item.get("summary").unwrap_or(&Json::Null));
             let texts: Vec<&str> = summary.iter().filter_map(|part| part.get("content")?.as_str()).collect();
             // Most often it is kept secret.
             (!texts.is_empty())
-                .then(|| message(&assistant, vec![json!({"type": "reasoning", "content": texts.join("\n")})]))
+                .then(|| message(assistant, vec![json!({"type": "reasoning", "content": texts.join("\n")})]))
         }
-        kind => Some(message(&assistant, vec![json!({"type": kind})])),
+        kind => Some(message(assistant, vec![json!({"type": kind})])),
     }
 }
 
 fn anthropic(request: &Json) -> Vec<Json> {
     let read = |given: &Json| {
         let role = given.get("role").cloned().unwrap_or_default();
-        message(&role, parts(given.get("content").unwrap_or(&Json::Null)))
+        message(role, parts(given.get("content").unwrap_or(&Json::Null)))
     };
     list(request, "messages").map(read).collect()
 }

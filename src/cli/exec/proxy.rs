@@ -6,7 +6,7 @@
 //!               └─> a step of kind llm, told through the intake as any other span
 //! ```
 //!
-//! Nothing is changed on the way but the host. Keys pass by in headers, of which none is kept. Copies have bounds; passing
+//! Nothing is changed on the way but the host, and how an answer may be packed. Keys pass by in headers, of which none is kept. Copies have bounds; passing
 //! on has none. What is no call of a known shape passes and is not recorded.
 
 mod answer;
@@ -49,7 +49,7 @@ use call::Exchange;
 use copy::{Copied, Tee};
 pub use places::Place;
 use places::Route;
-use recorder::{Answered, Call, Ending, Recorder, Says, Tally};
+use recorder::{Answered, Call, Ending, READ, Recorder, Says, Tally};
 pub use recorder::{AreTold, Calls, Missed};
 
 /// How long the last calls may take to be told. A disk that answers is done long before.
@@ -340,6 +340,7 @@ async fn ask_model(
     clean(&mut head.headers);
     // It may be another one.
     head.headers.remove(header::CONTENT_LENGTH);
+    ask_for_what_can_be_read(&mut head.headers);
     head.version = hyper::Version::HTTP_11;
     let request = Request::from_parts(head, whole(Bytes::from(body)));
     shared.client.request(request).await.map_err(|error| with_causes(&error))
@@ -372,6 +373,9 @@ async fn send(
         head.headers.insert(header::UPGRADE, protocol);
     }
     head.version = hyper::Version::HTTP_11;
+    if call.is_some() {
+        ask_for_what_can_be_read(&mut head.headers);
+    }
     let body = match call {
         Some(call) => observed(shared, body, call).await?,
         None => Tee::blind(body).boxed(),
@@ -440,6 +444,23 @@ fn clean(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     headers.remove("keep-alive");
+}
+
+/// Leaves of the ways in which an answer may be packed those that are read here: what was used stands in it.
+fn ask_for_what_can_be_read(headers: &mut HeaderMap) {
+    let given = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let ways: Vec<&str> = given.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let is_read = |way: &&&str| {
+        let name = way.split(';').next().unwrap_or_default().trim_end();
+        name.eq_ignore_ascii_case("identity") || READ.iter().any(|read| name.eq_ignore_ascii_case(read))
+    };
+    let left: Vec<&str> = ways.iter().filter(is_read).copied().collect();
+    if left.len() < ways.len() {
+        let left = if left.is_empty() { "identity".to_owned() } else { left.join(", ") };
+        if let Ok(left) = HeaderValue::try_from(left) {
+            headers.insert(header::ACCEPT_ENCODING, left);
+        }
+    }
 }
 
 fn cleaned(mut response: Response<Incoming>) -> Response<Incoming> {

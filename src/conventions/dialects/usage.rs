@@ -132,6 +132,8 @@ pub const SHAPES: &[Shape] = &[
             (names::CACHE_READ_TOKENS, &[&["input_tokens_details", "cached_tokens"]]),
             (names::CACHE_WRITE_TOKENS, &[&["input_tokens_details", "cache_write_tokens"]]),
             (names::REASONING_TOKENS, &[&["output_tokens_details", "reasoning_tokens"]]),
+            (names::AUDIO_INPUT_TOKENS, &[&["input_tokens_details", "audio_tokens"]]),
+            (names::AUDIO_OUTPUT_TOKENS, &[&["output_tokens_details", "audio_tokens"]]),
         ],
         beside: &[],
     },

@@ -44,7 +44,7 @@ fn parts_of(said: Said, value: &Value) -> Vec<Json> {
 }
 
 /// Writes a call of a tool as the standard does, whichever of the usual names it bears.
-fn call_part(call: &Json) -> Json {
+pub fn call_part(call: &Json) -> Json {
     let function = call.get("function").unwrap_or(call);
     let member = |of: &Json, keys: &[&str]| keys.iter().find_map(|key| of.get(key)).cloned();
     let arguments = match member(function, &["arguments", "input", "args"]) {
@@ -59,11 +59,14 @@ fn call_part(call: &Json) -> Json {
     })
 }
 
-fn message(role: &str, parts: Vec<Json>) -> Json {
+/// Writes a message as the standard does.
+pub(crate) fn message(role: impl Into<Json>, parts: Vec<Json>) -> Json {
+    let role: Json = role.into();
     json!({"role": role, "parts": parts})
 }
 
-fn text_part(text: &str) -> Json {
+/// Writes a text as a part of a message.
+pub(crate) fn text_part(text: &str) -> Json {
     json!({"type": "text", "content": text})
 }
 
@@ -170,7 +173,7 @@ fn event_message(event: &SpanEvent, role: &str) -> Json {
         parts.extend(calls.iter().map(call_part));
     }
     let role = field("role").and_then(|role| role.as_str().map(str::to_owned)).unwrap_or_else(|| role.to_owned());
-    let mut message = message(&role, parts);
+    let mut message = message(role, parts);
     if let Some(reason) = field("finish_reason") {
         message["finish_reason"] = reason;
     }

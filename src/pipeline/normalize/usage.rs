@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use super::{Draft, facts, member, structured, value_of};
 use crate::conventions::dialects::usage::SHAPES;
-use crate::conventions::dialects::{Basis, Dialect, GOOGLE, Source};
+use crate::conventions::dialects::{Basis, Dialect, GOOGLE, Source, UNKNOWN};
 use crate::conventions::names;
 use crate::model::StepKind;
 use crate::model::otlp::{Span, Value};
@@ -49,51 +49,67 @@ pub(super) fn write(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepK
             value.as_str().is_none_or(|text| path.iter().all(|name| is_place(name) || text.contains(name)))
         };
         let found = value_of(draft.span(), key).filter(may_have);
-        let Some(object) = found.and_then(|value| member(&structured(value), path)) else { continue };
-        let Some(shape) = SHAPES.iter().find(|shape| member(&object, shape.mark).is_some()) else { continue };
-        let is_new = |draft: &Draft<'_>, key| count_of(draft.span(), key).is_none();
-        let count = |to: &str| {
-            let (_, paths) = shape.members.iter().find(|(name, _)| *name == to)?;
-            let told: u64 = paths.iter().find_map(|path| whole(&member(&object, path)?))?;
-            let beside = shape.beside.iter().filter(|(name, _)| *name == to);
-            let beside = beside.filter_map(|(_, path)| whole(&member(&object, path)?));
-            Some(beside.fold(told, u64::saturating_add))
-        };
-        let sum = count(names::INPUT_TOKENS)
-            .zip(count(names::OUTPUT_TOKENS))
-            .map(|(input, output): (u64, u64)| input.saturating_add(output));
-        let is_whole = sum.is_some() && sum == count(names::TOTAL_TOKENS);
-        let is_nested = shape.makes_total && is_whole;
-        // What stands beside the object is its own, where it is the same or the object has none.
-        let speaks_of = |key: &str| {
-            let beside = count_of(draft.span(), key).and_then(|count| u64::try_from(count).ok());
-            count(key).is_none_or(|own| beside.is_none_or(|beside| beside == own))
-        };
-        // One that tells of cached tokens alone, and of none that are not known, says nothing of what they are part of: the
-        // AI SDK 6 has counted them in by then.
-        let tells_more = || {
-            let cached = [names::CACHE_READ_TOKENS, names::CACHE_WRITE_TOKENS];
-            count(names::INPUT_TOKENS).is_some() || cached.iter().any(|key| count(key).is_some() && is_new(draft, key))
-        };
-        if speaks_of(names::INPUT_TOKENS) && tells_more() {
-            let basis = if is_nested { Some(Basis::Inclusive) } else { shape.basis };
-            told.basis = told.basis.or(basis);
-        }
-        if speaks_of(names::OUTPUT_TOKENS) {
-            let with_reasoning = sum.zip(count(names::REASONING_TOKENS)).map(|(sum, apart)| sum.saturating_add(apart));
-            let is_rest = with_reasoning.is_some() && with_reasoning == count(names::TOTAL_TOKENS) && !is_whole;
-            told.reasoning_apart |= is_rest || (shape.reasoning_apart && !is_whole);
-        }
-        for (to, _) in shape.members {
-            // That nothing of a rare kind was used need not be said with every call.
-            let says_something = |count: &i64| *count > 0 || COUNTS.contains(to);
-            let count = count(to).and_then(|count| i64::try_from(count).ok()).filter(says_something);
-            if let Some(count) = count.filter(|_| is_new(draft, to)) {
-                draft.set(to, count);
-            }
+        if let Some(object) = found.and_then(|value| member(&structured(value), path)) {
+            take(draft, &object, &mut told);
         }
     }
     told
+}
+
+/// Writes the counts of a usage object, where it has one of the known shapes.
+fn take(draft: &mut Draft<'_>, object: &Json, told: &mut Told) {
+    let Some(shape) = SHAPES.iter().find(|shape| member(object, shape.mark).is_some()) else { return };
+    let is_new = |draft: &Draft<'_>, key| count_of(draft.span(), key).is_none();
+    let count = |to: &str| {
+        let (_, paths) = shape.members.iter().find(|(name, _)| *name == to)?;
+        let told: u64 = paths.iter().find_map(|path| whole(&member(object, path)?))?;
+        let beside = shape.beside.iter().filter(|(name, _)| *name == to);
+        let beside = beside.filter_map(|(_, path)| whole(&member(object, path)?));
+        Some(beside.fold(told, u64::saturating_add))
+    };
+    let sum = count(names::INPUT_TOKENS)
+        .zip(count(names::OUTPUT_TOKENS))
+        .map(|(input, output): (u64, u64)| input.saturating_add(output));
+    let is_whole = sum.is_some() && sum == count(names::TOTAL_TOKENS);
+    let is_nested = shape.makes_total && is_whole;
+    // What stands beside the object is its own, where it is the same or the object has none.
+    let speaks_of = |key: &str| {
+        let beside = count_of(draft.span(), key).and_then(|count| u64::try_from(count).ok());
+        count(key).is_none_or(|own| beside.is_none_or(|beside| beside == own))
+    };
+    // One that tells of cached tokens alone, and of none that are not known, says nothing of what they are part of: the
+    // AI SDK 6 has counted them in by then.
+    let tells_more = || {
+        let cached = [names::CACHE_READ_TOKENS, names::CACHE_WRITE_TOKENS];
+        count(names::INPUT_TOKENS).is_some() || cached.iter().any(|key| count(key).is_some() && is_new(draft, key))
+    };
+    if speaks_of(names::INPUT_TOKENS) && tells_more() {
+        let basis = if is_nested { Some(Basis::Inclusive) } else { shape.basis };
+        told.basis = told.basis.or(basis);
+    }
+    if speaks_of(names::OUTPUT_TOKENS) {
+        let with_reasoning = sum.zip(count(names::REASONING_TOKENS)).map(|(sum, apart)| sum.saturating_add(apart));
+        let is_rest = with_reasoning.is_some() && with_reasoning == count(names::TOTAL_TOKENS) && !is_whole;
+        told.reasoning_apart |= is_rest || (shape.reasoning_apart && !is_whole);
+    }
+    for (to, _) in shape.members {
+        // That nothing of a rare kind was used need not be said with every call.
+        let says_something = |count: &i64| *count > 0 || COUNTS.contains(to);
+        let count = count(to).and_then(|count| i64::try_from(count).ok()).filter(says_something);
+        if let Some(count) = count.filter(|_| is_new(draft, to)) {
+            draft.set(to, count);
+        }
+    }
+}
+
+/// Writes what a provider says in its own answer that a call used, in the canonical counts. The provider has to stand in
+/// the span. Nothing has to be settled about them later.
+pub fn write_answered(span: &mut Span, usage: &Json) {
+    let mut draft = Draft::of(span);
+    let mut told = Told::default();
+    take(&mut draft, usage, &mut told);
+    settle(&mut draft, &UNKNOWN, told);
+    // Written by who writes the span, and not added to what came: the draft's notes are of no use.
 }
 
 /// Reads a count, as a number or as text.
@@ -107,6 +123,10 @@ fn whole(value: &Json) -> Option<u64> {
 /// (xAI's), when only with it input and output make the total. Else the table decides, and where it does not know, the
 /// standard's rule is assumed and the span says so.
 pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
+    if draft.span().attr(names::USAGE_BASIS).is_some() {
+        // It is known what they are: who wrote the span has settled it.
+        return;
+    }
     if !dialect.zero_is_told {
         forget_empty(draft);
     }

@@ -135,6 +135,32 @@ fn a_call_is_told_whole_and_its_key_is_not() {
     assert_eq!(steps[1].model.as_deref(), Some("gpt-4o-mini-2024-07-18"));
 }
 
+#[test]
+fn what_is_billed_beside_the_counts_of_an_answer_counts_as_it_does_over_otlp() {
+    let of = |usage: serde_json::Value| {
+        let answer = json!({"id": "c1", "model": "grok-4", "usage": usage,
+            "choices": [{"message": {"role": "assistant", "content": "Hi."}, "finish_reason": "stop"}]});
+        let address = serve(1, move |_, _, stream| whole(stream, "", answer.to_string().as_bytes()));
+        let dir = tempdir();
+        let body = json!({"model": "grok-4", "messages": []}).to_string();
+        ask(dir.path(), &[], &format!("http://{address}"), &["OPENAI_BASE_URL", "/chat/completions", &body]);
+        let tokens = steps(dir.path(), only_run(dir.path()).run_id)[1].tokens.unwrap();
+        [tokens.prompt, tokens.completion, tokens.reasoning, tokens.cache_read, tokens.cache_write, tokens.total]
+    };
+    // Reasoning that only the total includes, as xAI's: less than what was said, too.
+    let details = json!({"reasoning_tokens": 20});
+    let apart =
+        json!({"prompt_tokens": 10, "completion_tokens": 50, "total_tokens": 80, "completion_tokens_details": details});
+    assert_eq!(of(apart), [Some(10), Some(70), Some(20), None, None, Some(80)]);
+    let within =
+        json!({"prompt_tokens": 10, "completion_tokens": 50, "total_tokens": 60, "completion_tokens_details": details});
+    assert_eq!(of(within), [Some(10), Some(50), Some(20), None, None, Some(60)]);
+    // Anthropic's cache behind a gateway that speaks as OpenAI does.
+    let cached = json!({"prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 105,
+        "cache_read_input_tokens": 60, "cache_creation_input_tokens": 30});
+    assert_eq!(of(cached), [Some(100), Some(5), None, Some(60), Some(30), Some(105)]);
+}
+
 /// A stream as Anthropic's: what came in is said first, what went out at the end, and between waits until it is told.
 fn anthropic(go_on: Receiver<()>) -> SocketAddr {
     let go_on = std::sync::Mutex::new(go_on);
@@ -333,21 +359,37 @@ fn failures_come_through_as_they_are_and_show_in_the_run() {
 fn a_packed_answer_passes_packed_and_is_read() {
     let answer = json!({"id": "c1", "model": "gpt-4o-mini-2024-07-18", "usage": {"prompt_tokens": 7, "completion_tokens": 3},
         "choices": [{"message": {"role": "assistant", "content": "Hi."}, "finish_reason": "stop"}]});
-    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packed.write_all(answer.to_string().as_bytes()).unwrap();
-    let packed = packed.finish().unwrap();
-    let length = packed.len();
-    let address = serve(1, move |head, _, stream| {
-        assert!(head.contains("Accept-Encoding: gzip") && head.contains("canary-1f2e3d"), "{head}");
-        whole(stream, "Content-Encoding: gzip\r\n", &packed);
-    });
-    let dir = tempdir();
-    let body = json!({"model": "gpt-4o-mini", "messages": []}).to_string();
-    let words = ["OPENAI_BASE_URL", "/chat/completions", &body, "Accept-Encoding=gzip"];
-    let output = ask(dir.path(), &[], &format!("http://{address}"), &words);
-    assert!(out(&output).starts_with(&format!("200 {length} ")), "{} {}", out(&output), err(&output));
-    let call = &steps(dir.path(), only_run(dir.path()).run_id)[1];
-    assert_eq!((call.tokens.unwrap().prompt, call.tokens.unwrap().completion), (Some(7), Some(3)));
+    let answer = answer.to_string();
+    let level = flate2::Compression::fast();
+    let (mut gzip, mut zlib, mut deflate) = (
+        flate2::write::GzEncoder::new(Vec::new(), level),
+        flate2::write::ZlibEncoder::new(Vec::new(), level),
+        flate2::write::DeflateEncoder::new(Vec::new(), level),
+    );
+    let all: [&mut dyn Write; 3] = [&mut gzip, &mut zlib, &mut deflate];
+    all.into_iter().for_each(|packer| packer.write_all(answer.as_bytes()).unwrap());
+    let packed =
+        [("gzip", gzip.finish()), ("deflate", zlib.finish()), ("deflate", deflate.finish()), ("br", Ok(vec![7]))];
+    for (way, packed) in packed {
+        let packed = packed.unwrap();
+        let length = packed.len();
+        let address = serve(1, move |head, _, stream| {
+            // What cannot be read here is not asked for, and may be sent all the same.
+            assert!(
+                head.contains("Accept-Encoding: gzip, deflate;q=0.5\r\n") && head.contains("canary-1f2e3d"),
+                "{head}"
+            );
+            whole(stream, &format!("Content-Encoding: {way}\r\n"), &packed);
+        });
+        let dir = tempdir();
+        let body = json!({"model": "gpt-4o-mini", "messages": []}).to_string();
+        let words = ["OPENAI_BASE_URL", "/chat/completions", &body, "Accept-Encoding=br, gzip, zstd, deflate;q=0.5"];
+        let output = ask(dir.path(), &[], &format!("http://{address}"), &words);
+        assert!(out(&output).starts_with(&format!("200 {length} ")), "{} {}", out(&output), err(&output));
+        let call = &steps(dir.path(), only_run(dir.path()).run_id)[1];
+        let used = call.tokens.map(|tokens| (tokens.prompt, tokens.completion));
+        assert_eq!(used, (way != "br").then_some((Some(7), Some(3))), "{way}");
+    }
 }
 
 /// Serves over TLS with the certificate for `localhost` of the tests.

@@ -2,7 +2,8 @@
 
 use runspan::conventions::names;
 use runspan::model::otlp::{AnyValue, ArrayValue, Span, Value};
-use runspan::replay::ask::{chat_call, item, parts};
+use runspan::pipeline::normalize::write_answered;
+use runspan::replay::ask::{call_part, item, parts};
 use serde_json::{Value as Json, json};
 
 use super::places::Format;
@@ -20,6 +21,9 @@ pub fn write(format: Format, answer: &Json, span: &mut Span) {
         Format::Messages => messages(answer, span),
         Format::Embeddings => embeddings(answer, span),
     }
+    if let Some(usage) = answer.get("usage") {
+        write_answered(span, usage);
+    }
 }
 
 /// Returns type and message of an error, if that is what an answer is.
@@ -28,21 +32,6 @@ pub fn error(answer: &Json) -> Option<(String, String)> {
     let text = |key: &str| error.get(key).and_then(Json::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
     let kind = text("code").or_else(|| text("type")).unwrap_or_else(|| names::ERROR_TYPE_OTHER.to_owned());
     Some((kind, text("message").or_else(|| error.as_str().map(str::to_owned)).unwrap_or_default()))
-}
-
-fn count(usage: &Json, path: &str) -> Option<i64> {
-    usage.pointer(path).and_then(Json::as_i64).filter(|count| *count >= 0)
-}
-
-/// Puts what few calls use, where this one did.
-fn put_used(span: &mut Span, name: &str, count: Option<i64>) {
-    put(span, name, count.filter(|count| *count > 0));
-}
-
-fn put(span: &mut Span, name: &str, count: Option<i64>) {
-    if let Some(count) = count {
-        span.set_attr(name, count);
-    }
 }
 
 fn put_reasons(span: &mut Span, reasons: Vec<&str>) {
@@ -81,19 +70,20 @@ fn chat(answer: &Json, span: &mut Span) {
     for choice in list(answer, "choices") {
         let Some(message) = choice.get("message") else { continue };
         let text = |key: &str| message.get(key).and_then(Json::as_str).filter(|text| !text.is_empty());
-        let reasoning = text("reasoning_content").map(|text| json!({"type": "reasoning", "content": text}));
+        let reasoning =
+            text("reasoning_content").or(text("reasoning")).map(|text| json!({"type": "reasoning", "content": text}));
         let mut said: Vec<Json> = reasoning.into_iter().collect();
         said.extend(text("content").or(text("refusal")).map(|text| json!({"type": "text", "content": text})));
-        said.extend(list(message, "tool_calls").map(chat_call));
+        said.extend(list(message, "tool_calls").map(call_part));
         let role = message.get("role").and_then(Json::as_str).unwrap_or("assistant");
         output.push(json!({"role": role, "parts": said, "finish_reason": choice.get("finish_reason")}));
     }
     put_output(span, output);
     put_reasons(span, list(answer, "choices").filter_map(|choice| choice.get("finish_reason")?.as_str()).collect());
     put_tier(span, answer);
-    let Some(usage) = answer.get("usage") else { return };
-    put_cost(span, usage);
-    put_usage(span, usage, "prompt_tokens", "completion_tokens");
+    if let Some(usage) = answer.get("usage") {
+        put_cost(span, usage);
+    }
 }
 
 fn responses(answer: &Json, span: &mut Span) {
@@ -109,21 +99,6 @@ fn responses(answer: &Json, span: &mut Span) {
     }
     put_reasons(span, reason.into_iter().collect());
     put_tier(span, answer);
-    let Some(usage) = answer.get("usage") else { return };
-    put_usage(span, usage, "input_tokens", "output_tokens");
-}
-
-/// Puts what a call of OpenAI's used, whose APIs call it otherwise and detail it alike.
-fn put_usage(span: &mut Span, usage: &Json, input: &str, output: &str) {
-    let all = |part: &str| count(usage, &format!("/{part}"));
-    let of = |part: &str, detail: &str| count(usage, &format!("/{part}_details/{detail}"));
-    put(span, names::INPUT_TOKENS, all(input));
-    put(span, names::OUTPUT_TOKENS, all(output));
-    put(span, names::CACHE_READ_TOKENS, of(input, "cached_tokens"));
-    put(span, names::REASONING_TOKENS, of(output, "reasoning_tokens"));
-    put(span, names::CACHE_WRITE_TOKENS, of(input, "cache_write_tokens"));
-    put_used(span, names::AUDIO_INPUT_TOKENS, of(input, "audio_tokens"));
-    put_used(span, names::AUDIO_OUTPUT_TOKENS, of(output, "audio_tokens"));
 }
 
 fn messages(answer: &Json, span: &mut Span) {
@@ -133,19 +108,8 @@ fn messages(answer: &Json, span: &mut Span) {
         put_output(span, vec![json!({"role": "assistant", "parts": said, "finish_reason": reason})]);
     }
     put_reasons(span, reason.into_iter().collect());
-    let Some(usage) = answer.get("usage") else { return };
-    let (read, written) = (count(usage, "/cache_read_input_tokens"), count(usage, "/cache_creation_input_tokens"));
-    // Here cached tokens are no part of the input; in the canonical count they are.
-    let input = count(usage, "/input_tokens")
-        .map(|input| input.saturating_add(read.unwrap_or(0)).saturating_add(written.unwrap_or(0)));
-    put(span, names::INPUT_TOKENS, input);
-    put(span, names::OUTPUT_TOKENS, count(usage, "/output_tokens"));
-    put(span, names::CACHE_READ_TOKENS, read);
-    put(span, names::CACHE_WRITE_TOKENS, written);
-    put_used(span, names::CACHE_WRITE_1H_TOKENS, count(usage, "/cache_creation/ephemeral_1h_input_tokens"));
-    put_used(span, names::WEB_SEARCHES, count(usage, "/server_tool_use/web_search_requests"));
     // Not only a tier: `batch` is one of its words.
-    if let Some(tier) = usage.get("service_tier").and_then(Json::as_str) {
+    if let Some(tier) = answer.pointer("/usage/service_tier").and_then(Json::as_str) {
         span.set_attr(names::SERVICE_TIER, tier);
     }
 }
@@ -163,6 +127,4 @@ fn embeddings(answer: &Json, span: &mut Span) {
             span.set_attr(names::CUT, "answer");
         }
     }
-    let Some(usage) = answer.get("usage") else { return };
-    put(span, names::INPUT_TOKENS, count(usage, "/prompt_tokens"));
 }

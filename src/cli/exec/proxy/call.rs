@@ -1,15 +1,16 @@
 //! One call of a model: from when to when, and the span that tells it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::header::HeaderMap;
 use runspan::conventions::names;
-use runspan::model::otlp::{STATUS_ERROR, Span, Status, Value};
+use runspan::model::otlp::{KeyValue, STATUS_ERROR, Span, Status, Value};
 use runspan::model::{SpanId, StepStatus, TraceId, UnixNanos};
 use runspan::propagation::{self, SpanContext};
 use runspan::replay::ask;
+use runspan::server::budget::Share;
 use serde_json::Value as Json;
 
 use super::copy::Copied;
@@ -24,6 +25,14 @@ const STATUS_CODE: &str = "http.response.status_code";
 const SERVER_PORT: &str = "server.port";
 const FIRST_CHUNK: &str = "gen_ai.response.time_to_first_chunk";
 
+/// What was asked, with its share of the budget.
+enum Asked {
+    /// As it came: read as JSON, it takes many times as much.
+    Unread(Copied),
+    /// What it says, which was told with the start and is told once more with the end.
+    Read(Vec<KeyValue>, Share),
+}
+
 /// A call under way.
 pub struct Exchange {
     format: Format,
@@ -35,8 +44,7 @@ pub struct Exchange {
     span_id: SpanId,
     started_at: UnixNanos,
     started: Instant,
-    /// As it came, with its share of the budget: read, it takes many times as much.
-    request: Mutex<Option<Copied>>,
+    request: Mutex<Option<Asked>>,
     is_over: AtomicBool,
     is_open: AtomicBool,
 }
@@ -74,13 +82,33 @@ impl Exchange {
 
     /// Takes note of the request.
     pub fn ask(&self, request: Copied) {
-        *self.request.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
+        *self.asked() = Some(Asked::Unread(request));
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Option<Asked>> {
+        self.request.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what was asked, which is read once: it may be long.
+    fn write_request(&self, span: &mut Span) {
+        let mut asked = self.asked();
+        match asked.take() {
+            Some(Asked::Unread(request)) => {
+                let before = span.attributes.len();
+                self.read(&request, span);
+                let said = span.attributes.get(before..).unwrap_or_default().to_vec();
+                *asked = Some(Asked::Read(said, request.into_share()));
+            }
+            Some(Asked::Read(said, share)) => {
+                span.attributes.extend_from_slice(&said);
+                *asked = Some(Asked::Read(said, share));
+            }
+            None => {}
+        }
     }
 
     /// Reads the request. One that is cut is no JSON any more: the answer still says what was used.
-    fn write_request(&self, span: &mut Span) {
-        let request = self.request.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(request) = &*request else { return };
+    fn read(&self, request: &Copied, span: &mut Span) {
         if request.is_cut {
             span.set_attr(names::CUT, "request");
         } else if let Ok(request) = serde_json::from_slice(&request.head) {
@@ -90,7 +118,7 @@ impl Exchange {
 
     /// Lets go of the request, whose share of the budget others need.
     pub fn forget(&self) {
-        *self.request.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.asked() = None;
     }
 
     /// Tells whether its end is known.
@@ -231,7 +259,11 @@ mod tests {
         };
         let request = br#"{"model": "gpt-4o-mini"}"#;
         let exchange = asked(request);
-        assert_eq!((budget.taken(), exchange.begun(&root).name.as_str()), (request.len(), "chat gpt-4o-mini"));
+        let begun = exchange.begun(&root);
+        assert_eq!((budget.taken(), begun.name.as_str()), (request.len(), "chat gpt-4o-mini"));
+        // Told with its end as with its start, and read once.
+        assert!(matches!(&*exchange.asked(), Some(Asked::Read(said, _)) if said.len() == 1));
+        assert_eq!((exchange.begun(&root), budget.taken()), (begun, request.len()));
         exchange.forget();
         assert_eq!(budget.taken(), 0);
         // Eight of 8 MiB are what all copies may take.

@@ -65,6 +65,11 @@ impl Copied {
         self.tail.drain(..over);
     }
 
+    /// Lets go of the bytes, and keeps their share of the budget for what was made of them.
+    pub fn into_share(self) -> Share {
+        self.share
+    }
+
     /// Returns the end of a body that is cut.
     pub fn tail(&self) -> Vec<u8> {
         self.tail.iter().copied().collect()

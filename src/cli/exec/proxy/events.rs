@@ -95,7 +95,11 @@ struct Choice {
 
 impl Choice {
     fn add(&mut self, piece: &Json) {
-        for key in ["role", "content", "refusal", "reasoning_content"] {
+        // Some say with each piece who speaks, Ollama say.
+        if let Some(role) = text(piece, "/delta/role") {
+            self.message.insert("role".to_owned(), role.into());
+        }
+        for key in ["content", "refusal", "reasoning_content", "reasoning"] {
             if let Some(more) = piece.pointer(&format!("/delta/{key}")).and_then(Json::as_str) {
                 append(&mut self.message, key, more);
             }
@@ -207,7 +211,8 @@ fn fold_messages(events: &[Json]) -> Folded {
         }
     }
     for block in blocks.values_mut() {
-        if let Some(Json::String(partial)) = block.remove("partial_json") {
+        // A tool that takes nothing is called with nothing said, and the block began with that.
+        if let Some(Json::String(partial)) = block.remove("partial_json").filter(|partial| *partial != "") {
             let input = serde_json::from_str(&partial).unwrap_or(Json::String(partial));
             block.insert("input".to_owned(), input);
         }
@@ -258,6 +263,25 @@ mod tests {
             json!({"error": {"code": "overloaded", "message": "Later"}}),
         ];
         insta::assert_snapshot!(folded(Format::Chat, &chat).0, @r#"{"id":"c1","model":"gpt-4o","choices":[{"message":{"content":"Hel","tool_calls":[]},"finish_reason":null}],"error":{"code":"overloaded","message":"Later"}}"#);
+    }
+
+    #[test]
+    fn a_tool_that_is_given_nothing_is_given_what_its_block_began_with() {
+        let tool = json!({"type": "tool_use", "id": "t1", "name": "now", "input": {}});
+        let call = [
+            json!({"type": "content_block_start", "index": 0, "content_block": tool}),
+            json!({"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": ""}}),
+        ];
+        insta::assert_snapshot!(folded(Format::Messages, &call).0, @r#"{"content":[{"type":"tool_use","id":"t1","name":"now","input":{}}]}"#);
+    }
+
+    #[test]
+    fn who_speaks_is_said_once_or_with_each_piece() {
+        let piece = |text: &str| {
+            let delta = json!({"role": "assistant", "content": text, "reasoning": "hm "});
+            json!({"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]})
+        };
+        insta::assert_snapshot!(folded(Format::Chat, &[piece("Hel"), piece("lo")]).0, @r#"{"choices":[{"message":{"role":"assistant","content":"Hello","reasoning":"hm hm ","tool_calls":[]},"finish_reason":"stop"}]}"#);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use hyper::StatusCode;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use runspan::model::UnixNanos;
@@ -26,6 +26,8 @@ use super::copy::Copied;
 const OPEN_AFTER: Duration = Duration::from_millis(200);
 /// A run of the library is in the store so long after its start, on a machine that is busy, too.
 const SHOWN_AFTER: Duration = Duration::from_millis(500);
+/// Ways in which an answer may be packed that are read.
+pub const READ: &[&str] = &["gzip", "x-gzip", "deflate"];
 /// Bytes that a packed answer may unpack to.
 const UNPACKED: u64 = 16 << 20;
 
@@ -92,7 +94,11 @@ impl Answered {
                 Some(body)
             }
             Some("gzip" | "x-gzip") => Some(unpacked(&mut MultiGzDecoder::new(&copy.head[..]))),
-            Some("deflate") => Some(unpacked(&mut ZlibDecoder::new(&copy.head[..]))),
+            Some("deflate") => {
+                let body = unpacked(&mut ZlibDecoder::new(&copy.head[..]));
+                // Many servers send it without the head that it should have, and clients take that.
+                Some(if body.is_empty() { unpacked(&mut DeflateDecoder::new(&copy.head[..])) } else { body })
+            }
             Some(_) => None,
         }
     }
@@ -100,8 +106,9 @@ impl Answered {
     /// Tells whether not all of the body can be read here, of which `read` can.
     pub fn is_cut(&self, read: Option<&[u8]>) -> bool {
         let is_larger = self.encoding.is_some() && read.is_some_and(|read| read.len() as u64 >= UNPACKED);
-        let is_unknown = self.encoding.as_deref().is_some_and(|name| !matches!(name, "gzip" | "x-gzip" | "deflate"));
-        self.copy.as_ref().is_some_and(|copy| copy.is_cut || is_larger || is_unknown)
+        let is_packed = |copy: &Copied| self.encoding.is_some() && !copy.head.is_empty();
+        let is_unread = |copy: &Copied| is_packed(copy) && read.is_none_or(<[u8]>::is_empty);
+        self.copy.as_ref().is_some_and(|copy| copy.is_cut || is_larger || is_unread(copy))
     }
 }
 
