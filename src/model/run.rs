@@ -371,7 +371,10 @@ pub struct RunSummary {
     /// Length of an ended run.
     #[serde(default)]
     pub duration_ms: Option<u64>,
-    /// The same, under the name that workflows have; `None` of an agent.
+    /// How much of its time it has waited: for answers, and while it was paused. What it waits for now is not in it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waited_ms: u64,
+    /// Its length, under the name that workflows have; `None` of an agent.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub total_duration_ms: Option<Option<u64>>,
     /// What the run cost; `null` when nothing could be priced.

@@ -75,6 +75,10 @@ pub struct RunState {
     set_status: Option<RunStatus>,
     /// The event that waits for an answer.
     waiting: Option<EventId>,
+    /// When that was.
+    waits_since: Option<UnixNanos>,
+    /// How long it has waited before, in nanoseconds.
+    waited: u64,
     /// What it waited for last was the end of a pause.
     is_pause: bool,
     /// What it asked for last, apart from pauses, was answered.
@@ -139,6 +143,8 @@ impl RunState {
             started: None,
             set_status: None,
             waiting: None,
+            waits_since: None,
+            waited: 0,
             is_pause: false,
             has_answer: false,
             paused_by: None,
@@ -186,12 +192,19 @@ impl RunState {
                 self.user_id = start.user_id.clone().map(short);
                 self.tags = start.tags.iter().take(MAX_WORDS).cloned().map(short).collect();
             }
-            EventBody::RunCompleted(_) => self.completed = true,
+            EventBody::RunCompleted(_) => {
+                self.completed = true;
+                self.end_wait(event.timestamp);
+            }
             EventBody::StatusChanged(change) => {
                 if (change.from, change.to) == (RunStatus::Crashed, RunStatus::Waiting) {
                     self.reopen();
                 }
                 self.waiting = (change.to == RunStatus::Waiting).then_some(event.event_id);
+                match self.waiting {
+                    Some(_) => self.begin_wait(event.timestamp),
+                    None => self.end_wait(event.timestamp),
+                }
                 self.set_status = match change.to {
                     RunStatus::Running | RunStatus::Waiting => None,
                     status => Some(status),
@@ -199,12 +212,14 @@ impl RunState {
             }
             EventBody::Waiting(waiting) => {
                 self.waiting = Some(event.event_id);
+                self.begin_wait(event.timestamp);
                 self.is_pause = waiting.reason.as_deref() == Some(Waiting::PAUSED);
                 self.has_answer &= self.is_pause;
                 self.paused_by = waiting.pause_request().map(str::to_owned).or(self.paused_by.take());
             }
             EventBody::Resumed(_) => {
                 self.waiting = None;
+                self.end_wait(event.timestamp);
                 self.has_answer |= !self.is_pause;
             }
             EventBody::Artifact(artifact) => {
@@ -223,6 +238,16 @@ impl RunState {
                 self.budget = given.or(self.budget);
             }
             _ => {}
+        }
+    }
+
+    fn begin_wait(&mut self, at: UnixNanos) {
+        self.waits_since.get_or_insert(at);
+    }
+
+    fn end_wait(&mut self, at: UnixNanos) {
+        if let Some(since) = self.waits_since.take() {
+            self.waited = self.waited.saturating_add(at.0.saturating_sub(since.0));
         }
     }
 
@@ -408,6 +433,11 @@ impl RunState {
     /// Returns the event that began the run.
     pub fn start_event(&self) -> Option<EventId> {
         self.started.map(|(event, _)| event)
+    }
+
+    /// Returns since when the run waits, if it does.
+    pub fn waits_since(&self) -> Option<UnixNanos> {
+        self.waits_since.filter(|_| self.waiting_event().is_some())
     }
 
     /// Returns the event that waits for an answer; `None` when the run does not wait.
@@ -742,6 +772,7 @@ impl RunState {
             started_at,
             completed_at,
             duration_ms,
+            waited_ms: self.waited / 1_000_000,
             total_duration_ms: is_workflow.then_some(duration_ms),
             cost_usd: bill.cost,
             total_cost_usd: is_workflow.then_some(bill.cost),
