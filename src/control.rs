@@ -21,6 +21,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use crate::Run;
 use crate::journal;
 use crate::model::event::Waiting;
+use crate::model::id::IdSet;
 use crate::model::{Event, EventBody, EventId, RunId, RunStatus, RunSummary, UnixNanos};
 use crate::store::assembly::RunState;
 use crate::store::files::FilesReader;
@@ -66,6 +67,13 @@ pub enum AskError {
         run: RunId,
         /// How it stands.
         status: RunStatus,
+    },
+    /// It is not paused itself, and goes on with a run above it that is.
+    Held {
+        /// The run.
+        run: RunId,
+        /// The one that is paused.
+        by: RunId,
     },
     /// A run that is over cannot be cancelled.
     Over {
@@ -137,6 +145,7 @@ impl fmt::Display for AskError {
             Self::NotRunning { run, status } | Self::Over { run, status } => {
                 write!(f, "run {run} is over: it ended as {status}")
             }
+            Self::Held { run, by } => write!(f, "run {run} is not paused itself: it is held with run {by}, which is"),
             Self::FromOutside { run } => {
                 write!(f, "run {run} came over OTLP: its program does not listen, so there is nobody to tell")
             }
@@ -169,7 +178,7 @@ impl From<StoreError> for AskError {
 ///
 /// # Errors
 ///
-/// [`AskError::NotWaiting`], [`AskError::Answered`], [`AskError::NeedsInput`], [`AskError::TakesNoInput`],
+/// [`AskError::NotWaiting`], [`AskError::Held`], [`AskError::Answered`], [`AskError::NeedsInput`], [`AskError::TakesNoInput`],
 /// [`AskError::FromOutside`], [`AskError::TooLong`], and what the store says.
 pub fn resume(store: &FilesReader, id: &str, input: Option<Json>) -> Result<Asked, AskError> {
     let bytes = input.as_ref().map_or(0, |input| input.to_string().len());
@@ -178,7 +187,12 @@ pub fn resume(store: &FilesReader, id: &str, input: Option<Json>) -> Result<Aske
     }
     let (summary, state) = look(store, store.resolve(id)?)?;
     let (run, status) = (summary.run_id, summary.status);
-    let Some(wait) = state.waiting_event() else { return Err(AskError::NotWaiting { run, status }) };
+    let Some(wait) = state.waiting_event() else {
+        return Err(match held_by(store, &summary) {
+            Some(by) => AskError::Held { run, by },
+            None => AskError::NotWaiting { run, status },
+        });
+    };
     let requests = requests(store, &summary)?;
     match (asks_for(&state, &store.get_events(run, 0)?), &input) {
         (Some(reason), None) => return Err(AskError::NeedsInput { run, reason }),
@@ -289,6 +303,33 @@ fn end_for_the_dead(store: &FilesReader, run: RunId) -> Result<(), AskError> {
     });
     guard.shutdown(END_LIMIT);
     ended
+}
+
+/// Returns the nearest run above one that is paused and holds this one with it: that of a command, whose processes are stopped
+/// then, those of the runs below it among them. A run that is held hears nothing until that one goes on, and stands as it
+/// stood.
+///
+/// What cannot be read holds nobody.
+pub fn held_by(store: &FilesReader, run: &RunSummary) -> Option<RunId> {
+    let mut seen = IdSet::from_iter([run.run_id]);
+    let mut above = run.parent_run_id.filter(|_| run.status.is_open());
+    while let Some(parent) = above.filter(|parent| seen.insert(*parent)) {
+        let parent = store.get_run(parent).ok()?;
+        if holds_those_below(store, &parent) {
+            return Some(parent.run_id);
+        }
+        above = parent.parent_run_id;
+    }
+    None
+}
+
+/// Tells whether a run is that of a command and paused.
+pub fn holds_those_below(store: &FilesReader, run: &RunSummary) -> bool {
+    let layout = store.layout();
+    let is_of_command =
+        |writer: RunId| journal::is_of_command_in(layout.fs(), &layout.journal(), &writer.to_string()).unwrap_or(false);
+    // All that a command waits for is the end of its pause.
+    run.status == RunStatus::Waiting && run.writer.is_some_and(is_of_command)
 }
 
 /// Returns a run as it stands.

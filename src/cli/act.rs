@@ -87,6 +87,9 @@ pub fn resume(args: &ResumeArgs, session: &mut Session<'_>) -> Done {
     let run = answer.run_id;
     let text = match &answer {
         Answer { done: true, .. } => format!("run {run} goes on"),
+        Answer { heard: true, .. } if let Some(by) = held_by(&reader, run) => {
+            format!("the answer is kept: run {run} is held with run {by}, which is paused")
+        }
         Answer { heard: true, .. } => format!("the answer is kept: the process of run {run} has not taken it yet"),
         _ => format!(
             "the answer is kept: run {run} has no process now. Its program takes it when it goes on with the run (Run::resume)"
@@ -106,6 +109,9 @@ pub fn pause(args: &PauseArgs, session: &mut Session<'_>) -> Done {
     let text = match status {
         status if status.is_open() && is_to_end => format!("run {run} is asked to end as well, and is not held"),
         RunStatus::Waiting => format!("run {run} is paused; runspan resume {run} lets it go on"),
+        RunStatus::Running if let Some(by) = held_by(&reader, run) => {
+            format!("run {run} is held with run {by}, which is paused; it stays so when that one goes on")
+        }
         RunStatus::Running => {
             format!("run {run} is asked to pause: it will at its next boundary, if its program has any")
         }
@@ -129,6 +135,12 @@ pub fn cancel(args: &CancelArgs, session: &mut Session<'_>) -> Done {
         let (run, status) = (answer.run_id, answer.status);
         let text = match status {
             RunStatus::Cancelled => format!("run {run} is cancelled"),
+            status
+                if status.is_open()
+                    && let Some(by) = held_by(&reader, run) =>
+            {
+                format!("run {run} is asked to end, and does when run {by}, which is paused, goes on")
+            }
             status if status.is_open() && answer.heard => {
                 format!("run {run} is asked to end; its program was told, and has not ended yet")
             }
@@ -138,6 +150,11 @@ pub fn cancel(args: &CancelArgs, session: &mut Session<'_>) -> Done {
         say(answer, &text, session)?;
     }
     Ok(())
+}
+
+/// Returns the run that holds one which has not done what it was asked.
+fn held_by(reader: &FilesReader, run: RunId) -> Option<RunId> {
+    control::held_by(reader, &reader.get_run(run).ok()?)
 }
 
 fn deadline() -> Instant {
@@ -212,6 +229,7 @@ impl From<AskError> for Stop {
                 stop.hint(format!("runspan get {run} --events shows what it needs to know"))
             }
             AskError::TakesNoInput { run } => stop.hint(format!("runspan resume {run} lets it go on")),
+            AskError::Held { by, .. } => stop.hint(format!("runspan resume {by} lets both go on")),
             AskError::NotWaiting { .. } => stop.hint("runspan list --status waiting shows the runs that wait"),
             AskError::FromOutside { .. } => stop.hint("end the program itself; one that `exec` runs can be told"),
             _ => stop,

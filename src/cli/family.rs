@@ -1,5 +1,6 @@
 //! The family of a run: those above it and below, as a tree or as a list.
 
+use runspan::control;
 use runspan::model::{
     CostSource, NanoUsd, RunId, RunKind, RunStatus, RunSummary, SpanId, StepKind, StepStatus, StepView, Tokens,
     UnixNanos,
@@ -56,7 +57,7 @@ pub fn show(reader: &FilesReader, run: RunId, session: &mut Session<'_>) -> Done
         let Family { missing_parent, left_out, .. } = family;
         return session.print_data(&Answer { run_id: run, missing_parent, left_out, cost_usd, runs });
     }
-    let text = render(&family, run, session);
+    let text = render(&family, run, reader, session);
     session.print(&text)
 }
 
@@ -85,9 +86,11 @@ fn cost_of(family: &Family) -> Option<NanoUsd> {
     family.members.iter().filter_map(|member| member.run.summary.cost_usd).reduce(|sum, cost| sum + cost)
 }
 
-fn render(family: &Family, asked: RunId, session: &Session<'_>) -> String {
+fn render(family: &Family, asked: RunId, reader: &FilesReader, session: &Session<'_>) -> String {
     let (look, runs) = (session.look, &family.members);
-    let views: Vec<StepView> = runs.iter().map(|member| view(&member.run.summary, asked)).collect();
+    let is_held = |run: &RunSummary| control::held_by(reader, run).is_some();
+    let views = runs.iter().map(|member| &member.run.summary).map(|run| view(run, asked, is_held(run)));
+    let views: Vec<StepView> = views.collect();
     let from = views.iter().map(|view| view.started_at).min().unwrap_or(session.now);
     let end = |view: &StepView| match view.duration_ms {
         Some(ms) => UnixNanos(view.started_at.0.saturating_add((ms * 1e6) as u64)),
@@ -109,12 +112,13 @@ fn render(family: &Family, asked: RunId, session: &Session<'_>) -> String {
 }
 
 /// Shows a run as the tree shows steps.
-fn view(run: &RunSummary, asked: RunId) -> StepView {
+fn view(run: &RunSummary, asked: RunId, is_held: bool) -> StepView {
     let id: String = run.run_id.to_string().chars().take(MIN_PREFIX).collect();
     let waits = if run.status == RunStatus::Waiting { " waiting" } else { "" };
+    let held = if is_held { " held" } else { "" };
     let mark = if run.run_id == asked { " ←" } else { "" };
     StepView {
-        step_id: format!("{} {id}{waits}{mark}", run.name()),
+        step_id: format!("{} {id}{waits}{held}{mark}", run.name()),
         span_id: stand_in(run.run_id),
         parent_span_id: run.parent_run_id.map(stand_in),
         kind: match run.kind {

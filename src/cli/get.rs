@@ -1,10 +1,12 @@
 //! `runspan get`: one run, as a tree of steps or as its log.
 
+use runspan::control;
 use runspan::model::event::Waiting;
 use runspan::model::run::ArtifactContent;
 use runspan::model::{RunStatus, RunSummary, StepView, Tokens, UnixNanos};
 use runspan::store::RunReader;
 use runspan::store::assembly::RunState;
+use runspan::store::files::FilesReader;
 use serde_json::Value as Json;
 
 use super::output::{
@@ -42,7 +44,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     show(&reader, args, session)
 }
 
-fn show(reader: &impl RunReader, args: &Args, session: &mut Session<'_>) -> Done {
+fn show(reader: &FilesReader, args: &Args, session: &mut Session<'_>) -> Done {
     let run = reader.resolve(&args.id)?;
     if args.events {
         let log = reader.get_events(run, 0)?;
@@ -56,32 +58,44 @@ fn show(reader: &impl RunReader, args: &Args, session: &mut Session<'_>) -> Done
     let summary = reader.get_run(run)?;
     if session.format != Format::Table {
         let mut value = as_json(&summary, reader.get_steps(run)?)?;
-        if let (Some(waiting), Some(fields)) = (waits_for(reader, &summary)?, value.as_object_mut()) {
+        if let (Some((waiting, _)), Some(fields)) = (waits_for(reader, &summary)?, value.as_object_mut()) {
             fields.insert("waiting".to_owned(), serde_json::to_value(waiting)?);
+        }
+        if let (Some(by), Some(fields)) = (control::held_by(reader, &summary), value.as_object_mut()) {
+            fields.insert("held_by".to_owned(), by.to_string().into());
         }
         return session.print_data(&value);
     }
     // What is known at once is shown at once: the log of a long run takes a while.
     session.print(&header(&summary, session.now, session.look))?;
     session.flush()?;
-    if let Some(waiting) = waits_for(reader, &summary)? {
+    if let Some((waiting, since)) = waits_for(reader, &summary)? {
         let reason = waiting.reason.as_deref().unwrap_or("an answer").to_owned();
         let asked = waiting.payload.as_ref().filter(|_| reason != Waiting::PAUSED);
         let asked = asked.map(|payload| format!(" {}", gist(payload))).unwrap_or_default();
         let mut out = String::new();
         field(&mut out, "waits", &format!("{reason}{asked}"), YELLOW, session.look);
+        if let Some(since) = since {
+            field(&mut out, "since", &ago(since, session.now), Default::default(), session.look);
+        }
+        session.print(&out)?;
+    }
+    if let Some(by) = control::held_by(reader, &summary) {
+        let mut out = String::new();
+        field(&mut out, "held", &format!("with run {by}, which is paused"), YELLOW, session.look);
         session.print(&out)?;
     }
     session.print(&below(&summary, &reader.get_outline(run)?, session.now, session.look))
 }
 
-/// Returns what a run waits for.
-fn waits_for(reader: &impl RunReader, summary: &RunSummary) -> Result<Option<Waiting>, Stop> {
+/// Returns what a run waits for, and since when.
+fn waits_for(reader: &FilesReader, summary: &RunSummary) -> Result<Option<(Waiting, Option<UnixNanos>)>, Stop> {
     if summary.status != RunStatus::Waiting {
         return Ok(None);
     }
     let events = reader.get_events(summary.run_id, 0)?;
-    Ok(RunState::read(summary.run_id, &events).waits_for(&events).cloned())
+    let state = RunState::read(summary.run_id, &events);
+    Ok(state.waits_for(&events).cloned().map(|waiting| (waiting, state.waits_since())))
 }
 
 /// Joins a run's fields and its steps, as the contract has it.
@@ -115,11 +129,14 @@ fn header(summary: &RunSummary, now: UnixNanos, look: Look) -> String {
     let mut out = format!("{}  {}\n", look.paint(BOLD, &name), look.paint(style, &status));
     out.push_str(&look.paint(DIM, &format!("{} {}", summary.kind, summary.run_id)));
     out.push('\n');
-    let started = format!("{}, {} ago", calendar(summary.started_at), age(now, summary.started_at));
-    field(&mut out, "started", &started, Default::default(), look);
+    field(&mut out, "started", &ago(summary.started_at, now), Default::default(), look);
     let took = match summary.duration_ms {
         Some(ms) => whole_duration(ms),
         None => format!("{} so far", whole_duration(now.millis_since(summary.started_at))),
+    };
+    let took = match summary.waited_ms {
+        0 => took,
+        waited => format!("{took}, {} of it waiting", whole_duration(waited)),
     };
     field(&mut out, "took", &took, Default::default(), look);
     field(&mut out, "steps", &work(summary), Default::default(), look);
@@ -173,6 +190,10 @@ fn header(summary: &RunSummary, now: UnixNanos, look: Look) -> String {
         field(&mut out, "error", &format!("{}{place}", error_text(error)), RED, look);
     }
     out
+}
+
+fn ago(then: UnixNanos, now: UnixNanos) -> String {
+    format!("{}, {} ago", calendar(then), age(now, then))
 }
 
 fn field(out: &mut String, name: &str, value: &str, style: anstyle::Style, look: Look) {

@@ -1,9 +1,12 @@
 //! `runspan list`: the runs of a store.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use runspan::control;
 use runspan::model::{RunId, UnixNanos};
+use runspan::store::files::FilesReader;
 use runspan::store::{Listed, ListedRun, Query, RunReader, Sort, StoreError};
 
 use super::filters::Filters;
@@ -69,14 +72,16 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         return watch(args, session);
     }
     let query = args.chosen.query(session.now);
-    let runs = match session.open()? {
+    let reader = session.open()?;
+    let runs = match &reader {
         Some(reader) => reader.list_runs(&query).map_err(Stop::from)?,
         None => Vec::new(),
     };
     match session.format {
         Format::Table if runs.is_empty() => {}
         Format::Table => {
-            session.print(&render(&runs, session.now, session.look))?;
+            let held = reader.map(|reader| held(&reader, &runs)).unwrap_or_default();
+            session.print(&render(&runs, &held, session.now, session.look))?;
             tell_damaged(&runs, session);
         }
         _ => session.print_data(&runs)?,
@@ -120,13 +125,18 @@ fn watch(args: &Args, session: &mut Session<'_>) -> Done {
     loop {
         session.now = UnixNanos::now();
         let (path, _) = session.store_path();
-        let runs = match open_store(&path) {
-            Ok(reader) => reader.list_runs(&args.chosen.query(session.now))?,
+        let (runs, held) = match open_store(&path) {
+            Ok(reader) => {
+                let runs = reader.list_runs(&args.chosen.query(session.now))?;
+                let held = held(&reader, &runs);
+                (runs, held)
+            }
             // The program that makes it may come.
-            Err(StoreError::NoStore { .. }) => Vec::new(),
+            Err(StoreError::NoStore { .. }) => Default::default(),
             Err(error) => return Err(error.into()),
         };
-        let text = if runs.is_empty() { "no runs\n".to_owned() } else { render(&runs, session.now, session.look) };
+        let text =
+            if runs.is_empty() { "no runs\n".to_owned() } else { render(&runs, &held, session.now, session.look) };
         let height = terminal_size::terminal_size().map_or(DEFAULT_HEIGHT, |(_, height)| usize::from(height.0));
         if let Some(frame) = screen.draw(&text, height) {
             session.print(&frame)?;
@@ -166,8 +176,17 @@ impl Screen {
     }
 }
 
+/// Returns the runs that are held with a run above them.
+fn held(reader: &FilesReader, runs: &[Listed]) -> HashSet<RunId> {
+    let runs = runs.iter().filter_map(|run| match run {
+        Listed::Run(run) => Some(&run.summary),
+        Listed::Damaged(_) => None,
+    });
+    runs.filter(|run| control::held_by(reader, run).is_some()).map(|run| run.run_id).collect()
+}
+
 /// Draws the table.
-fn render(runs: &[Listed], now: UnixNanos, look: Look) -> String {
+fn render(runs: &[Listed], held: &HashSet<RunId>, now: UnixNanos, look: Look) -> String {
     let id_columns = if look.width >= WIDE { 26 } else { unique_prefix(runs) };
     let mut table = Table::new(&[
         Column::new("RUN", 0),
@@ -184,7 +203,7 @@ fn render(runs: &[Listed], now: UnixNanos, look: Look) -> String {
     ]);
     for run in runs {
         table.row(match run {
-            Listed::Run(run) => row(run, id_columns, now),
+            Listed::Run(run) => row(run, held.contains(&run.summary.run_id), id_columns, now),
             Listed::Damaged(run) => vec![
                 Cell::new(short(run.run_id, id_columns)),
                 Cell::default(),
@@ -196,8 +215,10 @@ fn render(runs: &[Listed], now: UnixNanos, look: Look) -> String {
     table.render(look)
 }
 
-fn row(run: &ListedRun, id_columns: usize, now: UnixNanos) -> Vec<Cell> {
+fn row(run: &ListedRun, is_held: bool, id_columns: usize, now: UnixNanos) -> Vec<Cell> {
     let summary = &run.summary;
+    let words = [(is_held, ", held"), (summary.pinned, ", pinned")];
+    let words: String = words.into_iter().filter_map(|(is, word)| is.then_some(word)).collect();
     let (sign, style) = run_status(summary.status);
     let time = match summary.duration_ms {
         Some(ms) => whole_duration(ms),
@@ -218,7 +239,7 @@ fn row(run: &ListedRun, id_columns: usize, now: UnixNanos) -> Vec<Cell> {
         Cell::new(short(summary.run_id, id_columns)),
         Cell::new(summary.kind.as_str()).style(DIM),
         Cell::new(summary.name()),
-        Cell::new(format!("{sign} {}{}", summary.status, if summary.pinned { ", pinned" } else { "" })).style(style),
+        Cell::new(format!("{sign} {}{words}", summary.status)).style(style),
         Cell::new(age(now, summary.started_at)),
         Cell::new(time),
         Cell::new(summary.steps_total.to_string()),

@@ -45,9 +45,13 @@ impl Asked {
         let (runtime, teller, root, over) =
             (receiver.runtime().clone(), receiver.teller(), root.clone(), Arc::clone(&is_over));
         let tell = move |event: &SpanEvent| runtime.block_on(teller.tell(root.says(event))).is_ok();
-        let send = move |signal| {
+        let send = move |signal| match signal {
+            libc::SIGSTOP => signals.hold(),
+            libc::SIGCONT => signals.release(),
             // One that is gone needs none.
-            let _ = signals.send(signal);
+            signal => {
+                let _ = signals.send(signal);
+            }
         };
         let mut ear = Ear::new(inbox, send, tell);
         let listen = move || {

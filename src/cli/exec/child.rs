@@ -39,6 +39,8 @@ static IS_HURRIED: AtomicBool = AtomicBool::new(false);
 
 /// The command and all below it were stopped, and hear nothing until they go on.
 static IS_HELD: AtomicBool = AtomicBool::new(false);
+/// How often it is looked for processes that were started while others were being stopped.
+const LOOKS: usize = 16;
 
 /// A command that runs.
 pub struct Child {
@@ -59,25 +61,57 @@ fn signal_each(processes: impl Iterator<Item = libc::pid_t>, signal: libc::c_int
     }
 }
 
+/// A process, as the system shows it.
+#[derive(Clone, Copy)]
+struct Process {
+    pid: libc::pid_t,
+    parent: libc::pid_t,
+    /// It runs, or would if it were its turn: it was not stopped, and has not ended.
+    can_stop: bool,
+}
+
 /// Returns all processes below one, those nearer to it first.
 fn all_below(process: u32) -> Vec<libc::pid_t> {
+    look_below(process).iter().map(|process| process.pid).collect()
+}
+
+fn look_below(process: u32) -> Vec<Process> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let known: Vec<(libc::pid_t, libc::pid_t)> = entries
+    let known: Vec<Process> = entries
         .filter_map(|entry| {
-            let number = entry.file_name().to_str()?.parse().ok()?;
+            let pid = entry.file_name().to_str()?.parse().ok()?;
             let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
             // Behind its name, which may hold anything: its state, its parent.
-            let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
-            Some((number, parent))
+            let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+            let can_stop = !matches!(fields.next()?, "T" | "t" | "Z" | "X");
+            Some(Process { pid, parent: fields.next()?.parse().ok()?, can_stop })
         })
         .collect();
-    let mut found = vec![process.cast_signed()];
+    let children_of = |pid| known.iter().filter(move |process| process.parent == pid).copied();
+    let mut found: Vec<Process> = children_of(process.cast_signed()).collect();
     let mut next = 0;
-    while let Some(&above) = found.get(next) {
-        found.extend(known.iter().filter(|(_, parent)| *parent == above).map(|(number, _)| *number));
+    while let Some(above) = found.get(next).map(|process| process.pid) {
+        found.extend(children_of(above));
         next += 1;
     }
-    found.split_off(1)
+    found
+}
+
+/// Stops all processes below this one but for those that somebody else has stopped. Returns those that were.
+fn stop_all_below() -> Vec<libc::pid_t> {
+    let mut stopped = Vec::new();
+    for _ in 0..LOOKS {
+        let is_new = |process: &Process| process.can_stop && !stopped.contains(&process.pid);
+        // One that was about to start another, or to have it go on, has done so before it was stopped itself.
+        let new: Vec<_> =
+            look_below(std::process::id()).into_iter().filter(is_new).map(|process| process.pid).collect();
+        if new.is_empty() {
+            break;
+        }
+        signal_each(new.iter().copied(), libc::SIGSTOP);
+        stopped.extend(new);
+    }
+    stopped
 }
 
 /// Where a command runs, when it is not here.
@@ -215,34 +249,60 @@ impl Signals {
     /// Sends one to the command, as long as it is there, and to all processes below this one: a shell would not pass it on.
     /// Tells whether the command was there to get it.
     pub fn send(&self, signal: libc::c_int) -> bool {
-        let is_there = self.is_there.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*is_there {
-            return false;
-        }
+        let Some(_there) = self.there() else { return false };
         // Looked for before it is gone, and they are nobody's.
         let below = all_below(std::process::id());
         // SAFETY: it was not reaped, so the number is still its own.
         let is_sent = unsafe { libc::kill(self.pid, signal) } == 0;
         signal_each(below.iter().copied().filter(|process| *process != self.pid), signal);
-        match signal {
-            libc::SIGSTOP => {
-                IS_HELD.store(true, Ordering::Relaxed);
-                *guard() = Guard::start(below);
-            }
-            libc::SIGCONT => {
-                IS_HELD.store(false, Ordering::Relaxed);
-                *guard() = None;
-            }
-            _ => let_go_on(),
-        }
+        // What is stopped hears nothing else, whoever has stopped it.
+        IS_HELD.store(false, Ordering::Relaxed);
+        held().clear();
+        signal_each(below.into_iter(), libc::SIGCONT);
+        *guard() = None;
         is_sent
     }
+
+    /// Stops the command and all below it, until it is [let go on](Self::release).
+    pub fn hold(&self) {
+        let Some(_there) = self.there() else { return };
+        let stopped = stop_all_below();
+        IS_HELD.store(true, Ordering::Relaxed);
+        *guard() = Guard::start(&stopped);
+        *held() = stopped;
+    }
+
+    /// Has go on what was stopped here. What another had stopped before, as the pause of a run below this one has, is that
+    /// one's to let go on.
+    pub fn release(&self) {
+        let Some(_there) = self.there() else { return };
+        IS_HELD.store(false, Ordering::Relaxed);
+        // The number of one that was killed meanwhile may be another's.
+        let below = all_below(std::process::id());
+        // Those furthest below first: one above them that is to stop them itself must not find them stopped by somebody else.
+        let stopped = std::mem::take(&mut *held()).into_iter().rev().filter(|process| below.contains(process));
+        signal_each(stopped, libc::SIGCONT);
+        *guard() = None;
+    }
+
+    /// Keeps the command from being reaped, if it is there.
+    fn there(&self) -> Option<MutexGuard<'_, bool>> {
+        let is_there = self.is_there.lock().unwrap_or_else(PoisonError::into_inner);
+        is_there.then_some(is_there)
+    }
+}
+
+/// The processes that are held.
+static HELD: Mutex<Vec<libc::pid_t>> = Mutex::new(Vec::new());
+
+fn held() -> MutexGuard<'static, Vec<libc::pid_t>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A process that has those go on that were stopped, should this one be killed: nobody else would know that they are.
 struct Guard {
-    /// Its other end is the guard's, which reads the end of this process from it.
-    _life: OwnedFd,
+    /// Its other end is the guard's, which reads from it that it is not needed, or the end of this process.
+    life: OwnedFd,
 }
 
 /// While processes are held.
@@ -254,7 +314,7 @@ fn guard() -> MutexGuard<'static, Option<Guard>> {
 
 impl Guard {
     /// Starts it for processes that are stopped; `None` where the system has no room for it.
-    fn start(stopped: Vec<libc::pid_t>) -> Option<Self> {
+    fn start(stopped: &[libc::pid_t]) -> Option<Self> {
         let mut ends = [0; 2];
         // SAFETY: two places for two descriptors.
         if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
@@ -265,12 +325,12 @@ impl Guard {
         // SAFETY: the child calls only what may be called between `fork` and `exec`, and never returns.
         match unsafe { libc::fork() } {
             -1 => None,
-            0 => Self::watch(read.as_raw_fd(), write.as_raw_fd(), &stopped),
-            _ => Some(Self { _life: write }),
+            0 => Self::watch(read.as_raw_fd(), write.as_raw_fd(), stopped),
+            _ => Some(Self { life: write }),
         }
     }
 
-    /// Is the guard: waits until the other end is closed, by the word of who holds it or by its death.
+    /// Is the guard: waits until it is told that it is not needed, or the other end is closed by the death of who has it.
     fn watch(read: libc::c_int, write: libc::c_int, stopped: &[libc::pid_t]) -> ! {
         // SAFETY: plain system calls on descriptors and numbers of this process.
         unsafe {
@@ -283,14 +343,31 @@ impl Guard {
             for standard in 0..3 {
                 libc::close(standard);
             }
-            let mut nothing = 0_u8;
-            while libc::read(read, (&raw mut nothing).cast(), 1) == -1 && *libc::__errno_location() == libc::EINTR {}
-            for process in stopped {
+            let mut word = 0_u8;
+            let read = loop {
+                match libc::read(read, (&raw mut word).cast(), 1) {
+                    -1 if *libc::__errno_location() == libc::EINTR => {}
+                    read => break read,
+                }
+            };
+            if read == 1 {
+                libc::_exit(0);
+            }
+            for process in stopped.iter().rev() {
                 // It is stopped, so that its number is still its own; one that goes on already takes no notice.
                 libc::kill(*process, libc::SIGCONT);
             }
             libc::_exit(0)
         }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Told, it signals nobody: what went on by now may be stopped once more before it comes to that.
+        let word = 1_u8;
+        // SAFETY: our own descriptor, and a byte. Should it fail, the guard finds the end closed.
+        unsafe { libc::write(self.life.as_raw_fd(), (&raw const word).cast(), 1) };
     }
 }
 
@@ -422,6 +499,7 @@ extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut
 /// Has what was stopped go on, so that it hears the signal that it was sent.
 fn let_go_on() {
     if IS_HELD.swap(false, Ordering::Relaxed) {
+        held().clear();
         signal_all_below(libc::SIGCONT);
         *guard() = None;
     }

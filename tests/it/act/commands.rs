@@ -269,3 +269,68 @@ fn a_command_that_ends_while_it_is_held_leaves_no_run_that_waits() {
         runspan(&store, &["verify"]);
     }
 }
+
+/// Processes that are not children of the test and end with it.
+struct Rest([u32; 2]);
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|pid| signal(*pid, libc::SIGKILL));
+    }
+}
+
+#[test]
+fn each_pause_of_nested_commands_lets_go_on_what_it_has_stopped() {
+    let dir = tempdir();
+    let (store, number) = (dir.path().join("store"), dir.path().join("pid"));
+    // No shell that has begun a child which is held itself: such a one waits for it, and counts as none that is stopped.
+    let script = format!("echo $$ $PPID > {}; exec sleep 300", number.display());
+    let program = env!("CARGO_BIN_EXE_runspan");
+    let mut outer = std::process::Command::new(program);
+    outer.args(["exec", "--quiet", "--name", "outer", "--store"]).arg(&store).args(["--", program]);
+    outer.args(["exec", "--quiet", "--name", "inner", "--", "sh", "-c", &script]);
+    let mut outer = Killed(outer.stdout(Stdio::null()).spawn().unwrap());
+    wait_until("both run", || is_written(&number) && runs(&store).len() == 2);
+    let numbers = std::fs::read_to_string(&number).unwrap();
+    let (command, recorder) = numbers.trim().split_once(' ').unwrap();
+    let id = |name: &str| runs(&store).into_iter().find(|run| run.name() == name).unwrap().run_id.to_string();
+    let stands = |name: &str, status| runs(&store).iter().any(|run| run.name() == name && run.status == status);
+    let (above, below) = (id("outer"), id("inner"));
+    // Should it fail, nothing of it goes on.
+    let _rest = Rest([recorder, command].map(|pid| pid.parse().unwrap()));
+    // Held with the one above: as it was, and said to be so.
+    runspan(&store, &["pause", &above]);
+    wait_until("both are held", || stands("outer", RunStatus::Waiting) && is_stopped(command) && is_stopped(recorder));
+    assert!(stands("inner", RunStatus::Running));
+    let held = printed(&store, &["get", &below]);
+    check(&definition("cli.schema.json", "get"), "get", [held.clone()]);
+    assert_eq!(held["held_by"], Json::from(above.as_str()));
+    assert_eq!(printed(&store, &["get", &above]).get("held_by"), None);
+    assert!(runspan(&store, &["get", &below]).contains(&format!("held      with run {above}, which is paused\n")));
+    assert!(runspan(&store, &["list"]).contains("● running, held"));
+    assert!(runspan(&store, &["get", &above, "--tree"]).contains(&format!("inner {} held", &below[..12])));
+    let (code, said) = told(&store, &["resume", &below]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains(&format!("run {below} is not paused itself: it is held with run {above}, which is\n")));
+    // What is asked of it meanwhile it does when it goes on, and that is its own.
+    let (_, said) = told(&store, &["pause", &below]);
+    assert!(said.contains("it stays so when that one goes on"), "{said}");
+    runspan(&store, &["resume", &above]);
+    wait_until("its own pause holds", || stands("inner", RunStatus::Waiting) && !is_stopped(recorder));
+    assert!(stands("outer", RunStatus::Running) && is_stopped(command));
+    // Both at once: who resumes the one above resumes that.
+    runspan(&store, &["pause", &above]);
+    wait_until("both are held", || stands("outer", RunStatus::Waiting) && is_stopped(recorder));
+    runspan(&store, &["resume", &above]);
+    wait_until("the one above goes on", || stands("outer", RunStatus::Running) && !is_stopped(recorder));
+    assert!(stands("inner", RunStatus::Waiting) && is_stopped(command), "its own pause holds");
+    runspan(&store, &["resume", &below]);
+    wait_until("it goes on", || stands("inner", RunStatus::Running) && !is_stopped(command));
+    // Both hear that they are to end, whichever of them was held.
+    runspan(&store, &["pause", &below]);
+    wait_until("it is held", || stands("inner", RunStatus::Waiting) && is_stopped(command));
+    runspan(&store, &["cancel", &above]);
+    assert_eq!(outer.0.wait().unwrap().code(), Some(143));
+    assert!(runs(&store).iter().all(|run| run.status == RunStatus::Cancelled), "{:#?}", runs(&store));
+    runspan(&store, &["verify"]);
+}
