@@ -1,5 +1,6 @@
 //! One event as one line.
 
+use runspan::model::event::Waiting;
 use runspan::model::json_text::JsonText;
 use runspan::model::{ErrorInfo, Event, EventBody, StepKind, StepStatus, UnixNanos};
 use serde_json::Value as Json;
@@ -157,7 +158,12 @@ fn detail(body: &EventBody) -> Vec<Word> {
             words.facts(step.duration_ms.map(duration));
             words.extend(error(step.error.as_ref(), step.status));
         }
-        EventBody::Waiting(waiting) => words.extend(waiting.reason.clone()),
+        EventBody::Waiting(waiting) => {
+            words.extend(waiting.reason.clone());
+            // That of a pause is the request for it, and says nothing.
+            let is_pause = waiting.reason.as_deref() == Some(Waiting::PAUSED);
+            words.extend(waiting.payload.as_ref().filter(|_| !is_pause).map(quoted));
+        }
         EventBody::Resumed(resumed) => {
             words.extend(resumed.input.as_ref().or(resumed.is_null.then_some(&Json::Null)).map(quoted))
         }
@@ -201,6 +207,16 @@ fn error(error: Option<&ErrorInfo>, status: StepStatus) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_run_waits_for_is_said_with_the_question() {
+        let said = |reason: &str, payload| {
+            let waiting = Waiting { reason: Some(reason.to_owned()), payload: Some(payload) };
+            fitted(&detail(&EventBody::Waiting(waiting)), 80)
+        };
+        insta::assert_snapshot!(said("approval", serde_json::json!({"refund_usd": 40})), @r#"approval  {"refund_usd":40}"#);
+        insta::assert_snapshot!(said("paused", serde_json::json!({"request": "01KE9"})), @"paused");
+    }
 
     #[test]
     fn where_there_is_little_room_texts_are_cut_and_numbers_stay() {

@@ -412,8 +412,10 @@ impl Started {
         if let Some(missed) = &missed {
             warn(session, missed);
         }
+        // A call that was refused was seen.
+        let refused = over.as_ref().map_or(0, |over| over.refused);
         let is_silent =
-            receiver.received() == 0 && calls == 0 && !report::has_runs_below(receiver.layout().root(), run);
+            receiver.received() == 0 && calls + refused == 0 && !report::has_runs_below(receiver.layout().root(), run);
         let empty = is_silent.then_some(report::WHY_EMPTY);
         let root = root.ended(ended, ended_at, over.as_ref(), empty.into_iter().chain(missed.as_deref()));
         let told = receiver.runtime().block_on(receiver.teller().tell(root));
@@ -442,7 +444,7 @@ impl Started {
             );
         }
         if !quiet {
-            report::say(layout.root(), run, session);
+            report::say(layout.root(), run, refused, session);
         }
     }
 }

@@ -18,8 +18,8 @@ pub const WHY_EMPTY: &str = "the command sent no OpenTelemetry spans and made no
 /// What to do about it.
 const WHAT_TO_DO: &str = "`runspan exec --help` says what is";
 
-/// Says in one line what a run came to; in two where it is empty.
-pub fn say(store: &Path, run: RunId, session: &mut Session<'_>) {
+/// Says in one line what a run came to; in two where it is empty, but for calls that were refused.
+pub fn say(store: &Path, run: RunId, refused: u64, session: &mut Session<'_>) {
     let look = session.look;
     let told = open_store(store).and_then(|reader| Ok((reader.get_run(run)?, below(&reader, run))));
     let (summary, below) = match told {
@@ -36,7 +36,7 @@ pub fn say(store: &Path, run: RunId, session: &mut Session<'_>) {
     let label = look.paint(DIM, "runspan:").into_owned();
     let command = look.paint(CYAN, &command).into_owned();
     session.remark(&format!("{label} {status}{counts} · {command}"));
-    if summary.steps_total <= 1 && below.is_empty() {
+    if summary.steps_total <= 1 && below.is_empty() && refused == 0 {
         session.remark(&format!("{label} it is empty: {WHY_EMPTY}; {WHAT_TO_DO}"));
     }
 }

@@ -97,6 +97,9 @@ fn refusals_have_the_form_of_the_service() {
     200
     403 false {"type":"error","error":{"type":"permission_error","message":"runspan exec passes on no more calls: over the budget of 94 tokens: spent $0 and 1 call without a price, 95 tokens, 1 step"}}
     "#);
+    // A call that was refused was seen, and so it is no run without any.
+    let output = asks(tempdir().path(), &["--budget-steps", "0"], &words, address);
+    assert!(err(&output).contains("1 call was refused") && !err(&output).contains("it is empty"), "{}", err(&output));
     let output = asks(tempdir().path(), &["--budget-steps", "2"], &words, address);
     insta::assert_snapshot!(out(&output), @r#"
     200
