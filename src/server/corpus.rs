@@ -267,9 +267,11 @@ fn differences(recording: &Recording, runs: &[Stored]) -> Vec<String> {
     differs("tools", tools(of(StepKind::Tool).collect()), true_tools(truth));
     differs("failed tools", tools(failed_of(of(StepKind::Tool))), texts(&truth["errors"]["tools_failed"]));
 
-    if let Some(session) = truth["session"].as_str().filter(|session| recording.has(session)) {
+    let session = truth.get("session").map(|session| session.as_str().filter(|session| recording.has(session)));
+    // Told, or told that there is none: both are the truth.
+    if let Some(session) = session.filter(|session| session.is_some() || truth["session"].is_null()) {
         let sessions: BTreeSet<_> = runs.iter().filter_map(|run| run.summary.session_id.as_deref()).collect();
-        differs("session", format!("{sessions:?}"), format!("{:?}", BTreeSet::from([session])));
+        differs("session", format!("{sessions:?}"), format!("{:?}", session.into_iter().collect::<BTreeSet<_>>()));
     }
     if let Some(user) = truth["user"].as_str().filter(|user| recording.has(user)) {
         let users: BTreeSet<_> = runs.iter().filter_map(|run| run.summary.user_id.as_deref()).collect();
