@@ -25,6 +25,8 @@ use super::{Access, Entry, Fs, FsFile, Stat};
 
 /// What a disk writes at once.
 const SECTOR: usize = 512;
+/// What a file takes on the disk is a multiple of this.
+const BLOCK: u64 = 4096;
 const ROOT: u64 = 1;
 
 impl Plan {
@@ -168,6 +170,8 @@ struct Disk {
     is_dead: bool,
     count: u64,
     plan: Plan,
+    /// What all files may take together, in whole blocks; names take nothing.
+    capacity: Option<u64>,
     dice: Dice,
     /// What was done, for who wants to see how it came about.
     trace: Option<Vec<String>>,
@@ -203,6 +207,7 @@ impl FaultyFs {
             is_dead: false,
             count: 0,
             plan: Plan::default(),
+            capacity: None,
             dice: Dice::new(seed),
             trace: None,
         };
@@ -228,6 +233,12 @@ impl FaultyFs {
 
     pub fn plan(&self, plan: Plan) {
         self.disk().plan = plan;
+    }
+
+    /// Lets the disk have so many bytes free from now on; `None`: as many as anybody wants.
+    pub fn set_free(&self, bytes: Option<u64>) {
+        let mut disk = self.disk();
+        disk.capacity = bytes.map(|bytes| disk.used(None) + bytes);
     }
 
     /// Lets the next operation of a group fail with an error of the system.
@@ -390,6 +401,27 @@ impl Disk {
             Op::Look => dice.one_of(&[Fault::Errno(libc::EIO), Fault::Errno(libc::ENOMEM)]),
             Op::Remove | Op::SetLen => Fault::Errno(libc::EIO),
         }
+    }
+
+    /// Returns what files with a name take, but for one.
+    fn used(&self, but: Option<u64>) -> u64 {
+        let dirs = self.nodes.values().filter_map(|node| match node {
+            Node::Dir(names) => Some(names.seen.values()),
+            Node::File(_) => None,
+        });
+        let named: std::collections::BTreeSet<u64> =
+            dirs.flatten().copied().filter(|node| Some(*node) != but).collect();
+        let bytes = named.iter().filter_map(|node| match self.nodes.get(node) {
+            Some(Node::File(file)) => Some((file.seen.len() as u64).next_multiple_of(BLOCK)),
+            _ => None,
+        });
+        bytes.sum()
+    }
+
+    /// Returns how long a file may get.
+    fn longest(&self, node: u64) -> usize {
+        let left = self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used(Some(node))));
+        usize::try_from(left).unwrap_or(usize::MAX)
     }
 
     /// Finds what stands at a path.
@@ -673,10 +705,6 @@ impl Fs for FaultyFs {
         let mut begun = self.begin(Op::Rename, &|| format!("rename {} {}", from.display(), to.display()))?;
         let disk = &mut begun.disk;
         let (node, (dir, old), (to_dir, new)) = (disk.find(from)?, disk.find_parent(from)?, disk.find_parent(to)?);
-        if dir != to_dir {
-            // Nothing here is ever moved from one directory to another.
-            return Err(errno(libc::EXDEV));
-        }
         match disk.find(to).ok().and_then(|there| disk.nodes.get(&there)) {
             Some(Node::Dir(names)) if !names.seen.is_empty() => return Err(errno(libc::ENOTEMPTY)),
             Some(Node::Dir(_)) if matches!(disk.nodes.get(&node), Some(Node::File(_))) => {
@@ -684,7 +712,14 @@ impl Fs for FaultyFs {
             }
             _ => {}
         }
-        disk.names(dir)?.change(NameChange::Moved(old, new, node));
+        if dir == to_dir {
+            disk.names(dir)?.change(NameChange::Moved(old, new, node));
+        } else {
+            // Each directory's changes come to the disk by themselves: nothing that is moved so is promised to survive loss
+            // of power before both are synced.
+            disk.names(dir)?.change(NameChange::Gone(old));
+            disk.names(to_dir)?.change(NameChange::Put(new, node));
+        }
         Ok(())
     }
 
@@ -723,6 +758,13 @@ impl Fs for FaultyFs {
         begun.disk.find(path).map(drop)
     }
 
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let begun = self.begin(Op::Look, &|| format!("free {}", dir.display()))?;
+        let used = begun.disk.used(None);
+        // Where nobody said how large it is, nobody is to count on it.
+        Ok(begun.disk.capacity.map_or(0, |capacity| capacity.saturating_sub(used)))
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut begun = self.begin(Op::SyncDir, &|| format!("sync {}", path.display()))?;
         let disk = &mut *begun.disk;
@@ -755,8 +797,10 @@ impl FaultyFile {
     fn put(&self, begun: &mut Begun<'_>, bytes: &[u8], offset: usize) -> io::Result<usize> {
         let disk = &mut *begun.disk;
         let part = disk.dice.below(bytes.len() as u64) as usize;
+        let fits = disk.longest(self.node).saturating_sub(offset).min(bytes.len());
         let (taken, answer) = match begun.fault {
-            None => (bytes.len(), Ok(bytes.len())),
+            None if fits == 0 && !bytes.is_empty() => (0, Err(errno(libc::ENOSPC))),
+            None => (fits, Ok(fits)),
             // A short write takes something.
             Some(Fault::Short) => (part.max(1).min(bytes.len()), Ok(part.max(1).min(bytes.len()))),
             Some(Fault::Death) => (part, Err(io::Error::other("this process dies"))),

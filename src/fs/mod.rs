@@ -89,6 +89,8 @@ pub trait Fs: fmt::Debug + Send + Sync {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Lets a directory say that it was changed now.
     fn touch(&self, path: &Path) -> io::Result<()>;
+    /// Returns how many bytes can still be written to the disk that a directory is on.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 }
 
 /// An open file.
@@ -110,6 +112,11 @@ pub trait FsFile: fmt::Debug + Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Takes a lock that lasts until the file is closed; `false` when another open file holds one against it.
     fn try_lock(&self, exclusive: bool) -> io::Result<bool>;
+}
+
+/// Tells whether the disk is full, or the quota used up, or the file as large as it may get.
+pub(crate) fn is_out_of_space(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
 }
 
 /// Reads up to `into.len()` bytes at an offset, fewer only at the end of the file.

@@ -1,7 +1,9 @@
 //! The operating system's file system.
 
+use std::ffi::CString;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::io::AsRawFd;
 use std::path::Path;
@@ -115,6 +117,17 @@ impl Fs for OsFs {
 
     fn touch(&self, path: &Path) -> io::Result<()> {
         fs::File::open(path)?.set_modified(std::time::SystemTime::now())
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let path = CString::new(dir.as_os_str().as_bytes())?;
+        // SAFETY: all zeros is a valid value of this plain C struct.
+        let mut stats: libc::statvfs = unsafe { std::mem::zeroed() };
+        // SAFETY: a path that ends in a zero byte, and a struct to fill; both live through the call.
+        match unsafe { libc::statvfs(path.as_ptr(), &mut stats) } {
+            0 => Ok((stats.f_bavail as u64).saturating_mul(stats.f_frsize as u64)),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 }
 

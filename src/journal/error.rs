@@ -119,8 +119,7 @@ impl JournalError {
 
     /// Is the disk full, the quota used up, or the file as large as it may get?
     pub fn is_out_of_space(&self) -> bool {
-        let code = self.cause().and_then(io::Error::raw_os_error);
-        matches!(code, Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
+        self.cause().is_some_and(crate::fs::is_out_of_space)
     }
 
     /// Has the journal reached its own bound?

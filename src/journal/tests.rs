@@ -769,6 +769,10 @@ impl Fs for Trouble {
     fn touch(&self, path: &Path) -> io::Result<()> {
         OsFs.touch(path)
     }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        OsFs.free_bytes(dir)
+    }
 }
 
 #[derive(Debug)]

@@ -96,10 +96,15 @@ fn ballast(dir: &Path) -> Switch {
         if !fills {
             return Ok(std::fs::remove_file(&path)?);
         }
-        let (mut file, block) = (std::fs::File::create(&path)?, [0; 4096]);
-        while file.write(&block).is_ok_and(|written| written > 0) {}
-        Ok(())
+        fill(&path)
     })
+}
+
+/// Takes all the room that a disk has.
+pub fn fill(path: &Path) -> Result<(), Failed> {
+    let (mut file, block) = (std::fs::File::create(path)?, [0; 4096]);
+    while file.write(&block).is_ok_and(|written| written > 0) {}
+    Ok(())
 }
 
 fn limit(pid: i32) -> Switch {

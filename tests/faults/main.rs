@@ -21,6 +21,7 @@
 mod agent;
 mod bridge_disk;
 mod child;
+mod cleanup_disk;
 mod corruption;
 mod disk;
 mod fuzz;
@@ -63,7 +64,7 @@ impl Suite {
 
 type Scenario = fn(&Suite) -> Vec<Row>;
 
-const SCENARIOS: [(&str, Scenario); 13] = [
+const SCENARIOS: [(&str, Scenario); 14] = [
     ("kill", kill::agents),
     ("kill-adopter", kill::adopters),
     ("disk", disk::full),
@@ -74,6 +75,7 @@ const SCENARIOS: [(&str, Scenario); 13] = [
     ("serve-end", load::ends),
     ("serve-overload", load::overloads),
     ("serve-disk", bridge_disk::full),
+    ("cleanup-disk", cleanup_disk::full),
     ("serve-storm", storm::restarts),
     ("serve-fuzz", fuzz::requests),
     ("power", power),
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         ["--agent", plan] => serde_json::from_str(plan).map_err(Failed::from).and_then(|plan| agent::run(&plan)),
         ["--disk", dir, seed, floods] => disk::inside(dir, seed, floods),
         ["--bridge-disk", dir, seed] => bridge_disk::inside(dir, seed),
+        ["--cleanup-disk", dir, seed] => cleanup_disk::inside(dir, seed),
         words => suite(words),
     };
     match done {

@@ -87,7 +87,7 @@ fn write(layout: &Layout, packer: &mut Packer) -> Result<(), StoreError> {
     }
     match packer.write(fs, packs, true) {
         // What has no room keeps its folder.
-        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => packer.keep_folders(),
+        Err(error) if crate::fs::is_out_of_space(&error) => packer.keep_folders(),
         written => drop(written.map_err(StoreError::io("write", packs.dir()))?),
     }
     Ok(())

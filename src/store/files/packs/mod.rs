@@ -9,6 +9,7 @@ mod format;
 mod pack;
 mod packer;
 mod removal;
+mod room;
 #[cfg(test)]
 mod tests;
 mod tidy;
@@ -26,7 +27,7 @@ use crate::model::{RunId, RunKind};
 pub(super) use format::Gone;
 use format::{EntryHead, Indexed};
 use pack::Pack;
-pub(super) use packer::{MAX_RUN_BYTES, Packer};
+pub(super) use packer::{Held, MAX_RUN_BYTES, Packer};
 pub(super) use removal::Removal;
 pub(super) use tidy::Tidying;
 pub(super) use view::{PackView, folder};

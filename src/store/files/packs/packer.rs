@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::super::{cleanup, run_dir::LogLock};
-use super::Packs;
 use super::format::{self, Codec, EntryHead, Indexed};
+use super::{Packs, room};
 use crate::fs::{Fs, write_full};
+use crate::model::id::IdSet;
 use crate::model::{RunId, RunSummary, UnixNanos};
 
 /// How long runs wait for others: nobody sees them meanwhile.
@@ -32,6 +33,8 @@ pub(crate) struct Packer {
     /// Fewer runs than these get a folder each.
     few: usize,
     held: Vec<Held>,
+    /// The runs of `held`: of each run that comes it is asked whether it waits already.
+    waits: IdSet<RunId>,
     bytes: usize,
     since: Option<Instant>,
     /// Runs with a folder that were let go of, and when; the latest last.
@@ -70,6 +73,7 @@ impl Packer {
             process,
             few: FEW,
             held: Vec::new(),
+            waits: IdSet::default(),
             bytes: 0,
             since: None,
             quiet: VecDeque::new(),
@@ -118,6 +122,7 @@ impl Packer {
     pub fn put_back(&mut self, held: Held) {
         self.bytes += held.stored.len();
         self.since.get_or_insert_with(Instant::now);
+        self.waits.insert(held.summary.run_id);
         self.held.push(held);
     }
 
@@ -146,6 +151,9 @@ impl Packer {
 
     /// Gives a run back that waits, for a folder of its own.
     pub fn take_back(&mut self, run: RunId) -> Option<Held> {
+        if !self.waits.remove(&run) {
+            return None;
+        }
         let at = self.held.iter().position(|held| held.summary.run_id == run)?;
         let held = self.held.swap_remove(at);
         self.bytes -= held.stored.len();
@@ -153,6 +161,11 @@ impl Packer {
             self.since = None;
         }
         Some(held)
+    }
+
+    /// Returns a run that waits.
+    pub fn waiting(&self, run: RunId) -> Option<&Held> {
+        if self.waits.contains(&run) { self.held.iter().find(|held| held.summary.run_id == run) } else { None }
     }
 
     /// Notes that a run is let go of: it may have a folder.
@@ -198,6 +211,7 @@ impl Packer {
         let with_folders: Vec<Held> = self.held.extract_if(.., |held| held.folder.is_some()).collect();
         for held in with_folders {
             self.bytes -= held.stored.len();
+            self.waits.remove(&held.summary.run_id);
             self.note_released(held.summary.run_id);
         }
         if self.held.is_empty() {
@@ -226,6 +240,7 @@ impl Packer {
         is_put?;
         self.bytes = 0;
         self.since = None;
+        self.waits.clear();
         let mut new = Vec::with_capacity(self.held.len());
         for Held { summary, folder, .. } in self.held.drain(..) {
             match folder {
@@ -277,6 +292,7 @@ pub(super) fn put(fs: &dyn Fs, packs: &Packs, id: RunId, bytes: &[u8], durable: 
     // It may have got its name in the moment of the last look, by the folder's time.
     packs.forget();
     made?;
+    room::keep(fs, dir, bytes.len() as u64);
     if durable { fs.sync_dir(dir) } else { Ok(()) }
 }
 

@@ -12,6 +12,9 @@ use crate::store::retention::Policy;
 use crate::store::{Listed, Query, RunReader, RunWriter, StoreError};
 
 mod at_once;
+mod between;
+mod edges;
+mod full;
 mod space;
 mod trouble;
 
@@ -91,9 +94,10 @@ fn problems(fs: &FaultyFs) -> Vec<String> {
     problems.filter(|what| what != "the first event is no run_started").collect()
 }
 
+/// What stands beside packs, but for the room that is kept.
 fn pack_files(fs: &FaultyFs) -> Vec<String> {
     let names = fs.shared().list(std::path::Path::new("/store/packs")).unwrap().into_iter().map(|entry| entry.name);
-    names.collect()
+    names.filter(|name| name != super::room::NAME).collect()
 }
 
 #[test]

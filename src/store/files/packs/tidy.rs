@@ -3,7 +3,7 @@
 //! A pack never changes: another with the runs that are left takes its place, under a new name. First that one is whole
 //! and on the disk, then the old one goes. In between the runs are in both, and the later pack holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::format::{self, EntryHead, Gone, HEADER, Indexed, TRAILER};
 use super::pack::Pack;
 use super::packer::put;
 use super::tombstones::Locked;
-use super::{Found, Packs, removal};
+use super::{Found, Packs, removal, room};
 use crate::fs::{Access, Fs};
 use crate::model::id::IdSet;
 use crate::model::{RunId, UnixNanos};
@@ -96,10 +96,11 @@ impl Packs {
     ) -> io::Result<Tidied> {
         let (packs, loads) = self.ask(fs, |packs| Ok((packs.clone(), loads(fs, packs, tidying, &has_folder)?)))?;
         let dead = loads.iter().map(Load::dead).sum();
-        let groups = plan(&loads, tidying.room.map_or(0, |room| u64::saturating_sub(dead, room)));
+        let over = tidying.room.map_or(0, |room| u64::saturating_sub(dead, room));
+        let mut groups = VecDeque::from(plan(&loads, over));
         let mut tidied = Tidied { pending: dead, ..Tidied::default() };
-        for group in groups {
-            let group: Vec<&Load> = group.into_iter().map(|at| &loads[at]).collect();
+        while let Some(places) = groups.pop_front() {
+            let group: Vec<&Load> = places.iter().map(|at| &loads[*at]).collect();
             let sources: Vec<(&Pack, &IdSet<RunId>)> =
                 group.iter().map(|load| (&packs[load.at], &load.without)).collect();
             let (before, after) = if tidying.is_dry {
@@ -108,12 +109,17 @@ impl Packs {
                 let spared = (left.len().saturating_sub(1) * (HEADER + TRAILER)) as u64;
                 (group.iter().map(|load| load.bytes).sum(), left.iter().sum::<u64>() - spared)
             } else {
-                let gone = move_together(fs, self, process, &sources, &has_folder);
+                let need = group.iter().map(|load| load.left).sum();
+                let moved =
+                    room::with_room(fs, self.dir(), need, || move_together(fs, self, process, &sources, &has_folder));
                 self.forget();
-                match gone {
+                match moved {
                     Ok(moved) => moved,
-                    // What cannot be written now, on a full disk above all, is as it was.
-                    Err(error) if error.kind() == io::ErrorKind::StorageFull => continue,
+                    // What cannot be written now is as it was.
+                    Err(error) if crate::fs::is_out_of_space(&error) => {
+                        groups.extend(each_alone(&loads, &places));
+                        continue;
+                    }
                     Err(error) => return Err(error),
                 }
             };
@@ -123,6 +129,9 @@ impl Packs {
                 tidied.freed += before.saturating_sub(after);
                 tidied.pending -= group.iter().map(|load| load.dead()).sum::<u64>().min(tidied.pending);
             }
+        }
+        if !tidying.is_dry {
+            self.keep_room(fs);
         }
         Ok(tidied)
     }
@@ -181,13 +190,14 @@ impl Packs {
             }
             let Some(pack) = Pack::open_at(fs, path, id).map(Some).or_else(not_there)? else { continue };
             if !self.is_note(fs, &pack, told, &has_folder)? {
-                hidden.push(pack);
+                // There may be thousands, each with its index.
+                hidden.push((pack.id, pack.bytes));
             }
         }
-        let removed = remove_hidden(fs, self, hidden.iter().map(|pack| pack.id))?;
-        for pack in hidden.iter().filter(|pack| removed.contains(&pack.id)) {
+        let removed = remove_hidden(fs, self, hidden.iter().map(|(id, _)| *id))?;
+        for (_, bytes) in hidden.iter().filter(|(id, _)| removed.contains(id)) {
             swept.hidden += 1;
-            swept.freed += pack.bytes;
+            swept.freed += bytes;
         }
         Ok(swept)
     }
@@ -334,6 +344,14 @@ fn plan(loads: &[Load], over: u64) -> Vec<Vec<usize>> {
     // Alone it would be what it is.
     groups.retain(|group| group.len() > 1 || group.iter().any(|at| loads[*at].dead() > 0));
     groups
+}
+
+/// Takes a group apart for which a disk has no room at a time: one pack after the other gives its room to the next, those first
+/// that take least. One alone that has no room stays as it is.
+fn each_alone(loads: &[Load], group: &[usize]) -> Vec<Vec<usize>> {
+    let mut alone: Vec<usize> = group.iter().copied().filter(|at| group.len() > 1 && loads[*at].dead() > 0).collect();
+    alone.sort_by_key(|at| loads[*at].left);
+    alone.into_iter().map(|at| vec![at]).collect()
 }
 
 /// Writes what is left of packs into one, and takes them away. Returns their bytes before and after; those that others

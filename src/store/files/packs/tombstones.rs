@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::format::{self, Gone, Indexed, TOMBSTONE};
 use super::pack::Pack;
+use super::room;
 use crate::fs::{Access, Fs, FsFile, Identity, Stat, append_full, read_full};
 use crate::model::id::IdMap;
 use crate::model::{RunId, UnixNanos};
@@ -73,18 +74,22 @@ impl Pack {
     /// `NotFound` where the pack itself has gone: what is in it has to be looked for anew.
     pub fn gone(&self, fs: &dyn Fs) -> io::Result<Arc<Graves>> {
         let mut buried = self.buried.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = self.tombstones_path();
-        let found = match fs.stat(&path) {
+        match self.read_tombstones(fs, &mut buried) {
             // The two go together, the pack first.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs.stat(&self.path)?;
                 *buried = Buried::default();
-                return Ok(Arc::clone(&buried.graves));
             }
-            found => found?,
-        };
+            read => read?,
+        }
+        Ok(Arc::clone(&buried.graves))
+    }
+
+    fn read_tombstones(&self, fs: &dyn Fs, buried: &mut Buried) -> io::Result<()> {
+        let path = self.tombstones_path();
+        let found = fs.stat(&path)?;
         if buried.read.is_some_and(|read| read.is_all(&found)) {
-            return Ok(Arc::clone(&buried.graves));
+            return Ok(());
         }
         if found.len > LONGEST {
             return Err(io::Error::new(
@@ -92,15 +97,7 @@ impl Pack {
                 format!("what has gone from it is told in {} bytes", found.len),
             ));
         }
-        match fs.open(&path, Access::Read) {
-            Ok(file) => buried.take_in(self.id, &*file)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs.stat(&self.path)?;
-                *buried = Buried::default();
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(Arc::clone(&buried.graves))
+        buried.take_in(self.id, &*fs.open(&path, Access::Read)?)
     }
 
     /// Tells how many tombstones of it are not as they were written.
@@ -201,8 +198,15 @@ impl Locked<'_> {
         if runs.is_empty() {
             return Ok(());
         }
-        let (path, now) = (self.pack.tombstones_path(), UnixNanos::now().0);
-        let file = fs.open(&path, Access::Append)?;
+        let path = self.pack.tombstones_path();
+        let need = ((runs.len() + 1) * TOMBSTONE) as u64;
+        let dir = path.parent().unwrap_or(Path::new(""));
+        room::with_room(fs, dir, need, || self.append(fs, &path, runs, why))
+    }
+
+    fn append(&self, fs: &dyn Fs, path: &Path, runs: &[RunId], why: Gone) -> io::Result<()> {
+        let now = UnixNanos::now().0;
+        let file = fs.open(path, Access::Append)?;
         let len = file.stat()?.len;
         // A record that was torn says nothing, and the next begins where one may.
         let whole = len - len % TOMBSTONE as u64;

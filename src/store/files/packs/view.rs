@@ -182,9 +182,8 @@ impl PackView {
             return Err(if is_obstacle(&error) { io::Error::other(why) } else { error });
         }
         dir.parent().map_or(Ok(()), |above| fs.sync_dir(above))?;
-        locked.bury(fs, &[run], Gone::Unpacked)?;
+        // From here on its folder is what holds, and nobody removes the pack's copy.
         drop(locked);
-        // An older copy, if there is one.
         self.packs.bury(fs, run, Gone::Unpacked)
     }
 
@@ -374,6 +373,10 @@ impl Fs for PackView {
 
     fn touch(&self, path: &Path) -> io::Result<()> {
         self.inner.touch(path)
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        self.inner.free_bytes(dir)
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) fn before(number: u8) -> Policy {
     Policy { max_age: Some(Duration::from_millis(NOW.millis() - at + 1)), ..Policy::default() }
 }
 
-fn clean_at(fs: &FaultyFs, policy: &Policy, is_dry_run: bool) -> Cleaned {
+pub(super) fn clean_at(fs: &FaultyFs, policy: &Policy, is_dry_run: bool) -> Cleaned {
     cleanup(&layout(fs), policy, Options { is_dry_run, ..Options::default() }, NOW, || true).unwrap()
 }
 
@@ -49,13 +49,13 @@ pub(super) fn runs(fs: &FaultyFs) -> Vec<u8> {
     listed
 }
 
-fn pack_bytes(fs: &FaultyFs) -> u64 {
+pub(super) fn pack_bytes(fs: &FaultyFs) -> u64 {
     let files = fs.files();
     let packs = files.iter().filter(|(path, _)| path.starts_with("/store/packs/") && path.ends_with(".pack"));
     packs.map(|(_, bytes)| bytes.len() as u64).sum()
 }
 
-fn file_ending(fs: &FaultyFs, end: &str) -> Option<(String, Vec<u8>)> {
+pub(super) fn file_ending(fs: &FaultyFs, end: &str) -> Option<(String, Vec<u8>)> {
     fs.files().into_iter().find(|(path, _)| path.ends_with(end))
 }
 

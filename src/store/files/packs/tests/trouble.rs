@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::super::removal::Removal;
 use super::super::{Found, Gone, Packs};
+use super::between::{Between, When};
 use super::space::{before, clean, runs, store, write_pack};
 use super::*;
 use crate::fs::Fs;
@@ -12,12 +13,12 @@ use crate::fs::faulty::Op;
 use crate::model::id::IdSet;
 use crate::store::files::cleanup::{Options, cleanup};
 
-fn packs() -> Packs {
+pub(super) fn packs() -> Packs {
     Packs::new("/store/packs".into())
 }
 
 /// Lets runs go out of their packs; `meanwhile` is done once, when the first of them is about to.
-fn remove(fs: &dyn Fs, packs: &Packs, of: &[RunId], meanwhile: impl Fn()) -> Vec<String> {
+pub(super) fn remove(fs: &dyn Fs, packs: &Packs, of: &[RunId], meanwhile: impl Fn()) -> Vec<String> {
     let is_first = Cell::new(true);
     let is_elsewhere = |_| {
         if is_first.replace(false) {
@@ -30,7 +31,7 @@ fn remove(fs: &dyn Fs, packs: &Packs, of: &[RunId], meanwhile: impl Fn()) -> Vec
 }
 
 /// Writes the pack with a run anew, as another process.
-fn rewrite_pack_of(fs: &dyn Fs, run: RunId) {
+pub(super) fn rewrite_pack_of(fs: &dyn Fs, run: RunId) {
     let others = packs();
     let Found::At(place) = others.find(fs, run).unwrap() else { panic!("no pack has it") };
     others.rewrite(fs, WRITER, place.pack().id, &IdSet::default()).unwrap();
@@ -147,7 +148,7 @@ fn a_run_whose_pack_goes_while_it_is_removed_is_not_counted_as_removed() {
 }
 
 /// A store with two copies of each run: who wrote the pack anew was killed before the old one went.
-fn with_two_copies() -> FaultyFs {
+pub(super) fn with_two_copies() -> FaultyFs {
     for step in 1.. {
         let fs = store();
         write_pack(&fs, 0..RUNS);
@@ -246,61 +247,6 @@ fn a_run_that_was_deleted_is_taken_out_of_the_log_of_all_runs_however_often_that
     }
 }
 
-/// A file system of which something is done, once, when a folder has been read and what is in it not yet.
-struct BehindList<'a> {
-    fs: std::sync::Arc<dyn Fs>,
-    then: std::sync::Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>,
-}
-
-impl std::fmt::Debug for BehindList<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.fs.fmt(f)
-    }
-}
-
-impl Fs for BehindList<'_> {
-    fn list(&self, dir: &Path) -> std::io::Result<Vec<crate::fs::Entry>> {
-        let listed = self.fs.list(dir);
-        if let Some(then) = self.then.lock().unwrap().take() {
-            then();
-        }
-        listed
-    }
-    fn create_dir(&self, path: &Path) -> std::io::Result<()> {
-        self.fs.create_dir(path)
-    }
-    fn create_new(&self, path: &Path) -> std::io::Result<Box<dyn crate::fs::FsFile>> {
-        self.fs.create_new(path)
-    }
-    fn open(&self, path: &Path, access: Access) -> std::io::Result<Box<dyn crate::fs::FsFile>> {
-        self.fs.open(path, access)
-    }
-    fn stat(&self, path: &Path) -> std::io::Result<crate::fs::Stat> {
-        self.fs.stat(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
-        self.fs.rename(from, to)
-    }
-    fn hard_link(&self, from: &Path, to: &Path) -> std::io::Result<()> {
-        self.fs.hard_link(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> std::io::Result<()> {
-        self.fs.remove_file(path)
-    }
-    fn remove_dir(&self, path: &Path) -> std::io::Result<()> {
-        self.fs.remove_dir(path)
-    }
-    fn remove_tree(&self, path: &Path) -> std::io::Result<()> {
-        self.fs.remove_tree(path)
-    }
-    fn sync_dir(&self, path: &Path) -> std::io::Result<()> {
-        self.fs.sync_dir(path)
-    }
-    fn touch(&self, path: &Path) -> std::io::Result<()> {
-        self.fs.touch(path)
-    }
-}
-
 #[test]
 fn a_run_whose_pack_is_rewritten_between_two_glances_is_found_in_the_new_one() {
     for knows_the_old in [false, true] {
@@ -312,8 +258,7 @@ fn a_run_whose_pack_is_rewritten_between_two_glances_is_found_in_the_new_one() {
             // Another pack: the folder is read anew.
             write_pack(&fs, RUNS..2 * RUNS);
         }
-        let then = Box::new(|| rewrite_pack_of(&*fs.shared(), run_id(5)));
-        let between = BehindList { fs: fs.shared(), then: std::sync::Mutex::new(Some(then)) };
+        let between = Between::new(fs.shared(), When::Listed, || rewrite_pack_of(&*fs.shared(), run_id(5)));
         assert!(matches!(reader.find(&between, run_id(5)).unwrap(), Found::At(_)), "{knows_the_old}");
     }
 }
