@@ -33,7 +33,7 @@ use crate::sources::ring::{DropReason, Left, Ring};
 use crate::store::assembly::CRASHED_STEP;
 use crate::store::files::layout::{Layout, StoreFile};
 use crate::store::files::requests::Requests;
-use crate::store::files::{FilesReader, FilesWriter, Overlay, OverlayWriter};
+use crate::store::files::{FilesReader, FilesWriter, Overlay, OverlayWriter, restore_replaced};
 use crate::store::{RunWriter, StoreError};
 
 const BATCH_BYTES: usize = 4 << 20;
@@ -169,6 +169,8 @@ pub(crate) fn look_at(layout: Layout) -> Result<(FilesReader, Result<Adopted, Er
 ///
 /// When it cannot be found out which processes left something.
 pub fn adopt_dead(layout: &Layout, store: &StoreFile) -> Result<Adopted, Error> {
+    // What cannot be given back now stays where it is, for the next to open the store.
+    let _ = restore_replaced(layout);
     each_dead(layout, |process| {
         if is_of_another_user(&journal_of(layout, process)) {
             return Adopted::default();

@@ -15,7 +15,7 @@ use runspan::server::{Importer, Settings};
 use runspan::sources::otlp::{Encoding, Signal};
 use runspan::store::files::folder::{files_of, runs_of};
 use runspan::store::files::layout::Layout;
-use runspan::store::files::{FilesReader, adopt_folder, renew_folder};
+use runspan::store::files::{FilesReader, adopt_folder, has_replaced, renew_folder};
 use runspan::store::{RunReader, StoreError};
 use runspan::with_causes;
 
@@ -61,7 +61,7 @@ pub struct Moved {
 
 impl Staging {
     pub fn new(layout: &Layout) -> io::Result<Self> {
-        remove_left(layout.root());
+        remove_left(layout);
         let dir = layout.root().join(format!("{STAGING}{}", RunId::fresh(UnixNanos::now())));
         fs::create_dir(&dir)?;
         let lock = File::open(&dir)?;
@@ -349,17 +349,20 @@ impl<R: Read> Read for Ended<R> {
 impl Drop for Staging {
     fn drop(&mut self) {
         // What cannot be removed is taken for nothing by all readers.
-        let _ = fs::remove_dir_all(&self.dir);
+        if !has_replaced(&self.layout, &self.dir) {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
     }
 }
 
 /// Removes what imports left that were killed; nobody has a lock on it. One that has just begun and has none yet fails, and says so.
-fn remove_left(root: &Path) {
+fn remove_left(layout: &Layout) {
+    let root = layout.root();
     for name in names_in(root).unwrap_or_default() {
         let dir = root.join(&name);
         let is_left = name.as_encoded_bytes().starts_with(STAGING.as_bytes())
             && File::open(&dir).is_ok_and(|dir| dir.try_lock().is_ok());
-        if is_left {
+        if is_left && !has_replaced(layout, &dir) {
             let _ = fs::remove_dir_all(dir);
         }
     }

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::chain::Chain;
 use super::layout::{self, Layout};
-use super::{cleanup, index, run_dir};
-use crate::model::{RunId, RunKind, RunStatus, RunSummary, SpanId};
+use super::{cleanup, index, packs, run_dir};
+use crate::model::{RunId, RunKind, RunStatus, RunSummary, SpanId, StepStatus, StepView};
 use crate::store::StoreError;
 use crate::store::assembly::RunState;
 
@@ -29,48 +29,148 @@ pub fn adopt_folder(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -
     place(layout, folder, &summary)
 }
 
-/// Puts a run's folder in the place of the one that the store has, where that is what was known of the run before it ended: it
-/// has crashed as far as anybody could tell, this one ended otherwise, and has all of its steps. `false` where it is not so; then
-/// all stays as it is.
+/// Puts a run's folder in the place of the one that the store has, where that is what was known of the run before it went on: it
+/// has crashed as far as anybody could tell, and this one has all of its steps, and has ended otherwise, or has more of them, or more
+/// that have ended. `false` where it is not so; then all stays as it is.
+///
+/// `folder` is in a folder of its kind, in an import's own. The old one waits beside it until it has its name: should this
+/// process die in between, [`restore_replaced`] gives it back.
 ///
 /// # Errors
 ///
 /// As [`adopt_folder`], and [`StoreError::InUse`] while a process writes the run.
 pub fn renew_folder(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -> Result<bool, StoreError> {
     let summary = check(layout, folder, kind, run)?;
-    if summary.status == RunStatus::Crashed {
+    let known = layout.find_run(run)?.map(|dir| run_dir::read_summary(layout.fs(), &dir, run)).transpose()?;
+    if !known.is_some_and(|known| known.status == RunStatus::Crashed && known.kind == kind) {
         // A packed run stays where it is.
         return Ok(false);
     }
     let (fs, (dir, _)) = (layout.fs(), layout.unpack(run)?);
-    let lock = run_dir::LogLock::take(fs, &dir, run)?;
+    // Kept until the old one has gone: what is found beside the new one without it was left by who died over it.
+    let _lock = run_dir::LogLock::take(fs, &dir, run)?;
     let known = run_dir::read_summary(fs, &dir, run)?;
-    let spans = |dir: &Path| -> Result<HashSet<SpanId>, StoreError> {
-        Ok(RunState::read(run, &run_dir::read_events(fs, dir, run, 0)?).spans().collect())
-    };
     let is_before = known.status == RunStatus::Crashed && known.kind == kind;
-    if !is_before || !spans(&dir)?.is_subset(&spans(folder)?) {
+    let (before, after) = (Progress::of(layout, &dir, run)?, Progress::of(layout, folder, run)?);
+    if !is_before || !before.is_part_of(&after) || (summary.status == RunStatus::Crashed && before == after) {
         return Ok(false);
     }
-    let is_pinned = cleanup::is_marked(fs, &dir)?;
-    let old = dir.with_file_name(format!("{}{run}", cleanup::GONE_PREFIX));
-    if layout::stat(fs, &old).map_err(StoreError::io("read", &old))?.is_some() {
-        fs.remove_tree(&old).map_err(StoreError::io("delete", &old))?;
+    if cleanup::is_marked(fs, &dir)? {
+        cleanup::mark_folder(fs, folder)?;
     }
-    // Killed behind this, the run is told anew by the next import.
+    let old = folder.with_file_name(format!("{REPLACED}{run}"));
     fs.rename(&dir, &old).map_err(StoreError::io("replace", &dir))?;
-    let placed = place(layout, folder, &summary);
+    // Who was told that the pin holds may have set it until a moment ago.
+    let marked = cleanup::is_marked(fs, &old)
+        .and_then(|is_marked| if is_marked { cleanup::mark_folder(fs, folder) } else { Ok(()) });
+    let placed = marked.and_then(|()| place(layout, folder, &summary));
     if !matches!(placed, Ok(true)) && layout::stat(fs, &dir).is_ok_and(|found| found.is_none()) {
         fs.rename(&old, &dir).map_err(StoreError::io("restore", &dir))?;
         return placed;
     }
-    drop(lock);
-    // What cannot be deleted now the next cleanup takes away.
+    // What cannot be deleted now goes with the import's folder.
     let _ = fs.remove_tree(&old);
-    if is_pinned {
+    if cleanup::is_marked(fs, &dir)? {
         cleanup::set_pinned(layout, run, true)?;
     }
     placed
+}
+
+/// How far a run has come, by what its log tells.
+#[derive(PartialEq, Eq)]
+struct Progress {
+    spans: HashSet<SpanId>,
+    ended: HashSet<SpanId>,
+}
+
+impl Progress {
+    fn of(layout: &Layout, dir: &Path, run: RunId) -> Result<Self, StoreError> {
+        let state = RunState::read(run, &run_dir::read_events(layout.fs(), dir, run, 0)?);
+        // Of a step whose process went on nobody could tell that either.
+        let has_ended = |step: &StepView| !matches!(step.status, StepStatus::Running | StepStatus::Crashed);
+        let ended = state.step_views().into_iter().filter(has_ended).map(|step| step.span_id);
+        Ok(Self { spans: state.spans().collect(), ended: ended.collect() })
+    }
+
+    fn is_part_of(&self, later: &Self) -> bool {
+        self.spans.is_subset(&later.spans) && self.ended.is_subset(&later.ended)
+    }
+}
+
+/// How names begin of folders in which imports work, in that of the store.
+const IMPORT: &str = ".import-";
+/// A run's folder that another is about to take the place of, in an import's.
+const REPLACED: &str = ".replaced-";
+
+/// Gives runs their folders back that an import had moved away, to put others in their place, and then died.
+///
+/// # Errors
+///
+/// What the file system says.
+pub fn restore_replaced(layout: &Layout) -> Result<(), StoreError> {
+    let mut restored = Ok(());
+    for import in named(layout, layout.root(), IMPORT)? {
+        for (kind, run, old) in replaced_in(layout, &import)? {
+            let of_it = restore(layout, kind, run, &old);
+            // One of them keeps no other.
+            restored = restored.and(of_it);
+        }
+    }
+    restored
+}
+
+/// Tells whether an import's folder has what [`restore_replaced`] gives back: as long as it does, it stays.
+pub fn has_replaced(layout: &Layout, import: &Path) -> bool {
+    !matches!(replaced_in(layout, import), Ok(replaced) if replaced.is_empty())
+}
+
+fn restore(layout: &Layout, kind: RunKind, run: RunId, old: &Path) -> Result<(), StoreError> {
+    let fs = layout.fs();
+    if layout.find_run(run)?.is_none() {
+        let _lock = match run_dir::LogLock::take(fs, old, run) {
+            Ok(lock) => lock,
+            // Who moved it away is at it still.
+            Err(StoreError::InUse { .. }) => return Ok(()),
+            // Or has just put the other in its place.
+            Err(_) if layout.find_run(run)?.is_some() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if layout.find_run(run)?.is_none() {
+            let dir = layout.run(kind, run);
+            fs.rename(old, &dir).map_err(StoreError::io("restore", &dir))?;
+            return layout::sync_dir(fs, &layout.runs(kind));
+        }
+    }
+    // The new one has its place: what is removed from there is not to come back.
+    match fs.remove_tree(old) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("delete", old)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the folders that wait in an import's, whose they are and of which kind.
+fn replaced_in(layout: &Layout, import: &Path) -> Result<Vec<(RunKind, RunId, PathBuf)>, StoreError> {
+    let mut found = Vec::new();
+    for kind in RunKind::ALL {
+        let of = |old: PathBuf| {
+            let run = old.file_name()?.to_str()?.strip_prefix(REPLACED)?.parse().ok()?;
+            Some((*kind, run, old))
+        };
+        found.extend(named(layout, &import.join(packs::folder(*kind)), REPLACED)?.into_iter().filter_map(of));
+    }
+    Ok(found)
+}
+
+/// Returns the folders in one whose names begin so; none where that is not there.
+fn named(layout: &Layout, dir: &Path, begin: &str) -> Result<Vec<PathBuf>, StoreError> {
+    match layout.fs().list(dir) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
+        Err(error) => Err(StoreError::io("read", dir)(error)),
+        Ok(entries) => {
+            let entries = entries.into_iter().filter(|entry| entry.is_dir && entry.name.starts_with(begin));
+            Ok(entries.map(|entry| dir.join(entry.name)).collect())
+        }
+    }
 }
 
 /// Reads what a folder says of its run, if that can be read and is whole.
@@ -118,8 +218,116 @@ fn place(layout: &Layout, folder: &Path, summary: &RunSummary) -> Result<bool, S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::RunWriter;
-    use crate::store::files::FilesWriter;
+    use crate::conventions::names;
+    use crate::fs::faulty::{End, FaultyFs, Plan};
+    use crate::model::otlp::Span;
+    use crate::model::record::{Record, RecordKind};
+    use crate::sinks::store::{SILENCE, StoreSink};
+    use crate::store::files::{FilesReader, FilesWriter};
+    use crate::store::{RunReader, RunWriter};
+
+    const WRITER: RunId = RunId([9; 16]);
+    const AT: u64 = 1_767_693_600_000_000_000;
+
+    /// The one run of the trace, in the store at `root`, with these steps below its own.
+    fn tell(fs: &FaultyFs, root: &str, steps: &[u8], is_over: bool) -> RunId {
+        let layout = Layout::new_in(fs.shared(), root);
+        layout.open_or_create().unwrap();
+        let mut sink = StoreSink::new(FilesWriter::new(layout.clone(), WRITER, false), WRITER);
+        sink.take_from_outside(SILENCE);
+        for id in [&1].into_iter().chain(steps) {
+            let mut span = Span {
+                trace_id: vec![1; 16],
+                span_id: vec![*id; 8],
+                parent_span_id: if *id == 1 { Vec::new() } else { vec![1; 8] },
+                name: format!("s{id}"),
+                start_time_unix_nano: AT,
+                end_time_unix_nano: AT + u64::from(*id),
+                ..Span::default()
+            };
+            span.set_attr(names::OPERATION, if *id == 1 { "invoke_agent" } else { "chat" });
+            if *id == 1 && !is_over {
+                span.set_attr(names::STEP_STATUS, "crashed");
+                span.set_attr(names::ERROR_TYPE, "crashed");
+            }
+            let record =
+                Record { kind: RecordKind::Ended, resource: Default::default(), scope: Default::default(), span };
+            sink.take(u64::from(*id), record).unwrap();
+        }
+        sink.close_all().unwrap();
+        FilesReader::of(layout).unwrap().stored_runs().unwrap()[0].run_id
+    }
+
+    /// A store with a run that was under way when it was imported, pinned, and what an import knows of it now.
+    fn about_to_renew(now: &[u8], is_over: bool) -> (FaultyFs, RunId, PathBuf) {
+        let fs = FaultyFs::new(1);
+        let (run, import) = (tell(&fs, "/store", &[2, 3], false), "/store/.import-01KE9BZH800000000000000001");
+        let layout = Layout::new_in(fs.shared(), "/store");
+        let known = FilesReader::of(layout.clone()).unwrap().get_run(run).unwrap();
+        assert_eq!(known.status, RunStatus::Crashed);
+        cleanup::set_pinned(&layout, run, true).unwrap();
+        assert_eq!(tell(&fs, import, now, is_over), run);
+        let folder = Layout::new_in(fs.shared(), import).run(known.kind, run);
+        (fs, run, folder)
+    }
+
+    #[test]
+    fn a_run_that_is_renewed_is_there_as_it_was_or_as_it_is_and_pinned_whenever_a_kill_comes() {
+        let renew = |crash_at: Option<u64>| {
+            let (fs, run, folder) = about_to_renew(&[2, 3, 4], true);
+            let (layout, from) = (Layout::new_in(fs.shared(), "/store"), fs.count());
+            fs.plan(Plan { crash_at: crash_at.map(|step| from + step), ..Plan::default() });
+            let renewed = renew_folder(&layout, &folder, RunKind::Agent, run);
+            assert!(crash_at.is_some() || renewed.unwrap());
+            (fs.count() - from, fs.restart(End::Kill), run)
+        };
+        let (steps, ..) = renew(None);
+        let mut seen = HashSet::new();
+        for step in 1..=steps + 1 {
+            let (_, fs, run) = renew(Some(step));
+            let layout = Layout::new_in(fs.shared(), "/store");
+            restore_replaced(&layout).unwrap();
+            let reader = FilesReader::of(layout.clone()).unwrap();
+            let found = reader.get_run(run).unwrap_or_else(|error| panic!("step {step}: {error}"));
+            assert!(found.pinned, "step {step}");
+            let spans = RunState::read(run, &reader.get_events(run, 0).unwrap()).spans().count();
+            assert_eq!(spans, if found.status == RunStatus::Crashed { 3 } else { 4 }, "step {step}");
+            seen.insert(found.status);
+            // What was left of the old one does not come back.
+            FilesWriter::new(layout.clone(), WRITER, false).delete_run(run).unwrap();
+            restore_replaced(&layout).unwrap();
+            assert!(layout.find_run(run).unwrap().is_none(), "step {step}");
+        }
+        assert_eq!(seen.len(), 2);
+    }
+
+    #[test]
+    fn a_run_that_has_gone_on_and_has_no_end_yet_is_renewed_and_one_that_has_not_stays() {
+        for (now, is_over, is_renewed) in
+            [(&[2, 3, 4][..], false, true), (&[2, 3], false, false), (&[2, 4], false, false), (&[2, 3], true, true)]
+        {
+            let (fs, run, folder) = about_to_renew(now, is_over);
+            let layout = Layout::new_in(fs.shared(), "/store");
+            assert_eq!(renew_folder(&layout, &folder, RunKind::Agent, run).unwrap(), is_renewed, "{now:?} {is_over}");
+            assert!(FilesReader::of(layout).unwrap().get_run(run).unwrap().pinned);
+        }
+    }
+
+    #[test]
+    fn what_an_import_that_lives_has_moved_away_is_left_to_it() {
+        let (fs, run, folder) = about_to_renew(&[2, 3], true);
+        let layout = Layout::new_in(fs.shared(), "/store");
+        let (dir, old) = (layout.find_run(run).unwrap().unwrap(), folder.with_file_name(format!("{REPLACED}{run}")));
+        let lock = run_dir::LogLock::take(layout.fs(), &dir, run).unwrap();
+        layout.fs().rename(&dir, &old).unwrap();
+        restore_replaced(&layout).unwrap();
+        assert!(layout.find_run(run).unwrap().is_none());
+        drop(lock);
+        let import = Path::new("/store/.import-01KE9BZH800000000000000001");
+        assert!(has_replaced(&layout, import));
+        restore_replaced(&layout).unwrap();
+        assert!(layout.find_run(run).unwrap().is_some() && !has_replaced(&layout, import));
+    }
 
     #[test]
     fn a_log_that_is_too_long_is_read_no_further() {

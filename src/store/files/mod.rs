@@ -33,7 +33,7 @@ use super::StoreError;
 use crate::fs::Fs;
 use crate::journal::lock;
 use crate::model::RunId;
-pub use adopt::{adopt_folder, renew_folder};
+pub use adopt::{adopt_folder, has_replaced, renew_folder, restore_replaced};
 use layout::Layout;
 pub(crate) use overlay::{Overlay, OverlayWriter};
 pub use reader::FilesReader;

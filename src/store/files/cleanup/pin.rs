@@ -40,10 +40,7 @@ fn mark(layout: &Layout, run: RunId, dir: &Path, is_pinned: bool) -> Result<bool
     let mark = pin_file(dir);
     let was_marked = is_marked(fs, dir)?;
     match is_pinned {
-        true if !was_marked => match fs.create_new(&mark) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(StoreError::io("create", &mark)(error)),
-            _ => Ok(()),
-        }?,
+        true if !was_marked => mark_folder(fs, dir)?,
         false if was_marked => ignore_missing(fs.remove_file(&mark)).map_err(StoreError::io("delete", &mark))?,
         _ => {}
     }
@@ -66,6 +63,15 @@ fn tell_pinned(layout: &Layout, run: RunId, dir: &Path, is_pinned: bool) -> Resu
         return Ok(false);
     }
     republish(layout, dir, &RunSummary { pinned: is_pinned, ..summary }).map(|()| true)
+}
+
+/// Sets the mark in a folder that is about to become a run's.
+pub(in super::super) fn mark_folder(fs: &dyn Fs, dir: &Path) -> Result<(), StoreError> {
+    let mark = pin_file(dir);
+    match fs.create_new(&mark) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(StoreError::io("create", &mark)(error)),
+        _ => sync_dir(fs, dir),
+    }
 }
 
 /// Returns the path of the file that says that a run is pinned.
