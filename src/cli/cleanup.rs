@@ -31,10 +31,10 @@ parent is removed stays, without the link. Servers and recorders do the same by 
 store.yaml says `automatic: false`.
 
 Sizes are bytes on the disk, in blocks of 4 KiB. What has gone from a pack of `runspan serve` is given back when that is more than \
-half of the pack, or --max-bytes asks for it; small packs are joined. --dry-run does not know what sealing will give: with --max-bytes it may \
-name more runs than then go.
+half of the pack, or --max-bytes asks for it; small packs are joined.
 
-Large logs of runs that are over, and large files that they produced, are sealed: compressed, and read as before. A run that goes on is unsealed by itself.
+Large logs of runs that are over, and large files that they produced, are sealed: compressed, and read as before. A run that goes on is unsealed by itself. --dry-run compresses them, too, \
+so that it can say what comes of it, and keeps nothing: it takes as long.
 
 Examples:
   runspan cleanup --dry-run
@@ -187,12 +187,31 @@ fn print_table(answer: &Answer, session: &mut Session<'_>) -> Done {
     });
     let sign = look.paint(GREEN, "✓").into_owned();
     session.print(&format!("{sign} {text}\n"))?;
-    if cleaned.sealed > 0 {
+    if answer.dry_run && !cleaned.sealed_files.is_empty() {
+        let columns = [
+            Column::new("RUN", 0),
+            Column::new("WOULD BE SEALED", 0).shrinks_to(8),
+            Column::new("SIZE", 0).right(),
+            Column::new("SEALED", 0).right(),
+        ];
+        let mut table = Table::new(&columns);
+        for sealed in &cleaned.sealed_files {
+            table.row(vec![
+                Cell::new(sealed.run_id.to_string()),
+                Cell::new(&sealed.file),
+                Cell::new(size(sealed.bytes)),
+                Cell::new(size(sealed.sealed_bytes)),
+            ]);
+        }
+        let table = table.render(look);
+        session.print(&table)?;
+    }
+    if let Some(after) = cleaned.sealed_to_bytes {
         let logs = if cleaned.sealed == 1 { "1 file".to_owned() } else { format!("{} files", count(cleaned.sealed)) };
-        let before = size(cleaned.sealed_from_bytes);
-        session.print(&match cleaned.sealed_to_bytes {
-            Some(after) => format!("{sign} {logs} sealed ({before}, now {})\n", size(after)),
-            None => format!("{sign} {logs} would be sealed ({before})\n"),
+        let (before, after) = (size(cleaned.sealed_from_bytes), size(after));
+        session.print(&match answer.dry_run {
+            false => format!("{sign} {logs} sealed ({before}, now {after})\n"),
+            true => format!("{sign} {logs} would be sealed ({before}, then {after})\n"),
         })?;
     }
     if let Some(text) = packs_text(answer) {

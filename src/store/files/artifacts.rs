@@ -95,6 +95,16 @@ pub(super) fn compress_large(
     Ok(stat(fs, &sealed).map_err(StoreError::io("read", sealed))?.map(|found| found.len))
 }
 
+/// Tells what [`compress_large`] would return, and changes nothing.
+#[cfg(feature = "seal")]
+pub(super) fn measure_compressed(fs: &dyn Fs, path: &Path, info: &ArtifactInfo) -> Result<Option<u64>, StoreError> {
+    let Ok(hash) = info.sha256.parse() else { return Ok(None) };
+    if info.bytes <= COMPRESSED_FROM {
+        return Ok(None);
+    }
+    sealed::measure(fs, path, hash, sealed::For::File)
+}
+
 #[cfg(not(feature = "seal"))]
 fn compress_large(_: &dyn Fs, _: &Path, _: &ArtifactInfo, _: bool) -> Result<Option<u64>, StoreError> {
     Ok(None)

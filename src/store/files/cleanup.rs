@@ -24,8 +24,8 @@ use crate::model::id::IdSet;
 use crate::model::{RunId, RunKind, UnixNanos};
 use crate::store::StoreError;
 use crate::store::retention::{Policy, Reason};
-pub(super) use pin::is_marked;
 pub use pin::set_pinned;
+pub(super) use pin::{is_marked, mark_folder};
 #[cfg(feature = "seal")]
 use seal::seal;
 use survey::Survey;
@@ -77,15 +77,34 @@ pub struct Stayed {
     pub is_failure: bool,
 }
 
+/// A file that was sealed, or would be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Sealed {
+    /// Whose it is.
+    pub run_id: RunId,
+    /// The file, in the run's folder, by its name before.
+    pub file: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Bytes of its sealed form.
+    pub sealed_bytes: u64,
+}
+
+#[cfg(feature = "seal")]
+impl Sealed {
+    /// Returns what the disk has back, in whole blocks.
+    fn blocks_gained(&self) -> u64 {
+        survey::on_disk(self.bytes).saturating_sub(survey::on_disk(self.sealed_bytes))
+    }
+}
+
+#[cfg(feature = "seal")]
 impl Cleaned {
-    /// `after`: `None` of what would be sealed.
-    #[cfg(feature = "seal")]
-    fn add_sealed(&mut self, before: u64, after: Option<u64>) {
+    fn add_sealed(&mut self, file: Sealed) {
         self.sealed += 1;
-        self.sealed_from_bytes += before;
-        if let Some(after) = after {
-            self.sealed_to_bytes = Some(self.sealed_to_bytes.unwrap_or(0) + after);
-        }
+        self.sealed_from_bytes += file.bytes;
+        self.sealed_to_bytes = Some(self.sealed_to_bytes.unwrap_or(0) + file.sealed_bytes);
+        self.sealed_files.push(file);
     }
 }
 
@@ -106,8 +125,10 @@ pub struct Cleaned {
     pub sealed: u64,
     /// Bytes that these took before.
     pub sealed_from_bytes: u64,
-    /// Bytes that they take now; `None` where none was sealed.
+    /// Bytes that they take sealed; `None` where none is.
     pub sealed_to_bytes: Option<u64>,
+    /// Each of them. To say so a dry run compresses them as well, and keeps nothing of it.
+    pub sealed_files: Vec<Sealed>,
     /// Folders and packs of an earlier removal, or whose making was interrupted, that went as well.
     pub leftovers: u64,
     /// Packs that were written anew without what has gone from them, joined, or deleted since nothing was left.
@@ -136,6 +157,10 @@ pub fn cleanup(
     mut go_on: impl FnMut() -> bool,
 ) -> Result<Cleaned, StoreError> {
     layout.read()?;
+    if !options.is_dry_run {
+        // What cannot be given back now stays where it is, for the next.
+        let _ = super::restore_replaced(layout);
+    }
     let job = Job { layout, is_dry_run: options.is_dry_run, now };
     let mut cleaned = Cleaned::default();
     let mut survey = Survey::take(layout, policy.max_bytes.is_some())?;
@@ -144,7 +169,7 @@ pub fn cleanup(
         (cleaned.leftovers, emptied) = removal::sweep(layout, &survey)?;
     }
     // What is sealed takes less, so that is done before runs go for the size of all.
-    let seals_first = options.seal_from.is_some() && policy.max_bytes.is_some() && !options.is_dry_run;
+    let seals_first = options.seal_from.is_some() && policy.max_bytes.is_some();
     let first = Policy { max_bytes: policy.max_bytes.filter(|_| !seals_first), ..*policy };
     let mut removed = removal::remove(&first, &job, &survey, &mut go_on, &mut cleaned, &mut emptied);
     if let Some(from) = options.seal_from.filter(|_| removed.is_ok()) {

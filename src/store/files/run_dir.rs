@@ -169,6 +169,11 @@ pub(super) fn read_vouched(fs: &dyn Fs, dir: &Path, run: RunId, vouched: u64) ->
     read_lines(fs, dir, run, vouched, Some)
 }
 
+/// Reads the lines of a run that has no folder yet, all of which were given.
+pub(super) fn read_given(lines: &[u8], dir: &Path, run: RunId, vouched: u64) -> Result<Vec<Event>, StoreError> {
+    scan(&mut LogReader::of(lines, &events_file(dir)), run, vouched, None, Some).map(|(events, _)| events)
+}
+
 fn read_lines(
     fs: &dyn Fs,
     dir: &Path,
@@ -381,20 +386,32 @@ impl LogLock {
     /// none is known. Returns the bytes before and after; `None` where it is left as it is.
     #[cfg(feature = "seal")]
     pub fn seal(&self, fs: &dyn Fs, dir: &Path, summary: &RunSummary) -> Result<Option<(u64, u64)>, StoreError> {
-        let path = events_file(dir);
-        let (mut lines, mut chain) = (LogReader::open(fs, dir, summary.run_id)?, Chain::default());
-        if lines.is_sealed() {
-            return Ok(None);
-        }
-        scan(&mut lines, summary.run_id, summary.events, Some(&mut chain), |_| None::<()>)?;
-        let length = stat(fs, &path).map_err(StoreError::io("read", &path))?.map_or(0, |found| found.len);
-        let is_as_known = summary.events_sha256.is_none_or(|known| chain.hash_of(summary.events) == Some(known));
-        // What is not as it should be stays as it is, for who looks into it.
-        if length != lines.whole_bytes() || chain.hash_of(summary.events).is_none() || !is_as_known {
-            return Ok(None);
-        }
-        Ok(sealed::seal(fs, &path, chain.head())?.map(|sealed| (length, sealed)))
+        let Some((length, content)) = sealable(fs, dir, summary)? else { return Ok(None) };
+        Ok(sealed::seal(fs, &events_file(dir), content)?.map(|sealed| (length, sealed)))
     }
+}
+
+/// Tells what [`LogLock::seal`] would return, and changes nothing.
+#[cfg(feature = "seal")]
+pub(super) fn measure_sealed(fs: &dyn Fs, dir: &Path, summary: &RunSummary) -> Result<Option<(u64, u64)>, StoreError> {
+    let Some((length, content)) = sealable(fs, dir, summary)? else { return Ok(None) };
+    Ok(sealed::measure(fs, &events_file(dir), content, sealed::For::Log)?.map(|sealed| (length, sealed)))
+}
+
+/// Returns the length and the hash of a log that is plain and as `run.yaml` knows it. What is not as it should be stays as it
+/// is, for who looks into it.
+#[cfg(feature = "seal")]
+fn sealable(fs: &dyn Fs, dir: &Path, summary: &RunSummary) -> Result<Option<(u64, LogHash)>, StoreError> {
+    let path = events_file(dir);
+    let (mut lines, mut chain) = (LogReader::open(fs, dir, summary.run_id)?, Chain::default());
+    if lines.is_sealed() {
+        return Ok(None);
+    }
+    scan(&mut lines, summary.run_id, summary.events, Some(&mut chain), |_| None::<()>)?;
+    let length = stat(fs, &path).map_err(StoreError::io("read", &path))?.map_or(0, |found| found.len);
+    let is_as_known = summary.events_sha256.is_none_or(|known| chain.hash_of(summary.events) == Some(known));
+    let is_whole = length == lines.whole_bytes() && chain.hash_of(summary.events).is_some();
+    Ok((is_whole && is_as_known).then(|| (length, chain.head())))
 }
 
 /// Refuses a log that is not the one of that name any more: its run was removed, or the log made anew, before the lock

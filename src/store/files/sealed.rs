@@ -103,7 +103,7 @@ impl Read for Content {
 }
 
 #[cfg(feature = "seal")]
-pub(super) use sealing::{pack, seal, unseal};
+pub(super) use sealing::{For, measure, pack, seal, unseal};
 
 #[cfg(feature = "seal")]
 mod sealing {
@@ -142,6 +142,49 @@ mod sealing {
         }
     }
 
+    /// What is sealed, and how.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum For {
+        /// A log: each call to a model repeats what was said before, so that matches are looked for over all of it. It is
+        /// sealed if that saves anything.
+        Log,
+        /// A file of any content, in a few megabytes of memory; only where that saves a twentieth at least.
+        File,
+    }
+
+    impl For {
+        fn is_worth_it(self, length: u64, sealed: u64) -> bool {
+            match self {
+                Self::Log => sealed < length,
+                Self::File => sealed <= length / 20 * 19,
+            }
+        }
+    }
+
+    /// Tells how many bytes a file would take in its sealed form, and changes nothing; `None` where it would not be sealed.
+    pub fn measure(fs: &dyn Fs, path: &Path, expected: LogHash, what: For) -> Result<Option<u64>, StoreError> {
+        let plain = open_plain(fs, path).map_err(StoreError::io("read", path))?;
+        let length = plain.stat().map_err(StoreError::io("read", path))?.len;
+        let mut plain = Hashed { from: Contents::of(&*plain), digest: Sha256::new() };
+        let sealed = compress(&mut plain, length, io::sink(), what).map_err(StoreError::io("read", path))?;
+        let is_as_known = LogHash(plain.digest.finalize().into()) == expected;
+        Ok(Some(sealed).filter(|sealed| is_as_known && what.is_worth_it(length, *sealed)))
+    }
+
+    /// Takes the hash of what is read.
+    struct Hashed<R> {
+        from: R,
+        digest: Sha256,
+    }
+
+    impl<R: Read> Read for Hashed<R> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let read = self.from.read(into)?;
+            self.digest.update(&into[..read]);
+            Ok(read)
+        }
+    }
+
     /// Puts the sealed form of a file in its place, if it has these bytes; the caller has its lock. Returns the bytes that
     /// it takes then; `None` where sealing saves nothing.
     pub fn seal(fs: &dyn Fs, path: &Path, expected: LogHash) -> Result<Option<u64>, StoreError> {
@@ -166,10 +209,10 @@ mod sealing {
         let plain = open_plain(fs, path).map_err(StoreError::io("read", path))?;
         let length = plain.stat().map_err(StoreError::io("read", path))?.len;
         let file = fs.create_new(making).map_err(StoreError::io("create", making))?;
-        let window = Some(WINDOW_BITS);
-        let written =
-            compress(&mut Contents::of(&*plain), length, &*file, window).map_err(StoreError::io("write", making))?;
-        if written >= length {
+        let appending = Appending { file: &*file, offset: 0 };
+        let written = compress(&mut Contents::of(&*plain), length, appending, For::Log);
+        let written = written.map_err(StoreError::io("write", making))?;
+        if !For::Log.is_worth_it(length, written) {
             return Ok(None);
         }
         file.sync_data().map_err(StoreError::io("sync", making))?;
@@ -211,9 +254,9 @@ mod sealing {
     ) -> Result<bool, StoreError> {
         let plain = open_plain(fs, path).map_err(StoreError::io("read", path))?;
         let length = plain.stat().map_err(StoreError::io("read", path))?.len;
-        let written =
-            compress(&mut Contents::of(&*plain), length, &*file, None).map_err(StoreError::io("write", sealed))?;
-        if written > length / 20 * 19 {
+        let appending = Appending { file: &*file, offset: 0 };
+        let written = compress(&mut Contents::of(&*plain), length, appending, For::File);
+        if !For::File.is_worth_it(length, written.map_err(StoreError::io("write", sealed))?) {
             return Ok(false);
         }
         if durable {
@@ -228,17 +271,35 @@ mod sealing {
         fs.remove_file(path).map_err(StoreError::io("delete", path)).map(|()| true)
     }
 
-    /// `window`: matches are looked for as far back.
-    fn compress(plain: &mut dyn Read, length: u64, to: &dyn FsFile, window: Option<u32>) -> io::Result<u64> {
-        let mut encoder = Encoder::new(Appending { file: to, offset: 0 }, LEVEL)?;
+    /// Returns how many bytes were written.
+    fn compress(plain: &mut dyn Read, length: u64, to: impl Write, what: For) -> io::Result<u64> {
+        let mut encoder = Encoder::new(Counted { to, bytes: 0 }, LEVEL)?;
         encoder.include_checksum(true)?;
         encoder.set_pledged_src_size(Some(length))?;
-        if let Some(bits) = window {
-            encoder.window_log(bits)?;
+        if what == For::Log {
+            encoder.window_log(WINDOW_BITS)?;
             encoder.long_distance_matching(true)?;
         }
         io::copy(plain, &mut encoder)?;
-        Ok(encoder.finish()?.offset)
+        Ok(encoder.finish()?.bytes)
+    }
+
+    /// Counts what is written.
+    struct Counted<W> {
+        to: W,
+        bytes: u64,
+    }
+
+    impl<W: Write> Write for Counted<W> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let written = self.to.write(bytes)?;
+            self.bytes += written as u64;
+            Ok(written)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.to.flush()
+        }
     }
 
     fn hash(content: &mut Content, path: &Path) -> Result<LogHash, StoreError> {

@@ -113,7 +113,8 @@ fn remove_batch(
             Ok(Hid::Gone) => {}
             Ok(Hid::Not(why)) => cleaned.stayed.push(Stayed { run_id, why, is_failure: false }),
             Ok(Hid::As { dir, bytes }) => {
-                cleaned.removed.push(removed(run, bytes, *reason));
+                let would_give = survey.sealing_gives.get(&run_id).copied().unwrap_or(0);
+                cleaned.removed.push(removed(run, bytes.saturating_sub(would_give), *reason));
                 parents.extend(dir.parent().map(Path::to_owned));
                 hidden.push((run_id, dir));
             }

@@ -17,6 +17,11 @@ use crate::store::retention::Candidate;
 /// What a file takes on the disk is a multiple of this, and so is a folder: most file systems have blocks of this size.
 const BLOCK: u64 = 4096;
 
+/// Returns what a file of so many bytes takes on the disk.
+pub(super) fn on_disk(bytes: u64) -> u64 {
+    bytes.next_multiple_of(BLOCK)
+}
+
 /// All runs of a store, and who started whom.
 #[derive(Default)]
 pub(super) struct Survey {
@@ -30,6 +35,8 @@ pub(super) struct Survey {
     pub told: IdSet<RunId>,
     /// Those of them that are nowhere.
     pub nowhere: IdSet<RunId>,
+    /// Bytes on the disk that sealing would give of a run, in a dry run.
+    pub sealing_gives: IdMap<RunId, u64>,
 }
 
 /// A run that is over.
@@ -162,9 +169,7 @@ pub(super) fn tree_bytes(fs: &dyn Fs, dir: &Path) -> Result<u64, StoreError> {
         let path = dir.join(&entry.name);
         bytes += match entry.is_dir {
             true => tree_bytes(fs, &path)?,
-            false => stat(fs, &path)
-                .map_err(StoreError::io("read", &path))?
-                .map_or(0, |found| found.len.next_multiple_of(BLOCK)),
+            false => stat(fs, &path).map_err(StoreError::io("read", &path))?.map_or(0, |found| on_disk(found.len)),
         };
     }
     Ok(bytes)

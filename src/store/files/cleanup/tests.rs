@@ -322,9 +322,11 @@ mod sealing {
             fs.files().iter().filter(|(path, _)| path.ends_with(".jsonl")).map(|(_, file)| file.len() as u64).sum();
         let dry = Options { is_dry_run: true, seal_from: Some(1) };
         let dry = cleanup(&layout(&fs), &Policy::default(), dry, NOW, || true).unwrap();
-        assert_eq!((dry.sealed, dry.sealed_to_bytes, is_there(&fs, 1)), (4, None, (true, false)));
+        assert_eq!((dry.sealed, dry.sealed_files.len(), is_there(&fs, 1)), (4, 4, (true, false)));
         let cleaned = seal(&fs).unwrap();
-        assert_eq!((cleaned.sealed, cleaned.sealed_from_bytes), (4, dry.sealed_from_bytes));
+        assert_eq!(cleaned, dry);
+        let first = &cleaned.sealed_files[0];
+        assert_eq!((first.run_id, first.file.as_str()), (run_id(1), "events.jsonl"));
         assert!(cleaned.sealed_from_bytes < before && cleaned.sealed_to_bytes.unwrap() < cleaned.sealed_from_bytes / 2);
         for (number, is_over) in [(1, true), (2, true), (3, true), (4, false), (5, true), (6, false)] {
             assert_eq!(is_there(&fs, number), (!is_over, is_over), "{number}");
@@ -347,6 +349,12 @@ mod sealing {
         assert!(sealed < plain);
         assert_eq!(tidy(sealed).removed, []);
         assert_eq!(tidy(sealed - 1).removed.len(), 1);
+        // And a dry run tells the same.
+        for max_bytes in [plain, sealed, sealed - 1, sealed / 2, 0] {
+            let dry = Options { is_dry_run: true, ..options };
+            let dry = cleanup(&layout(&store_of(60)), &policy(max_bytes), dry, NOW, || true).unwrap();
+            assert_eq!(dry, tidy(max_bytes), "{max_bytes} of {plain}, {sealed} sealed");
+        }
     }
 
     #[test]
