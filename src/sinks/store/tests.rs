@@ -712,3 +712,68 @@ fn a_call_that_was_seen_on_its_way_is_that_of_the_program_in_whose_time_it_began
     s11 llm success
     ");
 }
+
+/// A server whose store fails begins again from its journal: what waits for a pack then is told once more.
+#[test]
+fn runs_that_wait_for_a_pack_are_told_again_and_come_into_one_however_often_the_store_fails() {
+    use crate::fs::faulty::{FaultyFs, Plan};
+    use crate::store::files::layout::Layout;
+    use crate::store::files::{FilesReader, FilesWriter};
+    let fs = FaultyFs::new(1);
+    let layout = Layout::new_in(fs.shared(), "/store");
+    layout.open_or_create().unwrap();
+    let process = RunId([7; 16]);
+    let mut sink = StoreSink::new(FilesWriter::new(layout.clone(), process, false).with_packs(), process);
+    sink.take_from_outside(SILENCE);
+    let tell = |sink: &mut StoreSink<FilesWriter>| {
+        (1..=40).try_for_each(|n| sink.take(n.into(), ended(n, 1, 0, "chat", 0, 1)))?;
+        sink.flush_all()
+    };
+    for _ in 0..3 {
+        fs.plan(Plan { full: fs.count()..u64::MAX, ..Plan::default() });
+        assert!(tell(&mut sink).is_err());
+        sink.reset().unwrap();
+    }
+    fs.plan(Plan::default());
+    tell(&mut sink).unwrap();
+    let in_folders: usize = RunKind::ALL.iter().map(|kind| fs.shared().list(&layout.runs(*kind)).unwrap().len()).sum();
+    let runs = FilesReader::of(layout.clone()).unwrap().stored_runs().unwrap();
+    assert_eq!((runs.len(), in_folders), (40, 0));
+}
+
+/// What others have ended is read from the log of all runs when a trace comes that nothing is known of.
+#[test]
+fn a_log_of_all_runs_that_cannot_be_read_keeps_no_span_from_being_stored() {
+    use crate::fs::faulty::{FaultyFs, Op};
+    use crate::store::files::layout::Layout;
+    use crate::store::files::{FilesReader, FilesWriter};
+    let fs = FaultyFs::new(1);
+    let layout = Layout::new_in(fs.shared(), "/store");
+    layout.open_or_create().unwrap();
+    let sink_of = |process: u8| {
+        let writer = FilesWriter::new(layout.clone(), RunId([process; 16]), false);
+        let mut sink = StoreSink::new(writer, RunId([process; 16]));
+        sink.take_from_outside(SILENCE);
+        sink
+    };
+    let mut other = sink_of(8);
+    other.take(1, ended(1, 1, 0, "chat", 0, 1)).unwrap();
+    other.flush_all().unwrap();
+    drop(other);
+    let mut sink = sink_of(7);
+    // That the system has no descriptors left passes, and the span is told again.
+    fs.fail_next(Op::Open, libc::EMFILE);
+    assert!(sink.take(1, ended(2, 1, 0, "chat", 0, 1)).unwrap_err().is_out_of_resources());
+    sink.reset().unwrap();
+    fs.fail_next(Op::Open, libc::EIO);
+    sink.take(1, ended(2, 1, 0, "chat", 0, 1)).unwrap();
+    sink.flush_all().unwrap();
+    // And what could not be read then is read later: what comes late for the other's run is a step of it.
+    sink.take(2, ended(3, 1, 0, "chat", 0, 1)).unwrap();
+    sink.take(3, ended(1, 2, 1, "chat", 5, 6)).unwrap();
+    sink.flush_all().unwrap();
+    let mut steps: Vec<u64> =
+        FilesReader::of(layout).unwrap().stored_runs().unwrap().iter().map(|run| run.steps_total).collect();
+    steps.sort_unstable();
+    assert_eq!(steps, [1, 1, 2]);
+}

@@ -268,6 +268,9 @@ impl RunWriter for FilesWriter {
 
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
         self.check_place()?;
+        if let Some(held) = self.waiting(run) {
+            return self.events_of(held).map(Some);
+        }
         self.let_go(run)?;
         let Some(dir) = self.layout.find_run(run)? else { return Ok(None) };
         // Its lock is ours perhaps, from before.
@@ -295,6 +298,9 @@ impl RunWriter for FilesWriter {
     }
 
     fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {
+        if events.is_empty() && self.waiting(run).is_some() {
+            return Ok(());
+        }
         if events.is_empty()
             && !self.open.contains_key(&run)
             && let Some(dir) = self.layout.find_run(run)?
@@ -327,6 +333,9 @@ impl RunWriter for FilesWriter {
 
     fn update_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
         self.check_place()?;
+        if self.waiting(summary.run_id).is_some_and(|held| hold::says(&held.summary, summary)) {
+            return Ok(());
+        }
         if let Some(said) = self.said(summary)? {
             // Who told it before may have had no time, or no room, for its line.
             return if self.listed.contains(&said.run_id) { Ok(()) } else { self.list([said]) };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::chain;
 use super::super::layout::{self, Layout};
-use super::super::packs::{self, Packer};
+use super::super::packs::{self, Held, Packer};
 use super::super::run_dir::{self, LogLock};
 use super::{EventLog, FilesWriter};
 use crate::model::{Event, RunId, RunSummary};
@@ -22,9 +22,21 @@ impl FilesWriter {
             return Ok(None);
         }
         let said = run_dir::read_summary(self.layout.fs(), &dir, run)?;
-        let RunSummary { writer, events_sha256, updated_at, .. } = said.clone();
-        let is_this = said == RunSummary { writer, events_sha256, updated_at, ..summary.clone() };
-        Ok(is_this.then_some(said))
+        Ok(says(&said, summary).then_some(said))
+    }
+
+    /// Returns a run that waits for its pack and has no folder.
+    pub(super) fn waiting(&self, run: RunId) -> Option<&Held> {
+        self.packer.as_ref()?.waiting(run).filter(|held| !held.has_folder())
+    }
+
+    /// Returns the events of a run that waits: it gets a folder when something is to be written, and not for being asked
+    /// after. A server that begins again from its journal asks after all that wait.
+    pub(super) fn events_of(&self, held: &Held) -> Result<Vec<Event>, StoreError> {
+        let RunSummary { run_id, kind, events, .. } = held.summary;
+        let dir = self.layout.run(kind, run_id);
+        let (_, lines) = held.body().map_err(StoreError::io("read", &dir))?;
+        run_dir::read_given(&lines, &dir, run_id, events)
     }
 
     /// Takes a run that has come whole for the next pack; tells whether that may be.
@@ -112,6 +124,12 @@ impl FilesWriter {
         self.list([])?;
         Ok(true)
     }
+}
+
+/// Tells whether metadata says what is to be said, but for who says it and when.
+pub(super) fn says(said: &RunSummary, summary: &RunSummary) -> bool {
+    let RunSummary { writer, events_sha256, updated_at, .. } = *said;
+    *said == RunSummary { writer, events_sha256, updated_at, ..summary.clone() }
 }
 
 /// Reads a run's folder, under the lock of its log, if it may go into a pack: over, small, with nothing but a log and metadata that
