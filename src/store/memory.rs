@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::assembly::RunState;
-use super::{Capabilities, Listed, ListedRun, Query, RunReader, RunWriter, StoreError, resolve_among};
+use super::{Capabilities, Listed, ListedRun, Query, RunReader, RunWriter, StoreError, newest_first, resolve_among};
 use crate::model::{Event, RunId, RunSummary, UnixNanos};
 
 /// Runs in memory; clones share them.
@@ -120,7 +120,7 @@ impl RunReader for MemoryStore {
     fn resolve(&self, id: &str) -> Result<RunId, StoreError> {
         let runs = self.runs();
         let mut summaries: Vec<&RunSummary> = runs.values().map(|stored| &stored.summary).collect();
-        summaries.sort_by(|a, b| b.started_at.cmp(&a.started_at).then(b.run_id.cmp(&a.run_id)));
+        summaries.sort_by(|a, b| newest_first(a, b));
         resolve_among(id, summaries.into_iter())
     }
 }

@@ -228,8 +228,6 @@ impl Query {
     /// Filters, sorts and cuts a full list of runs.
     pub fn select(&self, runs: Vec<RunSummary>) -> Vec<RunSummary> {
         let mut runs: Vec<RunSummary> = runs.into_iter().filter(|run| self.matches(run)).collect();
-        let newest_first =
-            |a: &RunSummary, b: &RunSummary| b.started_at.cmp(&a.started_at).then(b.run_id.cmp(&a.run_id));
         let total = |run: &RunSummary| run.tokens.and_then(|tokens| tokens.total);
         runs.sort_by(|a, b| {
             match self.sort {
@@ -245,6 +243,13 @@ impl Query {
         }
         runs
     }
+}
+
+/// The order of lists: by start, the newest first. Files keep milliseconds, so what is within one is not looked at, wherever a
+/// summary comes from: such runs stand in the order of their ids.
+pub(crate) fn newest_first(a: &RunSummary, b: &RunSummary) -> std::cmp::Ordering {
+    let key = |run: &RunSummary| (run.started_at.millis(), run.run_id);
+    key(b).cmp(&key(a))
 }
 
 /// Finds the run that `id` names among `runs`, given newest first.
@@ -417,12 +422,7 @@ impl StoreError {
 
     /// Tells whether there is no room left, on the device or within a quota.
     pub fn is_out_of_space(&self) -> bool {
-        match self {
-            Self::Io { source, .. } => {
-                matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
-            }
-            _ => false,
-        }
+        matches!(self, Self::Io { source, .. } if crate::fs::is_out_of_space(source))
     }
 }
 
@@ -461,5 +461,23 @@ impl std::error::Error for StoreError {
             Self::Io { source, .. } => Some(source),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_one_millisecond_are_listed_by_their_ids_whatever_more_is_known_of_their_starts() {
+        let at = |millis: u64, nanos: u64, id: u8| {
+            let run = RunId::from_parts(millis, [id; 10]);
+            let started_at = UnixNanos(millis * 1_000_000 + nanos);
+            RunSummary { started_at, ..assembly::RunState::new(run, run.as_trace_id()).summary(started_at) }
+        };
+        // One comes from a file, with milliseconds, and one from what a dead process left.
+        let runs = vec![at(5, 0, 3), at(5, 700, 2), at(5, 0, 1), at(6, 0, 0), at(4, 999_999, 9)];
+        let listed: Vec<u8> = Query::default().select(runs).iter().map(|run| run.run_id.0[15]).collect();
+        assert_eq!(listed, [0, 3, 2, 1, 9]);
     }
 }

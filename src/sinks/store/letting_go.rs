@@ -147,7 +147,12 @@ impl<W: RunWriter> StoreSink<W> {
             return Ok(());
         }
         if self.outside.is_some() && !self.over.contains_key(&trace_id) {
-            self.hear_of_others()?;
+            match self.hear_of_others() {
+                // That passes, and who tells of this trace tells of it again.
+                Err(error) if error.is_out_of_resources() => return Err(error),
+                // What cannot be read keeps nobody's spans from being stored: a late one may get a run of its own.
+                heard => drop(heard),
+            }
         }
         if let Some(run) = self.over.get(&trace_id).copied() {
             let trace = Trace { first_run: Some(run), released: vec![run], ..Trace::default() };

@@ -119,7 +119,13 @@ impl IndexLog {
         let mut lines = BufReader::with_capacity(1 << 16, Contents::behind(&*file, self.heard));
         let mut line = Vec::new();
         // Behind the last line feed somebody is writing.
-        while lines.read_until(b'\n', &mut line).map_err(read())? > 0 && line.last() == Some(&b'\n') {
+        loop {
+            match lines.read_until(b'\n', &mut line) {
+                Ok(_) if line.last() == Some(&b'\n') => {}
+                // What was read before is told; the next time begins here.
+                Err(error) if over.is_empty() => return Err(read()(error)),
+                Ok(_) | Err(_) => return Ok(over.into()),
+            }
             self.heard += line.len() as u64;
             if says_over(&line)
                 && let Some((trace, run)) = quick_trace(&line)
@@ -132,7 +138,6 @@ impl IndexLog {
             }
             line.clear();
         }
-        Ok(over.into())
     }
 
     /// Returns the size of the open file; `None` when there is none, or none by this name any more.
@@ -353,7 +358,7 @@ pub(super) fn open_of_writer(
 fn quick_trace(line: &[u8]) -> Option<(TraceId, RunId)> {
     const TRACE: &[u8] = b"\"trace_id\":\"";
     // Within a text these quotes would have backslashes before them.
-    let at = line.windows(TRACE.len()).position(|bytes| bytes == TRACE)?;
+    let at = memchr::memmem::find(line, TRACE)?;
     let trace = line.get(at + TRACE.len()..)?.get(..32)?;
     Some((std::str::from_utf8(trace).ok()?.parse().ok()?, quick_id(line)?))
 }
@@ -362,7 +367,7 @@ fn quick_trace(line: &[u8]) -> Option<(TraceId, RunId)> {
 #[cfg(feature = "server")]
 fn is_by(line: &[u8], writer: RunId) -> bool {
     let by_writer = format!("\"writer\":\"{writer}\"");
-    line.windows(by_writer.len()).rposition(|bytes| bytes == by_writer.as_bytes()).is_some()
+    memchr::memmem::rfind(line, by_writer.as_bytes()).is_some()
 }
 
 /// Tells whether a line as this version writes it is of a run that is over; of another line that is not known.
@@ -370,7 +375,7 @@ fn is_by(line: &[u8], writer: RunId) -> bool {
 fn says_over(line: &[u8]) -> bool {
     // Within a text these quotes would have backslashes before them.
     const STATUS: &[u8] = b"\"status\":\"";
-    let status = line.windows(STATUS.len()).position(|bytes| bytes == STATUS).map(|at| &line[at + STATUS.len()..]);
+    let status = memchr::memmem::find(line, STATUS).map(|at| &line[at + STATUS.len()..]);
     let is_open =
         |word: &[u8]| [&b"running\""[..], b"waiting\"", b"pending\""].iter().any(|open| word.starts_with(open));
     status.is_some_and(|word| !is_open(word))

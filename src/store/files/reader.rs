@@ -16,7 +16,9 @@ use crate::error::with_causes;
 use crate::model::run::ArtifactInfo;
 use crate::model::{Event, RunId, RunKind, RunSummary, StepView, UnixNanos};
 use crate::store::assembly::RunState;
-use crate::store::{Capabilities, DamagedRun, Listed, ListedRun, Query, RunReader, StoreError, resolve_among};
+use crate::store::{
+    Capabilities, DamagedRun, Listed, ListedRun, Query, RunReader, StoreError, newest_first, resolve_among,
+};
 
 /// Up to this many listed runs have their `run.yaml` read as well, so that a damaged one shows as damaged and none is shown
 /// by a line of `index.log` that is not its last.
@@ -183,7 +185,7 @@ impl FilesReader {
         runs.retain(|summary| !is_laid(summary.run_id));
         damaged.retain(|run| !is_laid(run.run_id));
         runs.extend(self.overlay.summaries().map(|summary| RunSummary { steps: None, ..summary.clone() }));
-        runs.sort_by(|a, b| b.started_at.cmp(&a.started_at).then(b.run_id.cmp(&a.run_id)));
+        runs.sort_by(newest_first);
         (runs, damaged)
     }
 
