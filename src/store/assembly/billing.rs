@@ -487,23 +487,26 @@ pub(super) fn known_model<'a>(facts: &'a StepFacts, answered: &HashMap<Asked<'a>
     facts.response_model.as_deref().or_else(|| answered.get(&asked(facts)).copied()).or(facts.model())
 }
 
+/// What a call knows of its bill, what matters more first: whether it was given from a recording, its tokens, its cost, how
+/// many parts of the tokens that have a price of their own, its model, and whether it spoke to the server itself.
+type Knowledge = (bool, bool, bool, usize, bool, bool);
+
 /// How much a call knows of its bill; of two that know the same, the one that spoke to the server knows better. Who only
 /// passed the call on does if it tells of cached tokens, which have a price of their own and which many a program leaves out.
-fn knowledge(step: &Step) -> u8 {
+fn knowledge(step: &Step) -> Knowledge {
     let facts = &step.facts;
-    let is_some = |count: Option<u64>| count.is_some_and(|count| count > 0);
-    let tells_cache = facts.tokens.is_some_and(|tokens| is_some(tokens.cache_read) || is_some(tokens.cache_write));
+    let is_some = |count: &Option<u64>| count.is_some_and(|count| count > 0);
+    let tokens = facts.tokens.unwrap_or_default();
+    let tells_cache = is_some(&tokens.cache_read) || is_some(&tokens.cache_write);
     let is_at_wire = facts.is_at_wire && (!facts.is_relayed || tells_cache);
     // What was given from a recording was not billed, whatever the program makes of it.
     let is_replayed = facts.response_id.as_deref().is_some_and(|id| id.starts_with(names::REPLAYED_ANSWER));
-    8 * u8::from(is_replayed)
-        + 4 * u8::from(facts.tokens.is_some())
-        + 2 * u8::from(facts.cost.is_some())
-        + u8::from(is_at_wire)
+    let parts = [tokens.cache_read, tokens.cache_write, tokens.reasoning].iter().filter(|count| is_some(count)).count();
+    (is_replayed, facts.tokens.is_some(), facts.cost.is_some(), parts, facts.model().is_some(), is_at_wire)
 }
 
 /// Of two calls that know the same, the program's own stands where it belongs in the run.
-fn rank(step: &Step) -> (u8, bool) {
+fn rank(step: &Step) -> (Knowledge, bool) {
     (knowledge(step), !step.facts.is_relayed)
 }
 
@@ -584,6 +587,28 @@ mod tests {
             (facts.request_model, facts.response_model) = (Some("alias".into()), Some("m0".into()));
         };
         assert_eq!(copies(layer, client, &answered), HashMap::from([(0, 1)]));
+    }
+
+    #[test]
+    fn of_a_call_around_a_call_the_one_that_knows_more_counts() {
+        let around = |change: &dyn Fn(&mut StepFacts, &mut StepFacts)| {
+            let call = (false, 0, 1, 5, 0, false);
+            let mut state = state(&[call, call]);
+            state.steps[1].parent = Some(state.steps[0].span_id);
+            state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+            let [outer, inner] = &mut state.steps[..] else { unreachable!() };
+            change(std::sync::Arc::make_mut(&mut outer.facts), std::sync::Arc::make_mut(&mut inner.facts));
+            state.duplicates()
+        };
+        assert_eq!(around(&|_, _| ()), HashMap::from([(1, 0)]));
+        // Cached tokens, reasoning, and the model.
+        let read = Tokens { cache_read: Some(64), ..Tokens::default() };
+        assert_eq!(around(&|_, inner| inner.tokens = Some(read)), HashMap::from([(0, 1)]));
+        let all = Tokens { reasoning: Some(16), ..read };
+        let more =
+            |outer: &mut StepFacts, inner: &mut StepFacts| (outer.tokens, inner.tokens) = (Some(read), Some(all));
+        assert_eq!(around(&more), HashMap::from([(0, 1)]));
+        assert_eq!(around(&|outer, _| outer.request_model = None), HashMap::from([(0, 1)]));
     }
 
     /// What `relayed` does, without sorting anything away: each call that was passed on against all others.
