@@ -3,7 +3,8 @@
 /// Older and foreign words in `gen_ai.system` for a provider, lower case, and its canonical name.
 ///
 /// Source: the deprecated registry of OpenTelemetry semantic conventions 1.44 for the first five; the others are
-/// what Traceloop, Spring AI and OpenInference write, Vercel's SDK, and Claude Code of its own provider.
+/// what Traceloop, Spring AI and OpenInference write, Vercel's SDK, Claude Code of its own provider, and MLflow, which
+/// takes the start of a model's name for it: with Bedrock a region.
 pub const CANONICAL: &[(&str, &str)] = &[
     ("vertex_ai", "gcp.vertex_ai"),
     ("gemini", "gcp.gemini"),
@@ -11,10 +12,17 @@ pub const CANONICAL: &[(&str, &str)] = &[
     ("az.ai.openai", "azure.ai.openai"),
     ("xai", "x_ai"),
     ("vertexai", "gcp.vertex_ai"),
+    ("google_vertexai", "gcp.vertex_ai"),
     ("google_genai", "gcp.gen_ai"),
     ("google", "gcp.gen_ai"),
     ("bedrock", "aws.bedrock"),
     ("bedrock_converse", "aws.bedrock"),
+    ("amazon_bedrock", "aws.bedrock"),
+    ("awsbedrock", "aws.bedrock"),
+    ("us", "aws.bedrock"),
+    ("eu", "aws.bedrock"),
+    ("apac", "aws.bedrock"),
+    ("global", "aws.bedrock"),
     ("aws", "aws.bedrock"),
     ("azure", "azure.ai.openai"),
     ("azure_openai", "azure.ai.openai"),
@@ -22,6 +30,7 @@ pub const CANONICAL: &[(&str, &str)] = &[
     ("mistralai", "mistral_ai"),
     ("moonshot", "moonshot_ai"),
     ("watsonx", "ibm.watsonx.ai"),
+    ("ibm.watson.ai", "ibm.watsonx.ai"),
     ("azure-openai", "azure.ai.openai"),
     ("google.generative-ai", "gcp.gemini"),
     ("google.vertex.chat", "gcp.vertex_ai"),
@@ -54,8 +63,36 @@ pub const HOSTS: &[(&str, &str)] = &[
 ];
 
 /// Words in `gen_ai.system` that name a framework, which says nothing about who serves the model.
-pub const FRAMEWORKS: &[&str] =
-    &["autogen", "crewai", "gcp.vertex.agent", "langchain", "spring_ai", "strands-agents", "_other"];
+///
+/// Source: `openlit` 1.45 `semcov`, OpenLLMetry 0.62, and recordings.
+pub const FRAMEWORKS: &[&str] = &[
+    "ag2",
+    "agent_framework",
+    "agno",
+    "autogen",
+    "browser_use",
+    "claude_agent_sdk",
+    "controlflow",
+    "crewai",
+    "dynamiq",
+    "gcp.vertex.agent",
+    "google_adk",
+    "haystack",
+    "julep",
+    "langchain",
+    "langgraph",
+    "letta",
+    "llama_index",
+    "mcp",
+    "microsoft.agent_framework",
+    "openai_agents",
+    "pydantic_ai",
+    "smolagents",
+    "spring_ai",
+    "strands-agents",
+    "strands_agents",
+    "_other",
+];
 
 /// Provider names, lower case, and the id of the provider in the price table, where the table does not find it by
 /// itself or would find another.

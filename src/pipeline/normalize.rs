@@ -261,6 +261,15 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
             found = Value::from(span.name.strip_suffix(method)?);
             &found
         }
+        Source::Behind(start) => {
+            found = Value::from(span.name.strip_prefix(start)?);
+            &found
+        }
+        Source::Quoted(key, before) => {
+            let (_, rest) = value_of(span, key)?.as_str()?.split_once(before)?;
+            found = Value::from(rest.split_once('\'')?.0);
+            &found
+        }
         Source::Indexed(_) | Source::Parts(_) => return None,
     };
     match shape {
@@ -279,8 +288,11 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
     }
 }
 
+/// Who writes every value as JSON has `null` for none.
 fn says_something(value: &Value) -> bool {
-    !value.as_str().is_some_and(|text| text.is_empty() || HIDDEN.iter().any(|start| text.starts_with(start)))
+    !value
+        .as_str()
+        .is_some_and(|text| matches!(text, "" | "null") || HIDDEN.iter().any(|start| text.starts_with(start)))
 }
 
 /// Reads a value as the structure it is: JSON, also of a lone value, or what Python prints.
@@ -364,8 +376,10 @@ fn fits(span: &Span, row: &KindRow) -> bool {
     match row.test {
         Test::Is(expected) => word.eq_ignore_ascii_case(expected),
         Test::IsRoot(expected) => word.eq_ignore_ascii_case(expected) && span.parent_span_id.is_empty(),
+        Test::IsWithout(expected, key) => word.eq_ignore_ascii_case(expected) && span.attr(key).is_none(),
         Test::Starts(start) => word.starts_with(start),
         Test::Ends(end) => word.ends_with(end),
+        Test::Has(part) => word.contains(part),
         Test::IsName => word == span.name,
         Test::Present => true,
         Test::Label => !ORDINARY.iter().any(|key| span.attr(key).is_some()) && matches!(span.kind, 0 | 1),

@@ -3,13 +3,11 @@
 use super::Shape::{Count, Model, Provider, Text};
 use super::Source::{After, Before, Json, Key, Parts};
 use super::{
-    ALL_INCLUSIVE, Announced, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Test, content,
-    kind, row,
+    ALL_INCLUSIVE, AS_REPORTED, Announced, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Test, content, kind,
+    row,
 };
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
-
-const EXCLUSIVE_FOR_ANTHROPIC: &[BasisRow] = &[BasisRow { provider: "anthropic", basis: Basis::Exclusive }];
 
 /// Vercel's AI SDK, legacy names (scope `ai`).
 ///
@@ -194,6 +192,7 @@ pub const PYDANTIC: Dialect = Dialect {
                 Key("all_messages_events"),
                 Key("tool_arguments"),
                 Json("request_data", &["messages"]),
+                Json("request_data", &["input"]),
             ],
         ),
         content(Side::Out, &[Key("final_result"), Key("tool_response"), Json("response_data", &["message"])]),
@@ -213,7 +212,10 @@ pub const LOGFIRE_OPENAI_AGENTS: Dialect = Dialect {
     detect: &[Detect::Scope("logfire.openai_agents")],
     facts: &[row(names::CONVERSATION_ID, &[Key("group_id")], Text), row(names::AGENT_NAME, &[Key("agent_name")], Text)],
     entity: &[Key("name")],
-    content: &[content(Side::In, &[Key("input"), Key("raw_input")]), content(Side::Out, &[Key("output")])],
+    content: &[
+        content(Side::In, &[Key("input"), Key("raw_input")]),
+        content(Side::Out, &[Key("output"), Json("response", &["output"])]),
+    ],
     usage: &[Key("gen_ai.usage.raw"), Key("usage")],
     kinds: &[
         kind("logfire.msg_template", Test::Starts("OpenAI Agents trace: "), StepKind::Workflow),
@@ -402,7 +404,7 @@ pub const AGENT_FRAMEWORK: Dialect = Dialect {
         kind(SPAN_NAME, Test::Starts("edge_group.process"), StepKind::Task),
         kind(SPAN_NAME, Test::Starts("message.send"), StepKind::Task),
     ],
-    basis: EXCLUSIVE_FOR_ANTHROPIC,
+    basis: AS_REPORTED,
     ..PLAIN
 };
 
@@ -420,7 +422,7 @@ pub const SEMANTIC_KERNEL: Dialect = Dialect {
         kind(names::OPERATION, Test::Starts("chat."), StepKind::Llm),
         kind(names::OPERATION, Test::Starts("text."), StepKind::Llm),
     ],
-    basis: EXCLUSIVE_FOR_ANTHROPIC,
+    basis: AS_REPORTED,
     ..PLAIN
 };
 
@@ -449,6 +451,6 @@ pub const SPRING_AI: Dialect = Dialect {
         kind("spring.ai.kind", Test::Is("vector_store"), StepKind::Retrieval),
         kind("spring.ai.kind", Test::Present, StepKind::Task),
     ],
-    basis: EXCLUSIVE_FOR_ANTHROPIC,
+    basis: AS_REPORTED,
     ..PLAIN
 };

@@ -26,7 +26,8 @@ pub use frameworks::{
     SPRING_AI, STRANDS, VERCEL, VERCEL_OTEL, VOLTAGENT,
 };
 pub use platforms::{
-    LAMINAR, LANGFUSE, LANGSMITH, LITELLM, MLFLOW, OPENINFERENCE, OPENINFERENCE_CLAUDE, OPENLIT, TRACELOOP,
+    AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, OPENINFERENCE, OPENINFERENCE_AGENTS,
+    OPENINFERENCE_AGNO, OPENINFERENCE_CLAUDE, OPENLIT, OPENLIT_CREWAI, TRACELOOP,
 };
 pub use standard::{ANTHROPIC_CLIENT, OTEL, OTEL_INSTRUMENTATION, RIG};
 
@@ -123,6 +124,10 @@ pub enum Source {
     /// What stands in the span's own name before this method of an object: the object of an agent or a tool is what the
     /// program calls it. A workflow keeps its whole name.
     Method(&'static str),
+    /// What follows this start of the span's own name.
+    Behind(&'static str),
+    /// What stands between a text and the next quote in what Python prints: key, text.
+    Quoted(&'static str, &'static str),
     /// Messages spread over attributes: `PREFIX.0.role`, `PREFIX.0.content`, `PREFIX.1.role`, ...
     Indexed(&'static str),
     /// One answer spread over attributes, all of which are parts of it: what each of them says, and its key.
@@ -196,10 +201,14 @@ pub enum Test {
     Is(&'static str),
     /// The value is this, on a span without a parent.
     IsRoot(&'static str),
+    /// The value is this, and an attribute is not there.
+    IsWithout(&'static str, &'static str),
     /// The value starts so.
     Starts(&'static str),
     /// The value ends so.
     Ends(&'static str),
+    /// The value has this in it.
+    Has(&'static str),
     /// The value is the span's own name.
     IsName,
     /// The attribute is there.
@@ -251,21 +260,32 @@ const fn content(side: Side, from: &'static [Source]) -> Content {
     Content { side, from }
 }
 
+/// Of providers that report cached tokens apart, for who passes on what they report.
+const AS_REPORTED: &[BasisRow] = &[
+    BasisRow { provider: "anthropic", basis: Basis::Exclusive },
+    BasisRow { provider: "aws.bedrock", basis: Basis::Exclusive },
+];
+
 const ALL_INCLUSIVE: &[BasisRow] = &[BasisRow { provider: "", basis: Basis::Inclusive }];
 
 /// All dialects but [`OTEL`], in the order in which they are tried: the more particular mark first.
 pub const DIALECTS: &[&Dialect] = &[
     &LANGFUSE,
     &OPENINFERENCE_CLAUDE,
+    &OPENINFERENCE_AGENTS,
+    &OPENINFERENCE_AGNO,
     &OPENINFERENCE,
     &CLAUDE_CODE,
     &LITELLM,
+    &BEDROCK,
     &TRACELOOP,
     &MLFLOW,
     &LAMINAR,
     &LANGSMITH,
     &MASTRA,
     &VOLTAGENT,
+    &AGENTOPS,
+    &LANGWATCH,
     &VERCEL,
     &VERCEL_OTEL,
     &LOGFIRE_OPENAI_AGENTS,
@@ -275,6 +295,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &AGENT_FRAMEWORK,
     &SEMANTIC_KERNEL,
     &AUTOGEN,
+    &OPENLIT_CREWAI,
     &OPENLIT,
     &SPRING_AI,
     &GENKIT,

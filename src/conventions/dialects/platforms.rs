@@ -1,9 +1,10 @@
 //! Instrumentations and platforms that lie over many frameworks.
 
 use super::Shape::{Class, Count, Model, Provider, Text};
-use super::Source::{Before, Indexed, Json, Key, Method, Name};
+use super::Source::{Before, Behind, Indexed, Json, Key, Method, Name, Quoted};
 use super::{
-    ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, GOOGLE, Outcome, PLAIN, SPAN_NAME, Side, Test, content, kind, row,
+    ALL_INCLUSIVE, AS_REPORTED, Basis, BasisRow, Detect, Dialect, GOOGLE, Outcome, PLAIN, SPAN_NAME, Side, Test,
+    content, kind, row,
 };
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
@@ -16,8 +17,8 @@ const LANGCHAIN_ID: &[&str] = &["generations", "0", "0", "message", "kwargs", "r
 /// Where LangChain's answers have the usage.
 const LANGCHAIN_USAGE: &[&str] = &["generations", "0", "0", "message", "kwargs", "usage_metadata"];
 
-const EXCLUSIVE_FOR_ANTHROPIC: &[BasisRow] =
-    &[BasisRow { provider: "anthropic", basis: Basis::Exclusive }, BasisRow { provider: "", basis: Basis::Inclusive }];
+/// Where Haystack's answers have it, printed by Python.
+const HAYSTACK_USAGE: &[&str] = &["replies", "0", "_meta", "usage"];
 
 /// OpenInference (Arize): its own names for everything, flattened lists.
 ///
@@ -52,12 +53,24 @@ pub const OPENINFERENCE: Dialect = Dialect {
         row(names::AUDIO_OUTPUT_TOKENS, &[Key("llm.token_count.completion_details.audio")], Count),
         row(names::TOOL_NAME, &[Key("tool.name")], Text),
         row(names::TOOL_CALL_ID, &[Key("tool.id")], Text),
-        row(names::AGENT_NAME, &[Key("agent.name"), Json("metadata", &["lc_agent_name"])], Text),
+        // LlamaIndex has its agent in the events that go from step to step.
+        row(
+            names::AGENT_NAME,
+            &[Key("agent.name"), Json("metadata", &["lc_agent_name"]), Quoted("input.value", "current_agent_name='")],
+            Text,
+        ),
         row(names::TAGS, &[Key("tag.tags")], Text),
     ],
     entity: &[Key("graph.node.name"), Key("graph.node.id"), Method(".run"), Method(".arun"), Method(".__call__"), Name],
-    // smolagents' answers, with what the client returned as Python prints it; LangChain's, whose counts may say more.
-    usage: &[Json("output.value", &["raw", "usage"]), Json("output.value", LANGCHAIN_USAGE)],
+    // smolagents' answers, with what the client returned as Python prints it; LangChain's, whose counts may say more; what
+    // the provider answered; Haystack's.
+    usage: &[
+        Json("output.value", &["raw", "usage"]),
+        Json("output.value", LANGCHAIN_USAGE),
+        Json("output.value", &["usage"]),
+        Json("output.value", HAYSTACK_USAGE),
+        Json("output.value", &["meta", "usage"]),
+    ],
     content: &[
         content(Side::In, &[Indexed("llm.input_messages"), Key("input.value")]),
         content(Side::Out, &[Indexed("llm.output_messages"), Key("output.value")]),
@@ -68,8 +81,6 @@ pub const OPENINFERENCE: Dialect = Dialect {
         // LangChain: whatever has `agent` in its name is said to be one, a tool that hands over to one as well.
         kind("tool.name", Test::IsName, StepKind::Tool),
         kind(names::AGENT_NAME, Test::IsName, StepKind::Agent),
-        // The OpenAI Agents SDK: one agent hands over to the next, and no tool runs.
-        kind(SPAN_NAME, Test::Starts("handoff to "), StepKind::Task),
         kind("openinference.span.kind", Test::Is("LLM"), StepKind::Llm),
         kind("openinference.span.kind", Test::Is("TOOL"), StepKind::Tool),
         kind("openinference.span.kind", Test::Is("AGENT"), StepKind::Agent),
@@ -94,6 +105,36 @@ pub const OPENINFERENCE_CLAUDE: Dialect = Dialect {
     ..OPENINFERENCE
 };
 
+/// OpenInference's instrumentation of the OpenAI Agents SDK, which says of the trace that encloses the agents that it is one.
+///
+/// Source: `openinference-instrumentation-openai-agents` 2.6, run against a scripted server.
+pub const OPENINFERENCE_AGENTS: Dialect = Dialect {
+    name: "openinference-agents",
+    detect: &[Detect::ScopePrefix("openinference.instrumentation.openai_agents")],
+    kinds: &[
+        // One agent hands over to the next, and no tool runs.
+        kind(SPAN_NAME, Test::Starts("handoff to "), StepKind::Task),
+        kind(names::AGENT_NAME, Test::IsName, StepKind::Agent),
+        kind("graph.node.id", Test::IsName, StepKind::Agent),
+        kind("openinference.span.kind", Test::Is("AGENT"), StepKind::Workflow),
+        kind("openinference.span.kind", Test::Is("LLM"), StepKind::Llm),
+        kind("openinference.span.kind", Test::Is("TOOL"), StepKind::Tool),
+        kind("openinference.span.kind", Test::Is("GUARDRAIL"), StepKind::Guardrail),
+        kind("openinference.span.kind", Test::Present, StepKind::Task),
+    ],
+    ..OPENINFERENCE
+};
+
+/// OpenInference's instrumentation of Agno, which has what the provider reported.
+///
+/// Source: `openinference-instrumentation-agno` 1.0.15 with `agno` 3.1, run against a scripted server.
+pub const OPENINFERENCE_AGNO: Dialect = Dialect {
+    name: "openinference-agno",
+    detect: &[Detect::ScopePrefix("openinference.instrumentation.agno")],
+    basis: AS_REPORTED,
+    ..OPENINFERENCE
+};
+
 /// OpenLLMetry (Traceloop).
 ///
 /// Source: `traceloop/openllmetry` 0.62.1 and `opentelemetry-semantic-conventions-ai` 0.5.1; recordings of 0.62 and 0.40.
@@ -104,24 +145,29 @@ pub const TRACELOOP: Dialect = Dialect {
         Detect::Key("llm.request.type"),
         Detect::Scope("traceloop.tracer"),
         Detect::ScopePrefix("@traceloop/"),
+        Detect::KeyPrefix("crewai.crew."),
     ],
     facts: &[
         row(names::INPUT_TOKENS, &[Key("llm.usage.prompt_tokens")], Count),
         row(names::OUTPUT_TOKENS, &[Key("llm.usage.completion_tokens")], Count),
         row(names::TOTAL_TOKENS, &[Key("llm.usage.total_tokens")], Count),
         row(names::TOOL_CALL_ID, &[Json("traceloop.entity.output", &["kwargs", "tool_call_id"])], Text),
+        row(names::AGENT_NAME, &[Json("traceloop.entity.output", &["current_agent_name"])], Text),
     ],
     // What a tool of LlamaIndex or LangChain.js gave says who gave it; the entity is its class.
     entity: &[
         Json("traceloop.entity.output", &["tool_name"]),
         Json("traceloop.entity.output", &["kwargs", "name"]),
         Key("traceloop.entity.name"),
+        Key("crewai.crew.name"),
     ],
     content: &[
         content(Side::In, &[Key("traceloop.entity.input")]),
-        content(Side::Out, &[Key("traceloop.entity.output")]),
+        content(Side::Out, &[Key("traceloop.entity.output"), Key("crewai.crew.result")]),
     ],
     kinds: &[
+        // A crew of CrewAI bears no word of theirs, and the operation of an agent.
+        kind("crewai.crew.id", Test::Present, StepKind::Workflow),
         // LlamaIndex, and LangChain in JavaScript: what a call is stands beside the word that is put on every method.
         kind(names::OPERATION, Test::Is("embeddings"), StepKind::Embedding),
         kind(names::OPERATION, Test::Is("chat"), StepKind::Llm),
@@ -138,6 +184,28 @@ pub const TRACELOOP: Dialect = Dialect {
     ],
     basis: ALL_INCLUSIVE,
     ..PLAIN
+};
+
+/// The instrumentations of AWS's client for Bedrock, OpenLLMetry's and OpenTelemetry's own: what Bedrock reports, which counts
+/// cached tokens apart.
+///
+/// Source: `opentelemetry-instrumentation-bedrock` 0.62 and `opentelemetry-instrumentation-botocore` 0.66b2, run against a
+/// scripted server. Both say of an embedding that it is a completion.
+pub const BEDROCK: Dialect = Dialect {
+    name: "bedrock",
+    detect: &[
+        Detect::Scope("opentelemetry.instrumentation.bedrock"),
+        Detect::Scope("opentelemetry.instrumentation.botocore.bedrock-runtime"),
+    ],
+    kinds: &[
+        kind(names::REQUEST_MODEL, Test::Has("titan-embed"), StepKind::Embedding),
+        kind(names::REQUEST_MODEL, Test::Has("cohere.embed"), StepKind::Embedding),
+        kind(names::REQUEST_MODEL, Test::Starts("embed-"), StepKind::Embedding),
+        kind("llm.request.type", Test::Is("chat"), StepKind::Llm),
+        kind("llm.request.type", Test::Is("completion"), StepKind::Llm),
+    ],
+    basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
+    ..TRACELOOP
 };
 
 /// Langfuse's SDK.
@@ -207,7 +275,8 @@ pub const MLFLOW: Dialect = Dialect {
         row(names::AGENT_NAME, &[Json("metadata", &["lc_agent_name"])], Text),
         row(names::RESPONSE_ID, &[Json("mlflow.spanOutputs", &["id"])], Text),
     ],
-    entity: &[Name],
+    // DSPy's tools are named after their class, too.
+    entity: &[Behind("Tool."), Name],
     usage: &[Key("mlflow.chat.tokenUsage"), Json("mlflow.spanOutputs", &["usage"])],
     content: &[content(Side::In, &[Key("mlflow.spanInputs")]), content(Side::Out, &[Key("mlflow.spanOutputs")])],
     kinds: &[
@@ -288,9 +357,23 @@ pub const OPENLIT: Dialect = Dialect {
         kind(SPAN_NAME, Test::Starts("chat "), StepKind::Llm),
         kind(SPAN_NAME, Test::Starts("embeddings "), StepKind::Embedding),
     ],
-    basis: EXCLUSIVE_FOR_ANTHROPIC,
+    basis: &[
+        BasisRow { provider: "anthropic", basis: Basis::Exclusive },
+        BasisRow { provider: "aws.bedrock", basis: Basis::Exclusive },
+        BasisRow { provider: "", basis: Basis::Inclusive },
+    ],
     reasoning_apart: &[GOOGLE],
     ..PLAIN
+};
+
+/// OpenLIT's instrumentation of CrewAI, which says of every method of a flow that it is an agent, without a name.
+///
+/// Source: `openlit` 1.45 with `crewai` 1.15, run against a scripted server.
+pub const OPENLIT_CREWAI: Dialect = Dialect {
+    name: "openlit-crewai",
+    detect: &[Detect::Scope("openlit.instrumentation.crewai")],
+    kinds: &[kind(names::OPERATION, Test::IsWithout("invoke_agent", names::AGENT_NAME), StepKind::Task)],
+    ..OPENLIT
 };
 
 /// LiteLLM, SDK and proxy: the standard's names, leftovers of older ones, and Python's words for objects.
@@ -346,6 +429,86 @@ pub const LAMINAR: Dialect = Dialect {
         kind("lmnr.span.type", Test::Is("TOOL"), StepKind::Tool),
         kind("lmnr.span.type", Test::Is("EVALUATOR"), StepKind::Evaluator),
         kind("lmnr.span.type", Test::Present, StepKind::Task),
+    ],
+    ..PLAIN
+};
+
+/// AgentOps' decorators and callbacks.
+///
+/// Source: `agentops` 0.4.21 `semconv` and `sdk/decorators`; no recording.
+pub const AGENTOPS: Dialect = Dialect {
+    name: "agentops",
+    detect: &[Detect::Key("agentops.span.kind")],
+    facts: &[row(names::AGENT_NAME, &[Key("agent.name")], Text), row(names::TOOL_NAME, &[Key("tool.name")], Text)],
+    entity: &[Key("operation.name"), Key("agentops.entity.name"), Name],
+    content: &[
+        content(
+            Side::In,
+            &[
+                Key("agentops.entity.input"),
+                Key("agentops.session.input"),
+                Key("agentops.agent.input"),
+                Key("agentops.tool.input"),
+                Key("agentops.workflow.input"),
+                Key("agentops.task.input"),
+                Key("agentops.operation.input"),
+                Key("tool.parameters"),
+            ],
+        ),
+        content(
+            Side::Out,
+            &[
+                Key("agentops.entity.output"),
+                Key("agentops.session.output"),
+                Key("agentops.agent.output"),
+                Key("agentops.tool.output"),
+                Key("agentops.workflow.output"),
+                Key("agentops.task.output"),
+                Key("agentops.operation.output"),
+                Key("tool.result"),
+            ],
+        ),
+    ],
+    kinds: &[
+        kind("agentops.span.kind", Test::Is("llm"), StepKind::Llm),
+        kind("agentops.span.kind", Test::Is("llm.call"), StepKind::Llm),
+        kind("agentops.span.kind", Test::Is("agent"), StepKind::Agent),
+        kind("agentops.span.kind", Test::Is("tool"), StepKind::Tool),
+        kind("agentops.span.kind", Test::Is("guardrail"), StepKind::Guardrail),
+        kind("agentops.span.kind", Test::Is("workflow"), StepKind::Workflow),
+        kind("agentops.span.kind", Test::Is("session"), StepKind::Workflow),
+        kind("agentops.span.kind", Test::Present, StepKind::Task),
+    ],
+    basis: AS_REPORTED,
+    ..PLAIN
+};
+
+/// LangWatch's SDK.
+///
+/// Source: `langwatch` 1.4 `attributes.py` and `telemetry`; no recording.
+pub const LANGWATCH: Dialect = Dialect {
+    name: "langwatch",
+    detect: &[Detect::Key("langwatch.span.type")],
+    facts: &[
+        row(names::CONVERSATION_ID, &[Key("langwatch.thread.id"), Key("langwatch.session.id")], Text),
+        row(names::USER_ID, &[Key("langwatch.user.id")], Text),
+    ],
+    entity: &[Name],
+    content: &[
+        content(Side::In, &[Json("langwatch.input", &["value"]), Key("langwatch.input")]),
+        content(Side::Out, &[Json("langwatch.output", &["value"]), Key("langwatch.output")]),
+    ],
+    usage: &[Json("langwatch.metrics", &["value"]), Key("langwatch.metrics")],
+    kinds: &[
+        kind("langwatch.span.type", Test::Is("llm"), StepKind::Llm),
+        kind("langwatch.span.type", Test::Is("agent"), StepKind::Agent),
+        kind("langwatch.span.type", Test::Is("tool"), StepKind::Tool),
+        kind("langwatch.span.type", Test::Is("rag"), StepKind::Retrieval),
+        kind("langwatch.span.type", Test::Is("guardrail"), StepKind::Guardrail),
+        kind("langwatch.span.type", Test::Is("evaluation"), StepKind::Evaluator),
+        kind("langwatch.span.type", Test::Is("workflow"), StepKind::Workflow),
+        kind("langwatch.span.type", Test::IsRoot("chain"), StepKind::Workflow),
+        kind("langwatch.span.type", Test::Present, StepKind::Task),
     ],
     ..PLAIN
 };

@@ -153,11 +153,14 @@ pub(super) fn of_events(events: &[SpanEvent], side: Side) -> Option<Json> {
 }
 
 fn event_message(event: &SpanEvent, role: &str) -> Json {
-    // A choice has its message as one value; the other events have the fields of a message.
-    let inner = event.attr("message").map(Value::to_json);
-    let field = |name: &str| {
-        inner.as_ref().and_then(|inner| inner.get(name).cloned()).or_else(|| event.attr(name).map(Value::to_json))
+    // A choice has its message as one value; the other events have the fields of a message. Of a log that was written as
+    // text, the body has all of them.
+    let body = event.attr("body").map(structured);
+    let told = |name: &str| {
+        event.attr(name).map(Value::to_json).or_else(|| body.as_ref().and_then(|body| body.get(name).cloned()))
     };
+    let inner = told("message");
+    let field = |name: &str| inner.as_ref().and_then(|inner| inner.get(name).cloned()).or_else(|| told(name));
     let content = field("content").or_else(|| inner.clone().filter(Json::is_string));
     let mut parts = Vec::new();
     match content {

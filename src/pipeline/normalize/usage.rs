@@ -138,7 +138,13 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
         count(names::CACHE_READ_TOKENS).unwrap_or(0).saturating_add(count(names::CACHE_WRITE_TOKENS).unwrap_or(0));
     let provider = span.attr_str(names::PROVIDER).unwrap_or_default();
     let is_apart = dialect.reasoning_apart.iter().any(|start| provider.starts_with(start));
-    let is_of_google = provider.starts_with(GOOGLE);
+    // LlamaIndex names the model alone.
+    let is_gemini = || {
+        [names::RESPONSE_MODEL, names::REQUEST_MODEL]
+            .iter()
+            .any(|key| span.attr_str(key).is_some_and(|model| model.starts_with("gemini")))
+    };
+    let is_of_google = provider.starts_with(GOOGLE) || (provider.is_empty() && is_gemini());
     let is_twice = dialect.adds_reasoning && !provider.is_empty() && !is_of_google;
     let told = dialect.basis.iter().find(|row| provider.starts_with(row.provider)).map(|row| row.basis);
     let told = told.or(usage.basis);

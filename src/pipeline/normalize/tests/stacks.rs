@@ -106,6 +106,19 @@ fn logfire_tells_of_the_openai_agents_sdk_by_templates() {
     assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
     assert_eq!(told("Turn {turn} for agent weather", "turn").kind, StepKind::Task);
     assert_eq!(told("Handoff: {from_agent} → {to_agent}", "").kind, StepKind::Task);
+    // It writes every value as JSON.
+    let response = r#"{"id": "resp-1", "output": [{"type": "message", "role": "assistant"}]}"#;
+    let list =
+        [("logfire.msg_template", "Responses API".into()), ("group_id", "null".into()), ("response", response.into())];
+    let call = super::stacks::told("logfire.openai_agents", "Responses API", &list);
+    assert_eq!((call.kind, call.session_id.as_deref()), (StepKind::Llm, None));
+    assert!(call.content.output.is_some_and(|output| output.as_str().contains("assistant")));
+}
+
+#[test]
+fn mlflow_names_a_tool_of_dspy_after_its_class_too() {
+    let tool = told("mlflow.tracing.provider", "Tool.get_weather", &[("mlflow.spanType", "\"TOOL\"".into())]);
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
 }
 
 #[test]
@@ -130,6 +143,19 @@ fn thoughts_of_gemini_are_paid_for_where_only_the_total_or_another_count_has_the
     for call in [by_total, by_count] {
         assert_eq!(tokens(&call), [Some(321), Some(97), None, Some(57), Some(25)]);
     }
+    // LlamaIndex, by OpenInference, does not say whose the model is.
+    let unnamed = told(
+        "openinference.instrumentation.llama_index",
+        "GoogleGenAI.chat",
+        &[
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.model_name", "gemini-2.5-flash".into()),
+            ("llm.token_count.prompt", Value::Int(321)),
+            ("llm.token_count.completion", Value::Int(32)),
+            ("llm.token_count.total", Value::Int(378)),
+        ],
+    );
+    assert_eq!(tokens(&unnamed), [Some(321), None, None, Some(57), Some(25)]);
     // Where output has them, the total says so.
     let whole = call("app", ("gen_ai.usage.total_tokens", Value::Int(353)));
     assert_eq!(tokens(&whole), [Some(321), Some(97), None, Some(32), None]);
@@ -629,4 +655,216 @@ fn voltagents_agents_bear_what_all_their_calls_used_and_its_calls_the_last_of_it
     let tool = told(&[("span.type", "tool".into()), ("tool.name", "get_weather".into()), ("output", "18 C".into())]);
     assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
     assert_eq!(told(&[("span.type", "memory".into())]).kind, StepKind::Task);
+}
+
+#[test]
+fn bedrock_counts_cached_tokens_apart_and_so_do_the_instrumentations_of_its_client() {
+    let call = |scope: &str, more: &[(&str, Value)]| {
+        let mut list = vec![
+            ("gen_ai.operation.name", Value::from("chat")),
+            ("gen_ai.usage.input_tokens", Value::Int(131)),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(64)),
+            ("gen_ai.usage.cache_creation.input_tokens", Value::Int(16)),
+        ];
+        list.extend_from_slice(more);
+        told(scope, "chat", &list)
+    };
+    let all = [Some(211), Some(64), Some(16), Some(37), None];
+    let own = call(
+        "opentelemetry.instrumentation.botocore.bedrock-runtime",
+        &[("gen_ai.system", "aws.bedrock".into()), ("rpc.system", "aws-api".into())],
+    );
+    assert_eq!((own.kind, tokens(&own)), (StepKind::Llm, all));
+    let openllmetry = call(
+        "opentelemetry.instrumentation.bedrock",
+        &[("gen_ai.provider.name", "aws.bedrock".into()), ("gen_ai.usage.total_tokens", Value::Int(168))],
+    );
+    assert_eq!((openllmetry.kind, tokens(&openllmetry)), (StepKind::Llm, all));
+    // LangChain has counted them in.
+    let langchain = told(
+        "opentelemetry.instrumentation.langchain",
+        "ChatBedrockConverse.chat",
+        &[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.provider.name", "aws.bedrock".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(211)),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(64)),
+            ("gen_ai.usage.cache_creation.input_tokens", Value::Int(16)),
+        ],
+    );
+    assert_eq!(tokens(&langchain), all);
+}
+
+#[test]
+fn an_embedding_of_bedrock_is_one_whatever_the_operation_says() {
+    for (scope, model) in [
+        ("opentelemetry.instrumentation.botocore.bedrock-runtime", "amazon.titan-embed-text-v2:0"),
+        ("opentelemetry.instrumentation.bedrock", "titan-embed-text-v2:0"),
+        ("opentelemetry.instrumentation.botocore.bedrock-runtime", "us.cohere.embed-v4:0"),
+    ] {
+        let list = [
+            ("gen_ai.operation.name", "text_completion".into()),
+            ("gen_ai.request.model", model.into()),
+            ("gen_ai.usage.input_tokens", Value::Int(9)),
+        ];
+        let embedding = told(scope, "text_completion", &list);
+        assert_eq!((embedding.kind, tokens(&embedding)[0]), (StepKind::Embedding, Some(9)), "{model}");
+    }
+}
+
+#[test]
+fn openinference_passes_on_what_the_provider_answered_where_its_own_names_have_less() {
+    // Bedrock's stream of Anthropic.
+    let answer = r#"{"usage": {"input_tokens": 131, "output_tokens": 37, "cache_creation_input_tokens": 16, "cache_read_input_tokens": 64}}"#;
+    let call = told(
+        "openinference.instrumentation.bedrock",
+        "bedrock.invoke_model_with_response_stream",
+        &[
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.token_count.prompt", Value::Int(211)),
+            ("llm.token_count.completion", Value::Int(37)),
+            ("output.value", answer.into()),
+        ],
+    );
+    assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(37), None]);
+    // Haystack.
+    let answer = r#"{"replies": ["ChatMessage(_role=<ChatRole.ASSISTANT: 'assistant'>, _content=[TextContent(text='18 C')], _name=None, _meta={'model': 'gpt-4o-mini', 'usage': {'completion_tokens': 57, 'prompt_tokens': 321, 'total_tokens': 378, 'completion_tokens_details': {'reasoning_tokens': 25, 'text_tokens': None}, 'prompt_tokens_details': {'cached_tokens': 97}}})"]}"#;
+    let list = [("openinference.span.kind", "LLM".into()), ("output.value", answer.into())];
+    let call = told("openinference.instrumentation.haystack", "OpenAIChatGenerator.run", &list);
+    assert_eq!(tokens(&call), [Some(321), Some(97), None, Some(57), Some(25)]);
+    let vectors =
+        r#"{"embedding": "<8-dimensional vector>", "meta": {"usage": {"prompt_tokens": 9, "total_tokens": 9}}}"#;
+    let list = [("openinference.span.kind", "EMBEDDING".into()), ("output.value", vectors.into())];
+    let embedding = told("openinference.instrumentation.haystack", "CreateEmbeddings", &list);
+    assert_eq!((embedding.kind, tokens(&embedding)[0]), (StepKind::Embedding, Some(9)));
+}
+
+#[test]
+fn what_encloses_the_agents_of_openais_sdk_is_none_of_them() {
+    let told = |name: &str, kind: &str, more: &[(&str, Value)]| {
+        let mut list = vec![("openinference.span.kind", Value::from(kind))];
+        list.extend_from_slice(more);
+        super::stacks::told("openinference.instrumentation.openai_agents", name, &list)
+    };
+    let trace = told("Agent workflow", "AGENT", &[]);
+    assert_eq!((trace.kind, trace.workflow_name.as_deref()), (StepKind::Workflow, Some("Agent workflow")));
+    assert_eq!(told("Agent workflow", "CHAIN", &[]).kind, StepKind::Task);
+    let agent = told("weather", "AGENT", &[("graph.node.id", "weather".into())]);
+    assert_eq!((agent.kind, agent.agent_name.as_deref()), (StepKind::Agent, Some("weather")));
+}
+
+#[test]
+fn a_crew_is_a_workflow_and_a_method_of_a_flow_no_agent() {
+    let crew = told(
+        "opentelemetry.instrumentation.crewai.instrumentation",
+        "crewai.workflow",
+        &[
+            ("gen_ai.operation.name", "invoke_agent".into()),
+            ("crewai.crew.id", "1".into()),
+            ("crewai.crew.name", "trip".into()),
+            ("crewai.crew.result", "18 C".into()),
+        ],
+    );
+    assert_eq!((crew.kind, crew.workflow_name.as_deref()), (StepKind::Workflow, Some("trip")));
+    assert_eq!(crew.content.output, Some(crate::model::json_text::JsonText::of(&"18 C".into())));
+    let openlit = |more: &[(&str, Value)]| {
+        let mut list = vec![("gen_ai.operation.name", "invoke_agent".into())];
+        list.extend_from_slice(more);
+        told("openlit.instrumentation.crewai", "invoke_agent", &list).kind
+    };
+    assert_eq!(openlit(&[]), StepKind::Task);
+    assert_eq!(openlit(&[("gen_ai.agent.name", "weather".into())]), StepKind::Agent);
+}
+
+#[test]
+fn a_framework_is_no_provider() {
+    for word in ["langgraph", "crewai", "ag2", "llama_index", "microsoft.agent_framework"] {
+        let step = told("openlit", "step", &[("gen_ai.provider.name", word.into())]);
+        assert_eq!(step.provider, None, "{word}");
+    }
+    // Nor is a region of Bedrock, which stands before the model's name.
+    let call = told(
+        "mlflow.tracing.provider",
+        "BedrockRuntime.converse",
+        &[("mlflow.spanType", "\"LLM\"".into()), ("mlflow.llm.provider", "\"us\"".into())],
+    );
+    assert_eq!(call.provider.as_deref(), Some("aws.bedrock"));
+    let call = told("langsmith", "ChatBedrock", &[("gen_ai.system", "amazon_bedrock".into())]);
+    assert_eq!(call.provider.as_deref(), Some("aws.bedrock"));
+}
+
+#[test]
+fn agno_has_what_the_provider_reported() {
+    let call = |provider: &str| {
+        let list = [
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.provider", provider.into()),
+            ("llm.token_count.prompt", Value::Int(131)),
+            ("llm.token_count.completion", Value::Int(37)),
+            ("llm.token_count.prompt_details.cache_read", Value::Int(64)),
+            ("llm.token_count.prompt_details.cache_write", Value::Int(16)),
+        ];
+        tokens(&told("openinference.instrumentation.agno", "Claude.invoke", &list))
+    };
+    assert_eq!(call("Anthropic"), [Some(211), Some(64), Some(16), Some(37), None]);
+    assert_eq!(call("AwsBedrock"), [Some(211), Some(64), Some(16), Some(37), None]);
+    assert_eq!(call("OpenAI"), [Some(131), Some(64), Some(16), Some(37), None]);
+}
+
+#[test]
+fn a_message_that_was_logged_as_text_is_one() {
+    // Semantic Kernel, by the handler of Python's own logs.
+    let mut record = ended(&[("gen_ai.operation.name", "chat".into())]);
+    let logged = |name: &str, body: &str| event(name, &[("body", body.into())]);
+    record.span.events = vec![
+        logged("gen_ai.user.message", r#"{"role": "user", "content": "weather?"}"#),
+        logged("gen_ai.choice", r#"{"message": {"role": "assistant", "content": "18 C"}, "finish_reason": "stop"}"#),
+    ];
+    let content = facts(&record).content;
+    let text = |side: &Option<crate::model::json_text::JsonText>| side.as_ref().map(|text| text.as_str().to_owned());
+    insta::assert_snapshot!(text(&content.input).unwrap_or_default(), @r#"[{"role":"user","parts":[{"type":"text","content":"weather?"}]}]"#);
+    insta::assert_snapshot!(text(&content.output).unwrap_or_default(), @r#"[{"role":"assistant","parts":[{"type":"text","content":"18 C"}],"finish_reason":"stop"}]"#);
+}
+
+#[test]
+fn llamaindex_names_its_agent_in_what_goes_from_step_to_step() {
+    let input =
+        r#"{"ev": "AgentSetup(input=[ChatMessage(role=<MessageRole.USER: 'user'>)], current_agent_name='weather')"}"#;
+    let list = [("openinference.span.kind", "CHAIN".into()), ("input.value", input.into())];
+    let step = told("openinference.instrumentation.llama_index", "BaseWorkflowAgent.run_agent_step", &list);
+    assert_eq!((step.kind, step.agent_name.as_deref()), (StepKind::Task, Some("weather")));
+    let output = r#"{"input": [], "current_agent_name": "weather"}"#;
+    let list = [("traceloop.span.kind", "task".into()), ("traceloop.entity.output", output.into())];
+    let step = told("opentelemetry.instrumentation.llamaindex", "BaseWorkflowAgent.task", &list);
+    assert_eq!((step.kind, step.agent_name.as_deref()), (StepKind::Task, Some("weather")));
+}
+
+#[test]
+fn agentops_and_langwatch_say_what_a_step_is() {
+    let agentops = |kind: &str| {
+        let list = [
+            ("agentops.span.kind", Value::from(kind)),
+            ("operation.name", "weather".into()),
+            ("agentops.tool.output", "18 C".into()),
+        ];
+        told("agentops", &format!("weather.{kind}"), &list)
+    };
+    assert_eq!(agentops("session").workflow_name.as_deref(), Some("weather"));
+    assert_eq!(agentops("agent").agent_name.as_deref(), Some("weather"));
+    assert_eq!(agentops("operation").kind, StepKind::Task);
+    let tool = agentops("tool");
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("weather")));
+    assert!(tool.content.output.is_some());
+    let usage = r#"{"type": "json", "value": {"promptTokens": 211, "completionTokens": 37}}"#;
+    let list = [
+        ("langwatch.span.type", "llm".into()),
+        ("langwatch.thread.id", "s-1".into()),
+        ("langwatch.input", r#"{"type": "text", "value": "hi"}"#.into()),
+        ("langwatch.metrics", usage.into()),
+    ];
+    let call = told("langwatch", "call", &list);
+    assert_eq!((call.kind, call.session_id.as_deref()), (StepKind::Llm, Some("s-1")));
+    assert_eq!(tokens(&call), [Some(211), None, None, Some(37), None]);
 }
