@@ -156,7 +156,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let ports: String = server.listening().iter().map(|port| format!("{port}\n")).collect();
     say(session, &ports);
     // Lists, sums and searches of a large store find their index current.
-    let _keeper = Keeper::start(server.layout(), args.search == Switch::On);
+    let _keeper = Keeper::start(server.layout(), args.search == Switch::On, server.lag());
     server.run(|| say(session, "ready\n")).map_err(failed)
 }
 

@@ -40,6 +40,8 @@ const BATCH_BYTES: usize = 1 << 20;
 /// How long the store sleeps when nothing comes: runs become due with time, too.
 const IDLE: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(500);
+/// The store lags when so many frames wait for it: a tenth of a second of its work, or more.
+const LAGS: u64 = 4096;
 /// How often it is told which runs are under way.
 const POST: Duration = Duration::from_millis(100);
 /// How long the last metrics may take.
@@ -161,6 +163,8 @@ pub(super) struct Tally {
     pub journal_stuck: AtomicBool,
     /// The run store cannot be written.
     pub store_stuck: AtomicBool,
+    /// More waits for it than comes between two looks.
+    pub store_lags: AtomicBool,
     /// The threads that write them are there no more, as they should never be.
     pub journal_dead: AtomicBool,
     pub store_dead: AtomicBool,
@@ -592,6 +596,8 @@ impl Keeper {
         self.tally.store_stuck.store(false, Ordering::Relaxed);
         self.warned = false;
         self.told = self.told.max(batch.last_seq());
+        let waiting = self.tally.committed.last().saturating_sub(self.told);
+        self.tally.store_lags.store(waiting > LAGS, Ordering::Relaxed);
         if !self.sink.is_holding() {
             self.done = self.sink.oldest_held().map_or(batch.last_seq(), |held| held.saturating_sub(1));
         }

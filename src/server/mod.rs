@@ -244,6 +244,12 @@ impl Server {
         &self.inside.layout
     }
 
+    /// Returns what tells, from any thread, whether the run store lags behind what is acknowledged.
+    pub fn lag(&self) -> impl Fn() -> bool + Send + use<> {
+        let tally = Arc::clone(&self.intake.tally);
+        move || tally.store_lags.load(Ordering::Relaxed)
+    }
+
     /// Returns the open ports.
     pub fn listening(&self) -> Vec<Listening> {
         let of = |(name, listener): &(&'static str, StdListener)| {

@@ -17,6 +17,10 @@ const MAPPED: i64 = 32 << 20;
 /// How often the log is looked at by who keeps up with it.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 
+/// How long steps and texts wait, from one time when all were there to the next, for a store that lags: what it does is
+/// waited for, and whoever asks reads what the databases lack.
+const GIVES_WAY: Duration = Duration::from_secs(30);
+
 /// Keeps the databases of a store current from a thread of its own, so that nobody who asks has to, until it is dropped.
 #[derive(Debug)]
 pub struct Keeper {
@@ -24,9 +28,9 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Begins. `with_texts`: those are kept, too, if the store allows it. Without a thread whoever asks takes in what is
-    /// new.
-    pub fn start(layout: &Layout, with_texts: bool) -> Self {
+    /// Begins. `with_texts`: those are kept, too, if the store allows it. `lags`: the store has more to do than it can; for some time
+    /// this thread gives way to it. Without a thread whoever asks takes in what is new.
+    pub fn start(layout: &Layout, with_texts: bool, lags: impl Fn() -> bool + Send + 'static) -> Self {
         let (stop, stopped) = mpsc::channel::<()>();
         let layout = layout.clone();
         let keep = move || {
@@ -36,8 +40,17 @@ impl Keeper {
                 let now = Some(traces(&layout));
                 // Whatever is in the way, the next reader meets and mends it.
                 if now != seen && is_wanted(&layout) && ask(&layout, |_| Ok(Found::default())).is_some() {
-                    let is_stopped = || stopped.try_recv() != Err(mpsc::TryRecvError::Empty);
-                    if keep_the_rest(&layout, with_texts, is_stopped).is_ok() {
+                    let mut way = Duration::ZERO;
+                    let goes_on = || {
+                        while lags() && way < GIVES_WAY {
+                            if stopped.recv_timeout(GLIMPSE) != Err(mpsc::RecvTimeoutError::Timeout) {
+                                return false;
+                            }
+                            way += GLIMPSE;
+                        }
+                        stopped.try_recv() == Err(mpsc::TryRecvError::Empty)
+                    };
+                    if keep_the_rest(&layout, with_texts, goes_on).is_ok() {
                         seen = now;
                     }
                 }
@@ -61,13 +74,16 @@ fn traces(layout: &Layout) -> [i64; 5] {
     [length, agents, agents_nanos, flows, flows_nanos]
 }
 
-/// Reads the steps and the texts of runs that are behind, until there are none or somebody wants to stop.
-fn keep_the_rest(layout: &Layout, with_texts: bool, is_stopped: impl Fn() -> bool) -> Result<()> {
+/// Reads the steps and the texts of runs that are behind, until there are none or it is not to go on.
+fn keep_the_rest(layout: &Layout, with_texts: bool, mut goes_on: impl FnMut() -> bool) -> Result<()> {
+    if !goes_on() {
+        return Ok(());
+    }
     let mut database = Database::open(layout)?.with_mapped(MAPPED)?;
     if !with_texts || !text::is_allowed(layout)? {
         text::remove(layout)?;
         let reader = FilesReader::of(layout.clone())?;
-        while database.catch_up_steps(&reader, GLIMPSE)?.left > 0 && !is_stopped() {}
+        while database.catch_up_steps(&reader, GLIMPSE)?.left > 0 && goes_on() {}
         return Ok(());
     }
     // Some of one, some of the other: what was read for the first is at hand for the second.
@@ -76,7 +92,7 @@ fn keep_the_rest(layout: &Layout, with_texts: bool, is_stopped: impl Fn() -> boo
     loop {
         let steps = database.catch_up_steps(&reader, Duration::ZERO)?;
         let read = texts.catch_up(&database, &reader, Duration::ZERO)?;
-        if steps.left + read.left == 0 || is_stopped() {
+        if steps.left + read.left == 0 || !goes_on() {
             return Ok(());
         }
     }

@@ -168,13 +168,41 @@ fn a_damaged_foreign_or_older_file_is_made_anew_and_another_log_begins_anew() {
 fn a_keeper_takes_in_what_is_written_while_it_lives() {
     let (_dir, layout, mut writer) = store();
     rebuild(&layout, |_| {}).unwrap();
-    let keeper = Keeper::start(&layout, true);
+    let keeper = Keeper::start(&layout, true, || false);
     (0..5).for_each(|nth| writer.create_run(&run(nth), &[]).unwrap());
     let until = Instant::now() + Duration::from_secs(60);
     while Database::open(&layout).unwrap().runs().unwrap() < 5 {
         assert!(Instant::now() < until, "nobody took them in");
         std::thread::sleep(Duration::from_millis(50));
     }
+    drop(keeper);
+}
+
+#[test]
+fn steps_wait_while_the_store_lags_and_runs_do_not() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    let (_dir, layout, mut writer) = store();
+    rebuild(&layout, |_| {}).unwrap();
+    (0..5).for_each(|nth| writer.create_run(&run(nth), &[]).unwrap());
+    let (lags, asked) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU32::new(0)));
+    let told = (Arc::clone(&lags), Arc::clone(&asked));
+    let keeper = Keeper::start(&layout, true, move || {
+        told.1.fetch_add(1, Ordering::Relaxed);
+        told.0.load(Ordering::Relaxed)
+    });
+    let until = Instant::now() + Duration::from_secs(60);
+    let wait_for = |what: &dyn Fn(&Database) -> bool| {
+        while !what(&Database::open(&layout).unwrap()) {
+            assert!(Instant::now() < until, "it never came");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    wait_for(&|_| asked.load(Ordering::Relaxed) > 2);
+    let database = Database::open(&layout).unwrap();
+    assert_eq!((database.runs().unwrap(), database.runs_behind().unwrap()), (5, 5));
+    lags.store(false, Ordering::Relaxed);
+    wait_for(&|database| database.runs_behind().unwrap() == 0);
     drop(keeper);
 }
 

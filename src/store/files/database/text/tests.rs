@@ -262,7 +262,7 @@ fn a_keeper_takes_in_steps_and_texts_unless_they_are_switched_off() {
             std::thread::sleep(Duration::from_millis(50));
         }
     };
-    let keeper = database::Keeper::start(&layout, true);
+    let keeper = database::Keeper::start(&layout, true, || false);
     let ids: Vec<RunId> = (0..5).map(|nth| write(&mut writer, nth, vec![(None, log("kept"))])).collect();
     wait_for(&|| count(&texts().connection) == 5);
     // No line tells that a run is gone.
@@ -270,7 +270,7 @@ fn a_keeper_takes_in_steps_and_texts_unless_they_are_switched_off() {
     wait_for(&|| count(&texts().connection) == 4);
     assert_eq!(Database::open(&layout).unwrap().runs_behind().unwrap(), 0);
     drop(keeper);
-    let keeper = database::Keeper::start(&layout, false);
+    let keeper = database::Keeper::start(&layout, false, || false);
     write(&mut writer, 9, vec![(None, log("not kept"))]);
     wait_for(&|| !path(&layout).exists());
     drop(keeper);
