@@ -913,3 +913,34 @@ fn bounded(artifact: &ArtifactInfo) -> ArtifactInfo {
         content: artifact.content,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::event::{Resumed, StatusChanged};
+
+    #[test]
+    fn the_times_of_waiting_add_up_and_the_one_that_lasts_is_not_among_them() {
+        let mut state = RunState::new(RunId([1; 16]), RunId([1; 16]).as_trace_id());
+        let mut at = |ms: u64, body: EventBody| {
+            let (event_id, timestamp) = (EventId::from_parts(ms, [0; 10]), UnixNanos(ms * 1_000_000));
+            let seq = state.next_seq();
+            state.apply(&Event { seq, event_id, parent_event_id: None, timestamp, step_id: None, body }, false);
+            state.summary(UnixNanos::default()).waited_ms
+        };
+        let status = |from, to| EventBody::StatusChanged(StatusChanged { from, to, reason: None });
+        let waiting = |reason: &str| EventBody::Waiting(Waiting { reason: Some(reason.to_owned()), payload: None });
+        let resumed = || EventBody::Resumed(Resumed { input: None, is_null: true });
+        let waited = [
+            // The status and what it waits for are two events of one wait.
+            at(100, status(RunStatus::Running, RunStatus::Waiting)),
+            at(101, waiting("approval")),
+            at(350, resumed()),
+            at(351, status(RunStatus::Waiting, RunStatus::Running)),
+            at(400, waiting(Waiting::PAUSED)),
+            at(450, resumed()),
+            at(900, waiting("approval")),
+        ];
+        assert_eq!(waited, [0, 0, 250, 250, 250, 300, 300]);
+    }
+}

@@ -257,19 +257,25 @@ print('ready', flush=True)
 sys.stdin.read()
 ";
 
-#[test]
-fn signals_reach_the_command_once() {
+/// Who runs the tests may have signals ignored, as nohup and a shell's background do, and then so have the programs that they start.
+fn hear_signals(command: &mut Command) {
     use std::os::unix::process::CommandExt;
-    let dir = tempdir();
-    let mut command = exec(dir.path(), &["--quiet"], &["python3", "-c", COUNTS_SIGNALS]);
-    // Who runs the tests may have it ignored, as nohup does, and then so have the programs that they start.
     let as_usual = || {
-        // SAFETY: signal is safe between fork and exec.
-        unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
+        for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: signal is safe between fork and exec.
+            unsafe { libc::signal(number, libc::SIG_DFL) };
+        }
         Ok(())
     };
     // SAFETY: as above; nothing else is done there.
     unsafe { command.pre_exec(as_usual) };
+}
+
+#[test]
+fn signals_reach_the_command_once() {
+    let dir = tempdir();
+    let mut command = exec(dir.path(), &["--quiet"], &["python3", "-c", COUNTS_SIGNALS]);
+    hear_signals(&mut command);
     let mut child = Killed(command.stdin(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map_while(Result::ok);
     assert_eq!(lines.next().as_deref(), Some("ready"));
@@ -329,7 +335,9 @@ fn a_key_on_the_terminal_interrupts_the_command_once() {
 fn an_interrupted_command_is_cancelled() {
     let dir = tempdir();
     let script = "trap 'exit 130' INT; echo ready; while :; do sleep 0.01; done";
-    let mut child = Killed(exec(dir.path(), &["--quiet"], &["sh", "-c", script]).spawn().unwrap());
+    let mut command = exec(dir.path(), &["--quiet"], &["sh", "-c", script]);
+    hear_signals(&mut command);
+    let mut child = Killed(command.spawn().unwrap());
     let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "ready");
     signal(child.0.id(), libc::SIGINT);
