@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::body::Held;
 use super::budget::Budget;
-use super::identity::{AtEnd, Identity, is_served};
+use super::identity::{AtEnd, Identity};
 use super::intake::{self, Threads};
 use super::settings::Settings;
 use super::traces::Line;
@@ -115,7 +115,7 @@ impl Importer {
         drop(line);
         threads.finish(Instant::now() + FINISH);
         let (dir, name) = (layout.journal(), process.to_string());
-        if is_served(&layout, &name) {
+        if tally.runs_ended.load(std::sync::atomic::Ordering::Relaxed) {
             // As long as there is a journal of whoever wrote a run, nobody else goes on with it. What is not read to its end
             // stays, and the next process that opens the store takes it in.
             let readers = journal::readers_in(layout.fs(), &dir, &name).unwrap_or_default();

@@ -163,6 +163,8 @@ pub(super) struct Tally {
     pub journal_stuck: AtomicBool,
     /// The run store cannot be written.
     pub store_stuck: AtomicBool,
+    /// Nobody else will go on with this process's runs: all of them were ended.
+    pub runs_ended: AtomicBool,
     /// More waits for it than comes between two looks.
     pub store_lags: AtomicBool,
     /// The threads that write them are there no more, as they should never be.
@@ -559,6 +561,7 @@ impl Keeper {
         if let Err(error) = self.sink.close_all() {
             return self.failed(&with_causes(&error));
         }
+        self.tally.runs_ended.store(true, Ordering::Relaxed);
         self.done = self.told;
         if self.durability == Durability::Process {
             self.acknowledge();

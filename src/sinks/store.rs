@@ -65,7 +65,7 @@ mod taking_up;
 mod telling;
 
 pub(crate) use asked::{Claimed, Standing};
-use beside::{Conversations, SHORTLY};
+use beside::Conversations;
 use ids::event_id;
 pub use ids::foreign_run_id;
 use live::{EventIds, Forgotten, LiveRun, Said};
@@ -140,6 +140,7 @@ pub struct StoreSink<W> {
 /// A run that another process writes.
 #[derive(Debug)]
 struct Elsewhere {
+    run: RunId,
     trace: TraceId,
     /// Its steps that had ended when it was looked at: they are not told in another run once more.
     ended: IdSet<SpanId>,
@@ -162,8 +163,8 @@ struct Held {
     records: Vec<HeldRecord>,
     open: IdSet<SpanId>,
     bytes: usize,
-    /// When the first of those that wait was held, where they are steps of logs.
-    of_logs_since: Option<Instant>,
+    /// There may be some that wait for spans of their conversation.
+    has_steps_of_logs: bool,
 }
 
 #[derive(Debug)]
@@ -172,6 +173,7 @@ struct HeldRecord {
     /// How many bytes had been told before it.
     told_bytes: u64,
     said: Box<Said>,
+    since: Instant,
 }
 
 impl<W: RunWriter> StoreSink<W> {
@@ -433,7 +435,9 @@ impl<W: RunWriter> StoreSink<W> {
         if let Some(silence) = self.outside.filter(|_| now.saturating_duration_since(self.looked_at) > LOOK) {
             self.looked_at = now;
             self.end_silent(|live| now.saturating_duration_since(live.touched) >= silence);
-            self.give_up_held(now, silence);
+            if let Err(error) = self.give_up_held(now, silence) {
+                first_error.get_or_insert(error);
+            }
         }
         if now.saturating_duration_since(self.forgotten_at) > LATE / 4 {
             self.forgotten_at = now;
@@ -446,7 +450,8 @@ impl<W: RunWriter> StoreSink<W> {
     pub fn flush_all(&mut self) -> Result<(), StoreError> {
         let process = self.process;
         if self.outside.is_some() {
-            self.let_steps_of_logs_stand(Instant::now() + SHORTLY, LATE);
+            // Nobody may come who would wait for longer.
+            self.let_steps_of_logs_stand(Instant::now(), Duration::ZERO)?;
         }
         for live in self.runs.values_mut() {
             live.flush_pending(process, None);

@@ -459,7 +459,15 @@ fn what_comes_late_goes_on_with_the_run_of_its_trace_whoever_wrote_that_and_what
     let (spans, files) = (agent(7), tempdir());
     // The first span that came is not the first that began.
     let (first, rest) = spans.split_at(1);
-    let ways = ["killed", "killed and listed", "ended", "imported", "imported while it serves", "imported again"];
+    let ways = [
+        "killed",
+        "killed and listed",
+        "ended",
+        "imported",
+        "imported while it serves",
+        "imported again",
+        "imported with more",
+    ];
     for way in ways {
         let dir = tempdir();
         let import = |spans: &[Span]| {
@@ -484,6 +492,21 @@ fn what_comes_late_goes_on_with_the_run_of_its_trace_whoever_wrote_that_and_what
                 wait_for(dir.path(), |runs| runs.iter().any(|run| run.status == RunStatus::Success));
                 assert_eq!(import(&spans[1..]), "0 spans stored, 2 there already\n");
                 assert_eq!(server.end(), Some(0));
+            }
+            "imported with more" => {
+                // What the server has comes first, and is no GenAI span.
+                let mut plain = spans[0].clone();
+                (plain.attributes, plain.name, plain.span_id) = (Vec::new(), "GET".to_owned(), vec![77; 8]);
+                send(&server, &[spans.as_slice(), std::slice::from_ref(&plain)].concat());
+                wait_for(dir.path(), |runs| runs.iter().any(|run| run.status == RunStatus::Success));
+                let mut more = spans[1].clone();
+                more.span_id = vec![78; 8];
+                assert_eq!(import(&[plain, more]), "1 span stored, 1 there already\n");
+                assert_eq!(server.end(), Some(0));
+                let all = runs(dir.path());
+                let below = all.iter().filter(|run| run.parent_run_id.is_some());
+                assert_eq!((all.len(), below.count()), (2, 1), "{all:?}");
+                continue;
             }
             _ => {
                 send(&server, first);

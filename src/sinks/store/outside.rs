@@ -43,7 +43,7 @@ impl<W: RunWriter> StoreSink<W> {
     /// Ends all runs that are under way, and gives up spans that never became one: nobody goes on with them.
     #[cfg(any(feature = "server", test))]
     pub(crate) fn close_all(&mut self) -> Result<(), StoreError> {
-        self.give_up_held(Instant::now(), Duration::ZERO);
+        self.give_up_held(Instant::now(), Duration::ZERO)?;
         self.flush_all()?;
         self.end_silent(|_| true);
         self.flush_all()
@@ -63,9 +63,11 @@ impl<W: RunWriter> StoreSink<W> {
     }
 
     /// Gives up spans of traces that have shown no GenAI span for so long.
-    pub(super) fn give_up_held(&mut self, now: Instant, silence: Duration) {
+    ///
+    /// On an error what was held is to be told again from the journal.
+    pub(super) fn give_up_held(&mut self, now: Instant, silence: Duration) -> Result<(), StoreError> {
         let silence = silence.min(super::LATE);
-        self.let_steps_of_logs_stand(now, silence);
+        self.let_steps_of_logs_stand(now, silence)?;
         let mut gone = Vec::new();
         for trace in self.traces.values_mut() {
             if trace.touched.is_none_or(|touched| now.saturating_duration_since(touched) >= silence) {
@@ -74,25 +76,26 @@ impl<W: RunWriter> StoreSink<W> {
         }
         for held in gone {
             if conversation_of(&held.said.record.span).is_some() {
-                self.let_step_of_log_stand(held);
-            } else if !self.let_stand(held.seq, &held.said.record) {
+                self.let_step_of_log_stand(held)?;
+            } else if !self.let_stand(held.seq, &held.said.record)? {
                 self.count(held.seq, held.said.record.kind, Outcome::NotKept, "no_genai");
             }
         }
+        Ok(())
     }
 
     /// Lets a record of a log whose span has not come stand for itself, where it can.
-    fn let_stand(&mut self, seq: u64, record: &Record) -> bool {
+    fn let_stand(&mut self, seq: u64, record: &Record) -> Result<bool, StoreError> {
         let event = record.span.events.first().filter(|_| record.kind == RecordKind::Event);
-        let Some(span) = event.and_then(stand_in) else { return false };
-        if conversation_of(&span).is_some_and(|conversation| self.conversations.has_spans(conversation)) {
-            return false;
+        let Some(span) = event.and_then(stand_in) else { return Ok(false) };
+        let at = span.end_time_unix_nano;
+        if conversation_of(&span).is_some_and(|conversation| self.conversations.has_spans(conversation, at)) {
+            return Ok(false);
         }
         let mut record = Record { kind: RecordKind::Ended, span, ..record.clone() };
         normalize(&mut record);
         self.pricer.price(&mut record);
-        // What cannot be opened now is told again from the journal.
-        self.bring(seq, record, Step::Stands).is_ok()
+        self.bring(seq, record, Step::Stands).map(|()| true)
     }
 }
 

@@ -58,7 +58,7 @@ impl<W: RunWriter> StoreSink<W> {
         let mut state = RunState::new(run, trace);
         events.iter().for_each(|event| state.apply(event, false));
         let ended = state.spans().filter(|span| state.step_progress(*span).1).collect();
-        self.elsewhere.insert(own, Elsewhere { trace, ended });
+        self.elsewhere.insert(own, Elsewhere { run, trace, ended });
     }
 
     /// Lets go of a run of which the store has nothing and nothing waits to be written: whoever tells of it knows its trace.
@@ -71,7 +71,9 @@ impl<W: RunWriter> StoreSink<W> {
 
     /// Opens a run, or where that cannot be gone on with, a run of our own in its place, and tells which.
     pub(super) fn open_own_run(&mut self, run: RunId, trace_id: TraceId) -> Result<RunId, StoreError> {
-        match self.open_run(run, trace_id, None) {
+        // It may be one of our own that stands in the place of another already.
+        let in_place_of = self.elsewhere.get(&run).map(|elsewhere| elsewhere.run);
+        match self.open_run(run, trace_id, in_place_of) {
             Err(error) if error.is_closed() => {
                 let own = run_id_in_place_of(run, self.process);
                 self.open_run(own, trace_id, Some(run))?;

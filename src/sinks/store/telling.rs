@@ -84,7 +84,8 @@ impl<W: RunWriter> StoreSink<W> {
             run = self.open_own_run(run, trace_id)?;
         }
         let of_log = conversation_of(&said.record.span).filter(|_| self.outside.is_some());
-        if of_log.is_some_and(|conversation| self.conversations.has_spans(conversation)) {
+        let said_at = said.record.span.end_time_unix_nano;
+        if of_log.is_some_and(|conversation| self.conversations.has_spans(conversation, said_at)) {
             self.count(seq, said.record.kind, Outcome::NotKept, TOLD_BY_SPANS);
             return Ok(());
         }
@@ -94,13 +95,15 @@ impl<W: RunWriter> StoreSink<W> {
             let bytes = held.bytes + size_of(&said.record.span) as usize;
             // More than may wait stands.
             if held.records.len() < MAX_HELD_RECORDS && bytes <= MAX_HELD_BYTES {
-                held.of_logs_since.get_or_insert_with(Instant::now);
-                self.hold(trace_id, run, span_id, HeldRecord { seq, told_bytes, said });
+                held.has_steps_of_logs = true;
+                self.hold(trace_id, run, span_id, HeldRecord { seq, told_bytes, said, since: Instant::now() });
                 return Ok(());
             }
         }
         if self.runs.contains_key(&run) {
-            return self.apply(run, seq, said);
+            self.apply(run, seq, said)?;
+            self.forget_repeated(run);
+            return Ok(());
         }
         let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
         // A record of a log alone is no run, whatever is recorded.
@@ -119,11 +122,19 @@ impl<W: RunWriter> StoreSink<W> {
             for HeldRecord { seq, said, .. } in logs {
                 self.apply(run, seq, said)?;
             }
+            self.forget_repeated(run);
             return Ok(());
         }
         self.conversations.note_log(&said);
-        self.hold(trace_id, run, span_id, HeldRecord { seq, told_bytes, said });
+        self.hold(trace_id, run, span_id, HeldRecord { seq, told_bytes, said, since: Instant::now() });
         Ok(())
+    }
+
+    /// Lets go of a run in the place of another that has had nothing but what that one has.
+    fn forget_repeated(&mut self, run: RunId) {
+        if self.elsewhere.contains_key(&run) {
+            self.forget_unbegun(run);
+        }
     }
 
     /// Notes that the record at a place in the journal tells `records` that were made, itself among them: they share
@@ -196,7 +207,6 @@ impl<W: RunWriter> StoreSink<W> {
         let is_elsewhere = self.elsewhere.get(&run).is_some_and(|elsewhere| elsewhere.ended.contains(&span));
         if is_elsewhere && record.kind == RecordKind::Ended {
             self.count(seq, RecordKind::Ended, Outcome::Duplicate, "span");
-            self.forget_unbegun(run);
             return Ok(());
         }
         self.dirty.insert(run);

@@ -587,7 +587,7 @@ fn what_logs_tell_beside_the_spans_of_a_conversation_is_not_told_twice() {
         let left_out: u64 = sink.counts().total(Outcome::NotKept);
         (stored, left_out)
     };
-    let (short, long) = (Duration::from_secs(3), LATE * 2);
+    let (short, long) = (Duration::from_secs(7), LATE * 2);
     assert_eq!(told(vec![call()], Duration::ZERO), (0, 0));
     assert_eq!(told(vec![call()], short), (1, 0));
     // In any order.
@@ -605,9 +605,17 @@ fn what_logs_tell_beside_the_spans_of_a_conversation_is_not_told_twice() {
         told(vec![in_run(ended(5, 5, 0, "invoke_workflow", 0, 9)), in_run(call()), in_run(of_span())], short),
         (2, 1)
     );
-    // The end of the process is as good as a short wait.
+    // Spans of another time of the conversation tell nothing of it: what was not sampled, or sent no spans, is told by logs alone.
+    let of_another_time = || {
+        let mut record = ended(3, 2, 0, "invoke_agent", 5_000, 9_000);
+        record.span.set_attr(names::CONVERSATION_ID, "c-1");
+        record
+    };
+    assert_eq!(told(vec![of_another_time(), call()], short), (2, 0));
+    // The end of the process is as good as a wait, whatever is on its way.
     let mut sink = outside_sink();
-    sink.take(1, call()).unwrap();
+    sink.take(1, placed()).unwrap();
+    sink.take(2, call()).unwrap();
     sink.flush_all().unwrap();
     assert_eq!(listed(sink).iter().map(|run| run.llm_calls).collect::<Vec<_>>(), [1]);
 }
