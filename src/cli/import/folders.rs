@@ -15,7 +15,7 @@ use runspan::server::{Importer, Settings};
 use runspan::sources::otlp::{Encoding, Signal};
 use runspan::store::files::folder::{files_of, runs_of};
 use runspan::store::files::layout::Layout;
-use runspan::store::files::{FilesReader, adopt_folder, has_replaced, renew_folder};
+use runspan::store::files::{FilesReader, adopt_folder, has_replaced, renew_folder, restore_replaced};
 use runspan::store::{RunReader, StoreError};
 use runspan::with_causes;
 
@@ -61,6 +61,8 @@ pub struct Moved {
 
 impl Staging {
     pub fn new(layout: &Layout) -> io::Result<Self> {
+        // A run that an earlier import had moved away is there again before it is asked for.
+        restore_replaced(layout).map_err(io::Error::other)?;
         remove_left(layout);
         let dir = layout.root().join(format!("{STAGING}{}", RunId::fresh(UnixNanos::now())));
         fs::create_dir(&dir)?;

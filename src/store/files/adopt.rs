@@ -68,12 +68,33 @@ pub fn renew_folder(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -
         fs.rename(&old, &dir).map_err(StoreError::io("restore", &dir))?;
         return placed;
     }
+    if !matches!(placed, Ok(true)) && !is_within(layout, &old, run)? {
+        // Something else has come under its name, and has not all of it: it waits where it is.
+        return Err(StoreError::InUse { run });
+    }
     // What cannot be deleted now goes with the import's folder.
-    let _ = fs.remove_tree(&old);
+    let _ = put_away(layout, &old, run);
     if cleanup::is_marked(fs, &dir)? {
         cleanup::set_pinned(layout, run, true)?;
     }
     placed
+}
+
+/// Tells whether the run that is in the store has all that a folder of it has.
+fn is_within(layout: &Layout, old: &Path, run: RunId) -> Result<bool, StoreError> {
+    let Some(dir) = layout.find_run(run)? else { return Ok(false) };
+    Ok(Progress::of(layout, old, run)?.is_part_of(&Progress::of(layout, &dir, run)?))
+}
+
+/// Deletes a folder that another has taken the place of; first out of the sight of [`restore_replaced`], which would give half
+/// of it back, should the new one be removed by then.
+fn put_away(layout: &Layout, old: &Path, run: RunId) -> Result<(), StoreError> {
+    let (fs, gone) = (layout.fs(), old.with_file_name(format!("{GONE}{run}")));
+    let away = fs.rename(old, &gone).and_then(|()| fs.remove_tree(&gone));
+    match away {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("delete", old)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// How far a run has come, by what its log tells.
@@ -101,6 +122,8 @@ impl Progress {
 const IMPORT: &str = ".import-";
 /// A run's folder that another is about to take the place of, in an import's.
 const REPLACED: &str = ".replaced-";
+/// The same, when it has.
+const GONE: &str = ".gone-";
 
 /// Gives runs their folders back that an import had moved away, to put others in their place, and then died.
 ///
@@ -141,11 +164,23 @@ fn restore(layout: &Layout, kind: RunKind, run: RunId, old: &Path) -> Result<(),
             return layout::sync_dir(fs, &layout.runs(kind));
         }
     }
-    // The new one has its place: what is removed from there is not to come back.
-    match fs.remove_tree(old) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("delete", old)(error)),
-        _ => Ok(()),
+    let Some(dir) = layout.find_run(run)? else { return Ok(()) };
+    match is_within(layout, old, run) {
+        // What came under its name is not what was to replace it.
+        Ok(false) => return Ok(()),
+        Ok(true) => {
+            // Whoever put it there may have died before it said so.
+            let summary = RunSummary { steps: None, ..run_dir::read_summary(fs, &dir, run)? };
+            index::IndexLog::default().append(fs, &layout.index_log(), &summary, true)?;
+            if cleanup::is_marked(fs, old)? && !cleanup::is_marked(fs, &dir)? {
+                cleanup::set_pinned(layout, run, true)?;
+            }
+        }
+        // Half of it has gone.
+        Err(_) => {}
     }
+    // The new one has its place: what is removed from there is not to come back.
+    put_away(layout, old, run)
 }
 
 /// Returns the folders that wait in an import's, whose they are and of which kind.
@@ -327,6 +362,35 @@ mod tests {
         assert!(has_replaced(&layout, import));
         restore_replaced(&layout).unwrap();
         assert!(layout.find_run(run).unwrap().is_some() && !has_replaced(&layout, import));
+    }
+
+    #[test]
+    fn what_was_moved_away_goes_only_for_a_run_that_has_all_of_it() {
+        let import = Path::new("/store/.import-01KE9BZH800000000000000001");
+        let moved_away = || {
+            let (fs, run, folder) = about_to_renew(&[2, 3, 4], true);
+            let layout = Layout::new_in(fs.shared(), "/store");
+            let dir = layout.find_run(run).unwrap().unwrap();
+            layout.fs().rename(&dir, &folder.with_file_name(format!("{REPLACED}{run}"))).unwrap();
+            (fs, layout, run, dir, folder)
+        };
+        let is_pinned = |layout: &Layout, dir: &Path| cleanup::is_marked(layout.fs(), dir).unwrap();
+        // A late span made a run of the name meanwhile.
+        let (fs, layout, run, dir, _) = moved_away();
+        assert_eq!(tell(&fs, "/store", &[2], false), run);
+        restore_replaced(&layout).unwrap();
+        assert!(has_replaced(&layout, import) && !is_pinned(&layout, &dir));
+        // The renewed run, whose import died before it had said so.
+        let (_fs, layout, run, dir, folder) = moved_away();
+        layout.fs().rename(&folder, &dir).unwrap();
+        restore_replaced(&layout).unwrap();
+        assert!(!has_replaced(&layout, import) && is_pinned(&layout, &dir));
+        let said = index::read(layout.fs(), &layout.index_log()).unwrap();
+        assert_eq!(said[&run].status, RunStatus::Success);
+        // What is removed from then on does not come back.
+        FilesWriter::new(layout.clone(), WRITER, false).delete_run(run).unwrap();
+        restore_replaced(&layout).unwrap();
+        assert!(layout.find_run(run).unwrap().is_none());
     }
 
     #[test]

@@ -152,7 +152,7 @@ fn hide(layout: &Layout, run: RunId, is_dry_run: bool) -> Result<Hid, StoreError
     let fs = layout.fs();
     let Some(dir) = layout.find_run(run)? else { return Ok(Hid::Gone) };
     let lock = match is_dry_run {
-        // It changes nothing, a lock included.
+        // It changes nothing, and leaves no lock.
         true if run_dir::is_locked(fs, &dir) => Err(StoreError::InUse { run }),
         true => Ok(None),
         false => LogLock::take(fs, &dir, run).map(Some),

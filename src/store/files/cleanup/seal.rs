@@ -70,7 +70,7 @@ pub(super) fn seal(
 fn seal_run(job: &Job<'_>, run: RunId, dir: &Path, is_long: bool, cleaned: &mut Cleaned) -> Result<(), StoreError> {
     let fs = job.layout.fs();
     let lock = match job.is_dry_run {
-        // It changes nothing, a lock included.
+        // It changes nothing, and leaves no lock.
         true if run_dir::is_locked(fs, dir) => return Err(StoreError::InUse { run }),
         true => None,
         false => Some(LogLock::take(fs, dir, run)?),

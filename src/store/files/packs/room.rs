@@ -51,7 +51,14 @@ fn grow(fs: &dyn Fs, dir: &Path, wanted: u64) -> io::Result<()> {
     let file = fs.open(&path, Access::Append)?;
     // Of two at once one is enough.
     match file.try_lock(true)? && file.stat()?.len == len {
-        true => append_full(&*file, &noise(missing as usize, len)),
+        true => {
+            let appended = append_full(&*file, &noise(missing as usize, len));
+            if appended.is_err() {
+                // It was not to take the last of a disk, or of what a user may have of it.
+                let _ = file.set_len(len);
+            }
+            appended
+        }
         false => Ok(()),
     }
 }
@@ -90,6 +97,10 @@ fn give(fs: &dyn Fs, dir: &Path, need: u64) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         file => file?,
     };
+    if !file.try_lock(true)? {
+        // Another is cutting it: what that gives may do.
+        return Ok(true);
+    }
     let (len, free) = (file.stat()?.len, fs.free_bytes(dir)?);
     let need = if need == u64::MAX { len } else { need.next_multiple_of(BLOCK) };
     if len == 0 || free.saturating_add(len) < need {
