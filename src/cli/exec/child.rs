@@ -229,7 +229,10 @@ impl Child {
                 Some(pid) if pid == self.pid => {
                     let mut is_there = self.is_there.lock().unwrap_or_else(PoisonError::into_inner);
                     *is_there = false;
-                    return reap(pid).unwrap_or(Ended::Unknown);
+                    let ended = reap(pid).unwrap_or(Ended::Unknown);
+                    // Should it have been killed while it was held, what it left has some time to end, too.
+                    let_go_on();
+                    return ended;
                 }
                 Some(orphan) => drop(reap(orphan)),
                 // It cannot be waited for, which means that it is gone.
@@ -266,8 +269,9 @@ impl Signals {
     /// Stops the command and all below it, until it is [let go on](Self::release).
     pub fn hold(&self) {
         let Some(_there) = self.there() else { return };
-        let stopped = stop_all_below();
+        // Before any of them is: a key on the terminal meanwhile has them go on.
         IS_HELD.store(true, Ordering::Relaxed);
+        let stopped = stop_all_below();
         *guard() = Guard::start(&stopped);
         *held() = stopped;
     }
