@@ -22,7 +22,7 @@
 //!   bell                                     grows by a byte when somebody asks something of the writer's runs, see
 //!                                            `store::files::requests`; no part of the journal
 //!   positions/<reader>                       how far a reader is; reader: 1 to 64 of A-Z a-z 0-9 _ -
-//! <journal>/.new-<name>/                     a journal being created
+//! <journal>/.new-<name>-<n>/                 a journal being created, by the attempt <n>
 //! <journal>/.gone-<name>/                    a journal being deleted
 //! ```
 //!

@@ -636,6 +636,20 @@ fn leftovers_are_cleared_away_and_journals_in_the_making_are_not() {
 }
 
 #[test]
+fn who_clears_leftovers_away_keeps_nobody_from_making_a_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let trouble = Arc::new(Trouble::default());
+    (0..3).for_each(|_| trouble.next("taken", 0, 0));
+    let writer = JournalWriter::create_in(trouble.clone(), dir.path(), PROCESS, SMALL).unwrap();
+    let others = std::mem::take(&mut *trouble.others.lock().unwrap());
+    assert_eq!(others.len(), 3);
+    drop(others);
+    assert_eq!(list_processes(dir.path()).unwrap().len(), 1);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "what was begun in vain is cleared away");
+    drop(writer);
+}
+
+#[test]
 fn a_store_removed_under_the_writer_is_noticed() {
     let (dir, mut writer) = journal(SMALL);
     fill(&mut writer, 2);
@@ -708,6 +722,8 @@ fn a_forked_child_leaves_the_journal_to_its_parent() {
 #[derive(Debug, Default)]
 struct Trouble {
     plan: Arc<Plan>,
+    /// Files that somebody else has locked the moment they were made, as who clears leftovers away does.
+    others: Mutex<Vec<Box<dyn FsFile>>>,
 }
 
 impl Trouble {
@@ -734,7 +750,13 @@ impl Fs for Trouble {
     }
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         due(&self.plan, "create").map_or(Ok(()), |(error, _)| Err(error))?;
-        Ok(self.file(OsFs.create_new(path)?))
+        let made = OsFs.create_new(path)?;
+        if due(&self.plan, "taken").is_some() {
+            let other = OsFs.open(path, Access::Read)?;
+            assert!(other.try_lock(true)?);
+            self.others.lock().unwrap().push(other);
+        }
+        Ok(self.file(made))
     }
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn FsFile>> {
         Ok(self.file(OsFs.open(path, access)?))

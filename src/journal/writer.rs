@@ -5,13 +5,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::lock::Lock;
+use super::lock::{self, Lock};
 use super::recovery::{self, Recovered};
 use super::segment::{self, FRAME_HEADER_BYTES, FrameHeader, FrameKind, HEADER_BYTES, Header, SegmentKey};
 use super::{Durability, JournalError, MAX_PAYLOAD_BYTES, NEW_PREFIX, process_dir};
 use crate::fs::{Fs, FsFile, OsFs, sync_way_to, write_full};
 use crate::model::time::UnixNanos;
 use crate::sources::fork;
+
+/// How often the making of a journal is tried again when who clears leftovers away came between; 2 ms lie between two.
+const CREATE_ATTEMPTS: u32 = 50;
 
 /// How a journal is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,12 +115,13 @@ impl JournalWriter {
             return Err(JournalError::Exists { path: dir });
         }
         // Somebody who cleans up may take the directory away before it is locked; that cannot go on for ever.
-        let mut lock = name_locked_dir(&*fs, journal_dir, process, &dir);
-        for _ in 0..5 {
+        let mut lock = name_locked_dir(&*fs, journal_dir, process, 0, &dir);
+        for attempt in 1..=CREATE_ATTEMPTS {
             if !matches!(&lock, Err(error) if error.is_gone() || error.is_locked()) {
                 break;
             }
-            lock = name_locked_dir(&*fs, journal_dir, process, &dir);
+            std::thread::sleep(lock::POLL);
+            lock = name_locked_dir(&*fs, journal_dir, process, attempt, &dir);
         }
         let lock = lock?;
         if options.durability == Durability::Power {
@@ -503,9 +507,16 @@ fn make_dir(fs: &dyn Fs, path: &Path) -> Result<(), JournalError> {
     }
 }
 
-/// Makes a directory that has its lock held from the moment it has its name.
-fn name_locked_dir(fs: &dyn Fs, journal_dir: &Path, process: &str, dir: &Path) -> Result<Lock, JournalError> {
-    let new_dir = journal_dir.join(format!("{NEW_PREFIX}{process}"));
+/// Makes a directory that has its lock held from the moment it has its name. Each attempt makes one of its own: what an
+/// earlier one made may be in the hands of who is clearing it away.
+fn name_locked_dir(
+    fs: &dyn Fs,
+    journal_dir: &Path,
+    process: &str,
+    attempt: u32,
+    dir: &Path,
+) -> Result<Lock, JournalError> {
+    let new_dir = journal_dir.join(format!("{NEW_PREFIX}{process}-{attempt}"));
     make_dir(fs, &new_dir)?;
     let lock = Lock::create(fs, &new_dir)?;
     fs.rename(&new_dir, dir).map_err(|error| match error.kind() {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -314,7 +315,8 @@ fn twenty_processes_record_die_and_look_at_one_store_at_once() {
     }
     ending.push(start("ends"));
     for process in dying {
-        assert!(!process.join().unwrap().status.success());
+        let output = process.join().unwrap();
+        assert_eq!(output.status.signal(), Some(libc::SIGKILL), "{output:?}");
     }
     let good = |process: std::thread::JoinHandle<std::process::Output>| {
         let output = process.join().unwrap();
