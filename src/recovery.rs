@@ -309,15 +309,20 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
         let _ = journal::note_taken_in(layout.fs(), &dir, &name, writer.committed_seq(), UnixNanos::now());
         return Ok(adopted);
     }
-    if let Some(ring) = ring {
-        ring.unlink();
-    }
-    drop(writer);
+    // Others wait as long as there is a ring, and may then go on with the runs: those and the journal are let go of first.
+    drop((sink, reader, writer));
     let readers = journal::readers_in(layout.fs(), &dir, &name)?;
     let readers: Vec<&str> = readers.iter().map(String::as_str).collect();
     match journal::remove_journal_in(layout.fs(), &dir, &name, &readers) {
         // An upstream has not had all of it: who forwards next goes on with it.
-        Ok(()) | Err(JournalError::NotPassed { .. }) => Ok(adopted),
+        Ok(()) | Err(JournalError::NotPassed { .. }) => {
+            if let Some(ring) = ring {
+                ring.unlink();
+            }
+            Ok(adopted)
+        }
+        // Somebody who waited finds it all done, and ends this.
+        Err(error) if error.is_gone() || error.is_locked() => Ok(adopted),
         Err(error) => Err(error.into()),
     }
 }

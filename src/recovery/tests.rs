@@ -466,6 +466,28 @@ fn who_looks_while_another_holds_the_lock_sees_everything() {
 }
 
 #[test]
+fn who_waits_is_let_in_when_the_runs_and_the_journal_are_let_go_of() {
+    let left = dead(&moments(), IN_STORE, IN_JOURNAL, no_loss);
+    if left.memory.is_none() {
+        return;
+    }
+    let taken = left.copy();
+    // What somebody else is just deleting stands in the way of the last thing that is done.
+    let in_the_way = left.store().join("journal").join(format!(".gone-{}", left.process));
+    fs::create_dir(&in_the_way).unwrap();
+    let lock = fs::File::create(in_the_way.join("lock")).unwrap();
+    lock.lock().unwrap();
+    assert_eq!(open(left.store()).unwrap().1.unwrap().viewed, 1);
+    assert!(Ring::is_left_behind(&left.journal(), left.process));
+    drop(lock);
+    let (reader, adopted) = open(left.store()).unwrap();
+    assert_eq!(adopted.unwrap().missing, []);
+    assert!(!Ring::is_left_behind(&left.journal(), left.process));
+    assert!(!left.journal().exists());
+    assert_eq!(shown(&reader), shown(&open(taken.store()).unwrap().0));
+}
+
+#[test]
 fn each_run_that_is_told_again_has_its_line_in_the_index_again_however_many_are_over() {
     let moments: Vec<Moment> =
         (1..=20).flat_map(|run| [started(run, 1, 0, 1, AGENT), ended(run, 1, 0, 2, AGENT)]).collect();
