@@ -269,7 +269,6 @@ impl Signals {
     /// Stops the command and all below it, until it is [let go on](Self::release).
     pub fn hold(&self) {
         let Some(_there) = self.there() else { return };
-        // Before any of them is: a key on the terminal meanwhile has them go on.
         IS_HELD.store(true, Ordering::Relaxed);
         let stopped = stop_all_below();
         *guard() = Guard::start(&stopped);
@@ -524,7 +523,9 @@ fn pass_on(pipe: libc::c_int, is_there: &Mutex<bool>) {
         if ASK_TO_END.contains(&signal) {
             ASKED.fetch_or(1 << signal, Ordering::Relaxed);
         }
-        if !*is_there.lock().unwrap_or_else(PoisonError::into_inner) {
+        // Held to the end: a pause that begins meanwhile has stopped all, or none, of what is to go on.
+        let there = is_there.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*there {
             IS_HURRIED.fetch_or(ASK_TO_END.contains(&signal), Ordering::Relaxed);
             continue;
         }
@@ -532,6 +533,7 @@ fn pass_on(pipe: libc::c_int, is_there: &Mutex<bool>) {
             let_go_on();
             continue;
         }
+        drop(there);
         // One that came before the command was there is meant for it.
         while COMMAND.load(Ordering::SeqCst) == 0 {
             std::thread::sleep(Duration::from_millis(1));
