@@ -69,7 +69,8 @@ impl FilesWriter {
             self.place_run(dir, &making, held.summary.clone(), log)
         });
         if written.is_err() {
-            if self.layout.has_folder(run).map_err(StoreError::io("read", self.layout.root()))? {
+            // Where nothing can be said of it now, it waits on; a folder that it has all the same holds before its copy in a pack.
+            if self.layout.has_folder(run).unwrap_or(false) {
                 // What failed came behind its folder: another of that name would be in the way of it.
                 self.unlisted.push(held.summary);
             } else if let Some(packer) = &mut self.packer {

@@ -231,6 +231,34 @@ fn runs_that_wait_for_a_pack_are_written_and_listed_once_there_is_room_again_whe
 }
 
 #[test]
+fn a_run_that_waits_for_a_pack_is_not_lost_where_its_folder_cannot_be_made_nor_asked_after() {
+    let write = |fails_from: u64| {
+        let fs = store();
+        let mut writer = FilesWriter::new(layout(&fs), WRITER, true).with_packs();
+        (0..RUNS).for_each(|number| writer.create_run(&summary(number), &events(number, 4)).unwrap());
+        let from = fs.count();
+        fs.plan(Plan { rough: from + fails_from..u64::MAX, one_in: 1, ..Plan::default() });
+        let written = writer.append_events(run_id(0), &events(0, 5)[4..]);
+        let steps = fs.count() - from;
+        fs.plan(Plan::default());
+        if written.is_err() {
+            let _ = writer.write_held(true);
+        }
+        writer.write_held(true).unwrap();
+        (steps, written.is_err(), fs)
+    };
+    let (steps, has_failed, _) = write(u64::MAX / 2);
+    assert!(!has_failed && steps > 5);
+    for step in 1..=steps {
+        let (_, has_failed, fs) = write(step);
+        assert!(has_failed, "step {step}");
+        // Its fifth line may have come, and what failed was behind it.
+        let found: Vec<_> = there(&fs).into_iter().map(|(run, lines)| (run, lines.min(4))).collect();
+        assert_eq!(found, all(), "step {step}");
+    }
+}
+
+#[test]
 fn a_run_that_was_deleted_is_taken_out_of_the_log_of_all_runs_however_often_that_fails() {
     for number in [2, 40] {
         let fs = store();
