@@ -138,10 +138,19 @@ fn a_run_that_waits_is_kept_exported_without_its_requests_and_goes_with_them() {
     assert_eq!(std::fs::read_dir(store.join("agents")).unwrap().count(), 0);
 }
 
-/// Tells whether a process is stopped.
+/// Tells whether a process is stopped. A shell that has just begun a child by `vfork` waits for that one to become another
+/// program, and is stopped when it is.
 fn is_stopped(pid: &str) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+    let pid = pid.trim();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    match stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next()) {
+        Some('T') => true,
+        Some('D') => {
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            children.split_whitespace().any(is_stopped)
+        }
+        _ => false,
+    }
 }
 
 /// Tells whether a line stands in a file: a shell makes it before it writes.
