@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use genai_prices::{Calculator, ErrorKind, PriceCalculation, PriceRequest, Usage};
 
 use super::facts;
-use super::normalize::Draft;
+use super::normalize::{Draft, canonical_provider};
 use crate::conventions::dialects::{CostName, REPORTED_COSTS};
 use crate::conventions::{names, providers};
 use crate::error::with_causes;
@@ -78,6 +78,7 @@ struct OwnPrices {
 }
 
 /// What is needed to price one call.
+#[derive(Clone, Copy)]
 struct Call<'a> {
     provider: Option<&'a str>,
     address: Option<&'a str>,
@@ -233,7 +234,8 @@ impl Pricer {
 
     /// Prices a call, unless what its model is billed by was not told: tokens say nothing about hours of audio.
     fn quote_call(&mut self, call: &Call<'_>, tells_tokens: bool) -> Option<Quote> {
-        let Priced { price, table, by_token, by_what_was_told } = self.calculate(call)?;
+        let priced = self.calculate(call).or_else(|| self.calculate(&behind_its_provider(call)?));
+        let Priced { price, table, by_token, by_what_was_told } = priced?;
         if !(if by_token { tells_tokens } else { by_what_was_told }) {
             return None;
         }
@@ -321,6 +323,14 @@ fn price_id(provider: &str) -> String {
     let name = provider.trim().to_lowercase();
     let mapped = providers::PRICE_IDS.iter().find(|(from, _)| *from == name).map(|(_, id)| (*id).to_owned());
     mapped.unwrap_or(name)
+}
+
+/// Takes the provider off a model's name that begins with it (`anthropic/claude-sonnet-4-5`), as LiteLLM and who calls by it
+/// write it. Behind the name of another, a host may have a price of its own.
+fn behind_its_provider<'a>(call: &Call<'a>) -> Option<Call<'a>> {
+    let (start, model) = call.model.split_once('/')?;
+    let is_same = canonical_provider(start)? == canonical_provider(call.provider?)?;
+    (is_same && !model.is_empty()).then_some(Call { model, ..*call })
 }
 
 fn price_request<'a>(call: &Call<'a>, provider: Option<&'a str>) -> PriceRequest<'a> {

@@ -335,7 +335,7 @@ fn text_of_json(value: &Json) -> Option<String> {
 }
 
 /// Returns the canonical name for a word in `gen_ai.system`; `None` where the word names a framework.
-fn canonical_provider(word: &str) -> Option<String> {
+pub(super) fn canonical_provider(word: &str) -> Option<String> {
     let word = word.trim().to_lowercase();
     if word.is_empty() || providers::FRAMEWORKS.contains(&word.as_str()) {
         return None;

@@ -35,6 +35,8 @@ pub const OPENINFERENCE: Dialect = Dialect {
                 Key("llm.model_name"),
                 Key("embedding.model_name"),
                 Key("reranker.model_name"),
+                // A call that failed has it in the request alone.
+                Json("llm.invocation_parameters", &["model"]),
             ],
             Model,
         ),
@@ -46,8 +48,17 @@ pub const OPENINFERENCE: Dialect = Dialect {
         row(names::INPUT_TOKENS, &[Key("llm.token_count.prompt")], Count),
         row(names::OUTPUT_TOKENS, &[Key("llm.token_count.completion")], Count),
         row(names::TOTAL_TOKENS, &[Key("llm.token_count.total")], Count),
-        row(names::CACHE_READ_TOKENS, &[Key("llm.token_count.prompt_details.cache_read")], Count),
-        row(names::CACHE_WRITE_TOKENS, &[Key("llm.token_count.prompt_details.cache_write")], Count),
+        // BeeAI's answers have the cached ones among the metadata.
+        row(
+            names::CACHE_READ_TOKENS,
+            &[Key("llm.token_count.prompt_details.cache_read"), Key("metadata.usage.cached_prompt_tokens")],
+            Count,
+        ),
+        row(
+            names::CACHE_WRITE_TOKENS,
+            &[Key("llm.token_count.prompt_details.cache_write"), Key("metadata.usage.cached_creation_tokens")],
+            Count,
+        ),
         row(names::REASONING_TOKENS, &[Key("llm.token_count.completion_details.reasoning")], Count),
         row(names::AUDIO_INPUT_TOKENS, &[Key("llm.token_count.prompt_details.audio")], Count),
         row(names::AUDIO_OUTPUT_TOKENS, &[Key("llm.token_count.completion_details.audio")], Count),
@@ -217,6 +228,7 @@ pub const LANGFUSE: Dialect = Dialect {
     detect: &[Detect::Key("langfuse.observation.type"), Detect::Scope("langfuse-sdk")],
     facts: &[
         row(names::REQUEST_MODEL, &[Key("langfuse.observation.model.name")], Model),
+        row(names::PROVIDER, &[Json("langfuse.observation.metadata.ls_provider", &[])], Provider),
         row(names::AGENT_NAME, &[Json("langfuse.observation.metadata.lc_agent_name", &[])], Text),
     ],
     entity: &[Name],
@@ -264,7 +276,12 @@ pub const MLFLOW: Dialect = Dialect {
             ],
             Model,
         ),
-        row(names::RESPONSE_MODEL, &[Json("mlflow.spanOutputs", &["model"])], Model),
+        // Pydantic AI's answers have names of their own.
+        row(
+            names::RESPONSE_MODEL,
+            &[Json("mlflow.spanOutputs", &["model"]), Json("mlflow.spanOutputs", &["model_name"])],
+            Model,
+        ),
         row(names::PROVIDER, &[Json("mlflow.llm.provider", &[])], Provider),
         row(
             names::CONVERSATION_ID,
@@ -273,10 +290,14 @@ pub const MLFLOW: Dialect = Dialect {
         ),
         row(names::USER_ID, &[Json("mlflow.trace.user", &[]), Json("metadata", &["user_id"])], Text),
         row(names::AGENT_NAME, &[Json("metadata", &["lc_agent_name"])], Text),
-        row(names::RESPONSE_ID, &[Json("mlflow.spanOutputs", &["id"])], Text),
+        row(
+            names::RESPONSE_ID,
+            &[Json("mlflow.spanOutputs", &["id"]), Json("mlflow.spanOutputs", &["provider_response_id"])],
+            Text,
+        ),
     ],
-    // DSPy's tools are named after their class, too.
-    entity: &[Behind("Tool."), Name],
+    // What the object that was called is named; DSPy's tools are named after their class, too.
+    entity: &[Json("name", &[]), Behind("Tool."), Name],
     usage: &[Key("mlflow.chat.tokenUsage"), Json("mlflow.spanOutputs", &["usage"])],
     content: &[content(Side::In, &[Key("mlflow.spanInputs")]), content(Side::Out, &[Key("mlflow.spanOutputs")])],
     kinds: &[

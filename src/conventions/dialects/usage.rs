@@ -193,11 +193,16 @@ const MESSAGES: Shape = Shape {
         (names::INPUT_TOKENS, &[&["input_tokens"]]),
         (names::OUTPUT_TOKENS, &[&["output_tokens"]]),
         (names::TOTAL_TOKENS, &[&["total_tokens"]]),
-        (names::CACHE_READ_TOKENS, &[&["cache_read_input_tokens"]]),
-        (names::CACHE_WRITE_TOKENS, &[&["cache_creation_input_tokens"]]),
+        // The last of each are Pydantic AI's.
+        (names::CACHE_READ_TOKENS, &[&["cache_read_input_tokens"], &["cache_read_tokens"]]),
+        (names::CACHE_WRITE_TOKENS, &[&["cache_creation_input_tokens"], &["cache_write_tokens"]]),
         (
             names::REASONING_TOKENS,
-            &[&["output_tokens_details", "reasoning_tokens"], &["output_tokens_details", "thinking_tokens"]],
+            &[
+                &["output_tokens_details", "reasoning_tokens"],
+                &["output_tokens_details", "thinking_tokens"],
+                &["details", "reasoning_tokens"],
+            ],
         ),
         (names::CACHE_WRITE_1H_TOKENS, &[&["cache_creation", "ephemeral_1h_input_tokens"]]),
         (names::WEB_SEARCHES, &[&["server_tool_use", "web_search_requests"]]),

@@ -185,6 +185,20 @@ fn the_model_that_answered_is_priced_before_the_one_asked_for() {
 }
 
 #[test]
+fn a_model_named_behind_its_own_provider_is_priced_as_that_model() {
+    let with = |provider: &str, model: &str| {
+        let named = [(names::PROVIDER, provider.into()), (names::REQUEST_MODEL, model.into())];
+        priced(&call(&[&[(names::OPERATION, "chat".into())], &named[..], &USED[..]].concat()))
+    };
+    let alone = with("anthropic", "claude-sonnet-4-5");
+    assert_ne!(alone, NOTHING);
+    assert_eq!(with("anthropic", "anthropic/claude-sonnet-4-5"), alone);
+    assert_eq!(with("gcp.gemini", "gemini/gemini-2.5-flash"), with("gcp.gemini", "gemini-2.5-flash"));
+    // Another host may take another price for it.
+    assert_eq!(with("openai", "anthropic/claude-sonnet-4-5"), NOTHING);
+}
+
+#[test]
 fn a_service_tier_has_its_own_prices_from_the_day_it_had_them() {
     let in_tier = |tier: &str, start: u64| {
         let mut record = chat(&[&USED[..], &[(names::OPENAI_SERVICE_TIER, tier.into())]].concat());

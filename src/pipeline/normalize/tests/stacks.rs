@@ -868,3 +868,52 @@ fn agentops_and_langwatch_say_what_a_step_is() {
     assert_eq!((call.kind, call.session_id.as_deref()), (StepKind::Llm, Some("s-1")));
     assert_eq!(tokens(&call), [Some(211), None, None, Some(37), None]);
 }
+
+#[test]
+fn beeai_has_cached_tokens_among_its_metadata_by_openinference() {
+    let call = told(
+        "openinference.instrumentation.beeai",
+        "AnthropicChatModel",
+        &[
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.token_count.prompt", Value::Int(211)),
+            ("llm.token_count.completion", Value::Int(37)),
+            ("metadata.usage.cached_prompt_tokens", Value::Int(64)),
+            ("metadata.usage.cached_creation_tokens", Value::Int(16)),
+        ],
+    );
+    assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(37), None]);
+}
+
+#[test]
+fn openinference_says_in_the_request_of_which_model_a_call_was_that_failed() {
+    let list = [
+        ("openinference.span.kind", "LLM".into()),
+        ("llm.invocation_parameters", r#"{"model": "gpt-4o-mini", "stream": false}"#.into()),
+    ];
+    let call = told("openinference.instrumentation.openai", "ChatCompletion", &list);
+    assert_eq!(call.request_model.as_deref(), Some("gpt-4o-mini"));
+}
+
+#[test]
+fn langfuse_passes_on_the_provider_that_langchain_knows() {
+    let list = [
+        ("langfuse.observation.type", "generation".into()),
+        ("langfuse.observation.metadata.ls_provider", r#""amazon_bedrock""#.into()),
+    ];
+    let call = told("langfuse-sdk", "ChatBedrock", &list);
+    assert_eq!(call.provider.as_deref(), Some("aws.bedrock"));
+}
+
+#[test]
+fn mlflow_has_the_agent_of_pydantic_ai_and_its_counts_as_the_framework_writes_them() {
+    let agent =
+        told("", "Agent.run_sync", &[("mlflow.spanType", r#""AGENT""#.into()), ("name", r#""weather_agent""#.into())]);
+    assert_eq!((agent.kind, agent.agent_name.as_deref()), (StepKind::Agent, Some("weather_agent")));
+    let answer = r#"{"parts": [], "usage": {"input_tokens": 211, "cache_write_tokens": 16, "cache_read_tokens": 64, "output_tokens": 37, "details": {"reasoning_tokens": 16}}, "model_name": "gpt-4o-mini-2024-07-18", "provider_response_id": "chatcmpl-0"}"#;
+    let list = [("mlflow.spanType", r#""LLM""#.into()), ("mlflow.spanOutputs", answer.into())];
+    let call = told("", "OpenAIChatModel.request", &list);
+    assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(37), Some(16)]);
+    let answered = (call.response_model.as_deref(), call.response_id.as_deref());
+    assert_eq!(answered, (Some("gpt-4o-mini-2024-07-18"), Some("chatcmpl-0")));
+}
