@@ -452,8 +452,12 @@ impl RunState {
 }
 
 /// Tells two answers that have one id by chance from one that was told twice: one call was over before the other began, and
-/// they used something else. Ollama draws ids below 1,000, and others count up from the time in seconds.
+/// they used something else. Ollama draws ids below 1,000, and others count up from the time in seconds. What was passed on is told
+/// once for each request, whatever ids a server gives: some give all answers one.
 fn are_two_answers(one: &Step, other: &Step) -> bool {
+    if one.facts.is_relayed && other.facts.is_relayed {
+        return true;
+    }
     let before = |first: &Step, second: &Step| {
         first.ended_at.is_some_and(|end| first.started_at < end && end <= second.started_at)
             && second.ended_at != Some(second.started_at)
@@ -651,6 +655,12 @@ mod tests {
         };
         assert_eq!(copies([(10, 5, Some(7)), (20, 5, Some(8))]), 0);
         assert_eq!(copies([(20, 5, Some(7)), (10, 5, Some(8))]), 0);
+        // Two requests that were passed on are two, whatever else is alike.
+        let passed_on = |is_other| {
+            let calls = [(true, 0, 10, 5, 1, false), (is_other, 0, 20, 5, 1, false), (is_other, 0, 12, 5, 1, false)];
+            state(&calls).duplicates().len()
+        };
+        assert_eq!((passed_on(true), passed_on(false)), (0, 2));
         // From a cache of answers, or told by two layers, in whole or in part.
         assert_eq!(copies([(10, 5, Some(7)), (20, 5, Some(7))]), 1);
         assert_eq!(copies([(10, 8, Some(7)), (12, 5, Some(8))]), 1);
