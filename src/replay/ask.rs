@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
+use super::conversation::SEALS;
 use crate::conventions::names;
 use crate::model::hex;
 use crate::model::otlp::{Span, Value};
@@ -148,7 +149,10 @@ fn part(block: &Json) -> Json {
     match kind {
         "text" | "input_text" | "output_text" => json!({"type": "text", "content": text("text")}),
         "refusal" => json!({"type": "text", "content": text("refusal")}),
-        "thinking" => json!({"type": "reasoning", "content": text("thinking")}),
+        "summary_text" | "reasoning_text" => json!({"type": "text", "content": text("text")}),
+        "thinking" => reasoning(text("thinking").unwrap_or_default(), block),
+        // A secret that is given back as it came.
+        "redacted_thinking" => json!({"type": kind, "data": text("data")}),
         "tool_use" => {
             json!({"type": "tool_call", "id": text("id"), "name": text("name"), "arguments": block.get("input")})
         }
@@ -157,6 +161,17 @@ fn part(block: &Json) -> Json {
         }
         kind => media(block).unwrap_or_else(|| json!({"type": kind})),
     }
+}
+
+/// Writes a thought with that by which its service knows it for its own: without, a model that is asked on refuses it.
+fn reasoning(said: &str, thought: &Json) -> Json {
+    let mut part = json!({"type": "reasoning", "content": said});
+    for key in SEALS {
+        if let Some(seal) = thought.get(*key).and_then(Json::as_str).filter(|seal| !seal.is_empty()) {
+            part[*key] = seal.into();
+        }
+    }
+    part
 }
 
 /// Reads a picture, a sound or a file, however it is sent: where it is, or how long and of which hash.
@@ -255,11 +270,10 @@ pub fn item(item: &Json) -> Option<Json> {
             Some(message("tool", vec![part]))
         }
         "reasoning" => {
-            let summary = parts(item.get("summary").unwrap_or(&Json::Null));
-            let texts: Vec<&str> = summary.iter().filter_map(|part| part.get("content")?.as_str()).collect();
-            // Most often it is kept secret.
-            (!texts.is_empty())
-                .then(|| message(assistant, vec![json!({"type": "reasoning", "content": texts.join("\n")})]))
+            let said = ["summary", "content"].map(|key| parts(item.get(key).unwrap_or(&Json::Null)));
+            // Of a thought that is told whole there is no summary, and most often it is kept secret.
+            let texts: Vec<&str> = said.iter().flatten().filter_map(|part| part.get("content")?.as_str()).collect();
+            Some(message(assistant, vec![reasoning(&texts.join("\n"), item)]))
         }
         kind => Some(message(assistant, vec![json!({"type": kind})])),
     }

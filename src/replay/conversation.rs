@@ -17,7 +17,13 @@ pub enum Part {
     /// Text.
     Text(String),
     /// What the model thought on the way.
-    Reasoning(String),
+    Reasoning {
+        /// As far as it is said: services keep most of it secret.
+        text: String,
+        /// By what a service knows it for its own when it gets it back: Anthropic's `signature`, OpenAI's `id` and
+        /// `encrypted_content`.
+        seal: Option<Json>,
+    },
     /// The model asks for a tool.
     ToolCall {
         /// How the provider names this call.
@@ -43,7 +49,8 @@ impl Part {
     pub fn readable(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
-            Self::Reasoning(text) => format!("(reasoning) {text}"),
+            Self::Reasoning { text, .. } if text.is_empty() => "(reasoning, kept secret)".to_owned(),
+            Self::Reasoning { text, .. } => format!("(reasoning) {text}"),
             Self::ToolCall { name, arguments, .. } => format!("calls {name} {}", plain(arguments)),
             Self::ToolResult { result, .. } => format!("answers {}", plain(result)),
             Self::Other(other) => plain(other),
@@ -100,7 +107,9 @@ fn part(part: &Json) -> Part {
     let result = || ["response", "result", "output", "content"].iter().find_map(|key| part.get(key));
     let known = match part.get("type").and_then(Json::as_str) {
         Some("text" | "input_text" | "output_text") => text(&["content", "text"]).map(Part::Text),
-        Some("reasoning" | "thinking") => text(&["content", "text", "thinking"]).map(Part::Reasoning),
+        Some("reasoning" | "thinking") => {
+            text(&["content", "text", "thinking"]).map(|text| Part::Reasoning { text, seal: seal(part) })
+        }
         Some("tool_call" | "tool_use" | "function_call" | "tool-call") => tool_call(part),
         Some("tool_call_response" | "tool_result" | "function_call_output" | "tool-result") => {
             result().map(|result| Part::ToolResult { id: text(CALL_IDS), result: unwrapped(result) })
@@ -110,6 +119,15 @@ fn part(part: &Json) -> Part {
         _ => part.as_str().map(|text| Part::Text(text.to_owned())),
     };
     known.unwrap_or_else(|| Part::Other(part.clone()))
+}
+
+/// Members of a thought by which a service knows it for its own.
+pub(super) const SEALS: &[&str] = &["signature", "id", "encrypted_content"];
+
+/// Returns those that a thought has.
+fn seal(thought: &Json) -> Option<Json> {
+    let seals = SEALS.iter().filter_map(|key| Some(((*key).to_owned(), Json::from(member(thought, &[key])?))));
+    Some(seals.collect::<serde_json::Map<_, _>>()).filter(|seals| !seals.is_empty()).map(Json::Object)
 }
 
 fn tool_call(call: &Json) -> Option<Part> {

@@ -435,7 +435,8 @@ fn item(role: &'static str, part: &Part) -> Option<Item> {
         Part::Text(text) if text.is_empty() => return None,
         Part::Text(text) => Item { role, said: Said::Text(without_mark_hashes(text)) },
         // Some give it back, some leave it out, and services keep most of it secret.
-        Part::Reasoning(_) => return None,
+        Part::Reasoning { .. } => return None,
+        Part::Other(other) if other.get("type").is_some_and(|kind| kind == "redacted_thinking") => return None,
         Part::ToolCall { name, arguments, .. } => {
             let arguments = match arguments {
                 Json::Null => json!({}),

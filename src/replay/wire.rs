@@ -109,17 +109,17 @@ fn texts(choice: &Choice) -> String {
     said.collect()
 }
 
-fn thoughts(choice: &Choice) -> Option<String> {
-    let thought: Vec<&str> = choice
-        .message
-        .parts
-        .iter()
-        .filter_map(|part| match part {
-            Part::Reasoning(text) => Some(text.as_str()),
-            _ => None,
-        })
-        .collect();
-    (!thought.is_empty()).then(|| thought.join("\n"))
+fn thoughts(choice: &Choice) -> impl Iterator<Item = (&str, Option<&Json>)> {
+    choice.message.parts.iter().filter_map(|part| match part {
+        Part::Reasoning { text, seal } => Some((text.as_str(), seal.as_ref())),
+        _ => None,
+    })
+}
+
+/// Returns what a model thought as one text.
+fn thought(choice: &Choice) -> Option<String> {
+    let texts: Vec<&str> = thoughts(choice).map(|(text, _)| text).filter(|text| !text.is_empty()).collect();
+    (!texts.is_empty()).then(|| texts.join("\n"))
 }
 
 /// A tool that is asked for, with a name for the call, its arguments as text.
@@ -184,8 +184,8 @@ fn chat(answer: &Answer, envelope: &Envelope<'_>) -> Json {
         let text = texts(choice);
         let content = if text.is_empty() && !calls.is_empty() { Json::Null } else { text.into() };
         let mut message = json!({"role": "assistant", "content": content, "refusal": null});
-        if let Some(thoughts) = thoughts(choice) {
-            message["reasoning_content"] = thoughts.into();
+        if let Some(thought) = thought(choice) {
+            message["reasoning_content"] = thought.into();
         }
         if !calls.is_empty() {
             let function = |call: &Call<'_>| json!({"name": call.name, "arguments": call.text()});
@@ -208,7 +208,7 @@ fn chat_deltas(choice: &Choice, answer: &str) -> Vec<Json> {
     let (calls, text) = (calls(choice, answer), texts(choice));
     let content = if text.is_empty() && !calls.is_empty() { Json::Null } else { "".into() };
     let mut deltas = vec![json!({"role": "assistant", "content": content, "refusal": null})];
-    deltas.extend(thoughts(choice).map(|thoughts| json!({"reasoning_content": thoughts})));
+    deltas.extend(thought(choice).map(|thought| json!({"reasoning_content": thought})));
     deltas.extend(words(&text).map(|word| json!({"content": word})));
     for (at, call) in calls.iter().enumerate() {
         let opening = json!({"index": at, "id": call.id, "type": "function",
@@ -251,9 +251,17 @@ fn chat_events(answer: &Answer, envelope: &Envelope<'_>) -> Vec<String> {
 fn response_items(answer: &Answer, id: &str) -> Vec<Json> {
     let mut items = Vec::new();
     for choice in answer.choices.iter().take(1) {
-        items.extend(thoughts(choice).map(|thoughts| {
-            json!({"type": "reasoning", "id": format!("rs_{id}"),
-                "summary": [{"type": "summary_text", "text": thoughts}]})
+        items.extend(thoughts(choice).enumerate().map(|(at, (text, seal))| {
+            let mut item = json!({"type": "reasoning", "id": format!("rs_{id}_{at}"), "summary": []});
+            if !text.is_empty() {
+                item["summary"] = json!([{"type": "summary_text", "text": text}]);
+            }
+            for key in ["id", "encrypted_content"] {
+                if let Some(seal) = seal.and_then(|seal| seal.get(key)) {
+                    item[key] = seal.clone();
+                }
+            }
+            item
         }));
         let text = texts(choice);
         let calls = calls(choice, id);
@@ -369,6 +377,8 @@ fn item_events(events: &mut Vec<Json>, at: usize, item: &Json) {
             }
             push("response.function_call_arguments.done", "", json!({"name": item["name"], "arguments": arguments}));
         }
+        // What it thought is secret.
+        _ if item["summary"][0].is_null() => {}
         _ => {
             let part = &item["summary"][0];
             let text = &part["text"];
@@ -412,13 +422,17 @@ fn blocks(answer: &Answer, id: &str) -> Vec<Json> {
     let parts = choice.message.parts.iter();
     let block = parts.filter_map(|part| match part {
         Part::Text(text) => Some(json!({"type": "text", "text": text})),
-        Part::Reasoning(text) => Some(json!({"type": "thinking", "thinking": text, "signature": ""})),
+        Part::Reasoning { text, seal } => {
+            let signature = seal.as_ref().and_then(|seal| seal.get("signature")).cloned();
+            Some(json!({"type": "thinking", "thinking": text, "signature": signature.unwrap_or_else(|| "".into())}))
+        }
         Part::ToolCall { name, arguments, .. } => {
             let id = calls.next().map(|call| call.id);
             let input = if arguments.is_object() { arguments.clone() } else { json!({}) };
             Some(json!({"type": "tool_use", "id": id, "name": name, "input": input}))
         }
-        Part::ToolResult { .. } | Part::Other(_) => None,
+        Part::Other(other) => (other["type"] == "redacted_thinking").then(|| other.clone()),
+        Part::ToolResult { .. } => None,
     });
     block.collect()
 }
@@ -462,9 +476,12 @@ fn block_in_pieces(block: &Json) -> (Json, Vec<Json>) {
             (empty, vec![piece(first), piece(second)])
         }
         Some("thinking") => {
-            empty["thinking"] = "".into();
-            (empty, vec![json!({"type": "thinking_delta", "thinking": text("thinking")})])
+            (empty["thinking"], empty["signature"]) = ("".into(), "".into());
+            let thought = json!({"type": "thinking_delta", "thinking": text("thinking")});
+            (empty, vec![thought, json!({"type": "signature_delta", "signature": text("signature")})])
         }
+        // It comes whole.
+        Some("redacted_thinking") => (empty, Vec::new()),
         _ => {
             empty["text"] = "".into();
             let text = text("text");
@@ -539,6 +556,44 @@ mod tests {
         insta::assert_snapshot!(whole(Format::Chat, &answer(), &ENVELOPE), @r#"{"id":"id","object":"chat.completion","created":1,"model":"m","service_tier":"default","system_fingerprint":null,"choices":[{"index":0,"message":{"role":"assistant","content":"Let me look.","refusal":null,"tool_calls":[{"id":"c1","type":"function","function":{"name":"weather","arguments":"{\"city\":\"Bärn\"}"}},{"id":"call_id_1","type":"function","function":{"name":"time","arguments":"{}"}}]},"logprobs":null,"finish_reason":"tool_calls"}],"usage":{"prompt_tokens":115,"completion_tokens":42,"total_tokens":157,"prompt_tokens_details":{"cached_tokens":100,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}}"#);
         insta::assert_snapshot!(whole(Format::Messages, &answer(), &ENVELOPE), @r#"{"id":"id","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"Let me look."},{"type":"tool_use","id":"c1","name":"weather","input":{"city":"Bärn"}},{"type":"tool_use","id":"call_id_1","name":"time","input":{}}],"stop_reason":"tool_use","stop_sequence":null,"usage":{"input_tokens":10,"cache_creation_input_tokens":5,"cache_read_input_tokens":100,"output_tokens":42}}"#);
         insta::assert_snapshot!(whole(Format::Responses, &answer(), &ENVELOPE)["output"], @r#"[{"type":"message","id":"msg_id","role":"assistant","status":"completed","content":[{"type":"output_text","text":"Let me look.","annotations":[],"logprobs":[]}]},{"type":"function_call","id":"fc_c1","call_id":"c1","name":"weather","arguments":"{\"city\":\"Bärn\"}","status":"completed"},{"type":"function_call","id":"fc_call_id_1","call_id":"call_id_1","name":"time","arguments":"{}","status":"completed"}]"#);
+    }
+
+    /// What was recorded of an answer of blocks or items, as an answer again.
+    fn recorded(parts: Vec<Json>) -> Answer {
+        let parts = super::super::conversation::parts(&parts.into());
+        let message = Message { role: "assistant".to_owned(), parts };
+        Answer { choices: vec![Choice { message, finish_reason: None }], ..answer() }
+    }
+
+    #[test]
+    fn thoughts_are_given_back_with_what_their_service_knows_them_by() {
+        let blocks = json!([
+            {"type": "thinking", "thinking": "Hm.", "signature": "EqoB"},
+            {"type": "redacted_thinking", "data": "EmwK"},
+            {"type": "text", "text": "Yes."},
+        ]);
+        let answer = recorded(super::super::ask::parts(&blocks));
+        assert_eq!(whole(Format::Messages, &answer, &ENVELOPE)["content"], blocks);
+        let stream = events(Format::Messages, &answer, &ENVELOPE).concat();
+        let pieces = ["thinking_delta", "signature_delta", "redacted_thinking", "text_delta"];
+        let found = pieces.map(|piece| stream.find(piece));
+        assert!(found.is_sorted() && found[0].is_some() && stream.contains(r#""signature":"EqoB""#), "{stream}");
+        let secret = json!({"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"});
+        let told = json!({"type": "reasoning", "id": "rs_2", "summary": [{"type": "summary_text", "text": "Hm."}]});
+        let read = |item: &Json| super::super::ask::item(item).unwrap()["parts"][0].clone();
+        let answer = recorded(vec![read(&secret), read(&told)]);
+        let output = whole(Format::Responses, &answer, &ENVELOPE)["output"].clone();
+        assert_eq!((&output[0], &output[1]), (&secret, &told));
+        let stream = events(Format::Responses, &answer, &ENVELOPE).concat();
+        assert_eq!(stream.matches("event: response.reasoning_summary_part.added").count(), 1, "{stream}");
+        // A model that tells its thoughts whole, and one whose thoughts no service has sealed.
+        let whole_thought =
+            json!({"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]});
+        assert_eq!(read(&whole_thought), json!({"type": "reasoning", "content": "Hm."}));
+        assert_eq!(
+            whole(Format::Messages, &recorded(vec![read(&whole_thought)]), &ENVELOPE)["content"],
+            json!([{"type": "thinking", "thinking": "Hm.", "signature": ""}])
+        );
     }
 
     #[test]

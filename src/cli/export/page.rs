@@ -232,7 +232,8 @@ fn message(out: &mut String, message: &Message) {
     for part in &message.parts {
         match part {
             Part::Text(said) => out.push_str(&format!("<pre class=\"said\">{}</pre>\n", text(&held(said)))),
-            Part::Reasoning(said) => {
+            Part::Reasoning { text: said, .. } => {
+                let said = if said.is_empty() { "kept secret" } else { said };
                 let said = text(&held(said));
                 out.push_str(&format!("<details><summary>reasoning</summary><pre>{said}</pre></details>\n"));
             }

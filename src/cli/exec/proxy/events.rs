@@ -188,9 +188,12 @@ fn fold_messages(events: &[Json]) -> Folded {
             }
             Some("content_block_delta") => {
                 let block = blocks.entry(index(event)).or_default();
-                for (path, key) in
-                    [("/delta/text", "text"), ("/delta/thinking", "thinking"), ("/delta/partial_json", "partial_json")]
-                {
+                for (path, key) in [
+                    ("/delta/text", "text"),
+                    ("/delta/thinking", "thinking"),
+                    ("/delta/signature", "signature"),
+                    ("/delta/partial_json", "partial_json"),
+                ] {
                     if let Some(more) = text(event, path) {
                         append(block, key, more);
                     }
@@ -273,6 +276,17 @@ mod tests {
             json!({"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": ""}}),
         ];
         insta::assert_snapshot!(folded(Format::Messages, &call).0, @r#"{"content":[{"type":"tool_use","id":"t1","name":"now","input":{}}]}"#);
+    }
+
+    #[test]
+    fn a_thought_has_its_signature() {
+        let thought = |delta: Json| json!({"type": "content_block_delta", "index": 0, "delta": delta});
+        let answer = [
+            json!({"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "", "signature": ""}}),
+            thought(json!({"type": "thinking_delta", "thinking": "Hm."})),
+            thought(json!({"type": "signature_delta", "signature": "EqoB"})),
+        ];
+        insta::assert_snapshot!(folded(Format::Messages, &answer).0, @r#"{"content":[{"type":"thinking","thinking":"Hm.","signature":"EqoB"}]}"#);
     }
 
     #[test]
