@@ -24,7 +24,10 @@ const WAYS: [(Protocol, Batch, &str); 4] = [
 const MEMORY_KIB: u64 = 256 << 10;
 /// How long a server may go on storing what it has acknowledged.
 const DRAIN: Duration = Duration::from_secs(150);
-const DRAINS: [&str; 2] = ["--drain", "150"];
+const DRAINS: [&str; 2] = ["--drain", "140"];
+/// The same after minutes of more than it can store, when a journal of a GiB is full.
+const LONG_DRAIN: Duration = Duration::from_secs(900);
+const LONG_DRAINS: [&str; 2] = ["--drain", "880"];
 
 /// Kills the server under load, again and again on one store.
 pub fn kills(suite: &Suite) -> Vec<Row> {
@@ -104,14 +107,14 @@ fn overload(mut load: Load, lasting: Duration, suite: &Suite) -> Result<String, 
     let url = format!("http://{}", hung.local_addr()?);
     // What waits for the store may take so much disk: reached within the reduced time, too.
     let journal = suite.pick("2", "1024");
-    let flags = [&["--forward", &url, "--journal", journal][..], &DRAINS].concat();
+    let flags = [&["--forward", &url, "--journal", journal][..], &LONG_DRAINS].concat();
     let stored = sustainable(load, &dir.path().join("first"), &flags)?;
     load.rate = Some(2.0 * stored);
     let (store, mut ledger, mut peak) = (dir.path().join("store"), Ledger::default(), 0);
     let server = Server::start(&store, &flags)?;
     let end = |server: Server| {
         peak = server.peak_kib()?;
-        server.end(DRAIN)
+        server.end(LONG_DRAIN)
     };
     load.on(server, &mut ledger, || std::thread::sleep(lasting), end)?;
     agree(&store, load.seed, &ledger)?;
@@ -134,7 +137,7 @@ fn overload(mut load: Load, lasting: Duration, suite: &Suite) -> Result<String, 
 /// Returns how many spans in a second get through the journal into the store.
 fn sustainable(load: Load, store: &Path, flags: &[&str]) -> Result<f64, Failed> {
     let (server, mut ledger, start) = (Server::start(store, flags)?, Ledger::default(), Instant::now());
-    load.on(server, &mut ledger, || std::thread::sleep(Duration::from_secs(2)), |server| server.end(DRAIN))?;
+    load.on(server, &mut ledger, || std::thread::sleep(Duration::from_secs(2)), |server| server.end(LONG_DRAIN))?;
     Ok(ledger.spans() as f64 / start.elapsed().as_secs_f64())
 }
 
