@@ -145,7 +145,7 @@ fn unwrapped(result: &Json) -> Json {
 }
 
 /// Returns what stands in a text that is itself JSON.
-fn unfolded(value: &Json) -> Json {
+pub(super) fn unfolded(value: &Json) -> Json {
     let folded = value.as_str().filter(|text| text.trim_start().starts_with(['{', '[']));
     folded.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(|| value.clone())
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};
 
 use super::ask::{self, Format};
-use super::conversation::{Message, Part, conversation, parts};
+use super::conversation::{Message, Part, conversation, parts, unfolded};
 use crate::conventions::names;
 use crate::model::StepKind;
 use crate::model::otlp::{Span, Value};
@@ -433,6 +433,10 @@ fn items(messages: &Json) -> Vec<Item> {
 fn item(role: &'static str, part: &Part) -> Option<Item> {
     Some(match part {
         Part::Text(text) if text.is_empty() => return None,
+        // Some tell what a tool answered as the text of its message.
+        Part::Text(text) if role == "tool" => {
+            Item { role, said: Said::Answers(comparable(&unfolded(&Json::from(text.as_str())))) }
+        }
         Part::Text(text) => Item { role, said: Said::Text(without_mark_hashes(text)) },
         // Some give it back, some leave it out, and services keep most of it secret.
         Part::Reasoning { .. } => return None,

@@ -132,6 +132,28 @@ fn each_call_that_was_seen_on_its_way_has_its_answer_also_where_all_answers_have
 }
 
 #[test]
+fn what_a_tool_answered_is_the_same_whether_it_is_told_as_a_text_or_as_an_answer() {
+    let asked = json!({"role": "assistant", "tool_calls": [{"id": "c1", "type": "function",
+        "function": {"name": "weather", "arguments": "{}"}}]});
+    let answered = |content: &str| json!({"role": "tool", "tool_call_id": "c1", "content": content});
+    for (told, content) in [("18 C", "18 C"), (r#"{"c": 18}"#, r#"{"c":18}"#)] {
+        let mut span = call(1, &asks(&[user("Bern?")]), Some("Snow."));
+        let messages = json!([
+            {"role": "user", "parts": [{"type": "text", "content": "Bern?"}]},
+            {"role": "assistant", "parts": [{"type": "tool_call", "id": "c1", "name": "weather", "arguments": {}}]},
+            {"role": "tool", "parts": [{"type": "text", "content": told}]},
+        ]);
+        span.set_attr(names::INPUT_MESSAGES, messages.to_string());
+        let replay = recording(vec![span]).replay();
+        let asked = [user("Bern?"), asked.clone(), answered(content)];
+        assert_eq!(said(&replay, request(&asked)), "exact chat: Snow.");
+        let replay = replay.recording().clone().replay();
+        let other = [user("Bern?"), asked[1].clone(), answered("19 C")];
+        assert_eq!(said(&replay, request(&other)), "position chat: Snow. messages");
+    }
+}
+
+#[test]
 fn calls_at_once_may_come_in_any_order() {
     let replay = two_conversations().replay();
     let (weather, poem) = (user("Weather in Bern today?"), user("Write a poem about the sea"));
