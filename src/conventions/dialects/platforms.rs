@@ -32,15 +32,19 @@ pub const OPENINFERENCE: Dialect = Dialect {
             names::REQUEST_MODEL,
             &[
                 Key("llm.request.model_name"),
+                // What the program asked for: the next one is that which answered, once one has.
+                Json("llm.invocation_parameters", &["model"]),
                 Key("llm.model_name"),
                 Key("embedding.model_name"),
                 Key("reranker.model_name"),
-                // A call that failed has it in the request alone.
-                Json("llm.invocation_parameters", &["model"]),
             ],
             Model,
         ),
-        row(names::RESPONSE_MODEL, &[Key("llm.response.model_name"), Json("output.value", LANGCHAIN_MODEL)], Model),
+        row(
+            names::RESPONSE_MODEL,
+            &[Key("llm.response.model_name"), Json("output.value", LANGCHAIN_MODEL), Key("llm.model_name")],
+            Model,
+        ),
         row(names::RESPONSE_ID, &[Json("output.value", LANGCHAIN_ID)], Text),
         row(names::CONVERSATION_ID, &[Json("metadata", &["thread_id"]), Json("metadata", &["session_id"])], Text),
         row(names::USER_ID, &[Json("metadata", &["user_id"]), Json("metadata", &["ls_user"])], Text),

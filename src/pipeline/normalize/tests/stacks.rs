@@ -892,7 +892,12 @@ fn openinference_says_in_the_request_of_which_model_a_call_was_that_failed() {
         ("llm.invocation_parameters", r#"{"model": "gpt-4o-mini", "stream": false}"#.into()),
     ];
     let call = told("openinference.instrumentation.openai", "ChatCompletion", &list);
-    assert_eq!(call.request_model.as_deref(), Some("gpt-4o-mini"));
+    assert_eq!((call.request_model.as_deref(), call.response_model), (Some("gpt-4o-mini"), None));
+    // One that was answered has the model that did, in the place of the one asked for: who asks again asks for that.
+    let answered = [&list[..], &[("llm.model_name", "gpt-4o-mini-2024-07-18".into())]].concat();
+    let call = told("openinference.instrumentation.openai", "ChatCompletion", &answered);
+    let models = (call.request_model.as_deref(), call.response_model.as_deref());
+    assert_eq!(models, (Some("gpt-4o-mini"), Some("gpt-4o-mini-2024-07-18")));
 }
 
 #[test]
