@@ -91,6 +91,8 @@ pub const OPENINFERENCE: Dialect = Dialect {
         content(Side::Out, &[Indexed("llm.output_messages"), Key("output.value")]),
     ],
     kinds: &[
+        // BeeAI: what happens in a step is a span, too, and of that step's kind; the path of the event is what it has more.
+        kind("metadata.path", Test::Present, StepKind::Task),
         // LlamaIndex: every method of a model is said to be a call, and this one only writes the request.
         kind(SPAN_NAME, Test::Ends("._prepare_chat_with_tools"), StepKind::Task),
         // LangChain: whatever has `agent` in its name is said to be one, a tool that hands over to one as well.
@@ -305,6 +307,8 @@ pub const MLFLOW: Dialect = Dialect {
     usage: &[Key("mlflow.chat.tokenUsage"), Json("mlflow.spanOutputs", &["usage"])],
     content: &[content(Side::In, &[Key("mlflow.spanInputs")]), content(Side::Out, &[Key("mlflow.spanOutputs")])],
     kinds: &[
+        // The OpenAI Agents SDK: what is around the agents is said to be one.
+        kind("mlflow.openai.agent_run_root", Test::Present, StepKind::Workflow),
         kind("mlflow.spanType", Test::Is("LLM"), StepKind::Llm),
         kind("mlflow.spanType", Test::Is("CHAT_MODEL"), StepKind::Llm),
         kind("mlflow.spanType", Test::Is("AGENT"), StepKind::Agent),

@@ -922,3 +922,24 @@ fn mlflow_has_the_agent_of_pydantic_ai_and_its_counts_as_the_framework_writes_th
     let answered = (call.response_model.as_deref(), call.response_id.as_deref());
     assert_eq!(answered, (Some("gpt-4o-mini-2024-07-18"), Some("chatcmpl-0")));
 }
+
+#[test]
+fn mlflow_says_of_what_is_around_the_agents_of_openais_sdk_that_it_is_one() {
+    let list = [("mlflow.spanType", r#""AGENT""#.into()), ("mlflow.openai.agent_run_root", "true".into())];
+    let root = told("", "AgentRunner.run", &list);
+    assert_eq!((root.kind, root.agent_name.as_deref()), (StepKind::Workflow, None));
+    let agent = told("", "weather_agent", &[("mlflow.spanType", r#""AGENT""#.into())]);
+    assert_eq!((agent.kind, agent.agent_name.as_deref()), (StepKind::Agent, Some("weather_agent")));
+}
+
+#[test]
+fn an_event_of_beeai_is_not_another_step_of_the_kind_it_happens_in() {
+    let agent = [("openinference.span.kind", "AGENT".into()), ("metadata.class_name", "RequirementAgent".into())];
+    assert_eq!(told("openinference.instrumentation.beeai", "weather_agent", &agent).kind, StepKind::Agent);
+    let event = |kind: &str, name: &str, path: &str| {
+        let list = [("openinference.span.kind", Value::from(kind)), ("metadata.path", path.into())];
+        told("openinference.instrumentation.beeai", name, &list).kind
+    };
+    assert_eq!(event("AGENT", "final_answer", "agent.requirement.final_answer"), StepKind::Task);
+    assert_eq!(event("LLM", "new_token", "backend.openai.chat.new_token"), StepKind::Task);
+}
