@@ -321,9 +321,22 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
             }
             Ok(adopted)
         }
-        // Somebody who waited finds it all done, and ends this.
-        Err(error) if error.is_gone() || error.is_locked() => Ok(adopted),
-        Err(error) => Err(error.into()),
+        // Somebody who waited finds it all done, and ends this; what holds its runs meanwhile is let go of soon.
+        Err(error) if error.is_locked() => {
+            let until = Instant::now() + OTHERS_LIMIT;
+            while Ring::is_left_behind(&dir.join(&name), process) && Instant::now() < until {
+                std::thread::sleep(OTHERS_POLL);
+            }
+            Ok(adopted)
+        }
+        Err(error) if error.is_gone() => Ok(adopted),
+        Err(error) => {
+            // Out of sight it is nobody's to take in again.
+            if let (false, Some(ring)) = (dir.join(&name).exists(), ring) {
+                ring.unlink();
+            }
+            Err(error.into())
+        }
     }
 }
 

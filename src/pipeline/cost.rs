@@ -329,7 +329,7 @@ fn price_id(provider: &str) -> String {
 /// write it. Behind the name of another, a host may have a price of its own.
 fn behind_its_provider<'a>(call: &Call<'a>) -> Option<Call<'a>> {
     let (start, model) = call.model.split_once('/')?;
-    let is_same = canonical_provider(start)? == canonical_provider(call.provider?)?;
+    let is_same = price_id(&canonical_provider(start)?) == price_id(&canonical_provider(call.provider?)?);
     (is_same && !model.is_empty()).then_some(Call { model, ..*call })
 }
 

@@ -239,6 +239,14 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
             found = Value::from(text_of_json(&member(&structured(value_of(span, key)?), path)?)?);
             &found
         }
+        Source::Unlike(key, other, path) => {
+            let value = value_of(span, key)?;
+            let other = text_of_json(&member(&structured(value_of(span, other)?), path)?)?;
+            if value.as_str() == Some(other.as_str()) {
+                return None;
+            }
+            value
+        }
         Source::Before(key, start, separator) => {
             let rest = value_of(span, key)?.as_str()?.strip_prefix(start)?;
             found = Value::from(rest.split_once(separator)?.0);

@@ -53,6 +53,7 @@ impl Part {
             Self::Reasoning { text, .. } => format!("(reasoning) {text}"),
             Self::ToolCall { name, arguments, .. } => format!("calls {name} {}", plain(arguments)),
             Self::ToolResult { result, .. } => format!("answers {}", plain(result)),
+            Self::Other(other) if other["type"] == "redacted_thinking" => "(reasoning, kept secret)".to_owned(),
             Self::Other(other) => plain(other),
         }
     }

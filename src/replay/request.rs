@@ -432,11 +432,11 @@ fn items(messages: &Json) -> Vec<Item> {
 /// Returns what a request is compared by of a part; `None` for what is no content, or empty.
 fn item(role: &'static str, part: &Part) -> Option<Item> {
     Some(match part {
-        Part::Text(text) if text.is_empty() => return None,
         // Some tell what a tool answered as the text of its message.
         Part::Text(text) if role == "tool" => {
             Item { role, said: Said::Answers(comparable(&unfolded(&Json::from(text.as_str())))) }
         }
+        Part::Text(text) if text.is_empty() => return None,
         Part::Text(text) => Item { role, said: Said::Text(without_mark_hashes(text)) },
         // Some give it back, some leave it out, and services keep most of it secret.
         Part::Reasoning { .. } => return None,

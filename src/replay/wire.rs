@@ -109,16 +109,15 @@ fn texts(choice: &Choice) -> String {
     said.collect()
 }
 
-fn thoughts(choice: &Choice) -> impl Iterator<Item = (&str, Option<&Json>)> {
-    choice.message.parts.iter().filter_map(|part| match part {
-        Part::Reasoning { text, seal } => Some((text.as_str(), seal.as_ref())),
-        _ => None,
-    })
-}
-
 /// Returns what a model thought as one text.
 fn thought(choice: &Choice) -> Option<String> {
-    let texts: Vec<&str> = thoughts(choice).map(|(text, _)| text).filter(|text| !text.is_empty()).collect();
+    let parts = choice.message.parts.iter();
+    let texts: Vec<&str> = parts
+        .filter_map(|part| match part {
+            Part::Reasoning { text, .. } if !text.is_empty() => Some(text.as_str()),
+            _ => None,
+        })
+        .collect();
     (!texts.is_empty()).then(|| texts.join("\n"))
 }
 
@@ -248,34 +247,43 @@ fn chat_events(answer: &Answer, envelope: &Envelope<'_>) -> Vec<String> {
 
 // ---- responses ----
 
+/// Items in the order in which they were said: a service wants each thought before what came of it. All texts are one message.
 fn response_items(answer: &Answer, id: &str) -> Vec<Json> {
+    let Some(choice) = answer.choices.first() else { return Vec::new() };
+    let said = |text: String| {
+        json!({"type": "message", "id": format!("msg_{id}"), "role": "assistant", "status": "completed",
+            "content": [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]})
+    };
     let mut items = Vec::new();
-    for choice in answer.choices.iter().take(1) {
-        items.extend(thoughts(choice).enumerate().map(|(at, (text, seal))| {
-            let mut item = json!({"type": "reasoning", "id": format!("rs_{id}_{at}"), "summary": []});
-            if !text.is_empty() {
-                item["summary"] = json!([{"type": "summary_text", "text": text}]);
-            }
-            for key in ["id", "encrypted_content"] {
-                if let Some(seal) = seal.and_then(|seal| seal.get(key)) {
-                    item[key] = seal.clone();
-                }
-            }
-            item
-        }));
-        let text = texts(choice);
-        let calls = calls(choice, id);
-        if !text.is_empty() || calls.is_empty() {
-            items
-                .push(json!({"type": "message", "id": format!("msg_{id}"), "role": "assistant", "status": "completed",
-                "content": [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]}));
+    let (mut calls, mut text) = (calls(choice, id).into_iter(), Some(texts(choice)).filter(|text| !text.is_empty()));
+    for (at, part) in choice.message.parts.iter().enumerate() {
+        match part {
+            Part::Text(_) => items.extend(text.take().map(said)),
+            Part::Reasoning { text, seal } => items.push(reasoning(&format!("rs_{id}_{at}"), text, seal.as_ref())),
+            Part::ToolCall { .. } => items.extend(calls.next().map(|call| {
+                json!({"type": "function_call", "id": format!("fc_{}", call.id), "call_id": call.id,
+                    "name": call.name, "arguments": call.text(), "status": "completed"})
+            })),
+            Part::ToolResult { .. } | Part::Other(_) => {}
         }
-        items.extend(calls.iter().map(|call| {
-            json!({"type": "function_call", "id": format!("fc_{}", call.id), "call_id": call.id, "name": call.name,
-                "arguments": call.text(), "status": "completed"})
-        }));
+    }
+    if items.iter().all(|item| item["type"] == "reasoning") {
+        items.push(said(String::new()));
     }
     items
+}
+
+fn reasoning(id: &str, text: &str, seal: Option<&Json>) -> Json {
+    let mut item = json!({"type": "reasoning", "id": id, "summary": []});
+    if !text.is_empty() {
+        item["summary"] = json!([{"type": "summary_text", "text": text}]);
+    }
+    for key in ["id", "encrypted_content"] {
+        if let Some(seal) = seal.and_then(|seal| seal.get(key)) {
+            item[key] = seal.clone();
+        }
+    }
+    item
 }
 
 fn response(answer: &Answer, envelope: &Envelope<'_>) -> Json {
@@ -431,7 +439,9 @@ fn blocks(answer: &Answer, id: &str) -> Vec<Json> {
             let input = if arguments.is_object() { arguments.clone() } else { json!({}) };
             Some(json!({"type": "tool_use", "id": id, "name": name, "input": input}))
         }
-        Part::Other(other) => (other["type"] == "redacted_thinking").then(|| other.clone()),
+        Part::Other(other) => {
+            (other["type"] == "redacted_thinking" && other["data"].is_string()).then(|| other.clone())
+        }
         Part::ToolResult { .. } => None,
     });
     block.collect()
@@ -581,9 +591,11 @@ mod tests {
         let secret = json!({"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"});
         let told = json!({"type": "reasoning", "id": "rs_2", "summary": [{"type": "summary_text", "text": "Hm."}]});
         let read = |item: &Json| super::super::ask::item(item).unwrap()["parts"][0].clone();
-        let answer = recorded(vec![read(&secret), read(&told)]);
+        let call = json!({"type": "tool_call", "id": "c1", "name": "weather", "arguments": {}});
+        let answer = recorded(vec![read(&secret), call, read(&told)]);
         let output = whole(Format::Responses, &answer, &ENVELOPE)["output"].clone();
-        assert_eq!((&output[0], &output[1]), (&secret, &told));
+        assert_eq!((&output[0], &output[1]["type"], &output[2]), (&secret, &"function_call".into(), &told));
+        assert_eq!(output[3], Json::Null);
         let stream = events(Format::Responses, &answer, &ENVELOPE).concat();
         assert_eq!(stream.matches("event: response.reasoning_summary_part.added").count(), 1, "{stream}");
         // A model that tells its thoughts whole, and one whose thoughts no service has sealed.

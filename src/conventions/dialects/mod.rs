@@ -27,7 +27,7 @@ pub use frameworks::{
 };
 pub use platforms::{
     AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, OPENINFERENCE, OPENINFERENCE_AGENTS,
-    OPENINFERENCE_AGNO, OPENINFERENCE_CLAUDE, OPENLIT, OPENLIT_CREWAI, TRACELOOP,
+    OPENINFERENCE_AGNO, OPENINFERENCE_BEEAI, OPENINFERENCE_CLAUDE, OPENLIT, OPENLIT_CREWAI, TRACELOOP,
 };
 pub use standard::{ANTHROPIC_CLIENT, OTEL, OTEL_INSTRUMENTATION, RIG};
 
@@ -113,6 +113,8 @@ pub enum Source {
     /// A member of an attribute that holds JSON, or what Python prints, by its path; a number takes an item of a list,
     /// and so does `KEY=VALUE`: the item whose KEY is VALUE.
     Json(&'static str, &'static [&'static str]),
+    /// An attribute, where a member of another is there and is not the same: key, the other's key, path.
+    Unlike(&'static str, &'static str, &'static [&'static str]),
     /// What follows a start, up to a separator that must be there: key, start, separator.
     Before(&'static str, &'static str, char),
     /// What follows the first separator after a start: key, start, separator.
@@ -274,6 +276,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &OPENINFERENCE_CLAUDE,
     &OPENINFERENCE_AGENTS,
     &OPENINFERENCE_AGNO,
+    &OPENINFERENCE_BEEAI,
     &OPENINFERENCE,
     &CLAUDE_CODE,
     &LITELLM,

@@ -1,10 +1,10 @@
 //! Instrumentations and platforms that lie over many frameworks.
 
 use super::Shape::{Class, Count, Model, Provider, Text};
-use super::Source::{Before, Behind, Indexed, Json, Key, Method, Name, Quoted};
+use super::Source::{Before, Behind, Indexed, Json, Key, Method, Name, Quoted, Unlike};
 use super::{
-    ALL_INCLUSIVE, AS_REPORTED, Basis, BasisRow, Detect, Dialect, GOOGLE, Outcome, PLAIN, SPAN_NAME, Side, Test,
-    content, kind, row,
+    ALL_INCLUSIVE, AS_REPORTED, Basis, BasisRow, Detect, Dialect, GOOGLE, Outcome, PLAIN, SPAN_NAME, Side, Source,
+    Test, content, kind, row,
 };
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
@@ -42,7 +42,11 @@ pub const OPENINFERENCE: Dialect = Dialect {
         ),
         row(
             names::RESPONSE_MODEL,
-            &[Key("llm.response.model_name"), Json("output.value", LANGCHAIN_MODEL), Key("llm.model_name")],
+            &[
+                Key("llm.response.model_name"),
+                Json("output.value", LANGCHAIN_MODEL),
+                Unlike("llm.model_name", "llm.invocation_parameters", &["model"]),
+            ],
             Model,
         ),
         row(names::RESPONSE_ID, &[Json("output.value", LANGCHAIN_ID)], Text),
@@ -52,17 +56,8 @@ pub const OPENINFERENCE: Dialect = Dialect {
         row(names::INPUT_TOKENS, &[Key("llm.token_count.prompt")], Count),
         row(names::OUTPUT_TOKENS, &[Key("llm.token_count.completion")], Count),
         row(names::TOTAL_TOKENS, &[Key("llm.token_count.total")], Count),
-        // BeeAI's answers have the cached ones among the metadata.
-        row(
-            names::CACHE_READ_TOKENS,
-            &[Key("llm.token_count.prompt_details.cache_read"), Key("metadata.usage.cached_prompt_tokens")],
-            Count,
-        ),
-        row(
-            names::CACHE_WRITE_TOKENS,
-            &[Key("llm.token_count.prompt_details.cache_write"), Key("metadata.usage.cached_creation_tokens")],
-            Count,
-        ),
+        row(names::CACHE_READ_TOKENS, &[Key("llm.token_count.prompt_details.cache_read"), BEEAI_READ], Count),
+        row(names::CACHE_WRITE_TOKENS, &[Key("llm.token_count.prompt_details.cache_write"), BEEAI_WRITTEN], Count),
         row(names::REASONING_TOKENS, &[Key("llm.token_count.completion_details.reasoning")], Count),
         row(names::AUDIO_INPUT_TOKENS, &[Key("llm.token_count.prompt_details.audio")], Count),
         row(names::AUDIO_OUTPUT_TOKENS, &[Key("llm.token_count.completion_details.audio")], Count),
@@ -91,8 +86,6 @@ pub const OPENINFERENCE: Dialect = Dialect {
         content(Side::Out, &[Indexed("llm.output_messages"), Key("output.value")]),
     ],
     kinds: &[
-        // BeeAI: what happens in a step is a span, too, and of that step's kind; the path of the event is what it has more.
-        kind("metadata.path", Test::Present, StepKind::Task),
         // LlamaIndex: every method of a model is said to be a call, and this one only writes the request.
         kind(SPAN_NAME, Test::Ends("._prepare_chat_with_tools"), StepKind::Task),
         // LangChain: whatever has `agent` in its name is said to be one, a tool that hands over to one as well.
@@ -141,6 +134,32 @@ pub const OPENINFERENCE_AGENTS: Dialect = Dialect {
     ],
     ..OPENINFERENCE
 };
+
+/// OpenInference's instrumentation of BeeAI. What happens in a step is a span, too, and of that step's kind; the path of the event
+/// is what it has more.
+///
+/// Source: `openinference-instrumentation-beeai` 0.1.30, run against a scripted server.
+pub const OPENINFERENCE_BEEAI: Dialect = Dialect {
+    name: "openinference-beeai",
+    detect: &[Detect::ScopePrefix("openinference.instrumentation.beeai")],
+    kinds: &[
+        kind("metadata.path", Test::Present, StepKind::Task),
+        kind("tool.name", Test::IsName, StepKind::Tool),
+        kind("openinference.span.kind", Test::Is("LLM"), StepKind::Llm),
+        kind("openinference.span.kind", Test::Is("TOOL"), StepKind::Tool),
+        kind("openinference.span.kind", Test::Is("AGENT"), StepKind::Agent),
+        kind("openinference.span.kind", Test::Is("RETRIEVER"), StepKind::Retrieval),
+        kind("openinference.span.kind", Test::Is("RERANKER"), StepKind::Rerank),
+        kind("openinference.span.kind", Test::Is("EMBEDDING"), StepKind::Embedding),
+        kind("openinference.span.kind", Test::IsRoot("CHAIN"), StepKind::Workflow),
+        kind("openinference.span.kind", Test::Present, StepKind::Task),
+    ],
+    ..OPENINFERENCE
+};
+
+/// BeeAI's answers have cached tokens among their metadata.
+const BEEAI_READ: Source = Key("metadata.usage.cached_prompt_tokens");
+const BEEAI_WRITTEN: Source = Key("metadata.usage.cached_creation_tokens");
 
 /// OpenInference's instrumentation of Agno, which has what the provider reported.
 ///

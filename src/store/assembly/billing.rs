@@ -75,17 +75,27 @@ impl RunState {
     pub(super) fn duplicates(&self) -> HashMap<usize, usize> {
         let calls = || self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed);
         let mut copies = HashMap::new();
-        let mut by_answer: HashMap<&str, Vec<usize>> = HashMap::default();
+        // Of each the step that counts, and whether one of those that tell of it was passed on.
+        let mut by_answer: HashMap<&str, Vec<(usize, bool)>> = HashMap::default();
         for (place, step) in calls() {
             let Some(answer) = step.facts.response_id.as_deref() else { continue };
             let told = by_answer.entry(answer).or_default();
-            match told.iter_mut().rev().take(MAX_LAYERS).find(|first| !are_two_answers(&self.steps[**first], step)) {
-                None => told.push(place),
-                // The one that knows more of the bill counts.
-                Some(first) if rank(&self.steps[*first]) < rank(step) => {
-                    copies.insert(std::mem::replace(first, place), place);
+            let is_relayed = step.facts.is_relayed;
+            // What was passed on is told once for each request, whatever ids a server gives: some give all answers one.
+            let is_its_own = |(first, is_passed_on): &(usize, bool)| {
+                is_relayed && *is_passed_on || are_two_answers(&self.steps[*first], step)
+            };
+            match told.iter_mut().rev().take(MAX_LAYERS).find(|first| !is_its_own(first)) {
+                None => told.push((place, is_relayed)),
+                Some((first, is_passed_on)) => {
+                    *is_passed_on |= is_relayed;
+                    // The one that knows more of the bill counts.
+                    if rank(&self.steps[*first]) < rank(step) {
+                        copies.insert(std::mem::replace(first, place), place);
+                    } else {
+                        copies.insert(place, *first);
+                    }
                 }
-                Some(first) => drop(copies.insert(place, *first)),
             }
         }
         for (call, report) in self.reported(&copies) {
@@ -452,12 +462,8 @@ impl RunState {
 }
 
 /// Tells two answers that have one id by chance from one that was told twice: one call was over before the other began, and
-/// they used something else. Ollama draws ids below 1,000, and others count up from the time in seconds. What was passed on is told
-/// once for each request, whatever ids a server gives: some give all answers one.
+/// they used something else. Ollama draws ids below 1,000, and others count up from the time in seconds.
 fn are_two_answers(one: &Step, other: &Step) -> bool {
-    if one.facts.is_relayed && other.facts.is_relayed {
-        return true;
-    }
     let before = |first: &Step, second: &Step| {
         first.ended_at.is_some_and(|end| first.started_at < end && end <= second.started_at)
             && second.ended_at != Some(second.started_at)
@@ -661,6 +667,10 @@ mod tests {
             state(&calls).duplicates().len()
         };
         assert_eq!((passed_on(true), passed_on(false)), (0, 2));
+        // The program tells of each, too.
+        let both = [(false, 10), (true, 11), (false, 20), (true, 21)];
+        let copies_of_both = state(&both.map(|(is_relayed, start)| (is_relayed, 0, start, 5, 1, false))).duplicates();
+        assert_eq!(copies_of_both.len(), 2, "{copies_of_both:?}");
         // From a cache of answers, or told by two layers, in whole or in part.
         assert_eq!(copies([(10, 5, Some(7)), (20, 5, Some(7))]), 1);
         assert_eq!(copies([(10, 8, Some(7)), (12, 5, Some(8))]), 1);
