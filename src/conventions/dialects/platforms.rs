@@ -138,7 +138,7 @@ pub const OPENINFERENCE_AGENTS: Dialect = Dialect {
 /// OpenInference's instrumentation of BeeAI. What happens in a step is a span, too, and of that step's kind; the path of the event
 /// is what it has more.
 ///
-/// Source: `openinference-instrumentation-beeai` 0.1.30, run against a scripted server.
+/// Source: `openinference-instrumentation-beeai` 0.1.30: its tokens run against a scripted server, its events from the code.
 pub const OPENINFERENCE_BEEAI: Dialect = Dialect {
     name: "openinference-beeai",
     detect: &[Detect::ScopePrefix("openinference.instrumentation.beeai")],
