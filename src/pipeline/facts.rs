@@ -245,10 +245,12 @@ fn is_genai(span: &Span) -> bool {
     if span.attr_str(names::OPERATION) == Some("create_agent") {
         return false;
     }
+    // What clients and servers of MCP say to each other beside the calls of tools is no run of an agent.
+    let is_call = span.attr_str(names::MCP_METHOD).is_none_or(|method| method == "tools/call");
     span.attributes.iter().any(|attribute| match attribute.key.as_str() {
         // The run's id says where a span belongs; our layer writes it on every root, an HTTP handler's too.
         names::CONVERSATION_ID => false,
-        names::STEP_KIND | names::MCP_METHOD => true,
+        names::STEP_KIND | names::MCP_METHOD => is_call,
         key => key.starts_with("gen_ai."),
     })
 }

@@ -236,7 +236,8 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
     let value = match *source {
         Source::Key(key) => value_of(span, key)?,
         Source::Json(key, path) => {
-            found = Value::from(text_of_json(&member(&structured(value_of(span, key)?), path)?)?);
+            let value = value_of(span, key).filter(|value| may_have(value, path))?;
+            found = Value::from(text_of_json(&member(&structured(value), path)?)?);
             &found
         }
         Source::Unlike(key, other, path) => {
@@ -285,7 +286,8 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
         Shape::Text => says_something(value).then(|| value.clone()),
         Shape::Model => {
             let is_unknown = |text: &str| UNKNOWN_MODELS.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
-            (says_something(value) && !value.as_str().is_some_and(is_unknown)).then(|| value.clone())
+            let is_none = |text: &str| is_unknown(text) || is_its_provider(span, text);
+            (says_something(value) && !value.as_str().is_some_and(is_none)).then(|| value.clone())
         }
         Shape::Class => {
             let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
@@ -294,6 +296,13 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
         }
         Shape::Provider => canonical_provider(value.as_str()?).map(Value::from),
     }
+}
+
+/// Tells whether what should be a model is the word for who serves it, as OpenLIT writes where LangChain has no model's name.
+fn is_its_provider(span: &Span, model: &str) -> bool {
+    let known = |word: &str| canonical_provider(word).filter(|name| providers::HOSTS.iter().any(|(_, of)| of == name));
+    let provider = span.attr_str(names::PROVIDER).and_then(known);
+    provider.is_some() && provider == known(model)
 }
 
 /// Who writes every value as JSON has `null` for none.
@@ -310,6 +319,12 @@ fn structured(value: &Value) -> Json {
         Json::String(text) => literal::read(&text).unwrap_or(Json::String(text)),
         other => other,
     }
+}
+
+/// Tells whether a value may have a member: a long text is not parsed for what it does not have.
+fn may_have(value: &Value, path: &[&str]) -> bool {
+    let is_place = |name: &str| name.contains('=') || name.bytes().all(|byte| byte.is_ascii_digit());
+    value.as_str().is_none_or(|text| path.iter().all(|name| is_place(name) || text.contains(name)))
 }
 
 /// Finds a member by its path; a number takes an item of a list, and so does `KEY=VALUE`. A text on the way is read as the
@@ -420,6 +435,13 @@ fn write_content(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepKind
         Side::In => (content_in(kind), Some((names::INPUT_MESSAGES, "user"))),
         Side::Out => (content_out(kind), Some((names::OUTPUT_MESSAGES, "assistant"))),
     };
+    // What a dialect wraps in the canonical place comes out of it.
+    let wrapped = dialect.content.iter().filter(|row| row.side == side).flat_map(|row| row.from);
+    let mut wrapped = wrapped.filter(|source| matches!(source, Source::Json(key, _) if *key == to));
+    if let Some(inner) = wrapped.find_map(|source| shaped(draft.span(), source, Shape::Text)) {
+        draft.set(to, inner);
+        return;
+    }
     // An agent's messages are its input and output, under the name they have.
     if draft.span().attr(to).is_some() || messages.is_some_and(|(key, _)| draft.span().attr(key).is_some()) {
         return;
@@ -466,18 +488,28 @@ fn write_outcome(draft: &mut Draft<'_>, dialect: &Dialect, ended: bool) {
     if draft.span().attr(names::STEP_STATUS).is_some() {
         return;
     }
-    let says = |key: &str, word: &str| match value_of(draft.span(), key) {
-        Some(Value::Bool(flag)) => word.parse() == Ok(*flag),
-        value => value.and_then(Value::as_str) == Some(word),
+    let says = |from: &Source, word: &str| match shaped(draft.span(), from, Shape::Text) {
+        Some(Value::Bool(flag)) => word.parse() == Ok(flag),
+        value => value.as_ref().and_then(Value::as_str) == Some(word),
+    };
+    // Nor is it for a word that it does not have.
+    let may_say = |from: &Source, word: &str| match *from {
+        Source::Json(key, _) => {
+            value_of(draft.span(), key).and_then(Value::as_str).is_some_and(|text| text.contains(word))
+        }
+        _ => true,
     };
     if ended && hands_on(draft.span()) {
         draft.set(names::STEP_STATUS, StepStatus::Success.as_str());
         return;
     }
-    let told = dialect.outcomes.iter().find(|outcome| says(outcome.key, outcome.word));
+    let told = dialect
+        .outcomes
+        .iter()
+        .find(|outcome| may_say(&outcome.from, outcome.word) && says(&outcome.from, outcome.word));
     let silent = ended && is_silent(draft.span(), dialect);
     let Some(status) = told.map(|told| told.status).or(silent.then_some(StepStatus::Error)) else { return };
-    let reason = told.and_then(|told| shaped(draft.span(), &Source::Key(told.message?), Shape::Text));
+    let reason = told.and_then(|told| told.message.iter().find_map(|source| shaped(draft.span(), source, Shape::Text)));
     if let Some(reason) = reason.filter(|_| draft.span().attr(names::ERROR_MESSAGE).is_none()) {
         draft.set(names::ERROR_MESSAGE, reason);
     }
@@ -518,7 +550,7 @@ fn is_silent(span: &Span, dialect: &Dialect) -> bool {
         names::ERROR_TYPE,
     ];
     span.attr_str(names::OPERATION).is_some_and(|word| dialect.failed_without_response.contains(&word))
-        && !span.is_error()
+        && span.status.as_ref().is_none_or(|status| status.code == STATUS_UNSET)
         && !ANSWERED.iter().any(|key| span.attr(key).is_some())
 }
 

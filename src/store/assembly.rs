@@ -652,12 +652,13 @@ impl RunState {
             return None;
         }
         let root = self.root()?;
-        // The innermost failed step that ended last says most about why.
+        // The innermost failed step that says why and ended last says most about it.
+        let says_why = |step: &Step| step.error().is_some_and(|error| error.kind.is_some() || error.message.is_some());
         let culprit = self
             .steps
             .iter()
             .filter(|step| is_failure(step.status))
-            .max_by_key(|step| (self.ancestors(step).len(), step.ended_at));
+            .max_by_key(|step| (says_why(step), self.ancestors(step).len(), step.ended_at));
         if status == RunStatus::Crashed {
             // Who watched the process may know better than that its steps were left open.
             let told = root.error().and_then(|error| error.message.clone());

@@ -44,7 +44,7 @@ pub const CLAUDE_CODE: Dialect = Dialect {
         kind("span.type", Test::Is("claude_code.tool"), StepKind::Tool),
         kind("span.type", Test::Present, StepKind::Task),
     ],
-    outcomes: &[Outcome { key: "success", word: "false", status: StepStatus::Error, message: Some("error") }],
+    outcomes: &[Outcome { from: Key("success"), word: "false", status: StepStatus::Error, message: &[Key("error")] }],
     basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
     ..PLAIN
 };
@@ -99,7 +99,7 @@ pub const CODEX: Dialect = Dialect {
         kind("call_id", Test::Present, StepKind::Tool),
     ],
     content: &[content(Side::In, &[Key("arguments"), Key("prompt")]), content(Side::Out, &[Key("output")])],
-    outcomes: &[Outcome { key: "success", word: "false", status: StepStatus::Error, message: Some("output") }],
+    outcomes: &[Outcome { from: Key("success"), word: "false", status: StepStatus::Error, message: &[Key("output")] }],
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };
@@ -126,7 +126,7 @@ pub const GEMINI_CLI: Dialect = Dialect {
         row(names::ERROR_TYPE, &[Key("error_type")], Text),
     ],
     content: &[content(Side::In, &[Key("function_args"), Key("prompt")]), content(Side::Out, &[Key("response_text")])],
-    outcomes: &[Outcome { key: "success", word: "false", status: StepStatus::Error, message: Some("error") }],
+    outcomes: &[Outcome { from: Key("success"), word: "false", status: StepStatus::Error, message: &[Key("error")] }],
     basis: ALL_INCLUSIVE,
     reasoning_apart: &[""],
     ..PLAIN

@@ -3,8 +3,8 @@
 use super::Shape::{Count, Model, Provider, Text};
 use super::Source::{After, Before, Json, Key, Parts};
 use super::{
-    ALL_INCLUSIVE, AS_REPORTED, Announced, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Test, content, kind,
-    row,
+    ALL_INCLUSIVE, AS_REPORTED, Announced, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side,
+    Test, content, kind, row,
 };
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
@@ -289,7 +289,7 @@ pub const HAYSTACK: Dialect = Dialect {
         kind("haystack.component.type", Test::Ends("Evaluator"), StepKind::Evaluator),
         kind(SPAN_NAME, Test::Starts("haystack."), StepKind::Task),
     ],
-    outcomes: &[Outcome { key: "haystack.tool.error", word: "true", status: StepStatus::Error, message: None }],
+    outcomes: &[Outcome { from: Key("haystack.tool.error"), word: "true", status: StepStatus::Error, message: &[] }],
     ..PLAIN
 };
 
@@ -343,7 +343,7 @@ pub const GENKIT: Dialect = Dialect {
         kind("genkit:type", Test::Is("flow"), StepKind::Workflow),
         kind("genkit:type", Test::Present, StepKind::Task),
     ],
-    outcomes: &[Outcome { key: "genkit:state", word: "error", status: StepStatus::Error, message: None }],
+    outcomes: &[Outcome { from: Key("genkit:state"), word: "error", status: StepStatus::Error, message: &[] }],
     ..PLAIN
 };
 
@@ -386,7 +386,7 @@ pub const STRANDS: Dialect = Dialect {
         kind(names::OPERATION, Test::Is("invoke_graph"), StepKind::Workflow),
         kind(names::OPERATION, Test::Is("invoke_swarm"), StepKind::Workflow),
     ],
-    outcomes: &[Outcome { key: "gen_ai.tool.status", word: "error", status: StepStatus::Error, message: None }],
+    outcomes: &[Outcome { from: Key("gen_ai.tool.status"), word: "error", status: StepStatus::Error, message: &[] }],
     ..PLAIN
 };
 
@@ -432,6 +432,26 @@ pub const SEMANTIC_KERNEL: Dialect = Dialect {
 pub const AUTOGEN: Dialect = Dialect {
     name: "autogen",
     detect: &[Detect::ScopePrefix("autogen"), Detect::Value("gen_ai.system", "autogen")],
+    ..PLAIN
+};
+
+/// AG2's own middleware, which tells what a call has used once more beside it, and in the same way of calls that have no span.
+///
+/// Source: `ag2` 1.2 `middleware/builtin/telemetry.py`, run against a scripted server; what it uses beside calls from the code.
+pub const AG2: Dialect = Dialect {
+    name: "ag2",
+    detect: &[Detect::KeyPrefix("ag2."), Detect::Scope("opentelemetry.instrumentation.ag2")],
+    facts: &[row(names::TOTAL_TOKENS, &[Key("ag2.usage.total_tokens")], Count)],
+    kinds: &[
+        kind("ag2.usage.kind", Test::Is("compaction"), StepKind::Llm),
+        kind("ag2.usage.kind", Test::Is("aggregation"), StepKind::Llm),
+        kind("ag2.usage.kind", Test::Present, StepKind::Task),
+    ],
+    basis: &[
+        BasisRow { provider: "anthropic", basis: Basis::Exclusive },
+        BasisRow { provider: "aws.bedrock", basis: Basis::Exclusive },
+        BasisRow { provider: "", basis: Basis::Inclusive },
+    ],
     ..PLAIN
 };
 

@@ -22,14 +22,15 @@ use crate::model::{StepKind, StepStatus};
 
 pub use agents::{CLAUDE_CODE, CODEX, GEMINI_CLI, GOOSE, QWEN_CODE};
 pub use frameworks::{
-    AGENT_FRAMEWORK, AUTOGEN, GENKIT, GOOGLE_ADK, HAYSTACK, LOGFIRE_OPENAI_AGENTS, MASTRA, PYDANTIC, SEMANTIC_KERNEL,
-    SPRING_AI, STRANDS, VERCEL, VERCEL_OTEL, VOLTAGENT,
+    AG2, AGENT_FRAMEWORK, AUTOGEN, GENKIT, GOOGLE_ADK, HAYSTACK, LOGFIRE_OPENAI_AGENTS, MASTRA, PYDANTIC,
+    SEMANTIC_KERNEL, SPRING_AI, STRANDS, VERCEL, VERCEL_OTEL, VOLTAGENT,
 };
 pub use platforms::{
     AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, OPENINFERENCE, OPENINFERENCE_AGENTS,
-    OPENINFERENCE_AGNO, OPENINFERENCE_BEEAI, OPENINFERENCE_CLAUDE, OPENLIT, OPENLIT_CREWAI, TRACELOOP,
+    OPENINFERENCE_AGNO, OPENINFERENCE_BEEAI, OPENINFERENCE_CLAUDE, OPENLIT, OPENLIT_CREWAI, OPENLIT_LANGGRAPH,
+    TRACELOOP, TRACELOOP_ANTHROPIC_JS,
 };
-pub use standard::{ANTHROPIC_CLIENT, OTEL, OTEL_INSTRUMENTATION, RIG};
+pub use standard::{ANTHROPIC_CLIENT, MISTRAL_CLIENT, MISTRAL_STREAM, OTEL, OTEL_INSTRUMENTATION, RIG};
 
 /// One emitter's way of writing.
 #[derive(Debug)]
@@ -222,14 +223,14 @@ pub enum Test {
 /// How a dialect says that a step ended badly.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The attribute that says it.
-    pub key: &'static str,
+    /// What says it.
+    pub from: Source,
     /// The word it says.
     pub word: &'static str,
     /// The status that it means.
     pub status: StepStatus,
-    /// The attribute that has the reason.
-    pub message: Option<&'static str>,
+    /// What has the reason, best source first.
+    pub message: &'static [Source],
 }
 
 /// Whether input tokens include cached ones.
@@ -281,6 +282,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &CLAUDE_CODE,
     &LITELLM,
     &BEDROCK,
+    &TRACELOOP_ANTHROPIC_JS,
     &TRACELOOP,
     &MLFLOW,
     &LAMINAR,
@@ -298,7 +300,9 @@ pub const DIALECTS: &[&Dialect] = &[
     &AGENT_FRAMEWORK,
     &SEMANTIC_KERNEL,
     &AUTOGEN,
+    &AG2,
     &OPENLIT_CREWAI,
+    &OPENLIT_LANGGRAPH,
     &OPENLIT,
     &SPRING_AI,
     &GENKIT,
@@ -309,6 +313,8 @@ pub const DIALECTS: &[&Dialect] = &[
     &QWEN_CODE,
     &GEMINI_CLI,
     &ANTHROPIC_CLIENT,
+    &MISTRAL_STREAM,
+    &MISTRAL_CLIENT,
     &OTEL_INSTRUMENTATION,
 ];
 

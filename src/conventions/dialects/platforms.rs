@@ -27,7 +27,8 @@ pub const OPENINFERENCE: Dialect = Dialect {
     name: "openinference",
     detect: &[Detect::Key("openinference.span.kind")],
     facts: &[
-        row(names::PROVIDER, &[Key("llm.provider"), Key("llm.system")], Provider),
+        // LangChain's own word for it is last, which is all that there is of it in JavaScript.
+        row(names::PROVIDER, &[Key("llm.provider"), Key("llm.system"), Json("metadata", &["ls_provider"])], Provider),
         row(
             names::REQUEST_MODEL,
             &[
@@ -102,16 +103,23 @@ pub const OPENINFERENCE: Dialect = Dialect {
         kind("openinference.span.kind", Test::IsRoot("CHAIN"), StepKind::Workflow),
         kind("openinference.span.kind", Test::Present, StepKind::Task),
     ],
+    // A tool of LangChain whose error the framework gave to the model.
+    outcomes: &[Outcome {
+        from: Json("output.value", &["data", "status"]),
+        word: "error",
+        status: StepStatus::Error,
+        message: &[Json("output.value", &["data", "content", "0", "text"]), Json("output.value", &["data", "content"])],
+    }],
     ..PLAIN
 };
 
-/// OpenInference's instrumentation of the Claude agent SDK, which passes on counts without cached tokens.
+/// OpenInference's instrumentation of the Claude agent SDK, whose agents bear what all their calls used: cached tokens are counted in.
 ///
-/// Source: `openinference-instrumentation-claude-agent-sdk` `_wrappers.py`; no recording.
+/// Source: `openinference-instrumentation-claude-agent-sdk` 0.1.22 with `claude-agent-sdk` 0.2.189, run against a scripted server.
 pub const OPENINFERENCE_CLAUDE: Dialect = Dialect {
     name: "openinference-claude",
     detect: &[Detect::ScopePrefix("openinference.instrumentation.claude_agent_sdk")],
-    basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
+    basis: ALL_INCLUSIVE,
     ..OPENINFERENCE
 };
 
@@ -187,7 +195,16 @@ pub const TRACELOOP: Dialect = Dialect {
         row(names::INPUT_TOKENS, &[Key("llm.usage.prompt_tokens")], Count),
         row(names::OUTPUT_TOKENS, &[Key("llm.usage.completion_tokens")], Count),
         row(names::TOTAL_TOKENS, &[Key("llm.usage.total_tokens")], Count),
-        row(names::TOOL_CALL_ID, &[Json("traceloop.entity.output", &["kwargs", "tool_call_id"])], Text),
+        // LangChain in JavaScript and in Python.
+        row(
+            names::TOOL_CALL_ID,
+            &[
+                Json("traceloop.entity.output", &["kwargs", "tool_call_id"]),
+                Json("traceloop.entity.output", &["output", "kwargs", "tool_call_id"]),
+                Json("traceloop.entity.input", &["kwargs", "tool_call_id"]),
+            ],
+            Text,
+        ),
         row(names::AGENT_NAME, &[Json("traceloop.entity.output", &["current_agent_name"])], Text),
     ],
     // What a tool of LlamaIndex or LangChain.js gave says who gave it; the entity is its class.
@@ -198,8 +215,16 @@ pub const TRACELOOP: Dialect = Dialect {
         Key("crewai.crew.name"),
     ],
     content: &[
-        content(Side::In, &[Key("traceloop.entity.input")]),
-        content(Side::Out, &[Key("traceloop.entity.output"), Key("crewai.crew.result")]),
+        // Of LangChain's tools it has all that the callback was given.
+        content(Side::In, &[Json(names::TOOL_ARGUMENTS, &["inputs"]), Key("traceloop.entity.input")]),
+        content(
+            Side::Out,
+            &[
+                Json(names::TOOL_RESULT, &["output", "kwargs", "content"]),
+                Key("traceloop.entity.output"),
+                Key("crewai.crew.result"),
+            ],
+        ),
     ],
     kinds: &[
         // A crew of CrewAI bears no word of theirs, and the operation of an agent.
@@ -218,6 +243,16 @@ pub const TRACELOOP: Dialect = Dialect {
         kind("llm.request.type", Test::Is("chat"), StepKind::Llm),
         kind("llm.request.type", Test::Is("completion"), StepKind::Llm),
     ],
+    // A tool of LangChain whose error the framework gave to the model.
+    outcomes: &[Outcome {
+        from: Json("traceloop.entity.output", &["output", "kwargs", "status"]),
+        word: "error",
+        status: StepStatus::Error,
+        message: &[
+            Json("traceloop.entity.output", &["output", "kwargs", "content", "0", "text"]),
+            Json("traceloop.entity.output", &["output", "kwargs", "content"]),
+        ],
+    }],
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };
@@ -240,6 +275,16 @@ pub const BEDROCK: Dialect = Dialect {
         kind("llm.request.type", Test::Is("chat"), StepKind::Llm),
         kind("llm.request.type", Test::Is("completion"), StepKind::Llm),
     ],
+    basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
+    ..TRACELOOP
+};
+
+/// OpenLLMetry's instrumentation of Anthropic's client in JavaScript, which passes on what the provider reported.
+///
+/// Source: `@traceloop/instrumentation-anthropic` 0.27, run against a scripted server.
+pub const TRACELOOP_ANTHROPIC_JS: Dialect = Dialect {
+    name: "traceloop-anthropic-js",
+    detect: &[Detect::Scope("@traceloop/instrumentation-anthropic")],
     basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
     ..TRACELOOP
 };
@@ -277,10 +322,10 @@ pub const LANGFUSE: Dialect = Dialect {
         kind("langfuse.observation.type", Test::Present, StepKind::Task),
     ],
     outcomes: &[Outcome {
-        key: "langfuse.observation.level",
+        from: Key("langfuse.observation.level"),
         word: "ERROR",
         status: StepStatus::Error,
-        message: Some("langfuse.observation.status_message"),
+        message: &[Key("langfuse.observation.status_message")],
     }],
     ..PLAIN
 };
@@ -385,6 +430,16 @@ pub const LANGSMITH: Dialect = Dialect {
         kind("langsmith.span.kind", Test::IsRoot("chain"), StepKind::Workflow),
         kind("langsmith.span.kind", Test::Present, StepKind::Task),
     ],
+    // A tool of LangChain whose error the framework gave to the model.
+    outcomes: &[Outcome {
+        from: Json("gen_ai.completion", &["output", "status"]),
+        word: "error",
+        status: StepStatus::Error,
+        message: &[
+            Json("gen_ai.completion", &["output", "content", "0", "text"]),
+            Json("gen_ai.completion", &["output", "content"]),
+        ],
+    }],
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };
@@ -395,15 +450,20 @@ pub const LANGSMITH: Dialect = Dialect {
 pub const OPENLIT: Dialect = Dialect {
     name: "openlit",
     detect: &[Detect::Maker("telemetry.sdk.name", "openlit"), Detect::ScopePrefix("openlit")],
+    // A step that fails may have a name and nothing else.
+    entity: &[Behind("execute_tool "), Behind("invoke_agent ")],
     kinds: &[
+        // smolagents: what an agent does between two calls; the OpenAI Agents SDK: one agent hands over to another.
+        kind("gen_ai.smolagents.step_number", Test::Present, StepKind::Task),
+        kind("gen_ai.agent.source", Test::Present, StepKind::Task),
         // On a model call it names the tool that the model asked for.
         kind(names::OPERATION, Test::Is("vectordb"), StepKind::Retrieval),
         kind(names::OPERATION, Test::Is("image"), StepKind::Llm),
         // A turn of the OpenAI Agents SDK is no agent, and has no name.
         kind(SPAN_NAME, Test::Is("invoke_agent"), StepKind::Task),
-        // A call that fails has a name and nothing else.
         kind(SPAN_NAME, Test::Starts("chat "), StepKind::Llm),
         kind(SPAN_NAME, Test::Starts("embeddings "), StepKind::Embedding),
+        kind(SPAN_NAME, Test::Starts("execute_tool "), StepKind::Tool),
     ],
     basis: &[
         BasisRow { provider: "anthropic", basis: Basis::Exclusive },
@@ -421,6 +481,17 @@ pub const OPENLIT_CREWAI: Dialect = Dialect {
     name: "openlit-crewai",
     detect: &[Detect::Scope("openlit.instrumentation.crewai")],
     kinds: &[kind(names::OPERATION, Test::IsWithout("invoke_agent", names::AGENT_NAME), StepKind::Task)],
+    ..OPENLIT
+};
+
+/// OpenLIT's instrumentation of LangGraph, which says of every node of a graph that it is an agent. Who is one, that of LangChain
+/// says.
+///
+/// Source: `openlit` 1.45 with `langgraph` 1.2, run against a scripted server.
+pub const OPENLIT_LANGGRAPH: Dialect = Dialect {
+    name: "openlit-langgraph",
+    detect: &[Detect::Scope("openlit.instrumentation.langgraph")],
+    kinds: &[kind(names::OPERATION, Test::Is("invoke_agent"), StepKind::Task)],
     ..OPENLIT
 };
 

@@ -2,7 +2,7 @@
 
 use super::Detect;
 use super::Shape::{Count, Model, Provider, Text};
-use super::Source::{Indexed, Key};
+use super::Source::{Fixed, Indexed, Key};
 use super::{ALL_INCLUSIVE, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test, content, kind, row};
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
@@ -164,6 +164,35 @@ pub const ANTHROPIC_CLIENT: Dialect = Dialect {
     ..PLAIN
 };
 
+/// What Mistral's client traces of itself. A request that has failed is told by silence: one that was answered has at least a status.
+///
+/// Source: `mistralai` 1.12 (operations by the name of the span alone) and 3.7 for Python, `extra/observability/otel.py`, run
+/// against a scripted server.
+pub const MISTRAL_CLIENT: Dialect = Dialect {
+    name: "mistral-client",
+    detect: &[Detect::Scope("mistralai_sdk_tracer")],
+    facts: &[
+        row(names::PROVIDER, &[Fixed("mistral_ai")], Provider),
+        row(names::TOTAL_TOKENS, &[Key("mistral_ai.request.total_tokens")], Count),
+    ],
+    kinds: &[kind(SPAN_NAME, Test::Starts("embeddings_"), StepKind::Embedding)],
+    basis: ALL_INCLUSIVE,
+    failed_without_response: &["chat", "invoke_agent", "text_completion", "embeddings"],
+    ..PLAIN
+};
+
+/// A stream of Mistral's client before it told of operations: it has the request and no word of what became of it.
+pub const MISTRAL_STREAM: Dialect = Dialect {
+    name: "mistral-stream",
+    detect: &[
+        Detect::Named("mistralai_sdk_tracer", "stream_chat"),
+        Detect::Named("mistralai_sdk_tracer", "stream_agents"),
+        Detect::Named("mistralai_sdk_tracer", "stream_fim"),
+    ],
+    failed_without_response: &[],
+    ..MISTRAL_CLIENT
+};
+
 /// rig, as it comes through any tracing layer.
 ///
 /// Source: rig-core and rig-agent 0.44 (`telemetry/mod.rs`, `tool/result.rs`, `usage_of` of each provider) and the
@@ -184,10 +213,10 @@ pub const RIG: Dialect = Dialect {
     ],
     facts: &[row(names::ERROR_TYPE, &[Key("gen_ai.tool.error.type")], Text)],
     outcomes: &[
-        Outcome { key: "gen_ai.tool.call.outcome", word: "error", status: StepStatus::Error, message: None },
+        Outcome { from: Key("gen_ai.tool.call.outcome"), word: "error", status: StepStatus::Error, message: &[] },
         // The tool did not run: a hook of the program refused or skipped the call.
-        Outcome { key: "gen_ai.tool.call.outcome", word: "denied", status: StepStatus::Cancelled, message: None },
-        Outcome { key: "gen_ai.tool.call.outcome", word: "skipped", status: StepStatus::Cancelled, message: None },
+        Outcome { from: Key("gen_ai.tool.call.outcome"), word: "denied", status: StepStatus::Cancelled, message: &[] },
+        Outcome { from: Key("gen_ai.tool.call.outcome"), word: "skipped", status: StepStatus::Cancelled, message: &[] },
     ],
     basis: ALL_INCLUSIVE,
     failed_without_response: &["chat", "generate_content", "embeddings"],

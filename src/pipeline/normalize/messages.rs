@@ -117,7 +117,9 @@ pub(super) fn indexed(span: &Span, prefix: &str) -> Option<Json> {
         }
     }
     let messages: Vec<Json> = messages.into_values().map(Pieces::into_message).collect();
-    (!messages.is_empty()).then_some(Json::Array(messages))
+    // Who says of messages no more than whose they are leaves what they say to another place.
+    let says = |message: &Json| message["parts"].as_array().is_some_and(|parts| !parts.is_empty());
+    messages.iter().any(says).then_some(Json::Array(messages))
 }
 
 impl Pieces {

@@ -251,7 +251,6 @@ fn kinds_are_said_in_the_standard_word_or_in_ours() {
         (&[("gen_ai.tool.name", "t"), ("gen_ai.agent.name", "a")], StepKind::Tool),
         (&[("gen_ai.agent.name", "a")], StepKind::Agent),
         (&[("mcp.method.name", "tools/call")], StepKind::Tool),
-        (&[("mcp.method.name", "initialize")], StepKind::Task),
         (&[("runspan.step.kind", "guardrail"), ("gen_ai.operation.name", "chat")], StepKind::Guardrail),
         (&[("openinference.span.kind", "RERANKER")], StepKind::Rerank),
         (&[("openinference.span.kind", "CHAIN")], StepKind::Task),

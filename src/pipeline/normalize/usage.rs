@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::{Draft, facts, member, structured, value_of};
+use super::{Draft, facts, may_have, member, structured, value_of};
 use crate::conventions::dialects::usage::SHAPES;
 use crate::conventions::dialects::{Basis, Dialect, GOOGLE, Source, UNKNOWN};
 use crate::conventions::names;
@@ -43,12 +43,7 @@ pub(super) fn write(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepK
             Source::Json(key, path) => (key, path),
             _ => continue,
         };
-        // A long answer is not parsed for what it does not have.
-        let is_place = |name: &str| name.contains('=') || name.bytes().all(|byte| byte.is_ascii_digit());
-        let may_have = |value: &&Value| {
-            value.as_str().is_none_or(|text| path.iter().all(|name| is_place(name) || text.contains(name)))
-        };
-        let found = value_of(draft.span(), key).filter(may_have);
+        let found = value_of(draft.span(), key).filter(|value| may_have(value, path));
         if let Some(object) = found.and_then(|value| member(&structured(value), path)) {
             take(draft, &object, &mut told);
         }

@@ -785,3 +785,55 @@ fn a_log_of_all_runs_that_cannot_be_read_keeps_no_span_from_being_stored() {
     steps.sort_unstable();
     assert_eq!(steps, [1, 1, 2]);
 }
+
+#[test]
+fn a_call_that_two_layers_tell_beside_each_other_is_one_where_they_used_the_same() {
+    let used = |n| [(names::REQUEST_MODEL, "gpt-4o"), (names::INPUT_TOKENS, "211"), (names::OUTPUT_TOKENS, n)];
+    let answered = [&used("37")[..], &[(names::RESPONSE_ID, "r-1")]].concat();
+    let (run, steps) = stored(&[
+        (1, 0, "invoke_agent", 0, 100, &[]),
+        // LangChain, and OpenAI's client below it.
+        (2, 1, "chat", 10, 20, &used("37")),
+        (3, 1, "chat", 11, 19, &answered),
+        // Another use, and another time.
+        (4, 1, "chat", 12, 18, &used("38")),
+        (5, 1, "chat", 30, 40, &used("37")),
+    ]);
+    insta::assert_snapshot!(steps.join("\n"), @"
+    s1 agent success
+    s2 llm success copy of chat-2
+    s3 llm success
+    s4 llm success
+    s5 llm success
+    ");
+    assert_eq!((run.llm_calls, run.tokens.and_then(|tokens| tokens.prompt)), (3, Some(633)));
+}
+
+#[test]
+fn what_repeats_what_the_call_beside_it_used_is_not_added() {
+    let used = |n| [(names::REQUEST_MODEL, "gpt-4o"), (names::INPUT_TOKENS, n), (names::OUTPUT_TOKENS, "37")];
+    // AG2: a report of each call, of one that has no span, and of what was used otherwise.
+    let (run, _) = stored(&[
+        (1, 0, "invoke_agent", 0, 100, &[]),
+        (2, 1, "chat", 10, 20, &used("211")),
+        (3, 1, "record_usage", 21, 22, &used("211")),
+        (4, 1, "record_usage", 23, 24, &used("211")),
+        (5, 1, "record_usage", 25, 26, &used("9")),
+    ]);
+    assert_eq!((run.llm_calls, run.tokens.and_then(|tokens| tokens.prompt)), (1, Some(431)));
+}
+
+#[test]
+fn the_error_of_a_run_is_that_of_the_innermost_step_that_says_why() {
+    let why = [(names::ERROR_TYPE, "Down"), (names::ERROR_MESSAGE, "no more")];
+    // The request below a call has failed without a word.
+    let (run, _) = stored(&[
+        (1, 0, "invoke_workflow", 0, 100, &[]),
+        (2, 1, "invoke_agent", 10, 90, &[(names::ERROR_TYPE, "Failed")]),
+        (3, 2, "chat", 20, 80, &why),
+        (4, 3, "work", 30, 70, &[(names::ERROR_TYPE, "")]),
+    ]);
+    let error = run.error.unwrap();
+    assert_eq!((error.kind.as_deref(), error.message.as_deref()), (Some("Down"), Some("no more")));
+    assert_eq!(error.step_id.as_deref(), Some("chat"));
+}

@@ -107,6 +107,9 @@ impl RunState {
         for (copy, of) in self.beside(&copies) {
             copies.insert(copy, of);
         }
+        for (copy, of) in self.unanswered(&copies) {
+            copies.insert(copy, of);
+        }
         for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| step.facts.kind == StepKind::Tool) {
             if let Some(outer) = self.tool_around(step) {
                 copies.insert(place, outer);
@@ -185,29 +188,48 @@ impl RunState {
     /// was asked within the time of the program's own step. What the program tried again is one call.
     pub(super) fn relayed(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
         let is_own = |step: &Step| !step.facts.is_relayed;
-        self.joined(copies, |facts| facts.is_relayed, is_own, |step| (model_asked(step), None))
+        self.joined(copies, |facts| facts.is_relayed, is_own, |step| (model_asked(step), None), |_, _| true)
     }
 
     /// Finds calls of which a layer tells without being around the client that tells them too: both have one parent, and
     /// the client's request falls into the time of the layer's step.
     pub(super) fn beside(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
         let is_client = |facts: &StepFacts| facts.is_at_wire && !facts.is_relayed;
-        // One that is around a call tells of that, and of none beside it.
-        let calls = self.steps.iter().filter(|step| step.facts.billed);
-        let around: HashSet<SpanId> =
-            calls.flat_map(|call| self.calls_around(call)).map(|place| self.steps[place].span_id).collect();
+        let around = self.around_calls();
         let is_own = |step: &Step| !step.facts.is_at_wire && !around.contains(&step.span_id);
-        self.joined(copies, is_client, is_own, |step| (None, step.parent))
+        self.joined(copies, is_client, is_own, |step| (None, step.parent), |_, _| true)
+    }
+
+    /// Finds calls of which two layers tell beside each other, the upper one without the answer's id, where neither is
+    /// known to have made the request: one falls into the time of the other, and they used the same.
+    pub(super) fn unanswered(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
+        let is_answered = |facts: &StepFacts| facts.response_id.is_some() && !facts.is_relayed;
+        let around = self.around_calls();
+        let is_own = |step: &Step| step.facts.response_id.is_none() && !around.contains(&step.span_id);
+        let used = |step: &Step| step.facts.tokens.and_then(|tokens| tokens.prompt.zip(tokens.completion));
+        let is_one = |own: &Step, answered: &Step| {
+            answered.ended_at.zip(own.ended_at).is_some_and(|(inner, outer)| inner <= outer)
+                && used(own).is_some()
+                && used(own) == used(answered)
+        };
+        self.joined(copies, is_answered, is_own, |step| (None, step.parent), is_one)
+    }
+
+    /// Returns the calls that are around a call: they tell of that, and of none beside it.
+    fn around_calls(&self) -> HashSet<SpanId> {
+        let calls = self.steps.iter().filter(|step| step.facts.billed);
+        calls.flat_map(|call| self.calls_around(call)).map(|place| self.steps[place].span_id).collect()
     }
 
     /// Joins calls at the wire with the program's own of the same kind and place, each with the latest that began before
-    /// it and had not ended.
+    /// it, had not ended, and may be the same.
     fn joined<'a>(
         &'a self,
         copies: &HashMap<usize, usize>,
         is_wire: impl Fn(&StepFacts) -> bool,
         is_own: impl Fn(&Step) -> bool,
         place_of: impl Fn(&'a Step) -> (Option<&'a str>, Option<SpanId>),
+        is_one: impl Fn(&Step, &Step) -> bool,
     ) -> Vec<(usize, usize)> {
         let calls = || {
             let calls = self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed);
@@ -238,7 +260,10 @@ impl RunState {
             let is_over = |own: &usize| self.steps[*own].ended_at.is_some_and(|end| end < wire.started_at);
             while candidates.under_way.pop_if(|own| is_over(own)).is_some() {}
             let latest = candidates.under_way.len().saturating_sub(MAX_AT_ONCE);
-            let may_be = |own: &usize| !is_over(own) && may_be_one(&self.steps[*own].facts, &wire.facts);
+            let may_be = |own: &usize| {
+                let step = &self.steps[*own];
+                !is_over(own) && may_be_one(&step.facts, &wire.facts) && is_one(step, wire)
+            };
             let Some(last) = candidates.under_way[latest..].iter().rposition(may_be).map(|at| latest + at) else {
                 continue;
             };
@@ -337,6 +362,7 @@ impl RunState {
     /// or is none, the innermost, where nothing below tells it.
     pub(super) fn tellers(&self, copies: &HashMap<usize, usize>, tells: impl Fn(&StepFacts) -> bool) -> Vec<usize> {
         let mut covered: IdSet<SpanId> = HashSet::default();
+        let mut told: HashMap<_, usize> = HashMap::new();
         let (mut counted, mut others) = (Vec::new(), Vec::new());
         for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| tells(&step.facts)) {
             if !step.facts.billed {
@@ -344,12 +370,20 @@ impl RunState {
                 continue;
             }
             self.cover(step, &mut covered);
+            *told.entry(used_at(step)).or_default() += 1;
             if !copies.contains_key(&place) {
                 counted.push(place);
             }
         }
         others.sort_by_key(|(_, above)| std::cmp::Reverse(above.len()));
         for (place, above) in others {
+            // A plain step beside a call that says no more than what that has used.
+            let step = &self.steps[place];
+            let call = told.get_mut(&used_at(step)).filter(|calls| step.facts.kind == StepKind::Task && **calls > 0);
+            if let Some(calls) = call.filter(|_| step.facts.tokens.is_some()) {
+                *calls -= 1;
+                continue;
+            }
             if !covered.contains(&self.steps[place].span_id) {
                 counted.push(place);
                 covered.extend(above);
@@ -471,6 +505,13 @@ fn are_two_answers(one: &Step, other: &Step) -> bool {
     let used = |step: &Step| step.facts.tokens.map(|tokens| (tokens.prompt, tokens.completion));
     let differs = used(one).zip(used(other)).is_some_and(|(one, other)| one != other);
     differs && (before(one, other) || before(other, one))
+}
+
+/// What a step used, and below which step.
+fn used_at(step: &Step) -> (Option<SpanId>, [Option<u64>; 5]) {
+    let tokens = step.facts.tokens.unwrap_or_default();
+    let Tokens { prompt, completion, cache_read, cache_write, reasoning, .. } = tokens;
+    (step.parent, [prompt, completion, cache_read, cache_write, reasoning])
 }
 
 fn asked(facts: &StepFacts) -> Asked<'_> {

@@ -943,3 +943,227 @@ fn an_event_of_beeai_is_not_another_step_of_the_kind_it_happens_in() {
     assert_eq!(event("AGENT", "final_answer", "agent.requirement.final_answer"), StepKind::Task);
     assert_eq!(event("LLM", "new_token", "backend.openai.chat.new_token"), StepKind::Task);
 }
+
+#[test]
+fn openllmetry_wraps_a_tool_of_langchain_in_all_that_its_callback_was_given() {
+    let input =
+        r#"{"input_str": "{'city': 'Paris'}", "inputs": {"city": "Paris"}, "kwargs": {"tool_call_id": "call-1"}}"#;
+    let answer = r#"{"kwargs": {"content": "18 C", "type": "tool", "name": "get_weather", "tool_call_id": "call-1"}}"#;
+    let output = format!(r#"{{"output": {answer}, "kwargs": {{"name": "get_weather"}}}}"#);
+    let list = [
+        ("traceloop.span.kind", Value::from("tool")),
+        ("traceloop.entity.name", "get_weather".into()),
+        ("gen_ai.operation.name", "execute_tool".into()),
+        ("gen_ai.tool.name", "get_weather".into()),
+        ("traceloop.entity.input", input.into()),
+        ("gen_ai.tool.call.arguments", input.into()),
+        ("traceloop.entity.output", output.as_str().into()),
+        ("gen_ai.tool.call.result", output.as_str().into()),
+    ];
+    let tool = told("opentelemetry.instrumentation.langchain", "execute_tool get_weather", &list);
+    assert_eq!((tool.kind, tool.tool_call_id.as_deref()), (StepKind::Tool, Some("call-1")));
+    let text = |side: &Option<crate::model::json_text::JsonText>| side.as_ref().map(|text| text.as_str().to_owned());
+    assert_eq!(text(&tool.content.input).as_deref(), Some(r#"{"city":"Paris"}"#));
+    assert_eq!(text(&tool.content.output).as_deref(), Some(r#""18 C""#));
+    // One that failed has nothing that came out.
+    let tool = told("opentelemetry.instrumentation.langchain", "execute_tool get_weather", &list[..6]);
+    assert_eq!((tool.tool_call_id.as_deref(), tool.content.output), (Some("call-1"), None));
+}
+
+#[test]
+fn openllmetry_counts_of_anthropic_in_javascript_what_the_provider_reports() {
+    let call = told(
+        "@traceloop/instrumentation-anthropic",
+        "chat claude-sonnet-4-5",
+        &[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.provider.name", "anthropic".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(131)),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+            ("gen_ai.usage.total_tokens", Value::Int(168)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(64)),
+            ("gen_ai.usage.cache_creation.input_tokens", Value::Int(16)),
+        ],
+    );
+    assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(37), None]);
+}
+
+#[test]
+fn openinference_has_the_provider_of_langchain_in_javascript_in_the_metadata_alone() {
+    let list = [("openinference.span.kind", "LLM".into()), ("metadata", r#"{"ls_provider": "openai"}"#.into())];
+    let call = told("@arizeai/openinference-instrumentation-langchain", "ChatOpenAI", &list);
+    assert_eq!(call.provider.as_deref(), Some("openai"));
+}
+
+#[test]
+fn mistrals_client_tells_by_silence_of_a_request_that_failed() {
+    let client = |name: &str, status: i32, list: &[(&str, Value)]| {
+        let mut list = list.to_vec();
+        list.extend([("http.request.method", "POST".into()), ("gen_ai.request.model", "mistral-large-latest".into())]);
+        let mut record = ended(&list);
+        (record.span.name, record.scope.name) = (name.to_owned(), "mistralai_sdk_tracer".to_owned());
+        record.span.status = Some(Status { code: status, message: String::new() });
+        facts(&record)
+    };
+    // 3.7.
+    let chat = [("gen_ai.operation.name", "chat".into()), ("gen_ai.provider.name", "mistral_ai".into())];
+    let failed = client("chat mistral-large-latest", 0, &chat);
+    assert_eq!((failed.kind, failed.status), (StepKind::Llm, StepStatus::Error));
+    // A stream that was answered, and that nobody read.
+    assert_eq!(client("chat mistral-large-latest", 1, &chat).status, StepStatus::Success);
+    // 1.12 has no operations, of a failed request no provider, and of a stream nothing else either.
+    let failed = client("chat_completion_v1_chat_completions_post", 0, &[]);
+    assert_eq!((failed.kind, failed.status), (StepKind::Llm, StepStatus::Error));
+    assert_eq!(failed.provider.as_deref(), Some("mistral_ai"));
+    assert_eq!(client("stream_chat", 0, &[]).status, StepStatus::Success);
+    let used = [("gen_ai.usage.prompt_tokens", Value::Int(9)), ("gen_ai.usage.output_tokens", Value::Int(0))];
+    let embedding = client("embeddings_v1_embeddings_post", 1, &used);
+    assert_eq!((embedding.kind, tokens(&embedding)[0]), (StepKind::Embedding, Some(9)));
+}
+
+#[test]
+fn openlit_says_of_more_than_agents_that_it_is_one() {
+    let openlit = |scope: &str, name: &str, more: &[(&str, Value)]| {
+        let mut list =
+            vec![("gen_ai.operation.name", Value::from("invoke_agent")), ("gen_ai.agent.name", "weather".into())];
+        list.extend_from_slice(more);
+        told(&format!("openlit.instrumentation.{scope}"), name, &list).kind
+    };
+    assert_eq!(openlit("langchain", "invoke_agent weather", &[]), StepKind::Agent);
+    // A node of a graph, a step of an agent, a hand-over.
+    assert_eq!(openlit("langgraph", "invoke_agent model", &[]), StepKind::Task);
+    let step = [("gen_ai.smolagents.step_number", Value::Int(1))];
+    assert_eq!(openlit("smolagents", "invoke_agent weather step_1", &step), StepKind::Task);
+    let from = [("gen_ai.agent.source", "triage".into())];
+    assert_eq!(openlit("openai_agents", "invoke_agent weather", &from), StepKind::Task);
+    // A tool that fails has a name and nothing else.
+    let failed =
+        told("openlit.instrumentation.smolagents", "execute_tool get_weather", &[("error.type", "ValueError".into())]);
+    assert_eq!((failed.kind, failed.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+}
+
+#[test]
+fn who_serves_a_model_is_not_its_name() {
+    // LangChain's streams of Anthropic, by OpenLIT.
+    let call = |model: &str| {
+        let list = [
+            ("gen_ai.operation.name", Value::from("chat")),
+            ("gen_ai.provider.name", "anthropic".into()),
+            ("gen_ai.request.model", "anthropic".into()),
+            ("gen_ai.response.model", model.into()),
+        ];
+        let call = told("openlit.instrumentation.langchain", "chat anthropic", &list);
+        (call.request_model, call.response_model)
+    };
+    assert_eq!(call("anthropic"), (None, None));
+    assert_eq!(call("claude-sonnet-4-5"), (None, Some("claude-sonnet-4-5".to_owned())));
+    // A model may be called like another provider.
+    let list = [("gen_ai.provider.name", Value::from("ollama")), ("gen_ai.request.model", "mistral".into())];
+    assert_eq!(told("app", "chat mistral", &list).request_model.as_deref(), Some("mistral"));
+}
+
+#[test]
+fn ag2_reports_what_calls_used_beside_them_and_what_it_used_itself_as_calls() {
+    let used = |of: (&str, &str), provider: &str| {
+        let list = [
+            (of.0, Value::from(of.1)),
+            ("gen_ai.provider.name", provider.into()),
+            ("gen_ai.usage.input_tokens", Value::Int(131)),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+            ("gen_ai.usage.cache_read_input_tokens", Value::Int(64)),
+            ("gen_ai.usage.cache_creation_input_tokens", Value::Int(16)),
+            ("gen_ai.usage.thinking_tokens", Value::Int(8)),
+        ];
+        let step = told("opentelemetry.instrumentation.ag2", "record_usage", &list);
+        (step.kind, tokens(&step))
+    };
+    let call = ("gen_ai.operation.name", "chat");
+    assert_eq!(used(call, "anthropic"), (StepKind::Llm, [Some(211), Some(64), Some(16), Some(37), Some(8)]));
+    assert_eq!(used(call, "openai"), (StepKind::Llm, [Some(131), Some(64), Some(16), Some(37), Some(8)]));
+    let kind = |word| used(("ag2.usage.kind", word), "openai").0;
+    let kinds = ["model_call", "subtask", "compaction", "aggregation"].map(kind);
+    assert_eq!(kinds, [StepKind::Task, StepKind::Task, StepKind::Llm, StepKind::Llm]);
+}
+
+#[test]
+fn a_tool_of_langchain_has_failed_whose_answer_says_so() {
+    let text = r#""Error: no weather""#;
+    let parts = r#"[{"type": "text", "text": "Error: no weather"}]"#;
+    let by = |status: &str, content: &str| {
+        let answer = format!(r#"{{"content": {content}, "type": "tool", "status": "{status}"}}"#);
+        [
+            told(
+                "openinference.instrumentation.langchain",
+                "get_weather",
+                &[
+                    ("openinference.span.kind", "TOOL".into()),
+                    ("output.value", format!(r#"{{"type": "tool", "data": {}}}"#, answer).into()),
+                ],
+            ),
+            told(
+                "opentelemetry.instrumentation.langchain",
+                "execute_tool get_weather",
+                &[
+                    ("traceloop.span.kind", "tool".into()),
+                    ("traceloop.entity.output", format!(r#"{{"output": {{"kwargs": {}}}}}"#, answer).into()),
+                ],
+            ),
+            told(
+                "langsmith",
+                "get_weather",
+                &[
+                    ("langsmith.span.kind", "tool".into()),
+                    ("gen_ai.completion", format!(r#"{{"output": {}}}"#, answer).into()),
+                ],
+            ),
+        ]
+        .map(|tool| (tool.status, tool.error.and_then(|error| error.message)))
+    };
+    let failed = (StepStatus::Error, Some("Error: no weather".to_owned()));
+    for content in [text, parts] {
+        assert_eq!(by("error", content), [failed.clone(), failed.clone(), failed.clone()]);
+        assert_eq!(by("success", content), [const { (StepStatus::Success, None) }; 3]);
+    }
+}
+
+#[test]
+fn openinference_has_counted_cached_tokens_in_for_the_claude_agent_sdk() {
+    let agent = told(
+        "openinference.instrumentation.claude_agent_sdk",
+        "ClaudeAgentSDK.query",
+        &[
+            ("openinference.span.kind", "AGENT".into()),
+            ("llm.provider", "anthropic".into()),
+            ("llm.token_count.prompt", Value::Int(211)),
+            ("llm.token_count.completion", Value::Int(37)),
+            ("llm.token_count.total", Value::Int(248)),
+            ("llm.token_count.prompt_details.cache_read", Value::Int(64)),
+            ("llm.token_count.prompt_details.cache_write", Value::Int(16)),
+        ],
+    );
+    assert_eq!((agent.kind, tokens(&agent)), (StepKind::Agent, [Some(211), Some(64), Some(16), Some(37), None]));
+}
+
+#[test]
+fn what_clients_and_servers_of_mcp_say_beside_calls_of_tools_is_no_run() {
+    let said = |method: &str| {
+        let step = told("mcp-python-sdk", method, &[("mcp.method.name", method.into())]);
+        (step.kind, step.is_genai)
+    };
+    assert_eq!(said("initialize"), (StepKind::Task, false));
+    assert_eq!(said("tools/list"), (StepKind::Task, false));
+    assert_eq!(said("tools/call"), (StepKind::Tool, true));
+}
+
+#[test]
+fn messages_that_say_nothing_leave_it_to_the_whole_answer() {
+    // LangChain.js with Anthropic, by OpenInference.
+    let list = [
+        ("openinference.span.kind", "LLM".into()),
+        ("llm.output_messages.0.message.role", "assistant".into()),
+        ("output.value", r#"{"content": [{"type": "tool_use", "name": "get_weather"}]}"#.into()),
+    ];
+    let call = told("@arizeai/openinference-instrumentation-langchain", "ChatAnthropic", &list);
+    let output = call.content.output.map(|text| text.as_str().to_owned());
+    assert!(output.as_deref().is_some_and(|output| output.contains("tool_use")), "{output:?}");
+}
