@@ -3,7 +3,7 @@
 /// Older and foreign words in `gen_ai.system` for a provider, lower case, and its canonical name.
 ///
 /// Source: the deprecated registry of OpenTelemetry semantic conventions 1.44 for the first five; the others are
-/// what Traceloop, Spring AI and OpenInference write, Vercel's SDK, Claude Code of its own provider, and MLflow, which
+/// what Traceloop, Spring AI, OpenInference and Genkit write, Vercel's SDK, Claude Code of its own provider, and MLflow, which
 /// takes the start of a model's name for it: with Bedrock a region.
 pub const CANONICAL: &[(&str, &str)] = &[
     ("vertex_ai", "gcp.vertex_ai"),
@@ -14,6 +14,7 @@ pub const CANONICAL: &[(&str, &str)] = &[
     ("vertexai", "gcp.vertex_ai"),
     ("google_vertexai", "gcp.vertex_ai"),
     ("google_genai", "gcp.gen_ai"),
+    ("googleai", "gcp.gemini"),
     ("google", "gcp.gen_ai"),
     ("bedrock", "aws.bedrock"),
     ("bedrock_converse", "aws.bedrock"),

@@ -327,7 +327,8 @@ fn may_have(value: &Value, path: &[&str]) -> bool {
     value.as_str().is_none_or(|text| path.iter().all(|name| is_place(name) || text.contains(name)))
 }
 
-/// Finds a member by its path; a number takes an item of a list, and so does `KEY=VALUE`. A text on the way is read as the
+/// Finds a member by its path; a number takes an item of a list, and so does `KEY=VALUE`, which of an object goes on only where it
+/// is so. A text on the way is read as the
 /// structure that it is.
 fn member(value: &Json, path: &[&str]) -> Option<Json> {
     let Some((name, rest)) = path.split_first() else { return (!value.is_null()).then(|| value.clone()) };
@@ -344,7 +345,10 @@ fn member(value: &Json, path: &[&str]) -> Option<Json> {
             Some((key, wanted)) => items.iter().find(|item| item.get(key).and_then(Json::as_str) == Some(wanted)),
             None => items.get(name.parse::<usize>().ok()?),
         },
-        _ => value.get(name),
+        _ => value.get(name).or_else(|| {
+            let (key, wanted) = name.split_once('=')?;
+            (value.get(key).and_then(Json::as_str) == Some(wanted)).then_some(value)
+        }),
     };
     member(found?, rest)
 }

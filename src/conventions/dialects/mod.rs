@@ -28,7 +28,7 @@ pub use frameworks::{
 pub use platforms::{
     AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, OPENINFERENCE, OPENINFERENCE_AGENTS,
     OPENINFERENCE_AGNO, OPENINFERENCE_BEEAI, OPENINFERENCE_CLAUDE, OPENLIT, OPENLIT_CREWAI, OPENLIT_LANGGRAPH,
-    TRACELOOP, TRACELOOP_ANTHROPIC_JS,
+    TRACELOOP, TRACELOOP_ANTHROPIC_JS, WEAVE, WEAVE_INTEGRATION,
 };
 pub use standard::{ANTHROPIC_CLIENT, MISTRAL_CLIENT, MISTRAL_STREAM, OTEL, OTEL_INSTRUMENTATION, RIG};
 
@@ -112,7 +112,7 @@ pub enum Source {
     /// An attribute of the span, or of one of its events.
     Key(&'static str),
     /// A member of an attribute that holds JSON, or what Python prints, by its path; a number takes an item of a list,
-    /// and so does `KEY=VALUE`: the item whose KEY is VALUE.
+    /// and so does `KEY=VALUE`: the item whose KEY is VALUE. Of an object it goes on only where its KEY is VALUE.
     Json(&'static str, &'static [&'static str]),
     /// An attribute, where a member of another is there and is not the same: key, the other's key, path.
     Unlike(&'static str, &'static str, &'static [&'static str]),
@@ -286,6 +286,8 @@ pub const DIALECTS: &[&Dialect] = &[
     &TRACELOOP,
     &MLFLOW,
     &LAMINAR,
+    &WEAVE_INTEGRATION,
+    &WEAVE,
     &LANGSMITH,
     &MASTRA,
     &VOLTAGENT,

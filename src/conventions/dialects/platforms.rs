@@ -105,7 +105,7 @@ pub const OPENINFERENCE: Dialect = Dialect {
     ],
     // A tool of LangChain whose error the framework gave to the model.
     outcomes: &[Outcome {
-        from: Json("output.value", &["data", "status"]),
+        from: Json("output.value", &["data", "type=tool", "status"]),
         word: "error",
         status: StepStatus::Error,
         message: &[Json("output.value", &["data", "content", "0", "text"]), Json("output.value", &["data", "content"])],
@@ -245,7 +245,7 @@ pub const TRACELOOP: Dialect = Dialect {
     ],
     // A tool of LangChain whose error the framework gave to the model.
     outcomes: &[Outcome {
-        from: Json("traceloop.entity.output", &["output", "kwargs", "status"]),
+        from: Json("traceloop.entity.output", &["output", "kwargs", "type=tool", "status"]),
         word: "error",
         status: StepStatus::Error,
         message: &[
@@ -387,6 +387,13 @@ pub const MLFLOW: Dialect = Dialect {
         kind("mlflow.spanType", Test::IsRoot("CHAIN"), StepKind::Workflow),
         kind("mlflow.spanType", Test::Present, StepKind::Task),
     ],
+    // A tool of LangChain whose error the framework gave to the model.
+    outcomes: &[Outcome {
+        from: Json("mlflow.spanOutputs", &["type=tool", "status"]),
+        word: "error",
+        status: StepStatus::Error,
+        message: &[Json("mlflow.spanOutputs", &["content", "0", "text"]), Json("mlflow.spanOutputs", &["content"])],
+    }],
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };
@@ -432,7 +439,7 @@ pub const LANGSMITH: Dialect = Dialect {
     ],
     // A tool of LangChain whose error the framework gave to the model.
     outcomes: &[Outcome {
-        from: Json("gen_ai.completion", &["output", "status"]),
+        from: Json("gen_ai.completion", &["output", "type=tool", "status"]),
         word: "error",
         status: StepStatus::Error,
         message: &[
@@ -444,6 +451,31 @@ pub const LANGSMITH: Dialect = Dialect {
     ..PLAIN
 };
 
+/// Weave's spans of a program's own, with what its adapters pass on of the provider.
+///
+/// Source: `weave` 0.54 `conversation`, run against a scripted server.
+pub const WEAVE: Dialect = Dialect {
+    name: "weave",
+    detect: &[Detect::Scope("weave.conversation")],
+    basis: &[
+        BasisRow { provider: "anthropic", basis: Basis::Exclusive },
+        BasisRow { provider: "", basis: Basis::Inclusive },
+    ],
+    ..PLAIN
+};
+
+/// Weave's integrations of OpenAI's SDKs and of the Claude Agent SDK, which have counted cached tokens in.
+///
+/// Source: `weave` 0.54 `integrations`: the OpenAI Agents SDK run against a scripted server, the others from the code.
+pub const WEAVE_INTEGRATION: Dialect = Dialect {
+    name: "weave-integration",
+    detect: &[Detect::ScopePrefix("weave.openai_"), Detect::Value("integration.name", "claude_agent_sdk")],
+    entity: &[Key("weave.openai_agents.task.workflow_name")],
+    kinds: &[kind("weave.openai_agents.task.workflow_name", Test::Present, StepKind::Workflow)],
+    basis: ALL_INCLUSIVE,
+    ..PLAIN
+};
+
 /// OpenLIT, which writes the standard's names with the counts of the provider.
 ///
 /// Source: `openlit` `instrumentation/anthropic/utils.py`, `__helpers.py`, and recordings of 1.45.
@@ -451,7 +483,7 @@ pub const OPENLIT: Dialect = Dialect {
     name: "openlit",
     detect: &[Detect::Maker("telemetry.sdk.name", "openlit"), Detect::ScopePrefix("openlit")],
     // A step that fails may have a name and nothing else.
-    entity: &[Behind("execute_tool "), Behind("invoke_agent ")],
+    entity: &[Behind("execute_tool "), Behind("invoke_agent "), Behind("invoke_workflow ")],
     kinds: &[
         // smolagents: what an agent does between two calls; the OpenAI Agents SDK: one agent hands over to another.
         kind("gen_ai.smolagents.step_number", Test::Present, StepKind::Task),
@@ -464,6 +496,8 @@ pub const OPENLIT: Dialect = Dialect {
         kind(SPAN_NAME, Test::Starts("chat "), StepKind::Llm),
         kind(SPAN_NAME, Test::Starts("embeddings "), StepKind::Embedding),
         kind(SPAN_NAME, Test::Starts("execute_tool "), StepKind::Tool),
+        kind(SPAN_NAME, Test::Starts("invoke_agent "), StepKind::Agent),
+        kind(SPAN_NAME, Test::Starts("invoke_workflow "), StepKind::Workflow),
     ],
     basis: &[
         BasisRow { provider: "anthropic", basis: Basis::Exclusive },

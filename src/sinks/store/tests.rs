@@ -821,6 +821,18 @@ fn what_repeats_what_the_call_beside_it_used_is_not_added() {
         (5, 1, "record_usage", 25, 26, &used("9")),
     ]);
     assert_eq!((run.llm_calls, run.tokens.and_then(|tokens| tokens.prompt)), (1, Some(431)));
+    // What another agent used altogether.
+    let all = [(names::INPUT_TOKENS, "220"), (names::OUTPUT_TOKENS, "74")];
+    let (run, _) = stored(&[
+        (1, 0, "invoke_agent", 0, 100, &[]),
+        (2, 1, "execute_tool", 10, 50, &[]),
+        (3, 2, "invoke_agent", 11, 49, &[]),
+        (4, 3, "chat", 12, 20, &used("211")),
+        (5, 3, "chat", 30, 40, &used("9")),
+        (6, 1, "record_usage", 51, 52, &all),
+        (7, 1, "record_usage", 53, 54, &all),
+    ]);
+    assert_eq!((run.llm_calls, run.tokens.and_then(|tokens| tokens.prompt)), (2, Some(440)));
 }
 
 #[test]
@@ -836,4 +848,21 @@ fn the_error_of_a_run_is_that_of_the_innermost_step_that_says_why() {
     let error = run.error.unwrap();
     assert_eq!((error.kind.as_deref(), error.message.as_deref()), (Some("Down"), Some("no more")));
     assert_eq!(error.step_id.as_deref(), Some("chat"));
+}
+
+#[test]
+fn of_two_layers_that_tell_of_a_failure_the_one_that_says_why_counts() {
+    let model = (names::REQUEST_MODEL, "m");
+    let (run, steps) = stored(&[
+        (1, 0, "invoke_agent", 0, 100, &[]),
+        (2, 1, "chat", 10, 20, &[model, (names::ERROR_TYPE, "Down"), (names::ERROR_MESSAGE, "no more")]),
+        // Mistral's own client.
+        (3, 2, "chat", 11, 19, &[model, (names::ERROR_TYPE, "_OTHER"), (names::HTTP_METHOD, "POST")]),
+    ]);
+    insta::assert_snapshot!(steps.join("\n"), @"
+    s1 agent success
+    s2 llm error
+    s3 llm error copy of chat
+    ");
+    assert_eq!((run.llm_calls, run.errors), (1, 1));
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{RunState, Step, is_failure};
 use crate::conventions::names;
-use crate::model::id::IdSet;
+use crate::model::id::{IdMap, IdSet};
 use crate::model::{CostSource, NanoUsd, SpanId, StepKind, StepStatus, Tokens};
 use crate::pipeline::facts::StepFacts;
 
@@ -376,12 +376,16 @@ impl RunState {
             }
         }
         others.sort_by_key(|(_, above)| std::cmp::Reverse(above.len()));
+        let is_report = |step: &Step| step.facts.kind == StepKind::Task && step.facts.tokens.is_some();
+        if others.iter().any(|(place, _)| is_report(&self.steps[*place])) {
+            self.used_below(&counted, &mut told);
+        }
         for (place, above) in others {
-            // A plain step beside a call that says no more than what that has used.
+            // A plain step that says no more than what a call beside it used, or all those below a step beside it.
             let step = &self.steps[place];
-            let call = told.get_mut(&used_at(step)).filter(|calls| step.facts.kind == StepKind::Task && **calls > 0);
-            if let Some(calls) = call.filter(|_| step.facts.tokens.is_some()) {
-                *calls -= 1;
+            let same = told.get_mut(&used_at(step)).filter(|same| is_report(step) && **same > 0);
+            if let Some(same) = same {
+                *same -= 1;
                 continue;
             }
             if !covered.contains(&self.steps[place].span_id) {
@@ -391,6 +395,21 @@ impl RunState {
         }
         counted.sort_unstable();
         counted
+    }
+
+    /// Adds what the calls below each step used, all of them together.
+    fn used_below(&self, calls: &[usize], told: &mut HashMap<UsedAt, usize>) {
+        let mut below: IdMap<SpanId, Tokens> = HashMap::default();
+        for step in calls.iter().map(|place| &self.steps[*place]) {
+            for above in self.ancestors(step) {
+                let sum = below.entry(above).or_default();
+                *sum = sum.plus(step.facts.tokens.unwrap_or_default());
+            }
+        }
+        for (span, tokens) in below {
+            let Some(&place) = self.by_span.get(&span) else { continue };
+            *told.entry((self.steps[place].parent, counts(tokens))).or_default() += 1;
+        }
     }
 
     pub(super) fn bill(&self, counted: &Counted) -> Bill {
@@ -507,11 +526,16 @@ fn are_two_answers(one: &Step, other: &Step) -> bool {
     differs && (before(one, other) || before(other, one))
 }
 
-/// What a step used, and below which step.
-fn used_at(step: &Step) -> (Option<SpanId>, [Option<u64>; 5]) {
-    let tokens = step.facts.tokens.unwrap_or_default();
+/// What was used, and below which step.
+type UsedAt = (Option<SpanId>, [Option<u64>; 5]);
+
+fn used_at(step: &Step) -> UsedAt {
+    (step.parent, counts(step.facts.tokens.unwrap_or_default()))
+}
+
+fn counts(tokens: Tokens) -> [Option<u64>; 5] {
     let Tokens { prompt, completion, cache_read, cache_write, reasoning, .. } = tokens;
-    (step.parent, [prompt, completion, cache_read, cache_write, reasoning])
+    [prompt, completion, cache_read, cache_write, reasoning]
 }
 
 fn asked(facts: &StepFacts) -> Asked<'_> {
@@ -539,8 +563,8 @@ pub(super) fn known_model<'a>(facts: &'a StepFacts, answered: &HashMap<Asked<'a>
 }
 
 /// What a call knows of its bill, what matters more first: whether it was given from a recording, its tokens, its cost, how
-/// many parts of the tokens that have a price of their own, its model, and whether it spoke to the server itself.
-type Knowledge = (bool, bool, bool, usize, bool, bool);
+/// many parts of the tokens that have a price of their own, its model, why it failed, and whether it spoke to the server itself.
+type Knowledge = (bool, bool, bool, usize, bool, bool, bool);
 
 /// How much a call knows of its bill; of two that know the same, the one that spoke to the server knows better. Who only
 /// passed the call on does if it tells of cached tokens, which have a price of their own and which many a program leaves out.
@@ -553,7 +577,8 @@ fn knowledge(step: &Step) -> Knowledge {
     // What was given from a recording was not billed, whatever the program makes of it.
     let is_replayed = facts.response_id.as_deref().is_some_and(|id| id.starts_with(names::REPLAYED_ANSWER));
     let parts = [tokens.cache_read, tokens.cache_write, tokens.reasoning].iter().filter(|count| is_some(count)).count();
-    (is_replayed, facts.tokens.is_some(), facts.cost.is_some(), parts, facts.model().is_some(), is_at_wire)
+    let says_why = facts.error.as_ref().is_none_or(|error| error.message.is_some());
+    (is_replayed, facts.tokens.is_some(), facts.cost.is_some(), parts, facts.model().is_some(), says_why, is_at_wire)
 }
 
 /// Of two calls that know the same, the program's own stands where it belongs in the run.

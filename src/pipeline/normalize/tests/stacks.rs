@@ -793,6 +793,8 @@ fn a_framework_is_no_provider() {
     assert_eq!(call.provider.as_deref(), Some("aws.bedrock"));
     let call = told("langsmith", "ChatBedrock", &[("gen_ai.system", "amazon_bedrock".into())]);
     assert_eq!(call.provider.as_deref(), Some("aws.bedrock"));
+    let call = told("genkit-tracer", "generate", &[("genkit:key", "/model/googleai/gemini-2.5-flash".into())]);
+    assert_eq!(call.provider.as_deref(), Some("gcp.gemini"));
 }
 
 #[test]
@@ -1040,6 +1042,8 @@ fn openlit_says_of_more_than_agents_that_it_is_one() {
     let failed =
         told("openlit.instrumentation.smolagents", "execute_tool get_weather", &[("error.type", "ValueError".into())]);
     assert_eq!((failed.kind, failed.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+    let failed = told("openlit.instrumentation.smolagents", "invoke_agent weather", &[("error.type", "E".into())]);
+    assert_eq!((failed.kind, failed.agent_name.as_deref()), (StepKind::Agent, Some("weather")));
 }
 
 #[test]
@@ -1116,13 +1120,24 @@ fn a_tool_of_langchain_has_failed_whose_answer_says_so() {
                     ("gen_ai.completion", format!(r#"{{"output": {}}}"#, answer).into()),
                 ],
             ),
+            told(
+                "mlflow.tracing.provider",
+                "get_weather",
+                &[("mlflow.spanType", "\"TOOL\"".into()), ("mlflow.spanOutputs", answer.as_str().into())],
+            ),
         ]
         .map(|tool| (tool.status, tool.error.and_then(|error| error.message)))
     };
+    // What a tool of a program gives may have a status of its own.
+    let list = [
+        ("openinference.span.kind", Value::from("TOOL")),
+        ("output.value", r#"{"data": {"status": "error", "type": "order"}}"#.into()),
+    ];
+    assert_eq!(told("openinference.instrumentation.langchain", "find_order", &list).status, StepStatus::Success);
     let failed = (StepStatus::Error, Some("Error: no weather".to_owned()));
     for content in [text, parts] {
-        assert_eq!(by("error", content), [failed.clone(), failed.clone(), failed.clone()]);
-        assert_eq!(by("success", content), [const { (StepStatus::Success, None) }; 3]);
+        assert_eq!(by("error", content), std::array::from_fn(|_| failed.clone()));
+        assert_eq!(by("success", content), [const { (StepStatus::Success, None) }; 4]);
     }
 }
 
@@ -1166,4 +1181,26 @@ fn messages_that_say_nothing_leave_it_to_the_whole_answer() {
     let call = told("@arizeai/openinference-instrumentation-langchain", "ChatAnthropic", &list);
     let output = call.content.output.map(|text| text.as_str().to_owned());
     assert!(output.as_deref().is_some_and(|output| output.contains("tool_use")), "{output:?}");
+}
+
+#[test]
+fn weave_passes_on_what_the_provider_reports_and_its_integrations_have_counted_it_in() {
+    let call = |scope: &str, input: i64, more: &[(&str, Value)]| {
+        let mut list = vec![
+            ("gen_ai.operation.name", Value::from("chat")),
+            ("gen_ai.provider.name", "anthropic".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(input)),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(64)),
+            ("gen_ai.usage.cache_write.input_tokens", Value::Int(16)),
+        ];
+        list.extend_from_slice(more);
+        tokens(&told(scope, "chat claude-sonnet-4-5", &list))
+    };
+    let all = [Some(211), Some(64), Some(16), Some(37), None];
+    assert_eq!(call("weave.conversation", 131, &[]), all);
+    assert_eq!(call("weave.conversation", 211, &[("integration.name", "claude_agent_sdk".into())]), all);
+    let list = [("weave.openai_agents.task.workflow_name", "Trip".into()), ("gen_ai.conversation.id", "s-1".into())];
+    let trip = told("weave.openai_agents", "workflow Trip", &list);
+    assert_eq!((trip.kind, trip.workflow_name.as_deref()), (StepKind::Workflow, Some("Trip")));
 }
