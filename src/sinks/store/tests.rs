@@ -866,3 +866,20 @@ fn of_two_layers_that_tell_of_a_failure_the_one_that_says_why_counts() {
     ");
     assert_eq!((run.llm_calls, run.errors), (1, 1));
 }
+
+#[test]
+fn a_failure_that_a_step_beside_the_call_tells_again_is_one() {
+    let own = [(names::ERROR_TYPE, "ApiError"), (names::ERROR_MESSAGE, "500 no more")];
+    let told = [(names::ERROR_TYPE, "ApiError"), (names::ERROR_MESSAGE, "ApiError: 500 no more")];
+    let (run, _) = stored(&[
+        (1, 0, "invoke_workflow", 0, 100, &[]),
+        // OpenLIT's LangChain and LangGraph.
+        (2, 1, "invoke_agent", 10, 90, &told),
+        (3, 2, "chat", 20, 80, &own),
+        (4, 1, "node", 15, 85, &told),
+        // At another time, and something else.
+        (5, 1, "node", 91, 92, &told),
+        (6, 1, "node", 15, 85, &[(names::ERROR_TYPE, "ApiError"), (names::ERROR_MESSAGE, "lost")]),
+    ]);
+    assert_eq!(run.errors, 3);
+}

@@ -487,7 +487,8 @@ impl RunState {
         models
     }
 
-    /// Returns the places of the failures, each once: a step that failed because a step below it did is the same failure.
+    /// Returns the places of the failures, each once: a step that failed because a step below it did is the same failure, and so is
+    /// one that encloses nothing and says, of the same time, what a call of a model or a tool says.
     pub(super) fn failures(&self, copies: &HashMap<usize, usize>) -> Vec<usize> {
         let executions = self.executions();
         let is_failed = |place: &usize| is_failure(self.steps[*place].status) || executions.contains_key(place);
@@ -497,7 +498,21 @@ impl RunState {
         for &place in &failed {
             self.cover(&self.steps[place], &mut passed_on);
         }
-        failed.into_iter().filter(|place| !passed_on.contains(&self.steps[*place].span_id)).collect()
+        let mut own: Vec<usize> =
+            failed.into_iter().filter(|place| !passed_on.contains(&self.steps[*place].span_id)).collect();
+        let is_call = |step: &Step| step.facts.billed || step.facts.kind == StepKind::Tool;
+        let mut of_calls: HashMap<&str, Vec<&Step>> = HashMap::new();
+        for step in own.iter().map(|place| &self.steps[*place]).filter(|step| is_call(step)) {
+            let kind = step.facts.error.as_ref().and_then(|error| error.kind.as_deref());
+            of_calls.entry(kind.unwrap_or_default()).or_default().push(step);
+        }
+        own.retain(|place| {
+            let step = &self.steps[*place];
+            let Some(error) = step.facts.error.as_ref().filter(|_| !is_call(step)) else { return true };
+            let same = of_calls.get(error.kind.as_deref().unwrap_or_default()).map_or(&[][..], Vec::as_slice);
+            !same.iter().rev().take(MAX_AT_ONCE).any(|call| is_told_again(call, step))
+        });
+        own
     }
 
     pub(super) fn tool_calls(&self, copies: &HashMap<usize, usize>) -> u64 {
@@ -524,6 +539,14 @@ fn are_two_answers(one: &Step, other: &Step) -> bool {
     let used = |step: &Step| step.facts.tokens.map(|tokens| (tokens.prompt, tokens.completion));
     let differs = used(one).zip(used(other)).is_some_and(|(one, other)| one != other);
     differs && (before(one, other) || before(other, one))
+}
+
+/// Tells whether a step says of the same time that a call failed, in the words of the call.
+fn is_told_again(call: &Step, step: &Step) -> bool {
+    let message = |step: &Step| step.facts.error.as_ref().and_then(|error| error.message.clone());
+    step.started_at <= call.started_at
+        && call.ended_at.zip(step.ended_at).is_some_and(|(inner, outer)| inner <= outer)
+        && message(step).zip(message(call)).is_some_and(|(told, own)| !own.is_empty() && told.contains(&own))
 }
 
 /// What was used, and below which step.
