@@ -876,6 +876,7 @@ fn a_failure_that_a_step_beside_the_call_tells_again_is_one() {
         // OpenLIT's LangChain and LangGraph.
         (2, 1, "invoke_agent", 10, 90, &told),
         (3, 2, "chat", 20, 80, &own),
+        (7, 3, "POST", 30, 70, &[(names::ERROR_TYPE, "")]),
         (4, 1, "node", 15, 85, &told),
         // At another time, and something else.
         (5, 1, "node", 91, 92, &told),

@@ -492,8 +492,20 @@ impl RunState {
     pub(super) fn failures(&self, copies: &HashMap<usize, usize>) -> Vec<usize> {
         let executions = self.executions();
         let is_failed = |place: &usize| is_failure(self.steps[*place].status) || executions.contains_key(place);
-        let failed: Vec<usize> =
-            (0..self.steps.len()).filter(|place| is_failed(place) && !copies.contains_key(place)).collect();
+        // What failed without a word, as a request below a call does, leaves it to the step that it failed for.
+        let says_nothing = |step: &Step| {
+            let error = step.facts.error.as_ref();
+            step.facts.kind == StepKind::Task
+                && error.is_some_and(|error| error.kind.is_none() && error.message.is_none())
+        };
+        let leaves_it = |place: &usize| {
+            let step = &self.steps[*place];
+            let above = step.parent.filter(|_| says_nothing(step)).and_then(|parent| self.by_span.get(&parent));
+            above.is_some_and(|above| is_failed(above) && !copies.contains_key(above))
+        };
+        let failed: Vec<usize> = (0..self.steps.len())
+            .filter(|place| is_failed(place) && !copies.contains_key(place) && !leaves_it(place))
+            .collect();
         let mut passed_on: IdSet<SpanId> = HashSet::default();
         for &place in &failed {
             self.cover(&self.steps[place], &mut passed_on);
