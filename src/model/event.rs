@@ -529,6 +529,15 @@ impl EventBody {
 }
 
 impl Event {
+    /// Reads a line of `events.jsonl`.
+    ///
+    /// As a line is written here its data begins at a place that is easily found, and is read once. One that is written in
+    /// another way is read as any JSON is, and so is one that is wrong: what is read, and what is said of it, are the same.
+    pub(crate) fn from_line(line: &[u8]) -> serde_json::Result<Self> {
+        let written = std::str::from_utf8(line).ok().and_then(WrittenLine::of).and_then(WrittenLine::event);
+        written.map_or_else(|| serde_json::from_slice(line), Ok)
+    }
+
     /// Appends the event to `out` as a line of `events.jsonl`, without the line's end.
     ///
     /// # Errors
@@ -565,6 +574,59 @@ impl Serialize for Event {
     }
 }
 
+/// The parts of a line as [`Event::write_line`] writes it.
+struct WrittenLine<'a> {
+    seq: &'a str,
+    event_id: &'a str,
+    parent_event_id: Option<&'a str>,
+    kind: &'a str,
+    timestamp: &'a str,
+    step_id: Option<&'a str>,
+    data: &'a str,
+}
+
+impl<'a> WrittenLine<'a> {
+    fn of(line: &'a str) -> Option<Self> {
+        let (seq, rest) = line.strip_prefix("{\"seq\":")?.split_once(',')?;
+        let (event_id, rest) = text(rest.strip_prefix("\"event_id\":")?)?;
+        let (parent_event_id, rest) = text_or_null(rest.strip_prefix("\"parent_event_id\":")?)?;
+        let (kind, rest) = text(rest.strip_prefix("\"type\":")?)?;
+        let (timestamp, rest) = text(rest.strip_prefix("\"timestamp\":")?)?;
+        let (step_id, rest) = text_or_null(rest.strip_prefix("\"step_id\":")?)?;
+        let data = rest.strip_prefix("\"data\":")?.trim_ascii_end().strip_suffix('}')?;
+        Some(Self { seq, event_id, parent_event_id, kind, timestamp, step_id, data })
+    }
+
+    fn event(self) -> Option<Event> {
+        // What JSON knows as a number, and nothing else that may be read as one.
+        let is_number =
+            self.seq.bytes().all(|byte| byte.is_ascii_digit()) && (self.seq == "0" || !self.seq.starts_with('0'));
+        Some(Event {
+            seq: self.seq.parse().ok().filter(|_| is_number)?,
+            event_id: self.event_id.parse().ok()?,
+            parent_event_id: self.parent_event_id.map(str::parse).transpose().ok()?,
+            timestamp: UnixNanos::parse(self.timestamp)?,
+            step_id: self.step_id.map(str::to_owned),
+            // Whatever stands behind the data makes this fail.
+            body: EventBody::parse(self.kind, self.data).ok()?,
+        })
+    }
+}
+
+/// Takes a text in which nothing is escaped, and the comma behind it.
+fn text(line: &str) -> Option<(&str, &str)> {
+    let (text, rest) = line.strip_prefix('"')?.split_once('"')?;
+    let is_plain = text.bytes().all(|byte| byte != b'\\' && byte >= b' ');
+    Some((text, rest.strip_prefix(',')?)).filter(|_| is_plain)
+}
+
+fn text_or_null(line: &str) -> Option<(Option<&str>, &str)> {
+    match line.strip_prefix("null,") {
+        Some(rest) => Some((None, rest)),
+        None => text(line).map(|(text, rest)| (Some(text), rest)),
+    }
+}
+
 impl<'de> Deserialize<'de> for Event {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -587,5 +649,85 @@ impl<'de> Deserialize<'de> for Event {
             step_id: line.step_id,
             body: EventBody::parse(&line.kind, line.data.get()).map_err(de::Error::custom)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Lines of logs with all types of events.
+    fn lines() -> Vec<&'static str> {
+        let logs = [
+            include_str!("../../tests/data/golden/v1/agents/01M82V6NTGBV2JBX68NZ7GV6S1/events.jsonl"),
+            include_str!("../../tests/data/golden/v1/agents/01M82V6NX8RY91GK0BXEAK7CGP/events.jsonl"),
+            include_str!("../../tests/data/golden/v1/workflows/01M82V6NW0WTTNBJ8FJNSTJ7FV/events.jsonl"),
+        ];
+        logs.into_iter().flat_map(str::lines).collect()
+    }
+
+    fn is_read_as_any_json(line: &[u8]) {
+        let (ours, general) = (Event::from_line(line), serde_json::from_slice::<Event>(line));
+        let text = |read: serde_json::Result<Event>| read.map_err(|error| error.to_string());
+        assert_eq!(text(ours), text(general), "of {}", String::from_utf8_lossy(line));
+    }
+
+    #[test]
+    fn what_is_written_here_is_read_in_one_walk() {
+        for line in lines() {
+            assert!(WrittenLine::of(line).and_then(WrittenLine::event).is_some(), "{line}");
+            is_read_as_any_json(line.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_written_in_another_way_is_read_too() {
+        let id = "01M82V6NTGBV2JBX68NZ7GV6S1";
+        let line = |seq: &str, step: &str, data: &str| {
+            format!(
+                r#"{{"seq":{seq},"event_id":"{id}","parent_event_id":null,"type":"log","timestamp":"2026-11-22T23:59:29.1Z","step_id":{step},"data":{data}}}"#
+            )
+        };
+        let log = r#"{"level":null,"message":"m","fields":{}}"#;
+        for (seq, step, data) in [
+            ("7", "\"a\"", log),
+            ("07", "null", log),
+            ("+7", "null", log),
+            ("7.0", "null", log),
+            ("", "null", log),
+            ("7", r#""a\"b""#, log),
+            ("7", r#""a\u0020b""#, log),
+            ("7", "\"a\tb\"", log),
+            ("7", "null", &format!("  {log}  ")),
+            ("7", "null", &format!(r#"{log},"data":{log}"#)),
+            ("7", "null", &format!(r#"{log},"more":1"#)),
+            ("7", "null", &format!("{log}}}")),
+            ("7", "null", "5"),
+        ] {
+            is_read_as_any_json(line(seq, step, data).as_bytes());
+            is_read_as_any_json(format!("{} \n", line(seq, step, data)).as_bytes());
+        }
+        is_read_as_any_json(format!(r#"{{"data":{log},"seq":1,"event_id":"{id}","type":"log"}}"#).as_bytes());
+        is_read_as_any_json(b"{\"seq\":1,\xff");
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_line_is_read_as_any_json_is(
+            line in any::<prop::sample::Index>(),
+            harm in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+            end in prop::option::of(any::<prop::sample::Index>()),
+        ) {
+            let mut line = lines()[line.index(lines().len())].as_bytes().to_vec();
+            for (at, byte) in harm {
+                let at = at.index(line.len());
+                line[at] = byte;
+            }
+            if let Some(end) = end {
+                line.truncate(end.index(line.len() + 1));
+            }
+            is_read_as_any_json(&line);
+        }
     }
 }

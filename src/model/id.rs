@@ -15,6 +15,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::time::UnixNanos;
 
 const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// The value of each digit, large or small; [`NO_DIGIT`] for all else.
+const OF_CROCKFORD: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < CROCKFORD.len() {
+        values[CROCKFORD[value] as usize] = value as u8;
+        values[CROCKFORD[value].to_ascii_lowercase() as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+const NO_DIGIT: u8 = u8::MAX;
 
 macro_rules! ulid_id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -88,11 +100,11 @@ macro_rules! ulid_id {
                 }
                 let mut value: u128 = 0;
                 for byte in bytes {
-                    let digit = CROCKFORD
-                        .iter()
-                        .position(|c| *c == byte.to_ascii_uppercase())
-                        .ok_or(NotAnId)?;
-                    value = value << 5 | digit as u128;
+                    let digit = OF_CROCKFORD[usize::from(*byte)];
+                    if digit == NO_DIGIT {
+                        return Err(NotAnId);
+                    }
+                    value = value << 5 | u128::from(digit);
                 }
                 Ok(Self(value.to_be_bytes()))
             }
@@ -164,8 +176,19 @@ macro_rules! text_serde {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
+                struct Text;
+                impl serde::de::Visitor<'_> for Text {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("a string")
+                    }
+
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$name, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+                deserializer.deserialize_str(Text)
             }
         }
     };

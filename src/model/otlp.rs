@@ -7,6 +7,7 @@
 //! Only messages that runspan reads or writes are here. The published message crate would bring the OpenTelemetry
 //! SDK into a library whose default build needs none of it.
 
+use serde::de::MapAccess;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 
 /// The body of an export request, and the file format `TracesData`: both have this one field.
@@ -511,36 +512,73 @@ impl Serialize for AnyValue {
 
 impl<'de> Deserialize<'de> for AnyValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Wire {
-            string_value: Option<String>,
-            bool_value: Option<bool>,
-            int_value: Option<Number>,
-            double_value: Option<Number>,
-            array_value: Option<ArrayValue>,
-            kvlist_value: Option<KvList>,
-            bytes_value: Option<String>,
+        /// The types, in the order in which they count where several are given.
+        #[derive(Clone, Copy, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+        #[serde(field_identifier, rename_all = "camelCase")]
+        enum Type {
+            StringValue,
+            BoolValue,
+            IntValue,
+            DoubleValue,
+            ArrayValue,
+            KvlistValue,
+            BytesValue,
+            #[serde(other)]
+            Unknown,
         }
-        let wire = Wire::deserialize(deserializer)?;
-        let value = if let Some(text) = wire.string_value {
-            Some(Value::String(text))
-        } else if let Some(flag) = wire.bool_value {
-            Some(Value::Bool(flag))
-        } else if let Some(number) = wire.int_value {
-            Some(Value::Int(number.as_i64().ok_or_else(|| de::Error::custom("intValue is not a 64-bit integer"))?))
-        } else if let Some(number) = wire.double_value {
-            Some(Value::Double(number.as_f64().ok_or_else(|| de::Error::custom("doubleValue is not a number"))?))
-        } else if let Some(list) = wire.array_value {
-            Some(Value::Array(list))
-        } else if let Some(map) = wire.kvlist_value {
-            Some(Value::KvList(map))
-        } else if let Some(text) = wire.bytes_value {
-            Some(Value::Bytes(base64::decode(&text).ok_or_else(|| de::Error::custom("bytesValue is not base64"))?))
-        } else {
-            None
-        };
-        Ok(Self { value })
+
+        /// A value, or what is wrong with one that may not count.
+        type Read = Result<Value, &'static str>;
+
+        fn read<'de, A: MapAccess<'de>>(map: &mut A, as_type: Type) -> Result<Option<Read>, A::Error> {
+            let number = |map: &mut A| map.next_value::<Option<Number>>();
+            Ok(match as_type {
+                Type::StringValue => map.next_value::<Option<String>>()?.map(|text| Ok(Value::String(text))),
+                Type::BoolValue => map.next_value::<Option<bool>>()?.map(|flag| Ok(Value::Bool(flag))),
+                Type::IntValue => {
+                    number(map)?.map(|number| number.as_i64().map(Value::Int).ok_or("intValue is not a 64-bit integer"))
+                }
+                Type::DoubleValue => {
+                    number(map)?.map(|number| number.as_f64().map(Value::Double).ok_or("doubleValue is not a number"))
+                }
+                Type::ArrayValue => map.next_value::<Option<ArrayValue>>()?.map(|list| Ok(Value::Array(list))),
+                Type::KvlistValue => map.next_value::<Option<KvList>>()?.map(|entries| Ok(Value::KvList(entries))),
+                Type::BytesValue => map
+                    .next_value::<Option<String>>()?
+                    .map(|text| base64::decode(&text).map(Value::Bytes).ok_or("bytesValue is not base64")),
+                Type::Unknown => {
+                    map.next_value::<de::IgnoredAny>()?;
+                    None
+                }
+            })
+        }
+
+        struct Any;
+        impl<'de> de::Visitor<'de> for Any {
+            type Value = AnyValue;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a value of an attribute")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<AnyValue, A::Error> {
+                let mut found: Option<(Type, Read)> = None;
+                let mut given = [false; Type::Unknown as usize];
+                while let Some(as_type) = map.next_key::<Type>()? {
+                    if given.get_mut(as_type as usize).is_some_and(|given| std::mem::replace(given, true)) {
+                        return Err(de::Error::custom("a type of value stands there twice"));
+                    }
+                    if let Some(value) = read(&mut map, as_type)?
+                        && found.as_ref().is_none_or(|(other, _)| as_type < *other)
+                    {
+                        found = Some((as_type, value));
+                    }
+                }
+                let value = found.map(|(_, value)| value).transpose().map_err(de::Error::custom)?;
+                Ok(AnyValue { value })
+            }
+        }
+        deserializer.deserialize_map(Any)
     }
 }
 
@@ -641,39 +679,79 @@ fn severity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error>
 
 /// Ids, as OTLP JSON has them.
 pub(crate) mod hex {
-    use serde::{Deserialize, Deserializer, Serializer, de};
+    use serde::{Deserializer, Serializer, de};
 
     pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&crate::model::hex(bytes))
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
-        decode(&text).ok_or_else(|| de::Error::custom("an id is not hex"))
+        struct Digits;
+        impl de::Visitor<'_> for Digits {
+            type Value = Vec<u8>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("hex digits as text")
+            }
+
+            fn visit_unit<E>(self) -> Result<Vec<u8>, E> {
+                Ok(Vec::new())
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<u8>, E> {
+                decode(text).ok_or_else(|| E::custom("an id is not hex"))
+            }
+        }
+        deserializer.deserialize_any(Digits)
     }
 
     /// Decodes text; `None` when it is not hex.
     pub fn decode(text: &str) -> Option<Vec<u8>> {
-        let digits: Vec<u32> = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
-        let is_whole = digits.len().is_multiple_of(2);
-        is_whole.then(|| digits.chunks_exact(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect())
+        let digits = text.as_bytes();
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        let pair = |pair: &[u8]| Some((digit(pair[0])? * 16 + digit(pair[1])?) as u8);
+        digits.len().is_multiple_of(2).then(|| digits.chunks_exact(2).map(pair).collect())?
     }
 }
 
 mod u64_text {
     use super::Number;
-    use serde::{Deserialize, Deserializer, Serializer, de};
+    use serde::{Deserializer, Serializer, de};
 
     pub fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(number)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-        let number = match Option::<Number>::deserialize(deserializer)? {
-            None => Some(0),
-            Some(Number::Text(text)) => text.parse().ok(),
-            Some(number) => number.as_i64().and_then(|number| u64::try_from(number).ok()),
-        };
+        struct Any;
+        impl de::Visitor<'_> for Any {
+            type Value = Option<u64>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number, or one as text")
+            }
+
+            fn visit_unit<E>(self) -> Result<Option<u64>, E> {
+                Ok(Some(0))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Option<u64>, E> {
+                Ok(u64::try_from(number).ok())
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Option<u64>, E> {
+                Ok(Some(number))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Option<u64>, E> {
+                Ok(Number::Float(number).as_i64().and_then(|number| u64::try_from(number).ok()))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Option<u64>, E> {
+                Ok(text.parse().ok())
+            }
+        }
+        let number = deserializer.deserialize_any(Any)?;
         number.ok_or_else(|| de::Error::custom("not an unsigned 64-bit integer"))
     }
 }
@@ -783,6 +861,54 @@ mod tests {
              {\"key\":\"l\",\"value\":{\"arrayValue\":{\"values\":[{\"boolValue\":true}]}}},\
              {\"key\":\"empty\",\"value\":{}}],\"status\":{\"message\":\"boom\",\"code\":2}}"
         );
+    }
+
+    #[test]
+    fn values_are_read_in_every_form_that_senders_give_them() {
+        let read = |json: &str| serde_json::from_str::<AnyValue>(json).map_err(|error| error.to_string());
+        let value = |value: Value| Ok(AnyValue { value: Some(value) });
+        assert_eq!(read(r#"{"intValue":"-7"}"#), value(Value::Int(-7)));
+        assert_eq!(read(r#"{"intValue":7.0}"#), value(Value::Int(7)));
+        assert_eq!(read(r#"{"doubleValue":"-Infinity"}"#), value(Value::Double(f64::NEG_INFINITY)));
+        assert_eq!(read(r#"{"doubleValue":3}"#), value(Value::Double(3.0)));
+        assert_eq!(read(r#"{"bytesValue":"/wABAg=="}"#), value(Value::Bytes(vec![255, 0, 1, 2])));
+        // What is null is not given, and of several the text counts.
+        assert_eq!(read(r#"{"boolValue":true,"intValue":"x","stringValue":"a"}"#), value("a".into()));
+        assert_eq!(read(r#"{"stringValue":null,"boolValue":false,"later":[1]}"#), value(false.into()));
+        assert_eq!(read(r#"{"stringValue":null}"#), Ok(AnyValue { value: None }));
+        assert_eq!(read("{}"), Ok(AnyValue { value: None }));
+        for (wrong, why) in [
+            (r#"{"intValue":"x"}"#, "intValue is not a 64-bit integer"),
+            (r#"{"doubleValue":"x"}"#, "doubleValue is not a number"),
+            (r#"{"bytesValue":"?"}"#, "bytesValue is not base64"),
+            (r#"{"boolValue":"yes"}"#, "invalid type: string"),
+            (r#"{"intValue":1,"intValue":2}"#, "twice"),
+        ] {
+            let told = read(wrong).unwrap_err();
+            assert!(told.contains(why), "{wrong}: {told}");
+        }
+    }
+
+    #[test]
+    fn ids_and_moments_are_read_as_text_and_as_numbers() {
+        let read = |span: &str| serde_json::from_str::<Span>(span).map_err(|error| error.to_string());
+        let times = |span: Span| (span.start_time_unix_nano, span.end_time_unix_nano);
+        let read_times =
+            |start: &str| read(&format!(r#"{{"startTimeUnixNano":{start},"endTimeUnixNano":null}}"#)).map(times);
+        assert_eq!(read_times("7"), Ok((7, 0)));
+        assert_eq!(read_times("\"18446744073709551615\""), Ok((u64::MAX, 0)));
+        assert_eq!(read_times("18446744073709551615"), Ok((u64::MAX, 0)));
+        assert_eq!(read_times("7e3"), Ok((7_000, 0)));
+        for wrong in ["-1", "\"x\"", "1.5", "true"] {
+            assert!(read_times(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(
+            read(r#"{"traceId":null,"spanId":"0aFf"}"#).map(|span| (span.trace_id, span.span_id)),
+            Ok((vec![], vec![10, 255]))
+        );
+        for wrong in [r#""abc""#, r#""zz""#, r#""+a""#, r#""é""#, "7"] {
+            assert!(read(&format!(r#"{{"spanId":{wrong}}}"#)).is_err(), "{wrong}");
+        }
     }
 
     #[test]

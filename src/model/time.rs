@@ -86,8 +86,29 @@ impl UnixNanos {
 
     /// Parses RFC 3339 with any number of fraction digits and any offset.
     pub fn parse(text: &str) -> Option<Self> {
-        let timestamp: jiff::Timestamp = text.parse().ok()?;
-        u64::try_from(timestamp.as_nanosecond()).ok().map(Self)
+        Self::parse_digits(text).or_else(|| {
+            let timestamp: jiff::Timestamp = text.parse().ok()?;
+            u64::try_from(timestamp.as_nanosecond()).ok().map(Self)
+        })
+    }
+
+    /// Reads what [`Self::digits`] writes, which is most of what is read.
+    fn parse_digits(text: &str) -> Option<Self> {
+        let text: &[u8; 30] = text.as_bytes().try_into().ok()?;
+        let number = |place: std::ops::Range<usize>| {
+            text[place].iter().fold(0, |number, digit| number * 10 + u64::from(digit.wrapping_sub(b'0')))
+        };
+        let (year, month, day) = (number(0..4), number(5..7), number(8..10));
+        // The way back, of the same author: days_from_civil.
+        let (year, month) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
+        let (era, year_of_era) = (year / 400, year % 400);
+        let of_year = ((153 * month + 2) / 5 + day).checked_sub(1)?;
+        let of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + of_year;
+        let days = (era * 146_097 + of_era).checked_sub(719_468)?;
+        let seconds = ((days * 24 + number(11..13)) * 60 + number(14..16)) * 60 + number(17..19);
+        let time = Self(seconds.checked_mul(1_000_000_000)?.checked_add(number(20..29))?);
+        // What is no day, no digit or no hour is written in another way.
+        (time.digits() == *text).then_some(time)
     }
 }
 
@@ -119,8 +140,19 @@ impl Serialize for UnixNanos {
 
 impl<'de> Deserialize<'de> for UnixNanos {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom(format_args!("not an RFC 3339 time: {text:?}")))
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = UnixNanos;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<UnixNanos, E> {
+                UnixNanos::parse(text).ok_or_else(|| E::custom(format_args!("not an RFC 3339 time: {text:?}")))
+            }
+        }
+        deserializer.deserialize_str(Text)
     }
 }
 
@@ -162,6 +194,7 @@ pub mod millis {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     proptest::proptest! {
         #[test]
@@ -182,6 +215,32 @@ mod tests {
         assert_eq!(UnixNanos::parse(&time.rfc3339_nanos()), Some(time));
         assert_eq!(UnixNanos::parse("2026-01-06T11:00:00+01:00").map(UnixNanos::millis), Some(1_767_693_600_000));
         assert_eq!(UnixNanos::parse("yesterday"), None);
+        // As written here, and of no moment.
+        for wrong in
+            ["2026-02-29T00:00:00.000000000Z", "2026-13-01T00:00:00.000000000Z", "2026-01-06T24:00:00.000000000Z"]
+        {
+            assert_eq!(UnixNanos::parse(wrong), None, "{wrong}");
+        }
         assert_eq!(UnixNanos(u64::MAX).rfc3339_millis(), "2554-07-21T23:34:33.709Z");
+    }
+
+    proptest! {
+        #[test]
+        fn any_moment_is_read_as_the_calendar_has_it(nanos in any::<u64>()) {
+            let text = UnixNanos(nanos).rfc3339_nanos();
+            let calendar: jiff::Timestamp = text.parse().unwrap();
+            prop_assert_eq!(UnixNanos::parse_digits(&text), Some(UnixNanos(nanos)));
+            prop_assert_eq!(calendar.as_nanosecond(), i128::from(nanos));
+        }
+
+        #[test]
+        fn digits_that_are_no_moment_are_left_to_the_calendar(
+            nanos in any::<u64>(), at in 0..30_usize, byte in proptest::char::range(' ', '~'),
+        ) {
+            let mut text = UnixNanos(nanos).rfc3339_nanos();
+            text.replace_range(at..=at, &byte.to_string());
+            let calendar = text.parse::<jiff::Timestamp>().ok().and_then(|at| u64::try_from(at.as_nanosecond()).ok());
+            prop_assert_eq!(UnixNanos::parse(&text), calendar.map(UnixNanos), "{}", text);
+        }
     }
 }

@@ -80,8 +80,7 @@ impl Overlay {
         }
         let known: IdSet<EventId> = events.iter().map(|event| event.event_id).collect();
         for line in laid.lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let event: Event =
-                serde_json::from_slice(line).map_err(|error| StoreError::Damaged { run, why: error.to_string() })?;
+            let event = Event::from_line(line).map_err(|error| StoreError::Damaged { run, why: error.to_string() })?;
             if !known.contains(&event.event_id) {
                 events.push(Event { seq: events.len() as u64, ..event });
             }

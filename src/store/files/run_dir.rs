@@ -332,7 +332,7 @@ impl<R: io::Read> LogReader<R> {
         if self.line.last() != Some(&b'\n') {
             return Ok(Line::End { torn: read });
         }
-        match serde_json::from_slice(&self.line) {
+        match Event::from_line(&self.line) {
             Ok(event) => {
                 self.whole += read;
                 Ok(Line::Event(Box::new(event)))
