@@ -21,7 +21,7 @@ use crate::conventions::names;
 use crate::error::Error;
 use crate::error::with_causes;
 use crate::fs::Access;
-use crate::journal::{self, Durability, JournalError, JournalReader, JournalWriter, Options};
+use crate::journal::{self, Durability, JournalError, JournalReader, JournalWriter, Options, TakenIn};
 use crate::model::otlp::{Resource, STATUS_ERROR, Status, Value};
 use crate::model::record::{Record, RecordKind};
 use crate::model::{Event, RunId, RunStatus, RunSummary, SpanId, StepStatus, TraceId, UnixNanos, unknown};
@@ -277,8 +277,14 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
         Left::Unreadable { path, why } => return Err(Error::SharedMemory { path, source: why }),
     };
     let is_resumable = journal::is_resumable_in(layout.fs(), &dir, &name);
-    if is_resumable && ring.is_none() && was_just_taken_in(layout, process, writer.committed_seq()) {
-        return Ok(Adopted::default());
+    match noted(layout, process, writer.committed_seq()).filter(|_| ring.is_none()) {
+        Some(TakenIn::Until(_)) => return Ok(Adopted::default()),
+        // The upstream may have had it meanwhile.
+        Some(TakenIn::Whole) => {
+            drop(writer);
+            return remove(layout, process, None, None).map(|()| Adopted::default());
+        }
+        None => {}
     }
     let mut left = Leftovers {
         layout,
@@ -306,20 +312,30 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
     reader.acknowledge_handed(done, &writer)?;
     if is_resumable && (done < writer.committed_seq() || !sink.open_runs().is_empty()) {
         // The next bridge goes on with it. Without the note the next command does all of this again.
-        let _ = journal::note_taken_in(layout.fs(), &dir, &name, writer.committed_seq(), UnixNanos::now());
+        let how = TakenIn::Until(UnixNanos::now());
+        let _ = journal::note_taken_in(layout.fs(), &dir, &name, writer.committed_seq(), how);
         return Ok(adopted);
     }
+    let whole = (done >= writer.committed_seq()).then(|| writer.committed_seq());
     // Others wait as long as there is a ring, and may then go on with the runs: those and the journal are let go of first.
     drop((sink, reader, writer));
+    remove(layout, process, ring, whole).map(|()| adopted)
+}
+
+/// Removes what a process left and is in the store. `whole`: the last frame of its journal, if no run in it is under way for
+/// want of more.
+fn remove(layout: &Layout, process: RunId, ring: Option<Ring>, whole: Option<u64>) -> Result<(), Error> {
+    let (dir, name) = (layout.journal(), process.to_string());
     let readers = journal::readers_in(layout.fs(), &dir, &name)?;
     let readers: Vec<&str> = readers.iter().map(String::as_str).collect();
     match journal::remove_journal_in(layout.fs(), &dir, &name, &readers) {
-        // An upstream has not had all of it: who forwards next goes on with it.
-        Ok(()) | Err(JournalError::NotPassed { .. }) => {
-            if let Some(ring) = ring {
-                ring.unlink();
+        Ok(()) => {}
+        // An upstream has not had all of it: who forwards next goes on with it. Until then every command would look through
+        // the store for its runs. A run that waits is gone on with by whoever answers it, and needs nothing of this.
+        Err(JournalError::NotPassed { .. }) => {
+            if let Some(seq) = whole {
+                let _ = journal::note_taken_in(layout.fs(), &dir, &name, seq, TakenIn::Whole);
             }
-            Ok(adopted)
         }
         // Somebody who waited finds it all done, and ends this; what holds its runs meanwhile is let go of soon.
         Err(error) if error.is_locked() => {
@@ -327,27 +343,35 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
             while Ring::is_left_behind(&dir.join(&name), process) && Instant::now() < until {
                 std::thread::sleep(OTHERS_POLL);
             }
-            Ok(adopted)
+            return Ok(());
         }
-        Err(error) if error.is_gone() => Ok(adopted),
+        Err(error) if error.is_gone() => return Ok(()),
         Err(error) => {
             // Out of sight it is nobody's to take in again.
             if let (false, Some(ring)) = (dir.join(&name).exists(), ring) {
                 ring.unlink();
             }
-            Err(error.into())
+            return Err(error.into());
         }
     }
+    if let Some(ring) = ring {
+        ring.unlink();
+    }
+    Ok(())
 }
 
-/// Tells whether somebody has taken in all that a dead bridge left, a moment ago: what its open runs wait for comes with the
-/// next bridge, or with their silence.
-fn was_just_taken_in(layout: &Layout, process: RunId, last_seq: u64) -> bool {
-    let noted = journal::taken_in(layout.fs(), &layout.journal(), &process.to_string());
-    noted.is_some_and(|(seq, at)| {
-        let now = UnixNanos::now();
-        seq == last_seq && at <= now && now.millis_since(at) < TAKEN_IN_FOR.as_millis() as u64
-    })
+/// Tells how somebody has taken in all that a dead process left, if that holds still. What the open runs of a bridge wait for
+/// comes with the next one, or with their silence.
+fn noted(layout: &Layout, process: RunId, last_seq: u64) -> Option<TakenIn> {
+    let (seq, how) = journal::taken_in(layout.fs(), &layout.journal(), &process.to_string())?;
+    let holds = match how {
+        TakenIn::Whole => true,
+        TakenIn::Until(at) => {
+            let now = UnixNanos::now();
+            at <= now && now.millis_since(at) < TAKEN_IN_FOR.as_millis() as u64
+        }
+    };
+    Some(how).filter(|_| holds && seq == last_seq)
 }
 
 /// Lays what one process left over the files; what cannot be read is told as missing.
@@ -371,6 +395,9 @@ fn view(layout: &Layout, store: &StoreFile, process: RunId) -> Result<(Overlay, 
     // The ring before the journal, and the journal before the files: what somebody moves on meanwhile is met there.
     let left = Ring::find(&dir.join(&name), process);
     let recovered = journal::look_at_end_in(layout.fs(), &dir, &name)?;
+    if matches!(left, Left::Nothing) && noted(layout, process, recovered.last_seq) == Some(TakenIn::Whole) {
+        return Ok(Default::default());
+    }
     let mut adopted = Adopted { viewed: 1, ..Adopted::default() };
     let ring = match left {
         Left::Ring(ring) => Some(ring),

@@ -175,7 +175,7 @@ pub use recovery::{
 pub(crate) use resume::mark_command;
 #[cfg(test)]
 pub(crate) use resume::mark_resumable_in;
-pub(crate) use resume::{has_mark_in, is_of_command_in, is_resumable_in, note_taken_in, taken_in};
+pub(crate) use resume::{TakenIn, has_mark_in, is_of_command_in, is_resumable_in, note_taken_in, taken_in};
 pub use resume::{is_resumable, mark_resumable};
 pub use segment::{FrameKind, MAX_PAYLOAD_BYTES};
 pub use writer::{Committed, JournalWriter, Options};

@@ -16,7 +16,7 @@ const BRIDGE: &str = "bridge";
 /// The file in the directory of the journal of a command's receiver.
 const COMMAND: &str = "command";
 
-/// The file that says how far a dead bridge's journal was taken in, and when.
+/// The file that says how far a dead process's journal was taken in, and when.
 const TAKEN: &str = "taken";
 
 /// Marks a journal: whoever finds it when its process has died takes in what it holds and leaves the rest to the next
@@ -71,27 +71,46 @@ pub(crate) fn is_of_command_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -
     is_marked(fs, journal_dir, process, COMMAND)
 }
 
-/// Notes that the store has all that a dead bridge's journal holds, up to frame `seq`: what waits there waits for the next
-/// bridge, and whoever comes before that need not take it in again.
+/// How a dead process's journal was taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TakenIn {
+    /// The store has all of it that can be had now, as of a moment: a run may go on when the next bridge does, or end by its
+    /// silence.
+    Until(UnixNanos),
+    /// The store has all of it, and every run in it is over: who keeps the journal is an upstream.
+    Whole,
+}
+
+/// Notes that the store has what a dead process's journal holds, up to frame `seq`: whoever comes next need not take it in
+/// again.
 pub(crate) fn note_taken_in(
     fs: &dyn Fs,
     journal_dir: &Path,
     process: &str,
     seq: u64,
-    at: UnixNanos,
+    how: TakenIn,
 ) -> Result<(), JournalError> {
     let path = process_dir(journal_dir, process)?.join(TAKEN);
-    replace(fs, &path, format!("{seq} {}\n", at.0).as_bytes(), false).map_err(JournalError::io("write", &path))
+    // At no moment: a version that does not know of it takes everything in once more.
+    let at = match how {
+        TakenIn::Until(at) => at.0,
+        TakenIn::Whole => 0,
+    };
+    replace(fs, &path, format!("{seq} {at}\n").as_bytes(), false).map_err(JournalError::io("write", &path))
 }
 
 /// Returns what was noted; what cannot be read says nothing.
-pub(crate) fn taken_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> Option<(u64, UnixNanos)> {
+pub(crate) fn taken_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> Option<(u64, TakenIn)> {
     /// Two numbers.
     const MAX_BYTES: u64 = 64;
     let path = process_dir(journal_dir, process).ok()?.join(TAKEN);
     let text = String::from_utf8(read_bytes(fs, &path, MAX_BYTES).ok()?).ok()?;
     let (seq, at) = text.strip_suffix('\n')?.split_once(' ')?;
-    Some((seq.parse().ok()?, UnixNanos(at.parse().ok()?)))
+    let how = match at.parse().ok()? {
+        0 => TakenIn::Whole,
+        at => TakenIn::Until(UnixNanos(at)),
+    };
+    Some((seq.parse().ok()?, how))
 }
 
 fn is_marked(fs: &dyn Fs, journal_dir: &Path, process: &str, name: &str) -> Result<bool, JournalError> {

@@ -503,3 +503,46 @@ fn each_run_that_is_told_again_has_its_line_in_the_index_again_however_many_are_
     });
     assert_eq!(indexed.count(), 20);
 }
+
+#[test]
+fn what_an_upstream_alone_keeps_is_taken_in_once_and_once_more_when_there_is_more() {
+    let left = dead(&moments(), IN_STORE, IN_JOURNAL, no_loss);
+    if left.memory.is_none() {
+        return;
+    }
+    let (journals, name) = (left.store().join("journal"), left.process.to_string());
+    let mut upstream = JournalReader::open(&journals, &name, "upstream").unwrap();
+    let last = upstream.next_batch(1 << 10).unwrap().frames().map(|frame| frame.seq).last().unwrap();
+    upstream.acknowledge(last).unwrap();
+    let taken = |opened: Result<(FilesReader, Result<Adopted, Error>), Error>| {
+        let (reader, adopted) = opened.unwrap();
+        let Adopted { processes, viewed, .. } = adopted.unwrap();
+        (shown(&reader), processes, viewed)
+    };
+    let (first, processes, _) = taken(open(left.store()));
+    assert_eq!((processes, left.journal().exists()), (1, true));
+    assert_eq!(taken(open(left.store())), (first.clone(), 0, 0));
+    assert_eq!(taken(look(left.store())), (first.clone(), 0, 0));
+    // Whoever goes on with the journal has more to tell.
+    let (mut writer, _) = JournalWriter::reopen(&journals, &name, Options::default()).unwrap();
+    let resource = Arc::new(crate::config::resource(Some("dead"), &name, ""));
+    for moment in [started(9, 1, 0, 1, AGENT), ended(9, 1, 0, 2, AGENT)] {
+        let record = decode(&[&[moment.kind as u8], &moment.encoded()[..]].concat(), &resource).unwrap();
+        Numbers::append(&mut writer, &record, 0).unwrap();
+    }
+    Numbers::commit(&mut writer).unwrap();
+    drop(writer);
+    let (more, processes, _) = taken(open(left.store()));
+    let runs = |shown: &serde_json::Value| shown["runs"].as_array().unwrap().len();
+    assert_eq!((runs(&more), processes), (runs(&first) + 1, 1));
+    assert_eq!(taken(open(left.store())), (more.clone(), 0, 0));
+    // The upstream has had it all: nothing is kept for anybody.
+    loop {
+        let batch = upstream.next_batch(1 << 20).unwrap();
+        let Some(last) = batch.frames().map(|frame| frame.seq).last() else { break };
+        upstream.acknowledge(last).unwrap();
+    }
+    drop(upstream);
+    assert_eq!(taken(open(left.store())), (more, 0, 0));
+    assert!(!left.journal().exists());
+}
