@@ -341,7 +341,8 @@ fn request(seed: u64, parts: &[Part]) -> Vec<u8> {
 
 fn span(seed: u64, trace: u64, place: u64) -> Span {
     let id = |place: u64| Random::of(seed ^ (trace << 8) ^ place).next().to_be_bytes().to_vec();
-    let start = 1_767_693_600_000_000_000 + trace * 1_000_000;
+    // All clients send at the same time.
+    let start = 1_767_693_600_000_000_000 + trace % APART * 1_000_000;
     let (from, to) = if place == 0 { (0, 100_000) } else { (place * 10_000, place * 10_000 + 5_000) };
     let mut span = Span {
         trace_id: [id(100), id(101)].concat(),
