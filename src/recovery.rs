@@ -316,14 +316,16 @@ fn adopt(layout: &Layout, store: &StoreFile, process: RunId) -> Result<Adopted, 
         let _ = journal::note_taken_in(layout.fs(), &dir, &name, writer.committed_seq(), how);
         return Ok(adopted);
     }
-    let whole = (done >= writer.committed_seq()).then(|| writer.committed_seq());
+    // Of a run that waits somebody may still ask something.
+    let is_whole = done >= writer.committed_seq() && sink.open_runs().is_empty();
+    let whole = is_whole.then(|| writer.committed_seq());
     // Others wait as long as there is a ring, and may then go on with the runs: those and the journal are let go of first.
     drop((sink, reader, writer));
     remove(layout, process, ring, whole).map(|()| adopted)
 }
 
-/// Removes what a process left and is in the store. `whole`: the last frame of its journal, if no run in it is under way for
-/// want of more.
+/// Removes what a process left and is in the store. `whole`: the last frame of its journal, if all of it is there and no run
+/// in it is under way.
 fn remove(layout: &Layout, process: RunId, ring: Option<Ring>, whole: Option<u64>) -> Result<(), Error> {
     let (dir, name) = (layout.journal(), process.to_string());
     let readers = journal::readers_in(layout.fs(), &dir, &name)?;
@@ -331,7 +333,7 @@ fn remove(layout: &Layout, process: RunId, ring: Option<Ring>, whole: Option<u64
     match journal::remove_journal_in(layout.fs(), &dir, &name, &readers) {
         Ok(()) => {}
         // An upstream has not had all of it: who forwards next goes on with it. Until then every command would look through
-        // the store for its runs. A run that waits is gone on with by whoever answers it, and needs nothing of this.
+        // the store for its runs.
         Err(JournalError::NotPassed { .. }) => {
             if let Some(seq) = whole {
                 let _ = journal::note_taken_in(layout.fs(), &dir, &name, seq, TakenIn::Whole);

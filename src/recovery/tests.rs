@@ -506,7 +506,8 @@ fn each_run_that_is_told_again_has_its_line_in_the_index_again_however_many_are_
 
 #[test]
 fn what_an_upstream_alone_keeps_is_taken_in_once_and_once_more_when_there_is_more() {
-    let left = dead(&moments(), IN_STORE, IN_JOURNAL, no_loss);
+    let moments = [started(1, 1, 0, 1, AGENT), started(1, 2, 1, 2, TOOL), ended(2, 1, 0, 3, AGENT)];
+    let left = dead(&moments, 1, 2, no_loss);
     if left.memory.is_none() {
         return;
     }
