@@ -15,7 +15,7 @@ use crate::agent::{Content, agent_name};
 use crate::child::{Said, clean, output};
 
 /// Longest that a command may take.
-const COMMAND_LIMIT: Duration = Duration::from_secs(120);
+const COMMAND_LIMIT: Duration = Duration::from_secs(900);
 
 /// Makes a call of the binary under test.
 pub fn command(store: &Path, args: &[&str]) -> Command {
