@@ -131,8 +131,10 @@ impl LiveRun {
         let text = serde_json::to_string(&log.fields).unwrap_or_default();
         let place = super::ids::hash_of(&[&span.0, log.message.as_bytes(), text.as_bytes()]);
         log.fields.insert(names::LOG_OF_SPAN.to_owned(), span.to_string().into());
-        let ids = EventIds::of_run(self.state.run_id(), place);
-        self.push(ids.make(7, at), cause, at, step_id, EventBody::Log(log));
+        let id = EventIds::of_run(self.state.run_id(), place).make(7, at);
+        self.push(id, cause, at, step_id, EventBody::Log(log));
+        // A sender that was not answered in time sends it again, and of a span that never comes nothing else tells so.
+        self.known.insert(id);
     }
 }
 

@@ -884,3 +884,36 @@ fn a_failure_that_a_step_beside_the_call_tells_again_is_one() {
     ]);
     assert_eq!(run.errors, 3);
 }
+
+#[test]
+fn a_log_that_is_sent_again_is_told_once_also_where_its_span_never_comes() {
+    let log = || {
+        let mut record = ended(1, 9, 1, "", 0, 0);
+        let time_unix_nano = record.span.start_time_unix_nano;
+        let event = SpanEvent { time_unix_nano, name: "asked".to_owned(), ..SpanEvent::default() };
+        (record.kind, record.span.events) = (RecordKind::Event, vec![event]);
+        record
+    };
+    let logs = |told: Vec<Record>, flushes: bool| {
+        let mut sink = outside_sink();
+        for (seq, record) in (1..).zip(told) {
+            sink.take(seq, record).unwrap();
+            if flushes {
+                sink.flush_all().unwrap();
+            }
+        }
+        sink.flush_all().unwrap();
+        let run = sink.runs.keys().next().copied().unwrap();
+        let store = sink.into_writer();
+        let events = store.get_events(run, 0).unwrap();
+        // A store that passes over what it has says nothing of what it was given.
+        assert_eq!(store.get_run(run).unwrap().events, events.len() as u64);
+        events.iter().filter(|event| event.body.type_name() == "log").count()
+    };
+    let agent = || ended(1, 1, 0, "invoke_agent", 0, 30);
+    for flushes in [false, true] {
+        assert_eq!(logs(vec![agent(), log(), log()], flushes), 1);
+        assert_eq!(logs(vec![log(), agent(), log()], flushes), 1);
+        assert_eq!(logs(vec![ended(1, 2, 1, "chat", 10, 20), log(), log(), agent()], flushes), 1);
+    }
+}
