@@ -593,7 +593,7 @@ impl<'a> WrittenLine<'a> {
         let (kind, rest) = text(rest.strip_prefix("\"type\":")?)?;
         let (timestamp, rest) = text(rest.strip_prefix("\"timestamp\":")?)?;
         let (step_id, rest) = text_or_null(rest.strip_prefix("\"step_id\":")?)?;
-        let data = rest.strip_prefix("\"data\":")?.trim_ascii_end().strip_suffix('}')?;
+        let data = rest.strip_prefix("\"data\":")?.trim_end_matches([' ', '\t', '\r', '\n']).strip_suffix('}')?;
         Some(Self { seq, event_id, parent_event_id, kind, timestamp, step_id, data })
     }
 
@@ -707,6 +707,7 @@ mod tests {
         ] {
             is_read_as_any_json(line(seq, step, data).as_bytes());
             is_read_as_any_json(format!("{} \n", line(seq, step, data)).as_bytes());
+            is_read_as_any_json(format!("{}\x0c\n", line(seq, step, data)).as_bytes());
         }
         is_read_as_any_json(format!(r#"{{"data":{log},"seq":1,"event_id":"{id}","type":"log"}}"#).as_bytes());
         is_read_as_any_json(b"{\"seq\":1,\xff");

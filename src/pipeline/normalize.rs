@@ -499,7 +499,7 @@ fn write_outcome(draft: &mut Draft<'_>, dialect: &Dialect, ended: bool) {
     // Nor is it for a word that it does not have.
     let may_say = |from: &Source, word: &str| match *from {
         Source::Json(key, _) => {
-            value_of(draft.span(), key).and_then(Value::as_str).is_some_and(|text| text.contains(word))
+            value_of(draft.span(), key).is_some_and(|value| value.as_str().is_none_or(|text| text.contains(word)))
         }
         _ => true,
     };

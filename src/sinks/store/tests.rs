@@ -833,6 +833,21 @@ fn what_repeats_what_the_call_beside_it_used_is_not_added() {
         (7, 1, "record_usage", 53, 54, &all),
     ]);
     assert_eq!((run.llm_calls, run.tokens.and_then(|tokens| tokens.prompt)), (2, Some(440)));
+    // Of sums alone nobody knows whether they are of the same, and what lies around a call repeats that anyway.
+    let sum = |n| [(names::TOTAL_TOKENS, n)];
+    let (run, _) = stored(&[
+        (1, 0, "invoke_agent", 0, 100, &[]),
+        (2, 1, "chat", 10, 20, &sum("100")),
+        (3, 1, "record_usage", 21, 22, &sum("5000")),
+    ]);
+    assert_eq!(run.tokens.and_then(|tokens| tokens.total), Some(5_100));
+    let (run, _) = stored(&[
+        (1, 0, "invoke_agent", 0, 100, &[]),
+        (2, 1, "work", 9, 21, &used("211")),
+        (3, 2, "chat", 10, 20, &used("211")),
+        (4, 1, "record_usage", 31, 32, &used("211")),
+    ]);
+    assert_eq!(run.tokens.and_then(|tokens| tokens.prompt), Some(211));
 }
 
 #[test]
@@ -881,8 +896,10 @@ fn a_failure_that_a_step_beside_the_call_tells_again_is_one() {
         // At another time, and something else.
         (5, 1, "node", 91, 92, &told),
         (6, 1, "node", 15, 85, &[(names::ERROR_TYPE, "ApiError"), (names::ERROR_MESSAGE, "lost")]),
+        // An agent beside it that has failed for itself.
+        (8, 1, "invoke_agent", 15, 85, &told),
     ]);
-    assert_eq!(run.errors, 3);
+    assert_eq!(run.errors, 4);
 }
 
 #[test]

@@ -205,7 +205,9 @@ impl RunState {
     pub(super) fn unanswered(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
         let is_answered = |facts: &StepFacts| facts.response_id.is_some() && !facts.is_relayed;
         let around = self.around_calls();
-        let is_own = |step: &Step| step.facts.response_id.is_none() && !around.contains(&step.span_id);
+        // What a client tells of its requests is of two, however alike they are.
+        let is_layer = |step: &Step| !step.facts.is_at_wire && !around.contains(&step.span_id);
+        let is_own = |step: &Step| step.facts.response_id.is_none() && is_layer(step);
         let used = |step: &Step| step.facts.tokens.and_then(|tokens| tokens.prompt.zip(tokens.completion));
         let is_one = |own: &Step, answered: &Step| {
             answered.ended_at.zip(own.ended_at).is_some_and(|(inner, outer)| inner <= outer)
@@ -376,11 +378,16 @@ impl RunState {
             }
         }
         others.sort_by_key(|(_, above)| std::cmp::Reverse(above.len()));
-        let is_report = |step: &Step| step.facts.kind == StepKind::Task && step.facts.tokens.is_some();
+        // Of a sum alone nobody can say what it is the sum of.
+        let tells_parts = |tokens: Tokens| tokens.prompt.is_some() && tokens.completion.is_some();
+        let is_report = |step: &Step| step.facts.kind == StepKind::Task && step.facts.tokens.is_some_and(tells_parts);
         if others.iter().any(|(place, _)| is_report(&self.steps[*place])) {
             self.used_below(&counted, &mut told);
         }
         for (place, above) in others {
+            if covered.contains(&self.steps[place].span_id) {
+                continue;
+            }
             // A plain step that says no more than what a call beside it used, or all those below a step beside it.
             let step = &self.steps[place];
             let same = told.get_mut(&used_at(step)).filter(|same| is_report(step) && **same > 0);
@@ -388,10 +395,8 @@ impl RunState {
                 *same -= 1;
                 continue;
             }
-            if !covered.contains(&self.steps[place].span_id) {
-                counted.push(place);
-                covered.extend(above);
-            }
+            counted.push(place);
+            covered.extend(above);
         }
         counted.sort_unstable();
         counted
@@ -520,9 +525,12 @@ impl RunState {
         }
         own.retain(|place| {
             let step = &self.steps[*place];
-            let Some(error) = step.facts.error.as_ref().filter(|_| !is_call(step)) else { return true };
+            // An agent that fails fails for itself.
+            let is_plain = step.facts.kind == StepKind::Task;
+            let Some(error) = step.facts.error.as_ref().filter(|_| is_plain) else { return true };
             let same = of_calls.get(error.kind.as_deref().unwrap_or_default()).map_or(&[][..], Vec::as_slice);
-            !same.iter().rev().take(MAX_AT_ONCE).any(|call| is_told_again(call, step))
+            let is_near = |call: &Step| step.parent.is_none_or(|parent| self.ancestors(call).contains(&parent));
+            !same.iter().rev().take(MAX_AT_ONCE).any(|call| is_near(call) && is_told_again(call, step))
         });
         own
     }
