@@ -353,10 +353,11 @@ pub const GOOGLE: &str = "gcp.";
 pub const HIDDEN: &[&str] = &["[Scrubbed due to", "__REDACTED__", "[REDACTED]", "<REDACTED>"];
 
 /// Classes of what is raised to hand control on, and no failure: LangGraph goes to another node or agent by one, and waits for
-/// a person by others.
+/// a person by others, and Pydantic AI for a person or another program.
 ///
-/// Source: `langgraph` 1.2 `errors.py`.
-pub const CONTROL_FLOW: &[&str] = &["ParentCommand", "GraphInterrupt", "NodeInterrupt", "GraphBubbleUp"];
+/// Source: `langgraph` 1.2 `errors.py`, `pydantic_ai` 2.68 `exceptions.py`.
+pub const CONTROL_FLOW: &[&str] =
+    &["ParentCommand", "GraphInterrupt", "NodeInterrupt", "GraphBubbleUp", "ApprovalRequired", "CallDeferred"];
 
 /// Words by which a framework says that it does not know a model.
 pub const UNKNOWN_MODELS: &[&str] = &["none", "unknown", "null"];

@@ -298,6 +298,11 @@ fn who_hands_control_on_by_raising_has_not_failed_and_who_stops_reading_has_canc
     };
     assert_eq!(traceloop("langgraph.errors.ParentCommand"), (StepStatus::Success, None));
     assert_eq!(traceloop("GraphInterrupt"), (StepStatus::Success, None));
+    // Pydantic AI up to its format 4: a tool that waits for a person or for another program.
+    for class in ["pydantic_ai.exceptions.ApprovalRequired", "pydantic_ai.exceptions.CallDeferred"] {
+        let mark = ("gen_ai.operation.name", "execute_tool".into());
+        assert_eq!(ended_by("pydantic-ai", mark, class, "").0, StepStatus::Success, "{class}");
+    }
     assert_eq!(traceloop("GeneratorExit"), (StepStatus::Cancelled, Some("GeneratorExit".into())));
     // LangSmith has the class in what Python prints of it.
     let langsmith = |message| ended_by("langsmith", ("langsmith.span.kind", "chain".into()), "Exception", message);
