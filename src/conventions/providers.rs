@@ -63,9 +63,9 @@ pub const HOSTS: &[(&str, &str)] = &[
     ("openrouter.ai", "openrouter"),
 ];
 
-/// Words in `gen_ai.system` that name a framework, which says nothing about who serves the model.
+/// Words in `gen_ai.system` that name a framework or a gateway, which says nothing about who serves the model.
 ///
-/// Source: `openlit` 1.45 `semcov`, OpenLLMetry 0.62, and recordings.
+/// Source: `openlit` 1.45 `semcov`, OpenLLMetry 0.62, `@ai-sdk/gateway` 3.0, and recordings.
 pub const FRAMEWORKS: &[&str] = &[
     "ag2",
     "agent_framework",
@@ -76,6 +76,7 @@ pub const FRAMEWORKS: &[&str] = &[
     "controlflow",
     "crewai",
     "dynamiq",
+    "gateway",
     "gcp.vertex.agent",
     "google_adk",
     "haystack",

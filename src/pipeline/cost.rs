@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use genai_prices::{Calculator, ErrorKind, PriceCalculation, PriceRequest, Usage};
 
 use super::facts;
-use super::normalize::{Draft, canonical_provider};
+use super::normalize::{Draft, canonical_provider, member};
 use crate::conventions::dialects::{CostName, REPORTED_COSTS};
 use crate::conventions::{names, providers};
 use crate::error::with_causes;
@@ -359,12 +359,16 @@ fn nanos(usd: f64) -> Option<NanoUsd> {
 ///
 /// Emitters write 0 for models that they have no price for; beside tokens that were used, a 0 says nothing.
 fn reported(span: &Span) -> Option<NanoUsd> {
-    let amount = |value: &Value| value.as_f64().filter(|usd| usd.is_finite() && *usd >= 0.0);
+    let is_amount = |usd: &f64| usd.is_finite() && *usd >= 0.0;
+    let amount = |value: &Value| value.as_f64().filter(is_amount);
+    let amount_in =
+        |value: &serde_json::Value| value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()).filter(is_amount);
     let usd = REPORTED_COSTS.iter().find_map(|name| match *name {
         CostName::Total(key) => amount(span.attr(key)?),
-        CostName::TotalIn(key, member) => {
-            let value = span.attr(key)?.to_json();
-            value.get(member)?.as_f64().filter(|usd| *usd >= 0.0)
+        CostName::TotalIn(key, path) => amount_in(&member(&span.attr(key)?.to_json(), path)?),
+        CostName::SumOf(key) => {
+            let parts = span.attr(key)?.to_json();
+            parts.as_object()?.values().filter_map(amount_in).reduce(|sum, part| sum + part)
         }
         CostName::Parts(input, output) => {
             // An embedding has no output to pay for.

@@ -6,6 +6,7 @@
 //! to `runspan.original.KEY`. `runspan.added` lists what was added, so [`restore_original`] gives the span back as it
 //! came.
 
+mod buckets;
 mod literal;
 pub(crate) mod messages;
 mod usage;
@@ -189,6 +190,11 @@ fn is_written_in(dialect: &Dialect, record: &Record) -> bool {
         Detect::Scope(name) => scope.name == name,
         Detect::ScopePrefix(start) => scope.name.starts_with(start),
         Detect::Named(start, name) => span.name == name && scope.name.starts_with(start),
+        Detect::Within { scope: start, name, key, part } => {
+            scope.name.starts_with(start)
+                && span.name.starts_with(name)
+                && span.attr_str(key).is_some_and(|value| value.contains(part))
+        }
     })
 }
 
@@ -223,7 +229,13 @@ fn value_of<'a>(span: &'a Span, key: &str) -> Option<&'a Value> {
 
 fn write_fact(draft: &mut Draft<'_>, row: &Row) {
     let read = |source: &Source| shaped(draft.span(), source, row.shape);
-    if let Some(value) = read(&Source::Key(row.to)).or_else(|| row.from.iter().find_map(read)) {
+    let says_none = |value: &Value| row.shape == Shape::Count && *value == Value::Int(0);
+    let found = || {
+        let mut found = row.from.iter().filter_map(read);
+        let first = found.next()?;
+        if says_none(&first) { found.find(|value| !says_none(value)).or(Some(first)) } else { Some(first) }
+    };
+    if let Some(value) = read(&Source::Key(row.to)).or_else(found) {
         draft.set(row.to, value);
     } else if matches!(row.shape, Shape::Provider | Shape::Model) && draft.span().attr(row.to).is_some() {
         // A placeholder, or a framework in the place of a provider.
@@ -324,13 +336,13 @@ fn structured(value: &Value) -> Json {
 /// Tells whether a value may have a member: a long text is not parsed for what it does not have.
 fn may_have(value: &Value, path: &[&str]) -> bool {
     let is_place = |name: &str| name.contains('=') || name.bytes().all(|byte| byte.is_ascii_digit());
-    value.as_str().is_none_or(|text| path.iter().all(|name| is_place(name) || text.contains(name)))
+    let has = |text: &str, name: &str| name.split('*').all(|part| text.contains(part));
+    value.as_str().is_none_or(|text| path.iter().all(|name| is_place(name) || has(text, name)))
 }
 
 /// Finds a member by its path; a number takes an item of a list, and so does `KEY=VALUE`, which of an object goes on only where it
-/// is so. A text on the way is read as the
-/// structure that it is.
-fn member(value: &Json, path: &[&str]) -> Option<Json> {
+/// is so. A name with `*` in it is the sum of all counts under such names. A text on the way is read as the structure that it is.
+pub(super) fn member(value: &Json, path: &[&str]) -> Option<Json> {
     let Some((name, rest)) = path.split_first() else { return (!value.is_null()).then(|| value.clone()) };
     let inner;
     let value = match value {
@@ -340,6 +352,9 @@ fn member(value: &Json, path: &[&str]) -> Option<Json> {
         }
         other => other,
     };
+    if name.contains('*') {
+        return buckets::sum(value, |key| buckets::fits(key, name)).map(Json::from);
+    }
     let found = match value {
         Json::Array(items) => match name.split_once('=') {
             Some((key, wanted)) => items.iter().find(|item| item.get(key).and_then(Json::as_str) == Some(wanted)),

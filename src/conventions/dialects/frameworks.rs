@@ -70,6 +70,7 @@ pub const VERCEL: Dialect = Dialect {
         Json("ai.response.providerMetadata", &["vertex", "usageMetadata"]),
         Json("ai.response.providerMetadata", &["bedrock", "usage"]),
         Json("ai.response.providerMetadata", &["openai"]),
+        Json("ai.response.providerMetadata", &["openrouter", "usage"]),
     ],
     kinds: &[
         kind("ai.operationId", Test::Is("ai.toolCall"), StepKind::Tool),
@@ -92,6 +93,8 @@ pub const VERCEL: Dialect = Dialect {
 pub const VERCEL_OTEL: Dialect = Dialect {
     name: "vercel-ai-otel",
     detect: &[Detect::Scope("gen_ai"), Detect::Scope("@ai-sdk/otel")],
+    // Behind a gateway, which is none.
+    facts: &[row(names::PROVIDER, &[Before(names::REQUEST_MODEL, "", '/')], Provider)],
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };

@@ -27,8 +27,8 @@ pub use frameworks::{
 };
 pub use platforms::{
     AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, OPENINFERENCE, OPENINFERENCE_AGENTS,
-    OPENINFERENCE_AGNO, OPENINFERENCE_BEEAI, OPENINFERENCE_CLAUDE, OPENLIT, OPENLIT_CREWAI, OPENLIT_LANGGRAPH,
-    TRACELOOP, TRACELOOP_ANTHROPIC_JS, WEAVE, WEAVE_INTEGRATION,
+    OPENINFERENCE_AGNO, OPENINFERENCE_BEDROCK, OPENINFERENCE_BEEAI, OPENINFERENCE_CLAUDE, OPENLIT, OPENLIT_CREWAI,
+    OPENLIT_LANGGRAPH, TRACELOOP, TRACELOOP_ANTHROPIC_JS, WEAVE, WEAVE_INTEGRATION,
 };
 pub use standard::{ANTHROPIC_CLIENT, MISTRAL_CLIENT, MISTRAL_STREAM, OTEL, OTEL_INSTRUMENTATION, RIG};
 
@@ -93,6 +93,17 @@ pub enum Detect {
     ScopePrefix(&'static str),
     /// The span has this name, in a scope whose name starts so: scope, name.
     Named(&'static str, &'static str),
+    /// The span's name starts so, in a scope whose name starts so, and it has an attribute with this in its value.
+    Within {
+        /// Start of the scope's name.
+        scope: &'static str,
+        /// Start of the span's name.
+        name: &'static str,
+        /// The attribute.
+        key: &'static str,
+        /// What is in its value.
+        part: &'static str,
+    },
 }
 
 /// A fact: the canonical name, where a dialect has it, and how it is written there.
@@ -100,7 +111,8 @@ pub enum Detect {
 pub struct Row {
     /// Canonical name.
     pub to: &'static str,
-    /// Where it stands, best source first; before all of them under the canonical name itself.
+    /// Where it stands, best source first; before all of them under the canonical name itself. A count of none gives way to
+    /// one of some.
     pub from: &'static [Source],
     /// How it is written.
     pub shape: Shape,
@@ -112,7 +124,8 @@ pub enum Source {
     /// An attribute of the span, or of one of its events.
     Key(&'static str),
     /// A member of an attribute that holds JSON, or what Python prints, by its path; a number takes an item of a list,
-    /// and so does `KEY=VALUE`: the item whose KEY is VALUE. Of an object it goes on only where its KEY is VALUE.
+    /// and so does `KEY=VALUE`: the item whose KEY is VALUE. Of an object it goes on only where its KEY is VALUE. A last
+    /// name with `*` in it is the sum of all counts under such names.
     Json(&'static str, &'static [&'static str]),
     /// An attribute, where a member of another is there and is not the same: key, the other's key, path.
     Unlike(&'static str, &'static str, &'static [&'static str]),
@@ -278,6 +291,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &OPENINFERENCE_AGENTS,
     &OPENINFERENCE_AGNO,
     &OPENINFERENCE_BEEAI,
+    &OPENINFERENCE_BEDROCK,
     &OPENINFERENCE,
     &CLAUDE_CODE,
     &LITELLM,
@@ -383,8 +397,10 @@ pub const MESSAGE_EVENTS: &[(&str, Side, &str)] = &[
 pub enum CostName {
     /// The whole cost.
     Total(&'static str),
-    /// The whole cost, a member of a JSON object.
-    TotalIn(&'static str, &'static str),
+    /// The whole cost, a member of a JSON object: key, path.
+    TotalIn(&'static str, &'static [&'static str]),
+    /// The parts of the whole, all members of a JSON object.
+    SumOf(&'static str),
     /// Two parts that make the whole.
     Parts(&'static str, &'static str),
 }
@@ -392,7 +408,7 @@ pub enum CostName {
 /// Where costs are told, best first. There is no standard for it.
 ///
 /// Source: OpenLIT, Laminar and Langfuse (`gen_ai.usage.cost`), AgentOps (`.total_cost`), Pydantic AI
-/// (`operation.cost`), OpenInference, LiteLLM 2, Langfuse, MLflow.
+/// (`operation.cost`), OpenInference, LiteLLM 2, Langfuse, MLflow, and what Vercel's gateway and OpenRouter answer to the AI SDK.
 pub const REPORTED_COSTS: &[CostName] = &[
     CostName::Total("gen_ai.usage.cost"),
     CostName::Total("gen_ai.usage.total_cost"),
@@ -400,9 +416,12 @@ pub const REPORTED_COSTS: &[CostName] = &[
     CostName::Total("llm.cost.total"),
     CostName::Total("litellm.cost.total"),
     CostName::Total("gen_ai.cost.total_cost"),
-    CostName::TotalIn("langfuse.observation.cost_details", "total"),
-    CostName::TotalIn("mlflow.llm.cost", "total_cost"),
-    CostName::TotalIn("cost_details_json", "total"),
+    CostName::TotalIn("langfuse.observation.cost_details", &["total"]),
+    CostName::SumOf("langfuse.observation.cost_details"),
+    CostName::TotalIn("mlflow.llm.cost", &["total_cost"]),
+    CostName::TotalIn("ai.response.providerMetadata", &["gateway", "cost"]),
+    CostName::TotalIn("ai.response.providerMetadata", &["openrouter", "usage", "cost"]),
+    CostName::TotalIn("cost_details_json", &["total"]),
     CostName::Total("cost_usd"),
     CostName::Parts("gen_ai.usage.input_cost", "gen_ai.usage.output_cost"),
     CostName::Parts("llm.cost.prompt", "llm.cost.completion"),

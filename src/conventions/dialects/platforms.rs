@@ -169,6 +169,25 @@ pub const OPENINFERENCE_BEEAI: Dialect = Dialect {
 const BEEAI_READ: Source = Key("metadata.usage.cached_prompt_tokens");
 const BEEAI_WRITTEN: Source = Key("metadata.usage.cached_creation_tokens");
 
+/// OpenInference's instrumentations of Bedrock's client that have what it reported, which counts cached tokens apart: that in
+/// JavaScript, and of Nova's own requests that in Python, which has counted them in otherwise. Their total is made of the two.
+///
+/// Source: `@arizeai/openinference-instrumentation-bedrock` 0.5 and `openinference-instrumentation-bedrock` 0.1.61, the code.
+pub const OPENINFERENCE_BEDROCK: Dialect = Dialect {
+    name: "openinference-bedrock",
+    detect: &[
+        Detect::Scope("@arizeai/openinference-instrumentation-bedrock"),
+        Detect::Within {
+            scope: "openinference.instrumentation.bedrock",
+            name: "bedrock.invoke_model",
+            key: "llm.model_name",
+            part: "amazon.nova",
+        },
+    ],
+    basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
+    ..OPENINFERENCE
+};
+
 /// OpenInference's instrumentation of Agno, which has what the provider reported.
 ///
 /// Source: `openinference-instrumentation-agno` 1.0.15 with `agno` 3.1, run against a scripted server.
@@ -421,9 +440,17 @@ pub const LANGSMITH: Dialect = Dialect {
         row(names::RESPONSE_ID, &[Json("gen_ai.completion", LANGCHAIN_ID)], Text),
         // Of every class it says `Exception`, and what Python prints of the error in the message.
         row(names::ERROR_TYPE, &[Before(names::EXCEPTION_MESSAGE, "", '(')], Class),
-        row(names::CACHE_READ_TOKENS, &[Json("gen_ai.usage.input_token_details", &["cache_read"])], Count),
-        row(names::CACHE_WRITE_TOKENS, &[Json("gen_ai.usage.input_token_details", &["cache_creation"])], Count),
-        row(names::REASONING_TOKENS, &[Json("gen_ai.usage.output_token_details", &["reasoning"])], Count),
+        row(names::CACHE_READ_TOKENS, &[Json("gen_ai.usage.input_token_details", &["*cache_read*"])], Count),
+        row(
+            names::CACHE_WRITE_TOKENS,
+            &[
+                Json("gen_ai.usage.input_token_details", &["*cache_creation*"]),
+                Json("gen_ai.usage.input_token_details", &["*ephemeral_*"]),
+            ],
+            Count,
+        ),
+        row(names::CACHE_WRITE_1H_TOKENS, &[Json("gen_ai.usage.input_token_details", &["*ephemeral_1h*"])], Count),
+        row(names::REASONING_TOKENS, &[Json("gen_ai.usage.output_token_details", &["*reasoning*"])], Count),
     ],
     entity: &[Name],
     usage: &[Key("langsmith.metadata.usage_metadata"), Key("langsmith.usage_metadata")],

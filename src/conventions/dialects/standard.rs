@@ -2,7 +2,7 @@
 
 use super::Detect;
 use super::Shape::{Count, Model, Provider, Text};
-use super::Source::{Fixed, Indexed, Key};
+use super::Source::{Before, Fixed, Indexed, Key};
 use super::{ALL_INCLUSIVE, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test, content, kind, row};
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
@@ -15,7 +15,8 @@ pub const OTEL: Dialect = Dialect {
     name: "otel",
     detect: &[],
     facts: &[
-        row(names::PROVIDER, &[Key("gen_ai.system")], Provider),
+        // The AI SDK has the word for a gateway there, which is no provider; the model's name begins with who is.
+        row(names::PROVIDER, &[Key("gen_ai.system"), Before("ai.model.id", "", '/')], Provider),
         row(names::REQUEST_MODEL, &[], Model),
         row(names::RESPONSE_MODEL, &[], Model),
         row(names::RESPONSE_ID, &[], Text),

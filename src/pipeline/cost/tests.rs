@@ -224,7 +224,10 @@ fn what_the_emitter_says_wins() {
         ("llm.cost.total", Value::Double(0.25)),
         ("litellm.cost.total", Value::Double(0.25)),
         ("langfuse.observation.cost_details", r#"{"input":0.2,"total":0.25}"#.into()),
+        ("langfuse.observation.cost_details", r#"{"input":0.2,"output":0.04,"input_cached_tokens":0.01}"#.into()),
         ("mlflow.llm.cost", r#"{"total_cost":0.25}"#.into()),
+        ("ai.response.providerMetadata", r#"{"anthropic":{},"gateway":{"cost":"0.25","marketCost":"0.3"}}"#.into()),
+        ("ai.response.providerMetadata", r#"{"openrouter":{"usage":{"cost":0.25}}}"#.into()),
         (names::COST_USD, Value::Double(0.25)),
     ] {
         assert_eq!(with(key, value), said, "{key}");
@@ -234,6 +237,14 @@ fn what_the_emitter_says_wins() {
     // Nothing sensible was said: the table decides.
     for value in [Value::Double(-1.0), Value::Double(f64::NAN), Value::Double(0.0), "free".into()] {
         assert!(with("gen_ai.usage.cost", value).starts_with("0.00005385 computed"));
+    }
+    for (key, value) in [
+        // The program's own key was used.
+        ("ai.response.providerMetadata", r#"{"gateway":{"cost":"0"}}"#),
+        ("langfuse.observation.cost_details", r#"{"input":-1.0}"#),
+        ("langfuse.observation.cost_details", "{}"),
+    ] {
+        assert!(with(key, value.into()).starts_with("0.00005385 computed"), "{value}");
     }
     let unused = [(names::INPUT_TOKENS, Value::Int(0)), (names::OUTPUT_TOKENS, Value::Int(0))];
     let free = [&unused[..], &[("gen_ai.usage.cost", Value::Double(0.0))]].concat();

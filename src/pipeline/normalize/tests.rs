@@ -201,6 +201,21 @@ fn reasoning_larger_than_the_output_was_counted_apart() {
 }
 
 #[test]
+fn an_output_that_was_not_told_is_what_was_thought_where_that_makes_the_total() {
+    let completion = |total: i64| {
+        let record = ended(&[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(100)),
+            ("gen_ai.usage.reasoning_tokens", Value::Int(1000)),
+            ("gen_ai.usage.total_tokens", Value::Int(total)),
+        ]);
+        facts(&record).tokens.and_then(|tokens| tokens.completion)
+    };
+    assert_eq!(completion(1100), Some(1000));
+    assert_eq!(completion(1137), None);
+}
+
+#[test]
 fn usage_and_messages_in_events_count() {
     let mut record = ended(&[("gen_ai.operation.name", "chat".into())]);
     record.span.events = vec![
@@ -502,11 +517,27 @@ fn what_providers_bill_apart_is_found_in_their_own_reports() {
         @"gen_ai.usage.cache_write.input_tokens=30 gen_ai.usage.input_tokens=40 runspan.usage.cache_write_1h_tokens=20 runspan.usage.web_searches=2"
     );
     insta::assert_snapshot!(
+        counts(r#"{"input_tokens":40,"output_tokens":5,"cache_creation_input_tokens":30,"cache_creation_input_tokens_above_1hr":20}"#),
+        @"gen_ai.usage.cache_write.input_tokens=30 gen_ai.usage.input_tokens=70 runspan.usage.cache_write_1h_tokens=20"
+    );
+    insta::assert_snapshot!(
         counts(r#"{"promptTokenCount":100,"candidatesTokenCount":9,"promptTokensDetails":[{"modality":"TEXT","tokenCount":20},{"modality":"AUDIO","tokenCount":80}],"cacheTokensDetails":[{"modality":"AUDIO","tokenCount":7}]}"#),
         @"gen_ai.usage.audio.cache_read.input_tokens=7 gen_ai.usage.audio.input_tokens=80 gen_ai.usage.input_tokens=100"
     );
     insta::assert_snapshot!(
         counts(r#"{"inputTokens":10,"outputTokens":5,"cacheWriteInputTokens":30,"cacheDetails":[{"ttl":"5m","inputTokens":10},{"ttl":"1h","inputTokens":20}]}"#),
+        @"gen_ai.usage.cache_write.input_tokens=30 gen_ai.usage.input_tokens=40 runspan.usage.cache_write_1h_tokens=20"
+    );
+    insta::assert_snapshot!(
+        counts(r#"{"input":20,"output":6,"total":109,"input_audio":80,"output_audio":3}"#),
+        @"gen_ai.usage.audio.input_tokens=80 gen_ai.usage.audio.output_tokens=3 gen_ai.usage.input_tokens=100"
+    );
+    insta::assert_snapshot!(
+        counts(r#"{"input":0,"output":0,"total":109,"input_modality_TEXT":20,"input_modality_AUDIO":73,"cached_modality_AUDIO":7,"output_modality_TEXT":9}"#),
+        @"gen_ai.usage.audio.cache_read.input_tokens=7 gen_ai.usage.audio.input_tokens=80 gen_ai.usage.input_tokens=100"
+    );
+    insta::assert_snapshot!(
+        counts(r#"{"input":10,"output":5,"cache_creation_input_tokens":30,"cache_creation_ephemeral_5m_input_tokens":10,"cache_creation_ephemeral_1h_input_tokens":20}"#),
         @"gen_ai.usage.cache_write.input_tokens=30 gen_ai.usage.input_tokens=40 runspan.usage.cache_write_1h_tokens=20"
     );
     // Zeros of what few calls use are not written.
@@ -537,6 +568,10 @@ fn what_gemini_xai_and_perplexity_count_beside_is_billed() {
     ] {
         assert_eq!(counts(google, usage), by_total, "{usage}");
     }
+    // A call that only thought has no count of what it answered.
+    let thought = r#"{"promptTokenCount":100,"thoughtsTokenCount":1000,"totalTokenCount":1100}"#;
+    assert_eq!(counts(google, thought), [Some(100), Some(1000), Some(1000)]);
+    assert_eq!(counts(google, r#"{"promptTokenCount":100,"totalTokenCount":100}"#), [Some(100), None, None]);
     let xai = r#"{"prompt_tokens":32,"completion_tokens":9,"total_tokens":135,"completion_tokens_details":{"reasoning_tokens":94}}"#;
     assert_eq!(counts("x_ai", xai), [Some(32), Some(103), Some(94)]);
     let short = r#"{"prompt_tokens":32,"completion_tokens":90,"total_tokens":131,"completion_tokens_details":{"reasoning_tokens":9}}"#;

@@ -2,8 +2,8 @@
 
 use serde_json::Value as Json;
 
-use super::{Draft, facts, may_have, member, structured, value_of};
-use crate::conventions::dialects::usage::SHAPES;
+use super::{Draft, buckets, facts, may_have, member, structured, value_of};
+use crate::conventions::dialects::usage::{SHAPES, Shape};
 use crate::conventions::dialects::{Basis, Dialect, GOOGLE, Source, UNKNOWN};
 use crate::conventions::names;
 use crate::model::StepKind;
@@ -54,19 +54,15 @@ pub(super) fn write(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepK
 /// Writes the counts of a usage object, where it has one of the known shapes.
 fn take(draft: &mut Draft<'_>, object: &Json, told: &mut Told) {
     let Some(shape) = SHAPES.iter().find(|shape| member(object, shape.mark).is_some()) else { return };
+    let gathered = buckets::gather(object, shape);
+    let object = gathered.as_ref().unwrap_or(object);
     let is_new = |draft: &Draft<'_>, key| count_of(draft.span(), key).is_none();
-    let count = |to: &str| {
-        let (_, paths) = shape.members.iter().find(|(name, _)| *name == to)?;
-        let told: u64 = paths.iter().find_map(|path| whole(&member(object, path)?))?;
-        let beside = shape.beside.iter().filter(|(name, _)| *name == to);
-        let beside = beside.filter_map(|(_, path)| whole(&member(object, path)?));
-        Some(beside.fold(told, u64::saturating_add))
-    };
+    let count = |to: &str| count_in(object, shape, to);
     let sum = count(names::INPUT_TOKENS)
         .zip(count(names::OUTPUT_TOKENS))
         .map(|(input, output): (u64, u64)| input.saturating_add(output));
     let is_whole = sum.is_some() && sum == count(names::TOTAL_TOKENS);
-    let is_nested = shape.makes_total && is_whole;
+    let is_nested = !shape.buckets.is_empty() && is_whole;
     // What stands beside the object is its own, where it is the same or the object has none.
     let speaks_of = |key: &str| {
         let beside = count_of(draft.span(), key).and_then(|count| u64::try_from(count).ok());
@@ -107,8 +103,19 @@ pub fn write_answered(span: &mut Span, usage: &Json) {
     // Written by who writes the span, and not added to what came: the draft's notes are of no use.
 }
 
+/// Reads what an object of a shape counts under a canonical name.
+pub(super) fn count_in(object: &Json, shape: &Shape, to: &str) -> Option<u64> {
+    let (_, paths) = shape.members.iter().find(|(name, _)| *name == to)?;
+    let mut found = paths.iter().filter_map(|path| whole(&member(object, path)?));
+    let first = found.next()?;
+    let told = if first == 0 { found.find(|count| *count > 0).unwrap_or(0) } else { first };
+    let beside = shape.beside.iter().filter(|(name, _)| *name == to);
+    let beside = beside.filter_map(|(_, path)| whole(&member(object, path)?));
+    Some(beside.fold(told, u64::saturating_add))
+}
+
 /// Reads a count, as a number or as text.
-fn whole(value: &Json) -> Option<u64> {
+pub(super) fn whole(value: &Json) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
@@ -158,8 +165,13 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
             draft.set(names::INPUT_TOKENS, with_cache);
         }
     }
-    let Some(output) = output else { return };
     let input = count_of(draft.span(), names::INPUT_TOKENS);
+    // A call that only thought may have no count of what it answered.
+    let is_thought = |thought: &i64| {
+        let makes_total = || total.is_some() && total == input.map(|input| input.saturating_add(*thought));
+        *thought > 0 && (usage.reasoning_apart || is_apart || makes_total())
+    };
+    let Some(output) = output.or_else(|| reasoning.filter(is_thought).map(|_| 0)) else { return };
     if let Some(twice) = reasoning.filter(|twice| is_twice && *twice > 0 && twice.saturating_mul(2) <= output) {
         draft.set(names::OUTPUT_TOKENS, output - twice);
         return;

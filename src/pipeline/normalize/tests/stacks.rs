@@ -27,6 +27,53 @@ fn langfuse_puts_anthropics_name_for_cached_tokens_beside_its_own_buckets() {
 }
 
 #[test]
+fn langfuse_moves_every_detail_of_langchain_out_of_what_it_is_a_part_of() {
+    let call = |usage: &str| {
+        let list = [
+            ("langfuse.observation.type", "generation".into()),
+            ("langfuse.observation.metadata.ls_provider", "\"google_vertexai\"".into()),
+            ("langfuse.observation.usage_details", usage.into()),
+        ];
+        tokens(&told("langfuse-sdk", "Chat", &list))
+    };
+    // Vertex, by modality; with thoughts, and with what came from the cache.
+    let modality = r#"{"input": 0, "output": 0, "total": 1200, "input_modality_1": 1000, "output_modality_1": 200}"#;
+    assert_eq!(call(modality), [Some(1000), None, None, Some(200), None]);
+    let cached = r#"{"input": 0, "output": 0, "total": 1300, "input_modality_1": 800, "cached_modality_1": 200, "cached_content_token_count": 200,
+        "output_modality_1": 200, "thoughts_token_count": 100}"#;
+    assert_eq!(call(cached), [Some(1000), Some(200), None, Some(300), Some(100)]);
+    let alone = r#"{"input": 1000, "output": 200, "total": 1300, "cached_content_token_count": 200, "thoughts_token_count": 100}"#;
+    assert_eq!(call(alone), [Some(1000), Some(200), None, Some(300), Some(100)]);
+    // OpenAI in a tier; what is told of the dearer one stays in what it is a part of, but in JavaScript.
+    let flex = r#"{"input": 0, "output": 0, "total": 248, "input_flex": 147, "input_flex_cache_read": 64, "output_flex": 21, "output_flex_reasoning": 16}"#;
+    let all = [Some(211), Some(64), None, Some(37), Some(16)];
+    assert_eq!(call(flex), all);
+    assert_eq!(call(&flex.replace("flex", "priority")), all);
+    let priority = r#"{"input": 201, "output": 37, "input_audio": 10, "total": 248, "input_priority": 147, "input_priority_cache_read": 64,
+        "output_priority": 21, "output_priority_reasoning": 16}"#;
+    assert_eq!(call(priority), all);
+    let nested = priority.replace("201", "211").replace(r#""input_audio": 10, "#, "");
+    assert_eq!(call(&nested), all);
+    // Parts that overlap make no more than all.
+    let overlapping = r#"{"input": 0, "output": 21, "total": 248, "input_cached_tokens": 64, "input_text_tokens": 211, "output_reasoning": 16}"#;
+    assert_eq!(call(overlapping), all);
+    // Anthropic's, by when a cache ends; its own counts are told beside.
+    let written = r#"{"input": 131, "output": 37, "total": 248, "input_cache_read": 64, "input_cache_creation": 0, "input_ephemeral_5m_input_tokens": 10,
+        "input_ephemeral_1h_input_tokens": 6}"#;
+    let all = [Some(211), Some(64), Some(16), Some(37), None];
+    assert_eq!(call(written), all);
+    let own = r#"{"input": 131, "output": 37, "cache_read_input_tokens": 64, "cache_creation_input_tokens": 16, "cache_creation_ephemeral_1h_input_tokens": 6}"#;
+    assert_eq!(call(own), all);
+    let bedrock =
+        r#"{"input": 131, "output": 37, "total": 248, "cache_read_input_tokens": 64, "cache_write_input_tokens": 16}"#;
+    assert_eq!(call(bedrock), all);
+    // LiteLLM's, which have the cached ones under both names.
+    let litellm =
+        r#"{"input": 147, "output": 37, "total": 248, "input_cached_tokens": 64, "cache_read_input_tokens": 64}"#;
+    assert_eq!(call(litellm), [Some(211), Some(64), None, Some(37), None]);
+}
+
+#[test]
 fn smolagents_has_the_usage_in_what_python_prints_of_the_answer() {
     let answer = r#"{"role": "assistant", "raw": "ChatCompletion(id='c-0', choices=[Choice(index=0)], usage=CompletionUsage(completion_tokens=37, prompt_tokens=211, total_tokens=248, completion_tokens_details=CompletionTokensDetails(reasoning_tokens=16), prompt_tokens_details=PromptTokensDetails(cache_write_tokens=None, cached_tokens=64)))"}"#;
     let call = told(
@@ -429,6 +476,42 @@ fn langsmiths_wrapper_of_gemini_has_thoughts_in_the_total_of_its_object_alone() 
 }
 
 #[test]
+fn langchain_tells_by_name_how_long_a_cache_is_kept_and_in_which_tier_a_call_was_served() {
+    let call = |keys: &[(&str, Value)]| {
+        let mut list = vec![
+            ("langsmith.span.kind", "llm".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(211)),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+        ];
+        list.extend_from_slice(keys);
+        let mut record = ended(&list);
+        normalize(&mut record);
+        let hour = record.span.attr(names::CACHE_WRITE_1H_TOKENS).and_then(Value::as_i64);
+        (tokens(&facts(&record)), hour)
+    };
+    // LangSmith's wrapper of Anthropic, as Python prints it.
+    let details = |text: &str| call(&[("gen_ai.usage.input_token_details", text.into())]);
+    let short = details("{'cache_read': 64, 'ephemeral_5m_input_tokens': 16}");
+    assert_eq!(short, ([Some(211), Some(64), Some(16), Some(37), None], None));
+    let both = details(
+        "{'cache_read': 64, 'cache_creation': 0, 'ephemeral_5m_input_tokens': 10, 'ephemeral_1h_input_tokens': 6}",
+    );
+    assert_eq!(both, ([Some(211), Some(64), Some(16), Some(37), None], Some(6)));
+    assert_eq!(details("{'cache_creation': 16}"), ([Some(211), None, Some(16), Some(37), None], None));
+    // Gemini's, of which those over a bound are apart.
+    assert_eq!(details("{'cache_read': 60, 'cache_read_over_200k': 4, 'over_200k': 9}").0[1], Some(64));
+    // LangChain's own object.
+    let object = |details: &str| {
+        let usage = format!(r#"{{"input_tokens": 211, "output_tokens": 37, "total_tokens": 248, {details}}}"#);
+        call(&[("langsmith.metadata.usage_metadata", usage.into())])
+    };
+    let anthropic = r#""input_token_details": {"cache_read": 64, "cache_creation": 0, "ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 6}"#;
+    assert_eq!(object(anthropic), ([Some(211), Some(64), Some(16), Some(37), None], Some(6)));
+    let priority = r#""input_token_details": {"priority_cache_read": 64, "priority": 147}, "output_token_details": {"priority_reasoning": 16, "priority": 21}"#;
+    assert_eq!(object(priority).0, [Some(211), Some(64), None, Some(37), Some(16)]);
+}
+
+#[test]
 fn vercels_sdk_counts_by_its_version_and_says_what_the_provider_reported() {
     let call = |provider: &str, counts: &[(&str, i64)], metadata: &str| {
         let mut list = vec![
@@ -466,6 +549,42 @@ fn vercels_sdk_counts_by_its_version_and_says_what_the_provider_reported() {
     let google = r#"{"google": {"usageMetadata": {"cachedContentTokenCount": 64, "thoughtsTokenCount": 16, "promptTokenCount": 211, "candidatesTokenCount": 21, "totalTokenCount": 248}}}"#;
     let without = [("ai.usage.promptTokens", 211), ("ai.usage.completionTokens", 21)];
     assert_eq!(call("google.generative-ai", &without, google), [Some(211), Some(64), None, Some(37), Some(16)]);
+}
+
+#[test]
+fn a_gateway_is_no_provider_and_openrouter_tells_what_the_sdk_leaves_out() {
+    let call = |scope: &str, list: &[(&str, &str)]| {
+        let list: Vec<(&str, Value)> = list.iter().map(|(key, value)| (*key, Value::from(*value))).collect();
+        told(scope, "chat", &list)
+    };
+    let legacy = [
+        ("ai.operationId", "ai.generateText.doGenerate"),
+        ("ai.model.provider", "gateway"),
+        ("ai.model.id", "anthropic/claude-sonnet-4.5"),
+        ("gen_ai.system", "gateway"),
+        ("gen_ai.request.model", "anthropic/claude-sonnet-4.5"),
+    ];
+    assert_eq!(call("ai", &legacy).provider.as_deref(), Some("anthropic"));
+    // By an exporter that writes OpenInference's names beside.
+    let beside = [&legacy[..], &[("openinference.span.kind", "LLM")]].concat();
+    assert_eq!(call("ai", &beside).provider.as_deref(), Some("anthropic"));
+    let seven = [
+        ("gen_ai.operation.name", "chat"),
+        ("gen_ai.provider.name", "gateway"),
+        ("gen_ai.request.model", "google/gemini-2.5-pro"),
+    ];
+    assert_eq!(call("gen_ai", &seven).provider.as_deref(), Some("gcp.gen_ai"));
+    assert_eq!(call("app", &seven).provider, None);
+    let metadata = r#"{"openrouter": {"usage": {"promptTokens": 211, "promptTokensDetails": {"cachedTokens": 64}, "completionTokens": 37,
+        "completionTokensDetails": {"reasoningTokens": 16}, "totalTokens": 248, "cost": 0.01}}}"#;
+    let openrouter = [
+        ("ai.operationId", "ai.generateText.doGenerate"),
+        ("ai.model.provider", "openrouter"),
+        ("ai.usage.inputTokens", "211"),
+        ("ai.usage.outputTokens", "37"),
+        ("ai.response.providerMetadata", metadata),
+    ];
+    assert_eq!(tokens(&call("ai", &openrouter)), [Some(211), Some(64), None, Some(37), Some(16)]);
 }
 
 #[test]
@@ -744,6 +863,51 @@ fn openinference_passes_on_what_the_provider_answered_where_its_own_names_have_l
     let list = [("openinference.span.kind", "EMBEDDING".into()), ("output.value", vectors.into())];
     let embedding = told("openinference.instrumentation.haystack", "CreateEmbeddings", &list);
     assert_eq!((embedding.kind, tokens(&embedding)[0]), (StepKind::Embedding, Some(9)));
+}
+
+#[test]
+fn the_total_says_whether_haystack_has_renamed_what_bedrock_reports() {
+    let call = |usage: &str| {
+        let output = format!(r#"{{"replies": [{{"role": "assistant", "meta": {{"usage": {usage}}}}}]}}"#);
+        let list = [
+            ("haystack.component.type", "AmazonBedrockChatGenerator".into()),
+            ("haystack.component.output", output.into()),
+        ];
+        tokens(&told("haystack", "haystack.component.run", &list))
+    };
+    let all = [Some(211), Some(64), Some(16), Some(37), None];
+    let renamed = r#"{"prompt_tokens": 131, "completion_tokens": 37, "total_tokens": 248, "cache_read_input_tokens": 64, "cache_write_input_tokens": 16}"#;
+    assert_eq!(call(renamed), all);
+    // Anthropic's has counted them in, since 5.17.
+    let summed = r#"{"prompt_tokens": 211, "completion_tokens": 37, "cache_read_input_tokens": 64, "cache_creation_input_tokens": 16}"#;
+    assert_eq!(call(summed), all);
+}
+
+#[test]
+fn openinference_counts_of_bedrock_what_it_reports_in_javascript_and_of_nova() {
+    let call = |scope: &str, name: &str, model: &str, prompt: i64| {
+        let list = [
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.provider", "aws".into()),
+            ("llm.model_name", model.into()),
+            ("llm.token_count.prompt", Value::Int(prompt)),
+            ("llm.token_count.completion", Value::Int(37)),
+            ("llm.token_count.total", Value::Int(prompt + 37)),
+            ("llm.token_count.prompt_details.cache_read", Value::Int(64)),
+            ("llm.token_count.prompt_details.cache_write", Value::Int(16)),
+        ];
+        tokens(&told(scope, name, &list))
+    };
+    let all = [Some(211), Some(64), Some(16), Some(37), None];
+    let (python, javascript) =
+        ("openinference.instrumentation.bedrock", "@arizeai/openinference-instrumentation-bedrock");
+    let (nova, claude) = ("us.amazon.nova-lite-v1:0", "anthropic.claude-sonnet-4-5-20250929-v1:0");
+    assert_eq!(call(python, "bedrock.invoke_model", nova, 131), all);
+    assert_eq!(call(python, "bedrock.invoke_model_with_response_stream", nova, 131), all);
+    assert_eq!(call(python, "bedrock.converse", nova, 211), all);
+    assert_eq!(call(python, "bedrock.invoke_model", claude, 211), all);
+    assert_eq!(call(javascript, "bedrock.invoke_model", claude, 131), all);
+    assert_eq!(call(javascript, "bedrock.converse", nova, 131), all);
 }
 
 #[test]
