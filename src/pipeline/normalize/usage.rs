@@ -57,7 +57,10 @@ fn take(draft: &mut Draft<'_>, object: &Json, told: &mut Told) {
     let gathered = buckets::gather(object, shape);
     let object = gathered.as_ref().unwrap_or(object);
     let is_new = |draft: &Draft<'_>, key| count_of(draft.span(), key).is_none();
-    let count = |to: &str| count_in(object, shape, to);
+    let has_thought = count_in(object, shape, names::REASONING_TOKENS).is_some_and(|count| count > 0);
+    // Who counts its thoughts apart may leave out that it did nothing else.
+    let is_none = |to: &str| to == names::OUTPUT_TOKENS && shape.reasoning_apart && has_thought;
+    let count = |to: &str| count_in(object, shape, to).or(is_none(to).then_some(0));
     let sum = count(names::INPUT_TOKENS)
         .zip(count(names::OUTPUT_TOKENS))
         .map(|(input, output): (u64, u64)| input.saturating_add(output));
@@ -169,7 +172,7 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
     // A call that only thought may have no count of what it answered.
     let is_thought = |thought: &i64| {
         let makes_total = || total.is_some() && total == input.map(|input| input.saturating_add(*thought));
-        *thought > 0 && (usage.reasoning_apart || is_apart || makes_total())
+        *thought > 0 && (is_apart || makes_total())
     };
     let Some(output) = output.or_else(|| reasoning.filter(is_thought).map(|_| 0)) else { return };
     if let Some(twice) = reasoning.filter(|twice| is_twice && *twice > 0 && twice.saturating_mul(2) <= output) {

@@ -549,6 +549,13 @@ fn vercels_sdk_counts_by_its_version_and_says_what_the_provider_reported() {
     let google = r#"{"google": {"usageMetadata": {"cachedContentTokenCount": 64, "thoughtsTokenCount": 16, "promptTokenCount": 211, "candidatesTokenCount": 21, "totalTokenCount": 248}}}"#;
     let without = [("ai.usage.promptTokens", 211), ("ai.usage.completionTokens", 21)];
     assert_eq!(call("google.generative-ai", &without, google), [Some(211), Some(64), None, Some(37), Some(16)]);
+    // Where it only thought, the provider leaves out what it answered.
+    let thought =
+        r#"{"google": {"usageMetadata": {"thoughtsTokenCount": 37, "promptTokenCount": 211, "totalTokenCount": 248}}}"#;
+    let (input, output) = (("ai.usage.inputTokens", 211), ("ai.usage.outputTokens", 37));
+    let only_thought = [Some(211), None, None, Some(37), Some(37)];
+    assert_eq!(call("google.generative-ai", &[input], thought), only_thought);
+    assert_eq!(call("google.generative-ai", &[input, output], thought), only_thought);
 }
 
 #[test]
