@@ -110,8 +110,13 @@ impl RunState {
         for (copy, of) in self.unanswered(&copies) {
             copies.insert(copy, of);
         }
+        // Of steps that broken input puts around each other, none is the outer one.
+        let circles = std::cell::OnceCell::new();
+        let is_in_circle = |place: usize, around: &[usize]| {
+            !around.is_empty() && circles.get_or_init(|| self.circles()).contains(&place)
+        };
         for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| step.facts.kind == StepKind::Tool) {
-            if let Some(outer) = self.tool_around(step) {
+            if let Some(outer) = self.tool_around(step).filter(|outer| !is_in_circle(place, &[*outer])) {
                 copies.insert(place, outer);
             }
         }
@@ -120,6 +125,7 @@ impl RunState {
         let nested: Vec<(usize, Vec<usize>)> = calls()
             .filter(|(place, _)| !copies.contains_key(place))
             .map(|(place, step)| (place, self.calls_around(step)))
+            .map(|(place, around)| (place, if is_in_circle(place, &around) { Vec::new() } else { around }))
             .map(|(place, around)| (place, around.into_iter().filter(|outer| !copies.contains_key(outer)).collect()))
             .collect();
         let mut known_better: HashMap<usize, usize> = HashMap::default();
@@ -339,6 +345,23 @@ impl RunState {
         found
     }
 
+    /// Returns the places of the steps that are above themselves.
+    fn circles(&self) -> HashSet<usize> {
+        let mut circles = HashSet::new();
+        let mut seen = vec![false; self.steps.len()];
+        for start in 0..seen.len() {
+            let (mut way, mut next) = (Vec::new(), Some(start));
+            while let Some(place) = next.filter(|place| !seen[*place]) {
+                seen[place] = true;
+                way.push(place);
+                next = self.steps[place].parent.and_then(|parent| self.by_span.get(&parent)).copied();
+            }
+            let closed = next.and_then(|place| way.iter().position(|other| *other == place));
+            circles.extend(closed.into_iter().flat_map(|from| way[from..].iter().copied()));
+        }
+        circles
+    }
+
     /// Returns the places of the steps that count.
     pub(super) fn counted(&self, copies: &HashMap<usize, usize>) -> Counted {
         let calls: Vec<usize> = (0..self.steps.len())
@@ -365,6 +388,7 @@ impl RunState {
     pub(super) fn tellers(&self, copies: &HashMap<usize, usize>, tells: impl Fn(&StepFacts) -> bool) -> Vec<usize> {
         let mut covered: IdSet<SpanId> = HashSet::default();
         let mut told: HashMap<_, usize> = HashMap::new();
+        let mut repeated = HashSet::new();
         let (mut counted, mut others) = (Vec::new(), Vec::new());
         for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| tells(&step.facts)) {
             if !step.facts.billed {
@@ -372,7 +396,10 @@ impl RunState {
                 continue;
             }
             self.cover(step, &mut covered);
-            *told.entry(used_at(step)).or_default() += 1;
+            // What two layers tell of one call is reported once.
+            if repeated.insert((copies.get(&place).copied().unwrap_or(place), used_at(step))) {
+                *told.entry(used_at(step)).or_default() += 1;
+            }
             if !copies.contains_key(&place) {
                 counted.push(place);
             }
@@ -790,6 +817,31 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever is above what, itself included.
+        #[test]
+        fn no_step_is_a_copy_of_a_copy(
+            told in prop::collection::vec((any::<bool>(), 0..2_u8, 0..4_u64, 0..10_u64, 0..3_u8, any::<bool>()), 1..8),
+            shape in prop::collection::vec((0..10_usize, 0..4_u8), 8),
+        ) {
+            let mut state = state(&told);
+            state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+            let spans: Vec<SpanId> = state.steps.iter().map(|step| step.span_id).collect();
+            for (step, (above, kind)) in state.steps.iter_mut().zip(shape) {
+                step.parent = spans.get(above).copied();
+                let facts = std::sync::Arc::make_mut(&mut step.facts);
+                (facts.kind, facts.billed) = match kind {
+                    0 => (StepKind::Task, false),
+                    1 => (StepKind::Tool, false),
+                    _ => (StepKind::Llm, true),
+                };
+                facts.tool_name = (kind == 1).then(|| "search".to_owned());
+            }
+            let copies = state.duplicates();
+            for (copy, of) in &copies {
+                prop_assert!(copy != of && !copies.contains_key(of), "{copies:?}");
+            }
+        }
+
         #[test]
         fn calls_that_were_passed_on_are_joined_by_the_rule(
             told in prop::collection::vec((any::<bool>(), 0..2_u8, 0..12_u64, 0..10_u64, 0..3_u8, any::<bool>()), 0..14)

@@ -112,8 +112,12 @@ fn oddities() -> Vec<(&'static str, Vec<Span>, u64)> {
         spans
     };
     let id = |n: u64| (n + 1).to_be_bytes().to_vec();
-    let chain = |n: u64, parent: &dyn Fn(u64) -> Vec<u8>| {
-        let one = |n| Span { span_id: id(n), parent_span_id: parent(n), ..span(60, 1, 0, "chat", n, n + 1) };
+    let chain = |trace: u8, operation: &str, n: u64, parent: &dyn Fn(u64) -> Vec<u8>| {
+        let one = |n| {
+            let mut one = Span { span_id: id(n), parent_span_id: parent(n), ..span(trace, 1, 0, operation, n, n + 1) };
+            one.set_attr("gen_ai.tool.name", "search");
+            one
+        };
         (0..n).map(one).collect::<Vec<_>>()
     };
     vec![
@@ -166,7 +170,10 @@ fn oddities() -> Vec<(&'static str, Vec<Span>, u64)> {
             0,
         ),
         ("control characters", with(58, &|s| s[2].set_attr("gen_ai.agent.name", "a\u{1b}[31m\u{0}\u{202e}b")), 0),
-        ("a deep chain", chain(3_000, &|n| if n == 0 { Vec::new() } else { id(n - 1) }), 0),
+        ("a deep chain", chain(60, "chat", 3_000, &|n| if n == 0 { Vec::new() } else { id(n - 1) }), 0),
+        ("a call that is its own parent", chain(61, "chat", 1, &id), 0),
+        ("calls that are around each other", chain(62, "chat", 40, &|n| id((n + 1) % 40)), 0),
+        ("tools that are around each other", chain(63, "execute_tool", 3, &|n| id((n + 1) % 3)), 0),
     ]
 }
 
