@@ -461,10 +461,13 @@ fn outline(runs: &[Stored]) -> String {
         for step in steps {
             let mut depth = 2;
             let mut parent = step.parent_span_id;
-            while let Some(above) = steps.iter().find(|step| Some(step.span_id) == parent) {
+            let step_above = |parent| steps.iter().find(|step| Some(step.span_id) == parent);
+            let agent_above = step_above(parent).and_then(|above| above.agent_id.as_ref());
+            while let Some(above) = step_above(parent) {
                 (depth, parent) = (depth + 1, above.parent_span_id);
             }
-            let by = step.agent_id.as_ref().map(|agent| format!(" by {agent}")).unwrap_or_default();
+            let own_agent = step.agent_id.as_ref().filter(|agent| Some(*agent) != agent_above);
+            let by = own_agent.map(|agent| format!(" by {agent}")).unwrap_or_default();
             write!(text, "{}{} {} {}{by}", "  ".repeat(depth), step.step_id, step.kind, step.status).unwrap();
             if step.model.is_some() {
                 write!(text, " {}/{}", word(step.provider.as_ref()), word(step.model.as_ref())).unwrap();

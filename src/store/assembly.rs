@@ -628,23 +628,40 @@ impl RunState {
 
     /// Returns how deep each step is, by place.
     fn depths(&self) -> Vec<u32> {
+        self.downwards(|above: Option<&u32>, _| above.map_or(0, |depth| depth.saturating_add(1)))
+    }
+
+    /// Returns the agent that each step is or belongs to, by place: the one that it names, else that of the step above it.
+    fn agents(&self) -> Vec<Option<&str>> {
+        self.downwards(|above, step| match &step.facts.agent_name {
+            Some(agent) => Some(agent.as_str()),
+            // One without a name is none of those above it.
+            None if step.facts.kind == StepKind::Agent => None,
+            None => above.copied().flatten(),
+        })
+    }
+
+    /// Works out something of each step from that of the step above it, by place.
+    fn downwards<'a, T>(&'a self, of: impl Fn(Option<&T>, &'a Step) -> T) -> Vec<T>
+    where
+        T: Clone + Default,
+    {
         let above = |place: usize| self.steps[place].parent.and_then(|parent| self.by_span.get(&parent)).copied();
-        let mut depths: Vec<Option<u32>> = vec![None; self.steps.len()];
+        let mut found: Vec<Option<T>> = vec![None; self.steps.len()];
         let mut way = Vec::new();
-        for place in 0..depths.len() {
+        for place in 0..found.len() {
             let mut next = Some(place);
             // A step that is on its way already is in a circle of broken input, and as good as a root.
-            while let Some(step) = next.filter(|step| depths[*step].is_none()) {
-                depths[step] = Some(0);
+            while let Some(step) = next.filter(|step| found[*step].is_none()) {
+                found[step] = Some(T::default());
                 way.push(step);
                 next = above(step);
             }
             while let Some(step) = way.pop() {
-                depths[step] =
-                    Some(above(step).and_then(|above| depths[above]).map_or(0, |depth| depth.saturating_add(1)));
+                found[step] = Some(of(above(step).and_then(|above| found[above].as_ref()), &self.steps[step]));
             }
         }
-        depths.into_iter().map(Option::unwrap_or_default).collect()
+        found.into_iter().map(Option::unwrap_or_default).collect()
     }
 
     fn error(&self, status: RunStatus) -> Option<ErrorInfo> {
@@ -835,7 +852,7 @@ impl RunState {
         let (copies, executions) = (self.duplicates(), self.executions());
         let mut order: Vec<usize> = (0..self.steps.len()).collect();
         // What encloses a step comes before it, where both began in the same moment of a coarse clock.
-        let depths = self.depths();
+        let (depths, agents) = (self.depths(), self.agents());
         order.sort_by_key(|&place| (self.steps[place].started_at, depths[place], place));
         order
             .into_iter()
@@ -849,7 +866,7 @@ impl RunState {
                     parent_span_id: step.parent,
                     kind: facts.kind,
                     name: facts.name.clone(),
-                    agent_id: facts.agent_name.clone(),
+                    agent_id: agents[place].map(str::to_owned),
                     status: ended.status,
                     started_at: step.started_at,
                     duration_ms: step.ended_at.map(|end| duration_ms(step.started_at, end)),

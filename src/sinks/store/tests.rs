@@ -242,7 +242,8 @@ fn stored(spans: &[Spoken<'_>]) -> (RunSummary, Vec<String>) {
     let steps = store.get_steps(run.summary.run_id).unwrap();
     let line = |step: &crate::model::StepView| {
         let copy = step.duplicate_of.as_ref().map(|of| format!(" copy of {of}")).unwrap_or_default();
-        format!("{} {} {}{copy}", step.name, step.kind, step.status)
+        let agent = step.agent_id.as_ref().map(|agent| format!(" of {agent}")).unwrap_or_default();
+        format!("{} {} {}{agent}{copy}", step.name, step.kind, step.status)
     };
     (run.summary, steps.iter().map(line).collect())
 }
@@ -267,6 +268,44 @@ fn a_tool_fails_with_the_step_below_it_that_bears_the_id_of_the_call() {
     s5 task error
     ");
     assert_eq!((run.status, run.errors, run.tool_calls), (RunStatus::Success, 2, 2));
+}
+
+#[test]
+fn a_step_belongs_to_the_agent_that_it_names_else_to_that_of_the_step_above_it() {
+    let agent = |name| [(names::AGENT_NAME, name)];
+    let (_, steps) = stored(&[
+        (1, 0, "invoke_workflow", 0, 100, &[]),
+        (2, 1, "invoke_agent", 10, 90, &agent("writer")),
+        (3, 2, "work", 11, 89, &[]),
+        (4, 3, "chat", 12, 20, &[]),
+        (5, 3, "execute_tool", 21, 80, &[]),
+        (6, 5, "invoke_agent", 22, 70, &agent("critic")),
+        (7, 6, "chat", 23, 30, &[]),
+        // It says itself whose it is.
+        (8, 6, "chat", 31, 32, &agent("judge")),
+        // An agent without a name is neither of those above it.
+        (9, 6, "invoke_agent", 40, 60, &[]),
+        (10, 9, "chat", 41, 50, &[]),
+        // In a circle, and below nothing.
+        (11, 12, "chat", 91, 92, &[]),
+        (12, 11, "chat", 91, 92, &[]),
+        (13, 99, "chat", 93, 94, &[]),
+    ]);
+    insta::assert_snapshot!(steps.join("\n"), @"
+    s1 workflow success
+    s2 agent success of writer
+    s3 task success of writer
+    s4 llm success of writer
+    s5 tool success of writer
+    s6 agent success of critic
+    s7 llm success of critic
+    s8 llm success of judge
+    s9 agent success
+    s10 llm success
+    s12 llm success
+    s11 llm success
+    s13 llm success
+    ");
 }
 
 #[test]
@@ -798,6 +837,9 @@ fn a_call_that_two_layers_tell_beside_each_other_is_one_where_they_used_the_same
         // Another use, and another time.
         (4, 1, "chat", 12, 18, &used("38")),
         (5, 1, "chat", 30, 40, &used("37")),
+        // Two requests of one client.
+        (6, 1, "chat", 50, 60, &[&used("37")[..], &[(names::HTTP_METHOD, "POST")]].concat()),
+        (7, 1, "chat", 51, 59, &[&used("37")[..], &[(names::RESPONSE_ID, "r-2")]].concat()),
     ]);
     insta::assert_snapshot!(steps.join("\n"), @"
     s1 agent success
@@ -805,8 +847,10 @@ fn a_call_that_two_layers_tell_beside_each_other_is_one_where_they_used_the_same
     s3 llm success
     s4 llm success
     s5 llm success
+    s6 llm success
+    s7 llm success
     ");
-    assert_eq!((run.llm_calls, run.tokens.and_then(|tokens| tokens.prompt)), (3, Some(633)));
+    assert_eq!((run.llm_calls, run.tokens.and_then(|tokens| tokens.prompt)), (5, Some(1_055)));
 }
 
 #[test]
@@ -833,6 +877,15 @@ fn what_repeats_what_the_call_beside_it_used_is_not_added() {
         (7, 1, "record_usage", 53, 54, &all),
     ]);
     assert_eq!((run.llm_calls, run.tokens.and_then(|tokens| tokens.prompt)), (2, Some(440)));
+    // Two layers tell of the call, and a report repeats it once.
+    let (run, _) = stored(&[
+        (1, 0, "invoke_agent", 0, 100, &[]),
+        (2, 1, "chat", 10, 20, &used("211")),
+        (3, 1, "chat", 11, 19, &[&used("211")[..], &[(names::RESPONSE_ID, "r-1")]].concat()),
+        (4, 1, "record_usage", 21, 22, &used("211")),
+        (5, 1, "record_usage", 23, 24, &used("211")),
+    ]);
+    assert_eq!((run.llm_calls, run.tokens.and_then(|tokens| tokens.prompt)), (1, Some(422)));
     // Of sums alone nobody knows whether they are of the same, and what lies around a call repeats that anyway.
     let sum = |n| [(names::TOTAL_TOKENS, n)];
     let (run, _) = stored(&[

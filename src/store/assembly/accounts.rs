@@ -15,6 +15,7 @@ pub(crate) struct Account {
     pub parent: Option<SpanId>,
     pub kind: StepKind,
     pub name: String,
+    /// The agent that it is or belongs to.
     pub agent: Option<String>,
     pub provider: Option<String>,
     /// The model, as the run's summary names it: the one that answered, here or elsewhere in the run.
@@ -53,6 +54,7 @@ impl RunState {
         let (calls, tokens, costs) = (set(&counted.calls), set(&counted.tokens), set(&counted.costs));
         let (unpriced, failures) = (set(&self.unpriced(&counted)), set(&self.failures(&copies)));
         let answered: HashMap<_, _> = self.answering_models();
+        let agents = self.agents();
         let account = |place: usize| {
             let step = &self.steps[place];
             let facts = &step.facts;
@@ -64,7 +66,7 @@ impl RunState {
                 parent: step.parent,
                 kind: facts.kind,
                 name: facts.name.clone(),
-                agent: facts.agent_name.clone(),
+                agent: agents[place].map(str::to_owned),
                 provider: facts.provider.clone(),
                 model: known_model(facts, &answered).map(str::to_owned),
                 tool: is_tool.then(|| facts.tool_name.clone().unwrap_or_else(|| facts.step_name.clone())),

@@ -47,7 +47,7 @@ use crate::model::{RunId, RunSummary};
 use crate::store::StoreError;
 
 /// Raised when the tables change: what an older version has made is made anew.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 /// A log up to this length is read faster than a database is opened.
 const SMALL_LOG: u64 = 256 << 10;
 /// Of the file so much is read without copying it.
