@@ -91,10 +91,9 @@ impl Settings {
             }
         }
         if let Some(value) = get("RUNSPAN_DURABILITY") {
-            match value.as_str() {
-                "process" => settings.durability = Durability::Process,
-                "power" => settings.durability = Durability::Power,
-                _ => refuse("RUNSPAN_DURABILITY", &value, "one of process, power", "process"),
+            match value.parse() {
+                Ok(durability) => settings.durability = durability,
+                Err(_) => refuse("RUNSPAN_DURABILITY", &value, "one of process, power", "process"),
             }
         }
         if let Some(value) = get("RUNSPAN_FORWARD") {
@@ -250,8 +249,8 @@ mod tests {
         let (settings, bad) = read(&[
             ("RUNSPAN_STORE", "/somewhere"),
             ("RUNSPAN_LOG", "debug"),
-            ("RUNSPAN_CONTENT", "none"),
-            ("RUNSPAN_DURABILITY", "power"),
+            ("RUNSPAN_CONTENT", "None"),
+            ("RUNSPAN_DURABILITY", "POWER"),
             ("RUNSPAN_FORWARD", "http://a:4318, http://b:4318"),
             ("RUNSPAN_FORWARD_KEEP", "errors,ratio=0.5"),
             ("RUNSPAN_DISABLED", "TRUE"),

@@ -275,13 +275,27 @@ const WORDS: &[(&str, &[&str])] = &[
 ];
 const BOOLEAN: &[&str] = &["true", "false", "1", "0"];
 /// Those that take anything.
-const FREE: &[&str] = &["RUNSPAN_STORE", "RUNSPAN_FORWARD", "RUNSPAN_FORWARD_KEEP", "RUNSPAN_INTEROP"];
+const FREE: &[&str] = &[
+    "RUNSPAN_CONFIG",
+    "RUNSPAN_FORWARD",
+    "RUNSPAN_FORWARD_KEEP",
+    "RUNSPAN_INTEROP",
+    "RUNSPAN_METRIC_SERIES",
+    // Read by the configurations that come with runspan.
+    "RUNSPAN_OTLP_GRPC",
+    "RUNSPAN_SEARCH",
+    "RUNSPAN_STORE",
+];
 
 /// Looks at the variables that are set; an empty one counts as not set. Values are not repeated: they may be secrets.
 fn environment(set: &BTreeMap<String, OsString>) -> Vec<Check> {
     const NAME: &str = "environment";
     let broken = |variable: &str, why: &str| {
-        Check::failed(NAME, format!("{variable}: {why}"), "set it anew; until then the default is used")
+        Check::failed(
+            NAME,
+            format!("{variable}: {why}"),
+            "set it anew; until then programs use the default, and serve does not start",
+        )
     };
     let text =
         |name: &str| set.get(name).map(|value| value.to_string_lossy().trim().to_owned()).filter(|v| !v.is_empty());
@@ -385,6 +399,9 @@ mod tests {
             ("RUNSPAN_STOER", "/tmp/x"),
             ("RUNSPAN_DURABILITY", "power"),
             ("RUNSPAN_LOG", "DEBUG"),
+            ("RUNSPAN_SEARCH", "off"),
+            ("RUNSPAN_CONFIG", "runspan.yaml"),
+            ("RUNSPAN_METRIC_SERIES", "100"),
             ("RUNSPAN_FORWARD", "http://127.0.0.1:4318,ftp://x"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "sk-secret"),

@@ -36,6 +36,7 @@ use runspan::store::files::layout::STORE_VARIABLE;
 use runspan::{Content, Durability, Keep, with_causes};
 
 use super::output::{YELLOW, safe};
+use super::variables::{self, Variable};
 use super::{CODE_FAILED, Done, Session, Stop, serve};
 use again::Input;
 pub use again::Recorded;
@@ -165,7 +166,7 @@ fn run_to_its_end(args: &Args, again: Option<&Again>, session: &mut Session<'_>)
     let Some((program, _)) = args.command.split_first() else { return Ok(None) };
     let name = args.name.clone().unwrap_or_else(|| file_name(program));
     child::notice_children();
-    let is_wanted = again.is_some() || !is_switched_off();
+    let is_wanted = again.is_some() || !variables::is_switched_off();
     let recording = is_wanted.then(|| Recording::begin(args, again, &name, session)).flatten();
     if again.is_some() && recording.as_ref().is_none_or(|recording| recording.proxy.is_none()) {
         if let Some(recording) = recording {
@@ -208,11 +209,6 @@ fn run_to_its_end(args: &Args, again: Option<&Again>, session: &mut Session<'_>)
     Ok(Some((ended, recorded)))
 }
 
-/// Tells whether the environment says that nothing is to be recorded.
-fn is_switched_off() -> bool {
-    std::env::var("RUNSPAN_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true") || value == "1")
-}
-
 fn file_name(program: &OsString) -> String {
     let name = Path::new(program).file_name().unwrap_or(program);
     name.to_string_lossy().into_owned()
@@ -245,15 +241,12 @@ impl Recording {
         if session.store.is_some() || std::env::var_os(STORE_VARIABLE).is_some_and(|path| !path.is_empty()) {
             settings.store.clone_from(&session.store);
         }
-        let content =
-            args.content.or_else(|| from_env("RUNSPAN_CONTENT", "one of none, redacted, full", parsed, session));
+        let content = args.content.or_else(|| from_env(variables::CONTENT, session));
         settings.content = content.unwrap_or(settings.content);
-        let given = args.durability.as_deref().and_then(durability);
-        let given = given.or_else(|| from_env("RUNSPAN_DURABILITY", "one of power, process", durability, session));
+        let given = args.durability.as_deref().and_then(|word| word.parse().ok());
+        let given = given.or_else(|| from_env(variables::DURABILITY, session));
         settings.durability = given.unwrap_or(settings.durability);
-        let rules = "all, or some of errors, cost>USD, slow>TIME, ratio=0.1";
-        let forward_keep =
-            args.forward_keep.clone().or_else(|| from_env("RUNSPAN_FORWARD_KEEP", rules, parsed, session));
+        let forward_keep = args.forward_keep.clone().or_else(|| from_env(variables::FORWARD_KEEP, session));
         settings.forward_keep = forward_keep.unwrap_or(settings.forward_keep);
         settings.forward = targets(session);
         settings.is_offline = again.is_some_and(|again| !again.may_ask());
@@ -456,28 +449,11 @@ fn variable(name: &str) -> Option<String> {
 
 /// Reads a setting that no flag gives from the environment. One that is wrong is named, and the default stands: it must not
 /// keep the command from running.
-fn from_env<T>(name: &str, expected: &str, read: impl Fn(&str) -> Option<T>, session: &mut Session<'_>) -> Option<T> {
-    let value = std::env::var_os(name)?.to_string_lossy().trim().to_owned();
-    if value.is_empty() {
-        return None;
-    }
-    let read = read(&value);
-    if read.is_none() {
-        warn(session, &format!("{name}: {value:?} is not {expected}; the default is used"));
-    }
-    read
-}
-
-fn parsed<T: FromStr>(value: &str) -> Option<T> {
-    value.parse().ok()
-}
-
-fn durability(word: &str) -> Option<Durability> {
-    match word {
-        "power" => Some(Durability::Power),
-        "process" => Some(Durability::Process),
-        _ => None,
-    }
+fn from_env<T: FromStr>(variable: Variable, session: &mut Session<'_>) -> Option<T> {
+    variable.read().unwrap_or_else(|why| {
+        warn(session, &format!("{why}; the default is used"));
+        None
+    })
 }
 
 /// Returns where spans go on to as well. An address that is none costs itself alone.

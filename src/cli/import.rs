@@ -22,7 +22,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value as Json;
 
 use super::output::{count, counted, safe};
-use super::{CODE_FAILED, CODE_USE, Done, Format, Session, Stop};
+use super::{CODE_FAILED, CODE_USE, Done, Format, Session, Stop, variables};
 
 /// A request is at most so long: a file of one, a line of one that has a request a line.
 const MAX_REQUEST: u64 = 256 << 20;
@@ -53,8 +53,8 @@ pub struct Args {
     /// What the files hold
     #[arg(long = "from", value_enum, value_name = "FORMAT", default_value_t = Form::Auto)]
     form: Form,
-    /// How much of prompts and answers is kept
-    #[arg(long, env = "RUNSPAN_CONTENT", value_name = "POLICY")]
+    /// How much of prompts and answers is kept: none, redacted, full [default: RUNSPAN_CONTENT, else redacted]
+    #[arg(long, value_name = "POLICY")]
     content: Option<Content>,
 }
 
@@ -108,9 +108,10 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         let stop = Stop::failed(CODE_USE, format!("{}: no such file or folder", missing.display()));
         return Err(stop.hint("nothing was imported"));
     }
+    let content = args.content.map_or_else(|| variables::CONTENT.wanted(), |content| Ok(Some(content)))?;
     let (path, _) = session.store_path();
     let layout = Layout::new(session.cwd.join(path));
-    let mut settings = Settings { content: args.content.unwrap_or_default(), ..Settings::default() };
+    let mut settings = Settings { content: content.unwrap_or_default(), ..Settings::default() };
     settings.bounds.request_bytes = usize::try_from(MAX_REQUEST).unwrap_or(usize::MAX);
     settings.bounds.limits.spans = usize::MAX;
     let importer = Importer::open(&layout, &settings).map_err(|error| {

@@ -39,6 +39,7 @@ mod text_diff;
 mod time;
 mod tree;
 mod unpack;
+mod variables;
 mod verify;
 
 use std::ffi::OsString;

@@ -8,10 +8,10 @@ use runspan::server::{Server, Settings, address};
 use runspan::sinks::forward::Target;
 use runspan::store::files::database::Keeper;
 use runspan::store::files::layout::STORE_VARIABLE;
-use runspan::{Content, Durability, Error, Keep};
+use runspan::{Content, Error, Keep};
 
 use super::numbers::whole;
-use super::{CODE_FAILED, CODE_USE, Done, Session, Stop};
+use super::{CODE_FAILED, CODE_USE, Done, Session, Stop, variables};
 
 /// What `serve` takes.
 #[derive(Debug, clap::Args)]
@@ -24,8 +24,8 @@ Examples:
 A port alone means 127.0.0.1. An answer of success means that the spans survive loss of power.
 Prints `listening NAME ADDRESS` a line each, then `ready`; SIGTERM and SIGINT end it.")]
 pub struct Args {
-    /// A file with settings, see docs/serve.md; environment and flags go before it [default: runspan.yaml, if it is here]
-    #[arg(long, value_name = "FILE", env = "RUNSPAN_CONFIG")]
+    /// A file with settings, see docs/serve.md; environment and flags go before it [default: RUNSPAN_CONFIG, else runspan.yaml, if it is here]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where OTLP over gRPC is taken [default: 127.0.0.1:4317]
     #[arg(long, value_name = "ADDR", value_parser = address)]
@@ -42,17 +42,17 @@ pub struct Args {
     /// A name besides localhost by which this server may be called over HTTP; repeatable
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
-    /// What an acknowledged span survives: loss of power, or the death of this process [default: power]
-    #[arg(long, value_name = "WHAT", env = "RUNSPAN_DURABILITY", value_parser = ["power", "process"])]
+    /// What an acknowledged span survives: loss of power, or the death of this process [default: RUNSPAN_DURABILITY, else power]
+    #[arg(long, value_name = "WHAT", ignore_case = true, value_parser = ["power", "process"])]
     durability: Option<String>,
-    /// How much of prompts and answers is kept: none, redacted, full [default: redacted]
-    #[arg(long, value_name = "POLICY", env = "RUNSPAN_CONTENT")]
+    /// How much of prompts and answers is kept: none, redacted, full [default: RUNSPAN_CONTENT, else redacted]
+    #[arg(long, value_name = "POLICY")]
     content: Option<Content>,
     /// An OTLP endpoint that gets all spans as well, with canonical names, run and cost; repeatable
     #[arg(long, value_name = "URL", value_parser = target, long_help = FORWARD_HELP)]
     forward: Vec<Target>,
-    /// Which runs are forwarded, decided when they are over: all, or some of errors, cost>USD, slow>TIME, ratio=0.1 [default: all]
-    #[arg(long, value_name = "RULES", env = "RUNSPAN_FORWARD_KEEP")]
+    /// Which runs are forwarded, decided when they are over: all, or some of errors, cost>USD, slow>TIME, ratio=0.1 [default: RUNSPAN_FORWARD_KEEP, else all]
+    #[arg(long, value_name = "RULES")]
     forward_keep: Option<Keep>,
     /// MiB that the journal may take on disk: how far a target may be behind before it loses the oldest spans [default: 1024]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
@@ -60,8 +60,9 @@ pub struct Args {
     /// Seconds without a span after which a run whose root never came is over [default: 600]
     #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>, allow_hyphen_values = true)]
     silence: Option<u64>,
-    /// Whether the texts of runs are kept for `runspan search` as well, in text.sqlite
-    #[arg(long, value_name = "SWITCH", env = "RUNSPAN_SEARCH", value_enum, ignore_case = true, default_value_t = Switch::On)]
+    /// Whether the texts of runs are kept for `runspan search` as well, in text.sqlite; not where RUNSPAN_SEARCH
+    /// is anything but `on`
+    #[arg(long, value_name = "SWITCH", value_enum, ignore_case = true, default_value_t = Switch::On)]
     search: Switch,
     /// Seconds that the end may take [default: 10]
     #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>, allow_hyphen_values = true)]
@@ -107,9 +108,7 @@ fn targets(given: &[Target]) -> Result<Option<Vec<Target>>, Stop> {
     if !given.is_empty() {
         return Ok(Some(given.to_vec()));
     }
-    let Some(list) = std::env::var("RUNSPAN_FORWARD").ok().filter(|list| !list.trim().is_empty()) else {
-        return Ok(None);
-    };
+    let Some(list) = variables::text("RUNSPAN_FORWARD") else { return Ok(None) };
     let urls = list.split(',').map(str::trim).filter(|url| !url.is_empty());
     urls.map(target)
         .collect::<Result<_, _>>()
@@ -120,7 +119,8 @@ fn targets(given: &[Target]) -> Result<Option<Vec<Target>>, Stop> {
 /// Returns the settings: the defaults, what the file says, what the environment and the flags say.
 fn settings(args: &Args, session: &Session<'_>) -> Result<Settings, Stop> {
     let beside = session.cwd.join(CONFIGURATION);
-    let file = args.config.clone().or_else(|| beside.is_file().then_some(beside));
+    let named = args.config.clone().or_else(|| variables::text("RUNSPAN_CONFIG").map(PathBuf::from));
+    let file = named.or_else(|| beside.is_file().then_some(beside));
     let mut settings =
         file.map_or_else(|| Ok(Settings::default()), |file| Settings::from_file(&file)).map_err(failed)?;
     fn put<T: Clone>(given: &Option<T>, place: &mut T) {
@@ -128,6 +128,9 @@ fn settings(args: &Args, session: &Session<'_>) -> Result<Settings, Stop> {
             place.clone_from(given);
         }
     }
+    put(&variables::CONTENT.wanted()?, &mut settings.content);
+    put(&variables::FORWARD_KEEP.wanted()?, &mut settings.forward_keep);
+    put(&variables::DURABILITY.wanted()?, &mut settings.durability);
     put(&args.otlp_grpc, &mut settings.otlp_grpc);
     put(&args.otlp_http, &mut settings.otlp_http);
     put(&args.http, &mut settings.http);
@@ -136,8 +139,7 @@ fn settings(args: &Args, session: &Session<'_>) -> Result<Settings, Stop> {
     put(&args.silence.map(Duration::from_secs), &mut settings.silence);
     put(&args.drain.map(Duration::from_secs), &mut settings.drain);
     put(&args.journal.map(|mib| mib << 20), &mut settings.journal_bytes);
-    let durability = |word: &String| if word == "process" { Durability::Process } else { Durability::Power };
-    put(&args.durability.as_ref().map(durability), &mut settings.durability);
+    put(&args.durability.as_deref().and_then(|word| word.parse().ok()), &mut settings.durability);
     put(&targets(&args.forward)?, &mut settings.forward);
     settings.insecure_bind |= args.insecure_bind;
     settings.hosts.extend(args.allow_host.iter().cloned());

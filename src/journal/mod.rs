@@ -161,6 +161,8 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use crate::model::run::UnknownWord;
+
 pub use check::{Checked, Damage, check_in};
 pub use error::JournalError;
 pub use reader::{Batch, Frame, JournalReader};
@@ -188,6 +190,18 @@ pub enum Durability {
     Process,
     /// Loss of power too: the disk has them.
     Power,
+}
+
+impl std::str::FromStr for Durability {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        match word.to_ascii_lowercase().as_str() {
+            "process" => Ok(Self::Process),
+            "power" => Ok(Self::Power),
+            _ => Err(UnknownWord { word: word.to_owned(), known: &["process", "power"] }),
+        }
+    }
 }
 
 /// Names beginning like this are journals in the making.

@@ -74,7 +74,7 @@ impl FromStr for Content {
     type Err = UnknownWord;
 
     fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        let found = Self::ALL.iter().find(|content| content.as_str() == word);
+        let found = Self::ALL.iter().find(|content| word.eq_ignore_ascii_case(content.as_str()));
         found.copied().ok_or_else(|| UnknownWord { word: word.to_owned(), known: &["none", "redacted", "full"] })
     }
 }

@@ -8,7 +8,6 @@ use serde::Deserialize;
 
 use super::settings::{Bounds, Settings};
 use crate::error::Error;
-use crate::journal::Durability;
 use crate::sinks::forward::Target;
 
 /// The most bytes of a file that are read.
@@ -154,9 +153,7 @@ impl Settings {
         let seconds = |given: Option<u64>, default| given.map_or(default, Duration::from_secs);
         let durability = match serve.durability.as_deref() {
             None => defaults.durability,
-            Some("power") => Durability::Power,
-            Some("process") => Durability::Process,
-            Some(other) => return Err(format!("serve.durability: {other:?} is none of power, process")),
+            Some(word) => word.parse().map_err(|_| format!("serve.durability: {word:?} is none of power, process"))?,
         };
         let content = match &serve.content {
             None => defaults.content,

@@ -222,6 +222,10 @@ fn without_a_store_the_command_runs_all_the_same() {
     let output = ended(command);
     assert_eq!((output.status.code(), &output.stdout[..], err(&output)), (Some(3), &b"\n"[..], String::new()));
     assert!(!dir.path().join("none").exists());
+    let mut command = exec(&dir.path().join("none"), &[], &["true"]);
+    command.env("OTEL_SDK_DISABLED", " true");
+    assert_eq!(err(&ended(command)), "");
+    assert!(!dir.path().join("none").exists());
     let bounded = ended(exec(&store, &["--budget-usd", "2"], &["true"]));
     assert!(err(&bounded).ends_with("nothing holds the command to its budget, for it is not recorded\n"));
 }

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 use prost::Message;
 use runspan::model::otlp::{ResourceSpans, ScopeSpans, Span, TracesData};
 use runspan::model::{RunStatus, RunSummary};
+use runspan::store::RunReader as _;
+use runspan::store::files::FilesReader;
 
 use crate::support::{WATCHDOG, runs, tempdir};
 
@@ -576,9 +578,45 @@ fn what_keeps_it_from_starting_is_named() {
     assert_eq!(code, Some(2));
     assert!(why.contains("--insecure-bind"), "{why}");
     assert_eq!(refused(&["--durability", "none"]).0, Some(2));
+    for (variable, word) in [("RUNSPAN_CONTENT", "all"), ("RUNSPAN_DURABILITY", "no"), ("RUNSPAN_FORWARD_KEEP", "some")]
+    {
+        let output = command(&dir.path().join("other"), &[]).env(variable, word).output().unwrap();
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{why}");
+        assert!(why.contains(&format!("{variable}: \"{word}\" is not ")), "{why}");
+    }
     std::fs::write(dir.path().join("other"), b"a file").unwrap();
     assert_eq!(refused(&[]).0, Some(3));
     assert_eq!(server.end(), Some(0));
+}
+
+#[test]
+fn variables_that_are_empty_say_nothing_and_others_stand_for_flags() {
+    let empty =
+        ["CONFIG", "CONTENT", "DURABILITY", "FORWARD", "FORWARD_KEEP", "SEARCH"].map(|of| format!("RUNSPAN_{of}"));
+    let dir = tempdir();
+    let mut all = command(dir.path(), &[]);
+    all.envs(empty.iter().map(|variable| (variable, "")));
+    assert_eq!(Server::spawn(all).end(), Some(0));
+    let kept = |more: &[&str]| {
+        let dir = tempdir();
+        let mut command = command(dir.path(), more);
+        command.env("RUNSPAN_CONTENT", "None").env("RUNSPAN_SEARCH", "no");
+        let server = Server::spawn(command);
+        let said = runspan::model::otlp::KeyValue {
+            key: "gen_ai.input.messages".to_owned(),
+            value: Some(runspan::model::otlp::Value::from(r#"[{"role":"user","content":"hi"}]"#).into()),
+        };
+        let mut request = request(agent(1));
+        request.resource_spans[0].scope_spans[0].spans[0].attributes.push(said);
+        assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &request.encode_to_vec()).0, 200);
+        let runs = wait_for(dir.path(), |runs| !runs.is_empty());
+        let steps = FilesReader::open(dir.path()).unwrap().get_steps(runs[0].run_id).unwrap();
+        assert_eq!(server.end(), Some(0));
+        steps.iter().any(|step| step.input.is_some())
+    };
+    assert!(!kept(&[]));
+    assert!(kept(&["--content", "full"]));
 }
 
 #[test]
