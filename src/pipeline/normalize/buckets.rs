@@ -32,7 +32,8 @@ pub(super) fn gather(object: &Json, shape: &Shape) -> Option<Json> {
         names::REASONING_TOKENS,
     ];
     let all = parts.iter().filter_map(|part| count_in(&gathered, shape, part)).fold(0, u64::saturating_add);
-    let excess = total.map_or(0, |total| all.saturating_sub(total));
+    // A total that is less than the two alone is none of these.
+    let excess = total.filter(|total| *total > plain).map_or(0, |total| all.saturating_sub(total));
     if let (Some(side), Some(input)) = (shape.buckets.first(), count_in(&gathered, shape, names::INPUT_TOKENS)) {
         gathered.as_object_mut()?.insert(side.rest.to_owned(), input.saturating_sub(excess).into());
     }

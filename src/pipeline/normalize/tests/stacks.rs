@@ -57,6 +57,9 @@ fn langfuse_moves_every_detail_of_langchain_out_of_what_it_is_a_part_of() {
     // Parts that overlap make no more than all.
     let overlapping = r#"{"input": 0, "output": 21, "total": 248, "input_cached_tokens": 64, "input_text_tokens": 211, "output_reasoning": 16}"#;
     assert_eq!(call(overlapping), all);
+    // A total that is less than the two alone says nothing.
+    let lost = r#"{"input": 147, "output": 37, "total": 0, "input_cached_tokens": 64}"#;
+    assert_eq!(call(lost), [Some(211), Some(64), None, Some(37), None]);
     // Anthropic's, by when a cache ends; its own counts are told beside.
     let written = r#"{"input": 131, "output": 37, "total": 248, "input_cache_read": 64, "input_cache_creation": 0, "input_ephemeral_5m_input_tokens": 10,
         "input_ephemeral_1h_input_tokens": 6}"#;
