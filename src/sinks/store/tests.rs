@@ -919,6 +919,64 @@ fn the_error_of_a_run_is_that_of_the_innermost_step_that_says_why() {
 }
 
 #[test]
+fn what_other_models_failed_at_inside_a_call_was_tried_and_what_it_used_is_billed() {
+    let used =
+        |model, prompt| [(names::REQUEST_MODEL, model), (names::INPUT_TOKENS, prompt), (names::OUTPUT_TOKENS, "5")];
+    let answered = [used("claude-sonnet-4-5", "100").as_slice(), &[(names::RESPONSE_ID, "r")]].concat();
+    let rejected = [used("gpt-4o-mini", "30").as_slice(), &[(names::ERROR_TYPE, "_OTHER")]].concat();
+    let down = [(names::REQUEST_MODEL, "gpt-4o"), (names::ERROR_TYPE, "Down"), (names::ERROR_MESSAGE, "no more")];
+    // Pydantic AI's `FallbackModel`.
+    let (run, steps) = stored(&[
+        (1, 0, "invoke_agent", 0, 100, &[]),
+        (2, 1, "chat", 10, 90, &answered),
+        (3, 2, "chat", 11, 20, &down),
+        (4, 2, "chat", 21, 40, &rejected),
+    ]);
+    insta::assert_snapshot!(steps.join("\n"), @"
+    s1 agent success
+    s2 llm success
+    s3 llm error
+    s4 llm error
+    ");
+    assert_eq!((run.status, run.llm_calls, run.errors), (RunStatus::Success, 3, 2));
+    assert_eq!(run.tokens.unwrap().prompt, Some(130));
+
+    // None has answered: what was asked of is one of those.
+    let (run, steps) = stored(&[
+        (1, 0, "invoke_agent", 0, 100, &[]),
+        (2, 1, "chat", 10, 90, &[(names::REQUEST_MODEL, "fallback:gpt-4o,claude"), (names::ERROR_TYPE, "Group")]),
+        (3, 2, "chat", 11, 20, &down),
+        (4, 2, "chat", 21, 40, &[(names::REQUEST_MODEL, "claude"), (names::ERROR_TYPE, "Down")]),
+    ]);
+    insta::assert_snapshot!(steps.join("\n"), @"
+    s1 agent success
+    s2 llm error copy of chat-3
+    s3 llm error
+    s4 llm error
+    ");
+    assert_eq!((run.status, run.llm_calls, run.errors), (RunStatus::Error, 2, 2));
+}
+
+#[test]
+fn a_try_inside_a_call_of_the_same_model_is_no_other_call_and_has_failed() {
+    let model = |model| (names::REQUEST_MODEL, model);
+    let (run, steps) = stored(&[
+        (1, 0, "invoke_agent", 0, 100, &[]),
+        (2, 1, "chat", 10, 90, &[model("gpt-4o"), (names::INPUT_TOKENS, "100")]),
+        (3, 2, "chat", 11, 20, &[model("gpt-4o-2024-08-06"), (names::ERROR_TYPE, "Down")]),
+        // A layer that tells no model.
+        (4, 2, "chat", 21, 30, &[(names::ERROR_TYPE, "Down")]),
+    ]);
+    insta::assert_snapshot!(steps.join("\n"), @"
+    s1 agent success
+    s2 llm success
+    s3 llm error copy of chat
+    s4 llm error copy of chat
+    ");
+    assert_eq!((run.status, run.llm_calls, run.errors), (RunStatus::Success, 1, 2));
+}
+
+#[test]
 fn of_two_layers_that_tell_of_a_failure_the_one_that_says_why_counts() {
     let model = (names::REQUEST_MODEL, "m");
     let (run, steps) = stored(&[

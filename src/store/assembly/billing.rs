@@ -147,6 +147,9 @@ impl RunState {
                 copies.insert(place, outermost);
             }
         }
+        for (call, last_try) in self.tried(&copies) {
+            copies.insert(call, last_try);
+        }
         let settled = |mut place: usize| {
             while let Some(&next) = copies.get(&place) {
                 place = next;
@@ -154,6 +157,30 @@ impl RunState {
             place
         };
         copies.iter().map(|(&copy, &of)| (copy, settled(of))).collect()
+    }
+
+    /// Finds calls that failed because every model that was tried inside them did, and of which nothing else is told: what
+    /// was asked for is that which was tried last.
+    fn tried(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
+        let mut last: HashMap<usize, usize> = HashMap::new();
+        let calls = self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed && is_failure(step.status));
+        for (place, step) in calls.filter(|(place, _)| !copies.contains_key(place)) {
+            let above = self.layers_above(step).find(|outer| self.steps[*outer].facts.kind == step.facts.kind);
+            let is_told = |facts: &StepFacts| facts.tokens.is_some() || facts.cost.is_some();
+            let Some(outer) = above.filter(|outer| !copies.contains_key(outer)) else { continue };
+            let call = &self.steps[outer];
+            // Of steps that broken input puts around each other, none is the outer one.
+            let is_in_circle = || self.ancestors(call).contains(&step.span_id);
+            if !is_failure(call.status) || is_told(&call.facts) || !is_other_try(call, step) || is_in_circle() {
+                continue;
+            }
+            let key = |place: &usize| (self.steps[*place].ended_at, self.steps[*place].span_id);
+            let latest = last.entry(outer).or_insert(place);
+            if key(latest) < key(&place) {
+                *latest = place;
+            }
+        }
+        last.into_iter().collect()
     }
 
     /// Finds calls of which a step beside them tells what they used: a step that took no time is no call of its own but
@@ -326,23 +353,22 @@ impl RunState {
     }
 
     /// Returns the calls that may be other layers' words for this one: around it, of its kind, with at most plain
-    /// steps between and not another answer; the innermost first.
+    /// steps between, not another answer, and not a try of another model; the innermost first.
     pub(super) fn calls_around(&self, step: &Step) -> Vec<usize> {
-        let mut found = Vec::new();
-        let mut parent = step.parent;
-        for _ in 0..MAX_LAYERS {
-            let Some(&place) = parent.and_then(|parent| self.by_span.get(&parent)) else { break };
-            let outer = &self.steps[place];
-            if outer.facts.kind == step.facts.kind {
-                if outer.facts.response_id.is_none() || step.facts.response_id.is_none() {
-                    found.push(place);
-                }
-            } else if outer.facts.kind != StepKind::Task {
-                break;
-            }
-            parent = outer.parent;
-        }
-        found
+        let may_be_one = |place: &usize| {
+            let outer = &self.steps[*place];
+            let is_untold = outer.facts.response_id.is_none() || step.facts.response_id.is_none();
+            outer.facts.kind == step.facts.kind && is_untold && !is_other_try(outer, step)
+        };
+        self.layers_above(step).filter(may_be_one).collect()
+    }
+
+    /// Returns what is above a step, the innermost first, up to what is neither a plain step nor of its kind.
+    fn layers_above(&self, step: &Step) -> impl Iterator<Item = usize> {
+        let kind = step.facts.kind;
+        let above = |parent: Option<SpanId>| parent.and_then(|parent| self.by_span.get(&parent)).copied();
+        let layers = std::iter::successors(above(step.parent), move |place| above(self.steps[*place].parent));
+        layers.take(MAX_LAYERS).take_while(move |place| [kind, StepKind::Task].contains(&self.steps[*place].facts.kind))
     }
 
     /// Returns the places of the steps that are above themselves.
@@ -520,7 +546,8 @@ impl RunState {
     }
 
     /// Returns the places of the failures, each once: a step that failed because a step below it did is the same failure, and so is
-    /// one that encloses nothing and says, of the same time, what a call of a model or a tool says.
+    /// one that encloses nothing and says, of the same time, what a call of a model or a tool says. A try that failed inside a call
+    /// that went well is a failure, though no call of its own.
     pub(super) fn failures(&self, copies: &HashMap<usize, usize>) -> Vec<usize> {
         let executions = self.executions();
         let is_failed = |place: &usize| is_failure(self.steps[*place].status) || executions.contains_key(place);
@@ -535,9 +562,14 @@ impl RunState {
             let above = step.parent.filter(|_| says_nothing(step)).and_then(|parent| self.by_span.get(&parent));
             above.is_some_and(|above| is_failed(above) && !copies.contains_key(above))
         };
-        let failed: Vec<usize> = (0..self.steps.len())
-            .filter(|place| is_failed(place) && !copies.contains_key(place) && !leaves_it(place))
-            .collect();
+        let is_try = |place: &usize| {
+            let step = &self.steps[*place];
+            let mut around = self.calls_around(step).into_iter().map(|outer| &self.steps[outer]);
+            step.facts.billed && !step.facts.is_relayed && around.any(|outer| outer.status == StepStatus::Success)
+        };
+        let is_own = |place: &usize| !copies.contains_key(place) || is_try(place);
+        let failed: Vec<usize> =
+            (0..self.steps.len()).filter(|place| is_failed(place) && is_own(place) && !leaves_it(place)).collect();
         let mut passed_on: IdSet<SpanId> = HashSet::default();
         for &place in &failed {
             self.cover(&self.steps[place], &mut passed_on);
@@ -624,6 +656,43 @@ fn may_be_one(own: &StepFacts, wire: &StepFacts) -> bool {
     let is_untold = own.model().is_none() || wire.model().is_none();
     (own.response_id.is_none() || wire.response_id.is_none())
         && (is_untold || names(&own.request_model, wire) || names(&own.response_model, wire))
+}
+
+/// Tells whether a call inside another is a try that failed, and of another model: layers have many names for one, and only
+/// what failed is known to be no more than tried.
+fn is_other_try(outer: &Step, inner: &Step) -> bool {
+    let tells = |step: &Step| step.facts.model().is_some();
+    let are_one = || models(outer).any(|one| models(inner).any(|other| is_same_model(one, other)));
+    is_failure(inner.status) && tells(outer) && tells(inner) && !are_one()
+}
+
+/// Returns the models that were asked for and that answered.
+fn models(step: &Step) -> impl Iterator<Item = &str> {
+    [&step.facts.request_model, &step.facts.response_model].into_iter().flatten().map(String::as_str)
+}
+
+/// Tells whether two names are of one model: one stands in the other, with who serves it before it and its version behind,
+/// like `gpt-4o` in `openai/gpt-4o-2024-08-06`.
+fn is_same_model(one: &str, other: &str) -> bool {
+    let bare = |name: &str| name.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+    let (one, other) = (bare(one), bare(other));
+    let (short, long) = if one.len() <= other.len() { (one, other) } else { (other, one) };
+    let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    // A short number is of the model's own name: `claude-sonnet-4-5` is none of `claude-sonnet-4`.
+    let is_version = |part: &str| {
+        matches!(part, "latest" | "preview" | "exp")
+            || (is_number(part) && part.len() > 2)
+            || part.strip_prefix('v').is_some_and(is_number)
+    };
+    let is_rest = |part: &str| is_version(part) || is_number(part);
+    !short.is_empty()
+        && long.match_indices(&short).any(|(at, found)| {
+            let (before, behind) = (&long[..at], &long[at + found.len()..]);
+            let begins = before.is_empty() || before.ends_with(['.', ':']);
+            let mut parts = behind.strip_prefix(['-', '@', ':']).unwrap_or(behind).split(['-', '@', ':', '.']);
+            let is_versioned = behind.starts_with(['-', '@', ':']) && parts.next().is_some_and(is_version);
+            begins && (behind.is_empty() || (is_versioned && parts.all(is_rest)))
+        })
 }
 
 /// Returns the model of a call; for one without an answer the model that answered the same request elsewhere in the
@@ -755,6 +824,39 @@ mod tests {
             |outer: &mut StepFacts, inner: &mut StepFacts| (outer.tokens, inner.tokens) = (Some(read), Some(all));
         assert_eq!(around(&more), HashMap::from([(0, 1)]));
         assert_eq!(around(&|outer, _| outer.request_model = None), HashMap::from([(0, 1)]));
+    }
+
+    #[test]
+    fn of_tries_that_are_around_each_other_none_is_the_other() {
+        let mut state = state(&[(false, 0, 1, 5, 1, true), (false, 1, 2, 3, 3, true)]);
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        state.steps[1].parent = Some(state.steps[0].span_id);
+        assert_eq!(state.duplicates(), HashMap::from([(0, 1)]));
+        state.steps[0].parent = Some(state.steps[1].span_id);
+        assert_eq!(state.duplicates(), HashMap::new());
+    }
+
+    #[test]
+    fn a_model_is_known_by_its_name_with_a_server_before_it_and_a_version_behind() {
+        for (one, other) in [
+            ("gpt-4o", "gpt-4o-2024-08-06"),
+            ("openai/gpt-4o", "gpt-4o-2024-08-06"),
+            ("claude-sonnet-4", "us.anthropic.claude-sonnet-4-20250514-v1:0"),
+            ("models/gemini-2.5-flash", "gemini-2.5-flash"),
+            ("claude-3-5-haiku-latest", "Claude-3-5-haiku-latest"),
+            ("llama3.2", "llama3.2:latest"),
+        ] {
+            assert!(is_same_model(one, other) && is_same_model(other, one), "{one} {other}");
+        }
+        for (one, other) in [
+            ("gpt-4o", "gpt-4o-mini"),
+            ("gpt-4", "gpt-4o"),
+            ("gpt-4o", "fallback:gpt-4o,claude-sonnet-4-5"),
+            ("claude-sonnet-4", "claude-sonnet-4-5"),
+            ("", "gpt-4o"),
+        ] {
+            assert!(!is_same_model(one, other) && !is_same_model(other, one), "{one} {other}");
+        }
     }
 
     /// What `relayed` does, without sorting anything away: each call that was passed on against all others.
