@@ -251,6 +251,7 @@ fn is_genai(span: &Span) -> bool {
         // The run's id says where a span belongs; our layer writes it on every root, an HTTP handler's too.
         names::CONVERSATION_ID => false,
         names::STEP_KIND | names::MCP_METHOD => is_call,
+        key if ["gen_ai.prompt.", "gen_ai.tool."].iter().any(|of_mcp| key.starts_with(of_mcp)) => is_call,
         key => key.starts_with("gen_ai."),
     })
 }

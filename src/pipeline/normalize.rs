@@ -189,6 +189,9 @@ fn is_written_in(dialect: &Dialect, record: &Record) -> bool {
         }
         Detect::Scope(name) => scope.name == name,
         Detect::ScopePrefix(start) => scope.name.starts_with(start),
+        Detect::ScopeWith(name, start) => {
+            scope.name == name && span.attributes.iter().any(|attribute| attribute.key.starts_with(start))
+        }
         Detect::Named(start, name) => span.name == name && scope.name.starts_with(start),
         Detect::Within { scope: start, name, key, part } => {
             scope.name.starts_with(start)
@@ -336,12 +339,16 @@ fn structured(value: &Value) -> Json {
 /// Tells whether a value may have a member: a long text is not parsed for what it does not have.
 fn may_have(value: &Value, path: &[&str]) -> bool {
     let is_place = |name: &str| name.contains('=') || name.bytes().all(|byte| byte.is_ascii_digit());
-    let has = |text: &str, name: &str| name.split('*').all(|part| text.contains(part));
+    let has = |text: &str, name: &str| {
+        let name = name.strip_suffix('?').unwrap_or(name);
+        name.split('*').all(|part| text.contains(part))
+    };
     value.as_str().is_none_or(|text| path.iter().all(|name| is_place(name) || has(text, name)))
 }
 
 /// Finds a member by its path; a number takes an item of a list, and so does `KEY=VALUE`, which of an object goes on only where it
-/// is so. A name with `*` in it is the sum of all counts under such names. A text on the way is read as the structure that it is.
+/// is so, as `KEY?` does where the object has a KEY. A name with `*` in it is the sum of all counts under such names. A text on the
+/// way is read as the structure that it is.
 pub(super) fn member(value: &Json, path: &[&str]) -> Option<Json> {
     let Some((name, rest)) = path.split_first() else { return (!value.is_null()).then(|| value.clone()) };
     let inner;
@@ -361,6 +368,9 @@ pub(super) fn member(value: &Json, path: &[&str]) -> Option<Json> {
             None => items.get(name.parse::<usize>().ok()?),
         },
         _ => value.get(name).or_else(|| {
+            if let Some(key) = name.strip_suffix('?') {
+                return value.get(key).map(|_| value);
+            }
             let (key, wanted) = name.split_once('=')?;
             (value.get(key).and_then(Json::as_str) == Some(wanted)).then_some(value)
         }),
@@ -439,6 +449,7 @@ fn write_entity_name(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<Step
         && let Some(name) = dialect
             .entity
             .iter()
+            .chain(OTEL.entity)
             .filter(|source| kind != Some(StepKind::Workflow) || !matches!(source, Source::Method(_)))
             .find_map(|source| shaped(draft.span(), source, Shape::Text))
     {

@@ -458,12 +458,18 @@ pub const AG2: Dialect = Dialect {
     ..PLAIN
 };
 
-/// Spring AI, by Micrometer.
+/// Spring AI, by Micrometer. A call of a model bears names of its own only where it has tools; its scope is that of all that Spring
+/// Boot traces, or the one that Micrometer's documentation gives.
 ///
-/// Source: `spring-projects/spring-ai` observation conventions, `AnthropicChatModel.java`; no recording.
+/// Source: `spring-projects/spring-ai` observation conventions, `AnthropicChatModel.java`; `OpenTelemetryTracingAutoConfiguration` of
+/// Spring Boot; no recording.
 pub const SPRING_AI: Dialect = Dialect {
     name: "spring-ai",
-    detect: &[Detect::Key("spring.ai.kind"), Detect::KeyPrefix("spring.ai.")],
+    detect: &[
+        Detect::KeyPrefix("spring.ai."),
+        Detect::ScopeWith("org.springframework.boot", "gen_ai."),
+        Detect::ScopeWith("io.micrometer.micrometer-tracing", "gen_ai."),
+    ],
     facts: &[row(names::TOOL_NAME, &[Key("spring.ai.tool.definition.name")], Text)],
     content: &[
         content(Side::In, &[Key("spring.ai.tool.call.arguments")]),

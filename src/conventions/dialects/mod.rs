@@ -91,6 +91,8 @@ pub enum Detect {
     Scope(&'static str),
     /// The scope's name starts so.
     ScopePrefix(&'static str),
+    /// The scope has this name, and the span an attribute whose name starts so: scope, start.
+    ScopeWith(&'static str, &'static str),
     /// The span has this name, in a scope whose name starts so: scope, name.
     Named(&'static str, &'static str),
     /// The span's name starts so, in a scope whose name starts so, and it has an attribute with this in its value.
@@ -124,8 +126,8 @@ pub enum Source {
     /// An attribute of the span, or of one of its events.
     Key(&'static str),
     /// A member of an attribute that holds JSON, or what Python prints, by its path; a number takes an item of a list,
-    /// and so does `KEY=VALUE`: the item whose KEY is VALUE. Of an object it goes on only where its KEY is VALUE. A last
-    /// name with `*` in it is the sum of all counts under such names.
+    /// and so does `KEY=VALUE`: the item whose KEY is VALUE. Of an object it goes on only where its KEY is VALUE, and where it
+    /// has a member KEY by `KEY?`. A last name with `*` in it is the sum of all counts under such names.
     Json(&'static str, &'static [&'static str]),
     /// An attribute, where a member of another is there and is not the same: key, the other's key, path.
     Unlike(&'static str, &'static str, &'static [&'static str]),

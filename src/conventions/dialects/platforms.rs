@@ -234,8 +234,8 @@ pub const TRACELOOP: Dialect = Dialect {
         Key("crewai.crew.name"),
     ],
     content: &[
-        // Of LangChain's tools it has all that the callback was given.
-        content(Side::In, &[Json(names::TOOL_ARGUMENTS, &["inputs"]), Key("traceloop.entity.input")]),
+        // Of LangChain's tools it has all that the callback was given; a tool may have an argument of that name, too.
+        content(Side::In, &[Json(names::TOOL_ARGUMENTS, &["input_str?", "inputs"]), Key("traceloop.entity.input")]),
         content(
             Side::Out,
             &[
@@ -261,6 +261,8 @@ pub const TRACELOOP: Dialect = Dialect {
         kind("llm.request.type", Test::Is("rerank"), StepKind::Rerank),
         kind("llm.request.type", Test::Is("chat"), StepKind::Llm),
         kind("llm.request.type", Test::Is("completion"), StepKind::Llm),
+        // Whatever else it may be, as a hand-over, is not to be guessed from an agent's name.
+        kind("traceloop.span.kind", Test::Present, StepKind::Task),
     ],
     // A tool of LangChain whose error the framework gave to the model.
     outcomes: &[Outcome {

@@ -2,7 +2,7 @@
 
 use super::Detect;
 use super::Shape::{Count, Model, Provider, Text};
-use super::Source::{Before, Fixed, Indexed, Key};
+use super::Source::{Before, Behind, Fixed, Indexed, Key};
 use super::{ALL_INCLUSIVE, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test, content, kind, row};
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
@@ -93,7 +93,8 @@ pub const OTEL: Dialect = Dialect {
         row("gen_ai.output.type", &[Key("gen_ai.openai.request.response_format")], Text),
         row("openai.response.system_fingerprint", &[Key("gen_ai.openai.response.system_fingerprint")], Text),
     ],
-    entity: &[],
+    // A tool that MCP calls, of who does not name it elsewhere.
+    entity: &[Behind("tools/call ")],
     content: &[
         content(Side::System, &[Key(names::SYSTEM_INSTRUCTIONS)]),
         content(Side::In, &[Key(names::INPUT_MESSAGES), Key("gen_ai.prompt"), Indexed("gen_ai.prompt")]),

@@ -1,3 +1,4 @@
+mod sources;
 mod stacks;
 
 use super::*;
