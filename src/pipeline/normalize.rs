@@ -17,8 +17,8 @@ use serde_json::Value as Json;
 
 use super::facts;
 use crate::conventions::dialects::{
-    Announced, CONTROL_FLOW, Content, DIALECTS, Detect, Dialect, HIDDEN, KindRow, ORDINARY, OTEL, Row, SPAN_NAME,
-    Shape, Side, Source, Test, UNKNOWN, UNKNOWN_MODELS, logs,
+    Announced, CONTROL_FLOW, DIALECTS, Detect, Dialect, HIDDEN, KindRow, ORDINARY, OTEL, Row, SPAN_NAME, Shape, Side,
+    Source, Test, UNKNOWN, UNKNOWN_MODELS, logs,
 };
 use crate::conventions::{names, providers};
 use crate::model::otlp::{ArrayValue, KeyValue, STATUS_ERROR, STATUS_UNSET, Span, SpanEvent, Value};
@@ -33,11 +33,61 @@ pub fn normalize(record: &mut Record) {
     if record.kind == RecordKind::Event || record.span.attr(names::ADDED).is_some() {
         return;
     }
-    let dialect = DIALECTS.iter().copied().find(|dialect| is_written_in(dialect, record)).unwrap_or(&UNKNOWN);
-    if let Some(announced) = dialect.announced {
+    let (dialects, count) = dialects_of(record);
+    let dialects = &dialects[..count];
+    if let Some(announced) = dialects.iter().find_map(|dialect| dialect.announced) {
         reveal(record, announced);
     }
-    normalize_as(record, dialect);
+    normalize_as(record, dialects);
+}
+
+/// The dialects that a span is written in, in the order in which they are read.
+type Dialects<'a> = &'a [&'static Dialect];
+
+/// Dialects that are read of one span, at most: who makes it, and who writes on it on its way.
+const MAX_DIALECTS: usize = 4;
+
+/// Finds the dialects that a record's span is written in, and how many they are; [`UNKNOWN`] for none.
+fn dialects_of(record: &Record) -> ([&'static Dialect; MAX_DIALECTS], usize) {
+    let mut found = [&UNKNOWN; MAX_DIALECTS];
+    let mut count = 0;
+    let starts = Starts::of(&record.span);
+    for dialect in DIALECTS.iter().copied() {
+        if count < MAX_DIALECTS
+            && is_written_in(dialect, record, &starts)
+            && !found[..count].iter().any(|other| other.is_kin(dialect))
+        {
+            found[count] = dialect;
+            count += 1;
+        }
+    }
+    (found, count.max(1))
+}
+
+/// How the keys of a span begin: so that the many that it does not have cost no walk through those that it has.
+struct Starts([u64; 4]);
+
+impl Starts {
+    fn of(span: &Span) -> Self {
+        let mut bits = [0; 4];
+        for attribute in &span.attributes {
+            let (word, bit) = Self::place(&attribute.key);
+            bits[word] |= bit;
+        }
+        Self(bits)
+    }
+
+    /// Tells whether a key may be there that begins so, by its first two letters.
+    fn may_have(&self, key: &str) -> bool {
+        let (word, bit) = Self::place(key);
+        self.0[word] & bit != 0
+    }
+
+    fn place(key: &str) -> (usize, u64) {
+        let letter = |at: usize| key.as_bytes().get(at).copied().unwrap_or_default();
+        let place = letter(0).wrapping_mul(31).wrapping_add(letter(1));
+        (usize::from(place >> 6), 1 << (place & 63))
+    }
 }
 
 /// Makes the start of the real span of one that only announces it.
@@ -53,20 +103,21 @@ fn reveal(record: &mut Record, announced: Announced) {
     record.kind = RecordKind::Started;
 }
 
-fn normalize_as(record: &mut Record, dialect: &Dialect) {
+fn normalize_as(record: &mut Record, dialects: Dialects<'_>) {
     let ended = record.kind == RecordKind::Ended && record.span.end_time_unix_nano != 0;
     let mut draft = Draft::of(&mut record.span);
-    for row in dialect.facts.iter().chain(OTEL.facts) {
+    for row in dialects.iter().flat_map(|dialect| dialect.facts).chain(OTEL.facts) {
         write_fact(&mut draft, row);
     }
-    let kind = write_kind(&mut draft, dialect);
-    write_entity_name(&mut draft, dialect, kind);
-    let told = usage::write(&mut draft, dialect, kind);
+    let kind = write_kind(&mut draft, dialects);
+    write_entity_name(&mut draft, dialects, kind);
+    let kind = kind.map(|(kind, _)| kind);
+    let told = usage::write(&mut draft, dialects, kind);
     for side in [Side::System, Side::In, Side::Out] {
-        write_content(&mut draft, dialect, kind, side);
+        write_content(&mut draft, dialects, kind, side);
     }
-    usage::settle(&mut draft, dialect, told);
-    write_outcome(&mut draft, dialect, ended);
+    usage::settle(&mut draft, dialects, told);
+    write_outcome(&mut draft, dialects, ended);
     if ended {
         write_status(&mut draft);
     }
@@ -177,12 +228,15 @@ impl<'a> Draft<'a> {
     }
 }
 
-fn is_written_in(dialect: &Dialect, record: &Record) -> bool {
+fn is_written_in(dialect: &Dialect, record: &Record, starts: &Starts) -> bool {
     let (span, scope) = (&record.span, &record.scope);
+    let has = |is_it: &dyn Fn(&str) -> bool| span.attributes.iter().any(|attribute| is_it(&attribute.key));
     dialect.detect.iter().any(|mark| match *mark {
-        Detect::Key(key) => span.attributes.iter().any(|attribute| attribute.key == key),
-        Detect::KeyPrefix(start) => span.attributes.iter().any(|attribute| attribute.key.starts_with(start)),
-        Detect::Value(key, start) => span.attr_str(key).is_some_and(|value| value.starts_with(start)),
+        Detect::Key(key) => starts.may_have(key) && has(&|own| own == key),
+        Detect::KeyPrefix(start) => starts.may_have(start) && has(&|own| own.starts_with(start)),
+        Detect::Value(key, start) => {
+            starts.may_have(key) && span.attr_str(key).is_some_and(|value| value.starts_with(start))
+        }
         Detect::Maker(key, word) => {
             let of_resource = record.resource.attr(key).and_then(Value::as_str);
             of_resource.or_else(|| span.attr_str(key)) == Some(word)
@@ -190,7 +244,7 @@ fn is_written_in(dialect: &Dialect, record: &Record) -> bool {
         Detect::Scope(name) => scope.name == name,
         Detect::ScopePrefix(start) => scope.name.starts_with(start),
         Detect::ScopeWith(name, start) => {
-            scope.name == name && span.attributes.iter().any(|attribute| attribute.key.starts_with(start))
+            scope.name == name && starts.may_have(start) && has(&|own| own.starts_with(start))
         }
         Detect::Named(start, name) => span.name == name && scope.name.starts_with(start),
         Detect::Within { scope: start, name, key, part } => {
@@ -397,15 +451,29 @@ pub(super) fn canonical_provider(word: &str) -> Option<String> {
     Some(known(&word).or_else(|| known(bare)).unwrap_or(bare).to_owned())
 }
 
-/// Decides what the step is and writes it where it can't be read yet. `None` for a span that says nothing of the sort.
-fn write_kind(draft: &mut Draft<'_>, dialect: &Dialect) -> Option<StepKind> {
+/// Decides what the step is and writes it where it can't be read yet; also returns the dialect that says so. `None` for a span
+/// that says nothing of the sort.
+///
+/// Of several dialects the one that says more counts: what is a plain step or a workflow to one may be an agent to another.
+fn write_kind(draft: &mut Draft<'_>, dialects: Dialects<'_>) -> Option<(StepKind, Option<&'static Dialect>)> {
     if let Some(kind) = draft.span().attr_str(names::STEP_KIND).and_then(|word| word.parse().ok()) {
-        return Some(kind);
+        return Some((kind, None));
     }
     let operation = value_of(draft.span(), names::OPERATION).and_then(Value::as_str).map(str::to_owned);
     let standard = operation.as_deref().and_then(facts::standard_kind);
     let find = |rows: &[KindRow]| rows.iter().find(|row| fits(draft.span(), row)).map(|row| row.kind);
-    let kind = find(dialect.kinds).or(standard).or_else(|| find(OTEL.kinds))?;
+    let told = dialects.iter().enumerate().filter_map(|(place, dialect)| Some((find(dialect.kinds)?, place)));
+    let told = told.min_by_key(|(kind, _)| match kind {
+        StepKind::Task => 2,
+        StepKind::Workflow => 1,
+        _ => 0,
+    });
+    // That a span is a plain step to who wrote on it later is not against an operation that its maker gave it.
+    let told = told.filter(|(kind, place)| *place == 0 || *kind != StepKind::Task || standard.is_none());
+    let (kind, by) = match told {
+        Some((kind, place)) => (kind, dialects.get(place).copied()),
+        None => (standard.or_else(|| find(OTEL.kinds))?, None),
+    };
     let word = names::OPERATIONS.iter().find(|(_, of)| *of == kind).map(|(word, _)| *word);
     match (&operation, word) {
         (None, Some(word)) => draft.set(names::OPERATION, word),
@@ -415,7 +483,7 @@ fn write_kind(draft: &mut Draft<'_>, dialect: &Dialect) -> Option<StepKind> {
         _ if operation.is_none() || facts::kind(draft.span()) != kind => draft.set(names::STEP_KIND, kind.as_str()),
         _ => {}
     }
-    Some(kind)
+    Some((kind, by))
 }
 
 fn fits(span: &Span, row: &KindRow) -> bool {
@@ -438,7 +506,12 @@ fn fits(span: &Span, row: &KindRow) -> bool {
     }
 }
 
-fn write_entity_name(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepKind>) {
+fn write_entity_name(
+    draft: &mut Draft<'_>,
+    dialects: Dialects<'_>,
+    kind: Option<(StepKind, Option<&'static Dialect>)>,
+) {
+    let (kind, by) = (kind.map(|(kind, _)| kind), kind.and_then(|(_, by)| by));
     let to = match kind {
         Some(StepKind::Agent) => names::AGENT_NAME,
         Some(StepKind::Tool) => names::TOOL_NAME,
@@ -446,9 +519,10 @@ fn write_entity_name(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<Step
         _ => return,
     };
     if draft.span().attr(to).is_none()
-        && let Some(name) = dialect
-            .entity
+        && let Some(name) = by
             .iter()
+            .chain(dialects)
+            .flat_map(|dialect| dialect.entity)
             .chain(OTEL.entity)
             .filter(|source| kind != Some(StepKind::Workflow) || !matches!(source, Source::Method(_)))
             .find_map(|source| shaped(draft.span(), source, Shape::Text))
@@ -458,7 +532,7 @@ fn write_entity_name(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<Step
 }
 
 /// Writes one side of the content under the name that the kind of the step has for it.
-fn write_content(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepKind>, side: Side) {
+fn write_content(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind: Option<StepKind>, side: Side) {
     let Some(kind) = kind else { return };
     let (to, messages) = match side {
         Side::System => (names::SYSTEM_INSTRUCTIONS, None),
@@ -466,8 +540,9 @@ fn write_content(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepKind
         Side::Out => (content_out(kind), Some((names::OUTPUT_MESSAGES, "assistant"))),
     };
     // What a dialect wraps in the canonical place comes out of it.
-    let wrapped = dialect.content.iter().filter(|row| row.side == side).flat_map(|row| row.from);
-    let mut wrapped = wrapped.filter(|source| matches!(source, Source::Json(key, _) if *key == to));
+    let content = || dialects.iter().flat_map(|dialect| dialect.content).filter(|row| row.side == side);
+    let mut wrapped =
+        content().flat_map(|row| row.from).filter(|source| matches!(source, Source::Json(key, _) if *key == to));
     if let Some(inner) = wrapped.find_map(|source| shaped(draft.span(), source, Shape::Text)) {
         draft.set(to, inner);
         return;
@@ -478,8 +553,8 @@ fn write_content(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepKind
     }
     // Whose content is messages, and who says them.
     let role = messages.filter(|(key, _)| to == *key).map(|(_, role)| role);
-    let rows = |rows: &'static [Content]| rows.iter().filter(move |row| row.side == side);
-    let sources = rows(dialect.content).chain(rows(OTEL.content)).flat_map(|row| row.from);
+    let of_standard = OTEL.content.iter().filter(|row| row.side == side);
+    let sources = content().chain(of_standard).flat_map(|row| row.from);
     let found = sources
         .into_iter()
         .find_map(|source| match *source {
@@ -514,7 +589,7 @@ fn content_out(kind: StepKind) -> &'static str {
 }
 
 /// Writes a failure that the emitter tells in its own way, or only by silence.
-fn write_outcome(draft: &mut Draft<'_>, dialect: &Dialect, ended: bool) {
+fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended: bool) {
     if draft.span().attr(names::STEP_STATUS).is_some() {
         return;
     }
@@ -533,11 +608,11 @@ fn write_outcome(draft: &mut Draft<'_>, dialect: &Dialect, ended: bool) {
         draft.set(names::STEP_STATUS, StepStatus::Success.as_str());
         return;
     }
-    let told = dialect
-        .outcomes
+    let told = dialects
         .iter()
+        .flat_map(|dialect| dialect.outcomes)
         .find(|outcome| may_say(&outcome.from, outcome.word) && says(&outcome.from, outcome.word));
-    let silent = ended && is_silent(draft.span(), dialect);
+    let silent = ended && is_silent(draft.span(), dialects);
     let Some(status) = told.map(|told| told.status).or(silent.then_some(StepStatus::Error)) else { return };
     let reason = told.and_then(|told| told.message.iter().find_map(|source| shaped(draft.span(), source, Shape::Text)));
     if let Some(reason) = reason.filter(|_| draft.span().attr(names::ERROR_MESSAGE).is_none()) {
@@ -569,7 +644,7 @@ fn write_status(draft: &mut Draft<'_>) {
     }
 }
 
-fn is_silent(span: &Span, dialect: &Dialect) -> bool {
+fn is_silent(span: &Span, dialects: Dialects<'_>) -> bool {
     const ANSWERED: &[&str] = &[
         names::RESPONSE_ID,
         names::RESPONSE_MODEL,
@@ -579,7 +654,8 @@ fn is_silent(span: &Span, dialect: &Dialect) -> bool {
         names::OUTPUT_TOKENS,
         names::ERROR_TYPE,
     ];
-    span.attr_str(names::OPERATION).is_some_and(|word| dialect.failed_without_response.contains(&word))
+    let fails = |word: &str| dialects.iter().any(|dialect| dialect.failed_without_response.contains(&word));
+    span.attr_str(names::OPERATION).is_some_and(fails)
         && span.status.as_ref().is_none_or(|status| status.code == STATUS_UNSET)
         && !ANSWERED.iter().any(|key| span.attr(key).is_some())
 }

@@ -137,6 +137,7 @@ pub const GEMINI_CLI: Dialect = Dialect {
 /// Source: 0.15, run against a scripted server.
 pub const QWEN_CODE: Dialect = Dialect {
     name: "qwen-code",
+    variant_of: "gemini-cli",
     detect: &[Detect::Scope("qwen-code"), Detect::Value(names::EVENT_NAME, "qwen-code.")],
     reasoning_apart: &[],
     ..GEMINI_CLI

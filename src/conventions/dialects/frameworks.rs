@@ -212,6 +212,7 @@ pub const PYDANTIC: Dialect = Dialect {
 /// Source: `logfire` 5.4 `_internal/integrations/openai_agents.py`, run against a scripted server.
 pub const LOGFIRE_OPENAI_AGENTS: Dialect = Dialect {
     name: "logfire-openai-agents",
+    variant_of: "pydantic",
     detect: &[Detect::Scope("logfire.openai_agents")],
     facts: &[row(names::CONVERSATION_ID, &[Key("group_id")], Text), row(names::AGENT_NAME, &[Key("agent_name")], Text)],
     entity: &[Key("name")],

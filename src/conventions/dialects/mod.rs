@@ -1,8 +1,9 @@
 //! Dialects: how each emitter writes the same facts.
 //!
 //! A dialect is a table: how to recognise it, under which names it has the facts, how it says what a step is and how it
-//! ended, and whether its input tokens include cached ones. The first dialect of [`DIALECTS`] that recognises a span
-//! is read first; the rows of [`OTEL`] then fill what is still missing, so a dialect lists only what differs.
+//! ended, and whether its input tokens include cached ones. All dialects that recognise a span are read in the order of
+//! [`DIALECTS`], since one may write on the spans of another; the rows of [`OTEL`] then fill what is still missing, so a dialect
+//! lists only what differs.
 //!
 //! - `standard`: OpenTelemetry's own words, and who writes them with little of their own.
 //! - `platforms`: instrumentations and observability platforms that lie over many frameworks.
@@ -37,6 +38,8 @@ pub use standard::{ANTHROPIC_CLIENT, MISTRAL_CLIENT, MISTRAL_STREAM, OTEL, OTEL_
 pub struct Dialect {
     /// Its name, for people.
     pub name: &'static str,
+    /// The dialect that it is a variant of: a span is written in one of them, the first that recognises it. Empty for none.
+    pub variant_of: &'static str,
     /// Any of these recognises a span of it.
     pub detect: &'static [Detect],
     /// Where it has facts that are single values.
@@ -47,11 +50,14 @@ pub struct Dialect {
     pub content: &'static [Content],
     /// Where a call has its usage as the provider reported it, best source first; see [`usage`].
     pub usage: &'static [Source],
+    /// Where it sums up a call's usage itself: whatever its members are named, they prove nothing of what they include.
+    pub summaries: &'static [Source],
     /// How it says what a step is; the first that fits wins.
     pub kinds: &'static [KindRow],
     /// How it says that a step ended badly, where it does not use the OTLP status.
     pub outcomes: &'static [Outcome],
-    /// Whether input tokens include cached ones, by provider; the first that fits wins, none means it is not known.
+    /// Whether input tokens include cached ones, by provider, where the span itself proves nothing; the first that fits wins,
+    /// none means it is not known.
     pub basis: &'static [BasisRow],
     /// Of these providers, output tokens do not include reasoning, which has to be added: the beginnings of their names.
     pub reasoning_apart: &'static [&'static str],
@@ -266,6 +272,17 @@ pub struct BasisRow {
     pub basis: Basis,
 }
 
+impl Dialect {
+    /// Tells whether both are variants of one dialect.
+    pub fn is_kin(&self, other: &Self) -> bool {
+        self.base() == other.base()
+    }
+
+    fn base(&self) -> &'static str {
+        if self.variant_of.is_empty() { self.name } else { self.variant_of }
+    }
+}
+
 const fn row(to: &'static str, from: &'static [Source], shape: Shape) -> Row {
     Row { to, from, shape }
 }
@@ -339,11 +356,13 @@ pub const DIALECTS: &[&Dialect] = &[
 /// No dialect: a span that no other one recognises, and what a dialect has when it says nothing else.
 pub const PLAIN: Dialect = Dialect {
     name: "plain",
+    variant_of: "",
     detect: &[],
     facts: &[],
     entity: &[],
     content: &[],
     usage: &[],
+    summaries: &[],
     kinds: &[],
     outcomes: &[],
     basis: &[],

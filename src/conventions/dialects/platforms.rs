@@ -118,6 +118,7 @@ pub const OPENINFERENCE: Dialect = Dialect {
 /// Source: `openinference-instrumentation-claude-agent-sdk` 0.1.22 with `claude-agent-sdk` 0.2.189, run against a scripted server.
 pub const OPENINFERENCE_CLAUDE: Dialect = Dialect {
     name: "openinference-claude",
+    variant_of: "openinference",
     detect: &[Detect::ScopePrefix("openinference.instrumentation.claude_agent_sdk")],
     basis: ALL_INCLUSIVE,
     ..OPENINFERENCE
@@ -128,6 +129,7 @@ pub const OPENINFERENCE_CLAUDE: Dialect = Dialect {
 /// Source: `openinference-instrumentation-openai-agents` 2.6, run against a scripted server.
 pub const OPENINFERENCE_AGENTS: Dialect = Dialect {
     name: "openinference-agents",
+    variant_of: "openinference",
     detect: &[Detect::ScopePrefix("openinference.instrumentation.openai_agents")],
     kinds: &[
         // One agent hands over to the next, and no tool runs.
@@ -149,6 +151,7 @@ pub const OPENINFERENCE_AGENTS: Dialect = Dialect {
 /// Source: `openinference-instrumentation-beeai` 0.1.30: its tokens run against a scripted server, its events from the code.
 pub const OPENINFERENCE_BEEAI: Dialect = Dialect {
     name: "openinference-beeai",
+    variant_of: "openinference",
     detect: &[Detect::ScopePrefix("openinference.instrumentation.beeai")],
     kinds: &[
         kind("metadata.path", Test::Present, StepKind::Task),
@@ -175,6 +178,7 @@ const BEEAI_WRITTEN: Source = Key("metadata.usage.cached_creation_tokens");
 /// Source: `@arizeai/openinference-instrumentation-bedrock` 0.5 and `openinference-instrumentation-bedrock` 0.1.61, the code.
 pub const OPENINFERENCE_BEDROCK: Dialect = Dialect {
     name: "openinference-bedrock",
+    variant_of: "openinference",
     detect: &[
         Detect::Scope("@arizeai/openinference-instrumentation-bedrock"),
         Detect::Within {
@@ -193,6 +197,7 @@ pub const OPENINFERENCE_BEDROCK: Dialect = Dialect {
 /// Source: `openinference-instrumentation-agno` 1.0.15 with `agno` 3.1, run against a scripted server.
 pub const OPENINFERENCE_AGNO: Dialect = Dialect {
     name: "openinference-agno",
+    variant_of: "openinference",
     detect: &[Detect::ScopePrefix("openinference.instrumentation.agno")],
     basis: AS_REPORTED,
     ..OPENINFERENCE
@@ -285,6 +290,7 @@ pub const TRACELOOP: Dialect = Dialect {
 /// scripted server. Both say of an embedding that it is a completion.
 pub const BEDROCK: Dialect = Dialect {
     name: "bedrock",
+    variant_of: "traceloop",
     detect: &[
         Detect::Scope("opentelemetry.instrumentation.bedrock"),
         Detect::Scope("opentelemetry.instrumentation.botocore.bedrock-runtime"),
@@ -305,6 +311,7 @@ pub const BEDROCK: Dialect = Dialect {
 /// Source: `@traceloop/instrumentation-anthropic` 0.27, run against a scripted server.
 pub const TRACELOOP_ANTHROPIC_JS: Dialect = Dialect {
     name: "traceloop-anthropic-js",
+    variant_of: "traceloop",
     detect: &[Detect::Scope("@traceloop/instrumentation-anthropic")],
     basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
     ..TRACELOOP
@@ -389,7 +396,8 @@ pub const MLFLOW: Dialect = Dialect {
     ],
     // What the object that was called is named; DSPy's tools are named after their class, too.
     entity: &[Json("name", &[]), Behind("Tool."), Name],
-    usage: &[Key("mlflow.chat.tokenUsage"), Json("mlflow.spanOutputs", &["usage"])],
+    usage: &[Json("mlflow.spanOutputs", &["usage"])],
+    summaries: &[Key("mlflow.chat.tokenUsage")],
     content: &[content(Side::In, &[Key("mlflow.spanInputs")]), content(Side::Out, &[Key("mlflow.spanOutputs")])],
     kinds: &[
         // The OpenAI Agents SDK: what is around the agents is said to be one.
@@ -498,6 +506,7 @@ pub const WEAVE: Dialect = Dialect {
 /// Source: `weave` 0.54 `integrations`: the OpenAI Agents SDK run against a scripted server, the others from the code.
 pub const WEAVE_INTEGRATION: Dialect = Dialect {
     name: "weave-integration",
+    variant_of: "weave",
     detect: &[Detect::ScopePrefix("weave.openai_"), Detect::Value("integration.name", "claude_agent_sdk")],
     entity: &[Key("weave.openai_agents.task.workflow_name")],
     kinds: &[kind("weave.openai_agents.task.workflow_name", Test::Present, StepKind::Workflow)],
@@ -542,6 +551,7 @@ pub const OPENLIT: Dialect = Dialect {
 /// Source: `openlit` 1.45 with `crewai` 1.15, run against a scripted server.
 pub const OPENLIT_CREWAI: Dialect = Dialect {
     name: "openlit-crewai",
+    variant_of: "openlit",
     detect: &[Detect::Scope("openlit.instrumentation.crewai")],
     kinds: &[kind(names::OPERATION, Test::IsWithout("invoke_agent", names::AGENT_NAME), StepKind::Task)],
     ..OPENLIT
@@ -553,6 +563,7 @@ pub const OPENLIT_CREWAI: Dialect = Dialect {
 /// Source: `openlit` 1.45 with `langgraph` 1.2, run against a scripted server.
 pub const OPENLIT_LANGGRAPH: Dialect = Dialect {
     name: "openlit-langgraph",
+    variant_of: "openlit",
     detect: &[Detect::Scope("openlit.instrumentation.langgraph")],
     kinds: &[kind(names::OPERATION, Test::Is("invoke_agent"), StepKind::Task)],
     ..OPENLIT
@@ -579,7 +590,7 @@ pub const LITELLM: Dialect = Dialect {
             Text,
         ),
     ],
-    usage: &[Key("metadata.usage_object")],
+    summaries: &[Key("metadata.usage_object")],
     kinds: &[
         kind(names::OPERATION, Test::Starts("execute_guardrail"), StepKind::Guardrail),
         // The function that was called, with an `a` before it where that was the asynchronous one.

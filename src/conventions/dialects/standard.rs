@@ -186,6 +186,7 @@ pub const MISTRAL_CLIENT: Dialect = Dialect {
 /// A stream of Mistral's client before it told of operations: it has the request and no word of what became of it.
 pub const MISTRAL_STREAM: Dialect = Dialect {
     name: "mistral-stream",
+    variant_of: "mistral-client",
     detect: &[
         Detect::Named("mistralai_sdk_tracer", "stream_chat"),
         Detect::Named("mistralai_sdk_tracer", "stream_agents"),

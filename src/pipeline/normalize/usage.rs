@@ -2,9 +2,9 @@
 
 use serde_json::Value as Json;
 
-use super::{Draft, buckets, facts, may_have, member, structured, value_of};
+use super::{Dialects, Draft, buckets, facts, may_have, member, structured, value_of};
 use crate::conventions::dialects::usage::{SHAPES, Shape};
-use crate::conventions::dialects::{Basis, Dialect, GOOGLE, Source, UNKNOWN};
+use crate::conventions::dialects::{Basis, GOOGLE, Source, UNKNOWN};
 use crate::conventions::names;
 use crate::model::StepKind;
 use crate::model::otlp::{Span, Value};
@@ -32,12 +32,17 @@ pub(super) struct Told {
 
 /// Writes the counts that a call has in an object only, as its provider reported them. What encloses calls often repeats
 /// their objects in its output, and is not asked.
-pub(super) fn write(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepKind>) -> Told {
+pub(super) fn write(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind: Option<StepKind>) -> Told {
     let mut told = Told::default();
     if !kind.is_some_and(facts::is_billed) {
         return told;
     }
-    for source in dialect.usage {
+    // A summary has counts of the emitter, and no proof of what they include.
+    let sources = dialects.iter().flat_map(|dialect| {
+        let summaries = dialect.summaries.iter().map(|source| (source, false));
+        summaries.chain(dialect.usage.iter().map(|source| (source, true)))
+    });
+    for (source, is_proof) in sources {
         let (key, path): (_, &[&str]) = match *source {
             Source::Key(key) => (key, &[]),
             Source::Json(key, path) => (key, path),
@@ -45,7 +50,11 @@ pub(super) fn write(draft: &mut Draft<'_>, dialect: &Dialect, kind: Option<StepK
         };
         let found = value_of(draft.span(), key).filter(|value| may_have(value, path));
         if let Some(object) = found.and_then(|value| member(&structured(value), path)) {
+            let basis = told.basis;
             take(draft, &object, &mut told);
+            if !is_proof {
+                told.basis = basis;
+            }
         }
     }
     told
@@ -102,7 +111,7 @@ pub fn write_answered(span: &mut Span, usage: &Json) {
     let mut draft = Draft::of(span);
     let mut told = Told::default();
     take(&mut draft, usage, &mut told);
-    settle(&mut draft, &UNKNOWN, told);
+    settle(&mut draft, &[&UNKNOWN], told);
     // Written by who writes the span, and not added to what came: the draft's notes are of no use.
 }
 
@@ -124,15 +133,16 @@ pub(super) fn whole(value: &Json) -> Option<u64> {
 
 /// Settles what the counts mean: canonical input includes cached tokens, canonical output includes reasoning.
 ///
-/// A part that is larger than its whole was reported apart, whatever the table says; so was a cache, and so was reasoning
-/// (xAI's), when only with it input and output make the total. Else the table decides, and where it does not know, the
-/// standard's rule is assumed and the span says so.
-pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
+/// What the span proves says more than a table, which knows the emitter as it was once: a part that is larger than its whole
+/// was reported apart, and so was a cache, and reasoning (xAI's), when only with it input and output make the total; then what
+/// the provider itself reported. Else the table decides, and where it does not know, the standard's rule is assumed and the
+/// span says so.
+pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told) {
     if draft.span().attr(names::USAGE_BASIS).is_some() {
         // It is known what they are: who wrote the span has settled it.
         return;
     }
-    if !dialect.zero_is_told {
+    if !dialects.iter().any(|dialect| dialect.zero_is_told) {
         forget_empty(draft);
     }
     let span = draft.span();
@@ -142,7 +152,7 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
     let cache =
         count(names::CACHE_READ_TOKENS).unwrap_or(0).saturating_add(count(names::CACHE_WRITE_TOKENS).unwrap_or(0));
     let provider = span.attr_str(names::PROVIDER).unwrap_or_default();
-    let is_apart = dialect.reasoning_apart.iter().any(|start| provider.starts_with(start));
+    let is_apart = dialects.iter().flat_map(|dialect| dialect.reasoning_apart).any(|start| provider.starts_with(start));
     // LlamaIndex names the model alone.
     let is_gemini = || {
         [names::RESPONSE_MODEL, names::REQUEST_MODEL]
@@ -150,14 +160,14 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialect: &Dialect, usage: Told) {
             .any(|key| span.attr_str(key).is_some_and(|model| model.starts_with("gemini")))
     };
     let is_of_google = provider.starts_with(GOOGLE) || (provider.is_empty() && is_gemini());
-    let is_twice = dialect.adds_reasoning && !provider.is_empty() && !is_of_google;
-    let told = dialect.basis.iter().find(|row| provider.starts_with(row.provider)).map(|row| row.basis);
-    let told = told.or(usage.basis);
+    let is_twice = dialects.iter().any(|dialect| dialect.adds_reasoning) && !provider.is_empty() && !is_of_google;
+    let mut table = dialects.iter().flat_map(|dialect| dialect.basis);
+    let told = usage.basis.or_else(|| table.find(|row| provider.starts_with(row.provider)).map(|row| row.basis));
 
     if let Some(input) = count(names::INPUT_TOKENS) {
         let with_cache = input.saturating_add(cache);
         let total_has_cache = cache > 0 && total == Some(with_cache.saturating_add(output.unwrap_or(0)));
-        let exclusive = told == Some(Basis::Exclusive) || cache > input || (told.is_none() && total_has_cache);
+        let exclusive = told == Some(Basis::Exclusive) || cache > input || total_has_cache;
         let word = match told {
             _ if exclusive => "exclusive",
             Some(_) => "inclusive",

@@ -45,6 +45,132 @@ fn a_call_of_spring_ai_is_known_by_its_scope_also_without_tools() {
 }
 
 #[test]
+fn a_span_that_two_dialects_wrote_on_is_read_by_both() {
+    // AI SDK 5 with `openinference-vercel` 1.
+    let stream = [
+        ("openinference.span.kind", Value::from("CHAIN")),
+        ("ai.operationId", "ai.streamText".into()),
+        ("ai.telemetry.functionId", "weather".into()),
+    ];
+    let agent = told("ai", "ai.streamText weather", &stream);
+    assert_eq!((agent.kind, agent.agent_name.as_deref()), (StepKind::Agent, Some("weather")));
+    let mut root = written("ai", "ai.streamText weather", &stream);
+    root.span.parent_span_id.clear();
+    assert_eq!(facts(&root).kind, StepKind::Agent);
+    let call = told(
+        "ai",
+        "ai.streamText.doStream",
+        &[
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.token_count.prompt", Value::Int(3000)),
+            ("ai.operationId", "ai.streamText.doStream".into()),
+            ("ai.model.provider", "anthropic.messages".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(3000)),
+            ("ai.usage.cachedInputTokens", Value::Int(2000)),
+            (
+                "ai.response.providerMetadata",
+                r#"{"anthropic":{"usage":{"input_tokens":3000,"cache_read_input_tokens":2000,"output_tokens":37}}}"#
+                    .into(),
+            ),
+        ],
+    );
+    assert_eq!((call.kind, input(&call)), (StepKind::Llm, (Some(5000), Some(2000))));
+    // A chain that nobody else knows better stays one.
+    let chain = |list: &[(&str, Value)]| told("openinference.instrumentation.langchain", "RunnableSequence", list).kind;
+    assert_eq!(chain(&[("openinference.span.kind", "CHAIN".into())]), StepKind::Task);
+    // Nor does one that says nothing of it change what the standard's operation says.
+    let list = [
+        ("gen_ai.operation.name", Value::from("chat")),
+        ("litellm.call_type", "completion".into()),
+        ("lmnr.span.type", "DEFAULT".into()),
+    ];
+    assert_eq!(told("litellm", "litellm_request", &list).kind, StepKind::Llm);
+    // A tool of rig that failed, by Logfire's library for Rust.
+    let tool = told(
+        "logfire",
+        "execute_tool",
+        &[
+            ("logfire.msg", "execute_tool".into()),
+            ("target", "rig::agent".into()),
+            ("gen_ai.operation.name", "execute_tool".into()),
+            ("gen_ai.tool.call.outcome", "error".into()),
+        ],
+    );
+    assert_eq!(tool.status, StepStatus::Error);
+}
+
+#[test]
+fn a_span_is_announced_whoever_else_wrote_on_it() {
+    let mut record = ended(&[
+        ("openinference.span.kind", "LLM".into()),
+        ("logfire.span_type", "pending_span".into()),
+        ("logfire.pending_parent_id", "0000000000000000".into()),
+    ]);
+    record.span.span_id = vec![9; 8];
+    normalize(&mut record);
+    assert_eq!((record.kind, &record.span.span_id), (RecordKind::Started, &vec![1; 8]));
+}
+
+#[test]
+fn what_the_provider_reported_says_more_than_the_table_of_the_emitter() {
+    // Logfire's instrumentation of Anthropic's client.
+    let response = r#"{"message":{"role":"assistant"},"usage":{"input_tokens":3000,"cache_read_input_tokens":2000,"cache_creation_input_tokens":0,"output_tokens":37}}"#;
+    let call = |list: &[(&str, Value)]| {
+        let mut all =
+            vec![("gen_ai.request.model", Value::from("claude-sonnet-4-5")), ("response_data", response.into())];
+        all.extend_from_slice(list);
+        input(&told("logfire.anthropic", "Message with 'claude-sonnet-4-5'", &all))
+    };
+    assert_eq!(call(&[]), (Some(5000), Some(2000)));
+    // What stands beside it has them counted in.
+    let counted = [("gen_ai.usage.input_tokens", Value::Int(5000)), ("gen_ai.usage.output_tokens", Value::Int(37))];
+    assert_eq!(call(&counted), (Some(5000), Some(2000)));
+}
+
+#[test]
+fn mlflows_own_summary_is_what_the_provider_says_beside_it() {
+    let call = |summary: &str, usage: &str| {
+        let outputs = format!(r#"{{"id": "msg_1", "usage": {usage}}}"#);
+        let list = [
+            ("mlflow.spanType", Value::from(r#""CHAT_MODEL""#)),
+            ("mlflow.chat.tokenUsage", summary.into()),
+            ("mlflow.spanOutputs", outputs.as_str().into()),
+        ];
+        input(&told("mlflow.anthropic.autolog", "Messages.create", &list))
+    };
+    let apart = r#"{"input_tokens": 3000, "cache_read_input_tokens": 2000, "cache_creation_input_tokens": 0, "output_tokens": 37}"#;
+    assert_eq!(
+        call(r#"{"input_tokens": 3000, "output_tokens": 37, "total_tokens": 3037}"#, apart),
+        (Some(5000), Some(2000))
+    );
+    // Later ones have counted them in, under Anthropic's names.
+    let counted_in =
+        r#"{"input_tokens": 5000, "output_tokens": 37, "total_tokens": 5037, "cache_read_input_tokens": 2000}"#;
+    assert_eq!(call(counted_in, apart), (Some(5000), Some(2000)));
+    assert_eq!(call(counted_in, "null"), (Some(5000), Some(2000)));
+}
+
+#[test]
+fn a_total_that_only_adds_up_with_the_cache_says_more_than_any_table() {
+    // LangChain's `ChatBedrockConverse`, whose total is Bedrock's: by MLflow, and as its own object.
+    let summary =
+        r#"{"input_tokens": 3000, "output_tokens": 37, "total_tokens": 5037, "cache_read_input_tokens": 2000}"#;
+    let call = told(
+        "mlflow.langchain.autolog",
+        "ChatBedrockConverse",
+        &[("mlflow.spanType", r#""CHAT_MODEL""#.into()), ("mlflow.chat.tokenUsage", summary.into())],
+    );
+    assert_eq!(input(&call), (Some(5000), Some(2000)));
+    let usage = r#"{"input_tokens": 3000, "output_tokens": 37, "total_tokens": 5037, "input_token_details": {"cache_read": 2000, "cache_creation": 0}}"#;
+    let call = told(
+        "langsmith",
+        "ChatBedrockConverse",
+        &[("langsmith.span.kind", "llm".into()), ("langsmith.metadata.usage_metadata", usage.into())],
+    );
+    assert_eq!(input(&call), (Some(5000), Some(2000)));
+}
+
+#[test]
 fn of_mcp_only_a_call_of_a_tool_is_a_run_whatever_names_it_bears() {
     // FastMCP.
     let said = |name: &str, list: &[(&str, Value)]| {
