@@ -270,6 +270,8 @@ pub const TOOL_CHOICE: &str = "runspan.request.tool_choice";
 
 /// What the library cut because it was over a bound.
 pub const CUT: &str = "runspan.cut";
+/// That a span's times cannot be right: it ends before it starts, has no start, or starts after it came.
+pub const CLOCK_SKEW: &str = "runspan.clock_skew";
 
 /// The words of [`OPERATION`] that stand for a kind of step. Other standard operations (`plan`, `create_agent`,
 /// `fetch_response`, the memory operations) are tasks. The first word of a kind is the one written for it.

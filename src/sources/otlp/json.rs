@@ -61,6 +61,7 @@ pub(super) fn received(body: &[u8], signal: Signal, limits: &Limits) -> Result<R
     }
     received.place_logs();
     received.warnings.extend(names.warning());
+    received.warn_of_cuts(limits);
     Ok(received)
 }
 
@@ -83,11 +84,14 @@ fn take(
     }
     match lenient::<Span>(text, names) {
         Ok(mut span) => {
-            hold_to(&mut span, limits);
+            let is_cut = hold_to(&mut span, limits);
             // What counts is its size as it is stored.
             if span.encoded_len() > limits.span_bytes {
                 let why = format!("it has {} bytes, and a span may have {}", span.encoded_len(), limits.span_bytes);
                 return received.rejected.add(place, "too_large", &why);
+            }
+            if is_cut {
+                received.note_cut(place);
             }
             received.take(place, resource, scope, span);
         }
@@ -114,7 +118,9 @@ fn take_log(
     }
     match lenient::<LogRecord>(text, names) {
         Ok(mut log) => {
-            log.hold_to(limits.attributes);
+            if log.hold_to(limits.attributes) {
+                received.note_cut(place);
+            }
             received.take_log(resource, scope, log);
         }
         Err(error) => received.rejected.add(place, "undecodable", &error.to_string()),
@@ -136,22 +142,24 @@ fn values_in(text: &str) -> usize {
     count
 }
 
-/// Leaves out of a span what is beyond the limits, and counts it there.
-fn hold_to(span: &mut Span, limits: &Limits) {
-    fn hold<T>(list: &mut Vec<T>, max: usize, dropped: &mut u32) {
+/// Leaves out of a span what is beyond the limits, and counts it there. Tells whether there was any.
+fn hold_to(span: &mut Span, limits: &Limits) -> bool {
+    fn hold<T>(list: &mut Vec<T>, max: usize, dropped: &mut u32) -> bool {
         let surplus = list.len().saturating_sub(max);
         list.truncate(max);
         *dropped = dropped.saturating_add(u32::try_from(surplus).unwrap_or(u32::MAX));
+        surplus > 0
     }
-    hold(&mut span.attributes, limits.attributes, &mut span.dropped_attributes_count);
-    hold(&mut span.events, limits.events, &mut span.dropped_events_count);
-    hold(&mut span.links, limits.links, &mut span.dropped_links_count);
+    let mut is_cut = hold(&mut span.attributes, limits.attributes, &mut span.dropped_attributes_count);
+    is_cut |= hold(&mut span.events, limits.events, &mut span.dropped_events_count);
+    is_cut |= hold(&mut span.links, limits.links, &mut span.dropped_links_count);
     for event in &mut span.events {
-        hold(&mut event.attributes, limits.attributes, &mut event.dropped_attributes_count);
+        is_cut |= hold(&mut event.attributes, limits.attributes, &mut event.dropped_attributes_count);
     }
     for link in &mut span.links {
-        hold(&mut link.attributes, limits.attributes, &mut link.dropped_attributes_count);
+        is_cut |= hold(&mut link.attributes, limits.attributes, &mut link.dropped_attributes_count);
     }
+    is_cut
 }
 
 pub(super) fn malformed(what: &str, why: &impl fmt::Display) -> BadBody {

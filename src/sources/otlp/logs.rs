@@ -113,12 +113,13 @@ impl Received {
 }
 
 impl LogRecord {
-    /// Leaves out attributes beyond a bound, and counts them.
-    pub(super) fn hold_to(&mut self, max: usize) {
+    /// Leaves out attributes beyond a bound, and counts them. Tells whether there were any.
+    pub(super) fn hold_to(&mut self, max: usize) -> bool {
         let surplus = self.attributes.len().saturating_sub(max);
         self.attributes.truncate(max);
         let surplus = u32::try_from(surplus).unwrap_or(u32::MAX);
         self.dropped_attributes_count = self.dropped_attributes_count.saturating_add(surplus);
+        surplus > 0
     }
 }
 

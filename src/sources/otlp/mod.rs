@@ -15,9 +15,10 @@ use std::sync::Arc;
 
 pub use metrics::metrics_as_protobuf;
 
+use crate::conventions::names;
 use crate::model::otlp::{Resource, Scope, Span};
 use crate::model::record::{Record, RecordKind};
-use crate::model::{SpanId, TraceId};
+use crate::model::{SpanId, TraceId, UnixNanos};
 
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +81,33 @@ pub struct Received {
     unplaced: Vec<logs::Unplaced>,
     /// The beginnings of such calls.
     begun: Vec<logs::Begun>,
-    /// What the sender should know of although nothing was lost by it.
+    /// What the sender should know of although no span was lost by it.
     pub warnings: Vec<String>,
+    /// How many spans or records were cut, and the place of one.
+    cut: Option<(u64, usize)>,
+}
+
+impl Received {
+    /// Notes that a span or record of a log had more in its lists than one may have.
+    fn note_cut(&mut self, place: usize) {
+        let (count, first) = self.cut.unwrap_or((0, place));
+        self.cut = Some((count + 1, first.min(place)));
+    }
+
+    /// Tells the sender of what was cut.
+    fn warn_of_cuts(&mut self, limits: &Limits) {
+        let Some((count, first)) = self.cut else { return };
+        let (what, lists) = if self.rejected.of_logs {
+            ("record", format!("{} attributes", limits.attributes))
+        } else {
+            let Limits { attributes, events, links, .. } = limits;
+            ("span", format!("{attributes} attributes, {events} events and {links} links"))
+        };
+        let others = if count > 1 { format!(", and of {} others", count - 1) } else { String::new() };
+        self.warnings.push(format!(
+            "of {what} {first} of the request{others} what is beyond {lists} was left out, and is counted in it as dropped"
+        ));
+    }
 }
 
 /// Spans that cannot be taken, by reason.
@@ -199,12 +225,19 @@ impl Received {
             let why = bad_id("parent_span_id", &span.parent_span_id, 8);
             return self.rejected.add(place, "bad_id", &why);
         }
+        let (start, end) = (span.start_time_unix_nano, span.end_time_unix_nano);
+        if start == 0 || end < start || start > UnixNanos::now().0.saturating_add(AHEAD) {
+            span.set_attr(names::CLOCK_SKEW, true);
+        }
         // A span that was exported is over, whatever its clock says; 0 would make it one that is open.
         span.end_time_unix_nano = span.end_time_unix_nano.max(span.start_time_unix_nano).max(1);
         let record = Record { kind: RecordKind::Ended, resource: Arc::clone(resource), scope: scope.clone(), span };
         self.records.push(record);
     }
 }
+
+/// A clock may be so many nanoseconds ahead of ours before it is told: a day, for those who send local time as UTC.
+const AHEAD: u64 = 86_400_000_000_000;
 
 fn bad_id(field: &str, id: &[u8], bytes: usize) -> String {
     if id.len() == bytes {
@@ -251,5 +284,78 @@ mod tests {
         let expected = (vec![1, 2, 3, 4], 0, 2, first);
         assert_eq!(told(&request.encode_to_vec(), Encoding::Protobuf), expected);
         assert_eq!(told(&serde_json::to_vec(&request).unwrap(), Encoding::Json), expected);
+    }
+
+    /// What becomes of the spans of a request.
+    fn received_as(spans: Vec<Span>, limits: &Limits, encoding: Encoding) -> Received {
+        let scope_spans = vec![ScopeSpans { scope: Some(Scope::default()), spans, ..ScopeSpans::default() }];
+        let resource = Some(Resource::default());
+        let request =
+            TracesData { resource_spans: vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }] };
+        let body = match encoding {
+            Encoding::Protobuf => request.encode_to_vec(),
+            Encoding::Json => serde_json::to_vec(&request).unwrap(),
+        };
+        received(&body, Signal::Traces, encoding, limits).unwrap()
+    }
+
+    fn of_times(start: u64, end: u64) -> Span {
+        Span {
+            trace_id: vec![1; 16],
+            span_id: vec![2; 8],
+            start_time_unix_nano: start,
+            end_time_unix_nano: end,
+            ..Span::default()
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_span_is_told_to_its_sender() {
+        let limits = Limits { attributes: 2, events: 1, ..Limits::default() };
+        let [few, many, full] = [2, 5, 1].map(|n| {
+            let mut span = of_times(1, 2);
+            (0..n).for_each(|n| span.set_attr(&format!("a{n}"), n));
+            span
+        });
+        let full = Span { events: vec![crate::model::otlp::SpanEvent::default(); 3], ..full };
+        for encoding in [Encoding::Protobuf, Encoding::Json] {
+            let one = received_as(vec![few.clone(), many.clone()], &limits, encoding);
+            assert_eq!(
+                one.warnings,
+                [
+                    "of span 1 of the request what is beyond 2 attributes, 1 events and 1024 links was left out, and is counted in \
+                     it as dropped"
+                ]
+            );
+            assert_eq!(one.records[1].span.dropped_attributes_count, 3);
+            let two = received_as(vec![many.clone(), full.clone()], &limits, encoding);
+            assert!(
+                two.warnings[0].starts_with("of span 0 of the request, and of 1 others what"),
+                "{:?}",
+                two.warnings
+            );
+            assert_eq!((two.rejected.count(), two.records.len()), (0, 2));
+            assert_eq!(received_as(vec![few.clone()], &limits, encoding).warnings, Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn a_span_whose_times_cannot_be_right_says_so() {
+        let now = UnixNanos::now().0;
+        let times = [
+            (now - 2, now - 1, false),
+            (now - 1, now - 1, false),
+            // A clock that is some hours ahead.
+            (now + AHEAD / 2, now + AHEAD / 2, false),
+            (now + 2 * AHEAD, now + 2 * AHEAD, true),
+            (now, now - 1, true),
+            (now, 0, true),
+            (0, now, true),
+            (u64::MAX, u64::MAX, true),
+        ];
+        for (start, end, expected) in times {
+            let received = received_as(vec![of_times(start, end)], &Limits::default(), Encoding::Protobuf);
+            assert_eq!(received.records[0].span.attr(names::CLOCK_SKEW).is_some(), expected, "{start} {end}");
+        }
     }
 }

@@ -46,6 +46,7 @@ pub(super) fn received(body: &[u8], signal: Signal, limits: &Limits) -> Result<R
         }
     }
     received.place_logs();
+    received.warn_of_cuts(limits);
     Ok(received)
 }
 
@@ -58,6 +59,7 @@ pub(super) fn each_span(body: &[u8], limits: &Limits, mut hand_on: impl FnMut(Re
         take(&mut received, &part, limits);
         received.records.drain(..).for_each(&mut hand_on);
     }
+    received.warn_of_cuts(limits);
     Ok(received)
 }
 
@@ -155,7 +157,9 @@ fn take_log(received: &mut Received, part: &Part<'_>, limits: &Limits) {
     }
     match LogRecord::decode(bytes) {
         Ok(mut log) => {
-            log.hold_to(limits.attributes);
+            if log.hold_to(limits.attributes) {
+                received.note_cut(place);
+            }
             unknown::keep_of_log(&mut log, bytes);
             received.take_log(resource, scope, log);
         }
@@ -174,6 +178,9 @@ fn take(received: &mut Received, part: &Part<'_>, limits: &Limits) {
         return received.rejected.add(place, "too_many_values", &why);
     }
     let held = held_to(bytes, limits);
+    if held.is_some() {
+        received.note_cut(place);
+    }
     match unknown::decode_span(held.as_deref().unwrap_or(bytes)) {
         Ok(span) => received.take(place, resource, scope, span),
         Err(error) => received.rejected.add(place, "undecodable", &first_words(&error.to_string())),
