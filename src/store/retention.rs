@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -203,7 +204,7 @@ pub struct Candidate {
     /// What it is an execution of.
     pub kind: RunKind,
     /// Of which agent or workflow.
-    pub name: String,
+    pub name: Arc<str>,
     /// When it began.
     pub started_at: UnixNanos,
     /// When it ended, or was last written.
@@ -288,7 +289,7 @@ mod tests {
                     run_id: RunId([place as u8; 16]),
                     kind: if name == 2 { RunKind::Workflow } else { RunKind::Agent },
                     // A workflow and an agent may have one name.
-                    name: format!("name-{}", name % 2),
+                    name: format!("name-{}", name % 2).into(),
                     started_at: UnixNanos(start * SECOND),
                     ended_at: UnixNanos((start + took) * SECOND),
                     bytes,

@@ -4,11 +4,12 @@
 //! whole lines with one write each, which the operating system keeps apart. A line that cannot be read costs itself:
 //! the run's own `run.yaml` is read instead.
 
-use std::collections::HashMap;
 #[cfg(feature = "server")]
 use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -250,30 +251,72 @@ struct Key {
     run_id: RunId,
 }
 
-/// What has to be known of each run to say whether it goes: the summaries of 100,000 runs would take 200 MB.
-#[derive(Debug, Deserialize)]
+/// What has to be known of each run to say whether it goes: a server that has a bound of memory looks at all of them.
+#[derive(Debug)]
 pub(super) struct Lead {
     pub run_id: RunId,
     pub kind: RunKind,
-    #[serde(default)]
-    pub agent_id: Option<String>,
-    #[serde(default)]
-    pub workflow_id: Option<String>,
-    #[serde(default)]
+    /// Of the agent or workflow.
+    pub name: Arc<str>,
     pub parent_run_id: Option<RunId>,
-    pub status: RunStatus,
+    pub is_open: bool,
     pub started_at: UnixNanos,
-    #[serde(default)]
-    pub completed_at: Option<UnixNanos>,
+    /// When it ended, or was last written.
+    pub ended_at: UnixNanos,
     pub updated_at: UnixNanos,
+    /// Bytes of the largest file that it produced.
+    pub largest_artifact: u64,
+}
+
+/// The names of agents and workflows, each of them once.
+type Names = HashSet<Arc<str>>;
+
+/// What of a line says so.
+#[derive(Deserialize)]
+struct LeadLine {
+    run_id: RunId,
+    kind: RunKind,
     #[serde(default)]
-    pub artifacts: Vec<Length>,
+    agent_id: Option<String>,
+    #[serde(default)]
+    workflow_id: Option<String>,
+    #[serde(default)]
+    parent_run_id: Option<RunId>,
+    status: RunStatus,
+    started_at: UnixNanos,
+    #[serde(default)]
+    completed_at: Option<UnixNanos>,
+    updated_at: UnixNanos,
+    #[serde(default)]
+    artifacts: Vec<Length>,
 }
 
 /// A file that a run produced.
-#[derive(Debug, Deserialize)]
-pub(super) struct Length {
-    pub bytes: u64,
+#[derive(Deserialize)]
+struct Length {
+    bytes: u64,
+}
+
+impl LeadLine {
+    fn lead(self, names: &mut Names) -> Lead {
+        let name = self.agent_id.or(self.workflow_id).unwrap_or_default();
+        let name = names.get(name.as_str()).cloned().unwrap_or_else(|| {
+            let name = Arc::<str>::from(name);
+            names.insert(Arc::clone(&name));
+            name
+        });
+        Lead {
+            run_id: self.run_id,
+            kind: self.kind,
+            name,
+            parent_run_id: self.parent_run_id,
+            is_open: self.status.is_open(),
+            started_at: self.started_at,
+            ended_at: self.completed_at.unwrap_or(self.updated_at),
+            updated_at: self.updated_at,
+            largest_artifact: self.artifacts.iter().map(|artifact| artifact.bytes).max().unwrap_or_default(),
+        }
+    }
 }
 
 impl From<RunSummary> for Lead {
@@ -281,33 +324,33 @@ impl From<RunSummary> for Lead {
         Self {
             run_id: run.run_id,
             kind: run.kind,
-            agent_id: run.agent_id,
-            workflow_id: run.workflow_id,
+            name: run.agent_id.or(run.workflow_id).unwrap_or_default().into(),
             parent_run_id: run.parent_run_id,
-            status: run.status,
+            is_open: run.status.is_open(),
             started_at: run.started_at,
-            completed_at: run.completed_at,
+            ended_at: run.completed_at.unwrap_or(run.updated_at),
             updated_at: run.updated_at,
-            artifacts: run.artifacts.iter().map(|artifact| Length { bytes: artifact.bytes }).collect(),
+            largest_artifact: run.artifacts.iter().map(|artifact| artifact.bytes).max().unwrap_or_default(),
         }
     }
 }
 
 /// Reads the last line of each run, with one line in memory at a time. Returns also of which runs any line tells, readable or
-/// not.
+/// not. What is appended meanwhile is for the next time: under load a slow thread would never come to the end.
 pub(super) fn leads(fs: &dyn Fs, path: &Path) -> Result<(IdMap<RunId, Lead>, IdSet<RunId>), StoreError> {
-    let (mut leads, mut told) = (IdMap::default(), IdSet::default());
+    let (mut leads, mut told, mut names) = (IdMap::default(), IdSet::default(), Names::new());
     let file = match open_plain(fs, path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((leads, told)),
         Err(error) => return Err(StoreError::io("read", path)(error)),
     };
-    let (mut lines, mut line) = (BufReader::with_capacity(1 << 16, Contents::of(&*file)), Vec::new());
+    let length = file.stat().map_err(StoreError::io("read", path))?.len;
+    let (mut lines, mut line) = (BufReader::with_capacity(1 << 16, Contents::of(&*file)).take(length), Vec::new());
     while lines.read_until(b'\n', &mut line).map_err(StoreError::io("read", path))? > 0 {
-        match serde_json::from_slice::<Lead>(&line) {
+        match serde_json::from_slice::<LeadLine>(&line) {
             Ok(lead) => {
                 told.insert(lead.run_id);
-                leads.insert(lead.run_id, lead);
+                leads.insert(lead.run_id, lead.lead(&mut names));
             }
             Err(_) => told.extend(quick_id(&line).filter(|_| removed_in(line.trim_ascii_end()).is_none())),
         }

@@ -88,7 +88,7 @@ fn remove_packed(
 
 fn removed(run: &Candidate, bytes: u64, reason: Reason) -> Removed {
     let Candidate { run_id, kind, started_at, .. } = *run;
-    Removed { run_id, kind, name: run.name.clone(), started_at, bytes, reason }
+    Removed { run_id, kind, name: run.name.to_string(), started_at, bytes, reason }
 }
 
 /// Takes runs out of sight, then their files away.

@@ -53,18 +53,21 @@ impl Survey {
     pub fn take(layout: &Layout, with_bytes: bool) -> Result<Self, StoreError> {
         let (packs, inner) = layout.packs();
         let fs = layout.fs();
+        // First: what comes meanwhile is for the next time.
+        let mut runs = Vec::new();
+        for kind in RunKind::ALL {
+            runs.extend(run_ids(fs, &layout.runs(*kind))?.into_iter().map(|run| (*kind, run)));
+        }
         let (mut indexed, told) = index::leads(fs, &layout.index_log())?;
         let packed = packs.bytes(inner).map_err(StoreError::io("read", packs.dir()))?;
         let mut survey = Self { packed, ..Self::default() };
-        for kind in RunKind::ALL {
-            for run in run_ids(fs, &layout.runs(*kind))? {
-                let lead = indexed.remove(&run);
-                match survey.look(layout, *kind, run, lead, with_bytes) {
-                    Err(error) if error.is_out_of_resources() => return Err(error),
-                    // One run that cannot be read, perhaps another user's, does not keep all others.
-                    Err(_) => survey.add_damaged(*kind, run, 0),
-                    Ok(()) => {}
-                }
+        for (kind, run) in runs {
+            let lead = indexed.remove(&run);
+            match survey.look(layout, kind, run, lead, with_bytes) {
+                Err(error) if error.is_out_of_resources() => return Err(error),
+                // One run that cannot be read, perhaps another user's, does not keep all others.
+                Err(_) => survey.add_damaged(kind, run, 0),
+                Ok(()) => {}
             }
         }
         let there: IdSet<RunId> = survey.candidates.iter().map(|run| run.run_id).collect();
@@ -98,7 +101,7 @@ impl Survey {
             None => tree_bytes(fs, &dir)?,
         };
         // A line may be an old one; a run that is over does not become open again by itself.
-        let lead = match lead.filter(|lead| !lead.status.is_open()) {
+        let lead = match lead.filter(|lead| !lead.is_open) {
             Some(lead) => lead,
             // Nothing but artifacts yet: the run's first lines are about to be written.
             None if !run_dir::is_begun(fs, &dir)? => return Ok(()),
@@ -120,20 +123,20 @@ impl Survey {
     }
 
     fn add(&mut self, run: Lead, bytes: u64, is_pinned: bool) {
-        let is_over = !run.status.is_open();
+        let is_over = !run.is_open;
         if let Some(parent) = run.parent_run_id {
             self.children.entry(parent).or_default().push(run.run_id);
         }
         if is_over {
-            let has_large = run.artifacts.iter().any(|artifact| artifact.bytes > COMPRESSED_FROM);
+            let has_large = run.largest_artifact > COMPRESSED_FROM;
             self.over.push(Over { run: run.run_id, written_at: run.updated_at, has_large });
         }
         self.candidates.push(Candidate {
             run_id: run.run_id,
             kind: run.kind,
-            name: run.agent_id.or(run.workflow_id).unwrap_or_default(),
+            name: run.name,
             started_at: run.started_at,
-            ended_at: run.completed_at.unwrap_or(run.updated_at),
+            ended_at: run.ended_at,
             bytes,
             // What its own files say is asked when it is to go.
             is_removable: is_over && !is_pinned,
@@ -143,7 +146,7 @@ impl Survey {
     /// Adds a run that cannot be read: it takes room, and stays.
     fn add_damaged(&mut self, kind: RunKind, run_id: RunId, bytes: u64) {
         let at = run_id.time();
-        let name = String::new();
+        let name = "".into();
         self.candidates.push(Candidate {
             run_id,
             kind,
