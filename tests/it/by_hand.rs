@@ -95,14 +95,14 @@ fn a_run_by_hand_is_stored_whole() {
         told(dir.path(), run.run_id),
         [
             r#"reviewer < - {"kind":"agent","name":"invoke_agent reviewer","agent_id":"reviewer","status":"success","input":"Review this.","output":{"verdict":"ok"}}"#,
-            r#"chat < reviewer {"kind":"llm","name":"chat gpt-4o","status":"success","provider":"openai","model":"gpt-4o-2024-08-06","tokens":{"prompt":1000,"completion":20,"total":1020,"cache_read":100,"reasoning":5},"cost_usd":0.25,"cost_source":"reported","input":[{"role":"user","parts":[{"type":"text","content":"Review this."}]}],"output":[{"role":"assistant","parts":[{"type":"text","content":"Fine."}]}]}"#,
-            r#"read_file < reviewer {"kind":"tool","name":"execute_tool read_file","status":"success","input":{"path":"a.rs"},"output":["line"]}"#,
-            r#"retrieval-wiki < reviewer {"kind":"retrieval","name":"retrieval wiki","status":"success","input":"rings","output":[{"id":"d1"}]}"#,
-            r#"embeddings < reviewer {"kind":"embedding","name":"embeddings text-embedding-3-small","status":"success","provider":"openai","model":"text-embedding-3-small","tokens":{"prompt":7,"total":7},"cost_usd":0.5,"cost_source":"reported"}"#,
-            r#"pii < reviewer {"kind":"guardrail","name":"pii","status":"success","input":"x","output":true}"#,
-            r#"judge < reviewer {"kind":"evaluator","name":"judge","status":"success","output":3}"#,
+            r#"chat < reviewer {"kind":"llm","name":"chat gpt-4o","agent_id":"reviewer","status":"success","provider":"openai","model":"gpt-4o-2024-08-06","tokens":{"prompt":1000,"completion":20,"total":1020,"cache_read":100,"reasoning":5},"cost_usd":0.25,"cost_source":"reported","input":[{"role":"user","parts":[{"type":"text","content":"Review this."}]}],"output":[{"role":"assistant","parts":[{"type":"text","content":"Fine."}]}]}"#,
+            r#"read_file < reviewer {"kind":"tool","name":"execute_tool read_file","agent_id":"reviewer","status":"success","input":{"path":"a.rs"},"output":["line"]}"#,
+            r#"retrieval-wiki < reviewer {"kind":"retrieval","name":"retrieval wiki","agent_id":"reviewer","status":"success","input":"rings","output":[{"id":"d1"}]}"#,
+            r#"embeddings < reviewer {"kind":"embedding","name":"embeddings text-embedding-3-small","agent_id":"reviewer","status":"success","provider":"openai","model":"text-embedding-3-small","tokens":{"prompt":7,"total":7},"cost_usd":0.5,"cost_source":"reported"}"#,
+            r#"pii < reviewer {"kind":"guardrail","name":"pii","agent_id":"reviewer","status":"success","input":"x","output":true}"#,
+            r#"judge < reviewer {"kind":"evaluator","name":"judge","agent_id":"reviewer","status":"success","output":3}"#,
             r#"helper < reviewer {"kind":"agent","name":"invoke_agent helper","agent_id":"helper","status":"success"}"#,
-            r#"plan < helper {"kind":"task","name":"plan","status":"success"}"#,
+            r#"plan < helper {"kind":"task","name":"plan","agent_id":"helper","status":"success"}"#,
         ]
     );
 }
@@ -194,12 +194,12 @@ fn how_a_step_ended_is_told() {
         told(dir.path(), run.run_id),
         [
             r#"a < - {"kind":"agent","name":"invoke_agent a","agent_id":"a","status":"error","error":{"type":"fmt::Error","message":"an error occurred when formatting an argument"}}"#,
-            r#"parse < a {"kind":"tool","name":"execute_tool parse","status":"error","error":{"type":"ParseIntError","message":"invalid digit found in string"}}"#,
-            r#"read < a {"kind":"tool","name":"execute_tool read","status":"error","error":{"type":"io::Error","message":"too slow"}}"#,
-            r#"box < a {"kind":"tool","name":"execute_tool box","status":"error","error":{"type":"_OTHER","message":"erased"}}"#,
-            r#"dropped < a {"kind":"tool","name":"execute_tool dropped","status":"cancelled","error":{"type":null,"message":null}}"#,
-            r#"panicked < a {"kind":"tool","name":"execute_tool panicked","status":"error","error":{"type":"panic","message":"panicked"}}"#,
-            r#"good < a {"kind":"tool","name":"execute_tool good","status":"success"}"#,
+            r#"parse < a {"kind":"tool","name":"execute_tool parse","agent_id":"a","status":"error","error":{"type":"ParseIntError","message":"invalid digit found in string"}}"#,
+            r#"read < a {"kind":"tool","name":"execute_tool read","agent_id":"a","status":"error","error":{"type":"io::Error","message":"too slow"}}"#,
+            r#"box < a {"kind":"tool","name":"execute_tool box","agent_id":"a","status":"error","error":{"type":"_OTHER","message":"erased"}}"#,
+            r#"dropped < a {"kind":"tool","name":"execute_tool dropped","agent_id":"a","status":"cancelled","error":{"type":null,"message":null}}"#,
+            r#"panicked < a {"kind":"tool","name":"execute_tool panicked","agent_id":"a","status":"error","error":{"type":"panic","message":"panicked"}}"#,
+            r#"good < a {"kind":"tool","name":"execute_tool good","agent_id":"a","status":"success"}"#,
         ]
     );
 }
@@ -422,8 +422,8 @@ fn code_inside_a_step_reaches_it_through_current() {
         told(dir.path(), run.run_id),
         [
             r#"a < - {"kind":"agent","name":"invoke_agent a","agent_id":"a","status":"success","output":"bye"}"#,
-            r#"chat < a {"kind":"llm","name":"chat m1","status":"success","provider":"acme","model":"m1","tokens":{"prompt":3,"completion":4,"total":7},"cost_usd":0.5,"cost_source":"reported","output":[{"role":"assistant","parts":[{"type":"text","content":"hi"}]}]}"#,
-            r#"plain < chat {"kind":"task","name":"plain","status":"success"}"#,
+            r#"chat < a {"kind":"llm","name":"chat m1","agent_id":"a","status":"success","provider":"acme","model":"m1","tokens":{"prompt":3,"completion":4,"total":7},"cost_usd":0.5,"cost_source":"reported","output":[{"role":"assistant","parts":[{"type":"text","content":"hi"}]}]}"#,
+            r#"plain < chat {"kind":"task","name":"plain","agent_id":"a","status":"success"}"#,
         ]
     );
 }

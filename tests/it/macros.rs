@@ -82,8 +82,8 @@ fn attributes_and_the_hand_store_the_same_run() {
         told[0],
         [
             r#"weather < - {"kind":"agent","name":"invoke_agent weather","agent_id":"weather","status":"success","input":{"question":"How warm?","secret":"s"},"output":{"text":"mild"}}"#,
-            r#"degrees < weather {"kind":"tool","name":"execute_tool degrees","status":"success","input":{"city":"Paris","digits":2},"output":21}"#,
-            r#"chat < weather {"kind":"llm","name":"chat gpt-4o-mini","status":"success","provider":"openai","model":"gpt-4o-mini","tokens":{"prompt":11,"completion":3,"total":14},"cost_usd":0.5,"cost_source":"reported","input":{"degrees":21},"output":[{"role":"assistant","parts":[{"type":"text","content":"It is 21."}]}]}"#,
+            r#"degrees < weather {"kind":"tool","name":"execute_tool degrees","agent_id":"weather","status":"success","input":{"city":"Paris","digits":2},"output":21}"#,
+            r#"chat < weather {"kind":"llm","name":"chat gpt-4o-mini","agent_id":"weather","status":"success","provider":"openai","model":"gpt-4o-mini","tokens":{"prompt":11,"completion":3,"total":14},"cost_usd":0.5,"cost_source":"reported","input":{"degrees":21},"output":[{"role":"assistant","parts":[{"type":"text","content":"It is 21."}]}]}"#,
         ]
     );
 }
