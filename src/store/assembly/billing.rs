@@ -147,7 +147,7 @@ impl RunState {
                 copies.insert(place, outermost);
             }
         }
-        for (call, last_try) in self.tried(&copies) {
+        for (call, last_try) in self.tried(&copies, |place| is_in_circle(place, &[place])) {
             copies.insert(call, last_try);
         }
         let settled = |mut place: usize| {
@@ -161,7 +161,7 @@ impl RunState {
 
     /// Finds calls that failed because every model that was tried inside them did, and of which nothing else is told: what
     /// was asked for is that which was tried last.
-    fn tried(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
+    fn tried(&self, copies: &HashMap<usize, usize>, is_in_circle: impl Fn(usize) -> bool) -> Vec<(usize, usize)> {
         let mut last: HashMap<usize, usize> = HashMap::new();
         let calls = self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed && is_failure(step.status));
         for (place, step) in calls.filter(|(place, _)| !copies.contains_key(place)) {
@@ -169,9 +169,7 @@ impl RunState {
             let is_told = |facts: &StepFacts| facts.tokens.is_some() || facts.cost.is_some();
             let Some(outer) = above.filter(|outer| !copies.contains_key(outer)) else { continue };
             let call = &self.steps[outer];
-            // Of steps that broken input puts around each other, none is the outer one.
-            let is_in_circle = || self.ancestors(call).contains(&step.span_id);
-            if !is_failure(call.status) || is_told(&call.facts) || !is_other_try(call, step) || is_in_circle() {
+            if !is_failure(call.status) || is_told(&call.facts) || !is_other_try(call, step) || is_in_circle(place) {
                 continue;
             }
             let key = |place: &usize| (self.steps[*place].ended_at, self.steps[*place].span_id);
