@@ -335,8 +335,13 @@ fn temporary(reader: &FilesReader, depth: Depth, progress: &mut dyn FnMut(Progre
 /// Asks the database of a store, once it has taken in all there is. `None` when it has not within a moment, or cannot be
 /// used: then the files have to be asked.
 pub(super) fn ask(layout: &Layout, ask: impl Fn(&Database) -> Result<Found>) -> Option<Found> {
+    ask_within(layout, MMAP_BYTES, ask)
+}
+
+/// The same, with so many bytes of the file in memory at most.
+fn ask_within(layout: &Layout, mapped: i64, ask: impl Fn(&Database) -> Result<Found>) -> Option<Found> {
     let once = || {
-        let mut database = Database::open(layout)?;
+        let mut database = Database::open(layout)?.with_mapped(mapped)?;
         let reached = database.catch_up(MOMENT)?;
         if reached.is_whole { ask(&database).map(Some) } else { Ok(None) }
     };
@@ -353,7 +358,8 @@ pub(super) fn ask(layout: &Layout, ask: impl Fn(&Database) -> Result<Found>) -> 
 /// reader does.
 pub(super) fn catch_up(layout: &Layout) {
     if layout.is_of_the_system() && path(layout).exists() {
-        let _ = ask(layout, |database| text::forget_in(layout, database).map(|()| Found::default()));
+        let _ =
+            ask_within(layout, keeper::MAPPED, |database| text::forget_in(layout, database).map(|()| Found::default()));
     }
 }
 

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use super::super::FilesReader;
 use super::super::layout::Layout;
-use super::{Database, Found, GLIMPSE, Result, ask, is_wanted, number, text};
+use super::{Database, Found, GLIMPSE, Result, ask_within, is_wanted, number, text};
 use crate::model::RunKind;
 use crate::priority;
 
 /// Of each database so much is read without copying it: pages that are mapped count as the server's memory, which has a bound.
-const MAPPED: i64 = 32 << 20;
+pub(super) const MAPPED: i64 = 32 << 20;
 /// How often the log is looked at by who keeps up with it.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -39,7 +39,8 @@ impl Keeper {
             while stopped.recv_timeout(KEEP_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
                 let now = Some(traces(&layout));
                 // Whatever is in the way, the next reader meets and mends it.
-                if now != seen && is_wanted(&layout) && ask(&layout, |_| Ok(Found::default())).is_some() {
+                if now != seen && is_wanted(&layout) && ask_within(&layout, MAPPED, |_| Ok(Found::default())).is_some()
+                {
                     let mut way = Duration::ZERO;
                     let goes_on = || {
                         while lags() && way < GIVES_WAY {
