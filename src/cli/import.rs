@@ -108,7 +108,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         let stop = Stop::failed(CODE_USE, format!("{}: no such file or folder", missing.display()));
         return Err(stop.hint("nothing was imported"));
     }
-    let content = args.content.map_or_else(|| variables::CONTENT.wanted(), |content| Ok(Some(content)))?;
+    let content = variables::CONTENT.unless_given(args.content)?;
     let (path, _) = session.store_path();
     let layout = Layout::new(session.cwd.join(path));
     let mut settings = Settings { content: content.unwrap_or_default(), ..Settings::default() };

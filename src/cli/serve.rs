@@ -128,18 +128,16 @@ fn settings(args: &Args, session: &Session<'_>) -> Result<Settings, Stop> {
             place.clone_from(given);
         }
     }
-    put(&variables::CONTENT.wanted()?, &mut settings.content);
-    put(&variables::FORWARD_KEEP.wanted()?, &mut settings.forward_keep);
-    put(&variables::DURABILITY.wanted()?, &mut settings.durability);
+    put(&variables::CONTENT.unless_given(args.content)?, &mut settings.content);
+    put(&variables::FORWARD_KEEP.unless_given(args.forward_keep.clone())?, &mut settings.forward_keep);
+    let durability = args.durability.as_deref().and_then(|word| word.parse().ok());
+    put(&variables::DURABILITY.unless_given(durability)?, &mut settings.durability);
     put(&args.otlp_grpc, &mut settings.otlp_grpc);
     put(&args.otlp_http, &mut settings.otlp_http);
     put(&args.http, &mut settings.http);
-    put(&args.content, &mut settings.content);
-    put(&args.forward_keep, &mut settings.forward_keep);
     put(&args.silence.map(Duration::from_secs), &mut settings.silence);
     put(&args.drain.map(Duration::from_secs), &mut settings.drain);
     put(&args.journal.map(|mib| mib << 20), &mut settings.journal_bytes);
-    put(&args.durability.as_deref().and_then(|word| word.parse().ok()), &mut settings.durability);
     put(&targets(&args.forward)?, &mut settings.forward);
     settings.insecure_bind |= args.insecure_bind;
     settings.hosts.extend(args.allow_host.iter().cloned());

@@ -21,9 +21,9 @@ impl Variable {
         value.parse().map(Some).map_err(|_| format!("{name}: {value:?} is not {expected}"))
     }
 
-    /// The same, where what is wrong is wrong use of the command.
-    pub fn wanted<T: std::str::FromStr>(self) -> Result<Option<T>, Stop> {
-        self.read().map_err(|why| Stop::failed(CODE_USE, why))
+    /// Returns what a flag gives, else what the variable says; what is wrong there is wrong use of the command.
+    pub fn unless_given<T: std::str::FromStr>(self, given: Option<T>) -> Result<Option<T>, Stop> {
+        if given.is_some() { Ok(given) } else { self.read().map_err(|why| Stop::failed(CODE_USE, why)) }
     }
 }
 

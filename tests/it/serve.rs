@@ -617,6 +617,10 @@ fn variables_that_are_empty_say_nothing_and_others_stand_for_flags() {
     };
     assert!(!kept(&[]));
     assert!(kept(&["--content", "full"]));
+    // What a flag gives is not looked for.
+    let mut wrong = command(dir.path(), &["--content", "full"]);
+    wrong.env("RUNSPAN_CONTENT", "everything");
+    assert_eq!(Server::spawn(wrong).end(), Some(0));
 }
 
 #[test]
