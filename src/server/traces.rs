@@ -3,8 +3,6 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prost::Message;
-
 use super::answer::{Problem, Refusal, Taken};
 use super::body::{Held, decompress, too_large};
 use super::intake::{Intake, Prepared, Refused};
@@ -13,14 +11,13 @@ use super::settings::Bounds;
 use crate::conventions::names;
 use crate::journal::{FrameKind, MAX_PAYLOAD_BYTES};
 use crate::model::RunId;
-use crate::model::otlp::{KeyValue, Resource, Span, Value};
+use crate::model::otlp::{KeyValue, Resource, Value};
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
 use crate::model::unknown;
 use crate::model::wire::{Field, Fields};
 use crate::pipeline::Pipeline;
 use crate::pipeline::worker::{encode, frame_kind};
-use crate::sources::encode::cut_to;
 use crate::sources::otlp::{self, BadBody, Encoding, Received, Signal};
 
 /// What requests are worked on with.
@@ -58,9 +55,9 @@ impl Line {
         Self { run: Some(run), ..self }
     }
 
-    /// Takes a record of this process's own: durable when this returns. One that is too large is cut.
+    /// Takes a record of this process's own: durable when this returns. Of one that is too large the longest texts are cut.
     pub async fn tell(&self, mut record: Record) -> Result<(), &'static str> {
-        hold(&mut record.span, self.bounds.limits.span_bytes);
+        otlp::hold(&mut record.span, self.bounds.limits.span_bytes);
         let mut prepared = Prepared::default();
         self.work(|at_work| at_work.take(record, frame_kind, &mut prepared));
         self.intake.append(prepared).await.map_err(why)
@@ -266,24 +263,6 @@ impl AtWork<'_> {
     }
 }
 
-/// Holds a span to a bound: its longest texts are cut first, with a mark.
-fn hold(span: &mut Span, max_bytes: usize) {
-    /// What is left of a text that is cut.
-    const LEFT: usize = 64 << 10;
-    let text = |attribute: &mut KeyValue| match &mut attribute.value.as_mut()?.value {
-        Some(Value::String(text)) if text.len() > LEFT => Some(std::mem::take(text)),
-        _ => None,
-    };
-    while span.encoded_len() > max_bytes {
-        let length = |attribute: &KeyValue| attribute.value.as_ref().map_or(0, Message::encoded_len);
-        let Some(longest) = span.attributes.iter_mut().max_by_key(|attribute| length(attribute)) else { return };
-        let key = longest.key.clone();
-        let Some(cut) = text(longest) else { return };
-        span.set_attr(&key, cut_to(&cut, LEFT).into_owned());
-        span.set_attr(names::CUT, "attributes");
-    }
-}
-
 fn why(refused: Refused) -> &'static str {
     match refused {
         Refused::Full => "the journal is at its bound: the run store cannot keep up, or cannot be written",
@@ -306,29 +285,4 @@ fn words(rejected: &otlp::Rejected, not_kept: u64, warnings: &[String]) -> Strin
         format!("{what} rejected: {} ({}), first: {first}", rejected.count(), reasons.join(", "))
     });
     first.iter().chain(&not_kept).chain(warnings).map(String::as_str).collect::<Vec<_>>().join("; ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_a_span_that_is_too_large_the_longest_texts_are_cut() {
-        let mut span = Span { name: "chat".to_owned(), ..Span::default() };
-        for (key, length) in [("short", 1_000), ("long", 900_000), ("longer", 2_000_000)] {
-            span.set_attr(key, "x".repeat(length));
-        }
-        let mut held = span.clone();
-        hold(&mut held, 4 << 20);
-        assert_eq!(held, span);
-        hold(&mut held, 1 << 20);
-        let lengths: Vec<usize> =
-            ["short", "long", "longer"].iter().map(|key| held.attr_str(key).unwrap().len()).collect();
-        assert_eq!((lengths[0], lengths[1]), (1_000, 900_000));
-        assert!(held.attr_str("longer").unwrap().ends_with("x[cut:1934490]"), "{}", lengths[2]);
-        assert_eq!(held.attr_str(names::CUT), Some("attributes"));
-        // What cannot be cut stays, and is refused later.
-        hold(&mut held, 10);
-        assert_eq!(held.attr_str("short").unwrap().len(), 1_000);
-    }
 }

@@ -14,7 +14,8 @@ use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
-use super::{BadBody, Limits, Received, Signal};
+use super::shorten::hold;
+use super::{BadBody, Limits, Received, Signal, note};
 use crate::model::otlp::{LogRecord, Resource, Scope, Span};
 use crate::model::schema;
 
@@ -87,8 +88,12 @@ fn take(
             let is_cut = hold_to(&mut span, limits);
             // What counts is its size as it is stored.
             if span.encoded_len() > limits.span_bytes {
-                let why = format!("it has {} bytes, and a span may have {}", span.encoded_len(), limits.span_bytes);
-                return received.rejected.add(place, "too_large", &why);
+                hold(&mut span, limits.span_bytes);
+                if span.encoded_len() > limits.span_bytes {
+                    let why = format!("it has {} bytes, and a span may have {}", span.encoded_len(), limits.span_bytes);
+                    return received.rejected.add(place, "too_large", &why);
+                }
+                note(&mut received.shortened, place);
             }
             if is_cut {
                 received.note_cut(place);
@@ -144,20 +149,20 @@ fn values_in(text: &str) -> usize {
 
 /// Leaves out of a span what is beyond the limits, and counts it there. Tells whether there was any.
 fn hold_to(span: &mut Span, limits: &Limits) -> bool {
-    fn hold<T>(list: &mut Vec<T>, max: usize, dropped: &mut u32) -> bool {
+    fn limit<T>(list: &mut Vec<T>, max: usize, dropped: &mut u32) -> bool {
         let surplus = list.len().saturating_sub(max);
         list.truncate(max);
         *dropped = dropped.saturating_add(u32::try_from(surplus).unwrap_or(u32::MAX));
         surplus > 0
     }
-    let mut is_cut = hold(&mut span.attributes, limits.attributes, &mut span.dropped_attributes_count);
-    is_cut |= hold(&mut span.events, limits.events, &mut span.dropped_events_count);
-    is_cut |= hold(&mut span.links, limits.links, &mut span.dropped_links_count);
+    let mut is_cut = limit(&mut span.attributes, limits.attributes, &mut span.dropped_attributes_count);
+    is_cut |= limit(&mut span.events, limits.events, &mut span.dropped_events_count);
+    is_cut |= limit(&mut span.links, limits.links, &mut span.dropped_links_count);
     for event in &mut span.events {
-        is_cut |= hold(&mut event.attributes, limits.attributes, &mut event.dropped_attributes_count);
+        is_cut |= limit(&mut event.attributes, limits.attributes, &mut event.dropped_attributes_count);
     }
     for link in &mut span.links {
-        is_cut |= hold(&mut link.attributes, limits.attributes, &mut link.dropped_attributes_count);
+        is_cut |= limit(&mut link.attributes, limits.attributes, &mut link.dropped_attributes_count);
     }
     is_cut
 }

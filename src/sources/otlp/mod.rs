@@ -8,12 +8,14 @@ mod json;
 mod logs;
 mod metrics;
 mod protobuf;
+mod shorten;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 pub use metrics::metrics_as_protobuf;
+pub(crate) use shorten::hold;
 
 use crate::conventions::names;
 use crate::model::otlp::{Resource, Scope, Span};
@@ -58,7 +60,7 @@ pub struct Limits {
     pub links: usize,
     /// Values that a span's attributes may hold, those in lists and maps too; a span with more is rejected.
     pub values: usize,
-    /// Bytes of one span, as protobuf; a larger one is rejected.
+    /// Bytes of one span or record, as protobuf; of a larger one the longest texts are cut, and where that does not help, it is rejected.
     pub span_bytes: usize,
 }
 
@@ -83,31 +85,48 @@ pub struct Received {
     begun: Vec<logs::Begun>,
     /// What the sender should know of although no span was lost by it.
     pub warnings: Vec<String>,
-    /// How many spans or records were cut, and the place of one.
+    /// How many spans or records had more in their lists than they may, and the place of the first.
     cut: Option<(u64, usize)>,
+    /// Of how many texts were cut, and the place of the first.
+    shortened: Option<(u64, usize)>,
 }
 
 impl Received {
     /// Notes that a span or record of a log had more in its lists than one may have.
     fn note_cut(&mut self, place: usize) {
-        let (count, first) = self.cut.unwrap_or((0, place));
-        self.cut = Some((count + 1, first.min(place)));
+        note(&mut self.cut, place);
     }
 
     /// Tells the sender of what was cut.
     fn warn_of_cuts(&mut self, limits: &Limits) {
-        let Some((count, first)) = self.cut else { return };
+        let Limits { attributes, events, links, .. } = limits;
         let (what, lists) = if self.rejected.of_logs {
-            ("record", format!("{} attributes", limits.attributes))
+            ("record", format!("{attributes} attributes"))
         } else {
-            let Limits { attributes, events, links, .. } = limits;
             ("span", format!("{attributes} attributes, {events} events and {links} links"))
         };
-        let others = if count > 1 { format!(", and of {} others", count - 1) } else { String::new() };
-        self.warnings.push(format!(
-            "of {what} {first} of the request{others} what is beyond {lists} was left out, and is counted in it as dropped"
-        ));
+        let of = |(count, first)| {
+            let others = if count > 1 { format!(", and of {} others", count - 1) } else { String::new() };
+            format!("of {what} {first} of the request{others}")
+        };
+        let cut = self
+            .cut
+            .map(|cut| format!("{} what is beyond {lists} was left out, and is counted in it as dropped", of(cut)));
+        let shortened = self.shortened.map(|cut| {
+            format!(
+                "{} the longest texts were cut, with a mark: a {what} may have {} bytes",
+                of(cut),
+                limits.span_bytes
+            )
+        });
+        self.warnings.extend(cut.into_iter().chain(shortened));
     }
+}
+
+/// Counts one more, at this place.
+fn note(noted: &mut Option<(u64, usize)>, place: usize) {
+    let (count, first) = noted.unwrap_or((0, place));
+    *noted = Some((count + 1, first.min(place)));
 }
 
 /// Spans that cannot be taken, by reason.

@@ -1,10 +1,12 @@
 //! Export requests as protobuf. The messages around the spans are walked, not decoded.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use prost::Message;
 
-use super::{BadBody, Limits, Received, Signal};
+use super::shorten::{Kind, shortened};
+use super::{BadBody, Limits, Received, Signal, note};
 use crate::model::otlp::{LogRecord, Resource, Scope};
 use crate::model::record::Record;
 use crate::model::wire::{Field, Fields, put};
@@ -145,12 +147,27 @@ fn parts<'a>(body: &'a [u8], signal: Signal, limits: &Limits) -> Result<Vec<Part
     Ok(parts)
 }
 
+/// Returns the bytes of a span or a record as they are, or with its longest texts cut where they are too many, and notes that; `None` where it
+/// is rejected.
+fn within<'a>(received: &mut Received, kind: Kind, place: usize, bytes: &'a [u8], max: usize) -> Option<Cow<'a, [u8]>> {
+    if bytes.len() <= max {
+        return Some(Cow::Borrowed(bytes));
+    }
+    let held = shortened(kind, bytes, max);
+    if held.is_some() {
+        note(&mut received.shortened, place);
+    } else {
+        let what = if kind == Kind::Log { "record" } else { "span" };
+        let why = format!("it has {} bytes, and a {what} may have {max}", bytes.len());
+        received.rejected.add(place, "too_large", &why);
+    }
+    held.map(Cow::Owned)
+}
+
 fn take_log(received: &mut Received, part: &Part<'_>, limits: &Limits) {
     let Part { place, ref resource, ref scope, bytes } = *part;
-    if bytes.len() > limits.span_bytes {
-        let why = format!("it has {} bytes, and a record may have {}", bytes.len(), limits.span_bytes);
-        return received.rejected.add(place, "too_large", &why);
-    }
+    let Some(bytes) = within(received, Kind::Log, place, bytes, limits.span_bytes) else { return };
+    let bytes = &bytes[..];
     if bytes.len() > ALWAYS_WITHIN && values_in(bytes, OF_LOG) + values_of(bytes, 5, 0) > limits.values {
         let why = format!("it holds more than {} values", limits.values);
         return received.rejected.add(place, "too_many_values", &why);
@@ -169,10 +186,8 @@ fn take_log(received: &mut Received, part: &Part<'_>, limits: &Limits) {
 
 fn take(received: &mut Received, part: &Part<'_>, limits: &Limits) {
     let Part { place, ref resource, ref scope, bytes } = *part;
-    if bytes.len() > limits.span_bytes {
-        let why = format!("it has {} bytes, and a span may have {}", bytes.len(), limits.span_bytes);
-        return received.rejected.add(place, "too_large", &why);
-    }
+    let Some(bytes) = within(received, Kind::Span, place, bytes, limits.span_bytes) else { return };
+    let bytes = &bytes[..];
     if bytes.len() > ALWAYS_WITHIN && values_in_span(bytes) > limits.values {
         let why = format!("its attributes hold more than {} values", limits.values);
         return received.rejected.add(place, "too_many_values", &why);
