@@ -1,12 +1,13 @@
 //! Senders that mean harm, or know no better: each costs itself at most, and everybody else is served.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use prost::Message;
 use runspan::model::otlp::{Span, Value};
 
 use super::*;
+use crate::support::wait_until;
 
 /// What the server may take of memory, whatever it is sent.
 const MEMORY_KIB: u64 = 256 << 10;
@@ -217,6 +218,28 @@ fn odd_spans_are_stored_or_cost_themselves_and_every_command_goes_on() {
 }
 
 #[test]
+fn a_span_with_a_prompt_of_many_megabytes_counts_and_its_sender_hears_what_was_cut() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    // A prompt as text, and one that is an image.
+    for (trace, prompt) in [(1, "word ".repeat(8 << 20)), (2, "Zm9v".repeat(5 << 20))] {
+        let mut spans = agent(trace);
+        spans[0].set_attr("gen_ai.input.messages", prompt.as_str());
+        let (code, _, answer) = post(server.port("otlp-http"), PROTOBUF, "", &request(spans).encode_to_vec());
+        let told = String::from_utf8_lossy(&answer);
+        assert!(
+            code == 200 && told.contains("the longest texts were cut, with a mark: a span may have 12582912 bytes"),
+            "{told}"
+        );
+    }
+    assert!(peak_kib(&server) < MEMORY_KIB, "{} KiB", peak_kib(&server));
+    let found = wait_for(dir.path(), |runs| runs.len() == 2 && runs.iter().all(|run| run.completed_at.is_some()));
+    let found: Vec<String> = found.iter().map(shown).collect();
+    assert_eq!(found, ["agent weather success steps 3 llm 1 tools 1 Some(110)"; 2]);
+    assert_eq!(server.end(), Some(0));
+}
+
+#[test]
 fn heads_of_requests_are_bounded_and_read_as_http_has_it() {
     let dir = tempdir();
     let server = Server::start(dir.path(), &[]);
@@ -245,4 +268,118 @@ fn heads_of_requests_are_bounded_and_read_as_http_has_it() {
     let head = raw(to, b"HEAD /v1/traces HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 405"), "{head}");
     still_serves(&server, 2);
+}
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RESET: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// The head of a call of `Export`, with nothing compressed but what has a number (RFC 7541, sections 6.1 and 6.2.2).
+fn call_head(stream: u32, flags: u8) -> Vec<u8> {
+    let mut fields = vec![0x83, 0x86];
+    let mut field = |name: &[u8], value: &str| {
+        fields.extend_from_slice(name);
+        fields.push(value.len() as u8);
+        fields.extend_from_slice(value.as_bytes());
+    };
+    field(&[0x04], "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
+    field(&[0x01], "localhost");
+    field(&[0x0f, 0x10], "application/grpc");
+    frame(HEADERS, flags, stream, &fields)
+}
+
+/// Opens a connection with these settings and sends what `frames` makes for each number, until all is sent, or the server closes
+/// or no longer reads. Gives the connection back where it is still there.
+fn flood(to: SocketAddr, settings: &[u8], count: u32, frames: impl Fn(u32) -> Vec<u8>) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(to).unwrap();
+    stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut sent = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, settings)].concat();
+    for n in 0..count {
+        sent.extend(frames(n));
+        if sent.len() < 64 << 10 && n + 1 < count {
+            continue;
+        }
+        match stream.write_all(&sent) {
+            Ok(()) => sent.clear(),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Some(stream),
+            Err(_) => return None,
+        }
+    }
+    Some(stream)
+}
+
+#[test]
+fn floods_of_http2_frames_cost_their_connection() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &["--drain", "1"]);
+    let to = server.port("otlp-grpc");
+    // Streams have odd numbers.
+    let stream = |n: u32| 2 * n + 1;
+    let body = |traces: u8| {
+        let message = request(agent(traces)).encode_to_vec();
+        [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat()
+    };
+    let call = |n: u32| [call_head(stream(n), END_HEADERS), frame(DATA, END_STREAM, stream(n), &body(9))].concat();
+    // What these frames say is right, or the floods below would be turned away for it: its trace is there in the end.
+    let mut well = flood(to, &[], 1, call).unwrap();
+    well.set_read_timeout(Some(WATCHDOG)).unwrap();
+    let mut head = [0; 9];
+    while [head[3], head[4], head[8]] != [HEADERS, END_HEADERS | END_STREAM, 1] {
+        well.read_exact(&mut head).unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        well.read_exact(&mut vec![0; length as usize]).unwrap();
+    }
+    let held = [
+        flood(to, &[], 200_000, |n| {
+            [call_head(stream(n), END_HEADERS), frame(RESET, 0, stream(n), &8_u32.to_be_bytes())].concat()
+        }),
+        flood(to, &[], 10_000, |n| match n {
+            0 => call_head(1, 0),
+            _ => frame(CONTINUATION, 0, 1, &[&[0, 1, b'a', 100][..], &[b'b'; 100]].concat()),
+        }),
+        flood(to, &[], 1_000_000, |n| frame(PING, 0, 0, &u64::from(n).to_be_bytes())),
+        flood(to, &[], 1_000_000, |_| frame(SETTINGS, 0, 0, &[])),
+        flood(to, &[], 1_000_000, |n| match n {
+            0 => call_head(1, END_HEADERS),
+            _ => frame(DATA, 0, 1, &[]),
+        }),
+        // SETTINGS_INITIAL_WINDOW_SIZE of none: nobody can be answered with more than a head.
+        flood(to, &[0, 4, 0, 0, 0, 0], 100, call),
+    ];
+    still_serves(&server, 1);
+    assert_eq!(grpc(to, &request(agent(2)).encode_to_vec(), false).unwrap(), "0");
+    assert!(peak_kib(&server) < MEMORY_KIB, "{} KiB", peak_kib(&server));
+    // It ends though some are still there.
+    assert_eq!(server.end(), Some(0));
+    drop(held);
+    let found = wait_for(dir.path(), |runs| runs.len() == 3);
+    assert_eq!(found.iter().map(|run| run.steps_total).sum::<u64>(), 9);
+}
+
+#[test]
+fn two_thousand_connections_that_say_nothing_crowd_out_others_for_no_longer_than_a_head_may_take() {
+    let dir = tempdir();
+    let file = dir.path().join("configuration.yaml");
+    std::fs::write(&file, "serve:\n  bounds: {head_s: 2}\n").unwrap();
+    let server = Server::start(&dir.path().join("store"), &["--config", file.to_str().unwrap()]);
+    let idle: Vec<_> = (0..2_000).map(|_| TcpStream::connect(server.port("otlp-http")).unwrap()).collect();
+    // Who watches it is served all the while.
+    let health = ask(server.port("http"), "GET /healthz HTTP/1.1\r\nHost: localhost", b"");
+    assert_eq!(health.0, 200);
+    let body = request(agent(1)).encode_to_vec();
+    wait_until("others are served", || post(server.port("otlp-http"), PROTOBUF, "", &body).0 == 200);
+    assert!(peak_kib(&server) < MEMORY_KIB, "{} KiB", peak_kib(&server));
+    drop(idle);
+    assert_eq!(server.end(), Some(0));
 }
