@@ -1,6 +1,6 @@
 //! The bridge under load: killed, asked to end, sent more than it can store, with a target that hangs.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use serde_json::Value as Json;
 
 use crate::random::{Random, trial_seed};
 use crate::sender::Protocol;
-use crate::serve::{Batch, Ledger, Load, Server};
+use crate::serve::{Batch, Ledger, Load, Server, stored};
 use crate::store;
 use crate::table::Row;
 use crate::{Failed, Suite};
 
-const CLIENTS: u64 = 4;
+const CLIENTS: u64 = 8;
 const WAYS: [(Protocol, Batch, &str); 4] = [
     (Protocol::Grpc, Batch::Traces(50), "gRPC, 500 spans a request"),
     (Protocol::Grpc, Batch::Halves, "gRPC, 10 spans a request"),
@@ -108,7 +108,7 @@ fn overload(mut load: Load, lasting: Duration, suite: &Suite) -> Result<String, 
     // What waits for the store may take so much disk: reached within the reduced time, too.
     let journal = suite.pick("2", "1024");
     let flags = [&["--forward", &url, "--journal", journal][..], &LONG_DRAINS].concat();
-    let stored = sustainable(load, &dir.path().join("first"), &flags)?;
+    let stored = sustainable(load, &dir.path().join("first"), &flags, Duration::from_secs(suite.pick(2, 20)))?;
     load.rate = Some(2.0 * stored);
     let (store, mut ledger, mut peak) = (dir.path().join("store"), Ledger::default(), 0);
     let server = Server::start(&store, &flags)?;
@@ -134,11 +134,21 @@ fn overload(mut load: Load, lasting: Duration, suite: &Suite) -> Result<String, 
     Ok(seen)
 }
 
-/// Returns how many spans in a second get through the journal into the store.
-fn sustainable(load: Load, store: &Path, flags: &[&str]) -> Result<f64, Failed> {
-    let (server, mut ledger, start) = (Server::start(store, flags)?, Ledger::default(), Instant::now());
-    load.on(server, &mut ledger, || std::thread::sleep(Duration::from_secs(2)), |server| server.end(LONG_DRAIN))?;
-    Ok(ledger.spans() as f64 / start.elapsed().as_secs_f64())
+/// Returns how many spans of a flood are stored in a second, in a store that is thrown away.
+fn sustainable(load: Load, store: &Path, flags: &[&str], lasting: Duration) -> Result<f64, Failed> {
+    let server = Server::start(store, flags)?;
+    let monitor = server.monitor()?;
+    let (mut ledger, mut rate) = (Ledger::default(), Err("nothing was measured".into()));
+    load.on(server, &mut ledger, || rate = stored_in_a_second(monitor, lasting), Server::kill)?;
+    rate
+}
+
+fn stored_in_a_second(monitor: SocketAddr, lasting: Duration) -> Result<f64, Failed> {
+    // All threads are at work then.
+    std::thread::sleep(lasting / 4);
+    let (before, start) = (stored(monitor)?, Instant::now());
+    std::thread::sleep(lasting);
+    Ok((stored(monitor)? - before) as f64 / start.elapsed().as_secs_f64())
 }
 
 /// Checks what `list`, `get` and `verify` say against what was acknowledged, and against each other.

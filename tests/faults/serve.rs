@@ -151,6 +151,24 @@ pub fn status_of(monitor: SocketAddr, path: &str) -> Result<u16, Failed> {
     code.ok_or_else(|| format!("{path} is answered with {line:?}").into())
 }
 
+/// Returns how many spans a server says that it has stored.
+pub fn stored(monitor: SocketAddr) -> Result<u64, Failed> {
+    let mut stream = TcpStream::connect(monitor)?;
+    stream.set_read_timeout(Some(WATCHDOG))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut sum = 0.0;
+    for line in BufReader::new(stream).lines() {
+        let line = line?;
+        if line.starts_with("runspan_records_total{")
+            && line.contains("outcome=\"stored\"")
+            && let Some((_, count)) = line.rsplit_once(' ')
+        {
+            sum += count.parse::<f64>()?;
+        }
+    }
+    Ok(sum as u64)
+}
+
 /// What a client sends at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Batch {
