@@ -46,6 +46,8 @@ pub const OPENINFERENCE: Dialect = Dialect {
             &[
                 Key("llm.response.model_name"),
                 Json("output.value", LANGCHAIN_MODEL),
+                // The answers of OpenAI's chat, which the OpenAI Agents SDK passes on as they are.
+                Json("output.value", &["object=chat.completion", "model"]),
                 Unlike("llm.model_name", "llm.invocation_parameters", &["model"]),
             ],
             Model,
@@ -126,11 +128,15 @@ pub const OPENINFERENCE_CLAUDE: Dialect = Dialect {
 
 /// OpenInference's instrumentation of the OpenAI Agents SDK, which says of the trace that encloses the agents that it is one.
 ///
-/// Source: `openinference-instrumentation-openai-agents` 2.6, run against a scripted server.
+/// Source: `openinference-instrumentation-openai-agents` 2.6 and `@arizeai/openinference-instrumentation-openai-agents` 0.2.15,
+/// run against a scripted server.
 pub const OPENINFERENCE_AGENTS: Dialect = Dialect {
     name: "openinference-agents",
     variant_of: "openinference",
-    detect: &[Detect::ScopePrefix("openinference.instrumentation.openai_agents")],
+    detect: &[
+        Detect::ScopePrefix("openinference.instrumentation.openai_agents"),
+        Detect::Scope("@arizeai/openinference-instrumentation-openai-agents"),
+    ],
     kinds: &[
         // One agent hands over to the next, and no tool runs.
         kind(SPAN_NAME, Test::Starts("handoff to "), StepKind::Task),
@@ -139,6 +145,27 @@ pub const OPENINFERENCE_AGENTS: Dialect = Dialect {
         kind("openinference.span.kind", Test::Is("AGENT"), StepKind::Workflow),
         kind("openinference.span.kind", Test::Is("LLM"), StepKind::Llm),
         kind("openinference.span.kind", Test::Is("TOOL"), StepKind::Tool),
+        kind("openinference.span.kind", Test::Is("GUARDRAIL"), StepKind::Guardrail),
+        kind("openinference.span.kind", Test::Present, StepKind::Task),
+    ],
+    ..OPENINFERENCE
+};
+
+/// Mastra's exporter for Arize, which says of each piece of a stream, and of each step of a generation, that it is a call as well.
+///
+/// Source: `@mastra/arize` 1.3.8 `openInferenceExporter` with `@mastra/core` 1.71, run against a scripted server.
+pub const OPENINFERENCE_MASTRA: Dialect = Dialect {
+    name: "openinference-mastra",
+    variant_of: "openinference",
+    detect: &[Detect::ScopeWith("@mastra/otel-exporter", "openinference.")],
+    kinds: &[
+        kind("mastra.span.type", Test::Is("model_chunk"), StepKind::Task),
+        kind("mastra.span.type", Test::Is("model_step"), StepKind::Task),
+        kind("openinference.span.kind", Test::Is("LLM"), StepKind::Llm),
+        kind("openinference.span.kind", Test::Is("TOOL"), StepKind::Tool),
+        kind("openinference.span.kind", Test::Is("AGENT"), StepKind::Agent),
+        kind("openinference.span.kind", Test::Is("RETRIEVER"), StepKind::Retrieval),
+        kind("openinference.span.kind", Test::Is("EMBEDDING"), StepKind::Embedding),
         kind("openinference.span.kind", Test::Is("GUARDRAIL"), StepKind::Guardrail),
         kind("openinference.span.kind", Test::Present, StepKind::Task),
     ],

@@ -935,6 +935,23 @@ fn what_encloses_the_agents_of_openais_sdk_is_none_of_them() {
 }
 
 #[test]
+fn openais_agents_are_told_in_javascript_as_in_python() {
+    let told = |name: &str, kind: &str, more: &[(&str, Value)]| {
+        let mut list = vec![("openinference.span.kind", Value::from(kind))];
+        list.extend_from_slice(more);
+        super::stacks::told("@arizeai/openinference-instrumentation-openai-agents", name, &list)
+    };
+    let trace = told("Weather flow", "AGENT", &[]);
+    assert_eq!((trace.kind, trace.workflow_name.as_deref()), (StepKind::Workflow, Some("Weather flow")));
+    let agent = told("weather", "AGENT", &[("graph.node.id", "weather".into())]);
+    assert_eq!((agent.kind, agent.agent_name.as_deref()), (StepKind::Agent, Some("weather")));
+    assert_eq!(told("handoff to weather", "TOOL", &[("tool.name", "handoff to weather".into())]).kind, StepKind::Task);
+    let answer = r#"[{"id": "chatcmpl-1", "object": "chat.completion", "model": "gpt-4o-mini-2024-07-18"}]"#;
+    let call = told("generation", "LLM", &[("llm.model_name", "gpt-4o-mini".into()), ("output.value", answer.into())]);
+    assert_eq!((call.kind, call.model()), (StepKind::Llm, Some("gpt-4o-mini-2024-07-18")));
+}
+
+#[test]
 fn a_crew_is_a_workflow_and_a_method_of_a_flow_no_agent() {
     let crew = told(
         "opentelemetry.instrumentation.crewai.instrumentation",
