@@ -604,7 +604,7 @@ fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended: bool) {
         }
         _ => true,
     };
-    if ended && hands_on(draft.span()) {
+    if ended && (hands_on(draft.span()) || is_marked(draft.span(), dialects)) {
         draft.set(names::STEP_STATUS, StepStatus::Success.as_str());
         return;
     }
@@ -612,8 +612,8 @@ fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended: bool) {
         .iter()
         .flat_map(|dialect| dialect.outcomes)
         .find(|outcome| may_say(&outcome.from, outcome.word) && says(&outcome.from, outcome.word));
-    let silent = ended && is_silent(draft.span(), dialects);
-    let Some(status) = told.map(|told| told.status).or(silent.then_some(StepStatus::Error)) else { return };
+    let silence = || if ended { status_of_silence(draft.span(), dialects) } else { None };
+    let Some(status) = told.map(|told| told.status).or_else(silence) else { return };
     let reason = told.and_then(|told| told.message.iter().find_map(|source| shaped(draft.span(), source, Shape::Text)));
     if let Some(reason) = reason.filter(|_| draft.span().attr(names::ERROR_MESSAGE).is_none()) {
         draft.set(names::ERROR_MESSAGE, reason);
@@ -644,7 +644,28 @@ fn write_status(draft: &mut Draft<'_>) {
     }
 }
 
-fn is_silent(span: &Span, dialects: Dialects<'_>) -> bool {
+/// Tells whether a failure was only put there: for another one in the trace, by who wrote on the span later.
+fn is_marked(span: &Span, dialects: Dialects<'_>) -> bool {
+    let has_reason =
+        span.status.as_ref().is_some_and(|status| status.code == STATUS_ERROR && !status.message.is_empty());
+    let is_told = || {
+        span.attr(names::ERROR_TYPE).is_some() || span.events.iter().any(|event| event.name == names::EVENT_EXCEPTION)
+    };
+    // What ended with this reason has failed by the provider's word.
+    let is_reason = |reason: &Value| match reason {
+        Value::Array(list) => {
+            list.values.iter().any(|item| item.value.as_ref().and_then(Value::as_str) == Some("error"))
+        }
+        reason => reason.as_str() == Some("error"),
+    };
+    has_reason
+        && dialects.iter().any(|dialect| dialect.fails_by_exception)
+        && !is_told()
+        && !span.attr(names::FINISH_REASONS).is_some_and(is_reason)
+}
+
+/// Reads out of the silence of a finished step without any trace of a response how it ended, where its dialect says so.
+fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> {
     const ANSWERED: &[&str] = &[
         names::RESPONSE_ID,
         names::RESPONSE_MODEL,
@@ -654,10 +675,21 @@ fn is_silent(span: &Span, dialects: Dialects<'_>) -> bool {
         names::OUTPUT_TOKENS,
         names::ERROR_TYPE,
     ];
-    let fails = |word: &str| dialects.iter().any(|dialect| dialect.failed_without_response.contains(&word));
-    span.attr_str(names::OPERATION).is_some_and(fails)
-        && span.status.as_ref().is_none_or(|status| status.code == STATUS_UNSET)
-        && !ANSWERED.iter().any(|key| span.attr(key).is_some())
+    let operation = span.attr_str(names::OPERATION)?;
+    let status = span.status.as_ref().map_or(STATUS_UNSET, |status| status.code);
+    if status == STATUS_ERROR || ANSWERED.iter().any(|key| span.attr(key).is_some()) {
+        return None;
+    }
+    let says =
+        |of: fn(&Dialect) -> &'static [&'static str]| dialects.iter().any(|dialect| of(dialect).contains(&operation));
+    if status == STATUS_UNSET && says(|dialect| dialect.failed_without_response) {
+        Some(StepStatus::Error)
+    } else if says(|dialect| dialect.cancelled_without_response) {
+        // Who wrote on the span later may have said that all is well.
+        Some(StepStatus::Cancelled)
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Frameworks that trace themselves.
 
 use super::Shape::{Count, Model, Provider, Text};
-use super::Source::{After, Before, Json, Key, Parts};
+use super::Source::{After, Before, Behind, Json, Key, Parts};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Announced, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side,
-    Test, content, kind, row,
+    Source, Test, content, kind, row,
 };
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
@@ -62,16 +62,7 @@ pub const VERCEL: Dialect = Dialect {
             ],
         ),
     ],
-    // What the provider reported, of which its own names have less and, by version, mean another thing.
-    usage: &[
-        Json("ai.response.providerMetadata", &["anthropic", "usage"]),
-        Json("ai.response.providerMetadata", &["anthropic"]),
-        Json("ai.response.providerMetadata", &["google", "usageMetadata"]),
-        Json("ai.response.providerMetadata", &["vertex", "usageMetadata"]),
-        Json("ai.response.providerMetadata", &["bedrock", "usage"]),
-        Json("ai.response.providerMetadata", &["openai"]),
-        Json("ai.response.providerMetadata", &["openrouter", "usage"]),
-    ],
+    usage: VERCEL_REPORTED,
     kinds: &[
         kind("ai.operationId", Test::Is("ai.toolCall"), StepKind::Tool),
         kind("ai.operationId", Test::Ends(".doGenerate"), StepKind::Llm),
@@ -84,18 +75,54 @@ pub const VERCEL: Dialect = Dialect {
         kind("ai.operationId", Test::Is("ai.streamObject"), StepKind::Agent),
         kind("ai.operationId", Test::Present, StepKind::Task),
     ],
+    outcomes: &[Outcome {
+        from: Key("ai.response.finishReason"),
+        word: "error",
+        status: StepStatus::Error,
+        message: &[],
+    }],
+    // A stream that the program aborts: its calls never end, and what is around them ends without a word.
+    cancelled_without_response: &["invoke_agent"],
+    fails_by_exception: true,
     ..PLAIN
 };
 
+/// A call that ends for no other reason than an error, which the status need not say.
+///
+/// Source: `FinishReason` of the AI SDK, whose word Mastra passes on as well, in JSON.
+const FINISHED_BY_ERROR: &[Outcome] =
+    &[Outcome { from: Json(names::FINISH_REASONS, &["0"]), word: "error", status: StepStatus::Error, message: &[] }];
+
+/// What the provider reported, of which the AI SDK's own names have less and, by version, mean another thing.
+const VERCEL_REPORTED: &[Source] = &[
+    Json("ai.response.providerMetadata", &["anthropic", "usage"]),
+    Json("ai.response.providerMetadata", &["anthropic"]),
+    Json("ai.response.providerMetadata", &["google", "usageMetadata"]),
+    Json("ai.response.providerMetadata", &["vertex", "usageMetadata"]),
+    Json("ai.response.providerMetadata", &["bedrock", "usage"]),
+    Json("ai.response.providerMetadata", &["openai"]),
+    Json("ai.response.providerMetadata", &["openrouter", "usage"]),
+];
+
 /// Vercel's AI SDK since 7, which writes the standard's names in a scope of its own.
 ///
-/// Source: `vercel/ai` packages/otel, 2026-08-22; no recording. An agent and its steps repeat the usage of the calls.
+/// Source: `@ai-sdk/otel` 1.0.173 with `ai` 7.0.173, run against a scripted server. An agent and its steps repeat the usage of
+/// the calls. What is not of the standard is there where the program asks for it: `usage`, `providerMetadata`, `runtimeContext`.
 pub const VERCEL_OTEL: Dialect = Dialect {
     name: "vercel-ai-otel",
     detect: &[Detect::Scope("gen_ai"), Detect::Scope("@ai-sdk/otel")],
-    // Behind a gateway, which is none.
-    facts: &[row(names::PROVIDER, &[Before(names::REQUEST_MODEL, "", '/')], Provider)],
+    facts: &[
+        // Behind a gateway, which is none.
+        row(names::PROVIDER, &[Before(names::REQUEST_MODEL, "", '/')], Provider),
+        row(names::REASONING_TOKENS, &[Key("ai.usage.outputTokenDetails.reasoningTokens")], Count),
+        row(names::CONVERSATION_ID, &[Key("ai.settings.context.sessionId")], Text),
+        row(names::USER_ID, &[Key("ai.settings.context.userId")], Text),
+    ],
+    usage: VERCEL_REPORTED,
+    outcomes: FINISHED_BY_ERROR,
     basis: ALL_INCLUSIVE,
+    cancelled_without_response: &["chat", "invoke_agent"],
+    fails_by_exception: true,
     ..PLAIN
 };
 
@@ -106,7 +133,19 @@ pub const VERCEL_OTEL: Dialect = Dialect {
 pub const MASTRA: Dialect = Dialect {
     name: "mastra",
     detect: &[Detect::KeyPrefix("mastra.")],
-    facts: &[row(names::USER_ID, &[Key("mastra.metadata.userId"), Key("mastra.metadata.resourceId")], Text)],
+    // Arize's exporter has the metadata in one attribute.
+    facts: &[row(
+        names::USER_ID,
+        &[
+            Key("mastra.metadata.userId"),
+            Key("mastra.metadata.resourceId"),
+            Json("metadata", &["userId"]),
+            Json("metadata", &["resourceId"]),
+        ],
+        Text,
+    )],
+    // That of a workflow alone has no attribute.
+    entity: &[Behind("invoke_workflow ")],
     content: &[
         content(
             Side::In,
@@ -134,6 +173,7 @@ pub const MASTRA: Dialect = Dialect {
         kind("mastra.span.type", Test::Is("rag_vector_operation"), StepKind::Retrieval),
         kind("mastra.span.type", Test::Is("scorer_run"), StepKind::Evaluator),
     ],
+    outcomes: FINISHED_BY_ERROR,
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };

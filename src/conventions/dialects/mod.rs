@@ -67,6 +67,11 @@ pub struct Dialect {
     pub zero_is_told: bool,
     /// A finished model call of these operations without any trace of a response failed.
     pub failed_without_response: &'static [&'static str],
+    /// A finished step of these operations without any trace of a response, and without an error, was given up.
+    pub cancelled_without_response: &'static [&'static str],
+    /// A failure of its own with a message has an exception event beside it: a message alone was put there by who wrote on the
+    /// span later, for a failure elsewhere in the trace.
+    pub fails_by_exception: bool,
     /// Spans that only announce another one.
     pub announced: Option<Announced>,
 }
@@ -371,6 +376,8 @@ pub const PLAIN: Dialect = Dialect {
     adds_reasoning: false,
     zero_is_told: false,
     failed_without_response: &[],
+    cancelled_without_response: &[],
+    fails_by_exception: false,
     announced: None,
 };
 

@@ -561,6 +561,91 @@ fn vercels_sdk_counts_by_its_version_and_says_what_the_provider_reported() {
     assert_eq!(call("google.generative-ai", &[input, output], thought), only_thought);
 }
 
+/// A span of the AI SDK with that status, with an exception or without.
+fn of_ai_sdk(scope: &str, list: &[(&str, Value)], status: (i32, &str), has_exception: bool) -> StepFacts {
+    let mut record = ended(list);
+    record.scope.name = scope.to_owned();
+    record.span.status = Some(Status { code: status.0, message: status.1.to_owned() });
+    if has_exception {
+        let list = [("exception.type", "TypeError".into()), ("exception.message", status.1.into())];
+        record.span.events = vec![event("exception", &list)];
+    }
+    facts(&record)
+}
+
+/// `@arizeai/openinference-vercel` 3.2.1 `TraceAggregateManager.ts`: with version 2 of OpenTelemetry's SDK every span that ends
+/// after the first failure, else the root alone.
+#[test]
+fn a_failure_that_openinferences_exporter_hands_on_is_no_failure_of_the_step() {
+    let legacy = [("ai.operationId", "ai.generateText".into()), ("openinference.span.kind", "AGENT".into())];
+    let seven = [("gen_ai.operation.name", "chat".into()), ("gen_ai.response.finish_reasons", "stop".into())];
+    let reason = (2, "no such city");
+    for (scope, list) in [("ai", &legacy), ("gen_ai", &seven)] {
+        let own = of_ai_sdk(scope, list, reason, true);
+        let error = own.error.and_then(|error| error.kind);
+        assert_eq!((own.status, error.as_deref()), (StepStatus::Error, Some("TypeError")));
+        let handed_on = of_ai_sdk(scope, list, reason, false);
+        assert_eq!((handed_on.status, handed_on.error), (StepStatus::Success, None));
+        // What is no error by its class has no exception, and no message either.
+        assert_eq!(of_ai_sdk(scope, list, (2, ""), false).status, StepStatus::Error);
+    }
+    let ended_so = [legacy[0].clone(), ("ai.response.finishReason", "error".into())];
+    assert_eq!(of_ai_sdk("ai", &ended_so, (2, "ai.response.finishReason=error"), false).status, StepStatus::Error);
+    assert_eq!(of_ai_sdk("another", &seven, reason, false).status, StepStatus::Error);
+}
+
+/// `ai` 6.0.326 and 7.0.173, `@ai-sdk/otel` 1.0.173 `onAbort`.
+#[test]
+fn what_the_program_aborts_ends_without_a_word_by_the_ai_sdk() {
+    let stream = ("ai.operationId", Value::from("ai.streamText"));
+    let status = |scope: &str, list: &[(&str, Value)]| of_ai_sdk(scope, list, (0, ""), false).status;
+    assert_eq!(status("ai", std::slice::from_ref(&stream)), StepStatus::Cancelled);
+    assert_eq!(status("ai", &[stream, ("ai.response.finishReason", "stop".into())]), StepStatus::Success);
+    for operation in ["invoke_agent", "chat"] {
+        let list = [("gen_ai.operation.name", Value::from(operation))];
+        assert_eq!(status("gen_ai", &list), StepStatus::Cancelled);
+        // OpenInference's exporter says of every span without a failure that it is well.
+        assert_eq!(of_ai_sdk("gen_ai", &list, (1, ""), false).status, StepStatus::Cancelled);
+        let answered = [list[0].clone(), ("gen_ai.response.finish_reasons", "stop".into())];
+        assert_eq!(status("gen_ai", &answered), StepStatus::Success);
+    }
+    assert_eq!(status("gen_ai", &[("gen_ai.operation.name", "agent_step".into())]), StepStatus::Success);
+    assert_eq!(status("gen_ai", &[("gen_ai.operation.name", "execute_tool".into())]), StepStatus::Success);
+}
+
+/// `@ai-sdk/otel` 1.0.173 `supplemental-attributes.ts`.
+#[test]
+fn the_ai_sdk_7_says_more_where_the_program_asks_for_it() {
+    let call = |more: &[(&str, Value)]| {
+        let mut list = vec![
+            ("gen_ai.operation.name", Value::from("chat")),
+            ("gen_ai.usage.input_tokens", Value::Int(211)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(64)),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+        ];
+        list.extend_from_slice(more);
+        told("gen_ai", "chat gemini-2.5-flash", &list)
+    };
+    let usage = call(&[
+        ("gen_ai.provider.name", "openai".into()),
+        ("ai.usage.outputTokenDetails.reasoningTokens", Value::Int(16)),
+        ("ai.settings.context.sessionId", "s-1".into()),
+        ("ai.settings.context.userId", "u-1".into()),
+    ]);
+    assert_eq!(tokens(&usage), [Some(211), Some(64), None, Some(37), Some(16)]);
+    assert_eq!((usage.session_id.as_deref(), usage.user_id.as_deref()), (Some("s-1"), Some("u-1")));
+    let google = r#"{"google": {"usageMetadata": {"cachedContentTokenCount": 64, "thoughtsTokenCount": 16, "promptTokenCount": 211,
+        "candidatesTokenCount": 21, "totalTokenCount": 248}}}"#;
+    let google =
+        call(&[("gen_ai.provider.name", "gcp.gemini".into()), ("ai.response.providerMetadata", google.into())]);
+    assert_eq!(tokens(&google), [Some(211), Some(64), None, Some(37), Some(16)]);
+    let anthropic = r#"{"anthropic": {"usage": {"input_tokens": 131, "cache_creation_input_tokens": 16, "cache_read_input_tokens": 64,
+        "output_tokens": 37}}}"#;
+    let anthropic =
+        call(&[("gen_ai.provider.name", "anthropic".into()), ("ai.response.providerMetadata", anthropic.into())]);
+    assert_eq!(tokens(&anthropic), [Some(211), Some(64), Some(16), Some(37), None]);
+}
+
 #[test]
 fn a_gateway_is_no_provider_and_openrouter_tells_what_the_sdk_leaves_out() {
     let call = |scope: &str, list: &[(&str, &str)]| {
@@ -737,6 +822,50 @@ fn mastra_has_what_went_in_and_out_under_names_of_its_own() {
         &[("mastra.span.type", "model_generation".into()), ("gen_ai.operation.name", "model_generation".into())],
     );
     assert_eq!(whole.kind, StepKind::Task);
+}
+
+/// `@mastra/otel-exporter` 1.4 with `@mastra/core` 1.71: its status is OK, and only the agent's is an error.
+#[test]
+fn a_call_that_ends_by_an_error_has_failed_by_mastra_and_the_ai_sdk() {
+    let mastra = |span_type: &str, list: &[(&str, Value)]| {
+        let list = [&[("mastra.span.type", Value::from(span_type))], list].concat();
+        of_ai_sdk("@mastra/otel-exporter", &list, (1, ""), false)
+    };
+    let chat = ("gen_ai.operation.name", Value::from("chat"));
+    let ended_by =
+        |reason: &str| mastra("model_inference", &[chat.clone(), ("gen_ai.response.finish_reasons", reason.into())]);
+    assert_eq!(ended_by(r#"["error"]"#).status, StepStatus::Error);
+    assert_eq!(ended_by(r#"["stop"]"#).status, StepStatus::Success);
+    let legacy = [("ai.operationId", "ai.streamText.doStream".into()), ("ai.response.finishReason", "error".into())];
+    assert_eq!(of_ai_sdk("ai", &legacy, (0, ""), false).status, StepStatus::Error);
+    let reasons = Value::Array(ArrayValue { values: vec![Value::from("error").into()] });
+    let seven = [chat, ("gen_ai.response.finish_reasons", reasons)];
+    assert_eq!(of_ai_sdk("gen_ai", &seven, (0, ""), false).status, StepStatus::Error);
+    let workflow = told(
+        "@mastra/otel-exporter",
+        "invoke_workflow flow",
+        &[("mastra.span.type", "workflow_run".into()), ("gen_ai.operation.name", "invoke_workflow".into())],
+    );
+    assert_eq!((workflow.kind, workflow.workflow_name.as_deref()), (StepKind::Workflow, Some("flow")));
+}
+
+#[test]
+fn pieces_of_a_generation_are_no_calls_by_mastras_exporter_for_arize() {
+    let told = |span_type: &str, kind: &str| {
+        let list = [
+            ("openinference.span.kind", kind.into()),
+            ("mastra.span.type", span_type.into()),
+            ("metadata", r#"{"runId": "r-1", "resourceId": "u-1"}"#.into()),
+        ];
+        super::stacks::told("@mastra/otel-exporter", "any", &list)
+    };
+    let kinds = |list: &[(&str, &str)]| list.iter().map(|(span, kind)| told(span, kind).kind).collect::<Vec<_>>();
+    let calls =
+        [("model_generation", "LLM"), ("model_step", "LLM"), ("model_chunk", "LLM"), ("model_inference", "CHAIN")];
+    assert_eq!(kinds(&calls), [StepKind::Llm, StepKind::Task, StepKind::Task, StepKind::Task]);
+    let others = [("agent_run", "AGENT"), ("tool_call", "TOOL"), ("workflow_run", "CHAIN")];
+    assert_eq!(kinds(&others), [StepKind::Agent, StepKind::Tool, StepKind::Workflow]);
+    assert_eq!(told("agent_run", "AGENT").user_id.as_deref(), Some("u-1"));
 }
 
 #[test]
