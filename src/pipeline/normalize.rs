@@ -660,6 +660,7 @@ fn is_marked(span: &Span, dialects: Dialects<'_>) -> bool {
     };
     has_reason
         && dialects.iter().any(|dialect| dialect.fails_by_exception)
+        && dialects.iter().any(|dialect| dialect.marks_failures)
         && !is_told()
         && !span.attr(names::FINISH_REASONS).is_some_and(is_reason)
 }

@@ -69,9 +69,10 @@ pub struct Dialect {
     pub failed_without_response: &'static [&'static str],
     /// A finished step of these operations without any trace of a response, and without an error, was given up.
     pub cancelled_without_response: &'static [&'static str],
-    /// A failure of its own with a message has an exception event beside it: a message alone was put there by who wrote on the
-    /// span later, for a failure elsewhere in the trace.
+    /// A failure of its own with a message has an exception event beside it. Without one, a dialect that `marks_failures` put it there.
     pub fails_by_exception: bool,
+    /// Writes on spans of others, and puts a failure elsewhere in the trace on them, too.
+    pub marks_failures: bool,
     /// Spans that only announce another one.
     pub announced: Option<Announced>,
 }
@@ -378,6 +379,7 @@ pub const PLAIN: Dialect = Dialect {
     failed_without_response: &[],
     cancelled_without_response: &[],
     fails_by_exception: false,
+    marks_failures: false,
     announced: None,
 };
 

@@ -112,6 +112,9 @@ pub const OPENINFERENCE: Dialect = Dialect {
         status: StepStatus::Error,
         message: &[Json("output.value", &["data", "content", "0", "text"]), Json("output.value", &["data", "content"])],
     }],
+    // By its exporter for the AI SDK, `@arizeai/openinference-vercel` 3.2.1 `TraceAggregateManager`: it means the root alone, and takes every
+    // span of OpenTelemetry's SDK 2 for one.
+    marks_failures: true,
     ..PLAIN
 };
 

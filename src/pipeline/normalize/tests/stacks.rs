@@ -578,9 +578,13 @@ fn of_ai_sdk(scope: &str, list: &[(&str, Value)], status: (i32, &str), has_excep
 #[test]
 fn a_failure_that_openinferences_exporter_hands_on_is_no_failure_of_the_step() {
     let legacy = [("ai.operationId", "ai.generateText".into()), ("openinference.span.kind", "AGENT".into())];
-    let seven = [("gen_ai.operation.name", "chat".into()), ("gen_ai.response.finish_reasons", "stop".into())];
+    let seven = [
+        ("gen_ai.operation.name", "chat".into()),
+        ("gen_ai.response.finish_reasons", "stop".into()),
+        ("openinference.span.kind", "LLM".into()),
+    ];
     let reason = (2, "no such city");
-    for (scope, list) in [("ai", &legacy), ("gen_ai", &seven)] {
+    for (scope, list) in [("ai", &legacy[..]), ("gen_ai", &seven[..])] {
         let own = of_ai_sdk(scope, list, reason, true);
         let error = own.error.and_then(|error| error.kind);
         assert_eq!((own.status, error.as_deref()), (StepStatus::Error, Some("TypeError")));
@@ -592,6 +596,7 @@ fn a_failure_that_openinferences_exporter_hands_on_is_no_failure_of_the_step() {
     let ended_so = [legacy[0].clone(), ("ai.response.finishReason", "error".into())];
     assert_eq!(of_ai_sdk("ai", &ended_so, (2, "ai.response.finishReason=error"), false).status, StepStatus::Error);
     assert_eq!(of_ai_sdk("another", &seven, reason, false).status, StepStatus::Error);
+    assert_eq!(of_ai_sdk("ai", &legacy[..1], reason, false).status, StepStatus::Error, "no exporter had to do with it");
 }
 
 /// `ai` 6.0.326 and 7.0.173, `@ai-sdk/otel` 1.0.173 `onAbort`.
