@@ -17,8 +17,8 @@ use serde_json::Value as Json;
 
 use super::facts;
 use crate::conventions::dialects::{
-    Announced, CONTROL_FLOW, DIALECTS, Detect, Dialect, HIDDEN, KindRow, ORDINARY, OTEL, Row, SPAN_NAME, Shape, Side,
-    Source, Test, UNKNOWN, UNKNOWN_MODELS, logs,
+    Announced, Asked, CONTROL_FLOW, DIALECTS, Detect, Dialect, HIDDEN, KindRow, ORDINARY, OTEL, Row, SPAN_NAME, Shape,
+    Side, Source, Test, UNKNOWN, UNKNOWN_MODELS, logs,
 };
 use crate::conventions::{names, providers};
 use crate::model::otlp::{ArrayValue, KeyValue, STATUS_ERROR, STATUS_UNSET, Span, SpanEvent, Value};
@@ -108,6 +108,9 @@ fn normalize_as(record: &mut Record, dialects: Dialects<'_>) {
     let mut draft = Draft::of(&mut record.span);
     for row in dialects.iter().flat_map(|dialect| dialect.facts).chain(OTEL.facts) {
         write_fact(&mut draft, row);
+    }
+    for asked in dialects.iter().filter_map(|dialect| dialect.asked) {
+        write_asked(&mut draft, asked);
     }
     let kind = write_kind(&mut draft, dialects);
     write_entity_name(&mut draft, dialects, kind);
@@ -297,6 +300,18 @@ fn write_fact(draft: &mut Draft<'_>, row: &Row) {
     } else if matches!(row.shape, Shape::Provider | Shape::Model) && draft.span().attr(row.to).is_some() {
         // A placeholder, or a framework in the place of a provider.
         draft.clear(row.to);
+    }
+}
+
+/// Writes the model that a gateway asked in place of its own name for it, by which it has answered.
+fn write_asked(draft: &mut Draft<'_>, asked: Asked) {
+    let span = draft.span();
+    let Some((_, model)) = span.attr_str(asked.key).and_then(|word| word.split_once('/')) else { return };
+    let answered = span.attr_str(names::RESPONSE_MODEL);
+    let is_own = asked.own.iter().any(|key| answered.is_some() && span.attr_str(key) == answered);
+    if is_own && answered != Some(model) {
+        let model = model.to_owned();
+        draft.set(names::RESPONSE_MODEL, model);
     }
 }
 
@@ -502,6 +517,7 @@ fn fits(span: &Span, row: &KindRow) -> bool {
         Test::Has(part) => word.contains(part),
         Test::IsName => word == span.name,
         Test::Present => true,
+        Test::Without(key) => span.attr(key).is_none(),
         Test::Label => !ORDINARY.iter().any(|key| span.attr(key).is_some()) && matches!(span.kind, 0 | 1),
     }
 }

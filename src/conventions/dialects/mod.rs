@@ -50,6 +50,8 @@ pub struct Dialect {
     pub content: &'static [Content],
     /// Where a call has its usage as the provider reported it, best source first; see [`usage`].
     pub usage: &'static [Source],
+    /// Of a gateway: where it has the model that it asked, which its own name for it stands for.
+    pub asked: Option<Asked>,
     /// Where it sums up a call's usage itself: whatever its members are named, they prove nothing of what they include.
     pub summaries: &'static [Source],
     /// How it says what a step is; the first that fits wins.
@@ -75,6 +77,15 @@ pub struct Dialect {
     pub marks_failures: bool,
     /// Spans that only announce another one.
     pub announced: Option<Announced>,
+}
+
+/// Where a gateway has the model that it asked, and how its own name for a model is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// The attribute with the model, with its provider and a `/` before it.
+    pub key: &'static str,
+    /// Attributes with the gateway's own name: an answer under one of these names says nothing of the model.
+    pub own: &'static [&'static str],
 }
 
 /// How a span that is sent at the start of the real one is told from that.
@@ -243,6 +254,8 @@ pub enum Test {
     IsName,
     /// The attribute is there.
     Present,
+    /// The attribute is there, and another is not.
+    Without(&'static str),
     /// The attribute is there, and the span is not an [`ORDINARY`] call that merely bears the label.
     Label,
 }
@@ -369,6 +382,7 @@ pub const PLAIN: Dialect = Dialect {
     entity: &[],
     content: &[],
     usage: &[],
+    asked: None,
     summaries: &[],
     kinds: &[],
     outcomes: &[],
@@ -394,8 +408,9 @@ pub const GOOGLE: &str = "gcp.";
 
 /// Starts of words that stand for a text that was taken out or never filled in: such a text says nothing.
 ///
-/// Source: Logfire's scrubbing, OpenInference's and Codex' switches, Claude Code's, Micrometer's placeholder.
-pub const HIDDEN: &[&str] = &["[Scrubbed due to", "__REDACTED__", "[REDACTED]", "<REDACTED>"];
+/// Source: Logfire's scrubbing, OpenInference's and Codex' switches, Claude Code's, Micrometer's placeholder; the user whom the proxy of
+/// LiteLLM (1.108 `constants.py`) takes all for who call it by its master key.
+pub const HIDDEN: &[&str] = &["[Scrubbed due to", "__REDACTED__", "[REDACTED]", "<REDACTED>", "default_user_id"];
 
 /// Classes of what is raised to hand control on, and no failure: LangGraph goes to another node or agent by one, and waits for
 /// a person by others, and Pydantic AI for a person or another program.

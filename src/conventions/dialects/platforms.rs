@@ -3,8 +3,8 @@
 use super::Shape::{Class, Count, Model, Provider, Text};
 use super::Source::{Before, Behind, Indexed, Json, Key, Method, Name, Quoted, Unlike};
 use super::{
-    ALL_INCLUSIVE, AS_REPORTED, Basis, BasisRow, Detect, Dialect, GOOGLE, Outcome, PLAIN, SPAN_NAME, Side, Source,
-    Test, content, kind, row,
+    ALL_INCLUSIVE, AS_REPORTED, Asked, Basis, BasisRow, Detect, Dialect, GOOGLE, Outcome, PLAIN, SPAN_NAME, Side,
+    Source, Test, content, kind, row,
 };
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
@@ -46,15 +46,34 @@ pub const OPENINFERENCE: Dialect = Dialect {
             &[
                 Key("llm.response.model_name"),
                 Json("output.value", LANGCHAIN_MODEL),
-                // The answers of OpenAI's chat, which the OpenAI Agents SDK passes on as they are.
+                // The answers of OpenAI's chat, which the OpenAI Agents SDK passes on as they are, and LiteLLM's, of which a program may name the
+                // model without a keyword: then it stands nowhere else.
+                Json("output.value", &["object=chat.completion", "model"]),
                 Json("output.value", &["object=chat.completion", "model"]),
                 Unlike("llm.model_name", "llm.invocation_parameters", &["model"]),
             ],
             Model,
         ),
         row(names::RESPONSE_ID, &[Json("output.value", LANGCHAIN_ID)], Text),
-        row(names::CONVERSATION_ID, &[Json("metadata", &["thread_id"]), Json("metadata", &["session_id"])], Text),
-        row(names::USER_ID, &[Json("metadata", &["user_id"]), Json("metadata", &["ls_user"])], Text),
+        // Last of each, what a program gives LiteLLM with a call.
+        row(
+            names::CONVERSATION_ID,
+            &[
+                Json("metadata", &["thread_id"]),
+                Json("metadata", &["session_id"]),
+                Json("llm.invocation_parameters", &["metadata", "session_id"]),
+            ],
+            Text,
+        ),
+        row(
+            names::USER_ID,
+            &[
+                Json("metadata", &["user_id"]),
+                Json("metadata", &["ls_user"]),
+                Json("llm.invocation_parameters", &["user"]),
+            ],
+            Text,
+        ),
         row(names::FINISH_REASONS, &[Key("llm.finish_reason")], Text),
         row(names::INPUT_TOKENS, &[Key("llm.token_count.prompt")], Count),
         row(names::OUTPUT_TOKENS, &[Key("llm.token_count.completion")], Count),
@@ -601,25 +620,38 @@ pub const OPENLIT_LANGGRAPH: Dialect = Dialect {
 
 /// LiteLLM, SDK and proxy: the standard's names, leftovers of older ones, and Python's words for objects.
 ///
-/// Source: `litellm` 1.106 `integrations/opentelemetry.py` and `integrations/otel`, and recordings. Counts of every
-/// provider include cached tokens.
+/// Source: `litellm` 1.106 `integrations/opentelemetry.py` and `integrations/otel`, and recordings; 1.108 of the SDK and the
+/// proxy, both also with `LITELLM_OTEL_V2`, run against a scripted server. Counts of every provider include cached tokens.
 pub const LITELLM: Dialect = Dialect {
     name: "litellm",
     detect: &[Detect::KeyPrefix("litellm."), Detect::Scope("litellm")],
     facts: &[
         row(names::PROVIDER, &[Before("litellm.provider.model", "", '/')], Provider),
-        row(names::CONVERSATION_ID, &[Key("metadata.session_id"), Key("litellm.session_id")], Text),
+        // What a client of the proxy gave it is in what Python prints.
+        row(
+            names::CONVERSATION_ID,
+            &[
+                Key("metadata.session_id"),
+                Key("litellm.session_id"),
+                Json("metadata.requester_metadata", &["session_id"]),
+            ],
+            Text,
+        ),
         row(
             names::USER_ID,
             &[
                 Key("llm.user"),
                 Key("litellm.end_user.id"),
+                Key("litellm.metadata.user_api_key_end_user_id"),
                 Key("metadata.user_api_key_end_user_id"),
                 Key("metadata.user_api_key_user_id"),
+                Key("litellm.metadata.user_api_key_user_id"),
             ],
             Text,
         ),
     ],
+    // An alias of the proxy is the client's word for a model, in its answer as well.
+    asked: Some(Asked { key: "litellm.provider.model", own: &["litellm.model_group", names::REQUEST_MODEL] }),
     summaries: &[Key("metadata.usage_object")],
     kinds: &[
         kind(names::OPERATION, Test::Starts("execute_guardrail"), StepKind::Guardrail),
@@ -629,6 +661,8 @@ pub const LITELLM: Dialect = Dialect {
         kind("llm.request.type", Test::Ends("anthropic_messages"), StepKind::Llm),
         kind("llm.request.type", Test::Ends("embedding"), StepKind::Embedding),
         kind("llm.request.type", Test::Ends("rerank"), StepKind::Rerank),
+        // Baggage carries the model to all spans of the proxy's process, and its calls have operations.
+        kind(names::REQUEST_MODEL, Test::Without(names::OPERATION), StepKind::Task),
     ],
     basis: ALL_INCLUSIVE,
     ..PLAIN

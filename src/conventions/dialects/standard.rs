@@ -2,7 +2,7 @@
 
 use super::Detect;
 use super::Shape::{Count, Model, Provider, Text};
-use super::Source::{Before, Behind, Fixed, Indexed, Key};
+use super::Source::{Before, Behind, Fixed, Indexed, Json, Key};
 use super::{ALL_INCLUSIVE, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test, content, kind, row};
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
@@ -142,6 +142,15 @@ pub const OTEL_INSTRUMENTATION: Dialect = Dialect {
     detect: &[Detect::ScopePrefix("opentelemetry.instrumentation."), Detect::ScopePrefix("opentelemetry.util.genai")],
     // OpenLLMetry's have these scopes, too.
     facts: &[row(names::TOTAL_TOKENS, &[Key("llm.usage.total_tokens")], Count)],
+    // An agent of Agno that an error ended gives it back as its answer, and its span has no status.
+    //
+    // Source: `opentelemetry-instrumentation-genai-agno` 1.3b0 with `agno` 3.1, run against a scripted server.
+    outcomes: &[Outcome {
+        from: Json(names::OUTPUT_MESSAGES, &["0", "finish_reason"]),
+        word: "error",
+        status: StepStatus::Error,
+        message: &[Json(names::OUTPUT_MESSAGES, &["0", "parts", "0", "content"])],
+    }],
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };

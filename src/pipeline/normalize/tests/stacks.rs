@@ -1534,3 +1534,92 @@ fn weave_passes_on_what_the_provider_reports_and_its_integrations_have_counted_i
     let trip = told("weave.openai_agents", "workflow Trip", &list);
     assert_eq!((trip.kind, trip.workflow_name.as_deref()), (StepKind::Workflow, Some("Trip")));
 }
+
+#[test]
+fn litellms_proxy_has_the_model_on_every_span_and_answers_by_its_own_name_for_it() {
+    // `LITELLM_OTEL_V2`: baggage is on what FastAPI and the router tell of the same request.
+    let baggage = [
+        ("litellm.api_key.hash", Value::from("h")),
+        ("gen_ai.request.model", "my-gpt".into()),
+        ("litellm.metadata.user_api_key_user_id", "default_user_id".into()),
+        ("litellm.metadata.user_api_key_end_user_id", "user-42".into()),
+    ];
+    for (scope, name) in [("fastapi", "fastapi.dependencies"), ("litellm", "route my-gpt")] {
+        let step = told(scope, name, &baggage);
+        assert_eq!((step.kind, step.billed), (StepKind::Task, false), "{name}");
+    }
+    let mut list = baggage.to_vec();
+    list.extend([
+        ("gen_ai.operation.name", Value::from("chat")),
+        ("gen_ai.response.model", "my-gpt".into()),
+        ("litellm.provider.model", "openai/gpt-5-mini".into()),
+    ]);
+    let call = told("litellm", "chat my-gpt", &list);
+    assert_eq!((call.kind, call.billed), (StepKind::Llm, true));
+    assert_eq!((call.response_model.as_deref(), call.user_id.as_deref()), (Some("gpt-5-mini"), Some("user-42")));
+    // The one before, which has the proxy's name for the model apart, and what the client gave as Python prints it.
+    let call = told(
+        "litellm",
+        "litellm_request",
+        &[
+            ("gen_ai.operation.name", "acompletion".into()),
+            ("llm.request.type", "acompletion".into()),
+            ("litellm.model_group", "my-gpt".into()),
+            ("litellm.provider.model", "openai/gpt-5-mini".into()),
+            ("gen_ai.request.model", "gpt-5-mini".into()),
+            ("gen_ai.response.model", "my-gpt".into()),
+            ("metadata.user_api_key_user_id", "default_user_id".into()),
+            (
+                "metadata.requester_metadata",
+                "{'session_id': 'sess-1', 'trace_id': 'c0', 'headers': {'host': 'h'}}".into(),
+            ),
+        ],
+    );
+    assert_eq!((call.kind, call.response_model.as_deref()), (StepKind::Llm, Some("gpt-5-mini")));
+    assert_eq!((call.session_id.as_deref(), call.user_id.as_deref()), (Some("sess-1"), None));
+    // An answer under a name that is not the proxy's is that of the model.
+    let list = [
+        ("gen_ai.operation.name", Value::from("chat")),
+        ("litellm.model_group", "my-gpt".into()),
+        ("litellm.provider.model", "azure/my-deployment".into()),
+        ("gen_ai.response.model", "gpt-5-mini-2025-08-07".into()),
+    ];
+    assert_eq!(told("litellm", "litellm_request", &list).response_model.as_deref(), Some("gpt-5-mini-2025-08-07"));
+}
+
+#[test]
+fn openinference_of_litellm_has_a_model_named_without_a_keyword_in_the_answer_alone() {
+    // `openinference-instrumentation-litellm` 0.1.51 with `litellm` 1.108.
+    let answer =
+        r#"{"id": "chatcmpl-1", "model": "gpt-5-mini-2025-08-07", "object": "chat.completion", "choices": []}"#;
+    let call = told(
+        "openinference.instrumentation.litellm",
+        "completion",
+        &[
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.invocation_parameters", r#"{"metadata": {"session_id": "sess-1"}, "user": "user-42"}"#.into()),
+            ("output.value", answer.into()),
+        ],
+    );
+    assert_eq!(call.response_model.as_deref(), Some("gpt-5-mini-2025-08-07"));
+    assert_eq!((call.session_id.as_deref(), call.user_id.as_deref()), (Some("sess-1"), Some("user-42")));
+}
+
+#[test]
+fn an_agent_whose_answer_ended_with_an_error_has_failed() {
+    let agent = |reason: &str| {
+        let answer = format!(
+            r#"[{{"role":"assistant","parts":[{{"content":"no such model","type":"text"}}],"finish_reason":"{reason}"}}]"#
+        );
+        let list = [
+            ("gen_ai.operation.name", Value::from("invoke_agent")),
+            ("gen_ai.agent.name", "weather_agent".into()),
+            ("gen_ai.output.messages", answer.into()),
+        ];
+        told("opentelemetry.instrumentation.genai.agno", "invoke_agent weather_agent", &list)
+    };
+    let failed = agent("error");
+    let reason = failed.error.and_then(|error| error.message);
+    assert_eq!((failed.status, reason.as_deref()), (StepStatus::Error, Some("no such model")));
+    assert_eq!(agent("stop").status, StepStatus::Success);
+}
