@@ -620,7 +620,7 @@ fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended: bool) {
         }
         _ => true,
     };
-    if ended && (hands_on(draft.span()) || is_marked(draft.span(), dialects)) {
+    if ended && hands_on(draft.span()) {
         draft.set(names::STEP_STATUS, StepStatus::Success.as_str());
         return;
     }
@@ -628,6 +628,10 @@ fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended: bool) {
         .iter()
         .flat_map(|dialect| dialect.outcomes)
         .find(|outcome| may_say(&outcome.from, outcome.word) && says(&outcome.from, outcome.word));
+    if ended && told.is_none() && is_marked(draft.span(), dialects) {
+        draft.set(names::STEP_STATUS, StepStatus::Success.as_str());
+        return;
+    }
     let silence = || if ended { status_of_silence(draft.span(), dialects) } else { None };
     let Some(status) = told.map(|told| told.status).or_else(silence) else { return };
     let reason = told.and_then(|told| told.message.iter().find_map(|source| shaped(draft.span(), source, Shape::Text)));
@@ -660,25 +664,17 @@ fn write_status(draft: &mut Draft<'_>) {
     }
 }
 
-/// Tells whether a failure was only put there: for another one in the trace, by who wrote on the span later.
+/// Tells whether a failure of which no attribute tells was only put there: for another one in the trace, by who wrote on the span later.
 fn is_marked(span: &Span, dialects: Dialects<'_>) -> bool {
     let has_reason =
         span.status.as_ref().is_some_and(|status| status.code == STATUS_ERROR && !status.message.is_empty());
     let is_told = || {
         span.attr(names::ERROR_TYPE).is_some() || span.events.iter().any(|event| event.name == names::EVENT_EXCEPTION)
     };
-    // What ended with this reason has failed by the provider's word.
-    let is_reason = |reason: &Value| match reason {
-        Value::Array(list) => {
-            list.values.iter().any(|item| item.value.as_ref().and_then(Value::as_str) == Some("error"))
-        }
-        reason => reason.as_str() == Some("error"),
-    };
     has_reason
         && dialects.iter().any(|dialect| dialect.fails_by_exception)
         && dialects.iter().any(|dialect| dialect.marks_failures)
         && !is_told()
-        && !span.attr(names::FINISH_REASONS).is_some_and(is_reason)
 }
 
 /// Reads out of the silence of a finished step without any trace of a response how it ended, where its dialect says so.

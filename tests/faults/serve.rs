@@ -142,22 +142,24 @@ impl Drop for Server {
 
 /// Asks a server how it is, and returns the status of the answer.
 pub fn status_of(monitor: SocketAddr, path: &str) -> Result<u16, Failed> {
-    let mut stream = TcpStream::connect(monitor)?;
-    stream.set_read_timeout(Some(WATCHDOG))?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
+    asked(monitor, path)?.read_line(&mut line)?;
     let code = line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
     code.ok_or_else(|| format!("{path} is answered with {line:?}").into())
 }
 
-/// Returns how many spans a server says that it has stored.
-pub fn stored(monitor: SocketAddr) -> Result<u64, Failed> {
+/// Asks a server how it is; what is returned has all of the answer.
+fn asked(monitor: SocketAddr, path: &str) -> Result<BufReader<TcpStream>, Failed> {
     let mut stream = TcpStream::connect(monitor)?;
     stream.set_read_timeout(Some(WATCHDOG))?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())?;
+    Ok(BufReader::new(stream))
+}
+
+/// Returns how many spans a server says that it has stored.
+pub fn stored(monitor: SocketAddr) -> Result<u64, Failed> {
     let mut sum = 0.0;
-    for line in BufReader::new(stream).lines() {
+    for line in asked(monitor, "/metrics")?.lines() {
         let line = line?;
         if line.starts_with("runspan_records_total{")
             && line.contains("outcome=\"stored\"")

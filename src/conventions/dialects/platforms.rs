@@ -49,7 +49,6 @@ pub const OPENINFERENCE: Dialect = Dialect {
                 // The answers of OpenAI's chat, which the OpenAI Agents SDK passes on as they are, and LiteLLM's, of which a program may name the
                 // model without a keyword: then it stands nowhere else.
                 Json("output.value", &["object=chat.completion", "model"]),
-                Json("output.value", &["object=chat.completion", "model"]),
                 Unlike("llm.model_name", "llm.invocation_parameters", &["model"]),
             ],
             Model,

@@ -245,7 +245,7 @@ fn decoded<M: Message + Default>(
 /// A span of so many bytes cannot hold too many values.
 const ALWAYS_WITHIN: usize = 64 << 10;
 /// Deeper than the decoder goes.
-const MAX_DEPTH: u32 = 128;
+pub(super) const MAX_DEPTH: u32 = 128;
 
 /// Counts the values that a span's attributes hold, those of lists and maps and of its events and links too.
 fn values_in_span(span: &[u8]) -> usize {

@@ -2,6 +2,7 @@
 
 use prost::Message;
 
+use super::protobuf::MAX_DEPTH;
 use crate::conventions::names;
 use crate::model::otlp::{KeyValue, Span, Value};
 use crate::model::unknown;
@@ -13,8 +14,6 @@ const LEFT: usize = 64 << 10;
 const NOTE: usize = 64;
 /// How far before its end a cut looks for the end of a word: a secret that is cut in two would not be known for one.
 const WORD: usize = 4 << 10;
-/// Deeper than the decoder goes.
-const MAX_DEPTH: u32 = 128;
 
 /// What a message is, by what its fields hold.
 ///

@@ -12,7 +12,7 @@ use super::{JSON, PROTOBUF, Server, agent, ask, command, gzip, post, request, sh
 use crate::support::{WATCHDOG, runs, tempdir, wait_until};
 
 /// A server with a configuration file of these lines below `serve:`.
-fn configured(dir: &Path, lines: &str) -> Server {
+pub(super) fn configured(dir: &Path, lines: &str) -> Server {
     Server::start(&dir.join("store"), &["--config", file(dir, &format!("serve:\n{lines}")).to_str().unwrap()])
 }
 

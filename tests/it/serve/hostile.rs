@@ -370,9 +370,7 @@ fn floods_of_http2_frames_cost_their_connection() {
 #[test]
 fn two_thousand_connections_that_say_nothing_crowd_out_others_for_no_longer_than_a_head_may_take() {
     let dir = tempdir();
-    let file = dir.path().join("configuration.yaml");
-    std::fs::write(&file, "serve:\n  bounds: {head_s: 2}\n").unwrap();
-    let server = Server::start(&dir.path().join("store"), &["--config", file.to_str().unwrap()]);
+    let server = bounds::configured(dir.path(), "  bounds: {head_s: 2}\n");
     let idle: Vec<_> = (0..2_000).map(|_| TcpStream::connect(server.port("otlp-http")).unwrap()).collect();
     // Who watches it is served all the while.
     let health = ask(server.port("http"), "GET /healthz HTTP/1.1\r\nHost: localhost", b"");
