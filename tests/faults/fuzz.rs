@@ -82,9 +82,19 @@ fn fuzz(seed: u64, most: u64, lasting: Duration) -> Result<String, Failed> {
         let clients = clients.into_iter().map(|client| client.join().map_err(|_| "a client panicked")?);
         clients.collect::<Result<Vec<Seen>, Failed>>()
     })?;
+    // A journal that they have filled is ready again when the store is done with it, although nobody sends anything.
+    let (waits, mut ready) = (Instant::now(), status_of(ports[2], "/readyz")?);
+    while ready != 200 && waits.elapsed() < DRAIN {
+        std::thread::sleep(Duration::from_millis(100));
+        ready = status_of(ports[2], "/readyz")?;
+    }
     let is_taken = Sender::connect(ports[0], Protocol::Http, false)?.send(b"")?;
-    if status_of(ports[2], "/readyz")? != 200 || is_taken != Answer::Taken {
-        return Err(format!("it does not go on: an empty request is answered with {is_taken:?}").into());
+    if ready != 200 || is_taken != Answer::Taken {
+        let said = std::fs::read_to_string(&said)?;
+        return Err(format!(
+            "it does not go on: /readyz answers {ready}, and an empty request is answered with {is_taken:?}; it said {said:?}"
+        )
+        .into());
     }
     let peak = server.peak_kib()?;
     server.end(DRAIN)?;
