@@ -107,11 +107,11 @@ fn overload(mut load: Load, lasting: Duration, suite: &Suite) -> Result<String, 
     let url = format!("http://{}", hung.local_addr()?);
     // What waits for the store may take so much disk: reached within the reduced time, too.
     let journal = suite.pick("2", "1024");
-    let flags = [&["--forward", &url, "--journal", journal][..], &LONG_DRAINS].concat();
-    let stored = sustainable(load, &dir.path().join("first"), &flags, Duration::from_secs(suite.pick(2, 20)))?;
+    let flags = |journal| [&["--forward", &url, "--journal", journal][..], &LONG_DRAINS].concat();
+    let stored = sustainable(load, &dir.path().join("first"), &flags("1024"), Duration::from_secs(suite.pick(2, 20)))?;
     load.rate = Some(2.0 * stored);
     let (store, mut ledger, mut peak) = (dir.path().join("store"), Ledger::default(), 0);
-    let server = Server::start(&store, &flags)?;
+    let server = Server::start(&store, &flags(journal))?;
     let end = |server: Server| {
         peak = server.peak_kib()?;
         server.end(LONG_DRAIN)
@@ -134,21 +134,35 @@ fn overload(mut load: Load, lasting: Duration, suite: &Suite) -> Result<String, 
     Ok(seen)
 }
 
-/// Returns how many spans of a flood are stored in a second, in a store that is thrown away.
+/// Returns how many spans are stored in a second, in a store that is thrown away: of those that a flood has left to be
+/// stored, when nobody sends any more. While it lasts there are fewer, as who sends takes the processors.
 fn sustainable(load: Load, store: &Path, flags: &[&str], lasting: Duration) -> Result<f64, Failed> {
     let server = Server::start(store, flags)?;
     let monitor = server.monitor()?;
     let (mut ledger, mut rate) = (Ledger::default(), Err("nothing was measured".into()));
-    load.on(server, &mut ledger, || rate = stored_in_a_second(monitor, lasting), Server::kill)?;
+    let end = |server: Server| {
+        rate = stored_in_a_second(monitor, lasting);
+        server.kill()
+    };
+    load.on(server, &mut ledger, || std::thread::sleep(lasting), end)?;
     rate
 }
 
-fn stored_in_a_second(monitor: SocketAddr, lasting: Duration) -> Result<f64, Failed> {
-    // All threads are at work then.
-    std::thread::sleep(lasting / 4);
+/// Measures until a second is over in which nothing was stored, or `longest`.
+fn stored_in_a_second(monitor: SocketAddr, longest: Duration) -> Result<f64, Failed> {
     let (before, start) = (stored(monitor)?, Instant::now());
-    std::thread::sleep(lasting);
-    Ok((stored(monitor)? - before) as f64 / start.elapsed().as_secs_f64())
+    let (mut last, mut lasted) = (before, Duration::ZERO);
+    while start.elapsed() < longest && start.elapsed() < lasted + Duration::from_secs(1) {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = stored(monitor)?;
+        if now > last {
+            (last, lasted) = (now, start.elapsed());
+        }
+    }
+    match last > before {
+        true => Ok((last - before) as f64 / lasted.as_secs_f64()),
+        false => Err("nothing was left to be stored".into()),
+    }
 }
 
 /// Checks what `list`, `get` and `verify` say against what was acknowledged, and against each other.
