@@ -342,6 +342,22 @@ pub struct KvList {
 }
 
 impl Span {
+    /// Returns about how many bytes a span takes as protobuf: bounds need no more, and the exact length is not cheap.
+    pub(crate) fn about_len(&self) -> u64 {
+        let texts = |attributes: &[KeyValue]| -> usize {
+            let length = |attribute: &KeyValue| match attribute.value.as_ref().and_then(|value| value.value.as_ref()) {
+                Some(Value::String(text)) => text.len(),
+                Some(Value::Bytes(bytes)) => bytes.len(),
+                Some(nested @ (Value::Array(_) | Value::KvList(_))) => nested.encoded_len(),
+                Some(Value::Bool(_) | Value::Int(_) | Value::Double(_)) | None => 0,
+            };
+            attributes.iter().map(|attribute| 16 + attribute.key.len() + length(attribute)).sum()
+        };
+        let events: usize = self.events.iter().map(|event| 32 + event.name.len() + texts(&event.attributes)).sum();
+        let links: usize = self.links.iter().map(|link| 64 + texts(&link.attributes)).sum();
+        (96 + self.name.len() + texts(&self.attributes) + events + links) as u64
+    }
+
     /// Returns the value of an attribute, the last one where a key occurs twice.
     pub fn attr(&self, key: &str) -> Option<&Value> {
         find(&self.attributes, key)

@@ -128,16 +128,15 @@ pub(crate) fn start_of(end: &Record) -> Record {
         kind: RecordKind::Started,
         resource: end.resource.clone(),
         scope: end.scope.clone(),
-        span: start_of_span(&end.span),
+        span: start_of_span(&end.span, |attribute| {
+            names::TELL_INPUT.contains(&attribute.key.as_str()) && length(attribute) <= START_CONTENT
+        }),
     }
 }
 
-/// Leaves of a span that has ended what tells which step it is, and what went in unless that is long.
-pub(crate) fn start_of_span(span: &Span) -> Span {
-    let tells = |attribute: &&KeyValue| {
-        let key = attribute.key.as_str();
-        names::TELL_WHICH.contains(&key) || names::TELL_INPUT.contains(&key) && length(attribute) <= START_CONTENT
-    };
+/// Leaves of a span that has ended what tells which step it is, and what else is asked for.
+pub(crate) fn start_of_span(span: &Span, is_asked_for: impl Fn(&KeyValue) -> bool) -> Span {
+    let tells = |attribute: &&KeyValue| names::TELL_WHICH.contains(&attribute.key.as_str()) || is_asked_for(attribute);
     /// As many tell which step it is, about.
     const FEW: usize = 12;
     let mut attributes = Vec::with_capacity(span.attributes.len().min(FEW));

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use crate::model::event::{EventBody, Log};
 use crate::model::id::{IdMap, IdSet};
-use crate::model::otlp::{KeyValue, Span, Value};
 use crate::model::outcome::{Counts, LostRecords};
 use crate::model::{Event, RunId, RunStatus, RunSummary, SpanId, TraceId, UnixNanos};
 use crate::pipeline::cost::Pricer;
@@ -516,22 +515,6 @@ impl StoreSink<crate::store::files::FilesWriter> {
         self.writer.make_durable();
         self.is_distrustful = true;
     }
-}
-
-/// Returns about how many bytes a span takes in the journal: bounds need no more, and the exact length is not cheap.
-fn size_of(span: &Span) -> u64 {
-    let texts = |attributes: &[KeyValue]| -> usize {
-        let length = |attribute: &KeyValue| match attribute.value.as_ref().and_then(|value| value.value.as_ref()) {
-            Some(Value::String(text)) => text.len(),
-            Some(Value::Bytes(bytes)) => bytes.len(),
-            Some(nested @ (Value::Array(_) | Value::KvList(_))) => nested.encoded_len(),
-            Some(Value::Bool(_) | Value::Int(_) | Value::Double(_)) | None => 0,
-        };
-        attributes.iter().map(|attribute| 16 + attribute.key.len() + length(attribute)).sum()
-    };
-    let events: usize = span.events.iter().map(|event| 32 + event.name.len() + texts(&event.attributes)).sum();
-    let links: usize = span.links.iter().map(|link| 64 + texts(&link.attributes)).sum();
-    (96 + span.name.len() + texts(&span.attributes) + events + links) as u64
 }
 
 #[cfg(test)]

@@ -240,7 +240,8 @@ mod backends {
 
     impl RunWriter for AtOnce {
         fn create_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
-            self.0.create_run(summary, events)?;
+            // As one that has come whole: behind others, on its way to a pack.
+            self.0.create_whole(summary, &mut events.to_vec())?;
             self.0.write_held(true).map(drop)
         }
 

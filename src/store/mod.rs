@@ -40,6 +40,12 @@ pub trait RunWriter {
     /// there already this appends the events and leaves the summary.
     fn create_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError>;
 
+    /// Does the same for a run that has come whole, and may take its events when it succeeds: a writer that
+    /// [holds back](Self::write_held) makes them ready while it is told others.
+    fn create_whole(&mut self, summary: &RunSummary, events: &mut Vec<Event>) -> Result<(), StoreError> {
+        self.create_run(summary, events)
+    }
+
     /// Takes a run up again that is there, for the events that it holds; `None` when there is no such run.
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError>;
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::Value as Json;
 
 use super::ids::event_id;
-use super::{START_GRACE, UNSORTED_AGE, UNSORTED_BYTES, UNSORTED_RECORDS, size_of};
+use super::{START_GRACE, UNSORTED_AGE, UNSORTED_BYTES, UNSORTED_RECORDS};
 use crate::conventions::names;
 use crate::model::event::{EventBody, Input, Log, Output, Resumed, RunStarted, Score, StatusChanged, Waiting};
 use crate::model::id::{IdMap, IdSet};
@@ -74,9 +74,15 @@ impl Said {
         Start { span: self.record.span.clone(), facts: &self.facts, content: &self.content, maker }
     }
 
-    /// Returns the start of a step that has ended, without who made the span: its end names that, a moment later.
+    /// Returns the start of a step that has ended, without who made the span, which its end names a moment later, and
+    /// without attributes of what went in, which stands in the event.
     pub(super) fn start(&self) -> Start<'_> {
-        Start { span: start_of_span(&self.record.span), facts: &self.facts, content: &self.content, maker: None }
+        Start {
+            span: start_of_span(&self.record.span, |_| false),
+            facts: &self.facts,
+            content: &self.content,
+            maker: None,
+        }
     }
 }
 
@@ -116,7 +122,7 @@ impl Unsorted {
             return false;
         }
         self.first.get_or_insert_with(|| First { seq, since: Instant::now() });
-        self.bytes += size_of(&said.record.span);
+        self.bytes += said.record.span.about_len();
         self.steps.push(said);
         true
     }
@@ -469,11 +475,17 @@ impl LiveRun {
             return Ok(None);
         }
         let status = self.state.status();
+        let is_end = |event: &&Event| event.body.span().is_some() && !event.body.is_step_start();
+        let ends = self.queue.iter().filter(is_end).count() as u64;
+        // What the journal tells has a place of its own, and no place is told twice to a run that is open; what was lost
+        // is told until it is written.
+        let is_lost_note = |event: &&Event| matches!(&event.body, EventBody::Log(log) if log.message == DROPPED_LOG);
+        let lost: Vec<EventId> = self.queue.iter().filter(is_lost_note).map(|event| event.event_id).collect();
         let mut created = None;
         if self.written_status.is_none() {
             let was_tried = std::mem::replace(&mut self.was_tried, true);
             let summary = self.state.summary(UnixNanos::now());
-            writer.create_run(&summary, &self.queue)?;
+            writer.create_whole(&summary, &mut self.queue)?;
             self.summary = self.notes.is_some().then(|| Box::new(summary.clone()));
             created = Some(summary);
             // What is made now says all there is.
@@ -482,12 +494,9 @@ impl LiveRun {
         } else {
             writer.append_events(run, &self.queue)?;
         }
-        let is_end = |event: &&Event| event.body.span().is_some() && !event.body.is_step_start();
-        *stored += self.queue.iter().filter(is_end).count() as u64;
-        // What the journal tells has a place of its own, and no place is told twice to a run that is open; what was lost
-        // is told until it is written.
-        let is_lost_note = |event: &Event| matches!(&event.body, EventBody::Log(log) if log.message == DROPPED_LOG);
-        self.known.extend(self.queue.drain(..).filter(is_lost_note).map(|event| event.event_id));
+        *stored += ends;
+        self.known.extend(lost);
+        self.queue.clear();
         if let Some(summary) = created.filter(|_| !self.stale_summary) {
             // The first summary says it all; a short run is over with it.
             return Ok(Some(summary).filter(|_| !status.is_open()));

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::beside::TOLD_BY_SPANS;
 use super::ids::{foreign_run_id, is_foreign_run_id};
 use super::live::{EventIds, PendingStart, Said, same_span};
-use super::{HeldRecord, MAX_HELD_BYTES, MAX_HELD_RECORDS, StoreSink, size_of};
+use super::{HeldRecord, MAX_HELD_BYTES, MAX_HELD_RECORDS, StoreSink};
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
 use crate::model::{RunId, SpanId, TraceId, UnixNanos};
@@ -43,7 +43,7 @@ impl<W: RunWriter> StoreSink<W> {
         self.told = self.told.max(seq);
         let told_bytes = self.told_bytes;
         self.unwritten.0 += 1;
-        self.told_bytes += size_of(&record.span);
+        self.told_bytes += record.span.about_len();
         let ids = (TraceId::from_bytes(&record.span.trace_id), SpanId::from_bytes(&record.span.span_id));
         let (Some(trace_id), Some(span_id)) = ids else {
             self.count(seq, record.kind, Outcome::Rejected, "bad_id");
@@ -92,7 +92,7 @@ impl<W: RunWriter> StoreSink<W> {
         let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
         if of_log.is_some() && step == Step::MayWait {
             let held = trace.held.entry(run).or_default();
-            let bytes = held.bytes + size_of(&said.record.span) as usize;
+            let bytes = held.bytes + said.record.span.about_len() as usize;
             // More than may wait stands.
             if held.records.len() < MAX_HELD_RECORDS && bytes <= MAX_HELD_BYTES {
                 held.has_steps_of_logs = true;
@@ -167,7 +167,7 @@ impl<W: RunWriter> StoreSink<W> {
             RecordKind::Ended => drop(held.open.remove(&span_id)),
             RecordKind::Event => {}
         }
-        held.bytes += size_of(&told.said.record.span) as usize;
+        held.bytes += told.said.record.span.about_len() as usize;
         held.records.push(told);
         let mut gone = Vec::new();
         let mut reason = "no_genai";
@@ -193,7 +193,7 @@ impl<W: RunWriter> StoreSink<W> {
                 }
                 keep
             });
-            held.bytes = held.records.iter().map(|held| size_of(&held.said.record.span) as usize).sum();
+            held.bytes = held.records.iter().map(|held| held.said.record.span.about_len() as usize).sum();
         }
         for (seq, kind) in gone {
             self.count(seq, kind, Outcome::NotKept, reason);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::conventions::names;
-use crate::model::otlp::{Span, SpanEvent};
+use crate::model::otlp::{KeyValue, Span, SpanEvent, Value};
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
 use crate::model::{EventId, RunKind};

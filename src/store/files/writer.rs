@@ -74,14 +74,14 @@ impl FilesWriter {
     #[cfg(any(feature = "server", test))]
     #[must_use]
     pub(crate) fn with_packs(self) -> Self {
-        let packer = Some(packs::Packer::new(self.writer));
+        let packer = Some(packs::Packer::new(self.writer).with_line());
         Self { packer, ..self }
     }
 
     /// The same, however few runs there are.
     #[cfg(test)]
     pub(crate) fn with_packs_of_any(self) -> Self {
-        let packer = Some(packs::Packer::new(self.writer).of_any());
+        let packer = Some(packs::Packer::new(self.writer).with_line().of_any());
         Self { packer, ..self }
     }
 
@@ -105,7 +105,13 @@ impl FilesWriter {
 
     fn open(&mut self, run: RunId) -> Result<&mut OpenRun, StoreError> {
         use std::collections::hash_map::Entry;
+        self.catch_up(run)?;
+        let waited = self.waiting(run).is_some();
         self.let_go(run)?;
+        if waited {
+            // Its lines are read, so that those told again are passed over.
+            self.open.remove(&run);
+        }
         if !self.open.contains_key(&run) {
             self.check_place()?;
             let dir = self.layout.find_run(run)?.ok_or_else(|| StoreError::NotFound { id: run.to_string() })?;
@@ -248,9 +254,10 @@ impl FilesWriter {
 
 impl RunWriter for FilesWriter {
     fn create_run(&mut self, summary: &RunSummary, events: &[Event]) -> Result<(), StoreError> {
+        self.catch_up(summary.run_id)?;
         match self.layout.find_run(summary.run_id)? {
             // Looked at again when it is written.
-            None if self.hold(summary, events)? => Ok(()),
+            None if self.hold(summary, events) => Ok(()),
             None => self.check_place().and_then(|()| self.make_run(summary, events)),
             Some(dir) => {
                 self.check_place()?;
@@ -266,8 +273,19 @@ impl RunWriter for FilesWriter {
         }
     }
 
+    fn create_whole(&mut self, summary: &RunSummary, events: &mut Vec<Event>) -> Result<(), StoreError> {
+        if self.packer.is_some()
+            && self.layout.find_run(summary.run_id)?.is_none()
+            && self.hold_behind(summary, events)?
+        {
+            return Ok(());
+        }
+        self.create_run(summary, events)
+    }
+
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
         self.check_place()?;
+        self.catch_up(run)?;
         if let Some(held) = self.waiting(run) {
             return self.events_of(held).map(Some);
         }
@@ -284,6 +302,7 @@ impl RunWriter for FilesWriter {
     }
 
     fn look_at(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
+        self.catch_up(run)?;
         let Some(dir) = self.layout.find_run(run)? else { return Ok(None) };
         run_dir::read_events(self.layout.fs(), &dir, run, 0).map(Some)
     }
@@ -298,6 +317,7 @@ impl RunWriter for FilesWriter {
     }
 
     fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {
+        self.catch_up(run)?;
         if events.is_empty() && self.waiting(run).is_some() {
             return Ok(());
         }
@@ -333,6 +353,7 @@ impl RunWriter for FilesWriter {
 
     fn update_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
         self.check_place()?;
+        self.catch_up(summary.run_id)?;
         if self.waiting(summary.run_id).is_some_and(|held| hold::says(&held.summary, summary)) {
             return Ok(());
         }
@@ -345,6 +366,7 @@ impl RunWriter for FilesWriter {
     }
 
     fn delete_run(&mut self, run: RunId) -> Result<(), StoreError> {
+        self.catch_up(run)?;
         self.let_go(run)?;
         self.open.remove(&run);
         self.check_place()?;

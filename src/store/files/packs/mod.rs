@@ -8,6 +8,7 @@
 mod format;
 mod pack;
 mod packer;
+mod press;
 mod removal;
 mod room;
 #[cfg(test)]
@@ -27,7 +28,8 @@ use crate::model::{RunId, RunKind};
 pub(super) use format::Gone;
 use format::{EntryHead, Indexed};
 use pack::Pack;
-pub(super) use packer::{Held, MAX_RUN_BYTES, Packer};
+pub(super) use packer::{Held, MAX_RUN_BYTES, Packer, Received};
+pub(super) use press::Whole;
 pub(super) use removal::Removal;
 pub(super) use tidy::Tidying;
 pub(super) use view::{PackView, folder};

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::super::{cleanup, run_dir::LogLock};
 use super::format::{self, Codec, EntryHead, Indexed};
+use super::press::{Died, Line, Press, Pressed, Whole};
 use super::{Packs, room};
 use crate::fs::{Fs, write_full};
 use crate::model::id::IdSet;
-use crate::model::{RunId, RunSummary, UnixNanos};
+use crate::model::{Event, RunId, RunSummary, UnixNanos};
 
 /// How long runs wait for others: nobody sees them meanwhile.
 const WAIT: Duration = Duration::from_millis(250);
@@ -22,10 +23,6 @@ const FEW: usize = 8;
 const QUIET: Duration = Duration::from_secs(60);
 /// Longer runs have a folder of their own.
 pub(crate) const MAX_RUN_BYTES: u64 = 1 << 20;
-/// More than this costs several times the time for a few percent.
-#[cfg(feature = "seal")]
-const LEVEL: i32 = 1;
-
 /// Runs that are over and wait to be written together.
 pub(crate) struct Packer {
     /// Who writes.
@@ -42,13 +39,12 @@ pub(crate) struct Packer {
     /// So many of them are being taken.
     taking: usize,
     wait: Duration,
-    /// Room for what is compressed, for that compressed, and for a pack: used again and again.
-    plain: Vec<u8>,
-    #[cfg(feature = "seal")]
-    compressed: Vec<u8>,
+    /// Room for a pack, used again and again.
     pack: Vec<u8>,
-    #[cfg(feature = "seal")]
-    compressor: Option<zstd::bulk::Compressor<'static>>,
+    press: Press,
+    /// The thread that does the same while more comes in, started with the first run.
+    line: Option<Line>,
+    wants_line: bool,
 }
 
 impl std::fmt::Debug for Packer {
@@ -57,14 +53,22 @@ impl std::fmt::Debug for Packer {
     }
 }
 
+/// What became of a run that was taken from the thread that makes them ready.
+pub(crate) enum Received {
+    /// It waits for its pack.
+    Waits,
+    /// It wants a folder.
+    Unfit(Whole),
+}
+
 /// A run that waits.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub summary: RunSummary,
-    head: EntryHead,
-    stored: Vec<u8>,
+    pub(super) head: EntryHead,
+    pub(super) stored: Vec<u8>,
     /// Its folder, which goes when it is in a pack, and the lock that keeps others from writing to it until then.
-    folder: Option<(PathBuf, LogLock)>,
+    pub(super) folder: Option<(PathBuf, LogLock)>,
 }
 
 impl Packer {
@@ -79,13 +83,17 @@ impl Packer {
             quiet: VecDeque::new(),
             taking: 0,
             wait: QUIET,
-            plain: Vec::new(),
-            #[cfg(feature = "seal")]
-            compressed: Vec::new(),
             pack: Vec::new(),
-            #[cfg(feature = "seal")]
-            compressor: zstd::bulk::Compressor::new(LEVEL).ok(),
+            press: Press::new(),
+            line: None,
+            wants_line: false,
         }
+    }
+
+    /// The same, with a thread that makes runs ready: for one to whom many come.
+    #[cfg(any(feature = "server", test))]
+    pub fn with_line(self) -> Self {
+        Self { wants_line: true, ..self }
     }
 
     /// The same, however few runs there are.
@@ -99,23 +107,71 @@ impl Packer {
         !summary.status.is_open() && summary.artifacts.is_empty() && !summary.pinned && bytes as u64 <= MAX_RUN_BYTES
     }
 
-    /// Takes a run; one that waits already is told anew.
+    /// Takes the two files of a run; one that waits already is told anew.
     pub fn hold(&mut self, summary: RunSummary, yaml: &[u8], events: &[u8], folder: Option<(PathBuf, LogLock)>) {
         self.take_back(summary.run_id);
-        self.plain.clear();
-        self.plain.extend_from_slice(yaml);
-        self.plain.extend_from_slice(events);
-        let (codec, stored) = self.compress();
-        let head = EntryHead {
-            run: summary.run_id,
-            kind: summary.kind,
-            codec,
-            len: stored.len() as u32,
-            yaml_len: yaml.len() as u32,
-            events_len: events.len() as u32,
-            body_crc: 0,
-        };
-        self.put_back(Held { summary, head, stored, folder });
+        let held = self.press.files(summary, yaml, events, folder);
+        self.put_back(held);
+    }
+
+    /// Takes a run that has come whole; `false` when it wants a folder.
+    pub fn hold_whole(&mut self, summary: &RunSummary, events: &[Event]) -> bool {
+        let held = self.press.run(self.process, summary, events);
+        let is_held = held.is_some();
+        if let Some(held) = held {
+            self.take_back(summary.run_id);
+            self.put_back(held);
+        }
+        is_held
+    }
+
+    /// Gives a run to the thread that makes it ready; gives it back where there is none. It is not within already.
+    pub fn send(&mut self, whole: Whole) -> Result<(), Whole> {
+        if self.wants_line && self.line.is_none() {
+            self.line = Line::start(self.process);
+            self.wants_line = self.line.is_some();
+        }
+        match &mut self.line {
+            Some(line) => line.put(whole)?,
+            None => return Err(whole),
+        }
+        self.since.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    /// Tells whether so many runs are at that thread that one has to be taken from it first.
+    pub fn is_line_full(&self) -> bool {
+        self.line.as_ref().is_some_and(Line::is_full)
+    }
+
+    /// Tells whether a run is at that thread.
+    pub fn is_in_line(&self, run: RunId) -> bool {
+        self.line.as_ref().is_some_and(|line| line.has(run))
+    }
+
+    /// Takes one run from that thread, to wait for its pack, or returns it where it wants a folder: `None` when there is none
+    /// yet, or where it `waits` none at all.
+    ///
+    /// After an error all that it had is to be told again, and nothing is given to one any more.
+    pub fn receive(&mut self, waits: bool) -> Result<Option<Received>, Died> {
+        let Some(line) = &mut self.line else { return Ok(None) };
+        match line.next(waits) {
+            Ok(Some(Pressed::Ready(held))) => {
+                self.take_back(held.summary.run_id);
+                self.put_back(held);
+                Ok(Some(Received::Waits))
+            }
+            Ok(Some(Pressed::Unfit(whole))) => {
+                self.settle_since();
+                Ok(Some(Received::Unfit(whole)))
+            }
+            Ok(None) => Ok(None),
+            Err(died) => {
+                (self.line, self.wants_line) = (None, false);
+                self.settle_since();
+                Err(died)
+            }
+        }
     }
 
     /// Lets a run wait again that was taken back.
@@ -126,27 +182,15 @@ impl Packer {
         self.held.push(held);
     }
 
-    /// Compresses what is in `plain`; no longer than that, and in no more memory than it takes.
-    #[cfg(feature = "seal")]
-    fn compress(&mut self) -> (Codec, Vec<u8>) {
-        self.compressed.clear();
-        self.compressed.reserve(self.plain.len());
-        let compressor = self.compressor.as_mut();
-        let length =
-            compressor.and_then(|compressor| compressor.compress_to_buffer(&self.plain, &mut self.compressed).ok());
-        match length.filter(|length| *length < self.plain.len()) {
-            Some(length) => (Codec::Zstd, self.compressed[..length].to_vec()),
-            None => (Codec::Stored, self.plain.clone()),
-        }
-    }
-
-    #[cfg(not(feature = "seal"))]
-    fn compress(&mut self) -> (Codec, Vec<u8>) {
-        (Codec::Stored, self.plain.clone())
-    }
-
+    /// Tells whether nothing waits, here or at that thread.
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.held.is_empty() && self.line.as_ref().is_none_or(Line::is_empty)
+    }
+
+    fn settle_since(&mut self) {
+        if self.is_empty() {
+            self.since = None;
+        }
     }
 
     /// Gives a run back that waits, for a folder of its own.
@@ -157,9 +201,7 @@ impl Packer {
         let at = self.held.iter().position(|held| held.summary.run_id == run)?;
         let held = self.held.swap_remove(at);
         self.bytes -= held.stored.len();
-        if self.held.is_empty() {
-            self.since = None;
-        }
+        self.settle_since();
         Some(held)
     }
 
@@ -214,9 +256,7 @@ impl Packer {
             self.waits.remove(&held.summary.run_id);
             self.note_released(held.summary.run_id);
         }
-        if self.held.is_empty() {
-            self.since = None;
-        }
+        self.settle_since();
     }
 
     /// Writes all that waits into one pack, and takes folders away that runs had. Returns the summaries of those that are

@@ -12,6 +12,7 @@ use crate::store::retention::Policy;
 use crate::store::{Listed, Query, RunReader, RunWriter, StoreError};
 
 mod at_once;
+mod behind;
 mod between;
 mod edges;
 mod full;
@@ -58,7 +59,7 @@ fn packed(fs: &FaultyFs, durable: bool, runs: u8) -> FilesWriter {
     layout(fs).open_or_create().unwrap();
     let mut writer = FilesWriter::new(layout(fs), WRITER, durable).with_packs();
     for number in 0..runs {
-        writer.create_run(&summary(number), &events(number, 4)).unwrap();
+        writer.create_whole(&summary(number), &mut events(number, 4)).unwrap();
     }
     assert!(!writer.write_held(false).unwrap(), "they wait for others");
     assert!(writer.write_held(true).unwrap());
@@ -149,7 +150,7 @@ fn runs_that_had_a_folder_are_packed_when_nobody_writes_to_them() {
     let mut writer = FilesWriter::new(layout(&fs), WRITER, false).with_packs_of_any();
     for number in 0..RUNS {
         let open = RunSummary { status: RunStatus::Running, completed_at: None, events: 2, ..summary(number) };
-        writer.create_run(&open, &events(number, 2)).unwrap();
+        writer.create_whole(&open, &mut events(number, 2)).unwrap();
         writer.append_events(run_id(number), &events(number, 4)[2..]).unwrap();
         writer.update_run(&summary(number)).unwrap();
         if number > 0 {
@@ -271,10 +272,10 @@ fn killed_at_any_step_all_runs_are_there_or_can_be_told_again() {
         layout(&fs).open_or_create().unwrap();
         let mut writer = FilesWriter::new(layout(&fs), WRITER, true);
         // The store itself is on the disk.
-        writer.create_run(&summary(100), &events(100, 4)).unwrap();
+        writer.create_whole(&summary(100), &mut events(100, 4)).unwrap();
         let mut writer = writer.with_packs();
         for number in 0..RUNS {
-            writer.create_run(&summary(number), &events(number, 4)).unwrap();
+            writer.create_whole(&summary(number), &mut events(number, 4)).unwrap();
         }
         let before = fs.count();
         fs.plan(Plan { crash_at: crash_at.map(|step| before + step), ..Plan::default() });
@@ -292,7 +293,7 @@ fn killed_at_any_step_all_runs_are_there_or_can_be_told_again() {
             let mut writer = FilesWriter::new(layout(&fs), WRITER, true).with_packs();
             for number in 0..RUNS {
                 if writer.take_up(run_id(number)).unwrap().is_none() {
-                    writer.create_run(&summary(number), &events(number, 4)).unwrap();
+                    writer.create_whole(&summary(number), &mut events(number, 4)).unwrap();
                 }
             }
             writer.write_held(true).unwrap();
@@ -333,7 +334,7 @@ fn runs_under_way_are_found_by_their_last_lines_or_by_their_folders() {
     let mut writer = FilesWriter::new(layout(&fs), WRITER, false);
     for number in 20..24 {
         let open = RunSummary { status: RunStatus::Running, completed_at: None, ..summary(number) };
-        writer.create_run(&open, &events(number, 4)).unwrap();
+        writer.create_whole(&open, &mut events(number, 4)).unwrap();
     }
     // 21 ends, 22 says something that looks like an end, and of 23 no line is left.
     writer.update_run(&summary(21)).unwrap();
@@ -364,13 +365,13 @@ fn a_writer_hears_once_of_each_run_that_another_has_ended() {
     };
     assert_eq!(heard(&mut own, 3), [9, 10, 11], "the latest");
     assert_eq!(heard(&mut own, 3), [0; 0]);
-    own.create_run(&summary(20), &events(20, 4)).unwrap();
-    other.create_run(&summary(21), &events(21, 4)).unwrap();
-    own.create_run(&summary(22), &events(22, 4)).unwrap();
+    own.create_whole(&summary(20), &mut events(20, 4)).unwrap();
+    other.create_whole(&summary(21), &mut events(21, 4)).unwrap();
+    own.create_whole(&summary(22), &mut events(22, 4)).unwrap();
     let open = RunSummary { status: RunStatus::Running, completed_at: None, ..summary(23) };
-    other.create_run(&open, &events(23, 4)).unwrap();
+    other.create_whole(&open, &mut events(23, 4)).unwrap();
     assert!(heard(&mut own, 9).contains(&21));
-    own.create_run(&summary(24), &events(24, 4)).unwrap();
+    own.create_whole(&summary(24), &mut events(24, 4)).unwrap();
     assert_eq!(heard(&mut own, 9), [0; 0], "its own lines it need not read");
     // Half a line of another is read once it is whole.
     let log = fs.files().remove("/store/index.log").unwrap();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::chain;
 use super::super::layout::{self, Layout};
-use super::super::packs::{self, Held, Packer};
+use super::super::packs::{self, Held, Packer, Received};
 use super::super::run_dir::{self, LogLock};
 use super::{EventLog, FilesWriter};
 use crate::model::{Event, RunId, RunSummary};
@@ -40,19 +40,52 @@ impl FilesWriter {
     }
 
     /// Takes a run that has come whole for the next pack; tells whether that may be.
-    pub(super) fn hold(&mut self, summary: &RunSummary, events: &[Event]) -> Result<bool, StoreError> {
+    pub(super) fn hold(&mut self, summary: &RunSummary, events: &[Event]) -> bool {
+        let packer = self.packer.as_mut().filter(|_| Packer::takes(summary, 0));
+        packer.is_some_and(|packer| packer.hold_whole(summary, events))
+    }
+
+    /// Has a run that has come whole made ready for the next pack while others come; gives its events back where that may
+    /// not be.
+    pub(super) fn hold_behind(&mut self, summary: &RunSummary, events: &mut Vec<Event>) -> Result<bool, StoreError> {
+        self.catch_up(summary.run_id)?;
+        while self.receive(self.packer.as_ref().is_some_and(Packer::is_line_full))? {}
         let Some(packer) = self.packer.as_mut().filter(|_| Packer::takes(summary, 0)) else { return Ok(false) };
-        run_dir::lines_of(summary.run_id, events, &Default::default(), 0, &mut self.lines)?;
-        let is_all = events.len() as u64 == summary.events;
-        let events_sha256 = is_all.then(|| chain::hash_of(&self.lines));
-        let signed = RunSummary { writer: Some(self.writer), events_sha256, ..summary.clone() };
-        let yaml = layout::to_yaml(&signed)
-            .map_err(|why| StoreError::BadStore { path: self.layout.packs().0.dir().to_owned(), why })?;
-        let is_small = Packer::takes(&signed, yaml.len() + self.lines.len());
-        if is_small {
-            packer.hold(signed, yaml.as_bytes(), &self.lines, None);
+        let whole = packs::Whole { summary: summary.clone(), events: std::mem::take(events) };
+        match packer.send(whole) {
+            Ok(()) => Ok(true),
+            Err(unsent) => {
+                *events = unsent.events;
+                Ok(false)
+            }
         }
-        Ok(is_small)
+    }
+
+    /// Waits until it is known what becomes of a run that is being made ready.
+    pub(super) fn catch_up(&mut self, run: RunId) -> Result<(), StoreError> {
+        while self.packer.as_ref().is_some_and(|packer| packer.is_in_line(run)) {
+            self.receive(true)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a run that was made ready; tells whether there was one.
+    ///
+    /// After an error those that are not ready yet may be lost: nothing that is held back was acknowledged, and it is told
+    /// again.
+    fn receive(&mut self, waits: bool) -> Result<bool, StoreError> {
+        let Some(packer) = &mut self.packer else { return Ok(false) };
+        match packer.receive(waits).map_err(|died| died.told(self.layout.packs().0.dir()))? {
+            None => Ok(false),
+            Some(Received::Waits) => Ok(true),
+            Some(Received::Unfit(packs::Whole { summary, events })) => {
+                self.check_place()?;
+                self.make_run(&summary, &events)?;
+                // It was let go of while it was made ready, or will be.
+                self.release_run(summary.run_id);
+                Ok(true)
+            }
+        }
     }
 
     /// Makes a folder of a run that waits for its pack, so that it can be gone on with.
@@ -103,10 +136,12 @@ impl FilesWriter {
     pub(super) fn write_what_waits(&mut self, all: bool) -> Result<bool, StoreError> {
         self.list([])?;
         self.hold_quiet();
+        while self.receive(false)? {}
         let Some(packer) = self.packer.as_mut().filter(|packer| !packer.is_empty()) else { return Ok(true) };
         if !all && !packer.is_due() {
             return Ok(false);
         }
+        while self.receive(true)? {}
         self.check_place()?;
         if let Some(packer) = self.packer.as_mut().filter(|packer| packer.are_few()) {
             packer.keep_folders();

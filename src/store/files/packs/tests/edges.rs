@@ -155,7 +155,7 @@ fn lines_for_which_there_was_no_room_are_written_before_anything_else_is() {
     for step in 1.. {
         let fs = store();
         let mut writer = FilesWriter::new(layout(&fs), WRITER, true).with_packs();
-        (0..RUNS).for_each(|number| writer.create_run(&summary(number), &events(number, 4)).unwrap());
+        (0..RUNS).for_each(|number| writer.create_whole(&summary(number), &mut events(number, 4)).unwrap());
         let full = fs.count() + step;
         fs.plan(Plan { full: full..full + 1, ..Plan::default() });
         let (is_written, count) = (writer.write_held(true).is_ok(), fs.count());

@@ -26,7 +26,7 @@ pub(super) fn clean(fs: &FaultyFs, policy: &Policy) -> Cleaned {
 /// Writes a pack with these runs.
 pub(super) fn write_pack(fs: &FaultyFs, numbers: impl IntoIterator<Item = u8>) {
     let mut writer = FilesWriter::new(layout(fs), WRITER, true).with_packs_of_any();
-    numbers.into_iter().for_each(|number| writer.create_run(&summary(number), &events(number, 4)).unwrap());
+    numbers.into_iter().for_each(|number| writer.create_whole(&summary(number), &mut events(number, 4)).unwrap());
     assert!(writer.write_held(true).unwrap());
 }
 
@@ -176,7 +176,7 @@ fn a_dry_run_tells_what_the_real_one_then_gives_in_bytes_of_the_disk() {
     write_pack(&fs, 0..RUNS);
     write_pack(&fs, 20..32);
     let mut writer = FilesWriter::new(layout(&fs), WRITER, true);
-    (40..44).for_each(|number| writer.create_run(&summary(number), &events(number, 4)).unwrap());
+    (40..44).for_each(|number| writer.create_whole(&summary(number), &mut events(number, 4)).unwrap());
     drop(writer);
     for policy in [
         before(3),

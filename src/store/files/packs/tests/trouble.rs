@@ -195,7 +195,7 @@ fn runs_that_wait_for_a_pack_are_written_and_listed_once_there_is_room_again_whe
         let write = |full_at: Option<u64>, is_restarted: bool| {
             let fs = store();
             let mut writer = FilesWriter::new(layout(&fs), WRITER, true).with_packs();
-            (0..of).for_each(|number| writer.create_run(&summary(number), &events(number, 4)).unwrap());
+            (0..of).for_each(|number| writer.create_whole(&summary(number), &mut events(number, 4)).unwrap());
             let from = fs.count();
             let full = full_at.map_or(0..0, |step| from + step..from + step + 1);
             fs.plan(Plan { full, ..Plan::default() });
@@ -209,7 +209,7 @@ fn runs_that_wait_for_a_pack_are_written_and_listed_once_there_is_room_again_whe
                 // They are told again, and each of them may have gone on.
                 for number in 0..of {
                     if writer.take_up(run_id(number)).unwrap().is_none() {
-                        writer.create_run(&summary(number), &events(number, 4)).unwrap();
+                        writer.create_whole(&summary(number), &mut events(number, 4)).unwrap();
                     }
                     writer.update_run(&summary(number)).unwrap();
                 }
@@ -235,7 +235,7 @@ fn a_run_that_waits_for_a_pack_is_not_lost_where_its_folder_cannot_be_made_nor_a
     let write = |fails_from: u64| {
         let fs = store();
         let mut writer = FilesWriter::new(layout(&fs), WRITER, true).with_packs();
-        (0..RUNS).for_each(|number| writer.create_run(&summary(number), &events(number, 4)).unwrap());
+        (0..RUNS).for_each(|number| writer.create_whole(&summary(number), &mut events(number, 4)).unwrap());
         let from = fs.count();
         fs.plan(Plan { rough: from + fails_from..u64::MAX, one_in: 1, ..Plan::default() });
         let written = writer.append_events(run_id(0), &events(0, 5)[4..]);
@@ -264,7 +264,7 @@ fn a_run_that_was_deleted_is_taken_out_of_the_log_of_all_runs_however_often_that
         let fs = store();
         let mut writer = packed(&fs, true, RUNS);
         let open = RunSummary { status: RunStatus::Running, completed_at: None, ..summary(40) };
-        writer.create_run(&open, &events(40, 4)).unwrap();
+        writer.create_whole(&open, &mut events(40, 4)).unwrap();
         let from = fs.count();
         fs.plan(Plan { full: from..from + 60, has_room_for_names: true, ..Plan::default() });
         let _ = writer.delete_run(run_id(number));
@@ -295,7 +295,7 @@ fn a_run_whose_pack_is_rewritten_between_two_glances_is_found_in_the_new_one() {
 fn a_run_of_a_pack_that_is_told_again_by_the_same_writer_gets_no_other_line() {
     let fs = store();
     let mut writer = FilesWriter::new(layout(&fs), WRITER, true).with_packs();
-    (0..RUNS).for_each(|number| writer.create_run(&summary(number), &events(number, 4)).unwrap());
+    (0..RUNS).for_each(|number| writer.create_whole(&summary(number), &mut events(number, 4)).unwrap());
     assert!(writer.write_held(true).unwrap());
     let before = fs.files().remove("/store/index.log").unwrap().len();
     (0..RUNS).for_each(|number| writer.update_run(&summary(number)).unwrap());

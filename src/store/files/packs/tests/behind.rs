@@ -1,0 +1,70 @@
+//! Runs that are made ready for their pack by a thread of its own, while the writer is asked for other things.
+
+use super::*;
+
+fn writer(fs: &FaultyFs) -> FilesWriter {
+    layout(fs).open_or_create().unwrap();
+    FilesWriter::new(layout(fs), WRITER, true).with_packs()
+}
+
+/// A run whose log is longer than a pack takes.
+fn long(number: u8) -> (RunSummary, Vec<Event>) {
+    const LINES: u64 = 12_000;
+    (RunSummary { events: LINES, ..summary(number) }, events(number, LINES))
+}
+
+#[test]
+fn a_run_that_turns_out_too_long_for_a_pack_has_a_folder_behind_it_and_others_have_their_pack() {
+    let fs = FaultyFs::new(1);
+    let mut writer = writer(&fs);
+    for number in 0..RUNS {
+        let (summary, mut events) = if number == 5 { long(5) } else { (summary(number), events(number, 4)) };
+        writer.create_whole(&summary, &mut events).unwrap();
+    }
+    assert!(writer.write_held(true).unwrap());
+    let expected: Vec<(u8, usize)> = (0..RUNS).map(|run| (run, if run == 5 { 12_000 } else { 4 })).collect();
+    assert_eq!((there(&fs), folders(&fs)), (expected, 1));
+}
+
+#[test]
+fn a_run_whose_folder_cannot_be_made_then_is_not_said_to_be_written_and_is_told_again() {
+    let fs = FaultyFs::new(1);
+    let mut writer = writer(&fs);
+    let (summary, told) = long(5);
+    writer.create_whole(&summary, &mut told.clone()).unwrap();
+    fs.plan(Plan { full: 0..u64::MAX, ..Plan::default() });
+    writer.write_held(true).unwrap_err();
+    fs.plan(Plan::default());
+    // As it is told again from the journal, of which nothing was given up.
+    assert_eq!(writer.take_up(run_id(5)).unwrap(), None);
+    writer.create_whole(&summary, &mut told.clone()).unwrap();
+    assert!(writer.write_held(true).unwrap());
+    assert_eq!(there(&fs), [(5, 12_000)]);
+}
+
+#[test]
+fn who_asks_for_a_run_that_is_being_made_ready_waits_for_it() {
+    type Ask = fn(&mut FilesWriter);
+    let asks: [(&str, Ask, usize); 6] = [
+        ("take up", |writer| assert_eq!(writer.take_up(run_id(3)).unwrap().unwrap().len(), 4), 4),
+        ("append", |writer| writer.append_events(run_id(3), &events(3, 6)).unwrap(), 6),
+        ("replace", |writer| writer.replace_events(run_id(3), &events(3, 2)).unwrap(), 2),
+        ("update", |writer| writer.update_run(&summary(3)).unwrap(), 4),
+        ("tell again", |writer| writer.create_run(&summary(3), &events(3, 4)).unwrap(), 4),
+        ("delete", |writer| writer.delete_run(run_id(3)).unwrap(), 0),
+    ];
+    for (name, ask, lines) in asks {
+        let fs = FaultyFs::new(1);
+        let mut writer = writer(&fs);
+        for number in 0..RUNS {
+            writer.create_whole(&summary(number), &mut events(number, 4)).unwrap();
+        }
+        // Twice as long for what is asked at once.
+        writer.create_whole(&summary(3), &mut events(3, 4)).unwrap();
+        ask(&mut writer);
+        assert!(writer.write_held(true).unwrap(), "{name}");
+        let of = |run| if run == 3 { lines } else { 4 };
+        let expected: Vec<(u8, usize)> = (0..RUNS).map(|run| (run, of(run))).filter(|(_, lines)| *lines > 0).collect();
+        assert_eq!(there(&fs), expected, "{name}");
+    }
+}
