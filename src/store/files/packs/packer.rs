@@ -58,7 +58,7 @@ pub(crate) enum Received {
     /// It waits for its pack.
     Waits,
     /// It wants a folder.
-    Unfit(Whole),
+    Unfit(Box<Whole>),
 }
 
 /// A run that waits.
@@ -126,7 +126,7 @@ impl Packer {
     }
 
     /// Gives a run to the thread that makes it ready; gives it back where there is none. It is not within already.
-    pub fn send(&mut self, whole: Whole) -> Result<(), Whole> {
+    pub fn send(&mut self, whole: Box<Whole>) -> Result<(), Box<Whole>> {
         if self.wants_line && self.line.is_none() {
             self.line = Line::start(self.process);
             self.wants_line = self.line.is_some();
@@ -158,7 +158,7 @@ impl Packer {
         match line.next(waits) {
             Ok(Some(Pressed::Ready(held))) => {
                 self.take_back(held.summary.run_id);
-                self.put_back(held);
+                self.put_back(*held);
                 Ok(Some(Received::Waits))
             }
             Ok(Some(Pressed::Unfit(whole))) => {

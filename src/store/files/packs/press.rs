@@ -126,14 +126,14 @@ impl Whole {
 /// What became of a run.
 pub(crate) enum Pressed {
     /// It is ready.
-    Ready(Held),
+    Ready(Box<Held>),
     /// It wants a folder.
-    Unfit(Whole),
+    Unfit(Box<Whole>),
 }
 
 /// A press on a thread of its own. Runs come out in the order in which they went in.
 pub(super) struct Line {
-    jobs: Option<Sender<Whole>>,
+    jobs: Option<Sender<Box<Whole>>>,
     done: Receiver<Pressed>,
     thread: Option<JoinHandle<()>>,
     /// What has not come out, with its bytes, and theirs together.
@@ -147,12 +147,12 @@ impl Line {
         if std::thread::available_parallelism().is_ok_and(|processors| processors.get() < 2) {
             return None;
         }
-        let ((jobs, wanted), (made, done)) = (channel::<Whole>(), channel());
+        let ((jobs, wanted), (made, done)) = (channel::<Box<Whole>>(), channel());
         let work = move || {
             let mut press = Press::new();
             for whole in wanted {
                 let pressed = match press.run(writer, &whole.summary, &whole.events) {
-                    Some(held) => Pressed::Ready(held),
+                    Some(held) => Pressed::Ready(Box::new(held)),
                     None => Pressed::Unfit(whole),
                 };
                 if made.send(pressed).is_err() {
@@ -179,7 +179,7 @@ impl Line {
     }
 
     /// Puts a run in that is not within; gives it back when the thread has died.
-    pub fn put(&mut self, whole: Whole) -> Result<(), Whole> {
+    pub fn put(&mut self, whole: Box<Whole>) -> Result<(), Box<Whole>> {
         let (run, bytes) = (whole.summary.run_id, whole.bytes());
         match &self.jobs {
             Some(jobs) => jobs.send(whole).map_err(|unsent| unsent.0)?,

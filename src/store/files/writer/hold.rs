@@ -51,7 +51,7 @@ impl FilesWriter {
         self.catch_up(summary.run_id)?;
         while self.receive(self.packer.as_ref().is_some_and(Packer::is_line_full))? {}
         let Some(packer) = self.packer.as_mut().filter(|_| Packer::takes(summary, 0)) else { return Ok(false) };
-        let whole = packs::Whole { summary: summary.clone(), events: std::mem::take(events) };
+        let whole = Box::new(packs::Whole { summary: summary.clone(), events: std::mem::take(events) });
         match packer.send(whole) {
             Ok(()) => Ok(true),
             Err(unsent) => {
@@ -78,7 +78,8 @@ impl FilesWriter {
         match packer.receive(waits).map_err(|died| died.told(self.layout.packs().0.dir()))? {
             None => Ok(false),
             Some(Received::Waits) => Ok(true),
-            Some(Received::Unfit(packs::Whole { summary, events })) => {
+            Some(Received::Unfit(whole)) => {
+                let packs::Whole { summary, events } = *whole;
                 self.check_place()?;
                 self.make_run(&summary, &events)?;
                 // It was let go of while it was made ready, or will be.
