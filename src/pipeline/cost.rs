@@ -22,7 +22,7 @@ use crate::conventions::{names, providers};
 use crate::error::with_causes;
 use crate::model::otlp::{Span, Value};
 use crate::model::record::{Record, RecordKind};
-use crate::model::{CostSource, NanoUsd, StepKind, Tokens, UnixNanos};
+use crate::model::{CostSource, NanoUsd, StepKind, StepStatus, Tokens, UnixNanos};
 
 pub use look_up::{ModelPrices, ProviderPrices, Rates, UnitRate};
 use table::{Section, Sections, TABLE_VERSION};
@@ -357,7 +357,8 @@ fn nanos(usd: f64) -> Option<NanoUsd> {
 
 /// Reads what the emitter says a call cost.
 ///
-/// Emitters write 0 for models that they have no price for; beside tokens that were used, a 0 says nothing.
+/// Emitters write 0 for models that they have no price for, and for calls of which they do not know what they used; only where
+/// nothing was used, or the call failed, is it one.
 fn reported(span: &Span) -> Option<NanoUsd> {
     let is_amount = |usd: &f64| usd.is_finite() && *usd >= 0.0;
     let amount = |value: &Value| value.as_f64().filter(is_amount);
@@ -375,8 +376,11 @@ fn reported(span: &Span) -> Option<NanoUsd> {
             Some(amount(span.attr(input)?)? + span.attr(output).and_then(amount).unwrap_or(0.0))
         }
     })?;
-    let used = facts::tokens(span).is_some_and(|tokens| tokens.prompt != Some(0) || tokens.completion != Some(0));
-    if usd == 0.0 && used { None } else { nanos(usd) }
+    let used_nothing = match facts::tokens(span) {
+        Some(tokens) => tokens.prompt == Some(0) && tokens.completion == Some(0),
+        None => facts::status(span) == StepStatus::Error,
+    };
+    if usd == 0.0 && !used_nothing { None } else { nanos(usd) }
 }
 
 #[cfg(test)]

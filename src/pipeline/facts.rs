@@ -329,8 +329,13 @@ pub(super) fn error(span: &Span) -> ErrorInfo {
     let event = span.events.iter().rev().find(|event| tells_error(event));
     let told = |key| event.and_then(|event| event.attr(key)).and_then(text_of);
     let status_message = span.status.as_ref().map(|status| status.message.clone()).filter(|text| !text.is_empty());
+    // What Python prints of a class.
+    let class = |text: String| match text.strip_prefix("<class '").and_then(|rest| rest.strip_suffix("'>")) {
+        Some(name) => name.to_owned(),
+        None => text,
+    };
     ErrorInfo {
-        kind: span.attr(names::ERROR_TYPE).and_then(text_of).or_else(|| told(names::EXCEPTION_TYPE)),
+        kind: span.attr(names::ERROR_TYPE).and_then(text_of).or_else(|| told(names::EXCEPTION_TYPE)).map(class),
         message: status_message
             .or_else(|| told(names::EXCEPTION_MESSAGE))
             .or_else(|| told(names::EVENT_ERROR))

@@ -17,8 +17,8 @@ use serde_json::Value as Json;
 
 use super::facts;
 use crate::conventions::dialects::{
-    Announced, Asked, CONTROL_FLOW, DIALECTS, Detect, Dialect, HIDDEN, KindRow, ORDINARY, OTEL, Row, SPAN_NAME, Shape,
-    Side, Source, Test, UNKNOWN, UNKNOWN_MODELS, logs,
+    ANSWERS, Announced, Asked, CONTROL_FLOW, DIALECTS, Detect, Dialect, HIDDEN, KindRow, ORDINARY, OTEL, Row,
+    SPAN_NAME, Shape, Side, Source, Test, UNKNOWN, UNKNOWN_MODELS, logs,
 };
 use crate::conventions::{names, providers};
 use crate::model::otlp::{ArrayValue, KeyValue, STATUS_ERROR, STATUS_UNSET, Span, SpanEvent, Value};
@@ -297,8 +297,10 @@ fn write_fact(draft: &mut Draft<'_>, row: &Row) {
     };
     if let Some(value) = read(&Source::Key(row.to)).or_else(found) {
         draft.set(row.to, value);
-    } else if matches!(row.shape, Shape::Provider | Shape::Model) && draft.span().attr(row.to).is_some() {
-        // A placeholder, or a framework in the place of a provider.
+    } else if matches!(row.shape, Shape::Provider | Shape::Model | Shape::Session)
+        && draft.span().attr(row.to).is_some()
+    {
+        // A placeholder, a framework in the place of a provider, or an answer in that of a conversation.
         draft.clear(row.to);
     }
 }
@@ -368,6 +370,10 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
     match shape {
         Shape::Count => value.as_i64().filter(|count| *count >= 0).map(Value::Int),
         Shape::Text => says_something(value).then(|| value.clone()),
+        Shape::Session => {
+            let is_answer = value.as_str().is_some_and(|text| text.starts_with(ANSWERS));
+            (says_something(value) && !is_answer).then(|| value.clone())
+        }
         Shape::Model => {
             let is_unknown = |text: &str| UNKNOWN_MODELS.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
             let is_none = |text: &str| is_unknown(text) || is_its_provider(span, text);
@@ -679,18 +685,19 @@ fn is_marked(span: &Span, dialects: Dialects<'_>) -> bool {
 
 /// Reads out of the silence of a finished step without any trace of a response how it ended, where its dialect says so.
 fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> {
-    const ANSWERED: &[&str] = &[
-        names::RESPONSE_ID,
-        names::RESPONSE_MODEL,
-        names::FINISH_REASONS,
-        names::OUTPUT_MESSAGES,
-        names::INPUT_TOKENS,
-        names::OUTPUT_TOKENS,
-        names::ERROR_TYPE,
-    ];
+    const ANSWERED: &[&str] =
+        &[names::RESPONSE_ID, names::FINISH_REASONS, names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::ERROR_TYPE];
     let operation = span.attr_str(names::OPERATION)?;
     let status = span.status.as_ref().map_or(STATUS_UNSET, |status| status.code);
-    if status == STATUS_ERROR || ANSWERED.iter().any(|key| span.attr(key).is_some()) {
+    // The model that was asked for is no answer, nor is a message without anything in it.
+    let names_another =
+        || span.attr(names::RESPONSE_MODEL).is_some_and(|model| Some(model) != span.attr(names::REQUEST_MODEL));
+    let says_something = || span.attr(names::OUTPUT_MESSAGES).is_some_and(|output| !messages::are_empty(output));
+    if status == STATUS_ERROR
+        || ANSWERED.iter().any(|key| span.attr(key).is_some())
+        || names_another()
+        || says_something()
+    {
         return None;
     }
     let says =

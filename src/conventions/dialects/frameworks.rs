@@ -247,6 +247,18 @@ pub const PYDANTIC: Dialect = Dialect {
     ..PLAIN
 };
 
+/// Pydantic AI's own spans. A stream that the provider refused leaves a call with a message that has nothing in it, and the error
+/// on the agent alone.
+///
+/// Source: `pydantic_ai` 2.68, run against a scripted server.
+pub const PYDANTIC_AI: Dialect = Dialect {
+    name: "pydantic-ai",
+    variant_of: "pydantic",
+    detect: &[Detect::Scope("pydantic-ai")],
+    failed_without_response: &["chat"],
+    ..PYDANTIC
+};
+
 /// Logfire's instrumentation of the OpenAI Agents SDK, whose spans have a template for a name.
 ///
 /// Source: `logfire` 5.4 `_internal/integrations/openai_agents.py`, run against a scripted server.
@@ -398,6 +410,7 @@ pub const GENKIT: Dialect = Dialect {
 pub const GOOGLE_ADK: Dialect = Dialect {
     name: "google-adk",
     detect: &[Detect::Scope("gcp.vertex.agent"), Detect::KeyPrefix("gcp.vertex.agent.")],
+    entity: &[Behind("execute_tool ")],
     content: &[
         content(Side::In, &[Key("gcp.vertex.agent.tool_call_args"), Key("gcp.vertex.agent.llm_request")]),
         content(Side::Out, &[Key("gcp.vertex.agent.tool_response"), Key("gcp.vertex.agent.llm_response")]),
@@ -407,11 +420,14 @@ pub const GOOGLE_ADK: Dialect = Dialect {
         kind(names::TOOL_NAME, Test::Is("transfer_to_agent"), StepKind::Task),
         kind(names::TOOL_NAME, Test::Is("(merged tools)"), StepKind::Task),
         kind(SPAN_NAME, Test::Is("execute_tool (merged)"), StepKind::Task),
+        // One that failed bears no more than that in 1.14.
+        kind(SPAN_NAME, Test::Starts("execute_tool "), StepKind::Tool),
         kind(SPAN_NAME, Test::Is("call_llm"), StepKind::Llm),
         kind(SPAN_NAME, Test::Starts("agent_run"), StepKind::Agent),
     ],
     basis: ALL_INCLUSIVE,
     adds_reasoning: true,
+    cancelled_without_response: &["generate_content"],
     ..PLAIN
 };
 
@@ -426,6 +442,7 @@ pub const STRANDS: Dialect = Dialect {
         Detect::Value("gen_ai.system", "strands-agents"),
         Detect::Value(names::PROVIDER, "strands-agents"),
     ],
+    facts: &[row(names::ERROR_TYPE, &[Key("strands.cancellation.type")], Text)],
     kinds: &[
         kind(names::OPERATION, Test::Is("invoke_graph"), StepKind::Workflow),
         kind(names::OPERATION, Test::Is("invoke_swarm"), StepKind::Workflow),
@@ -436,25 +453,28 @@ pub const STRANDS: Dialect = Dialect {
 
 /// Microsoft's Agent Framework.
 ///
-/// Source: `microsoft/agent-framework` `observability.py`, `anthropic/_chat_client.py`; no recording.
+/// Source: `agent-framework-core` 1.23 `observability.py` with the clients of OpenAI, Anthropic and Bedrock, run against a scripted
+/// server. Building a workflow (`workflow.build`) is no step of any kind: it has a trace of its own, in which nothing runs. Whoever
+/// stops reading a stream leaves an agent without a word of what it answered.
 pub const AGENT_FRAMEWORK: Dialect = Dialect {
     name: "agent-framework",
     detect: &[Detect::ScopePrefix("agent_framework"), Detect::ScopePrefix("Experimental.Microsoft.Agents")],
     entity: &[Key("workflow.name"), Key("workflow.id")],
     kinds: &[
         kind(SPAN_NAME, Test::Starts("workflow.run"), StepKind::Workflow),
-        kind(SPAN_NAME, Test::Starts("workflow.build"), StepKind::Task),
         kind(SPAN_NAME, Test::Starts("executor.process"), StepKind::Task),
         kind(SPAN_NAME, Test::Starts("edge_group.process"), StepKind::Task),
         kind(SPAN_NAME, Test::Starts("message.send"), StepKind::Task),
     ],
     basis: AS_REPORTED,
+    cancelled_without_response: &["chat", "invoke_agent"],
     ..PLAIN
 };
 
 /// Semantic Kernel: the standard's names of its time.
 ///
-/// Source: `microsoft/semantic-kernel` `telemetry`; no recording.
+/// Source: `semantic-kernel` 1.45 `utils/telemetry`, run against a scripted server. A call that was answered has at least a reason
+/// for its end; an agent need not tell anything.
 pub const SEMANTIC_KERNEL: Dialect = Dialect {
     name: "semantic-kernel",
     detect: &[Detect::ScopePrefix("semantic_kernel"), Detect::ScopePrefix("Microsoft.SemanticKernel")],
@@ -467,6 +487,7 @@ pub const SEMANTIC_KERNEL: Dialect = Dialect {
         kind(names::OPERATION, Test::Starts("text."), StepKind::Llm),
     ],
     basis: AS_REPORTED,
+    cancelled_without_response: &["chat"],
     ..PLAIN
 };
 

@@ -23,7 +23,7 @@ use crate::model::{StepKind, StepStatus};
 
 pub use agents::{CLAUDE_CODE, CODEX, GEMINI_CLI, GOOSE, QWEN_CODE};
 pub use frameworks::{
-    AG2, AGENT_FRAMEWORK, AUTOGEN, GENKIT, GOOGLE_ADK, HAYSTACK, LOGFIRE_OPENAI_AGENTS, MASTRA, PYDANTIC,
+    AG2, AGENT_FRAMEWORK, AUTOGEN, GENKIT, GOOGLE_ADK, HAYSTACK, LOGFIRE_OPENAI_AGENTS, MASTRA, PYDANTIC, PYDANTIC_AI,
     SEMANTIC_KERNEL, SPRING_AI, STRANDS, VERCEL, VERCEL_OTEL, VOLTAGENT,
 };
 pub use platforms::{
@@ -199,6 +199,8 @@ pub enum Shape {
     Model,
     /// A class's name; what is not one word is none.
     Class,
+    /// A conversation's id; that of an answer ([`ANSWERS`]) is none, though the next question may go on from it.
+    Session,
 }
 
 /// Which side of a step a content is.
@@ -349,6 +351,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &VERCEL,
     &VERCEL_OTEL,
     &LOGFIRE_OPENAI_AGENTS,
+    &PYDANTIC_AI,
     &PYDANTIC,
     &GOOGLE_ADK,
     &STRANDS,
@@ -418,6 +421,11 @@ pub const HIDDEN: &[&str] = &["[Scrubbed due to", "__REDACTED__", "[REDACTED]", 
 /// Source: `langgraph` 1.2 `errors.py`, `pydantic_ai` 2.68 `exceptions.py`.
 pub const CONTROL_FLOW: &[&str] =
     &["ParentCommand", "GraphInterrupt", "NodeInterrupt", "GraphBubbleUp", "ApprovalRequired", "CallDeferred"];
+
+/// How the ids of OpenAI's answers begin, by which a client goes on with a conversation that has no id of its own.
+///
+/// Source: OpenAI's responses; Microsoft's Agent Framework (1.23) writes them for the conversation.
+pub const ANSWERS: &str = "resp_";
 
 /// Words by which a framework says that it does not know a model.
 pub const UNKNOWN_MODELS: &[&str] = &["none", "unknown", "null"];

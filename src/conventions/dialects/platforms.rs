@@ -169,6 +169,8 @@ pub const OPENINFERENCE_AGENTS: Dialect = Dialect {
         kind("openinference.span.kind", Test::Is("GUARDRAIL"), StepKind::Guardrail),
         kind("openinference.span.kind", Test::Present, StepKind::Task),
     ],
+    // A stream that the program stopped reading; the status says that all is well, as it always does.
+    cancelled_without_response: &["chat"],
     ..OPENINFERENCE
 };
 

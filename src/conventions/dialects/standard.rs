@@ -1,7 +1,7 @@
 //! OpenTelemetry's own words, and who writes them with little of their own.
 
 use super::Detect;
-use super::Shape::{Count, Model, Provider, Text};
+use super::Shape::{Count, Model, Provider, Session, Text};
 use super::Source::{Before, Behind, Fixed, Indexed, Json, Key};
 use super::{ALL_INCLUSIVE, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test, content, kind, row};
 use crate::conventions::names;
@@ -36,7 +36,7 @@ pub const OTEL: Dialect = Dialect {
                 // `thread.id` is a thread's of the operating system.
                 Key("conversation.id"),
             ],
-            Text,
+            Session,
         ),
         row(
             names::USER_ID,

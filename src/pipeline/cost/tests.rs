@@ -249,6 +249,8 @@ fn what_the_emitter_says_wins() {
     let unused = [(names::INPUT_TOKENS, Value::Int(0)), (names::OUTPUT_TOKENS, Value::Int(0))];
     let free = [&unused[..], &[("gen_ai.usage.cost", Value::Double(0.0))]].concat();
     assert_eq!(priced(&chat(&free)), "0 reported -");
+    // A stream that was given up, of which nobody knows what it used.
+    assert_eq!(priced(&chat(&[("operation.cost", Value::Double(0.0))])), priced(&chat(&[])));
 }
 
 #[test]

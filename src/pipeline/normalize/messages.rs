@@ -184,3 +184,18 @@ fn event_message(event: &SpanEvent, role: &str) -> Json {
     }
     message
 }
+
+/// Tells whether messages, as JSON, have nothing in them.
+pub(super) fn are_empty(messages: &Value) -> bool {
+    let Json::Array(messages) = messages.to_json() else { return false };
+    let is_none = |part: Option<&Json>| match part {
+        None | Some(Json::Null) => true,
+        Some(Json::Array(parts)) => parts.is_empty(),
+        Some(Json::String(text)) => text.is_empty(),
+        Some(_) => false,
+    };
+    let has_nothing = |message: &Json| {
+        message.is_object() && ["parts", "content", "tool_calls"].iter().all(|name| is_none(message.get(name)))
+    };
+    messages.iter().all(has_nothing)
+}

@@ -994,6 +994,37 @@ fn of_two_layers_that_tell_of_a_failure_the_one_that_says_why_counts() {
 }
 
 #[test]
+fn a_run_ends_like_its_last_call_or_agent_where_the_root_says_that_all_is_well() {
+    const FAILED: &[(&str, &str)] = &[(names::ERROR_TYPE, "UserError")];
+    const GIVEN_UP: &[(&str, &str)] = &[(names::ERROR_TYPE, "asyncio.exceptions.CancelledError")];
+    const LATE: &[(&str, &str)] = &[(names::ERROR_TYPE, "APITimeoutError")];
+    let ended = |call, agent, more: &[Spoken<'static>]| {
+        let mut told: Vec<Spoken<'_>> = vec![
+            (1, 0, "invoke_workflow", 0, 100, &[]),
+            (2, 1, "invoke_agent", 5, 50, agent),
+            (3, 2, "chat", 10, 20, call),
+        ];
+        told.extend_from_slice(more);
+        stored(&told).0.status
+    };
+    assert_eq!(ended(&[], &[], &[]), RunStatus::Success);
+    assert_eq!(ended(FAILED, &[], &[]), RunStatus::Error);
+    assert_eq!(ended(GIVEN_UP, &[], &[]), RunStatus::Cancelled);
+    assert_eq!(ended(LATE, &[], &[]), RunStatus::Timeout);
+    // What a tool raised ended the agent, and none of its calls failed (OpenAI Agents SDK).
+    assert_eq!(ended(&[], FAILED, &[]), RunStatus::Error);
+    // Another one had more luck; or the agent that asked it made the best of it.
+    assert_eq!(ended(&[], FAILED, &[(4, 1, "invoke_agent", 60, 90, &[])]), RunStatus::Success);
+    assert_eq!(
+        ended(&[], &[], &[(4, 2, "execute_tool", 25, 45, &[]), (5, 4, "invoke_agent", 30, 40, FAILED)]),
+        RunStatus::Success
+    );
+    // An agent that is the root says it itself.
+    let (run, _) = stored(&[(1, 0, "invoke_agent", 0, 100, &[]), (2, 1, "invoke_agent", 5, 50, FAILED)]);
+    assert_eq!(run.status, RunStatus::Success);
+}
+
+#[test]
 fn a_failure_that_a_step_beside_the_call_tells_again_is_one() {
     let own = [(names::ERROR_TYPE, "ApiError"), (names::ERROR_MESSAGE, "500 no more")];
     let told = [(names::ERROR_TYPE, "ApiError"), (names::ERROR_MESSAGE, "ApiError: 500 no more")];

@@ -1623,3 +1623,101 @@ fn an_agent_whose_answer_ended_with_an_error_has_failed() {
     assert_eq!((failed.status, reason.as_deref()), (StepStatus::Error, Some("no such model")));
     assert_eq!(agent("stop").status, StepStatus::Success);
 }
+
+#[test]
+fn building_a_workflow_is_no_run_by_the_agent_framework() {
+    let list = [("workflow_builder.name", "Sequential".into()), ("workflow.id", "a-1".into())];
+    assert!(!told("agent_framework", "workflow.build", &list).is_genai);
+    let run = told("agent_framework", "workflow.run", &[("workflow.name", "Sequential".into())]);
+    assert_eq!((run.kind, run.is_genai, run.workflow_name.as_deref()), (StepKind::Workflow, true, Some("Sequential")));
+}
+
+#[test]
+fn the_id_of_an_answer_is_no_conversation() {
+    // The Agent Framework goes on with OpenAI's responses by the answer before.
+    let session = |id: &str| {
+        let list = [("gen_ai.operation.name", Value::from("chat")), ("gen_ai.conversation.id", id.into())];
+        told("agent_framework", "chat gpt-5-mini", &list).session_id
+    };
+    assert_eq!(session("resp_0a1"), None);
+    assert_eq!(session("conv_0a1").as_deref(), Some("conv_0a1"));
+}
+
+#[test]
+fn what_was_given_up_before_its_answer_was_told_is_cancelled() {
+    let status = |scope: &str, operation: &str, more: &[(&str, Value)]| {
+        let mut list = vec![
+            ("gen_ai.operation.name", Value::from(operation)),
+            ("gen_ai.request.model", "gpt-4o-mini".into()),
+            ("gen_ai.provider.name", "openai".into()),
+        ];
+        list.extend_from_slice(more);
+        told(scope, operation, &list).status
+    };
+    let (stop, answered) = (("gen_ai.response.finish_reasons", "stop".into()), ("gen_ai.response.id", "c-1".into()));
+    for (scope, operation) in [
+        ("agent_framework", "invoke_agent"),
+        ("semantic_kernel.utils.telemetry.model_diagnostics.decorators", "chat"),
+        ("gcp.vertex.agent", "generate_content"),
+    ] {
+        assert_eq!(status(scope, operation, &[]), StepStatus::Cancelled, "{scope}");
+        assert_eq!(status(scope, operation, std::slice::from_ref(&stop)), StepStatus::Success, "{scope}");
+        assert_eq!(status(scope, operation, std::slice::from_ref(&answered)), StepStatus::Success, "{scope}");
+    }
+    // An agent of Semantic Kernel says of its answer only what the program lets it.
+    assert_eq!(status("semantic_kernel.utils", "invoke_agent", &[]), StepStatus::Success);
+    let call = |more: &[(&str, Value)]| {
+        let mut list = vec![("openinference.span.kind", Value::from("LLM")), ("llm.model_name", "gpt-4o-mini".into())];
+        list.extend_from_slice(more);
+        told("openinference.instrumentation.openai_agents", "generation", &list).status
+    };
+    assert_eq!(call(&[]), StepStatus::Cancelled);
+    assert_eq!(call(&[("output.value", "It is 18 degrees.".into())]), StepStatus::Success);
+    // Strands says by what.
+    let list = [
+        ("gen_ai.operation.name", Value::from("invoke_agent")),
+        ("gen_ai.system", "strands-agents".into()),
+        ("strands.cancellation.type", "CancelledError".into()),
+    ];
+    assert_eq!(told("strands.telemetry.tracer", "invoke_agent weather", &list).status, StepStatus::Cancelled);
+}
+
+#[test]
+fn a_stream_that_was_refused_leaves_an_answer_with_nothing_in_it_by_pydantic_ai() {
+    let status = |scope: &str, output: &str, model: &str| {
+        let list = [
+            ("gen_ai.operation.name", Value::from("chat")),
+            ("gen_ai.request.model", "gpt-4o-mini".into()),
+            ("gen_ai.response.model", model.into()),
+            ("gen_ai.output.messages", output.into()),
+        ];
+        told(scope, "chat gpt-4o-mini", &list).status
+    };
+    let empty = r#"[{"role":"assistant","parts":[]}]"#;
+    assert_eq!(status("pydantic-ai", empty, "gpt-4o-mini"), StepStatus::Error);
+    // The program stopped reading it, or hides what was said.
+    assert_eq!(status("pydantic-ai", empty, "gpt-4o-mini-2024-07-18"), StepStatus::Success);
+    let said = r#"[{"role":"assistant","parts":[{"type":"text","content":"It is 18 "}]}]"#;
+    assert_eq!(status("pydantic-ai", said, "gpt-4o-mini"), StepStatus::Success);
+    // Logfire tells of a stream's answer later.
+    assert_eq!(status("logfire.openai", empty, "gpt-4o-mini"), StepStatus::Success);
+}
+
+#[test]
+fn a_class_that_python_prints_is_the_class() {
+    // Semantic Kernel.
+    let list = [
+        ("gen_ai.operation.name", Value::from("chat")),
+        ("error.type", "<class 'semantic_kernel.exceptions.service_exceptions.ServiceResponseException'>".into()),
+    ];
+    let error = told("semantic_kernel.utils", "chat gpt-4o-mini", &list).error.and_then(|error| error.kind);
+    assert_eq!(error.as_deref(), Some("semantic_kernel.exceptions.service_exceptions.ServiceResponseException"));
+}
+
+#[test]
+fn a_tool_that_failed_has_its_name_in_that_of_its_span_alone_by_older_adk() {
+    let list = [("exception.type", Value::from("ValueError"))];
+    let tool = told("gcp.vertex.agent", "execute_tool get_weather", &list);
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+    assert_eq!(told("gcp.vertex.agent", "execute_tool (merged)", &[]).kind, StepKind::Task);
+}
