@@ -3,6 +3,7 @@
 //! Nothing is trusted. Files are unpacked into a folder of their own in the store, which no reader takes for runs; only names that
 //! a run's folder may have are taken, and only plain files. Once all is there and can be read, folders are moved into place.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -29,6 +30,10 @@ const MAX_FILE: u64 = 4 << 30;
 /// So much comes out of any archive; beyond, a hundred times what went in.
 const FREE_BYTES: u64 = 256 << 20;
 const MAX_RATIO: u64 = 100;
+/// What a file takes of a disk beside its content, with its folder: empty ones are not free.
+const PER_FILE: u64 = 4 << 10;
+/// Bytes of an archive between two files: long names, and what else describes the next file. They are held in memory.
+const MAX_HEADS: u64 = 1 << 20;
 
 /// How names of folders begin in which an import is under way.
 const STAGING: &str = ".import-";
@@ -84,11 +89,12 @@ impl Staging {
 
     /// Unpacks an archive. After an error nothing of it may be moved; where it is cut, what is before that is there.
     pub fn unpack(&mut self, reader: impl Read, went_in: impl Fn() -> u64) -> io::Result<()> {
-        let mut archive = tar::Archive::new(Ended { reader, has_ended: false });
+        let of_heads = Cell::new(MAX_HEADS);
+        let mut archive = tar::Archive::new(Heads { reader: Ended { reader, has_ended: false }, left: &of_heads });
         let mut last = None;
-        let read = self.unpack_all(archive.entries()?, &went_in, &mut last);
+        let read = self.unpack_all(archive.entries()?, &of_heads, &went_in, &mut last);
         let Err(error) = read else { return Ok(()) };
-        if !archive.into_inner().has_ended {
+        if !archive.into_inner().reader.has_ended {
             return Err(error);
         }
         // Folders stand one behind the other: more of the last one may have been to come.
@@ -102,12 +108,17 @@ impl Staging {
 
     fn unpack_all(
         &mut self,
-        entries: tar::Entries<'_, impl Read>,
+        mut entries: tar::Entries<'_, impl Read>,
+        of_heads: &Cell<u64>,
         went_in: &impl Fn() -> u64,
         last: &mut Option<(RunKind, RunId)>,
     ) -> io::Result<()> {
-        for entry in entries {
+        loop {
+            of_heads.set(MAX_HEADS);
+            let Some(entry) = entries.next() else { return Ok(()) };
             let mut entry = entry?;
+            // What a file holds has bounds of its own.
+            of_heads.set(u64::MAX);
             let path = entry.path()?.into_owned();
             let kind = entry.header().entry_type();
             if kind.is_dir() {
@@ -119,7 +130,6 @@ impl Staging {
             *last = place_of(&path).map(|(kind, run, _)| (kind, run));
             self.put(&path, &mut entry, went_in)?;
         }
-        Ok(())
     }
 
     /// Copies the run folders of a store, or of a folder like one. Links are not followed.
@@ -177,6 +187,7 @@ impl Staging {
         if self.files > MAX_FILES {
             return Err(refused(path, &format!("there are more than {MAX_FILES} files")));
         }
+        self.take_bytes(PER_FILE, path, went_in)?;
         let folder = Layout::new(&self.dir).run(kind, run);
         let target = folder.join(rest);
         if let Some(parent) = target.parent() {
@@ -193,16 +204,22 @@ impl Staging {
                 break;
             }
             of_file += read as u64;
-            self.bytes += read as u64;
             if of_file > MAX_FILE {
                 return Err(refused(path, &format!("it is longer than {MAX_FILE} bytes")));
             }
-            if self.bytes > self.free_bytes.max(went_in().saturating_mul(MAX_RATIO)) {
-                return Err(refused(path, &format!("more than {MAX_RATIO} times of what is read comes out of it")));
-            }
+            self.take_bytes(read as u64, path, went_in)?;
             io::Write::write_all(&mut file, &piece[..read])?;
         }
         file.sync_data()
+    }
+
+    /// Counts bytes of the disk that are about to be taken.
+    fn take_bytes(&mut self, bytes: u64, path: &Path, went_in: &impl Fn() -> u64) -> io::Result<()> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > self.free_bytes.max(went_in().saturating_mul(MAX_RATIO)) {
+            return Err(refused(path, &format!("more than {MAX_RATIO} times of what is read comes out of it")));
+        }
+        Ok(())
     }
 
     /// Writes the runs that are in the schema of Paracle as runs of ours, still where nobody sees them: only whole ones are
@@ -327,6 +344,26 @@ impl Staging {
             }
         }
         moved
+    }
+}
+
+/// Lets no more be read than is left: whoever reads an archive holds in memory what stands between two files.
+struct Heads<'a, R> {
+    reader: R,
+    left: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Heads<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        match self.left.get().checked_sub(read as u64) {
+            Some(left) => self.left.set(left),
+            None => {
+                let why = format!("more than {MAX_HEADS} bytes describe one file of it; nothing was imported");
+                return Err(io::Error::other(why));
+            }
+        }
+        Ok(read)
     }
 }
 
@@ -462,6 +499,23 @@ mod tests {
         assert_eq!(unpacked(2 << 20), Ok(()));
         let why = "more than 100 times of what is read comes out of it";
         assert_eq!(unpacked(10_000), Err(format!("{name} is refused: {why}; nothing was imported")));
+        // Files without a content are no way around it.
+        let mut archive = tar::Builder::new(Vec::new());
+        for n in 0..300 {
+            let name = format!("agents/01KE9BZH800000000000000001/artifacts/{n}");
+            let mut header = tar::Header::new_gnu();
+            header.set_size(0);
+            archive.append_data(&mut header, name, io::empty()).unwrap();
+        }
+        let archive = archive.into_inner().unwrap();
+        let mut staging = Staging::new(&layout).unwrap();
+        staging.free_bytes = 1 << 20;
+        let refused = staging.unpack(archive.as_slice(), || 10_000).map_err(|error| error.to_string());
+        assert_eq!(
+            refused,
+            Err(format!("agents/01KE9BZH800000000000000001/artifacts/256 is refused: {why}; nothing was imported"))
+        );
+        drop(staging);
         let left = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
         assert!(left.filter_map(|name| name.into_string().ok()).all(|name| !name.starts_with(".import")));
     }
