@@ -1,9 +1,12 @@
 //! What the bridge sends on, to real peers: through outages, restarts, and its own bound.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prost::Message;
 use runspan::model::otlp::{KeyValue, Span, Value};
@@ -11,7 +14,7 @@ use runspan::model::unknown::UNKNOWN_FIELDS;
 use runspan::sinks::forwarder::{TargetStatus, targets};
 use runspan::store::RunReader;
 
-use super::{PROTOBUF, Server, agent, post, request};
+use super::{PROTOBUF, Server, agent, ask, post, request};
 use crate::forward::{Peer, free_address};
 use crate::support::{runs, tempdir, wait_until};
 
@@ -129,6 +132,80 @@ fn at_the_journals_bound_a_target_that_is_down_loses_the_oldest_and_the_store_no
     // What a refused request had left in the journal is there a second time.
     let known = lost + target.waiting.spans;
     assert!(known >= sent && known <= sent + 3 * u64::from(refused), "{known} of {sent}, {refused} refused");
+}
+
+/// Passes requests on to a server and gives its answers back, but for so many of the first: after those it closes.
+fn losing_answers(to: SocketAddr, lost: usize) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (at, passed) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&passed);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let Some(body) = body_of(&stream) else { continue };
+            let (code, ..) = post(to, PROTOBUF, "", &body);
+            if count.fetch_add(1, Ordering::SeqCst) >= lost {
+                let head = "content-type: application/x-protobuf\r\ncontent-length: 0\r\nconnection: close";
+                let _ = write!(&stream, "HTTP/1.1 {code} OK\r\n{head}\r\n\r\n");
+            }
+        }
+    });
+    (at, passed)
+}
+
+/// Reads one request, and returns its body.
+fn body_of(stream: &TcpStream) -> Option<Vec<u8>> {
+    let (mut reader, mut length) = (BufReader::new(stream), 0);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        match line.trim_end().to_lowercase().split_once(": ") {
+            Some(("content-length", value)) => length = value.parse().ok()?,
+            None if line.trim_end().is_empty() => break,
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(body)
+}
+
+#[test]
+fn what_is_sent_again_because_its_answer_was_lost_is_stored_once() {
+    let (dir, theirs) = (tempdir(), tempdir());
+    let store = Server::start(theirs.path(), &[]);
+    let (proxy, passed) = losing_answers(store.port("otlp-http"), 3);
+    let forward = format!("{}#compression=none", url(proxy));
+    let server = Server::start(dir.path(), &["--forward", &forward]);
+    send(&server, agent(1));
+    wait_until("an answer is lost", || passed.load(Ordering::SeqCst) > 0);
+    // What comes meanwhile may go in one request with what is sent again.
+    send(&server, agent(2));
+    wait_until("another answer is lost", || passed.load(Ordering::SeqCst) > 1);
+    // So may what is sent by another process, after this one was killed.
+    drop(server);
+    let server = Server::start(dir.path(), &["--forward", &forward]);
+    send(&server, agent(3));
+    wait_until("all is sent", || {
+        let status = status(dir.path(), proxy);
+        status.counts.sent >= 9 && status.waiting.spans == 0
+    });
+    assert_eq!(server.end(), Some(0));
+
+    let (_, _, metrics) = ask(store.port("http"), "GET /metrics HTTP/1.1\r\nHost: localhost", b"");
+    let metrics = String::from_utf8(metrics).unwrap();
+    let of = |outcome: &str| -> u64 {
+        let lines = metrics.lines().filter(|line| {
+            line.starts_with("runspan_records_total{") && line.contains(&format!("outcome=\"{outcome}\""))
+        });
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+    };
+    assert!(of("stored") == 9 && of("duplicate") >= 9, "{metrics}");
+    assert_eq!(store.end(), Some(0));
+    let mut found: Vec<String> = runs(theirs.path()).iter().map(super::shown).collect();
+    found.sort();
+    assert_eq!(found, ["agent weather success steps 3 llm 1 tools 1 Some(110)"; 3]);
+    let ids = |store: &Path| runs(store).into_iter().map(|run| run.run_id).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(ids(theirs.path()), ids(dir.path()), "they are the same runs");
 }
 
 /// A server with one port given and free ones besides.
