@@ -37,10 +37,10 @@ const STATUSES: [u16; 17] = [100, 200, 400, 403, 404, 405, 408, 411, 413, 414, 4
 
 /// What a recording is.
 #[derive(Clone, Debug)]
-struct Body {
-    bytes: Vec<u8>,
-    signal: &'static str,
-    is_json: bool,
+pub struct Body {
+    pub bytes: Vec<u8>,
+    pub signal: &'static str,
+    pub is_json: bool,
 }
 
 /// Sends odd requests for so long, or so many.
@@ -133,7 +133,7 @@ fn read_back(store: &Path, seed: u64) -> Result<usize, Failed> {
 }
 
 /// Reads what real senders have sent.
-fn recordings() -> Result<Vec<Body>, Failed> {
+pub fn recordings() -> Result<Vec<Body>, Failed> {
     fn walk(dir: &Path, found: &mut Vec<std::path::PathBuf>) -> std::io::Result<()> {
         for entry in std::fs::read_dir(dir)? {
             let path = entry?.path();
@@ -189,7 +189,7 @@ fn any<'a>(random: &mut Random, bodies: &'a [Body]) -> &'a Body {
 }
 
 /// Changes bytes in one of the ways in which bytes go wrong.
-fn spoil(random: &mut Random, bytes: &mut Vec<u8>, bodies: &[Body]) {
+pub fn spoil(random: &mut Random, bytes: &mut Vec<u8>, bodies: &[Body]) {
     const ODD: [&[u8]; 12] = [
         b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
         b"\x0a\xff\xff\xff\xff\x0f",

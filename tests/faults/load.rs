@@ -23,8 +23,8 @@ const WAYS: [(Protocol, Batch, &str); 4] = [
 /// What the server may take of memory, in KiB, whatever it is sent.
 const MEMORY_KIB: u64 = 256 << 10;
 /// How long a server may go on storing what it has acknowledged.
-const DRAIN: Duration = Duration::from_secs(150);
-const DRAINS: [&str; 2] = ["--drain", "140"];
+pub const DRAIN: Duration = Duration::from_secs(150);
+pub const DRAINS: [&str; 2] = ["--drain", "140"];
 /// The same after minutes of more than it can store, when a journal of a GiB is full.
 const LONG_DRAIN: Duration = Duration::from_secs(900);
 const LONG_DRAINS: [&str; 2] = ["--drain", "880"];

@@ -19,6 +19,7 @@
 //! It prints a table and fails when a line of it does not hold.
 
 mod agent;
+mod archives;
 mod bridge_disk;
 mod child;
 mod cleanup_disk;
@@ -29,6 +30,7 @@ mod kill;
 mod load;
 mod outage;
 mod random;
+mod scarce;
 #[path = "../../benches/support/sender.rs"]
 mod sender;
 mod serve;
@@ -64,7 +66,7 @@ impl Suite {
 
 type Scenario = fn(&Suite) -> Vec<Row>;
 
-const SCENARIOS: [(&str, Scenario); 14] = [
+const SCENARIOS: [(&str, Scenario); 16] = [
     ("kill", kill::agents),
     ("kill-adopter", kill::adopters),
     ("disk", disk::full),
@@ -74,10 +76,12 @@ const SCENARIOS: [(&str, Scenario); 14] = [
     ("serve-kill", load::kills),
     ("serve-end", load::ends),
     ("serve-overload", load::overloads),
+    ("serve-scarce", scarce::limits),
     ("serve-disk", bridge_disk::full),
     ("cleanup-disk", cleanup_disk::full),
     ("serve-storm", storm::restarts),
     ("serve-fuzz", fuzz::requests),
+    ("import-fuzz", archives::imports),
     ("power", power),
 ];
 
