@@ -56,7 +56,7 @@ use runspan::store::files::layout::{STORE_VARIABLE, find_store};
 use runspan::{Error, recovery};
 use serde::Serialize;
 
-use output::{CYAN, Look, RED, YELLOW, safe};
+use output::{CYAN, Look, RED, YELLOW, is_unsafe, safe};
 
 /// The flight recorder for AI agents: runs, steps, tokens and cost.
 #[derive(Debug, Parser)]
@@ -314,7 +314,13 @@ fn execute(
 
 fn print_usage(error: &clap::Error, look: Look, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let text = error.render();
-    let text = if look.colour { text.ansi().to_string() } else { text.to_string() };
+    let plain = text.to_string();
+    // It repeats arguments, which may be anybody's: by a script, say.
+    let text = match plain.chars().any(|c| is_unsafe(c) && c != '\n') {
+        true => plain.split('\n').map(safe).collect::<Vec<_>>().join("\n"),
+        false if look.colour => text.ansi().to_string(),
+        false => plain,
+    };
     // There is nobody left to tell if this fails.
     if error.use_stderr() {
         let _ = err.write_all(text.as_bytes());

@@ -3,6 +3,7 @@
 mod ask;
 mod compare;
 mod keep;
+mod odd;
 mod paracle;
 mod replay;
 mod transfer;
@@ -381,6 +382,11 @@ fn exit_codes_tell_no_from_wrong_from_broken() {
     assert_eq!(ask(&first.to_string()).0, 1);
     let list = json(&runspan(store.path(), &["list", "--json"]));
     assert_eq!(list[1]["status"], "damaged");
+    assert_eq!(
+        (&list[1]["error"]["type"], &list[1]["error"]["step_id"]),
+        (&"damaged".into(), &serde_json::Value::Null)
+    );
+    assert!(list[1]["error"]["message"].as_str().unwrap().starts_with("run.yaml: "), "{list}");
     assert_eq!(runspan(store.path(), &["--store", "/nowhere/at/all", "list"]).code, 3);
     assert_eq!(runspan(store.path(), &["lst"]).code, 2);
     assert_eq!(runspan(store.path(), &["--help"]).code, 0);

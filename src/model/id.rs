@@ -375,7 +375,34 @@ fn fallback_random(out: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::collections::HashSet;
+
+    proptest! {
+        #[test]
+        fn a_text_is_an_id_only_if_it_is_one_as_it_is_written(
+            id in any::<[u8; 16]>(), at in 0..32_usize, odd in prop_oneof![any::<char>(), proptest::char::range('!', 'z')], text in "\\PC{0,40}|[0-9A-Za-z]{15,33}",
+        ) {
+            prop_assert_eq!(RunId(id).to_string().parse(), Ok(RunId(id)));
+            let changed = [RunId(id).to_string(), TraceId(id).to_string(), TraceId(id).to_string()[..16].to_owned()];
+            let changed = changed.map(|mut text| {
+                let at = at % text.len();
+                text.replace_range(at..=at, odd.encode_utf8(&mut [0; 4]));
+                text
+            });
+            for text in changed.into_iter().chain([text]) {
+                if let Ok(run) = text.parse::<RunId>() {
+                    prop_assert_eq!(run.to_string(), text.to_ascii_uppercase());
+                }
+                if let Ok(trace) = text.parse::<TraceId>() {
+                    prop_assert_eq!(trace.to_string(), text.to_ascii_lowercase());
+                }
+                if let Ok(span) = text.parse::<SpanId>() {
+                    prop_assert_eq!(span.to_string(), text.to_ascii_lowercase());
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_ulid_keeps_its_text_and_its_time() {

@@ -426,7 +426,7 @@ pub struct RunSummary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifacts_total: Option<u64>,
     /// Why it failed.
-    #[serde(default)]
+    #[serde(default, serialize_with = "error_of_run")]
     pub error: Option<ErrorInfo>,
     /// The process that writes the run, by the name of its journal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -448,6 +448,18 @@ pub struct RunSummary {
 /// Reads a member that is there: with `null` it is another than one that is not there.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
+}
+
+/// Writes the error of a run, which says of which step it is, or that nobody knows.
+pub(crate) fn error_of_run<S: Serializer>(error: &Option<ErrorInfo>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct OfRun<'a> {
+        #[serde(rename = "type")]
+        kind: &'a Option<String>,
+        message: &'a Option<String>,
+        step_id: &'a Option<String>,
+    }
+    error.as_ref().map(|ErrorInfo { kind, message, step_id }| OfRun { kind, message, step_id }).serialize(serializer)
 }
 
 impl RunSummary {

@@ -241,6 +241,7 @@ impl Forward {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_file_says_all_that_flags_say_and_the_bounds() {
@@ -268,6 +269,33 @@ serve:
         )
         .unwrap();
         insta::assert_compact_debug_snapshot!(settings, @r#"Settings { store: Some("runs"), otlp_grpc: 127.0.0.1:14317, otlp_http: 127.0.0.1:14318, http: [::1]:14319, insecure_bind: false, hosts: ["bridge"], durability: Process, content: Full, silence: 60s, drain: 5s, forward: [Target { signal: Traces, endpoint: "http://a:4318/v1/traces", protocol: HttpProtobuf, headers: [], timeout: 10s, compression: None, tls: TlsFiles { ca: None, client_certificate: None, client_key: None }, own_metrics: false }, Target { signal: Traces, endpoint: "https://b/v1/traces", protocol: HttpProtobuf, headers: ["authorization"], timeout: 250ms, compression: Gzip, tls: TlsFiles { ca: Some("/etc/my ca.pem"), client_certificate: None, client_key: None }, own_metrics: true }], is_offline: false, forward_keep: Keep { rules: Some(Rules { errors: true, cost_over: Some(NanoUsd(500000000)), slower_than: None, rest: Ratio { bound: 0 } }) }, journal_bytes: 67108864, bounds: Bounds { request_bytes: 8388608, memory_bytes: 33554432, connections: 10, head_limit: 1s, body_limit: 2s, limits: Limits { spans: 1000, attributes: 4096, events: 4096, links: 1024, values: 262144, span_bytes: 12582912 } } }"#);
+    }
+
+    proptest! {
+        #[test]
+        fn any_configuration_is_read_or_named_in_a_line(
+            parts in proptest::collection::vec(
+                prop_oneof![
+                    4 => proptest::sample::select(
+                        &[
+                            "store: ", "serve:\n  ", "\n  ", "\n    ", "otlp_grpc: ", "http: ", "allow_hosts: ", "durability: ",
+                            "content: ", "silence_s: ", "journal_mib: ", "forward:\n  - ", "url: ", "options: ", "headers: ",
+                            "forward_keep: ", "bounds: ", "request_mib: ", "http://a:1", "https://[::1", "http://u:p@h/#a=b",
+                            "grpc://x#timeout=", "18446744073709551615", "-1", "1e9", "65536", ":0", "[::]:1", "on", "~", "{", "}", "[",
+                            "]", ", ", ": ", "&a ", "*a", "'", "\"", "|\n", "#", "%", "\0", "\r\n", "errors,", "cost>", "slow>1e300h",
+                            "ratio=", "nan",
+                        ][..],
+                    )
+                    .prop_map(str::to_owned),
+                    1 => "\\PC{0,6}",
+                ],
+                0..24,
+            )
+        ) {
+            if let Err(why) = Settings::from_yaml(&parts.concat()) {
+                prop_assert!(!why.is_empty() && why.lines().count() == 1, "{:?}", why);
+            }
+        }
     }
 
     #[test]

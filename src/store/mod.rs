@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::model::{Event, RunId, RunKind, RunStatus, RunSummary, StepView, TraceId, UnixNanos};
+use crate::model::{ErrorInfo, Event, RunId, RunKind, RunStatus, RunSummary, StepView, TraceId, UnixNanos};
 
 pub mod assembly;
 #[cfg(test)]
@@ -209,8 +209,14 @@ pub struct DamagedRun {
     pub run_id: RunId,
     /// Always `damaged`.
     pub status: &'static str,
-    /// What is wrong.
+    /// What is wrong; in JSON the message of an error as other runs have it.
+    #[serde(serialize_with = "as_error")]
     pub error: String,
+}
+
+fn as_error<S: serde::Serializer>(why: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    let error = ErrorInfo { kind: Some("damaged".to_owned()), message: Some(why.to_owned()), step_id: None };
+    crate::model::run::error_of_run(&Some(error), serializer)
 }
 
 impl Query {
@@ -473,6 +479,47 @@ impl std::error::Error for StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_asked_for_is_a_run_that_it_begins_or_none(
+            ids in proptest::collection::vec((0..3u64, any::<[u8; 2]>()), 0..6),
+            of in 0..6_usize,
+            length in 0..33_usize,
+            odd in "\\PC{0,33}|[0-9a-zA-Z]{0,33}|latest|\\.\\./\\.\\.",
+        ) {
+            let run = |(millis, [a, b]): (u64, [u8; 2])| {
+                let run = RunId::from_parts(1_767_693_600_000 + millis, [a, 0, 0, 0, 0, 0, 0, 0, 0, b]);
+                assembly::RunState::new(run, run.as_trace_id()).summary(UnixNanos(1))
+            };
+            let runs: Vec<RunSummary> = ids.into_iter().map(run).collect();
+            let (ulid, trace) = match runs.get(of) {
+                Some(run) => (run.run_id.to_string(), run.trace_id.to_string()),
+                None => (odd.clone(), odd.clone()),
+            };
+            let prefix = ulid.chars().take(length).collect::<String>();
+            for id in [ulid.to_lowercase(), trace.to_uppercase(), prefix, odd] {
+                let fits = |run: &RunId| {
+                    let trace = run.as_trace_id().to_string();
+                    id == "latest" || run.to_string().starts_with(&id.to_ascii_uppercase()) || trace.eq_ignore_ascii_case(&id)
+                };
+                match resolve_among(&id, runs.iter()) {
+                    Ok(run) => prop_assert!(fits(&run) && runs.iter().any(|known| known.run_id == run), "{}", id),
+                    Err(StoreError::Ambiguous { candidates, .. }) => {
+                        prop_assert!(candidates.len() > 1 && candidates.iter().all(fits), "{}", id);
+                    }
+                    Err(StoreError::NotFound { .. }) => {
+                        prop_assert!(!runs.iter().any(|run| fits(&run.run_id)), "{}", id);
+                    }
+                    Err(StoreError::NotAnId { .. }) => {
+                        prop_assert!(id.is_empty() || !runs.iter().any(|run| fits(&run.run_id)), "{}", id);
+                    }
+                    Err(other) => prop_assert!(false, "{}: {}", id, other),
+                }
+            }
+        }
+    }
 
     #[test]
     fn runs_of_one_millisecond_are_listed_by_their_ids_whatever_more_is_known_of_their_starts() {

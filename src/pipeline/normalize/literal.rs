@@ -175,7 +175,32 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
+
+    /// Texts that are Python's in part.
+    fn odd() -> impl Strategy<Value = String> {
+        let part = proptest::sample::select(
+            &[
+                "{", "}", "[", "]", "(", ")", "<", ">", ",", ":", "=", "'", "\"", "\\", " ", "a", "Usage(", "n=",
+                "None", "True", "1", "-2.5e3", "1e999", "nan", "_", ".", "é", "\u{2003}", "\\x", "0",
+            ][..],
+        );
+        proptest::collection::vec(part, 0..60).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_is_none(text in odd(), deep in 0..4_usize, path in proptest::collection::vec("[a-z?=*]{0,6}|[0-9]{1,21}", 0..5)) {
+            let text = [text.as_str(), &["(", "[", "{1:", "<a:"][deep].repeat(50_000)].concat();
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            for text in [text.as_str(), &["[", text.as_str()].concat()] {
+                let read = read(text);
+                super::super::member(&Json::String(text.to_owned()), &path);
+                super::super::member(&read.unwrap_or_default(), &path);
+            }
+        }
+    }
 
     #[test]
     fn what_python_prints_is_read() {
