@@ -110,9 +110,18 @@ pub const PRICE_IDS: &[(&str, &str)] = &[
     ("x_ai", "x-ai"),
     ("mistral_ai", "mistral"),
     ("moonshot_ai", "moonshotai"),
-    ("aws.bedrock", "aws"),
+    ("aws.bedrock", BEDROCK_ID),
     ("azure.openai", "azure"),
     ("xai", "x-ai"),
     ("moonshot", "moonshotai"),
     ("copilot", "github-copilot"),
 ];
+
+/// The id of Bedrock in the price table.
+pub const BEDROCK_ID: &str = "aws";
+
+/// Who makes the models that Bedrock serves, as it writes them before the names of its models.
+///
+/// Source: the ids in the table's own section of Bedrock.
+pub const BEDROCK_MAKERS: &[&str] =
+    &["amazon", "anthropic", "deepseek", "google", "meta", "mistral", "nvidia", "openai", "qwen", "writer"];

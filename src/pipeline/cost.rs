@@ -235,6 +235,7 @@ impl Pricer {
     /// Prices a call, unless what its model is billed by was not told: tokens say nothing about hours of audio.
     fn quote_call(&mut self, call: &Call<'_>, tells_tokens: bool) -> Option<Quote> {
         let priced = self.calculate(call).or_else(|| self.calculate(&behind_its_provider(call)?));
+        let priced = priced.or_else(|| self.calculate_of_maker(call));
         let Priced { price, table, by_token, by_what_was_told } = priced?;
         if !(if by_token { tells_tokens } else { by_what_was_told }) {
             return None;
@@ -265,6 +266,18 @@ impl Pricer {
             }
             result => Some(Priced::by(TABLE_VERSION, section, call.usage, result.ok()?)),
         }
+    }
+
+    /// Prices a model whose maker Bedrock has before its name, and who tells of it has not: `nova-lite-v1:0` is
+    /// `amazon.nova-lite-v1:0` there.
+    fn calculate_of_maker(&mut self, call: &Call<'_>) -> Option<Priced> {
+        if call.provider.map(price_id).as_deref() != Some(providers::BEDROCK_ID) {
+            return None;
+        }
+        providers::BEDROCK_MAKERS.iter().find_map(|maker| {
+            let model = format!("{maker}.{}", call.model);
+            self.calculate(&Call { model: &model, ..*call })
+        })
     }
 
     /// Finds the section of the table that a call belongs to.

@@ -18,7 +18,7 @@ use serde_json::Value as Json;
 use super::facts;
 use crate::conventions::dialects::{
     ANSWERS, Announced, Asked, CONTROL_FLOW, DIALECTS, Detect, Dialect, HIDDEN, KindRow, ORDINARY, OTEL, Row,
-    SPAN_NAME, Shape, Side, Source, Test, UNKNOWN, UNKNOWN_MODELS, logs,
+    SPAN_NAME, Shape, Side, Source, Test, UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS, logs,
 };
 use crate::conventions::{names, providers};
 use crate::model::otlp::{ArrayValue, KeyValue, STATUS_ERROR, STATUS_UNSET, Span, SpanEvent, Value};
@@ -297,7 +297,7 @@ fn write_fact(draft: &mut Draft<'_>, row: &Row) {
     };
     if let Some(value) = read(&Source::Key(row.to)).or_else(found) {
         draft.set(row.to, value);
-    } else if matches!(row.shape, Shape::Provider | Shape::Model | Shape::Session)
+    } else if matches!(row.shape, Shape::Provider | Shape::Model | Shape::Session | Shape::Agent)
         && draft.span().attr(row.to).is_some()
     {
         // A placeholder, a framework in the place of a provider, or an answer in that of a conversation.
@@ -324,6 +324,15 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
         Source::Json(key, path) => {
             let value = value_of(span, key).filter(|value| may_have(value, path))?;
             found = Value::from(text_of_json(&member(&structured(value), path)?)?);
+            &found
+        }
+        Source::SumOver { key, path, items, with } => {
+            let value = value_of(span, key).filter(|value| may_have(value, path))?;
+            let sum = member(&structured(value), path).filter(|sum| sum.as_f64() != Some(0.0))?;
+            if value_of(span, items).is_some_and(|items| have_one(&structured(items), with)) {
+                return None;
+            }
+            found = Value::from(text_of_json(&sum)?);
             &found
         }
         Source::Unlike(key, other, path) => {
@@ -375,7 +384,7 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
             (says_something(value) && !is_answer).then(|| value.clone())
         }
         Shape::Model => {
-            let is_unknown = |text: &str| UNKNOWN_MODELS.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
+            let is_unknown = |text: &str| UNKNOWN_WORDS.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
             let is_none = |text: &str| is_unknown(text) || is_its_provider(span, text);
             (says_something(value) && !value.as_str().is_some_and(is_none)).then(|| value.clone())
         }
@@ -384,8 +393,18 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
             let is_class = |text: &&str| text.starts_with(char::is_alphabetic) && text.chars().all(is_part);
             value.as_str().filter(is_class).map(Value::from)
         }
+        Shape::Agent => {
+            let is_named = |name: &str| !UNNAMED_AGENTS.contains(&name);
+            (says_something(value) && value.as_str().is_none_or(is_named)).then(|| value.clone())
+        }
         Shape::Provider => canonical_provider(value.as_str()?).map(Value::from),
     }
+}
+
+/// Tells whether two items of a list have the same member.
+fn have_one(items: &Json, key: &str) -> bool {
+    let members: Vec<&Json> = items.as_array().into_iter().flatten().filter_map(|item| item.get(key)).collect();
+    (1..members.len()).any(|place| members[..place].contains(&members[place]))
 }
 
 /// Tells whether what should be a model is the word for who serves it, as OpenLIT writes where LangChain has no model's name.
@@ -464,7 +483,8 @@ fn text_of_json(value: &Json) -> Option<String> {
 /// Returns the canonical name for a word in `gen_ai.system`; `None` where the word names a framework.
 pub(super) fn canonical_provider(word: &str) -> Option<String> {
     let word = word.trim().to_lowercase();
-    if word.is_empty() || providers::FRAMEWORKS.contains(&word.as_str()) {
+    let says_nothing = word.is_empty() || UNKNOWN_WORDS.contains(&word.as_str());
+    if says_nothing || providers::FRAMEWORKS.contains(&word.as_str()) {
         return None;
     }
     let known = |word: &str| providers::CANONICAL.iter().find(|(old, _)| *old == word).map(|(_, name)| *name);

@@ -719,6 +719,10 @@ impl RunState {
         };
         let own = own.or_else(|| (self.set_status == Some(RunStatus::Cancelled)).then(asked));
         let below = culprit.and_then(|step| step.error().cloned());
+        // A plain step that gives no reason, as the request to a web server, has failed for what gives one.
+        let has_reason = |error: &Option<ErrorInfo>| error.as_ref().is_some_and(|error| error.message.is_some());
+        let is_told_below = root.facts.kind == StepKind::Task && has_reason(&below);
+        let own = own.filter(|own| own.message.is_some() || !is_told_below);
         let names_culprit = own.as_ref().zip(below.as_ref()).is_none_or(|(own, below)| passes_on(own, below));
         let mut error = own.or(below).unwrap_or_default();
         let named = root.facts.error_span.and_then(|span| self.by_span.get(&span)).map(|place| &self.steps[*place]);

@@ -31,7 +31,9 @@ pub use platforms::{
     OPENINFERENCE_AGNO, OPENINFERENCE_BEDROCK, OPENINFERENCE_BEEAI, OPENINFERENCE_CLAUDE, OPENINFERENCE_MASTRA,
     OPENLIT, OPENLIT_CREWAI, OPENLIT_LANGGRAPH, TRACELOOP, TRACELOOP_ANTHROPIC_JS, WEAVE, WEAVE_INTEGRATION,
 };
-pub use standard::{ANTHROPIC_CLIENT, MISTRAL_CLIENT, MISTRAL_STREAM, OTEL, OTEL_INSTRUMENTATION, RIG};
+pub use standard::{
+    ANTHROPIC_CLIENT, MISTRAL_CLIENT, MISTRAL_STREAM, OTEL, OTEL_AGNO, OTEL_INSTRUMENTATION, OTEL_OPENAI_AGENTS, RIG,
+};
 
 /// One emitter's way of writing.
 #[derive(Debug)]
@@ -152,6 +154,18 @@ pub enum Source {
     /// and so does `KEY=VALUE`: the item whose KEY is VALUE. Of an object it goes on only where its KEY is VALUE, and where it
     /// has a member KEY by `KEY?`. A last name with `*` in it is the sum of all counts under such names.
     Json(&'static str, &'static [&'static str]),
+    /// A member of an attribute, as `Json`, that is a sum of what the items of a list have counted. It says nothing where it is none, and
+    /// where two items have counted with the same: then it has that twice.
+    SumOver {
+        /// The attribute with the sum.
+        key: &'static str,
+        /// The sum's path.
+        path: &'static [&'static str],
+        /// The attribute with the list.
+        items: &'static str,
+        /// The member of an item that says with what it has counted.
+        with: &'static str,
+    },
     /// An attribute, where a member of another is there and is not the same: key, the other's key, path.
     Unlike(&'static str, &'static str, &'static [&'static str]),
     /// What follows a start, up to a separator that must be there: key, start, separator.
@@ -193,14 +207,16 @@ pub enum Shape {
     Count,
     /// Text or a list of texts; copied.
     Text,
-    /// A provider's name; becomes the canonical one.
+    /// A provider's name; becomes the canonical one, and the words of [`UNKNOWN_WORDS`] are none.
     Provider,
-    /// A model's name; the words of [`UNKNOWN_MODELS`] are none.
+    /// A model's name; the words of [`UNKNOWN_WORDS`] are none.
     Model,
     /// A class's name; what is not one word is none.
     Class,
     /// A conversation's id; that of an answer ([`ANSWERS`]) is none, though the next question may go on from it.
     Session,
+    /// An agent's name; the words of [`UNNAMED_AGENTS`] are none.
+    Agent,
 }
 
 /// Which side of a step a content is.
@@ -373,6 +389,8 @@ pub const DIALECTS: &[&Dialect] = &[
     &ANTHROPIC_CLIENT,
     &MISTRAL_STREAM,
     &MISTRAL_CLIENT,
+    &OTEL_AGNO,
+    &OTEL_OPENAI_AGENTS,
     &OTEL_INSTRUMENTATION,
 ];
 
@@ -427,8 +445,13 @@ pub const CONTROL_FLOW: &[&str] =
 /// Source: OpenAI's responses; Microsoft's Agent Framework (1.23) writes them for the conversation.
 pub const ANSWERS: &str = "resp_";
 
-/// Words by which a framework says that it does not know a model.
-pub const UNKNOWN_MODELS: &[&str] = &["none", "unknown", "null"];
+/// Words by which a framework says that it does not know a model or who serves it.
+pub const UNKNOWN_WORDS: &[&str] = &["none", "unknown", "null"];
+
+/// Words by which an emitter names an agent that it does not know.
+///
+/// Source: `opentelemetry-instrumentation-openai-agents-v2` 0.1.0.
+pub const UNNAMED_AGENTS: &[&str] = &["OpenAI Agent"];
 
 /// Attributes of spans that are an ordinary call of another kind. A session's or agent's name on them is a label that
 /// baggage carried there, and no reason to take them for an agent.

@@ -1,8 +1,8 @@
 //! OpenTelemetry's own words, and who writes them with little of their own.
 
 use super::Detect;
-use super::Shape::{Count, Model, Provider, Session, Text};
-use super::Source::{Before, Behind, Fixed, Indexed, Json, Key};
+use super::Shape::{Agent, Count, Model, Provider, Session, Text};
+use super::Source::{Before, Behind, Fixed, Indexed, Json, Key, Name};
 use super::{ALL_INCLUSIVE, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test, content, kind, row};
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
@@ -142,17 +142,40 @@ pub const OTEL_INSTRUMENTATION: Dialect = Dialect {
     detect: &[Detect::ScopePrefix("opentelemetry.instrumentation."), Detect::ScopePrefix("opentelemetry.util.genai")],
     // OpenLLMetry's have these scopes, too.
     facts: &[row(names::TOTAL_TOKENS, &[Key("llm.usage.total_tokens")], Count)],
-    // An agent of Agno that an error ended gives it back as its answer, and its span has no status.
-    //
-    // Source: `opentelemetry-instrumentation-genai-agno` 1.3b0 with `agno` 3.1, run against a scripted server.
+    basis: ALL_INCLUSIVE,
+    ..PLAIN
+};
+
+/// That of Agno: an agent that an error ended gives it back as its answer, and its span has no status. That of LangChain
+/// says of all answers of OpenAI's responses that they ended so.
+///
+/// Source: `opentelemetry-instrumentation-genai-agno` 1.3b0 with `agno` 3.1 and `opentelemetry-instrumentation-genai-langchain` 1.3b0 with
+/// `langchain` 1.5, run against a scripted server.
+pub const OTEL_AGNO: Dialect = Dialect {
+    name: "otel-agno",
+    variant_of: "otel-instrumentation",
+    detect: &[Detect::ScopePrefix("opentelemetry.instrumentation.genai.agno")],
     outcomes: &[Outcome {
         from: Json(names::OUTPUT_MESSAGES, &["0", "finish_reason"]),
         word: "error",
         status: StepStatus::Error,
         message: &[Json(names::OUTPUT_MESSAGES, &["0", "parts", "0", "content"])],
     }],
-    basis: ALL_INCLUSIVE,
-    ..PLAIN
+    ..OTEL_INSTRUMENTATION
+};
+
+/// That of the OpenAI Agents SDK, of which the trace around the agents is one without a name, and which has a name of its own for who is
+/// at work elsewhere. OpenLLMetry's has this scope, too.
+///
+/// Source: `opentelemetry-instrumentation-openai-agents-v2` 0.1.0 with `openai-agents` 0.24, run against a scripted server.
+pub const OTEL_OPENAI_AGENTS: Dialect = Dialect {
+    name: "otel-openai-agents",
+    variant_of: "otel-instrumentation",
+    detect: &[Detect::Scope("opentelemetry.instrumentation.openai_agents")],
+    facts: &[row(names::AGENT_NAME, &[], Agent), row(names::TOTAL_TOKENS, &[Key("llm.usage.total_tokens")], Count)],
+    entity: &[Name],
+    kinds: &[kind(names::OPERATION, Test::IsWithout("invoke_agent", names::AGENT_NAME), StepKind::Workflow)],
+    ..OTEL_INSTRUMENTATION
 };
 
 /// What the clients of Anthropic trace of themselves, retries and the reading of a stream included: input includes cached

@@ -199,6 +199,30 @@ fn a_model_named_behind_its_own_provider_is_priced_as_that_model() {
 }
 
 #[test]
+fn a_model_of_bedrock_is_priced_without_its_maker_too() {
+    let by = |provider: &str, model: &str| {
+        let mut record = chat(&USED);
+        record.span.set_attr(names::PROVIDER, provider);
+        record.span.set_attr(names::REQUEST_MODEL, model);
+        priced(&record)
+    };
+    // OpenLLMetry takes region and maker off.
+    for (maker, model) in [
+        ("amazon", "nova-lite-v1:0"),
+        ("amazon", "nova-lite-v1"),
+        ("meta", "llama3-3-70b-instruct-v1:0"),
+        ("mistral", "mistral-large-2402-v1:0"),
+        ("openai", "gpt-oss-120b-1:0"),
+    ] {
+        let whole = by("aws.bedrock", &format!("us.{maker}.{model}"));
+        assert!(whole.contains(" computed "), "{model}: {whole}");
+        assert_eq!(by("aws.bedrock", model), whole, "{model}");
+    }
+    assert_eq!(by("aws.bedrock", "lite-v1:0"), NOTHING);
+    assert_eq!(by("openai", "nova-lite-v1:0"), NOTHING);
+}
+
+#[test]
 fn a_service_tier_has_its_own_prices_from_the_day_it_had_them() {
     let in_tier = |tier: &str, start: u64| {
         let mut record = chat(&[&USED[..], &[(names::OPENAI_SERVICE_TIER, tier.into())]].concat());

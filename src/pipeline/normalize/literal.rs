@@ -1,8 +1,8 @@
 //! What Python prints of a value, read as JSON: `{'a': 1, 'b': None}`.
 //!
 //! Some emitters write an object as the text that Python shows of it. Dictionaries, lists, tuples, texts, numbers and the
-//! three words are read, and what a class shows of itself: `Usage(n=1)` is its named members, `<Role.USER: 'user'>` its
-//! value. Anything else is not such a text.
+//! three words are read, and what a class shows of itself: `Usage(n=1)` is its named members, as is `n=1 m=None`, which Pydantic prints
+//! of a model, and `<Role.USER: 'user'>` its value. Anything else is not such a text.
 
 use serde_json::{Map, Number, Value as Json};
 
@@ -12,12 +12,14 @@ const MAX_DEPTH: u32 = 64;
 /// Reads a text that is a dictionary, a list, a tuple or the print of a class; `None` for any other.
 pub(super) fn read(text: &str) -> Option<Json> {
     let text = text.trim();
-    let is_class = || text.ends_with(')') && text.split_once('(').is_some_and(|(name, _)| is_name(name));
-    if !text.starts_with(['{', '[', '(']) && !is_class() {
-        return None;
-    }
+    let begins = |end: char| text.split_once(end).is_some_and(|(name, _)| is_name(name));
     let mut reader = Reader { rest: text, classes: 0 };
-    let value = reader.value(0)?;
+    let value = match text.chars().next()? {
+        '{' | '[' | '(' => reader.value(0)?,
+        _ if text.ends_with(')') && begins('(') => reader.value(0)?,
+        _ if begins('=') => reader.members()?,
+        _ => return None,
+    };
     reader.rest.trim_start().is_empty().then_some(value)
 }
 
@@ -137,6 +139,17 @@ impl Reader<'_> {
         Some(if named.is_empty() { Json::Array(others) } else { Json::Object(named) })
     }
 
+    /// `n=1 m=None`, to the end.
+    fn members(&mut self) -> Option<Json> {
+        let mut members = Map::new();
+        while self.peek().is_some() {
+            let (name, rest) = self.rest.split_once('=').filter(|(name, _)| is_name(name))?;
+            self.rest = rest;
+            members.insert(name.to_owned(), self.value(1)?);
+        }
+        Some(Json::Object(members))
+    }
+
     fn word(&mut self, depth: u32) -> Option<Json> {
         let end = self.rest.find(|c: char| !c.is_alphanumeric() && !matches!(c, '+' | '-' | '.' | '_'));
         let (word, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
@@ -226,10 +239,29 @@ mod tests {
     }
 
     #[test]
+    fn what_pydantic_prints_of_a_model_is_its_members() {
+        let text = "total_tokens=626 kind=<Kind.CHAT: 'chat'> note='a = b' of=Usage(n=1) more=None";
+        let expected = json!({"total_tokens": 626, "kind": "chat", "note": "a = b", "of": {"n": 1}, "more": null});
+        assert_eq!(read(text), Some(expected));
+    }
+
+    #[test]
     fn what_is_no_literal_is_not_read() {
         let deep = ["[", "a(", "<a:"].map(|open| open.repeat(100_000));
-        let texts =
-            ["{'a': 1", "['a' 'b']", "12", "", "{'a': 1} x", "f(x) = 1", "Sunny (18 degrees)", "a(b=1", "a(b=<c)"];
+        let texts = [
+            "{'a': 1",
+            "['a' 'b']",
+            "12",
+            "",
+            "{'a': 1} x",
+            "f(x) = 1",
+            "Sunny (18 degrees)",
+            "a(b=1",
+            "a(b=<c)",
+            "a=",
+            "a=b c",
+            "a=1 b",
+        ];
         for text in texts.into_iter().chain(deep.iter().map(String::as_str)) {
             assert_eq!(read(text), None, "{}", &text[..text.len().min(20)]);
         }

@@ -544,8 +544,8 @@ impl RunState {
     }
 
     /// Returns the places of the failures, each once: a step that failed because a step below it did is the same failure, and so is
-    /// one that encloses nothing and says, of the same time, what a call of a model or a tool says. A try that failed inside a call
-    /// that went well is a failure, though no call of its own.
+    /// a plain one that encloses nothing and says, of the same time, what a call of a model or a tool says, or nothing but that it
+    /// failed. A try that failed inside a call that went well is a failure, though no call of its own.
     pub(super) fn failures(&self, copies: &HashMap<usize, usize>) -> Vec<usize> {
         let executions = self.executions();
         let is_failed = |place: &usize| is_failure(self.steps[*place].status) || executions.contains_key(place);
@@ -575,17 +575,22 @@ impl RunState {
         let mut own: Vec<usize> =
             failed.into_iter().filter(|place| !passed_on.contains(&self.steps[*place].span_id)).collect();
         let is_call = |step: &Step| step.facts.billed || step.facts.kind == StepKind::Tool;
-        let mut of_calls: HashMap<&str, Vec<&Step>> = HashMap::new();
-        for step in own.iter().map(|place| &self.steps[*place]).filter(|step| is_call(step)) {
+        let calls: Vec<&Step> = own.iter().map(|place| &self.steps[*place]).filter(|step| is_call(step)).collect();
+        let mut of_kind: HashMap<&str, Vec<&Step>> = HashMap::new();
+        for step in &calls {
             let kind = step.facts.error.as_ref().and_then(|error| error.kind.as_deref());
-            of_calls.entry(kind.unwrap_or_default()).or_default().push(step);
+            of_kind.entry(kind.unwrap_or_default()).or_default().push(step);
         }
         own.retain(|place| {
             let step = &self.steps[*place];
             // An agent that fails fails for itself.
             let is_plain = step.facts.kind == StepKind::Task;
             let Some(error) = step.facts.error.as_ref().filter(|_| is_plain) else { return true };
-            let same = of_calls.get(error.kind.as_deref().unwrap_or_default()).map_or(&[][..], Vec::as_slice);
+            // What gives no reason may be of another class, as the answer of a web server is.
+            let same = match error.message {
+                Some(_) => of_kind.get(error.kind.as_deref().unwrap_or_default()).map_or(&[][..], Vec::as_slice),
+                None => &calls,
+            };
             let is_near = |call: &Step| step.parent.is_none_or(|parent| self.ancestors(call).contains(&parent));
             !same.iter().rev().take(MAX_AT_ONCE).any(|call| is_near(call) && is_told_again(call, step))
         });
@@ -618,12 +623,13 @@ fn are_two_answers(one: &Step, other: &Step) -> bool {
     differs && (before(one, other) || before(other, one))
 }
 
-/// Tells whether a step says of the same time that a call failed, in the words of the call.
+/// Tells whether a step says of the same time that a call failed, in the words of the call or without any.
 fn is_told_again(call: &Step, step: &Step) -> bool {
     let message = |step: &Step| step.facts.error.as_ref().and_then(|error| error.message.clone());
+    let says_so = |told: String| message(call).is_some_and(|own| !own.is_empty() && told.contains(&own));
     step.started_at <= call.started_at
         && call.ended_at.zip(step.ended_at).is_some_and(|(inner, outer)| inner <= outer)
-        && message(step).zip(message(call)).is_some_and(|(told, own)| !own.is_empty() && told.contains(&own))
+        && message(step).is_none_or(says_so)
 }
 
 /// What was used, and below which step.

@@ -1109,8 +1109,31 @@ fn a_crew_is_a_workflow_and_a_method_of_a_flow_no_agent() {
 }
 
 #[test]
+fn a_crew_says_what_it_used_where_no_two_agents_may_share_a_model() {
+    // `opentelemetry-instrumentation-crewai` 0.62 with `crewai` 1.15 over Anthropic.
+    let dictionary = "{'total_tokens': 626, 'prompt_tokens': 532, 'cached_prompt_tokens': 161, 'completion_tokens': 94, \
+                      'reasoning_tokens': 0, 'cache_creation_tokens': 40, 'successful_requests': 2}";
+    // Before 1.15 there is no other.
+    let printed = "total_tokens=626 prompt_tokens=532 cached_prompt_tokens=161 completion_tokens=94 reasoning_tokens=0 \
+                   cache_creation_tokens=40 successful_requests=2";
+    let crew = |key: &str, sum: &str, agents: &str| {
+        let list = [("crewai.crew.id", "1".into()), ("crewai.crew.agents", agents.into()), (key, sum.into())];
+        tokens(&told("opentelemetry.instrumentation.crewai.instrumentation", "crewai.workflow", &list))
+    };
+    let alone = r#"[{"role": "weather", "llm": "claude-sonnet-4-5"}]"#;
+    let all = [Some(532), Some(161), Some(40), Some(94), None];
+    assert_eq!(crew("crewai.crew.usage_metrics", dictionary, alone), all);
+    assert_eq!(crew("crewai.crew.token_usage", printed, alone), all);
+    let others = r#"[{"role": "weather", "llm": "claude-sonnet-4-5"}, {"role": "writer", "llm": "gpt-4o-mini"}]"#;
+    assert_eq!(crew("crewai.crew.token_usage", printed, others), all);
+    // Two agents with one model: the crew has counted that twice, if it is the same object.
+    let shared = others.replace("gpt-4o-mini", "claude-sonnet-4-5");
+    assert_eq!(crew("crewai.crew.token_usage", printed, &shared), [None; 5]);
+}
+
+#[test]
 fn a_framework_is_no_provider() {
-    for word in ["langgraph", "crewai", "ag2", "llama_index", "microsoft.agent_framework"] {
+    for word in ["langgraph", "crewai", "ag2", "llama_index", "microsoft.agent_framework", "None", "unknown"] {
         let step = told("openlit", "step", &[("gen_ai.provider.name", word.into())]);
         assert_eq!(step.provider, None, "{word}");
     }
@@ -1607,7 +1630,7 @@ fn openinference_of_litellm_has_a_model_named_without_a_keyword_in_the_answer_al
 
 #[test]
 fn an_agent_whose_answer_ended_with_an_error_has_failed() {
-    let agent = |reason: &str| {
+    let by = |of: &str, reason: &str| {
         let answer = format!(
             r#"[{{"role":"assistant","parts":[{{"content":"no such model","type":"text"}}],"finish_reason":"{reason}"}}]"#
         );
@@ -1616,12 +1639,55 @@ fn an_agent_whose_answer_ended_with_an_error_has_failed() {
             ("gen_ai.agent.name", "weather_agent".into()),
             ("gen_ai.output.messages", answer.into()),
         ];
-        told("opentelemetry.instrumentation.genai.agno", "invoke_agent weather_agent", &list)
+        told(&format!("opentelemetry.instrumentation.genai.{of}"), "invoke_agent weather_agent", &list)
     };
-    let failed = agent("error");
+    let failed = by("agno", "error");
     let reason = failed.error.and_then(|error| error.message);
     assert_eq!((failed.status, reason.as_deref()), (StepStatus::Error, Some("no such model")));
-    assert_eq!(agent("stop").status, StepStatus::Success);
+    assert_eq!(by("agno", "stop").status, StepStatus::Success);
+    // Of LangChain over OpenAI's responses it is the word for a reason that is not known.
+    assert_eq!(by("langchain", "error").status, StepStatus::Success);
+}
+
+#[test]
+fn what_is_around_the_agents_of_openais_sdk_is_a_workflow_and_who_is_unknown_no_agent() {
+    // `opentelemetry-instrumentation-openai-agents-v2` 0.1.0.
+    let step = |name: &str, operation: &str, agent: Option<&str>| {
+        let mut list =
+            vec![("gen_ai.operation.name", Value::from(operation)), ("gen_ai.provider.name", "openai".into())];
+        list.extend(agent.map(|agent| ("gen_ai.agent.name", Value::from(agent))));
+        told("opentelemetry.instrumentation.openai_agents", name, &list)
+    };
+    let root = step("trip", "invoke_agent", None);
+    assert_eq!((root.kind, root.workflow_name.as_deref()), (StepKind::Workflow, Some("trip")));
+    let agent = step("invoke_agent weather_agent", "invoke_agent", Some("weather_agent"));
+    assert_eq!((agent.kind, agent.agent_name.as_deref()), (StepKind::Agent, Some("weather_agent")));
+    let call = step("chat gpt-5-mini", "chat", Some("OpenAI Agent"));
+    assert_eq!((call.kind, call.agent_name), (StepKind::Llm, None));
+}
+
+#[test]
+fn a_tool_of_agno_has_failed_whose_print_says_so() {
+    // `opentelemetry-instrumentation-agno` 0.62 with `agno` 3.1.
+    let tool = |output: &str| {
+        let list = [
+            ("traceloop.span.kind", Value::from("tool")),
+            ("gen_ai.tool.name", "get_weather".into()),
+            ("traceloop.entity.output", output.into()),
+        ];
+        let tool = told("opentelemetry.instrumentation.agno", "get_weather.tool", &list);
+        (
+            tool.status,
+            tool.error.and_then(|error| error.message),
+            tool.content.output.map(|text| text.as_str().to_owned()),
+        )
+    };
+    let failed = tool("status='failure' result=None error='no weather' updated_session_state=None images=None");
+    assert_eq!((failed.0, failed.1.as_deref()), (StepStatus::Error, Some("no weather")));
+    let done = tool("status='success' result='18 degrees' error=None updated_session_state=None images=None");
+    assert_eq!((done.0, done.2.as_deref()), (StepStatus::Success, Some("\"18 degrees\"")));
+    // What a tool of a program gives may have a status of its own.
+    assert_eq!(tool(r#"{"status": "failure"}"#).0, StepStatus::Success);
 }
 
 #[test]
