@@ -441,6 +441,30 @@ fn a_span_of_a_new_run_that_comes_twice_is_counted_once() {
 }
 
 #[test]
+fn what_went_into_a_step_stands_beside_its_start_once_and_whole_in_its_end() {
+    let mut sink = outside_sink();
+    let mut call = ended(3, 1, 0, "chat", 0, 100);
+    call.span.set_attr(names::INPUT_MESSAGES, "the prompt");
+    sink.take(1, call).unwrap();
+    sink.flush_all().unwrap();
+    let run = sink.runs.keys().copied().next().unwrap();
+    let events = sink.written_events(run).unwrap();
+    let lines = events.iter().filter(|event| event.step_id.is_some()).map(|event| {
+        let mut line = Vec::new();
+        event.write_line(&mut line).unwrap();
+        let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        let attributes = line["data"]["span"]["attributes"].as_array().unwrap();
+        let keys: Vec<&str> = attributes.iter().filter_map(|attribute| attribute["key"].as_str()).collect();
+        let [input, messages] = ["input", "messages"].map(|part| line["data"][part].as_str().unwrap_or("none"));
+        format!("{}: input {input}, messages {messages}, attributes {}", line["type"], keys.join(" "))
+    });
+    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r#"
+    "step_started": input the prompt, messages none, attributes gen_ai.operation.name
+    "llm_called": input none, messages the prompt, attributes gen_ai.operation.name gen_ai.input.messages
+    "#);
+}
+
+#[test]
 fn a_span_that_comes_long_after_its_run_was_over_is_a_step_of_it() {
     let mut sink = outside_sink();
     sink.take(1, ended(3, 1, 0, "invoke_agent", 0, 100)).unwrap();
