@@ -1069,6 +1069,24 @@ fn a_failure_that_a_step_beside_the_call_tells_again_is_one() {
 }
 
 #[test]
+fn a_plain_step_that_gives_no_reason_has_failed_for_the_call_within_its_time() {
+    let down = [(names::ERROR_TYPE, "InternalServerError"), (names::ERROR_MESSAGE, "500 no more")];
+    let silent = [(names::ERROR_TYPE, "ProxyException")];
+    // FastAPI's own spans around LiteLLM's proxy.
+    let (run, _) = stored(&[
+        (1, 0, "request", 0, 100, &[(names::ERROR_TYPE, "500")]),
+        (2, 1, "dependencies", 10, 19, &[]),
+        (3, 2, "chat", 20, 80, &down),
+        (4, 1, "endpoint", 19, 90, &silent),
+        // At another time.
+        (5, 1, "endpoint", 91, 92, &silent),
+    ]);
+    assert_eq!((run.status, run.errors), (RunStatus::Error, 2));
+    let error = run.error.unwrap();
+    assert_eq!((error.kind.as_deref(), error.message.as_deref()), (Some("InternalServerError"), Some("500 no more")));
+}
+
+#[test]
 fn a_log_that_is_sent_again_is_told_once_also_where_its_span_never_comes() {
     let log = || {
         let mut record = ended(1, 9, 1, "", 0, 0);
