@@ -63,6 +63,60 @@ pub const HOSTS: &[(&str, &str)] = &[
     ("openrouter.ai", "openrouter"),
 ];
 
+/// Words that a model's name may begin with, before a `/`: by them LiteLLM, and who calls models by it, tells where a model is asked.
+///
+/// Source: `litellm` 1.110 `constants.py`; those of others who may be meant by an organisation on Hugging Face are left out.
+pub const IN_MODELS: &[&str] = &[
+    "anthropic",
+    "azure",
+    "bedrock",
+    "cerebras",
+    "deepseek",
+    "gemini",
+    "groq",
+    "mistral",
+    "moonshot",
+    "openai",
+    "openrouter",
+    "perplexity",
+    "vertex_ai",
+    "xai",
+];
+
+/// Providers that serve none but their own models, under canonical names. Their clients are used to call others.
+pub const WITH_OWN_MODELS: &[&str] = &["anthropic", "openai"];
+
+/// What may stand before the vendor in a model's id of Amazon Bedrock: where a profile sends what it is asked.
+///
+/// Source: Amazon Bedrock's documentation of inference profiles.
+pub const BEDROCK_PROFILES: &[&str] =
+    &["us", "us-gov", "eu", "apac", "au", "ca", "jp", "sa", "me", "af", "il", "global"];
+
+/// Vendors in ids of models of Amazon Bedrock.
+///
+/// Source: Amazon Bedrock's list of foundation models, and those that the price table knows.
+pub const BEDROCK_VENDORS: &[&str] = &[
+    "ai21",
+    "amazon",
+    "anthropic",
+    "cohere",
+    "deepseek",
+    "google",
+    "luma",
+    "meta",
+    "minimax",
+    "mistral",
+    "moonshot",
+    "moonshotai",
+    "nvidia",
+    "openai",
+    "qwen",
+    "stability",
+    "twelvelabs",
+    "writer",
+    "zai",
+];
+
 /// Words in `gen_ai.system` that name a framework or a gateway, which says nothing about who serves the model.
 ///
 /// Source: `openlit` 1.45 `semcov`, OpenLLMetry 0.62, `@ai-sdk/gateway` 3.0, and recordings.

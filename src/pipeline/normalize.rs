@@ -112,6 +112,7 @@ fn normalize_as(record: &mut Record, dialects: Dialects<'_>) {
     for asked in dialects.iter().filter_map(|dialect| dialect.asked) {
         write_asked(&mut draft, asked);
     }
+    write_host(&mut draft);
     let kind = write_kind(&mut draft, dialects);
     write_entity_name(&mut draft, dialects, kind);
     let kind = kind.map(|(kind, _)| kind);
@@ -317,6 +318,22 @@ fn write_asked(draft: &mut Draft<'_>, asked: Asked) {
     }
 }
 
+/// Writes who serves a model whose name tells it: where nobody is named, or somebody who serves no models of others, for whose
+/// client the emitter takes every model that is called in its way. An address says more than a name.
+fn write_host(draft: &mut Draft<'_>) {
+    let span = draft.span();
+    let told = span.attr_str(names::PROVIDER);
+    let has_own = told.is_none_or(|told| providers::WITH_OWN_MODELS.contains(&told));
+    if !has_own || span.attr(names::SERVER_ADDRESS).is_some() {
+        return;
+    }
+    let models = [names::REQUEST_MODEL, names::RESPONSE_MODEL];
+    let host = models.iter().find_map(|key| provider_in_model(span.attr_str(key)?));
+    if let Some(host) = host.filter(|host| Some(host.as_str()) != told) {
+        draft.set(names::PROVIDER, host);
+    }
+}
+
 fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
     let found;
     let value = match *source {
@@ -405,6 +422,20 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
 fn have_one(items: &Json, key: &str) -> bool {
     let members: Vec<&Json> = items.as_array().into_iter().flatten().filter_map(|item| item.get(key)).collect();
     (1..members.len()).any(|place| members[..place].contains(&members[place]))
+}
+
+/// Reads who serves a model out of its name: `openai/gpt-4o-mini`, as LiteLLM has it, or an id of Bedrock's.
+fn provider_in_model(model: &str) -> Option<String> {
+    if let Some((start, _)) = model.split_once('/') {
+        return providers::IN_MODELS.contains(&start).then(|| canonical_provider(start))?;
+    }
+    let (first, rest) = model.split_once('.')?;
+    let is_profile = providers::BEDROCK_PROFILES.contains(&first);
+    let vendor = if is_profile { rest.split_once('.')?.0 } else { first };
+    // Without a profile before it, others may name a vendor in this way, too; a version behind a colon is Bedrock's.
+    let has_version = || model.rsplit_once(':').is_some_and(|(_, version)| version.parse::<u32>().is_ok());
+    let is_bedrock = providers::BEDROCK_VENDORS.contains(&vendor) && (is_profile || has_version());
+    is_bedrock.then(|| "aws.bedrock".to_owned())
 }
 
 /// Tells whether what should be a model is the word for who serves it, as OpenLIT writes where LangChain has no model's name.

@@ -452,7 +452,8 @@ fn usage_as_the_provider_reported_it_is_read_by_its_shape() {
     let python = "{'prompt_tokens': 211, 'completion_tokens': 37, 'prompt_tokens_details': None}";
     assert_eq!(call(python), (Some(211), None, None, Some(37), None));
     assert_eq!(call("Usage(prompt_tokens=211)"), (Some(211), None, None, None, None));
-    assert_eq!(call("prompt_tokens=211"), (None, None, None, None, None));
+    assert_eq!(call("prompt_tokens=211 completion_tokens=37"), (Some(211), None, None, Some(37), None));
+    assert_eq!(call("211 prompt_tokens"), (None, None, None, None, None));
 }
 
 #[test]

@@ -1770,6 +1770,40 @@ fn a_stream_that_was_refused_leaves_an_answer_with_nothing_in_it_by_pydantic_ai(
 }
 
 #[test]
+fn the_name_of_a_model_tells_who_serves_it_where_nobody_else_does() {
+    let provider = |scope: &str, told_of: &str, model: &str| {
+        let list = [
+            ("gen_ai.operation.name", Value::from("chat")),
+            ("gen_ai.system", told_of.into()),
+            ("gen_ai.request.model", model.into()),
+        ];
+        told(scope, "chat", &list).provider
+    };
+    // Strands, and ADK 1.14 with models of LiteLLM's.
+    let unnamed = |model: &str| provider("strands.telemetry.tracer", "strands-agents", model);
+    for model in [
+        "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+        "anthropic.claude-3-5-sonnet-20241022-v2:0",
+        "global.amazon.nova-2-lite-v1:0",
+        "meta.llama3-1-70b-instruct-v1:0",
+        "bedrock/us.amazon.nova-lite-v1:0",
+    ] {
+        assert_eq!(unnamed(model).as_deref(), Some("aws.bedrock"), "{model}");
+    }
+    assert_eq!(provider("gcp.vertex.agent", "gcp.vertex.agent", "openai/gpt-4o-mini").as_deref(), Some("openai"));
+    for model in
+        ["gpt-4o-mini", "claude-sonnet-4-5", "meta.llama-3.1-405b-instruct", "Qwen/Qwen3-8B", "mistralai/Mistral-7B"]
+    {
+        assert_eq!(unnamed(model), None, "{model}");
+    }
+    // The instrumentations of the OpenAI Agents SDK take all for OpenAI's; who serves models of others knows it better.
+    let by_openai = |model: &str| provider("logfire.openai_agents", "openai", model);
+    assert_eq!(by_openai("anthropic/claude-sonnet-4-5").as_deref(), Some("anthropic"));
+    assert_eq!(by_openai("gpt-5-mini").as_deref(), Some("openai"));
+    assert_eq!(provider("opentelemetry.instrumentation.groq", "groq", "openai/gpt-oss-120b").as_deref(), Some("groq"));
+}
+
+#[test]
 fn a_class_that_python_prints_is_the_class() {
     // Semantic Kernel.
     let list = [

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 
-use runspan::conventions::providers::{FRAMEWORKS, PRICE_IDS};
+use runspan::conventions::providers::{
+    BEDROCK_PROFILES, BEDROCK_VENDORS, FRAMEWORKS, IN_MODELS, PRICE_IDS, WITH_OWN_MODELS,
+};
 use runspan::conventions::units::COUNTS;
 use runspan::model::otlp::Value;
 use runspan::model::{NanoUsd, UnixNanos};
@@ -267,6 +269,38 @@ const RULES: &[Rule] = &[
     Rule {
         name: "a framework in the place of a provider says nothing",
         apply: |told| told.provider.take_if(|name| FRAMEWORKS.contains(&name.as_str())).is_some(),
+    },
+    Rule {
+        name: "where neither provider nor address is told, the model's name may tell who serves it",
+        apply: |told| {
+            let is_open = told.provider.as_ref().is_none_or(|name| WITH_OWN_MODELS.contains(&name.as_str()));
+            if !is_open || told.address.is_some() {
+                return false;
+            }
+            let mut parts = told.model.split('.');
+            let first = parts.next().unwrap_or_default();
+            let is_profile = BEDROCK_PROFILES.contains(&first);
+            let vendor = if is_profile { parts.next().unwrap_or_default() } else { first };
+            let has_version = told.model.rsplit_once(':').is_some_and(|(_, version)| version.parse::<u32>().is_ok());
+            let id = match told.model.split_once('/') {
+                Some((start, _)) if IN_MODELS.contains(&start) => start.to_owned(),
+                None if BEDROCK_VENDORS.contains(&vendor) && (is_profile || has_version) => "bedrock".to_owned(),
+                _ => return false,
+            };
+            let of_table = [
+                ("bedrock", "aws"),
+                ("gemini", "google"),
+                ("vertex_ai", "google"),
+                ("xai", "x-ai"),
+                ("moonshot", "moonshotai"),
+            ];
+            let id = of_table.iter().find(|(from, _)| *from == id).map_or(id, |(_, to)| (*to).to_owned());
+            // The table has models of others that Perplexity serves with its word before them.
+            if let Some((_, model)) = told.model.clone().split_once('/').filter(|_| id != "perplexity") {
+                told.model = model.to_owned();
+            }
+            told.provider.replace(id.clone()) != Some(id)
+        },
     },
     Rule {
         name: "where the table does not know the address, the model tells the provider",
