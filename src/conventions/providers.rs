@@ -92,7 +92,7 @@ pub const WITH_OWN_MODELS: &[&str] = &["anthropic", "openai"];
 pub const BEDROCK_PROFILES: &[&str] =
     &["us", "us-gov", "eu", "apac", "au", "ca", "jp", "sa", "me", "af", "il", "global"];
 
-/// Vendors in ids of models of Amazon Bedrock.
+/// Who makes the models that Amazon Bedrock serves, as it writes them before the names of its models.
 ///
 /// Source: Amazon Bedrock's list of foundation models, and those that the price table knows.
 pub const BEDROCK_VENDORS: &[&str] = &[
@@ -173,9 +173,3 @@ pub const PRICE_IDS: &[(&str, &str)] = &[
 
 /// The id of Bedrock in the price table.
 pub const BEDROCK_ID: &str = "aws";
-
-/// Who makes the models that Bedrock serves, as it writes them before the names of its models.
-///
-/// Source: the ids in the table's own section of Bedrock.
-pub const BEDROCK_MAKERS: &[&str] =
-    &["amazon", "anthropic", "deepseek", "google", "meta", "mistral", "nvidia", "openai", "qwen", "writer"];

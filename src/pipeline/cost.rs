@@ -274,7 +274,7 @@ impl Pricer {
         if call.provider.map(price_id).as_deref() != Some(providers::BEDROCK_ID) {
             return None;
         }
-        providers::BEDROCK_MAKERS.iter().find_map(|maker| {
+        providers::BEDROCK_VENDORS.iter().find_map(|maker| {
             let model = format!("{maker}.{}", call.model);
             self.calculate(&Call { model: &model, ..*call })
         })

@@ -600,38 +600,21 @@ impl RunState {
         }
     }
 
-    /// Returns how the last model call ended, or the last agent below a root that is none, where it failed and nothing succeeded
-    /// after it: some emitters leave the root's status unset, or say that all is well, whatever happened below.
+    /// Returns how the last model call ended where it failed and nothing succeeded after it: some emitters leave the root's
+    /// status unset, or say that all is well, whatever happened below.
     fn last_failure(&self) -> Option<StepStatus> {
         let roots: IdSet<SpanId> = self.roots().map(|root| root.span_id).collect();
-        let last = |is_one: &dyn Fn(&&Step) -> bool| {
-            let step = self.steps.iter().filter(is_one).max_by_key(|step| step.ended_at)?;
-            is_failure(step.status).then_some(step)
-        };
-        let is_final = |failed: &&Step| {
-            let enclosing = self.ancestors(failed);
-            !self.steps.iter().any(|step| {
-                step.status == StepStatus::Success
-                    && step.started_at >= failed.started_at
-                    && step.ended_at > failed.ended_at
-                    && !roots.contains(&step.span_id)
-                    && !enclosing.contains(&step.span_id)
-            })
-        };
-        let call = last(&|step| step.facts.billed).filter(is_final);
-        let failed = call.or_else(|| {
-            // What an agent makes of the agents that it asks, it says itself.
-            let is_agent =
-                |span: &SpanId| self.by_span.get(span).is_some_and(|place| is_named_run(&self.steps[*place]));
-            let is_topmost =
-                |step: &Step| self.ancestors(step).iter().all(|above| !is_agent(above) || roots.contains(above));
-            // So does a root that declares its run: who wrote it knows of runs.
-            let is_believed =
-                self.root().is_some_and(|root| root.facts.kind == StepKind::Agent || root.facts.names_run);
-            let is_one = |step: &&Step| is_named_run(step) && !roots.contains(&step.span_id) && is_topmost(step);
-            (!is_believed).then(|| last(&is_one))?.filter(is_final)
-        })?;
-        Some(failed.status)
+        let last_call = self.steps.iter().filter(|step| step.facts.billed).max_by_key(|step| step.ended_at);
+        let call = last_call.filter(|call| is_failure(call.status))?;
+        let enclosing = self.ancestors(call);
+        let is_recovered = self.steps.iter().any(|step| {
+            step.status == StepStatus::Success
+                && step.started_at >= call.started_at
+                && step.ended_at > call.ended_at
+                && !roots.contains(&step.span_id)
+                && !enclosing.contains(&step.span_id)
+        });
+        (!is_recovered).then_some(call.status)
     }
 
     fn ancestors(&self, step: &Step) -> IdSet<SpanId> {
