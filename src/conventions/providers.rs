@@ -65,20 +65,19 @@ pub const HOSTS: &[(&str, &str)] = &[
 
 /// Words that a model's name may begin with, before a `/`: by them LiteLLM, and who calls models by it, tells where a model is asked.
 ///
-/// Source: `litellm` 1.110 `constants.py`; those of others who may be meant by an organisation on Hugging Face are left out.
+/// Source: `litellm` 1.110 `constants.py`; those are left out that may mean an organisation on Hugging Face or a vendor at
+/// OpenRouter, whose prices are others.
 pub const IN_MODELS: &[&str] = &[
     "anthropic",
     "azure",
     "bedrock",
     "cerebras",
-    "deepseek",
     "gemini",
     "groq",
     "mistral",
     "moonshot",
     "openai",
     "openrouter",
-    "perplexity",
     "vertex_ai",
     "xai",
 ];

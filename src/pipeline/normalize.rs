@@ -327,8 +327,14 @@ fn write_host(draft: &mut Draft<'_>) {
     if !has_own || span.attr(names::SERVER_ADDRESS).is_some() {
         return;
     }
-    let models = [names::REQUEST_MODEL, names::RESPONSE_MODEL];
-    let host = models.iter().find_map(|key| provider_in_model(span.attr_str(key)?));
+    let [asked, answered] = [names::REQUEST_MODEL, names::RESPONSE_MODEL].map(|key| span.attr_str(key));
+    // What was asked for says nothing of who answered in its place.
+    let is_same = |asked: &str| {
+        let own = asked.rsplit_once('/').map_or(asked, |(_, own)| own);
+        answered.is_none_or(|answered| answered.starts_with(own) || asked.contains(answered))
+    };
+    let host =
+        answered.and_then(provider_in_model).or_else(|| provider_in_model(asked.filter(|asked| is_same(asked))?));
     if let Some(host) = host.filter(|host| Some(host.as_str()) != told) {
         draft.set(names::PROVIDER, host);
     }
@@ -341,15 +347,6 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
         Source::Json(key, path) => {
             let value = value_of(span, key).filter(|value| may_have(value, path))?;
             found = Value::from(text_of_json(&member(&structured(value), path)?)?);
-            &found
-        }
-        Source::SumOver { key, path, items, with } => {
-            let value = value_of(span, key).filter(|value| may_have(value, path))?;
-            let sum = member(&structured(value), path).filter(|sum| sum.as_f64() != Some(0.0))?;
-            if value_of(span, items).is_some_and(|items| have_one(&structured(items), with)) {
-                return None;
-            }
-            found = Value::from(text_of_json(&sum)?);
             &found
         }
         Source::Unlike(key, other, path) => {
@@ -418,12 +415,6 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
     }
 }
 
-/// Tells whether two items of a list have the same member.
-fn have_one(items: &Json, key: &str) -> bool {
-    let members: Vec<&Json> = items.as_array().into_iter().flatten().filter_map(|item| item.get(key)).collect();
-    (1..members.len()).any(|place| members[..place].contains(&members[place]))
-}
-
 /// Reads who serves a model out of its name: `openai/gpt-4o-mini`, as LiteLLM has it, or an id of Bedrock's.
 fn provider_in_model(model: &str) -> Option<String> {
     if let Some((start, _)) = model.split_once('/') {
@@ -435,7 +426,7 @@ fn provider_in_model(model: &str) -> Option<String> {
     // Without a profile before it, others may name a vendor in this way, too; a version behind a colon is Bedrock's.
     let has_version = || model.rsplit_once(':').is_some_and(|(_, version)| version.parse::<u32>().is_ok());
     let is_bedrock = providers::BEDROCK_VENDORS.contains(&vendor) && (is_profile || has_version());
-    is_bedrock.then(|| "aws.bedrock".to_owned())
+    is_bedrock.then(|| canonical_provider("bedrock"))?
 }
 
 /// Tells whether what should be a model is the word for who serves it, as OpenLIT writes where LangChain has no model's name.
@@ -743,17 +734,26 @@ fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> 
     // The model that was asked for is no answer, nor is a message without anything in it.
     let names_another =
         || span.attr(names::RESPONSE_MODEL).is_some_and(|model| Some(model) != span.attr(names::REQUEST_MODEL));
-    let says_something = || span.attr(names::OUTPUT_MESSAGES).is_some_and(|output| !messages::are_empty(output));
+    let output = span.attr(names::OUTPUT_MESSAGES);
+    let is_empty = output.is_some_and(messages::are_empty);
+    // An answer may have been hidden.
+    let hides_something = || {
+        let texts = span.attributes.iter().filter_map(|attribute| attribute.value.as_ref()?.value.as_ref()?.as_str());
+        texts.into_iter().any(|text| HIDDEN.iter().any(|start| text.starts_with(start)))
+    };
     if status == STATUS_ERROR
         || ANSWERED.iter().any(|key| span.attr(key).is_some())
         || names_another()
-        || says_something()
+        || (output.is_some() && !is_empty)
+        || hides_something()
     {
         return None;
     }
     let says =
         |of: fn(&Dialect) -> &'static [&'static str]| dialects.iter().any(|dialect| of(dialect).contains(&operation));
-    if status == STATUS_UNSET && says(|dialect| dialect.failed_without_response) {
+    // Without content, a model that is named may be all there is of an answer.
+    let is_silent = is_empty || span.attr(names::RESPONSE_MODEL).is_none();
+    if status == STATUS_UNSET && is_silent && says(|dialect| dialect.failed_without_response) {
         Some(StepStatus::Error)
     } else if says(|dialect| dialect.cancelled_without_response) {
         // Who wrote on the span later may have said that all is well.

@@ -421,6 +421,7 @@ pub const GOOGLE_ADK: Dialect = Dialect {
         kind(names::TOOL_NAME, Test::Is("(merged tools)"), StepKind::Task),
         kind(SPAN_NAME, Test::Is("execute_tool (merged)"), StepKind::Task),
         // One that failed bears no more than that in 1.14.
+        kind(SPAN_NAME, Test::Is("execute_tool transfer_to_agent"), StepKind::Task),
         kind(SPAN_NAME, Test::Starts("execute_tool "), StepKind::Tool),
         kind(SPAN_NAME, Test::Is("call_llm"), StepKind::Llm),
         kind(SPAN_NAME, Test::Starts("agent_run"), StepKind::Agent),
@@ -455,7 +456,7 @@ pub const STRANDS: Dialect = Dialect {
 ///
 /// Source: `agent-framework-core` 1.23 `observability.py` with the clients of OpenAI, Anthropic and Bedrock, run against a scripted
 /// server. Building a workflow (`workflow.build`) is no step of any kind: it has a trace of its own, in which nothing runs. Whoever
-/// stops reading a stream leaves an agent without a word of what it answered.
+/// stops reading a stream leaves a call without a word of what was answered; so may an agent that did answer.
 pub const AGENT_FRAMEWORK: Dialect = Dialect {
     name: "agent-framework",
     detect: &[Detect::ScopePrefix("agent_framework"), Detect::ScopePrefix("Experimental.Microsoft.Agents")],
@@ -467,7 +468,7 @@ pub const AGENT_FRAMEWORK: Dialect = Dialect {
         kind(SPAN_NAME, Test::Starts("message.send"), StepKind::Task),
     ],
     basis: AS_REPORTED,
-    cancelled_without_response: &["chat", "invoke_agent"],
+    cancelled_without_response: &["chat"],
     ..PLAIN
 };
 

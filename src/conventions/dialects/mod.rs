@@ -154,18 +154,6 @@ pub enum Source {
     /// and so does `KEY=VALUE`: the item whose KEY is VALUE. Of an object it goes on only where its KEY is VALUE, and where it
     /// has a member KEY by `KEY?`. A last name with `*` in it is the sum of all counts under such names.
     Json(&'static str, &'static [&'static str]),
-    /// A member of an attribute, as `Json`, that is a sum of what the items of a list have counted. It says nothing where it is none, and
-    /// where two items have counted with the same: then it has that twice.
-    SumOver {
-        /// The attribute with the sum.
-        key: &'static str,
-        /// The sum's path.
-        path: &'static [&'static str],
-        /// The attribute with the list.
-        items: &'static str,
-        /// The member of an item that says with what it has counted.
-        with: &'static str,
-    },
     /// An attribute, where a member of another is there and is not the same: key, the other's key, path.
     Unlike(&'static str, &'static str, &'static [&'static str]),
     /// What follows a start, up to a separator that must be there: key, start, separator.

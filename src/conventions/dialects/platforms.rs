@@ -1,7 +1,7 @@
 //! Instrumentations and platforms that lie over many frameworks.
 
 use super::Shape::{Class, Count, Model, Provider, Text};
-use super::Source::{Before, Behind, Indexed, Json, Key, Method, Name, Quoted, SumOver, Unlike};
+use super::Source::{Before, Behind, Indexed, Json, Key, Method, Name, Quoted, Unlike};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Asked, Basis, BasisRow, Detect, Dialect, GOOGLE, Outcome, PLAIN, SPAN_NAME, Side,
     Source, Test, content, kind, row,
@@ -266,12 +266,9 @@ pub const TRACELOOP: Dialect = Dialect {
         Detect::KeyPrefix("crewai.crew."),
     ],
     facts: &[
-        row(names::INPUT_TOKENS, &[Key("llm.usage.prompt_tokens"), CREW_INPUT[0], CREW_INPUT[1]], Count),
-        row(names::OUTPUT_TOKENS, &[Key("llm.usage.completion_tokens"), CREW_OUTPUT[0], CREW_OUTPUT[1]], Count),
+        row(names::INPUT_TOKENS, &[Key("llm.usage.prompt_tokens")], Count),
+        row(names::OUTPUT_TOKENS, &[Key("llm.usage.completion_tokens")], Count),
         row(names::TOTAL_TOKENS, &[Key("llm.usage.total_tokens")], Count),
-        row(names::CACHE_READ_TOKENS, &CREW_READ, Count),
-        row(names::CACHE_WRITE_TOKENS, &CREW_WRITTEN, Count),
-        row(names::REASONING_TOKENS, &CREW_THOUGHT, Count),
         // LangChain in JavaScript and in Python.
         row(
             names::TOOL_CALL_ID,
@@ -345,24 +342,6 @@ pub const TRACELOOP: Dialect = Dialect {
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };
-
-/// What a crew of CrewAI used altogether, where its clients tell of no calls. Each agent's model counts for it, and the crew adds
-/// these up: agents that share one have it twice. 0 is what nobody has counted.
-///
-/// Source: `opentelemetry-instrumentation-crewai` 0.62 with `crewai` 1.15 `crew.py` (`calculate_usage_metrics`), run against a
-/// scripted server.
-const fn crew_sum(path: &'static [&'static str]) -> [Source; 2] {
-    [
-        SumOver { key: "crewai.crew.usage_metrics", path, items: "crewai.crew.agents", with: "llm" },
-        SumOver { key: "crewai.crew.token_usage", path, items: "crewai.crew.agents", with: "llm" },
-    ]
-}
-
-const CREW_INPUT: [Source; 2] = crew_sum(&["prompt_tokens"]);
-const CREW_OUTPUT: [Source; 2] = crew_sum(&["completion_tokens"]);
-const CREW_READ: [Source; 2] = crew_sum(&["cached_prompt_tokens"]);
-const CREW_WRITTEN: [Source; 2] = crew_sum(&["cache_creation_tokens"]);
-const CREW_THOUGHT: [Source; 2] = crew_sum(&["reasoning_tokens"]);
 
 /// The instrumentations of AWS's client for Bedrock, OpenLLMetry's and OpenTelemetry's own: what Bedrock reports, which counts
 /// cached tokens apart.

@@ -42,6 +42,11 @@ pub struct FilesWriter {
     lines: Vec<u8>,
     /// Runs that come whole wait here for others; `None`: each gets a folder.
     packer: Option<packs::Packer>,
+    /// Runs that are in no pack, being long, and have no folder yet.
+    unfit: Vec<packs::Whole>,
+    /// Runs were lost that wait for their pack. Said with the next look at what waits, whoever was told of it before: until
+    /// then nothing of them may be acknowledged.
+    has_lost: bool,
 }
 
 #[derive(Debug)]
@@ -66,6 +71,8 @@ impl FilesWriter {
             listed: IdSet::default(),
             lines: Vec::new(),
             packer: None,
+            unfit: Vec::new(),
+            has_lost: false,
         }
     }
 
@@ -274,6 +281,7 @@ impl RunWriter for FilesWriter {
     }
 
     fn create_whole(&mut self, summary: &RunSummary, events: &mut Vec<Event>) -> Result<(), StoreError> {
+        self.catch_up(summary.run_id)?;
         if self.packer.is_some()
             && self.layout.find_run(summary.run_id)?.is_none()
             && self.hold_behind(summary, events)?

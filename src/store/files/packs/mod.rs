@@ -29,7 +29,7 @@ pub(super) use format::Gone;
 use format::{EntryHead, Indexed};
 use pack::Pack;
 pub(super) use packer::{Held, MAX_RUN_BYTES, Packer, Received};
-pub(super) use press::Whole;
+pub(super) use press::{Died, Whole};
 pub(super) use removal::Removal;
 pub(super) use tidy::Tidying;
 pub(super) use view::{PackView, folder};

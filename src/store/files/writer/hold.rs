@@ -45,10 +45,9 @@ impl FilesWriter {
         packer.is_some_and(|packer| packer.hold_whole(summary, events))
     }
 
-    /// Has a run that has come whole made ready for the next pack while others come; gives its events back where that may
+    /// Has a run that has come whole, and is not here already, made ready for the next pack while others come; gives its events back where that may
     /// not be.
     pub(super) fn hold_behind(&mut self, summary: &RunSummary, events: &mut Vec<Event>) -> Result<bool, StoreError> {
-        self.catch_up(summary.run_id)?;
         while self.receive(self.packer.as_ref().is_some_and(Packer::is_line_full))? {}
         let Some(packer) = self.packer.as_mut().filter(|_| Packer::takes(summary, 0)) else { return Ok(false) };
         let whole = Box::new(packs::Whole { summary: summary.clone(), events: std::mem::take(events) });
@@ -61,32 +60,56 @@ impl FilesWriter {
         }
     }
 
-    /// Waits until it is known what becomes of a run that is being made ready.
+    /// Waits until a run that is being made ready waits for its pack, or has its folder.
     pub(super) fn catch_up(&mut self, run: RunId) -> Result<(), StoreError> {
         while self.packer.as_ref().is_some_and(|packer| packer.is_in_line(run)) {
             self.receive(true)?;
         }
-        Ok(())
+        if self.unfit.iter().any(|whole| whole.summary.run_id == run) { self.place_unfit() } else { Ok(()) }
     }
 
     /// Takes a run that was made ready; tells whether there was one.
-    ///
-    /// After an error those that are not ready yet may be lost: nothing that is held back was acknowledged, and it is told
-    /// again.
     fn receive(&mut self, waits: bool) -> Result<bool, StoreError> {
         let Some(packer) = &mut self.packer else { return Ok(false) };
-        match packer.receive(waits).map_err(|died| died.told(self.layout.packs().0.dir()))? {
-            None => Ok(false),
-            Some(Received::Waits) => Ok(true),
-            Some(Received::Unfit(whole)) => {
-                let packs::Whole { summary, events } = *whole;
-                self.check_place()?;
-                self.make_run(&summary, &events)?;
-                // It was let go of while it was made ready, or will be.
-                self.release_run(summary.run_id);
+        match packer.receive(waits) {
+            Ok(None) => Ok(false),
+            Ok(Some(Received::Waits)) => Ok(true),
+            Ok(Some(Received::Unfit(whole))) => {
+                self.unfit.push(*whole);
                 Ok(true)
             }
+            Err(died) => {
+                self.has_lost = true;
+                Err(died.told(self.layout.packs().0.dir()))
+            }
         }
+    }
+
+    /// Gives folders to runs that are in no pack; those for which there is none now wait on.
+    fn place_unfit(&mut self) -> Result<(), StoreError> {
+        while let Some(whole) = self.unfit.pop() {
+            if let Err(error) = self.place_whole(&whole) {
+                self.unfit.push(whole);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn place_whole(&mut self, whole: &packs::Whole) -> Result<(), StoreError> {
+        let packs::Whole { summary, events } = whole;
+        self.check_place()?;
+        match self.layout.find_run(summary.run_id)? {
+            None => self.make_run(summary, events)?,
+            // It was made, and what failed came behind that.
+            Some(dir) => {
+                self.append_events(summary.run_id, events)?;
+                self.publish(&dir, summary, Some(self.writer))?;
+            }
+        }
+        // It was let go of while it was made ready, or will be.
+        self.release_run(summary.run_id);
+        Ok(())
     }
 
     /// Makes a folder of a run that waits for its pack, so that it can be gone on with.
@@ -137,12 +160,17 @@ impl FilesWriter {
     pub(super) fn write_what_waits(&mut self, all: bool) -> Result<bool, StoreError> {
         self.list([])?;
         self.hold_quiet();
+        if std::mem::take(&mut self.has_lost) {
+            return Err(packs::Died.told(self.layout.packs().0.dir()));
+        }
         while self.receive(false)? {}
+        self.place_unfit()?;
         let Some(packer) = self.packer.as_mut().filter(|packer| !packer.is_empty()) else { return Ok(true) };
         if !all && !packer.is_due() {
             return Ok(false);
         }
         while self.receive(true)? {}
+        self.place_unfit()?;
         self.check_place()?;
         if let Some(packer) = self.packer.as_mut().filter(|packer| packer.are_few()) {
             packer.keep_folders();

@@ -27,19 +27,23 @@ fn a_run_that_turns_out_too_long_for_a_pack_has_a_folder_behind_it_and_others_ha
 }
 
 #[test]
-fn a_run_whose_folder_cannot_be_made_then_is_not_said_to_be_written_and_is_told_again() {
-    let fs = FaultyFs::new(1);
-    let mut writer = writer(&fs);
-    let (summary, told) = long(5);
-    writer.create_whole(&summary, &mut told.clone()).unwrap();
-    fs.plan(Plan { full: 0..u64::MAX, ..Plan::default() });
-    writer.write_held(true).unwrap_err();
-    fs.plan(Plan::default());
-    // As it is told again from the journal, of which nothing was given up.
-    assert_eq!(writer.take_up(run_id(5)).unwrap(), None);
-    writer.create_whole(&summary, &mut told.clone()).unwrap();
-    assert!(writer.write_held(true).unwrap());
-    assert_eq!(there(&fs), [(5, 12_000)]);
+fn a_run_whose_folder_cannot_be_made_then_is_not_said_to_be_written_whoever_was_told_of_it_and_waits_on() {
+    // Asked for by itself, for another one that is behind it, or not at all.
+    for asked in [Some(5), Some(6), None] {
+        let fs = FaultyFs::new(1);
+        let mut writer = writer(&fs);
+        let (first, told) = long(5);
+        writer.create_whole(&first, &mut told.clone()).unwrap();
+        writer.create_whole(&summary(6), &mut events(6, 4)).unwrap();
+        fs.plan(Plan { full: 0..u64::MAX, ..Plan::default() });
+        // Not everybody who asks passes the error on.
+        let _ = asked.map(|run| writer.take_up(run_id(run)));
+        writer.write_held(true).unwrap_err();
+        fs.plan(Plan::default());
+        assert_eq!(writer.take_up(run_id(5)).unwrap().map(|events| events.len()), Some(12_000), "{asked:?}");
+        assert!(writer.write_held(true).unwrap(), "{asked:?}");
+        assert_eq!(there(&fs), [(5, 12_000), (6, 4)], "{asked:?}");
+    }
 }
 
 #[test]
