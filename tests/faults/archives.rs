@@ -437,7 +437,7 @@ fn sparse(entries: &[Entry], to: Packed<'_>) -> Result<(), Failed> {
     to.write_all(&before.header)?;
     let mut block = [0; BLOCK];
     for part in block[..504].chunks_mut(24) {
-        put(part, b"00000000000\000000000000");
+        put(part, b"00000000000\x0000000000000");
     }
     block[504] = 1;
     (0..1 << 20).try_for_each(|_| to.write_all(&block))?;

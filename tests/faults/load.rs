@@ -139,12 +139,15 @@ fn overload(mut load: Load, lasting: Duration, suite: &Suite) -> Result<String, 
 fn sustainable(load: Load, store: &Path, flags: &[&str], lasting: Duration) -> Result<f64, Failed> {
     let server = Server::start(store, flags)?;
     let monitor = server.monitor()?;
-    let (mut ledger, mut rate) = (Ledger::default(), Err("nothing was measured".into()));
-    let end = |server: Server| {
-        rate = stored_in_a_second(monitor, lasting);
-        server.kill()
+    let (mut ledger, mut kept) = (Ledger::default(), None);
+    let keep = |server: Server| {
+        kept = Some(server);
+        Ok(())
     };
-    load.on(server, &mut ledger, || std::thread::sleep(lasting), end)?;
+    load.on(server, &mut ledger, || std::thread::sleep(lasting), keep)?;
+    let server = kept.ok_or("the server was not kept")?;
+    let rate = stored_in_a_second(monitor, lasting);
+    server.kill()?;
     rate
 }
 
