@@ -730,6 +730,13 @@ fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> 
     const ANSWERED: &[&str] =
         &[names::RESPONSE_ID, names::FINISH_REASONS, names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::ERROR_TYPE];
     let operation = span.attr_str(names::OPERATION)?;
+    let says =
+        |of: fn(&Dialect) -> &'static [&'static str]| dialects.iter().any(|dialect| of(dialect).contains(&operation));
+    let may_fail = says(|dialect| dialect.failed_without_response);
+    let may_be_cancelled = says(|dialect| dialect.cancelled_without_response);
+    if !may_fail && !may_be_cancelled {
+        return None;
+    }
     let status = span.status.as_ref().map_or(STATUS_UNSET, |status| status.code);
     // The model that was asked for is no answer, nor is a message without anything in it.
     let names_another =
@@ -749,13 +756,11 @@ fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> 
     {
         return None;
     }
-    let says =
-        |of: fn(&Dialect) -> &'static [&'static str]| dialects.iter().any(|dialect| of(dialect).contains(&operation));
     // Without content, a model that is named may be all there is of an answer.
     let is_silent = is_empty || span.attr(names::RESPONSE_MODEL).is_none();
-    if status == STATUS_UNSET && is_silent && says(|dialect| dialect.failed_without_response) {
+    if status == STATUS_UNSET && is_silent && may_fail {
         Some(StepStatus::Error)
-    } else if says(|dialect| dialect.cancelled_without_response) {
+    } else if may_be_cancelled {
         // Who wrote on the span later may have said that all is well.
         Some(StepStatus::Cancelled)
     } else {

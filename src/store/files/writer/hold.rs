@@ -45,8 +45,8 @@ impl FilesWriter {
         packer.is_some_and(|packer| packer.hold_whole(summary, events))
     }
 
-    /// Has a run that has come whole, and is not here already, made ready for the next pack while others come; gives its events back where that may
-    /// not be.
+    /// Has a run that has come whole, and is not here already, made ready for the next pack while others come; gives its
+    /// events back where that may not be.
     pub(super) fn hold_behind(&mut self, summary: &RunSummary, events: &mut Vec<Event>) -> Result<bool, StoreError> {
         while self.receive(self.packer.as_ref().is_some_and(Packer::is_line_full))? {}
         let Some(packer) = self.packer.as_mut().filter(|_| Packer::takes(summary, 0)) else { return Ok(false) };
@@ -65,7 +65,7 @@ impl FilesWriter {
         while self.packer.as_ref().is_some_and(|packer| packer.is_in_line(run)) {
             self.receive(true)?;
         }
-        if self.unfit.iter().any(|whole| whole.summary.run_id == run) { self.place_unfit() } else { Ok(()) }
+        self.place_unfit(|whole| whole.summary.run_id == run)
     }
 
     /// Takes a run that was made ready; tells whether there was one.
@@ -85,15 +85,18 @@ impl FilesWriter {
         }
     }
 
-    /// Gives folders to runs that are in no pack; those for which there is none now wait on.
-    fn place_unfit(&mut self) -> Result<(), StoreError> {
-        while let Some(whole) = self.unfit.pop() {
-            if let Err(error) = self.place_whole(&whole) {
+    /// Gives folders to those of the runs that are in no pack; where there is none now, one waits on, and the others do
+    /// not for it.
+    fn place_unfit(&mut self, is_asked: impl Fn(&packs::Whole) -> bool) -> Result<(), StoreError> {
+        let mut placed = Ok(());
+        for whole in std::mem::take(&mut self.unfit) {
+            let outcome = if is_asked(&whole) { self.place_whole(&whole).map(|()| true) } else { Ok(false) };
+            if !matches!(outcome, Ok(true)) {
                 self.unfit.push(whole);
-                return Err(error);
             }
+            placed = placed.and(outcome.map(drop));
         }
-        Ok(())
+        placed
     }
 
     fn place_whole(&mut self, whole: &packs::Whole) -> Result<(), StoreError> {
@@ -103,7 +106,7 @@ impl FilesWriter {
             None => self.make_run(summary, events)?,
             // It was made, and what failed came behind that.
             Some(dir) => {
-                self.append_events(summary.run_id, events)?;
+                self.create_run(summary, events)?;
                 self.publish(&dir, summary, Some(self.writer))?;
             }
         }
@@ -164,13 +167,17 @@ impl FilesWriter {
             return Err(packs::Died.told(self.layout.packs().0.dir()));
         }
         while self.receive(false)? {}
-        self.place_unfit()?;
-        let Some(packer) = self.packer.as_mut().filter(|packer| !packer.is_empty()) else { return Ok(true) };
-        if !all && !packer.is_due() {
-            return Ok(false);
-        }
-        while self.receive(true)? {}
-        self.place_unfit()?;
+        let waits = self.packer.as_ref().is_some_and(|packer| !packer.is_empty());
+        let is_due = waits && (all || self.packer.as_ref().is_some_and(Packer::is_due));
+        while is_due && self.receive(true)? {}
+        let placed = self.place_unfit(|_| true);
+        // One run that has no folder keeps no other from its pack.
+        let written = if is_due { self.write_pack() } else { Ok(!waits) };
+        placed.and(written)
+    }
+
+    /// Writes all that waits for a pack; tells whether nothing waits any more.
+    fn write_pack(&mut self) -> Result<bool, StoreError> {
         self.check_place()?;
         if let Some(packer) = self.packer.as_mut().filter(|packer| packer.are_few()) {
             packer.keep_folders();

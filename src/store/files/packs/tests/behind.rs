@@ -40,6 +40,8 @@ fn a_run_whose_folder_cannot_be_made_then_is_not_said_to_be_written_whoever_was_
         let _ = asked.map(|run| writer.take_up(run_id(run)));
         writer.write_held(true).unwrap_err();
         fs.plan(Plan::default());
+        // Who asks for another one has no part in it.
+        assert_eq!(writer.take_up(run_id(6)).unwrap().map(|events| events.len()), Some(4), "{asked:?}");
         assert_eq!(writer.take_up(run_id(5)).unwrap().map(|events| events.len()), Some(12_000), "{asked:?}");
         assert!(writer.write_held(true).unwrap(), "{asked:?}");
         assert_eq!(there(&fs), [(5, 12_000), (6, 4)], "{asked:?}");
@@ -71,4 +73,24 @@ fn who_asks_for_a_run_that_is_being_made_ready_waits_for_it() {
         let expected: Vec<(u8, usize)> = (0..RUNS).map(|run| (run, of(run))).filter(|(_, lines)| *lines > 0).collect();
         assert_eq!(there(&fs), expected, "{name}");
     }
+}
+
+#[test]
+fn a_run_that_has_no_folder_keeps_no_other_from_its_pack() {
+    let fs = FaultyFs::new(1);
+    let mut writer = writer(&fs);
+    for number in 0..RUNS {
+        let (summary, mut events) = if number == 5 { long(5) } else { (summary(number), events(number, 4)) };
+        writer.create_whole(&summary, &mut events).unwrap();
+    }
+    // It is there, and another process writes it.
+    let theirs = RunId([8; 16]);
+    FilesWriter::new(layout(&fs), theirs, true).create_run(&summary(5), &events(5, 4)).unwrap();
+    let journal = layout(&fs).journal().join(theirs.to_string());
+    fs.shared().create_dir(layout(&fs).journal().as_path()).ok();
+    fs.shared().create_dir(&journal).unwrap();
+    writer.write_held(true).unwrap_err();
+    let is_pack = |path: &String| path.starts_with("/store/packs/") && path.ends_with(".pack");
+    assert_eq!(fs.files().keys().filter(|path| is_pack(path)).count(), 1);
+    assert_eq!(there(&fs).len(), usize::from(RUNS));
 }
