@@ -17,6 +17,8 @@
 //!
 //! What this can't see: a secret of unknown shape in prose, and one that is split over several records.
 
+mod anchors;
+
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
@@ -24,10 +26,10 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, StartKind};
 use regex::Regex;
 use sha2::{Digest, Sha256};
 
+use self::anchors::Anchors;
 use crate::conventions::scrub_rules as rules;
 use crate::conventions::scrub_rules::{Guard, Place, Reach};
 use crate::model::id::IdMap;
@@ -708,14 +710,14 @@ const KEY_WITHIN: usize = 64;
 /// JSON in JSON in JSON: how deep it is opened. Deeper levels are scanned as plain text.
 const MAX_JSON_DEPTH: u32 = 6;
 
-/// The automaton of the anchors is made at the first scan, and each pattern when its anchor is first seen: a process that
-/// records nothing pays for nothing, and one without secrets for one automaton.
+/// The table of the anchors is made at the first scan, and each pattern when its anchor is first seen: a process that
+/// records nothing pays for nothing, and one without secrets for one table.
 static COMPILED: LazyLock<Compiled> = LazyLock::new(Compiled::new);
 
 struct Compiled {
     /// Finds all anchors, in any case.
-    anchors: Option<AhoCorasick>,
-    /// The literals in the order of the automaton, each with the rules that it is an anchor of.
+    anchors: Anchors,
+    /// The literals by their numbers there, each with the rules that it is an anchor of.
     literals: Vec<(&'static str, Vec<(usize, Place)>)>,
     /// The rules that are looked for in ids, too.
     everywhere: Candidates,
@@ -766,13 +768,8 @@ impl Compiled {
         for (i, _) in rules::RULES.iter().enumerate().filter(|(_, rule)| rule.reach == Reach::Everywhere) {
             everywhere.add(i);
         }
-        let anchors = AhoCorasick::builder()
-            .ascii_case_insensitive(true)
-            .kind(Some(AhoCorasickKind::DFA))
-            .start_kind(StartKind::Unanchored)
-            .build(literals.iter().map(|(literal, _)| literal));
         Self {
-            anchors: anchors.ok(),
+            anchors: Anchors::new(literals.iter().map(|(literal, _)| *literal)),
             literals,
             everywhere,
             patterns: rules::RULES.iter().map(|_| OnceLock::new()).collect(),
@@ -782,14 +779,14 @@ impl Compiled {
     /// Finds the rules that may match, in one pass over the text.
     fn candidates(&self, text: &str) -> Candidates {
         let mut found = Candidates::default();
-        for seen in self.anchors.iter().flat_map(|anchors| anchors.find_overlapping_iter(text)) {
-            let (literal, of) = &self.literals[seen.pattern().as_usize()];
+        self.anchors.each(text.as_bytes(), |literal, at| {
+            let (literal, of) = &self.literals[literal];
             for &(rule, place) in of {
-                if !found.holds(rule) && fits(place, text.as_bytes(), seen.range(), literal) {
+                if !found.holds(rule) && fits(place, text.as_bytes(), at.clone(), literal) {
                     found.add(rule);
                 }
             }
-        }
+        });
         found
     }
 

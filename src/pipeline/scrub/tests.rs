@@ -239,7 +239,6 @@ fn what_is_nearly_a_secret_stays() {
 
 #[test]
 fn every_rule_compiles() {
-    assert!(COMPILED.anchors.is_some());
     for (i, rule) in rules::RULES.iter().enumerate() {
         let pattern = COMPILED.pattern(i).unwrap_or_else(|| panic!("{}: {}", rule.kind, rule.pattern));
         assert_eq!(pattern.captures_len(), 2, "{}", rule.pattern);
