@@ -30,7 +30,19 @@ impl<'a> Fields<'a> {
         self.rest
     }
 
+    #[inline]
     fn varint(&mut self) -> Option<u64> {
+        match self.rest.split_first() {
+            // Most keys and lengths are one byte.
+            Some((&byte, rest)) if byte < 0x80 => {
+                self.rest = rest;
+                Some(byte.into())
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Option<u64> {
         let mut number = 0;
         for (place, byte) in self.rest.iter().take(10).enumerate() {
             if place == 9 && *byte > 1 {

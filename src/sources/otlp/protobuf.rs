@@ -304,6 +304,10 @@ fn first_words(text: &str) -> String {
 
 /// Leaves out of a span what is beyond the limits, and counts it there. `None` for a span within them.
 fn held_to(span: &[u8], limits: &Limits) -> Option<Vec<u8>> {
+    // Each of what is counted takes two bytes at least.
+    if span.len() / 2 <= limits.attributes.min(limits.events).min(limits.links) {
+        return None;
+    }
     let (mut attributes, mut events, mut links, mut is_within) = (0usize, 0usize, 0usize, true);
     for (number, value) in Fields::of(span) {
         let Field::Bytes(bytes) = value else { continue };
