@@ -13,7 +13,7 @@ mod billing;
 mod bodies;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::conventions::names;
 use crate::model::budget::Budget;
@@ -29,7 +29,7 @@ use crate::model::{
 use crate::pipeline::facts::{MAX_WORDS, StepContent, StepFacts, short};
 
 pub use billing::Billing;
-use billing::Counted;
+use billing::{Counted, Sums};
 use bodies::has_remote_parent;
 pub use bodies::{ended_body, started_body, status_body};
 pub(crate) use bodies::{requested_tool_calls, tool_calls_in};
@@ -64,9 +64,9 @@ pub struct RunState {
     host: Option<(SpanId, TraceId)>,
     /// Topmost steps by the parent that may still come.
     awaiting: IdMap<SpanId, Vec<usize>>,
-    names: HashMap<String, u64>,
+    names: IdMap<String, u64>,
     /// Which model call asked for a tool call, by the call's id.
-    asked_by: HashMap<String, EventId>,
+    asked_by: IdMap<String, EventId>,
     /// The first ones.
     artifacts: Vec<ArtifactInfo>,
     artifacts_total: u64,
@@ -89,6 +89,8 @@ pub struct RunState {
     next_seq: u64,
     dropped: u64,
     last_time: UnixNanos,
+    /// What the steps add up to, once somebody has asked, until one of them changes.
+    sums: OnceLock<Arc<Sums>>,
 }
 
 /// A step as far as it is known; content is kept only where it is asked for.
@@ -152,6 +154,7 @@ impl RunState {
             next_seq: 0,
             dropped: 0,
             last_time: UnixNanos::default(),
+            sums: OnceLock::new(),
         }
     }
 
@@ -265,6 +268,7 @@ impl RunState {
         let (span, _, _) = event.body.span()?;
         let span_id = SpanId::from_bytes(&span.span_id)?;
         self.learn(&facts);
+        self.sums.take();
         if event.body.is_step_start() {
             if self.by_span.contains_key(&span_id) {
                 return None;
@@ -402,6 +406,7 @@ impl RunState {
         if self.status() != RunStatus::Running {
             return;
         }
+        self.sums.take();
         for step in self.steps.iter_mut().filter(|step| step.ended_at.is_none()) {
             step.ended_at = Some(self.last_time.max(step.started_at));
             step.status = StepStatus::Crashed;
@@ -421,6 +426,7 @@ impl RunState {
     /// Has a run that has crashed wait once more: the step that names it is under way again.
     pub fn reopen(&mut self) {
         let Some(place) = self.root().and_then(|root| self.by_span.get(&root.span_id)).copied() else { return };
+        self.sums.take();
         let root = &mut self.steps[place];
         if root.ended_at.take().is_some() {
             self.open_roots += 1;
@@ -736,8 +742,7 @@ impl RunState {
 
     /// Returns what the run took so far.
     pub fn totals(&self) -> Totals {
-        let copies = self.duplicates();
-        let bill = self.bill(&self.counted(&copies));
+        let Sums { bill, tool_calls, errors, .. } = self.sums();
         let over = !self.status().is_open();
         Totals {
             duration_ms: self.ended_at().filter(|_| over).map(|end| end.millis_since(self.started_at())),
@@ -746,8 +751,8 @@ impl RunState {
             cost_source: bill.source,
             steps_total: self.steps.len() as u64,
             llm_calls: bill.llm_calls,
-            tool_calls: self.tool_calls(&copies),
-            errors: self.failures(&copies).len() as u64,
+            tool_calls: *tool_calls,
+            errors: *errors,
         }
     }
 
@@ -767,9 +772,7 @@ impl RunState {
 
     /// Returns the run's summary as of `now`.
     pub fn summary(&self, now: UnixNanos) -> RunSummary {
-        let copies = self.duplicates();
-        let counted = self.counted(&copies);
-        let bill = self.bill(&counted);
+        let Sums { counted, bill, tool_calls, errors, .. } = self.sums();
         let status = self.status();
         let (kind, name) = self.identity();
         let is_workflow = kind == RunKind::Workflow;
@@ -811,8 +814,8 @@ impl RunState {
             tokens: bill.tokens,
             steps_total: self.steps.len() as u64,
             llm_calls: bill.llm_calls,
-            tool_calls: self.tool_calls(&copies),
-            errors: self.failures(&copies).len() as u64,
+            tool_calls: *tool_calls,
+            errors: *errors,
             events: self.next_seq,
             dropped: self.dropped,
             artifacts: self.artifacts.clone(),
@@ -822,7 +825,7 @@ impl RunState {
             pinned: false,
             events_sha256: None,
             updated_at: now,
-            steps: is_workflow.then(|| self.children(&counted)),
+            steps: is_workflow.then(|| self.children(counted)),
         }
     }
 
@@ -854,7 +857,7 @@ impl RunState {
 
     /// Returns all steps by start, as `get` shows them.
     pub fn step_views(&self) -> Vec<StepView> {
-        let (copies, executions) = (self.duplicates(), self.executions());
+        let (copies, executions) = (&self.sums().copies, self.executions());
         let mut order: Vec<usize> = (0..self.steps.len()).collect();
         // What encloses a step comes before it, where both began in the same moment of a coarse clock.
         let (depths, agents) = (self.depths(), self.agents());

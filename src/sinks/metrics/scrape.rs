@@ -1,7 +1,7 @@
 //! The same metrics for who comes and asks: collected at that moment, with an example for each series.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use super::export::locked;
 use super::instruments::{Instruments, pair};
 use super::meters::Meters;
 use super::{MetricsError, ModelCall, Settings};
+use crate::model::id::IdMap;
 use crate::model::outcome::Outcome;
 use crate::model::{RunId, TraceId, UnixNanos};
 use crate::pipeline::worker::{Observer, UnderWay};
@@ -54,8 +55,8 @@ struct Inner {
 /// text when somebody asks.
 #[derive(Default)]
 struct AllExamples {
-    by_attributes: HashMap<&'static str, HashMap<Vec<KeyValue>, usize>>,
-    by_text: HashMap<SeriesKey, usize>,
+    by_attributes: IdMap<&'static str, IdMap<Vec<KeyValue>, usize>>,
+    by_text: IdMap<SeriesKey, usize>,
     all: Vec<Examples>,
 }
 

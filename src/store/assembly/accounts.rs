@@ -1,8 +1,8 @@
 //! Each step's part in its run's totals, so that sums over steps are those of the run.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use super::billing::known_model;
+use super::billing::{Sums, known_model};
 use super::{RunState, duration_ms};
 use crate::model::{CostSource, ErrorInfo, NanoUsd, SpanId, StepKind, StepStatus, Tokens, UnixNanos};
 
@@ -48,12 +48,11 @@ pub(crate) struct Account {
 impl RunState {
     /// Returns all steps in the order in which they were told.
     pub(crate) fn accounts(&self) -> Vec<Account> {
-        let (copies, executions) = (self.duplicates(), self.executions());
-        let counted = self.counted(&copies);
+        let (Sums { copies, counted, .. }, executions) = (self.sums(), self.executions());
         let set = |places: &[usize]| places.iter().copied().collect::<HashSet<usize>>();
         let (calls, tokens, costs) = (set(&counted.calls), set(&counted.tokens), set(&counted.costs));
-        let (unpriced, failures) = (set(&self.unpriced(&counted)), set(&self.failures(&copies)));
-        let answered: HashMap<_, _> = self.answering_models();
+        let (unpriced, failures) = (set(&self.unpriced(counted)), set(&self.failures(copies)));
+        let answered = self.answering_models();
         let agents = self.agents();
         let account = |place: usize| {
             let step = &self.steps[place];

@@ -1,6 +1,7 @@
 //! What a run's steps add up to: which of them tell one call, which is billed, which failure is which.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::{RunState, Step, is_failure};
 use crate::conventions::names;
@@ -69,14 +70,39 @@ pub struct Billing {
     pub costs: Vec<SpanId>,
 }
 
+/// What a run's steps add up to, as they are now.
+#[derive(Debug)]
+pub(super) struct Sums {
+    /// As [`RunState::duplicates`] has them.
+    pub(super) copies: HashMap<usize, usize>,
+    pub(super) counted: Counted,
+    pub(super) bill: Bill,
+    pub(super) tool_calls: u64,
+    pub(super) errors: u64,
+}
+
+impl Sums {
+    fn of(run: &RunState) -> Self {
+        let copies = run.duplicates();
+        let counted = run.counted(&copies);
+        let (tool_calls, errors) = (run.tool_calls(&copies), run.failures(&copies).len() as u64);
+        Self { bill: run.bill(&counted), tool_calls, errors, copies, counted }
+    }
+}
+
 impl RunState {
+    /// Returns what the steps add up to. Several ask for it when a run ends, and it takes a look at every step.
+    pub(super) fn sums(&self) -> &Sums {
+        self.sums.get_or_init(|| Arc::new(Sums::of(self)))
+    }
+
     /// Finds steps that tell a call another step tells: the same answer id, or a model call around a model call.
     /// Returns for each such step the place of the one that counts.
     pub(super) fn duplicates(&self) -> HashMap<usize, usize> {
         let calls = || self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed);
         let mut copies = HashMap::new();
         // Of each the step that counts, and whether one of those that tell of it was passed on.
-        let mut by_answer: HashMap<&str, Vec<(usize, bool)>> = HashMap::default();
+        let mut by_answer: IdMap<&str, Vec<(usize, bool)>> = IdMap::default();
         for (place, step) in calls() {
             let Some(answer) = step.facts.response_id.as_deref() else { continue };
             let told = by_answer.entry(answer).or_default();
@@ -249,7 +275,7 @@ impl RunState {
     }
 
     /// Returns the calls that are around a call: they tell of that, and of none beside it.
-    fn around_calls(&self) -> HashSet<SpanId> {
+    fn around_calls(&self) -> IdSet<SpanId> {
         let calls = self.steps.iter().filter(|step| step.facts.billed);
         calls.flat_map(|call| self.calls_around(call)).map(|place| self.steps[place].span_id).collect()
     }
@@ -270,7 +296,7 @@ impl RunState {
         };
         let by_start = |place: &usize| (self.steps[*place].started_at, self.steps[*place].span_id);
         let mut passed: Vec<usize> = Vec::new();
-        let mut told: HashMap<_, Candidates> = HashMap::new();
+        let mut told: IdMap<_, Candidates> = IdMap::default();
         for (place, step) in calls() {
             if is_own(step) {
                 told.entry((step.facts.kind, place_of(step))).or_default().to_come.push(place);
@@ -398,20 +424,21 @@ impl RunState {
 
     /// Returns which ended steps count.
     pub fn billing(&self) -> Billing {
-        let counted = self.counted(&self.duplicates());
-        let ended = |places: Vec<usize>| {
-            let steps = places.into_iter().map(|place| &self.steps[place]);
+        let counted = &self.sums().counted;
+        let ended = |places: &[usize]| {
+            let steps = places.iter().map(|place| &self.steps[*place]);
             steps.filter(|step| step.ended_at.is_some()).map(|step| step.span_id).collect()
         };
-        let tellers = counted.tokens.into_iter().filter(|place| !self.steps[*place].facts.billed).collect();
-        Billing { calls: ended(counted.calls), tellers: ended(tellers), costs: ended(counted.costs) }
+        let is_teller = |place: &usize| !self.steps[*place].facts.billed;
+        let tellers: Vec<usize> = counted.tokens.iter().copied().filter(is_teller).collect();
+        Billing { calls: ended(&counted.calls), tellers: ended(&tellers), costs: ended(&counted.costs) }
     }
 
     /// Returns the places of the steps that tell something of the bill, each part of it once: calls, and what encloses
     /// or is none, the innermost, where nothing below tells it.
     pub(super) fn tellers(&self, copies: &HashMap<usize, usize>, tells: impl Fn(&StepFacts) -> bool) -> Vec<usize> {
         let mut covered: IdSet<SpanId> = HashSet::default();
-        let mut told: HashMap<_, usize> = HashMap::new();
+        let mut told: IdMap<_, usize> = IdMap::default();
         let mut repeated = HashSet::new();
         let (mut counted, mut others) = (Vec::new(), Vec::new());
         for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| tells(&step.facts)) {
@@ -454,7 +481,7 @@ impl RunState {
     }
 
     /// Adds what the calls below each step used, all of them together.
-    fn used_below(&self, calls: &[usize], told: &mut HashMap<UsedAt, usize>) {
+    fn used_below(&self, calls: &[usize], told: &mut IdMap<UsedAt, usize>) {
         let mut below: IdMap<SpanId, Tokens> = HashMap::default();
         for step in calls.iter().map(|place| &self.steps[*place]) {
             for above in self.ancestors(step) {
@@ -485,7 +512,7 @@ impl RunState {
             bill.cost = Some(bill.cost.unwrap_or_default() + cost);
         }
         let answered = self.answering_models();
-        let mut place_of: HashMap<&str, usize> = HashMap::new();
+        let mut place_of: IdMap<&str, usize> = IdMap::default();
         for place in counted.all() {
             let facts = &self.steps[place].facts;
             let Some(model) = known_model(facts, &answered) else { continue };
@@ -533,8 +560,8 @@ impl RunState {
     }
 
     /// Returns by provider and requested model the model that answered first.
-    pub(super) fn answering_models(&self) -> HashMap<Asked<'_>, &str> {
-        let mut models = HashMap::default();
+    pub(super) fn answering_models(&self) -> IdMap<Asked<'_>, &str> {
+        let mut models = IdMap::default();
         for facts in self.steps.iter().map(|step| &*step.facts) {
             if let Some(model) = facts.response_model.as_deref() {
                 models.entry(asked(facts)).or_insert(model);
@@ -576,7 +603,7 @@ impl RunState {
             failed.into_iter().filter(|place| !passed_on.contains(&self.steps[*place].span_id)).collect();
         let is_call = |step: &Step| step.facts.billed || step.facts.kind == StepKind::Tool;
         let calls: Vec<&Step> = own.iter().map(|place| &self.steps[*place]).filter(|step| is_call(step)).collect();
-        let mut of_kind: HashMap<&str, Vec<&Step>> = HashMap::new();
+        let mut of_kind: IdMap<&str, Vec<&Step>> = IdMap::default();
         for step in &calls {
             let kind = step.facts.error.as_ref().and_then(|error| error.kind.as_deref());
             of_kind.entry(kind.unwrap_or_default()).or_default().push(step);
@@ -701,7 +728,7 @@ fn is_same_model(one: &str, other: &str) -> bool {
 
 /// Returns the model of a call; for one without an answer the model that answered the same request elsewhere in the
 /// run, so that `gpt-4o` and `gpt-4o-2024-08-06` are not taken for two.
-pub(super) fn known_model<'a>(facts: &'a StepFacts, answered: &HashMap<Asked<'a>, &'a str>) -> Option<&'a str> {
+pub(super) fn known_model<'a>(facts: &'a StepFacts, answered: &IdMap<Asked<'a>, &'a str>) -> Option<&'a str> {
     facts.response_model.as_deref().or_else(|| answered.get(&asked(facts)).copied()).or(facts.model())
 }
 
