@@ -7,6 +7,7 @@ pub mod event;
 pub mod id;
 pub(crate) mod json;
 pub mod json_text;
+pub(crate) mod key_filter;
 pub mod money;
 pub mod otlp;
 pub mod outcome;

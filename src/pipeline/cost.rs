@@ -8,7 +8,6 @@ mod look_up;
 mod table;
 mod usage;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,6 +19,7 @@ use super::normalize::{Draft, canonical_provider, member};
 use crate::conventions::dialects::{CostName, REPORTED_COSTS};
 use crate::conventions::{names, providers};
 use crate::error::with_causes;
+use crate::model::id::IdMap;
 use crate::model::otlp::{Span, Value};
 use crate::model::record::{Record, RecordKind};
 use crate::model::{CostSource, NanoUsd, StepKind, StepStatus, Tokens, UnixNanos};
@@ -35,9 +35,9 @@ pub struct Pricer {
     /// The table's sections as text, by provider.
     sections: Option<Sections>,
     /// Decoded sections, by provider; `None` for one that could not be decoded.
-    decoded: HashMap<String, Option<Section>>,
+    decoded: IdMap<String, Option<Section>>,
     /// The same together with the providers whose models a provider also serves.
-    decoded_with_fallbacks: HashMap<String, Option<Section>>,
+    decoded_with_fallbacks: IdMap<String, Option<Section>>,
     /// Knows every provider and no price: finds the provider of a call by alias, model or address.
     directory: Option<Calculator>,
 }
@@ -173,21 +173,21 @@ impl Pricer {
             // It was given from a recording: nobody billed it, and a program that prices its calls itself cannot know.
             write(
                 &mut record.span,
-                &[(names::COST_USD, 0.0.into()), (names::COST_SOURCE, CostSource::Reported.as_str().into())],
+                [(names::COST_USD, 0.0.into()), (names::COST_SOURCE, CostSource::Reported.as_str().into())],
             );
         } else if span.attr(names::COST_USD).is_some() {
             if span.attr(names::COST_SOURCE).is_none() {
-                write(&mut record.span, &[(names::COST_SOURCE, CostSource::Reported.as_str().into())]);
+                write(&mut record.span, [(names::COST_SOURCE, CostSource::Reported.as_str().into())]);
             }
         } else if let Some(cost) = reported(span) {
             write(
                 &mut record.span,
-                &[(names::COST_USD, cost.as_usd().into()), (names::COST_SOURCE, CostSource::Reported.as_str().into())],
+                [(names::COST_USD, cost.as_usd().into()), (names::COST_SOURCE, CostSource::Reported.as_str().into())],
             );
         } else if let Some(quote) = self.quote_span(span, kind) {
             write(
                 &mut record.span,
-                &[
+                [
                     (names::COST_USD, quote.cost.as_usd().into()),
                     (names::COST_SOURCE, CostSource::Computed.as_str().into()),
                     (names::COST_TABLE, quote.table.into()),
@@ -323,10 +323,10 @@ impl Pricer {
     }
 }
 
-fn write(span: &mut Span, attributes: &[(&str, Value)]) {
+fn write<const N: usize>(span: &mut Span, attributes: [(&str, Value); N]) {
     let mut draft = Draft::of(span);
     for (key, value) in attributes {
-        draft.set(key, value.clone());
+        draft.set(key, value);
     }
     draft.finish();
 }

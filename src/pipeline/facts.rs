@@ -6,6 +6,7 @@
 use crate::conventions::names;
 use crate::model::budget::Budget;
 use crate::model::json_text::JsonText;
+use crate::model::key_filter::KeyFilter;
 use crate::model::otlp::{Resource, Scope, Span, SpanEvent, Value};
 use crate::model::{CostSource, ErrorInfo, NanoUsd, RunId, SpanId, StepKind, StepStatus, Tokens};
 use crate::sources::encode::cut_to;
@@ -120,7 +121,9 @@ pub struct StepContent {
 impl StepFacts {
     /// Reads a normalized span. What the span does not say, the resource may: run, session and user.
     pub fn of(span: &Span, resource: Option<&Resource>, _scope: Option<&Scope>) -> Self {
-        let text = |key| span.attr(key).and_then(text_of).map(short);
+        let keys = KeyFilter::of(&span.attributes);
+        let attr = |key| if keys.may_have(key) { span.attr(key) } else { None };
+        let text = |key| attr(key).and_then(text_of).map(short);
         let inherited = |key| text(key).or_else(|| resource.and_then(|r| r.attr(key)).and_then(text_of).map(short));
 
         let kind = kind(span);
@@ -134,7 +137,7 @@ impl StepFacts {
             StepKind::Workflow => Some(names::WORKFLOW_NAME),
             _ => None,
         };
-        let own_name = own_name.and_then(|key| span.attr(key)).and_then(text_of);
+        let own_name = own_name.and_then(attr).and_then(text_of);
         Self {
             kind,
             is_genai: is_genai(span),
@@ -144,29 +147,29 @@ impl StepFacts {
             workflow_name,
             tool_name,
             tool_call_id: text(names::TOOL_CALL_ID),
-            is_at_wire: span.attr(names::HTTP_METHOD).is_some(),
-            is_relayed: span.attr(names::RELAYED) == Some(&Value::Bool(true)),
+            is_at_wire: attr(names::HTTP_METHOD).is_some(),
+            is_relayed: attr(names::RELAYED) == Some(&Value::Bool(true)),
             provider: text(names::PROVIDER),
             request_model: text(names::REQUEST_MODEL),
             response_model: text(names::RESPONSE_MODEL),
             session_id: inherited(names::CONVERSATION_ID),
             user_id: inherited(names::USER_ID),
             external_id: text(names::EXTERNAL_ID),
-            tags: words(span.attr(names::TAGS)),
+            tags: words(attr(names::TAGS)),
             run_id: inherited(names::RUN_ID).and_then(|id| id.parse().ok()),
-            names_run: span.attr(names::RUN_ID).is_some(),
+            names_run: attr(names::RUN_ID).is_some(),
             parent_run_id: inherited(names::PARENT_RUN_ID).and_then(|id| id.parse().ok()),
             replay_of: text(names::REPLAY_OF).and_then(|id| id.parse().ok()),
-            budget: span.attr_str(names::BUDGET).and_then(|json| serde_json::from_str(json).ok()),
-            tokens: tokens(span),
-            cost: cost(span),
+            budget: attr(names::BUDGET).and_then(Value::as_str).and_then(|json| serde_json::from_str(json).ok()),
+            tokens: tokens_in(attr),
+            cost: cost_in(attr),
             billed: is_billed(kind),
             status,
             error: failed(status).then(|| bounded(error(span))),
-            error_span: span.attr_str(names::ERROR_SPAN).and_then(|id| id.parse().ok()),
+            error_span: attr(names::ERROR_SPAN).and_then(Value::as_str).and_then(|id| id.parse().ok()),
             response_id: text(names::RESPONSE_ID),
-            finish_reasons: words(span.attr(names::FINISH_REASONS)),
-            content: Box::new(StepContent::of(span, kind)),
+            finish_reasons: words(attr(names::FINISH_REASONS)),
+            content: Box::new(StepContent::of(attr, kind)),
         }
     }
 
@@ -178,8 +181,8 @@ impl StepFacts {
 
 impl StepContent {
     /// Reads what a step of a kind was given and gave.
-    fn of(span: &Span, kind: StepKind) -> Self {
-        let json = |key| span.attr(key).map(JsonText::of);
+    fn of<'a>(attr: impl Fn(&'static str) -> Option<&'a Value>, kind: StepKind) -> Self {
+        let json = |key| attr(key).map(JsonText::of);
         let messages = json(names::INPUT_MESSAGES);
         let (tool_args, tool_result) = (json(names::TOOL_ARGUMENTS), json(names::TOOL_RESULT));
         let by_kind_in = || match kind {
@@ -226,7 +229,11 @@ pub(super) fn standard_kind(operation: &str) -> Option<StepKind> {
 
 /// Reads the token counts of a normalized span; `None` when nobody reported any.
 pub(super) fn tokens(span: &Span) -> Option<Tokens> {
-    let count = |key| span.attr(key).and_then(Value::as_i64).and_then(|n| u64::try_from(n).ok());
+    tokens_in(|key| span.attr(key))
+}
+
+fn tokens_in<'a>(attr: impl Fn(&'static str) -> Option<&'a Value>) -> Option<Tokens> {
+    let count = |key| attr(key).and_then(Value::as_i64).and_then(|n| u64::try_from(n).ok());
     let tokens = Tokens {
         prompt: count(names::INPUT_TOKENS),
         completion: count(names::OUTPUT_TOKENS),
@@ -256,9 +263,9 @@ fn is_genai(span: &Span) -> bool {
     })
 }
 
-fn cost(span: &Span) -> Option<(NanoUsd, CostSource)> {
-    let usd = span.attr(names::COST_USD).and_then(Value::as_f64).and_then(NanoUsd::from_usd)?;
-    let source = span.attr_str(names::COST_SOURCE).and_then(|word| word.parse().ok());
+fn cost_in<'a>(attr: impl Fn(&'static str) -> Option<&'a Value>) -> Option<(NanoUsd, CostSource)> {
+    let usd = attr(names::COST_USD).and_then(Value::as_f64).and_then(NanoUsd::from_usd)?;
+    let source = attr(names::COST_SOURCE).and_then(Value::as_str).and_then(|word| word.parse().ok());
     // Our own API gives an amount alone: the program said it.
     Some((usd, source.unwrap_or(CostSource::Reported)))
 }

@@ -13,6 +13,8 @@ mod usage;
 
 pub use usage::write_answered;
 
+use std::borrow::Cow;
+
 use serde_json::Value as Json;
 
 use super::facts;
@@ -21,7 +23,8 @@ use crate::conventions::dialects::{
     SPAN_NAME, Shape, Side, Source, Test, UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS, logs,
 };
 use crate::conventions::{names, providers};
-use crate::model::otlp::{ArrayValue, KeyValue, STATUS_ERROR, STATUS_UNSET, Span, SpanEvent, Value};
+use crate::model::key_filter::KeyFilter;
+use crate::model::otlp::{AnyValue, ArrayValue, KeyValue, STATUS_ERROR, STATUS_UNSET, Span, SpanEvent, Value};
 use crate::model::record::{Record, RecordKind};
 use crate::model::{SpanId, StepKind, StepStatus};
 
@@ -51,10 +54,10 @@ const MAX_DIALECTS: usize = 4;
 fn dialects_of(record: &Record) -> ([&'static Dialect; MAX_DIALECTS], usize) {
     let mut found = [&UNKNOWN; MAX_DIALECTS];
     let mut count = 0;
-    let starts = Starts::of(&record.span);
+    let keys = KeyFilter::with_events(&record.span);
     for dialect in DIALECTS.iter().copied() {
         if count < MAX_DIALECTS
-            && is_written_in(dialect, record, &starts)
+            && is_written_in(dialect, record, &keys)
             && !found[..count].iter().any(|other| other.is_kin(dialect))
         {
             found[count] = dialect;
@@ -64,29 +67,18 @@ fn dialects_of(record: &Record) -> ([&'static Dialect; MAX_DIALECTS], usize) {
     (found, count.max(1))
 }
 
-/// How the keys of a span begin: so that the many that it does not have cost no walk through those that it has.
-struct Starts([u64; 4]);
-
-impl Starts {
-    fn of(span: &Span) -> Self {
-        let mut bits = [0; 4];
-        for attribute in &span.attributes {
-            let (word, bit) = Self::place(&attribute.key);
-            bits[word] |= bit;
-        }
-        Self(bits)
-    }
-
-    /// Tells whether a key may be there that begins so, by its first two letters.
-    fn may_have(&self, key: &str) -> bool {
-        let (word, bit) = Self::place(key);
-        self.0[word] & bit != 0
-    }
-
-    fn place(key: &str) -> (usize, u64) {
-        let letter = |at: usize| key.as_bytes().get(at).copied().unwrap_or_default();
-        let place = letter(0).wrapping_mul(31).wrapping_add(letter(1));
-        (usize::from(place >> 6), 1 << (place & 63))
+/// Tells whether a source may say something of a span that has these keys.
+fn may_say(keys: &KeyFilter, source: &Source) -> bool {
+    match *source {
+        Source::Key(key)
+        | Source::Json(key, _)
+        | Source::Unlike(key, ..)
+        | Source::Before(key, ..)
+        | Source::After(key, ..)
+        | Source::Quoted(key, _) => keys.may_have(key),
+        Source::Indexed(start) => keys.may_begin(start),
+        Source::Parts(parts) => parts.iter().any(|(_, key)| keys.may_have(key)),
+        Source::Name | Source::Fixed(_) | Source::Method(_) | Source::Behind(_) => true,
     }
 }
 
@@ -171,18 +163,31 @@ pub(crate) fn name_model(span: &mut Span, model: &str) {
 /// A span being written to, with note taken of each change.
 pub(super) struct Draft<'a> {
     span: &'a mut Span,
+    keys: KeyFilter,
     added: Vec<String>,
 }
 
 impl<'a> Draft<'a> {
     /// Begins or continues to write to a span.
     pub(super) fn of(span: &'a mut Span) -> Self {
-        Self { span, added: Vec::new() }
+        Self { keys: KeyFilter::with_events(span), span, added: Vec::new() }
     }
 
     /// Returns the span as it is now.
     pub(super) fn span(&self) -> &Span {
         self.span
+    }
+
+    /// Reads a source, in the shape it should have.
+    fn read(&self, source: &Source, shape: Shape) -> Option<Cow<'_, Value>> {
+        if may_say(&self.keys, source) { shaped(self.span, source, shape) } else { None }
+    }
+
+    /// Tells whether this stands under `key`, and nothing else does.
+    fn says(&self, key: &str, value: Option<&Value>) -> bool {
+        let mut found = self.span.attributes.iter().filter(|attribute| attribute.key == key).peekable();
+        let own = |attribute: &KeyValue| attribute.value.as_ref().and_then(|own| own.value.as_ref()) == value;
+        found.peek().is_some() && found.all(own)
     }
 
     /// Puts `value` under `key`, and what stood there under `runspan.original.KEY`.
@@ -196,25 +201,26 @@ impl<'a> Draft<'a> {
     }
 
     fn write(&mut self, key: &str, value: Option<Value>) {
-        let value = value.map(Into::into);
-        let mut originals = Vec::new();
-        let mut found = false;
-        for attribute in self.span.attributes.iter_mut().filter(|attribute| attribute.key == key) {
-            found = true;
-            originals.push(std::mem::replace(&mut attribute.value, value.clone()));
-        }
-        if !found {
+        let is_there = self.keys.may_have(key) && self.span.attributes.iter().any(|attribute| attribute.key == key);
+        if !is_there {
+            self.keys.note(key);
             self.added.push(key.to_owned());
-            self.span.attributes.push(KeyValue { key: key.to_owned(), value });
-        } else if originals.iter().any(|original| *original != value) {
-            let original_key = format!("{}{key}", names::ORIGINAL_PREFIX);
-            // A key that is ours has no original to keep.
-            if !self.added.iter().any(|added| added == key || *added == original_key) {
-                self.span
-                    .attributes
-                    .extend(originals.into_iter().map(|value| KeyValue { key: original_key.clone(), value }));
-                self.added.push(original_key);
-            }
+            self.span.attributes.push(KeyValue { key: key.to_owned(), value: value.map(AnyValue::from) });
+            return;
+        }
+        if self.says(key, value.as_ref()) {
+            return;
+        }
+        let value = value.map(AnyValue::from);
+        let same = self.span.attributes.iter_mut().filter(|attribute| attribute.key == key);
+        let originals: Vec<_> = same.map(|attribute| std::mem::replace(&mut attribute.value, value.clone())).collect();
+        let original_key = format!("{}{key}", names::ORIGINAL_PREFIX);
+        // A key that is ours has no original to keep.
+        if !self.added.iter().any(|added| added == key || *added == original_key) {
+            let originals = originals.into_iter().map(|value| KeyValue { key: original_key.clone(), value });
+            self.span.attributes.extend(originals);
+            self.keys.note(&original_key);
+            self.added.push(original_key);
         }
     }
 
@@ -223,23 +229,24 @@ impl<'a> Draft<'a> {
         if self.added.is_empty() {
             return;
         }
-        let mut added = match self.span.attr(names::ADDED) {
-            Some(Value::Array(before)) => before.clone(),
-            _ => ArrayValue::default(),
-        };
-        added.values.extend(self.added.into_iter().map(|key| Value::from(key).into()));
-        self.span.set_attr(names::ADDED, Value::Array(added));
+        let added = self.added.into_iter().map(|key| Value::from(key).into());
+        let before = self.span.attributes.iter_mut().rev().find(|attribute| attribute.key == names::ADDED);
+        let before = before.and_then(|attribute| attribute.value.as_mut()?.value.as_mut());
+        match before {
+            Some(Value::Array(before)) => before.values.extend(added),
+            _ => self.span.set_attr(names::ADDED, Value::Array(ArrayValue { values: added.collect() })),
+        }
     }
 }
 
-fn is_written_in(dialect: &Dialect, record: &Record, starts: &Starts) -> bool {
+fn is_written_in(dialect: &Dialect, record: &Record, keys: &KeyFilter) -> bool {
     let (span, scope) = (&record.span, &record.scope);
     let has = |is_it: &dyn Fn(&str) -> bool| span.attributes.iter().any(|attribute| is_it(&attribute.key));
     dialect.detect.iter().any(|mark| match *mark {
-        Detect::Key(key) => starts.may_have(key) && has(&|own| own == key),
-        Detect::KeyPrefix(start) => starts.may_have(start) && has(&|own| own.starts_with(start)),
+        Detect::Key(key) => keys.may_have(key) && has(&|own| own == key),
+        Detect::KeyPrefix(start) => keys.may_begin(start) && has(&|own| own.starts_with(start)),
         Detect::Value(key, start) => {
-            starts.may_have(key) && span.attr_str(key).is_some_and(|value| value.starts_with(start))
+            keys.may_have(key) && span.attr_str(key).is_some_and(|value| value.starts_with(start))
         }
         Detect::Maker(key, word) => {
             let of_resource = record.resource.attr(key).and_then(Value::as_str);
@@ -248,7 +255,7 @@ fn is_written_in(dialect: &Dialect, record: &Record, starts: &Starts) -> bool {
         Detect::Scope(name) => scope.name == name,
         Detect::ScopePrefix(start) => scope.name.starts_with(start),
         Detect::ScopeWith(name, start) => {
-            scope.name == name && starts.may_have(start) && has(&|own| own.starts_with(start))
+            scope.name == name && keys.may_begin(start) && has(&|own| own.starts_with(start))
         }
         Detect::Named(start, name) => span.name == name && scope.name.starts_with(start),
         Detect::Within { scope: start, name, key, part } => {
@@ -289,7 +296,7 @@ fn value_of<'a>(span: &'a Span, key: &str) -> Option<&'a Value> {
 }
 
 fn write_fact(draft: &mut Draft<'_>, row: &Row) {
-    let read = |source: &Source| shaped(draft.span(), source, row.shape);
+    let read = |source: &Source| draft.read(source, row.shape);
     let says_none = |value: &Value| row.shape == Shape::Count && *value == Value::Int(0);
     let found = || {
         let mut found = row.from.iter().filter_map(read);
@@ -297,8 +304,12 @@ fn write_fact(draft: &mut Draft<'_>, row: &Row) {
         if says_none(&first) { found.find(|value| !says_none(value)).or(Some(first)) } else { Some(first) }
     };
     if let Some(value) = read(&Source::Key(row.to)).or_else(found) {
-        draft.set(row.to, value);
+        if !draft.says(row.to, Some(&value)) {
+            let value = value.into_owned();
+            draft.set(row.to, value);
+        }
     } else if matches!(row.shape, Shape::Provider | Shape::Model | Shape::Session | Shape::Agent)
+        && draft.keys.may_have(row.to)
         && draft.span().attr(row.to).is_some()
     {
         // A placeholder, a framework in the place of a provider, or an answer in that of a conversation.
@@ -335,19 +346,17 @@ fn write_host(draft: &mut Draft<'_>) {
     };
     let host =
         answered.and_then(provider_in_model).or_else(|| provider_in_model(asked.filter(|asked| is_same(asked))?));
-    if let Some(host) = host.filter(|host| Some(host.as_str()) != told) {
+    if let Some(host) = host.filter(|host| Some(&**host) != told).map(Cow::into_owned) {
         draft.set(names::PROVIDER, host);
     }
 }
 
-fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
-    let found;
+fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, Value>> {
     let value = match *source {
-        Source::Key(key) => value_of(span, key)?,
+        Source::Key(key) => Cow::Borrowed(value_of(span, key)?),
         Source::Json(key, path) => {
             let value = value_of(span, key).filter(|value| may_have(value, path))?;
-            found = Value::from(text_of_json(&member(&structured(value), path)?)?);
-            &found
+            Cow::Owned(Value::from(text_of_json(&member(&structured(value), path)?)?))
         }
         Source::Unlike(key, other, path) => {
             let value = value_of(span, key)?;
@@ -355,68 +364,64 @@ fn shaped(span: &Span, source: &Source, shape: Shape) -> Option<Value> {
             if value.as_str() == Some(other.as_str()) {
                 return None;
             }
-            value
+            Cow::Borrowed(value)
         }
         Source::Before(key, start, separator) => {
             let rest = value_of(span, key)?.as_str()?.strip_prefix(start)?;
-            found = Value::from(rest.split_once(separator)?.0);
-            &found
+            Cow::Owned(Value::from(rest.split_once(separator)?.0))
         }
         Source::After(key, start, separator) => {
             let rest = value_of(span, key)?.as_str()?.strip_prefix(start)?;
-            found = Value::from(rest.split_once(separator)?.1);
-            &found
+            Cow::Owned(Value::from(rest.split_once(separator)?.1))
         }
-        Source::Name => {
-            found = Value::from(span.name.as_str());
-            &found
-        }
-        Source::Fixed(word) => {
-            found = Value::from(word);
-            &found
-        }
-        Source::Method(method) => {
-            found = Value::from(span.name.strip_suffix(method)?);
-            &found
-        }
-        Source::Behind(start) => {
-            found = Value::from(span.name.strip_prefix(start)?);
-            &found
-        }
+        Source::Name => Cow::Owned(Value::from(span.name.as_str())),
+        Source::Fixed(word) => Cow::Owned(Value::from(word)),
+        Source::Method(method) => Cow::Owned(Value::from(span.name.strip_suffix(method)?)),
+        Source::Behind(start) => Cow::Owned(Value::from(span.name.strip_prefix(start)?)),
         Source::Quoted(key, before) => {
             let (_, rest) = value_of(span, key)?.as_str()?.split_once(before)?;
-            found = Value::from(rest.split_once('\'')?.0);
-            &found
+            Cow::Owned(Value::from(rest.split_once('\'')?.0))
         }
         Source::Indexed(_) | Source::Parts(_) => return None,
     };
-    match shape {
-        Shape::Count => value.as_i64().filter(|count| *count >= 0).map(Value::Int),
-        Shape::Text => says_something(value).then(|| value.clone()),
+    let is_accepted = match shape {
+        Shape::Count => {
+            let count = value.as_i64().filter(|count| *count >= 0).map(Value::Int)?;
+            return Some(if *value == count { value } else { Cow::Owned(count) });
+        }
+        Shape::Provider => {
+            let word = value.as_str()?;
+            let name = canonical_provider(word)?;
+            if name != word {
+                return Some(Cow::Owned(Value::from(name.into_owned())));
+            }
+            true
+        }
+        Shape::Text => says_something(&value),
         Shape::Session => {
             let is_answer = value.as_str().is_some_and(|text| text.starts_with(ANSWERS));
-            (says_something(value) && !is_answer).then(|| value.clone())
+            says_something(&value) && !is_answer
         }
         Shape::Model => {
             let is_unknown = |text: &str| UNKNOWN_WORDS.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
             let is_none = |text: &str| is_unknown(text) || is_its_provider(span, text);
-            (says_something(value) && !value.as_str().is_some_and(is_none)).then(|| value.clone())
+            says_something(&value) && !value.as_str().is_some_and(is_none)
         }
         Shape::Class => {
             let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
-            let is_class = |text: &&str| text.starts_with(char::is_alphabetic) && text.chars().all(is_part);
-            value.as_str().filter(is_class).map(Value::from)
+            let is_class = |text: &str| text.starts_with(char::is_alphabetic) && text.chars().all(is_part);
+            value.as_str().is_some_and(is_class)
         }
         Shape::Agent => {
             let is_named = |name: &str| !UNNAMED_AGENTS.contains(&name);
-            (says_something(value) && value.as_str().is_none_or(is_named)).then(|| value.clone())
+            says_something(&value) && value.as_str().is_none_or(is_named)
         }
-        Shape::Provider => canonical_provider(value.as_str()?).map(Value::from),
-    }
+    };
+    is_accepted.then_some(value)
 }
 
 /// Reads who serves a model out of its name: `openai/gpt-4o-mini`, as LiteLLM has it, or an id of Bedrock's.
-fn provider_in_model(model: &str) -> Option<String> {
+fn provider_in_model(model: &str) -> Option<Cow<'_, str>> {
     if let Some((start, _)) = model.split_once('/') {
         return providers::IN_MODELS.contains(&start).then(|| canonical_provider(start))?;
     }
@@ -431,9 +436,9 @@ fn provider_in_model(model: &str) -> Option<String> {
 
 /// Tells whether what should be a model is the word for who serves it, as OpenLIT writes where LangChain has no model's name.
 fn is_its_provider(span: &Span, model: &str) -> bool {
-    let known = |word: &str| canonical_provider(word).filter(|name| providers::HOSTS.iter().any(|(_, of)| of == name));
-    let provider = span.attr_str(names::PROVIDER).and_then(known);
-    provider.is_some() && provider == known(model)
+    let known = |name: &Cow<'_, str>| providers::HOSTS.iter().any(|(_, of)| of == name);
+    let Some(named) = canonical_provider(model).filter(known) else { return false };
+    span.attr_str(names::PROVIDER).and_then(canonical_provider) == Some(named)
 }
 
 /// Who writes every value as JSON has `null` for none.
@@ -503,15 +508,23 @@ fn text_of_json(value: &Json) -> Option<String> {
 }
 
 /// Returns the canonical name for a word in `gen_ai.system`; `None` where the word names a framework.
-pub(super) fn canonical_provider(word: &str) -> Option<String> {
-    let word = word.trim().to_lowercase();
-    let says_nothing = word.is_empty() || UNKNOWN_WORDS.contains(&word.as_str());
-    if says_nothing || providers::FRAMEWORKS.contains(&word.as_str()) {
+pub(super) fn canonical_provider(word: &str) -> Option<Cow<'_, str>> {
+    let word = word.trim();
+    let is_lower = !word.chars().any(char::is_uppercase);
+    let word = if is_lower { Cow::Borrowed(word) } else { Cow::Owned(word.to_lowercase()) };
+    let says_nothing = word.is_empty() || UNKNOWN_WORDS.contains(&&*word);
+    if says_nothing || providers::FRAMEWORKS.contains(&&*word) {
         return None;
     }
     let known = |word: &str| providers::CANONICAL.iter().find(|(old, _)| *old == word).map(|(_, name)| *name);
-    let bare = word.rsplit_once('.').filter(|(_, api)| providers::APIS.contains(api)).map_or(&*word, |(bare, _)| bare);
-    Some(known(&word).or_else(|| known(bare)).unwrap_or(bare).to_owned())
+    let bare = word.rsplit_once('.').filter(|(_, api)| providers::APIS.contains(api)).map(|(bare, _)| bare);
+    if let Some(name) = known(&word).or_else(|| known(bare?)) {
+        return Some(Cow::Borrowed(name));
+    }
+    Some(match bare.map(str::to_owned) {
+        Some(bare) => Cow::Owned(bare),
+        None => word,
+    })
 }
 
 /// Decides what the step is and writes it where it can't be read yet; also returns the dialect that says so. `None` for a span
@@ -524,7 +537,8 @@ fn write_kind(draft: &mut Draft<'_>, dialects: Dialects<'_>) -> Option<(StepKind
     }
     let operation = value_of(draft.span(), names::OPERATION).and_then(Value::as_str).map(str::to_owned);
     let standard = operation.as_deref().and_then(facts::standard_kind);
-    let find = |rows: &[KindRow]| rows.iter().find(|row| fits(draft.span(), row)).map(|row| row.kind);
+    let may_fit = |row: &KindRow| row.key == SPAN_NAME || draft.keys.may_have(row.key);
+    let find = |rows: &[KindRow]| rows.iter().find(|row| may_fit(row) && fits(draft.span(), row)).map(|row| row.kind);
     let told = dialects.iter().enumerate().filter_map(|(place, dialect)| Some((find(dialect.kinds)?, place)));
     let told = told.min_by_key(|(kind, _)| match kind {
         StepKind::Task => 2,
@@ -589,7 +603,8 @@ fn write_entity_name(
             .flat_map(|dialect| dialect.entity)
             .chain(OTEL.entity)
             .filter(|source| kind != Some(StepKind::Workflow) || !matches!(source, Source::Method(_)))
-            .find_map(|source| shaped(draft.span(), source, Shape::Text))
+            .find_map(|source| draft.read(source, Shape::Text))
+            .map(Cow::into_owned)
     {
         draft.set(to, name);
     }
@@ -607,7 +622,7 @@ fn write_content(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind: Option<Ste
     let content = || dialects.iter().flat_map(|dialect| dialect.content).filter(|row| row.side == side);
     let mut wrapped =
         content().flat_map(|row| row.from).filter(|source| matches!(source, Source::Json(key, _) if *key == to));
-    if let Some(inner) = wrapped.find_map(|source| shaped(draft.span(), source, Shape::Text)) {
+    if let Some(inner) = wrapped.find_map(|source| draft.read(source, Shape::Text)).map(Cow::into_owned) {
         draft.set(to, inner);
         return;
     }
@@ -620,11 +635,11 @@ fn write_content(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind: Option<Ste
     let of_standard = OTEL.content.iter().filter(|row| row.side == side);
     let sources = content().chain(of_standard).flat_map(|row| row.from);
     let found = sources
-        .into_iter()
+        .filter(|source| may_say(&draft.keys, source))
         .find_map(|source| match *source {
             Source::Indexed(prefix) => messages::indexed(draft.span(), prefix).map(|list| list.to_string().into()),
             Source::Parts(parts) => messages::of_parts(draft.span(), parts, role.is_some()),
-            _ => shaped(draft.span(), source, Shape::Text),
+            _ => draft.read(source, Shape::Text).map(Cow::into_owned),
         })
         .or_else(|| messages::of_events(&draft.span().events, side).map(|list| list.to_string().into()));
     match (found, role) {
@@ -657,12 +672,12 @@ fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended: bool) {
     if draft.span().attr(names::STEP_STATUS).is_some() {
         return;
     }
-    let says = |from: &Source, word: &str| match shaped(draft.span(), from, Shape::Text) {
-        Some(Value::Bool(flag)) => word.parse() == Ok(flag),
-        value => value.as_ref().and_then(Value::as_str) == Some(word),
+    let says = |from: &Source, word: &str| match draft.read(from, Shape::Text).as_deref() {
+        Some(Value::Bool(flag)) => word.parse() == Ok(*flag),
+        value => value.and_then(Value::as_str) == Some(word),
     };
     // Nor is it for a word that it does not have.
-    let may_say = |from: &Source, word: &str| match *from {
+    let may_have_word = |from: &Source, word: &str| match *from {
         Source::Json(key, _) => {
             value_of(draft.span(), key).is_some_and(|value| value.as_str().is_none_or(|text| text.contains(word)))
         }
@@ -675,14 +690,16 @@ fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended: bool) {
     let told = dialects
         .iter()
         .flat_map(|dialect| dialect.outcomes)
-        .find(|outcome| may_say(&outcome.from, outcome.word) && says(&outcome.from, outcome.word));
+        .filter(|outcome| may_say(&draft.keys, &outcome.from))
+        .find(|outcome| may_have_word(&outcome.from, outcome.word) && says(&outcome.from, outcome.word));
     if ended && told.is_none() && is_marked(draft.span(), dialects) {
         draft.set(names::STEP_STATUS, StepStatus::Success.as_str());
         return;
     }
     let silence = || if ended { status_of_silence(draft.span(), dialects) } else { None };
     let Some(status) = told.map(|told| told.status).or_else(silence) else { return };
-    let reason = told.and_then(|told| told.message.iter().find_map(|source| shaped(draft.span(), source, Shape::Text)));
+    let reason = told.and_then(|told| told.message.iter().find_map(|source| draft.read(source, Shape::Text)));
+    let reason = reason.map(Cow::into_owned);
     if let Some(reason) = reason.filter(|_| draft.span().attr(names::ERROR_MESSAGE).is_none()) {
         draft.set(names::ERROR_MESSAGE, reason);
     }

@@ -1,6 +1,6 @@
 //! The price table, decoded a provider at a time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use genai_prices::{Calculator, PriceRequest, Usage};
 use serde::Deserialize;
@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
 use crate::conventions::units::UNITS;
+use crate::model::id::IdMap;
 
 /// `data/prices.json` of the crate, unchanged; a test holds every model and price of it against the crate's own.
 pub(super) const TABLE: &str = include_str!("../../conventions/prices/genai-prices.json");
@@ -20,7 +21,7 @@ pub(super) struct Section {
     /// Computes with them.
     pub calculator: Calculator,
     /// Models that are not billed by tokens at all but by hours of audio, say, and the names of their prices.
-    not_by_token: HashMap<String, BTreeSet<String>>,
+    not_by_token: IdMap<String, BTreeSet<String>>,
 }
 
 impl Section {

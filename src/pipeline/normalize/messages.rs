@@ -19,7 +19,8 @@ pub(super) fn of_text(value: Value, role: &str) -> Value {
 /// Puts together an answer that has an attribute for each sort of what it says, in the order given. Where nothing
 /// wants messages, an answer that is nothing but text stays the text it is.
 pub(super) fn of_parts(span: &Span, parts: &[(Said, &'static str)], wants_messages: bool) -> Option<Value> {
-    let found = |&(said, key): &(Said, &'static str)| Some((said, shaped(span, &Source::Key(key), Shape::Text)?));
+    let found =
+        |&(said, key): &(Said, &'static str)| Some((said, shaped(span, &Source::Key(key), Shape::Text)?.into_owned()));
     let found: Vec<(Said, Value)> = parts.iter().filter_map(found).collect();
     match &found[..] {
         [] => None,

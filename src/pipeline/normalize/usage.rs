@@ -48,6 +48,9 @@ pub(super) fn write(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind: Option<
             Source::Json(key, path) => (key, path),
             _ => continue,
         };
+        if !draft.keys.may_have(key) {
+            continue;
+        }
         let found = value_of(draft.span(), key).filter(|value| may_have(value, path));
         if let Some(object) = found.and_then(|value| member(&structured(value), path)) {
             let basis = told.basis;
