@@ -24,8 +24,19 @@ impl KeyFilter {
         keys
     }
 
+    /// Takes keys that are known beforehand.
+    pub const fn of_names(names: &[&str]) -> Self {
+        let mut keys = Self { whole: [0; 4], starts: [0; 4] };
+        let mut at = 0;
+        while at < names.len() {
+            keys.note(names[at]);
+            at += 1;
+        }
+        keys
+    }
+
     /// Takes one more.
-    pub fn note(&mut self, key: &str) {
+    pub const fn note(&mut self, key: &str) {
         let (word, bit) = Self::place(key);
         self.whole[word] |= bit;
         let (word, bit) = Self::place_of_start(key);
@@ -46,23 +57,28 @@ impl KeyFilter {
 
     /// By its length, and letters from where names of one family differ.
     #[inline]
-    fn place(key: &str) -> (usize, u64) {
-        let letter = |at: usize| key.as_bytes().get(at).copied().unwrap_or_default();
+    const fn place(key: &str) -> (usize, u64) {
+        let length = key.len();
         let ends =
-            letter(key.len().wrapping_sub(1)).wrapping_mul(29) ^ letter(key.len().wrapping_sub(3)).wrapping_mul(7);
-        Self::bit(letter(key.len() / 2).wrapping_mul(31) ^ ends ^ (key.len() as u8).wrapping_mul(53))
+            letter(key, length.wrapping_sub(1)).wrapping_mul(29) ^ letter(key, length.wrapping_sub(3)).wrapping_mul(7);
+        bit(letter(key, length / 2).wrapping_mul(31) ^ ends ^ (length as u8).wrapping_mul(53))
     }
 
     #[inline]
-    fn place_of_start(key: &str) -> (usize, u64) {
-        let letter = |at: usize| key.as_bytes().get(at).copied().unwrap_or_default();
-        Self::bit(letter(0).wrapping_mul(31).wrapping_add(letter(1)))
+    const fn place_of_start(key: &str) -> (usize, u64) {
+        bit(letter(key, 0).wrapping_mul(31).wrapping_add(letter(key, 1)))
     }
+}
 
-    #[inline]
-    fn bit(place: u8) -> (usize, u64) {
-        (usize::from(place >> 6), 1 << (place & 63))
-    }
+/// The byte at a place; behind the end there are zeros.
+#[inline]
+const fn letter(key: &str, at: usize) -> u8 {
+    if at < key.len() { key.as_bytes()[at] } else { 0 }
+}
+
+#[inline]
+const fn bit(place: u8) -> (usize, u64) {
+    ((place >> 6) as usize, 1 << (place & 63))
 }
 
 #[cfg(test)]

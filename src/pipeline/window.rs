@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use crate::conventions::names;
 use crate::model::id::{IdMap, IdSet};
+use crate::model::key_filter::KeyFilter;
 use crate::model::otlp::{KeyValue, Span};
 use crate::model::record::{Record, RecordKind};
 use crate::model::wire::SpanIds;
@@ -134,9 +135,12 @@ pub(crate) fn start_of(end: &Record) -> Record {
     }
 }
 
+static WHICH: KeyFilter = KeyFilter::of_names(names::TELL_WHICH);
+
 /// Leaves of a span that has ended what tells which step it is, and what else is asked for.
 pub(crate) fn start_of_span(span: &Span, is_asked_for: impl Fn(&KeyValue) -> bool) -> Span {
-    let tells = |attribute: &&KeyValue| names::TELL_WHICH.contains(&attribute.key.as_str()) || is_asked_for(attribute);
+    let may_tell = |key: &str| WHICH.may_have(key) && names::TELL_WHICH.contains(&key);
+    let tells = |attribute: &&KeyValue| may_tell(&attribute.key) || is_asked_for(attribute);
     /// As many tell which step it is, about.
     const FEW: usize = 12;
     let mut attributes = Vec::with_capacity(span.attributes.len().min(FEW));

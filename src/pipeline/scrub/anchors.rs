@@ -20,6 +20,8 @@ pub(super) struct Anchors {
     known: Box<[u64; BEGINNINGS / 64]>,
     /// Words by their beginning; those of two letters stand under all that continue them.
     by_beginning: Vec<(u16, u16)>,
+    /// Where those of a beginning begin there.
+    first: Box<[u16]>,
 }
 
 impl Anchors {
@@ -36,7 +38,11 @@ impl Anchors {
             }
         }
         by_beginning.sort_unstable();
-        Self { words, known, by_beginning }
+        let mut first = vec![0; BEGINNINGS].into_boxed_slice();
+        for (place, (beginning, _)) in by_beginning.iter().enumerate().rev() {
+            first[usize::from(*beginning)] = place as u16;
+        }
+        Self { words, known, by_beginning, first }
     }
 
     /// Calls `found` with the number of each word that stands in the text, and with its place; words that overlap are all there.
@@ -54,7 +60,7 @@ impl Anchors {
 
     #[cold]
     fn each_at(&self, text: &[u8], at: usize, beginning: usize, found: &mut impl FnMut(usize, Range<usize>)) {
-        let from = self.by_beginning.partition_point(|(of, _)| usize::from(*of) < beginning);
+        let from = usize::from(self.first[beginning]);
         for (_, place) in self.by_beginning[from..].iter().take_while(|(of, _)| usize::from(*of) == beginning) {
             let place = usize::from(*place);
             let range = at..at + self.words[place].len();
