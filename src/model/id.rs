@@ -232,7 +232,7 @@ impl TraceId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAnId;
 
-/// A map with ids as keys.
+/// A map with ids as keys, or names. Not with numbers of the size of an address: those are not hashed, see [`IdHasher`].
 pub(crate) type IdMap<K, V> = HashMap<K, V, IdHash>;
 /// A set of ids.
 pub(crate) type IdSet<K> = HashSet<K, IdHash>;
@@ -266,7 +266,7 @@ impl BuildHasher for IdHash {
     }
 }
 
-/// Hashes one id.
+/// Hashes one id. Of a text its bytes are hashed eight at a time, its length and what a discriminant says are not.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct IdHasher {
     state: u64,
