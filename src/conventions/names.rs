@@ -86,6 +86,8 @@ pub const ERROR_TYPE_OTHER: &str = "_OTHER";
 pub const USER_ID: &str = "user.id";
 /// The method of a Model Context Protocol call.
 pub const MCP_METHOD: &str = "mcp.method.name";
+/// Whether the answer was asked for as a stream.
+pub const REQUEST_STREAM: &str = "gen_ai.request.stream";
 /// The method of an HTTP request.
 pub const HTTP_METHOD: &str = "http.request.method";
 /// Host of the server that was called.

@@ -751,6 +751,16 @@ fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> 
         |of: fn(&Dialect) -> &'static [&'static str]| dialects.iter().any(|dialect| of(dialect).contains(&operation));
     let may_fail = says(|dialect| dialect.failed_without_response);
     let may_be_cancelled = says(|dialect| dialect.cancelled_without_response);
+    let is_open_stream = || {
+        span.attr(names::REQUEST_STREAM) == Some(&Value::Bool(true))
+            && [names::FINISH_REASONS, names::OUTPUT_TOKENS, names::ERROR_TYPE]
+                .iter()
+                .all(|key| span.attr(key).is_none())
+            && span.status.as_ref().is_none_or(|status| status.code == STATUS_UNSET)
+    };
+    if says(|dialect| dialect.cancelled_without_reason) && is_open_stream() {
+        return Some(StepStatus::Cancelled);
+    }
     if !may_fail && !may_be_cancelled {
         return None;
     }

@@ -47,7 +47,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("frequency_penalty", "gen_ai.request.frequency_penalty"),
     ("presence_penalty", "gen_ai.request.presence_penalty"),
 ];
-const STREAM: &str = "gen_ai.request.stream";
+
 /// The conversation, where the service keeps it.
 pub(super) const PREVIOUS: &str = "gen_ai.request.previous_response.id";
 
@@ -65,7 +65,7 @@ pub fn write(format: Format, request: &Json, span: &mut Span) {
         }
     }
     if request.get("stream") == Some(&Json::Bool(true)) {
-        span.set_attr(STREAM, Value::Bool(true));
+        span.set_attr(names::REQUEST_STREAM, Value::Bool(true));
     }
     if let Some(shape) = response_format(format, request) {
         span.set_attr(names::RESPONSE_FORMAT, shape.to_string());

@@ -16,7 +16,7 @@ use crate::pipeline::facts;
 pub(super) type Hash = [u8; 32];
 
 /// Settings of a request that say nothing of what is to be answered.
-const NO_SETTINGS: &[&str] = &[names::REQUEST_MODEL, "gen_ai.request.stream", ask::PREVIOUS];
+const NO_SETTINGS: &[&str] = &[names::REQUEST_MODEL, names::REQUEST_STREAM, ask::PREVIOUS];
 const SETTING: &str = "gen_ai.request.";
 /// The shape of the answer, and the choice of tools.
 const OWN_SETTING: &str = "runspan.request.";

@@ -676,13 +676,20 @@ impl RunState {
             return None;
         }
         let root = self.root()?;
-        // The innermost failed step that says why and ended last says most about it.
+        // The innermost failed step that says why and ended last says most about it; of two layers' words for one call those of
+        // the one that counts.
+        let copies = &self.sums().copies;
         let says_why = |step: &Step| step.error().is_some_and(|error| error.kind.is_some() || error.message.is_some());
         let culprit = self
             .steps
             .iter()
-            .filter(|step| is_failure(step.status))
-            .max_by_key(|step| (says_why(step), self.ancestors(step).len(), step.ended_at));
+            .enumerate()
+            .filter(|(_, step)| is_failure(step.status))
+            .max_by_key(|(place, step)| {
+                let is_copy = copies.contains_key(place);
+                (says_why(step), self.ancestors(step).len(), !is_copy, step.ended_at)
+            })
+            .map(|(_, step)| step);
         if status == RunStatus::Crashed {
             // Who watched the process may know better than that its steps were left open.
             let told = root.error().and_then(|error| error.message.clone());

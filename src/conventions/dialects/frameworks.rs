@@ -81,8 +81,8 @@ pub const VERCEL: Dialect = Dialect {
         status: StepStatus::Error,
         message: &[],
     }],
-    // A stream that the program aborts: its calls never end, and what is around them ends without a word.
-    cancelled_without_response: &["invoke_agent"],
+    // A stream that the program aborts: what is around its calls ends without a word, and so do they, if ever (AI SDK 7).
+    cancelled_without_response: &["chat", "invoke_agent"],
     fails_by_exception: true,
     ..PLAIN
 };

@@ -73,6 +73,9 @@ pub struct Dialect {
     pub failed_without_response: &'static [&'static str],
     /// A finished step of these operations without any trace of a response, and without an error, was given up.
     pub cancelled_without_response: &'static [&'static str],
+    /// A stream of these operations that has no reason for its end, nor a count of what came out, nor a word on how it went, was
+    /// given up.
+    pub cancelled_without_reason: &'static [&'static str],
     /// A failure of its own with a message has an exception event beside it. Without one, a dialect that `marks_failures` put it there.
     pub fails_by_exception: bool,
     /// Writes on spans of others, and puts a failure elsewhere in the trace on them, too.
@@ -401,6 +404,7 @@ pub const PLAIN: Dialect = Dialect {
     zero_is_told: false,
     failed_without_response: &[],
     cancelled_without_response: &[],
+    cancelled_without_reason: &[],
     fails_by_exception: false,
     marks_failures: false,
     announced: None,

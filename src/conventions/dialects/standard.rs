@@ -192,9 +192,12 @@ pub const ANTHROPIC_CLIENT: Dialect = Dialect {
     ],
     kinds: &[
         kind(names::OPERATION, Test::Is("chat"), StepKind::Llm),
+        // Tools that it runs itself, with `toolRunner`.
+        kind(names::OPERATION, Test::Is("execute_tool"), StepKind::Tool),
         kind(SPAN_NAME, Test::Starts("anthropic."), StepKind::Task),
     ],
     basis: ALL_INCLUSIVE,
+    cancelled_without_reason: &["chat"],
     ..PLAIN
 };
 

@@ -130,6 +130,9 @@ impl RunState {
         for (copy, of) in self.relayed(&copies) {
             copies.insert(copy, of);
         }
+        for (copy, of) in self.within(&copies) {
+            copies.insert(copy, of);
+        }
         for (copy, of) in self.beside(&copies) {
             copies.insert(copy, of);
         }
@@ -246,6 +249,36 @@ impl RunState {
     pub(super) fn relayed(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
         let is_own = |step: &Step| !step.facts.is_relayed;
         self.joined(copies, |facts| facts.is_relayed, is_own, |step| (model_asked(step), None), |_, _| true)
+    }
+
+    /// Finds calls of which a layer tells within the time of the client's own step, where both have one parent: what a client
+    /// returns at once, a stream say, a layer may begin to tell of a moment later. They used the same, or both failed.
+    pub(super) fn within(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
+        let around = self.around_calls();
+        let is_layer = |facts: &StepFacts| !facts.is_at_wire && !facts.is_relayed && facts.response_id.is_none();
+        let is_client =
+            |step: &Step| step.facts.is_at_wire && !step.facts.is_relayed && !around.contains(&step.span_id);
+        // A stream that was given up has no count of what came out, or the one that it began with.
+        let used_same = |client: &Tokens, layer: &Tokens| {
+            let is_same_out = client.completion.is_none() || client.completion == layer.completion;
+            client.prompt.is_some() && client.prompt == layer.prompt && is_same_out
+        };
+        let is_one = |client: &Step, layer: &Step| {
+            let told = client.facts.tokens.zip(layer.facts.tokens);
+            let both_failed = is_failure(client.status) && is_failure(layer.status) && told.is_none();
+            layer.ended_at.zip(client.ended_at).is_some_and(|(inner, outer)| inner <= outer)
+                && !around.contains(&layer.span_id)
+                && (both_failed || told.is_some_and(|(client, layer)| used_same(&client, &layer)))
+        };
+        let mut found = self.joined(copies, is_layer, is_client, |step| (None, step.parent), is_one);
+        // Of two that failed, the one that knows why counts.
+        let mut told = HashSet::new();
+        for (layer, client) in &mut found {
+            if rank(&self.steps[*layer]) > rank(&self.steps[*client]) && told.insert(*client) {
+                std::mem::swap(layer, client);
+            }
+        }
+        found
     }
 
     /// Finds calls of which a layer tells without being around the client that tells them too: both have one parent, and
@@ -770,7 +803,7 @@ mod tests {
 
     use super::*;
     use crate::model::otlp::Span;
-    use crate::model::{EventId, RunId, UnixNanos};
+    use crate::model::{ErrorInfo, EventId, RunId, UnixNanos};
 
     /// A call: whether it was passed on, of which model, from when, for how long, with which answer's id, failed.
     type Told = (bool, u8, u64, u64, u8, bool);
@@ -833,6 +866,48 @@ mod tests {
             (facts.request_model, facts.response_model) = (Some("alias".into()), Some("m0".into()));
         };
         assert_eq!(copies(layer, client, &answered), HashMap::from([(0, 1)]));
+    }
+
+    #[test]
+    fn a_layer_within_the_time_of_the_client_beside_it_is_a_copy() {
+        let used = |prompt: u64, completion: Option<u64>| {
+            Some(Tokens { prompt: Some(prompt), completion, ..Tokens::default() })
+        };
+        // Each with its start and length, whether it failed, and what it used.
+        let copies = |clients: &[(u64, u64, bool, Option<Tokens>)], layers: &[(u64, u64, bool, Option<Tokens>)]| {
+            let calls: Vec<_> = clients.iter().chain(layers).collect();
+            let told: Vec<Told> =
+                calls.iter().map(|(start, length, is_failed, _)| (false, 0, *start, *length, 0, *is_failed)).collect();
+            let mut state = state(&told);
+            for (place, (step, (.., tokens))) in state.steps.iter_mut().zip(calls).enumerate() {
+                let facts = std::sync::Arc::make_mut(&mut step.facts);
+                facts.tokens = *tokens;
+                facts.is_at_wire = place < clients.len();
+                // Only layers say why.
+                let message = (place >= clients.len()).then(|| "401".to_owned());
+                facts.error = is_failure(step.status).then(|| ErrorInfo { message, ..ErrorInfo::default() });
+            }
+            let mut copies: Vec<_> = state.duplicates().into_iter().collect();
+            copies.sort_unstable();
+            copies
+        };
+        let answered = used(341, Some(102));
+        assert_eq!(copies(&[(10, 8, false, answered)], &[(11, 6, false, answered)]), [(1, 0)]);
+        // It used something else, ended later, or answered where the client did not.
+        assert_eq!(copies(&[(10, 8, false, answered)], &[(11, 6, false, used(341, Some(103)))]), []);
+        assert_eq!(copies(&[(10, 6, false, answered)], &[(11, 8, false, answered)]), []);
+        assert_eq!(copies(&[(10, 8, true, None)], &[(11, 6, false, None)]), []);
+        // A stream that was given up.
+        let begun = [(11, 6, false, used(341, Some(1)))];
+        assert_eq!(copies(&[(10, 8, false, used(341, None))], &begun).len(), 1);
+        // Of two that failed the one that says why counts.
+        assert_eq!(copies(&[(10, 8, true, None)], &[(11, 6, true, None)]), [(0, 1)]);
+        // Two at once, alike in all, are two.
+        let two = copies(
+            &[(10, 8, false, answered), (12, 8, false, answered)],
+            &[(11, 6, false, answered), (13, 6, false, answered)],
+        );
+        assert_eq!(two, [(2, 0), (3, 1)]);
     }
 
     #[test]

@@ -257,6 +257,25 @@ fn anthropics_client_tells_of_its_calls_and_of_what_is_none() {
     assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(37), None]);
     assert_eq!(call.finish_reasons, ["end_turn"]);
     assert_eq!(told("anthropic.messages.count_tokens", &[]).kind, StepKind::Task);
+    let tool = told(
+        "anthropic.custom_tool_use get_weather",
+        &[("gen_ai.operation.name", "execute_tool".into()), ("gen_ai.tool.name", "get_weather".into())],
+    );
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+    // A stream has a reason for its end, or is none that was read to it.
+    let stream = |more: &[(&str, Value)]| {
+        let begun = [
+            ("gen_ai.operation.name", Value::from("chat")),
+            ("gen_ai.request.stream", true.into()),
+            ("gen_ai.response.id", "msg_1".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(211)),
+        ];
+        told("anthropic.messages.create", &[&begun, more].concat()).status
+    };
+    assert_eq!(stream(&[]), StepStatus::Cancelled);
+    assert_eq!(stream(&[("anthropic.message.stop_reason", "end_turn".into())]), StepStatus::Success);
+    assert_eq!(stream(&[("gen_ai.usage.output_tokens", Value::Int(37))]), StepStatus::Success);
+    assert_eq!(stream(&[("error.type", "overloaded_error".into())]), StepStatus::Error);
     assert_eq!(told("anthropic.beta.sessions.create", &[("gen_ai.agent.name", "a".into())]).kind, StepKind::Task);
 }
 
@@ -606,6 +625,8 @@ fn what_the_program_aborts_ends_without_a_word_by_the_ai_sdk() {
     let status = |scope: &str, list: &[(&str, Value)]| of_ai_sdk(scope, list, (0, ""), false).status;
     assert_eq!(status("ai", std::slice::from_ref(&stream)), StepStatus::Cancelled);
     assert_eq!(status("ai", &[stream, ("ai.response.finishReason", "stop".into())]), StepStatus::Success);
+    // Version 7 ends the call within as well.
+    assert_eq!(status("ai", &[("ai.operationId", "ai.streamText.doStream".into())]), StepStatus::Cancelled);
     for operation in ["invoke_agent", "chat"] {
         let list = [("gen_ai.operation.name", Value::from(operation))];
         assert_eq!(status("gen_ai", &list), StepStatus::Cancelled);
