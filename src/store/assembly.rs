@@ -679,7 +679,12 @@ impl RunState {
         // The innermost failed step that says why and ended last says most about it; of two layers' words for one call those of
         // the one that counts.
         let copies = &self.sums().copies;
-        let says_why = |step: &Step| step.error().is_some_and(|error| error.kind.is_some() || error.message.is_some());
+        // A class alone says less than a message.
+        let says_why = |step: &Step| {
+            step.error()
+                .map(|error| (error.message.is_some(), error.kind.is_some()))
+                .filter(|why| *why != (false, false))
+        };
         let culprit = self
             .steps
             .iter()

@@ -911,6 +911,37 @@ mod tests {
     }
 
     #[test]
+    fn of_two_layers_words_for_a_failure_those_of_the_one_that_counts_are_the_runs() {
+        // The client ends last, and says nothing.
+        let calls = [(false, 0, 10, 8, 0, true), (false, 0, 11, 6, 0, true), (false, 0, 9, 10, 0, true)];
+        let why = || Some("401: no such key".to_owned());
+        // The layer beside the client or around it, below an agent.
+        for (of_client, message_of_client, counts) in [(2, None, "1"), (1, None, "1"), (2, why(), "0")] {
+            let mut state = state(&calls);
+            let kinds = [("authentication_error", message_of_client), ("AuthenticationError", why()), ("", None)];
+            for (place, (step, (kind, message))) in state.steps.iter_mut().zip(kinds).enumerate() {
+                let facts = std::sync::Arc::make_mut(&mut step.facts);
+                (facts.is_at_wire, facts.tokens) = (place == 0, None);
+                facts.error = Some(ErrorInfo {
+                    kind: Some(kind.to_owned()).filter(|kind| !kind.is_empty()),
+                    message,
+                    step_id: None,
+                });
+                if place == 2 {
+                    (facts.kind, facts.billed) = (StepKind::Agent, false);
+                }
+            }
+            state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+            let spans: Vec<SpanId> = state.steps.iter().map(|step| step.span_id).collect();
+            (state.steps[0].parent, state.steps[1].parent) = (Some(spans[of_client]), Some(spans[2]));
+            state.roots = std::iter::once(2).collect();
+            let error = state.error(crate::model::RunStatus::Error).unwrap();
+            assert_eq!(error.message, why());
+            assert_eq!(error.step_id.as_deref(), Some(counts));
+        }
+    }
+
+    #[test]
     fn of_a_call_around_a_call_the_one_that_knows_more_counts() {
         let around = |change: &dyn Fn(&mut StepFacts, &mut StepFacts)| {
             let call = (false, 0, 1, 5, 0, false);
