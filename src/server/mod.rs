@@ -274,12 +274,14 @@ impl Server {
             .build()
             .map_err(Error::Resources)?;
         let drain = self.settings.drain;
-        let _retainer = Retainer::start(&self.inside.layout, true);
+        let retainer = Retainer::start(&self.inside.layout, true);
         let (shared, listeners, inside) = self.share(|line| line)?;
         let deadline = runtime.block_on(serve(shared, listeners, drain, ready))?;
         runtime.shutdown_timeout(deadline.saturating_duration_since(Instant::now()));
+        let wait_for_retainer = retainer.stop();
         // All that was acknowledged is in the journal by now.
         inside.finish(deadline);
+        wait_for_retainer(deadline);
         Ok(())
     }
 

@@ -187,7 +187,7 @@ pub fn cleanup(
     let left = all.saturating_sub(cleaned.bytes);
     cleaned.bytes_left = policy.max_bytes.map(|_| left);
     survey.told.retain(|run| !forgotten.contains(run));
-    space::give_back(&job, &survey, policy.max_bytes.map(|most| (most, left)), &mut cleaned)?;
+    space::give_back(&job, &survey, policy.max_bytes.map(|most| (most, left)), &mut go_on, &mut cleaned)?;
     Ok(cleaned)
 }
 

@@ -1,8 +1,8 @@
 //! Retention by itself: a thread beside a recorder or a server that looks now and then what is to go.
 //!
 //! One process at a time looks, by the lock of the file `retention` in the store, and notes there when it did. Nothing of
-//! it is on the way of a recorded program: the thread has the lowest priority, is not waited for, and what it has not done
-//! when the process ends the next one does.
+//! it is on the way of a recorded program: the thread has the lowest priority, only a server waits for what it is at, and what
+//! it has not done when the process ends the next one does.
 
 use std::io::Read;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -26,8 +26,11 @@ const FIRST: Duration = Duration::from_secs(10);
 
 /// Looks after retention until it is dropped.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "server"), expect(dead_code, reason = "a recorder lets go of it and waits for nothing"))]
 pub(crate) struct Retainer {
-    _stop: mpsc::Sender<()>,
+    stop: mpsc::Sender<()>,
+    /// Nothing comes over it; it is closed when the thread has ended.
+    ended: mpsc::Receiver<()>,
 }
 
 impl Retainer {
@@ -35,11 +38,25 @@ impl Retainer {
     ///
     /// `seals`: logs of runs that are over are sealed, too, which takes memory that a recorded program did not ask for.
     pub fn start(layout: &Layout, seals: bool) -> Self {
-        let (stop, stopped) = mpsc::channel();
+        let ((stop, stopped), (ending, ended)) = (mpsc::channel(), mpsc::channel());
         let layout = layout.clone();
-        let _ =
-            std::thread::Builder::new().name("runspan-keep".to_owned()).spawn(move || work(&layout, seals, &stopped));
-        Self { _stop: stop }
+        let work = move || {
+            let _ending: mpsc::Sender<()> = ending;
+            work(&layout, seals, &stopped);
+        };
+        let _ = std::thread::Builder::new().name("runspan-keep".to_owned()).spawn(work);
+        Self { stop, ended }
+    }
+
+    /// Has it end with what it is at: a pack that is half written would be left over, and `verify` would say so. Returns what waits
+    /// for that, until a deadline.
+    #[cfg(feature = "server")]
+    pub fn stop(self) -> impl FnOnce(std::time::Instant) {
+        let Self { stop, ended } = self;
+        drop(stop);
+        move |deadline| {
+            let _ = ended.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now()));
+        }
     }
 }
 
@@ -172,6 +189,23 @@ mod tests {
     use crate::store::RunWriter;
     use crate::store::assembly::RunState;
     use crate::store::files::{FilesReader, FilesWriter};
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn who_stops_it_waits_for_what_it_is_at() {
+        let ((stop, stopped), (ending, ended)) = (mpsc::channel::<()>(), mpsc::channel::<()>());
+        let is_done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let done = std::sync::Arc::clone(&is_done);
+        let work = std::thread::spawn(move || {
+            let _ending = ending;
+            let _ = stopped.recv();
+            std::thread::sleep(Duration::from_millis(50));
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        Retainer { stop, ended }.stop()(std::time::Instant::now() + Duration::from_secs(60));
+        assert!(is_done.load(std::sync::atomic::Ordering::SeqCst));
+        work.join().unwrap();
+    }
 
     #[test]
     fn one_looks_at_a_time_and_not_before_it_is_due() {

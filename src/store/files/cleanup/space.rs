@@ -14,6 +14,7 @@ pub(super) fn give_back(
     job: &Job<'_>,
     survey: &Survey,
     bound: Option<(u64, u64)>,
+    go_on: &mut dyn FnMut() -> bool,
     cleaned: &mut Cleaned,
 ) -> Result<(), StoreError> {
     let (packs, fs) = job.layout.packs();
@@ -35,7 +36,7 @@ pub(super) fn give_back(
     }
     // When a pack is written anew, what it knows of them may go with the old one.
     let unpacked = unpacked(job.layout)?;
-    let tidied = packs.tidy(fs, process, tidying, has_folder).map_err(failed())?;
+    let tidied = packs.tidy(fs, process, tidying, go_on, has_folder).map_err(failed())?;
     cleaned.packs_rewritten += tidied.rewritten;
     cleaned.packs_written += tidied.written;
     cleaned.packs_freed_bytes += tidied.freed;

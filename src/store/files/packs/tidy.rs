@@ -86,12 +86,14 @@ impl Load {
 impl Packs {
     /// Rewrites packs of which more than half has gone, and joins small ones.
     ///
+    /// `go_on` is asked before each pack that is written; told `false` it stops, and what is left is left for the next time.
     /// `has_folder`: the run's folder is what holds, and a pack's copy of it is not needed.
     pub fn tidy(
         &self,
         fs: &dyn Fs,
         process: RunId,
         tidying: Tidying<'_>,
+        go_on: &mut dyn FnMut() -> bool,
         has_folder: impl Fn(RunId) -> io::Result<bool>,
     ) -> io::Result<Tidied> {
         let (packs, loads) = self.ask(fs, |packs| Ok((packs.clone(), loads(fs, packs, tidying, &has_folder)?)))?;
@@ -99,7 +101,7 @@ impl Packs {
         let over = tidying.room.map_or(0, |room| u64::saturating_sub(dead, room));
         let mut groups = VecDeque::from(plan(&loads, over));
         let mut tidied = Tidied { pending: dead, ..Tidied::default() };
-        while let Some(places) = groups.pop_front() {
+        while let Some(places) = groups.pop_front().filter(|_| go_on()) {
             let group: Vec<&Load> = places.iter().map(|at| &loads[*at]).collect();
             let sources: Vec<(&Pack, &IdSet<RunId>)> =
                 group.iter().map(|load| (&packs[load.at], &load.without)).collect();
