@@ -36,12 +36,13 @@ pub fn normalize(record: &mut Record) {
     if record.kind == RecordKind::Event || record.span.attr(names::ADDED).is_some() {
         return;
     }
-    let (dialects, count) = dialects_of(record);
+    let keys = KeyFilter::with_events(&record.span);
+    let (dialects, count) = dialects_of(record, &keys);
     let dialects = &dialects[..count];
     if let Some(announced) = dialects.iter().find_map(|dialect| dialect.announced) {
         reveal(record, announced);
     }
-    normalize_as(record, dialects);
+    normalize_as(record, dialects, keys);
 }
 
 /// The dialects that a span is written in, in the order in which they are read.
@@ -51,13 +52,12 @@ type Dialects<'a> = &'a [&'static Dialect];
 const MAX_DIALECTS: usize = 4;
 
 /// Finds the dialects that a record's span is written in, and how many they are; [`UNKNOWN`] for none.
-fn dialects_of(record: &Record) -> ([&'static Dialect; MAX_DIALECTS], usize) {
+fn dialects_of(record: &Record, keys: &KeyFilter) -> ([&'static Dialect; MAX_DIALECTS], usize) {
     let mut found = [&UNKNOWN; MAX_DIALECTS];
     let mut count = 0;
-    let keys = KeyFilter::with_events(&record.span);
     for dialect in DIALECTS.iter().copied() {
         if count < MAX_DIALECTS
-            && is_written_in(dialect, record, &keys)
+            && is_written_in(dialect, record, keys)
             && !found[..count].iter().any(|other| other.is_kin(dialect))
         {
             found[count] = dialect;
@@ -95,9 +95,9 @@ fn reveal(record: &mut Record, announced: Announced) {
     record.kind = RecordKind::Started;
 }
 
-fn normalize_as(record: &mut Record, dialects: Dialects<'_>) {
+fn normalize_as(record: &mut Record, dialects: Dialects<'_>, keys: KeyFilter) {
     let ended = record.kind == RecordKind::Ended && record.span.end_time_unix_nano != 0;
-    let mut draft = Draft::of(&mut record.span);
+    let mut draft = Draft { span: &mut record.span, keys, added: Vec::new() };
     for row in dialects.iter().flat_map(|dialect| dialect.facts).chain(OTEL.facts) {
         write_fact(&mut draft, row);
     }
@@ -751,12 +751,12 @@ fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> 
         |of: fn(&Dialect) -> &'static [&'static str]| dialects.iter().any(|dialect| of(dialect).contains(&operation));
     let may_fail = says(|dialect| dialect.failed_without_response);
     let may_be_cancelled = says(|dialect| dialect.cancelled_without_response);
+    let status = span.status.as_ref().map_or(STATUS_UNSET, |status| status.code);
     let is_open_stream = || {
+        let says_nothing = |key: &&str| span.attr(key).is_none();
         span.attr(names::REQUEST_STREAM) == Some(&Value::Bool(true))
-            && [names::FINISH_REASONS, names::OUTPUT_TOKENS, names::ERROR_TYPE]
-                .iter()
-                .all(|key| span.attr(key).is_none())
-            && span.status.as_ref().is_none_or(|status| status.code == STATUS_UNSET)
+            && [names::FINISH_REASONS, names::OUTPUT_TOKENS, names::ERROR_TYPE].iter().all(says_nothing)
+            && status == STATUS_UNSET
     };
     if says(|dialect| dialect.cancelled_without_reason) && is_open_stream() {
         return Some(StepStatus::Cancelled);
@@ -764,7 +764,6 @@ fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> 
     if !may_fail && !may_be_cancelled {
         return None;
     }
-    let status = span.status.as_ref().map_or(STATUS_UNSET, |status| status.code);
     // The model that was asked for is no answer, nor is a message without anything in it.
     let names_another =
         || span.attr(names::RESPONSE_MODEL).is_some_and(|model| Some(model) != span.attr(names::REQUEST_MODEL));

@@ -135,6 +135,7 @@ pub(crate) fn start_of(end: &Record) -> Record {
     }
 }
 
+/// The names of [`names::TELL_WHICH`]: most attributes have none of them, and need not be compared with each.
 static WHICH: KeyFilter = KeyFilter::of_names(names::TELL_WHICH);
 
 /// Leaves of a span that has ended what tells which step it is, and what else is asked for.

@@ -754,7 +754,7 @@ impl RunState {
 
     /// Returns what the run took so far.
     pub fn totals(&self) -> Totals {
-        let Sums { bill, tool_calls, errors, .. } = self.sums();
+        let Sums { bill, tool_calls, failures, .. } = self.sums();
         let over = !self.status().is_open();
         Totals {
             duration_ms: self.ended_at().filter(|_| over).map(|end| end.millis_since(self.started_at())),
@@ -764,7 +764,7 @@ impl RunState {
             steps_total: self.steps.len() as u64,
             llm_calls: bill.llm_calls,
             tool_calls: *tool_calls,
-            errors: *errors,
+            errors: failures.len() as u64,
         }
     }
 
@@ -784,7 +784,7 @@ impl RunState {
 
     /// Returns the run's summary as of `now`.
     pub fn summary(&self, now: UnixNanos) -> RunSummary {
-        let Sums { counted, bill, tool_calls, errors, .. } = self.sums();
+        let Sums { counted, bill, tool_calls, failures, .. } = self.sums();
         let status = self.status();
         let (kind, name) = self.identity();
         let is_workflow = kind == RunKind::Workflow;
@@ -827,7 +827,7 @@ impl RunState {
             steps_total: self.steps.len() as u64,
             llm_calls: bill.llm_calls,
             tool_calls: *tool_calls,
-            errors: *errors,
+            errors: failures.len() as u64,
             events: self.next_seq,
             dropped: self.dropped,
             artifacts: self.artifacts.clone(),

@@ -167,7 +167,8 @@ fn a_dialect_can_say_exclusive_by_provider_and_no_call_has_an_empty_prompt() {
             ("gen_ai.usage.output_tokens", Value::Int(0)),
         ]);
         let original = record.clone();
-        normalize_as(&mut record, &[&RAW]);
+        let keys = KeyFilter::with_events(&record.span);
+        normalize_as(&mut record, &[&RAW], keys);
         let tokens = StepFacts::of(&record.span, None, None).tokens;
         restore_original(&mut record.span);
         assert_eq!(record, original);

@@ -48,10 +48,10 @@ pub(crate) struct Account {
 impl RunState {
     /// Returns all steps in the order in which they were told.
     pub(crate) fn accounts(&self) -> Vec<Account> {
-        let (Sums { copies, counted, .. }, executions) = (self.sums(), self.executions());
+        let (Sums { copies, counted, failures, .. }, executions) = (self.sums(), self.executions());
         let set = |places: &[usize]| places.iter().copied().collect::<HashSet<usize>>();
         let (calls, tokens, costs) = (set(&counted.calls), set(&counted.tokens), set(&counted.costs));
-        let (unpriced, failures) = (set(&self.unpriced(counted)), set(&self.failures(copies)));
+        let (unpriced, failures) = (set(&self.unpriced(counted)), set(failures));
         let answered = self.answering_models();
         let agents = self.agents();
         let account = |place: usize| {

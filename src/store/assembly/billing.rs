@@ -78,15 +78,16 @@ pub(super) struct Sums {
     pub(super) counted: Counted,
     pub(super) bill: Bill,
     pub(super) tool_calls: u64,
-    pub(super) errors: u64,
+    /// The places of the failures, each once.
+    pub(super) failures: Vec<usize>,
 }
 
 impl Sums {
     fn of(run: &RunState) -> Self {
         let copies = run.duplicates();
         let counted = run.counted(&copies);
-        let (tool_calls, errors) = (run.tool_calls(&copies), run.failures(&copies).len() as u64);
-        Self { bill: run.bill(&counted), tool_calls, errors, copies, counted }
+        let (tool_calls, failures) = (run.tool_calls(&copies), run.failures(&copies));
+        Self { bill: run.bill(&counted), tool_calls, failures, copies, counted }
     }
 }
 
@@ -130,13 +131,14 @@ impl RunState {
         for (copy, of) in self.relayed(&copies) {
             copies.insert(copy, of);
         }
-        for (copy, of) in self.within(&copies) {
+        let around = self.around_calls();
+        for (copy, of) in self.within(&copies, &around) {
             copies.insert(copy, of);
         }
-        for (copy, of) in self.beside(&copies) {
+        for (copy, of) in self.beside(&copies, &around) {
             copies.insert(copy, of);
         }
-        for (copy, of) in self.unanswered(&copies) {
+        for (copy, of) in self.unanswered(&copies, &around) {
             copies.insert(copy, of);
         }
         // Of steps that broken input puts around each other, none is the outer one.
@@ -253,8 +255,7 @@ impl RunState {
 
     /// Finds calls of which a layer tells within the time of the client's own step, where both have one parent: what a client
     /// returns at once, a stream say, a layer may begin to tell of a moment later. They used the same, or both failed.
-    pub(super) fn within(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
-        let around = self.around_calls();
+    fn within(&self, copies: &HashMap<usize, usize>, around: &IdSet<SpanId>) -> Vec<(usize, usize)> {
         let is_layer = |facts: &StepFacts| !facts.is_at_wire && !facts.is_relayed && facts.response_id.is_none();
         let is_client =
             |step: &Step| step.facts.is_at_wire && !step.facts.is_relayed && !around.contains(&step.span_id);
@@ -283,18 +284,16 @@ impl RunState {
 
     /// Finds calls of which a layer tells without being around the client that tells them too: both have one parent, and
     /// the client's request falls into the time of the layer's step.
-    pub(super) fn beside(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
+    fn beside(&self, copies: &HashMap<usize, usize>, around: &IdSet<SpanId>) -> Vec<(usize, usize)> {
         let is_client = |facts: &StepFacts| facts.is_at_wire && !facts.is_relayed;
-        let around = self.around_calls();
         let is_own = |step: &Step| !step.facts.is_at_wire && !around.contains(&step.span_id);
         self.joined(copies, is_client, is_own, |step| (None, step.parent), |_, _| true)
     }
 
     /// Finds calls of which two layers tell beside each other, the upper one without the answer's id, where neither is
     /// known to have made the request: one falls into the time of the other, and they used the same.
-    pub(super) fn unanswered(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
+    fn unanswered(&self, copies: &HashMap<usize, usize>, around: &IdSet<SpanId>) -> Vec<(usize, usize)> {
         let is_answered = |facts: &StepFacts| facts.response_id.is_some() && !facts.is_relayed;
-        let around = self.around_calls();
         // What a client tells of its requests is of two, however alike they are.
         let is_layer = |step: &Step| !step.facts.is_at_wire && !around.contains(&step.span_id);
         let is_own = |step: &Step| step.facts.response_id.is_none() && is_layer(step);
