@@ -87,12 +87,18 @@ mod tests {
 
     use super::*;
     use crate::conventions::names;
+    use crate::model::otlp::{SpanEvent, set};
 
     proptest! {
         #[test]
         fn what_is_there_is_never_missed(keys in prop::collection::vec(".{0,12}|gen_ai[.a-z]{0,9}", 0..20)) {
             let mut span = Span::default();
-            keys.iter().for_each(|key| span.set_attr(key, 1));
+            let mut event = SpanEvent::default();
+            for (place, key) in keys.iter().enumerate() {
+                let attributes = if place % 2 == 0 { &mut span.attributes } else { &mut event.attributes };
+                set(attributes, key, 1.into());
+            }
+            span.events.push(event);
             let filter = KeyFilter::with_events(&span);
             for key in &keys {
                 prop_assert!(filter.may_have(key));
