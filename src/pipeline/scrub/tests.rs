@@ -1,6 +1,11 @@
+use super::find::COMPILED;
+use super::keys::is_content;
 use super::*;
+use crate::conventions::scrub_rules as rules;
 use crate::model::UnixNanos;
-use crate::model::otlp::{ArrayValue, KvList, Link, Scope, ScopeSpans, Span, Status};
+use crate::model::otlp::{
+    AnyValue, ArrayValue, KeyValue, KvList, Link, Scope, ScopeSpans, Span, SpanEvent, Status, Value, base64,
+};
 use proptest::prelude::*;
 use prost::Message;
 

@@ -1,0 +1,368 @@
+//! Clients of providers.
+
+use super::*;
+
+#[test]
+fn what_writes_a_request_and_what_hands_over_is_no_call() {
+    let prepared = told(
+        "openinference.instrumentation.llama_index",
+        "OpenAI._prepare_chat_with_tools",
+        &[("openinference.span.kind", "LLM".into())],
+    );
+    assert_eq!(prepared.kind, StepKind::Task);
+    let handed = told(
+        "openinference.instrumentation.openai_agents",
+        "handoff to helper_agent",
+        &[("openinference.span.kind", "TOOL".into())],
+    );
+    assert_eq!(handed.kind, StepKind::Task);
+}
+
+#[test]
+fn thoughts_of_gemini_are_paid_for_where_only_the_total_or_another_count_has_them() {
+    let call = |scope: &str, more: (&str, Value)| {
+        told(
+            scope,
+            "chat gemini-2.5-flash",
+            &[
+                ("gen_ai.operation.name", "chat".into()),
+                ("gen_ai.provider.name", "gcp.gemini".into()),
+                ("gen_ai.usage.input_tokens", Value::Int(321)),
+                ("gen_ai.usage.output_tokens", Value::Int(32)),
+                ("gen_ai.usage.cache_read.input_tokens", Value::Int(97)),
+                more,
+            ],
+        )
+    };
+    let by_total =
+        call("opentelemetry.instrumentation.google_generativeai", ("gen_ai.usage.total_tokens", Value::Int(378)));
+    let by_count = call("openlit.instrumentation.google_ai_studio", ("gen_ai.usage.reasoning_tokens", Value::Int(25)));
+    for call in [by_total, by_count] {
+        assert_eq!(tokens(&call), [Some(321), Some(97), None, Some(57), Some(25)]);
+    }
+    // LlamaIndex, by OpenInference, does not say whose the model is.
+    let unnamed = told(
+        "openinference.instrumentation.llama_index",
+        "GoogleGenAI.chat",
+        &[
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.model_name", "gemini-2.5-flash".into()),
+            ("llm.token_count.prompt", Value::Int(321)),
+            ("llm.token_count.completion", Value::Int(32)),
+            ("llm.token_count.total", Value::Int(378)),
+        ],
+    );
+    assert_eq!(tokens(&unnamed), [Some(321), None, None, Some(57), Some(25)]);
+    // Where output has them, the total says so.
+    let whole = call("app", ("gen_ai.usage.total_tokens", Value::Int(353)));
+    assert_eq!(tokens(&whole), [Some(321), Some(97), None, Some(32), None]);
+}
+
+#[test]
+fn a_call_of_openlit_that_failed_has_a_name_alone() {
+    let failed = told("openlit.instrumentation.anthropic", "chat claude-sonnet-4-5", &[]);
+    assert_eq!(failed.kind, StepKind::Llm);
+}
+
+#[test]
+fn anthropics_client_tells_of_its_calls_and_of_what_is_none() {
+    let told = |name: &str, more: &[(&str, Value)]| {
+        let mut list = vec![
+            ("gen_ai.provider.name", Value::from("anthropic")),
+            ("gen_ai.request.model", "claude-sonnet-4-5".into()),
+            ("http.request.method", "POST".into()),
+        ];
+        list.extend_from_slice(more);
+        super::stacks::told("com.anthropic.sdk.python", name, &list)
+    };
+    let call = told(
+        "anthropic.messages.create",
+        &[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(211)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(64)),
+            ("gen_ai.usage.cache_write.input_tokens", Value::Int(16)),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+            ("anthropic.message.stop_reason", "end_turn".into()),
+        ],
+    );
+    assert_eq!((call.kind, call.is_at_wire), (StepKind::Llm, true));
+    assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(37), None]);
+    assert_eq!(call.finish_reasons, ["end_turn"]);
+    assert_eq!(told("anthropic.messages.count_tokens", &[]).kind, StepKind::Task);
+    let tool = told(
+        "anthropic.custom_tool_use get_weather",
+        &[("gen_ai.operation.name", "execute_tool".into()), ("gen_ai.tool.name", "get_weather".into())],
+    );
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+    // A stream has a reason for its end, or is none that was read to it.
+    let stream = |more: &[(&str, Value)]| {
+        let begun = [
+            ("gen_ai.operation.name", Value::from("chat")),
+            ("gen_ai.request.stream", true.into()),
+            ("gen_ai.response.id", "msg_1".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(211)),
+        ];
+        told("anthropic.messages.create", &[&begun, more].concat()).status
+    };
+    assert_eq!(stream(&[]), StepStatus::Cancelled);
+    assert_eq!(stream(&[("anthropic.message.stop_reason", "end_turn".into())]), StepStatus::Success);
+    assert_eq!(stream(&[("gen_ai.usage.output_tokens", Value::Int(37))]), StepStatus::Success);
+    assert_eq!(stream(&[("error.type", "overloaded_error".into())]), StepStatus::Error);
+    assert_eq!(told("anthropic.beta.sessions.create", &[("gen_ai.agent.name", "a".into())]).kind, StepKind::Task);
+}
+
+#[test]
+fn a_call_without_a_prompt_is_one_whose_prompt_the_emitter_missed() {
+    // LangChain's stream of Anthropic, by OpenInference.
+    let call = told(
+        "openinference.instrumentation.langchain",
+        "ChatAnthropic",
+        &[
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.token_count.prompt", Value::Int(0)),
+            ("llm.token_count.completion", Value::Int(37)),
+            ("llm.token_count.total", Value::Int(37)),
+        ],
+    );
+    assert_eq!(tokens(&call), [None, None, None, Some(37), None]);
+    // All of it came from the cache, and was counted apart.
+    let cached = told(
+        "openlit.otel.tracing",
+        "chat claude-sonnet-4-5",
+        &[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.provider.name", "anthropic".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(0)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(64)),
+            ("gen_ai.usage.output_tokens", Value::Int(0)),
+        ],
+    );
+    assert_eq!(tokens(&cached), [Some(64), Some(64), None, Some(0), None]);
+}
+
+#[test]
+fn a_prompt_that_was_missed_is_told_by_the_total_and_else_unknown() {
+    let call = |counts: &[(&str, i64)]| {
+        let mut list = vec![("gen_ai.operation.name", "chat".into()), ("gen_ai.provider.name", "anthropic".into())];
+        list.extend(counts.iter().map(|(key, count)| (*key, Value::Int(*count))));
+        let [input, .., output, _] = tokens(&told("opentelemetry.instrumentation.any", "chat", &list));
+        (input, output)
+    };
+    let (input, output, total) =
+        ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens", "gen_ai.usage.total_tokens");
+    assert_eq!(call(&[(input, 0), (output, 37), (total, 248)]), (Some(211), Some(37)));
+    assert_eq!(call(&[(input, 0), (output, 37), (total, 37)]), (None, Some(37)));
+    assert_eq!(call(&[(input, 0), (output, 0), (total, 0)]), (None, None));
+}
+
+#[test]
+fn bedrock_counts_cached_tokens_apart_and_so_do_the_instrumentations_of_its_client() {
+    let call = |scope: &str, more: &[(&str, Value)]| {
+        let mut list = vec![
+            ("gen_ai.operation.name", Value::from("chat")),
+            ("gen_ai.usage.input_tokens", Value::Int(131)),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(64)),
+            ("gen_ai.usage.cache_creation.input_tokens", Value::Int(16)),
+        ];
+        list.extend_from_slice(more);
+        told(scope, "chat", &list)
+    };
+    let all = [Some(211), Some(64), Some(16), Some(37), None];
+    let own = call(
+        "opentelemetry.instrumentation.botocore.bedrock-runtime",
+        &[("gen_ai.system", "aws.bedrock".into()), ("rpc.system", "aws-api".into())],
+    );
+    assert_eq!((own.kind, tokens(&own)), (StepKind::Llm, all));
+    let openllmetry = call(
+        "opentelemetry.instrumentation.bedrock",
+        &[("gen_ai.provider.name", "aws.bedrock".into()), ("gen_ai.usage.total_tokens", Value::Int(168))],
+    );
+    assert_eq!((openllmetry.kind, tokens(&openllmetry)), (StepKind::Llm, all));
+    // LangChain has counted them in.
+    let langchain = told(
+        "opentelemetry.instrumentation.langchain",
+        "ChatBedrockConverse.chat",
+        &[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.provider.name", "aws.bedrock".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(211)),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(64)),
+            ("gen_ai.usage.cache_creation.input_tokens", Value::Int(16)),
+        ],
+    );
+    assert_eq!(tokens(&langchain), all);
+}
+
+#[test]
+fn an_embedding_of_bedrock_is_one_whatever_the_operation_says() {
+    for (scope, model) in [
+        ("opentelemetry.instrumentation.botocore.bedrock-runtime", "amazon.titan-embed-text-v2:0"),
+        ("opentelemetry.instrumentation.bedrock", "titan-embed-text-v2:0"),
+        ("opentelemetry.instrumentation.botocore.bedrock-runtime", "us.cohere.embed-v4:0"),
+    ] {
+        let list = [
+            ("gen_ai.operation.name", "text_completion".into()),
+            ("gen_ai.request.model", model.into()),
+            ("gen_ai.usage.input_tokens", Value::Int(9)),
+        ];
+        let embedding = told(scope, "text_completion", &list);
+        assert_eq!((embedding.kind, tokens(&embedding)[0]), (StepKind::Embedding, Some(9)), "{model}");
+    }
+}
+
+#[test]
+fn openinference_passes_on_what_the_provider_answered_where_its_own_names_have_less() {
+    // Bedrock's stream of Anthropic.
+    let answer = r#"{"usage": {"input_tokens": 131, "output_tokens": 37, "cache_creation_input_tokens": 16, "cache_read_input_tokens": 64}}"#;
+    let call = told(
+        "openinference.instrumentation.bedrock",
+        "bedrock.invoke_model_with_response_stream",
+        &[
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.token_count.prompt", Value::Int(211)),
+            ("llm.token_count.completion", Value::Int(37)),
+            ("output.value", answer.into()),
+        ],
+    );
+    assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(37), None]);
+    // Haystack.
+    let answer = r#"{"replies": ["ChatMessage(_role=<ChatRole.ASSISTANT: 'assistant'>, _content=[TextContent(text='18 C')], _name=None, _meta={'model': 'gpt-4o-mini', 'usage': {'completion_tokens': 57, 'prompt_tokens': 321, 'total_tokens': 378, 'completion_tokens_details': {'reasoning_tokens': 25, 'text_tokens': None}, 'prompt_tokens_details': {'cached_tokens': 97}}})"]}"#;
+    let list = [("openinference.span.kind", "LLM".into()), ("output.value", answer.into())];
+    let call = told("openinference.instrumentation.haystack", "OpenAIChatGenerator.run", &list);
+    assert_eq!(tokens(&call), [Some(321), Some(97), None, Some(57), Some(25)]);
+    let vectors =
+        r#"{"embedding": "<8-dimensional vector>", "meta": {"usage": {"prompt_tokens": 9, "total_tokens": 9}}}"#;
+    let list = [("openinference.span.kind", "EMBEDDING".into()), ("output.value", vectors.into())];
+    let embedding = told("openinference.instrumentation.haystack", "CreateEmbeddings", &list);
+    assert_eq!((embedding.kind, tokens(&embedding)[0]), (StepKind::Embedding, Some(9)));
+}
+
+#[test]
+fn the_total_says_whether_haystack_has_renamed_what_bedrock_reports() {
+    let call = |usage: &str| {
+        let output = format!(r#"{{"replies": [{{"role": "assistant", "meta": {{"usage": {usage}}}}}]}}"#);
+        let list = [
+            ("haystack.component.type", "AmazonBedrockChatGenerator".into()),
+            ("haystack.component.output", output.into()),
+        ];
+        tokens(&told("haystack", "haystack.component.run", &list))
+    };
+    let all = [Some(211), Some(64), Some(16), Some(37), None];
+    let renamed = r#"{"prompt_tokens": 131, "completion_tokens": 37, "total_tokens": 248, "cache_read_input_tokens": 64, "cache_write_input_tokens": 16}"#;
+    assert_eq!(call(renamed), all);
+    // Anthropic's has counted them in, since 5.17.
+    let summed = r#"{"prompt_tokens": 211, "completion_tokens": 37, "cache_read_input_tokens": 64, "cache_creation_input_tokens": 16}"#;
+    assert_eq!(call(summed), all);
+}
+
+#[test]
+fn openinference_counts_of_bedrock_what_it_reports_in_javascript_and_of_nova() {
+    let call = |scope: &str, name: &str, model: &str, prompt: i64| {
+        let list = [
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.provider", "aws".into()),
+            ("llm.model_name", model.into()),
+            ("llm.token_count.prompt", Value::Int(prompt)),
+            ("llm.token_count.completion", Value::Int(37)),
+            ("llm.token_count.total", Value::Int(prompt + 37)),
+            ("llm.token_count.prompt_details.cache_read", Value::Int(64)),
+            ("llm.token_count.prompt_details.cache_write", Value::Int(16)),
+        ];
+        tokens(&told(scope, name, &list))
+    };
+    let all = [Some(211), Some(64), Some(16), Some(37), None];
+    let (python, javascript) =
+        ("openinference.instrumentation.bedrock", "@arizeai/openinference-instrumentation-bedrock");
+    let (nova, claude) = ("us.amazon.nova-lite-v1:0", "anthropic.claude-sonnet-4-5-20250929-v1:0");
+    assert_eq!(call(python, "bedrock.invoke_model", nova, 131), all);
+    assert_eq!(call(python, "bedrock.invoke_model_with_response_stream", nova, 131), all);
+    assert_eq!(call(python, "bedrock.converse", nova, 211), all);
+    assert_eq!(call(python, "bedrock.invoke_model", claude, 211), all);
+    assert_eq!(call(javascript, "bedrock.invoke_model", claude, 131), all);
+    assert_eq!(call(javascript, "bedrock.converse", nova, 131), all);
+}
+
+#[test]
+fn openinference_says_in_the_request_of_which_model_a_call_was_that_failed() {
+    let list = [
+        ("openinference.span.kind", "LLM".into()),
+        ("llm.invocation_parameters", r#"{"model": "gpt-4o-mini", "stream": false}"#.into()),
+    ];
+    let call = told("openinference.instrumentation.openai", "ChatCompletion", &list);
+    assert_eq!((call.request_model.as_deref(), call.response_model), (Some("gpt-4o-mini"), None));
+    // One that was answered has the model that did, in the place of the one asked for: who asks again asks for that.
+    let answered = [&list[..], &[("llm.model_name", "gpt-4o-mini-2024-07-18".into())]].concat();
+    let call = told("openinference.instrumentation.openai", "ChatCompletion", &answered);
+    let models = (call.request_model.as_deref(), call.response_model.as_deref());
+    assert_eq!(models, (Some("gpt-4o-mini"), Some("gpt-4o-mini-2024-07-18")));
+}
+
+#[test]
+fn openllmetry_counts_of_anthropic_in_javascript_what_the_provider_reports() {
+    let call = told(
+        "@traceloop/instrumentation-anthropic",
+        "chat claude-sonnet-4-5",
+        &[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.provider.name", "anthropic".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(131)),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+            ("gen_ai.usage.total_tokens", Value::Int(168)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(64)),
+            ("gen_ai.usage.cache_creation.input_tokens", Value::Int(16)),
+        ],
+    );
+    assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(37), None]);
+}
+
+#[test]
+fn mistrals_client_tells_by_silence_of_a_request_that_failed() {
+    let client = |name: &str, status: i32, list: &[(&str, Value)]| {
+        let mut list = list.to_vec();
+        list.extend([("http.request.method", "POST".into()), ("gen_ai.request.model", "mistral-large-latest".into())]);
+        let mut record = ended(&list);
+        (record.span.name, record.scope.name) = (name.to_owned(), "mistralai_sdk_tracer".to_owned());
+        record.span.status = Some(Status { code: status, message: String::new() });
+        facts(&record)
+    };
+    // 3.7.
+    let chat = [("gen_ai.operation.name", "chat".into()), ("gen_ai.provider.name", "mistral_ai".into())];
+    let failed = client("chat mistral-large-latest", 0, &chat);
+    assert_eq!((failed.kind, failed.status), (StepKind::Llm, StepStatus::Error));
+    // A stream that was answered, and that nobody read.
+    assert_eq!(client("chat mistral-large-latest", 1, &chat).status, StepStatus::Success);
+    // 1.12 has no operations, of a failed request no provider, and of a stream nothing else either.
+    let failed = client("chat_completion_v1_chat_completions_post", 0, &[]);
+    assert_eq!((failed.kind, failed.status), (StepKind::Llm, StepStatus::Error));
+    assert_eq!(failed.provider.as_deref(), Some("mistral_ai"));
+    assert_eq!(client("stream_chat", 0, &[]).status, StepStatus::Success);
+    let used = [("gen_ai.usage.prompt_tokens", Value::Int(9)), ("gen_ai.usage.output_tokens", Value::Int(0))];
+    let embedding = client("embeddings_v1_embeddings_post", 1, &used);
+    assert_eq!((embedding.kind, tokens(&embedding)[0]), (StepKind::Embedding, Some(9)));
+}
+
+#[test]
+fn openlit_says_of_more_than_agents_that_it_is_one() {
+    let openlit = |scope: &str, name: &str, more: &[(&str, Value)]| {
+        let mut list =
+            vec![("gen_ai.operation.name", Value::from("invoke_agent")), ("gen_ai.agent.name", "weather".into())];
+        list.extend_from_slice(more);
+        told(&format!("openlit.instrumentation.{scope}"), name, &list).kind
+    };
+    assert_eq!(openlit("langchain", "invoke_agent weather", &[]), StepKind::Agent);
+    // A node of a graph, a step of an agent, a hand-over.
+    assert_eq!(openlit("langgraph", "invoke_agent model", &[]), StepKind::Task);
+    let step = [("gen_ai.smolagents.step_number", Value::Int(1))];
+    assert_eq!(openlit("smolagents", "invoke_agent weather step_1", &step), StepKind::Task);
+    let from = [("gen_ai.agent.source", "triage".into())];
+    assert_eq!(openlit("openai_agents", "invoke_agent weather", &from), StepKind::Task);
+    // A tool that fails has a name and nothing else.
+    let failed =
+        told("openlit.instrumentation.smolagents", "execute_tool get_weather", &[("error.type", "ValueError".into())]);
+    assert_eq!((failed.kind, failed.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+    let failed = told("openlit.instrumentation.smolagents", "invoke_agent weather", &[("error.type", "E".into())]);
+    assert_eq!((failed.kind, failed.agent_name.as_deref()), (StepKind::Agent, Some("weather")));
+}

@@ -1,0 +1,289 @@
+//! Frameworks in Python and .NET.
+
+use super::*;
+
+#[test]
+fn smolagents_has_the_usage_in_what_python_prints_of_the_answer() {
+    let answer = r#"{"role": "assistant", "raw": "ChatCompletion(id='c-0', choices=[Choice(index=0)], usage=CompletionUsage(completion_tokens=37, prompt_tokens=211, total_tokens=248, completion_tokens_details=CompletionTokensDetails(reasoning_tokens=16), prompt_tokens_details=PromptTokensDetails(cache_write_tokens=None, cached_tokens=64)))"}"#;
+    let call = told(
+        "openinference.instrumentation.smolagents",
+        "OpenAIModel.generate",
+        &[
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.token_count.prompt", Value::Int(211)),
+            ("llm.token_count.completion", Value::Int(37)),
+            ("output.value", answer.into()),
+        ],
+    );
+    assert_eq!(tokens(&call), [Some(211), Some(64), None, Some(37), Some(16)]);
+}
+
+#[test]
+fn what_openinference_names_after_a_method_is_called_what_the_program_calls_it() {
+    let agent = told(
+        "openinference.instrumentation.smolagents",
+        "weather_agent.run",
+        &[("openinference.span.kind", "AGENT".into())],
+    );
+    assert_eq!((agent.kind, agent.agent_name.as_deref()), (StepKind::Agent, Some("weather_agent")));
+    let tool = told(
+        "openinference.instrumentation.dspy",
+        "get_weather.__call__",
+        &[("openinference.span.kind", "TOOL".into())],
+    );
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+}
+
+#[test]
+fn openllmetry_says_of_llamaindex_what_a_call_is_beside_its_word_for_all() {
+    let embedding = told(
+        "opentelemetry.instrumentation.llamaindex",
+        "OpenAIEmbedding.task",
+        &[("traceloop.span.kind", "task".into()), ("gen_ai.operation.name", "embeddings".into())],
+    );
+    assert_eq!(embedding.kind, StepKind::Embedding);
+    let tool = told(
+        "opentelemetry.instrumentation.llamaindex",
+        "FunctionTool.task",
+        &[
+            ("traceloop.span.kind", "task".into()),
+            ("traceloop.entity.name", "FunctionTool.task".into()),
+            ("traceloop.entity.output", r#"{"tool_name": "get_weather", "raw_output": "18 C"}"#.into()),
+        ],
+    );
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+}
+
+#[test]
+fn mlflow_names_a_tool_of_dspy_after_its_class_too() {
+    let tool = told("mlflow.tracing.provider", "Tool.get_weather", &[("mlflow.spanType", "\"TOOL\"".into())]);
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+}
+
+#[test]
+fn making_an_agent_is_no_run() {
+    let made = told(
+        "opentelemetry.instrumentation.langchain",
+        "create_agent weather",
+        &[("gen_ai.operation.name", "create_agent".into()), ("gen_ai.agent.name", "weather".into())],
+    );
+    assert_eq!((made.kind, made.is_genai), (StepKind::Task, false));
+}
+
+#[test]
+fn adk_adds_reasoning_to_an_output_that_has_it_where_the_model_is_not_of_google() {
+    let call = |provider: &str| {
+        told(
+            "gcp.vertex.agent",
+            "generate_content",
+            &[
+                ("gen_ai.operation.name", "generate_content".into()),
+                ("gen_ai.provider.name", provider.into()),
+                ("gen_ai.usage.input_tokens", Value::Int(211)),
+                ("gen_ai.usage.output_tokens", Value::Int(53)),
+                ("gen_ai.usage.reasoning.output_tokens", Value::Int(16)),
+            ],
+        )
+    };
+    assert_eq!(tokens(&call("openai")), [Some(211), None, None, Some(37), Some(16)]);
+    assert_eq!(tokens(&call("gcp.gemini")), [Some(211), None, None, Some(53), Some(16)]);
+    // The same in the older way, where the total tells.
+    let response = |total: u64| {
+        let usage =
+            format!(r#""candidates_token_count": 37, "thoughts_token_count": 16, "total_token_count": {total}"#);
+        let response = format!(r#"{{"usage_metadata": {{"prompt_token_count": 211, {usage}}}}}"#);
+        told("gcp.vertex.agent", "call_llm", &[("gcp.vertex.agent.llm_response", response.into())])
+    };
+    assert_eq!(tokens(&response(248)), [Some(211), None, None, Some(37), Some(16)]);
+    assert_eq!(tokens(&response(264)), [Some(211), None, None, Some(53), Some(16)]);
+}
+
+#[test]
+fn a_crew_is_a_workflow_and_a_method_of_a_flow_no_agent() {
+    let crew = told(
+        "opentelemetry.instrumentation.crewai.instrumentation",
+        "crewai.workflow",
+        &[
+            ("gen_ai.operation.name", "invoke_agent".into()),
+            ("crewai.crew.id", "1".into()),
+            ("crewai.crew.name", "trip".into()),
+            ("crewai.crew.result", "18 C".into()),
+        ],
+    );
+    assert_eq!((crew.kind, crew.workflow_name.as_deref()), (StepKind::Workflow, Some("trip")));
+    assert_eq!(crew.content.output, Some(crate::model::json_text::JsonText::of(&"18 C".into())));
+    let openlit = |more: &[(&str, Value)]| {
+        let mut list = vec![("gen_ai.operation.name", "invoke_agent".into())];
+        list.extend_from_slice(more);
+        told("openlit.instrumentation.crewai", "invoke_agent", &list).kind
+    };
+    assert_eq!(openlit(&[]), StepKind::Task);
+    assert_eq!(openlit(&[("gen_ai.agent.name", "weather".into())]), StepKind::Agent);
+}
+
+#[test]
+fn agno_has_what_the_provider_reported() {
+    let call = |provider: &str| {
+        let list = [
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.provider", provider.into()),
+            ("llm.token_count.prompt", Value::Int(131)),
+            ("llm.token_count.completion", Value::Int(37)),
+            ("llm.token_count.prompt_details.cache_read", Value::Int(64)),
+            ("llm.token_count.prompt_details.cache_write", Value::Int(16)),
+        ];
+        tokens(&told("openinference.instrumentation.agno", "Claude.invoke", &list))
+    };
+    assert_eq!(call("Anthropic"), [Some(211), Some(64), Some(16), Some(37), None]);
+    assert_eq!(call("AwsBedrock"), [Some(211), Some(64), Some(16), Some(37), None]);
+    assert_eq!(call("OpenAI"), [Some(131), Some(64), Some(16), Some(37), None]);
+}
+
+#[test]
+fn llamaindex_names_its_agent_in_what_goes_from_step_to_step() {
+    let input =
+        r#"{"ev": "AgentSetup(input=[ChatMessage(role=<MessageRole.USER: 'user'>)], current_agent_name='weather')"}"#;
+    let list = [("openinference.span.kind", "CHAIN".into()), ("input.value", input.into())];
+    let step = told("openinference.instrumentation.llama_index", "BaseWorkflowAgent.run_agent_step", &list);
+    assert_eq!((step.kind, step.agent_name.as_deref()), (StepKind::Task, Some("weather")));
+    let output = r#"{"input": [], "current_agent_name": "weather"}"#;
+    let list = [("traceloop.span.kind", "task".into()), ("traceloop.entity.output", output.into())];
+    let step = told("opentelemetry.instrumentation.llamaindex", "BaseWorkflowAgent.task", &list);
+    assert_eq!((step.kind, step.agent_name.as_deref()), (StepKind::Task, Some("weather")));
+}
+
+#[test]
+fn beeai_has_cached_tokens_among_its_metadata_by_openinference() {
+    let call = told(
+        "openinference.instrumentation.beeai",
+        "AnthropicChatModel",
+        &[
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.token_count.prompt", Value::Int(211)),
+            ("llm.token_count.completion", Value::Int(37)),
+            ("metadata.usage.cached_prompt_tokens", Value::Int(64)),
+            ("metadata.usage.cached_creation_tokens", Value::Int(16)),
+        ],
+    );
+    assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(37), None]);
+}
+
+#[test]
+fn mlflow_has_the_agent_of_pydantic_ai_and_its_counts_as_the_framework_writes_them() {
+    let agent =
+        told("", "Agent.run_sync", &[("mlflow.spanType", r#""AGENT""#.into()), ("name", r#""weather_agent""#.into())]);
+    assert_eq!((agent.kind, agent.agent_name.as_deref()), (StepKind::Agent, Some("weather_agent")));
+    let answer = r#"{"parts": [], "usage": {"input_tokens": 211, "cache_write_tokens": 16, "cache_read_tokens": 64, "output_tokens": 37, "details": {"reasoning_tokens": 16}}, "model_name": "gpt-4o-mini-2024-07-18", "provider_response_id": "chatcmpl-0"}"#;
+    let list = [("mlflow.spanType", r#""LLM""#.into()), ("mlflow.spanOutputs", answer.into())];
+    let call = told("", "OpenAIChatModel.request", &list);
+    assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(37), Some(16)]);
+    let answered = (call.response_model.as_deref(), call.response_id.as_deref());
+    assert_eq!(answered, (Some("gpt-4o-mini-2024-07-18"), Some("chatcmpl-0")));
+}
+
+#[test]
+fn an_event_of_beeai_is_not_another_step_of_the_kind_it_happens_in() {
+    let agent = [("openinference.span.kind", "AGENT".into()), ("metadata.class_name", "RequirementAgent".into())];
+    assert_eq!(told("openinference.instrumentation.beeai", "weather_agent", &agent).kind, StepKind::Agent);
+    let event = |kind: &str, name: &str, path: &str| {
+        let list = [("openinference.span.kind", Value::from(kind)), ("metadata.path", path.into())];
+        told("openinference.instrumentation.beeai", name, &list).kind
+    };
+    assert_eq!(event("AGENT", "final_answer", "agent.requirement.final_answer"), StepKind::Task);
+    assert_eq!(event("LLM", "new_token", "backend.openai.chat.new_token"), StepKind::Task);
+}
+
+#[test]
+fn ag2_reports_what_calls_used_beside_them_and_what_it_used_itself_as_calls() {
+    let used = |of: (&str, &str), provider: &str| {
+        let list = [
+            (of.0, Value::from(of.1)),
+            ("gen_ai.provider.name", provider.into()),
+            ("gen_ai.usage.input_tokens", Value::Int(131)),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+            ("gen_ai.usage.cache_read_input_tokens", Value::Int(64)),
+            ("gen_ai.usage.cache_creation_input_tokens", Value::Int(16)),
+            ("gen_ai.usage.thinking_tokens", Value::Int(8)),
+        ];
+        let step = told("opentelemetry.instrumentation.ag2", "record_usage", &list);
+        (step.kind, tokens(&step))
+    };
+    let call = ("gen_ai.operation.name", "chat");
+    assert_eq!(used(call, "anthropic"), (StepKind::Llm, [Some(211), Some(64), Some(16), Some(37), Some(8)]));
+    assert_eq!(used(call, "openai"), (StepKind::Llm, [Some(131), Some(64), Some(16), Some(37), Some(8)]));
+    let kind = |word| used(("ag2.usage.kind", word), "openai").0;
+    let kinds = ["model_call", "subtask", "compaction", "aggregation"].map(kind);
+    assert_eq!(kinds, [StepKind::Task, StepKind::Task, StepKind::Llm, StepKind::Llm]);
+}
+
+#[test]
+fn a_tool_of_agno_has_failed_whose_print_says_so() {
+    // `opentelemetry-instrumentation-agno` 0.62 with `agno` 3.1.
+    let tool = |output: &str| {
+        let list = [
+            ("traceloop.span.kind", Value::from("tool")),
+            ("gen_ai.tool.name", "get_weather".into()),
+            ("traceloop.entity.output", output.into()),
+        ];
+        let tool = told("opentelemetry.instrumentation.agno", "get_weather.tool", &list);
+        (
+            tool.status,
+            tool.error.and_then(|error| error.message),
+            tool.content.output.map(|text| text.as_str().to_owned()),
+        )
+    };
+    let failed = tool("status='failure' result=None error='no weather' updated_session_state=None images=None");
+    assert_eq!((failed.0, failed.1.as_deref()), (StepStatus::Error, Some("no weather")));
+    let done = tool("status='success' result='18 degrees' error=None updated_session_state=None images=None");
+    assert_eq!((done.0, done.2.as_deref()), (StepStatus::Success, Some("\"18 degrees\"")));
+    // What a tool of a program gives may have a status of its own.
+    assert_eq!(tool(r#"{"status": "failure"}"#).0, StepStatus::Success);
+}
+
+#[test]
+fn building_a_workflow_is_no_run_by_the_agent_framework() {
+    let list = [("workflow_builder.name", "Sequential".into()), ("workflow.id", "a-1".into())];
+    assert!(!told("agent_framework", "workflow.build", &list).is_genai);
+    let run = told("agent_framework", "workflow.run", &[("workflow.name", "Sequential".into())]);
+    assert_eq!((run.kind, run.is_genai, run.workflow_name.as_deref()), (StepKind::Workflow, true, Some("Sequential")));
+}
+
+#[test]
+fn a_stream_that_was_refused_leaves_an_answer_with_nothing_in_it_by_pydantic_ai() {
+    let status = |scope: &str, output: &str, model: &str| {
+        let list = [
+            ("gen_ai.operation.name", Value::from("chat")),
+            ("gen_ai.request.model", "gpt-4o-mini".into()),
+            ("gen_ai.response.model", model.into()),
+            ("gen_ai.output.messages", output.into()),
+        ];
+        told(scope, "chat gpt-4o-mini", &list).status
+    };
+    let empty = r#"[{"role":"assistant","parts":[]}]"#;
+    assert_eq!(status("pydantic-ai", empty, "gpt-4o-mini"), StepStatus::Error);
+    // The program stopped reading it, or hides what was said.
+    assert_eq!(status("pydantic-ai", empty, "gpt-4o-mini-2024-07-18"), StepStatus::Success);
+    let said = r#"[{"role":"assistant","parts":[{"type":"text","content":"It is 18 "}]}]"#;
+    assert_eq!(status("pydantic-ai", said, "gpt-4o-mini"), StepStatus::Success);
+    // Logfire tells of a stream's answer later.
+    assert_eq!(status("logfire.openai", empty, "gpt-4o-mini"), StepStatus::Success);
+}
+
+#[test]
+fn a_class_that_python_prints_is_the_class() {
+    // Semantic Kernel.
+    let list = [
+        ("gen_ai.operation.name", Value::from("chat")),
+        ("error.type", "<class 'semantic_kernel.exceptions.service_exceptions.ServiceResponseException'>".into()),
+    ];
+    let error = told("semantic_kernel.utils", "chat gpt-4o-mini", &list).error.and_then(|error| error.kind);
+    assert_eq!(error.as_deref(), Some("semantic_kernel.exceptions.service_exceptions.ServiceResponseException"));
+}
+
+#[test]
+fn a_tool_that_failed_has_its_name_in_that_of_its_span_alone_by_older_adk() {
+    let list = [("exception.type", Value::from("ValueError"))];
+    let tool = told("gcp.vertex.agent", "execute_tool get_weather", &list);
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+    assert_eq!(told("gcp.vertex.agent", "execute_tool (merged)", &[]).kind, StepKind::Task);
+}

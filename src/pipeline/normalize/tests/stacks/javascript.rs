@@ -1,0 +1,287 @@
+//! Frameworks in JavaScript.
+
+use super::*;
+
+#[test]
+fn vercels_sdk_counts_by_its_version_and_says_what_the_provider_reported() {
+    let call = |provider: &str, counts: &[(&str, i64)], metadata: &str| {
+        let mut list = vec![
+            ("ai.operationId", Value::from("ai.generateText.doGenerate")),
+            ("ai.model.provider", provider.into()),
+            ("ai.response.providerMetadata", metadata.into()),
+        ];
+        list.extend(counts.iter().map(|(key, count)| (*key, Value::Int(*count))));
+        tokens(&told("ai", "ai.generateText.doGenerate", &list))
+    };
+    let anthropic = r#"{"anthropic": {"usage": {"input_tokens": 131, "cache_creation_input_tokens": 16, "cache_read_input_tokens": 64, "output_tokens": 37}, "cacheCreationInputTokens": 16}}"#;
+    let all = [Some(211), Some(64), Some(16), Some(37), None];
+    // SDK 5 leaves cached tokens out, SDK 6 has them in.
+    let five = [("ai.usage.promptTokens", 131), ("ai.usage.completionTokens", 37)];
+    assert_eq!(call("anthropic.messages", &five, anthropic), all);
+    let six = [
+        ("ai.usage.inputTokens", 211),
+        ("ai.usage.inputTokenDetails.cacheReadTokens", 64),
+        ("ai.usage.inputTokenDetails.cacheWriteTokens", 16),
+        ("ai.usage.outputTokens", 37),
+    ];
+    assert_eq!(call("anthropic.messages", &six, anthropic), all);
+    // Of Bedrock there is what was written alone.
+    let bedrock = r#"{"bedrock": {"usage": {"cacheWriteInputTokens": 16}}}"#;
+    assert_eq!(call("amazon-bedrock", &six, bedrock), all);
+    let five_cached =
+        [("ai.usage.inputTokens", 131), ("ai.usage.cachedInputTokens", 64), ("ai.usage.outputTokens", 37)];
+    assert_eq!(call("amazon-bedrock", &five_cached, bedrock), all);
+    // SDK 4 has no object of Anthropic's own.
+    let four = r#"{"anthropic": {"cacheCreationInputTokens": 16, "cacheReadInputTokens": 64}}"#;
+    assert_eq!(call("anthropic.messages", &five, four), all);
+    let openai = r#"{"openai": {"reasoningTokens": 16, "cachedPromptTokens": 64}}"#;
+    let whole = [("ai.usage.promptTokens", 211), ("ai.usage.completionTokens", 37)];
+    assert_eq!(call("openai.chat", &whole, openai), [Some(211), Some(64), None, Some(37), Some(16)]);
+    let google = r#"{"google": {"usageMetadata": {"cachedContentTokenCount": 64, "thoughtsTokenCount": 16, "promptTokenCount": 211, "candidatesTokenCount": 21, "totalTokenCount": 248}}}"#;
+    let without = [("ai.usage.promptTokens", 211), ("ai.usage.completionTokens", 21)];
+    assert_eq!(call("google.generative-ai", &without, google), [Some(211), Some(64), None, Some(37), Some(16)]);
+    // Where it only thought, the provider leaves out what it answered.
+    let thought =
+        r#"{"google": {"usageMetadata": {"thoughtsTokenCount": 37, "promptTokenCount": 211, "totalTokenCount": 248}}}"#;
+    let (input, output) = (("ai.usage.inputTokens", 211), ("ai.usage.outputTokens", 37));
+    let only_thought = [Some(211), None, None, Some(37), Some(37)];
+    assert_eq!(call("google.generative-ai", &[input], thought), only_thought);
+    assert_eq!(call("google.generative-ai", &[input, output], thought), only_thought);
+}
+
+/// A span of the AI SDK with that status, with an exception or without.
+fn of_ai_sdk(scope: &str, list: &[(&str, Value)], status: (i32, &str), has_exception: bool) -> StepFacts {
+    let mut record = ended(list);
+    record.scope.name = scope.to_owned();
+    record.span.status = Some(Status { code: status.0, message: status.1.to_owned() });
+    if has_exception {
+        let list = [("exception.type", "TypeError".into()), ("exception.message", status.1.into())];
+        record.span.events = vec![event("exception", &list)];
+    }
+    facts(&record)
+}
+
+/// `@arizeai/openinference-vercel` 3.2.1 `TraceAggregateManager.ts`: with version 2 of OpenTelemetry's SDK every span that ends
+/// after the first failure, else the root alone.
+#[test]
+fn a_failure_that_openinferences_exporter_hands_on_is_no_failure_of_the_step() {
+    let legacy = [("ai.operationId", "ai.generateText".into()), ("openinference.span.kind", "AGENT".into())];
+    let seven = [
+        ("gen_ai.operation.name", "chat".into()),
+        ("gen_ai.response.finish_reasons", "stop".into()),
+        ("openinference.span.kind", "LLM".into()),
+    ];
+    let reason = (2, "no such city");
+    for (scope, list) in [("ai", &legacy[..]), ("gen_ai", &seven[..])] {
+        let own = of_ai_sdk(scope, list, reason, true);
+        let error = own.error.and_then(|error| error.kind);
+        assert_eq!((own.status, error.as_deref()), (StepStatus::Error, Some("TypeError")));
+        let handed_on = of_ai_sdk(scope, list, reason, false);
+        assert_eq!((handed_on.status, handed_on.error), (StepStatus::Success, None));
+        // What is no error by its class has no exception, and no message either.
+        assert_eq!(of_ai_sdk(scope, list, (2, ""), false).status, StepStatus::Error);
+    }
+    let ended_so = [legacy[0].clone(), ("ai.response.finishReason", "error".into())];
+    assert_eq!(of_ai_sdk("ai", &ended_so, (2, "ai.response.finishReason=error"), false).status, StepStatus::Error);
+    assert_eq!(of_ai_sdk("another", &seven, reason, false).status, StepStatus::Error);
+    assert_eq!(of_ai_sdk("ai", &legacy[..1], reason, false).status, StepStatus::Error, "no exporter had to do with it");
+}
+
+/// `ai` 6.0.326 and 7.0.173, `@ai-sdk/otel` 1.0.173 `onAbort`.
+#[test]
+fn what_the_program_aborts_ends_without_a_word_by_the_ai_sdk() {
+    let stream = ("ai.operationId", Value::from("ai.streamText"));
+    let status = |scope: &str, list: &[(&str, Value)]| of_ai_sdk(scope, list, (0, ""), false).status;
+    assert_eq!(status("ai", std::slice::from_ref(&stream)), StepStatus::Cancelled);
+    assert_eq!(status("ai", &[stream, ("ai.response.finishReason", "stop".into())]), StepStatus::Success);
+    // Version 7 ends the call within as well.
+    assert_eq!(status("ai", &[("ai.operationId", "ai.streamText.doStream".into())]), StepStatus::Cancelled);
+    for operation in ["invoke_agent", "chat"] {
+        let list = [("gen_ai.operation.name", Value::from(operation))];
+        assert_eq!(status("gen_ai", &list), StepStatus::Cancelled);
+        // OpenInference's exporter says of every span without a failure that it is well.
+        assert_eq!(of_ai_sdk("gen_ai", &list, (1, ""), false).status, StepStatus::Cancelled);
+        let answered = [list[0].clone(), ("gen_ai.response.finish_reasons", "stop".into())];
+        assert_eq!(status("gen_ai", &answered), StepStatus::Success);
+    }
+    assert_eq!(status("gen_ai", &[("gen_ai.operation.name", "agent_step".into())]), StepStatus::Success);
+    assert_eq!(status("gen_ai", &[("gen_ai.operation.name", "execute_tool".into())]), StepStatus::Success);
+}
+
+/// `@ai-sdk/otel` 1.0.173 `supplemental-attributes.ts`.
+#[test]
+fn the_ai_sdk_7_says_more_where_the_program_asks_for_it() {
+    let call = |more: &[(&str, Value)]| {
+        let mut list = vec![
+            ("gen_ai.operation.name", Value::from("chat")),
+            ("gen_ai.usage.input_tokens", Value::Int(211)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(64)),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+        ];
+        list.extend_from_slice(more);
+        told("gen_ai", "chat gemini-2.5-flash", &list)
+    };
+    let usage = call(&[
+        ("gen_ai.provider.name", "openai".into()),
+        ("ai.usage.outputTokenDetails.reasoningTokens", Value::Int(16)),
+        ("ai.settings.context.sessionId", "s-1".into()),
+        ("ai.settings.context.userId", "u-1".into()),
+    ]);
+    assert_eq!(tokens(&usage), [Some(211), Some(64), None, Some(37), Some(16)]);
+    assert_eq!((usage.session_id.as_deref(), usage.user_id.as_deref()), (Some("s-1"), Some("u-1")));
+    let google = r#"{"google": {"usageMetadata": {"cachedContentTokenCount": 64, "thoughtsTokenCount": 16, "promptTokenCount": 211,
+        "candidatesTokenCount": 21, "totalTokenCount": 248}}}"#;
+    let google =
+        call(&[("gen_ai.provider.name", "gcp.gemini".into()), ("ai.response.providerMetadata", google.into())]);
+    assert_eq!(tokens(&google), [Some(211), Some(64), None, Some(37), Some(16)]);
+    let anthropic = r#"{"anthropic": {"usage": {"input_tokens": 131, "cache_creation_input_tokens": 16, "cache_read_input_tokens": 64,
+        "output_tokens": 37}}}"#;
+    let anthropic =
+        call(&[("gen_ai.provider.name", "anthropic".into()), ("ai.response.providerMetadata", anthropic.into())]);
+    assert_eq!(tokens(&anthropic), [Some(211), Some(64), Some(16), Some(37), None]);
+}
+
+#[test]
+fn a_gateway_is_no_provider_and_openrouter_tells_what_the_sdk_leaves_out() {
+    let call = |scope: &str, list: &[(&str, &str)]| {
+        let list: Vec<(&str, Value)> = list.iter().map(|(key, value)| (*key, Value::from(*value))).collect();
+        told(scope, "chat", &list)
+    };
+    let legacy = [
+        ("ai.operationId", "ai.generateText.doGenerate"),
+        ("ai.model.provider", "gateway"),
+        ("ai.model.id", "anthropic/claude-sonnet-4.5"),
+        ("gen_ai.system", "gateway"),
+        ("gen_ai.request.model", "anthropic/claude-sonnet-4.5"),
+    ];
+    assert_eq!(call("ai", &legacy).provider.as_deref(), Some("anthropic"));
+    // By an exporter that writes OpenInference's names beside.
+    let beside = [&legacy[..], &[("openinference.span.kind", "LLM")]].concat();
+    assert_eq!(call("ai", &beside).provider.as_deref(), Some("anthropic"));
+    let seven = [
+        ("gen_ai.operation.name", "chat"),
+        ("gen_ai.provider.name", "gateway"),
+        ("gen_ai.request.model", "google/gemini-2.5-pro"),
+    ];
+    assert_eq!(call("gen_ai", &seven).provider.as_deref(), Some("gcp.gen_ai"));
+    assert_eq!(call("app", &seven).provider, None);
+    let metadata = r#"{"openrouter": {"usage": {"promptTokens": 211, "promptTokensDetails": {"cachedTokens": 64}, "completionTokens": 37,
+        "completionTokensDetails": {"reasoningTokens": 16}, "totalTokens": 248, "cost": 0.01}}}"#;
+    let openrouter = [
+        ("ai.operationId", "ai.generateText.doGenerate"),
+        ("ai.model.provider", "openrouter"),
+        ("ai.usage.inputTokens", "211"),
+        ("ai.usage.outputTokens", "37"),
+        ("ai.response.providerMetadata", metadata),
+    ];
+    assert_eq!(tokens(&call("ai", &openrouter)), [Some(211), Some(64), None, Some(37), Some(16)]);
+}
+
+#[test]
+fn mastra_has_what_went_in_and_out_under_names_of_its_own() {
+    let agent = told(
+        "@mastra/otel-exporter",
+        "invoke_agent weather",
+        &[
+            ("mastra.span.type", "agent_run".into()),
+            ("gen_ai.operation.name", "invoke_agent".into()),
+            ("gen_ai.agent.name", "weather".into()),
+            ("mastra.metadata.resourceId", "u-1".into()),
+            ("mastra.agent_run.input", "weather?".into()),
+            ("mastra.agent_run.output", r#"{"text":"sunny"}"#.into()),
+        ],
+    );
+    assert_eq!((agent.kind, agent.user_id.as_deref()), (StepKind::Agent, Some("u-1")));
+    assert_eq!(agent.content.input, Some(serde_json::json!("weather?").into()));
+    assert_eq!(agent.content.output, Some(serde_json::json!({"text": "sunny"}).into()));
+    let whole = told(
+        "@mastra/otel-exporter",
+        "model_generation gpt-5-mini",
+        &[("mastra.span.type", "model_generation".into()), ("gen_ai.operation.name", "model_generation".into())],
+    );
+    assert_eq!(whole.kind, StepKind::Task);
+}
+
+/// `@mastra/otel-exporter` 1.4 with `@mastra/core` 1.71: its status is OK, and only the agent's is an error.
+#[test]
+fn a_call_that_ends_by_an_error_has_failed_by_mastra_and_the_ai_sdk() {
+    let mastra = |span_type: &str, list: &[(&str, Value)]| {
+        let list = [&[("mastra.span.type", Value::from(span_type))], list].concat();
+        of_ai_sdk("@mastra/otel-exporter", &list, (1, ""), false)
+    };
+    let chat = ("gen_ai.operation.name", Value::from("chat"));
+    let ended_by =
+        |reason: &str| mastra("model_inference", &[chat.clone(), ("gen_ai.response.finish_reasons", reason.into())]);
+    assert_eq!(ended_by(r#"["error"]"#).status, StepStatus::Error);
+    assert_eq!(ended_by(r#"["stop"]"#).status, StepStatus::Success);
+    let legacy = [("ai.operationId", "ai.streamText.doStream".into()), ("ai.response.finishReason", "error".into())];
+    assert_eq!(of_ai_sdk("ai", &legacy, (0, ""), false).status, StepStatus::Error);
+    let reasons = Value::Array(ArrayValue { values: vec![Value::from("error").into()] });
+    let seven = [chat, ("gen_ai.response.finish_reasons", reasons)];
+    assert_eq!(of_ai_sdk("gen_ai", &seven, (0, ""), false).status, StepStatus::Error);
+    let workflow = told(
+        "@mastra/otel-exporter",
+        "invoke_workflow flow",
+        &[("mastra.span.type", "workflow_run".into()), ("gen_ai.operation.name", "invoke_workflow".into())],
+    );
+    assert_eq!((workflow.kind, workflow.workflow_name.as_deref()), (StepKind::Workflow, Some("flow")));
+}
+
+#[test]
+fn pieces_of_a_generation_are_no_calls_by_mastras_exporter_for_arize() {
+    let told = |span_type: &str, kind: &str| {
+        let list = [
+            ("openinference.span.kind", kind.into()),
+            ("mastra.span.type", span_type.into()),
+            ("metadata", r#"{"runId": "r-1", "resourceId": "u-1"}"#.into()),
+        ];
+        super::stacks::told("@mastra/otel-exporter", "any", &list)
+    };
+    let kinds = |list: &[(&str, &str)]| list.iter().map(|(span, kind)| told(span, kind).kind).collect::<Vec<_>>();
+    let calls =
+        [("model_generation", "LLM"), ("model_step", "LLM"), ("model_chunk", "LLM"), ("model_inference", "CHAIN")];
+    assert_eq!(kinds(&calls), [StepKind::Llm, StepKind::Task, StepKind::Task, StepKind::Task]);
+    let others = [("agent_run", "AGENT"), ("tool_call", "TOOL"), ("workflow_run", "CHAIN")];
+    assert_eq!(kinds(&others), [StepKind::Agent, StepKind::Tool, StepKind::Workflow]);
+    assert_eq!(told("agent_run", "AGENT").user_id.as_deref(), Some("u-1"));
+}
+
+#[test]
+fn the_name_of_an_api_is_no_part_of_the_providers() {
+    for (word, provider) in [
+        ("openai.responses", "openai"),
+        ("azure.chat", "azure.ai.openai"),
+        ("togetherai.chat", "togetherai"),
+        ("azure.ai.openai", "azure.ai.openai"),
+        ("vertex.anthropic.messages", "gcp.vertex_ai"),
+    ] {
+        let call = told("any", "chat", &[("gen_ai.provider.name", word.into())]);
+        assert_eq!(call.provider.as_deref(), Some(provider));
+    }
+}
+
+#[test]
+fn voltagents_agents_bear_what_all_their_calls_used_and_its_calls_the_last_of_it() {
+    let told = |list: &[(&str, Value)]| {
+        let list = [&[("entity.type", "agent".into()), ("entity.name", "weather".into())], list].concat();
+        super::stacks::told("@voltagent/core", "any", &list)
+    };
+    let agent = told(&[
+        ("usage.prompt_tokens", Value::Int(532)),
+        ("usage.completion_tokens", Value::Int(94)),
+        ("usage.cached_tokens", Value::Int(161)),
+        ("usage.reasoning_tokens", Value::Int(41)),
+        ("conversation.id", "c-1".into()),
+    ]);
+    assert_eq!((agent.kind, agent.agent_name.as_deref()), (StepKind::Agent, Some("weather")));
+    assert_eq!(
+        (tokens(&agent), agent.session_id.as_deref()),
+        ([Some(532), Some(161), None, Some(94), Some(41)], Some("c-1"))
+    );
+    let last = [("llm.usage.prompt_tokens", Value::Int(321)), ("llm.usage.total_tokens", Value::Int(378))];
+    let call = told(&[&[("span.type", "llm".into()), ("llm.model", "gpt-4o-mini".into())], &last[..]].concat());
+    assert_eq!((call.kind, call.model(), call.tokens), (StepKind::Llm, Some("gpt-4o-mini"), None));
+    let tool = told(&[("span.type", "tool".into()), ("tool.name", "get_weather".into()), ("output", "18 C".into())]);
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+    assert_eq!(told(&[("span.type", "memory".into())]).kind, StepKind::Task);
+}

@@ -1,0 +1,414 @@
+//! LangChain and LangGraph, by their own telemetry and by that of others.
+
+use super::*;
+
+#[test]
+fn langfuse_puts_anthropics_name_for_cached_tokens_beside_its_own_buckets() {
+    let usage = r#"{"cache_creation_input_tokens": 16, "cache_read_input_tokens": 64, "input": 131, "output": 37}"#;
+    let call = told(
+        "langfuse-sdk",
+        "ChatAnthropic",
+        &[("langfuse.observation.type", "generation".into()), ("langfuse.observation.usage_details", usage.into())],
+    );
+    assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(37), None]);
+}
+
+#[test]
+fn langfuse_moves_every_detail_of_langchain_out_of_what_it_is_a_part_of() {
+    let call = |usage: &str| {
+        let list = [
+            ("langfuse.observation.type", "generation".into()),
+            ("langfuse.observation.metadata.ls_provider", "\"google_vertexai\"".into()),
+            ("langfuse.observation.usage_details", usage.into()),
+        ];
+        tokens(&told("langfuse-sdk", "Chat", &list))
+    };
+    // Vertex, by modality; with thoughts, and with what came from the cache.
+    let modality = r#"{"input": 0, "output": 0, "total": 1200, "input_modality_1": 1000, "output_modality_1": 200}"#;
+    assert_eq!(call(modality), [Some(1000), None, None, Some(200), None]);
+    let cached = r#"{"input": 0, "output": 0, "total": 1300, "input_modality_1": 800, "cached_modality_1": 200, "cached_content_token_count": 200,
+        "output_modality_1": 200, "thoughts_token_count": 100}"#;
+    assert_eq!(call(cached), [Some(1000), Some(200), None, Some(300), Some(100)]);
+    let alone = r#"{"input": 1000, "output": 200, "total": 1300, "cached_content_token_count": 200, "thoughts_token_count": 100}"#;
+    assert_eq!(call(alone), [Some(1000), Some(200), None, Some(300), Some(100)]);
+    // OpenAI in a tier; what is told of the dearer one stays in what it is a part of, but in JavaScript.
+    let flex = r#"{"input": 0, "output": 0, "total": 248, "input_flex": 147, "input_flex_cache_read": 64, "output_flex": 21, "output_flex_reasoning": 16}"#;
+    let all = [Some(211), Some(64), None, Some(37), Some(16)];
+    assert_eq!(call(flex), all);
+    assert_eq!(call(&flex.replace("flex", "priority")), all);
+    let priority = r#"{"input": 201, "output": 37, "input_audio": 10, "total": 248, "input_priority": 147, "input_priority_cache_read": 64,
+        "output_priority": 21, "output_priority_reasoning": 16}"#;
+    assert_eq!(call(priority), all);
+    let nested = priority.replace("201", "211").replace(r#""input_audio": 10, "#, "");
+    assert_eq!(call(&nested), all);
+    // Parts that overlap make no more than all.
+    let overlapping = r#"{"input": 0, "output": 21, "total": 248, "input_cached_tokens": 64, "input_text_tokens": 211, "output_reasoning": 16}"#;
+    assert_eq!(call(overlapping), all);
+    // A total that is less than the two alone says nothing.
+    let lost = r#"{"input": 147, "output": 37, "total": 0, "input_cached_tokens": 64}"#;
+    assert_eq!(call(lost), [Some(211), Some(64), None, Some(37), None]);
+    // Anthropic's, by when a cache ends; its own counts are told beside.
+    let written = r#"{"input": 131, "output": 37, "total": 248, "input_cache_read": 64, "input_cache_creation": 0, "input_ephemeral_5m_input_tokens": 10,
+        "input_ephemeral_1h_input_tokens": 6}"#;
+    let all = [Some(211), Some(64), Some(16), Some(37), None];
+    assert_eq!(call(written), all);
+    let own = r#"{"input": 131, "output": 37, "cache_read_input_tokens": 64, "cache_creation_input_tokens": 16, "cache_creation_ephemeral_1h_input_tokens": 6}"#;
+    assert_eq!(call(own), all);
+    let bedrock =
+        r#"{"input": 131, "output": 37, "total": 248, "cache_read_input_tokens": 64, "cache_write_input_tokens": 16}"#;
+    assert_eq!(call(bedrock), all);
+    // LiteLLM's, which have the cached ones under both names.
+    let litellm =
+        r#"{"input": 147, "output": 37, "total": 248, "input_cached_tokens": 64, "cache_read_input_tokens": 64}"#;
+    assert_eq!(call(litellm), [Some(211), Some(64), None, Some(37), None]);
+}
+
+#[test]
+fn langfuse_says_the_reason_of_a_failure_under_its_own_name() {
+    let failed = told(
+        "langfuse-sdk",
+        "OpenAI.chat",
+        &[
+            ("langfuse.observation.type", "generation".into()),
+            ("langfuse.observation.level", "ERROR".into()),
+            ("langfuse.observation.status_message", "Error: 500 no".into()),
+        ],
+    );
+    assert_eq!(failed.error.and_then(|error| error.message).as_deref(), Some("Error: 500 no"));
+}
+
+#[test]
+fn langchain_says_who_is_an_agent_by_every_instrumentation() {
+    for (scope, list) in [
+        (
+            "openinference.instrumentation.langchain",
+            vec![
+                ("openinference.span.kind", "CHAIN"),
+                ("metadata", r#"{"lc_agent_name": "weather", "thread_id": "s-1", "user_id": "u-1"}"#),
+            ],
+        ),
+        (
+            "langfuse-sdk",
+            vec![
+                ("langfuse.observation.type", "chain"),
+                ("langfuse.observation.metadata.lc_agent_name", "\"weather\""),
+                ("session.id", "s-1"),
+                ("user.id", "u-1"),
+            ],
+        ),
+        (
+            "mlflow.tracing.provider",
+            vec![
+                ("mlflow.spanType", "\"CHAIN\""),
+                ("metadata", r#"{"lc_agent_name": "weather", "thread_id": "s-1", "user_id": "u-1"}"#),
+            ],
+        ),
+    ] {
+        let list: Vec<(&str, Value)> = list.into_iter().map(|(key, value)| (key, value.into())).collect();
+        let agent = told(scope, "weather", &list);
+        assert_eq!((agent.kind, agent.agent_name.as_deref()), (StepKind::Agent, Some("weather")), "{scope}");
+        assert_eq!((agent.session_id.as_deref(), agent.user_id.as_deref()), (Some("s-1"), Some("u-1")), "{scope}");
+        assert_eq!(told(scope, "model", &list).kind, StepKind::Task, "{scope}");
+    }
+    // Whatever has `agent` in its name is said to be one.
+    let tool = told(
+        "openinference.instrumentation.langchain",
+        "transfer_to_weather_agent",
+        &[("openinference.span.kind", "AGENT".into()), ("tool.name", "transfer_to_weather_agent".into())],
+    );
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("transfer_to_weather_agent")));
+}
+
+#[test]
+fn who_hands_control_on_by_raising_has_not_failed_and_who_stops_reading_has_cancelled() {
+    let ended_by = |scope: &str, mark: (&str, Value), class: &str, message: &str| {
+        let mut record = ended(&[mark]);
+        record.scope.name = scope.to_owned();
+        record.span.status = Some(Status { code: 2, message: String::new() });
+        let raised = [("exception.type", class.into()), ("exception.message", message.into())];
+        record.span.events = vec![event("exception", &raised)];
+        let facts = facts(&record);
+        (facts.status, facts.error.and_then(|error| error.kind))
+    };
+    let traceloop = |class| {
+        let mark = ("traceloop.span.kind", "task".into());
+        ended_by("opentelemetry.instrumentation.langchain", mark, class, "…")
+    };
+    assert_eq!(traceloop("langgraph.errors.ParentCommand"), (StepStatus::Success, None));
+    assert_eq!(traceloop("GraphInterrupt"), (StepStatus::Success, None));
+    // Pydantic AI up to its format 4: a tool that waits for a person or for another program.
+    for class in ["pydantic_ai.exceptions.ApprovalRequired", "pydantic_ai.exceptions.CallDeferred"] {
+        let mark = ("gen_ai.operation.name", "execute_tool".into());
+        assert_eq!(ended_by("pydantic-ai", mark, class, "").0, StepStatus::Success, "{class}");
+    }
+    assert_eq!(traceloop("GeneratorExit"), (StepStatus::Cancelled, Some("GeneratorExit".into())));
+    // LangSmith has the class in what Python prints of it.
+    let langsmith = |message| ended_by("langsmith", ("langsmith.span.kind", "chain".into()), "Exception", message);
+    assert_eq!(langsmith("ParentCommand(Command(graph='a'))Traceback (most recent …"), (StepStatus::Success, None));
+    assert_eq!(langsmith("GeneratorExit()Traceback (…"), (StepStatus::Cancelled, Some("GeneratorExit".into())));
+    assert_eq!(langsmith("it is (odd)"), (StepStatus::Error, Some("Exception".into())));
+    // Of a class that any error may have, words of the message tell nothing but where they say it all.
+    for (message, status) in [
+        ("cannot cancel order 7", StepStatus::Error),
+        ("invalid timeout value", StepStatus::Error),
+        ("ENOENT: no such file, deadline.txt", StepStatus::Error),
+        ("TimeoutError: no answer", StepStatus::Timeout),
+        ("Request was aborted.", StepStatus::Cancelled),
+    ] {
+        let mark = ("traceloop.span.kind", "task".into());
+        assert_eq!(ended_by("@traceloop/node-server-sdk", mark, "Error", message).0, status, "{message}");
+    }
+    // OpenTelemetry's own for OpenAI.
+    let mut left = ended(&[("gen_ai.operation.name", "chat".into()), ("error.type", "_OTHER".into())]);
+    left.span.status = Some(Status { code: 2, message: "abandoned stream".into() });
+    assert_eq!(facts(&left).status, StepStatus::Cancelled);
+}
+
+#[test]
+fn langchains_own_answer_says_what_openinference_leaves_out() {
+    let usage = r#"{"input_tokens": 211, "output_tokens": 38, "total_tokens": 249, "input_token_details": {"cache_read": 64, "cache_creation": 16}}"#;
+    let kwargs = format!(r#"{{"response_metadata": {{"id": "msg-1"}}, "usage_metadata": {usage}}}"#);
+    let answer = format!(r#"{{"generations": [[{{"message": {{"kwargs": {kwargs}}}}}]]}}"#);
+    let call = told(
+        "@arizeai/openinference-instrumentation-langchain",
+        "ChatAnthropic",
+        &[
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.token_count.prompt", Value::Int(211)),
+            ("llm.token_count.completion", Value::Int(38)),
+            ("llm.token_count.prompt_details.cache_read", Value::Int(64)),
+            ("output.value", answer.into()),
+        ],
+    );
+    assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(38), None]);
+    assert_eq!(call.response_id.as_deref(), Some("msg-1"));
+}
+
+#[test]
+fn openllmetry_says_of_langchain_in_javascript_that_a_task_is_a_tool_and_in_its_answer_which() {
+    let answer =
+        r#"{"kwargs": {"status": "success", "content": "18 C", "tool_call_id": "call-1", "name": "get_weather"}}"#;
+    let tool = told(
+        "@traceloop/instrumentation-langchain",
+        "execute_tool DynamicStructuredTool",
+        &[
+            ("gen_ai.operation.name", "execute_tool".into()),
+            ("traceloop.span.kind", "task".into()),
+            ("traceloop.entity.name", "DynamicStructuredTool".into()),
+            ("traceloop.entity.output", answer.into()),
+        ],
+    );
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+    assert_eq!(tool.tool_call_id.as_deref(), Some("call-1"));
+}
+
+#[test]
+fn langsmiths_wrapper_of_gemini_has_thoughts_in_the_total_of_its_object_alone() {
+    let usage = |total: u64| {
+        format!(
+            r#"{{"input_tokens": 211, "output_tokens": 21, "total_tokens": {total}, "input_token_details": {{"cache_read": 64}}, "output_token_details": {{"reasoning": 16}}}}"#
+        )
+    };
+    let call = |total: u64| {
+        told(
+            "langsmith",
+            "ChatGoogleGenerativeAI",
+            &[
+                ("langsmith.span.kind", "llm".into()),
+                ("gen_ai.system", "gemini".into()),
+                ("gen_ai.usage.input_tokens", Value::Int(211)),
+                ("gen_ai.usage.output_tokens", Value::Int(21)),
+                ("gen_ai.usage.total_tokens", Value::Int(232)),
+                ("langsmith.metadata.usage_metadata", usage(total).into()),
+            ],
+        )
+    };
+    assert_eq!(tokens(&call(248)), [Some(211), Some(64), None, Some(37), Some(16)]);
+    // LangChain's own has them in the output.
+    assert_eq!(tokens(&call(232)), [Some(211), Some(64), None, Some(21), Some(16)]);
+}
+
+#[test]
+fn langchain_tells_by_name_how_long_a_cache_is_kept_and_in_which_tier_a_call_was_served() {
+    let call = |keys: &[(&str, Value)]| {
+        let mut list = vec![
+            ("langsmith.span.kind", "llm".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(211)),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+        ];
+        list.extend_from_slice(keys);
+        let mut record = ended(&list);
+        normalize(&mut record);
+        let hour = record.span.attr(names::CACHE_WRITE_1H_TOKENS).and_then(Value::as_i64);
+        (tokens(&facts(&record)), hour)
+    };
+    // LangSmith's wrapper of Anthropic, as Python prints it.
+    let details = |text: &str| call(&[("gen_ai.usage.input_token_details", text.into())]);
+    let short = details("{'cache_read': 64, 'ephemeral_5m_input_tokens': 16}");
+    assert_eq!(short, ([Some(211), Some(64), Some(16), Some(37), None], None));
+    let both = details(
+        "{'cache_read': 64, 'cache_creation': 0, 'ephemeral_5m_input_tokens': 10, 'ephemeral_1h_input_tokens': 6}",
+    );
+    assert_eq!(both, ([Some(211), Some(64), Some(16), Some(37), None], Some(6)));
+    assert_eq!(details("{'cache_creation': 16}"), ([Some(211), None, Some(16), Some(37), None], None));
+    // Gemini's, of which those over a bound are apart.
+    assert_eq!(details("{'cache_read': 60, 'cache_read_over_200k': 4, 'over_200k': 9}").0[1], Some(64));
+    // LangChain's own object.
+    let object = |details: &str| {
+        let usage = format!(r#"{{"input_tokens": 211, "output_tokens": 37, "total_tokens": 248, {details}}}"#);
+        call(&[("langsmith.metadata.usage_metadata", usage.into())])
+    };
+    let anthropic = r#""input_token_details": {"cache_read": 64, "cache_creation": 0, "ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 6}"#;
+    assert_eq!(object(anthropic), ([Some(211), Some(64), Some(16), Some(37), None], Some(6)));
+    let priority = r#""input_token_details": {"priority_cache_read": 64, "priority": 147}, "output_token_details": {"priority_reasoning": 16, "priority": 21}"#;
+    assert_eq!(object(priority).0, [Some(211), Some(64), None, Some(37), Some(16)]);
+}
+
+#[test]
+fn langfuse_passes_on_the_provider_that_langchain_knows() {
+    let list = [
+        ("langfuse.observation.type", "generation".into()),
+        ("langfuse.observation.metadata.ls_provider", r#""amazon_bedrock""#.into()),
+    ];
+    let call = told("langfuse-sdk", "ChatBedrock", &list);
+    assert_eq!(call.provider.as_deref(), Some("aws.bedrock"));
+}
+
+#[test]
+fn openllmetry_wraps_a_tool_of_langchain_in_all_that_its_callback_was_given() {
+    let input =
+        r#"{"input_str": "{'city': 'Paris'}", "inputs": {"city": "Paris"}, "kwargs": {"tool_call_id": "call-1"}}"#;
+    let answer = r#"{"kwargs": {"content": "18 C", "type": "tool", "name": "get_weather", "tool_call_id": "call-1"}}"#;
+    let output = format!(r#"{{"output": {answer}, "kwargs": {{"name": "get_weather"}}}}"#);
+    let list = [
+        ("traceloop.span.kind", Value::from("tool")),
+        ("traceloop.entity.name", "get_weather".into()),
+        ("gen_ai.operation.name", "execute_tool".into()),
+        ("gen_ai.tool.name", "get_weather".into()),
+        ("traceloop.entity.input", input.into()),
+        ("gen_ai.tool.call.arguments", input.into()),
+        ("traceloop.entity.output", output.as_str().into()),
+        ("gen_ai.tool.call.result", output.as_str().into()),
+    ];
+    let tool = told("opentelemetry.instrumentation.langchain", "execute_tool get_weather", &list);
+    assert_eq!((tool.kind, tool.tool_call_id.as_deref()), (StepKind::Tool, Some("call-1")));
+    let text = |side: &Option<crate::model::json_text::JsonText>| side.as_ref().map(|text| text.as_str().to_owned());
+    assert_eq!(text(&tool.content.input).as_deref(), Some(r#"{"city":"Paris"}"#));
+    assert_eq!(text(&tool.content.output).as_deref(), Some(r#""18 C""#));
+    // One that failed has nothing that came out.
+    let tool = told("opentelemetry.instrumentation.langchain", "execute_tool get_weather", &list[..6]);
+    assert_eq!((tool.tool_call_id.as_deref(), tool.content.output), (Some("call-1"), None));
+}
+
+#[test]
+fn openinference_has_the_provider_of_langchain_in_javascript_in_the_metadata_alone() {
+    let list = [("openinference.span.kind", "LLM".into()), ("metadata", r#"{"ls_provider": "openai"}"#.into())];
+    let call = told("@arizeai/openinference-instrumentation-langchain", "ChatOpenAI", &list);
+    assert_eq!(call.provider.as_deref(), Some("openai"));
+}
+
+#[test]
+fn a_tool_of_langchain_has_failed_whose_answer_says_so() {
+    let text = r#""Error: no weather""#;
+    let parts = r#"[{"type": "text", "text": "Error: no weather"}]"#;
+    let by = |status: &str, content: &str| {
+        let answer = format!(r#"{{"content": {content}, "type": "tool", "status": "{status}"}}"#);
+        [
+            told(
+                "openinference.instrumentation.langchain",
+                "get_weather",
+                &[
+                    ("openinference.span.kind", "TOOL".into()),
+                    ("output.value", format!(r#"{{"type": "tool", "data": {}}}"#, answer).into()),
+                ],
+            ),
+            told(
+                "opentelemetry.instrumentation.langchain",
+                "execute_tool get_weather",
+                &[
+                    ("traceloop.span.kind", "tool".into()),
+                    ("traceloop.entity.output", format!(r#"{{"output": {{"kwargs": {}}}}}"#, answer).into()),
+                ],
+            ),
+            told(
+                "langsmith",
+                "get_weather",
+                &[
+                    ("langsmith.span.kind", "tool".into()),
+                    ("gen_ai.completion", format!(r#"{{"output": {}}}"#, answer).into()),
+                ],
+            ),
+            told(
+                "mlflow.tracing.provider",
+                "get_weather",
+                &[("mlflow.spanType", "\"TOOL\"".into()), ("mlflow.spanOutputs", answer.as_str().into())],
+            ),
+        ]
+        .map(|tool| (tool.status, tool.error.and_then(|error| error.message)))
+    };
+    // What a tool of a program gives may have a status of its own.
+    let list = [
+        ("openinference.span.kind", Value::from("TOOL")),
+        ("output.value", r#"{"data": {"status": "error", "type": "order"}}"#.into()),
+    ];
+    assert_eq!(told("openinference.instrumentation.langchain", "find_order", &list).status, StepStatus::Success);
+    let failed = (StepStatus::Error, Some("Error: no weather".to_owned()));
+    for content in [text, parts] {
+        assert_eq!(by("error", content), std::array::from_fn(|_| failed.clone()));
+        assert_eq!(by("success", content), [const { (StepStatus::Success, None) }; 4]);
+    }
+}
+
+#[test]
+fn messages_that_say_nothing_leave_it_to_the_whole_answer() {
+    // LangChain.js with Anthropic, by OpenInference.
+    let list = [
+        ("openinference.span.kind", "LLM".into()),
+        ("llm.output_messages.0.message.role", "assistant".into()),
+        ("output.value", r#"{"content": [{"type": "tool_use", "name": "get_weather"}]}"#.into()),
+    ];
+    let call = told("@arizeai/openinference-instrumentation-langchain", "ChatAnthropic", &list);
+    let output = call.content.output.map(|text| text.as_str().to_owned());
+    assert!(output.as_deref().is_some_and(|output| output.contains("tool_use")), "{output:?}");
+}
+
+#[test]
+fn what_was_given_up_before_its_answer_was_told_is_cancelled() {
+    let status = |scope: &str, operation: &str, more: &[(&str, Value)]| {
+        let mut list = vec![
+            ("gen_ai.operation.name", Value::from(operation)),
+            ("gen_ai.request.model", "gpt-4o-mini".into()),
+            ("gen_ai.provider.name", "openai".into()),
+        ];
+        list.extend_from_slice(more);
+        told(scope, operation, &list).status
+    };
+    let (stop, answered) = (("gen_ai.response.finish_reasons", "stop".into()), ("gen_ai.response.id", "c-1".into()));
+    for (scope, operation) in [
+        ("agent_framework", "chat"),
+        ("semantic_kernel.utils.telemetry.model_diagnostics.decorators", "chat"),
+        ("gcp.vertex.agent", "generate_content"),
+    ] {
+        assert_eq!(status(scope, operation, &[]), StepStatus::Cancelled, "{scope}");
+        assert_eq!(status(scope, operation, std::slice::from_ref(&stop)), StepStatus::Success, "{scope}");
+        assert_eq!(status(scope, operation, std::slice::from_ref(&answered)), StepStatus::Success, "{scope}");
+    }
+    // An agent says of its answer only what the program lets it.
+    assert_eq!(status("agent_framework", "invoke_agent", &[]), StepStatus::Success);
+    assert_eq!(status("semantic_kernel.utils", "invoke_agent", &[]), StepStatus::Success);
+    let call = |more: &[(&str, Value)]| {
+        let mut list = vec![("openinference.span.kind", Value::from("LLM")), ("llm.model_name", "gpt-4o-mini".into())];
+        list.extend_from_slice(more);
+        told("openinference.instrumentation.openai_agents", "generation", &list).status
+    };
+    assert_eq!(call(&[]), StepStatus::Cancelled);
+    assert_eq!(call(&[("output.value", "It is 18 degrees.".into())]), StepStatus::Success);
+    assert_eq!(call(&[("output.value", "__REDACTED__".into())]), StepStatus::Success);
+    // Strands says by what.
+    let list = [
+        ("gen_ai.operation.name", Value::from("invoke_agent")),
+        ("gen_ai.system", "strands-agents".into()),
+        ("strands.cancellation.type", "CancelledError".into()),
+    ];
+    assert_eq!(told("strands.telemetry.tracer", "invoke_agent weather", &list).status, StepStatus::Cancelled);
+}
