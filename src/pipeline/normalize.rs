@@ -676,7 +676,7 @@ fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended: bool) {
         Some(Value::Bool(flag)) => word.parse() == Ok(*flag),
         value => value.and_then(Value::as_str) == Some(word),
     };
-    // Nor is it for a word that it does not have.
+    // JSON is not read for a word that its text does not have.
     let may_have_word = |from: &Source, word: &str| match *from {
         Source::Json(key, _) => {
             value_of(draft.span(), key).is_some_and(|value| value.as_str().is_none_or(|text| text.contains(word)))
@@ -755,6 +755,8 @@ fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> 
     let is_open_stream = || {
         let says_nothing = |key: &&str| span.attr(key).is_none();
         span.attr(names::REQUEST_STREAM) == Some(&Value::Bool(true))
+            // Whoever reads the bytes of the answer by themselves leaves nothing of it to be seen, whatever they have read.
+            && span.attr(names::RESPONSE_ID).is_some()
             && [names::FINISH_REASONS, names::OUTPUT_TOKENS, names::ERROR_TYPE].iter().all(says_nothing)
             && status == STATUS_UNSET
     };

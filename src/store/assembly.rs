@@ -676,25 +676,23 @@ impl RunState {
             return None;
         }
         let root = self.root()?;
-        // The innermost failed step that says why and ended last says most about it; of two layers' words for one call those of
-        // the one that counts.
+        // The innermost failed step that says why and ended last says most about it; of layers' words for one call those of
+        // the one that counts, unless that has a class alone: it says less than a message.
         let copies = &self.sums().copies;
-        // A class alone says less than a message.
-        let says_why = |step: &Step| {
-            step.error()
-                .map(|error| (error.message.is_some(), error.kind.is_some()))
-                .filter(|why| *why != (false, false))
+        let failed = || (0..self.steps.len()).filter(|place| is_failure(self.steps[*place].status));
+        let error_of = |place: usize| self.steps[place].error();
+        let has_message = |place: usize| error_of(place).is_some_and(|error| error.message.is_some());
+        let says_why = |place: usize| has_message(place) || error_of(place).is_some_and(|error| error.kind.is_some());
+        let most = |place: &usize| {
+            let step = &self.steps[*place];
+            (says_why(*place), self.ancestors(step).len(), !copies.contains_key(place), step.ended_at)
         };
-        let culprit = self
-            .steps
-            .iter()
-            .enumerate()
-            .filter(|(_, step)| is_failure(step.status))
-            .max_by_key(|(place, step)| {
-                let is_copy = copies.contains_key(place);
-                (says_why(step), self.ancestors(step).len(), !is_copy, step.ended_at)
-            })
-            .map(|(_, step)| step);
+        let call_of = |place: usize| copies.get(&place).copied().unwrap_or(place);
+        let says_more = |culprit: usize| {
+            let is_same_call = |place: &usize| call_of(*place) == call_of(culprit) && has_message(*place);
+            failed().filter(is_same_call).max_by_key(most).filter(|_| !has_message(culprit))
+        };
+        let culprit = failed().max_by_key(most).map(|place| &self.steps[says_more(place).unwrap_or(place)]);
         if status == RunStatus::Crashed {
             // Who watched the process may know better than that its steps were left open.
             let told = root.error().and_then(|error| error.message.clone());

@@ -73,8 +73,8 @@ pub struct Dialect {
     pub failed_without_response: &'static [&'static str],
     /// A finished step of these operations without any trace of a response, and without an error, was given up.
     pub cancelled_without_response: &'static [&'static str],
-    /// A stream of these operations that has no reason for its end, nor a count of what came out, nor a word on how it went, was
-    /// given up.
+    /// A stream of these operations whose answer has begun, and that has no reason for its end, nor a count of what came out, nor a
+    /// word on how it went, was given up.
     pub cancelled_without_reason: &'static [&'static str],
     /// A failure of its own with a message has an exception event beside it. Without one, a dialect that `marks_failures` put it there.
     pub fails_by_exception: bool,

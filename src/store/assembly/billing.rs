@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{RunState, Step, is_failure};
 use crate::conventions::names;
 use crate::model::id::{IdMap, IdSet};
-use crate::model::{CostSource, NanoUsd, SpanId, StepKind, StepStatus, Tokens};
+use crate::model::{CostSource, NanoUsd, SpanId, StepKind, StepStatus, Tokens, UnixNanos};
 use crate::pipeline::facts::StepFacts;
 
 /// How far above a call other layers' words for it are looked for, and how far back among answers that have one id.
@@ -256,29 +256,68 @@ impl RunState {
     /// Finds calls of which a layer tells within the time of the client's own step, where both have one parent: what a client
     /// returns at once, a stream say, a layer may begin to tell of a moment later. They used the same, or both failed.
     fn within(&self, copies: &HashMap<usize, usize>, around: &IdSet<SpanId>) -> Vec<(usize, usize)> {
-        let is_layer = |facts: &StepFacts| !facts.is_at_wire && !facts.is_relayed && facts.response_id.is_none();
-        let is_client =
-            |step: &Step| step.facts.is_at_wire && !step.facts.is_relayed && !around.contains(&step.span_id);
+        let is_at_wire = |facts: &StepFacts| facts.is_at_wire && !facts.is_relayed;
+        let is_layer = |facts: &StepFacts| {
+            !facts.is_at_wire && !facts.is_relayed && facts.response_id.is_none() && facts.kind == StepKind::Llm
+        };
+        let is_client = |step: &Step| is_at_wire(&step.facts) && !around.contains(&step.span_id);
         // A stream that was given up has no count of what came out, or the one that it began with.
-        let used_same = |client: &Tokens, layer: &Tokens| {
-            let is_same_out = client.completion.is_none() || client.completion == layer.completion;
-            client.prompt.is_some() && client.prompt == layer.prompt && is_same_out
+        let used_same = |client: &Step, layer: &Step| {
+            let Some((own, told)) = client.facts.tokens.zip(layer.facts.tokens) else { return false };
+            let is_same_out = own.completion == told.completion;
+            let is_unknown_out = own.completion.is_none() && client.status == StepStatus::Cancelled;
+            own.prompt.is_some() && own.prompt == told.prompt && (is_same_out || is_unknown_out)
+        };
+        let both_failed = |client: &Step, layer: &Step| {
+            is_failure(client.status)
+                && is_failure(layer.status)
+                && client.facts.tokens.is_none()
+                && layer.facts.tokens.is_none()
+        };
+        // When clients began and ended, by the step that they are below.
+        let clients = std::cell::LazyCell::new(|| {
+            let mut clients: IdMap<Option<SpanId>, Vec<(UnixNanos, Option<UnixNanos>)>> = IdMap::default();
+            for client in self.steps.iter().filter(|step| step.facts.billed && is_at_wire(&step.facts)) {
+                clients.entry(client.parent).or_default().push((client.started_at, client.ended_at));
+            }
+            clients.values_mut().for_each(|times| times.sort_unstable());
+            clients
+        });
+        // One within the layer's time is the layer's, and the one around it another.
+        let has_its_own = |layer: &Step| {
+            let times = clients.get(&layer.parent).map(Vec::as_slice).unwrap_or_default();
+            let began_before = |(start, _): &(UnixNanos, Option<UnixNanos>)| *start <= layer.started_at;
+            let since = times[times.partition_point(began_before)..].iter().take(MAX_AT_ONCE);
+            since
+                .take_while(|(start, _)| Some(*start) <= layer.ended_at)
+                .any(|(_, end)| end.is_some() && *end <= layer.ended_at)
         };
         let is_one = |client: &Step, layer: &Step| {
-            let told = client.facts.tokens.zip(layer.facts.tokens);
-            let both_failed = is_failure(client.status) && is_failure(layer.status) && told.is_none();
-            layer.ended_at.zip(client.ended_at).is_some_and(|(inner, outer)| inner <= outer)
+            let providers = client.facts.provider.as_ref().zip(layer.facts.provider.as_ref());
+            is_most_of(layer, client)
                 && !around.contains(&layer.span_id)
-                && (both_failed || told.is_some_and(|(client, layer)| used_same(&client, &layer)))
+                && providers.is_none_or(|(own, told)| own == told)
+                && (both_failed(client, layer) || used_same(client, layer))
+                && !has_its_own(layer)
         };
         let mut found = self.joined(copies, is_layer, is_client, |step| (None, step.parent), is_one);
-        // Of two that failed, the one that knows why counts.
         let mut told = HashSet::new();
-        for (layer, client) in &mut found {
-            if rank(&self.steps[*layer]) > rank(&self.steps[*client]) && told.insert(*client) {
-                std::mem::swap(layer, client);
+        found.retain_mut(|(copy, of)| {
+            let (layer, client) = if self.steps[*copy].facts.is_at_wire { (*of, *copy) } else { (*copy, *of) };
+            // One that failed may seem to be told by several.
+            if !told.insert(client) {
+                return false;
             }
-        }
+            let (own, said) = (&self.steps[client], &self.steps[layer]);
+            // Of two that failed, the one that knows why counts; of a stream that was given up the client knows that.
+            let counts = match (is_failure(own.status), is_failure(said.status)) {
+                (true, true) if rank(said) > rank(own) => layer,
+                (true, _) => client,
+                _ => *of,
+            };
+            (*copy, *of) = if counts == layer { (client, layer) } else { (layer, client) };
+            true
+        });
         found
     }
 
@@ -682,6 +721,15 @@ fn are_two_answers(one: &Step, other: &Step) -> bool {
     differs && (before(one, other) || before(other, one))
 }
 
+/// Tells whether a step lies within another, and takes most of its time, but for moments.
+fn is_most_of(inner: &Step, outer: &Step) -> bool {
+    /// What passes between two layers' words for one call.
+    const MOMENTS: u64 = 50_000_000;
+    let Some((end, last)) = inner.ended_at.zip(outer.ended_at).filter(|(end, last)| end <= last) else { return false };
+    let outside = inner.started_at.0.saturating_sub(outer.started_at.0) + (last.0 - end.0);
+    outside <= MOMENTS || outside <= last.0.saturating_sub(outer.started_at.0) / 4
+}
+
 /// Tells whether a step says of the same time that a call failed, in the words of the call or without any.
 fn is_told_again(call: &Step, step: &Step) -> bool {
     let message = |step: &Step| step.facts.error.as_ref().and_then(|error| error.message.clone());
@@ -802,7 +850,7 @@ mod tests {
 
     use super::*;
     use crate::model::otlp::Span;
-    use crate::model::{ErrorInfo, EventId, RunId, UnixNanos};
+    use crate::model::{ErrorInfo, EventId, RunId};
 
     /// A call: whether it was passed on, of which model, from when, for how long, with which answer's id, failed.
     type Told = (bool, u8, u64, u64, u8, bool);
@@ -869,44 +917,58 @@ mod tests {
 
     #[test]
     fn a_layer_within_the_time_of_the_client_beside_it_is_a_copy() {
+        use StepStatus::{Cancelled, Error, Success};
+        /// When it began and ended, in seconds, how, and what it used.
+        type Call = (u64, u64, StepStatus, Option<Tokens>);
         let used = |prompt: u64, completion: Option<u64>| {
             Some(Tokens { prompt: Some(prompt), completion, ..Tokens::default() })
         };
-        // Each with its start and length, whether it failed, and what it used.
-        let copies = |clients: &[(u64, u64, bool, Option<Tokens>)], layers: &[(u64, u64, bool, Option<Tokens>)]| {
+        // Clients first, then layers; `change` has the place of a step.
+        let copies_of = |clients: &[Call], layers: &[Call], change: &dyn Fn(usize, &mut StepFacts)| {
             let calls: Vec<_> = clients.iter().chain(layers).collect();
-            let told: Vec<Told> =
-                calls.iter().map(|(start, length, is_failed, _)| (false, 0, *start, *length, 0, *is_failed)).collect();
-            let mut state = state(&told);
-            for (place, (step, (.., tokens))) in state.steps.iter_mut().zip(calls).enumerate() {
+            let mut state = state(&vec![(false, 0, 0, 0, 0, false); calls.len()]);
+            for (place, (step, &&(start, end, status, tokens))) in state.steps.iter_mut().zip(&calls).enumerate() {
+                let at = |seconds: u64| UnixNanos(seconds * 1_000_000_000);
+                (step.started_at, step.ended_at, step.status) = (at(start), Some(at(end)), status);
                 let facts = std::sync::Arc::make_mut(&mut step.facts);
-                facts.tokens = *tokens;
-                facts.is_at_wire = place < clients.len();
+                (facts.tokens, facts.is_at_wire) = (tokens, place < clients.len());
                 // Only layers say why.
                 let message = (place >= clients.len()).then(|| "401".to_owned());
-                facts.error = is_failure(step.status).then(|| ErrorInfo { message, ..ErrorInfo::default() });
+                facts.error = is_failure(status).then(|| ErrorInfo { message, ..ErrorInfo::default() });
+                change(place, facts);
             }
             let mut copies: Vec<_> = state.duplicates().into_iter().collect();
             copies.sort_unstable();
             copies
         };
+        let copies = |clients: &[Call], layers: &[Call]| copies_of(clients, layers, &|_, _| ());
         let answered = used(341, Some(102));
-        assert_eq!(copies(&[(10, 8, false, answered)], &[(11, 6, false, answered)]), [(1, 0)]);
-        // It used something else, ended later, or answered where the client did not.
-        assert_eq!(copies(&[(10, 8, false, answered)], &[(11, 6, false, used(341, Some(103)))]), []);
-        assert_eq!(copies(&[(10, 6, false, answered)], &[(11, 8, false, answered)]), []);
-        assert_eq!(copies(&[(10, 8, true, None)], &[(11, 6, false, None)]), []);
-        // A stream that was given up.
-        let begun = [(11, 6, false, used(341, Some(1)))];
-        assert_eq!(copies(&[(10, 8, false, used(341, None))], &begun).len(), 1);
-        // Of two that failed the one that says why counts.
-        assert_eq!(copies(&[(10, 8, true, None)], &[(11, 6, true, None)]), [(0, 1)]);
+        let client = (100, 180, Success, answered);
+        assert_eq!(copies(&[client], &[(110, 170, Success, answered)]), [(1, 0)]);
+        // It used something else, ended later, took a small part of the time, or answered where the client did not.
+        assert_eq!(copies(&[client], &[(110, 170, Success, used(341, Some(103)))]), []);
+        assert_eq!(copies(&[(100, 160, Success, answered)], &[(110, 190, Success, answered)]), []);
+        assert_eq!(copies(&[client], &[(130, 170, Success, answered)]), []);
+        assert_eq!(copies(&[(100, 180, Error, None)], &[(110, 170, Success, None)]), []);
+        // Chunks that are embedded at once are alike, and so may be what two providers count.
+        let embeds = |_, facts: &mut StepFacts| facts.kind = StepKind::Embedding;
+        assert_eq!(copies_of(&[client], &[(110, 170, Success, answered)], &embeds), []);
+        let serves = |place, facts: &mut StepFacts| facts.provider = Some(format!("p{place}"));
+        assert_eq!(copies_of(&[client], &[(110, 170, Success, answered)], &serves), []);
+        // Of a stream that was given up the client says so, and the layer has the count that it began with.
+        let begun = (110, 170, Success, used(341, Some(1)));
+        assert_eq!(copies(&[(100, 180, Cancelled, used(341, None))], &[begun]), [(1, 0)]);
+        assert_eq!(copies(&[(100, 180, Success, used(341, None))], &[begun]), []);
+        // Of two that failed the one that says why counts; of two layers that did one is another call.
+        assert_eq!(copies(&[(100, 180, Error, None)], &[(110, 170, Error, None)]), [(0, 1)]);
+        assert_eq!(copies(&[(100, 180, Error, None)], &[(101, 170, Error, None), (110, 179, Error, None)]), [(0, 1)]);
         // Two at once, alike in all, are two.
-        let two = copies(
-            &[(10, 8, false, answered), (12, 8, false, answered)],
-            &[(11, 6, false, answered), (13, 6, false, answered)],
-        );
-        assert_eq!(two, [(2, 0), (3, 1)]);
+        let other = (120, 200, Success, answered);
+        let layers = [(110, 170, Success, answered), (130, 190, Success, answered)];
+        assert_eq!(copies(&[client, other], &layers), [(2, 0), (3, 1)]);
+        // The layer has a client of its own: the one before it, which was given up, is another.
+        let given_up = (100, 180, Cancelled, used(341, None));
+        assert_eq!(copies(&[given_up, (112, 168, Success, answered)], &[(110, 170, Success, answered)]), [(2, 1)]);
     }
 
     #[test]
@@ -938,6 +1000,34 @@ mod tests {
             assert_eq!(error.message, why());
             assert_eq!(error.step_id.as_deref(), Some(counts));
         }
+    }
+
+    #[test]
+    fn a_message_from_elsewhere_is_not_the_reason_of_a_failure_with_a_class_alone() {
+        // An agent, a tool that it recovered from, and the call that ended it.
+        let error_of = |errors: [Option<(&str, Option<&str>)>; 3]| {
+            let mut state = state(&[(false, 0, 1, 8, 0, true), (false, 0, 2, 1, 0, true), (false, 0, 4, 4, 0, true)]);
+            let root = state.steps[0].span_id;
+            for (place, (step, error)) in state.steps.iter_mut().zip(errors).enumerate() {
+                let facts = std::sync::Arc::make_mut(&mut step.facts);
+                let [kind, message] =
+                    [error.map(|error| error.0), error.and_then(|error| error.1)].map(|text| text.map(str::to_owned));
+                (facts.error, facts.tokens) = (Some(ErrorInfo { kind, message, step_id: None }), None);
+                let kinds = [StepKind::Agent, StepKind::Tool, StepKind::Llm];
+                (facts.kind, facts.billed) = (kinds[place], place == 2);
+                step.parent = (place > 0).then_some(root);
+            }
+            state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+            state.roots = std::iter::once(0).collect();
+            let ErrorInfo { kind, message, step_id } = state.error(crate::model::RunStatus::Error).unwrap();
+            [kind, message, step_id].map(Option::unwrap_or_default)
+        };
+        let limit = ("RateLimitError", None);
+        let told = error_of([None, Some(("FileNotFoundError", Some("no such file"))), Some(limit)]);
+        assert_eq!(told, ["RateLimitError", "", "2"]);
+        // The agent passes on what went wrong below it.
+        let told = error_of([Some(("RateLimitError", Some("no answer"))), None, Some(limit)]);
+        assert_eq!(told, ["RateLimitError", "no answer", "2"]);
     }
 
     #[test]
