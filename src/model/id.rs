@@ -237,8 +237,8 @@ pub(crate) type IdMap<K, V> = HashMap<K, V, IdHash>;
 /// A set of ids.
 pub(crate) type IdSet<K> = HashSet<K, IdHash>;
 
-/// Hashes ids: they are random in most of their bits already, so a multiplication with a number that nobody outside of
-/// this process knows is enough, where the standard hasher would take longer than all the rest of a look-up.
+/// Hashes ids and names by a multiplication that begins with a number which nobody outside of this process knows, where the standard
+/// hasher would take longer than all the rest of a look-up. Maps whose keys a sender makes up have bounds of their own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct IdHash {
     seed: u64,

@@ -74,8 +74,6 @@ use upstreams::Outlets;
 const MONITORS: usize = 64;
 /// So many clients at a time are told that there are too many; more are not even told.
 const TURNED_AWAY: usize = 64;
-/// How long one of them may take to hear it.
-const TURN_AWAY_LIMIT: Duration = Duration::from_secs(1);
 /// How often an HTTP/2 peer is asked whether it is there, and how long it may take to say so.
 const PING: Duration = Duration::from_secs(20);
 /// Bytes of a request's head.
@@ -276,9 +274,10 @@ impl Server {
         let drain = self.settings.drain;
         let retainer = Retainer::start(&self.inside.layout, true);
         let (shared, listeners, inside) = self.share(|line| line)?;
-        let deadline = runtime.block_on(serve(shared, listeners, drain, ready))?;
+        // It begins nothing more once the end has begun.
+        let (deadline, wait_for_retainer) =
+            runtime.block_on(serve(shared, listeners, drain, ready, || retainer.stop()))?;
         runtime.shutdown_timeout(deadline.saturating_duration_since(Instant::now()));
-        let wait_for_retainer = retainer.stop();
         // All that was acknowledged is in the journal by now.
         inside.finish(deadline);
         wait_for_retainer(deadline);
@@ -340,22 +339,24 @@ fn maker(layout: &Layout, settings: &Settings) -> Result<Box<dyn Fn() -> Pipelin
     Ok(Box::new(move || Pipeline::new(content, key).with_pricer(Pricer::of_store(&layout).0)))
 }
 
-/// Serves all ports until a signal, then waits for what is under way; returns when the rest must be done.
-async fn serve(
+/// Serves all ports until a signal, calls `ending`, and waits for what is under way; returns when the rest must be done, and what
+/// `ending` gave.
+async fn serve<T>(
     shared: Arc<Shared>,
     listeners: Vec<Listener>,
     drain: Duration,
     ready: impl FnOnce(),
-) -> Result<Instant, Error> {
+    ending: impl FnOnce() -> T,
+) -> Result<(Instant, T), Error> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let (mut term, mut int) = (
         signal(SignalKind::terminate()).map_err(Error::Resources)?,
         signal(SignalKind::interrupt()).map_err(Error::Resources)?,
     );
-    let (end, ending) = watch::channel(false);
-    let mut ports = open(&shared, listeners, &ending)?;
-    drop(ending);
+    let (end, has_ended) = watch::channel(false);
+    let mut ports = open(&shared, listeners, &has_ended)?;
+    drop(has_ended);
     ready();
     tokio::select! {
         _ = term.recv() => {}
@@ -363,16 +364,17 @@ async fn serve(
     }
     shared.ending.store(true, Ordering::Relaxed);
     let deadline = Instant::now() + drain;
+    let ended = ending();
     // Nobody looks any more only if all ports have ended.
     let _ = end.send(true);
     tokio::select! {
         () = async { while ports.join_next().await.is_some() {} } => {}
         () = tokio::time::sleep_until(deadline.into()) => {}
         // Whoever asks twice does not want to wait: what was acknowledged is in the journal.
-        _ = term.recv() => return Ok(Instant::now()),
-        _ = int.recv() => return Ok(Instant::now()),
+        _ = term.recv() => return Ok((Instant::now(), ended)),
+        _ = int.recv() => return Ok((Instant::now(), ended)),
     }
-    Ok(deadline)
+    Ok((deadline, ended))
 }
 
 /// Takes connections on all ports, until the end begins.
@@ -480,7 +482,7 @@ async fn turn_away(mut stream: TcpStream, permit: OwnedSemaphorePermit) {
         Ok::<(), std::io::Error>(())
     };
     // What becomes of it is the client's matter.
-    let _ = tokio::time::timeout(TURN_AWAY_LIMIT, told).await;
+    let _ = tokio::time::timeout(body::UNWANTED_LIMIT, told).await;
     drop(permit);
 }
 

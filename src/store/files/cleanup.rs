@@ -143,8 +143,8 @@ pub struct Cleaned {
     pub packed_again: u64,
 }
 
-/// Removes what a policy does not keep. `go_on` is asked before each 64 runs; told `false` it stops, and what is left is left
-/// for the next time.
+/// Removes what a policy does not keep. `go_on` is asked before each 64 runs, each log that is sealed and each pack; told `false`
+/// it stops, and what is left is left for the next time.
 ///
 /// # Errors
 ///

@@ -38,11 +38,15 @@ impl Retainer {
     ///
     /// `seals`: logs of runs that are over are sealed, too, which takes memory that a recorded program did not ask for.
     pub fn start(layout: &Layout, seals: bool) -> Self {
-        let ((stop, stopped), (ending, ended)) = (mpsc::channel(), mpsc::channel());
         let layout = layout.clone();
+        Self::begin(move |stopped| work(&layout, seals, stopped))
+    }
+
+    fn begin(work: impl FnOnce(&mpsc::Receiver<()>) + Send + 'static) -> Self {
+        let ((stop, stopped), (ending, ended)) = (mpsc::channel(), mpsc::channel());
         let work = move || {
             let _ending: mpsc::Sender<()> = ending;
-            work(&layout, seals, &stopped);
+            work(&stopped);
         };
         let _ = std::thread::Builder::new().name("runspan-keep".to_owned()).spawn(work);
         Self { stop, ended }
@@ -193,18 +197,15 @@ mod tests {
     #[cfg(feature = "server")]
     #[test]
     fn who_stops_it_waits_for_what_it_is_at() {
-        let ((stop, stopped), (ending, ended)) = (mpsc::channel::<()>(), mpsc::channel::<()>());
         let is_done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let done = std::sync::Arc::clone(&is_done);
-        let work = std::thread::spawn(move || {
-            let _ending = ending;
+        let retainer = Retainer::begin(move |stopped| {
             let _ = stopped.recv();
             std::thread::sleep(Duration::from_millis(50));
             done.store(true, std::sync::atomic::Ordering::SeqCst);
         });
-        Retainer { stop, ended }.stop()(std::time::Instant::now() + Duration::from_secs(60));
+        retainer.stop()(std::time::Instant::now() + Duration::from_secs(60));
         assert!(is_done.load(std::sync::atomic::Ordering::SeqCst));
-        work.join().unwrap();
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) fn give_back(
     cleaned.packs_freed_bytes += tidied.freed;
     cleaned.packs_pending_bytes = tidied.pending;
     if !job.is_dry_run {
-        cleaned.packed_again = pack_again(job, process, unpacked)?;
+        cleaned.packed_again = pack_again(job, process, unpacked, go_on)?;
     }
     Ok(())
 }
@@ -57,18 +57,26 @@ fn unpacked(layout: &Layout) -> Result<Vec<RunId>, StoreError> {
 }
 
 /// Packs them again when they have been left alone for a while.
-fn pack_again(job: &Job<'_>, process: RunId, unpacked: Vec<RunId>) -> Result<u64, StoreError> {
+fn pack_again(
+    job: &Job<'_>,
+    process: RunId,
+    unpacked: Vec<RunId>,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<u64, StoreError> {
     let (layout, mut packer) = (job.layout, Packer::new(process));
-    let mut again = 0;
+    let (mut again, mut held) = (0, 0);
     for run in unpacked {
+        if !go_on() {
+            packer.keep_folders();
+            return Ok(again);
+        }
         // One that cannot be read now keeps its folder, and so does one that somebody writes.
-        again += u64::from(hold(layout, run, job.now, &mut packer).unwrap_or(false));
+        held += u64::from(hold(layout, run, job.now, &mut packer).unwrap_or(false));
         if packer.is_full() {
-            write(layout, &mut packer)?;
+            again += std::mem::take(&mut held) * u64::from(write(layout, &mut packer)?);
         }
     }
-    write(layout, &mut packer)?;
-    Ok(again)
+    Ok(again + held * u64::from(write(layout, &mut packer)?))
 }
 
 fn hold(layout: &Layout, run: RunId, now: UnixNanos, packer: &mut Packer) -> Result<bool, StoreError> {
@@ -81,15 +89,17 @@ fn hold(layout: &Layout, run: RunId, now: UnixNanos, packer: &mut Packer) -> Res
     Ok(true)
 }
 
-fn write(layout: &Layout, packer: &mut Packer) -> Result<(), StoreError> {
+/// Writes what is held; `false` when there is no room for it, and what has a folder keeps that.
+fn write(layout: &Layout, packer: &mut Packer) -> Result<bool, StoreError> {
     let (packs, fs) = layout.packs();
     if packer.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     match packer.write(fs, packs, true) {
-        // What has no room keeps its folder.
-        Err(error) if crate::fs::is_out_of_space(&error) => packer.keep_folders(),
-        written => drop(written.map_err(StoreError::io("write", packs.dir()))?),
+        Err(error) if crate::fs::is_out_of_space(&error) => {
+            packer.keep_folders();
+            Ok(false)
+        }
+        written => written.map(|_| true).map_err(StoreError::io("write", packs.dir())),
     }
-    Ok(())
 }
