@@ -15,6 +15,9 @@ use super::zstd;
 /// A body is decompressed piece by piece, and each piece accounted for before it is made.
 const PIECE: usize = 64 << 10;
 
+/// How long a client may go on sending what is not wanted, until it hears so.
+pub(super) const UNWANTED_LIMIT: Duration = Duration::from_secs(2);
+
 /// A body, and the share of memory that it takes.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -24,7 +27,7 @@ pub(super) struct Held {
 
 /// Reads all of a body, within `limit`.
 pub(super) async fn read(
-    mut body: Incoming,
+    body: &mut Incoming,
     max_bytes: usize,
     limit: Duration,
     budget: &Arc<Budget>,
@@ -62,6 +65,21 @@ pub(super) async fn read(
             format!("the request's body did not arrive within {} s", limit.as_secs()),
         )),
     }
+}
+
+/// Reads the rest of a body that was refused, and forgets it: else the connection is closed while its client still writes, which
+/// the system answers with a reset, and the answer may be lost with it.
+pub(super) async fn forget(mut body: Incoming, max_bytes: usize) {
+    let mut left = max_bytes;
+    let all = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.data_ref().map_or(0, Buf::remaining);
+            let Some(less) = left.checked_sub(bytes) else { break };
+            left = less;
+        }
+    };
+    // What becomes of it is the client's matter.
+    let _ = tokio::time::timeout(UNWANTED_LIMIT, all).await;
 }
 
 /// Undoes the compression of a body, as its sender names it.

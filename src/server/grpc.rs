@@ -70,7 +70,7 @@ async fn export(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Take
     let compression = compression.to_owned();
     let bounds = &shared.line.bounds;
     let max_bytes = bounds.request_bytes.saturating_add(HEAD);
-    let held = body::read(request.into_body(), max_bytes, bounds.body_limit, &shared.budget).await?;
+    let held = body::read(&mut request.into_body(), max_bytes, bounds.body_limit, &shared.budget).await?;
     let (held, is_compressed) = message(held)?;
     let compression = if is_compressed { compression.as_str() } else { "" };
     match signal {

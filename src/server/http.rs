@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode, Version};
 
 use super::answer::{Problem, Refusal, Taken};
 use super::exposition::{self, Format};
@@ -28,10 +29,15 @@ pub(super) async fn otlp(shared: Arc<Shared>, request: Request<Incoming>) -> Res
     // Where its own encoding is not known, JSON is what a person can read.
     let answered_in = encoding.unwrap_or(Encoding::Json);
     let signal = request.uri().path().to_owned();
-    let answer = match export(&shared, request, encoding).await {
+    let (head, mut body) = request.into_parts();
+    let answer = match export(&shared, &head, &mut body, encoding).await {
         Ok(taken) => response(StatusCode::OK, answered_in, taken.encode(answered_in, rejected_name(&signal))),
         Err(refusal) => {
             shared.count_refusal(refusal.problem);
+            // In HTTP/2 a request is given up by itself, and its connection stays. Who was too slow had time to hear it.
+            if head.version < Version::HTTP_2 && refusal.problem != Problem::TooSlow {
+                tokio::spawn(body::forget(body, shared.line.bounds.request_bytes));
+            }
             refused(&refusal, answered_in)
         }
     };
@@ -40,22 +46,23 @@ pub(super) async fn otlp(shared: Arc<Shared>, request: Request<Incoming>) -> Res
 
 async fn export(
     shared: &Arc<Shared>,
-    request: Request<Incoming>,
+    head: &Parts,
+    body: &mut Incoming,
     encoding: Option<Encoding>,
 ) -> Result<Taken, Refusal> {
-    guard::check(request.headers(), request.uri().authority(), &shared.hosts)?;
-    let path = request.uri().path();
+    guard::check(&head.headers, head.uri.authority(), &shared.hosts)?;
+    let path = head.uri.path();
     if !matches!(path, "/v1/traces" | "/v1/logs" | "/v1/metrics") {
         let path: String = path.chars().take(80).collect();
         let why = format!("there is nothing at {path:?}: traces go to /v1/traces");
         return Err(Refusal::new(Problem::NotFound, why));
     }
-    if request.method() != Method::POST {
-        let why = format!("{path} takes POST, not {}", request.method());
+    if head.method != Method::POST {
+        let why = format!("{path} takes POST, not {}", head.method);
         return Err(Refusal::new(Problem::WrongMethod, why));
     }
     let Some(encoding) = encoding else {
-        let given = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let given = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let given: String = given.chars().take(80).collect();
         let why = format!("content type {given:?} is not understood: use {PROTOBUF} or {JSON}");
         return Err(Refusal::new(Problem::UnknownType, why));
@@ -66,13 +73,12 @@ async fn export(
         _ if !shared.line.has_targets() => return Err(not_kept()),
         _ => None,
     };
-    let compression = request.headers().get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let compression = compression.to_owned();
+    let compression = head.headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let bounds = &shared.line.bounds;
-    let held = body::read(request.into_body(), bounds.request_bytes, bounds.body_limit, &shared.budget).await?;
+    let held = body::read(body, bounds.request_bytes, bounds.body_limit, &shared.budget).await?;
     match signal {
-        Some(signal) => shared.line.take(held, signal, &compression, encoding).await,
-        None => shared.line.take_metrics(held, &compression, encoding).await,
+        Some(signal) => shared.line.take(held, signal, compression, encoding).await,
+        None => shared.line.take_metrics(held, compression, encoding).await,
     }
 }
 

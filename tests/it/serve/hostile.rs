@@ -64,7 +64,7 @@ fn bombs_are_refused_within_the_memory_that_all_requests_have() {
     let bomb = packed.finish().unwrap();
     let bombs = [bomb.clone(), [gzip(b""), bomb.clone()].concat(), gzip(&bomb)];
     std::thread::scope(|threads| {
-        for n in 0..24 {
+        for n in 0..50 {
             let (server, bomb) = (&server, &bombs[n % 3]);
             threads.spawn(move || {
                 let (code, ..) = post(server.port("otlp-http"), PROTOBUF, "\r\nContent-Encoding: gzip", bomb);
@@ -82,6 +82,26 @@ fn bombs_are_refused_within_the_memory_that_all_requests_have() {
     assert_eq!(status, "8");
     assert!(peak_kib(&server) < MEMORY_KIB, "{} KiB", peak_kib(&server));
     still_serves(&server, 2);
+}
+
+/// A client that writes all of its request before it reads the answer.
+#[test]
+fn what_is_refused_is_taken_to_its_end_so_that_the_answer_is_heard() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    let head = |path: &str, media: &str| format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media}");
+    let body = vec![0; 12 << 20];
+    for (head, code) in [
+        (head("/v1/nothing", PROTOBUF), 404),
+        (head("/v1/traces", "text/plain"), 415),
+        (head("/v1/metrics", PROTOBUF), 404),
+        (head("/v1/traces", PROTOBUF).replace("localhost", "example.org"), 403),
+    ] {
+        for _ in 0..4 {
+            assert_eq!(ask(server.port("otlp-http"), &head, &body).0, code, "{head}");
+        }
+    }
+    still_serves(&server, 1);
 }
 
 #[test]
