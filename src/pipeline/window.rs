@@ -125,14 +125,12 @@ impl Window {
 
 /// Makes the start of a step of its end.
 pub(crate) fn start_of(end: &Record) -> Record {
-    Record {
-        kind: RecordKind::Started,
-        resource: end.resource.clone(),
-        scope: end.scope.clone(),
-        span: start_of_span(&end.span, |attribute| {
-            names::TELL_INPUT.contains(&attribute.key.as_str()) && length(attribute) <= START_CONTENT
-        }),
-    }
+    let mut span = start_of_span(&end.span, |attribute| {
+        names::TELL_INPUT.contains(&attribute.key.as_str()) && length(attribute) <= START_CONTENT
+    });
+    // They may say which run caused this one.
+    span.links.clone_from(&end.span.links);
+    Record { kind: RecordKind::Started, resource: end.resource.clone(), scope: end.scope.clone(), span }
 }
 
 /// The names of [`names::TELL_WHICH`]: most attributes have none of them, and need not be compared with each.

@@ -331,10 +331,7 @@ impl Layer {
     }
 
     fn record(&self, meta: &Metadata<'_>, state: &SpanState, at: &SpanContext, kind: RecordKind, end: u64) -> Wakers {
-        let (events, links): (&[u8], &[u8]) = match kind {
-            RecordKind::Started => (&[], &[]),
-            _ => (&state.events, &state.links),
-        };
+        let events: &[u8] = if kind == RecordKind::Started { &[] } else { &state.events };
         let status = state.fields.status(kind);
         let parts = SpanParts {
             scope: meta.target(),
@@ -346,7 +343,7 @@ impl Layer {
             kind: state.fields.kind.unwrap_or(INTERNAL),
             start: state.start.0,
             end,
-            fields: &[&state.fields.attributes, events, links],
+            fields: &[&state.fields.attributes, events, &state.links],
             dropped_events: state.dropped_events,
             status,
         };

@@ -245,6 +245,10 @@ mod backends {
             self.0.write_held(true).map(drop)
         }
 
+        fn has_run(&mut self, run: RunId) -> Result<bool, StoreError> {
+            self.0.has_run(run)
+        }
+
         fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
             self.0.take_up(run)
         }

@@ -49,6 +49,10 @@ impl RunWriter for MemoryStore {
         self.append_events(summary.run_id, events)
     }
 
+    fn has_run(&mut self, run: RunId) -> Result<bool, StoreError> {
+        Ok(self.runs().contains_key(&run))
+    }
+
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
         Ok(self.runs().get(&run).map(|stored| stored.events.clone()))
     }

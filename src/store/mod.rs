@@ -46,6 +46,9 @@ pub trait RunWriter {
         self.create_run(summary, events)
     }
 
+    /// Tells whether there is such a run, whoever writes it.
+    fn has_run(&mut self, run: RunId) -> Result<bool, StoreError>;
+
     /// Takes a run up again that is there, for the events that it holds; `None` when there is no such run.
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError>;
 

@@ -437,6 +437,27 @@ fn runs_and_steps_go_to_other_threads() {
 }
 
 #[test]
+fn a_run_that_follows_from_a_span_of_another_names_it() {
+    let dir = crate::support::tempdir();
+    record_in(dir.path(), |_| {
+        let agent = |name: &str| {
+            tracing::info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = name)
+        };
+        let first = agent("first");
+        let step = first.in_scope(|| tracing::info_span!("execute_tool", gen_ai.operation.name = "execute_tool"));
+        step.in_scope(|| {});
+        let second = agent("second");
+        second.follows_from(&step);
+        second.in_scope(|| {});
+    });
+    let runs = runs(dir.path());
+    let named = |name: &str| runs.iter().find(|run| run.name() == name).unwrap();
+    let (first, second) = (named("first"), named("second"));
+    assert_eq!((runs.len(), first.parent_run_id, second.parent_run_id), (2, None, Some(first.run_id)));
+    assert_ne!(first.trace_id, second.trace_id);
+}
+
+#[test]
 fn a_plain_span_around_a_run_is_not_its_parent_run() {
     let dir = crate::support::tempdir();
     let parent: RunId = "01KE9BZH80BGEY5ABZ7D0DHDQ1".parse().unwrap();

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use opentelemetry::trace::{Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, Tracer, TracerProvider as _};
+use opentelemetry::trace::{
+    Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceFlags, Tracer, TracerProvider as _,
+};
 use opentelemetry::{Array, InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
@@ -12,7 +14,7 @@ use runspan::model::otlp;
 use runspan::store::RunReader;
 use runspan::{Exporter, Processor};
 
-use super::support::{WATCHDOG, child, is_child, only_run, open, outline, runs, steps};
+use super::support::{WATCHDOG, child, is_child, only_run, open, outline, record_in, runs, steps};
 
 fn resource() -> Resource {
     Resource::builder_empty()
@@ -58,6 +60,32 @@ fn expected_resource() -> Vec<(String, otlp::Value)> {
 fn sorted(mut attributes: Vec<(String, otlp::Value)>) -> Vec<(String, otlp::Value)> {
     attributes.sort_by(|a, b| a.0.cmp(&b.0));
     attributes
+}
+
+#[test]
+fn a_link_to_a_trace_that_another_process_recorded_names_its_run() {
+    let dir = crate::support::tempdir();
+    let link = |to: SpanContext| {
+        let (processor, guard) = runspan::builder().store(dir.path()).processor().unwrap();
+        let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
+        let tracer = provider.tracer("agent");
+        let attributes = vec![KeyValue::new("gen_ai.operation.name", "invoke_agent")];
+        let builder = tracer.span_builder("invoke_agent").with_attributes(attributes);
+        let mut span = tracer.build(builder.with_links(vec![Link::new(to, Vec::new(), 0)]));
+        span.end();
+        guard.shutdown(WATCHDOG);
+    };
+    record_in(dir.path(), |_| runspan::Run::agent("first").start().finish());
+    let first = only_run(dir.path());
+    let to = |trace: [u8; 16]| {
+        let (trace, span) = (opentelemetry::TraceId::from_bytes(trace), opentelemetry::SpanId::from_bytes([1; 8]));
+        SpanContext::new(trace, span, TraceFlags::SAMPLED, true, Default::default())
+    };
+    link(to(first.trace_id.0));
+    link(to([9; 16]));
+    let mut parents: Vec<_> = runs(dir.path()).iter().map(|run| run.parent_run_id).collect();
+    parents.sort();
+    assert_eq!(parents, [None, None, Some(first.run_id)]);
 }
 
 #[test]

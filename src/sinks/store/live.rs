@@ -26,8 +26,9 @@ use crate::store::{RunWriter, StoreError};
 #[derive(Debug)]
 pub(super) struct LiveRun {
     pub(super) state: RunState,
-    /// The run that this one stands in the place of.
-    pub(super) in_place_of: Option<RunId>,
+    /// The run above this one, where its own steps do not say: that in the place of which it stands, else that of a trace to
+    /// which it is linked.
+    pub(super) above: Option<RunId>,
     /// Events that were there when the run was taken up, and notes of lost records since.
     pub(super) known: IdSet<EventId>,
     pub(super) pending: Vec<PendingStart>,
@@ -183,10 +184,10 @@ impl EventIds {
 }
 
 impl LiveRun {
-    pub(super) fn new(state: RunState, in_place_of: Option<RunId>) -> Self {
+    pub(super) fn new(state: RunState, above: Option<RunId>) -> Self {
         Self {
             state,
-            in_place_of,
+            above,
             known: HashSet::default(),
             pending: Vec::new(),
             queue: Vec::new(),
@@ -340,7 +341,7 @@ impl LiveRun {
             kind,
             name,
             trace_id: self.state.trace_id(),
-            parent_run_id: facts.parent_run_id.or(self.in_place_of),
+            parent_run_id: facts.parent_run_id.or(self.above),
             session_id: facts.session_id.clone(),
             user_id: facts.user_id.clone(),
             tags: facts.tags.clone(),

@@ -7,6 +7,7 @@
 use serde_json::Value as Json;
 
 use super::live::Said;
+use super::telling::linked_trace;
 use super::{EventIds, LiveRun, StoreSink};
 use crate::conventions::names;
 use crate::model::event::{EventBody, Log};
@@ -64,7 +65,7 @@ impl<W: RunWriter> StoreSink<W> {
     /// Finds the run of the trace that a run names as its cause; waits for it where there is none yet.
     fn parent_of(&mut self, run: RunId, told: &Told) -> Option<RunId> {
         let linked = told.linked_trace(self.runs.get(&run)?.state.trace_id())?;
-        let parent = self.run_of(linked).filter(|parent| *parent != run);
+        let parent = self.run_that_caused(run, linked);
         if parent.is_none() {
             self.await_link(linked, run);
         }
@@ -233,10 +234,9 @@ impl Told {
         let is_top = |span: &&Span| {
             SpanId::from_bytes(&span.parent_span_id).is_none_or(|parent| !self.steps.contains_key(&parent))
         };
-        let linked = spans.filter(is_top).filter_map(|span| {
-            let mut traces = span.links.iter().filter_map(|link| TraceId::from_bytes(&link.trace_id));
-            Some((span.start_time_unix_nano, &span.span_id, traces.find(|trace| *trace != own)?))
-        });
+        let linked = spans
+            .filter(is_top)
+            .filter_map(|span| Some((span.start_time_unix_nano, &span.span_id, linked_trace(span, own)?)));
         linked.min_by_key(|(at, span, _)| (*at, *span)).map(|(_, _, trace)| trace)
     }
 
@@ -248,8 +248,7 @@ impl Told {
             waiting.extend(step.logs.drain(..).map(|log| (*span, log)));
         }
         self.name_models(pricer);
-        let mut run =
-            LiveRun::new(RunState::new(live.state.run_id(), live.state.trace_id()), live.in_place_of.or(parent));
+        let mut run = LiveRun::new(RunState::new(live.state.run_id(), live.state.trace_id()), live.above.or(parent));
         run.by_span = true;
         let mut placed = self.placed();
         run.state.reserve(placed.len());

@@ -6,6 +6,7 @@ use super::beside::TOLD_BY_SPANS;
 use super::ids::{foreign_run_id, is_foreign_run_id};
 use super::live::{EventIds, PendingStart, Said, same_span};
 use super::{HeldRecord, MAX_HELD_BYTES, MAX_HELD_RECORDS, StoreSink};
+use crate::model::otlp::Span;
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
 use crate::model::{RunId, SpanId, TraceId, UnixNanos};
@@ -16,6 +17,16 @@ use crate::store::{RunWriter, StoreError};
 /// A trace that this library began has the moment at which its run began in its id, by the clock of its spans. Of others'
 /// ids, which are random, this leaves one in four hundred to be looked for in the store.
 const LONGEST_RUN_MS: u64 = 10 * 366 * 24 * 3_600 * 1_000;
+
+/// Tells whether this library may have begun a run that has the bits of its trace, by a step of about that time.
+fn may_be_ours(run: RunId, at: UnixNanos) -> bool {
+    run.time().millis().abs_diff(at.millis()) <= LONGEST_RUN_MS
+}
+
+/// Returns the first other trace that a span names as its cause.
+pub(super) fn linked_trace(span: &Span, own: TraceId) -> Option<TraceId> {
+    span.links.iter().filter_map(|link| TraceId::from_bytes(&link.trace_id)).find(|trace| *trace != own)
+}
 
 /// What becomes of a step that logs alone tell of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +67,7 @@ impl<W: RunWriter> StoreSink<W> {
         // An id that is made of the trace says no more than the trace, which may lead to another run here.
         let of_maker = facts.run_id.filter(|run| !is_foreign_run_id(*run, trace_id));
         let at = UnixNanos(record.span.start_time_unix_nano);
-        let may_be_ours = |run: RunId| run.time().millis().abs_diff(at.millis()) <= LONGEST_RUN_MS;
-        let of_library = Some(trace_id.as_run_id()).filter(|run| of_maker.is_none() && may_be_ours(*run));
+        let of_library = Some(trace_id.as_run_id()).filter(|run| of_maker.is_none() && may_be_ours(*run, at));
         if let Some(run) = of_library.filter(|_| !self.traces.contains_key(&trace_id)) {
             // A late record of a trace that this library began: its run has the same bits.
             match self.open_run(run, trace_id, None) {
@@ -210,6 +220,9 @@ impl<W: RunWriter> StoreSink<W> {
             return Ok(());
         }
         self.dirty.insert(run);
+        if !from_outside && !record.span.links.is_empty() {
+            self.find_cause(run, &record.span);
+        }
         let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
         live.touched = Instant::now();
         if from_outside {
@@ -260,6 +273,30 @@ impl<W: RunWriter> StoreSink<W> {
             }
         }
         Ok(())
+    }
+
+    /// Notes for a run that has not begun which run caused it, by the links of its first span.
+    fn find_cause(&mut self, run: RunId, span: &Span) {
+        let Some(live) = self.runs.get(&run).filter(|live| !live.state.has_started() && live.above.is_none()) else {
+            return;
+        };
+        let linked = linked_trace(span, live.state.trace_id());
+        let cause = linked.and_then(|linked| self.run_that_caused(run, linked));
+        if let Some(live) = self.runs.get_mut(&run) {
+            live.above = cause;
+        }
+    }
+
+    /// Returns the run of a trace that another run names as its cause: one that has begun here, else one of this library, which
+    /// any process may write.
+    pub(super) fn run_that_caused(&mut self, run: RunId, linked: TraceId) -> Option<RunId> {
+        let here = self.run_of(linked).filter(|cause| *cause != run);
+        here.or_else(|| {
+            let cause = linked.as_run_id();
+            let may_be = cause != run && may_be_ours(cause, UnixNanos::now());
+            // Whose folder cannot be looked for may not be named.
+            (may_be && self.writer.has_run(cause).unwrap_or(false)).then_some(cause)
+        })
     }
 
     /// Tells whether a run of the trace has begun here; where several have, the first one stands for it.

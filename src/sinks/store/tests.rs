@@ -518,6 +518,35 @@ fn a_link_names_the_run_that_caused_this_one_whichever_comes_first() {
 }
 
 #[test]
+fn a_link_names_the_run_that_caused_a_run_of_this_process_where_it_was_there_before() {
+    let store = MemoryStore::default();
+    let begun = |trace| Record { kind: RecordKind::Started, ..ended(trace, 1, 0, "invoke_agent", 0, 0) };
+    let linked = |trace: u8, to: TraceId| {
+        let mut record = begun(trace);
+        record.span.links =
+            vec![crate::model::otlp::Link { trace_id: to.0.to_vec(), span_id: vec![1; 8], ..Default::default() }];
+        record
+    };
+    // One that this process began, and one of another process, of which the store alone knows.
+    let other = RunId::fresh(UnixNanos::now());
+    let summary = RunState::new(other, other.as_trace_id()).summary(UnixNanos::now());
+    store.clone().create_run(&summary, &[]).unwrap();
+    let unknown = RunId::fresh(UnixNanos::now());
+    let mut sink = StoreSink::new(store, RunId([7; 16]));
+    sink.take(1, begun(3)).unwrap();
+    sink.flush(Instant::now() + START_GRACE).unwrap();
+    sink.take(2, linked(4, TraceId([3; 16]))).unwrap();
+    sink.take(3, linked(5, other.as_trace_id())).unwrap();
+    sink.take(4, linked(6, unknown.as_trace_id())).unwrap();
+    sink.flush_all().unwrap();
+    let ours = sink.run_of(TraceId([3; 16]));
+    let runs = listed(sink);
+    let parent = |trace| runs.iter().find(|run| run.trace_id == TraceId([trace; 16])).map(|run| run.parent_run_id);
+    assert!(ours.is_some());
+    assert_eq!((parent(4), parent(5), parent(6)), (Some(ours), Some(Some(other)), Some(None)));
+}
+
+#[test]
 fn a_link_to_a_trace_without_a_run_names_none() {
     let mut sink = outside_sink();
     let mut record = ended(4, 1, 0, "invoke_agent", 50, 60);

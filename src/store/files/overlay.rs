@@ -190,6 +190,10 @@ impl RunWriter for OverlayWriter {
         if is_new { self.lay(summary) } else { Ok(()) }
     }
 
+    fn has_run(&mut self, run: RunId) -> Result<bool, StoreError> {
+        self.is_there(run)
+    }
+
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
         if !self.is_there(run)? {
             return Ok(None);

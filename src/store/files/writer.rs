@@ -291,6 +291,11 @@ impl RunWriter for FilesWriter {
         self.create_run(summary, events)
     }
 
+    fn has_run(&mut self, run: RunId) -> Result<bool, StoreError> {
+        self.catch_up(run)?;
+        Ok(self.waiting(run).is_some() || self.layout.find_run(run)?.is_some())
+    }
+
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
         self.check_place()?;
         self.catch_up(run)?;
