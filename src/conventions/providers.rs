@@ -38,6 +38,7 @@ pub const CANONICAL: &[(&str, &str)] = &[
     ("vertex.anthropic.messages", "gcp.vertex_ai"),
     ("amazon-bedrock", "aws.bedrock"),
     ("firstparty", "anthropic"),
+    ("anthropic_llm", "anthropic"),
 ];
 
 /// Names of APIs that Vercel's SDK, and who follows it, adds to the provider behind a dot.

@@ -313,7 +313,8 @@ fn class_of_failure(span: &Span) -> StepStatus {
         Some(_) if is_any => {
             let end = message.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '.')));
             let (class, behind) = message.split_at(end.unwrap_or(message.len()));
-            if behind.starts_with(['(', ':']) { class.to_owned() } else { String::new() }
+            // A single word is one, too: `Cancelled`.
+            if behind.is_empty() || behind.starts_with(['(', ':']) { class.to_owned() } else { String::new() }
         }
         Some(kind) => lower(kind),
         None => message.clone(),
@@ -323,6 +324,7 @@ fn class_of_failure(span: &Span) -> StepStatus {
     if says(&["timeout", "timed out", "timedout", "timed_out", "deadline"]) {
         StepStatus::Timeout
     } else if says(&["cancel", "generatorexit", "aborterror"])
+        || matches!(&*class, "abort" | "aborted")
         || (has_stopped && STOPPED.iter().any(|words| message.contains(words)))
     {
         StepStatus::Cancelled
@@ -341,14 +343,35 @@ pub(super) fn error(span: &Span) -> ErrorInfo {
         Some(name) => name.to_owned(),
         None => text,
     };
-    ErrorInfo {
-        kind: span.attr(names::ERROR_TYPE).and_then(text_of).or_else(|| told(names::EXCEPTION_TYPE)).map(class),
-        message: status_message
-            .or_else(|| told(names::EXCEPTION_MESSAGE))
-            .or_else(|| told(names::EVENT_ERROR))
-            .or_else(|| span.attr(names::ERROR_MESSAGE).and_then(text_of)),
-        step_id: None,
+    let kind = span.attr(names::ERROR_TYPE).and_then(text_of).or_else(|| told(names::EXCEPTION_TYPE)).map(class);
+    let message = status_message
+        .or_else(|| told(names::EXCEPTION_MESSAGE))
+        .or_else(|| told(names::EVENT_ERROR))
+        .or_else(|| span.attr(names::ERROR_MESSAGE).and_then(text_of));
+    match message.as_deref().and_then(before_stack) {
+        Some((own, message)) => ErrorInfo {
+            kind: Some(kind.filter(|kind| kind != names::ERROR_TYPE_OTHER).unwrap_or_else(|| own.to_owned())),
+            message: Some(message.to_owned()).filter(|text| !text.is_empty()),
+            step_id: None,
+        },
+        None => ErrorInfo { kind, message, step_id: None },
     }
+}
+
+/// Takes a message apart that has what JavaScript prints of its error behind it: class and message. What stands in the places of
+/// the stack says nothing of the error.
+///
+/// Source: `@langchain/core` 1.4 `tracers/base.ts`, which joins both by an empty line; OpenInference passes it on.
+fn before_stack(text: &str) -> Option<(&str, &str)> {
+    let is_of_class = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '.');
+    text.contains("\n    at ").then_some(())?;
+    text.match_indices("\n\n").find_map(|(at, gap)| {
+        let (message, printed) = (&text[..at], &text[at + gap.len()..]);
+        let (class, behind) = printed.split_at(printed.find(|c| !is_of_class(c))?);
+        let rest = behind.strip_prefix(": ").map_or(Some(behind), |said| said.strip_prefix(message))?;
+        let is_told = !class.is_empty() && (behind.starts_with(": ") || message.is_empty());
+        (is_told && rest.starts_with("\n    at ")).then_some((class, message))
+    })
 }
 
 /// Cuts a name, an id or a label to its bound.

@@ -696,6 +696,13 @@ fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended: bool) {
         draft.set(names::STEP_STATUS, StepStatus::Success.as_str());
         return;
     }
+    let is_exception = |event: &SpanEvent| event.name == names::EVENT_EXCEPTION;
+    let fails =
+        || dialects.iter().any(|dialect| dialect.fails_although_well) && draft.span().events.iter().any(is_exception);
+    if ended && told.is_none() && fails() {
+        draft.set(names::STEP_STATUS, StepStatus::Error.as_str());
+        return;
+    }
     let silence = || if ended { status_of_silence(draft.span(), dialects) } else { None };
     let Some(status) = told.map(|told| told.status).or_else(silence) else { return };
     let reason = told.and_then(|told| told.message.iter().find_map(|source| draft.read(source, Shape::Text)));

@@ -610,11 +610,14 @@ impl RunState {
     /// status unset, or say that all is well, whatever happened below.
     fn last_failure(&self) -> Option<StepStatus> {
         let roots: IdSet<SpanId> = self.roots().map(|root| root.span_id).collect();
-        let last_call = self.steps.iter().filter(|step| step.facts.billed).max_by_key(|step| step.ended_at);
-        let call = last_call.filter(|call| is_failure(call.status))?;
+        let copies = &self.sums().copies;
+        let calls =
+            self.steps.iter().enumerate().filter(|(place, step)| step.facts.billed && !copies.contains_key(place));
+        let (counts, call) = calls.max_by_key(|(_, step)| step.ended_at).filter(|(_, call)| is_failure(call.status))?;
         let enclosing = self.ancestors(call);
-        let is_recovered = self.steps.iter().any(|step| {
+        let is_recovered = self.steps.iter().enumerate().any(|(place, step)| {
             step.status == StepStatus::Success
+                && copies.get(&place) != Some(&counts)
                 && step.started_at >= call.started_at
                 && step.ended_at > call.ended_at
                 && !roots.contains(&step.span_id)

@@ -2,6 +2,7 @@
 
 use super::Shape::{Count, Model, Provider, Text};
 use super::Source::{After, Before, Behind, Json, Key, Parts};
+use super::standard::FINISHED_BY_ERROR;
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Announced, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side,
     Source, Test, content, kind, row,
@@ -87,12 +88,6 @@ pub const VERCEL: Dialect = Dialect {
     ..PLAIN
 };
 
-/// A call that ends for no other reason than an error, which the status need not say.
-///
-/// Source: `FinishReason` of the AI SDK, whose word Mastra passes on as well, in JSON.
-const FINISHED_BY_ERROR: &[Outcome] =
-    &[Outcome { from: Json(names::FINISH_REASONS, &["0"]), word: "error", status: StepStatus::Error, message: &[] }];
-
 /// What the provider reported, of which the AI SDK's own names have less and, by version, mean another thing.
 const VERCEL_REPORTED: &[Source] = &[
     Json("ai.response.providerMetadata", &["anthropic", "usage"]),
@@ -119,7 +114,7 @@ pub const VERCEL_OTEL: Dialect = Dialect {
         row(names::USER_ID, &[Key("ai.settings.context.userId")], Text),
     ],
     usage: VERCEL_REPORTED,
-    outcomes: FINISHED_BY_ERROR,
+    outcomes: &[FINISHED_BY_ERROR],
     basis: ALL_INCLUSIVE,
     cancelled_without_response: &["chat", "invoke_agent"],
     fails_by_exception: true,
@@ -134,16 +129,19 @@ pub const MASTRA: Dialect = Dialect {
     name: "mastra",
     detect: &[Detect::KeyPrefix("mastra.")],
     // Arize's exporter has the metadata in one attribute.
-    facts: &[row(
-        names::USER_ID,
-        &[
-            Key("mastra.metadata.userId"),
-            Key("mastra.metadata.resourceId"),
-            Json("metadata", &["userId"]),
-            Json("metadata", &["resourceId"]),
-        ],
-        Text,
-    )],
+    facts: &[
+        row(names::CONVERSATION_ID, &[Key("mastra.metadata.sessionId"), Json("metadata", &["sessionId"])], Text),
+        row(
+            names::USER_ID,
+            &[
+                Key("mastra.metadata.userId"),
+                Key("mastra.metadata.resourceId"),
+                Json("metadata", &["userId"]),
+                Json("metadata", &["resourceId"]),
+            ],
+            Text,
+        ),
+    ],
     // That of a workflow alone has no attribute.
     entity: &[Behind("invoke_workflow ")],
     content: &[
@@ -154,6 +152,7 @@ pub const MASTRA: Dialect = Dialect {
                 Key("mastra.workflow_run.input"),
                 Key("mastra.workflow_step.input"),
                 Key("mastra.model_step.input"),
+                Key("mastra.model_generation.input"),
             ],
         ),
         content(
@@ -163,6 +162,7 @@ pub const MASTRA: Dialect = Dialect {
                 Key("mastra.workflow_run.output"),
                 Key("mastra.workflow_step.output"),
                 Key("mastra.model_step.output"),
+                Key("mastra.model_generation.output"),
             ],
         ),
     ],
@@ -173,8 +173,17 @@ pub const MASTRA: Dialect = Dialect {
         kind("mastra.span.type", Test::Is("rag_vector_operation"), StepKind::Retrieval),
         kind("mastra.span.type", Test::Is("scorer_run"), StepKind::Evaluator),
     ],
-    outcomes: FINISHED_BY_ERROR,
+    outcomes: &[
+        FINISHED_BY_ERROR,
+        Outcome {
+            from: Json("mastra.agent_run.output", &["status"]),
+            word: "aborted",
+            status: StepStatus::Cancelled,
+            message: &[Json("mastra.agent_run.output", &["reason"])],
+        },
+    ],
     basis: ALL_INCLUSIVE,
+    cancelled_without_response: &["chat"],
     ..PLAIN
 };
 
@@ -256,6 +265,8 @@ pub const PYDANTIC_AI: Dialect = Dialect {
     variant_of: "pydantic",
     detect: &[Detect::Scope("pydantic-ai")],
     failed_without_response: &["chat"],
+    // One that its program gave up waiting for has the model that was asked, and no message at all.
+    cancelled_without_response: &["chat"],
     ..PYDANTIC
 };
 
@@ -343,7 +354,11 @@ pub const HAYSTACK: Dialect = Dialect {
         kind("haystack.component.type", Test::Ends("Retriever"), StepKind::Retrieval),
         kind("haystack.component.type", Test::Ends("Ranker"), StepKind::Rerank),
         kind("haystack.component.type", Test::Ends("Evaluator"), StepKind::Evaluator),
-        kind(SPAN_NAME, Test::Starts("haystack."), StepKind::Task),
+        // Not `haystack.tracing.auto_enable`, which runs when it is imported, in a trace of its own.
+        kind(SPAN_NAME, Test::Starts("haystack.agent."), StepKind::Task),
+        kind(SPAN_NAME, Test::Starts("haystack.component."), StepKind::Task),
+        kind(SPAN_NAME, Test::Starts("haystack.pipeline."), StepKind::Task),
+        kind(SPAN_NAME, Test::Starts("haystack.async_pipeline."), StepKind::Task),
     ],
     outcomes: &[Outcome { from: Key("haystack.tool.error"), word: "true", status: StepStatus::Error, message: &[] }],
     ..PLAIN

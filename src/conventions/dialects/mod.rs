@@ -28,11 +28,13 @@ pub use frameworks::{
 };
 pub use platforms::{
     AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, OPENINFERENCE, OPENINFERENCE_AGENTS,
-    OPENINFERENCE_AGNO, OPENINFERENCE_BEDROCK, OPENINFERENCE_BEEAI, OPENINFERENCE_CLAUDE, OPENINFERENCE_MASTRA,
-    OPENLIT, OPENLIT_CREWAI, OPENLIT_LANGGRAPH, TRACELOOP, TRACELOOP_ANTHROPIC_JS, WEAVE, WEAVE_INTEGRATION,
+    OPENINFERENCE_AGNO, OPENINFERENCE_AUTOGEN, OPENINFERENCE_BEDROCK, OPENINFERENCE_BEEAI, OPENINFERENCE_CLAUDE,
+    OPENINFERENCE_MASTRA, OPENLIT, OPENLIT_CREWAI, OPENLIT_LANGGRAPH, TRACELOOP, TRACELOOP_ANTHROPIC_JS,
+    TRACELOOP_LLAMAINDEX, WEAVE, WEAVE_INTEGRATION,
 };
 pub use standard::{
-    ANTHROPIC_CLIENT, MISTRAL_CLIENT, MISTRAL_STREAM, OTEL, OTEL_AGNO, OTEL_INSTRUMENTATION, OTEL_OPENAI_AGENTS, RIG,
+    ANTHROPIC_CLIENT, MISTRAL_CLIENT, MISTRAL_STREAM, OTEL, OTEL_AGNO, OTEL_INSTRUMENTATION, OTEL_OPENAI,
+    OTEL_OPENAI_AGENTS, RIG,
 };
 
 /// One emitter's way of writing.
@@ -78,6 +80,8 @@ pub struct Dialect {
     pub cancelled_without_reason: &'static [&'static str],
     /// A failure of its own with a message has an exception event beside it. Without one, a dialect that `marks_failures` put it there.
     pub fails_by_exception: bool,
+    /// An exception event says that a step failed, whatever its status: that says of every step that all is well.
+    pub fails_although_well: bool,
     /// Writes on spans of others, and puts a failure elsewhere in the trace on them, too.
     pub marks_failures: bool,
     /// Spans that only announce another one.
@@ -337,6 +341,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &OPENINFERENCE_CLAUDE,
     &OPENINFERENCE_AGENTS,
     &OPENINFERENCE_AGNO,
+    &OPENINFERENCE_AUTOGEN,
     &OPENINFERENCE_BEEAI,
     &OPENINFERENCE_MASTRA,
     &OPENINFERENCE_BEDROCK,
@@ -345,6 +350,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &LITELLM,
     &BEDROCK,
     &TRACELOOP_ANTHROPIC_JS,
+    &TRACELOOP_LLAMAINDEX,
     &TRACELOOP,
     &MLFLOW,
     &LAMINAR,
@@ -381,6 +387,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &MISTRAL_STREAM,
     &MISTRAL_CLIENT,
     &OTEL_AGNO,
+    &OTEL_OPENAI,
     &OTEL_OPENAI_AGENTS,
     &OTEL_INSTRUMENTATION,
 ];
@@ -406,6 +413,7 @@ pub const PLAIN: Dialect = Dialect {
     cancelled_without_response: &[],
     cancelled_without_reason: &[],
     fails_by_exception: false,
+    fails_although_well: false,
     marks_failures: false,
     announced: None,
 };

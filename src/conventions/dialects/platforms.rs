@@ -250,6 +250,20 @@ pub const OPENINFERENCE_AGNO: Dialect = Dialect {
     variant_of: "openinference",
     detect: &[Detect::ScopePrefix("openinference.instrumentation.agno")],
     basis: AS_REPORTED,
+    // A stream that the program stopped reading.
+    cancelled_without_response: &["chat"],
+    ..OPENINFERENCE
+};
+
+/// OpenInference's instrumentation of AutoGen's agents.
+///
+/// Source: `openinference-instrumentation-autogen-agentchat` 0.1.22 with `autogen-agentchat` 0.7.5, run against a scripted server.
+pub const OPENINFERENCE_AUTOGEN: Dialect = Dialect {
+    name: "openinference-autogen",
+    variant_of: "openinference",
+    detect: &[Detect::ScopePrefix("openinference.instrumentation.autogen")],
+    // A stream that the program stopped reading.
+    cancelled_without_response: &["chat"],
     ..OPENINFERENCE
 };
 
@@ -310,6 +324,8 @@ pub const TRACELOOP: Dialect = Dialect {
         kind(names::OPERATION, Test::Is("chat"), StepKind::Llm),
         kind(names::OPERATION, Test::Is("execute_tool"), StepKind::Tool),
         kind("traceloop.entity.name", Test::Ends("Tool.task"), StepKind::Tool),
+        // LlamaIndex in JavaScript.
+        kind("traceloop.entity.name", Test::Ends("_retriever.retrieve"), StepKind::Retrieval),
         kind("traceloop.span.kind", Test::Is("agent"), StepKind::Agent),
         kind("traceloop.span.kind", Test::Is("tool"), StepKind::Tool),
         kind("traceloop.span.kind", Test::Is("workflow"), StepKind::Workflow),
@@ -363,6 +379,20 @@ pub const BEDROCK: Dialect = Dialect {
         kind("llm.request.type", Test::Is("completion"), StepKind::Llm),
     ],
     basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
+    ..TRACELOOP
+};
+
+/// OpenLLMetry's instrumentation of LlamaIndex for Python, which of Anthropic's models passes on what the provider reported.
+///
+/// Source: `opentelemetry-instrumentation-llamaindex` 0.62.4 with `llama-index-llms-anthropic` 0.12.3, run against a scripted server.
+pub const TRACELOOP_LLAMAINDEX: Dialect = Dialect {
+    name: "traceloop-llamaindex",
+    variant_of: "traceloop",
+    detect: &[Detect::Scope("opentelemetry.instrumentation.llamaindex")],
+    basis: &[
+        BasisRow { provider: "anthropic", basis: Basis::Exclusive },
+        BasisRow { provider: "", basis: Basis::Inclusive },
+    ],
     ..TRACELOOP
 };
 
@@ -431,6 +461,7 @@ pub const MLFLOW: Dialect = Dialect {
                 Json("mlflow.spanInputs", &["model"]),
                 Json("mlflow.spanOutputs", &["model"]),
                 Json("mlflow.llm.model", &[]),
+                Json("model", &[]),
             ],
             Model,
         ),
@@ -450,18 +481,25 @@ pub const MLFLOW: Dialect = Dialect {
         row(names::AGENT_NAME, &[Json("metadata", &["lc_agent_name"])], Text),
         row(
             names::RESPONSE_ID,
-            &[Json("mlflow.spanOutputs", &["id"]), Json("mlflow.spanOutputs", &["provider_response_id"])],
+            &[
+                Json("mlflow.spanOutputs", &["id"]),
+                Json("mlflow.spanOutputs", &["provider_response_id"]),
+                Json("id", &[]),
+            ],
             Text,
         ),
     ],
     // What the object that was called is named; DSPy's tools are named after their class, too.
     entity: &[Json("name", &[]), Behind("Tool."), Name],
-    usage: &[Json("mlflow.spanOutputs", &["usage"])],
+    // The last is that of a streamed answer of the OpenAI Agents SDK, whose members stand side by side.
+    usage: &[Json("mlflow.spanOutputs", &["usage"]), Key("usage")],
     summaries: &[Key("mlflow.chat.tokenUsage")],
     content: &[content(Side::In, &[Key("mlflow.spanInputs")]), content(Side::Out, &[Key("mlflow.spanOutputs")])],
     kinds: &[
         // The OpenAI Agents SDK: what is around the agents is said to be one.
         kind("mlflow.openai.agent_run_root", Test::Present, StepKind::Workflow),
+        // A module of DSPy, around the calls that it makes.
+        kind(SPAN_NAME, Test::Is("Predict.forward"), StepKind::Task),
         kind("mlflow.spanType", Test::Is("LLM"), StepKind::Llm),
         kind("mlflow.spanType", Test::Is("CHAT_MODEL"), StepKind::Llm),
         kind("mlflow.spanType", Test::Is("AGENT"), StepKind::Agent),
@@ -502,10 +540,12 @@ pub const LANGSMITH: Dialect = Dialect {
                 Key("langsmith.metadata.thread_id"),
                 Key("langsmith.metadata.session_id"),
                 Key("langsmith.metadata.conversation_id"),
+                // Those of the AI SDK's metadata, by its exporter.
+                Key("langsmith.metadata.sessionId"),
             ],
             Text,
         ),
-        row(names::USER_ID, &[Key("langsmith.metadata.user_id")], Text),
+        row(names::USER_ID, &[Key("langsmith.metadata.user_id"), Key("langsmith.metadata.userId")], Text),
         row(names::RESPONSE_MODEL, &[Json("gen_ai.completion", LANGCHAIN_MODEL)], Model),
         row(names::RESPONSE_ID, &[Json("gen_ai.completion", LANGCHAIN_ID)], Text),
         // Of every class it says `Exception`, and what Python prints of the error in the message.
@@ -544,6 +584,9 @@ pub const LANGSMITH: Dialect = Dialect {
             Json("gen_ai.completion", &["output", "content"]),
         ],
     }],
+    // In JavaScript (`langsmith` 0.12 `experimental/otel`) every span is said to have gone well before it runs, and OpenTelemetry's
+    // SDK 2 takes that word for the last.
+    fails_although_well: true,
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };

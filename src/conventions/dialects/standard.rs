@@ -7,6 +7,13 @@ use super::{ALL_INCLUSIVE, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test, conte
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
 
+/// A call that ends for no other reason than an error, which the status need not say.
+///
+/// Source: `FinishReason` of the AI SDK, whose word Mastra passes on as well, in JSON; the standard's, by which a stream ends that
+/// broke off.
+pub(super) const FINISHED_BY_ERROR: Outcome =
+    Outcome { from: Json(names::FINISH_REASONS, &["0"]), word: "error", status: StepStatus::Error, message: &[] };
+
 /// The standard itself, with all names it ever had and aliases that several emitters share.
 ///
 /// Source: deprecated registry of OpenTelemetry semantic conventions 1.44; the migration guide of the GenAI
@@ -161,6 +168,17 @@ pub const OTEL_AGNO: Dialect = Dialect {
         status: StepStatus::Error,
         message: &[Json(names::OUTPUT_MESSAGES, &["0", "parts", "0", "content"])],
     }],
+    ..OTEL_INSTRUMENTATION
+};
+
+/// That of OpenAI's client, which tells by the reason alone of a stream that broke off or was given up.
+///
+/// Source: `opentelemetry-instrumentation-genai-openai` 1.3b0 with `openai` 3.57, run against a scripted server.
+pub const OTEL_OPENAI: Dialect = Dialect {
+    name: "otel-openai",
+    variant_of: "otel-instrumentation",
+    detect: &[Detect::ScopePrefix("opentelemetry.instrumentation.genai.openai")],
+    outcomes: &[FINISHED_BY_ERROR],
     ..OTEL_INSTRUMENTATION
 };
 

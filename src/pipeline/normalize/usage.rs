@@ -34,13 +34,12 @@ pub(super) struct Told {
 /// their objects in its output, and is not asked.
 pub(super) fn write(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind: Option<StepKind>) -> Told {
     let mut told = Told::default();
-    if !kind.is_some_and(facts::is_billed) {
-        return told;
-    }
-    // A summary has counts of the emitter, and no proof of what they include.
+    let is_call = kind.is_some_and(facts::is_billed);
+    // A summary has counts of the emitter, and no proof of what they include. That of what encloses calls is all there is where
+    // the calls have none.
     let sources = dialects.iter().flat_map(|dialect| {
         let summaries = dialect.summaries.iter().map(|source| (source, false));
-        summaries.chain(dialect.usage.iter().map(|source| (source, true)))
+        summaries.chain(dialect.usage.iter().filter(|_| is_call).map(|source| (source, true)))
     });
     for (source, is_proof) in sources {
         let (key, path): (_, &[&str]) = match *source {

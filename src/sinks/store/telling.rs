@@ -290,7 +290,10 @@ impl<W: RunWriter> StoreSink<W> {
     /// Returns the run of a trace that another run names as its cause: one that has begun here, else one of this library, which
     /// any process may write.
     pub(super) fn run_that_caused(&mut self, run: RunId, linked: TraceId) -> Option<RunId> {
-        let here = self.run_of(linked).filter(|cause| *cause != run);
+        // One of this process may be about to begin.
+        let is_known = |cause: &RunId| self.outside.is_none() && self.runs.contains_key(cause);
+        let begins = || self.traces.get(&linked).and_then(|trace| trace.first_run).filter(is_known);
+        let here = self.run_of(linked).or_else(begins).filter(|cause| *cause != run);
         here.or_else(|| {
             let cause = linked.as_run_id();
             let may_be = cause != run && may_be_ours(cause, UnixNanos::now());

@@ -534,7 +534,6 @@ fn a_link_names_the_run_that_caused_a_run_of_this_process_where_it_was_there_bef
     let unknown = RunId::fresh(UnixNanos::now());
     let mut sink = StoreSink::new(store, RunId([7; 16]));
     sink.take(1, begun(3)).unwrap();
-    sink.flush(Instant::now() + START_GRACE).unwrap();
     sink.take(2, linked(4, TraceId([3; 16]))).unwrap();
     sink.take(3, linked(5, other.as_trace_id())).unwrap();
     sink.take(4, linked(6, unknown.as_trace_id())).unwrap();

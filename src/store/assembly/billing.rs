@@ -15,6 +15,9 @@ const MAX_LAYERS: usize = 32;
 /// Calls that are under way at once, of which one may be that which was passed on.
 const MAX_AT_ONCE: usize = 256;
 
+/// How far apart two layers may put one moment: in JavaScript a span's start is a whole millisecond, and its end has more digits.
+const TICK: u64 = 2_000_000;
+
 /// What was asked for: provider and model.
 pub(super) type Asked<'a> = (Option<&'a str>, Option<&'a str>);
 
@@ -117,7 +120,7 @@ impl RunState {
                 Some((first, is_passed_on)) => {
                     *is_passed_on |= is_relayed;
                     // The one that knows more of the bill counts.
-                    if rank(&self.steps[*first]) < rank(step) {
+                    if outranks(step, &self.steps[*first]) {
                         copies.insert(std::mem::replace(first, place), place);
                     } else {
                         copies.insert(place, *first);
@@ -128,7 +131,10 @@ impl RunState {
         for (call, report) in self.reported(&copies) {
             copies.insert(call, report);
         }
-        for (copy, of) in self.relayed(&copies) {
+        let relayed = self.relayed(&copies);
+        copies.extend(relayed.iter().copied());
+        for (copy, of) in self.unanswered_in_the_end(&relayed) {
+            copies.remove(&of);
             copies.insert(copy, of);
         }
         let around = self.around_calls();
@@ -141,6 +147,7 @@ impl RunState {
         for (copy, of) in self.unanswered(&copies, &around) {
             copies.insert(copy, of);
         }
+        copies.extend(self.told_too_early(&copies));
         // Of steps that broken input puts around each other, none is the outer one.
         let circles = std::cell::OnceCell::new();
         let is_in_circle = |place: usize, around: &[usize]| {
@@ -152,42 +159,40 @@ impl RunState {
             }
         }
         // Layers that tell one call: the one that knows most of the bill counts, the outermost of those that know
-        // the same. Calls beside each other inside one are calls of their own.
+        // the same. Calls beside each other inside one are calls of their own. What is around a copy is around the one that counts
+        // for it.
         let nested: Vec<(usize, Vec<usize>)> = calls()
-            .filter(|(place, _)| !copies.contains_key(place))
             .map(|(place, step)| (place, self.calls_around(step)))
             .map(|(place, around)| (place, if is_in_circle(place, &around) { Vec::new() } else { around }))
-            .map(|(place, around)| (place, around.into_iter().filter(|outer| !copies.contains_key(outer)).collect()))
+            .map(|(place, around)| (settled(&copies, place), around))
+            .map(|(place, around)| {
+                let is_other = |outer: &usize| *outer != place && !copies.contains_key(outer);
+                (place, around.into_iter().filter(is_other).collect())
+            })
             .collect();
         let mut known_better: HashMap<usize, usize> = HashMap::default();
         for &(place, ref around) in &nested {
             for &outer in around {
                 let best = known_better.get(&outer).copied().unwrap_or(outer);
-                if knowledge(&self.steps[place]) > knowledge(&self.steps[best]) {
+                if knows_more(&self.steps[place], &self.steps[best]) {
                     known_better.insert(outer, place);
                 }
             }
         }
         for (place, around) in nested {
             let same = |outer: &&usize| {
-                !known_better.contains_key(outer) && knowledge(&self.steps[**outer]) >= knowledge(&self.steps[place])
+                !known_better.contains_key(outer) && !knows_more(&self.steps[place], &self.steps[**outer])
             };
-            if let Some(&better) = known_better.get(&place) {
-                copies.insert(place, better);
-            } else if let Some(&outermost) = around.iter().rfind(same) {
-                copies.insert(place, outermost);
+            let of = known_better.get(&place).or_else(|| around.iter().rfind(same));
+            // One that is around the copy may be inside of what counts for it.
+            if let Some(&of) = of.filter(|of| settled(&copies, **of) != place) {
+                copies.insert(place, of);
             }
         }
         for (call, last_try) in self.tried(&copies, |place| is_in_circle(place, &[place])) {
             copies.insert(call, last_try);
         }
-        let settled = |mut place: usize| {
-            while let Some(&next) = copies.get(&place) {
-                place = next;
-            }
-            place
-        };
-        copies.iter().map(|(&copy, &of)| (copy, settled(of))).collect()
+        copies.iter().map(|(&copy, &of)| (copy, settled(&copies, of))).collect()
     }
 
     /// Finds calls that failed because every model that was tried inside them did, and of which nothing else is told: what
@@ -250,7 +255,77 @@ impl RunState {
     /// was asked within the time of the program's own step. What the program tried again is one call.
     pub(super) fn relayed(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
         let is_own = |step: &Step| !step.facts.is_relayed;
-        self.joined(copies, |facts| facts.is_relayed, is_own, |step| (model_asked(step), None), |_, _| true)
+        self.joined(copies, |facts| facts.is_relayed, is_own, |_| None, |_, _| true, 0)
+    }
+
+    /// Finds calls whose request began after a layer's step for them had ended, as that of a stream which is read later may:
+    /// they used the same, and no other is known of the layer's.
+    fn told_too_early(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
+        let of: HashSet<usize> = copies.values().copied().collect();
+        let is_request =
+            |step: &Step| step.facts.is_at_wire || step.facts.is_relayed || step.facts.response_id.is_some();
+        let is_alone =
+            |place: &usize| !copies.contains_key(place) && (!of.contains(place) || is_request(&self.steps[*place]));
+        let used = |step: &Step| {
+            step.facts.tokens.filter(|tokens| tokens.prompt.is_some() && tokens.completion.is_some()).map(counts)
+        };
+        let mut own: IdMap<_, Vec<usize>> = IdMap::default();
+        let mut passed_on = Vec::new();
+        for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed) {
+            match used(step).filter(|_| is_alone(&place)) {
+                Some(_) if is_request(step) => passed_on.push(place),
+                Some(used) => own.entry((step.facts.kind, used[..2].to_vec())).or_default().push(place),
+                None => {}
+            }
+        }
+        passed_on.sort_by_key(|place| (self.steps[*place].started_at, self.steps[*place].span_id));
+        let mut found = Vec::new();
+        for place in passed_on {
+            let wire = &self.steps[place];
+            let key = (wire.facts.kind, used(wire).map(|used| used[..2].to_vec()).unwrap_or_default());
+            let Some(candidates) = own.get_mut(&key) else { continue };
+            let is_before = |own: &Step| {
+                let Some(end) = own.ended_at.filter(|end| *end <= wire.started_at) else { return false };
+                // Another layer's beside it did no more than begin to ask, or the request follows at once.
+                let took = wire.ended_at.map_or(0, |end| end.0.saturating_sub(wire.started_at.0));
+                let is_brief = end.0.saturating_sub(own.started_at.0) <= took / 4;
+                let is_next = wire.started_at.0.saturating_sub(end.0) <= TICK;
+                let is_beside = wire.facts.is_relayed || (own.parent == wire.parent && (is_brief || is_next));
+                is_beside && may_be_one(&own.facts, &wire.facts)
+            };
+            let before = candidates.iter().rev().take(MAX_AT_ONCE).copied().filter(|own| is_before(&self.steps[*own]));
+            let Some(last) = before.max_by_key(|own| (self.steps[*own].ended_at, self.steps[*own].span_id)) else {
+                continue;
+            };
+            candidates.retain(|own| *own != last);
+            let own = &self.steps[last];
+            found.push(if rank(own) > rank(wire) { (place, last) } else { (last, place) });
+        }
+        found
+    }
+
+    /// Finds steps of the program's own that say nothing of an answer, nor that they failed, while each request that was passed
+    /// on for them did: then the last of those says how the call ended.
+    fn unanswered_in_the_end(&self, relayed: &[(usize, usize)]) -> Vec<(usize, usize)> {
+        let mut last: HashMap<usize, usize> = HashMap::new();
+        for &(place, own) in relayed.iter().filter(|(place, _)| is_failure(self.steps[*place].status)) {
+            let key = |place: usize| (self.steps[place].ended_at, self.steps[place].span_id);
+            let latest = last.entry(own).or_insert(place);
+            if key(*latest) < key(place) {
+                *latest = place;
+            }
+        }
+        // One that was answered after all is told by what was passed on last, or tells that.
+        for &(copy, of) in relayed.iter().filter(|(copy, _)| !is_failure(self.steps[*copy].status)) {
+            last.remove(&copy);
+            last.remove(&of);
+        }
+        let says_nothing = |step: &Step| {
+            let facts = &step.facts;
+            let is_told = facts.tokens.is_some() || facts.response_id.is_some() || !facts.finish_reasons.is_empty();
+            step.status == StepStatus::Success && !is_told
+        };
+        last.into_iter().filter(|(own, _)| says_nothing(&self.steps[*own])).collect()
     }
 
     /// Finds calls of which a layer tells within the time of the client's own step, where both have one parent: what a client
@@ -300,7 +375,7 @@ impl RunState {
                 && (both_failed(client, layer) || used_same(client, layer))
                 && !has_its_own(layer)
         };
-        let mut found = self.joined(copies, is_layer, is_client, |step| (None, step.parent), is_one);
+        let mut found = self.joined(copies, is_layer, is_client, |step| step.parent, is_one, 0);
         let mut told = HashSet::new();
         found.retain_mut(|(copy, of)| {
             let (layer, client) = if self.steps[*copy].facts.is_at_wire { (*of, *copy) } else { (*copy, *of) };
@@ -326,7 +401,7 @@ impl RunState {
     fn beside(&self, copies: &HashMap<usize, usize>, around: &IdSet<SpanId>) -> Vec<(usize, usize)> {
         let is_client = |facts: &StepFacts| facts.is_at_wire && !facts.is_relayed;
         let is_own = |step: &Step| !step.facts.is_at_wire && !around.contains(&step.span_id);
-        self.joined(copies, is_client, is_own, |step| (None, step.parent), |_, _| true)
+        self.joined(copies, is_client, is_own, |step| step.parent, |_, _| true, 0)
     }
 
     /// Finds calls of which two layers tell beside each other, the upper one without the answer's id, where neither is
@@ -338,11 +413,11 @@ impl RunState {
         let is_own = |step: &Step| step.facts.response_id.is_none() && is_layer(step);
         let used = |step: &Step| step.facts.tokens.and_then(|tokens| tokens.prompt.zip(tokens.completion));
         let is_one = |own: &Step, answered: &Step| {
-            answered.ended_at.zip(own.ended_at).is_some_and(|(inner, outer)| inner <= outer)
+            answered.ended_at.zip(own.ended_at).is_some_and(|(inner, outer)| inner.0 <= outer.0.saturating_add(TICK))
                 && used(own).is_some()
                 && used(own) == used(answered)
         };
-        self.joined(copies, is_answered, is_own, |step| (None, step.parent), is_one)
+        self.joined(copies, is_answered, is_own, |step| step.parent, is_one, TICK)
     }
 
     /// Returns the calls that are around a call: they tell of that, and of none beside it.
@@ -352,14 +427,15 @@ impl RunState {
     }
 
     /// Joins calls at the wire with the program's own of the same kind and place, each with the latest that began before
-    /// it, had not ended, and may be the same.
-    fn joined<'a>(
-        &'a self,
+    /// it, or so many ns behind, had not ended, and may be the same.
+    fn joined(
+        &self,
         copies: &HashMap<usize, usize>,
         is_wire: impl Fn(&StepFacts) -> bool,
         is_own: impl Fn(&Step) -> bool,
-        place_of: impl Fn(&'a Step) -> (Option<&'a str>, Option<SpanId>),
+        place_of: impl Fn(&Step) -> Option<SpanId>,
         is_one: impl Fn(&Step, &Step) -> bool,
+        slack: u64,
     ) -> Vec<(usize, usize)> {
         let calls = || {
             let calls = self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed);
@@ -383,7 +459,8 @@ impl RunState {
         for place in passed {
             let wire = &self.steps[place];
             let Some(candidates) = told.get_mut(&(wire.facts.kind, place_of(wire))) else { continue };
-            while let Some(own) = candidates.to_come.pop_if(|own| self.steps[*own].started_at <= wire.started_at) {
+            let has_begun = |own: &usize| self.steps[*own].started_at.0 <= wire.started_at.0.saturating_add(slack);
+            while let Some(own) = candidates.to_come.pop_if(|own| has_begun(own)) {
                 candidates.under_way.push(own);
             }
             // Later ones begin later still.
@@ -524,6 +601,12 @@ impl RunState {
             }
             if !copies.contains_key(&place) {
                 counted.push(place);
+            }
+        }
+        // What is around another layer's word for a call encloses it as well.
+        for (copy, of) in copies.iter().filter(|(_, of)| tells(&self.steps[**of].facts)) {
+            if self.steps[*of].facts.billed {
+                self.cover(&self.steps[*copy], &mut covered);
             }
         }
         others.sort_by_key(|(_, above)| std::cmp::Reverse(above.len()));
@@ -670,6 +753,16 @@ impl RunState {
         for &place in &failed {
             self.cover(&self.steps[place], &mut passed_on);
         }
+        // What has lost the step above it is below the one that stands for the run all the same.
+        if let Some(host) = self.host_step() {
+            let is_lost = |place: &usize| {
+                let above = self.ancestors(&self.steps[*place]);
+                !above.contains(&host.span_id) && above.iter().any(|span| !self.by_span.contains_key(span))
+            };
+            if failed.iter().any(is_lost) {
+                passed_on.insert(host.span_id);
+            }
+        }
         let mut own: Vec<usize> =
             failed.into_iter().filter(|place| !passed_on.contains(&self.steps[*place].span_id)).collect();
         let is_call = |step: &Step| step.facts.billed || step.facts.kind == StepKind::Tool;
@@ -682,7 +775,7 @@ impl RunState {
         own.retain(|place| {
             let step = &self.steps[*place];
             // An agent that fails fails for itself.
-            let is_plain = step.facts.kind == StepKind::Task;
+            let is_plain = matches!(step.facts.kind, StepKind::Task | StepKind::Workflow);
             let Some(error) = step.facts.error.as_ref().filter(|_| is_plain) else { return true };
             // What gives no reason may be of another class, as the answer of a web server is.
             let same = match error.message {
@@ -725,8 +818,9 @@ fn are_two_answers(one: &Step, other: &Step) -> bool {
 fn is_most_of(inner: &Step, outer: &Step) -> bool {
     /// What passes between two layers' words for one call.
     const MOMENTS: u64 = 50_000_000;
-    let Some((end, last)) = inner.ended_at.zip(outer.ended_at).filter(|(end, last)| end <= last) else { return false };
-    let outside = inner.started_at.0.saturating_sub(outer.started_at.0) + (last.0 - end.0);
+    let is_within = |(end, last): &(UnixNanos, UnixNanos)| end.0 <= last.0.saturating_add(TICK);
+    let Some((end, last)) = inner.ended_at.zip(outer.ended_at).filter(is_within) else { return false };
+    let outside = inner.started_at.0.saturating_sub(outer.started_at.0) + last.0.saturating_sub(end.0);
     outside <= MOMENTS || outside <= last.0.saturating_sub(outer.started_at.0) / 4
 }
 
@@ -755,36 +849,32 @@ fn asked(facts: &StepFacts) -> Asked<'_> {
     (facts.provider.as_deref(), facts.request_model.as_deref())
 }
 
-fn model_asked(step: &Step) -> Option<&str> {
-    step.facts.request_model.as_deref()
-}
-
 /// Tells whether two layers may speak of one call: no two answers, and no two models.
 fn may_be_one(own: &StepFacts, wire: &StepFacts) -> bool {
-    let names = |model: &Option<String>, facts: &StepFacts| {
-        model.is_some() && (*model == facts.request_model || *model == facts.response_model)
-    };
     let is_untold = own.model().is_none() || wire.model().is_none();
-    (own.response_id.is_none() || wire.response_id.is_none())
-        && (is_untold || names(&own.request_model, wire) || names(&own.response_model, wire))
+    let are_one = || models(own).any(|one| models(wire).any(|other| is_same_model(one, other)));
+    (own.response_id.is_none() || wire.response_id.is_none()) && (is_untold || are_one())
 }
 
 /// Tells whether a call inside another is a try that failed, and of another model: layers have many names for one, and only
 /// what failed is known to be no more than tried.
 fn is_other_try(outer: &Step, inner: &Step) -> bool {
     let tells = |step: &Step| step.facts.model().is_some();
-    let are_one = || models(outer).any(|one| models(inner).any(|other| is_same_model(one, other)));
+    let are_one = || models(&outer.facts).any(|one| models(&inner.facts).any(|other| is_same_model(one, other)));
     is_failure(inner.status) && tells(outer) && tells(inner) && !are_one()
 }
 
 /// Returns the models that were asked for and that answered.
-fn models(step: &Step) -> impl Iterator<Item = &str> {
-    [&step.facts.request_model, &step.facts.response_model].into_iter().flatten().map(String::as_str)
+fn models(facts: &StepFacts) -> impl Iterator<Item = &str> {
+    [&facts.request_model, &facts.response_model].into_iter().flatten().map(String::as_str)
 }
 
 /// Tells whether two names are of one model: one stands in the other, with who serves it before it and its version behind,
 /// like `gpt-4o` in `openai/gpt-4o-2024-08-06`.
 fn is_same_model(one: &str, other: &str) -> bool {
+    if one == other {
+        return !one.is_empty();
+    }
     let bare = |name: &str| name.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
     let (one, other) = (bare(one), bare(other));
     let (short, long) = if one.len() <= other.len() { (one, other) } else { (other, one) };
@@ -834,6 +924,41 @@ fn knowledge(step: &Step) -> Knowledge {
 /// Of two calls that know the same, the program's own stands where it belongs in the run.
 fn rank(step: &Step) -> (Knowledge, bool) {
     (knowledge(step), !step.facts.is_relayed)
+}
+
+/// Tells whether the first of two that tell one call is the one that counts.
+fn outranks(one: &Step, other: &Step) -> bool {
+    knows_how_it_ended(one, other) || (!knows_how_it_ended(other, one) && rank(one) > rank(other))
+}
+
+/// Tells whether the first of two that tell one call knows more of it.
+fn knows_more(one: &Step, other: &Step) -> bool {
+    knows_how_it_ended(one, other) || (!knows_how_it_ended(other, one) && knowledge(one) > knowledge(other))
+}
+
+/// Tells whether a client saw the failure of an answer that had begun, of which a layer tells what had come by then, and no reason
+/// for its end: that is no more than the count with which an answer begins.
+fn knows_how_it_ended(client: &Step, layer: &Step) -> bool {
+    let (own, told) = (&client.facts, &layer.facts);
+    let prompts = own.tokens.and_then(|tokens| tokens.prompt).zip(told.tokens.and_then(|tokens| tokens.prompt));
+    let is_same_answer = match own.response_id.as_ref().zip(told.response_id.as_ref()) {
+        Some((own, told)) => own == told,
+        None => prompts.is_some_and(|(own, told)| own == told),
+    };
+    own.is_at_wire
+        && !told.is_at_wire
+        && is_failure(client.status)
+        && layer.status == StepStatus::Success
+        && told.finish_reasons.is_empty()
+        && is_same_answer
+}
+
+/// Follows copies to the one that counts.
+fn settled(copies: &HashMap<usize, usize>, mut place: usize) -> usize {
+    while let Some(&next) = copies.get(&place) {
+        place = next;
+    }
+    place
 }
 
 /// Tells whether two layers speak of one call of a tool: by its id, else by the tool's name.
@@ -1110,6 +1235,138 @@ mod tests {
             found.push(if rank(own) > rank(wire) { (place, own_place) } else { (own_place, place) });
         }
         found
+    }
+
+    /// A run of calls below one step; `change` has the place of a step.
+    fn copies_of(told: &[Told], change: &dyn Fn(usize, &mut Step, &mut StepFacts)) -> Vec<(usize, usize)> {
+        let mut state = state(told);
+        for (place, step) in state.steps.iter_mut().enumerate() {
+            let mut facts = StepFacts::clone(&step.facts);
+            change(place, step, &mut facts);
+            step.facts = std::sync::Arc::new(facts);
+        }
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        let mut copies: Vec<_> = state.duplicates().into_iter().collect();
+        copies.sort_unstable();
+        copies
+    }
+
+    fn used(prompt: u64, completion: u64) -> Option<Tokens> {
+        Some(Tokens { prompt: Some(prompt), completion: Some(completion), ..Tokens::default() })
+    }
+
+    #[test]
+    fn who_passed_a_call_on_knows_its_model_by_another_name() {
+        let names = |own: Option<&str>, passed_on: &str| {
+            let calls = [(false, 0, 1, 6, 0, false), (true, 0, 2, 4, 2, false)];
+            copies_of(&calls, &|place, _, facts| {
+                facts.request_model = if place == 0 { own.map(str::to_owned) } else { Some(passed_on.to_owned()) };
+            })
+            .len()
+        };
+        for own in [Some("gpt-4o-mini"), Some("gpt-4o-mini-2024-07-18"), Some("openai/gpt-4o-mini"), None] {
+            assert_eq!(names(own, "gpt-4o-mini"), 1, "{own:?}");
+        }
+        assert_eq!(names(Some("gpt-4o"), "gpt-4o-mini"), 0);
+    }
+
+    #[test]
+    fn a_stream_is_read_after_the_step_for_it_has_ended() {
+        // A layer's step, and behind it the request; another layer's request beside that.
+        let copies = |tokens: [Option<Tokens>; 2], is_relayed: bool, at: u64| {
+            copies_of(&[(false, 0, 10, 2, 0, false), (is_relayed, 0, at, 8, 2, false)], &|place, _, facts| {
+                (facts.tokens, facts.is_at_wire) = (tokens[place], place == 1);
+            })
+        };
+        assert_eq!(copies([used(7, 3), used(7, 3)], true, 14), [(1, 0)]);
+        assert_eq!(copies([used(7, 3), used(7, 3)], false, 14), [(0, 1)]);
+        assert_eq!(
+            copies([used(7, 3), used(7, 3)], false, 15 * TICK),
+            [(0, 1)],
+            "it took a quarter of the time at most"
+        );
+        // Something else, or nothing, was used, or the request came before.
+        assert_eq!(copies([used(7, 3), used(7, 4)], true, 14), []);
+        assert_eq!(copies([None, None], true, 14), []);
+        assert_eq!(copies([used(7, 3), used(7, 3)], true, 5), []);
+        // Each of two that are alike has its own request within its time.
+        let alike = [
+            (false, 0, 10, 5, 0, false),
+            (false, 0, 11, 2, 2, false),
+            (false, 0, 20, 5, 0, false),
+            (false, 0, 21, 2, 4, false),
+        ];
+        let pairs = copies_of(&alike, &|place, _, facts| {
+            (facts.tokens, facts.is_at_wire) = (used(7, 3), place % 2 == 1);
+        });
+        assert_eq!(pairs, [(0, 1), (2, 3)]);
+    }
+
+    #[test]
+    fn what_is_around_a_copy_is_no_call_beside_the_one_that_counts() {
+        // A framework's call around the client's, and who passed it on.
+        let calls = [(false, 0, 1, 7, 0, false), (false, 0, 2, 5, 0, false), (true, 0, 3, 3, 2, false)];
+        let copies = copies_of(&calls, &|place, step, facts| {
+            facts.tokens = used(7, 3);
+            step.parent = (place == 1).then_some(SpanId(1_u64.to_be_bytes()));
+            if place == 2 {
+                facts.tokens = facts.tokens.map(|tokens| Tokens { cache_read: Some(5), ..tokens });
+            }
+        });
+        assert_eq!(copies, [(0, 2), (1, 2)]);
+    }
+
+    #[test]
+    fn a_step_that_says_nothing_of_an_answer_ended_as_the_last_request_for_it_did() {
+        let copies = |requests: [bool; 2], says: Option<&str>| {
+            let [first, last] = requests;
+            let calls = [(false, 0, 1, 8, 0, false), (true, 0, 2, 2, 0, first), (true, 0, 5, 2, 0, last)];
+            copies_of(&calls, &|place, _, facts| {
+                facts.tokens = None;
+                facts.finish_reasons = says.filter(|_| place == 0).map(str::to_owned).into_iter().collect();
+            })
+        };
+        assert_eq!(copies([true, true], None), [(0, 2), (1, 2)]);
+        // It was answered, or it says how the answer ended.
+        assert_eq!(copies([true, false], None).iter().filter(|(copy, _)| *copy == 0).count(), 0);
+        assert_eq!(copies([true, true], Some("stop")), [(1, 0), (2, 0)]);
+    }
+
+    #[test]
+    fn of_an_answer_that_broke_off_the_client_counts_which_saw_that() {
+        let copies = |reason: Option<&str>, failed: bool| {
+            let calls = [(false, 0, 1, 7, 1, false), (false, 0, 2, 5, 1, failed)];
+            copies_of(&calls, &|place, step, facts| {
+                facts.tokens = if place == 0 {
+                    used(853, 1)
+                } else {
+                    used(853, 1).map(|tokens| Tokens { completion: None, ..tokens })
+                };
+                (facts.is_at_wire, facts.error) = (place == 1, None);
+                facts.cost = (place == 0).then_some((NanoUsd(1), CostSource::Computed));
+                facts.finish_reasons = reason.filter(|_| place == 0).map(str::to_owned).into_iter().collect();
+                step.parent = (place == 1).then_some(SpanId(1_u64.to_be_bytes()));
+            })
+        };
+        assert_eq!(copies(None, true), [(0, 1)]);
+        assert_eq!(copies(Some("stop"), true), [(1, 0)]);
+    }
+
+    #[test]
+    fn what_encloses_another_layers_word_for_a_call_is_no_part_of_the_bill() {
+        // An agent with the sum, the layer's call below it, and who passed that on, below the command.
+        let calls = [(false, 0, 1, 8, 0, false), (false, 0, 2, 5, 0, false), (true, 0, 3, 3, 2, false)];
+        let mut state = state(&calls);
+        for (place, step) in state.steps.iter_mut().enumerate() {
+            let facts = std::sync::Arc::make_mut(&mut step.facts);
+            (facts.kind, facts.billed) = if place == 0 { (StepKind::Agent, false) } else { (StepKind::Llm, true) };
+            facts.tokens = used(7, 3).filter(|_| place != 1);
+            step.parent = (place == 1).then_some(SpanId(1_u64.to_be_bytes()));
+        }
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        let copies = state.duplicates();
+        assert_eq!(copies, HashMap::from([(1, 2)]));
+        assert_eq!(state.counted(&copies).tokens, [2]);
     }
 
     #[test]

@@ -94,8 +94,8 @@ fn what_is_refused_is_taken_to_its_end_so_that_the_answer_is_heard() {
     for (head, code) in [
         (head("/v1/nothing", PROTOBUF), 404),
         (head("/v1/traces", "text/plain"), 415),
-        (head("/v1/metrics", PROTOBUF), 404),
-        (head("/v1/traces", PROTOBUF).replace("localhost", "example.org"), 403),
+        (head("/v1/metrics", PROTOBUF), 501),
+        (head("/v1/traces", PROTOBUF).replace("localhost", "example.org"), 421),
     ] {
         for _ in 0..4 {
             assert_eq!(ask(server.port("otlp-http"), &head, &body).0, code, "{head}");
