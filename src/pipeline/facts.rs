@@ -364,14 +364,21 @@ pub(super) fn error(span: &Span) -> ErrorInfo {
 /// Source: `@langchain/core` 1.4 `tracers/base.ts`, which joins both by an empty line; OpenInference passes it on.
 fn before_stack(text: &str) -> Option<(&str, &str)> {
     let is_of_class = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '.');
-    text.contains("\n    at ").then_some(())?;
-    text.match_indices("\n\n").find_map(|(at, gap)| {
+    let (said, _) = text.split_once("\n    at ")?;
+    let is_class = |word: &str| !word.is_empty() && word.chars().all(is_of_class);
+    let behind_message = text.match_indices("\n\n").find_map(|(at, gap)| {
         let (message, printed) = (&text[..at], &text[at + gap.len()..]);
         let (class, behind) = printed.split_at(printed.find(|c| !is_of_class(c))?);
         let rest = behind.strip_prefix(": ").map_or(Some(behind), |said| said.strip_prefix(message))?;
-        let is_told = !class.is_empty() && (behind.starts_with(": ") || message.is_empty());
+        let is_told = is_class(class) && (behind.starts_with(": ") || message.is_empty());
         (is_told && rest.starts_with("\n    at ")).then_some((class, message))
-    })
+    });
+    // The print alone.
+    let printed = || match said.split_once(": ") {
+        Some((class, message)) if is_class(class) && class.ends_with("Error") => Some((class, message)),
+        _ => is_class(said).then_some((said, "")),
+    };
+    behind_message.or_else(printed)
 }
 
 /// Cuts a name, an id or a label to its bound.

@@ -287,3 +287,74 @@ fn a_tool_that_failed_has_its_name_in_that_of_its_span_alone_by_older_adk() {
     assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
     assert_eq!(told("gcp.vertex.agent", "execute_tool (merged)", &[]).kind, StepKind::Task);
 }
+
+/// `mlflow` 3.17 with `dspy` 3.4 and `openai-agents` 0.24, run against a scripted server.
+#[test]
+fn mlflow_has_the_usage_of_a_streamed_answer_beside_it_and_the_sum_of_a_module_of_dspy_on_the_module() {
+    let usage = r#"{"input_tokens":1007,"input_tokens_details":{"cached_tokens":201},"output_tokens":103,"output_tokens_details":{"reasoning_tokens":21},"total_tokens":1110}"#;
+    let streamed = told(
+        "mlflow",
+        "Response",
+        &[
+            ("mlflow.spanType", r#""CHAT_MODEL""#.into()),
+            ("usage", usage.into()),
+            ("id", r#""resp_1""#.into()),
+            ("model", r#""gpt-4o-mini-2024-07-18""#.into()),
+        ],
+    );
+    assert_eq!(tokens(&streamed), [Some(1007), Some(201), None, Some(103), Some(21)]);
+    assert_eq!((streamed.response_id.as_deref(), streamed.model()), (Some("resp_1"), Some("gpt-4o-mini-2024-07-18")));
+    let sum = r#"{"input_tokens": 3042, "output_tokens": 318, "total_tokens": 3360}"#;
+    let module = |name: &str, kind: &str| {
+        told("mlflow", name, &[("mlflow.spanType", kind.into()), ("mlflow.chat.tokenUsage", sum.into())])
+    };
+    let (agent, predict) = (module("ReAct.forward", r#""AGENT""#), module("Predict.forward", r#""LLM""#));
+    assert_eq!((agent.kind, tokens(&agent)[0], agent.billed), (StepKind::Agent, Some(3042), false));
+    assert_eq!((predict.kind, tokens(&predict)[0], predict.billed), (StepKind::Task, Some(3042), false));
+}
+
+/// `opentelemetry-instrumentation-llamaindex` 0.62.4, run against a scripted server.
+#[test]
+fn llamaindex_by_openllmetry_passes_on_what_anthropic_counts() {
+    let call = |provider: &str| {
+        told(
+            "opentelemetry.instrumentation.llamaindex",
+            "Anthropic.task",
+            &[
+                ("traceloop.span.kind", "task".into()),
+                ("gen_ai.operation.name", "chat".into()),
+                ("gen_ai.provider.name", provider.into()),
+                ("gen_ai.request.model", "None".into()),
+                ("gen_ai.usage.input_tokens", Value::Int(601)),
+                ("gen_ai.usage.output_tokens", Value::Int(103)),
+                ("gen_ai.usage.cache_read.input_tokens", Value::Int(201)),
+                ("gen_ai.usage.cache_creation.input_tokens", Value::Int(51)),
+            ],
+        )
+    };
+    let of_anthropic = call("anthropic_llm");
+    assert_eq!((of_anthropic.provider.as_deref(), of_anthropic.model()), (Some("anthropic"), None));
+    assert_eq!(tokens(&of_anthropic), [Some(853), Some(201), Some(51), Some(103), None]);
+    assert_eq!(tokens(&call("openai"))[0], Some(601));
+}
+
+/// `haystack-ai` 2.31.
+#[test]
+fn haystack_that_is_imported_is_no_run() {
+    assert!(!told("haystack", "haystack.tracing.auto_enable", &[]).is_genai);
+    assert!(told("haystack", "haystack.pipeline.run", &[]).is_genai);
+}
+
+/// `opentelemetry-instrumentation-genai-openai` 1.3b0, run against a scripted server; that of LangChain says so of every answer.
+#[test]
+fn a_stream_that_broke_off_says_so_by_its_reason_alone() {
+    let status = |scope: &str, reason: &str| {
+        let reasons = crate::model::otlp::ArrayValue { values: vec![Value::from(reason).into()] };
+        let list =
+            [("gen_ai.operation.name", "chat".into()), ("gen_ai.response.finish_reasons", Value::Array(reasons))];
+        told(&format!("opentelemetry.instrumentation.genai.{scope}"), "chat gpt-4o-mini", &list).status
+    };
+    assert_eq!(status("openai", "error"), StepStatus::Error);
+    assert_eq!(status("openai", "stop"), StepStatus::Success);
+    assert_eq!(status("langchain", "error"), StepStatus::Success);
+}

@@ -202,6 +202,34 @@ fn mastra_has_what_went_in_and_out_under_names_of_its_own() {
     assert_eq!(whole.kind, StepKind::Task);
 }
 
+/// `@mastra/otel-exporter` 1.4 with `@mastra/core` 1.71, run against a scripted server: both are said to have gone well.
+#[test]
+fn what_mastra_aborts_is_cancelled() {
+    let agent = |output: &str| {
+        let list = [
+            ("mastra.span.type", "agent_run".into()),
+            ("gen_ai.operation.name", "invoke_agent".into()),
+            ("mastra.metadata.sessionId", "s-1".into()),
+            ("mastra.agent_run.output", output.into()),
+        ];
+        told("@mastra/otel-exporter", "invoke_agent weather", &list)
+    };
+    let aborted = agent(r#"{"status":"aborted","reason":"abort"}"#);
+    assert_eq!((aborted.status, aborted.session_id.as_deref()), (StepStatus::Cancelled, Some("s-1")));
+    assert_eq!(agent(r#"{"status":"success"}"#).status, StepStatus::Success);
+    let call = |more: Option<(&str, Value)>| {
+        let mut list = vec![
+            ("mastra.span.type", Value::from("model_inference")),
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.request.model", "gpt-4o-mini".into()),
+        ];
+        list.extend(more);
+        told("@mastra/otel-exporter", "chat gpt-4o-mini", &list).status
+    };
+    assert_eq!(call(None), StepStatus::Cancelled);
+    assert_eq!(call(Some(("gen_ai.response.finish_reasons", r#"["stop"]"#.into()))), StepStatus::Success);
+}
+
 /// `@mastra/otel-exporter` 1.4 with `@mastra/core` 1.71: its status is OK, and only the agent's is an error.
 #[test]
 fn a_call_that_ends_by_an_error_has_failed_by_mastra_and_the_ai_sdk() {

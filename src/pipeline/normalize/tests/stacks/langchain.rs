@@ -393,17 +393,24 @@ fn what_was_given_up_before_its_answer_was_told_is_cancelled() {
         assert_eq!(status(scope, operation, std::slice::from_ref(&stop)), StepStatus::Success, "{scope}");
         assert_eq!(status(scope, operation, std::slice::from_ref(&answered)), StepStatus::Success, "{scope}");
     }
+    // The model that was asked for stands for that which answered; one that the provider refused has none.
+    let model = ("gen_ai.response.model", Value::from("gpt-4o-mini"));
+    assert_eq!(status("pydantic-ai", "chat", &[model]), StepStatus::Cancelled);
     // An agent says of its answer only what the program lets it.
     assert_eq!(status("agent_framework", "invoke_agent", &[]), StepStatus::Success);
     assert_eq!(status("semantic_kernel.utils", "invoke_agent", &[]), StepStatus::Success);
-    let call = |more: &[(&str, Value)]| {
-        let mut list = vec![("openinference.span.kind", Value::from("LLM")), ("llm.model_name", "gpt-4o-mini".into())];
-        list.extend_from_slice(more);
-        told("openinference.instrumentation.openai_agents", "generation", &list).status
-    };
-    assert_eq!(call(&[]), StepStatus::Cancelled);
-    assert_eq!(call(&[("output.value", "It is 18 degrees.".into())]), StepStatus::Success);
-    assert_eq!(call(&[("output.value", "__REDACTED__".into())]), StepStatus::Success);
+    for scope in ["openai_agents", "agno", "autogen_agentchat"] {
+        let call = |more: &[(&str, Value)]| {
+            let mut list =
+                vec![("openinference.span.kind", Value::from("LLM")), ("llm.model_name", "gpt-4o-mini".into())];
+            list.extend_from_slice(more);
+            told(&format!("openinference.instrumentation.{scope}"), "generation", &list).status
+        };
+        assert_eq!(call(&[]), StepStatus::Cancelled, "{scope}");
+        assert_eq!(call(&[("llm.token_count.prompt", Value::Int(7))]), StepStatus::Success, "{scope}");
+        assert_eq!(call(&[("output.value", "It is 18 degrees.".into())]), StepStatus::Success, "{scope}");
+        assert_eq!(call(&[("output.value", "__REDACTED__".into())]), StepStatus::Success, "{scope}");
+    }
     // Strands says by what.
     let list = [
         ("gen_ai.operation.name", Value::from("invoke_agent")),
@@ -411,4 +418,77 @@ fn what_was_given_up_before_its_answer_was_told_is_cancelled() {
         ("strands.cancellation.type", "CancelledError".into()),
     ];
     assert_eq!(told("strands.telemetry.tracer", "invoke_agent weather", &list).status, StepStatus::Cancelled);
+}
+
+/// A step with an exception, of a scope, with a status.
+fn raised(scope: &str, list: &[(&str, Value)], code: i32, exception: &[(&str, Value)]) -> StepFacts {
+    let mut record = ended(list);
+    record.scope.name = scope.to_owned();
+    record.span.status = Some(Status { code, message: String::new() });
+    record.span.events = vec![event("exception", exception)];
+    facts(&record)
+}
+
+/// `langsmith` 0.12 for JavaScript, `experimental/otel/setup`, run against a scripted server.
+#[test]
+fn langsmith_says_of_every_step_in_javascript_that_it_went_well() {
+    let step = |code, message: &str| {
+        let exception = [("exception.type", Value::from("Error")), ("exception.message", message.into())];
+        raised("langsmith", &[("langsmith.span.kind", "llm".into())], code, &exception)
+    };
+    let failed = step(1, "Error: 400 no such model");
+    assert_eq!(failed.status, StepStatus::Error);
+    assert_eq!(failed.error.and_then(|error| error.message).as_deref(), Some("Error: 400 no such model"));
+    assert_eq!(step(1, "Cancelled").status, StepStatus::Cancelled);
+    // Elsewhere a step that says so has dealt with it.
+    let exception = [("exception.type", Value::from("Error")), ("exception.message", "no".into())];
+    assert_eq!(raised("another", &[], 1, &exception).status, StepStatus::Success);
+    let session = [
+        ("langsmith.span.kind", Value::from("chain")),
+        ("langsmith.metadata.sessionId", "s-1".into()),
+        ("langsmith.metadata.userId", "u-1".into()),
+    ];
+    let of_ai_sdk = told("langsmith", "generateText", &session);
+    assert_eq!((of_ai_sdk.session_id.as_deref(), of_ai_sdk.user_id.as_deref()), (Some("s-1"), Some("u-1")));
+}
+
+/// `@langchain/core` 1.4 with `@arizeai/openinference-instrumentation-langchain` 4.1, run against a scripted server.
+#[test]
+fn langchain_for_javascript_prints_its_error_behind_the_message() {
+    let step = |message: &str| {
+        let list = [("openinference.span.kind", Value::from("CHAIN"))];
+        let facts = raised(
+            "@arizeai/openinference-instrumentation-langchain",
+            &list,
+            2,
+            &[("exception.message", message.into())],
+        );
+        let error = facts.error.unwrap_or_default();
+        (facts.status, error.kind.unwrap_or_default(), error.message.unwrap_or_default())
+    };
+    let told = |status, kind: &str, message: &str| (status, kind.to_owned(), message.to_owned());
+    // The stack has the word of another class, and the message may have lines of its own.
+    assert_eq!(
+        step("disk full\n\nError: disk full\n    at Timeout._onTimeout (a.mjs:3:1)\n    at listOnTimeout (b:1:1)"),
+        told(StepStatus::Error, "Error", "disk full")
+    );
+    assert_eq!(
+        step("a\n\nb\n\nTypeError: a\n\nb\n    at f (a.mjs:3:1)"),
+        told(StepStatus::Error, "TypeError", "a\n\nb")
+    );
+    assert_eq!(
+        step("Abort\n\nError: Abort\n    at Timeout._onTimeout (a.mjs:3:1)"),
+        told(StepStatus::Cancelled, "Error", "Abort")
+    );
+    // What hands control on is no failure, with a message or without.
+    assert_eq!(step("\n\nParentCommand\n    at f (a.mjs:3:1)").0, StepStatus::Success);
+    assert_eq!(step("[\n  {}\n]\n\nGraphInterrupt: [\n  {}\n]\n    at f (a.mjs:3:1)").0, StepStatus::Success);
+    assert_eq!(
+        step("TypeError: no\n    at Timeout._onTimeout (a.mjs:3:1)"),
+        told(StepStatus::Error, "TypeError", "no"),
+        "the print alone"
+    );
+    // Text that is no such thing stays as it is.
+    let other = "a\n\nError: b\n    at f (a.mjs:3:1)";
+    assert_eq!(step(other), told(StepStatus::Error, "", other));
 }
