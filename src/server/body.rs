@@ -12,7 +12,7 @@ use super::answer::{Problem, Refusal};
 use super::budget::{Budget, NoRoom, Share};
 use super::zstd;
 
-/// A body is decompressed piece by piece, and each piece accounted for before it is made.
+/// A body is decompressed piece by piece, and the place for it accounted for before it is made.
 const PIECE: usize = 64 << 10;
 
 /// How long a client may go on sending what is not wanted, until it hears so.
@@ -23,6 +23,17 @@ pub(super) const UNWANTED_LIMIT: Duration = Duration::from_secs(2);
 pub(super) struct Held {
     pub bytes: Vec<u8>,
     pub share: Share,
+}
+
+impl Held {
+    /// Moves to a place of so many bytes, which is accounted for beside the old one: for a moment both are there.
+    fn moved_to(self, bytes: usize) -> Result<Self, NoRoom> {
+        let mut share = self.share.fresh();
+        share.grow(bytes)?;
+        let mut place = Vec::with_capacity(bytes);
+        place.extend_from_slice(&self.bytes);
+        Ok(Self { bytes: place, share })
+    }
 }
 
 /// Reads all of a body, within `limit`.
@@ -111,7 +122,11 @@ fn unpack(mut packed: impl Read, share: &Share, max_bytes: usize) -> Result<Held
         let begin = held.bytes.len();
         // One byte more tells that there is more.
         let piece = PIECE.min(max_bytes + 1 - begin);
-        held.share.grow(piece).map_err(|NoRoom| busy())?;
+        if held.bytes.capacity() < begin + piece {
+            let twice = 2 * begin;
+            let next = if twice < max_bytes { twice.max(begin + piece) } else { max_bytes + 1 };
+            held = held.moved_to(next).map_err(|NoRoom| busy())?;
+        }
         held.bytes.resize(begin + piece, 0);
         let read = packed.read(&mut held.bytes[begin..]).map_err(|error| {
             if error.kind() == std::io::ErrorKind::OutOfMemory {
