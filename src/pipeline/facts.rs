@@ -324,7 +324,7 @@ fn class_of_failure(span: &Span) -> StepStatus {
     if says(&["timeout", "timed out", "timedout", "timed_out", "deadline"]) {
         StepStatus::Timeout
     } else if says(&["cancel", "generatorexit", "aborterror"])
-        || matches!(&*class, "abort" | "aborted")
+        || class == "abort"
         || (has_stopped && STOPPED.iter().any(|words| message.contains(words)))
     {
         StepStatus::Cancelled
@@ -364,9 +364,11 @@ pub(super) fn error(span: &Span) -> ErrorInfo {
 /// Source: `@langchain/core` 1.4 `tracers/base.ts`, which joins both by an empty line; OpenInference passes it on.
 fn before_stack(text: &str) -> Option<(&str, &str)> {
     let is_of_class = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '.');
-    let (said, _) = text.split_once("\n    at ")?;
+    /// Of a longer text nobody looks for what it repeats.
+    const MAX_BYTES: usize = 4 * MAX_MESSAGE;
+    let (said, _) = text.split_once("\n    at ").filter(|(said, _)| said.len() <= MAX_BYTES)?;
     let is_class = |word: &str| !word.is_empty() && word.chars().all(is_of_class);
-    let behind_message = text.match_indices("\n\n").find_map(|(at, gap)| {
+    let behind_message = said.match_indices("\n\n").find_map(|(at, gap)| {
         let (message, printed) = (&text[..at], &text[at + gap.len()..]);
         let (class, behind) = printed.split_at(printed.find(|c| !is_of_class(c))?);
         let rest = behind.strip_prefix(": ").map_or(Some(behind), |said| said.strip_prefix(message))?;

@@ -633,15 +633,25 @@ fn write_content(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind: Option<Ste
     // Whose content is messages, and who says them.
     let role = messages.filter(|(key, _)| to == *key).map(|(_, role)| role);
     let of_standard = OTEL.content.iter().filter(|row| row.side == side);
+    // Messages of some of which nothing is known but who said them: the next place may have all.
+    let mut in_part = None;
     let sources = content().chain(of_standard).flat_map(|row| row.from);
     let found = sources
         .filter(|source| may_say(&draft.keys, source))
         .find_map(|source| match *source {
-            Source::Indexed(prefix) => messages::indexed(draft.span(), prefix).map(|list| list.to_string().into()),
+            Source::Indexed(prefix) => messages::indexed(draft.span(), prefix).and_then(|found| {
+                let messages = Value::from(found.messages.to_string());
+                if found.is_whole {
+                    return Some(messages);
+                }
+                in_part.get_or_insert(messages);
+                None
+            }),
             Source::Parts(parts) => messages::of_parts(draft.span(), parts, role.is_some()),
             _ => draft.read(source, Shape::Text).map(Cow::into_owned),
         })
-        .or_else(|| messages::of_events(&draft.span().events, side).map(|list| list.to_string().into()));
+        .or_else(|| messages::of_events(&draft.span().events, side).map(|list| list.to_string().into()))
+        .or(in_part);
     match (found, role) {
         (Some(value), Some(role)) => draft.set(to, messages::of_text(value, role)),
         (Some(value), None) => draft.set(to, value),

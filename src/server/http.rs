@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 
@@ -34,8 +34,10 @@ pub(super) async fn otlp(shared: Arc<Shared>, request: Request<Incoming>) -> Res
         Ok(taken) => response(StatusCode::OK, answered_in, taken.encode(answered_in, rejected_name(&signal))),
         Err(refusal) => {
             shared.count_refusal(refusal.problem);
-            // In HTTP/2 a request is given up by itself, and its connection stays. Who was too slow had time to hear it.
-            if head.version < Version::HTTP_2 && refusal.problem != Problem::TooSlow {
+            // In HTTP/2 a request is given up by itself, and its connection stays. Who was too slow had time to hear it, and who asks
+            // before it sends waits for the answer.
+            let may_be_sending = refusal.problem != Problem::TooSlow && !head.headers.contains_key(EXPECT);
+            if head.version < Version::HTTP_2 && may_be_sending {
                 tokio::spawn(body::forget(body, shared.line.bounds.request_bytes));
             }
             refused(&refusal, answered_in)

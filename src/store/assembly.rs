@@ -686,9 +686,10 @@ impl RunState {
         let error_of = |place: usize| self.steps[place].error();
         let has_message = |place: usize| error_of(place).is_some_and(|error| error.message.is_some());
         let says_why = |place: usize| has_message(place) || error_of(place).is_some_and(|error| error.kind.is_some());
+        let depths = self
+            .downwards(|above: Option<&u32>, step| above.map_or(u32::from(step.parent.is_some()), |depth| depth + 1));
         let most = |place: &usize| {
-            let step = &self.steps[*place];
-            (says_why(*place), self.ancestors(step).len(), !copies.contains_key(place), step.ended_at)
+            (says_why(*place), depths[*place], !copies.contains_key(place), self.steps[*place].ended_at)
         };
         let call_of = |place: usize| copies.get(&place).copied().unwrap_or(place);
         let says_more = |culprit: usize| {

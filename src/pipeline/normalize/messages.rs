@@ -88,9 +88,16 @@ struct Call {
     arguments: Option<Json>,
 }
 
+/// Messages put together of attributes, as JSON.
+pub(super) struct Gathered {
+    pub messages: Json,
+    /// Of each something is known that was said.
+    pub is_whole: bool,
+}
+
 /// Puts together `PREFIX.0.role`, `PREFIX.0.content`, `PREFIX.0.tool_calls.0.name`, ...; the names below the index are
 /// Traceloop's and, with `message.`, `tool_call.` and `function.` between, OpenInference's.
-pub(super) fn indexed(span: &Span, prefix: &str) -> Option<Json> {
+pub(super) fn indexed(span: &Span, prefix: &str) -> Option<Gathered> {
     let mut messages: BTreeMap<u32, Pieces> = BTreeMap::new();
     for attribute in &span.attributes {
         let Some((index, rest)) = index_after(&attribute.key, prefix) else { continue };
@@ -120,7 +127,8 @@ pub(super) fn indexed(span: &Span, prefix: &str) -> Option<Json> {
     let messages: Vec<Json> = messages.into_values().map(Pieces::into_message).collect();
     // Who says of messages no more than whose they are leaves what they say to another place.
     let says = |message: &Json| message["parts"].as_array().is_some_and(|parts| !parts.is_empty());
-    messages.iter().any(says).then_some(Json::Array(messages))
+    let is_whole = messages.iter().all(says);
+    messages.iter().any(says).then_some(Gathered { messages: Json::Array(messages), is_whole })
 }
 
 impl Pieces {

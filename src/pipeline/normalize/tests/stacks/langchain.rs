@@ -488,7 +488,33 @@ fn langchain_for_javascript_prints_its_error_behind_the_message() {
         told(StepStatus::Error, "TypeError", "no"),
         "the print alone"
     );
+    // What is too long to be looked through, too.
+    let long = format!("{}\n    at f (a.mjs:3:1)", "\n\nE: ".repeat(100_000));
+    assert_eq!(step(&long).1, "");
     // Text that is no such thing stays as it is.
     let other = "a\n\nError: b\n    at f (a.mjs:3:1)";
     assert_eq!(step(other), told(StepStatus::Error, "", other));
+}
+
+/// `@arizeai/openinference-instrumentation-langchain` 4.1: a message whose content is a list has its role alone.
+#[test]
+fn messages_of_which_some_say_nothing_leave_it_to_the_whole_request() {
+    let whole =
+        r#"{"messages":[[{"kwargs":{"content":[{"type":"text","text":"be kind"}]}},{"kwargs":{"content":"hi"}}]]}"#;
+    let call = |system: Option<&str>, whole: Option<&str>| {
+        let mut list = vec![
+            ("openinference.span.kind", Value::from("LLM")),
+            ("llm.input_messages.0.message.role", "system".into()),
+            ("llm.input_messages.1.message.role", "user".into()),
+            ("llm.input_messages.1.message.content", "hi".into()),
+        ];
+        list.extend(system.map(|text| ("llm.input_messages.0.message.content", text.into())));
+        list.extend(whole.map(|text| ("input.value", text.into())));
+        let facts = told("@arizeai/openinference-instrumentation-langchain", "ChatOpenAI", &list);
+        facts.content.input.map(|input| input.value().to_string()).unwrap_or_default()
+    };
+    assert!(call(None, Some(whole)).contains("be kind"));
+    assert!(!call(Some("be quick"), Some(whole)).contains("be kind"));
+    // It is better than nothing.
+    assert!(call(None, None).contains("hi"));
 }

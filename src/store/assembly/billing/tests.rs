@@ -1,0 +1,491 @@
+use proptest::prelude::*;
+
+use super::layers::{is_same_model, rank};
+use super::*;
+use crate::model::otlp::Span;
+use crate::model::{ErrorInfo, EventId, RunId, UnixNanos};
+
+/// A call: whether it was passed on, of which model, from when, for how long, with which answer's id, failed.
+type Told = (bool, u8, u64, u64, u8, bool);
+
+fn state(told: &[Told]) -> RunState {
+    let mut state = RunState::new(RunId([1; 16]), RunId([1; 16]).as_trace_id());
+    for (place, &(is_relayed, model, start, length, answer, is_failed)) in told.iter().enumerate() {
+        let mut facts = StepFacts::of(&Span::default(), None, None);
+        (facts.kind, facts.billed, facts.is_relayed) = (StepKind::Llm, true, is_relayed);
+        facts.request_model = Some(format!("m{model}"));
+        facts.response_id = (answer > 0).then(|| answer.to_string());
+        let status = if is_failed { StepStatus::Error } else { StepStatus::Success };
+        facts.tokens = (answer % 2 == 0).then(Tokens::default);
+        state.steps.push(Step {
+            step_id: place.to_string(),
+            span_id: SpanId((place as u64 + 1).to_be_bytes()),
+            trace_id: None,
+            parent: None,
+            has_remote_parent: false,
+            start_event: EventId::from_parts(0, [0; 10]),
+            started_at: UnixNanos(start),
+            ended_at: (length < 9).then_some(UnixNanos(start + length)),
+            status,
+            facts: std::sync::Arc::new(facts),
+            content: None,
+        });
+    }
+    state
+}
+
+#[test]
+fn a_layer_beside_the_client_that_it_tells_of_is_a_copy() {
+    let copies = |own: Told, wire: Told, change: &dyn Fn(&mut Step)| {
+        let mut state = state(&[own, wire]);
+        let wire = &mut state.steps[1];
+        std::sync::Arc::make_mut(&mut wire.facts).is_at_wire = true;
+        change(wire);
+        state.duplicates()
+    };
+    let (layer, client) = ((false, 0, 1, 5, 0, false), (false, 0, 2, 3, 2, false));
+    assert_eq!(copies(layer, client, &|_| ()), HashMap::from([(0, 1)]));
+    // Another answer, another model, another time, another place.
+    assert_eq!(copies((false, 0, 1, 5, 1, false), client, &|_| ()), HashMap::new());
+    assert_eq!(copies((false, 1, 1, 5, 0, false), client, &|_| ()), HashMap::new());
+    assert_eq!(copies((false, 0, 3, 5, 0, false), client, &|_| ()), HashMap::new());
+    assert_eq!(copies(layer, client, &|step| step.parent = Some(SpanId([9; 8]))), HashMap::new());
+    assert_eq!(
+        copies(layer, client, &|step| std::sync::Arc::make_mut(&mut step.facts).is_at_wire = false),
+        HashMap::new()
+    );
+    // The layer is around another call of the client.
+    let mut state = state(&[layer, client, (false, 0, 2, 2, 0, false)]);
+    std::sync::Arc::make_mut(&mut state.steps[1].facts).is_at_wire = true;
+    state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+    state.steps[2].parent = Some(state.steps[0].span_id);
+    assert_eq!(state.duplicates().get(&0), None);
+    // The layer names the model that answered.
+    let answered = |step: &mut Step| {
+        let facts = std::sync::Arc::make_mut(&mut step.facts);
+        (facts.request_model, facts.response_model) = (Some("alias".into()), Some("m0".into()));
+    };
+    assert_eq!(copies(layer, client, &answered), HashMap::from([(0, 1)]));
+}
+
+#[test]
+fn a_layer_within_the_time_of_the_client_beside_it_is_a_copy() {
+    use StepStatus::{Cancelled, Error, Success};
+    /// When it began and ended, in seconds, how, and what it used.
+    type Call = (u64, u64, StepStatus, Option<Tokens>);
+    let used =
+        |prompt: u64, completion: Option<u64>| Some(Tokens { prompt: Some(prompt), completion, ..Tokens::default() });
+    // Clients first, then layers; `change` has the place of a step.
+    let copies_of = |clients: &[Call], layers: &[Call], change: &dyn Fn(usize, &mut StepFacts)| {
+        let calls: Vec<_> = clients.iter().chain(layers).collect();
+        let mut state = state(&vec![(false, 0, 0, 0, 0, false); calls.len()]);
+        for (place, (step, &&(start, end, status, tokens))) in state.steps.iter_mut().zip(&calls).enumerate() {
+            let at = |seconds: u64| UnixNanos(seconds * 1_000_000_000);
+            (step.started_at, step.ended_at, step.status) = (at(start), Some(at(end)), status);
+            let facts = std::sync::Arc::make_mut(&mut step.facts);
+            (facts.tokens, facts.is_at_wire) = (tokens, place < clients.len());
+            // Only layers say why.
+            let message = (place >= clients.len()).then(|| "401".to_owned());
+            facts.error = is_failure(status).then(|| ErrorInfo { message, ..ErrorInfo::default() });
+            change(place, facts);
+        }
+        let mut copies: Vec<_> = state.duplicates().into_iter().collect();
+        copies.sort_unstable();
+        copies
+    };
+    let copies = |clients: &[Call], layers: &[Call]| copies_of(clients, layers, &|_, _| ());
+    let answered = used(341, Some(102));
+    let client = (100, 180, Success, answered);
+    assert_eq!(copies(&[client], &[(110, 170, Success, answered)]), [(1, 0)]);
+    // It used something else, ended later, took a small part of the time, or answered where the client did not.
+    assert_eq!(copies(&[client], &[(110, 170, Success, used(341, Some(103)))]), []);
+    assert_eq!(copies(&[(100, 160, Success, answered)], &[(110, 190, Success, answered)]), []);
+    assert_eq!(copies(&[client], &[(130, 170, Success, answered)]), []);
+    assert_eq!(copies(&[(100, 180, Error, None)], &[(110, 170, Success, None)]), []);
+    // Chunks that are embedded at once are alike, and so may be what two providers count.
+    let embeds = |_, facts: &mut StepFacts| facts.kind = StepKind::Embedding;
+    assert_eq!(copies_of(&[client], &[(110, 170, Success, answered)], &embeds), []);
+    let serves = |place, facts: &mut StepFacts| facts.provider = Some(format!("p{place}"));
+    assert_eq!(copies_of(&[client], &[(110, 170, Success, answered)], &serves), []);
+    // Of a stream that was given up the client says so, and the layer has the count that it began with.
+    let begun = (110, 170, Success, used(341, Some(1)));
+    assert_eq!(copies(&[(100, 180, Cancelled, used(341, None))], &[begun]), [(1, 0)]);
+    assert_eq!(copies(&[(100, 180, Success, used(341, None))], &[begun]), []);
+    // Of two that failed the one that says why counts; of two layers that did one is another call.
+    assert_eq!(copies(&[(100, 180, Error, None)], &[(110, 170, Error, None)]), [(0, 1)]);
+    assert_eq!(copies(&[(100, 180, Error, None)], &[(101, 170, Error, None), (110, 179, Error, None)]), [(0, 1)]);
+    // Two at once, alike in all, are two.
+    let other = (120, 200, Success, answered);
+    let layers = [(110, 170, Success, answered), (130, 190, Success, answered)];
+    assert_eq!(copies(&[client, other], &layers), [(2, 0), (3, 1)]);
+    // The layer has a client of its own: the one before it, which was given up, is another.
+    let given_up = (100, 180, Cancelled, used(341, None));
+    assert_eq!(copies(&[given_up, (112, 168, Success, answered)], &[(110, 170, Success, answered)]), [(2, 1)]);
+}
+
+#[test]
+fn of_two_layers_words_for_a_failure_those_of_the_one_that_counts_are_the_runs() {
+    // The client ends last, and says nothing.
+    let calls = [(false, 0, 10, 8, 0, true), (false, 0, 11, 6, 0, true), (false, 0, 9, 10, 0, true)];
+    let why = || Some("401: no such key".to_owned());
+    // The layer beside the client or around it, below an agent.
+    for (of_client, message_of_client, counts) in [(2, None, "1"), (1, None, "1"), (2, why(), "0")] {
+        let mut state = state(&calls);
+        let kinds = [("authentication_error", message_of_client), ("AuthenticationError", why()), ("", None)];
+        for (place, (step, (kind, message))) in state.steps.iter_mut().zip(kinds).enumerate() {
+            let facts = std::sync::Arc::make_mut(&mut step.facts);
+            (facts.is_at_wire, facts.tokens) = (place == 0, None);
+            facts.error =
+                Some(ErrorInfo { kind: Some(kind.to_owned()).filter(|kind| !kind.is_empty()), message, step_id: None });
+            if place == 2 {
+                (facts.kind, facts.billed) = (StepKind::Agent, false);
+            }
+        }
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        let spans: Vec<SpanId> = state.steps.iter().map(|step| step.span_id).collect();
+        (state.steps[0].parent, state.steps[1].parent) = (Some(spans[of_client]), Some(spans[2]));
+        state.roots = std::iter::once(2).collect();
+        let error = state.error(crate::model::RunStatus::Error).unwrap();
+        assert_eq!(error.message, why());
+        assert_eq!(error.step_id.as_deref(), Some(counts));
+    }
+}
+
+#[test]
+fn a_message_from_elsewhere_is_not_the_reason_of_a_failure_with_a_class_alone() {
+    // An agent, a tool that it recovered from, and the call that ended it.
+    let error_of = |errors: [Option<(&str, Option<&str>)>; 3]| {
+        let mut state = state(&[(false, 0, 1, 8, 0, true), (false, 0, 2, 1, 0, true), (false, 0, 4, 4, 0, true)]);
+        let root = state.steps[0].span_id;
+        for (place, (step, error)) in state.steps.iter_mut().zip(errors).enumerate() {
+            let facts = std::sync::Arc::make_mut(&mut step.facts);
+            let [kind, message] =
+                [error.map(|error| error.0), error.and_then(|error| error.1)].map(|text| text.map(str::to_owned));
+            (facts.error, facts.tokens) = (Some(ErrorInfo { kind, message, step_id: None }), None);
+            let kinds = [StepKind::Agent, StepKind::Tool, StepKind::Llm];
+            (facts.kind, facts.billed) = (kinds[place], place == 2);
+            step.parent = (place > 0).then_some(root);
+        }
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        state.roots = std::iter::once(0).collect();
+        let ErrorInfo { kind, message, step_id } = state.error(crate::model::RunStatus::Error).unwrap();
+        [kind, message, step_id].map(Option::unwrap_or_default)
+    };
+    let limit = ("RateLimitError", None);
+    let told = error_of([None, Some(("FileNotFoundError", Some("no such file"))), Some(limit)]);
+    assert_eq!(told, ["RateLimitError", "", "2"]);
+    // The agent passes on what went wrong below it.
+    let told = error_of([Some(("RateLimitError", Some("no answer"))), None, Some(limit)]);
+    assert_eq!(told, ["RateLimitError", "no answer", "2"]);
+}
+
+#[test]
+fn of_a_call_around_a_call_the_one_that_knows_more_counts() {
+    let around = |change: &dyn Fn(&mut StepFacts, &mut StepFacts)| {
+        let call = (false, 0, 1, 5, 0, false);
+        let mut state = state(&[call, call]);
+        state.steps[1].parent = Some(state.steps[0].span_id);
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        let [outer, inner] = &mut state.steps[..] else { unreachable!() };
+        change(std::sync::Arc::make_mut(&mut outer.facts), std::sync::Arc::make_mut(&mut inner.facts));
+        state.duplicates()
+    };
+    assert_eq!(around(&|_, _| ()), HashMap::from([(1, 0)]));
+    // Cached tokens, reasoning, and the model.
+    let read = Tokens { cache_read: Some(64), ..Tokens::default() };
+    assert_eq!(around(&|_, inner| inner.tokens = Some(read)), HashMap::from([(0, 1)]));
+    let all = Tokens { reasoning: Some(16), ..read };
+    let more = |outer: &mut StepFacts, inner: &mut StepFacts| (outer.tokens, inner.tokens) = (Some(read), Some(all));
+    assert_eq!(around(&more), HashMap::from([(0, 1)]));
+    assert_eq!(around(&|outer, _| outer.request_model = None), HashMap::from([(0, 1)]));
+}
+
+#[test]
+fn of_tries_that_are_around_each_other_none_is_the_other() {
+    let mut state = state(&[(false, 0, 1, 5, 1, true), (false, 1, 2, 3, 3, true)]);
+    state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+    state.steps[1].parent = Some(state.steps[0].span_id);
+    assert_eq!(state.duplicates(), HashMap::from([(0, 1)]));
+    state.steps[0].parent = Some(state.steps[1].span_id);
+    assert_eq!(state.duplicates(), HashMap::new());
+}
+
+#[test]
+fn a_model_is_known_by_its_name_with_a_server_before_it_and_a_version_behind() {
+    for (one, other) in [
+        ("gpt-4o", "gpt-4o-2024-08-06"),
+        ("openai/gpt-4o", "gpt-4o-2024-08-06"),
+        ("claude-sonnet-4", "us.anthropic.claude-sonnet-4-20250514-v1:0"),
+        ("models/gemini-2.5-flash", "gemini-2.5-flash"),
+        ("claude-3-5-haiku-latest", "Claude-3-5-haiku-latest"),
+        ("llama3.2", "llama3.2:latest"),
+    ] {
+        assert!(is_same_model(one, other) && is_same_model(other, one), "{one} {other}");
+    }
+    for (one, other) in [
+        ("gpt-4o", "gpt-4o-mini"),
+        ("gpt-4", "gpt-4o"),
+        ("gpt-4o", "fallback:gpt-4o,claude-sonnet-4-5"),
+        ("claude-sonnet-4", "claude-sonnet-4-5"),
+        ("", "gpt-4o"),
+    ] {
+        assert!(!is_same_model(one, other) && !is_same_model(other, one), "{one} {other}");
+    }
+}
+
+/// What `relayed` does, without sorting anything away: each call that was passed on against all others.
+fn by_the_rule(state: &RunState) -> Vec<(usize, usize)> {
+    let mut passed: Vec<(usize, &Step)> =
+        state.steps.iter().enumerate().filter(|(_, step)| step.facts.is_relayed).collect();
+    passed.sort_by_key(|(_, step)| (step.started_at, step.span_id));
+    let mut answered = HashSet::new();
+    let mut found = Vec::new();
+    for (place, wire) in passed {
+        let own = state.steps.iter().enumerate().filter(|(place, own)| {
+            !own.facts.is_relayed
+                && own.facts.request_model == wire.facts.request_model
+                && (own.facts.response_id.is_none() || wire.facts.response_id.is_none())
+                && own.started_at <= wire.started_at
+                && own.ended_at.is_none_or(|end| wire.started_at <= end)
+                && !answered.contains(place)
+        });
+        let Some((own_place, own)) = own.max_by_key(|(_, own)| (own.started_at, own.span_id)) else { continue };
+        if is_failure(wire.status) {
+            found.push((place, own_place));
+            continue;
+        }
+        answered.insert(own_place);
+        found.push(if rank(own) > rank(wire) { (place, own_place) } else { (own_place, place) });
+    }
+    found
+}
+
+/// A run of calls below one step; `change` has the place of a step.
+fn copies_of(told: &[Told], change: &dyn Fn(usize, &mut Step, &mut StepFacts)) -> Vec<(usize, usize)> {
+    let mut state = state(told);
+    for (place, step) in state.steps.iter_mut().enumerate() {
+        let mut facts = StepFacts::clone(&step.facts);
+        change(place, step, &mut facts);
+        step.facts = std::sync::Arc::new(facts);
+    }
+    state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+    let mut copies: Vec<_> = state.duplicates().into_iter().collect();
+    copies.sort_unstable();
+    copies
+}
+
+fn used(prompt: u64, completion: u64) -> Option<Tokens> {
+    Some(Tokens { prompt: Some(prompt), completion: Some(completion), ..Tokens::default() })
+}
+
+#[test]
+fn who_passed_a_call_on_knows_its_model_by_another_name() {
+    let names = |own: Option<&str>, passed_on: &str| {
+        let calls = [(false, 0, 1, 6, 0, false), (true, 0, 2, 4, 2, false)];
+        copies_of(&calls, &|place, _, facts| {
+            facts.request_model = if place == 0 { own.map(str::to_owned) } else { Some(passed_on.to_owned()) };
+        })
+        .len()
+    };
+    for own in [Some("gpt-4o-mini"), Some("gpt-4o-mini-2024-07-18"), Some("openai/gpt-4o-mini"), None] {
+        assert_eq!(names(own, "gpt-4o-mini"), 1, "{own:?}");
+    }
+    assert_eq!(names(Some("gpt-4o"), "gpt-4o-mini"), 0);
+}
+
+#[test]
+fn a_stream_is_read_after_the_step_for_it_has_ended() {
+    // A layer's step, and behind it the request; another layer's request beside that.
+    let copies = |tokens: [Option<Tokens>; 2], is_relayed: bool, at: u64| {
+        copies_of(&[(false, 0, 10, 2, 0, false), (is_relayed, 0, at, 8, 2, false)], &|place, _, facts| {
+            (facts.tokens, facts.is_at_wire) = (tokens[place], place == 1);
+        })
+    };
+    assert_eq!(copies([used(7, 3), used(7, 3)], true, 14), [(1, 0)]);
+    assert_eq!(copies([used(7, 3), used(7, 3)], false, 14), [(0, 1)]);
+    assert_eq!(copies([used(7, 3), used(7, 3)], false, 11), [(0, 1)], "it took a quarter of the time at most");
+    // It is another call that comes later.
+    assert_eq!(copies([used(7, 3), used(7, 3)], true, 1_000_000_000), []);
+    assert_eq!(copies([used(7, 3), used(7, 3)], false, 1_000_000_000), []);
+    // Something else, or nothing, was used, or the request came before.
+    assert_eq!(copies([used(7, 3), used(7, 4)], true, 14), []);
+    assert_eq!(copies([None, None], true, 14), []);
+    assert_eq!(copies([used(7, 3), used(7, 3)], true, 5), []);
+    // Each of two that are alike has its own request within its time.
+    let alike = [
+        (false, 0, 10, 5, 0, false),
+        (false, 0, 11, 2, 2, false),
+        (false, 0, 20, 5, 0, false),
+        (false, 0, 21, 2, 4, false),
+    ];
+    let pairs = copies_of(&alike, &|place, _, facts| {
+        (facts.tokens, facts.is_at_wire) = (used(7, 3), place % 2 == 1);
+    });
+    assert_eq!(pairs, [(0, 1), (2, 3)]);
+}
+
+#[test]
+fn many_streams_that_are_alike_are_each_one_call() {
+    // Pairs of a layer's step and the request behind it, one after the other.
+    let calls: Vec<Told> = (0..600)
+        .map(|n| (n % 2 == 1, 0, 1_000_000_000 * (n / 2) + if n % 2 == 1 { 10 } else { 0 }, 5, 0, false))
+        .collect();
+    let copies = copies_of(&calls, &|_, _, facts| facts.tokens = used(100, 1));
+    assert_eq!(copies.len(), 300);
+    assert!(copies.iter().all(|(copy, of)| *copy == of + 1 && of % 2 == 0), "{copies:?}");
+}
+
+#[test]
+fn which_of_three_layers_counts_does_not_depend_on_their_order() {
+    let layers =
+        [(true, true, None, None, 0), (false, false, Some(9), None, 5), (false, false, Some(3), Some("stop"), 4)];
+    let counted = |order: [usize; 3]| {
+        let calls = order.map(|layer| (false, 0, 1, 5, 1, layers[layer].1));
+        let copies = copies_of(&calls, &|place, _, facts| {
+            let (is_at_wire, _, completion, reason, cache_read) = layers[order[place]];
+            (facts.is_at_wire, facts.error) = (is_at_wire, None);
+            facts.finish_reasons = reason.map(str::to_owned).into_iter().collect();
+            let cache_read = Some(cache_read).filter(|count| *count > 0);
+            let reasoning = (cache_read == Some(5)).then_some(1);
+            facts.tokens = Some(Tokens { prompt: Some(853), completion, cache_read, reasoning, ..Tokens::default() });
+        });
+        assert_eq!(copies.len(), 2, "{copies:?}");
+        order[copies[0].1]
+    };
+    let all = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]].map(counted);
+    assert_eq!(all, [all[0]; 6]);
+}
+
+#[test]
+fn what_is_around_a_copy_is_no_call_beside_the_one_that_counts() {
+    // A framework's call around the client's, and who passed it on.
+    let calls = [(false, 0, 1, 7, 0, false), (false, 0, 2, 5, 0, false), (true, 0, 3, 3, 2, false)];
+    let copies = copies_of(&calls, &|place, step, facts| {
+        facts.tokens = used(7, 3);
+        step.parent = (place == 1).then_some(SpanId(1_u64.to_be_bytes()));
+        if place == 2 {
+            facts.tokens = facts.tokens.map(|tokens| Tokens { cache_read: Some(5), ..tokens });
+        }
+    });
+    assert_eq!(copies, [(0, 2), (1, 2)]);
+}
+
+#[test]
+fn a_step_that_says_nothing_of_an_answer_ended_as_the_last_request_for_it_did() {
+    let copies = |requests: [bool; 2], says: Option<&str>| {
+        let [first, last] = requests;
+        let calls = [(false, 0, 1, 8, 0, false), (true, 0, 2, 2, 0, first), (true, 0, 5, 2, 0, last)];
+        copies_of(&calls, &|place, _, facts| {
+            facts.tokens = None;
+            facts.finish_reasons = says.filter(|_| place == 0).map(str::to_owned).into_iter().collect();
+        })
+    };
+    assert_eq!(copies([true, true], None), [(0, 2), (1, 2)]);
+    // It was answered, or it says how the answer ended.
+    assert_eq!(copies([true, false], None).iter().filter(|(copy, _)| *copy == 0).count(), 0);
+    assert_eq!(copies([true, true], Some("stop")), [(1, 0), (2, 0)]);
+}
+
+#[test]
+fn of_an_answer_that_broke_off_the_client_counts_which_saw_that() {
+    let copies = |reason: Option<&str>, failed: bool| {
+        let calls = [(false, 0, 1, 7, 1, false), (false, 0, 2, 5, 1, failed)];
+        copies_of(&calls, &|place, step, facts| {
+            facts.tokens = if place == 0 {
+                used(853, 1)
+            } else {
+                used(853, 1).map(|tokens| Tokens { completion: None, ..tokens })
+            };
+            (facts.is_at_wire, facts.error) = (place == 1, None);
+            facts.cost = (place == 0).then_some((NanoUsd(1), CostSource::Computed));
+            facts.finish_reasons = reason.filter(|_| place == 0).map(str::to_owned).into_iter().collect();
+            step.parent = (place == 1).then_some(SpanId(1_u64.to_be_bytes()));
+        })
+    };
+    assert_eq!(copies(None, true), [(0, 1)]);
+    assert_eq!(copies(Some("stop"), true), [(1, 0)]);
+}
+
+#[test]
+fn what_encloses_another_layers_word_for_a_call_is_no_part_of_the_bill() {
+    // An agent with the sum, the layer's call below it, and who passed that on, below the command.
+    let calls = [(false, 0, 1, 8, 0, false), (false, 0, 2, 5, 0, false), (true, 0, 3, 3, 2, false)];
+    let mut state = state(&calls);
+    for (place, step) in state.steps.iter_mut().enumerate() {
+        let facts = std::sync::Arc::make_mut(&mut step.facts);
+        (facts.kind, facts.billed) = if place == 0 { (StepKind::Agent, false) } else { (StepKind::Llm, true) };
+        facts.tokens = used(7, 3).filter(|_| place != 1);
+        step.parent = (place == 1).then_some(SpanId(1_u64.to_be_bytes()));
+    }
+    state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+    let copies = state.duplicates();
+    assert_eq!(copies, HashMap::from([(1, 2)]));
+    assert_eq!(state.counted(&copies).tokens, [2]);
+}
+
+#[test]
+fn two_answers_that_have_one_id_by_chance_are_two_calls() {
+    // Of each: start, length, tokens.
+    let copies = |calls: [(u64, u64, Option<u64>); 2]| {
+        let mut state = state(&calls.map(|(start, length, _)| (false, 0, start, length, 1, false)));
+        for (step, (.., prompt)) in state.steps.iter_mut().zip(calls) {
+            let facts = std::sync::Arc::make_mut(&mut step.facts);
+            facts.tokens = prompt.map(|prompt| Tokens { prompt: Some(prompt), ..Tokens::default() });
+        }
+        state.duplicates().len()
+    };
+    assert_eq!(copies([(10, 5, Some(7)), (20, 5, Some(8))]), 0);
+    assert_eq!(copies([(20, 5, Some(7)), (10, 5, Some(8))]), 0);
+    // Two requests that were passed on are two, whatever else is alike.
+    let passed_on = |is_other| {
+        let calls = [(true, 0, 10, 5, 1, false), (is_other, 0, 20, 5, 1, false), (is_other, 0, 12, 5, 1, false)];
+        state(&calls).duplicates().len()
+    };
+    assert_eq!((passed_on(true), passed_on(false)), (0, 2));
+    // The program tells of each, too.
+    let both = [(false, 10), (true, 11), (false, 20), (true, 21)];
+    let copies_of_both = state(&both.map(|(is_relayed, start)| (is_relayed, 0, start, 5, 1, false))).duplicates();
+    assert_eq!(copies_of_both.len(), 2, "{copies_of_both:?}");
+    // From a cache of answers, or told by two layers, in whole or in part.
+    assert_eq!(copies([(10, 5, Some(7)), (20, 5, Some(7))]), 1);
+    assert_eq!(copies([(10, 8, Some(7)), (12, 5, Some(8))]), 1);
+    assert_eq!(copies([(10, 5, Some(7)), (20, 5, None)]), 1);
+    // A report of what came before.
+    assert_eq!(copies([(10, 5, Some(7)), (15, 0, Some(8))]), 1);
+    assert_eq!(copies([(15, 0, Some(7)), (10, 5, Some(8))]), 1);
+}
+
+proptest! {
+    /// Whatever is above what, itself included.
+    #[test]
+    fn no_step_is_a_copy_of_a_copy(
+        told in prop::collection::vec((any::<bool>(), 0..2_u8, 0..4_u64, 0..10_u64, 0..3_u8, any::<bool>()), 1..8),
+        shape in prop::collection::vec((0..10_usize, 0..4_u8), 8),
+    ) {
+        let mut state = state(&told);
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        let spans: Vec<SpanId> = state.steps.iter().map(|step| step.span_id).collect();
+        for (step, (above, kind)) in state.steps.iter_mut().zip(shape) {
+            step.parent = spans.get(above).copied();
+            let facts = std::sync::Arc::make_mut(&mut step.facts);
+            (facts.kind, facts.billed) = match kind {
+                0 => (StepKind::Task, false),
+                1 => (StepKind::Tool, false),
+                _ => (StepKind::Llm, true),
+            };
+            facts.tool_name = (kind == 1).then(|| "search".to_owned());
+        }
+        let copies = state.duplicates();
+        for (copy, of) in &copies {
+            prop_assert!(copy != of && !copies.contains_key(of), "{copies:?}");
+        }
+    }
+
+    #[test]
+    fn calls_that_were_passed_on_are_joined_by_the_rule(
+        told in prop::collection::vec((any::<bool>(), 0..2_u8, 0..12_u64, 0..10_u64, 0..3_u8, any::<bool>()), 0..14)
+    ) {
+        let state = state(&told);
+        prop_assert_eq!(state.relayed(&HashMap::new()), by_the_rule(&state));
+    }
+}
