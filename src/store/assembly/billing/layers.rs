@@ -220,14 +220,20 @@ impl RunState {
         let of: HashSet<usize> = copies.values().copied().collect();
         let is_request =
             |step: &Step| step.facts.is_at_wire || step.facts.is_relayed || step.facts.response_id.is_some();
+        // Calls that count, and of which a layer told in their time.
+        let has_layer: HashSet<usize> = copies
+            .iter()
+            .filter(|(copy, of)| [**copy, **of].into_iter().any(|place| !is_request(&self.steps[place])))
+            .map(|(copy, _)| settled(copies, *copy))
+            .collect();
         let used = |step: &Step| step.facts.tokens.and_then(|tokens| tokens.prompt.zip(tokens.completion));
         let mut own: IdMap<_, Vec<usize>> = IdMap::default();
         let mut requests = Vec::new();
-        for (place, step) in self.steps.iter().enumerate().filter(|(place, _)| !copies.contains_key(place)) {
-            let Some((prompt, completion)) = used(step).filter(|_| step.facts.billed) else { continue };
+        for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed) {
+            let Some((prompt, completion)) = used(step) else { continue };
             if is_request(step) {
                 requests.push((place, (step.facts.kind, [prompt, completion])));
-            } else if step.ended_at.is_some() && !of.contains(&place) {
+            } else if step.ended_at.is_some() && !of.contains(&place) && !copies.contains_key(&place) {
                 own.entry((step.facts.kind, [prompt, completion])).or_default().push(place);
             }
         }
@@ -237,14 +243,17 @@ impl RunState {
         let mut taken = HashSet::new();
         let mut found = Vec::new();
         for (place, key) in requests {
-            let Some(own) = own.get(&key) else { continue };
+            let counts = settled(copies, place);
+            let Some(own) = own.get(&key).filter(|_| !has_layer.contains(&counts) && !taken.contains(&counts)) else {
+                continue;
+            };
             let wire = &self.steps[place];
             let took = wire.ended_at.map_or(0, |end| end.0.saturating_sub(wire.started_at.0));
             let is_of = |own: &Step| {
                 let Some(end) = own.ended_at else { return false };
                 // Another layer's beside it did no more than begin to ask, or the request follows at once.
                 let is_brief = end.0.saturating_sub(own.started_at.0) <= took / 4;
-                let is_next = wire.started_at.0.saturating_sub(end.0) <= TICK;
+                let is_next = wire.started_at.0.saturating_sub(end.0) <= 4 * TICK;
                 let is_beside = wire.facts.is_relayed || (own.parent == wire.parent && (is_brief || is_next));
                 is_beside && may_be_one(&own.facts, &wire.facts)
             };
@@ -257,9 +266,9 @@ impl RunState {
             let Some(&last) = soon.into_iter().find(|own| !taken.contains(*own) && is_of(&self.steps[**own])) else {
                 continue;
             };
-            taken.insert(last);
-            let own = &self.steps[last];
-            found.push(if rank(own) > rank(wire) { (place, last) } else { (last, place) });
+            taken.extend([last, counts]);
+            let is_more = rank(&self.steps[last]) > rank(&self.steps[counts]);
+            found.push(if is_more { (counts, last) } else { (last, counts) });
         }
         found
     }

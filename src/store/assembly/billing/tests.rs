@@ -312,6 +312,9 @@ fn a_stream_is_read_after_the_step_for_it_has_ended() {
     assert_eq!(copies([None, None], true, 14), []);
     assert_eq!(copies([used(7, 3), used(7, 3)], true, 5), []);
     // Each of two that are alike has its own request within its time.
+    let begun = [(false, 0, 10, 1, 0, false), (false, 0, 12, 8, 0, false), (false, 0, 13, 6, 2, false)];
+    let pairs = copies_of(&begun, &|place, _, facts| (facts.tokens, facts.is_at_wire) = (used(7, 3), place == 2));
+    assert_eq!(pairs, [(1, 2)], "the request has a step around it");
     let alike = [
         (false, 0, 10, 5, 0, false),
         (false, 0, 11, 2, 2, false),
