@@ -29,7 +29,10 @@ pub struct Peer {
 impl Peer {
     /// Listens at `address`, where perhaps somebody was told to send already.
     pub fn at(address: SocketAddr) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
+        Self::on(TcpListener::bind(address).unwrap())
+    }
+
+    fn on(listener: TcpListener) -> Self {
         let (spans, metrics) = (Arc::default(), Arc::default());
         let peer = Self { spans: Arc::clone(&spans), metrics: Arc::clone(&metrics) };
         std::thread::spawn(move || {
@@ -42,8 +45,10 @@ impl Peer {
     }
 
     pub fn started() -> (Self, SocketAddr) {
-        let address = free_address();
-        (Self::at(address), address)
+        // A port that was free a moment ago may be another test's by now.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (Self::on(listener), address)
     }
 
     pub fn spans(&self) -> Vec<Span> {
