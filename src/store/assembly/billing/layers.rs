@@ -18,7 +18,7 @@ pub(super) const MAX_AT_ONCE: usize = 256;
 /// How far apart two layers may put one moment: in JavaScript a span's start is a whole millisecond, and its end has more digits.
 const TICK: u64 = 2_000_000;
 
-/// A program's own calls of one model, of which each may be one that was passed on.
+/// A program's own calls of one kind and place, of which each may be one that was passed on.
 #[derive(Default)]
 struct Candidates {
     /// Those that have not begun yet, the next one last.
