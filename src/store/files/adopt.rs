@@ -6,16 +6,21 @@ use std::path::{Path, PathBuf};
 
 use super::chain::Chain;
 use super::layout::{self, Layout};
+use super::sums::Sums;
 use super::{cleanup, index, packs, run_dir};
-use crate::model::{RunId, RunKind, RunStatus, RunSummary, SpanId, StepStatus, StepView};
+use crate::model::{Event, RunId, RunKind, RunStatus, RunSummary, SpanId, StepStatus, StepView};
 use crate::store::StoreError;
 use crate::store::assembly::RunState;
 
 /// Longest log that is taken in: a run is held to a tenth of it. A sealed one may be a thousandth as long.
 const MAX_LOG: u64 = 1 << 30;
+/// So many events are added up at most, in memory: more than ten times of what a run's log may hold in real spans.
+const MAX_ADDED: u64 = 200_000;
 
 /// Moves a run's folder, which nobody writes, into a store on the same file system; `false` when the store has the run, which
 /// then stays as it is.
+///
+/// Its `run.yaml` is made anew where it says of a run that is over what its log does not add up to.
 ///
 /// # Errors
 ///
@@ -216,8 +221,14 @@ fn check(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -> Result<Ru
         let why = format!("run.yaml says it is of kind {}", summary.kind);
         return Err(StoreError::Damaged { run, why });
     }
-    let mut chain = Chain::default();
-    let checked = run_dir::check_log(fs, folder, run, &mut chain, MAX_LOG);
+    let (mut chain, mut state, mut added) = (Chain::default(), RunState::new(run, run.as_trace_id()), 0);
+    let add = |event: &Event| {
+        added += 1;
+        if added <= MAX_ADDED {
+            state.apply(event, false);
+        }
+    };
+    let checked = run_dir::check_log(fs, folder, run, &mut chain, MAX_LOG, add);
     let is_changed = |summary: &RunSummary| {
         checked.is_err() || summary.events_sha256.is_some_and(|hash| chain.hash_of(summary.events) != Some(hash))
     };
@@ -230,7 +241,42 @@ fn check(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -> Result<Ru
         let why = "its log was changed since it was written: the hash in run.yaml is another".to_owned();
         return Err(StoreError::Damaged { run, why });
     }
-    Ok(summary)
+    if summary.status.is_open() || added > MAX_ADDED {
+        return Ok(summary);
+    }
+    right(layout, folder, summary, &state, &chain)
+}
+
+/// Lets `run.yaml` say what the log adds up to, where that is another thing; returns what it says then.
+fn right(
+    layout: &Layout,
+    folder: &Path,
+    summary: RunSummary,
+    state: &RunState,
+    chain: &Chain,
+) -> Result<RunSummary, StoreError> {
+    let run = summary.run_id;
+    let damaged = |why: String| StoreError::Damaged { run, why };
+    // The line in index.log will be a copy.
+    let right = match Sums::of(&summary, state, true).map_err(|why| damaged(format!("run.yaml: {why}")))? {
+        Sums::AreRight | Sums::OfOtherRules => return Ok(summary),
+        Sums::AreWrong(right) => *right,
+    };
+    if !state.has_started() {
+        return Err(damaged("its log has no run_started, so nobody knows what it was".to_owned()));
+    }
+    if right.kind != summary.kind {
+        return Err(damaged(format!(
+            "run.yaml says it is of kind {}, and its log of kind {}",
+            summary.kind, right.kind
+        )));
+    }
+    if right.status.is_open() {
+        return Err(damaged(format!("run.yaml says it is over ({}), and its log has no end of it", summary.status)));
+    }
+    let right = RunSummary { events_sha256: chain.hash_for(&right), ..right };
+    run_dir::write_summary(layout.fs(), folder, &right, true)?;
+    Ok(right)
 }
 
 /// Gives a folder its name in the store, and its line; `false` where that is taken.
@@ -394,6 +440,48 @@ mod tests {
     }
 
     #[test]
+    fn metadata_that_the_log_does_not_add_up_to_is_made_anew_and_without_an_end_the_run_is_not_taken() {
+        let adopted_with = |lines: usize, change: fn(RunSummary) -> RunSummary| {
+            let fs = FaultyFs::new(1);
+            let (run, import) = (tell(&fs, "/store/.import-x", &[2], true), "/store/.import-x");
+            let (layout, from) = (Layout::new_in(fs.shared(), "/store"), Layout::new_in(fs.shared(), import));
+            layout.open_or_create().unwrap();
+            let folder = from.unpack(run).unwrap().0;
+            let right = run_dir::read_summary(layout.fs(), &folder, run).unwrap();
+            let log = folder.join("events.jsonl");
+            let text = layout::read_bounded(layout.fs(), &log, 1 << 20).unwrap();
+            let kept: String = text.split_inclusive('\n').take(lines).collect();
+            layout::replace(layout.fs(), &log, kept.as_bytes(), false).unwrap();
+            let changed = change(right.clone());
+            run_dir::write_summary(layout.fs(), &folder, &changed, false).unwrap();
+            let taken = adopt_folder(&layout, &folder, right.kind, run).map_err(|error| error.to_string());
+            taken.map(|is_new| {
+                assert!(is_new);
+                let said = run_dir::read_summary(layout.fs(), &layout.run(right.kind, run), run).unwrap();
+                let listed = index::read(layout.fs(), &layout.index_log()).unwrap();
+                assert_eq!(listed[&run], RunSummary { steps: None, ..said.clone() });
+                if said == right {
+                    "as the log says"
+                } else if said == changed {
+                    "as it was"
+                } else {
+                    "otherwise"
+                }
+            })
+        };
+        let adopted = |change| adopted_with(usize::MAX, change);
+        assert_eq!(adopted(|run| run), Ok("as the log says"));
+        assert_eq!(adopted(|run| RunSummary { dropped: 7, ..run }), Ok("as the log says"));
+        assert_eq!(adopted(|run| RunSummary { steps: Some(Vec::new()), ..run }), Ok("as the log says"));
+        assert_eq!(adopted(|run| RunSummary { events_sha256: None, dropped: 7, ..run }), Ok("as the log says"));
+        // Another version may have added it up.
+        assert_eq!(adopted(|run| RunSummary { unpriced_steps: 7, ..run }), Ok("as it was"));
+        let open = adopted_with(2, |run| RunSummary { events: 2, events_sha256: None, ..run });
+        let why = "run.yaml says it is over (success), and its log has no end of it";
+        assert!(matches!(&open, Err(said) if said.ends_with(why)), "{open:?}");
+    }
+
+    #[test]
     fn a_log_that_is_too_long_is_read_no_further() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path().join("s"));
@@ -405,7 +493,7 @@ mod tests {
         let folder = layout.find_run(run).unwrap().unwrap();
         let check = |bytes: usize, max_bytes| {
             std::fs::write(folder.join("events.jsonl"), vec![b'x'; bytes]).unwrap();
-            run_dir::check_log(layout.fs(), &folder, run, &mut Chain::default(), max_bytes)
+            run_dir::check_log(layout.fs(), &folder, run, &mut Chain::default(), max_bytes, |_| {})
         };
         assert!(check(10, 10).is_ok(), "a line that was not finished");
         let StoreError::Damaged { why, .. } = check(11, 10).unwrap_err() else { panic!() };

@@ -24,6 +24,7 @@ pub mod requests;
 pub(crate) mod retainer;
 mod run_dir;
 pub(crate) mod sealed;
+mod sums;
 pub mod verify;
 mod writer;
 

@@ -202,7 +202,8 @@ pub(super) fn read_log(
     scan(&mut LogReader::open(fs, dir, run)?, run, vouched, chain, Some)
 }
 
-/// Goes through the log of a run that comes from elsewhere, with one line in memory at a time; `chain` takes its lines in.
+/// Goes through the log of a run that comes from elsewhere, with one line in memory at a time; `chain` takes its lines in, `take` its
+/// events.
 ///
 /// # Errors
 ///
@@ -213,12 +214,17 @@ pub(super) fn check_log(
     run: RunId,
     chain: &mut Chain,
     max_bytes: u64,
+    mut take: impl FnMut(&Event),
 ) -> Result<(), StoreError> {
     let vouched = lines_vouched(fs, dir, run)?;
     let path = events_file(dir);
     let content = LogReader::open(fs, dir, run)?.lines.into_inner().take(max_bytes + 1);
     let mut lines = LogReader::of(content, &path);
-    let scanned = scan(&mut lines, run, vouched, Some(chain), |_| None::<()>);
+    let keep = |event| {
+        take(&event);
+        None::<()>
+    };
+    let scanned = scan(&mut lines, run, vouched, Some(chain), keep);
     if lines.lines.get_ref().limit() == 0 {
         return Err(StoreError::Damaged { run, why: format!("its log is longer than {max_bytes} bytes") });
     }

@@ -10,10 +10,11 @@ use sha2::{Digest, Sha256};
 
 use super::super::artifacts::{self, ArtifactReader};
 use super::super::chain::{self, Chain};
-use super::super::layout::{Layout, from_yaml, is_plain_dir, stat, to_yaml};
+use super::super::layout::{Layout, is_plain_dir, stat};
 use super::super::requests;
 use super::super::run_dir::{self, Line, LogReader};
 use super::super::sealed::is_sealed;
+use super::super::sums::Sums;
 use super::super::writer_is_alive;
 use super::index::Lines;
 use super::{Cure, Head, Problem, RunCheck, Verdict};
@@ -355,31 +356,16 @@ impl Look<'_> {
         if summary.status.is_open() {
             return Ok(false);
         }
-        let told = log.state.summary(summary.updated_at);
-        let told = RunSummary {
-            writer: summary.writer,
-            pinned: summary.pinned,
-            events_sha256: summary.events_sha256,
-            // Its parent may have been removed, which takes the link away.
-            parent_run_id: summary.parent_run_id.and(told.parent_run_id),
-            ..told
-        };
-        // Moments are cut to milliseconds there.
         let path = run_dir::run_file(&self.dir);
-        let bad = |why| StoreError::BadStore { path: path.clone(), why };
-        let told: RunSummary = to_yaml(&told).and_then(|text| from_yaml(&text)).map_err(bad)?;
-        if told == *summary {
-            return Ok(false);
+        match Sums::of(summary, &log.state, is_copied).map_err(|why| StoreError::BadStore { path, why })? {
+            Sums::AreRight => Ok(false),
+            Sums::OfOtherRules => Ok(true),
+            Sums::AreWrong(right) => {
+                let what = format!("it differs from what the events add up to: {}", difference(summary, &right));
+                self.find_now("run.yaml", None, what, TODO_REBUILD, Some(Cure::Summary));
+                Ok(false)
+            }
         }
-        let is_counted = |run: &RunSummary| (run.events, run.dropped, run.trace_id, run.artifacts.clone());
-        // Steps stand in run.yaml alone.
-        let is_lean_other = RunSummary { steps: None, ..told.clone() } != RunSummary { steps: None, ..summary.clone() };
-        if is_copied && is_lean_other && is_counted(&told) == is_counted(summary) {
-            return Ok(true);
-        }
-        let what = format!("it differs from what the events add up to: {}", difference(summary, &told));
-        self.find_now("run.yaml", None, what, TODO_REBUILD, Some(Cure::Summary));
-        Ok(false)
     }
 
     /// Holds `index.log` against `run.yaml`, of which it has a copy; tells whether they say the same.
