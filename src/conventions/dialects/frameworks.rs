@@ -313,7 +313,17 @@ pub const HAYSTACK: Dialect = Dialect {
             ],
             Model,
         ),
-        row(names::TOOL_NAME, &[Key("haystack.tool.name")], Text),
+        row(
+            names::TOOL_NAME,
+            &[
+                Key("haystack.tool.name"),
+                Json(
+                    "haystack.component.output",
+                    &["tool_messages", "0", "content", "0", "tool_call_result", "origin", "tool_name"],
+                ),
+            ],
+            Text,
+        ),
     ],
     entity: &[Key("haystack.component.name")],
     content: &[
@@ -349,6 +359,8 @@ pub const HAYSTACK: Dialect = Dialect {
         kind(SPAN_NAME, Test::Is("haystack.agent.step.tool"), StepKind::Tool),
         kind(SPAN_NAME, Test::IsRoot("haystack.agent.run"), StepKind::Agent),
         kind("haystack.component.type", Test::Is("Agent"), StepKind::Agent),
+        // Of Haystack 2, and with all tools of an answer in one span.
+        kind("haystack.component.type", Test::Is("ToolInvoker"), StepKind::Tool),
         kind("haystack.component.type", Test::Ends("Generator"), StepKind::Llm),
         kind("haystack.component.type", Test::Ends("Embedder"), StepKind::Embedding),
         kind("haystack.component.type", Test::Ends("Retriever"), StepKind::Retrieval),
@@ -360,7 +372,21 @@ pub const HAYSTACK: Dialect = Dialect {
         kind(SPAN_NAME, Test::Starts("haystack.pipeline."), StepKind::Task),
         kind(SPAN_NAME, Test::Starts("haystack.async_pipeline."), StepKind::Task),
     ],
-    outcomes: &[Outcome { from: Key("haystack.tool.error"), word: "true", status: StepStatus::Error, message: &[] }],
+    outcomes: &[
+        Outcome { from: Key("haystack.tool.error"), word: "true", status: StepStatus::Error, message: &[] },
+        Outcome {
+            from: Json(
+                "haystack.component.output",
+                &["tool_messages", "0", "content", "0", "tool_call_result", "error"],
+            ),
+            word: "true",
+            status: StepStatus::Error,
+            message: &[Json(
+                "haystack.component.output",
+                &["tool_messages", "0", "content", "0", "tool_call_result", "result"],
+            )],
+        },
+    ],
     ..PLAIN
 };
 

@@ -271,6 +271,22 @@ fn a_tool_fails_with_the_step_below_it_that_bears_the_id_of_the_call() {
 }
 
 #[test]
+fn a_tool_within_one_of_its_name_is_the_same_call_unless_a_model_was_asked_in_between() {
+    let tool = [(names::TOOL_NAME, "invoke")];
+    let told: [Spoken<'_>; 6] = [
+        (1, 0, "invoke_agent", 0, 100, &[]),
+        (2, 1, "execute_tool", 10, 90, &tool),
+        (3, 2, "work", 11, 89, &[]),
+        (4, 3, "work", 12, 88, &[]),
+        (5, 4, "execute_tool", 30, 40, &tool),
+        // Of an agent that is a tool, and that no span is of.
+        (6, 4, "chat", 20, 29, &[]),
+    ];
+    assert_eq!(stored(&told[..5]).0.tool_calls, 1);
+    assert_eq!(stored(&told).0.tool_calls, 2);
+}
+
+#[test]
 fn a_step_belongs_to_the_agent_that_it_names_else_to_that_of_the_step_above_it() {
     let agent = |name| [(names::AGENT_NAME, name)];
     let (_, steps) = stored(&[

@@ -87,11 +87,12 @@ impl RunState {
     /// Finds for each tool call the step below it that tells how it ended, where it does not itself: by place.
     pub(super) fn executions(&self) -> HashMap<usize, usize> {
         let mut last: HashMap<usize, usize> = HashMap::new();
+        let askers = self.askers();
         for (place, step) in self.steps.iter().enumerate() {
             if !matches!(step.facts.kind, StepKind::Tool | StepKind::Task) || step.ended_at.is_none() {
                 continue;
             }
-            let Some(tool) = self.tool_around(step) else { continue };
+            let Some(tool) = self.tool_around(step, &askers) else { continue };
             let key = |place: &usize| (self.steps[*place].ended_at, self.steps[*place].span_id);
             let latest = last.entry(tool).or_insert(place);
             if key(latest) < key(&place) {

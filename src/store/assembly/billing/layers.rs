@@ -81,8 +81,9 @@ impl RunState {
         let is_in_circle = |place: usize, around: &[usize]| {
             !around.is_empty() && circles.get_or_init(|| self.circles()).contains(&place)
         };
+        let askers = self.askers();
         for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| step.facts.kind == StepKind::Tool) {
-            if let Some(outer) = self.tool_around(step).filter(|outer| !is_in_circle(place, &[*outer])) {
+            if let Some(outer) = self.tool_around(step, &askers).filter(|outer| !is_in_circle(place, &[*outer])) {
                 copies.insert(place, outer);
             }
         }
@@ -456,16 +457,22 @@ impl RunState {
         found
     }
 
+    /// Returns the steps that call a model.
+    pub(super) fn askers(&self) -> IdSet<SpanId> {
+        self.steps.iter().filter(|step| step.facts.billed).filter_map(|step| step.parent).collect()
+    }
+
     /// Finds the tool call around a step that is another layer's word for it: a tool of the same name, or a plain step
-    /// with the same id of the call.
-    pub(super) fn tool_around(&self, step: &Step) -> Option<usize> {
+    /// with the same id of the call. What calls a model in between is an agent with tools of its own, some of which may have the
+    /// same name.
+    pub(super) fn tool_around(&self, step: &Step, askers: &IdSet<SpanId>) -> Option<usize> {
         let mut parent = step.parent;
         for _ in 0..MAX_LAYERS {
             let place = parent.and_then(|parent| self.by_span.get(&parent)).copied()?;
             let outer = &self.steps[place];
             match outer.facts.kind {
                 StepKind::Tool => return is_same_tool_call(&outer.facts, &step.facts).then_some(place),
-                StepKind::Task => parent = outer.parent,
+                StepKind::Task if !askers.contains(&outer.span_id) => parent = outer.parent,
                 _ => return None,
             }
         }

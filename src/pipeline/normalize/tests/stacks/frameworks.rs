@@ -345,6 +345,34 @@ fn haystack_that_is_imported_is_no_run() {
     assert!(told("haystack", "haystack.pipeline.run", &[]).is_genai);
 }
 
+/// `haystack-ai` 2.31, run against a scripted server; without its content it has neither the tool's name nor its failure.
+#[test]
+fn the_invoker_of_haystacks_tools_is_a_tool_with_its_name_and_failure() {
+    let invoked = |list: &[(&str, Value)]| {
+        let kind =
+            [("haystack.component.name", "tool_invoker".into()), ("haystack.component.type", "ToolInvoker".into())];
+        told("haystack", "haystack.component.run", &[&kind[..], list].concat())
+    };
+    let output = |error: bool| {
+        let result = serde_json::json!({
+            "result": "no station",
+            "origin": {"tool_name": "get_weather", "arguments": {"city": "Boom"}, "id": "call_1_0", "extra": null},
+            "error": error,
+        });
+        let message =
+            serde_json::json!({"role": "tool", "meta": {}, "name": null, "content": [{"tool_call_result": result}]});
+        ("haystack.component.output", Value::from(serde_json::json!({"tool_messages": [message]}).to_string()))
+    };
+    for (list, name, status) in [
+        (vec![], Some("tool_invoker"), StepStatus::Success),
+        (vec![output(false)], Some("get_weather"), StepStatus::Success),
+        (vec![output(true)], Some("get_weather"), StepStatus::Error),
+    ] {
+        let step = invoked(&list);
+        assert_eq!((step.kind, step.tool_name.as_deref(), step.status), (StepKind::Tool, name, status));
+    }
+}
+
 /// `opentelemetry-instrumentation-genai-openai` 1.3b0, run against a scripted server; that of LangChain says so of every answer.
 #[test]
 fn a_stream_that_broke_off_says_so_by_its_reason_alone() {
