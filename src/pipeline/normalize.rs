@@ -105,6 +105,7 @@ fn normalize_as(record: &mut Record, dialects: Dialects<'_>, keys: KeyFilter) {
         write_asked(&mut draft, asked);
     }
     write_host(&mut draft);
+    write_bare_model(&mut draft);
     let kind = write_kind(&mut draft, dialects);
     write_entity_name(&mut draft, dialects, kind);
     let kind = kind.map(|(kind, _)| kind);
@@ -348,6 +349,24 @@ fn write_host(draft: &mut Draft<'_>) {
         answered.and_then(provider_in_model).or_else(|| provider_in_model(asked.filter(|asked| is_same(asked))?));
     if let Some(host) = host.filter(|host| Some(&**host) != told).map(Cow::into_owned) {
         draft.set(names::PROVIDER, host);
+    }
+}
+
+/// Writes the provider's own name of a model for LiteLLM's, which has the provider before it, where the emitter has it under a key of
+/// its own alone. What the server answers by such a name has no other.
+fn write_bare_model(draft: &mut Draft<'_>) {
+    if !draft.added.iter().any(|added| added == names::REQUEST_MODEL) {
+        return;
+    }
+    let span = draft.span();
+    let Some((provider, bare)) = span.attr_str(names::REQUEST_MODEL).and_then(|model| model.split_once('/')) else {
+        return;
+    };
+    let is_told = provider_in_model(&format!("{provider}/")).as_deref() == span.attr_str(names::PROVIDER);
+    let answered = span.attr_str(names::RESPONSE_MODEL).and_then(|model| model.split_once('/'));
+    if is_told && !bare.is_empty() && answered.is_none_or(|(by, _)| by != provider) {
+        let bare = bare.to_owned();
+        draft.set(names::REQUEST_MODEL, bare);
     }
 }
 

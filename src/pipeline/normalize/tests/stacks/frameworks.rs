@@ -338,6 +338,27 @@ fn llamaindex_by_openllmetry_passes_on_what_anthropic_counts() {
     assert_eq!(tokens(&call("openai"))[0], Some(601));
 }
 
+/// DSPy, smolagents and LangChain with LiteLLM, by OpenInference, run against a scripted server.
+#[test]
+fn litellms_name_of_a_model_is_the_providers_own_where_the_emitter_has_it_under_its_own_key() {
+    let model = |provider: &str, list: &[(&str, Value)]| {
+        let of = [("openinference.span.kind", "LLM".into()), ("llm.provider", provider.into())];
+        let call = told("openinference.instrumentation.dspy", "LM.__call__", &[&of[..], list].concat());
+        call.model().map(str::to_owned)
+    };
+    let named = |provider: &str, name: &str| model(provider, &[("llm.model_name", name.into())]);
+    assert_eq!(named("openai", "openai/gpt-4o-mini").as_deref(), Some("gpt-4o-mini"));
+    assert_eq!(named("anthropic", "anthropic/claude-sonnet-4-5").as_deref(), Some("claude-sonnet-4-5"));
+    assert_eq!(named("openrouter", "openai/gpt-4o-mini").as_deref(), Some("openai/gpt-4o-mini"));
+    assert_eq!(named("openai", "openai/").as_deref(), Some("openai/"));
+    // What the program or the server calls it.
+    let name = "openai/gpt-oss-20b";
+    assert_eq!(model("openai", &[("gen_ai.request.model", name.into())]).as_deref(), Some(name));
+    let answered = [("llm.model_name", name.into()), ("gen_ai.response.model", name.into())];
+    let call = told("openinference.instrumentation.openai", "ChatCompletion", &answered);
+    assert_eq!(call.model(), Some(name));
+}
+
 /// `haystack-ai` 2.31.
 #[test]
 fn haystack_that_is_imported_is_no_run() {
