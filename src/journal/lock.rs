@@ -8,13 +8,15 @@
 //! it. The writer itself refuses to work in a child. Nothing here ever unlocks by `LOCK_UN`, which would take the lock
 //! from the parent too.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::JournalError;
 use crate::fs::{Access, Fs, FsFile};
 
 pub(super) const LOCK: &str = "lock";
+/// What a server holds as well for as long as it serves: a command that takes in what a dead one left holds the other alone.
+pub(super) const SERVING: &str = "serving";
 /// How long a lock is waited for. Somebody who only asks whether the writer lives holds it for microseconds; so does,
 /// after it was let go of, a program that is being started meanwhile, until its `exec`.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
@@ -57,6 +59,13 @@ impl Lock {
         }
     }
 
+    /// Takes the lock that says that a server is at work on the journal in a directory.
+    pub(super) fn serve(fs: &dyn Fs, dir: &Path) -> Result<Self, JournalError> {
+        let path = dir.join(SERVING);
+        let file = fs.open(&path, Access::Create).map_err(JournalError::io("create", &path))?;
+        Self::take(fs, &path, file)
+    }
+
     fn take(fs: &dyn Fs, path: &Path, file: Box<dyn FsFile>) -> Result<Self, JournalError> {
         if !file.try_lock(true).map_err(JournalError::io("lock", path))? {
             return Err(JournalError::Locked { path: path.to_owned() });
@@ -72,7 +81,15 @@ impl Lock {
 
 /// Is the lock in `dir` held? A directory without a lock file has no living writer.
 pub(crate) fn is_held(fs: &dyn Fs, dir: &Path) -> Result<bool, JournalError> {
-    let path = dir.join(LOCK);
+    is_file_held(fs, dir.join(LOCK))
+}
+
+/// Is a server at work on the journal in `dir`?
+pub(super) fn is_served(fs: &dyn Fs, dir: &Path) -> Result<bool, JournalError> {
+    is_file_held(fs, dir.join(SERVING))
+}
+
+fn is_file_held(fs: &dyn Fs, path: PathBuf) -> Result<bool, JournalError> {
     match fs.open(&path, Access::Read) {
         Ok(file) => Ok(!file.try_lock(false).map_err(JournalError::io("lock", &path))?),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),

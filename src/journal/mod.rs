@@ -174,6 +174,8 @@ pub use recovery::{
     remove_journal_in, remove_oldest_segments, remove_passed_segments, remove_passed_segments_in,
 };
 #[cfg(feature = "server")]
+pub(crate) use resume::is_served;
+#[cfg(feature = "server")]
 pub(crate) use resume::mark_command;
 #[cfg(test)]
 pub(crate) use resume::mark_resumable_in;

@@ -7,6 +7,8 @@
 use std::io;
 use std::path::Path;
 
+#[cfg(feature = "server")]
+use super::lock;
 use super::{JournalError, process_dir};
 use crate::fs::{Access, Fs, OsFs, read_bytes, replace};
 use crate::model::UnixNanos;
@@ -64,6 +66,13 @@ pub(crate) fn is_resumable_in(fs: &dyn Fs, journal_dir: &Path, process: &str) ->
 /// Tells the same, or that it cannot be told.
 pub(crate) fn has_mark_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> Result<bool, JournalError> {
     is_marked(fs, journal_dir, process, BRIDGE)
+}
+
+/// Tells whether a server is at work on a journal: whoever else holds its lock takes in what a dead one left.
+#[cfg(feature = "server")]
+pub(crate) fn is_served(journal_dir: &Path, process: &str) -> bool {
+    // Where that cannot be seen it is left alone.
+    process_dir(journal_dir, process).is_ok_and(|dir| lock::is_served(&OsFs, &dir).unwrap_or(true))
 }
 
 /// Tells whether a journal is that of a command's receiver, or that it cannot be told.

@@ -53,6 +53,8 @@ pub struct JournalWriter {
     salt: u32,
     options: Options,
     _lock: Lock,
+    /// Of a server's.
+    _serving: Option<Lock>,
     /// How often the process had forked when this was made.
     generation: u32,
     /// `None` when the next commit begins a new one.
@@ -158,6 +160,17 @@ impl JournalWriter {
         Ok((writer, recovered))
     }
 
+    /// Lets others see, for as long as this lives, that a server is at work on the journal.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    #[cfg(feature = "server")]
+    pub(crate) fn serve(&mut self) -> Result<(), JournalError> {
+        self._serving = Some(Lock::serve(&*self.fs, &self.dir)?);
+        Ok(())
+    }
+
     fn new(
         fs: Arc<dyn Fs>,
         dir: PathBuf,
@@ -175,6 +188,7 @@ impl JournalWriter {
             salt: segment::salt(process),
             options,
             _lock: lock,
+            _serving: None,
             generation: fork::generation(),
             segment: None,
             pending: Pending::default(),

@@ -1,6 +1,7 @@
 //! Under which name a bridge writes: that of one that ended and left runs under way, else a new one.
 
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use super::upstreams::Outlets;
 use crate::error::Error;
@@ -14,6 +15,10 @@ use crate::sources::ring::Ring;
 use crate::store::files::FilesWriter;
 use crate::store::files::layout::{Layout, StoreFile};
 use crate::telemetry::warn;
+
+/// So long a command is waited for that takes in what a dead bridge left, which may be all that its journal holds.
+const OTHERS_LIMIT: Duration = Duration::from_secs(30);
+const OTHERS_POLL: Duration = Duration::from_millis(5);
 
 /// What becomes of the runs that are under way when this process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +35,8 @@ pub(super) enum AtEnd {
 pub(super) fn is_served(layout: &Layout, own: &str) -> bool {
     let dir = layout.journal();
     let found = journal::list_processes(&dir).unwrap_or_default();
-    found.iter().any(|found| found.alive && found.name != own && journal::is_resumable(&dir, &found.name))
+    let is_server = |name: &str| journal::is_resumable(&dir, name) && journal::is_served(&dir, name);
+    found.iter().any(|found| found.alive && found.name != own && is_server(&found.name))
 }
 
 /// A journal with this process's lock on it, and the run store at the place where it stopped.
@@ -52,7 +58,7 @@ impl Identity {
     pub fn take(layout: Layout, durability: Durability, journal_bytes: u64) -> Result<Self, Error> {
         let options = Options { durability, max_bytes: journal_bytes, ..Options::default() };
         let dir = layout.journal();
-        let (process, journal) = match Self::left_behind(&layout, &options)? {
+        let (process, mut journal) = match Self::left_behind(&layout, &options)? {
             Some(taken) => taken,
             None => {
                 let process = RunId::fresh(UnixNanos::now());
@@ -61,6 +67,7 @@ impl Identity {
                 (process, journal)
             }
         };
+        journal.serve()?;
         // Many senders, many runs: those that come whole are written many to a file.
         let mut identity = Self::with(layout, process, journal, options, FilesWriter::with_packs)?;
         recovery::take_up_runs(&identity.layout, process, &mut identity.sink)?;
@@ -105,19 +112,27 @@ impl Identity {
 
     fn left_behind(layout: &Layout, options: &Options) -> Result<Option<(RunId, JournalWriter)>, Error> {
         let dir = layout.journal();
-        for found in journal::list_processes(&dir)? {
-            let Ok(process) = found.name.parse::<RunId>() else { continue };
-            if found.alive || !journal::is_resumable(&dir, &found.name) {
-                continue;
+        let until = Instant::now() + OTHERS_LIMIT;
+        loop {
+            let mut is_taken_in = false;
+            for found in journal::list_processes(&dir)? {
+                let Ok(process) = found.name.parse::<RunId>() else { continue };
+                if !journal::is_resumable(&dir, &found.name) || journal::is_served(&dir, &found.name) {
+                    continue;
+                }
+                match JournalWriter::reopen(&dir, &found.name, *options) {
+                    Ok((writer, _)) => return Ok(Some((process, writer))),
+                    // Another bridge was faster, or a command is at it: with a new journal, the runs under way would be two each.
+                    Err(error) if error.is_locked() => is_taken_in = true,
+                    Err(error) if error.is_gone() => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
-            match JournalWriter::reopen(&dir, &found.name, *options) {
-                Ok((writer, _)) => return Ok(Some((process, writer))),
-                // Another bridge, or a command, was faster.
-                Err(error) if error.is_locked() || error.is_gone() => {}
-                Err(error) => return Err(error.into()),
+            if !is_taken_in || Instant::now() >= until {
+                return Ok(None);
             }
+            std::thread::sleep(OTHERS_POLL);
         }
-        Ok(None)
     }
 }
 
@@ -135,4 +150,33 @@ pub(super) fn adopt_others(layout: Layout, store: StoreFile) -> mpsc::Receiver<(
     // Without a thread the next process does it.
     let _ = std::thread::Builder::new().name("adopt".to_owned()).spawn(adopt);
     adopting
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_waits_for_who_takes_in_what_one_before_it_left_and_not_for_another_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("s"));
+        layout.open_or_create().unwrap();
+        let take = || Identity::take(layout.clone(), Durability::Process, 64 << 20).unwrap();
+        let first = take();
+        let process = first.process;
+        let other = take();
+        assert_ne!(other.process, process);
+        assert!(is_served(&layout, &other.process.to_string()));
+        drop(first);
+        let (dir, name) = (layout.journal(), process.to_string());
+        let (command, _) = JournalWriter::reopen(&dir, &name, Options::default()).unwrap();
+        assert!(!is_served(&layout, &other.process.to_string()));
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                std::thread::sleep(Duration::from_millis(300));
+                drop(command);
+            });
+            assert_eq!(take().process, process);
+        });
+    }
 }
