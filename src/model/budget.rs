@@ -147,7 +147,7 @@ impl Budget {
     /// Returns the bound of cost. What is no amount bounds most: a budget that was computed wrongly must not be none.
     fn cost(&self) -> Option<NanoUsd> {
         let usd = self.cost_usd?;
-        let most = if usd > 0.0 { NanoUsd::from_usd(usd).unwrap_or(NanoUsd(i64::MAX)) } else { NanoUsd::default() };
+        let most = if usd > 0.0 { NanoUsd::from_usd(usd).unwrap_or(NanoUsd::MAX) } else { NanoUsd::default() };
         Some(most)
     }
 }
@@ -226,13 +226,12 @@ mod tests {
         let state = crate::store::assembly::RunState::new(trace.as_run_id(), trace);
         let run = RunSummary {
             tokens: Some(crate::model::Tokens { prompt: Some(u64::MAX), completion: Some(1), ..Default::default() }),
-            cost_usd: Some(NanoUsd(i64::MAX)),
+            cost_usd: Some(NanoUsd::MAX),
             unpriced_steps: u64::MAX,
             steps_total: 3,
             ..state.summary(crate::model::UnixNanos(1))
         };
-        let most =
-            Spent { cost: NanoUsd(i64::MAX), unpriced: u64::MAX, tokens: u64::MAX, steps: 5, wall: Duration::ZERO };
+        let most = Spent { cost: NanoUsd::MAX, unpriced: u64::MAX, tokens: u64::MAX, steps: 5, wall: Duration::ZERO };
         let below = RunSummary { run_id: RunId([2; 16]), ..run.clone() };
         assert_eq!(Spent::of_runs(run.run_id, [&run, &below]), most);
     }

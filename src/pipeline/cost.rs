@@ -160,12 +160,19 @@ impl Pricer {
 
     /// Writes what an ended model call cost, and where that is known from, into its normalized span.
     ///
-    /// What the emitter says wins. Nothing is written for steps that only repeat what model calls below them used, and
-    /// nothing where the cost can't be known: a cost is never guessed and never 0 for want of a price.
+    /// What the emitter says wins. Of steps that are no calls it is all that is written: they may only repeat what model calls below
+    /// them used. Nothing is written where the cost can't be known: a cost is never guessed and never 0 for want of a price.
     pub fn price(&mut self, record: &mut Record) {
         let span = &record.span;
         let kind = facts::kind(span);
-        if record.kind != RecordKind::Ended || span.end_time_unix_nano == 0 || !facts::is_billed(kind) {
+        if record.kind != RecordKind::Ended || span.end_time_unix_nano == 0 {
+            return;
+        }
+        if !facts::is_billed(kind) {
+            let is_told = span.attr(names::COST_USD).is_some();
+            if let Some(cost) = reported(span).filter(|cost| !is_told && cost.0 > 0) {
+                write_reported(&mut record.span, cost);
+            }
             return;
         }
         let is_replayed = span.attr_str(names::RESPONSE_ID).is_some_and(|id| id.starts_with(names::REPLAYED_ANSWER));
@@ -180,10 +187,7 @@ impl Pricer {
                 write(&mut record.span, [(names::COST_SOURCE, CostSource::Reported.as_str().into())]);
             }
         } else if let Some(cost) = reported(span) {
-            write(
-                &mut record.span,
-                [(names::COST_USD, cost.as_usd().into()), (names::COST_SOURCE, CostSource::Reported.as_str().into())],
-            );
+            write_reported(&mut record.span, cost);
         } else if let Some(quote) = self.quote_span(span, kind) {
             write(
                 &mut record.span,
@@ -329,6 +333,11 @@ fn write<const N: usize>(span: &mut Span, attributes: [(&str, Value); N]) {
         draft.set(key, value);
     }
     draft.finish();
+}
+
+fn write_reported(span: &mut Span, cost: NanoUsd) {
+    let source = CostSource::Reported.as_str();
+    write(span, [(names::COST_USD, cost.as_usd().into()), (names::COST_SOURCE, source.into())]);
 }
 
 /// Maps a provider's name to its id in the table; what is not listed is left to the table's own aliases.

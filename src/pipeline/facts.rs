@@ -232,8 +232,14 @@ pub(super) fn tokens(span: &Span) -> Option<Tokens> {
     tokens_in(|key| span.attr(key))
 }
 
+/// No count of tokens is larger: whoever says so is wrong, and sums of such counts would have no room.
+pub(super) const MAX_COUNT: i64 = 1_000_000_000_000_000;
+
 fn tokens_in<'a>(attr: impl Fn(&'static str) -> Option<&'a Value>) -> Option<Tokens> {
-    let count = |key| attr(key).and_then(Value::as_i64).and_then(|n| u64::try_from(n).ok());
+    let count = |key| {
+        let count = attr(key).and_then(Value::as_i64).filter(|count| *count <= MAX_COUNT);
+        count.and_then(|count| u64::try_from(count).ok())
+    };
     let tokens = Tokens {
         prompt: count(names::INPUT_TOKENS),
         completion: count(names::OUTPUT_TOKENS),

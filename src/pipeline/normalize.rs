@@ -17,7 +17,7 @@ use std::borrow::Cow;
 
 use serde_json::Value as Json;
 
-use super::facts;
+use super::facts::{self, MAX_COUNT};
 use crate::conventions::dialects::{
     ANSWERS, Announced, Asked, CONTROL_FLOW, DIALECTS, Detect, Dialect, HIDDEN, KindRow, ORDINARY, OTEL, Row,
     SPAN_NAME, Shape, Side, Source, Test, UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS, logs,
@@ -309,11 +309,12 @@ fn write_fact(draft: &mut Draft<'_>, row: &Row) {
             let value = value.into_owned();
             draft.set(row.to, value);
         }
-    } else if matches!(row.shape, Shape::Provider | Shape::Model | Shape::Session | Shape::Agent)
+    } else if (matches!(row.shape, Shape::Provider | Shape::Model | Shape::Session | Shape::Agent)
+        || (row.shape == Shape::Count && draft.span().attr(row.to).and_then(Value::as_i64) > Some(MAX_COUNT)))
         && draft.keys.may_have(row.to)
         && draft.span().attr(row.to).is_some()
     {
-        // A placeholder, a framework in the place of a provider, or an answer in that of a conversation.
+        // A placeholder, a framework in the place of a provider, an answer in that of a conversation, or a count of nothing.
         draft.clear(row.to);
     }
 }
@@ -405,7 +406,7 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
     };
     let is_accepted = match shape {
         Shape::Count => {
-            let count = value.as_i64().filter(|count| *count >= 0).map(Value::Int)?;
+            let count = value.as_i64().filter(|count| (0..=MAX_COUNT).contains(count)).map(Value::Int)?;
             return Some(if *value == count { value } else { Cow::Owned(count) });
         }
         Shape::Provider => {

@@ -497,6 +497,12 @@ impl RunState {
         }
     }
 
+    /// Returns what is known of a step that has ended, and when it did.
+    pub(crate) fn ended_as(&self, span: SpanId) -> Option<(&StepFacts, UnixNanos)> {
+        let step = &self.steps[*self.by_span.get(&span)?];
+        Some((&step.facts, step.ended_at?))
+    }
+
     /// Returns the step's name and the event that began it.
     pub fn step_of(&self, span: SpanId) -> Option<(&str, EventId)> {
         let step = &self.steps[*self.by_span.get(&span)?];

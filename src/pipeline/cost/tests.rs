@@ -166,6 +166,9 @@ fn prices_are_written_on_ended_model_calls_alone() {
         .chain(USED)
         .collect();
     assert_eq!(priced(&call(&agent)), NOTHING, "an agent repeats what its calls used");
+    let said = |usd: f64| priced(&call(&[&agent[..], &[("gen_ai.usage.cost", Value::Double(usd))]].concat()));
+    assert_eq!(said(0.25), "0.25 reported -", "it counts where no call below has a cost");
+    assert_eq!(said(0.0), NOTHING);
 
     let embedding = call(&[
         (names::OPERATION, "embeddings".into()),

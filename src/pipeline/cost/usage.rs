@@ -5,6 +5,7 @@ use genai_prices::{Usage, UsageKey};
 use crate::conventions::{names, units};
 use crate::model::Tokens;
 use crate::model::otlp::{Span, Value};
+use crate::pipeline::facts::MAX_COUNT;
 
 /// Reads everything that a normalized span counts.
 pub(super) fn of_span(span: &Span) -> Usage {
@@ -13,7 +14,7 @@ pub(super) fn of_span(span: &Span) -> Usage {
         let Some(unit) = unit_of(&attribute.key) else { continue };
         let count = attribute.value.as_ref().and_then(|value| value.value.as_ref()).and_then(Value::as_f64);
         // The first one of a key is the one that everything else reads.
-        if let Some(count) = count.filter(|count| count.is_finite() && *count >= 0.0)
+        if let Some(count) = count.filter(|count| (0.0..=MAX_COUNT as f64).contains(count))
             && !usage.contains_key(unit)
         {
             usage.insert(unit, count);

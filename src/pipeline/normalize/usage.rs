@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::{Dialects, Draft, buckets, facts, may_have, member, structured, value_of};
+use super::{Dialects, Draft, MAX_COUNT, buckets, facts, may_have, member, structured, value_of};
 use crate::conventions::dialects::usage::{SHAPES, Shape};
 use crate::conventions::dialects::{Basis, GOOGLE, Source, UNKNOWN};
 use crate::conventions::names;
@@ -100,7 +100,9 @@ fn take(draft: &mut Draft<'_>, object: &Json, told: &mut Told) {
     for (to, _) in shape.members {
         // That nothing of a rare kind was used need not be said with every call.
         let says_something = |count: &i64| *count > 0 || COUNTS.contains(to);
-        let count = count(to).and_then(|count| i64::try_from(count).ok()).filter(says_something);
+        let count = count(to)
+            .and_then(|count| i64::try_from(count).ok())
+            .filter(|count| *count <= MAX_COUNT && says_something(count));
         if let Some(count) = count.filter(|_| is_new(draft, to)) {
             draft.set(to, count);
         }

@@ -15,12 +15,14 @@ use crate::model::json_text::JsonText;
 use crate::model::otlp::{Resource, Scope, Span, SpanEvent, Value};
 use crate::model::record::Record;
 use crate::model::run::ArtifactInfo;
-use crate::model::{Event, EventId, RunId, RunStatus, RunSummary, SpanId, UnixNanos};
+use crate::model::{Event, EventId, NanoUsd, RunId, RunStatus, RunSummary, SpanId, Tokens, UnixNanos};
 use crate::pipeline::facts::{StepContent, StepFacts};
 use crate::pipeline::scrub::CONTENT_MARK;
 use crate::pipeline::window::start_of_span;
 use crate::sinks::tally::{Notes, Tally};
-use crate::store::assembly::{DROPPED_LOG, RunState, ended_body, identity_of, requested_tool_calls, started_body};
+use crate::store::assembly::{
+    DROPPED_LOG, RunState, ended_body, identity_of, is_failure, requested_tool_calls, started_body,
+};
 use crate::store::{RunWriter, StoreError};
 
 #[derive(Debug)]
@@ -69,6 +71,11 @@ impl Said {
         Box::new(Self { record, facts: Arc::new(facts), content })
     }
 
+    /// Tells how much it says of the end of its span.
+    fn fullness(&self) -> Fullness<'_> {
+        fullness(&self.facts, UnixNanos(self.record.span.end_time_unix_nano))
+    }
+
     /// Returns the start that the record tells.
     pub(super) fn as_start(&self) -> Start<'_> {
         let maker = Some((Arc::clone(&self.record.resource), self.record.scope.clone()));
@@ -87,6 +94,20 @@ impl Said {
     }
 }
 
+/// What copies of a span's end that differ are compared by: the later one, else the one that knows more of the answer.
+type Fullness<'a> = (UnixNanos, [Option<u64>; 6], Option<NanoUsd>, bool, [Option<&'a str>; 2]);
+
+fn fullness(facts: &StepFacts, ended_at: UnixNanos) -> Fullness<'_> {
+    let Tokens { prompt, completion, total, cache_read, cache_write, reasoning } = facts.tokens.unwrap_or_default();
+    (
+        ended_at,
+        [prompt, completion, total, cache_read, cache_write, reasoning],
+        facts.cost.map(|(cost, _)| cost),
+        is_failure(facts.status),
+        [facts.response_model.as_deref(), facts.response_id.as_deref()],
+    )
+}
+
 /// The start of a step.
 pub(super) struct Start<'a> {
     /// As far as it is known; when it ended is not looked at.
@@ -103,7 +124,8 @@ pub(super) struct Start<'a> {
 pub(super) struct Unsorted {
     #[expect(clippy::vec_box, reason = "they are large, and wait here and move on without being copied")]
     steps: Vec<Box<Said>>,
-    spans: IdSet<SpanId>,
+    /// Their places.
+    spans: IdMap<SpanId, usize>,
     /// About how many bytes they take.
     bytes: u64,
     first: Option<First>,
@@ -117,11 +139,16 @@ pub(super) struct First {
 }
 
 impl Unsorted {
-    /// Takes a step; `false` when it is there already.
+    /// Takes a step; `false` when it is there already, and then the copy that says more stays.
     fn take(&mut self, seq: u64, span: SpanId, said: Box<Said>) -> bool {
-        if !self.spans.insert(span) {
+        if let Some(place) = self.spans.get(&span) {
+            let known = &mut self.steps[*place];
+            if known.fullness() < said.fullness() {
+                *known = said;
+            }
             return false;
         }
+        self.spans.insert(span, self.steps.len());
         self.first.get_or_insert_with(|| First { seq, since: Instant::now() });
         self.bytes += said.record.span.about_len();
         self.steps.push(said);
@@ -391,6 +418,29 @@ impl LiveRun {
         }
     }
 
+    /// Tells the end of a step that has ended once more, if this copy of it says more: it takes the other's place when the run is
+    /// put in order.
+    pub(super) fn end_again(&mut self, span: SpanId, said: Box<Said>) {
+        let Some((step_id, start)) = self.state.step_of(span).map(|(name, event)| (name.to_owned(), event)) else {
+            return;
+        };
+        if self.state.ended_as(span).is_none_or(|(facts, at)| fullness(facts, at) >= said.fullness()) {
+            return;
+        }
+        let Said { record, facts, content } = *said;
+        let at = UnixNanos(record.span.end_time_unix_nano);
+        if let Some(notes) = &mut self.notes {
+            notes.note_end(&record.span, &facts);
+        }
+        let copy =
+            super::ids::hash_of(&[&span.0, &at.0.to_le_bytes(), format!("{:?}", fullness(&facts, at)).as_bytes()]);
+        let id = EventIds::of_run(self.state.run_id(), copy).make(3, at);
+        let asked = requested_tool_calls(content.output.as_ref());
+        let body = ended_body(record.span, &facts, *content, Some(record.resource), Some(record.scope));
+        self.push_step(id, Some(start), at, step_id, body, asked, facts);
+        self.stale_summary |= self.state.is_completed();
+    }
+
     /// Tells whether an ended step may wait to be told together with all others of the run, in their order: nobody has
     /// seen anything of the run yet, and it waits for nothing.
     pub(super) fn takes_unsorted(&self, record: &Record) -> bool {
@@ -402,7 +452,9 @@ impl LiveRun {
 
     /// Takes such a step; `false` when it has come already.
     pub(super) fn take_unsorted(&mut self, seq: u64, span: SpanId, said: Box<Said>) -> bool {
-        if let Some(notes) = self.notes.as_mut().filter(|_| !self.unsorted.spans.contains(&span)) {
+        let known = self.unsorted.spans.get(&span).map(|place| &self.unsorted.steps[*place]);
+        let says_more = known.is_none_or(|known| known.fullness() < said.fullness());
+        if let Some(notes) = self.notes.as_mut().filter(|_| says_more) {
             notes.note_end(&said.record.span, &said.facts);
         }
         self.unsorted.take(seq, span, said)

@@ -30,6 +30,8 @@ struct Told {
     /// Events that are told of no span, and stay as they are.
     others: Vec<Event>,
     is_completed: bool,
+    /// Some step's end is told more than once: the last one counts.
+    has_copies: bool,
 }
 
 #[derive(Default)]
@@ -81,7 +83,7 @@ impl<W: RunWriter> StoreSink<W> {
         let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
         events.append(&mut live.queue);
         let told = Told::of(events);
-        let parent = self.parent_of(run, &told);
+        let (parent, has_copies) = (self.parent_of(run, &told), told.has_copies);
         let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
         let (events, state) = told.settled(live, parent, &mut self.pricer);
         live.state = state;
@@ -90,7 +92,9 @@ impl<W: RunWriter> StoreSink<W> {
             live.queue = events;
             return Ok(());
         }
-        let same = before.len() == events.len() && before.iter().zip(&events).all(|(id, event)| *id == event.event_id);
+        let same = !has_copies
+            && before.len() == events.len()
+            && before.iter().zip(&events).all(|(id, event)| *id == event.event_id);
         live.known = events.iter().map(|event| event.event_id).collect();
         live.queue.clear();
         live.stale_summary = true;
@@ -209,7 +213,8 @@ impl Told {
                 span,
             };
             let step = told.steps.entry(id).or_default();
-            *(if is_start { &mut step.start } else { &mut step.end }) = Some(Said::of(record));
+            let place = if is_start { &mut step.start } else { &mut step.end };
+            told.has_copies |= place.replace(Said::of(record)).is_some();
         }
         told
     }

@@ -265,6 +265,9 @@ impl<W: RunWriter> StoreSink<W> {
                 // The start shows what the end knows of the step, since both are written together.
                 live.flush_pending_with(process, None, Some(&said));
                 if live.state.step_progress(span).1 {
+                    if from_outside {
+                        live.end_again(span, said);
+                    }
                     self.count(seq, RecordKind::Ended, Outcome::Duplicate, "span");
                     return Ok(());
                 }

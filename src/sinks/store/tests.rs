@@ -456,6 +456,54 @@ fn a_span_of_a_new_run_that_comes_twice_is_counted_once() {
     assert_eq!(runs.iter().map(|run| run.steps_total).collect::<Vec<_>>(), [1]);
 }
 
+/// Who sends a span while it is under way sends it again when it is whole; whichever comes first, together or long after.
+#[test]
+fn of_copies_of_a_span_that_differ_the_one_that_says_more_counts_whichever_comes_first() {
+    let call = |to: u64, prompt: Option<i64>| {
+        let mut call = ended(3, 2, 1, "chat", 10, to);
+        if let Some(prompt) = prompt {
+            call.span.set_attr(names::INPUT_TOKENS, Value::Int(prompt));
+            call.span.set_attr(names::OUTPUT_TOKENS, Value::Int(1));
+        }
+        call
+    };
+    let root = |to: u64, session: Option<&str>| {
+        let mut root = ended(3, 1, 0, "invoke_agent", 0, to);
+        if let Some(session) = session {
+            root.span.set_attr(names::CONVERSATION_ID, session);
+        }
+        root
+    };
+    let told =
+        [call(10, None), call(20, None), call(20, Some(7)), call(20, Some(700)), root(0, None), root(100, Some("s"))];
+    let mut seen = HashSet::new();
+    for order in [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 5, 0, 4, 1, 2], [4, 0, 5, 3, 2, 1]] {
+        // All at once, each written before the next, and each after all that is known was let go of.
+        for pause in [None, Some(Duration::ZERO), Some(3 * LATE)] {
+            let mut sink = outside_sink();
+            for (seq, place) in (1..).zip(order) {
+                sink.take(seq, told[place].clone()).unwrap();
+                if let Some(pause) = pause {
+                    sink.flush_all().unwrap();
+                    sink.flush(Instant::now() + pause).unwrap();
+                }
+            }
+            sink.flush_all().unwrap();
+            let run = sink.traces.values().find_map(|trace| trace.first_run).unwrap();
+            let events = sink.written_events(run).unwrap();
+            let ends = events.iter().filter(|event| event.body.span().is_some() && !event.body.is_step_start()).count();
+            let [run] = listed(sink).try_into().unwrap();
+            let prompt = run.tokens.and_then(|tokens| tokens.prompt);
+            let duration = run.duration_ms.unwrap();
+            seen.insert(format!(
+                "{ends} ends, {prompt:?}, {duration} ms, {:?}, {} steps",
+                run.session_id, run.steps_total
+            ));
+        }
+    }
+    assert_eq!(seen, HashSet::from(["2 ends, Some(700), 100 ms, Some(\"s\"), 2 steps".to_owned()]));
+}
+
 #[test]
 fn what_went_into_a_step_stands_beside_its_start_once_and_whole_in_its_end() {
     let mut sink = outside_sink();
@@ -969,6 +1017,37 @@ fn what_repeats_what_the_call_beside_it_used_is_not_added() {
         (4, 1, "record_usage", 31, 32, &used("211")),
     ]);
     assert_eq!(run.tokens.and_then(|tokens| tokens.prompt), Some(211));
+}
+
+#[test]
+fn who_asks_for_an_answer_again_adds_nothing_to_what_the_call_used() {
+    let used = [("gen_ai.usage.input_tokens", "1000"), ("gen_ai.usage.output_tokens", "100")];
+    let first = [used[0], used[1], (names::RESPONSE_ID, "a")];
+    let other = [("gen_ai.usage.input_tokens", "900"), used[1], (names::RESPONSE_ID, "b")];
+    let told: [Spoken<'_>; 5] = [
+        (1, 0, "invoke_agent", 0, 100, &[]),
+        (2, 1, "chat", 1, 2, &first),
+        (3, 1, "fetch_response", 3, 4, &first),
+        (4, 1, "fetch_response", 5, 6, &first),
+        // Of an answer whose call nobody tells of.
+        (5, 1, "fetch_response", 7, 8, &other),
+    ];
+    let prompt = |run: RunSummary| run.tokens.and_then(|tokens| tokens.prompt);
+    assert_eq!(prompt(stored(&told[..4]).0), Some(1_000));
+    assert_eq!(prompt(stored(&told).0), Some(1_900));
+}
+
+#[test]
+fn a_call_that_is_around_another_and_of_which_nobody_knows_the_price_is_unpriced() {
+    let used = [("gen_ai.usage.input_tokens", "1000"), ("gen_ai.usage.output_tokens", "100")];
+    let priced = [used[0], used[1], (names::COST_USD, "0.5")];
+    let (run, _) = stored(&[
+        (1, 0, "invoke_agent", 0, 100, &[]),
+        (2, 1, "chat", 10, 90, &used),
+        (3, 2, "execute_tool", 20, 80, &[]),
+        (4, 3, "chat", 30, 40, &priced),
+    ]);
+    assert_eq!((run.cost_usd, run.unpriced_steps), (crate::model::NanoUsd::from_usd(0.5), 1));
 }
 
 #[test]

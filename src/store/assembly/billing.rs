@@ -135,7 +135,10 @@ impl RunState {
         let mut told: IdMap<_, usize> = IdMap::default();
         let mut repeated = HashSet::new();
         let (mut counted, mut others) = (Vec::new(), Vec::new());
+        // Who asks for an answer again, while it is made or later, tells of it what the call does.
+        let mut answers: HashSet<&str> = HashSet::new();
         for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| tells(&step.facts)) {
+            answers.extend(step.facts.response_id.as_deref().filter(|_| step.facts.billed));
             if !step.facts.billed {
                 others.push((place, self.ancestors(step)));
                 continue;
@@ -163,7 +166,8 @@ impl RunState {
             self.used_below(&counted, &mut told);
         }
         for (place, above) in others {
-            if covered.contains(&self.steps[place].span_id) {
+            let is_told = self.steps[place].facts.response_id.as_deref().is_some_and(|id| !answers.insert(id));
+            if is_told || covered.contains(&self.steps[place].span_id) {
                 continue;
             }
             // A plain step that says no more than what a call beside it used, or all those below a step beside it.
@@ -253,7 +257,7 @@ impl RunState {
             !told.contains(place)
                 && step.status != StepStatus::Running
                 && (facts.tokens.is_some() || !is_failure(step.status))
-                && !priced_below.contains(&step.span_id)
+                && (!priced_below.contains(&step.span_id) || (facts.billed && facts.tokens.is_some()))
                 && (told_above.is_empty() || self.ancestors(step).is_disjoint(&told_above))
         };
         counted.all().into_iter().filter(is_unpriced).collect()
