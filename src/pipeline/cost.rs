@@ -223,17 +223,29 @@ impl Pricer {
         }
         let provider = span.attr_str(names::PROVIDER);
         let circumstances = usage::circumstances_of(span);
-        [names::RESPONSE_MODEL, names::REQUEST_MODEL].into_iter().find_map(|key| {
-            let call = Call {
-                provider: provider.filter(|name| !providers::FRAMEWORKS.contains(name)),
-                address: span.attr_str(names::SERVER_ADDRESS),
-                model: span.attr_str(key).filter(|model| !model.is_empty())?,
-                usage: &usage,
-                circumstances: &circumstances,
-                at: UnixNanos(span.start_time_unix_nano),
-            };
-            self.quote_call(&call, tells_tokens)
-        })
+        let model = |key| span.attr_str(key).filter(|model| !model.is_empty());
+        let [answered, asked] = [names::RESPONSE_MODEL, names::REQUEST_MODEL].map(model);
+        let call = |model, provider| Call {
+            provider,
+            address: span.attr_str(names::SERVER_ADDRESS),
+            model,
+            usage: &usage,
+            circumstances: &circumstances,
+            at: UnixNanos(span.start_time_unix_nano),
+        };
+        let provider = provider.filter(|name| !providers::FRAMEWORKS.contains(name));
+        if let Some(quote) = answered.and_then(|model| self.quote_call(&call(model, provider), tells_tokens)) {
+            return Some(quote);
+        }
+        // Another maker's model has answered in the place of the one that was asked: the provider is the first one's.
+        let is_other = |answered: &str| !asked.is_none_or(|asked| answered.contains(asked) || asked.contains(answered));
+        let has_own = provider.is_some_and(|provider| providers::WITH_OWN_MODELS.contains(&provider));
+        let of_other = answered.filter(|answered| has_own && is_other(answered));
+        if let Some(quote) = of_other.and_then(|model| self.quote_call(&call(model, None), tells_tokens)) {
+            // Who serves it at an address that is told may have a price of its own.
+            return Some(quote).filter(|_| span.attr(names::SERVER_ADDRESS).is_none());
+        }
+        asked.and_then(|model| self.quote_call(&call(model, provider), tells_tokens))
     }
 
     /// Prices a call, unless what its model is billed by was not told: tokens say nothing about hours of audio.

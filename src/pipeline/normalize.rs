@@ -322,7 +322,12 @@ fn write_fact(draft: &mut Draft<'_>, row: &Row) {
 /// Writes the model that a gateway asked in place of its own name for it, by which it has answered.
 fn write_asked(draft: &mut Draft<'_>, asked: Asked) {
     let span = draft.span();
-    let Some((_, model)) = span.attr_str(asked.key).and_then(|word| word.split_once('/')) else { return };
+    let Some((vendor, model)) = span.attr_str(asked.key).and_then(|word| word.split_once('/')) else { return };
+    // What was asked before it, and failed, may still stand there.
+    let is_of = |told: &str| canonical_provider(vendor).as_deref() == Some(told);
+    if !span.attr_str(names::PROVIDER).is_none_or(is_of) {
+        return;
+    }
     let answered = span.attr_str(names::RESPONSE_MODEL);
     let is_own = asked.own.iter().any(|key| answered.is_some() && span.attr_str(key) == answered);
     if is_own && answered != Some(model) {

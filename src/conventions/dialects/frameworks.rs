@@ -277,7 +277,11 @@ pub const LOGFIRE_OPENAI_AGENTS: Dialect = Dialect {
     name: "logfire-openai-agents",
     variant_of: "pydantic",
     detect: &[Detect::Scope("logfire.openai_agents")],
-    facts: &[row(names::CONVERSATION_ID, &[Key("group_id")], Text), row(names::AGENT_NAME, &[Key("agent_name")], Text)],
+    facts: &[
+        row(names::CONVERSATION_ID, &[Key("group_id")], Text),
+        row(names::AGENT_NAME, &[Key("agent_name")], Text),
+        row(names::ERROR_MESSAGE, &[Json("error", &["data", "error"]), Json("error", &["message"])], Text),
+    ],
     entity: &[Key("name")],
     content: &[
         content(Side::In, &[Key("input"), Key("raw_input")]),

@@ -187,6 +187,19 @@ fn the_model_that_answered_is_priced_before_the_one_asked_for() {
     assert!(with("fine-tuned-by-us").ends_with("openai/gpt-4o-mini"));
 }
 
+/// Mastra 1.71, whose fallback from one provider to another bears the first one's name.
+#[test]
+fn another_makers_model_that_answered_is_not_priced_as_the_one_asked_for() {
+    let with = |model: &str, more: &[(&str, Value)]| {
+        priced(&chat(&[&USED[..], &[(names::RESPONSE_MODEL, model.into())], more].concat()))
+    };
+    let sonnet = "0.001188 computed genai-prices 0.2.1 anthropic/claude-sonnet-4-5";
+    assert_eq!(with("claude-sonnet-4-5", &[]), sonnet);
+    assert_eq!(with("claude-sonnet-4-5", &[(names::SERVER_ADDRESS, "llm.example".into())]), NOTHING);
+    // A name of the gateway's own.
+    assert_eq!(with("main", &[]), priced(&chat(&USED)));
+}
+
 #[test]
 fn a_model_named_behind_its_own_provider_is_priced_as_that_model() {
     let with = |provider: &str, model: &str| {

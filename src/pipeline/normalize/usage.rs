@@ -171,7 +171,14 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
     if let Some(input) = count(names::INPUT_TOKENS) {
         let with_cache = input.saturating_add(cache);
         let total_has_cache = cache > 0 && total == Some(with_cache.saturating_add(output.unwrap_or(0)));
-        let exclusive = told == Some(Basis::Exclusive) || cache > input || total_has_cache;
+        // The emitter tells beside it, under its own name, what was not cached.
+        let own = dialects.iter().flat_map(|dialect| dialect.facts).filter(|row| row.to == names::INPUT_TOKENS);
+        let is_summed = cache > 0
+            && own.flat_map(|row| row.from).any(|source| match source {
+                Source::Key(key) => count(key).is_some_and(|apart| apart.saturating_add(cache) == input),
+                _ => false,
+            });
+        let exclusive = !is_summed && (told == Some(Basis::Exclusive) || cache > input || total_has_cache);
         let word = match told {
             _ if exclusive => "exclusive",
             Some(_) => "inclusive",

@@ -75,6 +75,9 @@ impl RunState {
         for (copy, of) in self.unanswered(&copies, &around) {
             copies.insert(copy, of);
         }
+        for (copy, of) in self.further_up(&copies, &around) {
+            copies.insert(copy, of);
+        }
         copies.extend(self.told_too_early(&copies));
         // Of steps that broken input puts around each other, none is the outer one.
         let circles = std::cell::OnceCell::new();
@@ -387,7 +390,46 @@ impl RunState {
                 && used(own).is_some()
                 && used(own) == used(answered)
         };
-        self.joined(copies, is_answered, is_own, |step| step.parent, is_one, TICK)
+        let mut found = self.joined(copies, is_answered, is_own, |step| step.parent, is_one, TICK);
+        // The layer without the id may be the inner one.
+        let mut copies = copies.clone();
+        copies.extend(found.iter().copied());
+        let of: HashSet<usize> = copies.values().copied().collect();
+        let is_inner = |facts: &StepFacts| facts.response_id.is_none() && !facts.is_at_wire && !facts.is_relayed;
+        let is_outer = |step: &Step| is_answered(&step.facts) && is_layer(step);
+        let is_within = |answered: &Step, own: &Step| !around.contains(&own.span_id) && is_one(answered, own);
+        found.extend(
+            self.joined(&copies, is_inner, is_outer, |step| step.parent, is_within, TICK)
+                .into_iter()
+                // Another layer has told of it.
+                .filter(|pair| ![pair.0, pair.1].iter().any(|place| of.contains(place))),
+        );
+        found
+    }
+
+    /// Finds calls of which a layer tells without the answer's id, deeper in the tree than the client that tells them, too, and whose
+    /// request falls into the layer's time: what reads a stream may have no place below it. They used the same, or both failed.
+    fn further_up(&self, copies: &HashMap<usize, usize>, around: &IdSet<SpanId>) -> Vec<(usize, usize)> {
+        let knows_server = |facts: &StepFacts| facts.is_at_wire || facts.response_id.is_some();
+        let is_client = |facts: &StepFacts| !facts.is_relayed && knows_server(facts);
+        let is_layer =
+            |step: &Step| !step.facts.is_relayed && !knows_server(&step.facts) && !around.contains(&step.span_id);
+        let used = |step: &Step| step.facts.tokens.and_then(|tokens| tokens.prompt.zip(tokens.completion));
+        let is_one = |layer: &Step, client: &Step| {
+            let both_failed = is_failure(layer.status) && is_failure(client.status);
+            let is_same = match (used(layer), used(client)) {
+                (None, None) => both_failed,
+                (told, own) => told == own,
+            };
+            is_same
+                && client
+                    .ended_at
+                    .zip(layer.ended_at)
+                    .is_some_and(|(inner, outer)| inner.0 <= outer.0.saturating_add(TICK))
+                && client.parent != layer.parent
+                && client.parent.is_some_and(|parent| self.ancestors(layer).contains(&parent))
+        };
+        self.joined(copies, is_client, is_layer, |_| None, is_one, TICK)
     }
 
     /// Returns the calls that are around a call: they tell of that, and of none beside it.
@@ -445,13 +487,15 @@ impl RunState {
                 continue;
             };
             let own_place = candidates.under_way[last];
-            if is_failure(wire.status) {
+            let own = &self.steps[own_place];
+            // An answer that broke off was billed as far as it had come.
+            let broke_off = wire.facts.tokens.is_some() && is_failure(own.status) && rank(own) < rank(wire);
+            if is_failure(wire.status) && !broke_off {
                 found.push((place, own_place));
                 continue;
             }
             // It is answered.
             candidates.under_way.remove(last);
-            let own = &self.steps[own_place];
             found.push(if rank(own) > rank(wire) { (place, own_place) } else { (own_place, place) });
         }
         found
@@ -620,8 +664,19 @@ pub(super) fn rank(step: &Step) -> (Knowledge, bool) {
 }
 
 /// Tells whether a client saw the failure of an answer that had begun, of which a layer tells what had come by then, and no reason
-/// for its end: that is no more than the count with which an answer begins.
+/// for its end: that is no more than the count with which an answer begins. So does a layer around a client that says nothing of an
+/// answer.
 fn knows_how_it_ended(client: &Step, layer: &Step) -> bool {
+    let says_nothing = |step: &Step| {
+        let facts = &step.facts;
+        let is_told = facts.tokens.is_some() || facts.response_id.is_some() || !facts.finish_reasons.is_empty();
+        step.status == StepStatus::Success && !is_told
+    };
+    let is_around = client.started_at <= layer.started_at && client.ended_at >= layer.ended_at;
+    let is_layer = !client.facts.is_at_wire && !client.facts.is_relayed;
+    if is_layer && is_around && is_failure(client.status) && says_nothing(layer) {
+        return true;
+    }
     let (own, told) = (&client.facts, &layer.facts);
     let prompts = own.tokens.and_then(|tokens| tokens.prompt).zip(told.tokens.and_then(|tokens| tokens.prompt));
     let is_same_answer = match own.response_id.as_ref().zip(told.response_id.as_ref()) {

@@ -250,7 +250,8 @@ fn by_the_rule(state: &RunState) -> Vec<(usize, usize)> {
                 && !answered.contains(place)
         });
         let Some((own_place, own)) = own.max_by_key(|(_, own)| (own.started_at, own.span_id)) else { continue };
-        if is_failure(wire.status) {
+        let broke_off = wire.facts.tokens.is_some() && is_failure(own.status) && rank(own) < rank(wire);
+        if is_failure(wire.status) && !broke_off {
             found.push((place, own_place));
             continue;
         }
@@ -272,6 +273,83 @@ fn copies_of(told: &[Told], change: &dyn Fn(usize, &mut Step, &mut StepFacts)) -
     let mut copies: Vec<_> = state.duplicates().into_iter().collect();
     copies.sort_unstable();
     copies
+}
+
+/// LangGraph by OpenInference, streamed, beside Anthropic's client: what reads the stream is below the node, the client is not.
+#[test]
+fn a_client_further_up_whose_request_falls_into_the_layers_time_is_the_same_call() {
+    // An application's step, a node below it, a layer's call below that, and the client's below the first.
+    let copies = |start: u64, length: u64, out: u64, parent: u64, is_failed: bool| {
+        let layer = (false, 0, 10, 8, 0, is_failed);
+        let client = (false, 0, start, length, u8::from(!is_failed), is_failed);
+        copies_of(&[(false, 0, 0, 8, 0, false), (false, 0, 1, 8, 0, false), layer, client], &|place, step, facts| {
+            if place < 2 {
+                (facts.kind, facts.billed) = (StepKind::Task, false);
+                step.ended_at = Some(UnixNanos(100));
+            }
+            facts.is_at_wire = place == 3;
+            facts.tokens = match place {
+                2 if !is_failed => used(7, 3),
+                3 if !is_failed => used(7, out),
+                _ => None,
+            };
+            let parents = [0, 1, 2, parent];
+            step.parent = (parents[place] > 0).then(|| SpanId(parents[place].to_be_bytes()));
+        })
+    };
+    assert_eq!(copies(12, 4, 3, 1, false), [(2, 3)]);
+    assert_eq!(copies(12, 4, 3, 1, true), [(3, 2)]);
+    // It used something else, was at another time, or is below another step.
+    assert_eq!(copies(12, 4, 2, 1, false), []);
+    assert_eq!(copies(40 * 1_000_000, 4, 3, 1, false), []);
+    assert_eq!(copies(12, 4, 3, 99, false), []);
+}
+
+/// OpenLLMetry and OpenInference of one client: whose word has the answer's id may be the outer one.
+#[test]
+fn a_layer_without_the_answers_id_may_be_the_inner_one() {
+    let copies = |inner: (u64, u64), out: u64| {
+        let told = [(false, 0, 1_000, 8, 2, false), (false, 0, 0, 8, 0, false)];
+        copies_of(&told, &|place, step, facts| {
+            facts.tokens = used(7, if place == 0 { 3 } else { out });
+            let (from, to) = if place == 0 { (10, 90) } else { inner };
+            (step.started_at, step.ended_at) = (UnixNanos(from * 1_000_000), Some(UnixNanos(to * 1_000_000)));
+        })
+    };
+    assert_eq!(copies((15, 89), 3), [(0, 1)]);
+    assert_eq!(copies((15, 89), 2), []);
+    assert_eq!(copies((15, 99), 3), []);
+}
+
+#[test]
+fn of_an_answer_that_broke_off_who_passed_it_on_counts_where_he_knows_what_had_come() {
+    let told = [(false, 0, 1, 5, 0, true), (true, 0, 2, 1, 0, true), (true, 0, 4, 1, 0, true)];
+    let copies =
+        |own: Option<Tokens>| copies_of(&told, &|place, _, facts| facts.tokens = [own, None, used(856, 1)][place]);
+    // The first try had no answer.
+    assert_eq!(copies(None), [(0, 2), (1, 2)]);
+    assert_eq!(copies(used(856, 1)), [(1, 0), (2, 0)]);
+}
+
+/// Pydantic AI around Anthropic's client, cancelled: the client's span ends as ever, and tells nothing of an answer.
+#[test]
+fn a_layer_that_was_cancelled_around_a_client_that_says_nothing_counts() {
+    let copies = |is_cancelled: bool, answer: u8| {
+        let told = [(false, 0, 0, 8, 1, false), (false, 0, 1, 6, answer, false)];
+        copies_of(&told, &|place, step, facts| {
+            (facts.tokens, facts.is_at_wire) = (None, place == 1);
+            if place == 0 {
+                facts.response_id = None;
+                step.status = if is_cancelled { StepStatus::Cancelled } else { StepStatus::Success };
+            } else {
+                step.parent = Some(SpanId(1_u64.to_be_bytes()));
+            }
+        })
+    };
+    assert_eq!(copies(false, 0), [(0, 1)]);
+    assert_eq!(copies(true, 0), [(1, 0)]);
+    // It was answered.
+    assert_eq!(copies(true, 1), [(0, 1)]);
 }
 
 fn used(prompt: u64, completion: u64) -> Option<Tokens> {

@@ -338,6 +338,54 @@ fn llamaindex_by_openllmetry_passes_on_what_anthropic_counts() {
     assert_eq!(tokens(&call("openai"))[0], Some(601));
 }
 
+/// Claude Code 2.1.332, run against a scripted server: earlier ones have the counts of their own alone.
+#[test]
+fn claude_code_counts_cached_tokens_in_under_the_standards_name() {
+    let own = [
+        ("span.type", Value::from("claude_code.llm_request")),
+        ("input_tokens", Value::Int(601)),
+        ("output_tokens", Value::Int(103)),
+        ("cache_read_tokens", Value::Int(201)),
+        ("cache_creation_tokens", Value::Int(51)),
+    ];
+    let scope = "com.anthropic.claude_code.tracing";
+    let counts = [Some(853), Some(201), Some(51), Some(103), None];
+    assert_eq!(tokens(&told(scope, "claude_code.llm_request", &own)), counts);
+    let summed = [&own[..], &[("gen_ai.usage.input_tokens", Value::Int(853))]].concat();
+    assert_eq!(tokens(&told(scope, "claude_code.llm_request", &summed)), counts);
+}
+
+/// `openai-agents` 0.24 by Logfire 5.4.
+#[test]
+fn logfires_openai_agents_say_why_in_an_attribute() {
+    let error = r#"{"message": "Error in agent run", "data": {"error": "Error code: 500 - no more"}}"#;
+    let mut record = ended(&[("error", error.into()), ("logfire.msg_template", "Agent run: {name!r}".into())]);
+    (record.span.name, record.scope.name) = ("Agent run: {name!r}".to_owned(), "logfire.openai_agents".to_owned());
+    record.span.status = Some(Status { code: 2, message: String::new() });
+    let error = facts(&record).error.unwrap();
+    assert_eq!(error.message.as_deref(), Some("Error code: 500 - no more"));
+}
+
+/// LiteLLM 1.108, whose fallback to another provider leaves the first one's name behind.
+#[test]
+fn what_litellm_asked_before_is_not_what_answered() {
+    let answered = |asked: &str| {
+        let call = told(
+            "litellm",
+            "litellm_request",
+            &[
+                ("gen_ai.operation.name", "chat".into()),
+                ("gen_ai.provider.name", "anthropic".into()),
+                ("gen_ai.request.model", "claude-sonnet-4-5".into()),
+                ("gen_ai.response.model", "claude-sonnet-4-5".into()),
+                ("litellm.provider.model", asked.into()),
+            ],
+        );
+        call.model().map(str::to_owned)
+    };
+    assert_eq!(answered("openai/gpt-4o-mini").as_deref(), Some("claude-sonnet-4-5"));
+}
+
 /// DSPy, smolagents and LangChain with LiteLLM, by OpenInference, run against a scripted server.
 #[test]
 fn litellms_name_of_a_model_is_the_providers_own_where_the_emitter_has_it_under_its_own_key() {
