@@ -12,6 +12,9 @@ use crate::store::assembly::{RunState, Step, is_failure};
 /// How far above a call other layers' words for it are looked for, and how far back among answers that have one id.
 const MAX_LAYERS: usize = 32;
 
+/// How far above a layer's parent a client may stand that the layer is not around.
+const MAX_UP: usize = 12;
+
 /// Calls that are under way at once, of which one may be that which was passed on.
 pub(super) const MAX_AT_ONCE: usize = 256;
 
@@ -427,9 +430,15 @@ impl RunState {
                     .zip(layer.ended_at)
                     .is_some_and(|(inner, outer)| inner.0 <= outer.0.saturating_add(TICK))
                 && client.parent != layer.parent
-                && client.parent.is_some_and(|parent| self.ancestors(layer).contains(&parent))
+                && client.parent.is_some_and(|parent| self.is_above(parent, layer))
         };
         self.joined(copies, is_client, is_layer, |_| None, is_one, TICK)
+    }
+
+    /// Tells whether a span is above a step, and not too far.
+    fn is_above(&self, span: SpanId, step: &Step) -> bool {
+        let above = |span: &SpanId| self.by_span.get(span).and_then(|place| self.steps[*place].parent);
+        std::iter::successors(step.parent, above).take(MAX_UP).any(|above| above == span)
     }
 
     /// Returns the calls that are around a call: they tell of that, and of none beside it.
