@@ -50,9 +50,17 @@ impl Lock {
             }
             opened => opened.map_err(JournalError::io("open", &path)),
         };
+        Self::take_patiently(fs, &path, open)
+    }
+
+    fn take_patiently(
+        fs: &dyn Fs,
+        path: &Path,
+        open: impl Fn() -> Result<Box<dyn FsFile>, JournalError>,
+    ) -> Result<Self, JournalError> {
         let until = Instant::now() + PATIENCE;
         loop {
-            match Self::take(fs, &path, open()?) {
+            match Self::take(fs, path, open()?) {
                 Err(JournalError::Locked { .. }) if Instant::now() < until => std::thread::sleep(POLL),
                 taken => return taken,
             }
@@ -62,8 +70,8 @@ impl Lock {
     /// Takes the lock that says that a server is at work on the journal in a directory.
     pub(super) fn serve(fs: &dyn Fs, dir: &Path) -> Result<Self, JournalError> {
         let path = dir.join(SERVING);
-        let file = fs.open(&path, Access::Create).map_err(JournalError::io("create", &path))?;
-        Self::take(fs, &path, file)
+        let open = || fs.open(&path, Access::Create).map_err(JournalError::io("create", &path));
+        Self::take_patiently(fs, &path, open)
     }
 
     fn take(fs: &dyn Fs, path: &Path, file: Box<dyn FsFile>) -> Result<Self, JournalError> {

@@ -160,8 +160,8 @@ impl Pricer {
 
     /// Writes what an ended model call cost, and where that is known from, into its normalized span.
     ///
-    /// What the emitter says wins. Of steps that are no calls it is all that is written: they may only repeat what model calls below
-    /// them used. Nothing is written where the cost can't be known: a cost is never guessed and never 0 for want of a price.
+    /// What the emitter says wins. Of agents and workflows it is all that is written, since they may only repeat what model calls below
+    /// them used; of other steps nothing is. Nothing is written where the cost can't be known: a cost is never guessed and never 0 for want of a price.
     pub fn price(&mut self, record: &mut Record) {
         let span = &record.span;
         let kind = facts::kind(span);
@@ -169,8 +169,10 @@ impl Pricer {
             return;
         }
         if !facts::is_billed(kind) {
+            // What a tool or a plain step says that something cost may be the price of a flight.
+            let is_sum = matches!(kind, StepKind::Agent | StepKind::Workflow);
             let is_told = span.attr(names::COST_USD).is_some();
-            if let Some(cost) = reported(span).filter(|cost| !is_told && cost.0 > 0) {
+            if let Some(cost) = reported(span).filter(|cost| is_sum && !is_told && cost.0 > 0) {
                 write_reported(&mut record.span, cost);
             }
             return;
@@ -385,8 +387,7 @@ fn nanos(usd: f64) -> Option<NanoUsd> {
     let scaled = usd * 1e9;
     let snapped = if scaled.abs() < 9e11 { (scaled * GRAIN).round() / GRAIN } else { scaled };
     let rounded = snapped.round_ties_even();
-    // 2^63 as a float is exact; anything at or past it does not fit.
-    (rounded.is_finite() && rounded.abs() < 9_223_372_036_854_775_808.0).then_some(NanoUsd(rounded as i64))
+    (rounded.is_finite() && rounded.abs() <= NanoUsd::MAX.0 as f64).then_some(NanoUsd(rounded as i64))
 }
 
 /// Reads what the emitter says a call cost.

@@ -7,7 +7,7 @@ use runspan::store::files::folder::files_of;
 use runspan::store::files::layout::Layout;
 use tar::{Builder, EntryType, Header};
 
-/// Appends a run's folder.
+/// Appends a run's folder, in that of its kind.
 pub fn append(archive: &mut Builder<impl Write>, layout: &Layout, kind: RunKind, run: RunId) -> io::Result<()> {
     let folder = layout.run(kind, run);
     let place = folder.strip_prefix(layout.root()).unwrap_or(&folder).to_owned();

@@ -323,9 +323,9 @@ impl Staging {
     }
 
     /// Moves a run into the store. One of another schema may take the place of what was known of it while it was under way.
-    fn take_in(&self, folder: &Path, kind: RunKind, run: RunId) -> Result<bool, StoreError> {
-        let is_new = adopt_folder(&self.layout, folder, kind, run)?;
-        Ok(is_new || (self.told.contains(&run) && renew_folder(&self.layout, folder, kind, run)?))
+    fn take_in(&self, folder: &Path, run: RunId) -> Result<bool, StoreError> {
+        let is_new = adopt_folder(&self.layout, folder, run)?;
+        Ok(is_new || (self.told.contains(&run) && renew_folder(&self.layout, folder, run)?))
     }
 
     /// Moves what is there into the store, run by run.
@@ -336,7 +336,7 @@ impl Staging {
             let synced = File::open(&folder).and_then(|folder| folder.sync_all());
             match synced
                 .map_err(|error| error.to_string())
-                .and_then(|()| self.take_in(&folder, *kind, *run).map_err(|error| error.to_string()))
+                .and_then(|()| self.take_in(&folder, *run).map_err(|error| error.to_string()))
             {
                 Ok(true) => moved.stored += 1,
                 Ok(false) => moved.duplicate += 1,

@@ -44,6 +44,8 @@ pub(super) struct LiveRun {
     /// It was to be made before, and nobody knows how much of that is there.
     pub(super) was_tried: bool,
     pub(super) touched: Instant,
+    /// So many ends of steps were told again, and about so many bytes of them.
+    pub(super) again: (u32, u64),
     /// The ids of its events come of its spans: they come from outside, in any order.
     pub(super) by_span: bool,
     /// Its log stands in the order in which it came.
@@ -53,6 +55,10 @@ pub(super) struct LiveRun {
     /// What was written last of it, for the tally.
     pub(super) summary: Option<Box<RunSummary>>,
 }
+
+/// More ends that are told again are left out: each is a line of the log until the run is put in order.
+const MAX_AGAIN: u32 = 1_000;
+const MAX_AGAIN_BYTES: u64 = 4 << 20;
 
 /// A record and what it says, read once.
 #[derive(Debug)]
@@ -72,7 +78,7 @@ impl Said {
     }
 
     /// Tells how much it says of the end of its span.
-    fn fullness(&self) -> Fullness<'_> {
+    fn fullness(&self) -> Fullness {
         fullness(&self.facts, UnixNanos(self.record.span.end_time_unix_nano))
     }
 
@@ -94,18 +100,23 @@ impl Said {
     }
 }
 
-/// What copies of a span's end that differ are compared by: the later one, else the one that knows more of the answer.
-type Fullness<'a> = (UnixNanos, [Option<u64>; 6], Option<NanoUsd>, bool, [Option<&'a str>; 2]);
+/// What copies of a span's end that differ are compared by: one that tells of tokens, then the later one, then the one with more of
+/// them, a cost, a failure.
+type Fullness = (bool, UnixNanos, [Option<u64>; 6], Option<NanoUsd>, bool);
 
-fn fullness(facts: &StepFacts, ended_at: UnixNanos) -> Fullness<'_> {
+fn fullness(facts: &StepFacts, ended_at: UnixNanos) -> Fullness {
     let Tokens { prompt, completion, total, cache_read, cache_write, reasoning } = facts.tokens.unwrap_or_default();
-    (
-        ended_at,
-        [prompt, completion, total, cache_read, cache_write, reasoning],
-        facts.cost.map(|(cost, _)| cost),
-        is_failure(facts.status),
-        [facts.response_model.as_deref(), facts.response_id.as_deref()],
-    )
+    let counts = [prompt, completion, total, cache_read, cache_write, reasoning];
+    (facts.tokens.is_some(), ended_at, counts, facts.cost.map(|(cost, _)| cost), is_failure(facts.status))
+}
+
+/// Adds the events of a copy of a span that gives way which the other has not: what came in logs is among them.
+pub(super) fn keep_events(kept: &mut Span, given_up: Span) {
+    for event in given_up.events {
+        if !kept.events.contains(&event) {
+            kept.events.push(event);
+        }
+    }
 }
 
 /// The start of a step.
@@ -144,7 +155,9 @@ impl Unsorted {
         if let Some(place) = self.spans.get(&span) {
             let known = &mut self.steps[*place];
             if known.fullness() < said.fullness() {
-                *known = said;
+                let before = std::mem::replace(known, said);
+                keep_events(&mut known.record.span, before.record.span);
+                self.bytes += known.record.span.about_len();
             }
             return false;
         }
@@ -224,6 +237,7 @@ impl LiveRun {
             was_tried: false,
             unsorted: Unsorted::default(),
             touched: Instant::now(),
+            again: (0, 0),
             by_span: false,
             unsettled: false,
             notes: None,
@@ -424,9 +438,12 @@ impl LiveRun {
         let Some((step_id, start)) = self.state.step_of(span).map(|(name, event)| (name.to_owned(), event)) else {
             return;
         };
-        if self.state.ended_as(span).is_none_or(|(facts, at)| fullness(facts, at) >= said.fullness()) {
+        let bytes = said.record.span.about_len();
+        let is_enough = self.again.0 >= MAX_AGAIN || self.again.1 + bytes > MAX_AGAIN_BYTES;
+        if is_enough || self.state.ended_as(span).is_none_or(|(facts, at)| fullness(facts, at) >= said.fullness()) {
             return;
         }
+        self.again = (self.again.0 + 1, self.again.1 + bytes);
         let Said { record, facts, content } = *said;
         let at = UnixNanos(record.span.end_time_unix_nano);
         if let Some(notes) = &mut self.notes {

@@ -6,7 +6,7 @@
 
 use serde_json::Value as Json;
 
-use super::live::Said;
+use super::live::{Said, keep_events};
 use super::telling::linked_trace;
 use super::{EventIds, LiveRun, StoreSink};
 use crate::conventions::names;
@@ -88,7 +88,7 @@ impl<W: RunWriter> StoreSink<W> {
         let (events, state) = told.settled(live, parent, &mut self.pricer);
         live.state = state;
         if !is_written {
-            live.unsettled = false;
+            (live.unsettled, live.again) = (false, (0, 0));
             live.queue = events;
             return Ok(());
         }
@@ -107,7 +107,7 @@ impl<W: RunWriter> StoreSink<W> {
             self.writer.replace_events(run, &events)?;
         }
         if let Some(live) = self.runs.get_mut(&run) {
-            live.unsettled = false;
+            (live.unsettled, live.again) = (false, (0, 0));
         }
         Ok(())
     }
@@ -213,8 +213,15 @@ impl Told {
                 span,
             };
             let step = told.steps.entry(id).or_default();
-            let place = if is_start { &mut step.start } else { &mut step.end };
-            told.has_copies |= place.replace(Said::of(record)).is_some();
+            if is_start {
+                step.start = Some(Said::of(record));
+                continue;
+            }
+            let given_up = step.end.replace(Said::of(record));
+            if let Some((end, given_up)) = step.end.as_mut().zip(given_up) {
+                keep_events(&mut end.record.span, given_up.record.span);
+                told.has_copies = true;
+            }
         }
         told
     }
@@ -411,7 +418,8 @@ impl LiveRun {
     pub(super) fn is_to_settle(&self, now: std::time::Instant, all: bool) -> bool {
         let is_quiet = all || now.saturating_duration_since(self.touched) >= QUIET;
         let is_over = self.state.is_completed() || self.state.status() == RunStatus::Crashed;
-        self.by_span && self.unsettled && is_over && (self.state.next_seq() <= AT_ONCE || is_quiet)
+        let is_little = self.state.next_seq() <= AT_ONCE && self.again.0 == 0;
+        self.by_span && self.unsettled && is_over && (is_little || is_quiet)
     }
 }
 

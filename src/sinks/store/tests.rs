@@ -505,6 +505,40 @@ fn of_copies_of_a_span_that_differ_the_one_that_says_more_counts_whichever_comes
 }
 
 #[test]
+fn a_copy_that_ends_later_and_knows_less_gives_way_and_events_of_one_that_gives_way_stay() {
+    let call = |to: u64, prompt: Option<i64>, event: &str| {
+        let mut call = ended(3, 1, 0, "chat", 10, to);
+        if let Some(prompt) = prompt {
+            call.span.set_attr(names::INPUT_TOKENS, Value::Int(prompt));
+        }
+        if !event.is_empty() {
+            call.span.events.push(SpanEvent { name: event.to_owned(), ..SpanEvent::default() });
+        }
+        call
+    };
+    for is_flushed in [false, true] {
+        let mut sink = outside_sink();
+        for (seq, copy) in (1..).zip([call(20, Some(7), "a"), call(21, None, ""), call(20, Some(8), "b")]) {
+            sink.take(seq, copy).unwrap();
+            if is_flushed {
+                sink.flush_all().unwrap();
+            }
+        }
+        sink.flush_all().unwrap();
+        let run = *sink.runs.keys().next().unwrap();
+        let events = sink.written_events(run).unwrap();
+        let logs = events.iter().filter_map(|event| match &event.body {
+            EventBody::Log(log) => Some(log.message.clone()),
+            _ => None,
+        });
+        let mut logs: Vec<String> = logs.collect();
+        logs.sort_unstable();
+        assert_eq!(logs, ["a", "b"], "{is_flushed}");
+        assert_eq!(listed(sink)[0].tokens.and_then(|tokens| tokens.prompt), Some(8), "{is_flushed}");
+    }
+}
+
+#[test]
 fn what_went_into_a_step_stands_beside_its_start_once_and_whole_in_its_end() {
     let mut sink = outside_sink();
     let mut call = ended(3, 1, 0, "chat", 0, 100);

@@ -161,13 +161,15 @@ impl RunState {
         others.sort_by_key(|(_, above)| std::cmp::Reverse(above.len()));
         // Of a sum alone nobody can say what it is the sum of.
         let tells_parts = |tokens: Tokens| tokens.prompt.is_some() && tokens.completion.is_some();
-        let is_report = |step: &Step| step.facts.kind == StepKind::Task && step.facts.tokens.is_some_and(tells_parts);
+        let is_plain = |step: &Step| step.facts.kind == StepKind::Task;
+        let is_report = |step: &Step| is_plain(step) && step.facts.tokens.is_some_and(tells_parts);
         if others.iter().any(|(place, _)| is_report(&self.steps[*place])) {
             self.used_below(&counted, &mut told);
         }
         for (place, above) in others {
-            let is_told = self.steps[place].facts.response_id.as_deref().is_some_and(|id| !answers.insert(id));
-            if is_told || covered.contains(&self.steps[place].span_id) {
+            // An agent may bear the id of its last answer.
+            let of_answer = self.steps[place].facts.response_id.as_deref().filter(|_| is_plain(&self.steps[place]));
+            if of_answer.is_some_and(|id| !answers.insert(id)) || covered.contains(&self.steps[place].span_id) {
                 continue;
             }
             // A plain step that says no more than what a call beside it used, or all those below a step beside it.

@@ -26,8 +26,8 @@ const MAX_ADDED: u64 = 200_000;
 ///
 /// [`StoreError::Damaged`] when the folder is not that of a run that can be read, and what the system refuses. Nothing was moved
 /// then.
-pub fn adopt_folder(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -> Result<bool, StoreError> {
-    let summary = check(layout, folder, kind, run)?;
+pub fn adopt_folder(layout: &Layout, folder: &Path, run: RunId) -> Result<bool, StoreError> {
+    let summary = check(layout, folder, run)?;
     if layout.find_run(run)?.is_some() {
         return Ok(false);
     }
@@ -44,8 +44,9 @@ pub fn adopt_folder(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -
 /// # Errors
 ///
 /// As [`adopt_folder`], and [`StoreError::InUse`] while a process writes the run.
-pub fn renew_folder(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -> Result<bool, StoreError> {
-    let summary = check(layout, folder, kind, run)?;
+pub fn renew_folder(layout: &Layout, folder: &Path, run: RunId) -> Result<bool, StoreError> {
+    let summary = check(layout, folder, run)?;
+    let kind = summary.kind;
     let known = layout.find_run(run)?.map(|dir| run_dir::read_summary(layout.fs(), &dir, run)).transpose()?;
     if !known.is_some_and(|known| known.status == RunStatus::Crashed && known.kind == kind) {
         // A packed run stays where it is.
@@ -214,13 +215,11 @@ fn named(layout: &Layout, dir: &Path, begin: &str) -> Result<Vec<PathBuf>, Store
 }
 
 /// Reads what a folder says of its run, if that can be read and is whole.
-fn check(layout: &Layout, folder: &Path, kind: RunKind, run: RunId) -> Result<RunSummary, StoreError> {
+///
+/// It may have lain in the folder of the other kind: where its call came before its agent, nobody knew of that.
+fn check(layout: &Layout, folder: &Path, run: RunId) -> Result<RunSummary, StoreError> {
     let fs = layout.fs();
     let summary: RunSummary = run_dir::read_summary(fs, folder, run)?;
-    if summary.kind != kind {
-        let why = format!("run.yaml says it is of kind {}", summary.kind);
-        return Err(StoreError::Damaged { run, why });
-    }
     let (mut chain, mut state, mut added) = (Chain::default(), RunState::new(run, run.as_trace_id()), 0);
     let add = |event: &Event| {
         added += 1;
@@ -304,7 +303,7 @@ mod tests {
     use crate::model::otlp::Span;
     use crate::model::record::{Record, RecordKind};
     use crate::sinks::store::{SILENCE, StoreSink};
-    use crate::store::files::{FilesReader, FilesWriter};
+    use crate::store::files::{FilesReader, FilesWriter, folder};
     use crate::store::{RunReader, RunWriter};
 
     const WRITER: RunId = RunId([9; 16]);
@@ -358,7 +357,7 @@ mod tests {
             let (fs, run, folder) = about_to_renew(&[2, 3, 4], true);
             let (layout, from) = (Layout::new_in(fs.shared(), "/store"), fs.count());
             fs.plan(Plan { crash_at: crash_at.map(|step| from + step), ..Plan::default() });
-            let renewed = renew_folder(&layout, &folder, RunKind::Agent, run);
+            let renewed = renew_folder(&layout, &folder, run);
             assert!(crash_at.is_some() || renewed.unwrap());
             (fs.count() - from, fs.restart(End::Kill), run)
         };
@@ -389,7 +388,7 @@ mod tests {
         {
             let (fs, run, folder) = about_to_renew(now, is_over);
             let layout = Layout::new_in(fs.shared(), "/store");
-            assert_eq!(renew_folder(&layout, &folder, RunKind::Agent, run).unwrap(), is_renewed, "{now:?} {is_over}");
+            assert_eq!(renew_folder(&layout, &folder, run).unwrap(), is_renewed, "{now:?} {is_over}");
             assert!(FilesReader::of(layout).unwrap().get_run(run).unwrap().pinned);
         }
     }
@@ -454,7 +453,7 @@ mod tests {
             layout::replace(layout.fs(), &log, kept.as_bytes(), false).unwrap();
             let changed = change(right.clone());
             run_dir::write_summary(layout.fs(), &folder, &changed, false).unwrap();
-            let taken = adopt_folder(&layout, &folder, right.kind, run).map_err(|error| error.to_string());
+            let taken = adopt_folder(&layout, &folder, run).map_err(|error| error.to_string());
             taken.map(|is_new| {
                 assert!(is_new);
                 let said = run_dir::read_summary(layout.fs(), &layout.run(right.kind, run), run).unwrap();
@@ -471,6 +470,16 @@ mod tests {
         };
         let adopted = |change| adopted_with(usize::MAX, change);
         assert_eq!(adopted(|run| run), Ok("as the log says"));
+        // In the folder of another kind.
+        let fs = FaultyFs::new(1);
+        let (run, from) = (tell(&fs, "/store/.import-x", &[2], true), Layout::new_in(fs.shared(), "/store/.import-x"));
+        let layout = Layout::new_in(fs.shared(), "/store");
+        layout.open_or_create().unwrap();
+        let folder = from.run(RunKind::Workflow, run);
+        fs.shared().rename(&from.unpack(run).unwrap().0, &folder).unwrap();
+        assert!(!folder::files_of(&from, RunKind::Agent, run).unwrap().is_empty());
+        assert!(adopt_folder(&layout, &folder, run).unwrap());
+        assert_eq!(layout.find_run(run).unwrap(), Some(layout.run(RunKind::Agent, run)));
         assert_eq!(adopted(|run| RunSummary { dropped: 7, ..run }), Ok("as the log says"));
         assert_eq!(adopted(|run| RunSummary { steps: Some(Vec::new()), ..run }), Ok("as the log says"));
         assert_eq!(adopted(|run| RunSummary { events_sha256: None, dropped: 7, ..run }), Ok("as the log says"));

@@ -47,7 +47,9 @@ pub fn runs_of(layout: &Layout, kind: RunKind) -> Result<Vec<RunId>, StoreError>
 /// [`StoreError::Io`] when the folder cannot be read, or holds a folder where none belongs.
 pub fn files_of(layout: &Layout, kind: RunKind, run: RunId) -> Result<Vec<FolderFile>, StoreError> {
     let mut files = Vec::new();
-    gather(layout, &layout.run(kind, run), Path::new(""), &mut files)?;
+    // One whose first step was no agent's lies where runs without an agent do.
+    let dir = layout.find_run(run)?.unwrap_or_else(|| layout.run(kind, run));
+    gather(layout, &dir, Path::new(""), &mut files)?;
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(files)
 }
