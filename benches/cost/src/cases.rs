@@ -12,6 +12,9 @@ use tracing_subscriber::layer::SubscriberExt;
 use crate::work::{self, Load};
 use crate::{Failed, clock, sink};
 
+/// Where stores are made that stay until all is measured.
+pub const STORES: &str = "RUNSPAN_BENCH_STORES";
+
 /// By name, the floor first.
 pub const CASES: &[&str] = &[
     "tracing alone",
@@ -94,7 +97,9 @@ fn measured(
 }
 
 fn runspan(load: Load, url: Option<&str>, steps: fn(&Load, &str) -> u64) -> Result<(u64, u64), Failed> {
-    let dir = tempfile::tempdir()?;
+    let mut dir = tempfile::tempdir_in(std::env::var_os(STORES).map_or_else(std::env::temp_dir, Into::into))?;
+    // Who measures removes it, when all is measured.
+    dir.disable_cleanup(std::env::var_os(STORES).is_some());
     // Nothing of a hot loop may be dropped, or less work would be measured.
     let mut builder = runspan::builder().store(dir.path()).buffer_bytes(1 << 30);
     if let Some(url) = url {
