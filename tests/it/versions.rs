@@ -10,15 +10,22 @@ use tracing::info_span;
 
 use super::support::{agent, child, ended, is_child, open, record_in, runs, signal, tool};
 
-/// Every file below a directory, with its content.
+/// Every file below a directory, with its content; not one that goes meanwhile, as what a process leaves of its journal may.
 fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return found,
+        entries => entries.unwrap(),
+    };
+    for entry in entries {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files(&path));
-        } else {
-            found.push((path.clone(), fs::read(path).unwrap()));
+            continue;
+        }
+        match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            content => found.push((path, content.unwrap())),
         }
     }
     found.sort();
