@@ -16,6 +16,7 @@ use crate::fs::{Access, Fs, FsFile};
 
 pub(super) const LOCK: &str = "lock";
 /// What a server holds as well for as long as it serves: a command that takes in what a dead one left holds the other alone.
+#[cfg(feature = "server")]
 pub(super) const SERVING: &str = "serving";
 /// How long a lock is waited for. Somebody who only asks whether the writer lives holds it for microseconds; so does,
 /// after it was let go of, a program that is being started meanwhile, until its `exec`.
@@ -68,6 +69,7 @@ impl Lock {
     }
 
     /// Takes the lock that says that a server is at work on the journal in a directory.
+    #[cfg(feature = "server")]
     pub(super) fn serve(fs: &dyn Fs, dir: &Path) -> Result<Self, JournalError> {
         let path = dir.join(SERVING);
         let open = || fs.open(&path, Access::Create).map_err(JournalError::io("create", &path));
@@ -93,6 +95,7 @@ pub(crate) fn is_held(fs: &dyn Fs, dir: &Path) -> Result<bool, JournalError> {
 }
 
 /// Is a server at work on the journal in `dir`?
+#[cfg(feature = "server")]
 pub(super) fn is_served(fs: &dyn Fs, dir: &Path) -> Result<bool, JournalError> {
     is_file_held(fs, dir.join(SERVING))
 }
