@@ -171,8 +171,10 @@ impl Pricer {
         if !facts::is_billed(kind) {
             // What a tool or a plain step says that something cost may be the price of a flight.
             let is_sum = matches!(kind, StepKind::Agent | StepKind::Workflow);
-            let is_told = span.attr(names::COST_USD).is_some();
-            if let Some(cost) = reported(span).filter(|cost| is_sum && !is_told && cost.0 > 0) {
+            if !is_sum || span.attr(names::COST_USD).is_some() {
+                return;
+            }
+            if let Some(cost) = reported(span).filter(|cost| cost.0 > 0) {
                 write_reported(&mut record.span, cost);
             }
             return;

@@ -78,6 +78,9 @@ impl RunState {
         for (copy, of) in self.unanswered(&copies, &around) {
             copies.insert(copy, of);
         }
+        for (copy, of) in self.unanswered_inside(&copies, &around) {
+            copies.insert(copy, of);
+        }
         for (copy, of) in self.further_up(&copies, &around) {
             copies.insert(copy, of);
         }
@@ -233,7 +236,6 @@ impl RunState {
             .filter(|(copy, of)| [**copy, **of].into_iter().any(|place| !is_request(&self.steps[place])))
             .map(|(copy, _)| settled(copies, *copy))
             .collect();
-        let used = |step: &Step| step.facts.tokens.and_then(|tokens| tokens.prompt.zip(tokens.completion));
         let mut own: IdMap<_, Vec<usize>> = IdMap::default();
         let mut requests = Vec::new();
         for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed) {
@@ -296,11 +298,6 @@ impl RunState {
             last.remove(&copy);
             last.remove(&of);
         }
-        let says_nothing = |step: &Step| {
-            let facts = &step.facts;
-            let is_told = facts.tokens.is_some() || facts.response_id.is_some() || !facts.finish_reasons.is_empty();
-            step.status == StepStatus::Success && !is_told
-        };
         last.into_iter().filter(|(own, _)| says_nothing(&self.steps[*own])).collect()
     }
 
@@ -387,26 +384,32 @@ impl RunState {
         // What a client tells of its requests is of two, however alike they are.
         let is_layer = |step: &Step| !step.facts.is_at_wire && !around.contains(&step.span_id);
         let is_own = |step: &Step| step.facts.response_id.is_none() && is_layer(step);
-        let used = |step: &Step| step.facts.tokens.and_then(|tokens| tokens.prompt.zip(tokens.completion));
         let is_one = |own: &Step, answered: &Step| {
             answered.ended_at.zip(own.ended_at).is_some_and(|(inner, outer)| inner.0 <= outer.0.saturating_add(TICK))
                 && used(own).is_some()
                 && used(own) == used(answered)
         };
-        let mut found = self.joined(copies, is_answered, is_own, |step| step.parent, is_one, TICK);
-        // The layer without the id may be the inner one.
-        let mut copies = copies.clone();
-        copies.extend(found.iter().copied());
-        let of: HashSet<usize> = copies.values().copied().collect();
+        self.joined(copies, is_answered, is_own, |step| step.parent, is_one, TICK)
+    }
+
+    /// Finds the same where the layer without the id is the inner one, and no other layer has told of either.
+    fn unanswered_inside(&self, copies: &HashMap<usize, usize>, around: &IdSet<SpanId>) -> Vec<(usize, usize)> {
         let is_inner = |facts: &StepFacts| facts.response_id.is_none() && !facts.is_at_wire && !facts.is_relayed;
-        let is_outer = |step: &Step| is_answered(&step.facts) && is_layer(step);
-        let is_within = |answered: &Step, own: &Step| !around.contains(&own.span_id) && is_one(answered, own);
-        found.extend(
-            self.joined(&copies, is_inner, is_outer, |step| step.parent, is_within, TICK)
-                .into_iter()
-                // Another layer has told of it.
-                .filter(|pair| ![pair.0, pair.1].iter().any(|place| of.contains(place))),
-        );
+        let is_outer = |step: &Step| {
+            let facts = &step.facts;
+            facts.response_id.is_some() && !facts.is_relayed && !facts.is_at_wire && !around.contains(&step.span_id)
+        };
+        let is_one = |answered: &Step, own: &Step| {
+            own.ended_at.zip(answered.ended_at).is_some_and(|(inner, outer)| inner.0 <= outer.0.saturating_add(TICK))
+                && used(own).is_some()
+                && used(own) == used(answered)
+                && !around.contains(&own.span_id)
+        };
+        let mut found = self.joined(copies, is_inner, is_outer, |step| step.parent, is_one, TICK);
+        if !found.is_empty() {
+            let of: HashSet<usize> = copies.values().copied().collect();
+            found.retain(|(copy, counts)| !of.contains(copy) && !of.contains(counts));
+        }
         found
     }
 
@@ -417,7 +420,6 @@ impl RunState {
         let is_client = |facts: &StepFacts| !facts.is_relayed && knows_server(facts);
         let is_layer =
             |step: &Step| !step.facts.is_relayed && !knows_server(&step.facts) && !around.contains(&step.span_id);
-        let used = |step: &Step| step.facts.tokens.and_then(|tokens| tokens.prompt.zip(tokens.completion));
         let is_one = |layer: &Step, client: &Step| {
             let both_failed = is_failure(layer.status) && is_failure(client.status);
             let is_same = match (used(layer), used(client)) {
@@ -471,6 +473,9 @@ impl RunState {
             } else if is_wire(&step.facts) && self.calls_around(step).is_empty() {
                 passed.push(place);
             }
+        }
+        if passed.is_empty() || told.is_empty() {
+            return Vec::new();
         }
         passed.sort_unstable_by_key(by_start);
         for candidates in told.values_mut() {
@@ -676,11 +681,6 @@ pub(super) fn rank(step: &Step) -> (Knowledge, bool) {
 /// for its end: that is no more than the count with which an answer begins. So does a layer around a client that says nothing of an
 /// answer.
 fn knows_how_it_ended(client: &Step, layer: &Step) -> bool {
-    let says_nothing = |step: &Step| {
-        let facts = &step.facts;
-        let is_told = facts.tokens.is_some() || facts.response_id.is_some() || !facts.finish_reasons.is_empty();
-        step.status == StepStatus::Success && !is_told
-    };
     let is_around = client.started_at <= layer.started_at && client.ended_at >= layer.ended_at;
     let is_layer = !client.facts.is_at_wire && !client.facts.is_relayed;
     if is_layer && is_around && is_failure(client.status) && says_nothing(layer) {
@@ -698,6 +698,18 @@ fn knows_how_it_ended(client: &Step, layer: &Step) -> bool {
         && layer.status == StepStatus::Success
         && told.finish_reasons.is_empty()
         && is_same_answer
+}
+
+/// Tells whether a step says that all went well, and nothing of an answer.
+fn says_nothing(step: &Step) -> bool {
+    let facts = &step.facts;
+    let is_told = facts.tokens.is_some() || facts.response_id.is_some() || !facts.finish_reasons.is_empty();
+    step.status == StepStatus::Success && !is_told
+}
+
+/// Returns what a call used, where both sides are told.
+fn used(step: &Step) -> Option<(u64, u64)> {
+    step.facts.tokens.and_then(|tokens| tokens.prompt.zip(tokens.completion))
 }
 
 /// Follows copies to the one that counts.
