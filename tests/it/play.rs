@@ -1,6 +1,9 @@
 //! `runspan replay` step by step: lines of another program, keys of a terminal.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::FromRawFd;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -39,6 +42,30 @@ fn each_line_shows_the_next_event_and_the_end_of_lines_ends_it() {
     assert!(child.0.wait().unwrap().success());
 }
 
+/// Starts a command on a terminal of its own, and returns the other end of that.
+fn on_terminal(command: &mut Command) -> (Killed, File) {
+    let (mut ours, mut theirs) = (-1, -1);
+    // SAFETY: both descriptors are written to, nothing else is given.
+    let opened = unsafe {
+        libc::openpty(&raw mut ours, &raw mut theirs, std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut())
+    };
+    assert_eq!(opened, 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: open, and nobody else's.
+    let (ours, theirs) = unsafe { (File::from_raw_fd(ours), File::from_raw_fd(theirs)) };
+    // SAFETY: two system calls in the child; its terminal is its standard input.
+    unsafe {
+        command.pre_exec(|| {
+            let is_led = libc::setsid() != -1 && libc::ioctl(0, libc::TIOCSCTTY, 0) != -1;
+            if is_led { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        });
+    }
+    command.stdin(theirs.try_clone().unwrap()).stdout(theirs.try_clone().unwrap()).stderr(theirs);
+    let child = Killed(command.spawn().unwrap());
+    // Nobody but the child has its terminal: once it has ended there is nothing more to read.
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    (child, ours)
+}
+
 #[test]
 fn any_key_shows_the_next_event_and_the_terminal_is_left_as_it_was() {
     let dir = tempdir();
@@ -46,12 +73,8 @@ fn any_key_shows_the_next_event_and_the_terminal_is_left_as_it_was() {
     let runspan = env!("CARGO_BIN_EXE_runspan");
     let replay = format!("{runspan} replay latest --step --store {}", dir.path().display());
     let line = format!("stty -a >{0}/before; {replay}; echo ends $?; stty -a >{0}/after", dir.path().display());
-    let mut command = Command::new("script");
-    command.args(["-qec", &line, "/dev/null"]).env("SHELL", "/bin/sh").env("NO_COLOR", "1");
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut terminal = Killed(command.spawn().unwrap());
-    let mut keys = terminal.0.stdin.take().unwrap();
-    let mut lines = BufReader::new(terminal.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let (mut child, mut keys) = on_terminal(Command::new("sh").args(["-c", &line]).env("NO_COLOR", "1"));
+    let mut lines = BufReader::new(keys.try_clone().unwrap()).lines().map_while(Result::ok);
     let mut until = |word: &str| lines.find(|line| line.contains(word)).unwrap_or_default();
     until("run_started");
     keys.write_all(b" ").unwrap();
@@ -60,8 +83,7 @@ fn any_key_shows_the_next_event_and_the_terminal_is_left_as_it_was() {
     assert!(until("sees").contains("Rain?"));
     keys.write_all(b"\x03").unwrap();
     assert_eq!(until("ends").trim(), "ends 0", "Ctrl-C is a key that ends it");
-    drop(keys);
-    assert!(terminal.0.wait().unwrap().success());
+    assert!(child.0.wait().unwrap().success());
     let state = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
     assert_eq!(state("before"), state("after"));
 }
