@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
 use super::shorten::hold;
-use super::{BadBody, Limits, Received, Signal, note};
+use super::{BadBody, Limits, Received, Signal, note, surplus};
 use crate::model::otlp::{LogRecord, Resource, Scope, Span};
 use crate::model::schema;
 
@@ -155,14 +155,14 @@ fn hold_to(span: &mut Span, limits: &Limits) -> bool {
         *dropped = dropped.saturating_add(u32::try_from(surplus).unwrap_or(u32::MAX));
         surplus > 0
     }
-    let mut is_cut = limit(&mut span.attributes, limits.attributes, &mut span.dropped_attributes_count);
+    let mut is_cut = surplus::hold_to(&mut span.attributes, limits.attributes, &mut span.dropped_attributes_count);
     is_cut |= limit(&mut span.events, limits.events, &mut span.dropped_events_count);
     is_cut |= limit(&mut span.links, limits.links, &mut span.dropped_links_count);
     for event in &mut span.events {
-        is_cut |= limit(&mut event.attributes, limits.attributes, &mut event.dropped_attributes_count);
+        is_cut |= surplus::hold_to(&mut event.attributes, limits.attributes, &mut event.dropped_attributes_count);
     }
     for link in &mut span.links {
-        is_cut |= limit(&mut link.attributes, limits.attributes, &mut link.dropped_attributes_count);
+        is_cut |= surplus::hold_to(&mut link.attributes, limits.attributes, &mut link.dropped_attributes_count);
     }
     is_cut
 }

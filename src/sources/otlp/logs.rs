@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::Received;
+use super::{Received, surplus};
 use crate::conventions::dialects::logs::{EVENTS, PAIRS, SHARED};
 use crate::conventions::names;
 use crate::model::otlp::{KeyValue, LogRecord, Resource, Scope, Span, SpanEvent, Value, find};
@@ -115,11 +115,7 @@ impl Received {
 impl LogRecord {
     /// Leaves out attributes beyond a bound, and counts them. Tells whether there were any.
     pub(super) fn hold_to(&mut self, max: usize) -> bool {
-        let surplus = self.attributes.len().saturating_sub(max);
-        self.attributes.truncate(max);
-        let surplus = u32::try_from(surplus).unwrap_or(u32::MAX);
-        self.dropped_attributes_count = self.dropped_attributes_count.saturating_add(surplus);
-        surplus > 0
+        surplus::hold_to(&mut self.attributes, max, &mut self.dropped_attributes_count)
     }
 }
 

@@ -9,6 +9,7 @@ mod logs;
 mod metrics;
 mod protobuf;
 mod shorten;
+mod surplus;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -355,6 +356,27 @@ mod tests {
             );
             assert_eq!((two.rejected.count(), two.records.len()), (0, 2));
             assert_eq!(received_as(vec![few.clone()], &limits, encoding).warnings, Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn what_a_call_used_stays_behind_a_conversation_that_is_too_long() {
+        let mut span = of_times(1, 2);
+        for n in 0..3_000 {
+            span.set_attr(&format!("llm.input_messages.{n}.message.role"), "user");
+            span.set_attr(&format!("llm.input_messages.{n}.message.content"), "Rain?");
+        }
+        span.set_attr("llm.output_messages.0.message.content", "Yes.");
+        span.set_attr("llm.model_name", "gpt-4o");
+        span.set_attr("llm.token_count.prompt", 12_000);
+        for encoding in [Encoding::Protobuf, Encoding::Json] {
+            let received = received_as(vec![span.clone()], &Limits::default(), encoding);
+            let span = &received.records[0].span;
+            assert_eq!((span.attributes.len(), span.dropped_attributes_count), (4_096, 1_907));
+            let has = |key: &str| span.attr(key).is_some();
+            assert!(has("llm.model_name") && has("llm.token_count.prompt"), "{encoding:?}");
+            assert!(has("llm.output_messages.0.message.content"), "{encoding:?}");
+            assert!(has("llm.input_messages.2045.message.role") && !has("llm.input_messages.2047.message.role"));
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::shorten::{Kind, shortened};
-use super::{BadBody, Limits, Received, Signal, note};
+use super::{BadBody, Limits, Received, Signal, note, surplus};
 use crate::model::otlp::{LogRecord, Resource, Scope};
 use crate::model::record::Record;
 use crate::model::wire::{Field, Fields, put};
@@ -347,13 +347,25 @@ fn held_to(span: &[u8], limits: &Limits) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// Returns the key of an attribute.
+fn key_of(attribute: &[u8]) -> &[u8] {
+    let keys = Fields::of(attribute).filter_map(|field| match field {
+        (1, Field::Bytes(key)) => Some(key),
+        _ => None,
+    });
+    keys.last().unwrap_or_default()
+}
+
 fn count_of(message: &[u8], field: u32) -> usize {
     Fields::of(message).filter(|(number, _)| *number == field).count()
 }
 
 /// Copies a message without what is beyond the bound of each of its `lists`: field, bound, and the field that counts
-/// what is missing. `inner` may give other bytes for a member of one.
+/// what is missing. The first of them are attributes. `inner` may give other bytes for a member of one.
 fn cut(message: &[u8], lists: &[(u32, usize, u32)], out: &mut Vec<u8>, inner: impl Fn(u32, &[u8]) -> Option<Vec<u8>>) {
+    let keys = Fields::of(message).filter(|(number, _)| lists.first().is_some_and(|(field, _, _)| field == number));
+    let keys = keys.map(|(_, value)| if let Field::Bytes(attribute) = value { key_of(attribute) } else { b"" });
+    let staying = surplus::staying(keys, lists.first().map_or(usize::MAX, |(_, max, _)| *max));
     let mut seen = vec![0usize; lists.len()];
     let mut dropped = vec![0u64; lists.len()];
     for (number, value) in Fields::of(message) {
@@ -367,8 +379,9 @@ fn cut(message: &[u8], lists: &[(u32, usize, u32)], out: &mut Vec<u8>, inner: im
             put(out, number, value);
             continue;
         };
+        let stays = if place == 0 { staying.get(seen[0]) == Some(&true) } else { seen[place] < lists[place].1 };
         seen[place] += 1;
-        if seen[place] > lists[place].1 {
+        if !stays {
             dropped[place] += 1;
         } else if let Field::Bytes(bytes) = value {
             match inner(number, bytes) {
