@@ -1,0 +1,142 @@
+//! What records of logs tell beside spans.
+
+use super::*;
+
+#[test]
+fn a_log_whose_span_does_not_come_stands_for_itself() {
+    let mut sink = outside_sink();
+    let told = |seq: u8, name: &str, more: &[(&str, &str)]| {
+        let mut record = ended(3, seq, 0, "", 0, 0);
+        let mut event = SpanEvent {
+            time_unix_nano: record.span.start_time_unix_nano,
+            name: name.to_owned(),
+            ..SpanEvent::default()
+        };
+        let mut facts = Span::default();
+        facts.set_attr("conversation.id", "c-1");
+        more.iter().for_each(|(key, value)| facts.set_attr(key, *value));
+        event.attributes = facts.attributes;
+        (record.kind, record.span.events) = (RecordKind::Event, vec![event]);
+        record
+    };
+    let used = [("event.kind", "response.completed"), ("input_token_count", "211"), ("model", "gpt-4o")];
+    sink.take(1, told(1, "codex.conversation_starts", &[])).unwrap();
+    sink.take(2, told(2, "codex.sse_event", &used)).unwrap();
+    sink.take(3, told(3, "codex.user_prompt", &[])).unwrap();
+    sink.flush(Instant::now()).unwrap();
+    assert!(sink.runs.is_empty());
+    sink.flush(Instant::now() + 2 * LATE).unwrap();
+    sink.flush_all().unwrap();
+    assert_eq!(sink.counts().total(Outcome::NotKept), 1);
+    let runs = listed(sink);
+    assert_eq!((runs.len(), runs[0].name(), runs[0].llm_calls), (1, "codex", 1));
+    assert_eq!(runs[0].tokens.and_then(|tokens| tokens.prompt), Some(211));
+}
+
+/// A step that a log alone tells, of conversation `c-1`.
+fn of_log(id: i64, name: &str) -> Record {
+    let mut facts = Span::default();
+    facts.set_attr("conversation.id", "c-1");
+    facts.set_attr("event.kind", "response.completed");
+    facts.set_attr("input_token_count", id);
+    let end = 1_767_693_600_000_000_000;
+    let span = crate::sources::log_step::step_of(name.to_owned(), end, facts.attributes).unwrap();
+    let mut record = Record { kind: RecordKind::Ended, resource: Arc::default(), scope: Default::default(), span };
+    crate::pipeline::normalize::normalize(&mut record);
+    record
+}
+
+#[test]
+fn what_logs_tell_beside_the_spans_of_a_conversation_is_not_told_twice() {
+    let of_span = || {
+        let mut record = ended(3, 2, 0, "invoke_agent", 0, 9);
+        record.span.set_attr(names::CONVERSATION_ID, "c-1");
+        record
+    };
+    let placed = || {
+        let mut record = ended(4, 3, 0, "", 0, 0);
+        let mut facts = Span::default();
+        facts.set_attr("conversation.id", "c-1");
+        let event =
+            SpanEvent { name: "codex.api_request".to_owned(), attributes: facts.attributes, ..SpanEvent::default() };
+        (record.kind, record.span.events) = (RecordKind::Event, vec![event]);
+        record
+    };
+    let call = || of_log(211, "codex.sse_event");
+    // After how long what is stored: calls of models, by logs and by spans, and what is not kept.
+    let told = |records: Vec<Record>, after: Duration| {
+        let mut sink = outside_sink();
+        let now = Instant::now();
+        for (seq, record) in (1..).zip(records) {
+            sink.take(seq, record).unwrap();
+        }
+        sink.flush(now + after).unwrap();
+        let stored: u64 = sink.counts().total(Outcome::Stored);
+        let left_out: u64 = sink.counts().total(Outcome::NotKept);
+        (stored, left_out)
+    };
+    let (short, long) = (Duration::from_secs(7), LATE * 2);
+    assert_eq!(told(vec![call()], Duration::ZERO), (0, 0));
+    assert_eq!(told(vec![call()], short), (1, 0));
+    // In any order.
+    assert_eq!(told(vec![call(), of_span()], short), (1, 1));
+    assert_eq!(told(vec![of_span(), call()], short), (1, 1));
+    // Spans are on their way, and do not come.
+    assert_eq!(told(vec![placed(), call()], short), (0, 0));
+    assert_eq!(told(vec![placed(), call()], long), (1, 1));
+    // In a run that is there already, as that of `exec`, too.
+    let in_run = |mut record: Record| {
+        record.span.set_attr(names::RUN_ID, RunId::from_parts(1_767_693_600_000, [9; 10]).to_string());
+        record
+    };
+    assert_eq!(
+        told(vec![in_run(ended(5, 5, 0, "invoke_workflow", 0, 9)), in_run(call()), in_run(of_span())], short),
+        (2, 1)
+    );
+    // Spans of another time of the conversation tell nothing of it: what was not sampled, or sent no spans, is told by logs alone.
+    let of_another_time = || {
+        let mut record = ended(3, 2, 0, "invoke_agent", 5_000, 9_000);
+        record.span.set_attr(names::CONVERSATION_ID, "c-1");
+        record
+    };
+    assert_eq!(told(vec![of_another_time(), call()], short), (2, 0));
+    // The end of the process is as good as a wait, whatever is on its way.
+    let mut sink = outside_sink();
+    sink.take(1, placed()).unwrap();
+    sink.take(2, call()).unwrap();
+    sink.flush_all().unwrap();
+    assert_eq!(listed(sink).iter().map(|run| run.llm_calls).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn a_log_that_is_sent_again_is_told_once_also_where_its_span_never_comes() {
+    let log = || {
+        let mut record = ended(1, 9, 1, "", 0, 0);
+        let time_unix_nano = record.span.start_time_unix_nano;
+        let event = SpanEvent { time_unix_nano, name: "asked".to_owned(), ..SpanEvent::default() };
+        (record.kind, record.span.events) = (RecordKind::Event, vec![event]);
+        record
+    };
+    let logs = |told: Vec<Record>, flushes: bool| {
+        let mut sink = outside_sink();
+        for (seq, record) in (1..).zip(told) {
+            sink.take(seq, record).unwrap();
+            if flushes {
+                sink.flush_all().unwrap();
+            }
+        }
+        sink.flush_all().unwrap();
+        let run = sink.runs.keys().next().copied().unwrap();
+        let store = sink.into_writer();
+        let events = store.get_events(run, 0).unwrap();
+        // A store that passes over what it has says nothing of what it was given.
+        assert_eq!(store.get_run(run).unwrap().events, events.len() as u64);
+        events.iter().filter(|event| event.body.type_name() == "log").count()
+    };
+    let agent = || ended(1, 1, 0, "invoke_agent", 0, 30);
+    for flushes in [false, true] {
+        assert_eq!(logs(vec![agent(), log(), log()], flushes), 1);
+        assert_eq!(logs(vec![log(), agent(), log()], flushes), 1);
+        assert_eq!(logs(vec![ended(1, 2, 1, "chat", 10, 20), log(), log(), agent()], flushes), 1);
+    }
+}
