@@ -1,12 +1,14 @@
-//! What a run adds up to for those who count: made once, when the run is over.
+//! What a run adds up to for those who count: made when the run is over, and of what comes to it after that.
 //!
 //! Which calls count can only be told of a whole run, since a call may be told by several layers, and an agent's own
 //! sum counts only where nothing below says more. So a run is counted as one thing, by the rules of its totals.
+//!
+//! What comes later may change which calls count. What was counted stays; added is what the totals have grown by.
 
 use std::time::Duration;
 
 use crate::conventions::names;
-use crate::model::id::IdMap;
+use crate::model::id::{IdMap, IdSet};
 use crate::model::otlp::{Span, Value};
 use crate::model::{Event, NanoUsd, RunId, RunSummary, SpanId, UnixNanos};
 use crate::pipeline::facts::StepFacts;
@@ -16,6 +18,8 @@ use crate::store::assembly::{Billing, RunState};
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
     pub run: RunSummary,
+    /// The run was counted before, and this is what has come to it since.
+    pub is_more: bool,
     /// Model calls, each once.
     pub calls: Vec<Call>,
     /// Steps that are no model calls and whose tokens count, since no step below tells its own.
@@ -76,6 +80,33 @@ fn is_credible(tokens: &u64) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     calls: IdMap<SpanId, Call>,
+    /// Something was noted since the run was added up.
+    has_new: bool,
+}
+
+/// What is counted of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    /// Calls and tellers.
+    steps: IdSet<SpanId>,
+    costs: IdSet<SpanId>,
+    sums: Sums,
+}
+
+/// What counters grow by for a run.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    calls: usize,
+    input: u64,
+    output: u64,
+    cost: NanoUsd,
+}
+
+/// Steps that count, each list of them once.
+struct Parts {
+    calls: Vec<(SpanId, Call)>,
+    tellers: Vec<(SpanId, Call)>,
+    costs: Vec<(SpanId, Call)>,
 }
 
 impl Tally {
@@ -84,7 +115,7 @@ impl Tally {
         let mut notes = Notes::default();
         events.iter().for_each(|event| notes.note(event));
         let state = RunState::read(run, events);
-        notes.tally(&state, state.summary(UnixNanos::now()))
+        notes.tally(&state, state.summary(UnixNanos::now())).0
     }
 }
 
@@ -102,13 +133,120 @@ impl Notes {
             SpanId::from_bytes(&span.span_id).filter(|_| facts.billed || facts.tokens.is_some() || facts.cost.is_some())
         {
             self.calls.insert(id, Call::of(span, facts));
+            self.has_new = true;
         }
     }
 
     /// Adds the run up as it stands, of which this is the summary.
-    pub fn tally(&self, state: &RunState, run: RunSummary) -> Tally {
+    pub fn tally(&mut self, state: &RunState, run: RunSummary) -> (Tally, Counted) {
+        let parts = self.parts(state);
+        let counted = Counted::of(&parts);
+        (parts.tally(run, false), counted)
+    }
+
+    /// Returns what counts of the run as it stands.
+    pub fn counted(&mut self, state: &RunState) -> Counted {
+        Counted::of(&self.parts(state))
+    }
+
+    /// Adds up what has come to a run since it was counted; `None` where that is nothing.
+    pub fn tally_more(
+        &mut self,
+        state: &RunState,
+        counted: &mut Counted,
+        run: impl FnOnce() -> RunSummary,
+    ) -> Option<Tally> {
+        if !self.has_new {
+            return None;
+        }
+        let parts = counted.take(self.parts(state));
+        (!parts.is_empty()).then(|| parts.tally(run(), true))
+    }
+
+    fn parts(&mut self, state: &RunState) -> Parts {
+        self.has_new = false;
         let Billing { calls, tellers, costs } = state.billing();
-        let noted = |spans: Vec<SpanId>| spans.iter().filter_map(|span| self.calls.get(span).cloned()).collect();
-        Tally { run, calls: noted(calls), tellers: noted(tellers), costs: noted(costs) }
+        let noted = |spans: Vec<SpanId>| {
+            spans.into_iter().filter_map(|span| Some((span, self.calls.get(&span)?.clone()))).collect()
+        };
+        Parts { calls: noted(calls), tellers: noted(tellers), costs: noted(costs) }
+    }
+}
+
+impl Counted {
+    fn of(parts: &Parts) -> Self {
+        let spans = |list: &[(SpanId, Call)]| list.iter().map(|(span, _)| *span).collect::<Vec<_>>();
+        Self {
+            steps: spans(&parts.calls).into_iter().chain(spans(&parts.tellers)).collect(),
+            costs: spans(&parts.costs).into_iter().collect(),
+            sums: parts.sums(),
+        }
+    }
+
+    /// Takes of what counts now what is new, and of that no more than what all of it has grown by: a new call may be one that
+    /// another step told, and that was counted.
+    fn take(&mut self, now: Parts) -> Parts {
+        let (sums, was) = (now.sums(), self.sums);
+        let mut left = Sums {
+            calls: sums.calls.saturating_sub(was.calls),
+            input: sums.input.saturating_sub(was.input),
+            output: sums.output.saturating_sub(was.output),
+            cost: NanoUsd(sums.cost.0.saturating_sub(was.cost.0).max(0)),
+        };
+        self.sums = Sums {
+            calls: sums.calls.max(was.calls),
+            input: sums.input.max(was.input),
+            output: sums.output.max(was.output),
+            cost: sums.cost.max(was.cost),
+        };
+        let mut fresh = |list: Vec<(SpanId, Call)>| -> Vec<_> {
+            list.into_iter().filter(|(span, _)| self.steps.insert(*span)).collect()
+        };
+        let (mut calls, mut tellers) = (fresh(now.calls), fresh(now.tellers));
+        // The last ones are those of which nothing was known, most likely. What is told of others may still be more.
+        let instead = calls.drain(..calls.len().saturating_sub(left.calls)).collect::<Vec<_>>();
+        tellers.extend(instead);
+        for (_, call) in calls.iter_mut().chain(&mut tellers) {
+            for (tokens, left) in
+                [(&mut call.input_tokens, &mut left.input), (&mut call.output_tokens, &mut left.output)]
+            {
+                let taken = tokens.map(|tokens| tokens.min(*left));
+                *left -= taken.unwrap_or(0);
+                *tokens = taken.filter(|taken| *taken > 0 || *tokens == Some(0));
+            }
+        }
+        tellers.retain(|(_, step)| step.input_tokens.is_some() || step.output_tokens.is_some());
+        let mut costs: Vec<_> = now.costs.into_iter().filter(|(span, _)| self.costs.insert(*span)).collect();
+        for (_, step) in &mut costs {
+            let taken = step.cost.map(|cost| cost.min(left.cost));
+            left.cost = NanoUsd(left.cost.0 - taken.unwrap_or_default().0);
+            step.cost = taken.filter(|taken| taken.0 != 0 || step.cost == Some(NanoUsd(0)));
+        }
+        costs.retain(|(_, step)| step.cost.is_some());
+        Parts { calls, tellers, costs }
+    }
+}
+
+impl Parts {
+    fn sums(&self) -> Sums {
+        let tokens = |of: fn(&Call) -> Option<u64>| {
+            let all = self.calls.iter().chain(&self.tellers).filter_map(|(_, call)| of(call));
+            all.fold(0_u64, u64::saturating_add)
+        };
+        Sums {
+            calls: self.calls.len(),
+            input: tokens(|call| call.input_tokens),
+            output: tokens(|call| call.output_tokens),
+            cost: self.costs.iter().filter_map(|(_, step)| step.cost).sum(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.calls.is_empty() && self.tellers.is_empty() && self.costs.is_empty()
+    }
+
+    fn tally(self, run: RunSummary, is_more: bool) -> Tally {
+        let steps = |list: Vec<(SpanId, Call)>| list.into_iter().map(|(_, call)| call).collect();
+        Tally { run, is_more, calls: steps(self.calls), tellers: steps(self.tellers), costs: steps(self.costs) }
     }
 }

@@ -132,12 +132,14 @@ impl Instruments {
         }
     }
 
-    /// Counts a run that is over, with all its calls.
+    /// Counts a run that is over, with all its calls, or what has come to it since.
     pub(super) fn run_over(&self, tally: &Tally) {
         tally.calls.iter().for_each(|call| self.model_call(&call.as_model_call()));
         tally.tellers.iter().for_each(|step| self.tokens(&step.as_model_call()));
         self.usage(tally);
-        self.run_ended(&tally.run, Duration::from_millis(tally.run.duration_ms.unwrap_or(0)));
+        if !tally.is_more {
+            self.run_ended(&tally.run, Duration::from_millis(tally.run.duration_ms.unwrap_or(0)));
+        }
     }
 
     pub(super) fn model_call(&self, call: &ModelCall<'_>) {

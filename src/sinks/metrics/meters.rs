@@ -156,7 +156,8 @@ mod tests {
             "started_at": "2026-01-06T10:00:00.000Z", "updated_at": "2026-01-06T10:00:00.000Z",
         }))
         .unwrap();
-        let tally = Tally { run, calls: vec![Call::default(); CALLS as usize], tellers: Vec::new(), costs: Vec::new() };
+        let calls = vec![Call::default(); CALLS as usize];
+        let tally = Tally { run, is_more: false, calls, tellers: Vec::new(), costs: Vec::new() };
         let meters = Meters::new(None, &Settings::default(), Temporality::Cumulative);
         let (is_over, mut noted, mut collections) = (AtomicBool::new(false), 0, 0);
         std::thread::scope(|scope| {

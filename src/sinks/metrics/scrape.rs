@@ -151,6 +151,9 @@ impl Observer for Scrape {
             let step = step.as_model_call();
             self.note_tokens(&step, &mut step.attributes(), tally);
         }
+        if tally.is_more {
+            return;
+        }
         let duration = Duration::from_millis(run.duration_ms.unwrap_or(0));
         let attributes = Instruments::of_run(run);
         self.note("runspan.runs", &attributes, tally, 1.0);

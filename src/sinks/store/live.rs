@@ -19,7 +19,7 @@ use crate::model::{Event, EventId, NanoUsd, RunId, RunStatus, RunSummary, SpanId
 use crate::pipeline::facts::{StepContent, StepFacts};
 use crate::pipeline::scrub::CONTENT_MARK;
 use crate::pipeline::window::start_of_span;
-use crate::sinks::tally::{Notes, Tally};
+use crate::sinks::tally::{Counted, Notes, Tally};
 use crate::store::assembly::{
     DROPPED_LOG, RunState, ended_body, identity_of, is_failure, requested_tool_calls, started_body,
 };
@@ -50,8 +50,10 @@ pub(super) struct LiveRun {
     pub(super) by_span: bool,
     /// Its log stands in the order in which it came.
     pub(super) unsettled: bool,
-    /// What is noted for the tally; `None` once that is made, and when nobody wants it.
+    /// What is noted for the tally; `None` when nobody wants it, and once that is made where nothing can come later.
     pub(super) notes: Option<Box<Notes>>,
+    /// What is counted of it.
+    pub(super) counted: Option<Box<Counted>>,
     /// What was written last of it, for the tally.
     pub(super) summary: Option<Box<RunSummary>>,
 }
@@ -199,7 +201,7 @@ pub(super) struct Forgotten {
 impl Forgotten {
     pub(super) fn add(&mut self, live: &LiveRun) {
         self.is_unpublished |= !live.is_published();
-        self.is_uncounted |= live.notes.is_some();
+        self.is_uncounted |= live.notes.is_some() && live.counted.is_none();
     }
 }
 
@@ -241,6 +243,7 @@ impl LiveRun {
             by_span: false,
             unsettled: false,
             notes: None,
+            counted: None,
             summary: None,
         }
     }
@@ -255,12 +258,21 @@ impl LiveRun {
         self.state.is_completed() && self.state.open_spans().is_empty()
     }
 
-    /// Adds the run up, once.
+    /// Adds the run up, once; of one from outside what comes after that, too.
     pub(super) fn tally(&mut self) -> Option<Tally> {
-        let notes = self.notes.take()?;
+        let mut notes = self.notes.take()?;
         let said = self.summary.take().filter(|said| said.events == self.state.next_seq());
-        let run = said.map_or_else(|| self.state.summary(UnixNanos::now()), |said| *said);
-        Some(notes.tally(&self.state, run))
+        let run = || said.map_or_else(|| self.state.summary(UnixNanos::now()), |said| *said);
+        if let Some(counted) = &mut self.counted {
+            let more = notes.tally_more(&self.state, counted, run);
+            self.notes = Some(notes);
+            return more;
+        }
+        let (tally, counted) = notes.tally(&self.state, run());
+        if self.by_span {
+            (self.notes, self.counted) = (Some(notes), Some(Box::new(counted)));
+        }
+        Some(tally)
     }
 
     /// Tells whether the store has all that the run says of itself.

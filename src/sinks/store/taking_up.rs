@@ -26,6 +26,9 @@ impl<W: RunWriter> StoreSink<W> {
                 self.dirty.insert(*run);
             }
             // All of it was written before the trouble began, and it was not counted yet.
+            if was.is_uncounted && live.counted.take().is_some() {
+                self.dirty.insert(*run);
+            }
             if was.is_uncounted && live.notes.is_none() {
                 let mut notes = Notes::default();
                 self.writer.take_up(*run)?.unwrap_or_default().iter().for_each(|event| notes.note(event));
@@ -136,7 +139,14 @@ impl<W: RunWriter> StoreSink<W> {
             ..LiveRun::new(state, in_place_of)
         };
         // One that was over when it was let go of is counted.
-        let live = if live.is_over() { LiveRun { notes: None, ..live } } else { live };
+        let mut live = live;
+        if live.is_over()
+            && let Some(mut notes) = live.notes.take()
+            && by_span
+        {
+            live.counted = Some(Box::new(notes.counted(&live.state)));
+            live.notes = Some(notes);
+        }
         self.runs.insert(run, live);
         Ok(())
     }

@@ -94,3 +94,96 @@ fn a_copy_that_ends_later_and_knows_less_gives_way_and_events_of_one_that_gives_
         assert_eq!(listed(sink)[0].tokens.and_then(|tokens| tokens.prompt), Some(8), "{is_flushed}");
     }
 }
+
+/// What is counted of a run: how often its end was, calls, tokens in and out, nano-dollars.
+#[derive(Debug, Default, PartialEq)]
+struct Sum {
+    runs: usize,
+    calls: usize,
+    tokens: (u64, u64),
+    cost: i64,
+}
+
+impl Sum {
+    fn add(&mut self, sink: &mut StoreSink<MemoryStore>) {
+        for tally in sink.take_tallies() {
+            self.runs += usize::from(!tally.is_more);
+            self.calls += tally.calls.len();
+            for step in tally.calls.iter().chain(&tally.tellers) {
+                self.tokens.0 += step.input_tokens.unwrap_or(0);
+                self.tokens.1 += step.output_tokens.unwrap_or(0);
+            }
+            self.cost += tally.costs.iter().filter_map(|step| step.cost).map(|cost| cost.0).sum::<i64>();
+        }
+    }
+
+    fn of(run: &RunSummary) -> Self {
+        let tokens = run.tokens.unwrap_or_default();
+        let tokens = (tokens.prompt.unwrap_or(0), tokens.completion.unwrap_or(0));
+        Self { runs: 1, calls: run.llm_calls as usize, tokens, cost: run.cost_usd.unwrap_or_default().0 }
+    }
+}
+
+fn call(id: u8, parent: u8, (input, output): (i64, i64), cost: f64) -> Record {
+    let from = u64::from(id) * 10;
+    let mut call = ended(1, id, parent, "chat", from, from + 5);
+    call.span.set_attr(names::PROVIDER, "openai");
+    call.span.set_attr(names::RESPONSE_ID, format!("answer {id}").as_str());
+    call.span.set_attr(names::INPUT_TOKENS, input);
+    call.span.set_attr(names::OUTPUT_TOKENS, output);
+    call.span.set_attr(names::COST_USD, cost);
+    call
+}
+
+/// Whether the run is at hand still, or was let go of.
+#[test]
+fn what_comes_to_a_run_that_is_counted_is_counted_when_it_comes() {
+    let agent = || ended(1, 1, 0, "invoke_agent", 0, 200);
+    // One process, and another whose spans come later.
+    let [first, second, third] = [call(2, 1, (100, 10), 0.5), call(3, 1, (30, 3), 0.25), call(4, 1, (7, 0), 0.0)];
+    // The first call once more, by the layer below.
+    let below = {
+        let mut below = call(5, 2, (100, 10), 0.5);
+        below.span.set_attr(names::RESPONSE_ID, "answer 2");
+        (below.span.start_time_unix_nano, below.span.end_time_unix_nano) =
+            (first.span.start_time_unix_nano + 1, first.span.end_time_unix_nano - 1);
+        below
+    };
+    let alone = {
+        // An agent that tells the sum of calls which come later.
+        let mut agent = agent();
+        agent.span.set_attr(names::INPUT_TOKENS, 120);
+        agent.span.set_attr(names::OUTPUT_TOKENS, 13);
+        agent
+    };
+    let orders: [Vec<Vec<Record>>; 5] = [
+        vec![vec![agent(), first.clone()], vec![second.clone()], vec![second.clone(), third.clone()]],
+        vec![vec![agent(), first.clone()], vec![below.clone()], vec![below.clone(), second.clone()]],
+        vec![vec![agent()], vec![first.clone()], vec![], vec![second.clone(), below]],
+        vec![vec![agent(), second.clone()], vec![agent(), second.clone()], vec![first.clone(), third]],
+        vec![vec![alone], vec![first], vec![second]],
+    ];
+    for (order, batches) in orders.into_iter().enumerate() {
+        // What was counted and is less now is known while the run is at hand.
+        let is_less = order == 4;
+        for lets_go in [false, !is_less] {
+            let mut sink = outside_sink().with_tallies();
+            let (mut sum, mut seq) = (Sum::default(), 0);
+            for batch in batches.clone() {
+                for record in batch {
+                    seq += 1;
+                    sink.take(seq, record).unwrap();
+                }
+                sink.flush_all().unwrap();
+                sum.add(&mut sink);
+                if lets_go {
+                    sink.forget_finished(Instant::now() + 2 * LATE);
+                }
+            }
+            sink.tally_rest();
+            sum.add(&mut sink);
+            let runs = listed(sink);
+            assert_eq!(sum, Sum::of(&runs[0]), "order {order}, lets go: {lets_go}");
+        }
+    }
+}
