@@ -55,6 +55,8 @@ pub struct StepFacts {
     pub tool_call_id: Option<String>,
     /// Whether the span is the request to the server itself, and not only of a layer above it.
     pub is_at_wire: bool,
+    /// Whether the span is of kind `CLIENT`: a request to somebody else, or a layer that says so.
+    pub is_client: bool,
     /// Whether it was told by who passed it on: the program that made it may tell it, too.
     pub is_relayed: bool,
     /// Who served the model.
@@ -118,6 +120,9 @@ pub struct StepContent {
     pub tool_result: Option<JsonText>,
 }
 
+/// `SpanKind.SPAN_KIND_CLIENT` of `opentelemetry/proto/trace/v1`.
+const SPAN_KIND_CLIENT: i32 = 3;
+
 impl StepFacts {
     /// Reads a normalized span. What the span does not say, the resource may: run, session and user.
     pub fn of(span: &Span, resource: Option<&Resource>, _scope: Option<&Scope>) -> Self {
@@ -148,6 +153,7 @@ impl StepFacts {
             tool_name,
             tool_call_id: text(names::TOOL_CALL_ID),
             is_at_wire: attr(names::HTTP_METHOD).is_some(),
+            is_client: span.kind == SPAN_KIND_CLIENT,
             is_relayed: attr(names::RELAYED) == Some(&Value::Bool(true)),
             provider: text(names::PROVIDER),
             request_model: text(names::REQUEST_MODEL),
@@ -514,6 +520,7 @@ mod tests {
                 tool_name: None,
                 tool_call_id: None,
                 is_at_wire: false,
+                is_client: false,
                 is_relayed: false,
                 provider: Some("openai".into()),
                 request_model: Some("gpt-4o-mini".into()),

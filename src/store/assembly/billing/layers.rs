@@ -415,8 +415,9 @@ impl RunState {
 
     /// Finds calls of which a layer tells without the answer's id, deeper in the tree than the client that tells them, too, and whose
     /// request falls into the layer's time: what reads a stream may have no place below it. They used the same, or both failed.
+    /// A client that failed may know nothing of its server, and is known by the kind of its span.
     fn further_up(&self, copies: &HashMap<usize, usize>, around: &IdSet<SpanId>) -> Vec<(usize, usize)> {
-        let knows_server = |facts: &StepFacts| facts.is_at_wire || facts.response_id.is_some();
+        let knows_server = |facts: &StepFacts| facts.is_at_wire || facts.is_client || facts.response_id.is_some();
         let is_client = |facts: &StepFacts| !facts.is_relayed && knows_server(facts);
         let is_layer =
             |step: &Step| !step.facts.is_relayed && !knows_server(&step.facts) && !around.contains(&step.span_id);
@@ -432,7 +433,7 @@ impl RunState {
                     .zip(layer.ended_at)
                     .is_some_and(|(inner, outer)| inner.0 <= outer.0.saturating_add(TICK))
                 && client.parent != layer.parent
-                && client.parent.is_some_and(|parent| self.is_above(parent, layer))
+                && client.parent.is_none_or(|parent| self.is_above(parent, layer))
         };
         self.joined(copies, is_client, is_layer, |_| None, is_one, TICK)
     }

@@ -287,7 +287,8 @@ fn a_client_further_up_whose_request_falls_into_the_layers_time_is_the_same_call
                 (facts.kind, facts.billed) = (StepKind::Task, false);
                 step.ended_at = Some(UnixNanos(100));
             }
-            facts.is_at_wire = place == 3;
+            // One that failed knows nothing of its server.
+            (facts.is_at_wire, facts.is_client) = (place == 3 && !is_failed, place == 3);
             facts.tokens = match place {
                 2 if !is_failed => used(7, 3),
                 3 if !is_failed => used(7, out),
@@ -299,6 +300,7 @@ fn a_client_further_up_whose_request_falls_into_the_layers_time_is_the_same_call
     };
     assert_eq!(copies(12, 4, 3, 1, false), [(2, 3)]);
     assert_eq!(copies(12, 4, 3, 1, true), [(3, 2)]);
+    assert_eq!(copies(12, 4, 3, 0, true), [(3, 2)], "a client without a parent");
     // It used something else, was at another time, or is below another step.
     assert_eq!(copies(12, 4, 2, 1, false), []);
     assert_eq!(copies(40 * 1_000_000, 4, 3, 1, false), []);
