@@ -20,6 +20,7 @@ mod sql;
 mod stats;
 mod steps;
 pub mod text;
+mod using;
 mod words;
 
 use catch_up::put;
@@ -30,6 +31,7 @@ pub use sql::{SqlAnswer, SqlError, SqlLimits, VIEWS, View, ViewColumn};
 pub use stats::{By, Counted, ErrorExample, ErrorGroup, Group, Percentiles, Stats};
 use steps::Behind;
 pub use steps::StepsReached;
+use using::Using;
 pub use words::QueryError;
 
 use std::collections::HashMap;
@@ -58,6 +60,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const LONG_PATIENCE: Duration = Duration::from_secs(10);
 /// How long who asks takes new lines in before they look at the files instead.
 const MOMENT: Duration = Duration::from_millis(500);
+/// How often a question is asked again while others make the database anew.
+const TRIES: usize = 3;
 /// How often progress is told.
 const GLIMPSE: Duration = Duration::from_millis(100);
 
@@ -96,6 +100,8 @@ pub struct Database {
     words: Words,
     /// How many threads read logs: one, unless somebody waits.
     threads: usize,
+    /// Let go of behind the connection.
+    _using: Using,
 }
 
 /// The numbers of words that steps have in common: names, models, kinds.
@@ -172,6 +178,11 @@ impl std::fmt::Display for DatabaseError {
 impl std::error::Error for DatabaseError {}
 
 impl DatabaseError {
+    /// Tells whether it is used by another process, and nothing else is wrong.
+    fn is_in_use(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// What stands in it is not of this version's making.
     fn foreign() -> Self {
         Self::Damaged(rusqlite::Error::InvalidQuery)
@@ -222,16 +233,19 @@ pub(super) fn is_wanted(layout: &Layout) -> bool {
     layout.is_of_the_system() && (is_long(&layout.index_log()) || path(layout).exists())
 }
 
-/// Deletes the database and makes it anew from the store; `progress` is told how far it is. Returns how many runs it
-/// has.
+/// Makes the database anew from the store; `progress` is told how far it is. Returns how many runs it has.
+///
+/// The file is deleted, unless other processes have it open: then it is emptied, and they read on in what comes.
 ///
 /// # Errors
 ///
 /// When the store cannot be read, or the file not be written.
 pub fn rebuild(layout: &Layout, mut progress: impl FnMut(Reached)) -> Result<u64> {
     layout.read()?;
-    remove(layout)?;
-    let mut database = Database::open(layout)?;
+    let mut database = match remove(layout) {
+        Err(error) if error.is_in_use() => Database::open(layout)?.emptied()?,
+        removed => removed.and_then(|()| Database::open(layout))?,
+    };
     loop {
         let reached = database.catch_up(Duration::from_millis(100))?;
         progress(reached);
@@ -291,10 +305,7 @@ pub fn whole(reader: &FilesReader, depth: Depth, progress: &mut dyn FnMut(Progre
         Ok(database)
     };
     let opened = match own() {
-        Err(DatabaseError::Damaged(_)) => {
-            remove(layout)?;
-            own()
-        }
+        Err(DatabaseError::Damaged(_)) => remove(layout).and_then(|()| own()),
         opened => opened,
     };
     match opened {
@@ -314,11 +325,22 @@ pub fn ask_whole<T>(
     progress: &mut dyn FnMut(Progress),
     question: impl Fn(&Database) -> Result<T>,
 ) -> Result<T> {
-    match whole(reader, depth, progress).and_then(|database| question(&database)) {
-        Err(DatabaseError::Damaged(_)) => {
-            remove(reader.layout())?;
-            whole(reader, depth, progress).and_then(|database| question(&database))
+    let mut once = || {
+        for _ in 0..TRIES {
+            let database = whole(reader, depth, progress)?;
+            let identity = database.identity()?;
+            let answer = question(&database)?;
+            if database.identity()? == identity {
+                return Ok(answer);
+            }
+            // Another process made it anew meanwhile.
         }
+        temporary(reader, depth, progress).and_then(|database| question(&database))
+    };
+    match once() {
+        Err(DatabaseError::Damaged(_)) if remove(reader.layout()).is_ok() => once(),
+        // Others have it open, and are about to meet the same.
+        Err(DatabaseError::Damaged(_)) => temporary(reader, depth, progress).and_then(|database| question(&database)),
         answer => answer,
     }
 }
@@ -343,7 +365,9 @@ fn ask_within(layout: &Layout, mapped: i64, ask: impl Fn(&Database) -> Result<Fo
     let once = || {
         let mut database = Database::open(layout)?.with_mapped(mapped)?;
         let reached = database.catch_up(MOMENT)?;
-        if reached.is_whole { ask(&database).map(Some) } else { Ok(None) }
+        let identity = database.identity()?;
+        let found = if reached.is_whole { Some(ask(&database)?) } else { None };
+        Ok(if database.identity()? == identity { found } else { None })
     };
     match once() {
         Err(DatabaseError::Damaged(_)) => {
@@ -367,9 +391,14 @@ fn remove(layout: &Layout) -> Result<()> {
     remove_file(&path(layout))
 }
 
-/// Deletes a database with what SQLite may have put beside it.
+/// Deletes a database with what SQLite may have put beside it, unless it stays in use.
 fn remove_file(path: &Path) -> Result<()> {
-    for end in ["", "-journal", "-wal", "-shm"] {
+    if !path.exists() {
+        return Ok(());
+    }
+    let _using = Using::none(path, PATIENCE)?;
+    // The database last: what stands beside none is nobody's.
+    for end in ["-journal", "-wal", "-shm", ""] {
         let mut name = path.as_os_str().to_owned();
         name.push(end);
         match std::fs::remove_file(name) {
@@ -381,7 +410,8 @@ fn remove_file(path: &Path) -> Result<()> {
 }
 
 /// Opens a database, made empty if it is not there, for its owner alone.
-fn open_file(path: &Path) -> Result<Connection> {
+fn open_file(path: &Path) -> Result<(Connection, Using)> {
+    let using = Using::of(path)?;
     // SQLite would let everybody read it.
     let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     if let Err(error) = made
@@ -389,7 +419,7 @@ fn open_file(path: &Path) -> Result<Connection> {
     {
         return Err(error.into());
     }
-    Ok(Connection::open(path)?)
+    Ok((Connection::open(path)?, using))
 }
 
 /// Makes the tables of an empty database. Returns whether it did.
@@ -417,6 +447,15 @@ fn make_tables(connection: &mut Connection, version: i64, tables: &[&str]) -> Re
     transaction.pragma_update(None, "user_version", version)?;
     transaction.commit()?;
     Ok(true)
+}
+
+/// Takes everything out of the tables, but for the words, whose numbers others remember.
+fn empty(connection: &Connection) -> Result<()> {
+    connection.execute_batch(
+        "DELETE FROM runs; DELETE FROM models; DELETE FROM tags; DELETE FROM summaries; DELETE FROM unread; \
+         DELETE FROM steps; DELETE FROM errors; DELETE FROM totals; DELETE FROM meta WHERE key <> 'change';",
+    )?;
+    write_identity(connection)
 }
 
 /// Gives a database a number of its own, by which others know that it began anew.
@@ -449,10 +488,10 @@ impl Database {
     /// Makes one that nobody else sees and that is gone with this value, where the store's own cannot be used.
     fn temporary(layout: &Layout) -> Result<Self> {
         // Without a name it is a file where it gets large.
-        Self::of(Connection::open("")?, layout)
+        Self::of((Connection::open("")?, Using::ALONE), layout)
     }
 
-    fn of(mut connection: Connection, layout: &Layout) -> Result<Self> {
+    fn of((mut connection, using): (Connection, Using), layout: &Layout) -> Result<Self> {
         connection.busy_timeout(PATIENCE)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
         connection.pragma_update(None, "mmap_size", MMAP_BYTES)?;
@@ -460,7 +499,21 @@ impl Database {
         connection.pragma_update(None, "secure_delete", true)?;
         make_tables(&mut connection, VERSION, &[TABLES, steps::TABLES])?;
         connection.set_prepared_statement_cache_capacity(64);
-        Ok(Self { connection, layout: layout.clone(), words: Words::default(), threads: 1 })
+        Ok(Self { connection, layout: layout.clone(), words: Words::default(), threads: 1, _using: using })
+    }
+
+    /// The same without anything in it, for everybody who has it open.
+    fn emptied(mut self) -> Result<Self> {
+        self.connection.busy_timeout(LONG_PATIENCE)?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        empty(&transaction)?;
+        transaction.commit()?;
+        Ok(self)
+    }
+
+    /// Returns the number by which others know whether it began anew.
+    fn identity(&self) -> Result<Option<i64>> {
+        read_meta(&self.connection, "identity")
     }
 
     /// The same, with so many bytes of the file in memory at most.

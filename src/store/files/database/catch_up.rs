@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::super::{FilesReader, index, run_ids};
 use super::{Database, Depth, GLIMPSE, Progress, Reached, Result};
-use super::{all_threads, id_in, number, read_meta, steps, write_identity, write_meta};
+use super::{all_threads, empty, id_in, number, read_meta, steps, write_meta};
 use crate::model::{RunId, RunKind, RunSummary, UnixNanos};
 
 /// How much of the log is read and written at a time.
@@ -87,11 +87,7 @@ impl Database {
         let mut place = Place::read(&transaction)?;
         if place.log != identity || place.bytes > length || place.trace != trace_before(&log, place.bytes)? {
             // Not the log that was read: another store's, or one that was cut.
-            transaction.execute_batch(
-                "DELETE FROM runs; DELETE FROM models; DELETE FROM tags; DELETE FROM summaries; DELETE FROM unread; \
-                 DELETE FROM steps; DELETE FROM errors; DELETE FROM totals; DELETE FROM meta WHERE key <> 'change';",
-            )?;
-            write_identity(&transaction)?;
+            empty(&transaction)?;
             place = Place { log: identity, ..Place::default() };
         }
         let mut wanted = CHUNK;

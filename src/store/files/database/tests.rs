@@ -165,6 +165,36 @@ fn a_damaged_foreign_or_older_file_is_made_anew_and_another_log_begins_anew() {
 }
 
 #[test]
+fn who_asks_while_others_make_it_anew_has_all_runs() {
+    const RUNS: u64 = 40;
+    let (_dir, layout, mut writer) = store();
+    (0..RUNS).for_each(|nth| writer.create_run(&run(nth), &[]).unwrap());
+    let reader = FilesReader::of(layout.clone()).unwrap();
+    // One that is open all the time: the file cannot go away.
+    for held in [false, true] {
+        let held = held.then(|| Database::open(&layout).unwrap());
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| (0..10).for_each(|_| assert_eq!(rebuild(&layout, |_| {}).unwrap(), RUNS)));
+            }
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let runs = ask_whole(&reader, Depth::Runs, &mut |_| {}, Database::runs).unwrap();
+                    assert_eq!(runs, RUNS);
+                }
+            });
+        });
+        assert_eq!(held.map_or(RUNS, |held| held.runs().unwrap()), RUNS);
+    }
+    // Who waits for one that is never let go of says so.
+    let using = Using::of(&path(&layout)).unwrap();
+    assert!(remove(&layout).is_err_and(|error| error.is_in_use()));
+    drop(using);
+    remove(&layout).unwrap();
+    assert!(!path(&layout).exists());
+}
+
+#[test]
 fn a_keeper_takes_in_what_is_written_while_it_lives() {
     let (_dir, layout, mut writer) = store();
     rebuild(&layout, |_| {}).unwrap();

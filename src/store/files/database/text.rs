@@ -19,7 +19,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{Behind, Database, DatabaseError, Progress, Result, number, read_meta, write_meta};
+use super::{Behind, Database, DatabaseError, Progress, Result, Using, number, read_meta, write_meta};
 use crate::model::RunSummary;
 use crate::store::StoreError;
 use crate::store::files::FilesReader;
@@ -65,6 +65,8 @@ pub struct Texts {
     connection: Connection,
     /// How many threads read logs: one, unless somebody waits.
     threads: usize,
+    /// Let go of behind the connection.
+    _using: Using,
 }
 
 /// Where a store's texts are switched off, or by which variable.
@@ -101,7 +103,7 @@ pub fn remove(layout: &Layout) -> Result<()> {
 fn whole(index: &Database, reader: &FilesReader, progress: &mut dyn FnMut(Progress)) -> Result<Texts> {
     let layout = reader.layout();
     let temporary = |progress: &mut dyn FnMut(Progress)| {
-        let mut texts = Texts::of(Connection::open("")?)?;
+        let mut texts = Texts::of((Connection::open("")?, Using::ALONE))?;
         texts.complete(index, reader, progress)?;
         Ok(texts)
     };
@@ -115,10 +117,7 @@ fn whole(index: &Database, reader: &FilesReader, progress: &mut dyn FnMut(Progre
         Ok(texts)
     };
     let opened = match own(progress) {
-        Err(DatabaseError::Damaged(_)) => {
-            remove(layout)?;
-            own(progress)
-        }
+        Err(DatabaseError::Damaged(_)) => remove(layout).and_then(|()| own(progress)),
         opened => opened,
     };
     match opened {
@@ -127,13 +126,17 @@ fn whole(index: &Database, reader: &FilesReader, progress: &mut dyn FnMut(Progre
     }
 }
 
-/// Makes the texts of a store anew; `index` has to know all runs.
+/// Makes the texts of a store anew; `index` has to know all runs. The file is deleted, unless other processes have it open: then it
+/// is emptied.
 ///
 /// # Errors
 ///
 /// When the store cannot be read, or no database be made.
 pub fn rebuild(index: &Database, reader: &FilesReader, progress: &mut dyn FnMut(Progress)) -> Result<()> {
-    remove(reader.layout())?;
+    match remove(reader.layout()) {
+        Err(error) if error.is_in_use() => Texts::open(reader.layout())?.empty()?,
+        removed => removed?,
+    }
     whole(index, reader, progress).map(drop)
 }
 
@@ -174,14 +177,14 @@ impl Texts {
         }
     }
 
-    fn of(mut connection: Connection) -> Result<Self> {
+    fn of((mut connection, using): (Connection, Using)) -> Result<Self> {
         connection.busy_timeout(super::PATIENCE)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
         connection.pragma_update(None, "mmap_size", super::MMAP_BYTES)?;
         connection.pragma_update(None, "secure_delete", true)?;
         super::make_tables(&mut connection, VERSION, &[TABLES])?;
         connection.set_prepared_statement_cache_capacity(64);
-        Ok(Self { connection, threads: 1 })
+        Ok(Self { connection, threads: 1, _using: using })
     }
 
     /// The same, with so many bytes of the file in memory at most.
@@ -214,7 +217,7 @@ impl Texts {
         self.forget_the_gone(index)?;
         let mut done = 0;
         loop {
-            let reached = read_meta(&self.connection, "texts")?.unwrap_or(0);
+            let reached = self.reached()?;
             let behind = index.behind(reached, BATCH)?;
             if behind.is_empty() {
                 done += self.take_grown(index, reader)?;
@@ -238,6 +241,28 @@ impl Texts {
             return Ok(());
         }
         let there = index.run_ids()?;
+        self.forget_all_but(&there, |transaction| {
+            if theirs[0] != ours[0] {
+                // Another index counts changes anew; runs that are as they were are passed over.
+                write_meta(transaction, "texts", 0)?;
+            }
+            write_meta(transaction, "identity", theirs[0])?;
+            write_meta(transaction, "removals", theirs[1])
+        })
+    }
+
+    /// Returns up to which change of the index it has the texts.
+    fn reached(&self) -> Result<i64> {
+        Ok(read_meta(&self.connection, "texts")?.unwrap_or(0))
+    }
+
+    /// Takes everything out, for everybody who has it open.
+    fn empty(&mut self) -> Result<()> {
+        self.connection.busy_timeout(super::LONG_PATIENCE)?;
+        self.forget_all_but(&HashSet::new(), |transaction| write_meta(transaction, "texts", 0))
+    }
+
+    fn forget_all_but(&mut self, there: &HashSet<String>, note: impl FnOnce(&Connection) -> Result<()>) -> Result<()> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let gone: Vec<String> = {
             let mut statement = transaction.prepare("SELECT run_id FROM runs")?;
@@ -248,12 +273,7 @@ impl Texts {
         for run in gone {
             forget(&transaction, &run)?;
         }
-        if theirs[0] != ours[0] {
-            // Another index counts changes anew; runs that are as they were are passed over.
-            write_meta(&transaction, "texts", 0)?;
-        }
-        write_meta(&transaction, "identity", theirs[0])?;
-        write_meta(&transaction, "removals", theirs[1])?;
+        note(&transaction)?;
         Ok(transaction.commit()?)
     }
 

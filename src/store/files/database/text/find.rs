@@ -105,16 +105,24 @@ pub fn search(
 ) -> std::result::Result<Vec<FoundRun>, SearchError> {
     let node = Node::parse(wanted.query).map_err(SearchError::Query)?;
     let mut once = || {
-        let index = database::whole(reader, Depth::Runs, progress)?;
-        let texts = whole(&index, reader, progress)?;
-        texts.find(&index, reader, &node, wanted)
+        let mut tries = 0;
+        loop {
+            let index = database::whole(reader, Depth::Runs, progress)?;
+            let identity = index.identity()?;
+            let texts = whole(&index, reader, progress)?;
+            let reached = texts.reached()?;
+            let found = texts.find(&index, reader, &node, wanted)?;
+            tries += 1;
+            // Else another process has made one of them anew meanwhile.
+            let is_whole = index.identity()? == identity && texts.reached()? >= reached;
+            if is_whole || tries >= database::TRIES {
+                return Ok(found);
+            }
+        }
     };
     let found = match once() {
         // What is broken shows itself only where it is read.
-        Err(DatabaseError::Damaged(_)) => {
-            remove(reader.layout())?;
-            once()
-        }
+        Err(DatabaseError::Damaged(_)) => remove(reader.layout()).and_then(|()| once()),
         found => found,
     };
     Ok(found?)
