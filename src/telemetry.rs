@@ -15,6 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Settings, resource};
 use crate::error::{Error, with_causes};
+use crate::fs::BearFileLimit;
 use crate::journal::{Durability, JournalReader, JournalWriter, Options};
 use crate::model::otlp::Resource;
 use crate::model::{RunId, UnixNanos};
@@ -161,6 +162,8 @@ impl Builder {
         if settings.disabled {
             return Ok((Arc::new(Recorder::new(None, String::new(), None)), Guard::inert()));
         }
+        // Our threads inherit it.
+        let _bears = BearFileLimit::begin();
         let here = std::env::current_dir().unwrap_or_default();
         // A relative path means the directory that the program is in now, wherever it goes later.
         let layout = Layout::new(here.join(find_store(settings.store.as_deref(), &here)));
@@ -667,6 +670,7 @@ impl Guard {
 
     fn end(&mut self, limit: Duration) -> Report {
         let Some(at_work) = self.at_work.take() else { return Report::default() };
+        let _bears = BearFileLimit::begin();
         if self.generation != crate::sources::fork::generation() {
             // A forked child has neither the worker nor a right to the parent's store.
             std::mem::forget(at_work);

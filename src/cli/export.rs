@@ -347,9 +347,19 @@ fn write_with(
     }
 }
 
-/// Writes a file that is there whole or as it was, and that only its owner reads: prompts and answers are for whoever has the
-/// store.
+/// Writes a file that is there whole or as it was. A new one only its owner reads: prompts and answers are for whoever has the
+/// store. One that is there keeps its mode; what is no file of its own, a pipe, a device or a link, is written into.
 pub(super) fn write_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Done {
+    let there = fs::symlink_metadata(path).ok();
+    if there.as_ref().is_some_and(|there| !there.is_file() && !there.is_dir()) {
+        let into = fs::OpenOptions::new().write(true).create(true).truncate(true).open(path);
+        let written = into.and_then(|file| {
+            let mut file = BufWriter::new(file);
+            fill(&mut file)?;
+            file.flush()
+        });
+        return written.map_err(|error| cannot_write(path, &error));
+    }
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let making = path.with_file_name(name);
@@ -357,6 +367,9 @@ pub(super) fn write_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::
         let mut file = BufWriter::new(file);
         fill(&mut file)?;
         file.flush()?;
+        if let Some(there) = there.filter(fs::Metadata::is_file) {
+            fs::set_permissions(&making, there.permissions())?;
+        }
         fs::rename(&making, path)
     });
     written.map_err(|error| {

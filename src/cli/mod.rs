@@ -22,6 +22,7 @@ mod get;
 mod hints;
 mod html;
 mod import;
+mod limits;
 mod list;
 mod numbers;
 mod output;
@@ -242,6 +243,7 @@ type Done = Result<(), Stop>;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    limits::bear();
     let cwd = std::env::current_dir().unwrap_or_default();
     let (mut out, mut err) = (io::stdout(), io::stderr());
     let place = Place { look: Look::detect(), cwd, is_stdout: true };

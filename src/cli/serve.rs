@@ -150,7 +150,6 @@ fn settings(args: &Args, session: &Session<'_>) -> Result<Settings, Stop> {
 
 /// Serves until a signal.
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
-    bear_limits();
     let settings = settings(args, session)?;
     let server = Server::open(settings).map_err(failed)?;
     let ports: String = server.listening().iter().map(|port| format!("{port}\n")).collect();
@@ -163,12 +162,6 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
 /// Tells who listens on standard output; that nobody does is no reason not to serve.
 fn say(session: &mut Session<'_>, text: &str) {
     let _ = session.print(text).and_then(|()| session.flush());
-}
-
-/// Makes a file that may not grow any more an error of the write, as a full disk is: by default the system ends the process.
-fn bear_limits() {
-    // SAFETY: a plain system call, before there is another thread or a child that would inherit it.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 fn failed(error: Error) -> Stop {

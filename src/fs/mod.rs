@@ -13,10 +13,12 @@ use crate::model::{RunId, UnixNanos};
 
 #[cfg(test)]
 pub(crate) mod faulty;
+mod limit;
 mod os;
 #[cfg(test)]
 pub(crate) mod seeds;
 
+pub(crate) use limit::BearFileLimit;
 pub use os::OsFs;
 
 /// How a file is opened.

@@ -129,6 +129,7 @@ impl Run {
         name: &str,
         media_type: &str,
     ) -> Option<ArtifactInfo> {
+        let _bears = crate::fs::BearFileLimit::begin();
         artifact::keep(&self.step, self.id(), self.kind, source.into(), name, media_type)
     }
 

@@ -141,6 +141,7 @@ impl Run {
     ///
     /// [`ResumeError`]: it does not wait, another process writes it, or nothing is recorded here.
     pub fn resume(id: &str) -> Result<Resumed, ResumeError> {
+        let _bears = crate::fs::BearFileLimit::begin();
         let recorder = installed_recorder().ok_or(ResumeError::NotRecorded)?;
         let layout = recorder.store().ok_or(ResumeError::NotRecorded)?.layout.clone();
         // What the dead process left belongs to the run. What cannot be taken in now shows as the run's being in use.

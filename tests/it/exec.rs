@@ -335,6 +335,20 @@ fn a_key_on_the_terminal_interrupts_the_command_once() {
     assert_eq!(shape(dir.path()).0, "workflow python3 success");
 }
 
+/// `ulimit -f`: the system ends who writes more, unless he bears it.
+#[test]
+fn what_a_file_may_be_long_is_no_reason_to_keep_a_command_from_running() {
+    for (script, code) in [("echo ran", 0), ("echo ran; kill -XFSZ $$; echo bears it", 128 + libc::SIGXFSZ)] {
+        let dir = tempdir();
+        let line = "ulimit -f 1; exec \"$0\" exec --quiet --store \"$1\" -- sh -c \"$2\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", line, env!("CARGO_BIN_EXE_runspan")]).arg(dir.path()).arg(script);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "ran\n", "{output:?}");
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+    }
+}
+
 #[test]
 fn an_interrupted_command_is_cancelled() {
     let dir = tempdir();

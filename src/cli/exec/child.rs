@@ -193,6 +193,7 @@ impl Child {
             command.args(arguments).envs(&environment.set);
             place.apply(&mut command)?;
             ignore_children_in(&mut command);
+            crate::cli::limits::leave_to(&mut command);
             for name in &environment.removed {
                 command.env_remove(name);
             }

@@ -70,6 +70,38 @@ fn an_export_into_a_file_says_what_it_holds() {
 }
 
 #[test]
+fn an_export_into_a_pipe_or_through_a_link_leaves_them_as_they_are() {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    let mut store = Store::new();
+    store.record_agent(1);
+    let path = |name: &str| store.path().join(name);
+    let export = |to: &Path| {
+        let answer =
+            runspan(store.path(), &["export", "latest", "--as", "otlp-json", "--to", &to.display().to_string()]);
+        assert_eq!(answer.code, 0, "{}", answer.err);
+    };
+    std::fs::write(path("real"), "what was there").unwrap();
+    std::fs::set_permissions(path("real"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink(path("real"), path("link")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+    export(&path("link"));
+    let read = std::thread::spawn({
+        let pipe = path("pipe");
+        move || std::fs::read_to_string(pipe).unwrap()
+    });
+    export(&path("pipe"));
+    export(&path("new"));
+    let told = std::fs::read_to_string(path("new")).unwrap();
+    assert!(told.contains("resourceSpans"));
+    assert_eq!([read.join().unwrap(), std::fs::read_to_string(path("real")).unwrap()], [told.clone(), told]);
+    export(&path("real"));
+    let type_of = |name: &str| std::fs::symlink_metadata(path(name)).unwrap().file_type();
+    assert!(type_of("link").is_symlink() && type_of("pipe").is_fifo());
+    let mode = |name: &str| std::fs::metadata(path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("real"), mode("new")), (0o640, 0o600));
+}
+
+#[test]
 fn a_damaged_run_is_told_and_the_others_are_exported() {
     let mut store = Store::new();
     let (good, bad) = (store.record_agent(1), store.record_agent(2));

@@ -1,0 +1,50 @@
+//! Files that may not grow any more (`ulimit -f`, `RLIMIT_FSIZE`).
+
+use std::mem::MaybeUninit;
+
+/// While it lives, a write of this thread beyond what a file may be long fails with `EFBIG`, as one to a full disk does: by default
+/// the system ends the process (`SIGXFSZ`). What a program has set for the signal stays as it is, and threads that are started
+/// meanwhile have it so for good.
+#[derive(Debug)]
+pub(crate) struct BearFileLimit {
+    /// The signal was not blocked before.
+    is_ours: bool,
+}
+
+impl BearFileLimit {
+    /// Begins.
+    pub fn begin() -> Self {
+        let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+        let signal = signal();
+        // SAFETY: the sets live through the call, which writes the second one.
+        let changed = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signal, before.as_mut_ptr()) };
+        // SAFETY: written where the call did not fail.
+        let is_ours = changed == 0 && unsafe { libc::sigismember(before.as_ptr(), libc::SIGXFSZ) } == 0;
+        Self { is_ours }
+    }
+}
+
+impl Drop for BearFileLimit {
+    fn drop(&mut self) {
+        if !self.is_ours {
+            return;
+        }
+        let signal = signal();
+        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the structures live through the calls. The signal is this thread's: who wrote was sent it.
+        unsafe {
+            while libc::sigtimedwait(&raw const signal, std::ptr::null_mut(), &raw const now) == libc::SIGXFSZ {}
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const signal, std::ptr::null_mut());
+        }
+    }
+}
+
+fn signal() -> libc::sigset_t {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the first call writes the set.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGXFSZ);
+        set.assume_init()
+    }
+}
