@@ -75,6 +75,21 @@ struct OwnPrices {
     name: String,
     text: String,
     section: Section,
+    /// Ids of its providers.
+    providers: Vec<String>,
+}
+
+impl OwnPrices {
+    /// Prices a call by a provider's id, else by the address, else by what the file says of models' names.
+    fn price(&self, call: &Call<'_>, provider: Option<&str>) -> Option<Priced> {
+        let request = price_request(call, provider);
+        let by = |request: PriceRequest<'_>| {
+            let price = self.section.calculator.calculate(&request).ok()?;
+            Some(Priced::by(&self.name, &self.section, call.usage, price))
+        };
+        let url = call.address.filter(|_| provider.is_none()).map(|address| format!("https://{address}"));
+        url.as_deref().and_then(|url| by(request.clone().with_provider_api_url(url))).or_else(|| by(request))
+    }
 }
 
 /// What is needed to price one call.
@@ -121,7 +136,8 @@ impl Pricer {
         let section = Section::decode(&text).map_err(|error| with_causes(&error));
         match section.and_then(|section| table::check(&text).map(|()| section)) {
             Ok(section) => {
-                let own = Some(Arc::new(OwnPrices { name, text, section }));
+                let providers = table::listings_of(&text).map(|listing| listing.id).collect();
+                let own = Some(Arc::new(OwnPrices { name, text, section, providers }));
                 Ok(Self { own, ..Self::default() })
             }
             Err(why) => Err(PricesError { name, why }),
@@ -265,14 +281,20 @@ impl Pricer {
 
     fn calculate(&mut self, call: &Call<'_>) -> Option<Priced> {
         let wanted = call.provider.map(price_id);
-        let own = self.own.as_ref().and_then(|own| {
-            let price = own.section.calculator.calculate(&price_request(call, wanted.as_deref())).ok()?;
-            Some(Priced::by(&own.name, &own.section, call.usage, price))
-        });
-        if own.is_some() {
-            return own;
+        let by_name = self.own.as_ref().and_then(|own| own.price(call, wanted.as_deref()));
+        if by_name.is_some() {
+            return by_name;
         }
-        let id = self.section_id(call, wanted.as_deref())?;
+        let Some(id) = self.section_id(call, wanted.as_deref()) else {
+            // The table knows nobody of that name: whoever of the user's own has such a model.
+            let own = self.own.as_ref().filter(|_| wanted.is_none())?;
+            return own.providers.iter().find_map(|id| own.price(call, Some(id)));
+        };
+        // Whose it is the table tells, and what it costs the user.
+        let by_table = self.own.as_ref().filter(|_| wanted.is_none()).and_then(|own| own.price(call, Some(&id)));
+        if by_table.is_some() {
+            return by_table;
+        }
         // An alias or nothing at all found the section; inside it the provider is known by its id. Only LiteLLM's
         // `vendor/model` has to be taken apart by the crate once more.
         let provider = wanted.as_deref().filter(|name| name.eq_ignore_ascii_case("litellm")).unwrap_or(&id).to_owned();

@@ -313,6 +313,36 @@ fn own_prices_are_asked_first() {
 }
 
 #[test]
+fn own_prices_are_found_as_those_of_the_table_are() {
+    let own = r#"[{"id":"acme","name":"Acme","api_pattern":"https://llm\\.acme\\.example","models":[
+        {"id":"small","match":{"starts_with":"acme-small"},"prices":{"input_mtok":1,"output_mtok":2}},
+        {"id":"gpt-4o","match":{"equals":"gpt-4o"},"prices":{"input_mtok":3,"output_mtok":4}}]},
+        {"id":"openai","name":"OpenAI","api_pattern":"https://api\\.openai\\.com","models":[
+        {"id":"gpt-4o-mini","match":{"equals":"gpt-4o-mini"},"prices":{"input_mtok":100,"output_mtok":200}}]}]"#;
+    let mut pricer = Pricer::with_own_prices("mine.json", own).unwrap();
+    let mut table_of = |provider: Option<&str>, address: Option<&str>, model: &str| {
+        let mut span = Span { start_time_unix_nano: AT.0, ..Span::default() };
+        provider.into_iter().for_each(|name| span.set_attr(names::PROVIDER, name));
+        address.into_iter().for_each(|name| span.set_attr(names::SERVER_ADDRESS, name));
+        span.set_attr(names::REQUEST_MODEL, model);
+        span.set_attr(names::INPUT_TOKENS, 1_000);
+        span.set_attr(names::OUTPUT_TOKENS, 1_000);
+        pricer.quote_span(&span, StepKind::Llm).map(|quote| quote.table)
+    };
+    let mine = |of: &str| Some(format!("mine.json {of}"));
+    assert_eq!(table_of(None, None, "gpt-4o-mini"), mine("openai/gpt-4o-mini"));
+    assert_eq!(table_of(Some("langchain"), None, "gpt-4o-mini"), mine("openai/gpt-4o-mini"));
+    assert_eq!(table_of(None, Some("api.openai.com"), "gpt-4o-mini"), mine("openai/gpt-4o-mini"));
+    assert_eq!(table_of(None, Some("llm.acme.example"), "acme-small-1"), mine("acme/small"));
+    assert_eq!(table_of(None, None, "acme-small-1"), mine("acme/small"));
+    assert_eq!(table_of(None, Some("llm.acme.example"), "gpt-4o"), mine("acme/gpt-4o"));
+    // A name that is another's is another's.
+    let by_table = table_of(None, None, "gpt-4o").unwrap();
+    assert!(by_table.starts_with("genai-prices"), "{by_table}");
+    assert_eq!(table_of(Some("anthropic"), None, "acme-small-1"), None);
+}
+
+#[test]
 fn a_file_of_prices_that_would_misprice_is_refused_with_its_reason() {
     let why = |json: &str| Pricer::with_own_prices("mine.json", json).unwrap_err().to_string();
     let prices = |prices: &str| {
