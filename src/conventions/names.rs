@@ -90,6 +90,8 @@ pub const MCP_METHOD: &str = "mcp.method.name";
 pub const REQUEST_STREAM: &str = "gen_ai.request.stream";
 /// The method of an HTTP request.
 pub const HTTP_METHOD: &str = "http.request.method";
+/// With which status a request was answered.
+pub const HTTP_STATUS_CODE: &str = "http.response.status_code";
 /// Host of the server that was called.
 pub const SERVER_ADDRESS: &str = "server.address";
 

@@ -152,7 +152,7 @@ impl StepFacts {
             workflow_name,
             tool_name,
             tool_call_id: text(names::TOOL_CALL_ID),
-            is_at_wire: attr(names::HTTP_METHOD).is_some(),
+            is_at_wire: attr(names::HTTP_METHOD).or_else(|| attr(names::HTTP_STATUS_CODE)).is_some(),
             is_client: span.kind == SPAN_KIND_CLIENT,
             is_relayed: attr(names::RELAYED) == Some(&Value::Bool(true)),
             provider: text(names::PROVIDER),

@@ -66,6 +66,9 @@ pub const OTEL: Dialect = Dialect {
                 Key("gen_ai.usage.cache_read_tokens"),
                 Key("gen_ai.usage.details.cache_read_tokens"),
                 Key("gen_ai.usage.details.cache_read_input_tokens"),
+                // Langtrace's of OpenAI, and AgentScope's.
+                Key("gen_ai.usage.cached_tokens"),
+                Key("agentscope.usage.cache_input_tokens"),
             ],
             Count,
         ),
@@ -78,6 +81,7 @@ pub const OTEL: Dialect = Dialect {
                 Key("gen_ai.usage.cache_write_tokens"),
                 Key("gen_ai.usage.cache_creation_tokens"),
                 Key("gen_ai.usage.details.cache_write_tokens"),
+                Key("agentscope.usage.cache_creation_input_tokens"),
             ],
             Count,
         ),
@@ -114,6 +118,7 @@ pub const OTEL: Dialect = Dialect {
         kind(names::OPERATION, Test::Is("interactions"), StepKind::Llm),
         kind(names::OPERATION, Test::Is("interactions_streaming"), StepKind::Llm),
         kind(names::OPERATION, Test::Is("llm_call"), StepKind::Llm),
+        kind(names::OPERATION, Test::Is("call_llm"), StepKind::Llm),
         kind(names::OPERATION, Test::Is("llm_request"), StepKind::Llm),
         kind(names::OPERATION, Test::Is("response"), StepKind::Llm),
         kind(names::OPERATION, Test::Is("responses"), StepKind::Llm),
@@ -122,6 +127,7 @@ pub const OTEL: Dialect = Dialect {
         kind(names::OPERATION, Test::Is("audio_generation"), StepKind::Llm),
         kind(names::OPERATION, Test::Is("transcription"), StepKind::Llm),
         kind(names::OPERATION, Test::Is("embedding"), StepKind::Embedding),
+        kind(names::OPERATION, Test::Is("embed"), StepKind::Embedding),
         kind(names::OPERATION, Test::Is("rerank"), StepKind::Rerank),
         kind(names::OPERATION, Test::Is("tool_call"), StepKind::Tool),
         kind(names::OPERATION, Test::Is("agent_call"), StepKind::Agent),
@@ -135,6 +141,8 @@ pub const OTEL: Dialect = Dialect {
         kind(names::TOOL_NAME, Test::Present, StepKind::Tool),
         kind(names::WORKFLOW_NAME, Test::Label, StepKind::Workflow),
         kind(names::REQUEST_MODEL, Test::Present, StepKind::Llm),
+        // A client whose span was taken over by another layer lacks what was asked.
+        kind(names::RESPONSE_ID, Test::Present, StepKind::Llm),
         kind(names::RETRIEVAL_QUERY, Test::Present, StepKind::Retrieval),
         kind(names::DATA_SOURCE_ID, Test::Present, StepKind::Retrieval),
         kind(names::AGENT_NAME, Test::Label, StepKind::Agent),
@@ -212,6 +220,8 @@ pub const ANTHROPIC_CLIENT: Dialect = Dialect {
         kind(names::OPERATION, Test::Is("chat"), StepKind::Llm),
         // Tools that it runs itself, with `toolRunner`.
         kind(names::OPERATION, Test::Is("execute_tool"), StepKind::Tool),
+        // Beside Langtrace it lacks what was asked.
+        kind(names::RESPONSE_ID, Test::Present, StepKind::Llm),
         kind(SPAN_NAME, Test::Starts("anthropic."), StepKind::Task),
     ],
     basis: ALL_INCLUSIVE,

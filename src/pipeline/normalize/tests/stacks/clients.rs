@@ -366,3 +366,30 @@ fn openlit_says_of_more_than_agents_that_it_is_one() {
     let failed = told("openlit.instrumentation.smolagents", "invoke_agent weather", &[("error.type", "E".into())]);
     assert_eq!((failed.kind, failed.agent_name.as_deref()), (StepKind::Agent, Some("weather")));
 }
+
+/// As `any-agent` 1.18, Langtrace 3.8, AgentScope 2.0, and Anthropic's own client beside Langtrace, told in November 2026.
+#[test]
+fn a_call_by_another_word_and_its_cache_by_another_key_are_known() {
+    let call = |scope: &str, operation: &str, more: &[(&str, Value)]| {
+        let mut list =
+            vec![("gen_ai.provider.name", "openai".into()), ("gen_ai.usage.input_tokens", Value::Int(1_007))];
+        if !operation.is_empty() {
+            list.push(("gen_ai.operation.name", operation.into()));
+            list.push(("gen_ai.request.model", "gpt-4o-mini".into()));
+        }
+        list.extend_from_slice(more);
+        told(scope, "call", &list)
+    };
+    assert_eq!(call("any_agent", "call_llm", &[]).kind, StepKind::Llm);
+    assert_eq!(call("langtrace", "embed", &[]).kind, StepKind::Embedding);
+    let langtrace = call("langtrace", "chat", &[("gen_ai.usage.cached_tokens", Value::Int(201))]);
+    assert_eq!(tokens(&langtrace)[..2], [Some(1_007), Some(201)]);
+    let agentscope = [
+        ("agentscope.usage.cache_input_tokens", Value::Int(201)),
+        ("agentscope.usage.cache_creation_input_tokens", Value::Int(51)),
+    ];
+    assert_eq!(tokens(&call("agentscope", "chat", &agentscope))[..3], [Some(1_007), Some(201), Some(51)]);
+    let answered = [("gen_ai.response.id", "msg_1".into()), ("http.response.status_code", Value::Int(200))];
+    let taken_over = call("com.anthropic.sdk.python", "", &answered);
+    assert_eq!((taken_over.kind, taken_over.is_at_wire), (StepKind::Llm, true));
+}
