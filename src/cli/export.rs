@@ -7,6 +7,7 @@ mod send;
 
 use std::fs;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -348,11 +349,12 @@ fn write_with(
 }
 
 /// Writes a file that is there whole or as it was. A new one only its owner reads: prompts and answers are for whoever has the
-/// store. One that is there keeps its mode; what is no file of its own, a pipe, a device or a link, is written into.
+/// store. One that is there keeps its mode; what is no file of its own, a pipe, a device or a link, is written into, and may be left
+/// half written.
 pub(super) fn write_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Done {
     let there = fs::symlink_metadata(path).ok();
     if there.as_ref().is_some_and(|there| !there.is_file() && !there.is_dir()) {
-        let into = fs::OpenOptions::new().write(true).create(true).truncate(true).open(path);
+        let into = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
         let written = into.and_then(|file| {
             let mut file = BufWriter::new(file);
             fill(&mut file)?;
@@ -379,6 +381,5 @@ pub(super) fn write_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::
 }
 
 fn private(path: &Path) -> std::io::Result<fs::File> {
-    use std::os::unix::fs::OpenOptionsExt;
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }

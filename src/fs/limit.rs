@@ -30,10 +30,13 @@ impl Drop for BearFileLimit {
             return;
         }
         let signal = signal();
-        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the structures live through the calls. The signal is this thread's: who wrote was sent it.
+        let (mut pending, mut taken) = (signal, 0);
+        // SAFETY: the structures live through the calls. The signal is this thread's: who wrote was sent it, and waits for what
+        // is there.
         unsafe {
-            while libc::sigtimedwait(&raw const signal, std::ptr::null_mut(), &raw const now) == libc::SIGXFSZ {}
+            if libc::sigpending(&raw mut pending) == 0 && libc::sigismember(&raw const pending, libc::SIGXFSZ) == 1 {
+                libc::sigwait(&raw const signal, &raw mut taken);
+            }
             libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const signal, std::ptr::null_mut());
         }
     }

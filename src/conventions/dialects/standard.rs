@@ -141,8 +141,6 @@ pub const OTEL: Dialect = Dialect {
         kind(names::TOOL_NAME, Test::Present, StepKind::Tool),
         kind(names::WORKFLOW_NAME, Test::Label, StepKind::Workflow),
         kind(names::REQUEST_MODEL, Test::Present, StepKind::Llm),
-        // A client whose span was taken over by another layer lacks what was asked.
-        kind(names::RESPONSE_ID, Test::Present, StepKind::Llm),
         kind(names::RETRIEVAL_QUERY, Test::Present, StepKind::Retrieval),
         kind(names::DATA_SOURCE_ID, Test::Present, StepKind::Retrieval),
         kind(names::AGENT_NAME, Test::Label, StepKind::Agent),

@@ -365,7 +365,7 @@ fn count_of(message: &[u8], field: u32) -> usize {
 fn cut(message: &[u8], lists: &[(u32, usize, u32)], out: &mut Vec<u8>, inner: impl Fn(u32, &[u8]) -> Option<Vec<u8>>) {
     let keys = Fields::of(message).filter(|(number, _)| lists.first().is_some_and(|(field, _, _)| field == number));
     let keys = keys.map(|(_, value)| if let Field::Bytes(attribute) = value { key_of(attribute) } else { b"" });
-    let staying = surplus::staying(keys, lists.first().map_or(usize::MAX, |(_, max, _)| *max));
+    let mut staying = surplus::staying(keys, lists.first().map_or(0, |(_, max, _)| *max)).into_iter().peekable();
     let mut seen = vec![0usize; lists.len()];
     let mut dropped = vec![0u64; lists.len()];
     for (number, value) in Fields::of(message) {
@@ -379,7 +379,7 @@ fn cut(message: &[u8], lists: &[(u32, usize, u32)], out: &mut Vec<u8>, inner: im
             put(out, number, value);
             continue;
         };
-        let stays = if place == 0 { staying.get(seen[0]) == Some(&true) } else { seen[place] < lists[place].1 };
+        let stays = if place == 0 { staying.next_if_eq(&seen[0]).is_some() } else { seen[place] < lists[place].1 };
         seen[place] += 1;
         if !stays {
             dropped[place] += 1;

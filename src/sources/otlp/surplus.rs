@@ -1,21 +1,28 @@
 //! Which attributes are left out where there are too many.
 
+use std::collections::BinaryHeap;
+
 use crate::model::otlp::KeyValue;
 
-/// Tells of each key in turn whether its attribute stays, where `max` may: those without a number in it before those with one,
-/// and those with a lower one first.
+/// Returns the places of the attributes that stay, where `max` may, in order: those without a number in their key before those
+/// with one, and those with a lower one first. A number is one between dots.
 ///
 /// What makes spans have so many is a conversation laid out flat, a key for each part of each message
-/// (`llm.input_messages.812.message.role`). What names the model and counts its tokens often stands behind that.
-pub(super) fn staying<'a>(keys: impl Iterator<Item = &'a [u8]>, max: usize) -> Vec<bool> {
-    let mut ranks: Vec<(u64, usize)> = keys.enumerate().map(|(place, key)| (rank(key), place)).collect();
-    let mut staying = vec![true; ranks.len()];
-    if max < ranks.len() {
-        let (_, _, beyond) = ranks.select_nth_unstable(max);
-        beyond.iter().for_each(|(_, place)| staying[*place] = false);
-        staying[ranks[max].1] = false;
+/// (`llm.input_messages.812.message.role`). What names the model and counts its tokens often stands behind that. However many
+/// there are, no more than `max` places are held.
+pub(super) fn staying<'a>(keys: impl Iterator<Item = &'a [u8]>, max: usize) -> Vec<usize> {
+    let mut first: BinaryHeap<(u64, usize)> = BinaryHeap::new();
+    for (place, key) in keys.enumerate() {
+        let ranked = (rank(key), place);
+        if first.len() < max {
+            first.push(ranked);
+        } else if let Some(mut last) = first.peek_mut().filter(|last| **last > ranked) {
+            *last = ranked;
+        }
     }
-    staying
+    let mut places: Vec<usize> = first.into_iter().map(|(_, place)| place).collect();
+    places.sort_unstable();
+    places
 }
 
 /// Returns 0 for a key without a number, else one more than the first one.
@@ -30,8 +37,10 @@ pub(super) fn hold_to(attributes: &mut Vec<KeyValue>, max: usize, dropped: &mut 
     if surplus == 0 {
         return false;
     }
-    let mut staying = staying(attributes.iter().map(|attribute| attribute.key.as_bytes()), max).into_iter();
-    attributes.retain(|_| staying.next().unwrap_or(false));
+    let staying = staying(attributes.iter().map(|attribute| attribute.key.as_bytes()), max);
+    let mut places = staying.into_iter().peekable();
+    let mut place = 0..;
+    attributes.retain(|_| place.next().is_some_and(|place| places.next_if_eq(&place).is_some()));
     *dropped = dropped.saturating_add(u32::try_from(surplus).unwrap_or(u32::MAX));
     true
 }
@@ -42,7 +51,7 @@ mod tests {
 
     fn kept<'a>(keys: &[&'a str], max: usize) -> Vec<&'a str> {
         let staying = staying(keys.iter().map(|key| key.as_bytes()), max);
-        keys.iter().zip(staying).filter(|(_, stays)| *stays).map(|(key, _)| *key).collect()
+        staying.into_iter().map(|place| keys[place]).collect()
     }
 
     #[test]

@@ -243,9 +243,17 @@ pub(super) fn is_wanted(layout: &Layout) -> bool {
 pub fn rebuild(layout: &Layout, mut progress: impl FnMut(Reached)) -> Result<u64> {
     layout.read()?;
     let mut database = match remove(layout) {
-        Err(error) if error.is_in_use() => Database::open(layout)?.emptied()?,
+        Err(error) if error.is_in_use() => match Database::open(layout).and_then(Database::emptied) {
+            // Nobody can read on in it: whoever has it open is about to let go.
+            Err(DatabaseError::Damaged(_)) => {
+                remove_file(&path(layout), LONG_PATIENCE)?;
+                Database::open(layout)?
+            }
+            emptied => emptied?,
+        },
         removed => removed.and_then(|()| Database::open(layout))?,
     };
+    database.connection.busy_timeout(LONG_PATIENCE)?;
     loop {
         let reached = database.catch_up(Duration::from_millis(100))?;
         progress(reached);
@@ -298,11 +306,18 @@ pub fn whole(reader: &FilesReader, depth: Depth, progress: &mut dyn FnMut(Progre
         return temporary(reader, depth, progress);
     }
     let mut own = || {
-        let mut database = Database::open(layout)?;
-        database.connection.busy_timeout(LONG_PATIENCE)?;
-        database.complete_runs(progress)?;
-        database.complete_to(depth, reader, progress)?;
-        Ok(database)
+        for _ in 0..TRIES {
+            let mut database = Database::open(layout)?;
+            database.connection.busy_timeout(LONG_PATIENCE)?;
+            let identity = database.identity()?;
+            database.complete_runs(progress)?;
+            database.complete_to(depth, reader, progress)?;
+            if database.identity()? == identity {
+                return Ok(database);
+            }
+            // It was new, or another process has made it anew meanwhile.
+        }
+        Err(io::Error::from(io::ErrorKind::WouldBlock).into())
     };
     let opened = match own() {
         Err(DatabaseError::Damaged(_)) => remove(layout).and_then(|()| own()),
@@ -363,11 +378,20 @@ pub(super) fn ask(layout: &Layout, ask: impl Fn(&Database) -> Result<Found>) -> 
 /// The same, with so many bytes of the file in memory at most.
 fn ask_within(layout: &Layout, mapped: i64, ask: impl Fn(&Database) -> Result<Found>) -> Option<Found> {
     let once = || {
-        let mut database = Database::open(layout)?.with_mapped(mapped)?;
-        let reached = database.catch_up(MOMENT)?;
-        let identity = database.identity()?;
-        let found = if reached.is_whole { Some(ask(&database)?) } else { None };
-        Ok(if database.identity()? == identity { found } else { None })
+        for _ in 0..TRIES {
+            let mut database = Database::open(layout)?.with_mapped(mapped)?;
+            let identity = database.identity()?;
+            let reached = database.catch_up(MOMENT)?;
+            if !reached.is_whole {
+                break;
+            }
+            let found = ask(&database)?;
+            if database.identity()? == identity {
+                return Ok(Some(found));
+            }
+            // It was new, or another process has made it anew meanwhile.
+        }
+        Ok(None)
     };
     match once() {
         Err(DatabaseError::Damaged(_)) => {
@@ -388,20 +412,22 @@ pub(super) fn catch_up(layout: &Layout) {
 }
 
 fn remove(layout: &Layout) -> Result<()> {
-    remove_file(&path(layout))
+    remove_file(&path(layout), PATIENCE)
 }
 
 /// Deletes a database with what SQLite may have put beside it, unless it stays in use.
-fn remove_file(path: &Path) -> Result<()> {
-    if !path.exists() {
-        return Ok(());
-    }
-    let _using = Using::none(path, PATIENCE)?;
-    // The database last: what stands beside none is nobody's.
-    for end in ["-journal", "-wal", "-shm", ""] {
+fn remove_file(path: &Path, patience: Duration) -> Result<()> {
+    let files = ["", "-journal", "-wal", "-shm"].map(|end| {
         let mut name = path.as_os_str().to_owned();
         name.push(end);
-        match std::fs::remove_file(name) {
+        PathBuf::from(name)
+    });
+    if !files.iter().any(|file| file.exists()) {
+        return Ok(());
+    }
+    let _using = Using::none(path, patience)?;
+    for file in files {
+        match std::fs::remove_file(file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
@@ -410,7 +436,7 @@ fn remove_file(path: &Path) -> Result<()> {
 }
 
 /// Opens a database, made empty if it is not there, for its owner alone.
-fn open_file(path: &Path) -> Result<(Connection, Using)> {
+fn open_file(path: &Path) -> Result<(Using, Connection)> {
     let using = Using::of(path)?;
     // SQLite would let everybody read it.
     let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
@@ -419,7 +445,8 @@ fn open_file(path: &Path) -> Result<(Connection, Using)> {
     {
         return Err(error.into());
     }
-    Ok((Connection::open(path)?, using))
+    let connection = Connection::open(path)?;
+    Ok((using, connection))
 }
 
 /// Makes the tables of an empty database. Returns whether it did.
@@ -488,10 +515,10 @@ impl Database {
     /// Makes one that nobody else sees and that is gone with this value, where the store's own cannot be used.
     fn temporary(layout: &Layout) -> Result<Self> {
         // Without a name it is a file where it gets large.
-        Self::of((Connection::open("")?, Using::ALONE), layout)
+        Self::of((Using::ALONE, Connection::open("")?), layout)
     }
 
-    fn of((mut connection, using): (Connection, Using), layout: &Layout) -> Result<Self> {
+    fn of((using, mut connection): (Using, Connection), layout: &Layout) -> Result<Self> {
         connection.busy_timeout(PATIENCE)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
         connection.pragma_update(None, "mmap_size", MMAP_BYTES)?;

@@ -415,10 +415,11 @@ impl RunState {
 
     /// Finds calls of which a layer tells without the answer's id, deeper in the tree than the client that tells them, too, and whose
     /// request falls into the layer's time: what reads a stream may have no place below it. They used the same, or both failed.
-    /// A client that failed may know nothing of its server, and is known by the kind of its span.
+    /// A client that failed may know nothing of its server, and is known by the kind of its span where the layer is none of that kind.
+    /// Of one without a parent that failed nothing is known but its time: it takes most of the layer's.
     fn further_up(&self, copies: &HashMap<usize, usize>, around: &IdSet<SpanId>) -> Vec<(usize, usize)> {
-        let knows_server = |facts: &StepFacts| facts.is_at_wire || facts.is_client || facts.response_id.is_some();
-        let is_client = |facts: &StepFacts| !facts.is_relayed && knows_server(facts);
+        let knows_server = |facts: &StepFacts| facts.is_at_wire || facts.response_id.is_some();
+        let is_failed_client = |facts: &StepFacts| facts.is_client && is_failure(facts.status) && !knows_server(facts);
         let is_layer =
             |step: &Step| !step.facts.is_relayed && !knows_server(&step.facts) && !around.contains(&step.span_id);
         let is_one = |layer: &Step, client: &Step| {
@@ -433,9 +434,21 @@ impl RunState {
                     .zip(layer.ended_at)
                     .is_some_and(|(inner, outer)| inner.0 <= outer.0.saturating_add(TICK))
                 && client.parent != layer.parent
-                && client.parent.is_none_or(|parent| self.is_above(parent, layer))
+                && match client.parent {
+                    Some(parent) => self.is_above(parent, layer),
+                    None => !both_failed || is_most_of(client, layer),
+                }
         };
-        self.joined(copies, is_client, is_layer, |_| None, is_one, TICK)
+        let is_client = |facts: &StepFacts| !facts.is_relayed && knows_server(facts);
+        let mut found = self.joined(copies, is_client, is_layer, |_| None, is_one, TICK);
+        if self.steps.iter().any(|step| is_failed_client(&step.facts)) {
+            let known: HashMap<usize, usize> =
+                copies.iter().map(|(copy, of)| (*copy, *of)).chain(found.clone()).collect();
+            let is_client = |facts: &StepFacts| !facts.is_relayed && is_failed_client(facts);
+            let is_layer = |step: &Step| is_layer(step) && !is_failed_client(&step.facts);
+            found.extend(self.joined(&known, is_client, is_layer, |_| None, is_one, TICK));
+        }
+        found
     }
 
     /// Tells whether a span is above a step, and not too far.

@@ -16,6 +16,7 @@ fn state(told: &[Told]) -> RunState {
         facts.request_model = Some(format!("m{model}"));
         facts.response_id = (answer > 0).then(|| answer.to_string());
         let status = if is_failed { StepStatus::Error } else { StepStatus::Success };
+        facts.status = status;
         facts.tokens = (answer % 2 == 0).then(Tokens::default);
         state.steps.push(Step {
             step_id: place.to_string(),
@@ -279,7 +280,7 @@ fn copies_of(told: &[Told], change: &dyn Fn(usize, &mut Step, &mut StepFacts)) -
 #[test]
 fn a_client_further_up_whose_request_falls_into_the_layers_time_is_the_same_call() {
     // An application's step, a node below it, a layer's call below that, and the client's below the first.
-    let copies = |start: u64, length: u64, out: u64, parent: u64, is_failed: bool| {
+    let copies_by = |first_client: usize, start: u64, length: u64, out: u64, parent: u64, is_failed: bool| {
         let layer = (false, 0, 10, 8, 0, is_failed);
         let client = (false, 0, start, length, u8::from(!is_failed), is_failed);
         copies_of(&[(false, 0, 0, 8, 0, false), (false, 0, 1, 8, 0, false), layer, client], &|place, step, facts| {
@@ -288,7 +289,7 @@ fn a_client_further_up_whose_request_falls_into_the_layers_time_is_the_same_call
                 step.ended_at = Some(UnixNanos(100));
             }
             // One that failed knows nothing of its server.
-            (facts.is_at_wire, facts.is_client) = (place == 3 && !is_failed, place == 3);
+            (facts.is_at_wire, facts.is_client) = (place == 3 && !is_failed, place >= first_client);
             facts.tokens = match place {
                 2 if !is_failed => used(7, 3),
                 3 if !is_failed => used(7, out),
@@ -298,7 +299,9 @@ fn a_client_further_up_whose_request_falls_into_the_layers_time_is_the_same_call
             step.parent = (parents[place] > 0).then(|| SpanId(parents[place].to_be_bytes()));
         })
     };
+    let copies = |start, length, out, parent, is_failed| copies_by(3, start, length, out, parent, is_failed);
     assert_eq!(copies(12, 4, 3, 1, false), [(2, 3)]);
+    assert_eq!(copies_by(2, 12, 4, 3, 1, false), [(2, 3)], "a layer whose span is a client's, too");
     assert_eq!(copies(12, 4, 3, 1, true), [(3, 2)]);
     assert_eq!(copies(12, 4, 3, 0, true), [(3, 2)], "a client without a parent");
     // It used something else, was at another time, or is below another step.

@@ -82,7 +82,12 @@ fn keep_the_rest(layout: &Layout, with_texts: bool, mut goes_on: impl FnMut() ->
     }
     let mut database = Database::open(layout)?.with_mapped(MAPPED)?;
     if !with_texts || !text::is_allowed(layout)? {
-        text::remove(layout)?;
+        // Who searches in it at this moment lets the next one delete it.
+        if let Err(error) = text::remove(layout)
+            && !error.is_in_use()
+        {
+            return Err(error);
+        }
         let reader = FilesReader::of(layout.clone())?;
         while database.catch_up_steps(&reader, GLIMPSE)?.left > 0 && goes_on() {}
         return Ok(());

@@ -95,7 +95,7 @@ pub fn is_allowed(layout: &Layout) -> std::result::Result<bool, StoreError> {
 ///
 /// When the file cannot be deleted.
 pub fn remove(layout: &Layout) -> Result<()> {
-    super::remove_file(&path(layout))
+    super::remove_file(&path(layout), super::PATIENCE)
 }
 
 /// Opens the texts of a store and takes in all there is. `index` has to know all runs. Where the store's own cannot be
@@ -103,7 +103,7 @@ pub fn remove(layout: &Layout) -> Result<()> {
 fn whole(index: &Database, reader: &FilesReader, progress: &mut dyn FnMut(Progress)) -> Result<Texts> {
     let layout = reader.layout();
     let temporary = |progress: &mut dyn FnMut(Progress)| {
-        let mut texts = Texts::of((Connection::open("")?, Using::ALONE))?;
+        let mut texts = Texts::of((Using::ALONE, Connection::open("")?))?;
         texts.complete(index, reader, progress)?;
         Ok(texts)
     };
@@ -177,7 +177,7 @@ impl Texts {
         }
     }
 
-    fn of((mut connection, using): (Connection, Using)) -> Result<Self> {
+    fn of((using, mut connection): (Using, Connection)) -> Result<Self> {
         connection.busy_timeout(super::PATIENCE)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
         connection.pragma_update(None, "mmap_size", super::MMAP_BYTES)?;
