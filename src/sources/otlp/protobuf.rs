@@ -363,9 +363,13 @@ fn count_of(message: &[u8], field: u32) -> usize {
 /// Copies a message without what is beyond the bound of each of its `lists`: field, bound, and the field that counts
 /// what is missing. The first of them are attributes. `inner` may give other bytes for a member of one.
 fn cut(message: &[u8], lists: &[(u32, usize, u32)], out: &mut Vec<u8>, inner: impl Fn(u32, &[u8]) -> Option<Vec<u8>>) {
-    let keys = Fields::of(message).filter(|(number, _)| lists.first().is_some_and(|(field, _, _)| field == number));
-    let keys = keys.map(|(_, value)| if let Field::Bytes(attribute) = value { key_of(attribute) } else { b"" });
-    let mut staying = surplus::staying(keys, lists.first().map_or(0, |(_, max, _)| *max)).into_iter().peekable();
+    // Ranked only where some have to go, which is next to never.
+    let surplus = lists.first().filter(|(field, max, _)| count_of(message, *field) > *max);
+    let mut staying = surplus.map(|(field, max, _)| {
+        let keys = Fields::of(message).filter(|(number, _)| number == field);
+        let keys = keys.map(|(_, value)| if let Field::Bytes(attribute) = value { key_of(attribute) } else { b"" });
+        surplus::staying(keys, *max).into_iter().peekable()
+    });
     let mut seen = vec![0usize; lists.len()];
     let mut dropped = vec![0u64; lists.len()];
     for (number, value) in Fields::of(message) {
@@ -379,7 +383,10 @@ fn cut(message: &[u8], lists: &[(u32, usize, u32)], out: &mut Vec<u8>, inner: im
             put(out, number, value);
             continue;
         };
-        let stays = if place == 0 { staying.next_if_eq(&seen[0]).is_some() } else { seen[place] < lists[place].1 };
+        let stays = match &mut staying {
+            Some(staying) if place == 0 => staying.next_if_eq(&seen[0]).is_some(),
+            _ => seen[place] < lists[place].1,
+        };
         seen[place] += 1;
         if !stays {
             dropped[place] += 1;
