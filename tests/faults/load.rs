@@ -172,9 +172,10 @@ fn stored_in_a_second(monitor: SocketAddr, longest: Duration) -> Result<f64, Fai
 pub fn agree(store: &Path, seed: u64, ledger: &Ledger) -> Result<(), Failed> {
     let found = store::read(store)?;
     ledger.check(&found, seed)?;
-    let verified = store::runspan(store, &["verify"])?;
+    let verified = store::runspan(store, &["verify", "--json"])?;
     if !verified.status.success() {
-        return Err(format!("runspan verify: {}", String::from_utf8_lossy(&verified.stdout)).into());
+        let report: Json = serde_json::from_slice(&verified.stdout)?;
+        return Err(format!("runspan verify: {}", report["problems"]).into());
     }
     let mut listed: Vec<Json> = json(store, &["list", "--kind", "agent", "--limit", "0", "--json"])?;
     if listed.len() != found.runs.len() {

@@ -77,10 +77,12 @@ impl FilesWriter {
     }
 
     /// Writes small runs that come whole into packs, many to a file. They are there once
-    /// [`write_held`](RunWriter::write_held) says so.
+    /// [`write_held`](RunWriter::write_held) says so. What a dead writer left of a pack goes.
     #[cfg(any(feature = "server", test))]
     #[must_use]
     pub(crate) fn with_packs(self) -> Self {
+        let (packs, fs) = self.layout.packs();
+        packs.remove_unfinished(fs);
         let packer = Some(packs::Packer::new(self.writer).with_line());
         Self { packer, ..self }
     }

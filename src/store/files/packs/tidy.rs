@@ -176,6 +176,12 @@ impl Packs {
         Ok(found.map(|(path, ..)| path).collect())
     }
 
+    /// Takes these away. What cannot be deleted stays: nothing reads it.
+    pub fn remove_unfinished(&self, fs: &dyn Fs) {
+        let unfinished = self.unfinished(fs).unwrap_or_default();
+        unfinished.iter().for_each(|path| drop(fs.remove_file(path)));
+    }
+
     /// Takes these away, and packs on the way out. One of them stays while `told` has a run of it that is nowhere: it is the note of what is
     /// left to do.
     pub fn sweep(

@@ -68,8 +68,6 @@ enum Cure {
     Bury,
     /// Write a pack anew.
     Pack(RunId),
-    /// Take away what a dead process left of a pack.
-    PackLeftover,
     /// Delete tombstones whose pack is missing.
     Orphan,
     /// Take away an empty folder that stands where a packed run's would.

@@ -4,7 +4,7 @@ use std::io;
 
 use super::super::layout::Layout;
 use super::super::packs::Damage;
-use super::{Cure, Problem, Report};
+use super::{Cure, Problem, Report, within};
 use crate::model::id::IdSet;
 use crate::model::{RunId, RunKind};
 use crate::store::StoreError;
@@ -16,15 +16,16 @@ pub(super) fn check(layout: &Layout, report: &mut Report) -> Result<(), StoreErr
         let mut found = Vec::new();
         found.extend(unreadable(layout)?);
         found.extend(damaged(layout)?);
-        found.extend(packs.unfinished(fs)?.into_iter().map(|path| {
-            let what = "it was left by a process that died while it wrote a pack".to_owned();
-            let todo = "nothing needs it: the next server or cleanup takes it away, or runspan verify --repair";
-            Problem::of_file(layout, &path, what, todo, Some(Cure::PackLeftover))
-        }));
         found.extend(hidden(layout)?);
-        Ok(found)
+        Ok((found, packs.unfinished(fs)?))
     })();
-    report.problems.extend(found.map_err(read)?);
+    let (found, unfinished) = found.map_err(read)?;
+    report.problems.extend(found);
+    // No damage: what was in it is in the journal still, or has its folder.
+    report.notes.extend(unfinished.iter().map(|path| {
+        let why = "was left by a process that died while it wrote a pack: nothing needs it, and the next server or cleanup takes it away";
+        format!("{} {why}", within(layout, path))
+    }));
     Ok(())
 }
 

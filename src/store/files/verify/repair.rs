@@ -44,7 +44,6 @@ pub fn repair(layout: &Layout, report: &Report) -> Vec<Repaired> {
             (Some(Cure::Database), _) => rebuild_database(layout),
             (Some(Cure::UnreadLines), _) => blank_unread(layout),
             (Some(Cure::Pack(pack)), _) => rewrite(layout, pack),
-            (Some(Cure::PackLeftover), _) => sweep(layout),
             (Some(Cure::Nowhere), _) => note_removed(layout),
             (Some(Cure::Orphan), _) => remove_orphan(layout, &problem.file),
             (Some(Cure::Bury), Some(run)) => bury(layout, run),
@@ -67,7 +66,7 @@ fn in_order(problems: &[Problem]) -> Vec<&Problem> {
     ordered.sort_by_key(|problem| match problem.cure {
         Some(Cure::CutLog | Cure::Bury | Cure::EmptyFolder) | None => 0,
         Some(Cure::Summary | Cure::UnreadLines | Cure::Pack(_)) => 1,
-        Some(Cure::IndexLine | Cure::PackLeftover | Cure::Nowhere) => 2,
+        Some(Cure::IndexLine | Cure::Nowhere) => 2,
         Some(Cure::Database | Cure::Orphan) => 3,
     });
     ordered
@@ -114,17 +113,6 @@ fn rewrite(layout: &Layout, pack: RunId) -> Outcome {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok("the pack has gone meanwhile".to_owned()),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Takes away what dead processes left of packs.
-fn sweep(layout: &Layout) -> Outcome {
-    let (packs, fs) = layout.packs();
-    let told_of = Lines::read(layout, &mut Vec::new()).map_err(told)?.runs().collect();
-    packs.sweep(fs, &told_of, |run| layout.has_folder(run)).map_err(|error| error.to_string())?;
-    match packs.unfinished(fs).map_err(|error| error.to_string())?.is_empty() {
-        true => Ok("what was left of a pack in the making is gone".to_owned()),
-        false => Err("it could not be deleted".to_owned()),
     }
 }
 
