@@ -205,17 +205,34 @@ impl FileBounds {
             let given = mib(&format!("bounds.{key}"), given.map(|mib| mib as u64))?;
             Ok::<_, String>(given.map_or(default, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)))
         };
-        let seconds = |given: Option<u64>, default| given.map_or(default, Duration::from_secs);
+        let some = |key: &str, given: Option<u64>| match given {
+            Some(0) => Err(format!("serve.bounds.{key}: with 0 nothing would be taken")),
+            given => Ok(given),
+        };
+        let number = |key: &str, given: Option<usize>, default: usize| {
+            let given = some(key, given.map(|number| number as u64))?;
+            Ok::<_, String>(given.map_or(default, |number| usize::try_from(number).unwrap_or(usize::MAX)))
+        };
+        let seconds =
+            |key: &str, given, default| Ok::<_, String>(some(key, given)?.map_or(default, Duration::from_secs));
         let mut limits = defaults.limits;
-        limits.spans = self.spans.unwrap_or(limits.spans);
-        Ok(Bounds {
+        limits.spans = number("spans", self.spans, limits.spans)?;
+        let bounds = Bounds {
             request_bytes: bytes("request_mib", self.request_mib, defaults.request_bytes)?,
             memory_bytes: bytes("memory_mib", self.memory_mib, defaults.memory_bytes)?,
-            connections: self.connections.unwrap_or(defaults.connections),
-            head_limit: seconds(self.head_s, defaults.head_limit),
-            body_limit: seconds(self.body_s, defaults.body_limit),
+            connections: number("connections", self.connections, defaults.connections)?,
+            head_limit: seconds("head_s", self.head_s, defaults.head_limit)?,
+            body_limit: seconds("body_s", self.body_s, defaults.body_limit)?,
             limits,
-        })
+        };
+        if bounds.request_bytes > bounds.memory_bytes {
+            let [request, memory] = [bounds.request_bytes, bounds.memory_bytes].map(|bytes| bytes >> 20);
+            return Err(format!(
+                "serve.bounds.memory_mib: all requests have {memory} MiB, and one may have {request} (request_mib), which would be put \
+                 off for ever"
+            ));
+        }
+        Ok(bounds)
     }
 }
 
@@ -269,6 +286,19 @@ serve:
         )
         .unwrap();
         insta::assert_compact_debug_snapshot!(settings, @r#"Settings { store: Some("runs"), otlp_grpc: 127.0.0.1:14317, otlp_http: 127.0.0.1:14318, http: [::1]:14319, insecure_bind: false, hosts: ["bridge"], durability: Process, content: Full, silence: 60s, drain: 5s, forward: [Target { signal: Traces, endpoint: "http://a:4318/v1/traces", protocol: HttpProtobuf, headers: [], timeout: 10s, compression: None, tls: TlsFiles { ca: None, client_certificate: None, client_key: None }, own_metrics: false }, Target { signal: Traces, endpoint: "https://b/v1/traces", protocol: HttpProtobuf, headers: ["authorization"], timeout: 250ms, compression: Gzip, tls: TlsFiles { ca: Some("/etc/my ca.pem"), client_certificate: None, client_key: None }, own_metrics: true }], is_offline: false, forward_keep: Keep { rules: Some(Rules { errors: true, cost_over: Some(NanoUsd(500000000)), slower_than: None, rest: Ratio { bound: 0 } }) }, journal_bytes: 67108864, bounds: Bounds { request_bytes: 8388608, memory_bytes: 33554432, connections: 10, head_limit: 1s, body_limit: 2s, limits: Limits { spans: 1000, attributes: 4096, events: 4096, links: 1024, values: 262144, span_bytes: 12582912 } } }"#);
+    }
+
+    #[test]
+    fn bounds_that_would_let_nothing_through_are_refused() {
+        for key in ["connections", "spans", "head_s", "body_s", "request_mib", "memory_mib"] {
+            let why = Settings::from_yaml(&format!("serve: {{bounds: {{{key}: 0}}}}"));
+            assert!(why.unwrap_err().starts_with(&format!("serve.bounds.{key}: ")), "{key}");
+        }
+        assert_eq!(
+            Settings::from_yaml("serve: {bounds: {memory_mib: 32}}").unwrap_err(),
+            "serve.bounds.memory_mib: all requests have 32 MiB, and one may have 64 (request_mib), which would be put off for ever"
+        );
+        assert!(Settings::from_yaml("serve: {bounds: {memory_mib: 64, connections: 1}}").is_ok());
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use hyper::Version;
 use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::http::uri::Authority;
 
@@ -11,10 +12,20 @@ use super::answer::{Problem, Refusal};
 /// Checks `Host` and `Origin`. `hosts`: further names of this server.
 ///
 /// A page that has its own name point to this machine sends that name as `Host`; an address as such cannot be made to
-/// point elsewhere, so any is taken. A request without one comes from no browser.
-pub(super) fn check(headers: &HeaderMap, authority: Option<&Authority>, hosts: &[String]) -> Result<(), Refusal> {
-    let host = authority.map(|authority| Ok(authority.as_str())).or_else(|| headers.get(HOST).map(text));
-    if let Some(host) = host {
+/// point elsewhere, so any is taken. A request of HTTP/1.1 has just one (RFC 9112, 3.2).
+pub(super) fn check(
+    version: Version,
+    headers: &HeaderMap,
+    authority: Option<&Authority>,
+    hosts: &[String],
+) -> Result<(), Refusal> {
+    let given = headers.get_all(HOST);
+    let count = given.iter().count();
+    if count > 1 || (count == 0 && version == Version::HTTP_11) {
+        let why = format!("the request has {count} Host headers and not one");
+        return Err(Refusal::new(Problem::Malformed, why));
+    }
+    for host in authority.map(|authority| Ok(authority.as_str())).into_iter().chain(given.iter().map(text)) {
         let host = host?;
         if !is_ours(name_of(host), hosts) {
             let host: String = host.chars().take(80).collect();
@@ -36,6 +47,12 @@ pub(super) fn check(headers: &HeaderMap, authority: Option<&Authority>, hosts: &
         return Err(Refusal::new(Problem::Foreign, "requests of pages of other sites are not taken".to_owned()));
     }
     Ok(())
+}
+
+/// Tells whether a text may be the name in a `Host`.
+pub(super) fn is_name(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    !text.is_empty() && text.bytes().all(is_part)
 }
 
 fn text(value: &HeaderValue) -> Result<&str, Refusal> {
@@ -71,7 +88,40 @@ mod tests {
         let headers = pairs
             .iter()
             .map(|(key, value)| (hyper::header::HeaderName::from_static(key), HeaderValue::from_static(value)));
-        check(&headers.collect(), None, &["bridge".to_owned()]).err().map(|refusal| refusal.problem)
+        let (headers, hosts) = (headers.collect(), ["bridge".to_owned()]);
+        check(Version::HTTP_10, &headers, None, &hosts).err().map(|refusal| refusal.problem)
+    }
+
+    #[test]
+    fn a_request_of_http_1_1_names_one_host_and_whatever_names_one_is_looked_at() {
+        let checked = |version, hosts: &[&'static str], authority: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.extend(hosts.iter().map(|host| (HOST, HeaderValue::from_static(host))));
+            let authority = authority.map(Authority::from_static);
+            check(version, &headers, authority.as_ref(), &[]).err().map(|refusal| refusal.problem)
+        };
+        let (one, two, local) = (Version::HTTP_11, Version::HTTP_2, Some("localhost:4318"));
+        assert_eq!(checked(one, &["localhost"], None), None);
+        assert_eq!(checked(one, &[], None), Some(Problem::Malformed));
+        assert_eq!(checked(one, &["localhost", "evil.example"], None), Some(Problem::Malformed));
+        assert_eq!(checked(one, &["evil.example"], local), Some(Problem::WrongHost));
+        assert_eq!(checked(two, &[], local), None);
+        assert_eq!(checked(two, &[], Some("evil.example")), Some(Problem::WrongHost));
+    }
+
+    #[test]
+    fn a_name_has_neither_scheme_nor_port_nor_path() {
+        for (text, expected) in [
+            ("bridge", true),
+            ("my_bridge-2.example.", true),
+            ("http://bridge", false),
+            ("bridge:4318", false),
+            ("bridge/", false),
+            ("*", false),
+            ("", false),
+        ] {
+            assert_eq!(is_name(text), expected, "{text}");
+        }
     }
 
     #[test]

@@ -52,7 +52,7 @@ async fn export(
     body: &mut Incoming,
     encoding: Option<Encoding>,
 ) -> Result<Taken, Refusal> {
-    guard::check(&head.headers, head.uri.authority(), &shared.hosts)?;
+    guard::check(head.version, &head.headers, head.uri.authority(), &shared.hosts)?;
     let path = head.uri.path();
     if !matches!(path, "/v1/traces" | "/v1/logs" | "/v1/metrics") {
         let path: String = path.chars().take(80).collect();
@@ -136,7 +136,8 @@ fn refused(refusal: &Refusal, encoding: Encoding) -> Answer {
 
 /// Answers on the port for people and monitors.
 pub(super) async fn health(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answer, Infallible> {
-    if let Err(refusal) = guard::check(request.headers(), request.uri().authority(), &shared.hosts) {
+    let checked = guard::check(request.version(), request.headers(), request.uri().authority(), &shared.hosts);
+    if let Err(refusal) = checked {
         shared.count_refusal(refusal.problem);
         return Ok(refused(&refusal, Encoding::Json));
     }

@@ -37,7 +37,9 @@ pub(super) fn received(body: &[u8], signal: Signal, limits: &Limits) -> Result<R
     let mut names = Names::default();
     let mut place = 0;
     let [outer, inner, innermost] = names_of(signal);
-    for of_resource in list(&members(text, "it")?, outer, &mut names)? {
+    let whole = members(text, "it")?;
+    check_signal(&whole, outer)?;
+    for of_resource in list(&whole, outer, &mut names)? {
         let members_of_resource = members(of_resource.get(), outer)?;
         let path = format!("{outer}.resource");
         let mut resource: Resource = one(&members_of_resource, "resource", &path, &mut names)?;
@@ -64,6 +66,20 @@ pub(super) fn received(body: &[u8], signal: Signal, limits: &Limits) -> Result<R
     received.warnings.extend(names.warning());
     received.warn_of_cuts(limits);
     Ok(received)
+}
+
+/// Refuses what was sent to the wrong place: names that are not known are passed over, and it would seem to have been taken.
+fn check_signal(members: &Members<'_>, own: &str) -> Result<(), BadBody> {
+    const PLACES: [(&str, &str); 3] =
+        [("resourceSpans", "/v1/traces"), ("resourceLogs", "/v1/logs"), ("resourceMetrics", "/v1/metrics")];
+    let has = |name: &str| members.iter().any(|(key, _)| camel(key) == name);
+    match PLACES.iter().find(|(name, _)| *name != own && has(name)) {
+        Some((other, place)) if !has(own) => {
+            let why = format!("it has {other:?} and no {own:?}, and belongs to {place}");
+            Err(malformed("it", &why))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn take(

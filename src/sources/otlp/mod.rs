@@ -319,6 +319,28 @@ mod tests {
         received(&body, Signal::Traces, encoding, limits).unwrap()
     }
 
+    #[test]
+    fn what_is_sent_to_the_place_of_another_signal_is_refused() {
+        let told = |body: &str, signal| {
+            received(body.as_bytes(), signal, Encoding::Json, &Limits::default())
+                .map(drop)
+                .map_err(|bad| bad.to_string())
+        };
+        let begin = "the body is not an OTLP export request in JSON: it: it has ";
+        assert_eq!(
+            told(r#"{"resource_spans":[]}"#, Signal::Logs),
+            Err(format!("{begin}\"resourceSpans\" and no \"resourceLogs\", and belongs to /v1/traces"))
+        );
+        assert_eq!(
+            told(r#"{"resourceLogs":[]}"#, Signal::Traces),
+            Err(format!("{begin}\"resourceLogs\" and no \"resourceSpans\", and belongs to /v1/logs"))
+        );
+        // What a later version adds is passed over, and so is an empty request.
+        for body in ["{}", r#"{"resourceProfiles":[]}"#, r#"{"resourceSpans":null,"resourceMetrics":[]}"#] {
+            assert_eq!(told(body, Signal::Traces), Ok(()), "{body}");
+        }
+    }
+
     fn of_times(start: u64, end: u64) -> Span {
         Span {
             trace_id: vec![1; 16],
