@@ -5,6 +5,7 @@
 //! `src/conventions/prices`, and only the section of a provider that was seen is decoded. The arithmetic stays the crate's.
 
 mod look_up;
+mod own;
 mod table;
 mod usage;
 
@@ -18,13 +19,15 @@ use super::facts;
 use super::normalize::{Draft, canonical_provider, member};
 use crate::conventions::dialects::{CostName, REPORTED_COSTS};
 use crate::conventions::{names, providers};
-use crate::error::with_causes;
 use crate::model::id::IdMap;
 use crate::model::otlp::{Span, Value};
 use crate::model::record::{Record, RecordKind};
 use crate::model::{CostSource, NanoUsd, StepKind, StepStatus, Tokens, UnixNanos};
+use crate::store::files::layout::Layout;
+use crate::telemetry::warn;
 
 pub use look_up::{ModelPrices, ProviderPrices, Rates, UnitRate};
+use own::{OwnPrices, Watch};
 use table::{Section, Sections, TABLE_VERSION};
 
 /// Prices model calls. Cheap to make: price data is decoded when a provider is first seen.
@@ -32,6 +35,8 @@ use table::{Section, Sections, TABLE_VERSION};
 pub struct Pricer {
     /// The user's own prices, asked first.
     own: Option<Arc<OwnPrices>>,
+    /// Where they are, of a store's: they may change while it is open.
+    watch: Option<Watch>,
     /// The table's sections as text, by provider.
     sections: Option<Sections>,
     /// Decoded sections, by provider; `None` for one that could not be decoded.
@@ -69,28 +74,6 @@ impl fmt::Display for PricesError {
 }
 
 impl std::error::Error for PricesError {}
-
-#[derive(Debug)]
-struct OwnPrices {
-    name: String,
-    text: String,
-    section: Section,
-    /// Ids of its providers.
-    providers: Vec<String>,
-}
-
-impl OwnPrices {
-    /// Prices a call by a provider's id, else by the address, else by what the file says of models' names.
-    fn price(&self, call: &Call<'_>, provider: Option<&str>) -> Option<Priced> {
-        let request = price_request(call, provider);
-        let by = |request: PriceRequest<'_>| {
-            let price = self.section.calculator.calculate(&request).ok()?;
-            Some(Priced::by(&self.name, &self.section, call.usage, price))
-        };
-        let url = call.address.filter(|_| provider.is_none()).map(|address| format!("https://{address}"));
-        url.as_deref().and_then(|url| by(request.clone().with_provider_api_url(url))).or_else(|| by(request))
-    }
-}
 
 /// What is needed to price one call.
 #[derive(Clone, Copy)]
@@ -132,35 +115,33 @@ impl Pricer {
     /// `name` stands for the file in what is stored about a cost. Prices of units that do not exist are an error: they
     /// would make calls look free.
     pub fn with_own_prices(name: impl Into<String>, json: impl Into<String>) -> Result<Self, PricesError> {
-        let (name, text) = (name.into(), json.into());
-        let section = Section::decode(&text).map_err(|error| with_causes(&error));
-        match section.and_then(|section| table::check(&text).map(|()| section)) {
-            Ok(section) => {
-                let providers = table::listings_of(&text).map(|listing| listing.id).collect();
-                let own = Some(Arc::new(OwnPrices { name, text, section, providers }));
-                Ok(Self { own, ..Self::default() })
-            }
-            Err(why) => Err(PricesError { name, why }),
-        }
+        let own = Some(Arc::new(OwnPrices::read(name.into(), json.into())?));
+        Ok(Self { own, ..Self::default() })
     }
 
     /// Makes one that asks the same prices, for another thread: the user's own are not read again.
     pub(crate) fn another(&self) -> Self {
-        Self { own: self.own.clone(), ..Self::default() }
+        Self { own: self.own.clone(), watch: self.watch.clone(), ..Self::default() }
     }
 
-    /// Makes the pricer of a store: with the user's own prices where it has some.
+    /// Makes the pricer of a store: with the user's own prices where it has some, and as these change.
     ///
     /// Prices that cannot be read are told, and cost nothing but themselves.
-    pub fn of_store(layout: &crate::store::files::layout::Layout) -> (Self, Option<String>) {
-        let own = match layout.own_prices() {
-            Ok(None) => return (Self::new(), None),
-            Ok(Some(json)) => Self::with_own_prices("prices.json", json).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
+    pub fn of_store(layout: &Layout) -> (Self, Option<String>) {
+        let (watch, own) = Watch::begin(layout);
+        let (own, bad) = match own {
+            Ok(own) => (own, None),
+            Err(why) => (None, Some(format!("{why}; using the table"))),
         };
-        match own {
-            Ok(pricer) => (pricer, None),
-            Err(why) => (Self::new(), Some(format!("{}: {why}; using the table", layout.prices_file().display()))),
+        (Self { own, watch: Some(watch), ..Self::default() }, bad)
+    }
+
+    /// Takes up what the user's own prices are now, where they are a store's.
+    fn look_after_own(&mut self) {
+        match self.watch.as_mut().and_then(Watch::changed) {
+            Some(Ok(own)) => self.own = own,
+            Some(Err(why)) => warn(format_args!("{why}; the prices from before it was changed hold on")),
+            None => {}
         }
     }
 
@@ -228,6 +209,7 @@ impl Pricer {
         if usage.prompt.is_none() && usage.completion.is_none() {
             return None;
         }
+        self.look_after_own();
         let usage = usage::of_tokens(usage);
         self.quote_call(&Call { provider, address: None, model, usage: &usage, circumstances: &[], at }, true)
     }
@@ -241,6 +223,7 @@ impl Pricer {
         if !tells_tokens && !usage::counts_more_than_tokens(&usage) {
             return None;
         }
+        self.look_after_own();
         let provider = span.attr_str(names::PROVIDER);
         let circumstances = usage::circumstances_of(span);
         let model = |key| span.attr_str(key).filter(|model| !model.is_empty());
