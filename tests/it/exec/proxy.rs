@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Output;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use runspan::model::Tokens;
+use runspan::model::{StepStatus, Tokens};
 use serde_json::json;
 
 use super::{ended, err, exec, only_run, open, runs, steps, tempdir};
@@ -353,6 +353,26 @@ fn failures_come_through_as_they_are_and_show_in_the_run() {
     assert!(out(&output).starts_with(expected), "{}", out(&output));
     let error = steps(dir.path(), only_run(dir.path()).run_id)[1].error.clone().unwrap();
     assert_eq!(error.kind.as_deref(), Some("unreachable"));
+}
+
+#[test]
+fn an_answer_with_trailers_behind_it_is_whole() {
+    let answer = |_: &str, _: &[u8], stream: &mut dyn Write| {
+        let body = json!({"id": "chatcmpl-1", "object": "chat.completion", "model": "gpt-4o-mini",
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": "Yes."}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 6, "completion_tokens": 2, "total_tokens": 8}})
+        .to_string();
+        let head =
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n";
+        let whole = format!("{head}Trailer: X-Took\r\n\r\n{:x}\r\n{body}\r\n0\r\nX-Took: 1\r\n\r\n", body.len());
+        stream.write_all(whole.as_bytes()).unwrap();
+    };
+    let (dir, base) = (tempdir(), format!("http://{}/v1", serve(1, answer)));
+    let body = json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Rain?"}]}).to_string();
+    let output = ask(dir.path(), &[], &base, &["OPENAI_BASE_URL", "/chat/completions", &body]);
+    assert!(out(&output).starts_with("200 "), "{} {}", out(&output), err(&output));
+    let steps = steps(dir.path(), only_run(dir.path()).run_id);
+    assert_eq!((steps[1].status, steps[1].tokens.and_then(|tokens| tokens.total)), (StepStatus::Success, Some(8)));
 }
 
 #[test]

@@ -117,6 +117,10 @@ impl Body for Tee {
                 if let (Some(data), Some((copy, _))) = (frame.data_ref(), &mut self.watch) {
                     copy.add(data);
                 }
+                // Nothing comes behind trailers, and nobody asks for more.
+                if frame.is_trailers() {
+                    self.end(Ending::Whole);
+                }
             }
             Some(Err(error)) => self.end(Ending::Broken(super::with_causes(error))),
             None => self.end(Ending::Whole),
