@@ -108,6 +108,8 @@ impl RunState {
                 (place, around.into_iter().filter(is_other).collect())
             })
             .collect();
+        let holders = self.holders(&nested);
+        copies.extend(holders.iter().map(|(holder, last)| (*holder, *last)));
         let mut known_better: HashMap<usize, usize> = HashMap::default();
         for &(place, ref around) in &nested {
             for &outer in around {
@@ -119,9 +121,14 @@ impl RunState {
         }
         for (place, around) in nested {
             let same = |outer: &&usize| {
-                !known_better.contains_key(outer) && knowledge(&self.steps[**outer]) >= knowledge(&self.steps[place])
+                !known_better.contains_key(outer)
+                    && !holders.contains_key(outer)
+                    && knowledge(&self.steps[**outer]) >= knowledge(&self.steps[place])
             };
             let of = known_better.get(&place).or_else(|| around.iter().rfind(same));
+            if holders.contains_key(&place) {
+                continue;
+            }
             // One that is around the copy may be inside of what counts for it.
             if let Some(&of) = of.filter(|of| settled(&copies, **of) != place) {
                 copies.insert(place, of);
@@ -141,6 +148,37 @@ impl RunState {
             copies.insert(counted, client);
         }
         copies
+    }
+
+    /// Finds calls that are none but hold several, one after the other, which together used more than is told of it, with the last
+    /// of these: it tells of one of them, as a loop may of its last.
+    fn holders(&self, nested: &[(usize, Vec<usize>)]) -> HashMap<usize, usize> {
+        let mut inside: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (place, around) in nested {
+            if let Some(outer) = around.first() {
+                inside.entry(*outer).or_default().push(*place);
+            }
+        }
+        let last_held = |(outer, mut places): (usize, Vec<usize>)| {
+            let by_start = |place: &usize| (self.steps[*place].started_at, *place);
+            places.sort_unstable_by_key(by_start);
+            places.dedup();
+            let (holder, calls) = (&self.steps[outer], places.iter().map(|place| &self.steps[*place]));
+            let (told, each) = (used(holder)?, calls.clone().map(used).collect::<Option<Vec<_>>>()?);
+            let is_before = |pair: &[usize]| {
+                let (first, second) = (&self.steps[pair[0]], &self.steps[pair[1]]);
+                first.ended_at.is_some_and(|end| end.0 <= second.started_at.0.saturating_add(TICK))
+            };
+            let sum =
+                each.iter().fold((0u64, 0u64), |sum, one| (sum.0.saturating_add(one.0), sum.1.saturating_add(one.1)));
+            let is_part = sum.0 > told.0 && sum.1 > told.1 && each.iter().any(|one| *one != told);
+            let tells_cost = holder.facts.cost.is_none() || calls.clone().all(|call| call.facts.cost.is_some());
+            let is_holder =
+                holder.facts.response_id.is_none() && !holder.facts.is_at_wire && !is_failure(holder.status);
+            let is_one = places.len() > 1 && is_holder && is_part && tells_cost && places.windows(2).all(is_before);
+            places.last().filter(|_| is_one).map(|last| (outer, *last))
+        };
+        inside.into_iter().filter_map(last_held).collect()
     }
 
     /// Finds calls of which a copy knows how they ended, and the one that counts does not: by place, with the copy that knows most.

@@ -202,6 +202,41 @@ fn of_a_call_around_a_call_the_one_that_knows_more_counts() {
 }
 
 #[test]
+fn what_is_around_calls_of_which_it_tells_a_part_is_no_call() {
+    /// From when to when, and what it used.
+    type Call = (u64, u64, u64, u64);
+    let copies = |outer: Call, inner: &[Call], change: &dyn Fn(&mut StepFacts)| {
+        let calls: Vec<Call> = [outer].into_iter().chain(inner.iter().copied()).collect();
+        let mut state = state(&vec![(false, 0, 0, 0, 0, false); calls.len()]);
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        let top = state.steps[0].span_id;
+        for (place, (step, (start, end, prompt, completion))) in state.steps.iter_mut().zip(calls).enumerate() {
+            let at = |seconds: u64| UnixNanos(seconds * 1_000_000_000);
+            (step.started_at, step.ended_at) = (at(start), Some(at(end)));
+            let facts = std::sync::Arc::make_mut(&mut step.facts);
+            facts.tokens = Some(Tokens { prompt: Some(prompt), completion: Some(completion), ..Tokens::default() });
+            if place == 0 { change(facts) } else { step.parent = Some(top) }
+        }
+        let mut copies: Vec<_> = state.duplicates().into_iter().collect();
+        copies.sort_unstable();
+        copies
+    };
+    let rounds: [Call; 2] = [(1, 3, 100, 20), (4, 6, 150, 30)];
+    let same = |_: &mut StepFacts| ();
+    // It tells of the last one.
+    assert_eq!(copies((0, 7, 150, 30), &rounds, &same), [(0, 2)]);
+    // It tells of all of them, or of one answer that all are.
+    let all = [(1, 0), (2, 0)];
+    assert_eq!(copies((0, 7, 250, 50), &rounds, &same), all);
+    assert_eq!(copies((0, 7, 300, 50), &rounds, &same), all);
+    let told = copies((0, 7, 150, 30), &rounds, &|facts| facts.response_id = Some("a".to_owned()));
+    assert_eq!(told, all);
+    // Two layers that tell the same of it, one after the other, or of which one is there while the other is.
+    assert_eq!(copies((0, 7, 150, 30), &[(1, 3, 150, 30), (4, 6, 150, 30)], &same), all);
+    assert_eq!(copies((0, 7, 150, 30), &[(1, 5, 100, 20), (4, 6, 150, 30)], &same), all);
+}
+
+#[test]
 fn of_tries_that_are_around_each_other_none_is_the_other() {
     let mut state = state(&[(false, 0, 1, 5, 1, true), (false, 1, 2, 3, 3, true)]);
     state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
