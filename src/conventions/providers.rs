@@ -6,6 +6,7 @@
 /// what Traceloop, Spring AI, OpenInference and Genkit write, Vercel's SDK, Claude Code of its own provider, and MLflow, which
 /// takes the start of a model's name for it: with Bedrock a region.
 pub const CANONICAL: &[(&str, &str)] = &[
+    ("openai-chat", "openai"),
     ("vertex_ai", "gcp.vertex_ai"),
     ("gemini", "gcp.gemini"),
     ("az.ai.inference", "azure.ai.inference"),
@@ -85,6 +86,9 @@ pub const IN_MODELS: &[&str] = &[
 
 /// Providers that serve none but their own models, under canonical names. Their clients are used to call others.
 pub const WITH_OWN_MODELS: &[&str] = &["anthropic", "openai"];
+
+/// Who counts what was read from a cache, and written to it, beside the input and not in it.
+pub const COUNT_CACHE_APART: &[&str] = &["anthropic", "aws.bedrock"];
 
 /// What may stand before the vendor in a model's id of Amazon Bedrock: where a profile sends what it is asked.
 ///

@@ -420,7 +420,10 @@ impl Value {
     pub fn as_i64(&self) -> Option<i64> {
         match self {
             Self::Int(number) => Some(*number),
-            Self::String(text) => text.trim().parse().ok(),
+            Self::String(text) => {
+                let text = text.trim();
+                text.parse().ok().or_else(|| Self::Double(text.parse().ok()?).as_i64())
+            }
             // Beyond 2^53 a float no longer names one integer.
             Self::Double(number) if number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0 => {
                 Some(*number as i64)

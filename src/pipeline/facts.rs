@@ -3,6 +3,7 @@
 //! Reads canonical attributes only, so it works on a span on its way to the journal and on one read back from disk
 //! alike, whatever dialect it was written in.
 
+use crate::conventions::dialects::CLIENTS;
 use crate::conventions::names;
 use crate::model::budget::Budget;
 use crate::model::json_text::JsonText;
@@ -125,7 +126,7 @@ const SPAN_KIND_CLIENT: i32 = 3;
 
 impl StepFacts {
     /// Reads a normalized span. What the span does not say, the resource may: run, session and user.
-    pub fn of(span: &Span, resource: Option<&Resource>, _scope: Option<&Scope>) -> Self {
+    pub fn of(span: &Span, resource: Option<&Resource>, scope: Option<&Scope>) -> Self {
         let keys = KeyFilter::of(&span.attributes);
         let attr = |key| if keys.may_have(key) { span.attr(key) } else { None };
         let text = |key| attr(key).and_then(text_of).map(short);
@@ -153,7 +154,8 @@ impl StepFacts {
             tool_name,
             tool_call_id: text(names::TOOL_CALL_ID),
             is_at_wire: attr(names::HTTP_METHOD).or_else(|| attr(names::HTTP_STATUS_CODE)).is_some(),
-            is_client: span.kind == SPAN_KIND_CLIENT,
+            is_client: span.kind == SPAN_KIND_CLIENT
+                || scope.is_some_and(|scope| CLIENTS.contains(&scope.name.as_str())),
             is_relayed: attr(names::RELAYED) == Some(&Value::Bool(true)),
             provider: text(names::PROVIDER),
             request_model: text(names::REQUEST_MODEL),
@@ -433,7 +435,7 @@ fn text_of(value: &Value) -> Option<String> {
 }
 
 /// Reads a list of words: a list, a JSON array as text, or one word.
-fn words(value: Option<&Value>) -> Vec<String> {
+pub(super) fn words(value: Option<&Value>) -> Vec<String> {
     match value.map(Value::to_json) {
         Some(Json::Array(items)) => items
             .into_iter()

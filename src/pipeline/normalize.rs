@@ -104,6 +104,9 @@ fn normalize_as(record: &mut Record, dialects: Dialects<'_>, keys: KeyFilter) {
     for asked in dialects.iter().filter_map(|dialect| dialect.asked) {
         write_asked(&mut draft, asked);
     }
+    if dialects.iter().any(|dialect| dialect.names_itself) {
+        forget_service(&mut draft, &record.scope.name);
+    }
     write_host(&mut draft);
     write_bare_model(&mut draft);
     let kind = write_kind(&mut draft, dialects);
@@ -158,6 +161,22 @@ pub fn restore_original(span: &mut Span) {
 pub(crate) fn name_model(span: &mut Span, model: &str) {
     let mut draft = Draft::of(span);
     draft.set(names::REQUEST_MODEL, model);
+    draft.finish();
+}
+
+/// Puts another value under a key of a normalized span; what its maker had put there stays its original.
+pub(crate) fn write_in_place(span: &mut Span, key: &str, value: impl Into<Value>) {
+    let original_key = format!("{}{key}", names::ORIGINAL_PREFIX);
+    let is_added = |added: &Value| {
+        let Value::Array(added) = added else { return false };
+        added.values.iter().any(|added| added.value.as_ref().and_then(Value::as_str) == Some(key))
+    };
+    if span.attr(&original_key).is_some() || span.attr(names::ADDED).is_some_and(is_added) {
+        span.set_attr(key, value);
+        return;
+    }
+    let mut draft = Draft::of(span);
+    draft.set(key, value);
     draft.finish();
 }
 
@@ -255,6 +274,10 @@ fn is_written_in(dialect: &Dialect, record: &Record, keys: &KeyFilter) -> bool {
         }
         Detect::Scope(name) => scope.name == name,
         Detect::ScopePrefix(start) => scope.name.starts_with(start),
+        Detect::Called(part) => span.name.contains(part),
+        Detect::ScopeBy(name, key, word) => {
+            scope.name == name && record.resource.attr(key).and_then(Value::as_str) == Some(word)
+        }
         Detect::ScopeWith(name, start) => {
             scope.name == name && keys.may_begin(start) && has(&|own| own.starts_with(start))
         }
@@ -333,6 +356,15 @@ fn write_asked(draft: &mut Draft<'_>, asked: Asked) {
     if is_own && answered != Some(model) {
         let model = model.to_owned();
         draft.set(names::RESPONSE_MODEL, model);
+    }
+}
+
+/// Empties the provider where that is the name of the scope: nobody who serves models is named so.
+fn forget_service(draft: &mut Draft<'_>, scope: &str) {
+    let told = [names::PROVIDER, "gen_ai.system"].map(|key| draft.span().attr_str(key));
+    let original = draft.span().attr_str(&format!("{}{}", names::ORIGINAL_PREFIX, names::PROVIDER));
+    if told.into_iter().chain([original]).flatten().any(|told| told == scope) && told[0].is_some() {
+        draft.clear(names::PROVIDER);
     }
 }
 
@@ -425,6 +457,11 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
         Shape::Text => says_something(&value),
         Shape::Session => {
             let is_answer = value.as_str().is_some_and(|text| text.starts_with(ANSWERS));
+            // AgentScope writes it as JSON.
+            let quoted = value.as_str().and_then(|text| text.strip_prefix('"')?.strip_suffix('"'));
+            if let Some(bare) = quoted.filter(|bare| !bare.is_empty() && !bare.contains(['"', '\\'])) {
+                return Some(Cow::Owned(Value::from(bare)));
+            }
             says_something(&value) && !is_answer
         }
         Shape::Model => {
@@ -652,7 +689,8 @@ fn write_content(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind: Option<Ste
         return;
     }
     // An agent's messages are its input and output, under the name they have.
-    if draft.span().attr(to).is_some() || messages.is_some_and(|(key, _)| draft.span().attr(key).is_some()) {
+    let has_messages = messages.is_some_and(|(key, _)| draft.span().attr(key).is_some()) && kind != StepKind::Tool;
+    if draft.span().attr(to).is_some() || has_messages {
         return;
     }
     // Whose content is messages, and who says them.
@@ -675,7 +713,10 @@ fn write_content(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind: Option<Ste
             Source::Parts(parts) => messages::of_parts(draft.span(), parts, role.is_some()),
             _ => draft.read(source, Shape::Text).map(Cow::into_owned),
         })
-        .or_else(|| messages::of_events(&draft.span().events, side).map(|list| list.to_string().into()))
+        .or_else(|| match kind {
+            StepKind::Tool => messages::of_tool(&draft.span().events, side),
+            _ => messages::of_events(&draft.span().events, side).map(|list| list.to_string().into()),
+        })
         .or(in_part);
     match (found, role) {
         (Some(value), Some(role)) => draft.set(to, messages::of_text(value, role)),
@@ -738,7 +779,10 @@ fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended: bool) {
         draft.set(names::STEP_STATUS, StepStatus::Error.as_str());
         return;
     }
-    let silence = || if ended { status_of_silence(draft.span(), dialects) } else { None };
+    let silence = || {
+        let silence = ended.then(|| status_of_silence(draft.span(), dialects)).flatten();
+        silence.or_else(|| (ended && lacks_its_end(draft.span(), dialects)).then_some(StepStatus::Error))
+    };
     let Some(status) = told.map(|told| told.status).or_else(silence) else { return };
     let reason = told.and_then(|told| told.message.iter().find_map(|source| draft.read(source, Shape::Text)));
     let reason = reason.map(Cow::into_owned);
@@ -749,6 +793,13 @@ fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended: bool) {
     if status == StepStatus::Error && draft.span().attr(names::ERROR_TYPE).is_none() {
         draft.set(names::ERROR_TYPE, names::ERROR_TYPE_OTHER);
     }
+}
+
+/// Tells whether a finished span has not what its dialect writes on each that went well.
+fn lacks_its_end(span: &Span, dialects: Dialects<'_>) -> bool {
+    let is_unset = span.status.as_ref().is_none_or(|status| status.code == STATUS_UNSET);
+    let lacks = |(start, key): &(&str, &str)| span.name.starts_with(start) && span.attr(key).is_none();
+    is_unset && dialects.iter().flat_map(|dialect| dialect.fails_without).any(lacks)
 }
 
 /// Tells whether what ended the span is no failure, but how the program hands control on.

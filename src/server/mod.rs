@@ -56,6 +56,7 @@ use crate::model::otlp::Value;
 use crate::model::{RunId, UnixNanos};
 use crate::pipeline::Pipeline;
 use crate::pipeline::cost::Pricer;
+use crate::pipeline::running::Running;
 use crate::sinks::forward::{Signal, Target};
 use crate::sinks::forwarder::Forwarders;
 use crate::sinks::metrics::report::Report;
@@ -188,6 +189,11 @@ impl Server {
                 return Err(Error::Setting { name, why });
             }
         }
+        if let Some(host) = settings.hosts.iter().find(|host| !guard::is_name(host)) {
+            let why =
+                format!("{host:?} is no name of a host: give it without scheme, port and path, as in bridge.example");
+            return Err(Error::Setting { name: "allow_hosts", why });
+        }
         let mut listeners = Vec::with_capacity(ports.len());
         for &(name, address) in ports {
             let failed = |source| Error::Listen { name, address, source };
@@ -209,6 +215,13 @@ impl Server {
         };
         let mut identity = take(layout.clone(), settings.durability, settings.journal_bytes)?;
         let process = identity.process.to_string();
+        if purpose == Purpose::Bridge && identity::is_served(&layout, &process) {
+            warn(format_args!(
+                "another server, or an import, has the store {} open: a trace of which both get spans becomes two runs; send all \
+                 spans of a trace to one of them",
+                layout.root().display()
+            ));
+        }
         let (outlets, forwarders) = Outlets::start(targets, &settings, layout.root(), &process)?;
         let (metric_settings, warnings) = crate::sinks::metrics::Settings::from_env();
         warnings.iter().for_each(|warning| warn(format_args!("{warning}")));
@@ -336,7 +349,11 @@ fn maker(layout: &Layout, settings: &Settings) -> Result<Box<dyn Fn() -> Pipelin
     if let Some(bad) = bad {
         warn(format_args!("{bad}"));
     }
-    Ok(Box::new(move || Pipeline::new(content, key).with_pricer(Pricer::of_store(&layout).0)))
+    let running = Running::default();
+    Ok(Box::new(move || {
+        let pricer = Pricer::of_store(&layout).0;
+        Pipeline::new(content, key).with_pricer(pricer).with_running(running.clone())
+    }))
 }
 
 /// Serves all ports until a signal, calls `ending`, and waits for what is under way; returns when the rest must be done, and what

@@ -460,7 +460,10 @@ pub const GOOGLE_ADK: Dialect = Dialect {
         content(Side::In, &[Key("gcp.vertex.agent.tool_call_args"), Key("gcp.vertex.agent.llm_request")]),
         content(Side::Out, &[Key("gcp.vertex.agent.tool_response"), Key("gcp.vertex.agent.llm_response")]),
     ],
-    usage: &[Json("gcp.vertex.agent.llm_response", &["usage_metadata"])],
+    usage: &[
+        Json("gcp.vertex.agent.llm_response", &["usage_metadata"]),
+        Json("gcp.vertex.agent.llm_response", &["usageMetadata"]),
+    ],
     kinds: &[
         kind(names::TOOL_NAME, Test::Is("transfer_to_agent"), StepKind::Task),
         kind(names::TOOL_NAME, Test::Is("(merged tools)"), StepKind::Task),
@@ -477,23 +480,80 @@ pub const GOOGLE_ADK: Dialect = Dialect {
     ..PLAIN
 };
 
+/// The same for JavaScript, which writes on a span only when all went well, and says nothing of a failure.
+///
+/// Source: `@google/adk` 2.0.0, run against a scripted server. A stream that broke off has its last part for an answer.
+pub const GOOGLE_ADK_JS: Dialect = Dialect {
+    name: "google-adk-js",
+    variant_of: "google-adk",
+    detect: &[Detect::ScopeBy("gcp.vertex.agent", "telemetry.sdk.language", "nodejs")],
+    outcomes: &[Outcome {
+        from: Json("gcp.vertex.agent.llm_response", &["partial"]),
+        word: "true",
+        status: StepStatus::Cancelled,
+        message: &[],
+    }],
+    fails_without: &[
+        ("call_llm", "gcp.vertex.agent.llm_response"),
+        ("execute_tool ", "gcp.vertex.agent.tool_response"),
+    ],
+    ..GOOGLE_ADK
+};
+
+/// TanStack AI: a span of its own around the calls of a loop, which has their sum.
+///
+/// Source: `@tanstack/ai` 0.58.0 `otelMiddleware`, run against a scripted server. The scope is the program's. A loop that failed
+/// has no word of its own, and is known by what it says for Langfuse beside the standard's names.
+pub const TANSTACK: Dialect = Dialect {
+    name: "tanstack-ai",
+    detect: &[
+        Detect::KeyPrefix("tanstack.ai."),
+        Detect::Within { scope: "", name: "chat ", key: "langfuse.trace.input", part: "" },
+    ],
+    kinds: &[
+        kind("tanstack.ai.iterations", Test::Present, StepKind::Agent),
+        kind("langfuse.trace.input", Test::Without("langfuse.observation.type"), StepKind::Agent),
+    ],
+    content: &[
+        content(
+            Side::In,
+            &[Json(names::INPUT_MESSAGES, &["0", "role=tool", "content"]), Key("langfuse.observation.input")],
+        ),
+        content(
+            Side::Out,
+            &[Json(names::OUTPUT_MESSAGES, &["0", "role=tool", "content"]), Key("langfuse.observation.output")],
+        ),
+    ],
+    outcomes: &[Outcome {
+        from: Key("tanstack.ai.tool.outcome"),
+        word: "error",
+        status: StepStatus::Error,
+        message: &[],
+    }],
+    basis: AS_REPORTED,
+    ..PLAIN
+};
+
 /// Strands Agents: old and new names at once, and the sum of all calls on the agent.
 ///
-/// Source: `strands-agents` 1.62 `telemetry/tracer.py`, and recordings. Counts are the provider's, of which the span does
-/// not tell the name.
+/// Source: `strands-agents` 1.62 `telemetry/tracer.py`, `@strands-agents/sdk` 1.16, and recordings. Counts are the provider's, of
+/// which the span does not tell the name: in JavaScript the scope and the provider are both named as the service is.
 pub const STRANDS: Dialect = Dialect {
     name: "strands",
     detect: &[
         Detect::Scope("strands.telemetry.tracer"),
         Detect::Value("gen_ai.system", "strands-agents"),
         Detect::Value(names::PROVIDER, "strands-agents"),
+        Detect::Key("gen_ai.event.start_time"),
     ],
+    names_itself: true,
     facts: &[row(names::ERROR_TYPE, &[Key("strands.cancellation.type")], Text)],
     kinds: &[
         kind(names::OPERATION, Test::Is("invoke_graph"), StepKind::Workflow),
         kind(names::OPERATION, Test::Is("invoke_swarm"), StepKind::Workflow),
     ],
     outcomes: &[Outcome { from: Key("gen_ai.tool.status"), word: "error", status: StepStatus::Error, message: &[] }],
+    basis: AS_REPORTED,
     ..PLAIN
 };
 
@@ -570,7 +630,7 @@ pub const AG2: Dialect = Dialect {
 /// Boot traces, or the one that Micrometer's documentation gives.
 ///
 /// Source: `spring-projects/spring-ai` observation conventions, `AnthropicChatModel.java`; `OpenTelemetryTracingAutoConfiguration` of
-/// Spring Boot; no recording.
+/// Spring Boot; 1.1 and 2.0, run against a scripted server.
 pub const SPRING_AI: Dialect = Dialect {
     name: "spring-ai",
     detect: &[
@@ -589,5 +649,43 @@ pub const SPRING_AI: Dialect = Dialect {
         kind("spring.ai.kind", Test::Present, StepKind::Task),
     ],
     basis: AS_REPORTED,
+    // A stream that was given up says that all is well.
+    cancelled_without_response: &["chat"],
+    ..PLAIN
+};
+
+/// AgentScope: what the provider reported of a call stands in what the call returned, as Python prints it.
+///
+/// Source: `agentscope` 1.0.21 with the clients of OpenAI and Anthropic, run against a scripted server.
+pub const AGENTSCOPE: Dialect = Dialect {
+    name: "agentscope",
+    detect: &[Detect::Scope("agentscope"), Detect::KeyPrefix("agentscope.")],
+    usage: &[Json("agentscope.function.output", &["usage", "metadata"])],
+    content: &[content(Side::In, &[Json("agentscope.function.input", &["args", "0"])])],
+    basis: AS_REPORTED,
+    ..PLAIN
+};
+
+/// mcp-agent: methods of its classes, each with the name of the agent. One of them is the agent at work, with the sum of its calls; and of
+/// the several that pass a tool's call on, the first one counts.
+///
+/// Source: `mcp-agent` 0.2.6, run against a scripted server. The scope is the service.
+pub const MCP_AGENT: Dialect = Dialect {
+    name: "mcp-agent",
+    detect: &[
+        Detect::Called("AugmentedLLM."),
+        Detect::Called("MCPAggregator."),
+        Detect::Called("MCPAgentClientSession."),
+        Detect::Within { scope: "", name: "Agent.", key: names::AGENT_NAME, part: "" },
+    ],
+    content: &[
+        content(Side::In, &[Key("message.content"), Key("tool_args")]),
+        content(Side::Out, &[Key("result.content.0.text")]),
+    ],
+    kinds: &[
+        kind(SPAN_NAME, Test::Ends(".generate"), StepKind::Agent),
+        kind(SPAN_NAME, Test::Ends(".execute_tool_call"), StepKind::Tool),
+        kind(SPAN_NAME, Test::Has("."), StepKind::Task),
+    ],
     ..PLAIN
 };

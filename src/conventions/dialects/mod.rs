@@ -23,18 +23,19 @@ use crate::model::{StepKind, StepStatus};
 
 pub use agents::{CLAUDE_CODE, CODEX, GEMINI_CLI, GOOSE, QWEN_CODE};
 pub use frameworks::{
-    AG2, AGENT_FRAMEWORK, AUTOGEN, GENKIT, GOOGLE_ADK, HAYSTACK, LOGFIRE_OPENAI_AGENTS, MASTRA, PYDANTIC, PYDANTIC_AI,
-    SEMANTIC_KERNEL, SPRING_AI, STRANDS, VERCEL, VERCEL_OTEL, VOLTAGENT,
+    AG2, AGENT_FRAMEWORK, AGENTSCOPE, AUTOGEN, GENKIT, GOOGLE_ADK, GOOGLE_ADK_JS, HAYSTACK, LOGFIRE_OPENAI_AGENTS,
+    MASTRA, MCP_AGENT, PYDANTIC, PYDANTIC_AI, SEMANTIC_KERNEL, SPRING_AI, STRANDS, TANSTACK, VERCEL, VERCEL_OTEL,
+    VOLTAGENT,
 };
 pub use platforms::{
-    AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, OPENINFERENCE, OPENINFERENCE_AGENTS,
-    OPENINFERENCE_AGNO, OPENINFERENCE_AUTOGEN, OPENINFERENCE_BEDROCK, OPENINFERENCE_BEEAI, OPENINFERENCE_CLAUDE,
-    OPENINFERENCE_MASTRA, OPENLIT, OPENLIT_CREWAI, OPENLIT_LANGGRAPH, TRACELOOP, TRACELOOP_ANTHROPIC_JS,
-    TRACELOOP_LLAMAINDEX, WEAVE, WEAVE_INTEGRATION,
+    AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, MONOCLE, OPENINFERENCE,
+    OPENINFERENCE_AGENTS, OPENINFERENCE_AGNO, OPENINFERENCE_AUTOGEN, OPENINFERENCE_BEDROCK, OPENINFERENCE_BEEAI,
+    OPENINFERENCE_CLAUDE, OPENINFERENCE_MASTRA, OPENLIT, OPENLIT_CREWAI, OPENLIT_LANGGRAPH, TRACEAI, TRACELOOP,
+    TRACELOOP_ANTHROPIC_JS, TRACELOOP_LLAMAINDEX, WEAVE, WEAVE_INTEGRATION,
 };
 pub use standard::{
     ANTHROPIC_CLIENT, MISTRAL_CLIENT, MISTRAL_STREAM, OTEL, OTEL_AGNO, OTEL_INSTRUMENTATION, OTEL_OPENAI,
-    OTEL_OPENAI_AGENTS, RIG,
+    OTEL_OPENAI_AGENTS, RIG, SENTRY,
 };
 
 /// One emitter's way of writing.
@@ -71,6 +72,11 @@ pub struct Dialect {
     pub adds_reasoning: bool,
     /// An input of 0 tokens is what was used, and not what the emitter has missed.
     pub zero_is_told: bool,
+    /// It names itself in the place of the provider, or the service as its scope does. Whose the counts are the model's name tells: one
+    /// with a provider before it is LiteLLM's, who counts as OpenAI does.
+    pub names_itself: bool,
+    /// A finished span whose name starts so, without this attribute and without a word on how it went, failed: name, attribute.
+    pub fails_without: &'static [(&'static str, &'static str)],
     /// A finished model call of these operations without any trace of a response failed.
     pub failed_without_response: &'static [&'static str],
     /// A finished step of these operations without any trace of a response, and without an error, was given up.
@@ -125,6 +131,10 @@ pub enum Detect {
     ScopePrefix(&'static str),
     /// The scope has this name, and the span an attribute whose name starts so: scope, start.
     ScopeWith(&'static str, &'static str),
+    /// The scope has this name, and the resource this attribute with this value: scope, attribute, value.
+    ScopeBy(&'static str, &'static str, &'static str),
+    /// The span's name has this in it.
+    Called(&'static str),
     /// The span has this name, in a scope whose name starts so: scope, name.
     Named(&'static str, &'static str),
     /// The span's name starts so, in a scope whose name starts so, and it has an attribute with this in its value.
@@ -337,6 +347,7 @@ const ALL_INCLUSIVE: &[BasisRow] = &[BasisRow { provider: "", basis: Basis::Incl
 
 /// All dialects but [`OTEL`], in the order in which they are tried: the more particular mark first.
 pub const DIALECTS: &[&Dialect] = &[
+    &TANSTACK,
     &LANGFUSE,
     &OPENINFERENCE_CLAUDE,
     &OPENINFERENCE_AGENTS,
@@ -347,6 +358,8 @@ pub const DIALECTS: &[&Dialect] = &[
     &OPENINFERENCE_BEDROCK,
     &OPENINFERENCE,
     &CLAUDE_CODE,
+    &TRACEAI,
+    &MONOCLE,
     &LITELLM,
     &BEDROCK,
     &TRACELOOP_ANTHROPIC_JS,
@@ -366,10 +379,13 @@ pub const DIALECTS: &[&Dialect] = &[
     &LOGFIRE_OPENAI_AGENTS,
     &PYDANTIC_AI,
     &PYDANTIC,
+    &GOOGLE_ADK_JS,
     &GOOGLE_ADK,
     &STRANDS,
     &AGENT_FRAMEWORK,
     &SEMANTIC_KERNEL,
+    &AGENTSCOPE,
+    &MCP_AGENT,
     &AUTOGEN,
     &AG2,
     &OPENLIT_CREWAI,
@@ -383,6 +399,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &GOOSE,
     &QWEN_CODE,
     &GEMINI_CLI,
+    &SENTRY,
     &ANTHROPIC_CLIENT,
     &MISTRAL_STREAM,
     &MISTRAL_CLIENT,
@@ -409,6 +426,8 @@ pub const PLAIN: Dialect = Dialect {
     reasoning_apart: &[],
     adds_reasoning: false,
     zero_is_told: false,
+    names_itself: false,
+    fails_without: &[],
     failed_without_response: &[],
     cancelled_without_response: &[],
     cancelled_without_reason: &[],
@@ -444,6 +463,27 @@ pub const CONTROL_FLOW: &[&str] =
 ///
 /// Source: OpenAI's responses; Microsoft's Agent Framework (1.23) writes them for the conversation.
 pub const ANSWERS: &str = "resp_";
+
+/// Whose calls tell what they used together with those before them in one loop over tools: scope, and how its version begins.
+///
+/// Spring AI 1 (`UsageCalculator.getCumulativeUsage` in its chat models, between an answer with calls of tools and the next
+/// request), which runs on Spring Boot 3; Spring AI 2, on Spring Boot 4, tells each for itself.
+pub const RUNNING_SUMS: &[(&str, &str)] = &[("org.springframework.boot", "3.")];
+
+/// Instrumentations of providers' clients, by their scopes, whose spans are of no kind: each of a call is of a request.
+pub const CLIENTS: &[&str] = &[
+    "openinference.instrumentation.anthropic",
+    "openinference.instrumentation.bedrock",
+    "openinference.instrumentation.cohere",
+    "openinference.instrumentation.google_genai",
+    "openinference.instrumentation.groq",
+    "openinference.instrumentation.mistralai",
+    "openinference.instrumentation.openai",
+    "openinference.instrumentation.together",
+    "openinference.instrumentation.vertexai",
+    "traceai_anthropic",
+    "traceai_openai",
+];
 
 /// Words by which a framework says that it does not know a model or who serves it.
 pub const UNKNOWN_WORDS: &[&str] = &["none", "unknown", "null"];
@@ -499,6 +539,8 @@ pub const REPORTED_COSTS: &[CostName] = &[
     CostName::TotalIn("ai.response.providerMetadata", &["gateway", "cost"]),
     CostName::TotalIn("ai.response.providerMetadata", &["openrouter", "usage", "cost"]),
     CostName::TotalIn("cost_details_json", &["total"]),
+    CostName::TotalIn("langwatch.metrics", &["cost"]),
+    CostName::TotalIn("langwatch.metrics", &["value", "cost"]),
     CostName::Total("cost_usd"),
     CostName::Parts("gen_ai.usage.input_cost", "gen_ai.usage.output_cost"),
     CostName::Parts("llm.cost.prompt", "llm.cost.completion"),

@@ -1,7 +1,7 @@
 //! Instrumentations and platforms that lie over many frameworks.
 
 use super::Shape::{Class, Count, Model, Provider, Text};
-use super::Source::{Before, Behind, Indexed, Json, Key, Method, Name, Quoted, Unlike};
+use super::Source::{After, Before, Behind, Indexed, Json, Key, Method, Name, Quoted, Unlike};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Asked, Basis, BasisRow, Detect, Dialect, GOOGLE, Outcome, PLAIN, SPAN_NAME, Side,
     Source, Test, content, kind, row,
@@ -53,7 +53,16 @@ pub const OPENINFERENCE: Dialect = Dialect {
             ],
             Model,
         ),
-        row(names::RESPONSE_ID, &[Json("output.value", LANGCHAIN_ID)], Text),
+        row(
+            names::RESPONSE_ID,
+            &[
+                Json("output.value", LANGCHAIN_ID),
+                Json("output.value", &["object=chat.completion", "id"]),
+                Json("output.value", &["object=chat.completion.chunk", "id"]),
+                Json("output.value", &["object=response", "id"]),
+            ],
+            Text,
+        ),
         // Last of each, what a program gives LiteLLM with a call.
         row(
             names::CONVERSATION_ID,
@@ -74,8 +83,17 @@ pub const OPENINFERENCE: Dialect = Dialect {
             Text,
         ),
         row(names::FINISH_REASONS, &[Key("llm.finish_reason")], Text),
-        row(names::INPUT_TOKENS, &[Key("llm.token_count.prompt")], Count),
-        row(names::OUTPUT_TOKENS, &[Key("llm.token_count.completion")], Count),
+        // Cohere counts what it wraps around a prompt, too, and bills something else.
+        row(
+            names::INPUT_TOKENS,
+            &[Json("output.value", &["usage", "billed_units", "input_tokens"]), Key("llm.token_count.prompt")],
+            Count,
+        ),
+        row(
+            names::OUTPUT_TOKENS,
+            &[Json("output.value", &["usage", "billed_units", "output_tokens"]), Key("llm.token_count.completion")],
+            Count,
+        ),
         row(names::TOTAL_TOKENS, &[Key("llm.token_count.total")], Count),
         row(names::CACHE_READ_TOKENS, &[Key("llm.token_count.prompt_details.cache_read"), BEEAI_READ], Count),
         row(names::CACHE_WRITE_TOKENS, &[Key("llm.token_count.prompt_details.cache_write"), BEEAI_WRITTEN], Count),
@@ -796,13 +814,17 @@ pub const AGENTOPS: Dialect = Dialect {
 
 /// LangWatch's SDK.
 ///
-/// Source: `langwatch` 1.4 `attributes.py` and `telemetry`; no recording.
+/// Source: `langwatch` 1.4 `attributes.py` and `telemetry`, run against a scripted server.
 pub const LANGWATCH: Dialect = Dialect {
     name: "langwatch",
     detect: &[Detect::Key("langwatch.span.type")],
     facts: &[
-        row(names::CONVERSATION_ID, &[Key("langwatch.thread.id"), Key("langwatch.session.id")], Text),
-        row(names::USER_ID, &[Key("langwatch.user.id")], Text),
+        row(
+            names::CONVERSATION_ID,
+            &[Key("langwatch.thread.id"), Key("langwatch.session.id"), Json("metadata", &["thread_id"])],
+            Text,
+        ),
+        row(names::USER_ID, &[Key("langwatch.user.id"), Json("metadata", &["user_id"])], Text),
     ],
     entity: &[Name],
     content: &[
@@ -821,5 +843,91 @@ pub const LANGWATCH: Dialect = Dialect {
         kind("langwatch.span.type", Test::IsRoot("chain"), StepKind::Workflow),
         kind("langwatch.span.type", Test::Present, StepKind::Task),
     ],
+    ..PLAIN
+};
+
+/// FutureAGI's traceAI, a fork of [`OPENINFERENCE`] that took the standard's names, flattened, and kept its kinds of spans.
+///
+/// Source: `traceai-openai` 0.1 and `traceai-langchain` 0.2, run against a scripted server. A stream names its model among what was asked
+/// with only.
+pub const TRACEAI: Dialect = Dialect {
+    name: "traceai",
+    detect: &[Detect::ScopePrefix("traceai_")],
+    facts: &[
+        row(names::PROVIDER, &[Json("metadata", &["ls_provider"])], Provider),
+        row(names::REQUEST_MODEL, &[Json("gen_ai.request.parameters", &["model"])], Model),
+        row(names::RESPONSE_MODEL, &[Json("output.value", LANGCHAIN_MODEL)], Model),
+        row(names::RESPONSE_ID, &[Json("output.value", LANGCHAIN_ID)], Text),
+        row(names::CACHE_READ_TOKENS, &[Key("gen_ai.usage.input_tokens.cache_read")], Count),
+        row(names::REASONING_TOKENS, &[Key("gen_ai.usage.output_tokens.reasoning")], Count),
+        row(names::AGENT_NAME, &[Json("metadata", &["lc_agent_name"])], Text),
+    ],
+    entity: &[Key("gen_ai.agent.graph.node_name"), Name],
+    usage: &[Json("output.value", LANGCHAIN_USAGE)],
+    content: &[
+        content(Side::In, &[Indexed("gen_ai.input.messages"), Key("input.value")]),
+        content(Side::Out, &[Indexed("gen_ai.output.messages"), Key("output.value")]),
+    ],
+    kinds: &[
+        kind(names::AGENT_NAME, Test::IsName, StepKind::Agent),
+        kind("gen_ai.span.kind", Test::Is("LLM"), StepKind::Llm),
+        kind("gen_ai.span.kind", Test::Is("TOOL"), StepKind::Tool),
+        kind("gen_ai.span.kind", Test::Is("AGENT"), StepKind::Agent),
+        kind("gen_ai.span.kind", Test::Is("RETRIEVER"), StepKind::Retrieval),
+        kind("gen_ai.span.kind", Test::Is("RERANKER"), StepKind::Rerank),
+        kind("gen_ai.span.kind", Test::Is("EMBEDDING"), StepKind::Embedding),
+        kind("gen_ai.span.kind", Test::Is("GUARDRAIL"), StepKind::Guardrail),
+        kind("gen_ai.span.kind", Test::Is("EVALUATOR"), StepKind::Evaluator),
+        kind("gen_ai.span.kind", Test::IsRoot("CHAIN"), StepKind::Workflow),
+        kind("gen_ai.span.kind", Test::Present, StepKind::Task),
+    ],
+    basis: AS_REPORTED,
+    ..PLAIN
+};
+
+/// Monocle: entities by number, and what was said and used in events.
+///
+/// Source: `monocle_apptrace` 0.8 with the clients of OpenAI and LangChain, run against a scripted server. The client's own span below a
+/// framework's call has no counts.
+pub const MONOCLE: Dialect = Dialect {
+    name: "monocle",
+    detect: &[Detect::Scope("monocle_apptrace"), Detect::Key("monocle_apptrace.version")],
+    facts: &[
+        row(
+            names::PROVIDER,
+            &[After("entity.1.type", "inference", '.'), After("entity.1.type", "embedding", '.')],
+            Provider,
+        ),
+        row(
+            names::REQUEST_MODEL,
+            &[
+                After("entity.2.type", "model.llm", '.'),
+                After("entity.2.type", "model.embedding", '.'),
+                After("entity.3.type", "model.llm", '.'),
+            ],
+            Model,
+        ),
+        row(names::INPUT_TOKENS, &[Key("prompt_tokens")], Count),
+        row(names::OUTPUT_TOKENS, &[Key("completion_tokens")], Count),
+        row(names::TOTAL_TOKENS, &[Key("total_tokens")], Count),
+        row(names::CACHE_READ_TOKENS, &[Key("cache_read_input_tokens")], Count),
+        row(names::CACHE_WRITE_TOKENS, &[Key("cache_creation_input_tokens")], Count),
+        row(names::FINISH_REASONS, &[Key("finish_reason")], Text),
+        row(names::CONVERSATION_ID, &[Key("scope.agentic.session")], Text),
+    ],
+    entity: &[Key("entity.1.name"), Key("workflow.name")],
+    content: &[content(Side::In, &[Key("input")]), content(Side::Out, &[Key("response")])],
+    kinds: &[
+        kind("span.type", Test::Is("workflow"), StepKind::Workflow),
+        kind("span.type", Test::Is("agentic.invocation"), StepKind::Agent),
+        kind("span.type", Test::Is("agentic.tool.invocation"), StepKind::Tool),
+        kind("span.type", Test::Is("agentic.mcp.invocation"), StepKind::Tool),
+        kind("span.type", Test::Is("inference"), StepKind::Llm),
+        kind("span.type", Test::Is("inference.framework"), StepKind::Llm),
+        kind("span.type", Test::Is("retrieval"), StepKind::Retrieval),
+        kind("span.type", Test::Is("embedding"), StepKind::Embedding),
+        kind("span.type", Test::Present, StepKind::Task),
+    ],
+    basis: AS_REPORTED,
     ..PLAIN
 };

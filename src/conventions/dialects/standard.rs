@@ -2,8 +2,8 @@
 
 use super::Detect;
 use super::Shape::{Agent, Count, Model, Provider, Session, Text};
-use super::Source::{Before, Behind, Fixed, Indexed, Json, Key, Name};
-use super::{ALL_INCLUSIVE, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test, content, kind, row};
+use super::Source::{Before, Behind, Fixed, Indexed, Json, Key, Name, Parts};
+use super::{ALL_INCLUSIVE, AS_REPORTED, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Test, content, kind, row};
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
 
@@ -109,7 +109,16 @@ pub const OTEL: Dialect = Dialect {
     content: &[
         content(Side::System, &[Key(names::SYSTEM_INSTRUCTIONS)]),
         content(Side::In, &[Key(names::INPUT_MESSAGES), Key("gen_ai.prompt"), Indexed("gen_ai.prompt")]),
-        content(Side::Out, &[Key(names::OUTPUT_MESSAGES), Key("gen_ai.completion"), Indexed("gen_ai.completion")]),
+        content(
+            Side::Out,
+            &[
+                Key(names::OUTPUT_MESSAGES),
+                Key("gen_ai.completion"),
+                Indexed("gen_ai.completion"),
+                // Sentry's.
+                Parts(&[(Said::Text, "gen_ai.response.text"), (Said::ToolCalls, "gen_ai.response.tool_calls")]),
+            ],
+        ),
     ],
     kinds: &[
         kind(names::OPERATION, Test::Is("chat_streaming"), StepKind::Llm),
@@ -224,6 +233,18 @@ pub const ANTHROPIC_CLIENT: Dialect = Dialect {
     ],
     basis: ALL_INCLUSIVE,
     cancelled_without_reason: &["chat"],
+    ..PLAIN
+};
+
+/// Sentry's, of the clients of providers in JavaScript: a stream that says nothing of an answer broke off or was given up.
+///
+/// Source: `@sentry/node` 10.78 with the clients of OpenAI and Anthropic, run against a scripted server. Of Anthropic it counts as that
+/// does.
+pub const SENTRY: Dialect = Dialect {
+    name: "sentry",
+    detect: &[Detect::ScopePrefix("@sentry/")],
+    cancelled_without_response: &["chat"],
+    basis: AS_REPORTED,
     ..PLAIN
 };
 

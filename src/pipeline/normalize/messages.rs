@@ -36,7 +36,13 @@ fn parts_of(said: Said, value: &Value) -> Vec<Json> {
     let text = || value.as_str().map_or_else(|| value.to_json().to_string(), str::to_owned);
     match said {
         Said::Reasoning => vec![json!({"type": "reasoning", "content": text()})],
-        Said::Text => vec![text_part(&text())],
+        Said::Text => match structured(value) {
+            // The texts of several answers, or of one.
+            Json::Array(texts) if texts.iter().all(Json::is_string) => {
+                texts.iter().filter_map(Json::as_str).filter(|text| !text.is_empty()).map(text_part).collect()
+            }
+            _ => vec![text_part(&text())],
+        },
         Said::ToolCalls => match structured(value) {
             Json::Array(calls) => calls.iter().map(call_part).collect(),
             other => vec![call_part(&other)],
@@ -54,7 +60,7 @@ pub fn call_part(call: &Json) -> Json {
     };
     json!({
         "type": "tool_call",
-        "id": member(call, &["id", "toolCallId"]),
+        "id": member(call, &["id", "toolCallId", "toolUseId"]),
         "name": member(function, &["name", "toolName"]),
         "arguments": arguments,
     })
@@ -163,23 +169,37 @@ pub(super) fn of_events(events: &[SpanEvent], side: Side) -> Option<Json> {
     (!messages.is_empty()).then_some(Json::Array(messages))
 }
 
+/// Reads what a tool was given, or what it returned, out of events: of one message that is all what the tool said, of several the messages.
+pub(super) fn of_tool(events: &[SpanEvent], side: Side) -> Option<Value> {
+    let messages = of_events(events, side)?;
+    let content = |message: &Json| {
+        let [part] = message["parts"].as_array()?.as_slice() else { return None };
+        let said = part.get("response").or_else(|| part.get("content")).unwrap_or(part);
+        Some(said.as_str().map_or_else(|| said.to_string(), str::to_owned))
+    };
+    let alone = messages.as_array().filter(|messages| messages.len() == 1).and_then(|messages| content(&messages[0]));
+    Some(alone.unwrap_or_else(|| messages.to_string()).into())
+}
+
 fn event_message(event: &SpanEvent, role: &str) -> Json {
     // A choice has its message as one value; the other events have the fields of a message. Of a log that was written as
     // text, the body has all of them.
-    let body = event.attr("body").map(structured);
+    // Azure's clients have the same in an attribute.
+    let body = event.attr("body").or_else(|| event.attr("gen_ai.event.content")).map(structured);
     let told = |name: &str| {
         event.attr(name).map(Value::to_json).or_else(|| body.as_ref().and_then(|body| body.get(name).cloned()))
     };
     let inner = told("message");
     let field = |name: &str| inner.as_ref().and_then(|inner| inner.get(name).cloned()).or_else(|| told(name));
-    let content = field("content").or_else(|| inner.clone().filter(Json::is_string));
+    // Strands' choice has the content alone.
+    let content = field("content").or_else(|| inner.clone().filter(|inner| inner.is_string() || inner.is_array()));
     let mut parts = Vec::new();
     match content {
         Some(Json::String(text)) if role == "tool" => {
             parts.push(json!({"type": "tool_call_response", "id": field("id"), "response": text}));
         }
         Some(Json::String(text)) => parts.push(text_part(&text)),
-        Some(Json::Array(content)) => parts.extend(content),
+        Some(Json::Array(content)) => parts.extend(content.into_iter().map(part_of_block)),
         Some(Json::Null) | None => {}
         Some(other) => parts.push(text_part(&other.to_string())),
     }
@@ -192,6 +212,21 @@ fn event_message(event: &SpanEvent, role: &str) -> Json {
         message["finish_reason"] = reason;
     }
     message
+}
+
+/// Writes a block of a message as Bedrock has it, and Strands, as the standard does; any other stays as it is.
+fn part_of_block(block: Json) -> Json {
+    let Some(members) = block.as_object() else { return block };
+    if let (1, Some(Json::String(text))) = (members.len(), members.get("text")) {
+        return text_part(text);
+    }
+    if let Some(result) = members.get("toolResult") {
+        return json!({"type": "tool_call_response", "id": result["toolUseId"], "response": result["content"]});
+    }
+    match members.get("toolUse").or_else(|| Some(&block).filter(|block| block["type"] == "toolUse")) {
+        Some(call) => call_part(call),
+        None => block,
+    }
 }
 
 /// Tells whether messages, as JSON, have nothing in them.

@@ -158,15 +158,24 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
     let provider = span.attr_str(names::PROVIDER).unwrap_or_default();
     let is_apart = dialects.iter().flat_map(|dialect| dialect.reasoning_apart).any(|start| provider.starts_with(start));
     // LlamaIndex names the model alone.
-    let is_gemini = || {
-        [names::RESPONSE_MODEL, names::REQUEST_MODEL]
-            .iter()
-            .any(|key| span.attr_str(key).is_some_and(|model| model.starts_with("gemini")))
+    let is_of_maker = |start: &str| {
+        let mut models = [names::RESPONSE_MODEL, names::REQUEST_MODEL].iter().filter_map(|key| span.attr_str(key));
+        models.any(|model| model.starts_with(start))
     };
-    let is_of_google = provider.starts_with(GOOGLE) || (provider.is_empty() && is_gemini());
+    let is_of_google = provider.starts_with(GOOGLE) || (provider.is_empty() && is_of_maker("gemini"));
     let is_twice = dialects.iter().any(|dialect| dialect.adds_reasoning) && !provider.is_empty() && !is_of_google;
+    // Where nobody is named, whose model it is tells whose counts these are.
+    let counts_of = if provider.is_empty() && is_of_maker("claude") { "anthropic" } else { provider };
     let mut table = dialects.iter().flat_map(|dialect| dialect.basis);
-    let told = usage.basis.or_else(|| table.find(|row| provider.starts_with(row.provider)).map(|row| row.basis));
+    let is_routed = || {
+        let model = span.attr_str(names::REQUEST_MODEL).unwrap_or_default();
+        dialects.iter().any(|dialect| dialect.names_itself) && model.contains('/') && !model.starts_with("arn:")
+    };
+    let told = match usage.basis {
+        None if is_routed() => Some(Basis::Inclusive),
+        None => table.find(|row| counts_of.starts_with(row.provider)).map(|row| row.basis),
+        proven => proven,
+    };
 
     if let Some(input) = count(names::INPUT_TOKENS) {
         let with_cache = input.saturating_add(cache);

@@ -7,6 +7,7 @@ mod frameworks;
 mod javascript;
 mod langchain;
 mod openai_agents;
+mod platforms;
 mod programs;
 
 /// An ended span of that name with these attributes, and the scope that made it.

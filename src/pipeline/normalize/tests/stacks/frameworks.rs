@@ -455,3 +455,93 @@ fn a_stream_that_broke_off_says_so_by_its_reason_alone() {
     assert_eq!(status("openai", "stop"), StepStatus::Success);
     assert_eq!(status("langchain", "error"), StepStatus::Success);
 }
+
+#[test]
+fn agentscope_has_the_providers_counts_as_python_prints_them() {
+    let usage = "CompletionUsage(completion_tokens=23, prompt_tokens=237, total_tokens=260, completion_tokens_details=\
+                 CompletionTokensDetails(reasoning_tokens=7, text_tokens=None), prompt_tokens_details=PromptTokensDetails(\
+                 cached_tokens=128))";
+    let output =
+        serde_json::json!({"usage": {"input_tokens": 237, "output_tokens": 23, "metadata": usage}}).to_string();
+    let call = told(
+        "agentscope",
+        "chat gpt-4o-mini",
+        &[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.provider.name", "openai".into()),
+            ("gen_ai.conversation.id", r#""JSTGNid""#.into()),
+            ("gen_ai.usage.input_tokens", 237.into()),
+            ("gen_ai.usage.output_tokens", 23.into()),
+            ("agentscope.function.output", output.as_str().into()),
+        ],
+    );
+    assert_eq!(
+        (call.session_id.as_deref(), tokens(&call)),
+        (Some("JSTGNid"), [Some(237), Some(128), None, Some(23), Some(7)])
+    );
+}
+
+#[test]
+fn of_mcp_agents_methods_one_is_the_agent_and_one_the_tool() {
+    let named = |name: &str, more: &[(&str, Value)]| {
+        told("my-service", name, &[&[("gen_ai.agent.name", Value::from("planner"))], more].concat()).kind
+    };
+    let used = [("gen_ai.request.model", Value::from("gpt-4o-mini")), ("gen_ai.usage.input_tokens", 511.into())];
+    assert_eq!(named("OpenAIAugmentedLLM.planner.generate", &used), StepKind::Agent);
+    let tool = [("gen_ai.tool.name", Value::from("get_weather"))];
+    assert_eq!(told("my-service", "OpenAIAugmentedLLM.planner.execute_tool_call", &tool).kind, StepKind::Tool);
+    for name in ["Agent.planner.call_tool", "MCPAggregator.call_tool", "OpenAIAugmentedLLM.planner.call_tool"] {
+        assert_eq!(named(name, &tool), StepKind::Task, "{name}");
+    }
+    let request = [("mcp.method.name", Value::from("tools/call")), ("gen_ai.tool.name", "get_weather".into())];
+    assert_eq!(named("MCPAgentClientSession.send_request", &request), StepKind::Task);
+    assert_eq!(named("Agent.planner.initialize", &[]), StepKind::Task);
+}
+
+#[test]
+fn blocks_of_bedrock_are_read_as_parts_and_a_tools_own_message_as_what_it_was_given() {
+    let read = |operation: &str, events: Vec<SpanEvent>| {
+        let mut record = ended(&[("gen_ai.operation.name", operation.into()), ("gen_ai.tool.name", "book".into())]);
+        record.span.events = events;
+        normalize(&mut record);
+        let text = |key| record.span.attr_str(key).map(str::to_owned);
+        [
+            text(names::INPUT_MESSAGES).or(text(names::TOOL_ARGUMENTS)),
+            text(names::OUTPUT_MESSAGES).or(text(names::TOOL_RESULT)),
+        ]
+        .map(Option::unwrap_or_default)
+    };
+    let of = |name: &str, key: &str, content: &str| event(name, &[(key, Value::from(content))]);
+    let [asked, said] = read(
+        "chat",
+        vec![
+            of("gen_ai.user.message", "content", r#"[{"text":"Rain?"}]"#),
+            of("gen_ai.tool.message", "content", r#"[{"toolResult":{"toolUseId":"c1","content":[{"text":"no"}]}}]"#),
+            of(
+                "gen_ai.choice",
+                "message",
+                r#"[{"type":"toolUse","name":"book","toolUseId":"c2","input":{"to":"Rome"}}]"#,
+            ),
+        ],
+    );
+    insta::assert_snapshot!(asked, @r#"[{"role":"user","parts":[{"type":"text","content":"Rain?"}]},{"role":"tool","parts":[{"type":"tool_call_response","id":"c1","response":[{"text":"no"}]}]}]"#);
+    insta::assert_snapshot!(said, @r#"[{"role":"assistant","parts":[{"type":"tool_call","id":"c2","name":"book","arguments":{"to":"Rome"}}]}]"#);
+    let tool = read(
+        "execute_tool",
+        vec![
+            of("gen_ai.tool.message", "content", r#"{"to":"Rome"}"#),
+            of("gen_ai.choice", "message", r#"[{"text":"booked"}]"#),
+        ],
+    );
+    assert_eq!(tool, [r#"{"to":"Rome"}"#, "booked"]);
+    // Azure's clients have all of a message in one attribute.
+    let [asked, said] = read(
+        "chat",
+        vec![
+            of("gen_ai.user.message", "gen_ai.event.content", r#"{"role": "user", "content": "Rain?"}"#),
+            of("gen_ai.choice", "gen_ai.event.content", r#"{"message": {"content": "Yes."}, "finish_reason": "stop"}"#),
+        ],
+    );
+    insta::assert_snapshot!(asked, @r#"[{"role":"user","parts":[{"type":"text","content":"Rain?"}]}]"#);
+    insta::assert_snapshot!(said, @r#"[{"role":"assistant","parts":[{"type":"text","content":"Yes."}],"finish_reason":"stop"}]"#);
+}

@@ -313,3 +313,100 @@ fn voltagents_agents_bear_what_all_their_calls_used_and_its_calls_the_last_of_it
     assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
     assert_eq!(told(&[("span.type", "memory".into())]).kind, StepKind::Task);
 }
+
+#[test]
+fn strands_for_javascript_names_its_service_where_the_provider_should_stand() {
+    let call = |key: &'static str, model: &str, read: i64| {
+        let list = [
+            ("gen_ai.event.start_time", Value::from("2026-11-29T20:26:15.161Z")),
+            ("gen_ai.operation.name", "chat".into()),
+            (key, "travel-desk".into()),
+            ("gen_ai.request.model", model.into()),
+            ("gen_ai.usage.input_tokens", 785.into()),
+            ("gen_ai.usage.output_tokens", 62.into()),
+            ("gen_ai.usage.total_tokens", 847.into()),
+            ("gen_ai.usage.cache_read.input_tokens", read.into()),
+        ];
+        told("travel-desk", "chat", &list)
+    };
+    for key in ["gen_ai.system", "gen_ai.provider.name"] {
+        let plain = call(key, "gpt-4o-mini", 128);
+        assert_eq!((plain.provider.as_deref(), tokens(&plain)), (None, [Some(785), Some(128), None, Some(62), None]));
+        let apart = call(key, "claude-sonnet-4-5", 128);
+        assert_eq!((apart.provider.as_deref(), tokens(&apart)), (None, [Some(913), Some(128), None, Some(62), None]));
+        let bedrock = call(key, "us.anthropic.claude-sonnet-4-5-20250929-v1:0", 128);
+        assert_eq!((bedrock.provider.as_deref(), tokens(&bedrock)[0]), (Some("aws.bedrock"), Some(913)));
+    }
+    // LiteLLM's input has them.
+    for model in ["anthropic/claude-sonnet-4-5", "bedrock/us.anthropic.claude-sonnet-4-5-20250929-v1:0"] {
+        assert_eq!(tokens(&call("gen_ai.system", model, 128))[0], Some(785), "{model}");
+    }
+}
+
+#[test]
+fn adk_for_javascript_tells_thoughts_in_the_answer_and_failures_by_silence() {
+    let spans = |language: &'static str, name: &str, list: &[(&str, Value)]| {
+        let mut record = ended(list);
+        (record.span.name, record.scope.name) = (name.to_owned(), "gcp.vertex.agent".to_owned());
+        let language = KeyValue { key: "telemetry.sdk.language".to_owned(), value: Some(Value::from(language).into()) };
+        std::sync::Arc::make_mut(&mut record.resource).attributes.push(language);
+        facts(&record)
+    };
+    let answer = |answer: &str| {
+        let list = [
+            ("gen_ai.system", Value::from("gcp.vertex.agent")),
+            ("gen_ai.request.model", "gemini-2.5-flash".into()),
+            ("gcp.vertex.agent.llm_response", answer.into()),
+            ("gen_ai.usage.input_tokens", 237.into()),
+            ("gen_ai.usage.output_tokens", 16.into()),
+        ];
+        spans("nodejs", "call_llm", &list)
+    };
+    let usage = r#""usageMetadata":{"promptTokenCount":237,"candidatesTokenCount":16,"totalTokenCount":260,"thoughtsTokenCount":7,"cachedContentTokenCount":128}"#;
+    let call = answer(&format!(
+        r#"{{"content":{{"parts":[{{"text":"Yes."}}],"role":"model"}},{usage},"finishReason":"STOP"}}"#
+    ));
+    assert_eq!(
+        (call.kind, call.status, tokens(&call)),
+        (StepKind::Llm, StepStatus::Success, [Some(237), Some(128), None, Some(23), Some(7)])
+    );
+    assert_eq!(answer(&format!(r#"{{{usage},"finishReason":"STOP","partial":false}}"#)).status, StepStatus::Success);
+    let part = r#"{"content":{"parts":[{"text":"Ye"}]},"partial":true,"usageMetadata":{"promptTokenCount":237}}"#;
+    assert_eq!(answer(part).status, StepStatus::Cancelled);
+    let silent = |language, name: &str| {
+        let facts = spans(language, name, &[]);
+        (facts.kind, facts.status, facts.tool_name)
+    };
+    assert_eq!(silent("nodejs", "call_llm"), (StepKind::Llm, StepStatus::Error, None));
+    assert_eq!(silent("nodejs", "execute_tool book"), (StepKind::Tool, StepStatus::Error, Some("book".to_owned())));
+    assert_eq!(silent("python", "call_llm").1, StepStatus::Success);
+}
+
+#[test]
+fn a_loop_of_tanstack_is_an_agent_with_the_sum_of_its_calls() {
+    let list = |more: &[(&'static str, Value)]| {
+        let list = [
+            ("gen_ai.system", Value::from("anthropic")),
+            ("gen_ai.request.model", "claude-sonnet-4-5".into()),
+            ("langfuse.trace.input", "[]".into()),
+        ];
+        [&list, more].concat()
+    };
+    let sum = [("tanstack.ai.iterations", Value::Int(2)), ("gen_ai.usage.input_tokens", 1_600.into())];
+    assert_eq!(told("my-app", "chat claude-sonnet-4-5", &list(&sum)).kind, StepKind::Agent);
+    // One that failed has no count of its rounds.
+    assert_eq!(told("my-app", "chat claude-sonnet-4-5", &list(&[])).kind, StepKind::Agent);
+    let call = told(
+        "my-app",
+        "chat claude-sonnet-4-5 #0",
+        &[
+            ("gen_ai.system", "anthropic".into()),
+            ("gen_ai.operation.name", "chat".into()),
+            ("tanstack.ai.iteration", Value::Int(0)),
+            ("gen_ai.usage.input_tokens", 933.into()),
+            ("gen_ai.usage.cache_read.input_tokens", 128.into()),
+            ("gen_ai.usage.output_tokens", 80.into()),
+        ],
+    );
+    assert_eq!((call.kind, tokens(&call)[0]), (StepKind::Llm, Some(1_061)));
+}
