@@ -312,9 +312,14 @@ impl Recording {
         );
         let recorded = again.and_then(|again| again.environment.get("PYTHONPATH").cloned());
         let python_path = recorded.or_else(|| std::env::var_os("PYTHONPATH"));
-        let instrumented = (!args.no_auto).then(|| python::path_of(&args.command, python_path.as_deref())).flatten();
-        if let Some(path) = instrumented {
-            environment.set.insert("PYTHONPATH".to_owned(), path);
+        let instrumented = (!args.no_auto).then(|| python::start_of(&args.command, python_path.as_deref())).flatten();
+        if let Some(start) = instrumented {
+            environment.set.insert("PYTHONPATH".to_owned(), start.path);
+            for (name, value) in start.defaults {
+                if std::env::var_os(name).is_none() {
+                    environment.set.insert((*name).to_owned(), (*value).into());
+                }
+            }
         }
         let variables = self.proxy.iter().flat_map(Proxy::variables);
         environment.set.extend(variables.map(|(name, value)| (name.to_owned(), value.into())));

@@ -23,29 +23,51 @@ import sys
 sys.path = [folder for folder in sys.path if folder]
 import os
 from importlib.machinery import PathFinder
-folders = None
-for name in ('opentelemetry', 'instrumentation', 'auto_instrumentation'):
-    found = PathFinder.find_spec(name, folders)
-    if not found or found.submodule_search_locations is None:
-        sys.exit()
-    folders = list(found.submodule_search_locations)
-sys.stdout.write(os.path.abspath(folders[0]))
+def find(*names):
+    folders = None
+    for name in names:
+        found = PathFinder.find_spec(name, folders)
+        if not found or found.submodule_search_locations is None:
+            return None
+        folders = list(found.submodule_search_locations)
+    return folders
+folders = find('opentelemetry', 'instrumentation', 'auto_instrumentation')
+if folders:
+    has_azures = find('azure', 'monitor', 'opentelemetry')
+    has_own = find('opentelemetry', 'distro')
+    if has_own or not has_azures:
+        sys.stdout.write(os.path.abspath(folders[0]) + ('\\nown' if has_own and has_azures else ''))
 ";
 
-/// Returns `PYTHONPATH` for a command that is Python with auto-instrumentation installed.
-pub fn path_of(command: &[OsString], python_path: Option<&OsStr>) -> Option<OsString> {
+/// What has OpenTelemetry's own distribution chosen, where another is installed beside it: by default the first one is, and Azure
+/// Monitor's takes whatever exporter is asked for as its own, and fails without a key for it.
+const OWN: [(&str, &str); 2] = [("OTEL_PYTHON_DISTRO", "distro"), ("OTEL_PYTHON_CONFIGURATOR", "configurator")];
+
+/// What a command gets, so that auto-instrumentation starts.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Start {
+    /// `PYTHONPATH`.
+    pub path: OsString,
+    /// Variables that it has unless it has them already.
+    pub defaults: &'static [(&'static str, &'static str)],
+}
+
+/// Returns what starts auto-instrumentation in a command that is Python with it installed. Where Azure Monitor's distribution is the only one
+/// there is, it is left to the program.
+pub fn start_of(command: &[OsString], python_path: Option<&OsStr>) -> Option<Start> {
     let program = which(command.first()?)?;
     // It does so itself.
     if program.file_name() == Some(OsStr::new("opentelemetry-instrument")) {
         return None;
     }
-    let folder = find_folder(&interpreter(&program)?)?;
+    let (folder, defaults) = find_folder(&interpreter(&program)?)?;
     let given = python_path.filter(|path| !path.is_empty());
     if given.is_some_and(|given| std::env::split_paths(given).any(|path| path == folder)) {
         return None;
     }
     let given: Vec<PathBuf> = given.map(|given| std::env::split_paths(given).collect()).unwrap_or_default();
-    std::env::join_paths(std::iter::once(folder).chain(given)).ok()
+    let path = std::env::join_paths(std::iter::once(folder).chain(given)).ok()?;
+    Some(Start { path, defaults })
 }
 
 /// Returns the interpreter that runs a program: itself, or that of its first line.
@@ -87,8 +109,8 @@ fn is_executable(file: &Path) -> bool {
     file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-/// Asks an interpreter for the folder; one that does not answer has none.
-fn find_folder(interpreter: &Path) -> Option<PathBuf> {
+/// Asks an interpreter for the folder, and what it has to be told; one that does not answer has none.
+fn find_folder(interpreter: &Path) -> Option<(PathBuf, &'static [(&'static str, &'static str)])> {
     let mut child = Command::new(interpreter)
         .args(["-c", FIND])
         .stdin(Stdio::null())
@@ -112,8 +134,12 @@ fn find_folder(interpreter: &Path) -> Option<PathBuf> {
     // A path fits into the pipe, so all of it is there.
     let mut said = Vec::new();
     child.stdout?.take(LINE).read_to_end(&mut said).ok()?;
-    let folder = PathBuf::from(OsStr::from_bytes(&said));
-    folder.join("sitecustomize.py").is_file().then_some(folder)
+    let (said, defaults) = match said.strip_suffix(b"\nown") {
+        Some(said) => (said, &OWN[..]),
+        None => (&*said, &[][..]),
+    };
+    let folder = PathBuf::from(OsStr::from_bytes(said));
+    folder.join("sitecustomize.py").is_file().then_some((folder, defaults))
 }
 
 #[cfg(test)]
@@ -161,6 +187,11 @@ mod tests {
             String::from_utf8(python.output().unwrap().stdout).unwrap()
         };
         assert_eq!(found(&packages), folder.to_str().unwrap());
+        // Another distribution alone, and beside OpenTelemetry's own.
+        std::fs::create_dir_all(packages.join("azure/monitor/opentelemetry")).unwrap();
+        assert_eq!(found(&packages), "");
+        std::fs::create_dir_all(packages.join("opentelemetry/distro")).unwrap();
+        assert_eq!(found(&packages), format!("{}\nown", folder.display()));
         assert_eq!(found(&dir.path().join("nothing")), "");
         assert!(!ran.exists());
     }
@@ -173,11 +204,16 @@ mod tests {
         let python = dir.path().join("python3");
         file(&python, &format!("#!/bin/sh\nprintf %s {}\n", folder.display()), 0o755);
         let command = [OsString::from(&python), OsString::from("agent.py")];
-        let path = |given: &str| path_of(&command, Some(OsStr::new(given)));
+        let path = |given: &str| start_of(&command, Some(OsStr::new(given))).map(|start| start.path);
         let folder = folder.to_str().unwrap();
         assert_eq!(path(""), Some(folder.into()));
         assert_eq!(path("/a:/b"), Some(format!("{folder}:/a:/b").into()));
         assert_eq!(path(&format!("/a:{folder}")), None, "somebody has done it");
+        let start = |said: &str| {
+            file(&python, &format!("#!/bin/sh\nprintf '%s{said}' {folder}\n"), 0o755);
+            start_of(&command, None).map(|start| start.defaults)
+        };
+        assert_eq!((start(""), start("\\nown")), (Some(&[][..]), Some(&OWN[..])));
         file(&python, "#!/bin/sh\n", 0o755);
         assert_eq!(path(""), None, "it is not installed");
     }
