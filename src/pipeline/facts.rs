@@ -633,6 +633,19 @@ mod tests {
     }
 
     #[test]
+    fn a_client_is_known_by_the_kind_of_its_span_or_by_who_made_it() {
+        let is_client = |kind: i32, scope: &str| {
+            let scope = Scope { name: scope.to_owned(), ..Scope::default() };
+            let span = Span { kind, ..span(&[(names::OPERATION, "chat".into())]) };
+            StepFacts::of(&span, None, Some(&scope)).is_client
+        };
+        assert!(is_client(SPAN_KIND_CLIENT, "any"));
+        assert!(is_client(1, "openinference.instrumentation.openai"));
+        assert!(!is_client(1, "openinference.instrumentation.openai_agents"));
+        assert!(!is_client(1, "openinference.instrumentation.langchain"));
+    }
+
+    #[test]
     fn what_is_said_too_much_is_cut_with_a_mark_and_never_again() {
         let long = "€\u{1}".repeat(1 << 18);
         let tags = serde_json::Value::from(vec![long.as_str(); 100]).to_string();

@@ -647,6 +647,22 @@ fn runs_in_the_schema_of_paracle_are_read_for_what_they_say() {
 }
 
 #[test]
+fn a_run_whose_file_is_not_what_its_log_says_is_not_taken() {
+    let (from, first, into) = (paracle(), empty(), empty());
+    runspan(first.path(), &["import", from.path().to_str().unwrap()]);
+    let kept = first.path().join(".runspan/agents/01KE9BZH80BGEY5ABZ7D0DHDQ1/artifacts");
+    std::fs::write(kept.join("logs.txt"), "nothing happened\n\n").unwrap();
+    let answer = runspan(into.path(), &["import", first.path().to_str().unwrap()]);
+    assert_eq!((answer.out.as_str(), answer.code), ("2 runs stored\n", 1), "{}", answer.err);
+    let why = "artifacts/logs.txt was changed since it was written: its SHA-256 is ";
+    assert!(answer.err.contains(why), "{}", answer.err);
+    // One that was left where it was costs nothing.
+    std::fs::remove_file(kept.join("logs.txt")).unwrap();
+    let answer = runspan(into.path(), &["import", first.path().to_str().unwrap()]);
+    assert_eq!((answer.out.as_str(), answer.code), ("1 run stored, 2 there already\n", 0), "{}", answer.err);
+}
+
+#[test]
 #[cfg(unix)]
 fn a_step_that_is_a_link_is_not_followed() {
     let (from, into, elsewhere) = (paracle(), empty(), tempfile::tempdir().unwrap());

@@ -4,10 +4,12 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::artifacts::{self, StoredArtifact};
 use super::chain::Chain;
 use super::layout::{self, Layout};
 use super::sums::Sums;
 use super::{cleanup, index, packs, run_dir};
+use crate::model::event::EventBody;
 use crate::model::{Event, RunId, RunKind, RunStatus, RunSummary, SpanId, StepStatus, StepView};
 use crate::store::StoreError;
 use crate::store::assembly::RunState;
@@ -221,8 +223,16 @@ fn check(layout: &Layout, folder: &Path, run: RunId) -> Result<RunSummary, Store
     let fs = layout.fs();
     let summary: RunSummary = run_dir::read_summary(fs, folder, run)?;
     let (mut chain, mut state, mut added) = (Chain::default(), RunState::new(run, run.as_trace_id()), 0);
+    let mut produced = Vec::new();
     let add = |event: &Event| {
         added += 1;
+        match &event.body {
+            // One that is not there may have been left where it was.
+            EventBody::Artifact(artifact) if artifacts::find(fs, folder, artifact.clone()).is_ok_and(is_kept) => {
+                produced.push(artifact.clone());
+            }
+            _ => {}
+        }
         if added <= MAX_ADDED {
             state.apply(event, false);
         }
@@ -240,10 +250,20 @@ fn check(layout: &Layout, folder: &Path, run: RunId) -> Result<RunSummary, Store
         let why = "its log was changed since it was written: the hash in run.yaml is another".to_owned();
         return Err(StoreError::Damaged { run, why });
     }
+    for artifact in &produced {
+        if let Some(what) = artifacts::flaw_of(fs, folder, artifact)? {
+            let why = format!("artifacts/{} was changed since it was written: {what}", artifact.name);
+            return Err(StoreError::Damaged { run, why });
+        }
+    }
     if summary.status.is_open() || added > MAX_ADDED {
         return Ok(summary);
     }
     right(layout, folder, summary, &state, &chain)
+}
+
+fn is_kept(artifact: StoredArtifact) -> bool {
+    artifact.stored_bytes.is_some()
 }
 
 /// Lets `run.yaml` say what the log adds up to, where that is another thing; returns what it says then.

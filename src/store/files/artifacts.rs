@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::super::StoreError;
 use super::layout::{is_plain_dir, make_dir, stat};
+use super::run_dir;
 #[cfg(feature = "seal")]
 use super::sealed;
 use super::sealed::{Content as Stored, sealed_file};
@@ -188,6 +189,32 @@ impl Read for ArtifactReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.content.read(into)
     }
+}
+
+/// Tells in what a file of a run is not what its log says of it, if in anything.
+pub(super) fn flaw_of(fs: &dyn Fs, run_dir: &Path, info: &ArtifactInfo) -> Result<Option<String>, StoreError> {
+    if path_of(run_dir, &info.name).is_none() {
+        return Ok(Some("its name leads out of the run's folder".to_owned()));
+    }
+    let mut content = match ArtifactReader::open(fs, run_dir, info) {
+        Ok(content) => content,
+        Err(StoreError::NotFound { .. }) => return Ok(Some("it is missing".to_owned())),
+        Err(StoreError::Io { source, .. }) if run_dir::is_damage(&source) => return Ok(Some(source.to_string())),
+        Err(error @ StoreError::Unsupported { .. }) => return Ok(Some(error.to_string())),
+        Err(error) => return Err(error),
+    };
+    let mut read = Copy { to: None, digest: Sha256::new(), bytes: 0 };
+    match copy_rest(&mut content, &mut read) {
+        Err(error) if run_dir::is_damage(&error) => return Ok(Some(error.to_string())),
+        Err(error) => return Err(StoreError::io("read", run_dir.join("artifacts").join(&info.name))(error)),
+        Ok(()) => {}
+    }
+    let sha256 = crate::model::hex(&read.digest.finalize());
+    Ok(match read.bytes {
+        bytes if bytes > info.bytes => Some(format!("it has more bytes than the {} that the log says", info.bytes)),
+        bytes if bytes < info.bytes => Some(format!("it has {bytes} bytes, and the log says {}", info.bytes)),
+        _ => (sha256 != info.sha256).then(|| format!("its SHA-256 is {sha256}, and the log says {}", info.sha256)),
+    })
 }
 
 /// Reads `content` and tells what [`keep`] would tell of it, without keeping it.

@@ -1,14 +1,12 @@
 //! Checks one run: its log line by line, and all that is said of it elsewhere against the log.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value as Json;
-use sha2::{Digest, Sha256};
 
-use super::super::artifacts::{self, ArtifactReader};
+use super::super::artifacts;
 use super::super::chain::{self, Chain};
 use super::super::layout::{Layout, is_plain_dir, stat};
 use super::super::requests;
@@ -21,7 +19,7 @@ use super::{Cure, Head, Problem, RunCheck, Verdict};
 use crate::model::event::EventBody;
 use crate::model::id::IdMap;
 use crate::model::run::{ArtifactContent, ArtifactInfo, LogHash};
-use crate::model::{Event, EventId, RunId, RunKind, RunSummary, hex};
+use crate::model::{Event, EventId, RunId, RunKind, RunSummary};
 use crate::store::StoreError;
 use crate::store::assembly::RunState;
 
@@ -436,60 +434,17 @@ impl Look<'_> {
             return Ok(());
         }
         for artifact in kept {
-            if let Some(what) = self.check_artifact(artifact)? {
+            if let Some(what) = artifacts::flaw_of(self.layout.fs(), &self.dir, artifact)? {
                 let file = format!("artifacts/{}", artifact.name);
                 self.find(&file, None, what, "restore the file from a copy; the log says what it was", None);
             }
         }
         Ok(())
     }
-
-    fn check_artifact(&self, artifact: &ArtifactInfo) -> Result<Option<String>, StoreError> {
-        if artifacts::path_of(&self.dir, &artifact.name).is_none() {
-            return Ok(Some("its name leads out of the run's folder".to_owned()));
-        }
-        let mut content = match ArtifactReader::open(self.layout.fs(), &self.dir, artifact) {
-            Ok(content) => content,
-            Err(StoreError::NotFound { .. }) => return Ok(Some("it is missing".to_owned())),
-            Err(StoreError::Io { source, .. }) if run_dir::is_damage(&source) => return Ok(Some(source.to_string())),
-            Err(error @ StoreError::Unsupported { .. }) => return Ok(Some(error.to_string())),
-            Err(error) => return Err(error),
-        };
-        match hash(&mut content) {
-            Err(error) if run_dir::is_damage(&error) => Ok(Some(error.to_string())),
-            Err(error) => Err(StoreError::io("read", self.dir.join("artifacts").join(&artifact.name))(error)),
-            Ok((bytes, _)) if bytes > artifact.bytes => {
-                Ok(Some(format!("it has more bytes than the {} that the log says", artifact.bytes)))
-            }
-            Ok((bytes, _)) if bytes < artifact.bytes => {
-                Ok(Some(format!("it has {bytes} bytes, and the log says {}", artifact.bytes)))
-            }
-            Ok((_, sha256)) if sha256 != artifact.sha256 => {
-                Ok(Some(format!("its SHA-256 is {sha256}, and the log says {}", artifact.sha256)))
-            }
-            Ok(_) => Ok(None),
-        }
-    }
 }
 
 const TODO_REBUILD: &str = "the log is whole: runspan verify --repair makes run.yaml anew of it";
 const TODO_BAD_LINE: &str = "the lines before it can be read; restore the file from a copy if there is one";
-
-/// Returns the length of content and its SHA-256.
-fn hash(content: &mut dyn Read) -> io::Result<(u64, String)> {
-    let (mut digest, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
-    loop {
-        match content.read(&mut buffer) {
-            Ok(0) => return Ok((bytes, hex(&digest.finalize()))),
-            Ok(read) => {
-                digest.update(&buffer[..read]);
-                bytes += read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
 
 /// Names the first members in which a summary differs from the right one.
 fn difference(said: &RunSummary, right: &RunSummary) -> String {
