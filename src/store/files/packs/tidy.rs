@@ -177,6 +177,7 @@ impl Packs {
     }
 
     /// Takes these away. What cannot be deleted stays: nothing reads it.
+    #[cfg(any(feature = "server", test))]
     pub fn remove_unfinished(&self, fs: &dyn Fs) {
         let unfinished = self.unfinished(fs).unwrap_or_default();
         unfinished.iter().for_each(|path| drop(fs.remove_file(path)));
