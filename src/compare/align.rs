@@ -1,5 +1,6 @@
 //! Which step of one run stands beside which of the other.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -56,18 +57,21 @@ impl Keys {
 
     fn key(&mut self, step: &StepView) -> u32 {
         let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
-        *self.numbers.entry((step.kind, name(step).to_owned())).or_insert(next)
+        *self.numbers.entry((step.kind, name(step).into_owned())).or_insert(next)
     }
 }
 
-/// Returns what the step is called in every run: of a model call without the model.
-fn name(step: &StepView) -> &str {
-    if !matches!(step.kind, StepKind::Llm | StepKind::Embedding | StepKind::Rerank) {
-        return &step.name;
-    }
-    match step.step_id.rsplit_once('-') {
+/// Returns what the step is called in every run: of a model call without the model, of a tool and an agent with its own name, as some
+/// emitters call all of their spans the same.
+fn name(step: &StepView) -> Cow<'_, str> {
+    let base = match step.step_id.rsplit_once('-') {
         Some((base, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => base,
         _ => &step.step_id,
+    };
+    match step.kind {
+        StepKind::Llm | StepKind::Embedding | StepKind::Rerank => Cow::Borrowed(base),
+        StepKind::Tool | StepKind::Agent => Cow::Owned(format!("{}\0{base}", step.name)),
+        _ => Cow::Borrowed(&step.name),
     }
 }
 

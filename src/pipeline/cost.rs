@@ -168,7 +168,7 @@ impl Pricer {
         if !facts::is_billed(kind) {
             // What a tool or a plain step says that something cost may be the price of a flight.
             let is_sum = matches!(kind, StepKind::Agent | StepKind::Workflow);
-            if !is_sum || span.attr(names::COST_USD).is_some() {
+            if !is_sum || has_own_cost(span) {
                 return;
             }
             if let Some(cost) = reported(span).filter(|cost| cost.0 > 0) {
@@ -183,7 +183,7 @@ impl Pricer {
                 &mut record.span,
                 [(names::COST_USD, 0.0.into()), (names::COST_SOURCE, CostSource::Reported.as_str().into())],
             );
-        } else if span.attr(names::COST_USD).is_some() {
+        } else if has_own_cost(span) {
             if span.attr(names::COST_SOURCE).is_none() {
                 write(&mut record.span, [(names::COST_SOURCE, CostSource::Reported.as_str().into())]);
             }
@@ -401,6 +401,11 @@ fn nanos(usd: f64) -> Option<NanoUsd> {
 ///
 /// Emitters write 0 for models that they have no price for, and for calls of which they do not know what they used; only where
 /// nothing was used, or the call failed, is it one.
+/// Tells whether a span bears an amount under our own name.
+fn has_own_cost(span: &Span) -> bool {
+    span.attr(names::COST_USD).and_then(Value::as_f64).is_some_and(|usd| usd.is_finite() && usd >= 0.0)
+}
+
 fn reported(span: &Span) -> Option<NanoUsd> {
     let is_amount = |usd: &f64| usd.is_finite() && *usd >= 0.0;
     let amount = |value: &Value| value.as_f64().filter(is_amount);

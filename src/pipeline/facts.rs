@@ -3,7 +3,7 @@
 //! Reads canonical attributes only, so it works on a span on its way to the journal and on one read back from disk
 //! alike, whatever dialect it was written in.
 
-use crate::conventions::dialects::CLIENTS;
+use crate::conventions::dialects::{CLIENTS, RUNNING_SUMS};
 use crate::conventions::names;
 use crate::model::budget::Budget;
 use crate::model::json_text::JsonText;
@@ -31,6 +31,24 @@ const STOPPED: &[&str] = &["request was aborted", "operation was aborted", "aban
 /// [`Status::code`](crate::model::otlp::Status::code) of a span that its author declared to have gone well.
 const STATUS_OK: i32 = 1;
 
+/// A place in a loop over tools whose calls tell sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InLoop {
+    /// A call of a model.
+    Call,
+    /// A step that the calls are below.
+    Around,
+}
+
+/// What a call told that it used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Its tokens.
+    pub tokens: Option<Tokens>,
+    /// Its cost.
+    pub cost: Option<(NanoUsd, CostSource)>,
+}
+
 /// The facts of one span.
 ///
 /// Names, ids, labels and what is said of an error are bounded, with a mark where they were cut: they go into files that
@@ -56,8 +74,13 @@ pub struct StepFacts {
     pub tool_call_id: Option<String>,
     /// Whether the span is the request to the server itself, and not only of a layer above it.
     pub is_at_wire: bool,
-    /// Whether the span is of kind `CLIENT`: a request to somebody else, or a layer that says so.
+    /// Whether the span is of kind `CLIENT`, a request to somebody else or a layer that says so, or of an instrumentation of a
+    /// provider's client ([`CLIENTS`]).
     pub is_client: bool,
+    /// Its place in a loop whose calls tell sums; see [`RUNNING_SUMS`].
+    pub in_loop: Option<InLoop>,
+    /// What it told, where that was the sum of its loop and `tokens` and `cost` have what it used itself.
+    pub told: Option<Box<Told>>,
     /// Whether it was told by who passed it on: the program that made it may tell it, too.
     pub is_relayed: bool,
     /// Who served the model.
@@ -156,6 +179,8 @@ impl StepFacts {
             is_at_wire: attr(names::HTTP_METHOD).or_else(|| attr(names::HTTP_STATUS_CODE)).is_some(),
             is_client: span.kind == SPAN_KIND_CLIENT
                 || scope.is_some_and(|scope| CLIENTS.contains(&scope.name.as_str())),
+            in_loop: scope.and_then(|scope| in_loop(scope, kind, span)),
+            told: None,
             is_relayed: attr(names::RELAYED) == Some(&Value::Bool(true)),
             provider: text(names::PROVIDER),
             request_model: text(names::REQUEST_MODEL),
@@ -278,7 +303,8 @@ fn is_genai(span: &Span) -> bool {
 }
 
 fn cost_in<'a>(attr: impl Fn(&'static str) -> Option<&'a Value>) -> Option<(NanoUsd, CostSource)> {
-    let usd = attr(names::COST_USD).and_then(Value::as_f64).and_then(NanoUsd::from_usd)?;
+    // Nobody is paid for a call.
+    let usd = attr(names::COST_USD).and_then(Value::as_f64).filter(|usd| *usd >= 0.0).and_then(NanoUsd::from_usd)?;
     let source = attr(names::COST_SOURCE).and_then(Value::as_str).and_then(|word| word.parse().ok());
     // Our own API gives an amount alone: the program said it.
     Some((usd, source.unwrap_or(CostSource::Reported)))
@@ -435,7 +461,17 @@ fn text_of(value: &Value) -> Option<String> {
 }
 
 /// Reads a list of words: a list, a JSON array as text, or one word.
-pub(super) fn words(value: Option<&Value>) -> Vec<String> {
+fn in_loop(scope: &Scope, kind: StepKind, span: &Span) -> Option<InLoop> {
+    let (.., around) =
+        RUNNING_SUMS.iter().find(|(name, version, _)| scope.name == *name && scope.version.starts_with(version))?;
+    match kind {
+        _ if span.attr(around).is_some() => Some(InLoop::Around),
+        StepKind::Llm => Some(InLoop::Call),
+        _ => None,
+    }
+}
+
+fn words(value: Option<&Value>) -> Vec<String> {
     match value.map(Value::to_json) {
         Some(Json::Array(items)) => items
             .into_iter()
@@ -523,6 +559,8 @@ mod tests {
                 tool_call_id: None,
                 is_at_wire: false,
                 is_client: false,
+                in_loop: None,
+                told: None,
                 is_relayed: false,
                 provider: Some("openai".into()),
                 request_model: Some("gpt-4o-mini".into()),

@@ -6,7 +6,6 @@
 pub mod cost;
 pub mod facts;
 pub mod normalize;
-pub(crate) mod running;
 pub mod scrub;
 pub(crate) mod window;
 pub(crate) mod worker;
@@ -19,12 +18,10 @@ pub use scrub::{Content, Limits, Scrubbed, Scrubber};
 use crate::model::record::Record;
 use crate::sources::fork;
 use cost::Pricer;
-use running::Running;
 
 /// The line that every record passes before the first byte of it is written or leaves.
 #[derive(Debug)]
 pub struct Pipeline {
-    running: Running,
     pricer: Pricer,
     scrubber: Scrubber,
 }
@@ -33,7 +30,7 @@ impl Pipeline {
     /// Makes the line with a content policy; `key` marks what is redacted, so that equal secrets stay joinable
     /// within one store.
     pub fn new(content: Content, key: [u8; 32]) -> Self {
-        Self { running: Running::default(), pricer: Pricer::new(), scrubber: Scrubber::new(content, key) }
+        Self { pricer: Pricer::new(), scrubber: Scrubber::new(content, key) }
     }
 
     /// Prices with another pricer, one with the user's own prices say.
@@ -42,19 +39,11 @@ impl Pipeline {
         Self { pricer, ..self }
     }
 
-    /// Remembers with others what calls of one loop told: whatever pipeline they go through.
-    #[cfg(feature = "server")]
-    #[must_use]
-    pub(crate) fn with_running(self, running: Running) -> Self {
-        Self { running, ..self }
-    }
-
     /// Takes one record down the line.
     pub fn run(&mut self, mut record: Record) -> Record {
         // Tables that the whole process shares are made on first use, a few of them in other crates.
         let _held_off = fork::hold_off();
         normalize::normalize(&mut record);
-        self.running.settle(&mut record);
         self.pricer.price(&mut record);
         self.scrubber.scrub(&mut record);
         record

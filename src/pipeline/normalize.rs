@@ -164,22 +164,6 @@ pub(crate) fn name_model(span: &mut Span, model: &str) {
     draft.finish();
 }
 
-/// Puts another value under a key of a normalized span; what its maker had put there stays its original.
-pub(crate) fn write_in_place(span: &mut Span, key: &str, value: impl Into<Value>) {
-    let original_key = format!("{}{key}", names::ORIGINAL_PREFIX);
-    let is_added = |added: &Value| {
-        let Value::Array(added) = added else { return false };
-        added.values.iter().any(|added| added.value.as_ref().and_then(Value::as_str) == Some(key))
-    };
-    if span.attr(&original_key).is_some() || span.attr(names::ADDED).is_some_and(is_added) {
-        span.set_attr(key, value);
-        return;
-    }
-    let mut draft = Draft::of(span);
-    draft.set(key, value);
-    draft.finish();
-}
-
 /// A span being written to, with note taken of each change.
 pub(super) struct Draft<'a> {
     span: &'a mut Span,
@@ -310,7 +294,10 @@ fn value_of<'a>(span: &'a Span, key: &str) -> Option<&'a Value> {
                 let speaks = |event: &&SpanEvent| {
                     // What a tracing layer names after its place in the code has its name in a field.
                     let field = event.attr(names::EVENT_NAME).and_then(Value::as_str);
-                    [Some(event.name.as_str()), field].iter().flatten().any(|name| logs::OF_THE_SPAN.contains(name))
+                    let is_of = |list: &[&str]| {
+                        [Some(event.name.as_str()), field].iter().flatten().any(|name| list.contains(name))
+                    };
+                    is_of(logs::OF_THE_SPAN) || (is_of(logs::MONOCLES) && span.attr(logs::MONOCLE).is_some())
                 };
                 events.filter(speaks).find_map(|event| event.attr(key))
             }
@@ -456,13 +443,12 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
         }
         Shape::Text => says_something(&value),
         Shape::Session => {
-            let is_answer = value.as_str().is_some_and(|text| text.starts_with(ANSWERS));
             // AgentScope writes it as JSON.
             let quoted = value.as_str().and_then(|text| text.strip_prefix('"')?.strip_suffix('"'));
-            if let Some(bare) = quoted.filter(|bare| !bare.is_empty() && !bare.contains(['"', '\\'])) {
-                return Some(Cow::Owned(Value::from(bare)));
-            }
-            says_something(&value) && !is_answer
+            let bare = quoted.filter(|bare| !bare.contains(['"', '\\'])).map(|bare| Cow::Owned(Value::from(bare)));
+            let value = bare.unwrap_or(value);
+            let is_answer = value.as_str().is_some_and(|text| text.starts_with(ANSWERS));
+            return (says_something(&value) && !is_answer).then_some(value);
         }
         Shape::Model => {
             let is_unknown = |text: &str| UNKNOWN_WORDS.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
@@ -521,10 +507,10 @@ fn structured(value: &Value) -> Json {
 
 /// Tells whether a value may have a member: a long text is not parsed for what it does not have.
 fn may_have(value: &Value, path: &[&str]) -> bool {
-    let is_place = |name: &str| name.contains('=') || name.bytes().all(|byte| byte.is_ascii_digit());
+    let is_place = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
     let has = |text: &str, name: &str| {
         let name = name.strip_suffix('?').unwrap_or(name);
-        name.split('*').all(|part| text.contains(part))
+        name.split(['*', '=']).all(|part| text.contains(part))
     };
     value.as_str().is_none_or(|text| path.iter().all(|name| is_place(name) || has(text, name)))
 }
@@ -642,6 +628,7 @@ fn fits(span: &Span, row: &KindRow) -> bool {
         Test::IsName => word == span.name,
         Test::Present => true,
         Test::Without(key) => span.attr(key).is_none(),
+        Test::Without2(key, other) => span.attr(key).is_none() && span.attr(other).is_none(),
         Test::Label => !ORDINARY.iter().any(|key| span.attr(key).is_some()) && matches!(span.kind, 0 | 1),
     }
 }
@@ -798,7 +785,9 @@ fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended: bool) {
 /// Tells whether a finished span has not what its dialect writes on each that went well.
 fn lacks_its_end(span: &Span, dialects: Dialects<'_>) -> bool {
     let is_unset = span.status.as_ref().is_none_or(|status| status.code == STATUS_UNSET);
-    let lacks = |(start, key): &(&str, &str)| span.name.starts_with(start) && span.attr(key).is_none();
+    let lacks = |(start, keys): &(&str, &[&str])| {
+        span.name.starts_with(start) && keys.iter().all(|key| span.attr(key).is_none())
+    };
     is_unset && dialects.iter().flat_map(|dialect| dialect.fails_without).any(lacks)
 }
 
@@ -875,6 +864,10 @@ fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> 
         || (output.is_some() && !is_empty)
         || hides_something()
     {
+        return None;
+    }
+    let has_model = span.attr_str(names::RESPONSE_MODEL).is_some();
+    if has_model && dialects.iter().any(|dialect| dialect.is_silent_without_model) {
         return None;
     }
     // Without content, a model that is named may be all there is of an answer.

@@ -18,7 +18,7 @@ const MAX_BYTES: u64 = 1 << 20;
 #[serde(default, deny_unknown_fields)]
 struct File {
     store: Option<PathBuf>,
-    serve: Serve,
+    serve: Option<Serve>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -144,7 +144,7 @@ impl Settings {
         } else {
             serde_saphyr::from_str(text).map_err(|error| first_line(&error.to_string()))?
         };
-        let defaults = Self::default();
+        let (serve, defaults) = (serve.unwrap_or_default(), Self::default());
         let address = |key: &str, given: Option<Address>, default| match given {
             None => Ok(default),
             Some(Address::Port(port)) => Ok(SocketAddr::from(([127, 0, 0, 1], port))),
@@ -217,9 +217,10 @@ impl FileBounds {
             |key: &str, given, default| Ok::<_, String>(some(key, given)?.map_or(default, Duration::from_secs));
         let mut limits = defaults.limits;
         limits.spans = number("spans", self.spans, limits.spans)?;
+        let memory_bytes = bytes("memory_mib", self.memory_mib, defaults.memory_bytes)?;
         let bounds = Bounds {
-            request_bytes: bytes("request_mib", self.request_mib, defaults.request_bytes)?,
-            memory_bytes: bytes("memory_mib", self.memory_mib, defaults.memory_bytes)?,
+            request_bytes: bytes("request_mib", self.request_mib, defaults.request_bytes.min(memory_bytes))?,
+            memory_bytes,
             connections: number("connections", self.connections, defaults.connections)?,
             head_limit: seconds("head_s", self.head_s, defaults.head_limit)?,
             body_limit: seconds("body_s", self.body_s, defaults.body_limit)?,
@@ -294,11 +295,14 @@ serve:
             let why = Settings::from_yaml(&format!("serve: {{bounds: {{{key}: 0}}}}"));
             assert!(why.unwrap_err().starts_with(&format!("serve.bounds.{key}: ")), "{key}");
         }
+        let small = Settings::from_yaml("serve: {bounds: {memory_mib: 32}}").unwrap().bounds;
+        assert_eq!((small.memory_bytes, small.request_bytes), (32 << 20, 32 << 20));
         assert_eq!(
-            Settings::from_yaml("serve: {bounds: {memory_mib: 32}}").unwrap_err(),
+            Settings::from_yaml("serve: {bounds: {memory_mib: 32, request_mib: 64}}").unwrap_err(),
             "serve.bounds.memory_mib: all requests have 32 MiB, and one may have 64 (request_mib), which would be put off for ever"
         );
         assert!(Settings::from_yaml("serve: {bounds: {memory_mib: 64, connections: 1}}").is_ok());
+        assert!(Settings::from_yaml("store: runs\nserve:\n  # otlp_http: 14318\n").is_ok());
     }
 
     proptest! {

@@ -52,7 +52,8 @@ pub(super) fn check(
 /// Tells whether a text may be the name in a `Host`.
 pub(super) fn is_name(text: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    !text.is_empty() && text.bytes().all(is_part)
+    let is_address = name_of(text).parse::<IpAddr>().is_ok() || text.parse::<IpAddr>().is_ok();
+    is_address || (!text.is_empty() && text.bytes().all(is_part))
 }
 
 fn text(value: &HeaderValue) -> Result<&str, Refusal> {
@@ -114,6 +115,8 @@ mod tests {
         for (text, expected) in [
             ("bridge", true),
             ("my_bridge-2.example.", true),
+            ("::1", true),
+            ("[::1]", true),
             ("http://bridge", false),
             ("bridge:4318", false),
             ("bridge/", false),

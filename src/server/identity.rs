@@ -18,6 +18,8 @@ use crate::telemetry::warn;
 
 /// So long a command is waited for that takes in what a dead bridge left, which may be all that its journal holds.
 const OTHERS_LIMIT: Duration = Duration::from_secs(30);
+/// So long one is waited for that has taken a new journal for a dead one's.
+const MOMENT: Duration = Duration::from_secs(5);
 const OTHERS_POLL: Duration = Duration::from_millis(5);
 
 /// What becomes of the runs that are under way when this process ends.
@@ -92,7 +94,7 @@ impl Identity {
         options: Options,
         change: impl FnOnce(FilesWriter) -> FilesWriter,
     ) -> Result<Self, Error> {
-        let reader = JournalReader::open(&layout.journal(), &process.to_string(), STORE_READER)?;
+        let reader = open_reader(&layout, process)?;
         // What is written is brought to the disk before the journal gives it up, not run by run.
         let writer = change(FilesWriter::new(layout.clone(), process, false));
         let recorded = layout.read()?.record;
@@ -132,6 +134,18 @@ impl Identity {
                 return Ok(None);
             }
             std::thread::sleep(OTHERS_POLL);
+        }
+    }
+}
+
+/// Opens the journal for the run store. Who looks for what dead processes left may have taken a journal for one in the moment in which it
+/// was made, and lets go of it again.
+fn open_reader(layout: &Layout, process: RunId) -> Result<JournalReader, Error> {
+    let until = Instant::now() + MOMENT;
+    loop {
+        match JournalReader::open(&layout.journal(), &process.to_string(), STORE_READER) {
+            Err(error) if error.is_locked() && Instant::now() < until => std::thread::sleep(OTHERS_POLL),
+            opened => return Ok(opened?),
         }
     }
 }

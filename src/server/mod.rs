@@ -56,7 +56,6 @@ use crate::model::otlp::Value;
 use crate::model::{RunId, UnixNanos};
 use crate::pipeline::Pipeline;
 use crate::pipeline::cost::Pricer;
-use crate::pipeline::running::Running;
 use crate::sinks::forward::{Signal, Target};
 use crate::sinks::forwarder::Forwarders;
 use crate::sinks::metrics::report::Report;
@@ -71,6 +70,8 @@ use run_ids::RunIds;
 use traces::Line;
 use upstreams::Outlets;
 
+/// No time is waited for longer, so that moments can be counted with.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// Connections to the port for people and monitors, which those to the others do not crowd out.
 const MONITORS: usize = 64;
 /// So many clients at a time are told that there are too many; more are not even told.
@@ -179,7 +180,11 @@ impl Server {
         Self::open_on(&ports, settings, Purpose::Bridge)
     }
 
-    fn open_on(ports: &[(&'static str, SocketAddr)], settings: Settings, purpose: Purpose) -> Result<Self, Error> {
+    fn open_on(ports: &[(&'static str, SocketAddr)], mut settings: Settings, purpose: Purpose) -> Result<Self, Error> {
+        let Settings { drain, silence, bounds: Bounds { head_limit, body_limit, .. }, .. } = &mut settings;
+        for time in [drain, silence, head_limit, body_limit] {
+            *time = LONGEST.min(*time);
+        }
         for &(name, address) in ports {
             if !address.ip().is_loopback() && !settings.insecure_bind {
                 let why = format!(
@@ -349,11 +354,7 @@ fn maker(layout: &Layout, settings: &Settings) -> Result<Box<dyn Fn() -> Pipelin
     if let Some(bad) = bad {
         warn(format_args!("{bad}"));
     }
-    let running = Running::default();
-    Ok(Box::new(move || {
-        let pricer = Pricer::of_store(&layout).0;
-        Pipeline::new(content, key).with_pricer(pricer).with_running(running.clone())
-    }))
+    Ok(Box::new(move || Pipeline::new(content, key).with_pricer(Pricer::of_store(&layout).0)))
 }
 
 /// Serves all ports until a signal, calls `ending`, and waits for what is under way; returns when the rest must be done, and what

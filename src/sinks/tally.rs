@@ -167,7 +167,16 @@ impl Notes {
         self.has_new = false;
         let Billing { calls, tellers, costs } = state.billing();
         let noted = |spans: Vec<SpanId>| {
-            spans.into_iter().filter_map(|span| Some((span, self.calls.get(&span)?.clone()))).collect()
+            let noted = |span: SpanId| {
+                let mut call = self.calls.get(&span)?.clone();
+                if let Some(own) = state.own_usage(span) {
+                    let tokens = own.tokens.unwrap_or_default();
+                    (call.input_tokens, call.output_tokens) = (tokens.prompt, tokens.completion);
+                    call.cost = own.cost.map(|(cost, _)| cost);
+                }
+                Some((span, call))
+            };
+            spans.into_iter().filter_map(noted).collect()
         };
         Parts { calls: noted(calls), tellers: noted(tellers), costs: noted(costs) }
     }

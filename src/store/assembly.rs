@@ -11,6 +11,7 @@
 pub(crate) mod accounts;
 mod billing;
 mod bodies;
+mod loops;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
@@ -62,6 +63,8 @@ pub struct RunState {
     open_roots: usize,
     /// The step that stands for the run, and its trace: other traces of the run are below it.
     host: Option<(SpanId, TraceId)>,
+    /// Calls in loops that tell sums, by the step that they are below.
+    loops: IdMap<SpanId, Vec<usize>>,
     /// Topmost steps by the parent that may still come.
     awaiting: IdMap<SpanId, Vec<usize>>,
     names: IdMap<String, u64>,
@@ -138,6 +141,7 @@ impl RunState {
             open_roots: 0,
             host: None,
             awaiting: HashMap::default(),
+            loops: HashMap::default(),
             names: HashMap::default(),
             asked_by: HashMap::default(),
             artifacts: Vec::new(),
@@ -301,6 +305,7 @@ impl RunState {
             });
             self.place_among_roots(place);
             self.become_host(place);
+            self.settle_loops(place);
             Some(place)
         } else {
             let place = *self.by_span.get(&span_id)?;
@@ -314,6 +319,7 @@ impl RunState {
             step.started_at = UnixNanos(span.start_time_unix_nano);
             step.ended_at = Some(UnixNanos(span.end_time_unix_nano));
             (step.status, step.facts) = (facts.status, facts);
+            self.settle_loops(place);
             Some(place)
         }
     }

@@ -494,8 +494,11 @@ pub const GOOGLE_ADK_JS: Dialect = Dialect {
         message: &[],
     }],
     fails_without: &[
-        ("call_llm", "gcp.vertex.agent.llm_response"),
-        ("execute_tool ", "gcp.vertex.agent.tool_response"),
+        ("call_llm", &["gcp.vertex.agent.llm_response", names::INPUT_TOKENS, names::FINISH_REASONS]),
+        (
+            "execute_tool ",
+            &["gcp.vertex.agent.tool_response", "gen_ai.tool.type", "gen_ai.tool.description", names::TOOL_CALL_ID],
+        ),
     ],
     ..GOOGLE_ADK
 };
@@ -512,7 +515,7 @@ pub const TANSTACK: Dialect = Dialect {
     ],
     kinds: &[
         kind("tanstack.ai.iterations", Test::Present, StepKind::Agent),
-        kind("langfuse.trace.input", Test::Without("langfuse.observation.type"), StepKind::Agent),
+        kind("langfuse.trace.input", Test::Without2("langfuse.observation.type", names::OPERATION), StepKind::Agent),
     ],
     content: &[
         content(
@@ -651,6 +654,7 @@ pub const SPRING_AI: Dialect = Dialect {
     basis: AS_REPORTED,
     // A stream that was given up says that all is well.
     cancelled_without_response: &["chat"],
+    is_silent_without_model: true,
     ..PLAIN
 };
 
@@ -673,6 +677,7 @@ pub const AGENTSCOPE: Dialect = Dialect {
 pub const MCP_AGENT: Dialect = Dialect {
     name: "mcp-agent",
     detect: &[
+        Detect::Key("request_params.use_history"),
         Detect::Called("AugmentedLLM."),
         Detect::Called("MCPAggregator."),
         Detect::Called("MCPAgentClientSession."),
@@ -683,9 +688,18 @@ pub const MCP_AGENT: Dialect = Dialect {
         content(Side::Out, &[Key("result.content.0.text")]),
     ],
     kinds: &[
-        kind(SPAN_NAME, Test::Ends(".generate"), StepKind::Agent),
+        kind("request_params.use_history", Test::Without(names::OPERATION), StepKind::Agent),
         kind(SPAN_NAME, Test::Ends(".execute_tool_call"), StepKind::Tool),
-        kind(SPAN_NAME, Test::Has("."), StepKind::Task),
+        kind(SPAN_NAME, Test::Starts("MCPAggregator."), StepKind::Task),
+        kind(SPAN_NAME, Test::Starts("MCPAgentClientSession."), StepKind::Task),
+        kind(SPAN_NAME, Test::Ends(".generate_str"), StepKind::Task),
+        kind(SPAN_NAME, Test::Ends(".call_tool"), StepKind::Task),
+        kind(SPAN_NAME, Test::Ends(".list_tools"), StepKind::Task),
+        kind(SPAN_NAME, Test::Ends(".select_model"), StepKind::Task),
+        kind(SPAN_NAME, Test::Ends(".initialize"), StepKind::Task),
+        kind(SPAN_NAME, Test::Ends(".attach_llm"), StepKind::Task),
+        kind(SPAN_NAME, Test::Ends(".get_capabilities"), StepKind::Task),
+        kind(SPAN_NAME, Test::Ends(".shutdown"), StepKind::Task),
     ],
     ..PLAIN
 };

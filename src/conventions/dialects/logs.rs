@@ -57,16 +57,14 @@ pub const FAILURE: &[&str] = &["error.type", "error_type", "http.response.status
 pub const FAILURE_TEXT: &[&str] = &["error.message", "error_message", "error"];
 
 /// Events that speak of the whole of their span: what they say is a fact of it.
-pub const OF_THE_SPAN: &[&str] = &[
-    "gemini_cli.api_response",
-    "claude_code.assistant_response",
-    "tool.output",
-    "codex.tool_result",
-    // Monocle's.
-    "metadata",
-    "data.input",
-    "data.output",
-];
+pub const OF_THE_SPAN: &[&str] =
+    &["gemini_cli.api_response", "claude_code.assistant_response", "tool.output", "codex.tool_result"];
+
+/// The same of Monocle, on spans that bear its mark: others may name their events so.
+pub const MONOCLES: &[&str] = &["metadata", "data.input", "data.output"];
+
+/// Monocle's mark.
+pub const MONOCLE: &str = "monocle_apptrace.version";
 
 /// The events at the beginning and at the end of a call of which only the first bears the span's id.
 pub const PAIRS: &[(&str, &str)] = &[("gemini_cli.api_request", "gemini_cli.api_response")];

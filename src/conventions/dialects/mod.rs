@@ -75,12 +75,14 @@ pub struct Dialect {
     /// It names itself in the place of the provider, or the service as its scope does. Whose the counts are the model's name tells: one
     /// with a provider before it is LiteLLM's, who counts as OpenAI does.
     pub names_itself: bool,
-    /// A finished span whose name starts so, without this attribute and without a word on how it went, failed: name, attribute.
-    pub fails_without: &'static [(&'static str, &'static str)],
+    /// A finished span whose name starts so, without any of these attributes and without a word on how it went, failed: name, attributes.
+    pub fails_without: &'static [(&'static str, &'static [&'static str])],
     /// A finished model call of these operations without any trace of a response failed.
     pub failed_without_response: &'static [&'static str],
     /// A finished step of these operations without any trace of a response, and without an error, was given up.
     pub cancelled_without_response: &'static [&'static str],
+    /// The model that answered is a trace of a response, too, also where it is the one that was asked for.
+    pub is_silent_without_model: bool,
     /// A stream of these operations whose answer has begun, and that has no reason for its end, nor a count of what came out, nor a
     /// word on how it went, was given up.
     pub cancelled_without_reason: &'static [&'static str],
@@ -279,6 +281,8 @@ pub enum Test {
     Present,
     /// The attribute is there, and another is not.
     Without(&'static str),
+    /// The attribute is there, and neither of two others is.
+    Without2(&'static str, &'static str),
     /// The attribute is there, and the span is not an [`ORDINARY`] call that merely bears the label.
     Label,
 }
@@ -430,6 +434,7 @@ pub const PLAIN: Dialect = Dialect {
     fails_without: &[],
     failed_without_response: &[],
     cancelled_without_response: &[],
+    is_silent_without_model: false,
     cancelled_without_reason: &[],
     fails_by_exception: false,
     fails_although_well: false,
@@ -464,11 +469,13 @@ pub const CONTROL_FLOW: &[&str] =
 /// Source: OpenAI's responses; Microsoft's Agent Framework (1.23) writes them for the conversation.
 pub const ANSWERS: &str = "resp_";
 
-/// Whose calls tell what they used together with those before them in one loop over tools: scope, and how its version begins.
+/// Whose calls tell what they used together with those before them in one loop over tools: scope, how its version begins, and the
+/// attribute of the steps that such a loop is below.
 ///
 /// Spring AI 1 (`UsageCalculator.getCumulativeUsage` in its chat models, between an answer with calls of tools and the next
-/// request), which runs on Spring Boot 3; Spring AI 2, on Spring Boot 4, tells each for itself.
-pub const RUNNING_SUMS: &[(&str, &str)] = &[("org.springframework.boot", "3.")];
+/// request), which runs on Spring Boot 3; Spring AI 2, on Spring Boot 4, tells each for itself. What a program does itself with
+/// a model, outside of a `ChatClient`, is below none of its steps.
+pub const RUNNING_SUMS: &[(&str, &str, &str)] = &[("org.springframework.boot", "3.", "spring.ai.kind")];
 
 /// Instrumentations of providers' clients, by their scopes, whose spans are of no kind: each of a call is of a request.
 pub const CLIENTS: &[&str] = &[

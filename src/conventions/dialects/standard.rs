@@ -244,6 +244,7 @@ pub const SENTRY: Dialect = Dialect {
     name: "sentry",
     detect: &[Detect::ScopePrefix("@sentry/")],
     cancelled_without_response: &["chat"],
+    is_silent_without_model: true,
     basis: AS_REPORTED,
     ..PLAIN
 };

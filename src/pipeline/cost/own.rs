@@ -10,6 +10,7 @@ use super::{Call, Priced, PricesError, price_request};
 use crate::error::with_causes;
 use crate::fs::Stat;
 use crate::sources::fork::hold_off;
+use crate::store::StoreError;
 use crate::store::files::layout::Layout;
 
 /// How often it is looked whether they have changed, while calls are priced.
@@ -83,14 +84,27 @@ impl Watch {
         if now == self.seen {
             return None;
         }
-        self.seen = now;
-        Some(self.read())
+        match self.json() {
+            // It is asked for again at the next look.
+            Err(error) if error.is_out_of_resources() => None,
+            json => {
+                self.seen = now;
+                Some(json.map_err(|error| error.to_string()).and_then(|json| self.understood(json)))
+            }
+        }
+    }
+
+    fn json(&self) -> Result<Option<String>, StoreError> {
+        // A child that is forked meanwhile would hold the file open.
+        let _held_off = hold_off();
+        self.layout.own_prices()
     }
 
     fn read(&self) -> Read {
-        // A child that is forked meanwhile would hold the file open.
-        let _held_off = hold_off();
-        let json = self.layout.own_prices().map_err(|error| error.to_string())?;
+        self.json().map_err(|error| error.to_string()).and_then(|json| self.understood(json))
+    }
+
+    fn understood(&self, json: Option<String>) -> Read {
         let Some(json) = json else { return Ok(None) };
         let read = OwnPrices::read("prices.json".to_owned(), json);
         let read = read.map_err(|error| format!("{}: {error}", self.layout.prices_file().display()))?;

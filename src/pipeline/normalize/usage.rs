@@ -164,12 +164,14 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
     };
     let is_of_google = provider.starts_with(GOOGLE) || (provider.is_empty() && is_of_maker("gemini"));
     let is_twice = dialects.iter().any(|dialect| dialect.adds_reasoning) && !provider.is_empty() && !is_of_google;
-    // Where nobody is named, whose model it is tells whose counts these are.
-    let counts_of = if provider.is_empty() && is_of_maker("claude") { "anthropic" } else { provider };
+    // Of an emitter that names itself, whose model it is tells whose counts these are.
+    let names_itself = dialects.iter().any(|dialect| dialect.names_itself);
+    let is_of_claude = names_itself && provider.is_empty() && is_of_maker("claude");
+    let counts_of = if is_of_claude { "anthropic" } else { provider };
     let mut table = dialects.iter().flat_map(|dialect| dialect.basis);
     let is_routed = || {
         let model = span.attr_str(names::REQUEST_MODEL).unwrap_or_default();
-        dialects.iter().any(|dialect| dialect.names_itself) && model.contains('/') && !model.starts_with("arn:")
+        names_itself && model.contains('/') && !model.starts_with("arn:")
     };
     let told = match usage.basis {
         None if is_routed() => Some(Basis::Inclusive),

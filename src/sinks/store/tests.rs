@@ -2,6 +2,7 @@ mod copies;
 mod layers;
 mod links;
 mod logs;
+mod loops;
 
 use super::*;
 use crate::conventions::names;

@@ -209,6 +209,16 @@ impl FilesWriter {
             layout::sync_dir(fs, making)?;
         }
         fs.rename(making, &dir).map_err(StoreError::io("create", &dir))?;
+        // Another process may have made one of the same id in the folder of another kind, and readers see one of them.
+        let others = RunKind::ALL.iter().filter(|kind| **kind != signed.kind);
+        for other in others.map(|kind| layout.run(*kind, signed.run_id)) {
+            if layout::stat(fs, &other).map_err(StoreError::io("read", &other))?.is_some() {
+                let gone = dir.with_file_name(format!("{}{}", cleanup::GONE_PREFIX, signed.run_id));
+                let undone = fs.rename(&dir, &gone).and_then(|()| fs.remove_tree(&gone));
+                undone.map_err(StoreError::io("delete", &dir))?;
+                return Err(StoreError::io("create", &dir)(std::io::ErrorKind::AlreadyExists.into()));
+            }
+        }
         if let Some(parent) = dir.parent().filter(|_| self.durable) {
             layout::sync_dir(fs, parent)?;
         }

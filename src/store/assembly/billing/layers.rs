@@ -109,7 +109,14 @@ impl RunState {
             })
             .collect();
         let holders = self.holders(&nested);
-        copies.extend(holders.iter().map(|(holder, last)| (*holder, *last)));
+        let mut held: Vec<(usize, usize)> = holders.iter().map(|(holder, last)| (*holder, *last)).collect();
+        held.sort_unstable();
+        for (holder, last) in held {
+            // What counts for the last of them may lie around the holder.
+            if settled(&copies, last) != holder {
+                copies.insert(holder, last);
+            }
+        }
         let mut known_better: HashMap<usize, usize> = HashMap::default();
         for &(place, ref around) in &nested {
             for &outer in around {
@@ -151,19 +158,32 @@ impl RunState {
     }
 
     /// Finds calls that are none but hold several, one after the other, which together used more than is told of it, with the last
-    /// of these: it tells of one of them, as a loop may of its last.
+    /// of these: it tells of one of them, as a loop may of its last. What encloses such a one is told of in the same way.
     fn holders(&self, nested: &[(usize, Vec<usize>)]) -> HashMap<usize, usize> {
+        let enclosing: HashSet<usize> = nested.iter().flat_map(|(_, around)| around).copied().collect();
         let mut inside: HashMap<usize, Vec<usize>> = HashMap::new();
-        for (place, around) in nested {
-            if let Some(outer) = around.first() {
+        for (place, around) in nested.iter().filter(|(place, _)| !enclosing.contains(place)) {
+            for outer in around {
                 inside.entry(*outer).or_default().push(*place);
             }
         }
         let last_held = |(outer, mut places): (usize, Vec<usize>)| {
-            let by_start = |place: &usize| (self.steps[*place].started_at, *place);
-            places.sort_unstable_by_key(by_start);
+            places.sort_unstable_by_key(|place| (self.steps[*place].started_at, *place));
             places.dedup();
-            let (holder, calls) = (&self.steps[outer], places.iter().map(|place| &self.steps[*place]));
+            let (holder, end) = (&self.steps[outer], self.steps[outer].ended_at?);
+            let is_within = |place: &usize| {
+                let call = &self.steps[*place];
+                call.started_at.0.saturating_add(TICK) >= holder.started_at.0
+                    && call.ended_at.is_some_and(|ended| ended.0 <= end.0.saturating_add(TICK))
+            };
+            if !places.iter().all(is_within) {
+                return None;
+            }
+            // A try that failed used nothing that is told.
+            let is_silent =
+                |place: &usize| used(&self.steps[*place]).is_none() && is_failure(self.steps[*place].status);
+            places.retain(|place| !is_silent(place));
+            let calls = places.iter().map(|place| &self.steps[*place]);
             let (told, each) = (used(holder)?, calls.clone().map(used).collect::<Option<Vec<_>>>()?);
             let is_before = |pair: &[usize]| {
                 let (first, second) = (&self.steps[pair[0]], &self.steps[pair[1]]);
@@ -171,7 +191,7 @@ impl RunState {
             };
             let sum =
                 each.iter().fold((0u64, 0u64), |sum, one| (sum.0.saturating_add(one.0), sum.1.saturating_add(one.1)));
-            let is_part = sum.0 > told.0 && sum.1 > told.1 && each.iter().any(|one| *one != told);
+            let is_part = sum.0 >= told.0 && sum.1 >= told.1 && sum != told;
             let tells_cost = holder.facts.cost.is_none() || calls.clone().all(|call| call.facts.cost.is_some());
             let is_holder =
                 holder.facts.response_id.is_none() && !holder.facts.is_at_wire && !is_failure(holder.status);
@@ -627,7 +647,7 @@ impl RunState {
 }
 
 /// Tells two answers that have one id by chance from one that was told twice: one call was over before the other began, and
-/// they used something else. Ollama draws ids below 1,000, and others count up from the time in seconds.
+/// they used something else, or both are a client's, which tells of each request once. Ollama draws ids below 1,000, and others count up from the time in seconds.
 fn are_two_answers(one: &Step, other: &Step) -> bool {
     let before = |first: &Step, second: &Step| {
         first.ended_at.is_some_and(|end| first.started_at < end && end <= second.started_at)
@@ -635,7 +655,8 @@ fn are_two_answers(one: &Step, other: &Step) -> bool {
     };
     let used = |step: &Step| step.facts.tokens.map(|tokens| (tokens.prompt, tokens.completion));
     let differs = used(one).zip(used(other)).is_some_and(|(one, other)| one != other);
-    differs && (before(one, other) || before(other, one))
+    let are_clients = one.facts.is_client && other.facts.is_client;
+    (differs || are_clients) && (before(one, other) || before(other, one))
 }
 
 /// Tells whether a step lies within another, and takes most of its time, but for moments.
@@ -764,10 +785,14 @@ fn used(step: &Step) -> Option<(u64, u64)> {
     step.facts.tokens.and_then(|tokens| tokens.prompt.zip(tokens.completion))
 }
 
-/// Follows copies to the one that counts.
+/// Follows copies to the one that counts. Each is inserted only where this would not lead back to it; should one be all the same, it is
+/// no reason never to end.
 fn settled(copies: &HashMap<usize, usize>, mut place: usize) -> usize {
-    while let Some(&next) = copies.get(&place) {
-        place = next;
+    for _ in 0..=copies.len() {
+        match copies.get(&place) {
+            Some(&next) => place = next,
+            None => break,
+        }
     }
     place
 }

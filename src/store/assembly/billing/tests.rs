@@ -231,9 +231,48 @@ fn what_is_around_calls_of_which_it_tells_a_part_is_no_call() {
     assert_eq!(copies((0, 7, 300, 50), &rounds, &same), all);
     let told = copies((0, 7, 150, 30), &rounds, &|facts| facts.response_id = Some("a".to_owned()));
     assert_eq!(told, all);
-    // Two layers that tell the same of it, one after the other, or of which one is there while the other is.
-    assert_eq!(copies((0, 7, 150, 30), &[(1, 3, 150, 30), (4, 6, 150, 30)], &same), all);
+    // All alike, and a sum of one side alone.
+    assert_eq!(copies((0, 7, 150, 30), &[(1, 3, 150, 30), (4, 6, 150, 30)], &same), [(0, 2)]);
+    assert_eq!(copies((0, 7, 150, 50), &rounds, &same), [(0, 2)]);
+    // Two layers, of which one is there while the other is.
     assert_eq!(copies((0, 7, 150, 30), &[(1, 5, 100, 20), (4, 6, 150, 30)], &same), all);
+}
+
+#[test]
+fn what_is_around_a_holder_holds_the_same_calls() {
+    let told = [(0, 9, 150, 30), (1, 8, 150, 30), (2, 4, 100, 20), (5, 7, 150, 30)];
+    let copies = copies_of(&[(false, 0, 0, 0, 0, false); 4], &|place, step, facts| {
+        let (start, end, prompt, completion) = told[place];
+        (step.started_at, step.ended_at) = (UnixNanos(start * 1_000_000_000), Some(UnixNanos(end * 1_000_000_000)));
+        facts.tokens = used(prompt, completion);
+        step.parent = [None, Some(1), Some(2), Some(2)][place].map(|id: u64| SpanId(id.to_be_bytes()));
+    });
+    assert_eq!(copies, [(0, 3), (1, 3)]);
+}
+
+proptest! {
+    /// What counts for a copy counts, whatever is around what.
+    #[test]
+    fn copies_lead_to_a_step_that_counts(
+        told in proptest::collection::vec((any::<bool>(), 0_u8..2, 0_u64..20, 1_u64..16, 0_u8..3, any::<bool>()), 2..10),
+        parents in proptest::collection::vec(0_usize..10, 10),
+        counts in proptest::collection::vec((0_u64..16, 0_u64..16, 0_u64..3), 10),
+    ) {
+        let mut state = state(&told);
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        let spans: Vec<SpanId> = state.steps.iter().map(|step| step.span_id).collect();
+        for (place, step) in state.steps.iter_mut().enumerate() {
+            let (prompt, completion, read) = counts[place];
+            (step.parent, step.ended_at) = (spans.get(parents[place]).copied(), Some(UnixNanos(step.started_at.0 + told[place].3)));
+            let facts = std::sync::Arc::make_mut(&mut step.facts);
+            (facts.is_at_wire, facts.request_model) = (prompt % 3 == 0, Some("m".to_owned()));
+            facts.tokens = Some(Tokens { prompt: Some(prompt), completion: Some(completion), cache_read: Some(read), ..Tokens::default() });
+        }
+        let copies = state.duplicates();
+        for (copy, of) in &copies {
+            prop_assert!(copy != of && !copies.contains_key(of), "{:?}", copies);
+        }
+    }
 }
 
 #[test]

@@ -486,7 +486,7 @@ fn of_mcp_agents_methods_one_is_the_agent_and_one_the_tool() {
     let named = |name: &str, more: &[(&str, Value)]| {
         told("my-service", name, &[&[("gen_ai.agent.name", Value::from("planner"))], more].concat()).kind
     };
-    let used = [("gen_ai.request.model", Value::from("gpt-4o-mini")), ("gen_ai.usage.input_tokens", 511.into())];
+    let used = [("gen_ai.request.model", Value::from("gpt-4o-mini")), ("request_params.use_history", true.into())];
     assert_eq!(named("OpenAIAugmentedLLM.planner.generate", &used), StepKind::Agent);
     let tool = [("gen_ai.tool.name", Value::from("get_weather"))];
     assert_eq!(told("my-service", "OpenAIAugmentedLLM.planner.execute_tool_call", &tool).kind, StepKind::Tool);
@@ -496,6 +496,9 @@ fn of_mcp_agents_methods_one_is_the_agent_and_one_the_tool() {
     let request = [("mcp.method.name", Value::from("tools/call")), ("gen_ai.tool.name", "get_weather".into())];
     assert_eq!(named("MCPAgentClientSession.send_request", &request), StepKind::Task);
     assert_eq!(named("Agent.planner.initialize", &[]), StepKind::Task);
+    // Others name their spans by classes, too.
+    assert_eq!(named("Agent.chat", &[("gen_ai.operation.name", "chat".into())]), StepKind::Llm);
+    assert_eq!(named("Agent.run", &[("gen_ai.operation.name", "invoke_agent".into())]), StepKind::Agent);
 }
 
 #[test]

@@ -396,6 +396,9 @@ fn a_loop_of_tanstack_is_an_agent_with_the_sum_of_its_calls() {
     assert_eq!(told("my-app", "chat claude-sonnet-4-5", &list(&sum)).kind, StepKind::Agent);
     // One that failed has no count of its rounds.
     assert_eq!(told("my-app", "chat claude-sonnet-4-5", &list(&[])).kind, StepKind::Agent);
+    // A call of a program that writes for Langfuse.
+    let own = [("gen_ai.operation.name", Value::from("chat"))];
+    assert_eq!(told("my-app", "chat claude-sonnet-4-5", &list(&own)).kind, StepKind::Llm);
     let call = told(
         "my-app",
         "chat claude-sonnet-4-5 #0",
