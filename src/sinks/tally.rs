@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::conventions::names;
-use crate::model::id::{IdMap, IdSet};
+use crate::model::id::IdMap;
 use crate::model::otlp::{Span, Value};
 use crate::model::{Event, NanoUsd, RunId, RunSummary, SpanId, UnixNanos};
 use crate::pipeline::facts::StepFacts;
@@ -87,9 +87,9 @@ pub(crate) struct Notes {
 /// What is counted of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
-    /// Calls and tellers.
-    steps: IdSet<SpanId>,
-    costs: IdSet<SpanId>,
+    /// Calls and tellers, with input and output tokens.
+    steps: IdMap<SpanId, (u64, u64)>,
+    costs: IdMap<SpanId, NanoUsd>,
     sums: Sums,
 }
 
@@ -184,10 +184,10 @@ impl Notes {
 
 impl Counted {
     fn of(parts: &Parts) -> Self {
-        let spans = |list: &[(SpanId, Call)]| list.iter().map(|(span, _)| *span).collect::<Vec<_>>();
+        let steps = parts.calls.iter().chain(&parts.tellers);
         Self {
-            steps: spans(&parts.calls).into_iter().chain(spans(&parts.tellers)).collect(),
-            costs: spans(&parts.costs).into_iter().collect(),
+            steps: steps.map(|(span, call)| (*span, call.tokens())).collect(),
+            costs: parts.costs.iter().map(|(span, call)| (*span, call.cost.unwrap_or_default())).collect(),
             sums: parts.sums(),
         }
     }
@@ -208,13 +208,23 @@ impl Counted {
             output: sums.output.max(was.output),
             cost: sums.cost.max(was.cost),
         };
+        // A fuller copy of a step that was counted may have come.
+        let mut grown = Vec::new();
         let mut fresh = |list: Vec<(SpanId, Call)>| -> Vec<_> {
-            list.into_iter().filter(|(span, _)| self.steps.insert(*span)).collect()
+            let is_new = |(span, call): &(SpanId, Call)| {
+                let (input, output) = call.tokens();
+                let Some(was) = self.steps.insert(*span, (input, output)) else { return true };
+                let more = |now: u64, was: u64| Some(now.saturating_sub(was)).filter(|more| *more > 0);
+                let (input_tokens, output_tokens) = (more(input, was.0), more(output, was.1));
+                grown.push((*span, Call { input_tokens, output_tokens, ..call.clone() }));
+                false
+            };
+            list.into_iter().filter(is_new).collect()
         };
         let (mut calls, mut tellers) = (fresh(now.calls), fresh(now.tellers));
         // The last ones are those of which nothing was known, most likely. What is told of others may still be more.
         let instead = calls.drain(..calls.len().saturating_sub(left.calls)).collect::<Vec<_>>();
-        tellers.extend(instead);
+        tellers.extend(instead.into_iter().chain(grown));
         for (_, call) in calls.iter_mut().chain(&mut tellers) {
             for (tokens, left) in
                 [(&mut call.input_tokens, &mut left.input), (&mut call.output_tokens, &mut left.output)]
@@ -225,7 +235,17 @@ impl Counted {
             }
         }
         tellers.retain(|(_, step)| step.input_tokens.is_some() || step.output_tokens.is_some());
-        let mut costs: Vec<_> = now.costs.into_iter().filter(|(span, _)| self.costs.insert(*span)).collect();
+        let mut costs = Vec::with_capacity(now.costs.len());
+        for (span, step) in now.costs {
+            let cost = step.cost.unwrap_or_default();
+            match self.costs.insert(span, cost) {
+                None => costs.push((span, step)),
+                Some(was) if cost > was => {
+                    costs.push((span, Call { cost: Some(NanoUsd(cost.0.saturating_sub(was.0))), ..step }));
+                }
+                Some(_) => {}
+            }
+        }
         for (_, step) in &mut costs {
             let taken = step.cost.map(|cost| cost.min(left.cost));
             left.cost = NanoUsd(left.cost.0 - taken.unwrap_or_default().0);
@@ -233,6 +253,12 @@ impl Counted {
         }
         costs.retain(|(_, step)| step.cost.is_some());
         Parts { calls, tellers, costs }
+    }
+}
+
+impl Call {
+    fn tokens(&self) -> (u64, u64) {
+        (self.input_tokens.unwrap_or(0), self.output_tokens.unwrap_or(0))
     }
 }
 

@@ -156,7 +156,15 @@ fn what_comes_to_a_run_that_is_counted_is_counted_when_it_comes() {
         agent.span.set_attr(names::OUTPUT_TOKENS, 13);
         agent
     };
-    let orders: [Vec<Vec<Record>>; 5] = [
+    // Of the first call what was told while it was under way, and without any counts.
+    let begun = |counts: (i64, i64), cost: f64| {
+        let mut begun = call(2, 1, counts, cost);
+        begun.span.end_time_unix_nano -= 1;
+        begun
+    };
+    let orders: [Vec<Vec<Record>>; 7] = [
+        vec![vec![agent(), begun((100, 4), 0.25)], vec![first.clone()], vec![second.clone()]],
+        vec![vec![agent(), begun((0, 0), 0.0)], vec![first.clone(), second.clone()], vec![]],
         vec![vec![agent(), first.clone()], vec![second.clone()], vec![second.clone(), third.clone()]],
         vec![vec![agent(), first.clone()], vec![below.clone()], vec![below.clone(), second.clone()]],
         vec![vec![agent()], vec![first.clone()], vec![], vec![second.clone(), below]],
@@ -165,7 +173,7 @@ fn what_comes_to_a_run_that_is_counted_is_counted_when_it_comes() {
     ];
     for (order, batches) in orders.into_iter().enumerate() {
         // What was counted and is less now is known while the run is at hand.
-        let is_less = order == 4;
+        let is_less = order == 6;
         for lets_go in [false, !is_less] {
             let mut sink = outside_sink().with_tallies();
             let (mut sum, mut seq) = (Sum::default(), 0);
