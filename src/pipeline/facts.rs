@@ -74,9 +74,10 @@ pub struct StepFacts {
     pub tool_call_id: Option<String>,
     /// Whether the span is the request to the server itself, and not only of a layer above it.
     pub is_at_wire: bool,
-    /// Whether the span is of kind `CLIENT`, a request to somebody else or a layer that says so, or of an instrumentation of a
-    /// provider's client ([`CLIENTS`]).
+    /// Whether the span is of kind `CLIENT`, a request to somebody else or a layer that says so, or [of a client](Self::is_of_client).
     pub is_client: bool,
+    /// Whether it is of an instrumentation of a provider's client ([`CLIENTS`]).
+    pub is_of_client: bool,
     /// Its place in a loop whose calls tell sums; see [`RUNNING_SUMS`].
     pub in_loop: Option<InLoop>,
     /// What it told, where that was the sum of its loop and `tokens` and `cost` have what it used itself.
@@ -167,6 +168,7 @@ impl StepFacts {
             _ => None,
         };
         let own_name = own_name.and_then(attr).and_then(text_of);
+        let is_of_client = scope.is_some_and(|scope| CLIENTS.contains(&scope.name.as_str()));
         Self {
             kind,
             is_genai: is_genai(span),
@@ -177,8 +179,8 @@ impl StepFacts {
             tool_name,
             tool_call_id: text(names::TOOL_CALL_ID),
             is_at_wire: attr(names::HTTP_METHOD).or_else(|| attr(names::HTTP_STATUS_CODE)).is_some(),
-            is_client: span.kind == SPAN_KIND_CLIENT
-                || scope.is_some_and(|scope| CLIENTS.contains(&scope.name.as_str())),
+            is_client: span.kind == SPAN_KIND_CLIENT || is_of_client,
+            is_of_client,
             in_loop: scope.and_then(|scope| in_loop(scope, kind, span)),
             told: None,
             is_relayed: attr(names::RELAYED) == Some(&Value::Bool(true)),
@@ -559,6 +561,7 @@ mod tests {
                 tool_call_id: None,
                 is_at_wire: false,
                 is_client: false,
+                is_of_client: false,
                 in_loop: None,
                 told: None,
                 is_relayed: false,

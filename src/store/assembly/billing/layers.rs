@@ -647,7 +647,7 @@ impl RunState {
 }
 
 /// Tells two answers that have one id by chance from one that was told twice: one call was over before the other began, and
-/// they used something else, or both are a client's, which tells of each request once. Ollama draws ids below 1,000, and others count up from the time in seconds.
+/// they used something else, or both are of a client's instrumentation, which tells of each request once. Ollama draws ids below 1,000, and others count up from the time in seconds.
 fn are_two_answers(one: &Step, other: &Step) -> bool {
     let before = |first: &Step, second: &Step| {
         first.ended_at.is_some_and(|end| first.started_at < end && end <= second.started_at)
@@ -655,7 +655,7 @@ fn are_two_answers(one: &Step, other: &Step) -> bool {
     };
     let used = |step: &Step| step.facts.tokens.map(|tokens| (tokens.prompt, tokens.completion));
     let differs = used(one).zip(used(other)).is_some_and(|(one, other)| one != other);
-    let are_clients = one.facts.is_client && other.facts.is_client;
+    let are_clients = one.facts.is_of_client && other.facts.is_of_client;
     (differs || are_clients) && (before(one, other) || before(other, one))
 }
 
