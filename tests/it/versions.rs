@@ -19,6 +19,10 @@ fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     };
     for entry in entries {
         let path = entry.unwrap().path();
+        // A journal that is read to its end, and which another thread takes away.
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".gone-")) {
+            continue;
+        }
         if path.is_dir() {
             found.extend(files(&path));
             continue;
