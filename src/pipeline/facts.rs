@@ -674,6 +674,13 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_paid_for_a_call() {
+        let cost = |usd: f64| StepFacts::of(&span(&[(names::COST_USD, usd.into())]), None, None).cost;
+        assert_eq!((cost(-1.0), cost(f64::NAN)), (None, None));
+        assert_eq!(cost(0.5), Some((NanoUsd(500_000_000), CostSource::Reported)));
+    }
+
+    #[test]
     fn a_client_is_known_by_the_kind_of_its_span_or_by_who_made_it() {
         let is_client = |kind: i32, scope: &str| {
             let scope = Scope { name: scope.to_owned(), ..Scope::default() };

@@ -1,6 +1,6 @@
 //! Whole run folders from elsewhere.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -223,13 +223,17 @@ fn check(layout: &Layout, folder: &Path, run: RunId) -> Result<RunSummary, Store
     let fs = layout.fs();
     let summary: RunSummary = run_dir::read_summary(fs, folder, run)?;
     let (mut chain, mut state, mut added) = (Chain::default(), RunState::new(run, run.as_trace_id()), 0);
-    let mut produced = Vec::new();
+    // By name: a file is read once, however often the log tells of it.
+    let mut produced = BTreeMap::new();
     let add = |event: &Event| {
         added += 1;
         match &event.body {
             // One that is not there may have been left where it was.
-            EventBody::Artifact(artifact) if artifacts::find(fs, folder, artifact.clone()).is_ok_and(is_kept) => {
-                produced.push(artifact.clone());
+            EventBody::Artifact(artifact)
+                if produced.get(&artifact.name) != Some(artifact)
+                    && artifacts::find(fs, folder, artifact.clone()).is_ok_and(is_kept) =>
+            {
+                produced.insert(artifact.name.clone(), artifact.clone());
             }
             _ => {}
         }
@@ -250,7 +254,7 @@ fn check(layout: &Layout, folder: &Path, run: RunId) -> Result<RunSummary, Store
         let why = "its log was changed since it was written: the hash in run.yaml is another".to_owned();
         return Err(StoreError::Damaged { run, why });
     }
-    for artifact in &produced {
+    for artifact in produced.values() {
         if let Some(what) = artifacts::flaw_of(fs, folder, artifact)? {
             let why = format!("artifacts/{} was changed since it was written: {what}", artifact.name);
             return Err(StoreError::Damaged { run, why });
