@@ -267,8 +267,8 @@ pub(super) fn tokens(span: &Span) -> Option<Tokens> {
     tokens_in(|key| span.attr(key))
 }
 
-/// No count of tokens is larger: whoever says so is wrong, and sums of such counts would have no room.
-pub(super) const MAX_COUNT: i64 = 1_000_000_000_000_000;
+/// No count of tokens is larger: whoever says so is wrong, and sums of such counts would have no room, in metrics above all.
+pub(super) const MAX_COUNT: i64 = 1 << 40;
 
 fn tokens_in<'a>(attr: impl Fn(&'static str) -> Option<&'a Value>) -> Option<Tokens> {
     let count = |key| {

@@ -59,8 +59,8 @@ impl Call {
             server_port: span.attr("server.port").and_then(Value::as_i64).and_then(|port| u16::try_from(port).ok()),
             error_type: error.map(|error| error.kind.clone().unwrap_or_else(|| names::ERROR_TYPE_OTHER.to_owned())),
             duration: Duration::from_nanos(length),
-            input_tokens: facts.tokens.and_then(|tokens| tokens.prompt).filter(is_credible),
-            output_tokens: facts.tokens.and_then(|tokens| tokens.completion).filter(is_credible),
+            input_tokens: facts.tokens.and_then(|tokens| tokens.prompt),
+            output_tokens: facts.tokens.and_then(|tokens| tokens.completion),
             cost: facts.cost.map(|(cost, _)| cost),
             time_to_first_chunk: span
                 .attr("gen_ai.response.time_to_first_chunk")
@@ -68,12 +68,6 @@ impl Call {
                 .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
         }
     }
-}
-
-/// Tells whether a call can have so many tokens: more are a mistake, and sums of such would overflow.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "`filter` hands it over so")]
-fn is_credible(tokens: &u64) -> bool {
-    *tokens <= 1 << 40
 }
 
 /// What is noted of a run's events until it is over.

@@ -109,6 +109,8 @@ struct Step {
     start_event: EventId,
     started_at: UnixNanos,
     ended_at: Option<UnixNanos>,
+    /// That of its end, to compare another copy of it with.
+    digest: u32,
     status: StepStatus,
     /// Without content; of a step that has not ended its status and error say nothing.
     facts: Arc<StepFacts>,
@@ -299,6 +301,7 @@ impl RunState {
                 start_event: event.event_id,
                 started_at: UnixNanos(span.start_time_unix_nano),
                 ended_at: None,
+                digest: 0,
                 status: StepStatus::Running,
                 facts,
                 content: None,
@@ -318,7 +321,7 @@ impl RunState {
             }
             step.started_at = UnixNanos(span.start_time_unix_nano);
             step.ended_at = Some(UnixNanos(span.end_time_unix_nano));
-            (step.status, step.facts) = (facts.status, facts);
+            (step.digest, step.status, step.facts) = (span.digest(), facts.status, facts);
             self.settle_loops(place);
             Some(place)
         }
@@ -503,10 +506,10 @@ impl RunState {
         }
     }
 
-    /// Returns what is known of a step that has ended, and when it did.
-    pub(crate) fn ended_as(&self, span: SpanId) -> Option<(&StepFacts, UnixNanos)> {
+    /// Returns what is known of a step that has ended, when it did, and the digest of that end.
+    pub(crate) fn ended_as(&self, span: SpanId) -> Option<(&StepFacts, UnixNanos, u32)> {
         let step = &self.steps[*self.by_span.get(&span)?];
-        Some((&step.facts, step.ended_at?))
+        Some((&step.facts, step.ended_at?, step.digest))
     }
 
     /// Returns the step's name and the event that began it.

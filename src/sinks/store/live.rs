@@ -81,7 +81,7 @@ impl Said {
 
     /// Tells how much it says of the end of its span.
     fn fullness(&self) -> Fullness {
-        fullness(&self.facts, UnixNanos(self.record.span.end_time_unix_nano))
+        fullness(&self.facts, UnixNanos(self.record.span.end_time_unix_nano), self.record.span.digest())
     }
 
     /// Returns the start that the record tells.
@@ -103,13 +103,15 @@ impl Said {
 }
 
 /// What copies of a span's end that differ are compared by: one that tells of tokens, then the later one, then the one with more of
-/// them, a cost, a failure.
-type Fullness = (bool, UnixNanos, [Option<u64>; 6], Option<NanoUsd>, bool);
+/// them, a cost, a failure. Of two that are alike in these it is a checksum of what they say, so that it is one and the same in
+/// whatever order they come.
+type Fullness = (bool, UnixNanos, [Option<u64>; 6], Option<NanoUsd>, bool, u32);
 
-fn fullness(facts: &StepFacts, ended_at: UnixNanos) -> Fullness {
+fn fullness(facts: &StepFacts, ended_at: UnixNanos, digest: u32) -> Fullness {
     let Tokens { prompt, completion, total, cache_read, cache_write, reasoning } = facts.tokens.unwrap_or_default();
     let counts = [prompt, completion, total, cache_read, cache_write, reasoning];
-    (facts.tokens.is_some(), ended_at, counts, facts.cost.map(|(cost, _)| cost), is_failure(facts.status))
+    let cost = facts.cost.map(|(cost, _)| cost);
+    (facts.tokens.is_some(), ended_at, counts, cost, is_failure(facts.status), digest)
 }
 
 /// Adds the events of a copy of a span that gives way which the other has not: what came in logs is among them.
@@ -452,17 +454,19 @@ impl LiveRun {
         };
         let bytes = said.record.span.about_len();
         let is_enough = self.again.0 >= MAX_AGAIN || self.again.1 + bytes > MAX_AGAIN_BYTES;
-        if is_enough || self.state.ended_as(span).is_none_or(|(facts, at)| fullness(facts, at) >= said.fullness()) {
+        let said_before = self.state.ended_as(span).map(|(facts, at, digest)| fullness(facts, at, digest));
+        let is_more = said_before.is_some_and(|before| before < said.fullness());
+        if is_enough || !is_more {
             return;
         }
         self.again = (self.again.0 + 1, self.again.1 + bytes);
+        let fullness = format!("{:?}", said.fullness());
         let Said { record, facts, content } = *said;
         let at = UnixNanos(record.span.end_time_unix_nano);
         if let Some(notes) = &mut self.notes {
             notes.note_end(&record.span, &facts);
         }
-        let copy =
-            super::ids::hash_of(&[&span.0, &at.0.to_le_bytes(), format!("{:?}", fullness(&facts, at)).as_bytes()]);
+        let copy = super::ids::hash_of(&[&span.0, &at.0.to_le_bytes(), fullness.as_bytes()]);
         let id = EventIds::of_run(self.state.run_id(), copy).make(3, at);
         let asked = requested_tool_calls(content.output.as_ref());
         let body = ended_body(record.span, &facts, *content, Some(record.resource), Some(record.scope));

@@ -61,6 +61,45 @@ fn of_copies_of_a_span_that_differ_the_one_that_says_more_counts_whichever_comes
     assert_eq!(seen, HashSet::from(["2 ends, Some(700), 100 ms, Some(\"s\"), 2 steps".to_owned()]));
 }
 
+/// What they have in common is the same in every order, and what they have not, too: one of them counts, always the same.
+#[test]
+fn of_copies_that_say_as_much_the_same_one_counts_whichever_comes_first() {
+    let copies: Vec<Record> = ["one", "another", "a third"]
+        .into_iter()
+        .map(|name| {
+            let mut call = ended(3, 1, 0, "chat", 10, 20);
+            call.span.set_attr(names::INPUT_TOKENS, Value::Int(7));
+            call.span.set_attr(names::AGENT_NAME, name);
+            call
+        })
+        .collect();
+    let mut seen = HashSet::new();
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        for pause in [None, Some(Duration::ZERO), Some(3 * LATE)] {
+            let mut sink = outside_sink();
+            for (seq, place) in (1..).zip(order) {
+                sink.take(seq, copies[place].clone()).unwrap();
+                if let Some(pause) = pause {
+                    sink.flush_all().unwrap();
+                    sink.flush(Instant::now() + pause).unwrap();
+                }
+            }
+            sink.flush_all().unwrap();
+            let run = sink.traces.values().find_map(|trace| trace.first_run).unwrap();
+            let events = sink.written_events(run).unwrap();
+            let agents: Vec<_> = events
+                .iter()
+                .filter_map(|event| match &event.body {
+                    EventBody::LlmCalled(call) => Some(call.agent_id.clone()),
+                    _ => None,
+                })
+                .collect();
+            seen.insert(format!("{agents:?}, {} steps", listed(sink)[0].steps_total));
+        }
+    }
+    assert_eq!(seen.len(), 1, "{seen:?}");
+}
+
 #[test]
 fn a_copy_that_ends_later_and_knows_less_gives_way_and_events_of_one_that_gives_way_stay() {
     let call = |to: u64, prompt: Option<i64>, event: &str| {
