@@ -627,8 +627,7 @@ fn fits(span: &Span, row: &KindRow) -> bool {
         Test::Has(part) => word.contains(part),
         Test::IsName => word == span.name,
         Test::Present => true,
-        Test::Without(key) => span.attr(key).is_none(),
-        Test::Without2(key, other) => span.attr(key).is_none() && span.attr(other).is_none(),
+        Test::Without(keys) => keys.iter().all(|key| span.attr(key).is_none()),
         Test::Label => !ORDINARY.iter().any(|key| span.attr(key).is_some()) && matches!(span.kind, 0 | 1),
     }
 }

@@ -515,7 +515,7 @@ pub const TANSTACK: Dialect = Dialect {
     ],
     kinds: &[
         kind("tanstack.ai.iterations", Test::Present, StepKind::Agent),
-        kind("langfuse.trace.input", Test::Without2("langfuse.observation.type", names::OPERATION), StepKind::Agent),
+        kind("langfuse.trace.input", Test::Without(&["langfuse.observation.type", names::OPERATION]), StepKind::Agent),
     ],
     content: &[
         content(
@@ -688,7 +688,7 @@ pub const MCP_AGENT: Dialect = Dialect {
         content(Side::Out, &[Key("result.content.0.text")]),
     ],
     kinds: &[
-        kind("request_params.use_history", Test::Without(names::OPERATION), StepKind::Agent),
+        kind("request_params.use_history", Test::Without(&[names::OPERATION]), StepKind::Agent),
         kind(SPAN_NAME, Test::Ends(".execute_tool_call"), StepKind::Tool),
         kind(SPAN_NAME, Test::Starts("MCPAggregator."), StepKind::Task),
         kind(SPAN_NAME, Test::Starts("MCPAgentClientSession."), StepKind::Task),

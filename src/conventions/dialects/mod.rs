@@ -279,10 +279,8 @@ pub enum Test {
     IsName,
     /// The attribute is there.
     Present,
-    /// The attribute is there, and another is not.
-    Without(&'static str),
-    /// The attribute is there, and neither of two others is.
-    Without2(&'static str, &'static str),
+    /// The attribute is there, and none of others is.
+    Without(&'static [&'static str]),
     /// The attribute is there, and the span is not an [`ORDINARY`] call that merely bears the label.
     Label,
 }

@@ -734,7 +734,7 @@ pub const LITELLM: Dialect = Dialect {
         kind("llm.request.type", Test::Ends("embedding"), StepKind::Embedding),
         kind("llm.request.type", Test::Ends("rerank"), StepKind::Rerank),
         // Baggage carries the model to all spans of the proxy's process, and its calls have operations.
-        kind(names::REQUEST_MODEL, Test::Without(names::OPERATION), StepKind::Task),
+        kind(names::REQUEST_MODEL, Test::Without(&[names::OPERATION]), StepKind::Task),
     ],
     basis: ALL_INCLUSIVE,
     ..PLAIN
