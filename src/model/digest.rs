@@ -1,4 +1,4 @@
-//! A number for what a span says, to tell copies of it apart that are alike in all that counts.
+//! A number for what a span says, by which copies of it are told apart that are alike in all that counts.
 
 use super::otlp::{AnyValue, KeyValue, Span, Value};
 
@@ -6,7 +6,7 @@ use super::otlp::{AnyValue, KeyValue, Span, Value};
 const MAX_DEPTH: usize = 64;
 
 impl Span {
-    /// Returns a checksum (CRC-32C) of what the span says itself: its name, parent, times, status and attributes, in their order.
+    /// Returns a checksum (CRC-32C) of what the span says itself: its name, parent, times, status and attributes, in any order.
     ///
     /// Not of its events and links: what came in logs is among them, and copies are joined in those. The number is the same on
     /// every machine, so that which one of two copies counts does not depend on where or in which order they came.
@@ -21,8 +21,11 @@ impl Span {
             add(&status.code.to_le_bytes());
             add(status.message.as_bytes());
         }
-        attributes(&self.attributes, 0, &mut add);
-        crc
+        self.attributes.iter().fold(crc, |sum, attribute| {
+            let mut crc = 0;
+            attributes(std::slice::from_ref(attribute), 0, &mut |bytes| crc = crc32c::crc32c_append(crc, bytes));
+            sum.wrapping_add(crc)
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! A run that is being written: its state, what waits for the log, and what is noted of it.
 
+use std::cmp::Ordering::{Equal, Less};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,6 +18,7 @@ use crate::model::record::Record;
 use crate::model::run::ArtifactInfo;
 use crate::model::{Event, EventId, NanoUsd, RunId, RunStatus, RunSummary, SpanId, Tokens, UnixNanos};
 use crate::pipeline::facts::{StepContent, StepFacts};
+use crate::pipeline::normalize::restore_original;
 use crate::pipeline::scrub::CONTENT_MARK;
 use crate::pipeline::window::start_of_span;
 use crate::sinks::tally::{Counted, Notes, Tally};
@@ -81,7 +83,22 @@ impl Said {
 
     /// Tells how much it says of the end of its span.
     fn fullness(&self) -> Fullness {
-        fullness(&self.facts, UnixNanos(self.record.span.end_time_unix_nano), self.record.span.digest())
+        fullness(&self.facts, UnixNanos(self.record.span.end_time_unix_nano))
+    }
+
+    /// Tells whether it counts where another copy of its span's end has come as well. Of two that say as much it is a checksum of
+    /// what was sent that tells, so that it is the same one in whatever order they come.
+    pub(super) fn counts_over(&self, other: &Self) -> bool {
+        let sent = |said: &Self| {
+            let mut span = said.record.span.clone();
+            restore_original(&mut span);
+            span.digest()
+        };
+        let is_same = || self.record.span.digest() == other.record.span.digest();
+        self.fullness()
+            .cmp(&other.fullness())
+            .then_with(|| if is_same() { Equal } else { sent(self).cmp(&sent(other)) })
+            .is_gt()
     }
 
     /// Returns the start that the record tells.
@@ -103,23 +120,26 @@ impl Said {
 }
 
 /// What copies of a span's end that differ are compared by: one that tells of tokens, then the later one, then the one with more of
-/// them, a cost, a failure. Of two that are alike in these it is a checksum of what they say, so that it is one and the same in
-/// whatever order they come.
-type Fullness = (bool, UnixNanos, [Option<u64>; 6], Option<NanoUsd>, bool, u32);
+/// them, a cost, a failure.
+type Fullness = (bool, UnixNanos, [Option<u64>; 6], Option<NanoUsd>, bool);
 
-fn fullness(facts: &StepFacts, ended_at: UnixNanos, digest: u32) -> Fullness {
+fn fullness(facts: &StepFacts, ended_at: UnixNanos) -> Fullness {
     let Tokens { prompt, completion, total, cache_read, cache_write, reasoning } = facts.tokens.unwrap_or_default();
     let counts = [prompt, completion, total, cache_read, cache_write, reasoning];
     let cost = facts.cost.map(|(cost, _)| cost);
-    (facts.tokens.is_some(), ended_at, counts, cost, is_failure(facts.status), digest)
+    (facts.tokens.is_some(), ended_at, counts, cost, is_failure(facts.status))
 }
 
 /// Adds the events of a copy of a span that gives way which the other has not: what came in logs is among them.
 pub(super) fn keep_events(kept: &mut Span, given_up: Span) {
+    let before = kept.events.len();
     for event in given_up.events {
         if !kept.events.contains(&event) {
             kept.events.push(event);
         }
+    }
+    if kept.events.len() > before {
+        kept.events.sort_by_key(|event| event.time_unix_nano);
     }
 }
 
@@ -158,7 +178,7 @@ impl Unsorted {
     fn take(&mut self, seq: u64, span: SpanId, said: Box<Said>) -> bool {
         if let Some(place) = self.spans.get(&span) {
             let known = &mut self.steps[*place];
-            if known.fullness() < said.fullness() {
+            if said.counts_over(known) {
                 let before = std::mem::replace(known, said);
                 keep_events(&mut known.record.span, before.record.span);
                 self.bytes += known.record.span.about_len();
@@ -454,13 +474,15 @@ impl LiveRun {
         };
         let bytes = said.record.span.about_len();
         let is_enough = self.again.0 >= MAX_AGAIN || self.again.1 + bytes > MAX_AGAIN_BYTES;
-        let said_before = self.state.ended_as(span).map(|(facts, at, digest)| fullness(facts, at, digest));
-        let is_more = said_before.is_some_and(|before| before < said.fullness());
-        if is_enough || !is_more {
+        let Some((facts, at, digest)) = self.state.ended_as(span) else { return };
+        // Of two that say as much it is told when the log is put in order which one counts.
+        let (before, digest_now) = (fullness(facts, at), said.record.span.digest());
+        let may_count = before.cmp(&said.fullness()).then_with(|| if digest == digest_now { Equal } else { Less }).is_lt();
+        if is_enough || !may_count {
             return;
         }
         self.again = (self.again.0 + 1, self.again.1 + bytes);
-        let fullness = format!("{:?}", said.fullness());
+        let fullness = format!("{:?} {digest_now}", said.fullness());
         let Said { record, facts, content } = *said;
         let at = UnixNanos(record.span.end_time_unix_nano);
         if let Some(notes) = &mut self.notes {
@@ -486,7 +508,7 @@ impl LiveRun {
     /// Takes such a step; `false` when it has come already.
     pub(super) fn take_unsorted(&mut self, seq: u64, span: SpanId, said: Box<Said>) -> bool {
         let known = self.unsorted.spans.get(&span).map(|place| &self.unsorted.steps[*place]);
-        let says_more = known.is_none_or(|known| known.fullness() < said.fullness());
+        let says_more = known.is_none_or(|known| said.counts_over(known));
         if let Some(notes) = self.notes.as_mut().filter(|_| says_more) {
             notes.note_end(&said.record.span, &said.facts);
         }

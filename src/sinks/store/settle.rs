@@ -30,7 +30,7 @@ struct Told {
     /// Events that are told of no span, and stay as they are.
     others: Vec<Event>,
     is_completed: bool,
-    /// Some step's end is told more than once: the last one counts.
+    /// Some step's end is told more than once.
     has_copies: bool,
 }
 
@@ -217,11 +217,15 @@ impl Told {
                 step.start = Some(Said::of(record));
                 continue;
             }
-            let given_up = step.end.replace(Said::of(record));
-            if let Some((end, given_up)) = step.end.as_mut().zip(given_up) {
-                keep_events(&mut end.record.span, given_up.record.span);
+            let mut end = Said::of(record);
+            if let Some(mut given_up) = step.end.take() {
                 told.has_copies = true;
+                if !end.counts_over(&given_up) {
+                    std::mem::swap(&mut end, &mut given_up);
+                }
+                keep_events(&mut end.record.span, given_up.record.span);
             }
+            step.end = Some(end);
         }
         told
     }
