@@ -30,11 +30,12 @@ type Answer = Response<BoxBody<Bytes, Infallible>>;
 /// Answers on the port for OTLP over gRPC.
 pub(super) async fn otlp(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answer, Infallible> {
     let is_grpc = request.headers().get(CONTENT_TYPE).is_some_and(|value| {
-        let media = value.as_bytes();
-        media.starts_with(b"application/grpc") && !media.starts_with(b"application/grpc-web")
+        // Messages of other formats, as `+json`, have the same length and other bytes.
+        let media = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        ["application/grpc", "application/grpc+proto"].iter().any(|known| media.eq_ignore_ascii_case(known))
     });
     if request.version() != Version::HTTP_2 || !is_grpc {
-        let text = "this port takes OTLP over gRPC; OTLP over HTTP has a port of its own, 4318 by default\n";
+        let text = "this port takes OTLP over gRPC (application/grpc); OTLP over HTTP has a port of its own, 4318 by default\n";
         let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())).boxed());
         *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return Ok(response);
@@ -72,7 +73,14 @@ async fn export(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Take
     let max_bytes = bounds.request_bytes.saturating_add(HEAD);
     let held = body::read(&mut request.into_body(), max_bytes, bounds.body_limit, &shared.budget).await?;
     let (held, is_compressed) = message(held)?;
-    let compression = if is_compressed { compression.as_str() } else { "" };
+    let compression = match compression.as_str() {
+        _ if !is_compressed => "",
+        "" | "identity" => {
+            let why = "its message is said to be compressed, and no grpc-encoding says how".to_owned();
+            return Err(Refusal::new(Problem::Malformed, why));
+        }
+        named => named,
+    };
     match signal {
         Some(signal) => shared.line.take(held, signal, compression, Encoding::Protobuf).await,
         None => shared.line.take_metrics(held, compression, Encoding::Protobuf).await,
