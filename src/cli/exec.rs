@@ -405,17 +405,16 @@ impl Started {
             child::signal_all_below(libc::SIGKILL);
         }
         let calls = proxy.as_ref().map_or(0, Proxy::calls);
-        let missed =
-            proxy.and_then(|proxy| receiver.runtime().block_on(proxy.finish())).map(|missed| missed.to_string());
+        let missed = proxy.and_then(|proxy| receiver.runtime().block_on(proxy.finish()));
         if let Some(missed) = &missed {
-            warn(session, missed);
+            warn(session, &missed.to_string());
         }
         // A call that was refused was seen.
         let refused = over.as_ref().map_or(0, |over| over.refused);
         let is_silent =
             receiver.received() == 0 && calls + refused == 0 && !report::has_runs_below(receiver.layout().root(), run);
         let empty = is_silent.then_some(report::WHY_EMPTY);
-        let root = root.ended(ended, ended_at, over.as_ref(), empty.into_iter().chain(missed.as_deref()));
+        let root = root.ended(ended, ended_at, over.as_ref(), empty, missed.as_ref());
         let told = receiver.runtime().block_on(receiver.teller().tell(root));
         if let Err(why) = told {
             warn(session, &format!("the end of the run is not recorded: {why}"));

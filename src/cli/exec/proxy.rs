@@ -20,7 +20,7 @@ mod recorder;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
@@ -52,8 +52,10 @@ use places::Route;
 use recorder::{Answered, Call, Ending, READ, Recorder, Says, Tally};
 pub use recorder::{AreTold, Calls, Missed};
 
-/// How long the last calls may take to be told. A disk that answers is done long before.
+/// How long the last calls may take to be told while not one of them is. A disk that answers is done long before.
 const DRAIN: Duration = Duration::from_secs(5);
+/// The same, whatever is told meanwhile: who waits for the command waits for this.
+const MOST_OF_DRAIN: Duration = Duration::from_secs(60);
 /// A request up to this size is answered from a recording: of a longer one nothing was recorded but that it was made.
 const MOST_OF_REQUEST: usize = 32 << 20;
 /// A request up to this size is read whole before it goes on: models do not answer before they have all of it.
@@ -143,11 +145,22 @@ impl Proxy {
         // Nobody looks any more only if it has ended.
         let _ = self.stop.send(true);
         let mut recording = self.recording;
-        let ended = tokio::time::timeout(DRAIN, async {
-            let _ = self.accepting.await;
-            let _ = (&mut recording).await;
-        });
-        if ended.await.is_err() {
+        let begun = Instant::now();
+        let is_done = {
+            let mut ended = std::pin::pin!(async {
+                let _ = self.accepting.await;
+                let _ = (&mut recording).await;
+            });
+            loop {
+                let settled = self.tally.settled();
+                match tokio::time::timeout(DRAIN, &mut ended).await {
+                    Ok(()) => break true,
+                    Err(_) if self.tally.settled() > settled && begun.elapsed() < MOST_OF_DRAIN => {}
+                    Err(_) => break false,
+                }
+            }
+        };
+        if !is_done {
             recording.abort();
             let _ = recording.await;
         }

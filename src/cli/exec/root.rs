@@ -12,12 +12,14 @@ use runspan::model::otlp::{
 use runspan::model::record::{Record, RecordKind};
 use runspan::model::{RunId, StepStatus, UnixNanos};
 use runspan::propagation::{RemoteContext, SpanContext};
+use runspan::store::assembly::DROPPED_LOG;
 
 use super::again::Input;
 use super::argv;
 use super::asked::Heard;
 use super::budget::Over;
 use super::child::Ended;
+use super::proxy::Missed;
 
 /// The exit code, as the standard has it.
 const EXIT_CODE: &str = "process.exit.code";
@@ -149,12 +151,13 @@ impl Root {
     }
 
     /// Returns the record of its end, with what is to be known of the recording.
-    pub fn ended<'a>(
+    pub fn ended(
         mut self,
         ended: &Ended,
         at: UnixNanos,
         over: Option<&Over>,
-        remarks: impl Iterator<Item = &'a str>,
+        remark: Option<&str>,
+        missed: Option<&Missed>,
     ) -> Record {
         self.record.kind = RecordKind::Ended;
         let span = &mut self.record.span;
@@ -200,15 +203,20 @@ impl Root {
         if self.is_cancelled {
             span.set_attr(names::STEP_STATUS, StepStatus::Cancelled.as_str());
         }
-        for remark in remarks {
-            let level = KeyValue { key: names::EVENT_LEVEL.to_owned(), value: Some(Value::from("WARN").into()) };
-            let event = SpanEvent {
-                time_unix_nano: span.end_time_unix_nano,
-                name: remark.to_owned(),
-                attributes: vec![level],
-                ..SpanEvent::default()
-            };
-            span.events.push(event);
+        let attribute = |key: &str, value: Value| KeyValue { key: key.to_owned(), value: Some(value.into()) };
+        let mut warn = |name: &str, more: Vec<KeyValue>| {
+            let mut attributes = vec![attribute(names::EVENT_LEVEL, Value::from("WARN"))];
+            attributes.extend(more);
+            let time_unix_nano = span.end_time_unix_nano;
+            span.events.push(SpanEvent { time_unix_nano, name: name.to_owned(), attributes, ..SpanEvent::default() });
+        };
+        if let Some(remark) = remark {
+            warn(remark, Vec::new());
+        }
+        if let Some(missed) = missed {
+            // The run counts them among what it has lost.
+            let count = i64::try_from(missed.calls).unwrap_or(i64::MAX);
+            warn(DROPPED_LOG, vec![attribute("count", Value::Int(count)), attribute("reason", missed.why.into())]);
         }
         self.record
     }
@@ -256,4 +264,34 @@ fn name_of(signal: i32) -> String {
     ];
     let known = NAMES.iter().find(|(number, _)| *number == signal);
     known.map_or_else(|| format!("signal {signal}"), |(_, name)| (*name).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use runspan::model::{SpanId, TraceId};
+
+    use super::*;
+
+    #[test]
+    fn calls_that_were_missed_are_told_as_lost() {
+        let root = Root::new(Facts {
+            name: "agent",
+            store_id: "s",
+            run: RunId([1; 16]),
+            context: SpanContext { trace_id: TraceId([1; 16]), span_id: SpanId([1; 8]), flags: 1, run_id: None },
+            outer: None,
+            command: &["agent".into()],
+            pid: 1,
+            directory: None,
+            environment: None,
+            input: Input::default(),
+            replay_of: None,
+            budget: None,
+            started_at: UnixNanos(1),
+        });
+        let missed = Missed { calls: 7, why: "no time" };
+        let record = root.ended(&Ended::Exited(0), UnixNanos(2), None, None, Some(&missed));
+        let told: Vec<_> = record.span.events.iter().map(|event| (event.name.as_str(), event.attr("count"))).collect();
+        assert_eq!(told, [(DROPPED_LOG, Some(&Value::Int(7)))]);
+    }
 }

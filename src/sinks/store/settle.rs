@@ -234,7 +234,8 @@ impl Told {
         match &event.body {
             EventBody::Log(log) => match span_event(&event, log) {
                 Some((span, log)) => self.steps.entry(span).or_default().logs.push(log),
-                None if log.message == DROPPED_LOG => self.others.push(event),
+                // One that a span tells is told by it again.
+                None if log.message == DROPPED_LOG && event.step_id.is_none() => self.others.push(event),
                 // Made again of the span that tells it.
                 None => {}
             },

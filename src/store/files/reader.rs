@@ -122,6 +122,16 @@ impl FilesReader {
         self.layout.find_run(run)?.ok_or_else(|| StoreError::NotFound { id: run.to_string() })
     }
 
+    /// Returns the runs that a query asks for as they were summed up last: what one that is under way has used may be more by now.
+    /// No log is read for it, so that it may be asked often, however long the runs are. Damaged runs are left out.
+    ///
+    /// # Errors
+    ///
+    /// As [`RunReader::list_runs`].
+    pub fn list_summed_up(&self, query: &Query) -> Result<Vec<RunSummary>, StoreError> {
+        Ok(query.select(self.asked_for(query)?.0))
+    }
+
     /// Returns the last summary that was written of each run, newest first; damaged ones are left out.
     pub(crate) fn stored_runs(&self) -> Result<Vec<RunSummary>, StoreError> {
         self.summaries().map(|(runs, _)| runs)

@@ -263,7 +263,7 @@ for _ in range(int(sys.argv[2])):
 
 #[test]
 fn calls_that_come_faster_than_a_store_is_read_are_all_recorded() {
-    const CALLS: usize = 300;
+    const CALLS: usize = 1_500;
     let answer = json!({"usage": {"prompt_tokens": 7, "completion_tokens": 3}}).to_string();
     let address = serve(CALLS, move |_, _, stream| whole(stream, "", answer.as_bytes()));
     let dir = tempdir();

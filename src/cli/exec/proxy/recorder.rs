@@ -16,6 +16,7 @@ use runspan::model::record::{Record, RecordKind};
 use runspan::propagation::SpanContext;
 use runspan::server::Teller;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
 
 use super::super::budget::Purse;
 use super::super::report::During;
@@ -26,8 +27,12 @@ use super::copy::Copied;
 const OPEN_AFTER: Duration = Duration::from_millis(200);
 /// A run of the library is in the store so long after its start, on a machine that is busy, too.
 const SHOWN_AFTER: Duration = Duration::from_millis(500);
+/// Calls that are told at once: each waits until the disk has it, and what waits together is brought there together.
+const AT_ONCE: usize = 64;
 /// Ways in which an answer may be packed that are read.
 pub const READ: &[&str] = &["gzip", "x-gzip", "deflate"];
+/// What some servers put before their text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Bytes that a packed answer may unpack to.
 const UNPACKED: u64 = 16 << 20;
 
@@ -83,7 +88,7 @@ impl Answered {
             let _ = packed.take(UNPACKED).read_to_end(&mut out);
             out
         };
-        match self.encoding.as_deref() {
+        let body = match self.encoding.as_deref() {
             None => {
                 let mut body = copy.head.clone();
                 if copy.is_cut {
@@ -100,7 +105,14 @@ impl Answered {
                 Some(if body.is_empty() { unpacked(&mut DeflateDecoder::new(&copy.head[..])) } else { body })
             }
             Some(_) => None,
-        }
+        };
+        body.map(|mut body| {
+            // A mark of UTF-8 is no part of JSON, and clients pass over it.
+            if body.starts_with(BYTE_ORDER_MARK) {
+                body.drain(..BYTE_ORDER_MARK.len());
+            }
+            body
+        })
     }
 
     /// Tells whether not all of the body can be read here, of which `read` can.
@@ -148,9 +160,14 @@ impl Tally {
         self.seen.load(Ordering::Relaxed)
     }
 
+    /// Returns how many calls are done with.
+    pub fn settled(&self) -> u64 {
+        self.settled.load(Ordering::Relaxed)
+    }
+
     /// Returns what is missing, when no more will be recorded.
     pub fn missed(&self) -> Option<Missed> {
-        let calls = self.seen().saturating_sub(self.settled.load(Ordering::Relaxed));
+        let calls = self.seen().saturating_sub(self.settled());
         let why = *self.why.lock().unwrap_or_else(PoisonError::into_inner);
         (calls > 0).then(|| Missed { calls, why: why.unwrap_or("there was no time left to write them") })
     }
@@ -303,6 +320,8 @@ pub struct Recorder {
     begun: Instant,
     /// Calls that are over, by when it is known whether somebody else tells them.
     over: VecDeque<Over>,
+    /// Calls that are on their way to the disk.
+    telling: JoinSet<()>,
 }
 
 struct Over {
@@ -327,6 +346,7 @@ impl Recorder {
             tally: Arc::clone(&tally),
             begun: Instant::now(),
             over: VecDeque::new(),
+            telling: JoinSet::new(),
         };
         (Says { to, tally, purse }, recorder)
     }
@@ -354,12 +374,14 @@ impl Recorder {
                     None => break,
                 },
                 () = known => self.settle_next().await,
+                Some(_) = self.telling.join_next() => {}
             }
         }
         // The command is gone, and what its library had to say is in the store.
         while !self.over.is_empty() {
             self.settle_next().await;
         }
+        while self.telling.join_next().await.is_some() {}
     }
 
     async fn open(&mut self, exchange: &Exchange) {
@@ -372,7 +394,7 @@ impl Recorder {
         if let Some(span) = span {
             exchange.open();
             // Its end tells all of it again.
-            let _ = self.tell(RecordKind::Started, span).await;
+            let _ = self.teller.tell(self.record(RecordKind::Started, span)).await;
         }
     }
 
@@ -399,7 +421,7 @@ impl Recorder {
         self.begun + AreTold::HOLDS * u32::try_from(looks).unwrap_or(u32::MAX)
     }
 
-    /// Tells the next call of those that are over, unless somebody else does.
+    /// Begins to tell the next call of those that are over, unless somebody else does.
     async fn settle_next(&mut self) {
         let Some(Over { exchange, answered, span, .. }) = self.over.pop_front() else { return };
         let span = tokio::task::block_in_place(|| {
@@ -410,14 +432,18 @@ impl Recorder {
         // What was copied is not needed any more.
         exchange.forget();
         drop(answered);
-        let told = match span {
-            Some(span) => self.tell(RecordKind::Ended, span).await,
-            None => Ok(()),
-        };
-        match told {
-            Ok(()) => self.tally.settle(),
-            Err(why) => self.tally.fail(why),
+        let Some(span) = span else { return self.tally.settle() };
+        while self.telling.len() >= AT_ONCE {
+            let _ = self.telling.join_next().await;
         }
+        let (teller, tally) = (self.teller.clone(), Arc::clone(&self.tally));
+        let record = self.record(RecordKind::Ended, span);
+        self.telling.spawn(async move {
+            match teller.tell(record).await {
+                Ok(()) => tally.settle(),
+                Err(why) => tally.fail(why),
+            }
+        });
     }
 
     fn open_later(&self, exchange: Arc<Exchange>) {
@@ -431,13 +457,13 @@ impl Recorder {
         });
     }
 
-    async fn tell(&self, kind: RecordKind, span: Span) -> Result<(), &'static str> {
+    fn record(&self, kind: RecordKind, span: Span) -> Record {
         let scope = Scope {
             name: "runspan.exec".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Scope::default()
         };
         let resource = Arc::clone(&self.about.resource);
-        self.teller.tell(Record { kind, resource, scope, span }).await
+        Record { kind, resource, scope, span }
     }
 }

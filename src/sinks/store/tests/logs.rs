@@ -140,3 +140,28 @@ fn a_log_that_is_sent_again_is_told_once_also_where_its_span_never_comes() {
         assert_eq!(logs(vec![ended(1, 2, 1, "chat", 10, 20), log(), log(), agent()], flushes), 1);
     }
 }
+
+/// `exec` tells so of calls that it had no time for. It is counted once, whether the log is written as it comes or put in order.
+#[test]
+fn what_a_span_says_was_lost_is_counted_once() {
+    let told = |id: u8, from: u64, lost: i64| {
+        let mut record = ended(7, id, u8::from(id == 2), "invoke_agent", from, 100);
+        if lost > 0 {
+            let mut event = SpanEvent { name: DROPPED_LOG.to_owned(), ..SpanEvent::default() };
+            event.time_unix_nano = record.span.end_time_unix_nano;
+            event.attributes.push(KeyValue { key: "count".to_owned(), value: Some(Value::Int(lost).into()) });
+            record.span.events.push(event);
+        }
+        record
+    };
+    for order in [[told(1, 0, 3), told(2, 1, 0)], [told(2, 1, 0), told(1, 0, 3)]] {
+        let mut sink = outside_sink();
+        for (seq, record) in (1..).zip(order) {
+            sink.take(seq, record).unwrap();
+            sink.flush_all().unwrap();
+        }
+        sink.flush(Instant::now() + 3 * LATE).unwrap();
+        sink.flush_all().unwrap();
+        assert_eq!(listed(sink)[0].dropped, 3);
+    }
+}
