@@ -3,7 +3,7 @@
 //! Reads canonical attributes only, so it works on a span on its way to the journal and on one read back from disk
 //! alike, whatever dialect it was written in.
 
-use crate::conventions::dialects::{CLIENTS, RUNNING_SUMS};
+use crate::conventions::dialects::{CLIENTS, NO_ANSWERS, RUNNING_SUMS};
 use crate::conventions::names;
 use crate::model::budget::Budget;
 use crate::model::json_text::JsonText;
@@ -202,7 +202,7 @@ impl StepFacts {
             status,
             error: failed(status).then(|| bounded(error(span))),
             error_span: attr(names::ERROR_SPAN).and_then(Value::as_str).and_then(|id| id.parse().ok()),
-            response_id: text(names::RESPONSE_ID),
+            response_id: text(names::RESPONSE_ID).filter(|id| !NO_ANSWERS.contains(&id.as_str())),
             finish_reasons: words(attr(names::FINISH_REASONS)),
             content: Box::new(StepContent::of(attr, kind)),
         }

@@ -76,6 +76,7 @@ fn may_say(keys: &KeyFilter, source: &Source) -> bool {
         | Source::Before(key, ..)
         | Source::After(key, ..)
         | Source::Quoted(key, _) => keys.may_have(key),
+        Source::Where(key, _, source) => keys.may_have(key) && may_say(keys, source),
         Source::Indexed(start) => keys.may_begin(start),
         Source::Parts(parts) => parts.iter().any(|(_, key)| keys.may_have(key)),
         Source::Name | Source::Fixed(_) | Source::Method(_) | Source::Behind(_) => true,
@@ -426,6 +427,9 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
             let (_, rest) = value_of(span, key)?.as_str()?.split_once(before)?;
             Cow::Owned(Value::from(rest.split_once('\'')?.0))
         }
+        Source::Where(key, word, source) => {
+            return if span.attr_str(key) == Some(word) { shaped(span, source, shape) } else { None };
+        }
         Source::Indexed(_) | Source::Parts(_) => return None,
     };
     let is_accepted = match shape {
@@ -452,7 +456,9 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
         }
         Shape::Model => {
             let is_unknown = |text: &str| UNKNOWN_WORDS.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
-            let is_none = |text: &str| is_unknown(text) || is_its_provider(span, text);
+            // What Python prints of an object that is one.
+            let is_object = |text: &str| text.starts_with('<') && text.contains(" object at 0x");
+            let is_none = |text: &str| is_unknown(text) || is_object(text) || is_its_provider(span, text);
             says_something(&value) && !value.as_str().is_some_and(is_none)
         }
         Shape::Class => {

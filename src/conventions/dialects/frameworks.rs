@@ -1,7 +1,7 @@
 //! Frameworks that trace themselves.
 
 use super::Shape::{Count, Model, Provider, Text};
-use super::Source::{After, Before, Behind, Json, Key, Parts};
+use super::Source::{After, Before, Behind, Json, Key, Parts, Where};
 use super::standard::FINISHED_BY_ERROR;
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Announced, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side,
@@ -394,31 +394,53 @@ pub const HAYSTACK: Dialect = Dialect {
     ..PLAIN
 };
 
+/// Where Genkit says what an action is.
+const GENKIT_SUBTYPE: &str = "genkit:metadata:subtype";
+
 /// Genkit: keys with colons, whole inputs and outputs as JSON.
 ///
-/// Source: `genkit` 1.42 and recordings. `generate` spans repeat what the model spans below them say.
+/// Source: `genkit` 1.42 and recordings; for Go `github.com/firebase/genkit/go` 1.4.0, run against a scripted server, where a
+/// model's name alone tells its provider. `generate` spans repeat what the model spans below them say.
 pub const GENKIT: Dialect = Dialect {
     name: "genkit",
     detect: &[Detect::KeyPrefix("genkit:"), Detect::Scope("genkit-tracer")],
     facts: &[
         row(
             names::PROVIDER,
-            &[Before("genkit:key", "/model/", '/'), Before("genkit:key", "/embedder/", '/')],
+            &[
+                Before("genkit:key", "/model/", '/'),
+                Before("genkit:key", "/embedder/", '/'),
+                Where(GENKIT_SUBTYPE, "model", &Before("genkit:name", "", '/')),
+                Where(GENKIT_SUBTYPE, "embedder", &Before("genkit:name", "", '/')),
+            ],
             Provider,
         ),
         row(
             names::REQUEST_MODEL,
-            &[After("genkit:key", "/model/", '/'), After("genkit:key", "/embedder/", '/')],
+            &[
+                After("genkit:key", "/model/", '/'),
+                After("genkit:key", "/embedder/", '/'),
+                Where(GENKIT_SUBTYPE, "model", &After("genkit:name", "", '/')),
+                Where(GENKIT_SUBTYPE, "embedder", &After("genkit:name", "", '/')),
+            ],
             Model,
         ),
         row(
             names::RESPONSE_MODEL,
-            &[Json("genkit:output", &["raw", "model"]), Json("genkit:output", &["raw", "modelVersion"])],
+            &[
+                Json("genkit:output", &["raw", "model"]),
+                Json("genkit:output", &["raw", "modelVersion"]),
+                Json("genkit:output", &["custom", "model"]),
+            ],
             Model,
         ),
         row(
             names::RESPONSE_ID,
-            &[Json("genkit:output", &["raw", "id"]), Json("genkit:output", &["raw", "responseId"])],
+            &[
+                Json("genkit:output", &["raw", "id"]),
+                Json("genkit:output", &["raw", "responseId"]),
+                Json("genkit:output", &["custom", "id"]),
+            ],
             Text,
         ),
         row(names::CONVERSATION_ID, &[Key("genkit:metadata:sessionId"), Key("genkit:sessionId")], Text),

@@ -190,6 +190,8 @@ pub enum Source {
     Behind(&'static str),
     /// What stands between a text and the next quote in what Python prints: key, text.
     Quoted(&'static str, &'static str),
+    /// Another source, where an attribute has this value: key, value, source.
+    Where(&'static str, &'static str, &'static Source),
     /// Messages spread over attributes: `PREFIX.0.role`, `PREFIX.0.content`, `PREFIX.1.role`, ...
     Indexed(&'static str),
     /// One answer spread over attributes, all of which are parts of it: what each of them says, and its key.
@@ -492,6 +494,11 @@ pub const CLIENTS: &[&str] = &[
 
 /// Words by which a framework says that it does not know a model or who serves it.
 pub const UNKNOWN_WORDS: &[&str] = &["none", "unknown", "null"];
+
+/// In the place of a provider's id of an answer: it says nothing, and all answers have it.
+///
+/// Source: `FAKE_RESPONSES_ID` of `openai-agents` 0.24, which it gives what a model answers by chat completions.
+pub const NO_ANSWERS: &[&str] = &["__fake_id__"];
 
 /// Words by which an emitter names an agent that it does not know.
 ///

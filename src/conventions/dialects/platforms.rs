@@ -14,6 +14,9 @@ const LANGCHAIN_MODEL: &[&str] = &["generations", "0", "0", "message", "kwargs",
 /// Where LangChain's answers have the provider's id of the answer.
 const LANGCHAIN_ID: &[&str] = &["generations", "0", "0", "message", "kwargs", "response_metadata", "id"];
 
+/// Where LangChain's answers have the tier that they were served in.
+const LANGCHAIN_TIER: &[&str] = &["generations", "0", "0", "message", "kwargs", "response_metadata", "service_tier"];
+
 /// Where LangChain's answers have the usage.
 const LANGCHAIN_USAGE: &[&str] = &["generations", "0", "0", "message", "kwargs", "usage_metadata"];
 
@@ -83,6 +86,16 @@ pub const OPENINFERENCE: Dialect = Dialect {
             Text,
         ),
         row(names::FINISH_REASONS, &[Key("llm.finish_reason")], Text),
+        row(
+            names::SERVICE_TIER,
+            &[
+                Json("output.value", LANGCHAIN_TIER),
+                Json("output.value", &["object=chat.completion", "service_tier"]),
+                Json("output.value", &["object=response", "service_tier"]),
+                Json("output.value", &["type=message", "usage", "service_tier"]),
+            ],
+            Text,
+        ),
         // Cohere counts what it wraps around a prompt, too, and bills something else.
         row(
             names::INPUT_TOKENS,
@@ -311,7 +324,14 @@ pub const TRACELOOP: Dialect = Dialect {
             ],
             Text,
         ),
-        row(names::AGENT_NAME, &[Json("traceloop.entity.output", &["current_agent_name"])], Text),
+        row(
+            names::AGENT_NAME,
+            &[
+                Json("traceloop.entity.output", &["current_agent_name"]),
+                Key("traceloop.association.properties.lc_agent_name"),
+            ],
+            Text,
+        ),
     ],
     // What a tool of LlamaIndex or LangChain.js gave says who gave it; the entity is its class.
     entity: &[
@@ -466,6 +486,13 @@ pub const LANGFUSE: Dialect = Dialect {
     ..PLAIN
 };
 
+/// Where LangChain's answers have what Anthropic reported, as MLflow writes them.
+const MLFLOW_LANGCHAIN_USAGE: &[&str] = &["generations", "0", "0", "message", "response_metadata", "usage"];
+/// The same of OpenAI.
+const MLFLOW_LANGCHAIN_TOKENS: &[&str] = &["generations", "0", "0", "message", "response_metadata", "token_usage"];
+/// The tier that OpenAI served the answer in.
+const MLFLOW_LANGCHAIN_TIER: &[&str] = &["generations", "0", "0", "message", "response_metadata", "service_tier"];
+
 /// MLflow, which writes every value as JSON.
 ///
 /// Source: `mlflow-skinny` 3.17.2 `mlflow/tracing/constant.py`, and recordings.
@@ -498,6 +525,15 @@ pub const MLFLOW: Dialect = Dialect {
         row(names::USER_ID, &[Json("mlflow.trace.user", &[]), Json("metadata", &["user_id"])], Text),
         row(names::AGENT_NAME, &[Json("metadata", &["lc_agent_name"])], Text),
         row(
+            names::SERVICE_TIER,
+            &[
+                Json("mlflow.spanOutputs", &["service_tier"]),
+                Json("mlflow.spanOutputs", &["usage", "service_tier"]),
+                Json("mlflow.spanOutputs", MLFLOW_LANGCHAIN_TIER),
+            ],
+            Text,
+        ),
+        row(
             names::RESPONSE_ID,
             &[
                 Json("mlflow.spanOutputs", &["id"]),
@@ -509,8 +545,14 @@ pub const MLFLOW: Dialect = Dialect {
     ],
     // What the object that was called is named; DSPy's tools are named after their class, too.
     entity: &[Json("name", &[]), Behind("Tool."), Name],
-    // The last is that of a streamed answer of the OpenAI Agents SDK, whose members stand side by side.
-    usage: &[Json("mlflow.spanOutputs", &["usage"]), Key("usage")],
+    // Those of LangChain's answers are what Anthropic and OpenAI reported, of which its summary lacks a part. The last is that of a
+    // streamed answer of the OpenAI Agents SDK, whose members stand side by side.
+    usage: &[
+        Json("mlflow.spanOutputs", &["usage"]),
+        Json("mlflow.spanOutputs", MLFLOW_LANGCHAIN_USAGE),
+        Json("mlflow.spanOutputs", MLFLOW_LANGCHAIN_TOKENS),
+        Key("usage"),
+    ],
     summaries: &[Key("mlflow.chat.tokenUsage")],
     content: &[content(Side::In, &[Key("mlflow.spanInputs")]), content(Side::Out, &[Key("mlflow.spanOutputs")])],
     kinds: &[
@@ -566,6 +608,7 @@ pub const LANGSMITH: Dialect = Dialect {
         row(names::USER_ID, &[Key("langsmith.metadata.user_id"), Key("langsmith.metadata.userId")], Text),
         row(names::RESPONSE_MODEL, &[Json("gen_ai.completion", LANGCHAIN_MODEL)], Model),
         row(names::RESPONSE_ID, &[Json("gen_ai.completion", LANGCHAIN_ID)], Text),
+        row(names::SERVICE_TIER, &[Json("gen_ai.completion", LANGCHAIN_TIER)], Text),
         // Of every class it says `Exception`, and what Python prints of the error in the message.
         row(names::ERROR_TYPE, &[Before(names::EXCEPTION_MESSAGE, "", '(')], Class),
         row(names::CACHE_READ_TOKENS, &[Json("gen_ai.usage.input_token_details", &["*cache_read*"])], Count),
@@ -647,6 +690,8 @@ pub const OPENLIT: Dialect = Dialect {
         // smolagents: what an agent does between two calls; the OpenAI Agents SDK: one agent hands over to another.
         kind("gen_ai.smolagents.step_number", Test::Present, StepKind::Task),
         kind("gen_ai.agent.source", Test::Present, StepKind::Task),
+        // The Agents SDK's guardrails bear an agent's operation.
+        kind("gen_ai.guardrail.triggered", Test::Present, StepKind::Guardrail),
         // On a model call it names the tool that the model asked for.
         kind(names::OPERATION, Test::Is("vectordb"), StepKind::Retrieval),
         kind(names::OPERATION, Test::Is("image"), StepKind::Llm),

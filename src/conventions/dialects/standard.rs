@@ -26,7 +26,8 @@ pub const OTEL: Dialect = Dialect {
         row(names::PROVIDER, &[Key("gen_ai.system"), Before("ai.model.id", "", '/')], Provider),
         row(names::REQUEST_MODEL, &[], Model),
         row(names::RESPONSE_MODEL, &[], Model),
-        row(names::RESPONSE_ID, &[], Text),
+        // Langtrace's.
+        row(names::RESPONSE_ID, &[Key("gen_ai.response_id")], Text),
         row(names::FINISH_REASONS, &[Key("gen_ai.response.finish_reason")], Text),
         row(names::TOOL_CALL_ID, &[Key("gen_ai.tool.call_id")], Text),
         row(
@@ -131,6 +132,8 @@ pub const OTEL: Dialect = Dialect {
         kind(names::OPERATION, Test::Is("llm_request"), StepKind::Llm),
         kind(names::OPERATION, Test::Is("response"), StepKind::Llm),
         kind(names::OPERATION, Test::Is("responses"), StepKind::Llm),
+        // By the name of the client's method, as Langtrace has it.
+        kind(names::OPERATION, Test::Ends(".responses.create"), StepKind::Llm),
         kind(names::OPERATION, Test::Is("image"), StepKind::Llm),
         kind(names::OPERATION, Test::Is("image_generation"), StepKind::Llm),
         kind(names::OPERATION, Test::Is("audio_generation"), StepKind::Llm),
@@ -208,6 +211,9 @@ pub const OTEL_OPENAI_AGENTS: Dialect = Dialect {
     facts: &[row(names::AGENT_NAME, &[], Agent), row(names::TOTAL_TOKENS, &[Key("llm.usage.total_tokens")], Count)],
     entity: &[Name],
     kinds: &[kind(names::OPERATION, Test::IsWithout("invoke_agent", names::AGENT_NAME), StepKind::Workflow)],
+    // A stream that the program stopped reading: the status says that all is well.
+    cancelled_without_response: &["chat"],
+    is_silent_without_model: true,
     ..OTEL_INSTRUMENTATION
 };
 
@@ -225,12 +231,14 @@ pub const ANTHROPIC_CLIENT: Dialect = Dialect {
     ],
     kinds: &[
         kind(names::OPERATION, Test::Is("chat"), StepKind::Llm),
-        // Tools that it runs itself, with `toolRunner`.
+        // Tools that it runs itself, with `toolRunner`, which is an agent in all but the name.
         kind(names::OPERATION, Test::Is("execute_tool"), StepKind::Tool),
+        kind(names::OPERATION, Test::Is("invoke_agent"), StepKind::Agent),
         // Beside Langtrace it lacks what was asked.
         kind(names::RESPONSE_ID, Test::Present, StepKind::Llm),
         kind(SPAN_NAME, Test::Starts("anthropic."), StepKind::Task),
     ],
+    content: &[content(Side::Out, &[Key("anthropic.tool_result.content")])],
     basis: ALL_INCLUSIVE,
     cancelled_without_reason: &["chat"],
     ..PLAIN

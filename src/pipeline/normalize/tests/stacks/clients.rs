@@ -393,3 +393,22 @@ fn a_call_by_another_word_and_its_cache_by_another_key_are_known() {
     let taken_over = call("com.anthropic.sdk.python", "", &answered);
     assert_eq!((taken_over.kind, taken_over.is_at_wire), (StepKind::Llm, true));
 }
+
+/// `anthropic` 2.14 for Python, `langtrace-python-sdk` 3.8.21, run against a scripted server.
+#[test]
+fn anthropics_runner_of_tools_is_an_agent_and_langtraces_word_for_a_call_the_method() {
+    let list = [("gen_ai.operation.name", "invoke_agent".into())];
+    let runner = told("com.anthropic.sdk.python", "anthropic.messages.tool_runner", &list);
+    assert_eq!((runner.kind, runner.billed), (StepKind::Agent, false));
+    let given = r#"[{"type": "text", "text": "sunny in Paris"}]"#;
+    let list = [("gen_ai.operation.name", "execute_tool".into()), ("anthropic.tool_result.content", given.into())];
+    let tool = told("com.anthropic.sdk.python", "anthropic.custom_tool_use get_weather", &list);
+    assert!(tool.content.tool_result.is_some_and(|result| result.as_str().contains("sunny")));
+    let list = [
+        ("gen_ai.operation.name", "openai.responses.create".into()),
+        ("gen_ai.request.model", "gpt-5-mini".into()),
+        ("gen_ai.response_id", "resp_4".into()),
+    ];
+    let call = told("langtrace_python_sdk.instrumentation.openai.instrumentation", "openai.responses.create", &list);
+    assert_eq!((call.kind, call.billed, call.response_id.as_deref()), (StepKind::Llm, true, Some("resp_4")));
+}

@@ -548,3 +548,21 @@ fn blocks_of_bedrock_are_read_as_parts_and_a_tools_own_message_as_what_it_was_gi
     insta::assert_snapshot!(asked, @r#"[{"role":"user","parts":[{"type":"text","content":"Rain?"}]}]"#);
     insta::assert_snapshot!(said, @r#"[{"role":"assistant","parts":[{"type":"text","content":"Yes."}],"finish_reason":"stop"}]"#);
 }
+
+/// `github.com/firebase/genkit/go` 1.4.0, run against a scripted server.
+#[test]
+fn genkit_for_go_names_the_model_alone() {
+    let step = |kind: &str, name: &str, more: &[(&str, Value)]| {
+        let list = [("genkit:name", name.into()), ("genkit:metadata:subtype", kind.into())];
+        told("genkit-tracer", name, &[&list, more].concat())
+    };
+    let answer = r#"{"custom": {"id": "chatcmpl-1", "model": "gpt-4o-mini-2024-07-18"}, "usage": {"inputTokens": 237, "outputTokens": 23, "totalTokens": 260}}"#;
+    let call = step("model", "openai/gpt-4o-mini", &[("genkit:output", answer.into())]);
+    let said =
+        [&call.provider, &call.request_model, &call.response_model, &call.response_id].map(|text| text.as_deref());
+    assert_eq!(said, [Some("openai"), Some("gpt-4o-mini"), Some("gpt-4o-mini-2024-07-18"), Some("chatcmpl-1")]);
+    assert_eq!((call.kind, tokens(&call)), (StepKind::Llm, [Some(237), None, None, Some(23), None]));
+    // A flow may be called so, too.
+    let flow = step("flow", "trips/plan", &[]);
+    assert_eq!((flow.kind, flow.provider, flow.request_model), (StepKind::Workflow, None, None));
+}

@@ -518,3 +518,68 @@ fn messages_of_which_some_say_nothing_leave_it_to_the_whole_request() {
     // It is better than nothing.
     assert!(call(None, None).contains("hi"));
 }
+
+/// `mlflow` 3.17.2 with `langchain-anthropic` 1.7.10 and `langchain-openai`, run against a scripted server: its summary says of what was
+/// written to a cache that it was nothing, and nothing of thoughts.
+#[test]
+fn mlflow_has_in_langchains_answer_what_its_summary_lacks() {
+    let call = |summary: &str, metadata: &str| {
+        let answer = format!(
+            r#"{{"generations": [[{{"message": {{"response_metadata": {metadata}}}}}]], "type": "LLMResult"}}"#
+        );
+        let list = [
+            ("mlflow.spanType", r#""CHAT_MODEL""#.into()),
+            ("mlflow.chat.tokenUsage", summary.into()),
+            ("mlflow.spanOutputs", answer.as_str().into()),
+        ];
+        tokens(&told("mlflow.tracing.provider", "ChatAnthropic", &list))
+    };
+    let summary = r#"{"input_tokens": 237, "output_tokens": 23, "total_tokens": 260, "cache_read_input_tokens": 128, "cache_creation_input_tokens": 0}"#;
+    let usage = r#"{"usage": {"cache_creation": {"ephemeral_1h_input_tokens": 0, "ephemeral_5m_input_tokens": 64}, "cache_creation_input_tokens": 64,
+        "cache_read_input_tokens": 128, "input_tokens": 45, "output_tokens": 23, "output_tokens_details": {"thinking_tokens": 7}}}"#;
+    assert_eq!(call(summary, usage), [Some(237), Some(128), Some(64), Some(23), Some(7)]);
+    let usage = r#"{"token_usage": {"completion_tokens": 23, "prompt_tokens": 237, "total_tokens": 260,
+        "completion_tokens_details": {"reasoning_tokens": 7}, "prompt_tokens_details": {"cached_tokens": 128}}}"#;
+    let summary = r#"{"input_tokens": 237, "output_tokens": 23, "total_tokens": 260, "cache_read_input_tokens": 128}"#;
+    assert_eq!(call(summary, usage), [Some(237), Some(128), None, Some(23), Some(7)]);
+    assert_eq!(call(summary, "{}"), [Some(237), Some(128), None, Some(23), None]);
+}
+
+#[test]
+fn the_tier_of_a_call_of_langchain_stands_in_its_answer() {
+    let tier = |scope: &str, list: &[(&str, Value)]| {
+        let mut record = ended(list);
+        record.scope.name = scope.to_owned();
+        normalize(&mut record);
+        record.span.attr_str(names::SERVICE_TIER).map(str::to_owned)
+    };
+    let answer = r#"{"generations": [[{"message": {"kwargs": {"response_metadata": {"service_tier": "flex"}}}}]]}"#;
+    let of_mlflow = r#"{"generations": [[{"message": {"response_metadata": {"service_tier": "flex"}}}]]}"#;
+    let own = r#"{"id": "resp_1", "object": "response", "service_tier": "flex"}"#;
+    let openinference = |answer: &str| {
+        let list = [("openinference.span.kind", "LLM".into()), ("output.value", answer.into())];
+        tier("openinference.instrumentation.langchain", &list)
+    };
+    let mlflow = |answer: &str| {
+        tier("mlflow", &[("mlflow.spanType", r#""CHAT_MODEL""#.into()), ("mlflow.spanOutputs", answer.into())])
+    };
+    let langsmith = [("langsmith.span.kind", "llm".into()), ("gen_ai.completion", answer.into())];
+    let told =
+        [openinference(answer), openinference(own), mlflow(of_mlflow), mlflow(own), tier("langsmith", &langsmith)];
+    assert!(told.iter().all(|tier| tier.as_deref() == Some("flex")), "{told:?}");
+}
+
+/// `opentelemetry-instrumentation-langchain` 0.62.4, run against a scripted server: an agent below another has its steps beside it.
+#[test]
+fn openllmetry_has_the_agent_of_a_step_of_langchain_among_its_properties() {
+    let step = told(
+        "opentelemetry.instrumentation.langchain",
+        "ChatAnthropic.chat",
+        &[
+            ("gen_ai.operation.name", "chat".into()),
+            ("traceloop.span.kind", "task".into()),
+            ("traceloop.association.properties.lc_agent_name", "weather_agent".into()),
+        ],
+    );
+    assert_eq!((step.kind, step.agent_name.as_deref()), (StepKind::Llm, Some("weather_agent")));
+}

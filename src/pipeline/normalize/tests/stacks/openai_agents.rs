@@ -112,3 +112,38 @@ fn what_is_around_the_agents_of_openais_sdk_is_a_workflow_and_who_is_unknown_no_
     let call = step("chat gpt-5-mini", "chat", Some("OpenAI Agent"));
     assert_eq!((call.kind, call.agent_name), (StepKind::Llm, None));
 }
+
+/// `openai-agents` 0.24 by `openinference-instrumentation-openai-agents` 2.6 and `opentelemetry-instrumentation-openai-agents`
+/// 0.62.4, run against a scripted server.
+#[test]
+fn an_id_that_all_answers_have_is_none_and_a_stream_that_was_given_up_is_told_by_silence() {
+    let answer = |id: &str| {
+        let answer = format!(r#"[{{"id": "{id}", "object": "response", "output": []}}]"#);
+        let list = [("openinference.span.kind", "LLM".into()), ("output.value", answer.as_str().into())];
+        told("openinference.instrumentation.openai_agents", "generation", &list).response_id
+    };
+    assert_eq!((answer("__fake_id__"), answer("resp_1").as_deref()), (None, Some("resp_1")));
+    let call = |more: &[(&str, Value)]| {
+        let list = [("gen_ai.operation.name", "chat".into()), ("gen_ai.agent.name", "streamer".into())];
+        let mut record = ended(&[&list, more].concat());
+        record.scope.name = "opentelemetry.instrumentation.openai_agents".to_owned();
+        record.span.status = Some(Status { code: 1, message: String::new() });
+        facts(&record).status
+    };
+    assert_eq!(call(&[]), StepStatus::Cancelled);
+    assert_eq!(call(&[("gen_ai.response.model", "gpt-5-mini".into())]), StepStatus::Success);
+    assert_eq!(call(&[("gen_ai.usage.input_tokens", Value::Int(7))]), StepStatus::Success);
+}
+
+/// `openlit` 0.20, run against a scripted server.
+#[test]
+fn openlits_guardrails_bear_an_agents_operation_and_a_model_may_be_what_python_prints() {
+    let list = [
+        ("gen_ai.operation.name", "invoke_agent".into()),
+        ("telemetry.sdk.name", "openlit".into()),
+        ("gen_ai.guardrail.triggered", Value::Bool(false)),
+        ("gen_ai.request.model", "<agents.models.openai_responses.OpenAIResponsesModel object at 0x7f07>".into()),
+    ];
+    let guardrail = told("openlit.otel.tracing", "invoke_agent ig", &list);
+    assert_eq!((guardrail.kind, guardrail.request_model), (StepKind::Guardrail, None));
+}
