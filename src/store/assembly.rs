@@ -11,6 +11,7 @@
 pub(crate) mod accounts;
 mod billing;
 mod bodies;
+mod copies;
 mod loops;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -34,6 +35,7 @@ use billing::{Counted, Sums};
 use bodies::has_remote_parent;
 pub use bodies::{ended_body, started_body, status_body};
 pub(crate) use bodies::{requested_tool_calls, tool_calls_in};
+pub(crate) use copies::{Fullness, fullness};
 
 /// Direct children listed in a workflow's summary.
 const MAX_CHILDREN: usize = 200;
@@ -316,11 +318,16 @@ impl RunState {
                 self.asked_by.extend(asked.into_iter().map(|call| (call, event.event_id)));
             }
             let step = &mut self.steps[place];
+            let at = UnixNanos(span.end_time_unix_nano);
+            if step.ended_at.is_some_and(|before| fullness(&step.facts, before) > fullness(&facts, at)) {
+                // A copy that says less.
+                return Some(place);
+            }
             if step.ended_at.is_none() && self.roots.contains(&place) {
                 self.open_roots -= 1;
             }
             step.started_at = UnixNanos(span.start_time_unix_nano);
-            step.ended_at = Some(UnixNanos(span.end_time_unix_nano));
+            step.ended_at = Some(at);
             (step.digest, step.status, step.facts) = (span.digest(), facts.status, facts);
             self.settle_loops(place);
             Some(place)

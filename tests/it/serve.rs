@@ -270,7 +270,8 @@ fn what_cannot_be_taken_is_refused_with_its_reason_in_the_senders_encoding() {
     assert_eq!(text(post(to, PROTOBUF, "", &[0x0a, 0x00].repeat(200_000))).0, 413, "counted before it is decoded");
     assert_eq!(grpc(server.port("otlp-grpc"), b"\x0a\xff", false).unwrap(), "3");
     assert_eq!(grpc(server.port("otlp-grpc"), &vec![0; 80 << 20], true).unwrap(), "8");
-    let empty = |flag: u8, encoding: &str| grpc_call(server.port("otlp-grpc"), vec![flag, 0, 0, 0, 0], encoding).unwrap();
+    let empty =
+        |flag: u8, encoding: &str| grpc_call(server.port("otlp-grpc"), vec![flag, 0, 0, 0, 0], encoding).unwrap();
     assert_eq!([empty(0, ""), empty(0, "gzip"), empty(1, ""), empty(1, "identity")], ["0", "0", "3", "3"]);
     assert_eq!(ask(server.port("http"), "GET /healthz HTTP/1.1\r\nHost: localhost", b"").0, 200, "and it goes on");
     assert_eq!(server.end(), Some(0));

@@ -1,6 +1,6 @@
 //! A run that is being written: its state, what waits for the log, and what is noted of it.
 
-use std::cmp::Ordering::{Equal, Less};
+use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,14 +16,14 @@ use crate::model::json_text::JsonText;
 use crate::model::otlp::{Resource, Scope, Span, SpanEvent, Value};
 use crate::model::record::Record;
 use crate::model::run::ArtifactInfo;
-use crate::model::{Event, EventId, NanoUsd, RunId, RunStatus, RunSummary, SpanId, Tokens, UnixNanos};
+use crate::model::{Event, EventId, RunId, RunStatus, RunSummary, SpanId, UnixNanos};
 use crate::pipeline::facts::{StepContent, StepFacts};
 use crate::pipeline::normalize::restore_original;
 use crate::pipeline::scrub::CONTENT_MARK;
 use crate::pipeline::window::start_of_span;
 use crate::sinks::tally::{Counted, Notes, Tally};
 use crate::store::assembly::{
-    DROPPED_LOG, RunState, ended_body, identity_of, is_failure, requested_tool_calls, started_body,
+    DROPPED_LOG, Fullness, RunState, ended_body, fullness, identity_of, requested_tool_calls, started_body,
 };
 use crate::store::{RunWriter, StoreError};
 
@@ -119,28 +119,21 @@ impl Said {
     }
 }
 
-/// What copies of a span's end that differ are compared by: one that tells of tokens, then the later one, then the one with more of
-/// them, a cost, a failure.
-type Fullness = (bool, UnixNanos, [Option<u64>; 6], Option<NanoUsd>, bool);
-
-fn fullness(facts: &StepFacts, ended_at: UnixNanos) -> Fullness {
-    let Tokens { prompt, completion, total, cache_read, cache_write, reasoning } = facts.tokens.unwrap_or_default();
-    let counts = [prompt, completion, total, cache_read, cache_write, reasoning];
-    let cost = facts.cost.map(|(cost, _)| cost);
-    (facts.tokens.is_some(), ended_at, counts, cost, is_failure(facts.status))
-}
-
-/// Adds the events of a copy of a span that gives way which the other has not: what came in logs is among them.
-pub(super) fn keep_events(kept: &mut Span, given_up: Span) {
+/// Adds the events of a copy of a span that gives way which the other has not: what came in logs is among them. Tells whether there
+/// were any.
+pub(super) fn keep_events(kept: &mut Span, given_up: Span) -> bool {
     let before = kept.events.len();
     for event in given_up.events {
         if !kept.events.contains(&event) {
             kept.events.push(event);
         }
     }
-    if kept.events.len() > before {
-        kept.events.sort_by_key(|event| event.time_unix_nano);
+    let has_more = kept.events.len() > before;
+    if has_more {
+        // Those of one moment by name, as it is not known in which order they were.
+        kept.events.sort_by(|a, b| (a.time_unix_nano, &a.name).cmp(&(b.time_unix_nano, &b.name)));
     }
+    has_more
 }
 
 /// The start of a step.
@@ -178,10 +171,11 @@ impl Unsorted {
     fn take(&mut self, seq: u64, span: SpanId, said: Box<Said>) -> bool {
         if let Some(place) = self.spans.get(&span) {
             let known = &mut self.steps[*place];
-            if said.counts_over(known) {
-                let before = std::mem::replace(known, said);
-                keep_events(&mut known.record.span, before.record.span);
-                self.bytes += known.record.span.about_len();
+            let more = said.record.span.about_len();
+            let is_fuller = said.counts_over(known);
+            let given_up = if is_fuller { std::mem::replace(known, said) } else { said };
+            if keep_events(&mut known.record.span, given_up.record.span) || is_fuller {
+                self.bytes += more;
             }
             return false;
         }
@@ -475,17 +469,22 @@ impl LiveRun {
         let bytes = said.record.span.about_len();
         let is_enough = self.again.0 >= MAX_AGAIN || self.again.1 + bytes > MAX_AGAIN_BYTES;
         let Some((facts, at, digest)) = self.state.ended_as(span) else { return };
-        // Of two that say as much it is told when the log is put in order which one counts.
-        let (before, digest_now) = (fullness(facts, at), said.record.span.digest());
-        let may_count = before.cmp(&said.fullness()).then_with(|| if digest == digest_now { Equal } else { Less }).is_lt();
-        if is_enough || !may_count {
+        let digest_now = said.record.span.digest();
+        // Of two that say as much it is told when the log is put in order which one counts; one that says less has its events.
+        let is_more = fullness(facts, at).cmp(&said.fullness());
+        let is_of_use = match is_more {
+            Less => true,
+            Equal => digest != digest_now,
+            Greater => !said.record.span.events.is_empty(),
+        };
+        if is_enough || !is_of_use {
             return;
         }
         self.again = (self.again.0 + 1, self.again.1 + bytes);
         let fullness = format!("{:?} {digest_now}", said.fullness());
         let Said { record, facts, content } = *said;
         let at = UnixNanos(record.span.end_time_unix_nano);
-        if let Some(notes) = &mut self.notes {
+        if let Some(notes) = self.notes.as_mut().filter(|_| is_more != Greater) {
             notes.note_end(&record.span, &facts);
         }
         let copy = super::ids::hash_of(&[&span.0, &at.0.to_le_bytes(), fullness.as_bytes()]);

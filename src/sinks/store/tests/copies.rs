@@ -100,6 +100,51 @@ fn of_copies_that_say_as_much_the_same_one_counts_whichever_comes_first() {
     assert_eq!(seen.len(), 1, "{seen:?}");
 }
 
+/// One that lacks what another has says less, and what it alone has are its events.
+#[test]
+fn of_a_copy_that_is_a_part_of_another_nothing_counts_but_its_events() {
+    let copies: Vec<Record> = [(true, true, ""), (true, false, "a"), (false, true, "b"), (false, false, "")]
+        .into_iter()
+        .map(|(is_named, has_model, event)| {
+            let mut call = ended(3, 1, 0, "chat", 10, 20);
+            call.span.set_attr(names::INPUT_TOKENS, Value::Int(7));
+            if is_named {
+                call.span.set_attr(names::AGENT_NAME, "weather");
+            }
+            if has_model {
+                call.span.set_attr(names::REQUEST_MODEL, "m");
+            }
+            if !event.is_empty() {
+                call.span.events.push(SpanEvent { name: event.to_owned(), ..SpanEvent::default() });
+            }
+            call
+        })
+        .collect();
+    let mut seen = HashSet::new();
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [2, 3, 0, 1], [3, 0, 1, 2]] {
+        for pause in [None, Some(Duration::ZERO), Some(3 * LATE)] {
+            let mut sink = outside_sink();
+            for (seq, place) in (1..).zip(order) {
+                sink.take(seq, copies[place].clone()).unwrap();
+                if let Some(pause) = pause {
+                    sink.flush_all().unwrap();
+                    sink.flush(Instant::now() + pause).unwrap();
+                }
+            }
+            sink.flush_all().unwrap();
+            let run = sink.traces.values().find_map(|trace| trace.first_run).unwrap();
+            let events = sink.written_events(run).unwrap();
+            let told = events.iter().filter_map(|event| match &event.body {
+                EventBody::LlmCalled(call) => Some(format!("{:?} {:?}", call.agent_id, call.model)),
+                EventBody::Log(log) => Some(log.message.clone()),
+                _ => None,
+            });
+            seen.insert(told.collect::<Vec<_>>().join(", "));
+        }
+    }
+    assert_eq!(seen, HashSet::from([r#"a, b, Some("weather") Some("m")"#.to_owned()]));
+}
+
 #[test]
 fn a_copy_that_ends_later_and_knows_less_gives_way_and_events_of_one_that_gives_way_stay() {
     let call = |to: u64, prompt: Option<i64>, event: &str| {
