@@ -127,6 +127,8 @@ pub struct StoreSink<W> {
     over_since: VecDeque<TraceId>,
     /// Runs that name a trace as their cause of which no run is known yet.
     awaiting_links: IdMap<TraceId, Vec<RunId>>,
+    /// So many of them were noted, for the next process.
+    noted_links: usize,
     /// The disk may have lost what was written: what is taken up is written once more.
     is_distrustful: bool,
     /// So is what records up to this place belong to.
@@ -209,6 +211,7 @@ impl<W: RunWriter> StoreSink<W> {
             over: HashMap::default(),
             over_since: VecDeque::new(),
             awaiting_links: HashMap::default(),
+            noted_links: 0,
             is_distrustful: false,
             again_up_to: 0,
             is_holding: false,
@@ -486,6 +489,10 @@ impl<W: RunWriter> StoreSink<W> {
             let waiting = self.awaiting_links.entry(trace).or_default();
             if waiting.len() < LINKS_AWAITED && !waiting.contains(&run) {
                 waiting.push(run);
+                // Of one that cannot be noted the next process does not know.
+                if self.outside.is_some() && self.noted_links < LINKS_AWAITED {
+                    self.noted_links += usize::from(self.writer.note_link(trace, run).is_ok());
+                }
             }
         }
     }

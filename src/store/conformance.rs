@@ -4,7 +4,7 @@
 
 use super::{Listed, Query, RunReader, RunWriter, Sort, StoreError};
 use crate::model::event::{EventBody, Log, Output};
-use crate::model::{Event, EventId, RunId, RunStatus, RunSummary, UnixNanos};
+use crate::model::{Event, EventId, RunId, RunStatus, RunSummary, TraceId, UnixNanos};
 use crate::store::assembly::RunState;
 
 /// A fresh store with its two sides.
@@ -27,6 +27,7 @@ pub(crate) fn run(fresh: &dyn Fn() -> Box<dyn Backend>) {
         lists_are_filtered_sorted_and_cut,
         ids_resolve_by_prefix_trace_and_latest,
         deleting_costs_one_run,
+        links_are_known_to_who_writes_next,
         what_cannot_be_done_is_refused,
     ];
     for check in checks {
@@ -195,6 +196,15 @@ fn deleting_costs_one_run(store: &dyn Backend) {
     assert_eq!(reader.get_events(two.run_id, 0).expect("events").len(), 2);
 }
 
+fn links_are_known_to_who_writes_next(store: &dyn Backend) {
+    let link = |nth: u8| (TraceId([nth; 16]), RunId([nth; 16]));
+    assert_eq!(store.writer().noted_links(9).expect("none"), []);
+    for nth in 1..4 {
+        store.writer().note_link(link(nth).0, link(nth).1).expect("noted");
+    }
+    assert_eq!(store.writer().noted_links(2).expect("read"), [link(2), link(3)]);
+}
+
 fn what_cannot_be_done_is_refused(store: &dyn Backend) {
     let reader = store.reader();
     let searched = reader.search("text", &Query::default());
@@ -203,7 +213,7 @@ fn what_cannot_be_done_is_refused(store: &dyn Backend) {
 
 mod backends {
     use super::{Backend, RunReader, RunWriter, StoreError};
-    use crate::model::{Event, RunId, RunSummary, UnixNanos};
+    use crate::model::{Event, RunId, RunSummary, TraceId, UnixNanos};
     use crate::store::files::layout::Layout;
     use crate::store::files::{FilesReader, FilesWriter};
     use crate::store::memory::MemoryStore;
@@ -243,6 +253,14 @@ mod backends {
             // As one that has come whole: behind others, on its way to a pack.
             self.0.create_whole(summary, &mut events.to_vec())?;
             self.0.write_held(true).map(drop)
+        }
+
+        fn note_link(&mut self, trace: TraceId, run: RunId) -> Result<(), StoreError> {
+            self.0.note_link(trace, run)
+        }
+
+        fn noted_links(&mut self, most: usize) -> Result<Vec<(TraceId, RunId)>, StoreError> {
+            self.0.noted_links(most)
         }
 
         fn has_run(&mut self, run: RunId) -> Result<bool, StoreError> {

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::assembly::RunState;
 use super::{Capabilities, Listed, ListedRun, Query, RunReader, RunWriter, StoreError, newest_first, resolve_among};
-use crate::model::{Event, RunId, RunSummary, UnixNanos};
+use crate::model::{Event, RunId, RunSummary, TraceId, UnixNanos};
 
 /// Runs in memory; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     runs: Arc<Mutex<BTreeMap<RunId, Stored>>>,
+    links: Arc<Mutex<Vec<(TraceId, RunId)>>>,
 }
 
 #[derive(Debug)]
@@ -51,6 +52,16 @@ impl RunWriter for MemoryStore {
 
     fn has_run(&mut self, run: RunId) -> Result<bool, StoreError> {
         Ok(self.runs().contains_key(&run))
+    }
+
+    fn note_link(&mut self, trace: TraceId, run: RunId) -> Result<(), StoreError> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).push((trace, run));
+        Ok(())
+    }
+
+    fn noted_links(&mut self, most: usize) -> Result<Vec<(TraceId, RunId)>, StoreError> {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(links[links.len().saturating_sub(most)..].to_vec())
     }
 
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {

@@ -65,6 +65,18 @@ pub trait RunWriter {
         Ok(Vec::new())
     }
 
+    /// Notes that a run waits for that of a trace which it names as its cause, for whoever writes to the store next.
+    ///
+    /// A writer that nobody comes after needs not.
+    fn note_link(&mut self, _trace: TraceId, _run: RunId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Returns what was noted so, at most so many of the last ones, the oldest first. Some may have found that run since.
+    fn noted_links(&mut self, _most: usize) -> Result<Vec<(TraceId, RunId)>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// Returns the events of a run that another process writes, as far as they are there; `None` when there is no such run, and
     /// from a writer whose store nobody else writes to.
     fn look_at(&mut self, _run: RunId) -> Result<Option<Vec<Event>>, StoreError> {

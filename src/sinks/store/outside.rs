@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::telling::Step;
-use super::{EventIds, LiveRun, StoreSink};
+use super::{EventIds, LINKS_AWAITED, LiveRun, StoreSink};
 use crate::model::event::EventBody;
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
@@ -24,6 +24,13 @@ impl<W: RunWriter> StoreSink<W> {
     /// span.
     pub fn take_from_outside(&mut self, silence: Duration) {
         self.outside = Some(silence);
+        // What cannot be read waits no longer.
+        for (trace, run) in self.writer.noted_links(LINKS_AWAITED).unwrap_or_default() {
+            let waiting = self.awaiting_links.entry(trace).or_default();
+            if !waiting.contains(&run) {
+                waiting.push(run);
+            }
+        }
         // Those taken up are looked at again, for what their end may still lack.
         for live in self.runs.values_mut() {
             live.by_span = true;

@@ -227,6 +227,11 @@ impl Layout {
         self.root.join("journal")
     }
 
+    /// Returns the file of runs that wait for those which they name as their cause.
+    pub(super) fn links(&self) -> PathBuf {
+        self.journal().join("links")
+    }
+
     /// Returns the file of the user's own prices, which go before the table's.
     pub fn prices_file(&self) -> PathBuf {
         self.root.join("prices.json")

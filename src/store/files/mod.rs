@@ -17,6 +17,7 @@ mod faults;
 pub mod folder;
 mod index;
 pub mod layout;
+mod links;
 mod overlay;
 mod packs;
 mod reader;

@@ -8,12 +8,10 @@ use std::path::{Path, PathBuf};
 
 use super::layout::{self, Layout};
 use super::run_dir::{self, EventLog};
-use super::{cleanup, index, packs};
+use super::{cleanup, index, links, packs};
 use crate::fs::{Identity, sync_way_to};
-#[cfg(feature = "server")]
-use crate::model::TraceId;
 use crate::model::id::{IdMap, IdSet};
-use crate::model::{Event, RunId, RunKind, RunSummary};
+use crate::model::{Event, RunId, RunKind, RunSummary, TraceId};
 use crate::store::{RunWriter, StoreError};
 
 /// Room for lines is kept up to this many bytes: one huge prompt must not stay in memory.
@@ -339,6 +337,16 @@ impl RunWriter for FilesWriter {
         is_wanted: &dyn Fn(TraceId, RunId) -> bool,
     ) -> Result<Vec<(TraceId, RunId)>, StoreError> {
         self.index.over_by_others(self.layout.fs(), &self.layout.index_log(), self.writer, most, is_wanted)
+    }
+
+    fn note_link(&mut self, trace: TraceId, run: RunId) -> Result<(), StoreError> {
+        let path = self.layout.links();
+        links::note(self.layout.fs(), &path, trace, run).map_err(StoreError::io("write", path))
+    }
+
+    fn noted_links(&mut self, most: usize) -> Result<Vec<(TraceId, RunId)>, StoreError> {
+        let path = self.layout.links();
+        links::read(self.layout.fs(), &path, most).map_err(StoreError::io("read", path))
     }
 
     fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {

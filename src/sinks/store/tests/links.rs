@@ -24,6 +24,27 @@ fn a_link_names_the_run_that_caused_this_one_whichever_comes_first() {
     }
 }
 
+/// The one that waits is over and let go of when another process takes the other's spans.
+#[test]
+fn a_link_is_waited_for_by_the_process_that_comes_next() {
+    let store = MemoryStore::default();
+    let outside = || {
+        let mut sink = StoreSink::new(store.clone(), RunId([7; 16]));
+        sink.take_from_outside(LATE);
+        sink
+    };
+    let mut linked = ended(4, 1, 0, "invoke_agent", 50, 60);
+    linked.span.links =
+        vec![crate::model::otlp::Link { trace_id: vec![3; 16], span_id: vec![1; 8], ..Default::default() }];
+    for (seq, record) in [(1, linked), (2, ended(3, 1, 0, "invoke_agent", 0, 100))] {
+        let mut sink = outside();
+        sink.take(seq, record).unwrap();
+        sink.flush_all().unwrap();
+    }
+    let runs = listed(outside());
+    assert_eq!((runs.len(), runs[0].parent_run_id, runs[1].parent_run_id), (2, Some(runs[1].run_id), None));
+}
+
 #[test]
 fn a_link_names_the_run_that_caused_a_run_of_this_process_where_it_was_there_before() {
     let store = MemoryStore::default();
