@@ -353,10 +353,20 @@ impl Told {
             let parent = SpanId::from_bytes(&told.get(&span)?.record.span.parent_span_id)?;
             (parent != span && told.contains_key(&parent)).then_some(parent)
         };
+        let start_of = |span: &SpanId| told[span].record.span.start_time_unix_nano;
         let mut found: IdMap<SpanId, (usize, u64)> = IdMap::default();
-        for &span in told.keys() {
+        let mut spans: Vec<SpanId> = told.keys().copied().collect();
+        // In one order, for what is below itself, and what is too deep, is placed by who is looked at first.
+        spans.sort_unstable_by_key(|span| (start_of(span), *span));
+        for span in spans {
             let mut way = vec![span];
-            while let Some(parent) = parent_of(way[way.len() - 1]).filter(|parent| !way.contains(parent)) {
+            while let Some(parent) = parent_of(way[way.len() - 1]) {
+                if let Some(at) = way.iter().position(|span| *span == parent) {
+                    // Of a circle, the first one is topmost.
+                    let top = way[at..].iter().copied().min_by_key(|span| (start_of(span), *span)).unwrap_or(parent);
+                    found.insert(top, (0, start_of(&top)));
+                    break;
+                }
                 if found.contains_key(&parent) || way.len() > MAX_DEPTH {
                     way.push(parent);
                     break;
@@ -364,7 +374,7 @@ impl Told {
                 way.push(parent);
             }
             for span in way.into_iter().rev() {
-                let own = told[&span].record.span.start_time_unix_nano;
+                let own = start_of(&span);
                 let above = parent_of(span).and_then(|parent| found.get(&parent)).copied();
                 found.entry(span).or_insert_with(|| above.map_or((0, own), |(depth, from)| (depth + 1, from.max(own))));
             }

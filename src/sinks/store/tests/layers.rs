@@ -486,3 +486,33 @@ fn a_plain_step_that_gives_no_reason_has_failed_for_the_call_within_its_time() {
     let error = run.error.unwrap();
     assert_eq!((error.kind.as_deref(), error.message.as_deref()), (Some("InternalServerError"), Some("500 no more")));
 }
+
+/// Two spans that each name the other as their parent: the one that began first is above, whichever comes first.
+#[test]
+fn of_steps_below_each_other_the_first_is_topmost_whichever_comes_first() {
+    let step = |id: u8, parent: u8, from: u64| {
+        let mut step = ended(3, id, parent, "chat", from, 100);
+        step.span.set_attr(names::ERROR_TYPE, format!("E{id}").as_str());
+        step
+    };
+    let mut seen = HashSet::new();
+    for order in [[(2, 1, 10), (1, 2, 20)], [(1, 2, 20), (2, 1, 10)]] {
+        for pause in [Duration::ZERO, 3 * LATE] {
+            let mut sink = outside_sink();
+            for (seq, (id, parent, from)) in (1..).zip(order) {
+                sink.take(seq, step(id, parent, from)).unwrap();
+                sink.flush_all().unwrap();
+                sink.flush(Instant::now() + pause).unwrap();
+            }
+            sink.close_silent(UnixNanos(u64::MAX)).unwrap();
+            sink.flush_all().unwrap();
+            let run = sink.traces.values().find_map(|trace| trace.first_run).unwrap();
+            let state = RunState::read(run, &sink.written_events(run).unwrap());
+            let names: Vec<_> =
+                state.step_views().into_iter().map(|step| format!("{} {}", step.step_id, step.span_id)).collect();
+            seen.insert(names.join(", "));
+        }
+    }
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert!(seen.iter().next().is_some_and(|names| names.starts_with("chat 0202")), "{seen:?}");
+}
