@@ -13,6 +13,34 @@ fn a_span_of_a_new_run_that_comes_twice_is_counted_once() {
     assert_eq!(runs.iter().map(|run| run.steps_total).collect::<Vec<_>>(), [1]);
 }
 
+/// Tells records of one run in each of these orders: all at once, each written before the next, and each after all that is known was
+/// let go of. Returns what is said of the run in any of them.
+fn in_orders<const N: usize>(
+    told: &[Record],
+    orders: &[[usize; N]],
+    says: impl Fn(&[Event], &RunSummary) -> String,
+) -> HashSet<String> {
+    let mut seen = HashSet::new();
+    for order in orders {
+        for pause in [None, Some(Duration::ZERO), Some(3 * LATE)] {
+            let mut sink = outside_sink();
+            for (seq, place) in (1..).zip(order) {
+                sink.take(seq, told[*place].clone()).unwrap();
+                if let Some(pause) = pause {
+                    sink.flush_all().unwrap();
+                    sink.flush(Instant::now() + pause).unwrap();
+                }
+            }
+            sink.flush_all().unwrap();
+            let run = sink.traces.values().find_map(|trace| trace.first_run).unwrap();
+            let events = sink.written_events(run).unwrap();
+            let [run] = listed(sink).try_into().unwrap();
+            seen.insert(says(&events, &run));
+        }
+    }
+    seen
+}
+
 /// Who sends a span while it is under way sends it again when it is whole; whichever comes first, together or long after.
 #[test]
 fn of_copies_of_a_span_that_differ_the_one_that_says_more_counts_whichever_comes_first() {
@@ -33,31 +61,13 @@ fn of_copies_of_a_span_that_differ_the_one_that_says_more_counts_whichever_comes
     };
     let told =
         [call(10, None), call(20, None), call(20, Some(7)), call(20, Some(700)), root(0, None), root(100, Some("s"))];
-    let mut seen = HashSet::new();
-    for order in [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 5, 0, 4, 1, 2], [4, 0, 5, 3, 2, 1]] {
-        // All at once, each written before the next, and each after all that is known was let go of.
-        for pause in [None, Some(Duration::ZERO), Some(3 * LATE)] {
-            let mut sink = outside_sink();
-            for (seq, place) in (1..).zip(order) {
-                sink.take(seq, told[place].clone()).unwrap();
-                if let Some(pause) = pause {
-                    sink.flush_all().unwrap();
-                    sink.flush(Instant::now() + pause).unwrap();
-                }
-            }
-            sink.flush_all().unwrap();
-            let run = sink.traces.values().find_map(|trace| trace.first_run).unwrap();
-            let events = sink.written_events(run).unwrap();
-            let ends = events.iter().filter(|event| event.body.span().is_some() && !event.body.is_step_start()).count();
-            let [run] = listed(sink).try_into().unwrap();
-            let prompt = run.tokens.and_then(|tokens| tokens.prompt);
-            let duration = run.duration_ms.unwrap();
-            seen.insert(format!(
-                "{ends} ends, {prompt:?}, {duration} ms, {:?}, {} steps",
-                run.session_id, run.steps_total
-            ));
-        }
-    }
+    let orders = [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 5, 0, 4, 1, 2], [4, 0, 5, 3, 2, 1]];
+    let seen = in_orders(&told, &orders, |events, run| {
+        let ends = events.iter().filter(|event| event.body.span().is_some() && !event.body.is_step_start()).count();
+        let prompt = run.tokens.and_then(|tokens| tokens.prompt);
+        let duration = run.duration_ms.unwrap();
+        format!("{ends} ends, {prompt:?}, {duration} ms, {:?}, {} steps", run.session_id, run.steps_total)
+    });
     assert_eq!(seen, HashSet::from(["2 ends, Some(700), 100 ms, Some(\"s\"), 2 steps".to_owned()]));
 }
 
@@ -73,30 +83,14 @@ fn of_copies_that_say_as_much_the_same_one_counts_whichever_comes_first() {
             call
         })
         .collect();
-    let mut seen = HashSet::new();
-    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
-        for pause in [None, Some(Duration::ZERO), Some(3 * LATE)] {
-            let mut sink = outside_sink();
-            for (seq, place) in (1..).zip(order) {
-                sink.take(seq, copies[place].clone()).unwrap();
-                if let Some(pause) = pause {
-                    sink.flush_all().unwrap();
-                    sink.flush(Instant::now() + pause).unwrap();
-                }
-            }
-            sink.flush_all().unwrap();
-            let run = sink.traces.values().find_map(|trace| trace.first_run).unwrap();
-            let events = sink.written_events(run).unwrap();
-            let agents: Vec<_> = events
-                .iter()
-                .filter_map(|event| match &event.body {
-                    EventBody::LlmCalled(call) => Some(call.agent_id.clone()),
-                    _ => None,
-                })
-                .collect();
-            seen.insert(format!("{agents:?}, {} steps", listed(sink)[0].steps_total));
-        }
-    }
+    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    let seen = in_orders(&copies, &orders, |events, run| {
+        let agents = events.iter().filter_map(|event| match &event.body {
+            EventBody::LlmCalled(call) => Some(call.agent_id.clone()),
+            _ => None,
+        });
+        format!("{:?}, {} steps", agents.collect::<Vec<_>>(), run.steps_total)
+    });
     assert_eq!(seen.len(), 1, "{seen:?}");
 }
 
@@ -120,28 +114,15 @@ fn of_a_copy_that_is_a_part_of_another_nothing_counts_but_its_events() {
             call
         })
         .collect();
-    let mut seen = HashSet::new();
-    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [2, 3, 0, 1], [3, 0, 1, 2]] {
-        for pause in [None, Some(Duration::ZERO), Some(3 * LATE)] {
-            let mut sink = outside_sink();
-            for (seq, place) in (1..).zip(order) {
-                sink.take(seq, copies[place].clone()).unwrap();
-                if let Some(pause) = pause {
-                    sink.flush_all().unwrap();
-                    sink.flush(Instant::now() + pause).unwrap();
-                }
-            }
-            sink.flush_all().unwrap();
-            let run = sink.traces.values().find_map(|trace| trace.first_run).unwrap();
-            let events = sink.written_events(run).unwrap();
-            let told = events.iter().filter_map(|event| match &event.body {
-                EventBody::LlmCalled(call) => Some(format!("{:?} {:?}", call.agent_id, call.model)),
-                EventBody::Log(log) => Some(log.message.clone()),
-                _ => None,
-            });
-            seen.insert(told.collect::<Vec<_>>().join(", "));
-        }
-    }
+    let orders = [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [2, 3, 0, 1], [3, 0, 1, 2]];
+    let seen = in_orders(&copies, &orders, |events, _| {
+        let told = events.iter().filter_map(|event| match &event.body {
+            EventBody::LlmCalled(call) => Some(format!("{:?} {:?}", call.agent_id, call.model)),
+            EventBody::Log(log) => Some(log.message.clone()),
+            _ => None,
+        });
+        told.collect::<Vec<_>>().join(", ")
+    });
     assert_eq!(seen, HashSet::from([r#"a, b, Some("weather") Some("m")"#.to_owned()]));
 }
 
