@@ -3,7 +3,7 @@
 //! Nothing here does I/O, so every other module can speak in these types without meeting the others.
 
 pub mod budget;
-mod digest;
+pub(crate) mod digest;
 pub mod event;
 pub mod id;
 pub(crate) mod json;

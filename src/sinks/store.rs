@@ -33,7 +33,7 @@ pub const SILENCE: Duration = Duration::from_secs(600);
 /// Traces of runs that are over that are remembered for what comes late, some 25 MB: those of over a minute at 40,000 spans
 /// a second in traces of ten.
 pub(crate) const TRACES_AT_HAND: usize = 262_144;
-/// Runs that wait for that of a trace they name as their cause.
+/// Runs that wait for that of a trace they name as their cause, at most.
 const LINKS_AWAITED: usize = 4_096;
 /// How long a finished trace is held with its spans for late ones.
 pub(crate) const LATE: Duration = Duration::from_secs(60);
@@ -54,6 +54,7 @@ const CRASH_PLACE: u64 = u64::MAX;
 const LOST_PLACE: u64 = u64::MAX - 1;
 
 mod asked;
+mod awaited;
 mod beside;
 mod ids;
 mod letting_go;
@@ -64,6 +65,7 @@ mod taking_up;
 mod telling;
 
 pub(crate) use asked::{Claimed, Standing};
+use awaited::Awaited;
 use beside::Conversations;
 use ids::event_id;
 pub use ids::foreign_run_id;
@@ -126,8 +128,8 @@ pub struct StoreSink<W> {
     /// The traces of `over`, the latest last.
     over_since: VecDeque<TraceId>,
     /// Runs that name a trace as their cause of which no run is known yet.
-    awaiting_links: IdMap<TraceId, Vec<RunId>>,
-    /// So many of them were noted, for the next process.
+    awaiting_links: Awaited,
+    /// So often it was noted what waits, since that was written as a whole.
     noted_links: usize,
     /// The disk may have lost what was written: what is taken up is written once more.
     is_distrustful: bool,
@@ -210,7 +212,7 @@ impl<W: RunWriter> StoreSink<W> {
             pricer: Pricer::new(),
             over: HashMap::default(),
             over_since: VecDeque::new(),
-            awaiting_links: HashMap::default(),
+            awaiting_links: Awaited::default(),
             noted_links: 0,
             is_distrustful: false,
             again_up_to: 0,
@@ -483,24 +485,34 @@ impl<W: RunWriter> StoreSink<W> {
         Ok(again.or_else(|| ended.map(|_| live.state.summary(UnixNanos::now()))))
     }
 
-    /// Holds a run until that of the trace that it names as its cause has begun.
+    /// Holds a run until that of the trace that it names as its cause has begun. Of too many that wait, the first wait no longer.
     fn await_link(&mut self, trace: TraceId, run: RunId) {
-        if self.awaiting_links.len() < LINKS_AWAITED || self.awaiting_links.contains_key(&trace) {
-            let waiting = self.awaiting_links.entry(trace).or_default();
-            if waiting.len() < LINKS_AWAITED && !waiting.contains(&run) {
-                waiting.push(run);
-                // Of one that cannot be noted the next process does not know.
-                if self.outside.is_some() && self.noted_links < LINKS_AWAITED {
-                    self.noted_links += usize::from(self.writer.note_link(trace, run).is_ok());
-                }
-            }
+        if self.awaiting_links.add(trace, run) {
+            self.note_link(trace, Some(run));
+        }
+    }
+
+    /// Notes for the next process what waits, or waits no more; of what cannot be noted that does not know.
+    fn note_link(&mut self, trace: TraceId, run: Option<RunId>) {
+        if self.outside.is_none() {
+            return;
+        }
+        let _ = self.writer.note_link(trace, run);
+        self.noted_links += 1;
+        if self.noted_links > 2 * LINKS_AWAITED {
+            let _ = self.writer.replace_links(&self.awaiting_links.all());
+            self.noted_links = 0;
         }
     }
 
     /// Looks again at the runs that wait for this one, which has just begun.
     fn tell_linked(&mut self, run: RunId) {
         let Some(trace) = self.runs.get(&run).map(|live| live.state.trace_id()) else { return };
-        for waiting in self.awaiting_links.remove(&trace).unwrap_or_default() {
+        let waiting = self.awaiting_links.take(trace);
+        if !waiting.is_empty() {
+            self.note_link(trace, None);
+        }
+        for waiting in waiting {
             if !self.runs.contains_key(&waiting) {
                 // What cannot be opened now stays without its parent.
                 let _ = self.open_run(waiting, waiting.as_trace_id(), None);

@@ -19,6 +19,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::conventions::names;
 use crate::model::budget::Budget;
+use crate::model::digest::digest_of;
 use crate::model::event::{EventBody, RunCompleted, Totals, Waiting};
 use crate::model::id::{IdMap, IdSet};
 use crate::model::json_text::JsonText;
@@ -273,8 +274,15 @@ impl RunState {
     /// Returns the place of the step, if it is one that was not there or is not over.
     pub(crate) fn apply_step(&mut self, event: &Event, asked: Vec<String>, facts: Arc<StepFacts>) -> Option<usize> {
         self.note(event);
-        let (span, _, _) = event.body.span()?;
+        let (span, resource, scope) = event.body.span()?;
         let span_id = SpanId::from_bytes(&span.span_id)?;
+        if !event.body.is_step_start()
+            && let Some((known, at, _)) = self.ended_as(span_id)
+            && fullness(known, at) > fullness(&facts, UnixNanos(span.end_time_unix_nano))
+        {
+            // A copy that says less.
+            return self.by_span.get(&span_id).copied();
+        }
         self.learn(&facts);
         self.sums.take();
         if event.body.is_step_start() {
@@ -318,17 +326,13 @@ impl RunState {
                 self.asked_by.extend(asked.into_iter().map(|call| (call, event.event_id)));
             }
             let step = &mut self.steps[place];
-            let at = UnixNanos(span.end_time_unix_nano);
-            if step.ended_at.is_some_and(|before| fullness(&step.facts, before) > fullness(&facts, at)) {
-                // A copy that says less.
-                return Some(place);
-            }
+            let digest = digest_of(span, resource, scope);
             if step.ended_at.is_none() && self.roots.contains(&place) {
                 self.open_roots -= 1;
             }
             step.started_at = UnixNanos(span.start_time_unix_nano);
-            step.ended_at = Some(at);
-            (step.digest, step.status, step.facts) = (span.digest(), facts.status, facts);
+            step.ended_at = Some(UnixNanos(span.end_time_unix_nano));
+            (step.digest, step.status, step.facts) = (digest, facts.status, facts);
             self.settle_loops(place);
             Some(place)
         }

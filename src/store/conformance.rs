@@ -200,9 +200,14 @@ fn links_are_known_to_who_writes_next(store: &dyn Backend) {
     let link = |nth: u8| (TraceId([nth; 16]), RunId([nth; 16]));
     assert_eq!(store.writer().noted_links(9).expect("none"), []);
     for nth in 1..4 {
-        store.writer().note_link(link(nth).0, link(nth).1).expect("noted");
+        store.writer().note_link(link(nth).0, Some(link(nth).1)).expect("noted");
     }
-    assert_eq!(store.writer().noted_links(2).expect("read"), [link(2), link(3)]);
+    store.writer().note_link(link(2).0, None).expect("noted");
+    assert_eq!(store.writer().noted_links(9).expect("read"), [link(1), link(3)]);
+    store.writer().replace_links(&[link(5)]).expect("replaced");
+    store.writer().note_link(link(6).0, Some(link(6).1)).expect("noted");
+    assert_eq!(store.writer().noted_links(9).expect("read"), [link(5), link(6)]);
+    assert_eq!(store.writer().noted_links(1).expect("read"), [link(6)]);
 }
 
 fn what_cannot_be_done_is_refused(store: &dyn Backend) {
@@ -255,8 +260,12 @@ mod backends {
             self.0.write_held(true).map(drop)
         }
 
-        fn note_link(&mut self, trace: TraceId, run: RunId) -> Result<(), StoreError> {
+        fn note_link(&mut self, trace: TraceId, run: Option<RunId>) -> Result<(), StoreError> {
             self.0.note_link(trace, run)
+        }
+
+        fn replace_links(&mut self, links: &[(TraceId, RunId)]) -> Result<(), StoreError> {
+            self.0.replace_links(links)
         }
 
         fn noted_links(&mut self, most: usize) -> Result<Vec<(TraceId, RunId)>, StoreError> {

@@ -54,8 +54,17 @@ impl RunWriter for MemoryStore {
         Ok(self.runs().contains_key(&run))
     }
 
-    fn note_link(&mut self, trace: TraceId, run: RunId) -> Result<(), StoreError> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).push((trace, run));
+    fn note_link(&mut self, trace: TraceId, run: Option<RunId>) -> Result<(), StoreError> {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        match run {
+            Some(run) => links.push((trace, run)),
+            None => links.retain(|(waited_for, _)| *waited_for != trace),
+        }
+        Ok(())
+    }
+
+    fn replace_links(&mut self, links: &[(TraceId, RunId)]) -> Result<(), StoreError> {
+        *self.links.lock().unwrap_or_else(PoisonError::into_inner) = links.to_vec();
         Ok(())
     }
 

@@ -65,16 +65,22 @@ pub trait RunWriter {
         Ok(Vec::new())
     }
 
-    /// Notes that a run waits for that of a trace which it names as its cause, for whoever writes to the store next.
+    /// Notes, for whoever writes to the store next, that a run waits for that of a trace which it names as its cause; or, without
+    /// a run, that none waits for this trace any more.
     ///
     /// A writer that nobody comes after needs not.
-    fn note_link(&mut self, _trace: TraceId, _run: RunId) -> Result<(), StoreError> {
+    fn note_link(&mut self, _trace: TraceId, _run: Option<RunId>) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Returns what was noted so, at most so many of the last ones, the oldest first. Some may have found that run since.
+    /// Returns the runs that wait so, at most so many of the last ones, the oldest first.
     fn noted_links(&mut self, _most: usize) -> Result<Vec<(TraceId, RunId)>, StoreError> {
         Ok(Vec::new())
+    }
+
+    /// Has these runs alone wait so.
+    fn replace_links(&mut self, _links: &[(TraceId, RunId)]) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// Returns the events of a run that another process writes, as far as they are there; `None` when there is no such run, and

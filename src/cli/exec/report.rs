@@ -80,11 +80,19 @@ impl Below {
         let Ok(reader) = FilesReader::open(&self.store) else { return Vec::new() };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut times = |run: &RunSummary| match known.get(&run.run_id) {
-            Some(during) if during.1.is_some() || run.status.is_open() => *during,
-            _ => {
-                let during = during(&reader, run);
-                known.insert(run.run_id, during);
-                during
+            Some(during) if during.1.is_some() => *during,
+            begun => {
+                // One whose process has died is over, though nobody has said so yet.
+                let live = run.status.is_open().then(|| reader.get_run(run.run_id).ok()).flatten();
+                let run = live.as_ref().unwrap_or(run);
+                match begun {
+                    Some(during) if run.status.is_open() => *during,
+                    _ => {
+                        let during = during(&reader, run);
+                        known.insert(run.run_id, during);
+                        during
+                    }
+                }
             }
         };
         // Asked with every few calls: what the command's own run has used so far is not read for it.

@@ -211,10 +211,18 @@ pub const OTEL_OPENAI_AGENTS: Dialect = Dialect {
     facts: &[row(names::AGENT_NAME, &[], Agent), row(names::TOTAL_TOKENS, &[Key("llm.usage.total_tokens")], Count)],
     entity: &[Name],
     kinds: &[kind(names::OPERATION, Test::IsWithout("invoke_agent", names::AGENT_NAME), StepKind::Workflow)],
-    // A stream that the program stopped reading: the status says that all is well.
+    ..OTEL_INSTRUMENTATION
+};
+
+/// OpenLLMetry's calls of the same, of which a stream that the program stopped reading says nothing, and that all is well.
+///
+/// Source: `opentelemetry-instrumentation-openai-agents` 0.62.4, run against a scripted server.
+pub const TRACELOOP_OPENAI_AGENTS: Dialect = Dialect {
+    name: "traceloop-openai-agents",
+    detect: &[Detect::Named("opentelemetry.instrumentation.openai_agents", "openai.response")],
     cancelled_without_response: &["chat"],
     is_silent_without_model: true,
-    ..OTEL_INSTRUMENTATION
+    ..OTEL_OPENAI_AGENTS
 };
 
 /// What the clients of Anthropic trace of themselves, retries and the reading of a stream included: input includes cached

@@ -33,7 +33,7 @@ pub(super) struct Told {
 /// Writes the counts that a call has in an object only, as its provider reported them. What encloses calls often repeats
 /// their objects in its output, and is not asked.
 pub(super) fn write(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind: Option<StepKind>) -> Told {
-    let (mut told, mut is_summed_up) = (Told::default(), false);
+    let (mut told, mut summed_up) = (Told::default(), Vec::new());
     let is_call = kind.is_some_and(facts::is_billed);
     // A summary has counts of the emitter, and no proof of what they include. That of what encloses calls is all there is where
     // the calls have none.
@@ -53,18 +53,22 @@ pub(super) fn write(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind: Option<
         let found = value_of(draft.span(), key).filter(|value| may_have(value, path));
         if let Some(object) = found.and_then(|value| member(&structured(value), path)) {
             let basis = told.basis;
-            take(draft, &object, &mut told, is_summed_up);
-            if !is_proof {
-                (told.basis, is_summed_up) = (basis, true);
+            if is_proof {
+                take(draft, &object, &mut told, &summed_up);
+            } else {
+                let is_new = |key: &&&str| count_of(draft.span(), key).is_none();
+                let new: Vec<&'static str> = COUNTS.iter().filter(is_new).copied().collect();
+                take(draft, &object, &mut told, &[]);
+                (told.basis, summed_up) = (basis, new);
             }
         }
     }
     told
 }
 
-/// Writes the counts of a usage object, where it has one of the known shapes. `is_summed_up`: a summary was read before it, whose
-/// counts of none are what it has missed where the object has some.
-fn take(draft: &mut Draft<'_>, object: &Json, told: &mut Told, is_summed_up: bool) {
+/// Writes the counts of a usage object, where it has one of the known shapes. `summed_up` are those that a summary wrote before it:
+/// that there were none is what it has missed where the object has some.
+fn take(draft: &mut Draft<'_>, object: &Json, told: &mut Told, summed_up: &[&str]) {
     let Some(shape) = SHAPES.iter().find(|shape| member(object, shape.mark).is_some()) else { return };
     let gathered = buckets::gather(object, shape);
     let object = gathered.as_ref().unwrap_or(object);
@@ -104,7 +108,7 @@ fn take(draft: &mut Draft<'_>, object: &Json, told: &mut Told, is_summed_up: boo
         let count = count(to)
             .and_then(|count| i64::try_from(count).ok())
             .filter(|count| *count <= MAX_COUNT && says_something(count));
-        let is_missed = || is_summed_up && count_of(draft.span(), to) == Some(0);
+        let is_missed = || summed_up.contains(to) && count_of(draft.span(), to) == Some(0);
         if let Some(count) = count.filter(|_| is_new(draft, to) || is_missed()) {
             draft.set(to, count);
         }
@@ -116,7 +120,7 @@ fn take(draft: &mut Draft<'_>, object: &Json, told: &mut Told, is_summed_up: boo
 pub fn write_answered(span: &mut Span, usage: &Json) {
     let mut draft = Draft::of(span);
     let mut told = Told::default();
-    take(&mut draft, usage, &mut told, false);
+    take(&mut draft, usage, &mut told, &[]);
     settle(&mut draft, &[&UNKNOWN], told);
     // Written by who writes the span, and not added to what came: the draft's notes are of no use.
 }

@@ -1,6 +1,5 @@
 //! A run that is being written: its state, what waits for the log, and what is noted of it.
 
-use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,6 +9,7 @@ use serde_json::Value as Json;
 use super::ids::event_id;
 use super::{START_GRACE, UNSORTED_AGE, UNSORTED_BYTES, UNSORTED_RECORDS};
 use crate::conventions::names;
+use crate::model::digest::digest_of;
 use crate::model::event::{EventBody, Input, Log, Output, Resumed, RunStarted, Score, StatusChanged, Waiting};
 use crate::model::id::{IdMap, IdSet};
 use crate::model::json_text::JsonText;
@@ -18,7 +18,7 @@ use crate::model::record::Record;
 use crate::model::run::ArtifactInfo;
 use crate::model::{Event, EventId, RunId, RunStatus, RunSummary, SpanId, UnixNanos};
 use crate::pipeline::facts::{StepContent, StepFacts};
-use crate::pipeline::normalize::restore_original;
+use crate::pipeline::normalize::{normalize, restore_original};
 use crate::pipeline::scrub::CONTENT_MARK;
 use crate::pipeline::window::start_of_span;
 use crate::sinks::tally::{Counted, Notes, Tally};
@@ -48,6 +48,8 @@ pub(super) struct LiveRun {
     pub(super) touched: Instant,
     /// So many ends of steps were told again, and about so many bytes of them.
     pub(super) again: (u32, u64),
+    /// What they say, and others before the log was put in order last.
+    pub(super) copies: HashSet<(SpanId, u32)>,
     /// The ids of its events come of its spans: they come from outside, in any order.
     pub(super) by_span: bool,
     /// Its log stands in the order in which it came.
@@ -63,6 +65,8 @@ pub(super) struct LiveRun {
 /// More ends that are told again are left out: each is a line of the log until the run is put in order.
 const MAX_AGAIN: u32 = 1_000;
 const MAX_AGAIN_BYTES: u64 = 4 << 20;
+/// The same of all of a run's, whenever its log was put in order.
+const MAX_COPIES: usize = 65_536;
 
 /// A record and what it says, read once.
 #[derive(Debug)]
@@ -89,16 +93,22 @@ impl Said {
     /// Tells whether it counts where another copy of its span's end has come as well. Of two that say as much it is a checksum of
     /// what was sent that tells, so that it is the same one in whatever order they come.
     pub(super) fn counts_over(&self, other: &Self) -> bool {
+        // What logs and other copies have added to either says nothing of which was the fuller one.
         let sent = |said: &Self| {
-            let mut span = said.record.span.clone();
-            restore_original(&mut span);
-            span.digest()
+            let mut record = said.record.clone();
+            restore_original(&mut record.span);
+            record.span.events.clear();
+            record.span.links.clear();
+            let digest = digest_of(&record.span, Some(&record.resource), Some(&record.scope));
+            normalize(&mut record);
+            (Self::of(record).fullness(), digest)
         };
-        let is_same = || self.record.span.digest() == other.record.span.digest();
-        self.fullness()
-            .cmp(&other.fullness())
-            .then_with(|| if is_same() { Equal } else { sent(self).cmp(&sent(other)) })
-            .is_gt()
+        self.digest() != other.digest() && sent(self) > sent(other)
+    }
+
+    /// Returns a checksum of all that it says.
+    pub(super) fn digest(&self) -> u32 {
+        digest_of(&self.record.span, Some(&self.record.resource), Some(&self.record.scope))
     }
 
     /// Returns the start that the record tells.
@@ -119,21 +129,14 @@ impl Said {
     }
 }
 
-/// Adds the events of a copy of a span that gives way which the other has not: what came in logs is among them. Tells whether there
-/// were any.
-pub(super) fn keep_events(kept: &mut Span, given_up: Span) -> bool {
-    let before = kept.events.len();
-    for event in given_up.events {
-        if !kept.events.contains(&event) {
-            kept.events.push(event);
-        }
+/// Adds the links of a copy of a span that gives way which the other has not.
+pub(super) fn keep_links(kept: &mut Span, given_up: &mut Span) {
+    if kept.links == given_up.links {
+        return;
     }
-    let has_more = kept.events.len() > before;
-    if has_more {
-        // Those of one moment by name, as it is not known in which order they were.
-        kept.events.sort_by(|a, b| (a.time_unix_nano, &a.name).cmp(&(b.time_unix_nano, &b.name)));
-    }
-    has_more
+    kept.links.append(&mut given_up.links);
+    kept.links.sort_by(|a, b| (&a.trace_id, &a.span_id).cmp(&(&b.trace_id, &b.span_id)));
+    kept.links.dedup_by(|a, b| (&a.trace_id, &a.span_id) == (&b.trace_id, &b.span_id));
 }
 
 /// The start of a step.
@@ -154,6 +157,8 @@ pub(super) struct Unsorted {
     steps: Vec<Box<Said>>,
     /// Their places.
     spans: IdMap<SpanId, usize>,
+    /// Events of copies of them that gave way.
+    rest: Vec<(SpanId, SpanEvent)>,
     /// About how many bytes they take.
     bytes: u64,
     first: Option<First>,
@@ -168,15 +173,16 @@ pub(super) struct First {
 
 impl Unsorted {
     /// Takes a step; `false` when it is there already, and then the copy that says more stays.
-    fn take(&mut self, seq: u64, span: SpanId, said: Box<Said>) -> bool {
+    fn take(&mut self, seq: u64, span: SpanId, said: Box<Said>, is_fuller: bool) -> bool {
         if let Some(place) = self.spans.get(&span) {
             let known = &mut self.steps[*place];
-            let more = said.record.span.about_len();
-            let is_fuller = said.counts_over(known);
-            let given_up = if is_fuller { std::mem::replace(known, said) } else { said };
-            if keep_events(&mut known.record.span, given_up.record.span) || is_fuller {
-                self.bytes += more;
+            if !is_fuller && said.digest() == known.digest() {
+                return false;
             }
+            self.bytes += said.record.span.about_len();
+            let mut given_up = if is_fuller { std::mem::replace(known, said) } else { said };
+            keep_links(&mut known.record.span, &mut given_up.record.span);
+            self.rest.extend(given_up.record.span.events.into_iter().map(|event| (span, event)));
             return false;
         }
         self.spans.insert(span, self.steps.len());
@@ -194,10 +200,11 @@ impl Unsorted {
         self.steps.is_empty()
     }
 
-    /// Returns all steps, and is empty then.
+    /// Returns all steps, and events of copies of them that gave way; is empty then.
     #[expect(clippy::vec_box, reason = "they are large, and wait here and move on without being copied")]
-    pub(super) fn drain(&mut self) -> Vec<Box<Said>> {
-        std::mem::take(self).steps
+    pub(super) fn drain(&mut self) -> (Vec<Box<Said>>, Vec<(SpanId, SpanEvent)>) {
+        let Self { steps, rest, .. } = std::mem::take(self);
+        (steps, rest)
     }
 
     /// Tells whether no more may wait: they are in memory only, and the journal keeps their place.
@@ -256,6 +263,7 @@ impl LiveRun {
             unsorted: Unsorted::default(),
             touched: Instant::now(),
             again: (0, 0),
+            copies: HashSet::new(),
             by_span: false,
             unsettled: false,
             notes: None,
@@ -468,26 +476,21 @@ impl LiveRun {
         };
         let bytes = said.record.span.about_len();
         let is_enough = self.again.0 >= MAX_AGAIN || self.again.1 + bytes > MAX_AGAIN_BYTES;
-        let Some((facts, at, digest)) = self.state.ended_as(span) else { return };
-        let digest_now = said.record.span.digest();
-        // Of two that say as much it is told when the log is put in order which one counts; one that says less has its events.
-        let is_more = fullness(facts, at).cmp(&said.fullness());
-        let is_of_use = match is_more {
-            Less => true,
-            Equal => digest != digest_now,
-            Greater => !said.record.span.events.is_empty(),
-        };
-        if is_enough || !is_of_use {
+        let Some((facts, at, known)) = self.state.ended_as(span) else { return };
+        let digest = said.digest();
+        // When the log is put in order it is told which one counts, and the other has its events. That happens once for each: to put
+        // a long log in order is work.
+        if is_enough || digest == known || self.copies.len() >= MAX_COPIES || !self.copies.insert((span, digest)) {
             return;
         }
+        let is_less = fullness(facts, at) > said.fullness();
         self.again = (self.again.0 + 1, self.again.1 + bytes);
-        let fullness = format!("{:?} {digest_now}", said.fullness());
         let Said { record, facts, content } = *said;
         let at = UnixNanos(record.span.end_time_unix_nano);
-        if let Some(notes) = self.notes.as_mut().filter(|_| is_more != Greater) {
+        if let Some(notes) = self.notes.as_mut().filter(|_| !is_less) {
             notes.note_end(&record.span, &facts);
         }
-        let copy = super::ids::hash_of(&[&span.0, &at.0.to_le_bytes(), fullness.as_bytes()]);
+        let copy = super::ids::hash_of(&[&span.0, &at.0.to_le_bytes(), &digest.to_le_bytes()]);
         let id = EventIds::of_run(self.state.run_id(), copy).make(3, at);
         let asked = requested_tool_calls(content.output.as_ref());
         let body = ended_body(record.span, &facts, *content, Some(record.resource), Some(record.scope));
@@ -507,11 +510,11 @@ impl LiveRun {
     /// Takes such a step; `false` when it has come already.
     pub(super) fn take_unsorted(&mut self, seq: u64, span: SpanId, said: Box<Said>) -> bool {
         let known = self.unsorted.spans.get(&span).map(|place| &self.unsorted.steps[*place]);
-        let says_more = known.is_none_or(|known| said.counts_over(known));
-        if let Some(notes) = self.notes.as_mut().filter(|_| says_more) {
+        let is_fuller = known.is_none_or(|known| said.counts_over(known));
+        if let Some(notes) = self.notes.as_mut().filter(|_| is_fuller) {
             notes.note_end(&said.record.span, &said.facts);
         }
-        self.unsorted.take(seq, span, said)
+        self.unsorted.take(seq, span, said, is_fuller)
     }
 
     /// Tells whether more steps of a new run may be just behind the last one: what stands together in the journal comes
@@ -528,11 +531,13 @@ impl LiveRun {
         }
         // They are noted.
         let notes = self.notes.take();
-        for said in self.unsorted.drain() {
+        let (steps, rest) = self.unsorted.drain();
+        for said in steps {
             if let Some(span) = SpanId::from_bytes(&said.record.span.span_id) {
                 self.end_step(self.ids(process, 0, span), span, said, true);
             }
         }
+        rest.iter().for_each(|(span, event)| self.take_log(*span, event));
         self.notes = notes;
     }
 

@@ -26,10 +26,7 @@ impl<W: RunWriter> StoreSink<W> {
         self.outside = Some(silence);
         // What cannot be read waits no longer.
         for (trace, run) in self.writer.noted_links(LINKS_AWAITED).unwrap_or_default() {
-            let waiting = self.awaiting_links.entry(trace).or_default();
-            if !waiting.contains(&run) {
-                waiting.push(run);
-            }
+            self.awaiting_links.add(trace, run);
         }
         // Those taken up are looked at again, for what their end may still lack.
         for live in self.runs.values_mut() {

@@ -4,9 +4,11 @@
 //! it is over its log is made once more of what it tells: steps by their start, what encloses a step before it, names and
 //! ids by that order. What came in logs joins its span here, whichever of both was first.
 
+use std::collections::HashSet;
+
 use serde_json::Value as Json;
 
-use super::live::{Said, keep_events};
+use super::live::{Said, keep_links};
 use super::telling::linked_trace;
 use super::{EventIds, LiveRun, StoreSink};
 use crate::conventions::names;
@@ -56,7 +58,8 @@ impl<W: RunWriter> StoreSink<W> {
     /// Tells what has come of a run that nobody has seen yet, at once in its order.
     pub(super) fn tell_new(&mut self, run: RunId) {
         let Some(live) = self.runs.get_mut(&run).filter(|live| !live.unsorted.is_empty()) else { return };
-        let told = Told::of_ends(live.unsorted.drain());
+        let (ends, rest) = live.unsorted.drain();
+        let told = Told::of_ends(ends, rest);
         let parent = self.parent_of(run, &told);
         let Some(live) = self.runs.get_mut(&run) else { return };
         let (events, state) = told.settled(live, parent, &mut self.pricer);
@@ -80,6 +83,7 @@ impl<W: RunWriter> StoreSink<W> {
         let is_written = live.written_status.is_some();
         let mut events = if is_written { self.writer.take_up(run)?.unwrap_or_default() } else { Vec::new() };
         let before: Vec<EventId> = events.iter().map(|event| event.event_id).collect();
+        let parent_before = told_parent(&events);
         let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
         events.append(&mut live.queue);
         let told = Told::of(events);
@@ -92,8 +96,10 @@ impl<W: RunWriter> StoreSink<W> {
             live.queue = events;
             return Ok(());
         }
+        // The run that caused it may have come since its start was written.
         let same = !has_copies
             && before.len() == events.len()
+            && parent_before == told_parent(&events)
             && before.iter().zip(&events).all(|(id, event)| *id == event.event_id);
         live.known = events.iter().map(|event| event.event_id).collect();
         live.queue.clear();
@@ -156,6 +162,14 @@ fn log_body(event: &SpanEvent) -> EventBody {
     EventBody::Log(Log { level, message: event.name.clone(), fields })
 }
 
+/// Returns the run above that the start of a run names.
+fn told_parent(events: &[Event]) -> Option<RunId> {
+    events.iter().find_map(|event| match &event.body {
+        EventBody::RunStarted(start) => Some(start.parent_run_id),
+        _ => None,
+    })?
+}
+
 /// Makes an event of a span of a line that a record of a log made.
 fn span_event(event: &Event, log: &Log) -> Option<(SpanId, SpanEvent)> {
     let span = log.fields.get(names::LOG_OF_SPAN)?.as_str()?.parse().ok()?;
@@ -183,13 +197,16 @@ fn span_event(event: &Event, log: &Log) -> Option<(SpanId, SpanEvent)> {
 
 impl Told {
     #[expect(clippy::vec_box, reason = "they are large, and wait here and move on without being copied")]
-    fn of_ends(ends: Vec<Box<Said>>) -> Self {
+    fn of_ends(ends: Vec<Box<Said>>, rest: Vec<(SpanId, SpanEvent)>) -> Self {
         let mut told = Self::default();
         told.steps.reserve(ends.len());
         for said in ends {
             if let Some(id) = SpanId::from_bytes(&said.record.span.span_id) {
                 told.steps.insert(id, Step { end: Some(said), ..Step::default() });
             }
+        }
+        for (span, event) in rest {
+            told.steps.entry(span).or_default().logs.push(event);
         }
         told
     }
@@ -223,7 +240,9 @@ impl Told {
                 if !end.counts_over(&given_up) {
                     std::mem::swap(&mut end, &mut given_up);
                 }
-                keep_events(&mut end.record.span, given_up.record.span);
+                let given_up = &mut given_up.record.span;
+                keep_links(&mut end.record.span, given_up);
+                step.logs.append(&mut given_up.events);
             }
             step.end = Some(end);
         }
@@ -362,9 +381,11 @@ impl Told {
             let mut way = vec![span];
             while let Some(parent) = parent_of(way[way.len() - 1]) {
                 if let Some(at) = way.iter().position(|span| *span == parent) {
-                    // Of a circle, the first one is topmost.
-                    let top = way[at..].iter().copied().min_by_key(|span| (start_of(span), *span)).unwrap_or(parent);
-                    found.insert(top, (0, start_of(&top)));
+                    // Of a circle, the first one is topmost, and so last on the way.
+                    let circle = &mut way[at..];
+                    let top = (0..circle.len()).min_by_key(|at| (start_of(&circle[*at]), circle[*at])).unwrap_or(0);
+                    circle.rotate_left(top + 1);
+                    found.insert(circle[circle.len() - 1], (0, start_of(&circle[circle.len() - 1])));
                     break;
                 }
                 if found.contains_key(&parent) || way.len() > MAX_DEPTH {
@@ -397,22 +418,20 @@ impl Step {
     fn join(&mut self, pricer: &mut Pricer) {
         let Some(mut said) = self.end.take_if(|_| !self.logs.is_empty()) else { return };
         let record = &mut said.record;
-        let known: Vec<EventBody> = record.span.events.iter().map(log_body).collect();
-        // A log that says the same at the same moment is one.
-        self.logs.sort_by_cached_key(|log| (log.time_unix_nano, format!("{:?}", log_body(log))));
-        let mut new = Vec::new();
-        for log in self.logs.drain(..) {
-            let body = log_body(&log);
-            if !known.contains(&body) && !new.iter().any(|(other, _)| *other == body) {
-                new.push((body, log));
-            }
-        }
+        let text = |log: &SpanEvent| format!("{:?}", log_body(log));
+        let mut known: HashSet<String> = record.span.events.iter().map(text).collect();
+        // A log that says the same is one.
+        let mut logs: Vec<(u64, String, SpanEvent)> =
+            self.logs.drain(..).map(|log| (log.time_unix_nano, text(&log), log)).collect();
+        logs.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        let new: Vec<SpanEvent> =
+            logs.into_iter().filter_map(|(_, text, log)| known.insert(text).then_some(log)).collect();
         if new.is_empty() {
             self.end = Some(said);
             return;
         }
         restore_original(&mut record.span);
-        record.span.events.extend(new.into_iter().map(|(_, log)| log));
+        record.span.events.extend(new);
         record.span.events.sort_by_key(|event| event.time_unix_nano);
         normalize(record);
         pricer.price(record);

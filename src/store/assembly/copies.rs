@@ -13,10 +13,11 @@ pub(crate) type Fullness = (bool, UnixNanos, [Option<u64>; 6], Option<NanoUsd>, 
 
 /// Tells how much is known of an end, to compare another copy of it with.
 pub(crate) fn fullness(facts: &StepFacts, ended_at: UnixNanos) -> Fullness {
-    let Tokens { prompt, completion, total, cache_read, cache_write, reasoning } = facts.tokens.unwrap_or_default();
+    // What it told itself, and not what is left of a sum.
+    let (tokens, cost) = facts.told.as_ref().map_or((facts.tokens, facts.cost), |told| (told.tokens, told.cost));
+    let Tokens { prompt, completion, total, cache_read, cache_write, reasoning } = tokens.unwrap_or_default();
     let counts = [prompt, completion, total, cache_read, cache_write, reasoning];
-    let cost = facts.cost.map(|(cost, _)| cost);
-    (facts.tokens.is_some(), ended_at, counts, cost, is_failure(facts.status), known(facts))
+    (tokens.is_some(), ended_at, counts, cost.map(|(cost, _)| cost), is_failure(facts.status), known(facts))
 }
 
 fn known(facts: &StepFacts) -> usize {

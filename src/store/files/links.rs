@@ -6,12 +6,13 @@ use std::path::Path;
 use crate::fs::{self, Access, Fs, append_full};
 use crate::model::{RunId, TraceId};
 
-/// A trace, a space, a run and a line feed.
-const LINE_BYTES: u64 = 32 + 1 + 26 + 1;
+/// A trace, a space, a run, a line feed before and one behind.
+const LINE_BYTES: u64 = 1 + 32 + 1 + 26 + 1;
+/// In place of a run: none waits for the trace any more.
+const FOUND: &str = "found";
 
 /// Appends a line.
-pub(super) fn note(fs: &dyn Fs, path: &Path, trace: TraceId, run: RunId) -> io::Result<()> {
-    // Half a line of one who died in a write ends here.
+pub(super) fn note(fs: &dyn Fs, path: &Path, trace: TraceId, run: Option<RunId>) -> io::Result<()> {
     let file = match fs.open(path, Access::Append) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs::create_dirs(fs, path.parent().unwrap_or(path))?;
@@ -19,10 +20,18 @@ pub(super) fn note(fs: &dyn Fs, path: &Path, trace: TraceId, run: RunId) -> io::
         }
         opened => opened?,
     };
+    let run = run.map_or_else(|| FOUND.to_owned(), |run| run.to_string());
+    // Half a line of one who died in a write ends here.
     append_full(&*file, format!("\n{trace} {run}\n").as_bytes())
 }
 
-/// Returns the last lines, at most so many, the oldest first. A file that has become much longer loses the others.
+/// Has these lines alone stand there.
+pub(super) fn write(fs: &dyn Fs, path: &Path, links: &[(TraceId, RunId)]) -> io::Result<()> {
+    let lines: String = links.iter().map(|(trace, run)| format!("{trace} {run}\n")).collect();
+    fs::replace(fs, path, lines.as_bytes(), false)
+}
+
+/// Returns the runs that wait, at most so many of the last ones, the oldest first.
 ///
 /// A line that is none is passed over: what it said is lost, and nothing else.
 pub(super) fn read(fs: &dyn Fs, path: &Path, most: usize) -> io::Result<Vec<(TraceId, RunId)>> {
@@ -38,15 +47,20 @@ pub(super) fn read(fs: &dyn Fs, path: &Path, most: usize) -> io::Result<Vec<(Tra
         Err(error) => return Err(error),
     };
     let text = String::from_utf8_lossy(&bytes);
-    let line = |line: &str| {
-        let (trace, run) = line.split_once(' ')?;
-        Some((trace.parse().ok()?, run.parse().ok()?))
-    };
-    let all: Vec<(TraceId, RunId)> = text.lines().filter_map(line).collect();
-    let last = all[all.len().saturating_sub(most)..].to_vec();
-    if all.len() > 2 * most {
-        let lines: String = last.iter().map(|(trace, run)| format!("{trace} {run}\n")).collect();
-        fs::replace(fs, path, lines.as_bytes(), false)?;
+    let mut waiting: Vec<(TraceId, RunId)> = Vec::new();
+    let mut lines = 0;
+    for (trace, run) in text.lines().filter_map(|line| line.split_once(' ')) {
+        let Ok(trace) = trace.parse::<TraceId>() else { continue };
+        lines += 1;
+        match run.parse() {
+            Ok(run) => waiting.push((trace, run)),
+            Err(_) if run == FOUND => waiting.retain(|(waited_for, _)| *waited_for != trace),
+            Err(_) => {}
+        }
+    }
+    let last = waiting[waiting.len().saturating_sub(most)..].to_vec();
+    if lines > last.len() {
+        write(fs, path, &last)?;
     }
     Ok(last)
 }
@@ -62,15 +76,15 @@ mod tests {
         let path = dir.path().join("links");
         let link = |nth: u8| (TraceId([nth; 16]), RunId([nth; 16]));
         assert_eq!(read(&OsFs, &path, 2).unwrap(), []);
-        for nth in 1..4 {
-            note(&OsFs, &path, link(nth).0, link(nth).1).unwrap();
+        for nth in 1..5 {
+            note(&OsFs, &path, link(nth).0, Some(link(nth).1)).unwrap();
             append_full(&*OsFs.open(&path, Access::Append).unwrap(), b"00ff broken").unwrap();
         }
-        assert_eq!(read(&OsFs, &path, 2).unwrap(), [link(2), link(3)]);
-        assert_eq!(read(&OsFs, &path, 9).unwrap(), [link(1), link(2), link(3)]);
-        // Much longer than is asked for: the others go.
-        assert_eq!(read(&OsFs, &path, 1).unwrap(), [link(3)]);
-        assert_eq!(read(&OsFs, &path, 9).unwrap(), [link(3)]);
+        note(&OsFs, &path, link(2).0, None).unwrap();
+        assert_eq!(read(&OsFs, &path, 9).unwrap(), [link(1), link(3), link(4)]);
+        assert_eq!(read(&OsFs, &path, 2).unwrap(), [link(3), link(4)]);
+        // The others have gone.
+        assert_eq!(read(&OsFs, &path, 9).unwrap(), [link(3), link(4)]);
         std::fs::write(&path, vec![b'\n'; 1 << 16]).unwrap();
         assert_eq!(read(&OsFs, &path, 9).unwrap(), []);
         assert!(!path.exists());

@@ -339,7 +339,7 @@ impl RunWriter for FilesWriter {
         self.index.over_by_others(self.layout.fs(), &self.layout.index_log(), self.writer, most, is_wanted)
     }
 
-    fn note_link(&mut self, trace: TraceId, run: RunId) -> Result<(), StoreError> {
+    fn note_link(&mut self, trace: TraceId, run: Option<RunId>) -> Result<(), StoreError> {
         let path = self.layout.links();
         links::note(self.layout.fs(), &path, trace, run).map_err(StoreError::io("write", path))
     }
@@ -347,6 +347,11 @@ impl RunWriter for FilesWriter {
     fn noted_links(&mut self, most: usize) -> Result<Vec<(TraceId, RunId)>, StoreError> {
         let path = self.layout.links();
         links::read(self.layout.fs(), &path, most).map_err(StoreError::io("read", path))
+    }
+
+    fn replace_links(&mut self, links: &[(TraceId, RunId)]) -> Result<(), StoreError> {
+        let path = self.layout.links();
+        links::write(self.layout.fs(), &path, links).map_err(StoreError::io("write", path))
     }
 
     fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {

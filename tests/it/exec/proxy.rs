@@ -276,6 +276,28 @@ fn calls_that_come_faster_than_a_store_is_read_are_all_recorded() {
     assert!(!err(&output).contains("not recorded"), "{}", err(&output));
 }
 
+/// The run of one that was killed is under way by its metadata, and what is called behind its death is nobody else's.
+#[test]
+fn calls_behind_the_death_of_a_program_that_recorded_itself_are_recorded() {
+    let answer = json!({"usage": {"prompt_tokens": 7, "completion_tokens": 3}}).to_string();
+    let address = serve(1, move |_, _, stream| whole(stream, "", answer.as_bytes()));
+    let dir = tempdir();
+    let (runspan, store) = (env!("CARGO_BIN_EXE_runspan"), dir.path().display());
+    let body = json!({"model": "gpt-4o-mini", "messages": []});
+    let script = format!(
+        "'{runspan}' exec --store '{store}' --name killed --proxy off --quiet -- sleep 2 >/dev/null 2>&1 &
+        until '{runspan}' list --store '{store}' | grep -q killed; do sleep 0.05; done
+        kill -9 $!; wait; sleep 0.3
+        exec python3 {SCRIPT} OPENAI_BASE_URL /chat/completions '{body}'"
+    );
+    let mut exec = exec(dir.path(), &["--name", "above"], &["sh", "-c", &script]);
+    exec.env("OPENAI_BASE_URL", format!("http://{address}")).env("NO_PROXY", "*");
+    let output = ended(exec);
+    assert!(output.status.success(), "{}", err(&output));
+    let calls: Vec<_> = runs(dir.path()).iter().map(|run| (run.parent_run_id.is_some(), run.llm_calls)).collect();
+    assert!(calls.len() == 2 && calls.contains(&(false, 1)) && calls.contains(&(true, 0)), "{calls:?}");
+}
+
 #[test]
 fn a_call_whose_answer_nobody_waits_for_has_ended() {
     // What is under way at the end has ended, too.

@@ -141,6 +141,34 @@ fn a_log_that_is_sent_again_is_told_once_also_where_its_span_never_comes() {
     }
 }
 
+/// Which copy of a span counts is told by what was sent of it, and not by which of them a log had joined.
+#[test]
+fn a_log_that_joins_a_copy_does_not_make_it_count() {
+    let copy = |to: u64| ended(3, 1, 0, "chat", 0, to);
+    let mut log = copy(50);
+    log.kind = RecordKind::Event;
+    let mut event = SpanEvent { name: "gen_ai.client.inference.operation.details".to_owned(), ..SpanEvent::default() };
+    event.time_unix_nano = log.span.start_time_unix_nano + 1;
+    for (key, value) in [(names::INPUT_TOKENS, 7), (names::OUTPUT_TOKENS, 1)] {
+        event.attributes.push(KeyValue { key: key.to_owned(), value: Some(Value::Int(value).into()) });
+    }
+    log.span.events = vec![event];
+    let told = [copy(100), copy(200), log];
+    let mut seen = HashSet::new();
+    for order in [[0, 1, 2], [1, 0, 2], [0, 2, 1], [2, 0, 1], [2, 1, 0], [1, 2, 0]] {
+        let mut sink = outside_sink();
+        for (seq, place) in (1..).zip(order) {
+            sink.take(seq, told[place].clone()).unwrap();
+            sink.flush_all().unwrap();
+        }
+        sink.flush(Instant::now() + 3 * LATE).unwrap();
+        sink.flush_all().unwrap();
+        let run = &listed(sink)[0];
+        seen.insert((run.duration_ms, run.tokens.and_then(|tokens| tokens.prompt)));
+    }
+    assert_eq!(seen, HashSet::from([(Some(200), Some(7))]));
+}
+
 /// `exec` tells so of calls that it had no time for. It is counted once, whether the log is written as it comes or put in order.
 #[test]
 fn what_a_span_says_was_lost_is_counted_once() {

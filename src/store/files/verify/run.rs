@@ -429,16 +429,13 @@ impl Look<'_> {
     fn check_artifacts(&mut self, artifacts: &[ArtifactInfo]) -> Result<(), StoreError> {
         let folder = self.dir.join("artifacts");
         // By name: a file is read once, however often the log tells of it; what it says last holds.
-        let kept: BTreeMap<&str, &ArtifactInfo> = artifacts
-            .iter()
-            .filter(|artifact| artifact.content != Some(ArtifactContent::Nothing))
-            .map(|artifact| (artifact.name.as_str(), artifact))
-            .collect();
+        let kept: BTreeMap<&str, &ArtifactInfo> =
+            artifacts.iter().map(|artifact| (artifact.name.as_str(), artifact)).collect();
         // Who tells of files from outside keeps none here.
         if !is_plain_dir(self.layout.fs(), &folder).map_err(StoreError::io("read", &folder))? {
             return Ok(());
         }
-        for artifact in kept.into_values() {
+        for artifact in kept.into_values().filter(|artifact| artifact.content != Some(ArtifactContent::Nothing)) {
             if let Some(what) = artifacts::flaw_of(self.layout.fs(), &self.dir, artifact)? {
                 let file = format!("artifacts/{}", artifact.name);
                 self.find(&file, None, what, "restore the file from a copy; the log says what it was", None);
