@@ -1,5 +1,6 @@
 //! A run that is being written: its state, what waits for the log, and what is noted of it.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -75,6 +76,9 @@ pub(super) struct Said {
     /// Without content, which goes into the log and nowhere else.
     pub(super) facts: Arc<StepFacts>,
     pub(super) content: Box<StepContent>,
+    /// What copies of it are compared by, worked out once: many may come of one that is large.
+    rank: OnceCell<(Fullness, u32)>,
+    digest: OnceCell<u32>,
 }
 
 impl Said {
@@ -82,7 +86,7 @@ impl Said {
     pub(super) fn of(record: Record) -> Box<Self> {
         let mut facts = StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope));
         let content = std::mem::take(&mut facts.content);
-        Box::new(Self { record, facts: Arc::new(facts), content })
+        Box::new(Self { record, facts: Arc::new(facts), content, rank: OnceCell::new(), digest: OnceCell::new() })
     }
 
     /// Tells how much it says of the end of its span.
@@ -93,22 +97,25 @@ impl Said {
     /// Tells whether it counts where another copy of its span's end has come as well. Of two that say as much it is a checksum of
     /// what was sent that tells, so that it is the same one in whatever order they come.
     pub(super) fn counts_over(&self, other: &Self) -> bool {
-        // What logs and other copies have added to either says nothing of which was the fuller one.
-        let sent = |said: &Self| {
-            let mut record = said.record.clone();
+        self.digest() != other.digest() && self.rank() > other.rank()
+    }
+
+    fn rank(&self) -> (Fullness, u32) {
+        *self.rank.get_or_init(|| {
+            // What logs and other copies have added says nothing of which was the fuller one.
+            let mut record = self.record.clone();
             restore_original(&mut record.span);
             record.span.events.clear();
             record.span.links.clear();
             let digest = digest_of(&record.span, Some(&record.resource), Some(&record.scope));
             normalize(&mut record);
             (Self::of(record).fullness(), digest)
-        };
-        self.digest() != other.digest() && sent(self) > sent(other)
+        })
     }
 
-    /// Returns a checksum of all that it says.
+    /// Returns a checksum of all that it said when it was asked first: links of other copies come to it later.
     pub(super) fn digest(&self) -> u32 {
-        digest_of(&self.record.span, Some(&self.record.resource), Some(&self.record.scope))
+        *self.digest.get_or_init(|| digest_of(&self.record.span, Some(&self.record.resource), Some(&self.record.scope)))
     }
 
     /// Returns the start that the record tells.
@@ -383,7 +390,7 @@ impl LiveRun {
             match ended.filter(|end| same_span(&start.said.record, &end.record)) {
                 Some(end) => self.start_step(ids, end.start()),
                 None => {
-                    let Said { record, facts, content } = *start.said;
+                    let Said { record, facts, content, .. } = *start.said;
                     let maker = Some((record.resource, record.scope));
                     self.start_step(ids, Start { span: record.span, facts: &facts, content: &content, maker });
                 }
@@ -438,7 +445,7 @@ impl LiveRun {
             // A source that tells only ends: the start is read off the end.
             self.start_step(ids, said.start());
         }
-        let Said { record, facts, content } = *said;
+        let Said { record, facts, content, .. } = *said;
         let at = UnixNanos(record.span.end_time_unix_nano);
         let Some((step_id, start)) = self.state.step_of(span_id).map(|(name, event)| (name.to_owned(), event)) else {
             return;
@@ -485,7 +492,7 @@ impl LiveRun {
         }
         let is_less = fullness(facts, at) > said.fullness();
         self.again = (self.again.0 + 1, self.again.1 + bytes);
-        let Said { record, facts, content } = *said;
+        let Said { record, facts, content, .. } = *said;
         let at = UnixNanos(record.span.end_time_unix_nano);
         if let Some(notes) = self.notes.as_mut().filter(|_| !is_less) {
             notes.note_end(&record.span, &facts);
