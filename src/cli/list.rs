@@ -80,15 +80,18 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     match session.format {
         Format::Table if runs.is_empty() => {}
         Format::Table => {
-            let held = reader.map(|reader| held(&reader, &runs)).unwrap_or_default();
+            let held = reader.as_ref().map(|reader| held(reader, &runs)).unwrap_or_default();
             session.print(&render(&runs, &held, session.now, session.look))?;
             tell_damaged(&runs, session);
         }
         _ => session.print_data(&runs)?,
     }
     if runs.is_empty() {
+        let were_some = reader.as_ref().is_some_and(|reader| reader.tells_of_runs().unwrap_or(false));
         let plain = Query { limit: query.limit, sort: query.sort, ..Query::default() };
-        if query == plain {
+        if query == plain && were_some {
+            session.hint("no run is here, though the store's log tells of some: `runspan verify` says what is missing");
+        } else if query == plain {
             session.hint("no runs yet; `runspan demo` records a few to look at");
         } else {
             session.hint("no run is like that; `runspan list` shows the newest of all");

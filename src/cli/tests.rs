@@ -397,6 +397,18 @@ fn exit_codes_tell_no_from_wrong_from_broken() {
 }
 
 #[test]
+fn a_store_whose_runs_were_taken_away_is_no_new_one() {
+    let mut store = Store::new();
+    store.record_agent(1);
+    for kind in ["agents", "workflows"] {
+        let _ = std::fs::remove_dir_all(store.path().join(".runspan").join(kind));
+    }
+    let answer = runspan(store.path(), &["list"]);
+    assert_eq!((answer.code, answer.out.as_str()), (0, ""));
+    assert!(answer.err.starts_with("hint: no run is here, though the store's log tells of some"), "{}", answer.err);
+}
+
+#[test]
 fn without_a_store_there_is_an_empty_list_and_a_hint() {
     let dir = tempfile::tempdir().unwrap();
     if std::env::var_os(STORE_VARIABLE).is_some() {

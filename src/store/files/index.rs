@@ -74,7 +74,6 @@ impl IndexLog {
             // A process that died in a write leaves half a line; ours must not become its other half.
             line.insert(0, b'\n');
         }
-        #[cfg(feature = "server")]
         let before = size.unwrap_or_default();
         let appended = append_full(file, &line).and_then(|()| if durable { file.sync_data() } else { Ok(()) });
         #[cfg(feature = "server")]
@@ -85,6 +84,8 @@ impl IndexLog {
         if appended.is_err() {
             // Opened anew, so that its name is brought to the disk as well, if that was what failed.
             self.file = None;
+            // What stays of it is taken for damage.
+            let _ = blank_torn(fs, path, before, &line);
         }
         appended.map_err(StoreError::io("write", path))
     }
@@ -151,6 +152,19 @@ impl IndexLog {
 fn ends_a_line(file: &dyn FsFile, size: u64) -> bool {
     let mut byte = [0];
     size == 0 || (read_full(file, &mut byte, size - 1).is_ok() && byte == [b'\n'])
+}
+
+/// Puts spaces in the place of the beginning of a line of which a full disk, say, took no more: of `lines`, which were to stand from
+/// `from` to the end of the file, unless somebody else has written there. It takes no room, and no reader has read what has no line
+/// feed behind it.
+fn blank_torn(fs: &dyn Fs, path: &Path, from: u64, lines: &[u8]) -> io::Result<()> {
+    let file = fs.open(path, Access::ReadWrite)?;
+    let len = usize::try_from(file.stat()?.len.saturating_sub(from)).unwrap_or(usize::MAX);
+    let Some(begun) = lines.get(..len).filter(|begun| begun.len() < lines.len()) else { return Ok(()) };
+    let mut there = vec![0; len];
+    read_full(&*file, &mut there, from)?;
+    let whole = begun.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    if there == begun { write_full(&*file, &vec![b' '; len - whole], from + whole as u64) } else { Ok(()) }
 }
 
 /// Reads the last summary of each run.
@@ -444,4 +458,29 @@ pub(super) fn last_lines(lines: &[u8]) -> HashMap<RunId, &[u8]> {
 pub(super) fn quick_id(line: &[u8]) -> Option<RunId> {
     let rest = line.strip_prefix(BEGIN.as_bytes())?;
     std::str::from_utf8(rest.get(..26)?).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::OsFs;
+
+    #[test]
+    fn what_a_full_disk_leaves_of_a_line_is_blank() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.log");
+        let left = |there: &str, lines: &str| {
+            std::fs::write(&path, format!("one\n{there}")).unwrap();
+            blank_torn(&OsFs, &path, 4, lines.as_bytes()).unwrap();
+            std::fs::read_to_string(&path).unwrap()
+        };
+        assert_eq!(left("tw", "two\nthree\n"), "one\n  ");
+        assert_eq!(left("two\nth", "two\nthree\n"), "one\ntwo\n  ");
+        assert_eq!(left("\ntw", "\ntwo\n"), "one\n\n  ");
+        assert_eq!(left("two\n", "two\n"), "one\ntwo\n");
+        assert_eq!(left("", "two\n"), "one\n");
+        // Somebody else has written behind it, or there alone.
+        assert_eq!(left("tw\nfour\n", "two\n"), "one\ntw\nfour\n");
+        assert_eq!(left("th", "two\n"), "one\nth");
+    }
 }

@@ -132,6 +132,16 @@ impl FilesReader {
         Ok(query.select(self.asked_for(query)?.0))
     }
 
+    /// Tells whether the log of all runs tells of any that were not removed by a command: where a store has none of them, their files
+    /// were taken away.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub fn tells_of_runs(&self) -> Result<bool, StoreError> {
+        Ok(!index::read(self.layout.fs(), &self.layout.index_log())?.is_empty())
+    }
+
     /// Returns the last summary that was written of each run, newest first; damaged ones are left out.
     pub(crate) fn stored_runs(&self) -> Result<Vec<RunSummary>, StoreError> {
         self.summaries().map(|(runs, _)| runs)
