@@ -187,6 +187,33 @@ pub const MASTRA: Dialect = Dialect {
     ..PLAIN
 };
 
+/// Mastra's exporter of before, whose names for what went in and out, and for the conversation, are the program's own.
+///
+/// Source: `@mastra/otel-exporter` 0.3.3 with `@mastra/core` 0.24.9, run against a scripted server.
+pub const MASTRA_BEFORE: Dialect = Dialect {
+    name: "mastra-before",
+    variant_of: "mastra",
+    detect: &[Detect::Scope("@mastra/otel")],
+    facts: &[
+        row(names::AGENT_NAME, &[Key("gen_ai.agent.id")], Text),
+        row(names::CONVERSATION_ID, &[Key("sessionId")], Text),
+        row(names::USER_ID, &[Key("userId")], Text),
+        row(names::CACHE_READ_TOKENS, &[Key("gen_ai.usage.cached_input_tokens")], Count),
+    ],
+    content: &[
+        content(Side::In, &[Key("gen_ai.tool.input"), Key("input")]),
+        content(Side::Out, &[Key("gen_ai.tool.output"), Key("output")]),
+    ],
+    kinds: &[
+        kind("mastra.span.type", Test::Is("agent_run"), StepKind::Agent),
+        kind("mastra.span.type", Test::Is("workflow_run"), StepKind::Workflow),
+        kind("mastra.span.type", Test::Is("tool_call"), StepKind::Tool),
+        kind("mastra.span.type", Test::Is("mcp_tool_call"), StepKind::Tool),
+    ],
+    outcomes: &[Outcome { from: Key(names::FINISH_REASONS), word: "error", status: StepStatus::Error, message: &[] }],
+    ..MASTRA
+};
+
 /// VoltAgent, whose agents bear what all their calls used, and whose calls only what the last of their steps did.
 ///
 /// Source: `@voltagent/core` run against a scripted server with the AI SDK 6.
@@ -580,6 +607,19 @@ pub const STRANDS: Dialect = Dialect {
     outcomes: &[Outcome { from: Key("gen_ai.tool.status"), word: "error", status: StepStatus::Error, message: &[] }],
     basis: AS_REPORTED,
     ..PLAIN
+};
+
+/// Strands for Python, since it names what came from a cache as the standard does: its input has that in it then, whoever served the
+/// model.
+///
+/// Source: `strands-agents` 1.62 `telemetry/metrics.py` (`_total_prompt_tokens`), run against a scripted server; 1.50 and before tell
+/// the provider's counts, under other names.
+pub const STRANDS_PYTHON: Dialect = Dialect {
+    name: "strands-python",
+    variant_of: "strands",
+    detect: &[Detect::ScopeWith("strands.telemetry.tracer", names::CACHE_READ_TOKENS)],
+    basis: ALL_INCLUSIVE,
+    ..STRANDS
 };
 
 /// Microsoft's Agent Framework.

@@ -193,7 +193,11 @@ const CHAT: Shape = Shape {
                 &["cache_write_input_tokens"],
             ],
         ),
-        (names::REASONING_TOKENS, &[&["completion_tokens_details", "reasoning_tokens"]]),
+        (
+            names::REASONING_TOKENS,
+            // The second is Anthropic's, by Haystack.
+            &[&["completion_tokens_details", "reasoning_tokens"], &["output_tokens_details", "thinking_tokens"]],
+        ),
         (names::AUDIO_INPUT_TOKENS, &[&["prompt_tokens_details", "audio_tokens"]]),
         (names::AUDIO_OUTPUT_TOKENS, &[&["completion_tokens_details", "audio_tokens"]]),
         (

@@ -566,3 +566,14 @@ fn genkit_for_go_names_the_model_alone() {
     let flow = step("flow", "trips/plan", &[]);
     assert_eq!((flow.kind, flow.provider, flow.request_model), (StepKind::Workflow, None, None));
 }
+
+/// `haystack-ai` 3.4.1 with Anthropic's generator, run against a scripted server.
+#[test]
+fn haystack_has_anthropics_thoughts_among_openais_names() {
+    let answer = r#"{"replies": [{"meta": {"usage": {"cache_creation_input_tokens": 64, "cache_read_input_tokens": 128,
+        "output_tokens_details": {"thinking_tokens": 7}, "prompt_tokens": 1088, "completion_tokens": 92}}}]}"#;
+    let list =
+        [("haystack.component.type", "AnthropicChatGenerator".into()), ("haystack.component.output", answer.into())];
+    let call = told("haystack", "haystack.component.run", &list);
+    assert_eq!((call.kind, call.tokens.and_then(|tokens| tokens.reasoning)), (StepKind::Llm, Some(7)));
+}

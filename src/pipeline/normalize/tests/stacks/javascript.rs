@@ -413,3 +413,38 @@ fn a_loop_of_tanstack_is_an_agent_with_the_sum_of_its_calls() {
     );
     assert_eq!((call.kind, tokens(&call)[0]), (StepKind::Llm, Some(1_061)));
 }
+
+/// `@mastra/otel-exporter` 0.3.3 with `@mastra/core` 0.24.9, run against a scripted server.
+#[test]
+fn mastras_exporter_of_before_has_names_of_its_own() {
+    let step = |name: &str, kind: &str, more: &[(&str, Value)]| {
+        told("@mastra/otel", name, &[&[("mastra.span.type", Value::from(kind))], more].concat())
+    };
+    let agent = step(
+        "agent.ocplanner",
+        "agent_run",
+        &[("gen_ai.agent.id", "ocplanner".into()), ("sessionId", "s1".into()), ("input", "weather?".into())],
+    );
+    assert_eq!((agent.kind, agent.agent_name.as_deref()), (StepKind::Agent, Some("ocplanner")));
+    assert_eq!((agent.session_id.as_deref(), agent.content.input.is_some()), (Some("s1"), true));
+    let tool = step(
+        "tool.execute get_weather",
+        "tool_call",
+        &[
+            ("gen_ai.operation.name", "tool.execute".into()),
+            ("gen_ai.tool.name", "get_weather".into()),
+            ("gen_ai.tool.input", r#"{"city":"Paris"}"#.into()),
+            ("output", "sunny".into()),
+        ],
+    );
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+    assert!(tool.content.tool_args.is_some() && tool.content.tool_result.is_some());
+    let call = |more: &[(&str, Value)]| {
+        let list = [("gen_ai.operation.name", "chat".into()), ("gen_ai.usage.input_tokens", Value::Int(822))];
+        step("chat gpt-4o-mini", "model_generation", &[&list, more].concat())
+    };
+    let cached =
+        call(&[("gen_ai.usage.output_tokens", Value::Int(78)), ("gen_ai.usage.cached_input_tokens", Value::Int(640))]);
+    assert_eq!((cached.kind, tokens(&cached)), (StepKind::Llm, [Some(822), Some(640), None, Some(78), None]));
+    assert_eq!(call(&[("gen_ai.response.finish_reasons", "error".into())]).status, StepStatus::Error);
+}

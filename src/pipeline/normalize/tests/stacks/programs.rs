@@ -375,3 +375,25 @@ fn the_name_of_a_model_tells_who_serves_it_where_nobody_else_does() {
         assert_eq!(answered(model).as_deref(), Some(provider), "{model}");
     }
 }
+
+/// `strands-agents` 1.62 and 1.50, run against a scripted server: since cached tokens have the standard's names, input has them in it.
+#[test]
+fn strands_for_python_counts_cached_tokens_in_since_they_have_the_standards_names() {
+    let call = |cached: &str, written: &str, input: i64| {
+        let list = [
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.system", "strands-agents".into()),
+            ("gen_ai.request.model", "claude-sonnet-4-5".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(input)),
+            ("gen_ai.usage.output_tokens", Value::Int(89)),
+            (cached, Value::Int(128)),
+            (written, Value::Int(64)),
+        ];
+        tokens(&told("strands.telemetry.tracer", "chat", &list))
+    };
+    let billed = [Some(1051), Some(128), Some(64), Some(89), None];
+    let dotted = ["gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_creation.input_tokens"];
+    assert_eq!(call(dotted[0], dotted[1], 1051), billed);
+    let before = ["gen_ai.usage.cache_read_input_tokens", "gen_ai.usage.cache_write_input_tokens"];
+    assert_eq!(call(before[0], before[1], 859), billed);
+}
