@@ -87,9 +87,10 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         _ => session.print_data(&runs)?,
     }
     if runs.is_empty() {
-        let were_some = reader.as_ref().is_some_and(|reader| reader.tells_of_runs().unwrap_or(false));
+        // Reads the whole log, so it is asked only where all of it has led to nothing.
+        let were_some = || reader.as_ref().is_some_and(|reader| reader.tells_of_runs().unwrap_or(false));
         let plain = Query { limit: query.limit, sort: query.sort, ..Query::default() };
-        if query == plain && were_some {
+        if query == plain && were_some() {
             session.hint("no run is here, though the store's log tells of some: `runspan verify` says what is missing");
         } else if query == plain {
             session.hint("no runs yet; `runspan demo` records a few to look at");
