@@ -97,6 +97,8 @@ pub struct RunState {
     last_time: UnixNanos,
     /// What the steps add up to, once somebody has asked, until one of them changes.
     sums: OnceLock<Arc<Sums>>,
+    /// Those of ends, to compare other copies of them with: worked out where one has come, since most never have another.
+    digests: Option<IdMap<SpanId, u32>>,
 }
 
 /// A step as far as it is known; content is kept only where it is asked for.
@@ -112,8 +114,6 @@ struct Step {
     start_event: EventId,
     started_at: UnixNanos,
     ended_at: Option<UnixNanos>,
-    /// That of its end, to compare another copy of it with.
-    digest: u32,
     status: StepStatus,
     /// Without content; of a step that has not ended its status and error say nothing.
     facts: Arc<StepFacts>,
@@ -164,7 +164,25 @@ impl RunState {
             dropped: 0,
             last_time: UnixNanos::default(),
             sums: OnceLock::new(),
+            digests: None,
         }
+    }
+
+    /// The same, which keeps the digests of ends for copies of them that come.
+    pub(crate) fn for_copies(self) -> Self {
+        Self { digests: Some(IdMap::default()), ..self }
+    }
+
+    /// Tells whether it keeps the digests of ends.
+    pub(crate) fn is_for_copies(&self) -> bool {
+        self.digests.is_some()
+    }
+
+    /// Works out the digests of ends that it has taken in, of the events that told them.
+    pub(crate) fn take_digests<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
+        let mut again = Self::new(self.run_id, self.trace_id).for_copies();
+        events.into_iter().for_each(|event| again.apply(event, false));
+        self.digests = again.digests;
     }
 
     /// Makes room for so many steps.
@@ -277,7 +295,7 @@ impl RunState {
         let (span, resource, scope) = event.body.span()?;
         let span_id = SpanId::from_bytes(&span.span_id)?;
         if !event.body.is_step_start()
-            && let Some((known, at, _)) = self.ended_as(span_id)
+            && let Some((known, at)) = self.ended_as(span_id)
             && fullness(known, at) > fullness(&facts, UnixNanos(span.end_time_unix_nano))
         {
             // A copy that says less.
@@ -311,7 +329,6 @@ impl RunState {
                 start_event: event.event_id,
                 started_at: UnixNanos(span.start_time_unix_nano),
                 ended_at: None,
-                digest: 0,
                 status: StepStatus::Running,
                 facts,
                 content: None,
@@ -326,13 +343,15 @@ impl RunState {
                 self.asked_by.extend(asked.into_iter().map(|call| (call, event.event_id)));
             }
             let step = &mut self.steps[place];
-            let digest = digest_of(span, resource, scope);
             if step.ended_at.is_none() && self.roots.contains(&place) {
                 self.open_roots -= 1;
             }
             step.started_at = UnixNanos(span.start_time_unix_nano);
             step.ended_at = Some(UnixNanos(span.end_time_unix_nano));
-            (step.digest, step.status, step.facts) = (digest, facts.status, facts);
+            (step.status, step.facts) = (facts.status, facts);
+            if let Some(digests) = &mut self.digests {
+                digests.insert(span_id, digest_of(span, resource, scope));
+            }
             self.settle_loops(place);
             Some(place)
         }
@@ -517,10 +536,15 @@ impl RunState {
         }
     }
 
-    /// Returns what is known of a step that has ended, when it did, and the digest of that end.
-    pub(crate) fn ended_as(&self, span: SpanId) -> Option<(&StepFacts, UnixNanos, u32)> {
+    /// Returns what is known of a step that has ended, and when it did.
+    pub(crate) fn ended_as(&self, span: SpanId) -> Option<(&StepFacts, UnixNanos)> {
         let step = &self.steps[*self.by_span.get(&span)?];
-        Some((&step.facts, step.ended_at?, step.digest))
+        Some((&step.facts, step.ended_at?))
+    }
+
+    /// Returns the digest of a step's end, where [it keeps them](Self::for_copies).
+    pub(crate) fn digest_of(&self, span: SpanId) -> Option<u32> {
+        self.digests.as_ref()?.get(&span).copied()
     }
 
     /// Returns the step's name and the event that began it.

@@ -483,11 +483,12 @@ impl LiveRun {
         };
         let bytes = said.record.span.about_len();
         let is_enough = self.again.0 >= MAX_AGAIN || self.again.1 + bytes > MAX_AGAIN_BYTES;
-        let Some((facts, at, known)) = self.state.ended_as(span) else { return };
-        let digest = said.digest();
+        let Some((facts, at)) = self.state.ended_as(span) else { return };
+        let (digest, known) = (said.digest(), self.state.digest_of(span));
         // When the log is put in order it is told which one counts, and the other has its events. That happens once for each: to put
         // a long log in order is work.
-        if is_enough || digest == known || self.copies.len() >= MAX_COPIES || !self.copies.insert((span, digest)) {
+        if is_enough || Some(digest) == known || self.copies.len() >= MAX_COPIES || !self.copies.insert((span, digest))
+        {
             return;
         }
         let is_less = fullness(facts, at) > said.fullness();

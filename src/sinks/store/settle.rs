@@ -284,7 +284,9 @@ impl Told {
             waiting.extend(step.logs.drain(..).map(|log| (*span, log)));
         }
         self.name_models(pricer);
-        let mut run = LiveRun::new(RunState::new(live.state.run_id(), live.state.trace_id()), live.above.or(parent));
+        let state = RunState::new(live.state.run_id(), live.state.trace_id());
+        let state = if live.state.is_for_copies() { state.for_copies() } else { state };
+        let mut run = LiveRun::new(state, live.above.or(parent));
         run.by_span = true;
         let mut placed = self.placed();
         run.state.reserve(placed.len());

@@ -100,7 +100,12 @@ impl<W: RunWriter> StoreSink<W> {
         // Made for good by the first flush, when the first step tells name and kind; here only what is there is read.
         let (mut known, mut told) = (HashSet::default(), IdMap::<EventId, HashSet<UnixNanos>>::default());
         let mut notes = self.tallies.as_ref().map(|_| Box::<Notes>::default());
-        for event in self.writer.take_up(run)?.unwrap_or_default() {
+        let written = self.writer.take_up(run)?.unwrap_or_default();
+        if self.outside.is_some() && !written.is_empty() {
+            // Whatever it is opened for may have come before.
+            state = state.for_copies();
+        }
+        for event in written {
             state.apply(&event, false);
             if let Some(notes) = &mut notes {
                 notes.note(&event);

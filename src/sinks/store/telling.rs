@@ -266,7 +266,7 @@ impl<W: RunWriter> StoreSink<W> {
                 live.flush_pending_with(process, None, Some(&said));
                 if live.state.step_progress(span).1 {
                     if from_outside {
-                        live.end_again(span, said);
+                        self.end_again(run, span, said)?;
                     }
                     self.count(seq, RecordKind::Ended, Outcome::Duplicate, "span");
                     return Ok(());
@@ -275,6 +275,18 @@ impl<W: RunWriter> StoreSink<W> {
                 self.count(seq, RecordKind::Ended, Outcome::Stored, "");
             }
         }
+        Ok(())
+    }
+
+    /// Tells the end of a step that has ended once more. What the run has of its ends is looked up with the first that comes.
+    fn end_again(&mut self, run: RunId, span: SpanId, said: Box<Said>) -> Result<(), StoreError> {
+        let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
+        if !live.state.is_for_copies() {
+            let is_written = live.written_status.is_some();
+            let written = if is_written { self.writer.take_up(run)?.unwrap_or_default() } else { Vec::new() };
+            live.state.take_digests(written.iter().chain(&live.queue));
+        }
+        live.end_again(span, said);
         Ok(())
     }
 

@@ -27,7 +27,6 @@ fn state(told: &[Told]) -> RunState {
             start_event: EventId::from_parts(0, [0; 10]),
             started_at: UnixNanos(start),
             ended_at: (length < 9).then_some(UnixNanos(start + length)),
-            digest: 0,
             status,
             facts: std::sync::Arc::new(facts),
             content: None,
