@@ -136,6 +136,8 @@ fn served(bodies: &[(String, Vec<u8>)]) -> Vec<Stored> {
     let layout = Layout::new(dir.path().join("store"));
     layout.open_or_create().unwrap();
     let settings = Settings { durability: Durability::Process, ..Settings::default() };
+    #[cfg(feature = "index")]
+    layout.fresh().want(true);
     let identity = Identity::take(layout.clone(), settings.durability, settings.journal_bytes).unwrap();
     let (intake, threads) = intake::start(identity, settings.silence).unwrap();
     let store_id = layout.read().unwrap().store_id;
@@ -177,8 +179,21 @@ fn served(bodies: &[(String, Vec<u8>)]) -> Vec<Stored> {
         assert_outline_is_of_the_same_steps(&reader, run);
     }
     #[cfg(feature = "index")]
+    for run in &runs {
+        // What the index has of a run that was written just now is what it would have read.
+        if let Some(written) = layout.fresh().take(&run.summary) {
+            assert_eq!(*written, run.events);
+            WRITTEN_JUST_NOW.with(|count| count.set(count.get() + 1));
+        }
+    }
+    #[cfg(feature = "index")]
     assert_sums_of_steps_are_those_of_runs(&reader, &runs);
     runs
+}
+
+#[cfg(feature = "index")]
+thread_local! {
+    static WRITTEN_JUST_NOW: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// Whatever a stack tells twice, or only in part: sums over calls are what the runs say.
@@ -434,6 +449,12 @@ fn every_recording_is_stored_as_what_happened() {
     assert_eq!(unknown, "", "{agreeing} of {} agree", recordings.len());
     let spare: Vec<_> = (0..KNOWN.len()).filter(|place| !needed.contains(place)).map(|place| KNOWN[place]).collect();
     assert!(spare.is_empty(), "not needed any more: {spare:?}");
+    // There is no thread that packs where there is one processor.
+    #[cfg(feature = "index")]
+    if std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1) {
+        let told = WRITTEN_JUST_NOW.with(std::cell::Cell::get);
+        assert!(told >= recordings.len() / 2, "{told} of {} recordings", recordings.len());
+    }
     for (stack, outline) in outlines {
         insta::assert_snapshot!(stack, outline);
     }

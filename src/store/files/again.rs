@@ -1,19 +1,33 @@
-//! Logs that were read and will be read once more: the index reads each run for its steps and for its texts.
+//! Logs that were read or written and will be read once more: the index reads each run for its steps and for its texts, of
+//! most a moment after this process wrote it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use crate::model::{Event, RunId, RunSummary, UnixNanos};
+use crate::model::{Event, RunId, RunSummary};
 
 /// Events that are kept: read, each takes some 4 KB beside its content.
 const MAX_EVENTS: usize = 8_192;
 /// A log with more is read twice.
 const MAX_EVENTS_OF_RUN: usize = 256;
+/// Events that are kept of what was written: whoever reads them is a second behind, or so far that they are of no use.
+const MAX_FRESH_EVENTS: usize = 4_096;
+/// How long they are kept for a reader that does not come.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// Logs that one has read and the other has not, the latest last.
 #[derive(Debug, Default)]
 pub(crate) struct Again {
     kept: Mutex<Kept>,
+}
+
+/// Logs that this process has written, for a reader in it.
+#[derive(Debug, Default)]
+pub(crate) struct Fresh {
+    kept: Mutex<Kept>,
+    is_wanted: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -26,45 +40,92 @@ struct Kept {
 struct Log {
     run: RunId,
     /// Which state of the run it is.
-    stamp: (u64, UnixNanos),
+    stamp: (u64, u64),
     events: Arc<Vec<Event>>,
+    since: Instant,
 }
 
-fn stamp(known: &RunSummary) -> (u64, UnixNanos) {
-    (known.events, known.updated_at)
+/// What is written says milliseconds.
+fn stamp(known: &RunSummary) -> (u64, u64) {
+    (known.events, known.updated_at.millis())
+}
+
+impl Kept {
+    fn push(&mut self, known: &RunSummary, events: &Arc<Vec<Event>>) {
+        let log = Log { run: known.run_id, stamp: stamp(known), events: Arc::clone(events), since: Instant::now() };
+        self.events += events.len();
+        self.logs.push_back(log);
+    }
+
+    fn pop(&mut self) -> bool {
+        let Some(log) = self.logs.pop_front() else { return false };
+        self.events -= log.events.len();
+        true
+    }
+
+    fn take(&mut self, known: &RunSummary) -> Option<Arc<Vec<Event>>> {
+        // Both go the same way, so it is the first one, most often.
+        let place = self.logs.iter().position(|log| log.run == known.run_id && log.stamp == stamp(known))?;
+        let log = self.logs.remove(place)?;
+        self.events -= log.events.len();
+        Some(log.events)
+    }
+}
+
+/// Tells whether a log is kept: that of a run that is over; of one under way the next reader wants to see more.
+fn may_be_kept(known: &RunSummary, events: usize) -> bool {
+    !known.status.is_open() && events <= MAX_EVENTS_OF_RUN
 }
 
 impl Again {
-    /// Keeps the log of a run that is over; of one under way the next reader wants to see more.
+    /// Keeps the log of a run that is over.
     pub fn put(&self, known: &RunSummary, events: &Arc<Vec<Event>>) {
-        if known.status.is_open() || events.len() > MAX_EVENTS_OF_RUN {
+        if !may_be_kept(known, events.len()) {
             return;
         }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.events += events.len();
-        kept.logs.push_back(Log { run: known.run_id, stamp: stamp(known), events: Arc::clone(events) });
-        while kept.events > MAX_EVENTS
-            && let Some(log) = kept.logs.pop_front()
-        {
-            kept.events -= log.events.len();
+        kept.push(known, events);
+        while kept.events > MAX_EVENTS && kept.pop() {}
+    }
+
+    /// Takes the log of a run, if it is kept as it is known.
+    pub fn take(&self, known: &RunSummary) -> Option<Arc<Vec<Event>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take(known)
+    }
+}
+
+impl Fresh {
+    /// Keeps what is written from now on, or nothing any more.
+    pub fn want(&self, is_wanted: bool) {
+        self.is_wanted.store(is_wanted, Ordering::Relaxed);
+        if !is_wanted {
+            *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Kept::default();
+        }
+    }
+
+    /// Keeps the log of a run that is over, while there is room. The oldest are read first, so it is the others that are read from the
+    /// disk where the reader is behind.
+    pub fn offer(&self, known: &RunSummary, events: Vec<Event>) {
+        if !self.is_wanted.load(Ordering::Relaxed) || !may_be_kept(known, events.len()) {
+            return;
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        while kept.logs.front().is_some_and(|log| log.since.elapsed() > FRESH) && kept.pop() {}
+        if kept.events + events.len() <= MAX_FRESH_EVENTS {
+            kept.push(known, &Arc::new(events));
         }
     }
 
     /// Takes the log of a run, if it is kept as it is known.
     pub fn take(&self, known: &RunSummary) -> Option<Arc<Vec<Event>>> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        // Both go the same way, so it is the first one, most often.
-        let place = kept.logs.iter().position(|log| log.run == known.run_id && log.stamp == stamp(known))?;
-        let log = kept.logs.remove(place)?;
-        kept.events -= log.events.len();
-        Some(log.events)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take(known)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EventBody, EventId, RunStatus, TraceId};
+    use crate::model::{EventBody, EventId, RunStatus, TraceId, UnixNanos};
     use crate::store::assembly::RunState;
 
     #[test]
@@ -80,7 +141,7 @@ mod tests {
             Arc::new(vec![event; events])
         };
         let again = Again::default();
-        let (over, changed) = (of(1, RunStatus::Success, 1), of(1, RunStatus::Success, 2));
+        let (over, changed) = (of(1, RunStatus::Success, 1), of(1, RunStatus::Success, 2_000_000));
         again.put(&over, &log(2));
         again.put(&of(2, RunStatus::Running, 1), &log(2));
         assert_eq!(again.take(&changed), None);
@@ -94,5 +155,30 @@ mod tests {
         }
         assert_eq!(again.take(&of(0, RunStatus::Success, 1)), None);
         assert!(again.take(&of(1, RunStatus::Success, 1)).is_some());
+    }
+
+    #[test]
+    fn what_was_written_is_kept_where_it_is_wanted_the_first_ones_and_for_one_reader() {
+        let of = |run: u8| {
+            let state = RunState::new(RunId([run; 16]), TraceId([run; 16]));
+            RunSummary { status: RunStatus::Success, ..state.summary(UnixNanos(1)) }
+        };
+        let log = || {
+            let body = EventBody::Unknown { kind: "later".to_owned(), data: serde_json::Value::Null };
+            let event_id = EventId::fresh(UnixNanos(1));
+            let event = Event { seq: 0, event_id, parent_event_id: None, timestamp: UnixNanos(1), step_id: None, body };
+            vec![event; MAX_EVENTS_OF_RUN]
+        };
+        let fresh = Fresh::default();
+        fresh.offer(&of(1), log());
+        assert_eq!(fresh.take(&of(1)), None);
+        fresh.want(true);
+        let room = (MAX_FRESH_EVENTS / MAX_EVENTS_OF_RUN) as u8;
+        (0..=room).for_each(|run| fresh.offer(&of(run), log()));
+        assert_eq!(fresh.take(&of(room)), None);
+        assert_eq!(fresh.take(&of(0)).map(|events| events.len()), Some(MAX_EVENTS_OF_RUN));
+        assert_eq!(fresh.take(&of(0)), None);
+        fresh.want(false);
+        assert_eq!(fresh.take(&of(1)), None);
     }
 }

@@ -171,6 +171,12 @@ impl Layout {
         self.fs.has_any_folder(run)
     }
 
+    /// Returns the logs that this process has written just now.
+    #[cfg(all(test, feature = "index"))]
+    pub(crate) fn fresh(&self) -> &super::again::Fresh {
+        self.packs().0.fresh()
+    }
+
     /// Returns the packs, and the file system that they are on.
     pub(super) fn packs(&self) -> (&Packs, &dyn Fs) {
         (self.fs.packs(), self.fs.inner())

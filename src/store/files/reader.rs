@@ -336,10 +336,13 @@ impl FilesReader {
         if let Some(events) = self.again.as_ref().and_then(|again| again.take(known)) {
             return Ok(events);
         }
-        let events = Arc::new(self.read_log_of(known)?);
-        if let Some(again) = &self.again {
-            again.put(known, &events);
-        }
+        let Some(again) = &self.again else { return Ok(Arc::new(self.read_log_of(known)?)) };
+        let is_laid = self.overlay.has(known.run_id);
+        let events = match self.layout.packs().0.fresh().take(known).filter(|_| !is_laid) {
+            Some(written) => written,
+            None => Arc::new(self.read_log_of(known)?),
+        };
+        again.put(known, &events);
         Ok(events)
     }
 

@@ -81,14 +81,14 @@ impl FilesWriter {
     pub(crate) fn with_packs(self) -> Self {
         let (packs, fs) = self.layout.packs();
         packs.remove_unfinished(fs);
-        let packer = Some(packs::Packer::new(self.writer).with_line());
+        let packer = Some(packs::Packer::new(self.writer).with_line(packs));
         Self { packer, ..self }
     }
 
     /// The same, however few runs there are.
     #[cfg(test)]
     pub(crate) fn with_packs_of_any(self) -> Self {
-        let packer = Some(packs::Packer::new(self.writer).with_line().of_any());
+        let packer = Some(packs::Packer::new(self.writer).with_line(self.layout.packs().0).of_any());
         Self { packer, ..self }
     }
 

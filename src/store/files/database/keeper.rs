@@ -2,11 +2,12 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::super::FilesReader;
+use super::super::again::Fresh;
 use super::super::layout::Layout;
 use super::{Database, Found, GLIMPSE, Result, ask_within, is_wanted, number, text};
 use crate::model::RunKind;
@@ -35,6 +36,7 @@ impl Keeper {
         let layout = layout.clone();
         let keep = move || {
             priority::lower(priority::INDEX);
+            let _fresh = Wanted::of(&layout);
             let mut seen = None;
             while stopped.recv_timeout(KEEP_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
                 let now = Some(traces(&layout));
@@ -60,6 +62,23 @@ impl Keeper {
         Self {
             stop: std::thread::Builder::new().name("index".to_owned()).spawn(keep).ok().map(|thread| (stop, thread)),
         }
+    }
+}
+
+/// What this process writes is kept for the index, until this is dropped.
+struct Wanted(Arc<Fresh>);
+
+impl Wanted {
+    fn of(layout: &Layout) -> Self {
+        let fresh = Arc::clone(layout.packs().0.fresh());
+        fresh.want(true);
+        Self(fresh)
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.want(false);
     }
 }
 

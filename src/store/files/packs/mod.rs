@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "index")]
+use super::again::Fresh;
 use crate::fs::Fs;
 use crate::model::id::{IdMap, IdSet};
 use crate::model::{RunId, RunKind};
@@ -53,6 +55,9 @@ const KEPT_INDEX_BYTES: usize = 4 << 20;
 pub(crate) struct Packs {
     dir: PathBuf,
     known: Mutex<Known>,
+    /// What was packed just now.
+    #[cfg(feature = "index")]
+    fresh: Arc<Fresh>,
 }
 
 #[derive(Debug, Default)]
@@ -105,7 +110,18 @@ enum Found {
 impl Packs {
     /// Names the packs in a folder, there or not.
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, known: Mutex::default() }
+        Self {
+            dir,
+            known: Mutex::default(),
+            #[cfg(feature = "index")]
+            fresh: Arc::default(),
+        }
+    }
+
+    /// Returns the logs that were packed just now, for who reads them next.
+    #[cfg(feature = "index")]
+    pub fn fresh(&self) -> &Arc<Fresh> {
+        &self.fresh
     }
 
     /// Returns the folder.

@@ -3,8 +3,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "index")]
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "index")]
+use super::super::again::Fresh;
 use super::super::{cleanup, run_dir::LogLock};
 use super::format::{self, Codec, EntryHead, Indexed};
 use super::press::{Died, Line, Press, Pressed, Whole};
@@ -45,6 +49,9 @@ pub(crate) struct Packer {
     /// The thread that does the same while more comes in, started with the first run.
     line: Option<Line>,
     wants_line: bool,
+    /// Who may read soon what that thread has worked off.
+    #[cfg(feature = "index")]
+    fresh: Arc<Fresh>,
 }
 
 impl std::fmt::Debug for Packer {
@@ -87,13 +94,22 @@ impl Packer {
             press: Press::new(),
             line: None,
             wants_line: false,
+            #[cfg(feature = "index")]
+            fresh: Arc::default(),
         }
     }
 
     /// The same, with a thread that makes runs ready: for one to whom many come.
     #[cfg(any(feature = "server", test))]
-    pub fn with_line(self) -> Self {
-        Self { wants_line: true, ..self }
+    pub fn with_line(self, packs: &Packs) -> Self {
+        #[cfg(not(feature = "index"))]
+        let _ = packs;
+        Self {
+            wants_line: true,
+            #[cfg(feature = "index")]
+            fresh: Arc::clone(packs.fresh()),
+            ..self
+        }
     }
 
     /// The same, however few runs there are.
@@ -128,7 +144,11 @@ impl Packer {
     /// Gives a run to the thread that makes it ready; gives it back where there is none. It is not within already.
     pub fn send(&mut self, whole: Box<Whole>) -> Result<(), Box<Whole>> {
         if self.wants_line && self.line.is_none() {
-            self.line = Line::start(self.process);
+            self.line = Line::start(
+                self.process,
+                #[cfg(feature = "index")]
+                Arc::clone(&self.fresh),
+            );
             self.wants_line = self.line.is_some();
         }
         match &mut self.line {

@@ -2,9 +2,13 @@
 //! the run store has to do for a span, so a writer of many runs has it done by a thread of its own.
 
 use std::path::{Path, PathBuf};
+#[cfg(feature = "index")]
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
+#[cfg(feature = "index")]
+use super::super::again::Fresh;
 use super::super::run_dir::{self, LogLock};
 use super::super::{chain, layout};
 use super::format::{Codec, EntryHead};
@@ -143,7 +147,7 @@ pub(super) struct Line {
 
 impl Line {
     /// Starts the thread; `None` where there is none to be had, or only one processor.
-    pub fn start(writer: RunId) -> Option<Self> {
+    pub fn start(writer: RunId, #[cfg(feature = "index")] fresh: Arc<Fresh>) -> Option<Self> {
         if std::thread::available_parallelism().is_ok_and(|processors| processors.get() < 2) {
             return None;
         }
@@ -152,7 +156,11 @@ impl Line {
             let mut press = Press::new();
             for whole in wanted {
                 let pressed = match press.run(writer, &whole.summary, &whole.events) {
-                    Some(held) => Pressed::Ready(Box::new(held)),
+                    Some(held) => {
+                        #[cfg(feature = "index")]
+                        fresh.offer(&held.summary, whole.events);
+                        Pressed::Ready(Box::new(held))
+                    }
                     None => Pressed::Unfit(whole),
                 };
                 if made.send(pressed).is_err() {
