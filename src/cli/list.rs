@@ -86,7 +86,8 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         }
         _ => session.print_data(&runs)?,
     }
-    if runs.is_empty() {
+    let has_told = reader.as_ref().is_some_and(|reader| tell_unreadable(reader, session));
+    if runs.is_empty() && !has_told {
         // Reads the whole log, so it is asked only where all of it has led to nothing.
         let were_some = || reader.as_ref().is_some_and(|reader| reader.tells_of_runs().unwrap_or(false));
         let plain = Query { limit: query.limit, sort: query.sort, ..Query::default() };
@@ -99,6 +100,17 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         }
     }
     Ok(())
+}
+
+/// Says of files of many runs that they cannot be read: no line stands for what is missing. Tells whether there is one.
+pub(super) fn tell_unreadable(reader: &FilesReader, session: &mut Session<'_>) -> bool {
+    // What cannot be looked for now is told by whoever needs it.
+    let packs = reader.unreadable_packs().unwrap_or_default();
+    let Some((path, why)) = packs.first() else { return false };
+    let others = if packs.len() > 1 { format!(", nor can {} others", packs.len() - 1) } else { String::new() };
+    session.remark(&safe(&format!("{} cannot be read: {why}{others}", path.display())));
+    session.hint("runs are missing here; `runspan verify` says what is lost and what can be repaired");
+    true
 }
 
 /// Says why runs are damaged, which has no room in a table.

@@ -8,7 +8,7 @@ use runspan::store::{ListedRun, StoreError};
 use serde::Serialize;
 
 use super::filters::Filters;
-use super::list::MIN_PREFIX;
+use super::list::{MIN_PREFIX, tell_unreadable};
 use super::numbers::whole;
 use super::output::{BOLD, CYAN, DIM, Look, cut, money, run_status, safe};
 use super::progress::{Bar, index_failed};
@@ -49,8 +49,9 @@ struct Line {
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     // What is wrong with a query is wrong in an empty store, too.
     text::check(&args.query).map_err(|error| wrong_query(&args.query, &error))?;
-    let found = match session.open()? {
-        Some(reader) => search(args, &reader, session)?,
+    let reader = session.open()?;
+    let found = match &reader {
+        Some(reader) => search(args, reader, session)?,
         None => Vec::new(),
     };
     match session.format {
@@ -60,7 +61,8 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         }
         _ => session.print_data(&found)?,
     }
-    if found.is_empty() {
+    let has_told = reader.as_ref().is_some_and(|reader| tell_unreadable(reader, session));
+    if found.is_empty() && !has_told {
         session.hint("no run has that");
     } else if found.len() == args.limit {
         session.hint(&format!("these are the newest {}; --limit 0 shows all", args.limit));

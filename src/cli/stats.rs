@@ -5,6 +5,7 @@ use runspan::model::{ErrorInfo, NanoUsd, Tokens};
 use runspan::store::files::database::{By, Counted, Depth, ErrorGroup, Group, Percentiles, Stats, ask_whole};
 
 use super::filters::Filters;
+use super::list::tell_unreadable;
 use super::numbers::whole;
 use super::output::{BOLD, CYAN, DIM, Look, RED, YELLOW, count, csv, cut, error_text, money, safe};
 use super::progress::{Bar, index_failed};
@@ -40,14 +41,15 @@ fn bys() -> impl TypedValueParser<Value = By> {
 
 /// Adds up and prints.
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
-    let mut stats = match session.open()? {
+    let reader = session.open()?;
+    let mut stats = match &reader {
         Some(reader) => {
             let query = args.filters.query_of_sums(session.now);
             let mut bar = Bar::new(session);
             let mut show = |progress| bar.show_index(session, progress);
-            let stats = ask_whole(&reader, Depth::Steps, &mut show, |index| index.stats(&query, args.by));
+            let stats = ask_whole(reader, Depth::Steps, &mut show, |index| index.stats(&query, args.by));
             bar.end(session);
-            stats.map_err(|error| index_failed(&reader, &error))?
+            stats.map_err(|error| index_failed(reader, &error))?
         }
         None => Stats::empty(args.by),
     };
@@ -57,7 +59,8 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         Format::Csv => session.print(&as_csv(&stats))?,
         _ => session.print_data(&stats)?,
     }
-    if stats.total.runs == 0 && session.format == Format::Table {
+    let has_told = reader.as_ref().is_some_and(|reader| tell_unreadable(reader, session));
+    if stats.total.runs == 0 && session.format == Format::Table && !has_told {
         session.hint("no run is like that; `runspan list` shows the newest of all");
     }
     if left_out > 0 {

@@ -409,6 +409,24 @@ fn a_store_whose_runs_were_taken_away_is_no_new_one() {
 }
 
 #[test]
+fn a_pack_that_cannot_be_read_is_told_where_its_runs_are_missing() {
+    let mut store = Store::new();
+    store.record_agent(1);
+    assert_eq!(runspan(store.path(), &["list"]).err, "");
+    let packs = store.path().join(".runspan/packs");
+    std::fs::create_dir_all(&packs).unwrap();
+    std::fs::write(packs.join("01M8MVR6D5M7QJ5A65VKGF0ZHJ.pack"), "half of nothing").unwrap();
+    for (command, code) in
+        [(&["list"][..], 0), (&["list", "--agent", "nobody"], 0), (&["stats"], 0), (&["search", "nothing"], 0)]
+    {
+        let answer = runspan(store.path(), command);
+        let told = answer.err.replace(&packs.display().to_string(), "PACKS");
+        assert_eq!(answer.code, code, "{command:?}");
+        insta::allow_duplicates! { insta::assert_snapshot!(told, @r""); }
+    }
+}
+
+#[test]
 fn without_a_store_there_is_an_empty_list_and_a_hint() {
     let dir = tempfile::tempdir().unwrap();
     if std::env::var_os(STORE_VARIABLE).is_some() {

@@ -142,6 +142,18 @@ impl FilesReader {
         Ok(!index::read(self.layout.fs(), &self.layout.index_log())?.is_empty())
     }
 
+    /// Returns the files of many runs that cannot be read, or not whole, and why: what is in them is missing wherever runs are looked
+    /// for.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub fn unreadable_packs(&self) -> Result<Vec<(PathBuf, String)>, StoreError> {
+        let (packs, fs) = self.layout.packs();
+        let unreadable = packs.unreadable(fs).map_err(StoreError::io("read", packs.dir()))?;
+        Ok(unreadable.into_iter().map(|(path, _, why)| (path, why)).collect())
+    }
+
     /// Returns the last summary that was written of each run, newest first; damaged ones are left out.
     pub(crate) fn stored_runs(&self) -> Result<Vec<RunSummary>, StoreError> {
         self.summaries().map(|(runs, _)| runs)
