@@ -3,7 +3,7 @@
 //! Reads canonical attributes only, so it works on a span on its way to the journal and on one read back from disk
 //! alike, whatever dialect it was written in.
 
-use crate::conventions::dialects::{CLIENTS, NO_ANSWERS, RUNNING_SUMS};
+use crate::conventions::dialects::{CLIENTS, NO_ANSWERS, ORDINARY, RUNNING_SUMS};
 use crate::conventions::names;
 use crate::model::budget::Budget;
 use crate::model::json_text::JsonText;
@@ -295,7 +295,10 @@ fn is_genai(span: &Span) -> bool {
     }
     // What clients and servers of MCP say to each other beside the calls of tools is no run of an agent.
     let is_call = span.attr_str(names::MCP_METHOD).is_none_or(|method| method == "tools/call");
+    // Baggage carries names of agents and workflows to what a client of another kind does for them.
+    let is_label = || ORDINARY.iter().any(|key| span.attr(key).is_some());
     span.attributes.iter().any(|attribute| match attribute.key.as_str() {
+        names::AGENT_NAME | names::WORKFLOW_NAME => !is_label(),
         // The run's id says where a span belongs; our layer writes it on every root, an HTTP handler's too.
         names::CONVERSATION_ID => false,
         names::STEP_KIND | names::MCP_METHOD => is_call,
@@ -346,7 +349,7 @@ fn tells_error(event: &SpanEvent) -> bool {
 
 /// Distinguishes timeouts and cancellations by the error's class, and by its text only where no class is given. Of a class that any
 /// error may have, one that begins the message counts. Whoever stops reading a stream cancels it.
-fn class_of_failure(span: &Span) -> StepStatus {
+pub(super) fn class_of_failure(span: &Span) -> StepStatus {
     let error = error(span);
     let lower = |text: &str| text.to_ascii_lowercase();
     let message = lower(error.message.as_deref().unwrap_or_default());

@@ -19,8 +19,8 @@ use serde_json::Value as Json;
 
 use super::facts::{self, MAX_COUNT};
 use crate::conventions::dialects::{
-    ANSWERS, Announced, Asked, CONTROL_FLOW, DIALECTS, Detect, Dialect, HIDDEN, KindRow, ORDINARY, OTEL, Row,
-    SPAN_NAME, Shape, Side, Source, Test, UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS, logs,
+    ANSWERS, Announced, Asked, CONTROL_FLOW, DIALECTS, Detect, Dialect, HIDDEN, KindRow, ONE_PROVIDER, ORDINARY, OTEL,
+    Row, SPAN_NAME, Shape, Side, Source, Test, UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS, logs,
 };
 use crate::conventions::{names, providers};
 use crate::model::key_filter::KeyFilter;
@@ -76,10 +76,11 @@ fn may_say(keys: &KeyFilter, source: &Source) -> bool {
         | Source::Before(key, ..)
         | Source::After(key, ..)
         | Source::Quoted(key, _) => keys.may_have(key),
+        Source::Told(key) => keys.may_have(key),
         Source::Where(key, _, source) => keys.may_have(key) && may_say(keys, source),
         Source::Indexed(start) => keys.may_begin(start),
         Source::Parts(parts) => parts.iter().any(|(_, key)| keys.may_have(key)),
-        Source::Name | Source::Fixed(_) | Source::Method(_) | Source::Behind(_) => true,
+        Source::Name | Source::Fixed(_) | Source::Method(_) | Source::Behind(_) | Source::Between(..) => true,
     }
 }
 
@@ -109,6 +110,7 @@ fn normalize_as(record: &mut Record, dialects: Dialects<'_>, keys: KeyFilter) {
         forget_service(&mut draft, &record.scope.name);
     }
     write_host(&mut draft);
+    write_provider_of_client(&mut draft, &record.scope.name);
     write_bare_model(&mut draft);
     let kind = write_kind(&mut draft, dialects);
     write_entity_name(&mut draft, dialects, kind);
@@ -378,6 +380,18 @@ fn write_host(draft: &mut Draft<'_>) {
     }
 }
 
+/// Writes the only provider of the client that a scope traces, where nothing names one.
+fn write_provider_of_client(draft: &mut Draft<'_>, scope: &str) {
+    let span = draft.span();
+    let calls = [names::REQUEST_MODEL, names::RESPONSE_MODEL].iter().any(|key| span.attr(key).is_some());
+    if !calls || span.attr(names::PROVIDER).is_some() || span.attr(names::SERVER_ADDRESS).is_some() {
+        return;
+    }
+    if let Some((_, provider)) = ONE_PROVIDER.iter().find(|(start, _)| scope.starts_with(start)) {
+        draft.set(names::PROVIDER, *provider);
+    }
+}
+
 /// Writes the provider's own name of a model for LiteLLM's, which has the provider before it, where the emitter has it under a key of
 /// its own alone. What the server answers by such a name has no other.
 fn write_bare_model(draft: &mut Draft<'_>) {
@@ -423,6 +437,7 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
         Source::Fixed(word) => Cow::Owned(Value::from(word)),
         Source::Method(method) => Cow::Owned(Value::from(span.name.strip_suffix(method)?)),
         Source::Behind(start) => Cow::Owned(Value::from(span.name.strip_prefix(start)?)),
+        Source::Between(start, end) => Cow::Owned(Value::from(span.name.strip_prefix(start)?.strip_suffix(end)?)),
         Source::Quoted(key, before) => {
             let (_, rest) = value_of(span, key)?.as_str()?.split_once(before)?;
             Cow::Owned(Value::from(rest.split_once('\'')?.0))
@@ -430,7 +445,7 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
         Source::Where(key, word, source) => {
             return if span.attr_str(key) == Some(word) { shaped(span, source, shape) } else { None };
         }
-        Source::Indexed(_) | Source::Parts(_) => return None,
+        Source::Indexed(_) | Source::Parts(_) | Source::Told(_) => return None,
     };
     let is_accepted = match shape {
         Shape::Count => {
@@ -445,7 +460,7 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
             }
             true
         }
-        Shape::Text => says_something(&value),
+        Shape::Text => says_something(&value) && !value.as_str().is_some_and(is_object),
         Shape::Session => {
             // AgentScope writes it as JSON.
             let quoted = value.as_str().and_then(|text| text.strip_prefix('"')?.strip_suffix('"'));
@@ -456,8 +471,6 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
         }
         Shape::Model => {
             let is_unknown = |text: &str| UNKNOWN_WORDS.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
-            // What Python prints of an object that is one.
-            let is_object = |text: &str| text.starts_with('<') && text.contains(" object at 0x");
             let is_none = |text: &str| is_unknown(text) || is_object(text) || is_its_provider(span, text);
             says_something(&value) && !value.as_str().is_some_and(is_none)
         }
@@ -493,6 +506,11 @@ fn is_its_provider(span: &Span, model: &str) -> bool {
     let known = |name: &Cow<'_, str>| providers::HOSTS.iter().any(|(_, of)| of == name);
     let Some(named) = canonical_provider(model).filter(known) else { return false };
     span.attr_str(names::PROVIDER).and_then(canonical_provider) == Some(named)
+}
+
+/// Tells whether a text is what Python prints of an object that has no other words for itself.
+fn is_object(text: &str) -> bool {
+    text.starts_with('<') && text.ends_with('>') && text.contains(" object at 0x")
 }
 
 /// Who writes every value as JSON has `null` for none.
@@ -703,6 +721,7 @@ fn write_content(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind: Option<Ste
                 None
             }),
             Source::Parts(parts) => messages::of_parts(draft.span(), parts, role.is_some()),
+            Source::Told(key) => messages::of_list(value_of(draft.span(), key)?, side),
             _ => draft.read(source, Shape::Text).map(Cow::into_owned),
         })
         .or_else(|| match kind {
@@ -880,8 +899,9 @@ fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> 
     if status == STATUS_UNSET && is_silent && may_fail {
         Some(StepStatus::Error)
     } else if may_be_cancelled {
-        // Who wrote on the span later may have said that all is well.
-        Some(StepStatus::Cancelled)
+        // Who wrote on the span later may have said that all is well. What was raised says how it ended.
+        let was_raised = span.events.iter().any(|event| event.name == names::EVENT_EXCEPTION);
+        Some(if was_raised { facts::class_of_failure(span) } else { StepStatus::Cancelled })
     } else {
         None
     }

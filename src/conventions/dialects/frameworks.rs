@@ -1,7 +1,7 @@
 //! Frameworks that trace themselves.
 
 use super::Shape::{Count, Model, Provider, Text};
-use super::Source::{After, Before, Behind, Json, Key, Parts, Where};
+use super::Source::{After, Before, Behind, Between, Json, Key, Name, Parts, Told, Where};
 use super::standard::FINISHED_BY_ERROR;
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Announced, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side,
@@ -269,15 +269,22 @@ pub const PYDANTIC: Dialect = Dialect {
             &[
                 Key("pydantic_ai.all_messages"),
                 Key("all_messages_events"),
+                Told("events"),
                 Key("tool_arguments"),
                 Json("request_data", &["messages"]),
                 Json("request_data", &["input"]),
             ],
         ),
-        content(Side::Out, &[Key("final_result"), Key("tool_response"), Json("response_data", &["message"])]),
+        content(
+            Side::Out,
+            &[Key("final_result"), Told("events"), Key("tool_response"), Json("response_data", &["message"])],
+        ),
     ],
     usage: &[Key("gen_ai.usage.raw"), Json("response_data", &["usage"])],
-    kinds: &[kind(SPAN_NAME, Test::Is("agent run"), StepKind::Agent)],
+    kinds: &[
+        kind(SPAN_NAME, Test::Is("agent run"), StepKind::Agent),
+        kind("logfire.msg_template", Test::Starts("Embedding Creation with "), StepKind::Embedding),
+    ],
     basis: ALL_INCLUSIVE,
     announced: Some(Announced { key: "logfire.span_type", word: "pending_span", parent: "logfire.pending_parent_id" }),
     ..PLAIN
@@ -314,7 +321,7 @@ pub const LOGFIRE_OPENAI_AGENTS: Dialect = Dialect {
         content(Side::In, &[Key("input"), Key("raw_input")]),
         content(Side::Out, &[Key("output"), Json("response", &["output"])]),
     ],
-    usage: &[Key("gen_ai.usage.raw"), Key("usage")],
+    usage: &[Key("gen_ai.usage.raw"), Key("usage"), Json("response", &["usage"])],
     kinds: &[
         kind("logfire.msg_template", Test::Starts("OpenAI Agents trace: "), StepKind::Workflow),
         kind("logfire.msg_template", Test::Starts("Agent run: "), StepKind::Agent),
@@ -504,7 +511,8 @@ pub const GENKIT: Dialect = Dialect {
 pub const GOOGLE_ADK: Dialect = Dialect {
     name: "google-adk",
     detect: &[Detect::Scope("gcp.vertex.agent"), Detect::KeyPrefix("gcp.vertex.agent.")],
-    entity: &[Behind("execute_tool ")],
+    // Of 1.0, the names of agents and tools stand in brackets.
+    entity: &[Behind("execute_tool "), Between("tool_call [", "]"), Between("agent_run [", "]")],
     content: &[
         content(Side::In, &[Key("gcp.vertex.agent.tool_call_args"), Key("gcp.vertex.agent.llm_request")]),
         content(Side::Out, &[Key("gcp.vertex.agent.tool_response"), Key("gcp.vertex.agent.llm_response")]),
@@ -520,6 +528,9 @@ pub const GOOGLE_ADK: Dialect = Dialect {
         // One that failed bears no more than that in 1.14.
         kind(SPAN_NAME, Test::Is("execute_tool transfer_to_agent"), StepKind::Task),
         kind(SPAN_NAME, Test::Starts("execute_tool "), StepKind::Tool),
+        kind(SPAN_NAME, Test::Is("tool_call [transfer_to_agent]"), StepKind::Task),
+        kind(SPAN_NAME, Test::Starts("tool_call ["), StepKind::Tool),
+        kind(SPAN_NAME, Test::Starts("tool_response ["), StepKind::Task),
         kind(SPAN_NAME, Test::Is("call_llm"), StepKind::Llm),
         kind(SPAN_NAME, Test::Starts("agent_run"), StepKind::Agent),
     ],
@@ -588,7 +599,7 @@ pub const TANSTACK: Dialect = Dialect {
 
 /// Strands Agents: old and new names at once, and the sum of all calls on the agent.
 ///
-/// Source: `strands-agents` 1.62 `telemetry/tracer.py`, `@strands-agents/sdk` 1.16, and recordings. Counts are the provider's, of
+/// Source: `strands-agents` 1.62 `telemetry/tracer.py`, 0.1.7, `@strands-agents/sdk` 1.16, and recordings. Counts are the provider's, of
 /// which the span does not tell the name: in JavaScript the scope and the provider are both named as the service is.
 pub const STRANDS: Dialect = Dialect {
     name: "strands",
@@ -599,12 +610,25 @@ pub const STRANDS: Dialect = Dialect {
         Detect::Key("gen_ai.event.start_time"),
     ],
     names_itself: true,
-    facts: &[row(names::ERROR_TYPE, &[Key("strands.cancellation.type")], Text)],
+    facts: &[
+        row(names::ERROR_TYPE, &[Key("strands.cancellation.type")], Text),
+        row(names::TOOL_NAME, &[Key("tool.name")], Text),
+        row(names::TOOL_CALL_ID, &[Key("tool.id")], Text),
+    ],
+    content: &[content(Side::In, &[Key("tool.parameters")])],
     kinds: &[
+        // Of 0.1, which has no operations: the agent and its calls bear the same names.
+        kind(SPAN_NAME, Test::Is("Model invoke"), StepKind::Llm),
+        kind(SPAN_NAME, Test::Starts("Tool: "), StepKind::Tool),
+        kind(SPAN_NAME, Test::Starts("Cycle "), StepKind::Task),
+        kind("agent.name", Test::Present, StepKind::Agent),
         kind(names::OPERATION, Test::Is("invoke_graph"), StepKind::Workflow),
         kind(names::OPERATION, Test::Is("invoke_swarm"), StepKind::Workflow),
     ],
-    outcomes: &[Outcome { from: Key("gen_ai.tool.status"), word: "error", status: StepStatus::Error, message: &[] }],
+    outcomes: &[
+        Outcome { from: Key("gen_ai.tool.status"), word: "error", status: StepStatus::Error, message: &[] },
+        Outcome { from: Key("tool.status"), word: "error", status: StepStatus::Error, message: &[] },
+    ],
     basis: AS_REPORTED,
     ..PLAIN
 };
@@ -644,7 +668,7 @@ pub const AGENT_FRAMEWORK: Dialect = Dialect {
 
 /// Semantic Kernel: the standard's names of its time.
 ///
-/// Source: `semantic-kernel` 1.45 `utils/telemetry`, run against a scripted server. A call that was answered has at least a reason
+/// Source: `semantic-kernel` 1.45 and 1.30 `utils/telemetry`, run against a scripted server. A call that was answered has at least a reason
 /// for its end; an agent need not tell anything.
 pub const SEMANTIC_KERNEL: Dialect = Dialect {
     name: "semantic-kernel",
@@ -660,6 +684,22 @@ pub const SEMANTIC_KERNEL: Dialect = Dialect {
     basis: AS_REPORTED,
     cancelled_without_response: &["chat"],
     ..PLAIN
+};
+
+/// Semantic Kernel's functions before it told of operations: a name behind that of a plugin is what a model calls.
+///
+/// Source: `semantic-kernel` 1.30 `functions/kernel_function.py`, run against a scripted server. A prompt that has no plugin bears a
+/// name that was made up for it.
+pub const SEMANTIC_KERNEL_FUNCTIONS: Dialect = Dialect {
+    name: "semantic-kernel-functions",
+    variant_of: "semantic-kernel",
+    detect: &[Detect::Scope("semantic_kernel.functions.kernel_function")],
+    entity: &[Behind("execute_tool "), Name],
+    kinds: &[
+        kind(names::OPERATION, Test::Is("execute_tool"), StepKind::Tool),
+        kind(SPAN_NAME, Test::Has("-"), StepKind::Tool),
+    ],
+    ..SEMANTIC_KERNEL
 };
 
 /// AutoGen: agents and tools; the calls come from the instrumentation of the client.

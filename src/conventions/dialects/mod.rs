@@ -24,17 +24,17 @@ use crate::model::{StepKind, StepStatus};
 pub use agents::{CLAUDE_CODE, CODEX, GEMINI_CLI, GOOSE, QWEN_CODE};
 pub use frameworks::{
     AG2, AGENT_FRAMEWORK, AGENTSCOPE, AUTOGEN, GENKIT, GOOGLE_ADK, GOOGLE_ADK_JS, HAYSTACK, LOGFIRE_OPENAI_AGENTS,
-    MASTRA, MASTRA_BEFORE, MCP_AGENT, PYDANTIC, PYDANTIC_AI, SEMANTIC_KERNEL, SPRING_AI, STRANDS, STRANDS_PYTHON,
-    TANSTACK, VERCEL, VERCEL_OTEL, VOLTAGENT,
+    MASTRA, MASTRA_BEFORE, MCP_AGENT, PYDANTIC, PYDANTIC_AI, SEMANTIC_KERNEL, SEMANTIC_KERNEL_FUNCTIONS, SPRING_AI,
+    STRANDS, STRANDS_PYTHON, TANSTACK, VERCEL, VERCEL_OTEL, VOLTAGENT,
 };
 pub use platforms::{
     AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, MONOCLE, OPENINFERENCE,
     OPENINFERENCE_AGENTS, OPENINFERENCE_AGNO, OPENINFERENCE_AUTOGEN, OPENINFERENCE_BEDROCK, OPENINFERENCE_BEEAI,
     OPENINFERENCE_CLAUDE, OPENINFERENCE_MASTRA, OPENLIT, OPENLIT_CREWAI, OPENLIT_LANGGRAPH, TRACEAI, TRACELOOP,
-    TRACELOOP_ANTHROPIC_JS, TRACELOOP_LLAMAINDEX, WEAVE, WEAVE_INTEGRATION,
+    TRACELOOP_ANTHROPIC_JS, TRACELOOP_LLAMAINDEX, TRACELOOP_MCP, WEAVE, WEAVE_INTEGRATION,
 };
 pub use standard::{
-    ANTHROPIC_CLIENT, MISTRAL_CLIENT, MISTRAL_STREAM, OTEL, OTEL_AGNO, OTEL_INSTRUMENTATION, OTEL_OPENAI,
+    ANTHROPIC_CLIENT, MISTRAL_CLIENT, MISTRAL_STREAM, OTEL, OTEL_AGNO, OTEL_BEDROCK, OTEL_INSTRUMENTATION, OTEL_OPENAI,
     OTEL_OPENAI_AGENTS, RIG, SENTRY, TRACELOOP_OPENAI_AGENTS,
 };
 
@@ -188,12 +188,16 @@ pub enum Source {
     Method(&'static str),
     /// What follows this start of the span's own name.
     Behind(&'static str),
+    /// What stands in the span's own name between a start and an end.
+    Between(&'static str, &'static str),
     /// What stands between a text and the next quote in what Python prints: key, text.
     Quoted(&'static str, &'static str),
     /// Another source, where an attribute has this value: key, value, source.
     Where(&'static str, &'static str, &'static Source),
     /// Messages spread over attributes: `PREFIX.0.role`, `PREFIX.0.content`, `PREFIX.1.role`, ...
     Indexed(&'static str),
+    /// Messages in one attribute, a list of events as the standard had them until 1.36: each with its name in `event.name`.
+    Told(&'static str),
     /// One answer spread over attributes, all of which are parts of it: what each of them says, and its key.
     Parts(&'static [(Said, &'static str)]),
 }
@@ -368,6 +372,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &BEDROCK,
     &TRACELOOP_ANTHROPIC_JS,
     &TRACELOOP_LLAMAINDEX,
+    &TRACELOOP_MCP,
     &TRACELOOP,
     &MLFLOW,
     &LAMINAR,
@@ -389,6 +394,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &STRANDS_PYTHON,
     &STRANDS,
     &AGENT_FRAMEWORK,
+    &SEMANTIC_KERNEL_FUNCTIONS,
     &SEMANTIC_KERNEL,
     &AGENTSCOPE,
     &MCP_AGENT,
@@ -410,6 +416,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &MISTRAL_STREAM,
     &MISTRAL_CLIENT,
     &OTEL_AGNO,
+    &OTEL_BEDROCK,
     &OTEL_OPENAI,
     &TRACELOOP_OPENAI_AGENTS,
     &OTEL_OPENAI_AGENTS,
@@ -507,6 +514,18 @@ pub const NO_ANSWERS: &[&str] = &["__fake_id__"];
 ///
 /// Source: `opentelemetry-instrumentation-openai-agents-v2` 0.1.0.
 pub const UNNAMED_AGENTS: &[&str] = &["OpenAI Agent"];
+
+/// Clients that serve one provider's models and none of others, by how the scope of who traces them begins, and that provider: where
+/// nothing else names it.
+///
+/// Source: `openinference-instrumentation-groq` 0.1.11, `openinference-instrumentation-mistralai` 1.3.3 and `logfire` 5.4, run against a
+/// scripted server. OpenAI's client calls whoever speaks its language.
+pub const ONE_PROVIDER: &[(&str, &str)] = &[
+    ("openinference.instrumentation.groq", "groq"),
+    ("openinference.instrumentation.mistralai", "mistral_ai"),
+    ("openinference.instrumentation.anthropic", "anthropic"),
+    ("logfire.anthropic", "anthropic"),
+];
 
 /// Attributes of spans that are an ordinary call of another kind. A session's or agent's name on them is a label that
 /// baggage carried there, and no reason to take them for an agent.

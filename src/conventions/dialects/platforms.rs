@@ -41,6 +41,8 @@ pub const OPENINFERENCE: Dialect = Dialect {
                 Key("llm.model_name"),
                 Key("embedding.model_name"),
                 Key("reranker.model_name"),
+                // A call of Gemini's client that failed has it in the request alone.
+                Json("input.value", &["model"]),
             ],
             Model,
         ),
@@ -70,6 +72,7 @@ pub const OPENINFERENCE: Dialect = Dialect {
         row(
             names::CONVERSATION_ID,
             &[
+                Key("session.id"),
                 Json("metadata", &["thread_id"]),
                 Json("metadata", &["session_id"]),
                 Json("llm.invocation_parameters", &["metadata", "session_id"]),
@@ -132,6 +135,8 @@ pub const OPENINFERENCE: Dialect = Dialect {
         Json("output.value", &["usage"]),
         Json("output.value", HAYSTACK_USAGE),
         Json("output.value", &["meta", "usage"]),
+        // Gemini's client.
+        Json("output.value", &["usage_metadata"]),
     ],
     content: &[
         content(Side::In, &[Indexed("llm.input_messages"), Key("input.value")]),
@@ -143,6 +148,8 @@ pub const OPENINFERENCE: Dialect = Dialect {
         // LangChain: whatever has `agent` in its name is said to be one, a tool that hands over to one as well.
         kind("tool.name", Test::IsName, StepKind::Tool),
         kind(names::AGENT_NAME, Test::IsName, StepKind::Agent),
+        // LiteLLM's callback for Arize says of an embedding that it is a call.
+        kind("llm.request.type", Test::Ends("embedding"), StepKind::Embedding),
         kind("openinference.span.kind", Test::Is("LLM"), StepKind::Llm),
         kind("openinference.span.kind", Test::Is("TOOL"), StepKind::Tool),
         kind("openinference.span.kind", Test::Is("AGENT"), StepKind::Agent),
@@ -273,13 +280,14 @@ pub const OPENINFERENCE_BEDROCK: Dialect = Dialect {
     ..OPENINFERENCE
 };
 
-/// OpenInference's instrumentation of Agno, which has what the provider reported.
+/// OpenInference's instrumentation of Agno, which has what the provider reported; before, only in what Python prints of the answer.
 ///
-/// Source: `openinference-instrumentation-agno` 1.0.15 with `agno` 3.1, run against a scripted server.
+/// Source: `openinference-instrumentation-agno` 1.0.15 with `agno` 3.1 and 0.1.15 with 2.1, run against a scripted server.
 pub const OPENINFERENCE_AGNO: Dialect = Dialect {
     name: "openinference-agno",
     variant_of: "openinference",
     detect: &[Detect::ScopePrefix("openinference.instrumentation.agno")],
+    usage: &[Json("output.value", &["response_usage"])],
     basis: AS_REPORTED,
     // A stream that the program stopped reading.
     cancelled_without_response: &["chat"],
@@ -329,6 +337,8 @@ pub const TRACELOOP: Dialect = Dialect {
             &[
                 Json("traceloop.entity.output", &["current_agent_name"]),
                 Key("traceloop.association.properties.lc_agent_name"),
+                Key("crewai.agent.role"),
+                Key("crewai.task.agent"),
             ],
             Text,
         ),
@@ -415,8 +425,26 @@ pub const BEDROCK: Dialect = Dialect {
         kind(names::REQUEST_MODEL, Test::Starts("embed-"), StepKind::Embedding),
         kind("llm.request.type", Test::Is("chat"), StepKind::Llm),
         kind("llm.request.type", Test::Is("completion"), StepKind::Llm),
+        // One that failed may bear no more than that.
+        kind(SPAN_NAME, Test::Starts("bedrock."), StepKind::Llm),
     ],
     basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
+    ..TRACELOOP
+};
+
+/// OpenLLMetry's instrumentation of MCP, whose spans besides tools are messages of the protocol: an agent's name is a label on them.
+///
+/// Source: `opentelemetry-instrumentation-mcp` 0.47 and 0.62, run against a scripted server.
+pub const TRACELOOP_MCP: Dialect = Dialect {
+    name: "traceloop-mcp",
+    variant_of: "traceloop",
+    detect: &[Detect::ScopePrefix("opentelemetry.instrumentation.mcp")],
+    kinds: &[
+        kind("traceloop.span.kind", Test::Is("tool"), StepKind::Tool),
+        kind(names::OPERATION, Test::Is("execute_tool"), StepKind::Tool),
+        kind(names::MCP_METHOD, Test::Is("tools/call"), StepKind::Tool),
+        kind(names::AGENT_NAME, Test::Present, StepKind::Task),
+    ],
     ..TRACELOOP
 };
 
@@ -490,6 +518,8 @@ pub const LANGFUSE: Dialect = Dialect {
 const MLFLOW_LANGCHAIN_USAGE: &[&str] = &["generations", "0", "0", "message", "response_metadata", "usage"];
 /// The same of OpenAI.
 const MLFLOW_LANGCHAIN_TOKENS: &[&str] = &["generations", "0", "0", "message", "response_metadata", "token_usage"];
+/// The model that answered.
+const MLFLOW_LANGCHAIN_MODEL: &[&str] = &["generations", "0", "0", "message", "response_metadata", "model_name"];
 /// The tier that OpenAI served the answer in.
 const MLFLOW_LANGCHAIN_TIER: &[&str] = &["generations", "0", "0", "message", "response_metadata", "service_tier"];
 
@@ -507,16 +537,24 @@ pub const MLFLOW: Dialect = Dialect {
                 Json("mlflow.spanOutputs", &["model"]),
                 Json("mlflow.llm.model", &[]),
                 Json("model", &[]),
+                // LangChain's, of before.
+                Json("invocation_params", &["model"]),
+                Json("invocation_params", &["model_name"]),
+                Json("metadata", &["ls_model_name"]),
             ],
             Model,
         ),
         // Pydantic AI's answers have names of their own.
         row(
             names::RESPONSE_MODEL,
-            &[Json("mlflow.spanOutputs", &["model"]), Json("mlflow.spanOutputs", &["model_name"])],
+            &[
+                Json("mlflow.spanOutputs", &["model"]),
+                Json("mlflow.spanOutputs", &["model_name"]),
+                Json("mlflow.spanOutputs", MLFLOW_LANGCHAIN_MODEL),
+            ],
             Model,
         ),
-        row(names::PROVIDER, &[Json("mlflow.llm.provider", &[])], Provider),
+        row(names::PROVIDER, &[Json("mlflow.llm.provider", &[]), Json("metadata", &["ls_provider"])], Provider),
         row(
             names::CONVERSATION_ID,
             &[Json("mlflow.trace.session", &[]), Json("metadata", &["thread_id"]), Json("metadata", &["session_id"])],
@@ -543,8 +581,8 @@ pub const MLFLOW: Dialect = Dialect {
             Text,
         ),
     ],
-    // What the object that was called is named; DSPy's tools are named after their class, too.
-    entity: &[Json("name", &[]), Behind("Tool."), Name],
+    // What the object that was called is named, Pydantic AI's agent too; DSPy's tools are named after their class.
+    entity: &[Json("name", &[]), Json("_name", &[]), Behind("Tool."), Name],
     // Those of LangChain's answers are what Anthropic and OpenAI reported, of which its summary lacks a part. The last is that of a
     // streamed answer of the OpenAI Agents SDK, whose members stand side by side.
     usage: &[
@@ -563,6 +601,8 @@ pub const MLFLOW: Dialect = Dialect {
         kind("mlflow.spanType", Test::Is("LLM"), StepKind::Llm),
         kind("mlflow.spanType", Test::Is("CHAT_MODEL"), StepKind::Llm),
         kind("mlflow.spanType", Test::Is("AGENT"), StepKind::Agent),
+        // A guardrail of the OpenAI Agents SDK, of before.
+        kind("mlflow.spanOutputs", Test::Starts("{\"triggered\":"), StepKind::Guardrail),
         kind("mlflow.spanType", Test::Is("TOOL"), StepKind::Tool),
         kind("mlflow.spanType", Test::Is("WORKFLOW"), StepKind::Workflow),
         kind("mlflow.spanType", Test::Is("RETRIEVER"), StepKind::Retrieval),
@@ -610,7 +650,11 @@ pub const LANGSMITH: Dialect = Dialect {
         row(names::RESPONSE_ID, &[Json("gen_ai.completion", LANGCHAIN_ID)], Text),
         row(names::SERVICE_TIER, &[Json("gen_ai.completion", LANGCHAIN_TIER)], Text),
         // Of every class it says `Exception`, and what Python prints of the error in the message.
-        row(names::ERROR_TYPE, &[Before(names::EXCEPTION_MESSAGE, "", '(')], Class),
+        row(
+            names::ERROR_TYPE,
+            &[Before(names::EXCEPTION_MESSAGE, "", '('), Before(names::EXCEPTION_MESSAGE, "", ':')],
+            Class,
+        ),
         row(names::CACHE_READ_TOKENS, &[Json("gen_ai.usage.input_token_details", &["*cache_read*"])], Count),
         row(
             names::CACHE_WRITE_TOKENS,
@@ -624,7 +668,12 @@ pub const LANGSMITH: Dialect = Dialect {
         row(names::REASONING_TOKENS, &[Json("gen_ai.usage.output_token_details", &["*reasoning*"])], Count),
     ],
     entity: &[Name],
-    usage: &[Key("langsmith.metadata.usage_metadata"), Key("langsmith.usage_metadata")],
+    // The last is in the answer of LangChain, of before.
+    usage: &[
+        Key("langsmith.metadata.usage_metadata"),
+        Key("langsmith.usage_metadata"),
+        Json("gen_ai.completion", LANGCHAIN_USAGE),
+    ],
     kinds: &[
         kind("langsmith.span.kind", Test::Is("llm"), StepKind::Llm),
         kind("langsmith.span.kind", Test::Is("tool"), StepKind::Tool),
@@ -684,9 +733,18 @@ pub const WEAVE_INTEGRATION: Dialect = Dialect {
 pub const OPENLIT: Dialect = Dialect {
     name: "openlit",
     detect: &[Detect::Maker("telemetry.sdk.name", "openlit"), Detect::ScopePrefix("openlit")],
+    facts: &[
+        // That a call of LangChain's used.
+        row(names::CACHE_READ_TOKENS, &[Key("gen_ai.usage.prompt_tokens_details.cache_read")], Count),
+        row(names::CACHE_WRITE_TOKENS, &[Key("gen_ai.usage.prompt_tokens_details.cache_write")], Count),
+        row(names::REQUEST_MODEL, &[Behind("chat ")], Model),
+    ],
     // A step that fails may have a name and nothing else.
-    entity: &[Behind("execute_tool "), Behind("invoke_agent "), Behind("invoke_workflow ")],
+    entity: &[Behind("execute_tool "), Behind("invoke_agent "), Behind("invoke_workflow "), Behind("tool ")],
+    // LangChain's, whose name stood in the place of the provider.
+    names_itself: true,
     kinds: &[
+        kind(names::OPERATION, Test::Starts("tool "), StepKind::Tool),
         // smolagents: what an agent does between two calls; the OpenAI Agents SDK: one agent hands over to another.
         kind("gen_ai.smolagents.step_number", Test::Present, StepKind::Task),
         kind("gen_ai.agent.source", Test::Present, StepKind::Task),
@@ -744,6 +802,9 @@ pub const LITELLM: Dialect = Dialect {
     detect: &[Detect::KeyPrefix("litellm."), Detect::Scope("litellm")],
     facts: &[
         row(names::PROVIDER, &[Before("litellm.provider.model", "", '/')], Provider),
+        // Its callbacks for Arize and Langfuse.
+        row(names::RESPONSE_MODEL, &[Key("llm.response.model")], Model),
+        row(names::RESPONSE_ID, &[Key("llm.response.id")], Text),
         // What a client of the proxy gave it is in what Python prints.
         row(
             names::CONVERSATION_ID,
@@ -769,7 +830,7 @@ pub const LITELLM: Dialect = Dialect {
     ],
     // An alias of the proxy is the client's word for a model, in its answer as well.
     asked: Some(Asked { key: "litellm.provider.model", own: &["litellm.model_group", names::REQUEST_MODEL] }),
-    summaries: &[Key("metadata.usage_object")],
+    summaries: &[Key("metadata.usage_object"), Json("metadata", &["usage_object"])],
     kinds: &[
         kind(names::OPERATION, Test::Starts("execute_guardrail"), StepKind::Guardrail),
         // The function that was called, with an `a` before it where that was the asynchronous one.

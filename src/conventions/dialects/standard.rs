@@ -3,7 +3,10 @@
 use super::Detect;
 use super::Shape::{Agent, Count, Model, Provider, Session, Text};
 use super::Source::{Before, Behind, Fixed, Indexed, Json, Key, Name, Parts};
-use super::{ALL_INCLUSIVE, AS_REPORTED, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Test, content, kind, row};
+use super::{
+    ALL_INCLUSIVE, AS_REPORTED, Basis, BasisRow, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Test, content, kind,
+    row,
+};
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
 
@@ -67,6 +70,7 @@ pub const OTEL: Dialect = Dialect {
                 Key("gen_ai.usage.cache_read_tokens"),
                 Key("gen_ai.usage.details.cache_read_tokens"),
                 Key("gen_ai.usage.details.cache_read_input_tokens"),
+                Key("gen_ai.usage.details.cached_tokens"),
                 // Langtrace's of OpenAI, and AgentScope's.
                 Key("gen_ai.usage.cached_tokens"),
                 Key("agentscope.usage.cache_input_tokens"),
@@ -82,6 +86,7 @@ pub const OTEL: Dialect = Dialect {
                 Key("gen_ai.usage.cache_write_tokens"),
                 Key("gen_ai.usage.cache_creation_tokens"),
                 Key("gen_ai.usage.details.cache_write_tokens"),
+                Key("gen_ai.usage.details.cache_creation_input_tokens"),
                 Key("agentscope.usage.cache_creation_input_tokens"),
             ],
             Count,
@@ -146,6 +151,7 @@ pub const OTEL: Dialect = Dialect {
         kind(names::OPERATION, Test::Is("vector_db_retrieve"), StepKind::Retrieval),
         kind(names::OPERATION, Test::Is("execute_guardrail"), StepKind::Guardrail),
         kind(names::OPERATION, Test::Is("guardrail"), StepKind::Guardrail),
+        kind(names::OPERATION, Test::Is("guardrail_check"), StepKind::Guardrail),
         // Whatever else an operation may be, it is no reason to guess from the fields below.
         kind(names::OPERATION, Test::Present, StepKind::Task),
         kind(names::MCP_METHOD, Test::Is("tools/call"), StepKind::Tool),
@@ -169,6 +175,17 @@ pub const OTEL_INSTRUMENTATION: Dialect = Dialect {
     facts: &[row(names::TOTAL_TOKENS, &[Key("llm.usage.total_tokens")], Count)],
     basis: ALL_INCLUSIVE,
     ..PLAIN
+};
+
+/// That of Bedrock's client, which passes on what Bedrock reported: that counts cached tokens apart, against the standard's rule.
+///
+/// Source: `opentelemetry-instrumentation-genai-bedrock` 1.3b0, run against a scripted server.
+pub const OTEL_BEDROCK: Dialect = Dialect {
+    name: "otel-bedrock",
+    variant_of: "otel-instrumentation",
+    detect: &[Detect::ScopePrefix("opentelemetry.instrumentation.genai.bedrock")],
+    basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
+    ..OTEL_INSTRUMENTATION
 };
 
 /// That of Agno: an agent that an error ended gives it back as its answer, and its span has no status. That of LangChain
@@ -220,7 +237,7 @@ pub const OTEL_OPENAI_AGENTS: Dialect = Dialect {
 pub const TRACELOOP_OPENAI_AGENTS: Dialect = Dialect {
     name: "traceloop-openai-agents",
     detect: &[Detect::Named("opentelemetry.instrumentation.openai_agents", "openai.response")],
-    cancelled_without_response: &["chat"],
+    cancelled_without_response: &["chat", "response"],
     is_silent_without_model: true,
     ..OTEL_OPENAI_AGENTS
 };

@@ -271,6 +271,8 @@ const MESSAGES: Shape = Shape {
                 &["output_tokens_details", "reasoning_tokens"],
                 &["output_tokens_details", "thinking_tokens"],
                 &["details", "reasoning_tokens"],
+                // Agno's.
+                &["reasoning_tokens"],
             ],
         ),
         (

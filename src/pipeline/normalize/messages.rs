@@ -181,14 +181,37 @@ pub(super) fn of_tool(events: &[SpanEvent], side: Side) -> Option<Value> {
     Some(alone.unwrap_or_else(|| messages.to_string()).into())
 }
 
-fn event_message(event: &SpanEvent, role: &str) -> Json {
-    // A choice has its message as one value; the other events have the fields of a message. Of a log that was written as
-    // text, the body has all of them.
-    // Azure's clients have the same in an attribute.
-    let body = event.attr("body").or_else(|| event.attr("gen_ai.event.content")).map(structured);
-    let told = |name: &str| {
-        event.attr(name).map(Value::to_json).or_else(|| body.as_ref().and_then(|body| body.get(name).cloned()))
+/// Puts together the messages that stand in one attribute as a list of such events. What was said behind the last of what
+/// went in is the answer where no choice is.
+pub(super) fn of_list(list: &Value, side: Side) -> Option<Value> {
+    let Json::Array(items) = structured(list) else { return None };
+    let told_as = |item: &Json| {
+        let name = item.get("event.name").and_then(Json::as_str)?;
+        MESSAGE_EVENTS.iter().find(|(event, ..)| *event == name)
     };
+    let is = |item: &Json, is_it: fn(&str, Side) -> bool| told_as(item).is_some_and(|(_, of, role)| is_it(role, *of));
+    let has_choice = items.iter().any(|item| is(item, |_, of| of == Side::Out));
+    let last_in = items.iter().rposition(|item| is(item, |role, of| of == Side::In && role != "assistant"));
+    let answer = if has_choice { items.len() } else { last_in.map_or(0, |place| place + 1) };
+    let message = |(place, item): (usize, &Json)| {
+        let (_, of, role) = told_as(item)?;
+        let of = if place >= answer { Side::Out } else { *of };
+        (of == side).then(|| message_of(role, |name| item.get(name).cloned()))
+    };
+    let messages: Vec<Json> = items.iter().enumerate().filter_map(message).collect();
+    (!messages.is_empty()).then(|| Json::Array(messages).to_string().into())
+}
+
+fn event_message(event: &SpanEvent, role: &str) -> Json {
+    // Of a log that was written as text, the body has all of the fields. Azure's clients have the same in an attribute.
+    let body = event.attr("body").or_else(|| event.attr("gen_ai.event.content")).map(structured);
+    message_of(role, |name| {
+        event.attr(name).map(Value::to_json).or_else(|| body.as_ref().and_then(|body| body.get(name).cloned()))
+    })
+}
+
+/// Makes a message of what an event tells. A choice has its message as one value; the other events have the fields of a message.
+fn message_of(role: &str, told: impl Fn(&str) -> Option<Json>) -> Json {
     let inner = told("message");
     let field = |name: &str| inner.as_ref().and_then(|inner| inner.get(name).cloned()).or_else(|| told(name));
     // Strands' choice has the content alone.

@@ -9,6 +9,7 @@ mod langchain;
 mod openai_agents;
 mod platforms;
 mod programs;
+mod versions;
 
 /// An ended span of that name with these attributes, and the scope that made it.
 fn told(scope: &str, name: &str, list: &[(&str, Value)]) -> StepFacts {

@@ -1,0 +1,281 @@
+//! Versions of before of stacks that other tests have as they are now.
+
+use super::*;
+
+#[test]
+fn strands_of_before_has_no_operations_and_names_its_agent_on_every_call() {
+    let of = |name: &str, more: &[(&str, Value)]| {
+        let mut list = vec![
+            ("gen_ai.event.start_time", "2025-06-01T00:00:00+00:00".into()),
+            ("gen_ai.system", "strands-agents".into()),
+        ];
+        list.extend(more.iter().map(|(key, value)| (*key, value.clone())));
+        told("strands-agents", name, &list)
+    };
+    let named = [("agent.name", "planner".into()), ("gen_ai.agent.name", "planner".into())];
+    let call = [named[0].clone(), named[1].clone(), ("gen_ai.request.model", "gpt-4o-mini".into())];
+    let tool = [("tool.name", "get_weather".into()), ("tool.id", "call_1".into()), ("tool.status", "error".into())];
+    assert_eq!(of("planner", &named).kind, StepKind::Agent);
+    assert_eq!(of("Model invoke", &call).kind, StepKind::Llm);
+    assert_eq!(of("Cycle 1", &[("event_loop.cycle_id", "1".into())]).kind, StepKind::Task);
+    let tool = of("Tool: get_weather", &tool);
+    assert_eq!((tool.kind, tool.status), (StepKind::Tool, StepStatus::Error));
+    assert_eq!((tool.tool_name.as_deref(), tool.tool_call_id.as_deref()), (Some("get_weather"), Some("call_1")));
+}
+
+#[test]
+fn adk_of_before_has_the_names_of_agents_and_tools_in_brackets() {
+    let of = |name: &str| {
+        let step = told("gcp.vertex.agent", name, &[]);
+        (step.kind, step.agent_name.or(step.tool_name))
+    };
+    assert_eq!(of("agent_run [planner]"), (StepKind::Agent, Some("planner".to_owned())));
+    assert_eq!(of("tool_call [get_weather]"), (StepKind::Tool, Some("get_weather".to_owned())));
+    assert_eq!(of("tool_response [get_weather]").0, StepKind::Task);
+    assert_eq!(of("tool_call [transfer_to_agent]").0, StepKind::Task);
+}
+
+#[test]
+fn a_function_of_semantic_kernel_s_is_a_tool_where_it_has_a_plugin() {
+    let of = |name: &str| told("semantic_kernel.functions.kernel_function", name, &[]);
+    let tool = of("Weather-get_weather");
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("Weather-get_weather")));
+    assert_eq!(of("xQzWv").kind, StepKind::Task);
+}
+
+#[test]
+fn mlflow_of_before_has_langchain_s_models_among_what_was_asked_and_answered() {
+    let answer = r#"{"generations": [[{"message": {"response_metadata": {"model_name": "claude-sonnet-4-5-20250929",
+        "usage": {"cache_creation_input_tokens": 64, "cache_read_input_tokens": 128, "input_tokens": 45, "output_tokens": 23}}}}]]}"#;
+    let call = told(
+        "mlflow.tracing.provider",
+        "ChatAnthropic",
+        &[
+            ("mlflow.spanType", "\"CHAT_MODEL\"".into()),
+            ("invocation_params", r#"{"model": "claude-sonnet-4-5"}"#.into()),
+            ("metadata", r#"{"ls_provider": "anthropic", "ls_model_name": "claude-sonnet-4-5"}"#.into()),
+            ("mlflow.spanOutputs", answer.into()),
+        ],
+    );
+    assert_eq!(call.provider.as_deref(), Some("anthropic"));
+    assert_eq!(call.request_model.as_deref(), Some("claude-sonnet-4-5"));
+    assert_eq!(call.response_model.as_deref(), Some("claude-sonnet-4-5-20250929"));
+    assert_eq!(tokens(&call), [Some(237), Some(128), Some(64), Some(23), None]);
+    let guardrail = told(
+        "mlflow.tracing.provider",
+        "ig",
+        &[("mlflow.spanType", "\"TOOL\"".into()), ("mlflow.spanOutputs", r#"{"triggered": true}"#.into())],
+    );
+    assert_eq!(guardrail.kind, StepKind::Guardrail);
+    let agent = told(
+        "mlflow.tracing.provider",
+        "Agent.run_sync",
+        &[("mlflow.spanType", "\"AGENT\"".into()), ("_name", "\"planner\"".into())],
+    );
+    assert_eq!(agent.agent_name.as_deref(), Some("planner"));
+}
+
+#[test]
+fn langsmith_of_before_has_langchain_s_counts_in_the_answer_alone() {
+    let answer = r#"{"generations":[[{"message":{"kwargs":{"usage_metadata":{"input_tokens":237,"output_tokens":23,"total_tokens":260,
+        "input_token_details":{"cache_read":128,"cache_creation":64},"output_token_details":{"reasoning":7}}}}}]]}"#;
+    let call = told(
+        "langsmith",
+        "ChatAnthropic",
+        &[
+            ("langsmith.span.kind", "llm".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(237)),
+            ("gen_ai.usage.output_tokens", Value::Int(23)),
+            ("gen_ai.completion", answer.into()),
+        ],
+    );
+    assert_eq!(tokens(&call), [Some(237), Some(128), Some(64), Some(23), Some(7)]);
+}
+
+#[test]
+fn litellm_s_callbacks_have_what_the_provider_reported_among_the_metadata() {
+    let call = told(
+        "litellm",
+        "litellm_request",
+        &[
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.model_name", "gpt-4o-mini".into()),
+            ("llm.response.model", "gpt-4o-mini-2024-07-18".into()),
+            ("llm.provider", "openai".into()),
+            ("llm.token_count.prompt", Value::Int(237)),
+            ("llm.token_count.completion", Value::Int(23)),
+            (
+                "metadata",
+                r#"{"usage_object": {"prompt_tokens": 237, "completion_tokens": 23, "total_tokens": 260,
+                    "prompt_tokens_details": {"cached_tokens": 128}, "completion_tokens_details": {"reasoning_tokens": 7}}}"#
+                    .into(),
+            ),
+        ],
+    );
+    assert_eq!(call.response_model.as_deref(), Some("gpt-4o-mini-2024-07-18"));
+    assert_eq!(tokens(&call), [Some(237), Some(128), None, Some(23), Some(7)]);
+    let embedding = told(
+        "litellm",
+        "litellm_request",
+        &[("openinference.span.kind", "LLM".into()), ("llm.request.type", "aembedding".into())],
+    );
+    assert_eq!(embedding.kind, StepKind::Embedding);
+}
+
+#[test]
+fn pydantic_ai_of_before_has_messages_as_a_list_of_events() {
+    let chat = |events: &str| {
+        let mut record = ended(&[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.request.model", "gpt-4o-mini".into()),
+            ("events", events.into()),
+        ]);
+        record.scope.name = "pydantic-ai".to_owned();
+        let facts = facts(&record);
+        [facts.content.input, facts.content.output].map(|side| side.map(|side| side.value().to_string()))
+    };
+    let asked = r#"{"event.name": "gen_ai.system.message", "role": "system", "content": "Be brief."},
+        {"event.name": "gen_ai.user.message", "role": "user", "content": "weather?"}"#;
+    let choice = r#"{"event.name": "gen_ai.choice", "index": 0, "message": {"role": "assistant", "content": "sunny"}}"#;
+    let said = r#"{"event.name": "gen_ai.assistant.message", "role": "assistant", "content": "sunny"}"#;
+    let input = r#"[{"role":"system","parts":[{"type":"text","content":"Be brief."}]},{"role":"user","parts":[{"type":"text","content":"weather?"}]}]"#;
+    let output = r#"[{"role":"assistant","parts":[{"type":"text","content":"sunny"}]}]"#;
+    let expected = [Some(input.to_owned()), Some(output.to_owned())];
+    assert_eq!(chat(&format!("[{asked}, {choice}]")), expected);
+    // Logfire's, of OpenAI's responses.
+    assert_eq!(chat(&format!("[{asked}, {said}]")), expected);
+    assert_eq!(chat("no list"), [None, None]);
+}
+
+#[test]
+fn what_was_raised_says_how_a_call_without_an_answer_ended() {
+    let call = |class: &str| {
+        let mut record = ended(&[("openinference.span.kind", "LLM".into()), ("llm.model_name", "gpt-4o-mini".into())]);
+        record.scope.name = "openinference.instrumentation.agno".to_owned();
+        record.span.events = vec![SpanEvent {
+            name: "exception".to_owned(),
+            attributes: vec![KeyValue { key: "exception.type".to_owned(), value: Some(Value::from(class).into()) }],
+            ..SpanEvent::default()
+        }];
+        record.span.status = Some(crate::model::otlp::Status { code: 1, message: String::new() });
+        facts(&record).status
+    };
+    assert_eq!(call("agno.exceptions.ModelProviderError"), StepStatus::Error);
+    assert_eq!(call("GeneratorExit"), StepStatus::Cancelled);
+}
+
+#[test]
+fn agno_of_before_has_the_counts_in_what_python_prints() {
+    let answer = "ModelResponse(role='assistant', content=None, response_usage=Metrics(input_tokens=274, output_tokens=26, total_tokens=300, cache_read_tokens=128, cache_write_tokens=0, reasoning_tokens=7))";
+    let call = told(
+        "openinference.instrumentation.agno",
+        "OpenAIChat.invoke",
+        &[
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.model_name", "gpt-4o-mini".into()),
+            ("llm.provider", "OpenAI".into()),
+            ("output.value", answer.into()),
+        ],
+    );
+    assert_eq!(tokens(&call), [Some(274), Some(128), Some(0), Some(26), Some(7)]);
+}
+
+#[test]
+fn openlit_of_before_named_langchain_in_the_place_of_the_provider_and_the_tool_in_the_operation() {
+    let of = |list: &[(&str, Value)]| told("openlit.otel.tracing", "chat claude-sonnet-4-5", list);
+    let call = of(&[
+        ("telemetry.sdk.name", "openlit".into()),
+        ("gen_ai.system", "langchain".into()),
+        ("gen_ai.operation.name", "chat claude-sonnet-4-5".into()),
+        ("gen_ai.request.model", "claude-sonnet-4-5".into()),
+        ("gen_ai.usage.input_tokens", Value::Int(445)),
+        ("gen_ai.usage.output_tokens", Value::Int(23)),
+        ("gen_ai.usage.prompt_tokens_details.cache_read", Value::Int(128)),
+        ("gen_ai.usage.prompt_tokens_details.cache_write", Value::Int(64)),
+    ]);
+    assert_eq!(tokens(&call), [Some(637), Some(128), Some(64), Some(23), None]);
+    let tool =
+        told("openlit.otel.tracing", "tool get_weather", &[("gen_ai.operation.name", "tool get_weather".into())]);
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+}
+
+#[test]
+fn a_message_of_mcp_s_is_no_agent_by_the_label_on_it() {
+    let of = |list: &[(&str, Value)]| told("opentelemetry.instrumentation.mcp", "tools/list.mcp", list).kind;
+    let label = ("gen_ai.agent.name", Value::from("planner"));
+    assert_eq!(of(std::slice::from_ref(&label)), StepKind::Task);
+    assert_eq!(of(&[label, ("traceloop.span.kind", "tool".into())]), StepKind::Tool);
+}
+
+#[test]
+fn a_request_that_bears_the_label_of_an_agent_is_nothing_of_genai() {
+    let label = ("gen_ai.agent.name", Value::from("planner"));
+    let request =
+        told("opentelemetry.instrumentation.requests", "POST", &[label.clone(), ("http.method", "POST".into())]);
+    assert!(!request.is_genai);
+    assert!(told("any", "planner", &[label]).is_genai);
+}
+
+#[test]
+fn bedrock_is_counted_as_it_reports_by_opentelemetry_s_own_too() {
+    let call = told(
+        "opentelemetry.instrumentation.genai.bedrock",
+        "chat",
+        &[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.provider.name", "aws.bedrock".into()),
+            ("gen_ai.request.model", "anthropic.claude-sonnet-4-5-20250929-v1:0".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(1932)),
+            ("gen_ai.usage.output_tokens", Value::Int(10)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(128)),
+            ("gen_ai.usage.cache_creation.input_tokens", Value::Int(64)),
+        ],
+    );
+    assert_eq!(tokens(&call)[0], Some(2124));
+    assert_eq!(told("opentelemetry.instrumentation.bedrock", "bedrock.converse", &[]).kind, StepKind::Llm);
+}
+
+#[test]
+fn a_client_of_one_provider_names_it_and_what_python_prints_of_no_user_is_none() {
+    let call = told(
+        "openinference.instrumentation.groq",
+        "Completions",
+        &[
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.model_name", "llama-3.3-70b-versatile".into()),
+            ("llm.invocation_parameters", r#"{"user": "<groq.Omit object at 0x7f>"}"#.into()),
+        ],
+    );
+    assert_eq!((call.provider.as_deref(), call.user_id.as_deref()), (Some("groq"), None));
+}
+
+#[test]
+fn other_names_for_cached_tokens_sessions_and_agents_are_read() {
+    let call = told(
+        "pydantic-ai",
+        "chat",
+        &[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(237)),
+            ("gen_ai.usage.details.cached_tokens", Value::Int(128)),
+            ("gen_ai.usage.details.cache_creation_input_tokens", Value::Int(64)),
+        ],
+    );
+    assert_eq!(tokens(&call)[..3], [Some(237), Some(128), Some(64)]);
+    let chain = told(
+        "openinference.instrumentation.langchain",
+        "LangGraph",
+        &[
+            ("openinference.span.kind", "CHAIN".into()),
+            ("session.id", "sess-1".into()),
+            ("metadata", r#"{"thread_id": "t1"}"#.into()),
+        ],
+    );
+    assert_eq!(chain.session_id.as_deref(), Some("sess-1"));
+    let agent = told(
+        "opentelemetry.instrumentation.crewai.instrumentation",
+        "Planner.agent",
+        &[("traceloop.span.kind", "agent".into()), ("crewai.agent.role", "Planner".into())],
+    );
+    assert_eq!(agent.agent_name.as_deref(), Some("Planner"));
+}
