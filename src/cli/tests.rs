@@ -422,7 +422,10 @@ fn a_pack_that_cannot_be_read_is_told_where_its_runs_are_missing() {
         let answer = runspan(store.path(), command);
         let told = answer.err.replace(&packs.display().to_string(), "PACKS");
         assert_eq!(answer.code, code, "{command:?}");
-        insta::allow_duplicates! { insta::assert_snapshot!(told, @r""); }
+        insta::allow_duplicates! { insta::assert_snapshot!(told, @r"
+            PACKS/01M8MVR6D5M7QJ5A65VKGF0ZHJ.pack cannot be read: it does not begin as a pack does
+            hint: runs are missing here; `runspan verify` says what is lost and what can be repaired
+            "); }
     }
 }
 
