@@ -394,11 +394,10 @@ impl Started {
     /// Takes in what still comes, closes the run, and says what it came to.
     fn end(self, ended: &Ended, ended_at: UnixNanos, quiet: bool, session: &mut Session<'_>) {
         let Self { recording: Recording { receiver, proxy, purse, run, .. }, mut root, watch, asked } = self;
-        let (over, unpriced) = watch.map(Watch::end).unwrap_or_default();
+        let over = watch.and_then(Watch::end);
         let heard = asked.end();
         let is_cancelled = heard.is_cancelled;
         root.take_in(heard);
-        root.say(unpriced);
         child::wait_for_the_rest(LATE, || receiver.connections() == 0);
         if over.as_ref().is_some_and(|over| over.signal.is_some()) {
             // What was asked to end with the command, and did not.
@@ -409,6 +408,8 @@ impl Started {
         if let Some(missed) = &missed {
             warn(session, &missed.to_string());
         }
+        // With the calls that the program gave up on, the last of which are known now.
+        root.say(purse.as_ref().and_then(|purse| purse.unpriced()));
         // A call that was refused was seen.
         let refused = over.as_ref().map_or(0, |over| over.refused);
         let is_silent =

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use runspan::conventions::names;
 use runspan::model::budget::{Bound, Budget, BudgetExceeded, Spent};
-use runspan::model::otlp::{Span, SpanEvent};
+use runspan::model::otlp::{STATUS_ERROR, Span, SpanEvent};
 use runspan::model::record::{Record, RecordKind};
 use runspan::model::time::parse_duration;
-use runspan::model::{NanoUsd, RunId, SpanId, StepKind};
+use runspan::model::{NanoUsd, RunId, SpanId, StepKind, StepStatus};
 use runspan::pipeline::cost::Pricer;
 use runspan::pipeline::facts::StepFacts;
 use runspan::store::RunReader;
@@ -181,7 +181,7 @@ impl Purse {
         let is_replayed = span.attr_str(names::RESPONSE_ID).is_some_and(|id| id.starts_with(names::REPLAYED_ANSWER));
         if !is_replayed {
             let (tokens, cost) = self.price(span);
-            let is_unpriced = tokens.is_some() && cost.is_none();
+            let is_unpriced = cost.is_none() && (tokens.is_some() || was_made(span));
             let mut state = self.state();
             state.passed.tokens = state.passed.tokens.saturating_add(tokens.unwrap_or_default());
             state.passed.cost = state.passed.cost + cost.unwrap_or_default();
@@ -261,7 +261,7 @@ impl Purse {
     }
 
     /// Returns what is to be said of it that a bound of dollars does not count some calls.
-    fn unpriced(&self) -> Option<SpanEvent> {
+    pub fn unpriced(&self) -> Option<SpanEvent> {
         let model = self.state().unpriced.clone().filter(|_| self.budget.cost_usd.is_some())?;
         let budget = self.budget.to_json();
         let about = [(names::EVENT_LEVEL, "WARN"), (names::REQUEST_MODEL, &model), (names::BUDGET, &budget)];
@@ -316,6 +316,13 @@ impl Purse {
             Some(_) => ("SIGKILL", libc::SIGKILL),
         })
     }
+}
+
+/// Tells whether a call of which nobody knows what it used may have been paid for: what failed was not, and what the program
+/// gave up was.
+fn was_made(span: &Span) -> bool {
+    let is_failure = span.status.as_ref().is_some_and(|status| status.code == STATUS_ERROR);
+    !is_failure || span.attr_str(names::STEP_STATUS) == Some(StepStatus::Cancelled.as_str())
 }
 
 fn model_of(span: &Span) -> String {
@@ -412,12 +419,12 @@ impl Watch {
         Ok(Self { purse, stop, thread })
     }
 
-    /// Ends it, and returns by what the command was stopped, if it was, and what the root says of it.
-    pub fn end(self) -> (Option<Over>, Option<SpanEvent>) {
+    /// Ends it, and returns by what the command was stopped, if it was.
+    pub fn end(self) -> Option<Over> {
         drop(self.stop);
         // It does not panic; if it did, what it found is there all the same.
         let _ = self.thread.join();
-        (self.purse.over().filter(Over::was_stopped), self.purse.unpriced())
+        self.purse.over().filter(Over::was_stopped)
     }
 }
 
@@ -433,5 +440,26 @@ mod tests {
         assert_eq!((purse.due(Duration::ZERO), purse.spent(&purse.state()).wall), (None, Duration::ZERO));
         purse.start();
         assert_eq!(purse.due(Duration::ZERO).map(|(name, _)| name), Some("SIGTERM"));
+    }
+
+    #[test]
+    fn what_may_have_been_paid_for_and_has_no_price_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let budget = Budget { cost_usd: Some(1.0), ..Budget::default() };
+        let ended = |status: Option<StepStatus>| {
+            let mut span = Span { start_time_unix_nano: 1, end_time_unix_nano: 2, ..Span::default() };
+            span.set_attr(names::OPERATION, "chat");
+            if let Some(status) = status {
+                span.status = Some(runspan::model::otlp::Status { code: STATUS_ERROR, message: String::new() });
+                span.set_attr(names::STEP_STATUS, status.as_str());
+            }
+            let purse = Purse::new(budget, &Layout::new(dir.path()), false);
+            purse.count(&span);
+            let state = purse.state();
+            (state.passed.unpriced, state.unpriced.is_some())
+        };
+        assert_eq!(ended(Some(StepStatus::Cancelled)), (1, true));
+        assert_eq!(ended(Some(StepStatus::Error)), (0, false));
+        assert_eq!(ended(None), (1, true));
     }
 }

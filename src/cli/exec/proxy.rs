@@ -19,6 +19,7 @@ mod recorder;
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,13 +41,13 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use answers::Reply;
 pub use answers::{Answers, OnMiss};
 use call::Exchange;
-use copy::{Copied, Tee};
+use copy::{Copied, Patience, Tee};
 pub use places::Place;
 use places::Route;
 use recorder::{Answered, Call, Ending, READ, Recorder, Says, Tally};
@@ -93,6 +94,9 @@ struct Shared {
     says: Says,
     /// Where models are not asked.
     answers: Option<Arc<Answers>>,
+    /// Of calls with a budget: a program that has gone pays for the answer all the same. Others end at once as they would
+    /// without us, since a model that nobody hears any more may stop, and cost less.
+    patience: Option<Patience>,
 }
 
 impl Proxy {
@@ -118,7 +122,8 @@ impl Proxy {
         let (stop, stopping) = watch::channel(false);
         let tally = recorder.tally();
         let budget = copy::budget();
-        let shared = Arc::new(Shared { address, places: places.clone(), client, budget, says, answers });
+        let patience = says.purse.is_some().then(|| Patience::new(stopping.clone()));
+        let shared = Arc::new(Shared { address, places: places.clone(), client, budget, says, answers, patience });
         let accepting = runtime.spawn(accept(listener, shared, stopping));
         let recording = runtime.spawn(recorder.work());
         Ok(Self { address, places, tally, stop, accepting, recording })
@@ -263,7 +268,10 @@ async fn pass(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Response<
     }
     let upgrade = is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
     let call = route.format.map(|format| shared.says.began(Exchange::new(format, &route, request.headers())));
-    let answer = send(shared, request, &route, call.as_ref()).await;
+    let (answer, call) = match readied(shared, request, &route, call.as_ref()).await {
+        Ok(request) => send(shared, request, call).await,
+        Err(why) => (Err(why), call),
+    };
     match (answer, call) {
         (Ok(response), call) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             if let Some(call) = call {
@@ -317,12 +325,17 @@ async fn answered(
             {
                 return told(shared, over_budget(route, &over.to_string()), call);
             }
-            match ask_model(shared, head, body, route).await {
-                Ok(response) => {
+            let (answer, call) = match for_model(head, body, route) {
+                Ok(request) => send(shared, request, Some(call)).await,
+                Err(why) => (Err(why), Some(call)),
+            };
+            match (answer, call) {
+                (Ok(response), Some(call)) => {
                     answers.replay.went_live(number);
                     watched(shared, response, call)
                 }
-                Err(why) => unreachable(&why, route, Some(call)),
+                (Ok(response), None) => cleaned(response).map(BodyExt::boxed),
+                (Err(why), call) => unreachable(&why, route, call),
             }
         }
     }
@@ -343,20 +356,15 @@ fn said_by_us(status: u16, is_stream: bool, body: String) -> Response<Bytes> {
     response
 }
 
-async fn ask_model(
-    shared: &Arc<Shared>,
-    mut head: http::request::Parts,
-    body: Vec<u8>,
-    route: &Route<'_>,
-) -> Result<Response<Incoming>, String> {
+/// Makes the request for a model that the recording is left for.
+fn for_model(mut head: http::request::Parts, body: Vec<u8>, route: &Route<'_>) -> Result<Request<Body>, String> {
     head.uri = route.uri().ok_or("the address is none")?;
     clean(&mut head.headers);
     // It may be another one.
     head.headers.remove(header::CONTENT_LENGTH);
     ask_for_what_can_be_read(&mut head.headers);
     head.version = hyper::Version::HTTP_11;
-    let request = Request::from_parts(head, whole(Bytes::from(body)));
-    shared.client.request(request).await.map_err(|error| with_causes(&error))
+    Ok(Request::from_parts(head, whole(Bytes::from(body))))
 }
 
 fn whole(body: Bytes) -> Body {
@@ -371,12 +379,13 @@ fn unreachable(why: &str, route: &Route<'_>, call: Option<Call>) -> Response<Bod
     refused(StatusCode::BAD_GATEWAY, &message)
 }
 
-async fn send(
+/// Makes the request that goes on.
+async fn readied(
     shared: &Arc<Shared>,
     request: Request<Incoming>,
     route: &Route<'_>,
     call: Option<&Call>,
-) -> Result<Response<Incoming>, String> {
+) -> Result<Request<Body>, String> {
     let (mut head, body) = request.into_parts();
     head.uri = route.uri().ok_or("the address is none")?;
     let upgrade = is_upgrade(&head.headers).then(|| head.headers.get(header::UPGRADE).cloned()).flatten();
@@ -393,8 +402,55 @@ async fn send(
         Some(call) => observed(shared, body, call).await?,
         None => Tee::blind(body).boxed(),
     };
-    let answer = shared.client.request(Request::from_parts(head, body)).await;
-    answer.map_err(|error| with_causes(&error))
+    Ok(Request::from_parts(head, body))
+}
+
+type Sent = (Result<Response<Incoming>, String>, Option<Call>);
+
+/// Sends a request, and gives the call back with the beginning of its answer. A program that goes away before that drops
+/// this; what it asked for is waited for all the same, where it counts.
+async fn send(shared: &Arc<Shared>, request: Request<Body>, call: Option<Call>) -> Sent {
+    let client = shared.client.clone();
+    let asking = async move { client.request(request).await.map_err(|error| with_causes(&error)) };
+    let (patience, call) = match (&shared.patience, call) {
+        (Some(patience), Some(call)) => (patience.clone(), call),
+        (_, call) => return (asking.await, call),
+    };
+    let (mut tell, told) = oneshot::channel();
+    let budget = Arc::clone(&shared.budget);
+    tokio::spawn(async move {
+        let mut asking = pin!(asking);
+        let came = tokio::select! {
+            answer = &mut asking => Some(answer),
+            () = tell.closed() => None,
+        };
+        let left = Instant::now();
+        let (answer, call) = match came {
+            Some(answer) => match tell.send((answer, Some(call))) {
+                Ok(()) => return,
+                Err((answer, call)) => (answer.ok(), call),
+            },
+            None => {
+                let answer = tokio::select! {
+                    answer = asking => answer.ok(),
+                    () = patience.ends(left) => None,
+                };
+                (answer, Some(call))
+            }
+        };
+        let answered = match answer {
+            Some(response) => {
+                let (head, body) = response.into_parts();
+                let copy = patience.read_on(body, Copied::left(left, &budget)).await;
+                Answered::of(head.status, &head.headers, copy, Ending::Cancelled)
+            }
+            None => Answered::left(left),
+        };
+        if let Some(call) = call {
+            call.answered(answered);
+        }
+    });
+    told.await.unwrap_or_else(|_| (Err("the recording is over".to_owned()), None))
 }
 
 /// Watches a request on its way.
@@ -417,7 +473,7 @@ fn watched(shared: &Arc<Shared>, response: Response<Incoming>, call: Call) -> Re
         let tee = Tee::new(body, &shared.budget, move |copy, ending| {
             call.answered(Answered::of(status, &headers, copy, ending));
         });
-        tee.boxed()
+        tee.with_patience(shared.patience.clone()).boxed()
     })
 }
 

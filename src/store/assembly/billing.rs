@@ -258,7 +258,10 @@ impl RunState {
             let facts = &step.facts;
             !told.contains(place)
                 && step.status != StepStatus::Running
-                && (facts.tokens.is_some() || !is_failure(step.status))
+                // One that was given up on its way was made, and whoever passed it on has seen no price.
+                && (facts.tokens.is_some()
+                    || !is_failure(step.status)
+                    || (facts.is_relayed && step.status == StepStatus::Cancelled))
                 && (!priced_below.contains(&step.span_id) || (facts.billed && facts.tokens.is_some()))
                 && (told_above.is_empty() || self.ancestors(step).is_disjoint(&told_above))
         };

@@ -127,6 +127,60 @@ fn what_a_stream_used_that_nobody_waits_for_counts() {
     assert!(said.starts_with("error budget_exceeded at chat: over the budget of 90 tokens: spent $0.000"), "{said}");
 }
 
+/// Asks and waits a fifth of a second for each answer: `TIMES`.
+const GIVES_UP: &str = "
+import json, os, sys, time, urllib.error, urllib.request
+body = json.dumps({'model': 'gpt-4o-mini', 'messages': []}).encode()
+for _ in range(int(sys.argv[1])):
+    try:
+        urllib.request.urlopen(os.environ['OPENAI_BASE_URL'] + '/chat/completions', body, timeout=0.2).read()
+    except urllib.error.HTTPError as error:
+        print(error.code, flush=True)
+        break
+    except OSError:
+        time.sleep(0.8)
+";
+
+fn gives_up(store: &std::path::Path, bounds: &[&str], times: &str, address: SocketAddr) -> Output {
+    let more = [bounds, &["--name", "gives-up"]].concat();
+    let mut exec = exec(store, &more, &["python3", "-c", GIVES_UP, times]);
+    exec.env("OPENAI_BASE_URL", format!("http://{address}")).env("NO_PROXY", "*");
+    ended(exec)
+}
+
+#[test]
+fn what_a_call_used_that_the_program_gave_up_on_counts() {
+    let usage = json!({"prompt_tokens": 1_000_000, "completion_tokens": 0});
+    let address = serve(9, move |_, _, stream| {
+        std::thread::sleep(std::time::Duration::from_millis(400));
+        whole(stream, "", json!({"model": "gpt-4o-mini", "usage": usage}).to_string().as_bytes());
+    });
+    let dir = tempdir();
+    let output = gives_up(dir.path(), &["--budget-usd", "0.1"], "9", address);
+    assert_eq!(out(&output).trim(), "403", "{}", err(&output));
+    let run = only_run(dir.path());
+    let said = error(&run);
+    assert!(said.starts_with("error budget_exceeded at chat"), "{said}");
+    let steps = super::steps(dir.path(), run.run_id);
+    let cost = steps[1].cost_usd.map(|cost| cost.to_string());
+    assert_eq!((steps[1].status.as_str(), cost.as_deref()), ("cancelled", Some("0.15")));
+    // Given up before its answer, it took as long as the program has waited.
+    assert!(steps[1].duration_ms.is_some_and(|ms| ms < 400.0), "{:?}", steps[1].duration_ms);
+}
+
+#[test]
+fn what_nobody_knows_of_a_call_that_the_program_gave_up_on_is_said() {
+    let (tell, over) = std::sync::mpsc::channel::<()>();
+    let over = std::sync::Mutex::new(over);
+    let address = serve(2, move |_, _, _| drop(over.lock().unwrap().recv()));
+    let dir = tempdir();
+    let output = gives_up(dir.path(), &["--budget-usd", "2"], "2", address);
+    drop(tell);
+    let said: Vec<String> = err(&output).lines().filter(|line| line.contains("warning")).map(str::to_owned).collect();
+    insta::assert_snapshot!(said.join("\n"), @"runspan: warning: the budget of $2 does not count 2 calls without a price of gpt-4o-mini; --budget-tokens bounds them, too");
+    assert_eq!(only_run(dir.path()).unpriced_steps, 2);
+}
+
 #[test]
 fn a_command_that_wants_no_more_ends_as_it_would() {
     let dir = tempdir();

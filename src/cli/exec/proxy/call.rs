@@ -185,12 +185,15 @@ impl Exchange {
         let body = answered.body();
         let (said, is_complete) = if answered.is_stream {
             let first = answered.copy.as_ref().and_then(|copy| copy.began);
-            if let Some(first) = first {
+            // What came when the program had gone came to nobody.
+            if let Some(first) = first.filter(|first| *first <= answered.at) {
                 let seconds = first.saturating_duration_since(self.started).as_secs_f64();
                 span.set_attr(FIRST_CHUNK, Value::Double(seconds));
             }
             let folded = events::fold(self.format, body.as_deref().unwrap_or_default());
-            (folded.answer, folded.is_complete)
+            // What was read on behind the program's back does not make it one that waited.
+            let passed = answered.passed().map(|passed| events::fold(self.format, &passed).is_complete);
+            (folded.answer, passed.unwrap_or(folded.is_complete))
         } else {
             (body.as_deref().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default(), true)
         };

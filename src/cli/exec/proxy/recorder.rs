@@ -66,6 +66,11 @@ impl Answered {
         Self { status: None, is_stream: false, encoding: None, copy: None, ending, at: Instant::now() }
     }
 
+    /// Nothing came back, and the program went away at a time.
+    pub fn left(at: Instant) -> Self {
+        Self { at, ..Self::none(Ending::Cancelled) }
+    }
+
     /// An answer, with a copy of its body.
     pub fn of(status: StatusCode, headers: &HeaderMap, copy: Copied, ending: Ending) -> Self {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
@@ -73,15 +78,26 @@ impl Answered {
             status: Some(status.as_u16()),
             is_stream: text(CONTENT_TYPE).is_some_and(|kind| kind.trim_start().starts_with("text/event-stream")),
             encoding: text(CONTENT_ENCODING).map(str::to_ascii_lowercase).filter(|encoding| encoding != "identity"),
+            at: copy.left.map_or_else(Instant::now, |(at, _)| at),
             copy: Some(copy),
             ending,
-            at: Instant::now(),
         }
     }
 
     /// Returns the body as far as it can be read; of one that is cut, its beginning and its end.
     pub fn body(&self) -> Option<Vec<u8>> {
         let copy = self.copy.as_ref()?;
+        self.read(&copy.head, &if copy.is_cut { copy.tail() } else { Vec::new() })
+    }
+
+    /// Returns the part of it that had passed when the program went away, where it did and more was read on.
+    pub fn passed(&self) -> Option<Vec<u8>> {
+        let copy = self.copy.as_ref()?;
+        let (_, bytes) = copy.left?;
+        self.read(copy.head.get(..bytes)?, &[])
+    }
+
+    fn read(&self, head: &[u8], tail: &[u8]) -> Option<Vec<u8>> {
         let unpacked = |packed: &mut dyn Read| {
             let mut out = Vec::new();
             // What could be unpacked before it broke off is there.
@@ -90,19 +106,19 @@ impl Answered {
         };
         let body = match self.encoding.as_deref() {
             None => {
-                let mut body = copy.head.clone();
-                if copy.is_cut {
+                let mut body = head.to_vec();
+                if !tail.is_empty() {
                     // In a stream the event that was cut stands alone, and is none.
                     body.extend_from_slice(b"\n\n");
-                    body.extend_from_slice(&copy.tail());
+                    body.extend_from_slice(tail);
                 }
                 Some(body)
             }
-            Some("gzip" | "x-gzip") => Some(unpacked(&mut MultiGzDecoder::new(&copy.head[..]))),
+            Some("gzip" | "x-gzip") => Some(unpacked(&mut MultiGzDecoder::new(head))),
             Some("deflate") => {
-                let body = unpacked(&mut ZlibDecoder::new(&copy.head[..]));
+                let body = unpacked(&mut ZlibDecoder::new(head));
                 // Many servers send it without the head that it should have, and clients take that.
-                Some(if body.is_empty() { unpacked(&mut DeflateDecoder::new(&copy.head[..])) } else { body })
+                Some(if body.is_empty() { unpacked(&mut DeflateDecoder::new(head)) } else { body })
             }
             Some(_) => None,
         };
