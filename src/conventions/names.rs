@@ -66,6 +66,8 @@ pub const AUDIO_OUTPUT_TOKENS: &str = "gen_ai.usage.audio.output_tokens";
 pub const CACHE_WRITE_1H_TOKENS: &str = "runspan.usage.cache_write_1h_tokens";
 /// Searches of the web that the provider made for the call; in no standard.
 pub const WEB_SEARCHES: &str = "runspan.usage.web_searches";
+/// Searches of files that the provider keeps, which it made for the call; in no standard.
+pub const STORAGE_SEARCHES: &str = "runspan.usage.storage_searches";
 /// Before the name of a unit of the price table: how many of it a call used, where the standard has no name for it.
 pub const USAGE_PREFIX: &str = "runspan.usage.";
 /// Before a circumstance that the price table knows, its value: `runspan.price.processing` = `batch`.
@@ -192,6 +194,7 @@ pub const TELL_OUTCOME: &[&str] = &[
     AUDIO_OUTPUT_TOKENS,
     CACHE_WRITE_1H_TOKENS,
     WEB_SEARCHES,
+    STORAGE_SEARCHES,
     TOTAL_TOKENS,
     ERROR_TYPE,
     STEP_STATUS,

@@ -28,6 +28,12 @@ pub const COUNTS: &[(&str, &str)] = &[
 /// Source: Anthropic's `usage.service_tier`.
 pub const TIERS: &[(&str, (&str, &str))] = &[("batch", ("processing", "batch"))];
 
+/// Circumstances under which a call has a price of its own, keys and values. Where a table has none for them it is not known
+/// what such a call cost.
+///
+/// Source: Anthropic's `usage.speed` and `usage.inference_geo`, and its prices of fast mode and of data residency.
+pub const PRICED_APART: &[(&str, &str)] = &[("speed", "fast"), ("inference_geo", "us")];
+
 /// A unit of the price table besides plain tokens, and how its price is shown.
 #[derive(Debug)]
 pub struct Unit {

@@ -18,7 +18,7 @@ use genai_prices::{Calculator, ErrorKind, PriceCalculation, PriceRequest, Usage}
 use super::facts;
 use super::normalize::{Draft, canonical_provider, member};
 use crate::conventions::dialects::{CostName, REPORTED_COSTS};
-use crate::conventions::{names, providers};
+use crate::conventions::{names, providers, units};
 use crate::model::id::IdMap;
 use crate::model::otlp::{Span, Value};
 use crate::model::record::{Record, RecordKind};
@@ -214,8 +214,22 @@ impl Pricer {
         self.quote_call(&Call { provider, address: None, model, usage: &usage, circumstances: &[], at }, true)
     }
 
-    /// Prices the call that a span tells of: by the model that answered, else by the one asked for, at its start.
+    /// Prices the call that a span tells of, unless it has a price of its own by its circumstances which the table does not
+    /// know: one that is the same as without them.
     fn quote_span(&mut self, span: &Span, kind: StepKind) -> Option<Quote> {
+        let circumstances = usage::circumstances_of(span);
+        let quote = self.quote_under(span, kind, &circumstances)?;
+        let is_apart = |circumstance: &(&str, &str)| units::PRICED_APART.contains(circumstance);
+        if !circumstances.iter().any(is_apart) {
+            return Some(quote);
+        }
+        let without: Vec<(&str, &str)> = circumstances.iter().copied().filter(|told| !is_apart(told)).collect();
+        let plain = self.quote_under(span, kind, &without)?;
+        Some(quote).filter(|quote| quote.cost != plain.cost)
+    }
+
+    /// Prices it by the model that answered, else by the one asked for, at its start.
+    fn quote_under(&mut self, span: &Span, kind: StepKind, circumstances: &[(&str, &str)]) -> Option<Quote> {
         let tokens = facts::tokens(span).unwrap_or_default();
         // Half of a bill is not a bill; only a model that writes nothing has no output to count.
         let tells_tokens = tokens.prompt.is_some() && (kind != StepKind::Llm || tokens.completion.is_some());
@@ -225,7 +239,6 @@ impl Pricer {
         }
         self.look_after_own();
         let provider = span.attr_str(names::PROVIDER);
-        let circumstances = usage::circumstances_of(span);
         let model = |key| span.attr_str(key).filter(|model| !model.is_empty());
         let [answered, asked] = [names::RESPONSE_MODEL, names::REQUEST_MODEL].map(model);
         let call = |model, provider| Call {
@@ -233,7 +246,7 @@ impl Pricer {
             address: span.attr_str(names::SERVER_ADDRESS),
             model,
             usage: &usage,
-            circumstances: &circumstances,
+            circumstances,
             at: UnixNanos(span.start_time_unix_nano),
         };
         let provider = provider.filter(|name| !providers::FRAMEWORKS.contains(name));

@@ -133,6 +133,9 @@ pub const SHAPES: &[Shape] = &[
     // OpenAI's chat, and all who follow it. Who takes only its names for the counts of another provider (Haystack) may leave
     // cached tokens out.
     Shape { mark: &["prompt_tokens_details"], basis: Some(Basis::Inclusive), ..CHAT },
+    // DeepSeek's, and Mistral's.
+    Shape { mark: &["prompt_cache_hit_tokens"], basis: Some(Basis::Inclusive), ..CHAT },
+    Shape { mark: &["num_cached_tokens"], basis: Some(Basis::Inclusive), ..CHAT },
     CHAT,
     // OpenAI's responses.
     Shape {
@@ -181,7 +184,13 @@ const CHAT: Shape = Shape {
         (names::TOTAL_TOKENS, &[&["total_tokens"]]),
         (
             names::CACHE_READ_TOKENS,
-            &[&["prompt_tokens_details", "cached_tokens"], &["cache_read_input_tokens"], &["cached_tokens"]],
+            &[
+                &["prompt_tokens_details", "cached_tokens"],
+                &["cache_read_input_tokens"],
+                &["cached_tokens"],
+                &["prompt_cache_hit_tokens"],
+                &["num_cached_tokens"],
+            ],
         ),
         (
             names::CACHE_WRITE_TOKENS,
@@ -195,8 +204,12 @@ const CHAT: Shape = Shape {
         ),
         (
             names::REASONING_TOKENS,
-            // The second is Anthropic's, by Haystack.
-            &[&["completion_tokens_details", "reasoning_tokens"], &["output_tokens_details", "thinking_tokens"]],
+            // The second is Anthropic's, by Haystack, the last Perplexity's.
+            &[
+                &["completion_tokens_details", "reasoning_tokens"],
+                &["output_tokens_details", "thinking_tokens"],
+                &["reasoning_tokens"],
+            ],
         ),
         (names::AUDIO_INPUT_TOKENS, &[&["prompt_tokens_details", "audio_tokens"]]),
         (names::AUDIO_OUTPUT_TOKENS, &[&["completion_tokens_details", "audio_tokens"]]),

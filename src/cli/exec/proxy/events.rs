@@ -139,6 +139,9 @@ fn fold_chat(events: &[Json]) -> Folded {
                 whole.insert(key.to_owned(), value.clone());
             }
         }
+        if let Some(usage) = usage_elsewhere(event) {
+            whole.insert("usage".to_owned(), usage.clone());
+        }
         for piece in event.get("choices").and_then(Json::as_array).into_iter().flatten() {
             choices.entry(index(piece)).or_default().add(piece);
         }
@@ -146,6 +149,18 @@ fn fold_chat(events: &[Json]) -> Folded {
     let is_complete = !choices.is_empty() && choices.values().all(|choice| !choice.reason.is_null());
     whole.insert("choices".to_owned(), choices.into_values().map(Choice::into_whole).collect());
     Folded { answer: whole.into(), is_complete }
+}
+
+/// Returns what a call used where a piece does not say it beside the choices: Groq has it among its own, Moonshot in the last
+/// choice.
+fn usage_elsewhere(event: &Json) -> Option<&Json> {
+    let is_there = |usage: &&Json| usage.is_object();
+    if event.get("usage").is_some_and(Json::is_object) {
+        return None;
+    }
+    let choices = event.get("choices").and_then(Json::as_array).into_iter().flatten();
+    let of_choice = choices.filter_map(|choice| choice.get("usage")).find(is_there);
+    event.pointer("/x_groq/usage").filter(is_there).or(of_choice)
 }
 
 fn fold_responses(events: &[Json]) -> Folded {
@@ -296,6 +311,18 @@ mod tests {
             json!({"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]})
         };
         insta::assert_snapshot!(folded(Format::Chat, &[piece("Hel"), piece("lo")]).0, @r#"{"choices":[{"message":{"role":"assistant","content":"Hello","reasoning":"hm hm ","tool_calls":[]},"finish_reason":"stop"}]}"#);
+    }
+
+    #[test]
+    fn what_a_stream_used_is_found_where_each_service_says_it() {
+        let usage = json!({"prompt_tokens": 100, "cached_tokens": 40});
+        let of_groq = json!({"choices": [], "x_groq": {"id": "req", "usage": usage}});
+        let of_moonshot = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": usage}]});
+        for last in [of_groq, of_moonshot] {
+            let piece = json!({"choices": [{"index": 0, "delta": {"content": "Hi"}}], "usage": null});
+            let answer: Json = serde_json::from_str(&folded(Format::Chat, &[piece, last]).0).unwrap();
+            assert_eq!(answer["usage"], usage);
+        }
     }
 
     #[test]
