@@ -203,6 +203,15 @@ pub const RULES: &[Rule] = &[
         Guard::None,
     )
     .everywhere(),
+    // Signed addresses of files, by AWS and Google: who has one reads the file.
+    context(
+        "signed-url",
+        &["X-Amz-Signature=", "X-Goog-Signature="],
+        Place::Inside,
+        r"X-(?:Amz|Goog)-Signature=([0-9A-Fa-f]{64,})",
+        Guard::None,
+    )
+    .everywhere(),
     // Connection strings of storage, queues and Cosmos DB.
     context(
         "azure",

@@ -6,7 +6,7 @@
 //!               └─> a step of kind llm, told through the intake as any other span
 //! ```
 //!
-//! Nothing is changed on the way but the host, and how an answer may be packed. Keys pass by in headers, of which none is kept. Copies have bounds; passing
+//! Nothing is changed on the way but the host, and how an answer may be packed. Keys pass by in headers, of which none is kept, and are taken out of what is. Copies have bounds; passing
 //! on has none. What is no call of a known shape passes and is not recorded.
 
 mod answer;
@@ -14,6 +14,7 @@ mod answers;
 mod call;
 mod copy;
 mod events;
+mod keys;
 pub mod places;
 mod recorder;
 

@@ -207,6 +207,8 @@ fn framed() -> Vec<(&'static str, &'static str, String, &'static str, bool)> {
         ("token => '«»'", "secret", random.clone(), "token => 'hello world'", false),
         ("AccountName=x;AccountKey=«»;", "azure", account, "AccountKey=none;", true),
         ("https://x.blob.core.windows.net/c?sv=1&sig=«»", "azure-sas", sas, "?sig=none", true),
+        ("https://x.y/i.png?X-Amz-Date=1&X-Amz-Signature=«»&a=b", "signed-url", hex(64), "&X-Amz-Signature=none", true),
+        ("https://x.y/i.png?X-Goog-Signature=«»", "signed-url", hex(512), "X-Goog-Signature=0a1b2c3d4e5f", true),
         ("the aws secret key is «» for now", "aws-secret", aws.clone(), "the aws secret key is lost", false),
         ("aws_secret_access_key = «»", "aws-secret", aws, "aws_secret_access_key = see the vault", false),
         ("AZURE_OPENAI_KEY «»", "azure", hex(32), "AZURE_OPENAI_KEY is 32 digits", false),

@@ -14,6 +14,7 @@ use runspan::server::budget::Share;
 use serde_json::Value as Json;
 
 use super::copy::Copied;
+use super::keys::Keys;
 use super::places::{Format, Route};
 use super::recorder::{Answered, Ending};
 use super::{answer, events};
@@ -39,6 +40,8 @@ pub struct Exchange {
     provider: &'static str,
     host: String,
     port: Option<u16>,
+    /// What it was made with.
+    keys: Keys,
     /// The span of the program that calls, where it says so.
     caller: Option<(TraceId, SpanId)>,
     span_id: SpanId,
@@ -60,6 +63,7 @@ impl Exchange {
             provider: route.provider(),
             host: route.host().to_owned(),
             port: route.port(),
+            keys: Keys::of(headers, route.query()),
             caller: caller.map(|caller| (caller.span.trace_id, caller.span.span_id)),
             span_id: SpanId::fresh(),
             started_at: UnixNanos::now(),
@@ -170,6 +174,7 @@ impl Exchange {
             Some(model) => format!("{operation} {model}"),
             None => operation.to_owned(),
         };
+        self.keys.take_out(&mut span);
         span
     }
 
@@ -209,6 +214,7 @@ impl Exchange {
                 span.set_attr(names::STEP_STATUS, status.as_str());
             }
         }
+        self.keys.take_out(&mut span);
         span
     }
 }

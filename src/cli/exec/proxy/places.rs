@@ -173,6 +173,11 @@ impl Route<'_> {
         self.place.host()
     }
 
+    /// Returns what stands behind the path of the address.
+    pub fn query(&self) -> &str {
+        self.rest.split_once('?').map_or("", |(_, query)| query)
+    }
+
     /// Returns the port, unless it is that of the scheme.
     pub fn port(&self) -> Option<u16> {
         self.place.base.port_u16()
