@@ -459,9 +459,22 @@ async fn observed(shared: &Arc<Shared>, body: Incoming, call: &Call) -> Result<B
     let asked = call.request();
     let is_small = hyper::body::Body::size_hint(&body).upper().is_some_and(|bytes| bytes <= READ_FIRST as u64);
     if !is_small {
-        return Ok(Tee::new(body, &shared.budget, move |copy, _| asked.passed(copy)).boxed());
+        let passed = move |copy, ending| {
+            if matches!(ending, Ending::Broken(_)) {
+                asked.broke_off();
+            }
+            asked.passed(copy);
+        };
+        return Ok(Tee::new(body, &shared.budget, passed).boxed());
     }
-    let read = Limited::new(body, READ_FIRST).collect().await.map_err(|error| error.to_string())?.to_bytes();
+    let read = match Limited::new(body, READ_FIRST).collect().await {
+        Ok(read) => read.to_bytes(),
+        Err(error) => {
+            // It has no more than it may have: the program has gone, or sends none that is one.
+            asked.broke_off();
+            return Err(error.to_string());
+        }
+    };
     asked.passed(Copied::of(&read, &shared.budget));
     Ok(whole(read))
 }

@@ -329,6 +329,37 @@ fn a_call_whose_answer_nobody_waits_for_has_ended() {
     }
 }
 
+/// Sends the head of a request and some of its body, and goes: `LENGTH`, of the body.
+const BREAKS_OFF: &str = "
+import os, socket, sys, time, urllib.parse
+base = urllib.parse.urlparse(os.environ['OPENAI_BASE_URL'])
+connection = socket.create_connection((base.hostname, base.port))
+head = f'POST {base.path}/chat/completions HTTP/1.1\\r\\nHost: {base.netloc}\\r\\nContent-Length: {sys.argv[1]}\\r\\n\\r\\n'
+connection.sendall(head.encode() + b'{')
+time.sleep(0.3)
+connection.close()
+time.sleep(0.3)
+";
+
+#[test]
+fn a_request_that_the_program_breaks_off_is_cancelled() {
+    // Read whole before it goes on, and passed on piece by piece.
+    for (length, bounds) in [("5000", &[][..]), ("5000000", &[]), ("5000000", &["--budget-usd", "2"])] {
+        let address = serve(1, |_, _, _| {});
+        let dir = tempdir();
+        let more = [bounds, &["--name", "breaks-off"]].concat();
+        let mut exec = exec(dir.path(), &more, &["python3", "-c", BREAKS_OFF, length]);
+        exec.env("OPENAI_BASE_URL", format!("http://{address}")).env("NO_PROXY", "*");
+        let output = ended(exec);
+        let run = only_run(dir.path());
+        assert_eq!(run.status.as_str(), "cancelled", "{length}: {}", err(&output));
+        // Of one that has begun to pass on, it may be seen first that the program has gone.
+        assert!(run.unpriced_steps == 0 || length != "5000", "{length}");
+        let call = &steps(dir.path(), run.run_id)[1];
+        assert_eq!(call.status, StepStatus::Cancelled, "{length}: {call:#?}");
+    }
+}
+
 #[test]
 fn a_stream_that_fails_or_breaks_off_is_an_error_with_what_was_told_until_then() {
     let error = json!({"error": {"type": "overloaded_error", "message": "Overloaded"}});

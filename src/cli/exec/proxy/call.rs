@@ -48,6 +48,7 @@ pub struct Exchange {
     started_at: UnixNanos,
     started: Instant,
     request: Mutex<Option<Asked>>,
+    is_broken_off: AtomicBool,
     is_over: AtomicBool,
     is_open: AtomicBool,
 }
@@ -69,6 +70,7 @@ impl Exchange {
             started_at: UnixNanos::now(),
             started: Instant::now(),
             request: Mutex::default(),
+            is_broken_off: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             is_open: AtomicBool::new(false),
         }
@@ -123,6 +125,16 @@ impl Exchange {
     /// Lets go of the request, whose share of the budget others need.
     pub fn forget(&self) {
         *self.asked() = None;
+    }
+
+    /// Tells whether the program did not send all of its request.
+    pub fn is_broken_off(&self) -> bool {
+        self.is_broken_off.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that it did not.
+    pub fn break_off(&self) {
+        self.is_broken_off.store(true, Ordering::Relaxed);
     }
 
     /// Tells whether its end is known.
@@ -203,6 +215,10 @@ impl Exchange {
             (body.as_deref().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default(), true)
         };
         answer::write(self.format, &said, &mut span);
+        if answered.ending == Ending::Unasked {
+            // A model does not answer half of a request, and nobody bills one.
+            span.set_attr(names::COST_USD, Value::Double(0.0));
+        }
         let is_cut = answered.is_cut(body.as_deref());
         if is_cut {
             span.set_attr(names::CUT, "answer");
@@ -235,6 +251,10 @@ fn failure(
     }
     match &answered.ending {
         Ending::Unreachable(why) => Some(("unreachable".to_owned(), why.clone(), None)),
+        Ending::Unasked => {
+            let message = "the program did not send the whole request".to_owned();
+            Some(("cancelled".to_owned(), message, Some(StepStatus::Cancelled)))
+        }
         Ending::Broken(why) => Some(("broken_off".to_owned(), format!("the answer broke off: {why}"), None)),
         Ending::Cancelled if !is_complete || !answered.is_stream => {
             let message = "the program did not wait for the whole answer".to_owned();

@@ -45,6 +45,8 @@ pub enum Ending {
     Cancelled,
     /// It stopped in the middle.
     Broken(String),
+    /// There was none, for the program did not send all that it asked.
+    Unasked,
     /// There was none: the server could not be reached.
     Unreachable(String),
 }
@@ -238,8 +240,11 @@ impl Call {
         self.end(answered);
     }
 
-    fn end(&mut self, answered: Answered) {
+    fn end(&mut self, mut answered: Answered) {
         if let Some(exchange) = self.exchange.take() {
+            if exchange.is_broken_off() && answered.status.is_none() {
+                answered.ending = Ending::Unasked;
+            }
             if let Some(purse) = &self.says.purse {
                 purse.answered();
             }
@@ -261,6 +266,13 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// The program stopped in the middle of it.
+    pub fn broke_off(&self) {
+        if let Some(exchange) = &self.exchange {
+            exchange.break_off();
+        }
+    }
+
     /// It has passed.
     pub fn passed(self, request: Copied) {
         if let Some(exchange) = self.exchange {
