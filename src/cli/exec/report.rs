@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use runspan::conventions::names;
 use runspan::model::{RunId, RunStatus, RunSummary, UnixNanos};
 use runspan::store::family::Tree;
 use runspan::store::files::FilesReader;
@@ -130,6 +131,8 @@ fn counts(own: &RunSummary, below: &[RunSummary]) -> String {
     };
     let total = |run: &RunSummary| run.tokens.and_then(|tokens| tokens.with_total().total);
     let tokens = all().any(|run| total(run).is_some()).then(|| sum(&|run| total(run).unwrap_or_default()));
+    let was_stopped = own.error.as_ref().is_some_and(|error| error.kind.as_deref() == Some(names::BUDGET_EXCEEDED));
+    let is_own = own.steps_total == 1 || was_stopped;
     let unpriced = sum(&|run| run.unpriced_steps);
     let cost = all().filter_map(|run| run.cost_usd).reduce(|sum, cost| sum + cost);
     let parts = [
@@ -138,8 +141,8 @@ fn counts(own: &RunSummary, below: &[RunSummary]) -> String {
             some(sum(&|run| run.llm_calls), "model call", "model calls").unwrap_or_else(|| "no model calls".to_owned()),
         ),
         some(sum(&|run| run.tool_calls), "tool call", "tool calls"),
-        // That the command itself failed is its status.
-        some(sum(&|run| run.errors).saturating_sub(u64::from(own.steps_total == 1)), "failure", "failures"),
+        // That the command itself failed is its status, and that it was stopped.
+        some(sum(&|run| run.errors).saturating_sub(u64::from(is_own)), "failure", "failures"),
         tokens.map(|tokens| format!("{} tokens", count(tokens))),
         cost.map(|cost| if unpriced > 0 { format!("{} and {unpriced} unpriced", money(cost)) } else { money(cost) }),
     ];

@@ -84,6 +84,8 @@ fn calls_over_the_budget_are_refused_at_once() {
     assert_eq!((run.status, run.llm_calls, run.steps_total), (RunStatus::Error, 3, 4));
     insta::assert_snapshot!(error(&run), @"error budget_exceeded at chat-3: over the budget of $0.4: spent $0.45, 3,000,000 tokens, 3 steps; 1 call was refused");
     assert!(err(&output).contains("warning: over the budget of $0.4"), "{}", err(&output));
+    // That it was stopped is no failure of a call.
+    assert!(err(&output).contains("error: 3 model calls, 3.00M tokens"), "{}", err(&output));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! One call of a model: from when to when, and the span that tells it.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use serde_json::Value as Json;
 use super::copy::Copied;
 use super::keys::Keys;
 use super::places::{Format, Route};
-use super::recorder::{Answered, Ending};
+use super::recorder::{Answered, Ending, packed_by, unpack};
 use super::{answer, events};
 
 const CLIENT: i32 = 3;
@@ -42,6 +43,8 @@ pub struct Exchange {
     port: Option<u16>,
     /// What it was made with.
     keys: Keys,
+    /// How its request is packed.
+    encoding: Option<String>,
     /// The span of the program that calls, where it says so.
     caller: Option<(TraceId, SpanId)>,
     span_id: SpanId,
@@ -65,6 +68,7 @@ impl Exchange {
             host: route.host().to_owned(),
             port: route.port(),
             keys: Keys::of(headers, route.query()),
+            encoding: packed_by(headers),
             caller: caller.map(|caller| (caller.span.trace_id, caller.span.span_id)),
             span_id: SpanId::fresh(),
             started_at: UnixNanos::now(),
@@ -115,10 +119,15 @@ impl Exchange {
 
     /// Reads the request. One that is cut is no JSON any more: the answer still says what was used.
     fn read(&self, request: &Copied, span: &mut Span) {
-        if request.is_cut {
-            span.set_attr(names::CUT, "request");
-        } else if let Ok(request) = serde_json::from_slice(&request.head) {
-            ask::write(self.format, &request, span);
+        let body = match &self.encoding {
+            None => Some(Cow::Borrowed(&request.head[..])),
+            Some(way) => unpack(way, &request.head).map(Cow::Owned),
+        };
+        match body.filter(|_| !request.is_cut).map(|body| serde_json::from_slice(&body)) {
+            Some(Ok(request)) => ask::write(self.format, &request, span),
+            Some(Err(_)) if self.encoding.is_none() => {}
+            // What is packed is cut as well where it unpacks to more than is read, or in another way.
+            _ => span.set_attr(names::CUT, "request"),
         }
     }
 
@@ -295,6 +304,15 @@ mod tests {
         assert_eq!((exchange.begun(&root), budget.taken()), (begun, request.len()));
         exchange.forget();
         assert_eq!(budget.taken(), 0);
+        // Packed, it is read as far as that may be.
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packer, request).unwrap();
+        let packed = packer.finish().unwrap();
+        let headers: HeaderMap = [(hyper::header::CONTENT_ENCODING, "GZip".parse().unwrap())].into_iter().collect();
+        let exchange = Exchange::new(Format::Chat, &route, &headers);
+        exchange.ask(Copied::of(&packed, &budget));
+        assert_eq!(exchange.begun(&root).name, "chat gpt-4o-mini");
+        exchange.forget();
         // Eight of 8 MiB are what all copies may take.
         let held: Vec<Exchange> = (0..8).map(|_| asked(&vec![b' '; 8 << 20])).collect();
         let span = asked(request).begun(&root);

@@ -207,6 +207,8 @@ fn format_of(path: &str) -> Option<Format> {
         ("/embeddings", Format::Embeddings),
         ("/messages", Format::Messages),
     ];
+    // Servers take a slash behind it for the same.
+    let path = path.strip_suffix('/').unwrap_or(path);
     // A list of messages of an assistant's thread is no call of a model.
     let is_thread = path.contains("/threads/");
     FORMATS.iter().find(|(end, _)| path.ends_with(end) && !is_thread).map(|(_, format)| *format)
@@ -245,6 +247,10 @@ mod tests {
         assert_eq!(
             target(Method::POST, "/openai/chat/completions?a=b"),
             "http://127.0.0.1:1234/v1/chat/completions?a=b Some(Chat)"
+        );
+        assert_eq!(
+            target(Method::POST, "/openai/chat/completions/"),
+            "http://127.0.0.1:1234/v1/chat/completions/ Some(Chat)"
         );
         assert_eq!(target(Method::GET, "/openai/responses/r1"), "http://127.0.0.1:1234/v1/responses/r1 None");
         assert_eq!(

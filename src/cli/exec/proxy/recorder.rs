@@ -29,12 +29,37 @@ const OPEN_AFTER: Duration = Duration::from_millis(200);
 const SHOWN_AFTER: Duration = Duration::from_millis(500);
 /// Calls that are told at once: each waits until the disk has it, and what waits together is brought there together.
 const AT_ONCE: usize = 64;
-/// Ways in which an answer may be packed that are read.
+/// Ways in which a body may be packed that are read.
 pub const READ: &[&str] = &["gzip", "x-gzip", "deflate"];
 /// What some servers put before their text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// Bytes that a packed answer may unpack to.
+/// Bytes that a packed body may unpack to.
 const UNPACKED: u64 = 16 << 20;
+
+/// Returns the way in which a body is packed, in lower case.
+pub fn packed_by(headers: &HeaderMap) -> Option<String> {
+    let encoding = headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok());
+    encoding.map(str::to_ascii_lowercase).filter(|encoding| encoding != "identity")
+}
+
+/// Unpacks a body as far as it is there and the bound allows, where the way in which it is packed is read.
+pub fn unpack(way: &str, packed: &[u8]) -> Option<Vec<u8>> {
+    let unpacked = |packed: &mut dyn Read| {
+        let mut out = Vec::new();
+        // What could be unpacked before it broke off is there.
+        let _ = packed.take(UNPACKED).read_to_end(&mut out);
+        out
+    };
+    match way {
+        "gzip" | "x-gzip" => Some(unpacked(&mut MultiGzDecoder::new(packed))),
+        "deflate" => {
+            let body = unpacked(&mut ZlibDecoder::new(packed));
+            // Many servers send it without the head that it should have, and clients take that.
+            Some(if body.is_empty() { unpacked(&mut DeflateDecoder::new(packed)) } else { body })
+        }
+        _ => None,
+    }
+}
 
 /// How a body ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +104,7 @@ impl Answered {
         Self {
             status: Some(status.as_u16()),
             is_stream: text(CONTENT_TYPE).is_some_and(|kind| kind.trim_start().starts_with("text/event-stream")),
-            encoding: text(CONTENT_ENCODING).map(str::to_ascii_lowercase).filter(|encoding| encoding != "identity"),
+            encoding: packed_by(headers),
             at: copy.left.map_or_else(Instant::now, |(at, _)| at),
             copy: Some(copy),
             ending,
@@ -100,12 +125,6 @@ impl Answered {
     }
 
     fn read(&self, head: &[u8], tail: &[u8]) -> Option<Vec<u8>> {
-        let unpacked = |packed: &mut dyn Read| {
-            let mut out = Vec::new();
-            // What could be unpacked before it broke off is there.
-            let _ = packed.take(UNPACKED).read_to_end(&mut out);
-            out
-        };
         let body = match self.encoding.as_deref() {
             None => {
                 let mut body = head.to_vec();
@@ -116,13 +135,7 @@ impl Answered {
                 }
                 Some(body)
             }
-            Some("gzip" | "x-gzip") => Some(unpacked(&mut MultiGzDecoder::new(head))),
-            Some("deflate") => {
-                let body = unpacked(&mut ZlibDecoder::new(head));
-                // Many servers send it without the head that it should have, and clients take that.
-                Some(if body.is_empty() { unpacked(&mut DeflateDecoder::new(head)) } else { body })
-            }
-            Some(_) => None,
+            Some(way) => unpack(way, head),
         };
         body.map(|mut body| {
             // A mark of UTF-8 is no part of JSON, and clients pass over it.
