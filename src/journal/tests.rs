@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -146,7 +147,16 @@ fn each_segment_can_be_read_without_the_others() {
 fn readers_have_their_own_positions_and_what_is_not_acknowledged_comes_again() {
     let (dir, mut writer) = journal(SMALL);
     let expected = fill(&mut writer, 40);
-    let open = |name| JournalReader::open(dir.path(), PROCESS, name).unwrap();
+    // A process that another test is starting has what is open here for a moment, and so its lock.
+    let open = |name| {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            match JournalReader::open(dir.path(), PROCESS, name) {
+                Err(JournalError::Locked { .. }) if Instant::now() < until => std::thread::yield_now(),
+                opened => return opened.unwrap(),
+            }
+        }
+    };
 
     let (mut store, mut metrics) = (open("store"), open("metrics"));
     let batch = store.next_batch(50).unwrap();

@@ -272,6 +272,10 @@ mod backends {
             self.0.noted_links(most)
         }
 
+        fn look_at(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
+            self.0.look_at(run)
+        }
+
         fn has_run(&mut self, run: RunId) -> Result<bool, StoreError> {
             self.0.has_run(run)
         }

@@ -77,6 +77,10 @@ impl RunWriter for MemoryStore {
         Ok(self.runs().get(&run).map(|stored| stored.events.clone()))
     }
 
+    fn look_at(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
+        self.take_up(run)
+    }
+
     fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError> {
         let mut runs = self.runs();
         let stored = runs.get_mut(&run).ok_or_else(|| not_found(run))?;

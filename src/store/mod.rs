@@ -83,11 +83,9 @@ pub trait RunWriter {
         Ok(())
     }
 
-    /// Returns the events of a run that another process writes, as far as they are there; `None` when there is no such run, and
-    /// from a writer whose store nobody else writes to.
-    fn look_at(&mut self, _run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
-        Ok(None)
-    }
+    /// Returns the events of a run as far as they are there, whoever writes it, and leaves it as it is; `None` when there is no
+    /// such run.
+    fn look_at(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError>;
 
     /// Appends events; those whose id is there already are passed over.
     fn append_events(&mut self, run: RunId, events: &[Event]) -> Result<(), StoreError>;

@@ -278,12 +278,17 @@ impl<W: RunWriter> StoreSink<W> {
         Ok(())
     }
 
-    /// Tells the end of a step that has ended once more. What the run has of its ends is looked up with the first that comes.
+    /// Tells the end of a step that has ended once more. What the run has of its ends is looked up with the first that comes. Of one
+    /// that is gone from the store, or cannot be read, a copy is taken for one that was seen: it most often is.
     fn end_again(&mut self, run: RunId, span: SpanId, said: Box<Said>) -> Result<(), StoreError> {
         let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
         if !live.state.is_for_copies() {
-            let is_written = live.written_status.is_some();
-            let written = if is_written { self.writer.take_up(run)?.unwrap_or_default() } else { Vec::new() };
+            let written = match live.written_status.map(|_| self.writer.look_at(run)) {
+                None => Vec::new(),
+                Some(Ok(Some(written))) => written,
+                Some(Err(error)) if error.is_out_of_resources() => return Err(error),
+                Some(Ok(None) | Err(_)) => return Ok(()),
+            };
             live.state.take_digests(written.iter().chain(&live.queue));
         }
         live.end_again(span, said);

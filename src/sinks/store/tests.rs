@@ -408,6 +408,40 @@ fn runs_that_wait_for_a_pack_are_told_again_and_come_into_one_however_often_the_
     assert_eq!((runs.len(), in_folders), (40, 0));
 }
 
+/// A sender that was not answered in time sends again what it sent.
+#[test]
+fn what_is_told_again_of_a_run_that_is_gone_or_damaged_changes_nothing() {
+    use crate::store::files::layout::Layout;
+    use crate::store::files::{FilesReader, FilesWriter};
+    let process = RunId([7; 16]);
+    for is_gone in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("store"));
+        layout.open_or_create().unwrap();
+        let mut sink = StoreSink::new(FilesWriter::new(layout.clone(), process, false), process);
+        sink.take_from_outside(SILENCE);
+        let spans = || [ended(1, 2, 1, "chat", 1, 2), ended(1, 1, 0, "invoke_agent", 0, 3)];
+        (1..).zip(spans()).for_each(|(seq, record)| sink.take(seq, record).unwrap());
+        sink.flush_all().unwrap();
+        let folder = std::fs::read_dir(layout.runs(RunKind::Agent)).unwrap().next().unwrap().unwrap().path();
+        if is_gone {
+            std::fs::remove_dir_all(&folder).unwrap();
+        } else {
+            std::fs::write(
+                folder.join("events.jsonl"),
+                "what is this
+",
+            )
+            .unwrap();
+        }
+        (3..).zip(spans()).for_each(|(seq, record)| sink.take(seq, record).unwrap());
+        sink.flush_all().unwrap();
+        let listed = FilesReader::of(layout.clone()).unwrap().list_runs(&Query::default()).unwrap();
+        assert_eq!((listed.len(), folder.exists()), (usize::from(!is_gone), !is_gone));
+        assert_eq!(sink.counts().total(Outcome::Duplicate), 2);
+    }
+}
+
 /// What others have ended is read from the log of all runs when a trace comes that nothing is known of.
 #[test]
 fn a_log_of_all_runs_that_cannot_be_read_keeps_no_span_from_being_stored() {

@@ -14,6 +14,8 @@ const MAX_EVENTS: usize = 8_192;
 const MAX_EVENTS_OF_RUN: usize = 256;
 /// Events that are kept of what was written: whoever reads them is a second behind, or so far that they are of no use.
 const MAX_FRESH_EVENTS: usize = 4_096;
+/// Bytes of their lines.
+const MAX_FRESH_BYTES: u64 = 8 << 20;
 /// How long they are kept for a reader that does not come.
 const FRESH: Duration = Duration::from_secs(60);
 
@@ -34,6 +36,8 @@ pub(crate) struct Fresh {
 struct Kept {
     logs: VecDeque<Log>,
     events: usize,
+    /// Of lines, where that is known.
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -42,6 +46,7 @@ struct Log {
     /// Which state of the run it is.
     stamp: (u64, u64),
     events: Arc<Vec<Event>>,
+    bytes: u64,
     since: Instant,
 }
 
@@ -51,16 +56,24 @@ fn stamp(known: &RunSummary) -> (u64, u64) {
 }
 
 impl Kept {
-    fn push(&mut self, known: &RunSummary, events: &Arc<Vec<Event>>) {
-        let log = Log { run: known.run_id, stamp: stamp(known), events: Arc::clone(events), since: Instant::now() };
+    fn push(&mut self, known: &RunSummary, events: &Arc<Vec<Event>>, bytes: u64) {
+        let (stamp, events_kept) = (stamp(known), Arc::clone(events));
+        let log = Log { run: known.run_id, stamp, events: events_kept, bytes, since: Instant::now() };
         self.events += events.len();
+        self.bytes += bytes;
         self.logs.push_back(log);
     }
 
     fn pop(&mut self) -> bool {
         let Some(log) = self.logs.pop_front() else { return false };
         self.events -= log.events.len();
+        self.bytes -= log.bytes;
         true
+    }
+
+    /// Lets go of what was kept for long.
+    fn expire(&mut self) {
+        while self.logs.front().is_some_and(|log| log.since.elapsed() > FRESH) && self.pop() {}
     }
 
     fn take(&mut self, known: &RunSummary) -> Option<Arc<Vec<Event>>> {
@@ -68,6 +81,7 @@ impl Kept {
         let place = self.logs.iter().position(|log| log.run == known.run_id && log.stamp == stamp(known))?;
         let log = self.logs.remove(place)?;
         self.events -= log.events.len();
+        self.bytes -= log.bytes;
         Some(log.events)
     }
 }
@@ -84,7 +98,7 @@ impl Again {
             return;
         }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.push(known, events);
+        kept.push(known, events, 0);
         while kept.events > MAX_EVENTS && kept.pop() {}
     }
 
@@ -103,17 +117,22 @@ impl Fresh {
         }
     }
 
-    /// Keeps the log of a run that is over, while there is room. The oldest are read first, so it is the others that are read from the
+    /// Keeps the log of a run that is over, of so many bytes of lines, while there is room. The oldest are read first, so it is the others that are read from the
     /// disk where the reader is behind.
-    pub fn offer(&self, known: &RunSummary, events: Vec<Event>) {
+    pub fn offer(&self, known: &RunSummary, events: Vec<Event>, bytes: u64) {
         if !self.is_wanted.load(Ordering::Relaxed) || !may_be_kept(known, events.len()) {
             return;
         }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        while kept.logs.front().is_some_and(|log| log.since.elapsed() > FRESH) && kept.pop() {}
-        if kept.events + events.len() <= MAX_FRESH_EVENTS {
-            kept.push(known, &Arc::new(events));
+        kept.expire();
+        if kept.events + events.len() <= MAX_FRESH_EVENTS && kept.bytes + bytes <= MAX_FRESH_BYTES {
+            kept.push(known, &Arc::new(events), bytes);
         }
+    }
+
+    /// Lets go of what nobody has come for.
+    pub fn expire(&self) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).expire();
     }
 
     /// Takes the log of a run, if it is kept as it is known.
@@ -170,13 +189,16 @@ mod tests {
             vec![event; MAX_EVENTS_OF_RUN]
         };
         let fresh = Fresh::default();
-        fresh.offer(&of(1), log());
+        fresh.offer(&of(1), log(), 1);
         assert_eq!(fresh.take(&of(1)), None);
         fresh.want(true);
         let room = (MAX_FRESH_EVENTS / MAX_EVENTS_OF_RUN) as u8;
-        (0..=room).for_each(|run| fresh.offer(&of(run), log()));
+        (0..=room).for_each(|run| fresh.offer(&of(run), log(), 1));
         assert_eq!(fresh.take(&of(room)), None);
         assert_eq!(fresh.take(&of(0)).map(|events| events.len()), Some(MAX_EVENTS_OF_RUN));
+        assert_eq!(fresh.take(&of(0)), None);
+        // There is room for its events again, and none for so long lines.
+        fresh.offer(&of(0), log(), MAX_FRESH_BYTES);
         assert_eq!(fresh.take(&of(0)), None);
         fresh.want(false);
         assert_eq!(fresh.take(&of(1)), None);

@@ -203,6 +203,10 @@ impl RunWriter for OverlayWriter {
         Ok(Some(events))
     }
 
+    fn look_at(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
+        if self.is_there(run)? { self.read(run).map(|(events, _)| Some(events)) } else { Ok(None) }
+    }
+
     #[cfg(feature = "server")]
     fn over_by_others(
         &mut self,

@@ -326,6 +326,9 @@ impl RunWriter for FilesWriter {
 
     fn look_at(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
         self.catch_up(run)?;
+        if let Some(held) = self.waiting(run) {
+            return self.events_of(held).map(Some);
+        }
         let Some(dir) = self.layout.find_run(run)? else { return Ok(None) };
         run_dir::read_events(self.layout.fs(), &dir, run, 0).map(Some)
     }

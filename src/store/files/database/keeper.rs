@@ -36,9 +36,10 @@ impl Keeper {
         let layout = layout.clone();
         let keep = move || {
             priority::lower(priority::INDEX);
-            let _fresh = Wanted::of(&layout);
+            let fresh = Wanted::of(&layout);
             let mut seen = None;
             while stopped.recv_timeout(KEEP_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+                fresh.0.expire();
                 let now = Some(traces(&layout));
                 // Whatever is in the way, the next reader meets and mends it.
                 if now != seen && is_wanted(&layout) && ask_within(&layout, MAPPED, |_| Ok(Found::default())).is_some()

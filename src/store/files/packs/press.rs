@@ -158,7 +158,7 @@ impl Line {
                 let pressed = match press.run(writer, &whole.summary, &whole.events) {
                     Some(held) => {
                         #[cfg(feature = "index")]
-                        fresh.offer(&held.summary, whole.events);
+                        fresh.offer(&held.summary, whole.events, u64::from(held.head.events_len));
                         Pressed::Ready(Box::new(held))
                     }
                     None => Pressed::Unfit(whole),
