@@ -417,7 +417,7 @@ fn a_pack_that_cannot_be_read_is_told_where_its_runs_are_missing() {
     std::fs::create_dir_all(&packs).unwrap();
     std::fs::write(packs.join("01M8MVR6D5M7QJ5A65VKGF0ZHJ.pack"), "half of nothing").unwrap();
     for (command, code) in
-        [(&["list"][..], 0), (&["list", "--agent", "nobody"], 0), (&["stats"], 0), (&["search", "nothing"], 0)]
+        [(&["list"][..], 0), (&["list", "--agent-id", "nobody"], 0), (&["stats"], 0), (&["search", "nothing"], 0)]
     {
         let answer = runspan(store.path(), command);
         let told = answer.err.replace(&packs.display().to_string(), "PACKS");

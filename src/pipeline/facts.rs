@@ -298,7 +298,8 @@ fn is_genai(span: &Span) -> bool {
     // Baggage carries names of agents and workflows to what a client of another kind does for them.
     let is_label = || ORDINARY.iter().any(|key| span.attr(key).is_some());
     span.attributes.iter().any(|attribute| match attribute.key.as_str() {
-        names::AGENT_NAME | names::WORKFLOW_NAME => !is_label(),
+        names::WORKFLOW_NAME => !is_label(),
+        key if key.starts_with("gen_ai.agent.") => !is_label(),
         // The run's id says where a span belongs; our layer writes it on every root, an HTTP handler's too.
         names::CONVERSATION_ID => false,
         names::STEP_KIND | names::MCP_METHOD => is_call,

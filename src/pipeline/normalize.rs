@@ -19,8 +19,8 @@ use serde_json::Value as Json;
 
 use super::facts::{self, MAX_COUNT};
 use crate::conventions::dialects::{
-    ANSWERS, Announced, Asked, CONTROL_FLOW, DIALECTS, Detect, Dialect, HIDDEN, KindRow, ONE_PROVIDER, ORDINARY, OTEL,
-    Row, SPAN_NAME, Shape, Side, Source, Test, UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS, logs,
+    ANSWERS, Announced, Asked, CONTROL_FLOW, DIALECTS, Detect, Dialect, ENDS_A_STREAM, HIDDEN, KindRow, ONE_PROVIDER,
+    ORDINARY, OTEL, Row, SPAN_NAME, Shape, Side, Source, Test, UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS, logs,
 };
 use crate::conventions::{names, providers};
 use crate::model::key_filter::KeyFilter;
@@ -110,8 +110,8 @@ fn normalize_as(record: &mut Record, dialects: Dialects<'_>, keys: KeyFilter) {
         forget_service(&mut draft, &record.scope.name);
     }
     write_host(&mut draft);
-    write_provider_of_client(&mut draft, &record.scope.name);
     write_bare_model(&mut draft);
+    write_provider_of_client(&mut draft, &record.scope.name);
     let kind = write_kind(&mut draft, dialects);
     write_entity_name(&mut draft, dialects, kind);
     let kind = kind.map(|(kind, _)| kind);
@@ -460,14 +460,14 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
             }
             true
         }
-        Shape::Text => says_something(&value) && !value.as_str().is_some_and(is_object),
+        Shape::Text => says_something(&value),
         Shape::Session => {
             // AgentScope writes it as JSON.
             let quoted = value.as_str().and_then(|text| text.strip_prefix('"')?.strip_suffix('"'));
             let bare = quoted.filter(|bare| !bare.contains(['"', '\\'])).map(|bare| Cow::Owned(Value::from(bare)));
             let value = bare.unwrap_or(value);
-            let is_answer = value.as_str().is_some_and(|text| text.starts_with(ANSWERS));
-            return (says_something(&value) && !is_answer).then_some(value);
+            let is_none = value.as_str().is_some_and(|text| text.starts_with(ANSWERS) || is_object(text));
+            return (says_something(&value) && !is_none).then_some(value);
         }
         Shape::Model => {
             let is_unknown = |text: &str| UNKNOWN_WORDS.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
@@ -476,7 +476,10 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
         }
         Shape::Class => {
             let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
-            let is_class = |text: &str| text.starts_with(char::is_alphabetic) && text.chars().all(is_part);
+            // An address has a colon behind its first word, too.
+            let is_name = |text: &str| text.rsplit('.').next().is_some_and(|name| name.starts_with(char::is_uppercase));
+            let is_class =
+                |text: &str| text.starts_with(char::is_alphabetic) && text.chars().all(is_part) && is_name(text);
             value.as_str().is_some_and(is_class)
         }
         Shape::Agent => {
@@ -508,9 +511,9 @@ fn is_its_provider(span: &Span, model: &str) -> bool {
     span.attr_str(names::PROVIDER).and_then(canonical_provider) == Some(named)
 }
 
-/// Tells whether a text is what Python prints of an object that has no other words for itself.
+/// Tells whether a name or an id is what Python prints of an object that has no other words for itself, or begins so.
 fn is_object(text: &str) -> bool {
-    text.starts_with('<') && text.ends_with('>') && text.contains(" object at 0x")
+    text.starts_with('<') && text.contains(" object at 0x")
 }
 
 /// Who writes every value as JSON has `null` for none.
@@ -801,7 +804,9 @@ fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended: bool) {
         draft.set(names::ERROR_MESSAGE, reason);
     }
     draft.set(names::STEP_STATUS, status.as_str());
-    if status == StepStatus::Error && draft.span().attr(names::ERROR_TYPE).is_none() {
+    // An event may have the class.
+    let has_class = draft.span().attr(names::ERROR_TYPE).is_some() || facts::error(draft.span()).kind.is_some();
+    if status == StepStatus::Error && !has_class {
         draft.set(names::ERROR_TYPE, names::ERROR_TYPE_OTHER);
     }
 }
@@ -901,7 +906,9 @@ fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> 
     } else if may_be_cancelled {
         // Who wrote on the span later may have said that all is well. What was raised says how it ended.
         let was_raised = span.events.iter().any(|event| event.name == names::EVENT_EXCEPTION);
-        Some(if was_raised { facts::class_of_failure(span) } else { StepStatus::Cancelled })
+        let class = facts::error(span).kind.unwrap_or_default();
+        let is_over = ENDS_A_STREAM.contains(&class.rsplit('.').next().unwrap_or_default());
+        Some(if was_raised && !is_over { facts::class_of_failure(span) } else { StepStatus::Cancelled })
     } else {
         None
     }

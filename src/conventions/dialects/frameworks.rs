@@ -621,7 +621,7 @@ pub const STRANDS: Dialect = Dialect {
         kind(SPAN_NAME, Test::Is("Model invoke"), StepKind::Llm),
         kind(SPAN_NAME, Test::Starts("Tool: "), StepKind::Tool),
         kind(SPAN_NAME, Test::Starts("Cycle "), StepKind::Task),
-        kind("agent.name", Test::Present, StepKind::Agent),
+        kind("agent.name", Test::Without(&[names::OPERATION]), StepKind::Agent),
         kind(names::OPERATION, Test::Is("invoke_graph"), StepKind::Workflow),
         kind(names::OPERATION, Test::Is("invoke_swarm"), StepKind::Workflow),
     ],

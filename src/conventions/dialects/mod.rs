@@ -30,8 +30,8 @@ pub use frameworks::{
 pub use platforms::{
     AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, MONOCLE, OPENINFERENCE,
     OPENINFERENCE_AGENTS, OPENINFERENCE_AGNO, OPENINFERENCE_AUTOGEN, OPENINFERENCE_BEDROCK, OPENINFERENCE_BEEAI,
-    OPENINFERENCE_CLAUDE, OPENINFERENCE_MASTRA, OPENLIT, OPENLIT_CREWAI, OPENLIT_LANGGRAPH, TRACEAI, TRACELOOP,
-    TRACELOOP_ANTHROPIC_JS, TRACELOOP_LLAMAINDEX, TRACELOOP_MCP, WEAVE, WEAVE_INTEGRATION,
+    OPENINFERENCE_CLAUDE, OPENINFERENCE_MASTRA, OPENLIT, OPENLIT_CREWAI, OPENLIT_LANGCHAIN, OPENLIT_LANGGRAPH, TRACEAI,
+    TRACELOOP, TRACELOOP_ANTHROPIC_JS, TRACELOOP_LLAMAINDEX, TRACELOOP_MCP, WEAVE, WEAVE_INTEGRATION,
 };
 pub use standard::{
     ANTHROPIC_CLIENT, MISTRAL_CLIENT, MISTRAL_STREAM, OTEL, OTEL_AGNO, OTEL_BEDROCK, OTEL_INSTRUMENTATION, OTEL_OPENAI,
@@ -226,7 +226,7 @@ pub enum Shape {
     Model,
     /// A class's name; what is not one word is none.
     Class,
-    /// A conversation's id; that of an answer ([`ANSWERS`]) is none, though the next question may go on from it.
+    /// A conversation's id, or a user's; that of an answer ([`ANSWERS`]) is none, though the next question may go on from it.
     Session,
     /// An agent's name; the words of [`UNNAMED_AGENTS`] are none.
     Agent,
@@ -402,6 +402,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &AG2,
     &OPENLIT_CREWAI,
     &OPENLIT_LANGGRAPH,
+    &OPENLIT_LANGCHAIN,
     &OPENLIT,
     &SPRING_AI,
     &GENKIT,
@@ -474,6 +475,10 @@ pub const HIDDEN: &[&str] = &["[Scrubbed due to", "__REDACTED__", "[REDACTED]", 
 pub const CONTROL_FLOW: &[&str] =
     &["ParentCommand", "GraphInterrupt", "NodeInterrupt", "GraphBubbleUp", "ApprovalRequired", "CallDeferred"];
 
+/// Classes of what is raised where a program stops reading or is stopped itself: no failure of who was asked.
+pub const ENDS_A_STREAM: &[&str] =
+    &["GeneratorExit", "StopIteration", "StopAsyncIteration", "KeyboardInterrupt", "SystemExit"];
+
 /// How the ids of OpenAI's answers begin, by which a client goes on with a conversation that has no id of its own.
 ///
 /// Source: OpenAI's responses; Microsoft's Agent Framework (1.23) writes them for the conversation.
@@ -518,19 +523,22 @@ pub const UNNAMED_AGENTS: &[&str] = &["OpenAI Agent"];
 /// Clients that serve one provider's models and none of others, by how the scope of who traces them begins, and that provider: where
 /// nothing else names it.
 ///
-/// Source: `openinference-instrumentation-groq` 0.1.11, `openinference-instrumentation-mistralai` 1.3.3 and `logfire` 5.4, run against a
-/// scripted server. OpenAI's client calls whoever speaks its language.
-pub const ONE_PROVIDER: &[(&str, &str)] = &[
-    ("openinference.instrumentation.groq", "groq"),
-    ("openinference.instrumentation.mistralai", "mistral_ai"),
-    ("openinference.instrumentation.anthropic", "anthropic"),
-    ("logfire.anthropic", "anthropic"),
-];
+/// Source: `openinference-instrumentation-groq` 0.1.11 and `openinference-instrumentation-mistralai` 1.3.3, run against a scripted server.
+/// OpenAI's client calls whoever speaks its language, and Anthropic's has others for clouds.
+pub const ONE_PROVIDER: &[(&str, &str)] =
+    &[("openinference.instrumentation.groq", "groq"), ("openinference.instrumentation.mistralai", "mistral_ai")];
 
 /// Attributes of spans that are an ordinary call of another kind. A session's or agent's name on them is a label that
 /// baggage carried there, and no reason to take them for an agent.
-pub const ORDINARY: &[&str] =
-    &["http.request.method", "http.method", "db.system.name", "db.system", "rpc.system", "messaging.system"];
+pub const ORDINARY: &[&str] = &[
+    "http.request.method",
+    "http.method",
+    "url.full",
+    "db.system.name",
+    "db.system",
+    "rpc.system",
+    "messaging.system",
+];
 
 /// Span events of the deprecated standard that each carry one message: event name, side, role.
 ///

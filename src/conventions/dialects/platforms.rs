@@ -1,7 +1,7 @@
 //! Instrumentations and platforms that lie over many frameworks.
 
-use super::Shape::{Class, Count, Model, Provider, Text};
-use super::Source::{After, Before, Behind, Indexed, Json, Key, Method, Name, Quoted, Unlike};
+use super::Shape::{Class, Count, Model, Provider, Session, Text};
+use super::Source::{After, Before, Behind, Indexed, Json, Key, Method, Name, Quoted, Unlike, Where};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Asked, Basis, BasisRow, Detect, Dialect, GOOGLE, Outcome, PLAIN, SPAN_NAME, Side,
     Source, Test, content, kind, row,
@@ -42,7 +42,7 @@ pub const OPENINFERENCE: Dialect = Dialect {
                 Key("embedding.model_name"),
                 Key("reranker.model_name"),
                 // A call of Gemini's client that failed has it in the request alone.
-                Json("input.value", &["model"]),
+                Where("openinference.span.kind", "LLM", &Json("input.value", &["model"])),
             ],
             Model,
         ),
@@ -86,7 +86,7 @@ pub const OPENINFERENCE: Dialect = Dialect {
                 Json("metadata", &["ls_user"]),
                 Json("llm.invocation_parameters", &["user"]),
             ],
-            Text,
+            Session,
         ),
         row(names::FINISH_REASONS, &[Key("llm.finish_reason")], Text),
         row(
@@ -425,8 +425,10 @@ pub const BEDROCK: Dialect = Dialect {
         kind(names::REQUEST_MODEL, Test::Starts("embed-"), StepKind::Embedding),
         kind("llm.request.type", Test::Is("chat"), StepKind::Llm),
         kind("llm.request.type", Test::Is("completion"), StepKind::Llm),
+        kind(names::OPERATION, Test::Is("embeddings"), StepKind::Embedding),
         // One that failed may bear no more than that.
-        kind(SPAN_NAME, Test::Starts("bedrock."), StepKind::Llm),
+        kind(SPAN_NAME, Test::Is("bedrock.converse"), StepKind::Llm),
+        kind(SPAN_NAME, Test::Is("bedrock.completion"), StepKind::Llm),
     ],
     basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
     ..TRACELOOP
@@ -441,6 +443,8 @@ pub const TRACELOOP_MCP: Dialect = Dialect {
     detect: &[Detect::ScopePrefix("opentelemetry.instrumentation.mcp")],
     kinds: &[
         kind("traceloop.span.kind", Test::Is("tool"), StepKind::Tool),
+        kind("traceloop.span.kind", Test::Is("agent"), StepKind::Agent),
+        kind("traceloop.span.kind", Test::Is("workflow"), StepKind::Workflow),
         kind(names::OPERATION, Test::Is("execute_tool"), StepKind::Tool),
         kind(names::MCP_METHOD, Test::Is("tools/call"), StepKind::Tool),
         kind(names::AGENT_NAME, Test::Present, StepKind::Task),
@@ -602,7 +606,8 @@ pub const MLFLOW: Dialect = Dialect {
         kind("mlflow.spanType", Test::Is("CHAT_MODEL"), StepKind::Llm),
         kind("mlflow.spanType", Test::Is("AGENT"), StepKind::Agent),
         // A guardrail of the OpenAI Agents SDK, of before.
-        kind("mlflow.spanOutputs", Test::Starts("{\"triggered\":"), StepKind::Guardrail),
+        kind("mlflow.spanOutputs", Test::Is("{\"triggered\": true}"), StepKind::Guardrail),
+        kind("mlflow.spanOutputs", Test::Is("{\"triggered\": false}"), StepKind::Guardrail),
         kind("mlflow.spanType", Test::Is("TOOL"), StepKind::Tool),
         kind("mlflow.spanType", Test::Is("WORKFLOW"), StepKind::Workflow),
         kind("mlflow.spanType", Test::Is("RETRIEVER"), StepKind::Retrieval),
@@ -733,18 +738,9 @@ pub const WEAVE_INTEGRATION: Dialect = Dialect {
 pub const OPENLIT: Dialect = Dialect {
     name: "openlit",
     detect: &[Detect::Maker("telemetry.sdk.name", "openlit"), Detect::ScopePrefix("openlit")],
-    facts: &[
-        // That a call of LangChain's used.
-        row(names::CACHE_READ_TOKENS, &[Key("gen_ai.usage.prompt_tokens_details.cache_read")], Count),
-        row(names::CACHE_WRITE_TOKENS, &[Key("gen_ai.usage.prompt_tokens_details.cache_write")], Count),
-        row(names::REQUEST_MODEL, &[Behind("chat ")], Model),
-    ],
     // A step that fails may have a name and nothing else.
-    entity: &[Behind("execute_tool "), Behind("invoke_agent "), Behind("invoke_workflow "), Behind("tool ")],
-    // LangChain's, whose name stood in the place of the provider.
-    names_itself: true,
+    entity: &[Behind("execute_tool "), Behind("invoke_agent "), Behind("invoke_workflow ")],
     kinds: &[
-        kind(names::OPERATION, Test::Starts("tool "), StepKind::Tool),
         // smolagents: what an agent does between two calls; the OpenAI Agents SDK: one agent hands over to another.
         kind("gen_ai.smolagents.step_number", Test::Present, StepKind::Task),
         kind("gen_ai.agent.source", Test::Present, StepKind::Task),
@@ -778,6 +774,26 @@ pub const OPENLIT_CREWAI: Dialect = Dialect {
     variant_of: "openlit",
     detect: &[Detect::Scope("openlit.instrumentation.crewai")],
     kinds: &[kind(names::OPERATION, Test::IsWithout("invoke_agent", names::AGENT_NAME), StepKind::Task)],
+    ..OPENLIT
+};
+
+/// OpenLIT's instrumentation of LangChain of before, which named that in the place of the provider, whose counts it had.
+///
+/// Source: `openlit` 1.35 with `langchain` 0.3, run against a scripted server.
+pub const OPENLIT_LANGCHAIN: Dialect = Dialect {
+    name: "openlit-langchain",
+    variant_of: "openlit",
+    detect: &[Detect::Within { scope: "openlit", name: "", key: "gen_ai.system", part: "langchain" }],
+    facts: &[
+        row(names::CACHE_READ_TOKENS, &[Key("gen_ai.usage.prompt_tokens_details.cache_read")], Count),
+        row(names::CACHE_WRITE_TOKENS, &[Key("gen_ai.usage.prompt_tokens_details.cache_write")], Count),
+    ],
+    entity: &[Behind("tool ")],
+    names_itself: true,
+    kinds: &[
+        kind(names::OPERATION, Test::Starts("tool "), StepKind::Tool),
+        kind(names::OPERATION, Test::Starts("chat "), StepKind::Llm),
+    ],
     ..OPENLIT
 };
 

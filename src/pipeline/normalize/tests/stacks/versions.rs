@@ -21,6 +21,9 @@ fn strands_of_before_has_no_operations_and_names_its_agent_on_every_call() {
     let tool = of("Tool: get_weather", &tool);
     assert_eq!((tool.kind, tool.status), (StepKind::Tool, StepStatus::Error));
     assert_eq!((tool.tool_name.as_deref(), tool.tool_call_id.as_deref()), (Some("get_weather"), Some("call_1")));
+    // A program may name its agent on all spans itself.
+    let chat = [named[0].clone(), ("gen_ai.operation.name", "chat".into())];
+    assert_eq!(of("chat", &chat).kind, StepKind::Llm);
 }
 
 #[test]
@@ -67,6 +70,12 @@ fn mlflow_of_before_has_langchain_s_models_among_what_was_asked_and_answered() {
         &[("mlflow.spanType", "\"TOOL\"".into()), ("mlflow.spanOutputs", r#"{"triggered": true}"#.into())],
     );
     assert_eq!(guardrail.kind, StepKind::Guardrail);
+    let tool = told(
+        "mlflow.tracing.provider",
+        "motion",
+        &[("mlflow.spanType", "\"TOOL\"".into()), ("mlflow.spanOutputs", r#"{"triggered": true, "zone": 1}"#.into())],
+    );
+    assert_eq!(tool.kind, StepKind::Tool);
     let agent = told(
         "mlflow.tracing.provider",
         "Agent.run_sync",
@@ -90,6 +99,18 @@ fn langsmith_of_before_has_langchain_s_counts_in_the_answer_alone() {
         ],
     );
     assert_eq!(tokens(&call), [Some(237), Some(128), Some(64), Some(23), Some(7)]);
+    let class = |message: &str| {
+        let mut record = ended(&[("langsmith.span.kind", "tool".into())]);
+        record.scope.name = "langsmith".to_owned();
+        let attributes = [("exception.type", "Exception"), ("exception.message", message)];
+        let attributes =
+            attributes.map(|(key, text)| KeyValue { key: key.to_owned(), value: Some(Value::from(text).into()) });
+        let event = SpanEvent { name: "exception".to_owned(), attributes: attributes.into(), ..SpanEvent::default() };
+        record.span.events = vec![event];
+        facts(&record).error.and_then(|error| error.kind)
+    };
+    assert_eq!(class("RuntimeError: station is down").as_deref(), Some("RuntimeError"));
+    assert_eq!(class("https://api.openai.com failed").as_deref(), Some("Exception"));
 }
 
 #[test]
@@ -158,10 +179,14 @@ fn what_was_raised_says_how_a_call_without_an_answer_ended() {
             ..SpanEvent::default()
         }];
         record.span.status = Some(crate::model::otlp::Status { code: 1, message: String::new() });
-        facts(&record).status
+        let facts = facts(&record);
+        (facts.status, facts.error.and_then(|error| error.kind))
     };
-    assert_eq!(call("agno.exceptions.ModelProviderError"), StepStatus::Error);
-    assert_eq!(call("GeneratorExit"), StepStatus::Cancelled);
+    let class = "agno.exceptions.ModelProviderError";
+    assert_eq!(call(class), (StepStatus::Error, Some(class.to_owned())));
+    for class in ["GeneratorExit", "KeyboardInterrupt", "builtins.StopAsyncIteration"] {
+        assert_eq!(call(class).0, StepStatus::Cancelled, "{class}");
+    }
 }
 
 #[test]
@@ -194,8 +219,11 @@ fn openlit_of_before_named_langchain_in_the_place_of_the_provider_and_the_tool_i
         ("gen_ai.usage.prompt_tokens_details.cache_write", Value::Int(64)),
     ]);
     assert_eq!(tokens(&call), [Some(637), Some(128), Some(64), Some(23), None]);
-    let tool =
-        told("openlit.otel.tracing", "tool get_weather", &[("gen_ai.operation.name", "tool get_weather".into())]);
+    let tool = told(
+        "openlit.otel.tracing",
+        "tool get_weather",
+        &[("gen_ai.system", "langchain".into()), ("gen_ai.operation.name", "tool get_weather".into())],
+    );
     assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
 }
 
@@ -204,14 +232,16 @@ fn a_message_of_mcp_s_is_no_agent_by_the_label_on_it() {
     let of = |list: &[(&str, Value)]| told("opentelemetry.instrumentation.mcp", "tools/list.mcp", list).kind;
     let label = ("gen_ai.agent.name", Value::from("planner"));
     assert_eq!(of(std::slice::from_ref(&label)), StepKind::Task);
-    assert_eq!(of(&[label, ("traceloop.span.kind", "tool".into())]), StepKind::Tool);
+    for (word, kind) in [("tool", StepKind::Tool), ("agent", StepKind::Agent), ("workflow", StepKind::Workflow)] {
+        assert_eq!(of(&[label.clone(), ("traceloop.span.kind", word.into())]), kind);
+    }
 }
 
 #[test]
 fn a_request_that_bears_the_label_of_an_agent_is_nothing_of_genai() {
     let label = ("gen_ai.agent.name", Value::from("planner"));
-    let request =
-        told("opentelemetry.instrumentation.requests", "POST", &[label.clone(), ("http.method", "POST".into())]);
+    let labels = [label.clone(), ("gen_ai.agent.id", "a1".into()), ("http.method", "POST".into())];
+    let request = told("opentelemetry.instrumentation.requests", "POST", &labels);
     assert!(!request.is_genai);
     assert!(told("any", "planner", &[label]).is_genai);
 }
@@ -247,6 +277,19 @@ fn a_client_of_one_provider_names_it_and_what_python_prints_of_no_user_is_none()
         ],
     );
     assert_eq!((call.provider.as_deref(), call.user_id.as_deref()), (Some("groq"), None));
+    // What a tool was given is no model, and what it said of an object is what it said.
+    let said = "<error><Foo object at 0x7f> is not callable</error>";
+    let tool = told(
+        "any",
+        "configure",
+        &[
+            ("openinference.span.kind", "TOOL".into()),
+            ("input.value", r#"{"model": "Tesla Model 3"}"#.into()),
+            ("output.value", said.into()),
+        ],
+    );
+    assert_eq!(tool.request_model, None);
+    assert_eq!(tool.content.output.map(|output| output.value()), Some(said.into()));
 }
 
 #[test]
