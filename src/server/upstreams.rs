@@ -102,7 +102,9 @@ pub(super) fn targets(given: &[Target], own: &[SocketAddr]) -> Result<Vec<Target
         )),
         from_env => targets.extend(from_env),
     }
-    Ok(each_once(targets))
+    let (targets, twice) = each_once(targets);
+    twice.iter().for_each(|words| warn(format_args!("{words}")));
+    Ok(targets)
 }
 
 /// Returns the address among `own` that sending to a target would reach.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::Uri;
 use http::header::{HeaderName, HeaderValue};
+use sha2::{Digest, Sha256};
 
 use self::environment::Env;
 use self::url::{Parts, UrlOptions};
@@ -30,6 +31,10 @@ const RESERVED_HEADERS: [&str; 10] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+/// Words in the names of headers that prove who sends. Their values change while the peer stays the same.
+const CREDENTIALS: [&str; 9] =
+    ["auth", "key", "token", "secret", "passw", "cookie", "credential", "signature", "x-honeycomb-team"];
 
 /// How requests are put on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -300,6 +305,36 @@ impl Target {
         self.endpoint.split('?').next().unwrap_or_default()
     }
 
+    /// Returns a digest of `address` and of the headers that tell tenants of one peer apart.
+    ///
+    /// Credentials are none of these: they are changed now and then, and a digest may stand where secrets must not.
+    /// Without such headers it is the digest of the address alone.
+    pub fn digest(&self, address: &str) -> [u8; 32] {
+        let mut digest = Sha256::new_with_prefix(address);
+        for (name, value) in self.sorted_headers().into_iter().filter(|(name, _)| tells_tenant(name)) {
+            // A NUL can be in none of the three.
+            digest.update(format!("\0{name}\0{value}"));
+        }
+        digest.finalize().into()
+    }
+
+    /// Tells whether another target is the same peer, spoken to as the same sender.
+    pub(crate) fn is_same_peer(&self, other: &Self) -> bool {
+        self.endpoint == other.endpoint && self.sorted_headers() == other.sorted_headers()
+    }
+
+    /// Tells whether another target is the same but for credentials, of which this one has none.
+    pub(crate) fn lacks_credentials_of(&self, other: &Self) -> bool {
+        let without: Vec<_> = other.sorted_headers().into_iter().filter(|(name, _)| !is_credential(name)).collect();
+        self.endpoint == other.endpoint && self.sorted_headers() == without
+    }
+
+    fn sorted_headers(&self) -> Vec<(&str, &str)> {
+        let mut headers: Vec<_> = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        headers.sort_unstable();
+        headers
+    }
+
     /// Takes credentials out of a text that is to be shown or kept: a peer may repeat what it was sent.
     pub(super) fn without_secrets(&self, text: &str) -> String {
         /// Shorter values are words that texts have anyway, and no secrets.
@@ -341,6 +376,18 @@ impl Target {
         self.headers.push((name, value));
         Ok(())
     }
+}
+
+/// Tells whether a header, or a part of a query, of this name proves who sends.
+fn is_credential(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    CREDENTIALS.iter().any(|word| name.contains(word))
+}
+
+/// Tells whether a header of this name may say for whom of several tenants a peer is to keep what it is sent.
+fn tells_tenant(name: &str) -> bool {
+    // The program that sends changes with each of its versions.
+    !is_credential(name) && name != "user-agent"
 }
 
 fn checked_header(name: &str, value: &str) -> Result<(String, String), &'static str> {

@@ -15,15 +15,13 @@ mod place;
 mod sampler;
 mod status;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender as Channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use sha2::{Digest, Sha256};
 
 use self::courier::Courier;
 use self::ledger::Ledger;
@@ -75,7 +73,21 @@ impl fmt::Debug for Forwarder {
     }
 }
 
-/// Returns the name under which a peer's place in a journal is kept.
+/// Returns the names under which the places of targets in a journal are kept, in the order of the targets.
+///
+/// Where some differ in credentials alone, or in other things that are no part of the name, all but the first have a
+/// number behind it: no secret is in it, and a credential that is changed leaves each where it was.
+pub(crate) fn reader_names(targets: &[Target]) -> Vec<String> {
+    let mut known: HashMap<String, usize> = HashMap::new();
+    let mut numbered = |name: String| {
+        let so_many = known.entry(name.clone()).or_default();
+        *so_many += 1;
+        if *so_many == 1 { name } else { format!("{name}-{so_many}") }
+    };
+    targets.iter().map(|target| numbered(reader_name(target))).collect()
+}
+
+/// Returns the name under which a peer's place in a journal is kept, where no other target has the same.
 pub(crate) fn reader_name(target: &Target) -> String {
     let short = short_digest(target);
     match target.signal {
@@ -84,10 +96,9 @@ pub(crate) fn reader_name(target: &Target) -> String {
     }
 }
 
-/// Returns a short name of a target's endpoint that no two endpoints share.
+/// Returns a short name of a target's endpoint and tenant that no two of these share.
 pub(crate) fn short_digest(target: &Target) -> String {
-    let digest = Sha256::digest(target.endpoint.as_bytes());
-    crate::model::hex(&digest[..6])
+    crate::model::hex(&target.digest(&target.endpoint)[..6])
 }
 
 /// How names of readers begin that send metrics.
@@ -122,14 +133,33 @@ pub(crate) fn configured(settings: &Settings) -> Result<(Vec<Target>, Vec<String
     let (from_env, warnings) = Target::from_env(Signal::Traces);
     bad.extend(warnings.iter().map(ToString::to_string));
     targets.extend(from_env);
-    Ok((each_once(targets), bad))
+    let (targets, twice) = each_once(targets);
+    bad.extend(twice);
+    Ok((targets, bad))
 }
 
-/// One endpoint that is named twice gets everything once.
-pub(crate) fn each_once(mut targets: Vec<Target>) -> Vec<Target> {
-    let mut known = HashSet::new();
-    targets.retain(|target| known.insert(reader_name(target)));
-    targets
+/// One peer that is named twice gets everything once; also returns what is to be said of that. Where it is named
+/// without credentials and with them, they are used.
+pub(crate) fn each_once(targets: Vec<Target>) -> (Vec<Target>, Vec<String>) {
+    let (mut once, mut twice) = (Vec::<Target>::new(), Vec::new());
+    for target in targets {
+        if let Some(known) = once.iter().find(|known| known.is_same_peer(&target)) {
+            twice.push(format!("{} is named twice as a target; it gets everything once", known.shown()));
+        } else if let Some(known) = once.iter_mut().find(|known| known.lacks_credentials_of(&target)) {
+            known.headers = target.headers;
+            twice.push(named_with_credentials(known));
+        } else if let Some(known) = once.iter().find(|known| target.lacks_credentials_of(known)) {
+            twice.push(named_with_credentials(known));
+        } else {
+            once.push(target);
+        }
+    }
+    (once, twice)
+}
+
+fn named_with_credentials(target: &Target) -> String {
+    let shown = target.shown();
+    format!("{shown} is named as a target with credentials and without; it gets everything once, with them")
 }
 
 /// What is the same for all forwarders of a process.
@@ -166,9 +196,9 @@ impl Choosing {
 }
 
 impl Forwarder {
-    /// Starts sending the journal of this process, and of dead processes, to `target`.
-    pub fn start(target: Target, common: &Common) -> Result<Self, crate::Error> {
-        let (shown, name) = (target.shown().to_owned(), reader_name(&target));
+    /// Starts sending the journal of this process, and of dead processes, to `target`, whose place has this name.
+    pub fn start(target: Target, name: String, common: &Common) -> Result<Self, crate::Error> {
+        let shown = target.shown().to_owned();
         let journal_dir = common.store.join("journal");
         let mut ledger = Ledger::new(&common.store, &name, &shown, protocol_word(target.protocol));
         let letters = ledger::letters(&common.store, &name);
@@ -246,10 +276,9 @@ pub(crate) struct Forwarders {
 impl Forwarders {
     /// Starts one forwarder for each target.
     pub fn start(targets: Vec<Target>, common: &Common) -> Result<Self, crate::Error> {
-        let mut started = Self::default();
-        for target in targets {
-            started.readers.push(reader_name(&target));
-            started.all.push(Forwarder::start(target, common)?);
+        let mut started = Self { all: Vec::new(), readers: reader_names(&targets) };
+        for (target, name) in targets.into_iter().zip(&started.readers) {
+            started.all.push(Forwarder::start(target, name.clone(), common)?);
         }
         Ok(started)
     }

@@ -397,6 +397,54 @@ fn credentials_are_nowhere_in_the_store() {
     }
 }
 
+/// What each tenant got, by the values of its headers.
+fn by_header(peer: &Peer, name: &str) -> BTreeMap<String, Vec<String>> {
+    let mut got = BTreeMap::<String, Vec<String>>::new();
+    for seen in peer.seen() {
+        got.entry(seen.header(name).to_owned()).or_default().extend(names(&seen));
+    }
+    got
+}
+
+#[test]
+fn targets_that_differ_by_a_header_get_everything_each() {
+    for header in ["x-tenant", "authorization"] {
+        let dir = tempfile::tempdir().unwrap();
+        let peer = picky("400 Bad", |_, _| false);
+        let url = |value: &str| format!("{}#header.{header}={value}", peer.url());
+        for run in ["one", "two"] {
+            let recorder = builder(dir.path(), &url("tenant-a")).forward(url("tenant-b")).forward(url("tenant-b"));
+            assert_eq!(record(recorder, WATCHDOG, |_| agent(run, &[])).exported, 2);
+        }
+        let both = ["one", "two"].map(str::to_owned).to_vec();
+        let expected = ["tenant-a", "tenant-b"].map(|tenant| (tenant.to_owned(), both.clone()));
+        assert_eq!(by_header(&peer, header), expected.into(), "{header}");
+    }
+}
+
+#[test]
+fn a_place_has_the_name_of_its_endpoint_and_tenant_and_no_secret_in_it() {
+    let targets = |urls: &[&str]| each_once(urls.iter().map(|url| Target::from_url(url).unwrap()).collect());
+    let names = |urls: &[&str]| reader_names(&targets(urls).0);
+    let plain = "forward-d78e558faa08";
+    assert_eq!(names(&["http://h"]), [plain], "as it always was");
+    assert_eq!(names(&["http://h#header.authorization=one"]), [plain], "also with credentials, whatever they are");
+    assert_eq!(names(&["http://h#header.X-API-Key=one&header.user-agent=mine/2"]), [plain]);
+    let tenants = names(&["http://h#header.b=2&header.a=1", "http://h#header.a=2", "http://h"]);
+    assert_eq!(tenants[2], plain);
+    assert!(tenants[0] != plain && tenants[1] != plain && tenants[0] != tenants[1], "{tenants:?}");
+    assert_eq!(names(&["http://h#header.a=1&header.b=2&header.token=t"]), tenants[..1]);
+    let two = ["http://h#header.authorization=one", "http://h#header.authorization=two"];
+    assert_eq!(names(&two), [plain.to_owned(), format!("{plain}-2")]);
+
+    let (once, said) = targets(&["http://h", "http://h#timeout=1", "http://h#header.authorization=one", "http://h"]);
+    assert_eq!((once.len(), once[0].headers.len(), said.len()), (1, 1, 3), "{said:?}");
+    assert_eq!(said[0], "http://h/v1/traces is named twice as a target; it gets everything once");
+    assert!(
+        said[1..].iter().all(|said| said.ends_with("with credentials and without; it gets everything once, with them"))
+    );
+}
+
 /// Runs that differ in what the rules look at.
 fn runs_of_all_sorts() {
     agent("fine", &["f1"]);
