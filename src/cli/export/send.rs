@@ -12,14 +12,13 @@ use runspan::model::{RunId, hex, unknown};
 use runspan::sinks::forward::retry::Backoff;
 use runspan::sinks::forward::{Sender, Sent, Target};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 /// Spans of one request.
 const BATCH: usize = 512;
 /// How long one request is tried.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What an endpoint has taken: a file of the store for each, a line for each request.
+/// What an endpoint has taken for a tenant: a file of the store for each, a line for each request.
 struct Ledger {
     file: File,
     sent: HashMap<RunId, HashSet<String>>,
@@ -36,8 +35,7 @@ impl Ledger {
     fn open(store: &Path, target: &Target, runs: &[RunId]) -> io::Result<Self> {
         let dir = store.join("exported");
         fs::create_dir_all(&dir)?;
-        let digest = Sha256::digest(target.shown());
-        let name = hex(&digest[..8]);
+        let name = hex(&target.digest(&target.address())[..8]);
         let file = OpenOptions::new()
             .create(true)
             .read(true)

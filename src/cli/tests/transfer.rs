@@ -464,6 +464,27 @@ fn what_an_endpoint_leaves_out_is_not_counted_as_sent_and_what_it_remarks_is_no_
 }
 
 #[test]
+fn each_tenant_of_an_endpoint_gets_each_span_once() {
+    let mut store = Store::new();
+    let run = store.record_agent(1).to_string();
+    let (url, _got) = endpoint(b"");
+    let export = |more: &str| runspan(store.path(), &["export", &run, "--otlp", &format!("{url}/v1/traces{more}")]).out;
+    let (new, known) = ("4 spans sent\n", "0 spans sent, 4 sent before\n");
+    for (more, expected) in [
+        ("", new),
+        ("#header.x-tenant=a", new),
+        ("#header.x-tenant=b", new),
+        ("#header.x-tenant=a&header.authorization=token", known),
+        ("?k=1", new),
+        ("?k=2", new),
+        ("?k=1&api_key=secret", known),
+        ("?api_key=other#timeout=9000", known),
+    ] {
+        assert_eq!(export(more), expected, "{more}");
+    }
+}
+
+#[test]
 fn an_endpoint_gets_each_span_once_unless_it_is_asked_for_again() {
     let mut store = Store::new();
     let run = store.record_agent(1).to_string();

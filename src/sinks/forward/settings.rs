@@ -318,6 +318,14 @@ impl Target {
         digest.finalize().into()
     }
 
+    /// Returns the endpoint without what proves who sends: with the parts of its query that are no credentials.
+    pub fn address(&self) -> String {
+        let (shown, query) = (self.shown(), self.endpoint.split_once('?').map_or("", |(_, query)| query));
+        let is_kept = |part: &&str| !part.is_empty() && !is_credential(part.split('=').next().unwrap_or_default());
+        let parts: Vec<&str> = query.split('&').filter(is_kept).collect();
+        if parts.is_empty() { shown.to_owned() } else { format!("{shown}?{}", parts.join("&")) }
+    }
+
     /// Tells whether another target is the same peer, spoken to as the same sender.
     pub(crate) fn is_same_peer(&self, other: &Self) -> bool {
         self.endpoint == other.endpoint && self.sorted_headers() == other.sorted_headers()
