@@ -140,7 +140,7 @@ impl Courier {
                     self.done.left_out.push(format!("{rejected} spans of run {run}: {message}"));
                     rejected
                 }
-                Sent::TooLarge { .. } if n > 1 => {
+                Sent::TooLarge { .. } | Sent::Later { midway: true, .. } if n > 1 => {
                     size = n / 2;
                     continue;
                 }
@@ -166,7 +166,11 @@ impl Courier {
         let (backoff, mut attempt) = (Backoff::default(), 0);
         loop {
             let sent = self.sender.send(bytes.clone(), spans, deadline);
-            let Sent::Later { after, reason } = &sent else { return sent };
+            let Sent::Later { after, midway, reason } = &sent else { return sent };
+            // A smaller one may pass.
+            if *midway && spans > 1 {
+                return sent;
+            }
             // One sender needs no spread.
             let wait = backoff.delay(attempt, u64::MAX / 2, *after);
             if Instant::now() + wait >= deadline {

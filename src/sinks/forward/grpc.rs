@@ -139,7 +139,7 @@ impl Connection {
                 // The connection may lead nowhere any more (a sleeping laptop, a forgotten NAT entry), and TCP takes
                 // a quarter of an hour to notice.
                 self.reconnect();
-                Sent::later("no answer in time")
+                Sent::midway("no answer in time")
             }
         }
     }
@@ -215,7 +215,7 @@ impl Failure {
 
 fn judge_status(status: &Status) -> Sent {
     let after = asked_wait(status.details());
-    let reason = reason(status);
+    let (midway, reason) = (is_midway(status), reason(status));
     match status.code() {
         // Limits are told with either of these codes, depending on the server's library.
         Code::ResourceExhausted | Code::OutOfRange if after.is_none() && is_about_size(status) => {
@@ -228,13 +228,23 @@ fn judge_status(status: &Status) -> Sent {
         | Code::OutOfRange
         | Code::Unavailable
         | Code::DataLoss
-        | Code::ResourceExhausted => Sent::Later { after, reason },
+        | Code::ResourceExhausted => Sent::Later { after, midway, reason },
         Code::Unauthenticated | Code::PermissionDenied => Sent::misconfigured(reason),
         // Made on this side, out of a broken connection.
-        _ if std::error::Error::source(status).is_some() => Sent::Later { after: None, reason },
+        _ if std::error::Error::source(status).is_some() => Sent::Later { after: None, midway, reason },
         Code::NotFound | Code::Unimplemented => Sent::refused(reason, Blame::Peer),
         _ => Sent::refused(reason, Blame::Content),
     }
+}
+
+/// Tells whether a status is about a request that was under way.
+fn is_midway(status: &Status) -> bool {
+    let was_connecting = |cause| {
+        let text = with_causes(cause);
+        ["connect error", "dns error"].iter().any(|words| text.contains(words))
+    };
+    matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled)
+        || std::error::Error::source(status).is_some_and(|cause| !was_connecting(cause))
 }
 
 fn reason(status: &Status) -> String {

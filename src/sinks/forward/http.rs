@@ -1,7 +1,7 @@
 //! OTLP over HTTP/1.1, protobuf or JSON.
 
 use std::fmt;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::time::{Duration, Instant, SystemTime};
 
 use flate2::Compression as Level;
@@ -136,7 +136,8 @@ impl Answer {
             200..=299 => self.judge_success(json, spans),
             429 | 502 | 503 | 504 => {
                 let after = self.retry_after.as_deref().and_then(|value| retry::retry_after(value, SystemTime::now()));
-                Sent::Later { after, reason: self.reason(json) }
+                // A gateway that has waited too long for the peer behind it.
+                Sent::Later { after, midway: self.status == 504, reason: self.reason(json) }
             }
             413 => Sent::TooLarge { reason: self.reason(json) },
             // The Collector says so with the status of what cannot be read.
@@ -192,6 +193,14 @@ fn judge_error(error: &ureq::Error) -> Sent {
         ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl | ureq::Error::RedirectFailed => {
             Sent::misconfigured(with_causes(error))
         }
+        ureq::Error::Timeout(_) => Sent::midway(with_causes(error)),
+        ureq::Error::Io(cause) if is_of_broken_connection(cause.kind()) => Sent::midway(with_causes(error)),
         _ => Sent::later(with_causes(error)),
     }
+}
+
+/// Tells whether a connection that was there is gone.
+fn is_of_broken_connection(kind: ErrorKind) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }

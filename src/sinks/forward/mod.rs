@@ -56,6 +56,9 @@ pub enum Sent {
     Later {
         /// How long the peer asks to wait, at most [`retry::MAX_ASKED_WAIT`].
         after: Option<Duration>,
+        /// The request was under way when time was over or the connection broke: a smaller one may pass. It may have
+        /// arrived all the same.
+        midway: bool,
         /// What went wrong.
         reason: String,
     },
@@ -100,14 +103,18 @@ impl Sent {
         match self {
             Self::Accepted => Self::Accepted,
             Self::Partial { rejected, message } => Self::Partial { rejected, message: change(&message) },
-            Self::Later { after, reason } => Self::Later { after, reason: change(&reason) },
+            Self::Later { after, midway, reason } => Self::Later { after, midway, reason: change(&reason) },
             Self::TooLarge { reason } => Self::TooLarge { reason: change(&reason) },
             Self::Refused { reason, blame } => Self::Refused { reason: change(&reason), blame },
         }
     }
 
     fn later(reason: impl AsRef<str>) -> Self {
-        Self::Later { after: None, reason: clipped(reason.as_ref()) }
+        Self::Later { after: None, midway: false, reason: clipped(reason.as_ref()) }
+    }
+
+    fn midway(reason: impl AsRef<str>) -> Self {
+        Self::Later { after: None, midway: true, reason: clipped(reason.as_ref()) }
     }
 
     fn refused(reason: impl AsRef<str>, blame: Blame) -> Self {

@@ -397,6 +397,30 @@ fn of_all_http_statuses_four_are_tried_again() {
 }
 
 #[test]
+fn a_request_that_was_under_way_may_pass_in_parts() {
+    let is_midway = |url: &str| {
+        let sent = sender(url, |target| target.timeout = Duration::from_millis(500)).send(request(), 3, soon());
+        let Sent::Later { midway, .. } = sent else { panic!("{url}: {sent}") };
+        midway
+    };
+    let answering = |status: &'static str| HttpPeer::new(move |_| Some(peers::response(status, "", b"")));
+    let closing = HttpPeer::new(|_| None);
+    let slow = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let slow_grpc = GrpcPeer::new(|_| Answer { delay: Duration::from_secs(5), ..Answer::ok(vec![]) });
+    for (url, expected) in [
+        (closing.url(), true),
+        (format!("http://{}", slow.local_addr().unwrap()), true),
+        (slow_grpc.url(), true),
+        (answering("504 Gateway").url(), true),
+        (answering("503 Busy").url(), false),
+        ("http://127.0.0.1:1".to_owned(), false),
+        ("grpc://127.0.0.1:1".to_owned(), false),
+    ] {
+        assert_eq!(is_midway(&url), expected, "{url}");
+    }
+}
+
+#[test]
 fn retry_after_is_heeded_where_it_belongs() {
     for (status, value, expected) in [
         ("503 Busy", "7", "later 7"),

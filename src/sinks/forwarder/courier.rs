@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::ledger::{Counts, count};
 use super::letters::{About, Letter, Letters};
 use super::place::Outgoing;
+use super::size::Size;
 use crate::model::UnixNanos;
 use crate::sinks::forward::retry::Backoff;
 use crate::sinks::forward::{Blame, Sender, Sent, Signal, request_from_parts};
@@ -20,6 +21,9 @@ const MENDING: Duration = Duration::from_secs(30);
 pub(super) struct Courier {
     sender: Sender,
     letters: Letters,
+    size: Size,
+    /// The last request failed midway, and was tried again as it was.
+    has_broken: bool,
     backoff: Backoff,
     attempt: u32,
     not_before: Instant,
@@ -45,6 +49,8 @@ impl Courier {
         Self {
             sender,
             letters,
+            size: Size::new(),
+            has_broken: false,
             backoff: Backoff::default(),
             attempt: 0,
             not_before: Instant::now(),
@@ -56,7 +62,7 @@ impl Courier {
 
     /// Returns how long to wait before the next try.
     pub fn wait(&self) -> Duration {
-        self.not_before.saturating_duration_since(Instant::now())
+        time_until(self.not_before)
     }
 
     /// Allows one more try at once, unless the peer itself asked for patience.
@@ -70,8 +76,16 @@ impl Courier {
     pub fn deliver(&mut self, spans: &[Outgoing<'_>], process: &str, deadline: Instant) -> Delivered {
         let mut round = Round { process, deadline, searches: if self.may_search { SEARCHES } else { 0 }, took: false };
         let mut delivered = Delivered::default();
-        delivered.done = self.send(spans, &mut round, &mut delivered);
-        if delivered.done == spans.len() && !spans.is_empty() {
+        while delivered.done < spans.len() && delivered.trouble.is_none() {
+            // The next request has to have its whole time; what is left comes again.
+            if delivered.done > 0 && time_until(deadline) < self.sender.target().timeout {
+                break;
+            }
+            let left = &spans[delivered.done..];
+            let done = self.send(&left[..left.len().min(self.size.most())], &mut round, &mut delivered);
+            delivered.done += done;
+        }
+        if delivered.trouble.is_none() && !spans.is_empty() {
             self.may_search = round.took;
             self.attempt = 0;
             if round.took {
@@ -86,8 +100,13 @@ impl Courier {
         if spans.is_empty() {
             return 0;
         }
-        let n = spans.len() as u64;
-        match self.sender.send(self.request(spans), n, round.deadline) {
+        let (n, begun) = (spans.len() as u64, Instant::now());
+        let sent = self.sender.send(self.request(spans), n, round.deadline);
+        if sent.is_delivered() {
+            self.size.took(spans.len());
+            self.has_broken = false;
+        }
+        match sent {
             Sent::Accepted => {
                 round.took = true;
                 delivered.counts.sent += n;
@@ -98,7 +117,12 @@ impl Courier {
                 count(&mut delivered.counts.refused, "rejected_by_peer", rejected.min(n));
                 self.warn_of_rejected(rejected, &message);
             }
-            Sent::Later { after, reason } => {
+            Sent::Later { midway: true, after, .. }
+                if spans.len() > 1 && self.try_less(spans.len(), begun, after.is_some(), round) =>
+            {
+                return 0;
+            }
+            Sent::Later { after, reason, .. } => {
                 self.trouble(&reason, after, delivered);
                 return 0;
             }
@@ -117,6 +141,23 @@ impl Courier {
             }
         }
         spans.len()
+    }
+
+    /// Makes requests smaller than one of `spans` that failed midway. Tells whether to try again at once: where the peer
+    /// has not asked for a wait, and there is time for as long a try.
+    fn try_less(&mut self, spans: usize, begun: Instant, was_asked: bool, round: &Round<'_>) -> bool {
+        let left = time_until(round.deadline);
+        let took = begun.elapsed();
+        let is_soon = !was_asked && left > took;
+        // A connection that was idle may have been closed in this moment, which says nothing of the size.
+        if is_soon && took < self.sender.target().timeout && !std::mem::replace(&mut self.has_broken, true) {
+            return true;
+        }
+        // One that our own deadline ended may be no larger than others.
+        if !left.is_zero() {
+            self.size.failed(spans);
+        }
+        is_soon
     }
 
     fn send_halves(&mut self, spans: &[Outgoing<'_>], round: &mut Round<'_>, delivered: &mut Delivered) -> usize {
@@ -194,6 +235,10 @@ impl Courier {
             ));
         }
     }
+}
+
+fn time_until(moment: Instant) -> Duration {
+    moment.saturating_duration_since(Instant::now())
 }
 
 /// One batch under way.

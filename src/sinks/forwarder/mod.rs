@@ -13,6 +13,7 @@ mod ledger;
 mod letters;
 mod place;
 mod sampler;
+mod size;
 mod status;
 
 use std::collections::{BTreeMap, HashMap};
@@ -53,8 +54,10 @@ pub fn sampler_warnings(lookup: impl Fn(&str) -> Option<std::ffi::OsString>) -> 
 const BATCH_BYTES: usize = 512 << 10;
 const POLL: Duration = Duration::from_millis(200);
 const ADOPT_EVERY: Duration = Duration::from_secs(10);
-/// How long one send may take while the process runs.
+/// How long sending one batch may take while the process runs, where the target's timeout is no longer.
 const SEND_LIMIT: Duration = Duration::from_secs(15);
+/// How long it may take at most.
+const MAX_SEND_LIMIT: Duration = Duration::from_secs(3600);
 /// Spans wait for their run within so many bytes of the journal, or a sixteenth of it.
 const HOLD_BYTES: u64 = 32 << 20;
 
@@ -208,6 +211,7 @@ impl Forwarder {
         // The position is there from the start: nobody may take the journal for read before this reader has.
         let choice = common.choice.with_board(Arc::clone(&common.choice.board), common.journal_bytes);
         let own = Place::open(Arc::clone(&shared), choice)?;
+        let send_limit = target.timeout.saturating_add(Duration::from_secs(5)).clamp(SEND_LIMIT, MAX_SEND_LIMIT);
         let sender =
             Sender::new(target).map_err(|error| crate::Error::Setting { name: "forward", why: error.to_string() })?;
         let (stop, stopped) = mpsc::channel();
@@ -218,6 +222,7 @@ impl Forwarder {
             journal_dir,
             common: common.clone(),
             own: Arc::clone(&shared),
+            send_limit,
             adopted: Instant::now().checked_sub(ADOPT_EVERY).unwrap_or_else(Instant::now),
         };
         let thread = std::thread::Builder::new()
@@ -349,6 +354,7 @@ struct Work {
     journal_dir: PathBuf,
     common: Common,
     own: Arc<Shared>,
+    send_limit: Duration,
     adopted: Instant,
 }
 
@@ -366,11 +372,11 @@ enum Round {
 impl Work {
     fn run(&mut self, mut own: Place, stopped: &Receiver<Instant>) {
         loop {
-            let wait = match self.round(&mut own, Instant::now() + SEND_LIMIT) {
+            let wait = match self.round(&mut own, Instant::now() + self.send_limit) {
                 Round::Moved => Duration::ZERO,
                 Round::Empty => {
                     if self.adopted.elapsed() >= ADOPT_EVERY {
-                        self.send_of_the_dead(Instant::now() + SEND_LIMIT);
+                        self.send_of_the_dead(Instant::now() + self.send_limit);
                     }
                     POLL
                 }
@@ -482,13 +488,12 @@ impl Work {
         } else if delivered.counts.sent > 0 {
             place.shared.ledger().note_success();
         }
-        let is_all = delivered.done == spans.len();
         if let Err(error) = place.settle(&load, delivered.done, delivered.counts) {
             // What was delivered will be again, since at least once is the promise; but not all the time.
             self.courier.hold_off(&error.to_string(), None);
             return Round::Later;
         }
-        if is_all { Round::Moved } else { Round::Later }
+        if delivered.trouble.is_none() { Round::Moved } else { Round::Later }
     }
 }
 

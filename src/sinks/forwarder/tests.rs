@@ -167,6 +167,43 @@ fn what_is_too_large_is_halved_down_to_one_span() {
 }
 
 #[test]
+fn a_peer_that_breaks_large_requests_off_gets_smaller_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let is_large = |names: &[String], _| names.len() > 30;
+    let peer = Peer::new(move |seen| if is_large(&names(seen), 0) { None } else { ok() });
+    let tools = numbered(400);
+    let report = record(builder(dir.path(), &peer.url()), WATCHDOG, |guard| {
+        agent("all", &strs(&tools));
+        assert!(guard.flush(WATCHDOG));
+    });
+    assert_eq!((report.stored, report.exported, report.pending, report.dropped.len()), (401, 401, 0, 0), "{report:?}");
+    assert_eq!(taken(&peer, is_large), [vec!["all".to_owned()], tools].concat());
+    let broken_off = peer.seen().iter().filter(|seen| is_large(&names(seen), 0)).count();
+    assert!(broken_off < 12, "{broken_off} of {} requests", peer.seen().len());
+    let status = only_target(dir.path());
+    assert_eq!((status.counts.sent, status.dead_letters.letters, status.last_trouble), (401, 0, None));
+}
+
+#[test]
+fn a_peer_that_is_slow_with_each_span_gets_as_many_as_it_can_take_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let peer = Peer::new(|seen| {
+        std::thread::sleep(Duration::from_millis(6) * names(seen).len() as u32);
+        ok()
+    });
+    let tools = numbered(300);
+    // All of them take much longer.
+    let url = format!("{}#timeout=400", peer.url());
+    let report = record(builder(dir.path(), &url), WATCHDOG, |guard| {
+        agent("all", &strs(&tools));
+        assert!(guard.flush(WATCHDOG));
+    });
+    assert_eq!((report.stored, report.exported, report.pending), (301, 301, 0), "{report:?}");
+    let arrived: BTreeSet<String> = peer.seen().iter().flat_map(names).collect();
+    assert_eq!(arrived.len(), 301);
+}
+
+#[test]
 fn rejected_spans_of_a_partial_success_are_counted_and_not_sent_again() {
     let dir = tempfile::tempdir().unwrap();
     // ExportTraceServiceResponse{partial_success{rejected_spans: 2, error_message: "ids"}}

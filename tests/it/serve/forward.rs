@@ -199,7 +199,8 @@ fn what_is_sent_again_because_its_answer_was_lost_is_stored_once() {
         });
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
     };
-    assert!(of("stored") == 9 && of("duplicate") >= 9, "{metrics}");
+    // Three answers were lost: the first to three spans, and later ones perhaps to one alone, since less is sent then.
+    assert!(of("stored") == 9 && of("duplicate") >= 5, "{metrics}");
     assert_eq!(store.end(), Some(0));
     let mut found: Vec<String> = runs(theirs.path()).iter().map(super::shown).collect();
     found.sort();
