@@ -20,8 +20,8 @@ Examples:
   runspan forward retry --all
   runspan forward retry --target https://user:password@collector.example/v1/traces
 
-Credentials are not in the store: `retry` takes them from --target, else from RUNSPAN_FORWARD and the
-OTEL_EXPORTER_OTLP_* variables.")]
+Credentials, queries and headers are not in the store: `retry` takes them from --target, else from
+RUNSPAN_FORWARD and the OTEL_EXPORTER_OTLP_* variables.")]
 pub struct Args {
     #[command(subcommand)]
     command: ForwardCommand,
@@ -206,7 +206,7 @@ fn conclude(answers: &[Resent], session: &mut Session<'_>) -> Done {
     }
     if any(Resending::Failed) {
         let stop = Stop::failed(CODE_FAILED, "the peer could not be asked; the dead letters stay");
-        return Err(stop.hint("try again later; --target gives the URL with its credentials"));
+        return Err(stop.hint("try again later; --target gives the URL with its query, headers and credentials"));
     }
     if any(Resending::Refused) {
         let stop = Stop::failed(CODE_NO, "not all of it was taken; what was refused stays");

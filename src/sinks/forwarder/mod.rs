@@ -90,6 +90,15 @@ pub(crate) fn reader_names(targets: &[Target]) -> Vec<String> {
     targets.iter().map(|target| numbered(reader_name(target))).collect()
 }
 
+/// Returns the name of a place without the number behind it.
+fn unnumbered(reader: &str) -> &str {
+    match reader.rsplit_once('-') {
+        // The digits of an endpoint are more than any number has.
+        Some((name, number)) if number.len() < 2 * DIGEST_BYTES && number.parse::<u32>().is_ok() => name,
+        _ => reader,
+    }
+}
+
 /// Returns the name under which a peer's place in a journal is kept, where no other target has the same.
 pub(crate) fn reader_name(target: &Target) -> String {
     let short = short_digest(target);
@@ -101,8 +110,11 @@ pub(crate) fn reader_name(target: &Target) -> String {
 
 /// Returns a short name of a target's endpoint and tenant that no two of these share.
 pub(crate) fn short_digest(target: &Target) -> String {
-    crate::model::hex(&target.digest(&target.endpoint)[..6])
+    crate::model::hex(&target.digest(&target.endpoint)[..DIGEST_BYTES])
 }
+
+/// So much of a digest is in a name.
+const DIGEST_BYTES: usize = 6;
 
 /// How names of readers begin that send metrics.
 const METRICS_READER: &str = "forward-metrics-";

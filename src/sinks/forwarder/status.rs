@@ -11,7 +11,9 @@ use super::ledger::{Counts, Ledger, Trouble};
 use super::letters::{Found, Letter};
 use super::place::Held;
 use super::sampler::Glance;
-use super::{BATCH_BYTES, configured, is_sent, ledger, protocol_word, reader_name, signal_of};
+use super::{
+    BATCH_BYTES, configured, is_sent, ledger, protocol_word, reader_name, reader_names, signal_of, unnumbered,
+};
 use crate::Error;
 use crate::config::Settings;
 use crate::journal::{JournalReader, list_processes};
@@ -212,7 +214,7 @@ fn dead_letters(store: &Path, reader: &str) -> Result<DeadLetters, Error> {
 #[derive(Clone, Debug, Default)]
 pub struct Wanted<'a> {
     /// Only those of this target, an URL as for [`Builder::forward`](crate::Builder::forward). Its credentials are
-    /// used; without it they come from the environment, since the store has none.
+    /// used; without it they come from the environment, as do query and headers, since the store has none.
     pub target: Option<&'a str>,
     /// Only the letter whose name begins like this.
     pub letter: Option<&'a str>,
@@ -228,7 +230,7 @@ pub enum Resending {
     Partly,
     /// The peer still does not want it; the letter stays.
     Refused,
-    /// The peer could not be asked; the letter stays, and further ones for this target were not tried.
+    /// The peer could not be asked, or it is not known how; the letter stays, and further ones for this target were not tried.
     Failed,
 }
 
@@ -287,13 +289,21 @@ impl From<Error> for RetryError {
 pub fn retry(store: &Path, wanted: &Wanted<'_>, mut told: impl FnMut(&Resent)) -> Result<(), RetryError> {
     let given = wanted.target.map(Target::from_url).transpose();
     let given = given.map_err(|error| RetryError::NotATarget(error.to_string()))?;
-    let mut chosen = Vec::new();
+    let mut states = Vec::new();
     for reader in ledger::names(store).map_err(io_error(store))? {
         let folder = ledger::folder(store, &reader);
-        let Some(state) = ledger::read(&folder).map_err(io_error(&folder))? else { continue };
-        // Credentials in a query give the same endpoint another name.
-        let is_given = |given: &Target| reader_name(given) == reader || given.shown() == state.target;
-        let given = given.as_ref().map(|given| given.for_signal(signal_of(&reader)));
+        if let Some(state) = ledger::read(&folder).map_err(io_error(&folder))? {
+            let given = given.as_ref().map(|given| given.for_signal(signal_of(&reader)));
+            states.push((reader, state, given));
+        }
+    }
+    let is_named = |reader: &str, given: &Target| reader_name(given) == unnumbered(reader);
+    let is_known = states.iter().any(|(reader, _, given)| given.as_ref().is_some_and(|given| is_named(reader, given)));
+    let mut chosen = Vec::new();
+    for (reader, state, given) in states {
+        // Credentials in a query give the same endpoint another name. Who names a letter means it.
+        let may_be_shown = !is_known || wanted.letter.is_some();
+        let is_given = |given: &Target| is_named(&reader, given) || (may_be_shown && given.shown() == state.target);
         if given.as_ref().is_some_and(|given| !is_given(given)) {
             continue;
         }
@@ -302,39 +312,60 @@ pub fn retry(store: &Path, wanted: &Wanted<'_>, mut told: impl FnMut(&Resent)) -
             |id: &LetterId| wanted.letter.is_none_or(|wanted| id.to_string().starts_with(&wanted.to_ascii_uppercase()));
         let found: Vec<Found> = letters.list().map_err(io_error(letters.dir()))?.filter(|f| begins(&f.id)).collect();
         if !found.is_empty() {
-            let target = given.or_else(|| known_target(&reader, &state.target, &state.protocol));
-            chosen.push((reader, state.target, target, found));
+            chosen.push((reader, state, given, found));
         }
     }
     let ids: Vec<LetterId> = chosen.iter().flat_map(|(_, _, _, found)| found.iter().map(|found| found.id)).collect();
     if wanted.letter.is_some() && ids.len() > 1 {
         return Err(RetryError::Ambiguous(ids));
     }
-    for (reader, shown, target, found) in chosen {
-        let Some(target) = target else {
-            return Err(RetryError::NotATarget(format!("{shown} is no target any more; name one with its URL")));
-        };
-        resend(store, &reader, target, found, &mut told)?;
+    let of_signal = |signal| chosen.iter().filter(|(reader, ..)| signal_of(reader) == signal).count();
+    if let Some(given) = given.filter(|_| of_signal(Signal::Traces) > 1 || of_signal(Signal::Metrics) > 1) {
+        let why = format!(
+            "several targets are {} and refused something; name one with its query and headers, or a dead letter by its \
+             id as well",
+            given.shown()
+        );
+        return Err(RetryError::NotATarget(why));
+    }
+    for (reader, state, given, found) in chosen {
+        match given.or_else(|| known_target(&reader, &state.target, &state.protocol)) {
+            Some(target) => resend(store, &reader, target, found, &mut told)?,
+            None => found.into_iter().take(1).for_each(|found| told(&not_known(&found, &state.target))),
+        }
     }
     Ok(())
 }
 
-/// Returns a target as the environment has it, with its credentials, else as the store has it.
+/// Says of the first letter for a target that there is more to its address than the store has.
+fn not_known(found: &Found, shown: &str) -> Resent {
+    let message = "its query or headers are not in the store, and it is no target of the environment: give all of its URL \
+                   by --target";
+    Resent {
+        id: found.id,
+        target: shown.to_owned(),
+        spans: found.letter.as_ref().map_or(0, |letter| letter.spans),
+        result: Resending::Failed,
+        message: message.to_owned(),
+    }
+}
+
+/// Returns a target as the environment has it, with its credentials, else as the store has it, where that is all.
 fn known_target(reader: &str, shown: &str, protocol: &str) -> Option<Target> {
     let (configured, _) = configured(&Settings::from_env().0).unwrap_or_default();
     let signal = signal_of(reader);
-    let configured: Vec<Target> = configured.iter().map(|target| target.for_signal(signal)).collect();
-    let by_name = configured.iter().find(|target| reader_name(target) == reader);
-    let by_endpoint = || configured.iter().find(|target| target.shown() == shown);
-    by_name.or_else(by_endpoint).cloned().or_else(|| {
-        let is_grpc = protocol == protocol_word(Protocol::Grpc);
-        let url = if is_grpc { shown.replacen("http", "grpc", 1) } else { shown.to_owned() };
-        let mut target = Target::from_url_for(signal, &url).ok()?;
-        if protocol == protocol_word(Protocol::HttpJson) {
-            target.protocol = Protocol::HttpJson;
-        }
-        Some(target)
-    })
+    let mut configured: Vec<Target> = configured.iter().map(|target| target.for_signal(signal)).collect();
+    if let Some(place) = reader_names(&configured).iter().position(|name| name == reader) {
+        return Some(configured.swap_remove(place));
+    }
+    let is_grpc = protocol == protocol_word(Protocol::Grpc);
+    let url = if is_grpc { shown.replacen("http", "grpc", 1) } else { shown.to_owned() };
+    let mut target = Target::from_url_for(signal, &url).ok()?;
+    if protocol == protocol_word(Protocol::HttpJson) {
+        target.protocol = Protocol::HttpJson;
+    }
+    // A query, or a tenant's header, would have given it another name.
+    (reader_name(&target) == reader).then_some(target)
 }
 
 fn resend(

@@ -412,6 +412,37 @@ fn dead_letters_are_sent_again_when_asked() {
 }
 
 #[test]
+fn dead_letters_are_sent_to_the_one_who_refused_them_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let takes = Arc::new(AtomicBool::new(false));
+    let now = Arc::clone(&takes);
+    let peer = Peer::new(move |_| match now.load(Ordering::Relaxed) {
+        true => ok(),
+        false => Some(response("404 Where", "", b"")),
+    });
+    let url = |tenant: &str| format!("{}/v1/traces?k=1#header.x-tenant={tenant}", peer.url());
+    let recorder = builder(dir.path(), &url("a")).forward(url("b")).forward(format!("{}#compression=gzip", peer.url()));
+    record(recorder, WATCHDOG, |_| agent("refused", &[]));
+    takes.store(true, Ordering::Relaxed);
+    let again = |target: Option<&str>| {
+        let before = peer.seen().len();
+        let mut told = Vec::new();
+        let result = retry(dir.path(), &Wanted { target, letter: None }, |resent| told.push(resent.result));
+        let sent =
+            peer.seen()[before..].iter().map(|seen| format!("{} {}", seen.path, seen.header("x-tenant"))).collect();
+        (result.map_err(|error| error.to_string()), told, sent)
+    };
+    let (result, mut told, sent): (_, _, Vec<String>) = again(None);
+    told.sort_by_key(|result| format!("{result:?}"));
+    assert_eq!((result, told), (Ok(()), vec![Resending::Failed, Resending::Failed, Resending::Sent]));
+    assert_eq!(sent, ["/v1/traces "], "the one whose whole address the store has");
+    let (result, _, sent) = again(Some(&format!("{}/v1/traces?k=3", peer.url())));
+    assert!(result.unwrap_err().starts_with("several targets are") && sent.is_empty());
+    let (result, told, sent) = again(Some(&url("b&header.authorization=new")));
+    assert_eq!((result, told, sent), (Ok(()), vec![Resending::Sent], vec!["/v1/traces?k=1 b".to_owned()]));
+}
+
+#[test]
 fn credentials_are_nowhere_in_the_store() {
     let dir = tempfile::tempdir().unwrap();
     let peer = Peer::new(|seen| {
