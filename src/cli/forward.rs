@@ -102,7 +102,7 @@ fn list(targets: &[TargetStatus], session: &mut Session<'_>) -> Done {
     let (look, now) = (session.look, session.now);
     session.print(&render(targets, now, look))?;
     for target in targets {
-        session.print(&details(target, now, look))?;
+        session.print(&details(target, &target.label(targets), now, look))?;
     }
     Ok(())
 }
@@ -120,17 +120,18 @@ fn render(targets: &[TargetStatus], now: UnixNanos, look: Look) -> String {
         Column::new("LOST", 0).right(),
         Column::new("DEAD LETTERS", 1).right(),
     ]);
+    let label = |target: &TargetStatus| match target.label(targets) {
+        label if target.signal == "metrics" => format!("{label} (metrics)"),
+        label => label,
+    };
+    let labels = targets.iter().map(label);
     let style = |n: u64, style| if n > 0 { style } else { DIM };
-    for target in targets {
+    for (target, label) in targets.iter().zip(labels) {
         let (waiting, counts, dead) = (&target.waiting, &target.counts, &target.dead_letters);
         let sum = |reasons: &Reasons| reasons.values().sum::<u64>();
         let (refused, lost) = (sum(&counts.refused), sum(&counts.dropped));
         table.row(vec![
-            Cell::new(if target.signal == "metrics" {
-                format!("{} (metrics)", target.target)
-            } else {
-                target.target.clone()
-            }),
+            Cell::new(label),
             Cell::new(count(waiting.spans)).style(style(waiting.spans, YELLOW)),
             Cell::new(waiting.oldest.map(|oldest| age(now, oldest)).unwrap_or_default()),
             Cell::new(count(waiting.records)),
@@ -146,7 +147,7 @@ fn render(targets: &[TargetStatus], now: UnixNanos, look: Look) -> String {
 }
 
 /// Says what is wrong with a target, if anything: its trouble, reasons, dead letters.
-fn details(target: &TargetStatus, now: UnixNanos, look: Look) -> String {
+fn details(target: &TargetStatus, label: &str, now: UnixNanos, look: Look) -> String {
     let mut lines = Vec::new();
     if let Some(trouble) = &target.last_trouble {
         lines.push(format!("trouble {} ago: {}", age(now, trouble.time), trouble.reason));
@@ -177,7 +178,7 @@ fn details(target: &TargetStatus, now: UnixNanos, look: Look) -> String {
         return String::new();
     }
     let lines: String = lines.iter().map(|line| format!("  {}\n", look.paint(DIM, &safe(line)))).collect();
-    format!("\n{}\n{lines}", safe(&target.target))
+    format!("\n{}\n{lines}", safe(label))
 }
 
 fn print_answer(resent: &Resent, session: &mut Session<'_>) -> Done {

@@ -97,7 +97,7 @@ impl Sources {
         let (mut bytes, mut ages) = (Numbers::new(), Numbers::new());
         let labels = |reader: &str, signal: Signal| vec![label("reader", reader), label("signal", signal.as_str())];
         let store = (STORE_READER.to_owned(), labels("store", Signal::Traces));
-        let of_target = |target: &Known| (target.reader().to_owned(), labels(&target.shown(), target.signal()));
+        let of_target = |target: &Known| (target.reader().to_owned(), labels(target.label(), target.signal()));
         for (name, labels) in std::iter::once(store).chain(self.targets.iter().map(of_target)) {
             let Ok(reader) = JournalReader::open_read_only(&dir, &self.process, &name) else { continue };
             let (acknowledged, committed) = (reader.acknowledged(), &self.tally.committed);
@@ -118,9 +118,9 @@ impl Sources {
         let (mut spans, mut metrics) = (Numbers::new(), Numbers::new());
         for target in &self.targets {
             let numbers = if target.signal() == Signal::Traces { &mut spans } else { &mut metrics };
-            let (counts, shown) = (target.counts(), target.shown());
+            let counts = target.counts();
             let mut put = |outcome: &str, reason: &str, n: u64| {
-                let labels = [("target", shown.as_str()), ("outcome", outcome), ("reason", reason)];
+                let labels = [("target", target.label()), ("outcome", outcome), ("reason", reason)];
                 numbers.push((labels.map(|(key, value)| label(key, value)).into(), whole(n)));
             };
             put("sent", "", counts.sent);

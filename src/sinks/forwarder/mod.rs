@@ -124,6 +124,15 @@ pub(crate) fn signal_of(reader: &str) -> Signal {
     if reader.starts_with(METRICS_READER) { Signal::Metrics } else { Signal::Traces }
 }
 
+/// Returns what a target is called among `all`, each as it is shown and with the name of its reader.
+fn label<'a>(shown: &str, reader: &str, all: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let signal = signal_of(reader);
+    let alike = all.filter(|(other, name)| *other == shown && signal_of(name) == signal).count();
+    // A query may be a secret, so it is not shown where it would tell them apart.
+    let digits = reader.strip_prefix(METRICS_READER).or_else(|| reader.strip_prefix("forward-")).unwrap_or(reader);
+    if alike > 1 { format!("{shown} ({digits})") } else { shown.to_owned() }
+}
+
 /// Tells whether frames of a kind are sent to targets of a signal.
 fn is_sent(kind: FrameKind, signal: Signal) -> bool {
     match signal {
@@ -257,28 +266,31 @@ impl Forwarder {
 /// One target, for who wants to know what became of its spans.
 #[cfg(feature = "server")]
 #[derive(Clone, Debug)]
-pub(crate) struct Known(Arc<Shared>);
+pub(crate) struct Known {
+    shared: Arc<Shared>,
+    label: String,
+}
 
 #[cfg(feature = "server")]
 impl Known {
-    /// Returns how it is shown.
-    pub fn shown(&self) -> String {
-        self.0.shown()
+    /// Returns what it is called: no two that are sent the same are called alike.
+    pub fn label(&self) -> &str {
+        &self.label
     }
 
     /// Returns the name of its place in the journal.
     pub fn reader(&self) -> &str {
-        &self.0.name
+        &self.shared.name
     }
 
     /// Returns what it is sent.
     pub fn signal(&self) -> Signal {
-        signal_of(&self.0.name)
+        signal_of(self.reader())
     }
 
     /// Returns what became of the spans of this process's journal since the process began.
     pub fn counts(&self) -> Counts {
-        self.0.counts()
+        self.shared.counts()
     }
 }
 
@@ -314,7 +326,12 @@ impl Forwarders {
     /// Returns those who can be asked what became of spans.
     #[cfg(feature = "server")]
     pub fn known(&self) -> Vec<Known> {
-        self.all.iter().map(|forwarder| Known(Arc::clone(&forwarder.shared))).collect()
+        let all = || self.all.iter().map(|forwarder| (forwarder.shown.as_str(), forwarder.shared.name.as_str()));
+        let known = |forwarder: &Forwarder| {
+            let shared = Arc::clone(&forwarder.shared);
+            Known { label: label(&forwarder.shown, &shared.name, all()), shared }
+        };
+        self.all.iter().map(known).collect()
     }
 
     /// Waits for that.

@@ -12,7 +12,7 @@ use super::letters::{Found, Letter};
 use super::place::Held;
 use super::sampler::Glance;
 use super::{
-    BATCH_BYTES, configured, is_sent, ledger, protocol_word, reader_name, reader_names, signal_of, unnumbered,
+    BATCH_BYTES, configured, is_sent, label, ledger, protocol_word, reader_name, reader_names, signal_of, unnumbered,
 };
 use crate::Error;
 use crate::config::Settings;
@@ -100,6 +100,14 @@ pub struct TargetStatus {
     pub dead_letters: DeadLetters,
     /// What went wrong last, if it took nothing since.
     pub last_trouble: Option<Trouble>,
+}
+
+impl TargetStatus {
+    /// Returns what the target is called among `all`: as it is shown, and the digits of its reader's name where that
+    /// alone would be several.
+    pub fn label(&self, all: &[Self]) -> String {
+        label(&self.target, &self.reader, all.iter().map(|other| (other.target.as_str(), other.reader.as_str())))
+    }
 }
 
 /// Tells how things stand for every target that processes of this store have forwarded to. Nothing is changed.
@@ -230,7 +238,8 @@ pub enum Resending {
     Partly,
     /// The peer still does not want it; the letter stays.
     Refused,
-    /// The peer could not be asked, or it is not known how; the letter stays, and further ones for this target were not tried.
+    /// The peer could not be asked, or it is not known how; the letter stays, and further ones for this target were not
+    /// tried.
     Failed,
 }
 

@@ -513,6 +513,21 @@ fn a_place_has_the_name_of_its_endpoint_and_tenant_and_no_secret_in_it() {
     );
 }
 
+#[test]
+fn targets_that_are_shown_alike_have_labels_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let peer = picky("400 Bad", |_, _| false);
+    let url = |more: &str| format!("{}/v1/traces{more}", peer.url());
+    let recorder = builder(dir.path(), &url("?key=s3cret1")).forward(url("?key=s3cret2")).forward(url("/own"));
+    record(recorder, WATCHDOG, |_| agent("a", &[]));
+    let all = targets(dir.path()).unwrap();
+    let labels: BTreeSet<String> = all.iter().map(|target| target.label(&all)).collect();
+    assert_eq!(labels.len(), 3, "{labels:?}");
+    assert!(labels.contains(&url("/own")) && labels.iter().all(|label| !label.contains("s3cret")), "{labels:?}");
+    let first = &all[0];
+    assert_eq!(first.label(&all), format!("{} ({})", url(""), first.reader.trim_start_matches("forward-")));
+}
+
 /// Runs that differ in what the rules look at.
 fn runs_of_all_sorts() {
     agent("fine", &["f1"]);
