@@ -134,11 +134,9 @@ impl Answer {
     fn judge(&self, json: bool, spans: u64) -> Sent {
         match self.status {
             200..=299 => self.judge_success(json, spans),
-            429 | 502 | 503 | 504 => {
-                let after = self.retry_after.as_deref().and_then(|value| retry::retry_after(value, SystemTime::now()));
-                // A gateway that has waited too long for the peer behind it.
-                Sent::Later { after, midway: self.status == 504, reason: self.reason(json) }
-            }
+            429 | 502 | 503 | 504 => self.judge_later(json),
+            // OTLP does not name it. Who says when to come again means it, as our own server does.
+            408 if self.retry_after.is_some() => self.judge_later(json),
             413 => Sent::TooLarge { reason: self.reason(json) },
             // The Collector says so with the status of what cannot be read.
             400 if super::is_about_size(&self.reason(json)) => Sent::TooLarge { reason: self.reason(json) },
@@ -148,6 +146,12 @@ impl Answer {
             400 | 422 | 500 => Sent::refused(self.reason(json), Blame::Content),
             _ => Sent::refused(self.reason(json), Blame::Peer),
         }
+    }
+
+    fn judge_later(&self, json: bool) -> Sent {
+        let after = self.retry_after.as_deref().and_then(|value| retry::retry_after(value, SystemTime::now()));
+        // The peer, or a gateway before it, has waited too long.
+        Sent::Later { after, midway: matches!(self.status, 408 | 504), reason: self.reason(json) }
     }
 
     fn judge_success(&self, json: bool, spans: u64) -> Sent {

@@ -430,6 +430,8 @@ fn retry_after_is_heeded_where_it_belongs() {
         ("503 Busy", "-3", "later"),
         ("503 Busy", "in a moment", "later"),
         ("500 Broken", "7", "refused"),
+        ("408 Slow", "7", "later 7"),
+        ("408 Slow", "in a moment", "later"),
     ] {
         let header = format!("retry-after: {value}\r\n");
         let peer = HttpPeer::new(move |_| Some(peers::response(status, &header, b"")));
