@@ -1,9 +1,11 @@
 //! `runspan forward`: how things stand for the targets that spans are forwarded to, and what they refused once more.
 
+use std::collections::HashSet;
+
 use clap::Subcommand;
 use runspan::sinks::forwarder::{Reasons, Resending, Resent, RetryError, TargetStatus, Wanted, retry, targets};
 
-use super::output::{DIM, GREEN, Look, RED, YELLOW, count, safe, size};
+use super::output::{DIM, GREEN, Look, RED, YELLOW, count, counted, cut, safe, size};
 use super::table::{Cell, Column, Table};
 use super::time::age;
 use super::{CODE_FAILED, CODE_NO, CODE_USE, Done, Format, Session, Stop, some_of};
@@ -108,8 +110,13 @@ fn list(targets: &[TargetStatus], session: &mut Session<'_>) -> Done {
 }
 
 fn render(targets: &[TargetStatus], now: UnixNanos, look: Look) -> String {
+    let label = |target: &TargetStatus| match target.label(targets) {
+        label if target.signal == "metrics" => format!("{label} (metrics)"),
+        label => label,
+    };
+    let labels: Vec<String> = targets.iter().map(label).collect();
     let mut table = Table::new(&[
-        Column::new("TARGET", 0).shrinks_to(20),
+        Column::new("TARGET", 0).shrinks_to(distinct_width(&labels)),
         Column::new("WAITING", 0).right(),
         Column::new("OLDEST", 2).right(),
         Column::new("RECORDS", 5).right(),
@@ -120,11 +127,6 @@ fn render(targets: &[TargetStatus], now: UnixNanos, look: Look) -> String {
         Column::new("LOST", 0).right(),
         Column::new("DEAD LETTERS", 1).right(),
     ]);
-    let label = |target: &TargetStatus| match target.label(targets) {
-        label if target.signal == "metrics" => format!("{label} (metrics)"),
-        label => label,
-    };
-    let labels = targets.iter().map(label);
     let style = |n: u64, style| if n > 0 { style } else { DIM };
     for (target, label) in targets.iter().zip(labels) {
         let (waiting, counts, dead) = (&target.waiting, &target.counts, &target.dead_letters);
@@ -146,6 +148,16 @@ fn render(targets: &[TargetStatus], now: UnixNanos, look: Look) -> String {
     table.render(look)
 }
 
+/// Returns how many columns texts need so that no two look the same when they are cut, and no fewer than 20.
+fn distinct_width(texts: &[String]) -> usize {
+    let longest = texts.iter().map(|text| text.chars().count()).max().unwrap_or_default();
+    let is_distinct = |columns: &usize| {
+        let cuts: HashSet<_> = texts.iter().map(|text| cut(text, *columns)).collect();
+        cuts.len() == texts.len()
+    };
+    (20..longest).find(is_distinct).unwrap_or(longest.max(20))
+}
+
 /// Says what is wrong with a target, if anything: its trouble, reasons, dead letters.
 fn details(target: &TargetStatus, label: &str, now: UnixNanos, look: Look) -> String {
     let mut lines = Vec::new();
@@ -154,22 +166,22 @@ fn details(target: &TargetStatus, label: &str, now: UnixNanos, look: Look) -> St
     }
     let counts = &target.counts;
     for (word, reasons) in [("not kept", &counts.not_kept), ("refused", &counts.refused), ("lost", &counts.dropped)] {
-        lines.extend(reasons.iter().map(|(reason, n)| format!("{} spans {word}: {reason}", count(*n))));
+        lines.extend(reasons.iter().map(|(reason, n)| format!("{} {word}: {reason}", counted(*n, "span"))));
     }
     if counts.letters_lost > 0 {
-        lines.push(format!("{} spans in dead letters that had to go", count(counts.letters_lost)));
+        lines.push(format!("{} in dead letters that had to go", counted(counts.letters_lost, "span")));
     }
     if counts.resent > 0 {
-        lines.push(format!("{} spans of dead letters taken when sent again", count(counts.resent)));
+        lines.push(format!("{} of dead letters taken when sent again", counted(counts.resent, "span")));
     }
     let dead = &target.dead_letters;
     for reason in &dead.reasons {
-        let (letters, spans) = (count(reason.letters), count(reason.spans));
-        lines.push(format!("{letters} dead letters with {spans} spans: {}", reason.reason));
+        let (letters, spans) = (counted(reason.letters, "dead letter"), counted(reason.spans, "span"));
+        lines.push(format!("{letters} with {spans}: {}", reason.reason));
     }
     for letter in dead.list.iter().take(MAX_LETTERS_SHOWN) {
         let when = letter.time.map(|time| format!("{} ago, ", age(now, time))).unwrap_or_default();
-        lines.push(format!("  {}  {when}{} spans: {}", letter.id, count(letter.spans), letter.reason));
+        lines.push(format!("  {}  {when}{}: {}", letter.id, counted(letter.spans, "span"), letter.reason));
     }
     if dead.list.len() > MAX_LETTERS_SHOWN {
         lines.push(format!("  and {} more: --json shows all", dead.list.len() - MAX_LETTERS_SHOWN));
@@ -189,7 +201,7 @@ fn print_answer(resent: &Resent, session: &mut Session<'_>) -> Done {
         Resending::Failed => ("✗", RED, "not sent"),
     };
     let message = if resent.message.is_empty() { String::new() } else { format!(": {}", resent.message) };
-    let line = format!("{}  {} spans to {}  {word}{message}", resent.id, count(resent.spans), resent.target);
+    let line = format!("{}  {} to {}  {word}{message}", resent.id, counted(resent.spans, "span"), resent.target);
     let sign = session.look.paint(style, sign).into_owned();
     session.print(&format!("{sign} {}\n", safe(&line)))?;
     session.flush()
@@ -214,4 +226,18 @@ fn conclude(answers: &[Resent], session: &mut Session<'_>) -> Done {
         return Err(stop.hint("the peer's settings, or --target with the right credentials, may help"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_cut_only_as_far_as_they_still_differ() {
+        let width = |texts: &[&str]| distinct_width(&texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+        assert_eq!(width(&["http://a.example/v1/traces", "http://b.example/v1/traces"]), 20);
+        assert_eq!(width(&["http://collector.example:4318/v1/traces", "http://collector.example:4319/v1/traces"]), 30);
+        assert_eq!(width(&["http://collector.example (1)", "http://collector.example (2)"]), 28);
+        assert_eq!(width(&[]), 20);
+    }
 }

@@ -611,7 +611,8 @@ fn forward_shows_dead_letters_and_sends_them_again() {
     assert_eq!((&target["waiting"]["spans"], &target["dead_letters"]["spans"]), (&0.into(), &1.into()));
     let shown = runspan(dir.path(), &["forward", "list"]);
     assert_eq!((shown.code, shown.err.as_str()), (0, ""));
-    assert!(shown.out.starts_with("TARGET") && shown.out.contains("1 spans refused: refused_by_peer"), "{}", shown.out);
+    assert!(shown.out.starts_with("TARGET") && shown.out.contains("1 span refused: refused_by_peer"), "{}", shown.out);
+    assert!(shown.out.contains("1 dead letter with 1 span: HTTP 400"), "{}", shown.out);
     assert!(shown.out.contains("HTTP 400: no  [2J") && !shown.out.contains('\u{1b}'), "{}", shown.out);
 
     let again = |args: &[&str]| runspan(dir.path(), &[&["forward", "retry"], args].concat());
@@ -635,7 +636,7 @@ fn forward_retry_tells_by_its_code_whether_the_peer_took_it() {
     *answer.lock().unwrap() = BUSY;
     let failed = again("table");
     assert_eq!(failed.code, 3, "{}{}", failed.out, failed.err);
-    assert!(failed.out.contains("1 spans to") && failed.out.contains("not sent: HTTP 503"), "{}", failed.out);
+    assert!(failed.out.contains("1 span to") && failed.out.contains("not sent: HTTP 503"), "{}", failed.out);
     *answer.lock().unwrap() = TAKES;
     let sent = again("json");
     assert_eq!(sent.code, 0, "{}", sent.err);

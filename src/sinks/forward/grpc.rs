@@ -18,7 +18,7 @@ use tracing::dispatcher::DefaultGuard;
 
 use super::settings::{Compression, SettingsError, Target};
 use super::tls::Material;
-use super::{Blame, MAX_ANSWER_BYTES, RpcStatus, Sent, USER_AGENT, clipped, quietly, retry};
+use super::{Blame, MAX_ANSWER_BYTES, NO_ANSWER, RpcStatus, Sent, USER_AGENT, clipped, quietly, retry};
 use crate::error::with_causes;
 
 /// A client for one target, with a runtime of its own.
@@ -139,7 +139,7 @@ impl Connection {
                 // The connection may lead nowhere any more (a sleeping laptop, a forgotten NAT entry), and TCP takes
                 // a quarter of an hour to notice.
                 self.reconnect();
-                Sent::midway("no answer in time")
+                Sent::midway(NO_ANSWER)
             }
         }
     }

@@ -11,7 +11,7 @@ use ureq::http::header;
 
 use super::settings::{Compression, Protocol, SettingsError, Signal, Target};
 use super::tls::Material;
-use super::{Blame, MAX_ANSWER_BYTES, RpcStatus, Sent, USER_AGENT, clipped, retry};
+use super::{Blame, MAX_ANSWER_BYTES, NO_ANSWER, RpcStatus, Sent, USER_AGENT, clipped, retry};
 use crate::error::with_causes;
 use crate::model::otlp::TracesData;
 
@@ -197,7 +197,7 @@ fn judge_error(error: &ureq::Error) -> Sent {
         ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl | ureq::Error::RedirectFailed => {
             Sent::misconfigured(with_causes(error))
         }
-        ureq::Error::Timeout(_) => Sent::midway(with_causes(error)),
+        ureq::Error::Timeout(_) => Sent::midway(NO_ANSWER),
         ureq::Error::Io(cause) if is_of_broken_connection(cause.kind()) => Sent::midway(with_causes(error)),
         _ => Sent::later(with_causes(error)),
     }

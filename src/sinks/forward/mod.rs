@@ -35,6 +35,9 @@ pub const MAX_ANSWER_BYTES: usize = 4 << 20;
 /// The longest text of a peer that is kept, in characters.
 const MAX_REASON_CHARS: usize = 300;
 
+/// Says what to change where a peer does not answer in time.
+const NO_ANSWER: &str = "no answer in time; `timeout` of the target (in milliseconds) says how long one may take";
+
 /// Names us to the peer, with the standard's own name behind ours.
 const USER_AGENT: &str =
     concat!("runspan/", env!("CARGO_PKG_VERSION"), " OTel-OTLP-Exporter-Rust/", env!("CARGO_PKG_VERSION"));
