@@ -232,7 +232,7 @@ fn judge_status(status: &Status) -> Sent {
         Code::Unauthenticated | Code::PermissionDenied => Sent::misconfigured(reason),
         // Made on this side, out of a broken connection.
         _ if std::error::Error::source(status).is_some() => Sent::Later { after: None, midway, reason },
-        Code::NotFound | Code::Unimplemented => Sent::refused(reason, Blame::Peer),
+        Code::NotFound | Code::Unimplemented => Sent::refused(reason, Blame::Address),
         _ => Sent::refused(reason, Blame::Content),
     }
 }

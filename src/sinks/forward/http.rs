@@ -144,6 +144,7 @@ impl Answer {
             300..=399 | 401 | 403 | 407 => Sent::misconfigured(self.reason(json)),
             // What servers say to a request that they cannot read, or stumble over.
             400 | 422 | 500 => Sent::refused(self.reason(json), Blame::Content),
+            404 | 405 | 410 | 501 => Sent::refused(self.reason(json), Blame::Address),
             _ => Sent::refused(self.reason(json), Blame::Peer),
         }
     }

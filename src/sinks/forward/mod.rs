@@ -84,8 +84,10 @@ pub enum Sent {
 pub enum Blame {
     /// Perhaps with something in the request: parts of it may pass.
     Content,
-    /// With the peer, or its address: parts of the request would meet the same end.
+    /// With the peer: parts of the request would meet the same end.
     Peer,
+    /// With the address, as it seems: there is nobody who takes such requests.
+    Address,
     /// With the credentials: every request would meet the same end until somebody mends them, and then pass.
     Settings,
 }

@@ -333,6 +333,7 @@ fn told(sent: &Sent) -> String {
         Sent::TooLarge { .. } => "too large".to_owned(),
         Sent::Refused { blame: Blame::Content, .. } => "refused".to_owned(),
         Sent::Refused { blame: Blame::Peer, .. } => "refused whole".to_owned(),
+        Sent::Refused { blame: Blame::Address, .. } => "refused whole, address".to_owned(),
         Sent::Refused { blame: Blame::Settings, .. } => "refused, pause".to_owned(),
     }
 }
@@ -353,14 +354,14 @@ fn every_http_status_has_its_answer() {
         ("400 Bad", "refused"),
         ("401 Who", "refused, pause"),
         ("403 No", "refused, pause"),
-        ("404 Where", "refused whole"),
-        ("405 How", "refused whole"),
+        ("404 Where", "refused whole, address"),
+        ("405 How", "refused whole, address"),
         ("408 Slow", "refused whole"),
         ("413 Big", "too large"),
         ("415 What", "refused whole"),
         ("429 Much", "later"),
         ("500 Broken", "refused"),
-        ("501 Not", "refused whole"),
+        ("501 Not", "refused whole, address"),
         ("502 Gateway", "later"),
         ("503 Busy", "later"),
         ("504 Gateway", "later"),
@@ -594,7 +595,7 @@ fn every_grpc_status_has_its_answer() {
         (2, "", "refused"),
         (3, "", "refused"),
         (4, "", "later"),
-        (5, "", "refused whole"),
+        (5, "", "refused whole, address"),
         (6, "", "refused"),
         (7, "", "refused, pause"),
         (8, "quota", "refused whole"),
@@ -604,7 +605,7 @@ fn every_grpc_status_has_its_answer() {
         (10, "", "later"),
         (11, "", "later"),
         (11, "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes", "too large"),
-        (12, "", "refused whole"),
+        (12, "", "refused whole, address"),
         (13, "", "refused"),
         (14, "", "later"),
         (15, "", "later"),
@@ -620,9 +621,13 @@ fn every_grpc_status_has_its_answer() {
     cases.push((Answer::status(8, "", Some("AAAA".into())), "refused whole"));
     cases.push((Answer::status(3, "", retry_info(b"")), "refused"));
     // Proxies answer in HTTP.
-    for (http_status, expected) in
-        [(400, "refused"), (401, "refused, pause"), (403, "refused, pause"), (404, "refused whole"), (503, "later")]
-    {
+    for (http_status, expected) in [
+        (400, "refused"),
+        (401, "refused, pause"),
+        (403, "refused, pause"),
+        (404, "refused whole, address"),
+        (503, "later"),
+    ] {
         cases.push((Answer { http_status, trailers: vec![], ..Answer::status(0, "", None) }, expected));
     }
     // The status may also come behind a message.

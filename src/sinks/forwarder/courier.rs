@@ -30,6 +30,8 @@ pub(super) struct Courier {
     /// The peer itself asked for the wait.
     was_asked: bool,
     warned: bool,
+    /// It was said that the address may be wrong.
+    told_of_address: bool,
     /// Something was taken since a batch was last refused whole: a search for what is bad may pay.
     may_search: bool,
 }
@@ -56,6 +58,7 @@ impl Courier {
             not_before: Instant::now(),
             was_asked: false,
             warned: false,
+            told_of_address: false,
             may_search: true,
         }
     }
@@ -106,6 +109,7 @@ impl Courier {
             self.size.took(spans.len());
             self.has_broken = false;
         }
+        let is_of_address = matches!(sent, Sent::Refused { blame: Blame::Address, .. });
         match sent {
             Sent::Accepted => {
                 round.took = true;
@@ -137,6 +141,9 @@ impl Courier {
                 return 0;
             }
             Sent::TooLarge { reason } | Sent::Refused { reason, .. } => {
+                if is_of_address && let Some(words) = self.word_on_address(&reason) {
+                    warn(format_args!("{words}"));
+                }
                 self.put_aside(spans, round.process, &reason, delivered);
             }
         }
@@ -215,6 +222,19 @@ impl Courier {
         }
     }
 
+    /// Returns what is to be said, once, where there may be nobody at the address.
+    fn word_on_address(&mut self, reason: &str) -> Option<String> {
+        if std::mem::replace(&mut self.told_of_address, true) {
+            return None;
+        }
+        let target = self.sender.target();
+        let (shown, signal) = (target.shown(), target.signal.as_str());
+        Some(format!(
+            "{shown} answers {reason}: its address may be wrong, or it takes no {signal}; what it is sent becomes dead \
+             letters until that is mended, and `runspan forward retry` sends those again"
+        ))
+    }
+
     fn trouble(&mut self, reason: &str, asked: Option<Duration>, delivered: &mut Delivered) {
         delivered.trouble = Some(reason.to_owned());
         self.hold_off(reason, asked);
@@ -262,4 +282,22 @@ fn request_of_spans(spans: &[Outgoing<'_>]) -> Vec<u8> {
     }
     let parts: Vec<(&[u8], &[&[u8]])> = groups.iter().map(|(resource, spans)| (*resource, spans.as_slice())).collect();
     request_from_parts(&parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sinks::forward::Target;
+
+    #[test]
+    fn that_an_address_may_be_wrong_is_said_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Target::from_url("http://h/v1/trace?key=s3cret").unwrap();
+        let mut courier = Courier::new(Sender::new(target).unwrap(), Letters::new(dir.path()));
+        let said = courier.word_on_address("HTTP 404").unwrap();
+        assert!(
+            said.starts_with("http://h/v1/trace answers HTTP 404: its address may be wrong, or it takes no traces")
+        );
+        assert_eq!(courier.word_on_address("HTTP 404"), None);
+    }
 }
