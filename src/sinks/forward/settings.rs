@@ -81,10 +81,11 @@ impl Signal {
         }
     }
 
-    /// Turns the standard path of another signal, at the end of a path, into this one's.
-    fn own_path(self, path: &str) -> String {
+    /// Turns the standard path of another signal, at the end of a path, into this one's. A query stays.
+    fn own_path(self, path_and_query: &str) -> String {
+        let (path, query) = path_and_query.split_at(path_and_query.find('?').unwrap_or(path_and_query.len()));
         let base = [Self::Traces, Self::Metrics].iter().find_map(|other| path.strip_suffix(other.http_path()));
-        base.map_or_else(|| path.to_owned(), |base| format!("{base}{}", self.http_path()))
+        base.map_or_else(|| path_and_query.to_owned(), |base| format!("{base}{}{query}", self.http_path()))
     }
 
     /// Returns the gRPC method.
@@ -289,10 +290,7 @@ impl Target {
         let mut target = self.clone();
         target.signal = signal;
         if self.protocol != Protocol::Grpc {
-            let (path, query) =
-                self.endpoint.split_once('?').map_or((&*self.endpoint, None), |(path, query)| (path, Some(query)));
-            let path = signal.own_path(path);
-            target.endpoint = query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+            target.endpoint = signal.own_path(&self.endpoint);
         }
         if target.protocol == Protocol::HttpJson && signal != Signal::Traces {
             target.protocol = Protocol::HttpProtobuf;

@@ -36,6 +36,8 @@ fn a_url_decides_protocol_and_path() {
     assert_eq!(metrics.endpoint, "http://h:4318/v1/metrics");
     let metrics = Target::from_url_for(Signal::Metrics, "http://h/base/v1/traces").unwrap();
     assert_eq!(metrics.endpoint, "http://h/base/v1/metrics");
+    let metrics = Target::from_url_for(Signal::Metrics, "http://h/base/v1/traces?k=/v1/traces").unwrap();
+    assert_eq!(metrics.endpoint, "http://h/base/v1/metrics?k=/v1/traces");
 }
 
 #[test]
