@@ -8,7 +8,7 @@ use runspan::sinks::forwarder::{Reasons, Resending, Resent, RetryError, TargetSt
 use super::output::{DIM, GREEN, Look, RED, YELLOW, count, counted, cut, safe, size};
 use super::table::{Cell, Column, Table};
 use super::time::age;
-use super::{CODE_FAILED, CODE_NO, CODE_USE, Done, Format, Session, Stop, some_of};
+use super::{CODE_FAILED, CODE_NO, CODE_USE, Done, Format, Session, Stop, serve, some_of};
 use runspan::model::UnixNanos;
 
 /// Dead letters are listed up to here, a target.
@@ -23,7 +23,8 @@ Examples:
   runspan forward retry --target https://user:password@collector.example/v1/traces
 
 Credentials, queries and headers are not in the store: `retry` takes them from --target, else from
-RUNSPAN_FORWARD and the OTEL_EXPORTER_OTLP_* variables.")]
+RUNSPAN_FORWARD and the OTEL_EXPORTER_OTLP_* variables, else from the configuration of `serve`
+(RUNSPAN_CONFIG, runspan.yaml).")]
 pub struct Args {
     #[command(subcommand)]
     command: ForwardCommand,
@@ -56,7 +57,8 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
             list(&targets, session)
         }
         ForwardCommand::Retry { id, target, all: _ } => {
-            let wanted = Wanted { target: target.as_deref(), letter: id.as_deref() };
+            let configured = serve::targets_of_file(session)?;
+            let wanted = Wanted { target: target.as_deref(), letter: id.as_deref(), configured: &configured };
             let mut answers = Vec::new();
             if let Some(root) = root {
                 let mut printed = Ok(());

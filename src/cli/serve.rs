@@ -1,7 +1,7 @@
 //! `runspan serve`: takes OTLP in from any language.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use runspan::server::{Server, Settings, address};
@@ -116,13 +116,22 @@ fn targets(given: &[Target]) -> Result<Option<Vec<Target>>, Stop> {
         .map_err(|why| Stop::failed(CODE_USE, format!("RUNSPAN_FORWARD: {why}")))
 }
 
+/// Returns the defaults with what the file says that is named or stands in the current directory.
+fn of_file(named: Option<&Path>, session: &Session<'_>) -> Result<Settings, Stop> {
+    let beside = session.cwd.join(CONFIGURATION);
+    let named = named.map(Path::to_owned).or_else(|| variables::text("RUNSPAN_CONFIG").map(PathBuf::from));
+    let file = named.or_else(|| beside.is_file().then_some(beside));
+    file.map_or_else(|| Ok(Settings::default()), |file| Settings::from_file(&file)).map_err(failed)
+}
+
+/// Returns the targets that a server has from its file.
+pub fn targets_of_file(session: &Session<'_>) -> Result<Vec<Target>, Stop> {
+    of_file(None, session).map(|settings| settings.forward)
+}
+
 /// Returns the settings: the defaults, what the file says, what the environment and the flags say.
 fn settings(args: &Args, session: &Session<'_>) -> Result<Settings, Stop> {
-    let beside = session.cwd.join(CONFIGURATION);
-    let named = args.config.clone().or_else(|| variables::text("RUNSPAN_CONFIG").map(PathBuf::from));
-    let file = named.or_else(|| beside.is_file().then_some(beside));
-    let mut settings =
-        file.map_or_else(|| Ok(Settings::default()), |file| Settings::from_file(&file)).map_err(failed)?;
+    let mut settings = of_file(args.config.as_deref(), session)?;
     fn put<T: Clone>(given: &Option<T>, place: &mut T) {
         if let Some(given) = given {
             place.clone_from(given);

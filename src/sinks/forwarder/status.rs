@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::ledger::{Counts, Ledger, Trouble};
+use super::ledger::{Counts, Ledger, State, Trouble};
 use super::letters::{Found, Letter};
 use super::place::Held;
 use super::sampler::Glance;
 use super::{
-    BATCH_BYTES, configured, is_sent, label, ledger, protocol_word, reader_name, reader_names, signal_of, unnumbered,
+    BATCH_BYTES, each_once, is_sent, label, ledger, protocol_word, reader_name, reader_names, signal_of, unnumbered,
 };
 use crate::Error;
 use crate::config::Settings;
@@ -226,6 +226,9 @@ pub struct Wanted<'a> {
     pub target: Option<&'a str>,
     /// Only the letter whose name begins like this.
     pub letter: Option<&'a str>,
+    /// The targets of a configuration file, with all that belongs to them: used where the environment does not name
+    /// who refused a letter.
+    pub configured: &'a [Target],
 }
 
 /// What became of a dead letter that was sent again.
@@ -338,7 +341,7 @@ pub fn retry(store: &Path, wanted: &Wanted<'_>, mut told: impl FnMut(&Resent)) -
         return Err(RetryError::NotATarget(why));
     }
     for (reader, state, given, found) in chosen {
-        match given.or_else(|| known_target(&reader, &state.target, &state.protocol)) {
+        match given.or_else(|| known_target(&reader, &state, wanted.configured)) {
             Some(target) => resend(store, &reader, target, found, &mut told)?,
             None => found.into_iter().take(1).for_each(|found| told(&not_known(&found, &state.target))),
         }
@@ -348,8 +351,8 @@ pub fn retry(store: &Path, wanted: &Wanted<'_>, mut told: impl FnMut(&Resent)) -
 
 /// Says of the first letter for a target that there is more to its address than the store has.
 fn not_known(found: &Found, shown: &str) -> Resent {
-    let message = "its query or headers are not in the store, and it is no target of the environment: give all of its URL \
-                   by --target";
+    let message = "its query or headers are not in the store, nor does the environment or the configuration name it: \
+                   give all of its URL by --target";
     Resent {
         id: found.id,
         target: shown.to_owned(),
@@ -359,16 +362,22 @@ fn not_known(found: &Found, shown: &str) -> Resent {
     }
 }
 
-/// Returns a target as the environment has it, with its credentials, else as the store has it, where that is all.
-fn known_target(reader: &str, shown: &str, protocol: &str) -> Option<Target> {
-    let (configured, _) = configured(&Settings::from_env().0).unwrap_or_default();
+/// Returns a target as the environment or `configured` has it, with its credentials, else as the store has it, where
+/// that is all.
+fn known_target(reader: &str, state: &State, configured: &[Target]) -> Option<Target> {
+    let (of_env, _) = super::configured(&Settings::from_env().0).unwrap_or_default();
+    // As a server has it.
+    let with_file = configured.iter().cloned().chain(Target::from_env(Signal::Traces).0).collect();
     let signal = signal_of(reader);
-    let mut configured: Vec<Target> = configured.iter().map(|target| target.for_signal(signal)).collect();
-    if let Some(place) = reader_names(&configured).iter().position(|name| name == reader) {
-        return Some(configured.swap_remove(place));
+    for targets in [of_env, each_once(with_file).0] {
+        let mut targets: Vec<Target> = targets.iter().map(|target| target.for_signal(signal)).collect();
+        if let Some(place) = reader_names(&targets).iter().position(|name| name == reader) {
+            return Some(targets.swap_remove(place));
+        }
     }
+    let (shown, protocol) = (&state.target, &state.protocol);
     let is_grpc = protocol == protocol_word(Protocol::Grpc);
-    let url = if is_grpc { shown.replacen("http", "grpc", 1) } else { shown.to_owned() };
+    let url = if is_grpc { shown.replacen("http", "grpc", 1) } else { shown.clone() };
     let mut target = Target::from_url_for(signal, &url).ok()?;
     if protocol == protocol_word(Protocol::HttpJson) {
         target.protocol = Protocol::HttpJson;

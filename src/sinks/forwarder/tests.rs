@@ -393,14 +393,14 @@ fn dead_letters_are_sent_again_when_asked() {
     assert_eq!(again(Wanted::default()).unwrap(), all(Resending::Refused, "HTTP 404"));
     mood.store(1, Ordering::Relaxed);
     assert_eq!(again(Wanted::default()).unwrap(), all(Resending::Failed, "HTTP 503")[..1]);
-    let elsewhere = Wanted { target: Some("http://127.0.0.1:9"), letter: None };
+    let elsewhere = Wanted { target: Some("http://127.0.0.1:9"), ..Wanted::default() };
     assert_eq!(again(elsewhere).unwrap(), []);
-    assert!(matches!(again(Wanted { target: Some("nowhere"), letter: None }), Err(RetryError::NotATarget(_))));
-    assert!(matches!(again(Wanted { target: None, letter: Some("0") }), Err(RetryError::Ambiguous(_))));
+    assert!(matches!(again(Wanted { target: Some("nowhere"), ..Wanted::default() }), Err(RetryError::NotATarget(_))));
+    assert!(matches!(again(Wanted { letter: Some("0"), ..Wanted::default() }), Err(RetryError::Ambiguous(_))));
     mood.store(2, Ordering::Relaxed);
     let status = only_target(dir.path());
     let id = status.dead_letters.list[0].id.to_string();
-    let one = Wanted { target: Some(&peer.url()), letter: Some(&id) };
+    let one = Wanted { target: Some(&peer.url()), letter: Some(&id), ..Wanted::default() };
     assert_eq!(again(one.clone()).unwrap(), all(Resending::Sent, "")[..1]);
     assert_eq!(again(one).unwrap(), []);
     assert_eq!(again(Wanted::default()).unwrap(), all(Resending::Sent, "")[..1]);
@@ -424,22 +424,26 @@ fn dead_letters_are_sent_to_the_one_who_refused_them_or_not_at_all() {
     let recorder = builder(dir.path(), &url("a")).forward(url("b")).forward(format!("{}#compression=gzip", peer.url()));
     record(recorder, WATCHDOG, |_| agent("refused", &[]));
     takes.store(true, Ordering::Relaxed);
-    let again = |target: Option<&str>| {
+    let again = |target: Option<&str>, configured: &[Target]| {
         let before = peer.seen().len();
         let mut told = Vec::new();
-        let result = retry(dir.path(), &Wanted { target, letter: None }, |resent| told.push(resent.result));
+        let wanted = Wanted { target, configured, ..Wanted::default() };
+        let result = retry(dir.path(), &wanted, |resent| told.push(resent.result));
         let sent =
             peer.seen()[before..].iter().map(|seen| format!("{} {}", seen.path, seen.header("x-tenant"))).collect();
         (result.map_err(|error| error.to_string()), told, sent)
     };
-    let (result, mut told, sent): (_, _, Vec<String>) = again(None);
+    let (result, mut told, sent): (_, _, Vec<String>) = again(None, &[]);
     told.sort_by_key(|result| format!("{result:?}"));
     assert_eq!((result, told), (Ok(()), vec![Resending::Failed, Resending::Failed, Resending::Sent]));
     assert_eq!(sent, ["/v1/traces "], "the one whose whole address the store has");
-    let (result, _, sent) = again(Some(&format!("{}/v1/traces?k=3", peer.url())));
+    let (result, _, sent) = again(Some(&format!("{}/v1/traces?k=3", peer.url())), &[]);
     assert!(result.unwrap_err().starts_with("several targets are") && sent.is_empty());
-    let (result, told, sent) = again(Some(&url("b&header.authorization=new")));
+    let (result, told, sent) = again(Some(&url("b&header.authorization=new")), &[]);
     assert_eq!((result, told, sent), (Ok(()), vec![Resending::Sent], vec!["/v1/traces?k=1 b".to_owned()]));
+    let configured = ["a", "b"].map(|tenant| Target::from_url(&url(tenant)).unwrap());
+    let (result, told, sent) = again(None, &configured);
+    assert_eq!((result, told, sent), (Ok(()), vec![Resending::Sent], vec!["/v1/traces?k=1 a".to_owned()]));
 }
 
 #[test]
