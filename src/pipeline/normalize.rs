@@ -269,6 +269,7 @@ fn is_written_in(dialect: &Dialect, record: &Record, keys: &KeyFilter) -> bool {
             scope.name == name && keys.may_begin(start) && has(&|own| own.starts_with(start))
         }
         Detect::Named(start, name) => span.name == name && scope.name.starts_with(start),
+        Detect::Begins(start, name) => span.name.starts_with(name) && scope.name.starts_with(start),
         Detect::Within { scope: start, name, key, part } => {
             scope.name.starts_with(start)
                 && span.name.starts_with(name)

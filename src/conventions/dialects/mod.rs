@@ -30,8 +30,9 @@ pub use frameworks::{
 pub use platforms::{
     AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, MONOCLE, OPENINFERENCE,
     OPENINFERENCE_AGENTS, OPENINFERENCE_AGNO, OPENINFERENCE_AUTOGEN, OPENINFERENCE_BEDROCK, OPENINFERENCE_BEEAI,
-    OPENINFERENCE_CLAUDE, OPENINFERENCE_MASTRA, OPENLIT, OPENLIT_CREWAI, OPENLIT_LANGCHAIN, OPENLIT_LANGGRAPH, TRACEAI,
-    TRACELOOP, TRACELOOP_ANTHROPIC_JS, TRACELOOP_LLAMAINDEX, TRACELOOP_MCP, WEAVE, WEAVE_INTEGRATION,
+    OPENINFERENCE_CLAUDE, OPENINFERENCE_MASTRA, OPENLIT, OPENLIT_CALL, OPENLIT_CREWAI, OPENLIT_LANGCHAIN,
+    OPENLIT_LANGGRAPH, TRACEAI, TRACELOOP, TRACELOOP_ANTHROPIC_JS, TRACELOOP_LLAMAINDEX, TRACELOOP_MCP, WEAVE,
+    WEAVE_INTEGRATION,
 };
 pub use standard::{
     ANTHROPIC_CLIENT, MISTRAL_CLIENT, MISTRAL_STREAM, OTEL, OTEL_AGNO, OTEL_BEDROCK, OTEL_INSTRUMENTATION, OTEL_OPENAI,
@@ -139,6 +140,8 @@ pub enum Detect {
     Called(&'static str),
     /// The span has this name, in a scope whose name starts so: scope, name.
     Named(&'static str, &'static str),
+    /// The span's name starts so, in a scope whose name starts so: scope, name.
+    Begins(&'static str, &'static str),
     /// The span's name starts so, in a scope whose name starts so, and it has an attribute with this in its value.
     Within {
         /// Start of the scope's name.
@@ -403,6 +406,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &OPENLIT_CREWAI,
     &OPENLIT_LANGGRAPH,
     &OPENLIT_LANGCHAIN,
+    &OPENLIT_CALL,
     &OPENLIT,
     &SPRING_AI,
     &GENKIT,

@@ -766,6 +766,17 @@ pub const OPENLIT: Dialect = Dialect {
     ..PLAIN
 };
 
+/// A model call of OpenLIT's: one that failed has its model in the name of the span alone.
+///
+/// Source: `openlit` 1.35 and 1.45 with the clients of OpenAI, Anthropic and Google, run against a scripted server.
+pub const OPENLIT_CALL: Dialect = Dialect {
+    name: "openlit-call",
+    variant_of: "openlit",
+    detect: &[Detect::Begins("openlit.", "chat ")],
+    facts: &[row(names::REQUEST_MODEL, &[Behind("chat ")], Model)],
+    ..OPENLIT
+};
+
 /// OpenLIT's instrumentation of CrewAI, which says of every method of a flow that it is an agent, without a name.
 ///
 /// Source: `openlit` 1.45 with `crewai` 1.15, run against a scripted server.

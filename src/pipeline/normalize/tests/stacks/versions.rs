@@ -228,6 +228,16 @@ fn openlit_of_before_named_langchain_in_the_place_of_the_provider_and_the_tool_i
 }
 
 #[test]
+fn a_call_that_failed_has_its_model_in_the_name_of_the_span_by_openlit_alone() {
+    let of = |scope: &str| {
+        let call = told(scope, "chat gpt-4o-mini", &[("telemetry.sdk.name", "openlit".into())]);
+        (call.kind, call.request_model)
+    };
+    assert_eq!(of("openlit.otel.tracing"), (StepKind::Llm, Some("gpt-4o-mini".to_owned())));
+    assert_eq!(of("my-app").1, None);
+}
+
+#[test]
 fn a_message_of_mcp_s_is_no_agent_by_the_label_on_it() {
     let of = |list: &[(&str, Value)]| told("opentelemetry.instrumentation.mcp", "tools/list.mcp", list).kind;
     let label = ("gen_ai.agent.name", Value::from("planner"));
