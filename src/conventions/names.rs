@@ -181,6 +181,7 @@ pub const TELL_WHICH: &[&str] = &[
 
 /// Attributes that tell how a step ended and what it used.
 pub const TELL_OUTCOME: &[&str] = &[
+    RELAYED,
     RESPONSE_MODEL,
     RESPONSE_ID,
     FINISH_REASONS,

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use runspan::conventions::names;
-use runspan::model::{RunId, RunStatus, RunSummary, UnixNanos};
+use runspan::model::run::ChildStep;
+use runspan::model::{RunId, RunStatus, RunSummary, StepStatus, UnixNanos};
 use runspan::store::family::Tree;
 use runspan::store::files::FilesReader;
 use runspan::store::{Query, RunReader};
@@ -132,7 +133,10 @@ fn counts(own: &RunSummary, below: &[RunSummary]) -> String {
     let total = |run: &RunSummary| run.tokens.and_then(|tokens| tokens.with_total().total);
     let tokens = all().any(|run| total(run).is_some()).then(|| sum(&|run| total(run).unwrap_or_default()));
     let was_stopped = own.error.as_ref().is_some_and(|error| error.kind.as_deref() == Some(names::BUDGET_EXCEEDED));
-    let is_own = own.steps_total == 1 || was_stopped;
+    // The command is counted where no step below it failed.
+    let has_failed = |step: &ChildStep| !matches!(step.status, StepStatus::Success | StepStatus::Running);
+    let is_counted = || !own.steps.iter().flatten().any(has_failed);
+    let is_own = own.steps_total == 1 || (was_stopped && is_counted());
     let unpriced = sum(&|run| run.unpriced_steps);
     let cost = all().filter_map(|run| run.cost_usd).reduce(|sum, cost| sum + cost);
     let parts = [

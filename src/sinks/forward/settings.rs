@@ -316,6 +316,11 @@ impl Target {
         digest.finalize().into()
     }
 
+    /// Tells whether it is sent headers that tell tenants of one peer apart.
+    pub fn has_tenant(&self) -> bool {
+        self.headers.iter().any(|(name, _)| tells_tenant(name.as_str()))
+    }
+
     /// Returns the endpoint without what proves who sends: with the parts of its query that are no credentials.
     pub fn address(&self) -> String {
         let (shown, query) = (self.shown(), self.endpoint.split_once('?').map_or("", |(_, query)| query));

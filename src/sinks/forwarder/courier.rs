@@ -112,11 +112,11 @@ impl Courier {
         let is_of_address = matches!(sent, Sent::Refused { blame: Blame::Address, .. });
         match sent {
             Sent::Accepted => {
-                round.took = true;
+                (round.took, self.attempt) = (true, 0);
                 delivered.counts.sent += n;
             }
             Sent::Partial { rejected, message } => {
-                round.took = true;
+                (round.took, self.attempt) = (true, 0);
                 delivered.counts.sent += n - rejected.min(n);
                 count(&mut delivered.counts.refused, "rejected_by_peer", rejected.min(n));
                 self.warn_of_rejected(rejected, &message);
@@ -150,20 +150,22 @@ impl Courier {
         spans.len()
     }
 
-    /// Makes requests smaller than one of `spans` that failed midway. Tells whether to try again at once: where the peer
-    /// has not asked for a wait, and there is time for as long a try.
+    /// Notes that a request of `spans` failed midway: smaller ones may pass. Tells whether to try again at once, where the peer has
+    /// not asked for a wait and there is time for as long a try: once where a connection broke early, and with smaller ones.
     fn try_less(&mut self, spans: usize, begun: Instant, was_asked: bool, round: &Round<'_>) -> bool {
         let left = time_until(round.deadline);
         let took = begun.elapsed();
-        let is_soon = !was_asked && left > took;
         // A connection that was idle may have been closed in this moment, which says nothing of the size.
-        if is_soon && took < self.sender.target().timeout && !std::mem::replace(&mut self.has_broken, true) {
+        let is_soon = !was_asked && left > took;
+        let is_early = took < self.sender.target().timeout;
+        if is_soon && is_early && !std::mem::replace(&mut self.has_broken, true) {
             return true;
         }
         // One that our own deadline ended may be no larger than others.
-        if !left.is_zero() {
-            self.size.failed(spans);
+        if left.is_zero() || !self.size.failed(spans) {
+            return false;
         }
+        self.attempt = 0;
         is_soon
     }
 

@@ -89,6 +89,9 @@ pub struct State {
     pub target: String,
     /// How it is spoken to: `grpc`, `http/protobuf`, `http/json`.
     pub protocol: String,
+    /// It was sent headers that tell tenants apart, which are not here.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub has_tenant: bool,
     /// What became of its spans.
     #[serde(flatten)]
     pub counts: Counts,
@@ -102,6 +105,7 @@ pub(crate) struct Ledger {
     dir: PathBuf,
     shown: String,
     protocol: &'static str,
+    has_tenant: bool,
     /// Not written yet.
     unwritten: Counts,
     trouble: Option<Option<Trouble>>,
@@ -114,9 +118,15 @@ impl Ledger {
             dir: folder(store, name),
             shown: shown.to_owned(),
             protocol,
+            has_tenant: false,
             unwritten: Counts::default(),
             trouble: None,
         }
+    }
+
+    /// The same of a target that is sent headers which tell tenants apart.
+    pub fn of_tenant(self, has_tenant: bool) -> Self {
+        Self { has_tenant, ..self }
     }
 
     /// Returns the target as it may be shown.
@@ -185,7 +195,7 @@ impl Ledger {
             last_trouble.clone_from(trouble);
         }
         let (target, protocol) = (self.shown.clone(), self.protocol.to_owned());
-        let state = State { format: FORMAT, target, protocol, counts, last_trouble };
+        let state = State { format: FORMAT, target, protocol, has_tenant: self.has_tenant, counts, last_trouble };
         let json = serde_json::to_vec_pretty(&state).map_err(io::Error::other)?;
         replace(&OsFs, &state_file(&self.dir), &json, false)?;
         (self.unwritten, self.trouble) = (Counts::default(), None);

@@ -24,6 +24,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender as Channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use sha2::{Digest, Sha256};
+
 use self::courier::Courier;
 use self::ledger::Ledger;
 use self::place::{Choice, JOURNAL_DAMAGED, Place, Shared, UPSTREAM_BEHIND};
@@ -78,7 +80,8 @@ impl fmt::Debug for Forwarder {
 
 /// Returns the names under which the places of targets in a journal are kept, in the order of the targets.
 ///
-/// Where some differ in credentials alone, or in other things that are no part of the name, all but the first have a
+/// One that has its endpoint to itself is named after that, as it always was: whatever changes in its headers, it goes on where it
+/// was. Several are told apart by the headers that tell tenants apart, in whatever order they come. Where some differ in credentials alone, or in other things that are no part of the name, all but the first have a
 /// number behind it: no secret is in it, and a credential that is changed leaves each where it was.
 pub(crate) fn reader_names(targets: &[Target]) -> Vec<String> {
     let mut known: HashMap<String, usize> = HashMap::new();
@@ -87,7 +90,12 @@ pub(crate) fn reader_names(targets: &[Target]) -> Vec<String> {
         *so_many += 1;
         if *so_many == 1 { name } else { format!("{name}-{so_many}") }
     };
-    targets.iter().map(|target| numbered(reader_name(target))).collect()
+    let is_alone = |target: &Target| {
+        let of_endpoint = |other: &&Target| other.signal == target.signal && other.endpoint == target.endpoint;
+        targets.iter().filter(of_endpoint).count() < 2
+    };
+    let name = |target: &Target| if is_alone(target) { plain_name(target) } else { reader_name(target) };
+    targets.iter().map(|target| numbered(name(target))).collect()
 }
 
 /// Returns the name of a place without the number behind it.
@@ -99,9 +107,17 @@ fn unnumbered(reader: &str) -> &str {
     }
 }
 
-/// Returns the name under which a peer's place in a journal is kept, where no other target has the same.
+/// Returns the name under which a peer's place in a journal is kept where others have the same endpoint.
 pub(crate) fn reader_name(target: &Target) -> String {
-    let short = short_digest(target);
+    named(target, &short_digest(target))
+}
+
+/// Returns the name under which it is kept where no other target has the same endpoint.
+pub(crate) fn plain_name(target: &Target) -> String {
+    named(target, &crate::model::hex(&Sha256::digest(&target.endpoint)[..DIGEST_BYTES]))
+}
+
+fn named(target: &Target, short: &str) -> String {
     match target.signal {
         Signal::Traces => format!("forward-{short}"),
         Signal::Metrics => format!("{METRICS_READER}{short}"),
@@ -224,7 +240,9 @@ impl Forwarder {
     pub fn start(target: Target, name: String, common: &Common) -> Result<Self, crate::Error> {
         let shown = target.shown().to_owned();
         let journal_dir = common.store.join("journal");
-        let mut ledger = Ledger::new(&common.store, &name, &shown, protocol_word(target.protocol));
+        let has_tenant = target.has_tenant();
+        let mut ledger =
+            Ledger::new(&common.store, &name, &shown, protocol_word(target.protocol)).of_tenant(has_tenant);
         let letters = ledger::letters(&common.store, &name);
         // Without it nothing is lost but a line in a list.
         let _ = ledger.create();
@@ -243,6 +261,7 @@ impl Forwarder {
             journal_dir,
             common: common.clone(),
             own: Arc::clone(&shared),
+            has_tenant,
             send_limit,
             adopted: Instant::now().checked_sub(ADOPT_EVERY).unwrap_or_else(Instant::now),
         };
@@ -383,6 +402,8 @@ struct Work {
     journal_dir: PathBuf,
     common: Common,
     own: Arc<Shared>,
+    /// It is sent headers that tell tenants apart.
+    has_tenant: bool,
     send_limit: Duration,
     adopted: Instant,
 }
@@ -467,6 +488,7 @@ impl Work {
         let choosing = &self.common.choice;
         let board = Arc::new(runs.board(process, choosing.keep.clone()));
         let ledger = Ledger::new(&self.common.store, &self.name, &self.own.shown(), self.own.protocol());
+        let ledger = ledger.of_tenant(self.has_tenant);
         let shared = Arc::new(Shared::new(&self.journal_dir, process, &self.name, ledger));
         Ok(Place::open(shared, choosing.with_board(board, self.common.journal_bytes))?)
     }

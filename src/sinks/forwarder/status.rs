@@ -12,7 +12,8 @@ use super::letters::{Found, Letter};
 use super::place::Held;
 use super::sampler::Glance;
 use super::{
-    BATCH_BYTES, each_once, is_sent, label, ledger, protocol_word, reader_name, reader_names, signal_of, unnumbered,
+    BATCH_BYTES, each_once, is_sent, label, ledger, plain_name, protocol_word, reader_name, reader_names, signal_of,
+    unnumbered,
 };
 use crate::Error;
 use crate::config::Settings;
@@ -374,6 +375,10 @@ fn known_target(reader: &str, state: &State, configured: &[Target]) -> Option<Ta
         if let Some(place) = reader_names(&targets).iter().position(|name| name == reader) {
             return Some(targets.swap_remove(place));
         }
+        // One of several of this address: which, nobody knows.
+        if targets.iter().any(|target| target.shown() == state.target) {
+            return None;
+        }
     }
     let (shown, protocol) = (&state.target, &state.protocol);
     let is_grpc = protocol == protocol_word(Protocol::Grpc);
@@ -382,8 +387,8 @@ fn known_target(reader: &str, state: &State, configured: &[Target]) -> Option<Ta
     if protocol == protocol_word(Protocol::HttpJson) {
         target.protocol = Protocol::HttpJson;
     }
-    // A query, or a tenant's header, would have given it another name.
-    (reader_name(&target) == reader).then_some(target)
+    // A query would have given it another name.
+    (plain_name(&target) == reader && !state.has_tenant).then_some(target)
 }
 
 fn resend(
@@ -395,7 +400,7 @@ fn resend(
 ) -> Result<(), RetryError> {
     let (shown, protocol) = (target.shown().to_owned(), protocol_word(target.protocol));
     let (letters, timeout) = (ledger::letters(store, reader), target.timeout);
-    let mut ledger = Ledger::new(store, reader, &shown, protocol);
+    let mut ledger = Ledger::new(store, reader, &shown, protocol).of_tenant(target.has_tenant());
     let mut sender = Sender::new(target).map_err(|error| RetryError::NotATarget(error.to_string()))?;
     for Found { id, letter, .. } in found {
         let answer = |spans, result, message| Resent { id, target: shown.clone(), spans, result, message };
