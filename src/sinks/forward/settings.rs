@@ -331,7 +331,8 @@ impl Target {
 
     /// Tells whether another target is the same peer, spoken to as the same sender.
     pub(crate) fn is_same_peer(&self, other: &Self) -> bool {
-        self.endpoint == other.endpoint && self.sorted_headers() == other.sorted_headers()
+        let is_same_sender = self.tls.client_certificate == other.tls.client_certificate;
+        self.endpoint == other.endpoint && is_same_sender && self.sorted_headers() == other.sorted_headers()
     }
 
     /// Tells whether another target is the same but for credentials, of which this one has none.

@@ -15,6 +15,8 @@ use crate::telemetry::warn;
 const SEARCHES: u32 = 24;
 /// The least wait after a refusal that somebody has to mend.
 const MENDING: Duration = Duration::from_secs(30);
+/// For so long requests are sent one behind the other before it is noted what became of them: who dies meanwhile sends them again.
+const UNNOTED: Duration = Duration::from_secs(1);
 
 /// Brings spans to one peer.
 #[derive(Debug)]
@@ -78,10 +80,11 @@ impl Courier {
     /// Delivers spans of the journal of `process`, from the front on as far as that works until `deadline`.
     pub fn deliver(&mut self, spans: &[Outgoing<'_>], process: &str, deadline: Instant) -> Delivered {
         let mut round = Round { process, deadline, searches: if self.may_search { SEARCHES } else { 0 }, took: false };
-        let mut delivered = Delivered::default();
+        let (mut delivered, begun) = (Delivered::default(), Instant::now());
         while delivered.done < spans.len() && delivered.trouble.is_none() {
             // The next request has to have its whole time; what is left comes again.
-            if delivered.done > 0 && time_until(deadline) < self.sender.target().timeout {
+            let is_late = || begun.elapsed() > UNNOTED || time_until(deadline) < self.sender.target().timeout;
+            if delivered.done > 0 && is_late() {
                 break;
             }
             let left = &spans[delivered.done..];

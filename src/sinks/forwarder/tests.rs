@@ -514,6 +514,8 @@ fn a_place_has_the_name_of_its_endpoint_and_tenant_and_no_secret_in_it() {
 
     let (once, said) = targets(&["http://h", "http://h#timeout=1", "http://h#header.authorization=one", "http://h"]);
     assert_eq!((once.len(), once[0].headers.len(), said.len()), (1, 1, 3), "{said:?}");
+    let (certified, _) = targets(&["https://h#cert=/a.pem&key=/a.key", "https://h#cert=/b.pem&key=/b.key"]);
+    assert_eq!(certified.len(), 2, "who shows another certificate is another sender");
     assert_eq!(said[0], "http://h/v1/traces is named twice as a target; it gets everything once");
     assert!(
         said[1..].iter().all(|said| said.ends_with("with credentials and without; it gets everything once, with them"))
