@@ -331,14 +331,18 @@ impl Target {
 
     /// Tells whether another target is the same peer, spoken to as the same sender.
     pub(crate) fn is_same_peer(&self, other: &Self) -> bool {
-        let is_same_sender = self.tls.client_certificate == other.tls.client_certificate;
-        self.endpoint == other.endpoint && is_same_sender && self.sorted_headers() == other.sorted_headers()
+        self.is_at(other) && self.sorted_headers() == other.sorted_headers()
+    }
+
+    /// Tells whether another target has the same endpoint, and is shown the same certificate.
+    fn is_at(&self, other: &Self) -> bool {
+        self.endpoint == other.endpoint && self.tls.client_certificate == other.tls.client_certificate
     }
 
     /// Tells whether another target is the same but for credentials, of which this one has none.
     pub(crate) fn lacks_credentials_of(&self, other: &Self) -> bool {
         let without: Vec<_> = other.sorted_headers().into_iter().filter(|(name, _)| !is_credential(name)).collect();
-        self.endpoint == other.endpoint && self.sorted_headers() == without
+        self.is_at(other) && self.sorted_headers() == without
     }
 
     fn sorted_headers(&self) -> Vec<(&str, &str)> {
