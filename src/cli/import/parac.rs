@@ -16,7 +16,7 @@ use runspan::model::otlp::{
 };
 use runspan::model::run::ArtifactInfo;
 use runspan::model::{RunId, RunKind, RunStatus, UnixNanos};
-use runspan::store::files::layout::from_yaml;
+use runspan::store::files::yaml::from_yaml;
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};
 

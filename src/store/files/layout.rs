@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{FORMAT, StoreError};
 use super::packs::{Gone, PackView, Packs, Removal, folder};
+use super::yaml::{from_yaml, to_yaml};
 use crate::fs::{self, Access, Contents, Fs, FsFile, OsFs, Stat};
 use crate::model::id::IdMap;
 use crate::model::{RunId, RunKind, UnixNanos};
@@ -422,30 +423,9 @@ pub(super) fn read_bounded(fs: &dyn Fs, path: &Path, limit: u64) -> io::Result<S
     Ok(text)
 }
 
-/// Reads YAML within the parser's budget.
-///
-/// # Errors
-///
-/// What is wrong with the text, in a line; alias bombs and deep nesting are errors, too.
-pub fn from_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
-    serde_saphyr::from_str(text).map_err(|error| {
-        let message = error.to_string();
-        // The parser quotes the text around the place; the first line says what is wrong.
-        message.lines().next().unwrap_or("not readable as YAML").to_owned()
-    })
-}
-
-/// Writes YAML.
-pub(super) fn to_yaml<T: Serialize>(value: &T) -> Result<String, String> {
-    serde_saphyr::to_string(value).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::RunSummary;
-    use crate::model::run::ErrorInfo;
-    use proptest::prelude::*;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
@@ -479,136 +459,6 @@ mod tests {
         let error = layout.open_or_create().unwrap_err().to_string();
         assert!(error.contains("format 2; this version reads up to 1"), "{error}");
         assert_eq!(fs::read_to_string(layout.store_file()).unwrap(), text);
-    }
-
-    #[test]
-    fn hostile_yaml_is_an_error_and_not_an_abort() {
-        let bomb = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a,".repeat(20_000));
-        let deep = "[".repeat(200_000);
-        for text in [bomb.as_str(), &deep, "", "\u{feff}", "format: 1\nformat: 2"] {
-            assert!(from_yaml::<StoreFile>(text).is_err());
-        }
-    }
-
-    /// Text that is YAML in part: its signs, words and blanks in any order.
-    fn odd_yaml() -> impl Strategy<Value = String> {
-        let sign = proptest::sample::select(
-            &[
-                "- ",
-                "? ",
-                ": ",
-                ", ",
-                "[",
-                "]",
-                "{",
-                "}",
-                "&a ",
-                "*a",
-                "!!str ",
-                "!x ",
-                "|\n",
-                ">-\n",
-                "'",
-                "\"",
-                "#",
-                "%YAML 1.2\n",
-                "---\n",
-                "...\n",
-                "\n",
-                "\n  ",
-                "\t",
-                "\r\n",
-                "<<: ",
-                "@",
-                "`",
-                "~",
-                "null",
-                "yes",
-                "0x1f",
-                "0o17",
-                "1e3",
-                ".inf",
-                ".nan",
-                "-0",
-                "2026-01-06",
-                "12:30:45",
-                "9223372036854775808",
-                "format: ",
-                "run_id: ",
-                "tokens: ",
-                "steps: ",
-                "error: ",
-                "\\",
-                "\\u0000",
-                "\u{feff}",
-                "\u{85}",
-                "\u{2028}",
-                "\0",
-                "\u{1b}",
-                "é",
-            ][..],
-        );
-        proptest::collection::vec(prop_oneof![4 => sign.prop_map(str::to_owned), 1 => "\\PC{0,6}"], 0..60)
-            .prop_map(|parts| parts.concat())
-    }
-
-    /// A whole file of a run, with a part of it put in another's place.
-    fn odd_run_file() -> impl Strategy<Value = String> {
-        let text = to_yaml(&summary(&["a".to_owned(), "b: c".to_owned(), "d\n e".to_owned(), String::new()])).unwrap();
-        (0..=text.len(), 0usize..40, odd_yaml(), 0usize..3).prop_map(move |(at, cut, odd, times)| {
-            let end = (at + cut).min(text.len());
-            format!("{}{}{}", &text[..at], odd.repeat(times), &text[end..])
-        })
-    }
-
-    /// A run that has these texts wherever one may stand.
-    fn summary(texts: &[String; 4]) -> RunSummary {
-        let [a, b, c, d] = texts;
-        let run = RunId::from_parts(1_767_693_600_000, [1; 10]);
-        let summary = crate::store::assembly::RunState::new(run, run.as_trace_id())
-            .summary(UnixNanos::from_millis(1_767_693_600_000));
-        RunSummary {
-            agent_id: Some(a.clone()),
-            session_id: Some(b.clone()),
-            user_id: Some(c.clone()),
-            external_id: Some(d.clone()),
-            tags: texts.to_vec(),
-            provider: Some(d.clone()),
-            model: Some(a.clone()),
-            models: texts.to_vec(),
-            error: Some(ErrorInfo { kind: Some(b.clone()), message: Some(c.clone()), step_id: Some(d.clone()) }),
-            ..summary
-        }
-    }
-
-    fn odd_text() -> impl Strategy<Value = String> {
-        prop_oneof![
-            odd_yaml(),
-            "\\PC{0,40}",
-            proptest::collection::vec(any::<char>(), 0..12).prop_map(String::from_iter)
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn any_yaml_is_read_or_an_error(text in odd_yaml(), run_file in odd_run_file()) {
-            let _ = from_yaml::<StoreFile>(&text);
-            let _ = from_yaml::<serde_json::Value>(&text);
-            for text in [&text, &run_file] {
-                // What is taken for a run is one: written, it is read again as the same.
-                if let Ok(read) = from_yaml::<RunSummary>(text) {
-                    let written = to_yaml(&read).unwrap();
-                    prop_assert_eq!(from_yaml::<RunSummary>(&written), Ok(read), "{}", written);
-                }
-            }
-        }
-
-        #[test]
-        fn any_text_of_a_run_is_read_as_it_was_written(a in odd_text(), b in odd_text(), c in odd_text(), d in odd_text()) {
-            let summary = summary(&[a, b, c, d]);
-            let written = to_yaml(&summary).unwrap();
-            prop_assert_eq!(from_yaml::<RunSummary>(&written), Ok(summary), "{}", written);
-        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub(crate) mod sealed;
 mod sums;
 pub mod verify;
 mod writer;
+pub mod yaml;
 
 use std::path::Path;
 

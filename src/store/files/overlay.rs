@@ -8,8 +8,9 @@ use std::fmt;
 
 use super::super::{RunWriter, StoreError};
 use super::chain::Chain;
-use super::layout::{Layout, from_yaml, to_yaml};
+use super::layout::Layout;
 use super::run_dir;
+use super::yaml::{from_yaml, to_yaml};
 #[cfg(feature = "server")]
 use crate::model::TraceId;
 use crate::model::id::{IdMap, IdSet};

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use super::super::{FORMAT, StoreError};
 use super::chain::Chain;
-use super::layout::{from_yaml, read_bounded, replace, stat, to_yaml};
+use super::layout::{read_bounded, replace, stat};
 #[cfg(feature = "seal")]
 use super::sealed;
 use super::sealed::{Content, is_sealed, sealed_file};
+use super::yaml::{from_yaml, to_yaml};
 use crate::conventions::names;
 use crate::fs::{Access, Contents, Fs, FsFile, temporary_beside, write_again, write_full, write_whole};
 use crate::journal::lock;

@@ -1,6 +1,6 @@
 //! Whether `run.yaml` says of a run what its events add up to.
 
-use super::layout::{from_yaml, to_yaml};
+use super::yaml::{from_yaml, to_yaml};
 use crate::model::RunSummary;
 use crate::store::assembly::RunState;
 

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 #[cfg(feature = "index")]
 use super::super::again::Fresh;
 use super::super::run_dir::{self, LogLock};
-use super::super::{chain, layout};
+use super::super::{chain, yaml};
 use super::format::{Codec, EntryHead};
 use super::packer::{Held, Packer};
 use crate::model::id::IdMap;
@@ -64,7 +64,7 @@ impl Press {
         }
         let events_sha256 = (events as u64 == summary.events).then(|| chain::hash_of(lines));
         let signed = RunSummary { writer: Some(writer), events_sha256, ..summary.clone() };
-        let yaml = layout::to_yaml(&signed).ok()?;
+        let yaml = yaml::to_yaml(&signed).ok()?;
         let is_small = Packer::takes(&signed, yaml.len() + lines.len());
         is_small.then(|| self.files(signed, yaml.as_bytes(), lines, None))
     }

@@ -520,7 +520,7 @@ fn each_byte_of_run_yaml_and_of_the_index_that_says_something_else_is_noticed() 
         let said = |bytes: &[u8]| match path.extension().is_some_and(|extension| extension == "yaml") {
             true => std::str::from_utf8(bytes)
                 .ok()
-                .and_then(|text| crate::store::files::layout::from_yaml::<RunSummary>(text).ok()),
+                .and_then(|text| crate::store::files::yaml::from_yaml::<RunSummary>(text).ok()),
             false => serde_json::from_slice::<RunSummary>(bytes).ok(),
         };
         for at in 0..original.len() {
