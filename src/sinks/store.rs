@@ -152,6 +152,9 @@ struct Elsewhere {
 #[derive(Debug, Default)]
 struct Trace {
     spans: IdMap<SpanId, RunId>,
+    /// Spans above those that name their run, before they have come, and these runs: who does not name such a run itself is
+    /// above it, and not of it.
+    above: IdMap<SpanId, Vec<RunId>>,
     /// The first run: where a span goes whose parent is not known.
     first_run: Option<RunId>,
     /// Runs that are over and in the store alone.

@@ -33,9 +33,8 @@ use crate::pipeline::facts::{MAX_WORDS, StepContent, StepFacts, short};
 
 pub use billing::Billing;
 use billing::{Counted, Sums};
-use bodies::has_remote_parent;
 pub use bodies::{ended_body, started_body, status_body};
-pub(crate) use bodies::{requested_tool_calls, tool_calls_in};
+pub(crate) use bodies::{has_remote_parent, requested_tool_calls, tool_calls_in};
 pub(crate) use copies::{Fullness, fullness};
 
 /// Direct children listed in a workflow's summary.
@@ -70,6 +69,10 @@ pub struct RunState {
     loops: IdMap<SpanId, Vec<usize>>,
     /// Topmost steps by the parent that may still come.
     awaiting: IdMap<SpanId, Vec<usize>>,
+    /// Parents that are of no run, or of another.
+    elsewhere: IdSet<SpanId>,
+    /// Each step is told when it begins, and so before what is below it.
+    starts_first: bool,
     names: IdMap<String, u64>,
     /// Which model call asked for a tool call, by the call's id.
     asked_by: IdMap<String, EventId>,
@@ -146,6 +149,8 @@ impl RunState {
             open_roots: 0,
             host: None,
             awaiting: HashMap::default(),
+            elsewhere: IdSet::default(),
+            starts_first: false,
             loops: HashMap::default(),
             names: HashMap::default(),
             asked_by: HashMap::default(),
@@ -575,11 +580,31 @@ impl RunState {
 
     /// Tells whether a topmost step has a parent in its own process that has not been seen: children are told first by
     /// who tells spans when they end. A parent in another process may never come, or be another run's; that of a step which
-    /// names its run and the one that started it is.
+    /// names its run and the one that started it is, and that of one that names its run may be of none: a handler of requests.
     fn awaits_parent(&self) -> bool {
-        let is_elsewhere =
-            |root: &Step| root.has_remote_parent || (root.facts.names_run && root.facts.parent_run_id.is_some());
-        !self.awaiting.is_empty() && self.roots().any(|root| root.parent.is_some() && !is_elsewhere(root))
+        let is_outside = |root: &Step| {
+            let parent = root.parent.is_some_and(|parent| self.elsewhere.contains(&parent));
+            let is_first = self.starts_first && is_named_run(root);
+            root.facts.names_run && (root.facts.parent_run_id.is_some() || is_first || parent)
+        };
+        let may_come = |root: &Step| root.parent.is_some() && !root.has_remote_parent && !is_outside(root);
+        !self.awaiting.is_empty() && self.roots().any(may_come)
+    }
+
+    /// Takes steps to be told when they begin, as by who records this process itself: the parent of one that names the run, and has not
+    /// been told by then, is none of the run's.
+    pub fn take_starts_first(&mut self, starts_first: bool) {
+        self.starts_first = starts_first;
+    }
+
+    /// Takes over what another state of the run knows of spans that are not of it.
+    pub fn know_elsewhere_of(&mut self, other: &Self) {
+        self.elsewhere.clone_from(&other.elsewhere);
+    }
+
+    /// Notes that a span is not of this run: who names the run below it waits for it no longer.
+    pub fn note_elsewhere(&mut self, span: SpanId) {
+        self.elsewhere.insert(span);
     }
 
     /// Tells whether the span is a topmost step of the run.

@@ -471,7 +471,9 @@ fn a_plain_span_around_a_run_is_not_its_parent_run() {
         let _attached = remote.as_ref().map(propagation::RemoteContext::attach);
         tracing::info_span!("request").in_scope(|| Run::agent("called").start().finish());
     });
-    let mut parents: Vec<_> = runs(dir.path()).iter().map(|run| (run.name().to_owned(), run.parent_run_id)).collect();
+    let told = runs(dir.path());
+    let mut parents: Vec<_> = told.iter().map(|run| (run.name().to_owned(), run.parent_run_id)).collect();
     parents.sort();
     assert_eq!(parents, [("alone".to_owned(), None), ("called".to_owned(), Some(parent))]);
+    assert!(told.iter().all(|run| run.status == RunStatus::Success), "{told:?}");
 }

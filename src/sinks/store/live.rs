@@ -311,6 +311,11 @@ impl LiveRun {
         self.queue.is_empty() && !self.stale_summary && self.written_status == Some(self.state.status())
     }
 
+    /// Tells whether the start of a span has come and is not in the log yet.
+    pub(super) fn has_pending(&self, span: SpanId) -> bool {
+        self.pending.iter().any(|start| start.said.record.span.span_id == span.0)
+    }
+
     /// Tells whether nothing waits to be written.
     pub(super) fn is_clean(&self) -> bool {
         let is_settled = !self.by_span || !self.unsettled || self.state.status().is_open();

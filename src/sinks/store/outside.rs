@@ -31,6 +31,7 @@ impl<W: RunWriter> StoreSink<W> {
         // Those taken up are looked at again, for what their end may still lack.
         for live in self.runs.values_mut() {
             live.by_span = true;
+            live.state.take_starts_first(false);
             live.unsettled |= live.written_status.is_some();
         }
         self.dirty.extend(self.runs.keys());

@@ -285,7 +285,8 @@ impl Told {
         }
         self.name_models(pricer);
         let state = RunState::new(live.state.run_id(), live.state.trace_id());
-        let state = if live.state.is_for_copies() { state.for_copies() } else { state };
+        let mut state = if live.state.is_for_copies() { state.for_copies() } else { state };
+        state.know_elsewhere_of(&live.state);
         let mut run = LiveRun::new(state, live.above.or(parent));
         run.by_span = true;
         let mut placed = self.placed();

@@ -118,6 +118,7 @@ impl<W: RunWriter> StoreSink<W> {
                 _ => {}
             }
         }
+        state.take_starts_first(self.outside.is_none());
         let written_status = state.has_started().then(|| state.status());
         if state.has_started() {
             let trace = self.traces.entry(state.trace_id()).or_default();

@@ -5,12 +5,13 @@ use std::time::Instant;
 use super::beside::TOLD_BY_SPANS;
 use super::ids::{foreign_run_id, is_foreign_run_id};
 use super::live::{EventIds, PendingStart, Said, same_span};
-use super::{HeldRecord, MAX_HELD_BYTES, MAX_HELD_RECORDS, StoreSink};
+use super::{HeldRecord, MAX_HELD_BYTES, MAX_HELD_RECORDS, StoreSink, Trace};
 use crate::model::otlp::Span;
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
-use crate::model::{RunId, SpanId, TraceId, UnixNanos};
+use crate::model::{RunId, SpanId, StepKind, TraceId, UnixNanos};
 use crate::sources::log_step::conversation_of;
+use crate::store::assembly::has_remote_parent;
 use crate::store::files::layout::Recorded;
 use crate::store::{RunWriter, StoreError};
 
@@ -35,6 +36,42 @@ pub(super) enum Step {
     MayWait,
     /// It has.
     Stands,
+}
+
+impl Trace {
+    /// Returns the run of what is above a span that names another, and of what is beside that: the one of the trace.
+    fn run_above(&self, trace: TraceId, span: SpanId, parent: Option<SpanId>, start: u64) -> Option<RunId> {
+        let is_above = |span: SpanId| self.above.contains_key(&span);
+        // What is topmost is above what waits for its parent.
+        if !is_above(span) && !parent.map_or(!self.above.is_empty(), is_above) {
+            return None;
+        }
+        let of_trace = self.spans.values().copied().find(|run| is_foreign_run_id(*run, trace));
+        Some(of_trace.unwrap_or_else(|| foreign_run_id(trace, start)))
+    }
+
+    /// Notes what a span says of those above it. Returns its parent where that is known to be of another run, and the runs that
+    /// the span turns out to be above of. `awaits`: parents may come behind their children.
+    fn note_above(&mut self, run: RunId, said: &Said, awaits: bool) -> (Option<SpanId>, Vec<RunId>) {
+        let span = &said.record.span;
+        let id = SpanId::from_bytes(&span.span_id);
+        let mut inner = id.and_then(|id| self.above.remove(&id)).unwrap_or_default();
+        inner.retain(|below| *below != run);
+        let Some(parent) = SpanId::from_bytes(&span.parent_span_id) else { return (None, inner) };
+        let is_outermost = said.facts.names_run
+            && matches!(said.facts.kind, StepKind::Agent | StepKind::Workflow)
+            && !has_remote_parent(span);
+        let known = self.spans.get(&parent);
+        if known.is_none() && awaits {
+            // What is above one that is above a run is that, too.
+            let below = inner.iter().copied().chain(is_outermost.then_some(run));
+            let below: Vec<RunId> = below.collect();
+            if !below.is_empty() {
+                self.above.entry(parent).or_default().extend(below);
+            }
+        }
+        (known.filter(|other| is_outermost && **other != run).map(|_| parent), inner)
+    }
 }
 
 impl<W: RunWriter> StoreSink<W> {
@@ -82,6 +119,7 @@ impl<W: RunWriter> StoreSink<W> {
         let run = of_maker
             .or_else(|| trace.spans.get(&span_id).copied())
             .or_else(|| trace.spans.get(&parent?).copied())
+            .or_else(|| trace.run_above(trace_id, span_id, parent, record.span.start_time_unix_nano))
             .or(trace.first_run)
             .or(of_trace)
             .or(facts.run_id)
@@ -89,10 +127,12 @@ impl<W: RunWriter> StoreSink<W> {
         let mut run = self.in_place_of.get(&run).copied().unwrap_or(run);
         trace.spans.insert(span_id, run);
         trace.first_run.get_or_insert(run);
+        let (outer, inner) = trace.note_above(run, &said, self.outside.is_some());
         if let Some(place) = trace.released.iter().position(|released| *released == run) {
             trace.released.swap_remove(place);
             run = self.open_own_run(run, trace_id)?;
         }
+        inner.into_iter().for_each(|below| self.note_outer(below, Some(span_id)));
         let of_log = conversation_of(&said.record.span).filter(|_| self.outside.is_some());
         let said_at = said.record.span.end_time_unix_nano;
         if of_log.is_some_and(|conversation| self.conversations.has_spans(conversation, said_at)) {
@@ -111,6 +151,7 @@ impl<W: RunWriter> StoreSink<W> {
             }
         }
         if self.runs.contains_key(&run) {
+            self.note_outer(run, outer);
             self.apply(run, seq, said)?;
             self.forget_repeated(run);
             return Ok(());
@@ -121,6 +162,7 @@ impl<W: RunWriter> StoreSink<W> {
         if facts.is_genai || is_wanted {
             let held = trace.held.remove(&run).unwrap_or_default();
             let run = self.open_own_run(run, trace_id)?;
+            self.note_outer(run, outer);
             // A log may come before any span of its run, and has no place in it then.
             let from_outside = self.outside.is_some();
             let is_log = |held: &HeldRecord| from_outside && held.said.record.kind == RecordKind::Event;
@@ -138,6 +180,17 @@ impl<W: RunWriter> StoreSink<W> {
         self.conversations.note_log(&said);
         self.hold(trace_id, run, span_id, HeldRecord { seq, told_bytes, said, since: Instant::now() });
         Ok(())
+    }
+
+    /// Notes for a run that a span above it is not of it.
+    fn note_outer(&mut self, run: RunId, outer: Option<SpanId>) {
+        let Some(outer) = outer else { return };
+        let run = self.in_place_of.get(&run).copied().unwrap_or(run);
+        if let Some(live) = self.runs.get_mut(&run) {
+            live.state.note_elsewhere(outer);
+            // Nothing may be left to wait for.
+            self.dirty.insert(run);
+        }
     }
 
     /// Lets go of a run in the place of another that has had nothing but what that one has.
@@ -262,6 +315,10 @@ impl<W: RunWriter> StoreSink<W> {
                 self.count(seq, RecordKind::Event, Outcome::Stored, "");
             }
             RecordKind::Ended => {
+                if !from_outside && !live.state.step_progress(span).0 && !live.has_pending(span) {
+                    // Somebody tells spans of this run when they end.
+                    live.state.take_starts_first(false);
+                }
                 // The start shows what the end knows of the step, since both are written together.
                 live.flush_pending_with(process, None, Some(&said));
                 if live.state.step_progress(span).1 {

@@ -1,3 +1,4 @@
+mod above;
 mod copies;
 mod layers;
 mod links;

@@ -13,7 +13,7 @@ use crate::model::{RunStatus, StepKind, Tokens, UnixNanos};
 use crate::pipeline::facts::{StepContent, StepFacts};
 
 /// Tells whether a span's parent is in another process: by its flags, else by its kind, for a server's or consumer's is.
-pub(super) fn has_remote_parent(span: &Span) -> bool {
+pub(crate) fn has_remote_parent(span: &Span) -> bool {
     span.flags & 0x200 != 0 || matches!(span.kind, 2 | 5)
 }
 

@@ -1,0 +1,102 @@
+//! Runs that a span names which stands below others: a handler of requests, say.
+
+use super::*;
+
+const RUN: RunId = RunId([9; 16]);
+
+fn naming(mut record: Record) -> Record {
+    record.span.set_attr(names::RUN_ID, RUN.to_string());
+    record
+}
+
+/// A run below a handler and what stands between them, with a call; and a call beside it.
+fn below_a_handler() -> Vec<Record> {
+    vec![
+        ended(3, 1, 0, "", 0, 100),
+        ended(3, 2, 1, "", 10, 90),
+        naming(ended(3, 3, 2, "invoke_agent", 20, 60)),
+        naming(ended(3, 4, 3, "chat", 30, 40)),
+        ended(3, 5, 2, "chat", 70, 80),
+    ]
+}
+
+fn told(runs: &[RunSummary]) -> Vec<(RunStatus, RunKind, u64, u64)> {
+    let mut told: Vec<_> = runs.iter().map(|run| (run.status, run.kind, run.steps_total, run.llm_calls)).collect();
+    told.sort_by_key(|(_, _, steps, _)| *steps);
+    told
+}
+
+#[test]
+fn a_run_of_this_process_below_a_plain_span_ends() {
+    let [handler, _, agent, call, _] = below_a_handler().try_into().unwrap();
+    let agent = Record { span: Span { parent_span_id: handler.span.span_id.clone(), ..agent.span }, ..agent };
+    let start = |record: &Record| {
+        let span = Span { end_time_unix_nano: 0, ..record.span.clone() };
+        Record { kind: RecordKind::Started, span, ..record.clone() }
+    };
+    // One that is not recorded, being of a level that is left out, is none of the run either.
+    for is_recorded in [true, false] {
+        let mut all = vec![start(&handler), start(&agent), start(&call), call.clone(), agent.clone(), handler.clone()];
+        if !is_recorded {
+            all.retain(|record| record.span.span_id != handler.span.span_id);
+        }
+        let mut sink = StoreSink::new(MemoryStore::default(), RunId([7; 16]));
+        for (seq, record) in (1..).zip(all) {
+            sink.take(seq, record).unwrap();
+            sink.flush(Instant::now()).unwrap();
+        }
+        sink.flush_all().unwrap();
+        assert_eq!((sink.open_runs(), sink.oldest_held()), (vec![], None));
+        assert_eq!(told(&listed(sink)), [(RunStatus::Success, RunKind::Agent, 2, 1)]);
+    }
+}
+
+#[test]
+fn a_run_of_an_exporter_whose_steps_name_it_waits_for_the_topmost() {
+    let mut sink = StoreSink::new(MemoryStore::default(), RunId([7; 16]));
+    for (seq, (place, above)) in (1..).zip([(2, 1), (1, 0)]) {
+        sink.take(seq, naming(ended(3, place, above, "invoke_agent", u64::from(place), 60))).unwrap();
+        sink.flush_all().unwrap();
+        assert_eq!(sink.open_runs().len(), usize::from(place == 2));
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_above_a_span_that_names_its_run_is_not_of_it(
+        order in Just((0..5).collect::<Vec<usize>>()).prop_shuffle(), cuts in any::<[bool; 5]>(),
+    ) {
+        // What comes between a step of the run and the one that says where it begins may be either's.
+        let at = |place: usize| order.iter().position(|other| *other == place).unwrap();
+        prop_assume!(at(2) < at(3) || at(2) == at(3) + 1);
+        let all = below_a_handler();
+        let mut sink = outside_sink();
+        for (seq, place) in (1..).zip(&order) {
+            sink.take(seq, all[*place].clone()).unwrap();
+            if cuts[*place] {
+                sink.flush_all().unwrap();
+            }
+        }
+        sink.flush_all().unwrap();
+        prop_assert_eq!(sink.open_runs(), vec![]);
+        let runs = listed(sink);
+        prop_assert_eq!(
+            told(&runs),
+            vec![(RunStatus::Success, RunKind::Agent, 2, 1), (RunStatus::Success, RunKind::Workflow, 3, 1)]
+        );
+    }
+
+    /// As an export names the run on each of its spans.
+    #[test]
+    fn what_names_a_run_is_of_it_wherever_it_stands(order in Just((0..5).collect::<Vec<usize>>()).prop_shuffle()) {
+        let all: Vec<Record> = below_a_handler().into_iter().map(naming).collect();
+        let mut sink = outside_sink();
+        for (seq, place) in (1..).zip(&order) {
+            sink.take(seq, all[*place].clone()).unwrap();
+            sink.flush_all().unwrap();
+        }
+        prop_assert_eq!(sink.open_runs(), vec![]);
+        let runs = listed(sink);
+        prop_assert_eq!(told(&runs), vec![(RunStatus::Success, RunKind::Workflow, 5, 2)]);
+    }
+}
