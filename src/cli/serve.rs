@@ -160,12 +160,27 @@ fn settings(args: &Args, session: &Session<'_>) -> Result<Settings, Stop> {
 /// Serves until a signal.
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let settings = settings(args, session)?;
+    allow_descriptors();
     let server = Server::open(settings).map_err(failed)?;
     let ports: String = server.listening().iter().map(|port| format!("{port}\n")).collect();
     say(session, &ports);
     // Lists, sums and searches of a large store find their index current.
     let _keeper = Keeper::start(server.layout(), args.search == Switch::On, server.lag());
     server.run(|| say(session, "ready\n")).map_err(failed)
+}
+
+/// Has the system allow as many descriptors as this process may ask for: the usual bound of 1,024 is for programs with `select`.
+fn allow_descriptors() {
+    const ENOUGH: libc::rlim_t = 65_536;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: plain system calls with a place that lives through them.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_cur.max(limit.rlim_max.min(ENOUGH));
+            // Where it may not, it goes on with what there is.
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
 }
 
 /// Tells who listens on standard output; that nobody does is no reason not to serve.

@@ -1,4 +1,4 @@
-//! Files that may not grow any more (`ulimit -f`, `RLIMIT_FSIZE`).
+//! Files that may not grow any more (`ulimit -f`, `RLIMIT_FSIZE`), and how many may be open (`ulimit -n`, `RLIMIT_NOFILE`).
 
 use std::mem::MaybeUninit;
 
@@ -40,6 +40,14 @@ impl Drop for BearFileLimit {
             libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const signal, std::ptr::null_mut());
         }
     }
+}
+
+/// Returns how many descriptors this process may have; `None` where the system does not say.
+pub(crate) fn descriptors() -> Option<u64> {
+    let mut known = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure lives through the call.
+    let done = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut known) };
+    (done == 0).then_some(known.rlim_cur)
 }
 
 fn signal() -> libc::sigset_t {

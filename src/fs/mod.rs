@@ -18,7 +18,7 @@ mod os;
 #[cfg(test)]
 pub(crate) mod seeds;
 
-pub(crate) use limit::BearFileLimit;
+pub(crate) use limit::{BearFileLimit, descriptors};
 pub use os::OsFs;
 
 /// How a file is opened.

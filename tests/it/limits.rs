@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use runspan::{Guard, Report};
+use runspan::model::{RunStatus, RunSummary};
+use runspan::store::RunReader;
+use runspan::{Guard, Report, Run};
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::support::{
@@ -77,6 +79,38 @@ fn a_process_short_of_descriptors_records_or_does_not_and_accounts_for_it() {
         }
         assert_eq!((outcomes.first(), outcomes.last()), (Some(&None), Some(&Some(9))), "{outcomes:?}");
         assert!(fs::read_dir(store.join("journal")).unwrap().next().is_none(), "nothing is left of those that failed");
+        return;
+    }
+    let dir = crate::support::tempdir();
+    said(child(TEST, dir.path()));
+}
+
+#[test]
+fn more_runs_under_way_than_files_may_be_open_are_recorded_and_leave_the_host_its_files() {
+    const TEST: &str = "limits::more_runs_under_way_than_files_may_be_open_are_recorded_and_leave_the_host_its_files";
+    const RUNS: usize = 200;
+    if let Some(store) = is_child(TEST) {
+        let report = record_in(&store, |guard| {
+            limit(libc::RLIMIT_NOFILE, no_more_descriptors() + 100);
+            let under_way: Vec<Run> = (0..RUNS).map(|n| Run::agent(format!("a{n}")).start()).collect();
+            // Each is written to again and again, so that each was put by and opened again.
+            for round in 0..3 {
+                under_way.iter().for_each(|run| run.tool(&format!("t{round}")).finish());
+                guard.flush(WATCHDOG);
+                let of_host: Vec<_> = (0..16).map(|_| std::net::TcpListener::bind("127.0.0.1:0")).collect();
+                assert!(of_host.iter().all(Result::is_ok), "{of_host:?}");
+            }
+            under_way.into_iter().for_each(Run::finish);
+        });
+        assert_eq!((report.stored, report.pending), (4 * RUNS as u64, 0));
+        limit(libc::RLIMIT_NOFILE, MANY);
+        let runs = runs(&store);
+        let is_whole = |run: &RunSummary| run.status == RunStatus::Success && run.steps_total == 4;
+        assert_eq!(runs.iter().filter(|run| is_whole(run)).count(), RUNS);
+        for run in &runs {
+            let events = open(&store).get_events(run.run_id, 0).unwrap();
+            assert_eq!(events.len() as u64, run.events);
+        }
         return;
     }
     let dir = crate::support::tempdir();

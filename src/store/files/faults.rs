@@ -126,6 +126,9 @@ impl World {
             let _ = cleanup(&layout(&self.fs), &Policy::default(), options, later, || true);
             return;
         }
+        if self.dice.one_in(3) {
+            writer.put_all_by();
+        }
         let place = self.dice.below(self.known.len() as u64) as usize;
         let (number, more) = (place as u8 + 1, self.dice.below(4));
         let known = &mut self.known[place];

@@ -12,7 +12,7 @@ use super::sealed;
 use super::sealed::{Content, is_sealed, sealed_file};
 use super::yaml::{from_yaml, to_yaml};
 use crate::conventions::names;
-use crate::fs::{Access, Contents, Fs, FsFile, temporary_beside, write_again, write_full, write_whole};
+use crate::fs::{Access, Contents, Fs, FsFile, Identity, temporary_beside, write_again, write_full, write_whole};
 use crate::journal::lock;
 use crate::model::id::IdSet;
 use crate::model::run::LogHash;
@@ -437,8 +437,10 @@ fn check_named(fs: &dyn Fs, file: &dyn FsFile, path: &Path, run: RunId) -> Resul
 pub(super) struct EventLog {
     path: PathBuf,
     run: RunId,
-    /// Locked: a run has one writer.
-    file: Box<dyn FsFile>,
+    /// Locked: a run has one writer. `None` while the log is put by.
+    file: Option<Box<dyn FsFile>>,
+    /// Which file it is.
+    identity: Option<Identity>,
     /// Length of the whole lines: what is beyond after a failed write is cut off before the next.
     length: u64,
     /// What was there when the log was taken up again; told again after a crash, these are passed over.
@@ -458,7 +460,7 @@ impl EventLog {
 
     fn begin(path: PathBuf, run: RunId, file: Box<dyn FsFile>) -> Self {
         let (known, chain) = (IdSet::default(), Chain::default());
-        Self { path, run, file, length: 0, known, suspect: false, chain }
+        Self { path, run, file: Some(file), identity: None, length: 0, known, suspect: false, chain }
     }
 
     /// Opens a run's log, made if it is not there, in its folder, which is. Cuts a torn last line off and hands back what is there; with
@@ -493,7 +495,8 @@ impl EventLog {
             write_again(&*file, length).map_err(StoreError::io("sync", &path))?;
         }
         let known = events.iter().map(|event| event.event_id).collect();
-        Ok((Self { path, run, file, length, known, suspect: false, chain }, events))
+        let file = Some(file);
+        Ok((Self { path, run, file, identity: None, length, known, suspect: false, chain }, events))
     }
 
     /// Makes a run's log anew: a whole file takes the place of the one that is there, which the caller has open.
@@ -524,6 +527,45 @@ impl EventLog {
         Ok(log)
     }
 
+    /// Closes the file, and lets go of its lock, until [`wake`](Self::wake): a process may have more runs under way than it may have
+    /// files open. What they are the writer's own says `run.yaml`. One with what a failed write has left stays open.
+    pub fn put_by(&mut self) {
+        if self.suspect {
+            return;
+        }
+        if let Some(Ok(found)) = self.file.as_ref().map(|file| file.stat())
+            && found.len == self.length
+        {
+            (self.file, self.identity) = (None, Some(found.identity));
+        }
+    }
+
+    /// Tells whether the file is closed.
+    pub fn is_put_by(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// Opens the file again, if it is closed. `false` when it is not as it was left: the log has to be read anew.
+    pub fn wake(&mut self, fs: &dyn Fs) -> Result<bool, StoreError> {
+        if self.file.is_some() {
+            return Ok(true);
+        }
+        let file = match open_locked(fs, &self.path, self.run, "open", Access::ReadWrite) {
+            Err(StoreError::NotFound { .. } | StoreError::Damaged { .. }) => return Ok(false),
+            opened => opened?,
+        };
+        let found = file.stat().map_err(StoreError::io("read", &self.path))?;
+        if found.len != self.length || self.identity != Some(found.identity) {
+            return Ok(false);
+        }
+        self.file = Some(file);
+        Ok(true)
+    }
+
+    fn file(&self) -> io::Result<&dyn FsFile> {
+        self.file.as_deref().ok_or_else(|| io::Error::other("the log is put by"))
+    }
+
     /// Tells the log that its folder has another name now; the open file is the same.
     pub fn moved_to(&mut self, dir: &Path) {
         self.path = events_file(dir);
@@ -544,8 +586,9 @@ impl EventLog {
 
     /// Appends whole lines, all in one write.
     pub fn append_lines(&mut self, lines: &[u8], durable: bool) -> Result<(), StoreError> {
-        let written = write_full(&*self.file, lines, self.length);
-        match written.and_then(|()| if durable { self.file.sync_data() } else { Ok(()) }) {
+        let file = self.file().map_err(StoreError::io("write", &self.path))?;
+        let written = write_full(file, lines, self.length);
+        match written.and_then(|()| if durable { file.sync_data() } else { Ok(()) }) {
             Ok(()) => {
                 self.length += lines.len() as u64;
                 self.chain.add(lines);
@@ -553,7 +596,7 @@ impl EventLog {
             }
             Err(error) => {
                 // Nobody is to see what is not there for good; the next to append makes sure of it.
-                let is_cut = self.file.set_len(self.length).is_ok();
+                let is_cut = file.set_len(self.length).is_ok();
                 self.suspect = durable || !is_cut;
                 Err(StoreError::io("write", &self.path)(error))
             }
@@ -575,8 +618,9 @@ impl EventLog {
     /// Cuts off what stands behind the whole lines; with `durable` from the disk too, where parts of it and of what is
     /// written next could else come to stand side by side.
     fn cut(&self, durable: bool) -> io::Result<()> {
-        self.file.set_len(self.length)?;
-        if durable { self.file.sync_data() } else { Ok(()) }
+        let file = self.file()?;
+        file.set_len(self.length)?;
+        if durable { file.sync_data() } else { Ok(()) }
     }
 }
 

@@ -4,6 +4,7 @@ mod hold;
 
 pub(super) use hold::whole_folder;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use super::layout::{self, Layout};
@@ -20,6 +21,16 @@ const MAX_SPARE_LINES: usize = 1 << 20;
 /// So many runs are remembered whose lines are written.
 const MAX_LISTED: usize = 65_536;
 
+/// Logs of runs have so many files open at most, and an eighth of what the process may have.
+const MOST_AWAKE: usize = 256;
+const LEAST_AWAKE: usize = 8;
+
+/// Returns how many logs may have their files open at a time.
+fn most_awake() -> usize {
+    let allowed = crate::fs::descriptors().map_or(usize::MAX, |allowed| usize::try_from(allowed).unwrap_or(usize::MAX));
+    (allowed / 8).clamp(LEAST_AWAKE, MOST_AWAKE)
+}
+
 /// Writes the runs of one process.
 #[derive(Debug)]
 pub struct FilesWriter {
@@ -31,6 +42,8 @@ pub struct FilesWriter {
     /// The names that lead to the folders of runs are on the disk; looked after before the first one of a durable run.
     is_rooted: bool,
     open: IdMap<RunId, OpenRun>,
+    /// Those whose logs have their files open, as they were opened, and others since let go of.
+    awake: VecDeque<RunId>,
     index: index::IndexLog,
     /// Runs that are there and whose lines could not be written to the log of all runs.
     unlisted: Vec<RunSummary>,
@@ -64,6 +77,7 @@ impl FilesWriter {
             place,
             is_rooted: !durable,
             open: IdMap::default(),
+            awake: VecDeque::new(),
             index: Default::default(),
             unlisted: Vec::new(),
             listed: IdSet::default(),
@@ -90,6 +104,12 @@ impl FilesWriter {
     pub(crate) fn with_packs_of_any(self) -> Self {
         let packer = Some(packs::Packer::new(self.writer).with_line(self.layout.packs().0).of_any());
         Self { packer, ..self }
+    }
+
+    /// Closes the files of all logs, as those are that have not been written to for long.
+    #[cfg(test)]
+    pub(super) fn put_all_by(&mut self) {
+        self.open.values_mut().for_each(|open| open.log.put_by());
     }
 
     /// Brings what is written to the disk from now on, and each run that is gone on with as it stands.
@@ -124,9 +144,38 @@ impl FilesWriter {
             let dir = self.layout.find_run(run)?.ok_or_else(|| StoreError::NotFound { id: run.to_string() })?;
             self.open_in(dir, run)?;
         }
+        self.wake(run)?;
         match self.open.entry(run) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(_) => Err(StoreError::NotFound { id: run.to_string() }),
+        }
+    }
+
+    /// Opens the log of a run that was put by.
+    fn wake(&mut self, run: RunId) -> Result<(), StoreError> {
+        let Some(open) = self.open.get_mut(&run).filter(|open| open.log.is_put_by()) else { return Ok(()) };
+        if open.log.wake(self.layout.fs())? {
+            self.note_awake(run);
+            return Ok(());
+        }
+        // Somebody has changed it, or sealed it.
+        let dir = open.dir.clone();
+        self.open.remove(&run);
+        self.open_in(dir, run).map(drop)
+    }
+
+    /// Notes that a log has its file open, and puts by those that have had theirs the longest: more runs may be under way than a
+    /// process may have files open, and its host needs some, too.
+    fn note_awake(&mut self, run: RunId) {
+        self.awake.push_back(run);
+        // Asked each time: it may be changed while the process runs.
+        let most = most_awake();
+        while self.awake.len() > most
+            && let Some(oldest) = self.awake.pop_front()
+        {
+            if let Some(open) = self.open.get_mut(&oldest).filter(|_| oldest != run) {
+                open.log.put_by();
+            }
         }
     }
 
@@ -140,6 +189,7 @@ impl FilesWriter {
             self.sync_names(&dir)?;
         }
         self.open.insert(run, OpenRun { dir, log });
+        self.note_awake(run);
         Ok(events)
     }
 
@@ -226,6 +276,7 @@ impl FilesWriter {
         self.index.append(fs, &layout.index_log(), &signed, self.durable)?;
         log.moved_to(&dir);
         self.open.insert(signed.run_id, OpenRun { dir, log });
+        self.note_awake(signed.run_id);
         Ok(())
     }
 

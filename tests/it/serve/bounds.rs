@@ -2,9 +2,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 use prost::Message;
+use runspan::model::RunStatus;
 use runspan::model::otlp::{AnyValue, ArrayValue, KeyValue, Value};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
@@ -72,6 +74,40 @@ fn zstd_is_taken_within_the_same_bounds() {
     let found: Vec<String> = found.iter().map(shown).collect();
     assert_eq!(found, ["agent weather success steps 3 llm 1 tools 1 Some(110)"; 2]);
     assert_eq!(server.end(), Some(0));
+}
+
+#[test]
+fn more_runs_whose_root_never_comes_than_files_may_be_open_keep_none_from_being_stored() {
+    let dir = tempdir();
+    let mut serve = command(dir.path(), &[]);
+    let limit = libc::rlimit { rlim_cur: 80, rlim_max: 100 };
+    // SAFETY: a plain system call between fork and exec, with a value of its own.
+    unsafe {
+        serve.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+    let server = Server::spawn(serve);
+    let to = server.port("otlp-http");
+    for trace in 1..=200 {
+        // The call alone: the agent around it does not come.
+        let alone = agent(trace).into_iter().take(1).collect();
+        assert_eq!(post(to, PROTOBUF, "", &request(alone).encode_to_vec()).0, 200);
+    }
+    assert_eq!(post(to, PROTOBUF, "", &good(201)).0, 200);
+    let found = wait_for(dir.path(), |runs| runs.len() == 201 && runs.iter().any(|run| run.completed_at.is_some()));
+    assert_eq!(found.iter().filter(|run| run.status == RunStatus::Running).count(), 200);
+    // What comes late comes to its run, whose log was put by.
+    for trace in 1..=200 {
+        let rest = agent(trace).into_iter().skip(1).collect();
+        assert_eq!(post(to, PROTOBUF, "", &request(rest).encode_to_vec()).0, 200);
+    }
+    let whole = "agent weather success steps 3 llm 1 tools 1 Some(110)";
+    let found = wait_for(dir.path(), |runs| runs.iter().all(|run| run.completed_at.is_some()));
+    assert_eq!(found.iter().filter(|run| shown(run) == whole).count(), 201);
+    let (code, _, _) = ask(server.port("http"), "GET /readyz HTTP/1.1\r\nHost: localhost", b"");
+    assert_eq!((code, server.end()), (200, Some(0)));
 }
 
 #[test]
