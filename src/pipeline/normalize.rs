@@ -64,7 +64,27 @@ fn dialects_of(record: &Record, keys: &KeyFilter) -> ([&'static Dialect; MAX_DIA
             count += 1;
         }
     }
+    forget_maker(&mut found, &mut count, record, keys);
     (found, count.max(1))
+}
+
+/// Leaves out what only the resource speaks for, where the scope speaks for another: who set up a process says nothing of how a
+/// library in it writes its own spans.
+fn forget_maker(found: &mut [&'static Dialect; MAX_DIALECTS], count: &mut usize, record: &Record, keys: &KeyFilter) {
+    let is_told_by = |dialect: &Dialect, is_such: fn(&Detect) -> bool| {
+        dialect.detect.iter().any(|mark| is_such(mark) && is_marked_by(mark, record, keys))
+    };
+    let is_of_maker = |dialect: &Dialect| {
+        is_told_by(dialect, Detect::is_of_resource) && !is_told_by(dialect, |mark| !mark.is_of_resource())
+    };
+    let (mut kept, mut left) = ([&UNKNOWN; MAX_DIALECTS], 0);
+    for dialect in found[..*count].iter().copied().filter(|dialect| !is_of_maker(dialect)) {
+        kept[left] = dialect;
+        left += 1;
+    }
+    if left < *count && kept[..left].iter().any(|dialect| is_told_by(dialect, Detect::is_of_scope)) {
+        (*found, *count) = (kept, left);
+    }
 }
 
 /// Tells whether a source may say something of a span that has these keys.
@@ -247,9 +267,13 @@ impl<'a> Draft<'a> {
 }
 
 fn is_written_in(dialect: &Dialect, record: &Record, keys: &KeyFilter) -> bool {
+    dialect.detect.iter().any(|mark| is_marked_by(mark, record, keys))
+}
+
+fn is_marked_by(mark: &Detect, record: &Record, keys: &KeyFilter) -> bool {
     let (span, scope) = (&record.span, &record.scope);
     let has = |is_it: &dyn Fn(&str) -> bool| span.attributes.iter().any(|attribute| is_it(&attribute.key));
-    dialect.detect.iter().any(|mark| match *mark {
+    match *mark {
         Detect::Key(key) => keys.may_have(key) && has(&|own| own == key),
         Detect::KeyPrefix(start) => keys.may_begin(start) && has(&|own| own.starts_with(start)),
         Detect::Value(key, start) => {
@@ -275,7 +299,7 @@ fn is_written_in(dialect: &Dialect, record: &Record, keys: &KeyFilter) -> bool {
                 && span.name.starts_with(name)
                 && span.attr_str(key).is_some_and(|value| value.contains(part))
         }
-    })
+    }
 }
 
 /// Reads an attribute of the span, else of its latest event that has it.

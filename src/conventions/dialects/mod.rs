@@ -155,6 +155,22 @@ pub enum Detect {
     },
 }
 
+impl Detect {
+    /// Tells whether the resource may be all that bears the mark.
+    pub fn is_of_resource(&self) -> bool {
+        matches!(self, Self::Maker(..))
+    }
+
+    /// Tells whether the scope has to bear the mark.
+    pub fn is_of_scope(&self) -> bool {
+        match *self {
+            Self::Scope(_) | Self::ScopePrefix(_) | Self::ScopeWith(..) | Self::ScopeBy(..) => true,
+            Self::Named(scope, _) | Self::Begins(scope, _) | Self::Within { scope, .. } => !scope.is_empty(),
+            Self::Key(_) | Self::KeyPrefix(_) | Self::Value(..) | Self::Maker(..) | Self::Called(_) => false,
+        }
+    }
+}
+
 /// A fact: the canonical name, where a dialect has it, and how it is written there.
 #[derive(Debug)]
 pub struct Row {

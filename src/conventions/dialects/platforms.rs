@@ -734,10 +734,15 @@ pub const WEAVE_INTEGRATION: Dialect = Dialect {
 
 /// OpenLIT, which writes the standard's names with the counts of the provider.
 ///
-/// Source: `openlit` `instrumentation/anthropic/utils.py`, `__helpers.py`, and recordings of 1.45.
+/// Source: `openlit` `instrumentation/anthropic/utils.py`, `__helpers.py`, and recordings of 1.45; for JavaScript 1.15, run against a
+/// scripted server. Its resource is that of all that a process tells, of libraries that trace themselves as well.
 pub const OPENLIT: Dialect = Dialect {
     name: "openlit",
-    detect: &[Detect::Maker("telemetry.sdk.name", "openlit"), Detect::ScopePrefix("openlit")],
+    detect: &[
+        Detect::Maker("telemetry.sdk.name", "openlit"),
+        Detect::ScopePrefix("openlit"),
+        Detect::ScopePrefix("@openlit/"),
+    ],
     // A step that fails may have a name and nothing else.
     entity: &[Behind("execute_tool "), Behind("invoke_agent "), Behind("invoke_workflow ")],
     kinds: &[

@@ -448,3 +448,30 @@ fn mastras_exporter_of_before_has_names_of_its_own() {
     assert_eq!((cached.kind, tokens(&cached)), (StepKind::Llm, [Some(822), Some(640), None, Some(78), None]));
     assert_eq!(call(&[("gen_ai.response.finish_reasons", "error".into())]).status, StepStatus::Error);
 }
+
+/// `openlit` 1.15 for JavaScript sets up the process in which `@anthropic-ai/sdk` traces itself; its own calls have the provider's counts.
+#[test]
+fn a_library_s_own_scope_says_more_than_who_set_up_the_process() {
+    let call = |scope: &str, input: i64| {
+        let mut record = ended(&[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.provider.name", "anthropic".into()),
+            ("gen_ai.request.model", "claude-sonnet-4-5".into()),
+            ("gen_ai.response.id", "msg_25".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(input)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(128)),
+            ("gen_ai.usage.cache_creation.input_tokens", Value::Int(64)),
+            ("gen_ai.usage.output_tokens", Value::Int(95)),
+        ]);
+        record.scope.name = scope.to_owned();
+        record.resource = Arc::new(Resource {
+            attributes: attributes(&[("telemetry.sdk.name", "openlit".into())]),
+            ..Resource::default()
+        });
+        tokens(&facts(&record))
+    };
+    let all = [Some(1125), Some(128), Some(64), Some(95), None];
+    assert_eq!(call("com.anthropic.sdk.typescript", 1125), all);
+    assert_eq!(call("@openlit/instrumentation-anthropic", 933), all);
+    assert_eq!(call("my-program", 933), all);
+}
