@@ -214,6 +214,119 @@ pub const MASTRA_BEFORE: Dialect = Dialect {
     ..MASTRA
 };
 
+/// Where a call of Mastra's own loop has what became of it.
+const MASTRA_CALL: &str = "workflow.executionWorkflow.step.llm-execution.result";
+
+/// Mastra's telemetry of before its exporters: a span for every method of its classes, with what that was given and gave. A call is a
+/// step of a workflow that no program wrote; the span around all calls of a loop has what the last of them used.
+///
+/// Source: `@mastra/core` 0.23 with the AI SDK 5, run against a scripted server. Counts are those of the AI SDK 5, which leaves
+/// cached tokens out where the provider does.
+pub const MASTRA_METHODS: Dialect = Dialect {
+    name: "mastra-methods",
+    variant_of: "mastra",
+    detect: &[
+        Detect::Key("stream.toolCall.toolName"),
+        Detect::Within { scope: "", name: "agent.", key: "componentName", part: "" },
+        Detect::Within { scope: "", name: "workflow.", key: "componentName", part: "" },
+    ],
+    facts: &[
+        row(names::PROVIDER, &[Json(MASTRA_CALL, &["metadata", "modelMetadata", "modelProvider"])], Provider),
+        row(names::REQUEST_MODEL, &[Json(MASTRA_CALL, &["metadata", "modelMetadata", "modelId"])], Model),
+        row(names::RESPONSE_MODEL, &[Json(MASTRA_CALL, &["metadata", "modelId"])], Model),
+        row(names::RESPONSE_ID, &[Json(MASTRA_CALL, &["metadata", "id"])], Text),
+        row(names::FINISH_REASONS, &[Json(MASTRA_CALL, &["stepResult", "reason"])], Text),
+        row(
+            names::CONVERSATION_ID,
+            &[
+                Key("threadId"),
+                Json("agent.generate.argument.1", &["threadId"]),
+                Json("agent.stream.argument.1", &["threadId"]),
+            ],
+            Text,
+        ),
+        row(
+            names::USER_ID,
+            &[
+                Key("resourceId"),
+                Json("agent.generate.argument.1", &["resourceId"]),
+                Json("agent.stream.argument.1", &["resourceId"]),
+            ],
+            Text,
+        ),
+        row(names::TOOL_NAME, &[Key("stream.toolCall.toolName")], Text),
+        row(names::TOOL_CALL_ID, &[Key("stream.toolCall.toolCallId")], Text),
+    ],
+    entity: &[Key("componentName")],
+    usage: &[
+        Json(MASTRA_CALL, &["metadata", "providerMetadata", "anthropic", "usage"]),
+        Json(MASTRA_CALL, &["metadata", "providerMetadata", "google", "usageMetadata"]),
+        Json(MASTRA_CALL, &["output", "usage"]),
+    ],
+    content: &[
+        content(
+            Side::In,
+            &[
+                Key("stream.toolCall.args"),
+                Json(MASTRA_CALL, &["metadata", "request", "body", "messages"]),
+                Json("workflow.executionWorkflow.step.llm-execution.argument.0", &["inputData", "messages", "all"]),
+                Json("agent.generate.argument.0", &[]),
+                Json("agent.stream.argument.0", &[]),
+            ],
+        ),
+        content(
+            Side::Out,
+            &[
+                Json("stream.toolCall.result", &[]),
+                Json(MASTRA_CALL, &["output", "text"]),
+                Json(MASTRA_CALL, &["output", "toolCalls"]),
+                Json("agent.generate.result", &["text"]),
+                Json("agent.stream.result", &["text"]),
+            ],
+        ),
+    ],
+    kinds: &[
+        kind("stream.toolCall.toolName", Test::Present, StepKind::Tool),
+        kind(SPAN_NAME, Test::Is("workflow.executionWorkflow.step.llm-execution"), StepKind::Llm),
+        kind(SPAN_NAME, Test::Is("agent.generate"), StepKind::Agent),
+        kind(SPAN_NAME, Test::Is("agent.stream"), StepKind::Agent),
+        kind(SPAN_NAME, Test::Is("agent.network"), StepKind::Agent),
+        kind(SPAN_NAME, Test::Is("agent.generateVNext"), StepKind::Agent),
+        kind(SPAN_NAME, Test::Is("agent.streamVNext"), StepKind::Agent),
+        kind(SPAN_NAME, Test::Is("agent.generateLegacy"), StepKind::Agent),
+        kind(SPAN_NAME, Test::Is("agent.streamLegacy"), StepKind::Agent),
+        // The loop of an agent.
+        kind(SPAN_NAME, Test::Starts("workflow.agentic-loop."), StepKind::Task),
+        kind(SPAN_NAME, Test::Starts("workflow.executionWorkflow."), StepKind::Task),
+        kind(SPAN_NAME, Test::Ends(".execute"), StepKind::Workflow),
+    ],
+    outcomes: &[
+        Outcome {
+            from: Json(MASTRA_CALL, &["stepResult", "reason"]),
+            word: "error",
+            status: StepStatus::Error,
+            message: &[],
+        },
+        Outcome {
+            from: Json("stream.toolCall.result", &["code"]),
+            word: "TOOL_EXECUTION_FAILED",
+            status: StepStatus::Error,
+            message: &[Json("stream.toolCall.result", &["message"])],
+        },
+    ],
+    // What a method throws it does not tell, but for having no result.
+    fails_without: &[(
+        "agent.generate",
+        &["agent.generate.result", "agent.generateVNext.result", "agent.generateLegacy.result"],
+    )],
+    basis: &[
+        BasisRow { provider: "anthropic", basis: Basis::Exclusive },
+        BasisRow { provider: "aws.bedrock", basis: Basis::Exclusive },
+        BasisRow { provider: "", basis: Basis::Inclusive },
+    ],
+    ..PLAIN
+};
+
 /// VoltAgent, whose agents bear what all their calls used, and whose calls only what the last of their steps did.
 ///
 /// Source: `@voltagent/core` run against a scripted server with the AI SDK 6.

@@ -475,3 +475,81 @@ fn a_library_s_own_scope_says_more_than_who_set_up_the_process() {
     assert_eq!(call("@openlit/instrumentation-anthropic", 933), all);
     assert_eq!(call("my-program", 933), all);
 }
+
+/// `@mastra/core` 0.23, run against a scripted server.
+#[test]
+fn mastra_of_before_has_a_span_for_each_method_and_its_calls_in_a_workflow() {
+    let of = |name: &str, list: &[(&str, Value)]| {
+        let mut whole = vec![("componentName", "planner".into())];
+        whole.extend(list.iter().map(|(key, value)| (*key, value.clone())));
+        told("default-tracer", name, &whole)
+    };
+    let call = |provider: &str, usage: &str, metadata: &str| {
+        let result = format!(
+            r#"{{"stepResult":{{"reason":"stop"}},"metadata":{{"id":"m-1","modelId":"model-1","modelMetadata":{{"modelId":"model",
+                "modelProvider":"{provider}"}},"providerMetadata":{metadata},"request":{{"body":{{"messages":[{{"role":"user","content":"hi"}}]}}}}}},
+                "output":{{"text":"sunny","toolCalls":[],"usage":{usage}}}}}"#
+        );
+        of(
+            "workflow.executionWorkflow.step.llm-execution",
+            &[("workflow.executionWorkflow.step.llm-execution.result", result.into())],
+        )
+    };
+    let openai =
+        r#"{"inputTokens":237,"outputTokens":23,"totalTokens":260,"reasoningTokens":7,"cachedInputTokens":128}"#;
+    let openai = call("openai.chat", openai, r#"{"openai":{"acceptedPredictionTokens":0}}"#);
+    assert_eq!(tokens(&openai), [Some(237), Some(128), None, Some(23), Some(7)]);
+    assert_eq!((openai.kind, openai.status), (StepKind::Llm, StepStatus::Success));
+    assert_eq!((openai.provider.as_deref(), openai.request_model.as_deref()), (Some("openai"), Some("model")));
+    assert_eq!((openai.response_model.as_deref(), openai.response_id.as_deref()), (Some("model-1"), Some("m-1")));
+    assert_eq!(openai.content.input.as_ref().map(|text| text.as_str()), Some(r#"[{"role":"user","content":"hi"}]"#));
+    let usage = r#"{"inputTokens":711,"outputTokens":77,"totalTokens":788,"cachedInputTokens":128}"#;
+    let reported = r#"{"anthropic":{"usage":{"input_tokens":711,"cache_creation_input_tokens":64,"cache_read_input_tokens":128,"output_tokens":77}}}"#;
+    let anthropic = call("anthropic.messages", usage, reported);
+    assert_eq!(tokens(&anthropic), [Some(903), Some(128), Some(64), Some(77), None]);
+
+    let failed = r#"{"stepResult":{"reason":"error"},"metadata":{"modelId":"model"},"output":{"usage":{},"steps":[{"usage":{"inputTokens":1}}]}}"#;
+    let failed = of(
+        "workflow.executionWorkflow.step.llm-execution",
+        &[("workflow.executionWorkflow.step.llm-execution.result", failed.into())],
+    );
+    assert_eq!((failed.kind, failed.status, failed.tokens), (StepKind::Llm, StepStatus::Error, None));
+
+    let tool = |result: &str| {
+        of(
+            "mastra.stream.toolCall",
+            &[
+                ("mastra.operationId", "mastra.stream.toolCall".into()),
+                ("stream.toolCall.toolName", "get_weather".into()),
+                ("stream.toolCall.toolCallId", "call_1".into()),
+                ("stream.toolCall.args", r#"{"city":"Paris"}"#.into()),
+                ("stream.toolCall.result", result.into()),
+            ],
+        )
+    };
+    let well = tool(r#""sunny""#);
+    assert_eq!((well.kind, well.status), (StepKind::Tool, StepStatus::Success));
+    assert_eq!((well.tool_name.as_deref(), well.tool_call_id.as_deref()), (Some("get_weather"), Some("call_1")));
+    assert_eq!(well.content.output.as_ref().map(|text| text.as_str()), Some(r#""sunny""#));
+    let broken = tool(r#"{"message":"station is down","code":"TOOL_EXECUTION_FAILED"}"#);
+    assert_eq!(broken.error.and_then(|error| error.message).as_deref(), Some("station is down"));
+
+    let options = r#"{"maxSteps":5,"threadId":"th-1","resourceId":"u1"}"#;
+    let agent = |list: &[(&str, Value)]| {
+        let mut whole = vec![("agent.generate.argument.1", options.into())];
+        whole.extend(list.iter().map(|(key, value)| (*key, value.clone())));
+        of("agent.generate", &whole)
+    };
+    let well = agent(&[("agent.generate.result", r#"{"text":"sunny"}"#.into())]);
+    assert_eq!((well.kind, well.status), (StepKind::Agent, StepStatus::Success));
+    assert_eq!(well.agent_name.as_deref(), Some("planner"));
+    assert_eq!((well.session_id.as_deref(), well.user_id.as_deref()), (Some("th-1"), Some("u1")));
+    assert_eq!(agent(&[]).status, StepStatus::Error);
+    let workflow = of("workflow.planner.execute", &[]);
+    assert_eq!((workflow.kind, workflow.workflow_name.as_deref()), (StepKind::Workflow, Some("planner")));
+    assert_eq!(of("workflow.agentic-loop.execute", &[]).kind, StepKind::Task);
+    // It has what the last call used, once more.
+    let last = [("mastra.operationId", "mastra.stream".into()), ("stream.usage.inputTokens", Value::Int(311))];
+    assert_eq!(of("mastra.stream", &last).tokens, None);
+    assert!(!of("agent.convertTools", &[]).is_genai);
+}
