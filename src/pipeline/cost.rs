@@ -158,7 +158,7 @@ impl Pricer {
     /// Writes what an ended model call cost, and where that is known from, into its normalized span.
     ///
     /// What the emitter says wins. Of agents and workflows it is all that is written, since they may only repeat what model calls below
-    /// them used; of other steps nothing is. Nothing is written where the cost can't be known: a cost is never guessed and never 0 for want of a price.
+    /// them used, unless an agent is known to tell what no call does; of other steps nothing is. Nothing is written where the cost can't be known: a cost is never guessed and never 0 for want of a price.
     pub fn price(&mut self, record: &mut Record) {
         let span = &record.span;
         let kind = facts::kind(span);
@@ -173,6 +173,10 @@ impl Pricer {
             }
             if let Some(cost) = reported(span).filter(|cost| cost.0 > 0) {
                 write_reported(&mut record.span, cost);
+            } else if facts::tells_own_use(&record.scope, kind) {
+                // It stands for its calls, none of which tells what it used.
+                let quote = self.quote_span(span, StepKind::Llm);
+                write_computed(&mut record.span, quote);
             }
             return;
         }
@@ -189,15 +193,9 @@ impl Pricer {
             }
         } else if let Some(cost) = reported(span) {
             write_reported(&mut record.span, cost);
-        } else if let Some(quote) = self.quote_span(span, kind) {
-            write(
-                &mut record.span,
-                [
-                    (names::COST_USD, quote.cost.as_usd().into()),
-                    (names::COST_SOURCE, CostSource::Computed.as_str().into()),
-                    (names::COST_TABLE, quote.table.into()),
-                ],
-            );
+        } else {
+            let quote = self.quote_span(span, kind);
+            write_computed(&mut record.span, quote);
         }
     }
 
@@ -367,6 +365,18 @@ fn write<const N: usize>(span: &mut Span, attributes: [(&str, Value); N]) {
         draft.set(key, value);
     }
     draft.finish();
+}
+
+fn write_computed(span: &mut Span, quote: Option<Quote>) {
+    let Some(quote) = quote else { return };
+    write(
+        span,
+        [
+            (names::COST_USD, quote.cost.as_usd().into()),
+            (names::COST_SOURCE, CostSource::Computed.as_str().into()),
+            (names::COST_TABLE, quote.table.into()),
+        ],
+    );
 }
 
 fn write_reported(span: &mut Span, cost: NanoUsd) {

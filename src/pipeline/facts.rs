@@ -3,7 +3,7 @@
 //! Reads canonical attributes only, so it works on a span on its way to the journal and on one read back from disk
 //! alike, whatever dialect it was written in.
 
-use crate::conventions::dialects::{CLIENTS, NO_ANSWERS, ORDINARY, RUNNING_SUMS};
+use crate::conventions::dialects::{CLIENTS, NO_ANSWERS, ORDINARY, OWN_USE, RUNNING_SUMS};
 use crate::conventions::names;
 use crate::model::budget::Budget;
 use crate::model::json_text::JsonText;
@@ -78,6 +78,8 @@ pub struct StepFacts {
     pub is_client: bool,
     /// Whether it is of an instrumentation of a provider's client ([`CLIENTS`]).
     pub is_of_client: bool,
+    /// Whether it is an agent that tells what it used itself; see [`OWN_USE`].
+    pub tells_own_use: bool,
     /// Its place in a loop whose calls tell sums; see [`RUNNING_SUMS`].
     pub in_loop: Option<InLoop>,
     /// What it told, where that was the sum of its loop and `tokens` and `cost` have what it used itself.
@@ -181,6 +183,7 @@ impl StepFacts {
             is_at_wire: attr(names::HTTP_METHOD).or_else(|| attr(names::HTTP_STATUS_CODE)).is_some(),
             is_client: span.kind == SPAN_KIND_CLIENT || is_of_client,
             is_of_client,
+            tells_own_use: scope.is_some_and(|scope| tells_own_use(scope, kind)),
             in_loop: scope.and_then(|scope| in_loop(scope, kind, span)),
             told: None,
             is_relayed: attr(names::RELAYED) == Some(&Value::Bool(true)),
@@ -249,6 +252,11 @@ impl StepContent {
 /// Tells whether a step of this kind is a model call of its own: what it used was paid for once, here.
 pub(super) fn is_billed(kind: StepKind) -> bool {
     matches!(kind, StepKind::Llm | StepKind::Embedding | StepKind::Rerank)
+}
+
+/// Tells whether a step of a kind, made by this scope, tells what it used itself, and nothing that a step below it tells.
+pub(super) fn tells_own_use(scope: &Scope, kind: StepKind) -> bool {
+    kind == StepKind::Agent && OWN_USE.contains(&scope.name.as_str())
 }
 
 /// Reads the kind: our own word for it, else the standard operation.
@@ -566,6 +574,7 @@ mod tests {
                 is_at_wire: false,
                 is_client: false,
                 is_of_client: false,
+                tells_own_use: false,
                 in_loop: None,
                 told: None,
                 is_relayed: false,

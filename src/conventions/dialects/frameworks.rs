@@ -335,7 +335,8 @@ pub const VOLTAGENT: Dialect = Dialect {
     detect: &[Detect::Scope("@voltagent/core"), Detect::Key("voltagent.operation_id")],
     facts: &[
         row(names::REQUEST_MODEL, &[Key("llm.model"), Key("ai.model.name")], Model),
-        row(names::AGENT_NAME, &[Key("entity.name")], Text),
+        // A sub-agent bears the name of the one that it works for as well.
+        row(names::AGENT_NAME, &[Key("subagent.name"), Key("entity.name")], Text),
         row(names::TOOL_NAME, &[Key("tool.name")], Text),
         row(names::TOOL_CALL_ID, &[Key("tool.call.id")], Text),
         row(names::FINISH_REASONS, &[Key("llm.finish_reason")], Text),

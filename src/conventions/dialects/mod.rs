@@ -513,6 +513,12 @@ pub const ANSWERS: &str = "resp_";
 /// a model, outside of a `ChatClient`, is below none of its steps.
 pub const RUNNING_SUMS: &[(&str, &str, &str)] = &[("org.springframework.boot", "3.", "spring.ai.kind")];
 
+/// Scopes of frameworks whose agents tell what their own calls used, of which no call does, and nothing of agents below them: each of
+/// them is as good as a call, and counts beside the one that it works for.
+///
+/// VoltAgent (`@voltagent/core` 2.10), whose calls tell what the last of several used.
+pub const OWN_USE: &[&str] = &["@voltagent/core"];
+
 /// Instrumentations of providers' clients, by their scopes, whose spans are of no kind: each of a call is of a request.
 pub const CLIENTS: &[&str] = &[
     "openinference.instrumentation.anthropic",

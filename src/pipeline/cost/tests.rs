@@ -169,6 +169,10 @@ fn prices_are_written_on_ended_model_calls_alone() {
     let said = |usd: f64| priced(&call(&[&agent[..], &[("gen_ai.usage.cost", Value::Double(usd))]].concat()));
     assert_eq!(said(0.25), "0.25 reported -", "it counts where no call below has a cost");
     assert_eq!(said(0.0), NOTHING);
+    let mut own = call(&agent);
+    own.scope.name = "@voltagent/core".to_owned();
+    let cost = "0.00005385 computed genai-prices 0.2.1 openai/gpt-4o-mini";
+    assert_eq!(priced(&own), cost, "none of its calls tells what it used");
 
     let embedding = call(&[
         (names::OPERATION, "embeddings".into()),

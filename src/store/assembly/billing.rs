@@ -132,6 +132,8 @@ impl RunState {
     /// or is none, the innermost, where nothing below tells it.
     pub(super) fn tellers(&self, copies: &HashMap<usize, usize>, tells: impl Fn(&StepFacts) -> bool) -> Vec<usize> {
         let mut covered: IdSet<SpanId> = HashSet::default();
+        let is_apart = |step: &&Step| step.facts.tells_own_use && tells(&step.facts);
+        let apart: IdSet<SpanId> = self.steps.iter().filter(is_apart).map(|step| step.span_id).collect();
         let mut told: IdMap<_, usize> = IdMap::default();
         let mut repeated = HashSet::new();
         let (mut counted, mut others) = (Vec::new(), Vec::new());
@@ -143,7 +145,7 @@ impl RunState {
                 others.push((place, self.ancestors(step)));
                 continue;
             }
-            self.cover(step, &mut covered);
+            self.cover_beside(step, &apart, &mut covered);
             // What two layers tell of one call is reported once.
             if repeated.insert((copies.get(&place).copied().unwrap_or(place), used_at(step))) {
                 *told.entry(used_at(step)).or_default() += 1;
@@ -155,7 +157,7 @@ impl RunState {
         // What is around another layer's word for a call encloses it as well.
         for (copy, of) in copies.iter().filter(|(_, of)| tells(&self.steps[**of].facts)) {
             if self.steps[*of].facts.billed {
-                self.cover(&self.steps[*copy], &mut covered);
+                self.cover_beside(&self.steps[*copy], &apart, &mut covered);
             }
         }
         others.sort_by_key(|(_, above)| std::cmp::Reverse(above.len()));
@@ -180,7 +182,11 @@ impl RunState {
                 continue;
             }
             counted.push(place);
-            covered.extend(above);
+            if apart.is_empty() {
+                covered.extend(above);
+            } else {
+                self.cover_beside(step, &apart, &mut covered);
+            }
         }
         counted.sort_unstable();
         counted
@@ -263,7 +269,7 @@ impl RunState {
                     || !is_failure(step.status)
                     || (facts.is_relayed && step.status == StepStatus::Cancelled))
                 && (!priced_below.contains(&step.span_id) || (facts.billed && facts.tokens.is_some()))
-                && (told_above.is_empty() || self.ancestors(step).is_disjoint(&told_above))
+                && (told_above.is_empty() || facts.tells_own_use || self.ancestors(step).is_disjoint(&told_above))
         };
         counted.all().into_iter().filter(is_unpriced).collect()
     }
@@ -346,6 +352,25 @@ impl RunState {
     pub(super) fn tool_calls(&self, copies: &HashMap<usize, usize>) -> u64 {
         let tools = self.steps.iter().enumerate().filter(|(_, step)| step.facts.kind == StepKind::Tool);
         tools.filter(|(place, _)| !copies.contains_key(place)).count() as u64
+    }
+
+    /// Adds all above a step to a set, but for agents `apart` that tell what they used themselves: the nearest tells what the step does,
+    /// and those above it do not.
+    fn cover_beside(&self, step: &Step, apart: &IdSet<SpanId>, covered: &mut IdSet<SpanId>) {
+        if apart.is_empty() {
+            return self.cover(step, covered);
+        }
+        let mut seen: IdSet<SpanId> = HashSet::default();
+        let mut is_of_another = apart.contains(&step.span_id);
+        let mut parent = step.parent;
+        while let Some(span) = parent.filter(|span| seen.insert(*span)) {
+            let is_apart = apart.contains(&span);
+            if !(is_apart && is_of_another) {
+                covered.insert(span);
+            }
+            is_of_another |= is_apart;
+            parent = self.by_span.get(&span).and_then(|&place| self.steps[place].parent);
+        }
     }
 
     /// Adds all above a step to a set that holds whatever is above each of its members.

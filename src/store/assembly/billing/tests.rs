@@ -584,6 +584,33 @@ fn what_encloses_another_layers_word_for_a_call_is_no_part_of_the_bill() {
 }
 
 #[test]
+fn agents_that_tell_what_they_used_themselves_count_beside_those_they_work_for() {
+    // A workflow with the sum of all, an agent, a tool, an agent in it, and a call.
+    let counted = |own: bool, call_tells: bool| {
+        let mut state = state(&[1, 2, 3, 4, 5].map(|start| (false, 0, start, 8 - start, 0, false)));
+        let kinds = [StepKind::Workflow, StepKind::Agent, StepKind::Tool, StepKind::Agent, StepKind::Llm];
+        for ((place, step), kind) in state.steps.iter_mut().enumerate().zip(kinds) {
+            let facts = std::sync::Arc::make_mut(&mut step.facts);
+            (facts.kind, facts.billed) = (kind, kind == StepKind::Llm);
+            facts.tells_own_use = own && kind == StepKind::Agent;
+            facts.tokens = used(7, 3).filter(|_| kind != StepKind::Tool && (kind != StepKind::Llm || call_tells));
+            facts.cost = (place == 1).then_some((NanoUsd(1), CostSource::Computed));
+            step.parent = (place > 0).then(|| SpanId((place as u64).to_be_bytes()));
+        }
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        let counted = state.counted(&HashMap::new());
+        let unpriced = state.unpriced(&counted);
+        (counted.tokens, unpriced)
+    };
+    assert_eq!(counted(false, false).0, [3]);
+    // That of the inner one alone is not priced.
+    assert_eq!(counted(true, false), (vec![1, 3], vec![3]));
+    assert_eq!(counted(false, true).0, [4]);
+    // The call's is the inner one's.
+    assert_eq!(counted(true, true).0, [1, 4]);
+}
+
+#[test]
 fn two_answers_that_have_one_id_by_chance_are_two_calls() {
     // Of each: start, length, tokens.
     let copies = |calls: [(u64, u64, Option<u64>); 2]| {

@@ -312,6 +312,10 @@ fn voltagents_agents_bear_what_all_their_calls_used_and_its_calls_the_last_of_it
     let tool = told(&[("span.type", "tool".into()), ("tool.name", "get_weather".into()), ("output", "18 C".into())]);
     assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
     assert_eq!(told(&[("span.type", "memory".into())]).kind, StepKind::Task);
+    // A sub-agent bears the name of the one it works for, too.
+    let below = told(&[("subagent.name", "forecast".into())]);
+    assert_eq!((below.kind, below.agent_name.as_deref()), (StepKind::Agent, Some("forecast")));
+    assert!(below.tells_own_use && !call.tells_own_use);
 }
 
 #[test]
