@@ -17,7 +17,7 @@ use genai_prices::{Calculator, ErrorKind, PriceCalculation, PriceRequest, Usage}
 
 use super::facts;
 use super::normalize::{Draft, canonical_provider, member};
-use crate::conventions::dialects::{CostName, REPORTED_COSTS};
+use crate::conventions::dialects::{CostName, REPORTED_COSTS, ZERO_FOR_NONE};
 use crate::conventions::{names, providers, units};
 use crate::model::id::IdMap;
 use crate::model::otlp::{Span, Value};
@@ -420,21 +420,21 @@ fn nanos(usd: f64) -> Option<NanoUsd> {
     (rounded.is_finite() && rounded.abs() <= NanoUsd::MAX.0 as f64).then_some(NanoUsd(rounded as i64))
 }
 
-/// Reads what the emitter says a call cost.
-///
-/// Emitters write 0 for models that they have no price for, and for calls of which they do not know what they used; only where
-/// nothing was used, or the call failed, is it one.
 /// Tells whether a span bears an amount under our own name.
 fn has_own_cost(span: &Span) -> bool {
     span.attr(names::COST_USD).and_then(Value::as_f64).is_some_and(|usd| usd.is_finite() && usd >= 0.0)
 }
 
+/// Reads what the emitter says a call cost.
+///
+/// Emitters write 0 for models that they have no price for, and for calls of which they do not know what they used; only where
+/// nothing was used, or the call failed, is it one.
 fn reported(span: &Span) -> Option<NanoUsd> {
     let is_amount = |usd: &f64| usd.is_finite() && *usd >= 0.0;
     let amount = |value: &Value| value.as_f64().filter(is_amount);
     let amount_in =
         |value: &serde_json::Value| value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()).filter(is_amount);
-    let usd = REPORTED_COSTS.iter().find_map(|name| match *name {
+    let amount_at = |name: &CostName| match *name {
         CostName::Total(key) => amount(span.attr(key)?),
         CostName::TotalIn(key, path) => amount_in(&member(&span.attr(key)?.to_json(), path)?),
         CostName::SumOf(key) => {
@@ -445,10 +445,15 @@ fn reported(span: &Span) -> Option<NanoUsd> {
             // An embedding has no output to pay for.
             Some(amount(span.attr(input)?)? + span.attr(output).and_then(amount).unwrap_or(0.0))
         }
-    })?;
+    };
+    let (key, usd) = REPORTED_COSTS.iter().find_map(|name| Some((name.key(), amount_at(name)?)))?;
+    let is_bare = || {
+        let parts = span.attr(key).filter(|_| ZERO_FOR_NONE.contains(&key)).map(Value::to_json);
+        parts.is_some_and(|parts| parts.as_object().is_some_and(|parts| parts.len() == 1))
+    };
     let used_nothing = match facts::tokens(span) {
         Some(tokens) => tokens.prompt == Some(0) && tokens.completion == Some(0),
-        None => facts::status(span) == StepStatus::Error,
+        None => facts::status(span) == StepStatus::Error && !is_bare(),
     };
     if usd == 0.0 && !used_nothing { None } else { nanos(usd) }
 }

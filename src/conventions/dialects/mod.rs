@@ -591,6 +591,21 @@ pub enum CostName {
     Parts(&'static str, &'static str),
 }
 
+impl CostName {
+    /// Returns the attribute that has the cost, or the first part of it.
+    pub fn key(&self) -> &'static str {
+        match *self {
+            Self::Total(key) | Self::TotalIn(key, _) | Self::SumOf(key) | Self::Parts(key, _) => key,
+        }
+    }
+}
+
+/// Where a cost of 0 on a call that failed says nothing without parts, unless what it used is told: with them it was refused.
+///
+/// Source: Langfuse's handler of LangChain's callbacks, which writes it for streams that broke off or were given up, and its wrapper of
+/// OpenAI's client, which writes the parts for calls that were refused (`langfuse` 3.15 to 5.0 for Python, 4.6 and 5.11 for JavaScript).
+pub const ZERO_FOR_NONE: &[&str] = &["langfuse.observation.cost_details"];
+
 /// Where costs are told, best first. There is no standard for it.
 ///
 /// Source: OpenLIT, Laminar and Langfuse (`gen_ai.usage.cost`), AgentOps (`.total_cost`), Pydantic AI

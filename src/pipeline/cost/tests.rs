@@ -293,6 +293,12 @@ fn what_the_emitter_says_wins() {
     let unused = [(names::INPUT_TOKENS, Value::Int(0)), (names::OUTPUT_TOKENS, Value::Int(0))];
     let free = [&unused[..], &[("gen_ai.usage.cost", Value::Double(0.0))]].concat();
     assert_eq!(priced(&chat(&free)), "0 reported -");
+    // One that was refused costs nothing; one that broke off may.
+    let failed = |key: &str, value: Value| priced(&chat(&[(names::ERROR_TYPE, "500".into()), (key, value)]));
+    assert_eq!(failed("gen_ai.usage.cost", Value::Double(0.0)), "0 reported -");
+    assert_eq!(failed("langfuse.observation.cost_details", r#"{"total":0}"#.into()), NOTHING);
+    let refused = r#"{"input":0,"output":0,"total":0}"#;
+    assert_eq!(failed("langfuse.observation.cost_details", refused.into()), "0 reported -");
     // A stream that was given up, of which nobody knows what it used.
     assert_eq!(priced(&chat(&[("operation.cost", Value::Double(0.0))])), priced(&chat(&[])));
 }
