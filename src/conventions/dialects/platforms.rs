@@ -959,10 +959,31 @@ pub const LANGWATCH: Dialect = Dialect {
     facts: &[
         row(
             names::CONVERSATION_ID,
-            &[Key("langwatch.thread.id"), Key("langwatch.session.id"), Json("metadata", &["thread_id"])],
+            &[
+                Key("langwatch.thread.id"),
+                Key("langwatch.session.id"),
+                Json("metadata", &["thread_id"]),
+                // Its handler for LangChain in JavaScript.
+                Key("langwatch.langgraph.thread_id"),
+                Key("langwatch.langchain.run.metadata.thread_id"),
+            ],
             Text,
         ),
-        row(names::USER_ID, &[Key("langwatch.user.id"), Json("metadata", &["user_id"])], Text),
+        row(
+            names::USER_ID,
+            &[
+                Key("langwatch.user.id"),
+                Json("metadata", &["user_id"]),
+                Key("langwatch.langgraph.user_id"),
+                Key("langwatch.langchain.run.metadata.user_id"),
+            ],
+            Text,
+        ),
+        row(
+            names::AGENT_NAME,
+            &[Key("langwatch.langgraph.lc_agent_name"), Key("langwatch.langchain.run.metadata.lc_agent_name")],
+            Text,
+        ),
     ],
     entity: &[Name],
     content: &[
@@ -978,6 +999,8 @@ pub const LANGWATCH: Dialect = Dialect {
         kind("langwatch.span.type", Test::Is("guardrail"), StepKind::Guardrail),
         kind("langwatch.span.type", Test::Is("evaluation"), StepKind::Evaluator),
         kind("langwatch.span.type", Test::Is("workflow"), StepKind::Workflow),
+        // An agent of LangChain is a chain that bears the agent's name.
+        kind(names::AGENT_NAME, Test::IsName, StepKind::Agent),
         kind("langwatch.span.type", Test::IsRoot("chain"), StepKind::Workflow),
         kind("langwatch.span.type", Test::Present, StepKind::Task),
     ],

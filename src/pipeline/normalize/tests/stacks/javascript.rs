@@ -557,3 +557,21 @@ fn mastra_of_before_has_a_span_for_each_method_and_its_calls_in_a_workflow() {
     assert_eq!(of("mastra.stream", &last).tokens, None);
     assert!(!of("agent.convertTools", &[]).is_genai);
 }
+
+/// `@langwatch/observability` 0.16, run against a scripted server.
+#[test]
+fn langwatch_has_the_metadata_of_langchain_under_two_names() {
+    let of = |name: &str, list: &[(&str, Value)]| {
+        let list = [&[("langwatch.span.type", "chain".into())], list].concat();
+        told("langwatch.instrumentation.langchain", name, &list)
+    };
+    let names = [
+        ("langwatch.langgraph.thread_id", "th-2".into()),
+        ("langwatch.langgraph.lc_agent_name", "planner".into()),
+        ("langwatch.langchain.run.metadata.user_id", "u2".into()),
+    ];
+    let agent = of("planner", &names);
+    assert_eq!((agent.kind, agent.agent_name.as_deref()), (StepKind::Agent, Some("planner")));
+    assert_eq!((agent.session_id.as_deref(), agent.user_id.as_deref()), (Some("th-2"), Some("u2")));
+    assert_eq!(of("model_request", &names).kind, StepKind::Task);
+}
