@@ -90,6 +90,16 @@ pub const WITH_OWN_MODELS: &[&str] = &["anthropic", "openai"];
 /// Who counts what was read from a cache, and written to it, beside the input and not in it.
 pub const COUNT_CACHE_APART: &[&str] = &["anthropic", "aws.bedrock"];
 
+/// Whose totals are input and output and nothing else, cached tokens in the input: the provider, and how its models begin. By the name of
+/// OpenAI go other makers' models that are called in its way, and the totals of Gemini and Grok have thoughts which no other count has.
+///
+/// Source: the references of OpenAI's and Bedrock's APIs. Anthropic's has no totals: emitters make them.
+pub const TOTAL_OF_BOTH: &[(&str, &[&str])] = &[
+    ("anthropic", &["claude"]),
+    ("aws.bedrock", &[""]),
+    ("openai", &["gpt-", "chatgpt-", "ft:gpt-", "o1", "o3", "o4"]),
+];
+
 /// What may stand before the vendor in a model's id of Amazon Bedrock: where a profile sends what it is asked.
 ///
 /// Source: Amazon Bedrock's documentation of inference profiles.

@@ -6,6 +6,7 @@ use super::{Dialects, Draft, MAX_COUNT, buckets, facts, may_have, member, struct
 use crate::conventions::dialects::usage::{SHAPES, Shape};
 use crate::conventions::dialects::{Basis, GOOGLE, Source, UNKNOWN};
 use crate::conventions::names;
+use crate::conventions::providers::TOTAL_OF_BOTH;
 use crate::model::StepKind;
 use crate::model::otlp::{Span, Value};
 
@@ -185,6 +186,11 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
         proven => proven,
     };
 
+    if let Some(missed) = missed_by_total(span, cache, reasoning) {
+        draft.set(names::USAGE_BASIS, "exclusive");
+        draft.set(names::INPUT_TOKENS, missed);
+        return;
+    }
     if let Some(input) = count(names::INPUT_TOKENS) {
         let with_cache = input.saturating_add(cache);
         let total_has_cache = cache > 0 && total == Some(with_cache.saturating_add(output.unwrap_or(0)));
@@ -234,6 +240,23 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
     if let Some(input) = input.filter(|_| is_of_google && of_tools > 0) {
         draft.set(names::INPUT_TOKENS, input.saturating_add(of_tools));
     }
+}
+
+/// Returns the input of a call whose total has more than input and output, where its provider counts nothing else in a total: cached
+/// tokens are apart then, and told nowhere.
+fn missed_by_total(span: &Span, cache: i64, reasoning: Option<i64>) -> Option<i64> {
+    let [input, output, total] =
+        [names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::TOTAL_TOKENS].map(|key| count_of(span, key));
+    let (input, with_input) = (input?, total?.saturating_sub(output?));
+    if with_input <= input || cache > 0 || reasoning.is_some_and(|reasoning| reasoning > 0) {
+        return None;
+    }
+    let provider = span.attr_str(names::PROVIDER)?;
+    let model = [names::RESPONSE_MODEL, names::REQUEST_MODEL].iter().find_map(|key| span.attr_str(key))?;
+    let model = model.rsplit('/').next().unwrap_or(model);
+    let (_, starts) = TOTAL_OF_BOTH.iter().find(|(of, _)| *of == provider)?;
+    let is_call = facts::kind(span) == StepKind::Llm;
+    (is_call && starts.iter().any(|start| model.starts_with(start))).then_some(with_input)
 }
 
 fn count_of(span: &Span, key: &str) -> Option<i64> {

@@ -575,3 +575,30 @@ fn langwatch_has_the_metadata_of_langchain_under_two_names() {
     assert_eq!((agent.session_id.as_deref(), agent.user_id.as_deref()), (Some("th-2"), Some("u2")));
     assert_eq!(of("model_request", &names).kind, StepKind::Task);
 }
+
+/// Streams of OpenInference's Bedrock and all calls of Ax, run against a scripted server.
+#[test]
+fn a_total_tells_what_an_input_without_cached_tokens_has_missed() {
+    let call = |provider: &str, model: &str, counts: [i64; 3], more: &[(&str, Value)]| {
+        let list = [
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.provider.name", provider.into()),
+            ("gen_ai.request.model", model.into()),
+            ("gen_ai.usage.input_tokens", counts[0].into()),
+            ("gen_ai.usage.output_tokens", counts[1].into()),
+            ("gen_ai.usage.total_tokens", counts[2].into()),
+        ];
+        tokens(&told("ax", "AI Chat Request", &[&list, more].concat()))
+    };
+    let [bedrock, openai] = [[1599, 149, 1940], [109, 23, 260]];
+    assert_eq!(call("aws.bedrock", "us.anthropic.claude", bedrock, &[]), [Some(1791), None, None, Some(149), None]);
+    assert_eq!(call("openai", "gpt-4o-mini", openai, &[]), [Some(237), None, None, Some(23), None]);
+    // Other makers' totals have thoughts.
+    assert_eq!(call("openai", "grok-4", openai, &[]), [Some(109), None, None, Some(23), None]);
+    assert_eq!(call("gcp.gemini", "gemini-2.5-flash", openai, &[]), [Some(109), None, None, Some(151), Some(128)]);
+    // It is told what the total has more.
+    let thought = [("gen_ai.usage.reasoning.output_tokens", Value::Int(128))];
+    assert_eq!(call("openai", "gpt-5-mini", openai, &thought)[0], Some(109));
+    let read = [("gen_ai.usage.cache_read.input_tokens", Value::Int(64))];
+    assert_eq!(call("openai", "gpt-4o-mini", openai, &read)[0], Some(109));
+}
