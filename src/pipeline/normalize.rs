@@ -531,6 +531,11 @@ fn provider_in_model(model: &str) -> Option<Cow<'_, str>> {
 
 /// Tells whether what should be a model is the word for who serves it, as OpenLIT writes where LangChain has no model's name.
 fn is_its_provider(span: &Span, model: &str) -> bool {
+    // The maker alone, of a model's id that has a profile before it (OpenInference in JavaScript).
+    let serves = |provider: &str| span.attr_str(names::PROVIDER) == Some(provider);
+    if serves("aws.bedrock") && providers::BEDROCK_VENDORS.contains(&model) {
+        return true;
+    }
     let known = |name: &Cow<'_, str>| providers::HOSTS.iter().any(|(_, of)| of == name);
     let Some(named) = canonical_provider(model).filter(known) else { return false };
     span.attr_str(names::PROVIDER).and_then(canonical_provider) == Some(named)

@@ -43,6 +43,7 @@ pub const OPENINFERENCE: Dialect = Dialect {
                 Key("reranker.model_name"),
                 // A call of Gemini's client that failed has it in the request alone.
                 Where("openinference.span.kind", "LLM", &Json("input.value", &["model"])),
+                Where("openinference.span.kind", "LLM", &Json("input.value", &["modelId"])),
             ],
             Model,
         ),

@@ -602,3 +602,23 @@ fn a_total_tells_what_an_input_without_cached_tokens_has_missed() {
     let read = [("gen_ai.usage.cache_read.input_tokens", Value::Int(64))];
     assert_eq!(call("openai", "gpt-4o-mini", openai, &read)[0], Some(109));
 }
+
+/// `@arizeai/openinference-instrumentation-bedrock` 0.5.1, run against a scripted server.
+#[test]
+fn openinference_has_the_maker_in_the_place_of_a_model_of_bedrock_s() {
+    let model = "us.anthropic.claude-sonnet-4-5-20250929-v1:0";
+    let call = |provider: &str, model: &str, input: &str| {
+        let list = [
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.provider", provider.into()),
+            ("llm.model_name", model.into()),
+            ("input.value", input.into()),
+        ];
+        told("@arizeai/openinference-instrumentation-bedrock", "bedrock.converse", &list).request_model
+    };
+    let request = format!(r#"{{"modelId":"{model}","messages":[]}}"#);
+    assert_eq!(call("aws", "anthropic", &request).as_deref(), Some(model));
+    assert_eq!(call("aws", "anthropic", "{}"), None);
+    // A model of that name.
+    assert_eq!(call("ollama", "mistral", "{}").as_deref(), Some("mistral"));
+}
