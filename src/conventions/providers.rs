@@ -149,6 +149,7 @@ pub const FRAMEWORKS: &[&str] = &[
     "google_adk",
     "haystack",
     "julep",
+    "koog",
     "langchain",
     "langgraph",
     "letta",

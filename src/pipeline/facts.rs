@@ -66,6 +66,10 @@ pub struct StepFacts {
     pub step_name: String,
     /// The agent it is or belongs to.
     pub agent_name: Option<String>,
+    /// The agent's id, else its name.
+    pub agent_id: Option<String>,
+    /// Whether all it does is to make an agent.
+    pub makes_agent: bool,
     /// The workflow it is or belongs to.
     pub workflow_name: Option<String>,
     /// The tool that was called.
@@ -147,6 +151,9 @@ pub struct StepContent {
     pub tool_result: Option<JsonText>,
 }
 
+/// The operation of making an agent.
+const MAKES_AGENT: &str = "create_agent";
+
 /// `SpanKind.SPAN_KIND_CLIENT` of `opentelemetry/proto/trace/v1`.
 const SPAN_KIND_CLIENT: i32 = 3;
 
@@ -170,12 +177,17 @@ impl StepFacts {
             _ => None,
         };
         let own_name = own_name.and_then(attr).and_then(text_of);
+        // One without a name is not called by what no other run of it is.
+        let operation = || attr(names::OPERATION).and_then(text_of);
+        let own_name = own_name.or_else(|| operation().filter(|_| kind == StepKind::Agent && is_made_up(&span.name)));
         let is_of_client = scope.is_some_and(|scope| CLIENTS.contains(&scope.name.as_str()));
         Self {
             kind,
             is_genai: is_genai(span),
             name: cut_to(&span.name, MAX_NAME).into_owned(),
             step_name: step_name(own_name.as_deref().unwrap_or(&span.name), kind),
+            agent_id: text("gen_ai.agent.id").or_else(|| agent_name.clone()),
+            makes_agent: attr(names::OPERATION).and_then(Value::as_str) == Some(MAKES_AGENT),
             agent_name,
             workflow_name,
             tool_name,
@@ -254,6 +266,21 @@ pub(super) fn is_billed(kind: StepKind) -> bool {
     matches!(kind, StepKind::Llm | StepKind::Embedding | StepKind::Rerank)
 }
 
+/// Tells whether a text is or has an id that a program makes anew each time, which is no name: a UUID, or as long a word of digits, or of
+/// digits and letters.
+pub(super) fn is_made_up(text: &str) -> bool {
+    const MIN_LENGTH: usize = 16;
+    const UUID: [usize; 5] = [8, 4, 4, 4, 12];
+    let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    let has_digit = |word: &str| word.bytes().any(|byte| byte.is_ascii_digit());
+    let is_uuid = |words: &[&str]| {
+        let is_part =
+            |(word, length): (&&str, usize)| word.len() == length && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        words.iter().zip(UUID).all(is_part)
+    };
+    words.iter().any(|word| word.len() >= MIN_LENGTH && has_digit(word)) || words.windows(UUID.len()).any(is_uuid)
+}
+
 /// Tells whether a step of a kind, made by this scope, tells what it used itself, and nothing that a step below it tells.
 pub(super) fn tells_own_use(scope: &Scope, kind: StepKind) -> bool {
     kind == StepKind::Agent && OWN_USE.contains(&scope.name.as_str())
@@ -298,7 +325,7 @@ fn tokens_in<'a>(attr: impl Fn(&'static str) -> Option<&'a Value>) -> Option<Tok
 /// A conversation id alone does not make a span GenAI: browsers and web servers set session ids as well.
 /// Nor does making an agent: nothing runs, and frameworks do it long before, in a trace of its own.
 fn is_genai(span: &Span) -> bool {
-    if span.attr_str(names::OPERATION) == Some("create_agent") {
+    if span.attr_str(names::OPERATION) == Some(MAKES_AGENT) {
         return false;
     }
     // What clients and servers of MCP say to each other beside the calls of tools is no run of an agent.
@@ -568,6 +595,8 @@ mod tests {
                 name: "work".into(),
                 step_name: "chat".into(),
                 agent_name: Some("weather".into()),
+                agent_id: Some("weather".into()),
+                makes_agent: false,
                 workflow_name: None,
                 tool_name: None,
                 tool_call_id: None,

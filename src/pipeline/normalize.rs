@@ -139,6 +139,13 @@ fn normalize_as(record: &mut Record, dialects: Dialects<'_>, keys: KeyFilter) {
     for side in [Side::System, Side::In, Side::Out] {
         write_content(&mut draft, dialects, kind, side);
     }
+    for key in [names::INPUT_MESSAGES, names::OUTPUT_MESSAGES] {
+        if draft.keys.may_have(key)
+            && let Some(messages) = draft.span().attr(key).and_then(messages::with_small_roles)
+        {
+            draft.set(key, messages);
+        }
+    }
     usage::settle(&mut draft, dialects, told);
     write_outcome(&mut draft, dialects, ended);
     if ended {
@@ -507,6 +514,10 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
                 |text: &str| text.starts_with(char::is_alphabetic) && text.chars().all(is_part) && is_name(text);
             value.as_str().is_some_and(is_class)
         }
+        Shape::Name => {
+            let is_name = |text: &str| !facts::is_made_up(text) && span.attr_str(names::REQUEST_MODEL) != Some(text);
+            says_something(&value) && value.as_str().is_some_and(is_name)
+        }
         Shape::Agent => {
             let is_named = |name: &str| !UNNAMED_AGENTS.contains(&name);
             says_something(&value) && value.as_str().is_none_or(is_named)
@@ -706,9 +717,10 @@ fn write_entity_name(
             .iter()
             .chain(dialects)
             .flat_map(|dialect| dialect.entity)
-            .chain(OTEL.entity)
-            .filter(|source| kind != Some(StepKind::Workflow) || !matches!(source, Source::Method(_)))
-            .find_map(|source| draft.read(source, Shape::Text))
+            .map(|source| (source, Shape::Text))
+            .chain(OTEL.entity.iter().map(|source| (source, Shape::Name)))
+            .filter(|(source, _)| kind != Some(StepKind::Workflow) || !matches!(source, Source::Method(_)))
+            .find_map(|(source, shape)| draft.read(source, shape))
             .map(Cow::into_owned)
     {
         draft.set(to, name);

@@ -642,10 +642,23 @@ impl RunState {
     fn root(&self) -> Option<&Step> {
         let first = self.roots().min_by_key(|step| (step.started_at, step.span_id))?;
         if first.parent.is_none() || is_named_run(first) {
-            return Some(first);
+            return Some(self.agent_made_by(first).unwrap_or(first));
         }
         // The real root has not been seen: the topmost agent names the run.
         self.roots().filter(|step| is_named_run(step)).min_by_key(|step| step.started_at).or(Some(first))
+    }
+
+    /// Returns the agent at work right below the step that made it, which then is all of that agent's run and says nothing of it; of
+    /// several times at work the last.
+    fn agent_made_by(&self, root: &Step) -> Option<&Step> {
+        let is_its = |step: &&Step| {
+            step.parent == Some(root.span_id)
+                && step.facts.kind == StepKind::Agent
+                && step.facts.agent_id.is_some()
+                && step.facts.agent_id == root.facts.agent_id
+        };
+        let is_maker = root.facts.makes_agent && !is_named_run(root);
+        is_maker.then(|| self.steps.iter().filter(is_its).max_by_key(|step| step.started_at)).flatten()
     }
 
     /// Returns kind and name of the run, by its root.

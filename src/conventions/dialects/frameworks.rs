@@ -363,6 +363,24 @@ pub const VOLTAGENT: Dialect = Dialect {
     ..PLAIN
 };
 
+/// Koog, of which a call or a tool has the standard's names alone, in a scope that is the service, and of 1 an id of its own as well.
+///
+/// Source: Koog (Kotlin) 0.5.2 and 1.1.1, run against a scripted server. An agent of 1 says that it used nothing.
+pub const KOOG: Dialect = Dialect {
+    name: "koog",
+    detect: &[Detect::KeyPrefix("koog.")],
+    kinds: &[
+        kind("koog.node.id", Test::Present, StepKind::Task),
+        kind("koog.node.name", Test::Present, StepKind::Task),
+    ],
+    content: &[
+        content(Side::System, &[Key("system_instructions")]),
+        content(Side::In, &[Json("koog.node.input", &[])]),
+        content(Side::Out, &[Json("koog.node.output", &[])]),
+    ],
+    ..PLAIN
+};
+
 /// Pydantic AI and Logfire: the standard's names, and more around them.
 ///
 /// Source: `pydantic_ai` 2.68 and `logfire` 5.2, their docs, and recordings. A run's own totals stand under

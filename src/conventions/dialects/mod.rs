@@ -23,8 +23,8 @@ use crate::model::{StepKind, StepStatus};
 
 pub use agents::{CLAUDE_CODE, CODEX, GEMINI_CLI, GOOSE, QWEN_CODE};
 pub use frameworks::{
-    AG2, AGENT_FRAMEWORK, AGENTSCOPE, AUTOGEN, GENKIT, GOOGLE_ADK, GOOGLE_ADK_JS, HAYSTACK, LOGFIRE_OPENAI_AGENTS,
-    MASTRA, MASTRA_BEFORE, MASTRA_METHODS, MCP_AGENT, PYDANTIC, PYDANTIC_AI, SEMANTIC_KERNEL,
+    AG2, AGENT_FRAMEWORK, AGENTSCOPE, AUTOGEN, GENKIT, GOOGLE_ADK, GOOGLE_ADK_JS, HAYSTACK, KOOG,
+    LOGFIRE_OPENAI_AGENTS, MASTRA, MASTRA_BEFORE, MASTRA_METHODS, MCP_AGENT, PYDANTIC, PYDANTIC_AI, SEMANTIC_KERNEL,
     SEMANTIC_KERNEL_FUNCTIONS, SPRING_AI, STRANDS, STRANDS_PYTHON, TANSTACK, VERCEL, VERCEL_OTEL, VOLTAGENT,
 };
 pub use platforms::{
@@ -249,6 +249,8 @@ pub enum Shape {
     Session,
     /// An agent's name; the words of [`UNNAMED_AGENTS`] are none.
     Agent,
+    /// What may be a name: an id that is another one each time is none, nor is the model's name.
+    Name,
 }
 
 /// Which side of a step a content is.
@@ -404,6 +406,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &VOLTAGENT,
     &AGENTOPS,
     &LANGWATCH,
+    &KOOG,
     &VERCEL,
     &VERCEL_OTEL,
     &LOGFIRE_OPENAI_AGENTS,

@@ -2,7 +2,7 @@
 
 use super::Detect;
 use super::Shape::{Agent, Count, Model, Provider, Session, Text};
-use super::Source::{Before, Behind, Fixed, Indexed, Json, Key, Name, Parts};
+use super::Source::{Before, Behind, Fixed, Indexed, Json, Key, Name, Parts, Where};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Basis, BasisRow, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Test, content, kind,
     row,
@@ -110,17 +110,31 @@ pub const OTEL: Dialect = Dialect {
         row("gen_ai.output.type", &[Key("gen_ai.openai.request.response_format")], Text),
         row("openai.response.system_fingerprint", &[Key("gen_ai.openai.response.system_fingerprint")], Text),
     ],
-    // A tool that MCP calls, of who does not name it elsewhere.
-    entity: &[Behind("tools/call ")],
+    // A tool that MCP calls, and an agent, of who does not name them elsewhere.
+    entity: &[
+        Behind("tools/call "),
+        Behind("invoke_agent "),
+        Where(names::OPERATION, "invoke_agent", &Key("gen_ai.agent.id")),
+    ],
     content: &[
         content(Side::System, &[Key(names::SYSTEM_INSTRUCTIONS)]),
-        content(Side::In, &[Key(names::INPUT_MESSAGES), Key("gen_ai.prompt"), Indexed("gen_ai.prompt")]),
+        content(
+            Side::In,
+            &[
+                Key(names::INPUT_MESSAGES),
+                Key("gen_ai.prompt"),
+                Indexed("gen_ai.prompt"),
+                // OpenInference's, which others have for tools alone (Koog).
+                Where(names::OPERATION, "execute_tool", &Key("input.value")),
+            ],
+        ),
         content(
             Side::Out,
             &[
                 Key(names::OUTPUT_MESSAGES),
                 Key("gen_ai.completion"),
                 Indexed("gen_ai.completion"),
+                Where(names::OPERATION, "execute_tool", &Key("output.value")),
                 // Sentry's.
                 Parts(&[(Said::Text, "gen_ai.response.text"), (Said::ToolCalls, "gen_ai.response.tool_calls")]),
             ],

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 
 use super::{shaped, structured};
@@ -132,7 +133,6 @@ pub(super) fn indexed(span: &Span, prefix: &str) -> Option<Gathered> {
     }
     let messages: Vec<Json> = messages.into_values().map(Pieces::into_message).collect();
     // Who says of messages no more than whose they are leaves what they say to another place.
-    let says = |message: &Json| message["parts"].as_array().is_some_and(|parts| !parts.is_empty());
     let is_whole = messages.iter().all(says);
     messages.iter().any(says).then_some(Gathered { messages: Json::Array(messages), is_whole })
 }
@@ -159,14 +159,40 @@ fn index_after<'a>(key: &'a str, prefix: &str) -> Option<(u32, &'a str)> {
 
 /// Puts together the messages that stand in span events of their own, as the standard had it until 1.36.
 pub(super) fn of_events(events: &[SpanEvent], side: Side) -> Option<Json> {
-    let messages: Vec<Json> = events
+    let told_as = |event: &SpanEvent| MESSAGE_EVENTS.iter().find(|(name, ..)| *name == event.name);
+    let mut told: Vec<_> = events.iter().filter_map(|event| Some((event, told_as(event)?))).collect();
+    // Those that came as records of logs need not have come in the order in which they were told.
+    told.sort_by_key(|(event, _)| event.time_unix_nano);
+    let sides = sides_of(&told.iter().map(|(_, (_, of, role))| (*of, *role)).collect::<Vec<_>>());
+    let messages: Vec<Json> = told
         .iter()
-        .filter_map(|event| {
-            let (_, _, role) = MESSAGE_EVENTS.iter().find(|(name, of, _)| *name == event.name && *of == side)?;
-            Some(event_message(event, role))
-        })
+        .zip(sides)
+        .filter(|(_, of)| *of == side)
+        .map(|((event, (_, of, role)), _)| (event_message(event, role), *of))
+        .filter(|(message, of)| *of == side || says(message))
+        .map(|(message, _)| message)
         .collect();
     (!messages.is_empty()).then_some(Json::Array(messages))
+}
+
+/// Tells whether more is known of a message than who said it.
+fn says(message: &Json) -> bool {
+    message["parts"].as_array().is_some_and(|parts| !parts.is_empty())
+}
+
+/// Returns on which side each of the messages of a call is, of which is known as what each was told: what stands before the last one of
+/// another than the model is what was said before, and an answer told as any other word of the model is all there is where no
+/// choice stands behind that.
+fn sides_of(told: &[(Side, &str)]) -> Vec<Side> {
+    let last_in = told.iter().rposition(|(of, role)| *of == Side::In && *role != "assistant");
+    let behind = last_in.map_or(0, |place| place + 1);
+    let has_choice = told[behind..].iter().any(|(of, _)| *of == Side::Out);
+    let side = |(place, (of, _)): (usize, &(Side, &str))| match (place >= behind, has_choice) {
+        (true, false) => Side::Out,
+        (true, true) => *of,
+        (false, _) => Side::In,
+    };
+    told.iter().enumerate().map(side).collect()
 }
 
 /// Reads what a tool was given, or what it returned, out of events: of one message that is all what the tool said, of several the messages.
@@ -181,24 +207,21 @@ pub(super) fn of_tool(events: &[SpanEvent], side: Side) -> Option<Value> {
     Some(alone.unwrap_or_else(|| messages.to_string()).into())
 }
 
-/// Puts together the messages that stand in one attribute as a list of such events. What was said behind the last of what
-/// went in is the answer where no choice is.
+/// Puts together the messages that stand in one attribute as a list of such events.
 pub(super) fn of_list(list: &Value, side: Side) -> Option<Value> {
     let Json::Array(items) = structured(list) else { return None };
     let told_as = |item: &Json| {
         let name = item.get("event.name").and_then(Json::as_str)?;
         MESSAGE_EVENTS.iter().find(|(event, ..)| *event == name)
     };
-    let is = |item: &Json, is_it: fn(&str, Side) -> bool| told_as(item).is_some_and(|(_, of, role)| is_it(role, *of));
-    let has_choice = items.iter().any(|item| is(item, |_, of| of == Side::Out));
-    let last_in = items.iter().rposition(|item| is(item, |role, of| of == Side::In && role != "assistant"));
-    let answer = if has_choice { items.len() } else { last_in.map_or(0, |place| place + 1) };
-    let message = |(place, item): (usize, &Json)| {
-        let (_, of, role) = told_as(item)?;
-        let of = if place >= answer { Side::Out } else { *of };
-        (of == side).then(|| message_of(role, |name| item.get(name).cloned()))
-    };
-    let messages: Vec<Json> = items.iter().enumerate().filter_map(message).collect();
+    let told: Vec<_> = items.iter().filter_map(|item| Some((item, told_as(item)?))).collect();
+    let sides = sides_of(&told.iter().map(|(_, (_, of, role))| (*of, *role)).collect::<Vec<_>>());
+    let messages: Vec<Json> = told
+        .iter()
+        .zip(sides)
+        .filter(|(_, of)| *of == side)
+        .map(|((item, (_, _, role)), _)| message_of(role, |name| item.get(name).cloned()))
+        .collect();
     (!messages.is_empty()).then(|| Json::Array(messages).to_string().into())
 }
 
@@ -229,7 +252,11 @@ fn message_of(role: &str, told: impl Fn(&str) -> Option<Json>) -> Json {
     if let Some(Json::Array(calls)) = field("tool_calls") {
         parts.extend(calls.iter().map(call_part));
     }
-    let role = field("role").and_then(|role| role.as_str().map(str::to_owned)).unwrap_or_else(|| role.to_owned());
+    let own = field("role").and_then(|role| role.as_str().map(str::to_owned));
+    let own = own.map(|own| in_small_letters(&own).map_or(own, str::to_owned));
+    // Who asks for tools is the model, whatever Koog says.
+    let asks = parts.iter().any(|part| part["type"] == "tool_call");
+    let role = own.filter(|own| !(asks && own == "tool")).unwrap_or_else(|| role.to_owned());
     let mut message = message(role, parts);
     if let Some(reason) = field("finish_reason") {
         message["finish_reason"] = reason;
@@ -250,6 +277,50 @@ fn part_of_block(block: Json) -> Json {
         Some(call) => call_part(call),
         None => block,
     }
+}
+
+/// Roles as the standard has them.
+const ROLES: &[&str] = &["system", "user", "assistant", "tool", "developer"];
+
+/// Returns the standard's word for a role that is written in other letters.
+fn in_small_letters(role: &str) -> Option<&'static str> {
+    ROLES.iter().copied().find(|known| known.eq_ignore_ascii_case(role) && *known != role)
+}
+
+/// Writes messages, as JSON, once more where a role is not in small letters; everything else stays as it is, digit by digit.
+pub(super) fn with_small_roles(messages: &Value) -> Option<Value> {
+    let text = messages.as_str()?;
+    // A long text is not parsed for nothing.
+    let is_likely = text.split("\"role\"").skip(1).any(|rest| {
+        let word = rest.trim_start_matches(|c: char| c.is_whitespace() || matches!(c, ':' | '"'));
+        word.starts_with(|c: char| c.is_ascii_uppercase())
+    });
+    let list = is_likely.then(|| serde_json::from_str::<Vec<Box<RawValue>>>(text).ok()).flatten()?;
+    let mut is_changed = false;
+    let written: Vec<String> = list
+        .iter()
+        .map(|message| {
+            let written = with_small_role(message.get());
+            is_changed |= written.is_some();
+            written.unwrap_or_else(|| message.get().to_owned())
+        })
+        .collect();
+    is_changed.then(|| format!("[{}]", written.join(",")).into())
+}
+
+/// Writes one message so, if its role is in other letters: between what stands before the role and behind it.
+fn with_small_role(message: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Role<'a> {
+        #[serde(borrow)]
+        role: &'a RawValue,
+    }
+    let Role { role } = serde_json::from_str(message).ok()?;
+    let word = in_small_letters(role.get().strip_prefix('"')?.strip_suffix('"')?)?;
+    // It is a part of the text that it was read from.
+    let start = (role.get().as_ptr() as usize).checked_sub(message.as_ptr() as usize)?;
+    let (before, behind) = (message.get(..start)?, message.get(start + role.get().len()..)?);
+    Some(format!("{before}\"{word}\"{behind}"))
 }
 
 /// Tells whether messages, as JSON, have nothing in them.

@@ -5,6 +5,7 @@ use super::*;
 mod clients;
 mod frameworks;
 mod javascript;
+mod jvm;
 mod langchain;
 mod openai_agents;
 mod platforms;

@@ -449,6 +449,30 @@ fn a_run_ends_like_its_last_call_where_the_root_says_that_all_is_well() {
     assert_eq!(ended(&[], FAILED, &[]), RunStatus::Success);
 }
 
+/// As Koog makes it, whose agents have one span around them that says nothing.
+#[test]
+fn what_makes_an_agent_and_encloses_its_work_is_that_agents_run() {
+    const FAILED: &[(&str, &str)] =
+        &[("gen_ai.agent.id", "planner"), (names::AGENT_NAME, "planner"), (names::ERROR_TYPE, "Down")];
+    let told = |made: &'static str, above: u8, more: &[Spoken<'static>]| {
+        let id: &[(&str, &str)] = &[("gen_ai.agent.id", made)];
+        let mut spans: Vec<Spoken<'_>> =
+            vec![(1, 0, "create_agent", 0, 100, id), (2, above, "invoke_agent", 5, 50, FAILED)];
+        spans.extend_from_slice(more);
+        let run = stored(&spans).0;
+        (run.kind, run.name().to_owned(), run.status)
+    };
+    let of_agent = |status| (RunKind::Agent, "planner".to_owned(), status);
+    let of_maker = (RunKind::Workflow, "s1".to_owned(), RunStatus::Success);
+    assert_eq!(told("planner", 1, &[]), of_agent(RunStatus::Error));
+    // Another agent's, and further below.
+    assert_eq!(told("other", 1, &[]), of_maker);
+    assert_eq!(told("planner", 3, &[(3, 1, "work", 1, 99, &[])]), of_maker);
+    // It was at work again.
+    let again = (3, 1, "invoke_agent", 60, 90, &FAILED[..2]);
+    assert_eq!(told("planner", 1, &[again]), of_agent(RunStatus::Success));
+}
+
 #[test]
 fn a_failure_that_a_step_beside_the_call_tells_again_is_one() {
     let own = [(names::ERROR_TYPE, "ApiError"), (names::ERROR_MESSAGE, "500 no more")];
