@@ -97,7 +97,7 @@ fn may_say(keys: &KeyFilter, source: &Source) -> bool {
         | Source::After(key, ..)
         | Source::Quoted(key, _) => keys.may_have(key),
         Source::Told(key) => keys.may_have(key),
-        Source::Where(key, _, source) => keys.may_have(key) && may_say(keys, source),
+        Source::Where(key, _, source) | Source::With(key, source) => keys.may_have(key) && may_say(keys, source),
         Source::Indexed(start) => keys.may_begin(start),
         Source::Parts(parts) => parts.iter().any(|(_, key)| keys.may_have(key)),
         Source::Name | Source::Fixed(_) | Source::Method(_) | Source::Behind(_) | Source::Between(..) => true,
@@ -477,6 +477,9 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
         Source::Where(key, word, source) => {
             return if span.attr_str(key) == Some(word) { shaped(span, source, shape) } else { None };
         }
+        Source::With(key, source) => {
+            return if span.attr(key).is_some() { shaped(span, source, shape) } else { None };
+        }
         Source::Indexed(_) | Source::Parts(_) | Source::Told(_) => return None,
     };
     let is_accepted = match shape {
@@ -695,6 +698,7 @@ fn fits(span: &Span, row: &KindRow) -> bool {
         Test::Has(part) => word.contains(part),
         Test::IsName => word == span.name,
         Test::Present => true,
+        Test::With(keys) => keys.iter().any(|key| span.attr(key).is_some()),
         Test::Without(keys) => keys.iter().all(|key| span.attr(key).is_none()),
         Test::Label => !ORDINARY.iter().any(|key| span.attr(key).is_some()) && matches!(span.kind, 0 | 1),
     }

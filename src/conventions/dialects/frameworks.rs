@@ -381,6 +381,18 @@ pub const KOOG: Dialect = Dialect {
     ..PLAIN
 };
 
+/// Effect's AI, whose calls have the standard's names and whose tools none of them. The scope is the service.
+///
+/// Source: `@effect/ai` with `@effect/opentelemetry`, run against a scripted server.
+pub const EFFECT: Dialect = Dialect {
+    name: "effect",
+    detect: &[Detect::Within { scope: "", name: "Toolkit.handle", key: "tool", part: "" }],
+    facts: &[row(names::TOOL_NAME, &[Key("tool")], Text)],
+    content: &[content(Side::In, &[Key("parameters")])],
+    kinds: &[kind(SPAN_NAME, Test::Is("Toolkit.handle"), StepKind::Tool)],
+    ..PLAIN
+};
+
 /// Pydantic AI and Logfire: the standard's names, and more around them.
 ///
 /// Source: `pydantic_ai` 2.68 and `logfire` 5.2, their docs, and recordings. A run's own totals stand under

@@ -23,7 +23,7 @@ use crate::model::{StepKind, StepStatus};
 
 pub use agents::{CLAUDE_CODE, CODEX, GEMINI_CLI, GOOSE, QWEN_CODE};
 pub use frameworks::{
-    AG2, AGENT_FRAMEWORK, AGENTSCOPE, AUTOGEN, GENKIT, GOOGLE_ADK, GOOGLE_ADK_JS, HAYSTACK, KOOG,
+    AG2, AGENT_FRAMEWORK, AGENTSCOPE, AUTOGEN, EFFECT, GENKIT, GOOGLE_ADK, GOOGLE_ADK_JS, HAYSTACK, KOOG,
     LOGFIRE_OPENAI_AGENTS, MASTRA, MASTRA_BEFORE, MASTRA_METHODS, MCP_AGENT, PYDANTIC, PYDANTIC_AI, SEMANTIC_KERNEL,
     SEMANTIC_KERNEL_FUNCTIONS, SPRING_AI, STRANDS, STRANDS_PYTHON, TANSTACK, VERCEL, VERCEL_OTEL, VOLTAGENT,
 };
@@ -213,6 +213,8 @@ pub enum Source {
     Quoted(&'static str, &'static str),
     /// Another source, where an attribute has this value: key, value, source.
     Where(&'static str, &'static str, &'static Source),
+    /// Another source, where an attribute is there.
+    With(&'static str, &'static Source),
     /// Messages spread over attributes: `PREFIX.0.role`, `PREFIX.0.content`, `PREFIX.1.role`, ...
     Indexed(&'static str),
     /// Messages in one attribute, a list of events as the standard had them until 1.36: each with its name in `event.name`.
@@ -306,6 +308,8 @@ pub enum Test {
     IsName,
     /// The attribute is there.
     Present,
+    /// The attribute is there, and one of others is.
+    With(&'static [&'static str]),
     /// The attribute is there, and none of others is.
     Without(&'static [&'static str]),
     /// The attribute is there, and the span is not an [`ORDINARY`] call that merely bears the label.
@@ -407,6 +411,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &AGENTOPS,
     &LANGWATCH,
     &KOOG,
+    &EFFECT,
     &VERCEL,
     &VERCEL_OTEL,
     &LOGFIRE_OPENAI_AGENTS,

@@ -489,6 +489,17 @@ pub const LANGFUSE: Dialect = Dialect {
         row(names::REQUEST_MODEL, &[Key("langfuse.observation.model.name")], Model),
         row(names::PROVIDER, &[Json("langfuse.observation.metadata.ls_provider", &[])], Provider),
         row(names::AGENT_NAME, &[Json("langfuse.observation.metadata.lc_agent_name", &[])], Text),
+        // A tool of LangChain, which Langfuse 4 for JavaScript has no word for.
+        row(
+            names::TOOL_NAME,
+            &[Json("langfuse.observation.output", &["type=constructor", "kwargs", "tool_call_id?", "name"])],
+            Text,
+        ),
+        row(
+            names::TOOL_CALL_ID,
+            &[Json("langfuse.observation.output", &["type=constructor", "kwargs", "tool_call_id"])],
+            Text,
+        ),
     ],
     entity: &[Name],
     usage: &[Key("langfuse.observation.usage_details")],
@@ -506,6 +517,7 @@ pub const LANGFUSE: Dialect = Dialect {
         kind("langfuse.observation.type", Test::Is("embedding"), StepKind::Embedding),
         kind("langfuse.observation.type", Test::Is("guardrail"), StepKind::Guardrail),
         kind("langfuse.observation.type", Test::Is("evaluator"), StepKind::Evaluator),
+        kind(names::TOOL_NAME, Test::IsName, StepKind::Tool),
         kind(names::AGENT_NAME, Test::IsName, StepKind::Agent),
         kind("langfuse.observation.type", Test::IsRoot("chain"), StepKind::Workflow),
         kind("langfuse.observation.type", Test::Present, StepKind::Task),

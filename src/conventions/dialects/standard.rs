@@ -2,7 +2,7 @@
 
 use super::Detect;
 use super::Shape::{Agent, Count, Model, Provider, Session, Text};
-use super::Source::{Before, Behind, Fixed, Indexed, Json, Key, Name, Parts, Where};
+use super::Source::{Before, Behind, Fixed, Indexed, Json, Key, Name, Parts, Where, With};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Basis, BasisRow, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Test, content, kind,
     row,
@@ -32,7 +32,8 @@ pub const OTEL: Dialect = Dialect {
         // Langtrace's.
         row(names::RESPONSE_ID, &[Key("gen_ai.response_id")], Text),
         row(names::FINISH_REASONS, &[Key("gen_ai.response.finish_reason")], Text),
-        row(names::TOOL_CALL_ID, &[Key("gen_ai.tool.call_id")], Text),
+        // The last is Ax'.
+        row(names::TOOL_CALL_ID, &[Key("gen_ai.tool.call_id"), With("tool.name", &Key("function.id"))], Text),
         row(
             names::CONVERSATION_ID,
             // By how surely the name means a conversation; `mcp.session.id` is a transport's and stays out.
@@ -110,11 +111,12 @@ pub const OTEL: Dialect = Dialect {
         row("gen_ai.output.type", &[Key("gen_ai.openai.request.response_format")], Text),
         row("openai.response.system_fingerprint", &[Key("gen_ai.openai.response.system_fingerprint")], Text),
     ],
-    // A tool that MCP calls, and an agent, of who does not name them elsewhere.
+    // A tool that MCP calls, and an agent, of who does not name it elsewhere; and a tool with the id of its call.
     entity: &[
         Behind("tools/call "),
         Behind("invoke_agent "),
         Where(names::OPERATION, "invoke_agent", &Key("gen_ai.agent.id")),
+        Where(names::OPERATION, "execute_tool", &Key("tool.name")),
     ],
     content: &[
         content(Side::System, &[Key(names::SYSTEM_INSTRUCTIONS)]),
@@ -171,6 +173,7 @@ pub const OTEL: Dialect = Dialect {
         kind(names::MCP_METHOD, Test::Is("tools/call"), StepKind::Tool),
         kind(names::MCP_METHOD, Test::Present, StepKind::Task),
         kind(names::TOOL_NAME, Test::Present, StepKind::Tool),
+        kind("tool.name", Test::With(&[names::TOOL_CALL_ID]), StepKind::Tool),
         kind(names::WORKFLOW_NAME, Test::Label, StepKind::Workflow),
         kind(names::REQUEST_MODEL, Test::Present, StepKind::Llm),
         kind(names::RETRIEVAL_QUERY, Test::Present, StepKind::Retrieval),

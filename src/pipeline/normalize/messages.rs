@@ -198,6 +198,8 @@ fn sides_of(told: &[(Side, &str)]) -> Vec<Side> {
 /// Reads what a tool was given, or what it returned, out of events: of one message that is all what the tool said, of several the messages.
 pub(super) fn of_tool(events: &[SpanEvent], side: Side) -> Option<Value> {
     let messages = of_events(events, side)?;
+    // That there was a message says nothing.
+    messages.as_array()?.iter().find(|message| says(message))?;
     let content = |message: &Json| {
         let [part] = message["parts"].as_array()?.as_slice() else { return None };
         let said = part.get("response").or_else(|| part.get("content")).unwrap_or(part);

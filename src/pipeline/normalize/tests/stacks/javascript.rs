@@ -622,3 +622,29 @@ fn openinference_has_the_maker_in_the_place_of_a_model_of_bedrock_s() {
     // A model of that name.
     assert_eq!(call("ollama", "mistral", "{}").as_deref(), Some("mistral"));
 }
+
+/// Ax (`@ax-llm/ax`), `@effect/ai` and Langfuse 4 with LangChain, run against a scripted server.
+#[test]
+fn a_tool_is_known_by_the_id_of_its_call() {
+    let ids = |step: &StepFacts| (step.kind, step.tool_name.clone(), step.tool_call_id.clone());
+    let known = |id: Option<&str>| (StepKind::Tool, Some("get_weather".to_owned()), id.map(str::to_owned));
+    let list = [("tool.name", Value::from("get_weather")), ("tool.mode", "native".into())];
+    let mut record = ended(&[&list[..], &[("function.id", "call_1".into())]].concat());
+    record.span.events = vec![event("gen_ai.tool.message", &[("name", "get_weather".into())])];
+    let ax = facts(&record);
+    assert_eq!((ids(&ax), ax.content.input.is_none()), (known(Some("call_1")), true));
+    // A name alone may be a label.
+    assert_eq!(told("ax", "Tool: get_weather", &list).kind, StepKind::Task);
+
+    let list = [("tool", "get_weather".into()), ("parameters", r#"{"city":"Paris"}"#.into())];
+    let effect = told("my-service", "Toolkit.handle", &list);
+    assert_eq!(ids(&effect), known(None));
+    assert_eq!(effect.content.input.as_ref().map(|text| text.as_str()), Some(r#"{"city":"Paris"}"#));
+
+    let answer = r#"{"lc":1,"type":"constructor","id":["langchain_core","messages","ToolMessage"],
+        "kwargs":{"status":"success","content":"sunny","tool_call_id":"call_1","name":"get_weather"}}"#;
+    let list = [("langfuse.observation.type", "span".into()), ("langfuse.observation.output", answer.into())];
+    assert_eq!(ids(&told("langfuse-sdk", "get_weather", &list)), known(Some("call_1")));
+    // What is around it.
+    assert_eq!(told("langfuse-sdk", "tools", &list).kind, StepKind::Task);
+}
