@@ -22,9 +22,9 @@ use super::spans::What;
 use super::step::Step;
 use super::tell::{Tell, error_class};
 use super::wait::Checkpoint;
-use crate::error::with_causes;
 use crate::model::budget::{Budget, Spent};
 use crate::sources::desk::is_any_paused;
+use crate::sources::guarded::{printed, said};
 
 /// What an attribute makes of a function.
 #[derive(Clone, Copy, Debug)]
@@ -163,7 +163,7 @@ pub trait ErrorWithCauses {
 
 impl<E: Error + ?Sized> ErrorWithCauses for &&&&Show<'_, E> {
     fn __runspan_error(&self) -> String {
-        with_causes(self.0)
+        said(self.0)
     }
 }
 
@@ -174,19 +174,19 @@ pub trait BoxedErrorWithCauses {
 
 impl BoxedErrorWithCauses for &&&Show<'_, Box<dyn Error + '_>> {
     fn __runspan_error(&self) -> String {
-        with_causes(&**self.0)
+        said(&**self.0)
     }
 }
 
 impl BoxedErrorWithCauses for &&&Show<'_, Box<dyn Error + Send + '_>> {
     fn __runspan_error(&self) -> String {
-        with_causes(&**self.0)
+        said(&**self.0)
     }
 }
 
 impl BoxedErrorWithCauses for &&&Show<'_, Box<dyn Error + Send + Sync + '_>> {
     fn __runspan_error(&self) -> String {
-        with_causes(&**self.0)
+        said(&**self.0)
     }
 }
 
@@ -198,7 +198,7 @@ pub trait ErrorAsDisplay {
 impl<E: Display + ?Sized> ErrorAsDisplay for &&Show<'_, E> {
     fn __runspan_error(&self) -> String {
         // The alternate form of `anyhow` and its like has the causes.
-        format!("{:#}", self.0)
+        printed(|| format!("{:#}", self.0))
     }
 }
 
@@ -209,7 +209,7 @@ pub trait ErrorAsDebug {
 
 impl<E: Debug + ?Sized> ErrorAsDebug for &Show<'_, E> {
     fn __runspan_error(&self) -> String {
-        format!("{:?}", self.0)
+        printed(|| format!("{:?}", self.0))
     }
 }
 

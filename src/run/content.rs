@@ -7,6 +7,9 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::sources::encode::{self, MAX_TEXT};
+#[cfg(any(feature = "macros", test))]
+use crate::sources::guarded::PANICKED;
+use crate::sources::guarded::guarded;
 
 /// A value as JSON text. One longer than the bound was cut and is no JSON any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,10 +33,10 @@ pub(crate) enum Scalar {
 }
 
 impl Text {
-    /// Writes a value as JSON; `None` where its own code refuses.
+    /// Writes a value as JSON; `None` where its own code refuses or panics.
     pub(crate) fn of(value: &(impl Serialize + ?Sized)) -> Option<Self> {
         let mut out = Bounded::default();
-        let written = serde_json::to_writer(&mut out, value);
+        let written = guarded(|| serde_json::to_writer(&mut out, value))?;
         if written.is_err() && !out.is_full {
             return None;
         }
@@ -46,7 +49,9 @@ impl Text {
         use fmt::Write as _;
         let mut out = Bounded::default();
         // The bound stops a value that prints without end; what was printed is kept.
-        let _ = write!(out, "{value:?}");
+        if guarded(|| write!(out, "{value:?}")).is_none() {
+            let _ = out.write_str(PANICKED);
+        }
         Self::of(&out.into_text().json)
     }
 

@@ -12,9 +12,9 @@ use super::budget::Purse;
 use super::spans::{self, What, kind_of};
 use super::tell::{Tell, error_class};
 use crate::conventions::names;
-use crate::error::with_causes;
 use crate::model::{StepKind, StepStatus};
 use crate::propagation::span_context;
+use crate::sources::guarded::said;
 use crate::sources::layer::{find_in_scope, known_line, run_of};
 
 /// A step of a run: a model call, a tool call, an agent inside a run.
@@ -261,7 +261,7 @@ impl Step {
     /// Ends the step with an error, told with its causes. The name of its type is the class of the error.
     pub fn fail<E: Error + ?Sized>(self, error: &E) {
         if self.is_recorded() {
-            self.fail_as(&error_class::<E>(), &with_causes(error));
+            self.fail_as(&error_class::<E>(), &said(error));
         }
     }
 

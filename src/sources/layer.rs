@@ -24,9 +24,9 @@ use super::context::{RemoteContext, ResumedSpan, SpanContext};
 use super::desk::Line;
 use super::encode::{self, EVENT_ATTRIBUTE, SPAN_ATTRIBUTE, SpanParts};
 use super::foreign;
+use super::guarded::{PANICKED, guarded, said};
 use super::recorder::{Recorder, put_back, spare};
 use crate::conventions::names;
-use crate::error::with_causes;
 use crate::model::record::RecordKind;
 use crate::model::{RunId, SpanId, UnixNanos};
 
@@ -799,17 +799,11 @@ impl Visit for FieldVisitor<'_> {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let text = with_causes(value);
-        self.text(field.name(), &text);
+        self.text(field.name(), &said(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        with_text(|text| {
-            use std::fmt::Write;
-            // The bound stops a value that prints without end; what was printed is kept.
-            let _ = write!(Bounded { text }, "{value:?}");
-            self.text(field.name(), text);
-        });
+        with_printed(value, |text| self.text(field.name(), text));
     }
 }
 
@@ -876,27 +870,27 @@ impl Visit for EventVisitor {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let text = with_causes(value);
-        self.text(field.name(), &text);
+        self.text(field.name(), &said(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        with_text(|text| {
-            use std::fmt::Write;
-            let _ = write!(Bounded { text }, "{value:?}");
-            self.text(field.name(), text);
-        });
+        with_printed(value, |text| self.text(field.name(), text));
     }
 }
 
-/// Lends a cleared buffer of this thread; nested calls get a fresh one, since formatting may make spans.
-fn with_text(fill: impl FnOnce(&mut String)) {
+/// Lends what `Debug` prints in a buffer of this thread; nested calls get a fresh one, since formatting may make spans.
+fn with_printed(value: &dyn std::fmt::Debug, take: impl FnOnce(&str)) {
+    use std::fmt::Write;
     thread_local! {
         static TEXT: Cell<String> = const { Cell::new(String::new()) };
     }
     let mut text = TEXT.try_with(Cell::take).unwrap_or_default();
     text.clear();
-    fill(&mut text);
+    // The bound stops a value that prints without end; what was printed is kept.
+    if guarded(|| write!(Bounded { text: &mut text }, "{value:?}")).is_none() {
+        text.push_str(PANICKED);
+    }
+    take(&text);
     if text.capacity() <= 64 << 10 {
         let _ = TEXT.try_with(|cell| cell.set(text));
     }

@@ -6,6 +6,7 @@ pub(crate) mod desk;
 pub mod encode;
 pub(crate) mod foreign;
 pub mod fork;
+pub(crate) mod guarded;
 pub mod layer;
 pub(crate) mod log_step;
 #[cfg(feature = "otel-sdk")]

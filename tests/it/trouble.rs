@@ -322,6 +322,64 @@ fn a_panic_inside_a_run_ends_it_as_error() {
     assert_eq!(run.error.unwrap().kind.as_deref(), Some("panic"));
 }
 
+/// Its own code panics wherever it is printed.
+struct Bomb;
+
+impl std::fmt::Debug for Bomb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a bo")?;
+        std::panic::resume_unwind(Box::new("on purpose"))
+    }
+}
+
+impl std::fmt::Display for Bomb {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::panic::resume_unwind(Box::new("on purpose"))
+    }
+}
+
+impl std::error::Error for Bomb {}
+
+impl serde::Serialize for Bomb {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        std::panic::resume_unwind(Box::new("on purpose"))
+    }
+}
+
+#[test]
+fn a_value_that_panics_when_it_is_printed_costs_its_text_and_nothing_else() {
+    let dir = crate::support::tempdir();
+    let bomb: &(dyn std::error::Error + 'static) = &Bomb;
+    record_in(dir.path(), |_| {
+        let run = runspan::Run::agent("a").start();
+        run.in_scope(|| {
+            let given = info_span!(
+                "given",
+                gen_ai.operation.name = "execute_tool",
+                gen_ai.tool.name = "given",
+                gen_ai.tool.call.arguments = ?Bomb,
+                gen_ai.tool.call.result = tracing::field::Empty
+            );
+            given.record("gen_ai.tool.call.result", tracing::field::debug(Bomb));
+            given.in_scope(|| tracing::info!(said = ?Bomb, "an event"));
+            drop(given);
+            tracing::error!(error = bomb, "told as an error");
+        });
+        let tool = run.tool("t");
+        tool.input(Bomb).output(Bomb).event("e", Bomb);
+        tool.fail(&Bomb);
+        run.finish();
+    });
+    let run = only_run(dir.path());
+    assert_eq!((run.status, run.steps_total), (RunStatus::Success, 3));
+    let steps = steps(dir.path(), run.run_id);
+    let named = |name: &str| steps.iter().find(|step| step.name.ends_with(name)).unwrap();
+    let given = named("given");
+    let printed = Some(serde_json::json!("a bo[panicked]"));
+    assert_eq!((&given.input, &given.output), (&printed, &printed));
+    assert_eq!(named(" t").error.as_ref().unwrap().message.as_deref(), Some("[panicked]"));
+}
+
 #[test]
 fn a_forked_child_records_nothing_and_harms_nothing() {
     const TEST: &str = "trouble::a_forked_child_records_nothing_and_harms_nothing";
