@@ -12,7 +12,7 @@ mod press;
 mod removal;
 mod room;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod tidy;
 mod tombstones;
 mod view;

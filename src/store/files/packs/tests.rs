@@ -13,7 +13,7 @@ use crate::store::{Listed, Query, RunReader, RunWriter, StoreError};
 
 mod at_once;
 mod behind;
-mod between;
+pub mod between;
 mod edges;
 mod full;
 mod space;

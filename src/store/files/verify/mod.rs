@@ -236,6 +236,7 @@ pub fn verify(layout: &Layout, wanted: &Wanted, mut progress: impl FnMut(usize, 
         progress(checks.len(), runs.len());
         Ok(())
     })?;
+    look_again(layout, &runs, &against, &mut checks)?;
     // Whoever came first: the report is the same.
     checks.sort_by_key(|check| check.run_id);
     report.notes = notes(&checks, wanted);
@@ -248,6 +249,48 @@ pub fn verify(layout: &Layout, wanted: &Wanted, mut progress: impl FnMut(usize, 
     }
     report.ok = report.problems.is_empty();
     Ok(report)
+}
+
+/// Looks at the runs again that seem damaged, until two looks find the same: one that is removed, packed, unpacked, sealed or
+/// adopted while it is looked at is not as it should be for a moment, and what two places say of it differs.
+fn look_again(
+    layout: &Layout,
+    runs: &[(RunKind, RunId)],
+    against: &IdMap<RunId, &Head>,
+    checks: &mut [RunCheck],
+) -> Result<(), StoreError> {
+    for _ in 1..run::LOOKS {
+        let damaged = checks.iter_mut().filter(|check| check.verdict == Verdict::Damaged);
+        let mut damaged: IdMap<RunId, &mut RunCheck> = damaged.map(|check| (check.run_id, check)).collect();
+        if damaged.is_empty() {
+            break;
+        }
+        if is_anybody_at_work(layout) {
+            // A line of the index to come, say.
+            std::thread::sleep(run::BETWEEN_LOOKS);
+        }
+        let runs: Vec<(RunKind, RunId)> = runs.iter().filter(|(_, run)| damaged.contains_key(run)).copied().collect();
+        let lines = index::Lines::read(layout, &mut Vec::new())?;
+        let mut is_same = true;
+        check_each(layout, &runs, &lines, against, |check| {
+            let check = check?;
+            if let Some(before) = damaged.get_mut(&check.run_id) {
+                is_same &= before.problems == check.problems;
+                **before = check;
+            }
+            Ok(())
+        })?;
+        if is_same {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Tells whether a process that lives writes to the store.
+fn is_anybody_at_work(layout: &Layout) -> bool {
+    let processes = journal::list_processes_in(layout.fs(), &layout.journal());
+    processes.is_ok_and(|processes| processes.iter().any(|process| process.alive))
 }
 
 /// Says what cannot be known, and what is no damage.

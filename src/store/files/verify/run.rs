@@ -1,6 +1,7 @@
 //! Checks one run: its log line by line, and all that is said of it elsewhere against the log.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,8 +25,8 @@ use crate::store::StoreError;
 use crate::store::assembly::RunState;
 
 /// How often a run is looked at again that is being written just now, and how long in between.
-const LOOKS: u32 = 5;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+pub(super) const LOOKS: u32 = 5;
+pub(super) const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 /// Problems of one run that are told; the first of each kind says most.
 const MAX_PROBLEMS: usize = 20;
 
@@ -63,7 +64,20 @@ pub(super) fn check(
     lines: &Lines,
     against: Option<&Head>,
 ) -> Result<RunCheck, StoreError> {
-    let once = || Look { layout, dir: layout.run(kind, run), run, problems: Vec::new() }.check(lines, against);
+    let dir = layout.run(kind, run);
+    let once = || {
+        for _ in 1..LOOKS {
+            match (Look { layout, dir: dir.clone(), run, problems: Vec::new() }).check(lines, against) {
+                // It has gone while it was looked at, or stands elsewhere now.
+                Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                checked => return checked,
+            }
+            if !run_dir::is_begun(layout.fs(), &dir)? {
+                return Ok(RunCheck::new(run));
+            }
+        }
+        Look { layout, dir: dir.clone(), run, problems: Vec::new() }.check(lines, against)
+    };
     let mut check = once()?;
     for _ in 1..LOOKS {
         if check.problems.is_empty() || !is_being_written(layout, kind, run)? {

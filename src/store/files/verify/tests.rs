@@ -9,7 +9,8 @@ use crate::model::run::ArtifactInfo;
 use crate::model::{Event, EventId, RunSummary, UnixNanos};
 use crate::store::RunWriter;
 use crate::store::assembly::{DROPPED_LOG, RunState};
-use crate::store::files::{FilesReader, FilesWriter};
+use crate::store::files::packs::tests::between::{Between, When};
+use crate::store::files::{FilesReader, FilesWriter, cleanup};
 use insta::assert_snapshot;
 
 const BASE: u64 = 1_767_693_600_000;
@@ -296,6 +297,71 @@ fn a_run_that_a_living_process_writes_is_not_damaged_and_not_touched() {
     store.change(2, "events.jsonl", |text| text.replacen("\"seq\":1", "\"seq\":3", 1));
     assert_eq!(store.verify().damaged, 2);
     drop(lock);
+}
+
+/// Checks a store of two runs time and again; each time something is done to it one step later. Nothing of it is damage.
+fn nothing_is_damaged_while(is_packed: bool, done: impl Fn(&Layout) + Sync) {
+    for step in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("s"));
+        layout.open_or_create().unwrap();
+        let mut writer = FilesWriter::new(layout.clone(), RunId([9; 16]), false);
+        writer = if is_packed { writer.with_packs_of_any() } else { writer };
+        for number in 1..=2 {
+            let mut events = events(number, 3);
+            writer.create_whole(&summary_of(number, &events), &mut events).unwrap();
+            if !is_packed {
+                writer.release_run(run_id(number));
+            }
+        }
+        writer.write_held(true).unwrap();
+        drop(writer);
+        let (others, done) = (layout.clone(), &done);
+        let is_done = std::thread::scope(|scope| {
+            let (send, come) = std::sync::mpsc::channel::<()>();
+            let (tell, told) = std::sync::mpsc::channel::<()>();
+            scope.spawn(move || {
+                if come.recv().is_ok() {
+                    done(&others);
+                    let _ = tell.send(());
+                }
+            });
+            let between = Between::new(crate::fs::OsFs::shared(), When::Asked(step), move || {
+                send.send(()).unwrap();
+                told.recv().unwrap();
+            });
+            let between = std::sync::Arc::new(between);
+            let looked = Layout::new_in(std::sync::Arc::clone(&between) as _, layout.root());
+            let report = verify(&looked, &Wanted::default(), |_, _| {}).unwrap();
+            assert_eq!(report.problems, [], "at step {step}");
+            between.is_done()
+        });
+        if !is_done {
+            assert!(step > 20, "{step} steps");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_run_that_is_removed_while_it_is_looked_at_is_not_damaged() {
+    let policy = crate::store::retention::Policy { keep_each: Some(0), max_age: None, max_bytes: None };
+    for is_packed in [false, true] {
+        nothing_is_damaged_while(is_packed, |layout| {
+            let now = UnixNanos::from_millis(BASE + 1_000);
+            let removed = cleanup::cleanup(layout, &policy, cleanup::Options::default(), now, || true).unwrap();
+            assert_eq!(removed.removed.len(), 2);
+        });
+    }
+}
+
+#[test]
+fn a_run_that_moves_while_it_is_looked_at_is_not_damaged() {
+    nothing_is_damaged_while(true, |layout| {
+        for number in 1..=2 {
+            layout.unpack(run_id(number)).unwrap();
+        }
+    });
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::fs::{Access, Entry, Fs, FsFile, Stat};
@@ -13,18 +14,30 @@ pub enum When {
     Listed,
     /// A pack is about to be opened.
     OpensPack,
+    /// So many files and folders were asked for.
+    Asked(u64),
 }
 
 /// A file system on which something is done, once.
 pub struct Between<'a> {
     pub fs: Arc<dyn Fs>,
     pub when: When,
+    asked: AtomicU64,
     pub then: Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>,
 }
 
 impl<'a> Between<'a> {
     pub fn new(fs: Arc<dyn Fs>, when: When, then: impl FnOnce() + Send + 'a) -> Self {
-        Self { fs, when, then: Mutex::new(Some(Box::new(then))) }
+        Self { fs, when, asked: AtomicU64::new(0), then: Mutex::new(Some(Box::new(then))) }
+    }
+
+    /// Tells whether it has been done.
+    pub fn is_done(&self) -> bool {
+        self.then.lock().unwrap().is_none()
+    }
+
+    fn ask(&self) {
+        self.come_to(When::Asked(self.asked.fetch_add(1, Ordering::Relaxed)));
     }
 
     fn come_to(&self, when: When) {
@@ -43,11 +56,13 @@ impl std::fmt::Debug for Between<'_> {
 
 impl Fs for Between<'_> {
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        self.ask();
         let listed = self.fs.list(dir);
         self.come_to(When::Listed);
         listed
     }
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn FsFile>> {
+        self.ask();
         if path.extension().is_some_and(|end| end == "pack") {
             self.come_to(When::OpensPack);
         }
@@ -60,6 +75,7 @@ impl Fs for Between<'_> {
         self.fs.create_new(path)
     }
     fn stat(&self, path: &Path) -> io::Result<Stat> {
+        self.ask();
         self.fs.stat(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
