@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 
 use super::time::UnixNanos;
 
@@ -226,6 +227,19 @@ impl TraceId {
     pub fn as_run_id(self) -> RunId {
         RunId(self.0)
     }
+}
+
+/// Makes the id of a run whose trace somebody else began: the first span's moment, then 80 bits of a hash of the trace.
+pub fn foreign_run_id(trace: TraceId, start_unix_nano: u64) -> RunId {
+    let digest = Sha256::digest(trace.0);
+    let mut bits = [0; 10];
+    bits.copy_from_slice(&digest[..10]);
+    RunId::from_parts(UnixNanos(start_unix_nano).millis(), bits)
+}
+
+/// Tells whether a run's id is one that [`foreign_run_id`] makes of a trace.
+pub(crate) fn is_foreign_run_id(run: RunId, trace: TraceId) -> bool {
+    run.0[6..] == foreign_run_id(trace, 0).0[6..]
 }
 
 /// The text is not an id of the wanted kind.

@@ -6,10 +6,11 @@
 use crate::conventions::dialects::{CLIENTS, NO_ANSWERS, ORDINARY, OWN_USE, RUNNING_SUMS};
 use crate::conventions::names;
 use crate::model::budget::Budget;
+use crate::model::id::is_foreign_run_id;
 use crate::model::json_text::JsonText;
 use crate::model::key_filter::KeyFilter;
 use crate::model::otlp::{Resource, Scope, Span, SpanEvent, Value};
-use crate::model::{CostSource, ErrorInfo, NanoUsd, RunId, SpanId, StepKind, StepStatus, Tokens};
+use crate::model::{CostSource, ErrorInfo, NanoUsd, RunId, SpanId, StepKind, StepStatus, Tokens, TraceId};
 use crate::sources::encode::cut_to;
 use serde_json::Value as Json;
 
@@ -181,6 +182,10 @@ impl StepFacts {
         let operation = || attr(names::OPERATION).and_then(text_of);
         let own_name = own_name.or_else(|| operation().filter(|_| kind == StepKind::Agent && is_made_up(&span.name)));
         let is_of_client = scope.is_some_and(|scope| CLIENTS.contains(&scope.name.as_str()));
+        let run_id = inherited(names::RUN_ID).and_then(|id| id.parse().ok());
+        // A bridge writes it on all that it passes on, whoever told the span.
+        let is_made_of_trace =
+            run_id.zip(TraceId::from_bytes(&span.trace_id)).is_some_and(|(run, trace)| is_foreign_run_id(run, trace));
         Self {
             kind,
             is_genai: is_genai(span),
@@ -206,8 +211,8 @@ impl StepFacts {
             user_id: inherited(names::USER_ID),
             external_id: text(names::EXTERNAL_ID),
             tags: words(attr(names::TAGS)),
-            run_id: inherited(names::RUN_ID).and_then(|id| id.parse().ok()),
-            names_run: attr(names::RUN_ID).is_some(),
+            run_id,
+            names_run: attr(names::RUN_ID).is_some() && !is_made_of_trace,
             parent_run_id: inherited(names::PARENT_RUN_ID).and_then(|id| id.parse().ok()),
             replay_of: text(names::REPLAY_OF).and_then(|id| id.parse().ok()),
             budget: attr(names::BUDGET).and_then(Value::as_str).and_then(|json| serde_json::from_str(json).ok()),

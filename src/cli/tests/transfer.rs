@@ -214,6 +214,49 @@ fn runs_from_outside_keep_their_ids_and_events_over_export_and_import() {
     assert_eq!(before, after);
 }
 
+#[test]
+fn a_run_from_outside_has_the_same_times_and_errors_where_its_export_is_imported() {
+    let (first, second) = (empty(), empty());
+    let ms = |ms: u64| (1_767_693_600_000 + ms).to_string() + "000000";
+    let span = |trace: u8, id: u8, parent: Option<u8>, from: u64, to: u64, told: &[(&str, &str)]| {
+        let hex = |id: u8| format!("{id:016x}");
+        let told = told.iter().map(|(key, value)| serde_json::json!({"key": key, "value": {"stringValue": value}}));
+        serde_json::json!({
+            "traceId": format!("{trace:032x}"), "spanId": hex(id), "parentSpanId": parent.map(hex).unwrap_or_default(),
+            "name": "s", "kind": 1, "startTimeUnixNano": ms(from), "endTimeUnixNano": ms(to),
+            "attributes": told.collect::<Vec<_>>(),
+        })
+    };
+    let agent = [("gen_ai.operation.name", "invoke_agent"), ("gen_ai.agent.name", "a")];
+    let chat = [("gen_ai.operation.name", "chat"), ("gen_ai.request.model", "m")];
+    let failed = [("gen_ai.operation.name", "execute_tool"), ("gen_ai.tool.name", "t"), ("error.type", "timeout")];
+    let spans = [
+        // One that begins when the agent's is over.
+        span(1, 1, None, 0, 100, &agent),
+        span(1, 2, Some(1), 200, 250, &chat),
+        // One whose parent never came, before the agent's.
+        span(2, 3, None, 20, 120, &agent),
+        span(2, 4, Some(9), 0, 5, &failed),
+    ];
+    let request = serde_json::json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]});
+    let file = first.path().join("told.json");
+    std::fs::write(&file, request.to_string()).unwrap();
+    assert_eq!(runspan(first.path(), &["import", file.to_str().unwrap()]).code, 0);
+    let exported = first.path().join("exported.json");
+    assert_eq!(runspan(first.path(), &["export", "--to", exported.to_str().unwrap()]).code, 0);
+    assert_eq!(runspan(second.path(), &["import", exported.to_str().unwrap()]).code, 0);
+    let numbers = |store: &tempfile::TempDir, trace: u8| {
+        let told = told_of(store.path(), &format!("{trace:032x}"));
+        let numbers = (told["duration_ms"].clone(), told["errors"].clone());
+        (numbers, told)
+    };
+    for (trace, duration_ms, errors) in [(1, 250, 0), (2, 120, 1)] {
+        let (before, after) = (numbers(&first, trace), numbers(&second, trace));
+        assert_eq!(before.0, (duration_ms.into(), errors.into()));
+        assert_eq!(before, after);
+    }
+}
+
 /// Every file of a run's folder.
 fn files_of(store: &Path, run: RunId) -> Vec<(std::ffi::OsString, Vec<u8>)> {
     let dir = Layout::new(store.join(".runspan")).find_run(run).unwrap().unwrap();

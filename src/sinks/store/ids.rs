@@ -2,7 +2,9 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{EventId, RunId, TraceId, UnixNanos};
+pub use crate::model::id::foreign_run_id;
+pub(super) use crate::model::id::is_foreign_run_id;
+use crate::model::{EventId, RunId, UnixNanos};
 
 /// Makes an event's id: its moment, then 80 bits of a hash of the process's own random id and the event's place.
 ///
@@ -23,19 +25,6 @@ pub(super) fn hash_of(parts: &[&[u8]]) -> u64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&digest[..8]);
     u64::from_be_bytes(bytes)
-}
-
-/// Makes the id of a run whose trace somebody else began: the first span's moment, then 80 bits of a hash of the trace.
-pub fn foreign_run_id(trace: TraceId, start_unix_nano: u64) -> RunId {
-    let digest = Sha256::digest(trace.0);
-    let mut bits = [0; 10];
-    bits.copy_from_slice(&digest[..10]);
-    RunId::from_parts(UnixNanos(start_unix_nano).millis(), bits)
-}
-
-/// Tells whether a run's id is one that [`foreign_run_id`] makes of a trace.
-pub(super) fn is_foreign_run_id(run: RunId, trace: TraceId) -> bool {
-    run.0[6..] == foreign_run_id(trace, 0).0[6..]
 }
 
 /// Makes the id of the run of `process` that stands in the place of another: the same whoever tells it again.
