@@ -188,3 +188,39 @@ pub const PRICE_IDS: &[(&str, &str)] = &[
 
 /// The id of Bedrock in the price table.
 pub const BEDROCK_ID: &str = "aws";
+/// The id of OpenRouter in the price table.
+pub const OPENROUTER_ID: &str = "openrouter";
+
+/// What OpenRouter adds to a name of Anthropic's for one that is moderated by Anthropic alone.
+///
+/// Source: OpenRouter's pages of such models ("identical to the Standard variant"); the price table has each at the plain price. No
+/// other of its variants has the plain price for sure: `:nitro`, `:floor` and `:exacto` choose who serves, by whose price it is billed,
+/// `:online` has a fee for searching, and `:free`, `:batch`, `:extended` and `:thinking` are models with prices of their own.
+pub const SELF_MODERATED: &str = ":beta";
+
+/// What Google adds to a name of Gemini's for the first version that is stable: the one that the plain name is priced as.
+pub const FIRST_VERSION: &str = "-001";
+
+/// Resources of Amazon Bedrock that are named by a model's id. Those of a user, as application profiles, have ids of their own.
+const BEDROCK_RESOURCES: &[&str] = &["foundation-model", "inference-profile"];
+
+/// Returns the model's name in a cloud's name of a resource: `models/M` of the Gemini API, `publishers/P/models/M` of Vertex AI,
+/// with `projects/P/locations/L` before it or without, and ARNs of Amazon Bedrock.
+///
+/// Source: Google's "resource names" and Amazon's "resource types defined by Amazon Bedrock".
+pub fn model_of_resource(name: &str) -> Option<&str> {
+    let mut arn = name.splitn(6, ':');
+    if arn.next() == Some("arn") {
+        let is_bedrock = arn.nth(1) == Some("bedrock");
+        let (kind, model) = arn.nth(2)?.split_once('/')?;
+        return (is_bedrock && BEDROCK_RESOURCES.contains(&kind)).then_some(model);
+    }
+    let parts: Vec<&str> = name.split('/').collect();
+    let model = match parts.as_slice() {
+        ["models", model]
+        | ["publishers", _, "models", model]
+        | ["projects", _, "locations", _, "publishers", _, "models", model] => *model,
+        _ => return None,
+    };
+    (!model.is_empty()).then_some(model)
+}

@@ -264,13 +264,29 @@ impl Pricer {
 
     /// Prices a call, unless what its model is billed by was not told: tokens say nothing about hours of audio.
     fn quote_call(&mut self, call: &Call<'_>, tells_tokens: bool) -> Option<Quote> {
-        let priced = self.calculate(call).or_else(|| self.calculate(&behind_its_provider(call)?));
-        let priced = priced.or_else(|| self.calculate_of_maker(call));
-        let Priced { price, table, by_token, by_what_was_told } = priced?;
+        let Priced { price, table, by_token, by_what_was_told } = self.find(call)?;
         if !(if by_token { tells_tokens } else { by_what_was_told }) {
             return None;
         }
         Some(Quote { cost: nanos(price.total_price)?, table, provider_id: price.provider_id, model_id: price.model_id })
+    }
+
+    /// Prices a call by its model's name; of a cloud's name of a resource by the model in it, unless the user's own prices know
+    /// the whole.
+    fn find(&mut self, call: &Call<'_>) -> Option<Priced> {
+        let of_resource = providers::model_of_resource(call.model).map(|model| Call { model, ..*call });
+        let is_own = |call: &Call<'_>| {
+            let wanted = call.provider.map(price_id);
+            self.own.as_ref().is_some_and(|own| own.price(call, wanted.as_deref()).is_some())
+        };
+        let of_resource = of_resource.filter(|_| !is_own(call));
+        of_resource.and_then(|model| self.find_named(&model)).or_else(|| self.find_named(call))
+    }
+
+    fn find_named(&mut self, call: &Call<'_>) -> Option<Priced> {
+        let priced = self.calculate(call).or_else(|| self.calculate(&behind_its_provider(call)?));
+        let priced = priced.or_else(|| self.calculate_of_maker(call));
+        priced.or_else(|| self.calculate(&of_the_same_price(call)?))
     }
 
     fn calculate(&mut self, call: &Call<'_>) -> Option<Priced> {
@@ -397,6 +413,18 @@ fn behind_its_provider<'a>(call: &Call<'a>) -> Option<Call<'a>> {
     let (start, model) = call.model.split_once('/')?;
     let is_same = price_id(&canonical_provider(start)?) == price_id(&canonical_provider(call.provider?)?);
     (is_same && !model.is_empty()).then_some(Call { model, ..*call })
+}
+
+/// Returns the model that a name adds something to which changes no price: the first version of one of Gemini's, and
+/// OpenRouter's word for one of Anthropic's that OpenRouter does not moderate.
+fn of_the_same_price<'a>(call: &Call<'a>) -> Option<Call<'a>> {
+    let is_at = |id: &str| call.provider.is_some_and(|provider| price_id(provider) == id);
+    let model = if is_at(providers::OPENROUTER_ID) {
+        call.model.strip_suffix(providers::SELF_MODERATED).filter(|model| model.starts_with("anthropic/"))
+    } else {
+        call.model.strip_suffix(providers::FIRST_VERSION).filter(|model| model.starts_with("gemini-"))
+    };
+    Some(Call { model: model?, ..*call })
 }
 
 fn price_request<'a>(call: &Call<'a>, provider: Option<&'a str>) -> PriceRequest<'a> {

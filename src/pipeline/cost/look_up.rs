@@ -139,7 +139,7 @@ struct Probe<'a> {
 impl Probe<'_> {
     fn calculate(&mut self, counts: &[(&str, u64)]) -> Option<Priced> {
         let usage: Usage = counts.iter().map(|(unit, count)| (*unit, *count as f64)).collect();
-        self.pricer.calculate(&Call {
+        self.pricer.find(&Call {
             provider: self.provider,
             address: None,
             model: self.model,

@@ -243,6 +243,67 @@ fn a_model_of_bedrock_is_priced_without_its_maker_too() {
 }
 
 #[test]
+fn a_clouds_name_of_a_resource_is_priced_by_the_model_in_it() {
+    let mut pricer = Pricer::new();
+    let mut model_of = |provider, model: &str| {
+        let quote = pricer.quote(provider, model, &tokens(1000, 100), AT)?;
+        let shown = pricer.look_up(provider, model, AT, None).map(|shown| shown.model_id);
+        assert_eq!(shown.as_ref(), Some(&quote.model_id), "{model} is looked up as it is priced");
+        Some(format!("{}/{}", quote.provider_id, quote.model_id))
+    };
+    let (google, bedrock) = (Some("gcp.gemini"), Some("aws.bedrock"));
+    let arn = |resource: &str| format!("arn:aws:bedrock:us-east-1:123456789012:{resource}");
+    for (provider, name, plain) in [
+        (google, "models/gemini-2.5-flash", "gemini-2.5-flash"),
+        (None, "models/gemini-2.5-flash", "gemini-2.5-flash"),
+        (Some("google"), "models/gemini-2.5-flash", "gemini-2.5-flash"),
+        (google, "gemini-2.5-flash-001", "gemini-2.5-flash"),
+        (google, "publishers/google/models/gemini-2.5-flash", "gemini-2.5-flash"),
+        (None, "projects/p/locations/l/publishers/google/models/gemini-2.5-flash-001", "gemini-2.5-flash"),
+        (Some("gcp.vertex_ai"), "publishers/anthropic/models/claude-sonnet-4-5@20250929", "claude-sonnet-4-5"),
+        (bedrock, &arn("inference-profile/global.amazon.nova-2-lite-v1:0"), "global.amazon.nova-2-lite-v1:0"),
+        (bedrock, "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0", "amazon.nova-lite-v1:0"),
+        (Some("openrouter"), "anthropic/claude-sonnet-4:beta", "anthropic/claude-sonnet-4"),
+    ] {
+        let found = model_of(provider, name);
+        assert!(found.is_some(), "{name}");
+        assert_eq!(found, model_of(provider, plain), "{name}");
+    }
+    let claude = "anthropic.claude-sonnet-4-5-20250929-v1:0";
+    for profile in ["us.", "global."] {
+        let plain = format!("{profile}{claude}");
+        assert_eq!(model_of(bedrock, &arn(&format!("inference-profile/{plain}"))), model_of(bedrock, &plain));
+    }
+    assert_eq!(
+        model_of(Some("fireworks"), "accounts/fireworks/models/deepseek-v3p2").as_deref(),
+        Some("fireworks/deepseek-v3p2")
+    );
+    for (provider, name) in [
+        (google, "tunedModels/gemini-2.5-flash"),
+        (google, "models/"),
+        (google, "gemini-2.5-flash-002"),
+        (google, "projects/p/locations/l/endpoints/123"),
+        (bedrock, &arn("application-inference-profile/a1b2c3")),
+        (bedrock, &arn("provisioned-model/abcdef")),
+        // Another price than the plain one, by who serves it or by what comes with it.
+        (Some("openrouter"), "openai/gpt-4o-mini:nitro"),
+        (Some("openrouter"), "openai/gpt-4o-mini:online"),
+        (Some("openrouter"), "openai/gpt-4o-mini:free"),
+        (Some("openrouter"), "openai/gpt-4o-mini:beta"),
+        (Some("github"), "openai/gpt-4o-mini"),
+        (Some("azure.ai.inference"), "openai/gpt-4o-mini"),
+    ] {
+        assert_eq!(model_of(provider, name), None, "{name}");
+    }
+    // The user's own prices may be those of the resource.
+    let models = r#"[{"id": "ours", "match": {"equals": "models/gemini-2.5-flash"}, "prices": {"input_mtok": 7, "output_mtok": 7}}]"#;
+    let own = format!(r#"[{{"id": "google", "name": "Ours", "api_pattern": "x", "models": {models}}}]"#);
+    let mut pricer = Pricer::with_own_prices("own", own).unwrap();
+    let quote = pricer.quote(google, "models/gemini-2.5-flash", &tokens(1_000_000, 0), AT).unwrap();
+    assert_eq!((quote.model_id.as_str(), quote.cost.to_string().as_str()), ("ours", "7"));
+}
+
+#[test]
 fn a_service_tier_has_its_own_prices_from_the_day_it_had_them() {
     let in_tier = |tier: &str, start: u64| {
         let mut record = chat(&[&USED[..], &[(names::OPENAI_SERVICE_TIER, tier.into())]].concat());
