@@ -448,9 +448,10 @@ fn nanos(usd: f64) -> Option<NanoUsd> {
     (rounded.is_finite() && rounded.abs() <= NanoUsd::MAX.0 as f64).then_some(NanoUsd(rounded as i64))
 }
 
-/// Tells whether a span bears an amount under our own name.
+/// Tells whether a span bears an amount under our own name; one that no run can hold is none.
 fn has_own_cost(span: &Span) -> bool {
-    span.attr(names::COST_USD).and_then(Value::as_f64).is_some_and(|usd| usd.is_finite() && usd >= 0.0)
+    let usd = span.attr(names::COST_USD).and_then(Value::as_f64).filter(|usd| *usd >= 0.0);
+    usd.and_then(nanos).is_some()
 }
 
 /// Reads what the emitter says a call cost.

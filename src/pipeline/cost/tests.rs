@@ -319,6 +319,15 @@ fn a_service_tier_has_its_own_prices_from_the_day_it_had_them() {
 }
 
 #[test]
+fn an_amount_that_no_run_can_hold_is_none() {
+    for amount in [f64::NAN, f64::INFINITY, -1.0, 1e12, 1e300] {
+        let mut own = chat(&[(names::COST_USD, amount.into()), (names::COST_SOURCE, "reported".into())]);
+        own.span.attributes.extend(chat(&USED).span.attributes);
+        assert_eq!(priced(&own), priced(&chat(&USED)), "{amount}");
+    }
+}
+
+#[test]
 fn what_the_emitter_says_wins() {
     let with = |key: &str, value: Value| priced(&chat(&[&USED[..], &[(key, value)]].concat()));
     let said = "0.25 reported -";
