@@ -101,6 +101,38 @@ FAILURES
 }
 
 #[test]
+fn a_run_is_summed_up_on_the_day_that_it_is_listed_with_however_late_that_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let span = |id: u8, start: u64| {
+        let (start, end) = (start.to_string(), (start + 1).to_string());
+        json!({
+            "traceId": format!("{id:032x}"), "spanId": format!("{id:016x}"), "name": "chat", "kind": 3,
+            "startTimeUnixNano": start, "endTimeUnixNano": end,
+            "attributes": [{"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}}],
+        })
+    };
+    // What SQLite has a number for, and what it has none for.
+    let spans = [span(1, i64::MAX as u64 - 1), span(2, 1 << 63), span(3, u64::MAX - 1)];
+    let file = dir.path().join("late.json");
+    let request = json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]});
+    std::fs::write(&file, request.to_string()).unwrap();
+    let store = dir.path().join("store");
+    let imported = runspan(&store, &["import", file.to_str().unwrap()]);
+    assert_eq!(imported.code, 0, "{}", imported.err);
+    let listed = json(&runspan(&store, &["list", "--json"]));
+    let mut days: Vec<&str> =
+        listed.as_array().unwrap().iter().map(|run| &run["started_at"].as_str().unwrap()[..10]).collect();
+    days.sort_unstable();
+    assert_eq!(days, ["2262-04-11", "2262-04-11", "2554-07-21"]);
+    let summed = json(&runspan(&store, &["stats", "--by", "day", "--json"]));
+    let groups = summed["groups"].as_array().unwrap().iter();
+    let mut groups: Vec<_> =
+        groups.map(|group| (group["key"].as_str().unwrap(), group["runs"].as_u64().unwrap())).collect();
+    groups.sort_unstable();
+    assert_eq!(groups, [("2262-04-11", 2), ("2554-07-21", 1)]);
+}
+
+#[test]
 fn what_a_tool_caused_is_its_part_of_the_inputs_that_its_result_is_in() {
     let mut store = Store::new();
     store.record_caller(1);

@@ -311,7 +311,7 @@ struct Chosen {
     id: i64,
     /// What it is grouped by, where that is a name of its own.
     name: Option<String>,
-    started: i64,
+    started: UnixNanos,
     status: RunStatus,
     totals: Totals,
 }
@@ -464,7 +464,8 @@ impl Database {
         let mut runs = Vec::new();
         while let Some(row) = rows.next()? {
             let (status, totals) = status_and_totals(row, 3)?;
-            runs.push(Chosen { id: row.get(0)?, name: row.get(1)?, started: row.get(2)?, status, totals });
+            let (id, started) = (row.get(0)?, row.get(2)?);
+            runs.push(Chosen { id, name: row.get(1)?, started: self.moment_of(id, started)?, status, totals });
         }
         let open = format!(
             "SELECT id, coalesce(live, json), {TOTALS} FROM runs JOIN totals USING (id) JOIN summaries USING (id) \
@@ -477,7 +478,7 @@ impl Database {
             let run: RunSummary = serde_json::from_str(json).map_err(|_| DatabaseError::foreign())?;
             if query.matches(&run) {
                 let (status, totals) = status_and_totals(row, 2)?;
-                let started = super::number(run.started_at.0);
+                let started = run.started_at;
                 let name = match by {
                     Some(By::Agent) => run.agent_id,
                     Some(By::Workflow) => run.workflow_id,
@@ -489,6 +490,17 @@ impl Database {
         }
         runs.sort_unstable_by_key(|run| run.id);
         Ok(runs)
+    }
+
+    /// Returns when a run began by the number that stands for it: what is past the largest has it in common.
+    fn moment_of(&self, run: i64, started: i64) -> Result<UnixNanos> {
+        if started < i64::MAX {
+            return Ok(UnixNanos(started.try_into().unwrap_or(0)));
+        }
+        let mut statement = self.connection.prepare_cached("SELECT json FROM summaries WHERE id = ?1")?;
+        let json: String = statement.query_row([run], |row| row.get(0))?;
+        let run: RunSummary = serde_json::from_str(&json).map_err(|_| DatabaseError::foreign())?;
+        Ok(run.started_at)
     }
 
     /// Walks over rows of the steps of runs. `sql`: takes the range of numbers as its two values.
@@ -673,7 +685,7 @@ fn micros(value: Option<i64>) -> Option<u64> {
 }
 
 /// Returns the beginning of a moment as text: its day or its hour.
-fn moment(started: i64, length: usize, end: &str) -> Option<String> {
-    let text = UnixNanos(started.try_into().unwrap_or(0)).rfc3339_millis();
+fn moment(started: UnixNanos, length: usize, end: &str) -> Option<String> {
+    let text = started.rfc3339_millis();
     text.get(..length).map(|begin| format!("{begin}{end}"))
 }

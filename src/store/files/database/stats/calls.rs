@@ -166,7 +166,13 @@ mod tests {
         // Every run but some.
         let runs: Vec<Chosen> = (1..=2_500)
             .filter(|id| id % 9 != 4)
-            .map(|id| Chosen { id, name: None, started: 0, status: RunStatus::Success, totals: totals.clone() })
+            .map(|id| Chosen {
+                id,
+                name: None,
+                started: Default::default(),
+                status: RunStatus::Success,
+                totals: totals.clone(),
+            })
             .collect();
         assert!(runs.len() > FEW_RUNS);
         let sql = "SELECT id, model, counts, status, kind, duration, first_token, prompt, completion, total, cache_read, \
