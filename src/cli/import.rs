@@ -114,6 +114,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let mut settings = Settings { content: content.unwrap_or_default(), ..Settings::default() };
     settings.bounds.request_bytes = usize::try_from(MAX_REQUEST).unwrap_or(usize::MAX);
     settings.bounds.limits.spans = usize::MAX;
+    settings.bounds.limits = settings.bounds.limits.with_ours();
     let importer = Importer::open(&layout, &settings).map_err(|error| {
         Stop::failed(CODE_FAILED, runspan::with_causes(&error)).hint("runspan doctor checks the store")
     })?;

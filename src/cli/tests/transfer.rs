@@ -257,6 +257,40 @@ fn a_run_from_outside_has_the_same_times_and_errors_where_its_export_is_imported
     }
 }
 
+#[test]
+fn a_span_with_as_many_attributes_as_it_may_have_comes_back_whole() {
+    let (first, second) = (empty(), empty());
+    let attribute = |key: &str, value: serde_json::Value| serde_json::json!({"key": key, "value": value});
+    let text = |key: &str, value: &str| attribute(key, serde_json::json!({"stringValue": value}));
+    // Names that are not ours, so that there are more of them afterwards.
+    let mut told = vec![
+        text("gen_ai.operation.name", "chat"),
+        text("gen_ai.system", "openai"),
+        text("gen_ai.request.model", "gpt-4o-mini"),
+        attribute("gen_ai.usage.prompt_tokens", serde_json::json!({"intValue": "1000"})),
+        attribute("gen_ai.usage.completion_tokens", serde_json::json!({"intValue": "10"})),
+    ];
+    told.extend((told.len()..4_096).map(|number| text(&format!("app.label-{number}"), "x")));
+    let span = serde_json::json!({
+        "traceId": format!("{:032x}", 7), "spanId": format!("{:016x}", 7), "name": "chat", "kind": 3,
+        "startTimeUnixNano": "1767693600000000000", "endTimeUnixNano": "1767693600500000000", "attributes": told,
+    });
+    let request = serde_json::json!({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]});
+    let (file, exported) = (first.path().join("told.json"), first.path().join("exported.json"));
+    std::fs::write(&file, request.to_string()).unwrap();
+    assert_eq!(runspan(first.path(), &["import", file.to_str().unwrap()]).code, 0);
+    assert_eq!(runspan(first.path(), &["export", "--to", exported.to_str().unwrap()]).code, 0);
+    let answer = runspan(second.path(), &["import", exported.to_str().unwrap()]);
+    assert_eq!((answer.code, answer.err.as_str()), (0, ""));
+    let export = |store: &tempfile::TempDir| {
+        let mut given = json(&runspan(store.path(), &["export", "latest"]));
+        let told = given["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["attributes"].as_array_mut().unwrap();
+        told.retain(|told| told["key"] != names::RUN_ID && told["key"] != names::STORE_ID);
+        given
+    };
+    assert_eq!(export(&first), export(&second));
+}
+
 /// Every file of a run's folder.
 fn files_of(store: &Path, run: RunId) -> Vec<(std::ffi::OsString, Vec<u8>)> {
     let dir = Layout::new(store.join(".runspan")).find_run(run).unwrap().unwrap();

@@ -71,6 +71,18 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Adds what runspan itself writes on a span that holds as much as it may: what it told in other names in ours, its cost, whose
+    /// it is. What was given out comes back whole by these.
+    #[must_use]
+    pub fn with_ours(self) -> Self {
+        const ATTRIBUTES: usize = 512;
+        const BYTES: usize = 64 << 10;
+        let Self { attributes, values, span_bytes, .. } = self;
+        Self { attributes: attributes + ATTRIBUTES, values: values * 2, span_bytes: span_bytes + BYTES, ..self }
+    }
+}
+
 /// What came of a request's body.
 #[derive(Debug, Default)]
 pub struct Received {

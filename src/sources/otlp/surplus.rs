@@ -4,8 +4,13 @@ use std::collections::BinaryHeap;
 
 use crate::model::otlp::KeyValue;
 
+/// Begins the names by which a call, its tokens, its cost and its run are known: what runspan writes on what it passes on stands
+/// behind all that the sender wrote.
+const KNOWN: &[&[u8]] = &[b"gen_ai.", b"runspan."];
+
 /// Returns the places of the attributes that stay, where `max` may, in order: those without a number in their key before those
-/// with one, and those with a lower one first. A number is one between dots.
+/// with one, and those with a lower one first. A number is one between dots. Of those without, the names that runspan and
+/// OpenTelemetry's conventions of GenAI have go last.
 ///
 /// What makes spans have so many is a conversation laid out flat, a key for each part of each message
 /// (`llm.input_messages.812.message.role`). What names the model and counts its tokens often stands behind that. However many
@@ -25,10 +30,11 @@ pub(super) fn staying<'a>(keys: impl Iterator<Item = &'a [u8]>, max: usize) -> V
     places
 }
 
-/// Returns 0 for a key without a number, else one more than the first one.
+/// Returns 0 or 1 for a key without a number, else two more than the first one.
 fn rank(key: &[u8]) -> u64 {
     let number = |part: &[u8]| std::str::from_utf8(part).ok()?.parse::<u32>().ok();
-    key.split(|byte| *byte == b'.').find_map(number).map_or(0, |number| 1 + u64::from(number))
+    let unknown = u64::from(!KNOWN.iter().any(|begin| key.starts_with(begin)));
+    key.split(|byte| *byte == b'.').find_map(number).map_or(unknown, |number| 2 + u64::from(number))
 }
 
 /// Leaves out of a list of attributes what is beyond a bound, and counts it. Tells whether there was any.
@@ -72,5 +78,13 @@ mod tests {
         assert_eq!(kept(&keys, 2), [keys[5], keys[6]]);
         assert_eq!(kept(&keys, 1), [keys[5]]);
         assert_eq!(kept(&keys, 0), <[&str; 0]>::default());
+    }
+
+    #[test]
+    fn what_says_whose_a_span_is_and_what_it_cost_stays_behind_whatever_there_is() {
+        let keys = ["a", "b", "llm.input_messages.0.message.role", "gen_ai.usage.input_tokens", "runspan.cost.usd"];
+        assert_eq!(kept(&keys, 4), [keys[0], keys[1], keys[3], keys[4]]);
+        assert_eq!(kept(&keys, 3), [keys[0], keys[3], keys[4]]);
+        assert_eq!(kept(&keys, 2), [keys[3], keys[4]]);
     }
 }
