@@ -34,7 +34,7 @@ use crate::store::assembly::CRASHED_STEP;
 use crate::store::files::layout::{Layout, StoreFile};
 use crate::store::files::requests::Requests;
 use crate::store::files::{FilesReader, FilesWriter, Overlay, OverlayWriter, restore_replaced};
-use crate::store::{RunWriter, StoreError};
+use crate::store::{RunReader, RunWriter, StoreError};
 
 const BATCH_BYTES: usize = 4 << 20;
 /// For so long nobody looks again whether runs of a dead bridge have fallen silent.
@@ -158,6 +158,41 @@ pub(crate) fn look_at(layout: Layout) -> Result<(FilesReader, Result<Adopted, Er
     let mut overlay = Overlay::default();
     let adopted = each_dead(&layout, |process| view_into(&mut overlay, &layout, &store, process));
     Ok((reader.with(overlay), adopted))
+}
+
+/// Finds the run that a word means, as [`FilesReader::resolve`](RunReader::resolve) does. One that is not there may be in the journal of a
+/// process at work, which acknowledged it a moment ago: it is waited for until that process has stored what it had, for two
+/// seconds at most.
+///
+/// # Errors
+///
+/// As [`RunReader::resolve`].
+pub fn resolve(reader: &FilesReader, id: &str) -> Result<RunId, StoreError> {
+    const LONGEST: Duration = Duration::from_secs(2);
+    const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+    let found = reader.resolve(id);
+    if !matches!(found, Err(StoreError::NotFound { .. })) {
+        return found;
+    }
+    let (journals, since) = (reader.layout().journal(), Instant::now());
+    let at_work = journal::list_processes(&journals).unwrap_or_default().into_iter().filter(|process| process.alive);
+    let acknowledged = at_work.filter_map(|process| {
+        let end = journal::look_at_end(&journals, &process.name).ok()?;
+        Some((process.name, end.last_seq))
+    });
+    let acknowledged: Vec<(String, u64)> = acknowledged.collect();
+    let is_behind = |(process, end): &(String, u64)| {
+        let stored = JournalReader::open_read_only(&journals, process, STORE_READER);
+        stored.is_ok_and(|stored| stored.acknowledged() < *end)
+    };
+    loop {
+        // Before the look: what is stored by then is found.
+        let waits = acknowledged.iter().any(is_behind) && since.elapsed() < LONGEST;
+        match reader.resolve(id) {
+            Err(StoreError::NotFound { .. }) if waits => std::thread::sleep(BETWEEN_LOOKS),
+            found => return found,
+        }
+    }
 }
 
 /// Takes over what every dead process of this user left in the store.

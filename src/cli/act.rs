@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use runspan::control::{self, AskError, Asked, Inbox};
 use runspan::model::{RunId, RunStatus};
+use runspan::recovery;
 use runspan::store::RunReader;
 use runspan::store::files::FilesReader;
 use runspan::store::files::requests::MAX_INPUT;
@@ -82,7 +83,8 @@ struct Answer {
 pub fn resume(args: &ResumeArgs, session: &mut Session<'_>) -> Done {
     let input = args.input.as_deref().map(|given| read_input(given, session)).transpose()?;
     let reader = session.open_for(&args.id)?;
-    let asked = control::resume(&reader, &args.id, input)?;
+    let run = recovery::resolve(&reader, &args.id)?.to_string();
+    let asked = control::resume(&reader, &run, input)?;
     let answer = wait_for(&reader, &asked, deadline(), |status| status != RunStatus::Waiting)?;
     let run = answer.run_id;
     let text = match &answer {
@@ -101,7 +103,8 @@ pub fn resume(args: &ResumeArgs, session: &mut Session<'_>) -> Done {
 /// Asks a run to wait.
 pub fn pause(args: &PauseArgs, session: &mut Session<'_>) -> Done {
     let reader = session.open_for(&args.id)?;
-    let asked = control::pause(&reader, &args.id)?;
+    let run = recovery::resolve(&reader, &args.id)?.to_string();
+    let asked = control::pause(&reader, &run)?;
     let answer = wait_for(&reader, &asked, deadline(), |status| status != RunStatus::Running)?;
     let (run, status) = (answer.run_id, answer.status);
     let is_to_end = Inbox::of(reader.layout(), run).is_cancelled();
@@ -123,7 +126,8 @@ pub fn pause(args: &PauseArgs, session: &mut Session<'_>) -> Done {
 /// Ends a run and those below it.
 pub fn cancel(args: &CancelArgs, session: &mut Session<'_>) -> Done {
     let reader = session.open_for(&args.id)?;
-    let asked = control::cancel(&reader, &args.id)?;
+    let run = recovery::resolve(&reader, &args.id)?.to_string();
+    let asked = control::cancel(&reader, &run)?;
     // One for all of them.
     let until = deadline();
     let ended = |asked: &Asked| wait_for(&reader, asked, until, |status| !status.is_open());

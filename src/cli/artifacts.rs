@@ -6,9 +6,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use runspan::model::{RunId, UnixNanos};
+use runspan::recovery;
+use runspan::store::StoreError;
 use runspan::store::files::FilesReader;
 use runspan::store::files::artifacts::{Form, StoredArtifact};
-use runspan::store::{RunReader, StoreError};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -55,7 +56,7 @@ struct Extracted {
 /// Lists the files, or writes them out.
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let reader = session.open_for(&args.id)?;
-    let run = reader.resolve(&args.id)?;
+    let run = recovery::resolve(&reader, &args.id)?;
     let artifacts = reader.artifacts(run)?;
     if args.extract.is_empty() {
         return list(run, &artifacts, session);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use runspan::store::RunReader;
+use runspan::recovery;
 use runspan::store::files::cleanup::{self, Cleaned, Options};
 use runspan::store::retention::{self, Policy, Settings};
 use serde::Serialize;
@@ -253,7 +253,7 @@ pub fn pin(args: &PinArgs, is_pinned: bool, session: &mut Session<'_>) -> Done {
     let reader = session.open_for(&args.ids[0])?;
     let mut answers = Vec::with_capacity(args.ids.len());
     for id in &args.ids {
-        let run = reader.resolve(id)?;
+        let run = recovery::resolve(&reader, id)?;
         let changed = cleanup::set_pinned(reader.layout(), run, is_pinned)?;
         answers.push(Pinned { run_id: run.to_string(), pinned: is_pinned, changed });
     }

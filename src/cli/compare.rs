@@ -8,6 +8,7 @@ use anstyle::Style;
 use clap::ValueEnum;
 use runspan::compare::{Aspect, Comparison, Measure, Pair, Side};
 use runspan::model::{NanoUsd, RunSummary, StepView};
+use runspan::recovery;
 use runspan::store::RunReader;
 use serde_json::{Value as Json, json};
 
@@ -83,7 +84,7 @@ struct Both<'a> {
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let reader = session.open_for(&args.a)?;
     let told = |id: &str| -> Result<Told, Stop> {
-        let run = reader.resolve(id)?;
+        let run = recovery::resolve(&reader, id)?;
         Ok(Told { run: reader.get_run(run)?, steps: reader.get_steps(run)? })
     };
     let (a, b) = (told(&args.a)?, told(&args.b)?);

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use runspan::model::RunId;
+use runspan::recovery;
 use runspan::sinks::forward::Target;
 use runspan::store::files::FilesReader;
 use runspan::store::{Listed, RunReader};
@@ -144,7 +145,7 @@ fn chosen(args: &Args, reader: &FilesReader, session: &mut Session<'_>) -> Resul
     if !args.ids.is_empty() {
         let mut runs = Vec::new();
         for id in &args.ids {
-            let run = reader.resolve(id)?;
+            let run = recovery::resolve(reader, id)?;
             if !runs.contains(&run) {
                 runs.push(run);
             }

@@ -4,6 +4,7 @@ use runspan::control;
 use runspan::model::event::Waiting;
 use runspan::model::run::ArtifactContent;
 use runspan::model::{RunStatus, RunSummary, StepView, Tokens, UnixNanos};
+use runspan::recovery;
 use runspan::store::RunReader;
 use runspan::store::assembly::RunState;
 use runspan::store::files::FilesReader;
@@ -39,13 +40,13 @@ pub struct Args {
 pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let reader = session.open_for(&args.id)?;
     if args.tree {
-        return family::show(&reader, reader.resolve(&args.id)?, session);
+        return family::show(&reader, recovery::resolve(&reader, &args.id)?, session);
     }
     show(&reader, args, session)
 }
 
 fn show(reader: &FilesReader, args: &Args, session: &mut Session<'_>) -> Done {
-    let run = reader.resolve(&args.id)?;
+    let run = recovery::resolve(reader, &args.id)?;
     if args.events {
         let log = reader.get_events(run, 0)?;
         if session.format != Format::Table {

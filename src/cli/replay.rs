@@ -7,8 +7,8 @@ mod report;
 
 use std::path::PathBuf;
 
+use runspan::recovery;
 use runspan::replay::Recording;
-use runspan::store::RunReader;
 
 use super::{CODE_USE, Done, Session, Stop};
 
@@ -48,7 +48,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         return Err(Stop::failed(CODE_USE, "--budget-* hold what runs to its bounds: with --exec"));
     }
     let reader = session.open_for(&args.id)?;
-    let run = reader.resolve(&args.id)?;
+    let run = recovery::resolve(&reader, &args.id)?;
     if args.again.exec {
         return again::run(&args.again, &reader, run, session);
     }

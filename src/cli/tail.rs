@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use runspan::model::{Event, EventBody, RunId, RunStatus, RunSummary, UnixNanos};
+use runspan::recovery;
 use runspan::store::files::FilesReader;
 use runspan::store::{Listed, Query, RunReader, StoreError};
 
@@ -49,7 +50,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     match &args.id {
         Some(id) => {
             let reader = session.open_for(id)?;
-            let run = reader.resolve(id)?;
+            let run = recovery::resolve(&reader, id)?;
             RunTail::new(run, reader).follow(session)
         }
         None => {

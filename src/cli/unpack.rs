@@ -1,6 +1,6 @@
 //! `runspan unpack`: gives packed runs a folder each.
 
-use runspan::store::RunReader;
+use runspan::recovery;
 use serde::Serialize;
 
 use super::{Done, Format, Session};
@@ -34,7 +34,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let reader = session.open_for(&args.ids[0])?;
     let mut answers = Vec::with_capacity(args.ids.len());
     for id in &args.ids {
-        let run = reader.resolve(id)?;
+        let run = recovery::resolve(&reader, id)?;
         let (folder, changed) = reader.layout().unpack(run)?;
         answers.push(Unpacked { run_id: run.to_string(), folder: folder.display().to_string(), changed });
     }

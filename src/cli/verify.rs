@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use runspan::model::RunId;
-use runspan::store::RunReader;
+use runspan::recovery;
 use runspan::store::files::verify::{self, Head, Problem, Repaired, Report, Wanted};
 use serde::Serialize;
 
@@ -69,7 +69,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let Some(reader) = session.open()? else {
         return Err(Stop::failed(CODE_FAILED, "there is no run store here").hint("name one with --store PATH"));
     };
-    let runs = args.ids.iter().map(|id| reader.resolve(id)).collect::<Result<Vec<RunId>, _>>()?;
+    let runs = args.ids.iter().map(|id| recovery::resolve(&reader, id)).collect::<Result<Vec<RunId>, _>>()?;
     let against = args.against.as_deref().map(read_checkpoint).transpose()?.unwrap_or_default();
     let wanted = Wanted { runs: (!runs.is_empty()).then_some(runs), against };
     let check = |session: &mut Session<'_>| {

@@ -165,6 +165,28 @@ fn shown(run: &RunSummary) -> String {
 }
 
 #[test]
+fn a_run_is_found_by_whoever_asks_right_behind_its_acknowledgement() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    let run = |arguments: &[&str]| {
+        let command =
+            Command::new(env!("CARGO_BIN_EXE_runspan")).args(arguments).arg("--store").arg(dir.path()).output();
+        let answer = command.unwrap();
+        (answer.status.code(), String::from_utf8_lossy(&answer.stderr).into_owned())
+    };
+    for (trace, command) in (1..).zip(["get", "unpack", "pin", "verify", "export"]) {
+        let (code, ..) = post(server.port("otlp-http"), PROTOBUF, "", &request(agent(trace)).encode_to_vec());
+        assert_eq!(code, 200);
+        let id = format!("{trace:02x}").repeat(16);
+        assert_eq!(run(&[command, &id]), (Some(0), String::new()), "{command}");
+    }
+    let begun = Instant::now();
+    assert_eq!(run(&["get", &"77".repeat(16)]).0, Some(1));
+    assert!(begun.elapsed() < Duration::from_secs(2), "nothing is waited for when nothing is to come");
+    assert_eq!(server.end(), Some(0));
+}
+
+#[test]
 fn traces_in_every_encoding_are_stored_and_shown() {
     let dir = tempdir();
     let server = Server::start(dir.path(), &[]);
