@@ -155,6 +155,8 @@ struct Trace {
     /// Spans above those that name their run, before they have come, and these runs: who does not name such a run itself is
     /// above it, and not of it.
     above: IdMap<SpanId, Vec<RunId>>,
+    /// The run of these.
+    own: Option<RunId>,
     /// The first run: where a span goes whose parent is not known.
     first_run: Option<RunId>,
     /// Runs that are over and in the store alone.

@@ -1,5 +1,6 @@
 //! Which run a record is of: told by the id on its span, else by its parent, else by its trace.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::beside::TOLD_BY_SPANS;
@@ -10,6 +11,7 @@ use crate::model::otlp::Span;
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
 use crate::model::{RunId, SpanId, StepKind, TraceId, UnixNanos};
+use crate::pipeline::facts::StepFacts;
 use crate::sources::log_step::conversation_of;
 use crate::store::assembly::has_remote_parent;
 use crate::store::files::layout::Recorded;
@@ -39,15 +41,26 @@ pub(super) enum Step {
 }
 
 impl Trace {
-    /// Returns the run of what is above a span that names another, and of what is beside that: the one of the trace.
-    fn run_above(&self, trace: TraceId, span: SpanId, parent: Option<SpanId>, start: u64) -> Option<RunId> {
-        let is_above = |span: SpanId| self.above.contains_key(&span);
-        // What is topmost is above what waits for its parent.
-        if !is_above(span) && !parent.map_or(!self.above.is_empty(), is_above) {
+    /// Returns the run of a plain span above one that names another run, and of what is beside that: the one of the trace. What speaks of
+    /// GenAI most often is of the run that was told of first, since steps of a run stand below it; agents above an agent are not.
+    fn run_above(&mut self, trace: TraceId, said: &Said) -> Option<RunId> {
+        let span = &said.record.span;
+        let is_step = said.facts.is_genai && !is_run(&said.facts);
+        if self.above.is_empty() || is_step || said.record.kind == RecordKind::Event {
             return None;
         }
-        let of_trace = self.spans.values().copied().find(|run| is_foreign_run_id(*run, trace));
-        Some(of_trace.unwrap_or_else(|| foreign_run_id(trace, start)))
+        let is_above = |span: SpanId| self.above.contains_key(&span);
+        let is_one = SpanId::from_bytes(&span.span_id).is_some_and(is_above);
+        // What is topmost is above what waits for its parent.
+        let is_beside = SpanId::from_bytes(&span.parent_span_id).is_none_or(is_above);
+        if !is_one && (!is_beside || said.facts.is_genai) {
+            return None;
+        }
+        let own = foreign_run_id(trace, span.start_time_unix_nano);
+        let known = || self.spans.values().copied().find(|run| run.0[6..] == own.0[6..]);
+        let run = self.own.or_else(known).unwrap_or(own);
+        self.own = Some(run);
+        Some(run)
     }
 
     /// Notes what a span says of those above it. Returns its parent where that is known to be of another run, and the runs that
@@ -58,20 +71,43 @@ impl Trace {
         let mut inner = id.and_then(|id| self.above.remove(&id)).unwrap_or_default();
         inner.retain(|below| *below != run);
         let Some(parent) = SpanId::from_bytes(&span.parent_span_id) else { return (None, inner) };
-        let is_outermost = said.facts.names_run
-            && matches!(said.facts.kind, StepKind::Agent | StepKind::Workflow)
-            && !has_remote_parent(span);
+        let is_outermost = said.facts.names_run && is_run(&said.facts) && !has_remote_parent(span);
         let known = self.spans.get(&parent);
         if known.is_none() && awaits {
             // What is above one that is above a run is that, too.
-            let below = inner.iter().copied().chain(is_outermost.then_some(run));
-            let below: Vec<RunId> = below.collect();
-            if !below.is_empty() {
-                self.above.entry(parent).or_default().extend(below);
+            for below in inner.iter().copied().chain(is_outermost.then_some(run)) {
+                let runs = self.above.entry(parent).or_default();
+                if !runs.contains(&below) {
+                    runs.push(below);
+                }
             }
         }
         (known.filter(|other| is_outermost && **other != run).map(|_| parent), inner)
     }
+
+    /// Takes out what was held for other runs and is below a span: it was taken for what is above its run.
+    fn take_held_below(&mut self, run: RunId, span: SpanId) -> Vec<HeldRecord> {
+        let mut taken = Vec::new();
+        for (_, held) in self.held.iter_mut().filter(|(of, _)| **of != run) {
+            let is_below = |held: &HeldRecord| held.said.record.span.parent_span_id == span.0;
+            let (below, rest) = std::mem::take(&mut held.records).into_iter().partition(is_below);
+            held.records = rest;
+            held.bytes = held.records.iter().map(|held| held.said.record.span.about_len() as usize).sum();
+            taken.extend::<Vec<HeldRecord>>(below);
+        }
+        self.held.retain(|_, held| !held.records.is_empty());
+        for HeldRecord { said, .. } in &taken {
+            if let Some(span) = SpanId::from_bytes(&said.record.span.span_id) {
+                self.spans.remove(&span);
+            }
+        }
+        taken
+    }
+}
+
+/// Tells whether a step may be a run by itself.
+fn is_run(facts: &StepFacts) -> bool {
+    matches!(facts.kind, StepKind::Agent | StepKind::Workflow)
 }
 
 impl<W: RunWriter> StoreSink<W> {
@@ -119,7 +155,7 @@ impl<W: RunWriter> StoreSink<W> {
         let run = of_maker
             .or_else(|| trace.spans.get(&span_id).copied())
             .or_else(|| trace.spans.get(&parent?).copied())
-            .or_else(|| trace.run_above(trace_id, span_id, parent, record.span.start_time_unix_nano))
+            .or_else(|| trace.run_above(trace_id, &said))
             .or(trace.first_run)
             .or(of_trace)
             .or(facts.run_id)
@@ -150,11 +186,14 @@ impl<W: RunWriter> StoreSink<W> {
                 return Ok(());
             }
         }
+        // What was held for being above a run, and is below a span of it.
+        let is_misplaced = trace.own.is_some_and(|own| own != run);
+        let below = if is_misplaced { trace.take_held_below(run, span_id) } else { Vec::new() };
         if self.runs.contains_key(&run) {
             self.note_outer(run, outer);
             self.apply(run, seq, said)?;
             self.forget_repeated(run);
-            return Ok(());
+            return self.bring_again(below);
         }
         let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
         // A record of a log alone is no run, whatever is recorded.
@@ -175,10 +214,26 @@ impl<W: RunWriter> StoreSink<W> {
                 self.apply(run, seq, said)?;
             }
             self.forget_repeated(run);
-            return Ok(());
+            return self.bring_again(below);
         }
         self.conversations.note_log(&said);
         self.hold(trace_id, run, span_id, HeldRecord { seq, told_bytes, said, since: Instant::now() });
+        Ok(())
+    }
+
+    /// Brings records again that were held for another run than theirs, and what was held below them.
+    fn bring_again(&mut self, records: Vec<HeldRecord>) -> Result<(), StoreError> {
+        let mut records = VecDeque::from(records);
+        while let Some(HeldRecord { seq, said, .. }) = records.pop_front() {
+            let ids = (TraceId::from_bytes(&said.record.span.trace_id), SpanId::from_bytes(&said.record.span.span_id));
+            self.bring(seq, said.record, Step::MayWait)?;
+            if let (Some(trace_id), Some(span)) = ids
+                && let Some(trace) = self.traces.get_mut(&trace_id)
+                && let Some(run) = trace.spans.get(&span).copied()
+            {
+                records.extend(trace.take_held_below(run, span));
+            }
+        }
         Ok(())
     }
 
@@ -315,7 +370,8 @@ impl<W: RunWriter> StoreSink<W> {
                 self.count(seq, RecordKind::Event, Outcome::Stored, "");
             }
             RecordKind::Ended => {
-                if !from_outside && !live.state.step_progress(span).0 && !live.has_pending(span) {
+                let is_named = said.facts.names_run && is_run(&said.facts);
+                if !from_outside && is_named && !live.state.step_progress(span).0 && !live.has_pending(span) {
                     // Somebody tells spans of this run when they end.
                     live.state.take_starts_first(false);
                 }

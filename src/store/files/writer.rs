@@ -64,6 +64,16 @@ pub struct FilesWriter {
 struct OpenRun {
     dir: PathBuf,
     log: EventLog,
+    /// It is over: who removes, seals or packs runs that are knows by the lock of its log alone that this process has it.
+    is_over: bool,
+    /// It was asked for since it was looked at for one to put by.
+    is_used: bool,
+}
+
+impl OpenRun {
+    fn new(dir: PathBuf, log: EventLog, is_over: bool) -> Self {
+        Self { dir, log, is_over, is_used: true }
+    }
 }
 
 impl FilesWriter {
@@ -146,7 +156,11 @@ impl FilesWriter {
         }
         self.wake(run)?;
         match self.open.entry(run) {
-            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Occupied(entry) => {
+                let open = entry.into_mut();
+                open.is_used = true;
+                Ok(open)
+            }
             Entry::Vacant(_) => Err(StoreError::NotFound { id: run.to_string() }),
         }
     }
@@ -158,37 +172,46 @@ impl FilesWriter {
             self.note_awake(run);
             return Ok(());
         }
-        // Somebody has changed it, or sealed it.
-        let dir = open.dir.clone();
+        // Somebody has changed it, or it stands elsewhere.
         self.open.remove(&run);
+        let dir = self.layout.find_run(run)?.ok_or_else(|| StoreError::NotFound { id: run.to_string() })?;
         self.open_in(dir, run).map(drop)
     }
 
-    /// Notes that a log has its file open, and puts by those that have had theirs the longest: more runs may be under way than a
-    /// process may have files open, and its host needs some, too.
+    /// Notes that a log has its file open, and puts by those of runs under way that were not asked for in a while: more runs may be
+    /// under way than a process may have files open, and its host needs some, too.
     fn note_awake(&mut self, run: RunId) {
         self.awake.push_back(run);
         // Asked each time: it may be changed while the process runs.
         let most = most_awake();
-        while self.awake.len() > most
-            && let Some(oldest) = self.awake.pop_front()
-        {
-            if let Some(open) = self.open.get_mut(&oldest).filter(|_| oldest != run) {
+        if self.awake.len() <= most {
+            return;
+        }
+        let open = &self.open;
+        self.awake.retain(|run| open.get(run).is_some_and(|open| !open.log.is_put_by()));
+        // Who was asked for has one more turn.
+        for _ in 0..2 * self.awake.len() {
+            let Some(oldest) = (if self.awake.len() > most { self.awake.pop_front() } else { None }) else { return };
+            let Some(open) = self.open.get_mut(&oldest) else { continue };
+            if oldest != run && !open.is_over && !std::mem::take(&mut open.is_used) {
                 open.log.put_by();
+            }
+            if !open.log.is_put_by() {
+                self.awake.push_back(oldest);
             }
         }
     }
 
     /// Opens the log of a run that is there, and returns its events.
     fn open_in(&mut self, dir: PathBuf, run: RunId) -> Result<Vec<Event>, StoreError> {
-        let vouched = check_writer(&self.layout, self.writer, &dir, run)?;
+        let (vouched, is_over) = check_writer(&self.layout, self.writer, &dir, run)?;
         let (log, events) = EventLog::open(self.layout.fs(), &dir, run, vouched, self.durable)?;
         run_dir::remove_leftovers(self.layout.fs(), &dir);
         if self.durable {
             // Whoever made it may have died, or failed, before all its names were on the disk.
             self.sync_names(&dir)?;
         }
-        self.open.insert(run, OpenRun { dir, log });
+        self.open.insert(run, OpenRun::new(dir, log, is_over));
         self.note_awake(run);
         Ok(events)
     }
@@ -275,7 +298,7 @@ impl FilesWriter {
         // there twice. So it is kept only once nothing can fail.
         self.index.append(fs, &layout.index_log(), &signed, self.durable)?;
         log.moved_to(&dir);
-        self.open.insert(signed.run_id, OpenRun { dir, log });
+        self.open.insert(signed.run_id, OpenRun::new(dir, log, !signed.status.is_open()));
         self.note_awake(signed.run_id);
         Ok(())
     }
@@ -308,6 +331,7 @@ impl FilesWriter {
         let pinned = cleanup::is_marked(self.layout.fs(), dir)?;
         let mut signed = RunSummary { writer, pinned, ..summary.clone() };
         if let Some(open) = self.open.get_mut(&summary.run_id) {
+            open.is_over = !summary.status.is_open();
             signed.events_sha256 = open.log.hash_for(summary);
             if !summary.status.is_open() {
                 open.log.write_chain(self.layout.fs(), dir);
@@ -369,7 +393,7 @@ impl RunWriter for FilesWriter {
         self.open.remove(&run);
         if self.is_packed(&dir)? {
             // It gets its folder back when something is to be written.
-            let vouched = check_writer(&self.layout, self.writer, &dir, run)?;
+            let (vouched, _) = check_writer(&self.layout, self.writer, &dir, run)?;
             return run_dir::read_vouched(self.layout.fs(), &dir, run, vouched).map(Some);
         }
         self.open_in(dir, run).map(Some)
@@ -509,19 +533,20 @@ impl RunWriter for FilesWriter {
 /// One that is done with it may be gone on with: a run that waits for an answer gets it in another process. Of two
 /// that want to at once, the lock on the log lets one.
 ///
-/// Returns how many lines the run's log has to have at least.
-fn check_writer(layout: &Layout, writer: RunId, dir: &Path, run: RunId) -> Result<u64, StoreError> {
+/// Returns how many lines the run's log has to have at least, and whether the run is over.
+fn check_writer(layout: &Layout, writer: RunId, dir: &Path, run: RunId) -> Result<(u64, bool), StoreError> {
     // A run that cannot be read belongs to nobody, and says so when its log is opened.
     let summary = match run_dir::read_summary(layout.fs(), dir, run) {
         Ok(summary) => summary,
-        Err(StoreError::Damaged { .. }) => return Ok(0),
+        Err(StoreError::Damaged { .. }) => return Ok((0, true)),
         Err(error) => return Err(error),
     };
-    let Some(theirs) = summary.writer.filter(|id| *id != writer) else { return Ok(summary.events) };
+    let known = (summary.events, !summary.status.is_open());
+    let Some(theirs) = summary.writer.filter(|id| *id != writer) else { return Ok(known) };
     let journal = layout.journal().join(theirs.to_string());
     match layout::stat(layout.fs(), &journal).map_err(StoreError::io("read", journal))? {
         Some(_) => Err(StoreError::InUse { run }),
-        None => Ok(summary.events),
+        None => Ok(known),
     }
 }
 
@@ -529,3 +554,6 @@ fn check_writer(layout: &Layout, writer: RunId, dir: &Path, run: RunId) -> Resul
 fn identity(layout: &Layout) -> std::io::Result<Identity> {
     layout.fs().stat(&layout.root().join(".")).map(|found| found.identity)
 }
+
+#[cfg(test)]
+mod tests;

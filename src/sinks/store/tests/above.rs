@@ -9,14 +9,14 @@ fn naming(mut record: Record) -> Record {
     record
 }
 
-/// A run below a handler and what stands between them, with a call; and a call beside it.
+/// A run below a handler and what stands between them, with a call; and something plain beside it.
 fn below_a_handler() -> Vec<Record> {
     vec![
         ended(3, 1, 0, "", 0, 100),
         ended(3, 2, 1, "", 10, 90),
         naming(ended(3, 3, 2, "invoke_agent", 20, 60)),
         naming(ended(3, 4, 3, "chat", 30, 40)),
-        ended(3, 5, 2, "chat", 70, 80),
+        ended(3, 5, 2, "", 70, 80),
     ]
 }
 
@@ -80,10 +80,7 @@ proptest! {
         sink.flush_all().unwrap();
         prop_assert_eq!(sink.open_runs(), vec![]);
         let runs = listed(sink);
-        prop_assert_eq!(
-            told(&runs),
-            vec![(RunStatus::Success, RunKind::Agent, 2, 1), (RunStatus::Success, RunKind::Workflow, 3, 1)]
-        );
+        prop_assert_eq!(told(&runs), vec![(RunStatus::Success, RunKind::Agent, 2, 1)]);
     }
 
     /// As an export names the run on each of its spans.
@@ -97,6 +94,57 @@ proptest! {
         }
         prop_assert_eq!(sink.open_runs(), vec![]);
         let runs = listed(sink);
-        prop_assert_eq!(told(&runs), vec![(RunStatus::Success, RunKind::Workflow, 5, 2)]);
+        prop_assert_eq!(told(&runs), vec![(RunStatus::Success, RunKind::Workflow, 5, 1)]);
     }
+}
+
+/// A sub-agent that names the run comes before all that it is below.
+#[test]
+fn what_stands_between_two_agents_of_a_run_is_of_it_whichever_comes_first() {
+    for (between, tools) in [("execute_tool", 1), ("", 0)] {
+        let all = [
+            ended(3, 1, 0, "", 0, 100),
+            naming(ended(3, 2, 1, "invoke_agent", 10, 90)),
+            ended(3, 3, 2, between, 20, 80),
+            ended(3, 4, 3, "", 25, 75),
+            naming(ended(3, 5, 4, "invoke_agent", 30, 70)),
+        ];
+        for order in [[4, 3, 2, 1, 0], [0, 1, 2, 3, 4], [1, 3, 2, 4, 0], [4, 1, 3, 2, 0], [1, 2, 3, 4, 0]] {
+            let mut sink = outside_sink();
+            for (seq, place) in (1..).zip(order) {
+                sink.take(seq, all[place].clone()).unwrap();
+                sink.flush_all().unwrap();
+            }
+            assert_eq!(sink.open_runs(), [], "{order:?}");
+            let runs = listed(sink);
+            assert_eq!(told(&runs), [(RunStatus::Success, RunKind::Agent, 4, 0)], "{order:?}");
+            assert_eq!(runs[0].tool_calls, tools);
+        }
+    }
+}
+
+#[test]
+fn a_log_of_a_call_that_has_not_come_is_of_the_calls_run() {
+    let call = naming(ended(3, 4, 3, "chat", 30, 40));
+    let mut log = Record { kind: RecordKind::Event, ..ended(3, 4, 0, "", 35, 35) };
+    log.span.events = vec![SpanEvent { time_unix_nano: 1, name: "note".to_owned(), ..SpanEvent::default() }];
+    let [handler, between, agent, _, _] = below_a_handler().try_into().unwrap();
+    let mut sink = outside_sink();
+    for (seq, record) in (1..).zip([agent, log, call, between, handler]) {
+        sink.take(seq, record).unwrap();
+    }
+    sink.flush_all().unwrap();
+    assert_eq!((sink.open_runs(), told(&listed(sink))), (vec![], vec![(RunStatus::Success, RunKind::Agent, 2, 1)]));
+}
+
+#[test]
+fn a_start_that_was_lost_keeps_no_run_of_this_process_from_ending() {
+    let [_, _, agent, call, _] = below_a_handler().try_into().unwrap();
+    let start = Record { kind: RecordKind::Started, ..agent.clone() };
+    let mut sink = StoreSink::new(MemoryStore::default(), RunId([7; 16]));
+    for (seq, record) in (1..).zip([start, call, agent]) {
+        sink.take(seq, record).unwrap();
+        sink.flush_all().unwrap();
+    }
+    assert_eq!((sink.open_runs(), told(&listed(sink))), (vec![], vec![(RunStatus::Success, RunKind::Agent, 2, 1)]));
 }
