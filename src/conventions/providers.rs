@@ -204,6 +204,9 @@ pub const FIRST_VERSION: &str = "-001";
 /// Resources of Amazon Bedrock that are named by a model's id. Those of a user, as application profiles, have ids of their own.
 const BEDROCK_RESOURCES: &[&str] = &["foundation-model", "inference-profile"];
 
+/// How the names of models begin that the Gemini API has.
+const GEMINI_API_MODELS: &[&str] = &["gemini-", "gemma-", "embedding-", "text-embedding-"];
+
 /// Returns the model's name in a cloud's name of a resource: `models/M` of the Gemini API, `publishers/P/models/M` of Vertex AI,
 /// with `projects/P/locations/L` before it or without, and ARNs of Amazon Bedrock.
 ///
@@ -217,9 +220,11 @@ pub fn model_of_resource(name: &str) -> Option<&str> {
     }
     let parts: Vec<&str> = name.split('/').collect();
     let model = match parts.as_slice() {
-        ["models", model]
-        | ["publishers", _, "models", model]
-        | ["projects", _, "locations", _, "publishers", _, "models", model] => *model,
+        // A path on somebody's disk may begin so, too.
+        ["models", model] if GEMINI_API_MODELS.iter().any(|start| model.starts_with(start)) => *model,
+        ["publishers", _, "models", model] | ["projects", _, "locations", _, "publishers", _, "models", model] => {
+            *model
+        }
         _ => return None,
     };
     (!model.is_empty()).then_some(model)

@@ -274,37 +274,46 @@ impl Pricer {
     /// Prices a call by its model's name; of a cloud's name of a resource by the model in it, unless the user's own prices know
     /// the whole.
     fn find(&mut self, call: &Call<'_>) -> Option<Priced> {
-        let of_resource = providers::model_of_resource(call.model).map(|model| Call { model, ..*call });
-        let is_own = |call: &Call<'_>| {
-            let wanted = call.provider.map(price_id);
-            self.own.as_ref().is_some_and(|own| own.price(call, wanted.as_deref()).is_some())
-        };
-        let of_resource = of_resource.filter(|_| !is_own(call));
+        let own = self.own_price(call);
+        if own.is_some() {
+            return own;
+        }
+        let names = [Some(*call), behind_its_provider(call)];
+        let of_resource = names.into_iter().flatten().find_map(|call| {
+            let model = providers::model_of_resource(call.model)?;
+            Some(Call { model, ..call })
+        });
         of_resource.and_then(|model| self.find_named(&model)).or_else(|| self.find_named(call))
     }
 
     fn find_named(&mut self, call: &Call<'_>) -> Option<Priced> {
-        let priced = self.calculate(call).or_else(|| self.calculate(&behind_its_provider(call)?));
-        let priced = priced.or_else(|| self.calculate_of_maker(call));
-        priced.or_else(|| self.calculate(&of_the_same_price(call)?))
+        let names = || [Some(*call), behind_its_provider(call)].into_iter().flatten();
+        let priced = names().find_map(|call| self.calculate(&call)).or_else(|| self.calculate_of_maker(call));
+        priced.or_else(|| names().find_map(|call| self.calculate(&of_the_same_price(&call)?)))
+    }
+
+    /// Prices a call by the user's own prices: those of the provider it names, else of whoever the table says that the model is, else
+    /// of whoever of the user's own has such a model.
+    fn own_price(&mut self, call: &Call<'_>) -> Option<Priced> {
+        let own = Arc::clone(self.own.as_ref()?);
+        let wanted = call.provider.map(price_id);
+        let by_name = own.price(call, wanted.as_deref());
+        if by_name.is_some() || wanted.is_some() {
+            return by_name;
+        }
+        match self.section_id(call, None) {
+            Some(id) => own.price(call, Some(&id)),
+            None => own.providers.iter().find_map(|id| own.price(call, Some(id))),
+        }
     }
 
     fn calculate(&mut self, call: &Call<'_>) -> Option<Priced> {
+        let own = self.own_price(call);
+        if own.is_some() {
+            return own;
+        }
         let wanted = call.provider.map(price_id);
-        let by_name = self.own.as_ref().and_then(|own| own.price(call, wanted.as_deref()));
-        if by_name.is_some() {
-            return by_name;
-        }
-        let Some(id) = self.section_id(call, wanted.as_deref()) else {
-            // The table knows nobody of that name: whoever of the user's own has such a model.
-            let own = self.own.as_ref().filter(|_| wanted.is_none())?;
-            return own.providers.iter().find_map(|id| own.price(call, Some(id)));
-        };
-        // Whose it is the table tells, and what it costs the user.
-        let by_table = self.own.as_ref().filter(|_| wanted.is_none()).and_then(|own| own.price(call, Some(&id)));
-        if by_table.is_some() {
-            return by_table;
-        }
+        let id = self.section_id(call, wanted.as_deref())?;
         // An alias or nothing at all found the section; inside it the provider is known by its id. Only LiteLLM's
         // `vendor/model` has to be taken apart by the crate once more.
         let provider = wanted.as_deref().filter(|name| name.eq_ignore_ascii_case("litellm")).unwrap_or(&id).to_owned();
@@ -459,7 +468,7 @@ fn has_own_cost(span: &Span) -> bool {
 /// Emitters write 0 for models that they have no price for, and for calls of which they do not know what they used; only where
 /// nothing was used, or the call failed, is it one.
 fn reported(span: &Span) -> Option<NanoUsd> {
-    let is_amount = |usd: &f64| usd.is_finite() && *usd >= 0.0;
+    let is_amount = |usd: &f64| *usd >= 0.0 && nanos(*usd).is_some();
     let amount = |value: &Value| value.as_f64().filter(is_amount);
     let amount_in =
         |value: &serde_json::Value| value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()).filter(is_amount);

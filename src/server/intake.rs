@@ -22,7 +22,7 @@ use super::identity::{AtEnd, Identity, is_served};
 use super::upstreams::Outlets;
 use crate::error::Error;
 use crate::error::with_causes;
-use crate::journal::{Durability, FrameKind, JournalError, JournalReader, JournalWriter};
+use crate::journal::{Durability, FrameKind, JournalError, JournalReader, JournalWriter, MAX_PAYLOAD_BYTES};
 use crate::model::UnixNanos;
 use crate::model::outcome::{Counts, Outcome};
 use crate::pipeline::worker::{Behind, Observer, UnderWay, give_back_oldest, records_of, warn_of_bound};
@@ -71,10 +71,16 @@ impl Prepared {
         Self { frames: Vec::new(), payloads: Vec::with_capacity(bytes) }
     }
 
-    /// Adds a record, of which `write` appends the payload.
-    pub fn add(&mut self, kind: FrameKind, resource: Arc<[u8]>, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Adds a record, of which `write` appends the payload. `false` where that fits into no frame, and the record is left out.
+    pub fn add(&mut self, kind: FrameKind, resource: Arc<[u8]>, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let begin = self.payloads.len();
         write(&mut self.payloads);
+        if self.payloads.len() - begin > MAX_PAYLOAD_BYTES {
+            self.payloads.truncate(begin);
+            return false;
+        }
         self.frames.push(Frame { kind, resource, end: self.payloads.len() });
+        true
     }
 
     fn records(&self) -> impl Iterator<Item = (FrameKind, &[u8], &[u8])> {

@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prost::Message;
+
 use super::answer::{Problem, Refusal, Taken};
 use super::body::{Held, decompress, too_large};
 use super::intake::{Intake, Prepared, Refused};
@@ -19,6 +21,9 @@ use crate::model::wire::{Field, Fields};
 use crate::pipeline::Pipeline;
 use crate::pipeline::worker::{encode, frame_kind};
 use crate::sources::otlp::{self, BadBody, Encoding, Received, Signal};
+
+/// Room in a frame for what stands around a span.
+const AROUND_BYTES: usize = 64 << 10;
 
 /// What requests are worked on with.
 pub(super) struct Line {
@@ -241,7 +246,14 @@ impl AtWork<'_> {
                 bytes
             }
         };
-        to.add(kind(record.kind), resource, |payload| encode(&record, payload));
+        if record.span.about_len() > MAX_PAYLOAD_BYTES as u64 / 2 {
+            // What is written under our names beside what came may be as long again.
+            let around = AROUND_BYTES + record.scope.encoded_len();
+            otlp::hold(&mut record.span, MAX_PAYLOAD_BYTES.saturating_sub(around));
+        }
+        if !to.add(kind(record.kind), resource, |payload| encode(&record, payload)) {
+            self.line.intake.tally.count(Outcome::Rejected, "too_large", 1);
+        }
     }
 
     /// Writes on who sent a record which run it is of, where nobody says so.

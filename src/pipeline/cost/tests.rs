@@ -264,6 +264,10 @@ fn a_clouds_name_of_a_resource_is_priced_by_the_model_in_it() {
         (bedrock, &arn("inference-profile/global.amazon.nova-2-lite-v1:0"), "global.amazon.nova-2-lite-v1:0"),
         (bedrock, "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0", "amazon.nova-lite-v1:0"),
         (Some("openrouter"), "anthropic/claude-sonnet-4:beta", "anthropic/claude-sonnet-4"),
+        // Behind the name of the provider as well.
+        (Some("openrouter"), "openrouter/anthropic/claude-sonnet-4:beta", "anthropic/claude-sonnet-4"),
+        (google, "gemini/gemini-2.5-flash-001", "gemini-2.5-flash"),
+        (bedrock, "bedrock/arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0", "amazon.nova-lite-v1:0"),
     ] {
         let found = model_of(provider, name);
         assert!(found.is_some(), "{name}");
@@ -280,6 +284,7 @@ fn a_clouds_name_of_a_resource_is_priced_by_the_model_in_it() {
     );
     for (provider, name) in [
         (google, "tunedModels/gemini-2.5-flash"),
+        (None, "models/gpt-4o"),
         (google, "models/"),
         (google, "gemini-2.5-flash-002"),
         (google, "projects/p/locations/l/endpoints/123"),
@@ -299,8 +304,10 @@ fn a_clouds_name_of_a_resource_is_priced_by_the_model_in_it() {
     let models = r#"[{"id": "ours", "match": {"equals": "models/gemini-2.5-flash"}, "prices": {"input_mtok": 7, "output_mtok": 7}}]"#;
     let own = format!(r#"[{{"id": "google", "name": "Ours", "api_pattern": "x", "models": {models}}}]"#);
     let mut pricer = Pricer::with_own_prices("own", own).unwrap();
-    let quote = pricer.quote(google, "models/gemini-2.5-flash", &tokens(1_000_000, 0), AT).unwrap();
-    assert_eq!((quote.model_id.as_str(), quote.cost.to_string().as_str()), ("ours", "7"));
+    for provider in [google, Some("google"), None] {
+        let quote = pricer.quote(provider, "models/gemini-2.5-flash", &tokens(1_000_000, 0), AT).unwrap();
+        assert_eq!((quote.model_id.as_str(), quote.cost.to_string().as_str()), ("ours", "7"), "{provider:?}");
+    }
 }
 
 #[test]

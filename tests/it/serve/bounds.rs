@@ -76,6 +76,28 @@ fn zstd_is_taken_within_the_same_bounds() {
     assert_eq!(server.end(), Some(0));
 }
 
+/// A span within the bound, of which the standard names are as long again.
+#[test]
+fn what_gets_too_long_for_the_journal_by_its_names_is_cut_and_stored() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    let mut call = agent(1).remove(0);
+    call.parent_span_id.clear();
+    call.set_attr("openinference.span.kind", "LLM");
+    for message in 0..1000 {
+        call.set_attr(&format!("llm.input_messages.{message}.message.role"), "user");
+        call.set_attr(&format!("llm.input_messages.{message}.message.content"), "x".repeat(10_000));
+    }
+    let long = request(vec![call]).encode_to_vec();
+    assert!((9 << 20..12 << 20).contains(&long.len()));
+    let to = server.port("otlp-http");
+    assert_eq!(post(to, PROTOBUF, "", &long).0, 200);
+    assert_eq!(post(to, PROTOBUF, "", &good(2)).0, 200);
+    let found = wait_for(dir.path(), |runs| runs.len() == 2 && runs.iter().all(|run| run.completed_at.is_some()));
+    assert!(found.iter().all(|run| run.llm_calls == 1 && run.dropped == 0), "{found:?}");
+    assert_eq!(server.end(), Some(0));
+}
+
 #[test]
 fn more_runs_whose_root_never_comes_than_files_may_be_open_keep_none_from_being_stored() {
     let dir = tempdir();
