@@ -187,9 +187,9 @@ pub fn resolve(reader: &FilesReader, id: &str) -> Result<RunId, StoreError> {
     };
     loop {
         // Before the look: what is stored by then is found.
-        let waits = acknowledged.iter().any(is_behind) && since.elapsed() < LONGEST;
+        let waits = acknowledged.iter().any(is_behind);
         match reader.resolve(id) {
-            Err(StoreError::NotFound { .. }) if waits => std::thread::sleep(BETWEEN_LOOKS),
+            Err(StoreError::NotFound { .. }) if waits && since.elapsed() < LONGEST => std::thread::sleep(BETWEEN_LOOKS),
             found => return found,
         }
     }

@@ -7,9 +7,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::sources::encode::{self, MAX_TEXT};
-#[cfg(any(feature = "macros", test))]
-use crate::sources::guarded::PANICKED;
-use crate::sources::guarded::guarded;
+use crate::sources::guarded::{PANICKED, guarded};
 
 /// A value as JSON text. One longer than the bound was cut and is no JSON any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +31,10 @@ pub(crate) enum Scalar {
 }
 
 impl Text {
-    /// Writes a value as JSON; `None` where its own code refuses or panics.
+    /// Writes a value as JSON; `None` where its own code refuses, a mark where that panics.
     pub(crate) fn of(value: &(impl Serialize + ?Sized)) -> Option<Self> {
         let mut out = Bounded::default();
-        let written = guarded(|| serde_json::to_writer(&mut out, value))?;
+        let Some(written) = guarded(|| serde_json::to_writer(&mut out, value)) else { return Self::of(PANICKED) };
         if written.is_err() && !out.is_full {
             return None;
         }

@@ -31,6 +31,7 @@ use crate::model::budget::{Budget, Spent};
 use crate::model::run::ArtifactInfo;
 use crate::model::{RunId, RunKind, StepKind, UnixNanos};
 use crate::propagation::{RemoteContext, span_context};
+use crate::sources::guarded::printed;
 use crate::sources::layer::{cause, find_in_scope, recorder_of};
 
 use act::Leash;
@@ -158,7 +159,7 @@ impl RunBuilder {
     fn new(kind: RunKind, name: impl fmt::Display) -> Self {
         Self {
             kind,
-            name: name.to_string(),
+            name: printed(|| name.to_string()),
             session: None,
             user: None,
             tags: Vec::new(),
@@ -176,19 +177,19 @@ impl RunBuilder {
 
     /// Sets the conversation that the run belongs to.
     pub fn session(mut self, id: impl fmt::Display) -> Self {
-        self.session = Some(id.to_string());
+        self.session = Some(printed(|| id.to_string()));
         self
     }
 
     /// Sets the user that the run is for.
     pub fn user(mut self, id: impl fmt::Display) -> Self {
-        self.user = Some(id.to_string());
+        self.user = Some(printed(|| id.to_string()));
         self
     }
 
     /// Adds a free label.
     pub fn tag(mut self, tag: impl fmt::Display) -> Self {
-        self.tags.push(tag.to_string());
+        self.tags.push(printed(|| tag.to_string()));
         self
     }
 

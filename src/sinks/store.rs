@@ -434,6 +434,8 @@ impl<W: RunWriter> StoreSink<W> {
                     tallies.extend(live.tally());
                 }
                 self.finished.push_back(run);
+                // At once: many may end together, and each has its log open.
+                self.release_finished();
             }
         }
         self.release_finished();

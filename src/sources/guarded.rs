@@ -14,7 +14,8 @@ pub(crate) const PANICKED: &str = "[panicked]";
 
 /// Runs code of the host's that prints a value; `None` where it panics.
 pub(crate) fn guarded<T>(print: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(print)).ok()
+    // What it panicked with may panic when it is dropped.
+    catch_unwind(AssertUnwindSafe(print)).map_err(std::mem::forget).ok()
 }
 
 /// Prints a value to text; a mark where that panics.

@@ -351,7 +351,7 @@ fn a_value_that_panics_when_it_is_printed_costs_its_text_and_nothing_else() {
     let dir = crate::support::tempdir();
     let bomb: &(dyn std::error::Error + 'static) = &Bomb;
     record_in(dir.path(), |_| {
-        let run = runspan::Run::agent("a").start();
+        let run = runspan::Run::agent("a").session(Bomb).start();
         run.in_scope(|| {
             let given = info_span!(
                 "given",
@@ -377,7 +377,11 @@ fn a_value_that_panics_when_it_is_printed_costs_its_text_and_nothing_else() {
     let given = named("given");
     let printed = Some(serde_json::json!("a bo[panicked]"));
     assert_eq!((&given.input, &given.output), (&printed, &printed));
-    assert_eq!(named(" t").error.as_ref().unwrap().message.as_deref(), Some("[panicked]"));
+    assert_eq!(run.session_id.as_deref(), Some("[panicked]"));
+    let tool = named(" t");
+    let mark = Some(serde_json::json!("[panicked]"));
+    assert_eq!((&tool.input, &tool.output), (&mark, &mark));
+    assert_eq!(tool.error.as_ref().unwrap().message.as_deref(), Some("[panicked]"));
 }
 
 #[test]
