@@ -100,6 +100,10 @@ pub const TOTAL_OF_BOTH: &[(&str, &[&str])] = &[
     ("openai", &["gpt-", "chatgpt-", "ft:gpt-", "o1", "o3", "o4"]),
 ];
 
+/// What models have in their names whose totals may have something else than text all the same: sound, or thoughts of models that
+/// anyone may serve.
+pub const TOTAL_OF_MORE: &[&str] = &["gpt-oss", "-audio", "realtime", "transcribe", "-tts"];
+
 /// What may stand before the vendor in a model's id of Amazon Bedrock: where a profile sends what it is asked.
 ///
 /// Source: Amazon Bedrock's documentation of inference profiles.

@@ -6,7 +6,7 @@ use super::{Dialects, Draft, MAX_COUNT, buckets, facts, may_have, member, struct
 use crate::conventions::dialects::usage::{SHAPES, Shape};
 use crate::conventions::dialects::{Basis, GOOGLE, Source, UNKNOWN};
 use crate::conventions::names;
-use crate::conventions::providers::TOTAL_OF_BOTH;
+use crate::conventions::providers::{TOTAL_OF_BOTH, TOTAL_OF_MORE};
 use crate::model::StepKind;
 use crate::model::otlp::{Span, Value};
 
@@ -186,8 +186,8 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
         proven => proven,
     };
 
-    if let Some(missed) = missed_by_total(span, cache, reasoning) {
-        draft.set(names::USAGE_BASIS, "exclusive");
+    if let Some(missed) = missed_by_total(span, reasoning) {
+        draft.set(names::USAGE_BASIS, names::USAGE_OF_TOTAL);
         draft.set(names::INPUT_TOKENS, missed);
         return;
     }
@@ -243,17 +243,25 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
 }
 
 /// Returns the input of a call whose total has more than input and output, where its provider counts nothing else in a total: cached
-/// tokens are apart then, and told nowhere.
-fn missed_by_total(span: &Span, cache: i64, reasoning: Option<i64>) -> Option<i64> {
+/// tokens are apart then, and told nowhere. Who counts cached tokens, be there none, has missed something else.
+fn missed_by_total(span: &Span, reasoning: Option<i64>) -> Option<i64> {
     let [input, output, total] =
         [names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::TOTAL_TOKENS].map(|key| count_of(span, key));
     let (input, with_input) = (input?, total?.saturating_sub(output?));
-    if with_input <= input || cache > 0 || reasoning.is_some_and(|reasoning| reasoning > 0) {
+    let counts_cached = || {
+        let mut cached = span.attributes.iter().filter(|attribute| attribute.key.contains("cache"));
+        cached.any(|attribute| count_of(span, &attribute.key).is_some())
+    };
+    if with_input <= input || reasoning.is_some_and(|reasoning| reasoning > 0) || counts_cached() {
         return None;
     }
     let provider = span.attr_str(names::PROVIDER)?;
-    let model = [names::RESPONSE_MODEL, names::REQUEST_MODEL].iter().find_map(|key| span.attr_str(key))?;
+    let models = || [names::RESPONSE_MODEL, names::REQUEST_MODEL].into_iter().filter_map(|key| span.attr_str(key));
+    let model = models().next()?;
     let model = model.rsplit('/').next().unwrap_or(model);
+    if models().any(|model| TOTAL_OF_MORE.iter().any(|part| model.contains(part))) {
+        return None;
+    }
     let (_, starts) = TOTAL_OF_BOTH.iter().find(|(of, _)| *of == provider)?;
     let is_call = facts::kind(span) == StepKind::Llm;
     (is_call && starts.iter().any(|start| model.starts_with(start))).then_some(with_input)

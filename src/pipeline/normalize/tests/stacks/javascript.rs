@@ -599,8 +599,40 @@ fn a_total_tells_what_an_input_without_cached_tokens_has_missed() {
     // It is told what the total has more.
     let thought = [("gen_ai.usage.reasoning.output_tokens", Value::Int(128))];
     assert_eq!(call("openai", "gpt-5-mini", openai, &thought)[0], Some(109));
-    let read = [("gen_ai.usage.cache_read.input_tokens", Value::Int(64))];
-    assert_eq!(call("openai", "gpt-4o-mini", openai, &read)[0], Some(109));
+    for read in [64, 0] {
+        let read = [("gen_ai.usage.cache_read.input_tokens", Value::Int(read))];
+        assert_eq!(call("openai", "gpt-4o-mini", openai, &read)[0], Some(109));
+    }
+    let none = [("my.cached_tokens", Value::Int(0))];
+    assert_eq!(call("openai", "gpt-4o-mini", openai, &none)[0], Some(109));
+    // Who made them may have left out something else.
+    for model in ["gpt-oss-120b", "gpt-4o-audio-preview", "gpt-4o-realtime", "gpt-4o-transcribe", "gpt-4o-mini-tts"] {
+        assert_eq!(call("openai", model, openai, &[])[0], Some(109), "{model}");
+    }
+    assert_eq!(call("aws.bedrock", "openai.gpt-oss-120b-1:0", openai, &[])[0], Some(109));
+}
+
+/// How much of what a total tells besides was cached is not known, and so is what it cost.
+#[test]
+fn what_a_total_tells_besides_has_no_known_price() {
+    let cost = |total: i64, more: &[(&str, Value)]| {
+        let list = [
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.provider.name", "openai".into()),
+            ("gen_ai.request.model", "gpt-4o-mini".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(109)),
+            ("gen_ai.usage.output_tokens", Value::Int(23)),
+            ("gen_ai.usage.total_tokens", total.into()),
+        ];
+        let mut record = ended(&[&list, more].concat());
+        normalize(&mut record);
+        crate::pipeline::cost::Pricer::new().price(&mut record);
+        let step = StepFacts::of(&record.span, None, None);
+        (step.tokens.and_then(|tokens| tokens.prompt), step.cost.map(|(cost, _)| cost.as_usd()))
+    };
+    assert!(matches!(cost(132, &[]), (Some(109), Some(_))));
+    assert_eq!(cost(260, &[]), (Some(237), None));
+    assert_eq!(cost(260, &[("gen_ai.usage.cost", 0.5.into())]), (Some(237), Some(0.5)));
 }
 
 /// `@arizeai/openinference-instrumentation-bedrock` 0.5.1, run against a scripted server.
