@@ -163,16 +163,26 @@ pub(super) fn of_events(events: &[SpanEvent], side: Side) -> Option<Json> {
     let mut told: Vec<_> = events.iter().filter_map(|event| Some((event, told_as(event)?))).collect();
     // Those that came as records of logs need not have come in the order in which they were told.
     told.sort_by_key(|(event, _)| event.time_unix_nano);
-    let sides = sides_of(&told.iter().map(|(_, (_, of, role))| (*of, *role)).collect::<Vec<_>>());
-    let messages: Vec<Json> = told
-        .iter()
-        .zip(sides)
-        .filter(|(_, of)| *of == side)
-        .map(|((event, (_, of, role)), _)| (event_message(event, role), *of))
-        .filter(|(message, of)| *of == side || says(message))
-        .map(|(message, _)| message)
+    let messages: Vec<Told> = told
+        .into_iter()
+        .map(|(event, (_, of, role))| {
+            let message = event_message(event, role);
+            Told { of: *of, role, says: says(&message), message }
+        })
         .collect();
+    let sides = sides_of(&messages);
+    let messages = messages.into_iter().zip(sides).filter(|(told, of)| *of == side && (told.of == side || told.says));
+    let messages: Vec<Json> = messages.map(|(told, _)| told.message).collect();
     (!messages.is_empty()).then_some(Json::Array(messages))
+}
+
+/// A message of a call, and as what it was told.
+struct Told {
+    of: Side,
+    role: &'static str,
+    /// Whether it is known what it says.
+    says: bool,
+    message: Json,
 }
 
 /// Tells whether more is known of a message than who said it.
@@ -182,31 +192,42 @@ fn says(message: &Json) -> bool {
 
 /// Returns on which side each of the messages of a call is, of which is known as what each was told: what stands before the last one of
 /// another than the model is what was said before, and an answer told as any other word of the model is all there is where no
-/// choice stands behind that.
-fn sides_of(told: &[(Side, &str)]) -> Vec<Side> {
-    let last_in = told.iter().rposition(|(of, role)| *of == Side::In && *role != "assistant");
+/// choice stands behind that. Where there is no answer so, the last choices are it: of an agent that was stopped when a tool had
+/// answered, or where the order is not that in which it was said.
+fn sides_of(told: &[Told]) -> Vec<Side> {
+    let last_in = told.iter().rposition(|told| told.of == Side::In && told.role != "assistant");
     let behind = last_in.map_or(0, |place| place + 1);
-    let has_choice = told[behind..].iter().any(|(of, _)| *of == Side::Out);
-    let side = |(place, (of, _)): (usize, &(Side, &str))| match (place >= behind, has_choice) {
+    let is_choice = |told: &Told| told.of == Side::Out;
+    let has_choice = told[behind..].iter().any(is_choice);
+    let has_answer = has_choice || told[behind..].iter().any(|told| told.says);
+    let end = told.iter().rposition(is_choice).map_or(0, |place| place + 1);
+    let start = told[..end].iter().rposition(|told| !is_choice(told)).map_or(0, |place| place + 1);
+    let side = |(place, told): (usize, &Told)| match (place >= behind, has_choice) {
         (true, false) => Side::Out,
-        (true, true) => *of,
+        (true, true) => told.of,
+        (false, _) if !has_answer && (start..end).contains(&place) => Side::Out,
         (false, _) => Side::In,
     };
     told.iter().enumerate().map(side).collect()
 }
 
-/// Reads what a tool was given, or what it returned, out of events: of one message that is all what the tool said, of several the messages.
+/// Reads what a tool was given, or what it returned, out of events, by their names: of one message that is all what the tool said, of
+/// several the messages.
 pub(super) fn of_tool(events: &[SpanEvent], side: Side) -> Option<Value> {
-    let messages = of_events(events, side)?;
+    let message = |event: &SpanEvent| {
+        let (_, _, role) = MESSAGE_EVENTS.iter().find(|(name, of, _)| *name == event.name && *of == side)?;
+        Some(event_message(event, role))
+    };
+    let messages: Vec<Json> = events.iter().filter_map(message).collect();
     // That there was a message says nothing.
-    messages.as_array()?.iter().find(|message| says(message))?;
+    messages.iter().find(|message| says(message))?;
     let content = |message: &Json| {
         let [part] = message["parts"].as_array()?.as_slice() else { return None };
         let said = part.get("response").or_else(|| part.get("content")).unwrap_or(part);
         Some(said.as_str().map_or_else(|| said.to_string(), str::to_owned))
     };
-    let alone = messages.as_array().filter(|messages| messages.len() == 1).and_then(|messages| content(&messages[0]));
-    Some(alone.unwrap_or_else(|| messages.to_string()).into())
+    let alone = if let [message] = &messages[..] { content(message) } else { None };
+    Some(alone.unwrap_or_else(|| Json::Array(messages).to_string()).into())
 }
 
 /// Puts together the messages that stand in one attribute as a list of such events.
@@ -216,14 +237,15 @@ pub(super) fn of_list(list: &Value, side: Side) -> Option<Value> {
         let name = item.get("event.name").and_then(Json::as_str)?;
         MESSAGE_EVENTS.iter().find(|(event, ..)| *event == name)
     };
-    let told: Vec<_> = items.iter().filter_map(|item| Some((item, told_as(item)?))).collect();
-    let sides = sides_of(&told.iter().map(|(_, (_, of, role))| (*of, *role)).collect::<Vec<_>>());
-    let messages: Vec<Json> = told
-        .iter()
-        .zip(sides)
-        .filter(|(_, of)| *of == side)
-        .map(|((item, (_, _, role)), _)| message_of(role, |name| item.get(name).cloned()))
-        .collect();
+    let told = items.iter().filter_map(|item| Some((item, told_as(item)?)));
+    let told = told.map(|(item, (_, of, role))| {
+        let message = message_of(role, |name| item.get(name).cloned());
+        Told { of: *of, role, says: says(&message), message }
+    });
+    let told: Vec<Told> = told.collect();
+    let sides = sides_of(&told);
+    let messages: Vec<Json> =
+        told.into_iter().zip(sides).filter(|(_, of)| *of == side).map(|(told, _)| told.message).collect();
     (!messages.is_empty()).then(|| Json::Array(messages).to_string().into())
 }
 

@@ -30,12 +30,35 @@ fn what_stands_before_the_last_word_to_the_model_was_said_before() {
         messages(&[user, choice, tool, answer]),
         (list(&[said_user, said_choice, said_tool]), list(&[said_answer]))
     );
-    // One that failed has no answer.
-    assert_eq!(messages(&[user, choice, tool]), (list(&[said_user, said_choice, said_tool]), None));
+    // Where nothing stands behind it, what the model said last is all there is: of an agent that was stopped, or told out of order.
+    assert_eq!(messages(&[user, choice, tool]), (list(&[said_user, said_tool]), list(&[said_choice])));
+    assert_eq!(messages(&[choice, choice, user]), (list(&[said_user]), list(&[said_choice, said_choice])));
+    assert_eq!(
+        messages(&[user, choice, tool, ("gen_ai.assistant.message", &[])]),
+        (list(&[said_user, said_tool]), list(&[said_choice]))
+    );
+    assert_eq!(
+        messages(&[user, choice, tool, choice, tool]),
+        (list(&[said_user, said_choice, said_tool, said_tool]), list(&[said_choice]))
+    );
     // That the model said something is no answer.
     assert_eq!(messages(&[user, ("gen_ai.assistant.message", &[])]), (list(&[said_user]), None));
     // What the program says in the model's place is no answer where there is one.
     assert_eq!(messages(&[user, answer, choice]), (list(&[said_user, said_answer]), list(&[said_choice])));
+}
+
+#[test]
+fn what_a_tool_was_given_and_gave_is_told_by_the_names_of_its_events() {
+    let mut record = ended(&[("gen_ai.operation.name", "execute_tool".into()), ("gen_ai.tool.name", "any".into())]);
+    let content = |text: &str| [("content", Value::from(text))];
+    record.span.events = vec![
+        event("gen_ai.choice", &content("sunny")),
+        event("gen_ai.tool.message", &content("Paris")),
+        event("gen_ai.assistant.message", &content("now")),
+    ];
+    let step = facts(&record);
+    assert_eq!(step.content.output.as_ref().map(|text| text.as_str()), Some(r#""sunny""#));
+    assert!(step.content.input.is_some_and(|text| text.as_str().contains("now")));
 }
 
 #[test]
