@@ -271,10 +271,11 @@ pub(super) fn is_billed(kind: StepKind) -> bool {
     matches!(kind, StepKind::Llm | StepKind::Embedding | StepKind::Rerank)
 }
 
-/// Tells whether a text is or has an id that a program makes anew each time, which is no name: a UUID, or as long a word of digits, or of
-/// digits and letters.
+/// Tells whether a text is or has an id that a program makes anew each time, which is no name: a UUID, as long a word of digits, or of
+/// digits and letters, and half as long a one as nobody would think of. A name too few is better than one for each run.
 pub(super) fn is_made_up(text: &str) -> bool {
     const MIN_LENGTH: usize = 16;
+    const MIN_ODD_LENGTH: usize = 8;
     const UUID: [usize; 5] = [8, 4, 4, 4, 12];
     let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
     let has_digit = |word: &str| word.bytes().any(|byte| byte.is_ascii_digit());
@@ -283,7 +284,14 @@ pub(super) fn is_made_up(text: &str) -> bool {
             |(word, length): (&&str, usize)| word.len() == length && word.bytes().all(|byte| byte.is_ascii_hexdigit());
         words.iter().zip(UUID).all(is_part)
     };
-    words.iter().any(|word| word.len() >= MIN_LENGTH && has_digit(word)) || words.windows(UUID.len()).any(is_uuid)
+    // Hexadecimal, or with letters that are large.
+    let is_odd = |word: &str| {
+        word.bytes().all(|byte| byte.is_ascii_hexdigit()) || word.bytes().any(|byte| byte.is_ascii_uppercase())
+    };
+    let is_id =
+        |word: &&str| has_digit(word) && (word.len() >= MIN_LENGTH || word.len() >= MIN_ODD_LENGTH && is_odd(word));
+    let is_number = has_digit(text) && !text.chars().any(char::is_alphabetic);
+    is_number || words.iter().any(is_id) || words.windows(UUID.len()).any(is_uuid)
 }
 
 /// Tells whether a step of a kind, made by this scope, tells what it used itself, and nothing that a step below it tells.

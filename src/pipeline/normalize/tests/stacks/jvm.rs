@@ -73,8 +73,23 @@ fn an_agent_is_called_by_its_id_where_that_is_a_name() {
     assert_eq!(agent(run, "planner"), named("planner"));
     // 1.1.1.
     assert_eq!(agent("invoke_agent planner", "any"), named("planner"));
-    for id in ["d78584a7-44f2-4fa8-a3d0-a4431d3787ad", "agent-01KE9BZH80BGEY5ABZ7D0DHDQ1", "4f2a9c1e77b05d38"] {
+    for id in [
+        "d78584a7-44f2-4fa8-a3d0-a4431d3787ad",
+        "agent-01KE9BZH80BGEY5ABZ7D0DHDQ1",
+        "4f2a9c1e77b05d38",
+        "a1b2c3d4",
+        "agent-3f9a2c1e",
+        "agent_3F9A2C1E",
+        "12345678",
+        "17",
+        "17-4",
+        "V1StGXR8_Z5jdHi6B-myT",
+        "QX7KP2M4TN",
+    ] {
         assert_eq!(agent(run, id), (None, "invoke_agent".to_owned()), "{id}");
+    }
+    for id in ["oc-bad", "weather-agent-2", "researcher_v1", "researcher2", "WeatherAgent", "deadbeef", "Agent.7"] {
+        assert_eq!(agent(run, id), named(id));
     }
     // The AI SDK has the model's name there.
     let list = [("gen_ai.operation.name", "invoke_agent".into()), ("gen_ai.request.model", "gpt-4o-mini".into())];
