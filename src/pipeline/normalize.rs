@@ -860,8 +860,9 @@ fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended: bool) {
 /// Tells whether a finished span has not what its dialect writes on each that went well.
 fn lacks_its_end(span: &Span, dialects: Dialects<'_>) -> bool {
     let is_unset = span.status.as_ref().is_none_or(|status| status.code == STATUS_UNSET);
-    let lacks = |(start, keys): &(&str, &[&str])| {
-        span.name.starts_with(start) && keys.iter().all(|key| span.attr(key).is_none())
+    let lacks = |(name, keys): &(&str, &[&str])| {
+        let is_it = span.name == *name || name.ends_with(' ') && span.name.starts_with(name);
+        is_it && keys.iter().all(|key| span.attr(key).is_none())
     };
     is_unset && dialects.iter().flat_map(|dialect| dialect.fails_without).any(lacks)
 }

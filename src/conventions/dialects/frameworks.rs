@@ -315,10 +315,11 @@ pub const MASTRA_METHODS: Dialect = Dialect {
         },
     ],
     // What a method throws it does not tell, but for having no result.
-    fails_without: &[(
-        "agent.generate",
-        &["agent.generate.result", "agent.generateVNext.result", "agent.generateLegacy.result"],
-    )],
+    fails_without: &[
+        ("agent.generate", &["agent.generate.result"]),
+        ("agent.generateVNext", &["agent.generateVNext.result"]),
+        ("agent.generateLegacy", &["agent.generateLegacy.result"]),
+    ],
     basis: &[
         BasisRow { provider: "anthropic", basis: Basis::Exclusive },
         BasisRow { provider: "aws.bedrock", basis: Basis::Exclusive },

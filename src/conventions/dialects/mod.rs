@@ -76,7 +76,8 @@ pub struct Dialect {
     /// It names itself in the place of the provider, or the service as its scope does. Whose the counts are the model's name tells: one
     /// with a provider before it is LiteLLM's, who counts as OpenAI does.
     pub names_itself: bool,
-    /// A finished span whose name starts so, without any of these attributes and without a word on how it went, failed: name, attributes.
+    /// A finished span of this name, or whose name starts so where it ends with a space, failed without any of these attributes and
+    /// without a word on how it went: name, attributes.
     pub fails_without: &'static [(&'static str, &'static [&'static str])],
     /// A finished model call of these operations without any trace of a response failed.
     pub failed_without_response: &'static [&'static str],

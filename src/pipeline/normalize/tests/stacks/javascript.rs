@@ -549,7 +549,12 @@ fn mastra_of_before_has_a_span_for_each_method_and_its_calls_in_a_workflow() {
     assert_eq!(well.agent_name.as_deref(), Some("planner"));
     assert_eq!((well.session_id.as_deref(), well.user_id.as_deref()), (Some("th-1"), Some("u1")));
     assert_eq!(agent(&[]).status, StepStatus::Error);
-    let workflow = of("workflow.planner.execute", &[]);
+    // One that gives a thread its title has no result under the name of another.
+    let title = "agent.generateTitleFromUserMessage";
+    let title = of(title, &[("agent.generateTitleFromUserMessage.argument.0", "{}".into())]);
+    assert_eq!(title.status, StepStatus::Success);
+    let run = [("runId", "r-1".into())];
+    let workflow = of("workflow.planner.execute", &run);
     assert_eq!((workflow.kind, workflow.workflow_name.as_deref()), (StepKind::Workflow, Some("planner")));
     assert_eq!(of("workflow.agentic-loop.execute", &[]).kind, StepKind::Task);
     // It has what the last call used, once more.
