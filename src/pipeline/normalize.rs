@@ -97,7 +97,7 @@ fn may_say(keys: &KeyFilter, source: &Source) -> bool {
         | Source::After(key, ..)
         | Source::Quoted(key, _) => keys.may_have(key),
         Source::Told(key) => keys.may_have(key),
-        Source::Where(key, _, source) | Source::With(key, source) => keys.may_have(key) && may_say(keys, source),
+        Source::Where(key, _, source) | Source::With(key, _, source) => keys.may_have(key) && may_say(keys, source),
         Source::Indexed(start) => keys.may_begin(start),
         Source::Parts(parts) => parts.iter().any(|(_, key)| keys.may_have(key)),
         Source::Name | Source::Fixed(_) | Source::Method(_) | Source::Behind(_) | Source::Between(..) => true,
@@ -306,6 +306,22 @@ fn is_marked_by(mark: &Detect, record: &Record, keys: &KeyFilter) -> bool {
                 && span.name.starts_with(name)
                 && span.attr_str(key).is_some_and(|value| value.contains(part))
         }
+        Detect::Method(start, key) => {
+            let is_own = |own: &str| {
+                let rest = own.strip_prefix(span.name.as_str());
+                rest.is_some_and(|rest| rest.starts_with(".argument.") || rest == ".result")
+            };
+            span.name.starts_with(start) && keys.may_have(key) && has(&|own| own == key) && has(&is_own)
+        }
+        Detect::Around(start, key, end, other) => {
+            let inner = span.name.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
+            inner.is_some_and(|inner| span.attr_str(key) == Some(inner)) && has(&|own| own == other)
+        }
+        Detect::NamedBy(name, with, of, word) => {
+            span.name == name
+                && with.iter().all(|key| keys.may_have(key) && has(&|own| own == *key))
+                && record.resource.attr(of).and_then(Value::as_str) == Some(word)
+        }
     }
 }
 
@@ -477,8 +493,9 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
         Source::Where(key, word, source) => {
             return if span.attr_str(key) == Some(word) { shaped(span, source, shape) } else { None };
         }
-        Source::With(key, source) => {
-            return if span.attr(key).is_some() { shaped(span, source, shape) } else { None };
+        Source::With(key, name, source) => {
+            let is_there = span.attr(key).is_some() && span.events.iter().any(|event| event.name == name);
+            return if is_there { shaped(span, source, shape) } else { None };
         }
         Source::Indexed(_) | Source::Parts(_) | Source::Told(_) => return None,
     };
@@ -696,6 +713,9 @@ fn fits(span: &Span, row: &KindRow) -> bool {
         Test::Starts(start) => word.starts_with(start),
         Test::Ends(end) => word.ends_with(end),
         Test::Has(part) => word.contains(part),
+        Test::Between(start, end) => {
+            word.len() > start.len() + end.len() && word.starts_with(start) && word.ends_with(end)
+        }
         Test::IsName => word == span.name,
         Test::Present => true,
         Test::With(keys) => keys.iter().any(|key| span.attr(key).is_some()),

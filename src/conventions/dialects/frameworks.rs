@@ -227,8 +227,9 @@ pub const MASTRA_METHODS: Dialect = Dialect {
     variant_of: "mastra",
     detect: &[
         Detect::Key("stream.toolCall.toolName"),
-        Detect::Within { scope: "", name: "agent.", key: "componentName", part: "" },
-        Detect::Within { scope: "", name: "workflow.", key: "componentName", part: "" },
+        Detect::Method("agent.", "componentName"),
+        Detect::Method("workflow.", "componentName"),
+        Detect::Around("workflow.", "componentName", ".execute", "runId"),
     ],
     facts: &[
         row(names::PROVIDER, &[Json(MASTRA_CALL, &["metadata", "modelMetadata", "modelProvider"])], Provider),
@@ -298,7 +299,7 @@ pub const MASTRA_METHODS: Dialect = Dialect {
         // The loop of an agent.
         kind(SPAN_NAME, Test::Starts("workflow.agentic-loop."), StepKind::Task),
         kind(SPAN_NAME, Test::Starts("workflow.executionWorkflow."), StepKind::Task),
-        kind(SPAN_NAME, Test::Ends(".execute"), StepKind::Workflow),
+        kind(SPAN_NAME, Test::Between("workflow.", ".execute"), StepKind::Workflow),
     ],
     outcomes: &[
         Outcome {
@@ -387,7 +388,12 @@ pub const KOOG: Dialect = Dialect {
 /// Source: `@effect/ai` with `@effect/opentelemetry`, run against a scripted server.
 pub const EFFECT: Dialect = Dialect {
     name: "effect",
-    detect: &[Detect::Within { scope: "", name: "Toolkit.handle", key: "tool", part: "" }],
+    detect: &[Detect::NamedBy(
+        "Toolkit.handle",
+        &["tool", "parameters"],
+        "telemetry.sdk.name",
+        "@effect/opentelemetry",
+    )],
     facts: &[row(names::TOOL_NAME, &[Key("tool")], Text)],
     content: &[content(Side::In, &[Key("parameters")])],
     kinds: &[kind(SPAN_NAME, Test::Is("Toolkit.handle"), StepKind::Tool)],

@@ -154,6 +154,14 @@ pub enum Detect {
         /// What is in its value.
         part: &'static str,
     },
+    /// The span's name starts so, and it has this attribute and one that has the span's name before `.argument.` or `.result`: start,
+    /// attribute.
+    Method(&'static str, &'static str),
+    /// The span's name is the value of an attribute between these, and it has another attribute: start, attribute, end, other one.
+    Around(&'static str, &'static str, &'static str, &'static str),
+    /// The span has this name and all of these attributes, and the resource this attribute with this value: name, attributes,
+    /// attribute, value.
+    NamedBy(&'static str, &'static [&'static str], &'static str, &'static str),
 }
 
 impl Detect {
@@ -168,6 +176,7 @@ impl Detect {
             Self::Scope(_) | Self::ScopePrefix(_) | Self::ScopeWith(..) | Self::ScopeBy(..) => true,
             Self::Named(scope, _) | Self::Begins(scope, _) | Self::Within { scope, .. } => !scope.is_empty(),
             Self::Key(_) | Self::KeyPrefix(_) | Self::Value(..) | Self::Maker(..) | Self::Called(_) => false,
+            Self::Method(..) | Self::Around(..) | Self::NamedBy(..) => false,
         }
     }
 }
@@ -214,8 +223,8 @@ pub enum Source {
     Quoted(&'static str, &'static str),
     /// Another source, where an attribute has this value: key, value, source.
     Where(&'static str, &'static str, &'static Source),
-    /// Another source, where an attribute is there.
-    With(&'static str, &'static Source),
+    /// Another source, where an attribute is there, and an event of this name: attribute, event, source.
+    With(&'static str, &'static str, &'static Source),
     /// Messages spread over attributes: `PREFIX.0.role`, `PREFIX.0.content`, `PREFIX.1.role`, ...
     Indexed(&'static str),
     /// Messages in one attribute, a list of events as the standard had them until 1.36: each with its name in `event.name`.
@@ -309,6 +318,8 @@ pub enum Test {
     IsName,
     /// The attribute is there.
     Present,
+    /// The attribute has this at its start and at its end.
+    Between(&'static str, &'static str),
     /// The attribute is there, and one of others is.
     With(&'static [&'static str]),
     /// The attribute is there, and none of others is.

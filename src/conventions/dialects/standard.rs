@@ -33,7 +33,11 @@ pub const OTEL: Dialect = Dialect {
         row(names::RESPONSE_ID, &[Key("gen_ai.response_id")], Text),
         row(names::FINISH_REASONS, &[Key("gen_ai.response.finish_reason")], Text),
         // The last is Ax'.
-        row(names::TOOL_CALL_ID, &[Key("gen_ai.tool.call_id"), With("tool.name", &Key("function.id"))], Text),
+        row(
+            names::TOOL_CALL_ID,
+            &[Key("gen_ai.tool.call_id"), With("tool.name", "gen_ai.tool.message", &Key("function.id"))],
+            Text,
+        ),
         row(
             names::CONVERSATION_ID,
             // By how surely the name means a conversation; `mcp.session.id` is a transport's and stays out.
@@ -173,9 +177,9 @@ pub const OTEL: Dialect = Dialect {
         kind(names::MCP_METHOD, Test::Is("tools/call"), StepKind::Tool),
         kind(names::MCP_METHOD, Test::Present, StepKind::Task),
         kind(names::TOOL_NAME, Test::Present, StepKind::Tool),
-        kind("tool.name", Test::With(&[names::TOOL_CALL_ID]), StepKind::Tool),
         kind(names::WORKFLOW_NAME, Test::Label, StepKind::Workflow),
         kind(names::REQUEST_MODEL, Test::Present, StepKind::Llm),
+        kind("tool.name", Test::With(&[names::TOOL_CALL_ID]), StepKind::Tool),
         kind(names::RETRIEVAL_QUERY, Test::Present, StepKind::Retrieval),
         kind(names::DATA_SOURCE_ID, Test::Present, StepKind::Retrieval),
         kind(names::AGENT_NAME, Test::Label, StepKind::Agent),

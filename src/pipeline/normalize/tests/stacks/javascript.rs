@@ -556,7 +556,14 @@ fn mastra_of_before_has_a_span_for_each_method_and_its_calls_in_a_workflow() {
     let run = [("runId", "r-1".into())];
     let workflow = of("workflow.planner.execute", &run);
     assert_eq!((workflow.kind, workflow.workflow_name.as_deref()), (StepKind::Workflow, Some("planner")));
-    assert_eq!(of("workflow.agentic-loop.execute", &[]).kind, StepKind::Task);
+    let list = [("componentName", "agentic-loop".into()), ("runId", "r-1".into())];
+    let own_loop = told("default-tracer", "workflow.agentic-loop.execute", &list);
+    assert_eq!((own_loop.kind, own_loop.workflow_name), (StepKind::Task, None));
+    // Another's component, whatever it executes.
+    for name in ["agent.execute", "workflow.job.execute", "agent.generate"] {
+        assert!(!of(name, &run).is_genai, "{name}");
+    }
+    assert!(!of("agent.execute", &[("agent.execute.argument.0", "{}".into())]).is_genai);
     // It has what the last call used, once more.
     let last = [("mastra.operationId", "mastra.stream".into()), ("stream.usage.inputTokens", Value::Int(311))];
     assert_eq!(of("mastra.stream", &last).tokens, None);
@@ -670,13 +677,32 @@ fn a_tool_is_known_by_the_id_of_its_call() {
     record.span.events = vec![event("gen_ai.tool.message", &[("name", "get_weather".into())])];
     let ax = facts(&record);
     assert_eq!((ids(&ax), ax.content.input.is_none()), (known(Some("call_1")), true));
-    // A name alone may be a label.
+    // A name alone may be a label, and a step of another program has functions, too.
     assert_eq!(told("ax", "Tool: get_weather", &list).kind, StepKind::Task);
+    let step = told("ci", "lint", &[("tool.name", "eslint".into()), ("function.id", "f-1".into())]);
+    assert_eq!((step.kind, step.is_genai, step.tool_call_id), (StepKind::Task, false, None));
+    // A call of a model may tell which tool it asks for.
+    let asks = [
+        ("tool.name", "get_weather".into()),
+        ("gen_ai.tool.call.id", "call_1".into()),
+        ("gen_ai.request.model", "gpt-4o-mini".into()),
+    ];
+    assert_eq!(told("any", "ask", &asks).kind, StepKind::Llm);
+    assert_eq!(told("any", "ask", &asks[..2]).kind, StepKind::Tool);
 
+    let effect = |sdk: &str, list: &[(&str, Value)]| {
+        let mut record = ended(list);
+        (record.span.name, record.scope.name) = ("Toolkit.handle".to_owned(), "my-service".to_owned());
+        let attributes = attributes(&[("telemetry.sdk.name", sdk.into())]);
+        record.resource = Arc::new(Resource { attributes, ..Resource::default() });
+        facts(&record)
+    };
     let list = [("tool", "get_weather".into()), ("parameters", r#"{"city":"Paris"}"#.into())];
-    let effect = told("my-service", "Toolkit.handle", &list);
-    assert_eq!(ids(&effect), known(None));
-    assert_eq!(effect.content.input.as_ref().map(|text| text.as_str()), Some(r#"{"city":"Paris"}"#));
+    let own = effect("@effect/opentelemetry", &list);
+    assert_eq!(ids(&own), known(None));
+    assert_eq!(own.content.input.as_ref().map(|text| text.as_str()), Some(r#"{"city":"Paris"}"#));
+    assert!(!effect("opentelemetry", &list).is_genai);
+    assert!(!effect("@effect/opentelemetry", &list[..1]).is_genai);
 
     let answer = r#"{"lc":1,"type":"constructor","id":["langchain_core","messages","ToolMessage"],
         "kwargs":{"status":"success","content":"sunny","tool_call_id":"call_1","name":"get_weather"}}"#;
