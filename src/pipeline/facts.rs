@@ -284,10 +284,12 @@ pub(super) fn is_made_up(text: &str) -> bool {
             |(word, length): (&&str, usize)| word.len() == length && word.bytes().all(|byte| byte.is_ascii_hexdigit());
         words.iter().zip(UUID).all(is_part)
     };
-    // Hexadecimal, or with letters that are large.
-    let is_odd = |word: &str| {
-        word.bytes().all(|byte| byte.is_ascii_hexdigit()) || word.bytes().any(|byte| byte.is_ascii_uppercase())
+    // Hexadecimal, or with large letters and digits among each other.
+    let is_mixed = |word: &str| {
+        let numbers = word.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty()).count();
+        numbers > 1 && word.bytes().any(|byte| byte.is_ascii_uppercase())
     };
+    let is_odd = |word: &str| word.bytes().all(|byte| byte.is_ascii_hexdigit()) || is_mixed(word);
     let is_id =
         |word: &&str| has_digit(word) && (word.len() >= MIN_LENGTH || word.len() >= MIN_ODD_LENGTH && is_odd(word));
     let is_number = has_digit(text) && !text.chars().any(char::is_alphabetic);

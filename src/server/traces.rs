@@ -246,12 +246,13 @@ impl AtWork<'_> {
                 bytes
             }
         };
-        if record.span.about_len() > MAX_PAYLOAD_BYTES as u64 / 2 {
+        let around = AROUND_BYTES + record.scope.encoded_len();
+        if record.span.about_len() + around as u64 > MAX_PAYLOAD_BYTES as u64 / 2 {
             // What is written under our names beside what came may be as long again.
-            let around = AROUND_BYTES + record.scope.encoded_len();
             otlp::hold(&mut record.span, MAX_PAYLOAD_BYTES.saturating_sub(around));
         }
-        if !to.add(kind(record.kind), resource, |payload| encode(&record, payload)) {
+        let kind = kind(record.kind);
+        if !to.add(kind, resource, |payload| encode(&record, payload)) && kind != FrameKind::Passing {
             self.line.intake.tally.count(Outcome::Rejected, "too_large", 1);
         }
     }

@@ -1,6 +1,5 @@
 //! Which run a record is of: told by the id on its span, else by its parent, else by its trace.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::beside::TOLD_BY_SPANS;
@@ -85,23 +84,27 @@ impl Trace {
         (known.filter(|other| is_outermost && **other != run).map(|_| parent), inner)
     }
 
-    /// Takes out what was held for other runs and is below a span: it was taken for what is above its run.
+    /// Takes out what was held for being above a run, and is below a span of one after all.
     fn take_held_below(&mut self, run: RunId, span: SpanId) -> Vec<HeldRecord> {
-        let mut taken = Vec::new();
-        for (_, held) in self.held.iter_mut().filter(|(of, _)| **of != run) {
-            let is_below = |held: &HeldRecord| held.said.record.span.parent_span_id == span.0;
-            let (below, rest) = std::mem::take(&mut held.records).into_iter().partition(is_below);
-            held.records = rest;
-            held.bytes = held.records.iter().map(|held| held.said.record.span.about_len() as usize).sum();
-            taken.extend::<Vec<HeldRecord>>(below);
+        let own = self.own.filter(|own| *own != run);
+        let Some((own, held)) = own.and_then(|own| Some((own, self.held.get_mut(&own)?))) else { return Vec::new() };
+        let is_below = |held: &HeldRecord| held.said.record.span.parent_span_id == span.0;
+        if !held.records.iter().any(is_below) {
+            return Vec::new();
         }
-        self.held.retain(|_, held| !held.records.is_empty());
-        for HeldRecord { said, .. } in &taken {
+        let (below, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut held.records).into_iter().partition(is_below);
+        held.records = rest;
+        held.bytes -=
+            below.iter().map(|held| held.said.record.span.about_len() as usize).sum::<usize>().min(held.bytes);
+        if held.records.is_empty() {
+            self.held.remove(&own);
+        }
+        for HeldRecord { said, .. } in &below {
             if let Some(span) = SpanId::from_bytes(&said.record.span.span_id) {
                 self.spans.remove(&span);
             }
         }
-        taken
+        below
     }
 }
 
@@ -186,14 +189,11 @@ impl<W: RunWriter> StoreSink<W> {
                 return Ok(());
             }
         }
-        // What was held for being above a run, and is below a span of it.
-        let is_misplaced = trace.own.is_some_and(|own| own != run);
-        let below = if is_misplaced { trace.take_held_below(run, span_id) } else { Vec::new() };
         if self.runs.contains_key(&run) {
             self.note_outer(run, outer);
             self.apply(run, seq, said)?;
             self.forget_repeated(run);
-            return self.bring_again(below);
+            return self.bring_held_below(trace_id, run, span_id);
         }
         let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
         // A record of a log alone is no run, whatever is recorded.
@@ -214,24 +214,22 @@ impl<W: RunWriter> StoreSink<W> {
                 self.apply(run, seq, said)?;
             }
             self.forget_repeated(run);
-            return self.bring_again(below);
+            return self.bring_held_below(trace_id, run, span_id);
         }
         self.conversations.note_log(&said);
         self.hold(trace_id, run, span_id, HeldRecord { seq, told_bytes, said, since: Instant::now() });
         Ok(())
     }
 
-    /// Brings records again that were held for another run than theirs, and what was held below them.
-    fn bring_again(&mut self, records: Vec<HeldRecord>) -> Result<(), StoreError> {
-        let mut records = VecDeque::from(records);
-        while let Some(HeldRecord { seq, said, .. }) = records.pop_front() {
-            let ids = (TraceId::from_bytes(&said.record.span.trace_id), SpanId::from_bytes(&said.record.span.span_id));
-            self.bring(seq, said.record, Step::MayWait)?;
-            if let (Some(trace_id), Some(span)) = ids
-                && let Some(trace) = self.traces.get_mut(&trace_id)
-                && let Some(run) = trace.spans.get(&span).copied()
-            {
-                records.extend(trace.take_held_below(run, span));
+    /// Brings again what was held for another run and is below a span of this one.
+    fn bring_held_below(&mut self, trace_id: TraceId, run: RunId, span: SpanId) -> Result<(), StoreError> {
+        let below = self.traces.get_mut(&trace_id).map(|trace| trace.take_held_below(run, span)).unwrap_or_default();
+        let mut below = below.into_iter();
+        while let Some(HeldRecord { seq, said, .. }) = below.next() {
+            if let Err(error) = self.bring(seq, said.record, Step::MayWait) {
+                // They are told again from the journal, and were not counted.
+                self.uncounted.extend(below.map(|held| held.seq).chain([seq]));
+                return Err(error);
             }
         }
         Ok(())

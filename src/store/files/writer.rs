@@ -181,6 +181,7 @@ impl FilesWriter {
     /// Notes that a log has its file open, and puts by those of runs under way that were not asked for in a while: more runs may be
     /// under way than a process may have files open, and its host needs some, too.
     fn note_awake(&mut self, run: RunId) {
+        self.awake.retain(|other| *other != run);
         self.awake.push_back(run);
         // Asked each time: it may be changed while the process runs.
         let most = most_awake();

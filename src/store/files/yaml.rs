@@ -1,7 +1,7 @@
 //! YAML of the store's files.
 //!
 //! It is read by a library, whatever wrote it. What is written most, the metadata of a run, is a flat list of words and
-//! numbers that need no quoting; that is written here, byte for byte as the library does, in a tenth of its time. A text that
+//! numbers that need no quoting; that is written here, byte for byte as the library does, in a third of its time. A text that
 //! may need quotes, or be one of several lines, is the library's, and all around it.
 
 use std::fmt::{self, Display, Write};

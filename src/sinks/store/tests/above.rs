@@ -148,3 +148,17 @@ fn a_start_that_was_lost_keeps_no_run_of_this_process_from_ending() {
     }
     assert_eq!((sink.open_runs(), told(&listed(sink))), (vec![], vec![(RunStatus::Success, RunKind::Agent, 2, 1)]));
 }
+
+#[test]
+fn what_is_above_two_runs_is_counted_whatever_names_it() {
+    let mut root = ended(3, 9, 0, "", 0, 100);
+    root.span.set_attr(names::RUN_ID, RunId([8; 16]).to_string());
+    let mut sink = outside_sink();
+    for (seq, record) in (1..).zip([naming(ended(3, 1, 9, "invoke_agent", 10, 20)), ended(3, 2, 9, "", 30, 40), root]) {
+        sink.take(seq, record).unwrap();
+        sink.flush_all().unwrap();
+    }
+    sink.close_all().unwrap();
+    let counted = |outcome| sink.counts().by.iter().filter(|((of, _), _)| *of == outcome).map(|(_, n)| n).sum::<u64>();
+    assert_eq!((counted(Outcome::Stored), counted(Outcome::NotKept)), (1, 2));
+}

@@ -88,7 +88,16 @@ fn an_agent_is_called_by_its_id_where_that_is_a_name() {
     ] {
         assert_eq!(agent(run, id), (None, "invoke_agent".to_owned()), "{id}");
     }
-    for id in ["oc-bad", "weather-agent-2", "researcher_v1", "researcher2", "WeatherAgent", "deadbeef", "Agent.7"] {
+    for id in [
+        "oc-bad",
+        "weather-agent-2",
+        "researcher_v1",
+        "researcher2",
+        "ResearchAgent2",
+        "GPT4oPlanner",
+        "deadbeef",
+        "Agent.7",
+    ] {
         assert_eq!(agent(run, id), named(id));
     }
     // The AI SDK has the model's name there.
