@@ -331,7 +331,8 @@ impl Harm {
 
 fn answer(json: &[u8], is_damaged: bool) -> Result<Answer, Failed> {
     let whole: Json = serde_json::from_slice(json)?;
-    let (mut steps, mut is_of_killed) = (BTreeMap::new(), false);
+    // One that had only begun says so by its status alone.
+    let (mut steps, mut is_of_killed) = (BTreeMap::new(), whole["status"] == "crashed");
     for step in whole["steps"].as_array().into_iter().flatten().filter(|step| step["kind"] != "agent") {
         match content_of(step) {
             Ok(content) => {
