@@ -55,11 +55,12 @@ impl Trace {
         if !is_one && (!is_beside || said.facts.is_genai) {
             return None;
         }
-        let own = foreign_run_id(trace, span.start_time_unix_nano);
-        let known = || self.spans.values().copied().find(|run| run.0[6..] == own.0[6..]);
-        let run = self.own.or_else(known).unwrap_or(own);
-        self.own = Some(run);
-        Some(run)
+        if self.own.is_none() {
+            let own = foreign_run_id(trace, span.start_time_unix_nano);
+            let known = self.spans.values().copied().find(|run| run.0[6..] == own.0[6..]);
+            self.own = known.or(Some(own));
+        }
+        self.own
     }
 
     /// Notes what a span says of those above it. Returns its parent where that is known to be of another run, and the runs that
