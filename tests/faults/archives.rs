@@ -15,6 +15,7 @@ use flate2::write::GzEncoder;
 
 use crate::fuzz::{Body, recordings, spoil};
 use crate::random::{Random, trial_seed};
+use crate::serve::peak_kib;
 use crate::store;
 use crate::table::Row;
 use crate::{Failed, Suite};
@@ -348,7 +349,8 @@ impl Place {
         let (out, err) = (self.dir.path().join("out"), self.dir.path().join("err"));
         let mut command = store::command(&self.store(), args);
         command.stdout(File::create(&out)?).stderr(File::create(&err)?).process_group(0);
-        let (status, peak_kib) = ended(&mut command.spawn()?)?;
+        let inherited_kib = most_memory_kib();
+        let (status, peak_kib) = ended(&mut command.spawn()?, inherited_kib)?;
         let said = String::from_utf8_lossy(&fs::read(&err)?).into_owned();
         let code = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
         if !code.is_some_and(|code| codes.contains(&code)) || said.contains("panicked at") {
@@ -363,22 +365,40 @@ impl Place {
 }
 
 /// Waits for a child's end; returns its status, and the most memory that it had, in KiB. One that takes too long is killed.
-fn ended(child: &mut std::process::Child) -> Result<(i32, i64), Failed> {
-    let (begun, pid, mut status) = (Instant::now(), child.id() as i32, 0);
+///
+/// What the system tells of it at the end is at least what this process has had (`inherited_kib`): until a child runs its
+/// program it has our memory. What is less than that is looked at while it runs.
+fn ended(child: &mut std::process::Child, inherited_kib: i64) -> Result<(i32, i64), Failed> {
+    let (begun, pid, mut status, mut seen_kib) = (Instant::now(), child.id() as i32, 0, 0);
     loop {
         // SAFETY: all of it may be zero, and the call fills it.
         let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
         // SAFETY: both places are ours; nobody else waits for the child.
         match unsafe { libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut usage) } {
-            0 if begun.elapsed() < IMPORT_LIMIT => std::thread::sleep(Duration::from_millis(2)),
+            0 if begun.elapsed() < IMPORT_LIMIT => {
+                seen_kib = seen_kib.max(peak_kib(child.id()).unwrap_or_default() as i64);
+                std::thread::sleep(Duration::from_millis(1));
+            }
             0 => {
                 child.kill()?;
                 child.wait()?;
                 return Err(format!("a command took more than {IMPORT_LIMIT:?}").into());
             }
             -1 => return Err(io::Error::last_os_error().into()),
-            _ => return Ok((status, usage.ru_maxrss)),
+            _ if usage.ru_maxrss > inherited_kib => return Ok((status, usage.ru_maxrss)),
+            _ => return Ok((status, seen_kib)),
         }
+    }
+}
+
+/// The most memory that this process has had, in KiB.
+fn most_memory_kib() -> i64 {
+    // SAFETY: all of it may be zero, and the call fills it.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the place is ours.
+    match unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) } {
+        0 => usage.ru_maxrss,
+        _ => 0,
     }
 }
 
