@@ -14,6 +14,19 @@ const LANGCHAIN_MODEL: &[&str] = &["generations", "0", "0", "message", "kwargs",
 /// Where LangChain's answers have the provider's id of the answer.
 const LANGCHAIN_ID: &[&str] = &["generations", "0", "0", "message", "kwargs", "response_metadata", "id"];
 
+/// Where LangChain's answers have how much Anthropic's models thought: its own usage has that only in later versions.
+const LANGCHAIN_THOUGHT: &[&str] = &[
+    "generations",
+    "0",
+    "0",
+    "message",
+    "kwargs",
+    "response_metadata",
+    "usage",
+    "output_tokens_details",
+    "thinking_tokens",
+];
+
 /// Where LangChain's answers have the tier that they were served in.
 const LANGCHAIN_TIER: &[&str] = &["generations", "0", "0", "message", "kwargs", "response_metadata", "service_tier"];
 
@@ -66,6 +79,8 @@ pub const OPENINFERENCE: Dialect = Dialect {
                 Json("output.value", &["object=chat.completion", "id"]),
                 Json("output.value", &["object=chat.completion.chunk", "id"]),
                 Json("output.value", &["object=response", "id"]),
+                // Anthropic's.
+                Json("output.value", &["type=message", "usage?", "id"]),
             ],
             Text,
         ),
@@ -114,11 +129,24 @@ pub const OPENINFERENCE: Dialect = Dialect {
         row(names::TOTAL_TOKENS, &[Key("llm.token_count.total")], Count),
         row(names::CACHE_READ_TOKENS, &[Key("llm.token_count.prompt_details.cache_read"), BEEAI_READ], Count),
         row(names::CACHE_WRITE_TOKENS, &[Key("llm.token_count.prompt_details.cache_write"), BEEAI_WRITTEN], Count),
-        row(names::REASONING_TOKENS, &[Key("llm.token_count.completion_details.reasoning")], Count),
+        row(
+            names::REASONING_TOKENS,
+            &[Key("llm.token_count.completion_details.reasoning"), Json("output.value", LANGCHAIN_THOUGHT)],
+            Count,
+        ),
         row(names::AUDIO_INPUT_TOKENS, &[Key("llm.token_count.prompt_details.audio")], Count),
         row(names::AUDIO_OUTPUT_TOKENS, &[Key("llm.token_count.completion_details.audio")], Count),
         row(names::TOOL_NAME, &[Key("tool.name")], Text),
-        row(names::TOOL_CALL_ID, &[Key("tool.id")], Text),
+        // Behind its own, where LangChain's tools have it, as it was written later and before.
+        row(
+            names::TOOL_CALL_ID,
+            &[
+                Key("tool.id"),
+                Json("output.value", &["data", "type=tool", "tool_call_id"]),
+                Json("output.value", &["type=tool", "tool_call_id"]),
+            ],
+            Text,
+        ),
         // LlamaIndex has its agent in the events that go from step to step.
         row(
             names::AGENT_NAME,
@@ -497,7 +525,11 @@ pub const LANGFUSE: Dialect = Dialect {
         ),
         row(
             names::TOOL_CALL_ID,
-            &[Json("langfuse.observation.output", &["type=constructor", "kwargs", "tool_call_id"])],
+            &[
+                Json("langfuse.observation.output", &["type=constructor", "kwargs", "tool_call_id"]),
+                Json("langfuse.observation.metadata.tool_call_id", &[]),
+                Json("langfuse.observation.output", &["type=tool", "tool_call_id"]),
+            ],
             Text,
         ),
     ],

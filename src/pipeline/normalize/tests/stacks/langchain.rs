@@ -182,6 +182,42 @@ fn langchains_own_answer_says_what_openinference_leaves_out() {
     );
     assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(38), None]);
     assert_eq!(call.response_id.as_deref(), Some("msg-1"));
+    // How much was thought may stand in what the provider reported alone.
+    let reported = r#"{"input_tokens": 131, "output_tokens": 38, "output_tokens_details": {"thinking_tokens": 7}}"#;
+    let kwargs = format!(r#"{{"response_metadata": {{"usage": {reported}}}, "usage_metadata": {usage}}}"#);
+    let answer = format!(r#"{{"generations": [[{{"message": {{"kwargs": {kwargs}}}}}]]}}"#);
+    let list = [("openinference.span.kind", "LLM".into()), ("output.value", answer.into())];
+    let call = told("openinference.instrumentation.langchain", "ChatAnthropic", &list);
+    assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(38), Some(7)]);
+}
+
+#[test]
+fn calls_that_another_instrumentation_tells_too_have_their_ids_by_all_of_them() {
+    let answer = r#"{"id":"msg_1","type":"message","role":"assistant","content":[],"usage":{"input_tokens":9,"output_tokens":5}}"#;
+    let list = |answer: &str| [("openinference.span.kind", Value::from("LLM")), ("output.value", answer.into())];
+    let client = |answer: &str| told("openinference.instrumentation.anthropic", "messages.create", &list(answer));
+    assert_eq!(client(answer).response_id.as_deref(), Some("msg_1"));
+    // A message among others is no answer of Anthropic's.
+    assert_eq!(client(r#"{"id":"msg_1","type":"message","content":[]}"#).response_id, None);
+
+    let told_of = r#"{"type": "tool", "content": "sunny", "name": "get_weather", "tool_call_id": "call_1"}"#;
+    let wrapped = format!(r#"{{"type": "tool", "data": {told_of}}}"#);
+    for output in [told_of, wrapped.as_str()] {
+        let list = [
+            ("openinference.span.kind", "TOOL".into()),
+            ("tool.name", "get_weather".into()),
+            ("output.value", output.into()),
+        ];
+        let tool = told("openinference.instrumentation.langchain", "get_weather", &list);
+        assert_eq!(tool.tool_call_id.as_deref(), Some("call_1"), "{output}");
+    }
+    for (key, value) in
+        [("langfuse.observation.metadata.tool_call_id", r#""call_1""#), ("langfuse.observation.output", told_of)]
+    {
+        let list = [("langfuse.observation.type", "tool".into()), (key, value.into())];
+        let tool = told("langfuse-sdk", "get_weather", &list);
+        assert_eq!(tool.tool_call_id.as_deref(), Some("call_1"), "{key}");
+    }
 }
 
 #[test]
