@@ -179,24 +179,27 @@ impl RunState {
             if !places.iter().all(is_within) {
                 return None;
             }
-            // A try that failed used nothing that is told.
-            let is_silent =
-                |place: &usize| used(&self.steps[*place]).is_none() && is_failure(self.steps[*place].status);
-            places.retain(|place| !is_silent(place));
-            let calls = places.iter().map(|place| &self.steps[*place]);
-            let (told, each) = (used(holder)?, calls.clone().map(used).collect::<Option<Vec<_>>>()?);
             let is_before = |pair: &[usize]| {
                 let (first, second) = (&self.steps[pair[0]], &self.steps[pair[1]]);
                 first.ended_at.is_some_and(|end| end.0 <= second.started_at.0.saturating_add(TICK))
             };
+            // A try that failed used nothing that is told.
+            let is_silent =
+                |place: &usize| used(&self.steps[*place]).is_none() && is_failure(self.steps[*place].status);
+            // Nobody tries again what was answered: another request followed.
+            let last_is_silent = places.last().is_some_and(is_silent);
+            let goes_on = last_is_silent && !places.iter().all(is_silent) && places.windows(2).all(is_before);
+            places.retain(|place| !is_silent(place));
+            let calls = places.iter().map(|place| &self.steps[*place]);
+            let (told, each) = (used(holder)?, calls.clone().map(used).collect::<Option<Vec<_>>>()?);
             let sum =
                 each.iter().fold((0u64, 0u64), |sum, one| (sum.0.saturating_add(one.0), sum.1.saturating_add(one.1)));
             let is_part = sum.0 >= told.0 && sum.1 >= told.1 && sum != told;
             let tells_cost = holder.facts.cost.is_none() || calls.clone().all(|call| call.facts.cost.is_some());
             let is_holder =
                 holder.facts.response_id.is_none() && !holder.facts.is_at_wire && !is_failure(holder.status);
-            let is_one = places.len() > 1 && is_holder && is_part && tells_cost && places.windows(2).all(is_before);
-            places.last().filter(|_| is_one).map(|last| (outer, *last))
+            let is_one = places.len() > 1 && is_part && places.windows(2).all(is_before);
+            places.last().filter(|_| is_holder && tells_cost && (is_one || goes_on)).map(|last| (outer, *last))
         };
         inside.into_iter().filter_map(last_held).collect()
     }

@@ -676,3 +676,23 @@ proptest! {
         prop_assert_eq!(state.relayed(&HashMap::new()), by_the_rule(&state));
     }
 }
+
+/// ADK's agent by OpenInference, which says of it that it is its last call that was answered: the next one failed.
+#[test]
+fn what_goes_on_behind_an_answer_is_no_try_of_one_call() {
+    let copies_by = |second_start: u64, second_fails: bool, first_fails: bool| {
+        let outer = (false, 0, 0, 8, 0, false);
+        let calls = [(false, 0, 1, 2, 0, first_fails), (false, 0, second_start, 2, 0, second_fails)];
+        copies_of(&[[outer].as_slice(), &calls].concat(), &|place, step, facts| {
+            step.parent = (place > 0).then(|| SpanId(1u64.to_be_bytes()));
+            facts.tokens = if is_failure(step.status) { None } else { used(10, 5) };
+            // In seconds.
+            step.started_at = UnixNanos(step.started_at.0 * 1_000_000_000);
+            step.ended_at = step.ended_at.map(|end| UnixNanos(end.0 * 1_000_000_000));
+        })
+    };
+    assert_eq!(copies_by(4, true, false), [(0, 1)]);
+    // What was tried again before it was answered is one call, and of two at once nobody knows.
+    assert_eq!(copies_by(4, false, true), [(1, 0), (2, 0)]);
+    assert_eq!(copies_by(2, true, false), [(1, 0), (2, 0)]);
+}
