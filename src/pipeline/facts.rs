@@ -3,6 +3,10 @@
 //! Reads canonical attributes only, so it works on a span on its way to the journal and on one read back from disk
 //! alike, whatever dialect it was written in.
 
+mod marks;
+
+pub use marks::Marks;
+
 use crate::conventions::dialects::{CLIENTS, NO_ANSWERS, ORDINARY, OWN_USE, RUNNING_SUMS};
 use crate::conventions::names;
 use crate::model::budget::Budget;
@@ -85,6 +89,8 @@ pub struct StepFacts {
     pub is_of_client: bool,
     /// Whether it is an agent that tells what it used itself; see [`OWN_USE`].
     pub tells_own_use: bool,
+    /// By what it can be known where another instrumentation tells it, too: of calls of models and tools.
+    pub marks: Option<Box<Marks>>,
     /// Its place in a loop whose calls tell sums; see [`RUNNING_SUMS`].
     pub in_loop: Option<InLoop>,
     /// What it told, where that was the sum of its loop and `tokens` and `cost` have what it used itself.
@@ -182,6 +188,7 @@ impl StepFacts {
         let operation = || attr(names::OPERATION).and_then(text_of);
         let own_name = own_name.or_else(|| operation().filter(|_| kind == StepKind::Agent && is_made_up(&span.name)));
         let is_of_client = scope.is_some_and(|scope| CLIENTS.contains(&scope.name.as_str()));
+        let content = Box::new(StepContent::of(attr, kind));
         let run_id = inherited(names::RUN_ID).and_then(|id| id.parse().ok());
         // A bridge writes it on all that it passes on, whoever told the span.
         let is_made_of_trace =
@@ -201,6 +208,7 @@ impl StepFacts {
             is_client: span.kind == SPAN_KIND_CLIENT || is_of_client,
             is_of_client,
             tells_own_use: scope.is_some_and(|scope| tells_own_use(scope, kind)),
+            marks: Marks::of(attr, kind, scope, &content),
             in_loop: scope.and_then(|scope| in_loop(scope, kind, span)),
             told: None,
             is_relayed: attr(names::RELAYED) == Some(&Value::Bool(true)),
@@ -224,7 +232,7 @@ impl StepFacts {
             error_span: attr(names::ERROR_SPAN).and_then(Value::as_str).and_then(|id| id.parse().ok()),
             response_id: text(names::RESPONSE_ID).filter(|id| !NO_ANSWERS.contains(&id.as_str())),
             finish_reasons: words(attr(names::FINISH_REASONS)),
-            content: Box::new(StepContent::of(attr, kind)),
+            content,
         }
     }
 
@@ -619,6 +627,10 @@ mod tests {
                 is_client: false,
                 is_of_client: false,
                 tells_own_use: false,
+                marks: Some(Box::new(Marks {
+                    input: Some(crc32c::crc32c(br#"[{"role":"user","parts":[]}]"#)),
+                    ..Marks::default()
+                })),
                 in_loop: None,
                 told: None,
                 is_relayed: false,

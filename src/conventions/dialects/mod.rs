@@ -539,6 +539,19 @@ pub const RUNNING_SUMS: &[(&str, &str, &str)] = &[("org.springframework.boot", "
 /// VoltAgent (`@voltagent/core` 2.10), whose calls tell what the last of several used.
 pub const OWN_USE: &[&str] = &["@voltagent/core"];
 
+/// Attributes of spans that are a record of a log, and what they say there: such a one is no call, but reports one that a span before it
+/// is of, a stream that was read to its end.
+///
+/// Source: `logfire` 5.4 `_internal/integrations/llm_providers/llm_provider.py`, `record_streaming`.
+pub const REPORTS: &[(&str, &str)] = &[("logfire.span_type", "log")];
+
+/// Where LangGraph's execution of a node stands on what is done in it, whoever tells that: attribute, and the member of the JSON in it, if it is such.
+pub const TASKS: &[(&str, &str)] = &[
+    ("traceloop.association.properties.langgraph_checkpoint_ns", ""),
+    ("langfuse.observation.metadata.langgraph_checkpoint_ns", ""),
+    ("metadata", "langgraph_checkpoint_ns"),
+];
+
 /// Instrumentations of providers' clients, by their scopes, whose spans are of no kind: each of a call is of a request.
 pub const CLIENTS: &[&str] = &[
     "openinference.instrumentation.anthropic",

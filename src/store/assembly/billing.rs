@@ -1,6 +1,7 @@
 //! What a run's steps add up to: which of them tell one call, which is billed, which failure is which.
 
 mod layers;
+mod twice;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

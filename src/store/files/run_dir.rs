@@ -758,7 +758,7 @@ mod tests {
     use super::*;
     use crate::model::otlp::{Resource, Span, SpanEvent};
     use crate::model::{EventId, UnixNanos};
-    use crate::pipeline::facts::{StepContent, StepFacts};
+    use crate::pipeline::facts::{Marks, StepContent, StepFacts};
     use crate::store::assembly::{RunState, ended_body};
 
     #[test]
@@ -794,7 +794,9 @@ mod tests {
         let kept = StepFacts::of(span, None, None);
         let without_prompt = |facts: StepFacts| {
             let content = StepContent { messages: None, input: None, ..*facts.content };
-            StepFacts { content: Box::new(content), ..facts }
+            // Nor can it be known by that any more.
+            let marks = facts.marks.map(|marks| Box::new(Marks { input: None, ..*marks }));
+            StepFacts { content: Box::new(content), marks, ..facts }
         };
         assert_eq!(without_prompt(kept), without_prompt(facts));
         // Both add up to the same.

@@ -19,7 +19,7 @@ const MAX_UP: usize = 12;
 pub(super) const MAX_AT_ONCE: usize = 256;
 
 /// How far apart two layers may put one moment: in JavaScript a span's start is a whole millisecond, and its end has more digits.
-const TICK: u64 = 2_000_000;
+pub(super) const TICK: u64 = 2_000_000;
 
 /// A program's own calls of one kind and place, of which each may be one that was passed on.
 #[derive(Default)]
@@ -144,6 +144,7 @@ impl RunState {
         for (call, last_try) in self.tried(&copies, |place| is_in_circle(place, &[place])) {
             copies.insert(call, last_try);
         }
+        self.join_told_twice(&mut copies);
         let mut copies: HashMap<usize, usize> =
             copies.iter().map(|(&copy, &of)| (copy, settled(&copies, of))).collect();
         let ended_otherwise = self.ended_otherwise(&copies);
@@ -243,9 +244,12 @@ impl RunState {
     }
 
     /// Finds calls of which a step beside them tells what they used: a step that took no time is no call of its own but
-    /// a report of the one before it, for the same model.
+    /// a report of the one before it, for the same model. A record of a log is one whatever it tells, of the call that asked the same.
     fn reported(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
-        let is_report = |step: &Step| step.ended_at == Some(step.started_at) && step.facts.tokens.is_some();
+        let is_record = |step: &Step| step.facts.marks.as_ref().is_some_and(|marks| marks.is_report);
+        let takes_no_time = |step: &Step| step.ended_at == Some(step.started_at);
+        let is_report = |step: &Step| takes_no_time(step) && (step.facts.tokens.is_some() || is_record(step));
+        let input = |step: &Step| step.facts.marks.as_ref().and_then(|marks| marks.input);
         let calls = || {
             let calls = self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed);
             calls.filter(|(place, _)| !copies.contains_key(place))
@@ -262,6 +266,8 @@ impl RunState {
                     && call.facts.response_id.is_none()
                     && !is_failure(call.status)
                     && call.ended_at.is_some_and(|end| end <= report.started_at)
+                    && !is_record(call)
+                    && (!is_record(report) || input(call) == input(report))
                     && !taken.contains(place)
             });
             of.max_by_key(|(_, call)| (call.ended_at, call.span_id)).map(|(place, _)| place)
@@ -663,7 +669,7 @@ fn are_two_answers(one: &Step, other: &Step) -> bool {
 }
 
 /// Tells whether a step lies within another, and takes most of its time, but for moments.
-fn is_most_of(inner: &Step, outer: &Step) -> bool {
+pub(super) fn is_most_of(inner: &Step, outer: &Step) -> bool {
     /// What passes between two layers' words for one call.
     const MOMENTS: u64 = 50_000_000;
     let is_within = |(end, last): &(UnixNanos, UnixNanos)| end.0 <= last.0.saturating_add(TICK);
@@ -688,7 +694,7 @@ fn is_other_try(outer: &Step, inner: &Step) -> bool {
 }
 
 /// Returns the models that were asked for and that answered.
-fn models(facts: &StepFacts) -> impl Iterator<Item = &str> {
+pub(super) fn models(facts: &StepFacts) -> impl Iterator<Item = &str> {
     [&facts.request_model, &facts.response_model].into_iter().flatten().map(String::as_str)
 }
 
@@ -784,13 +790,13 @@ fn says_nothing(step: &Step) -> bool {
 }
 
 /// Returns what a call used, where both sides are told.
-fn used(step: &Step) -> Option<(u64, u64)> {
+pub(super) fn used(step: &Step) -> Option<(u64, u64)> {
     step.facts.tokens.and_then(|tokens| tokens.prompt.zip(tokens.completion))
 }
 
 /// Follows copies to the one that counts. Each is inserted only where this would not lead back to it; should one be all the same, it is
 /// no reason never to end.
-fn settled(copies: &HashMap<usize, usize>, mut place: usize) -> usize {
+pub(super) fn settled(copies: &HashMap<usize, usize>, mut place: usize) -> usize {
     for _ in 0..=copies.len() {
         match copies.get(&place) {
             Some(&next) => place = next,

@@ -4,9 +4,10 @@ use super::layers::{is_same_model, rank};
 use super::*;
 use crate::model::otlp::Span;
 use crate::model::{ErrorInfo, EventId, RunId, UnixNanos};
+use crate::pipeline::facts::Marks;
 
 /// A call: whether it was passed on, of which model, from when, for how long, with which answer's id, failed.
-type Told = (bool, u8, u64, u64, u8, bool);
+pub(super) type Told = (bool, u8, u64, u64, u8, bool);
 
 fn state(told: &[Told]) -> RunState {
     let mut state = RunState::new(RunId([1; 16]), RunId([1; 16]).as_trace_id());
@@ -337,7 +338,7 @@ fn by_the_rule(state: &RunState) -> Vec<(usize, usize)> {
 }
 
 /// A run of calls below one step; `change` has the place of a step.
-fn copies_of(told: &[Told], change: &dyn Fn(usize, &mut Step, &mut StepFacts)) -> Vec<(usize, usize)> {
+pub(super) fn copies_of(told: &[Told], change: &dyn Fn(usize, &mut Step, &mut StepFacts)) -> Vec<(usize, usize)> {
     let mut state = state(told);
     for (place, step) in state.steps.iter_mut().enumerate() {
         let mut facts = StepFacts::clone(&step.facts);
@@ -431,7 +432,7 @@ fn a_layer_that_was_cancelled_around_a_client_that_says_nothing_counts() {
     assert_eq!(copies(true, 1), [(0, 1)]);
 }
 
-fn used(prompt: u64, completion: u64) -> Option<Tokens> {
+pub(super) fn used(prompt: u64, completion: u64) -> Option<Tokens> {
     Some(Tokens { prompt: Some(prompt), completion: Some(completion), ..Tokens::default() })
 }
 
@@ -675,6 +676,27 @@ proptest! {
         let state = state(&told);
         prop_assert_eq!(state.relayed(&HashMap::new()), by_the_rule(&state));
     }
+}
+
+/// Logfire's streams: the request says nothing of the answer, and a record of a log behind it has what there is.
+#[test]
+fn a_record_of_a_log_reports_the_call_before_it_that_asked_the_same() {
+    // Two requests at once, whose answers were read in the other order, and a record of a third that failed.
+    let calls = [(false, 0, 1, 5, 0, false), (false, 0, 2, 5, 0, false), (false, 0, 3, 5, 0, false)];
+    let records = [(false, 0, 9, 0, 0, false), (false, 0, 10, 0, 0, false), (false, 0, 11, 0, 0, true)];
+    let copies_by = |is_report: bool, inputs: [u32; 6]| {
+        copies_of(&[calls, records].concat(), &|place, _, facts| {
+            facts.tokens = None;
+            let is_report = is_report && place > 2;
+            facts.marks = Some(Box::new(Marks { is_report, input: Some(inputs[place]), ..Marks::default() }));
+        })
+    };
+    assert_eq!(copies_by(true, [1, 2, 3, 2, 1, 3]), [(0, 4), (1, 3), (2, 5)]);
+    // Each is of one, and of one alone.
+    assert_eq!(copies_by(true, [7; 6]), [(0, 5), (1, 4), (2, 3)]);
+    // Something else was asked, or it is a call that a clock of whole milliseconds has no time for.
+    assert_eq!(copies_by(true, [1, 2, 3, 4, 1, 3]), [(0, 4), (2, 5)]);
+    assert_eq!(copies_by(false, [1, 2, 3, 2, 1, 3]), []);
 }
 
 /// ADK's agent by OpenInference, which says of it that it is its last call that was answered: the next one failed.

@@ -1,0 +1,163 @@
+//! By what a call can be known where another instrumentation tells it as well.
+
+use serde_json::Value as Json;
+
+use super::StepContent;
+use crate::conventions::dialects::{REPORTS, TASKS};
+use crate::model::StepKind;
+use crate::model::json_text::JsonText;
+use crate::model::otlp::{Scope, Value};
+
+/// Of a longer answer nobody looks for what it says.
+const MAX_ANSWER: usize = 64 << 10;
+/// Calls of tools that one answer asks for, of which note is taken.
+const MAX_ASKED: usize = 16;
+/// Types of what Anthropic's answers are made of besides text; some instrumentations write each as the JSON that it is.
+const NO_TEXT: &[&str] = &["thinking", "redacted_thinking", "tool_use", "server_tool_use"];
+
+/// By what a call of a model or a tool can be known. These are checksums (CRC-32C): nobody reads them, they are only compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Who told it: the name of the scope.
+    pub scope: u32,
+    /// Whether it is no call, but a record of a log that reports one ([`REPORTS`]).
+    pub is_report: bool,
+    /// What was asked, as it is written.
+    pub input: Option<u32>,
+    /// What was answered in words.
+    pub text: Option<u32>,
+    /// The ids of the tool calls that were answered.
+    pub asked: Vec<u32>,
+    /// The execution of a graph's node that it was made in ([`TASKS`]).
+    pub task: Option<u32>,
+}
+
+impl Marks {
+    /// Reads them of a call; of other steps nobody asks.
+    pub(super) fn of<'a>(
+        attr: impl Fn(&'static str) -> Option<&'a Value>,
+        kind: StepKind,
+        scope: Option<&Scope>,
+        content: &StepContent,
+    ) -> Option<Box<Self>> {
+        let name = scope.map_or("", |scope| scope.name.as_str());
+        let mut marks = Self { scope: crc32c::crc32c(name.as_bytes()), ..Self::default() };
+        match kind {
+            StepKind::Tool => return Some(Box::new(marks)),
+            StepKind::Llm => (),
+            _ => return None,
+        }
+        let says = |(key, word): &(&'static str, &str)| attr(key).and_then(Value::as_str) == Some(word);
+        marks.is_report = REPORTS.iter().any(says);
+        marks.input = content.input.as_ref().map(|input| crc32c::crc32c(input.as_str().as_bytes()));
+        marks.task = TASKS.iter().find_map(|(key, member)| task(attr(key)?.as_str()?, member));
+        if let Some(output) = content.output.as_ref().filter(|output| output.as_str().len() <= MAX_ANSWER) {
+            marks.read(output);
+        }
+        Some(Box::new(marks))
+    }
+
+    /// Reads an answer, a list of messages.
+    fn read(&mut self, output: &JsonText) {
+        let mut text = String::new();
+        let output = output.value();
+        let messages = output.as_array().map_or(std::slice::from_ref(&output), Vec::as_slice);
+        for message in messages {
+            let Some(parts) = message.get("parts").or_else(|| message.get("content")) else { continue };
+            match parts {
+                Json::String(said) => add_text(&mut text, said),
+                Json::Array(parts) => parts.iter().for_each(|part| self.read_part(part, &mut text)),
+                _ => (),
+            }
+        }
+        let text = text.trim();
+        self.text = (!text.is_empty()).then(|| crc32c::crc32c(text.as_bytes()));
+    }
+
+    fn read_part(&mut self, part: &Json, text: &mut String) {
+        let member = |key| part.get(key).and_then(Json::as_str);
+        match member("type") {
+            Some("text") => add_text(text, member("content").or(member("text")).unwrap_or_default()),
+            Some("tool_call") if self.asked.len() < MAX_ASKED => {
+                self.asked.extend(member("id").map(|id| crc32c::crc32c(id.as_bytes())));
+            }
+            _ => (),
+        }
+    }
+}
+
+/// Adds what was said, taken out of what some write it down in.
+fn add_text(text: &mut String, said: &str) {
+    let block = Some(said).filter(|said| said.starts_with('{') && said.contains("\"type\""));
+    let block: Option<Json> = block.and_then(|said| serde_json::from_str(said).ok());
+    let member = |key| block.as_ref().and_then(|block| block.get(key)).and_then(Json::as_str);
+    match (member("type"), member("text")) {
+        (Some("text"), Some(said)) => text.push_str(said),
+        (Some(kind), _) if NO_TEXT.contains(&kind) => (),
+        _ => text.push_str(said),
+    }
+}
+
+/// Returns what stands for a task: the whole value, or a member of the JSON that it is, which is not read for it.
+fn task(value: &str, member: &str) -> Option<u32> {
+    let value = match member {
+        "" => value.trim_matches('"'),
+        _ => {
+            let (_, behind) = value.split_once(&format!("\"{member}\""))?;
+            let behind = behind.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
+            behind.split_once('"')?.0
+        }
+    };
+    (!value.is_empty()).then(|| crc32c::crc32c(value.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marks(attributes: &[(&'static str, Value)], output: &str) -> Marks {
+        let attr = |key| attributes.iter().find(|(own, _)| *own == key).map(|(_, value)| value);
+        let content = StepContent { output: Some(JsonText::of(&output.into())), ..StepContent::default() };
+        *Marks::of(attr, StepKind::Llm, None, &content).unwrap()
+    }
+
+    fn sum(text: &str) -> Option<u32> {
+        Some(crc32c::crc32c(text.as_bytes()))
+    }
+
+    #[test]
+    fn an_answer_is_known_by_its_words_however_they_are_written() {
+        for output in [
+            r#"[{"role":"assistant","parts":[{"type":"reasoning","content":"Hm."},{"type":"text","content":"It is sunny."}]}]"#,
+            r#"{"role":"assistant","content":"It is sunny."}"#,
+            r#"[{"role":"assistant","content":[{"type":"thinking","thinking":"Hm."},{"type":"text","text":"It is "},{"type":"text","text":"sunny.\n"}]}]"#,
+            r#"[{"role":"assistant","parts":[{"type":"text","content":"{\"type\":\"thinking\",\"thinking\":\"Hm.\"}"},{"type":"text","content":"{\"type\":\"text\",\"text\":\"It is sunny.\"}"}]}]"#,
+        ] {
+            assert_eq!(marks(&[], output).text, sum("It is sunny."), "{output}");
+        }
+        for output in ["[]", "{}", "It is sunny.", r#"[{"role":"assistant","parts":[{"type":"text","content":" "}]}]"#]
+        {
+            assert_eq!(marks(&[], output).text, None, "{output}");
+        }
+        let json = r#"{"type":"object"}"#;
+        let output =
+            serde_json::json!([{"parts": [{"type": "text", "content": json}, {"type": "tool_call", "id": "call_1"}]}]);
+        let said = marks(&[], &output.to_string());
+        assert_eq!((said.text, said.asked), (sum(json), vec![crc32c::crc32c(b"call_1")]));
+    }
+
+    #[test]
+    fn a_task_is_known_wherever_it_is_told() {
+        for (key, value) in [
+            ("metadata", r#"{"thread_id": "t", "langgraph_checkpoint_ns": "model:1", "checkpoint_ns": "model:1"}"#),
+            ("metadata", r#"{"langgraph_checkpoint_ns":"model:1"}"#),
+            ("traceloop.association.properties.langgraph_checkpoint_ns", "model:1"),
+            ("langfuse.observation.metadata.langgraph_checkpoint_ns", r#""model:1""#),
+        ] {
+            assert_eq!(marks(&[(key, value.into())], "").task, sum("model:1"), "{key} {value}");
+        }
+        for value in ["", "{}", r#"{"langgraph_checkpoint_ns": ""}"#, r#"{"langgraph_checkpoint_ns": null}"#] {
+            assert_eq!(marks(&[("metadata", value.into())], "").task, None, "{value}");
+        }
+    }
+}
