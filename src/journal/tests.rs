@@ -87,6 +87,23 @@ fn journal(options: Options) -> (TempDir, JournalWriter) {
 }
 
 #[test]
+fn who_knows_that_nothing_was_committed_since_does_not_ask_the_disk() {
+    let (dir, mut writer) = journal(Options::default());
+    let mut reader = JournalReader::open(dir.path(), PROCESS, "store").unwrap();
+    fill(&mut writer, 4);
+    let mut read_to =
+        |committed| reader.next_batch_up_to(committed, 1000).map(|batch| (got(&batch).len(), batch.last_seq()));
+    assert_eq!(read_to(0).unwrap(), (0, 0));
+    assert_eq!(read_to(4).unwrap(), (4, 4));
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    assert_eq!(read_to(4).unwrap(), (0, 4));
+    assert!(read_to(5).is_err());
+    // Who goes back reads again what was read before.
+    reader.rewind();
+    assert!(reader.next_batch_up_to(4, 1000).is_err());
+}
+
+#[test]
 fn what_was_committed_is_read_with_its_resource_and_the_rest_is_not_there_yet() {
     let (dir, mut writer) = journal(Options::default());
     let mut reader = JournalReader::open(dir.path(), PROCESS, "store").unwrap();

@@ -588,7 +588,7 @@ impl Keeper {
             }
             self.reader.rewind();
         }
-        let batch = match self.reader.next_batch(BATCH_BYTES) {
+        let batch = match self.reader.next_batch_up_to(self.tally.committed.last(), BATCH_BYTES) {
             Ok(batch) => batch,
             Err(error) => {
                 self.failed(&with_causes(&error));

@@ -1,11 +1,12 @@
 //! The instruments: their names, units, buckets and attributes.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Histogram, Meter};
+use opentelemetry::metrics::{BoundCounter, BoundHistogram, Counter, Histogram, Meter};
 
+use super::series::{Key, Known};
 use super::settings::Names;
 use crate::model::outcome::Outcome;
 use crate::model::{NanoUsd, RunSummary};
@@ -75,6 +76,12 @@ impl ModelCall<'_> {
         matches!(self.operation, "chat" | "generate_content" | "text_completion")
     }
 
+    /// What tells its series apart, without the error.
+    pub(super) fn key(&self) -> Key<'_, 5> {
+        let texts = [Some(self.operation), self.provider, self.request_model, self.response_model, self.server_address];
+        (texts, self.server_port)
+    }
+
     pub(super) fn attributes(&self) -> Vec<KeyValue> {
         let mut attributes = vec![pair("gen_ai.operation.name", self.operation)];
         let port = self.server_port.filter(|_| self.server_address.is_some());
@@ -100,6 +107,25 @@ pub(super) struct Instruments {
     usage_tokens: Counter<u64>,
     usage_cost: Counter<f64>,
     records: Counter<u64>,
+    /// Series of runs by kind, name and status, and of what they used by kind, name, model and provider.
+    run_series: Known<3, RunSeries>,
+    usage_series: Known<4, UsageSeries>,
+}
+
+/// What is counted of runs that are alike.
+struct RunSeries {
+    attributes: [KeyValue; 3],
+    runs: BoundCounter<u64>,
+    duration: BoundHistogram<f64>,
+    cost: OnceLock<BoundHistogram<f64>>,
+}
+
+/// What runs of one name used of one model.
+struct UsageSeries {
+    attributes: Vec<KeyValue>,
+    /// Input and output.
+    tokens: [OnceLock<BoundCounter<u64>>; 2],
+    cost: OnceLock<BoundCounter<f64>>,
 }
 
 impl Instruments {
@@ -129,6 +155,18 @@ impl Instruments {
                 .with_unit("{record}")
                 .with_description("What became of the records that were received")
                 .build(),
+            run_series: Known::default(),
+            usage_series: Known::default(),
+        }
+    }
+
+    /// Lets go of series: of one that is held, the SDK keeps the place, and where it has none left what belongs to it is
+    /// counted with others as long.
+    pub(super) fn let_go(&self) {
+        self.run_series.clear();
+        self.usage_series.clear();
+        if let Calls::V1_41(calls) = &self.calls {
+            calls.series.clear();
         }
     }
 
@@ -165,14 +203,21 @@ impl Instruments {
             used.cost = step.cost.map(|cost| used.cost.unwrap_or_default() + cost).or(used.cost);
         }
         for (maker, used) in used {
-            let attributes = Self::of_usage(&tally.run, maker);
-            for (kind, tokens) in [("input", used.input), ("output", used.output)] {
+            let run = &tally.run;
+            let key = ([Some(run.kind.as_str()), Some(run.name()), maker.0, maker.1], None);
+            let series = self.usage_series.get(key, || UsageSeries {
+                attributes: Self::of_usage(run, maker),
+                tokens: Default::default(),
+                cost: OnceLock::new(),
+            });
+            for (place, kind, tokens) in [(0, "input", used.input), (1, "output", used.output)] {
                 if let Some(tokens) = tokens {
-                    self.usage_tokens.add(tokens, &with(&attributes, Some(pair("gen_ai.token.type", kind))));
+                    let bind = || self.usage_tokens.bind(&with_type(&series.attributes, kind));
+                    series.tokens[place].get_or_init(bind).add(tokens);
                 }
             }
             if let Some(cost) = used.cost {
-                self.usage_cost.add(cost.as_usd(), &attributes);
+                series.cost.get_or_init(|| self.usage_cost.bind(&series.attributes)).add(cost.as_usd());
             }
         }
     }
@@ -191,17 +236,26 @@ impl Instruments {
     }
 
     pub(super) fn run_ended(&self, run: &RunSummary, duration: Duration) {
-        let attributes = Self::of_run(run);
-        self.runs.add(1, &attributes);
-        self.run_duration.record(duration.as_secs_f64(), &attributes);
+        let series = self.run_series.get(key_of_run(run), || {
+            let attributes = Self::of_run(run);
+            let (runs, duration) = (self.runs.bind(&attributes), self.run_duration.bind(&attributes));
+            RunSeries { attributes, runs, duration, cost: OnceLock::new() }
+        });
+        series.runs.add(1);
+        series.duration.record(duration.as_secs_f64());
         if let Some(cost) = run.cost_usd {
-            self.run_cost.record(cost.as_usd(), &attributes);
+            series.cost.get_or_init(|| self.run_cost.bind(&series.attributes)).record(cost.as_usd());
         }
     }
 
     pub(super) fn records(&self, outcome: Outcome, reason: &str, n: u64) {
         self.records.add(n, &[pair("outcome", outcome.as_str()), pair("reason", reason)]);
     }
+}
+
+/// What tells the series of runs apart.
+pub(super) fn key_of_run(run: &RunSummary) -> Key<'_, 3> {
+    ([Some(run.kind.as_str()), Some(run.name()), Some(run.status.as_str())], None)
 }
 
 /// Who made an answer: the model that answered, else the one asked for, and its provider.
@@ -226,8 +280,61 @@ fn used_by<'a, 'b>(all: &'b mut Vec<(Maker<'a>, Used)>, step: &'a Call) -> &'b m
 
 /// The instruments of model calls, under one set of names.
 enum Calls {
-    V1_41 { token_usage: Histogram<u64>, duration: Histogram<f64>, first_chunk: Histogram<f64> },
+    V1_41(Box<CallsOf41>),
     Main(Box<MainCalls>),
+}
+
+struct CallsOf41 {
+    token_usage: Histogram<u64>,
+    duration: Histogram<f64>,
+    first_chunk: Histogram<f64>,
+    series: Known<5, CallSeries>,
+}
+
+/// What is counted of calls that are alike.
+struct CallSeries {
+    attributes: Vec<KeyValue>,
+    /// Of calls that did not fail.
+    duration: OnceLock<BoundHistogram<f64>>,
+    /// Of input and output.
+    tokens: [OnceLock<BoundHistogram<u64>>; 2],
+}
+
+impl CallsOf41 {
+    fn series_of(&self, call: &ModelCall<'_>) -> Arc<CallSeries> {
+        self.series.get(call.key(), || CallSeries {
+            attributes: call.attributes(),
+            duration: OnceLock::new(),
+            tokens: Default::default(),
+        })
+    }
+
+    fn record(&self, call: &ModelCall<'_>) {
+        let (series, elapsed) = (self.series_of(call), call.duration.as_secs_f64());
+        match call.error_type {
+            // Durations alone tell failed calls apart.
+            Some(error) => {
+                self.duration.record(elapsed, &with(&series.attributes, Some(pair("error.type", error))));
+            }
+            None => {
+                let bind = || self.duration.bind(&with(&series.attributes, None));
+                series.duration.get_or_init(bind).record(elapsed);
+            }
+        }
+        if let Some(chunk) = call.time_to_first_chunk {
+            self.first_chunk.record(chunk.as_secs_f64(), &series.attributes);
+        }
+        self.record_tokens(call, &series);
+    }
+
+    fn record_tokens(&self, call: &ModelCall<'_>, series: &CallSeries) {
+        for (place, kind, tokens) in [(0, "input", call.input_tokens), (1, "output", call.output_tokens)] {
+            if let Some(tokens) = tokens {
+                let bind = || self.token_usage.bind(&with_type(&series.attributes, kind));
+                series.tokens[place].get_or_init(bind).record(tokens);
+            }
+        }
+    }
 }
 
 struct MainCalls {
@@ -254,11 +361,12 @@ impl Calls {
         };
         let counter = |name, text| meter.u64_counter(name).with_unit("{token}").with_description(text).build();
         match names {
-            Names::V1_41 => Self::V1_41 {
+            Names::V1_41 => Self::V1_41(Box::new(CallsOf41 {
                 token_usage: tokens("gen_ai.client.token.usage", "Number of input and output tokens used"),
                 duration: duration("gen_ai.client.operation.duration", "GenAI operation duration"),
                 first_chunk: duration("gen_ai.client.operation.time_to_first_chunk", "Time to receive the first chunk"),
-            },
+                series: Known::default(),
+            })),
             Names::Main => Self::Main(Box::new(MainCalls {
                 inference_duration: duration("gen_ai.client.inference.duration", "Duration of inference"),
                 operation_duration: duration("gen_ai.client.operation.duration", "Duration of other operations"),
@@ -280,54 +388,49 @@ impl Calls {
     /// Counts tokens that no call tells.
     fn record_tokens(&self, call: &ModelCall<'_>) {
         // The conventions in development count tokens of inference alone.
-        if let Self::V1_41 { token_usage, .. } = self {
-            record_token_usage(token_usage, call, &call.attributes());
+        if let Self::V1_41(calls) = self {
+            calls.record_tokens(call, &calls.series_of(call));
         }
     }
 
     fn record(&self, call: &ModelCall<'_>) {
-        let attributes = call.attributes();
-        // Durations alone tell failed calls apart.
-        let with_error = with(&attributes, call.error_type.map(|error| pair("error.type", error)));
-        let (elapsed, chunk) = (call.duration.as_secs_f64(), call.time_to_first_chunk.map(|time| time.as_secs_f64()));
         match self {
-            Self::V1_41 { token_usage, duration, first_chunk } => {
-                duration.record(elapsed, &with_error);
-                if let Some(chunk) = chunk {
-                    first_chunk.record(chunk, &attributes);
-                }
-                record_token_usage(token_usage, call, &attributes);
-            }
-            Self::Main(main) if call.is_inference() => {
-                main.inference_duration.record(elapsed, &with_error);
-                if let Some(chunk) = chunk {
-                    main.first_chunk.record(chunk, &attributes);
-                }
-                // A failed call without counts is told as none of an unknown kind; one that succeeded is unknown.
-                let unknown = call.error_type.map(|_| 0);
-                let counted = with(&with_error, Some(pair("gen_ai.token.modality", "unknown")));
-                for (tokens, counter, histogram) in [
-                    (call.input_tokens, &main.input_tokens, &main.operation_input_tokens),
-                    (call.output_tokens, &main.output_tokens, &main.operation_output_tokens),
-                ] {
-                    if let Some(tokens) = tokens.or(unknown) {
-                        counter.add(tokens, &counted);
-                        histogram.record(tokens, &with_error);
-                    }
-                }
-            }
-            // The conventions in development have no token metric for these yet.
-            Self::Main(main) => main.operation_duration.record(elapsed, &with_error),
+            Self::V1_41(calls) => calls.record(call),
+            Self::Main(calls) => calls.record(call),
         }
     }
 }
 
-fn record_token_usage(token_usage: &Histogram<u64>, call: &ModelCall<'_>, attributes: &[KeyValue]) {
-    for (kind, tokens) in [("input", call.input_tokens), ("output", call.output_tokens)] {
-        if let Some(tokens) = tokens {
-            token_usage.record(tokens, &with(attributes, Some(pair("gen_ai.token.type", kind))));
+impl MainCalls {
+    fn record(&self, call: &ModelCall<'_>) {
+        let attributes = call.attributes();
+        let with_error = with(&attributes, call.error_type.map(|error| pair("error.type", error)));
+        let elapsed = call.duration.as_secs_f64();
+        if !call.is_inference() {
+            // The conventions in development have no token metric for these yet.
+            return self.operation_duration.record(elapsed, &with_error);
+        }
+        self.inference_duration.record(elapsed, &with_error);
+        if let Some(chunk) = call.time_to_first_chunk {
+            self.first_chunk.record(chunk.as_secs_f64(), &attributes);
+        }
+        // A failed call without counts is told as none of an unknown kind; one that succeeded is unknown.
+        let unknown = call.error_type.map(|_| 0);
+        let counted = with(&with_error, Some(pair("gen_ai.token.modality", "unknown")));
+        for (tokens, counter, histogram) in [
+            (call.input_tokens, &self.input_tokens, &self.operation_input_tokens),
+            (call.output_tokens, &self.output_tokens, &self.operation_output_tokens),
+        ] {
+            if let Some(tokens) = tokens.or(unknown) {
+                counter.add(tokens, &counted);
+                histogram.record(tokens, &with_error);
+            }
         }
     }
+}
+
+fn with_type(attributes: &[KeyValue], kind: &str) -> Vec<KeyValue> {
+    with(attributes, Some(pair("gen_ai.token.type", kind)))
 }
 
 fn seconds(meter: &Meter, name: &'static str, text: &'static str, buckets: &[f64]) -> Histogram<f64> {

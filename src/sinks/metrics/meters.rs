@@ -26,6 +26,7 @@ const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(super) struct Meters {
     provider: SdkMeterProvider,
     pub instruments: Instruments,
+    temporality: Temporality,
     collected: Arc<Mutex<ExportMetricsServiceRequest>>,
     /// Runs counted since the last look. Locked while one is counted and while all is collected, so that a run is in a
     /// collection as a whole or not at all.
@@ -57,7 +58,7 @@ impl Meters {
         }
         let provider = provider.build();
         let instruments = Instruments::new(&provider.meter_with_scope(scope()), settings.names);
-        Self { provider, instruments, collected, counted: Mutex::default() }
+        Self { provider, instruments, temporality, collected, counted: Mutex::default() }
     }
 
     /// Counts a run that is over, with all its calls.
@@ -77,6 +78,10 @@ impl Meters {
     /// Blocks whoever counts meanwhile, which is a matter of milliseconds.
     pub fn collect(&self) -> Result<(ExportMetricsServiceRequest, Vec<RunId>), MetricsError> {
         let mut counted = locked(&self.counted);
+        if self.temporality != Temporality::Cumulative {
+            // Places become free when they are collected.
+            self.instruments.let_go();
+        }
         quietly(|| self.provider.force_flush()).map_err(|error| MetricsError::Setup { reason: error.to_string() })?;
         // Taken, since the SDK says nothing where there is nothing new, and what is here would be that of before.
         Ok((std::mem::take(&mut *locked(&self.collected)), std::mem::take(&mut *counted)))

@@ -21,6 +21,7 @@ mod parts;
 pub(crate) mod report;
 #[cfg(feature = "server")]
 pub(crate) mod scrape;
+mod series;
 mod settings;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
@@ -11,12 +11,13 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_sdk::metrics::Temporality;
 
 use super::export::locked;
-use super::instruments::{Instruments, pair};
+use super::instruments::{Instruments, key_of_run, pair};
 use super::meters::Meters;
+use super::series::Known;
 use super::{MetricsError, ModelCall, Settings};
 use crate::model::id::IdMap;
 use crate::model::outcome::Outcome;
-use crate::model::{RunId, TraceId, UnixNanos};
+use crate::model::{NanoUsd, RunId, TraceId, UnixNanos};
 use crate::pipeline::worker::{Observer, UnderWay};
 use crate::sinks::forward::quietly;
 use crate::sinks::tally::Tally;
@@ -48,25 +49,25 @@ pub(crate) struct Scrape {
 struct Inner {
     meters: Meters,
     examples: Mutex<AllExamples>,
+    /// Where the examples of calls are that are alike, and of runs.
+    calls: Known<6, [Place; 4]>,
+    runs: Known<3, [Place; 3]>,
     series: usize,
 }
 
-/// The examples of all series. They are found by attributes as they are recorded, which takes no copy of them, and by
-/// text when somebody asks.
+/// Where the examples of a series are; `None` within where there is no room for them.
+type Place = OnceLock<Option<usize>>;
+
+/// The examples of all series, found by text when somebody asks.
 #[derive(Default)]
 struct AllExamples {
-    by_attributes: IdMap<&'static str, IdMap<Vec<KeyValue>, usize>>,
     by_text: IdMap<SeriesKey, usize>,
     all: Vec<Examples>,
 }
 
 impl AllExamples {
-    /// Returns those of a series, which may be new while there are fewer than `most`.
-    fn of(&mut self, metric: &'static str, attributes: &[KeyValue], most: usize) -> Option<&mut Examples> {
-        let of_metric = self.by_attributes.entry(metric).or_default();
-        if let Some(place) = of_metric.get(attributes) {
-            return self.all.get_mut(*place);
-        }
+    /// Returns the place of those of a series, which may be new while there are fewer than `most`.
+    fn place_of(&mut self, metric: &'static str, attributes: &[KeyValue], most: usize) -> Option<usize> {
         let mut texts: Vec<(String, String)> =
             attributes.iter().map(|pair| (pair.key.to_string(), pair.value.to_string())).collect();
         texts.sort_unstable();
@@ -78,8 +79,7 @@ impl AllExamples {
         if place == self.all.len() {
             self.all.push(Examples::new());
         }
-        of_metric.insert(attributes.to_vec(), place);
-        self.all.get_mut(place)
+        Some(place)
     }
 }
 
@@ -95,7 +95,8 @@ impl Scrape {
         // The text has buckets with bounds alone.
         let settings = Settings { exponential_histograms: false, ..settings.clone() };
         let meters = Meters::new(None, &settings, Temporality::Cumulative);
-        Self { inner: Arc::new(Inner { meters, examples: Mutex::default(), series: settings.series }) }
+        let (calls, runs) = (Known::default(), Known::default());
+        Self { inner: Arc::new(Inner { meters, examples: Mutex::default(), calls, runs, series: settings.series }) }
     }
 
     /// Returns all metrics as they stand; blocks for a moment.
@@ -110,31 +111,55 @@ impl Scrape {
         found.into_iter().flat_map(|examples| examples.values().copied()).collect()
     }
 
-    fn note(&self, metric: &'static str, attributes: &[KeyValue], tally: &Tally, value: f64) {
+    /// Notes a measurement of a series; `attributes` makes what tells it apart, where its place is not known.
+    fn note(
+        &self,
+        place: &Place,
+        metric: &'static str,
+        attributes: impl FnOnce() -> Vec<KeyValue>,
+        tally: &Tally,
+        value: f64,
+    ) {
         let (trace, run) = (tally.run.trace_id, tally.run.run_id);
         let example = Example { trace, run, value, at: UnixNanos::now() };
         // As many series as the SDK keeps, of each metric; of what is counted together beyond that there is no example.
-        if let Some(examples) = locked(&self.inner.examples).of(metric, attributes, METRICS * self.inner.series) {
+        let find = || locked(&self.inner.examples).place_of(metric, &attributes(), METRICS * self.inner.series);
+        let Some(place) = *place.get_or_init(find) else { return };
+        if let Some(examples) = locked(&self.inner.examples).all.get_mut(place) {
             examples.insert(magnitude(value), example);
         }
     }
 
-    fn note_call(&self, call: &ModelCall<'_>, tally: &Tally) {
-        let mut attributes = call.attributes();
-        if let Some(first) = call.time_to_first_chunk {
-            self.note("gen_ai.client.operation.time_to_first_chunk", &attributes, tally, first.as_secs_f64());
-        }
-        self.note_tokens(call, &mut attributes, tally);
-        attributes.extend(call.error_type.map(|error| pair("error.type", error)));
-        self.note("gen_ai.client.operation.duration", &attributes, tally, call.duration.as_secs_f64());
+    fn places_of(&self, call: &ModelCall<'_>) -> Arc<[Place; 4]> {
+        let ([operation, provider, asked, answered, address], port) = call.key();
+        self.inner.calls.get(([operation, provider, asked, answered, address, call.error_type], port), Default::default)
     }
 
-    fn note_tokens(&self, call: &ModelCall<'_>, attributes: &mut Vec<KeyValue>, tally: &Tally) {
-        for (kind, tokens) in [("input", call.input_tokens), ("output", call.output_tokens)] {
+    fn note_call(&self, call: &ModelCall<'_>, tally: &Tally) {
+        let places = self.places_of(call);
+        let [first, duration, ..] = &*places;
+        if let Some(time) = call.time_to_first_chunk {
+            let metric = "gen_ai.client.operation.time_to_first_chunk";
+            self.note(first, metric, || call.attributes(), tally, time.as_secs_f64());
+        }
+        self.note_tokens(call, &places, tally);
+        let attributes = || {
+            let mut attributes = call.attributes();
+            attributes.extend(call.error_type.map(|error| pair("error.type", error)));
+            attributes
+        };
+        self.note(duration, "gen_ai.client.operation.duration", attributes, tally, call.duration.as_secs_f64());
+    }
+
+    fn note_tokens(&self, call: &ModelCall<'_>, [_, _, input, output]: &[Place; 4], tally: &Tally) {
+        for (place, kind, tokens) in [(input, "input", call.input_tokens), (output, "output", call.output_tokens)] {
             if let Some(tokens) = tokens {
-                attributes.push(pair("gen_ai.token.type", kind));
-                self.note("gen_ai.client.token.usage", attributes, tally, tokens as f64);
-                attributes.pop();
+                let attributes = || {
+                    let mut attributes = call.attributes();
+                    attributes.push(pair("gen_ai.token.type", kind));
+                    attributes
+                };
+                self.note(place, "gen_ai.client.token.usage", attributes, tally, tokens as f64);
             }
         }
     }
@@ -149,17 +174,23 @@ impl Observer for Scrape {
         }
         for step in &tally.tellers {
             let step = step.as_model_call();
-            self.note_tokens(&step, &mut step.attributes(), tally);
+            self.note_tokens(&step, &self.places_of(&step), tally);
         }
         if tally.is_more {
             return;
         }
         let duration = Duration::from_millis(run.duration_ms.unwrap_or(0));
-        let attributes = Instruments::of_run(run);
-        self.note("runspan.runs", &attributes, tally, 1.0);
-        self.note("runspan.run.duration", &attributes, tally, duration.as_secs_f64());
-        if let Some(cost) = run.cost_usd {
-            self.note("runspan.run.cost", &attributes, tally, cost.as_usd());
+        let places = self.inner.runs.get(key_of_run(run), Default::default);
+        let attributes = || Instruments::of_run(run).to_vec();
+        let values = [
+            ("runspan.runs", Some(1.0)),
+            ("runspan.run.duration", Some(duration.as_secs_f64())),
+            ("runspan.run.cost", run.cost_usd.map(NanoUsd::as_usd)),
+        ];
+        for (place, (metric, value)) in places.iter().zip(values) {
+            if let Some(value) = value {
+                self.note(place, metric, attributes, tally, value);
+            }
         }
     }
 

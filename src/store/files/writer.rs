@@ -6,6 +6,7 @@ pub(super) use hold::whole_folder;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::layout::{self, Layout};
 use super::run_dir::{self, EventLog};
@@ -20,6 +21,10 @@ const MAX_SPARE_LINES: usize = 1 << 20;
 
 /// So many runs are remembered whose lines are written.
 const MAX_LISTED: usize = 65_536;
+
+/// So many runs are remembered of which the store has nothing, and for so long: no longer than a run waits for its pack anyway.
+const MOST_NEW: usize = 4096;
+const A_MOMENT: Duration = Duration::from_millis(250);
 
 /// Logs of runs have so many files open at most, and an eighth of what the process may have.
 const MOST_AWAKE: usize = 256;
@@ -53,6 +58,10 @@ pub struct FilesWriter {
     lines: Vec<u8>,
     /// Runs that come whole wait here for others; `None`: each gets a folder.
     packer: Option<packs::Packer>,
+    /// Runs that were looked for and are not there, and when.
+    new: IdMap<RunId, Instant>,
+    /// When the store was seen in its place last, for who only looks.
+    seen: Option<Instant>,
     /// Runs that are in no pack, being long, and have no folder yet.
     unfit: Vec<packs::Whole>,
     /// Runs were lost that wait for their pack. Said with the next look at what waits, whoever was told of it before: until
@@ -93,6 +102,8 @@ impl FilesWriter {
             listed: IdSet::default(),
             lines: Vec::new(),
             packer: None,
+            new: IdMap::default(),
+            seen: None,
             unfit: Vec::new(),
             has_lost: false,
         }
@@ -128,6 +139,26 @@ impl FilesWriter {
         (self.durable, self.is_rooted) = (true, false);
         self.open.clear();
         self.index = Default::default();
+    }
+
+    /// Notes that the store has nothing of a run, as was found a moment ago.
+    fn note_new(&mut self, run: RunId) {
+        if self.packer.is_some() {
+            if self.new.len() >= MOST_NEW {
+                self.new.clear();
+            }
+            self.new.insert(run, Instant::now());
+        }
+    }
+
+    /// Tells whether the store has nothing of a run.
+    ///
+    /// Of one that was looked for a moment ago it is known: from here it waits as long for its pack, and nobody looks again.
+    fn is_new(&mut self, run: RunId) -> Result<bool, StoreError> {
+        match self.new.remove(&run) {
+            Some(looked) if looked.elapsed() < A_MOMENT => Ok(true),
+            _ => Ok(self.layout.find_run(run)?.is_none()),
+        }
     }
 
     /// Refuses when the store is not where it was: it was moved or unmounted, and what stands in its place, if anything,
@@ -368,10 +399,7 @@ impl RunWriter for FilesWriter {
 
     fn create_whole(&mut self, summary: &RunSummary, events: &mut Vec<Event>) -> Result<(), StoreError> {
         self.catch_up(summary.run_id)?;
-        if self.packer.is_some()
-            && self.layout.find_run(summary.run_id)?.is_none()
-            && self.hold_behind(summary, events)?
-        {
+        if self.packer.is_some() && self.is_new(summary.run_id)? && self.hold_behind(summary, events)? {
             return Ok(());
         }
         self.create_run(summary, events)
@@ -383,13 +411,20 @@ impl RunWriter for FilesWriter {
     }
 
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
-        self.check_place()?;
+        // Each write looks for itself.
+        if self.packer.is_none() || !self.seen.is_some_and(|seen| seen.elapsed() < A_MOMENT) {
+            self.check_place()?;
+            self.seen = Some(Instant::now());
+        }
         self.catch_up(run)?;
         if let Some(held) = self.waiting(run) {
             return self.events_of(held).map(Some);
         }
         self.let_go(run)?;
-        let Some(dir) = self.layout.find_run(run)? else { return Ok(None) };
+        let Some(dir) = self.layout.find_run(run)? else {
+            self.note_new(run);
+            return Ok(None);
+        };
         // Its lock is ours perhaps, from before.
         self.open.remove(&run);
         if self.is_packed(&dir)? {
