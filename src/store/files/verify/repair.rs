@@ -120,7 +120,10 @@ fn rewrite(layout: &Layout, pack: RunId) -> Outcome {
 fn note_removed(layout: &Layout) -> Outcome {
     let nowhere = presence::nowhere(layout).map_err(told)?;
     index::blank(layout.fs(), &layout.index_log(), &nowhere, false).map_err(told)?;
-    Ok(format!("it says now that {} runs were removed", nowhere.len()))
+    Ok(match nowhere.len() {
+        1 => "it says now that the run was removed".to_owned(),
+        runs => format!("it says now that {runs} runs were removed"),
+    })
 }
 
 /// Deletes tombstones without a pack, if all that they say is known without them: should the pack come back, that tells what

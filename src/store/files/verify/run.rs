@@ -120,8 +120,13 @@ impl Look<'_> {
     fn check(mut self, lines: &Lines, against: Option<&Head>) -> Result<RunCheck, StoreError> {
         let fs = self.layout.fs();
         let mut check = RunCheck::new(self.run);
-        // Nothing but artifacts yet, or gone meanwhile.
+        // Nothing but artifacts yet, or gone meanwhile, unless there once was more: who removes a run takes its folder away first.
         if !run_dir::is_begun(fs, &self.dir)? {
+            let stands = is_plain_dir(fs, &self.dir).map_err(StoreError::io("read", &self.dir))?;
+            if stands && !lines.removed().contains(&self.run) && lines.of(self.layout, self.run)?.is_some() {
+                self.find(run_dir::LOG, None, "it is missing, and so is run.yaml", TODO_GONE, None);
+                check.problems = self.problems;
+            }
             return Ok(check);
         }
         if let Some((pack, why)) = self.layout.flaw_in_pack(&self.dir).map_err(StoreError::io("read", &self.dir))? {
@@ -460,6 +465,8 @@ impl Look<'_> {
 }
 
 const TODO_REBUILD: &str = "the log is whole: runspan verify --repair makes run.yaml anew of it";
+const TODO_GONE: &str = "index.log knows of the run, and its folder has nothing of it: put the files back from a copy. Where there is none, \
+                         move the folder away, and runspan verify --repair notes that the run has gone";
 const TODO_BAD_LINE: &str = "the lines before it can be read; restore the file from a copy if there is one";
 
 /// Names the first members in which a summary differs from the right one.

@@ -141,6 +141,30 @@ fn a_store_that_nobody_touched_is_whole_and_a_named_run_is_checked_alone() {
 }
 
 #[test]
+fn a_run_whose_folder_has_lost_all_of_it_is_not_whole() {
+    let store = Store::new(3);
+    for name in ["run.yaml", "events.jsonl"] {
+        fs::remove_file(store.file(2, name)).unwrap();
+    }
+    assert_snapshot!(store.told(), @r"
+    workflows/RUN2/events.jsonl: it is missing, and so is run.yaml
+    not repaired: it cannot be repaired without making something up
+    1 left
+    ");
+    let report = store.verify();
+    assert_eq!((report.ok, report.runs, report.damaged), (false, 3, 1));
+    // As it says.
+    fs::remove_dir_all(store.layout.run(RunKind::Workflow, run_id(2))).unwrap();
+    assert_snapshot!(store.told(), @r"
+    index.log: it tells of run RUN2, which is nowhere
+    repaired: it says now that the run was removed
+    ");
+    // A folder that has artifacts alone, of a run of which nobody was told, is one that begins.
+    fs::create_dir_all(store.layout.run(RunKind::Workflow, run_id(7)).join("artifacts")).unwrap();
+    assert_snapshot!(store.told(), @"");
+}
+
+#[test]
 fn the_first_bad_record_of_each_damaged_run_is_named() {
     let store = Store::new(9);
     store.change(1, "events.jsonl", |text| text.replacen("\"seq\":2", "\"seq\":7", 1));
