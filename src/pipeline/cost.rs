@@ -357,13 +357,15 @@ impl Pricer {
         let nothing = Usage::new();
         let find = |request: PriceRequest<'_>| Some(directory.calculate(&request).ok()?.provider_id);
         let by_model = PriceRequest::new(call.model, &nothing);
+        let maker = || providers::MAKERS.iter().find(|(start, _)| call.model.starts_with(start));
+        let of_maker = || maker().map(|(_, id)| (*id).to_owned());
         match (wanted, call.address) {
             (Some(id), _) => find(by_model.with_provider_id(id)),
             (None, Some(address)) => {
                 let url = format!("https://{address}");
-                find(by_model.clone().with_provider_api_url(&url)).or_else(|| find(by_model))
+                find(by_model.clone().with_provider_api_url(&url)).or_else(|| find(by_model)).or_else(of_maker)
             }
-            (None, None) => find(by_model),
+            (None, None) => find(by_model).or_else(of_maker),
         }
     }
 

@@ -37,8 +37,6 @@ use crate::store::{Listed, Query, RunReader};
 const KNOWN: &[(&str, &str, &str)] = &[
     ("claude-agent-sdk/agent", "models", ONLY_IN_LOGS),
     ("claude-agent-sdk/tool_error", "models", ONLY_IN_LOGS),
-    ("haystack/rag", "cost", NO_PROVIDER),
-    ("mlflow/multi", "cost", NO_PROVIDER),
     ("langfuse-py/multi", "calls", BY_HAND),
     ("langfuse-py/multi", "models", BY_HAND),
     ("langfuse-py/multi", "input", BY_HAND),
@@ -79,7 +77,6 @@ const KNOWN: &[(&str, &str, &str)] = &[
 
 const BY_HAND: &str = "the program tells of a call that it never made, and we believe it";
 const ONLY_IN_LOGS: &str = "only logs say it, and these bear the id of the span around the call";
-const NO_PROVIDER: &str = "no provider is named, and the price table does not know whose embedding model it is";
 const NO_NAME: &str = "nothing in the payload names the agent";
 const NO_SPAN_OF_TOOLS: &str = "nothing in the payload tells of a tool that ran";
 const NO_SPAN_OF_EMBEDDINGS: &str = "nothing in the payload tells of the embeddings";

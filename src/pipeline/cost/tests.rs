@@ -48,6 +48,22 @@ const USED: [(&str, Value); 2] = [(names::INPUT_TOKENS, Value::Int(211)), (names
 const NOTHING: &str = "- - -";
 
 #[test]
+fn a_model_by_which_the_table_knows_no_provider_has_its_makers_price() {
+    let cost = |provider: Option<&str>, model: &str| {
+        let usage = Tokens { prompt: Some(1_000_000), ..Tokens::default() };
+        Pricer::new().quote(provider, model, &usage, AT).map(|quote| (quote.cost.to_string(), quote.provider_id))
+    };
+    let openai = |usd: &str| Some((usd.to_owned(), "openai".to_owned()));
+    assert_eq!(cost(None, "text-embedding-3-small"), openai("0.02"));
+    assert_eq!(cost(None, "text-embedding-3-large"), openai("0.13"));
+    assert_eq!(cost(None, "text-embedding-ada-002"), openai("0.1"));
+    assert_eq!(cost(None, "text-embedding-4"), None);
+    // Whoever is named has no such model, or one at a price of its own.
+    assert_eq!(cost(Some("cohere"), "text-embedding-3-small"), None);
+    assert_eq!(cost(Some("azure.ai.openai"), "text-embedding-3-small").map(|(_, id)| id).as_deref(), Some("azure"));
+}
+
+#[test]
 fn every_provider_of_the_standard_finds_its_prices() {
     let mut pricer = Pricer::new();
     for (provider, model, id) in [
