@@ -327,10 +327,17 @@ fn is_marked_by(mark: &Detect, record: &Record, keys: &KeyFilter) -> bool {
 
 /// Reads an attribute of the span, else of its latest event that has it.
 ///
-/// Only `gen_ai.*` is taken from events: other names there speak of the event. An evaluation speaks of another span.
+/// Only `gen_ai.*` is taken from events: other names there speak of the event. An evaluation speaks of another span, and so does an
+/// event of another operation: a call of a model that was made within an agent.
 fn value_of<'a>(span: &'a Span, key: &str) -> Option<&'a Value> {
     let of_events = || {
-        let events = span.events.iter().rev().filter(|event| event.name != "gen_ai.evaluation.result");
+        let kind = |value: Option<&Value>| value.and_then(Value::as_str).and_then(facts::standard_kind);
+        let own = kind(span.attr(names::OPERATION));
+        let is_of_span = |event: &SpanEvent| {
+            own.is_none() || kind(event.attr(names::OPERATION)).is_none_or(|kind| Some(kind) == own)
+        };
+        let events = span.events.iter().rev();
+        let events = events.filter(|event| event.name != "gen_ai.evaluation.result" && is_of_span(event));
         let mut events = events.into_iter();
         match key {
             key if key.starts_with("gen_ai.") => events.find_map(|event| event.attr(key)),
@@ -717,6 +724,7 @@ fn fits(span: &Span, row: &KindRow) -> bool {
             word.len() > start.len() + end.len() && word.starts_with(start) && word.ends_with(end)
         }
         Test::IsName => word == span.name,
+        Test::Same(key) => span.attr_str(key) == Some(word),
         Test::Present => true,
         Test::With(keys) => keys.iter().any(|key| span.attr(key).is_some()),
         Test::Without(keys) => keys.iter().all(|key| span.attr(key).is_none()),

@@ -31,8 +31,8 @@ pub use platforms::{
     AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, MONOCLE, OPENINFERENCE,
     OPENINFERENCE_AGENTS, OPENINFERENCE_AGNO, OPENINFERENCE_AUTOGEN, OPENINFERENCE_BEDROCK, OPENINFERENCE_BEEAI,
     OPENINFERENCE_CLAUDE, OPENINFERENCE_MASTRA, OPENLIT, OPENLIT_CALL, OPENLIT_CREWAI, OPENLIT_LANGCHAIN,
-    OPENLIT_LANGGRAPH, TRACEAI, TRACELOOP, TRACELOOP_ANTHROPIC_JS, TRACELOOP_LLAMAINDEX, TRACELOOP_MCP, WEAVE,
-    WEAVE_INTEGRATION,
+    OPENLIT_LANGCHAIN_CALL, OPENLIT_LANGGRAPH, TRACEAI, TRACELOOP, TRACELOOP_ANTHROPIC_JS, TRACELOOP_LLAMAINDEX,
+    TRACELOOP_MCP, WEAVE, WEAVE_INTEGRATION,
 };
 pub use standard::{
     ANTHROPIC_CLIENT, MISTRAL_CLIENT, MISTRAL_STREAM, OTEL, OTEL_AGNO, OTEL_BEDROCK, OTEL_INSTRUMENTATION, OTEL_OPENAI,
@@ -316,6 +316,8 @@ pub enum Test {
     Has(&'static str),
     /// The value is the span's own name.
     IsName,
+    /// The value is that of another attribute, too.
+    Same(&'static str),
     /// The attribute is there.
     Present,
     /// The attribute has this at its start and at its end.
@@ -443,6 +445,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &OPENLIT_CREWAI,
     &OPENLIT_LANGGRAPH,
     &OPENLIT_LANGCHAIN,
+    &OPENLIT_LANGCHAIN_CALL,
     &OPENLIT_CALL,
     &OPENLIT,
     &SPRING_AI,
@@ -550,6 +553,17 @@ pub const TASKS: &[(&str, &str)] = &[
     ("traceloop.association.properties.langgraph_checkpoint_ns", ""),
     ("langfuse.observation.metadata.langgraph_checkpoint_ns", ""),
     ("metadata", "langgraph_checkpoint_ns"),
+];
+
+/// Scopes of instrumentations whose topmost step says nothing of how its run ended, or that all is well whatever happened below it.
+///
+/// The OpenAI Agents SDK (0.8 to 0.24) ends its trace without an error: `openinference-instrumentation-openai-agents` 1.4 and 2.6,
+/// `opentelemetry-instrumentation-openai-agents` 0.52 and 0.62 and `openlit` 1.45 have OK there, `logfire` 5.4 nothing.
+pub const ALWAYS_WELL: &[&str] = &[
+    "openinference.instrumentation.openai_agents",
+    "opentelemetry.instrumentation.openai_agents",
+    "openlit.instrumentation.openai_agents",
+    "logfire.openai_agents",
 ];
 
 /// Instrumentations of providers' clients, by their scopes, whose spans are of no kind: each of a call is of a request.

@@ -405,6 +405,8 @@ pub const TRACELOOP: Dialect = Dialect {
         kind("traceloop.entity.name", Test::Ends("_retriever.retrieve"), StepKind::Retrieval),
         kind("traceloop.span.kind", Test::Is("agent"), StepKind::Agent),
         kind("traceloop.span.kind", Test::Is("tool"), StepKind::Tool),
+        // What LangChain's steps say whose they are: the graph of that name is the agent.
+        kind("traceloop.association.properties.lc_agent_name", Test::Same("traceloop.entity.name"), StepKind::Agent),
         kind("traceloop.span.kind", Test::Is("workflow"), StepKind::Workflow),
         kind("traceloop.span.kind", Test::Is("task"), StepKind::Task),
         kind("llm.request.type", Test::Is("embedding"), StepKind::Embedding),
@@ -836,6 +838,18 @@ pub const OPENLIT_CREWAI: Dialect = Dialect {
     detect: &[Detect::Scope("openlit.instrumentation.crewai")],
     kinds: &[kind(names::OPERATION, Test::IsWithout("invoke_agent", names::AGENT_NAME), StepKind::Task)],
     ..OPENLIT
+};
+
+/// OpenLIT's instrumentation of LangChain, which has the counts of that: of Claude, too, cached tokens are part of the input where it
+/// tells of them (streams), and told nowhere else.
+///
+/// Source: `openlit` 1.45 with `langchain` 1.2 and `langgraph` 1.2, run against a scripted server.
+pub const OPENLIT_LANGCHAIN_CALL: Dialect = Dialect {
+    name: "openlit-langchain-call",
+    variant_of: "openlit",
+    detect: &[Detect::Scope("openlit.instrumentation.langchain")],
+    basis: ALL_INCLUSIVE,
+    ..OPENLIT_CALL
 };
 
 /// OpenLIT's instrumentation of LangChain of before, which named that in the place of the provider, whose counts it had.

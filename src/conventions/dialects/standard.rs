@@ -51,6 +51,10 @@ pub const OTEL: Dialect = Dialect {
                 Key("spring.ai.chat.client.conversation.id"),
                 // `thread.id` is a thread's of the operating system.
                 Key("conversation.id"),
+                // LangGraph's, by OpenLLMetry and Langfuse, where the program names no session.
+                Key("traceloop.association.properties.thread_id"),
+                Key("langfuse.observation.metadata.thread_id"),
+                Key("langfuse.trace.metadata.thread_id"),
             ],
             Session,
         ),
@@ -102,6 +106,8 @@ pub const OTEL: Dialect = Dialect {
                 Key("gen_ai.usage.reasoning_tokens"),
                 Key("gen_ai.usage.details.reasoning_tokens"),
                 Key("gen_ai.usage.details.thoughts_tokens"),
+                // Anthropic's, by Pydantic AI.
+                Key("gen_ai.usage.details.thinking_tokens"),
                 Key("gen_ai.usage.thinking_tokens"),
             ],
             Count,

@@ -210,3 +210,16 @@ fn a_hand_over_of_openllmetry_is_no_agent_also_without_an_operation() {
     record.span.kind = 1;
     assert_eq!(facts(&record).kind, StepKind::Task);
 }
+
+/// OpenLIT's log of a call bears the id of a step of LangGraph where another instrumentation has made the call's own span.
+#[test]
+fn an_event_of_another_operation_says_nothing_of_its_span() {
+    let of = |operation: &str| {
+        let mut step = written("app", "step", &[("gen_ai.operation.name", operation.into())]);
+        let call = [("gen_ai.operation.name", Value::from("chat")), ("gen_ai.usage.input_tokens", Value::Int(7))];
+        let name = "gen_ai.client.inference.operation.details".to_owned();
+        step.span.events = vec![SpanEvent { name, attributes: attributes(&call), ..SpanEvent::default() }];
+        facts(&step).tokens.and_then(|tokens| tokens.prompt)
+    };
+    assert_eq!((of("invoke_agent"), of("chat"), of("generate_content")), (None, Some(7), Some(7)));
+}

@@ -58,6 +58,23 @@ fn thoughts_of_gemini_are_paid_for_where_only_the_total_or_another_count_has_the
     assert_eq!(tokens(&whole), [Some(321), Some(97), None, Some(32), None]);
 }
 
+/// `pydantic-ai` 2 with Anthropic's thinking, run against a scripted server.
+#[test]
+fn pydantic_ai_passes_on_what_anthropic_calls_reasoning() {
+    let call = told(
+        "pydantic-ai",
+        "chat claude-sonnet-4-5",
+        &[
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.provider.name", "anthropic".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(1088)),
+            ("gen_ai.usage.output_tokens", Value::Int(92)),
+            ("gen_ai.usage.details.thinking_tokens", Value::Int(7)),
+        ],
+    );
+    assert_eq!(tokens(&call), [Some(1088), None, None, Some(92), Some(7)]);
+}
+
 #[test]
 fn a_call_of_openlit_that_failed_has_a_name_alone() {
     let failed = told("openlit.instrumentation.anthropic", "chat claude-sonnet-4-5", &[]);

@@ -619,3 +619,28 @@ fn openllmetry_has_the_agent_of_a_step_of_langchain_among_its_properties() {
     );
     assert_eq!((step.kind, step.agent_name.as_deref()), (StepKind::Llm, Some("weather_agent")));
 }
+
+/// `opentelemetry-instrumentation-langchain` 0.52 and `langfuse` 3 and 5 with `langgraph` 1.2, run against a scripted server.
+#[test]
+fn the_thread_of_langgraph_is_the_session_where_nothing_else_is_and_a_graph_of_an_agents_name_the_agent() {
+    let graph = |more: &[(&str, Value)]| {
+        let list = [
+            ("traceloop.span.kind", Value::from("workflow")),
+            ("traceloop.entity.name", "chatty".into()),
+            ("traceloop.association.properties.thread_id", "thread-7".into()),
+        ];
+        told("opentelemetry.instrumentation.langchain", "chatty.workflow", &[&list, more].concat())
+    };
+    let agent = graph(&[("traceloop.association.properties.lc_agent_name", "chatty".into())]);
+    assert_eq!((agent.kind, agent.agent_name.as_deref()), (StepKind::Agent, Some("chatty")));
+    assert_eq!(agent.session_id.as_deref(), Some("thread-7"));
+    let inner = graph(&[("traceloop.association.properties.lc_agent_name", "planner".into())]);
+    assert_eq!((inner.kind, inner.agent_name.as_deref()), (StepKind::Workflow, Some("planner")));
+    let named = graph(&[("traceloop.association.properties.session_id", "s-1".into())]);
+    assert_eq!((named.kind, named.session_id.as_deref()), (StepKind::Workflow, Some("s-1")));
+    for (key, thread) in [("observation", "thread-7"), ("observation", "\"thread-7\""), ("trace", "\"thread-7\"")] {
+        let key = format!("langfuse.{key}.metadata.thread_id");
+        let list = [("langfuse.observation.type", Value::from("chain")), (key.as_str(), thread.into())];
+        assert_eq!(told("langfuse-sdk", "chatty", &list).session_id.as_deref(), Some("thread-7"));
+    }
+}

@@ -187,6 +187,25 @@ fn who_serves_a_model_is_not_its_name() {
 }
 
 #[test]
+fn openlits_langchain_has_counted_cached_tokens_in() {
+    let call = |scope: &str| {
+        let list = [
+            ("telemetry.sdk.name", Value::from("openlit")),
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.provider.name", "anthropic".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(2494)),
+            ("gen_ai.usage.output_tokens", Value::Int(206)),
+            ("gen_ai.usage.cache_read.input_tokens", Value::Int(128)),
+            ("gen_ai.usage.cache_creation.input_tokens", Value::Int(64)),
+        ];
+        told(scope, "chat claude-sonnet-4-5", &list).tokens.and_then(|tokens| tokens.prompt)
+    };
+    assert_eq!(call("openlit.instrumentation.langchain"), Some(2494));
+    // The provider's own client has its counts.
+    assert_eq!(call("openlit.instrumentation.anthropic"), Some(2686));
+}
+
+#[test]
 fn openinference_has_counted_cached_tokens_in_for_the_claude_agent_sdk() {
     let agent = told(
         "openinference.instrumentation.claude_agent_sdk",
