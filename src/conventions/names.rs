@@ -103,6 +103,8 @@ pub const EVENT_EXCEPTION: &str = "exception";
 pub const EXCEPTION_TYPE: &str = "exception.type";
 /// Text of an exception.
 pub const EXCEPTION_MESSAGE: &str = "exception.message";
+/// Whether the exception left its span.
+pub const EXCEPTION_ESCAPED: &str = "exception.escaped";
 /// Level of a `tracing` event, as the layer and `tracing-opentelemetry` write it on the span event.
 pub const EVENT_LEVEL: &str = "level";
 /// Field of a `tracing` event that tells an error.
@@ -131,6 +133,8 @@ pub const EVENT_ARTIFACT: &str = "runspan.artifact";
 
 /// On an event of a span that came as a record of a log: the span's id.
 pub const LOG_OF_SPAN: &str = "runspan.log.span";
+/// On a step that was made of a record of a log: the span that the record names has not come.
+pub const LOG_FOR_SPAN: &str = "runspan.log.for_span";
 /// On such an event: the record's severity as a number, its flags, and when it was seen, in nanoseconds, where that is another
 /// time than the event's.
 pub const LOG_SEVERITY: &str = "runspan.log.severity_number";

@@ -7,7 +7,7 @@ mod marks;
 
 pub use marks::Marks;
 
-use crate::conventions::dialects::{CLIENTS, NO_ANSWERS, ORDINARY, OWN_USE, RUNNING_SUMS};
+use crate::conventions::dialects::{ALWAYS_WELL, CLIENTS, NO_ANSWERS, ORDINARY, OWN_USE, RUNNING_SUMS};
 use crate::conventions::names;
 use crate::model::budget::Budget;
 use crate::model::id::is_foreign_run_id;
@@ -87,6 +87,8 @@ pub struct StepFacts {
     pub is_client: bool,
     /// Whether it is of an instrumentation of a provider's client ([`CLIENTS`]).
     pub is_of_client: bool,
+    /// Whether the topmost step of its kind says nothing of how the run ended; see [`ALWAYS_WELL`].
+    pub is_always_well: bool,
     /// Whether it is an agent that tells what it used itself; see [`OWN_USE`].
     pub tells_own_use: bool,
     /// By what it can be known where another instrumentation tells it, too: of calls of models and tools.
@@ -207,6 +209,7 @@ impl StepFacts {
             is_at_wire: attr(names::HTTP_METHOD).or_else(|| attr(names::HTTP_STATUS_CODE)).is_some(),
             is_client: span.kind == SPAN_KIND_CLIENT || is_of_client,
             is_of_client,
+            is_always_well: scope.is_some_and(|scope| ALWAYS_WELL.contains(&scope.name.as_str())),
             tells_own_use: scope.is_some_and(|scope| tells_own_use(scope, kind)),
             marks: Marks::of(attr, kind, scope, &content),
             in_loop: scope.and_then(|scope| in_loop(scope, kind, span)),
@@ -275,7 +278,7 @@ impl StepContent {
 }
 
 /// Tells whether a step of this kind is a model call of its own: what it used was paid for once, here.
-pub(super) fn is_billed(kind: StepKind) -> bool {
+pub(crate) fn is_billed(kind: StepKind) -> bool {
     matches!(kind, StepKind::Llm | StepKind::Embedding | StepKind::Rerank)
 }
 
@@ -316,7 +319,7 @@ pub(crate) fn kind(span: &Span) -> StepKind {
 }
 
 /// Returns the kind that a standard operation stands for.
-pub(super) fn standard_kind(operation: &str) -> Option<StepKind> {
+pub(crate) fn standard_kind(operation: &str) -> Option<StepKind> {
     names::OPERATIONS.iter().find(|(word, _)| *word == operation).map(|(_, kind)| *kind)
 }
 
@@ -391,12 +394,36 @@ pub(super) fn status(span: &Span) -> StepStatus {
         return StepStatus::Running;
     }
     let declared_ok = span.status.as_ref().is_some_and(|status| status.code == STATUS_OK);
-    let told_by_event = !declared_ok && span.events.iter().any(tells_error);
-    if span.is_error() || span.attr(names::ERROR_TYPE).is_some() || told_by_event {
+    let told_by_event = || span.events.iter().any(tells_error) && !has_handled(span);
+    if span.is_error() || !declared_ok && (span.attr(names::ERROR_TYPE).is_some() || told_by_event()) {
         return class_of_failure(span);
     }
     StepStatus::Success
 }
+
+/// Tells whether a span whose status is not set went on behind the exceptions that were recorded in it, which are all that speaks of a
+/// failure: it has an answer, or it is a root that is no call by itself, whose maker would have set a status.
+///
+/// OpenTelemetry's `record_exception` alone is how a program tells of an exception that it has handled. Where a step has nothing
+/// more, that is how some instrumentations tell that it failed.
+fn has_handled(span: &Span) -> bool {
+    let is_escaped = |event: &SpanEvent| match event.attr(names::EXCEPTION_ESCAPED) {
+        Some(Value::Bool(flag)) => *flag,
+        flag => flag.and_then(Value::as_str).is_some_and(|flag| flag.eq_ignore_ascii_case("true")),
+    };
+    let was_recorded = |event: &SpanEvent| event.name == names::EVENT_EXCEPTION && !is_escaped(event);
+    if !span.events.iter().filter(|event| tells_error(event)).all(was_recorded) {
+        return false;
+    }
+    let is_root = || span.parent_span_id.is_empty() && !is_billed(kind(span)) && kind(span) != StepKind::Tool;
+    let says = |key: &&str| span.attr(key).is_some_and(|value| !matches!(value.as_str(), Some("" | "null" | "[]")));
+    let has_counts = || span.attr(names::OUTPUT_TOKENS).and_then(Value::as_i64).is_some_and(|count| count > 0);
+    is_root() || has_counts() || ANSWER.iter().any(|key| says(key))
+}
+
+/// Where a step has what it gave.
+const ANSWER: &[&str] =
+    &[names::FINISH_REASONS, names::OUTPUT_MESSAGES, names::OUTPUT, names::TOOL_RESULT, names::RETRIEVAL_DOCUMENTS];
 
 fn tells_error(event: &SpanEvent) -> bool {
     let at_error_level =
@@ -626,6 +653,7 @@ mod tests {
                 is_at_wire: false,
                 is_client: false,
                 is_of_client: false,
+                is_always_well: false,
                 tells_own_use: false,
                 marks: Some(Box::new(Marks {
                     input: Some(crc32c::crc32c(br#"[{"role":"user","parts":[]}]"#)),
@@ -704,6 +732,7 @@ mod tests {
         }
 
         let mut by_exception = span(&[]);
+        by_exception.parent_span_id = vec![1; 8];
         by_exception.events = vec![event(
             "exception",
             &[(names::EXCEPTION_TYPE, "RuntimeError".into()), (names::EXCEPTION_MESSAGE, "service down".into())],
@@ -711,6 +740,8 @@ mod tests {
         assert_eq!(outcome(&by_exception), (StepStatus::Error, told("RuntimeError", Some("service down"))));
         // Whoever set OK had seen the exception and dealt with it.
         by_exception.status = Some(Status { code: 1, message: String::new() });
+        assert_eq!(outcome(&by_exception), (StepStatus::Success, None));
+        by_exception.set_attr(names::ERROR_TYPE, "RuntimeError");
         assert_eq!(outcome(&by_exception), (StepStatus::Success, None));
 
         let mut by_event = span(&[]);
@@ -723,6 +754,35 @@ mod tests {
         let mut own = span(&[(names::STEP_STATUS, "crashed".into())]);
         own.end_time_unix_nano = 0;
         assert_eq!(outcome(&own), (StepStatus::Crashed, Some(ErrorInfo::default())));
+    }
+
+    #[test]
+    fn a_recorded_exception_alone_is_no_failure_of_what_went_on_behind_it() {
+        let status = |parent: u8, list: &[(&str, Value)], of_exception: &[(&str, Value)]| {
+            let mut span = span(list);
+            span.parent_span_id = vec![parent; usize::from(parent) * 8];
+            span.events = vec![event("exception", of_exception)];
+            outcome(&span).0
+        };
+        let (chat, tool) = ((names::OPERATION, "chat".into()), (names::OPERATION, "execute_tool".into()));
+        // A root would say by its status that it failed; a step tells so by nothing else.
+        assert_eq!(status(0, &[], &[]), StepStatus::Success);
+        assert_eq!(status(0, &[], &[("exception.escaped", "True".into())]), StepStatus::Error);
+        for list in [&[][..], &[chat.clone()], &[tool.clone()], &[chat.clone(), (names::OUTPUT_TOKENS, Value::Int(0))]]
+        {
+            assert_eq!(status(1, list, &[]), StepStatus::Error);
+        }
+        assert_eq!(
+            (status(0, &[chat.clone()], &[]), status(0, &[tool.clone()], &[])),
+            (StepStatus::Error, StepStatus::Error)
+        );
+        for list in [
+            [chat.clone(), (names::OUTPUT_TOKENS, Value::Int(7))],
+            [chat, (names::OUTPUT_MESSAGES, r#"[{"role":"assistant"}]"#.into())],
+            [tool, (names::TOOL_RESULT, "sunny".into())],
+        ] {
+            assert_eq!(status(1, &list, &[]), StepStatus::Success);
+        }
     }
 
     #[test]

@@ -582,13 +582,23 @@ impl RunState {
     /// who tells spans when they end. A parent in another process may never come, or be another run's; that of a step which
     /// names its run and the one that started it is, and that of one that names its run may be of none: a handler of requests.
     fn awaits_parent(&self) -> bool {
+        !self.awaiting.is_empty() && self.roots().any(|root| self.may_have_parent(root))
+    }
+
+    /// Tells whether every topmost step has ended, and all that they wait for are these parents.
+    pub(crate) fn awaits_only(&self, parents: &IdSet<SpanId>) -> bool {
+        let is_known = |root: &Step| root.parent.is_some_and(|parent| parents.contains(&parent));
+        self.open_roots == 0 && self.roots().all(|root| is_known(root) || !self.may_have_parent(root))
+    }
+
+    /// Tells whether the parent of a topmost step may still come.
+    fn may_have_parent(&self, root: &Step) -> bool {
         let is_outside = |root: &Step| {
             let parent = root.parent.is_some_and(|parent| self.elsewhere.contains(&parent));
             let is_first = self.starts_first && is_named_run(root);
             root.facts.names_run && (root.facts.parent_run_id.is_some() || is_first || parent)
         };
-        let may_come = |root: &Step| root.parent.is_some() && !root.has_remote_parent && !is_outside(root);
-        !self.awaiting.is_empty() && self.roots().any(may_come)
+        root.parent.is_some() && !root.has_remote_parent && !is_outside(root)
     }
 
     /// Takes steps to be told when they begin, as by who records this process itself: the parent of one that names the run, and has not
@@ -685,7 +695,8 @@ impl RunState {
             StepStatus::Cancelled => RunStatus::Cancelled,
             StepStatus::Crashed => RunStatus::Crashed,
             StepStatus::Success | StepStatus::Running => {
-                self.last_failure().map_or(RunStatus::Success, |last| match last {
+                let last = self.last_failure().or_else(|| self.failed_agent().map(|agent| agent.status));
+                last.map_or(RunStatus::Success, |last| match last {
                     StepStatus::Timeout => RunStatus::Timeout,
                     StepStatus::Cancelled => RunStatus::Cancelled,
                     _ => RunStatus::Error,
@@ -711,7 +722,34 @@ impl RunState {
                 && !roots.contains(&step.span_id)
                 && !enclosing.contains(&step.span_id)
         });
-        (!is_recovered).then_some(call.status)
+        // That a call was given up may be read out of its silence alone. A failure that is told around it is the reason.
+        let is_guess = call.status == StepStatus::Cancelled
+            && call.error().is_none_or(|error| error.kind.is_none() && error.message.is_none());
+        let around = self.steps.iter().filter(|step| enclosing.contains(&step.span_id) && is_failure(step.status));
+        let reason = around.max_by_key(|step| step.started_at).filter(|_| is_guess);
+        (!is_recovered).then_some(reason.unwrap_or(call).status)
+    }
+
+    /// Returns the agent, or the part of one, that failed last below a root that says nothing of failures, where that was not given to
+    /// a model as the answer of a tool and nothing succeeded after it.
+    fn failed_agent(&self) -> Option<&Step> {
+        self.root().filter(|root| root.facts.is_always_well && !is_failure(root.status))?;
+        let is_part = |step: &&Step| {
+            step.facts.is_always_well
+                && matches!(step.facts.kind, StepKind::Agent | StepKind::Task)
+                && is_failure(step.status)
+        };
+        let failed = self.steps.iter().filter(is_part).max_by_key(|step| (step.ended_at, step.started_at))?;
+        let enclosing = self.ancestors(failed);
+        let is_recovered = self.steps.iter().filter(|step| step.status == StepStatus::Success).any(|step| {
+            let is_around = enclosing.contains(&step.span_id);
+            let is_after = step.ended_at > failed.ended_at && step.facts.kind != StepKind::Task;
+            match step.facts.kind {
+                StepKind::Tool if is_around => true,
+                _ => is_after && !is_around && !self.ancestors(step).contains(&failed.span_id),
+            }
+        });
+        (!is_recovered).then_some(failed)
     }
 
     fn ancestors(&self, step: &Step) -> IdSet<SpanId> {
@@ -767,6 +805,11 @@ impl RunState {
             return None;
         }
         let root = self.root()?;
+        let root = if self.set_status.is_none() && self.last_failure().is_none() {
+            self.failed_agent().unwrap_or(root)
+        } else {
+            root
+        };
         // The innermost failed step that says why and ended last says most about it; of layers' words for one call those of
         // the one that counts, unless that has a class alone: it says less than a message.
         let copies = &self.sums().copies;

@@ -5,6 +5,9 @@ use super::*;
 /// A span: its number and its parent's, its operation, from when to when in ms, and attributes.
 type Spoken<'a> = (u8, u8, &'a str, u64, u64, &'a [(&'a str, &'a str)]);
 
+/// Among the attributes of a span: the name of its scope.
+const SCOPE: &str = "scope";
+
 /// Stores a run of spans that came ended, and returns it with a line a step.
 fn stored(spans: &[Spoken<'_>]) -> (RunSummary, Vec<String>) {
     let mut sink = StoreSink::new(MemoryStore::default(), RunId([7; 16]));
@@ -23,7 +26,9 @@ fn stored(spans: &[Spoken<'_>]) -> (RunSummary, Vec<String>) {
         for (key, value) in *more {
             span.set_attr(key, if *value == "true" { Value::Bool(true) } else { Value::from(*value) });
         }
-        let record = Record { kind: RecordKind::Ended, resource: Arc::default(), scope: Default::default(), span };
+        let named = more.iter().find(|(key, _)| *key == SCOPE).map(|(_, name)| (*name).to_owned());
+        let scope = crate::model::otlp::Scope { name: named.unwrap_or_default(), ..Default::default() };
+        let record = Record { kind: RecordKind::Ended, resource: Arc::default(), scope, span };
         sink.take(seq, record).unwrap();
     }
     sink.flush_all().unwrap();
@@ -509,6 +514,55 @@ fn a_plain_step_that_gives_no_reason_has_failed_for_the_call_within_its_time() {
     assert_eq!((run.status, run.errors), (RunStatus::Error, 2));
     let error = run.error.unwrap();
     assert_eq!((error.kind.as_deref(), error.message.as_deref()), (Some("InternalServerError"), Some("500 no more")));
+}
+
+#[test]
+fn a_failure_that_is_told_around_a_call_says_more_than_that_the_call_tells_no_answer() {
+    let run = |agent: &[(&str, &str)]| {
+        let given_up = [(names::STEP_STATUS, "cancelled")];
+        stored(&[
+            (1, 0, "invoke_workflow", 0, 100, &[]),
+            (2, 1, "invoke_agent", 10, 90, agent),
+            (3, 2, "chat", 20, 80, &given_up),
+        ])
+    };
+    let (broken, _) = run(&[(names::ERROR_TYPE, "ReadError"), (names::ERROR_MESSAGE, "peer closed connection")]);
+    let error = broken.error.unwrap();
+    assert_eq!((broken.status, error.message.as_deref()), (RunStatus::Error, Some("peer closed connection")));
+    assert_eq!(run(&[]).0.status, RunStatus::Cancelled);
+    assert_eq!(run(&[(names::ERROR_TYPE, "ReadTimeout")]).0.status, RunStatus::Timeout);
+}
+
+/// The OpenAI Agents SDK, whose trace ends well whatever happens in it.
+#[test]
+fn a_run_whose_root_always_says_that_all_is_well_ends_as_its_last_agent_did() {
+    let by = (SCOPE, "openinference.instrumentation.openai_agents");
+    let down = [by, (names::ERROR_TYPE, "UserError"), (names::ERROR_MESSAGE, "station is gone")];
+    let of = |more: &[Spoken<'_>]| {
+        let told: [Spoken<'_>; 3] =
+            [(1, 0, "invoke_workflow", 0, 100, &[by]), (2, 1, "work", 1, 99, &[by]), (4, 3, "chat", 20, 30, &[by])];
+        let run = stored(&[&told, more].concat()).0;
+        (run.status, run.error.map(|error| (error.message.unwrap_or_default(), error.step_id.unwrap_or_default())))
+    };
+    let failed = || (RunStatus::Error, Some(("station is gone".to_owned(), "s3".to_owned())));
+    let well = || (RunStatus::Success, None);
+    let agent: Spoken<'_> = (3, 2, "invoke_agent", 10, 90, &down);
+    // A tool that failed on its way there, and what ended below it a moment later.
+    let tool: Spoken<'_> = (5, 3, "execute_tool", 31, 40, &[by, (names::ERROR_TYPE, "E"), (names::ERROR_MESSAGE, "x")]);
+    assert_eq!(of(&[agent, tool, (6, 3, "execute_tool", 41, 91, &[by])]), failed());
+    // A turn of an agent that knows of nothing.
+    let (status, error) = of(&[(3, 2, "invoke_agent", 10, 95, &[by]), (5, 3, "turn", 15, 90, &down)]);
+    assert_eq!((status, error.unwrap().1.as_str()), (RunStatus::Error, "s5"));
+    // Another one that did it instead, or that goes on with what was said of the failure.
+    assert_eq!(of(&[agent, (5, 2, "invoke_agent", 91, 98, &[by])]), well());
+    let below: Spoken<'_> = (7, 6, "invoke_agent", 50, 60, &down);
+    let around: [Spoken<'_>; 2] = [(3, 2, "invoke_agent", 10, 90, &[by]), (6, 3, "execute_tool", 45, 61, &[by])];
+    assert_eq!(of(&[around[0], around[1], below]), well());
+    assert_eq!(of(&[around[0], (6, 3, "work", 45, 61, &[by]), below, (8, 3, "chat", 62, 70, &[by])]), well());
+    // A tool that failed is its agent's affair, and so is what another instrumentation tells of.
+    assert_eq!(of(&[around[0], tool]), well());
+    let other: Spoken<'_> = (5, 3, "invoke_agent", 15, 89, &[(names::ERROR_TYPE, "E")]);
+    assert_eq!(of(&[around[0], other]), well());
 }
 
 /// Two spans that each name the other as their parent: the one that began first is above, whichever comes first.
