@@ -445,7 +445,11 @@ impl<W: RunWriter> StoreSink<W> {
         }
         if let Some(silence) = self.outside.filter(|_| now.saturating_duration_since(self.looked_at) > LOOK) {
             self.looked_at = now;
-            self.end_silent(|live| now.saturating_duration_since(live.touched) >= silence);
+            // What only logs tell of is not waited for as long.
+            self.end_silent(|live| {
+                let quiet = now.saturating_duration_since(live.touched);
+                quiet >= silence || quiet >= LATE && live.state.awaits_only(&live.calls_of_logs)
+            });
             if let Err(error) = self.give_up_held(now, silence) {
                 first_error.get_or_insert(error);
             }

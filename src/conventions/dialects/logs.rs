@@ -60,7 +60,12 @@ pub const FAILURE_TEXT: &[&str] = &["error.message", "error_message", "error"];
 pub const OF_THE_SPAN: &[&str] =
     &["gemini_cli.api_response", "claude_code.assistant_response", "tool.output", "codex.tool_result"];
 
-/// The same of Monocle, on spans that bear its mark: others may name their events so.
+/// Events that tell all of a call of a model: one of which the span does not come is that call.
+///
+/// Source: the standard, and `openlit` 1.45, which sends no span for a call by LangGraph's `ainvoke`.
+pub const CALLS: &[&str] = &["gen_ai.client.inference.operation.details"];
+
+/// What [`OF_THE_SPAN`] is, of Monocle, on spans that bear its mark: others may name their events so.
 pub const MONOCLES: &[&str] = &["metadata", "data.input", "data.output"];
 
 /// Monocle's mark.

@@ -51,6 +51,8 @@ pub(super) struct LiveRun {
     pub(super) again: (u32, u64),
     /// What they say, and others before the log was put in order last.
     pub(super) copies: HashSet<(SpanId, u32)>,
+    /// Spans that logs tell whole calls of.
+    pub(super) calls_of_logs: IdSet<SpanId>,
     /// The ids of its events come of its spans: they come from outside, in any order.
     pub(super) by_span: bool,
     /// Its log stands in the order in which it came.
@@ -271,6 +273,7 @@ impl LiveRun {
             touched: Instant::now(),
             again: (0, 0),
             copies: HashSet::new(),
+            calls_of_logs: IdSet::default(),
             by_span: false,
             unsettled: false,
             notes: None,

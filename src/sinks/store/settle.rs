@@ -5,19 +5,22 @@
 //! ids by that order. What came in logs joins its span here, whichever of both was first.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 
 use super::live::{Said, keep_links};
 use super::telling::linked_trace;
 use super::{EventIds, LiveRun, StoreSink};
+use crate::conventions::dialects::logs::CALLS;
 use crate::conventions::names;
 use crate::model::event::{EventBody, Log};
 use crate::model::id::IdMap;
-use crate::model::otlp::{KeyValue, Span, SpanEvent, Value};
+use crate::model::otlp::{KeyValue, Scope, Span, SpanEvent, Value};
 use crate::model::record::{Record, RecordKind};
 use crate::model::{Event, EventId, RunId, RunStatus, SpanId, StepKind, TraceId, UnixNanos};
 use crate::pipeline::cost::Pricer;
+use crate::pipeline::facts::{is_billed, standard_kind};
 use crate::pipeline::normalize::{name_model, normalize, restore_original};
 use crate::store::assembly::{DROPPED_LOG, RunState};
 use crate::store::{RunWriter, StoreError};
@@ -133,6 +136,9 @@ impl LiveRun {
 
     /// Notes what a record of a log tells of a span, in place until the run is over.
     pub(super) fn take_log(&mut self, span: SpanId, event: &SpanEvent) {
+        if is_call(event) {
+            self.calls_of_logs.insert(span);
+        }
         let at = UnixNanos(event.time_unix_nano);
         let step = self.state.step_of(span).map(|(name, start)| (name.to_owned(), start));
         let (step_id, cause) = step.map_or((None, self.state.start_event()), |(name, start)| (Some(name), Some(start)));
@@ -213,6 +219,7 @@ impl Told {
 
     fn of(events: Vec<Event>) -> Self {
         let mut told = Self::default();
+        let mut made_of_logs = HashSet::new();
         for event in events {
             let is_start = event.body.is_step_start();
             let (span, resource, scope) = match event.body.into_span() {
@@ -223,6 +230,12 @@ impl Told {
                 }
             };
             let Some(id) = SpanId::from_bytes(&span.span_id) else { continue };
+            if span.attr(names::LOG_FOR_SPAN).is_some() {
+                // It is made once more, unless its span has come.
+                made_of_logs.insert(id);
+                told.steps.entry(id).or_default().logs.extend(span.events);
+                continue;
+            }
             let record = Record {
                 kind: if is_start { RecordKind::Started } else { RecordKind::Ended },
                 resource: resource.unwrap_or_default(),
@@ -245,6 +258,12 @@ impl Told {
                 step.logs.append(&mut given_up.events);
             }
             step.end = Some(end);
+        }
+        for id in made_of_logs {
+            let step = told.steps.entry(id).or_default();
+            told.has_copies |= step.end.is_some();
+            // The start was made with the end.
+            step.start = None;
         }
         told
     }
@@ -279,6 +298,7 @@ impl Told {
     /// Tells it all once more in order.
     fn settled(mut self, live: &LiveRun, parent: Option<RunId>, pricer: &mut Pricer) -> (Vec<Event>, RunState) {
         let mut waiting = Vec::new();
+        self.make_calls_of_logs(live.state.trace_id());
         for (span, step) in &mut self.steps {
             step.join(pricer);
             waiting.extend(step.logs.drain(..).map(|log| (*span, log)));
@@ -321,6 +341,47 @@ impl Told {
         }
         run.name_start();
         (run.queue, run.state)
+    }
+
+    /// Makes calls of what logs tell of whole calls whose spans have not come: below the root, and around what names such a span as its
+    /// parent. A call that another instrumentation tells of needs none.
+    fn make_calls_of_logs(&mut self, trace: TraceId) {
+        let alone = self.steps.iter().filter(|(_, step)| !step.has_span());
+        let calls = alone.filter_map(|(span, step)| Some((*span, step.logs.iter().rfind(|log| is_call(log))?)));
+        let is_told = |log: &SpanEvent| {
+            self.steps.values().filter_map(|step| step.end.as_deref()).any(|said| said.is_call_of(log))
+        };
+        let calls: Vec<(SpanId, SpanEvent)> =
+            calls.filter(|(_, log)| !is_told(log)).map(|(span, log)| (span, log.clone())).collect();
+        if calls.is_empty() {
+            return;
+        }
+        let told = self.steps.values().filter_map(|step| step.end.as_ref().or(step.start.as_ref()));
+        let records = || told.clone().map(|said| &said.record);
+        let root = records().filter(|record| record.span.parent_span_id.is_empty());
+        let root = root.min_by_key(|record| (record.span.start_time_unix_nano, &record.span.span_id));
+        let resource = root.map(|root| Arc::clone(&root.resource)).unwrap_or_default();
+        let root = root.map(|root| root.span.span_id.clone()).unwrap_or_default();
+        let made = calls.into_iter().map(|(id, log)| {
+            let below = records().filter(|record| record.span.parent_span_id == id.0);
+            let first = below.map(|record| record.span.start_time_unix_nano).min();
+            let text = |key| log.attr(key).and_then(Value::as_str).unwrap_or_default();
+            let mut span = Span {
+                trace_id: trace.0.to_vec(),
+                span_id: id.0.to_vec(),
+                parent_span_id: root.clone(),
+                name: format!("{} {}", text(names::OPERATION), text(names::REQUEST_MODEL)).trim_end().to_owned(),
+                start_time_unix_nano: first.unwrap_or(log.time_unix_nano).min(log.time_unix_nano),
+                end_time_unix_nano: log.time_unix_nano,
+                ..Span::default()
+            };
+            span.set_attr(names::LOG_FOR_SPAN, true);
+            let resource = Arc::clone(&resource);
+            (id, Said::of(Record { kind: RecordKind::Ended, resource, scope: Scope::default(), span }))
+        });
+        for (id, said) in made.collect::<Vec<_>>() {
+            self.steps.entry(id).or_default().end = Some(said);
+        }
     }
 
     /// Gives calls that tell what they used, and not of which model, the model of the layer around them that does.
@@ -416,7 +477,38 @@ impl Told {
 /// Deeper than this steps are looked at as if they lay beside each other.
 const MAX_DEPTH: usize = 256;
 
+/// Tells whether what came in a log tells all of a call of a model.
+pub(super) fn is_call(log: &SpanEvent) -> bool {
+    let operation = || log.attr(names::OPERATION).and_then(Value::as_str);
+    CALLS.contains(&log.name.as_str()) && operation().and_then(standard_kind).is_some_and(is_billed)
+}
+
+impl Said {
+    /// Tells whether it is the call that a log tells of: by the answer's id, else by what came out in its time.
+    fn is_call_of(&self, log: &SpanEvent) -> bool {
+        /// A log may be written so much behind the end of its call, in nanoseconds.
+        const BEHIND: u64 = 1_000_000_000;
+        let (facts, span) = (&self.facts, &self.record.span);
+        if !facts.billed {
+            return false;
+        }
+        let id = log.attr(names::RESPONSE_ID).and_then(Value::as_str);
+        if let Some((own, id)) = facts.response_id.as_deref().zip(id) {
+            return own == id;
+        }
+        let output = |count: u64| log.attr(names::OUTPUT_TOKENS).and_then(Value::as_i64) == i64::try_from(count).ok();
+        let time = span.start_time_unix_nano..=span.end_time_unix_nano.saturating_add(BEHIND);
+        let told = facts.tokens.and_then(|tokens| tokens.completion);
+        time.contains(&log.time_unix_nano) && told.is_some_and(output)
+    }
+}
+
 impl Step {
+    /// Tells whether its span has come, or its start.
+    fn has_span(&self) -> bool {
+        self.start.is_some() || self.end.is_some()
+    }
+
     /// Puts what came in logs into the span, and reads the span once more with it.
     fn join(&mut self, pricer: &mut Pricer) {
         let Some(mut said) = self.end.take_if(|_| !self.logs.is_empty()) else { return };

@@ -193,3 +193,94 @@ fn what_a_span_says_was_lost_is_counted_once() {
         assert_eq!(listed(sink)[0].dropped, 3);
     }
 }
+
+/// What OpenLIT 1.45 sends of a graph that is run by `ainvoke`: a span of the workflow, one of the request, whose parent never comes, and
+/// a log that bears its id.
+#[test]
+fn a_call_of_which_only_a_log_came_is_one_below_the_root_until_its_span_comes() {
+    let log = || {
+        let mut record = ended(1, 5, 0, "", 90, 90);
+        let mut event = SpanEvent { name: CALL_LOG.to_owned(), ..SpanEvent::default() };
+        event.time_unix_nano = record.span.start_time_unix_nano;
+        let mut facts = Span::default();
+        for (key, value) in [
+            (names::OPERATION, Value::from("chat")),
+            (names::REQUEST_MODEL, "gpt-4o-mini".into()),
+            (names::RESPONSE_ID, "chatcmpl-41".into()),
+            (names::INPUT_TOKENS, Value::Int(1717)),
+            (names::OUTPUT_TOKENS, Value::Int(143)),
+            (names::CACHE_READ_TOKENS, Value::Int(128)),
+        ] {
+            facts.set_attr(key, value);
+        }
+        event.attributes = facts.attributes;
+        (record.kind, record.span.events) = (RecordKind::Event, vec![event]);
+        record
+    };
+    let root = || {
+        let mut record = ended(1, 1, 0, "invoke_workflow", 0, 100);
+        record.span.set_attr(names::INPUT_TOKENS, 9);
+        record
+    };
+    let request = || ended(1, 6, 5, "", 20, 80);
+    let call = || {
+        let mut record = ended(1, 5, 1, "chat", 10, 85);
+        record.span.set_attr(names::INPUT_TOKENS, 1717);
+        record
+    };
+    let seen = |told: &[&[Record]]| {
+        let mut sink = outside_sink();
+        let mut seq = 0;
+        for (place, batch) in told.iter().enumerate() {
+            for record in *batch {
+                seq += 1;
+                sink.take(seq, record.clone()).unwrap();
+            }
+            sink.flush_all().unwrap();
+            sink.flush(Instant::now() + (LATE + LOOK) * (place as u32 + 1)).unwrap();
+            sink.flush_all().unwrap();
+        }
+        let store = sink.into_writer();
+        let Some(Listed::Run(run)) = store.list_runs(&Query::default()).unwrap().pop() else { panic!("damaged") };
+        let (run, summary) = (run.summary.run_id, run.summary);
+        let tokens = summary.tokens.map(|tokens| (tokens.prompt, tokens.cache_read));
+        let mut lines = vec![format!("{} {} calls {tokens:?}", summary.status, summary.llm_calls)];
+        lines.extend(store.get_steps(run).unwrap().iter().map(|step| {
+            let place = step.parent_span_id.map(|parent| parent.to_string()).unwrap_or_default();
+            format!("{place}/ {} {} {:?} ms", step.kind, step.step_id, step.duration_ms.unwrap_or_default())
+        }));
+        lines.join("\n")
+    };
+    let alone = seen(&[&[log(), request(), root()]]);
+    insta::assert_snapshot!(alone, @"
+    success 1 calls Some((Some(1717), Some(128)))
+    / workflow s1 100.0 ms
+    0101010101010101/ llm chat 70.0 ms
+    0505050505050505/ task s6 60.0 ms
+    ");
+    assert_eq!(seen(&[&[request(), root()], &[log()]]), alone);
+    assert_eq!(seen(&[&[root(), request()], &[log()], &[log()]]), alone);
+    // Another instrumentation tells of the call, and not of which answer it was.
+    let mut other = ended(1, 7, 1, "chat", 10, 85);
+    other.span.set_attr(names::INPUT_TOKENS, 1717);
+    other.span.set_attr(names::OUTPUT_TOKENS, 143);
+    let beside = seen(&[&[log(), request(), other.clone(), root()]]);
+    insta::assert_snapshot!(beside, @"
+    success 1 calls Some((Some(1717), None))
+    / workflow s1 100.0 ms
+    0101010101010101/ llm chat 75.0 ms
+    0505050505050505/ task s6 60.0 ms
+    ");
+    let whole = seen(&[&[log(), request(), call(), root()]]);
+    insta::assert_snapshot!(whole, @"
+    success 1 calls Some((Some(1717), Some(128)))
+    / workflow s1 100.0 ms
+    0101010101010101/ llm chat 75.0 ms
+    0505050505050505/ task s6 60.0 ms
+    ");
+    assert_eq!(seen(&[&[log(), request(), root()], &[call()]]), whole);
+    assert_eq!(seen(&[&[request(), root()], &[log()], &[call(), log()]]), whole);
+}
+
+/// The standard's event that tells all of a call.
+const CALL_LOG: &str = "gen_ai.client.inference.operation.details";
