@@ -1028,7 +1028,7 @@ impl RunState {
                     tokens: facts.tokens.map(Tokens::with_total),
                     cost_usd: facts.cost.map(|(cost, _)| cost),
                     cost_source: facts.cost.map(|(_, source)| source),
-                    error: ended.error().cloned(),
+                    error: ended.error().filter(|error| error.kind.is_some() || error.message.is_some()).cloned(),
                     input: step.content.as_ref().and_then(|content| content.input.as_ref().map(JsonText::value)),
                     output: step.content.as_ref().and_then(|content| content.output.as_ref().map(JsonText::value)),
                     duplicate_of: copies.get(&place).map(|of| self.steps[*of].step_id.clone()),

@@ -197,7 +197,7 @@ fn how_a_step_ended_is_told() {
             r#"parse < a {"kind":"tool","name":"execute_tool parse","agent_id":"a","status":"error","error":{"type":"ParseIntError","message":"invalid digit found in string"}}"#,
             r#"read < a {"kind":"tool","name":"execute_tool read","agent_id":"a","status":"error","error":{"type":"io::Error","message":"too slow"}}"#,
             r#"box < a {"kind":"tool","name":"execute_tool box","agent_id":"a","status":"error","error":{"type":"_OTHER","message":"erased"}}"#,
-            r#"dropped < a {"kind":"tool","name":"execute_tool dropped","agent_id":"a","status":"cancelled","error":{"type":null,"message":null}}"#,
+            r#"dropped < a {"kind":"tool","name":"execute_tool dropped","agent_id":"a","status":"cancelled"}"#,
             r#"panicked < a {"kind":"tool","name":"execute_tool panicked","agent_id":"a","status":"error","error":{"type":"panic","message":"panicked"}}"#,
             r#"good < a {"kind":"tool","name":"execute_tool good","agent_id":"a","status":"success"}"#,
         ]
