@@ -224,6 +224,8 @@ pub const STORE_ID: &str = "runspan.store.id";
 pub const STEP_KIND: &str = "runspan.step.kind";
 /// How a step ended, where the OTLP status cannot say it; a word of [`StepStatus`](crate::model::StepStatus).
 pub const STEP_STATUS: &str = "runspan.step.status";
+/// The target of the `tracing` spans of steps by hand and by attribute, which are over when they are told their status.
+pub const STEP_TARGET: &str = "runspan";
 /// Free labels: a JSON array as text.
 pub const TAGS: &str = "runspan.tags";
 /// A foreign system's own id of the run.

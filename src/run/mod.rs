@@ -57,9 +57,10 @@ pub use wait::{Cancellation, Cancelled, Checkpoint, Wait, WaitError};
 /// run.finish();
 /// ```
 ///
-/// A run that is dropped unfinished is stored as `cancelled`; one that is dropped by a panic, as `error`. It is over
-/// when the last clone of its span is gone and all spans below it are closed. One that is dropped while it waits for an
-/// answer ([`Run::wait`]) stays `waiting`, for [`Run::resume`].
+/// A run that is dropped unfinished is stored as `cancelled`; one that is dropped by a panic, as `error`. It is over at
+/// that moment, whoever still holds its span or has entered it: what is said of the span from then on is not heard, while
+/// steps below it that end later, or begin, are still the run's. One that is dropped while it waits for an answer
+/// ([`Run::wait`]) stays `waiting`, for [`Run::resume`].
 ///
 /// A run is the topmost step of itself: everything that a [`Step`] offers, a run offers as well. That is by `Deref`, as
 /// `run.agent(..)`, a step, and `Run::agent(..)`, a run, could not both stand here.

@@ -5,11 +5,12 @@ use tracing::span::Id;
 use tracing::{Level, Metadata, Span};
 
 use super::RunFacts;
+use crate::conventions::names;
 use crate::model::{RunKind, StepKind};
 use crate::propagation::span_context;
 
 /// The target of all spans and events made here.
-pub(super) const TARGET: &str = "runspan";
+pub(super) const TARGET: &str = names::STEP_TARGET;
 
 /// What a step does, and on what.
 #[derive(Clone, Copy, Debug)]

@@ -33,9 +33,10 @@ use crate::sources::layer::{find_in_scope, known_line, run_of};
 /// # run.finish();
 /// ```
 ///
-/// A step that is dropped unfinished is stored as `cancelled`; one that is dropped by a panic, as `error`. It is over
-/// when the last clone of [`Step::span`] is gone and all spans below it are closed. What is said twice holds as it was
-/// said last.
+/// A step that is dropped unfinished is stored as `cancelled`; one that is dropped by a panic, as `error`. It is over at
+/// that moment, whoever still holds [`Step::span`] or has entered it: what is said of the span from then on is not heard,
+/// while steps below it may go on. Where the OpenTelemetry SDK alone records, it is over when the last clone of the
+/// span is gone. What is said twice holds as it was said last.
 #[derive(Debug)]
 #[must_use = "a step that is dropped is cancelled"]
 pub struct Step {
@@ -122,7 +123,7 @@ impl Step {
 
     /// Returns the step's span, to enter it, or to instrument a future that is to run inside it.
     ///
-    /// The step is over only when the last clone is gone.
+    /// The step is over when it is finished, fails or is dropped, however many clones there are.
     ///
     /// ```
     /// use tracing::Instrument;

@@ -115,15 +115,16 @@ pub(crate) trait Tell {
         );
     }
 
+    /// Says how the step ended, which ends it: nothing that is said later is kept.
     fn put_status(&self, status: StepStatus) {
         self.put(names::STEP_STATUS, &status.as_str());
     }
 
     fn put_failure(&self, class: &str, message: &str) {
-        self.put_status(StepStatus::Error);
         self.put(names::ERROR_TYPE, &class);
         self.put("otel.status_code", &"ERROR");
         self.put("otel.status_description", &message);
+        self.put_status(StepStatus::Error);
     }
 }
 

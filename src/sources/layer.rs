@@ -108,6 +108,8 @@ struct SpanState {
     dropped_events: u32,
     links: Vec<u8>,
     link_count: u32,
+    /// Its end is recorded, though it is not closed: what is below it still finds its ids here.
+    is_over: bool,
 }
 
 /// Encoded attributes and the fields that steer the span itself.
@@ -311,6 +313,22 @@ impl Layer {
         context
     }
 
+    /// Records the end of a span, once.
+    fn end(&self, meta: &Metadata<'_>, state: &mut SpanState, context: &SpanContext) -> Wakers {
+        if std::mem::replace(&mut state.is_over, true) {
+            return Wakers::default();
+        }
+        // Wall clock at the start plus the monotonic length: a clock that jumps moves a span and never stretches it.
+        let length = u64::try_from(state.clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let end = state.taken_up.0.saturating_add(length.max(1)).max(state.start.0.saturating_add(1));
+        let is_left_open = state.fields.is_left_open;
+        let wakers =
+            if is_left_open { Wakers::default() } else { self.record(meta, state, context, RecordKind::Ended, end) };
+        put_back(std::mem::take(&mut state.fields.attributes));
+        put_back(std::mem::take(&mut state.events));
+        wakers
+    }
+
     fn own_state<'a>(&self, extensions: &'a mut ExtensionsMut<'_>) -> Option<&'a mut SpanState> {
         extensions.get_mut::<Kept>()?.find_mut(self.is_own())
     }
@@ -377,17 +395,27 @@ impl Layer {
     }
 }
 
-/// Tells whether late values say what the step is: a model, a tool, an agent, what went in.
-fn values_tell_what(values: &Values<'_>) -> bool {
-    struct Telling(bool);
-    impl Visit for Telling {
+/// Tells whether values are of one of these fields.
+fn values_name(values: &Values<'_>, names: &'static [&'static str]) -> bool {
+    struct Naming(&'static [&'static str], bool);
+    impl Visit for Naming {
         fn record_debug(&mut self, field: &Field, _: &dyn std::fmt::Debug) {
-            self.0 |= names::TOLD_LATE.contains(&field.name());
+            self.1 |= self.0.contains(&field.name());
         }
     }
-    let mut telling = Telling(false);
-    values.record(&mut telling);
-    telling.0
+    let mut naming = Naming(names, false);
+    values.record(&mut naming);
+    naming.1
+}
+
+/// Tells whether late values say what the step is: a model, a tool, an agent, what went in.
+fn values_tell_what(values: &Values<'_>) -> bool {
+    values_name(values, names::TOLD_LATE)
+}
+
+/// Tells whether values end a step of ours: its code says last how it ended.
+fn values_end(meta: &Metadata<'_>, values: &Values<'_>) -> bool {
+    meta.target() == names::STEP_TARGET && values_name(values, &[names::STEP_STATUS])
 }
 
 impl<S> tracing_subscriber::Layer<S> for Layer
@@ -431,6 +459,7 @@ where
             dropped_events: 0,
             links: Vec::new(),
             link_count: 0,
+            is_over: false,
         };
         let mut extensions = span.extensions_mut();
         match extensions.get_mut::<Kept>() {
@@ -455,9 +484,25 @@ where
         // The values are formatted before the state is borrowed: a value's own code may record into this span.
         let mut fields = Fields::default();
         values.record(&mut FieldVisitor { fields: &mut fields, into: SPAN_ATTRIBUTE });
+        let is_end = values_end(span.metadata(), values);
+        if is_end {
+            self.begin(&span);
+        }
         let mut extensions = span.extensions_mut();
         let Some(state) = self.own_state(&mut extensions) else { return };
+        if state.is_over {
+            // As in OpenTelemetry, nothing more is said of what has ended.
+            return;
+        }
         state.fields.extend(fields);
+        // Whoever ended it is told that it has ended: clones of the span that are still about, or entered, change nothing.
+        if let Some(context) = state.context
+            && is_end
+        {
+            let wakers = self.end(span.metadata(), state, &context);
+            drop(extensions);
+            return wakers.wake();
+        }
         // Many emitters name the tool or the model only after the start; who watches the run wants to see it now.
         if let Some(context) = state.context
             && !state.is_resumed
@@ -482,6 +527,7 @@ where
         let Some(cause) = self.begin(&cause) else { return };
         if let Some(state) = self.own_state(&mut span.extensions_mut())
             && state.link_count < MAX_LINKS
+            && !state.is_over
         {
             state.link_count += 1;
             encode::span_link(&mut state.links, &cause.trace_id.0, &cause.span_id.0);
@@ -511,7 +557,7 @@ where
         let mut encoded = spare();
         encode::span_event(&mut encoded, now, name, &fields.attributes);
         let mut extensions = span.extensions_mut();
-        let Some(state) = self.own_state(&mut extensions) else { return };
+        let Some(state) = self.own_state(&mut extensions).filter(|state| !state.is_over) else { return };
         if *meta.level() == Level::ERROR && error.is_some() {
             state.fields.error = error;
         }
@@ -541,20 +587,13 @@ where
         let Some(context) = self.begin_at(&span, true) else { return };
         self.recorder.notes().forget_just_ended();
         let Some(mut state) = self.take_state(&mut span.extensions_mut()) else { return };
-        if std::thread::panicking() && state.fields.status.is_none() {
+        if std::thread::panicking() && state.fields.status.is_none() && !state.is_over {
             // Closed by unwinding: what the span enclosed did not finish, whatever its author thought of.
             state.fields.status = Some(STATUS_ERROR);
             state.fields.status_message.get_or_insert_with(|| "panicked".to_owned());
             encode::text_attribute(&mut state.fields.attributes, SPAN_ATTRIBUTE, names::ERROR_TYPE, "panic");
         }
-        // Wall clock at the start plus the monotonic length: a clock that jumps moves a span and never stretches it.
-        let length = u64::try_from(state.clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let end = state.taken_up.0.saturating_add(length.max(1)).max(state.start.0.saturating_add(1));
-        if !state.fields.is_left_open {
-            self.record(span.metadata(), &state, &context, RecordKind::Ended, end).wake();
-        }
-        put_back(state.fields.attributes);
-        put_back(state.events);
+        self.end(span.metadata(), &mut state, &context).wake();
     }
 
     // SAFETY: returns a pointer to a field of `self` of exactly the type asked for.

@@ -222,6 +222,71 @@ fn a_run_ends_as_it_was_left() {
 }
 
 #[test]
+fn what_has_ended_is_over_though_its_span_is_still_held() {
+    let dir = crate::support::tempdir();
+    let mut held = Vec::new();
+    let report = record_in(dir.path(), |_| {
+        let run = Run::agent("entered").start();
+        let span = run.span();
+        held.push(span.clone());
+        let _in = span.enter();
+        run.llm("openai", "gpt-4o").finish();
+        run.output("done");
+        run.finish();
+
+        let run = Run::agent("failed").start();
+        held.push(run.span());
+        let step = run.tool("read");
+        held.push(step.span());
+        step.fail(&std::fmt::Error);
+        run.fail(&std::fmt::Error);
+
+        let run = Run::agent("dropped").start();
+        held.push(run.span());
+        drop(run);
+
+        let run = Run::agent("outlived").start();
+        let mut future = Box::pin(
+            async {
+                pause().await;
+                // What is said of a step that has ended is not heard; what is below it is heard.
+                runspan::current().output("late").event("late", json!({}));
+                runspan::current().usage(Usage::new(1, 1));
+                tracing::info_span!("late").in_scope(|| {});
+            }
+            .instrument(run.span()),
+        );
+        assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let child = run.task("child");
+        run.finish();
+        child.finish();
+        assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    });
+    assert_eq!((report.stored, report.dropped.len(), report.pending), (8, 0, 0));
+    let told = || -> Vec<Vec<String>> {
+        let mut runs = runs(dir.path());
+        runs.sort_by_key(|run| run.name().to_owned());
+        let outline = |run: &runspan::model::RunSummary| {
+            let steps = outline(&steps(dir.path(), run.run_id));
+            [format!("{} {}", run.status, run.events)].into_iter().chain(steps).collect()
+        };
+        runs.iter().map(outline).collect()
+    };
+    let before = told();
+    assert_eq!(
+        before,
+        [
+            vec!["cancelled 4", "dropped agent cancelled"],
+            vec!["success 7", "entered agent success", "  chat llm success"],
+            vec!["error 6", "failed agent error", "  read tool error"],
+            vec!["success 8", "outlived agent success", "  child task success", "  late task success"],
+        ]
+    );
+    drop(held);
+    assert_eq!(told(), before);
+}
+
+#[test]
 fn a_run_inside_another_is_its_own_and_names_its_parent() {
     let dir = crate::support::tempdir();
     record_in(dir.path(), |_| {
