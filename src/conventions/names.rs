@@ -212,6 +212,19 @@ pub const TELL_OUTCOME: &[&str] = &[
 /// Attributes that tell what went into a step.
 pub const TELL_INPUT: &[&str] = &[INPUT, INPUT_MESSAGES, TOOL_ARGUMENTS, RETRIEVAL_QUERY];
 
+/// Attributes that hold what went into a step and what came out of it.
+pub const TELL_CONTENT: &[&str] = &[
+    SYSTEM_INSTRUCTIONS,
+    INPUT_MESSAGES,
+    OUTPUT_MESSAGES,
+    TOOL_ARGUMENTS,
+    TOOL_RESULT,
+    RETRIEVAL_QUERY,
+    RETRIEVAL_DOCUMENTS,
+    INPUT,
+    OUTPUT,
+];
+
 /// The run that a span or a whole process belongs to.
 pub const RUN_ID: &str = "runspan.run.id";
 /// The run that started it.
@@ -287,6 +300,8 @@ pub const TOOL_CHOICE: &str = "runspan.request.tool_choice";
 
 /// What the library cut because it was over a bound.
 pub const CUT: &str = "runspan.cut";
+/// Its value on a span of a run that has reached its bound.
+pub const CUT_RUN: &str = "run";
 /// That a span's times cannot be right: it ends before it starts, has no start, or starts after it came.
 pub const CLOCK_SKEW: &str = "runspan.clock_skew";
 

@@ -138,6 +138,13 @@ impl Said {
     }
 }
 
+/// Returns who made a span. Of one of a run that has reached its bound that is not known any more, when its log is put in order.
+fn maker_of(span: &Span, resource: Arc<Resource>, scope: Scope) -> (Option<Arc<Resource>>, Option<Scope>) {
+    let is_lost = span.attr_str(names::CUT) == Some(names::CUT_RUN);
+    let resource = Some(resource).filter(|resource| !is_lost || **resource != Resource::default());
+    (resource, Some(scope).filter(|scope| !is_lost || *scope != Scope::default()))
+}
+
 /// Adds the links of a copy of a span that gives way which the other has not.
 pub(super) fn keep_links(kept: &mut Span, given_up: &mut Span) {
     if kept.links == given_up.links {
@@ -469,7 +476,8 @@ impl LiveRun {
             notes.note_end(&record.span, &facts);
         }
         let asked = requested_tool_calls(content.output.as_ref());
-        let body = ended_body(record.span, &facts, *content, Some(record.resource), Some(record.scope));
+        let (resource, scope) = maker_of(&record.span, record.resource, record.scope);
+        let body = ended_body(record.span, &facts, *content, resource, scope);
         self.push_step(ids.make(3, at), Some(start), at, step_id, body, asked, facts);
         if self.state.is_completed() {
             self.stale_summary = true;
@@ -509,7 +517,8 @@ impl LiveRun {
         let copy = super::ids::hash_of(&[&span.0, &at.0.to_le_bytes(), &digest.to_le_bytes()]);
         let id = EventIds::of_run(self.state.run_id(), copy).make(3, at);
         let asked = requested_tool_calls(content.output.as_ref());
-        let body = ended_body(record.span, &facts, *content, Some(record.resource), Some(record.scope));
+        let (resource, scope) = maker_of(&record.span, record.resource, record.scope);
+        let body = ended_body(record.span, &facts, *content, resource, scope);
         self.push_step(id, Some(start), at, step_id, body, asked, facts);
         self.stale_summary |= self.state.is_completed();
     }

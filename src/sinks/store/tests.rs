@@ -234,6 +234,22 @@ fn ended(trace: u8, id: u8, parent: u8, operation: &str, from: u64, to: u64) -> 
     Record { kind: RecordKind::Ended, resource: Arc::default(), scope: Default::default(), span }
 }
 
+#[test]
+fn who_made_a_span_of_a_run_at_its_bound_stays_unknown_when_the_log_is_put_in_order() {
+    let mut sink = outside_sink();
+    let mut cut = ended(1, 2, 1, "chat", 1, 2);
+    cut.span.set_attr(names::CUT, names::CUT_RUN);
+    sink.take(1, ended(1, 1, 0, "invoke_agent", 0, 3)).unwrap();
+    sink.take(2, cut).unwrap();
+    sink.flush_all().unwrap();
+    let run = sink.runs.keys().next().copied().unwrap();
+    let ends = sink.into_writer().get_events(run, 0).unwrap().into_iter().filter_map(|event| {
+        let is_end = !event.body.is_step_start();
+        event.body.span().filter(|_| is_end).map(|(_, resource, scope)| (resource.is_some(), scope.is_some()))
+    });
+    assert_eq!(ends.collect::<Vec<_>>(), [(false, false), (true, true)]);
+}
+
 fn outside_sink() -> StoreSink<MemoryStore> {
     let mut sink = StoreSink::new(MemoryStore::default(), RunId([7; 16]));
     sink.take_from_outside(SILENCE);

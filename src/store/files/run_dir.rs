@@ -35,6 +35,8 @@ const MAX_RUN_BYTES: u64 = 100_000_000 - 8_000_000;
 const SECTOR: u64 = 512;
 /// What is left of a text in a run that has reached its bound.
 const CUT_TEXT: usize = 256;
+/// What went in or came out, as JSON, is cut as one text where it is longer with all its texts cut.
+const MAX_CUT_CONTENT: usize = 16 << 10;
 
 /// Returns the path of a run's metadata.
 pub(super) fn run_file(dir: &Path) -> PathBuf {
@@ -700,16 +702,22 @@ fn open_locked(
 }
 
 /// Writes an event of a run that has reached its bound and goes on all the same: long texts are cut, and of a step's
-/// span stays what says which step it is, how it ended and what it cost. Some 1.3 KB a step remain, both lines together.
+/// span stays what says which step it is, how it ended and what it cost, and what went in and came out, cut likewise. Some
+/// 1.3 KB a step remain, both lines together, and its short texts.
 fn write_cut(out: &mut Vec<u8>, event: &Event) -> serde_json::Result<()> {
     let mut value = serde_json::to_value(event)?;
+    let mut content = Vec::new();
     if let Some(data) = value.get_mut("data").filter(|data| data.get("span").is_some_and(Json::is_object)) {
         for part in ["resource", "scope"] {
             data[part] = Json::Null;
         }
-        strip_span(&mut data["span"]);
+        content = strip_span(&mut data["span"]);
     }
     shorten(&mut value);
+    content.iter_mut().for_each(shorten_content);
+    if let Some(Json::Array(kept)) = value.pointer_mut("/data/span/attributes") {
+        kept.append(&mut content);
+    }
     serde_json::to_writer(out, &value)
 }
 
@@ -722,24 +730,49 @@ fn shorten(value: &mut Json) {
     }
 }
 
-/// Leaves out attributes, events and links, and counts them as OTLP does.
-fn strip_span(span: &mut Json) {
+/// Cuts long texts of an attribute; of one that is JSON, those in it, so that it can be read as before.
+fn shorten_content(attribute: &mut Json) {
+    if let Some(Json::String(text)) = attribute.pointer_mut("/value/stringValue")
+        && text.len() > CUT_TEXT * 2
+        && let Ok(mut inner @ (Json::Array(_) | Json::Object(_))) = serde_json::from_str(text)
+    {
+        shorten(&mut inner);
+        let shortened = inner.to_string();
+        if shortened.len() <= MAX_CUT_CONTENT {
+            *text = shortened;
+            return;
+        }
+    }
+    shorten(attribute);
+}
+
+/// Leaves out attributes, events and links, and counts them as OTLP does. Returns the attributes that stay besides, which
+/// hold what went in and came out.
+fn strip_span(span: &mut Json) -> Vec<Json> {
     let left_out = |span: &Json, count: &str, of: &str| {
         let before = span.get(count).and_then(Json::as_u64).unwrap_or(0);
         before + span.get(of).and_then(Json::as_array).map_or(0, |list| list.len() as u64)
     };
-    let stays = |key: &str| names::TELL_WHICH.contains(&key) || names::TELL_OUTCOME.contains(&key);
+    let is_of = |attribute: &Json, names: &[&str]| {
+        attribute.get("key").and_then(Json::as_str).is_some_and(|key| names.contains(&key))
+    };
     let (events, links) =
         (left_out(span, "droppedEventsCount", "events"), left_out(span, "droppedLinksCount", "links"));
     let attributes = left_out(span, "droppedAttributesCount", "attributes");
-    let Some(map) = span.as_object_mut() else { return };
+    let Some(map) = span.as_object_mut() else { return Vec::new() };
     let mut kept: Vec<Json> = match map.remove("attributes") {
         Some(Json::Array(list)) => list,
         _ => Vec::new(),
     };
-    kept.retain(|attribute| attribute.get("key").and_then(Json::as_str).is_some_and(stays));
-    let attributes = attributes - kept.len() as u64;
-    kept.push(serde_json::json!({"key": names::CUT, "value": {"stringValue": "run"}}));
+    let all = kept.len();
+    // Of one that was cut before, and is written once more.
+    kept.retain(|attribute| !is_of(attribute, &[names::CUT]));
+    let marks = all - kept.len();
+    let (content, mut kept): (Vec<Json>, Vec<Json>) =
+        kept.into_iter().partition(|attribute| is_of(attribute, names::TELL_CONTENT));
+    kept.retain(|attribute| is_of(attribute, names::TELL_WHICH) || is_of(attribute, names::TELL_OUTCOME));
+    let attributes = attributes - (kept.len() + content.len() + marks) as u64;
+    kept.push(serde_json::json!({"key": names::CUT, "value": {"stringValue": names::CUT_RUN}}));
     map.insert("attributes".to_owned(), Json::Array(kept));
     for (list, count, left_out) in [
         ("", "droppedAttributesCount", attributes),
@@ -751,14 +784,16 @@ fn strip_span(span: &mut Json) {
             map.insert(count.to_owned(), left_out.into());
         }
     }
+    content
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::json_text::JsonText;
     use crate::model::otlp::{Resource, Span, SpanEvent};
     use crate::model::{EventId, UnixNanos};
-    use crate::pipeline::facts::{Marks, StepContent, StepFacts};
+    use crate::pipeline::facts::{Marks, StepFacts};
     use crate::store::assembly::{RunState, ended_body};
 
     #[test]
@@ -779,26 +814,40 @@ mod tests {
         span.set_attr(names::OUTPUT_TOKENS, 10);
         span.set_attr(names::COST_USD, 0.25);
         span.set_attr("of.my.own", "x");
-        span.set_attr(names::INPUT_MESSAGES, "y".repeat(10_000));
+        let said = |text: &str| serde_json::json!([{"role": "user", "parts": [{"type": "text", "content": text}]}]);
+        span.set_attr(names::INPUT_MESSAGES, said(&"y".repeat(10_000)).to_string());
+        span.set_attr(names::OUTPUT_MESSAGES, said("short").to_string());
+        span.set_attr(names::SYSTEM_INSTRUCTIONS, "z".repeat(1_000));
         let facts = StepFacts::of(&span, None, None);
         let body = ended_body(span, &facts, *facts.content.clone(), Some(Default::default()), Some(Default::default()));
         let id = EventId::fresh(UnixNanos(1));
         let event = Event { seq: 0, event_id: id, parent_event_id: None, timestamp: UnixNanos(9), step_id: None, body };
         let mut line = Vec::new();
         write_cut(&mut line, &event).unwrap();
-        assert!(line.len() < 1_500, "{} bytes", line.len());
+        assert!(line.len() < 3_000, "{} bytes", line.len());
         let read: Event = serde_json::from_slice(&line).unwrap();
         let (span, resource, _) = read.body.span().unwrap();
         assert_eq!(resource, None::<&Resource>);
-        assert_eq!((span.dropped_attributes_count, span.dropped_events_count), (2, 2));
+        assert_eq!((span.dropped_attributes_count, span.dropped_events_count), (1, 2));
         let kept = StepFacts::of(span, None, None);
-        let without_prompt = |facts: StepFacts| {
-            let content = StepContent { messages: None, input: None, ..*facts.content };
-            // Nor can it be known by that any more.
-            let marks = facts.marks.map(|marks| Box::new(Marks { input: None, ..*marks }));
-            StepFacts { content: Box::new(content), marks, ..facts }
+        let cut_input = said(&format!("{}[cut:9744]", "y".repeat(256)));
+        assert_eq!(kept.content.input.as_ref().map(JsonText::value), Some(cut_input.clone()));
+        assert_eq!(kept.content.output.as_ref().map(JsonText::value), Some(said("short")));
+        let told = serde_json::to_value(&read).unwrap();
+        assert_eq!((&told["data"]["messages"], &told["data"]["output"]), (&cut_input, &said("short")));
+        assert_eq!(told["data"]["system_prompt"], format!("{}[cut:744]", "z".repeat(256)));
+        let without_content = |facts: &StepFacts| {
+            // Nor can it be known by its input any more.
+            let marks = facts.marks.clone().map(|marks| Box::new(Marks { input: None, ..*marks }));
+            StepFacts { content: Box::default(), marks, ..facts.clone() }
         };
-        assert_eq!(without_prompt(kept), without_prompt(facts));
+        assert_eq!(without_content(&kept), without_content(&facts));
+        // Made again of its span, as when the log is put in order, and cut once more, it is the same.
+        let body = ended_body(span.clone(), &kept, *kept.content.clone(), None, None);
+        let mut again = Vec::new();
+        write_cut(&mut again, &Event { body, ..read.clone() }).unwrap();
+        let value = |line: &[u8]| serde_json::from_slice::<Json>(line).unwrap();
+        assert_eq!(value(&again), value(&line));
         // Both add up to the same.
         let mut state = RunState::new(RunId([1; 16]), RunId([1; 16]).as_trace_id());
         state.apply(&read, false);
