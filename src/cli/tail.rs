@@ -3,7 +3,7 @@
 //! It follows the files that writers append to: `index.log` for all runs, `events.jsonl` for one. A look at a file that
 //! has not grown costs one system call, so looking often is cheap.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use runspan::model::{Event, EventBody, RunId, RunStatus, RunSummary, UnixNanos};
+use runspan::model::{Event, EventBody, EventId, RunId, RunStatus, RunSummary, UnixNanos};
 use runspan::recovery;
 use runspan::store::files::FilesReader;
 use runspan::store::{Listed, Query, RunReader, StoreError};
@@ -218,20 +218,43 @@ impl Clock {
     }
 }
 
+/// The events that were shown of a run. Its log may be written anew, in another order, with more at any place in it.
+#[derive(Debug, Default)]
+struct Shown {
+    ids: HashSet<EventId>,
+    is_started: bool,
+    /// How many.
+    seq: u64,
+}
+
+impl Shown {
+    /// Returns an event that was not shown, as the next one: what is shown is append-only, numbered from 0 without a gap.
+    fn take(&mut self, event: Event) -> Option<Event> {
+        // That a run has begun is told with another id when another step turns out to be its first.
+        let is_start = matches!(event.body, EventBody::RunStarted(_));
+        if !self.ids.insert(event.event_id) || is_start && std::mem::replace(&mut self.is_started, true) {
+            return None;
+        }
+        let seq = self.seq;
+        self.seq += 1;
+        Some(Event { seq, ..event })
+    }
+}
+
 /// One run's events.
 struct RunTail {
     run: RunId,
     reader: FilesReader,
     follower: Option<Follower>,
     start: Option<UnixNanos>,
-    next_seq: u64,
+    shown: Shown,
     is_over: bool,
     clock: Clock,
 }
 
 impl RunTail {
     fn new(run: RunId, reader: FilesReader) -> Self {
-        Self { run, reader, follower: None, start: None, next_seq: 0, is_over: false, clock: Clock::new() }
+        Self { run, reader, follower: None, start: None, shown: Shown::default(), is_over: false, clock: Clock::new() }
     }
 
     fn follow(&mut self, session: &mut Session<'_>) -> Done {
@@ -257,10 +280,7 @@ impl RunTail {
                     }
                     while self.print_new(session)? {}
                     // Of a log that is sealed there is nothing to follow.
-                    for event in self.reader.get_events(run, self.next_seq)? {
-                        self.next_seq = event.seq + 1;
-                        self.print_event(&event, session)?;
-                    }
+                    self.print_rest(session)?;
                     if !self.is_over {
                         session.remark(&format!("run {run} is over: {}", summary.status));
                     }
@@ -278,9 +298,13 @@ impl RunTail {
             return Ok(());
         }
         while self.print_new(session)? {}
-        for event in self.reader.get_events(self.run, self.next_seq)? {
-            self.next_seq = event.seq + 1;
-            self.print_event(&event, session)?;
+        self.print_rest(session)
+    }
+
+    /// Prints what is not shown yet of all that the store has.
+    fn print_rest(&mut self, session: &mut Session<'_>) -> Done {
+        for event in self.reader.get_events(self.run, 0)? {
+            self.print_unshown(event, session)?;
         }
         Ok(())
     }
@@ -296,27 +320,33 @@ impl RunTail {
                 self.follower.insert(Follower::new(dir.join("events.jsonl")))
             }
         };
+        let first = self.shown.seq;
         let bytes = match follower.look() {
             Ok(Found::Lines(bytes)) => bytes,
-            Ok(Found::Gone) if self.next_seq == 0 && self.reader.layout().find_run(run)?.is_some() => Vec::new(),
+            Ok(Found::Gone) if first == 0 && self.reader.layout().find_run(run)?.is_some() => Vec::new(),
             Ok(Found::Gone) => {
-                return Err(Stop::failed(CODE_NO, format!("run {run} was deleted while it was followed")));
+                // It may have gone into a pack, or have been sealed.
+                self.reader = open_store(self.reader.layout().root())?;
+                if let Err(StoreError::NotFound { .. }) = self.reader.get_run(run) {
+                    return Err(Stop::failed(CODE_NO, format!("run {run} was deleted while it was followed")));
+                }
+                self.print_rest(session)?;
+                return Ok(self.shown.seq > first);
             }
             Err(error) => return Err(Stop::failed(CODE_FAILED, format!("cannot read the log of run {run}: {error}"))),
         };
-        let first = self.next_seq;
-        for line in lines(&bytes) {
+        for (line, number) in lines(&bytes).zip(1_u64..) {
             let event: Event = serde_json::from_slice(line).map_err(|error| StoreError::Damaged {
                 run,
-                why: format!("events.jsonl line {}: {error}", self.next_seq + 1),
+                why: format!("events.jsonl line {}: {error}", first + number),
             })?;
-            if event.seq < self.next_seq {
-                continue;
-            }
-            self.next_seq = event.seq + 1;
-            self.print_event(&event, session)?;
+            self.print_unshown(event, session)?;
         }
-        Ok(self.next_seq > first)
+        Ok(self.shown.seq > first)
+    }
+
+    fn print_unshown(&mut self, event: Event, session: &mut Session<'_>) -> Done {
+        self.shown.take(event).map_or(Ok(()), |event| self.print_event(&event, session))
     }
 
     fn print_event(&mut self, event: &Event, session: &mut Session<'_>) -> Done {
@@ -465,7 +495,30 @@ fn run_line(summary: &RunSummary, look: Look) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use runspan::model::event::Output;
     use std::io::Write;
+
+    #[test]
+    fn of_a_log_that_is_written_anew_each_event_is_shown_once() {
+        let event = |id: u64, body: EventBody| Event {
+            seq: 0,
+            event_id: EventId::from_parts(id, [0; 10]),
+            parent_event_id: None,
+            timestamp: UnixNanos(1),
+            step_id: None,
+            body,
+        };
+        let started = || serde_json::json!({"kind": "agent", "name": "a", "trace_id": "1".repeat(32), "tags": []});
+        let start = |id| event(id, EventBody::RunStarted(serde_json::from_value(started()).unwrap()));
+        let output = |id| event(id, EventBody::Output(Output { data: id.into() }));
+        let mut shown = Shown::default();
+        // A child comes before the root, which then is told before it.
+        let before = [start(1), output(2), output(3)];
+        let anew = [start(4), output(5), output(2), output(3), output(6)];
+        let told: Vec<_> = before.into_iter().chain(anew).filter_map(|event| shown.take(event)).collect();
+        let told: Vec<_> = told.iter().map(|event| (event.seq, event.event_id.0[5])).collect();
+        assert_eq!(told, [(0, 1), (1, 2), (2, 3), (3, 5), (4, 6)]);
+    }
 
     #[test]
     fn half_a_line_waits_for_its_other_half() {
