@@ -451,7 +451,7 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
 }
 
 /// Writes the error of a run, which says of which step it is, or that nobody knows.
-pub(crate) fn error_of_run<S: Serializer>(error: &Option<ErrorInfo>, serializer: S) -> Result<S::Ok, S::Error> {
+fn error_of_run<S: Serializer>(error: &Option<ErrorInfo>, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct OfRun<'a> {
         #[serde(rename = "type")]

@@ -18,9 +18,10 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
-use crate::model::{ErrorInfo, Event, RunId, RunKind, RunStatus, RunSummary, StepView, TraceId, UnixNanos};
+use crate::model::{Event, RunId, RunKind, RunStatus, RunSummary, StepView, TraceId, UnixNanos};
 
 pub mod assembly;
 #[cfg(test)]
@@ -221,21 +222,74 @@ pub struct ListedRun {
     pub open_steps: Vec<String>,
 }
 
-/// A run that is there and cannot be read.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// A run that is there and cannot be read. In JSON it has the keys of a run, null where nothing is known.
+#[derive(Clone, Debug, PartialEq)]
 pub struct DamagedRun {
     /// The run's id.
     pub run_id: RunId,
     /// Always `damaged`.
     pub status: &'static str,
     /// What is wrong; in JSON the message of an error as other runs have it.
-    #[serde(serialize_with = "as_error")]
     pub error: String,
 }
 
-fn as_error<S: serde::Serializer>(why: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    let error = ErrorInfo { kind: Some("damaged".to_owned()), message: Some(why.to_owned()), step_id: None };
-    crate::model::run::error_of_run(&Some(error), serializer)
+/// The keys that every run of a list has, in their order; of `agent_id` and `workflow_id` a run that can be read has one.
+const LISTED_KEYS: &[&str] = &[
+    "format",
+    "run_id",
+    "kind",
+    "agent_id",
+    "workflow_id",
+    "session_id",
+    "user_id",
+    "parent_run_id",
+    "replay_of",
+    "external_id",
+    "tags",
+    "trace_id",
+    "status",
+    "started_at",
+    "completed_at",
+    "duration_ms",
+    "cost_usd",
+    "cost_source",
+    "provider",
+    "model",
+    "tokens",
+    "steps_total",
+    "llm_calls",
+    "tool_calls",
+    "errors",
+    "events",
+    "dropped",
+    "artifacts",
+    "error",
+    "updated_at",
+    "open_steps",
+];
+
+impl Serialize for DamagedRun {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Why<'a> {
+            #[serde(rename = "type")]
+            kind: &'static str,
+            message: &'a str,
+            step_id: Option<()>,
+        }
+        let mut map = serializer.serialize_map(Some(LISTED_KEYS.len()))?;
+        for key in LISTED_KEYS {
+            match *key {
+                "run_id" => map.serialize_entry(key, &self.run_id)?,
+                "status" => map.serialize_entry(key, self.status)?,
+                "error" => {
+                    map.serialize_entry(key, &Why { kind: self.status, message: &self.error, step_id: None })?;
+                }
+                _ => map.serialize_entry(key, &None::<()>)?,
+            }
+        }
+        map.end()
+    }
 }
 
 impl Query {
@@ -538,6 +592,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_damaged_run_has_the_keys_of_a_run() {
+        let run = RunId::from_parts(5, [0; 10]);
+        let damaged = Listed::Damaged(DamagedRun { run_id: run, status: "damaged", error: "no".to_owned() });
+        insta::assert_snapshot!(serde_json::to_string(&damaged).unwrap(), @r#"{"format":null,"run_id":"00000000050000000000000000","kind":null,"agent_id":null,"workflow_id":null,"session_id":null,"user_id":null,"parent_run_id":null,"replay_of":null,"external_id":null,"tags":null,"trace_id":null,"status":"damaged","started_at":null,"completed_at":null,"duration_ms":null,"cost_usd":null,"cost_source":null,"provider":null,"model":null,"tokens":null,"steps_total":null,"llm_calls":null,"tool_calls":null,"errors":null,"events":null,"dropped":null,"artifacts":null,"error":{"type":"damaged","message":"no","step_id":null},"updated_at":null,"open_steps":null}"#);
+        let summary = assembly::RunState::new(run, run.as_trace_id()).summary(UnixNanos(1));
+        let listed = serde_json::to_string(&ListedRun { summary, open_steps: Vec::new() }).unwrap();
+        let mut places: Vec<_> = LISTED_KEYS.iter().map(|key| listed.find(&format!("\"{key}\":"))).collect();
+        // Of an agent's and a workflow's it has one.
+        assert_eq!((places.len(), places.iter().flatten().count(), places.is_sorted()), (31, 30, false));
+        places.retain(Option::is_some);
+        assert!(places.is_sorted(), "{listed}");
     }
 
     #[test]
