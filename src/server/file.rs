@@ -9,45 +9,79 @@ use serde::Deserialize;
 use super::settings::{Bounds, Settings};
 use crate::error::Error;
 use crate::sinks::forward::Target;
+use crate::sinks::keep::Keep;
 
 /// The most bytes of a file that are read.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// A configuration file, as it is written. Nothing is unknown and passed over.
+/// The keys there are, by what they stand in; entries of `serve.forward` that are tables have those of the last.
+const KEYS: &[(&str, &[&str])] = &[
+    ("", &["store", "serve"]),
+    (
+        "serve",
+        &[
+            "otlp_grpc",
+            "otlp_http",
+            "http",
+            "insecure_bind",
+            "allow_hosts",
+            "durability",
+            "content",
+            "silence_s",
+            "drain_s",
+            "journal_mib",
+            "forward",
+            "forward_keep",
+            "bounds",
+        ],
+    ),
+    ("serve.bounds", &["request_mib", "memory_mib", "connections", "spans", "head_s", "body_s"]),
+    ("serve.forward", &["url", "options", "headers"]),
+];
+
+/// A configuration file, as it is written. What is unknown is looked for before.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 struct File {
     store: Option<PathBuf>,
     serve: Option<Serve>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 struct Serve {
     otlp_grpc: Option<Address>,
     otlp_http: Option<Address>,
     http: Option<Address>,
-    insecure_bind: Option<bool>,
+    insecure_bind: Option<Given<bool>>,
     allow_hosts: Option<Vec<String>>,
     durability: Option<String>,
     content: Option<String>,
-    silence_s: Option<u64>,
-    drain_s: Option<u64>,
-    journal_mib: Option<u64>,
+    silence_s: Option<Given<u64>>,
+    drain_s: Option<Given<u64>>,
+    journal_mib: Option<Given<u64>>,
     forward: Option<Vec<Forward>>,
     forward_keep: Option<String>,
     bounds: FileBounds,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 struct FileBounds {
-    request_mib: Option<usize>,
-    memory_mib: Option<usize>,
-    connections: Option<usize>,
-    spans: Option<usize>,
-    head_s: Option<u64>,
-    body_s: Option<u64>,
+    request_mib: Option<Given<u64>>,
+    memory_mib: Option<Given<u64>>,
+    connections: Option<Given<u64>>,
+    spans: Option<Given<u64>>,
+    head_s: Option<Given<u64>>,
+    body_s: Option<Given<u64>>,
+}
+
+/// A value, or something else in its place.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Given<T> {
+    Is(T),
+    Other(serde::de::IgnoredAny),
 }
 
 /// A port, or an address with one.
@@ -74,7 +108,6 @@ impl std::fmt::Debug for Forward {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Table {
     url: String,
     #[serde(default)]
@@ -139,53 +172,137 @@ impl Settings {
     }
 
     fn from_yaml(text: &str) -> Result<Self, String> {
-        let File { store, serve } = if text.trim().is_empty() {
-            File::default()
-        } else {
-            serde_saphyr::from_str(text).map_err(|error| first_line(&error.to_string()))?
-        };
-        let (serve, defaults) = (serve.unwrap_or_default(), Self::default());
-        let address = |key: &str, given: Option<Address>, default| match given {
-            None => Ok(default),
-            Some(Address::Port(port)) => Ok(SocketAddr::from(([127, 0, 0, 1], port))),
-            Some(Address::Text(text)) => address(&text).map_err(|why| format!("serve.{key}: {why}")),
-        };
-        let seconds = |given: Option<u64>, default| given.map_or(default, Duration::from_secs);
-        let durability = match serve.durability.as_deref() {
-            None => defaults.durability,
-            Some(word) => word.parse().map_err(|_| format!("serve.durability: {word:?} is none of power, process"))?,
-        };
-        let content = match &serve.content {
-            None => defaults.content,
-            Some(text) => {
-                text.parse().map_err(|_| format!("serve.content: {text:?} is none of none, redacted, full"))?
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let mut wrong = Wrong(unknown_keys(text));
+        let settings = match serde_saphyr::from_str::<File>(text) {
+            Ok(file) => file.settings(&mut wrong),
+            Err(error) => {
+                wrong.0.push(first_line(&error.to_string()));
+                Self::default()
             }
         };
-        let forward_keep = match &serve.forward_keep {
-            None => defaults.forward_keep,
-            Some(text) => text.parse().map_err(|bad| format!("serve.forward_keep: {bad}"))?,
+        if wrong.0.is_empty() { Ok(settings) } else { Err(wrong.0.join("; ")) }
+    }
+}
+
+/// Finds the keys that are not known, and says so, one sentence for all in one place.
+fn unknown_keys(text: &str) -> Vec<String> {
+    // What cannot be read so is told by who reads the values.
+    let Ok(file) = serde_saphyr::from_str::<serde_json::Value>(text) else { return Vec::new() };
+    let mut told = Vec::new();
+    for (place, known) in KEYS {
+        let found = place.split('.').filter(|key| !key.is_empty()).try_fold(&file, |at, key| at.get(key));
+        let tables = found.into_iter().flat_map(|found| match found {
+            serde_json::Value::Array(entries) => entries.iter().collect(),
+            other => vec![other],
+        });
+        let keys = tables.filter_map(serde_json::Value::as_object).flat_map(serde_json::Map::keys);
+        let unknown: Vec<String> = keys
+            .filter(|key| !known.contains(&key.as_str()))
+            .map(|key| [place, key.as_str()].join(if place.is_empty() { "" } else { "." }))
+            .map(|key| key.chars().take(80).collect::<String>().escape_debug().to_string())
+            .collect();
+        match unknown.as_slice() {
+            [] => {}
+            [one] => told.push(format!("{one} is no key: it is none of {}", known.join(", "))),
+            several => told.push(format!("{} are no keys: they are none of {}", several.join(", "), known.join(", "))),
+        }
+    }
+    told
+}
+
+/// What is wrong with a file: all of it is told at once.
+struct Wrong(Vec<String>);
+
+impl Wrong {
+    /// Returns a value, or notes why there is none.
+    fn take<T>(&mut self, key: &str, value: Result<T, String>) -> Option<T> {
+        value.map_err(|why| self.0.push(format!("serve.{key}: {why}"))).ok()
+    }
+
+    /// The same of one that is a word of its own.
+    fn word<T: std::str::FromStr>(&mut self, key: &str, given: Option<&str>, expected: &str) -> Option<T> {
+        let text = given?;
+        self.take(key, text.parse().map_err(|_| format!("{text:?} is none of {expected}")))
+    }
+
+    /// The same of a number, or a switch.
+    fn plain<T>(&mut self, key: &str, given: Option<Given<T>>, expected: &str) -> Option<T> {
+        match given? {
+            Given::Is(value) => Some(value),
+            Given::Other(_) => self.take(key, Err(format!("expected {expected}"))),
+        }
+    }
+
+    fn number(&mut self, key: &str, given: Option<Given<u64>>) -> Option<u64> {
+        self.plain(key, given, "a whole number")
+    }
+
+    fn seconds(&mut self, key: &str, given: Option<Given<u64>>) -> Option<Duration> {
+        self.number(key, given).map(Duration::from_secs)
+    }
+
+    /// Returns bytes; none of them would be no bound but a wall.
+    fn mib(&mut self, key: &str, given: Option<Given<u64>>) -> Option<u64> {
+        let mib = self.number(key, given)?;
+        let bytes = mib.checked_mul(1 << 20).filter(|bytes| *bytes > 0);
+        self.take(key, bytes.ok_or_else(|| format!("{mib} is no number of MiB")))
+    }
+
+    /// Returns a number that is not 0.
+    fn some(&mut self, key: &str, given: Option<Given<u64>>) -> Option<u64> {
+        let number = self.number(key, given)?;
+        self.take(key, if number > 0 { Ok(number) } else { Err("with 0 nothing would be taken".to_owned()) })
+    }
+
+    fn address(&mut self, key: &str, given: Option<Address>) -> Option<SocketAddr> {
+        let address = match given? {
+            Address::Port(port) => Ok(SocketAddr::from(([127, 0, 0, 1], port))),
+            Address::Text(text) => address(&text),
         };
+        self.take(key, address)
+    }
+}
+
+impl File {
+    fn settings(self, wrong: &mut Wrong) -> Settings {
+        let (serve, defaults) = (self.serve.unwrap_or_default(), Settings::default());
         let mut forward = Vec::new();
         for (place, given) in (1..).zip(serve.forward.unwrap_or_default()) {
-            forward.push(given.target().map_err(|why| format!("serve.forward, entry {place}: {why}"))?);
+            match given.target() {
+                Ok(target) => forward.push(target),
+                Err(why) => wrong.0.push(format!("serve.forward, entry {place}: {why}")),
+            }
         }
-        Ok(Self {
-            store,
-            otlp_grpc: address("otlp_grpc", serve.otlp_grpc, defaults.otlp_grpc)?,
-            otlp_http: address("otlp_http", serve.otlp_http, defaults.otlp_http)?,
-            http: address("http", serve.http, defaults.http)?,
-            insecure_bind: serve.insecure_bind.unwrap_or(defaults.insecure_bind),
+        let forward_keep =
+            serve.forward_keep.as_deref().map(|text| text.parse::<Keep>().map_err(|bad| bad.to_string()));
+        Settings {
+            store: self.store,
+            otlp_grpc: wrong.address("otlp_grpc", serve.otlp_grpc).unwrap_or(defaults.otlp_grpc),
+            otlp_http: wrong.address("otlp_http", serve.otlp_http).unwrap_or(defaults.otlp_http),
+            http: wrong.address("http", serve.http).unwrap_or(defaults.http),
+            insecure_bind: wrong
+                .plain("insecure_bind", serve.insecure_bind, "true or false")
+                .unwrap_or(defaults.insecure_bind),
             hosts: serve.allow_hosts.unwrap_or(defaults.hosts),
-            durability,
-            content,
-            silence: seconds(serve.silence_s, defaults.silence),
-            drain: seconds(serve.drain_s, defaults.drain),
+            durability: wrong
+                .word("durability", serve.durability.as_deref(), "power, process")
+                .unwrap_or(defaults.durability),
+            content: wrong
+                .word("content", serve.content.as_deref(), "none, redacted, full")
+                .unwrap_or(defaults.content),
+            silence: wrong.seconds("silence_s", serve.silence_s).unwrap_or(defaults.silence),
+            drain: wrong.seconds("drain_s", serve.drain_s).unwrap_or(defaults.drain),
             forward,
             is_offline: false,
-            forward_keep,
-            journal_bytes: mib("journal_mib", serve.journal_mib)?.unwrap_or(defaults.journal_bytes),
-            bounds: serve.bounds.over(defaults.bounds)?,
-        })
+            forward_keep: forward_keep
+                .and_then(|keep| wrong.take("forward_keep", keep))
+                .unwrap_or(defaults.forward_keep),
+            journal_bytes: wrong.mib("journal_mib", serve.journal_mib).unwrap_or(defaults.journal_bytes),
+            bounds: serve.bounds.over(defaults.bounds, wrong),
+        }
     }
 }
 
@@ -193,47 +310,32 @@ fn first_line(message: &str) -> String {
     message.lines().next().unwrap_or("not readable as YAML").to_owned()
 }
 
-/// Returns bytes; none of them would be no bound but a wall.
-fn mib(key: &str, given: Option<u64>) -> Result<Option<u64>, String> {
-    let bytes = |mib: u64| mib.checked_mul(1 << 20).filter(|bytes| *bytes > 0);
-    given.map(|mib| bytes(mib).ok_or_else(|| format!("serve.{key}: {mib} is no number of MiB"))).transpose()
-}
-
 impl FileBounds {
-    fn over(self, defaults: Bounds) -> Result<Bounds, String> {
-        let bytes = |key: &str, given: Option<usize>, default: usize| {
-            let given = mib(&format!("bounds.{key}"), given.map(|mib| mib as u64))?;
-            Ok::<_, String>(given.map_or(default, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)))
-        };
-        let some = |key: &str, given: Option<u64>| match given {
-            Some(0) => Err(format!("serve.bounds.{key}: with 0 nothing would be taken")),
-            given => Ok(given),
-        };
-        let number = |key: &str, given: Option<usize>, default: usize| {
-            let given = some(key, given.map(|number| number as u64))?;
-            Ok::<_, String>(given.map_or(default, |number| usize::try_from(number).unwrap_or(usize::MAX)))
-        };
-        let seconds =
-            |key: &str, given, default| Ok::<_, String>(some(key, given)?.map_or(default, Duration::from_secs));
+    fn over(self, defaults: Bounds, wrong: &mut Wrong) -> Bounds {
+        let fitting = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let mut limits = defaults.limits;
-        limits.spans = number("spans", self.spans, limits.spans)?;
-        let memory_bytes = bytes("memory_mib", self.memory_mib, defaults.memory_bytes)?;
+        limits.spans = wrong.some("bounds.spans", self.spans).map_or(limits.spans, fitting);
+        let memory_bytes = wrong.mib("bounds.memory_mib", self.memory_mib).map_or(defaults.memory_bytes, fitting);
+        let request_bytes = wrong.mib("bounds.request_mib", self.request_mib);
+        let connections = wrong.some("bounds.connections", self.connections);
+        let head_limit = wrong.some("bounds.head_s", self.head_s).map(Duration::from_secs);
+        let body_limit = wrong.some("bounds.body_s", self.body_s).map(Duration::from_secs);
         let bounds = Bounds {
-            request_bytes: bytes("request_mib", self.request_mib, defaults.request_bytes.min(memory_bytes))?,
+            request_bytes: request_bytes.map_or(defaults.request_bytes.min(memory_bytes), fitting),
             memory_bytes,
-            connections: number("connections", self.connections, defaults.connections)?,
-            head_limit: seconds("head_s", self.head_s, defaults.head_limit)?,
-            body_limit: seconds("body_s", self.body_s, defaults.body_limit)?,
+            connections: connections.map_or(defaults.connections, fitting),
+            head_limit: head_limit.unwrap_or(defaults.head_limit),
+            body_limit: body_limit.unwrap_or(defaults.body_limit),
             limits,
         };
         if bounds.request_bytes > bounds.memory_bytes {
             let [request, memory] = [bounds.request_bytes, bounds.memory_bytes].map(|bytes| bytes >> 20);
-            return Err(format!(
+            wrong.0.push(format!(
                 "serve.bounds.memory_mib: all requests have {memory} MiB, and one may have {request} (request_mib), which would be put \
                  off for ever"
             ));
         }
-        Ok(bounds)
+        bounds
     }
 }
 
@@ -342,6 +444,20 @@ serve:
                 "{text:?}"
             );
         }
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        let wrong = |text: &str| Settings::from_yaml(text).map(drop).unwrap_err();
+        insta::assert_snapshot!(
+            wrong(
+                "stor: x\nserve:\n  otlp_grpcc: 0\n  zzz: 0\n  content: nonee\n  silence_s: soon\n  insecure_bind: 7\n  \
+                 forward: ['http://a', {url: 'b', token: 1}]\n  bounds: {spanss: 3, spans: 0, head_s: -1}\n"
+            ),
+            @r#"stor is no key: it is none of store, serve; serve.otlp_grpcc, serve.zzz are no keys: they are none of otlp_grpc, otlp_http, http, insecure_bind, allow_hosts, durability, content, silence_s, drain_s, journal_mib, forward, forward_keep, bounds; serve.bounds.spanss is no key: it is none of request_mib, memory_mib, connections, spans, head_s, body_s; serve.forward.token is no key: it is none of url, options, headers; serve.forward, entry 2: endpoint "b" has no scheme; write http://, https://, grpc:// or grpcs:// before the host; serve.insecure_bind: expected true or false; serve.content: "nonee" is none of none, redacted, full; serve.silence_s: expected a whole number; serve.bounds.spans: with 0 nothing would be taken; serve.bounds.head_s: expected a whole number"#
+        );
+        let why = wrong("serve: [1]\nzzz: 0");
+        assert!(why.starts_with("zzz is no key: it is none of store, serve; ") && why.contains("line"), "{why}");
     }
 
     #[test]
