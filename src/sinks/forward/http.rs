@@ -176,19 +176,28 @@ impl Answer {
 
     fn reason(&self, json: bool) -> String {
         let body = self.body.as_deref().unwrap_or_default();
-        let message = if self.content_type.starts_with("text/plain") {
+        let is_of = |media: &str| self.content_type.to_ascii_lowercase().starts_with(media);
+        let status = if is_of("text/plain") {
             String::from_utf8_lossy(body).trim().to_owned()
-        } else if json || self.content_type.starts_with("application/json") {
+        } else if json || is_of("application/json") {
             let status: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
             status["message"].as_str().unwrap_or_default().to_owned()
         } else {
             RpcStatus::decode(body).unwrap_or_default().message
         };
+        // Who does not answer as OTLP says may still say why, unless it is a page for people.
+        let text = || std::str::from_utf8(body).ok().filter(|text| !text.contains('\0') && !is_web_page(text));
+        let message = if status.is_empty() { text().unwrap_or_default().trim().to_owned() } else { status };
         match message.as_str() {
             "" => format!("HTTP {}", self.status),
             message => clipped(&format!("HTTP {}: {message}", self.status)),
         }
     }
+}
+
+fn is_web_page(text: &str) -> bool {
+    let begin: String = text.trim_start().chars().take(9).collect::<String>().to_ascii_lowercase();
+    begin.starts_with("<!doctype") || begin.starts_with("<html")
 }
 
 fn judge_error(error: &ureq::Error) -> Sent {

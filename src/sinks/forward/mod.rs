@@ -21,8 +21,10 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use tracing::Dispatch;
 
+use crate::model::id::fill_random;
 use crate::model::otlp::ExportResponse;
 use crate::model::schema::{self, Split};
+use crate::pipeline::{Content, Scrubber};
 
 pub use settings::{Compression, DEFAULT_TIMEOUT, Protocol, SettingsError, Signal, Target, TlsFiles, Warning};
 
@@ -182,6 +184,8 @@ struct RpcDetail {
 pub struct Sender {
     target: Target,
     wire: Wire,
+    /// A peer may quote what it was sent, or more.
+    scrubber: Scrubber,
 }
 
 #[derive(Debug)]
@@ -197,7 +201,9 @@ impl Sender {
             Protocol::Grpc => grpc::Client::new(&target).map(|client| Wire::Grpc(Box::new(client))),
             Protocol::HttpProtobuf | Protocol::HttpJson => http::Client::new(&target).map(Wire::Http),
         })?;
-        Ok(Self { target, wire })
+        let mut key = [0; 32];
+        fill_random(&mut key);
+        Ok(Self { target, wire, scrubber: Scrubber::new(Content::Redacted, key) })
     }
 
     /// Returns where requests go.
@@ -224,7 +230,10 @@ impl Sender {
                 Wire::Grpc(client) => client.send(request, spans, deadline),
             })
         });
-        sent.map_text(|text| self.target.without_secrets(text))
+        sent.map_text(|text| {
+            let text = self.target.without_secrets(text);
+            self.scrubber.clean(&text).unwrap_or(text)
+        })
     }
 }
 

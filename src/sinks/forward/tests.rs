@@ -492,10 +492,23 @@ fn the_reason_holds_what_the_peer_says_and_nothing_that_harms_a_terminal() {
         ("content-type: text/plain\r\n", b"go away\n".to_vec(), "refused: HTTP 400: go away"),
         ("content-type: application/json\r\n", br#"{"message":"why"}"#.to_vec(), "refused: HTTP 400: why"),
         ("content-type: image/png\r\n", b"\xff\xfe".to_vec(), "refused: HTTP 400"),
+        // Who does not say it as OTLP has it is quoted all the same, without secrets, and a page for people is not.
+        ("", b"span 7 has\x1b[1m no name\n".to_vec(), "refused: HTTP 400: span 7 has [1m no name"),
+        ("content-type: application/json\r\n", br#"{"error":"why"}"#.to_vec(), r#"refused: HTTP 400: {"error":"why"}"#),
+        ("content-type: text/html\r\n", b"<!DOCTYPE html><p>no".to_vec(), "refused: HTTP 400"),
     ] {
         let peer = HttpPeer::new(move |_| Some(peers::response("400 Bad", headers, &body)));
         assert_eq!(send_to(&peer.url()).to_string(), expected);
     }
+}
+
+#[test]
+fn a_peer_that_quotes_a_secret_is_quoted_without_it() {
+    let secret = format!("gh{}{}", "p_", "a1B2c3D4e5F6".repeat(3));
+    let said = format!("attribute has {secret}");
+    let peer = HttpPeer::new(move |_| Some(peers::response("400 Bad", "", said.as_bytes())));
+    let told = send_to(&peer.url()).to_string();
+    assert!(told.starts_with("refused: HTTP 400: attribute has [redacted:github:40:"), "{told}");
 }
 
 #[test]
