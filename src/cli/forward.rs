@@ -70,7 +70,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
                 })?;
                 printed?;
             }
-            conclude(&answers, session)
+            conclude(&answers, id.is_some() || target.is_some(), session)
         }
     }
 }
@@ -210,11 +210,15 @@ fn print_answer(resent: &Resent, session: &mut Session<'_>) -> Done {
 }
 
 /// Says it all to programs, and decides the exit code.
-fn conclude(answers: &[Resent], session: &mut Session<'_>) -> Done {
+fn conclude(answers: &[Resent], is_named: bool, session: &mut Session<'_>) -> Done {
     if session.format != Format::Table {
         session.print_data(&answers)?;
     }
     let any = |result| answers.iter().any(|answer| answer.result == result);
+    if answers.is_empty() && !is_named {
+        session.hint("there are no dead letters");
+        return Ok(());
+    }
     if answers.is_empty() {
         let stop = Stop::failed(CODE_NO, "no such dead letter");
         return Err(stop.hint("runspan forward list shows those that are there"));
