@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 
@@ -57,8 +57,10 @@ async fn export(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Take
         }
         EXPORT_TRACES => Some(Signal::Traces),
         EXPORT_LOGS => Some(Signal::Logs),
-        EXPORT_METRICS if shared.line.has_targets() => None,
-        EXPORT_METRICS => return Err(http::not_kept()),
+        EXPORT_METRICS if !shared.line.has_targets() && request.body().size_hint().lower() > http::MAX_NOTHING => {
+            return Err(http::not_kept());
+        }
+        EXPORT_METRICS => None,
         _ => {
             let path: String = path.chars().take(120).collect();
             return Err(Refusal::new(

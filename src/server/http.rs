@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{ACCEPT, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -72,7 +72,7 @@ async fn export(
     let signal = match path {
         "/v1/traces" => Some(Signal::Traces),
         "/v1/logs" => Some(Signal::Logs),
-        _ if !shared.line.has_targets() => return Err(not_kept()),
+        _ if !shared.line.has_targets() && body.size_hint().lower() > MAX_NOTHING => return Err(not_kept()),
         _ => None,
     };
     let compression = head.headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -83,6 +83,9 @@ async fn export(
         None => shared.line.take_metrics(held, compression, encoding).await,
     }
 }
+
+/// A request of metrics that is larger has some in it.
+pub(super) const MAX_NOTHING: u64 = 4096;
 
 /// Says that a signal goes nowhere from here: what is not kept must not seem to be.
 pub(super) fn not_kept() -> Refusal {

@@ -77,13 +77,13 @@ impl Sources {
             (self.tally.received.load(Ordering::Relaxed), self.tally.journaled.load(Ordering::Relaxed));
         let refused = self.tally.refused().into_iter().map(|(reason, n)| (vec![label("reason", reason)], whole(n)));
         let connections = self.max_connections.saturating_sub(self.permits.available_permits());
-        let spans = "Spans in requests that were read, broken ones too";
+        let spans = "Spans and log records in requests that were read, broken ones too";
         [
             self.counter("received_spans", "{span}", spans, alone(whole(received))),
             self.counter(
                 "acknowledged_spans",
                 "{span}",
-                "Spans that are in the journal for good",
+                "Spans and log records that are in the journal for good",
                 alone(whole(journaled)),
             ),
             self.counter("refused_requests", "{request}", "Requests that were refused whole", refused.collect()),

@@ -60,10 +60,11 @@ use crate::sinks::forward::{Signal, Target};
 use crate::sinks::forwarder::Forwarders;
 use crate::sinks::metrics::report::Report;
 use crate::sinks::metrics::scrape::Scrape;
+use crate::sources::otlp::Encoding;
 use crate::store::files::layout::{Layout, find_store};
 use crate::store::files::retainer::Retainer;
 use crate::telemetry::warn;
-use answer::Problem;
+use answer::{Problem, Refusal};
 use budget::Budget;
 use identity::Identity;
 use run_ids::RunIds;
@@ -451,10 +452,13 @@ impl Port {
                         };
                         let head_limit = self.shared.line.bounds.head_limit;
                         let (shared, answer) = (Arc::clone(&self.shared), answer.clone());
+                        let tally = Arc::clone(&shared.line.intake.tally);
                         let answer = move |request| answer(Arc::clone(&shared), request);
                         let ending = ending.clone();
                         connections.spawn(async move {
-                            connection(stream, head_limit, answer, ending).await;
+                            if let Some(reason) = connection(stream, head_limit, answer, ending).await {
+                                tally.refuse(reason);
+                            }
                             drop(permit);
                         });
                     }
@@ -492,7 +496,7 @@ async fn turn_away(mut stream: TcpStream, permit: OwnedSemaphorePermit) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     let told = async {
-        stream.write_all(TOO_MANY).await?;
+        stream.write_all(&too_many()).await?;
         stream.shutdown().await?;
         // What was sent is read: else the system resets the connection, and the answer may be lost with it.
         let mut unwanted = [0; 4096];
@@ -504,9 +508,17 @@ async fn turn_away(mut stream: TcpStream, permit: OwnedSemaphorePermit) {
     drop(permit);
 }
 
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
-    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 34\r\n\r\n\
-    too many connections: come again.\n";
+/// Nothing of the request is read, its encoding neither: it is answered in JSON, as what is in none of ours.
+fn too_many() -> Vec<u8> {
+    let refusal = Refusal::new(Problem::Busy, "too many connections: come again".to_owned());
+    let status = refusal.status(Encoding::Json);
+    let head = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        status.len()
+    );
+    [head.into_bytes(), status].concat()
+}
 
 /// Waits for the end to begin.
 async fn has_ended(ending: &mut watch::Receiver<bool>) {
@@ -514,7 +526,13 @@ async fn has_ended(ending: &mut watch::Receiver<bool>) {
     let _ = ending.wait_for(|ending| *ending).await;
 }
 
-async fn connection<F, R, B>(stream: TcpStream, head_limit: Duration, answer: F, mut ending: watch::Receiver<bool>)
+/// Serves a connection to its end; returns why a request on it was refused before it came to us, which hyper does by itself.
+async fn connection<F, R, B>(
+    stream: TcpStream,
+    head_limit: Duration,
+    answer: F,
+    mut ending: watch::Receiver<bool>,
+) -> Option<&'static str>
 where
     F: Fn(Request<Incoming>) -> R + Send + 'static,
     R: Future<Output = Result<Response<B>, std::convert::Infallible>> + Send + 'static,
@@ -525,8 +543,8 @@ where
     // A small answer must not wait for the next packet.
     let _ = stream.set_nodelay(true);
     tokio::select! {
-        begun = tokio::time::timeout(head_limit, has_begun(&stream)) => if begun != Ok(true) { return },
-        () = has_ended(&mut ending) => return,
+        begun = tokio::time::timeout(head_limit, has_begun(&stream)) => if begun != Ok(true) { return None },
+        () = has_ended(&mut ending) => return None,
     }
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(head_limit).max_buf_size(HEAD_BYTES as usize * 2);
@@ -544,9 +562,17 @@ where
     let mut served = std::pin::pin!(served);
     tokio::select! {
         // What is wrong with one connection is its peer's matter.
-        _ = served.as_mut() => return,
+        done = served.as_mut() => return done.err().and_then(|error| refused_by_hyper(&*error)),
         () = has_ended(&mut ending) => {}
     }
     served.as_mut().graceful_shutdown();
     let _ = served.await;
+    None
+}
+
+/// Returns the word for a request whose head hyper has refused; its answer, 431 or 400, has no body.
+fn refused_by_hyper(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let error = error.downcast_ref::<hyper::Error>()?;
+    let reasons = [(error.is_parse_too_large(), "head_too_large"), (error.is_parse(), "malformed")];
+    reasons.into_iter().find_map(|(is, reason)| is.then_some(reason))
 }

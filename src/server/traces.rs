@@ -100,6 +100,9 @@ impl Line {
         let whole = tokio::task::spawn_blocking(move || line.whole_metrics(held, &compression, encoding)).await;
         let (Held { bytes, share: _share }, warning) = whole.map_err(|_| broken_off())??;
         if !bytes.is_empty() {
+            if !self.has_targets() {
+                return Err(super::http::not_kept());
+            }
             let mut prepared = Prepared::default();
             prepared.add(FrameKind::Metrics, Arc::default(), |payload| *payload = bytes);
             self.append(prepared).await?;

@@ -277,10 +277,15 @@ fn what_cannot_be_taken_is_refused_with_its_reason_in_the_senders_encoding() {
         text(ask(to, "POST /v1/other HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json", b"{}")).0,
         404
     );
-    let (code, why) =
-        text(ask(to, "POST /v1/metrics HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json", b"{}"));
+    let metrics = |body: &[u8]| {
+        text(ask(to, "POST /v1/metrics HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json", body))
+    };
+    let (code, why) = metrics(br#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"m"}]}]}]}"#);
     assert_eq!(code, 501);
     assert!(why.contains("OTEL_METRICS_EXPORTER=none"), "{why}");
+    // Of none it keeps all.
+    assert_eq!(metrics(b"{}"), (200, "{}".to_owned()));
+    assert_eq!(metrics(br#"{"resourceMetrics":[]}"#), (200, "{}".to_owned()));
     assert_eq!(text(post(to, JSON, "\r\nOrigin: https://evil.example", b"{}")).0, 403);
     assert_eq!(
         text(ask(to, "POST /v1/traces HTTP/1.1\r\nHost: evil.example\r\nContent-Type: application/json", b"{}")).0,

@@ -164,6 +164,17 @@ fn a_request_beyond_the_memory_of_all_requests_is_told_to_come_again() {
 }
 
 #[test]
+fn a_head_that_is_too_large_is_counted() {
+    let dir = tempdir();
+    let server = configured(dir.path(), "");
+    let long = format!("\r\nX-Long: {}", "a".repeat(200 << 10));
+    assert_eq!(post(server.port("otlp-http"), PROTOBUF, &long, &good(1)).0, 431);
+    let refused = "runspan_bridge_refused_requests_total{reason=\"head_too_large\"}";
+    wait_until("it is counted", || metric(&server, refused) == 1.0);
+    assert_eq!(server.end(), Some(0));
+}
+
+#[test]
 fn one_connection_too_many_is_told_so_and_crowds_out_nobody() {
     let dir = tempdir();
     let server = configured(dir.path(), "  bounds: {connections: 2}\n");
@@ -171,7 +182,8 @@ fn one_connection_too_many_is_told_so_and_crowds_out_nobody() {
     let (one, two) = (connected(to, "POST "), connected(server.port("otlp-grpc"), "PRI * "));
     wait_until("both are there", || metric(&server, "runspan_bridge_connections") == 2.0);
     let (code, head, why) = text(post(to, PROTOBUF, "", &good(1)));
-    assert_eq!((code, why.as_str()), (503, "too many connections: come again.\n"));
+    let said = r#"{"code":14,"message":"too many connections: come again","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"1s"}]}"#;
+    assert_eq!((code, why.as_str()), (503, said));
     assert!(head.contains("Retry-After: 1"), "{head}");
     assert_eq!(metric(&server, "runspan_bridge_refused_requests_total{reason=\"connections\"}"), 1.0);
     drop(one);
