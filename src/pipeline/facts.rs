@@ -418,7 +418,7 @@ fn has_handled(span: &Span) -> bool {
     let is_root = || span.parent_span_id.is_empty() && !is_billed(kind(span)) && kind(span) != StepKind::Tool;
     let says = |key: &&str| span.attr(key).is_some_and(|value| !matches!(value.as_str(), Some("" | "null" | "[]")));
     let has_counts = || span.attr(names::OUTPUT_TOKENS).and_then(Value::as_i64).is_some_and(|count| count > 0);
-    is_root() || has_counts() || ANSWER.iter().any(|key| says(key))
+    is_root() || has_counts() || ANSWER.iter().any(says)
 }
 
 /// Where a step has what it gave.
@@ -764,22 +764,20 @@ mod tests {
             span.events = vec![event("exception", of_exception)];
             outcome(&span).0
         };
-        let (chat, tool) = ((names::OPERATION, "chat".into()), (names::OPERATION, "execute_tool".into()));
+        let (chat, tool) = ([(names::OPERATION, "chat".into())], [(names::OPERATION, "execute_tool".into())]);
+        let with = |own: &[(&'static str, Value)], key: &'static str, value: Value| [own, &[(key, value)]].concat();
         // A root would say by its status that it failed; a step tells so by nothing else.
         assert_eq!(status(0, &[], &[]), StepStatus::Success);
         assert_eq!(status(0, &[], &[("exception.escaped", "True".into())]), StepStatus::Error);
-        for list in [&[][..], &[chat.clone()], &[tool.clone()], &[chat.clone(), (names::OUTPUT_TOKENS, Value::Int(0))]]
-        {
+        let wrote_nothing = with(&chat, names::OUTPUT_TOKENS, Value::Int(0));
+        for list in [&[][..], &chat, &tool, &wrote_nothing] {
             assert_eq!(status(1, list, &[]), StepStatus::Error);
         }
-        assert_eq!(
-            (status(0, &[chat.clone()], &[]), status(0, &[tool.clone()], &[])),
-            (StepStatus::Error, StepStatus::Error)
-        );
+        assert_eq!((status(0, &chat, &[]), status(0, &tool, &[])), (StepStatus::Error, StepStatus::Error));
         for list in [
-            [chat.clone(), (names::OUTPUT_TOKENS, Value::Int(7))],
-            [chat, (names::OUTPUT_MESSAGES, r#"[{"role":"assistant"}]"#.into())],
-            [tool, (names::TOOL_RESULT, "sunny".into())],
+            with(&chat, names::OUTPUT_TOKENS, Value::Int(7)),
+            with(&chat, names::OUTPUT_MESSAGES, r#"[{"role":"assistant"}]"#.into()),
+            with(&tool, names::TOOL_RESULT, "sunny".into()),
         ] {
             assert_eq!(status(1, &list, &[]), StepStatus::Success);
         }
