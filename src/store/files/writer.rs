@@ -22,9 +22,9 @@ const MAX_SPARE_LINES: usize = 1 << 20;
 /// So many runs are remembered whose lines are written.
 const MAX_LISTED: usize = 65_536;
 
-/// So many runs are remembered of which the store has nothing, and for so long: no longer than a run waits for its pack anyway.
+/// So many runs are remembered of which the store has nothing, and for so long: little beside the time for which a run waits for its pack.
 const MOST_NEW: usize = 4096;
-const A_MOMENT: Duration = Duration::from_millis(250);
+const A_MOMENT: Duration = Duration::from_millis(50);
 
 /// Logs of runs have so many files open at most, and an eighth of what the process may have.
 const MOST_AWAKE: usize = 256;
@@ -411,7 +411,7 @@ impl RunWriter for FilesWriter {
     }
 
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
-        // Each write looks for itself.
+        // Where the store is not in its place no run is there, which says nothing.
         if self.packer.is_none() || !self.seen.is_some_and(|seen| seen.elapsed() < A_MOMENT) {
             self.check_place()?;
             self.seen = Some(Instant::now());
