@@ -10,6 +10,8 @@ use crate::model::otlp::{Scope, Value};
 
 /// Of a longer answer nobody looks for what it says.
 const MAX_ANSWER: usize = 64 << 10;
+/// So many messages from the end are looked at for the user's last.
+const MAX_MESSAGES: usize = 64;
 /// Calls of tools that one answer asks for, of which note is taken.
 const MAX_ASKED: usize = 16;
 /// Types of what Anthropic's answers are made of besides text; some instrumentations write each as the JSON that it is.
@@ -24,6 +26,8 @@ pub struct Marks {
     pub is_report: bool,
     /// What was asked, as it is written.
     pub input: Option<u32>,
+    /// What was asked last, in words, by whoever is the user.
+    pub question: Option<u32>,
     /// What was answered in words.
     pub text: Option<u32>,
     /// The ids of the tool calls that were answered.
@@ -50,6 +54,7 @@ impl Marks {
         let says = |(key, word): &(&'static str, &str)| attr(key).and_then(Value::as_str) == Some(word);
         marks.is_report = REPORTS.iter().any(says);
         marks.input = content.input.as_ref().map(|input| crc32c::crc32c(input.as_str().as_bytes()));
+        marks.question = content.input.as_ref().and_then(|input| question(input.as_str()));
         marks.task = TASKS.iter().find_map(|(key, member)| task(attr(key)?.as_str()?, member));
         if let Some(output) = content.output.as_ref().filter(|output| output.as_str().len() <= MAX_ANSWER) {
             marks.read(output);
@@ -61,28 +66,56 @@ impl Marks {
     fn read(&mut self, output: &JsonText) {
         let mut text = String::new();
         let output = output.value();
-        let messages = output.as_array().map_or(std::slice::from_ref(&output), Vec::as_slice);
-        for message in messages {
-            let Some(parts) = message.get("parts").or_else(|| message.get("content")) else { continue };
-            match parts {
-                Json::String(said) => add_text(&mut text, said),
-                Json::Array(parts) => parts.iter().for_each(|part| self.read_part(part, &mut text)),
-                _ => (),
+        for message in output.as_array().map_or(std::slice::from_ref(&output), Vec::as_slice) {
+            add_message(&mut text, message);
+            for part in parts_of(message).and_then(Json::as_array).into_iter().flatten() {
+                let member = |key| part.get(key).and_then(Json::as_str);
+                if member("type") == Some("tool_call") && self.asked.len() < MAX_ASKED {
+                    self.asked.extend(member("id").map(|id| crc32c::crc32c(id.as_bytes())));
+                }
             }
         }
-        let text = text.trim();
-        self.text = (!text.is_empty()).then(|| crc32c::crc32c(text.as_bytes()));
+        self.text = sum_of(&text);
     }
+}
 
-    fn read_part(&mut self, part: &Json, text: &mut String) {
-        let member = |key| part.get(key).and_then(Json::as_str);
-        match member("type") {
-            Some("text") => add_text(text, member("content").or(member("text")).unwrap_or_default()),
-            Some("tool_call") if self.asked.len() < MAX_ASKED => {
-                self.asked.extend(member("id").map(|id| crc32c::crc32c(id.as_bytes())));
+/// Returns what stands for the last of a list of messages that is the user's. The others are not read: a conversation may be long.
+fn question(messages: &str) -> Option<u32> {
+    const ROLE: &str = "\"role\"";
+    let is_users = |(at, _): &(usize, &str)| {
+        let value = messages[at + ROLE.len()..].trim_start().strip_prefix(':');
+        value.is_some_and(|value| value.trim_start().starts_with("\"user\""))
+    };
+    let (at, _) = messages.rmatch_indices(ROLE).take(MAX_MESSAGES).find(is_users)?;
+    let begin = messages[..at].trim_end().strip_suffix('{')?.len();
+    let message = serde_json::Deserializer::from_str(messages.get(begin..)?).into_iter::<Json>().next()?.ok()?;
+    let mut text = String::new();
+    add_message(&mut text, &message);
+    sum_of(&text)
+}
+
+fn sum_of(text: &str) -> Option<u32> {
+    let text = text.trim();
+    (!text.is_empty()).then(|| crc32c::crc32c(text.as_bytes()))
+}
+
+fn parts_of(message: &Json) -> Option<&Json> {
+    message.get("parts").or_else(|| message.get("content"))
+}
+
+/// Adds what a message has of words.
+fn add_message(text: &mut String, message: &Json) {
+    match parts_of(message) {
+        Some(Json::String(said)) => add_text(text, said),
+        Some(Json::Array(parts)) => {
+            for part in parts {
+                let member = |key| part.get(key).and_then(Json::as_str);
+                if member("type") == Some("text") {
+                    add_text(text, member("content").or(member("text")).unwrap_or_default());
+                }
             }
-            _ => (),
         }
+        _ => (),
     }
 }
 
@@ -144,6 +177,21 @@ mod tests {
             serde_json::json!([{"parts": [{"type": "text", "content": json}, {"type": "tool_call", "id": "call_1"}]}]);
         let said = marks(&[], &output.to_string());
         assert_eq!((said.text, said.asked), (sum(json), vec![crc32c::crc32c(b"call_1")]));
+    }
+
+    #[test]
+    fn a_question_is_what_the_user_said_last() {
+        for messages in [
+            r#"[{"role":"system","parts":[]},{"role":"user","parts":[{"type":"text","content":"Hi"}]},{"role":"user","parts":[{"type":"text","content":"Is it \"role\" or {?"}]},{"role":"tool","parts":[]}]"#,
+            r#"[ { "role" : "user", "content" : "Is it \"role\" or {? " } ]"#,
+        ] {
+            assert_eq!(question(messages), sum("Is it \"role\" or {?"), "{messages}");
+        }
+        for messages in
+            ["", "[]", r#"[{"role":"user"}]"#, r#"[{"role":"user","parts":["#, r#""role":"user""#, "{\"role\":"]
+        {
+            assert_eq!(question(messages), None, "{messages}");
+        }
     }
 
     #[test]

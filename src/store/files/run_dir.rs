@@ -838,7 +838,7 @@ mod tests {
         assert_eq!(told["data"]["system_prompt"], format!("{}[cut:744]", "z".repeat(256)));
         let without_content = |facts: &StepFacts| {
             // Nor can it be known by its input any more.
-            let marks = facts.marks.clone().map(|marks| Box::new(Marks { input: None, ..*marks }));
+            let marks = facts.marks.clone().map(|marks| Box::new(Marks { input: None, question: None, ..*marks }));
             StepFacts { content: Box::default(), marks, ..facts.clone() }
         };
         assert_eq!(without_content(&kept), without_content(&facts));

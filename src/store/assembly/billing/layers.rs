@@ -18,6 +18,9 @@ const MAX_UP: usize = 12;
 /// Calls that are under way at once, of which one may be that which was passed on.
 pub(super) const MAX_AT_ONCE: usize = 256;
 
+/// What may pass between two layers' words for one call, of which the first returns before the answer is read, in nanoseconds.
+pub(super) const SOON: u64 = 100_000_000;
+
 /// How far apart two layers may put one moment: in JavaScript a span's start is a whole millisecond, and its end has more digits.
 pub(super) const TICK: u64 = 2_000_000;
 
@@ -195,12 +198,16 @@ impl RunState {
             let (told, each) = (used(holder)?, calls.clone().map(used).collect::<Option<Vec<_>>>()?);
             let sum =
                 each.iter().fold((0u64, 0u64), |sum, one| (sum.0.saturating_add(one.0), sum.1.saturating_add(one.1)));
-            let is_part = sum.0 >= told.0 && sum.1 >= told.1 && sum != told;
+            let covers = sum.0 >= told.0 && sum.1 >= told.1;
+            let is_part = covers && sum != told;
             let tells_cost = holder.facts.cost.is_none() || calls.clone().all(|call| call.facts.cost.is_some());
             let is_holder =
                 holder.facts.response_id.is_none() && !holder.facts.is_at_wire && !is_failure(holder.status);
             let is_one = places.len() > 1 && is_part && places.windows(2).all(is_before);
-            places.last().filter(|_| is_holder && tells_cost && (is_one || goes_on)).map(|last| (outer, *last))
+            places
+                .last()
+                .filter(|_| is_holder && tells_cost && (is_one || (goes_on && covers)))
+                .map(|last| (outer, *last))
         };
         inside.into_iter().filter_map(last_held).collect()
     }
@@ -292,8 +299,6 @@ impl RunState {
     /// Finds calls whose request began a moment after a layer's step for them had ended, as that of a stream which is read later
     /// may: they used the same, and no other is known of the layer's.
     fn told_too_early(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
-        /// What may pass between both.
-        const SOON: u64 = 100_000_000;
         let of: HashSet<usize> = copies.values().copied().collect();
         let is_request =
             |step: &Step| step.facts.is_at_wire || step.facts.is_relayed || step.facts.response_id.is_some();

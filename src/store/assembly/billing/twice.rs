@@ -1,15 +1,17 @@
 //! Calls that two instrumentations tell in two places of a trace, with no id of the answer in common: known to be one by what both say of
 //! it, and by when.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use super::layers::{MAX_AT_ONCE, TICK, is_most_of, is_same_model, models, rank, settled, used};
+use super::layers::{MAX_AT_ONCE, SOON, TICK, is_most_of, is_same_model, models, rank, settled, used};
 use crate::model::id::IdMap;
 use crate::model::{SpanId, StepKind};
 use crate::store::assembly::{RunState, Step, is_failure};
 
-/// What may pass between two layers' words for one call, of which the first returns before the answer is read.
-const SOON: u64 = 100_000_000;
+/// Steps that may be told of one call by as many instrumentations.
+const MAX_GROUP: usize = 8;
+/// Ids shorter than this are no help: some servers draw `call_0` again for each answer.
+const LONG_TEXT: usize = 12;
 
 /// What two steps say of the same call, the surest first.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,8 +36,36 @@ enum Key {
     Below([u8; 8]),
 }
 
-/// Steps that are known to tell one call, by the place of the one that counts.
-type Groups = IdMap<usize, Vec<usize>>;
+/// Steps that are known to tell one call.
+#[derive(Default)]
+struct Groups {
+    /// The one that counts, of each step.
+    of: IdMap<usize, usize>,
+    /// All of them, by the one that counts.
+    steps: IdMap<usize, Vec<usize>>,
+}
+
+impl Groups {
+    fn add(&mut self, place: usize, of: usize) {
+        self.of.insert(place, of);
+        self.steps.entry(of).or_default().push(place);
+    }
+
+    fn of(&self, place: usize) -> usize {
+        self.of.get(&place).copied().unwrap_or(place)
+    }
+
+    fn steps(&self, of: usize) -> &[usize] {
+        self.steps.get(&of).map_or(&[], Vec::as_slice)
+    }
+
+    /// Has the steps of one call be of another.
+    fn join(&mut self, copy: usize, counts: usize) {
+        for place in self.steps.remove(&copy).unwrap_or_default() {
+            self.add(place, counts);
+        }
+    }
+}
 
 impl RunState {
     /// Joins calls of models and tools that several instrumentations have told, each at most once: of two calls of one instrumentation
@@ -47,30 +77,30 @@ impl RunState {
     }
 
     fn join(&self, copies: &mut HashMap<usize, usize>, is_it: impl Fn(&Step) -> bool, evidence: &[Evidence]) {
-        let mut scopes = BTreeSet::new();
-        let mut groups: Groups = IdMap::default();
-        for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| is_it(step)) {
-            let Some(marks) = &step.facts.marks else { continue };
-            scopes.insert(marks.scope);
-            groups.entry(settled(copies, place)).or_default().push(place);
-        }
-        if scopes.len() < 2 {
+        let told = || self.steps.iter().enumerate().filter(|(_, step)| is_it(step) && step.facts.marks.is_some());
+        let scopes = told().filter_map(|(_, step)| step.facts.marks.as_ref()).map(|marks| marks.scope);
+        if scopes.collect::<BTreeSet<_>>().len() < 2 {
             return;
         }
+        let mut groups = Groups::default();
+        for (place, _) in told() {
+            groups.add(place, settled(copies, place));
+        }
         for &evidence in evidence {
-            let mut told: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
-            for &place in groups.values().flatten() {
-                if let Some(key) = key_of(&self.steps[place], evidence) {
-                    told.entry(key).or_default().push(place);
+            let mut by_key: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
+            for (place, step) in told() {
+                for key in keys_of(step, evidence) {
+                    by_key.entry(key).or_default().push(place);
                 }
             }
-            for places in told.into_values().filter(|places| places.len() > 1) {
+            for places in by_key.into_values().filter(|places| places.len() > 1) {
                 self.join_told(copies, &mut groups, places, evidence);
             }
         }
     }
 
-    /// Joins those that say the same, each with the latest that began before it and may be the same call.
+    /// Joins those that say the same, each with one that began before it and may be the same call: one that used the same, else the
+    /// latest.
     fn join_told(
         &self,
         copies: &mut HashMap<usize, usize>,
@@ -79,27 +109,27 @@ impl RunState {
         evidence: Evidence,
     ) {
         places.sort_unstable_by_key(|place| (self.steps[*place].started_at, self.steps[*place].span_id));
-        let mut before: Vec<usize> = Vec::new();
+        let mut before: VecDeque<usize> = VecDeque::new();
         for place in places {
             let step = &self.steps[place];
-            let is_soon = |other: &usize| {
+            before.retain(|other| {
                 self.steps[*other].ended_at.is_some_and(|end| step.started_at.0 <= end.0.saturating_add(SOON))
+            });
+            let own = groups.of(place);
+            // Each call is looked at once, however many steps tell it.
+            let mut tried: Vec<usize> = Vec::new();
+            let mut is_same = |other: &&usize| {
+                let of = groups.of(**other);
+                if of == own || !are_one(&self.steps[**other], step, evidence) || tried.contains(&of) {
+                    return false;
+                }
+                tried.push(of);
+                self.may_be_one(groups.steps(of), groups.steps(own), evidence)
             };
-            if evidence != Evidence::ToolCall {
-                before.retain(is_soon);
-            }
-            let own = settled(copies, place);
-            let steps = |of: usize| -> Vec<&Step> {
-                groups.get(&of).into_iter().flatten().map(|place| &self.steps[*place]).collect()
-            };
-            let is_same = |other: &&usize| {
-                let of = settled(copies, **other);
-                of != own
-                    && are_one(&self.steps[**other], step, evidence)
-                    && may_be_one(&steps(of), &steps(own), evidence)
-            };
-            if let Some(other) = before.iter().rev().find(is_same) {
-                let of = settled(copies, *other);
+            let same: Vec<usize> = before.iter().rev().filter(&mut is_same).copied().collect();
+            let uses_same = |other: &&usize| used(step).is_some() && used(&self.steps[**other]) == used(step);
+            if let Some(other) = same.iter().find(uses_same).or(same.first()) {
+                let of = groups.of(*other);
                 let key = |place: usize| {
                     let step = &self.steps[place];
                     // Of tools the failure is what is to be known.
@@ -108,30 +138,62 @@ impl RunState {
                 };
                 let (copy, counts) = if key(of) < key(own) { (of, own) } else { (own, of) };
                 copies.insert(copy, counts);
-                let joined = groups.remove(&copy).unwrap_or_default();
-                groups.entry(counts).or_default().extend(joined);
+                groups.join(copy, counts);
             }
             if before.len() == MAX_AT_ONCE {
-                before.remove(0);
+                before.pop_front();
             }
-            before.push(place);
+            before.push_back(place);
+        }
+    }
+
+    /// Tells whether nothing that the steps of two calls say shows that they are two.
+    fn may_be_one(&self, one: &[usize], other: &[usize], evidence: Evidence) -> bool {
+        if one.len() + other.len() > MAX_GROUP {
+            return false;
+        }
+        let each = || one.iter().flat_map(|one| other.iter().map(|other| (&self.steps[*one], &self.steps[*other])));
+        if !each().all(|(one, other)| may_be_told_of_one(one, other)) {
+            return false;
+        }
+        if each().any(|(one, _)| one.facts.kind == StepKind::Tool) {
+            return true;
+        }
+        let marks = || each().filter_map(|(one, other)| one.facts.marks.as_ref().zip(other.facts.marks.as_ref()));
+        let questions = marks().map(|(one, other)| one.question.zip(other.question).map(|(one, other)| one == other));
+        if evidence != Evidence::ToolCall && agree(questions) == Some(false) {
+            return false;
+        }
+        // Some layers miscount what others have right, and write an answer down in other words.
+        match agree(each().map(|(one, other)| used(one).zip(used(other)).map(|(one, other)| one == other))) {
+            Some(is_same_use) => is_same_use,
+            None if evidence == Evidence::ToolCall => true,
+            None => {
+                let words = marks().map(|(one, other)| one.text.zip(other.text).map(|(one, other)| one == other));
+                let asked = marks().map(|(one, other)| {
+                    let are_told = !one.asked.is_empty() && !other.asked.is_empty();
+                    are_told.then(|| one.asked.iter().any(|id| other.asked.contains(id)))
+                });
+                agree(words) != Some(false) && agree(asked) != Some(false)
+            }
         }
     }
 }
 
-fn key_of(step: &Step, evidence: Evidence) -> Option<Key> {
-    let marks = step.facts.marks.as_ref()?;
-    match evidence {
+fn keys_of(step: &Step, evidence: Evidence) -> Vec<Key> {
+    let Some(marks) = step.facts.marks.as_ref() else { return Vec::new() };
+    let key = match evidence {
         Evidence::ToolCall if step.facts.kind == StepKind::Tool => {
-            let id = step.facts.tool_call_id.as_ref()?;
-            Some(Key::Sum(crc32c::crc32c(id.as_bytes())))
+            step.facts.tool_call_id.as_ref().map(|id| Key::Sum(crc32c::crc32c(id.as_bytes())))
         }
-        Evidence::ToolCall => marks.asked.iter().min().copied().map(Key::Sum),
+        // Not all instrumentations tell all of them.
+        Evidence::ToolCall => return marks.asked.iter().copied().map(Key::Sum).collect(),
         Evidence::Words => marks.text.map(Key::Sum),
         Evidence::Task => marks.task.map(Key::Sum),
         Evidence::Failure => message(step).map(|_| Key::Failed),
         Evidence::Place => step.parent.map(|SpanId(parent)| Key::Below(parent)),
-    }
+    };
+    key.into_iter().collect()
 }
 
 /// Tells whether two steps, the earlier one first, say the same at the same time. Some return a stream before it is read, and the other layer
@@ -141,50 +203,35 @@ fn are_one(first: &Step, second: &Step, evidence: Evidence) -> bool {
     let is_at_once = second.started_at.0.saturating_sub(first.started_at.0) <= TICK;
     let is_inside = end_of_second.0 <= end_of_first.0.saturating_add(TICK);
     let is_around = is_at_once && end_of_first.0 <= end_of_second.0.saturating_add(TICK);
-    let is_nested = is_inside || is_around;
+    let is_nested = (is_inside || is_around) && second.started_at <= end_of_first;
     let is_beside = first.parent.is_some() && first.parent == second.parent;
+    let overlaps = second.started_at < end_of_first;
     match evidence {
-        // Some servers draw the same ids again for each answer.
-        Evidence::ToolCall => is_beside || second.started_at.0 <= end_of_first.0.saturating_add(SOON),
-        Evidence::Words => is_nested || is_beside,
+        // Who tries again asks the same, below the same step.
+        Evidence::ToolCall if first.facts.kind == StepKind::Tool => is_nested || (is_beside && overlaps),
+        Evidence::ToolCall => is_nested || is_beside,
+        // Many answers are `ok`.
+        Evidence::Words => is_nested || (is_beside && have_same_question(first, second)),
         Evidence::Task => is_nested,
-        Evidence::Failure => {
-            let is_in = |one: &Step, other: &Step| {
-                message(other).is_some_and(|told| told.contains(message(one).unwrap_or(told)))
-            };
-            (is_nested || is_beside) && (is_in(first, second) || is_in(second, first))
-        }
+        Evidence::Failure => (is_nested || (is_beside && overlaps)) && fail_alike(first, second),
         // Nothing but the place and the time: it takes all the time.
         Evidence::Place => {
             let is_all = if is_inside { is_most_of(second, first) } else { is_around && is_most_of(first, second) };
-            is_nested && is_all && is_failure(first.status) == is_failure(second.status)
+            is_nested && is_all && (!is_failure(first.status) || fail_alike(first, second))
         }
     }
 }
 
-/// Tells whether nothing that the steps of two calls say shows that they are two.
-fn may_be_one(one: &[&Step], other: &[&Step], evidence: Evidence) -> bool {
-    let each = || one.iter().flat_map(|one| other.iter().map(move |other| (*one, *other)));
-    if !each().all(|(one, other)| may_be_told_of_one(one, other)) {
-        return false;
-    }
-    if one.iter().any(|step| step.facts.kind == StepKind::Tool) {
-        return true;
-    }
-    // Some layers miscount what others have right, and write an answer down in other words.
-    match agree(each().map(|(one, other)| used(one).zip(used(other)).map(|(one, other)| one == other))) {
-        Some(is_same_use) => is_same_use,
-        None if evidence == Evidence::ToolCall => true,
-        None => {
-            let marks = || each().filter_map(|(one, other)| one.facts.marks.as_ref().zip(other.facts.marks.as_ref()));
-            let words = marks().map(|(one, other)| one.text.zip(other.text).map(|(one, other)| one == other));
-            let asked = marks().map(|(one, other)| {
-                let are_told = !one.asked.is_empty() && !other.asked.is_empty();
-                are_told.then(|| one.asked.iter().any(|id| other.asked.contains(id)))
-            });
-            agree(words) != Some(false) && agree(asked) != Some(false)
-        }
-    }
+/// Tells whether two steps say that the same was asked, of what was asked last.
+fn have_same_question(one: &Step, other: &Step) -> bool {
+    let question = |step: &Step| step.facts.marks.as_ref().and_then(|marks| marks.question);
+    question(one).is_some() && question(one) == question(other)
+}
+
+/// Tells whether two failures have one reason, as one may have it in what it adds.
+fn fail_alike(one: &Step, other: &Step) -> bool {
+    let is_in = |part: &str, whole: &str| part == whole || (part.len() >= LONG_TEXT && whole.contains(part));
+    message(one).zip(message(other)).is_some_and(|(one, other)| is_in(one, other) || is_in(other, one))
 }
 
 /// Tells whether any two say the same; nothing where no two say anything.
@@ -193,7 +240,7 @@ fn agree(mut each: impl Iterator<Item = Option<bool>>) -> Option<bool> {
         .unwrap_or_else(|same| same)
 }
 
-/// Tells whether two instrumentations may speak of one call, by its names.
+/// Tells whether two instrumentations may speak of one call, by its names and its end.
 fn may_be_told_of_one(one: &Step, other: &Step) -> bool {
     let scope = |step: &Step| step.facts.marks.as_ref().map(|marks| marks.scope);
     let (own, told) = (&one.facts, &other.facts);
@@ -202,9 +249,12 @@ fn may_be_told_of_one(one: &Step, other: &Step) -> bool {
     scope(one) != scope(other)
         && own.kind == told.kind
         && !differs(&own.response_id, &told.response_id)
+        && !differs(&own.provider, &told.provider)
         && !differs(&own.tool_name, &told.tool_name)
         && !differs(&own.tool_call_id, &told.tool_call_id)
         && (own.model().is_none() || told.model().is_none() || are_models())
+        // What is around a tool may know that it failed, of which the tool says nothing.
+        && (own.kind == StepKind::Tool || is_failure(one.status) == is_failure(other.status))
 }
 
 fn message(step: &Step) -> Option<&str> {
@@ -216,13 +266,14 @@ fn message(step: &Step) -> Option<&str> {
 mod tests {
     use super::super::tests::{Told, copies_of, used};
     use super::*;
-    use crate::model::{ErrorInfo, StepStatus, UnixNanos};
+    use crate::model::{ErrorInfo, StepStatus, Tokens, UnixNanos};
     use crate::pipeline::facts::{Marks, StepFacts};
 
     const MS: u64 = 1_000_000;
 
     /// The instrumentation, begin and end in ms, and what is told besides.
-    type Call<'a> = (u32, u64, u64, &'a dyn Fn(&mut Step, &mut StepFacts));
+    type Call<'a> = (u32, u64, u64, Change<'a>);
+    type Change<'a> = &'a dyn Fn(&mut Step, &mut StepFacts);
 
     fn copies(calls: &[Call<'_>]) -> Vec<(usize, usize)> {
         let told: Vec<Told> = calls.iter().map(|_| (false, 0, 0, 0, 0, false)).collect();
@@ -230,7 +281,8 @@ mod tests {
             let (scope, start, end, change) = calls[place];
             (step.started_at, step.ended_at) = (UnixNanos(start * MS), Some(UnixNanos(end * MS)));
             // Each below another step.
-            step.parent = Some(SpanId([place as u8 + 100; 8]));
+            step.parent = Some(SpanId((place as u64 + 1000).to_be_bytes()));
+            step.span_id = SpanId((place as u64 + 1).to_be_bytes());
             facts.tokens = None;
             facts.marks = Some(Box::new(Marks { scope, ..Marks::default() }));
             change(step, facts);
@@ -250,13 +302,14 @@ mod tests {
         let is_beside = |step: &mut Step, _: &mut StepFacts| step.parent = Some(SpanId([1; 8]));
         let fails = |_: &mut Step, facts: &mut StepFacts| {
             facts.status = StepStatus::Error;
-            facts.error = Some(ErrorInfo { message: Some("500".into()), ..ErrorInfo::default() });
+            facts.error = Some(ErrorInfo { message: Some("500 no more of it".into()), ..ErrorInfo::default() });
         };
         let fails_in_other_words = |_: &mut Step, facts: &mut StepFacts| {
             facts.status = StepStatus::Error;
-            facts.error = Some(ErrorInfo { message: Some("Error('500')".into()), ..ErrorInfo::default() });
+            facts.error =
+                Some(ErrorInfo { message: Some("Error('500 no more of it')".into()), ..ErrorInfo::default() });
         };
-        let all: [&dyn Fn(&mut Step, &mut StepFacts); 5] = [&asks, &says, &is_in_task, &is_beside, &fails];
+        let all: [Change<'_>; 5] = [&asks, &says, &is_in_task, &is_beside, &fails];
         for evidence in all {
             assert_eq!(copies(&[(1, 10, 90, evidence), (2, 20, 80, evidence)]), [(1, 0)]);
             // Of one instrumentation two are two, and what another says it says of one of them.
@@ -279,7 +332,7 @@ mod tests {
 
     #[test]
     fn what_contradicts_keeps_two_calls_apart() {
-        let say = |change: &dyn Fn(&mut Step, &mut StepFacts)| {
+        let say = |change: Change<'_>| {
             copies(&[
                 (1, 10, 90, &|_, facts| {
                     (marks(facts).task, marks(facts).text) = (Some(1), Some(1));
@@ -310,6 +363,73 @@ mod tests {
         // Below one step, and at a small part of its time.
         let beside = |step: &mut Step, _: &mut StepFacts| step.parent = Some(SpanId([1; 8]));
         assert_eq!(copies(&[(1, 10, 900, &beside), (2, 20, 80, &beside)]), []);
+    }
+
+    #[test]
+    fn what_many_calls_have_in_common_makes_none_of_them_one() {
+        let beside = |step: &mut Step| step.parent = Some(SpanId([1; 8]));
+        let says_ok = |question: u32| {
+            move |step: &mut Step, facts: &mut StepFacts| {
+                beside(step);
+                (marks(facts).text, marks(facts).question) = (Some(1), Some(question));
+            }
+        };
+        // One behind the other, or at once, with the same short answer.
+        for (start, end) in [(150, 190), (20, 80)] {
+            assert_eq!(copies(&[(1, 10, 100, &says_ok(1)), (2, start, end, &says_ok(2))]), []);
+            assert_eq!(copies(&[(1, 10, 100, &says_ok(1)), (2, start, end, &says_ok(1))]), [(1, 0)]);
+        }
+        // Ids that a server draws again, much later and below another step.
+        let asks = |_: &mut Step, facts: &mut StepFacts| marks(facts).asked = vec![1];
+        let asks_beside = |step: &mut Step, facts: &mut StepFacts| {
+            beside(step);
+            marks(facts).asked = vec![1];
+        };
+        assert_eq!(copies(&[(1, 10, 90, &asks_beside), (2, 60_000, 60_080, &asks_beside)]), []);
+        assert_eq!(copies(&[(1, 10, 90, &asks), (2, 30, 120, &asks)]), []);
+        // Who tries again, another reason, another provider.
+        let fails = |why: &'static str, provider: &'static str| {
+            move |step: &mut Step, facts: &mut StepFacts| {
+                beside(step);
+                facts.status = StepStatus::Error;
+                facts.provider = Some(provider.to_owned());
+                facts.error = Some(ErrorInfo { message: Some(why.into()), ..ErrorInfo::default() });
+            }
+        };
+        assert_eq!(copies(&[(1, 10, 90, &fails("429", "a")), (2, 20, 85, &fails("429", "a"))]), [(1, 0)]);
+        assert_eq!(copies(&[(1, 10, 90, &fails("429", "a")), (2, 140, 190, &fails("429", "a"))]), []);
+        assert_eq!(copies(&[(1, 10, 90, &fails("429", "a")), (2, 20, 85, &fails("429", "b"))]), []);
+        assert_eq!(copies(&[(1, 10, 90, &fails("no key", "a")), (2, 11, 89, &fails("gone", "a"))]), []);
+        // The answer of a call whose first try has failed is the one that used as much.
+        let task = |tokens: Option<Tokens>| {
+            move |_: &mut Step, facts: &mut StepFacts| (marks(facts).task, facts.tokens) = (Some(1), tokens)
+        };
+        let tries = |step: &mut Step, facts: &mut StepFacts| {
+            fails("429", "a")(step, facts);
+            marks(facts).task = Some(1);
+        };
+        let calls: [Call<'_>; 3] =
+            [(1, 0, 1000, &task(used(3, 1))), (2, 10, 100, &tries), (2, 300, 990, &task(used(3, 1)))];
+        assert_eq!(copies(&calls), [(2, 0)]);
+    }
+
+    #[test]
+    fn thousands_of_calls_that_say_the_same_are_looked_at_a_bounded_number_of_times() {
+        let says = |step: &mut Step, facts: &mut StepFacts| {
+            step.parent = Some(SpanId([1; 8]));
+            (marks(facts).text, marks(facts).task, marks(facts).asked) = (Some(1), Some(1), (0..16).collect());
+        };
+        let of_one_answer = |step: &mut Step, facts: &mut StepFacts| {
+            says(step, facts);
+            facts.response_id = Some("same".to_owned());
+        };
+        let calls: Vec<Call<'_>> = (0..3000)
+            .map(
+                |n| if n % 2 == 0 { (1, 0, 10, &of_one_answer as Change<'_>) } else { (2, 0, 10, &says as Change<'_>) },
+            )
+            .collect();
+        // Those of one answer are one; which of the others is that, too, nobody can say.
+        assert!(copies(&calls).len() >= 1499);
     }
 
     #[test]
