@@ -21,6 +21,15 @@ pub struct Share {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRoom;
 
+/// Why one share cannot be as large as is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooMuch {
+    /// Others have taken what there is.
+    Now,
+    /// It would not fit if there were no others.
+    Ever,
+}
+
 impl Budget {
     /// Makes one of so many bytes.
     pub fn new(max_bytes: usize) -> Arc<Self> {
@@ -56,6 +65,23 @@ impl Share {
         self.bytes += bytes;
         Ok(())
     }
+
+    /// Grows to so many bytes, unless it has as many.
+    ///
+    /// # Errors
+    ///
+    /// When that would be over the bound, by itself or together with all other shares.
+    pub fn grow_to(&mut self, bytes: usize) -> Result<(), TooMuch> {
+        if bytes > self.budget.max_bytes {
+            return Err(TooMuch::Ever);
+        }
+        self.grow(bytes.saturating_sub(self.bytes)).map_err(|NoRoom| TooMuch::Now)
+    }
+
+    /// Returns what it has taken.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl Drop for Share {
@@ -76,7 +102,12 @@ mod tests {
         assert_eq!(other.grow(41), Err(NoRoom));
         assert_eq!(other.grow(40), Ok(()));
         assert_eq!(one.grow(usize::MAX), Err(NoRoom));
+        assert_eq!(other.grow_to(40), Ok(()));
+        assert_eq!(other.grow_to(41), Err(TooMuch::Now));
+        assert_eq!(other.grow_to(101), Err(TooMuch::Ever));
         drop(one);
-        assert_eq!(other.grow(60), Ok(()));
+        assert_eq!(other.grow_to(90), Ok(()));
+        assert_eq!((other.bytes(), budget.taken()), (90, 90));
+        assert_eq!(other.grow(10), Ok(()));
     }
 }

@@ -23,6 +23,8 @@ use crate::store::StoreError;
 use crate::store::files::artifacts;
 use crate::store::files::layout::Layout;
 
+/// Bytes that one request, and what is made of it, may take: a file may hold a larger one than a server takes.
+const MEMORY: usize = 1 << 30;
 /// How long the run store may take over what is in the journal at the end; what it does not manage waits there.
 const FINISH: Duration = Duration::from_secs(3600);
 
@@ -69,7 +71,7 @@ impl Importer {
         let scrubber = Scrubber::new(settings.content, store.redaction_key());
         let line = Line::new(intake, settings.bounds, store.store_id, super::maker(layout, settings)?);
         let line = Arc::new(line);
-        Ok(Self { line, budget: Budget::new(usize::MAX), threads, runtime, layout: layout.clone(), process, scrubber })
+        Ok(Self { line, budget: Budget::new(MEMORY), threads, runtime, layout: layout.clone(), process, scrubber })
     }
 
     /// Keeps a file in the folder `artifacts` of `folder`, as one that a program gives to its run is kept: without the secrets

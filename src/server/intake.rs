@@ -71,11 +71,12 @@ impl Prepared {
         Self { frames: Vec::new(), payloads: Vec::with_capacity(bytes) }
     }
 
-    /// Adds a record, of which `write` appends the payload. `false` where that fits into no frame, and the record is left out.
+    /// Adds a record, of which `write` appends the payload. `false` where that or its resource fits into no frame, and the record is
+    /// left out.
     pub fn add(&mut self, kind: FrameKind, resource: Arc<[u8]>, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let begin = self.payloads.len();
         write(&mut self.payloads);
-        if self.payloads.len() - begin > MAX_PAYLOAD_BYTES {
+        if self.payloads.len() - begin > MAX_PAYLOAD_BYTES || resource.len() > MAX_PAYLOAD_BYTES {
             self.payloads.truncate(begin);
             return false;
         }
@@ -93,6 +94,11 @@ impl Prepared {
 
     fn spans(&self) -> u64 {
         self.frames.iter().filter(|frame| frame.kind != FrameKind::Metrics).count() as u64
+    }
+
+    /// Returns what it takes in memory; resources are those of many.
+    pub fn bytes_in_memory(&self) -> usize {
+        self.payloads.len() + self.frames.len() * size_of::<Frame>()
     }
 
     fn bytes(&self) -> usize {

@@ -6,24 +6,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prost::Message;
 
 use super::answer::{Problem, Refusal, Taken};
-use super::body::{Held, decompress, too_large};
+use super::body::{Held, busy, decompress, too_large};
+use super::budget::{Share, TooMuch};
 use super::intake::{Intake, Prepared, Refused};
 use super::run_ids::RunIds;
 use super::settings::Bounds;
 use crate::conventions::names;
 use crate::journal::{FrameKind, MAX_PAYLOAD_BYTES};
-use crate::model::RunId;
 use crate::model::otlp::{KeyValue, Resource, Value};
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
 use crate::model::unknown;
 use crate::model::wire::{Field, Fields};
+use crate::model::{RunId, hex};
 use crate::pipeline::Pipeline;
 use crate::pipeline::worker::{encode, frame_kind};
 use crate::sources::otlp::{self, BadBody, Encoding, Received, Signal};
 
 /// Room in a frame for what stands around a span.
 const AROUND_BYTES: usize = 64 << 10;
+/// What is made of a request is accounted for in steps of so many bytes.
+const ACCOUNT_BYTES: usize = 256 << 10;
 
 /// What requests are worked on with.
 pub(super) struct Line {
@@ -64,7 +67,7 @@ impl Line {
     pub async fn tell(&self, mut record: Record) -> Result<(), &'static str> {
         otlp::hold(&mut record.span, self.bounds.limits.span_bytes);
         let mut prepared = Prepared::default();
-        self.work(|at_work| at_work.take(record, frame_kind, &mut prepared));
+        self.work(|at_work| at_work.take(record, frame_kind, &mut prepared, &mut Damage::default()));
         self.intake.append(prepared).await.map_err(why)
     }
 
@@ -160,46 +163,47 @@ impl Line {
         compression: &str,
         encoding: Encoding,
     ) -> Result<(Prepared, Taken, Held), Refusal> {
-        let held = decompress(held, compression, self.bounds.request_bytes)?;
-        let mut prepared = Prepared::with_room(held.bytes.len() + held.bytes.len() / 2);
-        let (mut received, mut own) = (0, Vec::new());
-        let read = self.work(|at_work| {
-            otlp::each(&held.bytes, signal, encoding, &self.bounds.limits, |record| {
-                received += 1;
-                // A process that writes to this store and forwards here as well has stored it, or its journal has.
-                if self.is_of_this_store(&record) {
-                    own.push(record);
-                } else {
-                    at_work.take(record, frame_kind, &mut prepared);
-                }
-            })
+        let Held { bytes, share } = decompress(held, compression, self.bounds.request_bytes)?;
+        let (read, desk) = self.work(|at_work| {
+            let mut desk = Desk {
+                at_work,
+                body_bytes: bytes.len(),
+                share,
+                parts_bytes: 0,
+                prepared: Prepared::with_room(bytes.len() + bytes.len() / 2),
+                received: 0,
+                own: 0,
+                refusal: None,
+                damage: Damage::default(),
+            };
+            let read = otlp::each(&bytes, signal, encoding, &self.bounds.limits, &mut desk);
+            // What was received is not needed any more; its share of memory stands for what was made of it.
+            drop(bytes);
+            (read, desk.done())
         });
-        let Received { rejected, not_kept, warnings, .. } = read.map_err(|bad| {
+        let Done { prepared, share, received, own, refusal, damage } = desk;
+        let mut read = read.map_err(|bad| {
             let problem = match bad {
                 BadBody::Malformed { .. } => Problem::Malformed,
-                BadBody::TooManySpans { .. } => Problem::TooLarge,
+                BadBody::TooManySpans { .. } | BadBody::TooManyValues { .. } => Problem::TooLarge,
+                BadBody::NoRoom => Problem::Busy,
             };
-            Refusal::new(problem, bad.to_string())
+            refusal.unwrap_or_else(|| Refusal::new(problem, bad.to_string()))
         })?;
-        self.intake.tally.received.fetch_add(received + rejected.count() + not_kept, Ordering::Relaxed);
-        self.intake.tally.count(Outcome::Duplicate, "same_store", own.len() as u64);
+        let tally = &self.intake.tally;
+        tally.received.fetch_add(received + read.rejected.count() + read.not_kept, Ordering::Relaxed);
+        damage.tell(&mut read);
+        let Received { rejected, not_kept, warnings, .. } = read;
+        tally.count(Outcome::Duplicate, "same_store", own);
         for (reason, n) in &rejected.by_reason {
-            self.intake.tally.count(Outcome::Rejected, reason, *n);
+            tally.count(Outcome::Rejected, reason, *n);
         }
-        self.intake.tally.count(Outcome::NotKept, "no_genai", not_kept);
+        tally.count(Outcome::NotKept, "no_genai", not_kept);
         let taken = Taken {
             rejected: rejected.count().saturating_add(not_kept),
             message: words(&rejected, not_kept, &warnings),
         };
-        // What was received is not needed any more; its share of memory stands for what was made of it.
-        let held = Held { bytes: Vec::new(), share: held.share };
-        if let Some(run_ids) = self.run_ids.as_ref().filter(|_| !own.is_empty()) {
-            self.work(|at_work| {
-                let passing = own.into_iter().filter(|record| run_ids.may_pass(record));
-                passing.for_each(|record| at_work.run(record, |_| FrameKind::Passing, &mut prepared));
-            });
-        }
-        Ok((prepared, taken, held))
+        Ok((prepared, taken, Held { bytes: Vec::new(), share }))
     }
 
     fn is_of_this_store(&self, record: &Record) -> bool {
@@ -228,15 +232,134 @@ struct AtWork<'a> {
     encoded: Option<(Arc<Resource>, Arc<[u8]>)>,
 }
 
+/// What became of records behind the decoder that their sender should hear of.
+#[derive(Debug, Default)]
+struct Damage {
+    /// How many were too large for a frame of the journal, and the first.
+    too_large: Option<(u64, String)>,
+    /// Of how many texts were cut since they had grown, and the first.
+    cut: Option<(u64, String)>,
+}
+
+impl Damage {
+    fn note(noted: &mut Option<(u64, String)>, record: &Record) {
+        let name = || format!("span {}", hex(&record.span.span_id));
+        noted.get_or_insert_with(|| (0, name())).0 += 1;
+    }
+
+    fn tell(self, received: &mut Received) {
+        if let Some((count, first)) = self.too_large {
+            let why = format!(
+                "with its scope, and what is written on it, it or its resource has more than the {MAX_PAYLOAD_BYTES} bytes of a record"
+            );
+            (0..count).for_each(|_| received.rejected.add_later(&first, "too_large", &why));
+        }
+        if let Some((count, first)) = self.cut {
+            let others = if count > 1 { format!(", and of {} others", count - 1) } else { String::new() };
+            received.warnings.push(format!(
+                "of {first}{others} the longest texts were cut, with a mark: with its scope, and what is written on it, it has \
+                 more than the {MAX_PAYLOAD_BYTES} bytes of a record"
+            ));
+        }
+    }
+}
+
+/// Takes the records of a request as they are decoded, within the memory that requests may take.
+struct Desk<'a, 'b> {
+    at_work: &'a mut AtWork<'b>,
+    share: Share,
+    body_bytes: usize,
+    /// What the largest part takes while it is in hand.
+    parts_bytes: usize,
+    prepared: Prepared,
+    received: u64,
+    /// Spans that a process of this store has written itself: it has stored them, or its journal has.
+    own: u64,
+    /// Why there is no room.
+    refusal: Option<Refusal>,
+    damage: Damage,
+}
+
+/// What is left of a desk when all is taken.
+struct Done {
+    prepared: Prepared,
+    share: Share,
+    received: u64,
+    own: u64,
+    refusal: Option<Refusal>,
+    damage: Damage,
+}
+
+impl Desk<'_, '_> {
+    /// Takes the share that is needed: what was made of a body goes on in its place.
+    fn account(&mut self) -> Result<(), BadBody> {
+        let bytes = self.body_bytes.max(self.prepared.bytes_in_memory()) + self.parts_bytes;
+        if bytes <= self.share.bytes() {
+            return Ok(());
+        }
+        // Ahead, so that not each span asks.
+        let ahead = bytes.max(self.share.bytes() + ACCOUNT_BYTES);
+        let grown = self.share.grow_to(ahead).or_else(|_| self.share.grow_to(bytes));
+        grown.map_err(|too_much| {
+            self.refusal = Some(match too_much {
+                TooMuch::Now => busy(),
+                TooMuch::Ever => {
+                    let why = "what is made of the request takes more memory than all requests together may: send smaller batches";
+                    Refusal::new(Problem::TooLarge, why.to_owned())
+                }
+            });
+            BadBody::NoRoom
+        })
+    }
+
+    fn done(self) -> Done {
+        let Self { prepared, share, received, own, refusal, damage, .. } = self;
+        Done { prepared, share, received, own, refusal, damage }
+    }
+}
+
+impl otlp::Desk for Desk<'_, '_> {
+    fn make_room(&mut self, bytes: usize) -> Result<(), BadBody> {
+        self.parts_bytes = self.parts_bytes.max(bytes);
+        self.account()
+    }
+
+    fn take(&mut self, record: Record) -> Result<(), BadBody> {
+        self.received += 1;
+        let line = self.at_work.line;
+        if !line.is_of_this_store(&record) {
+            self.at_work.take(record, frame_kind, &mut self.prepared, &mut self.damage);
+        } else {
+            self.own += 1;
+            if line.run_ids.as_ref().is_some_and(|run_ids| run_ids.may_pass(&record)) {
+                self.at_work.run(record, |_| FrameKind::Passing, &mut self.prepared, &mut self.damage);
+            }
+        }
+        self.account()
+    }
+}
+
 impl AtWork<'_> {
     /// Takes a record that is to be stored here.
-    fn take(&mut self, mut record: Record, kind: impl FnOnce(RecordKind) -> FrameKind, to: &mut Prepared) {
+    fn take(
+        &mut self,
+        mut record: Record,
+        kind: impl FnOnce(RecordKind) -> FrameKind,
+        to: &mut Prepared,
+        damage: &mut Damage,
+    ) {
         self.claim(&mut record);
-        self.run(record, kind, to);
+        self.run(record, kind, to, damage);
     }
 
     /// Takes a record down the pipeline, and makes a frame of it.
-    fn run(&mut self, record: Record, kind: impl FnOnce(RecordKind) -> FrameKind, to: &mut Prepared) {
+    fn run(
+        &mut self,
+        record: Record,
+        kind: impl FnOnce(RecordKind) -> FrameKind,
+        to: &mut Prepared,
+        damage: &mut Damage,
+    ) {
         let mut record = self.pipeline.run(record);
         if let Some(run_ids) = &self.line.run_ids {
             run_ids.stamp(&mut record);
@@ -249,14 +372,18 @@ impl AtWork<'_> {
                 bytes
             }
         };
+        let kind = kind(record.kind);
+        let is_stored = kind != FrameKind::Passing;
         let around = AROUND_BYTES + record.scope.encoded_len();
         if record.span.about_len() + around as u64 > MAX_PAYLOAD_BYTES as u64 / 2 {
             // What is written under our names beside what came may be as long again.
-            otlp::hold(&mut record.span, MAX_PAYLOAD_BYTES.saturating_sub(around));
+            let is_cut = otlp::hold(&mut record.span, MAX_PAYLOAD_BYTES.saturating_sub(around));
+            if is_cut && is_stored {
+                Damage::note(&mut damage.cut, &record);
+            }
         }
-        let kind = kind(record.kind);
-        if !to.add(kind, resource, |payload| encode(&record, payload)) && kind != FrameKind::Passing {
-            self.line.intake.tally.count(Outcome::Rejected, "too_large", 1);
+        if !to.add(kind, resource, |payload| encode(&record, payload)) && is_stored {
+            Damage::note(&mut damage.too_large, &record);
         }
     }
 

@@ -3,6 +3,8 @@
 //! The levels above the spans are split, not parsed, so that a span that is no span costs itself. Protobuf's JSON lets
 //! any field be `null` and lets names be written as in the `.proto` file, with underscores, which the OTLP rules do
 //! not: such names are read, and the answer tells the sender of them.
+//!
+//! Nothing is made of a text before its values are counted: two bytes of it, `{}`, may take a hundred in memory.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,14 +12,19 @@ use std::sync::Arc;
 
 use prost::Message;
 use serde::Deserialize;
-use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, Visitor};
-use serde_json::Value as Json;
+use serde::de::{self, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::shorten::hold;
-use super::{BadBody, Limits, Received, Signal, note, surplus};
+use super::tidy::{Scan, tidied};
+use super::{Around, BadBody, Desk, Limits, Order, Received, Signal, around, note, surplus};
 use crate::model::otlp::{LogRecord, Resource, Scope, Span};
 use crate::model::schema;
+
+/// A value of an attribute has about so many signs before it or its parts by which values are counted.
+const SIGNS: usize = 4;
+/// What stands behind one of these signs takes about so many bytes in memory.
+const BYTES_OF_SIGN: usize = 64;
 
 /// What the levels of a request are called, from the outside.
 const fn names_of(signal: Signal) -> [&'static str; 3] {
@@ -27,45 +34,109 @@ const fn names_of(signal: Signal) -> [&'static str; 3] {
     }
 }
 
-pub(super) fn received(body: &[u8], signal: Signal, limits: &Limits) -> Result<Received, BadBody> {
-    let mut received = Received::default();
-    received.rejected.of_logs = signal == Signal::Logs;
+/// A span, or a record of a log, that is not parsed yet.
+struct Part<'a> {
+    place: usize,
+    around: Arc<Around>,
+    text: &'a str,
+}
+
+/// Hands the records of a request on, one by one.
+pub(super) fn each(
+    body: &[u8],
+    signal: Signal,
+    limits: &Limits,
+    order: Order,
+    desk: &mut dyn Desk,
+) -> Result<Received, BadBody> {
+    let mut received = Received::of(signal);
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(received);
     }
     let text = std::str::from_utf8(body).map_err(|error| malformed("it", &error))?;
     let mut names = Names::default();
-    let mut place = 0;
-    let [outer, inner, innermost] = names_of(signal);
-    let whole = members(text, "it")?;
-    check_signal(&whole, outer)?;
-    for of_resource in list(&whole, outer, &mut names)? {
-        let members_of_resource = members(of_resource.get(), outer)?;
-        let path = format!("{outer}.resource");
-        let mut resource: Resource = one(&members_of_resource, "resource", &path, &mut names)?;
-        schema::note(&mut resource.attributes, &url_of(&members_of_resource, &mut names)?);
-        let resource = Arc::new(resource);
-        for of_scope in list(&members_of_resource, inner, &mut names)? {
-            let members_of_scope = members(of_scope.get(), inner)?;
-            let mut scope: Scope = one(&members_of_scope, "scope", &format!("{inner}.scope"), &mut names)?;
-            schema::note(&mut scope.attributes, &url_of(&members_of_scope, &mut names)?);
-            for one in list(&members_of_scope, innermost, &mut names)? {
-                if place == limits.spans {
-                    return Err(BadBody::TooManySpans { found: place + 1, max: limits.spans });
-                }
-                let (text, names) = (one.get(), &mut names);
-                match signal {
-                    Signal::Traces => take(&mut received, place, &resource, &scope, text, limits, names),
-                    Signal::Logs => take_log(&mut received, place, &resource, &scope, text, limits, names),
-                }
-                place += 1;
+    let mut parts = parts(text, signal, limits, &mut names, desk)?;
+    if order == Order::AsBegun && parts.len() > 1 {
+        parts.sort_by_cached_key(|part| begin_of(part.text));
+    }
+    let mut values = 0;
+    for Part { place, around, text } in parts {
+        let scan = Scan::of(text);
+        values += scan.values / SIGNS;
+        if values > limits.all_values {
+            return Err(BadBody::TooManyValues { max: limits.all_values });
+        }
+        if let Some((reason, why)) = too_many(text, &scan, signal, limits) {
+            received.rejected.add(place, reason, &why);
+        } else if received.take_around(place, &around, limits) {
+            desk.make_room(scan.values * BYTES_OF_SIGN)?;
+            match signal {
+                Signal::Traces => take(&mut received, place, &around, text, &scan, limits, &mut names),
+                Signal::Logs => take_log(&mut received, place, &around, text, &scan, limits, &mut names),
             }
         }
+        received.hand_on(desk)?;
     }
     received.place_logs();
+    received.hand_on(desk)?;
     received.warnings.extend(names.warning());
     received.warn_of_cuts(limits);
     Ok(received)
+}
+
+/// Finds the spans of a request, or its records of logs.
+fn parts<'a>(
+    text: &'a str,
+    signal: Signal,
+    limits: &Limits,
+    names: &mut Names,
+    desk: &mut dyn Desk,
+) -> Result<Vec<Part<'a>>, BadBody> {
+    let (mut parts, mut groups) = (Vec::new(), 0);
+    let [outer, inner, innermost] = names_of(signal);
+    let whole = members(text, "it")?;
+    check_signal(&whole, outer)?;
+    for of_resource in list(&whole, outer, names, limits)? {
+        let members_of_resource = members(of_resource.get(), outer)?;
+        let path = format!("{outer}.resource");
+        let mut resource: Resource = bounded(&members_of_resource, "resource", &path, names, limits, desk)?;
+        surplus::hold_to(&mut resource.attributes, limits.attributes, &mut resource.dropped_attributes_count);
+        schema::note(&mut resource.attributes, &url_of(&members_of_resource, names)?);
+        let resource = around::fitted_resource(resource, limits);
+        let scopes = list(&members_of_resource, inner, names, limits)?;
+        groups += 1 + scopes.len();
+        if groups > limits.spans.saturating_mul(2) {
+            return Err(BadBody::TooManySpans { found: parts.len() + groups, max: limits.spans });
+        }
+        for of_scope in scopes {
+            let members_of_scope = members(of_scope.get(), inner)?;
+            let mut scope: Scope = bounded(&members_of_scope, "scope", &format!("{inner}.scope"), names, limits, desk)?;
+            surplus::hold_to(&mut scope.attributes, limits.attributes, &mut scope.dropped_attributes_count);
+            schema::note(&mut scope.attributes, &url_of(&members_of_scope, names)?);
+            let around = Arc::new(Around::new(&resource, scope, limits));
+            for one in list(&members_of_scope, innermost, names, limits)? {
+                if parts.len() == limits.spans {
+                    return Err(BadBody::TooManySpans { found: parts.len() + 1, max: limits.spans });
+                }
+                parts.push(Part { place: parts.len(), around: Arc::clone(&around), text: one.get() });
+            }
+        }
+    }
+    Ok(parts)
+}
+
+/// When a span or record began, and whether something encloses it.
+fn begin_of(text: &str) -> (u64, bool) {
+    let Ok(members) = members(text, "") else { return (0, false) };
+    let of = |names: &[&'static str]| {
+        let find =
+            |name: &&'static str| member(&members, name, &mut Names::default()).map(|raw| raw.get().trim_matches('"'));
+        names.iter().find_map(find)
+    };
+    // Some languages have no whole numbers of this size.
+    let number = |text: &str| text.parse().ok().or_else(|| text.parse().ok().map(|number: f64| number as u64));
+    let begin = of(&["startTimeUnixNano", "timeUnixNano", "observedTimeUnixNano"]).and_then(number);
+    (begin.unwrap_or_default(), of(&["parentSpanId"]).is_some_and(|id| id.bytes().any(|byte| byte != b'0')))
 }
 
 /// Refuses what was sent to the wrong place: names that are not known are passed over, and it would seem to have been taken.
@@ -82,24 +153,32 @@ fn check_signal(members: &Members<'_>, own: &str) -> Result<(), BadBody> {
     }
 }
 
+/// Tells of a text that is longer, or holds more, than one may.
+fn too_many(text: &str, scan: &Scan, signal: Signal, limits: &Limits) -> Option<(&'static str, String)> {
+    let (what, holds) = match signal {
+        Signal::Traces => ("a span", "its attributes hold"),
+        Signal::Logs => ("a record", "it holds"),
+    };
+    if text.len() > 2 * limits.span_bytes {
+        return Some((
+            "too_large",
+            format!("it has {} bytes, and {what} may have {}", text.len(), 2 * limits.span_bytes),
+        ));
+    }
+    let is_within = scan.values <= SIGNS * limits.values;
+    (!is_within).then(|| ("too_many_values", format!("{holds} more than {} values", limits.values)))
+}
+
 fn take(
     received: &mut Received,
     place: usize,
-    resource: &Arc<Resource>,
-    scope: &Scope,
+    around: &Around,
     text: &str,
+    scan: &Scan,
     limits: &Limits,
     names: &mut Names,
 ) {
-    if text.len() > 2 * limits.span_bytes {
-        let why = format!("it has {} bytes, and a span may have {}", text.len(), 2 * limits.span_bytes);
-        return received.rejected.add(place, "too_large", &why);
-    }
-    if text.len() > limits.values && values_in(text) > 4 * limits.values {
-        let why = format!("its attributes hold more than {} values", limits.values);
-        return received.rejected.add(place, "too_many_values", &why);
-    }
-    match lenient::<Span>(text, names) {
+    match parsed::<Span>(text, scan, names) {
         Ok(mut span) => {
             let is_cut = hold_to(&mut span, limits);
             // What counts is its size as it is stored.
@@ -114,7 +193,7 @@ fn take(
             if is_cut {
                 received.note_cut(place);
             }
-            received.take(place, resource, scope, span);
+            received.take(place, around, span);
         }
         Err(error) => received.rejected.add(place, "undecodable", &error.to_string()),
     }
@@ -123,44 +202,21 @@ fn take(
 fn take_log(
     received: &mut Received,
     place: usize,
-    resource: &Arc<Resource>,
-    scope: &Scope,
+    around: &Arc<Around>,
     text: &str,
+    scan: &Scan,
     limits: &Limits,
     names: &mut Names,
 ) {
-    if text.len() > 2 * limits.span_bytes {
-        let why = format!("it has {} bytes, and a record may have {}", text.len(), 2 * limits.span_bytes);
-        return received.rejected.add(place, "too_large", &why);
-    }
-    if text.len() > limits.values && values_in(text) > 4 * limits.values {
-        let why = format!("it holds more than {} values", limits.values);
-        return received.rejected.add(place, "too_many_values", &why);
-    }
-    match lenient::<LogRecord>(text, names) {
+    match parsed::<LogRecord>(text, scan, names) {
         Ok(mut log) => {
             if log.hold_to(limits.attributes) {
                 received.note_cut(place);
             }
-            received.take_log(resource, scope, log);
+            received.take_log(around, log, scan.values * BYTES_OF_SIGN / 2 + text.len() / 2);
         }
         Err(error) => received.rejected.add(place, "undecodable", &error.to_string()),
     }
-}
-
-/// Counts the values in a JSON text, by what stands before each of them.
-fn values_in(text: &str) -> usize {
-    let (mut count, mut in_string, mut escaped) = (0, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = in_string,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' | b',' if !in_string => count += 1,
-            _ => {}
-        }
-    }
-    count
 }
 
 /// Leaves out of a span what is beyond the limits, and counts it there. Tells whether there was any.
@@ -187,7 +243,25 @@ pub(super) fn malformed(what: &str, why: &impl fmt::Display) -> BadBody {
     BadBody::Malformed { why: format!("the body is not an OTLP export request in JSON: {what}: {why}") }
 }
 
-/// The members of an object, unparsed.
+/// What is looked for in an object that is split; of the rest a sender could make up any number.
+const MEMBERS: [&str; 14] = [
+    "resourceSpans",
+    "resourceLogs",
+    "resourceMetrics",
+    "resource",
+    "scopeSpans",
+    "scopeLogs",
+    "schemaUrl",
+    "scope",
+    "spans",
+    "logRecords",
+    "startTimeUnixNano",
+    "timeUnixNano",
+    "observedTimeUnixNano",
+    "parentSpanId",
+];
+
+/// The members of an object that are looked for, unparsed, the last of each name.
 type Members<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
 fn members<'a>(text: &'a str, what: &str) -> Result<Members<'a>, BadBody> {
@@ -205,9 +279,17 @@ fn members<'a>(text: &'a str, what: &str) -> Result<Members<'a>, BadBody> {
                 }
 
                 fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                    let mut members = Vec::new();
+                    let mut members = Members::new();
                     while let Some(Key(key)) = map.next_key()? {
-                        members.push((key, map.next_value()?));
+                        let name = camel(&key);
+                        if !MEMBERS.contains(&&*name) {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                        members.retain(|(other, _)| camel(other) != name);
+                        let value = map.next_value()?;
+                        drop(name);
+                        members.push((key, value));
                     }
                     Ok(Object(members))
                 }
@@ -236,54 +318,103 @@ fn member<'a>(members: &Members<'a>, name: &'static str, names: &mut Names) -> O
 }
 
 fn url_of(members: &Members<'_>, names: &mut Names) -> Result<String, BadBody> {
-    one(members, "schemaUrl", "schemaUrl", names)
+    let Some(value) = member(members, "schemaUrl", names) else { return Ok(String::new()) };
+    serde_json::from_str(value.get()).map_err(|error| malformed("schemaUrl", &error))
 }
 
-fn list<'a>(members: &Members<'a>, name: &'static str, names: &mut Names) -> Result<Vec<&'a RawValue>, BadBody> {
+/// The first items of a list, unparsed, and how many there are.
+struct Items<'a> {
+    items: Vec<&'a RawValue>,
+    count: usize,
+}
+
+/// Reads so many items of a list.
+struct AtMost(usize);
+
+impl<'de> de::DeserializeSeed<'de> for AtMost {
+    type Value = Items<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Items<'de>, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for AtMost {
+    type Value = Items<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Items<'de>, A::Error> {
+        let mut found = Items { items: Vec::new(), count: 0 };
+        while found.count < self.0
+            && let Some(item) = list.next_element()?
+        {
+            found.items.push(item);
+            found.count += 1;
+        }
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            found.count += 1;
+        }
+        Ok(found)
+    }
+}
+
+fn list<'a>(
+    members: &Members<'a>,
+    name: &'static str,
+    names: &mut Names,
+    limits: &Limits,
+) -> Result<Vec<&'a RawValue>, BadBody> {
     let Some(value) = member(members, name, names) else { return Ok(Vec::new()) };
-    serde_json::from_str(value.get()).map_err(|error| malformed(name, &error))
+    let mut text = serde_json::Deserializer::from_str(value.get());
+    let found = de::DeserializeSeed::deserialize(AtMost(limits.spans), &mut text);
+    match found.map_err(|error| malformed(name, &error))? {
+        Items { count, .. } if count > limits.spans => Err(BadBody::TooManySpans { found: count, max: limits.spans }),
+        Items { items, .. } => Ok(items),
+    }
 }
 
-fn one<T: DeserializeOwned + Default>(
+/// Parses a resource or a scope, once it is known to hold no more than a span may.
+fn bounded<T: DeserializeOwned + Default>(
     members: &Members<'_>,
     name: &'static str,
     path: &str,
     names: &mut Names,
+    limits: &Limits,
+    desk: &mut dyn Desk,
 ) -> Result<T, BadBody> {
     let Some(value) = member(members, name, names) else { return Ok(T::default()) };
-    lenient(value.get(), names).map_err(|error| malformed(path, &error))
+    let scan = Scan::of(value.get());
+    if scan.values > SIGNS * limits.values {
+        return Err(malformed(path, &format!("its attributes hold more than {} values", limits.values)));
+    }
+    desk.make_room(scan.values * BYTES_OF_SIGN)?;
+    parsed(value.get(), &scan, names).map_err(|error| malformed(path, &error))
 }
 
 /// Parses a message: nothing for `null`, names with underscores as they are meant.
 pub(super) fn lenient<T: DeserializeOwned>(text: &str, names: &mut Names) -> Result<T, serde_json::Error> {
-    let mut value: Json = serde_json::from_str(text)?;
-    tidy(&mut value, names);
-    serde_json::from_value(value)
+    let (scan, max) = (Scan::of(text), Limits::default().values);
+    if scan.values > SIGNS * max {
+        return Err(de::Error::custom(format_args!("it holds more than {max} values")));
+    }
+    parsed(text, &scan, names)
 }
 
-/// Every object here is a message: what senders name themselves stands in values, not in names.
-fn tidy(value: &mut Json, names: &mut Names) {
-    match value {
-        Json::Object(object) => {
-            if object.iter().any(|(key, value)| value.is_null() || key.contains('_')) {
-                let taken = std::mem::take(object);
-                let wanted = taken.into_iter().filter(|(_, value)| !value.is_null());
-                object.extend(wanted.map(|(key, value)| match camel(&key) {
-                    Cow::Borrowed(_) => (key, value),
-                    Cow::Owned(name) => {
-                        names.note(&key);
-                        (name, value)
-                    }
-                }));
-            }
-            object.values_mut().for_each(|value| tidy(value, names));
-        }
-        Json::Array(list) => {
-            list.retain(|value| !value.is_null());
-            list.iter_mut().for_each(|value| tidy(value, names));
-        }
-        _ => {}
+/// The same, where its values have been counted.
+fn parsed<T: DeserializeOwned>(text: &str, scan: &Scan, names: &mut Names) -> Result<T, serde_json::Error> {
+    if scan.is_plain
+        && let Ok(message) = serde_json::from_str(text)
+    {
+        return Ok(message);
     }
+    serde_json::from_str(&tidied(text, names)?).map_err(|error| {
+        // A place in it would be none in what was sent.
+        let error = error.to_string();
+        de::Error::custom(error.split(" at line ").next().unwrap_or_default())
+    })
 }
 
 /// Writes `trace_id` as `traceId`.
@@ -323,5 +454,116 @@ impl Names {
             "{} names are written with underscores, {first:?} first: OTLP JSON has lowerCamelCase",
             self.count
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::of_times;
+    use super::*;
+    use crate::model::record::Record;
+
+    /// Notes how much room it is asked for at a time, and has so much.
+    struct Room {
+        has: usize,
+        most: usize,
+        taken: usize,
+    }
+
+    impl Desk for Room {
+        fn make_room(&mut self, bytes: usize) -> Result<(), BadBody> {
+            self.most = self.most.max(bytes);
+            if bytes > self.has { Err(BadBody::NoRoom) } else { Ok(()) }
+        }
+
+        fn take(&mut self, _: Record) -> Result<(), BadBody> {
+            self.taken += 1;
+            Ok(())
+        }
+    }
+
+    fn told(limits: &Limits, has: usize, body: &str) -> String {
+        let mut desk = Room { has, most: 0, taken: 0 };
+        let signal = if body.contains("Logs") { Signal::Logs } else { Signal::Traces };
+        let said = match each(body.as_bytes(), signal, limits, Order::AsBegun, &mut desk) {
+            Ok(received) => format!("{:?} {:?}", received.rejected.by_reason, received.warnings),
+            Err(bad) => bad.to_string(),
+        };
+        format!("{} taken, room {}: {said}", desk.taken, desk.most)
+    }
+
+    #[test]
+    fn what_grows_when_it_is_parsed_is_counted_before() {
+        let limits = Limits { spans: 10, attributes: 4, events: 4, values: 100, all_values: 150, ..Limits::default() };
+        let many = |item: &str, n| vec![item; n].join(",");
+        let span = |more: &str| {
+            let span = serde_json::to_string(&of_times(1, 2)).unwrap();
+            if more.is_empty() { span } else { format!("{},{more}}}", span.trim_end_matches('}')) }
+        };
+        let around =
+            |inside: &str| format!(r#"{{"resourceSpans":[{{{inside},"scopeSpans":[{{"spans":[{}]}}]}}]}}"#, span(""));
+        let spans = |spans: &str| format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{spans}]}}]}}]}}"#);
+        let bodies = [
+            ("resources", format!(r#"{{"resourceSpans":[{}]}}"#, many("{}", 11))),
+            ("no resources", format!(r#"{{"resourceSpans":[{}]}}"#, many("null", 11))),
+            ("scopes", format!(r#"{{"resourceSpans":[{{"scopeSpans":[{}]}}]}}"#, many("{}", 11))),
+            ("scopes of all", format!(r#"{{"resourceSpans":[{}]}}"#, many(r#"{"scopeSpans":[{},{},{}]}"#, 6))),
+            ("names", format!("{{{}}}", (0..1000).map(|n| format!("\"k{n}\":1")).collect::<Vec<_>>().join(","))),
+            ("attributes around", around(&format!(r#""resource":{{"attributes":[{}]}}"#, many("{}", 201)))),
+            ("entities around", around(&format!(r#""resource":{{"entityRefs":[{}]}}"#, many("{}", 201)))),
+            ("few around", around(&format!(r#""resource":{{"attributes":[{}]}}"#, many("{}", 100)))),
+            ("events", spans(&span(&format!(r#""events":[{}]"#, many("{}", 201))))),
+            ("few events", spans(&span(&format!(r#""events":[{}]"#, many("{}", 100))))),
+            ("events of all", spans(&many(&span(&format!(r#""events":[{}]"#, many("{}", 100))), 4))),
+            ("spans", spans(&many(&span(""), 11))),
+        ];
+        let lines: Vec<String> =
+            bodies.iter().map(|(what, body)| format!("{what}: {}", told(&limits, 1 << 20, body))).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        resources: 0 taken, room 0: the request holds 11 spans or more, and one may hold 10: send smaller batches
+        no resources: 0 taken, room 0: the request holds 11 spans or more, and one may hold 10: send smaller batches
+        scopes: 0 taken, room 0: the request holds 11 spans or more, and one may hold 10: send smaller batches
+        scopes of all: 0 taken, room 0: the request holds 24 spans or more, and one may hold 10: send smaller batches
+        names: 0 taken, room 0: {} []
+        attributes around: 0 taken, room 0: the body is not an OTLP export request in JSON: resourceSpans.resource: its attributes hold more than 100 values
+        entities around: 0 taken, room 0: the body is not an OTLP export request in JSON: resourceSpans.resource: its attributes hold more than 100 values
+        few around: 1 taken, room 12864: {} []
+        events: 0 taken, room 0: {"too_many_values": 1} []
+        few events: 1 taken, room 13184: {} ["of span 0 of the request what is beyond 4 attributes, 4 events and 1024 links was left out, and is counted in it as dropped"]
+        events of all: 2 taken, room 13184: the request holds more than 150 attributes, events and links: send smaller batches
+        spans: 0 taken, room 0: the request holds 11 spans or more, and one may hold 10: send smaller batches
+        "#);
+        insta::assert_snapshot!(
+            told(&limits, 3_000, &bodies[9].1),
+            @"0 taken, room 13184: there is no room for what is made of the request"
+        );
+    }
+
+    #[test]
+    fn ends_of_calls_that_wait_for_their_beginnings_take_room_together() {
+        let end = r#"{"eventName":"gemini_cli.api_response","attributes":[]}"#;
+        let of = |n| format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{}]}}]}}]}}"#, vec![end; n].join(","));
+        insta::assert_snapshot!(
+            format!("{}\n{}", told(&Limits::default(), 1_000, &of(3)), told(&Limits::default(), 1_000, &of(30))),
+            @r"
+        0 taken, room 369: {} []
+        0 taken, room 1107: there is no room for what is made of the request
+        "
+        );
+    }
+
+    #[test]
+    fn of_two_members_of_one_name_the_last_counts_and_null_is_none() {
+        let span = serde_json::to_string(&of_times(1, 2)).unwrap();
+        let events = r#""events":[null,{"name":"a","name":null}]"#;
+        let span = format!(r#"{},"name":"one","name":"two",{events}}}"#, span.trim_end_matches('}'));
+        let body = format!(r#"{{"resourceSpans":[],"resource_spans":[{{"scopeSpans":[{{"spans":[{span},null]}}]}}]}}"#);
+        let mut names = Vec::new();
+        let mut take = |record: Record| names.push((record.span.name, record.span.events.len()));
+        let received = each(body.as_bytes(), Signal::Traces, &Limits::default(), Order::AsSent, &mut take).unwrap();
+        insta::assert_snapshot!(
+            format!("{names:?} {:?} {:?}", received.warnings, received.rejected.first.unwrap()),
+            @r#"[("two", 1)] ["1 names are written with underscores, \"resource_spans\" first: OTLP JSON has lowerCamelCase"] "span 1 of the request: invalid type: null, expected struct Span""#
+        );
     }
 }

@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use super::{Received, surplus};
+use super::{Around, Received, surplus};
 use crate::conventions::dialects::logs::{EVENTS, PAIRS, SHARED};
 use crate::conventions::names;
-use crate::model::otlp::{KeyValue, LogRecord, Resource, Scope, Span, SpanEvent, Value, find};
-use crate::model::record::{Record, RecordKind};
+use crate::model::otlp::{KeyValue, LogRecord, Span, SpanEvent, Value, find};
+use crate::model::record::RecordKind;
 use crate::model::{SpanId, TraceId};
 use crate::sources::log_step::{duration, step_of};
 
@@ -21,8 +21,7 @@ const MAX_PAIRS: usize = 512;
 /// The end of a call, whose record bears no span's id.
 #[derive(Debug)]
 pub(super) struct Unplaced {
-    resource: Arc<Resource>,
-    scope: Scope,
+    around: Arc<Around>,
     log: LogRecord,
     name: String,
 }
@@ -72,22 +71,22 @@ impl Received {
                 continue;
             }
             let (Some(end), Some(begin)) = (unplaced[end].take(), begun[begin].take()) else { continue };
-            let Unplaced { resource, scope, mut log, name } = end;
+            let Unplaced { around, mut log, name } = end;
             (log.trace_id, log.span_id) = (begin.trace_id, begin.span_id);
             let span = event_span(log, name);
-            self.records.push(Record { kind: RecordKind::Event, resource, scope, span });
+            self.records.push(around.record(RecordKind::Event, span));
         }
         // What nothing of the request belongs to may be of an emitter that writes logs alone.
-        for Unplaced { resource, scope, log, name } in unplaced.into_iter().flatten() {
+        for Unplaced { around, log, name } in unplaced.into_iter().flatten() {
             match step_span(log, name) {
-                Some(span) => self.records.push(Record { kind: RecordKind::Ended, resource, scope, span }),
+                Some(span) => self.records.push(around.record(RecordKind::Ended, span)),
                 None => self.not_kept += 1,
             }
         }
     }
 
-    /// Takes a record that tells of GenAI, and counts any other as not kept.
-    pub(super) fn take_log(&mut self, resource: &Arc<Resource>, scope: &Scope, log: LogRecord) {
+    /// Takes a record that tells of GenAI and takes about so many bytes, and counts any other as not kept.
+    pub(super) fn take_log(&mut self, around: &Arc<Around>, log: LogRecord, bytes: usize) {
         let name = name_of(&log);
         let is_genai = EVENTS.iter().any(|start| name.starts_with(start));
         let ids = (TraceId::from_bytes(&log.trace_id), SpanId::from_bytes(&log.span_id));
@@ -96,8 +95,8 @@ impl Received {
             self.begun.push(Begun { event, shared: shared(&log), at: time_of(&log), trace_id, span_id });
         }
         if ids.1.is_none() && PAIRS.iter().any(|(_, end)| *end == name) {
-            let (resource, scope) = (Arc::clone(resource), scope.clone());
-            return self.unplaced.push(Unplaced { resource, scope, log, name });
+            self.waiting_bytes += bytes;
+            return self.unplaced.push(Unplaced { around: Arc::clone(around), log, name });
         }
         let made = match ids {
             _ if !is_genai => None,
@@ -108,7 +107,7 @@ impl Received {
             self.not_kept += 1;
             return;
         };
-        self.records.push(Record { kind, resource: Arc::clone(resource), scope: scope.clone(), span });
+        self.records.push(around.record(kind, span));
     }
 }
 
@@ -187,6 +186,7 @@ fn step_span(log: LogRecord, name: String) -> Option<Span> {
 mod tests {
     use super::super::{Encoding, Limits, Signal, received};
     use super::*;
+    use crate::model::record::Record;
     use prost::Message;
     use serde_json::{Value as Json, json};
 

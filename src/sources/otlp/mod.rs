@@ -4,22 +4,24 @@
 //! that is broken costs itself, and the answer says so. Numbers that are too large for one span cut that span, with a
 //! count of what is missing where OTLP has one.
 
+mod around;
 mod json;
 mod logs;
 mod metrics;
 mod protobuf;
 mod shorten;
 mod surplus;
+mod tidy;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
+use around::Around;
 pub use metrics::metrics_as_protobuf;
 pub(crate) use shorten::hold;
 
 use crate::conventions::names;
-use crate::model::otlp::{Resource, Scope, Span};
+use crate::model::otlp::Span;
 use crate::model::record::{Record, RecordKind};
 use crate::model::{SpanId, TraceId, UnixNanos};
 
@@ -61,13 +63,27 @@ pub struct Limits {
     pub links: usize,
     /// Values that a span's attributes may hold, those in lists and maps too; a span with more is rejected.
     pub values: usize,
+    /// Values, events and links of a request together; one with more is refused whole.
+    pub all_values: usize,
     /// Bytes of one span or record, as protobuf; of a larger one the longest texts are cut, and where that does not help, it is rejected.
+    /// The same holds for a resource.
     pub span_bytes: usize,
+    /// The same of a scope, which is stored with each of its spans.
+    pub scope_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { spans: 65_536, attributes: 4_096, events: 4_096, links: 1_024, values: 262_144, span_bytes: 12 << 20 }
+        Self {
+            spans: 65_536,
+            attributes: 4_096,
+            events: 4_096,
+            links: 1_024,
+            values: 262_144,
+            all_values: 2_097_152,
+            span_bytes: 12 << 20,
+            scope_bytes: 1 << 20,
+        }
     }
 }
 
@@ -102,9 +118,24 @@ pub struct Received {
     cut: Option<(u64, usize)>,
     /// Of how many texts were cut, and the place of the first.
     shortened: Option<(u64, usize)>,
+    /// The same of how many in their resources or scopes.
+    shortened_around: Option<(u64, usize)>,
+    /// What the records of logs that wait for others take.
+    waiting_bytes: usize,
 }
 
 impl Received {
+    fn of(signal: Signal) -> Self {
+        let rejected = Rejected { of_logs: signal == Signal::Logs, ..Rejected::default() };
+        Self { rejected, ..Self::default() }
+    }
+
+    /// Hands on what is ready, and has room made for what waits.
+    fn hand_on(&mut self, desk: &mut dyn Desk) -> Result<(), BadBody> {
+        self.records.drain(..).try_for_each(|record| desk.take(record))?;
+        if self.waiting_bytes > 0 { desk.make_room(self.waiting_bytes) } else { Ok(()) }
+    }
+
     /// Notes that a span or record of a log had more in its lists than one may have.
     fn note_cut(&mut self, place: usize) {
         note(&mut self.cut, place);
@@ -132,7 +163,15 @@ impl Received {
                 limits.span_bytes
             )
         });
-        self.warnings.extend(cut.into_iter().chain(shortened));
+        let around = self.shortened_around.map(|cut| {
+            let Limits { span_bytes, scope_bytes, .. } = limits;
+            format!(
+                "{} the longest texts of the resource or scope were cut, with a mark: a resource may have {span_bytes} bytes, \
+                 a scope {scope_bytes}",
+                of(cut)
+            )
+        });
+        self.warnings.extend(cut.into_iter().chain(shortened).chain(around));
     }
 }
 
@@ -161,6 +200,12 @@ impl Rejected {
         self.by_reason.values().sum()
     }
 
+    /// Adds one that was decoded, and of which the place is not known any more: `what` names it.
+    pub fn add_later(&mut self, what: &str, reason: &'static str, why: &str) {
+        *self.by_reason.entry(reason).or_default() += 1;
+        self.first.get_or_insert_with(|| format!("{what}: {why}"));
+    }
+
     fn add(&mut self, place: usize, reason: &'static str, why: &str) {
         *self.by_reason.entry(reason).or_default() += 1;
         if self.first.is_none() || place < self.first_place {
@@ -186,6 +231,13 @@ pub enum BadBody {
         /// The bound.
         max: usize,
     },
+    /// It holds more attributes, events and links than one request may.
+    TooManyValues {
+        /// The bound.
+        max: usize,
+    },
+    /// Whoever takes its records has no room for what is made of it.
+    NoRoom,
 }
 
 impl fmt::Display for BadBody {
@@ -195,14 +247,54 @@ impl fmt::Display for BadBody {
             Self::TooManySpans { found, max } => {
                 write!(f, "the request holds {found} spans or more, and one may hold {max}: send smaller batches")
             }
+            Self::TooManyValues { max } => {
+                write!(f, "the request holds more than {max} attributes, events and links: send smaller batches")
+            }
+            Self::NoRoom => f.write_str("there is no room for what is made of the request"),
         }
     }
+}
+
+/// Who takes the records of a request, one by one.
+pub trait Desk {
+    /// Is asked before something of a request is made that takes about so many bytes, until the next is made.
+    ///
+    /// # Errors
+    ///
+    /// [`BadBody::NoRoom`], and then nothing more of the request is read.
+    fn make_room(&mut self, bytes: usize) -> Result<(), BadBody>;
+
+    /// Takes a record.
+    ///
+    /// # Errors
+    ///
+    /// As [`make_room`](Self::make_room).
+    fn take(&mut self, record: Record) -> Result<(), BadBody>;
+}
+
+/// One with room for all.
+impl<F: FnMut(Record)> Desk for F {
+    fn make_room(&mut self, _: usize) -> Result<(), BadBody> {
+        Ok(())
+    }
+
+    fn take(&mut self, record: Record) -> Result<(), BadBody> {
+        self(record);
+        Ok(())
+    }
+}
+
+/// In which order records are handed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    AsSent,
+    AsBegun,
 }
 
 /// Decodes the body of an export request and hands its good spans on, in the order in which they began: children end
 /// first and come first.
 ///
-/// Those of a request in protobuf are decoded one by one, so that not all of them are in memory together.
+/// They are decoded one by one, so that not all of them are in memory together.
 ///
 /// # Errors
 ///
@@ -212,15 +304,9 @@ pub fn each(
     signal: Signal,
     encoding: Encoding,
     limits: &Limits,
-    mut take: impl FnMut(Record),
+    desk: &mut dyn Desk,
 ) -> Result<Received, BadBody> {
-    if (signal, encoding) == (Signal::Traces, Encoding::Protobuf) {
-        return protobuf::each_span(body, limits, take);
-    }
-    let mut received = received(body, signal, encoding, limits)?;
-    received.records.sort_by_key(|record| (record.span.start_time_unix_nano, !record.span.parent_span_id.is_empty()));
-    received.records.drain(..).for_each(&mut take);
-    Ok(received)
+    walk(body, signal, encoding, limits, Order::AsBegun, desk)
 }
 
 /// Decodes the body of a trace export request, its spans in the sender's order.
@@ -233,15 +319,29 @@ pub fn traces(body: &[u8], encoding: Encoding, limits: &Limits) -> Result<Receiv
 }
 
 fn received(body: &[u8], signal: Signal, encoding: Encoding, limits: &Limits) -> Result<Received, BadBody> {
+    let mut records = Vec::new();
+    let mut take = |record| records.push(record);
+    let received = walk(body, signal, encoding, limits, Order::AsSent, &mut take)?;
+    Ok(Received { records, ..received })
+}
+
+fn walk(
+    body: &[u8],
+    signal: Signal,
+    encoding: Encoding,
+    limits: &Limits,
+    order: Order,
+    desk: &mut dyn Desk,
+) -> Result<Received, BadBody> {
     match encoding {
-        Encoding::Protobuf => protobuf::received(body, signal, limits),
-        Encoding::Json => json::received(body, signal, limits),
+        Encoding::Protobuf => protobuf::each(body, signal, limits, order, desk),
+        Encoding::Json => json::each(body, signal, limits, order, desk),
     }
 }
 
 impl Received {
     /// Takes a span whose ids are ids, and rejects any other.
-    fn take(&mut self, place: usize, resource: &Arc<Resource>, scope: &Scope, mut span: Span) {
+    fn take(&mut self, place: usize, around: &Around, mut span: Span) {
         if TraceId::from_bytes(&span.trace_id).is_none() {
             let why = bad_id("trace_id", &span.trace_id, 16);
             return self.rejected.add(place, "bad_id", &why);
@@ -263,8 +363,7 @@ impl Received {
         }
         // A span that was exported is over, whatever its clock says; 0 would make it one that is open.
         span.end_time_unix_nano = span.end_time_unix_nano.max(span.start_time_unix_nano).max(1);
-        let record = Record { kind: RecordKind::Ended, resource: Arc::clone(resource), scope: scope.clone(), span };
-        self.records.push(record);
+        self.records.push(around.record(RecordKind::Ended, span));
     }
 }
 
@@ -282,7 +381,7 @@ fn bad_id(field: &str, id: &[u8], bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::otlp::{ResourceSpans, ScopeSpans, TracesData};
+    use crate::model::otlp::{Resource, ResourceSpans, Scope, ScopeSpans, TracesData};
     use prost::Message;
 
     #[test]
@@ -306,9 +405,8 @@ mod tests {
             TracesData { resource_spans: vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }] };
         let told = |body: &[u8], encoding| {
             let mut order = Vec::new();
-            let each = each(body, Signal::Traces, encoding, &Limits::default(), |record| {
-                order.push(record.span.span_id[0]);
-            });
+            let mut take = |record: Record| order.push(record.span.span_id[0]);
+            let each = each(body, Signal::Traces, encoding, &Limits::default(), &mut take);
             let Received { records, rejected, .. } = each.unwrap();
             (order, records.len(), rejected.count(), rejected.first.unwrap())
         };
@@ -353,7 +451,7 @@ mod tests {
         }
     }
 
-    fn of_times(start: u64, end: u64) -> Span {
+    pub(super) fn of_times(start: u64, end: u64) -> Span {
         Span {
             trace_id: vec![1; 16],
             span_id: vec![2; 8],

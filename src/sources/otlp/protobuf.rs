@@ -6,9 +6,8 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::shorten::{Kind, shortened};
-use super::{BadBody, Limits, Received, Signal, note, surplus};
+use super::{Around, BadBody, Desk, Limits, Order, Received, Signal, around, note, surplus};
 use crate::model::otlp::{LogRecord, Resource, Scope};
-use crate::model::record::Record;
 use crate::model::wire::{Field, Fields, put};
 use crate::model::{schema, unknown};
 
@@ -38,29 +37,50 @@ const fn names(signal: Signal) -> [&'static str; 3] {
     }
 }
 
-pub(super) fn received(body: &[u8], signal: Signal, limits: &Limits) -> Result<Received, BadBody> {
-    let mut received = Received::default();
-    received.rejected.of_logs = signal == Signal::Logs;
-    for part in parts(body, signal, limits)? {
-        match signal {
-            Signal::Traces => take(&mut received, &part, limits),
-            Signal::Logs => take_log(&mut received, &part, limits),
+/// What a value, event or link takes in memory, about.
+const BYTES_OF_VALUE: usize = 64;
+
+/// Hands the records of a request on, one by one.
+pub(super) fn each(
+    body: &[u8],
+    signal: Signal,
+    limits: &Limits,
+    order: Order,
+    desk: &mut dyn Desk,
+) -> Result<Received, BadBody> {
+    let mut received = Received::of(signal);
+    let mut parts = parts(body, signal, limits)?;
+    if order == Order::AsBegun {
+        parts.sort_by_cached_key(|part| match signal {
+            Signal::Traces => begin_of(part.bytes),
+            Signal::Logs => begin_of_log(part.bytes),
+        });
+    }
+    let mut values = 0;
+    // Each takes two bytes at least.
+    let may_be_too_many = body.len() / 2 > limits.all_values;
+    for part in parts {
+        if may_be_too_many || part.bytes.len() > ALWAYS_WITHIN {
+            let found = match signal {
+                Signal::Traces => elements_in_span(part.bytes, limits),
+                Signal::Logs => values_in_log(part.bytes),
+            };
+            values += found;
+            if values > limits.all_values {
+                return Err(BadBody::TooManyValues { max: limits.all_values });
+            }
+            desk.make_room(found.min(2 * limits.values) * BYTES_OF_VALUE)?;
         }
+        if received.take_around(part.place, &part.around, limits) {
+            match signal {
+                Signal::Traces => take(&mut received, &part, limits),
+                Signal::Logs => take_log(&mut received, &part, limits),
+            }
+        }
+        received.hand_on(desk)?;
     }
     received.place_logs();
-    received.warn_of_cuts(limits);
-    Ok(received)
-}
-
-/// Hands the spans of a request on, in the order in which they began, one by one.
-pub(super) fn each_span(body: &[u8], limits: &Limits, mut hand_on: impl FnMut(Record)) -> Result<Received, BadBody> {
-    let mut received = Received::default();
-    let mut parts = parts(body, Signal::Traces, limits)?;
-    parts.sort_by_cached_key(|part| begin_of(part.bytes));
-    for part in parts {
-        take(&mut received, &part, limits);
-        received.records.drain(..).for_each(&mut hand_on);
-    }
+    received.hand_on(desk)?;
     received.warn_of_cuts(limits);
     Ok(received)
 }
@@ -113,34 +133,50 @@ fn begin_of(span: &[u8]) -> (u64, bool) {
     (begin, has_parent)
 }
 
+/// When a record was made, or else seen.
+fn begin_of_log(log: &[u8]) -> (u64, bool) {
+    let (mut made, mut seen) = (0, 0);
+    for field in Fields::of(log) {
+        match field {
+            (1, Field::Fixed64(at)) => made = u64::from_le_bytes(at),
+            (11, Field::Fixed64(at)) => seen = u64::from_le_bytes(at),
+            _ => {}
+        }
+    }
+    (if made == 0 { seen } else { made }, false)
+}
+
 /// A span, or a record of a log, that is not decoded yet.
 struct Part<'a> {
     place: usize,
-    resource: Arc<Resource>,
-    scope: Arc<Scope>,
+    around: Arc<Around>,
     bytes: &'a [u8],
 }
 
 /// Finds the spans of a request, or its records of logs, once all that is around them makes sense.
 fn parts<'a>(body: &'a [u8], signal: Signal, limits: &Limits) -> Result<Vec<Part<'a>>, BadBody> {
-    let mut parts = Vec::new();
+    let (mut parts, mut groups) = (Vec::new(), 0);
     let [outer, inner, innermost] = names(signal);
     for of_resource in messages(body, 1, outer, limits)? {
         let name = format!("{outer}.resource");
         let mut resource: Resource = decoded(of_resource, (1, 2), &name, limits, unknown::keep_of_resource)?;
         schema::note_of(&mut resource.attributes, of_resource);
-        let resource = Arc::new(resource);
-        for of_scope in messages(of_resource, 2, inner, limits)? {
+        let resource = around::fitted_resource(resource, limits);
+        let scopes = messages(of_resource, 2, inner, limits)?;
+        groups += 1 + scopes.len();
+        if groups > limits.spans.saturating_mul(2) {
+            return Err(BadBody::TooManySpans { found: parts.len() + groups, max: limits.spans });
+        }
+        for of_scope in scopes {
             let name = format!("{outer}.{inner}.scope");
             let mut scope: Scope = decoded(of_scope, (3, 4), &name, limits, unknown::keep_of_scope)?;
             schema::note_of(&mut scope.attributes, of_scope);
-            let scope = Arc::new(scope);
+            let around = Arc::new(Around::new(&resource, scope, limits));
             for bytes in messages(of_scope, 2, innermost, limits)? {
                 if parts.len() == limits.spans {
                     return Err(BadBody::TooManySpans { found: parts.len() + 1, max: limits.spans });
                 }
-                let (resource, scope) = (Arc::clone(&resource), Arc::clone(&scope));
-                parts.push(Part { place: parts.len(), resource, scope, bytes });
+                parts.push(Part { place: parts.len(), around: Arc::clone(&around), bytes });
             }
         }
     }
@@ -165,10 +201,10 @@ fn within<'a>(received: &mut Received, kind: Kind, place: usize, bytes: &'a [u8]
 }
 
 fn take_log(received: &mut Received, part: &Part<'_>, limits: &Limits) {
-    let Part { place, ref resource, ref scope, bytes } = *part;
+    let Part { place, ref around, bytes } = *part;
     let Some(bytes) = within(received, Kind::Log, place, bytes, limits.span_bytes) else { return };
     let bytes = &bytes[..];
-    if bytes.len() > ALWAYS_WITHIN && values_in(bytes, OF_LOG) + values_of(bytes, 5, 0) > limits.values {
+    if bytes.len() > ALWAYS_WITHIN && values_in_log(bytes) > limits.values {
         let why = format!("it holds more than {} values", limits.values);
         return received.rejected.add(place, "too_many_values", &why);
     }
@@ -178,14 +214,14 @@ fn take_log(received: &mut Received, part: &Part<'_>, limits: &Limits) {
                 received.note_cut(place);
             }
             unknown::keep_of_log(&mut log, bytes);
-            received.take_log(resource, scope, log);
+            received.take_log(around, log, bytes.len() + values_in_log(bytes) * BYTES_OF_VALUE);
         }
         Err(error) => received.rejected.add(place, "undecodable", &first_words(&error.to_string())),
     }
 }
 
 fn take(received: &mut Received, part: &Part<'_>, limits: &Limits) {
-    let Part { place, ref resource, ref scope, bytes } = *part;
+    let Part { place, ref around, bytes } = *part;
     let Some(bytes) = within(received, Kind::Span, place, bytes, limits.span_bytes) else { return };
     let bytes = &bytes[..];
     if bytes.len() > ALWAYS_WITHIN && values_in_span(bytes) > limits.values {
@@ -197,7 +233,7 @@ fn take(received: &mut Received, part: &Part<'_>, limits: &Limits) {
         received.note_cut(place);
     }
     match unknown::decode_span(held.as_deref().unwrap_or(bytes)) {
-        Ok(span) => received.take(place, resource, scope, span),
+        Ok(span) => received.take(place, around, span),
         Err(error) => received.rejected.add(place, "undecodable", &first_words(&error.to_string())),
     }
 }
@@ -229,13 +265,14 @@ fn decoded<M: Message + Default>(
     limits: &Limits,
     keep: impl Fn(&mut M, &[u8]),
 ) -> Result<M, BadBody> {
-    let mut sum = M::default();
+    let (mut sum, mut values) = (M::default(), 0);
     for bytes in messages(message, 1, name, limits)? {
-        let mut held = Vec::new();
-        cut(bytes, &[(attributes, limits.attributes, dropped)], &mut held, |_, _| None);
-        if values_in(bytes, attributes) > limits.values {
+        values += values_in(bytes, attributes);
+        if values > limits.values {
             return Err(malformed(&format!("{name}: its attributes hold more than {} values", limits.values)));
         }
+        let mut held = Vec::new();
+        cut(bytes, &[(attributes, limits.attributes, dropped)], &mut held, |_, _| None);
         sum.merge(&held[..]).map_err(|error| malformed(&format!("{name}: {}", first_words(&error.to_string()))))?;
         keep(&mut sum, bytes);
     }
@@ -255,6 +292,17 @@ fn values_in_span(span: &[u8]) -> usize {
         _ => None,
     });
     inner.sum::<usize>() + values_in(span, ATTRIBUTES)
+}
+
+/// Counts what is made of a span: the same with its events and links, and attributes without a value, as many as it may have.
+fn elements_in_span(span: &[u8], limits: &Limits) -> usize {
+    let count = |field, max| count_of(span, field).min(max);
+    let values = values_in_span(span).max(count(ATTRIBUTES, limits.attributes));
+    values + count(EVENTS, limits.events) + count(LINKS, limits.links)
+}
+
+fn values_in_log(log: &[u8]) -> usize {
+    values_in(log, OF_LOG) + values_of(log, 5, 0)
 }
 
 fn values_in(message: &[u8], attributes: u32) -> usize {

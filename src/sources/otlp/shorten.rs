@@ -22,6 +22,8 @@ const WORD: usize = 4 << 10;
 pub(super) enum Kind {
     Span,
     Log,
+    Resource,
+    Scope,
     Event,
     Link,
     Status,
@@ -36,7 +38,10 @@ pub(super) enum Kind {
 impl Kind {
     const fn of_field(self, number: u32) -> Option<Self> {
         Some(match (self, number) {
-            (Self::Span, 5) | (Self::Status, 2) | (Self::Value, 1) | (Self::Event, 2) => Self::Text,
+            (Self::Span, 5) | (Self::Status, 2) | (Self::Value, 1) | (Self::Event, 2) | (Self::Scope, 1 | 2) => {
+                Self::Text
+            }
+            (Self::Resource, 1) | (Self::Scope, 3) => Self::Attribute,
             (Self::Span, 9) | (Self::Log, 6) | (Self::Event, 3) | (Self::Link, 4) | (Self::Map, 1) => Self::Attribute,
             (Self::Span, 11) => Self::Event,
             (Self::Span, 13) => Self::Link,
@@ -51,11 +56,16 @@ impl Kind {
 
     /// The field of its attributes.
     const fn attributes(self) -> u32 {
-        if matches!(self, Self::Log) { 6 } else { 9 }
+        match self {
+            Self::Log => 6,
+            Self::Resource => 1,
+            Self::Scope => 3,
+            _ => 9,
+        }
     }
 }
 
-/// Returns a span or a record of a log with the longest of its texts cut, each with a mark, and with `runspan.cut`, so that it has `max` bytes
+/// Returns a span, a record of a log, a resource or a scope with the longest of its texts cut, each with a mark, and with `runspan.cut`, so that it has `max` bytes
 /// at most. `None` where its texts are not what makes it so large, or it is damaged.
 pub(super) fn shortened(kind: Kind, message: &[u8], max: usize) -> Option<Vec<u8>> {
     let mut lengths = Vec::new();
@@ -73,14 +83,16 @@ pub(super) fn shortened(kind: Kind, message: &[u8], max: usize) -> Option<Vec<u8
     Some(out)
 }
 
-/// Cuts the longest texts of a span that has more bytes than it may have, where that helps.
-pub(crate) fn hold(span: &mut Span, max: usize) {
+/// Cuts the longest texts of a span that has more bytes than it may have, where that helps. Tells whether it did.
+pub(crate) fn hold(span: &mut Span, max: usize) -> bool {
     if span.encoded_len() > max
         && let Some(bytes) = shortened(Kind::Span, &span.encode_to_vec(), max)
         && let Ok(held) = unknown::decode_span(&bytes)
     {
         *span = held;
+        return true;
     }
+    false
 }
 
 /// Adds the lengths of all texts that are long enough to be cut. `None` for a message that is damaged.

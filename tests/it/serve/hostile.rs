@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use prost::Message;
-use runspan::model::otlp::{Span, Value};
+use runspan::model::otlp::{KeyValue, Resource, Scope, Span, Value};
 
 use super::*;
 use crate::support::wait_until;
@@ -122,6 +122,61 @@ fn what_grows_when_it_is_decoded_is_counted_before() {
     still_serves(&server, 1);
     let found = wait_for(dir.path(), |runs| runs.len() == 2);
     assert_eq!(found.iter().map(|run| run.steps_total).sum::<u64>(), 4);
+}
+
+#[test]
+fn json_that_grows_when_it_is_parsed_is_counted_before() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    let many = |item: &str, n: usize| vec![item; n].join(",");
+    let span = |more: &str| {
+        format!(r#"{{"traceId":"{}","spanId":"{}","startTimeUnixNano":"1",{more}}}"#, "ab".repeat(16), "cd".repeat(8))
+    };
+    let request = |inside: &str| format!(r#"{{"resourceSpans":[{{{inside}}}]}}"#);
+    let spans = |spans: &str| request(&format!(r#""scopeSpans":[{{"spans":[{spans}]}}]"#));
+    let empty = many("{}", 6_000_000);
+    for (what, body, expected) in [
+        ("attributes", request(&format!(r#""resource":{{"attributes":[{empty}]}}"#)), 400),
+        ("scopes", request(&format!(r#""scopeSpans":[{empty}]"#)), 413),
+        ("spans", spans(&empty), 413),
+        ("events", spans(&many(&span(&format!(r#""events":[{}]"#, many("{}", 4_000))), 2_000)), 413),
+        (
+            "scope",
+            request(&format!(
+                r#""scopeSpans":[{{"scope":{{"name":"{}"}},"spans":[{}]}}]"#,
+                "n ".repeat(450_000),
+                many(&span(r#""kind":1"#), 1_000)
+            )),
+            413,
+        ),
+    ] {
+        let (code, _, why) =
+            post(server.port("otlp-http"), "application/json", "\r\nContent-Encoding: gzip", &gzip(body.as_bytes()));
+        assert_eq!(code, expected, "{what}: {}", String::from_utf8_lossy(&why));
+        assert!(peak_kib(&server) < MEMORY_KIB, "{what}: {} KiB", peak_kib(&server));
+    }
+    still_serves(&server, 1);
+}
+
+/// A batch of which one resource is too large is no batch that is sent again and again.
+#[test]
+fn what_stands_around_spans_is_cut_where_it_is_too_large_and_its_sender_hears_so() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    let words = "word ".repeat(4 << 20);
+    let mut batch = request(agent(1));
+    batch.resource_spans.extend(request(agent(2)).resource_spans);
+    batch.resource_spans.extend(request(agent(3)).resource_spans);
+    let value = |text: &str| vec![KeyValue { key: "words".to_owned(), value: Some(Value::from(text).into()) }];
+    batch.resource_spans[0].resource = Some(Resource { attributes: value(&words), ..Resource::default() });
+    let scope = Scope { attributes: value(&words), ..Scope::default() };
+    batch.resource_spans[1].scope_spans[0].scope = Some(scope);
+    let (code, _, answer) = post(server.port("otlp-http"), PROTOBUF, "", &batch.encode_to_vec());
+    let told = String::from_utf8_lossy(&answer);
+    assert!(code == 200 && told.contains("the longest texts of the resource or scope were cut, with a mark"), "{told}");
+    let found = wait_for(dir.path(), |runs| runs.len() == 3 && runs.iter().all(|run| run.completed_at.is_some()));
+    assert_eq!(found.iter().map(|run| run.steps_total).sum::<u64>(), 9);
+    assert_eq!(server.end(), Some(0));
 }
 
 /// Traces with something odd in each, and how many of their spans cannot be taken.
@@ -406,4 +461,19 @@ fn two_thousand_connections_that_say_nothing_crowd_out_others_for_no_longer_than
     assert!(peak_kib(&server) < MEMORY_KIB, "{} KiB", peak_kib(&server));
     drop(idle);
     assert_eq!(server.end(), Some(0));
+}
+
+#[test]
+fn a_connection_of_http2_without_a_request_is_closed_after_the_time_of_a_head() {
+    let dir = tempdir();
+    let server = bounds::configured(dir.path(), "  bounds: {head_s: 1}\n");
+    for port in ["otlp-http", "otlp-grpc"] {
+        let begun = std::time::Instant::now();
+        let mut idle = TcpStream::connect(server.port(port)).unwrap();
+        idle.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        idle.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, b"")[..]].concat()).unwrap();
+        let ended = idle.read_to_end(&mut Vec::new());
+        assert!(ended.is_ok_and(|read| read > 0) && begun.elapsed().as_secs() < 10, "{port}: {:?}", begun.elapsed());
+    }
+    still_serves(&server, 1);
 }
