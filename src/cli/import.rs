@@ -2,7 +2,9 @@
 
 mod folders;
 mod jaeger;
+mod packed;
 mod parac;
+mod texts;
 
 use std::cell::Cell;
 use std::fs::File;
@@ -41,7 +43,7 @@ Examples:
   curl -s 'http://localhost:16686/api/traces?service=agent' | runspan import -
 
 Understood are OTLP spans and logs as JSON (one object, or one a line as the Collector's file exporter writes them) and as protobuf, what \
-Jaeger's API answers, and the tar of `export`; each also as gzip. Spans go the way that those to `runspan serve` go: names, prices, secrets. What is in the store is not \
+Jaeger's API answers, and the tar of `export`; each also as gzip or zstd. Objects may stand behind each other, over several lines, or in a list. Spans go the way that those to `runspan serve` go: names, prices, secrets. What is in the store is not \
 taken twice. Folders of runs are copied as they are, once they were checked; those of Paracle, which have a metadata.yaml, are \
 read for what they say. An archive with anything else in it is refused whole; of one that is cut, the runs before the cut are \
 taken. A broken part is told, and all others are taken.
@@ -114,6 +116,7 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     let mut settings = Settings { content: content.unwrap_or_default(), ..Settings::default() };
     settings.bounds.request_bytes = usize::try_from(MAX_REQUEST).unwrap_or(usize::MAX);
     settings.bounds.limits.spans = usize::MAX;
+    settings.bounds.limits.all_values = usize::MAX;
     settings.bounds.limits = settings.bounds.limits.with_ours();
     let importer = Importer::open(&layout, &settings).map_err(|error| {
         Stop::failed(CODE_FAILED, runspan::with_causes(&error)).hint("runspan doctor checks the store")
@@ -127,6 +130,9 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
             into.told.had_folders = true;
             into.folders(&layout, |staging| staging.copy(file))
         } else {
+            if is_fifo(file) {
+                session.remark(&safe(&format!("{name} is a pipe: waiting for somebody to write to it")));
+            }
             open(file).and_then(|reader| into.all(reader, args.form, &layout))
         };
         match taken {
@@ -191,6 +197,11 @@ fn is_standard_input(file: &Path) -> bool {
     file.as_os_str() == "-"
 }
 
+fn is_fifo(file: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    file.metadata().is_ok_and(|file| file.file_type().is_fifo())
+}
+
 /// A file, and how much of it was read.
 type Opened = (Box<dyn BufRead>, Rc<Cell<u64>>);
 
@@ -212,13 +223,19 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Reads through gzip, where that is what there is: the bounds are those of what comes out.
+/// Reads through gzip or zstd, where that is what there is: the bounds are those of what comes out.
 fn unpacked(reader: impl Read + 'static) -> io::Result<Opened> {
     let bytes = Rc::new(Cell::new(0));
     let mut reader = BufReader::new(Counted { reader, bytes: Rc::clone(&bytes) });
-    let is_gzip = reader.fill_buf()?.starts_with(&[0x1f, 0x8b]);
-    let reader: Box<dyn BufRead> =
-        if is_gzip { Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(reader))) } else { Box::new(reader) };
+    let beginning = reader.fill_buf()?;
+    let (is_gzip, is_zstd) = (beginning.starts_with(&packed::GZIP), beginning.starts_with(&packed::ZSTD));
+    let reader: Box<dyn BufRead> = if is_gzip {
+        Box::new(BufReader::new(packed::Gunzip::new(reader)))
+    } else if is_zstd {
+        Box::new(BufReader::new(zstd::stream::read::Decoder::with_buffer(reader)?))
+    } else {
+        Box::new(reader)
+    };
     Ok((reader, bytes))
 }
 
@@ -240,6 +257,11 @@ impl Intake<'_> {
     fn all(&mut self, (mut reader, went_in): Opened, form: Form, layout: &Layout) -> io::Result<()> {
         if form == Form::Tar || (form == Form::Auto && looks_like_tar(reader.fill_buf()?)) {
             return self.folders(layout, |staging| staging.unpack(reader, || went_in.get()));
+        }
+        if form != Form::Protobuf && texts::is_utf16(reader.fill_buf()?) {
+            let why = "it is UTF-16, and JSON is UTF-8: convert it (iconv -f UTF-16 -t UTF-8)";
+            self.problem(None, why.to_owned());
+            return Ok(());
         }
         let is_json = match form {
             Form::Auto => looks_like_json(reader.fill_buf()?),
@@ -274,47 +296,98 @@ impl Intake<'_> {
         Ok(())
     }
 
-    /// Takes a request a line where the first line is one; else all lines are one.
+    /// Takes a request a line where the first line is one; else all lines are one, or several.
     fn json(&mut self, mut reader: Box<dyn BufRead>) -> io::Result<()> {
-        let mut line = Vec::new();
-        let mut number = 0;
-        while read_line(&mut reader, &mut line)? {
+        let (mut line, mut number, mut is_first) = (Vec::new(), 0, true);
+        loop {
+            let read = read_line(&mut reader, &mut line);
             number += 1;
-            let text = line.trim_ascii();
-            if text.is_empty() {
-                continue;
+            let text = self.without_zeros(&line, number);
+            match read {
+                // A line may be whole although what stands behind it cannot be read.
+                Err(error) if !is_object(text) => return Err(error),
+                Ok(false) => return Ok(()),
+                _ if text.is_empty() => continue,
+                _ => {}
             }
-            if !is_object(text) && number == 1 {
-                let mut whole = line;
-                reader.take(MAX_REQUEST).read_to_end(&mut whole)?;
-                self.whole(&whole);
+            if std::mem::take(&mut is_first) && !is_object(text) {
+                let mut whole = text.to_vec();
+                whole.push(b'\n');
+                let ended = reader.by_ref().take(MAX_REQUEST).read_to_end(&mut whole);
+                self.whole(&whole, number);
+                if ended? as u64 == MAX_REQUEST && !reader.fill_buf()?.is_empty() {
+                    self.problem(None, format!("what is behind {MAX_REQUEST} bytes was not read"));
+                }
                 return Ok(());
             }
             self.object(text, Some(number));
+            read?;
         }
-        Ok(())
     }
 
-    /// Takes a file that is one object, or whose first line is broken.
-    fn whole(&mut self, text: &[u8]) {
+    /// Returns a line without what is no part of its text, and tells of zeros: after a loss of power they stand where lines did.
+    fn without_zeros<'a>(&mut self, line: &'a [u8], number: u64) -> &'a [u8] {
+        let (text, zeros) = texts::bare(line);
+        if zeros > 0 {
+            self.problem(
+                Some(number),
+                format!("it has {zeros} zeros beside its text: what may have stood there is lost"),
+            );
+        }
+        text
+    }
+
+    /// Takes a file that is one object or several, or whose first line, which has this number, is broken.
+    fn whole(&mut self, text: &[u8], first: u64) {
         if is_object(text) || !text.split(|byte| *byte == b'\n').any(is_object) {
+            let (text, _) = texts::bare(text);
             return self.object(text, None);
         }
-        for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
-            if !line.trim_ascii().is_empty() {
-                self.object(line, Some(number));
+        for (number, line) in (first..).zip(text.split(|byte| *byte == b'\n')) {
+            let text = self.without_zeros(line, number);
+            if !text.is_empty() {
+                self.object(text, Some(number));
             }
         }
     }
 
+    /// Takes an object, or several that stand behind each other or in a list.
     fn object(&mut self, text: &[u8], line: Option<u64>) {
-        if text.trim_ascii_start().first() != Some(&b'{') {
+        if !text.starts_with(b"{") && !text.starts_with(b"[") {
             return self.problem(line, "it is no JSON object".to_owned());
         }
-        let what: Shape = match serde_json::from_slice(text) {
-            Ok(what) => what,
-            Err(error) => return self.problem(line, format!("it is no JSON: {error}")),
+        // A list could be read as the members of one.
+        let whole = text.starts_with(b"{").then(|| serde_json::from_slice::<Shape>(text));
+        let alone = match whole {
+            Some(Ok(what)) => return self.known(text, what, line),
+            Some(Err(error)) => Some(error),
+            None => None,
         };
+        let text = match std::str::from_utf8(text) {
+            Ok(text) => text,
+            Err(error) => {
+                return self.problem(
+                    line,
+                    format!("it is no JSON: {}", alone.map_or(error.to_string(), |error| error.to_string())),
+                );
+            }
+        };
+        let (taken, ended) = texts::each_object(text, |object| match serde_json::from_str(object) {
+            Ok(what) => self.known(object.as_bytes(), what, line),
+            Err(error) => self.problem(line, format!("it is no JSON: {error}")),
+        });
+        match (ended, taken) {
+            (Ok(()), 1..) => {}
+            (Ok(()), 0) => self.problem(line, "it is no JSON object".to_owned()),
+            (Err(error), 0) if error.is_data() => self.problem(line, "it is no JSON object".to_owned()),
+            (Err(error), 0) => self.problem(line, format!("it is no JSON: {}", alone.unwrap_or(error))),
+            (Err(error), _) => {
+                self.problem(line, format!("behind {} it is no JSON: {error}", counted(taken, "object")))
+            }
+        }
+    }
+
+    fn known(&mut self, text: &[u8], what: Shape, line: Option<u64>) {
         let has = |part: &Option<IgnoredAny>| part.is_some();
         if has(&what.resource_metrics) {
             self.problem(line, METRICS.to_owned());
@@ -383,8 +456,8 @@ fn is_object(text: &[u8]) -> bool {
 
 /// Tells JSON from protobuf. A protobuf request may begin like JSON behind a blank, but not without other control characters.
 fn looks_like_json(beginning: &[u8]) -> bool {
-    let is_text = beginning.iter().all(|byte| *byte >= b' ' || byte.is_ascii_whitespace());
-    is_text && matches!(beginning.trim_ascii_start().first(), Some(b'{' | b'[') | None)
+    let is_text = beginning.iter().all(|byte| *byte >= b' ' || *byte == 0 || byte.is_ascii_whitespace());
+    is_text && matches!(texts::bare(beginning).0.first(), Some(b'{' | b'[') | None)
 }
 
 /// Reads a line; `false` at the end. One that is too long ends the file.

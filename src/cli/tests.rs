@@ -2,6 +2,7 @@
 
 mod ask;
 mod compare;
+mod files;
 mod keep;
 mod odd;
 mod paracle;
