@@ -95,8 +95,16 @@ pub(super) async fn forget(mut body: Incoming, max_bytes: usize) {
 
 /// Undoes the compression of a body, as its sender names it.
 pub(super) fn decompress(held: Held, encoding: &str, max_bytes: usize) -> Result<Held, Refusal> {
-    match encoding.trim() {
-        "" | "identity" => Ok(held),
+    // Names of codings have no case, and one that changes nothing may stand beside another.
+    let named = encoding.to_ascii_lowercase();
+    let mut codings = named.split(',').map(str::trim).filter(|coding| !["", "identity"].contains(coding));
+    let coding = match (codings.next(), codings.next()) {
+        (coding, None) => coding.unwrap_or("identity"),
+        (Some(_), Some(_)) => encoding.trim(),
+        (None, Some(_)) => "identity",
+    };
+    match coding {
+        "identity" => Ok(held),
         "gzip" | "x-gzip" => unpack(flate2::bufread::MultiGzDecoder::new(&held.bytes[..]), &held.share, max_bytes),
         "zstd" => {
             let frames = zstd::Frames::new(&held.bytes, held.share.fresh()).map_err(|bad| match bad {
@@ -153,4 +161,31 @@ pub(super) fn too_large(max_bytes: usize) -> Refusal {
 
 pub(super) fn busy() -> Refusal {
     Refusal::new(Problem::Busy, "the server has as many bytes of requests in memory as it may: come again".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn codings_are_known_however_they_are_written() {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(b"text").unwrap();
+        let packed = packed.finish().unwrap();
+        let told = |coding: &str, bytes: &[u8]| {
+            let held = Held { bytes: bytes.to_vec(), share: Budget::new(1 << 20).share() };
+            let text = decompress(held, coding, 1 << 10).map(|held| String::from_utf8(held.bytes).unwrap());
+            text.unwrap_or_else(|refusal| refusal.why)
+        };
+        for coding in ["gzip", "GZIP", "X-Gzip", "identity, gzip", " gzip ,", "gzip, Identity"] {
+            assert_eq!(told(coding, &packed), "text", "{coding}");
+        }
+        for coding in ["", "Identity", ",", "identity,identity"] {
+            assert_eq!(told(coding, b"text"), "text", "{coding}");
+        }
+        let why = r#"content encoding "gzip, gzip" is not understood: use gzip, zstd, deflate or none"#;
+        assert_eq!(told("gzip, gzip", &packed), why);
+    }
 }

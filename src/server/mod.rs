@@ -526,6 +526,14 @@ async fn has_ended(ending: &mut watch::Receiver<bool>) {
     let _ = ending.wait_for(|ending| *ending).await;
 }
 
+/// Waits for a head's time; returns where there was none in it, and never otherwise.
+async fn is_silent(head_limit: Duration, has_asked: &AtomicBool) {
+    tokio::time::sleep(head_limit).await;
+    if has_asked.load(Ordering::Relaxed) {
+        std::future::pending().await
+    }
+}
+
 /// Serves a connection to its end; returns why a request on it was refused before it came to us, which hyper does by itself.
 async fn connection<F, R, B>(
     stream: TcpStream,
@@ -557,12 +565,18 @@ where
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(2 << 20);
-    let service = hyper::service::service_fn(answer);
+    let has_asked = AtomicBool::new(false);
+    let service = hyper::service::service_fn(|request| {
+        has_asked.store(true, Ordering::Relaxed);
+        answer(request)
+    });
     let served = builder.serve_connection(TokioIo::new(stream), service);
     let mut served = std::pin::pin!(served);
     tokio::select! {
         // What is wrong with one connection is its peer's matter.
         done = served.as_mut() => return done.err().and_then(|error| refused_by_hyper(&*error)),
+        // In HTTP/2 a connection may live without a request, which takes a place from others.
+        () = is_silent(head_limit, &has_asked) => return None,
         () = has_ended(&mut ending) => {}
     }
     served.as_mut().graceful_shutdown();
