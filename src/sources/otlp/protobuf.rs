@@ -56,20 +56,18 @@ pub(super) fn each(
             Signal::Logs => begin_of_log(part.bytes),
         });
     }
-    let mut values = 0;
-    // Each takes two bytes at least.
-    let may_be_too_many = body.len() / 2 > limits.all_values;
+    let found = |part: &Part<'_>| match signal {
+        Signal::Traces => elements_in_span(part.bytes, limits),
+        Signal::Logs => values_in_log(part.bytes),
+    };
+    // Each takes two bytes at least. All of it, before work is done for any.
+    if body.len() / 2 > limits.all_values && parts.iter().map(found).fold(0, usize::saturating_add) > limits.all_values
+    {
+        return Err(BadBody::TooManyValues { max: limits.all_values });
+    }
     for part in parts {
-        if may_be_too_many || part.bytes.len() > ALWAYS_WITHIN {
-            let found = match signal {
-                Signal::Traces => elements_in_span(part.bytes, limits),
-                Signal::Logs => values_in_log(part.bytes),
-            };
-            values += found;
-            if values > limits.all_values {
-                return Err(BadBody::TooManyValues { max: limits.all_values });
-            }
-            desk.make_room(found.min(2 * limits.values) * BYTES_OF_VALUE)?;
+        if part.bytes.len() > ALWAYS_WITHIN {
+            desk.make_room(found(&part).min(2 * limits.values) * BYTES_OF_VALUE)?;
         }
         if received.take_around(part.place, &part.around, limits) {
             match signal {
