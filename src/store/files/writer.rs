@@ -412,7 +412,7 @@ impl RunWriter for FilesWriter {
 
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
         // Where the store is not in its place no run is there, which says nothing.
-        if self.packer.is_none() || !self.seen.is_some_and(|seen| seen.elapsed() < A_MOMENT) {
+        if self.packer.is_none() || self.seen.is_none_or(|seen| seen.elapsed() >= A_MOMENT) {
             self.check_place()?;
             self.seen = Some(Instant::now());
         }
