@@ -23,10 +23,12 @@ mod json;
 mod keys;
 mod pass;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prost::Message;
 use sha2::{Digest, Sha256};
 
 use self::keys::KeyClass;
@@ -127,8 +129,8 @@ pub struct Scrubber {
     content: Content,
     limits: Limits,
     key: [u8; 32],
-    /// The last resource, as it came and as it went: records of one process share one.
-    resource: Mutex<Option<SeenResource>>,
+    /// The last resources, as they came and as they went: records of one process share one, and those of several come in turns.
+    resources: Mutex<VecDeque<SeenResource>>,
 }
 
 struct SeenResource {
@@ -136,7 +138,12 @@ struct SeenResource {
     original: Arc<Resource>,
     scrubbed: Arc<Resource>,
     count: Scrubbed,
+    bytes: usize,
 }
+
+/// So many resources are remembered, and so many bytes of them, but always the last one.
+const MOST_RESOURCES: usize = 32;
+const MOST_RESOURCE_BYTES: usize = 1 << 20;
 
 impl fmt::Debug for Scrubber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,7 +154,7 @@ impl fmt::Debug for Scrubber {
 impl Scrubber {
     /// Makes a scrubber for one store; `key` makes the hashes in its markers.
     pub fn new(content: Content, key: [u8; 32]) -> Self {
-        Self { content, limits: Limits::default(), key, resource: Mutex::new(None) }
+        Self { content, limits: Limits::default(), key, resources: Mutex::default() }
     }
 
     /// Sets how much of a value is kept.
@@ -198,8 +205,8 @@ impl Scrubber {
 
     /// Does so for a resource alone.
     pub(crate) fn scrub_resource(&self, resource: &mut Arc<Resource>) -> Scrubbed {
-        let mut seen = self.resource.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(seen) = seen.as_ref().filter(|seen| Arc::ptr_eq(&seen.original, resource)) {
+        let mut all = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seen) = all.iter().find(|seen| Arc::ptr_eq(&seen.original, resource)) {
             *resource = Arc::clone(&seen.scrubbed);
             return seen.count;
         }
@@ -208,7 +215,13 @@ impl Scrubber {
         pass.attributes(&mut copy.attributes);
         let count = pass.count;
         let scrubbed = if count == Scrubbed::default() { Arc::clone(resource) } else { Arc::new(copy) };
-        *seen = Some(SeenResource { original: Arc::clone(resource), scrubbed: Arc::clone(&scrubbed), count });
+        let bytes = resource.encoded_len() + scrubbed.encoded_len();
+        all.push_front(SeenResource { original: Arc::clone(resource), scrubbed: Arc::clone(&scrubbed), count, bytes });
+        while all.len() > 1
+            && (all.len() > MOST_RESOURCES || all.iter().map(|seen| seen.bytes).sum::<usize>() > MOST_RESOURCE_BYTES)
+        {
+            all.pop_back();
+        }
         *resource = scrubbed;
         count
     }

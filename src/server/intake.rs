@@ -54,6 +54,8 @@ pub(super) struct Prepared {
     frames: Vec<Frame>,
     /// One behind the other.
     payloads: Vec<u8>,
+    /// What the resources of the frames take in memory, each counted once.
+    pub resource_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,7 @@ struct Frame {
 impl Prepared {
     /// Makes room for about so many bytes.
     pub fn with_room(bytes: usize) -> Self {
-        Self { frames: Vec::new(), payloads: Vec::with_capacity(bytes) }
+        Self { payloads: Vec::with_capacity(bytes), ..Self::default() }
     }
 
     /// Adds a record, of which `write` appends the payload. `false` where that or its resource fits into no frame, and the record is
@@ -96,9 +98,9 @@ impl Prepared {
         self.frames.iter().filter(|frame| frame.kind != FrameKind::Metrics).count() as u64
     }
 
-    /// Returns what it takes in memory; resources are those of many.
+    /// Returns what it takes in memory.
     pub fn bytes_in_memory(&self) -> usize {
-        self.payloads.len() + self.frames.len() * size_of::<Frame>()
+        self.payloads.len() + self.frames.len() * size_of::<Frame>() + self.resource_bytes
     }
 
     fn bytes(&self) -> usize {

@@ -1,5 +1,6 @@
 //! An export request, whatever it came over: down the pipeline and into the journal.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -170,6 +171,7 @@ impl Line {
                 body_bytes: bytes.len(),
                 share,
                 parts_bytes: 0,
+                kept_bytes: 0,
                 prepared: Prepared::with_room(bytes.len() + bytes.len() / 2),
                 received: 0,
                 own: 0,
@@ -215,7 +217,7 @@ impl Line {
     fn work<R>(&self, work: impl FnOnce(&mut AtWork<'_>) -> R) -> R {
         let idle = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let pipeline = idle.unwrap_or_else(|| (self.make)());
-        let mut at_work = AtWork { line: self, pipeline, claimed: None, encoded: None };
+        let mut at_work = AtWork { line: self, pipeline, claimed: None, encoded: HashMap::new() };
         let done = work(&mut at_work);
         self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).push(at_work.pipeline);
         done
@@ -228,8 +230,8 @@ struct AtWork<'a> {
     pipeline: Pipeline,
     /// The last resource as it came, and with the run of all of this server.
     claimed: Option<(Arc<Resource>, Arc<Resource>)>,
-    /// The last resource, and its bytes.
-    encoded: Option<(Arc<Resource>, Arc<[u8]>)>,
+    /// The resources of the request, by their addresses, and their bytes.
+    encoded: HashMap<usize, (Arc<Resource>, Arc<[u8]>)>,
 }
 
 /// What became of records behind the decoder that their sender should hear of.
@@ -271,6 +273,8 @@ struct Desk<'a, 'b> {
     body_bytes: usize,
     /// What the largest part takes while it is in hand.
     parts_bytes: usize,
+    /// What stays in hand until all is taken.
+    kept_bytes: usize,
     prepared: Prepared,
     received: u64,
     /// Spans that a process of this store has written itself: it has stored them, or its journal has.
@@ -293,7 +297,7 @@ struct Done {
 impl Desk<'_, '_> {
     /// Takes the share that is needed: what was made of a body goes on in its place.
     fn account(&mut self) -> Result<(), BadBody> {
-        let bytes = self.body_bytes.max(self.prepared.bytes_in_memory()) + self.parts_bytes;
+        let bytes = self.body_bytes.max(self.prepared.bytes_in_memory()) + self.parts_bytes + self.kept_bytes;
         if bytes <= self.share.bytes() {
             return Ok(());
         }
@@ -321,6 +325,11 @@ impl Desk<'_, '_> {
 impl otlp::Desk for Desk<'_, '_> {
     fn make_room(&mut self, bytes: usize) -> Result<(), BadBody> {
         self.parts_bytes = self.parts_bytes.max(bytes);
+        self.account()
+    }
+
+    fn keep_room(&mut self, bytes: usize) -> Result<(), BadBody> {
+        self.kept_bytes += bytes;
         self.account()
     }
 
@@ -364,11 +373,14 @@ impl AtWork<'_> {
         if let Some(run_ids) = &self.line.run_ids {
             run_ids.stamp(&mut record);
         }
-        let resource = match &self.encoded {
-            Some((resource, bytes)) if Arc::ptr_eq(resource, &record.resource) => Arc::clone(bytes),
-            _ => {
+        // Each is held, so its address is that of no other.
+        let place = Arc::as_ptr(&record.resource).addr();
+        let resource = match self.encoded.get(&place) {
+            Some((_, bytes)) => Arc::clone(bytes),
+            None => {
                 let bytes: Arc<[u8]> = unknown::encode_resource(&record.resource).into();
-                self.encoded = Some((Arc::clone(&record.resource), Arc::clone(&bytes)));
+                to.resource_bytes += 2 * bytes.len();
+                self.encoded.insert(place, (Arc::clone(&record.resource), Arc::clone(&bytes)));
                 bytes
             }
         };

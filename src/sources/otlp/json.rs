@@ -144,7 +144,7 @@ fn begin_of(text: &str) -> (u64, bool) {
 fn check_signal(members: &Members<'_>, own: &str) -> Result<(), BadBody> {
     const PLACES: [(&str, &str); 3] =
         [("resourceSpans", "/v1/traces"), ("resourceLogs", "/v1/logs"), ("resourceMetrics", "/v1/metrics")];
-    let has = |name: &str| members.iter().any(|(key, _)| camel(key) == name);
+    let has = |name: &str| members.iter().any(|(own, ..)| *own == name);
     match PLACES.iter().find(|(name, _)| *name != own && has(name)) {
         Some((other, place)) if !has(own) => {
             let why = format!("it has {other:?} and no {own:?}, and belongs to {place}");
@@ -262,8 +262,8 @@ const MEMBERS: [&str; 14] = [
     "parentSpanId",
 ];
 
-/// The members of an object that are looked for, unparsed, the last of each name.
-type Members<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
+/// The members of an object that are looked for, unparsed, the last of each name: that name, how it is written, and what it has.
+type Members<'a> = Vec<(&'static str, Cow<'a, str>, &'a RawValue)>;
 
 fn members<'a>(text: &'a str, what: &str) -> Result<Members<'a>, BadBody> {
     struct Object<'a>(Members<'a>);
@@ -283,14 +283,12 @@ fn members<'a>(text: &'a str, what: &str) -> Result<Members<'a>, BadBody> {
                     let mut members = Members::new();
                     while let Some(Key(key)) = map.next_key()? {
                         let name = camel(&key);
-                        if !MEMBERS.contains(&&*name) {
+                        let Some(name) = MEMBERS.iter().copied().find(|known| name == *known) else {
                             map.next_value::<IgnoredAny>()?;
                             continue;
-                        }
-                        members.retain(|(other, _)| camel(other) != name);
-                        let value = map.next_value()?;
-                        drop(name);
-                        members.push((key, value));
+                        };
+                        members.retain(|(other, ..)| *other != name);
+                        members.push((name, key, map.next_value()?));
                     }
                     Ok(Object(members))
                 }
@@ -311,7 +309,7 @@ pub(super) struct Key<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 /// Finds a member under its own name or the one with underscores; a later one wins, `null` is none.
 fn member<'a>(members: &Members<'a>, name: &'static str, names: &mut Names) -> Option<&'a RawValue> {
-    let (key, value) = members.iter().rev().find(|(key, _)| key == name || camel(key) == name)?;
+    let (_, key, value) = members.iter().find(|(own, ..)| *own == name)?;
     if key != name {
         names.note(key);
     }
@@ -391,7 +389,8 @@ fn bounded<T: DeserializeOwned + Default>(
     if scan.values > SIGNS * limits.values {
         return Err(malformed(path, &format!("its attributes hold more than {} values", limits.values)));
     }
-    desk.make_room(scan.values * BYTES_OF_SIGN)?;
+    // What stands around spans is there until the last of them is taken.
+    desk.keep_room(scan.values * BYTES_OF_SIGN)?;
     parsed(value.get(), &scan, names).map_err(|error| malformed(path, &error))
 }
 
@@ -475,6 +474,10 @@ mod tests {
         fn make_room(&mut self, bytes: usize) -> Result<(), BadBody> {
             self.most = self.most.max(bytes);
             if bytes > self.has { Err(BadBody::NoRoom) } else { Ok(()) }
+        }
+
+        fn keep_room(&mut self, bytes: usize) -> Result<(), BadBody> {
+            self.make_room(bytes)
         }
 
         fn take(&mut self, _: Record) -> Result<(), BadBody> {

@@ -264,6 +264,13 @@ pub trait Desk {
     /// [`BadBody::NoRoom`], and then nothing more of the request is read.
     fn make_room(&mut self, bytes: usize) -> Result<(), BadBody>;
 
+    /// Is asked before something is made that takes about so many bytes until the whole request is taken.
+    ///
+    /// # Errors
+    ///
+    /// As [`make_room`](Self::make_room).
+    fn keep_room(&mut self, bytes: usize) -> Result<(), BadBody>;
+
     /// Takes a record.
     ///
     /// # Errors
@@ -275,6 +282,10 @@ pub trait Desk {
 /// One with room for all.
 impl<F: FnMut(Record)> Desk for F {
     fn make_room(&mut self, _: usize) -> Result<(), BadBody> {
+        Ok(())
+    }
+
+    fn keep_room(&mut self, _: usize) -> Result<(), BadBody> {
         Ok(())
     }
 

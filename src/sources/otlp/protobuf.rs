@@ -49,7 +49,7 @@ pub(super) fn each(
     desk: &mut dyn Desk,
 ) -> Result<Received, BadBody> {
     let mut received = Received::of(signal);
-    let mut parts = parts(body, signal, limits)?;
+    let mut parts = parts(body, signal, limits, desk)?;
     if order == Order::AsBegun {
         parts.sort_by_cached_key(|part| match signal {
             Signal::Traces => begin_of(part.bytes),
@@ -152,12 +152,14 @@ struct Part<'a> {
 }
 
 /// Finds the spans of a request, or its records of logs, once all that is around them makes sense.
-fn parts<'a>(body: &'a [u8], signal: Signal, limits: &Limits) -> Result<Vec<Part<'a>>, BadBody> {
+fn parts<'a>(body: &'a [u8], signal: Signal, limits: &Limits, desk: &mut dyn Desk) -> Result<Vec<Part<'a>>, BadBody> {
     let (mut parts, mut groups) = (Vec::new(), 0);
     let [outer, inner, innermost] = names(signal);
     for of_resource in messages(body, 1, outer, limits)? {
         let name = format!("{outer}.resource");
         let mut resource: Resource = decoded(of_resource, (1, 2), &name, limits, unknown::keep_of_resource)?;
+        // Its texts are those of the body.
+        desk.keep_room(resource.attributes.len() * BYTES_OF_VALUE)?;
         schema::note_of(&mut resource.attributes, of_resource);
         let resource = around::fitted_resource(resource, limits);
         let scopes = messages(of_resource, 2, inner, limits)?;
@@ -168,6 +170,7 @@ fn parts<'a>(body: &'a [u8], signal: Signal, limits: &Limits) -> Result<Vec<Part
         for of_scope in scopes {
             let name = format!("{outer}.{inner}.scope");
             let mut scope: Scope = decoded(of_scope, (3, 4), &name, limits, unknown::keep_of_scope)?;
+            desk.keep_room(scope.attributes.len() * BYTES_OF_VALUE)?;
             schema::note_of(&mut scope.attributes, of_scope);
             let around = Arc::new(Around::new(&resource, scope, limits));
             for bytes in messages(of_scope, 2, innermost, limits)? {
@@ -263,14 +266,15 @@ fn decoded<M: Message + Default>(
     limits: &Limits,
     keep: impl Fn(&mut M, &[u8]),
 ) -> Result<M, BadBody> {
-    let (mut sum, mut values) = (M::default(), 0);
+    let (mut sum, mut values, mut room) = (M::default(), 0, limits.attributes);
     for bytes in messages(message, 1, name, limits)? {
         values += values_in(bytes, attributes);
         if values > limits.values {
             return Err(malformed(&format!("{name}: its attributes hold more than {} values", limits.values)));
         }
         let mut held = Vec::new();
-        cut(bytes, &[(attributes, limits.attributes, dropped)], &mut held, |_, _| None);
+        cut(bytes, &[(attributes, room, dropped)], &mut held, |_, _| None);
+        room = room.saturating_sub(count_of(bytes, attributes));
         sum.merge(&held[..]).map_err(|error| malformed(&format!("{name}: {}", first_words(&error.to_string()))))?;
         keep(&mut sum, bytes);
     }
