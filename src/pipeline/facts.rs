@@ -402,7 +402,7 @@ pub(super) fn status(span: &Span) -> StepStatus {
 }
 
 /// Tells whether a span whose status is not set went on behind the exceptions that were recorded in it, which are all that speaks of a
-/// failure: it has an answer, or it is a root that is no call by itself, whose maker would have set a status.
+/// failure: it has an answer, whole, or it is a root that is no call by itself, whose maker would have set a status.
 ///
 /// OpenTelemetry's `record_exception` alone is how a program tells of an exception that it has handled. Where a step has nothing
 /// more, that is how some instrumentations tell that it failed.
@@ -417,13 +417,16 @@ fn has_handled(span: &Span) -> bool {
     }
     let is_root = || span.parent_span_id.is_empty() && !is_billed(kind(span)) && kind(span) != StepKind::Tool;
     let says = |key: &&str| span.attr(key).is_some_and(|value| !matches!(value.as_str(), Some("" | "null" | "[]")));
-    let has_counts = || span.attr(names::OUTPUT_TOKENS).and_then(Value::as_i64).is_some_and(|count| count > 0);
-    is_root() || has_counts() || ANSWER.iter().any(says)
+    // A stream that broke off has output, too, and no reason to end.
+    let has_answer = || match kind(span) {
+        StepKind::Llm => says(&names::FINISH_REASONS),
+        _ => ANSWER.iter().any(says),
+    };
+    is_root() || has_answer()
 }
 
 /// Where a step has what it gave.
-const ANSWER: &[&str] =
-    &[names::FINISH_REASONS, names::OUTPUT_MESSAGES, names::OUTPUT, names::TOOL_RESULT, names::RETRIEVAL_DOCUMENTS];
+const ANSWER: &[&str] = &[names::OUTPUT_MESSAGES, names::OUTPUT, names::TOOL_RESULT, names::RETRIEVAL_DOCUMENTS];
 
 fn tells_error(event: &SpanEvent) -> bool {
     let at_error_level =
@@ -770,15 +773,15 @@ mod tests {
         assert_eq!(status(0, &[], &[]), StepStatus::Success);
         assert_eq!(status(0, &[], &[("exception.escaped", "True".into())]), StepStatus::Error);
         let wrote_nothing = with(&chat, names::OUTPUT_TOKENS, Value::Int(0));
-        for list in [&[][..], &chat, &tool, &wrote_nothing] {
+        // A stream that broke off has written something.
+        let wrote = with(&chat, names::OUTPUT_MESSAGES, r#"[{"role":"assistant"}]"#.into());
+        for list in [&[][..], &chat, &tool, &wrote_nothing, &wrote] {
             assert_eq!(status(1, list, &[]), StepStatus::Error);
         }
         assert_eq!((status(0, &chat, &[]), status(0, &tool, &[])), (StepStatus::Error, StepStatus::Error));
-        for list in [
-            with(&chat, names::OUTPUT_TOKENS, Value::Int(7)),
-            with(&chat, names::OUTPUT_MESSAGES, r#"[{"role":"assistant"}]"#.into()),
-            with(&tool, names::TOOL_RESULT, "sunny".into()),
-        ] {
+        for list in
+            [with(&chat, names::FINISH_REASONS, r#"["stop"]"#.into()), with(&tool, names::TOOL_RESULT, "sunny".into())]
+        {
             assert_eq!(status(1, &list, &[]), StepStatus::Success);
         }
     }

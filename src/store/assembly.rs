@@ -17,6 +17,7 @@ mod loops;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
+use crate::conventions::dialects::TURN;
 use crate::conventions::names;
 use crate::model::budget::Budget;
 use crate::model::digest::digest_of;
@@ -588,7 +589,10 @@ impl RunState {
     /// Tells whether every topmost step has ended, and all that they wait for are these parents.
     pub(crate) fn awaits_only(&self, parents: &IdSet<SpanId>) -> bool {
         let is_known = |root: &Step| root.parent.is_some_and(|parent| parents.contains(&parent));
-        self.open_roots == 0 && self.roots().all(|root| is_known(root) || !self.may_have_parent(root))
+        // One of them is topmost for good: else all of this may be below a step that is still under way.
+        self.open_roots == 0
+            && self.roots().any(|root| root.parent.is_none())
+            && self.roots().all(|root| is_known(root) || !self.may_have_parent(root))
     }
 
     /// Tells whether the parent of a topmost step may still come.
@@ -734,19 +738,24 @@ impl RunState {
     /// a model as the answer of a tool and nothing succeeded after it.
     fn failed_agent(&self) -> Option<&Step> {
         self.root().filter(|root| root.facts.is_always_well && !is_failure(root.status))?;
-        let is_part = |step: &&Step| {
-            step.facts.is_always_well
-                && matches!(step.facts.kind, StepKind::Agent | StepKind::Task)
-                && is_failure(step.status)
+        // A task of another name is a program's own.
+        let is_part = |step: &Step| match step.facts.kind {
+            StepKind::Agent => true,
+            StepKind::Task => step.facts.name.eq_ignore_ascii_case(TURN),
+            _ => false,
         };
-        let failed = self.steps.iter().filter(is_part).max_by_key(|step| (step.ended_at, step.started_at))?;
+        let is_one = |step: &&Step| step.facts.is_always_well && is_part(step) && is_failure(step.status);
+        let failed = self.steps.iter().filter(is_one).max_by_key(|step| (step.ended_at, step.started_at))?;
         let enclosing = self.ancestors(failed);
-        let is_recovered = self.steps.iter().filter(|step| step.status == StepStatus::Success).any(|step| {
+        let below: Vec<bool> =
+            self.downwards(|above: Option<&bool>, step| above == Some(&true) || step.span_id == failed.span_id);
+        let well = self.steps.iter().zip(below).filter(|(step, _)| step.status == StepStatus::Success);
+        let is_recovered = well.into_iter().any(|(step, is_below)| {
             let is_around = enclosing.contains(&step.span_id);
             let is_after = step.ended_at > failed.ended_at && step.facts.kind != StepKind::Task;
             match step.facts.kind {
                 StepKind::Tool if is_around => true,
-                _ => is_after && !is_around && !self.ancestors(step).contains(&failed.span_id),
+                _ => is_after && !is_around && !is_below,
             }
         });
         (!is_recovered).then_some(failed)
@@ -844,7 +853,7 @@ impl RunState {
             let told = own.message.as_deref().zip(below.message.as_deref());
             same_kind || told.is_some_and(|(own, below)| own.contains(below))
         };
-        let own = root.error().cloned().filter(|error| error.kind.is_some() || error.message.is_some());
+        let own = root.error().cloned().filter(has_words);
         // Of one that was asked to end its code may have said nothing more.
         let asked = || ErrorInfo {
             kind: Some("cancelled".to_owned()),
@@ -1028,7 +1037,10 @@ impl RunState {
                     tokens: facts.tokens.map(Tokens::with_total),
                     cost_usd: facts.cost.map(|(cost, _)| cost),
                     cost_source: facts.cost.map(|(_, source)| source),
-                    error: ended.error().filter(|error| error.kind.is_some() || error.message.is_some()).cloned(),
+                    error: ended
+                        .error()
+                        .filter(|error| has_words(error) || ended.status != StepStatus::Cancelled)
+                        .cloned(),
                     input: step.content.as_ref().and_then(|content| content.input.as_ref().map(JsonText::value)),
                     output: step.content.as_ref().and_then(|content| content.output.as_ref().map(JsonText::value)),
                     duplicate_of: copies.get(&place).map(|of| self.steps[*of].step_id.clone()),
@@ -1056,6 +1068,11 @@ pub(crate) fn identity_of(root: &StepFacts) -> (RunKind, String) {
 /// Tells whether a step did not end well.
 pub fn is_failure(status: StepStatus) -> bool {
     matches!(status, StepStatus::Error | StepStatus::Timeout | StepStatus::Cancelled | StepStatus::Crashed)
+}
+
+/// Tells whether an error has words. Who gives up has none to say.
+fn has_words(error: &ErrorInfo) -> bool {
+    error.kind.is_some() || error.message.is_some()
 }
 
 fn is_named_run(step: &Step) -> bool {

@@ -564,7 +564,11 @@ pub const ALWAYS_WELL: &[&str] = &[
     "opentelemetry.instrumentation.openai_agents",
     "openlit.instrumentation.openai_agents",
     "logfire.openai_agents",
+    "@arizeai/openinference-instrumentation-openai-agents",
 ];
+
+/// The name of a span of theirs that is one request of an agent and the tools that it asked for.
+pub const TURN: &str = "turn";
 
 /// Instrumentations of providers' clients, by their scopes, whose spans are of no kind: each of a call is of a request.
 pub const CLIENTS: &[&str] = &[

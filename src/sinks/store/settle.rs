@@ -4,7 +4,7 @@
 //! it is over its log is made once more of what it tells: steps by their start, what encloses a step before it, names and
 //! ids by that order. What came in logs joins its span here, whichever of both was first.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::Value as Json;
@@ -347,15 +347,42 @@ impl Told {
     /// parent. A call that another instrumentation tells of needs none.
     fn make_calls_of_logs(&mut self, trace: TraceId) {
         let alone = self.steps.iter().filter(|(_, step)| !step.has_span());
-        let calls = alone.filter_map(|(span, step)| Some((*span, step.logs.iter().rfind(|log| is_call(log))?)));
-        let is_told = |log: &SpanEvent| {
-            self.steps.values().filter_map(|step| step.end.as_deref()).any(|said| said.is_call_of(log))
+        let last = |step: &Step| {
+            let calls = step.logs.iter().filter(|log| is_call(log));
+            calls.max_by_key(|log| (log.time_unix_nano, answer_of(log).map(str::to_owned), output_of(log))).cloned()
         };
-        let calls: Vec<(SpanId, SpanEvent)> =
-            calls.filter(|(_, log)| !is_told(log)).map(|(span, log)| (span, log.clone())).collect();
+        let mut calls: Vec<(SpanId, SpanEvent)> = alone.filter_map(|(span, step)| Some((*span, last(step)?))).collect();
         if calls.is_empty() {
             return;
         }
+        calls.sort_unstable_by_key(|(span, log)| (log.time_unix_nano, *span));
+        let ends = || self.steps.values().filter_map(|step| step.end.as_deref()).filter(|said| said.facts.billed);
+        let answers: HashSet<&str> = ends().filter_map(|said| said.facts.response_id.as_deref()).collect();
+        let mut by_output: HashMap<u64, Vec<&Said>> = HashMap::new();
+        for said in ends() {
+            if let Some(output) = said.facts.tokens.and_then(|tokens| tokens.completion) {
+                by_output.entry(output).or_default().push(said);
+            }
+        }
+        by_output.values_mut().for_each(|calls| {
+            calls.sort_unstable_by_key(|said| (said.record.span.start_time_unix_nano, &said.record.span.span_id));
+        });
+        // Each call is told of by one log.
+        calls.retain(|(_, log)| {
+            let answer = answer_of(log);
+            if answer.is_some_and(|answer| answers.contains(answer)) {
+                return false;
+            }
+            let Some(alike) = output_of(log).and_then(|output| by_output.get_mut(&output)) else { return true };
+            let is_it = |said: &&Said| (answer.is_none() || said.facts.response_id.is_none()) && said.is_call_of(log);
+            match alike.iter().take(MOST_ALIKE).position(is_it) {
+                Some(place) => {
+                    alike.remove(place);
+                    false
+                }
+                None => true,
+            }
+        });
         let told = self.steps.values().filter_map(|step| step.end.as_ref().or(step.start.as_ref()));
         let records = || told.clone().map(|said| &said.record);
         let root = records().filter(|record| record.span.parent_span_id.is_empty());
@@ -483,23 +510,28 @@ pub(super) fn is_call(log: &SpanEvent) -> bool {
     CALLS.contains(&log.name.as_str()) && operation().and_then(standard_kind).is_some_and(is_billed)
 }
 
+/// Of so many calls with one count of output it is looked whether they are what a log tells of.
+const MOST_ALIKE: usize = 64;
+
+/// Returns the answer's id that a log tells.
+fn answer_of(log: &SpanEvent) -> Option<&str> {
+    log.attr(names::RESPONSE_ID).and_then(Value::as_str)
+}
+
+/// Returns how many tokens came out, by a log.
+fn output_of(log: &SpanEvent) -> Option<u64> {
+    log.attr(names::OUTPUT_TOKENS).and_then(Value::as_i64).and_then(|count| u64::try_from(count).ok())
+}
+
 impl Said {
-    /// Tells whether it is the call that a log tells of: by the answer's id, else by what came out in its time.
+    /// Tells whether it is the call that a log tells of, by its time and by whom was asked, where both say so.
     fn is_call_of(&self, log: &SpanEvent) -> bool {
         /// A log may be written so much behind the end of its call, in nanoseconds.
         const BEHIND: u64 = 1_000_000_000;
-        let (facts, span) = (&self.facts, &self.record.span);
-        if !facts.billed {
-            return false;
-        }
-        let id = log.attr(names::RESPONSE_ID).and_then(Value::as_str);
-        if let Some((own, id)) = facts.response_id.as_deref().zip(id) {
-            return own == id;
-        }
-        let output = |count: u64| log.attr(names::OUTPUT_TOKENS).and_then(Value::as_i64) == i64::try_from(count).ok();
+        let span = &self.record.span;
         let time = span.start_time_unix_nano..=span.end_time_unix_nano.saturating_add(BEHIND);
-        let told = facts.tokens.and_then(|tokens| tokens.completion);
-        time.contains(&log.time_unix_nano) && told.is_some_and(output)
+        let models = self.facts.request_model.as_deref().zip(log.attr(names::REQUEST_MODEL).and_then(Value::as_str));
+        time.contains(&log.time_unix_nano) && models.is_none_or(|(own, told)| own == told)
     }
 }
 

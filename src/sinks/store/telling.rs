@@ -6,6 +6,7 @@ use super::beside::TOLD_BY_SPANS;
 use super::ids::{foreign_run_id, is_foreign_run_id};
 use super::live::{EventIds, PendingStart, Said, same_span};
 use super::{HeldRecord, MAX_HELD_BYTES, MAX_HELD_RECORDS, StoreSink, Trace};
+use crate::conventions::names;
 use crate::model::otlp::Span;
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
@@ -119,11 +120,15 @@ impl<W: RunWriter> StoreSink<W> {
     ///
     /// Places come in order. One that came before is passed over, until a [`reset`](Self::reset): the frames of a commit
     /// that failed can be read, so the journal may have told it before its writer does.
-    pub fn take(&mut self, seq: u64, record: Record) -> Result<(), StoreError> {
+    pub fn take(&mut self, seq: u64, mut record: Record) -> Result<(), StoreError> {
         if self.taken.is_some_and(|taken| seq <= taken) {
             return Ok(());
         }
         self.taken = Some(seq);
+        if record.span.attr(names::LOG_FOR_SPAN).is_some() {
+            // Written by us alone, on what goes when the span comes. This one has come.
+            record.span.attributes.retain(|attribute| attribute.key != names::LOG_FOR_SPAN);
+        }
         self.bring(seq, record, Step::MayWait)
     }
 

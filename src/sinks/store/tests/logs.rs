@@ -284,3 +284,44 @@ fn a_call_of_which_only_a_log_came_is_one_below_the_root_until_its_span_comes() 
 
 /// The standard's event that tells all of a call.
 const CALL_LOG: &str = "gen_ai.client.inference.operation.details";
+
+#[test]
+fn what_may_be_below_a_step_that_is_under_way_is_not_over_for_the_log_of_a_call() {
+    let mut log = ended(1, 5, 0, "", 90, 90);
+    let mut event = SpanEvent { name: CALL_LOG.to_owned(), ..SpanEvent::default() };
+    event.time_unix_nano = log.span.start_time_unix_nano;
+    let mut facts = Span::default();
+    facts.set_attr(names::OPERATION, "chat");
+    facts.set_attr(names::OUTPUT_TOKENS, 7);
+    event.attributes = facts.attributes;
+    (log.kind, log.span.events) = (RecordKind::Event, vec![event]);
+    let mut sink = outside_sink();
+    // An agent, which lasts, and a tool of its.
+    sink.take(1, log).unwrap();
+    sink.take(2, ended(1, 6, 5, "execute_tool", 20, 80)).unwrap();
+    for minutes in 1..3 {
+        sink.flush(Instant::now() + (LATE + LOOK) * minutes).unwrap();
+    }
+    assert_eq!(sink.runs.len(), 1);
+    sink.take(3, ended(1, 5, 4, "invoke_agent", 10, 95)).unwrap();
+    sink.take(4, ended(1, 4, 0, "invoke_workflow", 0, 100)).unwrap();
+    sink.flush_all().unwrap();
+    assert_eq!(listed(sink).iter().map(|run| (run.llm_calls, run.tool_calls)).collect::<Vec<_>>(), [(0, 1)]);
+}
+
+#[test]
+fn a_span_that_says_that_it_has_not_come_has_come() {
+    let chat = || {
+        let mut chat = ended(1, 5, 1, "chat", 10, 85);
+        chat.span.set_attr(names::LOG_FOR_SPAN, true);
+        chat
+    };
+    let mut sink = outside_sink();
+    sink.take(1, chat()).unwrap();
+    sink.take(2, ended(1, 1, 0, "invoke_agent", 0, 100)).unwrap();
+    sink.flush_all().unwrap();
+    // One that comes late has the log put in order once more.
+    sink.take(3, ended(1, 6, 1, "execute_tool", 86, 90)).unwrap();
+    sink.flush_all().unwrap();
+    assert_eq!(listed(sink).iter().map(|run| (run.llm_calls, run.tool_calls)).collect::<Vec<_>>(), [(1, 1)]);
+}

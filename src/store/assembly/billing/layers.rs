@@ -19,7 +19,7 @@ const MAX_UP: usize = 12;
 pub(super) const MAX_AT_ONCE: usize = 256;
 
 /// What may pass between two layers' words for one call, of which the first returns before the answer is read, in nanoseconds.
-pub(super) const SOON: u64 = 100_000_000;
+const SOON: u64 = 100_000_000;
 
 /// How far apart two layers may put one moment: in JavaScript a span's start is a whole millisecond, and its end has more digits.
 pub(super) const TICK: u64 = 2_000_000;

@@ -3,15 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use super::layers::{MAX_AT_ONCE, SOON, TICK, is_most_of, is_same_model, models, rank, settled, used};
-use crate::model::id::IdMap;
+use super::layers::{TICK, is_most_of, is_same_model, models, rank, settled, used};
 use crate::model::{SpanId, StepKind};
 use crate::store::assembly::{RunState, Step, is_failure};
 
+/// So many steps that say the same are looked at for the one that is the same call.
+const MAX_BEFORE: usize = 64;
 /// Steps that may be told of one call by as many instrumentations.
 const MAX_GROUP: usize = 8;
-/// Ids shorter than this are no help: some servers draw `call_0` again for each answer.
+/// A reason shorter than this stands in others by chance.
 const LONG_TEXT: usize = 12;
+/// What may pass between the return of a stream and the begin of what reads it, in nanoseconds: less than a program that asks once more takes.
+const RETURNED: u64 = 20_000_000;
 
 /// What two steps say of the same call, the surest first.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,32 +39,27 @@ enum Key {
     Below([u8; 8]),
 }
 
-/// Steps that are known to tell one call.
-#[derive(Default)]
+/// Steps that are known to tell one call, by place.
 struct Groups {
     /// The one that counts, of each step.
-    of: IdMap<usize, usize>,
-    /// All of them, by the one that counts.
-    steps: IdMap<usize, Vec<usize>>,
+    of: Vec<usize>,
+    /// All of them, at the one that counts.
+    steps: Vec<Vec<usize>>,
 }
 
 impl Groups {
+    fn new(steps: usize) -> Self {
+        Self { of: (0..steps).collect(), steps: vec![Vec::new(); steps] }
+    }
+
     fn add(&mut self, place: usize, of: usize) {
-        self.of.insert(place, of);
-        self.steps.entry(of).or_default().push(place);
-    }
-
-    fn of(&self, place: usize) -> usize {
-        self.of.get(&place).copied().unwrap_or(place)
-    }
-
-    fn steps(&self, of: usize) -> &[usize] {
-        self.steps.get(&of).map_or(&[], Vec::as_slice)
+        self.of[place] = of;
+        self.steps[of].push(place);
     }
 
     /// Has the steps of one call be of another.
     fn join(&mut self, copy: usize, counts: usize) {
-        for place in self.steps.remove(&copy).unwrap_or_default() {
+        for place in std::mem::take(&mut self.steps[copy]) {
             self.add(place, counts);
         }
     }
@@ -82,7 +80,7 @@ impl RunState {
         if scopes.collect::<BTreeSet<_>>().len() < 2 {
             return;
         }
-        let mut groups = Groups::default();
+        let mut groups = Groups::new(self.steps.len());
         for (place, _) in told() {
             groups.add(place, settled(copies, place));
         }
@@ -113,23 +111,23 @@ impl RunState {
         for place in places {
             let step = &self.steps[place];
             before.retain(|other| {
-                self.steps[*other].ended_at.is_some_and(|end| step.started_at.0 <= end.0.saturating_add(SOON))
+                self.steps[*other].ended_at.is_some_and(|end| step.started_at.0 <= end.0.saturating_add(RETURNED))
             });
-            let own = groups.of(place);
+            let own = groups.of[place];
             // Each call is looked at once, however many steps tell it.
             let mut tried: Vec<usize> = Vec::new();
             let mut is_same = |other: &&usize| {
-                let of = groups.of(**other);
+                let of = groups.of[**other];
                 if of == own || !are_one(&self.steps[**other], step, evidence) || tried.contains(&of) {
                     return false;
                 }
                 tried.push(of);
-                self.may_be_one(groups.steps(of), groups.steps(own), evidence)
+                self.may_be_one(&groups.steps[of], &groups.steps[own], evidence)
             };
             let same: Vec<usize> = before.iter().rev().filter(&mut is_same).copied().collect();
             let uses_same = |other: &&usize| used(step).is_some() && used(&self.steps[**other]) == used(step);
             if let Some(other) = same.iter().find(uses_same).or(same.first()) {
-                let of = groups.of(*other);
+                let of = groups.of[*other];
                 let key = |place: usize| {
                     let step = &self.steps[place];
                     // Of tools the failure is what is to be known.
@@ -140,7 +138,7 @@ impl RunState {
                 copies.insert(copy, counts);
                 groups.join(copy, counts);
             }
-            if before.len() == MAX_AT_ONCE {
+            if before.len() == MAX_BEFORE {
                 before.pop_front();
             }
             before.push_back(place);
@@ -161,7 +159,7 @@ impl RunState {
         }
         let marks = || each().filter_map(|(one, other)| one.facts.marks.as_ref().zip(other.facts.marks.as_ref()));
         let questions = marks().map(|(one, other)| one.question.zip(other.question).map(|(one, other)| one == other));
-        if evidence != Evidence::ToolCall && agree(questions) == Some(false) {
+        if agree(questions) == Some(false) {
             return false;
         }
         // Some layers miscount what others have right, and write an answer down in other words.
@@ -206,12 +204,14 @@ fn are_one(first: &Step, second: &Step, evidence: Evidence) -> bool {
     let is_nested = (is_inside || is_around) && second.started_at <= end_of_first;
     let is_beside = first.parent.is_some() && first.parent == second.parent;
     let overlaps = second.started_at < end_of_first;
+    // What returns a stream has ended when the other begins, or a moment later.
+    let follows = is_beside && second.started_at.0 <= end_of_first.0.saturating_add(RETURNED);
     match evidence {
         // Who tries again asks the same, below the same step.
         Evidence::ToolCall if first.facts.kind == StepKind::Tool => is_nested || (is_beside && overlaps),
-        Evidence::ToolCall => is_nested || is_beside,
+        Evidence::ToolCall => is_nested || follows,
         // Many answers are `ok`.
-        Evidence::Words => is_nested || (is_beside && have_same_question(first, second)),
+        Evidence::Words => is_nested || (follows && have_same_question(first, second)),
         Evidence::Task => is_nested,
         Evidence::Failure => (is_nested || (is_beside && overlaps)) && fail_alike(first, second),
         // Nothing but the place and the time: it takes all the time.
@@ -375,10 +375,12 @@ mod tests {
             }
         };
         // One behind the other, or at once, with the same short answer.
-        for (start, end) in [(150, 190), (20, 80)] {
+        for (start, end) in [(110, 190), (20, 80)] {
             assert_eq!(copies(&[(1, 10, 100, &says_ok(1)), (2, start, end, &says_ok(2))]), []);
             assert_eq!(copies(&[(1, 10, 100, &says_ok(1)), (2, start, end, &says_ok(1))]), [(1, 0)]);
         }
+        // Who asks the same once more.
+        assert_eq!(copies(&[(1, 10, 100, &says_ok(1)), (2, 150, 190, &says_ok(1))]), []);
         // Ids that a server draws again, much later and below another step.
         let asks = |_: &mut Step, facts: &mut StepFacts| marks(facts).asked = vec![1];
         let asks_beside = |step: &mut Step, facts: &mut StepFacts| {
