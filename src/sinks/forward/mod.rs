@@ -36,6 +36,8 @@ pub const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 /// The longest text of a peer that is kept, in characters.
 const MAX_REASON_CHARS: usize = 300;
+/// So much of it is read for secrets: of one that the cut would fall into, no half is left.
+const MAX_READ_CHARS: usize = 16 * MAX_REASON_CHARS;
 
 /// Says what to change where a peer does not answer in time.
 const NO_ANSWER: &str = "no answer in time; `timeout` of the target (in milliseconds) says how long one may take";
@@ -232,7 +234,8 @@ impl Sender {
         });
         sent.map_text(|text| {
             let text = self.target.without_secrets(text);
-            self.scrubber.clean(&text).unwrap_or(text)
+            let text = self.scrubber.clean(&text).unwrap_or(text);
+            text.chars().take(MAX_REASON_CHARS).collect()
         })
     }
 }
@@ -294,9 +297,9 @@ fn is_about_size(message: &str) -> bool {
         .any(|words| message.contains(words))
 }
 
-/// Cuts a peer's text and takes control characters out, so that it can go into logs and terminals.
+/// Takes control characters out of a peer's text, so that it can go into logs and terminals, and all beyond what is ever shown.
 fn clipped(text: &str) -> String {
-    text.chars().take(MAX_REASON_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().take(MAX_READ_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

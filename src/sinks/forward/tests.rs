@@ -509,6 +509,12 @@ fn a_peer_that_quotes_a_secret_is_quoted_without_it() {
     let peer = HttpPeer::new(move |_| Some(peers::response("400 Bad", "", said.as_bytes())));
     let told = send_to(&peer.url()).to_string();
     assert!(told.starts_with("refused: HTTP 400: attribute has [redacted:github:40:"), "{told}");
+    // Nor is half of it left where it stands at the end.
+    let secret = format!("gh{}{}", "p_", "a1B2c3D4e5F6".repeat(3));
+    let said = format!("{} {secret}", "x".repeat(MAX_REASON_CHARS - 30));
+    let peer = HttpPeer::new(move |_| Some(peers::response("400 Bad", "", said.as_bytes())));
+    let told = send_to(&peer.url()).to_string();
+    assert!(told.contains("[redacted:") && !told.contains("a1B2"), "{told}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 
 use runspan::conventions::providers::{
-    BEDROCK_PROFILES, BEDROCK_VENDORS, FRAMEWORKS, IN_MODELS, PRICE_IDS, WITH_OWN_MODELS,
+    BEDROCK_PROFILES, BEDROCK_VENDORS, FRAMEWORKS, IN_MODELS, MAKERS, PRICE_IDS, WITH_OWN_MODELS,
 };
 use runspan::conventions::units::COUNTS;
 use runspan::model::otlp::Value;
@@ -305,6 +305,15 @@ const RULES: &[Rule] = &[
     Rule {
         name: "where the table does not know the address, the model tells the provider",
         apply: |told| told.provider.is_none() && told.address.take_if(|address| address == "proxy.example").is_some(),
+    },
+    Rule {
+        // The engine knows OpenAI by `gpt-`, `o1` and their kin alone.
+        name: "OpenAI's embeddings are OpenAI's where nobody else is told",
+        apply: |told| {
+            let maker = MAKERS.iter().find(|(start, _)| told.model.starts_with(start));
+            let is_open = told.provider.is_none() && told.address.is_none();
+            maker.filter(|_| is_open).map(|(_, id)| told.provider = Some((*id).to_owned())).is_some()
+        },
     },
     Rule {
         name: "cached tokens that are more than the input were counted apart",
