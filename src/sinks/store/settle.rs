@@ -524,14 +524,13 @@ fn output_of(log: &SpanEvent) -> Option<u64> {
 }
 
 impl Said {
-    /// Tells whether it is the call that a log tells of, by its time and by whom was asked, where both say so.
+    /// Tells whether it may be the call that a log tells of, by its time.
     fn is_call_of(&self, log: &SpanEvent) -> bool {
         /// A log may be written so much behind the end of its call, in nanoseconds.
         const BEHIND: u64 = 1_000_000_000;
         let span = &self.record.span;
         let time = span.start_time_unix_nano..=span.end_time_unix_nano.saturating_add(BEHIND);
-        let models = self.facts.request_model.as_deref().zip(log.attr(names::REQUEST_MODEL).and_then(Value::as_str));
-        time.contains(&log.time_unix_nano) && models.is_none_or(|(own, told)| own == told)
+        time.contains(&log.time_unix_nano)
     }
 }
 

@@ -125,8 +125,7 @@ impl RunState {
                 self.may_be_one(&groups.steps[of], &groups.steps[own], evidence)
             };
             let same: Vec<usize> = before.iter().rev().filter(&mut is_same).copied().collect();
-            let uses_same = |other: &&usize| used(step).is_some() && used(&self.steps[**other]) == used(step);
-            if let Some(other) = same.iter().find(uses_same).or(same.first()) {
+            if let Some(other) = same.iter().find(|other| use_same(step, &self.steps[**other])).or(same.first()) {
                 let of = groups.of[*other];
                 let key = |place: usize| {
                     let step = &self.steps[place];
@@ -209,9 +208,11 @@ fn are_one(first: &Step, second: &Step, evidence: Evidence) -> bool {
     match evidence {
         // Who tries again asks the same, below the same step.
         Evidence::ToolCall if first.facts.kind == StepKind::Tool => is_nested || (is_beside && overlaps),
-        Evidence::ToolCall => is_nested || follows,
+        Evidence::ToolCall => is_nested || follows || (overlaps && use_same(first, second)),
         // Many answers are `ok`.
-        Evidence::Words => is_nested || (follows && have_same_question(first, second)),
+        Evidence::Words => {
+            is_nested || (have_same_question(first, second) && (follows || overlaps && use_same(first, second)))
+        }
         Evidence::Task => is_nested,
         Evidence::Failure => (is_nested || (is_beside && overlaps)) && fail_alike(first, second),
         // Nothing but the place and the time: it takes all the time.
@@ -220,6 +221,11 @@ fn are_one(first: &Step, second: &Step, evidence: Evidence) -> bool {
             is_nested && is_all && (!is_failure(first.status) || fail_alike(first, second))
         }
     }
+}
+
+/// Tells whether two steps say that they used the same.
+fn use_same(one: &Step, other: &Step) -> bool {
+    used(one).is_some() && used(one) == used(other)
 }
 
 /// Tells whether two steps say that the same was asked, of what was asked last.
@@ -389,6 +395,13 @@ mod tests {
         };
         assert_eq!(copies(&[(1, 10, 90, &asks_beside), (2, 60_000, 60_080, &asks_beside)]), []);
         assert_eq!(copies(&[(1, 10, 90, &asks), (2, 30, 120, &asks)]), []);
+        // Those of which both say more may begin and end in turns.
+        let asks_and_used = |step: &mut Step, facts: &mut StepFacts| {
+            asks(step, facts);
+            facts.tokens = used(3, 1);
+        };
+        assert_eq!(copies(&[(1, 10, 90, &asks_and_used), (2, 30, 120, &asks_and_used)]), [(1, 0)]);
+        assert_eq!(copies(&[(1, 10, 90, &asks_and_used), (2, 100, 120, &asks_and_used)]), []);
         // Who tries again, another reason, another provider.
         let fails = |why: &'static str, provider: &'static str| {
             move |step: &mut Step, facts: &mut StepFacts| {
