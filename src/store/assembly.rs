@@ -17,7 +17,6 @@ mod loops;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
-use crate::conventions::dialects::TURN;
 use crate::conventions::names;
 use crate::model::budget::Budget;
 use crate::model::digest::digest_of;
@@ -738,14 +737,13 @@ impl RunState {
     /// a model as the answer of a tool and nothing succeeded after it.
     fn failed_agent(&self) -> Option<&Step> {
         self.root().filter(|root| root.facts.is_always_well && !is_failure(root.status))?;
-        // A task of another name is a program's own.
-        let is_part = |step: &Step| match step.facts.kind {
-            StepKind::Agent => true,
-            StepKind::Task => step.facts.name.eq_ignore_ascii_case(TURN),
-            _ => false,
+        // Turns have many names, and a program's own span among them none that tells it apart.
+        let is_part = |step: &&Step| {
+            step.facts.is_always_well
+                && matches!(step.facts.kind, StepKind::Agent | StepKind::Task)
+                && is_failure(step.status)
         };
-        let is_one = |step: &&Step| step.facts.is_always_well && is_part(step) && is_failure(step.status);
-        let failed = self.steps.iter().filter(is_one).max_by_key(|step| (step.ended_at, step.started_at))?;
+        let failed = self.steps.iter().filter(is_part).max_by_key(|step| (step.ended_at, step.started_at))?;
         let enclosing = self.ancestors(failed);
         let below: Vec<bool> =
             self.downwards(|above: Option<&bool>, step| above == Some(&true) || step.span_id == failed.span_id);

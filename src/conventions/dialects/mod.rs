@@ -567,9 +567,6 @@ pub const ALWAYS_WELL: &[&str] = &[
     "@arizeai/openinference-instrumentation-openai-agents",
 ];
 
-/// The name of a span of theirs that is one request of an agent and the tools that it asked for.
-pub const TURN: &str = "turn";
-
 /// Instrumentations of providers' clients, by their scopes, whose spans are of no kind: each of a call is of a request.
 pub const CLIENTS: &[&str] = &[
     "openinference.instrumentation.anthropic",
