@@ -153,7 +153,7 @@ impl FilesWriter {
 
     /// Tells whether the store has nothing of a run.
     ///
-    /// Of one that was looked for a moment ago it is known: from here it waits as long for its pack, and nobody looks again.
+    /// Of one that was looked for a moment ago it is known: it waits longer than that for its pack, in which nobody looks either.
     fn is_new(&mut self, run: RunId) -> Result<bool, StoreError> {
         match self.new.remove(&run) {
             Some(looked) if looked.elapsed() < A_MOMENT => Ok(true),
@@ -411,7 +411,7 @@ impl RunWriter for FilesWriter {
     }
 
     fn take_up(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
-        // Where the store is not in its place no run is there, which says nothing.
+        // Where the store is not in its place no run is there, which says nothing. Each write looks anew.
         if self.packer.is_none() || self.seen.is_none_or(|seen| seen.elapsed() >= A_MOMENT) {
             self.check_place()?;
             self.seen = Some(Instant::now());
