@@ -343,11 +343,20 @@ impl Intake<'_> {
             let (text, _) = texts::bare(text);
             return self.object(text, None);
         }
-        for (number, line) in (first..).zip(text.split(|byte| *byte == b'\n')) {
+        let (mut rest, mut number) = (text, first);
+        while !rest.is_empty() {
+            let line = rest.split_inclusive(|byte| *byte == b'\n').next().unwrap_or(rest);
             let text = self.without_zeros(line, number);
-            if !text.is_empty() {
-                self.object(text, Some(number));
+            // An object may be spread over lines although others stand on one each.
+            let spread = if text.is_empty() || is_object(text) { None } else { texts::first_object(rest) };
+            let end = spread.unwrap_or(line.len());
+            match spread {
+                Some(end) => self.object(texts::bare(&rest[..end]).0, Some(number)),
+                None if text.is_empty() => {}
+                None => self.object(text, Some(number)),
             }
+            number += rest[..end].iter().filter(|byte| **byte == b'\n').count() as u64;
+            rest = &rest[end..];
         }
     }
 
@@ -392,10 +401,17 @@ impl Intake<'_> {
         if has(&what.resource_metrics) {
             self.problem(line, METRICS.to_owned());
         }
-        match (has(&what.resource_spans) || has(&what.with_underscore), has(&what.resource_logs), what.data) {
-            (true, ..) => self.take(text.to_vec(), Signal::Traces, Encoding::Json, line),
-            (_, true, _) => self.take(text.to_vec(), Signal::Logs, Encoding::Json, line),
-            (.., Some(traces)) => match jaeger::request(traces) {
+        let has_spans = has(&what.resource_spans) || has(&what.with_underscore);
+        let has_logs = has(&what.resource_logs);
+        if has_spans {
+            self.take(text.to_vec(), Signal::Traces, Encoding::Json, line);
+        }
+        if has_logs {
+            self.take(text.to_vec(), Signal::Logs, Encoding::Json, line);
+        }
+        match what.data {
+            _ if has_spans || has_logs => {}
+            Some(traces) => match jaeger::request(traces) {
                 Ok((request, broken)) => {
                     broken.into_iter().for_each(|why| self.problem(line, why));
                     self.take(request.encode_to_vec(), Signal::Traces, Encoding::Protobuf, line);

@@ -52,6 +52,14 @@ pub(super) fn each_object(text: &str, mut take: impl FnMut(&str)) -> (u64, serde
     (taken, ended)
 }
 
+/// Returns where the object ends that a text begins with; `None` where it begins with none, or with one that is broken.
+pub(super) fn first_object(text: &[u8]) -> Option<usize> {
+    let object = text.strip_prefix(BOM).unwrap_or(text);
+    let mut values = serde_json::Deserializer::from_slice(object).into_iter::<&RawValue>();
+    values.next()?.ok().filter(|value| value.get().starts_with('{'))?;
+    Some(text.len() - object.len() + values.byte_offset())
+}
+
 fn object(value: &str, take: &mut dyn FnMut(&str)) -> serde_json::Result<()> {
     if !value.starts_with('{') {
         return Err(serde::de::Error::custom("there is a value that is no object"));
@@ -110,6 +118,18 @@ mod tests {
         assert_eq!(told("{} 5 {}"), r#"1 ["{}"] Err("there is a value that is no object")"#);
         assert_eq!(told("[{},[]]"), r#"1 ["{}"] Err("there is a value that is no object at line 1 column 7")"#);
         assert_eq!(told(r#"{}{"a""#), r#"1 ["{}"] Err("EOF while parsing an object at line 1 column 6")"#);
+    }
+
+    #[test]
+    fn an_object_may_be_spread_over_lines() {
+        fn end(text: &str) -> Option<&str> {
+            first_object(text.as_bytes()).map(|end| &text[end..])
+        }
+        assert_eq!(end("{\n \"a\": 1\n}\n{\"b\": 2}\n"), Some("\n{\"b\": 2}\n"));
+        assert_eq!(end("\u{feff} {\"a\":\n1} "), Some(" "));
+        assert_eq!(end("{\"a\":[\n{\"b\": 2}\n{\"b\": 3}\n"), None);
+        assert_eq!(end("[{}]\n"), None);
+        assert_eq!(end(""), None);
     }
 
     #[test]

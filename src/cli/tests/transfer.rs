@@ -181,6 +181,40 @@ fn a_broken_line_is_named_and_the_others_are_imported() {
 }
 
 #[test]
+fn an_object_over_several_lines_is_taken_before_those_of_a_line_and_its_logs_with_its_spans() {
+    let other = empty();
+    let spans = |id: u8| {
+        serde_json::json!([{"scopeSpans": [{"spans": [{
+            "traceId": format!("{id:032x}"), "spanId": format!("{id:016x}"), "name": "invoke_agent a",
+            "startTimeUnixNano": "1700000000000000000", "endTimeUnixNano": "1700000001000000000",
+            "attributes": [{"key": "gen_ai.operation.name", "value": {"stringValue": "invoke_agent"}}],
+        }]}]}])
+    };
+    let both = serde_json::json!({
+        "resourceSpans": spans(1),
+        "resourceLogs": [{"scopeLogs": [{"logRecords": [{
+            "traceId": format!("{:032x}", 1), "spanId": format!("{:016x}", 1), "timeUnixNano": "1700000000500000000",
+            "eventName": "gen_ai.evaluation.result",
+            "attributes": [{"key": "gen_ai.evaluation.name", "value": {"stringValue": "politeness"}}],
+        }]}]}],
+    });
+    let (one, two) = (serde_json::json!({"resourceSpans": spans(2)}), serde_json::json!({"resourceSpans": spans(3)}));
+    let text = format!("{both:#}\n{one}\n{{\"resourceSpans\": [\n{two:#} {one}\n");
+    let file = other.path().join("mixed.json");
+    std::fs::write(&file, text).unwrap();
+    let answer = runspan(other.path(), &["import", file.to_str().unwrap()]);
+    assert_eq!((answer.code, answer.out.as_str()), (1, "4 spans stored, 1 there already\n"));
+    let broken = format!("{both:#}").lines().count() + 2;
+    let said = answer.err.replace(other.path().to_str().unwrap(), "DIR");
+    assert_eq!(
+        said,
+        format!("DIR/mixed.json, line {broken}: it is no JSON: EOF while parsing a list at line 1 column 19\n")
+    );
+    let log = runspan(other.path(), &["get", &format!("{:032x}", 1), "--events"]).out;
+    assert!(log.contains("politeness"), "{log}");
+}
+
+#[test]
 fn runs_from_outside_keep_their_ids_and_events_over_export_and_import() {
     let (first, second) = (empty(), empty());
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/corpus");
