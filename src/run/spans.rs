@@ -1,5 +1,7 @@
 //! The spans behind runs and steps: one place in the source for each kind, since `tracing` wants fields declared.
 
+use std::sync::Once;
+
 use tracing::field::Empty;
 use tracing::span::Id;
 use tracing::{Level, Metadata, Span};
@@ -8,6 +10,7 @@ use super::RunFacts;
 use crate::conventions::names;
 use crate::model::{RunKind, StepKind};
 use crate::propagation::span_context;
+use crate::sources::layer::records_steps;
 
 /// The target of all spans and events made here.
 pub(super) const TARGET: &str = names::STEP_TARGET;
@@ -222,8 +225,24 @@ pub(super) fn kind_of(metadata: &Metadata<'_>) -> Option<StepKind> {
 
 /// A step shows from its start on, entered or not: asking for its ids records it.
 fn begin(span: Span) -> Span {
-    let _ = span_context(&span);
+    if span_context(&span).is_none() {
+        warn_of_filter();
+    }
     span
+}
+
+/// Says once that something keeps spans from the recorder that is there: nobody would look for it in the filter of a log.
+#[cold]
+fn warn_of_filter() {
+    static SAID: Once = Once::new();
+    if tracing::dispatcher::get_default(records_steps) {
+        SAID.call_once(|| {
+            crate::telemetry::warn(format_args!(
+                "a filter of the tracing subscriber drops spans of the target {TARGET:?}, and with them runs and steps: let \
+                 them through, as in RUST_LOG=my_crate=info,{TARGET}=info"
+            ));
+        });
+    }
 }
 
 fn two(operation: &str, name: &str) -> String {

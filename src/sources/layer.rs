@@ -719,6 +719,11 @@ pub(crate) fn recorder_at(dispatch: &Dispatch) -> Option<Arc<Recorder>> {
     Some(Arc::clone(&dispatch.downcast_ref::<Layer>()?.recorder))
 }
 
+/// Tells whether a subscriber has a layer that takes runs and steps, where they come to it.
+pub(crate) fn records_steps(dispatch: &Dispatch) -> bool {
+    dispatch.downcast_ref::<Layer>().is_some_and(|layer| layer.level >= Level::INFO && layer.recorder.is_recording())
+}
+
 impl Fields {
     fn extend(&mut self, later: Self) {
         self.attributes.extend_from_slice(&later.attributes);

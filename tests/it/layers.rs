@@ -263,3 +263,41 @@ fn a_subscriber_that_is_there_already_is_told_and_one_of_ours_is_joined() {
         assert_eq!(warnings(&said).len(), warned, "{case}: {said}");
     }
 }
+
+#[test]
+fn a_filter_that_drops_every_run_is_named() {
+    const TEST: &str = "layers::a_filter_that_drops_every_run_is_named";
+    if let Some(store) = is_child(TEST) {
+        let mine = || EnvFilter::new("my_crate=info");
+        let (layer, guard) = build(&store);
+        let subscriber = match std::env::var("RUNSPAN_TEST_CASE").unwrap().as_str() {
+            "of all layers" => Dispatch::new(registry().with(layer).with(mine())),
+            "of ours" => Dispatch::new(registry().with(layer.with_filter(mine()))),
+            "of ours beside another" => Dispatch::new(registry().with(silent()).with(layer.with_filter(mine()))),
+            "that lets them through" => {
+                Dispatch::new(registry().with(layer).with(EnvFilter::new("my_crate=info,runspan=info")))
+            }
+            _ => Dispatch::new(registry().with(layer)),
+        };
+        tracing::dispatcher::with_default(&subscriber, || (work(), work()));
+        guard.shutdown(WATCHDOG);
+        // It is over, and nothing is recorded any more.
+        tracing::dispatcher::with_default(&subscriber, work);
+        return;
+    }
+    let warns = |case: &str, level: &str| {
+        let dir = crate::support::tempdir();
+        let mut command = child(TEST, dir.path());
+        command.env("RUNSPAN_TEST_CASE", case).env("RUNSPAN_LOG", level);
+        let said = said(command);
+        warnings(&said).join("\n")
+    };
+    let told = "runspan: a filter of the tracing subscriber drops spans of the target \"runspan\", and with them runs and \
+                steps: let them through, as in RUST_LOG=my_crate=info,runspan=info";
+    assert_eq!(warns("of all layers", "info"), told);
+    assert_eq!(warns("of ours", "info"), told);
+    assert_eq!(warns("of ours beside another", "info"), told);
+    assert_eq!(warns("that lets them through", "info"), "");
+    assert_eq!(warns("none", "info"), "");
+    assert_eq!(warns("none", "error"), "", "that is what was asked for");
+}
