@@ -11,6 +11,12 @@ use super::wire::{Field, Fields};
 /// Attributes that a span gets besides those it comes with, about.
 const ROOM: usize = 8;
 
+/// What stands before the key of an attribute, its value, a text and a whole number: a field's number, and how it is written.
+const KEY: u8 = 1 << 3 | 2;
+const VALUE: u8 = 2 << 3 | 2;
+const TEXT: u8 = 1 << 3 | 2;
+const NUMBER: u8 = 3 << 3;
+
 /// Reads a span that has nothing in it that is seldom there, and nothing that is not known.
 pub fn span_of(bytes: &[u8]) -> Option<Span> {
     let count = Fields::of(bytes).filter(|(number, _)| *number == 9).count();
@@ -65,6 +71,36 @@ fn event_of(bytes: &[u8]) -> Option<SpanEvent> {
 }
 
 fn attribute_of(bytes: &[u8]) -> Option<KeyValue> {
+    plain_attribute_of(bytes).or_else(|| any_attribute_of(bytes))
+}
+
+/// Reads an attribute as nearly all are written: its key, then one text or whole number, each with a length of one byte.
+fn plain_attribute_of(bytes: &[u8]) -> Option<KeyValue> {
+    let (key, rest) = short(bytes.strip_prefix(&[KEY])?)?;
+    let (value, []) = short(rest.strip_prefix(&[VALUE])?)? else { return None };
+    let (&tag, content) = value.split_first()?;
+    let value = match tag {
+        TEXT => {
+            let (content, []) = short(content)? else { return None };
+            Value::String(text(content)?)
+        }
+        NUMBER => {
+            let [number @ 0..0x80] = content else { return None };
+            Value::Int(i64::from(*number))
+        }
+        _ => return None,
+    };
+    Some(KeyValue { key: text(key)?, value: Some(AnyValue { value: Some(value) }) })
+}
+
+/// Takes bytes off whose length is told in one byte before them.
+#[inline]
+fn short(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&length, rest) = bytes.split_first().filter(|(length, _)| **length < 0x80)?;
+    rest.split_at_checked(length.into())
+}
+
+fn any_attribute_of(bytes: &[u8]) -> Option<KeyValue> {
     let mut attribute = KeyValue::default();
     let mut fields = Fields::of(bytes);
     for field in fields.by_ref() {
