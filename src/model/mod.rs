@@ -12,6 +12,7 @@ pub(crate) mod key_filter;
 pub mod money;
 pub mod otlp;
 pub mod outcome;
+pub(crate) mod recent;
 pub mod record;
 pub mod run;
 pub mod schema;

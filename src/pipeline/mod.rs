@@ -6,6 +6,7 @@
 pub mod cost;
 pub mod facts;
 pub mod normalize;
+pub(crate) mod run_ids;
 pub mod scrub;
 pub(crate) mod window;
 pub(crate) mod worker;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use prost::Message;
 
 use super::Pipeline;
+use super::run_ids::RunIds;
 use super::window::{Part, Window, start_of};
 use crate::error::with_causes;
 use crate::journal::{FrameKind, JournalReader, JournalWriter, remove_oldest_segments};
@@ -156,6 +157,8 @@ struct State {
     /// Buffers that are used again and again.
     window: Window,
     payload: Vec<u8>,
+    /// For those who are sent spans, if anybody is.
+    run_ids: RunIds,
     journaled: u64,
     out_of_ring: u64,
     open_runs: usize,
@@ -205,6 +208,7 @@ impl Worker {
             batch: Vec::new(),
             window: Window::default(),
             payload: Vec::new(),
+            run_ids: RunIds::default(),
             journaled: 0,
             out_of_ring: 0,
             open_runs: 0,
@@ -387,7 +391,11 @@ impl State {
     /// Decodes a record and takes it down the line.
     fn prepare(&mut self, bytes: &[u8]) -> Option<Record> {
         let record = decode(bytes, &self.worker.resource)?;
-        Some(self.worker.pipeline.run(record))
+        let mut record = self.worker.pipeline.run(record);
+        if !self.worker.behind.is_empty() {
+            self.run_ids.stamp(&mut record);
+        }
+        Some(record)
     }
 
     fn reject(&mut self, bytes: &[u8]) -> bool {

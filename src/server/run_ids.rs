@@ -3,11 +3,10 @@
 //! The run store has the last word, see [`StoreSink`](crate::sinks::store::StoreSink), by the same rule: the id of a run
 //! from outside is made of its trace and of the start of the first span that came.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::conventions::names;
-use crate::model::id::IdMap;
+use crate::model::recent::Recent;
 use crate::model::record::{Record, RecordKind};
 use crate::model::{RunId, SpanId, TraceId};
 use crate::sinks::store::foreign_run_id;
@@ -70,51 +69,5 @@ impl RunIds {
         let is_new = passed.get(&span) != Some(trace);
         passed.put(span, trace, PASSED);
         is_new
-    }
-}
-
-/// What was used last: a map of what is new, and one of what was before, which goes when the first is full.
-struct Recent<K, V> {
-    new: IdMap<K, V>,
-    old: IdMap<K, V>,
-}
-
-impl<K, V> Default for Recent<K, V> {
-    fn default() -> Self {
-        Self { new: HashMap::default(), old: HashMap::default() }
-    }
-}
-
-impl<K: Copy + Eq + std::hash::Hash, V: Copy> Recent<K, V> {
-    fn get(&mut self, key: &K) -> Option<V> {
-        if let Some(value) = self.new.get(key) {
-            return Some(*value);
-        }
-        let value = self.old.remove(key)?;
-        self.new.insert(*key, value);
-        Some(value)
-    }
-
-    fn put(&mut self, key: K, value: V, most: usize) {
-        if self.new.len() >= most {
-            self.old = std::mem::take(&mut self.new);
-        }
-        self.new.insert(key, value);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_asked_for_stays_and_the_rest_goes() {
-        let mut recent = Recent::default();
-        for key in 0..100 {
-            recent.put(key, key, 10);
-            assert_eq!(recent.get(&0), Some(0));
-        }
-        assert_eq!((recent.get(&50), recent.get(&95)), (None, Some(95)));
-        assert!(recent.new.len() + recent.old.len() <= 22);
     }
 }

@@ -58,6 +58,8 @@ pub struct RunState {
     user_id: Option<String>,
     tags: Vec<String>,
     steps: Vec<Step>,
+    /// By place, that of a step above each, or its own where there is none: the way up is shortened where it was walked.
+    tops: Vec<usize>,
     by_span: IdMap<SpanId, usize>,
     /// Topmost steps: those whose parent is not in the run.
     roots: BTreeSet<usize>,
@@ -144,6 +146,7 @@ impl RunState {
             user_id: None,
             tags: Vec::new(),
             steps: Vec::new(),
+            tops: Vec::new(),
             by_span: HashMap::default(),
             roots: BTreeSet::new(),
             open_roots: 0,
@@ -365,6 +368,7 @@ impl RunState {
     /// Finds out whether a new step is topmost, and which topmost steps it is the parent of.
     fn place_among_roots(&mut self, place: usize) {
         let (span, parent) = (self.steps[place].span_id, self.steps[place].parent);
+        self.tops.push(parent.and_then(|parent| self.by_span.get(&parent)).copied().unwrap_or(place));
         if parent.is_none_or(|parent| !self.by_span.contains_key(&parent)) {
             self.roots.insert(place);
             self.open_roots += 1;
@@ -374,11 +378,23 @@ impl RunState {
         }
         for child in self.awaiting.remove(&span).unwrap_or_default() {
             // In a circle of parents one of them stays topmost.
-            let circle = self.ancestors(&self.steps[place]).contains(&self.steps[child].span_id);
-            if !circle && self.roots.remove(&child) {
+            let is_circle = self.topmost_of(place) == child;
+            if !is_circle && self.roots.remove(&child) {
+                self.tops[child] = place;
                 self.open_roots -= usize::from(self.steps[child].ended_at.is_none());
             }
         }
+    }
+
+    /// Returns the topmost step above one, or itself.
+    fn topmost_of(&mut self, mut place: usize) -> usize {
+        while self.tops[place] != place {
+            // What was walked once is half as long the next time.
+            let next = self.tops[self.tops[place]];
+            self.tops[place] = next;
+            place = next;
+        }
+        place
     }
 
     /// Returns the step that a topmost one of another trace is below: it came into the run by the word of its process,
@@ -405,6 +421,7 @@ impl RunState {
             self.open_roots -= usize::from(step.ended_at.is_none());
             self.roots.remove(&place);
             self.steps[place].parent = Some(host);
+            self.tops[place] = self.by_span.get(&host).copied().unwrap_or(place);
         }
     }
 
@@ -807,6 +824,56 @@ impl RunState {
         found.into_iter().map(Option::unwrap_or_default).collect()
     }
 
+    /// Adds up, for each step by place, what all steps below it have; `None` where none has anything.
+    fn sums_below<T: Copy>(&self, own: &[Option<T>], plus: impl Fn(T, T) -> T) -> Vec<Option<T>> {
+        let depths = self.depths();
+        let mut order: Vec<usize> = (0..self.steps.len()).collect();
+        order.sort_unstable_by_key(|place| std::cmp::Reverse((depths[*place], *place)));
+        let mut below: Vec<Option<T>> = vec![None; self.steps.len()];
+        for place in order {
+            let sum = both(own.get(place).copied().flatten(), below[place], &plus);
+            let above = self.steps[place].parent.and_then(|parent| self.by_span.get(&parent)).copied();
+            // In a circle of parents one of them is topmost.
+            if let Some(above) = above.filter(|above| depths[*above] < depths[place]) {
+                below[above] = both(below[above], sum, &plus);
+            }
+        }
+        below
+    }
+
+    /// Returns where each step stands among all.
+    fn tree(&self) -> Tree {
+        let count = self.steps.len();
+        let depths = self.depths();
+        let mut order: Vec<usize> = (0..count).collect();
+        order.sort_unstable_by_key(|place| (depths[*place], *place));
+        let above = |place: usize| {
+            let above = self.steps[place].parent.and_then(|parent| self.by_span.get(&parent)).copied();
+            above.filter(|above| depths[*above] < depths[place])
+        };
+        let mut tree = Tree { first: vec![0; count], sizes: vec![1; count], tops: (0..count).collect() };
+        for &place in order.iter().rev() {
+            if let Some(above) = above(place) {
+                tree.sizes[above] += tree.sizes[place];
+            }
+        }
+        let (mut next, mut within) = (0, vec![0; count]);
+        for place in order {
+            let size = tree.sizes[place];
+            let free = match above(place) {
+                Some(above) => {
+                    tree.tops[place] = tree.tops[above];
+                    &mut within[above]
+                }
+                None => &mut next,
+            };
+            tree.first[place] = *free;
+            *free += size;
+            within[place] = tree.first[place] + 1;
+        }
+        tree
+    }
+
     fn error(&self, status: RunStatus) -> Option<ErrorInfo> {
         if !matches!(status, RunStatus::Error | RunStatus::Timeout | RunStatus::Cancelled | RunStatus::Crashed) {
             return None;
@@ -983,26 +1050,23 @@ impl RunState {
 
     fn children(&self, counted: &Counted) -> Vec<ChildStep> {
         let Some(root) = self.root() else { return Vec::new() };
-        let mut cost_of: IdMap<SpanId, NanoUsd> = HashMap::default();
+        let mut own: Vec<Option<NanoUsd>> = vec![None; self.steps.len()];
         for &place in &counted.costs {
-            let step = &self.steps[place];
-            let Some((cost, _)) = step.facts.cost else { continue };
-            for span in self.ancestors(step).into_iter().chain([step.span_id]) {
-                let sum = cost_of.entry(span).or_default();
-                *sum = *sum + cost;
-            }
+            own[place] = self.steps[place].facts.cost.map(|(cost, _)| cost);
         }
-        let mut children: Vec<&Step> = self.steps.iter().filter(|step| step.parent == Some(root.span_id)).collect();
-        children.sort_by_key(|step| step.started_at);
+        let below = self.sums_below(&own, |one, other| one + other);
+        let is_child = |(_, step): &(usize, &Step)| step.parent == Some(root.span_id);
+        let mut children: Vec<(usize, &Step)> = self.steps.iter().enumerate().filter(is_child).collect();
+        children.sort_by_key(|(_, step)| step.started_at);
         children
             .into_iter()
             .take(MAX_CHILDREN)
-            .map(|step| ChildStep {
+            .map(|(place, step)| ChildStep {
                 step_id: step.step_id.clone(),
                 agent_id: step.facts.agent_name.clone().filter(|_| step.facts.kind == StepKind::Agent),
                 status: step.status,
                 duration_ms: step.ended_at.map(|end| end.millis_since(step.started_at)),
-                cost_usd: cost_of.get(&step.span_id).copied(),
+                cost_usd: both(own[place], below[place], |one, other| one + other),
             })
             .collect()
     }
@@ -1060,6 +1124,32 @@ pub(crate) fn identity_of(root: &StepFacts) -> (RunKind, String) {
         StepKind::Agent => (RunKind::Agent, root.agent_name.as_ref().unwrap_or(&root.step_name).clone()),
         StepKind::Workflow => (RunKind::Workflow, root.workflow_name.as_ref().unwrap_or(&root.step_name).clone()),
         _ => (RunKind::Workflow, root.name.clone()),
+    }
+}
+
+/// Where steps stand among each other, by place.
+#[derive(Debug)]
+struct Tree {
+    /// The number of each in a walk over all, from the top down.
+    first: Vec<usize>,
+    /// How many there are with all below each.
+    sizes: Vec<usize>,
+    /// The topmost above each, or itself.
+    tops: Vec<usize>,
+}
+
+impl Tree {
+    /// Tells whether one is below another.
+    fn is_below(&self, below: usize, above: usize) -> bool {
+        self.first[below] > self.first[above] && self.first[below] < self.first[above] + self.sizes[above]
+    }
+}
+
+/// Returns what two have together, or what one has.
+fn both<T>(one: Option<T>, other: Option<T>, plus: impl Fn(T, T) -> T) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(plus(one, other)),
+        (one, other) => one.or(other),
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prost::Message;
+use runspan::conventions::names;
 use runspan::model::TraceId;
 use runspan::model::otlp::{Span, TracesData};
 use runspan::sinks::forwarder::{TargetStatus, Wanted, retry, targets};
@@ -270,6 +271,40 @@ fn the_standard_sampler_acts_on_what_is_forwarded_and_the_store_has_all() {
     assert_eq!(of_caller("00", "always_on"), 120);
     assert_eq!(of_caller("01", "parentbased_always_off"), 120);
     assert_eq!(of_caller("01", "always_off"), 0);
+}
+
+#[test]
+fn every_span_that_is_sent_says_which_run_it_is_of() {
+    const TEST: &str = "forward::every_span_that_is_sent_says_which_run_it_is_of";
+    if is_child(TEST).is_some() {
+        let guard = runspan::init();
+        agent("a");
+        let run = runspan::Run::agent("b").start();
+        run.tool("b.tool").finish();
+        run.span().in_scope(|| agent("b.agent"));
+        run.finish();
+        drop(guard.shutdown(Duration::from_secs(20)));
+        return;
+    }
+    for caller in [None, Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")] {
+        let ((peer, address), dir) = (Peer::started(), crate::support::tempdir());
+        let mut command = forwarding(TEST, dir.path(), address, "");
+        command.envs(caller.map(|parent| ("TRACEPARENT", parent)));
+        ended_well(command);
+        let run_of = |span: &Span| span.attr_str(names::RUN_ID).unwrap_or("nobody's").to_owned();
+        let mut sent: Vec<_> = peer.spans().iter().map(|span| (run_of(span), span.name.clone())).collect();
+        sent.sort();
+        let run_named = |name: &str| {
+            let runs = runs(dir.path());
+            runs.iter().find(|run| run.name() == name).map(|run| run.run_id.to_string()).expect(name)
+        };
+        let [a, b] = ["a", "b"].map(run_named);
+        let mut wanted: Vec<_> = ["a", "a.1", "a.2"].map(|name| (a.clone(), name.to_owned())).to_vec();
+        let of_b = ["invoke_agent b", "execute_tool b.tool", "b.agent", "b.agent.1", "b.agent.2"];
+        wanted.extend(of_b.map(|name| (b.clone(), name.to_owned())));
+        wanted.sort();
+        assert_eq!(sent, wanted, "{caller:?}");
+    }
 }
 
 #[test]

@@ -3,11 +3,12 @@
 mod layers;
 mod twice;
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use self::layers::MAX_AT_ONCE;
-use super::{RunState, Step, is_failure};
+use super::{RunState, Step, Tree, is_failure};
 use crate::model::id::{IdMap, IdSet};
 use crate::model::{CostSource, NanoUsd, SpanId, StepKind, StepStatus, Tokens};
 use crate::pipeline::facts::StepFacts;
@@ -132,7 +133,7 @@ impl RunState {
     /// Returns the places of the steps that tell something of the bill, each part of it once: calls, and what encloses
     /// or is none, the innermost, where nothing below tells it.
     pub(super) fn tellers(&self, copies: &HashMap<usize, usize>, tells: impl Fn(&StepFacts) -> bool) -> Vec<usize> {
-        let mut covered: IdSet<SpanId> = HashSet::default();
+        let mut covered = Covered::default();
         let is_apart = |step: &&Step| step.facts.tells_own_use && tells(&step.facts);
         let apart: IdSet<SpanId> = self.steps.iter().filter(is_apart).map(|step| step.span_id).collect();
         let mut told: IdMap<_, usize> = IdMap::default();
@@ -143,7 +144,7 @@ impl RunState {
         for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| tells(&step.facts)) {
             answers.extend(step.facts.response_id.as_deref().filter(|_| step.facts.billed));
             if !step.facts.billed {
-                others.push((place, self.ancestors(step)));
+                others.push(place);
                 continue;
             }
             self.cover_beside(step, &apart, &mut covered);
@@ -161,18 +162,21 @@ impl RunState {
                 self.cover_beside(&self.steps[*copy], &apart, &mut covered);
             }
         }
-        others.sort_by_key(|(_, above)| std::cmp::Reverse(above.len()));
+        if others.len() > 1 {
+            let depths = self.depths();
+            others.sort_by_key(|place| std::cmp::Reverse(depths[*place]));
+        }
         // Of a sum alone nobody can say what it is the sum of.
         let tells_parts = |tokens: Tokens| tokens.prompt.is_some() && tokens.completion.is_some();
         let is_plain = |step: &Step| step.facts.kind == StepKind::Task;
         let is_report = |step: &Step| is_plain(step) && step.facts.tokens.is_some_and(tells_parts);
-        if others.iter().any(|(place, _)| is_report(&self.steps[*place])) {
+        if others.iter().any(|place| is_report(&self.steps[*place])) {
             self.used_below(&counted, &mut told);
         }
-        for (place, above) in others {
+        for place in others {
             // An agent may bear the id of its last answer.
             let of_answer = self.steps[place].facts.response_id.as_deref().filter(|_| is_plain(&self.steps[place]));
-            if of_answer.is_some_and(|id| !answers.insert(id)) || covered.contains(&self.steps[place].span_id) {
+            if of_answer.is_some_and(|id| !answers.insert(id)) || covered.spans.contains(&self.steps[place].span_id) {
                 continue;
             }
             // A plain step that says no more than what a call beside it used, or all those below a step beside it.
@@ -183,11 +187,7 @@ impl RunState {
                 continue;
             }
             counted.push(place);
-            if apart.is_empty() {
-                covered.extend(above);
-            } else {
-                self.cover_beside(step, &apart, &mut covered);
-            }
+            self.cover_beside(step, &apart, &mut covered);
         }
         counted.sort_unstable();
         counted
@@ -195,16 +195,13 @@ impl RunState {
 
     /// Adds what the calls below each step used, all of them together.
     fn used_below(&self, calls: &[usize], told: &mut IdMap<UsedAt, usize>) {
-        let mut below: IdMap<SpanId, Tokens> = HashMap::default();
-        for step in calls.iter().map(|place| &self.steps[*place]) {
-            for above in self.ancestors(step) {
-                let sum = below.entry(above).or_default();
-                *sum = sum.plus(step.facts.tokens.unwrap_or_default());
-            }
+        let mut own: Vec<Option<Tokens>> = vec![None; self.steps.len()];
+        for &place in calls {
+            own[place] = Some(self.steps[place].facts.tokens.unwrap_or_default());
         }
-        for (span, tokens) in below {
-            let Some(&place) = self.by_span.get(&span) else { continue };
-            *told.entry((self.steps[place].parent, counts(tokens))).or_default() += 1;
+        let below = self.sums_below(&own, Tokens::plus);
+        for (step, tokens) in self.steps.iter().zip(below).filter_map(|(step, below)| Some((step, below?))) {
+            *told.entry((step.parent, counts(tokens))).or_default() += 1;
         }
     }
 
@@ -251,7 +248,7 @@ impl RunState {
         let mut told_above: IdSet<SpanId> = HashSet::default();
         for &place in &counted.costs {
             if self.steps[place].facts.billed {
-                priced_below.extend(self.ancestors(&self.steps[place]));
+                self.cover(&self.steps[place], &mut priced_below);
             }
         }
         for &place in counted.tokens.iter().chain(&counted.costs) {
@@ -260,6 +257,12 @@ impl RunState {
                 told_above.insert(step.span_id);
             }
         }
+        let is_in = |span: Option<SpanId>| span.is_some_and(|span| told_above.contains(&span));
+        let is_told_above = if told_above.is_empty() {
+            Vec::new()
+        } else {
+            self.downwards(|above: Option<&bool>, step| above == Some(&true) || is_in(step.parent))
+        };
         let is_unpriced = |place: &usize| {
             let step = &self.steps[*place];
             let facts = &step.facts;
@@ -270,7 +273,7 @@ impl RunState {
                     || !is_failure(step.status)
                     || (facts.is_relayed && step.status == StepStatus::Cancelled))
                 && (!priced_below.contains(&step.span_id) || (facts.billed && facts.tokens.is_some()))
-                && (told_above.is_empty() || facts.tells_own_use || self.ancestors(step).is_disjoint(&told_above))
+                && (facts.tells_own_use || !is_told_above.get(*place).is_some_and(|is_told| *is_told))
         };
         counted.all().into_iter().filter(is_unpriced).collect()
     }
@@ -328,12 +331,21 @@ impl RunState {
         let mut own: Vec<usize> =
             failed.into_iter().filter(|place| !passed_on.contains(&self.steps[*place].span_id)).collect();
         let is_call = |step: &Step| step.facts.billed || step.facts.kind == StepKind::Tool;
-        let calls: Vec<&Step> = own.iter().map(|place| &self.steps[*place]).filter(|step| is_call(step)).collect();
-        let mut of_kind: IdMap<&str, Vec<&Step>> = IdMap::default();
-        for step in &calls {
-            let kind = step.facts.error.as_ref().and_then(|error| error.kind.as_deref());
-            of_kind.entry(kind.unwrap_or_default()).or_default().push(step);
+        let calls: Vec<usize> = own.iter().copied().filter(|place| is_call(&self.steps[*place])).collect();
+        let mut of_kind: IdMap<&str, Vec<usize>> = IdMap::default();
+        for &place in &calls {
+            let kind = self.steps[place].facts.error.as_ref().and_then(|error| error.kind.as_deref());
+            of_kind.entry(kind.unwrap_or_default()).or_default().push(place);
         }
+        let tree: OnceCell<Tree> = OnceCell::new();
+        let is_below = |call: usize, above: SpanId| {
+            let tree = tree.get_or_init(|| self.tree());
+            match self.by_span.get(&above) {
+                Some(&above) => tree.is_below(call, above),
+                // Both may be below what is not of this run.
+                None => self.steps[tree.tops[call]].parent == Some(above),
+            }
+        };
         own.retain(|place| {
             let step = &self.steps[*place];
             // An agent that fails fails for itself.
@@ -344,8 +356,8 @@ impl RunState {
                 Some(_) => of_kind.get(error.kind.as_deref().unwrap_or_default()).map_or(&[][..], Vec::as_slice),
                 None => &calls,
             };
-            let is_near = |call: &Step| step.parent.is_none_or(|parent| self.ancestors(call).contains(&parent));
-            !same.iter().rev().take(MAX_AT_ONCE).any(|call| is_near(call) && is_told_again(call, step))
+            let is_near = |call: usize| step.parent.is_none_or(|parent| is_below(call, parent));
+            !same.iter().rev().take(MAX_AT_ONCE).any(|&call| is_told_again(&self.steps[call], step) && is_near(call))
         });
         own
     }
@@ -357,17 +369,20 @@ impl RunState {
 
     /// Adds all above a step to a set, but for agents `apart` that tell what they used themselves: the nearest tells what the step does,
     /// and those above it do not.
-    fn cover_beside(&self, step: &Step, apart: &IdSet<SpanId>, covered: &mut IdSet<SpanId>) {
+    fn cover_beside(&self, step: &Step, apart: &IdSet<SpanId>, covered: &mut Covered) {
         if apart.is_empty() {
-            return self.cover(step, covered);
+            return self.cover(step, &mut covered.spans);
         }
-        let mut seen: IdSet<SpanId> = HashSet::default();
         let mut is_of_another = apart.contains(&step.span_id);
         let mut parent = step.parent;
-        while let Some(span) = parent.filter(|span| seen.insert(*span)) {
+        // Who comes to where another has been adds nothing from there on, nor does one for whom less is left.
+        while let Some(span) = parent
+            .filter(|span| !(is_of_another && covered.walked[0].contains(span)))
+            .filter(|span| covered.walked[usize::from(is_of_another)].insert(*span))
+        {
             let is_apart = apart.contains(&span);
             if !(is_apart && is_of_another) {
-                covered.insert(span);
+                covered.spans.insert(span);
             }
             is_of_another |= is_apart;
             parent = self.by_span.get(&span).and_then(|&place| self.steps[place].parent);
@@ -381,6 +396,14 @@ impl RunState {
             parent = self.by_span.get(&span).and_then(|&place| self.steps[place].parent);
         }
     }
+}
+
+/// Spans above what counts.
+#[derive(Debug, Default)]
+struct Covered {
+    spans: IdSet<SpanId>,
+    /// Where walks upwards have been: those that were below no agent of its own use, and those that were below one.
+    walked: [IdSet<SpanId>; 2],
 }
 
 /// Tells whether a step says of the same time that a call failed, in the words of the call or without any.

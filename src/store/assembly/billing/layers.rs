@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::asked;
+use super::{Asked, asked};
 use crate::conventions::names;
 use crate::model::id::{IdMap, IdSet};
 use crate::model::{SpanId, StepKind, StepStatus, UnixNanos};
@@ -261,29 +261,42 @@ impl RunState {
             let calls = self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed);
             calls.filter(|(place, _)| !copies.contains_key(place))
         };
-        let mut taken = HashSet::new();
-        let mut reports: Vec<(usize, &Step)> = calls().filter(|(_, step)| is_report(step)).collect();
-        reports.sort_by_key(|(_, step)| (step.started_at, step.span_id));
-        let call_before = |report: &Step, taken: &HashSet<usize>| {
-            let of = calls().filter(|(place, call)| {
-                call.parent == report.parent
-                    && call.facts.kind == report.facts.kind
-                    && asked(&call.facts) == asked(&report.facts)
-                    && call.facts.tokens.is_none()
-                    && call.facts.response_id.is_none()
-                    && !is_failure(call.status)
-                    && call.ended_at.is_some_and(|end| end <= report.started_at)
-                    && !is_record(call)
-                    && (!is_record(report) || input(call) == input(report))
-                    && !taken.contains(place)
-            });
-            of.max_by_key(|(_, call)| (call.ended_at, call.span_id)).map(|(place, _)| place)
+        let is_unreported = |step: &Step| {
+            step.facts.tokens.is_none()
+                && step.facts.response_id.is_none()
+                && !is_failure(step.status)
+                && step.ended_at.is_some()
+                && !is_record(step)
         };
+        let mut reports: Vec<(usize, &Step)> = calls().filter(|(_, step)| is_report(step)).collect();
+        if reports.is_empty() {
+            return Vec::new();
+        }
+        reports.sort_by_key(|(_, step)| (step.started_at, step.span_id));
+        // The calls that each may be of, by what was asked, and for records by what with: as they end, the latest on top.
+        type Key<'a> = (Option<SpanId>, StepKind, Asked<'a>, Option<Option<u32>>);
+        fn key(step: &Step, with: Option<Option<u32>>) -> Key<'_> {
+            (step.parent, step.facts.kind, asked(&step.facts), with)
+        }
+        let mut to_come: Vec<(usize, &Step)> = calls().filter(|(_, step)| is_unreported(step)).collect();
+        to_come.sort_by_key(|(_, step)| std::cmp::Reverse((step.ended_at, step.span_id)));
+        let mut before: HashMap<Key<'_>, Vec<usize>> = HashMap::new();
+        let mut taken = HashSet::new();
         let mut found = Vec::new();
         for (place, report) in reports {
-            if let Some(call) = call_before(report, &taken) {
-                taken.insert(call);
-                found.push((call, place));
+            let has_ended = |(_, call): &mut (usize, &Step)| call.ended_at.is_some_and(|end| end <= report.started_at);
+            while let Some((place, call)) = to_come.pop_if(has_ended) {
+                for key in [key(call, None), key(call, Some(input(call)))] {
+                    before.entry(key).or_default().push(place);
+                }
+            }
+            let with = is_record(report).then(|| input(report));
+            let Some(calls) = before.get_mut(&key(report, with)) else { continue };
+            while let Some(call) = calls.pop() {
+                if taken.insert(call) {
+                    found.push((call, place));
+                    break;
+                }
             }
         }
         found

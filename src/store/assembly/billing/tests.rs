@@ -718,3 +718,86 @@ fn what_goes_on_behind_an_answer_is_no_try_of_one_call() {
     assert_eq!(copies_by(4, false, true), [(1, 0), (2, 0)]);
     assert_eq!(copies_by(2, true, false), [(1, 0), (2, 0)]);
 }
+
+/// Steps of one kind with these parents, by place, each with tokens unless it is a call.
+fn tree_of(parents: &[Option<usize>], is_call: impl Fn(usize) -> bool) -> RunState {
+    let mut state = state(&vec![(false, 0, 1, 1, 0, false); parents.len()]);
+    for (place, parent) in parents.iter().enumerate() {
+        state.steps[place].parent = parent.map(|parent| SpanId((parent as u64 + 1).to_be_bytes()));
+        let facts = std::sync::Arc::make_mut(&mut state.steps[place].facts);
+        if !is_call(place) {
+            (facts.kind, facts.billed) = (StepKind::Agent, false);
+        }
+        facts.tokens = Some(Tokens { prompt: Some(place as u64 + 1), completion: Some(1), ..Tokens::default() });
+    }
+    state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+    state
+}
+
+proptest! {
+    #[test]
+    fn what_is_below_what_is_found_without_walking_up_from_each(
+        places in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..5), 1..30),
+    ) {
+        let above = |(place, (index, is_root)): (usize, &(prop::sample::Index, u8))| {
+            (place > 0 && *is_root > 0).then(|| index.index(place))
+        };
+        let parents: Vec<Option<usize>> = places.iter().enumerate().map(above).collect();
+        let state = tree_of(&parents, |_| true);
+        let own: Vec<Option<u64>> = (0..parents.len()).map(|place| (place % 3 > 0).then_some(1 << place)).collect();
+        let (tree, below) = (state.tree(), state.sums_below(&own, |one, other| one + other));
+        for (outer, step) in state.steps.iter().enumerate() {
+            let is_below = |inner: &usize| state.ancestors(&state.steps[*inner]).contains(&step.span_id);
+            let inner: Vec<usize> = (0..parents.len()).filter(is_below).collect();
+            prop_assert_eq!(&inner, &(0..parents.len()).filter(|inner| tree.is_below(*inner, outer)).collect::<Vec<_>>());
+            prop_assert_eq!(below[outer], inner.iter().filter_map(|inner| own[*inner]).reduce(|one, other| one + other));
+            let top = &state.steps[tree.tops[outer]];
+            prop_assert!(top.parent.is_none() && (top.span_id == step.span_id || state.ancestors(step).contains(&top.span_id)));
+        }
+    }
+}
+
+/// Each of these ended after minutes, or not before the memory did, when every step's way up was walked, or kept.
+#[test]
+fn a_run_costs_what_its_steps_do_however_deep_they_stand() {
+    let count = 16_000;
+    let chain: Vec<Option<usize>> = (0..count).map(|place: usize| place.checked_sub(1)).collect();
+    let deepest = Some(Tokens { prompt: Some(count as u64), completion: Some(1), ..Tokens::default() }.with_total());
+    // Agents that each tell tokens: what is above the innermost tells the same.
+    assert_eq!(tree_of(&chain, |_| false).sums().bill.tokens, deepest);
+    let mut own = tree_of(&chain, |_| false);
+    for step in &mut own.steps {
+        std::sync::Arc::make_mut(&mut step.facts).tells_own_use = true;
+    }
+    assert_eq!(own.sums().counted.tokens.len(), count);
+    // Calls in a circle.
+    let circle: Vec<Option<usize>> = (0..count).map(|place| Some((place + 1) % count)).collect();
+    assert_eq!(tree_of(&circle, |_| true).sums().bill.llm_calls, count as u64);
+    // Steps that fail one below the other, each below a call that has failed.
+    let mut failed = tree_of(&chain, |place| place % 2 == 0);
+    for (place, step) in failed.steps.iter_mut().enumerate() {
+        step.status = StepStatus::Error;
+        let facts = std::sync::Arc::make_mut(&mut step.facts);
+        facts.error = Some(ErrorInfo { message: Some(format!("no {place}")), ..ErrorInfo::default() });
+        if place % 2 > 0 {
+            facts.kind = StepKind::Task;
+        }
+    }
+    assert!(!failed.sums().failures.is_empty());
+}
+
+#[test]
+fn many_reports_are_each_of_the_call_before_them() {
+    // Calls of two ns, and a report of each that takes no time: calls without tokens have odd answers here.
+    let told: Vec<Told> =
+        (0..60_000).map(|n| (false, 0, 2 + n, if n % 2 == 0 { 1 } else { 0 }, u8::from(n % 2 == 0), false)).collect();
+    let mut state = state(&told);
+    for (place, step) in state.steps.iter_mut().enumerate() {
+        let facts = std::sync::Arc::make_mut(&mut step.facts);
+        facts.response_id = None;
+        let used = Tokens { prompt: Some(place as u64), completion: Some(1), ..Tokens::default() };
+        facts.tokens = (place % 2 == 1).then_some(used);
+    }
+    state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+    assert_eq!(state.sums().bill.llm_calls, 30_000);
+}
