@@ -113,8 +113,12 @@ impl Settings {
         }
         for name in ["RUNSPAN_DISABLED", "OTEL_SDK_DISABLED"] {
             match get(name).as_deref() {
-                Some(value) if value.eq_ignore_ascii_case("true") || value == "1" => settings.disabled = true,
-                Some(value) if value.eq_ignore_ascii_case("false") || value == "0" => {}
+                Some(value) if value.eq_ignore_ascii_case("true") => settings.disabled = true,
+                // OpenTelemetry knows no other word for yes:
+                // https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#boolean
+                Some("1") if name == "RUNSPAN_DISABLED" => settings.disabled = true,
+                Some("0") if name == "RUNSPAN_DISABLED" => {}
+                Some(value) if value.eq_ignore_ascii_case("false") => {}
                 Some(value) => refuse(name, value, "true or false", "false"),
                 None => {}
             }

@@ -133,7 +133,8 @@ fn within(begin: &TokenStream, options: &Options, body: &TokenStream) -> TokenSt
     quote!({
         ::runspan::__private::boundary().await;
         let #step = #begin;
-        #[allow(clippy::let_unit_value, unreachable_code)]
+        // A body of one expression on one line is in braces of its own here, which its author cannot take away.
+        #[allow(clippy::let_unit_value, unreachable_code, unused_braces)]
         let #result = ::runspan::__private::within(&#step, async move { #body }).await;
         #end
     })

@@ -270,10 +270,9 @@ const WORDS: &[(&str, &[&str])] = &[
     ("RUNSPAN_LOG", &["error", "warn", "info", "debug", "trace"]),
     ("RUNSPAN_CONTENT", &["none", "redacted", "full"]),
     ("RUNSPAN_DURABILITY", &["process", "power"]),
-    ("RUNSPAN_DISABLED", BOOLEAN),
-    ("OTEL_SDK_DISABLED", BOOLEAN),
+    ("RUNSPAN_DISABLED", &["true", "false", "1", "0"]),
+    ("OTEL_SDK_DISABLED", &["true", "false"]),
 ];
-const BOOLEAN: &[&str] = &["true", "false", "1", "0"];
 /// Those that take anything.
 const FREE: &[&str] = &[
     "RUNSPAN_CONFIG",

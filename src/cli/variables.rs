@@ -35,6 +35,6 @@ pub fn text(name: &str) -> Option<String> {
 
 /// Tells whether the environment says that nothing is to be recorded.
 pub fn is_switched_off() -> bool {
-    let is_true = |value: String| value.eq_ignore_ascii_case("true") || value == "1";
-    ["RUNSPAN_DISABLED", "OTEL_SDK_DISABLED"].into_iter().filter_map(text).any(is_true)
+    let is_true = |name: &str| text(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    is_true("RUNSPAN_DISABLED") || is_true("OTEL_SDK_DISABLED") || text("RUNSPAN_DISABLED").as_deref() == Some("1")
 }

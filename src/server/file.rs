@@ -43,25 +43,25 @@ const KEYS: &[(&str, &[&str])] = &[
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct File {
-    store: Option<PathBuf>,
+    store: Option<Given<PathBuf>>,
     serve: Option<Serve>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Serve {
-    otlp_grpc: Option<Address>,
-    otlp_http: Option<Address>,
-    http: Option<Address>,
+    otlp_grpc: Option<Given<Address>>,
+    otlp_http: Option<Given<Address>>,
+    http: Option<Given<Address>>,
     insecure_bind: Option<Given<bool>>,
-    allow_hosts: Option<Vec<String>>,
-    durability: Option<String>,
-    content: Option<String>,
+    allow_hosts: Option<Given<Vec<String>>>,
+    durability: Option<Given<String>>,
+    content: Option<Given<String>>,
     silence_s: Option<Given<u64>>,
     drain_s: Option<Given<u64>>,
     journal_mib: Option<Given<u64>>,
-    forward: Option<Vec<Forward>>,
-    forward_keep: Option<String>,
+    forward: Option<Given<Vec<Given<Forward>>>>,
+    forward_keep: Option<Given<String>>,
     bounds: FileBounds,
 }
 
@@ -223,8 +223,8 @@ impl Wrong {
     }
 
     /// The same of one that is a word of its own.
-    fn word<T: std::str::FromStr>(&mut self, key: &str, given: Option<&str>, expected: &str) -> Option<T> {
-        let text = given?;
+    fn word<T: std::str::FromStr>(&mut self, key: &str, given: Option<Given<String>>, expected: &str) -> Option<T> {
+        let text = self.plain(key, given, &format!("one of {expected}"))?;
         self.take(key, text.parse().map_err(|_| format!("{text:?} is none of {expected}")))
     }
 
@@ -257,8 +257,8 @@ impl Wrong {
         self.take(key, if number > 0 { Ok(number) } else { Err("with 0 nothing would be taken".to_owned()) })
     }
 
-    fn address(&mut self, key: &str, given: Option<Address>) -> Option<SocketAddr> {
-        let address = match given? {
+    fn address(&mut self, key: &str, given: Option<Given<Address>>) -> Option<SocketAddr> {
+        let address = match self.plain(key, given, "PORT or ADDRESS:PORT, as in 4318 or 127.0.0.1:4318")? {
             Address::Port(port) => Ok(SocketAddr::from(([127, 0, 0, 1], port))),
             Address::Text(text) => address(&text),
         };
@@ -270,29 +270,41 @@ impl File {
     fn settings(self, wrong: &mut Wrong) -> Settings {
         let (serve, defaults) = (self.serve.unwrap_or_default(), Settings::default());
         let mut forward = Vec::new();
-        for (place, given) in (1..).zip(serve.forward.unwrap_or_default()) {
-            match given.target() {
+        let entries =
+            wrong.plain("forward", serve.forward, "a list of URLs, or of tables with `url`, `options`, `headers`");
+        for (place, given) in (1..).zip(entries.unwrap_or_default()) {
+            let target = match given {
+                Given::Is(given) => given.target(),
+                Given::Other(_) => {
+                    Err("expected a URL, or a table with `url` and perhaps `options` and `headers` of texts".to_owned())
+                }
+            };
+            match target {
                 Ok(target) => forward.push(target),
                 Err(why) => wrong.0.push(format!("serve.forward, entry {place}: {why}")),
             }
         }
-        let forward_keep =
-            serve.forward_keep.as_deref().map(|text| text.parse::<Keep>().map_err(|bad| bad.to_string()));
+        let forward_keep = wrong.plain("forward_keep", serve.forward_keep, "a text");
+        let forward_keep = forward_keep.map(|text| text.parse::<Keep>().map_err(|bad| bad.to_string()));
+        let store = match self.store {
+            Some(Given::Other(_)) => {
+                wrong.0.push("store: expected a path".to_owned());
+                None
+            }
+            Some(Given::Is(store)) => Some(store),
+            None => None,
+        };
         Settings {
-            store: self.store,
+            store,
             otlp_grpc: wrong.address("otlp_grpc", serve.otlp_grpc).unwrap_or(defaults.otlp_grpc),
             otlp_http: wrong.address("otlp_http", serve.otlp_http).unwrap_or(defaults.otlp_http),
             http: wrong.address("http", serve.http).unwrap_or(defaults.http),
             insecure_bind: wrong
                 .plain("insecure_bind", serve.insecure_bind, "true or false")
                 .unwrap_or(defaults.insecure_bind),
-            hosts: serve.allow_hosts.unwrap_or(defaults.hosts),
-            durability: wrong
-                .word("durability", serve.durability.as_deref(), "power, process")
-                .unwrap_or(defaults.durability),
-            content: wrong
-                .word("content", serve.content.as_deref(), "none, redacted, full")
-                .unwrap_or(defaults.content),
+            hosts: wrong.plain("allow_hosts", serve.allow_hosts, "a list of names").unwrap_or(defaults.hosts),
+            durability: wrong.word("durability", serve.durability, "power, process").unwrap_or(defaults.durability),
+            content: wrong.word("content", serve.content, "none, redacted, full").unwrap_or(defaults.content),
             silence: wrong.seconds("silence_s", serve.silence_s).unwrap_or(defaults.silence),
             drain: wrong.seconds("drain_s", serve.drain_s).unwrap_or(defaults.drain),
             forward,
@@ -474,6 +486,18 @@ serve:
             ("serve:\n  forward_keep: dear", "serve.forward_keep: \"dear\""),
             ("serve:\n  forward: ['http://a', 'b']", "serve.forward, entry 2: endpoint \"b\" has no scheme"),
             ("serve:\n  forward: [{url: 'http://a', options: {zip: x}}]", "entry 1: option \"zip\" is none of"),
+            ("serve:\n  otlp_http: 99999", "serve.otlp_http: expected PORT or ADDRESS:PORT"),
+            ("serve:\n  otlp_grpc: -1", "serve.otlp_grpc: expected PORT or ADDRESS:PORT"),
+            ("serve:\n  http: [1]", "serve.http: expected PORT or ADDRESS:PORT"),
+            ("serve:\n  allow_hosts: a", "serve.allow_hosts: expected a list of names"),
+            ("serve:\n  content: [full]", "serve.content: expected one of none, redacted, full"),
+            ("serve:\n  forward: 'http://a'", "serve.forward: expected a list of URLs"),
+            ("serve:\n  forward: ['http://a', {}]", "serve.forward, entry 2: expected a URL, or a table"),
+            ("serve:\n  forward: [5]", "serve.forward, entry 1: expected a URL, or a table"),
+            ("serve:\n  forward: [{url: 'http://a', headers: {a: [1]}}]", "serve.forward, entry 1: expected a URL"),
+            ("serve:\n  forward_keep: 1", "serve.forward_keep: "),
+            ("store: [a]", "store: expected a path"),
+            ("serve: {http: 1, http: 2}", "http"),
             ("serve: [1", "line"),
         ] {
             let why = wrong(text);

@@ -76,6 +76,18 @@ pub(crate) struct Store {
     pub durable: bool,
 }
 
+/// Says once that recording was over before anything was recorded: `let _ = init()` drops its guard at once, and no lint tells.
+#[cold]
+fn warn_of_end() {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    SAID.call_once(|| {
+        crate::telemetry::warn(format_args!(
+            "recording ended before the first run began, since its guard was dropped or shut down: keep it until the end of \
+             main, by a name, as in `let _guard = runspan::init();`"
+        ));
+    });
+}
+
 impl Recorder {
     /// Makes the handle of a ring, or one that records nothing.
     pub(crate) fn new(ring: Option<Ring>, store_id: String, environment: Option<RemoteContext>) -> Self {
@@ -253,6 +265,9 @@ impl Recorder {
     pub fn record_encoded(&self, kind: RecordKind, trace_id: &[u8; 16], is_topmost: bool, scope_spans: &[u8]) -> bool {
         let Some(ring) = self.ring.as_ref().filter(|_| self.generation == fork::generation()) else { return true };
         let pushed = if self.stopped.load(Ordering::Acquire) {
+            if is_topmost && kind == RecordKind::Started && self.ends() == 0 {
+                warn_of_end();
+            }
             Err(DropReason::ShutDown)
         } else if is_topmost && kind != RecordKind::Event {
             ring.push(&[&[kind as u8], scope_spans])

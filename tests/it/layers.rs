@@ -265,6 +265,29 @@ fn a_subscriber_that_is_there_already_is_told_and_one_of_ours_is_joined() {
 }
 
 #[test]
+fn a_guard_that_is_dropped_before_the_first_run_is_named() {
+    const TEST: &str = "layers::a_guard_that_is_dropped_before_the_first_run_is_named";
+    if is_child(TEST).is_some() {
+        let guard = runspan::init();
+        if std::env::var("RUNSPAN_TEST_CASE").unwrap() == "at once" {
+            drop(guard);
+            return work();
+        }
+        work();
+        drop(guard);
+        return work();
+    }
+    let warns = |case: &str| {
+        let dir = crate::support::tempdir();
+        let mut command = child(TEST, dir.path());
+        command.env("RUNSPAN_TEST_CASE", case);
+        let said = said(command);
+        warnings(&said).iter().filter(|said| said.contains("let _guard = runspan::init();")).count()
+    };
+    assert_eq!((warns("at once"), warns("in the end")), (1, 0));
+}
+
+#[test]
 fn a_filter_that_drops_every_run_is_named() {
     const TEST: &str = "layers::a_filter_that_drops_every_run_is_named";
     if let Some(store) = is_child(TEST) {

@@ -304,6 +304,19 @@ fn without_a_subscriber_functions_only_run() {
     });
 }
 
+#[deny(warnings)]
+mod strict {
+    #[rustfmt::skip]
+    #[runspan::step]
+    pub async fn on_one_line(x: u8) -> u8 { x }
+}
+
+#[test]
+fn a_body_on_one_line_compiles_where_warnings_are_errors() {
+    let dir = tempdir();
+    record_in(dir.path(), |_| assert_eq!(block_on(strict::on_one_line(1)), 1));
+}
+
 #[runspan::llm(provider = "openai", model = "gpt-4o-mini")]
 fn asked() {
     runspan::current().usage(Usage::new(11, 3));

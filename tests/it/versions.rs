@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use runspan::model::RunStatus;
 use runspan::recovery;
@@ -55,10 +56,35 @@ fn a_run_of_a_newer_format_is_damaged_by_name_and_left_alone() {
         Listed::Run(run) => (run.summary.name() != "old").then_some((run.summary.run_id, "not damaged")),
     });
     let damaged: Vec<_> = damaged.collect();
-    assert_eq!(damaged, [(newer.run_id, "run.yaml: format 2 is newer than 1")]);
+    assert_eq!(damaged, [(newer.run_id, "run.yaml: format 2 is newer than 1: use a newer runspan")]);
     let error = store.get_run(newer.run_id).unwrap_err().to_string();
     assert!(error.contains("format 2 is newer than 1"), "{error}");
     assert_eq!(files(dir.path()), before);
+
+    // Nor is it repaired, and what comes of its trace goes elsewhere; also where it looks otherwise in more than its number.
+    for text in [fs::read_to_string(&file).unwrap() + "added: 1\n", "format: 3\nall: new\n".to_owned()] {
+        fs::write(&file, &text).unwrap();
+        let folder = file.parent().unwrap();
+        let before = files(folder);
+        let spans = serde_json::json!({"resourceSpans": [{"scopeSpans": [{"spans": [{
+            "traceId": newer.trace_id.to_string(), "spanId": format!("{:016x}", text.len()), "name": "chat",
+            "startTimeUnixNano": newer.started_at.0.to_string(), "endTimeUnixNano": (newer.started_at.0 + 1_000).to_string(),
+            "attributes": [{"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}}],
+        }]}]}]});
+        let late = dir.path().join("late.json");
+        fs::write(&late, spans.to_string()).unwrap();
+        let runspan = |words: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_runspan"));
+            let output = command.args(words).arg("--store").arg(dir.path()).output().unwrap();
+            let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            (output.status.code(), text.concat())
+        };
+        assert_eq!(runspan(&["import", late.to_str().unwrap()]), (Some(0), "1 span stored\n".to_owned()));
+        fs::remove_file(&late).unwrap();
+        let (code, said) = runspan(&["verify", "--repair", &newer.run_id.to_string()]);
+        assert!(code == Some(1) && said.contains("a newer runspan wrote it: let that look at it"), "{said}");
+        assert_eq!(files(folder), before);
+    }
 }
 
 #[test]

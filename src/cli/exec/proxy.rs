@@ -62,6 +62,8 @@ const MOST_OF_DRAIN: Duration = Duration::from_secs(60);
 const MOST_OF_REQUEST: usize = 32 << 20;
 /// A request up to this size is read whole before it goes on: models do not answer before they have all of it.
 const READ_FIRST: usize = 1 << 20;
+/// A message with more headers passes no more: programs and peers take some hundreds at most.
+const MOST_HEADERS: usize = 1_000;
 /// Headers that are about one connection alone.
 const OF_CONNECTION: &[HeaderName] = &[
     header::CONNECTION,
@@ -118,7 +120,10 @@ impl Proxy {
         let _in_runtime = runtime.enter();
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
         let address = listener.local_addr()?;
-        let client = Client::builder(TokioExecutor::new()).http1_preserve_header_case(true).build(connector(trusted)?);
+        let client = Client::builder(TokioExecutor::new())
+            .http1_preserve_header_case(true)
+            .http1_max_headers(MOST_HEADERS)
+            .build(connector(trusted)?);
         let (says, recorder) = Recorder::new(receiver.teller(), about);
         let (stop, stopping) = watch::channel(false);
         let tally = recorder.tally();
@@ -237,6 +242,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     });
     let served = hyper::server::conn::http1::Builder::new()
         .preserve_header_case(true)
+        .max_headers(MOST_HEADERS)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     // What is wrong with one connection is its peer's matter.
@@ -523,6 +529,10 @@ fn clean(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        // It says nothing then, and who passes the message on takes it out: RFC 9112, section 6.3.
+        headers.remove(header::CONTENT_LENGTH);
+    }
     for name in named.iter().chain(OF_CONNECTION) {
         headers.remove(name);
     }

@@ -306,7 +306,8 @@ pub fn retry(store: &Path, wanted: &Wanted<'_>, mut told: impl FnMut(&Resent)) -
     for reader in ledger::names(store).map_err(io_error(store))? {
         let folder = ledger::folder(store, &reader);
         if let Some(state) = ledger::read(&folder).map_err(io_error(&folder))? {
-            let given = given.as_ref().map(|given| given.for_signal(signal_of(&reader)));
+            let as_shown = wanted.target.and_then(|target| named_as_shown(target, &state));
+            let given = as_shown.as_ref().or(given.as_ref()).map(|given| given.for_signal(signal_of(&reader)));
             states.push((reader, state, given));
         }
     }
@@ -342,12 +343,24 @@ pub fn retry(store: &Path, wanted: &Wanted<'_>, mut told: impl FnMut(&Resent)) -
         return Err(RetryError::NotATarget(why));
     }
     for (reader, state, given, found) in chosen {
+        // Without the header of its tenant it would be somebody else's.
+        let given = given.filter(|given| given.has_tenant() || !state.has_tenant);
         match given.or_else(|| known_target(&reader, &state, wanted.configured)) {
             Some(target) => resend(store, &reader, target, found, &mut told)?,
             None => found.into_iter().take(1).for_each(|found| told(&not_known(&found, &state.target))),
         }
     }
     Ok(())
+}
+
+/// Returns a target over gRPC that is named as it is shown: by the scheme of the connection.
+fn named_as_shown(target: &str, state: &State) -> Option<Target> {
+    let address = target.split(['?', '#']).next().unwrap_or_default();
+    let is_shown = address.trim_end_matches('/') == state.target && state.protocol == protocol_word(Protocol::Grpc);
+    if !is_shown || !target.starts_with("http") {
+        return None;
+    }
+    Target::from_url(&target.replacen("http", "grpc", 1)).ok()
 }
 
 /// Says of the first letter for a target that there is more to its address than the store has.
@@ -436,4 +449,23 @@ fn resend(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_over_grpc_is_found_by_the_name_that_is_shown() {
+        let state = |protocol: Protocol| -> State {
+            let told = serde_json::json!({"target": "https://a:4317", "protocol": protocol_word(protocol)});
+            serde_json::from_value(told).unwrap()
+        };
+        let named = |target: &str, protocol| named_as_shown(target, &state(protocol)).map(|target| target.protocol);
+        assert_eq!(named("https://a:4317", Protocol::Grpc), Some(Protocol::Grpc));
+        assert_eq!(named("https://a:4317/#header.x-tenant=a", Protocol::Grpc), Some(Protocol::Grpc));
+        assert_eq!(named("grpcs://a:4317", Protocol::Grpc), None, "which needs nobody");
+        assert_eq!(named("https://b:4317", Protocol::Grpc), None);
+        assert_eq!(named("https://a:4317", Protocol::HttpProtobuf), None);
+    }
 }

@@ -447,6 +447,30 @@ fn dead_letters_are_sent_to_the_one_who_refused_them_or_not_at_all() {
 }
 
 #[test]
+fn a_dead_letter_of_the_only_tenant_is_not_sent_without_its_header() {
+    let dir = tempfile::tempdir().unwrap();
+    let takes = Arc::new(AtomicBool::new(false));
+    let now = Arc::clone(&takes);
+    let peer = Peer::new(move |_| match now.load(Ordering::Relaxed) {
+        true => ok(),
+        false => Some(response("404 Where", "", b"")),
+    });
+    let with_header = format!("{}#header.x-tenant=a", peer.url());
+    record(builder(dir.path(), &with_header), WATCHDOG, |_| agent("refused", &[]));
+    takes.store(true, Ordering::Relaxed);
+    let again = |target: &str| {
+        let mut told = Vec::new();
+        let wanted = Wanted { target: Some(target), ..Wanted::default() };
+        retry(dir.path(), &wanted, |resent| told.push(resent.result)).unwrap();
+        told
+    };
+    let before = peer.seen().len();
+    assert_eq!(again(&peer.url()), [Resending::Failed]);
+    assert_eq!(peer.seen().len(), before);
+    assert_eq!(again(&with_header), [Resending::Sent]);
+}
+
+#[test]
 fn credentials_are_nowhere_in_the_store() {
     let dir = tempfile::tempdir().unwrap();
     let peer = Peer::new(|seen| {

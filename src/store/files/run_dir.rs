@@ -69,14 +69,36 @@ pub(super) fn read_summary(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<RunSum
     let text = read_bounded(fs, &path, MAX_RUN_FILE).map_err(|error| {
         if is_damage(&error) { damaged(error.to_string()) } else { StoreError::io("read", &path)(error) }
     })?;
-    let summary: RunSummary = from_yaml(&text).map_err(damaged)?;
-    if summary.format > FORMAT {
-        return Err(damaged(format!("format {} is newer than {FORMAT}", summary.format)));
+    // What is newer may look otherwise, too.
+    let parsed = from_yaml::<RunSummary>(&text);
+    let told = parsed.as_ref().map_or_else(|_| format_of(&text), |summary| Some(summary.format));
+    if let Some(format) = told.filter(|format| *format > FORMAT) {
+        return Err(damaged(format!("format {format} is newer than {FORMAT}: use a newer runspan")));
     }
+    let summary = parsed.map_err(damaged)?;
     if summary.run_id != run {
         return Err(damaged(format!("it says it is run {}", summary.run_id)));
     }
     Ok(summary)
+}
+
+/// Returns the format that a text says it has; `None` where it says nothing that can be read.
+fn format_of(text: &str) -> Option<u32> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        format: u32,
+    }
+    from_yaml::<Head>(text).ok().map(|head| head.format)
+}
+
+/// Tells whether a run was written by a version that knows more than this one, which must not write anything of it anew.
+pub(super) fn is_newer(fs: &dyn Fs, dir: &Path) -> Result<bool, StoreError> {
+    let path = run_file(dir);
+    match read_bounded(fs, &path, MAX_RUN_FILE) {
+        Ok(text) => Ok(format_of(&text).is_some_and(|format| format > FORMAT)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_damage(&error) => Ok(false),
+        Err(error) => Err(StoreError::io("read", path)(error)),
+    }
 }
 
 /// Tells whether somebody who writes holds the lock of a run's log. Where that cannot be seen, nobody does.

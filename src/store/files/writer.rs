@@ -574,6 +574,7 @@ fn check_writer(layout: &Layout, writer: RunId, dir: &Path, run: RunId) -> Resul
     // A run that cannot be read belongs to nobody, and says so when its log is opened.
     let summary = match run_dir::read_summary(layout.fs(), dir, run) {
         Ok(summary) => summary,
+        Err(error @ StoreError::Damaged { .. }) if run_dir::is_newer(layout.fs(), dir)? => return Err(error),
         Err(StoreError::Damaged { .. }) => return Ok((0, true)),
         Err(error) => return Err(error),
     };

@@ -1,4 +1,5 @@
 """Asks a model as a program without any instrumentation does: `ask.py VARIABLE PATH BODY [word...]`."""
+import http.client
 import json
 import os
 import sys
@@ -6,6 +7,8 @@ import time
 import urllib.error
 import urllib.request
 
+# Other clients bear more than this one does by itself.
+http.client._MAXHEADERS = 1_000
 variable, path, body, *words = sys.argv[1:]
 if body.startswith("@"):
     body = json.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "x" * int(body[1:])}]})

@@ -417,13 +417,18 @@ fn an_answer_with_trailers_behind_it_is_whole() {
         .to_string();
         let head =
             "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n";
-        let whole = format!("{head}Trailer: X-Took\r\n\r\n{:x}\r\n{body}\r\n0\r\nX-Took: 1\r\n\r\n", body.len());
+        // More headers than most have, and a length that says nothing beside the chunks.
+        let headers: String = (0..150).map(|n| format!("X-{n}: {n}\r\n")).collect();
+        let whole = format!(
+            "{head}{headers}Content-Length: 5\r\nTrailer: X-Took\r\n\r\n{:x}\r\n{body}\r\n0\r\nX-Took: 1\r\n\r\n",
+            body.len()
+        );
         stream.write_all(whole.as_bytes()).unwrap();
     };
     let (dir, base) = (tempdir(), format!("http://{}/v1", serve(1, answer)));
     let body = json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Rain?"}]}).to_string();
     let output = ask(dir.path(), &[], &base, &["OPENAI_BASE_URL", "/chat/completions", &body]);
-    assert!(out(&output).starts_with("200 "), "{} {}", out(&output), err(&output));
+    assert!(out(&output).starts_with("200 ") && out(&output).contains("Yes."), "{} {}", out(&output), err(&output));
     let steps = steps(dir.path(), only_run(dir.path()).run_id);
     assert_eq!((steps[1].status, steps[1].tokens.and_then(|tokens| tokens.total)), (StepStatus::Success, Some(8)));
 }

@@ -81,6 +81,9 @@ fn repair_run(layout: &Layout, run: RunId, cure: Cure, report: &Report) -> Outco
     if run::is_being_written(layout, kind, run).map_err(told)? {
         return Err("a process is writing the run: try again when that has ended".to_owned());
     }
+    if run_dir::is_newer(layout.fs(), &dir).map_err(told)? {
+        return Err("a newer runspan wrote the run: let that repair it".to_owned());
+    }
     let stored = run_dir::read_summary(layout.fs(), &dir, run);
     if let Ok(Some(writer)) = stored.as_ref().map(|summary| summary.writer)
         && writer_is_alive(layout, writer)

@@ -147,6 +147,11 @@ impl Look<'_> {
             }
             Err(StoreError::Damaged { why, .. }) => {
                 let why = why.strip_prefix("run.yaml: ").map_or(why.clone(), str::to_owned);
+                if run_dir::is_newer(fs, &self.dir)? {
+                    self.find("run.yaml", None, why, TODO_NEWER, None);
+                    check.problems = self.problems;
+                    return Ok(check);
+                }
                 self.find("run.yaml", None, why, TODO_REBUILD, Some(Cure::Summary));
                 None
             }
@@ -464,6 +469,7 @@ impl Look<'_> {
     }
 }
 
+const TODO_NEWER: &str = "a newer runspan wrote it: let that look at it";
 const TODO_REBUILD: &str = "the log is whole: runspan verify --repair makes run.yaml anew of it";
 const TODO_GONE: &str = "index.log knows of the run, and its folder has nothing of it: put the files back from a copy. Where there is none, \
                          move the folder away, and runspan verify --repair notes that the run has gone";
