@@ -19,8 +19,9 @@ use serde_json::Value as Json;
 
 use super::facts::{self, MAX_COUNT};
 use crate::conventions::dialects::{
-    ANSWERS, Announced, Asked, CONTROL_FLOW, DIALECTS, Detect, Dialect, ENDS_A_STREAM, HIDDEN, KindRow, ONE_PROVIDER,
-    ORDINARY, OTEL, Row, SPAN_NAME, Shape, Side, Source, Test, UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS, logs,
+    ANSWERS, Announced, Asked, CONTROL_FLOW, DIALECTS, Detect, Dialect, ENDS_A_STREAM, HIDDEN, KindRow,
+    MADE_UP_ANSWERS, ONE_PROVIDER, ORDINARY, OTEL, Row, SPAN_NAME, Shape, Side, Source, Test, UNKNOWN, UNKNOWN_WORDS,
+    UNNAMED_AGENTS, logs,
 };
 use crate::conventions::{names, providers};
 use crate::model::key_filter::KeyFilter;
@@ -518,6 +519,10 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
                 return Some(Cow::Owned(Value::from(name.into_owned())));
             }
             true
+        }
+        Shape::Answer => {
+            let is_made_up = |id: &str| MADE_UP_ANSWERS.iter().any(|start| id.starts_with(start));
+            says_something(&value) && !value.as_str().is_some_and(is_made_up)
         }
         Shape::Text => says_something(&value),
         Shape::Session => {

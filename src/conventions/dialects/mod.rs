@@ -261,6 +261,8 @@ pub enum Shape {
     Session,
     /// An agent's name; the words of [`UNNAMED_AGENTS`] are none.
     Agent,
+    /// A provider's id of an answer; what begins like one of [`MADE_UP_ANSWERS`] is none.
+    Answer,
     /// What may be a name: an id that is another one each time is none, nor is the model's name.
     Name,
 }
@@ -589,6 +591,11 @@ pub const UNKNOWN_WORDS: &[&str] = &["none", "unknown", "null"];
 ///
 /// Source: `FAKE_RESPONSES_ID` of `openai-agents` 0.24, which it gives what a model answers by chat completions.
 pub const NO_ANSWERS: &[&str] = &["__fake_id__"];
+
+/// How ids of messages begin that a framework makes up where the answer has none.
+///
+/// Source: `langchain_core` 1.x, `@langchain/core` 1.4, whose ids of messages have that of the run of the callback behind it.
+pub const MADE_UP_ANSWERS: &[&str] = &["run-", "lc_run-"];
 
 /// Words by which an emitter names an agent that it does not know.
 ///

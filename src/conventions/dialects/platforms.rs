@@ -1,6 +1,6 @@
 //! Instrumentations and platforms that lie over many frameworks.
 
-use super::Shape::{Class, Count, Model, Provider, Session, Text};
+use super::Shape::{Answer, Class, Count, Model, Provider, Session, Text};
 use super::Source::{After, Before, Behind, Indexed, Json, Key, Method, Name, Quoted, Unlike, Where};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Asked, Basis, BasisRow, Detect, Dialect, GOOGLE, Outcome, PLAIN, SPAN_NAME, Side,
@@ -13,6 +13,9 @@ use crate::model::{StepKind, StepStatus};
 const LANGCHAIN_MODEL: &[&str] = &["generations", "0", "0", "message", "kwargs", "response_metadata", "model_name"];
 /// Where LangChain's answers have the provider's id of the answer.
 const LANGCHAIN_ID: &[&str] = &["generations", "0", "0", "message", "kwargs", "response_metadata", "id"];
+
+/// Where LangChain's answers have it in JavaScript: the message's own id, which LangChain makes up where there is none.
+const LANGCHAIN_MESSAGE_ID: &[&str] = &["generations", "0", "0", "message", "kwargs", "id"];
 
 /// Where LangChain's answers have how much Anthropic's models thought: its own usage has that only in later versions.
 const LANGCHAIN_THOUGHT: &[&str] = &[
@@ -76,13 +79,14 @@ pub const OPENINFERENCE: Dialect = Dialect {
             names::RESPONSE_ID,
             &[
                 Json("output.value", LANGCHAIN_ID),
+                Json("output.value", LANGCHAIN_MESSAGE_ID),
                 Json("output.value", &["object=chat.completion", "id"]),
                 Json("output.value", &["object=chat.completion.chunk", "id"]),
                 Json("output.value", &["object=response", "id"]),
                 // Anthropic's.
                 Json("output.value", &["type=message", "usage?", "id"]),
             ],
-            Text,
+            Answer,
         ),
         // Last of each, what a program gives LiteLLM with a call.
         row(

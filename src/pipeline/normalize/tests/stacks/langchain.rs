@@ -197,6 +197,13 @@ fn calls_that_another_instrumentation_tells_too_have_their_ids_by_all_of_them() 
     let list = |answer: &str| [("openinference.span.kind", Value::from("LLM")), ("output.value", answer.into())];
     let client = |answer: &str| told("openinference.instrumentation.anthropic", "messages.create", &list(answer));
     assert_eq!(client(answer).response_id.as_deref(), Some("msg_1"));
+    // By LangChain in JavaScript it is the message's, which is made up where the answer has none.
+    let langchain = |id: &str| {
+        let answer = format!(r#"{{"generations": [[{{"text": "", "message": {{"kwargs": {{"id": "{id}"}}}}}}]]}}"#);
+        told("@arizeai/openinference-instrumentation-langchain", "ChatOpenAI", &list(&answer)).response_id
+    };
+    let ids = ["chatcmpl-1", "run-8c3d115e", "lc_run--8c3d115e"].map(langchain);
+    assert_eq!(ids, [Some("chatcmpl-1".to_owned()), None, None]);
     // A message among others is no answer of Anthropic's.
     assert_eq!(client(r#"{"id":"msg_1","type":"message","content":[]}"#).response_id, None);
 
