@@ -96,6 +96,8 @@ pub const HTTP_METHOD: &str = "http.request.method";
 pub const HTTP_STATUS_CODE: &str = "http.response.status_code";
 /// Host of the server that was called.
 pub const SERVER_ADDRESS: &str = "server.address";
+/// At which port.
+pub const SERVER_PORT: &str = "server.port";
 
 /// Name of the span event that tells an exception.
 pub const EVENT_EXCEPTION: &str = "exception";
@@ -186,6 +188,9 @@ pub const TELL_WHICH: &[&str] = &[
 /// Attributes that tell how a step ended and what it used.
 pub const TELL_OUTCOME: &[&str] = &[
     RELAYED,
+    RELAY_PORT,
+    SERVER_ADDRESS,
+    SERVER_PORT,
     RESPONSE_MODEL,
     RESPONSE_ID,
     FINISH_REASONS,
@@ -269,6 +274,8 @@ pub const ADDED_STATUS_CODE: &str = "otel.status_code";
 
 /// The call was told by who passed it on, and not by who made it; a boolean.
 pub const RELAYED: &str = "runspan.relayed";
+/// The port of this machine at which who passed the call on was asked; an integer.
+pub const RELAY_PORT: &str = "runspan.relay.port";
 
 /// Type of the error of a run that took more than its budget.
 pub const BUDGET_EXCEEDED: &str = "budget_exceeded";

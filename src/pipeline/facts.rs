@@ -7,6 +7,8 @@ mod marks;
 
 pub use marks::Marks;
 
+use std::net::IpAddr;
+
 use crate::conventions::dialects::{ALWAYS_WELL, CLIENTS, NO_ANSWERS, ORDINARY, OWN_USE, RUNNING_SUMS};
 use crate::conventions::names;
 use crate::model::budget::Budget;
@@ -99,6 +101,8 @@ pub struct StepFacts {
     pub told: Option<Box<Told>>,
     /// Whether it was told by who passed it on: the program that made it may tell it, too.
     pub is_relayed: bool,
+    /// The port at which it asked a server on this machine, or at which it was passed on.
+    pub local_port: Option<u16>,
     /// Who served the model.
     pub provider: Option<String>,
     /// The model that was asked for.
@@ -215,6 +219,7 @@ impl StepFacts {
             in_loop: scope.and_then(|scope| in_loop(scope, kind, span)),
             told: None,
             is_relayed: attr(names::RELAYED) == Some(&Value::Bool(true)),
+            local_port: local_port(attr),
             provider: text(names::PROVIDER),
             request_model: text(names::REQUEST_MODEL),
             response_model: text(names::RESPONSE_MODEL),
@@ -305,6 +310,20 @@ pub(super) fn is_made_up(text: &str) -> bool {
         |word: &&str| has_digit(word) && (word.len() >= MIN_LENGTH || word.len() >= MIN_ODD_LENGTH && is_odd(word));
     let is_number = has_digit(text) && !text.chars().any(char::is_alphabetic);
     is_number || words.iter().any(is_id) || words.windows(UUID.len()).any(is_uuid)
+}
+
+/// Reads at which port of this machine a call was made: of one that was passed on, that of the pass-through.
+fn local_port<'a>(attr: impl Fn(&'static str) -> Option<&'a Value>) -> Option<u16> {
+    let port = |key| {
+        let value = attr(key)?;
+        value.as_i64().or_else(|| value.as_str()?.parse().ok()).and_then(|port| u16::try_from(port).ok())
+    };
+    if attr(names::RELAYED).is_some() {
+        return port(names::RELAY_PORT);
+    }
+    let host = attr(names::SERVER_ADDRESS)?.as_str()?;
+    let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    port(names::SERVER_PORT).filter(|_| is_local)
 }
 
 /// Tells whether a step of a kind, made by this scope, tells what it used itself, and nothing that a step below it tells.
@@ -611,6 +630,27 @@ mod tests {
     }
 
     #[test]
+    fn the_port_of_this_machine_is_known_of_who_asked_there_and_of_who_passed_on() {
+        let port = |attributes: &[(&str, Value)]| {
+            let mut span = Span::default();
+            attributes.iter().for_each(|(key, value)| span.set_attr(key, value.clone()));
+            StepFacts::of(&span, None, None).local_port
+        };
+        let at = |host: &str, port| [(names::SERVER_ADDRESS, host.into()), (names::SERVER_PORT, port)];
+        for host in ["127.0.0.1", "localhost", "::1"] {
+            assert_eq!(port(&at(host, Value::Int(36911))), Some(36911), "{host}");
+        }
+        assert_eq!(port(&at("127.0.0.1", "36911".into())), Some(36911));
+        assert_eq!(port(&at("api.openai.com", Value::Int(443))), None);
+        assert_eq!(port(&at("127.0.0.1", Value::Int(70_000))), None);
+        // Whom it was passed on to may be on this machine as well.
+        let relayed = [&at("127.0.0.1", Value::Int(11434))[..], &[(names::RELAYED, Value::Bool(true))]].concat();
+        assert_eq!(port(&relayed), None);
+        let relayed = [&relayed[..], &[(names::RELAY_PORT, Value::Int(36911))]].concat();
+        assert_eq!(port(&relayed), Some(36911));
+    }
+
+    #[test]
     fn a_model_call_gives_all_its_facts() {
         let span = span(&[
             (names::OPERATION, "chat".into()),
@@ -665,6 +705,7 @@ mod tests {
                 in_loop: None,
                 told: None,
                 is_relayed: false,
+                local_port: None,
                 provider: Some("openai".into()),
                 request_model: Some("gpt-4o-mini".into()),
                 response_model: Some("gpt-4o-mini-2024-07-18".into()),

@@ -274,7 +274,8 @@ async fn pass(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Response<
         return over_budget(&route, &over.to_string()).map(whole);
     }
     let upgrade = is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
-    let call = route.format.map(|format| shared.says.began(Exchange::new(format, &route, request.headers())));
+    let exchange = |format| Exchange::new(format, &route, request.headers()).asked_at(shared.address.port());
+    let call = route.format.map(|format| shared.says.began(exchange(format)));
     let (answer, call) = match readied(shared, request, &route, call.as_ref()).await {
         Ok(request) => send(shared, request, call).await,
         Err(why) => (Err(why), call),
@@ -300,7 +301,8 @@ async fn answered(
     route: &Route<'_>,
     format: places::Format,
 ) -> Response<Body> {
-    let call = shared.says.began(Exchange::new(format, route, request.headers()));
+    let exchange = Exchange::new(format, route, request.headers()).asked_at(shared.address.port());
+    let call = shared.says.began(exchange);
     let (head, body) = request.into_parts();
     let body = match Limited::new(body, MOST_OF_REQUEST).collect().await {
         Ok(body) => body.to_bytes(),

@@ -1,7 +1,9 @@
 //! What a run's steps add up to: which of them tell one call, which is billed, which failure is which.
 
 mod layers;
+mod passed_on;
 mod twice;
+mod uses;
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};

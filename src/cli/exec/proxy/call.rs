@@ -24,7 +24,6 @@ const CLIENT: i32 = 3;
 const SAMPLED: u32 = 1;
 const REMOTE: u32 = 0x300;
 const STATUS_CODE: &str = "http.response.status_code";
-const SERVER_PORT: &str = "server.port";
 const FIRST_CHUNK: &str = "gen_ai.response.time_to_first_chunk";
 
 /// What was asked, with its share of the budget.
@@ -41,6 +40,8 @@ pub struct Exchange {
     provider: &'static str,
     host: String,
     port: Option<u16>,
+    /// Where the program asked.
+    relay_port: Option<u16>,
     /// What it was made with.
     keys: Keys,
     /// How its request is packed.
@@ -67,6 +68,7 @@ impl Exchange {
             provider: route.provider(),
             host: route.host().to_owned(),
             port: route.port(),
+            relay_port: None,
             keys: Keys::of(headers, route.query()),
             encoding: packed_by(headers),
             caller: caller.map(|caller| (caller.span.trace_id, caller.span.span_id)),
@@ -78,6 +80,12 @@ impl Exchange {
             is_over: AtomicBool::new(false),
             is_open: AtomicBool::new(false),
         }
+    }
+
+    /// Takes note of the port at which the program asked: it may say so, too.
+    pub fn asked_at(mut self, port: u16) -> Self {
+        self.relay_port = Some(port);
+        self
     }
 
     /// Returns when it began.
@@ -188,7 +196,10 @@ impl Exchange {
         span.set_attr(names::HTTP_METHOD, "POST");
         span.set_attr(names::SERVER_ADDRESS, self.host.as_str());
         if let Some(port) = self.port {
-            span.set_attr(SERVER_PORT, i64::from(port));
+            span.set_attr(names::SERVER_PORT, i64::from(port));
+        }
+        if let Some(port) = self.relay_port {
+            span.set_attr(names::RELAY_PORT, i64::from(port));
         }
         self.write_request(&mut span);
         span.name = match span.attr_str(names::REQUEST_MODEL) {
@@ -299,6 +310,9 @@ mod tests {
         let exchange = asked(request);
         let begun = exchange.begun(&root);
         assert_eq!((budget.taken(), begun.name.as_str()), (request.len(), "chat gpt-4o-mini"));
+        // Where the program asked: its own spans may say so, too.
+        let port = Exchange::new(Format::Chat, &route, &HeaderMap::new()).asked_at(36911).begun(&root);
+        assert_eq!(port.attr(names::RELAY_PORT), Some(&Value::Int(36911)));
         // Told with its end as with its start, and read once.
         assert!(matches!(&*exchange.asked(), Some(Asked::Read(said, _)) if said.len() == 1));
         assert_eq!((exchange.begun(&root), budget.taken()), (begun, request.len()));

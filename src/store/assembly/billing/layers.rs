@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::uses::{has_only_begun, likeness, may_have_used_the_same};
 use super::{Asked, asked};
 use crate::conventions::names;
 use crate::model::id::{IdMap, IdSet};
@@ -19,7 +20,7 @@ const MAX_UP: usize = 12;
 pub(super) const MAX_AT_ONCE: usize = 256;
 
 /// What may pass between two layers' words for one call, of which the first returns before the answer is read, in nanoseconds.
-const SOON: u64 = 100_000_000;
+pub(super) const SOON: u64 = 100_000_000;
 
 /// How far apart two layers may put one moment: in JavaScript a span's start is a whole millisecond, and its end has more digits.
 pub(super) const TICK: u64 = 2_000_000;
@@ -65,13 +66,14 @@ impl RunState {
         for (call, report) in self.reported(&copies) {
             copies.insert(call, report);
         }
-        let relayed = self.relayed(&copies);
+        let around = self.around_calls();
+        let mut relayed = self.relayed(&copies);
+        relayed.extend(self.passed_on_in_turn(&copies, &relayed, &around));
         copies.extend(relayed.iter().copied());
         for (copy, of) in self.unanswered_in_the_end(&relayed) {
             copies.remove(&of);
             copies.insert(copy, of);
         }
-        let around = self.around_calls();
         for (copy, of) in self.within(&copies, &around) {
             copies.insert(copy, of);
         }
@@ -148,16 +150,13 @@ impl RunState {
             copies.insert(call, last_try);
         }
         self.join_told_twice(&mut copies);
+        self.join_other_layers(&mut copies, &around);
         let mut copies: HashMap<usize, usize> =
             copies.iter().map(|(&copy, &of)| (copy, settled(&copies, of))).collect();
-        let ended_otherwise = self.ended_otherwise(&copies);
-        for (copy, of) in &mut copies {
-            *of = ended_otherwise.get(of).copied().filter(|client| client != copy).unwrap_or(*of);
-        }
-        for (counted, client) in ended_otherwise {
-            copies.remove(&client);
-            copies.insert(counted, client);
-        }
+        let ended_otherwise = self.best_copies(&copies, knows_how_it_ended);
+        put_first(&mut copies, ended_otherwise);
+        let whole = self.best_copies(&copies, |copy, of| has_only_begun(of, copy));
+        put_first(&mut copies, whole);
         copies
     }
 
@@ -212,12 +211,16 @@ impl RunState {
         inside.into_iter().filter_map(last_held).collect()
     }
 
-    /// Finds calls of which a copy knows how they ended, and the one that counts does not: by place, with the copy that knows most.
-    fn ended_otherwise(&self, copies: &HashMap<usize, usize>) -> HashMap<usize, usize> {
+    /// Finds calls of which a copy knows better than the one that counts: by place, with the copy that knows most.
+    fn best_copies(
+        &self,
+        copies: &HashMap<usize, usize>,
+        knows_better: impl Fn(&Step, &Step) -> bool,
+    ) -> HashMap<usize, usize> {
         let mut found: HashMap<usize, usize> = HashMap::new();
         let key = |place: usize| (rank(&self.steps[place]), self.steps[place].started_at, self.steps[place].span_id);
         for (&copy, &of) in copies {
-            if !knows_how_it_ended(&self.steps[copy], &self.steps[of]) {
+            if !knows_better(&self.steps[copy], &self.steps[of]) {
                 continue;
             }
             let best = found.entry(of).or_insert(copy);
@@ -302,13 +305,6 @@ impl RunState {
         found
     }
 
-    /// Finds calls that were told by who passed them on and by the program, too, without a word in common: the same model
-    /// was asked within the time of the program's own step. What the program tried again is one call.
-    pub(super) fn relayed(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
-        let is_own = |step: &Step| !step.facts.is_relayed;
-        self.joined(copies, |facts| facts.is_relayed, is_own, |_| None, |_, _| true, 0)
-    }
-
     /// Finds calls whose request began a moment after a layer's step for them had ended, as that of a stream which is read later
     /// may: they used the same, and no other is known of the layer's.
     fn told_too_early(&self, copies: &HashMap<usize, usize>) -> Vec<(usize, usize)> {
@@ -365,25 +361,6 @@ impl RunState {
             found.push(if is_more { (counts, last) } else { (last, counts) });
         }
         found
-    }
-
-    /// Finds steps of the program's own that say nothing of an answer, nor that they failed, while each request that was passed
-    /// on for them did: then the last of those says how the call ended.
-    fn unanswered_in_the_end(&self, relayed: &[(usize, usize)]) -> Vec<(usize, usize)> {
-        let mut last: HashMap<usize, usize> = HashMap::new();
-        for &(place, own) in relayed.iter().filter(|(place, _)| is_failure(self.steps[*place].status)) {
-            let key = |place: usize| (self.steps[place].ended_at, self.steps[place].span_id);
-            let latest = last.entry(own).or_insert(place);
-            if key(*latest) < key(place) {
-                *latest = place;
-            }
-        }
-        // One that was answered after all is told by what was passed on last, or tells that.
-        for &(copy, of) in relayed.iter().filter(|(copy, _)| !is_failure(self.steps[*copy].status)) {
-            last.remove(&copy);
-            last.remove(&of);
-        }
-        last.into_iter().filter(|(own, _)| says_nothing(&self.steps[*own])).collect()
     }
 
     /// Finds calls of which a layer tells within the time of the client's own step, where both have one parent: what a client
@@ -537,20 +514,20 @@ impl RunState {
     }
 
     /// Tells whether a span is above a step, and not too far.
-    fn is_above(&self, span: SpanId, step: &Step) -> bool {
+    pub(super) fn is_above(&self, span: SpanId, step: &Step) -> bool {
         let above = |span: &SpanId| self.by_span.get(span).and_then(|place| self.steps[*place].parent);
         std::iter::successors(step.parent, above).take(MAX_UP).any(|above| above == span)
     }
 
     /// Returns the calls that are around a call: they tell of that, and of none beside it.
-    fn around_calls(&self) -> IdSet<SpanId> {
+    pub(super) fn around_calls(&self) -> IdSet<SpanId> {
         let calls = self.steps.iter().filter(|step| step.facts.billed);
         calls.flat_map(|call| self.calls_around(call)).map(|place| self.steps[place].span_id).collect()
     }
 
     /// Joins calls at the wire with the program's own of the same kind and place, each with the latest that began before
     /// it, or so many ns behind, had not ended, and may be the same.
-    fn joined(
+    pub(super) fn joined(
         &self,
         copies: &HashMap<usize, usize>,
         is_wire: impl Fn(&StepFacts) -> bool,
@@ -594,24 +571,43 @@ impl RunState {
             let latest = candidates.under_way.len().saturating_sub(MAX_AT_ONCE);
             let may_be = |own: &usize| {
                 let step = &self.steps[*own];
-                !is_over(own) && may_be_one(&step.facts, &wire.facts) && is_one(step, wire)
+                !is_over(own)
+                    && may_be_one(&step.facts, &wire.facts)
+                    && may_have_used_the_same(step, wire)
+                    && is_one(step, wire)
             };
-            let Some(last) = candidates.under_way[latest..].iter().rposition(may_be).map(|at| latest + at) else {
-                continue;
-            };
-            let own_place = candidates.under_way[last];
-            let own = &self.steps[own_place];
-            // An answer that broke off was billed as far as it had come.
-            let broke_off = wire.facts.tokens.is_some() && is_failure(own.status) && rank(own) < rank(wire);
-            if is_failure(wire.status) && !broke_off {
-                found.push((place, own_place));
-                continue;
+            // Of calls at once the one that says the same, else the last.
+            let mut best: Option<([bool; 3], usize, usize)> = None;
+            for (at, &own) in candidates.under_way.iter().enumerate().skip(latest).rev() {
+                let alike = likeness(&self.steps[own], wire);
+                if best.is_none_or(|(most, ..)| alike > most) && may_be(&own) {
+                    best = Some((alike, at, own));
+                    if alike == [true; 3] {
+                        break;
+                    }
+                }
             }
-            // It is answered.
-            candidates.under_way.remove(last);
-            found.push(if rank(own) > rank(wire) { (place, own_place) } else { (own_place, place) });
+            let Some((_, at, own)) = best else { continue };
+            if self.is_answered(place, own) {
+                candidates.under_way.remove(at);
+            }
+            found.push(self.told_better(place, own));
         }
         found
+    }
+
+    /// Tells whether a request is the one that answered a call, and not a try before it that failed.
+    pub(super) fn is_answered(&self, request: usize, own: usize) -> bool {
+        let (wire, own) = (&self.steps[request], &self.steps[own]);
+        // An answer that broke off was billed as far as it had come.
+        let broke_off = wire.facts.tokens.is_some() && is_failure(own.status) && rank(own) < rank(wire);
+        !is_failure(wire.status) || broke_off
+    }
+
+    /// Returns of a request and the call that it was made for which is the copy, and of which: the one that knows less.
+    pub(super) fn told_better(&self, request: usize, own: usize) -> (usize, usize) {
+        let is_less = rank(&self.steps[own]) <= rank(&self.steps[request]);
+        if self.is_answered(request, own) && is_less { (own, request) } else { (request, own) }
     }
 
     /// Returns the steps that call a model.
@@ -686,18 +682,24 @@ fn are_two_answers(one: &Step, other: &Step) -> bool {
     (differs || are_clients) && (before(one, other) || before(other, one))
 }
 
+/// What passes between two layers' words for one call, in nanoseconds.
+const MOMENTS: u64 = 50_000_000;
+
 /// Tells whether a step lies within another, and takes most of its time, but for moments.
 pub(super) fn is_most_of(inner: &Step, outer: &Step) -> bool {
-    /// What passes between two layers' words for one call.
-    const MOMENTS: u64 = 50_000_000;
+    is_all_but(inner, outer, MOMENTS)
+}
+
+/// Tells whether a step lies within another, and takes most of its time, but for so many nanoseconds.
+pub(super) fn is_all_but(inner: &Step, outer: &Step, moments: u64) -> bool {
     let is_within = |(end, last): &(UnixNanos, UnixNanos)| end.0 <= last.0.saturating_add(TICK);
     let Some((end, last)) = inner.ended_at.zip(outer.ended_at).filter(is_within) else { return false };
     let outside = inner.started_at.0.saturating_sub(outer.started_at.0) + last.0.saturating_sub(end.0);
-    outside <= MOMENTS || outside <= last.0.saturating_sub(outer.started_at.0) / 4
+    outside <= moments || outside <= last.0.saturating_sub(outer.started_at.0) / 4
 }
 
 /// Tells whether two layers may speak of one call: no two answers, and no two models.
-fn may_be_one(own: &StepFacts, wire: &StepFacts) -> bool {
+pub(super) fn may_be_one(own: &StepFacts, wire: &StepFacts) -> bool {
     let is_untold = own.model().is_none() || wire.model().is_none();
     let are_one = || models(own).any(|one| models(wire).any(|other| is_same_model(one, other)));
     (own.response_id.is_none() || wire.response_id.is_none()) && (is_untold || are_one())
@@ -801,7 +803,7 @@ fn knows_how_it_ended(client: &Step, layer: &Step) -> bool {
 }
 
 /// Tells whether a step says that all went well, and nothing of an answer.
-fn says_nothing(step: &Step) -> bool {
+pub(super) fn says_nothing(step: &Step) -> bool {
     let facts = &step.facts;
     let is_told = facts.tokens.is_some() || facts.response_id.is_some() || !facts.finish_reasons.is_empty();
     step.status == StepStatus::Success && !is_told
@@ -822,6 +824,17 @@ pub(super) fn settled(copies: &HashMap<usize, usize>, mut place: usize) -> usize
         }
     }
     place
+}
+
+/// Has calls be told by a copy of them, in the place of the step that counted.
+fn put_first(copies: &mut HashMap<usize, usize>, better: HashMap<usize, usize>) {
+    for (copy, of) in copies.iter_mut() {
+        *of = better.get(of).copied().filter(|first| first != copy).unwrap_or(*of);
+    }
+    for (counted, first) in better {
+        copies.remove(&first);
+        copies.insert(counted, first);
+    }
 }
 
 /// Tells whether two layers speak of one call of a tool: by its id, else by the tool's name.

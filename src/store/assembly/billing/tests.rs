@@ -9,7 +9,7 @@ use crate::pipeline::facts::Marks;
 /// A call: whether it was passed on, of which model, from when, for how long, with which answer's id, failed.
 pub(super) type Told = (bool, u8, u64, u64, u8, bool);
 
-fn state(told: &[Told]) -> RunState {
+pub(super) fn state(told: &[Told]) -> RunState {
     let mut state = RunState::new(RunId([1; 16]), RunId([1; 16]).as_trace_id());
     for (place, &(is_relayed, model, start, length, answer, is_failed)) in told.iter().enumerate() {
         let mut facts = StepFacts::of(&Span::default(), None, None);
@@ -268,6 +268,9 @@ proptest! {
             let facts = std::sync::Arc::make_mut(&mut step.facts);
             (facts.is_at_wire, facts.request_model) = (prompt % 3 == 0, Some("m".to_owned()));
             facts.tokens = Some(Tokens { prompt: Some(prompt), completion: Some(completion), cache_read: Some(read), ..Tokens::default() });
+            facts.local_port = (prompt % 2 == 0).then_some(1);
+            let scope = if facts.is_relayed { 3 } else { read as u32 };
+            facts.marks = (completion % 4 > 0).then(|| Box::new(Marks { scope, ..Marks::default() }));
         }
         let copies = state.duplicates();
         for (copy, of) in &copies {
@@ -465,10 +468,11 @@ fn a_stream_is_read_after_the_step_for_it_has_ended() {
     // It is another call that comes later.
     assert_eq!(copies([used(7, 3), used(7, 3)], true, 1_000_000_000), []);
     assert_eq!(copies([used(7, 3), used(7, 3)], false, 1_000_000_000), []);
-    // Something else, or nothing, was used, or the request came before.
+    // Something else, or nothing, was used.
     assert_eq!(copies([used(7, 3), used(7, 4)], true, 14), []);
     assert_eq!(copies([None, None], true, 14), []);
-    assert_eq!(copies([used(7, 3), used(7, 3)], true, 5), []);
+    // The request came a moment before, and was passed on.
+    assert_eq!(copies([used(7, 3), used(7, 3)], true, 5), [(1, 0)]);
     // Each of two that are alike has its own request within its time.
     let begun = [(false, 0, 10, 1, 0, false), (false, 0, 12, 8, 0, false), (false, 0, 13, 6, 2, false)];
     let pairs = copies_of(&begun, &|place, _, facts| (facts.tokens, facts.is_at_wire) = (used(7, 3), place == 2));

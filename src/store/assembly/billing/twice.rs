@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::layers::{TICK, is_most_of, is_same_model, models, rank, settled, used};
+use super::uses::used_the_same;
 use crate::model::{SpanId, StepKind};
 use crate::store::assembly::{RunState, Step, is_failure};
 
@@ -125,7 +126,7 @@ impl RunState {
                 self.may_be_one(&groups.steps[of], &groups.steps[own], evidence)
             };
             let same: Vec<usize> = before.iter().rev().filter(&mut is_same).copied().collect();
-            if let Some(other) = same.iter().find(|other| use_same(step, &self.steps[**other])).or(same.first()) {
+            if let Some(other) = same.iter().find(|other| used_the_same(step, &self.steps[**other])).or(same.first()) {
                 let of = groups.of[*other];
                 let key = |place: usize| {
                     let step = &self.steps[place];
@@ -208,10 +209,10 @@ fn are_one(first: &Step, second: &Step, evidence: Evidence) -> bool {
     match evidence {
         // Who tries again asks the same, below the same step.
         Evidence::ToolCall if first.facts.kind == StepKind::Tool => is_nested || (is_beside && overlaps),
-        Evidence::ToolCall => is_nested || follows || (overlaps && use_same(first, second)),
+        Evidence::ToolCall => is_nested || follows || (overlaps && used_the_same(first, second)),
         // Many answers are `ok`.
         Evidence::Words => {
-            is_nested || (have_same_question(first, second) && (follows || overlaps && use_same(first, second)))
+            is_nested || (have_same_question(first, second) && (follows || overlaps && used_the_same(first, second)))
         }
         Evidence::Task => is_nested,
         Evidence::Failure => (is_nested || (is_beside && overlaps)) && fail_alike(first, second),
@@ -221,11 +222,6 @@ fn are_one(first: &Step, second: &Step, evidence: Evidence) -> bool {
             is_nested && is_all && (!is_failure(first.status) || fail_alike(first, second))
         }
     }
-}
-
-/// Tells whether two steps say that they used the same.
-fn use_same(one: &Step, other: &Step) -> bool {
-    used(one).is_some() && used(one) == used(other)
 }
 
 /// Tells whether two steps say that the same was asked, of what was asked last.
