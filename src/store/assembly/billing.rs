@@ -1,5 +1,6 @@
 //! What a run's steps add up to: which of them tell one call, which is billed, which failure is which.
 
+mod beside;
 mod layers;
 mod passed_on;
 mod twice;
@@ -175,6 +176,8 @@ impl RunState {
         if others.iter().any(|place| is_report(&self.steps[*place])) {
             self.used_below(&counted, &mut told);
         }
+        let calls = counted.clone();
+        let beside = std::cell::LazyCell::new(|| self.calls_beside(&calls, copies));
         for place in others {
             // An agent may bear the id of its last answer.
             let of_answer = self.steps[place].facts.response_id.as_deref().filter(|_| is_plain(&self.steps[place]));
@@ -186,6 +189,10 @@ impl RunState {
             let same = told.get_mut(&used_at(step)).filter(|same| is_report(step) && **same > 0);
             if let Some(same) = same {
                 *same -= 1;
+                continue;
+            }
+            if step.facts.kind == StepKind::Agent && !step.facts.tells_own_use && beside.tells(step) {
+                self.cover_beside(step, &apart, &mut covered);
                 continue;
             }
             counted.push(place);
@@ -389,6 +396,11 @@ impl RunState {
             is_of_another |= is_apart;
             parent = self.by_span.get(&span).and_then(|&place| self.steps[place].parent);
         }
+    }
+
+    /// Returns the session of each step, by place: its own, else that of what it is below.
+    fn sessions(&self) -> Vec<Option<&str>> {
+        self.downwards(|above, step| step.facts.session_id.as_deref().or_else(|| above.copied().flatten()))
     }
 
     /// Adds all above a step to a set that holds whatever is above each of its members.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use super::layers::{TICK, is_most_of, is_same_model, models, rank, settled, used};
+use super::layers::{SOON, TICK, is_all_but, is_most_of, is_same_model, models, rank, settled, used};
 use super::uses::used_the_same;
 use crate::model::{SpanId, StepKind};
 use crate::store::assembly::{RunState, Step, is_failure};
@@ -22,6 +22,8 @@ const RETURNED: u64 = 20_000_000;
 enum Evidence {
     /// The id of a tool call that was answered.
     ToolCall,
+    /// The name of a tool in a session.
+    Session,
     /// The words of the answer.
     Words,
     /// The execution of a graph's node.
@@ -36,6 +38,7 @@ enum Evidence {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Sum(u32),
+    Called(u32, u32),
     Failed,
     Below([u8; 8]),
 }
@@ -70,8 +73,8 @@ impl RunState {
     /// Joins calls of models and tools that several instrumentations have told, each at most once: of two calls of one instrumentation
     /// none is the other.
     pub(super) fn join_told_twice(&self, copies: &mut HashMap<usize, usize>) {
-        use Evidence::{Failure, Place, Task, ToolCall, Words};
-        self.join(copies, |step| step.facts.kind == StepKind::Tool, &[ToolCall]);
+        use Evidence::{Failure, Place, Session, Task, ToolCall, Words};
+        self.join(copies, |step| step.facts.kind == StepKind::Tool, &[ToolCall, Session]);
         self.join(copies, |step| step.facts.kind == StepKind::Llm, &[ToolCall, Words, Task, Failure, Place]);
     }
 
@@ -85,10 +88,14 @@ impl RunState {
         for (place, _) in told() {
             groups.add(place, settled(copies, place));
         }
+        let sessions = std::cell::LazyCell::new(|| self.sessions());
         for &evidence in evidence {
             let mut by_key: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
             for (place, step) in told() {
-                for key in keys_of(step, evidence) {
+                let called = || Some(Key::Called(sessions[place].map(sum)?, step.facts.tool_name.as_deref().map(sum)?));
+                let keys =
+                    if evidence == Evidence::Session { Vec::from_iter(called()) } else { keys_of(step, evidence) };
+                for key in keys {
                     by_key.entry(key).or_default().push(place);
                 }
             }
@@ -120,6 +127,12 @@ impl RunState {
             let mut is_same = |other: &&usize| {
                 let of = groups.of[**other];
                 if of == own || !are_one(&self.steps[**other], step, evidence) || tried.contains(&of) {
+                    return false;
+                }
+                // What is below another is looked at from there.
+                let earlier = &self.steps[**other];
+                let are_above = || self.is_above(earlier.span_id, step) || self.is_above(step.span_id, earlier);
+                if evidence == Evidence::Session && are_above() {
                     return false;
                 }
                 tried.push(of);
@@ -178,6 +191,10 @@ impl RunState {
     }
 }
 
+fn sum(text: &str) -> u32 {
+    crc32c::crc32c(text.as_bytes())
+}
+
 fn keys_of(step: &Step, evidence: Evidence) -> Vec<Key> {
     let Some(marks) = step.facts.marks.as_ref() else { return Vec::new() };
     let key = match evidence {
@@ -190,6 +207,7 @@ fn keys_of(step: &Step, evidence: Evidence) -> Vec<Key> {
         Evidence::Task => marks.task.map(Key::Sum),
         Evidence::Failure => message(step).map(|_| Key::Failed),
         Evidence::Place => step.parent.map(|SpanId(parent)| Key::Below(parent)),
+        Evidence::Session => None,
     };
     key.into_iter().collect()
 }
@@ -215,6 +233,10 @@ fn are_one(first: &Step, second: &Step, evidence: Evidence) -> bool {
             is_nested || (have_same_question(first, second) && (follows || overlaps && used_the_same(first, second)))
         }
         Evidence::Task => is_nested,
+        // Between them lies what brings the call from one process to another.
+        Evidence::Session => {
+            is_nested && if is_inside { is_all_but(second, first, SOON) } else { is_all_but(first, second, SOON) }
+        }
         Evidence::Failure => (is_nested || (is_beside && overlaps)) && fail_alike(first, second),
         // Nothing but the place and the time: it takes all the time.
         Evidence::Place => {
@@ -460,5 +482,28 @@ mod tests {
         assert_eq!(copies_of_tools([1, 1], ["a"; 2], ["f"; 2], false), []);
         assert_eq!(copies_of_tools([1, 2], ["a", "b"], ["f"; 2], false), []);
         assert_eq!(copies_of_tools([1, 2], ["a"; 2], ["f", "g"], false), []);
+    }
+
+    #[test]
+    fn tools_of_one_name_and_session_at_one_time_are_one_where_two_instrumentations_tell_them() {
+        // Below other steps of the session, of which one tells the id of its call.
+        let tool = |id: &'static str, session: &'static str| {
+            move |_: &mut Step, facts: &mut StepFacts| {
+                (facts.kind, facts.billed) = (StepKind::Tool, false);
+                facts.tool_call_id = Some(id.to_owned()).filter(|id| !id.is_empty());
+                facts.tool_name = Some("Bash".to_owned());
+                facts.session_id = Some(session.to_owned());
+            }
+        };
+        let [named, plain, elsewhere] = [tool("c", "s"), tool("", "s"), tool("", "t")];
+        assert_eq!(copies(&[(1, 10, 90, &plain), (2, 20, 80, &named)]), [(1, 0)]);
+        // Two at once are two, each told twice.
+        let two: [Call<'_>; 4] =
+            [(1, 10, 90, &plain), (1, 11, 91, &plain), (2, 20, 80, &named), (2, 21, 81, &tool("d", "s"))];
+        assert_eq!(copies(&two), [(2, 1), (3, 0)]);
+        // Another session, a part of the time, the same instrumentation.
+        assert_eq!(copies(&[(1, 10, 90, &plain), (2, 20, 80, &elsewhere)]), []);
+        assert_eq!(copies(&[(1, 10, 900, &plain), (2, 20, 80, &named)]), []);
+        assert_eq!(copies(&[(1, 10, 90, &plain), (1, 20, 80, &named)]), []);
     }
 }
