@@ -428,7 +428,12 @@ fn an_answer_with_trailers_behind_it_is_whole() {
     let (dir, base) = (tempdir(), format!("http://{}/v1", serve(1, answer)));
     let body = json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Rain?"}]}).to_string();
     let output = ask(dir.path(), &[], &base, &["OPENAI_BASE_URL", "/chat/completions", &body]);
-    assert!(out(&output).starts_with("200 ") && out(&output).contains("chatcmpl-1"), "{} {}", out(&output), err(&output));
+    assert!(
+        out(&output).starts_with("200 ") && out(&output).contains("chatcmpl-1"),
+        "{} {}",
+        out(&output),
+        err(&output)
+    );
     let steps = steps(dir.path(), only_run(dir.path()).run_id);
     assert_eq!((steps[1].status, steps[1].tokens.and_then(|tokens| tokens.total)), (StepStatus::Success, Some(8)));
 }

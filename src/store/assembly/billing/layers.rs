@@ -576,15 +576,18 @@ impl RunState {
                     && may_have_used_the_same(step, wire)
                     && is_one(step, wire)
             };
-            // Of calls at once the one that says the same, else the last.
-            let mut best: Option<([bool; 3], usize, usize)> = None;
+            // Of calls at once the one that says the same; else the first to end of those that end behind the request, so that as many
+            // as there are find one; else the last.
+            type Fit = (bool, std::cmp::Reverse<Option<UnixNanos>>);
+            let fit = |own: &Step| -> Fit {
+                let end = own.ended_at.zip(wire.ended_at).filter(|(end, inner)| inner.0 <= end.0.saturating_add(TICK));
+                (end.is_some(), std::cmp::Reverse(end.map(|(end, _)| end)))
+            };
+            let mut best: Option<(([bool; 3], Fit), usize, usize)> = None;
             for (at, &own) in candidates.under_way.iter().enumerate().skip(latest).rev() {
-                let alike = likeness(&self.steps[own], wire);
-                if best.is_none_or(|(most, ..)| alike > most) && may_be(&own) {
-                    best = Some((alike, at, own));
-                    if alike == [true; 3] {
-                        break;
-                    }
+                let key = (likeness(&self.steps[own], wire), fit(&self.steps[own]));
+                if best.as_ref().is_none_or(|(most, ..)| key > *most) && may_be(&own) {
+                    best = Some((key, at, own));
                 }
             }
             let Some((_, at, own)) = best else { continue };

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::layers::{is_same_model, rank};
+use super::layers::{TICK, is_same_model, rank};
 use super::*;
 use crate::model::otlp::Span;
 use crate::model::{ErrorInfo, EventId, RunId, UnixNanos};
@@ -328,7 +328,11 @@ fn by_the_rule(state: &RunState) -> Vec<(usize, usize)> {
                 && own.ended_at.is_none_or(|end| wire.started_at <= end)
                 && !answered.contains(place)
         });
-        let Some((own_place, own)) = own.max_by_key(|(_, own)| (own.started_at, own.span_id)) else { continue };
+        let fit = |own: &Step| {
+            let end = own.ended_at.zip(wire.ended_at).filter(|(end, inner)| inner.0 <= end.0 + TICK);
+            (end.is_some(), std::cmp::Reverse(end.map(|(end, _)| end)), own.started_at, own.span_id)
+        };
+        let Some((own_place, own)) = own.max_by_key(|(_, own)| fit(own)) else { continue };
         let broke_off = wire.facts.tokens.is_some() && is_failure(own.status) && rank(own) < rank(wire);
         if is_failure(wire.status) && !broke_off {
             found.push((place, own_place));
@@ -487,6 +491,25 @@ fn a_stream_is_read_after_the_step_for_it_has_ended() {
         (facts.tokens, facts.is_at_wire) = (used(7, 3), place % 2 == 1);
     });
     assert_eq!(pairs, [(0, 1), (2, 3)]);
+}
+
+#[test]
+fn of_calls_at_once_the_one_that_ends_first_behind_a_request_made_it() {
+    // Two of a layer's, and a client's request within each: the shorter one's lies within both.
+    let ms = |at: u64| at * 1_000_000;
+    let calls: [Told; 4] = [
+        (false, 0, ms(0), 0, 0, false),
+        (false, 0, ms(5), 0, 0, false),
+        (true, 0, ms(7), 0, 0, false),
+        (true, 0, ms(9), 0, 0, false),
+    ];
+    let ends = [500, 1_000, 490, 990];
+    let copies = copies_of(&calls, &|place, step, facts| {
+        step.ended_at = Some(UnixNanos(ms(ends[place])));
+        facts.tokens = used(100, 10);
+        facts.response_id = (place > 1).then(|| place.to_string());
+    });
+    assert_eq!(copies, [(0, 2), (1, 3)]);
 }
 
 #[test]
