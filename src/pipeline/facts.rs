@@ -9,7 +9,7 @@ pub use marks::Marks;
 
 use std::net::IpAddr;
 
-use crate::conventions::dialects::{ALWAYS_WELL, CLIENTS, NO_ANSWERS, ORDINARY, OWN_USE, RUNNING_SUMS};
+use crate::conventions::dialects::{ALWAYS_WELL, CLIENTS, HANDSHAKES, NO_ANSWERS, ORDINARY, OWN_USE, RUNNING_SUMS};
 use crate::conventions::names;
 use crate::model::budget::Budget;
 use crate::model::id::is_foreign_run_id;
@@ -91,6 +91,10 @@ pub struct StepFacts {
     pub is_of_client: bool,
     /// Whether the topmost step of its kind says nothing of how the run ended; see [`ALWAYS_WELL`].
     pub is_always_well: bool,
+    /// Whether its author declared it to have gone well, who does not say so of everything.
+    pub is_declared_well: bool,
+    /// Whether it is by what a client and a server of MCP find out how they speak ([`HANDSHAKES`]).
+    pub is_handshake: bool,
     /// Whether it is an agent that tells what it used itself; see [`OWN_USE`].
     pub tells_own_use: bool,
     /// By what it can be known where another instrumentation tells it, too: of calls of models and tools.
@@ -193,6 +197,7 @@ impl StepFacts {
         // One without a name is not called by what no other run of it is.
         let operation = || attr(names::OPERATION).and_then(text_of);
         let own_name = own_name.or_else(|| operation().filter(|_| kind == StepKind::Agent && is_made_up(&span.name)));
+        let is_always_well = scope.is_some_and(|scope| ALWAYS_WELL.contains(&scope.name.as_str()));
         let is_of_client = scope.is_some_and(|scope| CLIENTS.contains(&scope.name.as_str()));
         let content = Box::new(StepContent::of(attr, kind));
         let run_id = inherited(names::RUN_ID).and_then(|id| id.parse().ok());
@@ -213,7 +218,9 @@ impl StepFacts {
             is_at_wire: attr(names::HTTP_METHOD).or_else(|| attr(names::HTTP_STATUS_CODE)).is_some(),
             is_client: span.kind == SPAN_KIND_CLIENT || is_of_client,
             is_of_client,
-            is_always_well: scope.is_some_and(|scope| ALWAYS_WELL.contains(&scope.name.as_str())),
+            is_always_well,
+            is_declared_well: !is_always_well && span.status.as_ref().is_some_and(|status| status.code == STATUS_OK),
+            is_handshake: attr(names::MCP_METHOD).and_then(Value::as_str).is_some_and(|it| HANDSHAKES.contains(&it)),
             tells_own_use: scope.is_some_and(|scope| tells_own_use(scope, kind)),
             marks: Marks::of(attr, kind, scope, &content),
             in_loop: scope.and_then(|scope| in_loop(scope, kind, span)),
@@ -697,6 +704,8 @@ mod tests {
                 is_client: false,
                 is_of_client: false,
                 is_always_well: false,
+                is_declared_well: false,
+                is_handshake: false,
                 tells_own_use: false,
                 marks: Some(Box::new(Marks {
                     input: Some(crc32c::crc32c(br#"[{"role":"user","parts":[]}]"#)),

@@ -587,6 +587,11 @@ pub const CLIENTS: &[&str] = &[
 /// Words by which a framework says that it does not know a model or who serves it.
 pub const UNKNOWN_WORDS: &[&str] = &["none", "unknown", "null"];
 
+/// By what clients and servers of MCP find out how they speak: one that fails is answered by another.
+///
+/// Source: `mcp` 2.3 for Python, which asks servers of before for what they do not know, and the other way round.
+pub const HANDSHAKES: &[&str] = &["server/discover", "initialize"];
+
 /// In the place of a provider's id of an answer: it says nothing, and all answers have it.
 ///
 /// Source: `FAKE_RESPONSES_ID` of `openai-agents` 0.24, which it gives what a model answers by chat completions.

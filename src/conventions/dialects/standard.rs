@@ -124,6 +124,8 @@ pub const OTEL: Dialect = Dialect {
     // A tool that MCP calls, and an agent, of who does not name it elsewhere; and a tool with the id of its call.
     entity: &[
         Behind("tools/call "),
+        // As MCP's own client for Python says it.
+        Behind("MCP send tools/call "),
         Behind("invoke_agent "),
         Where(names::OPERATION, "invoke_agent", &Key("gen_ai.agent.id")),
         Where(names::OPERATION, "execute_tool", &Key("tool.name")),

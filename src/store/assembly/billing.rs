@@ -104,11 +104,29 @@ impl RunState {
                 *latest = place;
             }
         }
-        last.retain(|tool, execution| {
-            let (tool, execution) = (&self.steps[*tool], &self.steps[*execution]);
-            tool.status == StepStatus::Success && is_failure(execution.status)
+        // What says nothing itself may have another layer below it that tells, as a client of MCP has its server.
+        let deepest = |mut place: usize| {
+            for _ in 0..last.len() {
+                match last.get(&place).filter(|_| self.says_nothing_of_failure(place)) {
+                    Some(&below) => place = below,
+                    None => break,
+                }
+            }
+            place
+        };
+        let told = last.iter().map(|(&tool, &execution)| {
+            (tool, if self.says_nothing_of_failure(tool) { deepest(execution) } else { execution })
         });
-        last
+        let fails = |&(tool, execution): &(usize, usize)| {
+            self.steps[tool].status == StepStatus::Success && is_failure(self.steps[execution].status)
+        };
+        told.filter(fails).collect()
+    }
+
+    /// Tells whether a step went well as far as is known, and its author did not declare it.
+    fn says_nothing_of_failure(&self, place: usize) -> bool {
+        let step = &self.steps[place];
+        step.status == StepStatus::Success && !step.facts.is_declared_well
     }
 
     /// Returns the places of the steps that count.
@@ -303,7 +321,16 @@ impl RunState {
     /// failed. A try that failed inside a call that went well is a failure, though no call of its own.
     pub(super) fn failures(&self, copies: &HashMap<usize, usize>) -> Vec<usize> {
         let executions = self.executions();
-        let is_failed = |place: &usize| is_failure(self.steps[*place].status) || executions.contains_key(place);
+        // Where one way to speak to a server fails, another one is taken.
+        let in_handshake = if self.steps.iter().any(|step| step.facts.is_handshake) {
+            self.downwards(|above: Option<&bool>, step| above == Some(&true) || step.facts.is_handshake)
+        } else {
+            Vec::new()
+        };
+        let is_failed = |place: &usize| {
+            (is_failure(self.steps[*place].status) || executions.contains_key(place))
+                && in_handshake.get(*place) != Some(&true)
+        };
         // What failed without a word, as a request below a call does, leaves it to the step that it failed for.
         let says_nothing = |step: &Step| {
             let error = step.facts.error.as_ref();

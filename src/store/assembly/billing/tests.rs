@@ -828,3 +828,44 @@ fn many_reports_are_each_of_the_call_before_them() {
     state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
     assert_eq!(state.sums().bill.llm_calls, 30_000);
 }
+
+/// An agent's tool, the client of MCP that calls it, and the server.
+#[test]
+fn a_tool_that_a_server_of_mcp_tells_to_have_failed_has_failed_at_its_client_too() {
+    let failed_by = |tool_is_well: bool, client_is_well: bool| {
+        let steps: Vec<Told> = (0..3).map(|place| (false, 0, place, 8 - 2 * place, 0, place == 2)).collect();
+        let mut state = state(&steps);
+        for (place, step) in state.steps.iter_mut().enumerate() {
+            let facts = std::sync::Arc::make_mut(&mut step.facts);
+            (facts.kind, facts.billed, facts.tool_name) = (StepKind::Tool, false, Some("get_weather".into()));
+            facts.is_declared_well = [tool_is_well, client_is_well, false][place];
+            step.parent = (place > 0).then(|| SpanId((place as u64).to_be_bytes()));
+        }
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        let sums = state.sums();
+        let mut executions: Vec<_> = state.executions().into_iter().collect();
+        executions.sort_unstable();
+        (sums.tool_calls, sums.failures.clone(), executions)
+    };
+    assert_eq!(failed_by(false, false), (1, vec![0], vec![(0, 2), (1, 2)]));
+    // What says in between, or above, that all is well.
+    assert_eq!(failed_by(false, true), (1, vec![], vec![(1, 2)]));
+    assert_eq!(failed_by(true, false), (1, vec![], vec![(1, 2)]));
+}
+
+#[test]
+fn a_handshake_that_fails_is_no_failure_of_the_run() {
+    let failures = |is_handshake: bool| {
+        let mut state = state(&[(false, 0, 0, 8, 0, false), (false, 0, 1, 4, 0, true), (false, 0, 2, 2, 0, true)]);
+        for (place, step) in state.steps.iter_mut().enumerate() {
+            let facts = std::sync::Arc::make_mut(&mut step.facts);
+            (facts.kind, facts.billed) = (StepKind::Task, false);
+            facts.is_handshake = is_handshake && place == 1;
+            step.parent = (place > 0).then(|| SpanId((place as u64).to_be_bytes()));
+        }
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        state.sums().failures.clone()
+    };
+    assert_eq!(failures(true), Vec::<usize>::new());
+    assert_eq!(failures(false), [2]);
+}

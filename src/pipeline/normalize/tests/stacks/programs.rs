@@ -416,3 +416,18 @@ fn strands_for_python_counts_cached_tokens_in_since_they_have_the_standards_name
     let before = ["gen_ai.usage.cache_read_input_tokens", "gen_ai.usage.cache_write_input_tokens"];
     assert_eq!(call(before[0], before[1], 859), billed);
 }
+
+/// `mcp` 2.3 and `fastmcp` 4.2 for Python.
+#[test]
+fn each_layer_of_mcp_names_the_tool() {
+    for name in ["MCP send tools/call get_weather", "tools/call get_weather"] {
+        let step = told("mcp-python-sdk", name, &[("mcp.method.name", "tools/call".into())]);
+        assert_eq!((step.kind, step.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+    }
+    let says = |method: &str| {
+        let step = told("mcp-python-sdk", "MCP send", &[("mcp.method.name", method.into())]);
+        (step.kind, step.is_handshake)
+    };
+    assert_eq!(says("server/discover"), (StepKind::Task, true));
+    assert_eq!(says("tools/list"), (StepKind::Task, false));
+}
