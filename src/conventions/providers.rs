@@ -1,5 +1,7 @@
 //! Providers: their canonical names, and the ids under which the price table has them.
 
+use crate::model::StepKind;
+
 /// Older and foreign words in `gen_ai.system` for a provider, lower case, and its canonical name.
 ///
 /// Source: the deprecated registry of OpenTelemetry semantic conventions 1.44 for the first five; the others are
@@ -210,6 +212,22 @@ const BEDROCK_RESOURCES: &[&str] = &["foundation-model", "inference-profile"];
 
 /// How the names of models begin that the Gemini API has.
 const GEMINI_API_MODELS: &[&str] = &["gemini-", "gemma-", "embedding-", "text-embedding-"];
+
+/// How the names of models begin, or the parts of them between `.` and `/`, that do something else than answer, and what that is:
+/// some say of every request that it is a call.
+///
+/// Source: the lists of models of Amazon Bedrock, OpenAI, Google, Mistral and Cohere.
+pub const KINDS_OF_MODELS: &[(&str, StepKind)] = &[
+    ("embed-", StepKind::Embedding),
+    ("titan-embed-", StepKind::Embedding),
+    ("nova-2-multimodal-embeddings", StepKind::Embedding),
+    ("text-embedding-", StepKind::Embedding),
+    ("embedding-", StepKind::Embedding),
+    ("gemini-embedding-", StepKind::Embedding),
+    ("mistral-embed", StepKind::Embedding),
+    ("codestral-embed", StepKind::Embedding),
+    ("rerank-", StepKind::Rerank),
+];
 
 /// Returns the model's name in a cloud's name of a resource: `models/M` of the Gemini API, `publishers/P/models/M` of Vertex AI,
 /// with `projects/P/locations/L` before it or without, and ARNs of Amazon Bedrock.

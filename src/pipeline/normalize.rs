@@ -699,6 +699,10 @@ fn write_kind(draft: &mut Draft<'_>, dialects: Dialects<'_>) -> Option<(StepKind
         Some((kind, place)) => (kind, dialects.get(place).copied()),
         None => (standard.or_else(|| find(OTEL.kinds))?, None),
     };
+    let kind = match kind {
+        StepKind::Llm => kind_of_model(draft.span()).unwrap_or(kind),
+        kind => kind,
+    };
     let word = names::OPERATIONS.iter().find(|(_, of)| *of == kind).map(|(word, _)| *word);
     match (&operation, word) {
         (None, Some(word)) => draft.set(names::OPERATION, word),
@@ -709,6 +713,13 @@ fn write_kind(draft: &mut Draft<'_>, dialects: Dialects<'_>) -> Option<(StepKind
         _ => {}
     }
     Some((kind, by))
+}
+
+/// Reads out of a model's name what it does, where that is not to answer.
+fn kind_of_model(span: &Span) -> Option<StepKind> {
+    let model = span.attr_str(names::REQUEST_MODEL).or_else(|| span.attr_str(names::RESPONSE_MODEL))?;
+    let begins = |start: &str| model.split(['/', '.']).any(|part| part.starts_with(start));
+    providers::KINDS_OF_MODELS.iter().find(|(start, _)| begins(start)).map(|(_, kind)| *kind)
 }
 
 fn fits(span: &Span, row: &KindRow) -> bool {

@@ -455,9 +455,6 @@ pub const BEDROCK: Dialect = Dialect {
         Detect::Scope("opentelemetry.instrumentation.botocore.bedrock-runtime"),
     ],
     kinds: &[
-        kind(names::REQUEST_MODEL, Test::Has("titan-embed"), StepKind::Embedding),
-        kind(names::REQUEST_MODEL, Test::Has("cohere.embed"), StepKind::Embedding),
-        kind(names::REQUEST_MODEL, Test::Starts("embed-"), StepKind::Embedding),
         kind("llm.request.type", Test::Is("chat"), StepKind::Llm),
         kind("llm.request.type", Test::Is("completion"), StepKind::Llm),
         kind(names::OPERATION, Test::Is("embeddings"), StepKind::Embedding),

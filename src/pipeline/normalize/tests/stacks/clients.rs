@@ -429,3 +429,21 @@ fn anthropics_runner_of_tools_is_an_agent_and_langtraces_word_for_a_call_the_met
     let call = told("langtrace_python_sdk.instrumentation.openai.instrumentation", "openai.responses.create", &list);
     assert_eq!((call.kind, call.billed, call.response_id.as_deref()), (StepKind::Llm, true, Some("resp_4")));
 }
+
+#[test]
+fn a_model_for_embeddings_or_ranks_is_no_call_whoever_tells_it() {
+    for (model, kind) in [
+        ("amazon.titan-embed-text-v2:0", StepKind::Embedding),
+        ("us.cohere.embed-v4:0", StepKind::Embedding),
+        ("openai/text-embedding-3-small", StepKind::Embedding),
+        ("cohere.rerank-v3-5:0", StepKind::Rerank),
+        ("my-embed-chat", StepKind::Llm),
+        ("anthropic.claude-sonnet-4-5-20250929-v1:0", StepKind::Llm),
+    ] {
+        let by_openinference = [("openinference.span.kind", Value::from("LLM")), ("llm.model_name", model.into())];
+        let call = told("openinference.instrumentation.bedrock", "bedrock.invoke_model", &by_openinference);
+        assert_eq!(call.kind, kind, "{model}");
+        let standard = [("gen_ai.operation.name", Value::from("chat")), ("gen_ai.request.model", model.into())];
+        assert_eq!(told("app", "chat", &standard).kind, kind, "{model}");
+    }
+}
