@@ -247,6 +247,8 @@ pub fn model_of_resource(name: &str) -> Option<&str> {
         ["publishers", _, "models", model] | ["projects", _, "locations", _, "publishers", _, "models", model] => {
             *model
         }
+        // As Google's client makes it of `publishers/P/M`.
+        ["projects", _, "locations", _, "publishers", _, model] => *model,
         _ => return None,
     };
     (!model.is_empty()).then_some(model)

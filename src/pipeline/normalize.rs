@@ -19,9 +19,7 @@ use serde_json::Value as Json;
 
 use super::facts::{self, MAX_COUNT};
 use crate::conventions::dialects::{
-    ANSWERS, Announced, Asked, CONTROL_FLOW, DIALECTS, Detect, Dialect, ENDS_A_STREAM, HIDDEN, KindRow,
-    MADE_UP_ANSWERS, ONE_PROVIDER, ORDINARY, OTEL, Row, SPAN_NAME, Shape, Side, Source, Test, UNKNOWN, UNKNOWN_WORDS,
-    UNNAMED_AGENTS, logs,
+    Announced, ANSWERS, Asked, CONTROL_FLOW, Detect, Dialect, DIALECTS, ENDS_A_STREAM, HIDDEN, KindRow, logs, MADE_UP_ANSWERS, ONE_PROVIDER, ORDINARY, OTEL, Row, SERVES_ITSELF, Shape, Side, Source, SPAN_NAME, Test, UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS,
 };
 use crate::conventions::{names, providers};
 use crate::model::key_filter::KeyFilter;
@@ -133,6 +131,7 @@ fn normalize_as(record: &mut Record, dialects: Dialects<'_>, keys: KeyFilter) {
     write_host(&mut draft);
     write_bare_model(&mut draft);
     write_provider_of_client(&mut draft, &record.scope.name);
+    write_own_service(&mut draft, &record.scope.name);
     let kind = write_kind(&mut draft, dialects);
     write_entity_name(&mut draft, dialects, kind);
     let kind = kind.map(|(kind, _)| kind);
@@ -446,6 +445,18 @@ fn write_provider_of_client(draft: &mut Draft<'_>, scope: &str) {
     if let Some((_, provider)) = ONE_PROVIDER.iter().find(|(start, _)| scope.starts_with(start)) {
         draft.set(names::PROVIDER, *provider);
     }
+}
+
+/// Writes who serves the models of a program that names its maker, unless the address is that of somebody else.
+fn write_own_service(draft: &mut Draft<'_>, scope: &str) {
+    let span = draft.span();
+    let told = span.attr_str(names::PROVIDER);
+    let own = SERVES_ITSELF.iter().find(|(of, word, _)| *of == scope && Some(*word) == told);
+    let Some((.., own)) = own else { return };
+    let address = span.attr_str(names::SERVER_ADDRESS).unwrap_or_default();
+    let is_below = |host: &str| address.strip_suffix(host).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    let other = providers::HOSTS.iter().find(|(host, _)| is_below(host)).map(|(_, provider)| *provider);
+    draft.set(names::PROVIDER, other.unwrap_or(own));
 }
 
 /// Writes the provider's own name of a model for LiteLLM's, which has the provider before it, where the emitter has it under a key of

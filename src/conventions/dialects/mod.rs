@@ -592,6 +592,12 @@ pub const UNKNOWN_WORDS: &[&str] = &["none", "unknown", "null"];
 /// Source: `mcp` 2.3 for Python, which asks servers of before for what they do not know, and the other way round.
 pub const HANDSHAKES: &[&str] = &["server/discover", "initialize"];
 
+/// Who names a provider, by the scope, and the name: it serves the models by itself, under another name, unless the address is that of a
+/// provider.
+///
+/// Source: GitHub's Copilot CLI 1.0.102, which says the same where the program calls OpenAI with a key of the user's.
+pub const SERVES_ITSELF: &[(&str, &str, &str)] = &[("github.copilot", "github", "copilot")];
+
 /// In the place of a provider's id of an answer: it says nothing, and all answers have it.
 ///
 /// Source: `FAKE_RESPONSES_ID` of `openai-agents` 0.24, which it gives what a model answers by chat completions.

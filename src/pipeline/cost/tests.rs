@@ -276,6 +276,7 @@ fn a_clouds_name_of_a_resource_is_priced_by_the_model_in_it() {
         (google, "gemini-2.5-flash-001", "gemini-2.5-flash"),
         (google, "publishers/google/models/gemini-2.5-flash", "gemini-2.5-flash"),
         (None, "projects/p/locations/l/publishers/google/models/gemini-2.5-flash-001", "gemini-2.5-flash"),
+        (google, "projects/p/locations/l/publishers/google/gemini-2.5-flash", "gemini-2.5-flash"),
         (Some("gcp.vertex_ai"), "publishers/anthropic/models/claude-sonnet-4-5@20250929", "claude-sonnet-4-5"),
         (bedrock, &arn("inference-profile/global.amazon.nova-2-lite-v1:0"), "global.amazon.nova-2-lite-v1:0"),
         (bedrock, "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0", "amazon.nova-lite-v1:0"),

@@ -417,6 +417,25 @@ fn strands_for_python_counts_cached_tokens_in_since_they_have_the_standards_name
     assert_eq!(call(before[0], before[1], 859), billed);
 }
 
+/// GitHub's Copilot CLI 1.0.102, run against a scripted server.
+#[test]
+fn copilot_serves_its_models_itself_unless_the_address_is_another_providers() {
+    let provider = |scope: &str, told_by: &str, address: &str| {
+        let list = [
+            ("gen_ai.operation.name", Value::from("chat")),
+            ("gen_ai.provider.name", told_by.into()),
+            ("server.address", address.into()),
+        ];
+        told(scope, "chat gpt-5-mini", &list).provider
+    };
+    let by_copilot = |told_by: &str, address: &str| provider("github.copilot", told_by, address);
+    assert_eq!(by_copilot("github", "api.githubcopilot.com").as_deref(), Some("copilot"));
+    assert_eq!(by_copilot("github", "127.0.0.1").as_deref(), Some("copilot"));
+    assert_eq!(by_copilot("github", "api.openai.com").as_deref(), Some("openai"));
+    assert_eq!(by_copilot("anthropic", "127.0.0.1").as_deref(), Some("anthropic"));
+    assert_eq!(provider("app", "github", "models.github.ai").as_deref(), Some("github"));
+}
+
 /// `mcp` 2.3 and `fastmcp` 4.2 for Python.
 #[test]
 fn each_layer_of_mcp_names_the_tool() {
