@@ -15,6 +15,7 @@
 mod agents;
 mod frameworks;
 pub mod logs;
+mod openinference;
 mod platforms;
 mod standard;
 pub mod usage;
@@ -27,6 +28,7 @@ pub use frameworks::{
     LOGFIRE_OPENAI_AGENTS, MASTRA, MASTRA_BEFORE, MASTRA_METHODS, MCP_AGENT, PYDANTIC, PYDANTIC_AI, SEMANTIC_KERNEL,
     SEMANTIC_KERNEL_FUNCTIONS, SPRING_AI, STRANDS, STRANDS_PYTHON, TANSTACK, VERCEL, VERCEL_OTEL, VOLTAGENT,
 };
+pub use openinference::OPENINFERENCE_CLAUDE_JS;
 pub use platforms::{
     AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, MONOCLE, OPENINFERENCE,
     OPENINFERENCE_AGENTS, OPENINFERENCE_AGNO, OPENINFERENCE_AUTOGEN, OPENINFERENCE_BEDROCK, OPENINFERENCE_BEEAI,
@@ -69,6 +71,8 @@ pub struct Dialect {
     pub basis: &'static [BasisRow],
     /// Of these providers, output tokens do not include reasoning, which has to be added: the beginnings of their names.
     pub reasoning_apart: &'static [&'static str],
+    /// Counts that are not what was used, and what it is known by.
+    pub untold: &'static [Untold],
     /// Reasoning is added to output for providers other than Google, too, whose output has it already.
     pub adds_reasoning: bool,
     /// An input of 0 tokens is what was used, and not what the emitter has missed.
@@ -363,6 +367,15 @@ pub struct BasisRow {
     pub basis: Basis,
 }
 
+/// Counts of a span that are not what was used, of which nothing is known then.
+#[derive(Debug)]
+pub struct Untold {
+    /// All of these are so: attribute, and what it says.
+    pub when: &'static [(&'static str, Test)],
+    /// Canonical names of the counts.
+    pub counts: &'static [&'static str],
+}
+
 impl Dialect {
     /// Tells whether both are variants of one dialect.
     pub fn is_kin(&self, other: &Self) -> bool {
@@ -399,6 +412,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &TANSTACK,
     &LANGFUSE,
     &OPENINFERENCE_CLAUDE,
+    &OPENINFERENCE_CLAUDE_JS,
     &OPENINFERENCE_AGENTS,
     &OPENINFERENCE_AGNO,
     &OPENINFERENCE_AUTOGEN,
@@ -485,6 +499,7 @@ pub const PLAIN: Dialect = Dialect {
     outcomes: &[],
     basis: &[],
     reasoning_apart: &[],
+    untold: &[],
     adds_reasoning: false,
     zero_is_told: false,
     names_itself: false,

@@ -4,7 +4,7 @@ use super::Shape::{Answer, Class, Count, Model, Provider, Session, Text};
 use super::Source::{After, Before, Behind, Indexed, Json, Key, Method, Name, Quoted, Unlike, Where};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Asked, Basis, BasisRow, Detect, Dialect, GOOGLE, Outcome, PLAIN, SPAN_NAME, Side,
-    Source, Test, content, kind, row,
+    Source, Test, Untold, content, kind, row,
 };
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
@@ -446,7 +446,8 @@ pub const TRACELOOP: Dialect = Dialect {
 /// cached tokens apart.
 ///
 /// Source: `opentelemetry-instrumentation-bedrock` 0.62 and `opentelemetry-instrumentation-botocore` 0.66b2, run against a
-/// scripted server. Both say of an embedding that it is a completion.
+/// scripted server. Both say of an embedding that it is a completion. The latter (0.66b2, `bedrock_utils.estimate_token_count`) takes a
+/// sixth of the letters for what models of Mistral and Cohere used.
 pub const BEDROCK: Dialect = Dialect {
     name: "bedrock",
     variant_of: "traceloop",
@@ -463,6 +464,16 @@ pub const BEDROCK: Dialect = Dialect {
         kind(SPAN_NAME, Test::Is("bedrock.completion"), StepKind::Llm),
     ],
     basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
+    untold: &[
+        Untold {
+            when: &[("rpc.method", Test::Is("InvokeModel")), (names::REQUEST_MODEL, Test::Has("mistral"))],
+            counts: &[names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::TOTAL_TOKENS],
+        },
+        Untold {
+            when: &[("rpc.method", Test::Is("InvokeModel")), (names::REQUEST_MODEL, Test::Has("cohere.command"))],
+            counts: &[names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::TOTAL_TOKENS],
+        },
+    ],
     ..TRACELOOP
 };
 

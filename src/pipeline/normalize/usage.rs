@@ -2,11 +2,11 @@
 
 use serde_json::Value as Json;
 
-use super::{Dialects, Draft, MAX_COUNT, buckets, facts, may_have, member, structured, value_of};
+use super::{Dialects, Draft, MAX_COUNT, buckets, facts, fits, may_have, member, structured, value_of};
 use crate::conventions::dialects::usage::{SHAPES, Shape};
-use crate::conventions::dialects::{Basis, GOOGLE, Source, UNKNOWN};
+use crate::conventions::dialects::{Basis, GOOGLE, KindRow, Source, Test, UNKNOWN};
 use crate::conventions::names;
-use crate::conventions::providers::{TOTAL_OF_BOTH, TOTAL_OF_MORE};
+use crate::conventions::providers::{GOOGLE_TOOLS, TOTAL_OF_BOTH, TOTAL_OF_MORE};
 use crate::model::StepKind;
 use crate::model::otlp::{Span, Value};
 
@@ -156,6 +156,7 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
     if !dialects.iter().any(|dialect| dialect.zero_is_told) {
         forget_empty(draft);
     }
+    forget_untold(draft, dialects);
     let span = draft.span();
     let count = |key| count_of(span, key);
     let (output, reasoning) = (count(names::OUTPUT_TOKENS), count(names::REASONING_TOKENS));
@@ -225,6 +226,12 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
     }
     // What the total has beyond input and output.
     let rest = total.zip(input).map_or(0, |(total, input)| total.saturating_sub(input).saturating_sub(output).max(0));
+    if is_of_google && reasoning.is_none() && rest > 0 && asks_for_tools(draft.span()) {
+        // What these put into the prompt, or thoughts, or both.
+        draft.clear(names::INPUT_TOKENS);
+        draft.clear(names::OUTPUT_TOKENS);
+        return;
+    }
     let beside = match reasoning {
         Some(reasoning) if reasoning > output || reasoning == rest || usage.reasoning_apart || is_apart => reasoning,
         // Thoughts that only the total has are paid for like the answer.
@@ -239,6 +246,33 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
     let of_tools = rest.saturating_sub(beside);
     if let Some(input) = input.filter(|_| is_of_google && of_tools > 0) {
         draft.set(names::INPUT_TOKENS, input.saturating_add(of_tools));
+    }
+}
+
+/// Tells whether a call asked for tools of Google's own.
+fn asks_for_tools(span: &Span) -> bool {
+    let Some(told) = span.attr(names::TOOL_DEFINITIONS) else { return false };
+    let is_one = |tool: &Json| GOOGLE_TOOLS.iter().any(|name| tool.get(name).is_some());
+    match structured(told) {
+        Json::Array(tools) => tools.iter().any(|tool| match tool {
+            Json::String(text) => serde_json::from_str(text).is_ok_and(|tool: Json| is_one(&tool)),
+            tool => is_one(tool),
+        }),
+        tool => is_one(&tool),
+    }
+}
+
+/// Empties counts of which the dialect says that they are not what was used.
+fn forget_untold(draft: &mut Draft<'_>, dialects: Dialects<'_>) {
+    let is_so = |draft: &Draft<'_>, &(key, test): &(&'static str, Test)| {
+        fits(draft.span(), &KindRow { key, test, kind: StepKind::Task })
+    };
+    for untold in dialects.iter().flat_map(|dialect| dialect.untold) {
+        if untold.when.iter().all(|condition| is_so(draft, condition)) {
+            for key in untold.counts.iter().filter(|key| count_of(draft.span(), key).is_some()).collect::<Vec<_>>() {
+                draft.clear(key);
+            }
+        }
     }
 }
 

@@ -447,3 +447,49 @@ fn a_model_for_embeddings_or_ranks_is_no_call_whoever_tells_it() {
         assert_eq!(told("app", "chat", &standard).kind, kind, "{model}");
     }
 }
+
+/// `opentelemetry-instrumentation-botocore` 0.66b2 takes a sixth of the letters.
+#[test]
+fn what_botocore_estimates_is_not_what_was_used() {
+    let call = |method: &str, model: &str| {
+        let list = [
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.system", "aws.bedrock".into()),
+            ("gen_ai.request.model", model.into()),
+            ("rpc.method", method.into()),
+            ("gen_ai.usage.input_tokens", Value::Int(1)),
+            ("gen_ai.usage.output_tokens", Value::Int(6)),
+        ];
+        told("opentelemetry.instrumentation.botocore.bedrock-runtime", "chat", &list).tokens.map(|used| used.prompt)
+    };
+    assert_eq!(call("InvokeModel", "mistral.mistral-large-2402-v1:0"), None);
+    assert_eq!(call("InvokeModel", "cohere.command-r-v1:0"), None);
+    assert_eq!(call("Converse", "mistral.mistral-large-2402-v1:0"), Some(Some(1)));
+    assert_eq!(call("InvokeModel", "meta.llama3-1-8b-instruct-v1:0"), Some(Some(1)));
+}
+
+/// `opentelemetry-instrumentation-google-generativeai` 0.62.4, run against a scripted server.
+#[test]
+fn what_a_total_of_gemini_has_more_is_not_guessed_where_its_own_tools_were_asked_for() {
+    let call = |tools: &str, more: &[(&str, Value)]| {
+        let mut list = vec![
+            ("gen_ai.operation.name", Value::from("generate_content")),
+            ("gen_ai.provider.name", "gcp.gen_ai".into()),
+            ("gen_ai.request.model", "gemini-2.5-flash".into()),
+            ("gen_ai.tool.definitions", tools.into()),
+            ("gen_ai.usage.input_tokens", Value::Int(298)),
+            ("gen_ai.usage.output_tokens", Value::Int(32)),
+            ("gen_ai.usage.total_tokens", Value::Int(380)),
+        ];
+        list.extend(more.iter().cloned());
+        let call = told("opentelemetry.instrumentation.google_generativeai", "generate_content", &list);
+        (tokens(&call), call.tokens.and_then(|tokens| tokens.total))
+    };
+    let own = r#"[{"url_context": {}}]"#;
+    assert_eq!(call(own, &[]), ([None; 5], Some(380)));
+    // What was thought is known, or the program's own tools alone were asked for.
+    let thought = [("gen_ai.usage.reasoning_tokens", Value::Int(50))];
+    let thoughts = ([Some(298), None, None, Some(82), Some(50)], Some(380));
+    assert_eq!(call(own, &thought), thoughts);
+    assert_eq!(call(r#"[{"name": "url_context", "parameters": {}}]"#, &[]), thoughts);
+}

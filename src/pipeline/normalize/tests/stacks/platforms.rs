@@ -128,3 +128,28 @@ fn sentrys_stream_without_an_answer_was_given_up() {
     let said = r#"[{"role":"assistant","parts":[{"type":"tool_call","id":"c1","name":"book","arguments":{}}]}]"#;
     assert_eq!(call(&asked), (StepStatus::Success, Some(said.to_owned())));
 }
+
+/// `@arizeai/openinference-instrumentation-claude-agent-sdk` 0.3.1, run against a scripted server: 459 were billed.
+#[test]
+fn an_input_without_its_cached_tokens_is_not_known() {
+    let agent_with = |scope: &str, counts: [i64; 3]| {
+        let list = [
+            ("openinference.span.kind", "AGENT".into()),
+            ("llm.model_name", "claude-sonnet-4-5".into()),
+            ("llm.token_count.prompt", Value::Int(counts[0])),
+            ("llm.token_count.completion", Value::Int(counts[1])),
+            ("llm.token_count.total", Value::Int(counts[2])),
+        ];
+        let agent = told(scope, "ClaudeAgent.query", &list);
+        (tokens(&agent), agent.tokens.and_then(|tokens| tokens.total))
+    };
+    let agent = |scope: &str| agent_with(scope, [267, 41, 308]);
+    let javascript = agent("@arizeai/openinference-instrumentation-claude-agent-sdk");
+    // A total of what is known.
+    assert_eq!(javascript, ([None, None, None, Some(41), None], Some(41)));
+    let python = agent("openinference.instrumentation.claude_agent_sdk");
+    assert_eq!(python, ([Some(267), None, None, Some(41), None], Some(308)));
+    // One that failed at once.
+    let failed = agent_with("@arizeai/openinference-instrumentation-claude-agent-sdk", [0; 3]);
+    assert_eq!(failed, ([None; 5], None));
+}
