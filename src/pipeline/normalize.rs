@@ -19,7 +19,7 @@ use serde_json::Value as Json;
 
 use super::facts::{self, MAX_COUNT};
 use crate::conventions::dialects::{
-    Announced, ANSWERS, Asked, CONTROL_FLOW, Detect, Dialect, DIALECTS, ENDS_A_STREAM, HIDDEN, KindRow, logs, MADE_UP_ANSWERS, ONE_PROVIDER, ORDINARY, OTEL, Row, SERVES_ITSELF, Shape, Side, Source, SPAN_NAME, Test, UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS,
+    Announced, ANSWERS, Asked, CONTROL_FLOW, Detect, Dialect, DIALECTS, ENDS_A_STREAM, HIDDEN, KindRow, logs, MADE_UP_ANSWERS, NO_MODEL, ONE_PROVIDER, ORDINARY, OTEL, Row, SERVES_ITSELF, Shape, Side, Source, SPAN_NAME, Test, UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS,
 };
 use crate::conventions::{names, providers};
 use crate::model::key_filter::KeyFilter;
@@ -541,7 +541,9 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
             let quoted = value.as_str().and_then(|text| text.strip_prefix('"')?.strip_suffix('"'));
             let bare = quoted.filter(|bare| !bare.contains(['"', '\\'])).map(|bare| Cow::Owned(Value::from(bare)));
             let value = bare.unwrap_or(value);
-            let is_none = value.as_str().is_some_and(|text| text.starts_with(ANSWERS) || is_object(text));
+            let is_unknown = |text: &str| UNKNOWN_WORDS.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
+            let is_none = |text: &str| text.starts_with(ANSWERS) || is_object(text) || is_unknown(text);
+            let is_none = value.as_str().is_some_and(is_none);
             return (says_something(&value) && !is_none).then_some(value);
         }
         Shape::Model => {
@@ -710,7 +712,9 @@ fn write_kind(draft: &mut Draft<'_>, dialects: Dialects<'_>) -> Option<(StepKind
         Some((kind, place)) => (kind, dialects.get(place).copied()),
         None => (standard.or_else(|| find(OTEL.kinds))?, None),
     };
+    let names_none = forget_none(draft);
     let kind = match kind {
+        StepKind::Llm if names_none => StepKind::Task,
         StepKind::Llm => kind_of_model(draft.span()).unwrap_or(kind),
         kind => kind,
     };
@@ -724,6 +728,17 @@ fn write_kind(draft: &mut Draft<'_>, dialects: Dialects<'_>) -> Option<(StepKind
         _ => {}
     }
     Some((kind, by))
+}
+
+/// Empties what stands for no model; tells whether that was all there is of one.
+fn forget_none(draft: &mut Draft<'_>) -> bool {
+    let models = [names::REQUEST_MODEL, names::RESPONSE_MODEL];
+    let is_none = |draft: &Draft<'_>, key| draft.span().attr_str(key) == Some(NO_MODEL);
+    let none = models.map(|key| is_none(draft, key));
+    for (key, _) in models.iter().zip(none).filter(|(_, none)| *none) {
+        draft.clear(key);
+    }
+    none.contains(&true) && models.iter().all(|key| draft.span().attr_str(key).is_none())
 }
 
 /// Reads out of a model's name what it does, where that is not to answer.

@@ -441,6 +441,28 @@ pub const PYDANTIC: Dialect = Dialect {
     ..PLAIN
 };
 
+/// Logfire's of the Claude agent SDK, which opens a call when the one before it has ended, be there another one or not: the name of the
+/// model comes with the first word of the answer.
+///
+/// Source: `logfire` 5.4 with `claude-agent-sdk` 0.2, run against a scripted server.
+pub const LOGFIRE_CLAUDE: Dialect = Dialect {
+    name: "logfire-claude",
+    variant_of: "pydantic",
+    detect: &[Detect::Named("logfire.claude_agent_sdk", "chat")],
+    kinds: &[kind(
+        names::OPERATION,
+        Test::Without(&[
+            names::REQUEST_MODEL,
+            names::OUTPUT_MESSAGES,
+            names::RESPONSE_ID,
+            names::OUTPUT_TOKENS,
+            names::ERROR_TYPE,
+        ]),
+        StepKind::Task,
+    )],
+    ..PYDANTIC
+};
+
 /// Pydantic AI's own spans. A stream that the provider refused leaves a call with a message that has nothing in it, and the error
 /// on the agent alone.
 ///
@@ -775,6 +797,8 @@ pub const STRANDS: Dialect = Dialect {
         kind("agent.name", Test::Without(&[names::OPERATION]), StepKind::Agent),
         kind(names::OPERATION, Test::Is("invoke_graph"), StepKind::Workflow),
         kind(names::OPERATION, Test::Is("invoke_swarm"), StepKind::Workflow),
+        // It asks the model by itself, of which nothing else tells.
+        kind(names::OPERATION, Test::Is("execute_structured_output"), StepKind::Llm),
     ],
     outcomes: &[
         Outcome { from: Key("gen_ai.tool.status"), word: "error", status: StepStatus::Error, message: &[] },

@@ -7,6 +7,7 @@
 //!
 //! - `standard`: OpenTelemetry's own words, and who writes them with little of their own.
 //! - `platforms`: instrumentations and observability platforms that lie over many frameworks.
+//! - `openinference`: those of OpenInference that tell something else than the rest.
 //! - `frameworks`: frameworks that trace themselves.
 //! - `agents`: finished agents for the command line.
 //! - [`logs`]: records of logs that tell of GenAI.
@@ -25,10 +26,11 @@ use crate::model::{StepKind, StepStatus};
 pub use agents::{CLAUDE_CODE, CODEX, GEMINI_CLI, GOOSE, QWEN_CODE};
 pub use frameworks::{
     AG2, AGENT_FRAMEWORK, AGENTSCOPE, AUTOGEN, EFFECT, GENKIT, GOOGLE_ADK, GOOGLE_ADK_JS, HAYSTACK, KOOG,
-    LOGFIRE_OPENAI_AGENTS, MASTRA, MASTRA_BEFORE, MASTRA_METHODS, MCP_AGENT, PYDANTIC, PYDANTIC_AI, SEMANTIC_KERNEL,
-    SEMANTIC_KERNEL_FUNCTIONS, SPRING_AI, STRANDS, STRANDS_PYTHON, TANSTACK, VERCEL, VERCEL_OTEL, VOLTAGENT,
+    LOGFIRE_CLAUDE, LOGFIRE_OPENAI_AGENTS, MASTRA, MASTRA_BEFORE, MASTRA_METHODS, MCP_AGENT, PYDANTIC, PYDANTIC_AI,
+    SEMANTIC_KERNEL, SEMANTIC_KERNEL_FUNCTIONS, SPRING_AI, STRANDS, STRANDS_PYTHON, TANSTACK, VERCEL, VERCEL_OTEL,
+    VOLTAGENT,
 };
-pub use openinference::OPENINFERENCE_CLAUDE_JS;
+pub use openinference::{GUARDRAILS, OPENINFERENCE_BEDROCK_BARE, OPENINFERENCE_CLAUDE_JS};
 pub use platforms::{
     AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, MONOCLE, OPENINFERENCE,
     OPENINFERENCE_AGENTS, OPENINFERENCE_AGNO, OPENINFERENCE_AUTOGEN, OPENINFERENCE_BEDROCK, OPENINFERENCE_BEEAI,
@@ -411,6 +413,7 @@ const ALL_INCLUSIVE: &[BasisRow] = &[BasisRow { provider: "", basis: Basis::Incl
 pub const DIALECTS: &[&Dialect] = &[
     &TANSTACK,
     &LANGFUSE,
+    &GUARDRAILS,
     &OPENINFERENCE_CLAUDE,
     &OPENINFERENCE_CLAUDE_JS,
     &OPENINFERENCE_AGENTS,
@@ -420,6 +423,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &OPENINFERENCE_MASTRA,
     &OPENINFERENCE_BEDROCK,
     &OPENINFERENCE,
+    &OPENINFERENCE_BEDROCK_BARE,
     &CLAUDE_CODE,
     &TRACEAI,
     &MONOCLE,
@@ -445,6 +449,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &VERCEL,
     &VERCEL_OTEL,
     &LOGFIRE_OPENAI_AGENTS,
+    &LOGFIRE_CLAUDE,
     &PYDANTIC_AI,
     &PYDANTIC,
     &GOOGLE_ADK_JS,
@@ -601,6 +606,11 @@ pub const CLIENTS: &[&str] = &[
 
 /// Words by which a framework says that it does not know a model or who serves it.
 pub const UNKNOWN_WORDS: &[&str] = &["none", "unknown", "null"];
+
+/// In the place of a model: the program's own text, for which no model was asked.
+///
+/// Source: Claude Code, which says by it what became of a request that failed or was stopped.
+pub const NO_MODEL: &str = "<synthetic>";
 
 /// By what clients and servers of MCP find out how they speak: one that fails is answered by another.
 ///

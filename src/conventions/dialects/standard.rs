@@ -67,7 +67,7 @@ pub const OTEL: Dialect = Dialect {
                 Key("ai.telemetry.metadata.userId"),
                 Key("gen_ai.user"),
             ],
-            Text,
+            Session,
         ),
         row(names::EXTERNAL_ID, &[Key("gen_ai.agent.call.id"), Key("gcp.vertex.agent.invocation_id")], Text),
         row(names::INPUT_TOKENS, &[Key("gen_ai.usage.prompt_tokens")], Count),

@@ -489,12 +489,15 @@ fn a_placeholder_is_no_fact() {
         ("session.id", "[Scrubbed due to 'session']".into()),
         ("user.id", "<REDACTED>".into()),
     ]);
-    let facts = facts(&record);
-    assert_eq!((facts.provider, facts.request_model, facts.session_id), (None, None, None));
+    let told = facts(&record);
+    assert_eq!((told.provider, told.request_model, told.session_id, told.user_id), (None, None, None, None));
     assert_eq!(
         changes(&record),
-        "gen_ai.provider.name:\ngen_ai.request.model:\nrunspan.original.gen_ai.provider.name: \"strands-agents\"\nrunspan.original.gen_ai.request.model: \"none\""
+        "gen_ai.provider.name:\ngen_ai.request.model:\nuser.id:\nrunspan.original.gen_ai.provider.name: \"strands-agents\"\nrunspan.original.gen_ai.request.model: \"none\"\nrunspan.original.user.id: \"<REDACTED>\""
     );
+    for (key, user) in [("user.id", "unknown"), ("ai.telemetry.metadata.userId", "unknown"), ("enduser.id", "None")] {
+        assert_eq!(facts(&ended(&[(key, user.into())])).user_id, None, "{key}");
+    }
 }
 
 #[test]

@@ -448,6 +448,16 @@ fn a_model_for_embeddings_or_ranks_is_no_call_whoever_tells_it() {
     }
 }
 
+/// `openinference-instrumentation-bedrock` 0.1.61: a stream of `InvokeModel` that was refused has no attributes at all.
+#[test]
+fn a_request_to_bedrock_that_was_refused_is_a_call_by_its_name() {
+    let kind_of = |name: &str| told("openinference.instrumentation.bedrock", name, &[]).kind;
+    let refused = told("openinference.instrumentation.bedrock", "bedrock.invoke_model_with_response_stream", &[]);
+    assert_eq!((refused.kind, refused.is_genai), (StepKind::Llm, true));
+    assert_eq!(refused.provider.as_deref(), Some("aws.bedrock"));
+    assert_eq!(kind_of("bedrock.retrieve"), StepKind::Task);
+}
+
 /// `opentelemetry-instrumentation-botocore` 0.66b2 takes a sixth of the letters.
 #[test]
 fn what_botocore_estimates_is_not_what_was_used() {

@@ -129,6 +129,27 @@ fn sentrys_stream_without_an_answer_was_given_up() {
     assert_eq!(call(&asked), (StepStatus::Success, Some(said.to_owned())));
 }
 
+/// `guardrails-ai` 0.11, run against a scripted server.
+#[test]
+fn a_call_that_a_guardrail_makes_is_one() {
+    let step = |of: &str| {
+        let list = [
+            ("openinference.span.kind", "GUARDRAIL".into()),
+            ("type", of.into()),
+            ("user.id", "unknown".into()),
+            ("llm.invocation_parameters", "{'temperature': 0, 'model': 'openai/gpt-4o-mini'}".into()),
+            ("llm.token_count.prompt", Value::Int(237)),
+            ("llm.token_count.completion", Value::Int(23)),
+        ];
+        told("guardrails-ai", "call", &list)
+    };
+    let call = step("guardrails/guard/step/call");
+    assert_eq!((call.kind, call.user_id.as_deref()), (StepKind::Llm, None));
+    assert_eq!((call.provider.as_deref(), call.model()), (Some("openai"), Some("gpt-4o-mini")));
+    assert_eq!(tokens(&call), [Some(237), None, None, Some(23), None]);
+    assert_eq!(step("guardrails/guard/step/validator").kind, StepKind::Guardrail);
+}
+
 /// `@arizeai/openinference-instrumentation-claude-agent-sdk` 0.3.1, run against a scripted server: 459 were billed.
 #[test]
 fn an_input_without_its_cached_tokens_is_not_known() {

@@ -417,6 +417,51 @@ fn strands_for_python_counts_cached_tokens_in_since_they_have_the_standards_name
     assert_eq!(call(before[0], before[1], 859), billed);
 }
 
+/// Claude Code 2.1 under `logfire` 5.4 and `langsmith` 0.15, run against a scripted server.
+#[test]
+fn what_claude_code_says_itself_is_no_call_of_a_model() {
+    let step = |operation: &str, asked: &str, answered: &str| {
+        let list = [
+            ("gen_ai.operation.name", operation.into()),
+            ("gen_ai.request.model", asked.into()),
+            ("gen_ai.response.model", answered.into()),
+            ("gen_ai.output.messages", Value::from(r#"[{"role":"assistant","parts":[]}]"#)),
+        ];
+        let step = told("logfire.claude_agent_sdk", "chat <synthetic>", &list);
+        (step.kind, step.model().map(str::to_owned))
+    };
+    let claude = "claude-sonnet-4-5";
+    assert_eq!(step("chat", "<synthetic>", "<synthetic>"), (StepKind::Task, None));
+    assert_eq!(step("chat", claude, claude), (StepKind::Llm, Some(claude.into())));
+    // An agent whose last word it is.
+    assert_eq!(step("invoke_agent", claude, "<synthetic>"), (StepKind::Agent, Some(claude.into())));
+}
+
+/// `logfire` 5.4 with the Claude agent SDK, run against a scripted server: a call is opened behind the last one, too.
+#[test]
+fn a_call_that_logfire_opened_and_nothing_came_of_is_none() {
+    let step = |more: &[(&str, Value)]| {
+        let mut list = vec![("gen_ai.operation.name", Value::from("chat")), ("logfire.msg", "chat".into())];
+        list.extend(more.iter().cloned());
+        told("logfire.claude_agent_sdk", "chat", &list).kind
+    };
+    assert_eq!(step(&[("gen_ai.response.finish_reasons", "tool_use".into())]), StepKind::Task);
+    assert_eq!(step(&[("gen_ai.response.id", "msg_1".into())]), StepKind::Llm);
+    assert_eq!(step(&[("error.type", "APIError".into())]), StepKind::Llm);
+}
+
+/// `strands-agents` 1.40, run against a scripted server.
+#[test]
+fn an_object_that_an_agent_of_strands_is_asked_for_is_a_call() {
+    let list = [
+        ("gen_ai.operation.name", Value::from("execute_structured_output")),
+        ("gen_ai.system", "strands-agents".into()),
+        ("gen_ai.agent.name", "structured".into()),
+    ];
+    let call = told("strands.telemetry.tracer", "execute_structured_output", &list);
+    assert_eq!((call.kind, call.tokens, call.agent_name.as_deref()), (StepKind::Llm, None, Some("structured")));
+}
+
 /// GitHub's Copilot CLI 1.0.102, run against a scripted server.
 #[test]
 fn copilot_serves_its_models_itself_unless_the_address_is_another_providers() {
