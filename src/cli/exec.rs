@@ -308,6 +308,7 @@ impl Recording {
                 context: self.context,
                 outer: self.outer.as_ref(),
                 has_targets: self.receiver.has_targets(),
+                is_python: python::runs(&args.command),
             },
         );
         let recorded = again.and_then(|again| again.environment.get("PYTHONPATH").cloned());

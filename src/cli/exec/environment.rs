@@ -32,6 +32,8 @@ pub struct Facts<'a> {
     pub outer: Option<&'a RemoteContext>,
     /// Whether metrics go anywhere from the private port.
     pub has_targets: bool,
+    /// Whether the command is Python, as far as can be seen.
+    pub is_python: bool,
 }
 
 /// Milliseconds that spans and records wait for others to be sent with: a run is to be seen while it runs.
@@ -117,7 +119,7 @@ pub fn of_command(given: impl Fn(&str) -> Option<String>, facts: &Facts<'_>) -> 
         }
     }
     let wants_content = facts.content != Some(Content::None);
-    for (name, value) in capture(wants_content, given(OPT_IN).as_deref()) {
+    for (name, value) in capture(wants_content, facts.is_python, given(OPT_IN).as_deref()) {
         default(name, value);
     }
     for (name, wanted, unwanted) in CONTENT_SWITCHES {
@@ -183,11 +185,15 @@ fn traces_exporters(given: Option<&str>) -> Option<String> {
 const OPT_IN: &str = "OTEL_SEMCONV_STABILITY_OPT_IN";
 const LATEST: &str = "gen_ai_latest_experimental";
 
-/// Returns the switches for content of OpenTelemetry's own instrumentations. They take the name of a place, and write to
-/// it as those who have opted in to the latest conventions; else they are as old ones, which take a yes or no.
-fn capture(wanted: bool, opt_in: Option<&str>) -> Vec<(&'static str, &'static str)> {
+/// Returns the switches for content of OpenTelemetry's own instrumentations. Those for Python take the name of a place, and write to
+/// it as those who have opted in to the latest conventions; old ones take a yes or no. So do all others, as the conventions had
+/// it, and a place is a no to them.
+///
+/// Source: `opentelemetry-util-genai` 1.3b0 `utils.py`, which takes nothing else for a place than the name of one; OpenTelemetry's
+/// instrumentations for Java 2.x and GitHub Copilot CLI, which compare with `true`.
+fn capture(wanted: bool, is_python: bool, opt_in: Option<&str>) -> Vec<(&'static str, &'static str)> {
     let is_latest = opt_in.is_none_or(|words| words.split(',').any(|word| word.trim() == LATEST));
-    let value = match (wanted, is_latest) {
+    let value = match (wanted, is_python && is_latest) {
         (true, true) => "SPAN_ONLY",
         (false, true) => "NO_CONTENT",
         (true, false) => "true",
@@ -215,6 +221,7 @@ mod tests {
             },
             outer: None,
             has_targets,
+            is_python: true,
         };
         let lookup = |name: &str| given.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let environment = of_command(lookup, &facts);
@@ -311,5 +318,14 @@ mod tests {
         let proxied = made(&[("http_proxy", "http://proxy"), ("NO_PROXY", "mine")], None, false);
         assert!(proxied.contains("NO_PROXY=mine,127.0.0.1\n") && proxied.contains("no_proxy=mine,127.0.0.1\n"));
         assert_eq!(traces_exporters(Some("none")), None, "who wants no traces gets none");
+    }
+
+    #[test]
+    fn content_is_asked_for_in_the_words_of_who_reads_them() {
+        let value = |wanted, is_python, opt_in| capture(wanted, is_python, opt_in)[0].1;
+        let of = |is_python, opt_in| (value(true, is_python, opt_in), value(false, is_python, opt_in));
+        assert_eq!(of(true, None), ("SPAN_ONLY", "NO_CONTENT"));
+        assert_eq!(of(true, Some("http")), ("true", "false"));
+        assert_eq!((of(false, None), of(false, Some(LATEST))), (("true", "false"), ("true", "false")));
     }
 }

@@ -16,6 +16,15 @@ const POLL: Duration = Duration::from_millis(2);
 /// A longer first line leads nowhere.
 const LINE: u64 = 4096;
 
+/// So much of a shell's script is looked at.
+const SCRIPT: u64 = 16 << 10;
+/// Programs that begin Python, beside those that bear its name or are scripts of it.
+const LAUNCHERS: &[&str] = &["uv", "uvx", "poetry", "pdm", "pipenv", "hatch", "rye", "pixi", "conda"];
+/// Programs that begin another one, which their words name.
+const WRAPPERS: &[&str] = &["env", "nice", "nohup", "time", "timeout", "stdbuf", "setsid"];
+/// Shells, which do so, too, and run scripts.
+const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh"];
+
 /// Says where the folder is without loading anything of it, or of the current directory, which comes first on the path of
 /// what is given by `-c`. Folders of one name may lie in several places, and are all looked through.
 const FIND: &str = "\
@@ -68,6 +77,41 @@ pub fn start_of(command: &[OsString], python_path: Option<&OsStr>) -> Option<Sta
     let given: Vec<PathBuf> = given.map(|given| std::env::split_paths(given).collect()).unwrap_or_default();
     let path = std::env::join_paths(std::iter::once(folder).chain(given)).ok()?;
     Some(Start { path, defaults })
+}
+
+/// Tells whether a command is Python, as far as its words tell, and those of a shell's script that it runs.
+pub fn runs(command: &[OsString]) -> bool {
+    let Some((program, words)) = command.split_first() else { return false };
+    let found = which(program);
+    if begins_python(program) || found.as_deref().is_some_and(|program| interpreter(program).is_some()) {
+        return true;
+    }
+    let has_it =
+        |text: &str| text.split_whitespace().any(|word| begins_python(OsStr::new(word)) || word.ends_with(".py"));
+    if !is_named(program, SHELLS) && !is_named(program, WRAPPERS) {
+        let script = found.as_deref().and_then(text_of);
+        let first = script.as_deref().and_then(|text| text.lines().next()?.strip_prefix("#!"));
+        let is_shells = first.is_some_and(|line| line.split_whitespace().any(|word| is_named(word, SHELLS)));
+        return is_shells && script.as_deref().is_some_and(has_it);
+    }
+    let in_file = |word: &OsString| text_of(Path::new(word)).is_some_and(|text| has_it(&text));
+    words.iter().any(|word| word.to_str().is_some_and(has_it) || in_file(word))
+}
+
+fn begins_python(program: &OsStr) -> bool {
+    is_python(Path::new(program)) || is_named(program, LAUNCHERS)
+}
+
+fn is_named(program: impl AsRef<Path>, names: &[&str]) -> bool {
+    program.as_ref().file_name().and_then(OsStr::to_str).is_some_and(|name| names.contains(&name))
+}
+
+/// Reads the beginning of a file, if it is text; what is a pipe is left to the command.
+fn text_of(file: &Path) -> Option<String> {
+    file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    let mut text = Vec::new();
+    std::fs::File::open(file).ok()?.take(SCRIPT).read_to_end(&mut text).ok()?;
+    (!text.contains(&0)).then(|| String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Returns the interpreter that runs a program: itself, or that of its first line.
@@ -168,6 +212,22 @@ mod tests {
         assert_eq!(script("#!/bin/sh\npython3"), None);
         assert_eq!(script("\x7fELF"), None);
         assert_eq!(script("#!/opt/pythonista"), None);
+    }
+
+    #[test]
+    fn a_command_is_python_by_its_program_or_by_what_a_wrapper_begins() {
+        let is = |command: &str| runs(&command.split('|').map(OsString::from).collect::<Vec<_>>());
+        for command in
+            ["python3.12|agent.py", "/venv/bin/python|-m|agent", "uv|run|agent", "sh|-c|cd x && python3 a.py"]
+        {
+            assert!(is(command), "{command}");
+        }
+        assert!(is("timeout|60|./agent.py"));
+        for command in
+            ["node|agent.js", "java|-jar|agent.jar", "copilot|-p|write a python script", "sh|-c|node a.js", ""]
+        {
+            assert!(!is(command), "{command}");
+        }
     }
 
     #[test]
