@@ -276,6 +276,8 @@ pub const ADDED_STATUS_CODE: &str = "otel.status_code";
 pub const RELAYED: &str = "runspan.relayed";
 /// The port of this machine at which who passed the call on was asked; an integer.
 pub const RELAY_PORT: &str = "runspan.relay.port";
+/// The scope of what `exec` tells of the command that it runs.
+pub const SCOPE_EXEC: &str = "runspan.exec";
 
 /// Type of the error of a run that took more than its budget.
 pub const BUDGET_EXCEEDED: &str = "budget_exceeded";

@@ -9,7 +9,7 @@ pub use marks::Marks;
 
 use std::net::IpAddr;
 
-use crate::conventions::dialects::{ALWAYS_WELL, CLIENTS, HANDSHAKES, NO_ANSWERS, ORDINARY, OWN_USE, RUNNING_SUMS};
+use crate::conventions::dialects::{ALWAYS_WELL, CLIENTS, HANDSHAKES, NO_ANSWERS, ORDINARY, OWN_USE, RUNNING_SUMS, TEMPLATE_NAMES};
 use crate::conventions::names;
 use crate::model::budget::Budget;
 use crate::model::id::is_foreign_run_id;
@@ -29,11 +29,13 @@ const MAX_MESSAGE: usize = 4 << 10;
 /// Labels of a run, and words of any other list.
 pub(crate) const MAX_WORDS: usize = 64;
 
-/// Classes of errors that say nothing of what happened: Python's and JavaScript's for any.
+/// Classes of errors that say nothing of what happened: Python's and JavaScript's for any. So is a number, the status of an answer.
 const ANY_ERROR: &[&str] = &["Exception", "Error"];
 /// What such a one says where the program stopped reading, word for word: the clients of OpenAI and Anthropic, `fetch`, and
 /// OpenTelemetry's instrumentations of them.
-const STOPPED: &[&str] = &["request was aborted", "operation was aborted", "abandoned stream"];
+const STOPPED: &[&str] = &["request was aborted", "request aborted", "operation was aborted", "abandoned stream"];
+/// What JavaScript prints of an error of any class before its message, in small letters.
+const PRINTED: &str = "error: ";
 
 /// [`Status::code`](crate::model::otlp::Status::code) of a span that its author declared to have gone well.
 const STATUS_OK: i32 = 1;
@@ -95,6 +97,12 @@ pub struct StepFacts {
     pub is_declared_well: bool,
     /// Whether it is by what a client and a server of MCP find out how they speak ([`HANDSHAKES`]).
     pub is_handshake: bool,
+    /// Whether its author declared that it went well: its status is OK, and not only unset.
+    pub is_told_well: bool,
+    /// Whether it is an experiment, whose cases are conversations of their own.
+    pub is_experiment: bool,
+    /// Whether it is a command that was run, which is around all that it does.
+    pub is_command: bool,
     /// Whether it is an agent that tells what it used itself; see [`OWN_USE`].
     pub tells_own_use: bool,
     /// By what it can be known where another instrumentation tells it, too: of calls of models and tools.
@@ -171,6 +179,9 @@ pub struct StepContent {
 /// The operation of making an agent.
 const MAKES_AGENT: &str = "create_agent";
 
+/// The operation of trying a program on cases, by `pydantic-evals` 5.4.
+const EXPERIMENT: &str = "experiment";
+
 /// `SpanKind.SPAN_KIND_CLIENT` of `opentelemetry/proto/trace/v1`.
 const SPAN_KIND_CLIENT: i32 = 3;
 
@@ -207,8 +218,8 @@ impl StepFacts {
         Self {
             kind,
             is_genai: is_genai(span),
-            name: cut_to(&span.name, MAX_NAME).into_owned(),
-            step_name: step_name(own_name.as_deref().unwrap_or(&span.name), kind),
+            name: cut_to(name_of(span, scope), MAX_NAME).into_owned(),
+            step_name: step_name(own_name.as_deref().unwrap_or(name_of(span, scope)), kind),
             agent_id: text("gen_ai.agent.id").or_else(|| agent_name.clone()),
             makes_agent: attr(names::OPERATION).and_then(Value::as_str) == Some(MAKES_AGENT),
             agent_name,
@@ -221,6 +232,9 @@ impl StepFacts {
             is_always_well,
             is_declared_well: !is_always_well && span.status.as_ref().is_some_and(|status| status.code == STATUS_OK),
             is_handshake: attr(names::MCP_METHOD).and_then(Value::as_str).is_some_and(|it| HANDSHAKES.contains(&it)),
+            is_told_well: span.status.as_ref().is_some_and(|status| status.code == STATUS_OK),
+            is_experiment: attr(names::OPERATION).and_then(Value::as_str) == Some(EXPERIMENT),
+            is_command: kind == StepKind::Workflow && scope.is_some_and(|scope| scope.name == names::SCOPE_EXEC),
             tells_own_use: scope.is_some_and(|scope| tells_own_use(scope, kind)),
             marks: Marks::of(attr, kind, scope, &content),
             in_loop: scope.and_then(|scope| in_loop(scope, kind, span)),
@@ -331,6 +345,13 @@ fn local_port<'a>(attr: impl Fn(&'static str) -> Option<&'a Value>) -> Option<u1
     let host = attr(names::SERVER_ADDRESS)?.as_str()?;
     let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     port(names::SERVER_PORT).filter(|_| is_local)
+}
+
+/// Returns the span's name, filled in where it is a template.
+fn name_of<'a>(span: &'a Span, scope: Option<&Scope>) -> &'a str {
+    let filled =
+        |(name, key): &(&str, &str)| span.attr_str(key).filter(|_| scope.is_some_and(|scope| scope.name == *name));
+    TEMPLATE_NAMES.iter().find_map(filled).unwrap_or(&span.name)
 }
 
 /// Tells whether a step of a kind, made by this scope, tells what it used itself, and nothing that a step below it tells.
@@ -468,7 +489,9 @@ pub(super) fn class_of_failure(span: &Span) -> StepStatus {
     let error = error(span);
     let lower = |text: &str| text.to_ascii_lowercase();
     let message = lower(error.message.as_deref().unwrap_or_default());
-    let is_any = error.kind.as_deref().is_some_and(|kind| ANY_ERROR.contains(&kind));
+    let message = message.strip_prefix(PRINTED).unwrap_or(&message);
+    let is_number = |kind: &str| kind.bytes().all(|byte| byte.is_ascii_digit());
+    let is_any = error.kind.as_deref().is_some_and(|kind| ANY_ERROR.contains(&kind) || is_number(kind));
     let class = match error.kind.as_deref().filter(|kind| *kind != names::ERROR_TYPE_OTHER) {
         Some(_) if is_any => {
             let end = message.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '.')));
@@ -477,7 +500,7 @@ pub(super) fn class_of_failure(span: &Span) -> StepStatus {
             if behind.is_empty() || behind.starts_with(['(', ':']) { class.to_owned() } else { String::new() }
         }
         Some(kind) => lower(kind),
-        None => message.clone(),
+        None => message.to_owned(),
     };
     let says = |words: &[&str]| words.iter().any(|word| class.contains(word));
     let has_stopped = class == message || is_any;
@@ -706,6 +729,9 @@ mod tests {
                 is_always_well: false,
                 is_declared_well: false,
                 is_handshake: false,
+                is_told_well: false,
+                is_experiment: false,
+                is_command: false,
                 tells_own_use: false,
                 marks: Some(Box::new(Marks {
                     input: Some(crc32c::crc32c(br#"[{"role":"user","parts":[]}]"#)),

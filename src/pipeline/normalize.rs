@@ -19,7 +19,7 @@ use serde_json::Value as Json;
 
 use super::facts::{self, MAX_COUNT};
 use crate::conventions::dialects::{
-    Announced, ANSWERS, Asked, CONTROL_FLOW, Detect, Dialect, DIALECTS, ENDS_A_STREAM, HIDDEN, KindRow, logs, MADE_UP_ANSWERS, NO_MODEL, ONE_PROVIDER, ORDINARY, OTEL, Row, SERVES_ITSELF, Shape, Side, Source, SPAN_NAME, Test, UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS,
+    ANSWERS, Announced, Asked, BEGUN_STREAMS, CONTROL_FLOW, DIALECTS, Detect, Dialect, ENDS_A_STREAM, HIDDEN, KindRow, MADE_UP_ANSWERS, NO_MODEL, ONE_PROVIDER, ORDINARY, OTEL, Row, SERVES_ITSELF, SPAN_NAME, Shape, Side, Source, Test, UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS, logs,
 };
 use crate::conventions::{names, providers};
 use crate::model::key_filter::KeyFilter;
@@ -142,6 +142,11 @@ fn normalize_as(record: &mut Record, dialects: Dialects<'_>, keys: KeyFilter) {
     for key in [names::INPUT_MESSAGES, names::OUTPUT_MESSAGES] {
         if draft.keys.may_have(key)
             && let Some(messages) = draft.span().attr(key).and_then(messages::with_small_roles)
+        {
+            draft.set(key, messages);
+        }
+        if draft.keys.may_have(key)
+            && let Some(messages) = draft.span().attr(key).and_then(messages::with_reasoning)
         {
             draft.set(key, messages);
         }
@@ -937,6 +942,16 @@ fn lacks_its_end(span: &Span, dialects: Dialects<'_>) -> bool {
     is_unset && dialects.iter().flat_map(|dialect| dialect.fails_without).any(lacks)
 }
 
+/// Tells whether a finished span has a part of an answer, and not what its dialect writes where it was read to its end.
+fn was_given_up(span: &Span, dialects: Dialects<'_>) -> bool {
+    let is_unset = span.status.as_ref().is_none_or(|status| status.code == STATUS_UNSET);
+    let is_open = |(name, begun, end): &(&str, &str, &str)| {
+        span.name == *name && span.attr(begun).is_some() && span.attr(end).is_none()
+    };
+    let was_raised = || span.events.iter().any(|event| event.name == names::EVENT_EXCEPTION);
+    is_unset && dialects.iter().flat_map(|dialect| dialect.cancelled_without).any(is_open) && !was_raised()
+}
+
 /// Tells whether what ended the span is no failure, but how the program hands control on.
 fn hands_on(span: &Span) -> bool {
     let class = facts::error(span).kind.unwrap_or_default();
@@ -974,6 +989,9 @@ fn is_marked(span: &Span, dialects: Dialects<'_>) -> bool {
 fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> {
     const ANSWERED: &[&str] =
         &[names::RESPONSE_ID, names::FINISH_REASONS, names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::ERROR_TYPE];
+    if was_given_up(span, dialects) {
+        return Some(StepStatus::Cancelled);
+    }
     let operation = span.attr_str(names::OPERATION)?;
     let says =
         |of: fn(&Dialect) -> &'static [&'static str]| dialects.iter().any(|dialect| of(dialect).contains(&operation));
@@ -982,9 +1000,12 @@ fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> 
     let status = span.status.as_ref().map_or(STATUS_UNSET, |status| status.code);
     let is_open_stream = || {
         let says_nothing = |key: &&str| span.attr(key).is_none();
-        span.attr(names::REQUEST_STREAM) == Some(&Value::Bool(true))
-            // Whoever reads the bytes of the answer by themselves leaves nothing of it to be seen, whatever they have read.
-            && span.attr(names::RESPONSE_ID).is_some()
+        let has = |key: &str, end: &str| match span.attr(key) {
+            Some(Value::Bool(flag)) => end.parse() == Ok(*flag),
+            Some(value) => end.is_empty() || value.as_str().is_some_and(|value| value.ends_with(end)),
+            None => key.is_empty(),
+        };
+        BEGUN_STREAMS.iter().any(|(key, end, other)| has(key, end) && has(other, ""))
             && [names::FINISH_REASONS, names::OUTPUT_TOKENS, names::ERROR_TYPE].iter().all(says_nothing)
             && status == STATUS_UNSET
     };

@@ -105,7 +105,7 @@ impl Root {
         span.set_attr("process.pid", i64::from(facts.pid));
         let resource = Arc::new(resource(facts.name));
         let scope = Scope {
-            name: "runspan.exec".to_owned(),
+            name: names::SCOPE_EXEC.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Scope::default()
         };

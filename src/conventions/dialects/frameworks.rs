@@ -413,6 +413,16 @@ pub const PYDANTIC: Dialect = Dialect {
         row(names::RESPONSE_MODEL, &[Json("response_data", &["model"])], Model),
         row(names::CONVERSATION_ID, &[Key("session.id"), Key("session_id"), Key("conversation_id")], Text),
         row(names::USER_ID, &[Key("user_id")], Text),
+        // What Claude Code says in the place of a model, when a request has failed.
+        row(
+            names::ERROR_MESSAGE,
+            &[Where(
+                names::RESPONSE_MODEL,
+                "<synthetic>",
+                &Json(names::OUTPUT_MESSAGES, &["0", "parts", "0", "content"]),
+            )],
+            Text,
+        ),
     ],
     content: &[
         content(
@@ -474,6 +484,24 @@ pub const PYDANTIC_AI: Dialect = Dialect {
     failed_without_response: &["chat"],
     // One that its program gave up waiting for has the model that was asked, and no message at all.
     cancelled_without_response: &["chat"],
+    cancelled_without_reason: &["chat"],
+    ..PYDANTIC
+};
+
+/// Pydantic's evaluations: an experiment, its cases, and who judges them, all of them named by templates.
+///
+/// Source: `pydantic-evals` 5.4 with `logfire` 5.4, run against a scripted server.
+pub const PYDANTIC_EVALS: Dialect = Dialect {
+    name: "pydantic-evals",
+    variant_of: "pydantic",
+    detect: &[Detect::Scope("pydantic-evals")],
+    entity: &[Key("name")],
+    content: &[content(Side::In, &[Key("inputs")]), content(Side::Out, &[Key("output")])],
+    kinds: &[
+        kind(names::OPERATION, Test::Is("experiment"), StepKind::Workflow),
+        kind("evaluator_name", Test::Present, StepKind::Evaluator),
+        kind("case_name", Test::Present, StepKind::Task),
+    ],
     ..PYDANTIC
 };
 
@@ -706,6 +734,7 @@ pub const GOOGLE_ADK: Dialect = Dialect {
         kind(SPAN_NAME, Test::Starts("tool_response ["), StepKind::Task),
         kind(SPAN_NAME, Test::Is("call_llm"), StepKind::Llm),
         kind(SPAN_NAME, Test::Starts("agent_run"), StepKind::Agent),
+        kind(SPAN_NAME, Test::Is("invocation"), StepKind::Workflow),
     ],
     basis: ALL_INCLUSIVE,
     adds_reasoning: true,
@@ -733,6 +762,27 @@ pub const GOOGLE_ADK_JS: Dialect = Dialect {
             &["gcp.vertex.agent.tool_response", "gen_ai.tool.type", "gen_ai.tool.description", names::TOOL_CALL_ID],
         ),
     ],
+    ..GOOGLE_ADK
+};
+
+/// The same for Java, which leaves the status unset where a request failed that nobody reads the error of, and has an exception of a
+/// tool in the words that it gave the model for it.
+///
+/// Source: `google-adk` 1.8 for Java, run against a scripted server.
+pub const GOOGLE_ADK_JAVA: Dialect = Dialect {
+    name: "google-adk-java",
+    variant_of: "google-adk",
+    detect: &[Detect::ScopeBy("gcp.vertex.agent", "telemetry.sdk.language", "java")],
+    outcomes: &[Outcome {
+        from: Json("gcp.vertex.agent.tool_response", &["status"]),
+        word: "error",
+        status: StepStatus::Error,
+        message: &[
+            Json("gcp.vertex.agent.tool_response", &["message"]),
+            Json("gcp.vertex.agent.tool_response", &["error"]),
+        ],
+    }],
+    fails_without: &[("call_llm", &["gcp.vertex.agent.llm_response", names::INPUT_TOKENS, names::FINISH_REASONS])],
     ..GOOGLE_ADK
 };
 

@@ -21,14 +21,12 @@ mod platforms;
 mod standard;
 pub mod usage;
 
+use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
 
 pub use agents::{CLAUDE_CODE, CODEX, GEMINI_CLI, GOOSE, QWEN_CODE};
 pub use frameworks::{
-    AG2, AGENT_FRAMEWORK, AGENTSCOPE, AUTOGEN, EFFECT, GENKIT, GOOGLE_ADK, GOOGLE_ADK_JS, HAYSTACK, KOOG,
-    LOGFIRE_CLAUDE, LOGFIRE_OPENAI_AGENTS, MASTRA, MASTRA_BEFORE, MASTRA_METHODS, MCP_AGENT, PYDANTIC, PYDANTIC_AI,
-    SEMANTIC_KERNEL, SEMANTIC_KERNEL_FUNCTIONS, SPRING_AI, STRANDS, STRANDS_PYTHON, TANSTACK, VERCEL, VERCEL_OTEL,
-    VOLTAGENT,
+    AG2, AGENTSCOPE, AGENT_FRAMEWORK, AUTOGEN, EFFECT, GENKIT, GOOGLE_ADK, GOOGLE_ADK_JAVA, GOOGLE_ADK_JS, HAYSTACK, KOOG, LOGFIRE_CLAUDE, LOGFIRE_OPENAI_AGENTS, MASTRA, MASTRA_BEFORE, MASTRA_METHODS, MCP_AGENT, PYDANTIC, PYDANTIC_AI, PYDANTIC_EVALS, SEMANTIC_KERNEL, SEMANTIC_KERNEL_FUNCTIONS, SPRING_AI, STRANDS, STRANDS_PYTHON, TANSTACK, VERCEL, VERCEL_OTEL, VOLTAGENT,
 };
 pub use openinference::{GUARDRAILS, OPENINFERENCE_BEDROCK_BARE, OPENINFERENCE_CLAUDE_JS};
 pub use platforms::{
@@ -91,9 +89,12 @@ pub struct Dialect {
     pub cancelled_without_response: &'static [&'static str],
     /// The model that answered is a trace of a response, too, also where it is the one that was asked for.
     pub is_silent_without_model: bool,
-    /// A stream of these operations whose answer has begun, and that has no reason for its end, nor a count of what came out, nor a
-    /// word on how it went, was given up.
+    /// A stream of these operations whose answer has begun ([`BEGUN_STREAMS`]), and that has no reason for its end, nor a count of what
+    /// came out, nor a word on how it went, was given up.
     pub cancelled_without_reason: &'static [&'static str],
+    /// A stream of this name whose answer has begun, as an attribute shows, was given up where another one is missing and no word on
+    /// how it went is there: name, attribute, other one.
+    pub cancelled_without: &'static [(&'static str, &'static str, &'static str)],
     /// A failure of its own with a message has an exception event beside it. Without one, a dialect that `marks_failures` put it there.
     pub fails_by_exception: bool,
     /// An exception event says that a step failed, whatever its status: that says of every step that all is well.
@@ -451,8 +452,10 @@ pub const DIALECTS: &[&Dialect] = &[
     &LOGFIRE_OPENAI_AGENTS,
     &LOGFIRE_CLAUDE,
     &PYDANTIC_AI,
+    &PYDANTIC_EVALS,
     &PYDANTIC,
     &GOOGLE_ADK_JS,
+    &GOOGLE_ADK_JAVA,
     &GOOGLE_ADK,
     &STRANDS_PYTHON,
     &STRANDS,
@@ -513,6 +516,7 @@ pub const PLAIN: Dialect = Dialect {
     cancelled_without_response: &[],
     is_silent_without_model: false,
     cancelled_without_reason: &[],
+    cancelled_without: &[],
     fails_by_exception: false,
     fails_although_well: false,
     marks_failures: false,
@@ -535,11 +539,35 @@ pub const GOOGLE: &str = "gcp.";
 pub const HIDDEN: &[&str] = &["[Scrubbed due to", "__REDACTED__", "[REDACTED]", "<REDACTED>", "default_user_id"];
 
 /// Classes of what is raised to hand control on, and no failure: LangGraph goes to another node or agent by one, and waits for
-/// a person by others, and Pydantic AI for a person or another program.
+/// a person by others, and Pydantic AI and Genkit for a person or another program.
 ///
-/// Source: `langgraph` 1.2 `errors.py`, `pydantic_ai` 2.68 `exceptions.py`.
-pub const CONTROL_FLOW: &[&str] =
-    &["ParentCommand", "GraphInterrupt", "NodeInterrupt", "GraphBubbleUp", "ApprovalRequired", "CallDeferred"];
+/// Source: `langgraph` 1.2 `errors.py`, `pydantic_ai` 2.68 `exceptions.py`, `@genkit-ai/ai` 1.42 `tool.ts`.
+pub const CONTROL_FLOW: &[&str] = &[
+    "ParentCommand",
+    "GraphInterrupt",
+    "NodeInterrupt",
+    "GraphBubbleUp",
+    "ApprovalRequired",
+    "CallDeferred",
+    "ToolInterruptError",
+];
+
+/// By what a stream is known whose answer has begun: an attribute, how its value ends, and another attribute that is there as well.
+///
+/// Source: OpenTelemetry's semantic conventions 1.44; `pydantic_ai` 2.62; `opentelemetry-instrumentation-botocore` 0.66b2, which has the
+/// method of the client and of an answer its status alone.
+pub const BEGUN_STREAMS: &[(&str, &str, &str)] = &[
+    // Whoever reads the bytes of the answer by themselves leaves nothing of it to be seen, whatever they have read.
+    (names::REQUEST_STREAM, "true", names::RESPONSE_ID),
+    ("gen_ai.response.time_to_first_chunk", "", ""),
+    ("gen_ai.client.operation.time_to_first_chunk", "", ""),
+    ("rpc.method", "Stream", "http.status_code"),
+];
+
+/// Scopes that name spans by templates, and the attribute with what such a one is filled with.
+///
+/// Source: `pydantic-evals` 5.4 `_utils.py`.
+pub const TEMPLATE_NAMES: &[(&str, &str)] = &[("pydantic-evals", "logfire.msg")];
 
 /// Classes of what is raised where a program stops reading or is stopped itself: no failure of who was asked.
 pub const ENDS_A_STREAM: &[&str] =

@@ -204,6 +204,13 @@ pub const OPENINFERENCE: Dialect = Dialect {
     // By its exporter for the AI SDK, `@arizeai/openinference-vercel` 3.2.1 `TraceAggregateManager`: it means the root alone, and takes every
     // span of OpenTelemetry's SDK 2 for one.
     marks_failures: true,
+    // In Python, whose spans of what was read to its end are OK and have the reason.
+    cancelled_without: &[
+        ("GenerateContentStream", "output.value", "llm.finish_reason"),
+        ("AsyncGenerateContentStream", "output.value", "llm.finish_reason"),
+        ("bedrock.converse_stream", "output.value", "llm.finish_reason"),
+        ("bedrock.invoke_model_with_response_stream", "output.value", "llm.finish_reason"),
+    ],
     ..PLAIN
 };
 
@@ -474,6 +481,7 @@ pub const BEDROCK: Dialect = Dialect {
             counts: &[names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::TOTAL_TOKENS],
         },
     ],
+    cancelled_without_reason: &["chat", "text_completion"],
     ..TRACELOOP
 };
 
@@ -748,16 +756,25 @@ pub const LANGSMITH: Dialect = Dialect {
         kind("langsmith.span.kind", Test::IsRoot("chain"), StepKind::Workflow),
         kind("langsmith.span.kind", Test::Present, StepKind::Task),
     ],
-    // A tool of LangChain whose error the framework gave to the model.
-    outcomes: &[Outcome {
-        from: Json("gen_ai.completion", &["output", "type=tool", "status"]),
-        word: "error",
-        status: StepStatus::Error,
-        message: &[
-            Json("gen_ai.completion", &["output", "content", "0", "text"]),
-            Json("gen_ai.completion", &["output", "content"]),
-        ],
-    }],
+    outcomes: &[
+        // A tool of LangChain whose error the framework gave to the model.
+        Outcome {
+            from: Json("gen_ai.completion", &["output", "type=tool", "status"]),
+            word: "error",
+            status: StepStatus::Error,
+            message: &[
+                Json("gen_ai.completion", &["output", "content", "0", "text"]),
+                Json("gen_ai.completion", &["output", "content"]),
+            ],
+        },
+        // A conversation of the Claude Agent SDK (`langsmith` 0.15), which has what went wrong as its answer.
+        Outcome {
+            from: Where("langsmith.metadata.ls_integration", "claude-agent-sdk", &Key("langsmith.metadata.is_error")),
+            word: "true",
+            status: StepStatus::Error,
+            message: &[Json("gen_ai.completion", &["content", "0", "text"])],
+        },
+    ],
     // In JavaScript (`langsmith` 0.12 `experimental/otel`) every span is said to have gone well before it runs, and OpenTelemetry's
     // SDK 2 takes that word for the last.
     fails_although_well: true,

@@ -214,6 +214,7 @@ pub const OTEL_BEDROCK: Dialect = Dialect {
     variant_of: "otel-instrumentation",
     detect: &[Detect::ScopePrefix("opentelemetry.instrumentation.genai.bedrock")],
     basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
+    cancelled_without_reason: &["chat", "text_completion"],
     ..OTEL_INSTRUMENTATION
 };
 

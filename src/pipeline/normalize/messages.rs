@@ -297,10 +297,48 @@ fn part_of_block(block: Json) -> Json {
     if let Some(result) = members.get("toolResult") {
         return json!({"type": "tool_call_response", "id": result["toolUseId"], "response": result["content"]});
     }
+    if let Some(part) = reasoning_of(&block) {
+        return part;
+    }
     match members.get("toolUse").or_else(|| Some(&block).filter(|block| block["type"] == "toolUse")) {
         Some(call) => call_part(call),
         None => block,
     }
+}
+
+/// Writes what a model thought, a block as Bedrock has it, as the standard does.
+fn reasoning_of(block: &Json) -> Option<Json> {
+    let text = block.get("reasoningContent")?.get("reasoningText")?.get("text")?.as_str()?;
+    Some(json!({"type": "reasoning", "content": text}))
+}
+
+/// Writes messages, as JSON, once more where such a block is a text of them, as OpenLLMetry has it; everything else stays as it is, digit
+/// by digit.
+pub(super) fn with_reasoning(messages: &Value) -> Option<Value> {
+    #[derive(serde::Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow, default)]
+        parts: Vec<&'a RawValue>,
+    }
+    let text = messages.as_str().filter(|text| text.contains("reasoningContent"))?;
+    let list: Vec<Message<'_>> = serde_json::from_str(text).ok()?;
+    let (mut written, mut end) = (String::new(), 0);
+    for part in list.iter().flat_map(|message| &message.parts) {
+        let Some(reasoning) = reasoning_in(part.get()) else { continue };
+        // It is a part of the text that it was read from.
+        let start = (part.get().as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+        written.push_str(text.get(end..start)?);
+        written.push_str(&reasoning.to_string());
+        end = start + part.get().len();
+    }
+    (end > 0).then(|| format!("{written}{}", text.get(end..).unwrap_or_default()).into())
+}
+
+/// Reads a part of a message that is text, if that is such a block.
+fn reasoning_in(part: &str) -> Option<Json> {
+    let part: Json = part.contains("reasoningContent").then(|| serde_json::from_str(part).ok())??;
+    let text = part.get("content").filter(|_| part["type"] == "text")?.as_str()?;
+    reasoning_of(&serde_json::from_str(text).ok()?)
 }
 
 /// Roles as the standard has them.

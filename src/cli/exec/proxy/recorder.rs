@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use hyper::StatusCode;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use runspan::conventions::names;
 use runspan::model::UnixNanos;
 use runspan::model::otlp::{Resource, Scope, Span};
 use runspan::model::record::{Record, RecordKind};
@@ -500,7 +501,7 @@ impl Recorder {
 
     fn record(&self, kind: RecordKind, span: Span) -> Record {
         let scope = Scope {
-            name: "runspan.exec".to_owned(),
+            name: names::SCOPE_EXEC.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Scope::default()
         };

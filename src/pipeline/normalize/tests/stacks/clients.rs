@@ -503,3 +503,65 @@ fn what_a_total_of_gemini_has_more_is_not_guessed_where_its_own_tools_were_asked
     assert_eq!(call(own, &thought), thoughts);
     assert_eq!(call(r#"[{"name": "url_context", "parameters": {}}]"#, &[]), thoughts);
 }
+
+#[test]
+fn a_stream_that_was_given_up_is_known_by_the_end_that_it_lacks() {
+    let chat = || vec![("gen_ai.operation.name", Value::from("chat")), ("gen_ai.request.model", "m".into())];
+    let status = |scope: &str, name: &str, more: &[(&'static str, Value)]| {
+        told(scope, name, &[chat(), more.to_vec()].concat()).status
+    };
+    let first = ("gen_ai.response.time_to_first_chunk", Value::Double(0.02));
+    let bedrock = "opentelemetry.instrumentation.genai.bedrock.x";
+    let read = ("gen_ai.usage.output_tokens", Value::Int(3));
+    assert_eq!(status(bedrock, "chat m", &[first.clone()]), StepStatus::Cancelled);
+    assert_eq!(status(bedrock, "chat m", &[first.clone(), read.clone()]), StepStatus::Success);
+    assert_eq!(status(bedrock, "chat m", &[]), StepStatus::Success);
+    let method = |method: &str| [("rpc.method", Value::from(method)), ("http.status_code", Value::Int(200))];
+    let botocore = "opentelemetry.instrumentation.botocore.bedrock-runtime";
+    assert_eq!(status(botocore, "chat m", &method("ConverseStream")), StepStatus::Cancelled);
+    assert_eq!(status(botocore, "chat m", &method("InvokeModelWithResponseStream")), StepStatus::Cancelled);
+    assert_eq!(status(botocore, "chat m", &method("InvokeModel")), StepStatus::Success);
+    let first = ("gen_ai.client.operation.time_to_first_chunk", Value::Double(0.02));
+    let output =
+        ("gen_ai.output.messages", r#"[{"role":"assistant","parts":[{"type":"text","content":"The"}]}]"#.into());
+    assert_eq!(status("pydantic-ai", "chat m", &[output.clone(), first.clone()]), StepStatus::Cancelled);
+    assert_eq!(status("pydantic-ai", "chat m", &[output.clone(), first, read]), StepStatus::Success);
+    assert_eq!(status("pydantic-ai", "chat m", &[output]), StepStatus::Success);
+}
+
+#[test]
+fn a_stream_by_openinference_that_was_given_up_has_no_status_and_no_reason() {
+    let status = |name: &str, more: &[(&str, Value)]| {
+        let kind = [("openinference.span.kind", Value::from("LLM"))];
+        told("openinference.instrumentation.google_genai", name, &[&kind, more].concat()).status
+    };
+    let begun = ("output.value", Value::from(r#"{"candidates": []}"#));
+    let reason = ("llm.finish_reason", Value::from("STOP"));
+    assert_eq!(status("GenerateContentStream", &[begun.clone()]), StepStatus::Cancelled);
+    assert_eq!(status("GenerateContentStream", &[begun.clone(), reason]), StepStatus::Success);
+    // Nothing was read of it, or it is no stream.
+    assert_eq!(status("GenerateContentStream", &[]), StepStatus::Success);
+    assert_eq!(status("GenerateContent", &[begun]), StepStatus::Success);
+}
+
+#[test]
+fn what_a_model_of_bedrock_s_thought_is_reasoning() {
+    let block = r#"{"reasoningContent": {"reasoningText": {"text": "Hm.", "signature": "c2ln"}}}"#;
+    let text = serde_json::json!([{"role": "assistant", "parts": [
+        {"type": "text", "content": block}, {"type": "tool_call", "arguments": {"n": 1}}], "finish_reason": "stop"}]);
+    let mut record = ended(&[
+        ("gen_ai.operation.name", "chat".into()),
+        ("gen_ai.output.messages", text.to_string().replace("\"n\":1", "\"n\":1.00").into()),
+    ]);
+    normalize(&mut record);
+    insta::assert_snapshot!(record.span.attr_str(names::OUTPUT_MESSAGES).unwrap(), @r#"[{"role":"assistant","parts":[{"type":"reasoning","content":"Hm."},{"type":"tool_call","arguments":{"n":1.00}}],"finish_reason":"stop"}]"#);
+    let mut record = ended(&[("gen_ai.operation.name", "chat".into())]);
+    let body = serde_json::json!({"message": {"role": "assistant",
+        "content": [serde_json::from_str::<serde_json::Value>(block).unwrap()]}});
+    record.span.events = vec![event("gen_ai.choice", &[("body", body.to_string().into())])];
+    normalize(&mut record);
+    assert_eq!(
+        record.span.attr_str(names::OUTPUT_MESSAGES),
+        Some(r#"[{"role":"assistant","parts":[{"type":"reasoning","content":"Hm."}]}]"#)
+    );
+}

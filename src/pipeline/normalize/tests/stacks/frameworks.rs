@@ -1,6 +1,7 @@
 //! Frameworks in Python and .NET.
 
 use super::*;
+use crate::model::json_text::JsonText;
 
 #[test]
 fn smolagents_has_the_usage_in_what_python_prints_of_the_answer() {
@@ -576,4 +577,58 @@ fn haystack_has_anthropics_thoughts_among_openais_names() {
         [("haystack.component.type", "AnthropicChatGenerator".into()), ("haystack.component.output", answer.into())];
     let call = told("haystack", "haystack.component.run", &list);
     assert_eq!((call.kind, call.tokens.and_then(|tokens| tokens.reasoning)), (StepKind::Llm, Some(7)));
+}
+
+/// `pydantic-evals` 5.4, run against a scripted server.
+#[test]
+fn an_evaluation_has_its_names_and_who_judges_is_an_evaluator() {
+    let of = |name: &str, list: &[(&str, Value)]| {
+        let step = told("pydantic-evals", name, list);
+        let text = |text: Option<JsonText>| text.map(|text| text.as_str().to_owned()).unwrap_or_default();
+        (step.kind, step.name, step.step_name, text(step.content.input), text(step.content.output))
+    };
+    let experiment = of(
+        "evaluate {name}",
+        &[
+            ("gen_ai.operation.name", "experiment".into()),
+            ("name", "exp".into()),
+            ("logfire.msg", "evaluate exp".into()),
+        ],
+    );
+    let owned = |kind, words: [&str; 4]| {
+        let [name, step_name, input, output] = words.map(str::to_owned);
+        (kind, name, step_name, input, output)
+    };
+    assert_eq!(experiment, owned(StepKind::Workflow, ["evaluate exp", "exp", "", ""]));
+    let case = of(
+        "case: {case_name}",
+        &[
+            ("case_name", "c1".into()),
+            ("logfire.msg", "case: c1".into()),
+            ("inputs", "hi".into()),
+            ("output", "x".into()),
+        ],
+    );
+    assert_eq!(case, owned(StepKind::Task, ["case: c1", "case:-c1", r#""hi""#, r#""x""#]));
+    let judge = [("evaluator_name", "Sunny".into()), ("logfire.msg", "Calling evaluator: Sunny".into())];
+    let judge = of("evaluator: {evaluator_name}", &judge);
+    let words = ["Calling evaluator: Sunny", "Calling-evaluator:-Sunny", "", ""];
+    assert_eq!(judge, owned(StepKind::Evaluator, words));
+}
+
+/// `logfire` 5.4 of the Claude Agent SDK, run against a scripted server.
+#[test]
+fn what_claude_code_says_in_the_place_of_a_model_is_why_a_request_failed() {
+    let said = r#"[{"role":"assistant","parts":[{"type":"text","content":"API Error: 400"}]}]"#;
+    let call = |model: &str| {
+        let list = [
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.response.model", model.into()),
+            ("gen_ai.output.messages", said.into()),
+            ("error.type", "unknown".into()),
+        ];
+        told("logfire.claude_agent_sdk", "chat", &list).error.unwrap().message
+    };
+    assert_eq!(call("<synthetic>").as_deref(), Some("API Error: 400"));
+    assert_eq!(call("claude-sonnet-4-5"), None);
 }

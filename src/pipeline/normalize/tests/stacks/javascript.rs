@@ -711,3 +711,32 @@ fn a_tool_is_known_by_the_id_of_its_call() {
     // What is around it.
     assert_eq!(told("langfuse-sdk", "tools", &list).kind, StepKind::Task);
 }
+
+#[test]
+fn who_was_stopped_or_waits_for_a_person_has_not_failed() {
+    // Langfuse 5.11 with LangChain 1.5.
+    let langfuse = |message: &str| {
+        let list = [
+            ("langfuse.observation.type", "agent".into()),
+            ("langfuse.observation.level", "ERROR".into()),
+            ("langfuse.observation.status_message", message.into()),
+        ];
+        told("langfuse-sdk", "agent", &list).status
+    };
+    assert_eq!(langfuse("Error: Abort"), StepStatus::Cancelled);
+    assert_eq!(langfuse("Error: About to fail"), StepStatus::Error);
+    // Genkit 1.42, which has the status of an answer for a class.
+    let genkit = |class: &str, message: &str| {
+        let list = [("genkit:type", "action".into()), ("genkit:metadata:subtype", "tool".into())];
+        let mut record = ended(&[&list[..], &[("genkit:state", "error".into())]].concat());
+        let told = [("exception.type", class.into()), ("exception.message", message.into())];
+        record.span.events = vec![event("exception", &told)];
+        record.span.status = Some(Status { code: 2, message: message.to_owned() });
+        facts(&record).status
+    };
+    assert_eq!(genkit("500", "UNKNOWN: Request was aborted."), StepStatus::Cancelled);
+    assert_eq!(genkit("409", "ABORTED: Request aborted when reading from the stream"), StepStatus::Cancelled);
+    assert_eq!(genkit("504", "DEADLINE_EXCEEDED: no answer"), StepStatus::Timeout);
+    assert_eq!(genkit("400", "INVALID_ARGUMENT: timeout must be a number"), StepStatus::Error);
+    assert_eq!(genkit("ToolInterruptError", ""), StepStatus::Success);
+}

@@ -148,3 +148,30 @@ fn koog_s_tools_have_what_went_in_and_out_by_openinference_s_names_and_its_roles
     );
     assert_eq!((agent.tokens, agent.provider), (None, None));
 }
+
+/// `google-adk` 1.8, run against a scripted server.
+#[test]
+fn adk_for_java_tells_of_failures_by_what_is_missing_and_by_what_the_model_was_told() {
+    let of = |name: &str, list: &[(&str, Value)]| {
+        let mut record = ended(list);
+        record.span.name = name.to_owned();
+        record.scope.name = "gcp.vertex.agent".to_owned();
+        let resource = crate::model::otlp::Resource {
+            attributes: attributes(&[("telemetry.sdk.language", "java".into())]),
+            ..Default::default()
+        };
+        record.resource = std::sync::Arc::new(resource);
+        facts(&record)
+    };
+    assert_eq!(of("call_llm", &[]).status, StepStatus::Error);
+    let answer = [("gcp.vertex.agent.llm_response", Value::from("{}"))];
+    assert_eq!(of("call_llm", &answer).status, StepStatus::Success);
+    let tool = |response: &str| {
+        let step = of("execute_tool get_weather", &[("gcp.vertex.agent.tool_response", response.into())]);
+        (step.status, step.error.and_then(|error| error.message))
+    };
+    let failed = tool(r#"{"status":"error","message":"An internal error occurred."}"#);
+    assert_eq!(failed, (StepStatus::Error, Some("An internal error occurred.".to_owned())));
+    assert_eq!(tool(r#"{"r":"sunny"}"#), (StepStatus::Success, None));
+    assert_eq!(of("invocation", &[]).kind, StepKind::Workflow);
+}

@@ -495,3 +495,21 @@ fn each_layer_of_mcp_names_the_tool() {
     assert_eq!(says("server/discover"), (StepKind::Task, true));
     assert_eq!(says("tools/list"), (StepKind::Task, false));
 }
+
+/// `langsmith` 0.15 with the Claude Agent SDK, run against a scripted server.
+#[test]
+fn a_conversation_of_claude_code_by_langsmith_says_itself_that_it_failed() {
+    let of = |integration: &str, failed: bool| {
+        let list = [
+            ("langsmith.span.kind", "chain".into()),
+            ("langsmith.metadata.ls_integration", integration.into()),
+            ("langsmith.metadata.is_error", Value::Bool(failed)),
+            ("gen_ai.completion", r#"{"content":[{"type":"text","text":"API Error: 400"}],"role":"assistant"}"#.into()),
+        ];
+        let step = told("langsmith", "claude.conversation", &list);
+        (step.status, step.error.and_then(|error| error.message))
+    };
+    assert_eq!(of("claude-agent-sdk", true), (StepStatus::Error, Some("API Error: 400".to_owned())));
+    assert_eq!(of("claude-agent-sdk", false), (StepStatus::Success, None));
+    assert_eq!(of("mine", true), (StepStatus::Success, None));
+}
