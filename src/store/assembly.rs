@@ -732,7 +732,11 @@ impl RunState {
         let copies = &self.sums().copies;
         let calls =
             self.steps.iter().enumerate().filter(|(place, step)| step.facts.billed && !copies.contains_key(place));
-        let (counts, call) = calls.max_by_key(|(_, step)| step.ended_at).filter(|(_, call)| is_failure(call.status))?;
+        let until = self.told_end();
+        let (counts, call) = calls
+            .filter(|(_, step)| until.is_none_or(|until| step.started_at <= until))
+            .max_by_key(|(_, step)| step.ended_at)
+            .filter(|(_, call)| is_failure(call.status))?;
         let enclosing = self.ancestors(call);
         let is_recovered = self.steps.iter().enumerate().any(|(place, step)| {
             step.status == StepStatus::Success
@@ -750,15 +754,23 @@ impl RunState {
         (!is_recovered).then_some(reason.unwrap_or(call).status)
     }
 
+    /// Returns when the run's root ended, if its author declared it to have gone well: what begins later, and still bears its context,
+    /// does not decide how the run ended.
+    fn told_end(&self) -> Option<UnixNanos> {
+        self.root().filter(|root| root.facts.is_told_well && !is_failure(root.status))?.ended_at
+    }
+
     /// Returns the agent, or the part of one, that failed last below a root that says nothing of failures, where that was not given to
     /// a model as the answer of a tool and nothing succeeded after it.
     fn failed_agent(&self) -> Option<&Step> {
         self.root().filter(|root| root.facts.is_always_well && !is_failure(root.status))?;
         // Turns have many names, and a program's own span among them none that tells it apart.
+        let until = self.told_end();
         let is_part = |step: &&Step| {
             step.facts.is_always_well
                 && matches!(step.facts.kind, StepKind::Agent | StepKind::Task)
                 && is_failure(step.status)
+                && until.is_none_or(|until| step.started_at <= until)
         };
         let failed = self.steps.iter().filter(is_part).max_by_key(|step| (step.ended_at, step.started_at))?;
         let enclosing = self.ancestors(failed);
@@ -887,7 +899,12 @@ impl RunState {
         // The innermost failed step that says why and ended last says most about it; of layers' words for one call those of
         // the one that counts, unless that has a class alone: it says less than a message.
         let copies = &self.sums().copies;
-        let failed = || (0..self.steps.len()).filter(|place| is_failure(self.steps[*place].status));
+        // What failed otherwise is no reason to stop.
+        let is_of_kind = |step: &Step| status != RunStatus::Cancelled || step.status == StepStatus::Cancelled;
+        let until = self.told_end();
+        let is_in_time = |step: &Step| until.is_none_or(|until| step.started_at <= until);
+        let is_culprit = |step: &Step| is_failure(step.status) && is_of_kind(step) && is_in_time(step);
+        let failed = || (0..self.steps.len()).filter(|place| is_culprit(&self.steps[*place]));
         let error_of = |place: usize| self.steps[place].error();
         let has_message = |place: usize| error_of(place).is_some_and(|error| error.message.is_some());
         let says_why = |place: usize| has_message(place) || error_of(place).is_some_and(|error| error.kind.is_some());
@@ -931,6 +948,10 @@ impl RunState {
         let has_reason = |error: &Option<ErrorInfo>| error.as_ref().is_some_and(|error| error.message.is_some());
         let is_told_below = root.facts.kind == StepKind::Task && has_reason(&below);
         let own = own.filter(|own| own.message.is_some() || !is_told_below);
+        // One of which only the class is told ended as its last call did.
+        let is_of_call = culprit.is_some_and(|step| step.facts.billed) && self.last_failure().is_some();
+        let said = || below.as_ref().filter(|_| is_of_call)?.message.clone();
+        let own = own.map(|own| ErrorInfo { message: own.message.clone().or_else(said), ..own });
         let names_culprit = own.as_ref().zip(below.as_ref()).is_none_or(|(own, below)| passes_on(own, below));
         let mut error = own.or(below).unwrap_or_default();
         let named = root.facts.error_span.and_then(|span| self.by_span.get(&span)).map(|place| &self.steps[*place]);
@@ -1005,7 +1026,7 @@ impl RunState {
             kind,
             agent_id: (!is_workflow).then(|| name.clone()),
             workflow_id: is_workflow.then_some(name),
-            session_id: self.session_id.clone(),
+            session_id: self.session().cloned(),
             user_id: self.user_id.clone(),
             parent_run_id: self.parent_run_id,
             replay_of: self.replay_of,
@@ -1046,6 +1067,12 @@ impl RunState {
             updated_at: now,
             steps: is_workflow.then(|| self.children(counted)),
         }
+    }
+
+    /// Returns the conversation that the run is part of: none of those that an experiment's cases are.
+    fn session(&self) -> Option<&String> {
+        let has_cases = |root: &Step| root.facts.is_experiment && root.facts.session_id.is_none();
+        self.session_id.as_ref().filter(|_| !self.root().is_some_and(has_cases))
     }
 
     fn children(&self, counted: &Counted) -> Vec<ChildStep> {

@@ -1,5 +1,6 @@
 mod above;
 mod copies;
+mod ends;
 mod layers;
 mod links;
 mod logs;

@@ -10,7 +10,7 @@ use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use self::layers::MAX_AT_ONCE;
+use self::layers::{MAX_AT_ONCE, MAX_LAYERS};
 use super::{RunState, Step, Tree, is_failure};
 use crate::model::id::{IdMap, IdSet};
 use crate::model::{CostSource, NanoUsd, SpanId, StepKind, StepStatus, Tokens};
@@ -89,7 +89,8 @@ impl RunState {
         self.sums.get_or_init(|| Arc::new(Sums::of(self)))
     }
 
-    /// Finds for each tool call the step below it that tells how it ended, where it does not itself: by place.
+    /// Finds for each tool call the step below it that tells how it ended, where it does not itself, and for each call of a model that
+    /// which stopped it: by place.
     pub(super) fn executions(&self) -> HashMap<usize, usize> {
         let mut last: HashMap<usize, usize> = HashMap::new();
         let askers = self.askers();
@@ -106,7 +107,7 @@ impl RunState {
         }
         // What says nothing itself may have another layer below it that tells, as a client of MCP has its server.
         let deepest = |mut place: usize| {
-            for _ in 0..last.len() {
+            for _ in 0..MAX_LAYERS {
                 match last.get(&place).filter(|_| self.says_nothing_of_failure(place)) {
                     Some(&below) => place = below,
                     None => break,
@@ -120,13 +121,32 @@ impl RunState {
         let fails = |&(tool, execution): &(usize, usize)| {
             self.steps[tool].status == StepStatus::Success && is_failure(self.steps[execution].status)
         };
-        told.filter(fails).collect()
+        let mut found: HashMap<usize, usize> = told.filter(fails).collect();
+        found.extend(self.stopped());
+        found
     }
 
     /// Tells whether a step went well as far as is known, and its author did not declare it.
     fn says_nothing_of_failure(&self, place: usize) -> bool {
         let step = &self.steps[place];
         step.status == StepStatus::Success && !step.facts.is_declared_well
+    }
+
+    /// Finds calls of models without a reason for their end that ended as the step right above them was cancelled, with that: they had
+    /// what had come by then for an answer.
+    fn stopped(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        /// How far apart the two ends may be, in nanoseconds.
+        const SOON: u64 = 50_000_000;
+        self.steps.iter().enumerate().filter_map(|(place, step)| {
+            let is_open =
+                step.facts.billed && step.status == StepStatus::Success && step.facts.finish_reasons.is_empty();
+            let parent = step.parent.filter(|_| is_open)?;
+            let above = *self.by_span.get(&parent)?;
+            let around = &self.steps[above];
+            let apart = around.ended_at?.0.abs_diff(step.ended_at?.0);
+            let is_plain = matches!(around.facts.kind, StepKind::Task | StepKind::Workflow);
+            (is_plain && around.status == StepStatus::Cancelled && apart <= SOON).then_some((place, above))
+        })
     }
 
     /// Returns the places of the steps that count.
@@ -348,8 +368,12 @@ impl RunState {
             step.facts.billed && !step.facts.is_relayed && around.any(|outer| outer.status == StepStatus::Success)
         };
         let is_own = |place: &usize| !copies.contains_key(place) || is_try(place);
-        let failed: Vec<usize> =
+        let mut failed: Vec<usize> =
             (0..self.steps.len()).filter(|place| is_failed(place) && is_own(place) && !leaves_it(place)).collect();
+        if failed.iter().any(|place| !self.steps[*place].facts.is_genai) {
+            let work = self.around_work();
+            failed.retain(|place| work[*place]);
+        }
         let mut passed_on: IdSet<SpanId> = HashSet::default();
         for &place in &failed {
             self.cover(&self.steps[place], &mut passed_on);
@@ -396,6 +420,16 @@ impl RunState {
             !same.iter().rev().take(MAX_AT_ONCE).any(|&call| is_told_again(&self.steps[call], step) && is_near(call))
         });
         own
+    }
+
+    /// Tells of each step whether it is of GenAI work, around some, or below some, by place. A command is around all that it does.
+    fn around_work(&self) -> Vec<bool> {
+        let is_work = |step: &Step| step.facts.is_genai && !step.facts.is_command;
+        let mut around: IdSet<SpanId> = HashSet::default();
+        self.steps.iter().filter(|step| is_work(step)).for_each(|step| self.cover(step, &mut around));
+        let below = self.downwards(|above: Option<&bool>, step| above == Some(&true) || is_work(step));
+        let steps = self.steps.iter().zip(below);
+        steps.map(|(step, is_below)| is_below || step.facts.is_command || around.contains(&step.span_id)).collect()
     }
 
     pub(super) fn tool_calls(&self, copies: &HashMap<usize, usize>) -> u64 {
@@ -447,13 +481,16 @@ struct Covered {
     walked: [IdSet<SpanId>; 2],
 }
 
-/// Tells whether a step says of the same time that a call failed, in the words of the call or without any.
+/// Tells whether a step says of the same time that a call failed, in the words of the call or without any. It may be the work of the
+/// call.
 fn is_told_again(call: &Step, step: &Step) -> bool {
     let message = |step: &Step| step.facts.error.as_ref().and_then(|error| error.message.clone());
     let says_so = |told: String| message(call).is_some_and(|own| !own.is_empty() && told.contains(&own));
-    step.started_at <= call.started_at
-        && call.ended_at.zip(step.ended_at).is_some_and(|(inner, outer)| inner <= outer)
-        && message(step).is_none_or(says_so)
+    let is_within = |inner: &Step, outer: &Step| {
+        let ends = inner.ended_at.zip(outer.ended_at);
+        outer.started_at <= inner.started_at && ends.is_some_and(|(inner, outer)| inner <= outer)
+    };
+    (is_within(call, step) || is_within(step, call)) && message(step).is_none_or(says_so)
 }
 
 /// What was used, and below which step.

@@ -11,7 +11,7 @@ use crate::pipeline::facts::StepFacts;
 use crate::store::assembly::{RunState, Step, is_failure};
 
 /// How far above a call other layers' words for it are looked for, and how far back among answers that have one id.
-const MAX_LAYERS: usize = 32;
+pub(super) const MAX_LAYERS: usize = 32;
 
 /// How far above a layer's parent a client may stand that the layer is not around.
 const MAX_UP: usize = 12;
