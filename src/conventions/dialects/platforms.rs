@@ -767,7 +767,17 @@ pub const LANGSMITH: Dialect = Dialect {
                 Json("gen_ai.completion", &["output", "content"]),
             ],
         },
-        // A conversation of the Claude Agent SDK (`langsmith` 0.15), which has what went wrong as its answer.
+        // A conversation of the Claude Agent SDK (`langsmith` 0.15), which has what went wrong, or that it was stopped, as its answer.
+        Outcome {
+            from: Where(
+                "langsmith.metadata.ls_integration",
+                "claude-agent-sdk",
+                &Json("gen_ai.completion", &["content", "0", "text"]),
+            ),
+            word: "[Request interrupted by user]",
+            status: StepStatus::Cancelled,
+            message: &[],
+        },
         Outcome {
             from: Where("langsmith.metadata.ls_integration", "claude-agent-sdk", &Key("langsmith.metadata.is_error")),
             word: "true",

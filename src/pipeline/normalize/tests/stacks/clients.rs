@@ -513,7 +513,7 @@ fn a_stream_that_was_given_up_is_known_by_the_end_that_it_lacks() {
     let first = ("gen_ai.response.time_to_first_chunk", Value::Double(0.02));
     let bedrock = "opentelemetry.instrumentation.genai.bedrock.x";
     let read = ("gen_ai.usage.output_tokens", Value::Int(3));
-    assert_eq!(status(bedrock, "chat m", &[first.clone()]), StepStatus::Cancelled);
+    assert_eq!(status(bedrock, "chat m", std::slice::from_ref(&first)), StepStatus::Cancelled);
     assert_eq!(status(bedrock, "chat m", &[first.clone(), read.clone()]), StepStatus::Success);
     assert_eq!(status(bedrock, "chat m", &[]), StepStatus::Success);
     let method = |method: &str| [("rpc.method", Value::from(method)), ("http.status_code", Value::Int(200))];
@@ -537,7 +537,7 @@ fn a_stream_by_openinference_that_was_given_up_has_no_status_and_no_reason() {
     };
     let begun = ("output.value", Value::from(r#"{"candidates": []}"#));
     let reason = ("llm.finish_reason", Value::from("STOP"));
-    assert_eq!(status("GenerateContentStream", &[begun.clone()]), StepStatus::Cancelled);
+    assert_eq!(status("GenerateContentStream", std::slice::from_ref(&begun)), StepStatus::Cancelled);
     assert_eq!(status("GenerateContentStream", &[begun.clone(), reason]), StepStatus::Success);
     // Nothing was read of it, or it is no stream.
     assert_eq!(status("GenerateContentStream", &[]), StepStatus::Success);

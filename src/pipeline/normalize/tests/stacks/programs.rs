@@ -499,16 +499,20 @@ fn each_layer_of_mcp_names_the_tool() {
 /// `langsmith` 0.15 with the Claude Agent SDK, run against a scripted server.
 #[test]
 fn a_conversation_of_claude_code_by_langsmith_says_itself_that_it_failed() {
-    let of = |integration: &str, failed: bool| {
+    let said = |integration: &str, failed: bool, text: &str| {
+        let completion = serde_json::json!({"content": [{"type": "text", "text": text}], "role": "assistant"});
         let list = [
             ("langsmith.span.kind", "chain".into()),
             ("langsmith.metadata.ls_integration", integration.into()),
             ("langsmith.metadata.is_error", Value::Bool(failed)),
-            ("gen_ai.completion", r#"{"content":[{"type":"text","text":"API Error: 400"}],"role":"assistant"}"#.into()),
+            ("gen_ai.completion", completion.to_string().into()),
         ];
         let step = told("langsmith", "claude.conversation", &list);
         (step.status, step.error.and_then(|error| error.message))
     };
+    let of = |integration: &str, failed: bool| said(integration, failed, "API Error: 400");
+    let stopped = said("claude-agent-sdk", true, "[Request interrupted by user]");
+    assert_eq!(stopped.0, StepStatus::Cancelled);
     assert_eq!(of("claude-agent-sdk", true), (StepStatus::Error, Some("API Error: 400".to_owned())));
     assert_eq!(of("claude-agent-sdk", false), (StepStatus::Success, None));
     assert_eq!(of("mine", true), (StepStatus::Success, None));
