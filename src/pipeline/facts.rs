@@ -9,7 +9,9 @@ pub use marks::Marks;
 
 use std::net::IpAddr;
 
-use crate::conventions::dialects::{ALWAYS_WELL, CLIENTS, HANDSHAKES, NO_ANSWERS, ORDINARY, OWN_USE, RUNNING_SUMS, TEMPLATE_NAMES};
+use crate::conventions::dialects::{
+    ALWAYS_WELL, CLIENTS, HANDSHAKES, NO_ANSWERS, ORDINARY, OWN_USE, RUNNING_SUMS, TEMPLATE_NAMES,
+};
 use crate::conventions::names;
 use crate::model::budget::Budget;
 use crate::model::id::is_foreign_run_id;

@@ -19,7 +19,9 @@ use serde_json::Value as Json;
 
 use super::facts::{self, MAX_COUNT};
 use crate::conventions::dialects::{
-    ANSWERS, Announced, Asked, BEGUN_STREAMS, CONTROL_FLOW, DIALECTS, Detect, Dialect, ENDS_A_STREAM, HIDDEN, KindRow, MADE_UP_ANSWERS, NO_MODEL, ONE_PROVIDER, ORDINARY, OTEL, Row, SERVES_ITSELF, SPAN_NAME, Shape, Side, Source, Test, UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS, logs,
+    ANSWERS, Announced, Asked, BEGUN_STREAMS, CONTROL_FLOW, DIALECTS, Detect, Dialect, ENDS_A_STREAM, HIDDEN, KindRow,
+    MADE_UP_ANSWERS, NO_MODEL, ONE_PROVIDER, ORDINARY, OTEL, Row, SERVES_ITSELF, SPAN_NAME, Shape, Side, Source, Test,
+    UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS, logs,
 };
 use crate::conventions::{names, providers};
 use crate::model::key_filter::KeyFilter;
