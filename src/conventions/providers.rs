@@ -232,25 +232,8 @@ pub const KINDS_OF_MODELS: &[(&str, StepKind)] = &[
 /// Tools of Google's that a request may ask for, whose answers count as input: the names of their members.
 ///
 /// Source: `Tool` of the Gemini API and of Vertex AI, as it is written in JSON and by the clients.
-pub const GOOGLE_TOOLS: &[&str] = &[
-    "url_context",
-    "urlContext",
-    "google_search",
-    "googleSearch",
-    "google_search_retrieval",
-    "googleSearchRetrieval",
-    "code_execution",
-    "codeExecution",
-    "google_maps",
-    "googleMaps",
-    "enterprise_web_search",
-    "enterpriseWebSearch",
-    "file_search",
-    "fileSearch",
-    "computer_use",
-    "computerUse",
-    "retrieval",
-];
+pub const GOOGLE_TOOLS: &[&str] =
+    &["url_context", "urlContext", "code_execution", "codeExecution", "file_search", "fileSearch"];
 
 /// Returns the model's name in a cloud's name of a resource: `models/M` of the Gemini API, `publishers/P/models/M` of Vertex AI,
 /// with `projects/P/locations/L` before it or without, and ARNs of Amazon Bedrock.

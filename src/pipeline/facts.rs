@@ -36,6 +36,10 @@ const ANY_ERROR: &[&str] = &["Exception", "Error"];
 /// What such a one says where the program stopped reading, word for word: the clients of OpenAI and Anthropic, `fetch`, and
 /// OpenTelemetry's instrumentations of them.
 const STOPPED: &[&str] = &["request was aborted", "request aborted", "operation was aborted", "abandoned stream"];
+/// The same, whole, behind a number and a word for it.
+///
+/// Source: Genkit 1.42, of a signal that its caller gave.
+const ABORTED: &[&str] = &["request was aborted", "request aborted", "request aborted when reading from the stream"];
 /// What JavaScript prints of an error of any class before its message, in small letters.
 const PRINTED: &str = "error: ";
 
@@ -99,8 +103,6 @@ pub struct StepFacts {
     pub is_declared_well: bool,
     /// Whether it is by what a client and a server of MCP find out how they speak ([`HANDSHAKES`]).
     pub is_handshake: bool,
-    /// Whether its author declared that it went well: its status is OK, and not only unset.
-    pub is_told_well: bool,
     /// Whether it is an experiment, whose cases are conversations of their own.
     pub is_experiment: bool,
     /// Whether it is a command that was run, which is around all that it does.
@@ -234,7 +236,6 @@ impl StepFacts {
             is_always_well,
             is_declared_well: !is_always_well && span.status.as_ref().is_some_and(|status| status.code == STATUS_OK),
             is_handshake: attr(names::MCP_METHOD).and_then(Value::as_str).is_some_and(|it| HANDSHAKES.contains(&it)),
-            is_told_well: span.status.as_ref().is_some_and(|status| status.code == STATUS_OK),
             is_experiment: attr(names::OPERATION).and_then(Value::as_str) == Some(EXPERIMENT),
             is_command: kind == StepKind::Workflow && scope.is_some_and(|scope| scope.name == names::SCOPE_EXEC),
             tells_own_use: scope.is_some_and(|scope| tells_own_use(scope, kind)),
@@ -492,8 +493,9 @@ pub(super) fn class_of_failure(span: &Span) -> StepStatus {
     let lower = |text: &str| text.to_ascii_lowercase();
     let message = lower(error.message.as_deref().unwrap_or_default());
     let message = message.strip_prefix(PRINTED).unwrap_or(&message);
-    let is_number = |kind: &str| kind.bytes().all(|byte| byte.is_ascii_digit());
-    let is_any = error.kind.as_deref().is_some_and(|kind| ANY_ERROR.contains(&kind) || is_number(kind));
+    let is_number = |kind: &str| !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_digit());
+    let is_numbered = error.kind.as_deref().is_some_and(is_number);
+    let is_any = is_numbered || error.kind.as_deref().is_some_and(|kind| ANY_ERROR.contains(&kind));
     let class = match error.kind.as_deref().filter(|kind| *kind != names::ERROR_TYPE_OTHER) {
         Some(_) if is_any => {
             let end = message.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '.')));
@@ -506,12 +508,15 @@ pub(super) fn class_of_failure(span: &Span) -> StepStatus {
     };
     let says = |words: &[&str]| words.iter().any(|word| class.contains(word));
     let has_stopped = class == message || is_any;
+    // A number may be that of a server that failed: then nothing else is said.
+    let said = message.split_once(": ").map_or(message, |(_, said)| said).trim_end_matches('.');
+    let was_stopped = match is_numbered {
+        true => ABORTED.contains(&said),
+        false => has_stopped && STOPPED.iter().any(|words| message.contains(words)),
+    };
     if says(&["timeout", "timed out", "timedout", "timed_out", "deadline"]) {
         StepStatus::Timeout
-    } else if says(&["cancel", "generatorexit", "aborterror"])
-        || class == "abort"
-        || (has_stopped && STOPPED.iter().any(|words| message.contains(words)))
-    {
+    } else if was_stopped || (!is_numbered && (says(&["cancel", "generatorexit", "aborterror"]) || class == "abort")) {
         StepStatus::Cancelled
     } else {
         StepStatus::Error
@@ -731,7 +736,6 @@ mod tests {
                 is_always_well: false,
                 is_declared_well: false,
                 is_handshake: false,
-                is_told_well: false,
                 is_experiment: false,
                 is_command: false,
                 tells_own_use: false,

@@ -384,7 +384,7 @@ fn write_fact(draft: &mut Draft<'_>, row: &Row) {
             let value = value.into_owned();
             draft.set(row.to, value);
         }
-    } else if (matches!(row.shape, Shape::Provider | Shape::Model | Shape::Session | Shape::Agent)
+    } else if (matches!(row.shape, Shape::Provider | Shape::Model | Shape::Session | Shape::User | Shape::Agent)
         || (row.shape == Shape::Count && draft.span().attr(row.to).and_then(Value::as_i64) > Some(MAX_COUNT)))
         && draft.keys.may_have(row.to)
         && draft.span().attr(row.to).is_some()
@@ -543,13 +543,14 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
             says_something(&value) && !value.as_str().is_some_and(is_made_up)
         }
         Shape::Text => says_something(&value),
-        Shape::Session => {
+        Shape::Session | Shape::User => {
             // AgentScope writes it as JSON.
             let quoted = value.as_str().and_then(|text| text.strip_prefix('"')?.strip_suffix('"'));
             let bare = quoted.filter(|bare| !bare.contains(['"', '\\'])).map(|bare| Cow::Owned(Value::from(bare)));
             let value = bare.unwrap_or(value);
             let is_unknown = |text: &str| UNKNOWN_WORDS.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
-            let is_none = |text: &str| text.starts_with(ANSWERS) || is_object(text) || is_unknown(text);
+            let is_answer = |text: &str| shape == Shape::Session && text.starts_with(ANSWERS);
+            let is_none = |text: &str| is_answer(text) || is_object(text) || is_unknown(text);
             let is_none = value.as_str().is_some_and(is_none);
             return (says_something(&value) && !is_none).then_some(value);
         }
@@ -750,7 +751,12 @@ fn forget_none(draft: &mut Draft<'_>) -> bool {
 
 /// Reads out of a model's name what it does, where that is not to answer.
 fn kind_of_model(span: &Span) -> Option<StepKind> {
-    let model = span.attr_str(names::REQUEST_MODEL).or_else(|| span.attr_str(names::RESPONSE_MODEL))?;
+    let model = span.attr_str(names::RESPONSE_MODEL).or_else(|| span.attr_str(names::REQUEST_MODEL))?;
+    // Whoever answers is none of these, whatever somebody calls a deployment of it.
+    let has_written = span.attr(names::OUTPUT_TOKENS).and_then(Value::as_i64).is_some_and(|tokens| tokens > 0);
+    if has_written || span.attr(names::FINISH_REASONS).is_some() {
+        return None;
+    }
     let begins = |start: &str| model.split(['/', '.']).any(|part| part.starts_with(start));
     providers::KINDS_OF_MODELS.iter().find(|(start, _)| begins(start)).map(|(_, kind)| *kind)
 }
@@ -1009,6 +1015,7 @@ fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> 
         };
         BEGUN_STREAMS.iter().any(|(key, end, other)| has(key, end) && has(other, ""))
             && [names::FINISH_REASONS, names::OUTPUT_TOKENS, names::ERROR_TYPE].iter().all(says_nothing)
+            && !span.attr_str(names::OUTPUT_MESSAGES).is_some_and(|told| told.contains("\"finish_reason\""))
             && status == STATUS_UNSET
     };
     if says(|dialect| dialect.cancelled_without_reason) && is_open_stream() {

@@ -44,7 +44,7 @@ const KEYS: &[(&str, &[&str])] = &[
 #[serde(default)]
 struct File {
     store: Option<Given<PathBuf>>,
-    serve: Option<Serve>,
+    serve: Option<Given<Serve>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -62,7 +62,7 @@ struct Serve {
     journal_mib: Option<Given<u64>>,
     forward: Option<Given<Vec<Given<Forward>>>>,
     forward_keep: Option<Given<String>>,
-    bounds: FileBounds,
+    bounds: Option<Given<FileBounds>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -194,6 +194,11 @@ fn unknown_keys(text: &str) -> Vec<String> {
     let mut told = Vec::new();
     for (place, known) in KEYS {
         let found = place.split('.').filter(|key| !key.is_empty()).try_fold(&file, |at, key| at.get(key));
+        // What reads the values would take a list for them in turn.
+        if found.is_some_and(serde_json::Value::is_array) && *place != "serve.forward" {
+            told.push(format!("{place}: expected a table of settings"));
+            continue;
+        }
         let tables = found.into_iter().flat_map(|found| match found {
             serde_json::Value::Array(entries) => entries.iter().collect(),
             other => vec![other],
@@ -268,7 +273,15 @@ impl Wrong {
 
 impl File {
     fn settings(self, wrong: &mut Wrong) -> Settings {
-        let (serve, defaults) = (self.serve.unwrap_or_default(), Settings::default());
+        let defaults = Settings::default();
+        let serve = match self.serve {
+            Some(Given::Other(_)) => {
+                wrong.0.push("serve: expected a table of settings".to_owned());
+                Serve::default()
+            }
+            Some(Given::Is(serve)) => serve,
+            None => Serve::default(),
+        };
         let mut forward = Vec::new();
         let entries =
             wrong.plain("forward", serve.forward, "a list of URLs, or of tables with `url`, `options`, `headers`");
@@ -284,6 +297,7 @@ impl File {
                 Err(why) => wrong.0.push(format!("serve.forward, entry {place}: {why}")),
             }
         }
+        let bounds = wrong.plain("bounds", serve.bounds, "a table of bounds").unwrap_or_default();
         let forward_keep = wrong.plain("forward_keep", serve.forward_keep, "a text");
         let forward_keep = forward_keep.map(|text| text.parse::<Keep>().map_err(|bad| bad.to_string()));
         let store = match self.store {
@@ -313,7 +327,7 @@ impl File {
                 .and_then(|keep| wrong.take("forward_keep", keep))
                 .unwrap_or(defaults.forward_keep),
             journal_bytes: wrong.mib("journal_mib", serve.journal_mib).unwrap_or(defaults.journal_bytes),
-            bounds: serve.bounds.over(defaults.bounds, wrong),
+            bounds: bounds.over(defaults.bounds, wrong),
         }
     }
 }
@@ -469,7 +483,8 @@ serve:
             @r#"stor is no key: it is none of store, serve; serve.otlp_grpcc, serve.zzz are no keys: they are none of otlp_grpc, otlp_http, http, insecure_bind, allow_hosts, durability, content, silence_s, drain_s, journal_mib, forward, forward_keep, bounds; serve.bounds.spanss is no key: it is none of request_mib, memory_mib, connections, spans, head_s, body_s; serve.forward.token is no key: it is none of url, options, headers; serve.forward, entry 2: endpoint "b" has no scheme; write http://, https://, grpc:// or grpcs:// before the host; serve.insecure_bind: expected true or false; serve.content: "nonee" is none of none, redacted, full; serve.silence_s: expected a whole number; serve.bounds.spans: with 0 nothing would be taken; serve.bounds.head_s: expected a whole number"#
         );
         let why = wrong("serve: [1]\nzzz: 0");
-        assert!(why.starts_with("zzz is no key: it is none of store, serve; ") && why.contains("line"), "{why}");
+        assert_eq!(why, "zzz is no key: it is none of store, serve; serve: expected a table of settings");
+        assert_eq!(wrong("serve: {bounds: [1]}"), "serve.bounds: expected a table of settings");
     }
 
     #[test]
@@ -497,6 +512,8 @@ serve:
             ("serve:\n  forward: [{url: 'http://a', headers: {a: [1]}}]", "serve.forward, entry 1: expected a URL"),
             ("serve:\n  forward_keep: 1", "serve.forward_keep: "),
             ("store: [a]", "store: expected a path"),
+            ("serve: 5", "serve: expected a table of settings"),
+            ("serve: {bounds: 7}", "serve.bounds: expected a table of bounds"),
             ("serve: {http: 1, http: 2}", "http"),
             ("serve: [1", "line"),
         ] {

@@ -265,7 +265,7 @@ impl Recorder {
     pub fn record_encoded(&self, kind: RecordKind, trace_id: &[u8; 16], is_topmost: bool, scope_spans: &[u8]) -> bool {
         let Some(ring) = self.ring.as_ref().filter(|_| self.generation == fork::generation()) else { return true };
         let pushed = if self.stopped.load(Ordering::Acquire) {
-            if is_topmost && kind == RecordKind::Started && self.ends() == 0 {
+            if is_topmost && kind == RecordKind::Started && ring.head_position() == 0 {
                 warn_of_end();
             }
             Err(DropReason::ShutDown)

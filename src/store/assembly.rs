@@ -757,7 +757,9 @@ impl RunState {
     /// Returns when the run's root ended, if its author declared it to have gone well: what begins later, and still bears its context,
     /// does not decide how the run ended.
     fn told_end(&self) -> Option<UnixNanos> {
-        self.root().filter(|root| root.facts.is_told_well && !is_failure(root.status))?.ended_at
+        let is_run = |root: &&Step| matches!(root.facts.kind, StepKind::Agent | StepKind::Workflow);
+        let root = self.root().filter(is_run).filter(|root| root.facts.is_declared_well && !is_failure(root.status))?;
+        root.ended_at
     }
 
     /// Returns the agent, or the part of one, that failed last below a root that says nothing of failures, where that was not given to
@@ -844,13 +846,17 @@ impl RunState {
         let mut below: Vec<Option<T>> = vec![None; self.steps.len()];
         for place in order {
             let sum = both(own.get(place).copied().flatten(), below[place], &plus);
-            let above = self.steps[place].parent.and_then(|parent| self.by_span.get(&parent)).copied();
-            // In a circle of parents one of them is topmost.
-            if let Some(above) = above.filter(|above| depths[*above] < depths[place]) {
+            if let Some(above) = self.above_in(&depths, place) {
                 below[above] = both(below[above], sum, &plus);
             }
         }
         below
+    }
+
+    /// Returns the place of the step above one. In a circle of parents one of them is topmost.
+    fn above_in(&self, depths: &[u32], place: usize) -> Option<usize> {
+        let above = self.steps[place].parent.and_then(|parent| self.by_span.get(&parent)).copied();
+        above.filter(|above| depths[*above] < depths[place])
     }
 
     /// Returns where each step stands among all.
@@ -859,10 +865,7 @@ impl RunState {
         let depths = self.depths();
         let mut order: Vec<usize> = (0..count).collect();
         order.sort_unstable_by_key(|place| (depths[*place], *place));
-        let above = |place: usize| {
-            let above = self.steps[place].parent.and_then(|parent| self.by_span.get(&parent)).copied();
-            above.filter(|above| depths[*above] < depths[place])
-        };
+        let above = |place: usize| self.above_in(&depths, place);
         let mut tree = Tree { first: vec![0; count], sizes: vec![1; count], tops: (0..count).collect() };
         for &place in order.iter().rev() {
             if let Some(above) = above(place) {

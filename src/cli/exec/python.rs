@@ -18,10 +18,13 @@ const LINE: u64 = 4096;
 
 /// So much of a shell's script is looked at.
 const SCRIPT: u64 = 16 << 10;
-/// Programs that begin Python, beside those that bear its name or are scripts of it.
-const LAUNCHERS: &[&str] = &["uv", "uvx", "poetry", "pdm", "pipenv", "hatch", "rye", "pixi", "conda"];
+/// Programs that begin Python, or may where nobody can tell what they begin, beside those that bear its name or are scripts of it.
+const LAUNCHERS: &[&str] =
+    &["uv", "uvx", "poetry", "pdm", "pipenv", "hatch", "rye", "pixi", "conda", "tox", "nox", "make", "just"];
 /// Programs that begin another one, which their words name.
 const WRAPPERS: &[&str] = &["env", "nice", "nohup", "time", "timeout", "stdbuf", "setsid"];
+/// So many programs may be around one, and so many scripts call each other, that are looked at.
+const MOST_AROUND: usize = 8;
 /// Shells, which do so, too, and run scripts.
 const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh"];
 
@@ -79,23 +82,57 @@ pub fn start_of(command: &[OsString], python_path: Option<&OsStr>) -> Option<Sta
     Some(Start { path, defaults })
 }
 
-/// Tells whether a command is Python, as far as its words tell, and those of a shell's script that it runs.
+/// Tells whether a command is Python, as far as its words tell, and those of the scripts of shells that it runs.
 pub fn runs(command: &[OsString]) -> bool {
-    let Some((program, words)) = command.split_first() else { return false };
-    let found = which(program);
-    if begins_python(program) || found.as_deref().is_some_and(|program| interpreter(program).is_some()) {
+    let words: Vec<&str> = command.iter().map(|word| word.to_str().unwrap_or_default()).collect();
+    runs_within(&words, MOST_AROUND)
+}
+
+/// The same of words, which so many programs may be around.
+fn runs_within(words: &[&str], around: usize) -> bool {
+    let (Some((program, rest)), Some(around)) = (words.split_first(), around.checked_sub(1)) else { return false };
+    if begins_python(OsStr::new(program)) || Path::new(program).extension() == Some(OsStr::new("py")) {
         return true;
     }
-    let has_it =
-        |text: &str| text.split_whitespace().any(|word| begins_python(OsStr::new(word)) || word.ends_with(".py"));
-    if !is_named(program, SHELLS) && !is_named(program, WRAPPERS) {
-        let script = found.as_deref().and_then(text_of);
-        let first = script.as_deref().and_then(|text| text.lines().next()?.strip_prefix("#!"));
-        let is_shells = first.is_some_and(|line| line.split_whitespace().any(|word| is_named(word, SHELLS)));
-        return is_shells && script.as_deref().is_some_and(has_it);
+    if is_named(program, WRAPPERS) {
+        return runs_within(behind_options(rest), around);
     }
-    let in_file = |word: &OsString| text_of(Path::new(word)).is_some_and(|text| has_it(&text));
-    words.iter().any(|word| word.to_str().is_some_and(has_it) || in_file(word))
+    let in_text = |text: &str| commands_in(text).any(|words| runs_within(&words, around));
+    if is_named(program, SHELLS) {
+        let given = rest.iter().find(|word| !word.starts_with('-'));
+        let is_text = rest.iter().take_while(|word| word.starts_with('-')).any(|word| word.ends_with('c'));
+        let script = given.and_then(|word| if is_text { Some((*word).to_owned()) } else { text_of(Path::new(word)) });
+        return script.is_some_and(|text| in_text(&text));
+    }
+    let Some(found) = which(OsStr::new(program)) else { return false };
+    if found.canonicalize().is_ok_and(|found| is_python(&found)) {
+        return true;
+    }
+    let Some(text) = text_of(&found) else { return false };
+    let Some(line) = text.lines().next().and_then(|line| line.strip_prefix("#!")) else { return false };
+    let first: Vec<&str> = line.split_whitespace().collect();
+    let is_of_shell = first.iter().any(|word| is_named(word, SHELLS));
+    if is_of_shell { in_text(&text) } else { runs_within(&first, around) }
+}
+
+/// Returns the words of a wrapper from the command on that it begins: behind options and what belongs to them, and variables.
+fn behind_options<'a, 'b>(words: &'a [&'b str]) -> &'a [&'b str] {
+    // Of `env` this takes the name of a variable.
+    let is_name =
+        |at: usize| at > 0 && matches!(words[at - 1], "-u" | "--unset" | "-C" | "--chdir" | "-s" | "--signal");
+    let is_count = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
+    let is_before = |at: usize| words[at].starts_with('-') || words[at].contains('=') || is_count(words[at]);
+    let from = (0..words.len()).take_while(|at| is_name(*at) || is_before(*at)).count();
+    &words[from..]
+}
+
+/// Returns the commands in the text of a shell, as their words without quotes, as far as they can be told without a shell.
+fn commands_in(text: &str) -> impl Iterator<Item = Vec<&str>> {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    lines.flat_map(|line| line.split([';', '|', '&', '(', ')'])).map(|part| {
+        let words = part.split_whitespace().map(|word| word.trim_matches(['"', '\'']));
+        words.skip_while(|word| word.contains('=') || ["exec", "then", "do", "else", "!"].contains(word)).collect()
+    })
 }
 
 fn begins_python(program: &OsStr) -> bool {
@@ -222,11 +259,48 @@ mod tests {
         {
             assert!(is(command), "{command}");
         }
-        assert!(is("timeout|60|./agent.py"));
-        for command in
-            ["node|agent.js", "java|-jar|agent.jar", "copilot|-p|write a python script", "sh|-c|node a.js", ""]
-        {
-            assert!(!is(command), "{command}");
+        let dir = tempfile::tempdir().unwrap();
+        let script = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            file(&path, text, 0o755);
+            path.to_str().unwrap().to_owned()
+        };
+        let own = script("pytest9", "#!/usr/bin/python3\nprint()\n");
+        let node = script("copilot9", "#!/usr/bin/env node\n// not python\n");
+        let long = script("long", "#!/bin/sh\n'''exec' \"/a/long/place/python\" \"$0\" \"$@\"\n' '''\nimport x\n");
+        let shell = script("start.sh", &format!("#!/bin/sh\n# python\nset -e\nexec {own} -q\n"));
+        for command in [
+            "timeout|60|./agent.py".to_owned(),
+            own.clone(),
+            format!("env|-u|X|A=b|{own}|-q"),
+            format!("timeout|-k|5|60s|{own}"),
+            format!("sh|-c|cd x && A=b {own} -q"),
+            format!("bash|-lc|({own})"),
+            format!("sh|{shell}"),
+            script("agent3", "#!/usr/bin/env -S uv run --script\n"),
+            long,
+            shell,
+            "make|agent".to_owned(),
+        ] {
+            assert!(is(&command), "{command}");
+        }
+        std::os::unix::fs::symlink(dir.path().join("python3.12"), dir.path().join("agent")).unwrap();
+        file(&dir.path().join("python3.12"), "", 0o755);
+        assert!(is(dir.path().join("agent").to_str().unwrap()));
+        for command in [
+            "node|agent.js".to_owned(),
+            "java|-jar|agent.jar".to_owned(),
+            "copilot|-p|write a python script".to_owned(),
+            "sh|-c|node a.js".to_owned(),
+            format!("timeout|9|{node}|-p|write a python script"),
+            format!("timeout|9|{node}|-p|fix app.py please"),
+            format!("env|{node}"),
+            format!("sh|-c|echo python; {node}"),
+            node.clone(),
+            script("loop", &format!("#!/bin/sh\nexec {}/loop\n", dir.path().display())),
+            String::new(),
+        ] {
+            assert!(!is(&command), "{command}");
         }
     }
 

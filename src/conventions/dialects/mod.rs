@@ -269,6 +269,8 @@ pub enum Shape {
     Class,
     /// A conversation's id, or a user's; that of an answer ([`ANSWERS`]) is none, though the next question may go on from it.
     Session,
+    /// Text that is no placeholder: who used the program.
+    User,
     /// An agent's name; the words of [`UNNAMED_AGENTS`] are none.
     Agent,
     /// A provider's id of an answer; what begins like one of [`MADE_UP_ANSWERS`] is none.
@@ -564,7 +566,7 @@ pub const BEGUN_STREAMS: &[(&str, &str, &str)] = &[
     (names::REQUEST_STREAM, "true", names::RESPONSE_ID),
     ("gen_ai.response.time_to_first_chunk", "", ""),
     ("gen_ai.client.operation.time_to_first_chunk", "", ""),
-    ("rpc.method", "Stream", "http.status_code"),
+    ("rpc.method", "ConverseStream", "http.status_code"),
 ];
 
 /// Scopes that name spans by templates, and the attribute with what such a one is filled with.
@@ -619,6 +621,12 @@ pub const ALWAYS_WELL: &[&str] = &[
     "logfire.openai_agents",
     "@arizeai/openinference-instrumentation-openai-agents",
 ];
+
+/// How the scopes of programs begin that an SDK runs, of which an instrumentation tells the tools as well: in a process of its own, under
+/// one session.
+///
+/// Source: the Claude Agent SDK (0.2.189, and 0.3.332 for JavaScript), which runs Claude Code 2.1.
+pub const RUN_BY_OTHERS: &[&str] = &["com.anthropic.claude_code"];
 
 /// Instrumentations of providers' clients, by their scopes, whose spans are of no kind: each of a call is of a request.
 pub const CLIENTS: &[&str] = &[

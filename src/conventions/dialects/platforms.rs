@@ -779,6 +779,16 @@ pub const LANGSMITH: Dialect = Dialect {
             message: &[],
         },
         Outcome {
+            from: Where(
+                "langsmith.metadata.ls_integration",
+                "claude-agent-sdk",
+                &Json("gen_ai.completion", &["content", "0", "text"]),
+            ),
+            word: "[Request interrupted by user for tool use]",
+            status: StepStatus::Cancelled,
+            message: &[],
+        },
+        Outcome {
             from: Where("langsmith.metadata.ls_integration", "claude-agent-sdk", &Key("langsmith.metadata.is_error")),
             word: "true",
             status: StepStatus::Error,

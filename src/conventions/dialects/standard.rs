@@ -1,7 +1,7 @@
 //! OpenTelemetry's own words, and who writes them with little of their own.
 
 use super::Detect;
-use super::Shape::{Agent, Count, Model, Provider, Session, Text};
+use super::Shape::{Agent, Count, Model, Provider, Session, Text, User};
 use super::Source::{Before, Behind, Fixed, Indexed, Json, Key, Name, Parts, Where, With};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Basis, BasisRow, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Test, content, kind,
@@ -67,7 +67,7 @@ pub const OTEL: Dialect = Dialect {
                 Key("ai.telemetry.metadata.userId"),
                 Key("gen_ai.user"),
             ],
-            Session,
+            User,
         ),
         row(names::EXTERNAL_ID, &[Key("gen_ai.agent.call.id"), Key("gcp.vertex.agent.invocation_id")], Text),
         row(names::INPUT_TOKENS, &[Key("gen_ai.usage.prompt_tokens")], Count),

@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 
 use super::StepContent;
-use crate::conventions::dialects::{REPORTS, TASKS};
+use crate::conventions::dialects::{REPORTS, RUN_BY_OTHERS, TASKS};
 use crate::model::StepKind;
 use crate::model::json_text::JsonText;
 use crate::model::otlp::{Scope, Value};
@@ -22,6 +22,8 @@ const NO_TEXT: &[&str] = &["thinking", "redacted_thinking", "tool_use", "server_
 pub struct Marks {
     /// Who told it: the name of the scope.
     pub scope: u32,
+    /// That is a program of its own, which others run and tell of ([`RUN_BY_OTHERS`]).
+    pub is_run_by_others: bool,
     /// Whether it is no call, but a record of a log that reports one ([`REPORTS`]).
     pub is_report: bool,
     /// What was asked, as it is written.
@@ -45,7 +47,8 @@ impl Marks {
         content: &StepContent,
     ) -> Option<Box<Self>> {
         let name = scope.map_or("", |scope| scope.name.as_str());
-        let mut marks = Self { scope: crc32c::crc32c(name.as_bytes()), ..Self::default() };
+        let is_run_by_others = RUN_BY_OTHERS.iter().any(|start| name.starts_with(start));
+        let mut marks = Self { scope: crc32c::crc32c(name.as_bytes()), is_run_by_others, ..Self::default() };
         match kind {
             StepKind::Tool => return Some(Box::new(marks)),
             StepKind::Llm => (),

@@ -138,8 +138,11 @@ impl RunState {
         /// How far apart the two ends may be, in nanoseconds.
         const SOON: u64 = 50_000_000;
         self.steps.iter().enumerate().filter_map(|(place, step)| {
-            let is_open =
-                step.facts.billed && step.status == StepStatus::Success && step.facts.finish_reasons.is_empty();
+            let has_whole = |tokens: Tokens| tokens.completion.is_some();
+            let is_open = step.facts.billed
+                && step.status == StepStatus::Success
+                && step.facts.finish_reasons.is_empty()
+                && !step.facts.tokens.is_some_and(has_whole);
             let parent = step.parent.filter(|_| is_open)?;
             let above = *self.by_span.get(&parent)?;
             let around = &self.steps[above];
@@ -215,7 +218,9 @@ impl RunState {
             self.used_below(&counted, &mut told);
         }
         let calls = counted.clone();
-        let beside = std::cell::LazyCell::new(|| self.calls_beside(&calls, copies));
+        let is_agent = |place: &usize| self.steps[*place].facts.kind == StepKind::Agent;
+        let agents: Vec<usize> = others.iter().copied().filter(is_agent).collect();
+        let beside = std::cell::LazyCell::new(|| self.calls_beside(&calls, &agents, copies));
         for place in others {
             // An agent may bear the id of its last answer.
             let of_answer = self.steps[place].facts.response_id.as_deref().filter(|_| is_plain(&self.steps[place]));
@@ -341,8 +346,9 @@ impl RunState {
     /// failed. A try that failed inside a call that went well is a failure, though no call of its own.
     pub(super) fn failures(&self, copies: &HashMap<usize, usize>) -> Vec<usize> {
         let executions = self.executions();
-        // Where one way to speak to a server fails, another one is taken.
-        let in_handshake = if self.steps.iter().any(|step| step.facts.is_handshake) {
+        // Where one way to speak to a server fails, another one is taken, and goes well.
+        let has_met = |step: &Step| step.facts.is_handshake && step.status == StepStatus::Success;
+        let in_handshake = if self.steps.iter().any(has_met) {
             self.downwards(|above: Option<&bool>, step| above == Some(&true) || step.facts.is_handshake)
         } else {
             Vec::new()
@@ -370,7 +376,9 @@ impl RunState {
         let is_own = |place: &usize| !copies.contains_key(place) || is_try(place);
         let mut failed: Vec<usize> =
             (0..self.steps.len()).filter(|place| is_failed(place) && is_own(place) && !leaves_it(place)).collect();
-        if failed.iter().any(|place| !self.steps[*place].facts.is_genai) {
+        // A command does much that is no work of the run's.
+        let is_command = self.root().is_some_and(|root| root.facts.is_command);
+        if is_command && failed.iter().any(|place| !self.steps[*place].facts.is_genai) {
             let work = self.around_work();
             failed.retain(|place| work[*place]);
         }

@@ -223,9 +223,9 @@ fn a_call_that_was_seen_on_its_way_is_that_of_the_program_in_whose_time_it_began
     s1 workflow success
     s2 llm success
     s3 llm success
-    s4 llm error copy of chat-2
-    s5 llm success copy of chat-2
-    s6 llm success copy of chat
+    s4 llm error copy of chat
+    s5 llm success copy of chat
+    s6 llm success copy of chat-2
     s7 llm success
     s8 llm success
     s10 llm success

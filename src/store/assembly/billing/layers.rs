@@ -155,7 +155,10 @@ impl RunState {
             copies.iter().map(|(&copy, &of)| (copy, settled(&copies, of))).collect();
         let ended_otherwise = self.best_copies(&copies, knows_how_it_ended);
         put_first(&mut copies, ended_otherwise);
-        let whole = self.best_copies(&copies, |copy, of| has_only_begun(of, copy));
+        // What holds several says of one of them what all used.
+        let told: HashMap<usize, usize> =
+            copies.iter().filter(|(copy, _)| !holders.contains_key(copy)).map(|(copy, of)| (*copy, *of)).collect();
+        let whole = self.best_copies(&told, |copy, of| has_only_begun(of, copy));
         put_first(&mut copies, whole);
         copies
     }

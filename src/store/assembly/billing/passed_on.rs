@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::layers::{MAX_AT_ONCE, SOON, TICK, may_be_one, rank, says_nothing, settled};
+use super::layers::{MAX_AT_ONCE, SOON, TICK, is_all_but, may_be_one, rank, says_nothing, settled};
 use super::uses::{may_have_used_the_same, used_the_same};
 use crate::model::id::{IdMap, IdSet};
-use crate::model::{SpanId, StepKind, UnixNanos};
+use crate::model::{SpanId, StepKind, StepStatus, UnixNanos};
 use crate::store::assembly::{RunState, Step, is_failure};
 
 /// So many instrumentations may tell a call besides the first and the pass-through.
@@ -65,7 +65,9 @@ impl RunState {
             let Some(own) = port(wire).and_then(|port| own.get_mut(&(wire.facts.kind, port))) else { continue };
             let may_be = |own: &usize| {
                 let step = &self.steps[*own];
-                may_be_one(&step.facts, &wire.facts) && may_have_used_the_same(step, wire)
+                // What failed is no word for what went well.
+                let are_apart = is_failure(wire.status) && step.status == StepStatus::Success;
+                may_be_one(&step.facts, &wire.facts) && may_have_used_the_same(step, wire) && !are_apart
             };
             let first = own.len().saturating_sub(MAX_AT_ONCE);
             if let Some(at) = own[first..].iter().rposition(may_be) {
@@ -113,9 +115,16 @@ impl RunState {
                 let told = place_of.get(&wire.span_id).and_then(|place| told.get(&settled(copies, *place)));
                 let Some((told, own_scope)) = told.zip(scope(own)) else { return false };
                 let begins_with = |(_, start): &(u32, UnixNanos)| start.0.abs_diff(own.started_at.0) <= TICK;
+                let text = |step: &Step| step.facts.marks.as_ref().and_then(|marks| marks.text);
+                // Short answers to one prompt use the same.
+                let says_the_same = || match text(own).zip(text(wire)) {
+                    Some((one, other)) => one == other,
+                    None => is_all_but(wire, own, SOON),
+                };
                 !told.is_empty()
                     && told.iter().all(|(scope, _)| *scope != own_scope)
-                    && (used_the_same(own, wire) || (own.facts.tokens.is_none() && told.iter().any(begins_with)))
+                    && ((used_the_same(own, wire) && says_the_same())
+                        || (own.facts.tokens.is_none() && told.iter().any(begins_with)))
             };
             let is_own = |step: &Step| alone.contains(&step.span_id);
             let found = self.joined(&HashMap::new(), |facts| facts.is_relayed, is_own, |_| None, is_one, TICK);
@@ -236,7 +245,7 @@ mod tests {
         // Alike in all, each is of one request.
         let calls: [Call<'_>; 4] =
             [(false, 0, 90, &one), (false, 5, 100, &one), (true, 20, 30, &one), (true, 21, 80, &one)];
-        assert_eq!(copies(&calls), [(2, 1), (3, 0)]);
+        assert_eq!(copies(&calls), [(2, 0), (3, 1)]);
         // Two that used something else are never one.
         assert_eq!(copies(&[(false, 0, 90, &one), (true, 20, 30, &other)]), []);
         // A program's span that begins a moment late.

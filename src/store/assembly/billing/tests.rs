@@ -509,7 +509,7 @@ fn of_calls_at_once_the_one_that_ends_first_behind_a_request_made_it() {
         facts.tokens = used(100, 10);
         facts.response_id = (place > 1).then(|| place.to_string());
     });
-    assert_eq!(copies, [(0, 2), (1, 3)]);
+    assert_eq!(copies, [(2, 0), (3, 1)]);
 }
 
 #[test]
@@ -805,6 +805,7 @@ fn a_run_costs_what_its_steps_do_however_deep_they_stand() {
     for (place, step) in failed.steps.iter_mut().enumerate() {
         step.status = StepStatus::Error;
         let facts = std::sync::Arc::make_mut(&mut step.facts);
+        facts.is_genai = true;
         facts.error = Some(ErrorInfo { message: Some(format!("no {place}")), ..ErrorInfo::default() });
         if place % 2 > 0 {
             facts.kind = StepKind::Task;
@@ -838,6 +839,7 @@ fn a_tool_that_a_server_of_mcp_tells_to_have_failed_has_failed_at_its_client_too
         for (place, step) in state.steps.iter_mut().enumerate() {
             let facts = std::sync::Arc::make_mut(&mut step.facts);
             (facts.kind, facts.billed, facts.tool_name) = (StepKind::Tool, false, Some("get_weather".into()));
+            facts.is_genai = true;
             facts.is_declared_well = [tool_is_well, client_is_well, false][place];
             step.parent = (place > 0).then(|| SpanId((place as u64).to_be_bytes()));
         }
@@ -855,17 +857,25 @@ fn a_tool_that_a_server_of_mcp_tells_to_have_failed_has_failed_at_its_client_too
 
 #[test]
 fn a_handshake_that_fails_is_no_failure_of_the_run() {
-    let failures = |is_handshake: bool| {
-        let mut state = state(&[(false, 0, 0, 8, 0, false), (false, 0, 1, 4, 0, true), (false, 0, 2, 2, 0, true)]);
+    let failures = |handshakes: &[usize]| {
+        let told: [Told; 4] = [
+            (false, 0, 0, 8, 0, false),
+            (false, 0, 1, 4, 0, true),
+            (false, 0, 2, 2, 0, true),
+            (false, 0, 5, 1, 0, false),
+        ];
+        let mut state = state(&told);
         for (place, step) in state.steps.iter_mut().enumerate() {
             let facts = std::sync::Arc::make_mut(&mut step.facts);
-            (facts.kind, facts.billed) = (StepKind::Task, false);
-            facts.is_handshake = is_handshake && place == 1;
-            step.parent = (place > 0).then(|| SpanId((place as u64).to_be_bytes()));
+            (facts.kind, facts.billed, facts.is_genai) = (StepKind::Task, false, true);
+            facts.is_handshake = handshakes.contains(&place);
+            let parent = if place == 3 { 1 } else { place as u64 };
+            step.parent = (place > 0).then(|| SpanId(parent.to_be_bytes()));
         }
         state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
         state.sums().failures.clone()
     };
-    assert_eq!(failures(true), Vec::<usize>::new());
-    assert_eq!(failures(false), [2]);
+    assert_eq!(failures(&[1, 3]), Vec::<usize>::new());
+    assert_eq!(failures(&[]), [2]);
+    assert_eq!(failures(&[1]), [2], "where none went well");
 }

@@ -132,7 +132,9 @@ impl RunState {
                 // What is below another is looked at from there.
                 let earlier = &self.steps[**other];
                 let are_above = || self.is_above(earlier.span_id, step) || self.is_above(step.span_id, earlier);
-                if evidence == Evidence::Session && are_above() {
+                // Of two tools of one session, else, nothing says that they are one.
+                let is_run = |step: &Step| step.facts.marks.as_ref().is_some_and(|marks| marks.is_run_by_others);
+                if evidence == Evidence::Session && (is_run(earlier) == is_run(step) || are_above()) {
                     return false;
                 }
                 tried.push(of);
@@ -493,6 +495,9 @@ mod tests {
                 facts.tool_call_id = Some(id.to_owned()).filter(|id| !id.is_empty());
                 facts.tool_name = Some("Bash".to_owned());
                 facts.session_id = Some(session.to_owned());
+                if let Some(marks) = &mut facts.marks {
+                    marks.is_run_by_others = !id.is_empty() || session == "t";
+                }
             }
         };
         let [named, plain, elsewhere] = [tool("c", "s"), tool("", "s"), tool("", "t")];
@@ -505,5 +510,7 @@ mod tests {
         assert_eq!(copies(&[(1, 10, 90, &plain), (2, 20, 80, &elsewhere)]), []);
         assert_eq!(copies(&[(1, 10, 900, &plain), (2, 20, 80, &named)]), []);
         assert_eq!(copies(&[(1, 10, 90, &plain), (1, 20, 80, &named)]), []);
+        // Two agents' tools of one name, of whom none is run by the other.
+        assert_eq!(copies(&[(1, 10, 90, &plain), (2, 20, 80, &plain)]), []);
     }
 }
