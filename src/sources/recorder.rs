@@ -61,6 +61,8 @@ pub struct Recorder {
     notes: Notes,
     /// Ends of spans that were put into the ring.
     ends: AtomicU64,
+    /// Something was recorded.
+    has_begun: AtomicBool,
     /// What runs may take.
     budgets: Budgets,
     /// What runs are told from outside.
@@ -105,6 +107,7 @@ impl Recorder {
             resource: OnceLock::new(),
             notes: Notes::default(),
             ends: AtomicU64::new(0),
+            has_begun: AtomicBool::new(false),
             budgets: Budgets::default(),
             desk: Arc::default(),
         }
@@ -265,7 +268,7 @@ impl Recorder {
     pub fn record_encoded(&self, kind: RecordKind, trace_id: &[u8; 16], is_topmost: bool, scope_spans: &[u8]) -> bool {
         let Some(ring) = self.ring.as_ref().filter(|_| self.generation == fork::generation()) else { return true };
         let pushed = if self.stopped.load(Ordering::Acquire) {
-            if is_topmost && kind == RecordKind::Started && ring.head_position() == 0 {
+            if is_topmost && kind == RecordKind::Started && !self.has_begun.load(Ordering::Relaxed) {
                 warn_of_end();
             }
             Err(DropReason::ShutDown)
@@ -274,8 +277,15 @@ impl Recorder {
         } else {
             ring.push_modestly(&[&[kind as u8], scope_spans])
         };
-        if pushed.is_ok() && kind == RecordKind::Ended {
-            self.ends.fetch_add(1, Ordering::Relaxed);
+        match kind {
+            RecordKind::Ended if pushed.is_ok() => {
+                self.ends.fetch_add(1, Ordering::Relaxed);
+            }
+            // Written once: others read it from their own copies.
+            RecordKind::Started if pushed.is_ok() && !self.has_begun.load(Ordering::Relaxed) => {
+                self.has_begun.store(true, Ordering::Relaxed);
+            }
+            _ => {}
         }
         let is_known = kind == RecordKind::Event && self.note_taken(pushed);
         match pushed {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 
 use runspan::conventions::providers::{
-    BEDROCK_PROFILES, BEDROCK_VENDORS, FRAMEWORKS, IN_MODELS, MAKERS, PRICE_IDS, WITH_OWN_MODELS,
+    BEDROCK_PROFILES, BEDROCK_VENDORS, FRAMEWORKS, IN_MODELS, KINDS_OF_MODELS, MAKERS, PRICE_IDS, WITH_OWN_MODELS,
 };
 use runspan::conventions::units::COUNTS;
 use runspan::model::otlp::Value;
@@ -234,8 +234,11 @@ impl Told {
         self.usage.get(unit).copied().unwrap_or(0)
     }
 
+    /// What a model writes that writes nothing nobody counts: those are no calls, whoever says that they are.
     fn tells_tokens(&self) -> bool {
-        self.usage.contains_key("input_tokens") && self.usage.contains_key("output_tokens")
+        let begins = |start: &str| self.model.split(['/', '.']).any(|part| part.starts_with(start));
+        let writes = !KINDS_OF_MODELS.iter().any(|(start, _)| begins(start));
+        self.usage.contains_key("input_tokens") && (self.usage.contains_key("output_tokens") || !writes)
     }
 }
 
