@@ -267,15 +267,21 @@ fn a_peer_that_asked_for_patience_gets_it_at_the_exit_too() {
     assert_eq!((report.exported, report.pending, peer.seen().len()), (0, 1, 1), "{report:?}");
 }
 
+/// A peer that answers with this status until it is told to take all.
+fn until_told(status: &'static str) -> (Peer, Arc<AtomicBool>) {
+    let takes = Arc::new(AtomicBool::new(false));
+    let now = Arc::clone(&takes);
+    let peer = Peer::new(move |_| match now.load(Ordering::Relaxed) {
+        true => ok(),
+        false => Some(response(status, "", b"")),
+    });
+    (peer, takes)
+}
+
 #[test]
 fn an_outage_over_several_processes_loses_nothing_and_the_counts_add_up() {
     let dir = tempfile::tempdir().unwrap();
-    let is_up = Arc::new(AtomicBool::new(false));
-    let up = Arc::clone(&is_up);
-    let peer = Peer::new(move |_| match up.load(Ordering::Relaxed) {
-        true => ok(),
-        false => Some(response("503 Busy", "", b"")),
-    });
+    let (peer, is_up) = until_told("503 Busy");
     for n in 0..4u64 {
         let report = record(builder(dir.path(), &peer.url()), WATCHDOG, |_| agent(&format!("p{n}"), &["a", "b"]));
         assert_eq!((report.stored, report.exported, report.pending), (3, 0, 3), "{report:?}");
@@ -414,12 +420,7 @@ fn dead_letters_are_sent_again_when_asked() {
 #[test]
 fn dead_letters_are_sent_to_the_one_who_refused_them_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
-    let takes = Arc::new(AtomicBool::new(false));
-    let now = Arc::clone(&takes);
-    let peer = Peer::new(move |_| match now.load(Ordering::Relaxed) {
-        true => ok(),
-        false => Some(response("404 Where", "", b"")),
-    });
+    let (peer, takes) = until_told("404 Where");
     let url = |tenant: &str| format!("{}/v1/traces?k=1#header.x-tenant={tenant}", peer.url());
     let recorder = builder(dir.path(), &url("a")).forward(url("b")).forward(format!("{}#compression=gzip", peer.url()));
     record(recorder, WATCHDOG, |_| agent("refused", &[]));
@@ -449,12 +450,7 @@ fn dead_letters_are_sent_to_the_one_who_refused_them_or_not_at_all() {
 #[test]
 fn a_dead_letter_of_the_only_tenant_is_not_sent_without_its_header() {
     let dir = tempfile::tempdir().unwrap();
-    let takes = Arc::new(AtomicBool::new(false));
-    let now = Arc::clone(&takes);
-    let peer = Peer::new(move |_| match now.load(Ordering::Relaxed) {
-        true => ok(),
-        false => Some(response("404 Where", "", b"")),
-    });
+    let (peer, takes) = until_told("404 Where");
     let with_header = format!("{}#header.x-tenant=a", peer.url());
     record(builder(dir.path(), &with_header), WATCHDOG, |_| agent("refused", &[]));
     takes.store(true, Ordering::Relaxed);

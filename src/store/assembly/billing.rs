@@ -10,7 +10,7 @@ use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use self::layers::{MAX_AT_ONCE, MAX_LAYERS};
+use self::layers::{MAX_AT_ONCE, MAX_LAYERS, MOMENTS};
 use super::{RunState, Step, Tree, is_failure};
 use crate::model::id::{IdMap, IdSet};
 use crate::model::{CostSource, NanoUsd, SpanId, StepKind, StepStatus, Tokens};
@@ -135,8 +135,6 @@ impl RunState {
     /// Finds calls of models without a reason for their end that ended as the step right above them was cancelled, with that: they had
     /// what had come by then for an answer.
     fn stopped(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        /// How far apart the two ends may be, in nanoseconds.
-        const SOON: u64 = 50_000_000;
         self.steps.iter().enumerate().filter_map(|(place, step)| {
             let has_whole = |tokens: Tokens| tokens.completion.is_some();
             let is_open = step.facts.billed
@@ -148,7 +146,7 @@ impl RunState {
             let around = &self.steps[above];
             let apart = around.ended_at?.0.abs_diff(step.ended_at?.0);
             let is_plain = matches!(around.facts.kind, StepKind::Task | StepKind::Workflow);
-            (is_plain && around.status == StepStatus::Cancelled && apart <= SOON).then_some((place, above))
+            (is_plain && around.status == StepStatus::Cancelled && apart <= MOMENTS).then_some((place, above))
         })
     }
 
@@ -217,9 +215,10 @@ impl RunState {
         if others.iter().any(|place| is_report(&self.steps[*place])) {
             self.used_below(&counted, &mut told);
         }
-        let calls = counted.clone();
         let is_agent = |place: &usize| self.steps[*place].facts.kind == StepKind::Agent;
         let agents: Vec<usize> = others.iter().copied().filter(is_agent).collect();
+        // Only agents ask, and most runs have none that tells.
+        let calls = if agents.is_empty() { Vec::new() } else { counted.clone() };
         let beside = std::cell::LazyCell::new(|| self.calls_beside(&calls, &agents, copies));
         for place in others {
             // An agent may bear the id of its last answer.

@@ -689,7 +689,7 @@ fn are_two_answers(one: &Step, other: &Step) -> bool {
 }
 
 /// What passes between two layers' words for one call, in nanoseconds.
-const MOMENTS: u64 = 50_000_000;
+pub(super) const MOMENTS: u64 = 50_000_000;
 
 /// Tells whether a step lies within another, and takes most of its time, but for moments.
 pub(super) fn is_most_of(inner: &Step, outer: &Step) -> bool {
