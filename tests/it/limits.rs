@@ -67,7 +67,8 @@ fn a_process_short_of_descriptors_records_or_does_not_and_accounts_for_it() {
     if let Some(store) = is_child(TEST) {
         record_in(&store, |_| {});
         let (none, mut emitted, mut outcomes) = (no_more_descriptors(), 0, Vec::new());
-        for more in 0..12 {
+        // How many files are open at once is a matter of when each thread gets to run: the last number is plenty.
+        for more in (0..12).chain([64]) {
             limit(libc::RLIMIT_NOFILE, none + more);
             let report = record_if_possible(&store);
             limit(libc::RLIMIT_NOFILE, MANY);
