@@ -47,6 +47,8 @@ const POST: Duration = Duration::from_millis(100);
 /// How long the last metrics may take.
 const LAST_METRICS: Duration = Duration::from_secs(2);
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
+/// The same where steps are in two runs.
+const SOON: Duration = Duration::from_millis(200);
 
 /// Records that are ready for the journal.
 #[derive(Debug, Default)]
@@ -543,7 +545,9 @@ impl Keeper {
         loop {
             let stopping = self.stop.load(Ordering::Acquire);
             let took = self.turn(stopping);
-            if self.housekeeping.elapsed() > HOUSEKEEPING || self.tally.wants_room.swap(false, Ordering::Relaxed) {
+            let since = self.housekeeping.elapsed();
+            let is_due = since > HOUSEKEEPING || (since > SOON && self.sink.has_moves());
+            if is_due || self.tally.wants_room.swap(false, Ordering::Relaxed) {
                 self.keep_house();
             }
             if stopping && !took {
@@ -619,12 +623,20 @@ impl Keeper {
             self.done = self.sink.oldest_held().map_or(batch.last_seq(), |held| held.saturating_sub(1));
         }
         if self.durability == Durability::Process {
+            self.finish_moves();
             self.acknowledge();
         }
         self.post();
         self.tell_observers();
         self.publish();
         !batch.is_empty()
+    }
+
+    /// Takes steps out of runs that were copied to others, where those last.
+    fn finish_moves(&mut self) {
+        if let Err(error) = self.sink.finish_moves() {
+            self.failed(&with_causes(&error));
+        }
     }
 
     fn acknowledge(&mut self) {
@@ -685,9 +697,12 @@ impl Keeper {
 
     fn keep_house(&mut self) {
         self.housekeeping = Instant::now();
-        if self.done > self.reader.acknowledged() && self.retry.is_none() {
+        if (self.done > self.reader.acknowledged() || self.sink.has_moves()) && self.retry.is_none() {
             match self.disk.sync() {
-                Ok(true) => self.acknowledge(),
+                Ok(true) => {
+                    self.finish_moves();
+                    self.acknowledge();
+                }
                 Ok(false) => {}
                 Err(error) => {
                     // That the next sync works says nothing about what was written before this one.

@@ -59,6 +59,7 @@ mod beside;
 mod ids;
 mod letting_go;
 mod live;
+mod moving;
 mod outside;
 mod settle;
 mod taking_up;
@@ -70,6 +71,7 @@ use beside::Conversations;
 use ids::event_id;
 pub use ids::foreign_run_id;
 use live::{EventIds, Forgotten, LiveRun, Said};
+use moving::Move;
 
 /// How often it is looked for runs that have fallen silent.
 const LOOK: Duration = Duration::from_millis(200);
@@ -138,6 +140,8 @@ pub struct StoreSink<W> {
     /// The writer holds runs back, to write them with others.
     is_holding: bool,
     conversations: Conversations,
+    /// Steps that are in two runs.
+    moves: Vec<Move>,
 }
 
 /// A run that another process writes.
@@ -157,6 +161,8 @@ struct Trace {
     above: IdMap<SpanId, Vec<RunId>>,
     /// The run of these.
     own: Option<RunId>,
+    /// Parents that have not come, of spans which do not name their run, with the runs to which those went.
+    orphans: IdMap<SpanId, Vec<RunId>>,
     /// The first run: where a span goes whose parent is not known.
     first_run: Option<RunId>,
     /// Runs that are over and in the store alone.
@@ -223,6 +229,7 @@ impl<W: RunWriter> StoreSink<W> {
             again_up_to: 0,
             is_holding: false,
             conversations: Conversations::default(),
+            moves: Vec::new(),
         }
     }
 

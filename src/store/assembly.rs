@@ -602,6 +602,11 @@ impl RunState {
         !self.awaiting.is_empty() && self.roots().any(|root| self.may_have_parent(root))
     }
 
+    /// Returns the parents of topmost steps that do not name the run.
+    pub(crate) fn awaited(&self) -> impl Iterator<Item = SpanId> + '_ {
+        self.roots().filter(|root| !root.facts.names_run).filter_map(|root| root.parent)
+    }
+
     /// Tells whether every topmost step has ended, and all that they wait for are these parents.
     pub(crate) fn awaits_only(&self, parents: &IdSet<SpanId>) -> bool {
         let is_known = |root: &Step| root.parent.is_some_and(|parent| parents.contains(&parent));

@@ -21,7 +21,8 @@ impl<W: RunWriter> StoreSink<W> {
         let waiting = self.dirty.iter().filter_map(|run| self.runs.get(run));
         let pending = waiting.clone().flat_map(|run| run.pending.iter().map(|start| start.seq));
         let unsorted = waiting.filter_map(|run| run.unsorted.first()).map(|first| first.seq);
-        held.chain(pending).chain(unsorted).min()
+        let moves = self.moves.iter().map(|of| of.seq);
+        held.chain(pending).chain(unsorted).chain(moves).min()
     }
 
     pub(super) fn is_far_behind(&self, held: &HeldRecord) -> bool {
@@ -41,6 +42,8 @@ impl<W: RunWriter> StoreSink<W> {
     pub(super) fn forget_traces(&mut self) {
         (self.told_before, self.taken) = (self.told, None);
         self.finished.clear();
+        // Who told of them is told again.
+        self.moves.clear();
         for (trace_id, trace) in std::mem::take(&mut self.traces) {
             if !trace.released.is_empty() {
                 let kept = Trace {

@@ -40,6 +40,10 @@ impl<W: RunWriter> StoreSink<W> {
     /// Ends runs of which the last that is known lies a silence before `now`: for a store that no server has open.
     pub fn close_silent(&mut self, now: UnixNanos) -> Result<(), StoreError> {
         let Some(silence) = self.outside else { return Ok(()) };
+        if self.has_moves() {
+            self.flush_all()?;
+            self.finish_moves()?;
+        }
         let is_silent = |live: &LiveRun| u128::from(now.millis_since(live.state.last_time())) >= silence.as_millis();
         self.end_silent(is_silent);
         self.flush_all()
@@ -50,6 +54,7 @@ impl<W: RunWriter> StoreSink<W> {
     pub(crate) fn close_all(&mut self) -> Result<(), StoreError> {
         self.give_up_held(Instant::now(), Duration::ZERO)?;
         self.flush_all()?;
+        self.finish_moves()?;
         self.end_silent(|_| true);
         self.flush_all()
     }

@@ -15,7 +15,7 @@ use super::{EventIds, LiveRun, StoreSink};
 use crate::conventions::dialects::logs::CALLS;
 use crate::conventions::names;
 use crate::model::event::{EventBody, Log};
-use crate::model::id::IdMap;
+use crate::model::id::{IdMap, IdSet, is_foreign_run_id};
 use crate::model::otlp::{KeyValue, Scope, Span, SpanEvent, Value};
 use crate::model::record::{Record, RecordKind};
 use crate::model::{Event, EventId, RunId, RunStatus, SpanId, StepKind, TraceId, UnixNanos};
@@ -30,7 +30,7 @@ const RUN_PLACE: u64 = u64::MAX - 3;
 
 /// What a log tells, taken apart again.
 #[derive(Default)]
-struct Told {
+pub(super) struct Told {
     steps: IdMap<SpanId, Step>,
     /// Events that are told of no span, and stay as they are.
     others: Vec<Event>,
@@ -119,6 +119,26 @@ impl<W: RunWriter> StoreSink<W> {
             (live.unsettled, live.again) = (false, (0, 0));
         }
         Ok(())
+    }
+
+    /// Writes the log of a run once more, which tells less than before.
+    pub(super) fn tell_once_more(&mut self, run: RunId, told: Told) -> Result<(), StoreError> {
+        let parent = self.parent_of(run, &told);
+        let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
+        let (events, state) = told.settled(live, parent, &mut self.pricer);
+        live.unsettled = !state.is_completed();
+        live.state = state;
+        self.dirty.insert(run);
+        if live.written_status.is_none() {
+            live.queue = events;
+            return Ok(());
+        }
+        live.known = events.iter().map(|event| event.event_id).collect();
+        live.queue.clear();
+        live.stale_summary = true;
+        // It vouches for no more than is there at any moment.
+        self.writer.update_run(&live.state.summary(UnixNanos::now()))?;
+        self.writer.replace_events(run, &events)
     }
 }
 
@@ -217,7 +237,7 @@ impl Told {
         told
     }
 
-    fn of(events: Vec<Event>) -> Self {
+    pub(super) fn of(events: Vec<Event>) -> Self {
         let mut told = Self::default();
         let mut made_of_logs = HashSet::new();
         for event in events {
@@ -266,6 +286,49 @@ impl Told {
             step.start = None;
         }
         told
+    }
+
+    /// Tells whether it tells of no step.
+    pub(super) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Leaves these steps out.
+    pub(super) fn leave_out(&mut self, spans: &IdSet<SpanId>) {
+        self.steps.retain(|span, _| !spans.contains(span));
+        self.is_completed = false;
+    }
+
+    /// Takes out the steps below a span, and what logs tell of them, but for those that name a run themselves, with what is below.
+    #[expect(clippy::vec_box, reason = "they are large, and move on without being copied")]
+    pub(super) fn take_below(&mut self, span: SpanId, trace: TraceId) -> Vec<Box<Said>> {
+        let mut children: IdMap<SpanId, Vec<SpanId>> = IdMap::default();
+        for (id, step) in &self.steps {
+            let Some(said) = step.end.as_deref().or(step.start.as_deref()) else { continue };
+            let is_named = said.facts.run_id.is_some_and(|run| !is_foreign_run_id(run, trace));
+            if let Some(parent) = SpanId::from_bytes(&said.record.span.parent_span_id).filter(|_| !is_named) {
+                children.entry(parent).or_default().push(*id);
+            }
+        }
+        let (mut below, mut next) = (Vec::new(), vec![span]);
+        while let Some(span) = next.pop() {
+            for id in children.remove(&span).unwrap_or_default() {
+                next.push(id);
+                let Some(step) = self.steps.remove(&id) else { continue };
+                below.extend(step.end.or(step.start));
+                if !step.logs.is_empty() {
+                    let span = Span {
+                        trace_id: trace.0.to_vec(),
+                        span_id: id.0.to_vec(),
+                        events: step.logs,
+                        ..Span::default()
+                    };
+                    let (resource, scope) = (Arc::default(), Scope::default());
+                    below.push(Said::of(Record { kind: RecordKind::Event, resource, scope, span }));
+                }
+            }
+        }
+        below
     }
 
     fn take_other(&mut self, event: Event) {

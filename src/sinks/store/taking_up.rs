@@ -125,6 +125,9 @@ impl<W: RunWriter> StoreSink<W> {
             trace.spans.extend(state.spans().map(|span| (span, run)));
             trace.first_run.get_or_insert(run);
             trace.touched = Some(Instant::now());
+            for parent in state.awaited().filter(|_| self.outside.is_some()) {
+                trace.orphans.entry(parent).or_default().push(run);
+            }
         }
         let by_span = self.outside.is_some();
         // How what was written stands is not known.

@@ -86,10 +86,9 @@ impl Trace {
         (known.filter(|other| is_outermost && **other != run).map(|_| parent), inner)
     }
 
-    /// Takes out what was held for being above a run, and is below a span of one after all.
+    /// Takes out what was held for a run, and is below a span of another after all.
     fn take_held_below(&mut self, run: RunId, span: SpanId) -> Vec<HeldRecord> {
-        let own = self.own.filter(|own| *own != run);
-        let Some((own, held)) = own.and_then(|own| Some((own, self.held.get_mut(&own)?))) else { return Vec::new() };
+        let Some(held) = self.held.get_mut(&run) else { return Vec::new() };
         let is_below = |held: &HeldRecord| held.said.record.span.parent_span_id == span.0;
         if !held.records.iter().any(is_below) {
             return Vec::new();
@@ -99,7 +98,7 @@ impl Trace {
         held.bytes -=
             below.iter().map(|held| held.said.record.span.about_len() as usize).sum::<usize>().min(held.bytes);
         if held.records.is_empty() {
-            self.held.remove(&own);
+            self.held.remove(&run);
         }
         for HeldRecord { said, .. } in &below {
             if let Some(span) = SpanId::from_bytes(&said.record.span.span_id) {
@@ -170,9 +169,13 @@ impl<W: RunWriter> StoreSink<W> {
             .or(facts.run_id)
             .unwrap_or_else(|| foreign_run_id(trace_id, record.span.start_time_unix_nano));
         let mut run = self.in_place_of.get(&run).copied().unwrap_or(run);
-        trace.spans.insert(span_id, run);
         trace.first_run.get_or_insert(run);
         let (outer, inner) = trace.note_above(run, &said, self.outside.is_some());
+        let orphans = match self.outside {
+            Some(_) => trace.note_child(run, &said, of_maker.is_some()),
+            None => Vec::new(),
+        };
+        trace.spans.insert(span_id, run);
         if let Some(place) = trace.released.iter().position(|released| *released == run) {
             trace.released.swap_remove(place);
             run = self.open_own_run(run, trace_id)?;
@@ -198,13 +201,16 @@ impl<W: RunWriter> StoreSink<W> {
         if self.runs.contains_key(&run) {
             self.note_outer(run, outer);
             self.apply(run, seq, said)?;
+            self.copy_below(seq, (trace_id, run), span_id, &orphans)?;
             self.forget_repeated(run);
-            return self.bring_held_below(trace_id, run, span_id);
+            return self.bring_held_below(trace_id, run, span_id, &orphans);
         }
         let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
         // A record of a log alone is no run, whatever is recorded.
         let is_wanted = self.recorded == Recorded::All && record.kind != RecordKind::Event;
-        if facts.is_genai || is_wanted {
+        // One that was held is brought again below this one, which is no reason to make a run of it.
+        let has_steps = orphans.iter().any(|other| self.runs.contains_key(other) || trace.released.contains(other));
+        if facts.is_genai || is_wanted || has_steps {
             let held = trace.held.remove(&run).unwrap_or_default();
             let run = self.open_own_run(run, trace_id)?;
             self.note_outer(run, outer);
@@ -219,18 +225,27 @@ impl<W: RunWriter> StoreSink<W> {
             for HeldRecord { seq, said, .. } in logs {
                 self.apply(run, seq, said)?;
             }
+            self.copy_below(seq, (trace_id, run), span_id, &orphans)?;
             self.forget_repeated(run);
-            return self.bring_held_below(trace_id, run, span_id);
+            return self.bring_held_below(trace_id, run, span_id, &orphans);
         }
         self.conversations.note_log(&said);
         self.hold(trace_id, run, span_id, HeldRecord { seq, told_bytes, said, since: Instant::now() });
-        Ok(())
+        self.bring_held_below(trace_id, run, span_id, &orphans)
     }
 
     /// Brings again what was held for another run and is below a span of this one.
-    fn bring_held_below(&mut self, trace_id: TraceId, run: RunId, span: SpanId) -> Result<(), StoreError> {
-        let below = self.traces.get_mut(&trace_id).map(|trace| trace.take_held_below(run, span)).unwrap_or_default();
-        let mut below = below.into_iter();
+    fn bring_held_below(
+        &mut self,
+        trace_id: TraceId,
+        run: RunId,
+        span: SpanId,
+        others: &[RunId],
+    ) -> Result<(), StoreError> {
+        let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
+        let own = trace.own.filter(|own| *own != run && !others.contains(own));
+        let below = own.into_iter().chain(others.iter().copied()).flat_map(|other| trace.take_held_below(other, span));
+        let mut below = below.collect::<Vec<_>>().into_iter();
         while let Some(HeldRecord { seq, said, .. }) = below.next() {
             if let Err(error) = self.bring(seq, said.record, Step::MayWait) {
                 // They are told again from the journal, and were not counted.
@@ -323,29 +338,41 @@ impl<W: RunWriter> StoreSink<W> {
     }
 
     pub(super) fn apply(&mut self, run: RunId, seq: u64, said: Box<Said>) -> Result<(), StoreError> {
+        let kind = said.record.kind;
+        if let Some((outcome, reason)) = self.put(run, seq, said)? {
+            self.count(seq, kind, outcome, reason);
+        }
+        Ok(())
+    }
+
+    /// Puts a record into its run. Returns what became of it.
+    pub(super) fn put(
+        &mut self,
+        run: RunId,
+        seq: u64,
+        said: Box<Said>,
+    ) -> Result<Option<(Outcome, &'static str)>, StoreError> {
+        const STORED: Option<(Outcome, &str)> = Some((Outcome::Stored, ""));
+        const DUPLICATE: Option<(Outcome, &str)> = Some((Outcome::Duplicate, "span"));
         let (process, from_outside) = (self.process, self.outside.is_some());
         let record = &said.record;
-        let Some(span) = SpanId::from_bytes(&record.span.span_id) else { return Ok(()) };
+        let Some(span) = SpanId::from_bytes(&record.span.span_id) else { return Ok(None) };
         let is_elsewhere = self.elsewhere.get(&run).is_some_and(|elsewhere| elsewhere.ended.contains(&span));
         if is_elsewhere && record.kind == RecordKind::Ended {
-            self.count(seq, RecordKind::Ended, Outcome::Duplicate, "span");
-            return Ok(());
+            return Ok(DUPLICATE);
         }
         self.dirty.insert(run);
         if !from_outside && !record.span.links.is_empty() {
             self.find_cause(run, &record.span);
         }
-        let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
+        let Some(live) = self.runs.get_mut(&run) else { return Ok(None) };
         live.touched = Instant::now();
         if from_outside {
             self.conversations.note_stored(&said);
             self.conversations.note_log(&said);
         }
         if from_outside && record.kind == RecordKind::Ended && live.takes_unsorted(record) {
-            let is_new = live.take_unsorted(seq, span, said);
-            let (outcome, reason) = if is_new { (Outcome::Stored, "") } else { (Outcome::Duplicate, "span") };
-            self.count(seq, RecordKind::Ended, outcome, reason);
-            return Ok(());
+            return Ok(if live.take_unsorted(seq, span, said) { STORED } else { DUPLICATE });
         }
         live.tell_unsorted(process);
         match record.kind {
@@ -356,14 +383,12 @@ impl<W: RunWriter> StoreSink<W> {
                 } else if !live.state.step_progress(span).0 {
                     live.pending.push(PendingStart { seq, said, since: Instant::now() });
                 }
-                self.count(seq, RecordKind::Started, Outcome::Stored, "");
             }
             RecordKind::Event if from_outside => {
                 live.flush_pending(process, None);
                 for event in &record.span.events {
                     live.take_log_or_status(span, event);
                 }
-                self.count(seq, RecordKind::Event, Outcome::Stored, "");
             }
             RecordKind::Event => {
                 live.flush_pending(process, None);
@@ -371,7 +396,6 @@ impl<W: RunWriter> StoreSink<W> {
                     live.note_told(span, event);
                     live.take_span_event(EventIds { process, seq }, place, span, event);
                 }
-                self.count(seq, RecordKind::Event, Outcome::Stored, "");
             }
             RecordKind::Ended => {
                 let is_named = said.facts.names_run && is_run(&said.facts);
@@ -385,14 +409,12 @@ impl<W: RunWriter> StoreSink<W> {
                     if from_outside {
                         self.end_again(run, span, said)?;
                     }
-                    self.count(seq, RecordKind::Ended, Outcome::Duplicate, "span");
-                    return Ok(());
+                    return Ok(DUPLICATE);
                 }
                 live.end_step(live.ids(process, seq, span), span, said, from_outside);
-                self.count(seq, RecordKind::Ended, Outcome::Stored, "");
             }
         }
-        Ok(())
+        Ok(STORED)
     }
 
     /// Tells the end of a step that has ended once more. What the run has of its ends is looked up with the first that comes. Of one

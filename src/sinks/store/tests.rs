@@ -5,6 +5,7 @@ mod layers;
 mod links;
 mod logs;
 mod loops;
+mod moving;
 
 use super::*;
 use crate::conventions::names;

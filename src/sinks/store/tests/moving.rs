@@ -1,0 +1,127 @@
+//! Steps that come before the one that says whose they are.
+
+use super::*;
+
+const RUN: RunId = RunId([9; 16]);
+const OTHER: RunId = RunId([8; 16]);
+
+fn naming(run: RunId, mut record: Record) -> Record {
+    record.span.set_attr(names::RUN_ID, run.to_string());
+    record
+}
+
+/// A run whose root alone names it: below it something plain with a call, a tool, and an agent with a call.
+fn named_by_its_root() -> Vec<Record> {
+    vec![
+        naming(RUN, ended(3, 1, 0, "invoke_agent", 0, 100)),
+        ended(3, 2, 1, "", 10, 30),
+        ended(3, 3, 2, "chat", 15, 25),
+        ended(3, 4, 1, "execute_tool", 40, 50),
+        ended(3, 5, 1, "invoke_agent", 60, 90),
+        ended(3, 6, 5, "chat", 70, 80),
+    ]
+}
+
+/// Two runs below something plain, each named by its agent alone.
+fn named_by_two_agents() -> Vec<Record> {
+    vec![
+        naming(RUN, ended(3, 1, 9, "invoke_agent", 0, 100)),
+        ended(3, 2, 1, "chat", 15, 25),
+        naming(OTHER, ended(3, 3, 9, "invoke_agent", 110, 200)),
+        ended(3, 4, 3, "chat", 120, 130),
+        ended(3, 5, 3, "execute_tool", 140, 150),
+    ]
+}
+
+/// Tells what a store has: runs, what they count, and their steps.
+fn told(sink: StoreSink<MemoryStore>) -> Vec<(RunId, RunStatus, u64, u64, Vec<String>)> {
+    let store = sink.into_writer();
+    let runs = store.list_runs(&Query::default()).unwrap().into_iter().map(|listed| match listed {
+        Listed::Run(run) => {
+            let steps = store.get_steps(run.summary.run_id).unwrap();
+            let steps = steps.iter().map(|step| format!("{} {}", step.name, step.step_id)).collect();
+            (run.summary.run_id, run.summary.status, run.summary.llm_calls, run.summary.events, steps)
+        }
+        Listed::Damaged(run) => panic!("damaged: {run:?}"),
+    });
+    let mut runs: Vec<_> = runs.collect();
+    runs.sort();
+    runs
+}
+
+/// What came of records in this order: `cuts` says behind which all is written out, `lasts` behind which that lasts, and `dies`
+/// behind which the process dies and another goes on.
+fn brought(all: &[Record], order: &[usize], cuts: u8, lasts: u8, dies: u8) -> StoreSink<MemoryStore> {
+    let (mut sink, mut acknowledged) = (outside_sink(), 0);
+    for (turn, place) in order.iter().enumerate() {
+        let seq = turn as u64 + 1;
+        sink.take(seq, all[*place].clone()).unwrap();
+        let is = |set: u8| set & 1 << turn != 0;
+        if is(cuts) {
+            sink.flush_all().unwrap();
+            acknowledged = sink.oldest_held().map_or(seq, |held| held - 1);
+        }
+        if is(cuts) && is(lasts) {
+            sink.finish_moves().unwrap();
+        }
+        if is(dies) {
+            let mut open: Vec<RunId> = sink.runs.keys().copied().collect();
+            open.sort_unstable();
+            let store = sink.into_writer();
+            sink = StoreSink::new(store, RunId([7; 16]));
+            sink.take_from_outside(SILENCE);
+            sink.take_up(&open).unwrap();
+            for again in acknowledged as usize..=turn {
+                sink.take(again as u64 + 1, all[order[again]].clone()).unwrap();
+            }
+        }
+    }
+    sink.close_all().unwrap();
+    assert!(!sink.has_moves());
+    sink
+}
+
+proptest! {
+    #[test]
+    fn a_run_that_its_root_alone_names_is_one_in_whatever_order_it_comes(
+        order in Just((0..6).collect::<Vec<usize>>()).prop_shuffle(), cuts: u8, lasts: u8, dies: u8,
+    ) {
+        let all = named_by_its_root();
+        let plain = told(brought(&all, &[0, 1, 2, 3, 4, 5], 0, 0, 0));
+        prop_assert_eq!((plain.len(), plain[0].0, plain[0].1, plain[0].2), (1, RUN, RunStatus::Success, 2));
+        prop_assert_eq!(told(brought(&all, &order, cuts, lasts, dies)), plain);
+    }
+
+    #[test]
+    fn steps_of_two_runs_of_a_trace_are_of_the_one_they_are_below(
+        order in Just((0..5).collect::<Vec<usize>>()).prop_shuffle(), cuts: u8, lasts: u8, dies: u8,
+    ) {
+        let all = named_by_two_agents();
+        let plain = told(brought(&all, &[0, 1, 2, 3, 4], 0, 0, 0));
+        prop_assert_eq!(plain.iter().map(|run| (run.0, run.2)).collect::<Vec<_>>(), vec![(OTHER, 1), (RUN, 1)]);
+        prop_assert_eq!(told(brought(&all, &order, cuts, lasts, dies)), plain);
+    }
+}
+
+/// What came is stored once, whichever run has it at last.
+#[test]
+fn a_step_that_is_moved_is_counted_once() {
+    let sink = brought(&named_by_its_root(), &[5, 4, 3, 2, 1, 0], 0xff, 0, 0);
+    assert_eq!((sink.counts().total(Outcome::Stored), sink.counts().total(Outcome::Duplicate)), (6, 0));
+}
+
+/// Until the copies last, the run to which steps came is there, and what says so is not acknowledged.
+#[test]
+fn steps_are_in_both_runs_until_the_copies_last() {
+    let all = named_by_its_root();
+    let mut sink = outside_sink();
+    for (seq, place) in [(1, 3), (2, 0)] {
+        sink.take(seq, all[place].clone()).unwrap();
+        sink.flush_all().unwrap();
+    }
+    assert_eq!((sink.has_moves(), sink.oldest_held(), sink.runs.len()), (true, Some(2), 2));
+    sink.finish_moves().unwrap();
+    sink.flush_all().unwrap();
+    assert_eq!((sink.has_moves(), sink.oldest_held()), (false, None));
+    assert_eq!(told(sink).len(), 1);
+}
