@@ -11,7 +11,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use self::layers::{MAX_AT_ONCE, MAX_LAYERS, MOMENTS};
-use super::{RunState, Step, Tree, is_failure};
+use super::tree::Tree;
+use super::{RunState, Step, is_failure};
 use crate::model::id::{IdMap, IdSet};
 use crate::model::{CostSource, NanoUsd, SpanId, StepKind, StepStatus, Tokens};
 use crate::pipeline::facts::StepFacts;
