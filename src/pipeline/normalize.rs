@@ -9,8 +9,10 @@
 mod buckets;
 mod literal;
 pub(crate) mod messages;
+mod outcome;
 mod usage;
 
+use outcome::{write_outcome, write_status};
 pub use usage::write_answered;
 
 use std::borrow::Cow;
@@ -19,15 +21,15 @@ use serde_json::Value as Json;
 
 use super::facts::{self, MAX_COUNT};
 use crate::conventions::dialects::{
-    ANSWERS, Announced, Asked, BEGUN_STREAMS, CONTROL_FLOW, DIALECTS, Detect, Dialect, ENDS_A_STREAM, HIDDEN, KindRow,
-    MADE_UP_ANSWERS, NO_MODEL, ONE_PROVIDER, ORDINARY, OTEL, Row, SERVES_ITSELF, SPAN_NAME, Shape, Side, Source, Test,
-    UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS, logs,
+    ANSWERS, Announced, Asked, DIALECTS, Detect, Dialect, HIDDEN, KindRow, MADE_UP_ANSWERS, NO_MODEL, ONE_PROVIDER,
+    ORDINARY, OTEL, Row, SERVES_ITSELF, SPAN_NAME, Shape, Side, Source, Test, UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS,
+    logs,
 };
 use crate::conventions::{names, providers};
 use crate::model::key_filter::KeyFilter;
-use crate::model::otlp::{AnyValue, ArrayValue, KeyValue, STATUS_ERROR, STATUS_UNSET, Span, SpanEvent, Value};
+use crate::model::otlp::{AnyValue, ArrayValue, KeyValue, STATUS_UNSET, Span, SpanEvent, Value};
 use crate::model::record::{Record, RecordKind};
-use crate::model::{SpanId, StepKind, StepStatus};
+use crate::model::{SpanId, StepKind};
 
 /// Writes the canonical attributes of a record's span beside the originals.
 ///
@@ -883,181 +885,6 @@ fn content_out(kind: StepKind) -> &'static str {
         StepKind::Tool => names::TOOL_RESULT,
         StepKind::Retrieval => names::RETRIEVAL_DOCUMENTS,
         _ => names::OUTPUT,
-    }
-}
-
-/// Writes a failure that the emitter tells in its own way, or only by silence.
-fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended: bool) {
-    if draft.span().attr(names::STEP_STATUS).is_some() {
-        return;
-    }
-    let says = |from: &Source, word: &str| match draft.read(from, Shape::Text).as_deref() {
-        Some(Value::Bool(flag)) => word.parse() == Ok(*flag),
-        value => value.and_then(Value::as_str) == Some(word),
-    };
-    // JSON is not read for a word that its text does not have.
-    let may_have_word = |from: &Source, word: &str| match *from {
-        Source::Json(key, _) => {
-            value_of(draft.span(), key).is_some_and(|value| value.as_str().is_none_or(|text| text.contains(word)))
-        }
-        _ => true,
-    };
-    if ended && hands_on(draft.span()) {
-        draft.set(names::STEP_STATUS, StepStatus::Success.as_str());
-        return;
-    }
-    let told = dialects
-        .iter()
-        .flat_map(|dialect| dialect.outcomes)
-        .filter(|outcome| may_say(&draft.keys, &outcome.from))
-        .find(|outcome| may_have_word(&outcome.from, outcome.word) && says(&outcome.from, outcome.word));
-    if ended && told.is_none() && is_marked(draft.span(), dialects) {
-        draft.set(names::STEP_STATUS, StepStatus::Success.as_str());
-        return;
-    }
-    let is_exception = |event: &SpanEvent| event.name == names::EVENT_EXCEPTION;
-    let fails =
-        || dialects.iter().any(|dialect| dialect.fails_although_well) && draft.span().events.iter().any(is_exception);
-    if ended && told.is_none() && fails() {
-        draft.set(names::STEP_STATUS, StepStatus::Error.as_str());
-        return;
-    }
-    let silence = || {
-        let silence = ended.then(|| status_of_silence(draft.span(), dialects)).flatten();
-        silence.or_else(|| (ended && lacks_its_end(draft.span(), dialects)).then_some(StepStatus::Error))
-    };
-    let Some(status) = told.map(|told| told.status).or_else(silence) else { return };
-    let reason = told.and_then(|told| told.message.iter().find_map(|source| draft.read(source, Shape::Text)));
-    let reason = reason.map(Cow::into_owned);
-    if let Some(reason) = reason.filter(|_| draft.span().attr(names::ERROR_MESSAGE).is_none()) {
-        draft.set(names::ERROR_MESSAGE, reason);
-    }
-    draft.set(names::STEP_STATUS, status.as_str());
-    // An event may have the class.
-    let has_class = draft.span().attr(names::ERROR_TYPE).is_some() || facts::error(draft.span()).kind.is_some();
-    if status == StepStatus::Error && !has_class {
-        draft.set(names::ERROR_TYPE, names::ERROR_TYPE_OTHER);
-    }
-}
-
-/// Tells whether a finished span has not what its dialect writes on each that went well.
-fn lacks_its_end(span: &Span, dialects: Dialects<'_>) -> bool {
-    let is_unset = span.status.as_ref().is_none_or(|status| status.code == STATUS_UNSET);
-    let lacks = |(name, keys): &(&str, &[&str])| {
-        let is_it = span.name == *name || name.ends_with(' ') && span.name.starts_with(name);
-        is_it && keys.iter().all(|key| span.attr(key).is_none())
-    };
-    is_unset && dialects.iter().flat_map(|dialect| dialect.fails_without).any(lacks)
-}
-
-/// Tells whether a finished span has a part of an answer, and not what its dialect writes where it was read to its end.
-fn was_given_up(span: &Span, dialects: Dialects<'_>) -> bool {
-    let is_unset = span.status.as_ref().is_none_or(|status| status.code == STATUS_UNSET);
-    let is_open = |(name, begun, end): &(&str, &str, &str)| {
-        span.name == *name && span.attr(begun).is_some() && span.attr(end).is_none()
-    };
-    let was_raised = || span.events.iter().any(|event| event.name == names::EVENT_EXCEPTION);
-    is_unset && dialects.iter().flat_map(|dialect| dialect.cancelled_without).any(is_open) && !was_raised()
-}
-
-/// Tells whether what ended the span is no failure, but how the program hands control on.
-fn hands_on(span: &Span) -> bool {
-    let class = facts::error(span).kind.unwrap_or_default();
-    CONTROL_FLOW.contains(&class.rsplit('.').next().unwrap_or_default())
-}
-
-/// Says the failure in the span's status too, where trace viewers look for it; what the emitter said there stays.
-fn write_status(draft: &mut Draft<'_>) {
-    if !matches!(facts::status(draft.span()), StepStatus::Error | StepStatus::Timeout) {
-        return;
-    }
-    let span = &mut *draft.span;
-    let mark = if span.status.is_some() { names::ADDED_STATUS_CODE } else { names::ADDED_STATUS };
-    let status = span.status.get_or_insert_default();
-    if status.code == STATUS_UNSET {
-        status.code = STATUS_ERROR;
-        draft.added.push(mark.to_owned());
-    }
-}
-
-/// Tells whether a failure of which no attribute tells was only put there: for another one in the trace, by who wrote on the span later.
-fn is_marked(span: &Span, dialects: Dialects<'_>) -> bool {
-    let has_reason =
-        span.status.as_ref().is_some_and(|status| status.code == STATUS_ERROR && !status.message.is_empty());
-    let is_told = || {
-        span.attr(names::ERROR_TYPE).is_some() || span.events.iter().any(|event| event.name == names::EVENT_EXCEPTION)
-    };
-    has_reason
-        && dialects.iter().any(|dialect| dialect.fails_by_exception)
-        && dialects.iter().any(|dialect| dialect.marks_failures)
-        && !is_told()
-}
-
-/// Reads out of the silence of a finished step without any trace of a response how it ended, where its dialect says so.
-fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> {
-    const ANSWERED: &[&str] =
-        &[names::RESPONSE_ID, names::FINISH_REASONS, names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::ERROR_TYPE];
-    if was_given_up(span, dialects) {
-        return Some(StepStatus::Cancelled);
-    }
-    let operation = span.attr_str(names::OPERATION)?;
-    let says =
-        |of: fn(&Dialect) -> &'static [&'static str]| dialects.iter().any(|dialect| of(dialect).contains(&operation));
-    let may_fail = says(|dialect| dialect.failed_without_response);
-    let may_be_cancelled = says(|dialect| dialect.cancelled_without_response);
-    let status = span.status.as_ref().map_or(STATUS_UNSET, |status| status.code);
-    let is_open_stream = || {
-        let says_nothing = |key: &&str| span.attr(key).is_none();
-        let has = |key: &str, end: &str| match span.attr(key) {
-            Some(Value::Bool(flag)) => end.parse() == Ok(*flag),
-            Some(value) => end.is_empty() || value.as_str().is_some_and(|value| value.ends_with(end)),
-            None => key.is_empty(),
-        };
-        BEGUN_STREAMS.iter().any(|(key, end, other)| has(key, end) && has(other, ""))
-            && [names::FINISH_REASONS, names::OUTPUT_TOKENS, names::ERROR_TYPE].iter().all(says_nothing)
-            && !span.attr_str(names::OUTPUT_MESSAGES).is_some_and(|told| told.contains("\"finish_reason\""))
-            && status == STATUS_UNSET
-    };
-    if says(|dialect| dialect.cancelled_without_reason) && is_open_stream() {
-        return Some(StepStatus::Cancelled);
-    }
-    if !may_fail && !may_be_cancelled {
-        return None;
-    }
-    // The model that was asked for is no answer, nor is a message without anything in it.
-    let names_another =
-        || span.attr(names::RESPONSE_MODEL).is_some_and(|model| Some(model) != span.attr(names::REQUEST_MODEL));
-    let output = span.attr(names::OUTPUT_MESSAGES);
-    let is_empty = output.is_some_and(messages::are_empty);
-    // An answer may have been hidden.
-    let hides_something = || {
-        let texts = span.attributes.iter().filter_map(|attribute| attribute.value.as_ref()?.value.as_ref()?.as_str());
-        texts.into_iter().any(|text| HIDDEN.iter().any(|start| text.starts_with(start)))
-    };
-    if status == STATUS_ERROR
-        || ANSWERED.iter().any(|key| span.attr(key).is_some())
-        || names_another()
-        || (output.is_some() && !is_empty)
-        || hides_something()
-    {
-        return None;
-    }
-    let has_model = span.attr_str(names::RESPONSE_MODEL).is_some();
-    if has_model && dialects.iter().any(|dialect| dialect.is_silent_without_model) {
-        return None;
-    }
-    // Without content, a model that is named may be all there is of an answer.
-    let is_silent = is_empty || span.attr(names::RESPONSE_MODEL).is_none();
-    if status == STATUS_UNSET && is_silent && may_fail {
-        Some(StepStatus::Error)
-    } else if may_be_cancelled {
-        // Who wrote on the span later may have said that all is well. What was raised says how it ended.
-        let was_raised = span.events.iter().any(|event| event.name == names::EVENT_EXCEPTION);
-        let class = facts::error(span).kind.unwrap_or_default();
-        let is_over = ENDS_A_STREAM.contains(&class.rsplit('.').next().unwrap_or_default());
-        Some(if was_raised && !is_over { facts::class_of_failure(span) } else { StepStatus::Cancelled })
-    } else {
-        None
     }
 }
 

@@ -3,7 +3,8 @@ mod stacks;
 
 use super::*;
 use crate::conventions::dialects::Basis;
-use crate::model::otlp::{Resource, Scope, Status};
+use crate::model::StepStatus;
+use crate::model::otlp::{Resource, STATUS_ERROR, Scope, Status};
 use crate::pipeline::facts::StepFacts;
 use std::sync::Arc;
 
