@@ -163,6 +163,8 @@ struct Trace {
     own: Option<RunId>,
     /// Parents that have not come, of spans which do not name their run, with the runs to which those went.
     orphans: IdMap<SpanId, Vec<RunId>>,
+    /// Spans that logs alone have told of: those did not know better than the trace whose run they are.
+    by_logs: IdSet<SpanId>,
     /// The first run: where a span goes whose parent is not known.
     first_run: Option<RunId>,
     /// Runs that are over and in the store alone.

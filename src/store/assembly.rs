@@ -602,13 +602,33 @@ impl RunState {
     /// Tells whether a topmost step has a parent in its own process that has not been seen: children are told first by
     /// who tells spans when they end. A parent in another process may never come, or be another run's; that of a step which
     /// names its run and the one that started it is, and that of one that names its run may be of none: a handler of requests.
+    /// What has ended within a step that has no parent is below it: what lies between, which some emitters never send where a step
+    /// fails, changes nothing of how that ended.
     fn awaits_parent(&self) -> bool {
-        !self.awaiting.is_empty() && self.roots().any(|root| self.may_have_parent(root))
+        if self.awaiting.is_empty() {
+            return false;
+        }
+        let first = self.roots().filter(|root| root.parent.is_none()).min_by_key(|root| root.started_at);
+        let is_within = |root: &Step| {
+            first.is_some_and(|first| first.started_at <= root.started_at && root.ended_at <= first.ended_at)
+        };
+        self.roots().any(|root| self.may_have_parent(root) && !is_within(root))
     }
 
     /// Returns the parents of topmost steps that do not name the run.
     pub(crate) fn awaited(&self) -> impl Iterator<Item = SpanId> + '_ {
         self.roots().filter(|root| !root.facts.names_run).filter_map(|root| root.parent)
+    }
+
+    /// Tells whether a step has no parent.
+    pub(crate) fn has_topmost(&self) -> bool {
+        self.roots().any(|root| root.parent.is_none())
+    }
+
+    /// Returns the parents, that have not come, of topmost steps which name their run and may be one.
+    pub(crate) fn above(&self) -> impl Iterator<Item = SpanId> + '_ {
+        let is_outermost = |root: &&Step| root.facts.names_run && is_named_run(root) && !root.has_remote_parent;
+        self.roots().filter(is_outermost).filter_map(|root| root.parent)
     }
 
     /// Tells whether every topmost step has ended, and all that they wait for are these parents.

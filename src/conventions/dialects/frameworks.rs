@@ -736,6 +736,13 @@ pub const GOOGLE_ADK: Dialect = Dialect {
         kind(SPAN_NAME, Test::Starts("agent_run"), StepKind::Agent),
         kind(SPAN_NAME, Test::Is("invocation"), StepKind::Workflow),
     ],
+    // A stream that broke off, or was given up, has its last part for an answer.
+    outcomes: &[Outcome {
+        from: Json("gcp.vertex.agent.llm_response", &["partial"]),
+        word: "true",
+        status: StepStatus::Cancelled,
+        message: &[],
+    }],
     basis: ALL_INCLUSIVE,
     adds_reasoning: true,
     cancelled_without_response: &["generate_content"],
@@ -744,17 +751,11 @@ pub const GOOGLE_ADK: Dialect = Dialect {
 
 /// The same for JavaScript, which writes on a span only when all went well, and says nothing of a failure.
 ///
-/// Source: `@google/adk` 2.0.0, run against a scripted server. A stream that broke off has its last part for an answer.
+/// Source: `@google/adk` 2.0.0, run against a scripted server.
 pub const GOOGLE_ADK_JS: Dialect = Dialect {
     name: "google-adk-js",
     variant_of: "google-adk",
     detect: &[Detect::ScopeBy("gcp.vertex.agent", "telemetry.sdk.language", "nodejs")],
-    outcomes: &[Outcome {
-        from: Json("gcp.vertex.agent.llm_response", &["partial"]),
-        word: "true",
-        status: StepStatus::Cancelled,
-        message: &[],
-    }],
     fails_without: &[
         ("call_llm", &["gcp.vertex.agent.llm_response", names::INPUT_TOKENS, names::FINISH_REASONS]),
         (

@@ -1,7 +1,7 @@
 //! Instrumentations and platforms that lie over many frameworks.
 
 use super::Shape::{Class, Count, Model, Provider, Text};
-use super::Source::{After, Before, Behind, Indexed, Json, Key, Name, Where};
+use super::Source::{After, Before, Behind, Indexed, Json, Key, Name, Where, With};
 use super::langchain::{LANGCHAIN_ID, LANGCHAIN_MODEL, LANGCHAIN_TIER, LANGCHAIN_USAGE};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Asked, Basis, BasisRow, Detect, Dialect, GOOGLE, Outcome, PLAIN, SPAN_NAME, Side, Test,
@@ -107,6 +107,17 @@ pub const TRACELOOP: Dialect = Dialect {
             word: "failure",
             status: StepStatus::Error,
             message: &[Json("traceloop.entity.output", &["updated_session_state?", "error"])],
+        },
+        // A stream has the reason for its end in its last piece, and is said to have gone well however it ended.
+        Outcome {
+            from: With(
+                "gen_ai.is_streaming",
+                "gen_ai.content.completion.chunk",
+                &Json(names::OUTPUT_MESSAGES, &["finish_reason=", "role"]),
+            ),
+            word: "assistant",
+            status: StepStatus::Cancelled,
+            message: &[],
         },
     ],
     basis: ALL_INCLUSIVE,
@@ -505,6 +516,8 @@ pub const OPENLIT: Dialect = Dialect {
     ],
     // A step that fails may have a name and nothing else.
     entity: &[Behind("execute_tool "), Behind("invoke_agent "), Behind("invoke_workflow ")],
+    // Of LangChain's steps it says that they went well beside what was raised (1.39).
+    fails_although_well: true,
     kinds: &[
         // smolagents: what an agent does between two calls; the OpenAI Agents SDK: one agent hands over to another.
         kind("gen_ai.smolagents.step_number", Test::Present, StepKind::Task),

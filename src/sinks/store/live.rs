@@ -202,7 +202,9 @@ impl Unsorted {
             return false;
         }
         self.spans.insert(span, self.steps.len());
-        self.first.get_or_insert_with(|| First { seq, since: Instant::now() });
+        // What was held comes behind what shows whose it is.
+        let first = self.first.get_or_insert_with(|| First { seq, since: Instant::now() });
+        first.seq = first.seq.min(seq);
         self.bytes += said.record.span.about_len();
         self.steps.push(said);
         true
@@ -324,6 +326,17 @@ impl LiveRun {
     /// Tells whether the start of a span has come and is not in the log yet.
     pub(super) fn has_pending(&self, span: SpanId) -> bool {
         self.pending.iter().any(|start| start.said.record.span.span_id == span.0)
+    }
+
+    /// Tells whether all that has come of it is in the store.
+    pub(super) fn has_written_all(&self) -> bool {
+        self.written_status.is_some() && self.queue.is_empty() && self.pending.is_empty() && self.unsorted.is_empty()
+    }
+
+    /// Tells whether a step has come that has no parent.
+    pub(super) fn has_topmost(&self) -> bool {
+        let waiting = self.unsorted.steps.iter().chain(self.pending.iter().map(|start| &start.said));
+        self.state.has_topmost() || waiting.into_iter().any(|said| said.record.span.parent_span_id.is_empty())
     }
 
     /// Tells whether nothing waits to be written.

@@ -6,11 +6,12 @@
 use std::time::{Duration, Instant};
 
 use super::telling::Step;
-use super::{EventIds, LINKS_AWAITED, LiveRun, StoreSink};
+use super::{EventIds, HeldRecord, LINKS_AWAITED, LiveRun, StoreSink};
 use crate::model::event::EventBody;
+use crate::model::id::is_foreign_run_id;
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
-use crate::model::{RunId, RunStatus, UnixNanos};
+use crate::model::{RunId, RunStatus, TraceId, UnixNanos};
 use crate::pipeline::normalize::normalize;
 use crate::sources::log_step::{conversation_of, stand_in};
 use crate::store::assembly::status_body;
@@ -29,10 +30,13 @@ impl<W: RunWriter> StoreSink<W> {
             self.awaiting_links.add(trace, run);
         }
         // Those taken up are looked at again, for what their end may still lack.
-        for live in self.runs.values_mut() {
+        for (run, live) in &mut self.runs {
             live.by_span = true;
             live.state.take_starts_first(false);
             live.unsettled |= live.written_status.is_some();
+            if let Some(trace) = self.traces.get_mut(&live.state.trace_id()) {
+                trace.note_runs_below(*run, &live.state);
+            }
         }
         self.dirty.extend(self.runs.keys());
     }
@@ -81,17 +85,34 @@ impl<W: RunWriter> StoreSink<W> {
         let mut gone = Vec::new();
         for trace in self.traces.values_mut() {
             if trace.touched.is_none_or(|touched| now.saturating_duration_since(touched) >= silence) {
-                gone.extend(trace.held.drain().flat_map(|(_, held)| held.records));
+                let held = trace.held.drain();
+                gone.extend(held.flat_map(|(run, held)| held.records.into_iter().map(move |held| (run, held))));
             }
         }
-        for held in gone {
+        for (run, held) in gone {
             if conversation_of(&held.said.record.span).is_some() {
                 self.let_step_of_log_stand(held)?;
+            } else if self.has_come(run, &held) {
+                self.stand_in_run(run, held)?;
             } else if !self.let_stand(held.seq, &held.said.record)? {
                 self.count(held.seq, held.said.record.kind, Outcome::NotKept, "no_genai");
             }
         }
         Ok(())
+    }
+
+    /// Tells whether a run that a record names has come of another trace.
+    fn has_come(&mut self, run: RunId, held: &HeldRecord) -> bool {
+        let is_named = held.said.facts.run_id == Some(run)
+            && TraceId::from_bytes(&held.said.record.span.trace_id).is_some_and(|trace| !is_foreign_run_id(run, trace));
+        self.runs.contains_key(&run) || is_named && self.writer.has_run(run).unwrap_or(false)
+    }
+
+    /// Lets a record that was held be of its run.
+    fn stand_in_run(&mut self, run: RunId, held: HeldRecord) -> Result<(), StoreError> {
+        let Some(trace) = TraceId::from_bytes(&held.said.record.span.trace_id) else { return Ok(()) };
+        let run = if self.runs.contains_key(&run) { run } else { self.open_own_run(run, trace)? };
+        self.apply(run, held.seq, held.said)
     }
 
     /// Lets a record of a log whose span has not come stand for itself, where it can.

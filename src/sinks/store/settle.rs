@@ -164,7 +164,7 @@ impl LiveRun {
         let (step_id, cause) = step.map_or((None, self.state.start_event()), |(name, start)| (Some(name), Some(start)));
         let EventBody::Log(mut log) = log_body(event) else { return };
         // Told again in another order, it is the same.
-        log.fields.remove(names::LOG_OF_SPAN);
+        log.fields.shift_remove(names::LOG_OF_SPAN);
         let text = serde_json::to_string(&log.fields).unwrap_or_default();
         let place = super::ids::hash_of(&[&span.0, log.message.as_bytes(), text.as_bytes()]);
         log.fields.insert(names::LOG_OF_SPAN.to_owned(), span.to_string().into());
@@ -181,7 +181,7 @@ fn log_body(event: &SpanEvent) -> EventBody {
         .iter()
         .filter_map(|attribute| Some((attribute.key.clone(), attribute.value.as_ref()?.value.as_ref()?.to_json())));
     let mut fields: serde_json::Map<String, Json> = fields.collect();
-    let level = match fields.remove(names::EVENT_LEVEL) {
+    let level = match fields.shift_remove(names::EVENT_LEVEL) {
         Some(Json::String(level)) => Some(level),
         _ => None,
     };
@@ -299,7 +299,21 @@ impl Told {
         self.is_completed = false;
     }
 
-    /// Takes out the steps below a span, and what logs tell of them, but for those that name a run themselves, with what is below.
+    /// Takes out all steps, where each waits for a parent or is told by logs alone.
+    #[expect(clippy::vec_box, reason = "they are large, and move on without being copied")]
+    pub(super) fn take_orphans(&mut self, trace: TraceId) -> Vec<Box<Said>> {
+        let is_topmost = |step: &Step| {
+            let said = step.end.as_deref().or(step.start.as_deref());
+            said.is_some_and(|said| said.record.span.parent_span_id.is_empty())
+        };
+        if self.steps.values().any(is_topmost) {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.steps).into_iter().flat_map(|(id, step)| step.into_said(trace, id)).collect()
+    }
+
+    /// Takes out the steps below a span, and what logs tell of them and of the span itself, but for those that name a run themselves,
+    /// with what is below.
     #[expect(clippy::vec_box, reason = "they are large, and move on without being copied")]
     pub(super) fn take_below(&mut self, span: SpanId, trace: TraceId) -> Vec<Box<Said>> {
         let mut children: IdMap<SpanId, Vec<SpanId>> = IdMap::default();
@@ -310,22 +324,13 @@ impl Told {
                 children.entry(parent).or_default().push(*id);
             }
         }
-        let (mut below, mut next) = (Vec::new(), vec![span]);
+        let logs = self.steps.remove(&span).filter(|step| !step.has_span());
+        let mut below: Vec<Box<Said>> = logs.into_iter().flat_map(|step| step.into_said(trace, span)).collect();
+        let mut next = vec![span];
         while let Some(span) = next.pop() {
             for id in children.remove(&span).unwrap_or_default() {
                 next.push(id);
-                let Some(step) = self.steps.remove(&id) else { continue };
-                below.extend(step.end.or(step.start));
-                if !step.logs.is_empty() {
-                    let span = Span {
-                        trace_id: trace.0.to_vec(),
-                        span_id: id.0.to_vec(),
-                        events: step.logs,
-                        ..Span::default()
-                    };
-                    let (resource, scope) = (Arc::default(), Scope::default());
-                    below.push(Said::of(Record { kind: RecordKind::Event, resource, scope, span }));
-                }
+                below.extend(self.steps.remove(&id).into_iter().flat_map(|step| step.into_said(trace, id)));
             }
         }
         below
@@ -598,6 +603,17 @@ impl Said {
 }
 
 impl Step {
+    /// Makes records of what is told of it: its end, or its start where that has not come, and its logs.
+    fn into_said(self, trace: TraceId, span: SpanId) -> impl Iterator<Item = Box<Said>> {
+        let log = (!self.logs.is_empty()).then(|| {
+            let span =
+                Span { trace_id: trace.0.to_vec(), span_id: span.0.to_vec(), events: self.logs, ..Span::default() };
+            let (resource, scope) = (Arc::default(), Scope::default());
+            Said::of(Record { kind: RecordKind::Event, resource, scope, span })
+        });
+        self.end.or(self.start).into_iter().chain(log)
+    }
+
     /// Tells whether its span has come, or its start.
     fn has_span(&self) -> bool {
         self.start.is_some() || self.end.is_some()

@@ -6,8 +6,10 @@ use std::time::Instant;
 use super::ids::run_id_in_place_of;
 use super::live::{Forgotten, LiveRun};
 use super::{Elsewhere, StoreSink};
+use crate::conventions::names;
+use crate::model::event::EventBody;
 use crate::model::id::IdMap;
-use crate::model::{EventId, RunId, TraceId, UnixNanos};
+use crate::model::{EventId, RunId, SpanId, TraceId, UnixNanos};
 use crate::sinks::tally::Notes;
 use crate::store::assembly::RunState;
 use crate::store::{RunWriter, StoreError};
@@ -100,6 +102,7 @@ impl<W: RunWriter> StoreSink<W> {
         // Made for good by the first flush, when the first step tells name and kind; here only what is there is read.
         let (mut known, mut told) = (HashSet::default(), IdMap::<EventId, HashSet<UnixNanos>>::default());
         let mut notes = self.tallies.as_ref().map(|_| Box::<Notes>::default());
+        let mut logs = Vec::new();
         let written = self.writer.take_up(run)?.unwrap_or_default();
         if self.outside.is_some() && !written.is_empty() {
             // Whatever it is opened for may have come before.
@@ -111,6 +114,9 @@ impl<W: RunWriter> StoreSink<W> {
                 notes.note(&event);
             }
             known.insert(event.event_id);
+            if let EventBody::Log(log) = &event.body {
+                logs.extend(log.fields.get(names::LOG_OF_SPAN).and_then(|span| span.as_str()?.parse::<SpanId>().ok()));
+            }
             // What the root says of its run has no step, but the start of its step as its cause.
             match (event.parent_event_id, event.body.span()) {
                 (Some(start), None) => drop(told.entry(start).or_default().insert(event.timestamp)),
@@ -125,8 +131,9 @@ impl<W: RunWriter> StoreSink<W> {
             trace.spans.extend(state.spans().map(|span| (span, run)));
             trace.first_run.get_or_insert(run);
             trace.touched = Some(Instant::now());
-            for parent in state.awaited().filter(|_| self.outside.is_some()) {
-                trace.orphans.entry(parent).or_default().push(run);
+            trace.note_waiting(run, &state, &logs);
+            if self.outside.is_some() {
+                trace.note_runs_below(run, &state);
             }
         }
         let by_span = self.outside.is_some();

@@ -87,9 +87,17 @@ impl Trace {
     }
 
     /// Takes out what was held for a run, and is below a span of another after all.
-    fn take_held_below(&mut self, run: RunId, span: SpanId) -> Vec<HeldRecord> {
+    fn take_held_below(&mut self, run: RunId, span: SpanId, takes_orphans: bool) -> Vec<HeldRecord> {
         let Some(held) = self.held.get_mut(&run) else { return Vec::new() };
-        let is_below = |held: &HeldRecord| held.said.record.span.parent_span_id == span.0;
+        let is_below = |held: &HeldRecord| {
+            let Record { kind, span: told, .. } = &held.said.record;
+            told.parent_span_id == span.0 || *kind == RecordKind::Event && told.span_id == span.0
+        };
+        let is_topmost = |held: &HeldRecord| {
+            held.said.record.kind != RecordKind::Event && held.said.record.span.parent_span_id.is_empty()
+        };
+        let takes_all = takes_orphans && !held.records.iter().any(is_topmost);
+        let is_below = |held: &HeldRecord| takes_all || is_below(held);
         if !held.records.iter().any(is_below) {
             return Vec::new();
         }
@@ -101,7 +109,9 @@ impl Trace {
             self.held.remove(&run);
         }
         for HeldRecord { said, .. } in &below {
-            if let Some(span) = SpanId::from_bytes(&said.record.span.span_id) {
+            if let Some(span) =
+                SpanId::from_bytes(&said.record.span.span_id).filter(|span| self.spans.get(span) == Some(&run))
+            {
                 self.spans.remove(&span);
             }
         }
@@ -157,13 +167,19 @@ impl<W: RunWriter> StoreSink<W> {
             }
             self.forget_unbegun(run);
         }
+        if let Some(run) = of_maker.filter(|_| self.outside.is_some()) {
+            self.recall_own(trace_id, run)?;
+        }
         let trace = self.traces.entry(trace_id).or_default();
         trace.touched = Some(Instant::now());
         let parent = SpanId::from_bytes(&record.span.parent_span_id);
+        let is_span = record.kind != RecordKind::Event;
+        let known = trace.spans.get(&span_id).copied();
         let run = of_maker
-            .or_else(|| trace.spans.get(&span_id).copied())
+            .or_else(|| known.filter(|_| !is_span || !trace.by_logs.contains(&span_id)))
             .or_else(|| trace.spans.get(&parent?).copied())
             .or_else(|| trace.run_above(trace_id, &said))
+            .or(known)
             .or(trace.first_run)
             .or(of_trace)
             .or(facts.run_id)
@@ -171,14 +187,19 @@ impl<W: RunWriter> StoreSink<W> {
         let mut run = self.in_place_of.get(&run).copied().unwrap_or(run);
         trace.first_run.get_or_insert(run);
         let (outer, inner) = trace.note_above(run, &said, self.outside.is_some());
-        let orphans = match self.outside {
-            Some(_) => trace.note_child(run, &said, of_maker.is_some()),
+        let mut orphans = match self.outside {
+            Some(_) => trace.note_child(run, span_id, &said, of_maker.is_some()),
             None => Vec::new(),
         };
+        let is_topmost = is_span && of_maker.is_some() && parent.is_none() && self.outside.is_some();
+        let above = (span_id, is_topmost);
         trace.spans.insert(span_id, run);
         if let Some(place) = trace.released.iter().position(|released| *released == run) {
             trace.released.swap_remove(place);
             run = self.open_own_run(run, trace_id)?;
+        }
+        if let Some(first) = self.run_of_orphans(trace_id, run).filter(|first| is_topmost && !orphans.contains(first)) {
+            orphans.push(first);
         }
         inner.into_iter().for_each(|below| self.note_outer(below, Some(span_id)));
         let of_log = conversation_of(&said.record.span).filter(|_| self.outside.is_some());
@@ -201,9 +222,9 @@ impl<W: RunWriter> StoreSink<W> {
         if self.runs.contains_key(&run) {
             self.note_outer(run, outer);
             self.apply(run, seq, said)?;
-            self.copy_below(seq, (trace_id, run), span_id, &orphans)?;
+            self.copy_below(seq, (trace_id, run), above, &orphans)?;
             self.forget_repeated(run);
-            return self.bring_held_below(trace_id, run, span_id, &orphans);
+            return self.bring_held_below(trace_id, run, above, &orphans);
         }
         let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
         // A record of a log alone is no run, whatever is recorded.
@@ -225,13 +246,13 @@ impl<W: RunWriter> StoreSink<W> {
             for HeldRecord { seq, said, .. } in logs {
                 self.apply(run, seq, said)?;
             }
-            self.copy_below(seq, (trace_id, run), span_id, &orphans)?;
+            self.copy_below(seq, (trace_id, run), above, &orphans)?;
             self.forget_repeated(run);
-            return self.bring_held_below(trace_id, run, span_id, &orphans);
+            return self.bring_held_below(trace_id, run, above, &orphans);
         }
         self.conversations.note_log(&said);
         self.hold(trace_id, run, span_id, HeldRecord { seq, told_bytes, said, since: Instant::now() });
-        self.bring_held_below(trace_id, run, span_id, &orphans)
+        self.bring_held_below(trace_id, run, above, &orphans)
     }
 
     /// Brings again what was held for another run and is below a span of this one.
@@ -239,13 +260,20 @@ impl<W: RunWriter> StoreSink<W> {
         &mut self,
         trace_id: TraceId,
         run: RunId,
-        span: SpanId,
+        (span, is_topmost): (SpanId, bool),
         others: &[RunId],
     ) -> Result<(), StoreError> {
         let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
         let own = trace.own.filter(|own| *own != run && !others.contains(own));
-        let below = own.into_iter().chain(others.iter().copied()).flat_map(|other| trace.take_held_below(other, span));
-        let mut below = below.collect::<Vec<_>>().into_iter();
+        let mut below = Vec::new();
+        for other in own.into_iter().chain(others.iter().copied()) {
+            let takes_orphans = is_topmost && is_foreign_run_id(other, trace_id);
+            below.append(&mut trace.take_held_below(other, span, takes_orphans));
+            if takes_orphans && !trace.held.contains_key(&other) && !self.runs.contains_key(&other) {
+                trace.first_run = trace.first_run.map(|first| if first == other { run } else { first });
+            }
+        }
+        let mut below = below.into_iter();
         while let Some(HeldRecord { seq, said, .. }) = below.next() {
             if let Err(error) = self.bring(seq, said.record, Step::MayWait) {
                 // They are told again from the journal, and were not counted.

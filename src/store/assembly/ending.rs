@@ -43,11 +43,22 @@ impl RunState {
         let until = self.told_end();
         let (counts, call) = calls
             .filter(|(_, step)| until.is_none_or(|until| step.started_at <= until))
-            .max_by_key(|(_, step)| step.ended_at)
-            .filter(|(_, call)| is_failure(call.status))?;
+            .max_by_key(|(_, step)| step.ended_at)?;
+        // A layer's word for a call without an answer says less of how it ended than that of the client below it.
+        let is_answered = || call.facts.tokens.is_some() || call.facts.response_id.is_some();
+        let told_below = || {
+            let words = copies.iter().filter(|(_, of)| **of == counts).map(|(copy, _)| &self.steps[*copy]);
+            words.filter(|word| is_failure(word.status)).max_by_key(|word| (word.ended_at, word.span_id))
+        };
+        let call = match is_failure(call.status) {
+            true => call,
+            false if is_answered() => return None,
+            false => told_below()?,
+        };
         let enclosing = self.ancestors(call);
         let is_recovered = self.steps.iter().enumerate().any(|(place, step)| {
             step.status == StepStatus::Success
+                && place != counts
                 && copies.get(&place) != Some(&counts)
                 && step.started_at >= call.started_at
                 && step.ended_at > call.ended_at

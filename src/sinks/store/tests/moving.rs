@@ -19,7 +19,22 @@ fn named_by_its_root() -> Vec<Record> {
         ended(3, 4, 1, "execute_tool", 40, 50),
         ended(3, 5, 1, "invoke_agent", 60, 90),
         ended(3, 6, 5, "chat", 70, 80),
+        log_of(3, 20),
+        log_of(1, 5),
     ]
+}
+
+/// A log of a span at a moment.
+fn log_of(span: u8, at: u64) -> Record {
+    let mut log = Record { kind: RecordKind::Event, ..ended(3, span, 0, "", at, at) };
+    let attributes = vec![
+        KeyValue { key: names::EVENT_LEVEL.to_owned(), value: Some(Value::from("INFO").into()) },
+        KeyValue { key: "a".to_owned(), value: Some(Value::from("1").into()) },
+        KeyValue { key: "b".to_owned(), value: Some(Value::from("2").into()) },
+    ];
+    let time_unix_nano = log.span.end_time_unix_nano;
+    log.span.events = vec![SpanEvent { time_unix_nano, name: "note".to_owned(), attributes, ..SpanEvent::default() }];
+    log
 }
 
 /// Two runs below something plain, each named by its agent alone.
@@ -57,20 +72,18 @@ fn brought(all: &[Record], order: &[usize], cuts: u8, lasts: u8, dies: u8) -> St
         let seq = turn as u64 + 1;
         sink.take(seq, all[*place].clone()).unwrap();
         let is = |set: u8| set & 1 << turn != 0;
-        if is(cuts) {
-            sink.flush_all().unwrap();
-            acknowledged = sink.oldest_held().map_or(seq, |held| held - 1);
-        }
-        if is(cuts) && is(lasts) {
+        if is(cuts) { sink.flush_all() } else { sink.flush(Instant::now()) }.unwrap();
+        if is(lasts) {
             sink.finish_moves().unwrap();
         }
+        acknowledged = sink.oldest_held().map_or(seq, |held| held - 1);
         if is(dies) {
             let mut open: Vec<RunId> = sink.runs.keys().copied().collect();
             open.sort_unstable();
             let store = sink.into_writer();
             sink = StoreSink::new(store, RunId([7; 16]));
-            sink.take_from_outside(SILENCE);
             sink.take_up(&open).unwrap();
+            sink.take_from_outside(SILENCE);
             for again in acknowledged as usize..=turn {
                 sink.take(again as u64 + 1, all[order[again]].clone()).unwrap();
             }
@@ -84,10 +97,10 @@ fn brought(all: &[Record], order: &[usize], cuts: u8, lasts: u8, dies: u8) -> St
 proptest! {
     #[test]
     fn a_run_that_its_root_alone_names_is_one_in_whatever_order_it_comes(
-        order in Just((0..6).collect::<Vec<usize>>()).prop_shuffle(), cuts: u8, lasts: u8, dies: u8,
+        order in Just((0..8).collect::<Vec<usize>>()).prop_shuffle(), cuts: u8, lasts: u8, dies: u8,
     ) {
         let all = named_by_its_root();
-        let plain = told(brought(&all, &[0, 1, 2, 3, 4, 5], 0, 0, 0));
+        let plain = told(brought(&all, &[0, 1, 2, 3, 4, 5, 6, 7], 0, 0, 0));
         prop_assert_eq!((plain.len(), plain[0].0, plain[0].1, plain[0].2), (1, RUN, RunStatus::Success, 2));
         prop_assert_eq!(told(brought(&all, &order, cuts, lasts, dies)), plain);
     }
@@ -106,8 +119,42 @@ proptest! {
 /// What came is stored once, whichever run has it at last.
 #[test]
 fn a_step_that_is_moved_is_counted_once() {
-    let sink = brought(&named_by_its_root(), &[5, 4, 3, 2, 1, 0], 0xff, 0, 0);
-    assert_eq!((sink.counts().total(Outcome::Stored), sink.counts().total(Outcome::Duplicate)), (6, 0));
+    let sink = brought(&named_by_its_root(), &[6, 7, 5, 4, 3, 2, 1, 0], 0xff, 0, 0);
+    assert_eq!((sink.counts().total(Outcome::Stored), sink.counts().total(Outcome::Duplicate)), (8, 0));
+}
+
+/// A step whose parent never comes is of the run that the trace's topmost span names, and so is what another trace has of that run,
+/// whichever comes first.
+#[test]
+fn what_waits_in_vain_is_of_the_run_that_the_topmost_span_names() {
+    let root = || naming(RUN, ended(3, 1, 0, "", 0, 100));
+    let lost = || ended(3, 4, 9, "chat", 40, 50);
+    let plain = || naming(RUN, ended(4, 5, 0, "", 10, 20));
+    for records in [[plain(), lost(), root()], [root(), lost(), plain()], [lost(), root(), plain()]] {
+        let mut sink = outside_sink();
+        for (seq, record) in (1..).zip(records) {
+            sink.take(seq, record).unwrap();
+            sink.flush_all().unwrap();
+        }
+        sink.close_all().unwrap();
+        let told: Vec<_> = told(sink).into_iter().map(|run| (run.0, run.2, run.4.len())).collect();
+        assert_eq!(told, [(RUN, 1, 3)]);
+    }
+}
+
+/// What has come just now waits in memory for what is behind it.
+#[test]
+fn steps_stay_where_they_are_until_the_copies_are_written() {
+    let all = named_by_its_root();
+    let mut sink = outside_sink();
+    sink.take(1, all[3].clone()).unwrap();
+    sink.flush_all().unwrap();
+    let own = *sink.runs.keys().next().unwrap();
+    sink.take(2, all[0].clone()).unwrap();
+    sink.flush(Instant::now()).unwrap();
+    sink.finish_moves().unwrap();
+    assert!(sink.has_moves() && sink.runs.contains_key(&own));
+    assert_eq!(told(sink).iter().map(|run| run.0).collect::<Vec<_>>(), [own]);
 }
 
 /// Until the copies last, the run to which steps came is there, and what says so is not acknowledged.
