@@ -1,7 +1,7 @@
 //! Instrumentations and platforms that lie over many frameworks.
 
 use super::Shape::{Class, Count, Model, Provider, Text};
-use super::Source::{After, Before, Behind, Indexed, Json, Key, Name, Where, With};
+use super::Source::{After, Before, Behind, Indexed, Json, Key, Name, Where};
 use super::langchain::{LANGCHAIN_ID, LANGCHAIN_MODEL, LANGCHAIN_TIER, LANGCHAIN_USAGE};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Asked, Basis, BasisRow, Detect, Dialect, GOOGLE, Outcome, PLAIN, SPAN_NAME, Side, Test,
@@ -107,17 +107,6 @@ pub const TRACELOOP: Dialect = Dialect {
             word: "failure",
             status: StepStatus::Error,
             message: &[Json("traceloop.entity.output", &["updated_session_state?", "error"])],
-        },
-        // A stream has the reason for its end in its last piece, and is said to have gone well however it ended.
-        Outcome {
-            from: With(
-                "gen_ai.is_streaming",
-                "gen_ai.content.completion.chunk",
-                &Json(names::OUTPUT_MESSAGES, &["finish_reason=", "role"]),
-            ),
-            word: "assistant",
-            status: StepStatus::Cancelled,
-            message: &[],
         },
     ],
     basis: ALL_INCLUSIVE,

@@ -138,3 +138,37 @@ fn an_experiment_is_none_of_the_conversations_of_its_cases() {
     assert_eq!(session("experiment", &[(names::CONVERSATION_ID, "mine")]).as_deref(), Some("mine"));
     assert_eq!(session("invoke_workflow", &[]).as_deref(), Some("a"));
 }
+
+/// LangChain's call by OpenLIT, which says that it went well, around that of the client, which failed.
+#[test]
+fn a_call_without_an_answer_ended_as_the_client_below_it_says() {
+    let run = |answer: &[(&str, &str)]| {
+        let [outer, inner] = [(2, 1, 10, 40), (3, 2, 12, 38)]
+            .map(|(id, parent, from, to)| with(ended(3, id, parent, "chat", from, to), &[(names::REQUEST_MODEL, "m")]));
+        run_of(vec![
+            ended(3, 1, 0, "invoke_agent", 0, 50),
+            with(well(outer), answer),
+            with(with(inner, &FAILED), &[("server.address", "h")]),
+        ])
+    };
+    let (told, steps) = run(&[]);
+    assert_eq!((told.status, message(&told), told.llm_calls), (RunStatus::Error, Some("no such file"), 1));
+    assert_eq!(steps, [StepStatus::Success, StepStatus::Success, StepStatus::Error]);
+    assert_eq!(run(&[(names::RESPONSE_ID, "a")]).0.status, RunStatus::Success);
+}
+
+/// Strands never sends the turn around a call that failed.
+#[test]
+fn a_run_whose_root_has_ended_around_its_steps_waits_for_no_parent_of_theirs() {
+    let open = |root: Record| {
+        let mut sink = outside_sink();
+        for (seq, record) in (1..).zip([with(ended(3, 3, 2, "chat", 10, 20), &FAILED), root]) {
+            sink.take(seq, record).unwrap();
+        }
+        sink.flush_all().unwrap();
+        (sink.open_runs().len(), listed(sink)[0].status)
+    };
+    assert_eq!(open(with(ended(3, 1, 0, "invoke_agent", 0, 50), &FAILED)), (0, RunStatus::Error));
+    // What goes on behind it may be anybody's.
+    assert_eq!(open(with(ended(3, 1, 0, "invoke_agent", 0, 15), &FAILED)), (1, RunStatus::Running));
+}

@@ -535,6 +535,27 @@ fn a_stream_that_was_given_up_is_known_by_the_end_that_it_lacks() {
     assert_eq!(status("pydantic-ai", "chat m", &[output]), StepStatus::Success);
 }
 
+/// By Google's ADK (2.0) and OpenLIT (1.39).
+#[test]
+fn how_steps_ended_is_read_where_their_status_says_that_all_is_well() {
+    let record = |scope: &str, name: &str, list: &[(&str, Value)], events: &[&str]| {
+        let mut record = ended(list);
+        record.span.name = name.to_owned();
+        record.scope.name = scope.to_owned();
+        record.span.status = Some(Status { code: 1, message: String::new() });
+        record.span.events = events.iter().map(|name| event(name, &[])).collect();
+        facts(&record).status
+    };
+    let adk = |response: &str| {
+        record("gcp.vertex.agent", "call_llm", &[("gcp.vertex.agent.llm_response", response.into())], &[])
+    };
+    assert_eq!(adk(r#"{"content":{"parts":[{"text":" of"}]},"partial":true}"#), StepStatus::Cancelled);
+    assert_eq!(adk(r#"{"content":{"parts":[{"text":"All of"}]},"partial":false}"#), StepStatus::Success);
+    let chat = [("gen_ai.operation.name", Value::from("chat")), ("gen_ai.system", "langchain".into())];
+    assert_eq!(record("openlit.otel.tracing", "chat m", &chat, &["exception"]), StepStatus::Error);
+    assert_eq!(record("openlit.otel.tracing", "chat m", &chat, &[]), StepStatus::Success);
+}
+
 #[test]
 fn a_stream_by_openinference_that_was_given_up_has_no_status_and_no_reason() {
     let status = |name: &str, more: &[(&str, Value)]| {
