@@ -73,6 +73,7 @@ fn take(draft: &mut Draft<'_>, object: &Json, told: &mut Told, summed_up: &[&str
     let Some(shape) = SHAPES.iter().find(|shape| member(object, shape.mark).is_some()) else { return };
     let gathered = buckets::gather(object, shape);
     let object = gathered.as_ref().unwrap_or(object);
+    forget_total(draft, object, shape);
     let is_new = |draft: &Draft<'_>, key| count_of(draft.span(), key).is_none();
     let has_thought = count_in(object, shape, names::REASONING_TOKENS).is_some_and(|count| count > 0);
     // Who counts its thoughts apart may leave out that it did nothing else.
@@ -116,6 +117,19 @@ fn take(draft: &mut Draft<'_>, object: &Json, told: &mut Told, summed_up: &[&str
     }
 }
 
+/// Empties an output that is the object's total, which its own input and output make: Google's ADK (1.6 to 1.10) takes one for the other.
+fn forget_total(draft: &mut Draft<'_>, object: &Json, shape: &Shape) {
+    let count = |to: &str| count_in(object, shape, to);
+    let (Some(input), Some(total)) = (count(names::INPUT_TOKENS), count(names::TOTAL_TOKENS)) else { return };
+    // A part of a stream has no output yet.
+    let with_output = input.saturating_add(count(names::OUTPUT_TOKENS).unwrap_or(0));
+    let with_reasoning = with_output.saturating_add(count(names::REASONING_TOKENS).unwrap_or(0));
+    let is_made = with_output == total || (shape.reasoning_apart && with_reasoning == total);
+    let is_total = i64::try_from(total).is_ok_and(|total| count_of(draft.span(), names::OUTPUT_TOKENS) == Some(total));
+    if input > 0 && is_made && is_total {
+        draft.clear(names::OUTPUT_TOKENS);
+    }
+}
 /// Writes what a provider says in its own answer that a call used, in the canonical counts. The provider has to stand in
 /// the span. Nothing has to be settled about them later.
 pub fn write_answered(span: &mut Span, usage: &Json) {
@@ -220,6 +234,8 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
         *thought > 0 && (is_apart || makes_total())
     };
     let Some(output) = output.or_else(|| reasoning.filter(is_thought).map(|_| 0)) else { return };
+    // A total that input and output make as they are has nothing twice.
+    let is_twice = is_twice && (total.is_none() || total != input.map(|input| input.saturating_add(output)));
     if let Some(twice) = reasoning.filter(|twice| is_twice && *twice > 0 && twice.saturating_mul(2) <= output) {
         draft.set(names::OUTPUT_TOKENS, output - twice);
         return;

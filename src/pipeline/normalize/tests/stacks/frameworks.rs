@@ -97,6 +97,29 @@ fn adk_adds_reasoning_to_an_output_that_has_it_where_the_model_is_not_of_google(
     };
     assert_eq!(tokens(&response(248)), [Some(211), None, None, Some(37), Some(16)]);
     assert_eq!(tokens(&response(264)), [Some(211), None, None, Some(53), Some(16)]);
+    // Before 2.5 it wrote what the object says, and its total tells that it did.
+    let before = |model: &str, output: i64, response: &str| {
+        told(
+            "gcp.vertex.agent",
+            "call_llm",
+            &[
+                ("gen_ai.system", "gcp.vertex.agent".into()),
+                ("gen_ai.request.model", model.into()),
+                ("gcp.vertex.agent.llm_response", response.into()),
+                ("gen_ai.usage.input_tokens", Value::Int(2568)),
+                ("gen_ai.usage.output_tokens", Value::Int(output)),
+                ("gen_ai.usage.experimental.reasoning_tokens", Value::Int(7)),
+            ],
+        )
+    };
+    let of_openai = r#"{"usage_metadata":{"cached_content_token_count":128,"candidates_token_count":212,
+        "prompt_token_count":2568,"thoughts_token_count":7,"total_token_count":2780}}"#;
+    let call = before("openai/gpt-4o-mini", 212, of_openai);
+    assert_eq!(tokens(&call), [Some(2568), Some(128), None, Some(212), Some(7)]);
+    let of_google = r#"{"usage_metadata":{"candidates_token_count":205,"prompt_token_count":2568,
+        "thoughts_token_count":7,"total_token_count":2780}}"#;
+    let call = before("gemini-2.5-flash", 205, of_google);
+    assert_eq!(tokens(&call), [Some(2568), None, None, Some(212), Some(7)]);
 }
 
 #[test]

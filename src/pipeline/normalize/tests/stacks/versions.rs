@@ -38,6 +38,33 @@ fn adk_of_before_has_the_names_of_agents_and_tools_in_brackets() {
     assert_eq!(of("tool_call [transfer_to_agent]").0, StepKind::Task);
 }
 
+/// `google-adk` 1.6.1 and 1.8, run against a scripted server.
+#[test]
+fn adk_of_before_has_the_total_in_the_place_of_the_output() {
+    let call = |input: i64, total: i64, usage: &str| {
+        let response = format!(r#"{{"content":{{"role":"model"}},"usage_metadata":{{{usage}}}}}"#);
+        told(
+            "gcp.vertex.agent",
+            "call_llm",
+            &[
+                ("gen_ai.system", "gcp.vertex.agent".into()),
+                ("gen_ai.request.model", "gemini-2.5-flash".into()),
+                ("gcp.vertex.agent.llm_response", response.into()),
+                ("gen_ai.usage.input_tokens", Value::Int(input)),
+                ("gen_ai.usage.output_tokens", Value::Int(total)),
+            ],
+        )
+    };
+    let plain = r#""candidates_token_count":26,"prompt_token_count":274,"total_token_count":300"#;
+    assert_eq!(tokens(&call(274, 300, plain)), [Some(274), None, None, Some(26), None]);
+    let thought = r#""cached_content_token_count":128,"candidates_token_count":46,"prompt_token_count":607,
+        "thoughts_token_count":7,"total_token_count":660"#;
+    assert_eq!(tokens(&call(607, 660, thought)), [Some(607), Some(128), None, Some(53), Some(7)]);
+    let part = r#""prompt_token_count":792,"total_token_count":792"#;
+    assert_eq!(tokens(&call(792, 792, part)), [Some(792), None, None, None, None]);
+    // An output that is no total of what stands there is left as it is.
+    assert_eq!(tokens(&call(274, 310, plain)), [Some(274), None, None, Some(310), None]);
+}
 #[test]
 fn a_function_of_semantic_kernel_s_is_a_tool_where_it_has_a_plugin() {
     let of = |name: &str| told("semantic_kernel.functions.kernel_function", name, &[]);
