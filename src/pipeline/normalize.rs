@@ -639,8 +639,8 @@ fn may_have(value: &Value, path: &[&str]) -> bool {
 }
 
 /// Finds a member by its path; a number takes an item of a list, and so does `KEY=VALUE`, which of an object goes on only where it
-/// is so, as `KEY?` does where the object has a KEY. A name with `*` in it is the sum of all counts under such names. A text on the
-/// way is read as the structure that it is.
+/// is so, as `KEY?` does where the object has a KEY: of a list it takes the last item with one. A name with `*` in it is the sum of all
+/// counts under such names. A text on the way is read as the structure that it is.
 pub(super) fn member(value: &Json, path: &[&str]) -> Option<Json> {
     let Some((name, rest)) = path.split_first() else { return (!value.is_null()).then(|| value.clone()) };
     let inner;
@@ -655,9 +655,16 @@ pub(super) fn member(value: &Json, path: &[&str]) -> Option<Json> {
         return buckets::sum(value, |key| buckets::fits(key, name)).map(Json::from);
     }
     let found = match value {
-        Json::Array(items) => match name.split_once('=') {
-            Some((key, wanted)) => items.iter().find(|item| item.get(key).and_then(Json::as_str) == Some(wanted)),
-            None => items.get(name.parse::<usize>().ok()?),
+        Json::Array(items) => match (name.split_once('='), name.strip_suffix('?')) {
+            (Some((key, wanted)), _) => {
+                let is_it = |item: &Json| item.get(key).and_then(Json::as_str) == Some(wanted);
+                items.iter().find(|item| within(item, wanted, is_it))
+            }
+            (_, Some(key)) => {
+                let has = |item: &Json| item.get(key).is_some_and(|found| !found.is_null());
+                items.iter().rev().find(|item| within(item, key, has))
+            }
+            _ => items.get(name.parse::<usize>().ok()?),
         },
         _ => value.get(name).or_else(|| {
             if let Some(key) = name.strip_suffix('?') {
@@ -668,6 +675,14 @@ pub(super) fn member(value: &Json, path: &[&str]) -> Option<Json> {
         }),
     };
     member(found?, rest)
+}
+
+/// Tells whether an item of a list is so, or the structure that it is as a text, which must have a word for that.
+fn within(item: &Json, word: &str, is_so: impl Fn(&Json) -> bool) -> bool {
+    match item {
+        Json::String(text) if text.contains(word) => serde_json::from_str(text).is_ok_and(|item: Json| is_so(&item)),
+        other => is_so(other),
+    }
 }
 
 fn text_of_json(value: &Json) -> Option<String> {

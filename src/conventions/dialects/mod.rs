@@ -213,7 +213,7 @@ pub enum Source {
     Key(&'static str),
     /// A member of an attribute that holds JSON, or what Python prints, by its path; a number takes an item of a list,
     /// and so does `KEY=VALUE`: the item whose KEY is VALUE. Of an object it goes on only where its KEY is VALUE, and where it
-    /// has a member KEY by `KEY?`. A last name with `*` in it is the sum of all counts under such names.
+    /// has a member KEY by `KEY?`, which takes the last item of a list that has one. A last name with `*` in it is the sum of all counts under such names.
     Json(&'static str, &'static [&'static str]),
     /// An attribute, where a member of another is there and is not the same: key, the other's key, path.
     Unlike(&'static str, &'static str, &'static [&'static str]),

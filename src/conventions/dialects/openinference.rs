@@ -293,14 +293,21 @@ pub const OPENINFERENCE_BEDROCK: Dialect = Dialect {
     ..OPENINFERENCE
 };
 
-/// OpenInference's instrumentation of Agno, which has what the provider reported; before, only in what Python prints of the answer.
+/// OpenInference's instrumentation of Agno, which has what the provider reported; before, only in what Python prints of the answer, and
+/// before that in the provider's own answer, of a stream a list of the texts of its parts.
 ///
-/// Source: `openinference-instrumentation-agno` 1.0.15 with `agno` 3.1 and 0.1.15 with 2.1, run against a scripted server.
+/// Source: `openinference-instrumentation-agno` 1.0.15 with `agno` 3.1, 0.1.15 with 2.1 and 0.1.8 with 1.7, run against a scripted server.
 pub const OPENINFERENCE_AGNO: Dialect = Dialect {
     name: "openinference-agno",
     variant_of: "openinference",
     detect: &[Detect::ScopePrefix("openinference.instrumentation.agno")],
-    usage: &[Json("output.value", &["response_usage"])],
+    usage: &[
+        Json("output.value", &["response_usage"]),
+        Json("output.value", &["usage"]),
+        Json("output.value", &["type=message_stop", "message", "usage"]),
+        Json("output.value", &["type=response.completed", "response", "usage"]),
+        Json("output.value", &["usage?", "usage"]),
+    ],
     basis: AS_REPORTED,
     // A stream that the program stopped reading.
     cancelled_without_response: &["chat"],

@@ -65,6 +65,33 @@ fn adk_of_before_has_the_total_in_the_place_of_the_output() {
     // An output that is no total of what stands there is left as it is.
     assert_eq!(tokens(&call(274, 310, plain)), [Some(274), None, None, Some(310), None]);
 }
+
+/// `agno` 1.7 with `openinference-instrumentation-agno` 0.1.8, run against a scripted server.
+#[test]
+fn agno_of_before_has_the_provider_s_own_answer() {
+    let call = |name: &str, provider: &str, output: &str| {
+        let list = [
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.provider", provider.into()),
+            ("output.value", output.into()),
+        ];
+        tokens(&told("openinference.instrumentation.agno", name, &list))
+    };
+    let chat = r#"{"id":"chatcmpl-2","choices":[],"object":"chat.completion","usage":{"completion_tokens":26,"prompt_tokens":274,
+        "total_tokens":300,"completion_tokens_details":{"reasoning_tokens":0},"prompt_tokens_details":{"cached_tokens":0}}}"#;
+    assert_eq!(call("OpenAIChat.invoke", "OpenAI", chat), [Some(274), Some(0), None, Some(26), Some(0)]);
+    let response = r#"{"id":"resp_51","object":"response","output":[],"usage":{"input_tokens":2087,"input_tokens_details":{"cached_tokens":128},
+        "output_tokens":173,"output_tokens_details":{"reasoning_tokens":7},"total_tokens":2260}}"#;
+    assert_eq!(call("OpenAIResponses.invoke", "OpenAI", response), [Some(2087), Some(128), None, Some(173), Some(7)]);
+    let message = r#"{"id":"msg_80","content":[],"role":"assistant","type":"message","usage":{"cache_creation_input_tokens":64,
+        "cache_read_input_tokens":128,"input_tokens":3160,"output_tokens":260,"server_tool_use":null}}"#;
+    assert_eq!(call("Claude.invoke", "Anthropic", message), [Some(3352), Some(128), Some(64), Some(260), None]);
+    // Of streams, the texts of what came.
+    let chunks = r#"["{\"object\":\"chat.completion.chunk\",\"usage\":null}", "{\"object\":\"chat.completion.chunk\",\"usage\":{\"completion_tokens\":74,\"prompt_tokens\":866,\"total_tokens\":940,\"prompt_tokens_details\":{\"cached_tokens\":128}}}"]"#;
+    assert_eq!(call("OpenAIChat.invoke_stream", "OpenAI", chunks), [Some(866), Some(128), None, Some(74), None]);
+    let events = r#"["{\"message\":{\"type\":\"message\",\"usage\":{\"input_tokens\":3560,\"output_tokens\":1}},\"type\":\"message_start\"}", "{\"type\":\"message_delta\",\"usage\":{\"cache_creation_input_tokens\":64,\"cache_read_input_tokens\":128,\"input_tokens\":3560,\"output_tokens\":308}}", "{\"type\":\"message_stop\",\"message\":{\"usage\":{\"cache_creation_input_tokens\":64,\"cache_read_input_tokens\":128,\"input_tokens\":3560,\"output_tokens\":308}}}"]"#;
+    assert_eq!(call("Claude.invoke_stream", "Anthropic", events), [Some(3752), Some(128), Some(64), Some(308), None]);
+}
 #[test]
 fn a_function_of_semantic_kernel_s_is_a_tool_where_it_has_a_plugin() {
     let of = |name: &str| told("semantic_kernel.functions.kernel_function", name, &[]);
