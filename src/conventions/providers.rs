@@ -86,8 +86,9 @@ pub const IN_MODELS: &[&str] = &[
     "xai",
 ];
 
-/// Providers that serve none but their own models, under canonical names. Their clients are used to call others.
-pub const WITH_OWN_MODELS: &[&str] = &["anthropic", "openai"];
+/// Providers that serve none but their own models, under canonical names. Their clients are used to call others, and by the last
+/// OpenInference names all that Google's ADK calls, by LiteLLM as well.
+pub const WITH_OWN_MODELS: &[&str] = &["anthropic", "openai", "gcp.gen_ai"];
 
 /// Who counts what was read from a cache, and written to it, beside the input and not in it.
 pub const COUNT_CACHE_APART: &[&str] = &["anthropic", "aws.bedrock"];

@@ -314,6 +314,16 @@ pub const OPENINFERENCE_AGNO: Dialect = Dialect {
     ..OPENINFERENCE
 };
 
+/// OpenInference's instrumentation of Google's ADK: a call that failed, or that was given up, bears a name and no word on what it is.
+///
+/// Source: `openinference-instrumentation-google-adk` 0.1.7 with `google-adk` 1.20, run against a scripted server.
+pub const OPENINFERENCE_ADK: Dialect = Dialect {
+    name: "openinference-adk",
+    variant_of: "openinference",
+    detect: &[Detect::Named("openinference.instrumentation.google_adk", "call_llm")],
+    kinds: &[kind(SPAN_NAME, Test::Is("call_llm"), StepKind::Llm)],
+    ..OPENINFERENCE
+};
 /// OpenInference's instrumentation of AutoGen's agents.
 ///
 /// Source: `openinference-instrumentation-autogen-agentchat` 0.1.22 with `autogen-agentchat` 0.7.5, run against a scripted server.

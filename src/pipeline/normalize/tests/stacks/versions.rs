@@ -66,6 +66,30 @@ fn adk_of_before_has_the_total_in_the_place_of_the_output() {
     assert_eq!(tokens(&call(274, 310, plain)), [Some(274), None, None, Some(310), None]);
 }
 
+/// `google-adk` 1.20 with `openinference-instrumentation-google-adk` 0.1.7, run against a scripted server.
+#[test]
+fn adk_s_calls_by_openinference_are_calls_without_a_word_and_name_google_for_models_of_others() {
+    let of = |list: &[(&str, Value)]| told("openinference.instrumentation.google_adk", "call_llm", list);
+    let failed = of(&[("session.id", "sess-1".into()), ("user.id", "u-1".into())]);
+    assert_eq!(failed.kind, StepKind::Llm);
+    let call = |model: &str| {
+        let call = of(&[
+            ("gen_ai.system", "gcp.vertex.agent".into()),
+            ("gen_ai.request.model", model.into()),
+            ("llm.provider", "google".into()),
+            ("llm.model_name", model.into()),
+            ("llm.token_count.total", Value::Int(2180)),
+            ("llm.token_count.prompt", Value::Int(2013)),
+            ("llm.token_count.completion", Value::Int(167)),
+            ("openinference.span.kind", "LLM".into()),
+        ]);
+        (call.kind, call.provider)
+    };
+    assert_eq!(call("openai/gpt-4o-mini"), (StepKind::Llm, Some("openai".to_owned())));
+    assert_eq!(call("gemini-2.5-flash"), (StepKind::Llm, Some("gcp.gen_ai".to_owned())));
+    assert_eq!(call("publishers/google/models/gemini-2.5-flash").1.as_deref(), Some("gcp.gen_ai"));
+}
+
 /// `agno` 1.7 with `openinference-instrumentation-agno` 0.1.8, run against a scripted server.
 #[test]
 fn agno_of_before_has_the_provider_s_own_answer() {
