@@ -295,6 +295,10 @@ fn is_marked_by(mark: &Detect, record: &Record, keys: &KeyFilter) -> bool {
         Detect::Value(key, start) => {
             keys.may_have(key) && span.attr_str(key).is_some_and(|value| value.starts_with(start))
         }
+        Detect::ValueWithout(key, start, other, part) => {
+            let has_start = keys.may_have(key) && span.attr_str(key).is_some_and(|value| value.starts_with(start));
+            has_start && span.attr_str(other).is_some_and(|value| !value.contains(part))
+        }
         Detect::Maker(key, word) => {
             let of_resource = record.resource.attr(key).and_then(Value::as_str);
             of_resource.or_else(|| span.attr_str(key)) == Some(word)

@@ -629,6 +629,23 @@ pub const HAYSTACK: Dialect = Dialect {
     ..PLAIN
 };
 
+/// Haystack's with its integration of Anthropic of before, which has the counts of that under OpenAI's names and leaves cached tokens out.
+/// What takes no text in the place of messages is of before 5.10; cached tokens are counted in since 5.16.
+///
+/// Source: `anthropic-haystack` 4.6 and 5.9 with `haystack-ai` 2.21 and 2.29, run against a scripted server, and the code of 5.3 to 8.0.
+pub const HAYSTACK_ANTHROPIC: Dialect = Dialect {
+    name: "haystack-anthropic",
+    variant_of: "haystack",
+    detect: &[Detect::ValueWithout(
+        "haystack.component.type",
+        "Anthropic",
+        "haystack.component.input_spec",
+        "ChatMessage] | str",
+    )],
+    basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
+    ..HAYSTACK
+};
+
 /// Where Genkit says what an action is.
 const GENKIT_SUBTYPE: &str = "genkit:metadata:subtype";
 

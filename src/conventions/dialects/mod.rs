@@ -28,14 +28,14 @@ use crate::model::{StepKind, StepStatus};
 pub use agents::{CLAUDE_CODE, CODEX, GEMINI_CLI, GOOSE, QWEN_CODE};
 pub use frameworks::{
     AG2, AGENT_FRAMEWORK, AGENTSCOPE, AUTOGEN, EFFECT, GENKIT, GOOGLE_ADK, GOOGLE_ADK_JAVA, GOOGLE_ADK_JS, HAYSTACK,
-    KOOG, LOGFIRE_CLAUDE, LOGFIRE_OPENAI_AGENTS, MASTRA, MASTRA_BEFORE, MASTRA_METHODS, MCP_AGENT, PYDANTIC,
-    PYDANTIC_AI, PYDANTIC_EVALS, SEMANTIC_KERNEL, SEMANTIC_KERNEL_FUNCTIONS, SPRING_AI, STRANDS, STRANDS_PYTHON,
-    TANSTACK, VERCEL, VERCEL_OTEL, VOLTAGENT,
+    HAYSTACK_ANTHROPIC, KOOG, LOGFIRE_CLAUDE, LOGFIRE_OPENAI_AGENTS, MASTRA, MASTRA_BEFORE, MASTRA_METHODS, MCP_AGENT,
+    PYDANTIC, PYDANTIC_AI, PYDANTIC_EVALS, SEMANTIC_KERNEL, SEMANTIC_KERNEL_FUNCTIONS, SPRING_AI, STRANDS,
+    STRANDS_PYTHON, TANSTACK, VERCEL, VERCEL_OTEL, VOLTAGENT,
 };
 pub use openinference::{
     GUARDRAILS, OPENINFERENCE, OPENINFERENCE_ADK, OPENINFERENCE_AGENTS, OPENINFERENCE_AGNO, OPENINFERENCE_AUTOGEN,
     OPENINFERENCE_BEDROCK, OPENINFERENCE_BEDROCK_BARE, OPENINFERENCE_BEEAI, OPENINFERENCE_CLAUDE,
-    OPENINFERENCE_CLAUDE_JS, OPENINFERENCE_MASTRA,
+    OPENINFERENCE_CLAUDE_JS, OPENINFERENCE_HAYSTACK, OPENINFERENCE_MASTRA,
 };
 pub use platforms::{
     AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, MONOCLE, OPENLIT, OPENLIT_CALL,
@@ -140,6 +140,8 @@ pub enum Detect {
     KeyPrefix(&'static str),
     /// The span has an attribute whose value starts so.
     Value(&'static str, &'static str),
+    /// The span has an attribute whose value starts so, and another one whose value has not this in it: key, start, key, part.
+    ValueWithout(&'static str, &'static str, &'static str, &'static str),
     /// The resource, or the span, has this attribute with this value.
     Maker(&'static str, &'static str),
     /// The scope has this name.
@@ -189,7 +191,7 @@ impl Detect {
             Self::Scope(_) | Self::ScopePrefix(_) | Self::ScopeWith(..) | Self::ScopeBy(..) => true,
             Self::Named(scope, _) | Self::Begins(scope, _) | Self::Within { scope, .. } => !scope.is_empty(),
             Self::Key(_) | Self::KeyPrefix(_) | Self::Value(..) | Self::Maker(..) | Self::Called(_) => false,
-            Self::Method(..) | Self::Around(..) | Self::NamedBy(..) => false,
+            Self::ValueWithout(..) | Self::Method(..) | Self::Around(..) | Self::NamedBy(..) => false,
         }
     }
 }
@@ -367,6 +369,8 @@ pub enum Basis {
     Inclusive,
     /// They do not: cached ones have to be added.
     Exclusive,
+    /// They do or they do not, by versions that nothing tells apart: where there are cached ones, input is not known.
+    Unknown,
 }
 
 /// The basis of a dialect for the providers whose canonical name starts so.
@@ -428,6 +432,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &OPENINFERENCE_AGENTS,
     &OPENINFERENCE_AGNO,
     &OPENINFERENCE_ADK,
+    &OPENINFERENCE_HAYSTACK,
     &OPENINFERENCE_AUTOGEN,
     &OPENINFERENCE_BEEAI,
     &OPENINFERENCE_MASTRA,
@@ -483,6 +488,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &OPENLIT,
     &SPRING_AI,
     &GENKIT,
+    &HAYSTACK_ANTHROPIC,
     &HAYSTACK,
     &RIG,
     &CODEX,

@@ -324,6 +324,19 @@ pub const OPENINFERENCE_ADK: Dialect = Dialect {
     kinds: &[kind(SPAN_NAME, Test::Is("call_llm"), StepKind::Llm)],
     ..OPENINFERENCE
 };
+
+/// OpenInference's instrumentation of Haystack with Anthropic, whose integration left cached tokens out before 5.16; nothing here tells
+/// which one it is.
+///
+/// Source: `openinference-instrumentation-haystack` 0.1.29 and 0.1.46, run against a scripted server.
+pub const OPENINFERENCE_HAYSTACK: Dialect = Dialect {
+    name: "openinference-haystack",
+    variant_of: "openinference",
+    detect: &[Detect::Begins("openinference.instrumentation.haystack", "Anthropic")],
+    basis: &[BasisRow { provider: "", basis: Basis::Unknown }],
+    ..OPENINFERENCE
+};
+
 /// OpenInference's instrumentation of AutoGen's agents.
 ///
 /// Source: `openinference-instrumentation-autogen-agentchat` 0.1.22 with `autogen-agentchat` 0.7.5, run against a scripted server.

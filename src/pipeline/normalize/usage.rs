@@ -219,10 +219,13 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
         let exclusive = !is_summed && (told == Some(Basis::Exclusive) || cache > input || total_has_cache);
         let word = match told {
             _ if exclusive => "exclusive",
-            Some(_) => "inclusive",
-            None => "assumed",
+            Some(Basis::Inclusive | Basis::Exclusive) => "inclusive",
+            Some(Basis::Unknown) | None => "assumed",
         };
         draft.set(names::USAGE_BASIS, word);
+        if told == Some(Basis::Unknown) && cache > 0 && !exclusive {
+            draft.clear(names::INPUT_TOKENS);
+        }
         if exclusive && cache > 0 {
             draft.set(names::INPUT_TOKENS, with_cache);
         }

@@ -116,6 +116,45 @@ fn agno_of_before_has_the_provider_s_own_answer() {
     let events = r#"["{\"message\":{\"type\":\"message\",\"usage\":{\"input_tokens\":3560,\"output_tokens\":1}},\"type\":\"message_start\"}", "{\"type\":\"message_delta\",\"usage\":{\"cache_creation_input_tokens\":64,\"cache_read_input_tokens\":128,\"input_tokens\":3560,\"output_tokens\":308}}", "{\"type\":\"message_stop\",\"message\":{\"usage\":{\"cache_creation_input_tokens\":64,\"cache_read_input_tokens\":128,\"input_tokens\":3560,\"output_tokens\":308}}}"]"#;
     assert_eq!(call("Claude.invoke_stream", "Anthropic", events), [Some(3752), Some(128), Some(64), Some(308), None]);
 }
+
+/// `anthropic-haystack` 4.6 and 5.9, and the code of 5.10, with `haystack-ai` 2.21 to 2.31; `openinference-instrumentation-haystack` 0.1.29.
+#[test]
+fn haystack_of_before_leaves_anthropic_s_cached_tokens_out() {
+    let usage = |cached: u64| {
+        serde_json::json!({"cache_creation_input_tokens": cached / 2, "cache_read_input_tokens": cached,
+            "prompt_tokens": 1858, "completion_tokens": 170})
+    };
+    let call = |of: &str, messages: &str| {
+        let spec = serde_json::json!({"messages": {"type": messages, "senders": []}}).to_string();
+        let output = serde_json::json!({"replies": [{"meta": {"usage": usage(128)}}]}).to_string();
+        let list = [
+            ("haystack.component.type", of.into()),
+            ("haystack.component.input_spec", spec.into()),
+            ("haystack.component.output", output.into()),
+        ];
+        tokens(&told("haystack", "haystack.component.run", &list))
+    };
+    let before = "list[haystack.dataclasses.chat_message.ChatMessage]";
+    let later = "list[haystack.dataclasses.chat_message.ChatMessage] | str";
+    assert_eq!(call("AnthropicChatGenerator", before), [Some(2050), Some(128), Some(64), Some(170), None]);
+    assert_eq!(call("AnthropicChatGenerator", later), [Some(1858), Some(128), Some(64), Some(170), None]);
+    assert_eq!(call("OpenAIChatGenerator", before), [Some(1858), Some(128), Some(64), Some(170), None]);
+    // OpenInference does not have what is asked for.
+    let call = |cached| {
+        let output = format!(r#"{{"replies": ["ChatMessage(_name=None, _meta={{'usage': {}}})"]}}"#, usage(cached))
+            .replace('"', "'");
+        let output = output.replacen("['", "[\"", 1).replacen("']}", "\"]}", 1).replacen("'replies'", "\"replies\"", 1);
+        let list = [
+            ("openinference.span.kind", "LLM".into()),
+            ("llm.token_count.prompt", Value::Int(1858)),
+            ("llm.token_count.completion", Value::Int(170)),
+            ("output.value", output.into()),
+        ];
+        tokens(&told("openinference.instrumentation.haystack", "AnthropicChatGenerator.run", &list))
+    };
+    assert_eq!(call(128), [None, Some(128), Some(64), Some(170), None]);
+    assert_eq!(call(0), [Some(1858), Some(0), Some(0), Some(170), None]);
+}
 #[test]
 fn a_function_of_semantic_kernel_s_is_a_tool_where_it_has_a_plugin() {
     let of = |name: &str| told("semantic_kernel.functions.kernel_function", name, &[]);
