@@ -191,7 +191,7 @@ impl Pricer {
             if span.attr(names::COST_SOURCE).is_none() {
                 write(&mut record.span, [(names::COST_SOURCE, CostSource::Reported.as_str().into())]);
             }
-        } else if let Some(cost) = reported(span) {
+        } else if let Some(cost) = reported(span).filter(|_| !has_begun_only(span)) {
             write_reported(&mut record.span, cost);
         } else {
             let quote = self.quote_span(span, kind);
@@ -395,6 +395,12 @@ fn write<const N: usize>(span: &mut Span, attributes: [(&str, Value); N]) {
         draft.set(key, value);
     }
     draft.finish();
+}
+
+/// Tells whether what a stream that was given up put out was taken back, since it is only what its beginning says: a cost is of no more.
+fn has_begun_only(span: &Span) -> bool {
+    let was_told = span.attr(&format!("{}{}", names::ORIGINAL_PREFIX, names::OUTPUT_TOKENS)).is_some();
+    was_told && span.attr(names::OUTPUT_TOKENS).is_none() && facts::status(span) == StepStatus::Cancelled
 }
 
 fn write_computed(span: &mut Span, quote: Option<Quote>) {

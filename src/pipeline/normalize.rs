@@ -12,7 +12,7 @@ pub(crate) mod messages;
 mod outcome;
 mod usage;
 
-use outcome::{write_outcome, write_status};
+use outcome::{give_up, write_outcome, write_status};
 pub use usage::write_answered;
 
 use std::borrow::Cow;
@@ -154,6 +154,9 @@ fn normalize_as(record: &mut Record, dialects: Dialects<'_>, keys: KeyFilter) {
         {
             draft.set(key, messages);
         }
+    }
+    if ended && usage::forget_beginning(&mut draft, dialects) {
+        give_up(&mut draft);
     }
     usage::settle(&mut draft, dialects, told);
     write_outcome(&mut draft, dialects, ended);

@@ -579,6 +579,12 @@ pub const BEGUN_STREAMS: &[(&str, &str, &str)] = &[
     ("rpc.method", "ConverseStream", "http.status_code"),
 ];
 
+/// By what it is known that more parts of an answer came than its beginning counts tokens, where a report of a stream counts those: key, path.
+/// Anthropic says at the beginning of a message that one token came out, and the right number at its end.
+///
+/// Source: `logfire` 4.33 `_internal/integrations/llm_providers/anthropic.py`, run against a scripted server.
+pub const PARTS_OF_STREAMS: &[(&str, &[&str])] = &[("response_data", &["chunk_count"])];
+
 /// Scopes that name spans by templates, and the attribute with what such a one is filled with.
 ///
 /// Source: `pydantic-evals` 5.4 `_utils.py`.

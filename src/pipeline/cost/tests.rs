@@ -583,3 +583,19 @@ fn a_call_whose_input_only_a_total_tells_has_no_computed_cost() {
     let reported = [of_total.as_slice(), &[("gen_ai.usage.cost", 0.5.into())]].concat();
     assert_ne!(priced(&chat(&reported)), NOTHING);
 }
+
+#[test]
+fn a_stream_of_which_only_the_beginning_counts_its_output_has_no_cost() {
+    let begun = |status: &'static str| {
+        let mut record = chat(&[
+            (names::INPUT_TOKENS, Value::Int(6823)),
+            ("runspan.original.gen_ai.usage.output_tokens", Value::Int(1)),
+            (names::STEP_STATUS, status.into()),
+            ("operation.cost", 0.0201864.into()),
+        ]);
+        record.span.attributes.push(KeyValue { key: names::OUTPUT_TOKENS.into(), value: None });
+        priced(&record)
+    };
+    assert_eq!(begun("cancelled"), NOTHING);
+    assert_eq!(begun("success"), "0.0201864 reported -");
+}

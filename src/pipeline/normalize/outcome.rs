@@ -63,6 +63,16 @@ pub(super) fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended
     }
 }
 
+/// Says of a stream whose end nobody read that it was given up, unless something says how it ended.
+pub(super) fn give_up(draft: &mut Draft<'_>) {
+    let span = draft.span();
+    let is_unset = span.status.as_ref().is_none_or(|status| status.code == STATUS_UNSET);
+    let was_raised = span.events.iter().any(|event| event.name == names::EVENT_EXCEPTION);
+    if is_unset && !was_raised && [names::STEP_STATUS, names::ERROR_TYPE].iter().all(|key| span.attr(key).is_none()) {
+        draft.set(names::STEP_STATUS, StepStatus::Cancelled.as_str());
+    }
+}
+
 /// Tells whether a finished span has not what its dialect writes on each that went well.
 fn lacks_its_end(span: &Span, dialects: Dialects<'_>) -> bool {
     let is_unset = span.status.as_ref().is_none_or(|status| status.code == STATUS_UNSET);

@@ -4,11 +4,11 @@ use serde_json::Value as Json;
 
 use super::{Dialects, Draft, MAX_COUNT, buckets, facts, fits, may_have, member, structured, value_of};
 use crate::conventions::dialects::usage::{SHAPES, Shape};
-use crate::conventions::dialects::{Basis, GOOGLE, KindRow, Source, Test, UNKNOWN};
+use crate::conventions::dialects::{Basis, GOOGLE, KindRow, PARTS_OF_STREAMS, Source, Test, UNKNOWN};
 use crate::conventions::names;
 use crate::conventions::providers::{GOOGLE_TOOLS, TOTAL_OF_BOTH, TOTAL_OF_MORE};
 use crate::model::StepKind;
-use crate::model::otlp::{Span, Value};
+use crate::model::otlp::{STATUS_ERROR, STATUS_UNSET, Span, Value};
 
 /// The counts that every reader shows.
 const COUNTS: &[&str] = &[
@@ -130,6 +130,35 @@ fn forget_total(draft: &mut Draft<'_>, object: &Json, shape: &Shape) {
         draft.clear(names::OUTPUT_TOKENS);
     }
 }
+
+/// Empties the output that only the beginning of a message of Anthropic's counts, where nobody read its end, and tells whether it did.
+///
+/// Such a stream has no reason for its end, where its dialect writes one of whatever was read whole, or came in more parts than the one token.
+pub(super) fn forget_beginning(draft: &mut Draft<'_>, dialects: Dialects<'_>) -> bool {
+    let span = draft.span();
+    if span.attr_str(names::PROVIDER) != Some("anthropic") || count_of(span, names::OUTPUT_TOKENS) != Some(1) {
+        return false;
+    }
+    let operation = span.attr_str(names::OPERATION).unwrap_or_default();
+    let tells_reason = || dialects.iter().any(|dialect| dialect.cancelled_without_reason.contains(&operation));
+    let output = span.attr_str(names::OUTPUT_MESSAGES);
+    let has_begun = span.attr(names::RESPONSE_ID).is_some() && output.is_some();
+    let has_reason =
+        || span.attr(names::FINISH_REASONS).is_some() || output.is_some_and(|told| told.contains("\"finish_reason\""));
+    let is_well = span.status.as_ref().is_some_and(|status| status.code != STATUS_UNSET && status.code != STATUS_ERROR);
+    let is_without_end = has_begun && !is_well && tells_reason() && !has_reason();
+    let has_parts = |(key, path): &(&str, &[&str])| {
+        let told = span.attr(key).filter(|told| may_have(told, path));
+        told.and_then(|told| whole(&member(&structured(told), path)?)).is_some_and(|parts| parts > 1)
+    };
+    let is_begun = is_without_end || PARTS_OF_STREAMS.iter().any(has_parts);
+    let told = [names::OUTPUT_TOKENS, names::TOTAL_TOKENS];
+    for key in told.into_iter().filter(|key| is_begun && count_of(draft.span(), key).is_some()).collect::<Vec<_>>() {
+        draft.clear(key);
+    }
+    is_begun
+}
+
 /// Writes what a provider says in its own answer that a call used, in the canonical counts. The provider has to stand in
 /// the span. Nothing has to be settled about them later.
 pub fn write_answered(span: &mut Span, usage: &Json) {

@@ -155,6 +155,43 @@ fn haystack_of_before_leaves_anthropic_s_cached_tokens_out() {
     assert_eq!(call(128), [None, Some(128), Some(64), Some(170), None]);
     assert_eq!(call(0), [Some(1858), Some(0), Some(0), Some(170), None]);
 }
+
+/// `pydantic_ai` 1.99 and `logfire` 4.33, run against a scripted server.
+#[test]
+fn the_one_token_that_a_message_of_anthropic_s_begins_with_is_no_count_of_one_that_was_given_up() {
+    let usage = |output: i64| {
+        [
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.provider.name", "anthropic".into()),
+            ("gen_ai.request.model", "claude-sonnet-4-5".into()),
+            ("gen_ai.usage.input_tokens", Value::Int(1643)),
+            ("gen_ai.usage.output_tokens", Value::Int(output)),
+        ]
+    };
+    let of = |scope: &str, output: i64, more: &[(&str, Value)]| {
+        let call = told(scope, "chat claude-sonnet-4-5", &[&usage(output), more].concat());
+        (call.status, tokens(&call)[3])
+    };
+    let begun = (StepStatus::Cancelled, None);
+    let whole = |output| (StepStatus::Success, Some(output));
+    let message = |more: &str| {
+        format!(r#"[{{"role": "assistant", "parts": [{{"type": "text", "content": "The answer"}}]{more}}}]"#)
+    };
+    let id = ("gen_ai.response.id", Value::from("msg_179"));
+    let open = [id.clone(), ("gen_ai.output.messages", message("").into())];
+    let ended = [id.clone(), ("gen_ai.output.messages", message(r#", "finish_reason": "stop""#).into())];
+    assert_eq!(of("pydantic-ai", 1, &open), begun);
+    assert_eq!(of("pydantic-ai", 1, &ended), whole(1));
+    assert_eq!(of("pydantic-ai", 308, &open), whole(308));
+    let parts = |parts: u64| {
+        let response = serde_json::json!({"combined_chunk_content": "The answer of", "chunk_count": parts});
+        [("response_data", Value::from(response.to_string())), ("logfire.span_type", "log".into())]
+    };
+    assert_eq!(of("logfire.anthropic", 1, &parts(3)), begun);
+    assert_eq!(of("logfire.anthropic", 1, &parts(1)), whole(1));
+    assert_eq!(of("logfire.anthropic", 152, &parts(7)), whole(152));
+}
+
 #[test]
 fn a_function_of_semantic_kernel_s_is_a_tool_where_it_has_a_plugin() {
     let of = |name: &str| told("semantic_kernel.functions.kernel_function", name, &[]);
