@@ -1,6 +1,7 @@
 //! What came of a call: an answer, a failure, or a gap in the recording.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde_json::Value as Json;
 
@@ -12,8 +13,12 @@ use crate::model::{StepKind, StepStatus, Tokens};
 use crate::pipeline::facts::StepFacts;
 use crate::pipeline::scrub::{CONTENT_MARK, ends_in_a_cut};
 
+const FIRST_CHUNK: &str = "gen_ai.response.time_to_first_chunk";
+/// Why an answer stopped that says itself that it failed: OpenAI's responses.
+pub(super) const FAILED: &str = "failed";
+
 /// What a model answered.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Answer {
     /// The provider's id of it.
@@ -31,7 +36,7 @@ pub struct Answer {
 }
 
 /// One of a model's answers to a request.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Choice {
     /// What it said.
@@ -101,6 +106,9 @@ pub struct Failure {
     pub kind: Option<String>,
     /// What was said.
     pub message: Option<String>,
+    /// What the model had answered before it: of a stream that ended in an error, and of an answer that says itself that it
+    /// failed.
+    pub answered: Option<Box<Answer>>,
 }
 
 impl fmt::Display for Failure {
@@ -114,10 +122,17 @@ impl fmt::Display for Failure {
 }
 
 /// How a recorded call ended.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// With an answer.
     Answer(Box<Answer>),
+    /// With the beginning of a stream, whose end the agent did not wait for.
+    Left {
+        /// As far as it had come.
+        answer: Box<Answer>,
+        /// When the agent left it, from its request on.
+        after: Duration,
+    },
     /// With an error that the agent was told.
     Failure(Failure),
 }
@@ -167,10 +182,24 @@ impl fmt::Display for Gap {
 /// Reads how a call ended.
 pub(super) fn outcome(span: &Span, facts: &StepFacts, status: StepStatus) -> Result<Outcome, Gap> {
     match status {
-        StepStatus::Success => {}
-        StepStatus::Running | StepStatus::Crashed | StepStatus::Cancelled => return Err(Gap::NotAnswered(status)),
-        StepStatus::Error | StepStatus::Timeout => return failure(span, facts, status),
+        StepStatus::Success => answer(span, facts, false).map(|answer| Outcome::Answer(Box::new(answer))),
+        StepStatus::Cancelled if is_stream(span, facts) => {
+            let took = span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano);
+            let answer = Box::new(answer(span, facts, true)?);
+            Ok(Outcome::Left { answer, after: Duration::from_nanos(took) })
+        }
+        StepStatus::Running | StepStatus::Crashed | StepStatus::Cancelled => Err(Gap::NotAnswered(status)),
+        StepStatus::Error | StepStatus::Timeout => failure(span, facts, status),
     }
+}
+
+/// Tells whether an answer was seen to begin as a stream.
+fn is_stream(span: &Span, facts: &StepFacts) -> bool {
+    facts.is_relayed && span.attr(FIRST_CHUNK).is_some()
+}
+
+/// Reads what was answered; of a part of it there may be nothing yet.
+fn answer(span: &Span, facts: &StepFacts, is_part: bool) -> Result<Answer, Gap> {
     let cut = span.attr_str(names::CUT);
     let absent = || match cut {
         Some(_) => Gap::Cut,
@@ -194,19 +223,19 @@ pub(super) fn outcome(span: &Span, facts: &StepFacts, status: StepStatus) -> Res
             });
         };
         answer.embeddings = vectors;
-        return Ok(Outcome::Answer(Box::new(answer)));
+        return Ok(answer);
     }
     let reasons = facts.finish_reasons.iter().map(|reason| Some(reason.clone())).chain(std::iter::repeat(None));
     let Some(output) = facts.content.output.as_ref().map(JsonText::value) else {
         // One that says why it stopped and nothing else said nothing.
-        let is_empty = facts.is_relayed && cut.is_none() && !facts.finish_reasons.is_empty();
+        let is_empty = facts.is_relayed && cut.is_none() && (is_part || !facts.finish_reasons.is_empty());
         let is_kept = span.attr(CONTENT_MARK).is_none();
         if !is_empty || !is_kept {
             return Err(absent());
         }
         let said = |finish_reason| Choice { message: assistant(Vec::new()), finish_reason };
         answer.choices = facts.finish_reasons.iter().cloned().map(|reason| said(Some(reason))).collect();
-        return Ok(Outcome::Answer(Box::new(answer)));
+        return Ok(answer);
     };
     if cut.is_some_and(|what| what != "request") || ends_cut(&output) {
         return Err(Gap::Cut);
@@ -224,7 +253,7 @@ pub(super) fn outcome(span: &Span, facts: &StepFacts, status: StepStatus) -> Res
     if answer.choices.first().is_some_and(lacks_tools) {
         return Err(Gap::NotTold);
     }
-    Ok(Outcome::Answer(Box::new(answer)))
+    Ok(answer)
 }
 
 fn assistant(parts: Vec<Part>) -> Message {
@@ -257,8 +286,13 @@ fn failure(span: &Span, facts: &StepFacts, status: StepStatus) -> Result<Outcome
     }
     let code = span.attr("http.response.status_code").and_then(Value::as_i64);
     let code = code.or_else(|| error.kind.as_deref()?.parse().ok());
-    let status = code.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code));
-    Ok(Outcome::Failure(Failure { status, kind: error.kind, message: error.message }))
+    let code = code.and_then(|code| u16::try_from(code).ok());
+    // What the program saw is known where it was seen on its way; others tell of what they made of it.
+    let is_well = code.is_some_and(|code| (200..300).contains(&code)) && facts.is_relayed;
+    let has_answer = is_well && (is_stream(span, facts) || facts.finish_reasons.iter().any(|reason| reason == FAILED));
+    let answered = if has_answer { Some(Box::new(answer(span, facts, true)?)) } else { None };
+    let status = code.filter(|code| is_well || (400..600).contains(code));
+    Ok(Outcome::Failure(Failure { status, kind: error.kind, message: error.message, answered }))
 }
 
 /// Tells whether a text in a value was cut.

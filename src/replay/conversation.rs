@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 
 /// A message of a conversation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// Who speaks: `user`, `assistant`, `tool`, ...
     pub role: String,
@@ -12,7 +12,7 @@ pub struct Message {
 }
 
 /// A part of a message.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Text.
     Text(String),

@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use super::answer::{Answer, Failure, Gap, Outcome};
 use super::recording::{ModelCall, Recording, ToolCall};
 use super::request::{Difference, Hash, Request};
-use crate::model::ErrorInfo;
+use crate::model::{ErrorInfo, StepStatus};
 
 /// Answers from a recording, and keeps account of how well it fits. Any number of threads may ask.
 #[derive(Debug)]
@@ -329,6 +329,15 @@ impl Replay {
         request.content().is_some_and(|hash| self.by_content.contains_key(&hash))
     }
 
+    /// Takes note that the beginning of a stream does not answer a request, which asks for none, and returns why.
+    pub fn has_only_begun(&self, number: usize) -> Miss {
+        let gap = Gap::NotAnswered(StepStatus::Cancelled);
+        let mut state = self.state();
+        let Some(taken) = state.taken.get_mut(number) else { return Miss::Unmatched };
+        taken.gap = Some(gap);
+        Miss::Gap(taken.step_id.clone().unwrap_or_default(), gap)
+    }
+
     /// Takes note that a model has answered a request after all.
     pub fn went_live(&self, number: usize) {
         if let Some(taken) = self.state().taken.get_mut(number) {
@@ -437,9 +446,10 @@ impl Replay {
             let fresh = same.iter().copied().filter(|at| !state.is_given[*at]).reduce(best);
             let Some(at) = fresh else {
                 let again = same.iter().rev().copied().reduce(best);
-                // What had failed is tried again by clients themselves.
-                let has_failed = again.is_some_and(|at| matches!(call(&at).outcome, Ok(Outcome::Failure(_))));
-                return (again, Fit::Exact, !has_failed);
+                // What had failed is tried again by clients themselves, of which those that call them tell nothing. On its way
+                // each time was seen.
+                let is_untold = |call: &ModelCall| matches!(call.outcome, Ok(Outcome::Failure(_))) && !call.is_relayed();
+                return (again, Fit::Exact, !again.is_some_and(|at| is_untold(call(&at))));
             };
             return (Some(at), Fit::Exact, false);
         }
@@ -473,13 +483,13 @@ impl Replay {
 fn answered_by(recording: &Recording, id: &str) -> Option<usize> {
     recording.calls().iter().position(|call: &ModelCall| match &call.outcome {
         Ok(Outcome::Answer(answer)) => answer.original_id() == Some(id),
-        _ => false,
+        Ok(Outcome::Left { .. } | Outcome::Failure(_)) | Err(_) => false,
     })
 }
 
 fn answer_of(outcome: Result<Outcome, Miss>) -> Result<Answer, NotAnswered> {
     match outcome {
-        Ok(Outcome::Answer(answer)) => Ok(*answer),
+        Ok(Outcome::Answer(answer) | Outcome::Left { answer, .. }) => Ok(*answer),
         Ok(Outcome::Failure(failure)) => Err(NotAnswered::Failed(failure)),
         Err(miss) => Err(NotAnswered::Miss(miss)),
     }

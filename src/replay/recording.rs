@@ -407,6 +407,11 @@ impl ModelCall {
         self.started_at
     }
 
+    /// Tells whether it was seen on its way, and with it each time that it was tried.
+    pub(super) fn is_relayed(&self) -> bool {
+        self.span.attr(names::RELAYED) == Some(&Value::Bool(true))
+    }
+
     /// Tells whether its answer was given from a recording itself.
     pub fn is_replayed(&self) -> bool {
         self.response_id.as_deref().is_some_and(|id| id.starts_with(names::REPLAYED_ANSWER))

@@ -102,6 +102,7 @@ fn said(replay: &Replay, request: Request) -> String {
     let step = taken.call.map_or("-", |at| replay.recording().calls()[at].step_id.as_str());
     let outcome = match found.outcome {
         Ok(Outcome::Answer(answer)) => answer.text(),
+        Ok(Outcome::Left { answer, .. }) => format!("left {}", answer.text()),
         Ok(Outcome::Failure(failure)) => format!("failed {:?} {failure}", failure.status),
         Err(miss) => format!("({miss})"),
     };
@@ -217,6 +218,63 @@ fn a_failure_is_given_as_it_was_and_to_who_tries_again_what_came_then() {
     assert_eq!(said(&replay, hello()), "exact chat: failed Some(429) rate_limit_exceeded: slow down");
     // What broke off was asked again, and is not to break off again.
     assert_eq!(said(&replay, hello()), "exact chat-3: Hi.");
+}
+
+#[test]
+fn a_failure_that_is_asked_for_more_often_than_it_was_seen_is_asked_for_again() {
+    let mut limited = call(1, &asks(&[user("Hello")]), None);
+    limited.set_attr(names::ERROR_TYPE, "500");
+    limited.status = Some(Status { code: 2, message: "oh".to_owned() });
+    let hello = || request(&[user("Hello")]);
+    let replay = recording(vec![limited.clone()]).replay();
+    assert_eq!(said(&replay, hello()), "exact chat: failed Some(500) 500: oh");
+    assert!(!replay.report().is_diverged());
+    assert_eq!(said(&replay, hello()), "exact chat again: failed Some(500) 500: oh");
+    assert!(replay.report().is_diverged());
+    // Who calls a client does not tell how often that tried.
+    limited.attributes.retain(|attribute| attribute.key != names::RELAYED);
+    let replay = recording(vec![limited]).replay();
+    assert_eq!(said(&replay, hello()), "exact chat: failed Some(500) 500: oh");
+    assert_eq!(said(&replay, hello()), "exact chat: failed Some(500) 500: oh");
+    assert!(!replay.report().is_diverged());
+}
+
+#[test]
+fn a_stream_is_given_as_far_as_it_came_and_fails_where_it_failed() {
+    let streamed = |at: u64, said: Option<&str>| {
+        let mut span = call(at, &asks(&[user("Hello")]), said);
+        span.set_attr(names::FINISH_REASONS, Value::Array(Default::default()));
+        span.set_attr("gen_ai.response.time_to_first_chunk", Value::Double(0.1));
+        span.set_attr("http.response.status_code", 200);
+        span
+    };
+    let mut failed = streamed(1, Some("Hel"));
+    failed.set_attr(names::ERROR_TYPE, "overloaded_error");
+    failed.status = Some(Status { code: 2, message: "Overloaded".to_owned() });
+    let mut left = streamed(2, Some("Hello"));
+    left.set_attr(names::ERROR_TYPE, "cancelled");
+    left.set_attr(names::STEP_STATUS, "cancelled");
+    let mut refused = call(3, &asks(&[user("Hello")]), None);
+    refused.set_attr("http.response.status_code", 200);
+    refused.set_attr(names::ERROR_TYPE, "server_error");
+    refused.status = Some(Status { code: 2, message: "no".to_owned() });
+    let said: Vec<String> = recording(vec![failed, left, refused])
+        .calls()
+        .iter()
+        .map(|call| match call.outcome.as_ref() {
+            Ok(Outcome::Left { answer, after }) => format!("left after {after:?}: {}", answer.text()),
+            Ok(Outcome::Failure(failure)) => {
+                let answered = failure.answered.as_ref().map(|answer| answer.text());
+                format!("failed {:?} {failure}, after {answered:?}", failure.status)
+            }
+            other => format!("{other:?}"),
+        })
+        .collect();
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    failed Some(200) overloaded_error: Overloaded, after Some("Hel")
+    left after 500ns: Hello
+    failed Some(200) server_error: no, after None
+    "#);
 }
 
 #[test]

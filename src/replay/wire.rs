@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::answer::{Answer, Choice, Failure};
+use super::answer::{Answer, Choice, FAILED, Failure};
 use super::ask::Format;
 use super::conversation::Part;
 use crate::model::Tokens;
@@ -21,6 +21,8 @@ pub struct Envelope<'a> {
     pub has_usage: bool,
     /// Vectors as text, and not as lists of numbers.
     pub is_base64: bool,
+    /// The stream does not say its end.
+    pub is_part: bool,
 }
 
 impl<'a> Envelope<'a> {
@@ -28,7 +30,7 @@ impl<'a> Envelope<'a> {
     pub fn of(request: &Json, id: &'a str, model: &'a str, created: u64) -> Self {
         let has_usage = request.pointer("/stream_options/include_usage") == Some(&Json::Bool(true));
         let is_base64 = request.get("encoding_format").and_then(Json::as_str) == Some("base64");
-        Self { id, model, created, has_usage, is_base64 }
+        Self { id, model, created, has_usage, is_base64, is_part: false }
     }
 }
 
@@ -50,6 +52,46 @@ pub fn events(format: Format, answer: &Answer, envelope: &Envelope<'_>) -> Vec<S
         Format::Messages => message_events(answer, envelope),
         Format::Embeddings => vec![format!("data: {}\n\n", embeddings(answer, envelope))],
     }
+}
+
+/// Writes the beginning of an answer as a stream that does not say its end.
+pub fn beginning(format: Format, answer: &Answer, envelope: &Envelope<'_>) -> Vec<String> {
+    // A stream may begin with an error, and no more is known of it.
+    if answer.id.is_none() && answer.choices.is_empty() {
+        return Vec::new();
+    }
+    events(format, answer, &Envelope { is_part: true, ..envelope.clone() })
+}
+
+/// Writes a stream that fails, after what it has answered.
+pub fn failing(format: Format, failure: &Failure, answer: &Answer, envelope: &Envelope<'_>) -> Vec<String> {
+    let mut frames = beginning(format, answer, envelope);
+    let (_, error) = self::failure(format, failure);
+    frames.push(match format {
+        Format::Responses => {
+            let error = &error["error"];
+            let event = match failed(failure, answer, envelope) {
+                Some(response) => json!({"type": "response.failed", "response": response}),
+                None => json!({"type": "error", "code": error["code"], "message": error["message"], "param": null}),
+            };
+            numbered(frames.len(), event)
+        }
+        Format::Messages => named(&error),
+        Format::Chat | Format::Embeddings => format!("data: {error}\n\n"),
+    });
+    frames
+}
+
+/// Writes an answer that says itself that it failed, as OpenAI's responses do; `None` if it does not.
+pub fn failed(failure: &Failure, answer: &Answer, envelope: &Envelope<'_>) -> Option<Json> {
+    let reason = answer.choices.first()?.finish_reason.as_deref();
+    let error = json!({"code": failure.kind, "message": failure.message.as_deref().unwrap_or_default()});
+    (reason == Some(FAILED)).then(|| {
+        let mut response = response(answer, envelope);
+        (response["status"], response["incomplete_details"]) = (FAILED.into(), Json::Null);
+        response["error"] = error;
+        response
+    })
 }
 
 /// Writes a failure as a service says it. One without a status is the server's.
@@ -238,17 +280,23 @@ fn chat_events(answer: &Answer, envelope: &Envelope<'_>) -> Vec<String> {
             chunk(json!([{"index": at, "delta": delta, "logprobs": null, "finish_reason": reason}]), None)
         };
         frames.extend(chat_deltas(choice, envelope.id).into_iter().map(|delta| piece(delta, None)));
+        if envelope.is_part {
+            continue;
+        }
         frames.push(piece(json!({}), Some(chat_reason(choice))));
     }
-    frames.extend(usage.map(|usage| chunk(json!([]), Some(&usage))));
-    frames.push("data: [DONE]\n\n".to_owned());
+    if !envelope.is_part {
+        frames.extend(usage.map(|usage| chunk(json!([]), Some(&usage))));
+        frames.push("data: [DONE]\n\n".to_owned());
+    }
     frames
 }
 
 // ---- responses ----
 
 /// Items in the order in which they were said: a service wants each thought before what came of it. All texts are one message.
-fn response_items(answer: &Answer, id: &str) -> Vec<Json> {
+fn response_items(answer: &Answer, envelope: &Envelope<'_>) -> Vec<Json> {
+    let id = envelope.id;
     let Some(choice) = answer.choices.first() else { return Vec::new() };
     let said = |text: String| {
         json!({"type": "message", "id": format!("msg_{id}"), "role": "assistant", "status": "completed",
@@ -267,7 +315,7 @@ fn response_items(answer: &Answer, id: &str) -> Vec<Json> {
             Part::ToolResult { .. } | Part::Other(_) => {}
         }
     }
-    if items.iter().all(|item| item["type"] == "reasoning") {
+    if !envelope.is_part && items.iter().all(|item| item["type"] == "reasoning") {
         items.push(said(String::new()));
     }
     items
@@ -298,7 +346,7 @@ fn response(answer: &Answer, envelope: &Envelope<'_>) -> Json {
     json!({
         "id": envelope.id, "object": "response", "created_at": envelope.created, "status": status, "error": null,
         "incomplete_details": why, "instructions": null, "max_output_tokens": null, "model": envelope.model,
-        "output": response_items(answer, envelope.id), "parallel_tool_calls": true, "previous_response_id": null,
+        "output": response_items(answer, envelope), "parallel_tool_calls": true, "previous_response_id": null,
         "reasoning": {"effort": null, "summary": null}, "store": false, "temperature": 1.0,
         "text": {"format": {"type": "text"}}, "tool_choice": "auto", "tools": [], "top_p": 1.0,
         "truncation": "disabled", "metadata": {},
@@ -320,8 +368,17 @@ fn response_events(answer: &Answer, envelope: &Envelope<'_>) -> Vec<String> {
         json!({"type": "response.created", "response": opening}),
         json!({"type": "response.in_progress", "response": opening}),
     ];
-    for (at, item) in response_items(answer, envelope.id).iter().enumerate() {
+    for (at, item) in response_items(answer, envelope).iter().enumerate() {
         item_events(&mut events, at, item);
+    }
+    if envelope.is_part {
+        // Tools and thoughts are told when they are whole.
+        let is_open = |event: &Json| event.pointer("/item/type").is_none_or(|kind| kind == "message");
+        let is_done = |event: &Json| event["type"].as_str().is_some_and(|kind| kind.ends_with(".done"));
+        while events.last().is_some_and(|event| is_done(event) && is_open(event)) {
+            events.pop();
+        }
+        return events.into_iter().enumerate().map(|(at, event)| numbered(at, event)).collect();
     }
     let last = if whole["status"] == "incomplete" { "response.incomplete" } else { "response.completed" };
     events.push(json!({"type": last, "response": whole}));
@@ -424,9 +481,9 @@ fn message_usage(tokens: Option<Tokens>) -> Json {
         "output_tokens": count(tokens.completion)})
 }
 
-fn blocks(answer: &Answer, id: &str) -> Vec<Json> {
+fn blocks(answer: &Answer, envelope: &Envelope<'_>) -> Vec<Json> {
     let Some(choice) = answer.choices.first() else { return Vec::new() };
-    let mut calls = calls(choice, id).into_iter();
+    let mut calls = calls(choice, envelope.id).into_iter();
     let parts = choice.message.parts.iter();
     let block = parts.filter_map(|part| match part {
         Part::Text(text) => Some(json!({"type": "text", "text": text})),
@@ -436,7 +493,8 @@ fn blocks(answer: &Answer, id: &str) -> Vec<Json> {
         }
         Part::ToolCall { name, arguments, .. } => {
             let id = calls.next().map(|call| call.id);
-            let input = if arguments.is_object() { arguments.clone() } else { json!({}) };
+            let is_input = arguments.is_object() || (envelope.is_part && arguments.is_string());
+            let input = if is_input { arguments.clone() } else { json!({}) };
             Some(json!({"type": "tool_use", "id": id, "name": name, "input": input}))
         }
         Part::Other(other) => {
@@ -449,7 +507,7 @@ fn blocks(answer: &Answer, id: &str) -> Vec<Json> {
 
 fn message(answer: &Answer, envelope: &Envelope<'_>) -> Json {
     json!({"id": envelope.id, "type": "message", "role": "assistant", "model": envelope.model,
-        "content": blocks(answer, envelope.id), "stop_reason": answer.choices.first().map(stop_reason),
+        "content": blocks(answer, envelope), "stop_reason": answer.choices.first().map(stop_reason),
         "stop_sequence": null, "usage": message_usage(answer.tokens)})
 }
 
@@ -459,13 +517,21 @@ fn message_events(answer: &Answer, envelope: &Envelope<'_>) -> Vec<String> {
     opening["content"] = json!([]);
     opening["usage"]["output_tokens"] = 0.into();
     let mut events = vec![json!({"type": "message_start", "message": opening})];
-    for (at, block) in blocks(answer, envelope.id).into_iter().enumerate() {
-        let (empty, deltas) = block_in_pieces(&block);
+    let blocks = blocks(answer, envelope);
+    for (at, block) in blocks.iter().enumerate() {
+        let (empty, deltas) = block_in_pieces(block);
         events.push(json!({"type": "content_block_start", "index": at, "content_block": empty}));
         events.extend(
             deltas.into_iter().map(|delta| json!({"type": "content_block_delta", "index": at, "delta": delta})),
         );
-        events.push(json!({"type": "content_block_stop", "index": at}));
+        // Of a text nobody knows whether it was over.
+        let is_open = envelope.is_part && at + 1 == blocks.len() && !block["input"].is_object();
+        if !is_open {
+            events.push(json!({"type": "content_block_stop", "index": at}));
+        }
+    }
+    if envelope.is_part {
+        return events.iter().map(named).collect();
     }
     events.push(
         json!({"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": null}, "usage": usage}),
@@ -480,7 +546,7 @@ fn block_in_pieces(block: &Json) -> (Json, Vec<Json>) {
     match block["type"].as_str() {
         Some("tool_use") => {
             empty["input"] = json!({});
-            let input = block["input"].to_string();
+            let input = block["input"].as_str().map_or_else(|| block["input"].to_string(), str::to_owned);
             let (first, second) = halves(&input);
             let piece = |text: &str| json!({"type": "input_json_delta", "partial_json": text});
             (empty, vec![piece(first), piece(second)])
@@ -559,7 +625,7 @@ mod tests {
         }
     }
 
-    const ENVELOPE: Envelope<'_> = Envelope { id: "id", model: "m", created: 1, has_usage: true, is_base64: false };
+    const ENVELOPE: Envelope<'_> = Envelope { id: "id", model: "m", created: 1, has_usage: true, is_base64: false, is_part: false };
 
     #[test]
     fn each_service_says_it_in_its_own_shape() {
@@ -713,6 +779,57 @@ mod tests {
         event: response.output_item.done
         event: response.completed
         ");
+    }
+
+    #[test]
+    fn a_stream_that_failed_or_was_left_does_not_say_its_end() {
+        let said = |reason: Option<&str>| {
+            let mut answer = answer();
+            answer.choices[0].finish_reason = reason.map(str::to_owned);
+            answer.choices[0].message.parts.truncate(1);
+            answer
+        };
+        let failure = Failure {
+            status: Some(200),
+            kind: Some("overloaded".to_owned()),
+            message: Some("Later".to_owned()),
+            answered: None,
+        };
+        let last = |frames: Vec<String>| frames.iter().rev().take(2).rev().cloned().collect::<String>();
+        let of = |format| last(failing(format, &failure, &said(None), &ENVELOPE));
+        insta::assert_snapshot!(of(Format::Chat), @r#"
+        data: {"id":"id","object":"chat.completion.chunk","created":1,"model":"m","service_tier":"default","system_fingerprint":null,"choices":[{"index":0,"delta":{"content":"look."},"logprobs":null,"finish_reason":null}],"usage":null}
+
+        data: {"error":{"message":"Later","type":"overloaded","param":null,"code":"overloaded"}}
+        "#);
+        insta::assert_snapshot!(of(Format::Messages), @r#"
+        event: content_block_delta
+        data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"look."}}
+
+        event: error
+        data: {"type":"error","error":{"type":"overloaded","message":"Later"}}
+        "#);
+        insta::assert_snapshot!(of(Format::Responses), @r#"
+        event: response.output_text.delta
+        data: {"type":"response.output_text.delta","item_id":"msg_id","output_index":0,"content_index":0,"delta":"look.","logprobs":[],"sequence_number":6}
+
+        event: error
+        data: {"type":"error","code":"overloaded","message":"Later","param":null,"sequence_number":7}
+        "#);
+        let failed = failing(Format::Responses, &failure, &said(Some("failed")), &ENVELOPE).concat();
+        let failed = failed.lines().rev().find_map(|line| line.strip_prefix("data: ")).unwrap_or_default();
+        let failed: Json = serde_json::from_str(failed).unwrap_or_default();
+        insta::assert_snapshot!(json!([failed["type"], failed["response"]["status"], failed["response"]["error"]]), @"");
+        // Nothing but the error is known of a stream that begins with one.
+        let nothing = Answer { choices: Vec::new(), ..answer() };
+        assert_eq!(failing(Format::Messages, &failure, &nothing, &ENVELOPE).len(), 1);
+        // What the model has asked for with half of what it is given, and with all.
+        let mut calls = answer();
+        calls.choices[0].message.parts.pop();
+        insta::assert_snapshot!(last(beginning(Format::Messages, &calls, &ENVELOPE)), @"");
+        let Some(Part::ToolCall { arguments, .. }) = calls.choices[0].message.parts.last_mut() else { panic!() };
+        *arguments = Json::from(r#"{"ci"#);
+        insta::assert_snapshot!(last(beginning(Format::Messages, &calls, &ENVELOPE)), @"");
     }
 
     #[test]

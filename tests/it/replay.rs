@@ -3,6 +3,7 @@
 mod agents;
 mod as_test;
 mod attacks;
+mod streams;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

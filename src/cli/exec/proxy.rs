@@ -14,6 +14,7 @@ mod answers;
 mod call;
 mod copy;
 mod events;
+mod held;
 mod keys;
 pub mod places;
 mod recorder;
@@ -49,6 +50,7 @@ use answers::Reply;
 pub use answers::{Answers, OnMiss};
 use call::Exchange;
 use copy::{Copied, Patience, Tee};
+use held::Held;
 pub use places::Place;
 use places::Route;
 use recorder::{Answered, Call, Ending, READ, Recorder, Says, Tally};
@@ -326,6 +328,14 @@ async fn answered(
         Reply::Said { status, is_stream, body: said } => {
             call.request().passed(Copied::of(&body, &shared.budget));
             told(shared, said_by_us(status, is_stream, said), call)
+        }
+        Reply::Begun { body: said, after } => {
+            call.request().passed(Copied::of(&body, &shared.budget));
+            let response = said_by_us(StatusCode::OK.as_u16(), true, said);
+            let (status, headers) = (response.status(), response.headers().clone());
+            let copy = Copied::of(response.body(), &shared.budget);
+            let done = move |ending| call.answered(Answered::of(status, &headers, copy, ending));
+            response.map(|begun| Held::new(begun, after, done).boxed())
         }
         Reply::Ask { number, body } => {
             call.request().passed(Copied::of(&body, &shared.budget));

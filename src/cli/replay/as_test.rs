@@ -175,7 +175,7 @@ fn model_step<'a>(out: &mut String, call: &'a ModelCall, asked: &mut Vec<(String
         Ok(Outcome::Answer(answer)) if call.kind == StepKind::Embedding => {
             out.push_str(&format!("    assert_eq!({request}?.embeddings.len(), {});\n", answer.embeddings.len()));
         }
-        Ok(Outcome::Answer(answer)) => {
+        Ok(Outcome::Answer(answer) | Outcome::Left { answer, .. }) => {
             out.push_str(&format!("    let answer = {request}?;\n"));
             let said = answer.text();
             if !said.is_empty() {

@@ -1,7 +1,7 @@
 //! How a run went beside the one that it repeats.
 
 use runspan::model::{NanoUsd, StepKind, Tokens};
-use runspan::replay::{Difference, Fit, Gap, Recording, Replay, Report, Taken};
+use runspan::replay::{Difference, Fit, Gap, Outcome, Recording, Replay, Report, Taken};
 use serde_json::{Value as Json, json};
 
 use crate::cli::exec::{Ended, Over};
@@ -160,7 +160,8 @@ impl Told<'_> {
     fn redacted(&self, taken: &Taken) -> usize {
         let call = taken.call.filter(|_| taken.is_reused()).map(|at| &self.recording.calls()[at]);
         match call.map(|call| &call.outcome) {
-            Some(Ok(runspan::replay::Outcome::Answer(answer))) => answer.redacted,
+            Some(Ok(Outcome::Answer(answer) | Outcome::Left { answer, .. })) => answer.redacted,
+            Some(Ok(Outcome::Failure(failure))) => failure.answered.as_ref().map_or(0, |answer| answer.redacted),
             _ => 0,
         }
     }

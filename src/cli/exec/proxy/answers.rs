@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use runspan::conventions::names;
 use runspan::model::UnixNanos;
@@ -9,7 +10,7 @@ use runspan::model::otlp::{Span, Value};
 use runspan::model::record::{Record, RecordKind};
 use runspan::pipeline::Pipeline;
 use runspan::replay::wire::{self, Envelope};
-use runspan::replay::{Answer, Format, Miss, Outcome, Replay, Request, ask};
+use runspan::replay::{Answer, Failure, Format, Miss, Outcome, Replay, Request, ask};
 use serde_json::Value as Json;
 
 /// What is answered to a call that the recording has no answer to.
@@ -45,6 +46,8 @@ pub struct Answers {
 pub enum Reply {
     /// It is answered.
     Said { status: u16, is_stream: bool, body: String },
+    /// It is answered with the beginning of a stream, which the program left so long after its request.
+    Begun { body: String, after: Duration },
     /// A model is to be asked, with this. Who does says so when it has answered: [`Replay::went_live`].
     Ask { number: usize, body: Vec<u8> },
 }
@@ -75,10 +78,12 @@ impl Answers {
         let found = self.replay.find(self.request(format, asked));
         let miss = match found.outcome {
             Ok(Outcome::Answer(answer)) => return self.said(format, asked, &answer),
-            Ok(Outcome::Failure(failure)) => {
-                let (status, body) = wire::failure(format, &failure);
-                return Reply::Said { status, is_stream: false, body: body.to_string() };
+            Ok(Outcome::Failure(failure)) => return self.failed(format, asked, &failure),
+            Ok(Outcome::Left { answer, after }) if is_stream(asked) => {
+                let body = self.in_envelope(asked, &answer, |envelope| wire::beginning(format, &answer, envelope).concat());
+                return Reply::Begun { body, after };
             }
+            Ok(Outcome::Left { .. }) => self.replay.has_only_begun(found.number),
             Err(miss) => miss,
         };
         if miss == Miss::Beyond || self.on_miss == OnMiss::Live {
@@ -106,18 +111,46 @@ impl Answers {
     }
 
     fn said(&self, format: Format, asked: &Json, answer: &Answer) -> Reply {
+        let is_stream = is_stream(asked);
+        let body = self.in_envelope(asked, answer, |envelope| match is_stream {
+            true => wire::events(format, answer, envelope).concat(),
+            false => wire::whole(format, answer, envelope).to_string(),
+        });
+        Reply::Said { status: 200, is_stream, body }
+    }
+
+    /// Gives a failure as it was: as a stream, where one was answered that ended in it and one is asked for.
+    fn failed(&self, format: Format, asked: &Json, failure: &Failure) -> Reply {
+        let is_stream = is_stream(asked);
+        let written = failure.answered.as_ref().map(|answer| {
+            self.in_envelope(asked, answer, |envelope| match is_stream {
+                true => Some(wire::failing(format, failure, answer, envelope).concat()),
+                false => wire::failed(failure, answer, envelope).map(|answer| answer.to_string()),
+            })
+        });
+        match written {
+            Some(Some(body)) => Reply::Said { status: 200, is_stream, body },
+            // It was a stream, and is none now.
+            Some(None) => {
+                let mut failure = failure.clone();
+                failure.status = None;
+                Self::refusal(format, &failure)
+            }
+            None => Self::refusal(format, failure),
+        }
+    }
+
+    fn refusal(format: Format, failure: &Failure) -> Reply {
+        let (status, body) = wire::failure(format, failure);
+        Reply::Said { status, is_stream: false, body: body.to_string() }
+    }
+
+    fn in_envelope<T>(&self, asked: &Json, answer: &Answer, write: impl FnOnce(&Envelope<'_>) -> T) -> T {
         // Each has an id of its own: the same answer given twice is two answers.
         let number = self.given.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}{number}-{}", names::REPLAYED_ANSWER, answer.original_id().unwrap_or("answer"));
         let model = answer.model.as_deref().or_else(|| asked.get("model")?.as_str()).unwrap_or_default();
-        let envelope = Envelope::of(asked, &id, model, UnixNanos::now().0 / 1_000_000_000);
-        let is_stream = asked.get("stream") == Some(&Json::Bool(true));
-        let body = if is_stream {
-            wire::events(format, answer, &envelope).concat()
-        } else {
-            wire::whole(format, answer, &envelope).to_string()
-        };
-        Reply::Said { status: 200, is_stream, body }
+        write(&Envelope::of(asked, &id, model, UnixNanos::now().0 / 1_000_000_000))
     }
 
     fn with_model(&self, asked: &Json) -> Vec<u8> {
@@ -127,6 +160,10 @@ impl Answers {
         }
         asked.to_string().into_bytes()
     }
+}
+
+fn is_stream(asked: &Json) -> bool {
+    asked.get("stream") == Some(&Json::Bool(true))
 }
 
 /// An answer that says that there is none.

@@ -166,11 +166,13 @@ fn usage_elsewhere(event: &Json) -> Option<&Json> {
 fn fold_responses(events: &[Json]) -> Folded {
     const LAST: &[&str] = &["response.completed", "response.incomplete", "response.failed"];
     let is = |event: &Json, kinds: &[&str]| text(event, "/type").is_some_and(|kind| kinds.contains(&kind));
-    if let Some(last) = events.iter().rev().find(|event| is(event, LAST)) {
-        return Folded { answer: last.get("response").cloned().unwrap_or_default(), is_complete: true };
+    let last = events.iter().rev().find(|event| is(event, LAST)).and_then(|last| last.get("response"));
+    let is_failed = last.is_some_and(|last| text(last, "/status") == Some("failed"));
+    if let Some(last) = last.filter(|last| !is_failed || last.pointer("/output/0").is_some()) {
+        return Folded { answer: last.clone(), is_complete: true };
     }
-    // It broke off: what was done, and the words that came after.
-    let first = events.iter().find_map(|event| event.get("response")).cloned();
+    // It broke off, or failed and does not repeat what it had said: what was done, and the words that came after.
+    let first = last.or_else(|| events.iter().find_map(|event| event.get("response"))).cloned();
     let mut answer = first.and_then(|first| first.as_object().cloned()).unwrap_or_default();
     let done = events.iter().filter(|event| is(event, &["response.output_item.done"]));
     let mut output: Vec<Json> = done.filter_map(|event| event.get("item")).cloned().collect();
@@ -182,7 +184,7 @@ fn fold_responses(events: &[Json]) -> Folded {
             .push(json!({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": words}]}));
     }
     answer.insert("output".to_owned(), output.into());
-    Folded { answer: answer.into(), is_complete: false }
+    Folded { answer: answer.into(), is_complete: is_failed }
 }
 
 fn fold_messages(events: &[Json]) -> Folded {
