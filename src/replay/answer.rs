@@ -29,6 +29,10 @@ pub struct Answer {
     pub choices: Vec<Choice>,
     /// What it used, as it was billed when it was recorded.
     pub tokens: Option<Tokens>,
+    /// What of it was written to a cache for an hour.
+    pub cache_write_1h: Option<u64>,
+    /// The class of service that it was billed as, in the provider's word.
+    pub service_tier: Option<String>,
     /// The vectors, as the service sent them.
     pub embeddings: Vec<Json>,
     /// Secrets that were taken out of it; a mark stands in the place of each.
@@ -66,6 +70,8 @@ impl Answer {
             model: None,
             choices: vec![Choice { message, finish_reason: Some("stop".to_owned()) }],
             tokens: None,
+            cache_write_1h: None,
+            service_tier: None,
             embeddings: Vec::new(),
             redacted: 0,
         }
@@ -206,11 +212,17 @@ fn answer(span: &Span, facts: &StepFacts, is_part: bool) -> Result<Answer, Gap> 
         None if span.attr(CONTENT_MARK).is_some() => Gap::Policy,
         None => Gap::NotTold,
     };
+    let tiers = [names::OPENAI_SERVICE_TIER, names::SERVICE_TIER];
     let mut answer = Answer {
         id: facts.response_id.clone(),
         model: facts.model().map(str::to_owned),
         choices: Vec::new(),
         tokens: facts.tokens,
+        cache_write_1h: span
+            .attr(names::CACHE_WRITE_1H_TOKENS)
+            .and_then(Value::as_i64)
+            .and_then(|n| u64::try_from(n).ok()),
+        service_tier: tiers.iter().find_map(|key| span.attr_str(key)).map(str::to_owned),
         embeddings: Vec::new(),
         redacted: 0,
     };

@@ -446,9 +446,10 @@ impl Replay {
             let fresh = same.iter().copied().filter(|at| !state.is_given[*at]).reduce(best);
             let Some(at) = fresh else {
                 let again = same.iter().rev().copied().reduce(best);
-                // What had failed is tried again by clients themselves, of which those that call them tell nothing. On its way
-                // each time was seen.
-                let is_untold = |call: &ModelCall| matches!(call.outcome, Ok(Outcome::Failure(_))) && !call.is_relayed();
+                // What had failed is tried again by clients themselves, of which those that call them tell nothing. On
+                // its way each time was seen.
+                let is_untold =
+                    |call: &ModelCall| matches!(call.outcome, Ok(Outcome::Failure(_))) && !call.is_relayed();
                 return (again, Fit::Exact, !again.is_some_and(|at| is_untold(call(&at))));
             };
             return (Some(at), Fit::Exact, false);

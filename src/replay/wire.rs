@@ -23,6 +23,8 @@ pub struct Envelope<'a> {
     pub is_base64: bool,
     /// The stream does not say its end.
     pub is_part: bool,
+    /// The class of service that was billed.
+    pub tier: Option<&'a str>,
 }
 
 impl<'a> Envelope<'a> {
@@ -30,7 +32,13 @@ impl<'a> Envelope<'a> {
     pub fn of(request: &Json, id: &'a str, model: &'a str, created: u64) -> Self {
         let has_usage = request.pointer("/stream_options/include_usage") == Some(&Json::Bool(true));
         let is_base64 = request.get("encoding_format").and_then(Json::as_str) == Some("base64");
-        Self { id, model, created, has_usage, is_base64, is_part: false }
+        Self { id, model, created, has_usage, is_base64, is_part: false, tier: None }
+    }
+
+    /// Says what the answer was billed as.
+    #[must_use]
+    pub fn at(self, tier: Option<&'a str>) -> Self {
+        Self { tier, ..self }
     }
 }
 
@@ -90,13 +98,18 @@ pub fn failed(failure: &Failure, answer: &Answer, envelope: &Envelope<'_>) -> Op
         let mut response = response(answer, envelope);
         (response["status"], response["incomplete_details"]) = (FAILED.into(), Json::Null);
         response["error"] = error;
+        if answer.tokens.is_none() {
+            response["usage"] = Json::Null;
+        }
         response
     })
 }
 
 /// Writes a failure as a service says it. One without a status is the server's.
 pub fn failure(format: Format, failure: &Failure) -> (u16, Json) {
-    let status = failure.status.unwrap_or(if failure.kind.as_deref() == Some("unreachable") { 502 } else { 500 });
+    // What the pass-through itself has said.
+    let is_ours = matches!(failure.kind.as_deref(), Some("unreachable" | "disconnected"));
+    let status = failure.status.unwrap_or(if is_ours { 502 } else { 500 });
     let kind = failure.kind.as_deref().unwrap_or("server_error");
     let message = failure.message.as_deref().unwrap_or("the call failed when it was recorded");
     (status, error(format, kind, message))
@@ -196,7 +209,7 @@ fn calls<'a>(choice: &'a Choice, answer: &str) -> Vec<Call<'a>> {
 
 fn chat_base(object: &str, envelope: &Envelope<'_>) -> Json {
     json!({"id": envelope.id, "object": object, "created": envelope.created, "model": envelope.model,
-        "service_tier": "default", "system_fingerprint": null})
+        "service_tier": envelope.tier.unwrap_or("default"), "system_fingerprint": null})
 }
 
 fn chat_reason(choice: &Choice) -> &'static str {
@@ -350,7 +363,7 @@ fn response(answer: &Answer, envelope: &Envelope<'_>) -> Json {
         "reasoning": {"effort": null, "summary": null}, "store": false, "temperature": 1.0,
         "text": {"format": {"type": "text"}}, "tool_choice": "auto", "tools": [], "top_p": 1.0,
         "truncation": "disabled", "metadata": {},
-        "usage": {
+        "service_tier": envelope.tier, "usage": {
             "input_tokens": count(tokens.prompt), "input_tokens_details": {"cached_tokens": count(tokens.cache_read)},
             "output_tokens": count(tokens.completion),
             "output_tokens_details": {"reasoning_tokens": count(tokens.reasoning)},
@@ -472,13 +485,25 @@ fn stop_reason(choice: &Choice) -> &'static str {
 }
 
 /// Here cached tokens are no part of the input.
-fn message_usage(tokens: Option<Tokens>) -> Json {
-    let tokens = tokens.unwrap_or_default();
+fn message_usage(answer: &Answer, envelope: &Envelope<'_>) -> Json {
+    let tokens = answer.tokens.unwrap_or_default();
     let count = |count: Option<u64>| count.unwrap_or(0);
     let cached = count(tokens.cache_read) + count(tokens.cache_write);
-    json!({"input_tokens": count(tokens.prompt).saturating_sub(cached),
-        "cache_creation_input_tokens": count(tokens.cache_write), "cache_read_input_tokens": count(tokens.cache_read),
-        "output_tokens": count(tokens.completion)})
+    let mut usage = json!({"input_tokens": count(tokens.prompt).saturating_sub(cached),
+        "cache_creation_input_tokens": tokens.cache_write, "cache_read_input_tokens": tokens.cache_read,
+        "output_tokens": count(tokens.completion)});
+    if let Some(written) = tokens.cache_write {
+        let hour = answer.cache_write_1h.unwrap_or(0);
+        usage["cache_creation"] = json!({"ephemeral_5m_input_tokens": written.saturating_sub(hour),
+            "ephemeral_1h_input_tokens": hour});
+    }
+    if let Some(thought) = tokens.reasoning {
+        usage["output_tokens_details"] = json!({"thinking_tokens": thought});
+    }
+    if let Some(tier) = envelope.tier {
+        usage["service_tier"] = tier.into();
+    }
+    usage
 }
 
 fn blocks(answer: &Answer, envelope: &Envelope<'_>) -> Vec<Json> {
@@ -508,14 +533,17 @@ fn blocks(answer: &Answer, envelope: &Envelope<'_>) -> Vec<Json> {
 fn message(answer: &Answer, envelope: &Envelope<'_>) -> Json {
     json!({"id": envelope.id, "type": "message", "role": "assistant", "model": envelope.model,
         "content": blocks(answer, envelope), "stop_reason": answer.choices.first().map(stop_reason),
-        "stop_sequence": null, "usage": message_usage(answer.tokens)})
+        "stop_sequence": null, "usage": message_usage(answer, envelope)})
 }
 
 fn message_events(answer: &Answer, envelope: &Envelope<'_>) -> Vec<String> {
     let mut opening = message(answer, envelope);
     let (reason, usage) = (opening["stop_reason"].take(), opening["usage"].clone());
     opening["content"] = json!([]);
-    opening["usage"]["output_tokens"] = 0.into();
+    if let Some(usage) = opening["usage"].as_object_mut().filter(|_| !envelope.is_part) {
+        usage.insert("output_tokens".to_owned(), 0.into());
+        usage.remove("output_tokens_details");
+    }
     let mut events = vec![json!({"type": "message_start", "message": opening})];
     let blocks = blocks(answer, envelope);
     for (at, block) in blocks.iter().enumerate() {
@@ -620,17 +648,20 @@ mod tests {
                 cache_write: Some(5),
                 ..Tokens::default()
             }),
+            cache_write_1h: Some(3),
+            service_tier: None,
             embeddings: Vec::new(),
             redacted: 0,
         }
     }
 
-    const ENVELOPE: Envelope<'_> = Envelope { id: "id", model: "m", created: 1, has_usage: true, is_base64: false, is_part: false };
+    const ENVELOPE: Envelope<'_> =
+        Envelope { id: "id", model: "m", created: 1, has_usage: true, is_base64: false, is_part: false, tier: None };
 
     #[test]
     fn each_service_says_it_in_its_own_shape() {
         insta::assert_snapshot!(whole(Format::Chat, &answer(), &ENVELOPE), @r#"{"id":"id","object":"chat.completion","created":1,"model":"m","service_tier":"default","system_fingerprint":null,"choices":[{"index":0,"message":{"role":"assistant","content":"Let me look.","refusal":null,"tool_calls":[{"id":"c1","type":"function","function":{"name":"weather","arguments":"{\"city\":\"Bärn\"}"}},{"id":"call_id_1","type":"function","function":{"name":"time","arguments":"{}"}}]},"logprobs":null,"finish_reason":"tool_calls"}],"usage":{"prompt_tokens":115,"completion_tokens":42,"total_tokens":157,"prompt_tokens_details":{"cached_tokens":100,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}}"#);
-        insta::assert_snapshot!(whole(Format::Messages, &answer(), &ENVELOPE), @r#"{"id":"id","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"Let me look."},{"type":"tool_use","id":"c1","name":"weather","input":{"city":"Bärn"}},{"type":"tool_use","id":"call_id_1","name":"time","input":{}}],"stop_reason":"tool_use","stop_sequence":null,"usage":{"input_tokens":10,"cache_creation_input_tokens":5,"cache_read_input_tokens":100,"output_tokens":42}}"#);
+        insta::assert_snapshot!(whole(Format::Messages, &answer(), &ENVELOPE), @r#"{"id":"id","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"Let me look."},{"type":"tool_use","id":"c1","name":"weather","input":{"city":"Bärn"}},{"type":"tool_use","id":"call_id_1","name":"time","input":{}}],"stop_reason":"tool_use","stop_sequence":null,"usage":{"input_tokens":10,"cache_creation_input_tokens":5,"cache_read_input_tokens":100,"output_tokens":42,"cache_creation":{"ephemeral_5m_input_tokens":2,"ephemeral_1h_input_tokens":3}}}"#);
         insta::assert_snapshot!(whole(Format::Responses, &answer(), &ENVELOPE)["output"], @r#"[{"type":"message","id":"msg_id","role":"assistant","status":"completed","content":[{"type":"output_text","text":"Let me look.","annotations":[],"logprobs":[]}]},{"type":"function_call","id":"fc_c1","call_id":"c1","name":"weather","arguments":"{\"city\":\"Bärn\"}","status":"completed"},{"type":"function_call","id":"fc_call_id_1","call_id":"call_id_1","name":"time","arguments":"{}","status":"completed"}]"#);
     }
 
@@ -705,7 +736,7 @@ mod tests {
         "#);
         insta::assert_snapshot!(events(Format::Messages, &answer(), &ENVELOPE).concat(), @r#"
         event: message_start
-        data: {"type":"message_start","message":{"id":"id","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":10,"cache_creation_input_tokens":5,"cache_read_input_tokens":100,"output_tokens":0}}}
+        data: {"type":"message_start","message":{"id":"id","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":10,"cache_creation_input_tokens":5,"cache_read_input_tokens":100,"output_tokens":0,"cache_creation":{"ephemeral_5m_input_tokens":2,"ephemeral_1h_input_tokens":3}}}}
 
         event: content_block_start
         data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}
@@ -747,7 +778,7 @@ mod tests {
         data: {"type":"content_block_stop","index":2}
 
         event: message_delta
-        data: {"type":"message_delta","delta":{"stop_reason":"tool_use","stop_sequence":null},"usage":{"input_tokens":10,"cache_creation_input_tokens":5,"cache_read_input_tokens":100,"output_tokens":42}}
+        data: {"type":"message_delta","delta":{"stop_reason":"tool_use","stop_sequence":null},"usage":{"input_tokens":10,"cache_creation_input_tokens":5,"cache_read_input_tokens":100,"output_tokens":42,"cache_creation":{"ephemeral_5m_input_tokens":2,"ephemeral_1h_input_tokens":3}}}
 
         event: message_stop
         data: {"type":"message_stop"}
@@ -779,6 +810,18 @@ mod tests {
         event: response.output_item.done
         event: response.completed
         ");
+    }
+
+    #[test]
+    fn what_was_used_is_said_with_all_that_was_recorded_of_it() {
+        let mut answer = answer();
+        answer.tokens = answer.tokens.map(|tokens| Tokens { reasoning: Some(20), ..tokens });
+        let envelope = ENVELOPE.at(Some("priority"));
+        insta::assert_snapshot!(whole(Format::Messages, &answer, &envelope)["usage"], @r#"{"input_tokens":10,"cache_creation_input_tokens":5,"cache_read_input_tokens":100,"output_tokens":42,"cache_creation":{"ephemeral_5m_input_tokens":2,"ephemeral_1h_input_tokens":3},"output_tokens_details":{"thinking_tokens":20},"service_tier":"priority"}"#);
+        let stream = events(Format::Messages, &answer, &envelope);
+        assert!(!stream[0].contains("thinking_tokens") && stream[0].contains(r#""service_tier":"priority""#));
+        assert_eq!(whole(Format::Chat, &answer, &envelope)["service_tier"], "priority");
+        assert_eq!(whole(Format::Responses, &answer, &envelope)["service_tier"], "priority");
     }
 
     #[test]
@@ -819,17 +862,29 @@ mod tests {
         let failed = failing(Format::Responses, &failure, &said(Some("failed")), &ENVELOPE).concat();
         let failed = failed.lines().rev().find_map(|line| line.strip_prefix("data: ")).unwrap_or_default();
         let failed: Json = serde_json::from_str(failed).unwrap_or_default();
-        insta::assert_snapshot!(json!([failed["type"], failed["response"]["status"], failed["response"]["error"]]), @"");
+        insta::assert_snapshot!(json!([failed["type"], failed["response"]["status"], failed["response"]["error"]]), @r#"["response.failed","failed",{"code":"overloaded","message":"Later"}]"#);
         // Nothing but the error is known of a stream that begins with one.
         let nothing = Answer { choices: Vec::new(), ..answer() };
         assert_eq!(failing(Format::Messages, &failure, &nothing, &ENVELOPE).len(), 1);
         // What the model has asked for with half of what it is given, and with all.
         let mut calls = answer();
         calls.choices[0].message.parts.pop();
-        insta::assert_snapshot!(last(beginning(Format::Messages, &calls, &ENVELOPE)), @"");
+        insta::assert_snapshot!(last(beginning(Format::Messages, &calls, &ENVELOPE)), @r#"
+        event: content_block_delta
+        data: {"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"\"Bärn\"}"}}
+
+        event: content_block_stop
+        data: {"type":"content_block_stop","index":1}
+        "#);
         let Some(Part::ToolCall { arguments, .. }) = calls.choices[0].message.parts.last_mut() else { panic!() };
         *arguments = Json::from(r#"{"ci"#);
-        insta::assert_snapshot!(last(beginning(Format::Messages, &calls, &ENVELOPE)), @"");
+        insta::assert_snapshot!(last(beginning(Format::Messages, &calls, &ENVELOPE)), @r#"
+        event: content_block_delta
+        data: {"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"{\""}}
+
+        event: content_block_delta
+        data: {"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"ci"}}
+        "#);
     }
 
     #[test]

@@ -80,7 +80,8 @@ impl Answers {
             Ok(Outcome::Answer(answer)) => return self.said(format, asked, &answer),
             Ok(Outcome::Failure(failure)) => return self.failed(format, asked, &failure),
             Ok(Outcome::Left { answer, after }) if is_stream(asked) => {
-                let body = self.in_envelope(asked, &answer, |envelope| wire::beginning(format, &answer, envelope).concat());
+                let body =
+                    self.in_envelope(asked, &answer, |envelope| wire::beginning(format, &answer, envelope).concat());
                 return Reply::Begun { body, after };
             }
             Ok(Outcome::Left { .. }) => self.replay.has_only_begun(found.number),
@@ -150,7 +151,8 @@ impl Answers {
         let number = self.given.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}{number}-{}", names::REPLAYED_ANSWER, answer.original_id().unwrap_or("answer"));
         let model = answer.model.as_deref().or_else(|| asked.get("model")?.as_str()).unwrap_or_default();
-        write(&Envelope::of(asked, &id, model, UnixNanos::now().0 / 1_000_000_000))
+        let envelope = Envelope::of(asked, &id, model, UnixNanos::now().0 / 1_000_000_000);
+        write(&envelope.at(answer.service_tier.as_deref()))
     }
 
     fn with_model(&self, asked: &Json) -> Vec<u8> {
