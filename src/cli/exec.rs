@@ -490,6 +490,9 @@ fn pass_through(
     if trusted.is_empty() && places.iter().any(places::Place::is_tls) {
         warn(session, "model calls over TLS are not passed through: this system has no certificates to trust");
         places.retain(|place| !place.is_tls());
+    for (variable, why) in places::left_alone(variable).filter(|_| when == PassThrough::On) {
+        warn(session, &format!("model calls by the address in {variable} are not passed through: {why}"));
+    }
     }
     if places.is_empty() {
         return None;

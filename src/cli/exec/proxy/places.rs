@@ -90,14 +90,10 @@ pub fn all(given: impl Fn(&str) -> Option<String>) -> Vec<Place> {
     let mut places = Vec::new();
     for service in SERVICES {
         let set = service.variables.iter().find_map(|variable| given(variable));
-        let Some(base) = set.as_deref().or(service.default) else { continue };
-        let Some(base) = base.parse::<Uri>().ok().filter(|base| {
-            matches!(base.scheme_str(), Some("http" | "https")) && base.host().is_some() && base.query().is_none()
-                // Credentials in the address are the client's to make a header of.
-                && base.authority().is_some_and(|authority| !authority.as_str().contains('@'))
-        }) else {
+        let Some(base) = set.as_deref().or(service.default).and_then(address) else { continue };
+        if why_left_alone(&base).is_some() {
             continue;
-        };
+        }
         let provider = provider_at(base.host().unwrap_or_default()).unwrap_or(service.provider);
         places.extend(service.variables.iter().map(|&variable| Place {
             variable,
@@ -107,6 +103,30 @@ pub fn all(given: impl Fn(&str) -> Option<String>) -> Vec<Place> {
         }));
     }
     places
+}
+
+/// Reads the address of a service.
+fn address(text: &str) -> Option<Uri> {
+    let base = text.parse::<Uri>().ok()?;
+    (matches!(base.scheme_str(), Some("http" | "https")) && base.host().is_some()).then_some(base)
+}
+
+/// Tells why calls by an address cannot be passed on, where it is one.
+fn why_left_alone(base: &Uri) -> Option<&'static str> {
+    if base.query().is_some() {
+        return Some("it has a query, which each client puts somewhere else");
+    }
+    let has_credentials = base.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    has_credentials.then_some("it has credentials, which are the client's to make a header of")
+}
+
+/// Returns the variables with an address by which calls are not passed on, and why.
+pub fn left_alone(given: impl Fn(&str) -> Option<String>) -> impl Iterator<Item = (&'static str, &'static str)> {
+    SERVICES.iter().filter_map(move |service| {
+        let (variable, set) =
+            service.variables.iter().find_map(|variable| given(variable).map(|set| (*variable, set)))?;
+        Some((variable, why_left_alone(&address(&set)?)?))
+    })
 }
 
 /// Returns the variables for keys that are not set, of services that are.
@@ -263,6 +283,21 @@ mod tests {
         );
         assert_eq!(target(Method::POST, "/openaix/chat/completions"), "");
         assert_eq!(target(Method::POST, "/v1/chat/completions"), "");
+    }
+
+    #[test]
+    fn an_address_that_calls_are_not_passed_on_to_is_named() {
+        let given = [
+            ("OPENAI_API_BASE", "http://me:secret@127.0.0.1:1/v1"),
+            ("ANTHROPIC_BASE_URL", "https://gateway/v1?key=secret"),
+            ("GROQ_BASE_URL", "no address"),
+        ];
+        let said: Vec<String> = left_alone(lookup(&given)).map(|(name, why)| format!("{name}: {why}")).collect();
+        insta::assert_snapshot!(said.join("\n"), @r#"
+        OPENAI_API_BASE: it has credentials, which are the client's to make a header of
+        ANTHROPIC_BASE_URL: it has a query, which each client puts somewhere else
+        "#);
+        assert_eq!(shown(&all(lookup(&given))), ["TOGETHER_BASE_URL https://api.together.xyz/v1"]);
     }
 
     #[test]
