@@ -30,7 +30,7 @@ use std::time::Duration;
 use runspan::control::Inbox;
 use runspan::model::{RunId, SpanId, UnixNanos};
 use runspan::propagation::{self, RemoteContext, SpanContext};
-use runspan::server::{Receiver, Settings};
+use runspan::server::{Receiver, Settings, Waits};
 use runspan::sinks::forward::Target;
 use runspan::store::files::layout::STORE_VARIABLE;
 use runspan::{Content, Durability, Keep, with_causes};
@@ -422,14 +422,21 @@ impl Started {
             warn(session, &format!("the end of the run is not recorded: {why}"));
         }
         let layout = receiver.layout().clone();
-        let is_written = receiver.finish(DRAIN);
-        if is_written {
+        let waits = receiver.finish(DRAIN);
+        if waits != Waits::ToBeStored {
             Inbox::of(&layout, run).close(is_cancelled);
-        } else {
-            warn(
-                session,
+        }
+        let still = match waits {
+            Waits::Nothing => None,
+            Waits::ToBeForwarded => Some(
+                "the run is in the store, and not all of it is forwarded yet: the rest waits in the journal beside it for the next command that forwards there",
+            ),
+            Waits::ToBeStored => Some(
                 "not all of the run is in the store yet: what is missing is in the journal beside it, from where the next command that opens the store takes it",
-            );
+            ),
+        };
+        if let Some(still) = still {
+            warn(session, still);
         }
         if let Some(over) = &over {
             warn(session, &over.to_string());
@@ -483,6 +490,9 @@ fn pass_through(
     session: &mut Session<'_>,
 ) -> Option<Proxy> {
     let mut places = places::all(variable);
+    for (variable, why) in places::left_alone(variable).filter(|_| when == PassThrough::On) {
+        warn(session, &format!("model calls by the address in {variable} are not passed through: {why}"));
+    }
     if when == PassThrough::Auto {
         places = places::reachable(places, variable);
     }
@@ -490,9 +500,6 @@ fn pass_through(
     if trusted.is_empty() && places.iter().any(places::Place::is_tls) {
         warn(session, "model calls over TLS are not passed through: this system has no certificates to trust");
         places.retain(|place| !place.is_tls());
-    for (variable, why) in places::left_alone(variable).filter(|_| when == PassThrough::On) {
-        warn(session, &format!("model calls by the address in {variable} are not passed through: {why}"));
-    }
     }
     if places.is_empty() {
         return None;

@@ -24,9 +24,22 @@ use tokio::task::JoinSet;
 use super::traces::Line;
 use super::{Inside, Purpose, Server, Settings, Shared, grpc, http, open};
 use crate::error::Error;
+use crate::journal::JournalError;
 use crate::model::RunId;
 use crate::model::record::Record;
+use crate::pipeline::worker::STORE_READER;
 use crate::store::files::layout::Layout;
+
+/// What of a run that has ended waits in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// Nothing: all of it is in the store, and at the targets.
+    Nothing,
+    /// All of it is in the store; targets have not had all.
+    ToBeForwarded,
+    /// Not all of it is in the store.
+    ToBeStored,
+}
 
 /// How long one record may take to the journal: a disk that hangs must not hold the command's end up.
 const TELL_LIMIT: Duration = Duration::from_secs(5);
@@ -143,8 +156,8 @@ impl Receiver {
     }
 
     /// Closes the port, and ends the run with what it has, within `limit`: all that was acknowledged is in the journal
-    /// anyway. Tells whether all of it is in the store.
-    pub fn finish(self, limit: Duration) -> bool {
+    /// anyway. Returns what of it waits there.
+    pub fn finish(self, limit: Duration) -> Waits {
         let Self { runtime, shared, mut ports, end, inside, .. } = self;
         let deadline = Instant::now() + limit;
         shared.ending.store(true, Ordering::Relaxed);
@@ -162,7 +175,12 @@ impl Receiver {
         inside.finish(deadline);
         let readers: Vec<&str> = readers.iter().map(String::as_str).collect();
         // What is not read to its end stays, and the next process that opens the store takes it in.
-        crate::journal::remove_journal(&journal, &process, &readers).is_ok()
+        match crate::journal::remove_journal(&journal, &process, &readers) {
+            Ok(()) => Waits::Nothing,
+            // The store is the first of them.
+            Err(JournalError::NotPassed { reader, .. }) if reader != STORE_READER => Waits::ToBeForwarded,
+            Err(_) => Waits::ToBeStored,
+        }
     }
 }
 

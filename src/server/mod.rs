@@ -46,7 +46,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-pub use command::{Receiver, Teller};
+pub use command::{Receiver, Teller, Waits};
 pub use file::address;
 pub use import::{Imported, Importer};
 pub use settings::{Bounds, Settings};

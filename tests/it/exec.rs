@@ -83,6 +83,20 @@ fn what_a_command_sends_is_below_it_whoever_it_says_it_is_from() {
 }
 
 #[test]
+fn a_target_that_is_down_keeps_nothing_of_the_run_from_the_store() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dir = tempdir();
+    let script = emit_script();
+    let mut command = exec(dir.path(), &["--name", "trip"], &["python3", &script]);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{closed}")).env("NO_PROXY", "*");
+    let output = ended(command);
+    assert_eq!(shape(dir.path()).1.len(), 4);
+    let said = err(&output);
+    assert!(said.contains("the run is in the store, and not all of it is forwarded yet"), "{said}");
+    assert!(!said.contains("not all of the run is in the store"), "{said}");
+}
+
+#[test]
 fn a_clock_that_is_wrong_does_not_tell_when_the_run_was() {
     for words in [["epoch"], ["future"]] {
         let dir = tempdir();
