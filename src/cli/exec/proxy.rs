@@ -15,6 +15,7 @@ mod call;
 mod copy;
 mod events;
 mod held;
+mod json;
 mod keys;
 pub mod places;
 mod recorder;
@@ -314,7 +315,7 @@ async fn answered(
             return refused(StatusCode::PAYLOAD_TOO_LARGE, &message);
         }
     };
-    let reply = match serde_json::from_slice(&body) {
+    let reply = match json::read(&body) {
         // Of a large one it takes its time, which others must not wait for.
         Ok(asked) => tokio::task::block_in_place(|| answers.reply(format, &asked)),
         Err(error) => Reply::Said {

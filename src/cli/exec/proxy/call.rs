@@ -18,7 +18,7 @@ use super::copy::Copied;
 use super::keys::Keys;
 use super::places::{Format, Route};
 use super::recorder::{Answered, Ending, packed_by, unpack};
-use super::{answer, events};
+use super::{answer, events, json};
 
 const CLIENT: i32 = 3;
 const SAMPLED: u32 = 1;
@@ -131,7 +131,7 @@ impl Exchange {
             None => Some(Cow::Borrowed(&request.head[..])),
             Some(way) => unpack(way, &request.head).map(Cow::Owned),
         };
-        match body.filter(|_| !request.is_cut).map(|body| serde_json::from_slice(&body)) {
+        match body.filter(|_| !request.is_cut).map(|body| json::read(&body)) {
             Some(Ok(request)) => ask::write(self.format, &request, span),
             Some(Err(_)) if self.encoding.is_none() => {}
             // What is packed is cut as well where it unpacks to more than is read, or in another way.
@@ -232,7 +232,7 @@ impl Exchange {
             let passed = answered.passed().map(|passed| events::fold(self.format, &passed).is_complete);
             (folded.answer, passed.unwrap_or(folded.is_complete))
         } else {
-            (body.as_deref().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default(), true)
+            (body.as_deref().and_then(|body| json::read(body).ok()).unwrap_or_default(), true)
         };
         answer::write(self.format, &said, &mut span);
         if answered.ending == Ending::Unasked {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json, json};
 
 use super::places::Format;
+use super::json;
 
 /// The events of a stream.
 #[derive(Default)]
@@ -28,7 +29,7 @@ fn read(stream: &[u8]) -> Events {
             data.push_str(more.strip_prefix(' ').unwrap_or(more));
         } else if line.is_empty() && !data.is_empty() {
             events.are_done |= data == "[DONE]";
-            events.data.extend(serde_json::from_str::<Json>(&data).ok().filter(Json::is_object));
+            events.data.extend(json::read(data.as_bytes()).ok().filter(Json::is_object));
             data.clear();
         }
     }
@@ -233,7 +234,7 @@ fn fold_messages(events: &[Json]) -> Folded {
     for block in blocks.values_mut() {
         // A tool that takes nothing is called with nothing said, and the block began with that.
         if let Some(Json::String(partial)) = block.remove("partial_json").filter(|partial| *partial != "") {
-            let input = serde_json::from_str(&partial).unwrap_or(Json::String(partial));
+            let input = json::read(partial.as_bytes()).unwrap_or(Json::String(partial));
             block.insert("input".to_owned(), input);
         }
     }
