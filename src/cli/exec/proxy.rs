@@ -91,6 +91,21 @@ pub struct Proxy {
     recording: JoinHandle<()>,
 }
 
+/// Why there is no answer.
+enum Unanswered {
+    /// The server could not be reached, or there was nothing to send.
+    Unreachable(String),
+    /// The connection broke when it was there.
+    Disconnected(String),
+}
+
+impl Unanswered {
+    fn of(error: &hyper_util::client::legacy::Error) -> Self {
+        let why = with_causes(error);
+        if error.is_connect() { Self::Unreachable(why) } else { Self::Disconnected(why) }
+    }
+}
+
 /// What all connections share.
 struct Shared {
     address: SocketAddr,
@@ -281,7 +296,7 @@ async fn pass(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Response<
     let call = route.format.map(|format| shared.says.began(exchange(format)));
     let (answer, call) = match readied(shared, request, &route, call.as_ref()).await {
         Ok(request) => send(shared, request, call).await,
-        Err(why) => (Err(why), call),
+        Err(why) => (Err(Unanswered::Unreachable(why)), call),
     };
     match (answer, call) {
         (Ok(response), call) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
@@ -292,7 +307,7 @@ async fn pass(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Response<
         }
         (Ok(response), Some(call)) => watched(shared, response, call),
         (Ok(response), None) => cleaned(response).map(BodyExt::boxed),
-        (Err(why), call) => unreachable(&why, &route, call),
+        (Err(why), call) => unanswered(why, &route, call),
     }
 }
 
@@ -347,7 +362,7 @@ async fn answered(
             }
             let (answer, call) = match for_model(head, body, route) {
                 Ok(request) => send(shared, request, Some(call)).await,
-                Err(why) => (Err(why), Some(call)),
+                Err(why) => (Err(Unanswered::Unreachable(why)), Some(call)),
             };
             match (answer, call) {
                 (Ok(response), Some(call)) => {
@@ -355,7 +370,7 @@ async fn answered(
                     watched(shared, response, call)
                 }
                 (Ok(response), None) => cleaned(response).map(BodyExt::boxed),
-                (Err(why), call) => unreachable(&why, route, call),
+                (Err(why), call) => unanswered(why, route, call),
             }
         }
     }
@@ -391,10 +406,17 @@ fn whole(body: Bytes) -> Body {
     Full::new(body).map_err(|never: Infallible| match never {}).boxed()
 }
 
-fn unreachable(why: &str, route: &Route<'_>, call: Option<Call>) -> Response<Body> {
-    let message = format!("runspan exec passes model calls on, and cannot reach {}: {why}", route.host());
+fn unanswered(why: Unanswered, route: &Route<'_>, call: Option<Call>) -> Response<Body> {
+    let host = route.host();
+    let (message, ending): (String, fn(String) -> Ending) = match why {
+        Unanswered::Unreachable(why) => (format!("and cannot reach {host}: {why}"), Ending::Unreachable),
+        Unanswered::Disconnected(why) => {
+            (format!("and the connection to {host} broke before the answer: {why}"), Ending::Disconnected)
+        }
+    };
+    let message = format!("runspan exec passes model calls on, {message}");
     if let Some(call) = call {
-        call.answered(Answered::none(Ending::Unreachable(message.clone())));
+        call.answered(Answered::none(ending(message.clone())));
     }
     refused(StatusCode::BAD_GATEWAY, &message)
 }
@@ -425,13 +447,13 @@ async fn readied(
     Ok(Request::from_parts(head, body))
 }
 
-type Sent = (Result<Response<Incoming>, String>, Option<Call>);
+type Sent = (Result<Response<Incoming>, Unanswered>, Option<Call>);
 
 /// Sends a request, and gives the call back with the beginning of its answer. A program that goes away before that drops
 /// this; what it asked for is waited for all the same, where it counts.
 async fn send(shared: &Arc<Shared>, request: Request<Body>, call: Option<Call>) -> Sent {
     let client = shared.client.clone();
-    let asking = async move { client.request(request).await.map_err(|error| with_causes(&error)) };
+    let asking = async move { client.request(request).await.map_err(|error| Unanswered::of(&error)) };
     let (patience, call) = match (&shared.patience, call) {
         (Some(patience), Some(call)) => (patience.clone(), call),
         (_, call) => return (asking.await, call),
@@ -470,7 +492,7 @@ async fn send(shared: &Arc<Shared>, request: Request<Body>, call: Option<Call>) 
             call.answered(answered);
         }
     });
-    told.await.unwrap_or_else(|_| (Err("the recording is over".to_owned()), None))
+    told.await.unwrap_or_else(|_| (Err(Unanswered::Unreachable("the recording is over".to_owned())), None))
 }
 
 /// Watches a request on its way.

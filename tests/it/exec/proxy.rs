@@ -410,6 +410,42 @@ fn failures_come_through_as_they_are_and_show_in_the_run() {
 
 #[test]
 fn an_answer_with_trailers_behind_it_is_whole() {
+
+    let address = serve(1, |_, _, _| {});
+    let dir = tempdir();
+    let output =
+        ask(dir.path(), &[], &format!("http://{address}/v1"), &["OPENAI_BASE_URL", "/chat/completions", &body]);
+    let expected = "502 {\"error\":{\"message\":\"runspan exec passes model calls on, and the connection to 127.0.0.1 broke before the answer: ";
+    assert!(out(&output).starts_with(expected), "{}", out(&output));
+    let error = steps(dir.path(), only_run(dir.path()).run_id)[1].error.clone().unwrap();
+    assert_eq!(error.kind.as_deref(), Some("disconnected"));
+}
+
+#[test]
+fn of_a_text_with_half_a_character_that_alone_is_lost() {
+    let whole_answer = r#"{"id": "c1", "model": "gpt-4o-mini", "choices": [{"index": 0, "finish_reason": "stop",
+        "message": {"role": "assistant", "content": "Hi \ud83d there"}}], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}"#;
+    let piece = r#"data: {"id": "c1", "model": "gpt-4o-mini", "choices": [{"index": 0, "delta": {"content": "Hi \ud83d there"},
+        "finish_reason": "stop"}], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}"#;
+    for is_stream in [false, true] {
+        let address = serve(1, move |_, _, stream| {
+            if is_stream {
+                stream.write_all(STREAM).unwrap();
+                stream.write_all(format!("{}\n\ndata: [DONE]\n\n", piece.replace('\n', "")).as_bytes()).unwrap();
+            } else {
+                whole(stream, "", whole_answer.as_bytes());
+            }
+        });
+        let dir = tempdir();
+        let body = r#"{"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Look \ude00 here"}]}"#;
+        ask(dir.path(), &[], &format!("http://{address}/v1"), &["OPENAI_BASE_URL", "/chat/completions", body]);
+        let call = &steps(dir.path(), only_run(dir.path()).run_id)[1];
+        let said = |content: &Option<serde_json::Value>| content.as_ref().map(ToString::to_string).unwrap_or_default();
+        assert!(said(&call.input).contains("Look \u{fffd} here"), "{call:#?}");
+        assert!(said(&call.output).contains("Hi \u{fffd} there"), "{call:#?}");
+        assert_eq!(call.tokens.and_then(|tokens| tokens.total), Some(10));
+        assert!(call.cost_usd.is_some());
+    }
     let answer = |_: &str, _: &[u8], stream: &mut dyn Write| {
         let body = json!({"id": "chatcmpl-1", "object": "chat.completion", "model": "gpt-4o-mini",
             "choices": [{"index": 0, "message": {"role": "assistant", "content": "Yes."}, "finish_reason": "stop"}],

@@ -271,6 +271,7 @@ fn failure(
     }
     match &answered.ending {
         Ending::Unreachable(why) => Some(("unreachable".to_owned(), why.clone(), None)),
+        Ending::Disconnected(why) => Some(("disconnected".to_owned(), why.clone(), None)),
         Ending::Unasked => {
             let message = "the program did not send the whole request".to_owned();
             Some(("cancelled".to_owned(), message, Some(StepStatus::Cancelled)))

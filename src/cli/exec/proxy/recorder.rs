@@ -75,6 +75,8 @@ pub enum Ending {
     Unasked,
     /// There was none: the server could not be reached.
     Unreachable(String),
+    /// There was none: the connection broke before it.
+    Disconnected(String),
 }
 
 /// What came back.
