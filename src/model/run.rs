@@ -177,6 +177,10 @@ pub struct Tokens {
 }
 
 impl Tokens {
+    /// No more comes out with the beginning of a stream, of which Anthropic's tells a count.
+    #[doc(hidden)]
+    pub const BEGINNING: u64 = 8;
+
     /// Tells whether nothing was reported.
     pub fn is_unknown(&self) -> bool {
         *self == Self::default()

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use runspan::model::Tokens;
 use serde_json::{Map, Value as Json, json};
 
-use super::places::Format;
 use super::json;
+use super::places::Format;
 
 /// The events of a stream.
 #[derive(Default)]
@@ -191,7 +192,7 @@ fn fold_responses(events: &[Json]) -> Folded {
 fn fold_messages(events: &[Json]) -> Folded {
     let mut answer = Map::new();
     let mut blocks: BTreeMap<u64, Map<String, Json>> = BTreeMap::new();
-    let mut is_complete = false;
+    let (mut is_complete, mut is_counted) = (false, false);
     for event in events {
         match text(event, "/type") {
             Some("message_start") => {
@@ -223,6 +224,7 @@ fn fold_messages(events: &[Json]) -> Folded {
                 }
                 // Counts so far, each of which takes the place of what was said before.
                 let counts = event.get("usage").and_then(Json::as_object).cloned().unwrap_or_default();
+                is_counted |= counts.get("output_tokens").is_some_and(Json::is_u64);
                 if let Some(usage) = answer.entry("usage").or_insert_with(|| json!({})).as_object_mut() {
                     usage.extend(counts.into_iter().filter(|(_, count)| !count.is_null()));
                 }
@@ -230,6 +232,9 @@ fn fold_messages(events: &[Json]) -> Folded {
             Some("message_stop") => is_complete = true,
             _ => {}
         }
+    }
+    if let Some(usage) = answer.get_mut("usage").filter(|_| !is_complete && !is_counted) {
+        forget_beginning(usage);
     }
     for block in blocks.values_mut() {
         // A tool that takes nothing is called with nothing said, and the block began with that.
@@ -240,6 +245,15 @@ fn fold_messages(events: &[Json]) -> Folded {
     }
     answer.insert("content".to_owned(), blocks.into_values().map(Json::from).collect());
     Folded { answer: answer.into(), is_complete }
+}
+
+/// Forgets what a stream says at its beginning that has come out: a few tokens, whatever comes of it.
+fn forget_beginning(usage: &mut Json) {
+    let Some(usage) = usage.as_object_mut() else { return };
+    if usage.get("output_tokens").and_then(Json::as_u64).is_some_and(|count| count <= Tokens::BEGINNING) {
+        usage.remove("output_tokens");
+        usage.remove("output_tokens_details");
+    }
 }
 
 #[cfg(test)]
@@ -273,7 +287,7 @@ mod tests {
             json!({"type": "message_start", "message": {"id": "m1", "model": "claude", "usage": usage}}),
             json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
         ];
-        insta::assert_snapshot!(folded(Format::Messages, &overloaded).0, @r#"{"id":"m1","model":"claude","usage":{"input_tokens":10,"output_tokens":1},"content":[],"error":{"type":"overloaded_error","message":"Overloaded"}}"#);
+        insta::assert_snapshot!(folded(Format::Messages, &overloaded).0, @r#"{"id":"m1","model":"claude","usage":{"input_tokens":10},"content":[],"error":{"type":"overloaded_error","message":"Overloaded"}}"#);
         let failed = [
             json!({"type": "response.created", "response": {"id": "r1", "model": "gpt-5", "status": "in_progress"}}),
             json!({"type": "error", "code": "server_error", "message": "It failed", "param": null}),
@@ -284,6 +298,28 @@ mod tests {
             json!({"error": {"code": "overloaded", "message": "Later"}}),
         ];
         insta::assert_snapshot!(folded(Format::Chat, &chat).0, @r#"{"id":"c1","model":"gpt-4o","choices":[{"message":{"content":"Hel","tool_calls":[]},"finish_reason":null}],"error":{"code":"overloaded","message":"Later"}}"#);
+    }
+
+    #[test]
+    fn what_a_stream_has_used_is_said_at_its_end_and_not_at_its_beginning() {
+        let begun = |out: u64| {
+            let usage =
+                json!({"input_tokens": 10, "output_tokens": out, "output_tokens_details": {"thinking_tokens": 0}});
+            json!({"type": "message_start", "message": {"usage": usage}})
+        };
+        let counted = json!({"type": "message_delta", "delta": {}, "usage": {"output_tokens": 1}});
+        let stop = json!({"type": "message_stop"});
+        let used = |events: &[Json]| {
+            let answer: Json = serde_json::from_str(&folded(Format::Messages, events).0).unwrap();
+            answer["usage"]["output_tokens"].as_u64()
+        };
+        assert_eq!(used(&[begun(1)]), None);
+        assert_eq!(used(&[begun(8)]), None);
+        // Nobody begins with as many: it is what was used.
+        assert_eq!(used(&[begun(9)]), Some(9));
+        assert_eq!(used(&[begun(1), counted.clone()]), Some(1));
+        assert_eq!(used(&[begun(1), counted, stop.clone()]), Some(1));
+        assert_eq!(used(&[begun(1), stop]), Some(1));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use super::layers::used;
 use crate::model::Tokens;
 use crate::store::assembly::{Step, is_failure};
 
-/// No more comes out with the beginning of a stream, of which Anthropic's tells a count. LangChain in JavaScript adds it to the whole.
-const BEGINNING: u64 = 8;
+/// LangChain in JavaScript adds it to the whole.
+const BEGINNING: u64 = Tokens::BEGINNING;
 
 /// Tells whether nothing that two steps say that they used shows that they are two calls. A layer may leave out of what went in
 /// what was cached, and of what came out the reasoning, or know no more than the beginning of a stream, or count that twice.
