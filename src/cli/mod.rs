@@ -49,8 +49,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use runspan::model::UnixNanos;
+use runspan::sinks::forward::Target;
 use runspan::store::StoreError;
 use runspan::store::files::FilesReader;
 use runspan::store::files::layout::{STORE_VARIABLE, find_store};
@@ -316,21 +318,41 @@ fn execute(
 
 fn print_usage(error: &clap::Error, look: Look, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let text = error.render();
-    let plain = text.to_string();
+    let without_secrets =
+        |text: String| urls_of(error).fold(text, |text, url| text.replace(url, &Target::shown_url(url)));
+    let plain = without_secrets(text.to_string());
     // It repeats arguments, which may be anybody's: by a script, say.
     let text = match plain.chars().any(|c| is_unsafe(c) && c != '\n') {
         true => plain.split('\n').map(safe).collect::<Vec<_>>().join("\n"),
-        false if look.colour => text.ansi().to_string(),
+        false if look.colour => without_secrets(text.ansi().to_string()),
         false => plain,
     };
-    // There is nobody left to tell if this fails.
     if error.use_stderr() {
+        // There is nobody left to tell if this fails.
         let _ = err.write_all(text.as_bytes());
-        CODE_USE
-    } else {
-        let _ = out.write_all(text.as_bytes());
-        0
+        return CODE_USE;
     }
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Stop::from_output) {
+        Err(Stop::Failed { code, what, .. }) => {
+            let _ = writeln!(err, "{} {what}", look.paint(RED, "error:"));
+            code
+        }
+        _ => 0,
+    }
+}
+
+/// Returns the arguments with URLs that an error repeats: their users, queries and options are nobody's business.
+fn urls_of(error: &clap::Error) -> impl Iterator<Item = &str> {
+    let is_of_target =
+        error.context().any(|(_, value)| matches!(value, ContextValue::String(text) if text.ends_with("<URL>")));
+    error.context().filter_map(move |(kind, value)| match value {
+        ContextValue::String(text) if text.contains("://") => Some(text.as_str()),
+        // The scheme may be what is wrong.
+        ContextValue::String(text) if is_of_target && kind == ContextKind::InvalidValue && !text.is_empty() => {
+            Some(text)
+        }
+        _ => None,
+    })
 }
 
 impl Session<'_> {

@@ -110,7 +110,7 @@ fn targets(given: &[Target]) -> Result<Option<Vec<Target>>, Stop> {
     }
     let Some(list) = variables::text("RUNSPAN_FORWARD") else { return Ok(None) };
     let urls = list.split(',').map(str::trim).filter(|url| !url.is_empty());
-    urls.map(target)
+    urls.map(|url| target(url).map_err(|why| format!("{}: {why}", Target::shown_url(url))))
         .collect::<Result<_, _>>()
         .map(Some)
         .map_err(|why| Stop::failed(CODE_USE, format!("RUNSPAN_FORWARD: {why}")))

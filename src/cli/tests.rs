@@ -7,6 +7,7 @@ mod keep;
 mod odd;
 mod paracle;
 mod replay;
+mod said;
 mod transfer;
 
 use super::*;

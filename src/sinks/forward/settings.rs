@@ -303,6 +303,13 @@ impl Target {
         self.endpoint.split('?').next().unwrap_or_default()
     }
 
+    /// Returns the URL of a target as it may be shown, whether it can be used or not: as [`Target::shown`] where it can
+    /// but for its options, else without what may be a secret.
+    pub fn shown_url(url: &str) -> String {
+        let bare = url.trim().split('#').next().unwrap_or_default();
+        Self::from_url(bare).map_or_else(|_| url::without_secrets(bare), |target| target.shown().to_owned())
+    }
+
     /// Returns a digest of `address` and of the headers that tell tenants of one peer apart.
     ///
     /// Credentials are none of these: they are changed now and then, and a digest may stand where secrets must not.
@@ -387,7 +394,7 @@ impl Target {
     /// Sets a header in place of one of the same name.
     pub fn set_header(&mut self, name: &str, value: &str) -> Result<(), SettingsError> {
         let (name, value) = checked_header(name, value)
-            .map_err(|reason| SettingsError::Header { name: name.chars().take(100).collect(), reason })?;
+            .map_err(|reason| SettingsError::Header { name: url::beginning(name), reason })?;
         self.headers.retain(|(other, _)| *other != name);
         self.headers.push((name, value));
         Ok(())

@@ -300,8 +300,11 @@ impl From<Error> for RetryError {
 ///
 /// See [`RetryError`]. What peers say is no error, but told.
 pub fn retry(store: &Path, wanted: &Wanted<'_>, mut told: impl FnMut(&Resent)) -> Result<(), RetryError> {
-    let given = wanted.target.map(Target::from_url).transpose();
-    let given = given.map_err(|error| RetryError::NotATarget(error.to_string()))?;
+    let given = wanted.target.map(|url| {
+        let why = |error| RetryError::NotATarget(format!("{}: {error}", Target::shown_url(url)));
+        Target::from_url(url).map_err(why)
+    });
+    let given = given.transpose()?;
     let mut states = Vec::new();
     for reader in ledger::names(store).map_err(io_error(store))? {
         let folder = ledger::folder(store, &reader);

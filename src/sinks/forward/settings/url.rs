@@ -21,12 +21,12 @@ pub(super) struct UrlOptions {
 impl UrlOptions {
     pub(super) fn parse(text: &str) -> Result<Self, SettingsError> {
         let mut options = Self::default();
-        for option in text.split('&').filter(|option| !option.is_empty()) {
+        for (i, option) in text.split('&').filter(|option| !option.is_empty()).enumerate() {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
-            let wrong = |reason| SettingsError::Option {
-                name: name.chars().filter(|c| !c.is_control()).take(60).collect(),
-                reason,
-            };
+            // Without a `=` it may be a part of a value with a `&` in it.
+            let named = if option.contains('=') || NAMES.contains(&name) { beginning(name) } else { String::new() };
+            let name_or_place = if named.is_empty() { format!("number {}", i + 1) } else { named };
+            let wrong = |reason| SettingsError::Option { name: name_or_place.clone(), reason };
             let value = percent_decoded(value).ok_or_else(|| wrong("has a value that can't be percent-decoded"))?;
             if value.is_empty() {
                 return Err(wrong("has no value: write name=value"));
@@ -74,6 +74,14 @@ impl UrlOptions {
         }
         Ok(target)
     }
+}
+
+/// The names of options, those of headers aside.
+const NAMES: [&str; 7] = ["protocol", "compression", "timeout", "ca", "cert", "key", "own_metrics"];
+
+/// Returns what of a text is the name of an option or a header: what is wrong behind it may be a secret.
+pub(super) fn beginning(text: &str) -> String {
+    text.trim().chars().take_while(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).take(60).collect()
 }
 
 /// A URL taken apart and checked.
@@ -143,11 +151,20 @@ impl Parts {
     }
 }
 
-fn without_secrets(url: &str) -> String {
+/// Returns a URL as it may be shown where it can't be used.
+pub(super) fn without_secrets(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let rest = rest.split('?').next().unwrap_or_default();
+    // A password may have any of the other marks in it.
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    let shown: String = rest.chars().filter(|c| !c.is_control()).take(200).collect();
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    // What is no port may be the beginning of a password that has a `#` in it.
+    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
+    let authority = match port.bytes().all(|byte| byte.is_ascii_digit() || byte == b']') || host.starts_with('[') {
+        true => authority.to_owned(),
+        false => format!("{host}:***"),
+    };
+    let shown: String = format!("{authority}{path}").chars().filter(|c| !c.is_control()).take(200).collect();
     if scheme.is_empty() { shown } else { format!("{scheme}://{shown}") }
 }
 

@@ -1,0 +1,41 @@
+//! What is said where something is wrong: what it is and where, and no secrets.
+
+use super::*;
+
+#[test]
+fn a_mistake_in_a_target_names_the_option_and_no_secret() {
+    let store = Store::new();
+    let said = |args: &[&str]| {
+        let answer = runspan(store.dir.path(), args);
+        assert_eq!((answer.code, answer.out.as_str()), (2, ""), "{args:?}");
+        assert!(!answer.err.to_lowercase().contains("s3cret"), "{}", answer.err);
+        answer.err.split("\n\n").next().unwrap().trim_end().to_owned()
+    };
+    let options = "http://h#header.authorization=Bearer%20S3CRET&compresion=gzip";
+    let all = [
+        said(&["serve", "--forward", options]),
+        said(&["export", "--otlp", options]),
+        said(&["serve", "--forward", "https://user:s3cret@h:4318?key=s3cret#timeout=s3cret"]),
+        said(&["serve", "--forward", "grpc://user:s3c?re/t@h#header.x=a&s3cret"]),
+        said(&["serve", "--forward", "http://h#header.authorization: Bearer s3cret=a"]),
+        said(&["serve", "--forward", "user:s3cret@h#header.a=s3cret"]),
+        said(&["serve", "--forward", "ftp://user:s3cret@h"]),
+        said(&["serve", "--forward", "http://user:s3#cret@h"]),
+        said(&["serve", "http://user:s3cret@h"]),
+        said(&["serve", "--otlp-http", "http://user:s3cret@h:4318"]),
+        said(&["forward", "retry", "--target", "http://h#header.authorization=s3cret&compresion=gzip"]),
+    ];
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    error: invalid value 'http://h/v1/traces' for '--forward <URL>': option "compresion" is none of protocol, compression, timeout, header.NAME, ca, cert, key, own_metrics
+    error: invalid value 'http://h/v1/traces' for '--otlp <URL>': option "compresion" is none of protocol, compression, timeout, header.NAME, ca, cert, key, own_metrics
+    error: invalid value 'https://h:4318' for '--forward <URL>': option "timeout" is not a positive number of milliseconds
+    error: invalid value 'grpc://h' for '--forward <URL>': option "number 2" has no value: write name=value
+    error: invalid value 'http://h/v1/traces' for '--forward <URL>': header "authorization" is not a header name
+    error: invalid value 'h' for '--forward <URL>': endpoint "h" has no scheme; write http://, https://, grpc:// or grpcs:// before the host
+    error: invalid value 'ftp://h' for '--forward <URL>': endpoint "ftp://h" has a scheme other than http, https, grpc and grpcs
+    error: invalid value 'http://user:***' for '--forward <URL>': option "number 1" has no value: write name=value
+    error: unexpected argument 'http://h/v1/traces' found
+    error: invalid value 'http://h:4318/v1/traces' for '--otlp-http <ADDR>': expected PORT or ADDRESS:PORT, as in 4318 or 127.0.0.1:4318
+    error: http://h/v1/traces: option "compresion" is none of protocol, compression, timeout, header.NAME, ca, cert, key, own_metrics
+    "#);
+}
