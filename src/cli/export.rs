@@ -32,7 +32,7 @@ Examples:
   runspan export --session chat-42 --as html --to pages/
 
 Runs are named by ids, or chosen by the filters of `list`, which shows and exports the newest 50 unless --limit says more. Spans are given back as they came, but for what scrub and limits \
-have marked; a step that has not ended is none yet. A page loads nothing and runs no script.")]
+have marked; a step that has not ended is none yet, and a run that is not over is left out of files with spans and of a tar. A page loads nothing and runs no script.")]
 pub struct Args {
     /// Runs: ids, their beginnings, trace ids, or `latest`
     ids: Vec<String>,
@@ -250,6 +250,13 @@ fn spans(args: &Args, reader: &FilesReader, runs: &[RunId], by_line: bool, sessi
     let store = reader.layout().read()?;
     let (mut left, mut all, mut lines, mut open) = (Left::default(), otlp::Spans::default(), Vec::new(), 0);
     for run in runs {
+        let Some(summary) = left.keep(reader.get_run(*run).map_err(Stop::from), session)? else { continue };
+        // Without its root, and its wait, it would be another run wherever it is taken in, and in the way of this one.
+        if summary.status.is_open() {
+            left.runs += 1;
+            session.remark(&format!("run {run} is {}, and not over: it is left out", summary.status.as_str()));
+            continue;
+        }
         let Some(events) = left.keep(reader.get_events(*run, 0).map_err(Stop::from), session)? else { continue };
         open += all.take(*run, &store.store_id, events);
         if by_line {

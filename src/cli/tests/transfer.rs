@@ -25,12 +25,14 @@ fn spans_are_given_out_as_they_came() {
     told.sort_by_key(|span| span["startTimeUnixNano"].as_str().unwrap().to_owned());
     assert_eq!(spans, &mut serde_json::Value::Array(told));
     assert_eq!(request["resourceSpans"].as_array().unwrap().len(), 1);
-    // What has not ended is no span yet, and the user is told.
-    let answer = runspan(store.path(), &["export", &open.to_string(), "--as", "otlp-jsonl"]);
-    assert_eq!((answer.code, answer.out.as_str()), (0, "{\"resourceSpans\":[]}\n"));
-    assert_eq!(answer.err, "2 steps have not ended and are not in it\n");
-    let lines = runspan(store.path(), &["export", "--limit", "0", "--as", "otlp-jsonl"]).out;
-    assert_eq!(lines.lines().count(), 2);
+    // What is not over would be another run where it is taken in, and the user is told.
+    let file = store.path().join("open.json");
+    let answer = runspan(store.path(), &["export", &open.to_string(), "--to", file.to_str().unwrap()]);
+    let told = format!("run {open} is running, and not over: it is left out\n");
+    assert_eq!((answer.code, answer.out.as_str(), answer.err), (1, "", told.clone()));
+    assert!(!file.exists());
+    let answer = runspan(store.path(), &["export", "--limit", "0", "--as", "otlp-jsonl"]);
+    assert_eq!((answer.code, answer.out.lines().count(), answer.err), (1, 1, told));
 }
 
 #[test]
