@@ -173,6 +173,7 @@ fn set_own_prices(file: Option<&Path>, layout: &Layout, session: &mut Session<'_
     layout.open_or_create()?;
     layout.set_own_prices(Some(&json))?;
     session.print(&format!("{} goes before the table in {}\n", file.display(), layout.root().display()))
+        .and_then(|_| Pricer::check_own_prices(file.display().to_string(), &json))
 }
 
 fn list_providers(pricer: &Pricer, session: &mut Session<'_>) -> Done {

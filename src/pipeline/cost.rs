@@ -4,6 +4,7 @@
 //! milliseconds and 18 MiB, and gives no access to the text it carries; so the same file stands in
 //! `src/conventions/prices`, and only the section of a provider that was seen is decoded. The arithmetic stays the crate's.
 
+mod fields;
 mod look_up;
 mod own;
 mod table;
@@ -117,6 +118,12 @@ impl Pricer {
     pub fn with_own_prices(name: impl Into<String>, json: impl Into<String>) -> Result<Self, PricesError> {
         let own = Some(Arc::new(OwnPrices::read(name.into(), json.into())?));
         Ok(Self { own, ..Self::default() })
+    }
+
+    /// Checks a file of prices for what its author can't mean: fields that the table's form does not have, and models
+    /// without prices. Reading it takes these for nothing.
+    pub fn check_own_prices(name: impl Into<String>, json: &str) -> Result<(), PricesError> {
+        fields::check(json).map_err(|why| PricesError { name: name.into(), why })
     }
 
     /// Makes one that asks the same prices, for another thread: the user's own are not read again.

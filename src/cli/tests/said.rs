@@ -39,3 +39,46 @@ fn a_mistake_in_a_target_names_the_option_and_no_secret() {
     error: http://h/v1/traces: option "compresion" is none of protocol, compression, timeout, header.NAME, ca, cert, key, own_metrics
     "#);
 }
+
+#[test]
+fn a_file_of_prices_with_a_field_that_is_misspelled_is_refused() {
+    let cwd = tempfile::tempdir().unwrap();
+    let (file, store) = (cwd.path().join("mine.json"), cwd.path().join("store"));
+    let store = store.to_str().unwrap();
+    let said = |models: &str| {
+        let provider = format!(r#"[{{"id":"acme","name":"Acme","api_pattern":"acme",{models}}}]"#);
+        std::fs::write(&file, provider).unwrap();
+        let answer = runspan(cwd.path(), &["--store", store, "prices", "override", file.to_str().unwrap()]);
+        let said = answer.err.replace(&file.display().to_string(), "mine.json");
+        format!("{} {}", answer.code, said.trim_end())
+    };
+    let model = |prices: &str| said(&format!(r#""models":[{{"id":"small","match":{{"equals":"small"}}{prices}}}]"#));
+    let all = [
+        said(r#""modles":[]"#),
+        said(r#""models":[]"#),
+        model(r#","pricess":1,"prices":{"input_mtok":1}"#),
+        model(""),
+        model(r#","prices":{}"#),
+        model(r#","prices":[]"#),
+        model(r#","prices":[{"prices":{"input_mtok":1},"constrain":{}}]"#),
+        model(r#","prices":[{"prices":{"input_mtok":1}},{"constraint":{"start_date":"2026-01-01"},"prices":{}}]"#),
+        model(r#","prices":{"input_mtok":{"base":1,"tiers":[],"tier":1}}"#),
+        model(
+            r#","prices":{"input_mtok":1},"price_variants":[{"when":{"service_tier":"flex"},"prices":{"inptu_mtok":1}}]"#,
+        ),
+        model(r#","prices":{"input_mtok":1},"price_variants":[{"when":{"service_tier":"default"},"prices":{}}]"#),
+    ];
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    2 error: prices of mine.json can't be used: acme has a field "modles", which is none of id, name, api_pattern, models, model_match, provider_match, fallback_model_providers, extractors, pricing_urls, price_comments, description
+    2 error: prices of mine.json can't be used: acme has no models
+    2 error: prices of mine.json can't be used: acme/small has a field "pricess", which is none of id, match, prices, price_variants, name, description, context_window, deprecated, price_comments, prices_checked, price_discrepancies, collapse
+    2 error: prices of mine.json can't be used: acme/small has no prices: give a free one `"prices": {"input_mtok": 0, "output_mtok": 0}`
+    2 error: prices of mine.json can't be used: acme/small has no prices: give a free one `"prices": {"input_mtok": 0, "output_mtok": 0}`
+    2 error: prices of mine.json can't be used: invalid provider data: provider "acme" model "small" has no conditional prices
+    2 error: prices of mine.json can't be used: an entry in the prices of acme/small has a field "constrain", which is none of prices, constraint
+    2 error: prices of mine.json can't be used: acme/small has no prices: give a free one `"prices": {"input_mtok": 0, "output_mtok": 0}`
+    2 error: prices of mine.json can't be used: input_mtok of acme/small has a field "tier", which is none of base, tiers
+    2 error: prices of mine.json can't be used: a price variant of acme/small has a price "inptu_mtok", which is for no unit that the table knows
+    0
+    "#);
+}

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
-use crate::conventions::units::UNITS;
+use super::fields::unknown_unit;
+use crate::conventions::units::{TIERS, UNITS};
 use crate::model::id::IdMap;
 
 /// `data/prices.json` of the crate, unchanged; a test holds every model and price of it against the crate's own.
@@ -165,9 +166,7 @@ pub(super) fn check(table: &str) -> Result<(), String> {
         for model in &listing.models {
             if let Some(key) = model.price_keys().into_iter().find(|key| !is_price(key)) {
                 let (provider, model) = (&listing.id, &model.id);
-                return Err(format!(
-                    "{provider}/{model} has a price {key:?}, which is for no unit that the table knows"
-                ));
+                return Err(unknown_unit(&format!("{provider}/{model}"), &key));
             }
         }
     }
@@ -175,7 +174,7 @@ pub(super) fn check(table: &str) -> Result<(), String> {
 }
 
 /// Tells whether a price is one that the engine knows, which it says when it meets one that it does not.
-fn is_price(key: &str) -> bool {
+pub(super) fn is_price(key: &str) -> bool {
     let model = serde_json::json!({"id": "any", "match": {"contains": ""}, "prices": {key: 0}});
     let provider = serde_json::json!([{"id": "any", "name": "any", "api_pattern": "any", "models": [model]}]);
     // One that is refused is known: it wants the prices of what it is a part of beside it.
