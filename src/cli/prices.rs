@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use runspan::conventions::units;
 use runspan::model::{NanoUsd, UnixNanos};
 use runspan::pipeline::cost::{ModelPrices, Pricer, ProviderPrices, Rates};
 use runspan::store::files::layout::Layout;
@@ -144,6 +145,9 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         PricesCommand::Lookup { model, provider, at, tier } => {
             let at = at.map_or(session.now, |when| when.resolve(session.now));
             let found = find(&mut pricer, model, provider.as_deref(), at, tier.as_deref());
+            if let (Some(found), Some(tier)) = (&found, tier.as_deref()) {
+                check_tier(&mut pricer, found, tier, at)?;
+            }
             look_up(found, model, provider.as_deref(), session)
         }
         PricesCommand::Version => print_version(pricer.has_own_prices(), &layout, session),
@@ -233,6 +237,21 @@ fn find(
         let (provider, model) = model.split_once('/').filter(|_| provider.is_none())?;
         pricer.look_up(Some(provider), model, at, tier)
     })
+}
+
+/// Refuses a tier that has no prices of its own: those of any call would look like its.
+fn check_tier(pricer: &mut Pricer, found: &ModelPrices, tier: &str, at: UnixNanos) -> Done {
+    let mut known = pricer.tiers(&found.provider_id, &found.model_id, at);
+    known.retain(|word| !units::PLAIN_TIERS.contains(&word.as_str()));
+    // The word `batch` is known in any case.
+    let is_known = known.iter().any(|word| word == tier || (word == "batch" && tier.eq_ignore_ascii_case(word)));
+    if is_known || units::PLAIN_TIERS.contains(&tier) {
+        return Ok(());
+    }
+    let what = format!("no prices of a tier {tier:?} in {}", found.table);
+    let those = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Err(Stop::failed(CODE_NO, what)
+        .hint(format!("tiers with prices of their own: {those}; a call in another has those of any call")))
 }
 
 fn look_up(found: Option<ModelPrices>, model: &str, provider: Option<&str>, session: &mut Session<'_>) -> Done {

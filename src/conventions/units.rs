@@ -28,6 +28,11 @@ pub const COUNTS: &[(&str, &str)] = &[
 /// Source: Anthropic's `usage.service_tier`.
 pub const TIERS: &[(&str, (&str, &str))] = &[("batch", ("processing", "batch"))];
 
+/// Words for the tier of any call, whose prices are the plain ones.
+///
+/// Source: OpenAI's `service_tier`, Anthropic's `usage.service_tier`, and Groq's `service_tier`.
+pub const PLAIN_TIERS: &[&str] = &["auto", "default", "standard", "on_demand"];
+
 /// Circumstances under which a call has a price of its own, keys and values. Where a table has none for them it is not known
 /// what such a call cost.
 ///

@@ -82,3 +82,35 @@ fn a_file_of_prices_with_a_field_that_is_misspelled_is_refused() {
     0
     "#);
 }
+
+#[test]
+fn a_tier_without_prices_of_its_own_is_not_shown_those_of_any_call() {
+    let at = |day: &str, args: &[&str]| {
+        let answer = runspan(Path::new("/"), &[&["prices", "lookup", "--at", day], args].concat());
+        let first = answer.out.lines().nth(1).unwrap_or_default();
+        format!("{} {first}{}", answer.code, answer.err.trim_end())
+    };
+    let said = |args: &[&str]| at("2026-11-01T00:00:00Z", args);
+    let all = [
+        said(&["gpt-5-mini", "--tier", "xyz"]),
+        said(&["gpt-5-mini", "--tier", "xyz", "--json"]),
+        said(&["sonar", "--provider", "perplexity", "--tier", "flex"]),
+        at("2026-10-01T00:00:00Z", &["gpt-5-mini", "--tier", "flex"]),
+        said(&["gpt-5-mini", "--tier", "flex"]),
+        said(&["gpt-5-mini", "--tier", "Batch"]),
+        said(&["gpt-4o", "--tier", "standard"]),
+    ];
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    1 error: no prices of a tier "xyz" in genai-prices 0.2.1 openai/gpt-5-mini
+    hint: tiers with prices of their own: batch, fast, flex, priority; a call in another has those of any call
+    1 error: no prices of a tier "xyz" in genai-prices 0.2.1 openai/gpt-5-mini
+    hint: tiers with prices of their own: batch, fast, flex, priority; a call in another has those of any call
+    1 error: no prices of a tier "flex" in genai-prices 0.2.1 perplexity/sonar
+    hint: tiers with prices of their own: none; a call in another has those of any call
+    1 error: no prices of a tier "flex" in genai-prices 0.2.1 openai/gpt-5-mini
+    hint: tiers with prices of their own: none; a call in another has those of any call
+    0 openai    gpt-5-mini  $0.125     $0.0125       $0.125   $1.00
+    0 openai    gpt-5-mini  $0.125     $0.0125       $0.125   $1.00
+    0 openai    gpt-4o  $2.50       $1.25        $2.50  $10.00
+    "#);
+}

@@ -2,7 +2,7 @@
 
 use genai_prices::Usage;
 
-use super::table::{Sections, TABLE, listings_of};
+use super::table::{ListedModel, Sections, TABLE, listings_of};
 use super::{Call, Priced, Pricer, nanos, usage};
 use crate::conventions::units::{UNITS, Unit};
 use crate::model::{NanoUsd, UnixNanos};
@@ -113,15 +113,27 @@ impl Pricer {
         })
     }
 
+    /// Returns the words for the tiers of a model that have prices of their own at a moment.
+    pub fn tiers(&mut self, provider_id: &str, model_id: &str, at: UnixNanos) -> Vec<String> {
+        let day = at.to_string();
+        let day = day.split('T').next().unwrap_or_default();
+        self.listed(provider_id, model_id, |model| model.tiers(day).into_iter().collect())
+    }
+
     /// Returns the input sizes at which a model's prices change, in order.
     fn thresholds(&mut self, provider_id: &str, model_id: &str) -> Vec<u64> {
+        self.listed(provider_id, model_id, |model| model.thresholds())
+    }
+
+    /// Reads something of what the prices say of a model, the user's own first.
+    fn listed<T: Default>(&mut self, provider_id: &str, model_id: &str, read: impl FnOnce(ListedModel<'_>) -> T) -> T {
         let sections = self.sections.get_or_insert_with(Sections::of_table);
         let fallbacks = sections.fallbacks(provider_id);
         let ids = std::iter::once(provider_id).chain(fallbacks.iter().map(String::as_str));
         let ours = ids.filter_map(|id| sections.text(id)).filter_map(|text| serde_json::from_str(text).ok());
         let own = self.own.iter().flat_map(|own| listings_of(&own.text)).filter(|listing| listing.id == provider_id);
         let mut models = own.chain(ours).flat_map(|listing| listing.models);
-        models.find(|model| model.id == model_id).map(|model| model.thresholds()).unwrap_or_default()
+        models.find(|model| model.id == model_id).map(read).unwrap_or_default()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The price table, decoded a provider at a time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use genai_prices::{Calculator, PriceRequest, Usage};
 use serde::Deserialize;
@@ -123,6 +123,8 @@ pub(super) struct ListedModel<'a> {
     pub id: String,
     #[serde(borrow, default)]
     prices: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    price_variants: Option<&'a RawValue>,
 }
 
 impl ListedModel<'_> {
@@ -133,6 +135,23 @@ impl ListedModel<'_> {
         starts.sort_unstable();
         starts.dedup();
         starts
+    }
+
+    /// Returns the words for the tiers that have prices of their own on a day (`2026-10-12`), in order.
+    pub fn tiers(&self, day: &str) -> BTreeSet<String> {
+        #[derive(Deserialize)]
+        struct Variant {
+            when: BTreeMap<String, String>,
+            #[serde(default)]
+            constraint: Option<Json>,
+        }
+        let variants = self.price_variants.map(|variants| serde_json::from_str::<Vec<Variant>>(variants.get()));
+        let has_begun = |variant: &Variant| {
+            let start = variant.constraint.as_ref().and_then(|constraint| constraint.get("start_date"));
+            start.and_then(Json::as_str).is_none_or(|start| start <= day)
+        };
+        let all = variants.and_then(Result::ok).unwrap_or_default().into_iter().filter(has_begun);
+        all.flat_map(|variant| variant.when).filter_map(|(key, value)| word_of_tier(&key, value)).collect()
     }
 
     fn json(&self) -> Json {
@@ -156,6 +175,12 @@ impl ListedModel<'_> {
         }
         self.price_keys().is_empty()
     }
+}
+
+/// Returns the word that is told of a call for a circumstance of the table that is a tier.
+fn word_of_tier(key: &str, value: String) -> Option<String> {
+    let translated = TIERS.iter().find(|(_, to)| *to == (key, value.as_str())).map(|(word, _)| (*word).to_owned());
+    translated.or_else(|| (key == "service_tier").then_some(value))
 }
 
 /// Checks what the engine would only warn of with every call: prices of units that it does not know.
