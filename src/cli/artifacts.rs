@@ -20,6 +20,10 @@ use super::{CODE_FAILED, CODE_NO, CODE_USE, Done, Format, Session, Stop};
 /// So many digits of a hash are shown; JSON has all.
 const DIGITS: usize = 16;
 
+/// Why a file can't be written out.
+const NOT_KEPT: &str = "content policy kept nothing of it";
+const NOT_HERE: &str = "it is not in the store";
+
 /// What `artifacts` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -72,7 +76,32 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         }
         extracted.push(written);
     }
-    if session.format == Format::Table { Ok(()) } else { session.print_data(&extracted) }
+    if session.format != Format::Table {
+        session.print_data(&extracted)?;
+    }
+    if args.extract.iter().any(|name| name == "all") { tell_of_others(run, &artifacts, session) } else { Ok(()) }
+}
+
+/// Says which of all files were not written out. What a policy kept nothing of is no failure: that was wanted.
+fn tell_of_others(run: RunId, artifacts: &[StoredArtifact], session: &mut Session<'_>) -> Done {
+    let of = |form| artifacts.iter().filter(move |artifact| artifact.stored == form);
+    for artifact in of(Form::None) {
+        session.remark(&safe(&format!("{}: {NOT_KEPT}", artifact.info.name)));
+    }
+    let missing: Vec<&str> = of(Form::Missing).map(|artifact| artifact.info.name.as_str()).collect();
+    match missing.split_first() {
+        None if artifacts.is_empty() => {
+            session.remark(&format!("run {run} produced no files"));
+            Ok(())
+        }
+        None => Ok(()),
+        Some((first, others)) => Err(Stop::Failed {
+            code: CODE_NO,
+            what: format!("{first}: {NOT_HERE}"),
+            more: others.iter().map(|name| format!("{name}: {NOT_HERE}")).collect(),
+            hint: Some(format!("runspan artifacts {run} shows what there is")),
+        }),
+    }
 }
 
 fn list(run: RunId, artifacts: &[StoredArtifact], session: &mut Session<'_>) -> Done {
@@ -128,8 +157,8 @@ fn wanted<'a>(run: RunId, names: &[String], artifacts: &'a [StoredArtifact]) -> 
         let found: Vec<&StoredArtifact> = named.clone().filter(is_here).collect();
         if found.is_empty() && name != "all" {
             let why = match named.map(|artifact| artifact.stored).next() {
-                Some(Form::None) => "content policy kept nothing of it",
-                Some(_) => "it is not in the store",
+                Some(Form::None) => NOT_KEPT,
+                Some(_) => NOT_HERE,
                 None => "the run has no such file",
             };
             return Err(Stop::failed(CODE_NO, format!("{name}: {why}"))

@@ -223,7 +223,14 @@ fn artifacts_are_listed_and_written_out_into_the_place_named_and_nowhere_else() 
         let refused = extract(&["--extract", name]);
         assert_eq!((refused.code, refused.err.contains(why)), (1, true), "{name}: {}", refused.err);
     }
-    assert_eq!(runspan(&cwd, &["artifacts", &id, "--extract", "all", "--to", "every"]).code, 0);
+    let all = runspan(&cwd, &["artifacts", &id, "--extract", "all", "--to", "every"]);
+    assert_eq!((all.code, all.out.lines().count()), (1, 2), "{}", all.out);
+    insta::assert_snapshot!(all.err.replace(&id, "RUN"), @r#"
+    secret.txt: content policy kept nothing of it
+    error: ../../outside.txt: it is not in the store
+      gone.txt: it is not in the store
+    hint: runspan artifacts RUN shows what there is
+    "#);
     let mut names: Vec<String> = std::fs::read_dir(cwd.join("every"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
