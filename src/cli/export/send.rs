@@ -177,7 +177,11 @@ impl Courier {
                 return sent;
             }
             if !std::mem::replace(&mut self.has_told, true) {
-                tell(&format!("{reason}; trying again for up to {} s", PATIENCE.as_secs()));
+                let target = self.sender.target().shown();
+                tell(&format!(
+                    "cannot export to {target} yet: {reason}; trying again for up to {} s",
+                    PATIENCE.as_secs()
+                ));
             }
             std::thread::sleep(wait);
             attempt += 1;

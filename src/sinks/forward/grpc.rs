@@ -17,7 +17,7 @@ use tracing::Dispatch;
 use tracing::dispatcher::DefaultGuard;
 
 use super::settings::{Compression, SettingsError, Target};
-use super::tls::Material;
+use super::tls::{Material, is_of_trust};
 use super::{Blame, MAX_ANSWER_BYTES, NO_ANSWER, RpcStatus, Sent, USER_AGENT, clipped, quietly, retry};
 use crate::error::with_causes;
 
@@ -169,7 +169,7 @@ impl Connection {
             // A peer may answer in kind, as the Collector does.
             client = client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
         }
-        client.ready().await.map_err(|error| Failure::Connection(with_causes(&error)))?;
+        client.ready().await.map_err(Failure::Connection)?;
         let mut request = Request::new(body);
         *request.metadata_mut() = self.metadata.clone();
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
@@ -186,7 +186,7 @@ impl Connection {
 }
 
 enum Failure {
-    Connection(String),
+    Connection(tonic::transport::Error),
     /// Came in place of an answer.
     Status(Status),
     /// Came with or while reading the answer.
@@ -204,7 +204,8 @@ impl Failure {
 
     fn judge(self) -> Sent {
         match self {
-            Self::Connection(reason) => Sent::later(reason),
+            Self::Connection(error) if is_of_trust(&error) => Sent::misconfigured(with_causes(&error)),
+            Self::Connection(error) => Sent::later(with_causes(&error)),
             Self::Answer(status) if is_about_size(&status) => {
                 Sent::refused(format!("answered with more than {MAX_ANSWER_BYTES} bytes"), Blame::Peer)
             }
@@ -216,6 +217,9 @@ impl Failure {
 fn judge_status(status: &Status) -> Sent {
     let after = asked_wait(status.details());
     let (midway, reason) = (is_midway(status), reason(status));
+    if std::error::Error::source(status).is_some_and(is_of_trust) {
+        return Sent::misconfigured(reason);
+    }
     match status.code() {
         // Limits are told with either of these codes, depending on the server's library.
         Code::ResourceExhausted | Code::OutOfRange if after.is_none() && is_about_size(status) => {

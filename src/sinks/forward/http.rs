@@ -10,7 +10,7 @@ use prost::Message;
 use ureq::http::header;
 
 use super::settings::{Compression, Protocol, SettingsError, Signal, Target};
-use super::tls::Material;
+use super::tls::{Material, is_of_trust};
 use super::{Blame, MAX_ANSWER_BYTES, NO_ANSWER, RpcStatus, Sent, USER_AGENT, clipped, retry};
 use crate::error::with_causes;
 use crate::model::otlp::TracesData;
@@ -202,6 +202,8 @@ fn is_web_page(text: &str) -> bool {
 
 fn judge_error(error: &ureq::Error) -> Sent {
     match error {
+        ureq::Error::Io(cause) if is_of_trust(cause) => Sent::misconfigured(with_causes(error)),
+        ureq::Error::Rustls(cause) if is_of_trust(cause) => Sent::misconfigured(with_causes(error)),
         // These come of what we were told to send, and would come again. The URI may hold a key.
         ureq::Error::BadUri(_) => Sent::misconfigured("the endpoint can't be sent to"),
         ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl | ureq::Error::RedirectFailed => {

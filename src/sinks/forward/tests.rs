@@ -986,9 +986,11 @@ fn tls_trusts_the_given_certificates_and_shows_its_own() {
                 told(&sender.send(request(), 3, soon()))
             };
             assert_eq!(send(&ours), "accepted", "{url} {wants_client}");
-            assert_eq!(send(&ca_alone), if wants_client { "later" } else { "accepted" }, "{url} {wants_client}");
+            // The connection may be gone before the peer's reason was read.
+            let without = send(&ca_alone);
+            assert!(if wants_client { without != "accepted" } else { without == "accepted" }, "{url} {without}");
             let other = TlsFiles { ca: Some(tls_file("client.pem")), ..ours.clone() };
-            assert_eq!(send(&other), "later", "{url}: a certificate that nobody vouches for");
+            assert_eq!(send(&other), "refused, pause", "{url}: a certificate that nobody vouches for");
         }
     }
 }

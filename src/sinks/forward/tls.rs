@@ -1,10 +1,12 @@
 //! Certificates and keys, read and checked once so that both clients can rely on them.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::AlertDescription;
 use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, ring};
@@ -15,6 +17,45 @@ use super::settings::{SettingsError, Target};
 
 /// More than any bundle of certificates has.
 const MAX_FILE_BYTES: u64 = 8 << 20;
+
+/// Tells whether a connection failed since one side does not trust the other's certificate, or has none: it would fail
+/// again until somebody mends that.
+pub(super) fn is_of_trust(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<rustls::Error>().is_some_and(is_about_trust) {
+            return true;
+        }
+        // What such an error wraps is not its source, whose source is.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause = wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source());
+    }
+    false
+}
+
+fn is_about_trust(error: &rustls::Error) -> bool {
+    use AlertDescription::{
+        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked, CertificateUnknown,
+        HandshakeFailure, NoCertificate, UnknownCA, UnsupportedCertificate,
+    };
+    match error {
+        rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => true,
+        rustls::Error::AlertReceived(alert) => matches!(
+            alert,
+            AccessDenied
+                | BadCertificate
+                | CertificateExpired
+                | CertificateRequired
+                | CertificateRevoked
+                | CertificateUnknown
+                | HandshakeFailure
+                | NoCertificate
+                | UnknownCA
+                | UnsupportedCertificate
+        ),
+        _ => false,
+    }
+}
 
 /// The files of a target, as PEM text that was parsed once.
 pub(super) struct Material {
@@ -140,4 +181,21 @@ fn read(path: &Path) -> Result<Vec<u8>, SettingsError> {
 
 fn wrong(path: &Path, reason: &str) -> SettingsError {
     SettingsError::File { path: path.to_owned(), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::CertificateError;
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_is_known_behind_other_errors() {
+        let trust = |error: rustls::Error| is_of_trust(&io::Error::other(io::Error::other(error)));
+        assert!(trust(CertificateError::Expired.into()) && trust(CertificateError::NotValidForName.into()));
+        assert!(trust(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)));
+        assert!(!trust(rustls::Error::AlertReceived(AlertDescription::InternalError)));
+        assert!(!is_of_trust(&io::Error::from(io::ErrorKind::ConnectionRefused)));
+    }
 }
