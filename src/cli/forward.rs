@@ -203,7 +203,7 @@ fn print_answer(resent: &Resent, session: &mut Session<'_>) -> Done {
         Resending::Failed => ("✗", RED, "not sent"),
     };
     let message = if resent.message.is_empty() { String::new() } else { format!(": {}", resent.message) };
-    let line = format!("{}  {} to {}  {word}{message}", resent.id, counted(resent.spans, "span"), resent.target);
+    let line = format!("{}  {} to {}  {word}{message}", resent.id, counted(resent.spans, "span"), resent.label);
     let sign = session.look.paint(style, sign).into_owned();
     session.print(&format!("{sign} {}\n", safe(&line)))?;
     session.flush()

@@ -254,6 +254,11 @@ pub struct Resent {
     pub id: LetterId,
     /// Where it was sent.
     pub target: String,
+    /// The name of the target's places, which tells those of one address apart.
+    pub reader: String,
+    /// What the target is called among all of the store, as by [`TargetStatus::label`].
+    #[serde(skip)]
+    pub label: String,
     /// How many spans it has.
     pub spans: u64,
     /// What became of it.
@@ -314,6 +319,12 @@ pub fn retry(store: &Path, wanted: &Wanted<'_>, mut told: impl FnMut(&Resent)) -
             states.push((reader, state, given));
         }
     }
+    let shown: Vec<(String, String)> =
+        states.iter().map(|(reader, state, _)| (state.target.clone(), reader.clone())).collect();
+    let mut told = |resent: Resent| {
+        let all = shown.iter().map(|(target, reader)| (target.as_str(), reader.as_str()));
+        told(&Resent { label: label(&resent.target, &resent.reader, all), ..resent });
+    };
     let is_named = |reader: &str, given: &Target| reader_name(given) == unnumbered(reader);
     let is_known = states.iter().any(|(reader, _, given)| given.as_ref().is_some_and(|given| is_named(reader, given)));
     let mut chosen = Vec::new();
@@ -350,7 +361,7 @@ pub fn retry(store: &Path, wanted: &Wanted<'_>, mut told: impl FnMut(&Resent)) -
         let given = given.filter(|given| given.has_tenant() || !state.has_tenant);
         match given.or_else(|| known_target(&reader, &state, wanted.configured)) {
             Some(target) => resend(store, &reader, target, found, &mut told)?,
-            None => found.into_iter().take(1).for_each(|found| told(&not_known(&found, &state.target))),
+            None => found.into_iter().take(1).for_each(|found| told(not_known(&found, &state.target, &reader))),
         }
     }
     Ok(())
@@ -367,12 +378,14 @@ fn named_as_shown(target: &str, state: &State) -> Option<Target> {
 }
 
 /// Says of the first letter for a target that there is more to its address than the store has.
-fn not_known(found: &Found, shown: &str) -> Resent {
+fn not_known(found: &Found, shown: &str, reader: &str) -> Resent {
     let message = "its query or headers are not in the store, nor does the environment or the configuration name it: \
                    give all of its URL by --target";
     Resent {
         id: found.id,
         target: shown.to_owned(),
+        reader: reader.to_owned(),
+        label: String::new(),
         spans: found.letter.as_ref().map_or(0, |letter| letter.spans),
         result: Resending::Failed,
         message: message.to_owned(),
@@ -412,18 +425,20 @@ fn resend(
     reader: &str,
     target: Target,
     found: Vec<Found>,
-    told: &mut impl FnMut(&Resent),
+    told: &mut impl FnMut(Resent),
 ) -> Result<(), RetryError> {
     let (shown, protocol) = (target.shown().to_owned(), protocol_word(target.protocol));
     let (letters, timeout) = (ledger::letters(store, reader), target.timeout);
     let mut ledger = Ledger::new(store, reader, &shown, protocol).of_tenant(target.has_tenant());
     let mut sender = Sender::new(target).map_err(|error| RetryError::NotATarget(error.to_string()))?;
     for Found { id, letter, .. } in found {
-        let answer = |spans, result, message| Resent { id, target: shown.clone(), spans, result, message };
+        let (target, reader) = (shown.clone(), reader.to_owned());
+        let answer =
+            |spans, result, message| Resent { id, target, reader, label: String::new(), spans, result, message };
         let letter = match letter {
             Ok(letter) => letter,
             Err(why) => {
-                told(&answer(0, Resending::Refused, format!("the letter cannot be read: {why}")));
+                told(answer(0, Resending::Refused, format!("the letter cannot be read: {why}")));
                 continue;
             }
         };
@@ -446,8 +461,9 @@ fn resend(
             letters.remove(id).map_err(|error| Error::Store(StoreError::io("remove", letters.dir())(error)))?;
             ledger.write().map_err(|error| Error::Store(StoreError::io("write", letters.dir())(error)))?;
         }
-        told(&resent);
-        if resent.result == Resending::Failed {
+        let is_failed = resent.result == Resending::Failed;
+        told(resent);
+        if is_failed {
             return Ok(());
         }
     }

@@ -424,6 +424,13 @@ fn dead_letters_are_sent_to_the_one_who_refused_them_or_not_at_all() {
     let url = |tenant: &str| format!("{}/v1/traces?k=1#header.x-tenant={tenant}", peer.url());
     let recorder = builder(dir.path(), &url("a")).forward(url("b")).forward(format!("{}#compression=gzip", peer.url()));
     record(recorder, WATCHDOG, |_| agent("refused", &[]));
+    let mut labels = Vec::new();
+    retry(dir.path(), &Wanted::default(), |resent| labels.push(resent.label.clone())).unwrap();
+    let listed = targets(dir.path()).unwrap();
+    let mut listed: Vec<String> = listed.iter().map(|target| target.label(&listed)).collect();
+    labels.sort();
+    listed.sort();
+    assert_eq!(labels, listed, "each is called what it is called where all are listed");
     takes.store(true, Ordering::Relaxed);
     let again = |target: Option<&str>, configured: &[Target]| {
         let before = peer.seen().len();
