@@ -259,10 +259,14 @@ pub fn pin(args: &PinArgs, is_pinned: bool, session: &mut Session<'_>) -> Done {
     }
     match session.format {
         Format::Table => {
-            let word = if is_pinned { "pinned" } else { "not pinned" };
             let line = |answer: &Pinned| {
-                let already = if answer.changed { "" } else { " already" };
-                format!("{} is{already} {word}\n", answer.run_id)
+                let words = match (is_pinned, answer.changed) {
+                    (true, true) => "is pinned",
+                    (true, false) => "is already pinned",
+                    (false, true) => "is no longer pinned",
+                    (false, false) => "was not pinned",
+                };
+                format!("{} {words}\n", answer.run_id)
             };
             session.print(&answers.iter().map(line).collect::<String>())
         }

@@ -114,3 +114,25 @@ fn a_tier_without_prices_of_its_own_is_not_shown_those_of_any_call() {
     0 openai    gpt-4o  $2.50       $1.25        $2.50  $10.00
     "#);
 }
+
+#[test]
+fn unpin_says_what_it_did_and_help_that_cannot_be_printed_is_a_failure() {
+    let mut store = Store::new();
+    let run = store.record_agent(1).to_string();
+    drop(store._lock);
+    let said = |command: &str| runspan(store.dir.path(), &[command, &run]).out.replace(&run, "RUN");
+    let all: String = ["unpin", "pin", "pin", "unpin", "unpin"].map(said).concat();
+    insta::assert_snapshot!(all, @r#"
+    RUN was not pinned
+    RUN is pinned
+    RUN is already pinned
+    RUN is no longer pinned
+    RUN was not pinned
+    "#);
+    let look = Look { width: 100, colour: false, is_terminal: false };
+    let (place, mut err) = (Place { look, cwd: "/".into(), is_stdout: false }, Vec::new());
+    let mut full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let code = execute(["runspan", "--help"], place, &mut full, &mut err);
+    let err = String::from_utf8(err).unwrap();
+    assert!(code == 3 && err.starts_with("error: cannot write to standard output"), "{code} {err}");
+}
