@@ -53,9 +53,10 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
         }
         None => Stats::empty(args.by),
     };
+    let others = other_calls(&stats);
     let left_out = cut_groups(&mut stats, args.by, args.limit);
     match session.format {
-        Format::Table => session.print(&render(&stats, &session.store_flag(), session.look))?,
+        Format::Table => session.print(&render(&stats, others, &session.store_flag(), session.look))?,
         Format::Csv => session.print(&as_csv(&stats))?,
         _ => session.print_data(&stats)?,
     }
@@ -73,6 +74,14 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Done {
     Ok(())
 }
 
+/// Counts the calls of groups that are of no language models, so that groups add up to what is said of all.
+fn other_calls(stats: &Stats) -> u64 {
+    match stats.of {
+        Counted::ModelCalls => stats.groups.iter().map(|group| group.count.saturating_sub(group.llm_calls)).sum(),
+        Counted::Runs | Counted::ToolCalls => 0,
+    }
+}
+
 /// Leaves the dearest groups, or the newest days and hours. Returns how many went.
 fn cut_groups(stats: &mut Stats, by: Option<By>, limit: usize) -> usize {
     let excess = if limit == 0 { 0 } else { stats.groups.len().saturating_sub(limit) };
@@ -85,8 +94,8 @@ fn cut_groups(stats: &mut Stats, by: Option<By>, limit: usize) -> usize {
 }
 
 /// Draws everything.
-fn render(stats: &Stats, store: &str, look: Look) -> String {
-    let mut out = summary(&stats.total, look);
+fn render(stats: &Stats, others: u64, store: &str, look: Look) -> String {
+    let mut out = summary(&stats.total, others, look);
     if let Some(by) = stats.by {
         out.push('\n');
         out.push_str(&groups(stats, by, look));
@@ -100,7 +109,8 @@ fn render(stats: &Stats, store: &str, look: Look) -> String {
     out
 }
 
-fn summary(total: &Group, look: Look) -> String {
+/// Writes the sums of all. `others`: calls of models that are no language models, where these are known.
+fn summary(total: &Group, others: u64, look: Look) -> String {
     let mut out = String::new();
     let mut field = |name: &str, value: String| {
         if !value.is_empty() {
@@ -111,7 +121,8 @@ fn summary(total: &Group, look: Look) -> String {
     let open = some(total.cancelled, "cancelled") + &some(total.open, "under way");
     let rate = total.success_rate.map(|rate| format!(", {} succeeded", percent(rate))).unwrap_or_default();
     field("runs", format!("{}{rate}{open}", count(total.runs)));
-    field("calls", format!("{} of models, {} of tools", count(total.llm_calls), count(total.tool_calls)));
+    let others = some(others, "of embeddings or ranks");
+    field("calls", format!("{} of models{others}, {} of tools", count(total.llm_calls), count(total.tool_calls)));
     field("failures", if total.errors > 0 { count(total.errors) } else { String::new() });
     field("tokens", total.tokens.map(get::tokens_in_words).unwrap_or_default());
     field("cost", cost(total));

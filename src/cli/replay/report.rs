@@ -5,7 +5,7 @@ use runspan::replay::{Difference, Fit, Gap, Outcome, Recording, Replay, Report, 
 use serde_json::{Value as Json, json};
 
 use crate::cli::exec::{Ended, Over};
-use crate::cli::output::{BOLD, CYAN, DIM, GREEN, Look, RED, YELLOW, count, money, safe};
+use crate::cli::output::{BOLD, CYAN, DIM, GREEN, Look, RED, YELLOW, count, counted, money, safe};
 use crate::cli::text_diff::{self, Line, Side};
 use crate::cli::{Done, Format, Session};
 
@@ -168,9 +168,8 @@ impl Told<'_> {
 
     fn counts(&self, report: &Report) -> String {
         let some = |n: usize, what: &str| (n > 0).then(|| format!("{} {what}", count(n as u64)));
-        let calls = report.taken.len();
         let parts = [
-            Some(if calls == 1 { "1 model call".to_owned() } else { format!("{} model calls", count(calls as u64)) }),
+            Some(calls_in_words(report.taken.iter().map(|taken| taken.request.kind()))),
             some(report.count(Fit::Exact), "exact"),
             some(report.count(Fit::Position), "at its place and different"),
             some(report.count(Fit::Unmatched), "unmatched"),
@@ -283,4 +282,26 @@ fn shown(line: &Line, look: Look) -> String {
         Side::Both | Side::Gap => DIM,
     };
     look.paint(style, &text).into_owned()
+}
+
+/// Counts calls in words. As everywhere, calls of language models are model calls.
+fn calls_in_words(kinds: impl Iterator<Item = StepKind>) -> String {
+    let (embeddings, calls): (Vec<_>, Vec<_>) = kinds.partition(|kind| *kind == StepKind::Embedding);
+    let calls = counted(calls.len() as u64, "model call");
+    match embeddings.len() as u64 {
+        0 => calls,
+        embeddings => format!("{calls}, {}", counted(embeddings, "embedding")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn embeddings_are_counted_beside_model_calls() {
+        let counts = |kinds: &[StepKind]| calls_in_words(kinds.iter().copied());
+        assert_eq!(counts(&[StepKind::Llm, StepKind::Embedding, StepKind::Llm]), "2 model calls, 1 embedding");
+        assert_eq!(counts(&[StepKind::Llm]), "1 model call");
+    }
 }

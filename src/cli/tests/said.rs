@@ -136,3 +136,33 @@ fn unpin_says_what_it_did_and_help_that_cannot_be_printed_is_a_failure() {
     let err = String::from_utf8(err).unwrap();
     assert!(code == 3 && err.starts_with("error: cannot write to standard output"), "{code} {err}");
 }
+
+#[test]
+fn embeddings_are_no_model_calls_and_groups_add_up_to_what_is_said_of_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let span = |id: u8, operation: &str, model: &str| {
+        let attribute = |key: &str, value: &str| serde_json::json!({"key": key, "value": {"stringValue": value}});
+        serde_json::json!({
+            "traceId": format!("{:032x}", 7), "spanId": format!("{id:016x}"), "name": operation,
+            "startTimeUnixNano": format!("{START_MS}000000"), "endTimeUnixNano": format!("{START_MS}000001"),
+            "attributes": [attribute("gen_ai.operation.name", operation), attribute("gen_ai.request.model", model)],
+        })
+    };
+    let spans = [span(1, "chat", "m"), span(2, "chat", "m"), span(3, "embeddings", "e")];
+    let request = serde_json::json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]});
+    std::fs::write(dir.path().join("f.json"), request.to_string()).unwrap();
+    let asked = |args: &[&str]| runspan(dir.path(), args).out;
+    asked(&["import", dir.path().join("f.json").to_str().unwrap()]);
+    let calls: Vec<String> = asked(&["stats", "--by", "model"])
+        .lines()
+        .filter(|line| ["calls", "m ", "e ", "MODEL"].iter().any(|begin| line.starts_with(begin)))
+        .map(|line| line.split_whitespace().take(12).collect::<Vec<_>>().join(" "))
+        .collect();
+    insta::assert_snapshot!(calls.join("\n"), @r#"
+    calls 2 of models, 1 of embeddings or ranks, 0 of tools
+    MODEL CALLS OK P50 P90 P99
+    m ████████████ 2 100 % 0.0ms 0.0ms 0.0ms
+    e ██████ 1 100 % 0.0ms 0.0ms 0.0ms
+    "#);
+    assert!(asked(&["get", "latest"]).contains("2 model calls"));
+}
