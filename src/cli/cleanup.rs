@@ -9,7 +9,7 @@ use runspan::store::retention::{self, Policy, Settings};
 use serde::Serialize;
 
 use super::numbers::whole;
-use super::output::{DIM, GREEN, YELLOW, count, counted, safe, size};
+use super::output::{DIM, GREEN, YELLOW, count, counted, safe, size, wrapped_behind};
 use super::table::{Cell, Column, Table};
 use super::time::calendar;
 use super::{CODE_FAILED, CODE_USE, Done, Format, Session, Stop};
@@ -177,7 +177,8 @@ fn print_table(answer: &Answer, session: &mut Session<'_>) -> Done {
     }
     for stayed in &cleaned.stayed {
         let sign = look.paint(YELLOW, "!").into_owned();
-        session.print(&format!("{sign} {} stays: {}\n", stayed.run_id, safe(&stayed.why)))?;
+        let text = format!("{} stays: {}", stayed.run_id, safe(&stayed.why));
+        session.print(&format!("{sign} {}\n", wrapped_behind(2, &text, look.width)))?;
     }
     let done = if answer.dry_run { "would be removed" } else { "removed" };
     let mut text = format!("{} {done} ({})", counted(cleaned.removed.len() as u64, "run"), size(cleaned.bytes));
@@ -186,7 +187,7 @@ fn print_table(answer: &Answer, session: &mut Session<'_>) -> Done {
         None => format!(", {} left", counted(cleaned.runs_left, "run")),
     });
     let sign = look.paint(GREEN, "✓").into_owned();
-    session.print(&format!("{sign} {text}\n"))?;
+    session.print(&format!("{sign} {}\n", wrapped_behind(2, &text, look.width)))?;
     if answer.dry_run && !cleaned.sealed_files.is_empty() {
         let columns = [
             Column::new("RUN", 0),
@@ -209,18 +210,19 @@ fn print_table(answer: &Answer, session: &mut Session<'_>) -> Done {
     if let Some(after) = cleaned.sealed_to_bytes {
         let logs = if cleaned.sealed == 1 { "1 file".to_owned() } else { format!("{} files", count(cleaned.sealed)) };
         let (before, after) = (size(cleaned.sealed_from_bytes), size(after));
-        session.print(&match answer.dry_run {
-            false => format!("{sign} {logs} sealed ({before}, now {after})\n"),
-            true => format!("{sign} {logs} would be sealed ({before}, then {after})\n"),
-        })?;
+        let text = match answer.dry_run {
+            false => format!("{logs} sealed ({before}, now {after})"),
+            true => format!("{logs} would be sealed ({before}, then {after})"),
+        };
+        session.print(&format!("{sign} {}\n", wrapped_behind(2, &text, look.width)))?;
     }
     if let Some(text) = packs_text(answer) {
-        session.print(&format!("  {}\n", look.paint(DIM, &text)))?;
+        session.print(&format!("  {}\n", look.paint(DIM, &wrapped_behind(2, &text, look.width))))?;
     }
     if cleaned.leftovers > 0 {
         let what =
             format!("{} that an earlier removal had left are gone as well", counted(cleaned.leftovers, "folder"));
-        session.print(&format!("  {}\n", look.paint(DIM, &what)))?;
+        session.print(&format!("  {}\n", look.paint(DIM, &wrapped_behind(2, &what, look.width))))?;
     }
     Ok(())
 }

@@ -244,6 +244,11 @@ pub fn wrapped(text: &str, columns: usize) -> String {
     out
 }
 
+/// Breaks text that stands behind `indent` columns of a line of `columns`; what is broken off stands behind as many.
+pub fn wrapped_behind(indent: usize, text: &str, columns: usize) -> String {
+    wrapped(text, columns.saturating_sub(indent)).replace('\n', &format!("\n{}", " ".repeat(indent)))
+}
+
 /// Says in a few words what a content is about: a text itself, the last thing said in a conversation, else the JSON.
 pub fn gist(content: &Json) -> String {
     let said = match content {
@@ -428,6 +433,7 @@ mod tests {
         assert_eq!(wrapped("one two three\nfour", 8), "one two\nthree\nfour");
         assert_eq!(wrapped("a-word-that-is-too-long for it", 8), "a-word-that-is-too-long\nfor it");
         assert_eq!(wrapped("", 8), "");
+        assert_eq!(wrapped_behind(2, "one two three", 9), "one two\n  three");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use runspan::pipeline::cost::{ModelPrices, Pricer, ProviderPrices, Rates};
 use runspan::store::files::layout::Layout;
 use serde::Serialize;
 
-use super::output::{DIM, YELLOW, count, money, safe};
+use super::output::{DIM, YELLOW, count, money, safe, wrapped};
 use super::table::{Cell, Column, Table};
 use super::time::{When, parse_when};
 use super::{CODE_NO, CODE_USE, Done, Format, Session, Stop};
@@ -173,11 +173,11 @@ fn set_own_prices(file: Option<&Path>, layout: &Layout, session: &mut Session<'_
     let json = std::fs::read_to_string(file)
         .map_err(|error| Stop::failed(CODE_USE, format!("cannot read {}: {error}", file.display())))?;
     Pricer::with_own_prices(file.display().to_string(), json.as_str())
+        .and_then(|_| Pricer::check_own_prices(file.display().to_string(), &json))
         .map_err(|error| Stop::failed(CODE_USE, error.to_string()))?;
     layout.open_or_create()?;
     layout.set_own_prices(Some(&json))?;
     session.print(&format!("{} goes before the table in {}\n", file.display(), layout.root().display()))
-        .and_then(|_| Pricer::check_own_prices(file.display().to_string(), &json))
 }
 
 fn list_providers(pricer: &Pricer, session: &mut Session<'_>) -> Done {
@@ -346,5 +346,5 @@ fn price(amount: NanoUsd) -> String {
 
 fn print_footer(text: &str, session: &mut Session<'_>) -> Done {
     let look = session.look;
-    session.print(&format!("{}\n", look.paint(DIM, text)))
+    session.print(&format!("{}\n", look.paint(DIM, &wrapped(text, look.width))))
 }

@@ -7,7 +7,7 @@ use runspan::store::files::database::{By, Counted, Depth, ErrorGroup, Group, Per
 use super::filters::Filters;
 use super::list::tell_unreadable;
 use super::numbers::whole;
-use super::output::{BOLD, CYAN, DIM, Look, RED, YELLOW, count, csv, cut, error_text, money, safe};
+use super::output::{BOLD, CYAN, DIM, Look, RED, YELLOW, count, csv, cut, error_text, money, safe, wrapped_behind};
 use super::progress::{Bar, index_failed};
 use super::table::{Cell, Column, Table};
 use super::time::duration;
@@ -114,7 +114,8 @@ fn summary(total: &Group, others: u64, look: Look) -> String {
     let mut out = String::new();
     let mut field = |name: &str, value: String| {
         if !value.is_empty() {
-            out.push_str(&format!("{}  {}\n", look.paint(DIM, &format!("{name:<12}")), value));
+            let value = wrapped_behind(14, &value, look.width);
+            out.push_str(&format!("{}  {value}\n", look.paint(DIM, &format!("{name:<12}"))));
         }
     };
     let some = |number: u64, what: &str| if number > 0 { format!(", {} {what}", count(number)) } else { String::new() };

@@ -166,3 +166,16 @@ fn embeddings_are_no_model_calls_and_groups_add_up_to_what_is_said_of_all() {
     "#);
     assert!(asked(&["get", "latest"]).contains("2 model calls"));
 }
+
+#[test]
+fn heads_and_footers_are_folded_where_there_is_little_room() {
+    let mut store = Store::new();
+    store.record_agent(2);
+    let narrow = |args: &[&str]| runspan_at(40, store.path(), args).out;
+    let prices = narrow(&["prices", "lookup", "gpt-4o-mini"]);
+    let all = [narrow(&["stats"]), narrow(&["cleanup", "--dry-run", "--keep", "0"]), prices].concat();
+    // A command stays in one piece.
+    let of_text = all.lines().filter(|line| !line.contains("runspan get"));
+    let wide: Vec<&str> = of_text.filter(|line| output::width(line) > 40).collect();
+    assert!(wide.is_empty(), "{wide:#?}");
+}
