@@ -151,7 +151,7 @@ impl Recorded {
         let command: Vec<OsString> = words.map(OsString::from).collect();
         let is_hidden = |word: &OsString| {
             let word = word.to_string_lossy();
-            word.contains("[redacted:") || word.ends_with(argv::HIDDEN)
+            word.contains("[redacted:") || argv::has_hidden(&word)
         };
         if let Some(at) = command.iter().position(is_hidden) {
             let option = command.get(at.wrapping_sub(1)).map(|word| word.to_string_lossy().into_owned());

@@ -1,6 +1,10 @@
 //! How a command was called, as far as it may be stored.
 
 use std::ffi::OsString;
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
+use runspan::conventions::scrub_rules::HARMLESS_TOKENS;
 
 /// Ends of names of options whose values are secrets.
 const SECRETS: &[&str] = &[
@@ -36,6 +40,38 @@ const SECRET_WORDS: &[&str] = &[
     "login",
 ];
 
+/// The same for what stands before a `:` or a `=` inside an argument, as a whole or behind `-`, `_` and `.`.
+const NAMES_INSIDE: &[&str] =
+    &["apikey", "accesskey", "secretkey", "accesstoken", "authtoken", "pass", "sig", "signature", "jwt", "credential"];
+
+/// A shorter value in a longer text is a word more often than a secret, unless a password or a header is named.
+const LEAST_IN_TEXT: usize = 8;
+
+/// Programs that take `user:password` behind an option, by their names, and the options.
+const CLIENTS: &[&str] = &["curl", "curlie", "xh"];
+const OF_USER: &[&str] = &["-u", "--user", "-U", "--proxy-user"];
+/// Options that a header follows.
+const OF_HEADER: &[&str] = &["-H", "--header", "--proxy-header"];
+
+/// A name, what stands between it and its value, with the scheme of an `Authorization`, and the value.
+static NAMED: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(
+        r#"(?P<before>^|[^A-Za-z0-9_.-])(?P<name>[A-Za-z0-9_.-]{2,64})(?P<sign>\\?["']?[ \t]*[:=][ \t]*\\?["']?(?P<scheme>(?i-u:bearer|basic|token|apikey|digest|bot)(?:[ \t]+|%20))?)(?P<value>[^\s"'`\\,;&\#<>]{3,})"#,
+    )
+    .ok()
+});
+/// A client with a user and a password, in a line for a shell.
+static OF_CLIENT: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(
+        r#"(?P<head>(?:^|[\s/;|&(])(?:curl|curlie|xh)[ \t](?:[^|;&\n]*?[ \t])?(?:-u|-U|--user|--proxy-user)[ \t=]*["']?[^\s:"'$-][^\s:"']*:)(?P<password>[^\s"']+)"#,
+    )
+    .ok()
+});
+
+/// What stands for a value of either.
+static HIDDEN_INSIDE: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"[:=][ \t]*\\?["']?(?:[A-Za-z-]+(?:[ \t]+|%20))?\*\*\*(?:$|[\s"'`\\,;&\#<>])"#).ok());
+
 /// Tells whether a variable is named like a secret: `AWS_ACCESS_KEY_ID`, `PGPASSWORD`.
 pub fn is_secret_variable(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
@@ -47,14 +83,21 @@ pub fn is_secret_variable(name: &str) -> bool {
 /// found later, with all else that is stored.
 pub fn without_secrets(command: &[OsString]) -> Vec<String> {
     let mut is_secret = false;
+    let mut is_client = false;
+    let mut option = String::new();
     let show = |argument: &OsString| {
         let text = argument.to_string_lossy().into_owned();
+        let before = std::mem::replace(&mut option, text.clone());
+        is_client |= CLIENTS.contains(&text.rsplit('/').next().unwrap_or_default());
         if std::mem::replace(&mut is_secret, false) && !is_option(&text) {
             return HIDDEN.to_owned();
         }
         let (name, value) = text.split_once('=').map_or((&*text, None), |(name, value)| (name, Some(value)));
         if !names_secret(name) {
-            return text;
+            return match user_and_password(&text, &before).filter(|_| is_client) {
+                Some(user) => format!("{user}:{HIDDEN}"),
+                None => without_secrets_inside(&text, OF_HEADER.contains(&before.as_str()) || text.starts_with("-H")),
+            };
         }
         match value {
             Some(_) => format!("{name}={HIDDEN}"),
@@ -66,6 +109,96 @@ pub fn without_secrets(command: &[OsString]) -> Vec<String> {
         }
     };
     command.iter().map(show).collect()
+}
+
+/// Tells whether something of a stored argument was hidden.
+pub fn has_hidden(argument: &str) -> bool {
+    argument.ends_with(HIDDEN) || HIDDEN_INSIDE.as_ref().is_some_and(|hidden| hidden.is_match(argument))
+}
+
+/// Returns what stands before the password in an argument, or in the value of one, that is `user:password`.
+fn user_and_password<'a>(argument: &'a str, before: &str) -> Option<&'a str> {
+    let is_value = OF_USER.contains(&before);
+    let is_joined = || {
+        let behind = OF_USER.iter().filter_map(|option| Some((option, argument.strip_prefix(option)?)));
+        behind.into_iter().any(|(option, rest)| !option.starts_with("--") || rest.starts_with('='))
+    };
+    let (user, password) = argument.split_once(':').filter(|_| is_value || is_joined())?;
+    // The password is in a variable, or there is none.
+    (!password.is_empty() && !password.starts_with('$')).then_some(user)
+}
+
+/// Hides what a name in front marks as a secret, inside a line for a shell, a header or a URL.
+fn without_secrets_inside(argument: &str, is_header: bool) -> String {
+    let (Some(named), Some(of_client)) = (&*NAMED, &*OF_CLIENT) else { return argument.to_owned() };
+    let (mut shown, mut told, mut at) = (String::with_capacity(argument.len()), 0, 0);
+    // As in `token: abc12`.
+    let is_alone = argument.split_whitespace().count() <= 2;
+    while let Some(found) = named.captures_at(argument, at) {
+        let [name, value] = ["name", "value"].map(|part| found.name(part).map(|part| (part.as_str(), part.range())));
+        let (Some((name, of_name)), Some((value, of_value))) = (name, value) else { break };
+        let is_query = found["before"].ends_with(['?', '&']);
+        let is_of_header = (is_header && at == 0) || follows_header_option(&argument[..of_name.start]);
+        let has_scheme = found.name("scheme").is_some() && !value.bytes().all(|byte| byte.is_ascii_lowercase());
+        // In other text, names and words of cryptography stand beside each other: `signature: ed25519`.
+        let is_long = || (is_alone && names_secret(name)) || names_password(name) || value.len() >= LEAST_IN_TEXT;
+        let is_certain = is_query || is_of_header || has_scheme;
+        let is_marked = names_secret_inside(name, is_query) && !stands_for_another(value);
+        at = of_name.end;
+        if is_marked && (is_certain || (is_no_word(value) && is_long())) {
+            shown.push_str(&argument[told..of_value.start]);
+            shown.push_str(HIDDEN);
+            (told, at) = (of_value.end, of_value.end);
+        }
+    }
+    shown.push_str(&argument[told..]);
+    let hidden = |found: &Captures<'_>| match &found["password"] {
+        password if password.starts_with('$') => found[0].to_owned(),
+        _ => format!("{}{HIDDEN}", &found["head"]),
+    };
+    of_client.replace_all(&shown, hidden).into_owned()
+}
+
+/// Tells whether an option that a header follows ends a text, but for a quotation that begins.
+fn follows_header_option(before: &str) -> bool {
+    let before = before.trim_end_matches(['"', '\'']);
+    let option = before.trim_end_matches([' ', '\t', '=']);
+    option.len() < before.len() && OF_HEADER.iter().any(|known| option.ends_with(known))
+}
+
+fn names_password(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["password", "passwd", "passphrase", "pwd", "pass"].iter().any(|word| name.ends_with(word))
+}
+
+fn names_secret_inside(name: &str, is_query: bool) -> bool {
+    // A header may follow its option without a blank.
+    let name = name.strip_prefix("-H").unwrap_or(name).to_ascii_lowercase();
+    let mut words = name.rsplit(['-', '_', '.']);
+    let last = words.next().unwrap_or_default();
+    let is_harmless = last == "token" && words.next().is_some_and(|word| HARMLESS_TOKENS.contains(&word));
+    // `key` alone names too much.
+    let is_bare_key = name == "key" && !is_query;
+    !is_harmless && !is_bare_key && (SECRETS.contains(&last) || NAMES_INSIDE.contains(&last))
+}
+
+/// Tells whether a value is one of a variable, one to be filled in, or code that gives it.
+fn stands_for_another(value: &str) -> bool {
+    let is_member = || {
+        let mut parts = value.split('.');
+        let is_lower = |part: &str| part.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        parts.next().is_some_and(is_lower)
+            && value.contains('.')
+            && parts.all(|part| part.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_'))
+    };
+    value.starts_with(['$', '{', '%', '*', '(']) || value.contains(['(', '[', '{']) || is_member()
+}
+
+/// Tells whether a value is more than a word or a number of a text: `a1b2c3`, and neither `limits.` nor `4,096`.
+fn is_no_word(value: &str) -> bool {
+    let digits = value.bytes().filter(u8::is_ascii_digit).count();
+    let has_letter = value.bytes().any(|byte| byte.is_ascii_alphabetic());
+    (has_letter && (digits >= 2 || (digits == 1 && value.len() >= 6))) || digits >= 6
 }
 
 /// Tells whether an argument is an option such as `--max-tokens=5`, and not the value of the one before it. Of what is no
@@ -104,5 +237,67 @@ mod tests {
         assert_eq!(shown("agent --api-key -abcDEF123zz x"), "agent --api-key *** x");
         assert_eq!(shown("agent --api-key --abcDEF123zz x"), "agent --api-key *** x");
         assert_eq!(shown("agent --max-tokens 5 key value"), "agent --max-tokens 5 key value");
+    }
+
+    fn shown(command: &[&str]) -> String {
+        let command: Vec<OsString> = command.iter().map(OsString::from).collect();
+        without_secrets(&command).pop().unwrap()
+    }
+
+    #[test]
+    fn what_a_name_inside_an_argument_marks_is_hidden_however_short() {
+        let all = [
+            &["curl", "-H", "Authorization: Bearer Secr3tBearer"][..],
+            &["curl", "-H", "X-Api-Key: hunter"],
+            &["curl", "-HAuthorization: Basic YTpi"],
+            &["agent", "token: a1b2c3d4e5"],
+            &["agent", "https://h/x?token=abcdef12345&page=2"],
+            &["agent", "https://h/x?a=b&sig=abc#part"],
+            &["curl", "-u", "admin:pw"],
+            &["/usr/bin/curl", "-uadmin:pw"],
+            &["curl", "--user=admin:pw"],
+            &["sh", "-c", "curl -s -u admin:pw http://h | agent"],
+            &["sh", "-c", "curl -H 'Authorization: Bearer Secr3t' -H \"x-api-key: a1b2c3\" http://h"],
+            &["python", "-c", "run(api_key='a1b2c3d4', model='gpt-4o')"],
+            &["agent", r#"{"password": "hunter22", "user": "me"}"#],
+        ]
+        .map(shown);
+        insta::assert_snapshot!(all.join("\n"), @r#"
+    Authorization: Bearer ***
+    X-Api-Key: ***
+    -HAuthorization: Basic ***
+    token: ***
+    https://h/x?token=***&page=2
+    https://h/x?a=b&sig=***#part
+    admin:***
+    -uadmin:***
+    --user=admin:***
+    curl -s -u admin:*** http://h | agent
+    curl -H 'Authorization: Bearer ***' -H "x-api-key: ***" http://h
+    run(api_key='***', model='gpt-4o')
+    {"password": "***", "user": "me"}
+    "#);
+        assert!(all.iter().all(|argument| has_hidden(argument)), "{all:?}");
+    }
+
+    #[test]
+    fn words_behind_a_name_that_are_no_secrets_stay() {
+        for command in [
+            &["agent", "Explain what a token: is, and the secret: never give up. The key: 12 words."][..],
+            &["agent", "token: explained"],
+            &["agent", "signature=ed25519"],
+            &["agent", "Sign it with signature=ed25519 and auth: oauth2; the key: gpt4o-mini01."],
+            &["agent", "https://h/x?page_token=abc123&monkey=12ab34"],
+            &["agent", "max_tokens=4096, key=1024"],
+            &["docker", "run", "-u", "1000:1000"],
+            &["curl", "-u", "admin:$PASSWORD"],
+            &["curl", "-u", "admin"],
+            &["curl", "-H", "Accept: text/html2"],
+            &["sh", "-c", "curl -H \"Authorization: Bearer $TOKEN\" -u $USER:$PW http://h:8080"],
+            &["python", "-c", "run(api_key=settings.key_12, token=os.environ['T12'])"],
+            &["agent", "password: ***bold12***"],
+        ] {
+            assert_eq!(&shown(command), command.last().unwrap());
+        }
     }
 }
