@@ -28,34 +28,39 @@ pub(super) fn is_of_trust(error: &(dyn Error + 'static)) -> bool {
         }
         // What such an error wraps is not its source, whose source is.
         let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        cause = wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source());
+        let next = wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source());
+        if next.is_none() {
+            // HTTP/2 has an error of its connection as text alone.
+            let text = error.to_string();
+            let alert = text.split_once("received fatal alert: ").map(|(_, alert)| alert);
+            return alert.is_some_and(|alert| REFUSALS.iter().any(|known| alert == format!("{known:?}")));
+        }
+        cause = next;
     }
     false
 }
 
 fn is_about_trust(error: &rustls::Error) -> bool {
-    use AlertDescription::{
-        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked, CertificateUnknown,
-        HandshakeFailure, NoCertificate, UnknownCA, UnsupportedCertificate,
-    };
     match error {
         rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => true,
-        rustls::Error::AlertReceived(alert) => matches!(
-            alert,
-            AccessDenied
-                | BadCertificate
-                | CertificateExpired
-                | CertificateRequired
-                | CertificateRevoked
-                | CertificateUnknown
-                | HandshakeFailure
-                | NoCertificate
-                | UnknownCA
-                | UnsupportedCertificate
-        ),
+        rustls::Error::AlertReceived(alert) => REFUSALS.contains(alert),
         _ => false,
     }
 }
+
+/// What a peer says that does not take our certificate, or wants one.
+const REFUSALS: [AlertDescription; 10] = [
+    AlertDescription::AccessDenied,
+    AlertDescription::BadCertificate,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateRequired,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::HandshakeFailure,
+    AlertDescription::NoCertificate,
+    AlertDescription::UnknownCA,
+    AlertDescription::UnsupportedCertificate,
+];
 
 /// The files of a target, as PEM text that was parsed once.
 pub(super) struct Material {
@@ -196,6 +201,9 @@ mod tests {
         assert!(trust(CertificateError::Expired.into()) && trust(CertificateError::NotValidForName.into()));
         assert!(trust(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)));
         assert!(!trust(rustls::Error::AlertReceived(AlertDescription::InternalError)));
+        let text = |text: &str| is_of_trust(&io::Error::other(io::Error::other(text)));
+        assert!(text("connection error: received fatal alert: CertificateRequired"));
+        assert!(!text("connection error: received fatal alert: InternalError") && !text("connection error"));
         assert!(!is_of_trust(&io::Error::from(io::ErrorKind::ConnectionRefused)));
     }
 }
