@@ -67,7 +67,7 @@ fn told(sink: StoreSink<MemoryStore>) -> Vec<(RunId, RunStatus, u64, u64, Vec<St
 /// What came of records in this order: `cuts` says behind which all is written out, `lasts` behind which that lasts, and `dies`
 /// behind which the process dies and another goes on.
 fn brought(all: &[Record], order: &[usize], cuts: u8, lasts: u8, dies: u8) -> StoreSink<MemoryStore> {
-    let (mut sink, mut acknowledged) = (outside_sink(), 0);
+    let mut sink = outside_sink();
     for (turn, place) in order.iter().enumerate() {
         let seq = turn as u64 + 1;
         sink.take(seq, all[*place].clone()).unwrap();
@@ -76,7 +76,7 @@ fn brought(all: &[Record], order: &[usize], cuts: u8, lasts: u8, dies: u8) -> St
         if is(lasts) {
             sink.finish_moves().unwrap();
         }
-        acknowledged = sink.oldest_held().map_or(seq, |held| held - 1);
+        let acknowledged = sink.oldest_held().map_or(seq, |held| held - 1);
         if is(dies) {
             let mut open: Vec<RunId> = sink.runs.keys().copied().collect();
             open.sort_unstable();
