@@ -37,6 +37,8 @@ pub(crate) const TRACES_AT_HAND: usize = 262_144;
 const LINKS_AWAITED: usize = 4_096;
 /// How long a finished trace is held with its spans for late ones.
 pub(crate) const LATE: Duration = Duration::from_secs(60);
+/// How long parents are waited for of steps that all lie within a span without a parent, which has ended.
+const WITHIN: Duration = Duration::from_secs(10);
 /// Finished runs whose steps are kept at hand for late spans; of older ones the log is read again when one comes.
 const FINISHED_AT_HAND: usize = 8;
 /// Finished runs of this library that are remembered by their names alone, for what was lost of them.
@@ -71,7 +73,7 @@ use beside::Conversations;
 use ids::event_id;
 pub use ids::foreign_run_id;
 use live::{EventIds, Forgotten, LiveRun, Said};
-use moving::Move;
+use moving::{Claim, Move};
 
 /// How often it is looked for runs that have fallen silent.
 const LOOK: Duration = Duration::from_millis(200);
@@ -140,8 +142,12 @@ pub struct StoreSink<W> {
     /// The writer holds runs back, to write them with others.
     is_holding: bool,
     conversations: Conversations,
+    /// Steps that are to be in another run.
+    claims: Vec<Claim>,
     /// Steps that are in two runs.
     moves: Vec<Move>,
+    /// Runs that spans name which are held, with their traces: whichever of these shows that there is such a run, it has them all.
+    named: IdMap<RunId, Vec<TraceId>>,
 }
 
 /// A run that another process writes.
@@ -231,7 +237,9 @@ impl<W: RunWriter> StoreSink<W> {
             again_up_to: 0,
             is_holding: false,
             conversations: Conversations::default(),
+            claims: Vec::new(),
             moves: Vec::new(),
+            named: HashMap::default(),
         }
     }
 
@@ -410,6 +418,7 @@ impl<W: RunWriter> StoreSink<W> {
 
     /// `all`: long logs are put in order, too, although more may come.
     fn flush_due(&mut self, now: Instant, all: bool) -> Result<(), StoreError> {
+        self.copy_claimed()?;
         let process = self.process;
         let mut first_error = None;
         self.unwritten = (0, self.told_bytes);
@@ -457,7 +466,9 @@ impl<W: RunWriter> StoreSink<W> {
             // What only logs tell of is not waited for as long.
             self.end_silent(|live| {
                 let quiet = now.saturating_duration_since(live.touched);
-                quiet >= silence || quiet >= LATE && live.state.awaits_only(&live.calls_of_logs)
+                quiet >= silence
+                    || quiet >= WITHIN && live.state.awaits_within()
+                    || quiet >= LATE && live.state.awaits_only(&live.calls_of_logs)
             });
             if let Err(error) = self.give_up_held(now, silence) {
                 first_error.get_or_insert(error);

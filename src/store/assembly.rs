@@ -602,17 +602,18 @@ impl RunState {
     /// Tells whether a topmost step has a parent in its own process that has not been seen: children are told first by
     /// who tells spans when they end. A parent in another process may never come, or be another run's; that of a step which
     /// names its run and the one that started it is, and that of one that names its run may be of none: a handler of requests.
-    /// What has ended within a step that has no parent is below it: what lies between, which some emitters never send where a step
-    /// fails, changes nothing of how that ended.
     fn awaits_parent(&self) -> bool {
-        if self.awaiting.is_empty() {
-            return false;
-        }
+        !self.awaiting.is_empty() && self.roots().any(|root| self.may_have_parent(root))
+    }
+
+    /// Tells whether every topmost step has ended, and those that wait for a parent did so within a step that has none: what lies
+    /// between, which some emitters never send where a step fails, changes nothing of how that ended.
+    pub(crate) fn awaits_within(&self) -> bool {
         let first = self.roots().filter(|root| root.parent.is_none()).min_by_key(|root| root.started_at);
         let is_within = |root: &Step| {
             first.is_some_and(|first| first.started_at <= root.started_at && root.ended_at <= first.ended_at)
         };
-        self.roots().any(|root| self.may_have_parent(root) && !is_within(root))
+        self.open_roots == 0 && self.roots().all(|root| !self.may_have_parent(root) || is_within(root))
     }
 
     /// Returns the parents of topmost steps that do not name the run.

@@ -44,6 +44,12 @@ const SECRET_WORDS: &[&str] = &[
 const NAMES_INSIDE: &[&str] =
     &["apikey", "accesskey", "secretkey", "accesstoken", "authtoken", "pass", "sig", "signature", "jwt", "credential"];
 
+/// What a key is of that is a secret.
+const KEYS: &[&str] =
+    &["api", "access", "secret", "private", "auth", "subscription", "account", "signing", "encryption"];
+/// A shorter one in a query, of which nothing says of what it is, is a name.
+const LEAST_KEY: usize = 16;
+
 /// A shorter value in a longer text is a word more often than a secret, unless a password or a header is named.
 const LEAST_IN_TEXT: usize = 8;
 
@@ -56,7 +62,7 @@ const OF_HEADER: &[&str] = &["-H", "--header", "--proxy-header"];
 /// A name, what stands between it and its value, with the scheme of an `Authorization`, and the value.
 static NAMED: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(
-        r#"(?P<before>^|[^A-Za-z0-9_.-])(?P<name>[A-Za-z0-9_.-]{2,64})(?P<sign>\\?["']?[ \t]*[:=][ \t]*\\?["']?(?P<scheme>(?i-u:bearer|basic|token|apikey|digest|bot)(?:[ \t]+|%20))?)(?P<value>[^\s"'`\\,;&\#<>]{3,})"#,
+        r#"(?P<before>^|[^A-Za-z0-9_./-])(?P<name>[A-Za-z0-9_.-]{2,64})(?P<sign>\\?["']?[ \t]*[:=][ \t]*\\?["']?(?P<scheme>(?i-u:bearer|basic|token|apikey|digest|bot)(?:[ \t]+|%20))?)(?P<value>[^\s"'`\\,;&\#<>]{3,})"#,
     )
     .ok()
 });
@@ -141,9 +147,13 @@ fn without_secrets_inside(argument: &str, is_header: bool) -> String {
         let is_of_header = (is_header && at == 0) || follows_header_option(&argument[..of_name.start]);
         let has_scheme = found.name("scheme").is_some() && !value.bytes().all(|byte| byte.is_ascii_lowercase());
         // In other text, names and words of cryptography stand beside each other: `signature: ed25519`.
-        let is_long = || (is_alone && names_secret(name)) || names_password(name) || value.len() >= LEAST_IN_TEXT;
+        let is_long = || {
+            (is_alone && names_secret(name))
+                || names_password(name)
+                || (value.len() >= LEAST_IN_TEXT && names_secret_surely(name))
+        };
         let is_certain = is_query || is_of_header || has_scheme;
-        let is_marked = names_secret_inside(name, is_query) && !stands_for_another(value);
+        let is_marked = names_secret_inside(name, is_query.then_some(value)) && !stands_for_another(value);
         at = of_name.end;
         if is_marked && (is_certain || (is_no_word(value) && is_long())) {
             shown.push_str(&argument[told..of_value.start]);
@@ -171,15 +181,24 @@ fn names_password(name: &str) -> bool {
     ["password", "passwd", "passphrase", "pwd", "pass"].iter().any(|word| name.ends_with(word))
 }
 
-fn names_secret_inside(name: &str, is_query: bool) -> bool {
+/// Tells whether a name is of nothing else, in a text that may speak of tokens, keys and signatures of many kinds.
+fn names_secret_surely(name: &str) -> bool {
+    let name = name.to_ascii_lowercase().replace(['-', '_', '.'], "");
+    name.ends_with("secret") || KEYS.iter().any(|key| name.ends_with(&format!("{key}key")))
+}
+
+/// `of_query` is the value of what stands in the query of a URL.
+fn names_secret_inside(name: &str, of_query: Option<&str>) -> bool {
     // A header may follow its option without a blank.
     let name = name.strip_prefix("-H").unwrap_or(name).to_ascii_lowercase();
-    let mut words = name.rsplit(['-', '_', '.']);
+    let mut words = name.rsplit(['-', '_', '.']).peekable();
     let last = words.next().unwrap_or_default();
-    let is_harmless = last == "token" && words.next().is_some_and(|word| HARMLESS_TOKENS.contains(&word));
-    // `key` alone names too much.
-    let is_bare_key = name == "key" && !is_query;
-    !is_harmless && !is_bare_key && (SECRETS.contains(&last) || NAMES_INSIDE.contains(&last))
+    let is_harmless = last == "token" && words.peek().is_some_and(|word| HARMLESS_TOKENS.contains(word));
+    // `key` alone, or of a cache, names too much: a place in a list, a project.
+    let is_of_kind = words.next().is_some_and(|word| KEYS.contains(&word));
+    let is_long = of_query.is_some_and(|value| name == "key" && value.len() >= LEAST_KEY && is_no_word(value));
+    let is_other_key = last == "key" && !is_of_kind && !is_long;
+    !is_harmless && !is_other_key && (SECRETS.contains(&last) || NAMES_INSIDE.contains(&last))
 }
 
 /// Tells whether a value is one of a variable, one to be filled in, or code that gives it.
@@ -191,7 +210,8 @@ fn stands_for_another(value: &str) -> bool {
             && value.contains('.')
             && parts.all(|part| part.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_'))
     };
-    value.starts_with(['$', '{', '%', '*', '(']) || value.contains(['(', '[', '{']) || is_member()
+    let is_flag = ["true", "false", "none", "null"].iter().any(|word| value.eq_ignore_ascii_case(word));
+    is_flag || value.starts_with(['$', '{', '%', '*', '(', ':']) || value.contains(['(', '[', '{']) || is_member()
 }
 
 /// Tells whether a value is more than a word or a number of a text: `a1b2c3`, and neither `limits.` nor `4,096`.
@@ -296,6 +316,10 @@ mod tests {
             &["sh", "-c", "curl -H \"Authorization: Bearer $TOKEN\" -u $USER:$PW http://h:8080"],
             &["python", "-c", "run(api_key=settings.key_12, token=os.environ['T12'])"],
             &["agent", "password: ***bold12***"],
+            &["docker", "run", "myorg/auth:v1.2.3"],
+            &["cargo", "test", "auth::tests::oauth2_works"],
+            &["agent", "Count each token: cl100k_base has one, jwt: RS256 none"],
+            &["agent", "https://h/x?key=PROJ-123&sort_key=name12&cache_key=a1b2c3d4&public_key=ab12&signature=true"],
         ] {
             assert_eq!(&shown(command), command.last().unwrap());
         }

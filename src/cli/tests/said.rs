@@ -58,10 +58,8 @@ fn a_file_of_prices_with_a_field_that_is_misspelled_is_refused() {
         said(r#""models":[]"#),
         model(r#","pricess":1,"prices":{"input_mtok":1}"#),
         model(""),
-        model(r#","prices":{}"#),
         model(r#","prices":[]"#),
         model(r#","prices":[{"prices":{"input_mtok":1},"constrain":{}}]"#),
-        model(r#","prices":[{"prices":{"input_mtok":1}},{"constraint":{"start_date":"2026-01-01"},"prices":{}}]"#),
         model(r#","prices":{"input_mtok":{"base":1,"tiers":[],"tier":1}}"#),
         model(
             r#","prices":{"input_mtok":1},"price_variants":[{"when":{"service_tier":"flex"},"prices":{"inptu_mtok":1}}]"#,
@@ -73,14 +71,16 @@ fn a_file_of_prices_with_a_field_that_is_misspelled_is_refused() {
     2 error: prices of mine.json can't be used: acme has no models
     2 error: prices of mine.json can't be used: acme/small has a field "pricess", which is none of id, match, prices, price_variants, name, description, context_window, deprecated, price_comments, prices_checked, price_discrepancies, collapse
     2 error: prices of mine.json can't be used: acme/small has no prices: give a free one `"prices": {"input_mtok": 0, "output_mtok": 0}`
-    2 error: prices of mine.json can't be used: acme/small has no prices: give a free one `"prices": {"input_mtok": 0, "output_mtok": 0}`
     2 error: prices of mine.json can't be used: invalid provider data: provider "acme" model "small" has no conditional prices
     2 error: prices of mine.json can't be used: an entry in the prices of acme/small has a field "constrain", which is none of prices, constraint
-    2 error: prices of mine.json can't be used: acme/small has no prices: give a free one `"prices": {"input_mtok": 0, "output_mtok": 0}`
     2 error: prices of mine.json can't be used: input_mtok of acme/small has a field "tier", which is none of base, tiers
     2 error: prices of mine.json can't be used: a price variant of acme/small has a price "inptu_mtok", which is for no unit that the table knows
     0
     "#);
+    // As the table says of what is free, and all else that it has.
+    assert_eq!(model(r#","prices":{}"#).trim_end(), "0");
+    let table = concat!(env!("CARGO_MANIFEST_DIR"), "/src/conventions/prices/genai-prices.json");
+    assert_eq!(runspan(cwd.path(), &["--store", store, "prices", "override", table]).code, 0);
 }
 
 #[test]

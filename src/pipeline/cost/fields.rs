@@ -67,7 +67,8 @@ fn check_prices(prices: Option<&Json>, place: &str) -> Result<(), String> {
         || format!("{place} has no prices: give a free one `\"prices\": {{\"input_mtok\": 0, \"output_mtok\": 0}}`");
     let at_times = match prices {
         Some(Json::Array(_)) => objects(prices),
-        Some(Json::Object(prices)) if !prices.is_empty() => return check_amounts(Some(prices), place),
+        // The table has none of what is free.
+        Some(Json::Object(prices)) => return check_amounts(Some(prices), place),
         _ => return Err(none()),
     };
     for at_time in &at_times {

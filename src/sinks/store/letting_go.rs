@@ -21,7 +21,7 @@ impl<W: RunWriter> StoreSink<W> {
         let waiting = self.dirty.iter().filter_map(|run| self.runs.get(run));
         let pending = waiting.clone().flat_map(|run| run.pending.iter().map(|start| start.seq));
         let unsorted = waiting.filter_map(|run| run.unsorted.first()).map(|first| first.seq);
-        let moves = self.moves.iter().map(|of| of.seq);
+        let moves = self.moves.iter().map(|of| of.seq).chain(self.claims.iter().map(|claim| claim.seq));
         held.chain(pending).chain(unsorted).chain(moves).min()
     }
 
@@ -44,6 +44,8 @@ impl<W: RunWriter> StoreSink<W> {
         self.finished.clear();
         // Who told of them is told again.
         self.moves.clear();
+        self.claims.clear();
+        self.named.clear();
         for (trace_id, trace) in std::mem::take(&mut self.traces) {
             if !trace.released.is_empty() {
                 let kept = Trace {

@@ -4,9 +4,9 @@
 //! They are copied at once, and taken out of the run to which they came when the copies last: whenever the process dies,
 //! each step is in some run.
 
-use super::live::Said;
+use super::live::{LiveRun, Said};
 use super::settle::Told;
-use super::{StoreSink, Trace};
+use super::{HeldRecord, StoreSink, Trace};
 use crate::model::event::Event;
 use crate::model::id::{IdSet, is_foreign_run_id};
 use crate::model::record::RecordKind;
@@ -23,6 +23,19 @@ pub(super) struct Move {
     /// The place of the parent in the journal: told again, it copies them again.
     pub(super) seq: u64,
     spans: IdSet<SpanId>,
+}
+
+/// What came before a span, and is below it, in another run than the span's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    from: RunId,
+    to: RunId,
+    trace: TraceId,
+    /// The place of the span in the journal.
+    pub(super) seq: u64,
+    span: SpanId,
+    /// It is above all of its trace that waits for a parent, unless that comes.
+    is_topmost: bool,
 }
 
 impl Trace {
@@ -91,6 +104,26 @@ impl<W: RunWriter> StoreSink<W> {
         (is_waiting || trace.held.contains_key(&first)).then_some(first)
     }
 
+    /// Takes out what was held for a run in whatever traces.
+    pub(super) fn take_held_elsewhere(&mut self, run: RunId) -> Vec<HeldRecord> {
+        let traces = self.named.remove(&run).unwrap_or_default();
+        let held = traces.iter().filter_map(|trace| self.traces.get_mut(trace)?.held.remove(&run));
+        held.flat_map(|held| held.records).collect()
+    }
+
+    /// Opens a run that a plain span names, if it is in the store, and nobody else's.
+    pub(super) fn open_known(&mut self, run: RunId, trace_id: TraceId) -> Result<bool, StoreError> {
+        if self.outside.is_none() || !self.writer.has_run(run).unwrap_or(false) {
+            return Ok(false);
+        }
+        match self.open_run(run, trace_id, None) {
+            Err(error) if error.is_closed() => return Ok(false),
+            opened => opened?,
+        }
+        self.forget_unbegun(run);
+        Ok(self.runs.contains_key(&run))
+    }
+
     /// Opens the trace's own run where it was let go of: what a span that names another run has below it may be there.
     pub(super) fn recall_own(&mut self, trace_id: TraceId, run: RunId) -> Result<(), StoreError> {
         let Some(trace) = self.traces.get(&trace_id) else { return Ok(()) };
@@ -101,57 +134,86 @@ impl<W: RunWriter> StoreSink<W> {
         }
     }
 
-    /// Copies what came before this span, and is below it, from these runs to the span's own.
-    pub(super) fn copy_below(
+    /// Notes that what came before a span, and is below it, is of its run, and not of these others.
+    pub(super) fn claim_below(
         &mut self,
         seq: u64,
-        (trace_id, run): (TraceId, RunId),
+        (trace, to): (TraceId, RunId),
         (span, is_topmost): (SpanId, bool),
         others: &[RunId],
-    ) -> Result<(), StoreError> {
-        for &other in others {
-            let Some(mut told) = self.told_of(other, trace_id)? else { continue };
-            let mut below = told.take_below(span, trace_id);
-            if is_topmost && is_foreign_run_id(other, trace_id) {
-                below.extend(told.take_orphans(trace_id));
-            }
-            if below.is_empty() {
-                continue;
-            }
-            let is_all = told.is_empty();
-            // What was counted with the one run is not counted with the other.
-            let is_counted = self.runs.get(&other).is_some_and(|live| live.counted.is_some());
-            let live = self.runs.get_mut(&run).filter(|_| is_counted);
-            let notes = live.and_then(|live| live.notes.take());
-            let mut spans = IdSet::default();
-            for said in below {
-                spans.extend(SpanId::from_bytes(&said.record.span.span_id));
-                self.put(run, seq, said)?;
-            }
-            if let Some((notes, live)) = notes.zip(self.runs.get_mut(&run)) {
-                live.notes = Some(notes);
-            }
-            if let Some(trace) = self.traces.get_mut(&trace_id) {
-                trace.spans.extend(spans.iter().map(|span| (*span, run)));
-                // Parents of theirs may still come.
-                for runs in trace.orphans.values_mut().filter(|runs| runs.contains(&other)) {
-                    if !runs.contains(&run) {
-                        runs.push(run);
-                    }
-                }
-                if is_all {
-                    trace.first_run = trace.first_run.map(|first| if first == other { run } else { first });
-                    trace.own = trace.own.filter(|own| *own != other);
-                }
-            }
-            self.moves.push(Move { from: other, to: run, trace: trace_id, seq, spans });
+    ) {
+        self.claims.extend(others.iter().map(|&from| Claim { from, to, trace, seq, span, is_topmost }));
+    }
+
+    /// Copies what is claimed to the runs that claim it: what is told of a run is read once, however many claim a part of it.
+    pub(super) fn copy_claimed(&mut self) -> Result<(), StoreError> {
+        let mut claims = std::mem::take(&mut self.claims);
+        claims.sort_by_key(|claim| claim.from);
+        for claims in claims.chunk_by(|one, other| one.from == other.from) {
+            self.copy_from(claims)?;
         }
+        Ok(())
+    }
+
+    fn copy_from(&mut self, claims: &[Claim]) -> Result<(), StoreError> {
+        let Some(&Claim { from, trace: trace_id, .. }) = claims.first() else { return Ok(()) };
+        let Some(mut told) = self.told_of(from, trace_id)? else { return Ok(()) };
+        for of in self.moves.iter().filter(|of| of.from == from) {
+            told.leave_out(&of.spans);
+        }
+        let mut children = told.children(trace_id);
+        let mut below: Vec<_> =
+            claims.iter().map(|claim| told.take_below(&mut children, claim.span, trace_id)).collect();
+        let is_topmost = |claim: &Claim| claim.is_topmost && is_foreign_run_id(from, trace_id);
+        if let Some(place) = claims.iter().position(is_topmost) {
+            below[place].append(&mut told.take_orphans(trace_id));
+        }
+        let is_all = told.is_empty();
+        for (claim, below) in claims.iter().zip(below).filter(|(_, below)| !below.is_empty()) {
+            self.copy(claim, below, is_all)?;
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::vec_box, reason = "they are large, and move on without being copied")]
+    fn copy(&mut self, claim: &Claim, below: Vec<Box<Said>>, is_all: bool) -> Result<(), StoreError> {
+        let Claim { from, to, trace: trace_id, seq, .. } = *claim;
+        if !self.runs.contains_key(&to) {
+            self.open_released(to, trace_id)?;
+        }
+        // What was counted with the one run is not counted with the other.
+        let is_counted = self.runs.get(&from).is_some_and(|live| live.counted.is_some());
+        let notes = self.runs.get_mut(&to).filter(|_| is_counted).and_then(|live| live.notes.take());
+        let mut spans = IdSet::default();
+        let mut parents = Vec::new();
+        for said in below {
+            spans.extend(SpanId::from_bytes(&said.record.span.span_id));
+            parents.extend(SpanId::from_bytes(&said.record.span.parent_span_id));
+            self.put(to, seq, said)?;
+        }
+        if let Some((notes, live)) = notes.zip(self.runs.get_mut(&to)) {
+            live.notes = Some(notes);
+        }
+        if let Some(trace) = self.traces.get_mut(&trace_id) {
+            trace.spans.extend(spans.iter().map(|span| (*span, to)));
+            // Parents of theirs may still come.
+            for parent in parents {
+                if trace.orphans.contains_key(&parent) {
+                    trace.note_orphan(parent, to);
+                }
+            }
+            if is_all {
+                trace.first_run = trace.first_run.map(|first| if first == from { to } else { first });
+                trace.own = trace.own.filter(|own| *own != from);
+            }
+        }
+        self.moves.push(Move { from, to, trace: trace_id, seq, spans });
         Ok(())
     }
 
     /// Tells whether steps are in two runs that are to be in one.
     pub(crate) fn has_moves(&self) -> bool {
-        !self.moves.is_empty()
+        !self.moves.is_empty() || !self.claims.is_empty()
     }
 
     /// Takes steps that were copied to another run out of the one to which they came: when what was
@@ -160,37 +222,41 @@ impl<W: RunWriter> StoreSink<W> {
         if self.is_holding || self.moves.is_empty() {
             return Ok(());
         }
-        let mut moves = std::mem::take(&mut self.moves).into_iter();
-        let mut result = Ok(());
-        for of in moves.by_ref() {
-            // Steps of a new run may be waiting for more.
-            let is_written = self.runs.get(&of.to).is_none_or(|live| live.has_written_all());
-            result = if is_written { self.take_out(&of) } else { Ok(()) };
-            if !is_written || result.is_err() {
-                self.moves.push(of);
+        // Steps of a new run may be waiting for more.
+        let is_written = |of: &Move| self.runs.get(&of.to).is_none_or(LiveRun::has_written_all);
+        let (mut moves, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.moves).into_iter().partition(is_written);
+        self.moves = waiting;
+        moves.sort_by_key(|of| of.from);
+        let mut done = 0;
+        for of_run in moves.chunk_by(|one, other| one.from == other.from) {
+            if let Err(error) = self.take_out(of_run) {
+                self.moves.extend(moves.drain(done..));
+                return Err(error);
             }
-            if result.is_err() {
-                break;
-            }
+            done += of_run.len();
         }
-        self.moves.extend(moves);
-        result
+        Ok(())
     }
 
-    fn take_out(&mut self, of: &Move) -> Result<(), StoreError> {
-        let run = of.from;
-        let Some(mut told) = self.told_of(run, of.trace)? else { return Ok(()) };
-        told.leave_out(&of.spans);
+    /// Takes steps out of the run to which they came.
+    fn take_out(&mut self, moves: &[Move]) -> Result<(), StoreError> {
+        let Some(&Move { from: run, trace, .. }) = moves.first() else { return Ok(()) };
+        let Some(mut told) = self.told_of(run, trace)? else { return Ok(()) };
+        moves.iter().for_each(|of| told.leave_out(&of.spans));
         if !told.is_empty() {
             return self.tell_once_more(run, told);
         }
-        let Some(live) = self.runs.remove(&run) else { return Ok(()) };
+        if self.runs.get(&run).is_some_and(|live| live.written_status.is_some()) {
+            self.writer.release_run(run);
+            self.writer.delete_run(run)?;
+        }
+        if self.runs.remove(&run).is_none() {
+            return Ok(());
+        }
         self.dirty.remove(&run);
         self.finished.retain(|finished| *finished != run);
-        self.over.retain(|_, over| *over != run);
-        self.writer.release_run(run);
-        if live.written_status.is_some() {
-            self.writer.delete_run(run)?;
+        if self.over.get(&trace) == Some(&run) {
+            self.over.remove(&trace);
         }
         for (below, live) in &mut self.runs {
             if live.state.parent_run_id() == Some(run) {

@@ -6,12 +6,11 @@
 use std::time::{Duration, Instant};
 
 use super::telling::Step;
-use super::{EventIds, HeldRecord, LINKS_AWAITED, LiveRun, StoreSink};
+use super::{EventIds, LINKS_AWAITED, LiveRun, StoreSink};
 use crate::model::event::EventBody;
-use crate::model::id::is_foreign_run_id;
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
-use crate::model::{RunId, RunStatus, TraceId, UnixNanos};
+use crate::model::{RunId, RunStatus, UnixNanos};
 use crate::pipeline::normalize::normalize;
 use crate::sources::log_step::{conversation_of, stand_in};
 use crate::store::assembly::status_body;
@@ -90,29 +89,16 @@ impl<W: RunWriter> StoreSink<W> {
             }
         }
         for (run, held) in gone {
+            self.named.remove(&run);
             if conversation_of(&held.said.record.span).is_some() {
                 self.let_step_of_log_stand(held)?;
-            } else if self.has_come(run, &held) {
-                self.stand_in_run(run, held)?;
+            } else if self.runs.contains_key(&run) {
+                self.apply(run, held.seq, held.said)?;
             } else if !self.let_stand(held.seq, &held.said.record)? {
                 self.count(held.seq, held.said.record.kind, Outcome::NotKept, "no_genai");
             }
         }
         Ok(())
-    }
-
-    /// Tells whether a run that a record names has come of another trace.
-    fn has_come(&mut self, run: RunId, held: &HeldRecord) -> bool {
-        let is_named = held.said.facts.run_id == Some(run)
-            && TraceId::from_bytes(&held.said.record.span.trace_id).is_some_and(|trace| !is_foreign_run_id(run, trace));
-        self.runs.contains_key(&run) || is_named && self.writer.has_run(run).unwrap_or(false)
-    }
-
-    /// Lets a record that was held be of its run.
-    fn stand_in_run(&mut self, run: RunId, held: HeldRecord) -> Result<(), StoreError> {
-        let Some(trace) = TraceId::from_bytes(&held.said.record.span.trace_id) else { return Ok(()) };
-        let run = if self.runs.contains_key(&run) { run } else { self.open_own_run(run, trace)? };
-        self.apply(run, held.seq, held.said)
     }
 
     /// Lets a record of a log whose span has not come stand for itself, where it can.

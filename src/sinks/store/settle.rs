@@ -312,10 +312,8 @@ impl Told {
         std::mem::take(&mut self.steps).into_iter().flat_map(|(id, step)| step.into_said(trace, id)).collect()
     }
 
-    /// Takes out the steps below a span, and what logs tell of them and of the span itself, but for those that name a run themselves,
-    /// with what is below.
-    #[expect(clippy::vec_box, reason = "they are large, and move on without being copied")]
-    pub(super) fn take_below(&mut self, span: SpanId, trace: TraceId) -> Vec<Box<Said>> {
+    /// Returns which steps are right below each span, but for those that name a run themselves.
+    pub(super) fn children(&self, trace: TraceId) -> IdMap<SpanId, Vec<SpanId>> {
         let mut children: IdMap<SpanId, Vec<SpanId>> = IdMap::default();
         for (id, step) in &self.steps {
             let Some(said) = step.end.as_deref().or(step.start.as_deref()) else { continue };
@@ -324,6 +322,17 @@ impl Told {
                 children.entry(parent).or_default().push(*id);
             }
         }
+        children
+    }
+
+    /// Takes out the steps below a span, and what logs tell of them and of the span itself.
+    #[expect(clippy::vec_box, reason = "they are large, and move on without being copied")]
+    pub(super) fn take_below(
+        &mut self,
+        children: &mut IdMap<SpanId, Vec<SpanId>>,
+        span: SpanId,
+        trace: TraceId,
+    ) -> Vec<Box<Said>> {
         let logs = self.steps.remove(&span).filter(|step| !step.has_span());
         let mut below: Vec<Box<Said>> = logs.into_iter().flat_map(|step| step.into_said(trace, span)).collect();
         let mut next = vec![span];

@@ -222,17 +222,19 @@ impl<W: RunWriter> StoreSink<W> {
         if self.runs.contains_key(&run) {
             self.note_outer(run, outer);
             self.apply(run, seq, said)?;
-            self.copy_below(seq, (trace_id, run), above, &orphans)?;
+            self.claim_below(seq, (trace_id, run), above, &orphans);
             self.forget_repeated(run);
             return self.bring_held_below(trace_id, run, above, &orphans);
         }
-        let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
         // A record of a log alone is no run, whatever is recorded.
         let is_wanted = self.recorded == Recorded::All && record.kind != RecordKind::Event;
         // One that was held is brought again below this one, which is no reason to make a run of it.
+        let is_known = of_maker == Some(run) && is_span && self.open_known(run, trace_id)?;
+        let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
         let has_steps = orphans.iter().any(|other| self.runs.contains_key(other) || trace.released.contains(other));
-        if facts.is_genai || is_wanted || has_steps {
-            let held = trace.held.remove(&run).unwrap_or_default();
+        if facts.is_genai || is_wanted || has_steps || is_known {
+            let mut held = trace.held.remove(&run).unwrap_or_default();
+            held.records.append(&mut self.take_held_elsewhere(run));
             let run = self.open_own_run(run, trace_id)?;
             self.note_outer(run, outer);
             // A log may come before any span of its run, and has no place in it then.
@@ -246,7 +248,7 @@ impl<W: RunWriter> StoreSink<W> {
             for HeldRecord { seq, said, .. } in logs {
                 self.apply(run, seq, said)?;
             }
-            self.copy_below(seq, (trace_id, run), above, &orphans)?;
+            self.claim_below(seq, (trace_id, run), above, &orphans);
             self.forget_repeated(run);
             return self.bring_held_below(trace_id, run, above, &orphans);
         }
@@ -326,6 +328,13 @@ impl<W: RunWriter> StoreSink<W> {
 
     pub(super) fn hold(&mut self, trace_id: TraceId, run: RunId, span_id: SpanId, told: HeldRecord) {
         let Some(trace) = self.traces.get_mut(&trace_id) else { return };
+        let is_named = told.said.facts.run_id == Some(run) && !is_foreign_run_id(run, trace_id);
+        if is_named && self.outside.is_some() {
+            let traces = self.named.entry(run).or_default();
+            if traces.last() != Some(&trace_id) {
+                traces.push(trace_id);
+            }
+        }
         let held = trace.held.entry(run).or_default();
         match told.said.record.kind {
             RecordKind::Started => drop(held.open.insert(span_id)),

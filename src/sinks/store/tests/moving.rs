@@ -130,11 +130,20 @@ fn what_waits_in_vain_is_of_the_run_that_the_topmost_span_names() {
     let root = || naming(RUN, ended(3, 1, 0, "", 0, 100));
     let lost = || ended(3, 4, 9, "chat", 40, 50);
     let plain = || naming(RUN, ended(4, 5, 0, "", 10, 20));
-    for records in [[plain(), lost(), root()], [root(), lost(), plain()], [lost(), root(), plain()]] {
+    let orders = [[plain(), lost(), root()], [root(), lost(), plain()], [lost(), root(), plain()]];
+    for (records, dies) in orders.into_iter().flat_map(|order| [(order.clone(), false), (order, true)]) {
         let mut sink = outside_sink();
         for (seq, record) in (1..).zip(records) {
             sink.take(seq, record).unwrap();
             sink.flush_all().unwrap();
+            sink.finish_moves().unwrap();
+            if dies && sink.oldest_held().is_none() {
+                // The next server knows of no run that is over.
+                let open = sink.open_runs();
+                sink = StoreSink::new(sink.into_writer(), RunId([7; 16]));
+                sink.take_up(&open).unwrap();
+                sink.take_from_outside(SILENCE);
+            }
         }
         sink.close_all().unwrap();
         let told: Vec<_> = told(sink).into_iter().map(|run| (run.0, run.2, run.4.len())).collect();
@@ -157,6 +166,27 @@ fn steps_stay_where_they_are_until_the_copies_are_written() {
     assert_eq!(told(sink).iter().map(|run| run.0).collect::<Vec<_>>(), [own]);
 }
 
+/// Of two runs that claim steps of one, neither has the other's, though that has not lost them yet.
+#[test]
+fn two_topmost_spans_that_name_their_runs_have_each_its_own() {
+    let calls = || [ended(3, 2, 1, "chat", 5, 10), ended(3, 4, 3, "chat", 5, 10)];
+    let agents =
+        || [naming(RUN, ended(3, 1, 0, "invoke_agent", 0, 20)), naming(OTHER, ended(3, 3, 0, "invoke_agent", 0, 20))];
+    for (turned, together) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (mut sink, mut agents) = (outside_sink(), agents());
+        agents[..].rotate_left(usize::from(turned));
+        for (seq, record) in (1..).zip(calls().into_iter().chain(agents)) {
+            sink.take(seq, record).unwrap();
+            if !together || seq == 2 {
+                sink.flush_all().unwrap();
+            }
+        }
+        sink.close_all().unwrap();
+        let told: Vec<_> = told(sink).into_iter().map(|run| (run.0, run.2, run.4.len())).collect();
+        assert_eq!(told, [(OTHER, 1, 2), (RUN, 1, 2)], "turned {turned}, together {together}");
+    }
+}
+
 /// Until the copies last, the run to which steps came is there, and what says so is not acknowledged.
 #[test]
 fn steps_are_in_both_runs_until_the_copies_last() {
@@ -166,7 +196,7 @@ fn steps_are_in_both_runs_until_the_copies_last() {
         sink.take(seq, all[place].clone()).unwrap();
         sink.flush_all().unwrap();
     }
-    assert_eq!((sink.has_moves(), sink.oldest_held(), sink.runs.len()), (true, Some(2), 2));
+    assert_eq!((sink.has_moves(), sink.oldest_held(), sink.runs.len()), (true, Some(2), 2), "copied");
     sink.finish_moves().unwrap();
     sink.flush_all().unwrap();
     assert_eq!((sink.has_moves(), sink.oldest_held()), (false, None));

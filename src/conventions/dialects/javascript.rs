@@ -1,0 +1,366 @@
+//! Frameworks for JavaScript that trace themselves.
+
+use super::Shape::{Count, Model, Provider, Text};
+use super::Source::{Before, Behind, Json, Key, Parts};
+use super::standard::FINISHED_BY_ERROR;
+use super::{
+    ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Source, Test, content,
+    kind, row,
+};
+use crate::conventions::names;
+use crate::model::{StepKind, StepStatus};
+
+/// Vercel's AI SDK, legacy names (scope `ai`).
+///
+/// Source: `vercel/ai` packages/otel, 2026-08-22. The outer `ai.generateText` repeats the usage of the `.doGenerate`
+/// spans below it, so it is an agent's.
+pub const VERCEL: Dialect = Dialect {
+    name: "vercel-ai",
+    detect: &[Detect::Key("ai.operationId"), Detect::Scope("ai")],
+    facts: &[
+        row(names::PROVIDER, &[Key("ai.model.provider")], Provider),
+        row(names::REQUEST_MODEL, &[Key("ai.model.id")], Model),
+        row(names::RESPONSE_MODEL, &[Key("ai.response.model")], Model),
+        row(names::RESPONSE_ID, &[Key("ai.response.id")], Text),
+        row(names::FINISH_REASONS, &[Key("ai.response.finishReason")], Text),
+        row(
+            names::INPUT_TOKENS,
+            &[Key("ai.usage.inputTokens"), Key("ai.usage.promptTokens"), Key("ai.usage.tokens")],
+            Count,
+        ),
+        row(names::OUTPUT_TOKENS, &[Key("ai.usage.outputTokens"), Key("ai.usage.completionTokens")], Count),
+        row(names::TOTAL_TOKENS, &[Key("ai.usage.totalTokens")], Count),
+        row(
+            names::CACHE_READ_TOKENS,
+            &[Key("ai.usage.inputTokenDetails.cacheReadTokens"), Key("ai.usage.cachedInputTokens")],
+            Count,
+        ),
+        row(names::CACHE_WRITE_TOKENS, &[Key("ai.usage.inputTokenDetails.cacheWriteTokens")], Count),
+        row(
+            names::REASONING_TOKENS,
+            &[Key("ai.usage.outputTokenDetails.reasoningTokens"), Key("ai.usage.reasoningTokens")],
+            Count,
+        ),
+        row(names::TOOL_NAME, &[Key("ai.toolCall.name")], Text),
+        row(names::TOOL_CALL_ID, &[Key("ai.toolCall.id")], Text),
+        row(names::AGENT_NAME, &[Key("ai.telemetry.functionId")], Text),
+    ],
+    content: &[
+        content(
+            Side::In,
+            &[Key("ai.prompt.messages"), Key("ai.toolCall.args"), Key("ai.prompt"), Key("ai.values"), Key("ai.value")],
+        ),
+        content(
+            Side::Out,
+            &[
+                Key("ai.toolCall.result"),
+                Parts(&[
+                    (Said::Reasoning, "ai.response.reasoning"),
+                    (Said::Text, "ai.response.text"),
+                    (Said::Text, "ai.response.object"),
+                    (Said::ToolCalls, "ai.response.toolCalls"),
+                ]),
+            ],
+        ),
+    ],
+    usage: VERCEL_REPORTED,
+    kinds: &[
+        kind("ai.operationId", Test::Is("ai.toolCall"), StepKind::Tool),
+        kind("ai.operationId", Test::Ends(".doGenerate"), StepKind::Llm),
+        kind("ai.operationId", Test::Ends(".doStream"), StepKind::Llm),
+        kind("ai.operationId", Test::Ends(".doEmbed"), StepKind::Embedding),
+        kind("ai.operationId", Test::Is("ai.rerank"), StepKind::Rerank),
+        kind("ai.operationId", Test::Is("ai.generateText"), StepKind::Agent),
+        kind("ai.operationId", Test::Is("ai.streamText"), StepKind::Agent),
+        kind("ai.operationId", Test::Is("ai.generateObject"), StepKind::Agent),
+        kind("ai.operationId", Test::Is("ai.streamObject"), StepKind::Agent),
+        kind("ai.operationId", Test::Present, StepKind::Task),
+    ],
+    outcomes: &[Outcome {
+        from: Key("ai.response.finishReason"),
+        word: "error",
+        status: StepStatus::Error,
+        message: &[],
+    }],
+    // A stream that the program aborts: what is around its calls ends without a word, and so do they, if ever (AI SDK 7).
+    cancelled_without_response: &["chat", "invoke_agent"],
+    fails_by_exception: true,
+    ..PLAIN
+};
+
+/// What the provider reported, of which the AI SDK's own names have less and, by version, mean another thing.
+const VERCEL_REPORTED: &[Source] = &[
+    Json("ai.response.providerMetadata", &["anthropic", "usage"]),
+    Json("ai.response.providerMetadata", &["anthropic"]),
+    Json("ai.response.providerMetadata", &["google", "usageMetadata"]),
+    Json("ai.response.providerMetadata", &["vertex", "usageMetadata"]),
+    Json("ai.response.providerMetadata", &["bedrock", "usage"]),
+    Json("ai.response.providerMetadata", &["openai"]),
+    Json("ai.response.providerMetadata", &["openrouter", "usage"]),
+];
+
+/// Vercel's AI SDK since 7, which writes the standard's names in a scope of its own.
+///
+/// Source: `@ai-sdk/otel` 1.0.173 with `ai` 7.0.173, run against a scripted server. An agent and its steps repeat the usage of
+/// the calls. What is not of the standard is there where the program asks for it: `usage`, `providerMetadata`, `runtimeContext`.
+pub const VERCEL_OTEL: Dialect = Dialect {
+    name: "vercel-ai-otel",
+    detect: &[Detect::Scope("gen_ai"), Detect::Scope("@ai-sdk/otel")],
+    facts: &[
+        // Behind a gateway, which is none.
+        row(names::PROVIDER, &[Before(names::REQUEST_MODEL, "", '/')], Provider),
+        row(names::REASONING_TOKENS, &[Key("ai.usage.outputTokenDetails.reasoningTokens")], Count),
+        row(names::CONVERSATION_ID, &[Key("ai.settings.context.sessionId")], Text),
+        row(names::USER_ID, &[Key("ai.settings.context.userId")], Text),
+    ],
+    usage: VERCEL_REPORTED,
+    outcomes: &[FINISHED_BY_ERROR],
+    basis: ALL_INCLUSIVE,
+    cancelled_without_response: &["chat", "invoke_agent"],
+    fails_by_exception: true,
+    ..PLAIN
+};
+
+/// Mastra, by its exporter or its bridge: the standard's names, and what went in and out under its own.
+///
+/// Source: `@mastra/otel-exporter` 1.4 and `@mastra/otel-bridge` 1.5 with `@mastra/core` 1.71, run against a scripted server.
+/// The bridge tells what a whole generation used, and of its calls nothing.
+pub const MASTRA: Dialect = Dialect {
+    name: "mastra",
+    detect: &[Detect::KeyPrefix("mastra.")],
+    // Arize's exporter has the metadata in one attribute.
+    facts: &[
+        row(names::CONVERSATION_ID, &[Key("mastra.metadata.sessionId"), Json("metadata", &["sessionId"])], Text),
+        row(
+            names::USER_ID,
+            &[
+                Key("mastra.metadata.userId"),
+                Key("mastra.metadata.resourceId"),
+                Json("metadata", &["userId"]),
+                Json("metadata", &["resourceId"]),
+            ],
+            Text,
+        ),
+    ],
+    // That of a workflow alone has no attribute.
+    entity: &[Behind("invoke_workflow ")],
+    content: &[
+        content(
+            Side::In,
+            &[
+                Key("mastra.agent_run.input"),
+                Key("mastra.workflow_run.input"),
+                Key("mastra.workflow_step.input"),
+                Key("mastra.model_step.input"),
+                Key("mastra.model_generation.input"),
+            ],
+        ),
+        content(
+            Side::Out,
+            &[
+                Key("mastra.agent_run.output"),
+                Key("mastra.workflow_run.output"),
+                Key("mastra.workflow_step.output"),
+                Key("mastra.model_step.output"),
+                Key("mastra.model_generation.output"),
+            ],
+        ),
+    ],
+    kinds: &[
+        kind("mastra.span.type", Test::Is("agent_run"), StepKind::Agent),
+        kind("mastra.span.type", Test::Is("workflow_run"), StepKind::Workflow),
+        kind("mastra.span.type", Test::Is("rag_embedding"), StepKind::Embedding),
+        kind("mastra.span.type", Test::Is("rag_vector_operation"), StepKind::Retrieval),
+        kind("mastra.span.type", Test::Is("scorer_run"), StepKind::Evaluator),
+    ],
+    outcomes: &[
+        FINISHED_BY_ERROR,
+        Outcome {
+            from: Json("mastra.agent_run.output", &["status"]),
+            word: "aborted",
+            status: StepStatus::Cancelled,
+            message: &[Json("mastra.agent_run.output", &["reason"])],
+        },
+    ],
+    basis: ALL_INCLUSIVE,
+    cancelled_without_response: &["chat"],
+    ..PLAIN
+};
+
+/// Mastra's exporter of before, whose names for what went in and out, and for the conversation, are the program's own.
+///
+/// Source: `@mastra/otel-exporter` 0.3.3 with `@mastra/core` 0.24.9, run against a scripted server.
+pub const MASTRA_BEFORE: Dialect = Dialect {
+    name: "mastra-before",
+    variant_of: "mastra",
+    detect: &[Detect::Scope("@mastra/otel")],
+    facts: &[
+        row(names::AGENT_NAME, &[Key("gen_ai.agent.id")], Text),
+        row(names::CONVERSATION_ID, &[Key("sessionId")], Text),
+        row(names::USER_ID, &[Key("userId")], Text),
+        row(names::CACHE_READ_TOKENS, &[Key("gen_ai.usage.cached_input_tokens")], Count),
+    ],
+    content: &[
+        content(Side::In, &[Key("gen_ai.tool.input"), Key("input")]),
+        content(Side::Out, &[Key("gen_ai.tool.output"), Key("output")]),
+    ],
+    kinds: &[
+        kind("mastra.span.type", Test::Is("agent_run"), StepKind::Agent),
+        kind("mastra.span.type", Test::Is("workflow_run"), StepKind::Workflow),
+        kind("mastra.span.type", Test::Is("tool_call"), StepKind::Tool),
+        kind("mastra.span.type", Test::Is("mcp_tool_call"), StepKind::Tool),
+    ],
+    outcomes: &[Outcome { from: Key(names::FINISH_REASONS), word: "error", status: StepStatus::Error, message: &[] }],
+    ..MASTRA
+};
+
+/// Where a call of Mastra's own loop has what became of it.
+const MASTRA_CALL: &str = "workflow.executionWorkflow.step.llm-execution.result";
+
+/// Mastra's telemetry of before its exporters: a span for every method of its classes, with what that was given and gave. A call is a
+/// step of a workflow that no program wrote; the span around all calls of a loop has what the last of them used.
+///
+/// Source: `@mastra/core` 0.23 with the AI SDK 5, run against a scripted server. Counts are those of the AI SDK 5, which leaves
+/// cached tokens out where the provider does.
+pub const MASTRA_METHODS: Dialect = Dialect {
+    name: "mastra-methods",
+    variant_of: "mastra",
+    detect: &[
+        Detect::Key("stream.toolCall.toolName"),
+        Detect::Method("agent.", "componentName"),
+        Detect::Method("workflow.", "componentName"),
+        Detect::Around("workflow.", "componentName", ".execute", "runId"),
+    ],
+    facts: &[
+        row(names::PROVIDER, &[Json(MASTRA_CALL, &["metadata", "modelMetadata", "modelProvider"])], Provider),
+        row(names::REQUEST_MODEL, &[Json(MASTRA_CALL, &["metadata", "modelMetadata", "modelId"])], Model),
+        row(names::RESPONSE_MODEL, &[Json(MASTRA_CALL, &["metadata", "modelId"])], Model),
+        row(names::RESPONSE_ID, &[Json(MASTRA_CALL, &["metadata", "id"])], Text),
+        row(names::FINISH_REASONS, &[Json(MASTRA_CALL, &["stepResult", "reason"])], Text),
+        row(
+            names::CONVERSATION_ID,
+            &[
+                Key("threadId"),
+                Json("agent.generate.argument.1", &["threadId"]),
+                Json("agent.stream.argument.1", &["threadId"]),
+            ],
+            Text,
+        ),
+        row(
+            names::USER_ID,
+            &[
+                Key("resourceId"),
+                Json("agent.generate.argument.1", &["resourceId"]),
+                Json("agent.stream.argument.1", &["resourceId"]),
+            ],
+            Text,
+        ),
+        row(names::TOOL_NAME, &[Key("stream.toolCall.toolName")], Text),
+        row(names::TOOL_CALL_ID, &[Key("stream.toolCall.toolCallId")], Text),
+    ],
+    entity: &[Key("componentName")],
+    usage: &[
+        Json(MASTRA_CALL, &["metadata", "providerMetadata", "anthropic", "usage"]),
+        Json(MASTRA_CALL, &["metadata", "providerMetadata", "google", "usageMetadata"]),
+        Json(MASTRA_CALL, &["output", "usage"]),
+    ],
+    content: &[
+        content(
+            Side::In,
+            &[
+                Key("stream.toolCall.args"),
+                Json(MASTRA_CALL, &["metadata", "request", "body", "messages"]),
+                Json("workflow.executionWorkflow.step.llm-execution.argument.0", &["inputData", "messages", "all"]),
+                Json("agent.generate.argument.0", &[]),
+                Json("agent.stream.argument.0", &[]),
+            ],
+        ),
+        content(
+            Side::Out,
+            &[
+                Json("stream.toolCall.result", &[]),
+                Json(MASTRA_CALL, &["output", "text"]),
+                Json(MASTRA_CALL, &["output", "toolCalls"]),
+                Json("agent.generate.result", &["text"]),
+                Json("agent.stream.result", &["text"]),
+            ],
+        ),
+    ],
+    kinds: &[
+        kind("stream.toolCall.toolName", Test::Present, StepKind::Tool),
+        kind(SPAN_NAME, Test::Is("workflow.executionWorkflow.step.llm-execution"), StepKind::Llm),
+        kind(SPAN_NAME, Test::Is("agent.generate"), StepKind::Agent),
+        kind(SPAN_NAME, Test::Is("agent.stream"), StepKind::Agent),
+        kind(SPAN_NAME, Test::Is("agent.network"), StepKind::Agent),
+        kind(SPAN_NAME, Test::Is("agent.generateVNext"), StepKind::Agent),
+        kind(SPAN_NAME, Test::Is("agent.streamVNext"), StepKind::Agent),
+        kind(SPAN_NAME, Test::Is("agent.generateLegacy"), StepKind::Agent),
+        kind(SPAN_NAME, Test::Is("agent.streamLegacy"), StepKind::Agent),
+        // The loop of an agent.
+        kind(SPAN_NAME, Test::Starts("workflow.agentic-loop."), StepKind::Task),
+        kind(SPAN_NAME, Test::Starts("workflow.executionWorkflow."), StepKind::Task),
+        kind(SPAN_NAME, Test::Between("workflow.", ".execute"), StepKind::Workflow),
+    ],
+    outcomes: &[
+        Outcome {
+            from: Json(MASTRA_CALL, &["stepResult", "reason"]),
+            word: "error",
+            status: StepStatus::Error,
+            message: &[],
+        },
+        Outcome {
+            from: Json("stream.toolCall.result", &["code"]),
+            word: "TOOL_EXECUTION_FAILED",
+            status: StepStatus::Error,
+            message: &[Json("stream.toolCall.result", &["message"])],
+        },
+    ],
+    // What a method throws it does not tell, but for having no result.
+    fails_without: &[
+        ("agent.generate", &["agent.generate.result"]),
+        ("agent.generateVNext", &["agent.generateVNext.result"]),
+        ("agent.generateLegacy", &["agent.generateLegacy.result"]),
+    ],
+    basis: &[
+        BasisRow { provider: "anthropic", basis: Basis::Exclusive },
+        BasisRow { provider: "aws.bedrock", basis: Basis::Exclusive },
+        BasisRow { provider: "", basis: Basis::Inclusive },
+    ],
+    ..PLAIN
+};
+
+/// VoltAgent, whose agents bear what all their calls used, and whose calls only what the last of their steps did.
+///
+/// Source: `@voltagent/core` run against a scripted server with the AI SDK 6.
+pub const VOLTAGENT: Dialect = Dialect {
+    name: "voltagent",
+    detect: &[Detect::Scope("@voltagent/core"), Detect::Key("voltagent.operation_id")],
+    facts: &[
+        row(names::REQUEST_MODEL, &[Key("llm.model"), Key("ai.model.name")], Model),
+        // A sub-agent bears the name of the one that it works for as well.
+        row(names::AGENT_NAME, &[Key("subagent.name"), Key("entity.name")], Text),
+        row(names::TOOL_NAME, &[Key("tool.name")], Text),
+        row(names::TOOL_CALL_ID, &[Key("tool.call.id")], Text),
+        row(names::FINISH_REASONS, &[Key("llm.finish_reason")], Text),
+        row(names::INPUT_TOKENS, &[Key("usage.prompt_tokens")], Count),
+        row(names::OUTPUT_TOKENS, &[Key("usage.completion_tokens")], Count),
+        row(names::CACHE_READ_TOKENS, &[Key("usage.cached_tokens")], Count),
+        row(names::REASONING_TOKENS, &[Key("usage.reasoning_tokens")], Count),
+    ],
+    entity: &[Key("entity.name")],
+    content: &[content(Side::In, &[Key("input"), Key("llm.messages")]), content(Side::Out, &[Key("output")])],
+    kinds: &[
+        kind("span.type", Test::Is("llm"), StepKind::Llm),
+        kind("span.type", Test::Is("tool"), StepKind::Tool),
+        kind("span.type", Test::Is("retriever"), StepKind::Retrieval),
+        kind("span.type", Test::Is("embedding"), StepKind::Embedding),
+        kind("span.type", Test::Is("guardrail"), StepKind::Guardrail),
+        kind("span.type", Test::Is("workflow"), StepKind::Workflow),
+        kind("span.type", Test::Is("agent"), StepKind::Agent),
+        kind("span.type", Test::Present, StepKind::Task),
+        kind("entity.type", Test::Is("workflow"), StepKind::Workflow),
+        kind("entity.type", Test::Is("agent"), StepKind::Agent),
+    ],
+    basis: ALL_INCLUSIVE,
+    ..PLAIN
+};
