@@ -781,7 +781,7 @@ pub const LANGWATCH: Dialect = Dialect {
     ..PLAIN
 };
 
-/// FutureAGI's traceAI, a fork of [`OPENINFERENCE`] that took the standard's names, flattened, and kept its kinds of spans.
+/// FutureAGI's traceAI, a fork of [`OPENINFERENCE`](super::OPENINFERENCE) that took the standard's names, flattened, and kept its kinds of spans.
 ///
 /// Source: `traceai-openai` 0.1 and `traceai-langchain` 0.2, run against a scripted server. A stream names its model among what was asked
 /// with only.

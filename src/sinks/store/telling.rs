@@ -198,8 +198,8 @@ impl<W: RunWriter> StoreSink<W> {
             trace.released.swap_remove(place);
             run = self.open_own_run(run, trace_id)?;
         }
-        if let Some(first) = self.run_of_orphans(trace_id, run).filter(|first| is_topmost && !orphans.contains(first)) {
-            orphans.push(first);
+        if is_topmost {
+            orphans.extend(self.run_of_orphans(trace_id, run).filter(|first| !orphans.contains(first)));
         }
         inner.into_iter().for_each(|below| self.note_outer(below, Some(span_id)));
         let of_log = conversation_of(&said.record.span).filter(|_| self.outside.is_some());
