@@ -77,20 +77,19 @@ impl Trace {
 
     /// Notes what stands above a run that is taken up, and is not of it.
     pub(super) fn note_runs_below(&mut self, run: RunId, state: &RunState) {
-        for parent in state.above() {
-            let runs = self.above.entry(parent).or_default();
-            if !runs.contains(&run) {
-                runs.push(run);
-            }
-        }
+        state.above().for_each(|parent| add(self.above.entry(parent).or_default(), run));
     }
 
     /// Notes that something of a run waits for a span.
     pub(super) fn note_orphan(&mut self, span: SpanId, run: RunId) {
-        let runs = self.orphans.entry(span).or_default();
-        if !runs.contains(&run) {
-            runs.push(run);
-        }
+        add(self.orphans.entry(span).or_default(), run);
+    }
+}
+
+/// Adds a run to some, unless it is among them.
+pub(super) fn add(runs: &mut Vec<RunId>, run: RunId) {
+    if !runs.contains(&run) {
+        runs.push(run);
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::beside::TOLD_BY_SPANS;
 use super::ids::{foreign_run_id, is_foreign_run_id};
 use super::live::{EventIds, PendingStart, Said, same_span};
+use super::moving::add;
 use super::{HeldRecord, MAX_HELD_BYTES, MAX_HELD_RECORDS, StoreSink, Trace};
 use crate::conventions::names;
 use crate::model::otlp::Span;
@@ -77,10 +78,7 @@ impl Trace {
         if known.is_none() && awaits {
             // What is above one that is above a run is that, too.
             for below in inner.iter().copied().chain(is_outermost.then_some(run)) {
-                let runs = self.above.entry(parent).or_default();
-                if !runs.contains(&below) {
-                    runs.push(below);
-                }
+                add(self.above.entry(parent).or_default(), below);
             }
         }
         (known.filter(|other| is_outermost && **other != run).map(|_| parent), inner)
