@@ -67,7 +67,7 @@ impl<W: RunWriter> StoreSink<W> {
                         trace.touched = Some(Instant::now());
                         trace.spans.insert(span_id, run);
                         trace.first_run.get_or_insert(run);
-                        self.hold(trace_id, run, span_id, held);
+                        self.hold((trace_id, run, span_id), held);
                     }
                 }
             }

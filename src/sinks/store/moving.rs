@@ -6,6 +6,7 @@
 
 use super::live::{LiveRun, Said};
 use super::settle::Told;
+use super::telling::Place;
 use super::{HeldRecord, StoreSink, Trace};
 use crate::model::event::Event;
 use crate::model::id::{IdSet, is_foreign_run_id};
@@ -133,15 +134,10 @@ impl<W: RunWriter> StoreSink<W> {
         }
     }
 
-    /// Notes that what came before a span, and is below it, is of its run, and not of these others.
-    pub(super) fn claim_below(
-        &mut self,
-        seq: u64,
-        (trace, to): (TraceId, RunId),
-        (span, is_topmost): (SpanId, bool),
-        others: &[RunId],
-    ) {
-        self.claims.extend(others.iter().map(|&from| Claim { from, to, trace, seq, span, is_topmost }));
+    /// Notes that what came before a span, and is below it, is of its run, and not of those to which it went.
+    pub(super) fn claim_below(&mut self, seq: u64, place: &Place, to: RunId) {
+        let Place { trace, span, is_topmost, .. } = *place;
+        self.claims.extend(place.orphans.iter().map(|&from| Claim { from, to, trace, seq, span, is_topmost }));
     }
 
     /// Copies what is claimed to the runs that claim it: what is told of a run is read once, however many claim a part of it.

@@ -32,6 +32,31 @@ pub(super) fn linked_trace(span: &Span, own: TraceId) -> Option<TraceId> {
     span.links.iter().filter_map(|link| TraceId::from_bytes(&link.trace_id)).find(|trace| *trace != own)
 }
 
+/// Returns the run that a record names. An id that is made of the trace says no more than the trace, which may lead to another run here.
+fn named_run(said: &Said, trace: TraceId) -> Option<RunId> {
+    said.facts.run_id.filter(|run| !is_foreign_run_id(*run, trace))
+}
+
+/// Where a record belongs.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) trace: TraceId,
+    pub(super) span: SpanId,
+    pub(super) run: RunId,
+    /// The run was at hand before the record came.
+    is_live: bool,
+    /// It is a span that names the run itself.
+    is_named: bool,
+    /// It names its run, and stands below nothing.
+    pub(super) is_topmost: bool,
+    /// The parent, where that is of another run.
+    outer: Option<SpanId>,
+    /// Runs that the span is above of.
+    inner: Vec<RunId>,
+    /// Other runs that have what came before the span, and may be below it.
+    pub(super) orphans: Vec<RunId>,
+}
+
 /// What becomes of a step that logs alone tell of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -149,126 +174,151 @@ impl<W: RunWriter> StoreSink<W> {
             self.count(seq, record.kind, Outcome::Rejected, "bad_id");
             return Ok(());
         };
-        let said = Said::of(record);
-        let Said { record, facts, .. } = &*said;
-        let mut of_trace = None;
+        let told = HeldRecord { seq, told_bytes, said: Said::of(record), since: Instant::now() };
+        let of_library = self.recall(trace_id, &told.said)?;
+        let place = self.place_of(trace_id, span_id, &told.said, of_library)?;
+        for below in &place.inner {
+            self.note_outer(*below, Some(span_id));
+        }
+        let Record { kind, span, .. } = &told.said.record;
+        let conversation = conversation_of(span).filter(|_| self.outside.is_some());
+        if conversation.is_some_and(|of| self.conversations.has_spans(of, span.end_time_unix_nano)) {
+            self.count(seq, *kind, Outcome::NotKept, TOLD_BY_SPANS);
+            return Ok(());
+        }
+        if conversation.is_some() && step == Step::MayWait && self.has_room_for(&place, &told) {
+            self.hold((trace_id, place.run, span_id), told);
+            let held = self.traces.get_mut(&trace_id).and_then(|trace| trace.held.get_mut(&place.run));
+            held.into_iter().for_each(|held| held.has_steps_of_logs = true);
+            return Ok(());
+        }
+        let run = if self.is_of_a_run(&place, &told.said)? {
+            self.tell(&place, told)?
+        } else {
+            let run = place.run;
+            self.conversations.note_log(&told.said);
+            self.hold((trace_id, run, span_id), told);
+            run
+        };
+        self.bring_held_below(&place, run)
+    }
+
+    /// Opens the runs of which a record may be, where they were let go of. Returns the run that this library began with the trace, where
+    /// another process writes it.
+    fn recall(&mut self, trace_id: TraceId, said: &Said) -> Result<Option<RunId>, StoreError> {
         self.recall_over(trace_id)?;
-        // An id that is made of the trace says no more than the trace, which may lead to another run here.
-        let of_maker = facts.run_id.filter(|run| !is_foreign_run_id(*run, trace_id));
-        let at = UnixNanos(record.span.start_time_unix_nano);
-        let of_library = Some(trace_id.as_run_id()).filter(|run| of_maker.is_none() && may_be_ours(*run, at));
+        let named = named_run(said, trace_id);
+        let at = UnixNanos(said.record.span.start_time_unix_nano);
+        let of_library = Some(trace_id.as_run_id()).filter(|run| named.is_none() && may_be_ours(*run, at));
+        let mut of_another = None;
         if let Some(run) = of_library.filter(|_| !self.traces.contains_key(&trace_id)) {
             // A late record of a trace that this library began: its run has the same bits.
             match self.open_run(run, trace_id, None) {
-                Err(error) if error.is_closed() => of_trace = Some(run),
+                Err(error) if error.is_closed() => of_another = Some(run),
                 opened => opened?,
             }
             self.forget_unbegun(run);
         }
-        if let Some(run) = of_maker.filter(|_| self.outside.is_some()) {
+        if let Some(run) = named.filter(|_| self.outside.is_some()) {
             self.recall_own(trace_id, run)?;
         }
+        Ok(of_another)
+    }
+
+    /// Finds the run of a record, and what this tells of others.
+    fn place_of(
+        &mut self,
+        trace_id: TraceId,
+        span_id: SpanId,
+        said: &Said,
+        of_library: Option<RunId>,
+    ) -> Result<Place, StoreError> {
+        let (named, record, from_outside) = (named_run(said, trace_id), &said.record, self.outside.is_some());
         let trace = self.traces.entry(trace_id).or_default();
         trace.touched = Some(Instant::now());
         let parent = SpanId::from_bytes(&record.span.parent_span_id);
         let is_span = record.kind != RecordKind::Event;
         let known = trace.spans.get(&span_id).copied();
-        let run = of_maker
+        let run = named
             .or_else(|| known.filter(|_| !is_span || !trace.by_logs.contains(&span_id)))
             .or_else(|| trace.spans.get(&parent?).copied())
-            .or_else(|| trace.run_above(trace_id, &said))
+            .or_else(|| trace.run_above(trace_id, said))
             .or(known)
             .or(trace.first_run)
-            .or(of_trace)
-            .or(facts.run_id)
+            .or(of_library)
+            .or(said.facts.run_id)
             .unwrap_or_else(|| foreign_run_id(trace_id, record.span.start_time_unix_nano));
         let mut run = self.in_place_of.get(&run).copied().unwrap_or(run);
         trace.first_run.get_or_insert(run);
-        let (outer, inner) = trace.note_above(run, &said, self.outside.is_some());
-        let mut orphans = match self.outside {
-            Some(_) => trace.note_child(run, span_id, &said, of_maker.is_some()),
-            None => Vec::new(),
-        };
-        let is_topmost = is_span && of_maker.is_some() && parent.is_none() && self.outside.is_some();
-        let above = (span_id, is_topmost);
+        let (outer, inner) = trace.note_above(run, said, from_outside);
+        let mut orphans = if from_outside { trace.note_child(run, span_id, said, named.is_some()) } else { Vec::new() };
         trace.spans.insert(span_id, run);
         if let Some(place) = trace.released.iter().position(|released| *released == run) {
             trace.released.swap_remove(place);
             run = self.open_own_run(run, trace_id)?;
         }
+        let is_topmost = is_span && named.is_some() && parent.is_none() && from_outside;
         if is_topmost {
             orphans.extend(self.run_of_orphans(trace_id, run).filter(|first| !orphans.contains(first)));
         }
-        inner.into_iter().for_each(|below| self.note_outer(below, Some(span_id)));
-        let of_log = conversation_of(&said.record.span).filter(|_| self.outside.is_some());
-        let said_at = said.record.span.end_time_unix_nano;
-        if of_log.is_some_and(|conversation| self.conversations.has_spans(conversation, said_at)) {
-            self.count(seq, said.record.kind, Outcome::NotKept, TOLD_BY_SPANS);
-            return Ok(());
-        }
-        let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
-        if of_log.is_some() && step == Step::MayWait {
-            let held = trace.held.entry(run).or_default();
-            let bytes = held.bytes + said.record.span.about_len() as usize;
-            // More than may wait stands.
-            if held.records.len() < MAX_HELD_RECORDS && bytes <= MAX_HELD_BYTES {
-                held.has_steps_of_logs = true;
-                self.hold(trace_id, run, span_id, HeldRecord { seq, told_bytes, said, since: Instant::now() });
-                return Ok(());
-            }
-        }
-        if self.runs.contains_key(&run) {
-            self.note_outer(run, outer);
-            self.apply(run, seq, said)?;
-            self.claim_below(seq, (trace_id, run), above, &orphans);
-            self.forget_repeated(run);
-            return self.bring_held_below(trace_id, run, above, &orphans);
+        let is_named = is_span && named == Some(run);
+        let is_live = self.runs.contains_key(&run);
+        Ok(Place { trace: trace_id, span: span_id, run, is_live, is_named, is_topmost, outer, inner, orphans })
+    }
+
+    /// Tells whether a record makes or finds a run, and does not wait for one.
+    fn is_of_a_run(&mut self, place: &Place, said: &Said) -> Result<bool, StoreError> {
+        if said.facts.is_genai || place.is_live {
+            return Ok(true);
         }
         // A record of a log alone is no run, whatever is recorded.
-        let is_wanted = self.recorded == Recorded::All && record.kind != RecordKind::Event;
+        if self.recorded == Recorded::All && said.record.kind != RecordKind::Event {
+            return Ok(true);
+        }
+        let released = self.traces.get(&place.trace).map_or(&[][..], |trace| &trace.released);
+        if place.orphans.iter().any(|other| self.runs.contains_key(other) || released.contains(other)) {
+            return Ok(true);
+        }
         // One that was held is brought again below this one, which is no reason to make a run of it.
-        let is_known = of_maker == Some(run) && is_span && self.open_known(run, trace_id)?;
-        let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
-        let has_steps = orphans.iter().any(|other| self.runs.contains_key(other) || trace.released.contains(other));
-        if facts.is_genai || is_wanted || has_steps || is_known {
-            let mut held = trace.held.remove(&run).unwrap_or_default();
-            held.records.append(&mut self.take_held_elsewhere(run));
-            let run = self.open_own_run(run, trace_id)?;
-            self.note_outer(run, outer);
+        if place.is_named { self.open_known(place.run, place.trace) } else { Ok(false) }
+    }
+
+    /// Tells a record in its run, which begins with it where there is none yet. Returns the run.
+    fn tell(&mut self, place: &Place, HeldRecord { seq, said, .. }: HeldRecord) -> Result<RunId, StoreError> {
+        let (mut run, mut logs) = (place.run, Vec::new());
+        if !place.is_live {
+            let held = self.traces.get_mut(&place.trace).and_then(|trace| trace.held.remove(&run)).unwrap_or_default();
+            let mut before = held.records;
+            before.append(&mut self.take_held_elsewhere(run));
+            if !self.runs.contains_key(&run) {
+                run = self.open_own_run(run, place.trace)?;
+            }
             // A log may come before any span of its run, and has no place in it then.
             let from_outside = self.outside.is_some();
-            let is_log = |held: &HeldRecord| from_outside && held.said.record.kind == RecordKind::Event;
-            let (logs, spans): (Vec<_>, Vec<_>) = held.records.into_iter().partition(is_log);
-            for HeldRecord { seq, said, .. } in spans {
+            let is_log = |held: &mut HeldRecord| from_outside && held.said.record.kind == RecordKind::Event;
+            logs.extend(before.extract_if(.., is_log));
+            for HeldRecord { seq, said, .. } in before {
                 self.apply(run, seq, said)?;
             }
-            self.apply(run, seq, said)?;
-            for HeldRecord { seq, said, .. } in logs {
-                self.apply(run, seq, said)?;
-            }
-            self.claim_below(seq, (trace_id, run), above, &orphans);
-            self.forget_repeated(run);
-            return self.bring_held_below(trace_id, run, above, &orphans);
         }
-        self.conversations.note_log(&said);
-        self.hold(trace_id, run, span_id, HeldRecord { seq, told_bytes, said, since: Instant::now() });
-        self.bring_held_below(trace_id, run, above, &orphans)
+        self.note_outer(run, place.outer);
+        self.apply(run, seq, said)?;
+        for HeldRecord { seq, said, .. } in logs {
+            self.apply(run, seq, said)?;
+        }
+        self.claim_below(seq, place, run);
+        self.forget_repeated(run);
+        Ok(run)
     }
 
     /// Brings again what was held for another run and is below a span of this one.
-    fn bring_held_below(
-        &mut self,
-        trace_id: TraceId,
-        run: RunId,
-        (span, is_topmost): (SpanId, bool),
-        others: &[RunId],
-    ) -> Result<(), StoreError> {
-        let Some(trace) = self.traces.get_mut(&trace_id) else { return Ok(()) };
-        let own = trace.own.filter(|own| *own != run && !others.contains(own));
+    fn bring_held_below(&mut self, place: &Place, run: RunId) -> Result<(), StoreError> {
+        let Some(trace) = self.traces.get_mut(&place.trace) else { return Ok(()) };
+        let own = trace.own.filter(|own| *own != run && !place.orphans.contains(own));
         let mut below = Vec::new();
-        for other in own.into_iter().chain(others.iter().copied()) {
-            let takes_orphans = is_topmost && is_foreign_run_id(other, trace_id);
-            below.append(&mut trace.take_held_below(other, span, takes_orphans));
+        for other in own.into_iter().chain(place.orphans.iter().copied()) {
+            let takes_orphans = place.is_topmost && is_foreign_run_id(other, place.trace);
+            below.append(&mut trace.take_held_below(other, place.span, takes_orphans));
             if takes_orphans && !trace.held.contains_key(&other) && !self.runs.contains_key(&other) {
                 trace.first_run = trace.first_run.map(|first| if first == other { run } else { first });
             }
@@ -324,10 +374,16 @@ impl<W: RunWriter> StoreSink<W> {
         }
     }
 
-    pub(super) fn hold(&mut self, trace_id: TraceId, run: RunId, span_id: SpanId, told: HeldRecord) {
+    /// Tells whether one more may wait for a run.
+    fn has_room_for(&self, place: &Place, told: &HeldRecord) -> bool {
+        let held = self.traces.get(&place.trace).and_then(|trace| trace.held.get(&place.run));
+        let (records, bytes) = held.map_or((0, 0), |held| (held.records.len(), held.bytes));
+        records < MAX_HELD_RECORDS && bytes + told.said.record.span.about_len() as usize <= MAX_HELD_BYTES
+    }
+
+    pub(super) fn hold(&mut self, (trace_id, run, span_id): (TraceId, RunId, SpanId), told: HeldRecord) {
         let Some(trace) = self.traces.get_mut(&trace_id) else { return };
-        let is_named = told.said.facts.run_id == Some(run) && !is_foreign_run_id(run, trace_id);
-        if is_named && self.outside.is_some() {
+        if self.outside.is_some() && named_run(&told.said, trace_id) == Some(run) {
             let traces = self.named.entry(run).or_default();
             if traces.last() != Some(&trace_id) {
                 traces.push(trace_id);
