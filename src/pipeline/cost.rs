@@ -484,7 +484,7 @@ fn has_own_cost(span: &Span) -> bool {
 /// Reads what the emitter says a call cost.
 ///
 /// Emitters write 0 for models that they have no price for, and for calls of which they do not know what they used; only where
-/// nothing was used, or the call failed, is it one.
+/// nothing was used, or the call failed before an answer began, is it one.
 fn reported(span: &Span) -> Option<NanoUsd> {
     let is_amount = |usd: &f64| *usd >= 0.0 && nanos(*usd).is_some();
     let amount = |value: &Value| value.as_f64().filter(is_amount);
@@ -509,7 +509,10 @@ fn reported(span: &Span) -> Option<NanoUsd> {
     };
     let used_nothing = match facts::tokens(span) {
         Some(tokens) => tokens.prompt == Some(0) && tokens.completion == Some(0),
-        None => facts::status(span) == StepStatus::Error && !is_bare(),
+        None => {
+            let has_begun = span.attr(names::RESPONSE_ID).is_some();
+            facts::status(span) == StepStatus::Error && !has_begun && !is_bare()
+        }
     };
     if usd == 0.0 && !used_nothing { None } else { nanos(usd) }
 }

@@ -118,15 +118,16 @@ pub const LOGFIRE_CLAUDE: Dialect = Dialect {
 };
 
 /// Pydantic AI's own spans. A stream that the provider refused leaves a call with a message that has nothing in it, and the error
-/// on the agent alone.
+/// on the agent alone (2.68); all other failures stand on the call.
 ///
-/// Source: `pydantic_ai` 2.68, run against a scripted server.
+/// Source: `pydantic_ai` 1.50 and 2.68, run against a scripted server.
 pub const PYDANTIC_AI: Dialect = Dialect {
     name: "pydantic-ai",
     variant_of: "pydantic",
     detect: &[Detect::Scope("pydantic-ai")],
     failed_without_response: &["chat"],
-    // One that its program gave up waiting for has the model that was asked, and no message at all.
+    // One that its program gave up waiting for has no message at all, and of its model at most the one that was asked.
+    failure_leaves_answer: true,
     cancelled_without_response: &["chat"],
     cancelled_without_reason: &["chat"],
     ..PYDANTIC

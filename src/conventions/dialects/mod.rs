@@ -94,6 +94,8 @@ pub struct Dialect {
     pub failed_without_response: &'static [&'static str],
     /// A finished step of these operations without any trace of a response, and without an error, was given up.
     pub cancelled_without_response: &'static [&'static str],
+    /// A failure of which nothing else tells has left an answer with nothing in it: without any answer the call was given up.
+    pub failure_leaves_answer: bool,
     /// The model that answered is a trace of a response, too, also where it is the one that was asked for.
     pub is_silent_without_model: bool,
     /// A stream of these operations whose answer has begun ([`BEGUN_STREAMS`]), and that has no reason for its end, nor a count of what
@@ -530,6 +532,7 @@ pub const PLAIN: Dialect = Dialect {
     fails_without: &[],
     failed_without_response: &[],
     cancelled_without_response: &[],
+    failure_leaves_answer: false,
     is_silent_without_model: false,
     cancelled_without_reason: &[],
     cancelled_without: &[],
@@ -570,14 +573,16 @@ pub const CONTROL_FLOW: &[&str] = &[
 
 /// By what a stream is known whose answer has begun: an attribute, how its value ends, and another attribute that is there as well.
 ///
-/// Source: OpenTelemetry's semantic conventions 1.44; `pydantic_ai` 2.62; `opentelemetry-instrumentation-botocore` 0.66b2, which has the
-/// method of the client and of an answer its status alone.
+/// Source: OpenTelemetry's semantic conventions 1.44; `pydantic_ai` 1.5, which has the answer's id since it has reasons, 1.50 and 2.62;
+/// `opentelemetry-instrumentation-botocore` 0.66b2, which has the method of the client and of an answer its status alone.
 pub const BEGUN_STREAMS: &[(&str, &str, &str)] = &[
     // Whoever reads the bytes of the answer by themselves leaves nothing of it to be seen, whatever they have read.
     (names::REQUEST_STREAM, "true", names::RESPONSE_ID),
     ("gen_ai.response.time_to_first_chunk", "", ""),
     ("gen_ai.client.operation.time_to_first_chunk", "", ""),
     ("rpc.method", "ConverseStream", "http.status_code"),
+    // Pydantic AI's: the reason came with the id, or the answer had no end.
+    (names::RESPONSE_ID, "", "logfire.json_schema"),
 ];
 
 /// By what it is known that more parts of an answer came than its beginning counts tokens, where a report of a stream counts those: key, path.

@@ -391,6 +391,8 @@ fn what_the_emitter_says_wins() {
     let failed = |key: &str, value: Value| priced(&chat(&[(names::ERROR_TYPE, "500".into()), (key, value)]));
     assert_eq!(failed("gen_ai.usage.cost", Value::Double(0.0)), "0 reported -");
     assert_eq!(failed("langfuse.observation.cost_details", r#"{"total":0}"#.into()), NOTHING);
+    let begun = [(names::ERROR_TYPE, "x".into()), (names::RESPONSE_ID, "c-1".into()), ("operation.cost", 0.0.into())];
+    assert_eq!(priced(&chat(&begun)), NOTHING);
     let refused = r#"{"input":0,"output":0,"total":0}"#;
     assert_eq!(failed("langfuse.observation.cost_details", refused.into()), "0 reported -");
     // A stream that was given up, of which nobody knows what it used.

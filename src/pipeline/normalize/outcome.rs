@@ -180,7 +180,8 @@ fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> 
         return None;
     }
     // Without content, a model that is named may be all there is of an answer.
-    let is_silent = is_empty || span.attr(names::RESPONSE_MODEL).is_none();
+    let leaves_answer = dialects.iter().any(|dialect| dialect.failure_leaves_answer);
+    let is_silent = is_empty || !leaves_answer && span.attr(names::RESPONSE_MODEL).is_none();
     if status == STATUS_UNSET && is_silent && may_fail {
         Some(StepStatus::Error)
     } else if may_be_cancelled {

@@ -530,9 +530,13 @@ fn a_stream_that_was_given_up_is_known_by_the_end_that_it_lacks() {
         "gen_ai.output.messages",
         r#"[{"role":"assistant","parts":[{"type":"text","content":"A."}],"finish_reason":"stop"}]"#.into(),
     );
-    assert_eq!(status("pydantic-ai", "chat m", &[whole, first.clone()]), StepStatus::Success);
+    assert_eq!(status("pydantic-ai", "chat m", &[whole.clone(), first.clone()]), StepStatus::Success);
     assert_eq!(status("pydantic-ai", "chat m", &[output.clone(), first, read]), StepStatus::Success);
-    assert_eq!(status("pydantic-ai", "chat m", &[output]), StepStatus::Success);
+    assert_eq!(status("pydantic-ai", "chat m", std::slice::from_ref(&output)), StepStatus::Success);
+    // Before 2 it has the answer's id alone.
+    let id = [("gen_ai.response.id", Value::from("c-1")), ("logfire.json_schema", "{}".into())];
+    assert_eq!(status("pydantic-ai", "chat m", &[&id[..], &[output]].concat()), StepStatus::Cancelled);
+    assert_eq!(status("pydantic-ai", "chat m", &[&id[..], &[whole]].concat()), StepStatus::Success);
 }
 
 /// By Google's ADK (2.0) and OpenLIT (1.39).

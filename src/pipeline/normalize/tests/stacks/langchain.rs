@@ -436,9 +436,12 @@ fn what_was_given_up_before_its_answer_was_told_is_cancelled() {
         assert_eq!(status(scope, operation, std::slice::from_ref(&stop)), StepStatus::Success, "{scope}");
         assert_eq!(status(scope, operation, std::slice::from_ref(&answered)), StepStatus::Success, "{scope}");
     }
-    // The model that was asked for stands for that which answered; one that the provider refused has none.
+    // The model that was asked for stands for that which answered, or none does; what the provider refused has an answer with nothing in it.
     let model = ("gen_ai.response.model", Value::from("gpt-4o-mini"));
-    assert_eq!(status("pydantic-ai", "chat", &[model]), StepStatus::Cancelled);
+    let empty = ("gen_ai.output.messages", r#"[{"role":"assistant","parts":[]}]"#.into());
+    assert_eq!(status("pydantic-ai", "chat", std::slice::from_ref(&model)), StepStatus::Cancelled);
+    assert_eq!(status("pydantic-ai", "chat", &[]), StepStatus::Cancelled);
+    assert_eq!(status("pydantic-ai", "chat", &[model, empty]), StepStatus::Error);
     // An agent says of its answer only what the program lets it.
     assert_eq!(status("agent_framework", "invoke_agent", &[]), StepStatus::Success);
     assert_eq!(status("semantic_kernel.utils", "invoke_agent", &[]), StepStatus::Success);
