@@ -1,4 +1,5 @@
-//! Python programs: OpenTelemetry's auto-instrumentation is started where it is installed.
+//! Python programs: OpenTelemetry's auto-instrumentation is started where it is installed, with a distribution that configures the SDK.
+//! Without one it would only take the place of a program's own instrumentation, and send nothing.
 //!
 //! It is what `opentelemetry-instrument` does, and no more: its folder, with a `sitecustomize` in it, comes first on
 //! `PYTHONPATH` (`run` in `opentelemetry/instrumentation/auto_instrumentation/__init__.py` of opentelemetry-python-contrib).
@@ -29,7 +30,8 @@ const MOST_AROUND: usize = 8;
 const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh"];
 
 /// Says where the folder is without loading anything of it, or of the current directory, which comes first on the path of
-/// what is given by `-c`. Folders of one name may lie in several places, and are all looked through.
+/// what is given by `-c`. Folders of one name may lie in several places, and are all looked through. Who configures the SDK is known by
+/// the entry points that `opentelemetry-instrument` asks.
 const FIND: &str = "\
 import sys
 sys.path = [folder for folder in sys.path if folder]
@@ -45,10 +47,16 @@ def find(*names):
     return folders
 folders = find('opentelemetry', 'instrumentation', 'auto_instrumentation')
 if folders:
-    has_azures = find('azure', 'monitor', 'opentelemetry')
-    has_own = find('opentelemetry', 'distro')
-    if has_own or not has_azures:
-        sys.stdout.write(os.path.abspath(folders[0]) + ('\\nown' if has_own and has_azures else ''))
+    from importlib.metadata import entry_points
+    group = 'opentelemetry_configurator'
+    try:
+        found = entry_points(group=group)
+    except TypeError:
+        found = entry_points().get(group, ())
+    makers = {point.value.partition('.')[0] for point in found}
+    has_own = any(point.value.startswith('opentelemetry.distro') for point in found)
+    if makers - {'azure'}:
+        sys.stdout.write(os.path.abspath(folders[0]) + ('\\nown' if has_own and 'azure' in makers else ''))
 ";
 
 /// What has OpenTelemetry's own distribution chosen, where another is installed beside it: by default the first one is, and Azure
@@ -64,8 +72,8 @@ pub struct Start {
     pub defaults: &'static [(&'static str, &'static str)],
 }
 
-/// Returns what starts auto-instrumentation in a command that is Python with it installed. Where Azure Monitor's distribution is the only one
-/// there is, it is left to the program.
+/// Returns what starts auto-instrumentation in a command that is Python with it installed. Where there is no distribution but Azure Monitor's,
+/// it is left to the program.
 pub fn start_of(command: &[OsString], python_path: Option<&OsStr>) -> Option<Start> {
     let program = which(command.first()?)?;
     // It does so itself.
@@ -320,12 +328,22 @@ mod tests {
             python.args(["-c", FIND]).current_dir(&here).env("PYTHONPATH", path);
             String::from_utf8(python.output().unwrap().stdout).unwrap()
         };
+        let install = |package: &str, module: &str| {
+            let info = packages.join(format!("{package}-1.0.dist-info"));
+            file(&info.join("METADATA"), &format!("Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n"), 0o644);
+            let points = format!("[opentelemetry_configurator]\nconfigurator = {module}:Configurator\n");
+            file(&info.join("entry_points.txt"), &points, 0o644);
+        };
+        let remove = |package: &str| std::fs::remove_dir_all(packages.join(format!("{package}-1.0.dist-info"))).unwrap();
+        assert_eq!(found(&packages), "", "nobody would send anything");
+        install("opentelemetry_distro", "opentelemetry.distro");
         assert_eq!(found(&packages), folder.to_str().unwrap());
-        // Another distribution alone, and beside OpenTelemetry's own.
-        std::fs::create_dir_all(packages.join("azure/monitor/opentelemetry")).unwrap();
-        assert_eq!(found(&packages), "");
-        std::fs::create_dir_all(packages.join("opentelemetry/distro")).unwrap();
+        install("azure_monitor_opentelemetry", "azure.monitor.opentelemetry._autoinstrumentation.configurator");
         assert_eq!(found(&packages), format!("{}\nown", folder.display()));
+        remove("opentelemetry_distro");
+        assert_eq!(found(&packages), "");
+        install("splunk_opentelemetry", "splunk_otel.configurator");
+        assert_eq!(found(&packages), folder.to_str().unwrap());
         assert_eq!(found(&dir.path().join("nothing")), "");
         assert!(!ran.exists());
     }
