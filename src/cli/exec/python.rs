@@ -334,7 +334,8 @@ mod tests {
             let points = format!("[opentelemetry_configurator]\nconfigurator = {module}:Configurator\n");
             file(&info.join("entry_points.txt"), &points, 0o644);
         };
-        let remove = |package: &str| std::fs::remove_dir_all(packages.join(format!("{package}-1.0.dist-info"))).unwrap();
+        let remove =
+            |package: &str| std::fs::remove_dir_all(packages.join(format!("{package}-1.0.dist-info"))).unwrap();
         assert_eq!(found(&packages), "", "nobody would send anything");
         install("opentelemetry_distro", "opentelemetry.distro");
         assert_eq!(found(&packages), folder.to_str().unwrap());

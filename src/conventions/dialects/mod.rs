@@ -41,7 +41,7 @@ pub use openinference::{
 pub use platforms::{
     AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, MONOCLE, OPENLIT, OPENLIT_CALL,
     OPENLIT_CREWAI, OPENLIT_LANGCHAIN, OPENLIT_LANGCHAIN_CALL, OPENLIT_LANGGRAPH, TRACEAI, TRACELOOP,
-    TRACELOOP_ANTHROPIC_JS, TRACELOOP_LLAMAINDEX, TRACELOOP_MCP, WEAVE, WEAVE_INTEGRATION,
+    TRACELOOP_ANTHROPIC_JS, TRACELOOP_LLAMAINDEX, TRACELOOP_MCP, TRACELOOP_OPENAI, WEAVE, WEAVE_INTEGRATION,
 };
 pub use standard::{
     ANTHROPIC_CLIENT, MISTRAL_CLIENT, MISTRAL_STREAM, OTEL, OTEL_AGNO, OTEL_BEDROCK, OTEL_INSTRUMENTATION, OTEL_OPENAI,
@@ -101,6 +101,8 @@ pub struct Dialect {
     /// A stream of these operations whose answer has begun ([`BEGUN_STREAMS`]), and that has no reason for its end, nor a count of what
     /// came out, nor a word on how it went, was given up.
     pub cancelled_without_reason: &'static [&'static str],
+    /// A stream that the program left says that all is well, as one does that was read to its end.
+    pub left_is_well: bool,
     /// A stream of this name whose answer has begun, as an attribute shows, was given up where another one is missing and no word on
     /// how it went is there: name, attribute, other one.
     pub cancelled_without: &'static [(&'static str, &'static str, &'static str)],
@@ -450,6 +452,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &TRACELOOP_ANTHROPIC_JS,
     &TRACELOOP_LLAMAINDEX,
     &TRACELOOP_MCP,
+    &TRACELOOP_OPENAI,
     &TRACELOOP,
     &MLFLOW,
     &LAMINAR,
@@ -535,6 +538,7 @@ pub const PLAIN: Dialect = Dialect {
     failure_leaves_answer: false,
     is_silent_without_model: false,
     cancelled_without_reason: &[],
+    left_is_well: false,
     cancelled_without: &[],
     fails_by_exception: false,
     fails_although_well: false,
@@ -571,16 +575,23 @@ pub const CONTROL_FLOW: &[&str] = &[
     "ToolInterruptError",
 ];
 
+/// Why the first message of an answer ended, where each has attributes of its own (OpenLLMetry 0.53).
+pub const FINISH_REASON_OF_OLD: &str = "gen_ai.completion.0.finish_reason";
+
 /// By what a stream is known whose answer has begun: an attribute, how its value ends, and another attribute that is there as well.
 ///
 /// Source: OpenTelemetry's semantic conventions 1.44; `pydantic_ai` 1.5, which has the answer's id since it has reasons, 1.50 and 2.62;
-/// `opentelemetry-instrumentation-botocore` 0.66b2, which has the method of the client and of an answer its status alone.
+/// `opentelemetry-instrumentation-botocore` 0.66b2, which has the method of the client and of an answer its status alone;
+/// `opentelemetry-instrumentation-openai` 0.53, 0.60 and 0.62.
 pub const BEGUN_STREAMS: &[(&str, &str, &str)] = &[
     // Whoever reads the bytes of the answer by themselves leaves nothing of it to be seen, whatever they have read.
     (names::REQUEST_STREAM, "true", names::RESPONSE_ID),
     ("gen_ai.response.time_to_first_chunk", "", ""),
     ("gen_ai.client.operation.time_to_first_chunk", "", ""),
     ("rpc.method", "ConverseStream", "http.status_code"),
+    // OpenLLMetry's; before it wrote reasons of their own, these stood with the messages alone.
+    ("gen_ai.is_streaming", "true", names::RESPONSE_ID),
+    ("llm.is_streaming", "true", "gen_ai.prompt.0.content"),
     // Pydantic AI's: the reason came with the id, or the answer had no end.
     (names::RESPONSE_ID, "", "logfire.json_schema"),
 ];

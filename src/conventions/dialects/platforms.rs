@@ -149,6 +149,18 @@ pub const BEDROCK: Dialect = Dialect {
     ..TRACELOOP
 };
 
+/// OpenLLMetry's instrumentation of OpenAI's client, which says of each stream that ended without an exception that it went well.
+///
+/// Source: `opentelemetry-instrumentation-openai` 0.53, 0.60 and 0.62.4, run against a scripted server.
+pub const TRACELOOP_OPENAI: Dialect = Dialect {
+    name: "traceloop-openai",
+    variant_of: "traceloop",
+    detect: &[Detect::Scope("opentelemetry.instrumentation.openai.v1")],
+    cancelled_without_reason: &["chat"],
+    left_is_well: true,
+    ..TRACELOOP
+};
+
 /// OpenLLMetry's instrumentation of MCP, whose spans besides tools are messages of the protocol: an agent's name is a label on them.
 ///
 /// Source: `opentelemetry-instrumentation-mcp` 0.47 and 0.62, run against a scripted server.

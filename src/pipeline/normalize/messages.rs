@@ -385,6 +385,14 @@ fn with_small_role(message: &str) -> Option<String> {
     Some(format!("{before}\"{word}\"{behind}"))
 }
 
+/// Tells whether messages say why one of them ended.
+pub(super) fn tell_reason(messages: &str) -> bool {
+    messages.split("\"finish_reason\"").skip(1).any(|behind| {
+        let value = behind.trim_start().strip_prefix(':').unwrap_or(behind).trim_start();
+        !value.starts_with("\"\"") && !value.starts_with("null")
+    })
+}
+
 /// Tells whether messages, as JSON, have nothing in them.
 pub(super) fn are_empty(messages: &Value) -> bool {
     let Json::Array(messages) = messages.to_json() else { return false };

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use super::{Dialects, Draft, may_say, messages, value_of};
-use crate::conventions::dialects::{BEGUN_STREAMS, CONTROL_FLOW, Dialect, ENDS_A_STREAM, HIDDEN, Shape, Source};
+use crate::conventions::dialects::{
+    BEGUN_STREAMS, CONTROL_FLOW, Dialect, ENDS_A_STREAM, FINISH_REASON_OF_OLD, HIDDEN, Shape, Source,
+};
 use crate::conventions::names;
 use crate::model::StepStatus;
 use crate::model::otlp::{STATUS_ERROR, STATUS_UNSET, Span, SpanEvent, Value};
@@ -147,9 +149,11 @@ fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> 
             None => key.is_empty(),
         };
         BEGUN_STREAMS.iter().any(|(key, end, other)| has(key, end) && has(other, ""))
-            && [names::FINISH_REASONS, names::OUTPUT_TOKENS, names::ERROR_TYPE].iter().all(says_nothing)
-            && !span.attr_str(names::OUTPUT_MESSAGES).is_some_and(|told| told.contains("\"finish_reason\""))
-            && status == STATUS_UNSET
+            && [names::FINISH_REASONS, FINISH_REASON_OF_OLD, names::OUTPUT_TOKENS, names::ERROR_TYPE]
+                .iter()
+                .all(says_nothing)
+            && !span.attr_str(names::OUTPUT_MESSAGES).is_some_and(messages::tell_reason)
+            && (status == STATUS_UNSET || status != STATUS_ERROR && dialects.iter().any(|dialect| dialect.left_is_well))
     };
     if says(|dialect| dialect.cancelled_without_reason) && is_open_stream() {
         return Some(StepStatus::Cancelled);

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::{Dialects, Draft, MAX_COUNT, buckets, facts, fits, may_have, member, structured, value_of};
+use super::{Dialects, Draft, MAX_COUNT, buckets, facts, fits, may_have, member, messages, structured, value_of};
 use crate::conventions::dialects::usage::{SHAPES, Shape};
 use crate::conventions::dialects::{Basis, GOOGLE, KindRow, PARTS_OF_STREAMS, Source, Test, UNKNOWN};
 use crate::conventions::names;
@@ -143,8 +143,7 @@ pub(super) fn forget_beginning(draft: &mut Draft<'_>, dialects: Dialects<'_>) ->
     let tells_reason = || dialects.iter().any(|dialect| dialect.cancelled_without_reason.contains(&operation));
     let output = span.attr_str(names::OUTPUT_MESSAGES);
     let has_begun = span.attr(names::RESPONSE_ID).is_some() && output.is_some();
-    let has_reason =
-        || span.attr(names::FINISH_REASONS).is_some() || output.is_some_and(|told| told.contains("\"finish_reason\""));
+    let has_reason = || span.attr(names::FINISH_REASONS).is_some() || output.is_some_and(messages::tell_reason);
     let is_well = span.status.as_ref().is_some_and(|status| status.code != STATUS_UNSET && status.code != STATUS_ERROR);
     let is_without_end = has_begun && !is_well && tells_reason() && !has_reason();
     let has_parts = |(key, path): &(&str, &[&str])| {

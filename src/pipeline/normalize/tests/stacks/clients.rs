@@ -539,6 +539,42 @@ fn a_stream_that_was_given_up_is_known_by_the_end_that_it_lacks() {
     assert_eq!(status("pydantic-ai", "chat m", &[&id[..], &[whole]].concat()), StepStatus::Success);
 }
 
+/// `opentelemetry-instrumentation-openai` 0.53, 0.60 and 0.62, run against a scripted server: with a status of OK, whoever left.
+#[test]
+fn a_stream_that_was_left_has_no_reason_by_openllmetry() {
+    let status = |list: &[(&'static str, Value)], code: i32| {
+        let all =
+            [&[("gen_ai.operation.name", Value::from("chat")), ("gen_ai.response.id", "c-1".into())], list].concat();
+        let mut record = ended(&all);
+        record.scope.name = "opentelemetry.instrumentation.openai.v1".to_owned();
+        record.span.status = Some(Status { code, ..Status::default() });
+        facts(&record).status
+    };
+    // OK.
+    let ok = 1;
+    let newer = ("gen_ai.is_streaming", Value::Bool(true));
+    let output = |reason: &str| {
+        let text =
+            r#"[{"role": "assistant", "parts": [{"content": "word", "type": "text"}], "finish_reason": REASON}]"#;
+        ("gen_ai.output.messages", Value::from(text.replace("REASON", reason).as_str()))
+    };
+    let reasons = ("gen_ai.response.finish_reasons", Value::from("stop"));
+    assert_eq!(status(&[newer.clone(), output(r#""""#)], ok), StepStatus::Cancelled);
+    assert_eq!(status(&[newer.clone()], ok), StepStatus::Cancelled);
+    assert_eq!(status(&[newer.clone(), output(r#""stop""#)], ok), StepStatus::Success);
+    assert_eq!(status(&[newer.clone(), reasons], ok), StepStatus::Success);
+    assert_eq!(status(&[newer, output(r#""""#)], STATUS_ERROR), StepStatus::Error);
+    // It has reasons with what was said alone.
+    let older = ("llm.is_streaming", Value::Bool(true));
+    let said = ("gen_ai.prompt.0.content", Value::from("hi"));
+    assert_eq!(status(&[older.clone(), said.clone()], ok), StepStatus::Cancelled);
+    assert_eq!(
+        status(&[older.clone(), said, ("gen_ai.completion.0.finish_reason", "stop".into())], ok),
+        StepStatus::Success
+    );
+    assert_eq!(status(&[older], ok), StepStatus::Success);
+}
+
 /// By Google's ADK (2.0) and OpenLIT (1.39).
 #[test]
 fn how_steps_ended_is_read_where_their_status_says_that_all_is_well() {
