@@ -449,6 +449,20 @@ pub const GOOGLE_ADK_JAVA: Dialect = Dialect {
     ..GOOGLE_ADK
 };
 
+/// The same of before 2, which begins the span of a call before it looks whether the run may make another one.
+///
+/// Source: `google-adk` 1.16 `InvocationContext.increment_llm_call_count`, run with a model of its own.
+pub const GOOGLE_ADK_CALL: Dialect = Dialect {
+    name: "google-adk-call",
+    variant_of: "google-adk",
+    detect: &[Detect::Named("gcp.vertex.agent", "call_llm")],
+    kinds: &[
+        kind(names::EXCEPTION_MESSAGE, Test::Starts("Max number of llm calls limit of "), StepKind::Task),
+        kind(SPAN_NAME, Test::Is("call_llm"), StepKind::Llm),
+    ],
+    ..GOOGLE_ADK
+};
+
 /// TanStack AI: a span of its own around the calls of a loop, which has their sum.
 ///
 /// Source: `@tanstack/ai` 0.58.0 `otelMiddleware`, run against a scripted server. The scope is the program's. A loop that failed

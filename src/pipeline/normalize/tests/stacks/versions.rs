@@ -38,6 +38,22 @@ fn adk_of_before_has_the_names_of_agents_and_tools_in_brackets() {
     assert_eq!(of("tool_call [transfer_to_agent]").0, StepKind::Task);
 }
 
+/// `google-adk` 1.16 with a limit of calls.
+#[test]
+fn a_call_that_the_limit_of_a_run_refused_is_none() {
+    let of = |message: &str| {
+        let mut record = ended(&[]);
+        record.scope.name = "gcp.vertex.agent".to_owned();
+        record.span.name = "call_llm".to_owned();
+        record.span.status = Some(Status { code: STATUS_ERROR, ..Status::default() });
+        record.span.events = vec![event("exception", &[("exception.message", message.into())])];
+        let step = facts(&record);
+        (step.kind, step.status)
+    };
+    assert_eq!(of("Max number of llm calls limit of `2` exceeded"), (StepKind::Task, StepStatus::Error));
+    assert_eq!(of("503 UNAVAILABLE"), (StepKind::Llm, StepStatus::Error));
+}
+
 /// `google-adk` 1.6.1 and 1.8, run against a scripted server.
 #[test]
 fn adk_of_before_has_the_total_in_the_place_of_the_output() {
