@@ -54,8 +54,12 @@ const LEAST_KEY: usize = 16;
 const LEAST_IN_TEXT: usize = 8;
 
 /// Programs that take `user:password` behind an option, by their names, and the options.
-const CLIENTS: &[&str] = &["curl", "curlie", "xh"];
-const OF_USER: &[&str] = &["-u", "--user", "-U", "--proxy-user"];
+const CLIENTS: &[&str] = &["curl", "curlie", "xh", "http", "https"];
+const OF_USER: &[&str] = &["--user", "--proxy-user"];
+/// The same as letters behind one hyphen, the last of several: `-su`.
+const OF_USER_SHORT: [char; 3] = ['u', 'U', 'a'];
+/// Another letter is for something else to these.
+const WITHOUT_A: &[&str] = &["curl", "curlie"];
 /// Options that a header follows.
 const OF_HEADER: &[&str] = &["-H", "--header", "--proxy-header"];
 
@@ -69,7 +73,7 @@ static NAMED: LazyLock<Option<Regex>> = LazyLock::new(|| {
 /// A client with a user and a password, in a line for a shell.
 static OF_CLIENT: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(
-        r#"(?P<head>(?:^|[\s/;|&(])(?:curl|curlie|xh)[ \t](?:[^|;&\n]*?[ \t])?(?:-u|-U|--user|--proxy-user)[ \t=]*["']?[^\s:"'$-][^\s:"']*:)(?P<password>[^\s"']+)"#,
+        r#"(?P<head>(?:^|[\s/;|&(])(?:(?:curl|curlie|xh)[ \t](?:[^|;&\n]*?[ \t])?(?:-[A-Za-z]*[uU]|--user|--proxy-user)|(?:https?|xh)[ \t](?:[^|;&\n]*?[ \t])?(?:-[A-Za-z]*a|--auth))[ \t=]*["']?[^\s:"'$-][^\s:"']*:)(?P<password>[^\s"']+)"#,
     )
     .ok()
 });
@@ -89,20 +93,27 @@ pub fn is_secret_variable(name: &str) -> bool {
 /// found later, with all else that is stored.
 pub fn without_secrets(command: &[OsString]) -> Vec<String> {
     let mut is_secret = false;
-    let mut is_client = false;
+    let mut client = None;
     let mut option = String::new();
     let show = |argument: &OsString| {
         let text = argument.to_string_lossy().into_owned();
         let before = std::mem::replace(&mut option, text.clone());
-        is_client |= CLIENTS.contains(&text.rsplit('/').next().unwrap_or_default());
+        client = client.or(CLIENTS.iter().copied().find(|known| text.rsplit('/').next() == Some(*known)));
         if std::mem::replace(&mut is_secret, false) && !is_option(&text) {
             return HIDDEN.to_owned();
         }
         let (name, value) = text.split_once('=').map_or((&*text, None), |(name, value)| (name, Some(value)));
-        if !names_secret(name) {
-            return match user_and_password(&text, &before).filter(|_| is_client) {
-                Some(user) => format!("{user}:{HIDDEN}"),
-                None => without_secrets_inside(&text, OF_HEADER.contains(&before.as_str()) || text.starts_with("-H")),
+        // Only variables are named so.
+        let is_variable =
+            value.is_some() && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+        if !names_secret(name) && !(is_variable && is_secret_variable(name)) {
+            if let Some(user) = client.and_then(|client| user_and_password(client, &text, &before)) {
+                return format!("{user}:{HIDDEN}");
+            }
+            let is_header = OF_HEADER.contains(&before.as_str()) || text.starts_with("-H");
+            return match secret_header(&text).filter(|_| is_header) {
+                Some(shown) => format!("{shown}{HIDDEN}"),
+                None => without_secrets_inside(&text, is_header),
             };
         }
         match value {
@@ -123,15 +134,34 @@ pub fn has_hidden(argument: &str) -> bool {
 }
 
 /// Returns what stands before the password in an argument, or in the value of one, that is `user:password`.
-fn user_and_password<'a>(argument: &'a str, before: &str) -> Option<&'a str> {
-    let is_value = OF_USER.contains(&before);
+fn user_and_password<'a>(client: &str, argument: &'a str, before: &str) -> Option<&'a str> {
+    let is_short = |letter: char| OF_USER_SHORT.contains(&letter) && (letter != 'a' || !WITHOUT_A.contains(&client));
+    let letters = before.strip_prefix('-').filter(|rest| rest.bytes().all(|byte| byte.is_ascii_alphabetic()));
+    let is_value = OF_USER.contains(&before) || letters.is_some_and(|letters| letters.ends_with(is_short));
     let is_joined = || {
-        let behind = OF_USER.iter().filter_map(|option| Some((option, argument.strip_prefix(option)?)));
-        behind.into_iter().any(|(option, rest)| !option.starts_with("--") || rest.starts_with('='))
+        let is_long = |option: &&str| argument.strip_prefix(*option).is_some_and(|rest| rest.starts_with('='));
+        OF_USER.iter().any(|option| is_long(option))
+            || argument.strip_prefix('-').is_some_and(|rest| rest.starts_with(is_short))
     };
     let (user, password) = argument.split_once(':').filter(|_| is_value || is_joined())?;
     // The password is in a variable, or there is none.
     (!password.is_empty() && !password.starts_with('$')).then_some(user)
+}
+
+/// Returns what may be shown of a header that is a secret as a whole: its name, and the scheme of an `Authorization`.
+fn secret_header(header: &str) -> Option<&str> {
+    let (name, value) = header.split_once(':')?;
+    let behind = value.trim_start();
+    if behind.is_empty() || behind.starts_with('$') || !names_secret_inside(name.trim(), None) {
+        return None;
+    }
+    let scheme = behind.split_once([' ', '\t']).map(|(scheme, rest)| (scheme, rest.trim_start()));
+    let is_scheme = |(scheme, rest): &(&str, &str)| {
+        let is_name = scheme.len() <= 16 && scheme.bytes().all(|byte| byte.is_ascii_alphabetic());
+        is_name && !rest.is_empty() && name.to_ascii_lowercase().ends_with("authorization")
+    };
+    let hidden = scheme.filter(is_scheme).map_or(behind, |(_, rest)| rest);
+    (!hidden.starts_with('$')).then(|| &header[..header.len() - hidden.len()])
 }
 
 /// Hides what a name in front marks as a secret, inside a line for a shell, a header or a URL.
@@ -276,6 +306,14 @@ mod tests {
             &["curl", "-u", "admin:pw"],
             &["/usr/bin/curl", "-uadmin:pw"],
             &["curl", "--user=admin:pw"],
+            &["curl", "-su", "admin:pw"],
+            &["http", "-a", "admin:pw"],
+            &["sh", "-c", "curl -sSu admin:pw http://h; http -a admin:pw h"],
+            &["curl", "-H", "X-Vault-Token: hvs.CAESI"],
+            &["curl", "-H", "Authorization: AWS4-HMAC-SHA256 Credential=AKIA/x, Signature=ab"],
+            &["curl", "-H", "Authorization: Custom abc def"],
+            &["curl", "-H", "Cookie: lang=en; session=Secr3t"],
+            &["env", "DB_PASS=abc"],
             &["sh", "-c", "curl -s -u admin:pw http://h | agent"],
             &["sh", "-c", "curl -H 'Authorization: Bearer Secr3t' -H \"x-api-key: a1b2c3\" http://h"],
             &["python", "-c", "run(api_key='a1b2c3d4', model='gpt-4o')"],
@@ -292,6 +330,14 @@ mod tests {
     admin:***
     -uadmin:***
     --user=admin:***
+    admin:***
+    admin:***
+    curl -sSu admin:*** http://h; http -a admin:*** h
+    X-Vault-Token: ***
+    Authorization: ***
+    Authorization: Custom ***
+    Cookie: ***
+    DB_PASS=***
     curl -s -u admin:*** http://h | agent
     curl -H 'Authorization: Bearer ***' -H "x-api-key: ***" http://h
     run(api_key='***', model='gpt-4o')
@@ -313,6 +359,10 @@ mod tests {
             &["curl", "-u", "admin:$PASSWORD"],
             &["curl", "-u", "admin"],
             &["curl", "-H", "Accept: text/html2"],
+            &["curl", "-a", "ftp://h/x"],
+            &["curl", "-H", "Authorization: Bearer $TOKEN"],
+            &["curl", "-H", "X-Cache-Key: a1b2c3"],
+            &["make", "PASSES=3"],
             &["sh", "-c", "curl -H \"Authorization: Bearer $TOKEN\" -u $USER:$PW http://h:8080"],
             &["python", "-c", "run(api_key=settings.key_12, token=os.environ['T12'])"],
             &["agent", "password: ***bold12***"],
