@@ -183,6 +183,9 @@ pub const OPENINFERENCE: Dialect = Dialect {
         ("AsyncGenerateContentStream", "output.value", "llm.finish_reason"),
         ("bedrock.converse_stream", "output.value", "llm.finish_reason"),
         ("bedrock.invoke_model_with_response_stream", "output.value", "llm.finish_reason"),
+        // Anthropic's (1.0 and 3.1), the call and its helper; of before there is no span.
+        ("messages.create", "output.value", "llm.finish_reason"),
+        ("messages.stream", "output.value", "llm.finish_reason"),
     ],
     ..PLAIN
 };

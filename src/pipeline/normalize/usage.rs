@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use super::{Dialects, Draft, MAX_COUNT, buckets, facts, fits, may_have, member, messages, structured, value_of};
 use crate::conventions::dialects::usage::{SHAPES, Shape};
-use crate::conventions::dialects::{Basis, GOOGLE, KindRow, PARTS_OF_STREAMS, Source, Test, UNKNOWN};
+use crate::conventions::dialects::{Basis, Dialect, GOOGLE, KindRow, PARTS_OF_STREAMS, Source, Test, UNKNOWN};
 use crate::conventions::names;
 use crate::conventions::providers::{GOOGLE_TOOLS, TOTAL_OF_BOTH, TOTAL_OF_MORE};
 use crate::model::StepKind;
@@ -140,7 +140,13 @@ pub(super) fn forget_beginning(draft: &mut Draft<'_>, dialects: Dialects<'_>) ->
         return false;
     }
     let operation = span.attr_str(names::OPERATION).unwrap_or_default();
-    let tells_reason = || dialects.iter().any(|dialect| dialect.cancelled_without_reason.contains(&operation));
+    let tells_reason = || {
+        let is_it = |(name, ..): &(&str, &str, &str)| span.name == *name;
+        let says = |dialect: &&Dialect| {
+            dialect.cancelled_without_reason.contains(&operation) || dialect.cancelled_without.iter().any(is_it)
+        };
+        dialects.iter().any(says)
+    };
     let output = span.attr_str(names::OUTPUT_MESSAGES);
     let has_begun = span.attr(names::RESPONSE_ID).is_some() && output.is_some();
     let has_reason = || span.attr(names::FINISH_REASONS).is_some() || output.is_some_and(messages::tell_reason);

@@ -172,7 +172,7 @@ fn haystack_of_before_leaves_anthropic_s_cached_tokens_out() {
     assert_eq!(call(0), [Some(1858), Some(0), Some(0), Some(170), None]);
 }
 
-/// `pydantic_ai` 1.99 and `logfire` 4.33, run against a scripted server.
+/// `pydantic_ai` 1.99, `logfire` 4.33 and `openinference-instrumentation-anthropic` 1.0 and 3.1, run against a scripted server.
 #[test]
 fn the_one_token_that_a_message_of_anthropic_s_begins_with_is_no_count_of_one_that_was_given_up() {
     let usage = |output: i64| {
@@ -204,6 +204,16 @@ fn the_one_token_that_a_message_of_anthropic_s_begins_with_is_no_count_of_one_th
         [("response_data", Value::from(response.to_string())), ("logfire.span_type", "log".into())]
     };
     assert_eq!(of("logfire.anthropic", 1, &parts(3)), begun);
+    let by_openinference = |more: &[(&str, Value)]| {
+        let output =
+            [id.clone(), ("openinference.span.kind", "LLM".into()), ("output.value", r#"{"stop_reason":null}"#.into())];
+        let list = [&usage(1)[..], &output, more].concat();
+        let call = told("openinference.instrumentation.anthropic", "messages.stream", &list);
+        (call.status, tokens(&call)[3])
+    };
+    assert_eq!(by_openinference(&open[1..]), begun);
+    let reason = ("llm.finish_reason", Value::from("end_turn"));
+    assert_eq!(by_openinference(&[open[1].clone(), reason]), whole(1));
     assert_eq!(of("logfire.anthropic", 1, &parts(1)), whole(1));
     assert_eq!(of("logfire.anthropic", 152, &parts(7)), whole(152));
 }
