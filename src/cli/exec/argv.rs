@@ -106,7 +106,7 @@ pub fn without_secrets(command: &[OsString]) -> Vec<String> {
         // Only variables are named so.
         let is_variable =
             value.is_some() && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
-        if !names_secret(name) && !(is_variable && is_secret_variable(name)) {
+        if !names_secret(name) && (!is_variable || !is_secret_variable(name)) {
             if let Some(user) = client.and_then(|client| user_and_password(client, &text, &before)) {
                 return format!("{user}:{HIDDEN}");
             }
@@ -140,8 +140,7 @@ fn user_and_password<'a>(client: &str, argument: &'a str, before: &str) -> Optio
     let is_value = OF_USER.contains(&before) || letters.is_some_and(|letters| letters.ends_with(is_short));
     let is_joined = || {
         let is_long = |option: &&str| argument.strip_prefix(*option).is_some_and(|rest| rest.starts_with('='));
-        OF_USER.iter().any(|option| is_long(option))
-            || argument.strip_prefix('-').is_some_and(|rest| rest.starts_with(is_short))
+        OF_USER.iter().any(is_long) || argument.strip_prefix('-').is_some_and(|rest| rest.starts_with(is_short))
     };
     let (user, password) = argument.split_once(':').filter(|_| is_value || is_joined())?;
     // The password is in a variable, or there is none.
