@@ -58,6 +58,7 @@ const LOST_PLACE: u64 = u64::MAX - 1;
 mod asked;
 mod awaited;
 mod beside;
+mod homes;
 mod ids;
 mod letting_go;
 mod live;
@@ -129,10 +130,14 @@ pub struct StoreSink<W> {
     pricer: Pricer,
     /// Runs that are over and let go of, by trace: what still comes finds them.
     over: IdMap<TraceId, RunId>,
+    /// Further ones of the same traces.
+    over_beside: IdMap<TraceId, Vec<RunId>>,
     /// The traces of `over`, the latest last.
     over_since: VecDeque<TraceId>,
     /// Runs that name a trace as their cause of which no run is known yet.
     awaiting_links: Awaited,
+    /// Runs that were caused by one of a trace, by that.
+    caused: Awaited,
     /// So often it was noted what waits, since that was written as a whole.
     noted_links: usize,
     /// The disk may have lost what was written: what is taken up is written once more.
@@ -165,14 +170,18 @@ struct Trace {
     /// Spans above those that name their run, before they have come, and these runs: who does not name such a run itself is
     /// above it, and not of it.
     above: IdMap<SpanId, Vec<RunId>>,
-    /// The run of these.
+    /// The run of what names none, and is below nothing.
     own: Option<RunId>,
+    /// Runs that have a topmost step.
+    tops: Vec<RunId>,
     /// Parents that have not come, of spans which do not name their run, with the runs to which those went.
     orphans: IdMap<SpanId, Vec<RunId>>,
     /// Spans that logs alone have told of: those did not know better than the trace whose run they are.
     by_logs: IdSet<SpanId>,
-    /// The first run: where a span goes whose parent is not known.
+    /// The first run: of a process that records itself, what names none and whose parent is not known goes there.
     first_run: Option<RunId>,
+    /// It was looked for runs of it that are over.
+    is_recalled: bool,
     /// Runs that are over and in the store alone.
     released: Vec<RunId>,
     held: IdMap<RunId, Held>,
@@ -230,8 +239,10 @@ impl<W: RunWriter> StoreSink<W> {
             recorded: Recorded::default(),
             pricer: Pricer::new(),
             over: HashMap::default(),
+            over_beside: HashMap::default(),
             over_since: VecDeque::new(),
             awaiting_links: Awaited::default(),
+            caused: Awaited::default(),
             noted_links: 0,
             is_distrustful: false,
             again_up_to: 0,
@@ -470,7 +481,7 @@ impl<W: RunWriter> StoreSink<W> {
                     || quiet >= WITHIN && live.state.awaits_within()
                     || quiet >= LATE && live.state.awaits_only(&live.calls_of_logs)
             });
-            if let Err(error) = self.give_up_held(now, silence) {
+            if let Err(error) = self.give_up_held(now, silence).and_then(|()| self.delete_left(now)) {
                 first_error.get_or_insert(error);
             }
         }
@@ -543,14 +554,19 @@ impl<W: RunWriter> StoreSink<W> {
         if !waiting.is_empty() {
             self.note_link(trace, None);
         }
-        for waiting in waiting {
-            if !self.runs.contains_key(&waiting) {
+        self.look_for_causes(waiting);
+    }
+
+    /// Looks again which run caused each of these.
+    fn look_for_causes(&mut self, runs: Vec<RunId>) {
+        for run in runs {
+            if !self.runs.contains_key(&run) {
                 // What cannot be opened now stays without its parent.
-                let _ = self.open_run(waiting, waiting.as_trace_id(), None);
+                let _ = self.open_run(run, run.as_trace_id(), None);
             }
-            if let Some(live) = self.runs.get_mut(&waiting).filter(|live| live.state.has_started()) {
+            if let Some(live) = self.runs.get_mut(&run).filter(|live| live.state.has_started()) {
                 live.unsettled = true;
-                self.dirty.insert(waiting);
+                self.dirty.insert(run);
             }
         }
     }

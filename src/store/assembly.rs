@@ -584,6 +584,16 @@ impl RunState {
         self.steps.iter().filter(|step| step.ended_at.is_none()).map(|step| step.span_id).collect()
     }
 
+    /// Tells whether some step speaks of GenAI.
+    pub(crate) fn has_genai(&self) -> bool {
+        self.steps.iter().any(|step| step.facts.is_genai)
+    }
+
+    /// Returns the parent of a step, wherever that is.
+    pub(crate) fn parent_of(&self, span: SpanId) -> Option<SpanId> {
+        self.steps[*self.by_span.get(&span)?].parent
+    }
+
     /// Returns the spans of all steps.
     pub fn spans(&self) -> impl Iterator<Item = SpanId> + '_ {
         self.steps.iter().map(|step| step.span_id)

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::ids::is_foreign_run_id;
 use super::live::LiveRun;
+use super::moving::{FOUND_PLACE, add};
 use super::{FINISHED_AT_HAND, FINISHED_BY_NAME, HeldRecord, LATE, MAX_BEHIND_BYTES, StoreSink, TRACES_AT_HAND, Trace};
 use crate::model::id::IdSet;
 use crate::model::{RunId, SpanId, TraceId};
@@ -15,14 +16,14 @@ impl<W: RunWriter> StoreSink<W> {
     ///
     /// Records held from long before are in memory only; what they tell of has not shown yet when the process dies.
     pub fn oldest_held(&self) -> Option<u64> {
-        let held = self.traces.values().flat_map(|trace| trace.held.values());
-        let held = held.filter_map(|held| held.records.iter().find(|held| !self.is_far_behind(held)));
-        let held = held.map(|held| held.seq);
+        // What was held for another run before stands behind what came later.
+        let held = self.traces.values().flat_map(|trace| trace.held.values()).flat_map(|held| &held.records);
+        let held = held.filter(|held| !self.is_far_behind(held)).map(|held| held.seq);
         let waiting = self.dirty.iter().filter_map(|run| self.runs.get(run));
         let pending = waiting.clone().flat_map(|run| run.pending.iter().map(|start| start.seq));
         let unsorted = waiting.filter_map(|run| run.unsorted.first()).map(|first| first.seq);
         let moves = self.moves.iter().map(|of| of.seq).chain(self.claims.iter().map(|claim| claim.seq));
-        held.chain(pending).chain(unsorted).chain(moves).min()
+        held.chain(pending).chain(unsorted).chain(moves).filter(|seq| *seq < FOUND_PLACE).min()
     }
 
     pub(super) fn is_far_behind(&self, held: &HeldRecord) -> bool {
@@ -108,7 +109,9 @@ impl<W: RunWriter> StoreSink<W> {
                 }
             }
             trace.released.push(run);
-            if trace.spans.values().all(|of| *of == run) {
+            // Of another run's spans nothing but this tells that they are.
+            let is_own = !live.by_span || is_foreign_run_id(run, trace_id);
+            if is_own && trace.spans.values().all(|of| *of == run) {
                 trace.spans = HashMap::default();
             }
         }
@@ -121,7 +124,12 @@ impl<W: RunWriter> StoreSink<W> {
         let gone: Vec<RunId> = self.runs.iter().filter(|(_, live)| over(live)).map(|(run, _)| *run).collect();
         for run in gone {
             if let Some(live) = self.runs.remove(&run).filter(|live| live.by_span) {
-                self.remember_over(live.state.trace_id(), run);
+                let trace_id = live.state.trace_id();
+                self.remember_over(trace_id, run);
+                // Others of its trace may be under way.
+                if let Some(trace) = self.traces.get_mut(&trace_id) {
+                    add(&mut trace.released, run);
+                }
             }
             self.writer.release_run(run);
         }
@@ -137,18 +145,40 @@ impl<W: RunWriter> StoreSink<W> {
 
     /// Remembers a run that is let go of.
     fn remember_over(&mut self, trace: TraceId, run: RunId) {
-        if self.over.insert(trace, run).is_none() {
-            self.over_since.push_back(trace);
+        match self.over.get(&trace) {
+            None => {
+                self.over.insert(trace, run);
+                self.over_since.push_back(trace);
+            }
+            Some(known) if *known == run => {}
+            Some(_) => add(self.over_beside.entry(trace).or_default(), run),
         }
         while self.over_since.len() > TRACES_AT_HAND {
             let Some(trace) = self.over_since.pop_front() else { return };
             self.over.remove(&trace);
+            self.over_beside.remove(&trace);
         }
     }
 
-    /// Makes the trace of a run that was let go of known again, or that another process has written.
+    /// Forgets a run that is not there any more.
+    pub(super) fn forget_over(&mut self, trace: TraceId, run: RunId) {
+        let is_first = self.over.get(&trace) == Some(&run);
+        let beside = self.over_beside.get_mut(&trace);
+        let next = beside.and_then(|beside| {
+            beside.retain(|other| *other != run);
+            if is_first { beside.pop() } else { None }
+        });
+        match next {
+            Some(next) => drop(self.over.insert(trace, next)),
+            // Its place in the order goes by itself.
+            None if is_first => drop(self.over.remove(&trace)),
+            None => {}
+        }
+    }
+
+    /// Makes the trace of runs that were let go of known again, or that another process has written.
     pub(super) fn recall_over(&mut self, trace_id: TraceId) -> Result<(), StoreError> {
-        if self.traces.contains_key(&trace_id) {
+        if self.traces.get(&trace_id).is_some_and(|trace| trace.is_recalled || self.outside.is_none()) {
             return Ok(());
         }
         if self.outside.is_some() && !self.over.contains_key(&trace_id) {
@@ -159,11 +189,40 @@ impl<W: RunWriter> StoreSink<W> {
                 heard => drop(heard),
             }
         }
-        if let Some(run) = self.over.get(&trace_id).copied() {
-            let trace = Trace { first_run: Some(run), released: vec![run], ..Trace::default() };
-            self.traces.insert(trace_id, trace);
+        let beside = self.over_beside.get(&trace_id).into_iter().flatten();
+        let mut over: Vec<RunId> = self.over.get(&trace_id).into_iter().chain(beside).copied().collect();
+        over.retain(|run| !self.runs.contains_key(run));
+        if over.is_empty() && self.outside.is_none() {
+            return Ok(());
+        }
+        let trace = self.traces.entry(trace_id).or_default();
+        trace.is_recalled = true;
+        let is_one = trace.spans.is_empty() && over.iter().all(|run| is_foreign_run_id(*run, trace_id));
+        for run in &over {
+            trace.first_run.get_or_insert(*run);
+            add(&mut trace.released, *run);
+        }
+        if over.len() > 1 || !is_one {
+            // Only what they tell shows which of them has what.
+            self.open_all(&over, trace_id).inspect_err(|_| self.recall_again(trace_id))?;
         }
         Ok(())
+    }
+
+    fn open_all(&mut self, runs: &[RunId], trace_id: TraceId) -> Result<(), StoreError> {
+        for run in runs {
+            match self.open_released(*run, trace_id) {
+                // It is in other hands.
+                Err(error) if error.is_closed() => {}
+                opened => opened?,
+            }
+            self.forget_unbegun(*run);
+        }
+        Ok(())
+    }
+
+    fn recall_again(&mut self, trace_id: TraceId) {
+        self.traces.entry(trace_id).or_default().is_recalled = false;
     }
 
     /// Remembers the runs from outside that others have written and that are over, and those that a process of this name has:

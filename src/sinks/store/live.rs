@@ -57,6 +57,8 @@ pub(super) struct LiveRun {
     pub(super) by_span: bool,
     /// Its log stands in the order in which it came.
     pub(super) unsettled: bool,
+    /// All that spoke of GenAI was of another run.
+    pub(super) is_left: bool,
     /// What is noted for the tally; `None` when nobody wants it, and once that is made where nothing can come later.
     pub(super) notes: Option<Box<Notes>>,
     /// What is counted of it.
@@ -285,6 +287,7 @@ impl LiveRun {
             calls_of_logs: IdSet::default(),
             by_span: false,
             unsettled: false,
+            is_left: false,
             notes: None,
             counted: None,
             summary: None,
@@ -331,12 +334,6 @@ impl LiveRun {
     /// Tells whether all that has come of it is in the store.
     pub(super) fn has_written_all(&self) -> bool {
         self.written_status.is_some() && self.queue.is_empty() && self.pending.is_empty() && self.unsorted.is_empty()
-    }
-
-    /// Tells whether a step has come that has no parent.
-    pub(super) fn has_topmost(&self) -> bool {
-        let waiting = self.unsorted.steps.iter().chain(self.pending.iter().map(|start| &start.said));
-        self.state.has_topmost() || waiting.into_iter().any(|said| said.record.span.parent_span_id.is_empty())
     }
 
     /// Tells whether nothing waits to be written.

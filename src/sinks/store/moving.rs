@@ -4,16 +4,23 @@
 //! They are copied at once, and taken out of the run to which they came when the copies last: whenever the process dies,
 //! each step is in some run.
 
+use std::time::Instant;
+
+use super::homes::Rehomed;
 use super::live::{LiveRun, Said};
 use super::settle::Told;
 use super::telling::Place;
-use super::{HeldRecord, StoreSink, Trace};
+use super::{HeldRecord, LATE, StoreSink, Trace};
 use crate::model::event::Event;
-use crate::model::id::{IdSet, is_foreign_run_id};
+use crate::model::id::{IdMap, IdSet, is_foreign_run_id};
 use crate::model::record::RecordKind;
 use crate::model::{RunId, SpanId, TraceId};
 use crate::store::assembly::RunState;
+use crate::store::files::layout::Recorded;
 use crate::store::{RunWriter, StoreError};
+
+/// In place of a place in the journal: what is moved was found in the store, and stays there until it is in the other run.
+pub(super) const FOUND_PLACE: u64 = u64::MAX - 5;
 
 /// Steps that were copied from a run to another.
 #[derive(Debug)]
@@ -34,9 +41,8 @@ pub(super) struct Claim {
     trace: TraceId,
     /// The place of the span in the journal.
     pub(super) seq: u64,
-    span: SpanId,
-    /// It is above all of its trace that waits for a parent, unless that comes.
-    is_topmost: bool,
+    /// `None` for all that waits for a parent which has not come.
+    span: Option<SpanId>,
 }
 
 impl Trace {
@@ -95,15 +101,6 @@ pub(super) fn add(runs: &mut Vec<RunId>, run: RunId) {
 }
 
 impl<W: RunWriter> StoreSink<W> {
-    /// Returns the run of a trace of which nothing has come that is topmost, where a topmost span names another: that is above all of
-    /// it, unless parents of it still come.
-    pub(super) fn run_of_orphans(&self, trace_id: TraceId, run: RunId) -> Option<RunId> {
-        let trace = self.traces.get(&trace_id)?;
-        let first = trace.first_run.filter(|first| *first != run && is_foreign_run_id(*first, trace_id))?;
-        let is_waiting = self.runs.get(&first).is_some_and(|live| !live.has_topmost());
-        (is_waiting || trace.held.contains_key(&first)).then_some(first)
-    }
-
     /// Takes out what was held for a run in whatever traces.
     pub(super) fn take_held_elsewhere(&mut self, run: RunId) -> Vec<HeldRecord> {
         let traces = self.named.remove(&run).unwrap_or_default();
@@ -136,32 +133,124 @@ impl<W: RunWriter> StoreSink<W> {
 
     /// Notes that what came before a span, and is below it, is of its run, and not of those to which it went.
     pub(super) fn claim_below(&mut self, seq: u64, place: &Place, to: RunId) {
-        let Place { trace, span, is_topmost, .. } = *place;
-        self.claims.extend(place.orphans.iter().map(|&from| Claim { from, to, trace, seq, span, is_topmost }));
+        let Place { trace, span, .. } = *place;
+        let others = place.orphans.iter().filter(|from| **from != to);
+        self.claims.extend(others.map(|&from| Claim { from, to, trace, seq, span: Some(span) }));
+    }
+
+    /// Notes that what waits for a parent is of another run.
+    pub(super) fn claim_orphans(&mut self, seq: u64, trace: TraceId, Rehomed { from, to }: Rehomed) {
+        self.claims.push(Claim { from, to, trace, seq, span: None });
+    }
+
+    /// Notes what a run tells that is taken up, of steps that are in two runs and of those that wait for others: whoever moved some may have died
+    /// midway.
+    pub(super) fn note_taken_up(&mut self, run: RunId, state: &RunState, logs: &[SpanId]) {
+        let trace_id = state.trace_id();
+        let trace = self.traces.entry(trace_id).or_default();
+        let mut shared: IdMap<RunId, IdSet<SpanId>> = IdMap::default();
+        for span in state.spans() {
+            if let Some(other) = trace.spans.insert(span, run).filter(|other| *other != run) {
+                shared.entry(other).or_default().insert(span);
+            }
+        }
+        trace.first_run.get_or_insert(run);
+        trace.touched = Some(Instant::now());
+        trace.note_waiting(run, state, logs);
+        if self.outside.is_none() {
+            return;
+        }
+        trace.note_runs_below(run, state);
+        if is_foreign_run_id(run, trace_id) {
+            trace.own.get_or_insert(run);
+        }
+        let seq = FOUND_PLACE;
+        let claim = |from: RunId, to: RunId, span| Claim { from, to, trace: trace_id, seq, span };
+        // What has come to others, and waits for steps of this run; and what has come to this one.
+        for span in state.spans().filter(|span| !trace.by_logs.contains(span)) {
+            let waiting = trace.orphans.remove(&span).unwrap_or_default();
+            self.claims
+                .extend(waiting.into_iter().filter(|from| *from != run).map(|from| claim(from, run, Some(span))));
+        }
+        for parent in state.awaited().filter(|parent| !trace.by_logs.contains(parent)) {
+            let to = trace.spans.get(&parent).copied().filter(|to| *to != run);
+            self.claims.extend(to.map(|to| claim(run, to, Some(parent))));
+        }
+        let rehomed = if state.has_topmost() { trace.note_top(run) } else { None };
+        if let Some(Rehomed { from, to }) = rehomed {
+            self.claims.push(claim(from, to, None));
+        } else if let Some(to) = trace.home().filter(|to| *to != run && state.awaited().next().is_some()) {
+            self.claims.push(claim(run, to, None));
+        }
+        for (other, spans) in shared {
+            self.share_out((run, state), other, spans, trace_id);
+        }
+    }
+
+    /// Takes steps that are in two runs out of one of them: it is that of their parents which has them.
+    fn share_out(
+        &mut self,
+        (run, state): (RunId, &RunState),
+        other: RunId,
+        mut spans: IdSet<SpanId>,
+        trace_id: TraceId,
+    ) {
+        let Some(beside) = self.runs.get(&other).map(|live| &live.state) else { return };
+        let parents = spans.iter().filter_map(|span| state.parent_of(*span)).filter(|parent| !spans.contains(parent));
+        let is_in = |state: &RunState, parent: &SpanId| state.step_progress(*parent).0;
+        let (mut here, mut there) = (false, false);
+        parents.for_each(|parent| (here, there) = (here || is_in(state, &parent), there || is_in(beside, &parent)));
+        let is_named = |run: RunId| !is_foreign_run_id(run, trace_id);
+        let is_ours = match (here, there) {
+            (true, false) => true,
+            (false, true) => false,
+            _ if is_named(run) != is_named(other) => is_named(run),
+            _ => run < other,
+        };
+        let ((from, told), (to, kept)) =
+            if is_ours { ((other, beside), (run, state)) } else { ((run, state), (other, beside)) };
+        // What has only begun there says less.
+        spans.retain(|span| kept.step_progress(*span).1 || !told.step_progress(*span).1);
+        if let Some(trace) = self.traces.get_mut(&trace_id) {
+            trace.spans.extend(spans.iter().map(|span| (*span, to)));
+        }
+        let is_known = |of: &Move| of.from == from && of.to == to && spans.iter().all(|span| of.spans.contains(span));
+        if !self.moves.iter().any(is_known) {
+            self.move_out(Move { from, to, trace: trace_id, seq: FOUND_PLACE, spans });
+        }
     }
 
     /// Copies what is claimed to the runs that claim it: what is told of a run is read once, however many claim a part of it.
     pub(super) fn copy_claimed(&mut self) -> Result<(), StoreError> {
         let mut claims = std::mem::take(&mut self.claims);
         claims.sort_by_key(|claim| claim.from);
-        for claims in claims.chunk_by(|one, other| one.from == other.from) {
+        for claims in claims.chunk_by_mut(|one, other| one.from == other.from) {
             self.copy_from(claims)?;
         }
         Ok(())
     }
 
-    fn copy_from(&mut self, claims: &[Claim]) -> Result<(), StoreError> {
+    fn copy_from(&mut self, claims: &mut [Claim]) -> Result<(), StoreError> {
         let Some(&Claim { from, trace: trace_id, .. }) = claims.first() else { return Ok(()) };
         let Some(mut told) = self.told_of(from, trace_id)? else { return Ok(()) };
         for of in self.moves.iter().filter(|of| of.from == from) {
             told.leave_out(&of.spans);
         }
         let mut children = told.children(trace_id);
-        let mut below: Vec<_> =
-            claims.iter().map(|claim| told.take_below(&mut children, claim.span, trace_id)).collect();
-        let is_topmost = |claim: &Claim| claim.is_topmost && is_foreign_run_id(from, trace_id);
-        if let Some(place) = claims.iter().position(is_topmost) {
-            below[place].append(&mut told.take_orphans(trace_id));
+        let mut below: Vec<_> = claims.iter().map(|_| Vec::new()).collect();
+        for (claim, below) in claims.iter().zip(&mut below) {
+            *below = claim.span.map_or_else(Vec::new, |span| told.take_below(&mut children, span, trace_id));
+        }
+        // What is below a span that has come is that one's, whatever waits beside.
+        if let Some(place) = claims.iter().rposition(|claim| claim.span.is_none())
+            && let Some(trace) = self.traces.get(&trace_id)
+        {
+            let is_known = |span| trace.spans.contains_key(&span) && !trace.by_logs.contains(&span);
+            // More may have become known since.
+            claims[place].to = trace.home().unwrap_or(claims[place].to);
+            if claims[place].to != from {
+                below[place] = told.take_orphans(&mut children, trace_id, is_known);
+            }
         }
         let is_all = told.is_empty();
         for (claim, below) in claims.iter().zip(below).filter(|(_, below)| !below.is_empty()) {
@@ -172,18 +261,24 @@ impl<W: RunWriter> StoreSink<W> {
 
     #[expect(clippy::vec_box, reason = "they are large, and move on without being copied")]
     fn copy(&mut self, claim: &Claim, below: Vec<Box<Said>>, is_all: bool) -> Result<(), StoreError> {
-        let Claim { from, to, trace: trace_id, seq, .. } = *claim;
+        let Claim { from, mut to, trace: trace_id, seq, .. } = *claim;
         if !self.runs.contains_key(&to) {
-            self.open_released(to, trace_id)?;
+            to = self.open_own_run(to, trace_id)?;
+            if let Some(trace) = self.traces.get_mut(&trace_id) {
+                trace.released.retain(|released| *released != to);
+            }
         }
         // What was counted with the one run is not counted with the other.
         let is_counted = self.runs.get(&from).is_some_and(|live| live.counted.is_some());
         let notes = self.runs.get_mut(&to).filter(|_| is_counted).and_then(|live| live.notes.take());
         let mut spans = IdSet::default();
-        let mut parents = Vec::new();
+        let mut awaited = Vec::new();
         for said in below {
-            spans.extend(SpanId::from_bytes(&said.record.span.span_id));
-            parents.extend(SpanId::from_bytes(&said.record.span.parent_span_id));
+            let span = SpanId::from_bytes(&said.record.span.span_id);
+            spans.extend(span);
+            // Parents of theirs may still come, and spans of logs.
+            let is_log = said.record.kind == RecordKind::Event;
+            awaited.extend(if is_log { span } else { SpanId::from_bytes(&said.record.span.parent_span_id) });
             self.put(to, seq, said)?;
         }
         if let Some((notes, live)) = notes.zip(self.runs.get_mut(&to)) {
@@ -191,19 +286,24 @@ impl<W: RunWriter> StoreSink<W> {
         }
         if let Some(trace) = self.traces.get_mut(&trace_id) {
             trace.spans.extend(spans.iter().map(|span| (*span, to)));
-            // Parents of theirs may still come.
-            for parent in parents {
-                if trace.orphans.contains_key(&parent) {
-                    trace.note_orphan(parent, to);
-                }
+            for span in awaited.into_iter().filter(|span| trace.orphans.contains_key(span)).collect::<Vec<_>>() {
+                trace.note_orphan(span, to);
             }
             if is_all {
                 trace.first_run = trace.first_run.map(|first| if first == from { to } else { first });
-                trace.own = trace.own.filter(|own| *own != from);
+                trace.tops.retain(|top| *top != from);
             }
         }
-        self.moves.push(Move { from, to, trace: trace_id, seq, spans });
+        self.move_out(Move { from, to, trace: trace_id, seq, spans });
         Ok(())
+    }
+
+    /// Notes steps to be taken out of a run, which may just have been about to come out of the other.
+    fn move_out(&mut self, of: Move) {
+        for back in self.moves.iter_mut().filter(|back| back.from == of.to) {
+            back.spans.retain(|span| !of.spans.contains(span));
+        }
+        self.moves.push(of);
     }
 
     /// Tells whether steps are in two runs that are to be in one.
@@ -239,8 +339,24 @@ impl<W: RunWriter> StoreSink<W> {
         let Some(mut told) = self.told_of(run, trace)? else { return Ok(()) };
         moves.iter().for_each(|of| told.leave_out(&of.spans));
         if !told.is_empty() {
+            if let Some(live) = self.runs.get_mut(&run) {
+                live.is_left = self.recorded == Recorded::GenAi && !told.has_genai();
+            }
             return self.tell_once_more(run, told);
         }
+        self.delete(run, trace)
+    }
+
+    /// Deletes a run from which all that spoke of GenAI was moved: what is left would have made none.
+    pub(super) fn delete_left(&mut self, now: Instant) -> Result<(), StoreError> {
+        let is_due = |live: &LiveRun| live.is_left && now.saturating_duration_since(live.touched) >= LATE;
+        let left =
+            self.runs.iter().filter(|(_, live)| is_due(live) && live.has_written_all() && !live.state.has_genai());
+        let left: Vec<_> = left.map(|(run, live)| (*run, live.state.trace_id())).collect();
+        left.into_iter().try_for_each(|(run, trace)| self.delete(run, trace))
+    }
+
+    fn delete(&mut self, run: RunId, trace: TraceId) -> Result<(), StoreError> {
         if self.runs.get(&run).is_some_and(|live| live.written_status.is_some()) {
             self.writer.release_run(run);
             self.writer.delete_run(run)?;
@@ -250,15 +366,9 @@ impl<W: RunWriter> StoreSink<W> {
         }
         self.dirty.remove(&run);
         self.finished.retain(|finished| *finished != run);
-        if self.over.get(&trace) == Some(&run) {
-            self.over.remove(&trace);
-        }
-        for (below, live) in &mut self.runs {
-            if live.state.parent_run_id() == Some(run) {
-                live.unsettled = true;
-                self.dirty.insert(*below);
-            }
-        }
+        self.forget_over(trace, run);
+        let caused = self.caused.take(trace);
+        self.look_for_causes(caused);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use crate::model::record::{Record, RecordKind};
 use crate::model::{RunId, RunStatus, UnixNanos};
 use crate::pipeline::normalize::normalize;
 use crate::sources::log_step::{conversation_of, stand_in};
-use crate::store::assembly::status_body;
+use crate::store::assembly::{RunState, status_body};
 use crate::store::{RunWriter, StoreError};
 
 /// In place of a place in the journal: events of the end of a run that nobody told.
@@ -29,15 +29,21 @@ impl<W: RunWriter> StoreSink<W> {
             self.awaiting_links.add(trace, run);
         }
         // Those taken up are looked at again, for what their end may still lack.
-        for (run, live) in &mut self.runs {
+        let mut runs: Vec<RunId> = self.runs.keys().copied().collect();
+        runs.sort_unstable();
+        for run in runs {
+            let Some(live) = self.runs.get_mut(&run) else { continue };
             live.by_span = true;
             live.state.take_starts_first(false);
             live.unsettled |= live.written_status.is_some();
-            if let Some(trace) = self.traces.get_mut(&live.state.trace_id()) {
-                trace.note_runs_below(*run, &live.state);
+            let nothing = RunState::new(run, live.state.trace_id());
+            let state = std::mem::replace(&mut live.state, nothing);
+            self.note_taken_up(run, &state, &[]);
+            if let Some(live) = self.runs.get_mut(&run) {
+                live.state = state;
             }
+            self.dirty.insert(run);
         }
-        self.dirty.extend(self.runs.keys());
     }
 
     /// Ends runs of which the last that is known lies a silence before `now`: for a store that no server has open.
@@ -93,7 +99,7 @@ impl<W: RunWriter> StoreSink<W> {
             if conversation_of(&held.said.record.span).is_some() {
                 self.let_step_of_log_stand(held)?;
             } else if self.runs.contains_key(&run) {
-                self.apply(run, held.seq, held.said)?;
+                self.apply(run, held)?;
             } else if !self.let_stand(held.seq, &held.said.record)? {
                 self.count(held.seq, held.said.record.kind, Outcome::NotKept, "no_genai");
             }

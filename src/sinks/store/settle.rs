@@ -76,6 +76,8 @@ impl<W: RunWriter> StoreSink<W> {
         let parent = self.run_that_caused(run, linked);
         if parent.is_none() {
             self.await_link(linked, run);
+        } else if self.outside.is_some() {
+            self.caused.add(linked, run);
         }
         parent
     }
@@ -299,17 +301,37 @@ impl Told {
         self.is_completed = false;
     }
 
-    /// Takes out all steps, where each waits for a parent or is told by logs alone.
+    /// Tells whether some step speaks of GenAI.
+    pub(super) fn has_genai(&self) -> bool {
+        let said = self.steps.values().flat_map(|step| step.end.as_deref().or(step.start.as_deref()));
+        said.into_iter().any(|said| said.facts.is_genai)
+    }
+
+    /// Takes out the steps that wait for a parent, with all below them, and what logs tell of spans that have not come. `is_known`: the span has
+    /// come, to whichever run.
     #[expect(clippy::vec_box, reason = "they are large, and move on without being copied")]
-    pub(super) fn take_orphans(&mut self, trace: TraceId) -> Vec<Box<Said>> {
-        let is_topmost = |step: &Step| {
-            let said = step.end.as_deref().or(step.start.as_deref());
-            said.is_some_and(|said| said.record.span.parent_span_id.is_empty())
+    pub(super) fn take_orphans(
+        &mut self,
+        children: &mut IdMap<SpanId, Vec<SpanId>>,
+        trace: TraceId,
+        is_known: impl Fn(SpanId) -> bool,
+    ) -> Vec<Box<Said>> {
+        let waits = |step: &Step, id: SpanId| match step.end.as_deref().or(step.start.as_deref()) {
+            None => !is_known(id),
+            Some(said) => {
+                let parent = SpanId::from_bytes(&said.record.span.parent_span_id);
+                let is_named = said.facts.run_id.is_some_and(|run| !is_foreign_run_id(run, trace));
+                !is_named && parent.is_some_and(|parent| !is_known(parent))
+            }
         };
-        if self.steps.values().any(is_topmost) {
-            return Vec::new();
+        let waiting: Vec<SpanId> =
+            self.steps.iter().filter(|(id, step)| waits(step, **id)).map(|(id, _)| *id).collect();
+        let mut orphans = Vec::new();
+        for id in waiting {
+            orphans.extend(self.steps.remove(&id).into_iter().flat_map(|step| step.into_said(trace, id)));
+            orphans.append(&mut self.take_below(children, id, trace));
         }
-        std::mem::take(&mut self.steps).into_iter().flat_map(|(id, step)| step.into_said(trace, id)).collect()
+        orphans
     }
 
     /// Returns which steps are right below each span, but for those that name a run themselves.

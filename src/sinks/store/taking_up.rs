@@ -1,7 +1,6 @@
 //! Runs that the store holds, taken up again where their log stops.
 
 use std::collections::HashSet;
-use std::time::Instant;
 
 use super::ids::run_id_in_place_of;
 use super::live::{Forgotten, LiveRun};
@@ -127,14 +126,7 @@ impl<W: RunWriter> StoreSink<W> {
         state.take_starts_first(self.outside.is_none());
         let written_status = state.has_started().then(|| state.status());
         if state.has_started() {
-            let trace = self.traces.entry(state.trace_id()).or_default();
-            trace.spans.extend(state.spans().map(|span| (span, run)));
-            trace.first_run.get_or_insert(run);
-            trace.touched = Some(Instant::now());
-            trace.note_waiting(run, &state, &logs);
-            if self.outside.is_some() {
-                trace.note_runs_below(run, &state);
-            }
+            self.note_taken_up(run, &state, &logs);
         }
         let by_span = self.outside.is_some();
         // How what was written stands is not known.

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::beside::TOLD_BY_SPANS;
+use super::homes::Rehomed;
 use super::ids::{foreign_run_id, is_foreign_run_id};
 use super::live::{EventIds, PendingStart, Said, same_span};
 use super::moving::add;
@@ -47,14 +48,14 @@ pub(super) struct Place {
     is_live: bool,
     /// It is a span that names the run itself.
     is_named: bool,
-    /// It names its run, and stands below nothing.
-    pub(super) is_topmost: bool,
     /// The parent, where that is of another run.
     outer: Option<SpanId>,
     /// Runs that the span is above of.
     inner: Vec<RunId>,
     /// Other runs that have what came before the span, and may be below it.
     pub(super) orphans: Vec<RunId>,
+    /// What becomes of those that wait for a parent.
+    rehomed: Option<Rehomed>,
 }
 
 /// What becomes of a step that logs alone tell of.
@@ -67,29 +68,6 @@ pub(super) enum Step {
 }
 
 impl Trace {
-    /// Returns the run of a plain span above one that names another run, and of what is beside that: the one of the trace. What speaks of
-    /// GenAI most often is of the run that was told of first, since steps of a run stand below it; agents above an agent are not.
-    fn run_above(&mut self, trace: TraceId, said: &Said) -> Option<RunId> {
-        let span = &said.record.span;
-        let is_step = said.facts.is_genai && !is_run(&said.facts);
-        if self.above.is_empty() || is_step || said.record.kind == RecordKind::Event {
-            return None;
-        }
-        let is_above = |span: SpanId| self.above.contains_key(&span);
-        let is_one = SpanId::from_bytes(&span.span_id).is_some_and(is_above);
-        // What is topmost is above what waits for its parent.
-        let is_beside = SpanId::from_bytes(&span.parent_span_id).is_none_or(is_above);
-        if !is_one && (!is_beside || said.facts.is_genai) {
-            return None;
-        }
-        if self.own.is_none() {
-            let own = foreign_run_id(trace, span.start_time_unix_nano);
-            let known = self.spans.values().copied().find(|run| run.0[6..] == own.0[6..]);
-            self.own = known.or(Some(own));
-        }
-        self.own
-    }
-
     /// Notes what a span says of those above it. Returns its parent where that is known to be of another run, and the runs that
     /// the span turns out to be above of. `awaits`: parents may come behind their children.
     fn note_above(&mut self, run: RunId, said: &Said, awaits: bool) -> (Option<SpanId>, Vec<RunId>) {
@@ -109,18 +87,21 @@ impl Trace {
         (known.filter(|other| is_outermost && **other != run).map(|_| parent), inner)
     }
 
-    /// Takes out what was held for a run, and is below a span of another after all.
-    fn take_held_below(&mut self, run: RunId, span: SpanId, takes_orphans: bool) -> Vec<HeldRecord> {
+    /// Takes out what was held for a run, and is below a span of another after all, or may be. `takes_orphans`: all that it is to be found out for
+    /// where it belongs.
+    fn take_held_below(
+        &mut self,
+        run: RunId,
+        (trace, span): (TraceId, SpanId),
+        takes_orphans: bool,
+    ) -> Vec<HeldRecord> {
         let Some(held) = self.held.get_mut(&run) else { return Vec::new() };
         let is_below = |held: &HeldRecord| {
             let Record { kind, span: told, .. } = &held.said.record;
-            told.parent_span_id == span.0 || *kind == RecordKind::Event && told.span_id == span.0
+            let is_of_it = told.parent_span_id == span.0 || *kind == RecordKind::Event && told.span_id == span.0;
+            let may_be = takes_orphans && (*kind == RecordKind::Event || !told.parent_span_id.is_empty());
+            is_of_it || may_be && named_run(&held.said, trace).is_none()
         };
-        let is_topmost = |held: &HeldRecord| {
-            held.said.record.kind != RecordKind::Event && held.said.record.span.parent_span_id.is_empty()
-        };
-        let takes_all = takes_orphans && !held.records.iter().any(is_topmost);
-        let is_below = |held: &HeldRecord| takes_all || is_below(held);
         if !held.records.iter().any(is_below) {
             return Vec::new();
         }
@@ -175,15 +156,26 @@ impl<W: RunWriter> StoreSink<W> {
             return Ok(());
         };
         let told = HeldRecord { seq, told_bytes, said: Said::of(record), since: Instant::now() };
+        self.bring_said((trace_id, span_id), told, step)
+    }
+
+    /// Brings what was read, for the first time or again.
+    fn bring_said(
+        &mut self,
+        (trace_id, span_id): (TraceId, SpanId),
+        told: HeldRecord,
+        step: Step,
+    ) -> Result<(), StoreError> {
+        let seq = told.seq;
         let of_library = self.recall(trace_id, &told.said)?;
         let place = self.place_of(trace_id, span_id, &told.said, of_library)?;
         for below in &place.inner {
             self.note_outer(*below, Some(span_id));
         }
-        let Record { kind, span, .. } = &told.said.record;
+        let span = &told.said.record.span;
         let conversation = conversation_of(span).filter(|_| self.outside.is_some());
         if conversation.is_some_and(|of| self.conversations.has_spans(of, span.end_time_unix_nano)) {
-            self.count(seq, *kind, Outcome::NotKept, TOLD_BY_SPANS);
+            self.count(seq, told.said.record.kind, Outcome::NotKept, TOLD_BY_SPANS);
             return Ok(());
         }
         if conversation.is_some() && step == Step::MayWait && self.has_room_for(&place, &told) {
@@ -200,18 +192,22 @@ impl<W: RunWriter> StoreSink<W> {
             self.hold((trace_id, run, span_id), told);
             run
         };
+        if let Some(rehomed) = place.rehomed {
+            self.claim_orphans(seq, trace_id, rehomed);
+        }
         self.bring_held_below(&place, run)
     }
 
     /// Opens the runs of which a record may be, where they were let go of. Returns the run that this library began with the trace, where
     /// another process writes it.
     fn recall(&mut self, trace_id: TraceId, said: &Said) -> Result<Option<RunId>, StoreError> {
+        let is_new = !self.traces.contains_key(&trace_id);
         self.recall_over(trace_id)?;
         let named = named_run(said, trace_id);
         let at = UnixNanos(said.record.span.start_time_unix_nano);
         let of_library = Some(trace_id.as_run_id()).filter(|run| named.is_none() && may_be_ours(*run, at));
         let mut of_another = None;
-        if let Some(run) = of_library.filter(|_| !self.traces.contains_key(&trace_id)) {
+        if let Some(run) = of_library.filter(|_| is_new) {
             // A late record of a trace that this library began: its run has the same bits.
             match self.open_run(run, trace_id, None) {
                 Err(error) if error.is_closed() => of_another = Some(run),
@@ -238,32 +234,38 @@ impl<W: RunWriter> StoreSink<W> {
         trace.touched = Some(Instant::now());
         let parent = SpanId::from_bytes(&record.span.parent_span_id);
         let is_span = record.kind != RecordKind::Event;
+        let start = record.span.start_time_unix_nano;
+        let of_bridge = said.facts.run_id.filter(|_| named.is_none());
         let known = trace.spans.get(&span_id).copied();
-        let run = named
-            .or_else(|| known.filter(|_| !is_span || !trace.by_logs.contains(&span_id)))
-            .or_else(|| trace.spans.get(&parent?).copied())
-            .or_else(|| trace.run_above(trace_id, said))
-            .or(known)
-            .or(trace.first_run)
-            .or(of_library)
-            .or(said.facts.run_id)
-            .unwrap_or_else(|| foreign_run_id(trace_id, record.span.start_time_unix_nano));
+        let by_itself = named.or_else(|| known.filter(|_| !is_span || !trace.by_logs.contains(&span_id)));
+        let run = by_itself.or_else(|| trace.spans.get(&parent?).copied()).unwrap_or_else(|| {
+            if !from_outside {
+                let first = known.or(trace.first_run).or(of_library).or(of_bridge);
+                return first.unwrap_or_else(|| foreign_run_id(trace_id, start));
+            }
+            let own = trace.own_run(trace_id, start, of_library.or(of_bridge));
+            if is_span && parent.is_none() { own } else { trace.home().unwrap_or(own) }
+        });
         let mut run = self.in_place_of.get(&run).copied().unwrap_or(run);
         trace.first_run.get_or_insert(run);
         let (outer, inner) = trace.note_above(run, said, from_outside);
-        let mut orphans = if from_outside { trace.note_child(run, span_id, said, named.is_some()) } else { Vec::new() };
-        trace.spans.insert(span_id, run);
+        let (mut orphans, mut rehomed) = (Vec::new(), None);
+        if from_outside {
+            orphans = trace.note_child(run, span_id, said, named.is_some());
+            // Steps without a name may have to go somewhere.
+            trace.own_run(trace_id, start, of_library.or(of_bridge));
+            rehomed = if is_span && parent.is_none() { trace.note_top(run) } else { None };
+        }
+        if is_span || named.is_none() {
+            trace.spans.insert(span_id, run);
+        }
         if let Some(place) = trace.released.iter().position(|released| *released == run) {
             trace.released.swap_remove(place);
             run = self.open_own_run(run, trace_id)?;
         }
-        let is_topmost = is_span && named.is_some() && parent.is_none() && from_outside;
-        if is_topmost {
-            orphans.extend(self.run_of_orphans(trace_id, run).filter(|first| !orphans.contains(first)));
-        }
         let is_named = is_span && named == Some(run);
         let is_live = self.runs.contains_key(&run);
-        Ok(Place { trace: trace_id, span: span_id, run, is_live, is_named, is_topmost, outer, inner, orphans })
+        Ok(Place { trace: trace_id, span: span_id, run, is_live, is_named, outer, inner, orphans, rehomed })
     }
 
     /// Tells whether a record makes or finds a run, and does not wait for one.
@@ -276,7 +278,8 @@ impl<W: RunWriter> StoreSink<W> {
             return Ok(true);
         }
         let released = self.traces.get(&place.trace).map_or(&[][..], |trace| &trace.released);
-        if place.orphans.iter().any(|other| self.runs.contains_key(other) || released.contains(other)) {
+        let rehomed = place.rehomed.filter(|of| of.to == place.run).map(|of| of.from);
+        if place.orphans.iter().chain(&rehomed).any(|other| self.runs.contains_key(other) || released.contains(other)) {
             return Ok(true);
         }
         // One that was held is brought again below this one, which is no reason to make a run of it.
@@ -284,7 +287,8 @@ impl<W: RunWriter> StoreSink<W> {
     }
 
     /// Tells a record in its run, which begins with it where there is none yet. Returns the run.
-    fn tell(&mut self, place: &Place, HeldRecord { seq, said, .. }: HeldRecord) -> Result<RunId, StoreError> {
+    fn tell(&mut self, place: &Place, told: HeldRecord) -> Result<RunId, StoreError> {
+        let seq = told.seq;
         let (mut run, mut logs) = (place.run, Vec::new());
         if !place.is_live {
             let held = self.traces.get_mut(&place.trace).and_then(|trace| trace.held.remove(&run)).unwrap_or_default();
@@ -297,14 +301,14 @@ impl<W: RunWriter> StoreSink<W> {
             let from_outside = self.outside.is_some();
             let is_log = |held: &mut HeldRecord| from_outside && held.said.record.kind == RecordKind::Event;
             logs.extend(before.extract_if(.., is_log));
-            for HeldRecord { seq, said, .. } in before {
-                self.apply(run, seq, said)?;
+            for told in before {
+                self.apply(run, told)?;
             }
         }
         self.note_outer(run, place.outer);
-        self.apply(run, seq, said)?;
-        for HeldRecord { seq, said, .. } in logs {
-            self.apply(run, seq, said)?;
+        self.apply(run, told)?;
+        for told in logs {
+            self.apply(run, told)?;
         }
         self.claim_below(seq, place, run);
         self.forget_repeated(run);
@@ -316,16 +320,16 @@ impl<W: RunWriter> StoreSink<W> {
         let Some(trace) = self.traces.get_mut(&place.trace) else { return Ok(()) };
         let own = trace.own.filter(|own| *own != run && !place.orphans.contains(own));
         let mut below = Vec::new();
-        for other in own.into_iter().chain(place.orphans.iter().copied()) {
-            let takes_orphans = place.is_topmost && is_foreign_run_id(other, place.trace);
-            below.append(&mut trace.take_held_below(other, place.span, takes_orphans));
-            if takes_orphans && !trace.held.contains_key(&other) && !self.runs.contains_key(&other) {
-                trace.first_run = trace.first_run.map(|first| if first == other { run } else { first });
-            }
+        let rehomed = place.rehomed.map(|of| of.from);
+        let others = own.into_iter().chain(place.orphans.iter().copied()).chain(rehomed);
+        for other in others.filter(|other| *other != run || rehomed == Some(run)) {
+            below.append(&mut trace.take_held_below(other, (place.trace, place.span), rehomed == Some(other)));
         }
         let mut below = below.into_iter();
-        while let Some(HeldRecord { seq, said, .. }) = below.next() {
-            if let Err(error) = self.bring(seq, said.record, Step::MayWait) {
+        while let Some(told) = below.next() {
+            let seq = told.seq;
+            let Some(span) = SpanId::from_bytes(&told.said.record.span.span_id) else { continue };
+            if let Err(error) = self.bring_said((place.trace, span), told, Step::MayWait) {
                 // They are told again from the journal, and were not counted.
                 self.uncounted.extend(below.map(|held| held.seq).chain([seq]));
                 return Err(error);
@@ -428,7 +432,8 @@ impl<W: RunWriter> StoreSink<W> {
         }
     }
 
-    pub(super) fn apply(&mut self, run: RunId, seq: u64, said: Box<Said>) -> Result<(), StoreError> {
+    pub(super) fn apply(&mut self, run: RunId, told: HeldRecord) -> Result<(), StoreError> {
+        let HeldRecord { seq, said, .. } = told;
         let kind = said.record.kind;
         if let Some((outcome, reason)) = self.put(run, seq, said)? {
             self.count(seq, kind, outcome, reason);
@@ -564,6 +569,7 @@ impl<W: RunWriter> StoreSink<W> {
         };
         let is_live = |run: &RunId| self.runs.get(run).is_some_and(|live| live.state.has_started());
         let has_begun = |run: &RunId| is_live(run) || trace.released.contains(run);
-        trace.first_run.filter(has_begun).or_else(|| trace.spans.values().copied().filter(has_begun).min())
+        let first = if self.outside.is_some() { trace.home() } else { trace.first_run };
+        first.filter(has_begun).or_else(|| trace.spans.values().copied().filter(has_begun).min())
     }
 }

@@ -1,6 +1,7 @@
 mod above;
 mod copies;
 mod ends;
+mod homes;
 mod layers;
 mod links;
 mod logs;
