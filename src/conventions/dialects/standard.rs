@@ -261,6 +261,30 @@ pub const OTEL_OPENAI_AGENTS: Dialect = Dialect {
     ..OTEL_INSTRUMENTATION
 };
 
+/// OpenLLMetry's calls of the same that are no responses of OpenAI's, but chat completions or another client's: it has nothing of what
+/// was answered, whatever became of them.
+///
+/// Source: `opentelemetry-instrumentation-openai-agents` 0.47.5 and 0.62.4, run against a scripted server; 0.49 to 0.61 from the code. The
+/// operation of responses is one of its own before 0.61, and there is no model before the answer since.
+pub const TRACELOOP_OPENAI_GENERATION: Dialect = Dialect {
+    name: "traceloop-openai-generation",
+    detect: &[
+        Detect::Within {
+            scope: "opentelemetry.instrumentation.openai_agents",
+            name: "openai.response",
+            key: "llm.request.type",
+            part: "chat",
+        },
+        Detect::Within {
+            scope: "opentelemetry.instrumentation.openai_agents",
+            name: "openai.response",
+            key: names::REQUEST_MODEL,
+            part: "",
+        },
+    ],
+    ..OTEL_OPENAI_AGENTS
+};
+
 /// OpenLLMetry's calls of the same, of which a stream that the program stopped reading says nothing, and that all is well.
 ///
 /// Source: `opentelemetry-instrumentation-openai-agents` 0.62.4, run against a scripted server.

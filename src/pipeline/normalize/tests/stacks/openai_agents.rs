@@ -123,19 +123,25 @@ fn an_id_that_all_answers_have_is_none_and_a_stream_that_was_given_up_is_told_by
         told("openinference.instrumentation.openai_agents", "generation", &list).response_id
     };
     assert_eq!((answer("__fake_id__"), answer("resp_1").as_deref()), (None, Some("resp_1")));
-    let call = |name: &str, more: &[(&str, Value)]| {
-        let list = [("gen_ai.operation.name", "chat".into()), ("gen_ai.agent.name", "streamer".into())];
+    let of = |operation: &str, name: &str, more: &[(&'static str, Value)]| {
+        let list = [("gen_ai.operation.name", operation.into()), ("gen_ai.agent.name", "streamer".into())];
         let mut record = ended(&[&list, more].concat());
         record.scope.name = "opentelemetry.instrumentation.openai_agents".to_owned();
         record.span.name = name.to_owned();
         record.span.status = Some(Status { code: 1, message: String::new() });
         facts(&record).status
     };
+    let call = |name: &str, more: &[(&'static str, Value)]| of("chat", name, more);
     assert_eq!(call("openai.response", &[]), StepStatus::Cancelled);
     assert_eq!(call("openai.response", &[("gen_ai.response.model", "gpt-5-mini".into())]), StepStatus::Success);
     assert_eq!(call("openai.response", &[("gen_ai.usage.input_tokens", Value::Int(7))]), StepStatus::Success);
     // OpenTelemetry's own, in the same scope, has nothing of a stream that reports no usage.
     assert_eq!(call("chat gpt-4o-mini", &[]), StepStatus::Success);
+    // Of chat completions OpenLLMetry never has an answer (0.47 and 0.62).
+    assert_eq!(call("openai.response", &[("gen_ai.request.model", "gpt-4o-mini".into())]), StepStatus::Success);
+    let of_before = |operation: &str| of(operation, "openai.response", &[("llm.request.type", operation.into())]);
+    assert_eq!(of_before("chat"), StepStatus::Success);
+    assert_eq!(of_before("response"), StepStatus::Cancelled);
 }
 
 /// `openlit` 0.20, run against a scripted server.
