@@ -104,8 +104,8 @@ pub struct Dialect {
     pub cancelled_without_reason: &'static [&'static str],
     /// A stream that the program left says that all is well, as one does that was read to its end.
     pub left_is_well: bool,
-    /// A stream of this name whose answer has begun, as an attribute shows, was given up where another one is missing and no word on
-    /// how it went is there: name, attribute, other one.
+    /// A stream of this name whose answer has begun, as an attribute or an event shows, was given up where another attribute is missing
+    /// and no word on how it went is there: name, attribute or event, other attribute.
     pub cancelled_without: &'static [(&'static str, &'static str, &'static str)],
     /// A failure of its own with a message has an exception event beside it. Without one, a dialect that `marks_failures` put it there.
     pub fails_by_exception: bool,

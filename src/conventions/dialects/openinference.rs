@@ -186,6 +186,10 @@ pub const OPENINFERENCE: Dialect = Dialect {
         // Anthropic's (1.0 and 3.1), the call and its helper; of before there is no span.
         ("messages.create", "output.value", "llm.finish_reason"),
         ("messages.stream", "output.value", "llm.finish_reason"),
+        // OpenAI's (0.1.66): before, a stream that was left has no span. Of a response the last part alone is written.
+        ("ChatCompletion", FIRST_PART, "llm.finish_reason"),
+        ("Completion", FIRST_PART, "llm.finish_reason"),
+        ("Response", FIRST_PART, "output.value"),
     ],
     ..PLAIN
 };
@@ -394,6 +398,9 @@ pub const OPENINFERENCE_BEDROCK_BARE: Dialect = Dialect {
     kinds: &[kind(SPAN_NAME, Test::Starts("bedrock."), StepKind::Llm)],
     ..OPENINFERENCE
 };
+
+/// The event by which OpenAI's client in Python tells of a stream that it has begun.
+const FIRST_PART: &str = "First Token Stream Event";
 
 /// Where Haystack's answers have it, printed by Python.
 const HAYSTACK_USAGE: &[&str] = &["replies", "0", "_meta", "usage"];

@@ -88,9 +88,9 @@ fn lacks_its_end(span: &Span, dialects: Dialects<'_>) -> bool {
 /// Tells whether a finished span has a part of an answer, and not what its dialect writes where it was read to its end.
 fn was_given_up(span: &Span, dialects: Dialects<'_>) -> bool {
     let is_unset = span.status.as_ref().is_none_or(|status| status.code == STATUS_UNSET);
-    let is_open = |(name, begun, end): &(&str, &str, &str)| {
-        span.name == *name && span.attr(begun).is_some() && span.attr(end).is_none()
-    };
+    let has_begun = |mark: &str| span.attr(mark).is_some() || span.events.iter().any(|event| event.name == mark);
+    let is_open =
+        |(name, begun, end): &(&str, &str, &str)| span.name == *name && has_begun(begun) && span.attr(end).is_none();
     let was_raised = || span.events.iter().any(|event| event.name == names::EVENT_EXCEPTION);
     is_unset && dialects.iter().flat_map(|dialect| dialect.cancelled_without).any(is_open) && !was_raised()
 }

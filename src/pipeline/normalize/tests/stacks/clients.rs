@@ -611,6 +611,34 @@ fn a_stream_by_openinference_that_was_given_up_has_no_status_and_no_reason() {
     assert_eq!(status("GenerateContent", &[begun]), StepStatus::Success);
 }
 
+/// `openinference-instrumentation-openai` 0.1.66, run against a scripted server; of what was left, 0.1.64 and before have no span.
+#[test]
+fn a_stream_of_openai_s_client_by_openinference_that_was_left_has_an_event_for_its_beginning_alone() {
+    let status = |name: &str, more: &[(&str, Value)], code: i32, events: &[&str]| {
+        let kind = [("openinference.span.kind", Value::from("LLM")), ("llm.model_name", "gpt-4o-mini".into())];
+        let mut record = ended(&[&kind, more].concat());
+        record.scope.name = "openinference.instrumentation.openai".to_owned();
+        record.span.name = name.to_owned();
+        record.span.status = Some(Status { code, message: String::new() });
+        record.span.events = events.iter().map(|name| event(name, &[])).collect();
+        facts(&record).status
+    };
+    let (unset, ok, begun) = (0, 1, &["First Token Stream Event"][..]);
+    let part = [("output.value", Value::from(r#"{"choices": [{"message": {"content": "It is"}, "index": 0}]}"#))];
+    let reason = [part[0].clone(), ("llm.finish_reason", "stop".into())];
+    for name in ["ChatCompletion", "Completion"] {
+        assert_eq!(status(name, &part, unset, begun), StepStatus::Cancelled, "{name}");
+        assert_eq!(status(name, &[("output.value", "__REDACTED__".into())], unset, begun), StepStatus::Cancelled);
+        assert_eq!(status(name, &reason, unset, begun), StepStatus::Success, "{name}");
+        assert_eq!(status(name, &part, ok, begun), StepStatus::Success, "{name}");
+        assert_eq!(status(name, &part, unset, &[]), StepStatus::Success, "{name}");
+        assert_eq!(status(name, &part, STATUS_ERROR, &[begun, &["exception"]].concat()), StepStatus::Error);
+    }
+    assert_eq!(status("Response", &[], unset, begun), StepStatus::Cancelled);
+    assert_eq!(status("Response", &[], ok, begun), StepStatus::Success);
+    assert_eq!(status("Response", &[("output.value", "__REDACTED__".into())], unset, begun), StepStatus::Success);
+}
+
 #[test]
 fn what_a_model_of_bedrock_s_thought_is_reasoning() {
     let block = r#"{"reasoningContent": {"reasoningText": {"text": "Hm.", "signature": "c2ln"}}}"#;
