@@ -10,7 +10,7 @@ pub use marks::Marks;
 use std::net::IpAddr;
 
 use crate::conventions::dialects::{
-    ALWAYS_WELL, CLIENTS, HANDSHAKES, NO_ANSWERS, ORDINARY, OWN_USE, RUNNING_SUMS, TEMPLATE_NAMES,
+    ALWAYS_WELL, CLIENTS, COUNTS_TOKENS, HANDSHAKES, NO_ANSWERS, ORDINARY, OWN_USE, RUNNING_SUMS, TEMPLATE_NAMES,
 };
 use crate::conventions::names;
 use crate::model::budget::Budget;
@@ -401,7 +401,7 @@ fn tokens_in<'a>(attr: impl Fn(&'static str) -> Option<&'a Value>) -> Option<Tok
 /// A conversation id alone does not make a span GenAI: browsers and web servers set session ids as well.
 /// Nor does making an agent: nothing runs, and frameworks do it long before, in a trace of its own.
 fn is_genai(span: &Span) -> bool {
-    if span.attr_str(names::OPERATION) == Some(MAKES_AGENT) {
+    if span.attr_str(names::OPERATION) == Some(MAKES_AGENT) || span.name.ends_with(COUNTS_TOKENS) {
         return false;
     }
     // What clients and servers of MCP say to each other beside the calls of tools is no run of an agent.

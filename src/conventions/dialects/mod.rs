@@ -687,6 +687,11 @@ pub const UNKNOWN_WORDS: &[&str] = &["none", "unknown", "null"];
 /// Source: Claude Code, which says by it what became of a request that failed or was stopped.
 pub const NO_MODEL: &str = "<synthetic>";
 
+/// How names of spans end in which a client of Anthropic's asks how long a prompt is, and no model: such a one begins no run.
+///
+/// Source: `openinference-instrumentation-anthropic` 3.1 and `anthropic` 2.14, run against a scripted server.
+pub const COUNTS_TOKENS: &str = "messages.count_tokens";
+
 /// By what clients and servers of MCP find out how they speak: one that fails is answered by another.
 ///
 /// Source: `mcp` 2.3 for Python, which asks servers of before for what they do not know, and the other way round.

@@ -6,8 +6,8 @@ use super::langchain::{
     LANGCHAIN_ID, LANGCHAIN_MESSAGE_ID, LANGCHAIN_MODEL, LANGCHAIN_THOUGHT, LANGCHAIN_TIER, LANGCHAIN_USAGE,
 };
 use super::{
-    ALL_INCLUSIVE, AS_REPORTED, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Source, Test,
-    Untold, content, kind, row,
+    ALL_INCLUSIVE, AS_REPORTED, Basis, BasisRow, COUNTS_TOKENS, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Side,
+    Source, Test, Untold, content, kind, row,
 };
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
@@ -151,6 +151,8 @@ pub const OPENINFERENCE: Dialect = Dialect {
     kinds: &[
         // LlamaIndex: every method of a model is said to be a call, and this one only writes the request.
         kind(SPAN_NAME, Test::Ends("._prepare_chat_with_tools"), StepKind::Task),
+        // Anthropic's client (3.1) asks how long a prompt is, and no model.
+        kind(SPAN_NAME, Test::Ends(COUNTS_TOKENS), StepKind::Task),
         // LangChain: whatever has `agent` in its name is said to be one, a tool that hands over to one as well.
         kind("tool.name", Test::IsName, StepKind::Tool),
         kind(names::AGENT_NAME, Test::IsName, StepKind::Agent),

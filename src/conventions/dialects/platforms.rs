@@ -343,6 +343,8 @@ pub const MLFLOW: Dialect = Dialect {
     kinds: &[
         // The OpenAI Agents SDK: what is around the agents is said to be one.
         kind("mlflow.openai.agent_run_root", Test::Present, StepKind::Workflow),
+        // LlamaIndex: it only writes the request.
+        kind(SPAN_NAME, Test::Ends("._prepare_chat_with_tools"), StepKind::Task),
         // A module of DSPy, around the calls that it makes.
         kind(SPAN_NAME, Test::Is("Predict.forward"), StepKind::Task),
         kind("mlflow.spanType", Test::Is("LLM"), StepKind::Llm),

@@ -10,6 +10,18 @@ fn what_writes_a_request_and_what_hands_over_is_no_call() {
         &[("openinference.span.kind", "LLM".into())],
     );
     assert_eq!(prepared.kind, StepKind::Task);
+    // `mlflow` 3.4 and 3.17.
+    let prepared =
+        told("mlflow.tracing.provider", "OpenAI._prepare_chat_with_tools", &[("mlflow.spanType", "\"LLM\"".into())]);
+    assert_eq!(prepared.kind, StepKind::Task);
+    // `openinference-instrumentation-anthropic` 3.1.
+    for name in ["messages.count_tokens", "beta.messages.count_tokens"] {
+        let list = [("openinference.span.kind", "LLM".into()), ("llm.model_name", "claude-sonnet-4-5".into())];
+        let count = told("openinference.instrumentation.anthropic", name, &list);
+        assert_eq!((count.kind, count.is_genai), (StepKind::Task, false), "{name}");
+    }
+    let own = [("gen_ai.provider.name", "anthropic".into()), ("gen_ai.request.model", "claude-sonnet-4-5".into())];
+    assert!(!told("com.anthropic.sdk.python", "anthropic.messages.count_tokens", &own).is_genai);
     let handed = told(
         "openinference.instrumentation.openai_agents",
         "handoff to helper_agent",
