@@ -1,7 +1,7 @@
 //! Instrumentations and platforms that lie over many frameworks.
 
 use super::Shape::{Class, Count, Model, Provider, Text};
-use super::Source::{After, Before, Behind, Indexed, Json, Key, Name, Where};
+use super::Source::{self, After, Before, Behind, Indexed, Json, Key, Name, Where};
 use super::langchain::{LANGCHAIN_ID, LANGCHAIN_MODEL, LANGCHAIN_TIER, LANGCHAIN_USAGE};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Asked, Basis, BasisRow, Detect, Dialect, GOOGLE, Outcome, PLAIN, SPAN_NAME, Side, Test,
@@ -270,6 +270,10 @@ const MLFLOW_LANGCHAIN_MODEL: &[&str] = &["generations", "0", "0", "message", "r
 /// The tier that OpenAI served the answer in.
 const MLFLOW_LANGCHAIN_TIER: &[&str] = &["generations", "0", "0", "message", "response_metadata", "service_tier"];
 
+/// How an answer of Pydantic AI's ended, as MLflow writes it.
+const MLFLOW_PYDANTIC_STATE: Source =
+    Where("mlflow.message.format", "\"pydantic_ai\"", &Json("mlflow.spanOutputs", &["state"]));
+
 /// MLflow, which writes every value as JSON.
 ///
 /// Source: `mlflow-skinny` 3.17.2 `mlflow/tracing/constant.py`, and recordings.
@@ -283,6 +287,8 @@ pub const MLFLOW: Dialect = Dialect {
                 Json("mlflow.spanInputs", &["model"]),
                 Json("mlflow.spanOutputs", &["model"]),
                 Json("mlflow.llm.model", &[]),
+                // The object that Pydantic AI's agents call, before what may be its name.
+                Json("model", &["_model_name"]),
                 Json("model", &[]),
                 // LangChain's, of before.
                 Json("invocation_params", &["model"]),
@@ -364,13 +370,18 @@ pub const MLFLOW: Dialect = Dialect {
         kind("mlflow.spanType", Test::IsRoot("CHAIN"), StepKind::Workflow),
         kind("mlflow.spanType", Test::Present, StepKind::Task),
     ],
-    // A tool of LangChain whose error the framework gave to the model.
-    outcomes: &[Outcome {
-        from: Json("mlflow.spanOutputs", &["type=tool", "status"]),
-        word: "error",
-        status: StepStatus::Error,
-        message: &[Json("mlflow.spanOutputs", &["content", "0", "text"]), Json("mlflow.spanOutputs", &["content"])],
-    }],
+    outcomes: &[
+        // A tool of LangChain whose error the framework gave to the model.
+        Outcome {
+            from: Json("mlflow.spanOutputs", &["type=tool", "status"]),
+            word: "error",
+            status: StepStatus::Error,
+            message: &[Json("mlflow.spanOutputs", &["content", "0", "text"]), Json("mlflow.spanOutputs", &["content"])],
+        },
+        // A stream of Pydantic AI (2.31) that nobody read to its end, and one that was stopped.
+        Outcome { from: MLFLOW_PYDANTIC_STATE, word: "incomplete", status: StepStatus::Cancelled, message: &[] },
+        Outcome { from: MLFLOW_PYDANTIC_STATE, word: "interrupted", status: StepStatus::Cancelled, message: &[] },
+    ],
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };

@@ -203,6 +203,24 @@ fn mlflow_has_the_agent_of_pydantic_ai_and_its_counts_as_the_framework_writes_th
     assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(37), Some(16)]);
     let answered = (call.response_model.as_deref(), call.response_id.as_deref());
     assert_eq!(answered, (Some("gpt-4o-mini-2024-07-18"), Some("chatcmpl-0")));
+    let model =
+        r#"{"_model_name": "gpt-4o-mini", "_provider": "OpenAIProvider(name=openai, base_url=http://h:1/v1/)"}"#;
+    let agent = told("", "Agent.run", &[("mlflow.spanType", r#""AGENT""#.into()), ("model", model.into())]);
+    assert_eq!(agent.request_model.as_deref(), Some("gpt-4o-mini"));
+    let status = |format: &str, state: &str| {
+        let answer = format!(r#"{{"parts": [], "finish_reason": null, "state": "{state}"}}"#);
+        let list = [
+            ("mlflow.spanType", Value::from(r#""LLM""#)),
+            ("mlflow.message.format", format.into()),
+            ("mlflow.spanOutputs", answer.as_str().into()),
+        ];
+        told("mlflow.tracing.provider", "OpenAIChatModel.request", &list).status
+    };
+    let own = r#""pydantic_ai""#;
+    assert_eq!(status(own, "incomplete"), StepStatus::Cancelled);
+    assert_eq!(status(own, "interrupted"), StepStatus::Cancelled);
+    assert_eq!(status(own, "complete"), StepStatus::Success);
+    assert_eq!(status(r#""openai""#, "incomplete"), StepStatus::Success);
 }
 
 #[test]
