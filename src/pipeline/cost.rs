@@ -404,10 +404,17 @@ fn write<const N: usize>(span: &mut Span, attributes: [(&str, Value); N]) {
     draft.finish();
 }
 
-/// Tells whether what a stream that was given up put out was taken back, since it is only what its beginning says: a cost is of no more.
+/// Tells whether what a stream that was given up or broke off put out was taken back, since it is only what its beginning says: a cost
+/// is of no more.
 fn has_begun_only(span: &Span) -> bool {
-    let was_told = span.attr(&format!("{}{}", names::ORIGINAL_PREFIX, names::OUTPUT_TOKENS)).is_some();
-    was_told && span.attr(names::OUTPUT_TOKENS).is_none() && facts::status(span) == StepStatus::Cancelled
+    let told = span.attr(&format!("{}{}", names::ORIGINAL_PREFIX, names::OUTPUT_TOKENS));
+    let has_ended_badly = match facts::status(span) {
+        StepStatus::Cancelled => told.is_some(),
+        // That nothing came out, as who failed at once may say, may have a cost of nothing.
+        StepStatus::Error | StepStatus::Timeout => told.and_then(Value::as_i64).is_some_and(|output| output > 0),
+        _ => false,
+    };
+    has_ended_badly && span.attr(names::OUTPUT_TOKENS).is_none()
 }
 
 fn write_computed(span: &mut Span, quote: Option<Quote>) {

@@ -133,6 +133,20 @@ pub const PYDANTIC_AI: Dialect = Dialect {
     ..PYDANTIC
 };
 
+/// Logfire's report of a stream of OpenAI's or Anthropic's client, with the answer's id and, where its end was read, the reason for it.
+///
+/// Source: `logfire` 5.4, run against a scripted server; before (5.2) a report has no id, and not always a reason.
+pub const LOGFIRE_STREAM: Dialect = Dialect {
+    name: "logfire-stream",
+    variant_of: "pydantic",
+    detect: &[
+        Detect::Begins("logfire.openai", "streaming response from "),
+        Detect::Begins("logfire.anthropic", "streaming response from "),
+    ],
+    cancelled_without_reason: &["chat"],
+    ..PYDANTIC
+};
+
 /// Pydantic's evaluations: an experiment, its cases, and who judges them, all of them named by templates.
 ///
 /// Source: `pydantic-evals` 5.4 with `logfire` 5.4, run against a scripted server.

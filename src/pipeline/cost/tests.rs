@@ -588,16 +588,19 @@ fn a_call_whose_input_only_a_total_tells_has_no_computed_cost() {
 
 #[test]
 fn a_stream_of_which_only_the_beginning_counts_its_output_has_no_cost() {
-    let begun = |status: &'static str| {
+    let ended = |status: &'static str, output: i64| {
         let mut record = chat(&[
             (names::INPUT_TOKENS, Value::Int(6823)),
-            ("runspan.original.gen_ai.usage.output_tokens", Value::Int(1)),
+            ("runspan.original.gen_ai.usage.output_tokens", Value::Int(output)),
             (names::STEP_STATUS, status.into()),
             ("operation.cost", 0.0201864.into()),
         ]);
         record.span.attributes.push(KeyValue { key: names::OUTPUT_TOKENS.into(), value: None });
         priced(&record)
     };
+    let begun = |status: &'static str| ended(status, 1);
     assert_eq!(begun("cancelled"), NOTHING);
+    assert_eq!(begun("error"), NOTHING);
     assert_eq!(begun("success"), "0.0201864 reported -");
+    assert_eq!(ended("error", 0), "0.0201864 reported -");
 }

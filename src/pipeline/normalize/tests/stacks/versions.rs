@@ -172,7 +172,7 @@ fn haystack_of_before_leaves_anthropic_s_cached_tokens_out() {
     assert_eq!(call(0), [Some(1858), Some(0), Some(0), Some(170), None]);
 }
 
-/// `pydantic_ai` 1.99, `logfire` 4.33 and `openinference-instrumentation-anthropic` 1.0 and 3.1, run against a scripted server.
+/// `pydantic_ai` 1.99, `logfire` 4.33 and 5.4, and `openinference-instrumentation-anthropic` 1.0 and 3.1, run against a scripted server.
 #[test]
 fn the_one_token_that_a_message_of_anthropic_s_begins_with_is_no_count_of_one_that_was_given_up() {
     let usage = |output: i64| {
@@ -216,6 +216,25 @@ fn the_one_token_that_a_message_of_anthropic_s_begins_with_is_no_count_of_one_th
     assert_eq!(by_openinference(&[open[1].clone(), reason]), whole(1));
     assert_eq!(of("logfire.anthropic", 1, &parts(1)), whole(1));
     assert_eq!(of("logfire.anthropic", 152, &parts(7)), whole(152));
+    // Since 5.4 a report has the id and, where the end was read, the reason; before it may have neither.
+    let report = |scope: &str, more: &[(&str, Value)]| {
+        let schema = [("logfire.span_type", "log".into()), ("logfire.json_schema", "{}".into())];
+        let list = [&schema[..], more].concat();
+        let call = told(scope, "streaming response from {request_data[model]!r} took {duration:.2f}s", &list);
+        (call.status, tokens(&call)[3])
+    };
+    let by_anthropic = |more: &[(&str, Value)]| report("logfire.anthropic", &[&usage(1)[..], more].concat());
+    assert_eq!(by_anthropic(&open), begun);
+    assert_eq!(by_anthropic(&open[1..]), whole(1));
+    let reasons = ("gen_ai.response.finish_reasons", Value::from("end_turn"));
+    assert_eq!(by_anthropic(&[&open[..], std::slice::from_ref(&reasons)].concat()), whole(1));
+    let broken = ("error.type", Value::from("RemoteProtocolError"));
+    assert_eq!(by_anthropic(&[&open[..], &[broken]].concat()), (StepStatus::Error, None));
+    let chat = [("gen_ai.operation.name", "chat".into()), ("gen_ai.provider.name", "openai".into())];
+    let by_openai = |more: &[(&str, Value)]| report("logfire.openai", &[&chat[..], more].concat()).0;
+    assert_eq!(by_openai(&open), StepStatus::Cancelled);
+    assert_eq!(by_openai(&open[1..]), StepStatus::Success);
+    assert_eq!(by_openai(&[&open[..], &[reasons]].concat()), StepStatus::Success);
 }
 
 #[test]
