@@ -1,6 +1,6 @@
 //! Instrumentations and platforms that lie over many frameworks.
 
-use super::Shape::{Class, Count, Model, Provider, Text};
+use super::Shape::{Class, Count, Model, Provider, Session, Text, User};
 use super::Source::{self, After, Before, Behind, Indexed, Json, Key, Name, Where};
 use super::langchain::{LANGCHAIN_ID, LANGCHAIN_MODEL, LANGCHAIN_TIER, LANGCHAIN_USAGE};
 use super::{
@@ -528,6 +528,11 @@ pub const OPENLIT: Dialect = Dialect {
         Detect::ScopePrefix("openlit"),
         Detect::ScopePrefix("@openlit/"),
     ],
+    // Agno's (1.36 and 1.45).
+    facts: &[
+        row(names::CONVERSATION_ID, &[Key("gen_ai.session.id")], Session),
+        row(names::USER_ID, &[Key("gen_ai.request.user")], User),
+    ],
     // A step that fails may have a name and nothing else.
     entity: &[Behind("execute_tool "), Behind("invoke_agent "), Behind("invoke_workflow ")],
     // Of LangChain's steps it says that they went well beside what was raised (1.39).
@@ -538,6 +543,10 @@ pub const OPENLIT: Dialect = Dialect {
         kind("gen_ai.agent.source", Test::Present, StepKind::Task),
         // The Agents SDK's guardrails bear an agent's operation.
         kind("gen_ai.guardrail.triggered", Test::Present, StepKind::Guardrail),
+        // A node of Pydantic AI's graph, which comes behind each answer, whether it asks for tools or not.
+        kind("gen_ai.agent.lifecycle.phase", Test::IsWithout("tool_execution", names::TOOL_NAME), StepKind::Task),
+        // A tool of Agno's (1.36), which bears the operation of a task.
+        kind("gen_ai.agent.lifecycle.phase", Test::Is("tool_execution"), StepKind::Tool),
         // On a model call it names the tool that the model asked for.
         kind(names::OPERATION, Test::Is("vectordb"), StepKind::Retrieval),
         kind(names::OPERATION, Test::Is("image"), StepKind::Llm),

@@ -388,6 +388,21 @@ fn openlit_says_of_more_than_agents_that_it_is_one() {
     assert_eq!(openlit("smolagents", "invoke_agent weather step_1", &step), StepKind::Task);
     let from = [("gen_ai.agent.source", "triage".into())];
     assert_eq!(openlit("openai_agents", "invoke_agent weather", &from), StepKind::Task);
+    // A node of Pydantic AI's graph, by 1.36 and 1.45, and a tool of Agno's, by 1.36.
+    let phase = |operation: &str| {
+        [("gen_ai.operation.name", operation.into()), ("gen_ai.agent.lifecycle.phase", "tool_execution".into())]
+    };
+    for scope in ["openlit.otel.tracing", "openlit.instrumentation.pydantic_ai"] {
+        let list = [&[("telemetry.sdk.name", "openlit".into())], &phase("execute_tool")[..]].concat();
+        assert_eq!(told(scope, "execute_tool gpt-4o-mini", &list).kind, StepKind::Task, "{scope}");
+    }
+    let list = [&[("gen_ai.tool.name", "get_weather".into())], &phase("execute_task")[..]].concat();
+    let tool = told("openlit.otel.tracing", "tool get_weather", &list);
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+    // Who uses Agno, by 1.36; by 1.45 the session has the standard's name.
+    let list = [("gen_ai.session.id", "s-1".into()), ("gen_ai.request.user", "u-1".into())];
+    let agent = told("openlit.otel.tracing", "agent weather", &list);
+    assert_eq!((agent.session_id.as_deref(), agent.user_id.as_deref()), (Some("s-1"), Some("u-1")));
     // A tool that fails has a name and nothing else.
     let failed =
         told("openlit.instrumentation.smolagents", "execute_tool get_weather", &[("error.type", "ValueError".into())]);
