@@ -7,8 +7,8 @@ use crate::conventions::dialects::{
     BEGUN_STREAMS, CONTROL_FLOW, Dialect, ENDS_A_STREAM, FINISH_REASON_OF_OLD, HIDDEN, Shape, Source,
 };
 use crate::conventions::names;
-use crate::model::StepStatus;
 use crate::model::otlp::{STATUS_ERROR, STATUS_UNSET, Span, SpanEvent, Value};
+use crate::model::{StepKind, StepStatus};
 use crate::pipeline::facts;
 
 /// Writes a failure that the emitter tells in its own way, or only by silence.
@@ -95,6 +95,18 @@ fn was_given_up(span: &Span, dialects: Dialects<'_>) -> bool {
     is_unset && dialects.iter().flat_map(|dialect| dialect.cancelled_without).any(is_open) && !was_raised()
 }
 
+/// Tells whether a finished call that says that all is well has no trace of an answer, and what a program raises that stops reading.
+fn was_left(span: &Span) -> bool {
+    const ANSWERED: &[&str] =
+        &[names::RESPONSE_ID, names::FINISH_REASONS, names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::OUTPUT_MESSAGES];
+    let is_well = span.status.as_ref().is_some_and(|status| ![STATUS_UNSET, STATUS_ERROR].contains(&status.code));
+    let class = span.attr_str(names::ERROR_TYPE).unwrap_or_default();
+    is_well
+        && ENDS_A_STREAM.contains(&class.rsplit('.').next().unwrap_or_default())
+        && facts::kind(span) == StepKind::Llm
+        && ANSWERED.iter().all(|key| span.attr(key).is_none())
+}
+
 /// Tells whether what ended the span is no failure, but how the program hands control on.
 fn hands_on(span: &Span) -> bool {
     let class = facts::error(span).kind.unwrap_or_default();
@@ -132,7 +144,7 @@ fn is_marked(span: &Span, dialects: Dialects<'_>) -> bool {
 fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> {
     const ANSWERED: &[&str] =
         &[names::RESPONSE_ID, names::FINISH_REASONS, names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::ERROR_TYPE];
-    if was_given_up(span, dialects) {
+    if was_given_up(span, dialects) || was_left(span) {
         return Some(StepStatus::Cancelled);
     }
     let operation = span.attr_str(names::OPERATION)?;

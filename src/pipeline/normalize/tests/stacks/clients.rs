@@ -666,6 +666,27 @@ fn a_stream_of_openai_s_client_by_openinference_that_was_left_has_an_event_for_i
     assert_eq!(status("Response", &[("output.value", "__REDACTED__".into())], unset, begun), StepStatus::Success);
 }
 
+/// `openlit` 1.45 with LangChain, run against a scripted server.
+#[test]
+fn a_call_that_is_well_without_any_answer_was_left_where_its_class_says_so() {
+    let of = |operation: &str, class: &str, more: &[(&'static str, Value)]| {
+        let list = [("gen_ai.operation.name", operation.into()), ("error.type", Value::from(class))];
+        let mut record = ended(&[&list, more].concat());
+        record.scope.name = "openlit.instrumentation.langchain".to_owned();
+        record.span.name = format!("{operation} gpt-4o-mini");
+        record.span.status = Some(Status { code: 1, message: String::new() });
+        facts(&record).status
+    };
+    let status = |class: &str, more: &[(&'static str, Value)]| of("chat", class, more);
+    assert_eq!(status("GeneratorExit", &[]), StepStatus::Cancelled);
+    assert_eq!(status("builtins.GeneratorExit", &[("gen_ai.request.model", "m".into())]), StepStatus::Cancelled);
+    // It was answered, or something else was raised and dealt with.
+    assert_eq!(status("GeneratorExit", &[("gen_ai.usage.output_tokens", Value::Int(7))]), StepStatus::Success);
+    assert_eq!(status("GeneratorExit", &[("gen_ai.output.messages", "[]".into())]), StepStatus::Success);
+    assert_eq!(of("embeddings", "GeneratorExit", &[]), StepStatus::Success);
+    assert_eq!(status("ValueError", &[]), StepStatus::Success);
+}
+
 #[test]
 fn what_a_model_of_bedrock_s_thought_is_reasoning() {
     let block = r#"{"reasoningContent": {"reasoningText": {"text": "Hm.", "signature": "c2ln"}}}"#;
