@@ -493,12 +493,24 @@ struct Covered {
 /// call.
 fn is_told_again(call: &Step, step: &Step) -> bool {
     let message = |step: &Step| step.facts.error.as_ref().and_then(|error| error.message.clone());
-    let says_so = |told: String| message(call).is_some_and(|own| !own.is_empty() && told.contains(&own));
+    let says_so = |told: String| message(call).is_some_and(|own| is_said(bare_message(call, &own), &told));
     let is_within = |inner: &Step, outer: &Step| {
         let ends = inner.ended_at.zip(outer.ended_at);
         outer.started_at <= inner.started_at && ends.is_some_and(|(inner, outer)| inner <= outer)
     };
     (is_within(call, step) || is_within(step, call)) && message(step).is_none_or(says_so)
+}
+
+/// Returns what a failed step says without the class of its failure before it, as OpenTelemetry writes it in a status.
+fn bare_message<'a>(step: &Step, message: &'a str) -> &'a str {
+    let class = step.facts.error.as_ref().and_then(|error| error.kind.as_deref()).unwrap_or_default();
+    let class = class.rsplit('.').next().unwrap_or_default();
+    let rest = message.strip_prefix(class).and_then(|rest| rest.strip_prefix(": "));
+    rest.filter(|_| !class.is_empty()).unwrap_or(message)
+}
+
+fn is_said(words: &str, told: &str) -> bool {
+    !words.is_empty() && told.contains(words)
 }
 
 /// What was used, and below which step.

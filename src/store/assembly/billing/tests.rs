@@ -879,3 +879,29 @@ fn a_handshake_that_fails_is_no_failure_of_the_run() {
     assert_eq!(failures(&[]), [2]);
     assert_eq!(failures(&[1]), [2], "where none went well");
 }
+
+#[test]
+fn a_failure_that_a_plain_step_tells_without_the_class_before_it_is_one() {
+    // A step of the framework's beside the call, in its time.
+    let failures = |kind: &str, own: &str| {
+        let mut state = state(&[(false, 0, 0, 8, 0, false), (false, 0, 1, 6, 0, true), (false, 0, 2, 4, 0, true)]);
+        for (place, step) in state.steps.iter_mut().enumerate() {
+            let facts = std::sync::Arc::make_mut(&mut step.facts);
+            facts.is_genai = true;
+            let message = ["", "Error code: 500 - no more of it", own][place];
+            let error = ErrorInfo { kind: Some(kind.into()), message: Some(message.into()), step_id: None };
+            facts.error = (place > 0).then_some(error);
+            if place < 2 {
+                (facts.kind, facts.billed) = (StepKind::Task, false);
+            }
+            step.parent = (place > 0).then(|| SpanId(1_u64.to_be_bytes()));
+        }
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        state.sums().failures.clone()
+    };
+    let class = "openai.InternalServerError";
+    assert_eq!(failures(class, "InternalServerError: Error code: 500 - no more of it"), [2]);
+    assert_eq!(failures(class, "Error code: 500 - no more of it"), [2]);
+    assert_eq!(failures(class, "APIError: Error code: 500 - no more of it"), [1, 2]);
+    assert_eq!(failures(class, "InternalServerError: "), [1, 2]);
+}
