@@ -587,7 +587,7 @@ fn a_stream_that_was_left_has_no_reason_by_openllmetry() {
     };
     let reasons = ("gen_ai.response.finish_reasons", Value::from("stop"));
     assert_eq!(status(&[newer.clone(), output(r#""""#)], ok), StepStatus::Cancelled);
-    assert_eq!(status(&[newer.clone()], ok), StepStatus::Cancelled);
+    assert_eq!(status(std::slice::from_ref(&newer), ok), StepStatus::Cancelled);
     assert_eq!(status(&[newer.clone(), output(r#""stop""#)], ok), StepStatus::Success);
     assert_eq!(status(&[newer.clone(), reasons], ok), StepStatus::Success);
     assert_eq!(status(&[newer, output(r#""""#)], STATUS_ERROR), StepStatus::Error);
