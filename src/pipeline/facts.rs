@@ -10,7 +10,8 @@ pub use marks::Marks;
 use std::net::IpAddr;
 
 use crate::conventions::dialects::{
-    ALWAYS_WELL, CLIENTS, COUNTS_TOKENS, HANDSHAKES, NO_ANSWERS, ORDINARY, OWN_USE, RUNNING_SUMS, TEMPLATE_NAMES,
+    ALWAYS_WELL, CLIENTS, COUNTS_TOKENS, ENDS_AGENT, HANDSHAKES, NO_ANSWERS, ORDINARY, OWN_USE, RUNNING_SUMS,
+    TEMPLATE_NAMES,
 };
 use crate::conventions::names;
 use crate::model::budget::Budget;
@@ -99,6 +100,8 @@ pub struct StepFacts {
     pub is_of_client: bool,
     /// Whether the topmost step of its kind says nothing of how the run ended; see [`ALWAYS_WELL`].
     pub is_always_well: bool,
+    /// Whether it is a tool of such an instrumentation that says that its failure ended the agent ([`ENDS_AGENT`]).
+    pub ends_agent: bool,
     /// Whether its author declared it to have gone well, who does not say so of everything.
     pub is_declared_well: bool,
     /// Whether it is by what a client and a server of MCP find out how they speak ([`HANDSHAKES`]).
@@ -234,6 +237,7 @@ impl StepFacts {
             is_client: span.kind == SPAN_KIND_CLIENT || is_of_client,
             is_of_client,
             is_always_well,
+            ends_agent: is_always_well && kind == StepKind::Tool && ends_agent(span),
             is_declared_well: !is_always_well && span.status.as_ref().is_some_and(|status| status.code == STATUS_OK),
             is_handshake: attr(names::MCP_METHOD).and_then(Value::as_str).is_some_and(|it| HANDSHAKES.contains(&it)),
             is_experiment: attr(names::OPERATION).and_then(Value::as_str) == Some(EXPERIMENT),
@@ -425,6 +429,15 @@ fn cost_in<'a>(attr: impl Fn(&'static str) -> Option<&'a Value>) -> Option<(Nano
     let source = attr(names::COST_SOURCE).and_then(Value::as_str).and_then(|word| word.parse().ok());
     // Our own API gives an amount alone: the program said it.
     Some((usd, source.unwrap_or(CostSource::Reported)))
+}
+
+/// Tells whether a tool says that its failure ended the agent, and not that a model was told of it.
+fn ends_agent(span: &Span) -> bool {
+    let (ends, goes_on) = ENDS_AGENT;
+    let own = error(span).message;
+    let texts = [span.status.as_ref().map(|status| status.message.as_str()), own.as_deref()];
+    let says = |word: &str| texts.iter().flatten().any(|text| text.contains(word));
+    says(ends) && !says(goes_on)
 }
 
 fn failed(status: StepStatus) -> bool {
@@ -734,6 +747,7 @@ mod tests {
                 is_client: false,
                 is_of_client: false,
                 is_always_well: false,
+                ends_agent: false,
                 is_declared_well: false,
                 is_handshake: false,
                 is_experiment: false,

@@ -659,6 +659,12 @@ pub const ALWAYS_WELL: &[&str] = &[
     "@arizeai/openinference-instrumentation-openai-agents",
 ];
 
+/// What a tool of the OpenAI Agents SDK says where its failure ends the agent, and what it says besides where a model is told of it instead.
+///
+/// Source: `openai-agents` 0.3.3 and 0.5.1, whose agents say nothing then, and 0.24; what the last says of arguments that are no JSON has the
+/// first alone, and a model is told.
+pub const ENDS_AGENT: (&str, &str) = ("Error running tool", "(non-fatal)");
+
 /// How the scopes of programs begin that an SDK runs, of which an instrumentation tells the tools as well: in a process of its own, under
 /// one session.
 ///

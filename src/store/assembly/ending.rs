@@ -81,15 +81,15 @@ impl RunState {
         root.ended_at
     }
 
-    /// Returns the agent, or the part of one, that failed last below a root that says nothing of failures, where that was not given to
-    /// a model as the answer of a tool and nothing succeeded after it.
+    /// Returns the agent, or the part of one, or the tool that ended it, that failed last below a root that says nothing of failures,
+    /// where that was not given to a model as the answer of a tool and nothing succeeded after it.
     pub(super) fn failed_agent(&self) -> Option<&Step> {
         self.root().filter(|root| root.facts.is_always_well && !is_failure(root.status))?;
         // Turns have many names, and a program's own span among them none that tells it apart.
         let until = self.told_end();
         let is_part = |step: &&Step| {
             step.facts.is_always_well
-                && matches!(step.facts.kind, StepKind::Agent | StepKind::Task)
+                && (matches!(step.facts.kind, StepKind::Agent | StepKind::Task) || step.facts.ends_agent)
                 && is_failure(step.status)
                 && until.is_none_or(|until| step.started_at <= until)
         };

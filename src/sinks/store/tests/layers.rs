@@ -563,6 +563,15 @@ fn a_run_whose_root_always_says_that_all_is_well_ends_as_its_last_agent_did() {
     assert_eq!(of(&[around[0], tool]), well());
     let other: Spoken<'_> = (5, 3, "invoke_agent", 15, 89, &[(names::ERROR_TYPE, "E")]);
     assert_eq!(of(&[around[0], other]), well());
+    // One that says that it ended the agent, which knows of nothing (`openai-agents` 0.3 and 0.5), unless a model was told.
+    let says = |message: &'static str| [by, (names::ERROR_TYPE, "UserError"), (names::ERROR_MESSAGE, message)];
+    let told: Spoken<'_> = (6, 3, "chat", 41, 50, &[by]);
+    let fatal = says("Error running tool: {'tool_name': 'get_weather', 'error': 'station is gone'}");
+    let (status, error) = of(&[around[0], (5, 3, "execute_tool", 31, 40, &fatal)]);
+    assert_eq!((status, error.unwrap().1.as_str()), (RunStatus::Error, "s5"));
+    assert_eq!(of(&[around[0], (5, 3, "execute_tool", 31, 40, &fatal), told]), well());
+    let reported = says("Error running tool (non-fatal): {'tool_name': 'get_weather', 'error': 'station is gone'}");
+    assert_eq!(of(&[around[0], (5, 3, "execute_tool", 31, 40, &reported)]), well());
 }
 
 /// Two spans that each name the other as their parent: the one that began first is above, whichever comes first.
