@@ -90,6 +90,7 @@ impl RunState {
             copies.insert(copy, of);
         }
         copies.extend(self.told_too_early(&copies));
+        copies.extend(self.sums_of_passed_on(&copies, &around));
         // Of steps that broken input puts around each other, none is the outer one.
         let circles = std::cell::OnceCell::new();
         let is_in_circle = |place: usize, around: &[usize]| {

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::layers::{MAX_AT_ONCE, SOON, TICK, is_all_but, may_be_one, rank, says_nothing, settled};
-use super::uses::{may_have_used_the_same, used_the_same};
+use super::uses::{may_have_gone_in, may_have_used_the_same, used_the_same};
 use crate::model::id::{IdMap, IdSet};
-use crate::model::{SpanId, StepKind, StepStatus, UnixNanos};
+use crate::model::{SpanId, StepKind, StepStatus, Tokens, UnixNanos};
 use crate::store::assembly::{RunState, Step, is_failure};
 
 /// So many instrumentations may tell a call besides the first and the pass-through.
@@ -72,6 +72,59 @@ impl RunState {
             let first = own.len().saturating_sub(MAX_AT_ONCE);
             if let Some(at) = own[first..].iter().rposition(may_be) {
                 found.push(self.told_better(place, own.remove(first + at)));
+            }
+        }
+        found
+    }
+
+    /// Finds the program's own steps that are none of the calls that were passed on but their sum, each with the last of these: of its
+    /// model, in its time, told by no other step, and together they used just what it says. What was passed on is below the run, and
+    /// so a step that holds several calls is around none of them.
+    pub(super) fn sums_of_passed_on(
+        &self,
+        copies: &HashMap<usize, usize>,
+        around: &IdSet<SpanId>,
+    ) -> Vec<(usize, usize)> {
+        let of: HashSet<usize> = copies.values().copied().collect();
+        let is_told = |place: &usize| copies.contains_key(place) || of.contains(place);
+        let calls = self.steps.iter().enumerate().filter(|(place, step)| {
+            step.facts.billed && step.facts.kind == StepKind::Llm && step.ended_at.is_some() && !is_told(place)
+        });
+        let (mut passed, mut own): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
+        for (place, step) in calls {
+            let facts = &step.facts;
+            let is_untold = facts.response_id.is_none() && !facts.is_at_wire && !around.contains(&step.span_id);
+            if facts.is_relayed {
+                passed.push(place);
+            } else if is_untold && facts.tokens.is_some_and(|tokens| tokens.completion > Some(0)) {
+                own.push(place);
+            }
+        }
+        if passed.len() < 2 {
+            return Vec::new();
+        }
+        let by_start = |place: &usize| (self.steps[*place].started_at, self.steps[*place].span_id);
+        passed.sort_unstable_by_key(by_start);
+        own.sort_unstable_by_key(by_start);
+        let mut taken = HashSet::new();
+        let mut found = Vec::new();
+        for place in own {
+            let step = &self.steps[place];
+            let Some((end, told)) = step.ended_at.zip(step.facts.tokens) else { continue };
+            let from = passed.partition_point(|wire| self.steps[*wire].started_at.0 + TICK < step.started_at.0);
+            let is_within = |wire: &Step| wire.ended_at.is_some_and(|last| last.0 <= end.0.saturating_add(TICK));
+            let is_of = |wire: &&usize| {
+                let wire_step = &self.steps[**wire];
+                !taken.contains(*wire) && is_within(wire_step) && may_be_one(&step.facts, &wire_step.facts)
+            };
+            let since = passed[from..].iter().take_while(|wire| self.steps[**wire].started_at <= end);
+            let held: Vec<usize> = since.take(MAX_AT_ONCE).filter(is_of).copied().collect();
+            let used: Vec<Tokens> = held.iter().filter_map(|wire| self.steps[*wire].facts.tokens).collect();
+            let sum = used.iter().fold(Tokens::default(), |sum, one| sum.plus(*one));
+            let is_sum = used.len() > 1 && sum.completion == told.completion && may_have_gone_in(sum, told);
+            if let Some(&last) = held.last().filter(|_| is_sum) {
+                taken.extend(held);
+                found.push((place, last));
             }
         }
         found
@@ -253,6 +306,35 @@ mod tests {
         assert_eq!(copies(&[(false, 24, 90, &other), (true, 20, 30, &one)]), []);
         assert_eq!(copies(&[(false, 31, 90, &one), (true, 20, 30, &one)]), []);
         assert_eq!(copies(&[(false, 22, 25, &one), (true, 20, 30, &one)]), []);
+    }
+
+    /// Mastra 0.24 (`@mastra/otel-exporter` 0.3.3): a generation is one call, which leaves out what was written to Anthropic's cache or, of
+    /// cached input, all.
+    #[test]
+    fn a_step_that_has_the_sum_of_what_was_passed_on_is_no_call_beside() {
+        let sum = |tokens: Option<Tokens>| {
+            let own = move |facts: &mut StepFacts| facts.tokens = tokens;
+            let cached = |prompt, completion, read, write| {
+                move |facts: &mut StepFacts| {
+                    let counts = used(prompt, completion).unwrap_or_default();
+                    facts.tokens = Some(Tokens { cache_read: Some(read), cache_write: Some(write), ..counts });
+                }
+            };
+            let [one, other] = [cached(211, 37, 64, 16), cached(321, 57, 97, 24)];
+            copies(&[(false, 0, 90, &own), (true, 10, 30, &one), (true, 50, 80, &other)])
+        };
+        let without = |prompt| Some(Tokens { prompt, completion: Some(94), ..Tokens::default() });
+        for prompt in [Some(532), Some(492), Some(331), None] {
+            assert_eq!(sum(without(prompt)), [(0, 2)], "{prompt:?}");
+        }
+        assert_eq!(sum(without(Some(533))), []);
+        assert_eq!(sum(used(532, 95)), []);
+        // One of them is told by another step, or is not of its time.
+        let [whole, one, other] = [uses(532, 94), uses(211, 37), uses(321, 57)];
+        let calls: [Call<'_>; 4] =
+            [(false, 0, 90, &whole), (false, 5, 35, &one), (true, 10, 30, &one), (true, 50, 80, &other)];
+        assert_eq!(copies(&calls), [(2, 1)]);
+        assert_eq!(copies(&[(false, 0, 70, &whole), (true, 10, 30, &one), (true, 50, 80, &other)]), []);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) fn may_have_used_the_same(one: &Step, other: &Step) -> bool {
 }
 
 /// Tells whether what went in may be the same.
-fn may_have_gone_in(one: Tokens, other: Tokens) -> bool {
+pub(super) fn may_have_gone_in(one: Tokens, other: Tokens) -> bool {
     let is_part = |whole: Tokens, told: u64| {
         let [read, written] = [whole.cache_read, whole.cache_write].map(Option::unwrap_or_default);
         let left_out = [0, read, written, read.saturating_add(written)];
