@@ -561,6 +561,7 @@ impl RunState {
         for candidates in told.values_mut() {
             candidates.to_come.sort_unstable_by_key(|place| std::cmp::Reverse(by_start(place)));
         }
+        let around = std::cell::LazyCell::new(|| self.around_calls());
         let mut found = Vec::new();
         for place in passed {
             let wire = &self.steps[place];
@@ -580,12 +581,14 @@ impl RunState {
                     && may_have_used_the_same(step, wire)
                     && is_one(step, wire)
             };
-            // Of calls at once the one that says the same; else the first to end of those that end behind the request, so that as many
-            // as there are find one; else the last.
-            type Fit = (bool, std::cmp::Reverse<Option<UnixNanos>>);
+            // Of calls at once the one that says the same; else one that is around no other, which may end before what it is around
+            // does; else the first to end of those that end behind the request, so that as many as there are find one; else the last.
+            type Fit = (bool, bool, std::cmp::Reverse<Option<UnixNanos>>);
+            let is_choice = candidates.under_way.len() > 1;
             let fit = |own: &Step| -> Fit {
                 let end = own.ended_at.zip(wire.ended_at).filter(|(end, inner)| inner.0 <= end.0.saturating_add(TICK));
-                (end.is_some(), std::cmp::Reverse(end.map(|(end, _)| end)))
+                let is_inner = is_choice && !around.contains(&own.span_id);
+                (is_inner, end.is_some(), std::cmp::Reverse(end.map(|(end, _)| end)))
             };
             let mut best: Option<(([bool; 3], Fit), usize, usize)> = None;
             for (at, &own) in candidates.under_way.iter().enumerate().skip(latest).rev() {

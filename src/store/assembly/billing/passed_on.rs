@@ -337,6 +337,23 @@ mod tests {
         assert_eq!(copies(&[(false, 0, 70, &whole), (true, 10, 30, &one), (true, 50, 80, &other)]), []);
     }
 
+    /// The AI SDK 7 (`@ai-sdk/otel` 1.0.173): the outer step of an embedding may end a moment before the inner one, which alone has counts.
+    #[test]
+    fn of_a_call_around_a_call_the_inner_one_was_passed_on() {
+        let told: [Told; 3] = [(false, 0, 0, 0, 0, false), (false, 0, 1, 0, 0, false), (true, 0, 3, 0, 0, false)];
+        for ends in [[48, 49, 47], [50, 49, 47]] {
+            let copies = copies_of(&told, &|place, step, facts| {
+                (step.started_at, step.ended_at) =
+                    (UnixNanos(step.started_at.0 * MS), Some(UnixNanos(ends[place] * MS)));
+                facts.kind = StepKind::Embedding;
+                facts.tokens = (place > 0).then(|| Tokens { prompt: Some(14), ..Tokens::default() });
+                step.parent = (place == 1).then(|| SpanId(1_u64.to_be_bytes()));
+            });
+            assert_eq!(copies.len(), 2, "{copies:?}");
+            assert!(copies.contains(&(1, 2)) || copies.contains(&(2, 1)), "{copies:?}");
+        }
+    }
+
     #[test]
     fn what_a_layer_leaves_out_of_its_counts_makes_no_other_call() {
         let whole = |facts: &mut StepFacts| {
