@@ -386,6 +386,13 @@ impl RunState {
         for &place in &failed {
             self.cover(&self.steps[place], &mut passed_on);
         }
+        // What is around the program's own word for a call that was passed on, and failed, has failed for that: the one that counts is below
+        // the run alone.
+        let relayed: HashSet<usize> =
+            failed.iter().copied().filter(|place| self.steps[*place].facts.is_relayed).collect();
+        for copy in copies.iter().filter(|(_, of)| relayed.contains(of)).map(|(copy, _)| *copy) {
+            self.cover(&self.steps[copy], &mut passed_on);
+        }
         // What has lost the step above it is below the one that stands for the run all the same.
         if let Some(host) = self.host_step().map(|host| host.span_id).filter(|_| !failed.is_empty()) {
             let has_lost = |above: Option<&bool>, step: &Step| {
@@ -414,6 +421,8 @@ impl RunState {
                 None => self.steps[tree.tops[call]].parent == Some(above),
             }
         };
+        let of_agents = self.agents_of_untold(&own, copies);
+        own.retain(|place| !of_agents.contains(place));
         own.retain(|place| {
             let step = &self.steps[*place];
             // An agent that fails fails for itself.
@@ -428,6 +437,33 @@ impl RunState {
             !same.iter().rev().take(MAX_AT_ONCE).any(|&call| is_told_again(&self.steps[call], step) && is_near(call))
         });
         own
+    }
+
+    /// Finds among failures the agents that failed as a request did that was passed on in their time, and which no step of the program
+    /// tells: in its words, or without any. Each such request is of one agent, the last that began before it.
+    fn agents_of_untold(&self, failures: &[usize], copies: &HashMap<usize, usize>) -> HashSet<usize> {
+        let is_agent = |place: &usize| self.steps[*place].facts.kind == StepKind::Agent;
+        let mut agents: Vec<usize> = failures.iter().copied().filter(is_agent).collect();
+        if agents.is_empty() {
+            return HashSet::new();
+        }
+        agents.sort_unstable_by_key(|place| (self.steps[*place].started_at, self.steps[*place].span_id));
+        let told: HashSet<usize> = copies.values().copied().collect();
+        let is_untold =
+            |place: &usize| self.steps[*place].facts.is_relayed && !told.contains(place) && !copies.contains_key(place);
+        let mut found = HashSet::new();
+        for &call in failures.iter().filter(|place| is_untold(place)) {
+            let request = &self.steps[call];
+            let before = agents.partition_point(|agent| self.steps[*agent].started_at <= request.started_at);
+            let is_its_own = |agent: &&usize| {
+                let step = &self.steps[**agent];
+                let is_over = step.ended_at.zip(request.ended_at).is_none_or(|(end, inner)| end < inner);
+                !is_over && !found.contains(*agent) && is_told_again(request, step)
+            };
+            let latest = agents[..before].iter().rev().take(MAX_AT_ONCE).find(is_its_own).copied();
+            found.extend(latest);
+        }
+        found
     }
 
     /// Tells of each step whether it is of GenAI work, around some, or below some, by place. A command is around all that it does.

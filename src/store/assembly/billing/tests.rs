@@ -905,3 +905,40 @@ fn a_failure_that_a_plain_step_tells_without_the_class_before_it_is_one() {
     assert_eq!(failures(class, "APIError: Error code: 500 - no more of it"), [1, 2]);
     assert_eq!(failures(class, "InternalServerError: "), [1, 2]);
 }
+
+/// AI SDK 5 to 7, LangGraph by OpenInference, and a client by OpenInference: what the pass-through tells is below the run, and not below
+/// the agent.
+#[test]
+fn an_agent_that_failed_as_a_request_did_that_was_passed_on_is_no_failure_beside_it() {
+    // The agent from 0 to 50, a request in its time, and what the program tells of that, if it does.
+    let failures = |own: bool, message: Option<&str>, at: u64| {
+        let told: [Told; 3] = [(false, 0, 0, 0, 0, true), (true, 0, at, 0, 1, true), (false, 0, 9, 0, 1, own)];
+        let mut state = state(&told);
+        let error = |message: Option<&str>| {
+            Some(ErrorInfo { kind: Some("Error".into()), message: message.map(str::to_owned), step_id: None })
+        };
+        for (place, step) in state.steps.iter_mut().enumerate() {
+            let ms = |at: u64| UnixNanos(at * 1_000_000);
+            (step.started_at, step.ended_at) = (ms(step.started_at.0), Some(ms([50, at + 10, 25][place])));
+            let facts = std::sync::Arc::make_mut(&mut step.facts);
+            facts.response_id = None;
+            facts.tokens = (place == 1).then(|| Tokens { prompt: Some(321), ..Tokens::default() });
+            facts.error = [error(message), error(Some("Overloaded")), error(None).filter(|_| own)][place].clone();
+            if place == 0 {
+                (facts.kind, facts.billed) = (StepKind::Agent, false);
+            } else if place == 2 {
+                step.parent = Some(SpanId(1_u64.to_be_bytes()));
+                (facts.kind, facts.billed) = if own { (StepKind::Llm, true) } else { (StepKind::Task, false) };
+            }
+        }
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        state.sums().failures.clone()
+    };
+    // The program tells the call, too, and says no more of it than that it failed.
+    assert_eq!(failures(true, Some("of another kind"), 10), [1]);
+    // It does not tell it, and its agent has the words or none.
+    assert_eq!(failures(false, Some("529: Overloaded"), 10), [1]);
+    assert_eq!(failures(false, None, 10), [1]);
+    assert_eq!(failures(false, Some("no such tool"), 10), [0, 1]);
+    assert_eq!(failures(false, None, 60), [0, 1], "behind its time");
+}
