@@ -56,8 +56,11 @@ impl RunState {
             false => told_below()?,
         };
         let enclosing = self.ancestors(call);
+        // Nothing done in the program's own step for a request mends what that step says to have failed.
+        let in_failed = if call.facts.is_relayed { self.in_failed_calls(call) } else { Vec::new() };
         let is_recovered = self.steps.iter().enumerate().any(|(place, step)| {
             step.status == StepStatus::Success
+                && in_failed.get(place) != Some(&true)
                 && place != counts
                 && copies.get(&place) != Some(&counts)
                 && step.started_at >= call.started_at
@@ -71,6 +74,20 @@ impl RunState {
         let around = self.steps.iter().filter(|step| enclosing.contains(&step.span_id) && is_failure(step.status));
         let reason = around.max_by_key(|step| step.started_at).filter(|_| is_guess);
         (!is_recovered).then_some(reason.unwrap_or(call).status)
+    }
+
+    /// Tells of each step whether it is below a call of the program's that failed, and in whose time this request was passed on, by place.
+    fn in_failed_calls(&self, request: &Step) -> Vec<bool> {
+        let is_around = |step: &Step| {
+            let is_own = step.facts.billed && !step.facts.is_relayed && is_failure(step.status);
+            is_own && step.started_at <= request.started_at && step.ended_at >= request.ended_at
+        };
+        let around: IdSet<SpanId> = self.steps.iter().filter(|step| is_around(step)).map(|step| step.span_id).collect();
+        if around.is_empty() {
+            return Vec::new();
+        }
+        let is_below = |step: &Step| step.parent.is_some_and(|parent| around.contains(&parent));
+        self.downwards(|above: Option<&bool>, step| above == Some(&true) || is_below(step))
     }
 
     /// Returns when the run's root ended, if its author declared it to have gone well: what begins later, and still bears its context,

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::layers::{TICK, is_same_model, rank};
 use super::*;
 use crate::model::otlp::Span;
-use crate::model::{ErrorInfo, EventId, RunId, UnixNanos};
+use crate::model::{ErrorInfo, EventId, RunId, RunStatus, UnixNanos};
 use crate::pipeline::facts::Marks;
 
 /// A call: whether it was passed on, of which model, from when, for how long, with which answer's id, failed.
@@ -941,4 +941,41 @@ fn an_agent_that_failed_as_a_request_did_that_was_passed_on_is_no_failure_beside
     assert_eq!(failures(false, None, 10), [1]);
     assert_eq!(failures(false, Some("no such tool"), 10), [0, 1]);
     assert_eq!(failures(false, None, 60), [0, 1], "behind its time");
+}
+
+/// Mastra 0.24 (`@mastra/otel-exporter` 0.3.3): a generation of two calls ends with an error, and below it are plain steps that end after
+/// the second one failed.
+#[test]
+fn plain_steps_in_a_call_that_failed_in_the_end_mend_nothing() {
+    let status = |generation_failed: bool| {
+        let told: [Told; 4] = [
+            (false, 0, 0, 0, 0, generation_failed),
+            (true, 0, 10, 0, 2, false),
+            (true, 0, 50, 0, 0, true),
+            (false, 0, 61, 0, 0, false),
+        ];
+        let mut state = state(&told);
+        for (place, step) in state.steps.iter_mut().enumerate() {
+            let ms = |at: u64| UnixNanos(at * 1_000_000);
+            (step.started_at, step.ended_at) = (ms(step.started_at.0), Some(ms([90, 20, 60, 80][place])));
+            let facts = std::sync::Arc::make_mut(&mut step.facts);
+            facts.tokens = if place < 2 { used(211, 37) } else { None };
+            facts.error = is_failure(facts.status).then(ErrorInfo::default);
+            if place == 3 {
+                (facts.kind, facts.billed) = (StepKind::Task, false);
+                step.parent = Some(SpanId(1_u64.to_be_bytes()));
+            }
+        }
+        // The run's own step.
+        let mut root = state.steps[3].clone();
+        (root.span_id, root.parent, root.started_at, root.ended_at) =
+            (SpanId(9_u64.to_be_bytes()), None, UnixNanos(0), Some(UnixNanos(100_000_000)));
+        state.steps.iter_mut().filter(|step| step.parent.is_none()).for_each(|step| step.parent = Some(root.span_id));
+        state.steps.push(root);
+        state.roots = [4].into();
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        state.status()
+    };
+    assert_eq!(status(true), RunStatus::Error);
+    assert_eq!(status(false), RunStatus::Success);
 }
