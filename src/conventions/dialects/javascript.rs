@@ -1,7 +1,7 @@
 //! Frameworks for JavaScript that trace themselves.
 
 use super::Shape::{Count, Model, Provider, Text};
-use super::Source::{Before, Behind, Json, Key, Parts};
+use super::Source::{Before, Behind, Json, Key, Lacking, Parts, Where};
 use super::standard::FINISHED_BY_ERROR;
 use super::{
     ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Source, Test, content,
@@ -76,17 +76,30 @@ pub const VERCEL: Dialect = Dialect {
         kind("ai.operationId", Test::Is("ai.streamObject"), StepKind::Agent),
         kind("ai.operationId", Test::Present, StepKind::Task),
     ],
-    outcomes: &[Outcome {
-        from: Key("ai.response.finishReason"),
-        word: "error",
-        status: StepStatus::Error,
-        message: &[],
-    }],
+    outcomes: &[
+        Outcome { from: Key("ai.response.finishReason"), word: "error", status: StepStatus::Error, message: &[] },
+        Outcome { from: VERCEL_LEFT, word: "unknown", status: StepStatus::Cancelled, message: &[] },
+        Outcome { from: VERCEL_LEFT, word: "other", status: StepStatus::Cancelled, message: &[] },
+    ],
     // A stream that the program aborts: what is around its calls ends without a word, and so do they, if ever (AI SDK 7).
     cancelled_without_response: &["chat", "invoke_agent"],
     fails_by_exception: true,
     ..PLAIN
 };
+
+/// Why a stream of several calls ended whose end nobody read, as the program aborted it behind the first: in version 5 (5.0.277) `unknown`,
+/// in 6 (6.0.5) `other`, and nothing of what all of them used. One whose last call failed ends in the same words: that call tells it.
+const VERCEL_LEFT: Source =
+    Where("ai.operationId", "ai.streamText", &Lacking(VERCEL_USED, &Key("ai.response.finishReason")));
+
+/// Where the AI SDK has what was used.
+const VERCEL_USED: &[&str] = &[
+    "ai.usage.inputTokens",
+    "ai.usage.outputTokens",
+    "ai.usage.totalTokens",
+    "ai.usage.promptTokens",
+    "ai.usage.completionTokens",
+];
 
 /// What the provider reported, of which the AI SDK's own names have less and, by version, mean another thing.
 const VERCEL_REPORTED: &[Source] = &[

@@ -244,6 +244,8 @@ pub enum Source {
     Quoted(&'static str, &'static str),
     /// Another source, where an attribute has this value: key, value, source.
     Where(&'static str, &'static str, &'static Source),
+    /// Another source, where none of these attributes is there.
+    Lacking(&'static [&'static str], &'static Source),
     /// Another source, where an attribute is there, and an event of this name: attribute, event, source.
     With(&'static str, &'static str, &'static Source),
     /// Messages spread over attributes: `PREFIX.0.role`, `PREFIX.0.content`, `PREFIX.1.role`, ...

@@ -94,6 +94,22 @@ fn what_the_program_aborts_ends_without_a_word_by_the_ai_sdk() {
     let status = |scope: &str, list: &[(&str, Value)]| of_ai_sdk(scope, list, (0, ""), false).status;
     assert_eq!(status("ai", std::slice::from_ref(&stream)), StepStatus::Cancelled);
     assert_eq!(status("ai", &[stream, ("ai.response.finishReason", "stop".into())]), StepStatus::Success);
+    // Behind a first call version 5 has a reason of its own, 6.0.5 another one, and neither what was used.
+    for reason in ["unknown", "other"] {
+        let list = |operation: &str| {
+            [
+                ("ai.operationId", Value::from(operation)),
+                ("ai.response.finishReason", reason.into()),
+                ("ai.response.text", "".into()),
+            ]
+        };
+        let root = list("ai.streamText");
+        assert_eq!(status("ai", &root), StepStatus::Cancelled);
+        let used = [&root[..], &[("ai.usage.inputTokens", Value::Int(211))]].concat();
+        assert_eq!(status("ai", &used), StepStatus::Success, "it was read to its end");
+        assert_eq!(status("ai", &list("ai.generateText")), StepStatus::Success);
+        assert_eq!(status("ai", &list("ai.streamText.doStream")), StepStatus::Success);
+    }
     // Version 7 ends the call within as well.
     assert_eq!(status("ai", &[("ai.operationId", "ai.streamText.doStream".into())]), StepStatus::Cancelled);
     for operation in ["invoke_agent", "chat"] {
