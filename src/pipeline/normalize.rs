@@ -810,6 +810,7 @@ fn fits(span: &Span, row: &KindRow) -> bool {
         Test::IsName => word == span.name,
         Test::Same(key) => span.attr_str(key) == Some(word),
         Test::Present => true,
+        Test::Some => value.and_then(Value::as_i64).is_some_and(|count| count > 0),
         Test::With(keys) => keys.iter().any(|key| span.attr(key).is_some()),
         Test::Without(keys) => keys.iter().all(|key| span.attr(key).is_none()),
         Test::Label => !ORDINARY.iter().any(|key| span.attr(key).is_some()) && matches!(span.kind, 0 | 1),

@@ -4,8 +4,8 @@ use super::Shape::{Count, Model, Provider, Text};
 use super::Source::{Before, Behind, Json, Key, Lacking, Parts, Where};
 use super::standard::FINISHED_BY_ERROR;
 use super::{
-    ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Source, Test, content,
-    kind, row,
+    ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Source, Test, Untold,
+    content, kind, row,
 };
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
@@ -224,8 +224,22 @@ pub const MASTRA_BEFORE: Dialect = Dialect {
         kind("mastra.span.type", Test::Is("mcp_tool_call"), StepKind::Tool),
     ],
     outcomes: &[Outcome { from: Key(names::FINISH_REASONS), word: "error", status: StepStatus::Error, message: &[] }],
+    // As the AI SDK 5 counts: cached tokens are left out where the provider does so, and what was written to a cache is told nowhere.
+    untold: &[
+        Untold {
+            when: &[(names::PROVIDER, Test::Is("anthropic")), (names::CACHE_READ_TOKENS, Test::Some)],
+            counts: WHOLE,
+        },
+        Untold {
+            when: &[(names::PROVIDER, Test::Is("aws.bedrock")), (names::CACHE_READ_TOKENS, Test::Some)],
+            counts: WHOLE,
+        },
+    ],
     ..MASTRA
 };
+
+/// What cached tokens are a part of.
+const WHOLE: &[&str] = &[names::INPUT_TOKENS, names::TOTAL_TOKENS];
 
 /// Where a call of Mastra's own loop has what became of it.
 const MASTRA_CALL: &str = "workflow.executionWorkflow.step.llm-execution.result";
@@ -344,7 +358,7 @@ pub const MASTRA_METHODS: Dialect = Dialect {
 
 /// VoltAgent, whose agents bear what all their calls used, and whose calls only what the last of their steps did.
 ///
-/// Source: `@voltagent/core` run against a scripted server with the AI SDK 6.
+/// Source: `@voltagent/core` 2.10 with the AI SDK 6, and 1.5 with the AI SDK 5, run against a scripted server.
 pub const VOLTAGENT: Dialect = Dialect {
     name: "voltagent",
     detect: &[Detect::Scope("@voltagent/core"), Detect::Key("voltagent.operation_id")],
@@ -374,6 +388,16 @@ pub const VOLTAGENT: Dialect = Dialect {
         kind("entity.type", Test::Is("workflow"), StepKind::Workflow),
         kind("entity.type", Test::Is("agent"), StepKind::Agent),
     ],
+    // Version 1, with the AI SDK 5, leaves cached tokens of Claude out, and what was written to a cache is told nowhere. It says nothing
+    // of reasoning where the provider does not; version 2 does so always.
+    untold: &[Untold {
+        when: &[
+            ("usage.cached_tokens", Test::Some),
+            ("usage.cached_tokens", Test::Without(&["usage.reasoning_tokens"])),
+            (names::REQUEST_MODEL, Test::Has("claude")),
+        ],
+        counts: WHOLE,
+    }],
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };

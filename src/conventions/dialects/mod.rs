@@ -347,6 +347,8 @@ pub enum Test {
     Same(&'static str),
     /// The attribute is there.
     Present,
+    /// The value is a count of more than none.
+    Some,
     /// The attribute has this at its start and at its end.
     Between(&'static str, &'static str),
     /// The attribute is there, and one of others is.

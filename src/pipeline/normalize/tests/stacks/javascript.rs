@@ -756,3 +756,42 @@ fn who_was_stopped_or_waits_for_a_person_has_not_failed() {
     assert_eq!(genkit("400", "INVALID_ARGUMENT: timeout must be a number"), StepStatus::Error);
     assert_eq!(genkit("ToolInterruptError", ""), StepStatus::Success);
 }
+
+/// `@mastra/otel-exporter` 0.3.3 with `@mastra/core` 0.24.9, and `@voltagent/core` 1.5.2, both with the AI SDK 5: of Anthropic's models
+/// cached tokens are left out, and what was written to a cache is told nowhere.
+#[test]
+fn what_the_ai_sdk_5_leaves_out_of_claudes_input_makes_it_unknown() {
+    let mastra = |system: &str, input: i64, cached: i64| {
+        let list = [
+            ("mastra.span.type", Value::from("model_generation")),
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.system", system.into()),
+            ("gen_ai.usage.input_tokens", Value::Int(input)),
+            ("gen_ai.usage.cached_input_tokens", Value::Int(cached)),
+            ("gen_ai.usage.output_tokens", Value::Int(94)),
+            ("gen_ai.usage.total_tokens", Value::Int(input + 94)),
+        ];
+        tokens(&told("@mastra/otel", "chat", &list))
+    };
+    assert_eq!(mastra("anthropic.messages", 331, 161), [None, Some(161), None, Some(94), None]);
+    // More than there is beside it, which alone would add up.
+    assert_eq!(mastra("anthropic.messages", 31, 161), [None, Some(161), None, Some(94), None]);
+    assert_eq!(mastra("anthropic.messages", 331, 0), [Some(331), Some(0), None, Some(94), None]);
+    assert_eq!(mastra("openai.chat", 532, 161), [Some(532), Some(161), None, Some(94), None]);
+    let voltagent = |model: &str, input: i64, reasoning: Option<i64>| {
+        let mut list = vec![
+            ("entity.type", Value::from("agent")),
+            ("ai.model.name", model.into()),
+            ("usage.prompt_tokens", Value::Int(input)),
+            ("usage.cached_tokens", Value::Int(161)),
+            ("usage.completion_tokens", Value::Int(94)),
+        ];
+        list.extend(reasoning.map(|count| ("usage.reasoning_tokens", Value::Int(count))));
+        tokens(&told("@voltagent/core", "weather_agent", &list))
+    };
+    assert_eq!(voltagent("claude-sonnet-4-5", 331, None), [None, Some(161), None, Some(94), None]);
+    // Version 2, and another model.
+    assert_eq!(voltagent("claude-sonnet-4-5", 532, Some(0)), [Some(532), Some(161), None, Some(94), Some(0)]);
+    assert_eq!(voltagent("gpt-5-mini", 532, Some(41)), [Some(532), Some(161), None, Some(94), Some(41)]);
+    assert_eq!(voltagent("gemini-2.5-flash", 532, None), [Some(532), Some(161), None, Some(94), None]);
+}
