@@ -2,6 +2,7 @@
 
 use super::Shape::{Count, Model, Provider, Text};
 use super::Source::{Before, Behind, Json, Key, Lacking, Parts, Where};
+use super::platforms::LANGFUSE;
 use super::standard::FINISHED_BY_ERROR;
 use super::{
     ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Source, Test, Untold,
@@ -401,3 +402,25 @@ pub const VOLTAGENT: Dialect = Dialect {
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };
+
+/// Langfuse's SDK for JavaScript, whose buckets are those of LangChain: its input is what LangChain counts without what was cached, which
+/// `@langchain/anthropic` had left out itself before. That tells its version since 1.3.21, when it counted all.
+///
+/// Source: `@langfuse/langchain` 4.2 with `@langchain/anthropic` 0.3.34, and 5.11 with 1.5.11, run against a scripted server; the code of
+/// `@langchain/anthropic` 1.0 to 1.5.
+pub const LANGFUSE_JS: Dialect = Dialect {
+    name: "langfuse-js",
+    variant_of: "langfuse",
+    detect: &[Detect::ScopeBy("langfuse-sdk", "telemetry.sdk.language", "nodejs")],
+    untold: &[
+        Untold { when: &[LANGCHAIN_CLAUDE, (names::CACHE_READ_TOKENS, Test::Some)], counts: WHOLE },
+        Untold { when: &[LANGCHAIN_CLAUDE, (names::CACHE_WRITE_TOKENS, Test::Some)], counts: WHOLE },
+    ],
+    ..LANGFUSE
+};
+
+/// A call of Claude by a LangChain that does not tell its versions.
+const LANGCHAIN_CLAUDE: (&str, Test) = (
+    "langfuse.observation.metadata.ls_provider",
+    Test::IsWithout("anthropic", "langfuse.observation.metadata.versions"),
+);

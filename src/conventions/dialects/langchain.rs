@@ -26,5 +26,9 @@ pub(super) const LANGCHAIN_THOUGHT: &[&str] = &[
 pub(super) const LANGCHAIN_TIER: &[&str] =
     &["generations", "0", "0", "message", "kwargs", "response_metadata", "service_tier"];
 
+/// Where LangChain's answers have what Anthropic reported, if that has what went in: of a stream it has cached tokens alone.
+pub(super) const LANGCHAIN_REPORTED: &[&str] =
+    &["generations", "0", "0", "message", "kwargs", "response_metadata", "usage", "input_tokens?"];
+
 /// Where LangChain's answers have the usage.
 pub(super) const LANGCHAIN_USAGE: &[&str] = &["generations", "0", "0", "message", "kwargs", "usage_metadata"];

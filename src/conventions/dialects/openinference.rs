@@ -3,7 +3,8 @@
 use super::Shape::{Answer, Count, Model, Provider, Session, Text};
 use super::Source::{Fixed, Indexed, Json, Key, Method, Name, Quoted, Unlike, Where};
 use super::langchain::{
-    LANGCHAIN_ID, LANGCHAIN_MESSAGE_ID, LANGCHAIN_MODEL, LANGCHAIN_THOUGHT, LANGCHAIN_TIER, LANGCHAIN_USAGE,
+    LANGCHAIN_ID, LANGCHAIN_MESSAGE_ID, LANGCHAIN_MODEL, LANGCHAIN_REPORTED, LANGCHAIN_THOUGHT, LANGCHAIN_TIER,
+    LANGCHAIN_USAGE,
 };
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Basis, BasisRow, COUNTS_TOKENS, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Side,
@@ -206,6 +207,37 @@ pub const OPENINFERENCE_CLAUDE: Dialect = Dialect {
     basis: ALL_INCLUSIVE,
     ..OPENINFERENCE
 };
+
+/// OpenInference's instrumentation of LangChain in JavaScript. What LangChain counts of Anthropic's models has cached tokens since
+/// `@langchain/anthropic` 1.2.2 for streams, and since 1.3.12 for whole answers, which have what was reported beside; before, they were left out.
+///
+/// Source: `@arizeai/openinference-instrumentation-langchain` 3.4 with `@langchain/anthropic` 0.3.34, run against a scripted server; the code
+/// of `@langchain/anthropic` 1.0 to 1.5.
+pub const OPENINFERENCE_LANGCHAIN_JS: Dialect = Dialect {
+    name: "openinference-langchain-js",
+    variant_of: "openinference",
+    detect: &[Detect::ScopePrefix(LANGCHAIN_JS)],
+    usage: &[Json("output.value", LANGCHAIN_REPORTED)],
+    summaries: &[Json("output.value", LANGCHAIN_USAGE)],
+    basis: &[
+        BasisRow { provider: "anthropic", basis: Basis::Unknown },
+        BasisRow { provider: "", basis: Basis::Inclusive },
+    ],
+    ..OPENINFERENCE
+};
+
+/// The same where LangChain tells its versions, as it does since `@langchain/anthropic` 1.3.21.
+///
+/// Source: `@arizeai/openinference-instrumentation-langchain` 4.1 with `@langchain/anthropic` 1.5.11, run against a scripted server.
+pub const OPENINFERENCE_LANGCHAIN_JS_SUMMED: Dialect = Dialect {
+    name: "openinference-langchain-js-summed",
+    detect: &[Detect::Within { scope: LANGCHAIN_JS, name: "", key: "metadata", part: "\"@langchain/anthropic\"" }],
+    basis: ALL_INCLUSIVE,
+    ..OPENINFERENCE_LANGCHAIN_JS
+};
+
+/// How the scope of OpenInference's instrumentation of LangChain in JavaScript begins.
+const LANGCHAIN_JS: &str = "@arizeai/openinference-instrumentation-langchain";
 
 /// OpenInference's instrumentation of the OpenAI Agents SDK, which says of the trace that encloses the agents that it is one.
 ///

@@ -654,3 +654,78 @@ fn the_thread_of_langgraph_is_the_session_where_nothing_else_is_and_a_graph_of_a
         assert_eq!(told("langfuse-sdk", "chatty", &list).session_id.as_deref(), Some("thread-7"));
     }
 }
+
+/// `@arizeai/openinference-instrumentation-langchain` 3.4 with `@langchain/anthropic` 0.3.34, and 4.1 with 1.5.11.
+#[test]
+fn langchains_counts_of_claude_in_javascript_have_cached_tokens_by_its_version() {
+    const SCOPE: &str = "@arizeai/openinference-instrumentation-langchain";
+    let call = |input: u64, reported: &str, versions: &str| {
+        let output = format!(
+            r#"{{"generations":[[{{"message":{{"kwargs":{{"usage_metadata":{{"input_tokens":{input},"output_tokens":37,"total_tokens":{},"input_token_details":{{"cache_creation":16,"cache_read":64}}}},"response_metadata":{{"usage":{reported}}}}}}}}}]]}}"#,
+            input + 37
+        );
+        let list = [
+            ("openinference.span.kind", Value::from("LLM")),
+            ("llm.model_name", "claude-sonnet-4-5".into()),
+            ("llm.token_count.prompt", Value::Int(input as i64)),
+            ("llm.token_count.completion", Value::Int(37)),
+            ("llm.token_count.total", Value::Int(input as i64 + 37)),
+            ("llm.token_count.prompt_details.cache_read", Value::Int(64)),
+            ("metadata", format!(r#"{{"ls_provider":"anthropic"{versions}}}"#).into()),
+            ("output.value", output.into()),
+        ];
+        tokens(&told(SCOPE, "ChatAnthropic", &list))
+    };
+    let whole =
+        r#"{"input_tokens":131,"cache_creation_input_tokens":16,"cache_read_input_tokens":64,"output_tokens":37}"#;
+    let of_stream = r#"{"cache_creation_input_tokens":16,"cache_read_input_tokens":64,"service_tier":"standard"}"#;
+    let newest = r#","versions":{"@langchain/core":"1.4.0","@langchain/anthropic":"1.5.11"}"#;
+    let all = [Some(211), Some(64), Some(16), Some(37), None];
+    let without_input = [None, Some(64), Some(16), Some(37), None];
+    // What was reported decides; of a stream that has no input.
+    assert_eq!(call(131, whole, ""), all);
+    assert_eq!(call(131, of_stream, ""), without_input);
+    assert_eq!(call(211, of_stream, ""), without_input, "nothing tells it from the other");
+    for reported in [whole, of_stream] {
+        assert_eq!(call(211, reported, newest), all);
+    }
+    let openai = [
+        ("openinference.span.kind", Value::from("LLM")),
+        ("llm.token_count.prompt", Value::Int(211)),
+        ("llm.token_count.completion", Value::Int(37)),
+        ("llm.token_count.prompt_details.cache_read", Value::Int(64)),
+        ("metadata", r#"{"ls_provider":"openai"}"#.into()),
+    ];
+    assert_eq!(tokens(&told(SCOPE, "ChatOpenAI", &openai)), [Some(211), Some(64), None, Some(37), None]);
+}
+
+/// `@langfuse/langchain` 4.2 with `@langchain/anthropic` 0.3.34, and 5.11 with 1.5.11: what was cached is taken off what LangChain counts.
+#[test]
+fn langfuses_buckets_of_langchains_claude_in_javascript_are_what_was_used_by_its_version() {
+    let call = |provider: &str, versions: Option<&str>, usage: &str, language: &str| {
+        let mut list = vec![
+            ("langfuse.observation.type", Value::from("generation")),
+            ("langfuse.observation.metadata.ls_provider", provider.into()),
+            ("langfuse.observation.usage_details", usage.into()),
+        ];
+        list.extend(versions.map(|versions| ("langfuse.observation.metadata.versions", versions.into())));
+        let mut record = ended(&list);
+        record.scope.name = "langfuse-sdk".to_owned();
+        std::sync::Arc::make_mut(&mut record.resource).attributes =
+            attributes(&[("telemetry.sdk.language", language.into())]);
+        tokens(&facts(&record))
+    };
+    let early = r#"{"input":51,"output":37,"total":168,"input_cache_creation":16,"input_cache_read":64}"#;
+    let newest = r#"{"input":131,"output":37,"total":248,"input_cache_creation":16,"input_cache_read":64}"#;
+    let plain = r#"{"input":211,"output":37,"total":248,"input_cache_creation":0,"input_cache_read":0}"#;
+    let (versions, all) = (
+        r#"{"@langchain/core":"1.4.0","@langchain/anthropic":"1.5.11"}"#,
+        [Some(211), Some(64), Some(16), Some(37), None],
+    );
+    let without_input = [None, Some(64), Some(16), Some(37), None];
+    assert_eq!(call("anthropic", None, early, "nodejs"), without_input);
+    assert_eq!(call("anthropic", Some(versions), newest, "nodejs"), all);
+    assert_eq!(call("anthropic", None, plain, "nodejs")[0], Some(211), "nothing was cached");
+    assert_eq!(call("openai", None, newest, "nodejs"), all);
+    assert_eq!(call("anthropic", None, newest, "python"), all);
+}
