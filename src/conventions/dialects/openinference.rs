@@ -34,6 +34,8 @@ pub const OPENINFERENCE: Dialect = Dialect {
                 // A call of Gemini's client that failed has it in the request alone.
                 Where("openinference.span.kind", "LLM", &Json("input.value", &["model"])),
                 Where("openinference.span.kind", "LLM", &Json("input.value", &["modelId"])),
+                // LangChain's own word: of `ChatGoogleGenerativeAI` in JavaScript it is all there is.
+                Where("openinference.span.kind", "LLM", &Json("metadata", &["ls_model_name"])),
             ],
             Model,
         ),

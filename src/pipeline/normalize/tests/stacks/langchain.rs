@@ -729,3 +729,15 @@ fn langfuses_buckets_of_langchains_claude_in_javascript_are_what_was_used_by_its
     assert_eq!(call("openai", None, newest, "nodejs"), all);
     assert_eq!(call("anthropic", None, newest, "python"), all);
 }
+
+/// `@arizeai/openinference-instrumentation-langchain` 4.1 with `ChatGoogleGenerativeAI`.
+#[test]
+fn a_model_that_langchain_alone_names_is_the_calls() {
+    let metadata = ("metadata", Value::from(r#"{"ls_provider":"google_genai","ls_model_name":"gemini-2.5-flash"}"#));
+    let of_kind = |kind: &str| {
+        let list = [("openinference.span.kind", kind.into()), metadata.clone()];
+        told("@arizeai/openinference-instrumentation-langchain", "ChatGoogleGenerativeAI", &list).request_model
+    };
+    assert_eq!(of_kind("LLM").as_deref(), Some("gemini-2.5-flash"));
+    assert_eq!(of_kind("CHAIN"), None);
+}
