@@ -5,11 +5,14 @@ use std::time::Instant;
 
 use super::ids::is_foreign_run_id;
 use super::live::LiveRun;
-use super::moving::{FOUND_PLACE, add};
+use super::moving::add;
 use super::{FINISHED_AT_HAND, FINISHED_BY_NAME, HeldRecord, LATE, MAX_BEHIND_BYTES, StoreSink, TRACES_AT_HAND, Trace};
 use crate::model::id::IdSet;
 use crate::model::{RunId, SpanId, TraceId};
 use crate::store::{RunWriter, StoreError};
+
+/// Runs that are at hand, beyond which those wait no longer from which all that spoke of GenAI was moved.
+const LEFT_AT_HAND: usize = 4_096;
 
 impl<W: RunWriter> StoreSink<W> {
     /// Returns the oldest place in the journal that is still needed: what is before may be acknowledged.
@@ -23,7 +26,7 @@ impl<W: RunWriter> StoreSink<W> {
         let pending = waiting.clone().flat_map(|run| run.pending.iter().map(|start| start.seq));
         let unsorted = waiting.filter_map(|run| run.unsorted.first()).map(|first| first.seq);
         let moves = self.moves.iter().map(|of| of.seq).chain(self.claims.iter().map(|claim| claim.seq));
-        held.chain(pending).chain(unsorted).chain(moves).filter(|seq| *seq < FOUND_PLACE).min()
+        held.chain(pending).chain(unsorted).chain(moves).min()
     }
 
     pub(super) fn is_far_behind(&self, held: &HeldRecord) -> bool {
@@ -80,9 +83,13 @@ impl<W: RunWriter> StoreSink<W> {
     pub(super) fn release_finished(&mut self) {
         while self.finished.len() > FINISHED_AT_HAND {
             let Some(run) = self.finished.pop_front() else { return };
-            // What came late may have made it dirty, or put it at the end of the line again.
+            // What came late may have made it dirty, or put it at the end of the line again. One that is to be deleted waits for that.
+            let waits = self.runs.len() < LEFT_AT_HAND;
             if self.finished.contains(&run)
-                || !self.runs.get(&run).is_some_and(|live| live.is_clean() && live.is_over())
+                || !self
+                    .runs
+                    .get(&run)
+                    .is_some_and(|live| live.is_clean() && live.is_over() && !(live.is_left && waits))
             {
                 continue;
             }
@@ -205,6 +212,7 @@ impl<W: RunWriter> StoreSink<W> {
         if over.len() > 1 || !is_one {
             // Only what they tell shows which of them has what.
             self.open_all(&over, trace_id).inspect_err(|_| self.recall_again(trace_id))?;
+            self.check_homes(trace_id);
         }
         Ok(())
     }

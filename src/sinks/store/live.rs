@@ -57,6 +57,8 @@ pub(super) struct LiveRun {
     pub(super) by_span: bool,
     /// Its log stands in the order in which it came.
     pub(super) unsettled: bool,
+    /// All of it is on its way to another run: nothing plain makes it stay.
+    pub(super) is_leaving: bool,
     /// All that spoke of GenAI was of another run.
     pub(super) is_left: bool,
     /// What is noted for the tally; `None` when nobody wants it, and once that is made where nothing can come later.
@@ -287,6 +289,7 @@ impl LiveRun {
             calls_of_logs: IdSet::default(),
             by_span: false,
             unsettled: false,
+            is_leaving: false,
             is_left: false,
             notes: None,
             counted: None,

@@ -19,8 +19,9 @@ use crate::store::assembly::RunState;
 use crate::store::files::layout::Recorded;
 use crate::store::{RunWriter, StoreError};
 
-/// In place of a place in the journal: what is moved was found in the store, and stays there until it is in the other run.
-pub(super) const FOUND_PLACE: u64 = u64::MAX - 5;
+/// In place of a place in the journal: what is moved was found in the store. That goes on behind nothing until it is done: who takes the runs up
+/// again finds it by what is told again of their trace.
+const FOUND_PLACE: u64 = 1;
 
 /// Steps that were copied from a run to another.
 #[derive(Debug)]
@@ -149,7 +150,10 @@ impl<W: RunWriter> StoreSink<W> {
         let trace_id = state.trace_id();
         let trace = self.traces.entry(trace_id).or_default();
         let mut shared: IdMap<RunId, IdSet<SpanId>> = IdMap::default();
-        for span in state.spans() {
+        // What is on its way to another run is that one's, and only still here.
+        let leaving: Vec<&Move> = self.moves.iter().filter(|of| of.from == run).collect();
+        let is_leaving = |span: &SpanId| leaving.iter().any(|of| of.spans.contains(span));
+        for span in state.spans().filter(|span| !is_leaving(span)) {
             if let Some(other) = trace.spans.insert(span, run).filter(|other| *other != run) {
                 shared.entry(other).or_default().insert(span);
             }
@@ -166,6 +170,7 @@ impl<W: RunWriter> StoreSink<W> {
         }
         let seq = FOUND_PLACE;
         let claim = |from: RunId, to: RunId, span| Claim { from, to, trace: trace_id, seq, span };
+        let is_whole = trace.is_recalled;
         // What has come to others, and waits for steps of this run; and what has come to this one.
         for span in state.spans().filter(|span| !trace.by_logs.contains(span)) {
             let waiting = trace.orphans.remove(&span).unwrap_or_default();
@@ -177,14 +182,30 @@ impl<W: RunWriter> StoreSink<W> {
             self.claims.extend(to.map(|to| claim(run, to, Some(parent))));
         }
         let rehomed = if state.has_topmost() { trace.note_top(run) } else { None };
-        if let Some(Rehomed { from, to }) = rehomed {
-            self.claims.push(claim(from, to, None));
-        } else if let Some(to) = trace.home().filter(|to| *to != run && state.awaited().next().is_some()) {
-            self.claims.push(claim(run, to, None));
+        let waits = state.awaited().next().is_some();
+        match rehomed {
+            // What is topmost is known when all runs of the trace are.
+            _ if !is_whole => {}
+            Some(Rehomed { from, to }) => self.claims.push(claim(from, to, None)),
+            None => {
+                let to = trace.home().filter(|to| *to != run && waits);
+                self.claims.extend(to.map(|to| claim(run, to, None)));
+            }
         }
         for (other, spans) in shared {
             self.share_out((run, state), other, spans, trace_id);
         }
+    }
+
+    /// Notes that all runs of a trace are known: those to which what waits for a parent went may not be where that belongs.
+    pub(super) fn check_homes(&mut self, trace_id: TraceId) {
+        let Some(trace) = self.traces.get(&trace_id) else { return };
+        let Some(to) = trace.home() else { return };
+        let runs: IdSet<RunId> = trace.spans.values().copied().filter(|run| *run != to).collect();
+        let waits = |run: &RunId| self.runs.get(run).is_some_and(|live| live.state.awaited().next().is_some());
+        let found = runs.into_iter().filter(waits);
+        let claim = |from| Claim { from, to, trace: trace_id, seq: FOUND_PLACE, span: None };
+        self.claims.extend(found.map(claim));
     }
 
     /// Takes steps that are in two runs out of one of them: it is that of their parents which has them.
@@ -253,6 +274,9 @@ impl<W: RunWriter> StoreSink<W> {
             }
         }
         let is_all = told.is_empty();
+        if let Some(live) = self.runs.get_mut(&from) {
+            live.is_leaving = is_all;
+        }
         for (claim, below) in claims.iter().zip(below).filter(|(_, below)| !below.is_empty()) {
             self.copy(claim, below, is_all)?;
         }

@@ -44,7 +44,7 @@ pub(super) struct Place {
     pub(super) trace: TraceId,
     pub(super) span: SpanId,
     pub(super) run: RunId,
-    /// The run was at hand before the record came.
+    /// The run was at hand before the record came, and stays there without it.
     is_live: bool,
     /// It is a span that names the run itself.
     is_named: bool,
@@ -264,7 +264,7 @@ impl<W: RunWriter> StoreSink<W> {
             run = self.open_own_run(run, trace_id)?;
         }
         let is_named = is_span && named == Some(run);
-        let is_live = self.runs.contains_key(&run);
+        let is_live = self.runs.get(&run).is_some_and(|live| !live.is_leaving);
         Ok(Place { trace: trace_id, span: span_id, run, is_live, is_named, outer, inner, orphans, rehomed })
     }
 
@@ -463,6 +463,7 @@ impl<W: RunWriter> StoreSink<W> {
         }
         let Some(live) = self.runs.get_mut(&run) else { return Ok(None) };
         live.touched = Instant::now();
+        live.is_leaving = false;
         if from_outside {
             self.conversations.note_stored(&said);
             self.conversations.note_log(&said);
