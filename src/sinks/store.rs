@@ -182,6 +182,8 @@ struct Trace {
     first_run: Option<RunId>,
     /// It was looked for runs of it that are over.
     is_recalled: bool,
+    /// Another process writes its run, or the store cannot be written there, and ours stands in its place.
+    is_shared: bool,
     /// Runs that are over and in the store alone.
     released: Vec<RunId>,
     held: IdMap<RunId, Held>,

@@ -626,14 +626,20 @@ impl RunState {
         self.open_roots == 0 && self.roots().all(|root| !self.may_have_parent(root) || is_within(root))
     }
 
-    /// Returns the parents of topmost steps that do not name the run.
-    pub(crate) fn awaited(&self) -> impl Iterator<Item = SpanId> + '_ {
-        self.roots().filter(|root| !root.facts.names_run).filter_map(|root| root.parent)
+    /// Returns the parents of topmost steps of a trace that do not name the run.
+    pub(crate) fn awaited(&self, trace: TraceId) -> impl Iterator<Item = SpanId> + '_ {
+        let waits = move |root: &&Step| !root.facts.names_run && root.is_of(trace);
+        self.roots().filter(waits).filter_map(|root| root.parent)
     }
 
-    /// Tells whether a step has no parent.
-    pub(crate) fn has_topmost(&self) -> bool {
-        self.roots().any(|root| root.parent.is_none())
+    /// Tells whether a step of a trace has no parent.
+    pub(crate) fn has_topmost(&self, trace: TraceId) -> bool {
+        self.roots().any(|root| root.parent.is_none() && root.is_of(trace))
+    }
+
+    /// Returns the spans of the steps of a trace.
+    pub(crate) fn spans_of(&self, trace: TraceId) -> impl Iterator<Item = SpanId> + '_ {
+        self.steps.iter().filter(move |step| step.is_of(trace)).map(|step| step.span_id)
     }
 
     /// Returns the parents, that have not come, of topmost steps which name their run and may be one.
@@ -934,6 +940,13 @@ pub(crate) fn identity_of(root: &StepFacts) -> (RunKind, String) {
 /// Tells whether a step did not end well.
 pub fn is_failure(status: StepStatus) -> bool {
     matches!(status, StepStatus::Error | StepStatus::Timeout | StepStatus::Cancelled | StepStatus::Crashed)
+}
+
+impl Step {
+    /// Tells whether it is of a trace, as far as is known.
+    fn is_of(&self, trace: TraceId) -> bool {
+        self.trace_id.is_none_or(|own| own == trace)
+    }
 }
 
 fn is_named_run(step: &Step) -> bool {

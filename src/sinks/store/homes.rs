@@ -3,6 +3,8 @@
 //! It is its parent's. A step without a parent is of the trace's own run. One whose parent has not come stands below whatever is topmost,
 //! where a trace has one topmost step and that names its run; else it is of the trace's own run, too. So where a step belongs follows from what
 //! has come of its trace, in whatever order that was: what is learned later moves what came before.
+//!
+//! Not so where another process writes the trace's run: all that names none goes into the run that stands in the place of it.
 
 use super::Trace;
 use super::ids::{foreign_run_id, is_foreign_run_id};
@@ -27,6 +29,9 @@ impl Trace {
 
     /// Returns the run of what names none and waits for its parent; `None` while the trace has no run.
     pub(super) fn home(&self) -> Option<RunId> {
+        if self.is_shared {
+            return self.first_run;
+        }
         match self.tops[..] {
             [run] => Some(run),
             _ => self.own,
@@ -35,7 +40,7 @@ impl Trace {
 
     /// Notes that a run has a topmost step. Returns what becomes of steps that wait for their parents.
     pub(super) fn note_top(&mut self, run: RunId) -> Option<Rehomed> {
-        if self.tops.contains(&run) {
+        if self.is_shared || self.tops.contains(&run) {
             return None;
         }
         let before = self.home();

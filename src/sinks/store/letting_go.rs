@@ -225,6 +225,8 @@ impl<W: RunWriter> StoreSink<W> {
                 opened => opened?,
             }
             self.forget_unbegun(*run);
+            // What nothing comes to is let go of, too.
+            self.dirty.insert(*run);
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use super::homes::Rehomed;
+use super::ids::run_id_in_place_of;
 use super::live::{LiveRun, Said};
 use super::settle::Told;
 use super::telling::Place;
@@ -24,7 +25,7 @@ use crate::store::{RunWriter, StoreError};
 const FOUND_PLACE: u64 = 1;
 
 /// Steps that were copied from a run to another.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Move {
     from: RunId,
     to: RunId,
@@ -51,8 +52,10 @@ impl Trace {
     /// that have come before this span so, other than its own.
     pub(super) fn note_child(&mut self, run: RunId, span: SpanId, said: &Said, names_run: bool) -> Vec<RunId> {
         if said.record.kind == RecordKind::Event {
-            if !names_run && !self.spans.contains_key(&span) {
-                self.by_logs.insert(span);
+            if !self.spans.contains_key(&span) {
+                if !names_run {
+                    self.by_logs.insert(span);
+                }
                 self.note_orphan(span, run);
             }
             return Vec::new();
@@ -73,7 +76,7 @@ impl Trace {
 
     /// Notes what a run that is taken up waits for: parents of its steps, and spans of its logs.
     pub(super) fn note_waiting(&mut self, run: RunId, state: &RunState, logs: &[SpanId]) {
-        state.awaited().for_each(|parent| self.note_orphan(parent, run));
+        state.awaited(state.trace_id()).for_each(|parent| self.note_orphan(parent, run));
         for span in logs.iter().filter(|span| !state.step_progress(**span).0) {
             if !self.spans.contains_key(span) {
                 self.spans.insert(*span, run);
@@ -153,7 +156,7 @@ impl<W: RunWriter> StoreSink<W> {
         // What is on its way to another run is that one's, and only still here.
         let leaving: Vec<&Move> = self.moves.iter().filter(|of| of.from == run).collect();
         let is_leaving = |span: &SpanId| leaving.iter().any(|of| of.spans.contains(span));
-        for span in state.spans().filter(|span| !is_leaving(span)) {
+        for span in state.spans_of(trace_id).filter(|span| !is_leaving(span)) {
             if let Some(other) = trace.spans.insert(span, run).filter(|other| *other != run) {
                 shared.entry(other).or_default().insert(span);
             }
@@ -165,6 +168,10 @@ impl<W: RunWriter> StoreSink<W> {
             return;
         }
         trace.note_runs_below(run, state);
+        trace.is_shared |= run == run_id_in_place_of(trace_id.as_run_id(), self.process);
+        if trace.is_shared {
+            return;
+        }
         if is_foreign_run_id(run, trace_id) {
             trace.own.get_or_insert(run);
         }
@@ -172,17 +179,17 @@ impl<W: RunWriter> StoreSink<W> {
         let claim = |from: RunId, to: RunId, span| Claim { from, to, trace: trace_id, seq, span };
         let is_whole = trace.is_recalled;
         // What has come to others, and waits for steps of this run; and what has come to this one.
-        for span in state.spans().filter(|span| !trace.by_logs.contains(span)) {
+        for span in state.spans_of(trace_id).filter(|span| !trace.by_logs.contains(span)) {
             let waiting = trace.orphans.remove(&span).unwrap_or_default();
             self.claims
                 .extend(waiting.into_iter().filter(|from| *from != run).map(|from| claim(from, run, Some(span))));
         }
-        for parent in state.awaited().filter(|parent| !trace.by_logs.contains(parent)) {
+        for parent in state.awaited(trace_id).filter(|parent| !trace.by_logs.contains(parent)) {
             let to = trace.spans.get(&parent).copied().filter(|to| *to != run);
             self.claims.extend(to.map(|to| claim(run, to, Some(parent))));
         }
-        let rehomed = if state.has_topmost() { trace.note_top(run) } else { None };
-        let waits = state.awaited().next().is_some();
+        let rehomed = if state.has_topmost(trace_id) { trace.note_top(run) } else { None };
+        let waits = state.awaited(trace_id).next().is_some();
         match rehomed {
             // What is topmost is known when all runs of the trace are.
             _ if !is_whole => {}
@@ -200,9 +207,9 @@ impl<W: RunWriter> StoreSink<W> {
     /// Notes that all runs of a trace are known: those to which what waits for a parent went may not be where that belongs.
     pub(super) fn check_homes(&mut self, trace_id: TraceId) {
         let Some(trace) = self.traces.get(&trace_id) else { return };
-        let Some(to) = trace.home() else { return };
+        let Some(to) = trace.home().filter(|_| !trace.is_shared) else { return };
         let runs: IdSet<RunId> = trace.spans.values().copied().filter(|run| *run != to).collect();
-        let waits = |run: &RunId| self.runs.get(run).is_some_and(|live| live.state.awaited().next().is_some());
+        let waits = |run: &RunId| self.runs.get(run).is_some_and(|live| live.state.awaited(trace_id).next().is_some());
         let found = runs.into_iter().filter(waits);
         let claim = |from| Claim { from, to, trace: trace_id, seq: FOUND_PLACE, span: None };
         self.claims.extend(found.map(claim));
@@ -244,8 +251,9 @@ impl<W: RunWriter> StoreSink<W> {
     /// Copies what is claimed to the runs that claim it: what is told of a run is read once, however many claim a part of it.
     pub(super) fn copy_claimed(&mut self) -> Result<(), StoreError> {
         let mut claims = std::mem::take(&mut self.claims);
-        claims.sort_by_key(|claim| claim.from);
-        for claims in claims.chunk_by_mut(|one, other| one.from == other.from) {
+        let place = |claim: &Claim| (claim.from, claim.trace.0);
+        claims.sort_by_key(place);
+        for claims in claims.chunk_by_mut(|one, other| place(one) == place(other)) {
             self.copy_from(claims)?;
         }
         Ok(())
@@ -266,11 +274,12 @@ impl<W: RunWriter> StoreSink<W> {
         if let Some(place) = claims.iter().rposition(|claim| claim.span.is_none())
             && let Some(trace) = self.traces.get(&trace_id)
         {
-            let is_known = |span| trace.spans.contains_key(&span) && !trace.by_logs.contains(&span);
+            let is_by_logs = |span: SpanId| trace.by_logs.contains(&span);
+            let is_known = |span| trace.spans.contains_key(&span) && !is_by_logs(span);
             // More may have become known since.
             claims[place].to = trace.home().unwrap_or(claims[place].to);
             if claims[place].to != from {
-                below[place] = told.take_orphans(&mut children, trace_id, is_known);
+                below[place] = told.take_orphans(&mut children, trace_id, is_known, is_by_logs);
             }
         }
         let is_all = told.is_empty();
@@ -291,6 +300,10 @@ impl<W: RunWriter> StoreSink<W> {
             if let Some(trace) = self.traces.get_mut(&trace_id) {
                 trace.released.retain(|released| *released != to);
             }
+        }
+        if to == from {
+            // It stands in the place of the other.
+            return Ok(());
         }
         // What was counted with the one run is not counted with the other.
         let is_counted = self.runs.get(&from).is_some_and(|live| live.counted.is_some());
@@ -343,16 +356,14 @@ impl<W: RunWriter> StoreSink<W> {
         }
         // Steps of a new run may be waiting for more.
         let is_written = |of: &Move| self.runs.get(&of.to).is_none_or(LiveRun::has_written_all);
-        let (mut moves, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.moves).into_iter().partition(is_written);
-        self.moves = waiting;
-        moves.sort_by_key(|of| of.from);
-        let mut done = 0;
-        for of_run in moves.chunk_by(|one, other| one.from == other.from) {
-            if let Err(error) = self.take_out(of_run) {
-                self.moves.extend(moves.drain(done..));
-                return Err(error);
-            }
-            done += of_run.len();
+        let mut moves: Vec<Move> = self.moves.iter().filter(|of| is_written(of)).cloned().collect();
+        moves.sort_by_key(|of| (of.from, of.trace.0));
+        for of_run in moves.chunk_by(|one, other| (one.from, one.trace.0) == (other.from, other.trace.0)) {
+            // Until they are out they are known to be on their way.
+            self.take_out(of_run)?;
+            let is_done =
+                |of: &Move| of_run.iter().any(|done| done.from == of.from && done.to == of.to && done.seq == of.seq);
+            self.moves.retain(|of| !is_done(of));
         }
         Ok(())
     }

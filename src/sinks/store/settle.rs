@@ -308,20 +308,22 @@ impl Told {
     }
 
     /// Takes out the steps that wait for a parent, with all below them, and what logs tell of spans that have not come. `is_known`: the span has
-    /// come, to whichever run.
+    /// come, to whichever run; `is_by_logs`: only logs have told of it, which do not name a run.
     #[expect(clippy::vec_box, reason = "they are large, and move on without being copied")]
     pub(super) fn take_orphans(
         &mut self,
         children: &mut IdMap<SpanId, Vec<SpanId>>,
         trace: TraceId,
         is_known: impl Fn(SpanId) -> bool,
+        is_by_logs: impl Fn(SpanId) -> bool,
     ) -> Vec<Box<Said>> {
         let waits = |step: &Step, id: SpanId| match step.end.as_deref().or(step.start.as_deref()) {
-            None => !is_known(id),
+            None => is_by_logs(id),
             Some(said) => {
                 let parent = SpanId::from_bytes(&said.record.span.parent_span_id);
                 let is_named = said.facts.run_id.is_some_and(|run| !is_foreign_run_id(run, trace));
-                !is_named && parent.is_some_and(|parent| !is_known(parent))
+                let is_of_it = said.record.span.trace_id == trace.0;
+                is_of_it && !is_named && parent.is_some_and(|parent| !is_known(parent))
             }
         };
         let waiting: Vec<SpanId> =
@@ -340,7 +342,9 @@ impl Told {
         for (id, step) in &self.steps {
             let Some(said) = step.end.as_deref().or(step.start.as_deref()) else { continue };
             let is_named = said.facts.run_id.is_some_and(|run| !is_foreign_run_id(run, trace));
-            if let Some(parent) = SpanId::from_bytes(&said.record.span.parent_span_id).filter(|_| !is_named) {
+            let is_of_it = said.record.span.trace_id == trace.0;
+            if let Some(parent) = SpanId::from_bytes(&said.record.span.parent_span_id).filter(|_| is_of_it && !is_named)
+            {
                 children.entry(parent).or_default().push(*id);
             }
         }

@@ -82,6 +82,9 @@ impl<W: RunWriter> StoreSink<W> {
                 let own = run_id_in_place_of(run, self.process);
                 self.open_run(own, trace_id, Some(run))?;
                 self.in_place_of.insert(run, own);
+                let trace = self.traces.entry(trace_id).or_default();
+                trace.is_shared = true;
+                trace.first_run = trace.first_run.map(|first| if first == run { own } else { first });
                 if self.outside.is_some() && !self.elsewhere.contains_key(&own) {
                     self.look_elsewhere(run, own, trace_id);
                 }

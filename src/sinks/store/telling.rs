@@ -243,6 +243,9 @@ impl<W: RunWriter> StoreSink<W> {
                 let first = known.or(trace.first_run).or(of_library).or(of_bridge);
                 return first.unwrap_or_else(|| foreign_run_id(trace_id, start));
             }
+            if let Some(first) = trace.first_run.filter(|_| trace.is_shared) {
+                return first;
+            }
             let own = trace.own_run(trace_id, start, of_library.or(of_bridge));
             if is_span && parent.is_none() { own } else { trace.home().unwrap_or(own) }
         });
