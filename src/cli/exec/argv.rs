@@ -73,7 +73,7 @@ static NAMED: LazyLock<Option<Regex>> = LazyLock::new(|| {
 /// A client with a user and a password, in a line for a shell.
 static OF_CLIENT: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(
-        r#"(?P<head>(?:^|[\s/;|&(])(?:(?:curl|curlie|xh)[ \t](?:[^|;&\n]*?[ \t])?(?:-[A-Za-z]*[uU]|--user|--proxy-user)|(?:https?|xh)[ \t](?:[^|;&\n]*?[ \t])?(?:-[A-Za-z]*a|--auth))[ \t=]*["']?[^\s:"'$-][^\s:"']*:)(?P<password>[^\s"']+)"#,
+        r#"(?P<head>(?:^|[\s/;|&(])(?:(?:curl|curlie|xh)[ \t](?:[^|;&\n]*?[ \t])?(?:-[A-Za-z]{0,3}[uU]|--user|--proxy-user)|(?:xh|http)[ \t](?:-[A-Za-z]{0,3}a|--auth))[ \t=]*["']?[^\s:"'$-][^\s:"']*:)(?P<password>[^\s"']+)"#,
     )
     .ok()
 });
@@ -93,26 +93,36 @@ pub fn is_secret_variable(name: &str) -> bool {
 /// found later, with all else that is stored.
 pub fn without_secrets(command: &[OsString]) -> Vec<String> {
     let mut is_secret = false;
-    let mut client = None;
+    let (mut client, mut is_first) = (None, true);
     let mut option = String::new();
     let show = |argument: &OsString| {
         let text = argument.to_string_lossy().into_owned();
         let before = std::mem::replace(&mut option, text.clone());
-        client = client.or(CLIENTS.iter().copied().find(|known| text.rsplit('/').next() == Some(*known)));
+        let name = text.rsplit('/').next();
+        let is_word = std::mem::replace(&mut is_first, false);
+        // These are words as well.
+        let is_known = |known: &&str| name == Some(*known) && (is_word || !known.starts_with("http"));
+        client = client.or(CLIENTS.iter().copied().find(is_known));
         if std::mem::replace(&mut is_secret, false) && !is_option(&text) {
             return HIDDEN.to_owned();
         }
         let (name, value) = text.split_once('=').map_or((&*text, None), |(name, value)| (name, Some(value)));
-        // Only variables are named so.
-        let is_variable =
-            value.is_some() && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
-        if !names_secret(name) && (!is_variable || !is_secret_variable(name)) {
+        // Only variables are named so, and none has a line for a shell.
+        let is_variable = name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+        let is_value = |value: &str| {
+            let is_count = value.bytes().all(|byte| byte.is_ascii_digit());
+            !value.contains(char::is_whitespace) && !is_count && !stands_for_another(value)
+        };
+        let is_secret_one = is_variable && names_secret_inside(name, None) && value.is_some_and(is_value);
+        if !names_secret(name) && !is_secret_one {
             if let Some(user) = client.and_then(|client| user_and_password(client, &text, &before)) {
                 return format!("{user}:{HIDDEN}");
             }
-            let is_header = OF_HEADER.contains(&before.as_str()) || text.starts_with("-H");
-            return match secret_header(&text).filter(|_| is_header) {
-                Some(shown) => format!("{shown}{HIDDEN}"),
+            let is_header = OF_HEADER.contains(&before.as_str()) || is_letters(&before, 'H') || text.starts_with("-H");
+            let joined = OF_HEADER.iter().find_map(|option| text.strip_prefix(option)?.strip_prefix('='));
+            let header = joined.or(Some(&*text).filter(|_| is_header));
+            return match header.and_then(|header| Some((header, secret_header(header)?))) {
+                Some((header, shown)) => format!("{}{shown}{HIDDEN}", &text[..text.len() - header.len()]),
                 None => without_secrets_inside(&text, is_header),
             };
         }
@@ -136,8 +146,8 @@ pub fn has_hidden(argument: &str) -> bool {
 /// Returns what stands before the password in an argument, or in the value of one, that is `user:password`.
 fn user_and_password<'a>(client: &str, argument: &'a str, before: &str) -> Option<&'a str> {
     let is_short = |letter: char| OF_USER_SHORT.contains(&letter) && (letter != 'a' || !WITHOUT_A.contains(&client));
-    let letters = before.strip_prefix('-').filter(|rest| rest.bytes().all(|byte| byte.is_ascii_alphabetic()));
-    let is_value = OF_USER.contains(&before) || letters.is_some_and(|letters| letters.ends_with(is_short));
+    let is_value = OF_USER.contains(&before)
+        || before.chars().last().is_some_and(|last| is_short(last) && is_letters(before, last));
     let is_joined = || {
         let is_long = |option: &&str| argument.strip_prefix(*option).is_some_and(|rest| rest.starts_with('='));
         OF_USER.iter().any(is_long) || argument.strip_prefix('-').is_some_and(|rest| rest.starts_with(is_short))
@@ -145,6 +155,12 @@ fn user_and_password<'a>(client: &str, argument: &'a str, before: &str) -> Optio
     let (user, password) = argument.split_once(':').filter(|_| is_value || is_joined())?;
     // The password is in a variable, or there is none.
     (!password.is_empty() && !password.starts_with('$')).then_some(user)
+}
+
+/// Tells whether an option is a few letters behind one hyphen, and the last of them this one, which has a value.
+fn is_letters(option: &str, last: char) -> bool {
+    let letters = option.strip_prefix('-').filter(|letters| letters.len() <= 4);
+    letters.is_some_and(|letters| letters.ends_with(last) && letters.bytes().all(|byte| byte.is_ascii_alphabetic()))
 }
 
 /// Returns what may be shown of a header that is a secret as a whole: its name, and the scheme of an `Authorization`.
@@ -312,7 +328,10 @@ mod tests {
             &["curl", "-H", "Authorization: AWS4-HMAC-SHA256 Credential=AKIA/x, Signature=ab"],
             &["curl", "-H", "Authorization: Custom abc def"],
             &["curl", "-H", "Cookie: lang=en; session=Secr3t"],
+            &["curl", "-sSfH", "X-Vault-Token: hvs.CAESI"],
+            &["wget", "--header=Authorization: Custom abc def"],
             &["env", "DB_PASS=abc"],
+            &["sh", "-c", "DB_PASS=abc12 tool --fast"],
             &["sh", "-c", "curl -s -u admin:pw http://h | agent"],
             &["sh", "-c", "curl -H 'Authorization: Bearer Secr3t' -H \"x-api-key: a1b2c3\" http://h"],
             &["python", "-c", "run(api_key='a1b2c3d4', model='gpt-4o')"],
@@ -336,7 +355,10 @@ mod tests {
     Authorization: ***
     Authorization: Custom ***
     Cookie: ***
+    X-Vault-Token: ***
+    --header=Authorization: Custom ***
     DB_PASS=***
+    DB_PASS=*** tool --fast
     curl -s -u admin:*** http://h | agent
     curl -H 'Authorization: Bearer ***' -H "x-api-key: ***" http://h
     run(api_key='***', model='gpt-4o')
@@ -362,6 +384,11 @@ mod tests {
             &["curl", "-H", "Authorization: Bearer $TOKEN"],
             &["curl", "-H", "X-Cache-Key: a1b2c3"],
             &["make", "PASSES=3"],
+            &["make", "PASS=2"],
+            &["tool", "TOKEN_LIMIT=5"],
+            &["tool", "http", "-addr=localhost:8080"],
+            &["tool", "--scheme", "https", "-a", "0.0.0.0:8080"],
+            &["agent", "serve over http with -a localhost:8080 please"],
             &["sh", "-c", "curl -H \"Authorization: Bearer $TOKEN\" -u $USER:$PW http://h:8080"],
             &["python", "-c", "run(api_key=settings.key_12, token=os.environ['T12'])"],
             &["agent", "password: ***bold12***"],

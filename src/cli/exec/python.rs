@@ -29,13 +29,17 @@ const MOST_AROUND: usize = 8;
 /// Shells, which do so, too, and run scripts.
 const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh"];
 
-/// Says where the folder is without loading anything of it, or of the current directory, which comes first on the path of
+/// Says where the folder is without loading anything of it, of `PYTHONPATH`, or of the current directory, which comes first on the path of
 /// what is given by `-c`. Folders of one name may lie in several places, and are all looked through. Who configures the SDK is known by
 /// the entry points that `opentelemetry-instrument` asks.
 const FIND: &str = "\
 import sys
-sys.path = [folder for folder in sys.path if folder]
 import os
+folders = [folder for folder in sys.path if folder]
+given = os.environ.get('PYTHONPATH', '').split(os.pathsep)
+sys.path = [folder for folder in folders if folder not in given]
+from importlib.metadata import entry_points
+sys.path = folders
 from importlib.machinery import PathFinder
 def find(*names):
     folders = None
@@ -47,7 +51,6 @@ def find(*names):
     return folders
 folders = find('opentelemetry', 'instrumentation', 'auto_instrumentation')
 if folders:
-    from importlib.metadata import entry_points
     group = 'opentelemetry_configurator'
     try:
         found = entry_points(group=group)
