@@ -100,6 +100,8 @@ pub struct StepFacts {
     pub is_of_client: bool,
     /// Whether the topmost step of its kind says nothing of how the run ended; see [`ALWAYS_WELL`].
     pub is_always_well: bool,
+    /// It ended in words that are those of a failure and of a stream that was left alike (the AI SDK 5 and 6).
+    pub ends_in_either: bool,
     /// Whether it is a tool of such an instrumentation that says that its failure ended the agent ([`ENDS_AGENT`]).
     pub ends_agent: bool,
     /// Whether its author declared it to have gone well, who does not say so of everything.
@@ -237,6 +239,9 @@ impl StepFacts {
             is_client: span.kind == SPAN_KIND_CLIENT || is_of_client,
             is_of_client,
             is_always_well,
+            ends_in_either: span
+                .attr_str("ai.response.finishReason")
+                .is_some_and(|why| ["unknown", "other"].contains(&why)),
             ends_agent: is_always_well && kind == StepKind::Tool && ends_agent(span),
             is_declared_well: !is_always_well && span.status.as_ref().is_some_and(|status| status.code == STATUS_OK),
             is_handshake: attr(names::MCP_METHOD).and_then(Value::as_str).is_some_and(|it| HANDSHAKES.contains(&it)),
@@ -747,6 +752,7 @@ mod tests {
                 is_client: false,
                 is_of_client: false,
                 is_always_well: false,
+                ends_in_either: false,
                 ends_agent: false,
                 is_declared_well: false,
                 is_handshake: false,

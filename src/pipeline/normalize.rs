@@ -100,7 +100,9 @@ fn may_say(keys: &KeyFilter, source: &Source) -> bool {
         | Source::After(key, ..)
         | Source::Quoted(key, _) => keys.may_have(key),
         Source::Told(key) => keys.may_have(key),
-        Source::Where(key, _, source) | Source::With(key, _, source) => keys.may_have(key) && may_say(keys, source),
+        Source::Where(key, _, source) | Source::With(key, _, source) | Source::Beside(key, source) => {
+            keys.may_have(key) && may_say(keys, source)
+        }
         Source::Lacking(_, source) => may_say(keys, source),
         Source::Indexed(start) => keys.may_begin(start),
         Source::Parts(parts) => parts.iter().any(|(_, key)| keys.may_have(key)),
@@ -532,6 +534,9 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
         Source::Lacking(keys, source) => {
             let is_lacking = keys.iter().all(|key| span.attr(key).is_none());
             return if is_lacking { shaped(span, source, shape) } else { None };
+        }
+        Source::Beside(key, source) => {
+            return if span.attr(key).is_some() { shaped(span, source, shape) } else { None };
         }
         Source::With(key, name, source) => {
             let is_there = span.attr(key).is_some() && span.events.iter().any(|event| event.name == name);

@@ -1,7 +1,7 @@
 //! Frameworks for JavaScript that trace themselves.
 
 use super::Shape::{Count, Model, Provider, Text};
-use super::Source::{Before, Behind, Json, Key, Lacking, Parts, Where};
+use super::Source::{Before, Behind, Beside, Json, Key, Lacking, Parts, Where};
 use super::platforms::LANGFUSE;
 use super::standard::FINISHED_BY_ERROR;
 use super::{
@@ -89,9 +89,10 @@ pub const VERCEL: Dialect = Dialect {
 };
 
 /// Why a stream of several calls ended whose end nobody read, as the program aborted it behind the first: in version 5 (5.0.277) `unknown`,
-/// in 6 (6.0.5) `other`, and nothing of what all of them used. One whose last call failed ends in the same words: that call tells it.
+/// in 6 (6.0.5) `other`, and nothing of what all of them used. What the first one asked for stands there. One whose last call failed ends in the same words: that call tells it.
 const VERCEL_LEFT: Source =
-    Where("ai.operationId", "ai.streamText", &Lacking(VERCEL_USED, &Key("ai.response.finishReason")));
+    Where("ai.operationId", "ai.streamText", &Beside("ai.response.toolCalls", &VERCEL_WITHOUT_USE));
+const VERCEL_WITHOUT_USE: Source = Lacking(VERCEL_USED, &Key("ai.response.finishReason"));
 
 /// Where the AI SDK has what was used.
 const VERCEL_USED: &[&str] = &[
@@ -419,8 +420,18 @@ pub const LANGFUSE_JS: Dialect = Dialect {
     ..LANGFUSE
 };
 
-/// A call of Claude by a LangChain that does not tell its versions.
-const LANGCHAIN_CLAUDE: (&str, Test) = (
-    "langfuse.observation.metadata.ls_provider",
-    Test::IsWithout("anthropic", "langfuse.observation.metadata.versions"),
-);
+/// The same where LangChain tells the version of `@langchain/anthropic`, as that does since 1.3.21.
+pub const LANGFUSE_JS_SUMMED: Dialect = Dialect {
+    name: "langfuse-js-summed",
+    detect: &[Detect::Within {
+        scope: "langfuse-sdk",
+        name: "",
+        key: "langfuse.observation.metadata.versions",
+        part: "\"@langchain/anthropic\"",
+    }],
+    untold: &[],
+    ..LANGFUSE_JS
+};
+
+/// A call of Claude by LangChain.
+const LANGCHAIN_CLAUDE: (&str, Test) = ("langfuse.observation.metadata.ls_provider", Test::Is("anthropic"));

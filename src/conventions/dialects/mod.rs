@@ -33,12 +33,14 @@ pub use frameworks::{
     MCP_AGENT, PYDANTIC, PYDANTIC_AI, PYDANTIC_EVALS, SEMANTIC_KERNEL, SEMANTIC_KERNEL_FUNCTIONS, SPRING_AI, STRANDS,
     STRANDS_PYTHON, TANSTACK,
 };
-pub use javascript::{LANGFUSE_JS, MASTRA, MASTRA_BEFORE, MASTRA_METHODS, VERCEL, VERCEL_OTEL, VOLTAGENT};
+pub use javascript::{
+    LANGFUSE_JS, LANGFUSE_JS_SUMMED, MASTRA, MASTRA_BEFORE, MASTRA_METHODS, VERCEL, VERCEL_OTEL, VOLTAGENT,
+};
 pub use openinference::{
-    GUARDRAILS, OPENINFERENCE, OPENINFERENCE_ADK, OPENINFERENCE_AGENTS, OPENINFERENCE_AGNO, OPENINFERENCE_AUTOGEN,
-    OPENINFERENCE_BEDROCK, OPENINFERENCE_BEDROCK_BARE, OPENINFERENCE_BEEAI, OPENINFERENCE_CLAUDE,
-    OPENINFERENCE_CLAUDE_JS, OPENINFERENCE_HAYSTACK, OPENINFERENCE_LANGCHAIN_JS, OPENINFERENCE_LANGCHAIN_JS_SUMMED,
-    OPENINFERENCE_MASTRA,
+    GUARDRAILS, OPENINFERENCE, OPENINFERENCE_ADK, OPENINFERENCE_AGENTS, OPENINFERENCE_AGNO, OPENINFERENCE_ANTHROPIC,
+    OPENINFERENCE_AUTOGEN, OPENINFERENCE_BEDROCK, OPENINFERENCE_BEDROCK_BARE, OPENINFERENCE_BEEAI,
+    OPENINFERENCE_CLAUDE, OPENINFERENCE_CLAUDE_JS, OPENINFERENCE_HAYSTACK, OPENINFERENCE_LANGCHAIN_JS,
+    OPENINFERENCE_LANGCHAIN_JS_SUMMED, OPENINFERENCE_MASTRA, OPENINFERENCE_OPENAI,
 };
 pub use platforms::{
     AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, MONOCLE, OPENLIT, OPENLIT_CALL,
@@ -247,6 +249,8 @@ pub enum Source {
     Where(&'static str, &'static str, &'static Source),
     /// Another source, where none of these attributes is there.
     Lacking(&'static [&'static str], &'static Source),
+    /// Another source, where an attribute is there.
+    Beside(&'static str, &'static Source),
     /// Another source, where an attribute is there, and an event of this name: attribute, event, source.
     With(&'static str, &'static str, &'static Source),
     /// Messages spread over attributes: `PREFIX.0.role`, `PREFIX.0.content`, `PREFIX.1.role`, ...
@@ -436,6 +440,7 @@ const ALL_INCLUSIVE: &[BasisRow] = &[BasisRow { provider: "", basis: Basis::Incl
 /// All dialects but [`OTEL`], in the order in which they are tried: the more particular mark first.
 pub const DIALECTS: &[&Dialect] = &[
     &TANSTACK,
+    &LANGFUSE_JS_SUMMED,
     &LANGFUSE_JS,
     &LANGFUSE,
     &GUARDRAILS,
@@ -451,6 +456,8 @@ pub const DIALECTS: &[&Dialect] = &[
     &OPENINFERENCE_BEEAI,
     &OPENINFERENCE_MASTRA,
     &OPENINFERENCE_BEDROCK,
+    &OPENINFERENCE_ANTHROPIC,
+    &OPENINFERENCE_OPENAI,
     &OPENINFERENCE,
     &OPENINFERENCE_BEDROCK_BARE,
     &CLAUDE_CODE,

@@ -188,15 +188,37 @@ pub const OPENINFERENCE: Dialect = Dialect {
         ("AsyncGenerateContentStream", "output.value", "llm.finish_reason"),
         ("bedrock.converse_stream", "output.value", "llm.finish_reason"),
         ("bedrock.invoke_model_with_response_stream", "output.value", "llm.finish_reason"),
-        // Anthropic's (1.0 and 3.1), the call and its helper; of before there is no span.
+    ],
+    ..PLAIN
+};
+
+/// OpenInference's instrumentation of Anthropic's client in Python: a stream that was left, the call's or its helper's, has no status and no reason.
+///
+/// Source: `openinference-instrumentation-anthropic` 1.0 and 3.1, run against a scripted server; before there is no span of one.
+pub const OPENINFERENCE_ANTHROPIC: Dialect = Dialect {
+    name: "openinference-anthropic",
+    variant_of: "openinference",
+    detect: &[Detect::Scope("openinference.instrumentation.anthropic")],
+    cancelled_without: &[
         ("messages.create", "output.value", "llm.finish_reason"),
         ("messages.stream", "output.value", "llm.finish_reason"),
-        // OpenAI's (0.1.66): before, a stream that was left has no span. Of a response the last part alone is written.
+    ],
+    ..OPENINFERENCE
+};
+
+/// The same of OpenAI's: of a response the last part alone is written.
+///
+/// Source: `openinference-instrumentation-openai` 0.1.66, run against a scripted server; before, a stream that was left has no span.
+pub const OPENINFERENCE_OPENAI: Dialect = Dialect {
+    name: "openinference-openai",
+    variant_of: "openinference",
+    detect: &[Detect::Scope("openinference.instrumentation.openai")],
+    cancelled_without: &[
         ("ChatCompletion", FIRST_PART, "llm.finish_reason"),
         ("Completion", FIRST_PART, "llm.finish_reason"),
         ("Response", FIRST_PART, "output.value"),
     ],
-    ..PLAIN
+    ..OPENINFERENCE
 };
 
 /// OpenInference's instrumentation of the Claude agent SDK, whose agents bear what all their calls used: cached tokens are counted in.

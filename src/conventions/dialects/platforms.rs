@@ -271,7 +271,8 @@ const MLFLOW_LANGCHAIN_MODEL: &[&str] = &["generations", "0", "0", "message", "r
 const MLFLOW_LANGCHAIN_TIER: &[&str] = &["generations", "0", "0", "message", "response_metadata", "service_tier"];
 
 /// How an answer of Pydantic AI's ended, as MLflow writes it.
-const MLFLOW_PYDANTIC_STATE: Source =
+const MLFLOW_PYDANTIC_STATE: Source = Where("mlflow.spanType", "\"LLM\"", &MLFLOW_PYDANTIC_ANSWER);
+const MLFLOW_PYDANTIC_ANSWER: Source =
     Where("mlflow.message.format", "\"pydantic_ai\"", &Json("mlflow.spanOutputs", &["state"]));
 
 /// MLflow, which writes every value as JSON.

@@ -20,12 +20,14 @@ impl RunState {
         match root {
             StepStatus::Error => RunStatus::Error,
             StepStatus::Timeout => RunStatus::Timeout,
-            // That it was given up may be read out of its silence alone; a call that failed in the end is the reason then.
-            StepStatus::Cancelled => match self.last_failure().filter(|_| !self.root().is_some_and(tells_why)) {
-                Some(StepStatus::Error) => RunStatus::Error,
-                Some(StepStatus::Timeout) => RunStatus::Timeout,
-                _ => RunStatus::Cancelled,
-            },
+            // That it was left may be read out of what a failure says as well; a call that failed in the end is the reason then.
+            StepStatus::Cancelled => {
+                match self.last_failure().filter(|_| self.root().is_some_and(|root| root.facts.ends_in_either)) {
+                    Some(StepStatus::Error) => RunStatus::Error,
+                    Some(StepStatus::Timeout) => RunStatus::Timeout,
+                    _ => RunStatus::Cancelled,
+                }
+            }
             StepStatus::Crashed => RunStatus::Crashed,
             StepStatus::Success | StepStatus::Running => {
                 let last = self.last_failure().or_else(|| self.failed_agent().map(|agent| agent.status));
@@ -204,11 +206,6 @@ impl RunState {
         error.step_id = Some(step.step_id.clone());
         Some(error)
     }
-}
-
-/// Tells whether a step says more of its end than that it was reached.
-fn tells_why(step: &Step) -> bool {
-    step.error().is_some_and(has_words)
 }
 
 /// Tells whether an error has words. Who gives up has none to say.

@@ -983,19 +983,19 @@ fn plain_steps_in_a_call_that_failed_in_the_end_mend_nothing() {
 /// AI SDK 5: what is around the calls of a stream ends in the same words where the program aborted it and where its last call failed.
 #[test]
 fn a_run_that_seems_to_be_given_up_ended_as_its_last_call_did() {
-    let status = |call_failed: bool, message: Option<&str>| {
+    let status = |call_failed: bool, in_either: bool| {
         let mut state = state(&[(false, 0, 0, 0, 0, false), (false, 0, 1, 5, 0, call_failed)]);
         state.steps[0].ended_at = Some(UnixNanos(10));
         state.steps[0].status = StepStatus::Cancelled;
         let facts = std::sync::Arc::make_mut(&mut state.steps[0].facts);
         (facts.kind, facts.billed, facts.tokens) = (StepKind::Agent, false, None);
-        facts.error = message.map(|message| ErrorInfo { message: Some(message.to_owned()), ..ErrorInfo::default() });
+        facts.ends_in_either = in_either;
         state.steps[1].parent = Some(state.steps[0].span_id);
         state.roots = [0].into();
         state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
         state.status()
     };
-    assert_eq!(status(true, None), RunStatus::Error);
-    assert_eq!(status(false, None), RunStatus::Cancelled);
-    assert_eq!(status(true, Some("asked to end")), RunStatus::Cancelled);
+    assert_eq!(status(true, true), RunStatus::Error);
+    assert_eq!(status(false, true), RunStatus::Cancelled);
+    assert_eq!(status(true, false), RunStatus::Cancelled, "it says so");
 }

@@ -101,9 +101,11 @@ fn what_the_program_aborts_ends_without_a_word_by_the_ai_sdk() {
                 ("ai.operationId", Value::from(operation)),
                 ("ai.response.finishReason", reason.into()),
                 ("ai.response.text", "".into()),
+                ("ai.response.toolCalls", "[]".into()),
             ]
         };
         let root = list("ai.streamText");
+        assert_eq!(status("ai", &root[..3]), StepStatus::Success, "of one call, whose provider gives no reason");
         assert_eq!(status("ai", &root), StepStatus::Cancelled);
         let used = [&root[..], &[("ai.usage.inputTokens", Value::Int(211))]].concat();
         assert_eq!(status("ai", &used), StepStatus::Success, "it was read to its end");
