@@ -202,3 +202,65 @@ fn steps_are_in_both_runs_until_the_copies_last() {
     assert_eq!((sink.has_moves(), sink.oldest_held()), (false, None));
     assert_eq!(told(sink).len(), 1);
 }
+
+/// What waits for a parent is asked of one trace, though its run has several.
+#[test]
+fn steps_of_another_trace_of_the_run_stay_where_they_are() {
+    let all = [
+        naming(RUN, ended(3, 1, 0, "invoke_agent", 0, 300)),
+        ended(3, 2, 90, "chat", 10, 20),
+        naming(RUN, ended(4, 3, 0, "invoke_agent", 30, 200)),
+        ended(4, 4, 3, "chat", 40, 60),
+        ended(4, 6, 4, "execute_tool", 45, 50),
+        ended(3, 5, 0, "invoke_agent", 210, 280),
+    ];
+    for order in [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [0, 1, 4, 3, 2, 5], [5, 0, 1, 2, 3, 4]] {
+        let mut sink = outside_sink();
+        for (seq, place) in (1..).zip(order) {
+            sink.take(seq, all[place].clone()).unwrap();
+            sink.flush_all().unwrap();
+            sink.finish_moves().unwrap();
+        }
+        sink.close_all().unwrap();
+        let mut told: Vec<_> = told(sink).into_iter().map(|run| (run.0 == RUN, run.2, run.4.len())).collect();
+        told.sort_unstable();
+        assert_eq!(told, [(false, 1, 2), (true, 1, 4)], "{order:?}");
+    }
+}
+
+/// The trace's run is damaged, and another stands in its place: that is where all goes, over restarts too.
+#[test]
+fn what_waits_for_a_parent_stays_in_the_run_in_the_place_of_another() {
+    use crate::store::files::layout::Layout;
+    use crate::store::files::{FilesReader, FilesWriter};
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path().join("store"));
+    layout.open_or_create().unwrap();
+    let process = RunId([7; 16]);
+    let goes_on = |records: &[Record], taken_up: &[RunId]| {
+        let mut sink = StoreSink::new(FilesWriter::new(layout.clone(), process, false), process);
+        sink.take_up(taken_up).unwrap();
+        sink.take_from_outside(SILENCE);
+        for (seq, record) in (1..).zip(records) {
+            sink.take(seq, record.clone()).unwrap();
+            sink.flush_all().unwrap();
+            sink.finish_moves().unwrap();
+        }
+    };
+    goes_on(&[ended(3, 1, 0, "invoke_agent", 0, 100)], &[]);
+    let first = std::fs::read_dir(layout.runs(RunKind::Agent)).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(first.join("events.jsonl"), "what is this\n").unwrap();
+    let damaged: RunId = first.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    goes_on(&[ended(3, 3, 90, "chat", 10, 20), ended(3, 4, 90, "chat", 30, 40)], &[damaged]);
+    let listed = || FilesReader::of(layout.clone()).unwrap().list_runs(&Query::default()).unwrap();
+    let ours = || {
+        listed().into_iter().find_map(|listed| match listed {
+            Listed::Run(run) if run.summary.run_id != damaged => Some((run.summary.run_id, run.summary.steps_total)),
+            _ => None,
+        })
+    };
+    let (own, steps) = ours().unwrap();
+    assert_eq!(steps, 2);
+    goes_on(&[ended(3, 5, 91, "chat", 50, 60)], &[own]);
+    assert_eq!(ours(), Some((own, 3)));
+}
