@@ -204,17 +204,23 @@ impl<W: RunWriter> StoreSink<W> {
         }
         let trace = self.traces.entry(trace_id).or_default();
         trace.is_recalled = true;
-        let is_one = trace.spans.is_empty() && over.iter().all(|run| is_foreign_run_id(*run, trace_id));
+        let is_own = |run: &RunId| is_foreign_run_id(*run, trace_id);
+        let is_one = trace.spans.is_empty() && over.len() <= 1 && over.iter().all(is_own);
         for run in &over {
             trace.first_run.get_or_insert(*run);
             add(&mut trace.released, *run);
         }
-        if over.len() > 1 || !is_one {
-            // Only what they tell shows which of them has what.
-            self.open_all(&over, trace_id).inspect_err(|_| self.recall_again(trace_id))?;
-            self.check_homes(trace_id);
+        if is_one {
+            return Ok(());
         }
-        Ok(())
+        // Only what they tell shows which of them has what.
+        let opened = self.open_all(&over, trace_id);
+        if opened.is_ok() {
+            self.check_homes(trace_id);
+        } else if let Some(trace) = self.traces.get_mut(&trace_id) {
+            trace.is_recalled = false;
+        }
+        opened
     }
 
     fn open_all(&mut self, runs: &[RunId], trace_id: TraceId) -> Result<(), StoreError> {
@@ -229,10 +235,6 @@ impl<W: RunWriter> StoreSink<W> {
             self.dirty.insert(*run);
         }
         Ok(())
-    }
-
-    fn recall_again(&mut self, trace_id: TraceId) {
-        self.traces.entry(trace_id).or_default().is_recalled = false;
     }
 
     /// Remembers the runs from outside that others have written and that are over, and those that a process of this name has:
