@@ -33,6 +33,8 @@ pub struct JournalReader {
     cursor: Option<SegmentCursor>,
     /// Segments whose header was looked at, and whether they are part of this journal.
     known: BTreeMap<SegmentKey, bool>,
+    /// Room of a batch that was given back, for the next one.
+    spare: Batch,
 }
 
 /// One frame, borrowed from its batch.
@@ -67,6 +69,9 @@ impl fmt::Debug for Frame<'_> {
         write!(f, "Frame({:?} seq={} source={} {} bytes)", self.kind, self.seq, self.source, self.payload.len())
     }
 }
+
+/// A larger batch, of one large frame, is not kept for its room.
+const MAX_SPARE: usize = 4 << 20;
 
 #[derive(Debug)]
 struct Stored {
@@ -192,6 +197,7 @@ impl JournalReader {
             next: acknowledged.saturating_add(1),
             cursor: None,
             known: BTreeMap::new(),
+            spare: Batch::default(),
         }
     }
 
@@ -210,7 +216,7 @@ impl JournalReader {
     /// system says. After an error the same frames are tried again by the next call; none is passed over.
     pub fn next_batch(&mut self, max_bytes: usize) -> Result<Batch, JournalError> {
         let begin = self.next;
-        let mut batch = Batch { last_seq: begin - 1, ..Batch::default() };
+        let mut batch = Batch { last_seq: begin - 1, ..std::mem::take(&mut self.spare) };
         let filled = self.fill(&mut batch, max_bytes);
         if let Err(error) = filled {
             // Frames already in the batch are lost with it, so go back to before it.
@@ -218,6 +224,16 @@ impl JournalReader {
             return Err(error);
         }
         Ok(batch)
+    }
+
+    /// Takes back a batch that is done with: the next one uses its room. One of a megabyte that grows anew each time costs its pages.
+    pub fn reuse(&mut self, batch: Batch) {
+        let Batch { mut frames, mut payloads, .. } = batch;
+        if payloads.capacity() <= MAX_SPARE {
+            frames.clear();
+            payloads.clear();
+            self.spare = Batch { frames, payloads, ..Batch::default() };
+        }
     }
 
     /// The same for who knows what was committed: where that was all read, the disk is not asked. Who waits looks twenty times a second.

@@ -259,7 +259,7 @@ pub struct LogHash(pub [u8; 32]);
 
 impl fmt::Display for LogHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&super::hex(&self.0))
     }
 }
 

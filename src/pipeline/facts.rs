@@ -239,8 +239,8 @@ impl StepFacts {
             is_client: span.kind == SPAN_KIND_CLIENT || is_of_client,
             is_of_client,
             is_always_well,
-            ends_in_either: span
-                .attr_str("ai.response.finishReason")
+            ends_in_either: attr("ai.response.finishReason")
+                .and_then(Value::as_str)
                 .is_some_and(|why| ["unknown", "other"].contains(&why)),
             ends_agent: is_always_well && kind == StepKind::Tool && ends_agent(span),
             is_declared_well: !is_always_well && span.status.as_ref().is_some_and(|status| status.code == STATUS_OK),

@@ -629,7 +629,9 @@ impl Keeper {
         self.post();
         self.tell_observers();
         self.publish();
-        !batch.is_empty()
+        let is_any = !batch.is_empty();
+        self.reader.reuse(batch);
+        is_any
     }
 
     /// Takes steps out of runs that were copied to others, where those last.

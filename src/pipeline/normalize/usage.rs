@@ -205,8 +205,8 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
         forget_empty(draft);
     }
     forget_untold(draft, dialects);
-    let span = draft.span();
-    let count = |key| count_of(span, key);
+    let (span, keys) = (draft.span(), draft.keys);
+    let count = |key| if keys.may_have(key) { count_of(span, key) } else { None };
     let (output, reasoning) = (count(names::OUTPUT_TOKENS), count(names::REASONING_TOKENS));
     let total = count(names::TOTAL_TOKENS);
     let cache =
