@@ -727,7 +727,7 @@ fn runs_of(layout: &Layout, process: RunId) -> Result<Vec<RunSummary>, Error> {
 /// are over, so that what comes late, or is told again, finds them.
 #[cfg(feature = "server")]
 pub(crate) fn take_up_runs(layout: &Layout, process: RunId, sink: &mut StoreSink<FilesWriter>) -> Result<(), Error> {
-    sink.take_up(&FilesReader::of(layout.clone())?.open_of_writer(process)?)?;
+    sink.take_up(&FilesReader::of(layout.clone())?.left_by(process)?)?;
     Ok(sink.hear_of_others()?)
 }
 

@@ -7,6 +7,7 @@ mod links;
 mod logs;
 mod loops;
 mod moving;
+mod orders;
 
 use super::*;
 use crate::conventions::names;

@@ -374,7 +374,8 @@ pub(super) fn leads(fs: &dyn Fs, path: &Path) -> Result<(IdMap<RunId, Lead>, IdS
 }
 
 /// Returns the runs of a writer that are under way by their last lines, without parsing those of runs that are over. Takes
-/// the runs that have a line out of `untold`.
+/// the runs that have a line out of `untold`: not so one that says that a run was removed, which may have come again, nor half a
+/// line of who died in it.
 #[cfg(feature = "server")]
 pub(super) fn open_of_writer(
     fs: &dyn Fs,
@@ -390,18 +391,17 @@ pub(super) fn open_of_writer(
     };
     let (mut lines, mut line) = (BufReader::with_capacity(1 << 16, Contents::of(&*file)), Vec::new());
     while lines.read_until(b'\n', &mut line).map_err(StoreError::io("read", path))? > 0 {
-        let is_over = says_over(&line);
+        let is_over = says_over(&line) && line.ends_with(b"\n");
         // Nobody asks about most of them.
-        if !is_over || !open.is_empty() || !untold.is_empty() {
+        if is_over && !(open.is_empty() && untold.is_empty()) {
             if let Some(run) = run_of(&line) {
                 untold.remove(&run);
                 open.remove(&run);
             }
-            if !is_over
-                && let Ok(summary) = serde_json::from_slice::<RunSummary>(&line)
-                && summary.status.is_open()
-                && summary.writer == Some(writer)
-            {
+        } else if !is_over && let Ok(summary) = serde_json::from_slice::<RunSummary>(&line) {
+            untold.remove(&summary.run_id);
+            open.remove(&summary.run_id);
+            if summary.status.is_open() && summary.writer == Some(writer) {
                 open.insert(summary.run_id);
             }
         }

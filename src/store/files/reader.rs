@@ -159,23 +159,21 @@ impl FilesReader {
         self.summaries().map(|(runs, _)| runs)
     }
 
-    /// Returns the runs of a writer that are under way, as the files have them.
+    /// Returns the runs of a writer that are under way, as the files have them, and those that were the last it did: it died before it
+    /// wrote their lines, so nothing else tells whoever goes on for it that they are there.
     #[cfg(feature = "server")]
-    pub(crate) fn open_of_writer(&self, writer: RunId) -> Result<Vec<RunId>, StoreError> {
-        let (_, fs) = self.layout.packs();
-        let mut untold = crate::model::id::IdSet::default();
+    pub(crate) fn left_by(&self, writer: RunId) -> Result<Vec<RunId>, StoreError> {
+        let (packs, fs) = self.layout.packs();
+        let latest = packs.latest_runs(fs).map_err(StoreError::io("read", packs.dir()))?;
+        let mut untold: crate::model::id::IdSet<RunId> = latest.into_iter().collect();
         for kind in RunKind::ALL {
-            // What is packed is over.
             untold.extend(run_ids(fs, &self.layout.runs(*kind))?);
         }
         let open = index::open_of_writer(fs, &self.layout.index_log(), writer, &mut untold)?;
-        // Its writer died before it wrote the line.
-        let is_open = |run: &RunId| {
-            self.summary(*run).is_ok_and(|summary| summary.status.is_open() && summary.writer == Some(writer))
-        };
-        let mut open: Vec<RunId> = open.into_iter().chain(untold.into_iter().filter(is_open)).collect();
-        open.sort_unstable();
-        Ok(open)
+        let is_its = |run: &RunId| self.summary(*run).is_ok_and(|summary| summary.writer == Some(writer));
+        let mut left: Vec<RunId> = open.into_iter().chain(untold.into_iter().filter(is_its)).collect();
+        left.sort_unstable();
+        Ok(left)
     }
 
     pub(super) fn summary(&self, run: RunId) -> Result<RunSummary, StoreError> {

@@ -206,6 +206,21 @@ impl Packs {
         }
     }
 
+    /// Returns the runs of the latest packs: all that were made within the time for which what is written may not last.
+    #[cfg(feature = "server")]
+    pub fn latest_runs(&self, fs: &dyn Fs) -> io::Result<Vec<RunId>> {
+        const LATEST_MS: u64 = 10_000;
+        let at = |pack: &Pack| pack.id.time().millis();
+        self.ask(fs, |packs| {
+            let last = packs.first().map_or(0, at);
+            let mut runs = Vec::new();
+            for pack in packs.iter().take_while(|pack| at(pack) + LATEST_MS >= last) {
+                runs.extend(pack.living(fs)?.into_iter().map(|entry| entry.run));
+            }
+            Ok(runs)
+        })
+    }
+
     /// Returns the runs of a kind.
     pub fn runs(&self, fs: &dyn Fs, kind: RunKind) -> io::Result<Vec<RunId>> {
         self.ask(fs, |packs| {

@@ -347,8 +347,35 @@ fn runs_under_way_are_found_by_their_last_lines_or_by_their_folders() {
     let kept: String = lines.split_inclusive('\n').filter(|line| !line.contains(&id)).collect();
     fs.overwrite("/store/index.log", kept.into_bytes());
     let reader = FilesReader::of(layout(&fs)).unwrap();
-    assert_eq!(reader.open_of_writer(WRITER).unwrap(), [run_id(20), run_id(22), run_id(23)]);
-    assert_eq!(reader.open_of_writer(RunId([8; 16])).unwrap(), []);
+    assert_eq!(reader.left_by(WRITER).unwrap(), [run_id(20), run_id(22), run_id(23)]);
+    assert_eq!(reader.left_by(RunId([8; 16])).unwrap(), []);
+}
+
+/// Whoever goes on for a process that died in between has nothing else that leads to them.
+#[cfg(feature = "server")]
+#[test]
+fn runs_whose_writer_died_before_their_line_was_whole_are_found() {
+    let fs = FaultyFs::new(1);
+    drop(packed(&fs, false, RUNS));
+    let mut writer = FilesWriter::new(layout(&fs), WRITER, false);
+    let open = |number| RunSummary { status: RunStatus::Running, completed_at: None, ..summary(number) };
+    for number in [20, 22] {
+        writer.create_whole(&open(number), &mut events(number, 4)).unwrap();
+    }
+    writer.create_whole(&summary(21), &mut events(21, 4)).unwrap();
+    writer.delete_run(run_id(20)).unwrap();
+    writer.create_whole(&open(20), &mut events(20, 4)).unwrap();
+    let lines = String::from_utf8(fs.files().remove("/store/index.log").unwrap()).unwrap();
+    let line_of = |number| format!("\"run_id\":\"{}\"", run_id(number));
+    let is_kept = |line: &&str| ![line_of(20), line_of(21), line_of(3)].iter().any(|of| line.contains(of));
+    let is_removal = |line: &str| line.contains(&line_of(20)) && !line.contains("\"status\"");
+    // 20 was removed and came again, 21 is over, 3 is packed; of 22 half a line follows one that is whole.
+    let mut kept: String = lines.split_inclusive('\n').filter(|line| is_kept(line) || is_removal(line)).collect();
+    let half = lines.split_inclusive('\n').rfind(|line| line.contains(&line_of(22))).map(|line| line[..90].to_owned());
+    kept.push_str(&half.unwrap());
+    fs.overwrite("/store/index.log", kept.into_bytes());
+    let reader = FilesReader::of(layout(&fs)).unwrap();
+    assert_eq!(reader.left_by(WRITER).unwrap(), [run_id(3), run_id(20), run_id(21), run_id(22)]);
 }
 
 #[cfg(feature = "server")]
