@@ -267,8 +267,15 @@ impl<W: RunWriter> StoreSink<W> {
         }
         let mut children = told.children(trace_id);
         let mut below: Vec<_> = claims.iter().map(|_| Vec::new()).collect();
-        for (claim, below) in claims.iter().zip(&mut below) {
-            *below = claim.span.map_or_else(Vec::new, |span| told.take_below(&mut children, span, trace_id));
+        let trace = self.traces.get(&trace_id);
+        for (claim, below) in claims.iter_mut().zip(&mut below) {
+            let Some(span) = claim.span else { continue };
+            // The span may have gone on to another run since, with what is below something else.
+            let to = trace.and_then(|trace| trace.spans.get(&span));
+            claim.to = to.map_or(claim.to, |to| self.in_place_of.get(to).copied().unwrap_or(*to));
+            if claim.to != from {
+                *below = told.take_below(&mut children, span, trace_id);
+            }
         }
         // What is below a span that has come is that one's, whatever waits beside.
         if let Some(place) = claims.iter().rposition(|claim| claim.span.is_none())

@@ -240,3 +240,27 @@ proptest! {
         prop_assert_eq!(stored(&layout, &nodes), homes(&nodes));
     }
 }
+
+/// One that a process left in the middle of a move, when the next one learned in one go where it and what is above it belong.
+#[test]
+fn what_is_below_a_span_that_moves_on_goes_with_it() {
+    let node = |parent, named, operation| Node { parent, named, operation, has_log: false };
+    let nodes = [
+        node(0, 1, "invoke_agent"),
+        node(1, 5, "invoke_agent"),
+        node(2, 0, "chat"),
+        node(3, 0, ""),
+        node(4, 0, "chat"),
+        node(3, 0, "invoke_agent"),
+    ];
+    let then = [Then::Nothing, Then::Nothing, Then::Nothing, Then::Dies(8), Then::Flush(0), Then::Dies(14)];
+    // In which order it goes over the runs is not the same each time.
+    for ops in (6..40).flat_map(|ops| [ops; 3]) {
+        let turn = |(place, then): (usize, Then)| match then {
+            Then::Dies(14) => (place, Then::Dies(ops), true),
+            then => (place, then, true),
+        };
+        let steps: Vec<_> = [4, 2, 0, 1, 3, 5].into_iter().zip(then).map(turn).collect();
+        assert_eq!(stored(&brought(&nodes, &steps), &nodes), homes(&nodes), "dies in operation {ops}");
+    }
+}
