@@ -88,14 +88,19 @@ impl<W: RunWriter> StoreSink<W> {
         let silence = silence.min(super::LATE);
         self.let_steps_of_logs_stand(now, silence)?;
         let mut gone = Vec::new();
-        for trace in self.traces.values_mut() {
+        for (trace_id, trace) in &mut self.traces {
             if trace.touched.is_none_or(|touched| now.saturating_duration_since(touched) >= silence) {
-                let held = trace.held.drain();
-                gone.extend(held.flat_map(|(run, held)| held.records.into_iter().map(move |held| (run, held))));
+                for (run, held) in trace.held.drain() {
+                    // Other traces may still hold some of it.
+                    if let Some(traces) = self.named.get_mut(&run) {
+                        traces.retain(|named| named != trace_id);
+                    }
+                    gone.extend(held.records.into_iter().map(|held| (run, held)));
+                }
             }
         }
+        self.named.retain(|_, traces| !traces.is_empty());
         for (run, held) in gone {
-            self.named.remove(&run);
             if conversation_of(&held.said.record.span).is_some() {
                 self.let_step_of_log_stand(held)?;
             } else if self.runs.contains_key(&run) {

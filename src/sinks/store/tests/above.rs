@@ -166,3 +166,19 @@ fn what_is_above_two_runs_is_counted_whatever_names_it() {
     let counted = |outcome| sink.counts().by.iter().filter(|((of, _), _)| *of == outcome).map(|(_, n)| n).sum::<u64>();
     assert_eq!((counted(Outcome::Stored), counted(Outcome::NotKept)), (1, 2));
 }
+
+/// What one of them held is given up, and not what the others do.
+#[test]
+fn a_run_that_spans_of_several_traces_name_has_those_of_each_that_is_still_held() {
+    let mut sink = outside_sink();
+    for (seq, trace) in [(1, 3), (2, 4)] {
+        sink.take(seq, naming(ended(trace, trace, 0, "", 0, 100))).unwrap();
+    }
+    sink.flush_all().unwrap();
+    let now = Instant::now() + 2 * LATE;
+    sink.traces.get_mut(&TraceId([4; 16])).unwrap().touched = Some(now);
+    sink.give_up_held(now, SILENCE).unwrap();
+    sink.take(3, naming(ended(5, 1, 0, "invoke_agent", 10, 20))).unwrap();
+    sink.flush_all().unwrap();
+    assert_eq!(listed(sink).iter().map(|run| run.steps_total).collect::<Vec<_>>(), [2]);
+}
