@@ -258,11 +258,10 @@ pub const COST_USD: &str = "runspan.cost.usd";
 pub const COST_SOURCE: &str = "runspan.cost.source";
 /// The price table behind a computed cost: `genai-prices 0.2.1 openai/gpt-4o-mini`.
 pub const COST_TABLE: &str = "runspan.cost.table";
-/// How the emitter counted input tokens: `inclusive` (of cached ones), `exclusive`, `assumed` inclusive, or as what the
-/// [`total`](USAGE_OF_TOTAL) leaves.
+/// How the emitter counted input tokens: `inclusive` (of cached ones), `exclusive`, or `assumed` inclusive.
 pub const USAGE_BASIS: &str = "runspan.usage.basis";
-/// In [`USAGE_BASIS`]: only the total has all that went in, and how much of it was cached is not known, nor is what that cost.
-pub const USAGE_OF_TOTAL: &str = "total";
+/// A boolean: only the total had all that went in, and how much of it was cached is not known, nor is what that cost.
+pub const USAGE_OF_TOTAL: &str = "runspan.usage.of_total";
 /// Before a key: the value that stood under it before normalisation.
 pub const ORIGINAL_PREFIX: &str = "runspan.original.";
 /// The keys that normalisation and pricing added, as a list, so that the original can be given back.

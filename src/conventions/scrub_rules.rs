@@ -603,6 +603,7 @@ pub const ID_KEYS: &[&str] = &[
     "runspan.step.status",
     "runspan.store.id",
     "runspan.usage.basis",
+    "runspan.usage.of_total",
     "server.address",
     "server.port",
     "service.instance.id",

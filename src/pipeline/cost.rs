@@ -222,7 +222,7 @@ impl Pricer {
     /// Prices the call that a span tells of, unless it has a price of its own by its circumstances which the table does not
     /// know: one that is the same as without them. Of an input that only a total tells it is not known what it cost.
     fn quote_span(&mut self, span: &Span, kind: StepKind) -> Option<Quote> {
-        if span.attr_str(names::USAGE_BASIS) == Some(names::USAGE_OF_TOTAL) {
+        if span.attr(names::USAGE_OF_TOTAL) == Some(&Value::Bool(true)) {
             return None;
         }
         let circumstances = usage::circumstances_of(span);

@@ -579,7 +579,7 @@ fn ids_stand_first_in_every_section() {
 
 #[test]
 fn a_call_whose_input_only_a_total_tells_has_no_computed_cost() {
-    let of_total = [USED.as_slice(), &[(names::USAGE_BASIS, "total".into())]].concat();
+    let of_total = [USED.as_slice(), &[(names::USAGE_OF_TOTAL, true.into())]].concat();
     assert_eq!(priced(&chat(&of_total)), NOTHING);
     assert_ne!(priced(&chat(&[USED.as_slice(), &[(names::USAGE_BASIS, "exclusive".into())]].concat())), NOTHING);
     let reported = [of_total.as_slice(), &[("gen_ai.usage.cost", 0.5.into())]].concat();

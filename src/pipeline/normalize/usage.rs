@@ -236,7 +236,8 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
     };
 
     if let Some(missed) = missed_by_total(span, reasoning) {
-        draft.set(names::USAGE_BASIS, names::USAGE_OF_TOTAL);
+        draft.set(names::USAGE_BASIS, "inclusive");
+        draft.set(names::USAGE_OF_TOTAL, true);
         draft.set(names::INPUT_TOKENS, missed);
         return;
     }
