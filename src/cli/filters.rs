@@ -25,7 +25,7 @@ pub struct Filters {
     /// Only runs of this session
     #[arg(long, value_name = "ID")]
     session: Option<String>,
-    /// Only runs that used this model
+    /// Only runs that this model answered in, by the name under which they have it
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Only runs that began at or after this time: RFC 3339, or 90s, 15m, 2h, 7d ago

@@ -111,6 +111,33 @@ enum Command {
     Exec(exec::Args),
     /// Record a small agent and a workflow, and show them
     Demo(demo::Args),
+    #[command(flatten)]
+    OfRuns(RunsCommand),
+    /// Ask in SQL: read-only views of runs, steps and errors
+    Sql(sql::Args),
+    /// Take OTLP in from any language, and record what it tells
+    Serve(serve::Args),
+    /// Show what models cost
+    Prices(prices::Args),
+    /// Show what waits for OTLP endpoints and what they refused; send that again
+    Forward(forward::Args),
+    /// Check the set-up: store, disk, shared memory, environment
+    Doctor(doctor::Args),
+    /// Make the store's index.sqlite anew
+    Reindex(reindex::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// The same commands under the noun
+    #[command(hide = true)]
+    Runs {
+        #[command(subcommand)]
+        command: RunsCommand,
+    },
+}
+
+/// What is done with runs: `runspan list`, and `runspan runs list` as well.
+#[derive(Debug, Subcommand)]
+enum RunsCommand {
     /// List runs, newest first
     List(list::Args),
     /// Show a run: its steps as a tree, with tokens, cost and time
@@ -129,8 +156,6 @@ enum Command {
     Search(search::Args),
     /// Add up runs, tokens, cost and time; group errors by what they say
     Stats(stats::Args),
-    /// Ask in SQL: read-only views of runs, steps and errors
-    Sql(sql::Args),
     /// List or write out the files that a run produced
     Artifacts(artifacts::Args),
     /// Compare two runs step by step: structure, inputs and outputs, tokens and cost
@@ -139,14 +164,6 @@ enum Command {
     Export(export::Args),
     /// Take runs in from files and folders: OTLP, Jaeger, tar, other stores, Paracle
     Import(import::Args),
-    /// Take OTLP in from any language, and record what it tells
-    Serve(serve::Args),
-    /// Show what models cost
-    Prices(prices::Args),
-    /// Show what waits for OTLP endpoints and what they refused; send that again
-    Forward(forward::Args),
-    /// Check the set-up: store, disk, shared memory, environment
-    Doctor(doctor::Args),
     /// Check the store: every run, the index, the journals
     Verify(verify::Args),
     /// Remove runs that are not to be kept any longer
@@ -157,47 +174,56 @@ enum Command {
     Unpin(cleanup::PinArgs),
     /// Give packed runs a folder each
     Unpack(unpack::Args),
-    /// Make the store's index.sqlite anew
-    Reindex(reindex::Args),
-    /// Print a completion script for a shell
-    Completions(completions::Args),
-    /// The same commands under the noun
-    #[command(hide = true)]
-    Runs {
-        #[command(subcommand)]
-        command: RunsCommand,
-    },
 }
 
 impl Command {
     /// Tells whether what it prints has the form of rows and columns.
     fn has_rows(&self) -> bool {
-        matches!(self, Self::Stats(_) | Self::Runs { command: RunsCommand::Stats(_) } | Self::Sql(_))
+        matches!(
+            self,
+            Self::OfRuns(RunsCommand::Stats(_)) | Self::Runs { command: RunsCommand::Stats(_) } | Self::Sql(_)
+        )
+    }
+
+    fn run(&self, session: &mut Session<'_>) -> Done {
+        match self {
+            Self::Exec(args) => exec::run(args, session),
+            Self::Demo(args) => demo::run(args, session),
+            Self::OfRuns(command) | Self::Runs { command } => command.run(session),
+            Self::Sql(args) => sql::run(args, session),
+            Self::Serve(args) => serve::run(args, session),
+            Self::Prices(args) => prices::run(args, session),
+            Self::Forward(args) => forward::run(args, session),
+            Self::Doctor(args) => doctor::run(args, session),
+            Self::Reindex(args) => reindex::run(args, session),
+            Self::Completions(args) => completions::run(args, session),
+        }
     }
 }
 
-#[derive(Debug, Subcommand)]
-enum RunsCommand {
-    /// List runs, newest first
-    List(list::Args),
-    /// Show a run
-    Get(get::Args),
-    /// Follow runs
-    Tail(tail::Args),
-    /// Find runs by what was said in them
-    Search(search::Args),
-    /// Add up runs
-    Stats(stats::Args),
-    /// Compare two runs
-    Compare(compare::Args),
-    /// Show a run again
-    Replay(replay::Args),
-    /// Answer a run that waits
-    Resume(act::ResumeArgs),
-    /// Have a run wait
-    Pause(act::PauseArgs),
-    /// End a run
-    Cancel(act::CancelArgs),
+impl RunsCommand {
+    fn run(&self, session: &mut Session<'_>) -> Done {
+        match self {
+            Self::List(args) => list::run(args, session),
+            Self::Get(args) => get::run(args, session),
+            Self::Tail(args) => tail::run(args, session),
+            Self::Replay(args) => replay::run(args, session),
+            Self::Resume(args) => act::resume(args, session),
+            Self::Pause(args) => act::pause(args, session),
+            Self::Cancel(args) => act::cancel(args, session),
+            Self::Search(args) => search::run(args, session),
+            Self::Stats(args) => stats::run(args, session),
+            Self::Artifacts(args) => artifacts::run(args, session),
+            Self::Compare(args) => compare::run(args, session),
+            Self::Export(args) => export::run(args, session),
+            Self::Import(args) => import::run(args, session),
+            Self::Verify(args) => verify::run(args, session),
+            Self::Cleanup(args) => cleanup::run(args, session),
+            Self::Pin(args) => cleanup::pin(args, true, session),
+            Self::Unpin(args) => cleanup::pin(args, false, session),
+            Self::Unpack(args) => unpack::run(args, session),
+        }
+    }
 }
 
 /// What a command works with.
@@ -279,37 +305,7 @@ fn execute(
     }
     let mut session =
         Session { store: cli.global.store, format, look, cwd, now: UnixNanos::now(), is_stdout, out, err };
-    let done = match &cli.command {
-        Command::List(args) | Command::Runs { command: RunsCommand::List(args) } => list::run(args, &mut session),
-        Command::Exec(args) => exec::run(args, &mut session),
-        Command::Demo(args) => demo::run(args, &mut session),
-        Command::Get(args) | Command::Runs { command: RunsCommand::Get(args) } => get::run(args, &mut session),
-        Command::Tail(args) | Command::Runs { command: RunsCommand::Tail(args) } => tail::run(args, &mut session),
-        Command::Resume(args) | Command::Runs { command: RunsCommand::Resume(args) } => act::resume(args, &mut session),
-        Command::Pause(args) | Command::Runs { command: RunsCommand::Pause(args) } => act::pause(args, &mut session),
-        Command::Cancel(args) | Command::Runs { command: RunsCommand::Cancel(args) } => act::cancel(args, &mut session),
-        Command::Search(args) | Command::Runs { command: RunsCommand::Search(args) } => search::run(args, &mut session),
-        Command::Stats(args) | Command::Runs { command: RunsCommand::Stats(args) } => stats::run(args, &mut session),
-        Command::Sql(args) => sql::run(args, &mut session),
-        Command::Artifacts(args) => artifacts::run(args, &mut session),
-        Command::Compare(args) | Command::Runs { command: RunsCommand::Compare(args) } => {
-            compare::run(args, &mut session)
-        }
-        Command::Replay(args) | Command::Runs { command: RunsCommand::Replay(args) } => replay::run(args, &mut session),
-        Command::Export(args) => export::run(args, &mut session),
-        Command::Import(args) => import::run(args, &mut session),
-        Command::Serve(args) => serve::run(args, &mut session),
-        Command::Prices(args) => prices::run(args, &mut session),
-        Command::Forward(args) => forward::run(args, &mut session),
-        Command::Doctor(args) => doctor::run(args, &mut session),
-        Command::Verify(args) => verify::run(args, &mut session),
-        Command::Cleanup(args) => cleanup::run(args, &mut session),
-        Command::Pin(args) => cleanup::pin(args, true, &mut session),
-        Command::Unpin(args) => cleanup::pin(args, false, &mut session),
-        Command::Unpack(args) => unpack::run(args, &mut session),
-        Command::Reindex(args) => reindex::run(args, &mut session),
-        Command::Completions(args) => completions::run(args, &mut session),
-    };
+    let done = cli.command.run(&mut session);
     match done.and_then(|()| session.flush()) {
         Ok(()) | Err(Stop::PipeClosed) => 0,
         Err(stop) => session.report(&stop),

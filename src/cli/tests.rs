@@ -307,6 +307,52 @@ fn a_list_is_one_line_a_run_with_ids_to_copy() {
 }
 
 #[test]
+fn what_is_done_with_runs_is_done_under_the_noun_as_well() {
+    let mut store = Store::new();
+    store.record_agent(1);
+    for command in [
+        "list",
+        "get latest",
+        "search weather",
+        "stats",
+        "artifacts latest",
+        "verify",
+        "cleanup --dry-run",
+        "unpin latest",
+    ] {
+        let under = |noun: &[&str]| {
+            let words: Vec<&str> = noun.iter().copied().chain(command.split(' ')).collect();
+            let answer = runspan(store.path(), &words);
+            (answer.code, answer.out, answer.err)
+        };
+        assert_eq!(under(&["runs"]), under(&[]), "{command}");
+        assert_ne!(under(&["runs"]).0, CODE_USE, "{command}");
+    }
+}
+
+#[test]
+fn what_stands_around_runs_is_printed_as_its_schema_says() {
+    let mut store = Store::new();
+    store.record_agent(1);
+    let schema: serde_json::Value = serde_json::from_str(include_str!("../../docs/schema/cli.schema.json")).unwrap();
+    for (command, definition) in [
+        ("doctor", "doctor"),
+        ("reindex", "reindex"),
+        ("prices list", "prices_list"),
+        ("prices list --provider openai", "prices_lookups"),
+        ("prices lookup gpt-4o", "prices_lookup"),
+        ("prices version", "prices_version"),
+    ] {
+        let words: Vec<&str> = command.split(' ').chain(["--json"]).collect();
+        let answer = runspan(store.path(), &words);
+        let printed: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
+        let wanted = format!("#/$defs/{definition}");
+        let whole = serde_json::json!({"$schema": schema["$schema"], "$defs": schema["$defs"], "$ref": wanted});
+        assert_eq!(jsonschema::validate(&whole, &printed).map_err(|error| error.to_string()), Ok(()), "{command}");
+    }
+}
+
+#[test]
 fn filters_of_a_list_are_those_of_the_contract() {
     let mut store = Store::new();
     let agent = store.record_agent(1).to_string();

@@ -172,7 +172,7 @@ pub struct Query {
     pub status: Option<RunStatus>,
     /// Only this session.
     pub session_id: Option<String>,
-    /// Only runs that used this model.
+    /// Only runs that this model answered in.
     pub model: Option<String>,
     /// Only runs that began at or after this moment.
     pub since: Option<UnixNanos>,
