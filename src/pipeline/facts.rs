@@ -10,8 +10,8 @@ pub use marks::Marks;
 use std::net::IpAddr;
 
 use crate::conventions::dialects::{
-    ALWAYS_WELL, CLIENTS, COUNTS_TOKENS, ENDS_AGENT, HANDSHAKES, NO_ANSWERS, ORDINARY, OWN_USE, RUNNING_SUMS,
-    TEMPLATE_NAMES,
+    ALWAYS_WELL, CLIENTS, COUNTS_TOKENS, ENDS_AGENT, HANDSHAKES, NO_ANSWERS, NO_REASONS, ORDINARY, OWN_USE,
+    RUNNING_SUMS, TEMPLATE_NAMES, VERCEL_OTEL_SCOPES,
 };
 use crate::conventions::names;
 use crate::model::budget::Budget;
@@ -100,7 +100,7 @@ pub struct StepFacts {
     pub is_of_client: bool,
     /// Whether the topmost step of its kind says nothing of how the run ended; see [`ALWAYS_WELL`].
     pub is_always_well: bool,
-    /// It ended in words that are those of a failure and of a stream that was left alike (the AI SDK 5 and 6).
+    /// It ended in words that are those of a failure and of a stream that was left alike (the AI SDK 5 to 7).
     pub ends_in_either: bool,
     /// Whether it is a tool of such an instrumentation that says that its failure ended the agent ([`ENDS_AGENT`]).
     pub ends_agent: bool,
@@ -239,9 +239,7 @@ impl StepFacts {
             is_client: span.kind == SPAN_KIND_CLIENT || is_of_client,
             is_of_client,
             is_always_well,
-            ends_in_either: attr("ai.response.finishReason")
-                .and_then(Value::as_str)
-                .is_some_and(|why| ["unknown", "other"].contains(&why)),
+            ends_in_either: ends_in_either(span, scope),
             ends_agent: is_always_well && kind == StepKind::Tool && ends_agent(span),
             is_declared_well: !is_always_well && span.status.as_ref().is_some_and(|status| status.code == STATUS_OK),
             is_handshake: attr(names::MCP_METHOD).and_then(Value::as_str).is_some_and(|it| HANDSHAKES.contains(&it)),
@@ -434,6 +432,14 @@ fn cost_in<'a>(attr: impl Fn(&'static str) -> Option<&'a Value>) -> Option<(Nano
     let source = attr(names::COST_SOURCE).and_then(Value::as_str).and_then(|word| word.parse().ok());
     // Our own API gives an amount alone: the program said it.
     Some((usd, source.unwrap_or(CostSource::Reported)))
+}
+
+/// Tells whether a span of the AI SDK ended for any reason that it knows no other for.
+fn ends_in_either(span: &Span, scope: Option<&Scope>) -> bool {
+    let is_seven = scope.is_some_and(|scope| VERCEL_OTEL_SCOPES.contains(&scope.name.as_str()));
+    let of_seven = || words(span.attr(names::FINISH_REASONS).filter(|_| is_seven)).into_iter().next();
+    let reason = span.attr_str("ai.response.finishReason").map(str::to_owned).or_else(of_seven);
+    reason.is_some_and(|why| NO_REASONS.contains(&why.as_str()))
 }
 
 /// Tells whether a tool says that its failure ended the agent, and not that a model was told of it.

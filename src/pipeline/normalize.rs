@@ -105,7 +105,7 @@ fn may_say(keys: &KeyFilter, source: &Source) -> bool {
         Source::Where(key, _, source) | Source::With(key, _, source) | Source::Beside(key, source) => {
             keys.may_have(key) && may_say(keys, source)
         }
-        Source::Lacking(_, source) => may_say(keys, source),
+        Source::Lacking(_, source) | Source::Uncounted(source) | Source::Served(_, source) => may_say(keys, source),
         Source::Indexed(start) => keys.may_begin(start),
         Source::Parts(parts) => parts.iter().any(|(_, key)| keys.may_have(key)),
         Source::Name | Source::Fixed(_) | Source::Method(_) | Source::Behind(_) | Source::Between(..) => true,
@@ -542,6 +542,16 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
         Source::Lacking(keys, source) => {
             let is_lacking = keys.iter().all(|key| span.attr(key).is_none());
             return if is_lacking { shaped(span, source, shape) } else { None };
+        }
+        Source::Uncounted(source) => {
+            let counts = [names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::TOTAL_TOKENS];
+            let is_none = |key: &&str| span.attr(key).is_none_or(|count| count.as_i64() == Some(0));
+            return if counts.iter().all(is_none) { shaped(span, source, shape) } else { None };
+        }
+        Source::Served(starts, source) => {
+            let provider = span.attr_str(names::PROVIDER)?;
+            let is_one = starts.iter().any(|start| provider.starts_with(start));
+            return if is_one { shaped(span, source, shape) } else { None };
         }
         Source::Beside(key, source) => {
             return if span.attr(key).is_some() { shaped(span, source, shape) } else { None };

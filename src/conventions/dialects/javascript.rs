@@ -1,12 +1,12 @@
 //! Frameworks for JavaScript that trace themselves.
 
 use super::Shape::{Count, Model, Provider, Text};
-use super::Source::{Before, Behind, Beside, Json, Key, Lacking, Parts, Where};
+use super::Source::{Before, Behind, Beside, Json, Key, Lacking, Parts, Served, Uncounted, Where};
 use super::platforms::LANGFUSE;
 use super::standard::FINISHED_BY_ERROR;
 use super::{
-    ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Source, Test, Untold,
-    content, kind, row,
+    ALL_INCLUSIVE, Basis, BasisRow, COUNT_IN_STREAMS, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Source,
+    Test, Untold, content, kind, row,
 };
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
@@ -81,6 +81,8 @@ pub const VERCEL: Dialect = Dialect {
         Outcome { from: Key("ai.response.finishReason"), word: "error", status: StepStatus::Error, message: &[] },
         Outcome { from: VERCEL_LEFT, word: "unknown", status: StepStatus::Cancelled, message: &[] },
         Outcome { from: VERCEL_LEFT, word: "other", status: StepStatus::Cancelled, message: &[] },
+        Outcome { from: VERCEL_BROKE_OFF, word: "unknown", status: StepStatus::Cancelled, message: &[] },
+        Outcome { from: VERCEL_BROKE_OFF, word: "other", status: StepStatus::Cancelled, message: &[] },
     ],
     // A stream that the program aborts: what is around its calls ends without a word, and so do they, if ever (AI SDK 7).
     cancelled_without_response: &["chat", "invoke_agent"],
@@ -93,6 +95,11 @@ pub const VERCEL: Dialect = Dialect {
 const VERCEL_LEFT: Source =
     Where("ai.operationId", "ai.streamText", &Beside("ai.response.toolCalls", &VERCEL_WITHOUT_USE));
 const VERCEL_WITHOUT_USE: Source = Lacking(VERCEL_USED, &Key("ai.response.finishReason"));
+
+/// Why the stream of one call ended that the server closed before its end, or in which an error came that the provider's package passes
+/// over: the word for any reason that the AI SDK knows no other for. `ai` 6.0.326 tells no counts then, and all of 0 of xAI's answers.
+const VERCEL_BROKE_OFF: Source =
+    Beside("ai.response.msToFirstChunk", &Served(COUNT_IN_STREAMS, &Uncounted(&Key("ai.response.finishReason"))));
 
 /// Where the AI SDK has what was used.
 const VERCEL_USED: &[&str] = &[
@@ -129,12 +136,21 @@ pub const VERCEL_OTEL: Dialect = Dialect {
         row(names::USER_ID, &[Key("ai.settings.context.userId")], Text),
     ],
     usage: VERCEL_REPORTED,
-    outcomes: &[FINISHED_BY_ERROR],
+    outcomes: &[
+        FINISHED_BY_ERROR,
+        Outcome { from: VERCEL_OTEL_BROKE_OFF, word: "other", status: StepStatus::Cancelled, message: &[] },
+    ],
     basis: ALL_INCLUSIVE,
     cancelled_without_response: &["chat", "invoke_agent"],
     fails_by_exception: true,
     ..PLAIN
 };
+
+/// The same as [`VERCEL_BROKE_OFF`] in version 7.
+const VERCEL_OTEL_BROKE_OFF: Source = Beside(
+    "gen_ai.client.operation.time_to_first_chunk",
+    &Served(COUNT_IN_STREAMS, &Uncounted(&Json(names::FINISH_REASONS, &["0"]))),
+);
 
 /// Mastra, by its exporter or its bridge: the standard's names, and what went in and out under its own.
 ///

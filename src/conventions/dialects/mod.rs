@@ -249,6 +249,10 @@ pub enum Source {
     Where(&'static str, &'static str, &'static Source),
     /// Another source, where none of these attributes is there.
     Lacking(&'static [&'static str], &'static Source),
+    /// Another source, where nothing but counts of none is told of input, output and both.
+    Uncounted(&'static Source),
+    /// Another source, where who served the model is one whose canonical name begins so.
+    Served(&'static [&'static str], &'static Source),
     /// Another source, where an attribute is there.
     Beside(&'static str, &'static Source),
     /// Another source, where an attribute is there, and an event of this name: attribute, event, source.
@@ -700,6 +704,17 @@ pub const CLIENTS: &[&str] = &[
     "traceai_anthropic",
     "traceai_openai",
 ];
+
+/// Providers whose streams end with what they used wherever the AI SDK reads them, by how their canonical names begin: one that has no
+/// such count did not come to its end. Others, and whoever is called as one of them is, may never tell it.
+pub const COUNT_IN_STREAMS: &[&str] =
+    &["openai", "anthropic", "gcp.", "aws.bedrock", "azure.", "x_ai", "mistral_ai", "cohere", "groq", "deepseek"];
+
+/// Words by which the AI SDK says that it knows no reason for the end of an answer: up to version 5, and since 6.
+pub const NO_REASONS: &[&str] = &["unknown", "other"];
+
+/// Scopes of the AI SDK since 7.
+pub const VERCEL_OTEL_SCOPES: &[&str] = &["gen_ai", "@ai-sdk/otel"];
 
 /// Words by which a framework says that it does not know a model or who serves it.
 pub const UNKNOWN_WORDS: &[&str] = &["none", "unknown", "null"];

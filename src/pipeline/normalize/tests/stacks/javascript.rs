@@ -126,6 +126,66 @@ fn what_the_program_aborts_ends_without_a_word_by_the_ai_sdk() {
     assert_eq!(status("gen_ai", &[("gen_ai.operation.name", "execute_tool".into())]), StepStatus::Success);
 }
 
+/// `ai` 6.0.326 and 7.0.173 with `@ai-sdk/otel` 1.0.173, whose server ended the stream early and as it should end, or sent an error in it
+/// that the provider's package passes over (`@ai-sdk/xai`).
+#[test]
+fn a_stream_that_broke_off_without_an_error_was_given_up_by_the_ai_sdk() {
+    let six = |provider: &str, reason: &str, more: &[(&str, Value)]| {
+        let stream = [
+            ("ai.operationId", Value::from("ai.streamText.doStream")),
+            ("ai.model.provider", provider.into()),
+            ("ai.response.msToFirstChunk", Value::Double(17.1)),
+            ("ai.response.finishReason", reason.into()),
+            ("ai.response.text", "It ".into()),
+        ];
+        of_ai_sdk("ai", &[&stream, more].concat(), (0, ""), false)
+    };
+    let seven = |provider: &str, reason: &str, more: &[(&str, Value)]| {
+        let stream = [
+            ("gen_ai.operation.name", Value::from("chat")),
+            ("gen_ai.provider.name", provider.into()),
+            ("gen_ai.client.operation.time_to_first_chunk", Value::Double(0.03)),
+            ("gen_ai.response.finish_reasons", Value::Array(ArrayValue { values: vec![Value::from(reason).into()] })),
+            ("gen_ai.response.id", "resp-1".into()),
+        ];
+        of_ai_sdk("gen_ai", &[&stream, more].concat(), (0, ""), false)
+    };
+    let counts = |input: i64, output: i64| {
+        let all = [
+            ("ai.usage.inputTokens", input),
+            ("ai.usage.outputTokens", output),
+            ("ai.usage.totalTokens", input + output),
+        ];
+        all.map(|(key, count)| (key, Value::Int(count)))
+    };
+    let counts_of_seven =
+        |input: i64| [("gen_ai.usage.input_tokens", Value::Int(input)), ("gen_ai.usage.output_tokens", Value::Int(0))];
+    for provider in ["openai.responses", "openai.chat", "anthropic.messages", "google.generative-ai", "xai.responses"] {
+        assert_eq!(six(provider, "other", &[]).status, StepStatus::Cancelled, "{provider}");
+    }
+    let broken = six("xai.responses", "other", &counts(0, 0));
+    assert_eq!((broken.status, broken.tokens), (StepStatus::Cancelled, None));
+    assert_eq!(six("openai.chat", "unknown", &[]).status, StepStatus::Cancelled);
+    assert_eq!(seven("openai", "other", &[]).status, StepStatus::Cancelled);
+    assert_eq!(seven("x_ai", "other", &counts_of_seven(0)).status, StepStatus::Cancelled);
+    // One that was read to its end has its counts, and another provider may never tell any.
+    assert_eq!(six("google.generative-ai", "other", &counts(211, 0)).status, StepStatus::Success);
+    assert_eq!(seven("gcp.gemini", "other", &counts_of_seven(211)).status, StepStatus::Success);
+    assert_eq!(six("openai.chat", "stop", &[]).status, StepStatus::Success);
+    assert_eq!(seven("openai", "stop", &[]).status, StepStatus::Success);
+    assert_eq!(six("lmstudio.chat", "other", &[]).status, StepStatus::Success);
+    assert_eq!(seven("lmstudio", "other", &[]).status, StepStatus::Success);
+    // An answer that came whole.
+    let whole = [
+        ("ai.operationId", "ai.generateText.doGenerate".into()),
+        ("ai.model.provider", "openai.chat".into()),
+        ("ai.response.finishReason", "other".into()),
+    ];
+    assert_eq!(of_ai_sdk("ai", &whole, (0, ""), false).status, StepStatus::Success);
+    assert!(six("openai.chat", "other", &[]).ends_in_either && seven("openai", "other", &[]).ends_in_either);
+    assert!(!six("openai.chat", "stop", &[]).ends_in_either && !seven("openai", "stop", &[]).ends_in_either);
+}
+
 /// `@ai-sdk/otel` 1.0.173 `supplemental-attributes.ts`.
 #[test]
 fn the_ai_sdk_7_says_more_where_the_program_asks_for_it() {
