@@ -34,6 +34,12 @@ pub const STEPS: &[LogStep] = &[
         only: &[("event.kind", "response.completed"), ("input_token_count", "")],
         ..step("codex.sse_event", StepKind::Llm)
     },
+    // A stream that broke off has it, too, and an event before it that names no kind.
+    LogStep {
+        only: &[("event.kind", "response.completed"), ("error.message", "")],
+        failed: true,
+        ..step("codex.sse_event", StepKind::Llm)
+    },
     LogStep { only: &[("error.message", "")], failed: true, ..step("codex.api_request", StepKind::Llm) },
     step("codex.tool_result", StepKind::Tool),
     LogStep { agent: Some("claude-code"), ..step("claude_code.user_prompt", StepKind::Agent) },

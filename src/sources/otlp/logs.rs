@@ -187,6 +187,7 @@ mod tests {
     use super::super::{Encoding, Limits, Signal, received};
     use super::*;
     use crate::model::record::Record;
+    use crate::model::{StepKind, StepStatus};
     use prost::Message;
     use serde_json::{Value as Json, json};
 
@@ -331,5 +332,32 @@ mod tests {
         tool error shell 10 ms None Some("c-1")
         "#);
         assert_eq!(logs(&json!([told("codex.tool_result", 60, &[])])).records[0].span.trace_id, root.span.trace_id);
+    }
+
+    /// Codex CLI 0.171, whose stream broke off: it tells so twice.
+    #[test]
+    fn a_stream_that_broke_off_is_one_failed_call_by_logs_alone() {
+        let told = |at, more: &[(&'static str, &'static str)]| {
+            record("codex.sse_event", at, &[&[("conversation.id", "c-1"), ("model", "gpt-5")][..], more].concat())
+        };
+        let got = logs(&json!([
+            told(30, &[("event.kind", "response.created")]),
+            told(39, &[("error.message", "Transport error: network error")]),
+            told(
+                40,
+                &[
+                    ("event.kind", "response.completed"),
+                    ("error.message", "stream disconnected before completion: Transport error: network error")
+                ]
+            ),
+        ]));
+        let [call] = &got.records[..] else { panic!("{:?}", got.records) };
+        let mut call = call.clone();
+        crate::pipeline::normalize::normalize(&mut call);
+        let step = crate::pipeline::facts::StepFacts::of(&call.span, None, None);
+        assert_eq!((step.kind, step.status, step.tokens), (StepKind::Llm, StepStatus::Error, None));
+        let message = step.error.and_then(|error| error.message);
+        let expected = "stream disconnected before completion: Transport error: network error";
+        assert_eq!(message.as_deref(), Some(expected));
     }
 }
