@@ -5,7 +5,7 @@ use crate::model::StepKind;
 /// Older and foreign words in `gen_ai.system` for a provider, lower case, and its canonical name.
 ///
 /// Source: the deprecated registry of OpenTelemetry semantic conventions 1.44 for the first five; the others are
-/// what Traceloop, Spring AI, OpenInference and Genkit write, Vercel's SDK, Claude Code of its own provider, and MLflow, which
+/// what Traceloop, Spring AI, OpenInference and Genkit write, Vercel's SDK (run live: 6.0 and 7.0), Claude Code of its own provider, and MLflow, which
 /// takes the start of a model's name for it: with Bedrock a region.
 pub const CANONICAL: &[(&str, &str)] = &[
     ("openai-chat", "openai"),
@@ -37,15 +37,39 @@ pub const CANONICAL: &[(&str, &str)] = &[
     ("ibm.watson.ai", "ibm.watsonx.ai"),
     ("azure-openai", "azure.ai.openai"),
     ("google.generative-ai", "gcp.gemini"),
-    ("google.vertex.chat", "gcp.vertex_ai"),
-    ("vertex.anthropic.messages", "gcp.vertex_ai"),
+    ("google.vertex", "gcp.vertex_ai"),
+    ("googlevertex", "gcp.vertex_ai"),
+    ("vertex", "gcp.vertex_ai"),
     ("amazon-bedrock", "aws.bedrock"),
+    ("bedrock-mantle", "aws.bedrock"),
+    ("azure-anthropic", "azure.ai.inference"),
+    ("togetherai", "together"),
+    ("moonshotai", "moonshot_ai"),
     ("firstparty", "anthropic"),
     ("anthropic_llm", "anthropic"),
 ];
 
 /// Names of APIs that Vercel's SDK, and who follows it, adds to the provider behind a dot.
-pub const APIS: &[&str] = &["chat", "responses", "completion", "embedding", "image", "messages"];
+pub const APIS: &[&str] = &[
+    "chat",
+    "responses",
+    "completion",
+    "embedding",
+    "embeddings",
+    "textembedding",
+    "reranking",
+    "image",
+    "video",
+    "messages",
+    "interactions",
+    "transcription",
+    "speech",
+];
+
+/// Who serves models of several makers: Vercel's SDK adds the maker behind a dot.
+///
+/// Source: `@ai-sdk/azure` 3.0, `@ai-sdk/amazon-bedrock` 4.0 and `@ai-sdk/google-vertex` 4.0.
+pub const SERVE_MAKERS: &[&str] = &["azure", "bedrock", "vertex", "google.vertex", "googlevertex"];
 
 /// Ends of host names, and the provider that answers there.
 ///

@@ -738,8 +738,11 @@ pub(super) fn canonical_provider(word: &str) -> Option<Cow<'_, str>> {
         return None;
     }
     let known = |word: &str| providers::CANONICAL.iter().find(|(old, _)| *old == word).map(|(_, name)| *name);
+    let is_canonical = providers::CANONICAL.iter().any(|(_, name)| *name == word);
     let bare = word.rsplit_once('.').filter(|(_, api)| providers::APIS.contains(api)).map(|(bare, _)| bare);
-    if let Some(name) = known(&word).or_else(|| known(bare?)) {
+    let is_below = |server: &&&str| word.strip_prefix(**server).is_some_and(|rest| rest.starts_with('.'));
+    let server = providers::SERVE_MAKERS.iter().find(is_below).filter(|_| !is_canonical);
+    if let Some(name) = known(&word).or_else(|| known(bare?)).or_else(|| known(server?)) {
         return Some(Cow::Borrowed(name));
     }
     Some(match bare.map(str::to_owned) {
