@@ -136,6 +136,7 @@ pub const VERCEL_OTEL: Dialect = Dialect {
         row(names::USER_ID, &[Key("ai.settings.context.userId")], Text),
     ],
     usage: VERCEL_REPORTED,
+    kinds: &[kind(names::OPERATION, Test::Is("ai.transcribe"), StepKind::Llm)],
     outcomes: &[
         FINISHED_BY_ERROR,
         Outcome { from: VERCEL_OTEL_BROKE_OFF, word: "other", status: StepStatus::Cancelled, message: &[] },

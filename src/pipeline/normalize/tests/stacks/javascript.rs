@@ -186,6 +186,18 @@ fn a_stream_that_broke_off_without_an_error_was_given_up_by_the_ai_sdk() {
     assert!(!six("openai.chat", "stop", &[]).ends_in_either && !seven("openai", "stop", &[]).ends_in_either);
 }
 
+/// `ai` 7.0.173 with `@ai-sdk/otel` 1.0.173: what it used is not told.
+#[test]
+fn to_write_down_what_was_said_is_a_call_by_the_ai_sdk() {
+    let list = [
+        ("gen_ai.operation.name", Value::from("ai.transcribe")),
+        ("gen_ai.provider.name", "openai".into()),
+        ("gen_ai.request.model", "gpt-4o-mini-transcribe".into()),
+    ];
+    let call = of_ai_sdk("gen_ai", &list, (0, ""), false);
+    assert_eq!((call.kind, call.billed, call.tokens, call.status), (StepKind::Llm, true, None, StepStatus::Success));
+}
+
 /// `@ai-sdk/otel` 1.0.173 `supplemental-attributes.ts`.
 #[test]
 fn the_ai_sdk_7_says_more_where_the_program_asks_for_it() {
