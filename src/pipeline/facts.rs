@@ -534,13 +534,18 @@ pub(super) fn class_of_failure(span: &Span) -> StepStatus {
     let has_stopped = class == message || is_any;
     // A number may be that of a server that failed: then nothing else is said.
     let said = message.split_once(": ").map_or(message, |(_, said)| said).trim_end_matches('.');
+    // By a person at the keyboard, as Python has it, or by the signal for that.
+    let was_interrupted = says(&["keyboardinterrupt"]) || class == "sigint";
     let was_stopped = match is_numbered {
         true => ABORTED.contains(&said),
         false => has_stopped && STOPPED.iter().any(|words| message.contains(words)),
     };
     if says(&["timeout", "timed out", "timedout", "timed_out", "deadline"]) {
         StepStatus::Timeout
-    } else if was_stopped || (!is_numbered && (says(&["cancel", "generatorexit", "aborterror"]) || class == "abort")) {
+    } else if was_stopped
+        || was_interrupted
+        || (!is_numbered && (says(&["cancel", "generatorexit", "aborterror"]) || class == "abort"))
+    {
         StepStatus::Cancelled
     } else {
         StepStatus::Error
@@ -837,6 +842,9 @@ mod tests {
             ("APITimeoutError", StepStatus::Timeout),
             ("DEADLINE_EXCEEDED", StepStatus::Timeout),
             ("asyncio.exceptions.CancelledError", StepStatus::Cancelled),
+            ("KeyboardInterrupt", StepStatus::Cancelled),
+            ("SIGINT", StepStatus::Cancelled),
+            ("DesignInterfaceError", StepStatus::Error),
             ("_OTHER", StepStatus::Error),
         ] {
             assert_eq!(outcome(&span(&[(names::ERROR_TYPE, class.into())])), (status, told(class, None)));
