@@ -10,8 +10,8 @@ pub use marks::Marks;
 use std::net::IpAddr;
 
 use crate::conventions::dialects::{
-    ALWAYS_WELL, CLIENTS, COUNTS_TOKENS, ENDS_AGENT, HANDSHAKES, NO_ANSWERS, NO_REASONS, ORDINARY, OWN_USE,
-    RUNNING_SUMS, TEMPLATE_NAMES, VERCEL_OTEL_SCOPES,
+    ALWAYS_WELL, CLIENTS, COUNTS_TOKENS, DEAL_WITH_FAILURES, ENDS_AGENT, HANDSHAKES, NO_ANSWERS, NO_REASONS, ORDINARY,
+    OWN_USE, RUNNING_SUMS, TEMPLATE_NAMES, VERCEL_OTEL_SCOPES,
 };
 use crate::conventions::names;
 use crate::model::budget::Budget;
@@ -104,6 +104,8 @@ pub struct StepFacts {
     pub ends_in_either: bool,
     /// Whether it is a tool of such an instrumentation that says that its failure ended the agent ([`ENDS_AGENT`]).
     pub ends_agent: bool,
+    /// Whether a program deals by it with a failure of the call before it ([`DEAL_WITH_FAILURES`]).
+    pub deals_with_failure: bool,
     /// Whether its author declared it to have gone well, who does not say so of everything.
     pub is_declared_well: bool,
     /// Whether it is by what a client and a server of MCP find out how they speak ([`HANDSHAKES`]).
@@ -241,6 +243,7 @@ impl StepFacts {
             is_always_well,
             ends_in_either: ends_in_either(span, scope),
             ends_agent: is_always_well && kind == StepKind::Tool && ends_agent(span),
+            deals_with_failure: scope.is_some_and(|scope| deals_with_failure(scope, span)),
             is_declared_well: !is_always_well && span.status.as_ref().is_some_and(|status| status.code == STATUS_OK),
             is_handshake: attr(names::MCP_METHOD).and_then(Value::as_str).is_some_and(|it| HANDSHAKES.contains(&it)),
             is_experiment: attr(names::OPERATION).and_then(Value::as_str) == Some(EXPERIMENT),
@@ -432,6 +435,10 @@ fn cost_in<'a>(attr: impl Fn(&'static str) -> Option<&'a Value>) -> Option<(Nano
     let source = attr(names::COST_SOURCE).and_then(Value::as_str).and_then(|word| word.parse().ok());
     // Our own API gives an amount alone: the program said it.
     Some((usd, source.unwrap_or(CostSource::Reported)))
+}
+
+fn deals_with_failure(scope: &Scope, span: &Span) -> bool {
+    DEAL_WITH_FAILURES.iter().any(|(start, name)| span.name == *name && scope.name.starts_with(start))
 }
 
 /// Tells whether a span of the AI SDK ended for any reason that it knows no other for.
@@ -765,6 +772,7 @@ mod tests {
                 is_always_well: false,
                 ends_in_either: false,
                 ends_agent: false,
+                deals_with_failure: false,
                 is_declared_well: false,
                 is_handshake: false,
                 is_experiment: false,

@@ -60,6 +60,7 @@ pub const CODEX: Dialect = Dialect {
         Detect::KeyPrefix("codex.usage."),
         Detect::Named("codex", "try_run_sampling_request"),
         Detect::Named("codex", "dispatch_tool_call_with_state"),
+        Detect::Named("codex", "handle_response_stream_error"),
         Detect::Value(names::EVENT_NAME, "codex."),
     ],
     facts: &[
@@ -101,6 +102,8 @@ pub const CODEX: Dialect = Dialect {
     content: &[content(Side::In, &[Key("arguments"), Key("prompt")]), content(Side::Out, &[Key("output")])],
     outcomes: &[Outcome { from: Key("success"), word: "false", status: StepStatus::Error, message: &[Key("output")] }],
     basis: ALL_INCLUSIVE,
+    // What it does about a stream that broke off is all that tells of that.
+    fails_without: &[("handle_response_stream_error", &[])],
     ..PLAIN
 };
 

@@ -678,6 +678,12 @@ pub const ALWAYS_WELL: &[&str] = &[
     "@arizeai/openinference-instrumentation-openai-agents",
 ];
 
+/// Steps by which a program deals with the failure of the call right before them, which does not tell it: how the scope begins, and the
+/// name.
+///
+/// Source: Codex CLI 0.171, `core/src/responses_retry.rs`.
+pub const DEAL_WITH_FAILURES: &[(&str, &str)] = &[("codex", "handle_response_stream_error")];
+
 /// What a tool of the OpenAI Agents SDK says where its failure ends the agent, and what it says besides where a model is told of it instead.
 ///
 /// Source: `openai-agents` 0.3.3 and 0.5.1, whose agents say nothing then, and 0.24; what the last says of arguments that are no JSON has the

@@ -124,6 +124,52 @@ impl RunState {
         };
         let mut found: HashMap<usize, usize> = told.filter(fails).collect();
         found.extend(self.stopped());
+        found.extend(self.dealt_with());
+        found
+    }
+
+    /// Finds calls of models that do not tell that they failed, each with the step by which the program dealt with that. It does nothing
+    /// about the last one of all: without a count that is one of them where others have one, or nothing tells of the agent's end.
+    pub(super) fn dealt_with(&self) -> HashMap<usize, usize> {
+        let deals = |(place, step): (usize, &Step)| step.facts.deals_with_failure.then_some(place);
+        let dealing: Vec<usize> = self.steps.iter().enumerate().filter_map(deals).collect();
+        let parents: HashSet<Option<SpanId>> = dealing.iter().map(|place| self.steps[*place].parent).collect();
+        if dealing.is_empty() {
+            return HashMap::new();
+        }
+        let mut beside: HashMap<Option<SpanId>, Vec<usize>> = HashMap::new();
+        for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| parents.contains(&step.parent)) {
+            if step.facts.billed && step.ended_at.is_some() {
+                beside.entry(step.parent).or_default().push(place);
+            }
+        }
+        let order = |place: &usize| (self.steps[*place].ended_at, self.steps[*place].span_id);
+        beside.values_mut().for_each(|calls| calls.sort_by_key(order));
+        let is_silent = |place: usize| {
+            let step = &self.steps[place];
+            step.status == StepStatus::Success && step.facts.tokens.is_none()
+        };
+        let before = |place: usize| {
+            let (step, calls) = (&self.steps[place], beside.get(&self.steps[place].parent)?);
+            let is_before = |call: &usize| self.steps[*call].ended_at <= Some(step.started_at);
+            let call = *calls[..calls.partition_point(is_before)].last()?;
+            let apart = step.started_at.0.abs_diff(self.steps[call].ended_at?.0);
+            (apart <= MOMENTS && is_silent(call)).then_some((call, place))
+        };
+        let mut found: HashMap<usize, usize> = dealing.iter().filter_map(|place| before(*place)).collect();
+        let latest = dealing.iter().copied().max_by_key(order);
+        let of_last = latest.and_then(|place| {
+            let call = *beside.get(&self.steps[place].parent)?.last()?;
+            let step = &self.steps[call];
+            let tells = |other: &&Step| other.facts.billed && other.facts.tokens.is_some();
+            let told = || self.steps.iter().filter(tells);
+            let is_behind = self.steps[place].ended_at <= Some(step.started_at);
+            let has_end = self.steps.iter().any(|other| other.facts.kind == StepKind::Agent);
+            let is_told = told().any(|other| other.started_at >= step.started_at);
+            let is_last = is_silent(call) && is_behind && !is_told;
+            (is_last && (!has_end || told().next().is_some())).then_some((call, place))
+        });
+        found.extend(of_last);
         found
     }
 
@@ -356,6 +402,7 @@ impl RunState {
         let is_failed = |place: &usize| {
             (is_failure(self.steps[*place].status) || executions.contains_key(place))
                 && in_handshake.get(*place) != Some(&true)
+                && !self.steps[*place].facts.deals_with_failure
         };
         // What failed without a word, as a request below a call does, leaves it to the step that it failed for.
         let says_nothing = |step: &Step| {

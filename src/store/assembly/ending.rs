@@ -31,6 +31,7 @@ impl RunState {
             StepStatus::Crashed => RunStatus::Crashed,
             StepStatus::Success | StepStatus::Running => {
                 let last = self.last_failure().or_else(|| self.failed_agent().map(|agent| agent.status));
+                let last = last.or_else(|| self.last_was_dealt_with().then_some(StepStatus::Error));
                 let last = last.or_else(|| self.lacks_its_last_call().then_some(StepStatus::Cancelled));
                 last.map_or(RunStatus::Success, |last| match last {
                     StepStatus::Timeout => RunStatus::Timeout,
@@ -82,6 +83,14 @@ impl RunState {
         let around = self.steps.iter().filter(|step| enclosing.contains(&step.span_id) && is_failure(step.status));
         let reason = around.max_by_key(|step| step.started_at).filter(|_| is_guess);
         (!is_recovered).then_some(reason.unwrap_or(call).status)
+    }
+
+    /// Tells whether the last call does not tell that it failed, and what the program did about such does.
+    fn last_was_dealt_with(&self) -> bool {
+        let dealt_with = self.dealt_with();
+        let calls = self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed);
+        let last = calls.max_by_key(|(_, step)| (step.ended_at, step.span_id));
+        last.is_some_and(|(place, _)| dealt_with.contains_key(&place))
     }
 
     /// Tells whether the run's agent ended as its last call did, without any reason, and none of the calls that are known did so: that of

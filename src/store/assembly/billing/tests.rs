@@ -1021,3 +1021,42 @@ fn a_run_whose_agent_ended_as_none_of_its_calls_did_was_given_up() {
     assert_eq!(status(true, "other", true), RunStatus::Success, "that of the call");
     assert_eq!(status(true, "", false), RunStatus::Success, "nobody tells of the call's");
 }
+
+/// Codex CLI 0.171, whose calls say nothing of how they ended but what they used; it sends no turn where it ends by an error.
+#[test]
+fn a_call_that_the_program_dealt_with_as_a_failure_failed() {
+    let run = |told_in_last: bool, has_turn: bool| {
+        // Two calls, each with what the program did about it right behind it, and a last one.
+        let told: [Told; 6] = [
+            (false, 0, 0, 0, 0, false),
+            (false, 0, 10, 0, 0, true),
+            (false, 0, 20, 0, 0, false),
+            (false, 0, 30, 0, 0, true),
+            (false, 0, 40, 0, 0, false),
+            (false, 0, 0, 0, 0, false),
+        ];
+        let mut state = state(&told);
+        for (place, step) in state.steps.iter_mut().enumerate() {
+            let from = UnixNanos(step.started_at.0 * 1_000_000);
+            (step.started_at, step.ended_at) = (from, Some(UnixNanos(from.0 + 10_000_000)));
+            let facts = std::sync::Arc::make_mut(&mut step.facts);
+            facts.tokens = if place == 4 && told_in_last { used(211, 37) } else { None };
+            if place % 2 == 1 {
+                (facts.kind, facts.billed) = (StepKind::Task, false);
+                facts.deals_with_failure = place < 5;
+                facts.error = (place < 5).then(ErrorInfo::default);
+            }
+            if place == 5 && has_turn {
+                facts.kind = StepKind::Agent;
+            }
+        }
+        state.steps[5].ended_at = Some(UnixNanos(60_000_000));
+        let statuses: Vec<_> =
+            state.step_views().iter().filter(|step| step.kind == StepKind::Llm).map(|step| step.status).collect();
+        (statuses, state.sums().failures.len(), state.status())
+    };
+    use StepStatus::{Error, Success};
+    assert_eq!(run(false, false), (vec![Error, Error, Error], 3, RunStatus::Error));
+    assert_eq!(run(true, true), (vec![Error, Error, Success], 2, RunStatus::Success));
+    assert_eq!(run(false, true), (vec![Error, Error, Success], 2, RunStatus::Success), "it may never tell any");
+}

@@ -517,3 +517,15 @@ fn a_conversation_of_claude_code_by_langsmith_says_itself_that_it_failed() {
     assert_eq!(of("claude-agent-sdk", false), (StepStatus::Success, None));
     assert_eq!(of("mine", true), (StepStatus::Success, None));
 }
+
+/// Codex CLI 0.171.
+#[test]
+fn what_codex_does_about_a_stream_that_broke_off_tells_of_a_failure() {
+    let step = |scope: &str, name: &str| {
+        let step = told(scope, name, &[("request", "Sampling".into())]);
+        (step.kind, step.is_genai, step.status, step.deals_with_failure)
+    };
+    let name = "handle_response_stream_error";
+    assert_eq!(step("codex_exec", name), (StepKind::Task, false, StepStatus::Error, true));
+    assert_eq!(step("another", name), (StepKind::Task, false, StepStatus::Success, false));
+}
