@@ -436,6 +436,12 @@ pub const LANGSMITH: Dialect = Dialect {
         Key("langsmith.usage_metadata"),
         Json("gen_ai.completion", LANGCHAIN_USAGE),
     ],
+    // What a chain gives may be an answer that another step has asked for: it has the answer's counts then. LangSmith itself counts none but
+    // those of calls.
+    untold: &[Untold {
+        when: &[("langsmith.span.kind", Test::IsWithout("chain", "langsmith.metadata.usage_metadata"))],
+        counts: &[names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::TOTAL_TOKENS],
+    }],
     kinds: &[
         kind("langsmith.span.kind", Test::Is("llm"), StepKind::Llm),
         kind("langsmith.span.kind", Test::Is("tool"), StepKind::Tool),

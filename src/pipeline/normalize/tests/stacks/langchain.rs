@@ -475,6 +475,25 @@ fn raised(scope: &str, list: &[(&str, Value)], code: i32, exception: &[(&str, Va
     facts(&record)
 }
 
+/// `langsmith` 0.15 (OpenTelemetry mode) with `langchain-core` 1.8, run against a scripted server.
+#[test]
+fn a_chain_of_langsmiths_that_gives_the_answer_of_a_call_has_used_nothing_itself() {
+    let used = |kind: &str, more: &[(&str, Value)]| {
+        let counts = [
+            ("langsmith.span.kind", kind.into()),
+            ("gen_ai.usage.input_tokens", Value::Int(211)),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+            ("gen_ai.usage.total_tokens", Value::Int(248)),
+        ];
+        told("langsmith", "RunnableLambda", &[&counts, more].concat()).tokens
+    };
+    assert_eq!(used("chain", &[]), None);
+    assert_eq!(used("llm", &[]).and_then(|tokens| tokens.total), Some(248));
+    // What the program says of a step it means.
+    let own = ("langsmith.metadata.usage_metadata", r#"{"input_tokens": 211, "output_tokens": 37}"#.into());
+    assert_eq!(used("chain", &[own]).and_then(|tokens| tokens.total), Some(248));
+}
+
 /// `langsmith` 0.12 for JavaScript, `experimental/otel/setup`, run against a scripted server.
 #[test]
 fn langsmith_says_of_every_step_in_javascript_that_it_went_well() {
