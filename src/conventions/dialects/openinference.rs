@@ -69,8 +69,8 @@ pub const OPENINFERENCE: Dialect = Dialect {
             names::CONVERSATION_ID,
             &[
                 Key("session.id"),
-                Json("metadata", &["thread_id"]),
                 Json("metadata", &["session_id"]),
+                Json("metadata", &["thread_id"]),
                 Json("llm.invocation_parameters", &["metadata", "session_id"]),
             ],
             Text,

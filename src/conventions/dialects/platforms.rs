@@ -311,7 +311,7 @@ pub const MLFLOW: Dialect = Dialect {
         row(names::PROVIDER, &[Json("mlflow.llm.provider", &[]), Json("metadata", &["ls_provider"])], Provider),
         row(
             names::CONVERSATION_ID,
-            &[Json("mlflow.trace.session", &[]), Json("metadata", &["thread_id"]), Json("metadata", &["session_id"])],
+            &[Json("mlflow.trace.session", &[]), Json("metadata", &["session_id"]), Json("metadata", &["thread_id"])],
             Text,
         ),
         row(names::USER_ID, &[Json("mlflow.trace.user", &[]), Json("metadata", &["user_id"])], Text),
@@ -399,8 +399,9 @@ pub const LANGSMITH: Dialect = Dialect {
         row(
             names::CONVERSATION_ID,
             &[
-                Key("langsmith.metadata.thread_id"),
+                // What the program says before LangGraph's thread.
                 Key("langsmith.metadata.session_id"),
+                Key("langsmith.metadata.thread_id"),
                 Key("langsmith.metadata.conversation_id"),
                 // Those of the AI SDK's metadata, by its exporter.
                 Key("langsmith.metadata.sessionId"),

@@ -515,6 +515,19 @@ fn langsmith_says_of_every_step_in_javascript_that_it_went_well() {
     ];
     let of_ai_sdk = told("langsmith", "generateText", &session);
     assert_eq!((of_ai_sdk.session_id.as_deref(), of_ai_sdk.user_id.as_deref()), (Some("s-1"), Some("u-1")));
+    // What the program calls it goes before LangGraph's thread.
+    let both = [
+        ("langsmith.span.kind", Value::from("chain")),
+        ("langsmith.metadata.thread_id", "t-1".into()),
+        ("langsmith.metadata.session_id", "s-1".into()),
+    ];
+    assert_eq!(told("langsmith", "graph", &both).session_id.as_deref(), Some("s-1"));
+    assert_eq!(told("langsmith", "graph", &both[..2]).session_id.as_deref(), Some("t-1"));
+    let metadata = ("metadata", Value::from(r#"{"thread_id": "t-1", "session_id": "s-1"}"#));
+    for (key, word) in [("openinference.span.kind", "CHAIN"), ("mlflow.spanType", r#""CHAIN""#)] {
+        let of_langchain = told("any", "graph", &[(key, word.into()), metadata.clone()]);
+        assert_eq!(of_langchain.session_id.as_deref(), Some("s-1"), "{key}");
+    }
 }
 
 /// `langsmith` 0.12 for JavaScript with `ai` 6, run against a scripted server: the call within is never told.
