@@ -78,6 +78,10 @@ pub const SERVICE_TIER: &str = "runspan.price.service_tier";
 pub const TOTAL_TOKENS: &str = "gen_ai.usage.total_tokens";
 /// The tier that OpenAI served the call in; it has its own prices.
 pub const OPENAI_SERVICE_TIER: &str = "openai.response.service_tier";
+/// The tier that OpenAI was asked for.
+pub const OPENAI_REQUEST_TIER: &str = "openai.request.service_tier";
+/// The tier that any provider was asked for; in no standard.
+pub const REQUEST_TIER: &str = "runspan.request.service_tier";
 /// Class of the error; absent on success.
 pub const ERROR_TYPE: &str = "error.type";
 /// What went wrong, for people, where the span's status does not say it.

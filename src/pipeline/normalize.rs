@@ -580,6 +580,17 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
             says_something(&value) && !value.as_str().is_some_and(is_made_up)
         }
         Shape::Text => says_something(&value),
+        Shape::Words => {
+            let list = value.as_str().map(|text| match serde_json::from_str(text) {
+                Ok(Json::Array(items)) => items.iter().filter_map(text_of_json).collect(),
+                _ => vec![text.to_owned()],
+            });
+            let Some(list) = list.filter(|_| says_something(&value)) else {
+                return matches!(*value, Value::Array(_)).then_some(value);
+            };
+            let values = list.into_iter().map(|word| Value::from(word).into()).collect();
+            return Some(Cow::Owned(Value::Array(ArrayValue { values })));
+        }
         Shape::Session | Shape::User => {
             // AgentScope writes it as JSON.
             let quoted = value.as_str().and_then(|text| text.strip_prefix('"')?.strip_suffix('"'));

@@ -1,6 +1,6 @@
 //! Frameworks for JavaScript that trace themselves.
 
-use super::Shape::{Count, Model, Provider, Text};
+use super::Shape::{Count, Model, Provider, Text, Words};
 use super::Source::{Before, Behind, Beside, Json, Key, Lacking, Parts, Served, Uncounted, Where};
 use super::platforms::LANGFUSE;
 use super::standard::FINISHED_BY_ERROR;
@@ -23,7 +23,7 @@ pub const VERCEL: Dialect = Dialect {
         row(names::REQUEST_MODEL, &[Key("ai.model.id")], Model),
         row(names::RESPONSE_MODEL, &[Key("ai.response.model")], Model),
         row(names::RESPONSE_ID, &[Key("ai.response.id")], Text),
-        row(names::FINISH_REASONS, &[Key("ai.response.finishReason")], Text),
+        row(names::FINISH_REASONS, &[Key("ai.response.finishReason")], Words),
         row(
             names::INPUT_TOKENS,
             &[Key("ai.usage.inputTokens"), Key("ai.usage.promptTokens"), Key("ai.usage.tokens")],
@@ -242,7 +242,7 @@ pub const MASTRA_BEFORE: Dialect = Dialect {
         kind("mastra.span.type", Test::Is("tool_call"), StepKind::Tool),
         kind("mastra.span.type", Test::Is("mcp_tool_call"), StepKind::Tool),
     ],
-    outcomes: &[Outcome { from: Key(names::FINISH_REASONS), word: "error", status: StepStatus::Error, message: &[] }],
+    outcomes: &[FINISHED_BY_ERROR],
     // As the AI SDK 5 counts: cached tokens are left out where the provider does so, and what was written to a cache is told nowhere.
     untold: &[
         Untold {
@@ -282,7 +282,7 @@ pub const MASTRA_METHODS: Dialect = Dialect {
         row(names::REQUEST_MODEL, &[Json(MASTRA_CALL, &["metadata", "modelMetadata", "modelId"])], Model),
         row(names::RESPONSE_MODEL, &[Json(MASTRA_CALL, &["metadata", "modelId"])], Model),
         row(names::RESPONSE_ID, &[Json(MASTRA_CALL, &["metadata", "id"])], Text),
-        row(names::FINISH_REASONS, &[Json(MASTRA_CALL, &["stepResult", "reason"])], Text),
+        row(names::FINISH_REASONS, &[Json(MASTRA_CALL, &["stepResult", "reason"])], Words),
         row(
             names::CONVERSATION_ID,
             &[
@@ -387,7 +387,7 @@ pub const VOLTAGENT: Dialect = Dialect {
         row(names::AGENT_NAME, &[Key("subagent.name"), Key("entity.name")], Text),
         row(names::TOOL_NAME, &[Key("tool.name")], Text),
         row(names::TOOL_CALL_ID, &[Key("tool.call.id")], Text),
-        row(names::FINISH_REASONS, &[Key("llm.finish_reason")], Text),
+        row(names::FINISH_REASONS, &[Key("llm.finish_reason")], Words),
         row(names::INPUT_TOKENS, &[Key("usage.prompt_tokens")], Count),
         row(names::OUTPUT_TOKENS, &[Key("usage.completion_tokens")], Count),
         row(names::CACHE_READ_TOKENS, &[Key("usage.cached_tokens")], Count),

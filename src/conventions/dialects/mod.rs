@@ -283,6 +283,8 @@ pub enum Shape {
     Count,
     /// Text or a list of texts; copied.
     Text,
+    /// A list of texts, be it written as JSON, or a lone one; becomes a list.
+    Words,
     /// A provider's name; becomes the canonical one, and the words of [`UNKNOWN_WORDS`] are none.
     Provider,
     /// A model's name; the words of [`UNKNOWN_WORDS`] are none.

@@ -1,6 +1,6 @@
 //! OpenInference's words, and instrumentations that tell something else in them than the rest.
 
-use super::Shape::{Answer, Count, Model, Provider, Session, Text};
+use super::Shape::{Answer, Count, Model, Provider, Session, Text, Words};
 use super::Source::{Fixed, Indexed, Json, Key, Method, Name, Quoted, Unlike, Where};
 use super::langchain::{
     LANGCHAIN_ID, LANGCHAIN_MESSAGE_ID, LANGCHAIN_MODEL, LANGCHAIN_REPORTED, LANGCHAIN_THOUGHT, LANGCHAIN_TIER,
@@ -84,7 +84,7 @@ pub const OPENINFERENCE: Dialect = Dialect {
             ],
             Session,
         ),
-        row(names::FINISH_REASONS, &[Key("llm.finish_reason")], Text),
+        row(names::FINISH_REASONS, &[Key("llm.finish_reason")], Words),
         row(
             names::SERVICE_TIER,
             &[

@@ -1,6 +1,6 @@
 //! Instrumentations and platforms that lie over many frameworks.
 
-use super::Shape::{Class, Count, Model, Provider, Session, Text, User};
+use super::Shape::{Class, Count, Model, Provider, Session, Text, User, Words};
 use super::Source::{self, After, Before, Behind, Indexed, Json, Key, Lacking, Name, Where};
 use super::langchain::{LANGCHAIN_ID, LANGCHAIN_MODEL, LANGCHAIN_TIER, LANGCHAIN_USAGE};
 use super::{
@@ -907,7 +907,7 @@ pub const MONOCLE: Dialect = Dialect {
         row(names::TOTAL_TOKENS, &[Key("total_tokens")], Count),
         row(names::CACHE_READ_TOKENS, &[Key("cache_read_input_tokens")], Count),
         row(names::CACHE_WRITE_TOKENS, &[Key("cache_creation_input_tokens")], Count),
-        row(names::FINISH_REASONS, &[Key("finish_reason")], Text),
+        row(names::FINISH_REASONS, &[Key("finish_reason")], Words),
         row(names::CONVERSATION_ID, &[Key("scope.agentic.session")], Text),
     ],
     entity: &[Key("entity.1.name"), Key("workflow.name")],

@@ -1,7 +1,7 @@
 //! OpenTelemetry's own words, and who writes them with little of their own.
 
 use super::Detect;
-use super::Shape::{Agent, Count, Model, Provider, Session, Text, User};
+use super::Shape::{Agent, Count, Model, Provider, Session, Text, User, Words};
 use super::Source::{Before, Behind, Fixed, Indexed, Json, Key, Name, Parts, Where, With};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Basis, BasisRow, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Test, content, kind,
@@ -31,7 +31,7 @@ pub const OTEL: Dialect = Dialect {
         row(names::RESPONSE_MODEL, &[], Model),
         // Langtrace's.
         row(names::RESPONSE_ID, &[Key("gen_ai.response_id")], Text),
-        row(names::FINISH_REASONS, &[Key("gen_ai.response.finish_reason")], Text),
+        row(names::FINISH_REASONS, &[Key("gen_ai.response.finish_reason")], Words),
         // The last is Ax'.
         row(
             names::TOOL_CALL_ID,
@@ -118,7 +118,17 @@ pub const OTEL: Dialect = Dialect {
         row(names::AUDIO_OUTPUT_TOKENS, &[Key("gen_ai.usage.details.output_audio_tokens")], Count),
         row(names::OPENAI_SERVICE_TIER, &[Key("gen_ai.openai.response.service_tier")], Text),
         row("gen_ai.request.seed", &[Key("gen_ai.openai.request.seed")], Text),
-        row("gen_ai.output.type", &[Key("gen_ai.openai.request.response_format")], Text),
+        row(names::OPENAI_REQUEST_TIER, &[Key("gen_ai.openai.request.service_tier")], Text),
+        row(
+            "gen_ai.output.type",
+            &[
+                Where("gen_ai.openai.request.response_format", "json_object", &Fixed("json")),
+                Where("gen_ai.openai.request.response_format", "json_schema", &Fixed("json")),
+                Key("gen_ai.openai.request.response_format"),
+            ],
+            Text,
+        ),
+        row("gen_ai.retrieval.top_k", &[Where(names::OPERATION, "retrieval", &Key("gen_ai.request.top_k"))], Count),
         row("openai.response.system_fingerprint", &[Key("gen_ai.openai.response.system_fingerprint")], Text),
     ],
     // A tool that MCP calls, and an agent, of who does not name it elsewhere; and a tool with the id of its call.
@@ -305,7 +315,7 @@ pub const ANTHROPIC_CLIENT: Dialect = Dialect {
     name: "anthropic-client",
     detect: &[Detect::ScopePrefix("com.anthropic.sdk.")],
     facts: &[
-        row(names::FINISH_REASONS, &[Key("anthropic.message.stop_reason")], Text),
+        row(names::FINISH_REASONS, &[Key("anthropic.message.stop_reason")], Words),
         row(names::CACHE_WRITE_1H_TOKENS, &[Key("anthropic.usage.cache_creation.ephemeral_1h_input_tokens")], Count),
     ],
     kinds: &[

@@ -51,6 +51,33 @@ fn facts(record: &Record) -> StepFacts {
 }
 
 #[test]
+fn reasons_are_a_list_however_they_are_written() {
+    let reasons = |list: &[(&str, Value)]| changes(&ended(list));
+    for (key, value) in [
+        ("llm.finish_reason", Value::from("stop")),
+        ("ai.response.finishReason", "stop".into()),
+        ("gen_ai.response.finish_reason", r#"["stop"]"#.into()),
+    ] {
+        let list = [("openinference.span.kind", "LLM".into()), ("ai.operationId", "x".into()), (key, value)];
+        assert!(reasons(&list).contains(r#"gen_ai.response.finish_reasons: ["stop"]"#), "{key}");
+    }
+    let own = r#"gen_ai.response.finish_reasons: ["stop"]
+runspan.original.gen_ai.response.finish_reasons: "stop""#;
+    assert_eq!(reasons(&[("gen_ai.response.finish_reasons", "stop".into())]), own);
+    let list = Value::Array(ArrayValue { values: vec![Value::from("stop").into()] });
+    assert_eq!(reasons(&[("gen_ai.response.finish_reasons", list)]), "");
+}
+
+#[test]
+fn how_many_documents_a_search_may_find_has_the_name_of_a_search() {
+    let search = |operation: &str| {
+        let list = [("gen_ai.operation.name", operation.into()), ("gen_ai.request.top_k", Value::Double(5.0))];
+        changes(&ended(&list)).contains("gen_ai.retrieval.top_k: 5")
+    };
+    assert!(search("retrieval") && !search("chat"));
+}
+
+#[test]
 fn old_names_of_the_standard_get_the_new_ones() {
     let record = ended(&[
         ("gen_ai.operation.name", "chat".into()),
@@ -59,7 +86,10 @@ fn old_names_of_the_standard_get_the_new_ones() {
         ("gen_ai.usage.prompt_tokens", Value::Double(100.0)),
         ("gen_ai.usage.completion_tokens", "7".into()),
         ("gen_ai.usage.cache_creation.input_tokens", Value::Int(10)),
+        ("gen_ai.openai.request.service_tier", "flex".into()),
         ("gen_ai.openai.response.service_tier", "flex".into()),
+        ("gen_ai.openai.request.response_format", "json_schema".into()),
+        ("gen_ai.response.finish_reason", "stop".into()),
         ("enduser.id", "user-42".into()),
         ("session.id", "s-1".into()),
         ("gen_ai.prompt", "Hello".into()),
@@ -67,12 +97,15 @@ fn old_names_of_the_standard_get_the_new_ones() {
     ]);
     insta::assert_snapshot!(changes(&record), @r#"
     gen_ai.provider.name: "gcp.vertex_ai"
+    gen_ai.response.finish_reasons: ["stop"]
     gen_ai.conversation.id: "s-1"
     user.id: "user-42"
     gen_ai.usage.input_tokens: 100
     gen_ai.usage.output_tokens: 7
     gen_ai.usage.cache_write.input_tokens: 10
     openai.response.service_tier: "flex"
+    openai.request.service_tier: "flex"
+    gen_ai.output.type: "json"
     gen_ai.input.messages: [{"role":"user","parts":[{"type":"text","content":"Hello"}]}]
     gen_ai.output.messages: [{"role":"assistant","content":"Hi"}]
     runspan.usage.basis: "assumed"
