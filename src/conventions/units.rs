@@ -33,6 +33,16 @@ pub const TIERS: &[(&str, (&str, &str))] = &[("batch", ("processing", "batch"))]
 /// Source: OpenAI's `service_tier`, Anthropic's `usage.service_tier`, and Groq's `service_tier`.
 pub const PLAIN_TIERS: &[&str] = &["auto", "default", "standard", "on_demand"];
 
+/// A tier that OpenAI serves a call in that asks for it, or refuses the call.
+///
+/// Source: OpenAI's guide to flex processing.
+pub const SERVED_OR_REFUSED: &str = "flex";
+
+/// A tier that OpenAI may serve a call below, though it asks for it, and says so in the answer alone.
+///
+/// Source: OpenAI's guide to priority processing.
+pub const SERVED_OR_LESS: &str = "priority";
+
 /// Circumstances under which a call has a price of its own, keys and values. Where a table has none for them it is not known
 /// what such a call cost.
 ///

@@ -220,13 +220,21 @@ impl Pricer {
     }
 
     /// Prices the call that a span tells of, unless it has a price of its own by its circumstances which the table does not
-    /// know: one that is the same as without them. Of an input that only a total tells it is not known what it cost.
+    /// know: one that is the same as without them. Of an input that only a total tells it is not known what it cost, nor of a call in
+    /// which of two tiers it was served.
     fn quote_span(&mut self, span: &Span, kind: StepKind) -> Option<Quote> {
         if span.attr(names::USAGE_OF_TOTAL) == Some(&Value::Bool(true)) {
             return None;
         }
         let circumstances = usage::circumstances_of(span);
         let quote = self.quote_under(span, kind, &circumstances)?;
+        if let Some(tier) = usage::tier_in_doubt(span) {
+            // Both are known to be the same, or which it is is not known.
+            let asked = [&circumstances[..], &[("service_tier", tier)]].concat();
+            if self.quote_under(span, kind, &asked).is_none_or(|asked| asked.cost != quote.cost) {
+                return None;
+            }
+        }
         let is_apart = |circumstance: &(&str, &str)| units::PRICED_APART.contains(circumstance);
         if !circumstances.iter().any(is_apart) {
             return Some(quote);

@@ -90,11 +90,14 @@ pub const OPENINFERENCE: Dialect = Dialect {
             &[
                 Json("output.value", LANGCHAIN_TIER),
                 Json("output.value", &["object=chat.completion", "service_tier"]),
+                // A stream's, put together.
+                Json("output.value", &["object=chat.completion.chunk", "service_tier"]),
                 Json("output.value", &["object=response", "service_tier"]),
                 Json("output.value", &["type=message", "usage", "service_tier"]),
             ],
             Text,
         ),
+        row(names::REQUEST_TIER, &[Json("llm.invocation_parameters", &["service_tier"])], Text),
         // Cohere counts what it wraps around a prompt, too, and bills something else.
         row(
             names::INPUT_TOKENS,

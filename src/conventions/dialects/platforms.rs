@@ -214,6 +214,17 @@ pub const LANGFUSE: Dialect = Dialect {
     facts: &[
         row(names::REQUEST_MODEL, &[Key("langfuse.observation.model.name")], Model),
         row(names::PROVIDER, &[Json("langfuse.observation.metadata.ls_provider", &[])], Provider),
+        // The wrapper of OpenAI's client has `default` there where the program says nothing of it; a response is in the metadata.
+        row(names::REQUEST_TIER, &[Json("langfuse.observation.model.parameters", &["service_tier"])], Text),
+        row(
+            names::SERVICE_TIER,
+            &[Where(
+                "langfuse.observation.metadata.object",
+                "\"response\"",
+                &Json("langfuse.observation.metadata.service_tier", &[]),
+            )],
+            Text,
+        ),
         row(names::AGENT_NAME, &[Json("langfuse.observation.metadata.lc_agent_name", &[])], Text),
         // A tool of LangChain, which Langfuse 4 for JavaScript has no word for.
         row(
@@ -323,6 +334,12 @@ pub const MLFLOW: Dialect = Dialect {
                 Json("mlflow.spanOutputs", &["usage", "service_tier"]),
                 Json("mlflow.spanOutputs", MLFLOW_LANGCHAIN_TIER),
             ],
+            Text,
+        ),
+        // OpenAI's client, and LangChain.
+        row(
+            names::REQUEST_TIER,
+            &[Json("mlflow.spanInputs", &["service_tier"]), Json("invocation_params", &["service_tier"])],
             Text,
         ),
         row(

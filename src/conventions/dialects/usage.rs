@@ -49,6 +49,12 @@ const LANGFUSE: &[Buckets] = &[
     Buckets { rest: "output", others: "output_*", counted: &["*reasoning*"], repeated: "output_priority*" },
 ];
 
+/// Tiers that stand in the names of buckets, with those of what went in and of what came out.
+///
+/// Source: `langchain-openai` 1.7, which puts it before each of its details, by `langfuse` 5.0.
+pub const TIERS: &[(&str, [&str; 2])] =
+    &[("flex", ["input_flex*", "output_flex*"]), ("priority", ["input_priority*", "output_priority*"])];
+
 /// All shapes, the more particular mark first.
 ///
 /// Source: the extractor tables of `genai-prices`, the providers' own references, LangChain's `UsageMetadata`,

@@ -343,6 +343,31 @@ fn a_service_tier_has_its_own_prices_from_the_day_it_had_them() {
 }
 
 #[test]
+fn of_a_tier_that_was_only_asked_for_the_cheap_one_is_believed_and_the_dear_one_is_not_known() {
+    let asked = |tier: &str, more: &[(&str, Value)]| {
+        let asked = [(names::REQUEST_TIER, Value::from(tier))];
+        let mut record = chat(&[&USED[..], &asked, more].concat());
+        record.span.set_attr(names::REQUEST_MODEL, "gpt-5-mini");
+        priced(&record)
+    };
+    let plain = "0.00012675 computed genai-prices 0.2.1 openai/gpt-5-mini";
+    assert_eq!(asked("flex", &[]), "0.000063375 computed genai-prices 0.2.1 openai/gpt-5-mini");
+    assert_eq!((asked("default", &[]).as_str(), asked("priority", &[]).as_str()), (plain, NOTHING));
+    // What the answer says decides.
+    let answered = [(names::OPENAI_SERVICE_TIER, "default".into())];
+    assert_eq!((asked("flex", &answered).as_str(), asked("priority", &answered).as_str()), (plain, plain));
+    // A model that has one price.
+    let claude = |more: &[(&str, Value)]| {
+        let mut record = chat(&[&USED[..], more].concat());
+        record.span.set_attr(names::PROVIDER, "anthropic");
+        record.span.set_attr(names::REQUEST_MODEL, "claude-sonnet-4-5");
+        priced(&record)
+    };
+    assert_ne!(claude(&[]), NOTHING);
+    assert_eq!(claude(&[(names::OPENAI_REQUEST_TIER, "priority".into())]), claude(&[]));
+}
+
+#[test]
 fn an_amount_that_no_run_can_hold_is_none() {
     for amount in [f64::NAN, f64::INFINITY, -1.0, 1e12, 1e300] {
         let mut own = chat(&[(names::COST_USD, amount.into()), (names::COST_SOURCE, "reported".into())]);

@@ -45,8 +45,21 @@ pub(super) fn circumstances_of(span: &Span) -> Vec<(&str, &str)> {
         let key = attribute.key.strip_prefix(names::PRICE_PREFIX)?;
         Some((key, attribute.value.as_ref()?.value.as_ref()?.as_str()?))
     });
-    // What is told later wins.
-    tier.into_iter().chain(told).map(circumstance).collect()
+    // What is told later wins. Who asks for the cheaper tier is served in it or not at all.
+    let asked = asked_tier(span).filter(|asked| *asked == units::SERVED_OR_REFUSED);
+    asked.map(|tier| ("service_tier", tier)).into_iter().chain(tier).chain(told).map(circumstance).collect()
+}
+
+/// Returns the tier that a call asked for, of which nothing says whether it was served in that.
+pub(super) fn tier_in_doubt(span: &Span) -> Option<&str> {
+    asked_tier(span).filter(|asked| *asked == units::SERVED_OR_LESS)
+}
+
+/// Returns the tier that a call asked for, where no answer tells one.
+fn asked_tier(span: &Span) -> Option<&str> {
+    const TOLD: &[&str] = &[names::OPENAI_SERVICE_TIER, names::SERVICE_TIER, "runspan.price.processing"];
+    let asked = [names::OPENAI_REQUEST_TIER, names::REQUEST_TIER].iter().find_map(|key| span.attr_str(key));
+    asked.filter(|_| TOLD.iter().all(|key| span.attr(key).is_none()))
 }
 
 /// Translates a word for a tier that is no tier in the table.

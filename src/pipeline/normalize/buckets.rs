@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 
 use super::usage::{count_in, whole};
-use crate::conventions::dialects::usage::{Buckets, Shape};
+use crate::conventions::dialects::usage::{Buckets, Shape, TIERS};
 use crate::conventions::names;
 
 /// Puts into one bucket for what went in, and into one for what came out, all that has no canonical name of its own.
@@ -38,6 +38,13 @@ pub(super) fn gather(object: &Json, shape: &Shape) -> Option<Json> {
         gathered.as_object_mut()?.insert(side.rest.to_owned(), input.saturating_sub(excess).into());
     }
     Some(gathered)
+}
+
+/// Returns the tier that a call was served in, where buckets that bear its name make the total.
+pub(super) fn tier_of(object: &Json, shape: &Shape) -> Option<&'static str> {
+    let total = count_in(object, shape, names::TOTAL_TOKENS).filter(|total| *total > 0 && !shape.buckets.is_empty())?;
+    let bear_it = |sides: &[&str; 2]| sum(object, |key| sides.iter().any(|side| fits(key, side))) == Some(total);
+    TIERS.iter().find(|(_, sides)| bear_it(sides)).map(|(tier, _)| *tier)
 }
 
 /// Adds up one side, without what is counted by names of its own. `None` where nothing of it is told.

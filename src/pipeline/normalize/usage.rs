@@ -71,6 +71,11 @@ pub(super) fn write(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind: Option<
 /// that there were none is what it has missed where the object has some.
 fn take(draft: &mut Draft<'_>, object: &Json, told: &mut Told, summed_up: &[&str]) {
     let Some(shape) = SHAPES.iter().find(|shape| member(object, shape.mark).is_some()) else { return };
+    if let Some(tier) = buckets::tier_of(object, shape)
+        && [names::SERVICE_TIER, names::OPENAI_SERVICE_TIER].iter().all(|key| draft.span().attr(key).is_none())
+    {
+        draft.set(names::SERVICE_TIER, tier);
+    }
     let gathered = buckets::gather(object, shape);
     let object = gathered.as_ref().unwrap_or(object);
     forget_total(draft, object, shape);

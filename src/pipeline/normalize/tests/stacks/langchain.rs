@@ -662,9 +662,60 @@ fn the_tier_of_a_call_of_langchain_stands_in_its_answer() {
         tier("mlflow", &[("mlflow.spanType", r#""CHAT_MODEL""#.into()), ("mlflow.spanOutputs", answer.into())])
     };
     let langsmith = [("langsmith.span.kind", "llm".into()), ("gen_ai.completion", answer.into())];
-    let told =
-        [openinference(answer), openinference(own), mlflow(of_mlflow), mlflow(own), tier("langsmith", &langsmith)];
+    // OpenInference has the chunks of a stream put together (0.1.66).
+    let stream = r#"{"id": "c-1", "object": "chat.completion.chunk", "service_tier": "flex"}"#;
+    let told = [
+        openinference(answer),
+        openinference(own),
+        openinference(stream),
+        mlflow(of_mlflow),
+        mlflow(own),
+        tier("langsmith", &langsmith),
+    ];
     assert!(told.iter().all(|tier| tier.as_deref() == Some("flex")), "{told:?}");
+    // Langfuse (5.0) has it in the names of LangChain's details alone, and of a response of OpenAI's in the metadata.
+    let langfuse = |list: &[(&str, Value)]| {
+        tier("langfuse-sdk", &[&[("langfuse.observation.type", "generation".into())], list].concat())
+    };
+    let buckets = |usage: &str| langfuse(&[("langfuse.observation.usage_details", usage.into())]);
+    let flex = r#"{"input": 0, "output": 0, "total": 248, "input_audio": 0, "input_flex_cache_read": 64, "input_flex": 147, "output_flex_reasoning": 16,
+        "output_flex": 21}"#;
+    assert_eq!(buckets(flex).as_deref(), Some("flex"));
+    assert_eq!(buckets(&flex.replace("flex", "priority")).as_deref(), Some("priority"));
+    // A part of it is not all.
+    assert_eq!(buckets(&flex.replace("\"output_flex\"", "\"output_text\"")), None);
+    assert_eq!(buckets(r#"{"input": 147, "output": 37, "total": 248, "input_cache_read": 64}"#), None);
+    let metadata = |object: &str| {
+        langfuse(&[
+            ("langfuse.observation.metadata.object", object.into()),
+            ("langfuse.observation.metadata.service_tier", "\"priority\"".into()),
+        ])
+    };
+    assert_eq!((metadata("\"response\"").as_deref(), metadata("\"mine\"")), (Some("priority"), None));
+}
+
+/// OpenAI's client and LangChain by `openinference-instrumentation-openai` 0.1.66, `langfuse` 5.0 and `mlflow` 3.17, run against a scripted server.
+#[test]
+fn the_tier_that_was_asked_for_is_told_apart_from_the_one_of_the_answer() {
+    let tiers = |list: &[(&str, Value)]| {
+        let mut record = ended(list);
+        normalize(&mut record);
+        [names::REQUEST_TIER, names::OPENAI_REQUEST_TIER, names::SERVICE_TIER, names::OPENAI_SERVICE_TIER]
+            .map(|key| record.span.attr_str(key).map(str::to_owned))
+    };
+    let asked = |list: &[(&str, Value)]| {
+        assert_eq!(tiers(list), [Some("flex".to_owned()), None, None, None], "{list:?}");
+    };
+    let parameters = Value::from(r#"{"model": "gpt-5-mini", "service_tier": "flex"}"#);
+    asked(&[("openinference.span.kind", "LLM".into()), ("llm.invocation_parameters", parameters.clone())]);
+    asked(&[
+        ("langfuse.observation.type", "generation".into()),
+        ("langfuse.observation.model.parameters", parameters.clone()),
+    ]);
+    asked(&[("mlflow.spanType", r#""CHAT_MODEL""#.into()), ("invocation_params", parameters.clone())]);
+    asked(&[("mlflow.spanType", r#""CHAT_MODEL""#.into()), ("mlflow.spanInputs", parameters)]);
+    let old = ("gen_ai.openai.request.service_tier", "flex".into());
+    assert_eq!(tiers(&[old]), [None, Some("flex".to_owned()), None, None]);
 }
 
 /// `opentelemetry-instrumentation-langchain` 0.62.4, run against a scripted server: an agent below another has its steps beside it.
