@@ -257,6 +257,17 @@ pub const OTEL_OPENAI: Dialect = Dialect {
     ..OTEL_INSTRUMENTATION
 };
 
+/// That of Google's client, whose streams have a reason for their end where they were read to it.
+///
+/// Source: `opentelemetry-instrumentation-google-genai` 1.3b0, run against a scripted server.
+pub const OTEL_GOOGLE: Dialect = Dialect {
+    name: "otel-google",
+    variant_of: "otel-instrumentation",
+    detect: &[Detect::ScopePrefix("opentelemetry.instrumentation.google_genai")],
+    cancelled_without_reason: &["generate_content", "chat"],
+    ..OTEL_INSTRUMENTATION
+};
+
 /// That of the OpenAI Agents SDK, of which the trace around the agents is one without a name, and which has a name of its own for who is
 /// at work elsewhere. OpenLLMetry's has this scope, too.
 ///

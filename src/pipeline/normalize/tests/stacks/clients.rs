@@ -543,6 +543,15 @@ fn a_stream_that_was_given_up_is_known_by_the_end_that_it_lacks() {
     assert_eq!(status(bedrock, "chat m", std::slice::from_ref(&first)), StepStatus::Cancelled);
     assert_eq!(status(bedrock, "chat m", &[first.clone(), read.clone()]), StepStatus::Success);
     assert_eq!(status(bedrock, "chat m", &[]), StepStatus::Success);
+    // `opentelemetry-instrumentation-google-genai` 1.3b0.
+    let google = |more: &[(&'static str, Value)]| {
+        let list = [("gen_ai.operation.name", "generate_content".into()), ("gen_ai.response.id", "g-1".into())];
+        told("opentelemetry.instrumentation.google_genai", "generate_content m", &[&list, more].concat()).status
+    };
+    let reason = ("gen_ai.response.finish_reasons", Value::from(r#"["stop"]"#));
+    assert_eq!(google(std::slice::from_ref(&first)), StepStatus::Cancelled);
+    assert_eq!(google(&[first.clone(), reason]), StepStatus::Success);
+    assert_eq!(google(&[]), StepStatus::Success);
     let method = |method: &str| [("rpc.method", Value::from(method)), ("http.status_code", Value::Int(200))];
     let botocore = "opentelemetry.instrumentation.botocore.bedrock-runtime";
     assert_eq!(status(botocore, "chat m", &method("ConverseStream")), StepStatus::Cancelled);
