@@ -602,18 +602,21 @@ pub const SEMANTIC_KERNEL: Dialect = Dialect {
     ..PLAIN
 };
 
-/// Semantic Kernel's functions before it told of operations: a name behind that of a plugin is what a model calls.
+/// Semantic Kernel's functions, of which a model calls those that have a name behind that of a plugin. It says `execute_tool` of all, and before
+/// that nothing.
 ///
-/// Source: `semantic-kernel` 1.30 `functions/kernel_function.py`, run against a scripted server. A prompt that has no plugin bears a
-/// name that was made up for it.
+/// Source: `semantic-kernel` 1.30 and 1.45 `functions/kernel_function.py`, run against a scripted server. A prompt that has no plugin bears a
+/// name that was made up for it (`Kernel.invoke_prompt`).
 pub const SEMANTIC_KERNEL_FUNCTIONS: Dialect = Dialect {
     name: "semantic-kernel-functions",
     variant_of: "semantic-kernel",
     detect: &[Detect::Scope("semantic_kernel.functions.kernel_function")],
     entity: &[Behind("execute_tool "), Name],
     kinds: &[
-        kind(names::OPERATION, Test::Is("execute_tool"), StepKind::Tool),
+        kind(names::TOOL_CALL_ID, Test::Present, StepKind::Tool),
+        kind(names::TOOL_NAME, Test::Has("-"), StepKind::Tool),
         kind(SPAN_NAME, Test::Has("-"), StepKind::Tool),
+        kind(names::OPERATION, Test::Is("execute_tool"), StepKind::Task),
     ],
     ..SEMANTIC_KERNEL
 };

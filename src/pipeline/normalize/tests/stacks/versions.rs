@@ -243,6 +243,13 @@ fn a_function_of_semantic_kernel_s_is_a_tool_where_it_has_a_plugin() {
     let tool = of("Weather-get_weather");
     assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("Weather-get_weather")));
     assert_eq!(of("xQzWv").kind, StepKind::Task);
+    // 1.45 says of each that it is a tool.
+    let of = |name: &str, more: &[(&str, Value)]| {
+        let list = [("gen_ai.operation.name", Value::from("execute_tool")), ("gen_ai.tool.name", name.into())];
+        told("semantic_kernel.functions.kernel_function", &format!("execute_tool {name}"), &[&list, more].concat()).kind
+    };
+    assert_eq!((of("Weather-get_weather", &[]), of("EUPgRSFkSPqfjeWi", &[])), (StepKind::Tool, StepKind::Task));
+    assert_eq!(of("get_weather", &[("gen_ai.tool.call.id", "call_1".into())]), StepKind::Tool);
 }
 
 #[test]
