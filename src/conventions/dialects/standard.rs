@@ -2,7 +2,7 @@
 
 use super::Detect;
 use super::Shape::{Agent, Count, Model, Provider, Session, Text, User, Words};
-use super::Source::{Before, Behind, Fixed, Indexed, Json, Key, Lacking, Name, Parts, Where, With};
+use super::Source::{Before, Behind, Fixed, Indexed, Json, Key, Name, Parts, Where, With};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Basis, BasisRow, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Test, content, kind,
     row,
@@ -254,26 +254,6 @@ pub const OTEL_OPENAI: Dialect = Dialect {
     variant_of: "otel-instrumentation",
     detect: &[Detect::ScopePrefix("opentelemetry.instrumentation.genai.openai")],
     outcomes: &[FINISHED_BY_ERROR],
-    ..OTEL_INSTRUMENTATION
-};
-
-/// That of OpenAI's client before, which says in the record of a log alone of a stream that was left that no reason came. One that was read has
-/// no reason on its span, either.
-///
-/// Source: `opentelemetry-instrumentation-openai-v2` 2.3b0, run against a scripted server.
-pub const OTEL_OPENAI_V2: Dialect = Dialect {
-    name: "otel-openai-v2",
-    variant_of: "otel-instrumentation",
-    detect: &[Detect::Scope("opentelemetry.instrumentation.openai_v2")],
-    outcomes: &[Outcome {
-        from: Lacking(
-            &[names::ERROR_TYPE, names::FINISH_REASONS, names::OUTPUT_TOKENS],
-            &Json(names::OUTPUT_MESSAGES, &["0", "finish_reason"]),
-        ),
-        word: "error",
-        status: StepStatus::Cancelled,
-        message: &[],
-    }],
     ..OTEL_INSTRUMENTATION
 };
 

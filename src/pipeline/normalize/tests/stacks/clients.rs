@@ -611,31 +611,6 @@ fn a_stream_that_was_left_has_no_reason_by_openllmetry() {
     assert_eq!(status(&[older], ok), StepStatus::Success);
 }
 
-/// `opentelemetry-instrumentation-openai-v2` 2.3b0, run against a scripted server: a stream that was read has no reason on its span, either.
-#[test]
-fn a_stream_that_was_left_has_the_reason_of_one_by_a_record_alone() {
-    let status = |reason: &str, list: &[(&'static str, Value)], code: i32| {
-        let call = [
-            ("gen_ai.operation.name", Value::from("chat")),
-            ("gen_ai.system", "openai".into()),
-            ("gen_ai.response.id", "c-1".into()),
-        ];
-        let mut record = ended(&[&call, list].concat());
-        record.scope.name = "opentelemetry.instrumentation.openai_v2".to_owned();
-        record.span.status = Some(Status { code, ..Status::default() });
-        let body = format!(r#"{{"index": 0, "finish_reason": "{reason}", "message": {{"role": "assistant"}}}}"#);
-        record.span.events = vec![event("gen_ai.choice", &[("body", body.into())])];
-        facts(&record).status
-    };
-    let unset = 0;
-    assert_eq!(status("error", &[], unset), StepStatus::Cancelled);
-    assert_eq!(status("stop", &[], unset), StepStatus::Success);
-    // It has used something, has reasons of its own, or broke off.
-    assert_eq!(status("error", &[("gen_ai.usage.output_tokens", Value::Int(3))], unset), StepStatus::Success);
-    assert_eq!(status("error", &[("gen_ai.response.finish_reasons", r#"["x"]"#.into())], unset), StepStatus::Success);
-    assert_eq!(status("error", &[("error.type", "APIError".into())], STATUS_ERROR), StepStatus::Error);
-}
-
 /// By Google's ADK (2.0) and OpenLIT (1.39).
 #[test]
 fn how_steps_ended_is_read_where_their_status_says_that_all_is_well() {
