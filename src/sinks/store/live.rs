@@ -336,14 +336,18 @@ impl LiveRun {
 
     /// Tells whether all that has come of it is in the store.
     pub(super) fn has_written_all(&self) -> bool {
-        self.written_status.is_some() && self.queue.is_empty() && self.pending.is_empty() && self.unsorted.is_empty()
+        self.written_status.is_some() && self.has_nothing_to_write()
+    }
+
+    /// Tells whether nothing that came waits to be written.
+    pub(super) fn has_nothing_to_write(&self) -> bool {
+        self.queue.is_empty() && self.pending.is_empty() && self.unsorted.is_empty()
     }
 
     /// Tells whether nothing waits to be written.
     pub(super) fn is_clean(&self) -> bool {
         let is_settled = !self.by_span || !self.unsettled || self.state.status().is_open();
-        let waits = !self.pending.is_empty() || !self.unsorted.is_empty();
-        self.queue.is_empty() && !waits && !self.stale_summary && is_settled
+        self.has_nothing_to_write() && !self.stale_summary && is_settled
     }
 
     /// Appends an event to the run, unless it is there already.

@@ -67,7 +67,7 @@ impl<W: RunWriter> StoreSink<W> {
 
     /// Lets go of a run of which the store has nothing and nothing waits to be written: whoever tells of it knows its trace.
     pub(super) fn forget_unbegun(&mut self, run: RunId) {
-        if self.runs.get(&run).is_some_and(|live| !live.state.has_started() && live.is_clean()) {
+        if self.runs.get(&run).is_some_and(|live| !live.state.has_started() && live.has_nothing_to_write()) {
             self.runs.remove(&run);
             self.writer.release_run(run);
         }
@@ -106,6 +106,7 @@ impl<W: RunWriter> StoreSink<W> {
         let mut notes = self.tallies.as_ref().map(|_| Box::<Notes>::default());
         let mut logs = Vec::new();
         let written = self.writer.take_up(run)?.unwrap_or_default();
+        let has_lines = !written.is_empty();
         if self.outside.is_some() && !written.is_empty() {
             // Whatever it is opened for may have come before.
             state = state.for_copies();
@@ -127,7 +128,9 @@ impl<W: RunWriter> StoreSink<W> {
             }
         }
         state.take_starts_first(self.outside.is_none());
-        let written_status = state.has_started().then(|| state.status());
+        // Logs of spans that have not come may be all there is: what comes is written behind them, and told of to those who list runs.
+        let has_logs_alone = has_lines && !state.has_started();
+        let written_status = has_lines.then(|| state.status());
         if state.has_started() {
             self.note_taken_up(run, &state, &logs);
         }
@@ -143,7 +146,7 @@ impl<W: RunWriter> StoreSink<W> {
             known,
             told,
             written_status,
-            stale_summary,
+            stale_summary: stale_summary || has_logs_alone,
             by_span,
             unsettled,
             notes,
