@@ -275,6 +275,19 @@ impl FaultyFs {
         Self { disk: Arc::clone(&self.disk), life }
     }
 
+    /// Brings all that is seen to the disk, without counting as an operation.
+    pub fn bring_to_disk(&self) {
+        for node in self.disk().nodes.values_mut() {
+            match node {
+                Node::File(file) => {
+                    file.disk = file.synced();
+                    file.pending.clear();
+                }
+                Node::Dir(names) => names.bring_to_disk(names.pending.len()),
+            }
+        }
+    }
+
     /// Returns the same disk with the same contents, apart from this one.
     pub fn copy(&self) -> Self {
         let disk = self.disk();

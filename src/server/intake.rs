@@ -29,6 +29,7 @@ use crate::pipeline::worker::{Behind, Observer, UnderWay, give_back_oldest, reco
 use crate::priority;
 use crate::sinks::keep::Board;
 use crate::sinks::store::StoreSink;
+use crate::store::StoreError;
 use crate::store::files::FilesWriter;
 use crate::store::files::layout::Layout;
 use crate::telemetry::warn;
@@ -576,7 +577,15 @@ impl Keeper {
 
     /// Ends the runs that are still under way: nothing more of them will come.
     fn end_runs(&mut self) {
-        if let Err(error) = self.sink.close_all() {
+        let (disk, durability, mut has_failed) = (&mut self.disk, self.durability, false);
+        let closed = self.sink.close_all(|| match durability {
+            Durability::Process => Ok(()),
+            Durability::Power => disk.sync_now().inspect_err(|_| has_failed = true),
+        });
+        if let Err(error) = closed {
+            if has_failed {
+                self.sink.distrust_disk();
+            }
             return self.failed(&with_causes(&error));
         }
         self.tally.runs_ended.store(true, Ordering::Relaxed);
@@ -752,6 +761,13 @@ impl Disk {
             0 => Ok(true),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+
+    /// The same, where it is needed before anything else may be done.
+    fn sync_now(&mut self) -> Result<(), StoreError> {
+        let synced =
+            self.sync().and_then(|is_synced| is_synced.then_some(()).ok_or_else(|| io::ErrorKind::NotFound.into()));
+        synced.map_err(StoreError::io("sync", &self.root))
     }
 }
 

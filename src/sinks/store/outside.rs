@@ -58,12 +58,19 @@ impl<W: RunWriter> StoreSink<W> {
         self.flush_all()
     }
 
-    /// Ends all runs that are under way, and gives up spans that never became one: nobody goes on with them.
+    /// Ends all runs that are under way, and gives up spans that never became one: nobody goes on with them. `bring_to_disk` has what was
+    /// written last as the journal does: steps are taken out of a run when their copies do.
     #[cfg(any(feature = "server", test))]
-    pub(crate) fn close_all(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn close_all(
+        &mut self,
+        bring_to_disk: impl FnOnce() -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         self.give_up_held(Instant::now(), Duration::ZERO)?;
         self.flush_all()?;
-        self.finish_moves()?;
+        if self.has_moves() {
+            bring_to_disk()?;
+            self.finish_moves()?;
+        }
         self.end_silent(|_| true);
         self.flush_all()
     }

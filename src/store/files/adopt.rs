@@ -358,7 +358,7 @@ mod tests {
                 Record { kind: RecordKind::Ended, resource: Default::default(), scope: Default::default(), span };
             sink.take(u64::from(*id), record).unwrap();
         }
-        sink.close_all().unwrap();
+        sink.close_all(|| Ok(())).unwrap();
         FilesReader::of(layout).unwrap().stored_runs().unwrap()[0].run_id
     }
 

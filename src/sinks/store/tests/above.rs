@@ -162,7 +162,7 @@ fn what_is_above_two_runs_is_counted_whatever_names_it() {
         sink.take(seq, record).unwrap();
         sink.flush_all().unwrap();
     }
-    sink.close_all().unwrap();
+    sink.close_all(|| Ok(())).unwrap();
     let counted = |outcome| sink.counts().by.iter().filter(|((of, _), _)| *of == outcome).map(|(_, n)| n).sum::<u64>();
     assert_eq!((counted(Outcome::Stored), counted(Outcome::NotKept)), (1, 2));
 }

@@ -125,9 +125,9 @@ fn brought(nodes: &[Node], order: &[usize], turns: Turns) -> StoreSink<MemorySto
             }
         }
     }
-    sink.close_all().unwrap();
+    sink.close_all(|| Ok(())).unwrap();
     sink.finish_moves().unwrap();
-    sink.close_all().unwrap();
+    sink.close_all(|| Ok(())).unwrap();
     assert!(!sink.has_moves());
     sink
 }

@@ -123,7 +123,7 @@ fn another_trace_of_a_run_is_below_the_step_that_names_the_run_whichever_comes_f
         }
         sink.flush_all().unwrap();
         assert_eq!(sink.open_runs(), [run], "a step waits for its parent");
-        sink.close_all().unwrap();
+        sink.close_all(|| Ok(())).unwrap();
         let store = sink.into_writer();
         let summary = store.get_run(run).unwrap();
         assert_eq!((summary.status, summary.errors, summary.steps_total), (RunStatus::Success, 1, 4), "{order:?}");

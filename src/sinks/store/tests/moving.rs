@@ -89,7 +89,7 @@ fn brought(all: &[Record], order: &[usize], cuts: u8, lasts: u8, dies: u8) -> St
             }
         }
     }
-    sink.close_all().unwrap();
+    sink.close_all(|| Ok(())).unwrap();
     assert!(!sink.has_moves());
     sink
 }
@@ -145,7 +145,7 @@ fn what_waits_in_vain_is_of_the_run_that_the_topmost_span_names() {
                 sink.take_from_outside(SILENCE);
             }
         }
-        sink.close_all().unwrap();
+        sink.close_all(|| Ok(())).unwrap();
         let told: Vec<_> = told(sink).into_iter().map(|run| (run.0, run.2, run.4.len())).collect();
         assert_eq!(told, [(RUN, 1, 3)]);
     }
@@ -181,7 +181,7 @@ fn two_topmost_spans_that_name_their_runs_have_each_its_own() {
                 sink.flush_all().unwrap();
             }
         }
-        sink.close_all().unwrap();
+        sink.close_all(|| Ok(())).unwrap();
         let told: Vec<_> = told(sink).into_iter().map(|run| (run.0, run.2, run.4.len())).collect();
         assert_eq!(told, [(OTHER, 1, 2), (RUN, 1, 2)], "turned {turned}, together {together}");
     }
@@ -221,7 +221,7 @@ fn steps_of_another_trace_of_the_run_stay_where_they_are() {
             sink.flush_all().unwrap();
             sink.finish_moves().unwrap();
         }
-        sink.close_all().unwrap();
+        sink.close_all(|| Ok(())).unwrap();
         let mut told: Vec<_> = told(sink).into_iter().map(|run| (run.0 == RUN, run.2, run.4.len())).collect();
         told.sort_unstable();
         assert_eq!(told, [(false, 1, 2), (true, 1, 4)], "{order:?}");

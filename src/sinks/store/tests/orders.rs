@@ -190,7 +190,7 @@ fn brought(nodes: &[Node], steps: &[(usize, Then, bool)]) -> Layout {
         server.flush(Some(3_000), true);
     }
     for _ in 0..2 {
-        server.sink.close_all().unwrap();
+        server.sink.close_all(|| Ok(())).unwrap();
         server.sink.finish_moves().unwrap();
     }
     server.layout
@@ -262,5 +262,58 @@ fn what_is_below_a_span_that_moves_on_goes_with_it() {
         };
         let steps: Vec<_> = [4, 2, 0, 1, 3, 5].into_iter().zip(then).map(turn).collect();
         assert_eq!(stored(&brought(&nodes, &steps), &nodes), homes(&nodes), "dies in operation {ops}");
+    }
+}
+
+fn begun() -> (FaultyFs, Layout, StoreSink<FilesWriter>) {
+    let fs = FaultyFs::new(1);
+    let layout = Layout::new_in(fs.shared(), "/store");
+    layout.open_or_create().unwrap();
+    let mut sink = sink_on(&layout);
+    sink.take_from_outside(SILENCE);
+    (fs, layout, sink)
+}
+
+/// Takes up what another has left: what is open, as a server does.
+fn goes_on(fs: &FaultyFs) -> (Layout, StoreSink<FilesWriter>) {
+    let layout = Layout::new_in(fs.shared(), "/store");
+    let mut sink = sink_on(&layout);
+    sink.take_up(&FilesReader::of(layout.clone()).unwrap().left_by(PROCESS).unwrap()).unwrap();
+    sink.hear_of_others().unwrap();
+    sink.take_from_outside(SILENCE);
+    (layout, sink)
+}
+
+const CALL_AND_ITS_AGENT: [Node; 3] = [
+    Node { parent: 0, named: 1, operation: "invoke_agent", has_log: false },
+    Node { parent: 1, named: 0, operation: "chat", has_log: false },
+    Node { parent: 2, named: 0, operation: "execute_tool", has_log: false },
+];
+
+/// What is acknowledged is on the disk; that alone says to which run it belongs, and that is not acknowledged yet.
+#[test]
+fn a_step_that_moves_when_all_is_closed_outlives_a_loss_of_power() {
+    let nodes = CALL_AND_ITS_AGENT;
+    for at in 1..320 {
+        let (fs, _, mut sink) = begun();
+        sink.take(1, record(1, &nodes[1])).unwrap();
+        sink.take(2, record(2, &nodes[2])).unwrap();
+        sink.flush_all().unwrap();
+        fs.bring_to_disk();
+        fs.plan(Plan { crash_at: Some(fs.count() + at), ..Plan::default() });
+        let closed = sink.take(3, record(0, &nodes[0])).and_then(|()| {
+            sink.close_all(|| {
+                fs.bring_to_disk();
+                Ok(())
+            })
+        });
+        assert!(closed.is_ok() || fs.is_dead(), "{closed:?}");
+        let fs = fs.restart(End::PowerLossInDisorder);
+        let (layout, mut sink) = goes_on(&fs);
+        sink.take(3, record(0, &nodes[0])).unwrap();
+        sink.close_all(|| Ok(())).unwrap();
+        // Half of the one that was about to go may be there again.
+        let steps = FilesReader::of(layout).unwrap().get_steps(run_named(1)).unwrap();
+        assert_eq!(steps.len(), nodes.len(), "dies in operation {at}");
     }
 }
