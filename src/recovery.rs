@@ -636,6 +636,8 @@ impl<N: Numbers, W: RunWriter> Leftovers<'_, N, W> {
         if self.is_bridge {
             return Ok(self.sink.close_silent(UnixNanos::now())?);
         }
+        // Behind this no journal tells of them.
+        self.sink.finish_moves()?;
         let runs = self.sink.unclosed_runs();
         for run in &runs {
             if self.is_of_command {

@@ -436,6 +436,7 @@ impl<W: RunWriter> StoreSink<W> {
         let mut first_error = None;
         self.unwritten = (0, self.told_bytes);
         let dirty = std::mem::take(&mut self.dirty);
+        let in_motion = self.in_motion();
         for run in dirty {
             let Some(live) = self.runs.get_mut(&run) else { continue };
             if !all && live.is_fresh(now) {
@@ -445,7 +446,7 @@ impl<W: RunWriter> StoreSink<W> {
             live.flush_pending(process, Some(now));
             self.tell_new(run);
             let Some(live) = self.runs.get_mut(&run) else { continue };
-            if self.outside.is_some() {
+            if self.outside.is_some() && !in_motion.contains(&run) {
                 live.complete();
             }
             let is_new = live.written_status.is_none();

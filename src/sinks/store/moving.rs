@@ -355,6 +355,13 @@ impl<W: RunWriter> StoreSink<W> {
         !self.moves.is_empty() || !self.claims.is_empty()
     }
 
+    /// Returns the runs that steps are to be taken out of, and those that have them, where the journal may tell neither. They are not over before
+    /// that: who goes on for a server that is killed in between learns of it by those that are under way.
+    pub(super) fn in_motion(&self) -> IdSet<RunId> {
+        let found = |of: &Move| (of.seq == FOUND_PLACE).then_some(of.to);
+        self.moves.iter().flat_map(|of| [Some(of.from), found(of)]).flatten().collect()
+    }
+
     /// Takes steps that were copied to another run out of the one to which they came: when what was
     /// [flushed](Self::flush) lasts, and before that is acknowledged.
     pub(crate) fn finish_moves(&mut self) -> Result<(), StoreError> {
@@ -368,6 +375,8 @@ impl<W: RunWriter> StoreSink<W> {
         for of_run in moves.chunk_by(|one, other| (one.from, one.trace.0) == (other.from, other.trace.0)) {
             // Until they are out they are known to be on their way.
             self.take_out(of_run)?;
+            // Nothing keeps them from being over.
+            self.dirty.extend(of_run.iter().map(|of| of.to).filter(|to| self.runs.contains_key(to)));
             let is_done =
                 |of: &Move| of_run.iter().any(|done| done.from == of.from && done.to == of.to && done.seq == of.seq);
             self.moves.retain(|of| !is_done(of));

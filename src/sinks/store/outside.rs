@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use super::telling::Step;
 use super::{EventIds, LINKS_AWAITED, LiveRun, StoreSink};
 use crate::model::event::EventBody;
+use crate::model::id::IdSet;
 use crate::model::outcome::Outcome;
 use crate::model::record::{Record, RecordKind};
-use crate::model::{RunId, RunStatus, UnixNanos};
+use crate::model::{RunId, RunStatus, TraceId, UnixNanos};
 use crate::pipeline::normalize::normalize;
 use crate::sources::log_step::{conversation_of, stand_in};
 use crate::store::assembly::{RunState, status_body};
@@ -43,6 +44,21 @@ impl<W: RunWriter> StoreSink<W> {
                 live.state = state;
             }
             self.dirty.insert(run);
+        }
+        self.look_at_all_of_their_traces();
+    }
+
+    /// Looks at those runs, too, that are over and are of the trace of one taken up: steps may be in both, and nothing in the journal says so.
+    fn look_at_all_of_their_traces(&mut self) {
+        let traces: IdSet<TraceId> = self.runs.values().map(|live| live.state.trace_id()).collect();
+        for trace_id in traces {
+            // What cannot be read now is when something comes to the trace.
+            if self.recall_over(trace_id).is_ok()
+                && let Some(trace) = self.traces.get_mut(&trace_id)
+            {
+                // Until then others may write more.
+                trace.is_recalled = false;
+            }
         }
     }
 
@@ -78,8 +94,10 @@ impl<W: RunWriter> StoreSink<W> {
     pub(super) fn end_silent(&mut self, is_silent: impl Fn(&LiveRun) -> bool) {
         let process = self.process;
         let open = |live: &LiveRun| live.state.has_started() && live.state.status() == RunStatus::Running;
+        let in_motion = self.in_motion();
+        let is_due = |run: &RunId, live: &LiveRun| open(live) && is_silent(live) && !in_motion.contains(run);
         let silent: Vec<RunId> =
-            self.runs.iter().filter(|(_, live)| open(live) && is_silent(live)).map(|(run, _)| *run).collect();
+            self.runs.iter().filter(|(run, live)| is_due(run, live)).map(|(run, _)| *run).collect();
         for run in silent {
             if let Some(live) = self.runs.get_mut(&run) {
                 live.end_in_silence(process);

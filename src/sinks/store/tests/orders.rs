@@ -317,3 +317,38 @@ fn a_step_that_moves_when_all_is_closed_outlives_a_loss_of_power() {
         assert_eq!(steps.len(), nodes.len(), "dies in operation {at}");
     }
 }
+
+/// Nothing in the journal leads to steps of which a server learns at its start that they are in two runs: the run that they
+/// leave is not over before they have.
+#[test]
+fn steps_found_in_two_runs_leave_one_of_them_however_often_the_server_is_killed() {
+    for (is_first_over, kills) in [(false, 1), (true, 1), (false, 3), (true, 3)] {
+        let nodes = CALL_AND_ITS_AGENT;
+        let (fs, _, mut sink) = begun();
+        for (seq, place) in [(1, 1), (2, 2), (3, 0)] {
+            // One of the runs is under way.
+            let kind = if is_first_over && place == 0 { RecordKind::Started } else { RecordKind::Ended };
+            sink.take(seq, Record { kind, ..record(place, &nodes[place]) }).unwrap();
+            sink.flush_all().unwrap();
+        }
+        assert!(sink.has_moves());
+        if is_first_over {
+            // Who left them so knew nothing of their being in two.
+            sink.moves.clear();
+            sink.end_silent(|live| live.state.run_id() != run_named(1));
+            sink.flush_all().unwrap();
+        }
+        let mut fs = fs.restart(End::Kill);
+        for _ in 0..kills {
+            let (_, mut sink) = goes_on(&fs);
+            sink.flush(Instant::now() + 2 * SILENCE).unwrap();
+            sink.flush(Instant::now() + 2 * SILENCE + Duration::from_secs(1)).unwrap();
+            fs = fs.restart(End::Kill);
+        }
+        let (layout, mut sink) = goes_on(&fs);
+        sink.flush_all().unwrap();
+        sink.finish_moves().unwrap();
+        sink.flush_all().unwrap();
+        assert_eq!(stored(&layout, &nodes), homes(&nodes), "first over {is_first_over}, {kills} kills");
+    }
+}
