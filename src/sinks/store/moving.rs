@@ -389,13 +389,31 @@ impl<W: RunWriter> StoreSink<W> {
         let Some(&Move { from: run, trace, .. }) = moves.first() else { return Ok(()) };
         let Some(mut told) = self.told_of(run, trace)? else { return Ok(()) };
         moves.iter().for_each(|of| told.leave_out(&of.spans));
+        let is_left = self.recorded == Recorded::GenAi && !told.has_genai();
+        if is_left || told.is_empty() {
+            // It goes, now or in a while.
+            moves.iter().try_for_each(|of| self.hand_on_pin(run, of.to))?;
+        }
         if !told.is_empty() {
             if let Some(live) = self.runs.get_mut(&run) {
-                live.is_left = self.recorded == Recorded::GenAi && !told.has_genai();
+                live.is_left = is_left;
             }
             return self.tell_once_more(run, told);
         }
         self.delete(run, trace)
+    }
+
+    /// Keeps a run from retention as another was that is about to go, since this has its steps.
+    fn hand_on_pin(&mut self, from: RunId, to: RunId) -> Result<(), StoreError> {
+        let is_written = self.runs.get(&from).is_some_and(|live| live.written_status.is_some());
+        if is_written
+            && self.writer.hand_on_pin(from, to)?
+            && let Some(live) = self.runs.get_mut(&to)
+        {
+            live.stale_summary = true;
+            self.dirty.insert(to);
+        }
+        Ok(())
     }
 
     /// Deletes a run from which all that spoke of GenAI was moved: what is left would have made none.

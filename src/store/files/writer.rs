@@ -545,6 +545,17 @@ impl RunWriter for FilesWriter {
         self.tell_removed(run)
     }
 
+    fn hand_on_pin(&mut self, from: RunId, to: RunId) -> Result<bool, StoreError> {
+        // One in a pack is not pinned: it would have a folder.
+        match self.layout.find_run(from)? {
+            Some(dir) if cleanup::is_marked(self.layout.fs(), &dir)? => {}
+            _ => return Ok(false),
+        }
+        let dir = self.open(to)?.dir.clone();
+        cleanup::mark_folder(self.layout.fs(), &dir)?;
+        Ok(true)
+    }
+
     fn disown_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {
         let Some(open) = self.open.get(&summary.run_id) else { return Ok(()) };
         let dir = open.dir.clone();

@@ -352,3 +352,32 @@ fn steps_found_in_two_runs_leave_one_of_them_however_often_the_server_is_killed(
         assert_eq!(stored(&layout, &nodes), homes(&nodes), "first over {is_first_over}, {kills} kills");
     }
 }
+
+/// Whoever pinned a run wants its steps kept, whichever run turns out to have them.
+#[test]
+fn a_run_that_has_the_steps_of_a_pinned_one_is_pinned() {
+    use crate::store::files::cleanup::set_pinned;
+    for goes_whole in [true, false] {
+        let mut nodes = CALL_AND_ITS_AGENT.to_vec();
+        // Something plain stays where the steps were.
+        nodes.extend((!goes_whole).then_some(Node { parent: 0, named: 0, operation: "", has_log: false }));
+        let (_, layout, mut sink) = begun();
+        for (seq, place) in (1..).zip([1, 2, 3].into_iter().take(nodes.len() - 1)) {
+            sink.take(seq, record(place, &nodes[place])).unwrap();
+        }
+        sink.flush_all().unwrap();
+        let own = *sink.runs.keys().next().unwrap();
+        set_pinned(&layout, own, true).unwrap();
+        sink.take(9, record(0, &nodes[0])).unwrap();
+        sink.flush_all().unwrap();
+        sink.finish_moves().unwrap();
+        sink.flush_all().unwrap();
+        sink.delete_left(Instant::now() + 2 * LATE).unwrap();
+        let listed = FilesReader::of(layout).unwrap().list_runs(&Query::default()).unwrap();
+        let pins = listed.iter().map(|listed| match listed {
+            Listed::Run(run) => (run.summary.run_id, run.summary.pinned),
+            Listed::Damaged(run) => panic!("damaged: {run:?}"),
+        });
+        assert_eq!(pins.collect::<Vec<_>>(), [(run_named(1), true)], "goes whole: {goes_whole}");
+    }
+}
