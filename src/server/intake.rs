@@ -170,7 +170,7 @@ impl Committed {
 /// What has become of records, for those who ask.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// Spans in requests that were read, broken ones too.
+    /// Spans in requests that were read, broken ones too, and those that a server before has left in the journal.
     pub received: AtomicU64,
     /// How far the journal is.
     pub committed: Committed,
@@ -290,6 +290,7 @@ pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Th
     sink.take_from_outside(silence);
     let (jobs, queue) = mpsc::channel();
     let tally = Arc::new(Tally::default());
+    let left_up_to = journal.committed_seq();
     // What is there from before has waited since it was written last, at least.
     tally.committed.note(journal.committed_seq(), journal_time(layout.root(), &process.to_string()));
     let (bell, stop) = (Arc::new(Bell::default()), Arc::new(AtomicBool::new(false)));
@@ -317,6 +318,7 @@ pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Th
         retry: None,
         durability,
         told: 0,
+        left: (0, left_up_to),
         done: 0,
         housekeeping: Instant::now(),
         warned: false,
@@ -523,6 +525,8 @@ struct Keeper {
     durability: Durability,
     /// Up to here the sink was told.
     told: u64,
+    /// What a server before has left in the journal: up to where it was counted as received, and up to where it goes.
+    left: (u64, u64),
     /// Up to here runs are written; brought to the disk before the journal gives it up.
     done: u64,
     /// The store failed, and is told again from the journal at this moment.
@@ -616,7 +620,15 @@ impl Keeper {
                 return false;
             }
         };
-        let told = records_of(&batch).try_for_each(|(seq, record)| self.sink.take(seq, record));
+        let told = records_of(&batch).try_for_each(|(seq, record)| {
+            if seq > self.left.0 && seq <= self.left.1 {
+                // It is counted here what becomes of it.
+                self.left.0 = seq;
+                self.tally.received.fetch_add(1, Ordering::Relaxed);
+                self.tally.journaled.fetch_add(1, Ordering::Relaxed);
+            }
+            self.sink.take(seq, record)
+        });
         let is_last = all && batch.is_empty();
         let written = told.and_then(|()| if is_last { self.sink.flush_all() } else { self.sink.flush(Instant::now()) });
         if let Err(error) = written {
@@ -774,6 +786,45 @@ impl Disk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conventions::names;
+    use crate::model::otlp::Span;
+    use crate::model::record::{Record, RecordKind};
+    use crate::pipeline::worker::encode;
+    use crate::sinks::store::SILENCE;
+
+    /// Of what is told again from the journal of a server that was killed it is counted what becomes of it, and so that it came.
+    #[test]
+    fn what_a_server_before_left_in_the_journal_is_counted_as_received() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("store"));
+        layout.open_or_create().unwrap();
+        let taken = || Identity::take(layout.clone(), Durability::Process, 1 << 26).unwrap();
+        let mut before = taken();
+        for id in 1..=3 {
+            let mut span = Span {
+                trace_id: vec![1; 16],
+                span_id: vec![id; 8],
+                name: "chat".to_owned(),
+                start_time_unix_nano: 1_767_693_600_000_000_000,
+                end_time_unix_nano: 1_767_693_600_000_000_001,
+                ..Span::default()
+            };
+            span.set_attr(names::OPERATION, "chat");
+            let record = Record { kind: RecordKind::Ended, resource: Arc::default(), scope: Default::default(), span };
+            let mut payload = Vec::new();
+            encode(&record, &mut payload);
+            let resource = before.journal.register_resource(&[]).unwrap();
+            before.journal.append(FrameKind::Ended, resource, 0, &payload).unwrap();
+        }
+        before.journal.commit().unwrap();
+        drop(before);
+        let (intake, threads) = start(taken(), SILENCE).unwrap();
+        let tally = Arc::clone(&intake.tally);
+        drop(intake);
+        threads.finish(Instant::now() + Duration::from_secs(20));
+        let of = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        assert_eq!((of(&tally.received), of(&tally.journaled), tally.counts().total(Outcome::Stored)), (3, 3, 3));
+    }
 
     #[test]
     fn a_thread_that_dies_at_its_work_is_noted_and_one_that_is_done_is_not() {

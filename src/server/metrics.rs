@@ -77,7 +77,8 @@ impl Sources {
             (self.tally.received.load(Ordering::Relaxed), self.tally.journaled.load(Ordering::Relaxed));
         let refused = self.tally.refused().into_iter().map(|(reason, n)| (vec![label("reason", reason)], whole(n)));
         let connections = self.max_connections.saturating_sub(self.permits.available_permits());
-        let spans = "Spans and log records in requests that were read, broken ones too";
+        let spans =
+            "Spans and log records in requests that were read, broken ones too, and those left in the journal before";
         [
             self.counter("received_spans", "{span}", spans, alone(whole(received))),
             self.counter(
