@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::layers::{SOON, TICK, is_all_but, is_most_of, is_same_model, models, rank, settled, used};
 use super::uses::used_the_same;
-use crate::model::{SpanId, StepKind, UnixNanos};
+use crate::model::{SpanId, StepKind};
 use crate::store::assembly::{RunState, Step, is_failure};
 
 /// So many steps that say the same are looked at for the one that is the same call.
@@ -16,8 +16,6 @@ const MAX_GROUP: usize = 8;
 const LONG_TEXT: usize = 12;
 /// What may pass between the return of a stream and the begin of what reads it, in nanoseconds: less than a program that asks once more takes.
 const RETURNED: u64 = 20_000_000;
-/// What may pass in a process that has just begun, where the first request waits for the client to be loaded (LlamaIndex), in nanoseconds.
-const LOADED: u64 = 5_000_000_000;
 
 /// What two steps say of the same call, the surest first.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,11 +89,6 @@ impl RunState {
             groups.add(place, settled(copies, place));
         }
         let sessions = std::cell::LazyCell::new(|| self.sessions());
-        let mut begun: HashMap<Option<SpanId>, Vec<UnixNanos>> = HashMap::new();
-        for (_, step) in told() {
-            begun.entry(step.parent).or_default().push(step.started_at);
-        }
-        begun.values_mut().for_each(|times| times.sort_unstable());
         for &evidence in evidence {
             let mut by_key: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
             for (place, step) in told() {
@@ -107,44 +100,37 @@ impl RunState {
                 }
             }
             for places in by_key.into_values().filter(|places| places.len() > 1) {
-                self.join_told(copies, &mut groups, places, evidence, &begun);
+                self.join_told(copies, &mut groups, places, evidence);
             }
         }
     }
 
     /// Joins those that say the same, each with one that began before it and may be the same call: one that used the same, else the
-    /// latest; one that was over long before it where there is no other. `begun` has when steps began, by what they are below.
+    /// latest.
     fn join_told(
         &self,
         copies: &mut HashMap<usize, usize>,
         groups: &mut Groups,
         mut places: Vec<usize>,
         evidence: Evidence,
-        begun: &HashMap<Option<SpanId>, Vec<UnixNanos>>,
     ) {
-        let is_read_later = |first: &Step, second: &Step| {
-            let times = begun.get(&first.parent).map(Vec::as_slice).unwrap_or_default();
-            let until = |last: UnixNanos| times.partition_point(|time| *time <= last);
-            let is_next = until(UnixNanos(second.started_at.0.saturating_sub(1))) == until(first.started_at);
-            matches!(evidence, Evidence::ToolCall | Evidence::Words) && is_next && is_read_later(first, second)
-        };
         places.sort_unstable_by_key(|place| (self.steps[*place].started_at, self.steps[*place].span_id));
         let mut before: VecDeque<usize> = VecDeque::new();
         for place in places {
             let step = &self.steps[place];
             before.retain(|other| {
-                self.steps[*other].ended_at.is_some_and(|end| step.started_at.0 <= end.0.saturating_add(LOADED))
+                self.steps[*other].ended_at.is_some_and(|end| step.started_at.0 <= end.0.saturating_add(RETURNED))
             });
             let own = groups.of[place];
             // Each call is looked at once, however many steps tell it.
             let mut tried: Vec<usize> = Vec::new();
-            let mut is_same = |other: &usize, says_so: &dyn Fn(&Step, &Step) -> bool| {
-                let of = groups.of[*other];
-                let earlier = &self.steps[*other];
-                if of == own || !says_so(earlier, step) || tried.contains(&of) {
+            let mut is_same = |other: &&usize| {
+                let of = groups.of[**other];
+                if of == own || !are_one(&self.steps[**other], step, evidence) || tried.contains(&of) {
                     return false;
                 }
                 // What is below another is looked at from there.
+                let earlier = &self.steps[**other];
                 let are_above = || self.is_above(earlier.span_id, step) || self.is_above(step.span_id, earlier);
                 // Of two tools of one session, else, nothing says that they are one.
                 let is_run = |step: &Step| step.facts.marks.as_ref().is_some_and(|marks| marks.is_run_by_others);
@@ -154,13 +140,7 @@ impl RunState {
                 tried.push(of);
                 self.may_be_one(&groups.steps[of], &groups.steps[own], evidence)
             };
-            let mut told_by = |says_so: &dyn Fn(&Step, &Step) -> bool| -> Vec<usize> {
-                before.iter().rev().filter(|other| is_same(other, says_so)).copied().collect()
-            };
-            let mut same = told_by(&|first, second| are_one(first, second, evidence));
-            if same.is_empty() {
-                same = told_by(&is_read_later);
-            }
+            let same: Vec<usize> = before.iter().rev().filter(&mut is_same).copied().collect();
             if let Some(other) = same.iter().find(|other| used_the_same(step, &self.steps[**other])).or(same.first()) {
                 let of = groups.of[*other];
                 let key = |place: usize| {
@@ -266,19 +246,6 @@ fn are_one(first: &Step, second: &Step, evidence: Evidence) -> bool {
             is_nested && is_all && (!is_failure(first.status) || fail_alike(first, second))
         }
     }
-}
-
-/// Tells whether a step returned, long before the other one began below the same step, what that has read: it took a small part of its time.
-fn is_read_later(first: &Step, second: &Step) -> bool {
-    let took = |step: &Step| step.ended_at.map(|end| end.0.saturating_sub(step.started_at.0));
-    let is_brief = took(first).zip(took(second)).is_some_and(|(brief, all)| brief <= all / 2);
-    let gap = first.ended_at.and_then(|end| second.started_at.0.checked_sub(end.0));
-    let is_beside = first.parent.is_some() && first.parent == second.parent;
-    is_beside
-        && is_brief
-        && gap.is_some_and(|gap| gap <= LOADED)
-        && second.facts.kind == StepKind::Llm
-        && have_same_question(first, second)
 }
 
 /// Tells whether two steps say that the same was asked, of what was asked last.
@@ -440,22 +407,6 @@ mod tests {
         }
         // Who asks the same once more.
         assert_eq!(copies(&[(1, 10, 100, &says_ok(1)), (2, 150, 190, &says_ok(1))]), []);
-        // A stream that was returned at once, and read when the client was loaded; unless another is between.
-        let streams = |answer: &'static dyn Fn(&mut Marks), gap: u64, between: u64| {
-            let asks = move |step: &mut Step, facts: &mut StepFacts| {
-                beside(step);
-                answer(marks(facts));
-            };
-            let other = |step: &mut Step, _: &mut StepFacts| beside(step);
-            copies(&[(1, 10, 40, &asks), (1, between, between + 1, &other), (2, 40 + gap, 120 + gap, &asks)])
-        };
-        let calls_tool: &'static dyn Fn(&mut Marks) = &|marks| (marks.asked, marks.question) = (vec![1], Some(1));
-        let says: &'static dyn Fn(&mut Marks) = &|marks| (marks.text, marks.question) = (Some(1), Some(1));
-        for answer in [calls_tool, says] {
-            assert_eq!(streams(answer, 600, 5), [(2, 0)]);
-            assert_eq!(streams(answer, 600, 300), []);
-            assert_eq!(streams(answer, 6_000, 5), []);
-        }
         // Ids that a server draws again, much later and below another step.
         let asks = |_: &mut Step, facts: &mut StepFacts| marks(facts).asked = vec![1];
         let asks_beside = |step: &mut Step, facts: &mut StepFacts| {
