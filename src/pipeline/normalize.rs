@@ -177,16 +177,6 @@ fn normalize_as(record: &mut Record, dialects: Dialects<'_>, keys: KeyFilter) {
 pub fn restore_original(span: &mut Span) {
     let Some(Value::Array(added)) = span.attr(names::ADDED) else { return };
     let added: Vec<String> = added.values.iter().filter_map(|key| Some(key.value.as_ref()?.as_str()?.into())).collect();
-    // Of what was taken out nothing stands there but the original, under its new name.
-    let is_replaced = |original: &str| {
-        let mut kept = span.attributes.iter().filter(|attribute| !added.contains(&attribute.key));
-        kept.any(|attribute| attribute.key == original)
-    };
-    let taken_out: Vec<String> = added
-        .iter()
-        .filter(|key| key.strip_prefix(names::ORIGINAL_PREFIX).is_some_and(|original| !is_replaced(original)))
-        .cloned()
-        .collect();
     let mut originals = Vec::new();
     if added.iter().any(|added| added == names::ADDED_STATUS) {
         span.status = None;
@@ -199,10 +189,6 @@ pub fn restore_original(span: &mut Span) {
             return false;
         }
         if !added.contains(&attribute.key) {
-            return true;
-        }
-        if taken_out.contains(&attribute.key) {
-            attribute.key.drain(..names::ORIGINAL_PREFIX.len());
             return true;
         }
         if let Some(key) = attribute.key.strip_prefix(names::ORIGINAL_PREFIX) {
@@ -257,43 +243,16 @@ impl<'a> Draft<'a> {
 
     /// Puts `value` under `key`, and what stood there under `runspan.original.KEY`.
     pub(super) fn set(&mut self, key: &str, value: impl Into<Value>) {
-        self.write(key, value.into());
+        self.write(key, Some(value.into()));
     }
 
-    /// Takes out `key`, so that nothing is reported under it: what stood there keeps its place as `runspan.original.KEY`.
+    /// Empties `key`, so that nothing is reported under it.
     fn clear(&mut self, key: &str) {
-        if !self.keys.may_have(key) || self.says(key, None) {
-            return;
-        }
-        if let Some(at) = self.added.iter().position(|added| added == key) {
-            self.added.remove(at);
-            self.span.attributes.retain(|attribute| attribute.key != key);
-            return;
-        }
-        let original_key = format!("{}{key}", names::ORIGINAL_PREFIX);
-        let mut originals = Vec::new();
-        if self.added.contains(&original_key) {
-            let is_it = |attribute: &mut KeyValue| attribute.key == original_key;
-            originals.extend(self.span.attributes.extract_if(.., is_it).map(|attribute| attribute.value));
-        }
-        let mut originals = originals.into_iter();
-        let mut is_there = false;
-        for attribute in self.span.attributes.iter_mut().filter(|attribute| attribute.key == key) {
-            attribute.key.clone_from(&original_key);
-            attribute.value = originals.next().unwrap_or_else(|| attribute.value.take());
-            is_there = true;
-        }
-        if is_there {
-            self.keys.note(&original_key);
-            if !self.added.contains(&original_key) {
-                self.added.push(original_key);
-            }
-        }
+        self.write(key, None);
     }
 
-    fn write(&mut self, key: &str, value: Value) {
+    fn write(&mut self, key: &str, value: Option<Value>) {
         let is_there = self.keys.may_have(key) && self.span.attributes.iter().any(|attribute| attribute.key == key);
-        let value = Some(value);
         if !is_there {
             self.keys.note(key);
             self.added.push(key.to_owned());
