@@ -71,6 +71,9 @@ pub const APIS: &[&str] = &[
 /// Source: `@ai-sdk/azure` 3.0, `@ai-sdk/amazon-bedrock` 4.0 and `@ai-sdk/google-vertex` 4.0.
 pub const SERVE_MAKERS: &[&str] = &["azure", "bedrock", "vertex", "google.vertex", "googlevertex"];
 
+/// Makers of models that are served by others, as Vercel's SDK writes them behind those; `maas` is Vertex's word for any.
+pub const SERVED_MAKERS: &[&str] = &["anthropic", "deepseek", "openai", "mistral", "meta", "cohere", "xai", "maas"];
+
 /// Ends of host names, and the provider that answers there.
 ///
 /// Source: the providers' own documentation; where the price table knows their addresses, it agrees.

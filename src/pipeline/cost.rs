@@ -223,7 +223,10 @@ impl Pricer {
     /// know: one that is the same as without them. Of an input that only a total tells it is not known what it cost, nor of a call in
     /// which of two tiers it was served.
     fn quote_span(&mut self, span: &Span, kind: StepKind) -> Option<Quote> {
-        if span.attr(names::USAGE_OF_TOTAL) == Some(&Value::Bool(true)) {
+        // The word for the basis is how it was said before.
+        let is_of_total = span.attr(names::USAGE_OF_TOTAL) == Some(&Value::Bool(true))
+            || span.attr_str(names::USAGE_BASIS) == Some("total");
+        if is_of_total {
             return None;
         }
         let circumstances = usage::circumstances_of(span);

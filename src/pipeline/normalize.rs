@@ -544,9 +544,21 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
             return if is_lacking { shaped(span, source, shape) } else { None };
         }
         Source::Uncounted(source) => {
-            let counts = [names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::TOTAL_TOKENS];
+            let counts = [
+                names::INPUT_TOKENS,
+                names::OUTPUT_TOKENS,
+                names::TOTAL_TOKENS,
+                names::CACHE_READ_TOKENS,
+                names::CACHE_WRITE_TOKENS,
+                names::REASONING_TOKENS,
+            ];
             let is_none = |key: &&str| span.attr(key).is_none_or(|count| count.as_i64() == Some(0));
-            return if counts.iter().all(is_none) { shaped(span, source, shape) } else { None };
+            // Of a failure that is told the reason is known.
+            let tells_failure = span.is_error()
+                || span.attr(names::ERROR_TYPE).is_some()
+                || span.events.iter().any(|event| event.name == names::EVENT_EXCEPTION);
+            let is_uncounted = counts.iter().all(is_none) && !tells_failure;
+            return if is_uncounted { shaped(span, source, shape) } else { None };
         }
         Source::Served(starts, source) => {
             let provider = span.attr_str(names::PROVIDER)?;
@@ -588,6 +600,11 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
             let Some(list) = list.filter(|_| says_something(&value)) else {
                 return matches!(*value, Value::Array(_)).then_some(value);
             };
+            // That there are none is no reason.
+            let list: Vec<String> = list;
+            if list.is_empty() {
+                return None;
+            }
             let values = list.into_iter().map(|word| Value::from(word).into()).collect();
             return Some(Cow::Owned(Value::Array(ArrayValue { values })));
         }
@@ -751,7 +768,10 @@ pub(super) fn canonical_provider(word: &str) -> Option<Cow<'_, str>> {
     let known = |word: &str| providers::CANONICAL.iter().find(|(old, _)| *old == word).map(|(_, name)| *name);
     let is_canonical = providers::CANONICAL.iter().any(|(_, name)| *name == word);
     let bare = word.rsplit_once('.').filter(|(_, api)| providers::APIS.contains(api)).map(|(bare, _)| bare);
-    let is_below = |server: &&&str| word.strip_prefix(**server).is_some_and(|rest| rest.starts_with('.'));
+    // What Azure and others have besides is no model's maker: a search, an agent.
+    let is_maker = |rest: &str| providers::SERVED_MAKERS.contains(&rest.split('.').next().unwrap_or_default());
+    let is_below =
+        |server: &&&str| word.strip_prefix(**server).and_then(|rest| rest.strip_prefix('.')).is_some_and(is_maker);
     let server = providers::SERVE_MAKERS.iter().find(is_below).filter(|_| !is_canonical);
     if let Some(name) = known(&word).or_else(|| known(bare?)).or_else(|| known(server?)) {
         return Some(Cow::Borrowed(name));

@@ -1,7 +1,7 @@
 //! Instrumentations and platforms that lie over many frameworks.
 
 use super::Shape::{Class, Count, Model, Provider, Session, Text, User, Words};
-use super::Source::{self, After, Before, Behind, Indexed, Json, Key, Lacking, Name, Where};
+use super::Source::{self, After, Before, Behind, Indexed, Json, Key, Name, Where};
 use super::langchain::{LANGCHAIN_ID, LANGCHAIN_MODEL, LANGCHAIN_TIER, LANGCHAIN_USAGE};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Asked, Basis, BasisRow, Detect, Dialect, GOOGLE, Outcome, PLAIN, SPAN_NAME, Side, Test,
@@ -465,8 +465,6 @@ pub const LANGSMITH: Dialect = Dialect {
         kind("langsmith.span.kind", Test::Is("tool"), StepKind::Tool),
         kind("langsmith.span.kind", Test::Is("retriever"), StepKind::Retrieval),
         kind("langsmith.span.kind", Test::Is("embedding"), StepKind::Embedding),
-        // Of a stream of the AI SDK that was aborted the call within is never told (`langsmith` 0.12 for JavaScript).
-        kind("gen_ai.completion", Test::Has(AI_SDK_ABORTED), StepKind::Llm),
         // An agent is a chain that bears the agent's name.
         kind("langsmith.metadata.lc_agent_name", Test::IsName, StepKind::Agent),
         kind("langsmith.span.kind", Test::IsRoot("chain"), StepKind::Workflow),
@@ -482,19 +480,6 @@ pub const LANGSMITH: Dialect = Dialect {
                 Json("gen_ai.completion", &["output", "content", "0", "text"]),
                 Json("gen_ai.completion", &["output", "content"]),
             ],
-        },
-        Outcome {
-            from: Lacking(
-                &[names::ERROR_TYPE],
-                &Where(
-                    "langsmith.metadata.ai_sdk_method",
-                    "ai.streamText",
-                    &Json("gen_ai.completion", &["outputs", "_totalUsage", "status", "type"]),
-                ),
-            ),
-            word: "rejected",
-            status: StepStatus::Cancelled,
-            message: &[],
         },
         // A conversation of the Claude Agent SDK (`langsmith` 0.15), which has what went wrong, or that it was stopped, as its answer.
         Outcome {
@@ -530,9 +515,6 @@ pub const LANGSMITH: Dialect = Dialect {
     basis: ALL_INCLUSIVE,
     ..PLAIN
 };
-
-/// What LangSmith writes for what a stream of the AI SDK used that the program aborted: that it will never be known.
-const AI_SDK_ABORTED: &str = r#""_totalUsage":{"status":{"type":"rejected""#;
 
 /// Weave's spans of a program's own, with what its adapters pass on of the provider.
 ///

@@ -356,6 +356,10 @@ fn of_a_tier_that_was_only_asked_for_the_cheap_one_is_believed_and_the_dear_one_
     // What the answer says decides.
     let answered = [(names::OPENAI_SERVICE_TIER, "default".into())];
     assert_eq!((asked("flex", &answered).as_str(), asked("priority", &answered).as_str()), (plain, plain));
+    // Whoever passes it on may leave out what was asked for.
+    for address in ["litellm.internal", "foo.openai.azure.com"] {
+        assert_eq!(asked("flex", &[(names::SERVER_ADDRESS, address.into())]), NOTHING, "{address}");
+    }
     // A model that has one price.
     let claude = |more: &[(&str, Value)]| {
         let mut record = chat(&[&USED[..], more].concat());
@@ -607,6 +611,8 @@ fn a_call_whose_input_only_a_total_tells_has_no_computed_cost() {
     let of_total = [USED.as_slice(), &[(names::USAGE_OF_TOTAL, true.into())]].concat();
     assert_eq!(priced(&chat(&of_total)), NOTHING);
     assert_ne!(priced(&chat(&[USED.as_slice(), &[(names::USAGE_BASIS, "exclusive".into())]].concat())), NOTHING);
+    // As it was said before.
+    assert_eq!(priced(&chat(&[USED.as_slice(), &[(names::USAGE_BASIS, "total".into())]].concat())), NOTHING);
     let reported = [of_total.as_slice(), &[("gen_ai.usage.cost", 0.5.into())]].concat();
     assert_ne!(priced(&chat(&reported)), NOTHING);
 }

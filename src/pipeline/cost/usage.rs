@@ -46,13 +46,22 @@ pub(super) fn circumstances_of(span: &Span) -> Vec<(&str, &str)> {
         Some((key, attribute.value.as_ref()?.value.as_ref()?.as_str()?))
     });
     // What is told later wins. Who asks for the cheaper tier is served in it or not at all.
-    let asked = asked_tier(span).filter(|asked| *asked == units::SERVED_OR_REFUSED);
+    let asked = asked_tier(span).filter(|asked| *asked == units::SERVED_OR_REFUSED && is_served_by_openai(span));
     asked.map(|tier| ("service_tier", tier)).into_iter().chain(tier).chain(told).map(circumstance).collect()
 }
 
 /// Returns the tier that a call asked for, of which nothing says whether it was served in that.
 pub(super) fn tier_in_doubt(span: &Span) -> Option<&str> {
-    asked_tier(span).filter(|asked| *asked == units::SERVED_OR_LESS)
+    let is_in_doubt = |asked: &&str| {
+        *asked == units::SERVED_OR_LESS || (*asked == units::SERVED_OR_REFUSED && !is_served_by_openai(span))
+    };
+    asked_tier(span).filter(is_in_doubt)
+}
+
+/// Tells whether OpenAI itself answered: whoever passes a call on may leave out what was asked for beside it.
+fn is_served_by_openai(span: &Span) -> bool {
+    let is_own = |address: &str| address == "api.openai.com";
+    span.attr_str(names::PROVIDER) == Some("openai") && span.attr_str(names::SERVER_ADDRESS).is_none_or(is_own)
 }
 
 /// Returns the tier that a call asked for, where no answer tells one.

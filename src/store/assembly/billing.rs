@@ -165,7 +165,7 @@ impl RunState {
             let told = || self.steps.iter().filter(tells);
             let is_behind = self.steps[place].ended_at <= Some(step.started_at);
             let has_end = self.steps.iter().any(|other| other.facts.kind == StepKind::Agent);
-            let is_told = told().any(|other| other.started_at >= step.started_at);
+            let is_told = told().any(|other| other.started_at >= self.steps[place].started_at);
             let is_last = is_silent(call) && is_behind && !is_told;
             (is_last && (!has_end || told().next().is_some())).then_some((call, place))
         });

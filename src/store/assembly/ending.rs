@@ -32,7 +32,6 @@ impl RunState {
             StepStatus::Success | StepStatus::Running => {
                 let last = self.last_failure().or_else(|| self.failed_agent().map(|agent| agent.status));
                 let last = last.or_else(|| self.last_was_dealt_with().then_some(StepStatus::Error));
-                let last = last.or_else(|| self.lacks_its_last_call().then_some(StepStatus::Cancelled));
                 last.map_or(RunStatus::Success, |last| match last {
                     StepStatus::Timeout => RunStatus::Timeout,
                     StepStatus::Cancelled => RunStatus::Cancelled,
@@ -91,16 +90,6 @@ impl RunState {
         let calls = self.steps.iter().enumerate().filter(|(_, step)| step.facts.billed);
         let last = calls.max_by_key(|(_, step)| (step.ended_at, step.span_id));
         last.is_some_and(|(place, _)| dealt_with.contains_key(&place))
-    }
-
-    /// Tells whether the run's agent ended as its last call did, without any reason, and none of the calls that are known did so: that of
-    /// a stream that broke off may never be told (Anthropic's, by the AI SDK 7.0.173).
-    fn lacks_its_last_call(&self) -> bool {
-        let ends_so = self.root().is_some_and(|root| root.facts.kind == StepKind::Agent && root.facts.ends_in_either);
-        let mut calls = self.steps.iter().filter(|step| step.facts.billed).peekable();
-        ends_so
-            && calls.peek().is_some()
-            && calls.all(|call| !call.facts.ends_in_either && !call.facts.finish_reasons.is_empty())
     }
 
     /// Tells of each step whether it is below a call of the program's that failed, and in whose time this request was passed on, by place.

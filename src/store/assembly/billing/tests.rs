@@ -1000,28 +1000,6 @@ fn a_run_that_seems_to_be_given_up_ended_as_its_last_call_did() {
     assert_eq!(status(true, false), RunStatus::Cancelled, "it says so");
 }
 
-/// AI SDK 7.0.173: the span of a call of Anthropic's whose stream ended early is never ended; the agent has the words of its end.
-#[test]
-fn a_run_whose_agent_ended_as_none_of_its_calls_did_was_given_up() {
-    let status = |agent_in_either: bool, reason: &str, call_in_either: bool| {
-        let mut state = state(&[(false, 0, 0, 0, 0, false), (false, 0, 1, 5, 0, false)]);
-        state.steps[0].ended_at = Some(UnixNanos(10));
-        let facts = std::sync::Arc::make_mut(&mut state.steps[0].facts);
-        (facts.kind, facts.billed, facts.ends_in_either) = (StepKind::Agent, false, agent_in_either);
-        let facts = std::sync::Arc::make_mut(&mut state.steps[1].facts);
-        facts.finish_reasons = if reason.is_empty() { Vec::new() } else { vec![reason.to_owned()] };
-        facts.ends_in_either = call_in_either;
-        state.steps[1].parent = Some(state.steps[0].span_id);
-        state.roots = [0].into();
-        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
-        state.status()
-    };
-    assert_eq!(status(true, "tool-calls", false), RunStatus::Cancelled);
-    assert_eq!(status(false, "tool-calls", false), RunStatus::Success);
-    assert_eq!(status(true, "other", true), RunStatus::Success, "that of the call");
-    assert_eq!(status(true, "", false), RunStatus::Success, "nobody tells of the call's");
-}
-
 /// Codex CLI 0.171, whose calls say nothing of how they ended but what they used; it sends no turn where it ends by an error.
 #[test]
 fn a_call_that_the_program_dealt_with_as_a_failure_failed() {

@@ -150,6 +150,19 @@ fn a_stream_that_broke_off_without_an_error_was_given_up_by_the_ai_sdk() {
         ];
         of_ai_sdk("gen_ai", &[&stream, more].concat(), (0, ""), false)
     };
+    // What says that it failed has its reason.
+    let failed = of_ai_sdk(
+        "ai",
+        &[
+            ("ai.operationId", "ai.streamText.doStream".into()),
+            ("ai.model.provider", "openai.responses".into()),
+            ("ai.response.msToFirstChunk", Value::Double(17.1)),
+            ("ai.response.finishReason", "other".into()),
+        ],
+        (2, "502"),
+        false,
+    );
+    assert_eq!(failed.status, StepStatus::Error);
     let counts = |input: i64, output: i64| {
         let all = [
             ("ai.usage.inputTokens", input),
@@ -392,6 +405,9 @@ fn the_name_of_an_api_is_no_part_of_the_providers() {
         ("moonshotai.chat", "moonshot_ai"),
         ("ibm.watsonx.ai", "ibm.watsonx.ai"),
         ("my.own.chat", "my.own"),
+        // What serves models has more than these.
+        ("azure.ai.search", "azure.ai.search"),
+        ("bedrock.agent", "bedrock.agent"),
     ] {
         let call = told("any", "chat", &[("gen_ai.provider.name", word.into())]);
         assert_eq!(call.provider.as_deref(), Some(provider));
