@@ -276,6 +276,7 @@ impl FaultyFs {
     }
 
     /// Brings all that is seen to the disk, without counting as an operation.
+    #[cfg(feature = "server")]
     pub fn bring_to_disk(&self) {
         for node in self.disk().nodes.values_mut() {
             match node {

@@ -7,6 +7,7 @@ mod links;
 mod logs;
 mod loops;
 mod moving;
+#[cfg(feature = "server")]
 mod orders;
 
 use super::*;
