@@ -206,6 +206,8 @@ pub const HAYSTACK: Dialect = Dialect {
             &[
                 Json("haystack.agent.step.llm.output", &["replies", "0", "meta", "model"]),
                 Json("haystack.component.output", &["replies", "0", "meta", "model"]),
+                // `haystack-ai` 2.9 writes the message as its class has it.
+                Json("haystack.component.output", &["replies", "0", "_meta", "model"]),
                 Json("haystack.component.output", &["meta", "0", "model"]),
                 Json("haystack.component.output", &["meta", "model"]),
             ],
@@ -249,6 +251,7 @@ pub const HAYSTACK: Dialect = Dialect {
     usage: &[
         Json("haystack.agent.step.llm.output", &["replies", "0", "meta", "usage"]),
         Json("haystack.component.output", &["replies", "0", "meta", "usage"]),
+        Json("haystack.component.output", &["replies", "0", "_meta", "usage"]),
         Json("haystack.component.output", &["meta", "0", "usage"]),
         Json("haystack.component.output", &["meta", "usage"]),
     ],

@@ -157,6 +157,9 @@ pub const OPENINFERENCE: Dialect = Dialect {
     kinds: &[
         // LlamaIndex: every method of a model is said to be a call, and this one only writes the request.
         kind(SPAN_NAME, Test::Ends("._prepare_chat_with_tools"), StepKind::Task),
+        // Haystack (0.1.15 and 0.1.46): what fills a prompt's places in is said to be a call.
+        kind(SPAN_NAME, Test::Is("PromptBuilder.run"), StepKind::Task),
+        kind(SPAN_NAME, Test::Starts("PromptBuilder ("), StepKind::Task),
         // Anthropic's client (3.1) asks how long a prompt is, and no model.
         kind(SPAN_NAME, Test::Ends(COUNTS_TOKENS), StepKind::Task),
         // LangChain: whatever has `agent` in its name is said to be one, a tool that hands over to one as well.

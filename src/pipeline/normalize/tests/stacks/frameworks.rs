@@ -449,6 +449,29 @@ fn litellms_name_of_a_model_is_the_providers_own_where_the_emitter_has_it_under_
     assert_eq!(call.model(), Some(name));
 }
 
+/// `haystack-ai` 2.9, and `openinference-instrumentation-haystack` 0.1.15 and 0.1.46, run against a scripted server.
+#[test]
+fn haystacks_messages_tell_their_use_in_either_form_and_a_prompt_that_is_filled_in_is_no_call() {
+    for meta in ["meta", "_meta"] {
+        let output = format!(
+            r#"{{"replies":[{{"{meta}":{{"model":"gpt-4o-mini-2024-07-18","usage":{{"prompt_tokens":211,"completion_tokens":37}}}}}}]}}"#
+        );
+        let list = [
+            ("haystack.component.type", Value::from("OpenAIChatGenerator")),
+            ("haystack.component.output", output.into()),
+        ];
+        let call = told("haystack", "haystack.component.run", &list);
+        let used = call.tokens.map(|used| (used.prompt, used.completion));
+        assert_eq!((call.kind, used), (StepKind::Llm, Some((Some(211), Some(37)))), "{meta}");
+        assert_eq!(call.response_model.as_deref(), Some("gpt-4o-mini-2024-07-18"), "{meta}");
+    }
+    let list =
+        [("openinference.span.kind", Value::from("LLM")), ("llm.prompt_template.template", "Hi {{name}}".into())];
+    let kind = |name: &str| told("openinference.instrumentation.haystack", name, &list).kind;
+    let kinds = ["PromptBuilder.run", "PromptBuilder (pb)", "OpenAIGenerator.run"].map(kind);
+    assert_eq!(kinds, [StepKind::Task, StepKind::Task, StepKind::Llm]);
+}
+
 /// `haystack-ai` 2.31.
 #[test]
 fn haystack_that_is_imported_is_no_run() {
