@@ -458,7 +458,14 @@ pub const LANGSMITH: Dialect = Dialect {
     // those of calls.
     untold: &[Untold {
         when: &[("langsmith.span.kind", Test::IsWithout("chain", "langsmith.metadata.usage_metadata"))],
-        counts: &[names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::TOTAL_TOKENS],
+        counts: &[
+            names::INPUT_TOKENS,
+            names::OUTPUT_TOKENS,
+            names::TOTAL_TOKENS,
+            names::CACHE_READ_TOKENS,
+            names::CACHE_WRITE_TOKENS,
+            names::REASONING_TOKENS,
+        ],
     }],
     kinds: &[
         kind("langsmith.span.kind", Test::Is("llm"), StepKind::Llm),

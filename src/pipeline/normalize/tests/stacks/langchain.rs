@@ -488,6 +488,7 @@ fn a_chain_of_langsmiths_that_gives_the_answer_of_a_call_has_used_nothing_itself
         told("langsmith", "RunnableLambda", &[&counts, more].concat()).tokens
     };
     assert_eq!(used("chain", &[]), None);
+    assert_eq!(used("chain", &[("gen_ai.usage.cache_read.input_tokens", Value::Int(80))]), None);
     assert_eq!(used("llm", &[]).and_then(|tokens| tokens.total), Some(248));
     // What the program says of a step it means.
     let own = ("langsmith.metadata.usage_metadata", r#"{"input_tokens": 211, "output_tokens": 37}"#.into());
