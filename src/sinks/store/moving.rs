@@ -293,22 +293,14 @@ impl<W: RunWriter> StoreSink<W> {
         if let Some(live) = self.runs.get_mut(&from) {
             live.is_leaving = is_all;
         }
-        // Nothing that makes a run stays: what was counted of this one was counted of the other.
-        let mut hands_on = is_all || self.recorded == Recorded::GenAi && !told.has_genai();
         for (claim, below) in claims.iter().zip(below).filter(|(_, below)| !below.is_empty()) {
-            self.copy(claim, below, is_all, &mut hands_on)?;
+            self.copy(claim, below, is_all)?;
         }
         Ok(())
     }
 
     #[expect(clippy::vec_box, reason = "they are large, and move on without being copied")]
-    fn copy(
-        &mut self,
-        claim: &Claim,
-        below: Vec<Box<Said>>,
-        is_all: bool,
-        hands_on: &mut bool,
-    ) -> Result<(), StoreError> {
+    fn copy(&mut self, claim: &Claim, below: Vec<Box<Said>>, is_all: bool) -> Result<(), StoreError> {
         let Claim { from, mut to, trace: trace_id, seq, .. } = *claim;
         if !self.runs.contains_key(&to) {
             to = self.open_own_run(to, trace_id)?;
@@ -320,14 +312,9 @@ impl<W: RunWriter> StoreSink<W> {
             // It stands in the place of the other.
             return Ok(());
         }
-        // What was counted with the one run is not counted with the other, nor is that run.
-        let is_new = self.runs.get(&to).is_some_and(|live| live.counted.is_none() && live.notes.is_some());
-        let counted = self.runs.get_mut(&from).and_then(|live| live.counted.as_mut());
-        let is_counted = counted.is_some();
-        let handed_on = counted.filter(|_| *hands_on && is_new).map(std::mem::take);
-        *hands_on &= handed_on.is_none();
-        let is_noted = !is_counted || handed_on.is_some();
-        let notes = self.runs.get_mut(&to).filter(|_| !is_noted).and_then(|live| live.notes.take());
+        // What was counted with the one run is not counted with the other.
+        let is_counted = self.runs.get(&from).is_some_and(|live| live.counted.is_some());
+        let notes = self.runs.get_mut(&to).filter(|_| is_counted).and_then(|live| live.notes.take());
         let mut spans = IdSet::default();
         let mut awaited = Vec::new();
         for said in below {
@@ -338,9 +325,8 @@ impl<W: RunWriter> StoreSink<W> {
             awaited.extend(if is_log { span } else { SpanId::from_bytes(&said.record.span.parent_span_id) });
             self.put(to, seq, said)?;
         }
-        if let Some(live) = self.runs.get_mut(&to) {
-            live.notes = notes.or(live.notes.take());
-            live.counted = handed_on.or(live.counted.take());
+        if let Some((notes, live)) = notes.zip(self.runs.get_mut(&to)) {
+            live.notes = Some(notes);
         }
         if let Some(trace) = self.traces.get_mut(&trace_id) {
             trace.spans.extend(spans.iter().map(|span| (*span, to)));

@@ -123,34 +123,6 @@ fn a_step_that_is_moved_is_counted_once() {
     assert_eq!((sink.counts().total(Outcome::Stored), sink.counts().total(Outcome::Duplicate)), (8, 0));
 }
 
-/// A run that was over and counted when it turned out to be another is that one, with what it has of its own.
-#[test]
-fn a_run_that_was_counted_before_it_moved_is_counted_once() {
-    for has_plain_root in [false, true] {
-        let mut sink = outside_sink().with_tallies();
-        let mut records = vec![ended(3, 2, 1, "chat", 15, 25)];
-        records.extend(has_plain_root.then(|| ended(3, 8, 0, "", 0, 200)));
-        for (seq, record) in (1..).zip(records) {
-            sink.take(seq, record).unwrap();
-        }
-        sink.flush_all().unwrap();
-        sink.end_silent(|_| true);
-        sink.flush_all().unwrap();
-        for (seq, record) in
-            [(8, naming(RUN, ended(3, 1, 8, "invoke_agent", 0, 100))), (9, ended(3, 3, 1, "chat", 30, 40))]
-        {
-            sink.take(seq, record).unwrap();
-            sink.flush_all().unwrap();
-            sink.finish_moves().unwrap();
-        }
-        sink.close_all(|| Ok(())).unwrap();
-        let tallies = sink.take_tallies();
-        let runs = tallies.iter().filter(|tally| !tally.is_more).count();
-        let calls: usize = tallies.iter().map(|tally| tally.calls.len()).sum();
-        assert_eq!((runs, calls), (1, 2), "plain root {has_plain_root}");
-    }
-}
-
 /// A step whose parent never comes is of the run that the trace's topmost span names, and so is what another trace has of that run,
 /// whichever comes first.
 #[test]
