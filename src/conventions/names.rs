@@ -56,6 +56,9 @@ pub const CACHE_READ_TOKENS: &str = "gen_ai.usage.cache_read.input_tokens";
 pub const CACHE_WRITE_TOKENS: &str = "gen_ai.usage.cache_write.input_tokens";
 /// Part of the output that was reasoning.
 pub const REASONING_TOKENS: &str = "gen_ai.usage.reasoning.output_tokens";
+/// Counts of tokens that a call may tell.
+pub const TOKEN_COUNTS: &[&str] =
+    &[INPUT_TOKENS, OUTPUT_TOKENS, CACHE_READ_TOKENS, CACHE_WRITE_TOKENS, REASONING_TOKENS, TOTAL_TOKENS];
 /// Part of the input that was audio.
 pub const AUDIO_INPUT_TOKENS: &str = "gen_ai.usage.audio.input_tokens";
 /// Part of the input that was audio and was read from a cache.

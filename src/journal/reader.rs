@@ -226,6 +226,14 @@ impl JournalReader {
         Ok(batch)
     }
 
+    /// The same for who knows what was committed: where that was all read, the disk is not asked. Who waits looks twenty times a second.
+    pub fn next_batch_up_to(&mut self, committed: u64, max_bytes: usize) -> Result<Batch, JournalError> {
+        if self.next > committed {
+            return Ok(Batch { last_seq: self.next - 1, ..Batch::default() });
+        }
+        self.next_batch(max_bytes)
+    }
+
     /// Takes back a batch that is done with: the next one uses its room. One of a megabyte that grows anew each time costs its pages.
     pub fn reuse(&mut self, batch: Batch) {
         let Batch { mut frames, mut payloads, .. } = batch;
@@ -234,14 +242,6 @@ impl JournalReader {
             payloads.clear();
             self.spare = Batch { frames, payloads, ..Batch::default() };
         }
-    }
-
-    /// The same for who knows what was committed: where that was all read, the disk is not asked. Who waits looks twenty times a second.
-    pub fn next_batch_up_to(&mut self, committed: u64, max_bytes: usize) -> Result<Batch, JournalError> {
-        if self.next > committed {
-            return Ok(Batch { last_seq: self.next - 1, ..Batch::default() });
-        }
-        self.next_batch(max_bytes)
     }
 
     fn fill(&mut self, batch: &mut Batch, max_bytes: usize) -> Result<(), JournalError> {

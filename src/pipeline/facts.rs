@@ -241,7 +241,7 @@ impl StepFacts {
             is_client: span.kind == SPAN_KIND_CLIENT || is_of_client,
             is_of_client,
             is_always_well,
-            ends_in_either: ends_in_either(span, scope),
+            ends_in_either: ends_in_either(attr, scope),
             ends_agent: is_always_well && kind == StepKind::Tool && ends_agent(span),
             deals_with_failure: scope.is_some_and(|scope| deals_with_failure(scope, span)),
             is_declared_well: !is_always_well && span.status.as_ref().is_some_and(|status| status.code == STATUS_OK),
@@ -442,10 +442,10 @@ fn deals_with_failure(scope: &Scope, span: &Span) -> bool {
 }
 
 /// Tells whether a span of the AI SDK ended for any reason that it knows no other for.
-fn ends_in_either(span: &Span, scope: Option<&Scope>) -> bool {
+fn ends_in_either<'a>(attr: impl Fn(&'static str) -> Option<&'a Value>, scope: Option<&Scope>) -> bool {
     let is_seven = scope.is_some_and(|scope| VERCEL_OTEL_SCOPES.contains(&scope.name.as_str()));
-    let of_seven = || words(span.attr(names::FINISH_REASONS).filter(|_| is_seven)).into_iter().next();
-    let reason = span.attr_str("ai.response.finishReason").map(str::to_owned).or_else(of_seven);
+    let of_seven = || words(attr(names::FINISH_REASONS).filter(|_| is_seven)).into_iter().next();
+    let reason = attr("ai.response.finishReason").and_then(Value::as_str).map(str::to_owned).or_else(of_seven);
     reason.is_some_and(|why| NO_REASONS.contains(&why.as_str()))
 }
 

@@ -544,20 +544,12 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
             return if is_lacking { shaped(span, source, shape) } else { None };
         }
         Source::Uncounted(source) => {
-            let counts = [
-                names::INPUT_TOKENS,
-                names::OUTPUT_TOKENS,
-                names::TOTAL_TOKENS,
-                names::CACHE_READ_TOKENS,
-                names::CACHE_WRITE_TOKENS,
-                names::REASONING_TOKENS,
-            ];
             let is_none = |key: &&str| span.attr(key).is_none_or(|count| count.as_i64() == Some(0));
             // Of a failure that is told the reason is known.
             let tells_failure = span.is_error()
                 || span.attr(names::ERROR_TYPE).is_some()
                 || span.events.iter().any(|event| event.name == names::EVENT_EXCEPTION);
-            let is_uncounted = counts.iter().all(is_none) && !tells_failure;
+            let is_uncounted = names::TOKEN_COUNTS.iter().all(is_none) && !tells_failure;
             return if is_uncounted { shaped(span, source, shape) } else { None };
         }
         Source::Served(starts, source) => {
@@ -593,20 +585,16 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
         }
         Shape::Text => says_something(&value),
         Shape::Words => {
-            let list = value.as_str().map(|text| match serde_json::from_str(text) {
-                Ok(Json::Array(items)) => items.iter().filter_map(text_of_json).collect(),
-                _ => vec![text.to_owned()],
-            });
-            let Some(list) = list.filter(|_| says_something(&value)) else {
+            let Some(text) = value.as_str().filter(|_| says_something(&value)) else {
                 return matches!(*value, Value::Array(_)).then_some(value);
             };
-            // That there are none is no reason.
-            let list: Vec<String> = list;
-            if list.is_empty() {
-                return None;
-            }
-            let values = list.into_iter().map(|word| Value::from(word).into()).collect();
-            return Some(Cow::Owned(Value::Array(ArrayValue { values })));
+            let words = match serde_json::from_str(text) {
+                Ok(Json::Array(items)) => items.iter().filter_map(text_of_json).collect(),
+                _ => vec![text.to_owned()],
+            };
+            let values: Vec<AnyValue> = words.into_iter().map(|word| Value::from(word).into()).collect();
+            // A list of none says nothing.
+            return (!values.is_empty()).then_some(Cow::Owned(Value::Array(ArrayValue { values })));
         }
         Shape::Session | Shape::User => {
             // AgentScope writes it as JSON.

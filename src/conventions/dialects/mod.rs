@@ -249,7 +249,7 @@ pub enum Source {
     Where(&'static str, &'static str, &'static Source),
     /// Another source, where none of these attributes is there.
     Lacking(&'static [&'static str], &'static Source),
-    /// Another source, where nothing but counts of none is told of input, output and both.
+    /// Another source, where nothing but counts of none is told of tokens, and nothing of a failure.
     Uncounted(&'static Source),
     /// Another source, where who served the model is one whose canonical name begins so.
     Served(&'static [&'static str], &'static Source),

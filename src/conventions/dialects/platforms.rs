@@ -458,14 +458,7 @@ pub const LANGSMITH: Dialect = Dialect {
     // those of calls.
     untold: &[Untold {
         when: &[("langsmith.span.kind", Test::IsWithout("chain", "langsmith.metadata.usage_metadata"))],
-        counts: &[
-            names::INPUT_TOKENS,
-            names::OUTPUT_TOKENS,
-            names::TOTAL_TOKENS,
-            names::CACHE_READ_TOKENS,
-            names::CACHE_WRITE_TOKENS,
-            names::REASONING_TOKENS,
-        ],
+        counts: names::TOKEN_COUNTS,
     }],
     kinds: &[
         kind("langsmith.span.kind", Test::Is("llm"), StepKind::Llm),

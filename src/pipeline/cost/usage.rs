@@ -45,7 +45,7 @@ pub(super) fn circumstances_of(span: &Span) -> Vec<(&str, &str)> {
         let key = attribute.key.strip_prefix(names::PRICE_PREFIX)?;
         Some((key, attribute.value.as_ref()?.value.as_ref()?.as_str()?))
     });
-    // What is told later wins. Who asks for the cheaper tier is served in it or not at all.
+    // What is told later wins. Who asks OpenAI for the cheaper tier is served in it or not at all.
     let asked = asked_tier(span).filter(|asked| *asked == units::SERVED_OR_REFUSED && is_served_by_openai(span));
     asked.map(|tier| ("service_tier", tier)).into_iter().chain(tier).chain(told).map(circumstance).collect()
 }

@@ -10,16 +10,6 @@ use crate::conventions::providers::{GOOGLE_TOOLS, TOTAL_OF_BOTH, TOTAL_OF_MORE};
 use crate::model::StepKind;
 use crate::model::otlp::{STATUS_ERROR, STATUS_UNSET, Span, Value};
 
-/// The counts that every reader shows.
-const COUNTS: &[&str] = &[
-    names::INPUT_TOKENS,
-    names::OUTPUT_TOKENS,
-    names::CACHE_READ_TOKENS,
-    names::CACHE_WRITE_TOKENS,
-    names::REASONING_TOKENS,
-    names::TOTAL_TOKENS,
-];
-
 /// Those of what went in, and those of what came out.
 const IN: &[&str] = &[names::INPUT_TOKENS, names::CACHE_READ_TOKENS, names::CACHE_WRITE_TOKENS];
 const OUT: &[&str] = &[names::OUTPUT_TOKENS, names::REASONING_TOKENS];
@@ -58,7 +48,7 @@ pub(super) fn write(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind: Option<
                 take(draft, &object, &mut told, &summed_up);
             } else {
                 let is_new = |key: &&&str| count_of(draft.span(), key).is_none();
-                let new: Vec<&'static str> = COUNTS.iter().filter(is_new).copied().collect();
+                let new: Vec<&'static str> = names::TOKEN_COUNTS.iter().filter(is_new).copied().collect();
                 take(draft, &object, &mut told, &[]);
                 (told.basis, summed_up) = (basis, new);
             }
@@ -111,7 +101,7 @@ fn take(draft: &mut Draft<'_>, object: &Json, told: &mut Told, summed_up: &[&str
     }
     for (to, _) in shape.members {
         // That nothing of a rare kind was used need not be said with every call.
-        let says_something = |count: &i64| *count > 0 || COUNTS.contains(to);
+        let says_something = |count: &i64| *count > 0 || names::TOKEN_COUNTS.contains(to);
         let count = count(to)
             .and_then(|count| i64::try_from(count).ok())
             .filter(|count| *count <= MAX_COUNT && says_something(count));
