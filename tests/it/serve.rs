@@ -11,7 +11,7 @@ mod prices;
 mod prometheus;
 mod senders;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -87,7 +87,10 @@ fn ask(to: SocketAddr, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
     stream.set_read_timeout(Some(WATCHDOG)).unwrap();
     let length = body.len();
     stream.write_all(format!("{head}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n").as_bytes()).unwrap();
-    stream.write_all(body).unwrap();
+    if let Err(error) = stream.write_all(body) {
+        // Who refuses a request by its head answers before the body has come.
+        assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{error}");
+    }
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
