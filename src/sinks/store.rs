@@ -484,7 +484,7 @@ impl<W: RunWriter> StoreSink<W> {
                     || quiet >= WITHIN && live.state.awaits_within()
                     || quiet >= LATE && live.state.awaits_only(&live.calls_of_logs)
             });
-            if let Err(error) = self.give_up_held(now, silence).and_then(|()| self.delete_left(now)) {
+            if let Err(error) = self.give_up_held(now, silence).and_then(|()| self.delete_left(Some(now))) {
                 first_error.get_or_insert(error);
             }
         }

@@ -100,11 +100,22 @@ pub trait RunWriter {
     /// Removes a run with all that belongs to it; removing one that is not there is no error.
     fn delete_run(&mut self, run: RunId) -> Result<(), StoreError>;
 
-    /// Keeps a run from retention where another is kept from it, of which all went into this one: that is about to be removed. Tells whether
-    /// it is.
+    /// Keeps a run from retention where another is kept from it, of which steps went into this one. Tells whether it is.
     fn hand_on_pin(&mut self, from: RunId, to: RunId) -> Result<bool, StoreError> {
         let _ = (from, to);
         Ok(false)
+    }
+
+    /// Tells whether a run is kept from retention.
+    fn is_pinned(&self, run: RunId) -> Result<bool, StoreError> {
+        let _ = run;
+        Ok(false)
+    }
+
+    /// Keeps a run from retention no longer: what it was kept for went into others.
+    fn drop_pin(&mut self, run: RunId) -> Result<(), StoreError> {
+        let _ = run;
+        Ok(())
     }
 
     /// Lets go of what is kept in memory or open for a run that is over; it may be taken up again.

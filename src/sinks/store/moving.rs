@@ -390,11 +390,13 @@ impl<W: RunWriter> StoreSink<W> {
         let Some(mut told) = self.told_of(run, trace)? else { return Ok(()) };
         moves.iter().for_each(|of| told.leave_out(&of.spans));
         let is_left = self.recorded == Recorded::GenAi && !told.has_genai();
-        if is_left || told.is_empty() {
-            // It goes, now or in a while.
-            moves.iter().try_for_each(|of| self.hand_on_pin(run, of.to))?;
-        }
+        // Who pinned it wants these steps kept, whatever becomes of it.
+        let is_pinned = moves.iter().try_fold(false, |is_pinned, of| Ok(self.hand_on_pin(run, of.to)? || is_pinned))?;
         if !told.is_empty() {
+            if is_left && is_pinned {
+                // What it was pinned for has gone. Who pins it from now on wants what is left.
+                self.writer.drop_pin(run)?;
+            }
             if let Some(live) = self.runs.get_mut(&run) {
                 live.is_left = is_left;
             }
@@ -403,26 +405,33 @@ impl<W: RunWriter> StoreSink<W> {
         self.delete(run, trace)
     }
 
-    /// Keeps a run from retention as another was that is about to go, since this has its steps.
-    fn hand_on_pin(&mut self, from: RunId, to: RunId) -> Result<(), StoreError> {
+    /// Keeps a run from retention as another is, since this has steps of that. Tells whether it is.
+    fn hand_on_pin(&mut self, from: RunId, to: RunId) -> Result<bool, StoreError> {
         let is_written = self.runs.get(&from).is_some_and(|live| live.written_status.is_some());
-        if is_written
-            && self.writer.hand_on_pin(from, to)?
-            && let Some(live) = self.runs.get_mut(&to)
-        {
+        let is_pinned = is_written && self.writer.hand_on_pin(from, to)?;
+        if is_pinned && let Some(live) = self.runs.get_mut(&to) {
             live.stale_summary = true;
             self.dirty.insert(to);
         }
-        Ok(())
+        Ok(is_pinned)
     }
 
-    /// Deletes a run from which all that spoke of GenAI was moved: what is left would have made none.
-    pub(super) fn delete_left(&mut self, now: Instant) -> Result<(), StoreError> {
-        let is_due = |live: &LiveRun| live.is_left && now.saturating_duration_since(live.touched) >= LATE;
+    /// Deletes a run from which all that spoke of GenAI was moved: what is left would have made none. One that somebody has pinned since stays.
+    /// It goes when nothing has come to it for a while; without `now` at once.
+    pub(super) fn delete_left(&mut self, now: Option<Instant>) -> Result<(), StoreError> {
+        let is_late = |live: &LiveRun| now.is_none_or(|now| now.saturating_duration_since(live.touched) >= LATE);
+        let is_due = |live: &LiveRun| live.is_left && is_late(live);
         let left =
             self.runs.iter().filter(|(_, live)| is_due(live) && live.has_written_all() && !live.state.has_genai());
         let left: Vec<_> = left.map(|(run, live)| (*run, live.state.trace_id())).collect();
-        left.into_iter().try_for_each(|(run, trace)| self.delete(run, trace))
+        for (run, trace) in left {
+            if self.writer.is_pinned(run)? {
+                self.runs.get_mut(&run).into_iter().for_each(|live| live.is_left = false);
+            } else {
+                self.delete(run, trace)?;
+            }
+        }
+        Ok(())
     }
 
     fn delete(&mut self, run: RunId, trace: TraceId) -> Result<(), StoreError> {

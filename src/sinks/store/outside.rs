@@ -88,7 +88,9 @@ impl<W: RunWriter> StoreSink<W> {
             self.finish_moves()?;
         }
         self.end_silent(|_| true);
-        self.flush_all()
+        self.flush_all()?;
+        // Whoever goes on does not know which they are.
+        self.delete_left(None)
     }
 
     pub(super) fn end_silent(&mut self, is_silent: impl Fn(&LiveRun) -> bool) {

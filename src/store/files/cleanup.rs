@@ -25,7 +25,7 @@ use crate::model::{RunId, RunKind, UnixNanos};
 use crate::store::StoreError;
 use crate::store::retention::{Policy, Reason};
 pub use pin::set_pinned;
-pub(super) use pin::{is_marked, mark_folder};
+pub(super) use pin::{is_marked, mark_folder, unmark_folder};
 #[cfg(feature = "seal")]
 use seal::seal;
 use survey::Survey;

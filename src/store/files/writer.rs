@@ -546,14 +546,21 @@ impl RunWriter for FilesWriter {
     }
 
     fn hand_on_pin(&mut self, from: RunId, to: RunId) -> Result<bool, StoreError> {
-        // One in a pack is not pinned: it would have a folder.
-        match self.layout.find_run(from)? {
-            Some(dir) if cleanup::is_marked(self.layout.fs(), &dir)? => {}
-            _ => return Ok(false),
+        if !self.is_pinned(from)? {
+            return Ok(false);
         }
         let dir = self.open(to)?.dir.clone();
         cleanup::mark_folder(self.layout.fs(), &dir)?;
         Ok(true)
+    }
+
+    fn is_pinned(&self, run: RunId) -> Result<bool, StoreError> {
+        // One in a pack is not pinned: it would have a folder.
+        self.layout.find_run(run)?.map_or(Ok(false), |dir| cleanup::is_marked(self.layout.fs(), &dir))
+    }
+
+    fn drop_pin(&mut self, run: RunId) -> Result<(), StoreError> {
+        self.layout.find_run(run)?.map_or(Ok(()), |dir| cleanup::unmark_folder(self.layout.fs(), &dir))
     }
 
     fn disown_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {

@@ -78,7 +78,7 @@ proptest! {
         sink.finish_moves().unwrap();
         prop_assert_eq!(sink.open_runs(), vec![]);
         sink.flush_all().unwrap();
-        sink.delete_left(Instant::now() + 2 * LATE).unwrap();
+        sink.delete_left(None).unwrap();
         let runs = listed(sink);
         prop_assert_eq!(told(&runs), vec![(RunStatus::Success, RunKind::Agent, 2, 1)]);
     }
@@ -119,7 +119,7 @@ fn what_stands_between_two_agents_of_a_run_is_of_it_whichever_comes_first() {
             sink.finish_moves().unwrap();
             assert_eq!(sink.open_runs(), [], "{order:?}");
             sink.flush_all().unwrap();
-            sink.delete_left(Instant::now() + 2 * LATE).unwrap();
+            sink.delete_left(None).unwrap();
             let runs = listed(sink);
             assert_eq!(told(&runs), [(RunStatus::Success, RunKind::Agent, 4, 0)], "{order:?}");
             assert_eq!(runs[0].tool_calls, tools);

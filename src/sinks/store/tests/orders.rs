@@ -353,31 +353,81 @@ fn steps_found_in_two_runs_leave_one_of_them_however_often_the_server_is_killed(
     }
 }
 
+/// The runs that are listed, and which of them are pinned.
+fn pins(layout: &Layout) -> Vec<(RunId, bool)> {
+    let listed = FilesReader::of(layout.clone()).unwrap().list_runs(&Query::default()).unwrap();
+    let pins = listed.iter().map(|listed| match listed {
+        Listed::Run(run) => (run.summary.run_id, run.summary.pinned),
+        Listed::Damaged(run) => panic!("damaged: {run:?}"),
+    });
+    let mut pins: Vec<_> = pins.collect();
+    pins.sort_unstable();
+    pins
+}
+
+/// Something plain, which stays where the steps were.
+const PLAIN: Node = Node { parent: 0, named: 0, operation: "", has_log: false };
+
+fn take_in(sink: &mut StoreSink<FilesWriter>, nodes: &[Node], from: u64, places: &[usize]) {
+    for (seq, place) in (from..).zip(places) {
+        sink.take(seq, record(*place, &nodes[*place])).unwrap();
+    }
+    sink.flush_all().unwrap();
+    sink.finish_moves().unwrap();
+    sink.flush_all().unwrap();
+}
+
 /// Whoever pinned a run wants its steps kept, whichever run turns out to have them.
 #[test]
 fn a_run_that_has_the_steps_of_a_pinned_one_is_pinned() {
     use crate::store::files::cleanup::set_pinned;
     for goes_whole in [true, false] {
-        let mut nodes = CALL_AND_ITS_AGENT.to_vec();
-        // Something plain stays where the steps were.
-        nodes.extend((!goes_whole).then_some(Node { parent: 0, named: 0, operation: "", has_log: false }));
+        let nodes = [&CALL_AND_ITS_AGENT[..], &[PLAIN]].concat();
         let (_, layout, mut sink) = begun();
-        for (seq, place) in (1..).zip([1, 2, 3].into_iter().take(nodes.len() - 1)) {
-            sink.take(seq, record(place, &nodes[place])).unwrap();
-        }
-        sink.flush_all().unwrap();
+        take_in(&mut sink, &nodes, 1, if goes_whole { &[1, 2] } else { &[1, 2, 3] });
         let own = *sink.runs.keys().next().unwrap();
         set_pinned(&layout, own, true).unwrap();
-        sink.take(9, record(0, &nodes[0])).unwrap();
-        sink.flush_all().unwrap();
-        sink.finish_moves().unwrap();
-        sink.flush_all().unwrap();
-        sink.delete_left(Instant::now() + 2 * LATE).unwrap();
-        let listed = FilesReader::of(layout).unwrap().list_runs(&Query::default()).unwrap();
-        let pins = listed.iter().map(|listed| match listed {
-            Listed::Run(run) => (run.summary.run_id, run.summary.pinned),
-            Listed::Damaged(run) => panic!("damaged: {run:?}"),
-        });
-        assert_eq!(pins.collect::<Vec<_>>(), [(run_named(1), true)], "goes whole: {goes_whole}");
+        take_in(&mut sink, &nodes, 8, &[0]);
+        let mut left = vec![(run_named(1), true)];
+        left.extend((!goes_whole).then_some((own, false)));
+        left.sort_unstable();
+        assert_eq!(pins(&layout), left, "goes whole: {goes_whole}");
+        sink.delete_left(None).unwrap();
+        assert_eq!(pins(&layout), [(run_named(1), true)], "goes whole: {goes_whole}");
+    }
+}
+
+#[test]
+fn each_run_that_has_steps_of_a_pinned_one_is_pinned() {
+    use crate::store::files::cleanup::set_pinned;
+    let second = [
+        Node { parent: 0, named: 2, operation: "invoke_agent", has_log: false },
+        Node { parent: 4, named: 0, operation: "chat", has_log: false },
+    ];
+    let nodes = [&CALL_AND_ITS_AGENT[..], &second].concat();
+    let (_, layout, mut sink) = begun();
+    take_in(&mut sink, &nodes, 1, &[1, 2, 4]);
+    let own = *sink.runs.keys().next().unwrap();
+    set_pinned(&layout, own, true).unwrap();
+    take_in(&mut sink, &nodes, 8, &[0]);
+    take_in(&mut sink, &nodes, 9, &[3]);
+    assert_eq!(pins(&layout), [(run_named(1), true), (run_named(2), true)]);
+}
+
+#[test]
+fn what_is_left_of_a_run_stays_where_it_is_pinned_and_goes_with_the_server_else() {
+    use crate::store::files::cleanup::set_pinned;
+    let nodes = [&CALL_AND_ITS_AGENT[..], &[PLAIN]].concat();
+    for is_pinned in [true, false] {
+        let (_, layout, mut sink) = begun();
+        take_in(&mut sink, &nodes, 1, &[1, 2, 3]);
+        let own = *sink.runs.keys().next().unwrap();
+        take_in(&mut sink, &nodes, 8, &[0]);
+        set_pinned(&layout, own, is_pinned).unwrap();
+        sink.close_all(|| Ok(())).unwrap();
+        let mut left = vec![(run_named(1), false)];
+        left.extend(is_pinned.then_some((own, true)));
+        left.sort_unstable();
+        assert_eq!(pins(&layout), left);
     }
 }

@@ -37,11 +37,10 @@ pub fn set_pinned(layout: &Layout, run: RunId, is_pinned: bool) -> Result<bool, 
 
 fn mark(layout: &Layout, run: RunId, dir: &Path, is_pinned: bool) -> Result<bool, StoreError> {
     let fs = layout.fs();
-    let mark = pin_file(dir);
     let was_marked = is_marked(fs, dir)?;
     match is_pinned {
         true if !was_marked => mark_folder(fs, dir)?,
-        false if was_marked => ignore_missing(fs.remove_file(&mark)).map_err(StoreError::io("delete", &mark))?,
+        false if was_marked => unmark_folder(fs, dir)?,
         _ => {}
     }
     sync_dir(fs, dir)?;
@@ -72,6 +71,12 @@ pub(in super::super) fn mark_folder(fs: &dyn Fs, dir: &Path) -> Result<(), Store
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(StoreError::io("create", &mark)(error)),
         _ => sync_dir(fs, dir),
     }
+}
+
+/// Takes the mark out of a run's folder, if it is there.
+pub(in super::super) fn unmark_folder(fs: &dyn Fs, dir: &Path) -> Result<(), StoreError> {
+    let mark = pin_file(dir);
+    ignore_missing(fs.remove_file(&mark)).map_err(StoreError::io("delete", &mark))
 }
 
 /// Returns the path of the file that says that a run is pinned.
