@@ -352,10 +352,15 @@ pub fn ask_whole<T>(
         }
         temporary(reader, depth, progress).and_then(|database| question(&database))
     };
-    match once() {
+    let answer = match once() {
         Err(DatabaseError::Damaged(_)) if remove(reader.layout()).is_ok() => once(),
-        // Others have it open, and are about to meet the same.
-        Err(DatabaseError::Damaged(_)) => temporary(reader, depth, progress).and_then(|database| question(&database)),
+        answer => answer,
+    };
+    match answer {
+        // Others have it open, and are about to meet the same; or they keep it to themselves for long.
+        Err(DatabaseError::Damaged(_) | DatabaseError::Busy(_) | DatabaseError::Io(_)) => {
+            temporary(reader, depth, progress).and_then(|database| question(&database))
+        }
         answer => answer,
     }
 }

@@ -195,6 +195,20 @@ fn who_asks_while_others_make_it_anew_has_all_runs() {
 }
 
 #[test]
+fn a_question_is_answered_though_the_database_is_kept_from_it() {
+    let (_dir, layout, mut writer) = store();
+    (0..3).for_each(|nth| writer.create_run(&run(nth), &[]).unwrap());
+    let reader = FilesReader::of(layout).unwrap();
+    let busy = || rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None);
+    let asked = std::cell::Cell::new(0);
+    let answer = ask_whole(&reader, Depth::Runs, &mut |_| {}, |database| {
+        asked.set(asked.get() + 1);
+        if asked.get() == 1 { Err(busy().into()) } else { database.runs() }
+    });
+    assert_eq!((answer.unwrap(), asked.get()), (3, 2));
+}
+
+#[test]
 fn a_keeper_takes_in_what_is_written_while_it_lives() {
     let (_dir, layout, mut writer) = store();
     rebuild(&layout, |_| {}).unwrap();
