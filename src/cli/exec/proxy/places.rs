@@ -6,51 +6,56 @@ pub use runspan::replay::Format;
 
 /// A service whose SDK takes its address from the environment.
 struct Service {
-    /// The first one that is set says where calls went before.
-    variables: &'static [&'static str],
-    /// Where they go when none is; services without are only for those who set it.
+    /// With what paths begin that are for each. Those that are set lead where they led; where any is, the others stay as
+    /// they are, since clients differ in which of them they read, and in what order.
+    variables: &'static [(&'static str, &'static str)],
+    /// Where calls go when none is; services without are only for those who set it.
     default: Option<&'static str>,
     /// Who is taken to answer at an address that nobody is known by.
     provider: &'static str,
-    prefix: &'static str,
     /// The variable that SDKs want a key in.
     key: &'static str,
 }
 
+impl Service {
+    /// Returns the variables that are set, with what they say.
+    fn set(
+        &self,
+        given: &impl Fn(&str) -> Option<String>,
+    ) -> impl Iterator<Item = ((&'static str, &'static str), String)> {
+        self.variables.iter().filter_map(|&(variable, prefix)| Some(((variable, prefix), given(variable)?)))
+    }
+}
+
 const SERVICES: &[Service] = &[
     Service {
-        variables: &["OPENAI_BASE_URL", "OPENAI_API_BASE"],
+        variables: &[("OPENAI_BASE_URL", "/openai"), ("OPENAI_API_BASE", "/openai-base")],
         default: Some("https://api.openai.com/v1"),
         provider: "openai",
-        prefix: "/openai",
         key: "OPENAI_API_KEY",
     },
     Service {
-        variables: &["ANTHROPIC_BASE_URL"],
+        variables: &[("ANTHROPIC_BASE_URL", "/anthropic")],
         default: Some("https://api.anthropic.com"),
         provider: "anthropic",
-        prefix: "/anthropic",
         key: "ANTHROPIC_API_KEY",
     },
     Service {
-        variables: &["GROQ_BASE_URL"],
+        variables: &[("GROQ_BASE_URL", "/groq")],
         default: Some("https://api.groq.com"),
         provider: "groq",
-        prefix: "/groq",
         key: "GROQ_API_KEY",
     },
     Service {
-        variables: &["TOGETHER_BASE_URL"],
+        variables: &[("TOGETHER_BASE_URL", "/together")],
         default: Some("https://api.together.xyz/v1"),
         provider: "together",
-        prefix: "/together",
         key: "TOGETHER_API_KEY",
     },
     Service {
-        variables: &["AZURE_OPENAI_ENDPOINT"],
+        variables: &[("AZURE_OPENAI_ENDPOINT", "/azure")],
         default: None,
         provider: "azure.ai.openai",
-        prefix: "/azure",
         key: "AZURE_OPENAI_API_KEY",
     },
 ];
@@ -89,18 +94,15 @@ impl Place {
 pub fn all(given: impl Fn(&str) -> Option<String>) -> Vec<Place> {
     let mut places = Vec::new();
     for service in SERVICES {
-        let set = service.variables.iter().find_map(|variable| given(variable));
-        let Some(base) = set.as_deref().or(service.default).and_then(address) else { continue };
-        if why_left_alone(&base).is_some() {
-            continue;
+        let mut led: Vec<_> = service.set(&given).collect();
+        if let Some(default) = service.default.filter(|_| led.is_empty()) {
+            led.extend(service.variables.iter().map(|&variable| (variable, default.to_owned())));
         }
-        let provider = provider_at(base.host().unwrap_or_default()).unwrap_or(service.provider);
-        places.extend(service.variables.iter().map(|&variable| Place {
-            variable,
-            base: base.clone(),
-            provider,
-            prefix: service.prefix,
-        }));
+        for ((variable, prefix), text) in led {
+            let Some(base) = address(&text).filter(|base| why_left_alone(base).is_none()) else { continue };
+            let provider = provider_at(base.host().unwrap_or_default()).unwrap_or(service.provider);
+            places.push(Place { variable, base, provider, prefix });
+        }
     }
     places
 }
@@ -122,11 +124,8 @@ fn why_left_alone(base: &Uri) -> Option<&'static str> {
 
 /// Returns the variables with an address by which calls are not passed on, and why.
 pub fn left_alone(given: impl Fn(&str) -> Option<String>) -> impl Iterator<Item = (&'static str, &'static str)> {
-    SERVICES.iter().filter_map(move |service| {
-        let (variable, set) =
-            service.variables.iter().find_map(|variable| given(variable).map(|set| (*variable, set)))?;
-        Some((variable, why_left_alone(&address(&set)?)?))
-    })
+    let set = SERVICES.iter().flat_map(move |service| service.set(&given).collect::<Vec<_>>());
+    set.filter_map(|((variable, _), text)| Some((variable, why_left_alone(&address(&text)?)?)))
 }
 
 /// Returns the variables for keys that are not set, of services that are.
@@ -134,7 +133,8 @@ pub fn keys_missing<'a>(
     places: &'a [Place],
     given: impl Fn(&str) -> Option<String> + 'a,
 ) -> impl Iterator<Item = &'static str> + 'a {
-    let is_used = |service: &&Service| places.iter().any(|place| place.prefix == service.prefix);
+    let is_place = |(variable, _): &(&str, &str)| places.iter().any(|place| place.variable == *variable);
+    let is_used = move |service: &&Service| service.variables.iter().any(is_place);
     SERVICES.iter().filter(is_used).map(|service| service.key).filter(move |key| given(key).is_none())
 }
 
@@ -248,13 +248,12 @@ mod tests {
 
     #[test]
     fn calls_go_where_they_went_before() {
-        let given = [("OPENAI_API_BASE", "http://127.0.0.1:1234/v1/"), ("ANTHROPIC_BASE_URL", "no address")];
+        let given = [("OPENAI_BASE_URL", "http://127.0.0.1:1234/v1/"), ("ANTHROPIC_BASE_URL", "no address")];
         let places = all(lookup(&given));
         assert_eq!(
             shown(&places),
             [
                 "OPENAI_BASE_URL http://127.0.0.1:1234/v1/",
-                "OPENAI_API_BASE http://127.0.0.1:1234/v1/",
                 "GROQ_BASE_URL https://api.groq.com/",
                 "TOGETHER_BASE_URL https://api.together.xyz/v1",
             ]
@@ -282,7 +281,27 @@ mod tests {
             "https://api.groq.com/openai/v1/chat/completions Some(Chat)"
         );
         assert_eq!(target(Method::POST, "/openaix/chat/completions"), "");
+        assert_eq!(target(Method::POST, "/openai-base/chat/completions"), "");
         assert_eq!(target(Method::POST, "/v1/chat/completions"), "");
+    }
+
+    /// LangChain and clients of OpenAI's before 1.0 read `OPENAI_API_BASE`, LiteLLM 1.80 reads it last, and OpenAI's clients
+    /// read `OPENAI_BASE_URL` alone.
+    #[test]
+    fn each_of_two_variables_leads_where_it_led() {
+        let of = |given: &[(&str, &str)]| {
+            let places = all(lookup(given));
+            let places = places.iter().filter(|place| place.variable.starts_with("OPENAI"));
+            places.map(|place| format!("{} {} {}", place.variable, place.prefix, place.base)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[("OPENAI_API_BASE", "http://b/v1")]), ["OPENAI_API_BASE /openai-base http://b/v1"]);
+        assert_eq!(of(&[("OPENAI_BASE_URL", "http://a/v1")]), ["OPENAI_BASE_URL /openai http://a/v1"]);
+        assert_eq!(
+            of(&[("OPENAI_BASE_URL", "http://a/v1"), ("OPENAI_API_BASE", "http://b/v1")]),
+            ["OPENAI_BASE_URL /openai http://a/v1", "OPENAI_API_BASE /openai-base http://b/v1"]
+        );
+        let given = [("OPENAI_BASE_URL", "http://me:secret@a/v1"), ("OPENAI_API_BASE", "http://b/v1")];
+        assert_eq!(of(&given), ["OPENAI_API_BASE /openai-base http://b/v1"]);
     }
 
     #[test]
@@ -319,7 +338,7 @@ mod tests {
         assert_eq!(left(&[("HTTP_PROXY", "http://proxy:3128")]), 5);
         let local = [("OPENAI_BASE_URL", "http://127.0.0.1:1")];
         let given = [("all_proxy", "http://proxy:3128")];
-        assert_eq!(shown(&reachable(all(lookup(&local)), lookup(&given))).len(), 2);
+        assert_eq!(shown(&reachable(all(lookup(&local)), lookup(&given))).len(), 1);
         assert_eq!(left(&[("ALL_PROXY", "socks5://proxy"), ("NO_PROXY", "*")]), 5);
     }
 }
