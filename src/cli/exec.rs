@@ -47,6 +47,8 @@ use child::Child;
 pub use child::{Ended, Place};
 use environment::Environment;
 pub use proxy::OnMiss;
+use proxy::dotenv::Files;
+use proxy::places::Unled;
 use proxy::{Answers, AreTold, Calls, Proxy, places};
 pub use rerun::{Again, Over};
 use rerun::{answer_calls, answers, variable_of};
@@ -281,7 +283,7 @@ impl Recording {
                 let calls = Calls { purse: purse.clone(), ..Calls::all(&context, name) };
                 answer_calls(&receiver, again, answers.clone(), calls, session)
             }
-            (when, None) => pass_through(&receiver, when, name, &context, purse.clone(), session),
+            (_, None) => pass_through(&receiver, args, name, &context, purse.clone(), session),
         };
         Some(Self { receiver, proxy, purse, answers, run, context, outer, content })
     }
@@ -480,16 +482,38 @@ fn targets(session: &mut Session<'_>) -> Vec<Target> {
     urls.filter_map(target).collect()
 }
 
+/// Says which calls are not seen, and what would make them be.
+fn say_unled(unled: &Unled<'_>, here: &Path, session: &mut Session<'_>) {
+    let said = match unled {
+        Unled::InFile(variable, found) => {
+            let file = found.file.strip_prefix(here).unwrap_or(&found.file).display();
+            format!("{variable} stands in {file} and is left as it is: export it to have these calls recorded")
+        }
+        Unled::Azure(known_by) if variable("OPENAI_API_KEY").is_some() => format!(
+            "OPENAI_BASE_URL is left as it is, for clients of Azure ({known_by}) read it too: calls of OpenAI's own are not \
+             seen"
+        ),
+        Unled::Azure(_) => return,
+    };
+    session.remark(&format!("runspan: {}", safe(&said)));
+}
+
 /// Opens the pass-through, if there is anything to pass through and it would work.
 fn pass_through(
     receiver: &Receiver,
-    when: PassThrough,
+    args: &Args,
     name: &str,
     context: &SpanContext,
     purse: Option<Arc<Purse>>,
     session: &mut Session<'_>,
 ) -> Option<Proxy> {
-    let mut places = places::all(variable);
+    let when = args.proxy;
+    let here = std::env::current_dir().unwrap_or_default();
+    let files = Files::of(&here, &args.command);
+    let (mut places, unled) = places::of_command(variable, &files);
+    for unled in unled.iter().filter(|_| !args.quiet) {
+        say_unled(unled, &here, session);
+    }
     for (variable, why) in places::left_alone(variable).filter(|_| when == PassThrough::On) {
         warn(session, &format!("model calls by the address in {variable} are not passed through: {why}"));
     }

@@ -13,6 +13,7 @@ mod answer;
 mod answers;
 mod call;
 mod copy;
+pub mod dotenv;
 mod events;
 mod held;
 mod json;

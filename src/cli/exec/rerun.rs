@@ -12,6 +12,7 @@ use runspan::{Content, Error};
 
 use super::again::Input;
 use super::child::{Ended, Place};
+use super::proxy::dotenv::Files;
 use super::proxy::{self, Answers, Calls, OnMiss, Proxy, places};
 use super::{variable, warn};
 use crate::cli::Session;
@@ -67,7 +68,11 @@ pub fn answer_calls(
     calls: Calls,
     session: &mut Session<'_>,
 ) -> Option<Proxy> {
-    let places = places::all(|name| variable_of(Some(again), name));
+    let directory = again.place.directory.clone().or_else(|| std::env::current_dir().ok()).unwrap_or_default();
+    // What is asked live is asked where the command would by itself; else all that can be led here is.
+    let files = if again.may_ask() { Files::of(&directory, &[]) } else { Files::default() };
+    let in_file = |name: &str| files.get(name).map(|found| found.value.clone());
+    let places = places::all(|name| variable_of(Some(again), name).or_else(|| in_file(name)));
     let trusted = if again.may_ask() { proxy::trusted(variable) } else { proxy::nobody() };
     let started = Proxy::start(receiver, places, trusted, calls, answers);
     started.map_err(|error| warn(session, &format!("there is no port to answer at: {error}"))).ok()

@@ -4,6 +4,8 @@ use hyper::{Method, Uri};
 use runspan::conventions::providers::HOSTS;
 pub use runspan::replay::Format;
 
+use super::dotenv::{Files, Found};
+
 /// A service whose SDK takes its address from the environment.
 struct Service {
     /// With what paths begin that are for each. Those that are set lead where they led; where any is, the others stay as
@@ -15,6 +17,8 @@ struct Service {
     provider: &'static str,
     /// The variable that SDKs want a key in.
     key: &'static str,
+    /// Where no variable is set, that one would lead elsewhere than without: clients do not agree on what belongs in it.
+    is_for_replay: bool,
 }
 
 impl Service {
@@ -33,30 +37,36 @@ const SERVICES: &[Service] = &[
         default: Some("https://api.openai.com/v1"),
         provider: "openai",
         key: "OPENAI_API_KEY",
+        is_for_replay: false,
     },
     Service {
         variables: &[("ANTHROPIC_BASE_URL", "/anthropic")],
         default: Some("https://api.anthropic.com"),
         provider: "anthropic",
         key: "ANTHROPIC_API_KEY",
+        is_for_replay: false,
     },
     Service {
         variables: &[("GROQ_BASE_URL", "/groq")],
         default: Some("https://api.groq.com"),
         provider: "groq",
         key: "GROQ_API_KEY",
+        is_for_replay: false,
     },
+    // Together's client for Python wants `/v1` in it, and that for JavaScript does not.
     Service {
         variables: &[("TOGETHER_BASE_URL", "/together")],
         default: Some("https://api.together.xyz/v1"),
         provider: "together",
         key: "TOGETHER_API_KEY",
+        is_for_replay: true,
     },
     Service {
         variables: &[("AZURE_OPENAI_ENDPOINT", "/azure")],
         default: None,
         provider: "azure.ai.openai",
         key: "AZURE_OPENAI_API_KEY",
+        is_for_replay: false,
     },
 ];
 
@@ -90,7 +100,7 @@ impl Place {
     }
 }
 
-/// Returns all places by an environment. One whose variable holds no address is left as it is.
+/// Returns all places by an environment, where it is not asked for models at them. One whose variable holds no address is left as it is.
 pub fn all(given: impl Fn(&str) -> Option<String>) -> Vec<Place> {
     let mut places = Vec::new();
     for service in SERVICES {
@@ -105,6 +115,43 @@ pub fn all(given: impl Fn(&str) -> Option<String>) -> Vec<Place> {
         }
     }
     places
+}
+
+/// Variables of which each says that Azure's clients are used.
+const AZURE: &[&str] = &["AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", "OPENAI_API_VERSION"];
+
+/// Why variables of a service are left as they are, which would lead to places.
+#[derive(Debug)]
+pub enum Unled<'a> {
+    /// A variable stands in a file that the command may read, and there it would not win any more.
+    InFile(&'static str, &'a Found),
+    /// Clients for Azure take the variables of OpenAI's for their own: that of JavaScript before its endpoint (6.49), and
+    /// LangChain's refuses to begin. By which variable it is known that there may be one.
+    Azure(&'static str),
+}
+
+/// Returns the places of a command that asks its models itself, and which services are left out that would have one. There
+/// only what is sure to lead where it led without is set.
+pub fn of_command(given: impl Fn(&str) -> Option<String>, files: &Files) -> (Vec<Place>, Vec<Unled<'_>>) {
+    let mut places = all(&given);
+    let mut unled = Vec::new();
+    for service in SERVICES.iter().filter(|service| service.default.is_some()) {
+        if service.set(&given).next().is_some() {
+            continue;
+        }
+        let in_file = service.variables.iter().find_map(|(name, _)| Some(Unled::InFile(name, files.get(name)?)));
+        let for_azure = || {
+            let is_there = |name: &&&str| given(name).is_some() || files.get(name).is_some();
+            let name = AZURE.iter().find(is_there).filter(|_| service.provider == "openai")?;
+            Some(Unled::Azure(name))
+        };
+        let why = in_file.or_else(for_azure);
+        if why.is_some() || service.is_for_replay {
+            places.retain(|place| service.variables.iter().all(|(name, _)| *name != place.variable));
+        }
+        unled.extend(why);
+    }
+    (places, unled)
 }
 
 /// Reads the address of a service.
@@ -285,7 +332,7 @@ mod tests {
         assert_eq!(target(Method::POST, "/v1/chat/completions"), "");
     }
 
-    /// LangChain and clients of OpenAI's before 1.0 read `OPENAI_API_BASE`, LiteLLM 1.80 reads it last, and OpenAI's clients
+    /// LangChain and clients of OpenAI's before 1.0 read `OPENAI_API_BASE`, LiteLLM 1.110 reads it last, and OpenAI's clients
     /// read `OPENAI_BASE_URL` alone.
     #[test]
     fn each_of_two_variables_leads_where_it_led() {
@@ -302,6 +349,53 @@ mod tests {
         );
         let given = [("OPENAI_BASE_URL", "http://me:secret@a/v1"), ("OPENAI_API_BASE", "http://b/v1")];
         assert_eq!(of(&given), ["OPENAI_API_BASE /openai-base http://b/v1"]);
+    }
+
+    /// What is left as it is for a command, by an environment and the text of its `.env`.
+    fn left(given: &[(&str, &str)], file: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(".env"), file).unwrap();
+        let files = Files::of(dir.path(), &[]);
+        let (places, unled) = of_command(lookup(given), &files);
+        let led: Vec<_> = places.iter().map(|place| place.variable).collect();
+        let unled: Vec<_> = unled
+            .iter()
+            .map(|unled| match unled {
+                Unled::InFile(name, _) => format!("{name} in the file"),
+                Unled::Azure(name) => format!("for {name}"),
+            })
+            .collect();
+        format!("{} | {}", led.join(" "), unled.join(" "))
+    }
+
+    /// python-dotenv 1.2, pydantic-settings 2.16 and `node --env-file` (20): none of them replaces what is set.
+    #[test]
+    fn what_stands_in_a_file_is_left_to_it() {
+        assert_eq!(left(&[], ""), "OPENAI_BASE_URL OPENAI_API_BASE ANTHROPIC_BASE_URL GROQ_BASE_URL | ");
+        let file = "OPENAI_BASE_URL=http://127.0.0.1:1234/v1";
+        assert_eq!(left(&[], file), "ANTHROPIC_BASE_URL GROQ_BASE_URL | OPENAI_BASE_URL in the file");
+        let given = [("OPENAI_BASE_URL", "http://127.0.0.1:5/v1")];
+        assert_eq!(left(&given, file), "OPENAI_BASE_URL ANTHROPIC_BASE_URL GROQ_BASE_URL | ");
+    }
+
+    /// together 3.1 for Python and together-ai 0.52 for JavaScript.
+    #[test]
+    fn together_is_led_only_where_it_was() {
+        let given = [("TOGETHER_BASE_URL", "http://127.0.0.1:5/v1")];
+        let led = "OPENAI_BASE_URL OPENAI_API_BASE ANTHROPIC_BASE_URL GROQ_BASE_URL";
+        assert_eq!(left(&given, ""), format!("{led} TOGETHER_BASE_URL | "));
+        assert_eq!(left(&[], ""), format!("{led} | "));
+    }
+
+    /// openai 6.49 for JavaScript, and langchain-openai 1.7.
+    #[test]
+    fn clients_of_azure_find_nothing_of_openai_that_was_not_there() {
+        let azure = ("AZURE_OPENAI_ENDPOINT", "https://mine.openai.azure.com");
+        let led = "ANTHROPIC_BASE_URL GROQ_BASE_URL";
+        assert_eq!(left(&[azure], ""), format!("{led} AZURE_OPENAI_ENDPOINT | for AZURE_OPENAI_ENDPOINT"));
+        assert_eq!(left(&[], "AZURE_OPENAI_API_KEY=k"), format!("{led} | for AZURE_OPENAI_API_KEY"));
+        let given = [azure, ("OPENAI_BASE_URL", "http://127.0.0.1:5/v1")];
+        assert_eq!(left(&given, ""), format!("OPENAI_BASE_URL {led} AZURE_OPENAI_ENDPOINT | "));
     }
 
     #[test]
