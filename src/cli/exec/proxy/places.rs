@@ -77,6 +77,8 @@ pub struct Place {
     base: Uri,
     provider: &'static str,
     prefix: &'static str,
+    /// The variable was not set.
+    is_default: bool,
 }
 
 impl Place {
@@ -98,6 +100,15 @@ impl Place {
     fn host(&self) -> &str {
         self.base.host().unwrap_or_default()
     }
+
+    /// Returns what of the path a client leaves out that wants it in the variable, as the AI SDK does (`@ai-sdk/anthropic` 3):
+    /// without the variable it would not be missing. Where that was set, it holds what its client wants.
+    fn version_left_out(&self, path: &str) -> &'static str {
+        const OF_MODELS: &[&str] = &["messages", "models", "files", "skills"];
+        let is_of = |path: &str| OF_MODELS.contains(&path.split('/').next().unwrap_or_default());
+        let is_left_out = self.is_default && self.prefix == "/anthropic" && path.strip_prefix('/').is_some_and(is_of);
+        if is_left_out { "/v1" } else { "" }
+    }
 }
 
 /// Returns all places by an environment, where it is not asked for models at them. One whose variable holds no address is left as it is.
@@ -105,13 +116,14 @@ pub fn all(given: impl Fn(&str) -> Option<String>) -> Vec<Place> {
     let mut places = Vec::new();
     for service in SERVICES {
         let mut led: Vec<_> = service.set(&given).collect();
-        if let Some(default) = service.default.filter(|_| led.is_empty()) {
+        let is_default = led.is_empty();
+        if let Some(default) = service.default.filter(|_| is_default) {
             led.extend(service.variables.iter().map(|&variable| (variable, default.to_owned())));
         }
         for ((variable, prefix), text) in led {
             let Some(base) = address(&text).filter(|base| why_left_alone(base).is_none()) else { continue };
             let provider = provider_at(base.host().unwrap_or_default()).unwrap_or(service.provider);
-            places.push(Place { variable, base, provider, prefix });
+            places.push(Place { variable, base, provider, prefix, is_default });
         }
     }
     places
@@ -264,7 +276,8 @@ pub fn route<'a>(places: &'a [Place], method: &Method, uri: &Uri) -> Option<Rout
     })?;
     let is_post = method == Method::POST;
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    Some(Route { place, rest: format!("{rest}{query}"), format: format_of(rest).filter(|_| is_post) })
+    let version = place.version_left_out(rest);
+    Some(Route { place, rest: format!("{version}{rest}{query}"), format: format_of(rest).filter(|_| is_post) })
 }
 
 fn format_of(path: &str) -> Option<Format> {
@@ -330,6 +343,24 @@ mod tests {
         assert_eq!(target(Method::POST, "/openaix/chat/completions"), "");
         assert_eq!(target(Method::POST, "/openai-base/chat/completions"), "");
         assert_eq!(target(Method::POST, "/v1/chat/completions"), "");
+    }
+
+    #[test]
+    fn a_version_that_a_client_wants_in_the_variable_is_not_missing_without() {
+        let target = |given: &[(&str, &str)], path: &str| {
+            let places = all(lookup(given));
+            let route = route(&places, &Method::POST, &path.parse().unwrap()).unwrap();
+            format!("{} {:?}", route.uri().unwrap(), route.format)
+        };
+        let at = |path: &str| target(&[], path);
+        assert_eq!(at("/anthropic/messages?a=b"), "https://api.anthropic.com/v1/messages?a=b Some(Messages)");
+        assert_eq!(at("/anthropic/v1/messages"), "https://api.anthropic.com/v1/messages Some(Messages)");
+        assert_eq!(at("/anthropic/messages/count_tokens"), "https://api.anthropic.com/v1/messages/count_tokens None");
+        assert_eq!(at("/anthropic/api/messages"), "https://api.anthropic.com/api/messages Some(Messages)");
+        let given = [("ANTHROPIC_BASE_URL", "http://127.0.0.1:5/v1")];
+        assert_eq!(target(&given, "/anthropic/messages"), "http://127.0.0.1:5/v1/messages Some(Messages)");
+        let given = [("ANTHROPIC_BASE_URL", "http://127.0.0.1:5")];
+        assert_eq!(target(&given, "/anthropic/messages"), "http://127.0.0.1:5/messages Some(Messages)");
     }
 
     /// LangChain and clients of OpenAI's before 1.0 read `OPENAI_API_BASE`, LiteLLM 1.110 reads it last, and OpenAI's clients
