@@ -156,7 +156,7 @@ impl Proxy {
 
     /// Returns the variables that lead to it.
     pub fn variables(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
-        self.places.iter().map(|place| (place.variable(), format!("http://{}{}", self.address, place.prefix())))
+        self.places.iter().map(|place| (place.variable(), place.led_to(self.address)))
     }
 
     /// Returns where calls go.

@@ -1,5 +1,7 @@
 //! Where model calls go: which variable an SDK reads, and where it calls without.
 
+use std::net::SocketAddr;
+
 use hyper::{Method, Uri};
 use runspan::conventions::providers::HOSTS;
 pub use runspan::replay::Format;
@@ -79,6 +81,8 @@ pub struct Place {
     prefix: &'static str,
     /// The variable was not set.
     is_default: bool,
+    /// What the variable said ends in a slash.
+    ends_in_slash: bool,
 }
 
 impl Place {
@@ -87,9 +91,10 @@ impl Place {
         self.variable
     }
 
-    /// Returns what paths begin with that are for it.
-    pub fn prefix(&self) -> &'static str {
-        self.prefix
+    /// Returns what the variable is to say, with the address of this port. Programs that join the rest to it themselves count
+    /// on the slash that they have put there.
+    pub fn led_to(&self, port: SocketAddr) -> String {
+        format!("http://{port}{}{}", self.prefix, if self.ends_in_slash { "/" } else { "" })
     }
 
     /// Tells whether it is reached over TLS.
@@ -123,7 +128,8 @@ pub fn all(given: impl Fn(&str) -> Option<String>) -> Vec<Place> {
         for ((variable, prefix), text) in led {
             let Some(base) = address(&text).filter(|base| why_left_alone(base).is_none()) else { continue };
             let provider = provider_at(base.host().unwrap_or_default()).unwrap_or(service.provider);
-            places.push(Place { variable, base, provider, prefix, is_default });
+            let ends_in_slash = text.ends_with('/');
+            places.push(Place { variable, base, provider, prefix, is_default, ends_in_slash });
         }
     }
     places
@@ -343,6 +349,18 @@ mod tests {
         assert_eq!(target(Method::POST, "/openaix/chat/completions"), "");
         assert_eq!(target(Method::POST, "/openai-base/chat/completions"), "");
         assert_eq!(target(Method::POST, "/v1/chat/completions"), "");
+    }
+
+    #[test]
+    fn a_slash_at_the_end_of_an_address_stays() {
+        let led = |base: &str| {
+            let places = all(lookup(&[("OPENAI_BASE_URL", base)]));
+            let uri = format!("{}chat/completions", places[0].led_to(([127, 0, 0, 1], 5).into())).parse().unwrap();
+            route(&places, &Method::POST, &uri).and_then(|route| route.uri()).map(|uri| uri.to_string())
+        };
+        assert_eq!(led("http://a/v1/").as_deref(), Some("http://a/v1/chat/completions"));
+        assert_eq!(led("http://a/").as_deref(), Some("http://a/chat/completions"));
+        assert_eq!(led("http://a/v1"), None);
     }
 
     #[test]
