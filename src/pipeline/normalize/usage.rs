@@ -180,10 +180,15 @@ pub(super) fn count_in(object: &Json, shape: &Shape, to: &str) -> Option<u64> {
     Some(beside.fold(told, u64::saturating_add))
 }
 
-/// Reads a count, as a number or as text.
+/// Reads a count, as a number, which some write as `100.0` or `1e2`, or as text.
 pub(super) fn whole(value: &Json) -> Option<u64> {
-    value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())
+    let number = || value.as_f64().filter(|number| number.fract() == 0.0 && *number <= LARGEST_WHOLE);
+    let written = || number().and_then(|number| format!("{number:.0}").parse().ok());
+    value.as_u64().or_else(written).or_else(|| value.as_str()?.trim().parse().ok())
 }
+
+/// Above it, numbers with a point are not known to one.
+const LARGEST_WHOLE: f64 = 9_007_199_254_740_992.0;
 
 /// Settles what the counts mean: canonical input includes cached tokens, canonical output includes reasoning.
 ///

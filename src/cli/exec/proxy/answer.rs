@@ -255,6 +255,14 @@ mod tests {
     }
 
     #[test]
+    fn a_count_may_be_written_with_a_point_or_an_exponent() {
+        let usage: Json =
+            serde_json::from_str(r#"{"prompt_tokens": 100.0, "completion_tokens": 1e1, "total_tokens": 110.5}"#)
+                .unwrap();
+        assert_eq!(billed("openai", Format::Chat, &json!({"model": "m", "usage": usage})), "100 - 10 - -");
+    }
+
+    #[test]
     fn cached_tokens_are_known_by_the_names_of_each_service() {
         let of = |provider, usage: Json| billed(provider, Format::Chat, &json!({"model": "m", "usage": usage}));
         let usage = json!({"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110,

@@ -1,5 +1,6 @@
 //! Streamed answers: server-sent events, put together into what an answer in one piece would have said.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use runspan::model::Tokens;
@@ -22,7 +23,9 @@ fn read(stream: &[u8]) -> Events {
     let text = String::from_utf8_lossy(stream);
     let mut events = Events::default();
     let mut data = String::new();
-    for line in text.lines().chain([""]) {
+    // A line ends with either or both of them.
+    let text = if text.contains('\r') { Cow::Owned(text.replace("\r\n", "\n")) } else { text };
+    for line in text.split(['\n', '\r']).chain([""]) {
         if let Some(more) = line.strip_prefix("data:") {
             if !data.is_empty() {
                 data.push('\n');
@@ -224,7 +227,7 @@ fn fold_messages(events: &[Json]) -> Folded {
                 }
                 // Counts so far, each of which takes the place of what was said before.
                 let counts = event.get("usage").and_then(Json::as_object).cloned().unwrap_or_default();
-                is_counted |= counts.get("output_tokens").is_some_and(Json::is_u64);
+                is_counted |= counts.get("output_tokens").is_some_and(Json::is_number);
                 if let Some(usage) = answer.entry("usage").or_insert_with(|| json!({})).as_object_mut() {
                     usage.extend(counts.into_iter().filter(|(_, count)| !count.is_null()));
                 }
@@ -250,7 +253,8 @@ fn fold_messages(events: &[Json]) -> Folded {
 /// Forgets what a stream says at its beginning that has come out: a few tokens, whatever comes of it.
 fn forget_beginning(usage: &mut Json) {
     let Some(usage) = usage.as_object_mut() else { return };
-    if usage.get("output_tokens").and_then(Json::as_u64).is_some_and(|count| count <= Tokens::BEGINNING) {
+    let is_beginning = |count: &Json| count.as_f64().is_some_and(|count| count <= Tokens::BEGINNING as f64);
+    if usage.get("output_tokens").is_some_and(is_beginning) {
         usage.remove("output_tokens");
         usage.remove("output_tokens_details");
     }
@@ -361,6 +365,20 @@ mod tests {
             let piece = json!({"choices": [{"index": 0, "delta": {"content": "Hi"}}], "usage": null});
             let answer: Json = serde_json::from_str(&folded(Format::Chat, &[piece, last]).0).unwrap();
             assert_eq!(answer["usage"], usage);
+        }
+    }
+
+    #[test]
+    fn lines_end_in_each_of_three_ways() {
+        let piece = json!({"choices": [{"index": 0, "delta": {"content": "Hel"}}]});
+        let last = json!({"choices": [{"index": 0, "delta": {"content": "lo"}, "finish_reason": "stop"}]});
+        for end in ["\n", "\r\n", "\r"] {
+            let stream = format!(
+                "event: a{end}data: {piece}{end}{end}event: a{end}data: {{\"a\":{end}data: 1}}{end}{end}data: {last}{end}{end}"
+            );
+            let folded = fold(Format::Chat, stream.as_bytes());
+            assert_eq!(folded.answer["choices"][0]["message"]["content"], "Hello", "{end:?}");
+            assert_eq!(read(stream.as_bytes()).data.len(), 3, "{end:?}");
         }
     }
 
