@@ -220,7 +220,8 @@ impl Exchange {
             span.set_attr(STATUS_CODE, i64::from(status));
         }
         let body = answered.body();
-        let (said, is_complete) = if answered.is_stream {
+        let is_stream = answered.is_stream(body.as_deref());
+        let (said, is_complete) = if is_stream {
             let first = answered.copy.as_ref().and_then(|copy| copy.began);
             // What came when the program had gone came to nobody.
             if let Some(first) = first.filter(|first| *first <= answered.at) {
@@ -243,7 +244,7 @@ impl Exchange {
         if is_cut {
             span.set_attr(names::CUT, "answer");
         }
-        if let Some((kind, message, status)) = failure(answered, &said, is_complete, is_cut) {
+        if let Some((kind, message, status)) = failure(answered, &said, is_stream, is_complete, is_cut) {
             span.set_attr(names::ERROR_TYPE, kind);
             span.status = Some(Status { code: STATUS_ERROR, message });
             if let Some(status) = status {
@@ -259,6 +260,7 @@ impl Exchange {
 fn failure(
     answered: &Answered,
     said: &Json,
+    is_stream: bool,
     is_complete: bool,
     is_cut: bool,
 ) -> Option<(String, String, Option<StepStatus>)> {
@@ -277,7 +279,7 @@ fn failure(
             Some(("cancelled".to_owned(), message, Some(StepStatus::Cancelled)))
         }
         Ending::Broken(why) => Some(("broken_off".to_owned(), format!("the answer broke off: {why}"), None)),
-        Ending::Cancelled if !is_complete || !answered.is_stream => {
+        Ending::Cancelled if !is_complete || !is_stream => {
             let message = "the program did not wait for the whole answer".to_owned();
             Some(("cancelled".to_owned(), message, Some(StepStatus::Cancelled)))
         }
@@ -295,6 +297,34 @@ mod tests {
     use super::super::copy;
     use super::super::places;
     use super::*;
+
+    fn ended(format: Format, path: &str, status: u16, headers: &[(&'static str, &str)], body: &str) -> Span {
+        let places = places::all(|_| None);
+        let route = places::route(&places, &Method::POST, &path.parse().unwrap()).unwrap();
+        let root = SpanContext { trace_id: TraceId([1; 16]), span_id: SpanId([2; 8]), flags: 1, run_id: None };
+        let headers: Vec<_> =
+            headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        let headers: HeaderMap = headers.into_iter().collect();
+        let copy = Copied::of(body.as_bytes(), &copy::budget());
+        let answered = Answered::of(hyper::StatusCode::from_u16(status).unwrap(), &headers, copy, Ending::Whole);
+        Exchange::new(format, &route, &HeaderMap::new()).ended(&root, &answered)
+    }
+
+    /// A stream by `StreamingResponse` of FastAPI has no type unless it is given one.
+    #[test]
+    fn a_stream_is_one_whatever_its_type_says() {
+        let usage = r#"data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2,"total_tokens":9}}"#;
+        let body = format!(": hello\n\n{usage}\n\ndata: [DONE]\n\n");
+        for kind in
+            [&[][..], &[("content-type", "text/plain")], &[("content-type", "Text/Event-Stream; charset=utf-8")]]
+        {
+            let span = ended(Format::Chat, "/openai/chat/completions", 200, kind, &body);
+            assert_eq!(span.attr(names::INPUT_TOKENS), Some(&Value::Int(7)), "{kind:?}");
+            assert!(span.status.is_none() && span.attr(FIRST_CHUNK).is_some());
+        }
+        let broken = ended(Format::Chat, "/openai/chat/completions", 200, &[], "data: {\"choices\":[]}\n\n");
+        assert_eq!(broken.attr_str(names::ERROR_TYPE), Some("broken_off"));
+    }
 
     #[test]
     fn a_request_is_kept_as_it_came_with_its_share_of_the_budget() {

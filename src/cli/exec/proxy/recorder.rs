@@ -62,6 +62,11 @@ pub fn unpack(way: &str, packed: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
+fn is_of_events(kind: &str) -> bool {
+    const EVENTS: &str = "text/event-stream";
+    kind.trim_start().get(..EVENTS.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
+}
+
 /// How a body ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -83,7 +88,7 @@ pub enum Ending {
 #[derive(Debug)]
 pub struct Answered {
     pub status: Option<u16>,
-    pub is_stream: bool,
+    is_stream: bool,
     encoding: Option<String>,
     pub copy: Option<Copied>,
     pub ending: Ending,
@@ -106,12 +111,20 @@ impl Answered {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         Self {
             status: Some(status.as_u16()),
-            is_stream: text(CONTENT_TYPE).is_some_and(|kind| kind.trim_start().starts_with("text/event-stream")),
+            is_stream: text(CONTENT_TYPE).is_some_and(is_of_events),
             encoding: packed_by(headers),
             at: copy.left.map_or_else(Instant::now, |(at, _)| at),
             copy: Some(copy),
             ending,
         }
+    }
+
+    /// Tells whether it is a stream, by what it says of itself or how its body begins, which no JSON does: many a server of
+    /// one's own gives its streams no type, or `text/plain`, and clients do not look at it.
+    pub fn is_stream(&self, body: Option<&[u8]>) -> bool {
+        const FIELDS: &[&[u8]] = &[b"data:", b"event:", b"id:", b"retry:", b":"];
+        let body = body.unwrap_or_default().trim_ascii_start();
+        self.is_stream || FIELDS.iter().any(|field| body.starts_with(field))
     }
 
     /// Returns the body as far as it can be read; of one that is cut, its beginning and its end.
