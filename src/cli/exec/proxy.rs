@@ -306,8 +306,8 @@ async fn pass(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Response<
             }
             switched(response, upgrade)
         }
-        (Ok(response), Some(call)) => watched(shared, response, call),
-        (Ok(response), None) => cleaned(response).map(BodyExt::boxed),
+        (Ok(response), Some(call)) => watched(shared, &route, response, call),
+        (Ok(response), None) => cleaned(shared, &route, response).map(BodyExt::boxed),
         (Err(why), call) => unanswered(why, &route, call),
     }
 }
@@ -368,9 +368,9 @@ async fn answered(
             match (answer, call) {
                 (Ok(response), Some(call)) => {
                     answers.replay.went_live(number);
-                    watched(shared, response, call)
+                    watched(shared, route, response, call)
                 }
-                (Ok(response), None) => cleaned(response).map(BodyExt::boxed),
+                (Ok(response), None) => cleaned(shared, route, response).map(BodyExt::boxed),
                 (Err(why), call) => unanswered(why, route, call),
             }
         }
@@ -522,8 +522,8 @@ async fn observed(shared: &Arc<Shared>, body: Incoming, call: &Call) -> Result<B
 }
 
 /// Watches an answer on its way back.
-fn watched(shared: &Arc<Shared>, response: Response<Incoming>, call: Call) -> Response<Body> {
-    let response = cleaned(response);
+fn watched(shared: &Arc<Shared>, route: &Route<'_>, response: Response<Incoming>, call: Call) -> Response<Body> {
+    let response = cleaned(shared, route, response);
     let (status, headers) = (response.status(), response.headers().clone());
     response.map(|body| {
         let tee = Tee::new(body, &shared.budget, move |copy, ending| {
@@ -592,8 +592,15 @@ fn ask_for_what_can_be_read(headers: &mut HeaderMap) {
     }
 }
 
-fn cleaned(mut response: Response<Incoming>) -> Response<Incoming> {
-    clean(response.headers_mut());
+fn cleaned(shared: &Shared, route: &Route<'_>, mut response: Response<Incoming>) -> Response<Incoming> {
+    let is_elsewhere = response.status().is_redirection();
+    let headers = response.headers_mut();
+    clean(headers);
+    let location = headers.get(header::LOCATION).filter(|_| is_elsewhere).and_then(|location| location.to_str().ok());
+    let location = location.and_then(|location| route.sent_on(location, shared.address));
+    if let Some(location) = location.and_then(|location| HeaderValue::try_from(location).ok()) {
+        headers.insert(header::LOCATION, location);
+    }
     response
 }
 

@@ -221,7 +221,10 @@ impl Exchange {
         }
         let body = answered.body();
         let is_stream = answered.is_stream(body.as_deref());
-        let (said, is_complete) = if is_stream {
+        let (said, is_complete) = if answered.is_elsewhere() {
+            // No model has said that.
+            (Json::Null, true)
+        } else if is_stream {
             let first = answered.copy.as_ref().and_then(|copy| copy.began);
             // What came when the program had gone came to nobody.
             if let Some(first) = first.filter(|first| *first <= answered.at) {
@@ -264,7 +267,7 @@ fn failure(
     is_complete: bool,
     is_cut: bool,
 ) -> Option<(String, String, Option<StepStatus>)> {
-    let is_refused = answered.status.is_some_and(|status| status >= 400);
+    let is_refused = answered.is_elsewhere() || answered.status.is_some_and(|status| status >= 400);
     if let Some((kind, message)) = answer::error(said) {
         return Some((kind, message, None));
     }
@@ -324,6 +327,15 @@ mod tests {
         }
         let broken = ended(Format::Chat, "/openai/chat/completions", 200, &[], "data: {\"choices\":[]}\n\n");
         assert_eq!(broken.attr_str(names::ERROR_TYPE), Some("broken_off"));
+    }
+
+    #[test]
+    fn an_answer_that_sends_elsewhere_is_no_success() {
+        let usage = r#"{"model":"gpt-4o","usage":{"prompt_tokens":7,"completion_tokens":2}}"#;
+        let span = ended(Format::Chat, "/openai/chat/completions", 307, &[("location", "/v1/x")], usage);
+        let said =
+            (span.attr_str(names::ERROR_TYPE), span.attr(names::INPUT_TOKENS), span.attr_str(names::RESPONSE_MODEL));
+        assert_eq!(said, (Some("307"), None, None));
     }
 
     #[test]

@@ -234,9 +234,46 @@ pub fn reachable(places: Vec<Place>, given: impl Fn(&str) -> Option<String>) -> 
     places.into_iter().filter(|place| !needs_proxy(place)).collect()
 }
 
+/// What a part of a server is, by what stands behind the prefix of its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// What is below the address.
+    Base,
+    /// All of the server: an answer has sent the program there.
+    Server,
+    /// The same over TLS, where the address has none.
+    Secure,
+}
+
+impl Part {
+    const BEHIND: &[(&str, Self)] = &[("-server", Self::Server), ("-secure", Self::Secure)];
+
+    /// Reads what stands behind a prefix.
+    fn of(behind: &str) -> Option<(Self, &str)> {
+        let whole = |rest: &str| rest.is_empty() || rest.starts_with('/');
+        if whole(behind) {
+            return Some((Self::Base, behind));
+        }
+        let part = Self::BEHIND.iter().find_map(|(word, part)| Some((*part, behind.strip_prefix(word)?)));
+        part.filter(|(_, rest)| whole(rest))
+    }
+}
+
+/// Returns scheme, host and port.
+fn origin(uri: &Uri) -> Option<(&str, String, u16)> {
+    let scheme = uri.scheme_str()?;
+    let port = uri.port_u16().or(match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    })?;
+    Some((scheme, uri.host()?.to_ascii_lowercase(), port))
+}
+
 /// Where one request goes.
 pub struct Route<'a> {
     place: &'a Place,
+    part: Part,
     rest: String,
     /// `None`: it passes and is not recorded.
     pub format: Option<Format>,
@@ -250,7 +287,40 @@ impl Route<'_> {
 
     /// Returns the address.
     pub fn uri(&self) -> Option<Uri> {
-        super::joined(&self.place.base, &self.rest)
+        let base = &self.place.base;
+        let of_server = |scheme: &str| format!("{scheme}://{}{}", base.authority()?, self.rest).parse().ok();
+        match self.part {
+            Part::Base => super::joined(base, &self.rest),
+            Part::Server => of_server(base.scheme_str()?),
+            Part::Secure => of_server("https"),
+        }
+    }
+
+    /// Returns where an answer sends the program, by way of this port where that is the same server: its key would not go
+    /// along to another, and the call would not be seen. `None`: it stays as it is.
+    pub fn sent_on(&self, location: &str, port: SocketAddr) -> Option<String> {
+        let here = self.uri()?;
+        let scheme = here.scheme_str()?;
+        let there = match location {
+            _ if location.starts_with("//") => format!("{scheme}:{location}"),
+            _ if location.starts_with('/') => format!("{scheme}://{}{location}", here.authority()?),
+            _ => location.to_owned(),
+        };
+        let target: Uri = there.parse().ok()?;
+        let path = target.path_and_query().map_or("/", |path| path.as_str());
+        let base = &self.place.base;
+        let place = origin(base)?;
+        let part = match origin(&target)? {
+            there if there == place => Part::Server,
+            ("https", name, 443) if place == ("http", name.clone(), 80) => Part::Secure,
+            // Without a scheme it would be asked for plainly, as this port is.
+            _ => return location.starts_with("//").then_some(there),
+        };
+        let below = path.strip_prefix(base.path().trim_end_matches('/')).filter(|_| part == Part::Server);
+        let below = below.filter(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
+        let word = Part::BEHIND.iter().find(|(_, behind)| *behind == part).map_or("", |(word, _)| word);
+        let rest = below.map_or_else(|| format!("{word}{path}"), str::to_owned);
+        Some(format!("http://{port}{}{rest}", self.place.prefix))
     }
 
     /// Returns the host.
@@ -276,14 +346,14 @@ impl Route<'_> {
 
 /// Finds where a request goes.
 pub fn route<'a>(places: &'a [Place], method: &Method, uri: &Uri) -> Option<Route<'a>> {
-    let (place, rest) = places.iter().find_map(|place| {
-        let rest = uri.path().strip_prefix(place.prefix)?;
-        (rest.is_empty() || rest.starts_with('/')).then_some((place, rest))
+    let (place, (part, rest)) = places.iter().find_map(|place| {
+        let behind = uri.path().strip_prefix(place.prefix)?;
+        Some((place, Part::of(behind)?))
     })?;
     let is_post = method == Method::POST;
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let version = place.version_left_out(rest);
-    Some(Route { place, rest: format!("{version}{rest}{query}"), format: format_of(rest).filter(|_| is_post) })
+    let version = if part == Part::Base { place.version_left_out(rest) } else { "" };
+    Some(Route { place, part, rest: format!("{version}{rest}{query}"), format: format_of(rest).filter(|_| is_post) })
 }
 
 fn format_of(path: &str) -> Option<Format> {
@@ -349,6 +419,38 @@ mod tests {
         assert_eq!(target(Method::POST, "/openaix/chat/completions"), "");
         assert_eq!(target(Method::POST, "/openai-base/chat/completions"), "");
         assert_eq!(target(Method::POST, "/v1/chat/completions"), "");
+    }
+
+    #[test]
+    fn where_an_answer_sends_a_program_is_found_by_way_of_this_port() {
+        let sent = |base: &str, location: &str| {
+            let places = all(lookup(&[("OPENAI_BASE_URL", base)]));
+            let asked = "/openai/chat/completions".parse().unwrap();
+            let location =
+                route(&places, &Method::POST, &asked).unwrap().sent_on(location, ([127, 0, 0, 1], 5).into())?;
+            let Some(path) = location.strip_prefix("http://127.0.0.1:5") else { return Some(location) };
+            let there = path.parse().unwrap();
+            let route = route(&places, &Method::POST, &there).unwrap();
+            Some(format!("{path} {} {:?}", route.uri().unwrap(), route.format))
+        };
+        let of = |location: &str| sent("http://a:8000/v1", location).unwrap_or_default();
+        let below = "/openai/chat/completions/?a=b http://a:8000/v1/chat/completions/?a=b Some(Chat)";
+        assert_eq!(of("/v1/chat/completions/?a=b"), below);
+        assert_eq!(of("http://A:8000/v1/chat/completions/?a=b"), below);
+        assert_eq!(of("//a:8000/v1/chat/completions/?a=b"), below);
+        let beside = "/openai-server/v2/chat/completions http://a:8000/v2/chat/completions Some(Chat)";
+        assert_eq!(of("/v2/chat/completions"), beside);
+        assert_eq!(of("/v10"), "/openai-server/v10 http://a:8000/v10 None");
+        // What leads to another server, or says only what follows, stays.
+        assert_eq!(of("http://b:8000/v1/chat/completions"), "");
+        assert_eq!(of("https://a:8000/v1/chat/completions"), "");
+        assert_eq!(of("//b/v1"), "http://b/v1");
+        assert_eq!(of("completions/"), "");
+        assert_eq!(of("?a=b"), "");
+        // A key goes along from a plain port to the one for TLS.
+        let secure = "/openai-secure/v1/chat/completions https://a/v1/chat/completions Some(Chat)";
+        assert_eq!(sent("http://a/v1", "https://a/v1/chat/completions").as_deref(), Some(secure));
+        assert_eq!(sent("https://a/v1", "http://a/v1/chat/completions"), None);
     }
 
     #[test]

@@ -119,6 +119,11 @@ impl Answered {
         }
     }
 
+    /// Tells whether it says no more than that it is to be had elsewhere: a program that asks there makes another call.
+    pub fn is_elsewhere(&self) -> bool {
+        self.status.is_some_and(|status| (300..400).contains(&status))
+    }
+
     /// Tells whether it is a stream, by what it says of itself or how its body begins, which no JSON does: many a server of
     /// one's own gives its streams no type, or `text/plain`, and clients do not look at it.
     pub fn is_stream(&self, body: Option<&[u8]>) -> bool {
