@@ -396,12 +396,15 @@ struct Started {
 impl Started {
     /// Takes in what still comes, closes the run, and says what it came to.
     fn end(self, ended: &Ended, ended_at: UnixNanos, quiet: bool, session: &mut Session<'_>) {
-        let Self { recording: Recording { receiver, proxy, purse, run, .. }, mut root, watch, asked } = self;
+        let Self { recording: Recording { receiver, proxy, purse, answers, run, .. }, mut root, watch, asked } = self;
         let over = watch.and_then(Watch::end);
         let heard = asked.end();
         let is_cancelled = heard.is_cancelled;
         root.take_in(heard);
-        child::wait_for_the_rest(LATE, || receiver.connections() == 0);
+        let is_left = child::wait_for_the_rest(LATE, || receiver.connections() == 0);
+        if is_left && over.is_none() && proxy.is_some() && answers.is_none() {
+            warn(session, STRANDED);
+        }
         if over.as_ref().is_some_and(|over| over.signal.is_some()) {
             // What was asked to end with the command, and did not.
             child::signal_all_below(libc::SIGKILL);
@@ -481,6 +484,10 @@ fn targets(session: &mut Session<'_>) -> Vec<Target> {
     };
     urls.filter_map(target).collect()
 }
+
+/// What is said of processes that outlive the command: their environment leads to a port that is closed.
+const STRANDED: &str = "processes that the command has started go on, and their model calls fail from now on, for the port that they \
+    were led to is closed; with --proxy off they are not led there";
 
 /// Says which calls are not seen, and what would make them be.
 fn say_unled(unled: &Unled<'_>, here: &Path, session: &mut Session<'_>) {

@@ -396,16 +396,16 @@ fn ignore_children_in(command: &mut Command) {
     }
 }
 
-/// Waits until nothing of what a command started is left and `is_quiet`, at most `limit`.
-pub fn wait_for_the_rest(limit: Duration, is_quiet: impl Fn() -> bool) {
+/// Waits until nothing of what a command started is left and `is_quiet`, at most `limit`. Tells whether anything is left.
+pub fn wait_for_the_rest(limit: Duration, is_quiet: impl Fn() -> bool) -> bool {
     let until = Instant::now() + limit;
     loop {
         while let Some(orphan) = next_to_end(false) {
             reap(orphan);
         }
-        let is_over = !has_children() && is_quiet();
-        if is_over || IS_HURRIED.load(Ordering::Relaxed) || Instant::now() >= until {
-            return;
+        let is_left = has_children();
+        if (!is_left && is_quiet()) || IS_HURRIED.load(Ordering::Relaxed) || Instant::now() >= until {
+            return is_left;
         }
         std::thread::sleep(POLL);
     }

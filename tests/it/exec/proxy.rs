@@ -136,6 +136,20 @@ fn a_call_is_told_whole_and_its_key_is_not() {
 }
 
 #[test]
+fn it_is_said_that_processes_left_behind_cannot_call_any_more() {
+    let left = |more: &[&str], script: &str| {
+        let dir = tempdir();
+        let mut exec = exec(dir.path(), more, &["sh", "-c", script]);
+        exec.env("OPENAI_BASE_URL", "http://127.0.0.1:1").env("NO_PROXY", "*");
+        err(&ended(exec)).contains("their model calls fail from now on")
+    };
+    const LEAVES: &str = "sleep 6 >/dev/null 2>&1 </dev/null & exit 0";
+    assert!(left(&[], LEAVES));
+    assert!(!left(&["--proxy", "off"], LEAVES));
+    assert!(!left(&[], "sleep 0.2 >/dev/null 2>&1 </dev/null & exit 0"));
+}
+
+#[test]
 fn what_is_billed_beside_the_counts_of_an_answer_counts_as_it_does_over_otlp() {
     let of = |usage: serde_json::Value| {
         let answer = json!({"id": "c1", "model": "grok-4", "usage": usage,
