@@ -225,6 +225,8 @@ fn cannot_run(program: &OsString, error: &std::io::Error) -> Stop {
 struct Recording {
     receiver: Receiver,
     proxy: Option<Proxy>,
+    /// Variables that are left as they are, by which calls may go unseen.
+    left: Vec<&'static str>,
     purse: Option<Arc<Purse>>,
     /// What answers in the place of models.
     answers: Option<Arc<Answers>>,
@@ -277,15 +279,16 @@ impl Recording {
             },
             None => None,
         };
+        let mut left = Vec::new();
         let proxy = match (args.proxy, again) {
             (PassThrough::Off, _) => None,
             (_, Some(again)) => {
                 let calls = Calls { purse: purse.clone(), ..Calls::all(&context, name) };
-                answer_calls(&receiver, again, answers.clone(), calls, session)
+                answer_calls(&receiver, again, &args.command, answers.clone(), calls, session)
             }
-            (_, None) => pass_through(&receiver, args, name, &context, purse.clone(), session),
+            (_, None) => pass_through(&receiver, args, name, &context, purse.clone(), &mut left, session),
         };
-        Some(Self { receiver, proxy, purse, answers, run, context, outer, content })
+        Some(Self { receiver, proxy, left, purse, answers, run, context, outer, content })
     }
 
     /// Ends what has not begun.
@@ -396,7 +399,8 @@ struct Started {
 impl Started {
     /// Takes in what still comes, closes the run, and says what it came to.
     fn end(self, ended: &Ended, ended_at: UnixNanos, quiet: bool, session: &mut Session<'_>) {
-        let Self { recording: Recording { receiver, proxy, purse, answers, run, .. }, mut root, watch, asked } = self;
+        let Self { recording, mut root, watch, asked } = self;
+        let Recording { receiver, proxy, left, purse, answers, run, .. } = recording;
         let over = watch.and_then(Watch::end);
         let heard = asked.end();
         let is_cancelled = heard.is_cancelled;
@@ -420,7 +424,8 @@ impl Started {
         let refused = over.as_ref().map_or(0, |over| over.refused);
         let is_silent =
             receiver.received() == 0 && calls + refused == 0 && !report::has_runs_below(receiver.layout().root(), run);
-        let empty = is_silent.then_some(report::WHY_EMPTY);
+        let why_empty = report::why_empty(&left);
+        let empty = is_silent.then_some(why_empty.as_str());
         let root = root.ended(ended, ended_at, over.as_ref(), empty, missed.as_ref());
         let told = receiver.runtime().block_on(receiver.teller().tell(root));
         if let Err(why) = told {
@@ -455,7 +460,7 @@ impl Started {
             );
         }
         if !quiet {
-            report::say(layout.root(), run, refused, session);
+            report::say(layout.root(), run, refused, &why_empty, session);
         }
     }
 }
@@ -489,22 +494,6 @@ fn targets(session: &mut Session<'_>) -> Vec<Target> {
 const STRANDED: &str = "processes that the command has started go on, and their model calls fail from now on, for the port that they \
     were led to is closed; with --proxy off they are not led there";
 
-/// Says which calls are not seen, and what would make them be.
-fn say_unled(unled: &Unled<'_>, here: &Path, session: &mut Session<'_>) {
-    let said = match unled {
-        Unled::InFile(variable, found) => {
-            let file = found.file.strip_prefix(here).unwrap_or(&found.file).display();
-            format!("{variable} stands in {file} and is left as it is: export it to have these calls recorded")
-        }
-        Unled::Azure(known_by) if variable("OPENAI_API_KEY").is_some() => format!(
-            "OPENAI_BASE_URL is left as it is, for clients of Azure ({known_by}) read it too: calls of OpenAI's own are not \
-             seen"
-        ),
-        Unled::Azure(_) => return,
-    };
-    session.remark(&format!("runspan: {}", safe(&said)));
-}
-
 /// Opens the pass-through, if there is anything to pass through and it would work.
 fn pass_through(
     receiver: &Receiver,
@@ -512,15 +501,22 @@ fn pass_through(
     name: &str,
     context: &SpanContext,
     purse: Option<Arc<Purse>>,
+    left: &mut Vec<&'static str>,
     session: &mut Session<'_>,
 ) -> Option<Proxy> {
     let when = args.proxy;
     let here = std::env::current_dir().unwrap_or_default();
-    let files = Files::of(&here, &args.command);
+    let files = Files::of(&here, &args.command, variable);
     let (mut places, unled) = places::of_command(variable, &files);
-    for unled in unled.iter().filter(|_| !args.quiet) {
-        say_unled(unled, &here, session);
+    for unled in &unled {
+        // Who wants all calls has to hear of those that are missed.
+        match when {
+            PassThrough::On => warn(session, &unled.said(&here)),
+            _ if args.quiet || !unled.is_told() => {}
+            _ => session.remark(&format!("runspan: {}", safe(&unled.said(&here)))),
+        }
     }
+    left.extend(unled.iter().filter(|unled| unled.is_told()).map(Unled::variable));
     for (variable, why) in places::left_alone(variable).filter(|_| when == PassThrough::On) {
         warn(session, &format!("model calls by the address in {variable} are not passed through: {why}"));
     }

@@ -14,14 +14,22 @@ use runspan::store::{Query, RunReader};
 use crate::cli::output::{BOLD, CYAN, DIM, count, counted, money, run_status};
 use crate::cli::{Session, open_store};
 
-/// What stands in the log of a run whose command told nothing of what it did.
-pub const WHY_EMPTY: &str = "the command sent no OpenTelemetry spans and made no model calls that were seen";
+/// What stands in the log of a run whose command told nothing of what it did. `left`: variables that were left as they are,
+/// by which it may have made calls.
+pub fn why_empty(left: &[&str]) -> String {
+    let left = match left {
+        [] => String::new(),
+        [variable] => format!(" ({variable} was left as it is)"),
+        variables => format!(" ({} were left as they are)", variables.join(", ")),
+    };
+    format!("the command sent no OpenTelemetry spans and made no model calls that were seen{left}")
+}
 
 /// What to do about it.
 const WHAT_TO_DO: &str = "`runspan exec --help` says what is";
 
 /// Says in one line what a run came to; in two where it is empty, but for calls that were refused.
-pub fn say(store: &Path, run: RunId, refused: u64, session: &mut Session<'_>) {
+pub fn say(store: &Path, run: RunId, refused: u64, why_empty: &str, session: &mut Session<'_>) {
     let look = session.look;
     let told = open_store(store).and_then(|reader| Ok((reader.get_run(run)?, below(&reader, run))));
     let (summary, below) = match told {
@@ -39,7 +47,7 @@ pub fn say(store: &Path, run: RunId, refused: u64, session: &mut Session<'_>) {
     let command = look.paint(CYAN, &command).into_owned();
     session.remark(&format!("{label} {status}{counts} · {command}"));
     if summary.steps_total <= 1 && below.is_empty() && refused == 0 {
-        session.remark(&format!("{label} it is empty: {WHY_EMPTY}; {WHAT_TO_DO}"));
+        session.remark(&format!("{label} it is empty: {why_empty}; {WHAT_TO_DO}"));
     }
 }
 

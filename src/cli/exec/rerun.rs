@@ -13,6 +13,7 @@ use runspan::{Content, Error};
 use super::again::Input;
 use super::child::{Ended, Place};
 use super::proxy::dotenv::Files;
+use super::proxy::places::Unled;
 use super::proxy::{self, Answers, Calls, OnMiss, Proxy, places};
 use super::{variable, warn};
 use crate::cli::Session;
@@ -64,15 +65,25 @@ pub fn answers(receiver: &Receiver, again: &Again, content: Content) -> Result<A
 pub fn answer_calls(
     receiver: &Receiver,
     again: &Again,
+    command: &[OsString],
     answers: Option<Arc<Answers>>,
     calls: Calls,
     session: &mut Session<'_>,
 ) -> Option<Proxy> {
     let directory = again.place.directory.clone().or_else(|| std::env::current_dir().ok()).unwrap_or_default();
+    let given = |name: &str| variable_of(Some(again), name);
+    let files = Files::of(&directory, command, given);
     // What is asked live is asked where the command would by itself; else all that can be led here is.
-    let files = if again.may_ask() { Files::of(&directory, &[]) } else { Files::default() };
-    let in_file = |name: &str| files.get(name).map(|found| found.value.clone());
-    let places = places::all(|name| variable_of(Some(again), name).or_else(|| in_file(name)));
+    let choice = if again.may_ask() { places::of_live_replay } else { places::of_replay };
+    let (places, unled) = choice(given, &files);
+    for variable in unled.iter().filter(|unled| unled.is_told()).map(Unled::variable) {
+        warn(
+            session,
+            &format!(
+                "{variable} is left as it is, as when a command is recorded: calls that it leads are not answered from the recording"
+            ),
+        );
+    }
     let trusted = if again.may_ask() { proxy::trusted(variable) } else { proxy::nobody() };
     let started = Proxy::start(receiver, places, trusted, calls, answers);
     started.map_err(|error| warn(session, &format!("there is no port to answer at: {error}"))).ok()

@@ -136,6 +136,28 @@ fn a_call_is_told_whole_and_its_key_is_not() {
 }
 
 #[test]
+fn it_is_said_which_calls_are_not_seen() {
+    let said = |more: &[&str], key: &str| {
+        let dir = tempdir();
+        std::fs::write(dir.path().join(".env"), "ANTHROPIC_BASE_URL=http://127.0.0.1:1\n").unwrap();
+        let mut exec = exec(&dir.path().join("store"), more, &["true"]);
+        exec.current_dir(dir.path()).env("TOGETHER_API_KEY", key).env("OPENAI_API_BASE", "http://127.0.0.1:1/v1");
+        let said = err(&ended(exec));
+        said.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let in_file = "ANTHROPIC_BASE_URL stands in .env and is left as it is: export it to have these calls recorded";
+    let lines = said(&[], "k");
+    assert_eq!(lines[0], format!("runspan: {in_file}"));
+    assert!(lines[1].starts_with("runspan: TOGETHER_BASE_URL is left as it is, for Together's clients"), "{lines:?}");
+    let empty = "no model calls that were seen (ANTHROPIC_BASE_URL, TOGETHER_BASE_URL were left as they are); ";
+    assert!(lines.len() == 4 && lines[3].contains(empty), "{lines:?}");
+    assert_eq!(said(&["--quiet"], "k"), [""; 0]);
+    let lines = said(&["--quiet", "--proxy", "on"], "");
+    let beside = "OPENAI_BASE_URL is left as it is, for OPENAI_API_BASE is set: calls of clients that read the first alone are not seen";
+    assert_eq!(lines, [format!("runspan: warning: {beside}"), format!("runspan: warning: {in_file}")]);
+}
+
+#[test]
 fn it_is_said_that_processes_left_behind_cannot_call_any_more() {
     let left = |more: &[&str], script: &str| {
         let dir = tempdir();

@@ -1,6 +1,7 @@
 //! Where model calls go: which variable an SDK reads, and where it calls without.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use hyper::{Method, Uri};
 use runspan::conventions::providers::HOSTS;
@@ -10,8 +11,8 @@ use super::dotenv::{Files, Found};
 
 /// A service whose SDK takes its address from the environment.
 struct Service {
-    /// With what paths begin that are for each. Those that are set lead where they led; where any is, the others stay as
-    /// they are, since clients differ in which of them they read, and in what order.
+    /// With what paths begin that are for each. Those that are set lead where they led; where any leads elsewhere than the
+    /// default, the others stay as they are, since clients differ in which of them they read, and in what order.
     variables: &'static [(&'static str, &'static str)],
     /// Where calls go when none is; services without are only for those who set it.
     default: Option<&'static str>,
@@ -31,14 +32,59 @@ impl Service {
     ) -> impl Iterator<Item = ((&'static str, &'static str), String)> {
         self.variables.iter().filter_map(|&(variable, prefix)| Some(((variable, prefix), given(variable)?)))
     }
+
+    /// Tells whether calls go where they go without any of its variables, whichever of them a client reads.
+    fn is_as_by_default(&self, given: &impl Fn(&str) -> Option<String>) -> bool {
+        self.set(given).all(|(_, text)| self.is_default(&text))
+    }
+
+    /// Tells whether that is the address that its clients have by themselves.
+    fn is_default(&self, text: &str) -> bool {
+        let same = |default: &str| {
+            let (own, there) = (default.parse::<Uri>().ok()?, led(text)?);
+            let path = |uri: &Uri| uri.path().trim_end_matches('/').to_owned();
+            Some(origin(&own)? == origin(&there)? && path(&own) == path(&there))
+        };
+        self.default.and_then(same).unwrap_or(false)
+    }
+
+    /// Returns which of the variables stands in a file with another address than the default.
+    fn in_files(&self, missing: &[&'static str], files: &Files) -> Option<Unled> {
+        missing.iter().find_map(|variable| {
+            let found = files.all(variable).find(|found| !self.is_default(&found.value))?.clone();
+            let would_be_led = led(&found.value).is_some();
+            Some(Unled::InFile { variable, found, would_be_led })
+        })
+    }
+
+    /// Returns by what it is known that clients of Azure may read its variables, too.
+    fn for_azure(&self, given: &impl Fn(&str) -> Option<String>, files: &Files) -> Option<Unled> {
+        let is_there = |name: &&&str| given(name).is_some() || files.get(name).is_some();
+        AZURE.iter().find(is_there).filter(|_| self.key == OPENAI_KEY).map(|name| Unled::Azure(name))
+    }
+
+    /// Returns that its clients want different things in its variable, where there may be one.
+    fn disagreed(
+        &self,
+        missing: &[&'static str],
+        given: &impl Fn(&str) -> Option<String>,
+        files: &Files,
+    ) -> Option<Unled> {
+        let is_used = self.is_for_replay && (given(self.key).is_some() || files.get(self.key).is_some());
+        missing.first().filter(|_| is_used).map(|variable| Unled::Disagreed(variable))
+    }
 }
+
+const OPENAI: &str = "OPENAI_BASE_URL";
+const OPENAI_KEY: &str = "OPENAI_API_KEY";
+const AZURE_ENDPOINT: &str = "AZURE_OPENAI_ENDPOINT";
 
 const SERVICES: &[Service] = &[
     Service {
-        variables: &[("OPENAI_BASE_URL", "/openai"), ("OPENAI_API_BASE", "/openai-base")],
+        variables: &[(OPENAI, "/openai"), ("OPENAI_API_BASE", "/openai-base")],
         default: Some("https://api.openai.com/v1"),
         provider: "openai",
-        key: "OPENAI_API_KEY",
+        key: OPENAI_KEY,
         is_for_replay: false,
     },
     Service {
@@ -64,7 +110,7 @@ const SERVICES: &[Service] = &[
         is_for_replay: true,
     },
     Service {
-        variables: &[("AZURE_OPENAI_ENDPOINT", "/azure")],
+        variables: &[(AZURE_ENDPOINT, "/azure")],
         default: None,
         provider: "azure.ai.openai",
         key: "AZURE_OPENAI_API_KEY",
@@ -120,13 +166,14 @@ impl Place {
 pub fn all(given: impl Fn(&str) -> Option<String>) -> Vec<Place> {
     let mut places = Vec::new();
     for service in SERVICES {
-        let mut led: Vec<_> = service.set(&given).collect();
-        let is_default = led.is_empty();
-        if let Some(default) = service.default.filter(|_| is_default) {
-            led.extend(service.variables.iter().map(|&variable| (variable, default.to_owned())));
-        }
-        for ((variable, prefix), text) in led {
-            let Some(base) = address(&text).filter(|base| why_left_alone(base).is_none()) else { continue };
+        let is_as_by_default = service.is_as_by_default(&given);
+        for &(variable, prefix) in service.variables {
+            let own = given(variable);
+            let is_default = own.is_none();
+            let Some(text) = own.or_else(|| service.default.filter(|_| is_as_by_default).map(str::to_owned)) else {
+                continue;
+            };
+            let Some(base) = led(&text) else { continue };
             let provider = provider_at(base.host().unwrap_or_default()).unwrap_or(service.provider);
             let ends_in_slash = text.ends_with('/');
             places.push(Place { variable, base, provider, prefix, is_default, ends_in_slash });
@@ -136,40 +183,136 @@ pub fn all(given: impl Fn(&str) -> Option<String>) -> Vec<Place> {
 }
 
 /// Variables of which each says that Azure's clients are used.
-const AZURE: &[&str] = &["AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", "OPENAI_API_VERSION"];
+const AZURE: &[&str] = &[AZURE_ENDPOINT, "AZURE_OPENAI_API_KEY", "OPENAI_API_VERSION"];
 
 /// Why variables of a service are left as they are, which would lead to places.
 #[derive(Debug)]
-pub enum Unled<'a> {
+pub enum Unled {
     /// A variable stands in a file that the command may read, and there it would not win any more.
-    InFile(&'static str, &'a Found),
+    InFile { variable: &'static str, found: Found, would_be_led: bool },
     /// Clients for Azure take the variables of OpenAI's for their own: that of JavaScript before its endpoint (6.49), and
     /// LangChain's refuses to begin. By which variable it is known that there may be one.
     Azure(&'static str),
+    /// There is a key, and clients do not agree on what belongs in the variable.
+    Disagreed(&'static str),
+    /// Another variable of the service leads elsewhere than without.
+    Beside { variable: &'static str, other: &'static str },
+}
+
+impl Unled {
+    /// Returns the variable that is left as it is.
+    pub fn variable(&self) -> &'static str {
+        match self {
+            Self::InFile { variable, .. } | Self::Disagreed(variable) | Self::Beside { variable, .. } => variable,
+            Self::Azure(_) => OPENAI,
+        }
+    }
+
+    /// Tells whether it is worth a word where nobody has asked for all calls: most programs read the other variable.
+    pub fn is_told(&self) -> bool {
+        !matches!(self, Self::Beside { .. })
+    }
+
+    /// Says which calls are not seen, and what would make them be. `here`: what files are named by.
+    pub fn said(&self, here: &Path) -> String {
+        let variable = self.variable();
+        match self {
+            Self::InFile { found, would_be_led, .. } => {
+                let file = found.file.strip_prefix(here).unwrap_or(&found.file).display();
+                let what =
+                    if *would_be_led { "export it to have these calls recorded" } else { "calls by it are not seen" };
+                format!("{variable} stands in {file} and is left as it is: {what}")
+            }
+            Self::Azure(known_by) => format!(
+                "{variable} is left as it is, for clients of Azure ({known_by}) read it too: calls of OpenAI's own are not seen"
+            ),
+            Self::Disagreed(_) => format!(
+                "{variable} is left as it is, for Together's clients want different things in it: set it to have their calls \
+                 recorded"
+            ),
+            Self::Beside { other, .. } => format!(
+                "{variable} is left as it is, for {other} is set: calls of clients that read the first alone are not seen"
+            ),
+        }
+    }
 }
 
 /// Returns the places of a command that asks its models itself, and which services are left out that would have one. There
 /// only what is sure to lead where it led without is set.
-pub fn of_command(given: impl Fn(&str) -> Option<String>, files: &Files) -> (Vec<Place>, Vec<Unled<'_>>) {
+pub fn of_command(given: impl Fn(&str) -> Option<String>, files: &Files) -> (Vec<Place>, Vec<Unled>) {
     let mut places = all(&given);
     let mut unled = Vec::new();
-    for service in SERVICES.iter().filter(|service| service.default.is_some()) {
-        if service.set(&given).next().is_some() {
+    for service in SERVICES {
+        let missing: Vec<_> =
+            service.variables.iter().map(|(name, _)| *name).filter(|name| given(name).is_none()).collect();
+        if !service.is_as_by_default(&given) {
+            let other = service.set(&given).next().map(|((other, _), _)| other);
+            unled.extend(missing.first().zip(other).map(|(variable, other)| Unled::Beside { variable, other }));
             continue;
         }
-        let in_file = service.variables.iter().find_map(|(name, _)| Some(Unled::InFile(name, files.get(name)?)));
-        let for_azure = || {
-            let is_there = |name: &&&str| given(name).is_some() || files.get(name).is_some();
-            let name = AZURE.iter().find(is_there).filter(|_| service.provider == "openai")?;
-            Some(Unled::Azure(name))
-        };
-        let why = in_file.or_else(for_azure);
-        if why.is_some() || service.is_for_replay {
-            places.retain(|place| service.variables.iter().all(|(name, _)| *name != place.variable));
+        let is_said = missing.iter().any(|name| files.get(name).is_some());
+        let why = service
+            .in_files(&missing, files)
+            .or_else(|| service.for_azure(&given, files))
+            .or_else(|| service.disagreed(&missing, &given, files).filter(|_| !is_said));
+        let is_missing = |place: &Place| missing.contains(&place.variable);
+        if why.is_some() || (service.is_for_replay && !is_said) {
+            places.retain(|place| !is_missing(place));
         }
-        unled.extend(why);
+        for place in places.iter_mut().filter(|place| is_missing(place)) {
+            if let Some(found) = files.get(place.variable) {
+                // The default itself stands there, as its clients want it.
+                (place.is_default, place.ends_in_slash) = (false, found.value.ends_with('/'));
+            }
+        }
+        unled.extend(why.filter(|why| missing.contains(&why.variable())));
+    }
+    let is_azure_alone = places.iter().any(|place| place.variable == AZURE_ENDPOINT)
+        && given(OPENAI_KEY).is_none()
+        && files.get(OPENAI_KEY).is_none();
+    // Nobody calls OpenAI's own then.
+    unled.retain(|unled| !(is_azure_alone && matches!(unled, Unled::Azure(_))));
+    (places, unled)
+}
+
+/// Returns the places of a command to which recorded answers are given, all that can be led here, and what is left as it is.
+/// What stands in a file alone counts where there is nothing to be led by else.
+pub fn of_replay(given: impl Fn(&str) -> Option<String>, files: &Files) -> (Vec<Place>, Vec<Unled>) {
+    let has_default = |name: &str| {
+        SERVICES
+            .iter()
+            .any(|service| service.default.is_some() && service.variables.iter().any(|(own, _)| *own == name))
+    };
+    let in_file = |name: &str| files.get(name).filter(|_| !has_default(name)).map(|found| found.value.clone());
+    let mut places = all(|name| given(name).or_else(|| in_file(name)));
+    let mut unled = Vec::new();
+    for service in SERVICES {
+        let is_set = |name: &str| given(name).is_some() || files.get(name).is_some();
+        if service.variables.iter().any(|(name, _)| is_set(name)) {
+            continue;
+        }
+        if let Some(why) = service.for_azure(&given, files) {
+            places.retain(|place| service.variables.iter().all(|(name, _)| *name != place.variable));
+            unled.extend(is_set(service.key).then_some(why));
+        }
     }
     (places, unled)
+}
+
+/// Returns the places of a command that is answered from a recording and asks its models where that is left: those that it has
+/// when it asks itself, and what stands in a file once.
+pub fn of_live_replay(given: impl Fn(&str) -> Option<String>, files: &Files) -> (Vec<Place>, Vec<Unled>) {
+    let in_file = |name: &str| {
+        let mut values = files.all(name).map(|found| found.value.clone());
+        let first = values.next()?;
+        values.all(|value| value == first).then_some(first)
+    };
+    of_command(|name| given(name).or_else(|| in_file(name)), files)
+}
+
+/// Reads the address that a variable leads by, unless it is left alone.
+fn led(text: &str) -> Option<Uri> {
+    address(text).filter(|base| why_left_alone(base).is_none())
 }
 
 /// Reads the address of a service.
@@ -506,14 +649,16 @@ mod tests {
     fn left(given: &[(&str, &str)], file: &str) -> String {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(".env"), file).unwrap();
-        let files = Files::of(dir.path(), &[]);
+        let files = Files::of(dir.path(), &[], lookup(given));
         let (places, unled) = of_command(lookup(given), &files);
         let led: Vec<_> = places.iter().map(|place| place.variable).collect();
         let unled: Vec<_> = unled
             .iter()
             .map(|unled| match unled {
-                Unled::InFile(name, _) => format!("{name} in the file"),
+                Unled::InFile { variable, .. } => format!("{variable} in the file"),
                 Unled::Azure(name) => format!("for {name}"),
+                Unled::Disagreed(name) => format!("{name} by its clients"),
+                Unled::Beside { variable, other } => format!("{variable} beside {other}"),
             })
             .collect();
         format!("{} | {}", led.join(" "), unled.join(" "))
@@ -526,7 +671,100 @@ mod tests {
         let file = "OPENAI_BASE_URL=http://127.0.0.1:1234/v1";
         assert_eq!(left(&[], file), "ANTHROPIC_BASE_URL GROQ_BASE_URL | OPENAI_BASE_URL in the file");
         let given = [("OPENAI_BASE_URL", "http://127.0.0.1:5/v1")];
-        assert_eq!(left(&given, file), "OPENAI_BASE_URL ANTHROPIC_BASE_URL GROQ_BASE_URL | ");
+        let led = "OPENAI_BASE_URL ANTHROPIC_BASE_URL GROQ_BASE_URL";
+        assert_eq!(left(&given, file), format!("{led} | OPENAI_API_BASE beside OPENAI_BASE_URL"));
+        let file = "AZURE_OPENAI_ENDPOINT=https://mine\nTOGETHER_BASE_URL=http://127.0.0.1:5";
+        assert_eq!(
+            left(&given, file),
+            format!(
+                "{led} | OPENAI_API_BASE beside OPENAI_BASE_URL TOGETHER_BASE_URL in the file AZURE_OPENAI_ENDPOINT in the file"
+            )
+        );
+    }
+
+    /// Many a template of a `.env` has it.
+    #[test]
+    fn the_address_that_clients_have_by_themselves_changes_nothing() {
+        let led = "OPENAI_BASE_URL OPENAI_API_BASE ANTHROPIC_BASE_URL GROQ_BASE_URL";
+        for address in ["https://api.openai.com/v1", "https://API.openai.com:443/v1/"] {
+            let file = format!("OPENAI_BASE_URL={address}");
+            assert_eq!(left(&[], &file), format!("{led} | "));
+            assert_eq!(left(&[("OPENAI_API_BASE", address)], ""), format!("{led} | "));
+            assert_eq!(left(&[("OPENAI_BASE_URL", address)], &file), format!("{led} | "));
+            let file = format!("{file}\nOPENAI_API_BASE=http://127.0.0.1:1234/v1");
+            assert_eq!(left(&[], &file), "ANTHROPIC_BASE_URL GROQ_BASE_URL | OPENAI_API_BASE in the file");
+            let given = [("OPENAI_BASE_URL", address)];
+            let led = "OPENAI_BASE_URL ANTHROPIC_BASE_URL GROQ_BASE_URL";
+            assert_eq!(left(&given, &file), format!("{led} | OPENAI_API_BASE in the file"));
+        }
+        for address in ["http://api.openai.com/v1", "https://api.openai.com/v2", "https://me:k@api.openai.com/v1", "$X"]
+        {
+            let told = left(&[("OPENAI_API_BASE", address)], "");
+            assert!(told.ends_with("| OPENAI_BASE_URL beside OPENAI_API_BASE"), "{told}");
+        }
+        let file = "TOGETHER_API_KEY=k\nTOGETHER_BASE_URL=https://api.together.xyz/v1";
+        assert_eq!(left(&[], file), format!("{led} TOGETHER_BASE_URL | "));
+        // As it stands there, with the slash that a program counts on.
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(".env"), "OPENAI_BASE_URL=https://api.openai.com/v1/").unwrap();
+        let (places, _) = of_command(lookup(&[]), &Files::of(dir.path(), &[], |_| None));
+        assert_eq!(places[0].led_to(([127, 0, 0, 1], 5).into()), "http://127.0.0.1:5/openai/");
+    }
+
+    #[test]
+    fn what_is_said_of_a_variable_in_a_file_is_what_would_be() {
+        let said = |value: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join(".env"), format!("GROQ_BASE_URL={value}")).unwrap();
+            let (_, unled) = of_command(lookup(&[]), &Files::of(dir.path(), &[], |_| None));
+            unled[0].said(dir.path())
+        };
+        let exported = "GROQ_BASE_URL stands in .env and is left as it is: export it to have these calls recorded";
+        assert_eq!(said("http://127.0.0.1:5"), exported);
+        let unseen = "GROQ_BASE_URL stands in .env and is left as it is: calls by it are not seen";
+        for value in ["http://127.0.0.1:5/?key=k", "https://me:k@gateway", "gateway:5"] {
+            assert_eq!(said(value), unseen, "{value}");
+        }
+    }
+
+    /// The places of a command that is run again, and what is left as it is, where it is answered from the recording alone
+    /// and where its models are asked, too.
+    fn led_again(given: &[(&str, &str)], file: &str) -> [String; 2] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(".env"), file).unwrap();
+        let files = Files::of(dir.path(), &[], lookup(given));
+        [of_replay(lookup(given), &files), of_live_replay(lookup(given), &files)].map(|(places, unled)| {
+            let unled: Vec<_> = unled.iter().map(Unled::variable).collect();
+            format!("{} | {}", shown(&places).join(" "), unled.join(" "))
+        })
+    }
+
+    #[test]
+    fn a_command_that_is_run_again_is_led_where_it_was() {
+        let others = "ANTHROPIC_BASE_URL https://api.anthropic.com/ GROQ_BASE_URL https://api.groq.com/";
+        let together = "TOGETHER_BASE_URL https://api.together.xyz/v1";
+        let openai = "OPENAI_BASE_URL https://api.openai.com/v1 OPENAI_API_BASE https://api.openai.com/v1";
+        let [told, live] = led_again(&[], "");
+        assert_eq!(told, format!("{openai} {others} {together} | "));
+        assert_eq!(live, format!("{openai} {others} | "));
+        // A model that is asked is the one in the file.
+        let [told, live] = led_again(&[], "OPENAI_BASE_URL=http://127.0.0.1:5/v1");
+        assert_eq!(told, format!("{openai} {others} {together} | "));
+        assert_eq!(live, format!("OPENAI_BASE_URL http://127.0.0.1:5/v1 {others} | OPENAI_API_BASE"));
+        let [_, live] = led_again(&[("X", "1")], "OPENAI_BASE_URL=http://a/v1\nopenai_base_url=http://b/v1");
+        assert_eq!(live, format!("{others} | OPENAI_BASE_URL"));
+        // The client for Azure refuses to start where it finds OpenAI's variable.
+        let azure = "AZURE_OPENAI_ENDPOINT https://mine.openai.azure.com/";
+        for (given, file) in [
+            (&[("AZURE_OPENAI_ENDPOINT", "https://mine.openai.azure.com")][..], "OPENAI_API_KEY=k"),
+            (&[("OPENAI_API_KEY", "k")], "AZURE_OPENAI_ENDPOINT=https://mine.openai.azure.com"),
+        ] {
+            let [told, live] = led_again(given, file);
+            assert_eq!(told, format!("{others} {together} {azure} | OPENAI_BASE_URL"));
+            assert_eq!(live, format!("{others} {azure} | OPENAI_BASE_URL"));
+        }
+        let given = [("AZURE_OPENAI_ENDPOINT", "https://mine.openai.azure.com"), ("OPENAI_API_BASE", "http://a/v1")];
+        assert_eq!(led_again(&given, "")[0], format!("OPENAI_API_BASE http://a/v1 {others} {together} {azure} | "));
     }
 
     /// together 3.1 for Python and together-ai 0.52 for JavaScript.
@@ -536,6 +774,10 @@ mod tests {
         let led = "OPENAI_BASE_URL OPENAI_API_BASE ANTHROPIC_BASE_URL GROQ_BASE_URL";
         assert_eq!(left(&given, ""), format!("{led} TOGETHER_BASE_URL | "));
         assert_eq!(left(&[], ""), format!("{led} | "));
+        let key = ("TOGETHER_API_KEY", "k");
+        assert_eq!(left(&[key], ""), format!("{led} | TOGETHER_BASE_URL by its clients"));
+        assert_eq!(left(&[], "TOGETHER_API_KEY=k"), format!("{led} | TOGETHER_BASE_URL by its clients"));
+        assert_eq!(left(&[key, given[0]], ""), format!("{led} TOGETHER_BASE_URL | "));
     }
 
     /// openai 6.49 for JavaScript, and langchain-openai 1.7.
@@ -543,10 +785,17 @@ mod tests {
     fn clients_of_azure_find_nothing_of_openai_that_was_not_there() {
         let azure = ("AZURE_OPENAI_ENDPOINT", "https://mine.openai.azure.com");
         let led = "ANTHROPIC_BASE_URL GROQ_BASE_URL";
-        assert_eq!(left(&[azure], ""), format!("{led} AZURE_OPENAI_ENDPOINT | for AZURE_OPENAI_ENDPOINT"));
+        assert_eq!(left(&[azure], ""), format!("{led} AZURE_OPENAI_ENDPOINT | "));
+        // Who has a key calls OpenAI's own, too, and who has Azure's address elsewhere may.
+        let said = format!("{led} AZURE_OPENAI_ENDPOINT | for AZURE_OPENAI_ENDPOINT");
+        assert_eq!(left(&[azure, ("OPENAI_API_KEY", "k")], ""), said);
+        assert_eq!(left(&[azure], "OPENAI_API_KEY=k"), said);
         assert_eq!(left(&[], "AZURE_OPENAI_API_KEY=k"), format!("{led} | for AZURE_OPENAI_API_KEY"));
         let given = [azure, ("OPENAI_BASE_URL", "http://127.0.0.1:5/v1")];
-        assert_eq!(left(&given, ""), format!("OPENAI_BASE_URL {led} AZURE_OPENAI_ENDPOINT | "));
+        let led = format!("OPENAI_BASE_URL {led} AZURE_OPENAI_ENDPOINT");
+        assert_eq!(left(&given, ""), format!("{led} | OPENAI_API_BASE beside OPENAI_BASE_URL"));
+        let given = [azure, ("OPENAI_BASE_URL", "https://api.openai.com/v1")];
+        assert_eq!(left(&given, ""), format!("{led} | "));
     }
 
     #[test]
