@@ -205,7 +205,7 @@ fn run_to_its_end(args: &Args, again: Option<&Again>, session: &mut Session<'_>)
     let ended = child.wait();
     let ended_at = UnixNanos::now();
     let recorded = recording.map(|(recording, run, answers)| {
-        recording.end(&ended, ended_at, args.quiet, session);
+        recording.end(&ended, ended_at, args, session);
         (run, answers.map(|answers| answers.refused()).unwrap_or_default())
     });
     Ok(Some((ended, recorded)))
@@ -398,7 +398,7 @@ struct Started {
 
 impl Started {
     /// Takes in what still comes, closes the run, and says what it came to.
-    fn end(self, ended: &Ended, ended_at: UnixNanos, quiet: bool, session: &mut Session<'_>) {
+    fn end(self, ended: &Ended, ended_at: UnixNanos, args: &Args, session: &mut Session<'_>) {
         let Self { recording, mut root, watch, asked } = self;
         let Recording { receiver, proxy, left, purse, answers, run, .. } = recording;
         let over = watch.and_then(Watch::end);
@@ -406,7 +406,7 @@ impl Started {
         let is_cancelled = heard.is_cancelled;
         root.take_in(heard);
         let is_left = child::wait_for_the_rest(LATE, || receiver.connections() == 0);
-        if is_left && over.is_none() && proxy.is_some() && answers.is_none() {
+        if is_left && over.is_none() && answers.is_none() && proxy.as_ref().is_some_and(Proxy::is_used) {
             warn(session, STRANDED);
         }
         if over.as_ref().is_some_and(|over| over.signal.is_some()) {
@@ -414,9 +414,13 @@ impl Started {
             child::signal_all_below(libc::SIGKILL);
         }
         let calls = proxy.as_ref().map_or(0, Proxy::calls);
+        let lost = proxy.as_ref().map(Proxy::lost).unwrap_or_default();
         let missed = proxy.and_then(|proxy| receiver.runtime().block_on(proxy.finish()));
         if let Some(missed) = &missed {
             warn(session, &missed.to_string());
+        }
+        for lost in lost {
+            say_unseen(&lost.to_string(), args, session);
         }
         // With the calls that the program gave up on, the last of which are known now.
         root.say(purse.as_ref().and_then(|purse| purse.unpriced()));
@@ -459,7 +463,7 @@ impl Started {
                 &format!("the budget of {budget} does not count {unpriced}; --budget-tokens bounds them, too"),
             );
         }
-        if !quiet {
+        if !args.quiet {
             report::say(layout.root(), run, refused, &why_empty, session);
         }
     }
@@ -491,8 +495,8 @@ fn targets(session: &mut Session<'_>) -> Vec<Target> {
 }
 
 /// What is said of processes that outlive the command: their environment leads to a port that is closed.
-const STRANDED: &str = "processes that the command has started go on, and their model calls fail from now on, for the port that they \
-    were led to is closed; with --proxy off they are not led there";
+const STRANDED: &str = "processes that the command has started go on: any model calls of theirs fail from now on, for the port that they \
+    are led to is closed; with --proxy off they are not led there";
 
 /// Opens the pass-through, if there is anything to pass through and it would work.
 fn pass_through(
@@ -509,11 +513,8 @@ fn pass_through(
     let files = Files::of(&here, &args.command, variable);
     let (mut places, unled) = places::of_command(variable, &files);
     for unled in &unled {
-        // Who wants all calls has to hear of those that are missed.
-        match when {
-            PassThrough::On => warn(session, &unled.said(&here)),
-            _ if args.quiet || !unled.is_told() => {}
-            _ => session.remark(&format!("runspan: {}", safe(&unled.said(&here)))),
+        if unled.is_told() || when == PassThrough::On {
+            say_unseen(&unled.said(&here), args, session);
         }
     }
     left.extend(unled.iter().filter(|unled| unled.is_told()).map(Unled::variable));
@@ -542,6 +543,15 @@ fn pass_through(
     let calls = Calls { root: *context, resource: Arc::new(root::resource(name)), are_told, purse };
     let started = Proxy::start(receiver, places, trusted, calls, None);
     started.map_err(|error| warn(session, &format!("model calls are not passed through: {error}"))).ok()
+}
+
+/// Says which calls are not seen: who wants all of them has to hear of it.
+fn say_unseen(text: &str, args: &Args, session: &mut Session<'_>) {
+    match args.proxy {
+        PassThrough::On => warn(session, text),
+        _ if args.quiet => {}
+        _ => session.remark(&format!("runspan: {}", safe(text))),
+    }
 }
 
 fn warn(session: &mut Session<'_>, text: &str) {

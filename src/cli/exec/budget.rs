@@ -106,6 +106,8 @@ struct State {
     stored: Spent,
     /// By the calls that passed through.
     passed: Spent,
+    /// Steps of the store that are no calls: an answer has sent those elsewhere.
+    sent_on: u64,
     over: Option<Over>,
     /// The call that was counted last.
     last: Option<SpanId>,
@@ -176,6 +178,19 @@ impl Purse {
         self.answered.fetch_add(1, Ordering::Release);
     }
 
+    /// What was let through was no call. `is_told`: the store has its start.
+    pub fn give_back(&self, is_told: bool) {
+        let mut state = self.state();
+        state.passed.steps = state.passed.steps.saturating_sub(1);
+        state.sent_on += u64::from(is_told);
+    }
+
+    /// A call goes on with one that was given back.
+    pub fn went_on(&self) {
+        let mut state = self.state();
+        state.sent_on = state.sent_on.saturating_sub(1);
+    }
+
     /// Counts a call that has ended.
     pub fn count(&self, span: &Span) {
         let is_replayed = span.attr_str(names::RESPONSE_ID).is_some_and(|id| id.starts_with(names::REPLAYED_ANSWER));
@@ -241,12 +256,12 @@ impl Purse {
     }
 
     fn spent(&self, state: &State) -> Spent {
-        let State { stored, passed, .. } = state;
+        let State { stored, passed, sent_on, .. } = state;
         Spent {
             cost: stored.cost.max(passed.cost),
             unpriced: stored.unpriced.max(passed.unpriced),
             tokens: stored.tokens.max(passed.tokens),
-            steps: stored.steps.max(passed.steps),
+            steps: stored.steps.saturating_sub(*sent_on).max(passed.steps),
             wall: self.begun.get().map(Instant::elapsed).unwrap_or_default(),
         }
     }

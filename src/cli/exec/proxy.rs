@@ -56,7 +56,7 @@ use held::Held;
 pub use places::Place;
 use places::Route;
 use recorder::{Answered, Call, Ending, READ, Recorder, Says, Tally};
-pub use recorder::{AreTold, Calls, Missed};
+pub use recorder::{AreTold, Calls, Lost, Missed};
 
 /// How long the last calls may take to be told while not one of them is. A disk that answers is done long before.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -169,6 +169,16 @@ impl Proxy {
         self.tally.seen()
     }
 
+    /// Tells whether anybody has asked there.
+    pub fn is_used(&self) -> bool {
+        self.tally.connections() > 0
+    }
+
+    /// Returns what servers answered after which calls are not seen.
+    pub fn lost(&self) -> Vec<Lost> {
+        self.tally.lost()
+    }
+
     /// Closes the port, and tells what is still under way as cut off. Returns what could not be recorded. Nothing of it
     /// uses the receiver any more when this returns.
     pub async fn finish(self) -> Option<Missed> {
@@ -238,7 +248,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopping: watch:
             // Those that are open are dropped, and with them the calls on them: their program is gone.
             () = has_ended(&mut stopping) => return,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(serve(stream, Arc::clone(&shared)))),
+                Ok((stream, _)) => {
+                    shared.says.connected();
+                    connections.spawn(serve(stream, Arc::clone(&shared)));
+                }
                 // Out of file descriptors, most often: those that are there are served.
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             },
@@ -307,7 +320,12 @@ async fn pass(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Response<
             switched(response, upgrade)
         }
         (Ok(response), Some(call)) => watched(shared, &route, response, call),
-        (Ok(response), None) => cleaned(shared, &route, response).map(BodyExt::boxed),
+        (Ok(response), None) => {
+            if let Some(purse) = shared.says.purse.as_ref().filter(|_| may_cost && response.status().is_redirection()) {
+                purse.give_back(false);
+            }
+            cleaned(shared, &route, response).map(BodyExt::boxed)
+        }
         (Err(why), call) => unanswered(why, &route, call),
     }
 }
@@ -367,7 +385,9 @@ async fn answered(
             };
             match (answer, call) {
                 (Ok(response), Some(call)) => {
-                    answers.replay.went_live(number);
+                    if !response.status().is_redirection() {
+                        answers.replay.went_live(number);
+                    }
                     watched(shared, route, response, call)
                 }
                 (Ok(response), None) => cleaned(shared, route, response).map(BodyExt::boxed),
@@ -521,8 +541,13 @@ async fn observed(shared: &Arc<Shared>, body: Incoming, call: &Call) -> Result<B
     Ok(whole(read))
 }
 
-/// Watches an answer on its way back.
+/// Watches an answer on its way back. One that sends the program elsewhere is none.
 fn watched(shared: &Arc<Shared>, route: &Route<'_>, response: Response<Incoming>, call: Call) -> Response<Body> {
+    if response.status().is_redirection() {
+        // Before the program hears of it: what it asks then has its place in the budget.
+        call.sent_on(lost(shared, route, &response));
+        return cleaned(shared, route, response).map(BodyExt::boxed);
+    }
     let response = cleaned(shared, route, response);
     let (status, headers) = (response.status(), response.headers().clone());
     response.map(|body| {
@@ -531,6 +556,23 @@ fn watched(shared: &Arc<Shared>, route: &Route<'_>, response: Response<Incoming>
         });
         tee.with_patience(shared.patience.clone()).boxed()
     })
+}
+
+/// Returns what is to be said of an answer that sends a program where it is not seen.
+fn lost(shared: &Shared, route: &Route<'_>, response: &Response<Incoming>) -> Option<Lost> {
+    let status = response.status();
+    // What clients do not follow leads nowhere.
+    let is_followed = !matches!(status, StatusCode::MULTIPLE_CHOICES | StatusCode::NOT_MODIFIED);
+    let location = location(response.headers()).filter(|_| is_followed);
+    if location.is_some_and(|location| route.leads_here(location, shared.address)) {
+        return None;
+    }
+    let to = location.and_then(|location| route.target(location)).and_then(|there| places::name_of(&there));
+    Some(Lost { host: route.name(), status: status.as_u16(), to })
+}
+
+fn location(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::LOCATION).and_then(|location| location.to_str().ok())
 }
 
 /// Lets both sides speak another protocol from here on, as for a conversation by voice; that is not recorded.
@@ -596,8 +638,8 @@ fn cleaned(shared: &Shared, route: &Route<'_>, mut response: Response<Incoming>)
     let is_elsewhere = response.status().is_redirection();
     let headers = response.headers_mut();
     clean(headers);
-    let location = headers.get(header::LOCATION).filter(|_| is_elsewhere).and_then(|location| location.to_str().ok());
-    let location = location.and_then(|location| route.sent_on(location, shared.address));
+    let location =
+        location(headers).filter(|_| is_elsewhere).and_then(|location| route.sent_on(location, shared.address));
     if let Some(location) = location.and_then(|location| HeaderValue::try_from(location).ok()) {
         headers.insert(header::LOCATION, location);
     }

@@ -5,8 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Output;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
-use runspan::model::{StepStatus, Tokens};
+use runspan::model::{RunStatus, StepStatus, Tokens};
 use serde_json::json;
 
 use super::{ended, err, exec, only_run, open, runs, steps, tempdir};
@@ -163,12 +164,97 @@ fn it_is_said_that_processes_left_behind_cannot_call_any_more() {
         let dir = tempdir();
         let mut exec = exec(dir.path(), more, &["sh", "-c", script]);
         exec.env("OPENAI_BASE_URL", "http://127.0.0.1:1").env("NO_PROXY", "*");
-        err(&ended(exec)).contains("their model calls fail from now on")
+        err(&ended(exec)).contains("any model calls of theirs fail from now on")
     };
+    // Nobody has asked at the port yet: it may be no program that calls models.
     const LEAVES: &str = "sleep 6 >/dev/null 2>&1 </dev/null & exit 0";
-    assert!(left(&[], LEAVES));
-    assert!(!left(&["--proxy", "off"], LEAVES));
-    assert!(!left(&[], "sleep 0.2 >/dev/null 2>&1 </dev/null & exit 0"));
+    assert!(!left(&[], LEAVES));
+    let asks = "python3 -c 'import os, urllib.request; urllib.request.build_opener().open(os.environ[\"OPENAI_BASE_URL\"] + \"/models\")' 2>/dev/null;";
+    assert!(left(&[], &format!("{asks} {LEAVES}")));
+    assert!(!left(&["--proxy", "off"], &format!("{asks} {LEAVES}")));
+    assert!(!left(&[], &format!("{asks} sleep 0.2 >/dev/null 2>&1 </dev/null & exit 0")));
+}
+
+/// A server that sends from its first paths to the last, and answers there after some time.
+fn sends_on(connections: usize, location: &'static str, status: u16, after: Duration) -> SocketAddr {
+    serve(connections, move |head, body, stream| {
+        if head.starts_with("POST /v1/") {
+            std::thread::sleep(after);
+            let head = format!(
+                "HTTP/1.1 {status} On\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+            return stream.write_all(head.as_bytes()).unwrap();
+        }
+        let model = serde_json::from_slice::<serde_json::Value>(body).unwrap()["model"].clone();
+        let usage = json!({"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9});
+        let choice = json!({"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"});
+        let answer = json!({"id": "c1", "model": model, "choices": [choice], "usage": usage});
+        whole(stream, "Content-Type: application/json\r\n", answer.to_string().as_bytes());
+    })
+}
+
+/// Follows redirects as the clients of OpenAI's do, which `urllib` does not with a body.
+const FOLLOWS: &str = r#"
+import http.client, json, os, urllib.parse
+at = os.environ["OPENAI_BASE_URL"] + "/chat/completions"
+for _ in range(3):
+    url = urllib.parse.urlsplit(at)
+    asked = http.client.HTTPConnection(url.netloc)
+    asked.request("POST", url.path, json.dumps({"model": "gpt-4o-mini", "messages": []}), {"Authorization": "Bearer k"})
+    answer = asked.getresponse()
+    print(answer.status, answer.read()[:0], flush=True)
+    at = answer.headers["Location"]
+    if not 300 < answer.status < 304 and answer.status not in (307, 308) or not at.startswith(os.environ["OPENAI_BASE_URL"][:20]): break
+"#;
+
+#[test]
+fn a_redirect_is_no_call_and_the_one_that_follows_is() {
+    // One that takes its time has been told to begin before.
+    for after in [0, 1_500] {
+        let address = sends_on(2, "/v2/chat/completions", 307, Duration::from_millis(after));
+        let dir = tempdir();
+        let more = ["--budget-steps", "1"];
+        let mut exec = exec(dir.path(), &more, &["python3", "-c", FOLLOWS]);
+        exec.env("OPENAI_BASE_URL", format!("http://{address}/v1")).env("NO_PROXY", "*");
+        let output = ended(exec);
+        assert_eq!(out(&output), "307 b''\n200 b''\n", "{}", err(&output));
+        let run = only_run(dir.path());
+        assert_eq!((run.status, run.llm_calls, run.errors, run.steps_total), (RunStatus::Success, 1, 0, 2), "{after}");
+        let steps = steps(dir.path(), run.run_id);
+        assert_eq!((steps[1].status, steps[1].tokens.unwrap().total), (StepStatus::Success, Some(9)));
+        let is_long = steps[1].duration_ms.unwrap() >= 1_500.0;
+        assert_eq!(is_long, after > 0);
+        assert!(!err(&output).contains("redirect"), "{}", err(&output));
+    }
+}
+
+#[test]
+fn it_is_said_that_calls_go_on_where_they_are_not_seen() {
+    let said = |more: &[&str], location: &'static str, status: u16, after: u64| {
+        let address = sends_on(1, location, status, Duration::from_millis(after));
+        let dir = tempdir();
+        let mut exec = exec(dir.path(), more, &["python3", "-c", FOLLOWS]);
+        exec.env("OPENAI_BASE_URL", format!("http://{address}/v1")).env("NO_PROXY", "*");
+        let output = ended(exec);
+        let run = only_run(dir.path());
+        let steps = steps(dir.path(), run.run_id);
+        let steps = steps.iter().skip(1).map(|step| format!(" {} {} {}", step.kind, step.name, step.status));
+        let said = err(&output).replace(&address.to_string(), "HERE");
+        let said = said.lines().find(|line| line.contains("were answered")).unwrap_or_default().to_owned();
+        format!("{said} | {} {} {}{}", run.status, run.llm_calls, run.errors, steps.collect::<String>())
+    };
+    let elsewhere =
+        "requests to HERE were answered with a redirect to 127.0.0.1:1 (307): calls that go on there are not seen";
+    const THERE: &str = "http://127.0.0.1:1/v1";
+    assert_eq!(said(&[], THERE, 307, 0), format!("runspan: {elsewhere} | success 0 0"));
+    assert_eq!(said(&["--quiet"], THERE, 307, 0), " | success 0 0");
+    assert_eq!(
+        said(&["--quiet", "--proxy", "on"], THERE, 307, 0),
+        format!("runspan: warning: {elsewhere} | success 0 0")
+    );
+    assert_eq!(said(&["--quiet"], THERE, 307, 900), " | success 0 0 task redirect success");
+    let nowhere = "requests to HERE were answered with 304, a redirect that leads nowhere: they are not recorded";
+    assert_eq!(said(&[], "/v2/chat/completions", 304, 0), format!("runspan: {nowhere} | success 0 0"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::header::HeaderMap;
@@ -55,6 +55,8 @@ pub struct Exchange {
     is_broken_off: AtomicBool,
     is_over: AtomicBool,
     is_open: AtomicBool,
+    /// The one that was sent here, whose start was told.
+    before: OnceLock<Arc<Exchange>>,
 }
 
 impl Exchange {
@@ -79,7 +81,39 @@ impl Exchange {
             is_broken_off: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             is_open: AtomicBool::new(false),
+            before: OnceLock::new(),
         }
+    }
+
+    /// Tells whether it may be the one that an answer has led from another to.
+    pub fn is_after(&self, before: &Self) -> bool {
+        let by = |exchange: &Self| (exchange.provider, exchange.caller);
+        by(self) == by(before)
+            && self.format == before.format
+            && self.host == before.host
+            && self.started >= before.started
+    }
+
+    /// Goes on with one that was sent here: the step that was told is this.
+    pub fn go_on(&self, before: Arc<Self>) {
+        let first = before.before.get().cloned().unwrap_or(before);
+        // It is the only one that has led here.
+        let _ = self.before.set(first);
+    }
+
+    /// Returns what a step began as.
+    fn first(&self) -> &Self {
+        self.before.get().map_or(self, |first| first)
+    }
+
+    /// Returns the span of one that was sent elsewhere, and with which nobody went on there: no call of a model.
+    pub fn left(&self, root: &SpanContext) -> Span {
+        let mut span = self.begun(root);
+        span.attributes
+            .retain(|attribute| attribute.key == names::HTTP_METHOD || attribute.key == names::SERVER_ADDRESS);
+        span.name = "redirect".to_owned();
+        span.end_time_unix_nano = span.start_time_unix_nano;
+        span
     }
 
     /// Takes note of the port at which the program asked: it may say so, too.
@@ -182,11 +216,11 @@ impl Exchange {
         };
         let mut span = Span {
             trace_id: trace.0.to_vec(),
-            span_id: self.span_id.0.to_vec(),
+            span_id: self.first().span_id.0.to_vec(),
             parent_span_id: parent.0.to_vec(),
             flags: SAMPLED | flags,
             kind: CLIENT,
-            start_time_unix_nano: self.started_at.0,
+            start_time_unix_nano: self.first().started_at.0,
             ..Span::default()
         };
         let operation = self.format.operation();
@@ -213,18 +247,17 @@ impl Exchange {
     /// Returns the whole span.
     pub fn ended(&self, root: &SpanContext, answered: &Answered) -> Span {
         let mut span = self.begun(root);
-        let took = answered.at.saturating_duration_since(self.started);
+        let first = self.first();
+        let took = answered.at.saturating_duration_since(first.started);
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        span.end_time_unix_nano = self.started_at.0.saturating_add(took);
+        span.end_time_unix_nano = first.started_at.0.saturating_add(took);
         if let Some(status) = answered.status {
             span.set_attr(STATUS_CODE, i64::from(status));
         }
         let body = answered.body();
-        let is_stream = answered.is_stream(body.as_deref());
-        let (said, is_complete) = if answered.is_elsewhere() {
-            // No model has said that.
-            (Json::Null, true)
-        } else if is_stream {
+        let is_asked = span.attr(names::REQUEST_STREAM) == Some(&Value::Bool(true));
+        let is_stream = answered.is_stream(body.as_deref(), is_asked);
+        let (said, is_complete) = if is_stream {
             let first = answered.copy.as_ref().and_then(|copy| copy.began);
             // What came when the program had gone came to nobody.
             if let Some(first) = first.filter(|first| *first <= answered.at) {
@@ -267,7 +300,7 @@ fn failure(
     is_complete: bool,
     is_cut: bool,
 ) -> Option<(String, String, Option<StepStatus>)> {
-    let is_refused = answered.is_elsewhere() || answered.status.is_some_and(|status| status >= 400);
+    let is_refused = answered.status.is_some_and(|status| status >= 400);
     if let Some((kind, message)) = answer::error(said) {
         return Some((kind, message, None));
     }
@@ -302,6 +335,17 @@ mod tests {
     use super::*;
 
     fn ended(format: Format, path: &str, status: u16, headers: &[(&'static str, &str)], body: &str) -> Span {
+        ended_of("{}", format, path, status, headers, body)
+    }
+
+    fn ended_of(
+        asked: &str,
+        format: Format,
+        path: &str,
+        status: u16,
+        headers: &[(&'static str, &str)],
+        body: &str,
+    ) -> Span {
         let places = places::all(|_| None);
         let route = places::route(&places, &Method::POST, &path.parse().unwrap()).unwrap();
         let root = SpanContext { trace_id: TraceId([1; 16]), span_id: SpanId([2; 8]), flags: 1, run_id: None };
@@ -310,7 +354,9 @@ mod tests {
         let headers: HeaderMap = headers.into_iter().collect();
         let copy = Copied::of(body.as_bytes(), &copy::budget());
         let answered = Answered::of(hyper::StatusCode::from_u16(status).unwrap(), &headers, copy, Ending::Whole);
-        Exchange::new(format, &route, &HeaderMap::new()).ended(&root, &answered)
+        let exchange = Exchange::new(format, &route, &HeaderMap::new());
+        exchange.ask(Copied::of(asked.as_bytes(), &copy::budget()));
+        exchange.ended(&root, &answered)
     }
 
     /// A stream by `StreamingResponse` of FastAPI has no type unless it is given one.
@@ -329,13 +375,42 @@ mod tests {
         assert_eq!(broken.attr_str(names::ERROR_TYPE), Some("broken_off"));
     }
 
+    /// A server may say so in plain words, of a program that did not ask for a stream.
     #[test]
-    fn an_answer_that_sends_elsewhere_is_no_success() {
-        let usage = r#"{"model":"gpt-4o","usage":{"prompt_tokens":7,"completion_tokens":2}}"#;
-        let span = ended(Format::Chat, "/openai/chat/completions", 307, &[("location", "/v1/x")], usage);
-        let said =
-            (span.attr_str(names::ERROR_TYPE), span.attr(names::INPUT_TOKENS), span.attr_str(names::RESPONSE_MODEL));
-        assert_eq!(said, (Some("307"), None, None));
+    fn text_that_begins_as_a_stream_is_none() {
+        let at = "/openai/chat/completions";
+        let plain = [("content-type", "text/plain")];
+        let span = ended(Format::Chat, at, 200, &plain, "data: none today");
+        assert_eq!((span.status.is_some(), span.attr(FIRST_CHUNK)), (false, None));
+        let of_events = [("content-type", "text/event-stream")];
+        assert!(ended(Format::Chat, at, 200, &of_events, "data: none today").status.is_some());
+        let asked = r#"{"model":"m","stream":true}"#;
+        assert!(ended_of(asked, Format::Chat, at, 200, &plain, "data: none today").status.is_some());
+        let done = ended(Format::Chat, at, 200, &plain, ": hm\r\nevent: a\r\ndata: [DONE]\r\n\r\n");
+        assert!(done.attr(FIRST_CHUNK).is_some());
+    }
+
+    #[test]
+    fn a_call_whose_start_was_told_goes_on_where_it_is_sent() {
+        let places = places::all(|_| None);
+        let root = SpanContext { trace_id: TraceId([1; 16]), span_id: SpanId([2; 8]), flags: 1, run_id: None };
+        let exchange = |path: &str, format| {
+            let route = places::route(&places, &Method::POST, &path.parse().unwrap()).unwrap();
+            Arc::new(Exchange::new(format, &route, &HeaderMap::new()))
+        };
+        let begun = exchange("/openai/chat/completions", Format::Chat);
+        let second = exchange("/openai-server/a/chat/completions", Format::Chat);
+        let third = exchange("/openai-server/b/chat/completions", Format::Chat);
+        assert!(second.is_after(&begun) && !begun.is_after(&second));
+        assert!(!exchange("/openai/responses", Format::Responses).is_after(&begun));
+        assert!(!exchange("/groq/openai/v1/chat/completions", Format::Chat).is_after(&begun));
+        second.go_on(Arc::clone(&begun));
+        third.go_on(second);
+        let (first, last) = (begun.begun(&root), third.ended(&root, &Answered::none(Ending::Whole)));
+        assert_eq!((&first.span_id, first.start_time_unix_nano), (&last.span_id, last.start_time_unix_nano));
+        let left = begun.left(&root);
+        assert_eq!((left.span_id, left.name.as_str()), (first.span_id, "redirect"));
+        assert_eq!(left.attributes.iter().filter(|attribute| attribute.key.starts_with("gen_ai")).count(), 0);
     }
 
     #[test]

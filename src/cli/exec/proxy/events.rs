@@ -18,13 +18,25 @@ struct Events {
     are_done: bool,
 }
 
+/// Tells whether a text is a stream, by the data of its first event.
+pub fn is_stream(text: &[u8]) -> bool {
+    let text = lines_of(text);
+    let lines = text.split(['\n', '\r']).skip_while(|line| !line.starts_with("data:"));
+    let data = lines.map_while(|line| line.strip_prefix("data:")).collect::<Vec<_>>().join("\n");
+    data.trim() == "[DONE]" || json::read(data.as_bytes()).is_ok()
+}
+
+/// Returns text whose lines end with one of two characters: with either or both of them they do in streams.
+fn lines_of(stream: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(stream);
+    if text.contains('\r') { Cow::Owned(text.replace("\r\n", "\n")) } else { text }
+}
+
 /// Reads the events of a stream. What is no JSON is left out.
 fn read(stream: &[u8]) -> Events {
-    let text = String::from_utf8_lossy(stream);
+    let text = lines_of(stream);
     let mut events = Events::default();
     let mut data = String::new();
-    // A line ends with either or both of them.
-    let text = if text.contains('\r') { Cow::Owned(text.replace("\r\n", "\n")) } else { text };
     for line in text.split(['\n', '\r']).chain([""]) {
         if let Some(more) = line.strip_prefix("data:") {
             if !data.is_empty() {

@@ -413,6 +413,29 @@ fn origin(uri: &Uri) -> Option<(&str, String, u16)> {
     Some((scheme, uri.host()?.to_ascii_lowercase(), port))
 }
 
+/// Returns who is at an address, with the port where one is said.
+pub fn name_of(uri: &Uri) -> Option<String> {
+    let host = uri.host()?;
+    Some(uri.port_u16().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+}
+
+/// Returns a path with the steps done that go nowhere or up, as clients do them before they ask.
+fn without_dots(path: &str) -> String {
+    let mut left: Vec<&str> = Vec::new();
+    let mut is_folder = false;
+    for part in path.split('/').skip(1) {
+        let plain = part.replace("%2e", ".").replace("%2E", ".");
+        is_folder = matches!(plain.as_str(), "." | "..");
+        match plain.as_str() {
+            "." => {}
+            ".." => drop(left.pop()),
+            _ => left.push(part),
+        }
+    }
+    let end = if is_folder && !left.is_empty() { "/" } else { "" };
+    format!("/{}{end}", left.join("/"))
+}
+
 /// Where one request goes.
 pub struct Route<'a> {
     place: &'a Place,
@@ -442,28 +465,62 @@ impl Route<'_> {
     /// Returns where an answer sends the program, by way of this port where that is the same server: its key would not go
     /// along to another, and the call would not be seen. `None`: it stays as it is.
     pub fn sent_on(&self, location: &str, port: SocketAddr) -> Option<String> {
-        let here = self.uri()?;
-        let scheme = here.scheme_str()?;
-        let there = match location {
-            _ if location.starts_with("//") => format!("{scheme}:{location}"),
-            _ if location.starts_with('/') => format!("{scheme}://{}{location}", here.authority()?),
-            _ => location.to_owned(),
-        };
-        let target: Uri = there.parse().ok()?;
+        let target = self.target(location)?;
         let path = target.path_and_query().map_or("/", |path| path.as_str());
         let base = &self.place.base;
         let place = origin(base)?;
+        if target.authority()?.as_str().contains('@') {
+            return None;
+        }
         let part = match origin(&target)? {
             there if there == place => Part::Server,
             ("https", name, 443) if place == ("http", name.clone(), 80) => Part::Secure,
             // Without a scheme it would be asked for plainly, as this port is.
-            _ => return location.starts_with("//").then_some(there),
+            _ => return location.starts_with("//").then(|| target.to_string()),
         };
+        if path.contains('\\') {
+            // Some clients take that for a slash, and would go up by it: to another service, at this port.
+            return Some(target.to_string());
+        }
         let below = path.strip_prefix(base.path().trim_end_matches('/')).filter(|_| part == Part::Server);
         let below = below.filter(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
+        let below = below.filter(|rest| self.place.version_left_out(rest).is_empty());
         let word = Part::BEHIND.iter().find(|(_, behind)| *behind == part).map_or("", |(word, _)| word);
         let rest = below.map_or_else(|| format!("{word}{path}"), str::to_owned);
         Some(format!("http://{port}{}{rest}", self.place.prefix))
+    }
+
+    /// Tells whether a program that goes where an answer sends it asks at this port.
+    pub fn leads_here(&self, location: &str, port: SocketAddr) -> bool {
+        self.sent_on(location, port).is_some_and(|there| there.starts_with(&format!("http://{port}/")))
+    }
+
+    /// Returns the address that an answer names, by that which it is the answer to: RFC 3986, section 5.2.
+    pub fn target(&self, location: &str) -> Option<Uri> {
+        let here = self.uri()?;
+        let (scheme, authority) = (here.scheme_str()?, here.authority()?);
+        let location = location.split('#').next().unwrap_or_default();
+        let has_scheme = location.split(['/', '?']).next().is_some_and(|first| first.contains(':'));
+        let there = match location {
+            _ if has_scheme => location.to_owned(),
+            _ if location.starts_with("//") => format!("{scheme}:{location}"),
+            _ if location.starts_with('/') => format!("{scheme}://{authority}{location}"),
+            "" => here.to_string(),
+            _ if location.starts_with('?') => format!("{scheme}://{authority}{}{location}", here.path()),
+            _ => {
+                let folder = here.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+                format!("{scheme}://{authority}{folder}/{location}")
+            }
+        };
+        let there: Uri = there.parse().ok()?;
+        let query = there.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let path = without_dots(there.path());
+        format!("{}://{}{path}{query}", there.scheme_str()?, there.authority()?).parse().ok()
+    }
+
+    /// Returns who is asked, with the port where one is said.
+    pub fn name(&self) -> String {
+        name_of(&self.place.base).unwrap_or_default()
     }
 
     /// Returns the host.
@@ -584,12 +641,32 @@ mod tests {
         let beside = "/openai-server/v2/chat/completions http://a:8000/v2/chat/completions Some(Chat)";
         assert_eq!(of("/v2/chat/completions"), beside);
         assert_eq!(of("/v10"), "/openai-server/v10 http://a:8000/v10 None");
-        // What leads to another server, or says only what follows, stays.
+        // What leads to another server stays.
         assert_eq!(of("http://b:8000/v1/chat/completions"), "");
         assert_eq!(of("https://a:8000/v1/chat/completions"), "");
         assert_eq!(of("//b/v1"), "http://b/v1");
-        assert_eq!(of("completions/"), "");
-        assert_eq!(of("?a=b"), "");
+        assert_eq!(of("http://me:k@a:8000/v1/chat/completions"), "");
+        assert_eq!(of("mailto:a@b"), "");
+        // What says only what is beside the request is found by the address that it went to.
+        assert_eq!(of("completions/?a=b"), below);
+        assert_eq!(of("./completions/?a=b#c"), below);
+        assert_eq!(of("../../v2/chat/completions"), beside);
+        assert_eq!(of("?a=b"), "/openai/chat/completions?a=b http://a:8000/v1/chat/completions?a=b Some(Chat)");
+        // It leads to no other service.
+        assert_eq!(of("/v1/../v2/chat/completions"), beside);
+        let above = "/openai-server/anthropic/x http://a:8000/anthropic/x None";
+        for way in ["/v1/../anthropic/x", "../../../../anthropic/x", "/v1/%2E%2e/anthropic/x", "/v1/.%2e/./anthropic/x"]
+        {
+            assert_eq!(of(way), above, "{way}");
+        }
+        assert_eq!(of("/v1/x/%2e./"), "/openai/ http://a:8000/v1/ None");
+        let back = of("/v1/..\\..\\anthropic/x");
+        assert!(back.is_empty() || back.starts_with("http://a:8000/"), "{back}");
+        // One that is the server's own without a version gets none.
+        let places = all(|_| None);
+        let here = route(&places, &Method::POST, &"/anthropic/messages".parse().unwrap()).unwrap();
+        let there = here.sent_on("/messages", ([127, 0, 0, 1], 5).into());
+        assert_eq!(there.as_deref(), Some("http://127.0.0.1:5/anthropic-server/messages"));
         // A key goes along from a plain port to the one for TLS.
         let secure = "/openai-secure/v1/chat/completions https://a/v1/chat/completions Some(Chat)";
         assert_eq!(sent("http://a/v1", "https://a/v1/chat/completions").as_deref(), Some(secure));

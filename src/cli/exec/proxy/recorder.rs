@@ -1,6 +1,6 @@
 //! Tells calls, one after the other, beside the connections that they are on.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +23,7 @@ use super::super::budget::Purse;
 use super::super::report::During;
 use super::call::Exchange;
 use super::copy::Copied;
+use super::events;
 
 /// A call that is over sooner is told whole.
 const OPEN_AFTER: Duration = Duration::from_millis(200);
@@ -125,11 +126,13 @@ impl Answered {
     }
 
     /// Tells whether it is a stream, by what it says of itself or how its body begins, which no JSON does: many a server of
-    /// one's own gives its streams no type, or `text/plain`, and clients do not look at it.
-    pub fn is_stream(&self, body: Option<&[u8]>) -> bool {
+    /// one's own gives its streams no type, or `text/plain`, and clients do not look at it. Text may begin so as well, unless a
+    /// stream `is_asked` for.
+    pub fn is_stream(&self, body: Option<&[u8]>, is_asked: bool) -> bool {
         const FIELDS: &[&[u8]] = &[b"data:", b"event:", b"id:", b"retry:", b":"];
-        let body = body.unwrap_or_default().trim_ascii_start();
-        self.is_stream || FIELDS.iter().any(|field| body.starts_with(field))
+        let body = body.unwrap_or_default();
+        let begins_so = || FIELDS.iter().any(|field| body.trim_ascii_start().starts_with(field));
+        self.is_stream || (begins_so() && (is_asked || events::is_stream(body)))
     }
 
     /// Returns the body as far as it can be read; of one that is cut, its beginning and its end.
@@ -177,6 +180,7 @@ impl Answered {
 }
 
 enum Said {
+    SentOn(Arc<Exchange>),
     Asked(Arc<Exchange>),
     Open(Arc<Exchange>),
     Answered(Arc<Exchange>, Box<Answered>),
@@ -190,6 +194,41 @@ pub struct Tally {
     settled: AtomicU64,
     /// Why the last of those was not recorded that could not be.
     why: Mutex<Option<&'static str>>,
+    /// Connections to the port.
+    connections: AtomicU64,
+    /// Answers after which calls are not seen any more.
+    lost: Mutex<BTreeSet<Lost>>,
+}
+
+/// Servers that answer so are few: what is said of them has an end.
+const MOST_LOST: usize = 8;
+
+/// How a server answered that is not to be asked by way of this port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lost {
+    /// Who answered.
+    pub host: String,
+    pub status: u16,
+    /// Whom it names; `None` where clients do not go on.
+    pub to: Option<String>,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, status, to } = self;
+        match to {
+            Some(to) => write!(
+                f,
+                "requests to {host} were answered with a redirect to {to} ({status}): calls that go on there are not seen"
+            ),
+            None => {
+                write!(
+                    f,
+                    "requests to {host} were answered with {status}, a redirect that leads nowhere: they are not recorded"
+                )
+            }
+        }
+    }
 }
 
 /// Calls that were seen and are not recorded.
@@ -224,6 +263,28 @@ impl Tally {
         (calls > 0).then(|| Missed { calls, why: why.unwrap_or("there was no time left to write them") })
     }
 
+    /// Returns how many connections there were.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// There is one more connection.
+    pub fn connected(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns what servers answered after which calls are not seen.
+    pub fn lost(&self) -> Vec<Lost> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    fn lose(&self, lost: Lost) {
+        let mut all = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < MOST_LOST {
+            all.insert(lost);
+        }
+    }
+
     fn settle(&self) {
         self.settled.fetch_add(1, Ordering::Relaxed);
     }
@@ -246,6 +307,11 @@ impl Says {
     pub fn began(&self, exchange: Exchange) -> Call {
         self.tally.seen.fetch_add(1, Ordering::Relaxed);
         Call { says: self.clone(), exchange: Some(Arc::new(exchange)) }
+    }
+
+    /// The program has connected to the port.
+    pub fn connected(&self) {
+        self.tally.connected();
     }
 
     /// What is queued holds its share of the budget for copies, so that it has a bound.
@@ -274,7 +340,29 @@ impl Call {
         self.end(answered);
     }
 
+    /// An answer has sent the program elsewhere, which is no call: one that it makes there is. `lost`: that is not seen.
+    pub fn sent_on(mut self, lost: Option<Lost>) {
+        if let Some(lost) = lost {
+            self.says.tally.lose(lost);
+        }
+        self.withdraw();
+    }
+
+    fn withdraw(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.end();
+            self.says.tally.seen.fetch_sub(1, Ordering::Relaxed);
+            if let Some(purse) = &self.says.purse {
+                purse.give_back(exchange.is_open());
+            }
+            self.says.say(Said::SentOn(exchange));
+        }
+    }
+
     fn end(&mut self, mut answered: Answered) {
+        if answered.is_elsewhere() {
+            return self.withdraw();
+        }
         if let Some(exchange) = self.exchange.take() {
             if exchange.is_broken_off() && answered.status.is_none() {
                 answered.ending = Ending::Unasked;
@@ -382,6 +470,8 @@ pub struct Recorder {
     begun: Instant,
     /// Calls that are over, by when it is known whether somebody else tells them.
     over: VecDeque<Over>,
+    /// Calls whose start was told, that an answer has sent elsewhere: those that are made there go on with them.
+    sent_on: Vec<Arc<Exchange>>,
     /// Calls that are on their way to the disk.
     telling: JoinSet<()>,
 }
@@ -408,6 +498,7 @@ impl Recorder {
             tally: Arc::clone(&tally),
             begun: Instant::now(),
             over: VecDeque::new(),
+            sent_on: Vec::new(),
             telling: JoinSet::new(),
         };
         (Says { to, tally, purse }, recorder)
@@ -430,7 +521,14 @@ impl Recorder {
             };
             tokio::select! {
                 said = self.said.recv() => match said {
-                    Some(Said::Asked(exchange)) => self.open_later(exchange),
+                    Some(Said::SentOn(exchange)) => {
+                        exchange.forget();
+                        self.sent_on.extend(Some(exchange).filter(|exchange| exchange.is_open()));
+                    }
+                    Some(Said::Asked(exchange)) => {
+                        self.go_on(&exchange);
+                        self.open_later(exchange);
+                    }
                     Some(Said::Open(exchange)) => self.open(&exchange).await,
                     Some(Said::Answered(exchange, answered)) => self.answered(exchange, answered),
                     None => break,
@@ -443,14 +541,31 @@ impl Recorder {
         while !self.over.is_empty() {
             self.settle_next().await;
         }
+        for exchange in std::mem::take(&mut self.sent_on) {
+            // Its start was told, and nobody has gone on with it.
+            let _ = self.teller.tell(self.record(RecordKind::Ended, exchange.left(&self.about.root))).await;
+        }
         while self.telling.join_next().await.is_some() {}
+    }
+
+    /// Has a call go on with one that was sent here.
+    fn go_on(&mut self, exchange: &Exchange) {
+        let is_next = |before: &Arc<Exchange>| !exchange.is_over() && exchange.is_after(before);
+        if let Some(at) = self.sent_on.iter().position(is_next) {
+            exchange.go_on(self.sent_on.swap_remove(at));
+            exchange.open();
+            if let Some(purse) = &self.about.purse {
+                purse.went_on();
+            }
+        }
     }
 
     async fn open(&mut self, exchange: &Exchange) {
         // Both take their time, which streams on this thread must not wait for.
         let span = tokio::task::block_in_place(|| {
-            let is_wanted =
-                !exchange.is_over() && !self.about.are_told.get(exchange.started_at(), exchange.since_start());
+            let is_wanted = !exchange.is_over()
+                && !exchange.is_open()
+                && !self.about.are_told.get(exchange.started_at(), exchange.since_start());
             is_wanted.then(|| exchange.begun(&self.about.root))
         });
         if let Some(span) = span {
