@@ -17,6 +17,8 @@ const NAMES: &[&str] = &[
     ".env.test.local",
     ".env.test",
 ];
+/// Bytes of a value after which nothing more is put in.
+const MOST_REFERRED: usize = 1 << 10;
 /// Bytes of a file that are read.
 const MOST: u64 = 1 << 20;
 
@@ -210,6 +212,10 @@ fn expanded(value: &str, of: &impl Fn(&str) -> Option<String>) -> String {
         };
         let (name, default) = name.split_once(":-").unwrap_or((name, ""));
         out.push_str(&of(name).unwrap_or_else(|| default.to_owned()));
+        if out.len() > MOST_REFERRED {
+            // No address is so long, and each may be twice the one before.
+            return out;
+        }
         rest = behind;
     }
     out + rest
@@ -296,6 +302,16 @@ mod tests {
             values,
             [Some("http://a/v1"), Some("http://file:1"), None, Some("http://d"), None, Some("http://a/v1/x")]
         );
+    }
+
+    #[test]
+    fn values_that_refer_to_each_other_do_not_grow_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let more = (1..200).map(|nth| format!("A{nth}=$A{}$A{}\n", nth - 1, nth - 1));
+        std::fs::write(dir.path().join(".env"), format!("A0=xx\n{}", more.collect::<String>())).unwrap();
+        let files = Files::of(dir.path(), &[], |_| None);
+        assert_eq!(files.get("A5").map(|found| found.value.len()), Some(64));
+        assert!(files.get("A199").is_some_and(|found| found.value.len() <= 4 * MOST_REFERRED));
     }
 
     #[test]
