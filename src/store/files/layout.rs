@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::super::{FORMAT, StoreError};
-use super::packs::{Gone, PackView, Packs, Removal, folder};
+use super::packs::{Gone, MayHaveMoved, PackView, Packs, Removal, folder};
 use super::yaml::{from_yaml, to_yaml};
 use crate::fs::{self, Access, Contents, Fs, FsFile, OsFs, Stat};
 use crate::model::id::IdMap;
@@ -204,24 +204,32 @@ impl Layout {
     ///
     /// When it cannot be found out whether there is one.
     pub fn find_run(&self, run: RunId) -> Result<Option<PathBuf>, StoreError> {
-        let mut in_the_way = None;
-        for kind in RunKind::ALL {
-            let dir = self.run(*kind, run);
-            match stat(self.fs.inner(), &dir).map_err(StoreError::io("read", &dir))? {
-                Some(found) if found.is_dir => return Ok(Some(dir)),
-                Some(_) => in_the_way = Some(*kind),
-                None => {}
+        let (packs, fs) = self.packs();
+        let mut is_first = true;
+        loop {
+            let changes = packs.changes();
+            let mut in_the_way = None;
+            for kind in RunKind::ALL {
+                let dir = self.run(*kind, run);
+                match stat(fs, &dir).map_err(StoreError::io("read", &dir))? {
+                    Some(found) if found.is_dir => return Ok(Some(dir)),
+                    Some(_) => in_the_way = Some(*kind),
+                    None => {}
+                }
+            }
+            // Looked for once, whatever its kind.
+            match packs.kind_of(fs, run, changes).map_err(StoreError::io("read", packs.dir()))? {
+                Ok(kind) if Some(kind) == in_the_way => {
+                    // A link would lead somewhere else.
+                    let why = "what stands in the place of its folder is none, and hides what a pack has: move it away";
+                    return Err(StoreError::Damaged { run, why: why.to_owned() });
+                }
+                Ok(kind) => return Ok(Some(self.run(kind, run))),
+                // Somebody may have made a folder of it since it was looked for one.
+                Err(MayHaveMoved(true)) if is_first => is_first = false,
+                Err(_) => return Ok(None),
             }
         }
-        // Looked for once, whatever its kind.
-        let (packs, fs) = self.packs();
-        let kind = packs.kind_of(fs, run).map_err(StoreError::io("read", packs.dir()))?;
-        if kind.is_some() && kind == in_the_way {
-            // A link would lead somewhere else.
-            let why = "what stands in the place of its folder is none, and hides what a pack has: move it away";
-            return Err(StoreError::Damaged { run, why: why.to_owned() });
-        }
-        Ok(kind.map(|kind| self.run(kind, run)))
     }
 
     /// Returns the log of all runs' summaries.

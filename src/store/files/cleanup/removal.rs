@@ -10,8 +10,9 @@ use super::super::{chain, index, writer_is_alive};
 use super::pin::is_marked;
 use super::survey::{Survey, tree_bytes};
 use super::{BATCH, Cleaned, Emptied, GONE_PREFIX, Job, NEW_PREFIX, Removed, Stayed, ignore_missing};
+use crate::fs::Fs;
 use crate::model::id::{IdMap, IdSet};
-use crate::model::{RunId, RunKind, RunSummary};
+use crate::model::{RunId, RunKind, RunSummary, UnixNanos};
 use crate::store::StoreError;
 use crate::store::retention::{Candidate, Policy, Reason, plan};
 
@@ -280,7 +281,7 @@ pub(super) fn sweep(layout: &Layout, survey: &Survey) -> Result<(u64, Vec<Emptie
                     }
                     Err(_) => false,
                 },
-                (_, Some(making)) if is_abandoned(layout, making) => fs.remove_tree(&path).is_ok(),
+                (_, Some(making)) if is_abandoned(layout, making) => remove_making(fs, &dir, making).is_ok(),
                 _ => false,
             };
             swept += u64::from(is_swept);
@@ -292,6 +293,15 @@ pub(super) fn sweep(layout: &Layout, survey: &Survey) -> Result<(u64, Vec<Emptie
         }
     }
     Ok((swept, emptied))
+}
+
+/// Takes away a folder in which a run was being made. Under another name first: whoever makes it all the same finds it gone and begins anew, and
+/// does not give the run's name to half of it.
+fn remove_making(fs: &dyn Fs, runs: &Path, making: &str) -> io::Result<()> {
+    let run = making.split_once('-').map_or(making, |(run, _)| run);
+    let gone = runs.join(format!("{NEW_PREFIX}{run}-{}", RunId::fresh(UnixNanos::now())));
+    fs.rename(&runs.join(format!("{NEW_PREFIX}{making}")), &gone)?;
+    fs.remove_tree(&gone)
 }
 
 /// Returns the runs that were removed from packs and of which `index.log` tells still: who removed them died over it.

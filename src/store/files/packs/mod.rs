@@ -68,6 +68,8 @@ struct Known {
     unreadable: Vec<(RunId, String)>,
     /// The folder's identity, modification and the moment of the look.
     looked: Option<(Stamp, Instant)>,
+    /// How often it was found that there are others.
+    changes: u64,
 }
 
 /// How a folder stands, as far as its owner can tell without reading it.
@@ -97,6 +99,10 @@ pub(crate) struct Damage {
     /// The first byte that belongs to nothing.
     pub stray: Option<u64>,
 }
+
+/// Whether a run that is in no pack may have left one a moment ago.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MayHaveMoved(pub bool);
 
 /// What packs know of a run.
 #[derive(Clone, Debug)]
@@ -150,7 +156,8 @@ impl Packs {
         let found = match fs.stat(&self.dir) {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                *known = Known::default();
+                let changes = known.changes + u64::from(!known.packs.is_empty());
+                *known = Known { changes, ..Known::default() };
                 return Ok(Arc::clone(&known.packs));
             }
             Err(error) => return Err(error),
@@ -198,12 +205,20 @@ impl Packs {
         })
     }
 
-    /// Returns the kind of a run that is in a pack.
-    pub fn kind_of(&self, fs: &dyn Fs, run: RunId) -> io::Result<Option<RunKind>> {
-        match self.find(fs, run)? {
-            Found::At(place) => Ok(Some(place.entry.kind)),
-            Found::Buried | Found::Nowhere => Ok(None),
-        }
+    /// Returns the kind of a run that is in a pack. Without one, whether it may have got a folder since the packs
+    /// [changed](Self::changes) so often: one had it, or there are others.
+    pub fn kind_of(&self, fs: &dyn Fs, run: RunId, changes: u64) -> io::Result<Result<RunKind, MayHaveMoved>> {
+        Ok(match self.find(fs, run)? {
+            Found::At(place) => Ok(place.entry.kind),
+            Found::Buried => Err(MayHaveMoved(true)),
+            Found::Nowhere => Err(MayHaveMoved(self.changes() != changes)),
+        })
+    }
+
+    /// Returns how often it was found that there are other packs than before. Who looks for a run among the folders first, and then here,
+    /// misses one that is unpacked in between: it has left its pack by then, and that may be gone.
+    pub fn changes(&self) -> u64 {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).changes
     }
 
     /// Returns the runs of the latest packs: all that were made within the time for which what is written may not last.
@@ -363,6 +378,7 @@ impl Known {
         for pack in &mut packs {
             pack.keep_index(fs, &mut room)?;
         }
+        self.changes += u64::from(!self.packs.iter().map(|pack| pack.id).eq(packs.iter().map(|pack| pack.id)));
         self.packs = Arc::new(packs);
         Ok(())
     }

@@ -124,22 +124,31 @@ impl PackView {
         in_files: impl Fn() -> io::Result<T>,
         in_pack: impl Fn(&Place, &Path) -> io::Result<T>,
     ) -> io::Result<T> {
+        let mut changes = self.packs.changes();
         let mut found = in_files();
-        for look in 0..LOOKS {
+        let mut is_first = true;
+        for _ in 0..LOOKS {
             match found {
-                Err(error) if is_absent(&error) => match self.packed(path)? {
-                    Packed::At(place, rest) => match in_pack(&place, rest) {
-                        // It was rewritten since it was looked where the run is.
-                        Err(error) if is_absent(&error) && is_there(self.inner(), &place.pack().path)?.is_none() => {
-                            self.packs.forget();
-                            found = Err(error);
-                        }
-                        found => return found,
-                    },
-                    // It got its folder back a moment ago.
-                    Packed::NotNow if look == 0 => found = in_files(),
-                    Packed::NotNow | Packed::Never => return Err(error),
-                },
+                Err(error) if is_absent(&error) => {
+                    let packed = self.packed(path)?;
+                    let now = self.packs.changes();
+                    match packed {
+                        Packed::At(place, rest) => match in_pack(&place, rest) {
+                            // It was rewritten since it was looked where the run is.
+                            Err(error)
+                                if is_absent(&error) && is_there(self.inner(), &place.pack().path)?.is_none() =>
+                            {
+                                self.packs.forget();
+                                found = Err(error);
+                            }
+                            found => return found,
+                        },
+                        // It got its folder back a moment ago, and the pack that had it may have been written anew without it.
+                        Packed::NotNow if is_first => (changes, found, is_first) = (now, in_files(), false),
+                        _ if now != changes => (changes, found) = (now, in_files()),
+                        Packed::NotNow | Packed::Never => return Err(error),
+                    }
+                }
                 found => return found,
             }
         }

@@ -16,6 +16,8 @@ pub enum When {
     OpensPack,
     /// So many files and folders were asked for.
     Asked(u64),
+    /// So many were made, renamed or removed; a folder with what is in it is removed piece by piece.
+    Changed(u64),
 }
 
 /// A file system on which something is done, once.
@@ -23,12 +25,14 @@ pub struct Between<'a> {
     pub fs: Arc<dyn Fs>,
     pub when: When,
     asked: AtomicU64,
+    changed: AtomicU64,
     pub then: Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>,
 }
 
 impl<'a> Between<'a> {
     pub fn new(fs: Arc<dyn Fs>, when: When, then: impl FnOnce() + Send + 'a) -> Self {
-        Self { fs, when, asked: AtomicU64::new(0), then: Mutex::new(Some(Box::new(then))) }
+        let (asked, changed) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { fs, when, asked, changed, then: Mutex::new(Some(Box::new(then))) }
     }
 
     /// Tells whether it has been done.
@@ -38,6 +42,10 @@ impl<'a> Between<'a> {
 
     fn ask(&self) {
         self.come_to(When::Asked(self.asked.fetch_add(1, Ordering::Relaxed)));
+    }
+
+    fn change(&self) {
+        self.come_to(When::Changed(self.changed.fetch_add(1, Ordering::Relaxed)));
     }
 
     fn come_to(&self, when: When) {
@@ -69,9 +77,11 @@ impl Fs for Between<'_> {
         self.fs.open(path, access)
     }
     fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.change();
         self.fs.create_dir(path)
     }
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        self.change();
         self.fs.create_new(path)
     }
     fn stat(&self, path: &Path) -> io::Result<Stat> {
@@ -79,19 +89,29 @@ impl Fs for Between<'_> {
         self.fs.stat(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.change();
         self.fs.rename(from, to)
     }
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.fs.hard_link(from, to)
     }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.change();
         self.fs.remove_file(path)
     }
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.change();
         self.fs.remove_dir(path)
     }
     fn remove_tree(&self, path: &Path) -> io::Result<()> {
-        self.fs.remove_tree(path)
+        if !matches!(self.when, When::Changed(_)) {
+            return self.fs.remove_tree(path);
+        }
+        for entry in self.fs.list(path)? {
+            let path = path.join(&entry.name);
+            if entry.is_dir { self.remove_tree(&path) } else { self.remove_file(&path) }?;
+        }
+        self.remove_dir(path)
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.fs.sync_dir(path)

@@ -246,3 +246,78 @@ fn tombstones_whose_pack_is_put_back_meanwhile_stay() {
     shared.rename(pack, aside).unwrap();
     assert!(packs().remove_orphan(&*shared, Path::new(&tombstones), |_| Ok(true)).unwrap());
 }
+
+/// Somebody makes a folder of it, and the pack may be written anew without it, while it is looked for.
+#[test]
+fn a_run_that_is_unpacked_while_it_is_looked_for_is_found() {
+    for is_rewritten in [false, true] {
+        for step in 0.. {
+            let fs = store();
+            write_pack(&fs, 0..RUNS);
+            let other = fs.clone();
+            let unpacked = move || {
+                layout(&other).unpack(run_id(5)).unwrap();
+                if is_rewritten {
+                    rewrite_pack_of(&*other.shared(), run_id(4));
+                }
+            };
+            let between = Arc::new(Between::new(fs.shared(), When::Asked(step), unpacked));
+            let looked = Layout::new_in(Arc::clone(&between) as Arc<dyn Fs>, Path::new("/store"));
+            let dir = looked.run(RunKind::Agent, run_id(5));
+            let found = (
+                looked.find_run(run_id(5)).unwrap().is_some(),
+                looked.fs().stat(&dir.join("run.yaml")).is_ok(),
+                FilesReader::of(looked).unwrap().get_events(run_id(5), 0).map(|events| events.len()).ok(),
+            );
+            assert_eq!(found, (true, true, Some(4)), "rewritten {is_rewritten}, step {step}");
+            if !between.is_done() {
+                assert!(step > 5);
+                break;
+            }
+        }
+    }
+}
+
+/// Each of both comes to each of its steps before the other goes on to its end.
+#[test]
+fn a_run_that_is_unpacked_while_a_cleanup_looks_for_what_was_left_is_whole() {
+    use std::sync::mpsc::channel;
+    let nothing_goes = Policy { keep_each: None, max_age: None, max_bytes: None };
+    let mut met = 0;
+    for (unpacking, cleaning) in (0..8).flat_map(|one| (0..8).map(move |other| (one, other))) {
+        let fs = store();
+        write_pack(&fs, 0..RUNS);
+        let (stops, stopped) = channel();
+        let (goes, go_on) = channel();
+        let (ends, ended) = channel();
+        std::thread::scope(|scope| {
+            let other = fs.clone();
+            let stops_now = stops.clone();
+            let waits = move || {
+                stops_now.send(()).unwrap();
+                let _ = go_on.recv();
+            };
+            scope.spawn(move || {
+                let between = Between::new(other.shared(), When::Changed(unpacking), waits);
+                Layout::new_in(Arc::new(between), Path::new("/store")).unpack(run_id(5)).unwrap();
+                // Where it did not come so far.
+                let _ = stops.send(());
+                let _ = ends.send(());
+            });
+            stopped.recv().unwrap();
+            let lets_go = move || {
+                let _ = goes.send(());
+                let _ = ended.recv();
+            };
+            let between = Arc::new(Between::new(fs.shared(), When::Changed(cleaning), lets_go));
+            let cleaned = Layout::new_in(Arc::clone(&between) as Arc<dyn Fs>, Path::new("/store"));
+            cleanup::cleanup(&cleaned, &nothing_goes, cleanup::Options::default(), super::space::NOW, || true).unwrap();
+            met += u64::from(between.is_done());
+        });
+        assert_eq!(there(&fs), all(), "unpacking stops at {unpacking}, cleaning at {cleaning}");
+        // The cleanup may have put it into a pack again.
+        assert!(folders(&fs) <= 1, "unpacking stops at {unpacking}, cleaning at {cleaning}");
+        assert!(problems(&fs).is_empty(), "unpacking stops at {unpacking}, cleaning at {cleaning}");
+    }
+    assert!(met >= 8, "{met}");
+}
