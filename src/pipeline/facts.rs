@@ -41,6 +41,13 @@ const STOPPED: &[&str] = &["request was aborted", "request aborted", "operation 
 ///
 /// Source: Genkit 1.42, of a signal that its caller gave.
 const ABORTED: &[&str] = &["request was aborted", "request aborted", "request aborted when reading from the stream"];
+/// What the errors of Go's contexts say, alone or behind what was done when one of them ended, and how the work ended then.
+///
+/// Source: `context.Canceled` and `context.DeadlineExceeded` of Go's library.
+const ENDS_OF_CONTEXTS: &[(&str, StepStatus)] =
+    &[("context canceled", StepStatus::Cancelled), ("context deadline exceeded", StepStatus::Timeout)];
+/// Classes of Go's library for any error, and for one with another one in it.
+const ANY_ERROR_OF_GO: &[&str] = &["*errors.errorString", "*fmt.wrapError", "*url.Error"];
 /// What JavaScript prints of an error of any class before its message, in small letters.
 const PRINTED: &str = "error: ";
 
@@ -521,6 +528,9 @@ fn tells_error(event: &SpanEvent) -> bool {
 /// error may have, one that begins the message counts. Whoever stops reading a stream cancels it.
 pub(super) fn class_of_failure(span: &Span) -> StepStatus {
     let error = error(span);
+    if let Some(status) = end_of_context(&error) {
+        return status;
+    }
     let lower = |text: &str| text.to_ascii_lowercase();
     let message = lower(error.message.as_deref().unwrap_or_default());
     let message = message.strip_prefix(PRINTED).unwrap_or(&message);
@@ -557,6 +567,15 @@ pub(super) fn class_of_failure(span: &Span) -> StepStatus {
     } else {
         StepStatus::Error
     }
+}
+
+/// Reads how work ended out of an error of Go's that says of its context that this is over: such errors have no class of their own.
+fn end_of_context(error: &ErrorInfo) -> Option<StepStatus> {
+    let is_any = |kind: &str| kind == names::ERROR_TYPE_OTHER || ANY_ERROR_OF_GO.contains(&kind);
+    let message = error.message.as_deref().filter(|_| error.kind.as_deref().is_none_or(is_any))?;
+    let says =
+        |words: &str| message.strip_suffix(words).is_some_and(|before| before.is_empty() || before.ends_with(": "));
+    ENDS_OF_CONTEXTS.iter().find(|(words, _)| says(words)).map(|(_, status)| *status)
 }
 
 pub(super) fn error(span: &Span) -> ErrorInfo {

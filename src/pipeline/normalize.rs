@@ -404,12 +404,15 @@ fn write_fact(draft: &mut Draft<'_>, row: &Row) {
             let value = value.into_owned();
             draft.set(row.to, value);
         }
-    } else if (matches!(row.shape, Shape::Provider | Shape::Model | Shape::Session | Shape::User | Shape::Agent)
-        || (row.shape == Shape::Count && draft.span().attr(row.to).and_then(Value::as_i64) > Some(MAX_COUNT)))
+    } else if (matches!(
+        row.shape,
+        Shape::Provider | Shape::Model | Shape::Session | Shape::User | Shape::Agent | Shape::Words
+    ) || (row.shape == Shape::Count && draft.span().attr(row.to).and_then(Value::as_i64) > Some(MAX_COUNT)))
         && draft.keys.may_have(row.to)
         && draft.span().attr(row.to).is_some()
     {
-        // A placeholder, a framework in the place of a provider, an answer in that of a conversation, or a count of nothing.
+        // A placeholder, a framework in the place of a provider, an answer in that of a conversation, a list of empty words, or a
+        // count of nothing.
         draft.clear(row.to);
     }
 }
@@ -585,14 +588,23 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
         }
         Shape::Text => says_something(&value),
         Shape::Words => {
-            let Some(text) = value.as_str().filter(|_| says_something(&value)) else {
-                return matches!(*value, Value::Array(_)).then_some(value);
+            let words: Vec<String> = match &*value {
+                // Nothing is copied of what stands there as it should.
+                Value::Array(list) if !list.values.iter().any(is_empty_text) => return Some(value),
+                Value::Array(_) => match value.to_json() {
+                    Json::Array(items) => items.iter().filter_map(text_of_json).collect(),
+                    _ => Vec::new(),
+                },
+                _ => {
+                    let text = value.as_str().filter(|_| says_something(&value))?;
+                    match serde_json::from_str(text) {
+                        Ok(Json::Array(items)) => items.iter().filter_map(text_of_json).collect(),
+                        _ => vec![text.to_owned()],
+                    }
+                }
             };
-            let words = match serde_json::from_str(text) {
-                Ok(Json::Array(items)) => items.iter().filter_map(text_of_json).collect(),
-                _ => vec![text.to_owned()],
-            };
-            let values: Vec<AnyValue> = words.into_iter().map(|word| Value::from(word).into()).collect();
+            let words = words.into_iter().filter(|word| !word.is_empty());
+            let values: Vec<AnyValue> = words.map(|word| Value::from(word).into()).collect();
             // A list of none says nothing.
             return (!values.is_empty()).then_some(Cow::Owned(Value::Array(ArrayValue { values })));
         }
@@ -661,6 +673,11 @@ fn is_its_provider(span: &Span, model: &str) -> bool {
 /// Tells whether a name or an id is what Python prints of an object that has no other words for itself, or begins so.
 fn is_object(text: &str) -> bool {
     text.starts_with('<') && text.contains(" object at 0x")
+}
+
+/// Tells whether an item of a list is a text without anything in it: Go has it where nothing was told.
+fn is_empty_text(item: &AnyValue) -> bool {
+    item.value.as_ref().and_then(Value::as_str) == Some("")
 }
 
 /// Who writes every value as JSON has `null` for none.

@@ -283,7 +283,7 @@ pub enum Shape {
     Count,
     /// Text or a list of texts; copied.
     Text,
-    /// A list of texts, be it written as JSON, or a lone one; becomes a list.
+    /// A list of texts, be it written as JSON, or a lone one; becomes a list, without those that are empty.
     Words,
     /// A provider's name; becomes the canonical one, and the words of [`UNKNOWN_WORDS`] are none.
     Provider,

@@ -66,6 +66,17 @@ runspan.original.gen_ai.response.finish_reasons: "stop""#;
     assert_eq!(reasons(&[("gen_ai.response.finish_reasons", "stop".into())]), own);
     let list = Value::Array(ArrayValue { values: vec![Value::from("stop").into()] });
     assert_eq!(reasons(&[("gen_ai.response.finish_reasons", list)]), "");
+    // An empty word is none (Go's libraries have it where the model gave no reason).
+    let of = |words: &[&str]| {
+        Value::Array(ArrayValue { values: words.iter().map(|word| Value::from(*word).into()).collect() })
+    };
+    for nothing in [of(&[""]), r#"[""]"#.into(), "".into()] {
+        let mut record = ended(&[("gen_ai.response.finish_reasons", nothing)]);
+        normalize(&mut record);
+        assert_eq!(record.span.attr("gen_ai.response.finish_reasons"), None);
+    }
+    let some = reasons(&[("gen_ai.response.finish_reasons", of(&["", "stop"]))]);
+    assert!(some.starts_with(r#"gen_ai.response.finish_reasons: ["stop"]"#), "{some}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::*;
 
 mod clients;
 mod frameworks;
+mod golang;
 mod javascript;
 mod jvm;
 mod langchain;
