@@ -257,6 +257,9 @@ pub const KINDS_OF_MODELS: &[(&str, StepKind)] = &[
     ("rerank-", StepKind::Rerank),
 ];
 
+/// What stands in the names of models that Google serves: of its own, and of those that are named as resources of Vertex AI.
+pub const MAY_BE_GOOGLE: &[&str] = &["gemini", "gemma", "projects/", "publishers/", "endpoints/", "tunedModels/"];
+
 /// Tools of Google's that a request may ask for, whose answers count as input: the names of their members.
 ///
 /// Source: `Tool` of the Gemini API and of Vertex AI, as it is written in JSON and by the clients.

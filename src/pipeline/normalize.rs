@@ -317,6 +317,12 @@ fn is_marked_by(mark: &Detect, record: &Record, keys: &KeyFilter) -> bool {
         Detect::ScopeBy(name, key, word) => {
             scope.name == name && record.resource.attr(key).and_then(Value::as_str) == Some(word)
         }
+        Detect::Release { scope: name, version, by: (key, word), with } => {
+            scope.name == name
+                && version.is_none_or(|version| scope.version == version)
+                && record.resource.attr(key).and_then(Value::as_str) == Some(word)
+                && (with.is_empty() || keys.may_begin(with) && has(&|own| begins(own, with)))
+        }
         Detect::ScopeWith(name, start) => scope.name == name && keys.may_begin(start) && has(&|own| begins(own, start)),
         Detect::Named(start, name) => span.name == name && begins(&scope.name, start),
         Detect::Begins(start, name) => begins(&span.name, name) && begins(&scope.name, start),
@@ -873,6 +879,7 @@ fn fits(span: &Span, row: &KindRow) -> bool {
         Test::Same(key) => span.attr_str(key) == Some(word),
         Test::Present => true,
         Test::Some => value.and_then(Value::as_i64).is_some_and(|count| count > 0),
+        Test::None => value.and_then(Value::as_i64) == Some(0),
         Test::With(keys) => keys.iter().any(|key| span.attr(key).is_some()),
         Test::Without(keys) => keys.iter().all(|key| span.attr(key).is_none()),
         Test::Label => !ORDINARY.iter().any(|key| span.attr(key).is_some()) && matches!(span.kind, 0 | 1),

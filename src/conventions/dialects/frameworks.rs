@@ -4,7 +4,7 @@ use super::Shape::{Count, Model, Provider, Text};
 use super::Source::{After, Before, Behind, Between, Json, Key, Name, Told, Where};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Announced, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test,
-    content, kind, row,
+    Untold, content, kind, row,
 };
 use crate::conventions::names;
 use crate::model::{StepKind, StepStatus};
@@ -464,6 +464,100 @@ pub const GOOGLE_ADK_JAVA: Dialect = Dialect {
     }],
     fails_without: &[("call_llm", &["gcp.vertex.agent.llm_response", names::INPUT_TOKENS, names::FINISH_REASONS])],
     ..GOOGLE_ADK
+};
+
+/// The same for Go. A stream whose end nobody read has an empty word for a reason, and says that nothing came out.
+///
+/// Source: `google.golang.org/adk` 0.3.0, 0.5.0, 0.6.0 and 1.1.0, and `google.golang.org/adk/v2` 2.2.0, run against a scripted server, and
+/// the code of 0.4.0 to 1.4.0. Its model of OpenAI's is one of those that reasoning is written twice of.
+pub const GOOGLE_ADK_GO: Dialect = Dialect {
+    name: "google-adk-go",
+    variant_of: "google-adk",
+    detect: &[Detect::ScopeBy("gcp.vertex.agent", "telemetry.sdk.language", "go")],
+    facts: &[
+        row(names::INPUT_TOKENS, &[Key("gen_ai.response.prompt_token_count")], Count),
+        row(names::OUTPUT_TOKENS, &[Key("gen_ai.response.candidates_token_count")], Count),
+        row(names::CACHE_READ_TOKENS, &[Key("gen_ai.response.cached_content_token_count")], Count),
+        row(names::TOTAL_TOKENS, &[Key("gen_ai.response.total_token_count")], Count),
+        row(names::REASONING_TOKENS, &[Key("gen_ai.usage.experimental.reasoning_tokens")], Count),
+    ],
+    usage: &[Json("gcp.vertex.agent.llm_response", &["UsageMetadata"])],
+    outcomes: &[ADK_GO_PARTIAL],
+    untold: &[
+        Untold {
+            when: &[("gcp.vertex.agent.llm_response", Test::Has("\"Partial\":true"))],
+            counts: &[names::OUTPUT_TOKENS, names::REASONING_TOKENS, names::TOTAL_TOKENS],
+        },
+        Untold {
+            when: &[
+                (names::OPERATION, Test::Is("generate_content")),
+                (names::OPERATION, Test::Without(&[names::FINISH_REASONS])),
+                (names::OUTPUT_TOKENS, Test::None),
+            ],
+            counts: &[names::OUTPUT_TOKENS, names::REASONING_TOKENS],
+        },
+    ],
+    tells_no_provider: true,
+    cancelled_without_reason: &["generate_content"],
+    ..GOOGLE_ADK
+};
+
+/// A stream that broke off, or was given up, has its last part for an answer.
+const ADK_GO_PARTIAL: Outcome = Outcome {
+    from: Json("gcp.vertex.agent.llm_response", &["Partial"]),
+    word: "true",
+    status: StepStatus::Cancelled,
+    message: &[],
+};
+
+/// The same of before 0.5, where a tool that failed tells it in what it gave the model, and nowhere else.
+///
+/// Source: 0.3.0, run against a scripted server, and the code of 0.4.0. Its scope has no version.
+pub const GOOGLE_ADK_GO_FIRST: Dialect = Dialect {
+    name: "google-adk-go-first",
+    detect: &[Detect::Release {
+        scope: "gcp.vertex.agent",
+        version: Some(""),
+        by: ("telemetry.sdk.language", "go"),
+        with: "",
+    }],
+    outcomes: &[
+        ADK_GO_PARTIAL,
+        Outcome {
+            from: Json("gcp.vertex.agent.tool_response", &["error"]),
+            word: "",
+            status: StepStatus::Error,
+            message: &[Json("gcp.vertex.agent.tool_response", &["error"])],
+        },
+    ],
+    ..GOOGLE_ADK_GO
+};
+
+/// The same of 0.5.0, whose scope still says 0.3.0.
+pub const GOOGLE_ADK_GO_TOTAL: Dialect = Dialect {
+    name: "google-adk-go-total",
+    detect: &[Detect::Release {
+        scope: "gcp.vertex.agent",
+        version: Some("0.3.0"),
+        by: ("telemetry.sdk.language", "go"),
+        with: "",
+    }],
+    output_is_total: true,
+    ..GOOGLE_ADK_GO
+};
+
+/// The same of 1.1.0, which names reasoning as an experiment, and counts it beside the output.
+pub const GOOGLE_ADK_GO_APART: Dialect = Dialect {
+    name: "google-adk-go-apart",
+    detect: &[Detect::Release {
+        scope: "gcp.vertex.agent",
+        version: None,
+        by: ("telemetry.sdk.language", "go"),
+        with: "gen_ai.usage.experimental.",
+    }],
+    adds_reasoning: false,
+    reasoning_apart: &[""],
+    ..GOOGLE_ADK_GO
 };
 
 /// The same of before 2, which begins the span of a call before it looks whether the run may make another one.

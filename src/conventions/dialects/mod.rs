@@ -28,10 +28,10 @@ use crate::model::{StepKind, StepStatus};
 
 pub use agents::{CLAUDE_CODE, CODEX, GEMINI_CLI, GOOSE, QWEN_CODE};
 pub use frameworks::{
-    AG2, AGENT_FRAMEWORK, AGENTSCOPE, AUTOGEN, EFFECT, GENKIT, GOOGLE_ADK, GOOGLE_ADK_CALL, GOOGLE_ADK_JAVA,
-    GOOGLE_ADK_JS, HAYSTACK, HAYSTACK_ANTHROPIC, KOOG, LOGFIRE_CLAUDE, LOGFIRE_OPENAI_AGENTS, LOGFIRE_STREAM,
-    MCP_AGENT, PYDANTIC, PYDANTIC_AI, PYDANTIC_EVALS, SEMANTIC_KERNEL, SEMANTIC_KERNEL_FUNCTIONS, SPRING_AI, STRANDS,
-    STRANDS_PYTHON, TANSTACK,
+    AG2, AGENT_FRAMEWORK, AGENTSCOPE, AUTOGEN, EFFECT, GENKIT, GOOGLE_ADK, GOOGLE_ADK_CALL, GOOGLE_ADK_GO,
+    GOOGLE_ADK_GO_APART, GOOGLE_ADK_GO_FIRST, GOOGLE_ADK_GO_TOTAL, GOOGLE_ADK_JAVA, GOOGLE_ADK_JS, HAYSTACK,
+    HAYSTACK_ANTHROPIC, KOOG, LOGFIRE_CLAUDE, LOGFIRE_OPENAI_AGENTS, LOGFIRE_STREAM, MCP_AGENT, PYDANTIC, PYDANTIC_AI,
+    PYDANTIC_EVALS, SEMANTIC_KERNEL, SEMANTIC_KERNEL_FUNCTIONS, SPRING_AI, STRANDS, STRANDS_PYTHON, TANSTACK,
 };
 pub use javascript::{
     LANGFUSE_JS, LANGFUSE_JS_SUMMED, MASTRA, MASTRA_BEFORE, MASTRA_METHODS, VERCEL, VERCEL_OTEL, VOLTAGENT,
@@ -86,6 +86,10 @@ pub struct Dialect {
     pub untold: &'static [Untold],
     /// Reasoning is added to output for providers other than Google, too, whose output has it already.
     pub adds_reasoning: bool,
+    /// It never tells who serves a model. One of others than Google is known by its name then, for `adds_reasoning`.
+    pub tells_no_provider: bool,
+    /// In the place of output stands the total, of which input is to be taken off.
+    pub output_is_total: bool,
     /// An input of 0 tokens is what was used, and not what the emitter has missed.
     pub zero_is_told: bool,
     /// It names itself in the place of the provider, or the service as its scope does. Whose the counts are the model's name tells: one
@@ -161,6 +165,18 @@ pub enum Detect {
     ScopeWith(&'static str, &'static str),
     /// The scope has this name, and the resource this attribute with this value: scope, attribute, value.
     ScopeBy(&'static str, &'static str, &'static str),
+    /// The scope has this name, and this version where one is given, the resource an attribute with a value, and the span one whose name
+    /// starts so.
+    Release {
+        /// The scope's name.
+        scope: &'static str,
+        /// Its version; empty for a scope without one.
+        version: Option<&'static str>,
+        /// The attribute of the resource, and its value.
+        by: (&'static str, &'static str),
+        /// Start of the name of the span's attribute; empty for none.
+        with: &'static str,
+    },
     /// The span's name has this in it.
     Called(&'static str),
     /// The span has this name, in a scope whose name starts so: scope, name.
@@ -198,6 +214,7 @@ impl Detect {
     pub fn is_of_scope(&self) -> bool {
         match *self {
             Self::Scope(_) | Self::ScopePrefix(_) | Self::ScopeWith(..) | Self::ScopeBy(..) => true,
+            Self::Release { .. } => true,
             Self::Named(scope, _) | Self::Begins(scope, _) | Self::Within { scope, .. } => !scope.is_empty(),
             Self::Key(_) | Self::KeyPrefix(_) | Self::Value(..) | Self::Maker(..) | Self::Called(_) => false,
             Self::ValueWithout(..) | Self::Method(..) | Self::Around(..) | Self::NamedBy(..) => false,
@@ -360,6 +377,8 @@ pub enum Test {
     Present,
     /// The value is a count of more than none.
     Some,
+    /// The value is a count of none.
+    None,
     /// The attribute has this at its start and at its end.
     Between(&'static str, &'static str),
     /// The attribute is there, and one of others is.
@@ -375,7 +394,7 @@ pub enum Test {
 pub struct Outcome {
     /// What says it.
     pub from: Source,
-    /// The word it says.
+    /// The word it says; empty for any.
     pub word: &'static str,
     /// The status that it means.
     pub status: StepStatus,
@@ -499,6 +518,10 @@ pub const DIALECTS: &[&Dialect] = &[
     &PYDANTIC,
     &GOOGLE_ADK_JS,
     &GOOGLE_ADK_JAVA,
+    &GOOGLE_ADK_GO_FIRST,
+    &GOOGLE_ADK_GO_TOTAL,
+    &GOOGLE_ADK_GO_APART,
+    &GOOGLE_ADK_GO,
     &GOOGLE_ADK_CALL,
     &GOOGLE_ADK,
     &STRANDS_PYTHON,
@@ -556,6 +579,8 @@ pub const PLAIN: Dialect = Dialect {
     reasoning_apart: &[],
     untold: &[],
     adds_reasoning: false,
+    tells_no_provider: false,
+    output_is_total: false,
     zero_is_told: false,
     names_itself: false,
     fails_without: &[],
@@ -583,9 +608,10 @@ pub const GOOGLE: &str = "gcp.";
 
 /// Starts of words that stand for a text that was taken out or never filled in: such a text says nothing.
 ///
-/// Source: Logfire's scrubbing, OpenInference's and Codex' switches, Claude Code's, Micrometer's placeholder; the user whom the proxy of
+/// Source: Logfire's scrubbing, OpenInference's and Codex' switches, Claude Code's, Micrometer's placeholder, ADK's; the user whom the proxy of
 /// LiteLLM (1.108 `constants.py`) takes all for who call it by its master key.
-pub const HIDDEN: &[&str] = &["[Scrubbed due to", "__REDACTED__", "[REDACTED]", "<REDACTED>", "default_user_id"];
+pub const HIDDEN: &[&str] =
+    &["[Scrubbed due to", "__REDACTED__", "[REDACTED]", "<REDACTED>", "<elided>", "default_user_id"];
 
 /// Classes of what is raised to hand control on, and no failure: LangGraph goes to another node or agent by one, and waits for
 /// a person by others, and Pydantic AI and Genkit for a person or another program.
@@ -608,7 +634,7 @@ pub const FINISH_REASON_OF_OLD: &str = "gen_ai.completion.0.finish_reason";
 ///
 /// Source: OpenTelemetry's semantic conventions 1.44; `pydantic_ai` 1.5, which has the answer's id since it has reasons, 1.50 and 2.62;
 /// `opentelemetry-instrumentation-botocore` 0.66b2, which has the method of the client and of an answer its status alone;
-/// `opentelemetry-instrumentation-openai` 0.53, 0.60 and 0.62.
+/// `opentelemetry-instrumentation-openai` 0.53, 0.60 and 0.62; `google.golang.org/adk` 0.5 to 1.1.
 pub const BEGUN_STREAMS: &[(&str, &str, &str)] = &[
     // Whoever reads the bytes of the answer by themselves leaves nothing of it to be seen, whatever they have read.
     (names::REQUEST_STREAM, "true", names::RESPONSE_ID),
@@ -620,6 +646,8 @@ pub const BEGUN_STREAMS: &[(&str, &str, &str)] = &[
     ("llm.is_streaming", "true", "gen_ai.prompt.0.content"),
     // Pydantic AI's: the reason came with the id, or the answer had no end.
     (names::RESPONSE_ID, "", "logfire.json_schema"),
+    // Go's ADK, whose reason is an empty word until there is one.
+    ("runspan.original.gen_ai.response.finish_reasons", "", names::INPUT_TOKENS),
 ];
 
 /// By what it is known that more parts of an answer came than its beginning counts tokens, where a report of a stream counts those: key, path.

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 
 use super::{shaped, structured};
-use crate::conventions::dialects::{MESSAGE_EVENTS, Said, Shape, Side, Source};
+use crate::conventions::dialects::{HIDDEN, MESSAGE_EVENTS, Said, Shape, Side, Source};
 use crate::model::otlp::{Span, SpanEvent, Value};
 
 /// Makes plain text the one message it is; what has a structure already is left alone.
@@ -263,20 +263,30 @@ fn message_of(role: &str, told: impl Fn(&str) -> Option<Json>) -> Json {
     let field = |name: &str| inner.as_ref().and_then(|inner| inner.get(name).cloned()).or_else(|| told(name));
     // Strands' choice has the content alone.
     let content = field("content").or_else(|| inner.clone().filter(|inner| inner.is_string() || inner.is_array()));
-    let mut parts = Vec::new();
+    let (mut parts, mut said_by) = (Vec::new(), None);
     match content {
-        Some(Json::String(text)) if role == "tool" => {
+        Some(Json::String(text)) if role == "tool" && !HIDDEN.contains(&text.as_str()) => {
             parts.push(json!({"type": "tool_call_response", "id": field("id"), "response": text}));
         }
+        // In its place stands a word that it was left out.
+        Some(Json::String(text)) if HIDDEN.contains(&text.as_str()) => {}
         Some(Json::String(text)) => parts.push(text_part(&text)),
         Some(Json::Array(content)) => parts.extend(content.into_iter().map(part_of_block)),
         Some(Json::Null) | None => {}
+        Some(Json::Object(mut content)) if content.get("parts").is_some_and(Json::is_array) => {
+            said_by = content.get("role").and_then(Json::as_str).map(str::to_owned);
+            if let Some(Json::Array(own)) = content.remove("parts") {
+                parts.extend(own.into_iter().map(part_of_gemini));
+            }
+        }
         Some(other) => parts.push(text_part(&other.to_string())),
     }
     if let Some(Json::Array(calls)) = field("tool_calls") {
         parts.extend(calls.iter().map(call_part));
     }
     let own = field("role").and_then(|role| role.as_str().map(str::to_owned));
+    let answers = parts.iter().any(|part| part["type"] == "tool_call_response");
+    let own = own.or_else(|| said_by.map(|by| role_of_gemini(by, answers)));
     let own = own.map(|own| in_small_letters(&own).map_or(own, str::to_owned));
     // Who asks for tools is the model, whatever Koog says.
     let asks = parts.iter().any(|part| part["type"] == "tool_call");
@@ -286,6 +296,29 @@ fn message_of(role: &str, told: impl Fn(&str) -> Option<Json>) -> Json {
         message["finish_reason"] = reason;
     }
     message
+}
+
+/// Returns the standard's word for who said a content of Gemini's, where what a tool gave comes from the user.
+fn role_of_gemini(role: String, answers: bool) -> String {
+    match role.as_str() {
+        "model" => "assistant".to_owned(),
+        "user" | "function" if answers => "tool".to_owned(),
+        _ => role,
+    }
+}
+
+/// Writes a part of a content of Gemini's, as ADK for Go (2.2) logs it, as the standard does; any other stays as it is.
+fn part_of_gemini(part: Json) -> Json {
+    if let Some(text) = part["text"].as_str() {
+        return if part["thought"] == true { json!({"type": "reasoning", "content": text}) } else { text_part(text) };
+    }
+    if let Some(call) = part.get("functionCall") {
+        return call_part(call);
+    }
+    if let Some(result) = part.get("functionResponse") {
+        return json!({"type": "tool_call_response", "id": result["id"], "response": result["response"]});
+    }
+    part
 }
 
 /// Writes a block of a message as Bedrock has it, and Strands, as the standard does; any other stays as it is.

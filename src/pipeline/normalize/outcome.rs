@@ -18,6 +18,7 @@ pub(super) fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended
     }
     let says = |from: &Source, word: &str| match draft.read(from, Shape::Text).as_deref() {
         Some(Value::Bool(flag)) => word.parse() == Ok(*flag),
+        Some(_) if word.is_empty() => true,
         value => value.and_then(Value::as_str) == Some(word),
     };
     // JSON is not read for a word that its text does not have.

@@ -6,7 +6,7 @@ use super::{Dialects, Draft, MAX_COUNT, buckets, facts, fits, may_have, member, 
 use crate::conventions::dialects::usage::{SHAPES, Shape};
 use crate::conventions::dialects::{Basis, Dialect, GOOGLE, KindRow, PARTS_OF_STREAMS, Source, Test, UNKNOWN};
 use crate::conventions::names;
-use crate::conventions::providers::{GOOGLE_TOOLS, TOTAL_OF_BOTH, TOTAL_OF_MORE};
+use crate::conventions::providers::{GOOGLE_TOOLS, MAY_BE_GOOGLE, TOTAL_OF_BOTH, TOTAL_OF_MORE};
 use crate::model::StepKind;
 use crate::model::otlp::{STATUS_ERROR, STATUS_UNSET, Span, Value};
 
@@ -204,6 +204,9 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
     if !dialects.iter().any(|dialect| dialect.zero_is_told) {
         forget_empty(draft);
     }
+    if dialects.iter().any(|dialect| dialect.output_is_total) {
+        take_off_input(draft);
+    }
     forget_untold(draft, dialects);
     let (span, keys) = (draft.span(), draft.keys);
     let count = |key| if keys.may_have(key) { count_of(span, key) } else { None };
@@ -219,7 +222,15 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
         models.any(|model| model.starts_with(start))
     };
     let is_of_google = provider.starts_with(GOOGLE) || (provider.is_empty() && is_of_maker("gemini"));
-    let is_twice = dialects.iter().any(|dialect| dialect.adds_reasoning) && !provider.is_empty() && !is_of_google;
+    // A resource of Vertex' may be Gemini by any name.
+    let may_be_google = || {
+        let models = || [names::RESPONSE_MODEL, names::REQUEST_MODEL].into_iter().filter_map(|key| span.attr_str(key));
+        models().next().is_none() || models().any(|model| MAY_BE_GOOGLE.iter().any(|part| model.contains(part)))
+    };
+    let is_of_other = || dialects.iter().any(|dialect| dialect.tells_no_provider) && !may_be_google();
+    let is_twice = dialects.iter().any(|dialect| dialect.adds_reasoning)
+        && !is_of_google
+        && (!provider.is_empty() || is_of_other());
     // Of an emitter that names itself, whose model it is tells whose counts these are.
     let names_itself = dialects.iter().any(|dialect| dialect.names_itself);
     let is_of_claude = names_itself && provider.is_empty() && is_of_maker("claude");
@@ -313,6 +324,16 @@ fn asks_for_tools(span: &Span) -> bool {
             tool => is_one(tool),
         }),
         tool => is_one(&tool),
+    }
+}
+
+/// Makes an output of a total.
+fn take_off_input(draft: &mut Draft<'_>) {
+    let [input, total] = [names::INPUT_TOKENS, names::OUTPUT_TOKENS].map(|key| count_of(draft.span(), key));
+    let Some(total) = total else { return };
+    match input.and_then(|input| total.checked_sub(input)).filter(|output| *output >= 0) {
+        Some(output) => draft.set(names::OUTPUT_TOKENS, output),
+        None => draft.clear(names::OUTPUT_TOKENS),
     }
 }
 
