@@ -167,7 +167,7 @@ pub const BEDROCK_VENDORS: &[&str] = &[
 
 /// Words in `gen_ai.system` that name a framework or a gateway, which says nothing about who serves the model.
 ///
-/// Source: `openlit` 1.45 `semcov`, OpenLLMetry 0.62, `@ai-sdk/gateway` 3.0, and recordings.
+/// Source: `openlit` 1.45 `semcov`, OpenLLMetry 0.62, `@ai-sdk/gateway` 3.0, trpc-agent-go 1.10, and recordings.
 pub const FRAMEWORKS: &[&str] = &[
     "ag2",
     "agent_framework",
@@ -196,6 +196,7 @@ pub const FRAMEWORKS: &[&str] = &[
     "spring_ai",
     "strands-agents",
     "strands_agents",
+    "trpc.go.agent",
     "_other",
 ];
 

@@ -923,10 +923,17 @@ fn write_content(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind: Option<Ste
     };
     // What a dialect wraps in the canonical place comes out of it.
     let content = || dialects.iter().flat_map(|dialect| dialect.content).filter(|row| row.side == side);
-    let mut wrapped =
-        content().flat_map(|row| row.from).filter(|source| matches!(source, Source::Json(key, _) if *key == to));
-    if let Some(inner) = wrapped.find_map(|source| draft.read(source, Shape::Text)).map(Cow::into_owned) {
-        draft.set(to, inner);
+    let is_of_messages = |key| messages.is_some_and(|(of, _)| of == key);
+    let place_of = |source: &Source| match *source {
+        Source::Json(key, _) if key == to => Some(key),
+        // Or stands better beside it.
+        Source::Beside(key, _) if key == to || is_of_messages(key) => Some(key),
+        _ => None,
+    };
+    let mut wrapped = content().flat_map(|row| row.from).filter_map(|source| Some((place_of(source)?, source)));
+    let inner = wrapped.find_map(|(key, source)| Some((key, draft.read(source, Shape::Text)?.into_owned())));
+    if let Some((key, inner)) = inner {
+        draft.set(key, inner);
         return;
     }
     // An agent's messages are its input and output, under the name they have.

@@ -9,12 +9,14 @@
 //! - `platforms`: instrumentations and observability platforms that lie over many frameworks.
 //! - `openinference`: those of OpenInference that tell something else than the rest.
 //! - `frameworks`: frameworks that trace themselves.
+//! - `golang`: those of them that are for Go alone.
 //! - `agents`: finished agents for the command line.
 //! - [`logs`]: records of logs that tell of GenAI.
 //! - [`usage`]: what providers report as usage, which many of them pass on as it is.
 
 mod agents;
 mod frameworks;
+mod golang;
 mod javascript;
 mod langchain;
 pub mod logs;
@@ -33,6 +35,7 @@ pub use frameworks::{
     HAYSTACK_ANTHROPIC, KOOG, LOGFIRE_CLAUDE, LOGFIRE_OPENAI_AGENTS, LOGFIRE_STREAM, MCP_AGENT, PYDANTIC, PYDANTIC_AI,
     PYDANTIC_EVALS, SEMANTIC_KERNEL, SEMANTIC_KERNEL_FUNCTIONS, SPRING_AI, STRANDS, STRANDS_PYTHON, TANSTACK,
 };
+pub use golang::{LANGFUSE_TRPC, TRPC, TRPC_APART};
 pub use javascript::{
     LANGFUSE_JS, LANGFUSE_JS_SUMMED, MASTRA, MASTRA_BEFORE, MASTRA_METHODS, VERCEL, VERCEL_OTEL, VOLTAGENT,
 };
@@ -465,6 +468,7 @@ const ALL_INCLUSIVE: &[BasisRow] = &[BasisRow { provider: "", basis: Basis::Incl
 /// All dialects but [`OTEL`], in the order in which they are tried: the more particular mark first.
 pub const DIALECTS: &[&Dialect] = &[
     &TANSTACK,
+    &LANGFUSE_TRPC,
     &LANGFUSE_JS_SUMMED,
     &LANGFUSE_JS,
     &LANGFUSE,
@@ -516,6 +520,8 @@ pub const DIALECTS: &[&Dialect] = &[
     &PYDANTIC_AI,
     &PYDANTIC_EVALS,
     &PYDANTIC,
+    &TRPC_APART,
+    &TRPC,
     &GOOGLE_ADK_JS,
     &GOOGLE_ADK_JAVA,
     &GOOGLE_ADK_GO_FIRST,

@@ -193,3 +193,150 @@ fn contents_of_gemini_in_messages_of_adk_for_go_are_messages() {
     assert_eq!(input.as_deref(), Some(r#"[{"role":"user","parts":[]}]"#));
     assert_eq!(output.as_deref(), Some(r#"[{"role":"assistant","parts":[],"finish_reason":"STOP"}]"#));
 }
+
+/// A list of texts.
+fn list_of(words: &[&str]) -> Value {
+    Value::Array(ArrayValue { values: words.iter().map(|word| Value::from(*word).into()).collect() })
+}
+
+/// A call by trpc-agent-go 1.10.0: model, and what else stands there.
+fn trpc_call(model: &str, more: &[(&str, Value)]) -> StepFacts {
+    let mut list = vec![
+        ("gen_ai.system", "trpc.go.agent".into()),
+        ("gen_ai.operation.name", "chat".into()),
+        ("gen_ai.request.model", model.into()),
+        ("gen_ai.request.is_stream", Value::Bool(true)),
+        ("gen_ai.response.id", "resp-1".into()),
+    ];
+    list.extend(more.iter().map(|(key, value)| (*key, value.clone())));
+    told("trpc.agent.go", "chat", &list)
+}
+
+/// trpc-agent-go 1.10.0, by its own exporter and by that for Langfuse.
+#[test]
+fn trpc_agent_go_counts_a_cache_as_the_provider_does() {
+    let cached = |name: &'static str, count: i64| (name, Value::Int(count));
+    let own = |counts: &[(&str, Value)]| {
+        let response = r#"{"id":"resp-1","usage":{"prompt_tokens":1000,"completion_tokens":50,
+            "prompt_tokens_details":{"cached_tokens":400},"completion_tokens_details":{"reasoning_tokens":30}}}"#;
+        let mut list = vec![(OUTPUT, Value::Int(50)), ("trpc.go.agent.llm_response", response.into())];
+        list.extend_from_slice(counts);
+        tokens(&trpc_call("gpt-4o-mini", &list))
+    };
+    let of_openai = [(INPUT, Value::Int(1000)), cached("gen_ai.usage.input_tokens.cached", 400)];
+    assert_eq!(own(&of_openai), [Some(1000), Some(400), None, Some(50), Some(30)]);
+    let of_anthropic = [
+        (INPUT, Value::Int(530)),
+        cached("gen_ai.usage.input_tokens.cached", 400),
+        cached("gen_ai.usage.input_tokens.cache_read", 400),
+        cached("gen_ai.usage.input_tokens.cache_creation", 70),
+    ];
+    assert_eq!(own(&of_anthropic), [Some(1000), Some(400), Some(70), Some(50), Some(30)]);
+    let written = [(INPUT, Value::Int(930)), cached("gen_ai.usage.input_tokens.cache_creation", 70)];
+    assert_eq!(own(&written), [Some(1000), None, Some(70), Some(50), Some(30)]);
+
+    let by_langfuse = |counts: &str| {
+        let list =
+            [("langfuse.observation.type", "generation".into()), ("langfuse.observation.usage_details", counts.into())];
+        tokens(&trpc_call("gpt-4o-mini", &list))
+    };
+    let of_openai = r#"{"input":1000,"output":50,"input_cached":400}"#;
+    assert_eq!(by_langfuse(of_openai), [Some(1000), Some(400), None, Some(50), None]);
+    let of_anthropic =
+        r#"{"input":530,"output":50,"input_cached":400,"input_cache_read":400,"input_cache_creation":70}"#;
+    assert_eq!(by_langfuse(of_anthropic), [Some(1000), Some(400), Some(70), Some(50), None]);
+    assert_eq!(by_langfuse(r#"{"input":1000,"output":50}"#), [Some(1000), None, None, Some(50), None]);
+
+    // The sum of an agent's calls is without what these read.
+    let agent = |model: &str| {
+        let list = [
+            ("gen_ai.operation.name", "invoke_agent".into()),
+            ("gen_ai.response.model", model.into()),
+            (INPUT, Value::Int(1170)),
+            (OUTPUT, Value::Int(101)),
+        ];
+        let agent = told("trpc.agent.go", "invoke_agent asker", &list);
+        (tokens(&agent)[0], tokens(&agent)[3])
+    };
+    assert_eq!(agent("claude-sonnet-4-5"), (None, None));
+    assert_eq!(agent("gpt-4o-mini"), (Some(1170), Some(101)));
+}
+
+/// trpc-agent-go 1.10.0.
+#[test]
+fn a_stream_of_trpc_agent_go_without_a_reason_and_without_counts_was_given_up() {
+    let of = |reason: &str, output: i64, more: &[(&str, Value)]| {
+        let mut list = vec![
+            ("gen_ai.response.finish_reasons", list_of(&[reason])),
+            (INPUT, Value::Int(if output > 0 { 1000 } else { 0 })),
+            (OUTPUT, Value::Int(output)),
+        ];
+        list.extend_from_slice(more);
+        let step = trpc_call("gpt-4o-mini", &list);
+        assert_eq!((step.provider, step.kind), (None, StepKind::Llm));
+        (step.status, step.tokens.is_some())
+    };
+    assert_eq!(of("", 0, &[]), (StepStatus::Cancelled, false));
+    // Anthropic's never have a reason.
+    assert_eq!(of("", 50, &[]), (StepStatus::Success, true));
+    // Not all servers count.
+    assert_eq!(of("stop", 0, &[]), (StepStatus::Success, false));
+    let failed = [("error.type", "stream_error".into()), ("error.message", "unexpected EOF".into())];
+    assert_eq!(of("", 0, &failed), (StepStatus::Error, false));
+    assert_eq!(of("stop", 0, &[("gen_ai.request.is_stream", Value::Bool(false))]), (StepStatus::Success, false));
+}
+
+/// trpc-agent-go 1.10.0, by its own exporter and by that for Langfuse.
+#[test]
+fn what_trpc_agent_go_wraps_comes_out_of_it() {
+    let answer = r#"{"id":"","object":"tool.response","choices":[{"index":0,"message":{"role":"tool",
+        "content":"{\"r\":\"sunny\"}","tool_id":"call_1","tool_name":"weather"},"delta":{"role":""}}]}"#;
+    let tool = |key: &str, name: &str| {
+        let mut list = vec![
+            ("gen_ai.operation.name", "execute_tool".into()),
+            ("gen_ai.tool.name", name.into()),
+            ("trpc.go.agent.runner.user_id", "user-7".into()),
+            (key, answer.into()),
+        ];
+        if key.starts_with("langfuse.") {
+            list.push(("langfuse.observation.type", "tool".into()));
+        }
+        told("trpc.agent.go", "execute_tool", &list)
+    };
+    for key in ["gen_ai.tool.call.result", "langfuse.observation.output"] {
+        let weather = tool(key, "weather");
+        assert_eq!((weather.kind, weather.user_id.as_deref()), (StepKind::Tool, Some("user-7")));
+        let result = weather.content.output.as_ref().map(|text| text.as_str());
+        assert_eq!(result, Some(r#"{"r":"sunny"}"#), "{key}");
+        assert_eq!(tool(key, "(merged tools)").kind, StepKind::Task);
+        assert_eq!(tool(key, "transfer_to_agent").kind, StepKind::Task);
+    }
+
+    let own = r#"[{"index":0,"message":{"role":"assistant","content":"sunny"},"delta":{"role":""}}]"#;
+    let standard = r#"[{"role":"assistant","parts":[{"type":"text","content":"sunny"}]}]"#;
+    for operation in ["chat", "invoke_agent"] {
+        let list = [
+            ("gen_ai.operation.name", Value::from(operation)),
+            ("gen_ai.output.messages", own.into()),
+            ("gen_ai.output.messages.otel", standard.into()),
+        ];
+        let step = told("trpc.agent.go", operation, &list);
+        assert_eq!(step.content.output.as_ref().map(|text| text.as_str()), Some(standard), "{operation}");
+        let before = told("trpc.agent.go", operation, &list[..2]);
+        assert_eq!(before.content.output.as_ref().map(|text| text.as_str()), Some(own), "{operation}");
+    }
+
+    let node = told(
+        "trpc.agent.go",
+        "workflow execute_function_node ask",
+        &[
+            ("gen_ai.operation.name", "workflow".into()),
+            ("gen_ai.workflow.name", "execute_function_node ask".into()),
+            ("gen_ai.workflow.request", r#"{"user_input":"hi"}"#.into()),
+            ("gen_ai.workflow.response", r#"{"last_response":"hello"}"#.into()),
+        ],
+    );
+    assert_eq!(node.kind, StepKind::Task);
+    assert_eq!(node.content.input.as_ref().map(|text| text.as_str()), Some(r#"{"user_input":"hi"}"#));
+    assert_eq!(node.content.output.as_ref().map(|text| text.as_str()), Some(r#"{"last_response":"hello"}"#));
+}

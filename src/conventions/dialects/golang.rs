@@ -1,0 +1,112 @@
+//! Frameworks for Go that trace themselves.
+
+use super::Shape::{Count, Session, Text, User};
+use super::Source::{Beside, Json, Key, Where};
+use super::{
+    ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, KindRow, LANGFUSE, PLAIN, Side, Test, Untold, content, kind, row,
+};
+use crate::conventions::names;
+use crate::model::StepKind;
+
+/// Where trpc-agent-go's exporter for Langfuse has a call's counts.
+const TRPC_COUNTS: &str = "langfuse.observation.usage_details";
+
+/// Tools that trpc-agent-go has no call of a model for: one around several, and its hand-over from one agent to another.
+const TRPC_NO_TOOLS: &[KindRow] = &[
+    kind(names::TOOL_NAME, Test::Is("transfer_to_agent"), StepKind::Task),
+    kind(names::TOOL_NAME, Test::Is("(merged tools)"), StepKind::Task),
+];
+
+/// trpc-agent-go, which names itself in the place of the provider, and says of what it does not know that it was nothing: a count, or
+/// the reason for the end of an answer, which its streams of Anthropic's never have.
+///
+/// Source: `trpc.group/trpc-go/trpc-agent-go` 1.10.0 with OpenAI and Anthropic, by its own exporter and by that for Langfuse, run against a
+/// scripted server. What OpenAI read from a cache is a part of the input; what Anthropic did is told once more by a name of its own, and is none.
+pub const TRPC: Dialect = Dialect {
+    name: "trpc-agent-go",
+    detect: &[Detect::Scope("trpc.agent.go")],
+    facts: &[
+        row(names::USER_ID, &[Key("trpc.go.agent.runner.user_id")], User),
+        row(names::CONVERSATION_ID, &[Key("trpc.go.agent.runner.session_id")], Session),
+        row(names::REQUEST_STREAM, &[Key("gen_ai.request.is_stream")], Text),
+        row(names::INPUT_TOKENS, &[Json(TRPC_COUNTS, &["input"])], Count),
+        row(names::OUTPUT_TOKENS, &[Json(TRPC_COUNTS, &["output"])], Count),
+        row(
+            names::CACHE_READ_TOKENS,
+            &[
+                Key("gen_ai.usage.input_tokens.cache_read"),
+                Key("gen_ai.usage.input_tokens.cached"),
+                Json(TRPC_COUNTS, &["input_cache_read"]),
+                Json(TRPC_COUNTS, &["input_cached"]),
+            ],
+            Count,
+        ),
+        row(
+            names::CACHE_WRITE_TOKENS,
+            &[Key("gen_ai.usage.input_tokens.cache_creation"), Json(TRPC_COUNTS, &["input_cache_creation"])],
+            Count,
+        ),
+        row(
+            names::REASONING_TOKENS,
+            &[Json("trpc.go.agent.llm_response", &["usage", "completion_tokens_details", "reasoning_tokens"])],
+            Count,
+        ),
+    ],
+    content: &[
+        content(
+            Side::In,
+            &[Beside(names::INPUT_MESSAGES, &Key("gen_ai.input.messages.otel")), Key("gen_ai.workflow.request")],
+        ),
+        content(
+            Side::Out,
+            &[
+                Beside(names::OUTPUT_MESSAGES, &Key("gen_ai.output.messages.otel")),
+                Json(names::TOOL_RESULT, &["choices", "0", "message", "content"]),
+                Key("gen_ai.workflow.response"),
+            ],
+        ),
+    ],
+    kinds: TRPC_NO_TOOLS,
+    // The sum of its calls, without what these read from a cache.
+    untold: &[Untold {
+        when: &[(names::OPERATION, Test::Is("invoke_agent")), (names::RESPONSE_MODEL, Test::Starts("claude"))],
+        counts: &[names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::TOTAL_TOKENS],
+    }],
+    basis: ALL_INCLUSIVE,
+    cancelled_without_reason: &["chat"],
+    ..PLAIN
+};
+
+/// The same where Anthropic's counts of a cache stand: input is without them.
+pub const TRPC_APART: Dialect = Dialect {
+    name: "trpc-agent-go-apart",
+    variant_of: "trpc-agent-go",
+    detect: &[
+        Detect::ScopeWith("trpc.agent.go", "gen_ai.usage.input_tokens.cache_"),
+        Detect::Within { scope: "trpc.agent.go", name: "", key: TRPC_COUNTS, part: "\"input_cache_" },
+    ],
+    basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
+    ..TRPC
+};
+
+/// Langfuse's names by trpc-agent-go's exporter for it, of which what was read from a cache is no bucket of its own, but a part of the
+/// input of OpenAI's calls.
+pub const LANGFUSE_TRPC: Dialect = Dialect {
+    name: "langfuse-trpc",
+    variant_of: "langfuse",
+    detect: &[Detect::ScopeWith("trpc.agent.go", "langfuse.")],
+    usage: &[],
+    content: &[
+        content(Side::In, &[Json("langfuse.observation.input", &["messages"]), Key("langfuse.observation.input")]),
+        content(
+            Side::Out,
+            &[
+                Where(names::TOOL_NAME, "(merged tools)", &Key("langfuse.observation.output")),
+                Json("langfuse.observation.output", &["choices", "0", "message", "content"]),
+                Key("langfuse.observation.output"),
+            ],
+        ),
+    ],
+    kinds: TRPC_NO_TOOLS,
+    ..LANGFUSE
+};
