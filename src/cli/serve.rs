@@ -96,7 +96,10 @@ As in
 
   --forward 'https://collector.example#compression=gzip&header.x-tenant=a'
 
-RUNSPAN_FORWARD names them where none is given here, with commas between them.";
+RUNSPAN_FORWARD names them where none is given here, with commas between them.
+
+What OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT names gets
+everything besides, unless OTEL_TRACES_EXPORTER is none.";
 
 /// Reads a target.
 pub(super) fn target(url: &str) -> Result<Target, String> {
