@@ -1,9 +1,10 @@
 //! Frameworks for Go that trace themselves.
 
-use super::Shape::{Count, Session, Text, User};
+use super::Shape::{Count, Model, Session, Text, User};
 use super::Source::{Beside, Json, Key, Where};
 use super::{
-    ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, KindRow, LANGFUSE, PLAIN, Side, Test, Untold, content, kind, row,
+    ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, KindRow, LANGFUSE, PLAIN, SPAN_NAME, Side, Test, Untold, content,
+    kind, row,
 };
 use crate::conventions::names;
 use crate::model::StepKind;
@@ -109,4 +110,31 @@ pub const LANGFUSE_TRPC: Dialect = Dialect {
     ],
     kinds: TRPC_NO_TOOLS,
     ..LANGFUSE
+};
+
+/// Ingenimax' agent-sdk-go, of whose names one exporter puts its place in the code before them. A call is all that a model was asked until
+/// it had no more tools to call, and tells what it used only where it is one request (`generate_detailed`).
+///
+/// Source: `github.com/Ingenimax/agent-sdk-go` 0.2.20 by its exporters for OpenTelemetry and Langfuse, run against a scripted server; its
+/// code for the counts.
+pub const INGENIMAX: Dialect = Dialect {
+    name: "agent-sdk-go",
+    detect: &[Detect::Scope("agent-sdk-go")],
+    facts: &[
+        row(names::REQUEST_MODEL, &[Key("model")], Model),
+        row(names::RESPONSE_MODEL, &[Key("response.model")], Model),
+        row(names::AGENT_NAME, &[Key("langfuse.observation.metadata.agent_name")], Text),
+        row(names::INPUT_TOKENS, &[Key("usage.input_tokens")], Count),
+        row(names::OUTPUT_TOKENS, &[Key("usage.output_tokens")], Count),
+        row(names::TOTAL_TOKENS, &[Key("usage.total_tokens")], Count),
+        row(names::REASONING_TOKENS, &[Key("usage.reasoning_tokens")], Count),
+    ],
+    kinds: &[
+        kind(SPAN_NAME, Test::Ends("agent.Run"), StepKind::Agent),
+        kind(SPAN_NAME, Test::Ends("agent.RunStream"), StepKind::Agent),
+        kind(SPAN_NAME, Test::Starts("llm.generate"), StepKind::Llm),
+        kind(SPAN_NAME, Test::Has("/llm.generate"), StepKind::Llm),
+        kind(SPAN_NAME, Test::Has("memory."), StepKind::Task),
+    ],
+    ..PLAIN
 };

@@ -340,3 +340,39 @@ fn what_trpc_agent_go_wraps_comes_out_of_it() {
     assert_eq!(node.content.input.as_ref().map(|text| text.as_str()), Some(r#"{"user_input":"hi"}"#));
     assert_eq!(node.content.output.as_ref().map(|text| text.as_str()), Some(r#"{"last_response":"hello"}"#));
 }
+
+/// agent-sdk-go 0.2.20 of Ingenimax, by its exporters for OpenTelemetry and Langfuse; the counts are by its code.
+#[test]
+fn agents_and_calls_of_agent_sdk_go_are_known_by_their_names() {
+    let of = |name: &str, list: &[(&str, Value)]| told("agent-sdk-go", name, list);
+    let call = [("prompt.length", "19".into()), ("model", "gpt-4o-mini".into()), ("duration_ms", "44".into())];
+    for start in ["", "github.com/Ingenimax/agent-sdk-go/"] {
+        for name in ["agent.Run", "agent.RunStream"] {
+            let agent = of(&format!("{start}{name}"), &[("org_id", "org-1".into())]);
+            assert_eq!((agent.kind, agent.is_genai), (StepKind::Agent, true));
+        }
+        for name in ["llm.generate", "llm.generate_with_tools", "llm.generate_with_tools_stream"] {
+            let call = of(&format!("{start}{name}"), &call);
+            assert_eq!((call.kind, call.request_model.as_deref()), (StepKind::Llm, Some("gpt-4o-mini")));
+            assert_eq!((call.status, call.tokens), (StepStatus::Success, None));
+        }
+        let memory = of(&format!("{start}memory.get_messages"), &[("messages.count", "2".into())]);
+        assert_eq!(memory.kind, StepKind::Task);
+    }
+    let named = of("agent.Run", &[("langfuse.observation.metadata.agent_name", "asker".into())]);
+    assert_eq!(named.agent_name.as_deref(), Some("asker"));
+    let counts = [
+        ("model", "gpt-4o-mini".into()),
+        ("usage.input_tokens", "1000".into()),
+        ("usage.output_tokens", "50".into()),
+        ("usage.total_tokens", "1050".into()),
+        ("usage.reasoning_tokens", "30".into()),
+    ];
+    assert_eq!(tokens(&of("llm.generate_detailed", &counts)), [Some(1000), None, None, Some(50), Some(30)]);
+
+    // A failure stands in an event alone.
+    let mut record = ended(&call);
+    (record.span.name, record.scope.name) = ("llm.generate".to_owned(), "agent-sdk-go".to_owned());
+    record.span.events = vec![event("exception", &[("exception.message", "500 Internal Server Error".into())])];
+    assert_eq!(facts(&record).status, StepStatus::Error);
+}
