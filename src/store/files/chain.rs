@@ -5,7 +5,6 @@
 //! first 8 bytes of each stand in `events.chain`, a line for each line of the log, so that the first one that was changed
 //! can be named. That file is written when the run is over, and nothing depends on it.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -39,6 +38,8 @@ pub(super) struct Chain {
 impl Chain {
     /// Adds whole lines, each with its line feed.
     pub fn add(&mut self, lines: &[u8]) {
+        // At once: growing by steps took as long as a third of the hash, as each large step has the allocator tidy up.
+        self.marks.reserve(memchr::memchr_iter(b'\n', lines).count());
         let mut rest = lines;
         while !rest.is_empty() {
             // Of long texts, looking at each byte by itself took half as long as the hash.
@@ -72,26 +73,37 @@ impl Chain {
 
     /// Writes the marks that are not in the file yet.
     ///
-    /// It is not brought to the disk: whoever reads it holds it against `run.yaml` first.
-    pub fn write(&mut self, fs: &dyn Fs, dir: &Path) -> Result<(), StoreError> {
+    /// It is not brought to the disk: whoever reads it holds it against `run.yaml` first. `text` is room to write in.
+    pub fn write(&mut self, fs: &dyn Fs, dir: &Path, text: &mut Vec<u8>) -> Result<(), StoreError> {
         if self.written == self.marks.len() {
             return Ok(());
         }
         let path = chain_file(dir);
-        let mut text = Vec::with_capacity((self.marks.len() - self.written) * MARK_LINE as usize);
+        text.clear();
         for mark in &self.marks[self.written..] {
-            // A vector takes all.
-            let _ = writeln!(text, "{mark:016x}");
+            text.extend(mark_line(*mark));
         }
         let begin = self.written as u64 * MARK_LINE;
+        let end = begin + text.len() as u64;
         let written = fs.open(&path, Access::Create).and_then(|file| {
-            write_full(&*file, &text, begin)?;
-            file.set_len(begin + text.len() as u64)
+            write_full(&*file, text, begin)?;
+            // Of a log that was longer; a new file is as long as what was written, and to look costs less than to set it.
+            if file.stat()?.len > end { file.set_len(end) } else { Ok(()) }
         });
         written.map_err(StoreError::io("write", path))?;
         self.written = self.marks.len();
         Ok(())
     }
+}
+
+/// Returns the line of a mark.
+fn mark_line(mark: u64) -> [u8; MARK_LINE as usize] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut line = [b'\n'; MARK_LINE as usize];
+    for (place, digit) in line[..16].iter_mut().enumerate() {
+        *digit = DIGITS[(mark >> (60 - 4 * place)) as usize & 15];
+    }
+    line
 }
 
 /// Returns the hash of whole lines: the last link, without those before it.
@@ -127,14 +139,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut chain = Chain::default();
         chain.add(b"one\ntwo\n");
-        chain.write(&OsFs, dir.path()).unwrap();
+        chain.write(&OsFs, dir.path(), &mut Vec::new()).unwrap();
         chain.add(b"three\n");
-        chain.write(&OsFs, dir.path()).unwrap();
+        chain.write(&OsFs, dir.path(), &mut Vec::new()).unwrap();
         // As `printf 'one\ntwo\nthree\n' | sha256sum` has it.
         assert_eq!(chain.head().to_string(), "b6285c57e8797db5d4c51c80d6f11938afda9b11c6a003549709189e9b4b92a2");
         let text = std::fs::read_to_string(chain_file(dir.path())).unwrap();
         assert_eq!(text, "2c8b08da5ce60398\nc3f9c8c283a2b1f2\nb6285c57e8797db5\n");
         assert_eq!(read_marks(&OsFs, dir.path(), 3, chain.head()).as_deref(), Some(chain.marks()));
+        // That of a log which was longer is cut.
+        std::fs::write(chain_file(dir.path()), "x".repeat(200)).unwrap();
+        let mut anew = Chain::default();
+        anew.add(b"one\ntwo\nthree\n");
+        anew.write(&OsFs, dir.path(), &mut b"what was written last".to_vec()).unwrap();
+        assert_eq!(std::fs::read_to_string(chain_file(dir.path())).unwrap(), text);
         assert_eq!(read_marks(&OsFs, dir.path(), 2, chain.head()), None);
         assert_eq!(read_marks(&OsFs, dir.path(), 4, chain.head()), None);
     }

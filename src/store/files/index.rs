@@ -29,11 +29,15 @@ const BEGIN: &str = "{\"format\":1,\"run_id\":\"";
 const REMOVED: &str = "\",\"removed\":true}";
 /// About the length of a line.
 const LINE_BYTES: usize = 768;
+/// Room for lines is kept up to this many bytes.
+const MAX_SPARE_BYTES: usize = 64 << 10;
 
 /// The end of `index.log`, open for this process's lines.
 #[derive(Debug, Default)]
 pub(super) struct IndexLog {
     file: Option<Box<dyn FsFile>>,
+    /// Room for the lines of one write, used again and again: a run that ends has the allocator busy enough.
+    lines: Vec<u8>,
     /// Up to here lines are this process's own, or have been read for what others say.
     #[cfg(feature = "server")]
     heard: u64,
@@ -53,10 +57,27 @@ impl IndexLog {
         summaries: &[RunSummary],
         durable: bool,
     ) -> Result<(), StoreError> {
-        let mut line = Vec::with_capacity(LINE_BYTES * summaries.len());
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.clear();
+        let appended = self.append_in(fs, path, summaries, durable, &mut lines);
+        if lines.capacity() <= MAX_SPARE_BYTES {
+            self.lines = lines;
+        }
+        appended
+    }
+
+    fn append_in(
+        &mut self,
+        fs: &dyn Fs,
+        path: &Path,
+        summaries: &[RunSummary],
+        durable: bool,
+        line: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        line.reserve(LINE_BYTES * summaries.len());
         for summary in summaries {
             let lean = RunSummary { steps: None, ..summary.clone() };
-            serde_json::to_writer(&mut line, &lean)
+            serde_json::to_writer(&mut *line, &lean)
                 .map_err(|error| StoreError::BadStore { path: path.to_owned(), why: error.to_string() })?;
             line.push(b'\n');
         }
@@ -75,7 +96,7 @@ impl IndexLog {
             line.insert(0, b'\n');
         }
         let before = size.unwrap_or_default();
-        let appended = append_full(file, &line).and_then(|()| if durable { file.sync_data() } else { Ok(()) });
+        let appended = append_full(file, line).and_then(|()| if durable { file.sync_data() } else { Ok(()) });
         #[cfg(feature = "server")]
         if before == self.heard && self.size() == Some(before + line.len() as u64) {
             // Nobody has come in between.
@@ -85,7 +106,7 @@ impl IndexLog {
             // Opened anew, so that its name is brought to the disk as well, if that was what failed.
             self.file = None;
             // What stays of it is taken for damage.
-            let _ = blank_torn(fs, path, before, &line);
+            let _ = blank_torn(fs, path, before, line);
         }
         appended.map_err(StoreError::io("write", path))
     }

@@ -475,10 +475,16 @@ pub(super) struct EventLog {
 }
 
 impl EventLog {
-    /// Makes the log of a run that is new.
+    /// Makes the log of a run that is new, in a folder that this process has just made under a name of its own: nobody else puts
+    /// anything there, or has its lock.
     pub fn create(fs: &dyn Fs, dir: &Path, run: RunId) -> Result<Self, StoreError> {
         let path = events_file(dir);
-        let file = open_locked(fs, &path, run, "create", Access::Create)?;
+        let _held_off = hold_off();
+        let file = fs.create_new(&path).map_err(StoreError::io("create", &path))?;
+        // Where there are no locks, ids that are never given twice have to do.
+        if matches!(file.try_lock(true), Ok(false)) {
+            return Err(StoreError::InUse { run });
+        }
         Ok(Self::begin(path, run, file))
     }
 
@@ -633,10 +639,10 @@ impl EventLog {
         self.chain.hash_for(summary)
     }
 
-    /// Writes what names the first line that is changed, should one be.
-    pub fn write_chain(&mut self, fs: &dyn Fs, dir: &Path) {
+    /// Writes what names the first line that is changed, should one be. `room` is room to write it in.
+    pub fn write_chain(&mut self, fs: &dyn Fs, dir: &Path, room: &mut Vec<u8>) {
         // Nothing depends on it: the next to write it writes all of it.
-        let _ = self.chain.write(fs, dir);
+        let _ = self.chain.write(fs, dir, room);
     }
 
     /// Cuts off what stands behind the whole lines; with `durable` from the disk too, where parts of it and of what is

@@ -305,7 +305,7 @@ impl FilesWriter {
         let fs = layout.fs();
         let signed = RunSummary { events_sha256: log.hash_for(&signed), ..signed };
         if !signed.status.is_open() {
-            log.write_chain(fs, making);
+            log.write_chain(fs, making, &mut self.lines);
         }
         run_dir::write_first_summary(fs, making, &signed, self.durable)?;
         if self.durable {
@@ -366,7 +366,7 @@ impl FilesWriter {
             open.is_over = !summary.status.is_open();
             signed.events_sha256 = open.log.hash_for(summary);
             if !summary.status.is_open() {
-                open.log.write_chain(self.layout.fs(), dir);
+                open.log.write_chain(self.layout.fs(), dir, &mut self.lines);
             }
         }
         run_dir::write_summary(self.layout.fs(), dir, &signed, self.durable)?;

@@ -192,7 +192,7 @@ fn rebuild_summary(layout: &Layout, dir: &Path, run: RunId, before: Option<RunSu
     };
     let summary = RunSummary { events_sha256: log.hash_for(&summary), ..summary };
     if !summary.status.is_open() {
-        log.write_chain(layout.fs(), dir);
+        log.write_chain(layout.fs(), dir, &mut Vec::new());
     }
     run_dir::write_summary(layout.fs(), dir, &summary, true).map_err(told)?;
     append_line(layout, &summary)?;
