@@ -85,6 +85,11 @@ impl Window {
         (taken, &self.bytes[taken.place.clone()])
     }
 
+    /// Tells whether between a start and its end there is nothing but what the end tells.
+    pub fn has_nothing_between(&self, start: usize, end: usize) -> bool {
+        self.records[start + 1..end].iter().all(|taken| taken.part == Part::Within(end))
+    }
+
     /// Finds the steps that are whole in this window.
     fn find_whole_steps(&mut self) {
         let records = self.records.iter().map(|taken| &self.bytes[taken.place.clone()]);
@@ -219,6 +224,33 @@ mod tests {
             whole,
         ];
         assert_eq!(parts, expected);
+        // Of the step that is whole others' records stand in between.
+        assert!(!window.has_nothing_between(1, 8));
+    }
+
+    #[test]
+    fn between_a_start_and_its_end_there_is_nothing_where_all_that_is_there_the_end_tells() {
+        use RecordKind::{Ended, Event, Started};
+        let dir = tempfile::tempdir().unwrap();
+        let ring = Ring::create_in(dir.path(), RunId([1; 16]), 64 << 10).unwrap();
+        let told = [
+            (Started, 1), // around the others
+            (Started, 2),
+            (Event, 2),
+            (Started, 2), // late facts
+            (Ended, 2),
+            (Started, 3),
+            (Ended, 3),
+            (Ended, 1),
+        ];
+        for (kind, span) in told {
+            put(&ring, kind, span, 0);
+        }
+        let mut window = Window::default();
+        window.fill(&ring, 0, 100, 1 << 20);
+        assert!(window.has_nothing_between(1, 4));
+        assert!(window.has_nothing_between(5, 6));
+        assert!(!window.has_nothing_between(0, 7));
     }
 
     #[test]

@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 
-use super::Pipeline;
 use super::run_ids::RunIds;
 use super::window::{Part, Window, start_of};
+use super::{Pipeline, facts};
 use crate::error::with_causes;
 use crate::journal::{FrameKind, JournalReader, JournalWriter, remove_oldest_segments};
 use crate::model::id::IdSet;
-use crate::model::otlp::{KeyValue, Resource};
+use crate::model::otlp::{KeyValue, Resource, Span};
 use crate::model::outcome::{Counts, LostRecords, Outcome};
 use crate::model::record::{Record, RecordKind};
-use crate::model::{RunId, TraceId, UnixNanos, unknown};
+use crate::model::{RunId, StepKind, TraceId, UnixNanos, unknown};
 use crate::sinks::keep::Board;
 use crate::sinks::store::{Claimed, LATE, StoreSink};
 use crate::sinks::tally::Tally;
@@ -344,6 +344,8 @@ impl State {
     fn take_window(&mut self, window: &Window) -> bool {
         // Ends that were prepared for their starts, and how many records each tells.
         let mut ready: Vec<Option<(Record, u64)>> = std::iter::repeat_with(|| None).take(window.len()).collect();
+        // The end that tells its start as well: until it is taken nothing is that it tells.
+        let mut tells_all = None;
         for index in 0..window.len() {
             let (taken, bytes) = window.get(index);
             let took = match taken.part {
@@ -355,6 +357,11 @@ impl State {
                     None => self.take(taken.next, bytes),
                 },
                 Part::StartOf(end) => match self.prepare(window.get(end).1) {
+                    Some(record) if window.has_nothing_between(index, end) && tells_its_start(&record.span) => {
+                        tells_all = Some(end);
+                        ready[end] = Some((record, 2));
+                        true
+                    }
                     Some(record) => {
                         let start = start_of(&record);
                         ready[end] = Some((record, 1));
@@ -370,7 +377,9 @@ impl State {
             if !took {
                 return false;
             }
-            self.taken = taken.next;
+            if tells_all.is_none_or(|end| end <= index) {
+                self.taken = taken.next;
+            }
         }
         true
     }
@@ -800,6 +809,14 @@ pub(crate) fn frame_kind(kind: RecordKind) -> FrameKind {
     FrameKind::from_number(kind as u8)
 }
 
+/// Tells whether the end of a step may tell its start as well, where nothing else happened between them. What makes or finds a run is
+/// told by itself, as where spans of agents have no starts their tellers have none.
+fn tells_its_start(span: &Span) -> bool {
+    !span.parent_span_id.is_empty()
+        && span.links.is_empty()
+        && !matches!(facts::kind(span), StepKind::Agent | StepKind::Workflow)
+}
+
 fn record_kind(kind: FrameKind) -> Option<RecordKind> {
     kind.record()
 }
@@ -807,7 +824,8 @@ fn record_kind(kind: FrameKind) -> Option<RecordKind> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::otlp::{AnyValue, Value};
+    use crate::conventions::names;
+    use crate::model::otlp::{AnyValue, Link, Value};
 
     #[test]
     fn what_is_recorded_last_under_a_key_stays() {
@@ -818,5 +836,20 @@ mod tests {
         let mut attributes = vec![attribute("a", 1), attribute("b", 2), attribute("a", 3), attribute("c", 4)];
         keep_last_of_each(&mut attributes);
         assert_eq!(attributes, [attribute("b", 2), attribute("a", 3), attribute("c", 4)]);
+    }
+
+    #[test]
+    fn an_end_tells_its_start_where_that_makes_and_finds_no_run() {
+        let called = |operation: &str| {
+            let mut span = Span { parent_span_id: vec![3; 8], name: "step".to_owned(), ..Span::default() };
+            span.set_attr(names::OPERATION, operation);
+            span
+        };
+        assert!(tells_its_start(&called("chat")));
+        assert!(tells_its_start(&called("execute_tool")));
+        assert!(!tells_its_start(&called("invoke_agent")));
+        assert!(!tells_its_start(&called("invoke_workflow")));
+        assert!(!tells_its_start(&Span { parent_span_id: Vec::new(), ..called("chat") }));
+        assert!(!tells_its_start(&Span { links: vec![Link::default()], ..called("chat") }));
     }
 }
