@@ -786,6 +786,12 @@ pub(crate) fn decode_told(kind: RecordKind, payload: &[u8], resource: &Arc<Resou
 
 /// A field that is recorded again replaces what it said before: OTLP wants every key once.
 fn keep_last_of_each(attributes: &mut Vec<KeyValue>) {
+    /// Up to so many are compared with each other, most by their lengths alone.
+    const FEW: usize = 24;
+    let is_said_before = |place: usize| attributes[..place].iter().any(|other| other.key == attributes[place].key);
+    if attributes.len() <= FEW && !(1..attributes.len()).any(is_said_before) {
+        return;
+    }
     let mut seen: IdSet<&str> = HashSet::with_capacity_and_hasher(attributes.len(), Default::default());
     let kept: Vec<bool> = attributes.iter().rev().map(|attribute| seen.insert(attribute.key.as_str())).collect();
     if kept.contains(&false) {
@@ -836,6 +842,13 @@ mod tests {
         let mut attributes = vec![attribute("a", 1), attribute("b", 2), attribute("a", 3), attribute("c", 4)];
         keep_last_of_each(&mut attributes);
         assert_eq!(attributes, [attribute("b", 2), attribute("a", 3), attribute("c", 4)]);
+        // However many there are.
+        let mut many: Vec<KeyValue> = (0..40).map(|n| attribute(&format!("{}", n % 30), n)).collect();
+        keep_last_of_each(&mut many);
+        let expected: Vec<KeyValue> = (10..40).map(|n| attribute(&format!("{}", n % 30), n)).collect();
+        assert_eq!(many, expected);
+        keep_last_of_each(&mut many);
+        assert_eq!(many, expected);
     }
 
     #[test]
