@@ -22,7 +22,7 @@ use super::identity::{AtEnd, Identity, is_served};
 use super::upstreams::Outlets;
 use crate::error::Error;
 use crate::error::with_causes;
-use crate::journal::{Durability, FrameKind, JournalError, JournalReader, JournalWriter, MAX_PAYLOAD_BYTES};
+use crate::journal::{self, Durability, FrameKind, JournalError, JournalReader, JournalWriter, MAX_PAYLOAD_BYTES};
 use crate::model::UnixNanos;
 use crate::model::outcome::{Counts, Outcome};
 use crate::pipeline::worker::{Behind, Observer, UnderWay, give_back_oldest, records_of, warn_of_bound};
@@ -59,6 +59,11 @@ pub(super) struct Prepared {
     payloads: Vec<u8>,
     /// What the resources of the frames take in memory, each counted once.
     pub resource_bytes: usize,
+    /// They came from outside, and are counted as received when they are in the journal.
+    pub is_received: bool,
+    /// What came with them and gets no further, by what became of it: counted when they are taken, since who is refused comes
+    /// again with all of it.
+    pub aside: Counts,
 }
 
 #[derive(Debug)]
@@ -170,7 +175,8 @@ impl Committed {
 /// What has become of records, for those who ask.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// Spans in requests that were read, broken ones too, and those that a server before has left in the journal.
+    /// Spans in requests that were taken, broken ones too, and those that have come into the journal otherwise: with a request that
+    /// was refused midway, or by a server before.
     pub received: AtomicU64,
     /// How far the journal is.
     pub committed: Committed,
@@ -216,9 +222,17 @@ impl Tally {
         all
     }
 
-    /// Counts spans that got no further.
-    pub fn count(&self, outcome: Outcome, reason: &'static str, n: u64) {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).1.add(outcome, reason, n);
+    /// Counts spans that came and got no further.
+    fn count_aside(&self, aside: &Counts) {
+        let n: u64 = aside.by.values().sum();
+        if n == 0 {
+            return;
+        }
+        self.received.fetch_add(n, Ordering::Relaxed);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((outcome, reason), n) in &aside.by {
+            counts.1.add(*outcome, reason, *n);
+        }
     }
 }
 
@@ -254,6 +268,7 @@ impl Intake {
     /// Appends records and waits until they are as durable as was asked for.
     pub async fn append(&self, records: Prepared) -> Result<(), Refused> {
         if records.frames.is_empty() {
+            self.tally.count_aside(&records.aside);
             return Ok(());
         }
         let n = records.spans();
@@ -303,6 +318,7 @@ pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Th
         process: process.to_string(),
         journal_bytes,
         behind,
+        uncommitted: 0,
         warned: false,
         warned_of_bound: false,
     };
@@ -398,6 +414,8 @@ struct Committer {
     journal_bytes: u64,
     /// Readers that lose their oldest frames at that bound: the store must not pay for a target that is down.
     behind: Vec<Arc<dyn Behind>>,
+    /// Spans that were appended since the last commit, and are received with the next one.
+    uncommitted: u64,
     warned: bool,
     warned_of_bound: bool,
 }
@@ -430,7 +448,7 @@ impl Committer {
     }
 
     fn try_again(&mut self) {
-        if let Ok(committed) = self.journal.commit() {
+        if let Ok(committed) = self.bring_in() {
             self.tally.committed.note(committed.seq, UnixNanos::now());
             if self.journal.has_room() {
                 self.works();
@@ -446,7 +464,7 @@ impl Committer {
 
     fn commit(&mut self, group: Vec<Job>) {
         let appended: Vec<Result<(), Refused>> = group.iter().map(|job| self.append(&job.records)).collect();
-        let committed = self.journal.commit();
+        let committed = self.bring_in();
         if let Ok(committed) = &committed {
             self.tally.committed.note(committed.seq, UnixNanos::now());
         }
@@ -457,6 +475,9 @@ impl Committer {
         }
         for (job, appended) in group.into_iter().zip(appended) {
             let answer = appended.and(committed.as_ref().map(drop).map_err(|_| Refused::Unwritable));
+            if answer.is_ok() {
+                self.tally.count_aside(&job.records.aside);
+            }
             // Who asked may have gone: the records are in the journal all the same.
             let _ = job.done.send(answer);
         }
@@ -464,12 +485,12 @@ impl Committer {
     }
 
     /// Appends the records of one request. What a refused one has left in the journal is stored, and known again when
-    /// the sender repeats it.
+    /// the sender repeats it: that much of it was received.
     fn append(&mut self, records: &Prepared) -> Result<(), Refused> {
         for record in records.records() {
             let mut appended = self.put(record);
             if matches!(&appended, Err(error) if error.is_buffer_full()) {
-                appended = self.journal.commit().and_then(|_| self.put(record));
+                appended = self.bring_in().and_then(|_| self.put(record));
             }
             if matches!(&appended, Err(error) if error.is_full()) && self.make_room() {
                 appended = self.put(record);
@@ -479,6 +500,7 @@ impl Committer {
                 self.tally.wants_room.store(error.is_full(), Ordering::Relaxed);
                 return Err(if error.is_full() { Refused::Full } else { Refused::Unwritable });
             }
+            self.uncommitted += u64::from(records.is_received && record.0.record().is_some());
         }
         Ok(())
     }
@@ -492,7 +514,14 @@ impl Committer {
             warn_of_bound(&self.root);
         }
         // The journal looks for room again with each commit.
-        self.journal.commit().is_ok()
+        self.bring_in().is_ok()
+    }
+
+    /// Commits what was appended: from here on it is received.
+    fn bring_in(&mut self) -> Result<journal::Committed, JournalError> {
+        let committed = self.journal.commit()?;
+        self.tally.received.fetch_add(std::mem::take(&mut self.uncommitted), Ordering::Relaxed);
+        Ok(committed)
     }
 
     fn put(&mut self, (kind, resource, payload): (FrameKind, &[u8], &[u8])) -> Result<u64, JournalError> {
@@ -824,6 +853,56 @@ mod tests {
         threads.finish(Instant::now() + Duration::from_secs(20));
         let of = |n: &AtomicU64| n.load(Ordering::Relaxed);
         assert_eq!((of(&tally.received), of(&tally.journaled), tally.counts().total(Outcome::Stored)), (3, 3, 3));
+    }
+
+    /// A sender that is told to come again comes with all of it: what counted each time would never add up.
+    #[test]
+    fn of_a_request_that_is_refused_midway_is_received_what_the_journal_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("store"));
+        layout.open_or_create().unwrap();
+        let Identity { process, journal, .. } = Identity::take(layout.clone(), Durability::Process, 1 << 20).unwrap();
+        let tally = Arc::new(Tally::default());
+        let mut committer = Committer {
+            journal,
+            bell: Arc::default(),
+            tally: Arc::clone(&tally),
+            root: layout.root().to_owned(),
+            process: process.to_string(),
+            journal_bytes: 1 << 20,
+            behind: Vec::new(),
+            uncommitted: 0,
+            warned: true,
+            warned_of_bound: false,
+        };
+        // What is told over and over would be packed.
+        let mut noise = 1u64;
+        let mut word = || {
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            noise.to_le_bytes()
+        };
+        let mut sent = |frames: u64| {
+            let mut records = Prepared { is_received: true, ..Prepared::default() };
+            for _ in 0..frames {
+                assert!(records.add(FrameKind::Ended, Arc::default(), |payload| {
+                    payload.extend((0..8 << 10).flat_map(|_| word()))
+                }));
+            }
+            records.add(FrameKind::Passing, Arc::default(), |_| {});
+            records.aside.add(Outcome::Rejected, "undecodable", 3);
+            let (done, mut answer) = oneshot::channel();
+            committer.commit(vec![Job { records, done }]);
+            let said = answer.try_recv().unwrap();
+            let received = tally.received.load(Ordering::Relaxed);
+            (said, received, tally.counts().total(Outcome::Rejected), tally.committed.last())
+        };
+        assert_eq!(sent(2), (Ok(()), 5, 3, 3));
+        let (said, received, rejected, in_journal) = sent(64);
+        assert!(in_journal > 3 && in_journal < 64, "{in_journal}");
+        assert_eq!((said, received, rejected), (Err(Refused::Full), in_journal + 2, 3));
+        assert_eq!(sent(64), (Err(Refused::Full), received, 3, in_journal));
     }
 
     #[test]

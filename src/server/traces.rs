@@ -1,7 +1,6 @@
 //! An export request, whatever it came over: down the pipeline and into the journal.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message;
@@ -173,7 +172,6 @@ impl Line {
                 parts_bytes: 0,
                 kept_bytes: 0,
                 prepared: Prepared::with_room(bytes.len() + bytes.len() / 2),
-                received: 0,
                 own: 0,
                 refusal: None,
                 damage: Damage::default(),
@@ -183,7 +181,7 @@ impl Line {
             drop(bytes);
             (read, desk.done())
         });
-        let Done { prepared, share, received, own, refusal, damage } = desk;
+        let Done { mut prepared, share, own, refusal, damage } = desk;
         let mut read = read.map_err(|bad| {
             let problem = match bad {
                 BadBody::Malformed { .. } => Problem::Malformed,
@@ -192,15 +190,14 @@ impl Line {
             };
             refusal.unwrap_or_else(|| Refusal::new(problem, bad.to_string()))
         })?;
-        let tally = &self.intake.tally;
-        tally.received.fetch_add(received + read.rejected.count() + read.not_kept, Ordering::Relaxed);
         damage.tell(&mut read);
         let Received { rejected, not_kept, warnings, .. } = read;
-        tally.count(Outcome::Duplicate, "same_store", own);
+        prepared.is_received = true;
+        prepared.aside.add(Outcome::Duplicate, "same_store", own);
         for (reason, n) in &rejected.by_reason {
-            tally.count(Outcome::Rejected, reason, *n);
+            prepared.aside.add(Outcome::Rejected, reason, *n);
         }
-        tally.count(Outcome::NotKept, "no_genai", not_kept);
+        prepared.aside.add(Outcome::NotKept, "no_genai", not_kept);
         let taken = Taken {
             rejected: rejected.count().saturating_add(not_kept),
             message: words(&rejected, not_kept, &warnings),
@@ -276,7 +273,6 @@ struct Desk<'a, 'b> {
     /// What stays in hand until all is taken.
     kept_bytes: usize,
     prepared: Prepared,
-    received: u64,
     /// Spans that a process of this store has written itself: it has stored them, or its journal has.
     own: u64,
     /// Why there is no room.
@@ -288,7 +284,6 @@ struct Desk<'a, 'b> {
 struct Done {
     prepared: Prepared,
     share: Share,
-    received: u64,
     own: u64,
     refusal: Option<Refusal>,
     damage: Damage,
@@ -317,8 +312,8 @@ impl Desk<'_, '_> {
     }
 
     fn done(self) -> Done {
-        let Self { prepared, share, received, own, refusal, damage, .. } = self;
-        Done { prepared, share, received, own, refusal, damage }
+        let Self { prepared, share, own, refusal, damage, .. } = self;
+        Done { prepared, share, own, refusal, damage }
     }
 }
 
@@ -334,7 +329,6 @@ impl otlp::Desk for Desk<'_, '_> {
     }
 
     fn take(&mut self, record: Record) -> Result<(), BadBody> {
-        self.received += 1;
         let line = self.at_work.line;
         if !line.is_of_this_store(&record) {
             self.at_work.take(record, frame_kind, &mut self.prepared, &mut self.damage);
