@@ -2,7 +2,8 @@
 //!
 //! The levels above the spans are split, not parsed, so that a span that is no span costs itself. Protobuf's JSON lets
 //! any field be `null` and lets names be written as in the `.proto` file, with underscores, which the OTLP rules do
-//! not: such names are read, and the answer tells the sender of them.
+//! not: such names are read, and the answer tells the sender of them. Of two members of one name the last counts; two lists are one,
+//! and so are two resources or scopes, as protobuf joins them.
 //!
 //! Nothing is made of a text before its values are counted: two bytes of it, `{}`, may take a hundred in memory.
 
@@ -262,7 +263,24 @@ const MEMBERS: [&str; 14] = [
     "parentSpanId",
 ];
 
-/// The members of an object that are looked for, unparsed, the last of each name: that name, how it is written, and what it has.
+/// Those of which all count that stand there, one behind the other: lists, and what is around spans.
+const JOINED: [&str; 9] = [
+    "resourceSpans",
+    "resourceLogs",
+    "resourceMetrics",
+    "resource",
+    "scopeSpans",
+    "scopeLogs",
+    "scope",
+    "spans",
+    "logRecords",
+];
+
+/// So many of one name are taken; nobody means as many.
+const TIMES: usize = 64;
+
+/// The members of an object that are looked for, unparsed, the last of each name, or all where they are [`JOINED`]: that name, how
+/// it is written, and what it has.
 type Members<'a> = Vec<(&'static str, Cow<'a, str>, &'a RawValue)>;
 
 fn members<'a>(text: &'a str, what: &str) -> Result<Members<'a>, BadBody> {
@@ -287,7 +305,11 @@ fn members<'a>(text: &'a str, what: &str) -> Result<Members<'a>, BadBody> {
                             map.next_value::<IgnoredAny>()?;
                             continue;
                         };
-                        members.retain(|(other, ..)| *other != name);
+                        if !JOINED.contains(&name) {
+                            members.retain(|(other, ..)| *other != name);
+                        } else if members.iter().filter(|(other, ..)| *other == name).count() == TIMES {
+                            return Err(de::Error::custom(format_args!("{name} stands there more than {TIMES} times")));
+                        }
                         members.push((name, key, map.next_value()?));
                     }
                     Ok(Object(members))
@@ -307,13 +329,23 @@ fn members<'a>(text: &'a str, what: &str) -> Result<Members<'a>, BadBody> {
 #[derive(Deserialize)]
 pub(super) struct Key<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
-/// Finds a member under its own name or the one with underscores; a later one wins, `null` is none.
+/// Finds a member under its own name or the one with underscores; `null` is none.
 fn member<'a>(members: &Members<'a>, name: &'static str, names: &mut Names) -> Option<&'a RawValue> {
-    let (_, key, value) = members.iter().find(|(own, ..)| *own == name)?;
-    if key != name {
-        names.note(key);
+    all_of(members, name, names).pop()
+}
+
+/// The same of those that are [`JOINED`].
+fn all_of<'a>(members: &Members<'a>, name: &'static str, names: &mut Names) -> Vec<&'a RawValue> {
+    let mut found = Vec::new();
+    for (_, key, value) in members.iter().filter(|(own, ..)| *own == name) {
+        if key != name {
+            names.note(key);
+        }
+        if value.get() != "null" {
+            found.push(*value);
+        }
     }
-    Some(*value).filter(|value| value.get() != "null")
+    found
 }
 
 fn url_of(members: &Members<'_>, names: &mut Names) -> Result<String, BadBody> {
@@ -366,17 +398,23 @@ fn list<'a>(
     names: &mut Names,
     limits: &Limits,
 ) -> Result<Vec<&'a RawValue>, BadBody> {
-    let Some(value) = member(members, name, names) else { return Ok(Vec::new()) };
-    let mut text = serde_json::Deserializer::from_str(value.get());
-    let found = de::DeserializeSeed::deserialize(AtMost(limits.spans), &mut text);
-    match found.map_err(|error| malformed(name, &error))? {
-        Items { count, .. } if count > limits.spans => Err(BadBody::TooManySpans { found: count, max: limits.spans }),
-        Items { items, .. } => Ok(items),
+    let (mut all, mut count) = (Vec::new(), 0);
+    for value in all_of(members, name, names) {
+        let mut text = serde_json::Deserializer::from_str(value.get());
+        let left = limits.spans.saturating_sub(all.len());
+        let found = de::DeserializeSeed::deserialize(AtMost(left), &mut text);
+        let found = found.map_err(|error| malformed(name, &error))?;
+        count += found.count;
+        if count > limits.spans {
+            return Err(BadBody::TooManySpans { found: count, max: limits.spans });
+        }
+        all.extend(found.items);
     }
+    Ok(all)
 }
 
 /// Parses a resource or a scope, once it is known to hold no more than a span may.
-fn bounded<T: DeserializeOwned + Default>(
+fn bounded<T: DeserializeOwned + Message + Default>(
     members: &Members<'_>,
     name: &'static str,
     path: &str,
@@ -384,14 +422,23 @@ fn bounded<T: DeserializeOwned + Default>(
     limits: &Limits,
     desk: &mut dyn Desk,
 ) -> Result<T, BadBody> {
-    let Some(value) = member(members, name, names) else { return Ok(T::default()) };
-    let scan = Scan::of(value.get());
-    if scan.values > SIGNS * limits.values {
+    let scanned: Vec<(&str, Scan)> =
+        all_of(members, name, names).iter().map(|value| (value.get(), Scan::of(value.get()))).collect();
+    let values = scanned.iter().map(|(_, scan)| scan.values).fold(0, usize::saturating_add);
+    if values > SIGNS * limits.values {
         return Err(malformed(path, &format!("its attributes hold more than {} values", limits.values)));
     }
     // What stands around spans is there until the last of them is taken.
-    desk.keep_room(scan.values * BYTES_OF_SIGN)?;
-    parsed(value.get(), &scan, names).map_err(|error| malformed(path, &error))
+    desk.keep_room(values * BYTES_OF_SIGN)?;
+    let mut whole: Option<T> = None;
+    for (text, scan) in scanned {
+        let read: T = parsed(text, &scan, names).map_err(|error| malformed(path, &error))?;
+        match &mut whole {
+            Some(whole) => whole.merge(&*read.encode_to_vec()).map_err(|error| malformed(path, &error))?,
+            None => whole = Some(read),
+        }
+    }
+    Ok(whole.unwrap_or_default())
 }
 
 /// Parses a message: nothing for `null`, names with underscores as they are meant.
@@ -553,6 +600,71 @@ mod tests {
         0 taken, room 369: {} []
         0 taken, room 1107: there is no room for what is made of the request
         "
+        );
+    }
+
+    #[test]
+    fn lists_that_a_request_names_twice_are_one_list() {
+        let span = |id| serde_json::to_string(&of_times(id, 2)).unwrap();
+        let of = |key: &str| format!(r#"{{"key":"{key}","value":{{"stringValue":"x"}}}}"#);
+        let span_of = |id, more: &str| format!("{},{more}}}", span(id).trim_end_matches('}'));
+        let twice = span_of(
+            5,
+            &format!(
+                r#""attributes":[{}],"events":[{{"name":"e"}}],"attributes":null,"attributes":[{}],"attributes":[],"events":[{{"name":"f"}}]"#,
+                of("a"),
+                of("b")
+            ),
+        );
+        let body = format!(
+            r#"{{"resource_spans":[{{"scopeSpans":[{{"spans":[{}],"spans":[{}]}}],"scope_spans":[{{"spans":[{}]}}]}}],
+                "resourceSpans":[{{"resource":{{"attributes":[{}]}},"scopeSpans":[{{"spans":[{twice}]}}],"resource":{{"attributes":[{}]}}}}]}}"#,
+            span(1),
+            span(3),
+            span(4),
+            of("r"),
+            of("s")
+        );
+        let mut told = Vec::new();
+        let mut take = |record: Record| {
+            let keys =
+                |list: &[crate::model::otlp::KeyValue]| list.iter().map(|one| one.key.clone()).collect::<Vec<_>>();
+            let events: Vec<String> = record.span.events.iter().map(|event| event.name.clone()).collect();
+            let at = record.span.start_time_unix_nano;
+            told.push(format!(
+                "{at} {:?} {events:?} {:?}",
+                keys(&record.span.attributes),
+                keys(&record.resource.attributes)
+            ));
+        };
+        let limits = Limits { spans: 4, ..Limits::default() };
+        let received = each(body.as_bytes(), Signal::Traces, &limits, Order::AsSent, &mut take).unwrap();
+        insta::assert_snapshot!(format!("{}\n{:?}", told.join("\n"), received.warnings), @r#"
+        1 [] [] []
+        3 ["runspan.clock_skew"] [] []
+        4 ["runspan.clock_skew"] [] []
+        5 ["a", "b", "runspan.clock_skew"] ["e", "f"] ["r", "s"]
+        ["2 names are written with underscores, \"resource_spans\" first: OTLP JSON has lowerCamelCase"]
+        "#);
+        let limits = Limits { spans: 3, ..Limits::default() };
+        let refused = each(body.as_bytes(), Signal::Traces, &limits, Order::AsSent, &mut |_: Record| {}).unwrap_err();
+        let many = format!("{{{}}}", vec![r#""resourceLogs":[]"#; TIMES + 1].join(","));
+        let often = each(many.as_bytes(), Signal::Logs, &limits, Order::AsSent, &mut |_: Record| {}).unwrap_err();
+        insta::assert_snapshot!(format!("{refused}\n{often}"), @r"
+        the request holds 4 spans or more, and one may hold 3: send smaller batches
+        the body is not an OTLP export request in JSON: it: resourceLogs stands there more than 64 times at line 1 column 1167
+        ");
+        let log =
+            |id| format!(r#"{{"eventName":"gemini_cli.api_response","traceId":"{:032x}","spanId":"{:016x}"}}"#, 7, id);
+        let body = format!(
+            r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{}],"log_records":[{}]}}],"scopeLogs":[{{"logRecords":[{}]}}]}}],"resourceLogs":[{{}}]}}"#,
+            log(1),
+            log(2),
+            log(3)
+        );
+        insta::assert_snapshot!(
+            self::told(&Limits::default(), 1 << 20, &body),
+            @r#"3 taken, room 192: {} ["1 names are written with underscores, \"log_records\" first: OTLP JSON has lowerCamelCase"]"#
         );
     }
 

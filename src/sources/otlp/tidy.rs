@@ -1,6 +1,7 @@
 //! JSON texts before they are parsed: what they hold, and how they are written as the parser wants them.
 
 use std::fmt::{self, Write};
+use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::Serialize;
@@ -58,8 +59,8 @@ fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
 /// Names that are looked at for being the same in one object: more than any message of OTLP has.
 const NAMES: usize = 64;
 
-/// Writes a message anew: without what is `null`, names with underscores as they are meant, and of two members of one name the
-/// last. Every object here is a message: what senders name themselves stands in values, not in names.
+/// Writes a message anew: without what is `null`, names with underscores as they are meant, of two members of one name the last,
+/// and of two lists one. Every object here is a message: what senders name themselves stands in values, not in names.
 pub(super) fn tidied(text: &str, names: &mut Names) -> Result<String, serde_json::Error> {
     let mut out = String::with_capacity(text.len());
     let mut deserializer = serde_json::Deserializer::from_str(text);
@@ -145,36 +146,94 @@ impl<'de> Visitor<'de> for Tidy<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
         self.out.push('{');
-        // Each with the comma behind it.
-        let mut written: Vec<(String, std::ops::Range<usize>)> = Vec::new();
+        let begin = self.out.len();
+        let (mut written, mut rest, mut is_repeated) = (Vec::<Written>::new(), Vec::new(), false);
         while let Some(Key(key)) = map.next_key()? {
             let name = camel(&key);
-            if let Some(place) = written.iter().position(|(other, _)| *other == name) {
-                let (_, range) = written.remove(place);
-                self.out.replace_range(range.clone(), "");
-                for (_, later) in &mut written[place..] {
-                    *later = later.start - range.len()..later.end - range.len();
-                }
-            }
-            let begin = self.out.len();
+            let from = self.out.len();
             let _ = write!(self.out, "{}:", serde_json::Value::from(&*name));
-            if !map.next_value_seed(Tidy { out: self.out, names: self.names })? {
-                self.out.truncate(begin);
-                continue;
+            let value = self.out.len();
+            let is_there = map.next_value_seed(Tidy { out: self.out, names: self.names })?;
+            let value = value..self.out.len();
+            if is_there {
+                self.out.push(',');
+                if key != name {
+                    self.names.note(&key);
+                }
+            } else {
+                self.out.truncate(from);
             }
-            self.out.push(',');
-            if key != name {
-                self.names.note(&key);
+            if let Some(place) = written.iter().position(|other| other.name == name) {
+                is_repeated = true;
+                // What counts stands where the last of them does.
+                let mut known = written.remove(place);
+                known.repeat(self.out, is_there.then_some(value));
+                written.push(known);
+            } else if is_there && written.len() < NAMES {
+                written.push(Written { name: name.into_owned(), before: Vec::new(), value: Some(value) });
+            } else if is_there {
+                rest.push(from..self.out.len());
             }
-            if written.len() < NAMES {
-                written.push((name.into_owned(), begin..self.out.len()));
-            }
+        }
+        if is_repeated {
+            let old = self.out.split_off(begin);
+            let of = |range: &Range<usize>| &old[range.start - begin..range.end - begin];
+            written.iter().for_each(|member| member.put(self.out, &of));
+            rest.iter().for_each(|range| self.out.push_str(of(range)));
         }
         if self.out.ends_with(',') {
             self.out.pop();
         }
         self.out.push('}');
         Ok(true)
+    }
+}
+
+/// A member that was written, and where.
+struct Written {
+    name: String,
+    /// Lists of its name that stood before, which it goes on with.
+    before: Vec<Range<usize>>,
+    value: Option<Range<usize>>,
+}
+
+impl Written {
+    /// Takes another value of its name: `null` leaves a list as it is, and nothing of anything else.
+    fn repeat(&mut self, out: &str, value: Option<Range<usize>>) {
+        let is_list = |range: &Range<usize>| out.as_bytes().get(range.start) == Some(&b'[');
+        match self.value.take().filter(is_list) {
+            Some(list) if value.is_none() => self.value = Some(list),
+            Some(list) if value.as_ref().is_some_and(is_list) => {
+                self.before.push(list);
+                self.value = value;
+            }
+            _ => {
+                self.before.clear();
+                self.value = value;
+            }
+        }
+    }
+
+    fn put<'a>(&self, out: &mut String, text: &impl Fn(&Range<usize>) -> &'a str) {
+        let Some(value) = &self.value else { return };
+        let _ = write!(out, "{}:", serde_json::Value::from(&*self.name));
+        if self.before.is_empty() {
+            out.push_str(text(value));
+        } else {
+            out.push('[');
+            let lists = self.before.iter().chain([value]).map(text);
+            for items in
+                lists.filter_map(|list| list.strip_prefix('[')?.strip_suffix(']')).filter(|items| !items.is_empty())
+            {
+                out.push_str(items);
+                out.push(',');
+            }
+            if out.ends_with(',') {
+                out.pop();
+            }
+            out.push(']');
+        }
+        out.push(',');
     }
 }
 
@@ -225,5 +284,7 @@ mod tests {
             @r#"2 names are written with underscores, "a_b" first: OTLP JSON has lowerCamelCase"#
         );
         assert_eq!(tidied("null", &mut names).unwrap(), "null");
+        let text = r#"{"a_b":[1],"c":[{"d":["]"],"d":[]}],"aB":null,"e":5,"aB":[],"a_b":[[2],3],"c":1,"e":[7],"e":[8],"f":[],"f":[]}"#;
+        assert_eq!(tidied(text, &mut names).unwrap(), r#"{"aB":[1,[2],3],"c":1,"e":[7,8],"f":[]}"#);
     }
 }

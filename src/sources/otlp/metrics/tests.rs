@@ -22,6 +22,23 @@ fn metric(data: &str) -> String {
 }
 
 #[test]
+fn lists_that_a_request_names_twice_are_one_list() {
+    let text = r#"{"resource_metrics":[{"scopeMetrics":[{"metrics":[{"name":"a"}],"metrics":[{"name":"b"}]}]}],
+        "resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"c","gauge":{"dataPoints":[{"asInt":1,"attributes":[{"key":"k"}],"attributes":[{"key":"l"}]}],"dataPoints":[{}]}}]}]}]}"#;
+    let (request, warning) = written(text).unwrap();
+    let metrics: Vec<_> = request
+        .resource_metrics
+        .iter()
+        .flat_map(|of_resource| &of_resource.scope_metrics)
+        .flat_map(|of_scope| &of_scope.metrics)
+        .collect();
+    let names: Vec<&str> = metrics.iter().map(|metric| metric.name.as_str()).collect();
+    let Some(Data::Gauge(Gauge { data_points })) = &metrics[2].data else { panic!("{:?}", metrics[2]) };
+    assert_eq!((names, data_points.len(), data_points[0].attributes.len()), (vec!["a", "b", "c"], 2, 2));
+    assert!(warning.unwrap().contains("resource_metrics"));
+}
+
+#[test]
 fn everything_that_metrics_may_hold_is_written() {
     let head = r#""attributes":[{"key":"k","value":{"stringValue":"v"}}],"startTimeUnixNano":"1","timeUnixNano":"18446744073709551615","flags":1"#;
     let exemplars = r#""exemplars":[{"timeUnixNano":"5","asDouble":0.5,"spanId":"0102030405060708","traceId":"000102030405060708090a0b0c0d0e0f","filteredAttributes":[{"key":"f","value":{"intValue":"-3"}}]}]"#;
