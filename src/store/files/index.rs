@@ -31,6 +31,8 @@ const REMOVED: &str = "\",\"removed\":true}";
 const LINE_BYTES: usize = 768;
 /// Room for lines is kept up to this many bytes.
 const MAX_SPARE_BYTES: usize = 64 << 10;
+/// Longer than any line.
+const HALF_BYTES: u64 = 1 << 20;
 
 /// The end of `index.log`, open for this process's lines.
 #[derive(Debug, Default)]
@@ -91,12 +93,20 @@ impl IndexLog {
         }
         let Some(file) = self.file.as_deref() else { return Ok(()) };
         // An empty line costs nothing, where it is not known.
-        if !size.is_some_and(|size| ends_a_line(file, size)) {
+        let is_behind_half = !size.is_some_and(|size| ends_a_line(file, size));
+        if is_behind_half {
             // A process that died in a write leaves half a line; ours must not become its other half.
             line.insert(0, b'\n');
         }
         let before = size.unwrap_or_default();
-        let appended = append_full(file, line).and_then(|()| if durable { file.sync_data() } else { Ok(()) });
+        let mut appended = append_full(file, line);
+        if appended.is_ok() && is_behind_half {
+            // What stays of it is taken for damage.
+            let _ = blank_half(fs, path, before);
+        }
+        if durable {
+            appended = appended.and_then(|()| file.sync_data());
+        }
         #[cfg(feature = "server")]
         if before == self.heard && self.size() == Some(before + line.len() as u64) {
             // Nobody has come in between.
@@ -188,6 +198,30 @@ fn blank_torn(fs: &dyn Fs, path: &Path, from: u64, lines: &[u8]) -> io::Result<(
     if there == begun { write_full(&*file, &vec![b' '; len - whole], from + whole as u64) } else { Ok(()) }
 }
 
+/// Puts spaces in the place of half a line, the one in which `at` is or ends, if a process has died in it. One that was still being
+/// written then is whole by now: whoever asks has appended a line feed since, and writes do not overlap.
+fn blank_half(fs: &dyn Fs, path: &Path, at: u64) -> io::Result<()> {
+    let file = fs.open(path, Access::ReadWrite)?;
+    let from = at.saturating_sub(HALF_BYTES);
+    let mut bytes = vec![0; usize::try_from(at - from).unwrap_or_default()];
+    let read = read_full(&*file, &mut bytes, from)?;
+    let begin = match bytes[..read].iter().rposition(|byte| *byte == b'\n') {
+        Some(end) => from + end as u64 + 1,
+        None if from == 0 => 0,
+        // Longer than any line.
+        None => return Ok(()),
+    };
+    let mut line = Vec::new();
+    BufReader::with_capacity(1 << 12, Contents::behind(&*file, begin)).take(HALF_BYTES).read_until(b'\n', &mut line)?;
+    let is_half = line.pop() == Some(b'\n') && !line.trim_ascii().is_empty() && is_unread(&line);
+    if is_half { write_full(&*file, &vec![b' '; line.len()], begin) } else { Ok(()) }
+}
+
+/// Tells whether a line says nothing: neither what a run is, nor that it was removed.
+fn is_unread(line: &[u8]) -> bool {
+    removed_in(line).is_none() && serde_json::from_slice::<RunSummary>(line).is_err()
+}
+
 /// Reads the last summary of each run.
 pub(super) fn read(fs: &dyn Fs, path: &Path) -> Result<HashMap<RunId, RunSummary>, StoreError> {
     let mut bytes = Vec::new();
@@ -222,7 +256,12 @@ pub(super) fn pad(fs: &dyn Fs, path: &Path) -> Result<(), StoreError> {
     // Half a line of one who died in a write ends here.
     (line[0], line[PAD_BYTES - 1]) = (b'\n', b'\n');
     let file = fs.open(path, Access::Append).map_err(StoreError::io("open", path))?;
-    append_full(&*file, &line).map_err(StoreError::io("write", path))
+    let before = file.stat().map_err(StoreError::io("read", path))?.len;
+    append_full(&*file, &line).map_err(StoreError::io("write", path))?;
+    if !ends_a_line(&*file, before) {
+        let _ = blank_half(fs, path, before);
+    }
+    Ok(())
 }
 
 /// Puts in the place of all lines of runs that have gone that they were removed, and spaces in that of lines that cannot be
@@ -249,8 +288,7 @@ pub(super) fn blank(fs: &dyn Fs, path: &Path, gone: &IdSet<RunId>, or_unread: bo
             }
             return Ok(blanked);
         }
-        let is_unread =
-            || or_unread && removed_in(&line).is_none() && serde_json::from_slice::<RunSummary>(&line).is_err();
+        let is_unread = || or_unread && is_unread(&line);
         let of_gone = run_of(&line).filter(|run| gone.contains(run) && removed_in(&line).is_none());
         if !line.trim_ascii().is_empty() && (of_gone.is_some() || is_unread()) {
             // No line of ours is shorter than the mark. Whose it is stays in front: whoever goes on with this finds it by that.
@@ -485,6 +523,32 @@ pub(super) fn quick_id(line: &[u8]) -> Option<RunId> {
 mod tests {
     use super::*;
     use crate::fs::OsFs;
+
+    #[test]
+    fn half_a_line_of_who_died_in_it_is_blank_behind_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.log");
+        let run = RunId([7; 16]);
+        let summary = crate::store::assembly::RunState::new(run, run.as_trace_id()).summary(UnixNanos(0));
+        let mut line = serde_json::to_string(&RunSummary { steps: None, ..summary.clone() }).unwrap();
+        line.push('\n');
+        let half = &line[..line.len() / 2];
+        let behind = |there: &str| {
+            std::fs::write(&path, there).unwrap();
+            IndexLog::default().append(&OsFs, &path, &summary, true).unwrap();
+            std::fs::read_to_string(&path).unwrap()
+        };
+        let blanks = " ".repeat(half.len());
+        assert_eq!(behind(half), format!("{blanks}\n{line}"));
+        assert_eq!(behind(&format!("{line}{half}")), format!("{line}{blanks}\n{line}"));
+        // What only lacks its end is whole with it, and what stands there otherwise is damage.
+        assert_eq!(behind(line.trim_end()), format!("{line}{line}"));
+        assert_eq!(behind(&format!("{half}\n{line}")), format!("{half}\n{line}{line}"));
+        std::fs::write(&path, format!("{line}{half}")).unwrap();
+        pad(&OsFs, &path).unwrap();
+        let padded = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(padded.trim_end_matches([' ', '\n']), line.trim_end());
+    }
 
     #[test]
     fn what_a_full_disk_leaves_of_a_line_is_blank() {
