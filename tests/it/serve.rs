@@ -438,6 +438,33 @@ fn what_was_acknowledged_survives_a_kill_and_the_next_server_goes_on_with_it() {
     assert_eq!(server.end(), Some(0));
 }
 
+/// It is told once more when it ends, and its own steps do not say what stands above it.
+#[test]
+fn a_run_in_place_of_another_servers_keeps_the_run_above_when_it_falls_silent() {
+    let dir = tempdir();
+    let (mut first, second) = (Server::start(dir.path(), &[]), Server::start(dir.path(), &[]));
+    let send = |server: &Server, spans: Vec<Span>| {
+        assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &request(spans).encode_to_vec()).0, 200);
+    };
+    let mut spans = agent(1);
+    let late = spans.remove(0);
+    send(&second, spans);
+    let whole = wait_for(dir.path(), |runs| runs.iter().any(|run| run.status == RunStatus::Success));
+    send(&first, vec![late]);
+    wait_for(dir.path(), |runs| runs.len() == 2);
+    first.child.kill().unwrap();
+    drop(first);
+    let list = || {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_runspan")).args(["list", "--json", "--store"]).arg(dir.path()).output();
+        let listed: Vec<RunSummary> = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        let late = listed.iter().find(|run| run.run_id != whole[0].run_id).unwrap();
+        (late.status, late.parent_run_id)
+    };
+    assert_eq!(list(), (RunStatus::Success, Some(whole[0].run_id)));
+    assert_eq!(second.end(), Some(0));
+}
+
 #[test]
 fn what_a_server_left_open_is_taken_in_once_and_the_next_server_goes_on_with_it() {
     use std::os::unix::fs::MetadataExt;

@@ -191,7 +191,7 @@ fn log_body(event: &SpanEvent) -> EventBody {
 }
 
 /// Returns the run above that the start of a run names.
-fn told_parent(events: &[Event]) -> Option<RunId> {
+pub(super) fn told_parent(events: &[Event]) -> Option<RunId> {
     events.iter().find_map(|event| match &event.body {
         EventBody::RunStarted(start) => Some(start.parent_run_id),
         _ => None,

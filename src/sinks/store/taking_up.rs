@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::ids::run_id_in_place_of;
 use super::live::{Forgotten, LiveRun};
+use super::settle::told_parent;
 use super::{Elsewhere, StoreSink};
 use crate::conventions::names;
 use crate::model::event::EventBody;
@@ -106,6 +107,9 @@ impl<W: RunWriter> StoreSink<W> {
         let mut notes = self.tallies.as_ref().map(|_| Box::<Notes>::default());
         let mut logs = Vec::new();
         let written = self.writer.take_up(run)?.unwrap_or_default();
+        // Its own steps do not say so, and it would be lost when they are told once more.
+        let stands_for = |parent: &RunId| run_id_in_place_of(*parent, self.process) == run;
+        let in_place_of = in_place_of.or_else(|| told_parent(&written).filter(stands_for));
         let has_lines = !written.is_empty();
         if self.outside.is_some() && !written.is_empty() {
             // Whatever it is opened for may have come before.
