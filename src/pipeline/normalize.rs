@@ -323,6 +323,7 @@ fn is_marked_by(mark: &Detect, record: &Record, keys: &KeyFilter) -> bool {
                 && record.resource.attr(key).and_then(Value::as_str) == Some(word)
                 && (with.is_empty() || keys.may_begin(with) && has(&|own| begins(own, with)))
         }
+        Detect::ScopeOf(name, versions) => scope.name == name && versions.contains(&scope.version.as_str()),
         Detect::ScopeWith(name, start) => scope.name == name && keys.may_begin(start) && has(&|own| begins(own, start)),
         Detect::Named(start, name) => span.name == name && begins(&scope.name, start),
         Detect::Begins(start, name) => begins(&span.name, name) && begins(&scope.name, start),

@@ -42,8 +42,8 @@ pub use javascript::{
 pub use openinference::{
     GUARDRAILS, OPENINFERENCE, OPENINFERENCE_ADK, OPENINFERENCE_AGENTS, OPENINFERENCE_AGNO, OPENINFERENCE_ANTHROPIC,
     OPENINFERENCE_AUTOGEN, OPENINFERENCE_BEDROCK, OPENINFERENCE_BEDROCK_BARE, OPENINFERENCE_BEEAI,
-    OPENINFERENCE_CLAUDE, OPENINFERENCE_CLAUDE_JS, OPENINFERENCE_HAYSTACK, OPENINFERENCE_LANGCHAIN_JS,
-    OPENINFERENCE_LANGCHAIN_JS_SUMMED, OPENINFERENCE_MASTRA, OPENINFERENCE_OPENAI,
+    OPENINFERENCE_CLAUDE, OPENINFERENCE_CLAUDE_JS, OPENINFERENCE_GOOGLE, OPENINFERENCE_HAYSTACK,
+    OPENINFERENCE_LANGCHAIN_JS, OPENINFERENCE_LANGCHAIN_JS_SUMMED, OPENINFERENCE_MASTRA, OPENINFERENCE_OPENAI,
 };
 pub use platforms::{
     AGENTOPS, BEDROCK, LAMINAR, LANGFUSE, LANGSMITH, LANGWATCH, LITELLM, MLFLOW, MONOCLE, OPENLIT, OPENLIT_CALL,
@@ -180,6 +180,8 @@ pub enum Detect {
         /// Start of the name of the span's attribute; empty for none.
         with: &'static str,
     },
+    /// The scope has this name, and one of these versions.
+    ScopeOf(&'static str, &'static [&'static str]),
     /// The span's name has this in it.
     Called(&'static str),
     /// The span has this name, in a scope whose name starts so: scope, name.
@@ -217,7 +219,7 @@ impl Detect {
     pub fn is_of_scope(&self) -> bool {
         match *self {
             Self::Scope(_) | Self::ScopePrefix(_) | Self::ScopeWith(..) | Self::ScopeBy(..) => true,
-            Self::Release { .. } => true,
+            Self::Release { .. } | Self::ScopeOf(..) => true,
             Self::Named(scope, _) | Self::Begins(scope, _) | Self::Within { scope, .. } => !scope.is_empty(),
             Self::Key(_) | Self::KeyPrefix(_) | Self::Value(..) | Self::Maker(..) | Self::Called(_) => false,
             Self::ValueWithout(..) | Self::Method(..) | Self::Around(..) | Self::NamedBy(..) => false,
@@ -412,6 +414,8 @@ pub enum Basis {
     Inclusive,
     /// They do not: cached ones have to be added.
     Exclusive,
+    /// They have them twice: cached ones have to be taken off, of the total as well.
+    Twice,
     /// They do or they do not, by versions that nothing tells apart: where there are cached ones, input is not known.
     Unknown,
 }
@@ -487,6 +491,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &OPENINFERENCE_BEDROCK,
     &OPENINFERENCE_ANTHROPIC,
     &OPENINFERENCE_OPENAI,
+    &OPENINFERENCE_GOOGLE,
     &OPENINFERENCE,
     &OPENINFERENCE_BEDROCK_BARE,
     &CLAUDE_CODE,

@@ -227,6 +227,21 @@ pub const OPENINFERENCE_OPENAI: Dialect = Dialect {
     ..OPENINFERENCE
 };
 
+/// OpenInference's instrumentation of Google's client of a few versions, which adds cached tokens to a prompt that has them.
+///
+/// Source: `openinference-instrumentation-google-genai` 0.1.13, run against a scripted server; the code of 0.1.10, which leaves cached tokens
+/// out, 0.1.12, 0.1.14 and 0.1.15, which add them, and 0.1.16 and later, which do not.
+pub const OPENINFERENCE_GOOGLE: Dialect = Dialect {
+    name: "openinference-google",
+    variant_of: "openinference",
+    detect: &[Detect::ScopeOf(
+        "openinference.instrumentation.google_genai",
+        &["0.1.11", "0.1.12", "0.1.13", "0.1.14", "0.1.15"],
+    )],
+    basis: &[BasisRow { provider: "", basis: Basis::Twice }],
+    ..OPENINFERENCE
+};
+
 /// OpenInference's instrumentation of the Claude agent SDK, whose agents bear what all their calls used: cached tokens are counted in.
 ///
 /// Source: `openinference-instrumentation-claude-agent-sdk` 0.1.22 with `claude-agent-sdk` 0.2.189, run against a scripted server.

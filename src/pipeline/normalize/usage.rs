@@ -246,6 +246,16 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
         proven => proven,
     };
 
+    // A prompt is not less than what of it came from a cache.
+    let once = count(names::INPUT_TOKENS).map(|input| input.saturating_sub(cache)).filter(|once| *once >= cache);
+    if let Some(once) = once.filter(|_| cache > 0 && told == Some(Basis::Twice)) {
+        draft.set(names::USAGE_BASIS, "inclusive");
+        draft.set(names::INPUT_TOKENS, once);
+        if let Some(total) = total {
+            draft.set(names::TOTAL_TOKENS, total.saturating_sub(cache));
+        }
+        return;
+    }
     if let Some(missed) = missed_by_total(span, reasoning) {
         draft.set(names::USAGE_BASIS, "inclusive");
         draft.set(names::USAGE_OF_TOTAL, true);
@@ -265,7 +275,7 @@ pub(super) fn settle(draft: &mut Draft<'_>, dialects: Dialects<'_>, usage: Told)
         let exclusive = !is_summed && (told == Some(Basis::Exclusive) || cache > input || total_has_cache);
         let word = match told {
             _ if exclusive => "exclusive",
-            Some(Basis::Inclusive | Basis::Exclusive) => "inclusive",
+            Some(Basis::Inclusive | Basis::Exclusive | Basis::Twice) => "inclusive",
             Some(Basis::Unknown) | None => "assumed",
         };
         draft.set(names::USAGE_BASIS, word);

@@ -647,6 +647,33 @@ fn a_stream_by_openinference_that_was_given_up_has_no_status_and_no_reason() {
     assert_eq!(status("GenerateContent", &[begun]), StepStatus::Success);
 }
 
+/// `openinference-instrumentation-google-genai` 0.1.13, run against a scripted server.
+#[test]
+fn cached_tokens_are_twice_in_what_versions_of_openinference_count_of_gemini() {
+    let call = |version: &str, [prompt, completion, total]: [i64; 3], cached: Option<i64>| {
+        let mut list = vec![
+            ("openinference.span.kind", Value::from("LLM")),
+            ("llm.provider", "google".into()),
+            ("llm.model_name", "gemini-2.5-flash".into()),
+            ("llm.token_count.prompt", Value::Int(prompt)),
+            ("llm.token_count.completion", Value::Int(completion)),
+            ("llm.token_count.completion_details.reasoning", Value::Int(31)),
+            ("llm.token_count.total", Value::Int(total)),
+        ];
+        list.extend(cached.map(|cached| ("llm.token_count.prompt_details.cache_read", Value::Int(cached))));
+        let mut record = ended(&list);
+        (record.scope.name, record.scope.version) =
+            ("openinference.instrumentation.google_genai".to_owned(), version.to_owned());
+        let facts = facts(&record);
+        (tokens(&facts), facts.tokens.and_then(|tokens| tokens.total))
+    };
+    let told = ([Some(1007), Some(501), None, Some(103), Some(31)], Some(1110));
+    assert_eq!(call("0.1.13", [1508, 103, 1611], Some(501)), told);
+    assert_eq!(call("0.1.16", [1007, 103, 1110], Some(501)), told);
+    let uncached = ([Some(1042), None, None, Some(103), Some(31)], Some(1145));
+    assert_eq!(call("0.1.13", [1042, 103, 1145], None), uncached);
+}
+
 /// `openinference-instrumentation-openai` 0.1.66, run against a scripted server; of what was left, 0.1.64 and before have no span.
 #[test]
 fn a_stream_of_openai_s_client_by_openinference_that_was_left_has_an_event_for_its_beginning_alone() {
