@@ -21,9 +21,9 @@ use serde_json::Value as Json;
 
 use super::facts::{self, MAX_COUNT};
 use crate::conventions::dialects::{
-    ANSWERS, Announced, Asked, DIALECTS, Detect, Dialect, HIDDEN, KindRow, MADE_UP_ANSWERS, NO_MODEL, ONE_PROVIDER,
-    ORDINARY, OTEL, Row, SERVES_ITSELF, SPAN_NAME, Shape, Side, Source, Test, UNKNOWN, UNKNOWN_WORDS, UNNAMED_AGENTS,
-    logs,
+    ANSWERS, Announced, Asked, DIALECTS, Detect, Dialect, GUESSED, HIDDEN, KindRow, MADE_UP_ANSWERS, NO_MODEL,
+    ONE_PROVIDER, ORDINARY, OTEL, Row, SERVES_ITSELF, SPAN_NAME, Shape, Side, Source, Test, UNKNOWN, UNKNOWN_WORDS,
+    UNNAMED_AGENTS, logs,
 };
 use crate::conventions::{names, providers};
 use crate::model::key_filter::KeyFilter;
@@ -105,7 +105,8 @@ fn may_say(keys: &KeyFilter, source: &Source) -> bool {
         Source::Where(key, _, source) | Source::With(key, _, source) | Source::Beside(key, source) => {
             keys.may_have(key) && may_say(keys, source)
         }
-        Source::Lacking(_, source) | Source::Uncounted(source) | Source::Served(_, source) => may_say(keys, source),
+        Source::Lacking(_, source) | Source::Served(_, source) => may_say(keys, source),
+        Source::Uncounted(source) | Source::Unfailed(source) => may_say(keys, source),
         Source::Indexed(start) => keys.may_begin(start),
         Source::Parts(parts) => parts.iter().any(|(_, key)| keys.may_have(key)),
         Source::Name | Source::Fixed(_) | Source::Method(_) | Source::Behind(_) | Source::Between(..) => true,
@@ -137,7 +138,7 @@ fn normalize_as(record: &mut Record, dialects: Dialects<'_>, keys: KeyFilter) {
     if dialects.iter().any(|dialect| dialect.names_itself) {
         forget_service(&mut draft, &record.scope.name);
     }
-    write_host(&mut draft);
+    write_host(&mut draft, &record.scope.name);
     write_bare_model(&mut draft);
     write_provider_of_client(&mut draft, &record.scope.name);
     write_own_service(&mut draft, &record.scope.name);
@@ -452,10 +453,11 @@ fn forget_service(draft: &mut Draft<'_>, scope: &str) {
 
 /// Writes who serves a model whose name tells it: where nobody is named, or somebody who serves no models of others, for whose
 /// client the emitter takes every model that is called in its way. An address says more than a name.
-fn write_host(draft: &mut Draft<'_>) {
+fn write_host(draft: &mut Draft<'_>, scope: &str) {
     let span = draft.span();
     let told = span.attr_str(names::PROVIDER);
-    let has_own = told.is_none_or(|told| providers::WITH_OWN_MODELS.contains(&told));
+    let is_guess = |told: &str| GUESSED.contains(&(scope, told));
+    let has_own = told.is_none_or(|told| providers::WITH_OWN_MODELS.contains(&told) || is_guess(told));
     if !has_own || span.attr(names::SERVER_ADDRESS).is_some() {
         return;
     }
@@ -561,6 +563,9 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
                 || span.events.iter().any(|event| event.name == names::EVENT_EXCEPTION);
             let is_uncounted = names::TOKEN_COUNTS.iter().all(is_none) && !tells_failure;
             return if is_uncounted { shaped(span, source, shape) } else { None };
+        }
+        Source::Unfailed(source) => {
+            return if span.is_error() { None } else { shaped(span, source, shape) };
         }
         Source::Served(starts, source) => {
             let provider = span.attr_str(names::PROVIDER)?;

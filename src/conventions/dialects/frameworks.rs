@@ -1,7 +1,7 @@
 //! Frameworks that trace themselves.
 
 use super::Shape::{Count, Model, Provider, Text};
-use super::Source::{After, Before, Behind, Between, Json, Key, Name, Told, Where};
+use super::Source::{After, Before, Behind, Between, Json, Key, Name, Told, Unfailed, Where};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Announced, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test,
     Untold, content, kind, row,
@@ -415,9 +415,9 @@ pub const GOOGLE_ADK: Dialect = Dialect {
         kind(SPAN_NAME, Test::Starts("agent_run"), StepKind::Agent),
         kind(SPAN_NAME, Test::Is("invocation"), StepKind::Workflow),
     ],
-    // A stream that broke off, or was given up, has its last part for an answer.
+    // A stream that was given up has its last part for an answer, and so has one that broke off, which says so itself (1.26).
     outcomes: &[Outcome {
-        from: Json("gcp.vertex.agent.llm_response", &["partial"]),
+        from: Unfailed(&Json("gcp.vertex.agent.llm_response", &["partial"])),
         word: "true",
         status: StepStatus::Cancelled,
         message: &[],

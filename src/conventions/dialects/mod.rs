@@ -273,6 +273,8 @@ pub enum Source {
     Lacking(&'static [&'static str], &'static Source),
     /// Another source, where nothing but counts of none is told of tokens, and nothing of a failure.
     Uncounted(&'static Source),
+    /// Another source, where the span's own status does not say that it failed.
+    Unfailed(&'static Source),
     /// Another source, where who served the model is one whose canonical name begins so.
     Served(&'static [&'static str], &'static Source),
     /// Another source, where an attribute is there.
@@ -803,6 +805,11 @@ pub const MADE_UP_ANSWERS: &[&str] = &["run-", "lc_run-"];
 ///
 /// Source: `opentelemetry-instrumentation-openai-agents-v2` 0.1.0.
 pub const UNNAMED_AGENTS: &[&str] = &["OpenAI Agent"];
+
+/// Who takes every model for one of this provider's, by the scope: where a model's name says who serves it, that is believed.
+///
+/// Source: `google-adk` 1.26 and 2.4, of models that it calls by LiteLLM.
+pub const GUESSED: &[(&str, &str)] = &[("gcp.vertex.agent", "gcp.gemini")];
 
 /// Clients that serve one provider's models and none of others, by how the scope of who traces them begins, and that provider: where
 /// nothing else names it.

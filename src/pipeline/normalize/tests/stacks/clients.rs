@@ -627,6 +627,11 @@ fn how_steps_ended_is_read_where_their_status_says_that_all_is_well() {
     };
     assert_eq!(adk(r#"{"content":{"parts":[{"text":" of"}]},"partial":true}"#), StepStatus::Cancelled);
     assert_eq!(adk(r#"{"content":{"parts":[{"text":"All of"}]},"partial":false}"#), StepStatus::Success);
+    // Of 1.26, a stream that broke off says so, and has its last part as well.
+    let mut broken = ended(&[("gcp.vertex.agent.llm_response", r#"{"content":null,"partial":true}"#.into())]);
+    (broken.span.name, broken.scope.name) = ("call_llm".to_owned(), "gcp.vertex.agent".to_owned());
+    broken.span.status = Some(Status { code: STATUS_ERROR, message: "ClientPayloadError: not completed".to_owned() });
+    assert_eq!(facts(&broken).status, StepStatus::Error);
     let chat = [("gen_ai.operation.name", Value::from("chat")), ("gen_ai.system", "langchain".into())];
     assert_eq!(record("openlit.otel.tracing", "chat m", &chat, &["exception"]), StepStatus::Error);
     assert_eq!(record("openlit.otel.tracing", "chat m", &chat, &[]), StepStatus::Success);

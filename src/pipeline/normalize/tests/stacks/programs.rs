@@ -359,6 +359,10 @@ fn the_name_of_a_model_tells_who_serves_it_where_nobody_else_does() {
         assert_eq!(unnamed(model).as_deref(), Some("aws.bedrock"), "{model}");
     }
     assert_eq!(provider("gcp.vertex.agent", "gcp.vertex.agent", "openai/gpt-4o-mini").as_deref(), Some("openai"));
+    // ADK 1.26 and 2.4 take every model for Gemini's.
+    let by_adk = |model: &str| provider("gcp.vertex.agent", "gemini", model);
+    assert_eq!(by_adk("anthropic/claude-sonnet-4-5").as_deref(), Some("anthropic"));
+    assert_eq!(by_adk("gemini-2.5-flash").as_deref(), Some("gcp.gemini"));
     for model in [
         "gpt-4o-mini",
         "claude-sonnet-4-5",
