@@ -610,7 +610,7 @@ pub const TANSTACK: Dialect = Dialect {
 
 /// Strands Agents: old and new names at once, and the sum of all calls on the agent.
 ///
-/// Source: `strands-agents` 1.62 `telemetry/tracer.py`, 0.1.7, `@strands-agents/sdk` 1.16, and recordings. Counts are the provider's, of
+/// Source: `strands-agents` 1.62 `telemetry/tracer.py`, 1.28, 0.1.7, `@strands-agents/sdk` 1.16, and recordings. Counts are the provider's, of
 /// which the span does not tell the name: in JavaScript the scope and the provider are both named as the service is.
 pub const STRANDS: Dialect = Dialect {
     name: "strands",
@@ -643,6 +643,9 @@ pub const STRANDS: Dialect = Dialect {
         Outcome { from: Key("tool.status"), word: "error", status: StepStatus::Error, message: &[] },
     ],
     basis: AS_REPORTED,
+    // From 1.24 to 1.34 a call that was refused and is asked again says no more than a stream that was given up. All others have the time
+    // of their end, or a status.
+    cancelled_without: &[("chat", "gen_ai.event.start_time", "gen_ai.event.end_time")],
     ..PLAIN
 };
 

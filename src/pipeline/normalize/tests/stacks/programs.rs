@@ -454,6 +454,31 @@ fn a_call_that_logfire_opened_and_nothing_came_of_is_none() {
     assert_eq!(step(&[("error.type", "APIError".into())]), StepKind::Llm);
 }
 
+/// `strands-agents` 1.28, run against a scripted server; the code of 1.24 to 1.34. Others have the time of the end and a status.
+#[test]
+fn a_call_of_strands_that_has_no_end_is_no_success() {
+    let status = |name: &str, more: &[(&'static str, Value)], code: i32, events: &[&str]| {
+        let list = [
+            ("gen_ai.operation.name", Value::from("chat")),
+            ("gen_ai.system", "strands-agents".into()),
+            ("gen_ai.request.model", "claude-sonnet-4-5".into()),
+            ("gen_ai.event.start_time", "2026-12-01T03:43:15.910346+00:00".into()),
+        ];
+        let mut record = ended(&[&list, more].concat());
+        (record.scope.name, record.span.name) = ("strands.telemetry.tracer".to_owned(), name.to_owned());
+        record.span.status = Some(Status { code, ..Status::default() });
+        record.span.events = events.iter().map(|name| event(name, &[])).collect();
+        facts(&record).status
+    };
+    let end = [("gen_ai.event.end_time", Value::from("2026-12-01T03:43:19.993287+00:00"))];
+    let (unset, ok) = (0, 1);
+    assert_eq!(status("chat", &[], unset, &["gen_ai.user.message"]), StepStatus::Cancelled);
+    assert_eq!(status("chat", &end, unset, &["gen_ai.user.message"]), StepStatus::Success);
+    assert_eq!(status("chat", &[], ok, &[]), StepStatus::Success);
+    assert_eq!(status("chat", &[], STATUS_ERROR, &["exception"]), StepStatus::Error);
+    assert_eq!(status("execute_event_loop_cycle", &[], unset, &[]), StepStatus::Success);
+}
+
 /// `strands-agents` 1.40, run against a scripted server.
 #[test]
 fn an_object_that_an_agent_of_strands_is_asked_for_is_a_call() {
