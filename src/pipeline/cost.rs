@@ -18,7 +18,7 @@ use genai_prices::{Calculator, ErrorKind, PriceCalculation, PriceRequest, Usage}
 
 use super::facts;
 use super::normalize::{Draft, canonical_provider, member};
-use crate::conventions::dialects::{CostName, REPORTED_COSTS, ZERO_FOR_NONE};
+use crate::conventions::dialects::{CostName, REPORTED_COSTS, ZERO_FOR_NONE, ZERO_OF_STREAMS};
 use crate::conventions::{names, providers, units};
 use crate::model::id::IdMap;
 use crate::model::otlp::{Span, Value};
@@ -525,11 +525,13 @@ fn reported(span: &Span) -> Option<NanoUsd> {
         let parts = span.attr(key).filter(|_| ZERO_FOR_NONE.contains(&key)).map(Value::to_json);
         parts.is_some_and(|parts| parts.as_object().is_some_and(|parts| parts.len() == 1))
     };
+    let is_of_stream =
+        || ZERO_OF_STREAMS.iter().any(|(of, mark, word)| *of == key && span.attr_str(mark) == Some(*word));
     let used_nothing = match facts::tokens(span) {
         Some(tokens) => tokens.prompt == Some(0) && tokens.completion == Some(0),
         None => {
             let has_begun = span.attr(names::RESPONSE_ID).is_some();
-            facts::status(span) == StepStatus::Error && !has_begun && !is_bare()
+            facts::status(span) == StepStatus::Error && !has_begun && !is_bare() && !is_of_stream()
         }
     };
     if usd == 0.0 && !used_nothing { None } else { nanos(usd) }

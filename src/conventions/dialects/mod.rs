@@ -870,6 +870,11 @@ impl CostName {
 /// OpenAI's client, which writes the parts for calls that were refused (`langfuse` 3.15 to 5.0 for Python, 4.6 and 5.11 for JavaScript).
 pub const ZERO_FOR_NONE: &[&str] = &["langfuse.observation.cost_details"];
 
+/// Where a cost of 0 on a stream that failed says nothing either: the cost, an attribute, and what that says of a stream.
+///
+/// Source: `litellm` 1.81 `integrations/opentelemetry.py`, run against a scripted server, of streams that broke off. What was refused has no cost.
+pub const ZERO_OF_STREAMS: &[(&str, &str, &str)] = &[("gen_ai.cost.total_cost", "llm.is_streaming", "True")];
+
 /// Where costs are told, best first. There is no standard for it.
 ///
 /// Source: OpenLIT, Laminar and Langfuse (`gen_ai.usage.cost`), AgentOps (`.total_cost`), Pydantic AI

@@ -696,6 +696,8 @@ pub const LITELLM: Dialect = Dialect {
     // An alias of the proxy is the client's word for a model, in its answer as well.
     asked: Some(Asked { key: "litellm.provider.model", own: &["litellm.model_group", names::REQUEST_MODEL] }),
     summaries: &[Key("metadata.usage_object"), Json("metadata", &["usage_object"])],
+    // Its callback for Langfuse (1.81), which has the prompt nowhere else.
+    content: &[content(Side::In, &[Key("langfuse.observation.input")])],
     kinds: &[
         kind(names::OPERATION, Test::Starts("execute_guardrail"), StepKind::Guardrail),
         // The function that was called, with an `a` before it where that was the asynchronous one.

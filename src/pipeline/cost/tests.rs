@@ -424,6 +424,12 @@ fn what_the_emitter_says_wins() {
     assert_eq!(priced(&chat(&begun)), NOTHING);
     let refused = r#"{"input":0,"output":0,"total":0}"#;
     assert_eq!(failed("langfuse.observation.cost_details", refused.into()), "0 reported -");
+    // LiteLLM's, of which nobody knows what it used either.
+    let of_stream = |word: &str| {
+        let cost = ("gen_ai.cost.total_cost", Value::Double(0.0));
+        priced(&chat(&[(names::ERROR_TYPE, "RemoteProtocolError".into()), cost, ("llm.is_streaming", word.into())]))
+    };
+    assert_eq!((of_stream("True").as_str(), of_stream("False").as_str()), (NOTHING, "0 reported -"));
     // A stream that was given up, of which nobody knows what it used.
     assert_eq!(priced(&chat(&[("operation.cost", Value::Double(0.0))])), priced(&chat(&[])));
 }

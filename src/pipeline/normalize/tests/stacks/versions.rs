@@ -341,6 +341,18 @@ fn litellm_s_callbacks_have_what_the_provider_reported_among_the_metadata() {
     );
     assert_eq!(call.response_model.as_deref(), Some("gpt-4o-mini-2024-07-18"));
     assert_eq!(tokens(&call), [Some(237), Some(128), None, Some(23), Some(7)]);
+    // That for Langfuse has the prompt under its name alone (1.81).
+    let mut said = ended(&[
+        ("openinference.span.kind", "LLM".into()),
+        ("llm.output_messages.0.message.role", "assistant".into()),
+        ("llm.output_messages.0.message.content", "Yes.".into()),
+        ("langfuse.observation.input", r#"[{"role": "user", "content": "Well?"}]"#.into()),
+    ]);
+    said.scope.name = "litellm".to_owned();
+    normalize(&mut said);
+    let [asked, answered] = [names::INPUT_MESSAGES, names::OUTPUT_MESSAGES].map(|key| said.span.attr_str(key));
+    assert_eq!(asked, Some(r#"[{"role": "user", "content": "Well?"}]"#));
+    assert_eq!(answered, Some(r#"[{"role":"assistant","parts":[{"type":"text","content":"Yes."}]}]"#));
     let embedding = told(
         "litellm",
         "litellm_request",
