@@ -5,7 +5,7 @@ use crate::model::StepKind;
 /// Older and foreign words in `gen_ai.system` for a provider, lower case, and its canonical name.
 ///
 /// Source: the deprecated registry of OpenTelemetry semantic conventions 1.44 for the first five; the others are
-/// what Traceloop, Spring AI, OpenInference and Genkit write, Vercel's SDK (run live: 6.0 and 7.0), Claude Code of its own provider, and MLflow, which
+/// what Traceloop, Spring AI, OpenInference and Genkit write, Vercel's SDK (run live: 6.0 and 7.0), Claude Code of its own provider, Mirascope (2.4), and MLflow, which
 /// takes the start of a model's name for it: with Bedrock a region.
 pub const CANONICAL: &[(&str, &str)] = &[
     ("openai-chat", "openai"),
@@ -47,6 +47,9 @@ pub const CANONICAL: &[(&str, &str)] = &[
     ("moonshotai", "moonshot_ai"),
     ("firstparty", "anthropic"),
     ("anthropic_llm", "anthropic"),
+    ("anthropic-beta", "anthropic"),
+    ("openai:completions", "openai"),
+    ("openai:responses", "openai"),
 ];
 
 /// Names of APIs that Vercel's SDK, and who follows it, adds to the provider behind a dot.

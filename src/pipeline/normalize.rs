@@ -324,6 +324,10 @@ fn is_marked_by(mark: &Detect, record: &Record, keys: &KeyFilter) -> bool {
                 && record.resource.attr(key).and_then(Value::as_str) == Some(word)
                 && (with.is_empty() || keys.may_begin(with) && has(&|own| begins(own, with)))
         }
+        Detect::ScopeLacking(name, key, start, other) => {
+            let has_start = || keys.may_have(key) && span.attr_str(key).is_some_and(|value| value.starts_with(start));
+            scope.name == name && has_start() && !has(&|own| own == other)
+        }
         Detect::ScopeOf(name, versions) => scope.name == name && versions.contains(&scope.version.as_str()),
         Detect::ScopeWith(name, start) => scope.name == name && keys.may_begin(start) && has(&|own| begins(own, start)),
         Detect::Named(start, name) => span.name == name && begins(&scope.name, start),

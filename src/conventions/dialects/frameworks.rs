@@ -1,7 +1,7 @@
 //! Frameworks that trace themselves.
 
-use super::Shape::{Count, Model, Provider, Text};
-use super::Source::{After, Before, Behind, Between, Json, Key, Name, Told, Unfailed, Where};
+use super::Shape::{Count, Model, Provider, Session, Text};
+use super::Source::{After, Before, Behind, Beside, Between, Json, Key, Name, Told, Unfailed, Where};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Announced, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test,
     Untold, content, kind, row,
@@ -719,6 +719,51 @@ pub const SEMANTIC_KERNEL_FUNCTIONS: Dialect = Dialect {
         kind(names::OPERATION, Test::Is("execute_tool"), StepKind::Task),
     ],
     ..SEMANTIC_KERNEL
+};
+
+/// Mirascope, whose calls have the standard's names, and what was cached and thought in an object beside them: all of it is part of input
+/// and output, but of Anthropic's streams. What goes on with an answer has its counts once more.
+///
+/// Source: `mirascope` 2.4 with the clients of OpenAI, Anthropic and Google, run against a scripted server.
+pub const MIRASCOPE: Dialect = Dialect {
+    name: "mirascope",
+    detect: &[Detect::Scope("mirascope.llm"), Detect::Scope("mirascope.ops")],
+    facts: &[
+        row(names::CONVERSATION_ID, &[Key("mirascope.ops.session.id")], Session),
+        row(
+            names::CACHE_READ_TOKENS,
+            &[Beside(names::OPERATION, &Json("mirascope.response.usage", &["cache_read_tokens"]))],
+            Count,
+        ),
+        row(
+            names::CACHE_WRITE_TOKENS,
+            &[Beside(names::OPERATION, &Json("mirascope.response.usage", &["cache_write_tokens"]))],
+            Count,
+        ),
+        row(
+            names::REASONING_TOKENS,
+            &[Beside(names::OPERATION, &Json("mirascope.response.usage", &["reasoning_tokens"]))],
+            Count,
+        ),
+    ],
+    content: &[
+        content(Side::In, &[Key("mirascope.trace.arg_values")]),
+        content(Side::Out, &[Key("mirascope.trace.output")]),
+    ],
+    kinds: &[kind("mirascope.type", Test::Without(&[names::OPERATION]), StepKind::Task)],
+    basis: ALL_INCLUSIVE,
+    ..PLAIN
+};
+
+/// Streams of Anthropic's models, of which Mirascope passes on what Anthropic counts; the id of an answer is there of whole ones alone.
+///
+/// Source: `mirascope` 2.4 `llm/providers/anthropic/_utils/decode.py`.
+pub const MIRASCOPE_STREAM: Dialect = Dialect {
+    name: "mirascope-stream",
+    variant_of: "mirascope",
+    detect: &[Detect::ScopeLacking("mirascope.llm", names::REQUEST_MODEL, "anthropic", names::RESPONSE_ID)],
+    basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
+    ..MIRASCOPE
 };
 
 /// AutoGen: agents and tools; the calls come from the instrumentation of the client.

@@ -32,8 +32,9 @@ pub use agents::{CLAUDE_CODE, CODEX, GEMINI_CLI, GOOSE, QWEN_CODE};
 pub use frameworks::{
     AG2, AGENT_FRAMEWORK, AGENTSCOPE, AUTOGEN, EFFECT, GENKIT, GOOGLE_ADK, GOOGLE_ADK_CALL, GOOGLE_ADK_GO,
     GOOGLE_ADK_GO_APART, GOOGLE_ADK_GO_FIRST, GOOGLE_ADK_GO_TOTAL, GOOGLE_ADK_JAVA, GOOGLE_ADK_JS, HAYSTACK,
-    HAYSTACK_ANTHROPIC, KOOG, LOGFIRE_CLAUDE, LOGFIRE_OPENAI_AGENTS, LOGFIRE_STREAM, MCP_AGENT, PYDANTIC, PYDANTIC_AI,
-    PYDANTIC_EVALS, SEMANTIC_KERNEL, SEMANTIC_KERNEL_FUNCTIONS, SPRING_AI, STRANDS, STRANDS_PYTHON, TANSTACK,
+    HAYSTACK_ANTHROPIC, KOOG, LOGFIRE_CLAUDE, LOGFIRE_OPENAI_AGENTS, LOGFIRE_STREAM, MCP_AGENT, MIRASCOPE,
+    MIRASCOPE_STREAM, PYDANTIC, PYDANTIC_AI, PYDANTIC_EVALS, SEMANTIC_KERNEL, SEMANTIC_KERNEL_FUNCTIONS, SPRING_AI,
+    STRANDS, STRANDS_PYTHON, TANSTACK,
 };
 pub use golang::{INGENIMAX, LANGFUSE_TRPC, TRPC, TRPC_APART};
 pub use javascript::{
@@ -180,6 +181,8 @@ pub enum Detect {
         /// Start of the name of the span's attribute; empty for none.
         with: &'static str,
     },
+    /// The scope has this name, and the span an attribute whose value starts so, and not another one: scope, key, start, other key.
+    ScopeLacking(&'static str, &'static str, &'static str, &'static str),
     /// The scope has this name, and one of these versions.
     ScopeOf(&'static str, &'static [&'static str]),
     /// The span's name has this in it.
@@ -219,7 +222,7 @@ impl Detect {
     pub fn is_of_scope(&self) -> bool {
         match *self {
             Self::Scope(_) | Self::ScopePrefix(_) | Self::ScopeWith(..) | Self::ScopeBy(..) => true,
-            Self::Release { .. } | Self::ScopeOf(..) => true,
+            Self::Release { .. } | Self::ScopeOf(..) | Self::ScopeLacking(..) => true,
             Self::Named(scope, _) | Self::Begins(scope, _) | Self::Within { scope, .. } => !scope.is_empty(),
             Self::Key(_) | Self::KeyPrefix(_) | Self::Value(..) | Self::Maker(..) | Self::Called(_) => false,
             Self::ValueWithout(..) | Self::Method(..) | Self::Around(..) | Self::NamedBy(..) => false,
@@ -545,6 +548,8 @@ pub const DIALECTS: &[&Dialect] = &[
     &SEMANTIC_KERNEL,
     &AGENTSCOPE,
     &MCP_AGENT,
+    &MIRASCOPE_STREAM,
+    &MIRASCOPE,
     &AUTOGEN,
     &AG2,
     &OPENLIT_CREWAI,

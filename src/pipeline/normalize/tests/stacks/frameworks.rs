@@ -696,3 +696,40 @@ fn what_claude_code_says_in_the_place_of_a_model_is_why_a_request_failed() {
     assert_eq!(call("<synthetic>").as_deref(), Some("API Error: 400"));
     assert_eq!(call("claude-sonnet-4-5"), None);
 }
+
+/// `mirascope` 2.4 with the clients of OpenAI, Anthropic and Google, run against a scripted server.
+#[test]
+fn mirascope_has_cached_tokens_in_an_object_and_the_session_on_steps_of_its_own() {
+    let usage = r#"{"input_tokens":1007,"output_tokens":103,"cache_read_tokens":501,"cache_write_tokens":201,
+        "reasoning_tokens":31,"total_tokens":1110}"#;
+    let call = |model: &str, input: i64, id: Option<&str>| {
+        let (provider, _) = model.split_once('/').unwrap();
+        let mut list = vec![
+            ("gen_ai.operation.name", Value::from("chat")),
+            ("gen_ai.provider.name", provider.into()),
+            ("gen_ai.request.model", model.into()),
+            ("gen_ai.usage.input_tokens", Value::Int(input)),
+            ("gen_ai.usage.output_tokens", Value::Int(103)),
+            ("mirascope.response.usage", usage.into()),
+        ];
+        list.extend(id.map(|id| ("gen_ai.response.id", id.into())));
+        tokens(&told("mirascope.llm", &format!("chat {model}"), &list))
+    };
+    let billed = [Some(1007), Some(501), Some(201), Some(103), Some(31)];
+    assert_eq!(call("anthropic/claude-sonnet-4-5", 1007, Some("msg_1")), billed);
+    assert_eq!(call("google/gemini-2.5-flash", 1007, None), billed);
+    assert_eq!(canonical_provider("anthropic-beta").as_deref(), Some("anthropic"));
+    // A stream of Anthropic's, which has no id.
+    assert_eq!(call("anthropic/claude-sonnet-4-5", 305, None), billed);
+    let resumed = told(
+        "mirascope.ops",
+        "Response.resume anthropic/claude-sonnet-4-5",
+        &[
+            ("mirascope.type", "response_resume".into()),
+            ("mirascope.ops.session.id", "s-1".into()),
+            ("mirascope.response.usage", usage.into()),
+        ],
+    );
+    assert_eq!((resumed.kind, resumed.session_id.as_deref()), (StepKind::Task, Some("s-1")));
+    assert_eq!(tokens(&resumed), [None; 5]);
+}
