@@ -1,5 +1,7 @@
 //! How a run ended, and why: by its root, else by what failed last and was not mended.
 
+use std::collections::HashMap;
+
 use super::{CRASHED_STEP, RunState, Step, is_failure};
 use crate::model::id::IdSet;
 use crate::model::{ErrorInfo, RunStatus, SpanId, StepKind, StepStatus, UnixNanos};
@@ -49,9 +51,8 @@ impl RunState {
         let calls =
             self.steps.iter().enumerate().filter(|(place, step)| step.facts.billed && !copies.contains_key(place));
         let until = self.told_end();
-        let (counts, call) = calls
-            .filter(|(_, step)| until.is_none_or(|until| step.started_at <= until))
-            .max_by_key(|(_, step)| step.ended_at)?;
+        let calls = calls.filter(|(_, step)| until.is_none_or(|until| step.started_at <= until));
+        let (counts, call) = last_of(calls.collect())?;
         // A layer's word for a call without an answer says less of how it ended than that of the client below it.
         let is_answered = || call.facts.tokens.is_some() || call.facts.response_id.is_some();
         let told_below = || {
@@ -77,10 +78,8 @@ impl RunState {
                 && !enclosing.contains(&step.span_id)
         });
         // That a call was given up may be read out of its silence alone. A failure that is told around it is the reason.
-        let is_guess = call.status == StepStatus::Cancelled
-            && call.error().is_none_or(|error| error.kind.is_none() && error.message.is_none());
         let around = self.steps.iter().filter(|step| enclosing.contains(&step.span_id) && is_failure(step.status));
-        let reason = around.max_by_key(|step| step.started_at).filter(|_| is_guess);
+        let reason = around.max_by_key(|step| step.started_at).filter(|_| seems_given_up(call));
         (!is_recovered).then_some(reason.unwrap_or(call).status)
     }
 
@@ -215,6 +214,36 @@ impl RunState {
         error.step_id = Some(step.step_id.clone());
         Some(error)
     }
+}
+
+/// What passes between the beginnings of calls that a program makes side by side, in nanoseconds.
+const SIDE_BY_SIDE: u64 = 50_000_000;
+
+/// Returns the call that ended last.
+///
+/// A stream that nobody reads on may be ended only as the program lets go of it, long after the calls that it made next. One that seems
+/// to have been given up was so when another call began beside it, unless both began as calls do that are made side by side.
+fn last_of(calls: Vec<(usize, &Step)>) -> Option<(usize, &Step)> {
+    let last = calls.iter().max_by_key(|(_, step)| step.ended_at)?;
+    if !seems_given_up(last.1) {
+        return Some(*last);
+    }
+    let mut begun: HashMap<Option<SpanId>, UnixNanos> = HashMap::new();
+    for (_, step) in calls.iter().filter(|(_, step)| step.ended_at.is_some() && !seems_given_up(step)) {
+        let latest = begun.entry(step.parent).or_insert(step.started_at);
+        *latest = step.started_at.max(*latest);
+    }
+    let went_on = |step: &Step| {
+        let latest = begun.get(&step.parent).filter(|_| step.parent.is_some() && seems_given_up(step));
+        latest.is_some_and(|latest| latest.0.saturating_sub(step.started_at.0) > SIDE_BY_SIDE)
+    };
+    let end = |step: &Step| if went_on(step) { Some(step.started_at) } else { step.ended_at };
+    calls.into_iter().max_by_key(|(_, step)| end(step))
+}
+
+/// Tells whether a call was given up as far as its silence tells.
+fn seems_given_up(call: &Step) -> bool {
+    call.status == StepStatus::Cancelled && !call.error().is_some_and(has_words)
 }
 
 /// Tells whether an error has words. Who gives up has none to say.

@@ -1000,6 +1000,39 @@ fn a_run_that_seems_to_be_given_up_ended_as_its_last_call_did() {
     assert_eq!(status(true, false), RunStatus::Cancelled, "it says so");
 }
 
+/// `opentelemetry-instrumentation-openai` 0.52, whose span of a stream that was left ends as Python collects what read it.
+#[test]
+fn a_stream_that_was_left_ended_before_the_calls_that_the_program_made_next() {
+    use StepStatus::{Cancelled, Error, Success};
+    // Of each call: when it began and ended, in milliseconds, and how.
+    let status = |calls: &[(u64, u64, StepStatus)]| {
+        let told: Vec<Told> = (0..=calls.len() as u8).map(|place| (false, 0, 0, 0, 2 * place, false)).collect();
+        let mut state = state(&told);
+        let at = |ms: u64| UnixNanos(ms * 1_000_000);
+        state.steps[0].ended_at = Some(at(1000));
+        let facts = std::sync::Arc::make_mut(&mut state.steps[0].facts);
+        (facts.kind, facts.billed, facts.tokens) = (StepKind::Workflow, false, None);
+        let root = state.steps[0].span_id;
+        for (step, (start, end, status)) in state.steps.iter_mut().skip(1).zip(calls) {
+            (step.started_at, step.ended_at, step.status) = (at(*start), Some(at(*end)), *status);
+            step.parent = Some(root);
+        }
+        state.roots = [0].into();
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        state.status()
+    };
+    let left = (100, 900, Cancelled);
+    assert_eq!(status(&[left, (700, 800, Success)]), RunStatus::Success);
+    assert_eq!(status(&[left, (110, 890, Cancelled), (700, 800, Success)]), RunStatus::Success);
+    assert_eq!(status(&[left, (700, 800, Success), (810, 850, Error)]), RunStatus::Error);
+    // Nothing began later, or at once with it.
+    assert_eq!(status(&[(50, 90, Success), left]), RunStatus::Cancelled);
+    assert_eq!(status(&[left, (105, 800, Success)]), RunStatus::Cancelled);
+    assert_eq!(status(&[left, (700, 800, Cancelled)]), RunStatus::Cancelled);
+    // One that says that it failed did so in the end.
+    assert_eq!(status(&[(100, 900, Error), (700, 800, Success)]), RunStatus::Error);
+}
+
 /// Codex CLI 0.171, whose calls say nothing of how they ended but what they used; it sends no turn where it ends by an error.
 #[test]
 fn a_call_that_the_program_dealt_with_as_a_failure_failed() {
