@@ -883,7 +883,7 @@ impl RunState {
 
     /// Returns all steps by start, as `get` shows them.
     pub fn step_views(&self) -> Vec<StepView> {
-        let (copies, executions) = (&self.sums().copies, self.executions());
+        let (Sums { copies, providers, .. }, executions) = (self.sums(), self.executions());
         let mut order: Vec<usize> = (0..self.steps.len()).collect();
         // What encloses a step comes before it, where both began in the same moment of a coarse clock.
         let (depths, agents) = (self.depths(), self.agents());
@@ -904,7 +904,7 @@ impl RunState {
                     status: ended.status,
                     started_at: step.started_at,
                     duration_ms: step.ended_at.map(|end| duration_ms(step.started_at, end)),
-                    provider: facts.provider.clone(),
+                    provider: self.provider_of(place, providers).cloned(),
                     model: facts.model().map(str::to_owned),
                     tokens: facts.tokens.map(Tokens::with_total),
                     cost_usd: facts.cost.map(|(cost, _)| cost),

@@ -48,7 +48,7 @@ pub(crate) struct Account {
 impl RunState {
     /// Returns all steps in the order in which they were told.
     pub(crate) fn accounts(&self) -> Vec<Account> {
-        let (Sums { copies, counted, failures, .. }, executions) = (self.sums(), self.executions());
+        let (Sums { copies, providers, counted, failures, .. }, executions) = (self.sums(), self.executions());
         let set = |places: &[usize]| places.iter().copied().collect::<HashSet<usize>>();
         let (calls, tokens, costs) = (set(&counted.calls), set(&counted.tokens), set(&counted.costs));
         let (unpriced, failures) = (set(&self.unpriced(counted)), set(failures));
@@ -66,7 +66,7 @@ impl RunState {
                 kind: facts.kind,
                 name: facts.name.clone(),
                 agent: agents[place].map(str::to_owned),
-                provider: facts.provider.clone(),
+                provider: self.provider_of(place, providers).cloned(),
                 model: known_model(facts, &answered).map(str::to_owned),
                 tool: is_tool.then(|| facts.tool_name.clone().unwrap_or_else(|| facts.step_name.clone())),
                 tool_call_id: facts.tool_call_id.clone().filter(|_| is_tool),

@@ -68,6 +68,8 @@ pub struct Billing {
 pub(super) struct Sums {
     /// As [`RunState::duplicates`] has them.
     pub(super) copies: HashMap<usize, usize>,
+    /// Who served calls that do not say it, as another layer's word for them does: by place.
+    pub(super) providers: HashMap<usize, usize>,
     pub(super) counted: Counted,
     pub(super) bill: Bill,
     pub(super) tool_calls: u64,
@@ -80,7 +82,8 @@ impl Sums {
         let copies = run.duplicates();
         let counted = run.counted(&copies);
         let (tool_calls, failures) = (run.tool_calls(&copies), run.failures(&copies));
-        Self { bill: run.bill(&counted), tool_calls, failures, copies, counted }
+        let providers = run.providers(&copies);
+        Self { bill: run.bill(&counted, &providers), tool_calls, failures, copies, providers, counted }
     }
 }
 
@@ -303,7 +306,28 @@ impl RunState {
         }
     }
 
-    pub(super) fn bill(&self, counted: &Counted) -> Bill {
+    /// Finds the words for calls that name who served these, where the calls themselves name nobody: by place.
+    ///
+    /// ADK knows it of one of its two spans for a call, and tells what that used on the other.
+    fn providers(&self, copies: &HashMap<usize, usize>) -> HashMap<usize, usize> {
+        let order = |place: usize| (self.steps[place].started_at, self.steps[place].span_id);
+        let mut found: HashMap<usize, usize> = HashMap::new();
+        for (&copy, &of) in copies {
+            let (word, call) = (&self.steps[copy].facts, &self.steps[of].facts);
+            if call.billed && call.provider.is_none() && word.provider.is_some() {
+                let first = found.entry(of).or_insert(copy);
+                *first = std::cmp::min_by_key(*first, copy, |place| order(*place));
+            }
+        }
+        found
+    }
+
+    /// Returns who served a call, by its own word or by another layer's.
+    pub(super) fn provider_of<'a>(&'a self, place: usize, providers: &HashMap<usize, usize>) -> Option<&'a String> {
+        self.steps[providers.get(&place).copied().unwrap_or(place)].facts.provider.as_ref()
+    }
+
+    pub(super) fn bill(&self, counted: &Counted, providers: &HashMap<usize, usize>) -> Bill {
         let mut bill = Bill { unpriced: self.unpriced(counted).len() as u64, ..Bill::default() };
         let mut sources = HashSet::new();
         bill.llm_calls =
@@ -326,7 +350,8 @@ impl RunState {
             let Some(model) = known_model(facts, &answered) else { continue };
             let cost = cost_at.get(&place).copied().unwrap_or_default();
             let of_model = *place_of.entry(model).or_insert_with(|| {
-                bill.models.push((model.to_owned(), facts.provider.clone(), NanoUsd::default()));
+                let provider = self.provider_of(place, providers).cloned();
+                bill.models.push((model.to_owned(), provider, NanoUsd::default()));
                 bill.models.len() - 1
             });
             bill.models[of_model].2 = bill.models[of_model].2 + cost;

@@ -1000,6 +1000,23 @@ fn a_run_that_seems_to_be_given_up_ended_as_its_last_call_did() {
     assert_eq!(status(true, false), RunStatus::Cancelled, "it says so");
 }
 
+/// ADK 1.26, of which one span has what a call used, and the one below it who served the model.
+#[test]
+fn who_served_a_call_is_known_by_another_layers_word_too() {
+    let mut state = state(&[(false, 0, 1, 5, 2, false), (false, 0, 2, 3, 2, false)]);
+    state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+    state.steps[1].parent = Some(state.steps[0].span_id);
+    let copies = state.duplicates();
+    assert_eq!(copies.len(), 1);
+    for copy in copies.keys() {
+        std::sync::Arc::make_mut(&mut state.steps[*copy].facts).provider = Some("gcp.gemini".to_owned());
+    }
+    let gemini = Some("gcp.gemini".to_owned());
+    assert!(state.step_views().iter().all(|step| step.provider == gemini));
+    assert!(state.accounts().iter().all(|step| step.provider == gemini));
+    assert_eq!(state.sums().bill.models, [("m0".to_owned(), gemini, NanoUsd::default())]);
+}
+
 /// `opentelemetry-instrumentation-openai` 0.52, whose span of a stream that was left ends as Python collects what read it.
 #[test]
 fn a_stream_that_was_left_ended_before_the_calls_that_the_program_made_next() {
