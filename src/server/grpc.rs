@@ -57,7 +57,7 @@ async fn export(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Take
         }
         EXPORT_TRACES => Some(Signal::Traces),
         EXPORT_LOGS => Some(Signal::Logs),
-        EXPORT_METRICS if !shared.line.has_targets() && request.body().size_hint().lower() > http::MAX_NOTHING => {
+        EXPORT_METRICS if !shared.line.takes_metrics() && request.body().size_hint().lower() > http::MAX_NOTHING => {
             return Err(http::not_kept());
         }
         EXPORT_METRICS => None,

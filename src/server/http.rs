@@ -72,7 +72,7 @@ async fn export(
     let signal = match path {
         "/v1/traces" => Some(Signal::Traces),
         "/v1/logs" => Some(Signal::Logs),
-        _ if !shared.line.has_targets() && body.size_hint().lower() > MAX_NOTHING => return Err(not_kept()),
+        _ if !shared.line.takes_metrics() && body.size_hint().lower() > MAX_NOTHING => return Err(not_kept()),
         _ => None,
     };
     let compression = head.headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();

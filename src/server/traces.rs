@@ -92,6 +92,12 @@ impl Line {
         self.run_ids.is_some()
     }
 
+    /// Tells whether metrics that go on to nobody are taken all the same: a command cannot be asked to send none in words that all programs
+    /// know, and an exporter that is refused complains into its output.
+    pub fn takes_metrics(&self) -> bool {
+        self.has_targets() || self.run.is_some()
+    }
+
     /// Takes a request of metrics, as it is, for the targets; JSON as the protobuf that it means.
     pub async fn take_metrics(
         self: &Arc<Self>,
@@ -103,8 +109,11 @@ impl Line {
         let whole = tokio::task::spawn_blocking(move || line.whole_metrics(held, &compression, encoding)).await;
         let (Held { bytes, share: _share }, warning) = whole.map_err(|_| broken_off())??;
         if !bytes.is_empty() {
-            if !self.has_targets() {
+            if !self.takes_metrics() {
                 return Err(super::http::not_kept());
+            }
+            if !self.has_targets() {
+                return Ok(Taken::default());
             }
             let mut prepared = Prepared::default();
             prepared.add(FrameKind::Metrics, Arc::default(), |payload| *payload = bytes);

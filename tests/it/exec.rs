@@ -478,6 +478,30 @@ fn spans_still_go_where_they_went_before() {
     assert_nothing_left(other.path());
 }
 
+/// Claude Code up to 2.1.27 does not start with `OTEL_METRICS_EXPORTER=none` (2.0.71 and 2.1.27 were run).
+#[test]
+fn metrics_that_go_on_to_nobody_are_taken_without_a_word() {
+    const SEND: &str = r#"
+import json, os, urllib.request
+assert "OTEL_METRICS_EXPORTER" not in os.environ
+for name in "m", "m" * 5000:
+    metric = {"name": name, "sum": {"dataPoints": [{"asInt": "1", "timeUnixNano": "1"}]}}
+    body = {"resourceMetrics": [{"scopeMetrics": [{"metrics": [metric]}]}]}
+    address = os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] + "/v1/metrics"
+    request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    answer = json.load(urllib.request.urlopen(request))
+    assert not answer.get("partialSuccess"), answer
+"#;
+    let dir = tempdir();
+    let mut command = exec(dir.path(), &["--name", "counts"], &["python3", "-c", SEND]);
+    command.env_remove("OTEL_METRICS_EXPORTER");
+    let output = ended(command);
+    assert!(output.status.success(), "{}", err(&output));
+    let run = only_run(dir.path());
+    assert_eq!((run.steps_total, run.status), (1, RunStatus::Success));
+    assert_nothing_left(dir.path());
+}
+
 #[test]
 fn a_disk_that_fills_up_costs_the_recording_and_not_the_command() {
     let dir = tempdir();

@@ -97,9 +97,6 @@ pub fn of_command(given: impl Fn(&str) -> Option<String>, facts: &Facts<'_>) -> 
         }
     };
     default("OTEL_LOGS_EXPORTER", "otlp");
-    if !facts.has_targets && given("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT").is_none() {
-        default("OTEL_METRICS_EXPORTER", "none");
-    }
     default("OTEL_BSP_SCHEDULE_DELAY", BATCH_DELAY);
     default("OTEL_BLRP_SCHEDULE_DELAY", BATCH_DELAY);
     default("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", ATTRIBUTES);
@@ -253,7 +250,6 @@ mod tests {
         OTEL_LOGS_EXPORTER=otlp
         OTEL_LOG_TOOL_DETAILS=1
         OTEL_LOG_USER_PROMPTS=1
-        OTEL_METRICS_EXPORTER=none
         OTEL_RESOURCE_ATTRIBUTES=runspan.run.id=01KE9BZH80BGEY5ABZ7D0DHDQ1
         OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental
         OTEL_SERVICE_NAME=agent
