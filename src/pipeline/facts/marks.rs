@@ -15,7 +15,9 @@ const MAX_MESSAGES: usize = 64;
 /// Calls of tools that one answer asks for, of which note is taken.
 const MAX_ASKED: usize = 16;
 /// Types of what Anthropic's answers are made of besides text; some instrumentations write each as the JSON that it is.
-const NO_TEXT: &[&str] = &["thinking", "redacted_thinking", "tool_use", "server_tool_use"];
+const NO_TEXT: &[&str] = &["thinking", "redacted_thinking", "tool_use", "server_tool_use", TOOL_RESULT];
+/// What Anthropic is told of a tool in the user's name.
+const TOOL_RESULT: &str = "tool_result";
 
 /// By what a call of a model or a tool can be known. These are checksums (CRC-32C): nobody reads them, they are only compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,19 +69,24 @@ impl Marks {
 
     /// Reads an answer, a list of messages.
     fn read(&mut self, output: &JsonText) {
-        let mut text = String::new();
+        let mut said = Said::default();
         let output = output.value();
         for message in output.as_array().map_or(std::slice::from_ref(&output), Vec::as_slice) {
-            add_message(&mut text, message);
-            for part in parts_of(message).and_then(Json::as_array).into_iter().flatten() {
-                let member = |key| part.get(key).and_then(Json::as_str);
-                if member("type") == Some("tool_call") && self.asked.len() < MAX_ASKED {
-                    self.asked.extend(member("id").map(|id| crc32c::crc32c(id.as_bytes())));
-                }
-            }
+            said.add_message(message);
         }
-        self.text = sum_of(&text);
+        self.text = sum_of(&said.text);
+        self.asked = said.asked;
     }
+}
+
+/// What messages say.
+#[derive(Default)]
+struct Said {
+    text: String,
+    /// The ids of the tool calls that are asked for.
+    asked: Vec<u32>,
+    /// Whether they tell what a tool gave.
+    has_results: bool,
 }
 
 /// Returns what stands for the last of a list of messages that is the user's. The others are not read: a conversation may be long.
@@ -89,12 +96,18 @@ fn question(messages: &str) -> Option<u32> {
         let value = messages[at + ROLE.len()..].trim_start().strip_prefix(':');
         value.is_some_and(|value| value.trim_start().starts_with("\"user\""))
     };
-    let (at, _) = messages.rmatch_indices(ROLE).take(MAX_MESSAGES).find(is_users)?;
-    let begin = messages[..at].trim_end().strip_suffix('{')?.len();
-    let message = serde_json::Deserializer::from_str(messages.get(begin..)?).into_iter::<Json>().next()?.ok()?;
-    let mut text = String::new();
-    add_message(&mut text, &message);
-    sum_of(&text)
+    for (at, _) in messages.rmatch_indices(ROLE).take(MAX_MESSAGES).filter(is_users) {
+        let begin = messages[..at].trim_end().strip_suffix('{')?.len();
+        let message = serde_json::Deserializer::from_str(messages.get(begin..)?).into_iter::<Json>().next()?.ok()?;
+        let mut said = Said::default();
+        said.add_message(&message);
+        let question = sum_of(&said.text);
+        // What a tool gave is no user's word, in whoever's name it is told.
+        if question.is_some() || !said.has_results {
+            return question;
+        }
+    }
+    None
 }
 
 fn sum_of(text: &str) -> Option<u32> {
@@ -106,31 +119,61 @@ fn parts_of(message: &Json) -> Option<&Json> {
     message.get("parts").or_else(|| message.get("content"))
 }
 
-/// Adds what a message has of words.
-fn add_message(text: &mut String, message: &Json) {
-    match parts_of(message) {
-        Some(Json::String(said)) => add_text(text, said),
-        Some(Json::Array(parts)) => {
-            for part in parts {
-                let member = |key| part.get(key).and_then(Json::as_str);
-                if member("type") == Some("text") {
-                    add_text(text, member("content").or(member("text")).unwrap_or_default());
+impl Said {
+    /// Adds what a message has of words.
+    fn add_message(&mut self, message: &Json) {
+        match parts_of(message) {
+            Some(Json::String(said)) => self.add_text(said),
+            Some(Json::Array(parts)) => {
+                for part in parts {
+                    let member = |key| part.get(key).and_then(Json::as_str);
+                    match member("type") {
+                        Some("text") => self.add_text(member("content").or(member("text")).unwrap_or_default()),
+                        Some("tool_call") => self.add_asked(member("id")),
+                        Some("tool_call_response" | TOOL_RESULT) => self.has_results = true,
+                        _ => (),
+                    }
                 }
             }
+            _ => (),
         }
-        _ => (),
+    }
+
+    /// Adds what was said, taken out of what some write it down in: a block as JSON, or the list of all of them.
+    fn add_text(&mut self, said: &str) {
+        let may_be_block = said.starts_with(['{', '[']) && said.contains("\"type\"");
+        let blocks = Some(said).filter(|_| may_be_block).and_then(|said| serde_json::from_str::<Json>(said).ok());
+        let blocks = blocks.map(|blocks| if let Json::Array(blocks) = blocks { blocks } else { vec![blocks] });
+        match blocks.filter(|blocks| !blocks.is_empty() && blocks.iter().all(is_block)) {
+            Some(blocks) => blocks.iter().for_each(|block| self.add_block(block)),
+            None => self.text.push_str(said),
+        }
+    }
+
+    fn add_block(&mut self, block: &Json) {
+        let member = |key| block.get(key).and_then(Json::as_str);
+        match member("type") {
+            Some("text") => self.text.push_str(member("text").unwrap_or_default()),
+            Some("tool_use") => self.add_asked(member("id")),
+            Some(TOOL_RESULT) => self.has_results = true,
+            _ => (),
+        }
+    }
+
+    fn add_asked(&mut self, id: Option<&str>) {
+        if self.asked.len() < MAX_ASKED {
+            self.asked.extend(id.map(|id| crc32c::crc32c(id.as_bytes())));
+        }
     }
 }
 
-/// Adds what was said, taken out of what some write it down in.
-fn add_text(text: &mut String, said: &str) {
-    let block = Some(said).filter(|said| said.starts_with('{') && said.contains("\"type\""));
-    let block: Option<Json> = block.and_then(|said| serde_json::from_str(said).ok());
-    let member = |key| block.as_ref().and_then(|block| block.get(key)).and_then(Json::as_str);
-    match (member("type"), member("text")) {
-        (Some("text"), Some(said)) => text.push_str(said),
-        (Some(kind), _) if NO_TEXT.contains(&kind) => (),
-        _ => text.push_str(said),
+/// Tells whether it is a block of a message of Anthropic's, and not what a program wants to have as JSON.
+fn is_block(block: &Json) -> bool {
+    let member = |key| block.get(key).and_then(Json::as_str);
+    match member("type") {
+        Some("text") => member("text").is_some(),
+        Some(kind) => NO_TEXT.contains(&kind),
+        None => false,
     }
 }
 
@@ -168,6 +211,7 @@ mod tests {
             r#"{"role":"assistant","content":"It is sunny."}"#,
             r#"[{"role":"assistant","content":[{"type":"thinking","thinking":"Hm."},{"type":"text","text":"It is "},{"type":"text","text":"sunny.\n"}]}]"#,
             r#"[{"role":"assistant","parts":[{"type":"text","content":"{\"type\":\"thinking\",\"thinking\":\"Hm.\"}"},{"type":"text","content":"{\"type\":\"text\",\"text\":\"It is sunny.\"}"}]}]"#,
+            r#"[{"role":"assistant","parts":[{"type":"text","content":"[{\"type\":\"thinking\",\"thinking\":\"Hm.\"},{\"type\":\"text\",\"text\":\"It is sunny.\"},{\"type\":\"tool_use\",\"id\":\"a\"}]"}]}]"#,
         ] {
             assert_eq!(marks(&[], output).text, sum("It is sunny."), "{output}");
         }
@@ -180,6 +224,14 @@ mod tests {
             serde_json::json!([{"parts": [{"type": "text", "content": json}, {"type": "tool_call", "id": "call_1"}]}]);
         let said = marks(&[], &output.to_string());
         assert_eq!((said.text, said.asked), (sum(json), vec![crc32c::crc32c(b"call_1")]));
+        // The blocks of Anthropic's, all in one text (`@traceloop/instrumentation-anthropic` 0.22.6).
+        let blocks = r#"[{"type":"text","text":"Hm."},{"type":"tool_use","id":"call_1","name":"f","input":{}}]"#;
+        let said = marks(&[], &serde_json::json!([{"parts": [{"type": "text", "content": blocks}]}]).to_string());
+        assert_eq!((said.text, said.asked), (sum("Hm."), vec![crc32c::crc32c(b"call_1")]));
+        for json in ["[]", r#"[{"type":"object"}]"#, r#"[{"type":"text","text":"a"},{"type":"object"}]"#] {
+            let output = serde_json::json!([{"parts": [{"type": "text", "content": json}]}]);
+            assert_eq!(marks(&[], &output.to_string()).text, sum(json), "{json}");
+        }
     }
 
     #[test]
@@ -187,6 +239,9 @@ mod tests {
         for messages in [
             r#"[{"role":"system","parts":[]},{"role":"user","parts":[{"type":"text","content":"Hi"}]},{"role":"user","parts":[{"type":"text","content":"Is it \"role\" or {?"}]},{"role":"tool","parts":[]}]"#,
             r#"[ { "role" : "user", "content" : "Is it \"role\" or {? " } ]"#,
+            // What a tool gave, in the user's name.
+            r#"[{"role":"user","content":"Is it \"role\" or {?"},{"role":"user","content":"[{\"type\":\"tool_result\",\"content\":\"18\"}]"}]"#,
+            r#"[{"role":"user","content":"Is it \"role\" or {?"},{"role":"user","parts":[{"type":"tool_call_response","response":"18"}]}]"#,
         ] {
             assert_eq!(question(messages), sum("Is it \"role\" or {?"), "{messages}");
         }
