@@ -150,6 +150,8 @@ pub const OTEL: Dialect = Dialect {
                 Indexed("gen_ai.prompt"),
                 // OpenInference's, which others have for tools alone (Koog).
                 Where(names::OPERATION, "execute_tool", &Key("input.value")),
+                // Axiom's.
+                Where(names::OPERATION, "execute_tool", &Key("gen_ai.tool.arguments")),
             ],
         ),
         content(
@@ -159,6 +161,7 @@ pub const OTEL: Dialect = Dialect {
                 Key("gen_ai.completion"),
                 Indexed("gen_ai.completion"),
                 Where(names::OPERATION, "execute_tool", &Key("output.value")),
+                Where(names::OPERATION, "execute_tool", &Key("gen_ai.tool.message")),
                 // Sentry's.
                 Parts(&[(Said::Text, "gen_ai.response.text"), (Said::ToolCalls, "gen_ai.response.tool_calls")]),
             ],

@@ -265,6 +265,8 @@ impl RunState {
         if others.iter().any(|place| is_report(&self.steps[*place])) {
             self.used_below(&counted, &mut told);
         }
+        let reports = others.iter().copied().filter(|place| is_report(&self.steps[*place]));
+        let parts = self.parts_of_calls(reports.collect());
         let is_agent = |place: &usize| self.steps[*place].facts.kind == StepKind::Agent;
         let agents: Vec<usize> = others.iter().copied().filter(is_agent).collect();
         // Only agents ask, and most runs have none that tells.
@@ -273,7 +275,8 @@ impl RunState {
         for place in others {
             // An agent may bear the id of its last answer.
             let of_answer = self.steps[place].facts.response_id.as_deref().filter(|_| is_plain(&self.steps[place]));
-            if of_answer.is_some_and(|id| !answers.insert(id)) || covered.spans.contains(&self.steps[place].span_id) {
+            let is_told = of_answer.is_some_and(|id| !answers.insert(id)) || parts.contains(&place);
+            if is_told || covered.spans.contains(&self.steps[place].span_id) {
                 continue;
             }
             // A plain step that says no more than what a call beside it used, or all those below a step beside it.
@@ -292,6 +295,29 @@ impl RunState {
         }
         counted.sort_unstable();
         counted
+    }
+
+    /// Returns which of these plain steps tell parts of what the call that they are below used: all of them together used the same.
+    fn parts_of_calls(&self, reports: Vec<usize>) -> HashSet<usize> {
+        if reports.is_empty() {
+            return HashSet::new();
+        }
+        let is_call = |span: &SpanId| self.by_span.get(span).is_some_and(|place| self.steps[*place].facts.billed);
+        let calls = self.downwards(|above: Option<&Option<SpanId>>, step| {
+            step.parent.filter(is_call).or_else(|| above.copied().flatten())
+        });
+        let mut below: HashMap<SpanId, (Tokens, Vec<usize>)> = HashMap::new();
+        for place in reports {
+            let (Some(call), Some(tokens)) = (calls[place], self.steps[place].facts.tokens) else { continue };
+            let (sum, places) = below.entry(call).or_default();
+            *sum = sum.plus(tokens);
+            places.push(place);
+        }
+        let is_whole = |call: &SpanId, sum: &Tokens| {
+            let told = self.by_span.get(call).and_then(|place| self.steps[*place].facts.tokens);
+            told.is_some_and(|told| (told.prompt, told.completion) == (sum.prompt, sum.completion))
+        };
+        below.into_iter().filter(|(call, (sum, _))| is_whole(call, sum)).flat_map(|(_, (_, places))| places).collect()
     }
 
     /// Adds what the calls below each step used, all of them together.

@@ -342,6 +342,24 @@ fn a_call_that_is_around_another_and_of_which_nobody_knows_the_price_is_unpriced
     assert_eq!((run.cost_usd, run.unpriced_steps), (crate::model::NanoUsd::from_usd(0.5), 1));
 }
 
+/// `axiom` 0.52.2 with the AI SDK: one call around a whole stream, and below it a step for each request of it.
+#[test]
+fn plain_steps_below_a_call_that_tell_all_its_parts_add_nothing() {
+    let used = |prompt, completion| [(names::INPUT_TOKENS, prompt), (names::OUTPUT_TOKENS, completion)];
+    let run = |prompt: &'static str| {
+        let (run, _) = stored(&[
+            (1, 0, "invoke_agent", 0, 100, &[]),
+            (2, 1, "chat", 10, 90, &used("532", "94")),
+            (3, 2, "work", 20, 30, &used("211", "37")),
+            (4, 2, "work", 40, 50, &used(prompt, "57")),
+        ]);
+        run.tokens.unwrap().prompt
+    };
+    assert_eq!(run("321"), Some(532));
+    // What else was done in its time.
+    assert_eq!(run("320"), Some(532 + 211 + 320));
+}
+
 #[test]
 fn the_error_of_a_run_is_that_of_the_innermost_step_that_says_why() {
     let why = [(names::ERROR_TYPE, "Down"), (names::ERROR_MESSAGE, "no more")];

@@ -905,3 +905,20 @@ fn what_the_ai_sdk_5_leaves_out_of_claudes_input_makes_it_unknown() {
     assert_eq!(voltagent("gpt-5-mini", 532, Some(41)), [Some(532), Some(161), None, Some(94), Some(41)]);
     assert_eq!(voltagent("gemini-2.5-flash", 532, None), [Some(532), Some(161), None, Some(94), None]);
 }
+
+/// `axiom` 0.52.2.
+#[test]
+fn what_a_tool_was_given_and_gave_has_names_of_axioms_own() {
+    let tool = told(
+        "axiom",
+        "execute_tool get_weather",
+        &[
+            ("gen_ai.operation.name", "execute_tool".into()),
+            ("gen_ai.tool.name", "get_weather".into()),
+            ("gen_ai.tool.arguments", r#"{"city":"Paris"}"#.into()),
+            ("gen_ai.tool.message", r#""18""#.into()),
+        ],
+    );
+    assert_eq!(tool.content.tool_args, Some(serde_json::json!({"city": "Paris"}).into()));
+    assert!(tool.content.tool_result.is_some());
+}
