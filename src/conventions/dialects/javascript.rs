@@ -49,12 +49,21 @@ pub const VERCEL: Dialect = Dialect {
     content: &[
         content(
             Side::In,
-            &[Key("ai.prompt.messages"), Key("ai.toolCall.args"), Key("ai.prompt"), Key("ai.values"), Key("ai.value")],
+            &[
+                Key("ai.prompt.messages"),
+                Key("ai.toolCall.args"),
+                // As Traceloop's SDK renames it (0.19).
+                Where("ai.operationId", "ai.toolCall", &Key("traceloop.entity.input")),
+                Key("ai.prompt"),
+                Key("ai.values"),
+                Key("ai.value"),
+            ],
         ),
         content(
             Side::Out,
             &[
                 Key("ai.toolCall.result"),
+                Where("ai.operationId", "ai.toolCall", &Key("traceloop.entity.output")),
                 Parts(&[
                     (Said::Reasoning, "ai.response.reasoning"),
                     (Said::Text, "ai.response.text"),
@@ -79,6 +88,8 @@ pub const VERCEL: Dialect = Dialect {
     ],
     outcomes: &[
         Outcome { from: Key("ai.response.finishReason"), word: "error", status: StepStatus::Error, message: &[] },
+        // Where Traceloop's SDK took that away (0.22).
+        FINISHED_BY_ERROR,
         Outcome { from: VERCEL_LEFT, word: "unknown", status: StepStatus::Cancelled, message: &[] },
         Outcome { from: VERCEL_LEFT, word: "other", status: StepStatus::Cancelled, message: &[] },
         Outcome { from: VERCEL_BROKE_OFF, word: "unknown", status: StepStatus::Cancelled, message: &[] },
@@ -89,6 +100,67 @@ pub const VERCEL: Dialect = Dialect {
     fails_by_exception: true,
     ..PLAIN
 };
+
+/// The same as Traceloop's SDK leaves it, which tells the version and takes away what the provider reported. Of a call that was not
+/// streamed it has no tokens read from a cache, and around several what the last of them wrote to one.
+///
+/// Source: `@traceloop/node-server-sdk` 0.22.8 with `ai` 5.0 over OpenAI and Anthropic, run against a scripted server.
+pub const VERCEL_FIVE: Dialect = Dialect {
+    name: "vercel-ai-5",
+    variant_of: "vercel-ai",
+    detect: &[Detect::Value("ai.sdk.version", "5.")],
+    untold: &[
+        Untold {
+            when: &[
+                (names::PROVIDER, Test::IsWithout("anthropic", names::CACHE_READ_TOKENS)),
+                (names::CACHE_WRITE_TOKENS, Test::Some),
+            ],
+            counts: WHOLE,
+        },
+        Untold {
+            when: &[
+                ("ai.operationId", Test::Is("ai.streamText")),
+                (names::PROVIDER, Test::Is("anthropic")),
+                (names::CACHE_WRITE_TOKENS, Test::Present),
+            ],
+            counts: WHOLE,
+        },
+        Untold {
+            when: &[("ai.operationId", Test::Is("ai.streamText")), (names::CACHE_WRITE_TOKENS, Test::Present)],
+            counts: &[names::CACHE_WRITE_TOKENS],
+        },
+        Untold {
+            when: &[("ai.operationId", Test::Is("ai.generateText")), (names::CACHE_WRITE_TOKENS, Test::Present)],
+            counts: &[names::CACHE_WRITE_TOKENS],
+        },
+    ],
+    basis: EXCLUSIVE_WHERE_PROVIDERS_ARE,
+    ..VERCEL
+};
+
+/// The same with version 6, which counts cached tokens in whatever the provider does.
+///
+/// Source: `@traceloop/node-server-sdk` 0.22.8 with `ai` 6.0.20 over Anthropic and Google, run against a scripted server.
+pub const VERCEL_SIX: Dialect = Dialect {
+    name: "vercel-ai-6",
+    variant_of: "vercel-ai",
+    detect: &[Detect::Value("ai.sdk.version", "6.")],
+    untold: WRITTEN_BY_LAST,
+    basis: ALL_INCLUSIVE,
+    ..VERCEL
+};
+
+/// Around several calls Traceloop's SDK has what the last of them wrote to a cache.
+const WRITTEN_BY_LAST: &[Untold] = &[
+    Untold {
+        when: &[("ai.operationId", Test::Is("ai.streamText")), (names::CACHE_WRITE_TOKENS, Test::Present)],
+        counts: &[names::CACHE_WRITE_TOKENS],
+    },
+    Untold {
+        when: &[("ai.operationId", Test::Is("ai.generateText")), (names::CACHE_WRITE_TOKENS, Test::Present)],
+        counts: &[names::CACHE_WRITE_TOKENS],
+    },
+];
 
 /// Why a stream of several calls ended whose end nobody read, as the program aborted it behind the first: in version 5 (5.0.277) `unknown`,
 /// in 6 (6.0.5) `other`, and nothing of what all of them used. What the first one asked for stands there. One whose last call failed ends in the same words: that call tells it.
@@ -260,6 +332,13 @@ pub const MASTRA_BEFORE: Dialect = Dialect {
 /// What cached tokens are a part of.
 const WHOLE: &[&str] = &[names::INPUT_TOKENS, names::TOTAL_TOKENS];
 
+/// As the AI SDK 5 counts: cached tokens are left out where the provider does so.
+const EXCLUSIVE_WHERE_PROVIDERS_ARE: &[BasisRow] = &[
+    BasisRow { provider: "anthropic", basis: Basis::Exclusive },
+    BasisRow { provider: "aws.bedrock", basis: Basis::Exclusive },
+    BasisRow { provider: "", basis: Basis::Inclusive },
+];
+
 /// Where a call of Mastra's own loop has what became of it.
 const MASTRA_CALL: &str = "workflow.executionWorkflow.step.llm-execution.result";
 
@@ -367,11 +446,7 @@ pub const MASTRA_METHODS: Dialect = Dialect {
         ("agent.generateVNext", &["agent.generateVNext.result"]),
         ("agent.generateLegacy", &["agent.generateLegacy.result"]),
     ],
-    basis: &[
-        BasisRow { provider: "anthropic", basis: Basis::Exclusive },
-        BasisRow { provider: "aws.bedrock", basis: Basis::Exclusive },
-        BasisRow { provider: "", basis: Basis::Inclusive },
-    ],
+    basis: EXCLUSIVE_WHERE_PROVIDERS_ARE,
     ..PLAIN
 };
 

@@ -45,6 +45,8 @@ pub const OTEL: Dialect = Dialect {
                 Key("session.id"),
                 Key("langfuse.session.id"),
                 Key("traceloop.association.properties.session_id"),
+                // The metadata of the AI SDK's calls by Traceloop's, as the program names it.
+                Key("traceloop.association.properties.sessionId"),
                 Key("ai.telemetry.metadata.sessionId"),
                 Key("langsmith.metadata.thread_id"),
                 Key("gcp.vertex.agent.session_id"),
@@ -64,6 +66,7 @@ pub const OTEL: Dialect = Dialect {
                 Key("enduser.id"),
                 Key("langfuse.user.id"),
                 Key("traceloop.association.properties.user_id"),
+                Key("traceloop.association.properties.userId"),
                 Key("ai.telemetry.metadata.userId"),
                 Key("gen_ai.user"),
             ],

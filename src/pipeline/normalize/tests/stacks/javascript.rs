@@ -922,3 +922,74 @@ fn what_a_tool_was_given_and_gave_has_names_of_axioms_own() {
     assert_eq!(tool.content.tool_args, Some(serde_json::json!({"city": "Paris"}).into()));
     assert!(tool.content.tool_result.is_some());
 }
+
+/// `@traceloop/node-server-sdk` 0.22.8 with `ai` 5.0 and 6.0.20 over Anthropic, whose metadata it takes away, and the reason for the end.
+#[test]
+fn what_traceloops_sdk_leaves_of_the_ai_sdk_is_read_by_the_version_that_it_tells() {
+    let call = |version: &str, operation: &str, more: &[(&str, i64)]| {
+        let mut list = vec![
+            ("ai.operationId", Value::from(operation)),
+            ("ai.sdk.version", version.into()),
+            ("gen_ai.system", "Anthropic".into()),
+            ("gen_ai.provider.name", "anthropic".into()),
+            ("gen_ai.request.model", "claude-sonnet-4-5".into()),
+            ("gen_ai.usage.output_tokens", Value::Int(37)),
+            ("gen_ai.usage.cache_creation_input_tokens", Value::Int(16)),
+        ];
+        list.extend(more.iter().map(|(key, count)| (*key, Value::Int(*count))));
+        tokens(&told("ai", "text.stream", &list))
+    };
+    let stream = "ai.streamText.doStream";
+    let read = ("ai.usage.cachedInputTokens", 64);
+    let all = [Some(211), Some(64), Some(16), Some(37), None];
+    assert_eq!(call("5.0.0", stream, &[("gen_ai.usage.input_tokens", 131), read]), all);
+    assert_eq!(call("6.0.20", stream, &[("gen_ai.usage.input_tokens", 211), read]), all);
+    // What was read from a cache is told of streams alone.
+    let whole = "ai.generateText.doGenerate";
+    let total = ("llm.usage.total_tokens", 168);
+    assert_eq!(
+        call("5.0.0", whole, &[("gen_ai.usage.input_tokens", 131), total]),
+        [None, None, Some(16), Some(37), None]
+    );
+    assert_eq!(
+        call("6.0.20", whole, &[("gen_ai.usage.input_tokens", 211)]),
+        [Some(211), None, Some(16), Some(37), None]
+    );
+    // Around several calls there is what the last one wrote to a cache.
+    let around = "ai.streamText";
+    let sums = |input: i64| [("ai.usage.inputTokens", input), ("ai.usage.cachedInputTokens", 161)];
+    assert_eq!(call("5.0.0", around, &sums(331)), [None, Some(161), None, Some(37), None]);
+    assert_eq!(call("6.0.20", around, &sums(532)), [Some(532), Some(161), None, Some(37), None]);
+
+    let reason = |reason: &str| {
+        let reasons = Value::Array(ArrayValue { values: vec![Value::from(reason).into()] });
+        let list = [
+            ("ai.operationId", "ai.streamText.doStream".into()),
+            ("ai.response.msToFirstChunk", Value::Double(17.1)),
+            ("gen_ai.response.finish_reasons", reasons),
+        ];
+        of_ai_sdk("ai", &list, (0, ""), false).status
+    };
+    assert_eq!((reason("error"), reason("stop")), (StepStatus::Error, StepStatus::Success));
+}
+
+/// `@traceloop/node-server-sdk` 0.19.0 with `ai` 5.0.
+#[test]
+fn traceloops_sdk_has_session_user_and_what_tools_were_given_under_names_of_its_own() {
+    let tool = told(
+        "ai",
+        "get_weather.tool",
+        &[
+            ("ai.operationId", "ai.toolCall".into()),
+            ("ai.toolCall.name", "get_weather".into()),
+            ("traceloop.entity.input", r#"{"city":"Paris"}"#.into()),
+            ("traceloop.entity.output", r#""18 C""#.into()),
+            ("traceloop.association.properties.sessionId", "s-1".into()),
+            ("traceloop.association.properties.userId", "u-1".into()),
+        ],
+    );
+    assert_eq!(tool.kind, StepKind::Tool);
+    assert_eq!(tool.content.tool_args, Some(serde_json::json!({"city": "Paris"}).into()));
+    assert!(tool.content.tool_result.is_some());
+    assert_eq!((tool.session_id.as_deref(), tool.user_id.as_deref()), (Some("s-1"), Some("u-1")));
+}
