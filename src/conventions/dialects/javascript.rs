@@ -234,6 +234,8 @@ pub const MASTRA: Dialect = Dialect {
     detect: &[Detect::KeyPrefix("mastra.")],
     // Arize's exporter has the metadata in one attribute.
     facts: &[
+        // The first version of the exporter (1.0).
+        row(names::CACHE_READ_TOKENS, &[Key("gen_ai.usage.cached_input_tokens")], Count),
         row(names::CONVERSATION_ID, &[Key("mastra.metadata.sessionId"), Json("metadata", &["sessionId"])], Text),
         row(
             names::USER_ID,
@@ -286,6 +288,11 @@ pub const MASTRA: Dialect = Dialect {
             message: &[Json("mastra.agent_run.output", &["reason"])],
         },
     ],
+    // Version 1.0 adds what was written to a cache once more, and tells of the last call alone how much that was.
+    untold: &[Untold {
+        when: &[("gen_ai.usage.cached_input_tokens", Test::Present), (names::CACHE_WRITE_TOKENS, Test::Some)],
+        counts: &[names::INPUT_TOKENS, names::TOTAL_TOKENS, names::CACHE_WRITE_TOKENS],
+    }],
     basis: ALL_INCLUSIVE,
     cancelled_without_response: &["chat"],
     ..PLAIN

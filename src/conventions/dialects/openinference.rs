@@ -1,7 +1,7 @@
 //! OpenInference's words, and instrumentations that tell something else in them than the rest.
 
 use super::Shape::{Answer, Count, Model, Provider, Session, Text, Words};
-use super::Source::{Fixed, Indexed, Json, Key, Method, Name, Quoted, Unlike, Where};
+use super::Source::{Behind, Fixed, Indexed, Json, Key, Method, Name, Quoted, Unlike, Where};
 use super::langchain::{
     LANGCHAIN_ID, LANGCHAIN_MESSAGE_ID, LANGCHAIN_MODEL, LANGCHAIN_REPORTED, LANGCHAIN_THOUGHT, LANGCHAIN_TIER,
     LANGCHAIN_USAGE,
@@ -318,6 +318,8 @@ pub const OPENINFERENCE_MASTRA: Dialect = Dialect {
     name: "openinference-mastra",
     variant_of: "openinference",
     detect: &[Detect::ScopeWith("@mastra/otel-exporter", "openinference.")],
+    // Version 1.0 has the agent's name in the span's alone.
+    entity: &[Behind("invoke_agent "), Behind("invoke_workflow "), Behind("execute_tool "), Name],
     kinds: &[
         kind("mastra.span.type", Test::Is("model_chunk"), StepKind::Task),
         kind("mastra.span.type", Test::Is("model_step"), StepKind::Task),

@@ -993,3 +993,30 @@ fn traceloops_sdk_has_session_user_and_what_tools_were_given_under_names_of_its_
     assert!(tool.content.tool_result.is_some());
     assert_eq!((tool.session_id.as_deref(), tool.user_id.as_deref()), (Some("s-1"), Some("u-1")));
 }
+
+/// `@mastra/otel-exporter` 1.0.0 with `@mastra/core` 1.0.4, over OpenAI and Anthropic, and `@mastra/arize` 1.0.2.
+#[test]
+fn the_first_of_mastras_exporters_has_cached_tokens_and_agents_under_other_names() {
+    let call = |provider: &str, input: i64, more: Option<(&str, Value)>| {
+        let mut list = vec![
+            ("mastra.span.type", Value::from("model_generation")),
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.provider.name", provider.into()),
+            ("gen_ai.usage.input_tokens", Value::Int(input)),
+            ("gen_ai.usage.cached_input_tokens", Value::Int(161)),
+            ("gen_ai.usage.output_tokens", Value::Int(94)),
+        ];
+        list.extend(more);
+        tokens(&told("@mastra/otel-exporter", "chat", &list))
+    };
+    assert_eq!(call("openai.chat", 532, None), [Some(532), Some(161), None, Some(94), None]);
+    // 331 without cached tokens, 161 that were read and 40 that were written, and the 24 of the last call once more.
+    let written = ("gen_ai.usage.cache_write_tokens", Value::Int(24));
+    assert_eq!(call("anthropic.messages", 556, Some(written)), [None, Some(161), None, Some(94), None]);
+    let arize = told(
+        "@mastra/otel-exporter",
+        "invoke_agent weather_agent",
+        &[("openinference.span.kind", "AGENT".into()), ("mastra.span.type", "agent_run".into())],
+    );
+    assert_eq!((arize.kind, arize.agent_name.as_deref()), (StepKind::Agent, Some("weather_agent")));
+}
