@@ -180,7 +180,7 @@ impl Pricer {
             }
             if let Some(cost) = reported(span).filter(|cost| cost.0 > 0) {
                 write_reported(&mut record.span, cost);
-            } else if facts::tells_own_use(&record.scope, kind) {
+            } else if facts::tells_own_use(&record.scope, &span.name, kind) {
                 // It stands for its calls, none of which tells what it used.
                 let quote = self.quote_span(span, StepKind::Llm);
                 write_computed(&mut record.span, quote);

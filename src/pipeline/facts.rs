@@ -255,7 +255,7 @@ impl StepFacts {
             is_handshake: attr(names::MCP_METHOD).and_then(Value::as_str).is_some_and(|it| HANDSHAKES.contains(&it)),
             is_experiment: attr(names::OPERATION).and_then(Value::as_str) == Some(EXPERIMENT),
             is_command: kind == StepKind::Workflow && scope.is_some_and(|scope| scope.name == names::SCOPE_EXEC),
-            tells_own_use: scope.is_some_and(|scope| tells_own_use(scope, kind)),
+            tells_own_use: scope.is_some_and(|scope| tells_own_use(scope, &span.name, kind)),
             marks: Marks::of(attr, kind, scope, &content),
             in_loop: scope.and_then(|scope| in_loop(scope, kind, span)),
             told: None,
@@ -375,8 +375,9 @@ fn name_of<'a>(span: &'a Span, scope: Option<&Scope>) -> &'a str {
 }
 
 /// Tells whether a step of a kind, made by this scope, tells what it used itself, and nothing that a step below it tells.
-pub(super) fn tells_own_use(scope: &Scope, kind: StepKind) -> bool {
-    kind == StepKind::Agent && OWN_USE.contains(&scope.name.as_str())
+pub(super) fn tells_own_use(scope: &Scope, name: &str, kind: StepKind) -> bool {
+    let is_it = |(own, called): &(&str, &str)| scope.name == *own && (called.is_empty() || name == *called);
+    kind == StepKind::Agent && OWN_USE.iter().any(is_it)
 }
 
 /// Reads the kind: our own word for it, else the standard operation.

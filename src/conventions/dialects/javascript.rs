@@ -1,7 +1,7 @@
 //! Frameworks for JavaScript that trace themselves.
 
 use super::Shape::{Count, Model, Provider, Text, Words};
-use super::Source::{Before, Behind, Beside, Json, Key, Lacking, Parts, Served, Uncounted, Where};
+use super::Source::{Before, Behind, Beside, Between, Json, Key, Lacking, Parts, Served, Uncounted, Where};
 use super::platforms::LANGFUSE;
 use super::standard::FINISHED_BY_ERROR;
 use super::{
@@ -348,33 +348,71 @@ const EXCLUSIVE_WHERE_PROVIDERS_ARE: &[BasisRow] = &[
 
 /// Where a call of Mastra's own loop has what became of it.
 const MASTRA_CALL: &str = "workflow.executionWorkflow.step.llm-execution.result";
+/// The first call of a loop of `generateVNext` or `streamVNext`. It does not tell what it used, and those after it have no span.
+const MASTRA_FIRST_CALL: &str = "mastra.stream.aisdk.doStream";
+/// What all calls of such a loop used and the last of them answered, where it is not streamed.
+const MASTRA_LOOP: &str = "agent.generateVNext.result";
 
 /// Mastra's telemetry of before its exporters: a span for every method of its classes, with what that was given and gave. A call is a
 /// step of a workflow that no program wrote; the span around all calls of a loop has what the last of them used.
 ///
-/// Source: `@mastra/core` 0.23 with the AI SDK 5, run against a scripted server. Counts are those of the AI SDK 5, which leaves
+/// Source: `@mastra/core` 0.16 and 0.23 with the AI SDK 5, run against a scripted server. Counts are those of the AI SDK 5, which leaves
 /// cached tokens out where the provider does.
 pub const MASTRA_METHODS: Dialect = Dialect {
     name: "mastra-methods",
     variant_of: "mastra",
     detect: &[
         Detect::Key("stream.toolCall.toolName"),
+        Detect::Value("operation.name", MASTRA_FIRST_CALL),
         Detect::Method("agent.", "componentName"),
         Detect::Method("workflow.", "componentName"),
         Detect::Around("workflow.", "componentName", ".execute", "runId"),
     ],
     facts: &[
-        row(names::PROVIDER, &[Json(MASTRA_CALL, &["metadata", "modelMetadata", "modelProvider"])], Provider),
-        row(names::REQUEST_MODEL, &[Json(MASTRA_CALL, &["metadata", "modelMetadata", "modelId"])], Model),
-        row(names::RESPONSE_MODEL, &[Json(MASTRA_CALL, &["metadata", "modelId"])], Model),
+        row(
+            names::PROVIDER,
+            &[
+                Json(MASTRA_CALL, &["metadata", "modelMetadata", "modelProvider"]),
+                Where("operation.name", MASTRA_FIRST_CALL, &Key("aisdk.model.provider")),
+            ],
+            Provider,
+        ),
+        row(
+            names::REQUEST_MODEL,
+            &[
+                Json(MASTRA_CALL, &["metadata", "modelMetadata", "modelId"]),
+                Where("operation.name", MASTRA_FIRST_CALL, &Key("aisdk.model.id")),
+                Json(MASTRA_LOOP, &["request", "body", "model"]),
+            ],
+            Model,
+        ),
+        row(
+            names::RESPONSE_MODEL,
+            &[Json(MASTRA_CALL, &["metadata", "modelId"]), Json(MASTRA_LOOP, &["response", "modelId"])],
+            Model,
+        ),
+        row(names::INPUT_TOKENS, &[Json(MASTRA_LOOP, &["usage", "inputTokens"])], Count),
+        row(names::OUTPUT_TOKENS, &[Json(MASTRA_LOOP, &["usage", "outputTokens"])], Count),
+        row(names::TOTAL_TOKENS, &[Json(MASTRA_LOOP, &["usage", "totalTokens"])], Count),
+        row(names::CACHE_READ_TOKENS, &[Json(MASTRA_LOOP, &["usage", "cachedInputTokens"])], Count),
+        row(names::REASONING_TOKENS, &[Json(MASTRA_LOOP, &["usage", "reasoningTokens"])], Count),
         row(names::RESPONSE_ID, &[Json(MASTRA_CALL, &["metadata", "id"])], Text),
-        row(names::FINISH_REASONS, &[Json(MASTRA_CALL, &["stepResult", "reason"])], Words),
+        row(
+            names::FINISH_REASONS,
+            &[
+                Json(MASTRA_CALL, &["stepResult", "reason"]),
+                Where("operation.name", MASTRA_FIRST_CALL, &Key("stream.response.finishReason")),
+            ],
+            Words,
+        ),
         row(
             names::CONVERSATION_ID,
             &[
                 Key("threadId"),
                 Json("agent.generate.argument.1", &["threadId"]),
                 Json("agent.stream.argument.1", &["threadId"]),
+                Json("agent.generateVNext.argument.1", &["threadId"]),
+                Json("agent.streamVNext.argument.1", &["threadId"]),
             ],
             Text,
         ),
@@ -384,13 +422,16 @@ pub const MASTRA_METHODS: Dialect = Dialect {
                 Key("resourceId"),
                 Json("agent.generate.argument.1", &["resourceId"]),
                 Json("agent.stream.argument.1", &["resourceId"]),
+                Json("agent.generateVNext.argument.1", &["resourceId"]),
+                Json("agent.streamVNext.argument.1", &["resourceId"]),
             ],
             Text,
         ),
         row(names::TOOL_NAME, &[Key("stream.toolCall.toolName")], Text),
         row(names::TOOL_CALL_ID, &[Key("stream.toolCall.toolCallId")], Text),
     ],
-    entity: &[Key("componentName")],
+    // What is below a workflow bears the name of that, and the id of its run.
+    entity: &[Between("workflow.", ".execute"), Lacking(&["runId"], &Key("componentName"))],
     usage: &[
         Json(MASTRA_CALL, &["metadata", "providerMetadata", "anthropic", "usage"]),
         Json(MASTRA_CALL, &["metadata", "providerMetadata", "google", "usageMetadata"]),
@@ -405,6 +446,9 @@ pub const MASTRA_METHODS: Dialect = Dialect {
                 Json("workflow.executionWorkflow.step.llm-execution.argument.0", &["inputData", "messages", "all"]),
                 Json("agent.generate.argument.0", &[]),
                 Json("agent.stream.argument.0", &[]),
+                Json("agent.generateVNext.argument.0", &[]),
+                Json("agent.streamVNext.argument.0", &[]),
+                Where("operation.name", MASTRA_FIRST_CALL, &Key("stream.prompt.messages")),
             ],
         ),
         content(
@@ -415,12 +459,14 @@ pub const MASTRA_METHODS: Dialect = Dialect {
                 Json(MASTRA_CALL, &["output", "toolCalls"]),
                 Json("agent.generate.result", &["text"]),
                 Json("agent.stream.result", &["text"]),
+                Json(MASTRA_LOOP, &["text"]),
             ],
         ),
     ],
     kinds: &[
         kind("stream.toolCall.toolName", Test::Present, StepKind::Tool),
         kind(SPAN_NAME, Test::Is("workflow.executionWorkflow.step.llm-execution"), StepKind::Llm),
+        kind(SPAN_NAME, Test::Is(MASTRA_FIRST_CALL), StepKind::Llm),
         kind(SPAN_NAME, Test::Is("agent.generate"), StepKind::Agent),
         kind(SPAN_NAME, Test::Is("agent.stream"), StepKind::Agent),
         kind(SPAN_NAME, Test::Is("agent.network"), StepKind::Agent),
@@ -441,11 +487,22 @@ pub const MASTRA_METHODS: Dialect = Dialect {
             message: &[],
         },
         Outcome {
+            from: Where("operation.name", MASTRA_FIRST_CALL, &Key("stream.response.finishReason")),
+            word: "error",
+            status: StepStatus::Error,
+            message: &[],
+        },
+        Outcome {
             from: Json("stream.toolCall.result", &["code"]),
             word: "TOOL_EXECUTION_FAILED",
             status: StepStatus::Error,
             message: &[Json("stream.toolCall.result", &["message"])],
         },
+    ],
+    // What a loop over Claude wrote to a cache is told of each step alone.
+    untold: &[
+        Untold { when: &[(MASTRA_LOOP, Test::Has("\"providerMetadata\":{\"anthropic\":"))], counts: WHOLE },
+        Untold { when: &[(MASTRA_LOOP, Test::Has("\"providerMetadata\":{\"bedrock\":"))], counts: WHOLE },
     ],
     // What a method throws it does not tell, but for having no result.
     fails_without: &[

@@ -703,8 +703,9 @@ pub const RUNNING_SUMS: &[(&str, &str, &str)] = &[("org.springframework.boot", "
 /// Scopes of frameworks whose agents tell what their own calls used, of which no call does, and nothing of agents below them: each of
 /// them is as good as a call, and counts beside the one that it works for.
 ///
-/// VoltAgent (`@voltagent/core` 2.10), whose calls tell what the last of several used.
-pub const OWN_USE: &[&str] = &["@voltagent/core"];
+/// How their spans are called, where not all are such. VoltAgent (`@voltagent/core` 2.10), whose calls tell what the last of several used; Mastra
+/// (`@mastra/core` 0.16), of whose calls the first alone has a span.
+pub const OWN_USE: &[(&str, &str)] = &[("@voltagent/core", ""), ("default-tracer", "agent.generateVNext")];
 
 /// Attributes of spans that are a record of a log, and what they say there: such a one is no call, but reports one that a span before it
 /// is of, a stream that was read to its end.

@@ -1020,3 +1020,50 @@ fn the_first_of_mastras_exporters_has_cached_tokens_and_agents_under_other_names
     );
     assert_eq!((arize.kind, arize.agent_name.as_deref()), (StepKind::Agent, Some("weather_agent")));
 }
+
+/// `@mastra/core` 0.16.4 with the AI SDK 5: `generateVNext` and `streamVNext`.
+#[test]
+fn a_loop_of_mastras_next_generation_tells_its_first_call_and_the_sum() {
+    let of = |name: &str, list: &[(&str, Value)]| {
+        let whole = [&[("componentName", Value::from("planner"))], list].concat();
+        told("default-tracer", name, &whole)
+    };
+    let call = |more: &[(&str, Value)]| {
+        let list = [
+            ("mastra.operationId", "mastra.stream.aisdk.doStream".into()),
+            ("operation.name", Value::from("mastra.stream.aisdk.doStream")),
+            ("aisdk.model.provider", "openai.chat".into()),
+            ("aisdk.model.id", "gpt-5-mini".into()),
+        ];
+        of("mastra.stream.aisdk.doStream", &[&list, more].concat())
+    };
+    let well = call(&[]);
+    assert_eq!((well.kind, well.status, well.tokens), (StepKind::Llm, StepStatus::Success, None));
+    assert_eq!((well.provider.as_deref(), well.request_model.as_deref()), (Some("openai"), Some("gpt-5-mini")));
+    assert_eq!(call(&[("stream.response.finishReason", "error".into())]).status, StepStatus::Error);
+    // Around all calls of the loop stands what the last of them used.
+    let around = [("operation.name", "mastra.stream".into()), ("aisdk.model.id", "gpt-5-mini".into())];
+    assert!(!of("mastra.stream", &around).billed);
+
+    let agent = |provider: &str, more: &[(&str, Value)]| {
+        let result = format!(
+            r#"{{"text":"sunny","usage":{{"inputTokens":532,"outputTokens":94,"totalTokens":626,"reasoningTokens":41,"cachedInputTokens":161}},
+                "providerMetadata":{{"{provider}":{{}}}},"request":{{"body":{{"model":"model"}}}},"response":{{"modelId":"model-1"}}}}"#
+        );
+        let list = [
+            ("agent.generateVNext.argument.0", r#""weather?""#.into()),
+            ("agent.generateVNext.argument.1", r#"{"threadId":"th-1","resourceId":"u-1"}"#.into()),
+            ("agent.generateVNext.result", result.into()),
+        ];
+        of("agent.generateVNext", &[&list, more].concat())
+    };
+    let openai = agent("openai", &[]);
+    assert_eq!(tokens(&openai), [Some(532), Some(161), None, Some(94), Some(41)]);
+    assert_eq!((openai.kind, openai.tells_own_use, openai.status), (StepKind::Agent, true, StepStatus::Success));
+    assert_eq!((openai.request_model.as_deref(), openai.response_model.as_deref()), (Some("model"), Some("model-1")));
+    assert_eq!((openai.agent_name.as_deref(), openai.session_id.as_deref()), (Some("planner"), Some("th-1")));
+    assert!(openai.content.input.is_some() && openai.content.output.is_some());
+    assert_eq!(tokens(&agent("anthropic", &[])), [None, Some(161), None, Some(94), Some(41)]);
+    // Below a workflow it bears the name of that.
+    assert_eq!(agent("openai", &[("runId", "r-1".into())]).agent_name, None);
+}
