@@ -5,7 +5,7 @@
 
 mod marks;
 
-pub use marks::Marks;
+pub use marks::{Marks, says_more};
 
 use std::net::IpAddr;
 

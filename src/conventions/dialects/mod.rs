@@ -114,6 +114,9 @@ pub struct Dialect {
     /// A stream of these operations whose answer has begun ([`BEGUN_STREAMS`]), and that has no reason for its end, nor a count of what
     /// came out, nor a word on how it went, was given up.
     pub cancelled_without_reason: &'static [&'static str],
+    /// An answer of several words or with calls of tools, of which its stream has counted the one token of its beginning and no reason,
+    /// was given up: it has no reason for the end of streams that were read whole either.
+    pub counts_to_the_end: bool,
     /// A stream that the program left says that all is well, as one does that was read to its end.
     pub left_is_well: bool,
     /// A stream of this name whose answer has begun, as an attribute or an event shows, was given up where another attribute is missing
@@ -611,6 +614,7 @@ pub const PLAIN: Dialect = Dialect {
     failure_leaves_answer: false,
     is_silent_without_model: false,
     cancelled_without_reason: &[],
+    counts_to_the_end: false,
     left_is_well: false,
     cancelled_without: &[],
     fails_by_exception: false,

@@ -195,12 +195,13 @@ pub const TRACELOOP_LLAMAINDEX: Dialect = Dialect {
 
 /// OpenLLMetry's instrumentation of Anthropic's client in JavaScript, which passes on what the provider reported.
 ///
-/// Source: `@traceloop/instrumentation-anthropic` 0.27, run against a scripted server.
+/// Source: `@traceloop/instrumentation-anthropic` 0.14, 0.19, 0.22 and 0.27, run against a scripted server.
 pub const TRACELOOP_ANTHROPIC_JS: Dialect = Dialect {
     name: "traceloop-anthropic-js",
     variant_of: "traceloop",
     detect: &[Detect::Scope("@traceloop/instrumentation-anthropic")],
     basis: &[BasisRow { provider: "", basis: Basis::Exclusive }],
+    counts_to_the_end: true,
     ..TRACELOOP
 };
 

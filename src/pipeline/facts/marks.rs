@@ -89,6 +89,18 @@ struct Said {
     has_results: bool,
 }
 
+/// Tells whether an answer, a list of messages, has more in it than one token says: several words, or a call of a tool.
+pub fn says_more(output: &str) -> bool {
+    let Some(Json::Array(messages)) =
+        Some(output).filter(|output| output.len() <= MAX_ANSWER).and_then(|output| serde_json::from_str(output).ok())
+    else {
+        return false;
+    };
+    let mut said = Said::default();
+    messages.iter().for_each(|message| said.add_message(message));
+    said.text.split_whitespace().nth(1).is_some() || !said.asked.is_empty()
+}
+
 /// Returns what stands for the last of a list of messages that is the user's. The others are not read: a conversation may be long.
 fn question(messages: &str) -> Option<u32> {
     const ROLE: &str = "\"role\"";

@@ -151,7 +151,9 @@ pub(super) fn forget_beginning(draft: &mut Draft<'_>, dialects: Dialects<'_>) ->
         let told = span.attr(key).filter(|told| may_have(told, path));
         told.and_then(|told| whole(&member(&structured(told), path)?)).is_some_and(|parts| parts > 1)
     };
-    let is_begun = is_without_end || PARTS_OF_STREAMS.iter().any(has_parts);
+    let outgrows = || dialects.iter().any(|dialect| dialect.counts_to_the_end) && output.is_some_and(facts::says_more);
+    let is_outgrown = !is_well && !has_reason() && outgrows();
+    let is_begun = is_without_end || is_outgrown || PARTS_OF_STREAMS.iter().any(has_parts);
     let told = [names::OUTPUT_TOKENS, names::TOTAL_TOKENS];
     for key in told.into_iter().filter(|key| is_begun && count_of(draft.span(), key).is_some()).collect::<Vec<_>>() {
         draft.clear(key);

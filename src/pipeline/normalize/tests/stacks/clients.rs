@@ -347,6 +347,39 @@ fn openllmetry_counts_of_anthropic_in_javascript_what_the_provider_reports() {
     assert_eq!(tokens(&call), [Some(211), Some(64), Some(16), Some(37), None]);
 }
 
+/// `@traceloop/instrumentation-anthropic` 0.19.0 and 0.22.6: no stream has a reason for its end, and one that was left says what its beginning
+/// did of the tokens that came out.
+#[test]
+fn a_stream_of_anthropics_in_javascript_with_more_than_its_one_token_was_left() {
+    let call = |scope: &str, output: i64, answer: &str, reason: Option<&str>| {
+        let mut list = vec![
+            ("llm.request.type", Value::from("chat")),
+            ("gen_ai.system", "Anthropic".into()),
+            ("gen_ai.request.model", "claude-sonnet-4-5".into()),
+            ("gen_ai.response.model", "claude-sonnet-4-5-20250929".into()),
+            ("gen_ai.usage.prompt_tokens", Value::Int(131)),
+            ("gen_ai.usage.completion_tokens", Value::Int(output)),
+            ("llm.usage.total_tokens", Value::Int(131 + output)),
+            ("gen_ai.completion.0.role", "assistant".into()),
+            ("gen_ai.completion.0.content", answer.into()),
+        ];
+        list.extend(reason.map(|reason| ("gen_ai.completion.0.finish_reason", reason.into())));
+        let call = told(scope, "anthropic.chat", &list);
+        (call.status, tokens(&call)[0], tokens(&call)[3])
+    };
+    let of = |output, answer, reason| call("@traceloop/instrumentation-anthropic", output, answer, reason);
+    let (begun, word) = (r#"[{"type":"text","text":"It is 18 "}]"#, r#"[{"type":"text","text":"Yes"}]"#);
+    let asks = r#"[{"type":"tool_use","id":"t-1","name":"get_weather","input":{}}]"#;
+    assert_eq!(of(1, begun, None), (StepStatus::Cancelled, Some(131), None));
+    assert_eq!(of(1, asks, None), (StepStatus::Cancelled, Some(131), None));
+    // Read to its end, with one word, without content, by others.
+    assert_eq!(of(57, begun, None), (StepStatus::Success, Some(131), Some(57)));
+    assert_eq!(of(1, begun, Some("max_tokens")), (StepStatus::Success, Some(131), Some(1)));
+    assert_eq!(of(1, word, None), (StepStatus::Success, Some(131), Some(1)));
+    assert_eq!(of(1, "", None), (StepStatus::Success, Some(131), Some(1)));
+    assert_eq!(call("app", 1, begun, None).2, Some(1));
+}
+
 #[test]
 fn mistrals_client_tells_by_silence_of_a_request_that_failed() {
     let client = |name: &str, status: i32, list: &[(&str, Value)]| {
