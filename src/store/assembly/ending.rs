@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::{CRASHED_STEP, RunState, Step, is_failure};
+use crate::conventions::names;
 use crate::model::id::IdSet;
 use crate::model::{ErrorInfo, RunStatus, SpanId, StepKind, StepStatus, UnixNanos};
 
@@ -207,6 +208,10 @@ impl RunState {
         let is_of_call = culprit.is_some_and(|step| step.facts.billed) && self.last_failure().is_some();
         let said = || below.as_ref().filter(|_| is_of_call)?.message.clone();
         let own = own.map(|own| ErrorInfo { message: own.message.clone().or_else(said), ..own });
+        // A class for any failure gives way to that of the call.
+        let class = || below.as_ref().filter(|_| is_of_call)?.kind.clone();
+        let is_any = |own: &ErrorInfo| own.kind.as_deref() == Some(names::ERROR_TYPE_OTHER);
+        let own = own.map(|own| if is_any(&own) { ErrorInfo { kind: class().or(own.kind), ..own } } else { own });
         let names_culprit = own.as_ref().zip(below.as_ref()).is_none_or(|(own, below)| passes_on(own, below));
         let mut error = own.or(below).unwrap_or_default();
         let named = root.facts.error_span.and_then(|span| self.by_span.get(&span)).map(|place| &self.steps[*place]);

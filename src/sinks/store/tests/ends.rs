@@ -109,19 +109,22 @@ fn a_call_whose_node_was_stopped_as_it_ended_was_stopped_too() {
     assert_eq!(call(&[(names::FINISH_REASONS, r#"["stop"]"#)], 78), StepStatus::Success);
 }
 
-/// Claude Code by Logfire: the agent has a class alone.
+/// Claude Code by Logfire: the agent has a class alone. Of Mastra's of before (`@mastra/core` 0.10) it is known that it failed.
 #[test]
 fn an_agent_that_gives_no_reason_has_that_of_its_last_call() {
-    let run = |list: &[(&str, &str)]| {
+    let run_by = |class: &str, list: &[(&str, &str)]| {
         let (run, _) = run_of(vec![
-            with(ended(3, 1, 0, "invoke_agent", 0, 90), &[(names::ERROR_TYPE, "400")]),
+            with(ended(3, 1, 0, "invoke_agent", 0, 90), &[(names::ERROR_TYPE, class)]),
             with(ended(3, 2, 1, "execute_tool", 5, 9), &FAILED),
             with(ended(3, 3, 1, "chat", 10, 80), list),
         ]);
         let error = run.error.unwrap();
         (error.kind.unwrap(), error.message)
     };
+    let run = |list: &[(&str, &str)]| run_by("400", list);
     let failed = [(names::ERROR_TYPE, "unknown"), (names::ERROR_MESSAGE, "API Error: 400")];
+    assert_eq!(run_by("_OTHER", &failed), ("unknown".to_owned(), Some("API Error: 400".to_owned())));
+    assert_eq!(run_by("_OTHER", &[]).0, "_OTHER");
     assert_eq!(run(&failed), ("400".to_owned(), Some("API Error: 400".to_owned())));
     assert_eq!(run(&[]), ("400".to_owned(), None));
 }
