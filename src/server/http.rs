@@ -89,10 +89,12 @@ pub(super) const MAX_NOTHING: u64 = 4096;
 
 /// Says that a signal goes nowhere from here: what is not kept must not seem to be.
 pub(super) fn not_kept() -> Refusal {
-    let why = "metrics are not stored here and there is no target to forward them to: send traces and logs, or turn the \
-               exporter of metrics off, as with OTEL_METRICS_EXPORTER=none";
-    Refusal::new(Problem::NotKept, why.to_owned())
+    Refusal::new(Problem::NotKept, NOT_KEPT.to_owned())
 }
+
+/// Why metrics are refused.
+pub(super) const NOT_KEPT: &str = "metrics are not stored here and there is no target to forward them to: send traces and logs, or turn the \
+    exporter of metrics off, as with OTEL_METRICS_EXPORTER=none";
 
 fn rejected_name(path: &str) -> &'static str {
     match path {

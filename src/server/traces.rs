@@ -92,8 +92,8 @@ impl Line {
         self.run_ids.is_some()
     }
 
-    /// Tells whether metrics that go on to nobody are taken all the same: a command cannot be asked to send none in words that all programs
-    /// know, and an exporter that is refused complains into its output.
+    /// Tells whether a request of metrics that go on to nobody is answered with a partial success of none: a command cannot be asked to send
+    /// none in words that all programs know, and most exporters whose request is refused complain into its output.
     pub fn takes_metrics(&self) -> bool {
         self.has_targets() || self.run.is_some()
     }
@@ -113,7 +113,7 @@ impl Line {
                 return Err(super::http::not_kept());
             }
             if !self.has_targets() {
-                return Ok(Taken::default());
+                return Ok(Taken { rejected: data_points(&bytes), message: super::http::NOT_KEPT.to_owned() });
             }
             let mut prepared = Prepared::default();
             prepared.add(FrameKind::Metrics, Arc::default(), |payload| *payload = bytes);
@@ -419,6 +419,20 @@ impl AtWork<'_> {
         };
         self.claimed = Some((std::mem::replace(&mut record.resource, Arc::clone(&claimed)), claimed));
     }
+}
+
+/// Counts the data points of a request of metrics: of gauges, sums, histograms of both kinds and summaries (`metrics.proto`, `Metric.data`).
+fn data_points(request: &[u8]) -> u64 {
+    fn below<'a>(bytes: &'a [u8], numbers: &'static [u32]) -> impl Iterator<Item = &'a [u8]> {
+        Fields::of(bytes).filter_map(|(number, value)| match value {
+            Field::Bytes(inner) if numbers.contains(&number) => Some(inner),
+            _ => None,
+        })
+    }
+    let scopes = below(request, &[1]).flat_map(|resource| below(resource, &[2]));
+    let metrics = scopes.flat_map(|scope| below(scope, &[2]));
+    let data = metrics.flat_map(|metric| below(metric, &[5, 7, 9, 10, 11]));
+    data.map(|data| below(data, &[1]).count() as u64).sum()
 }
 
 fn why(refused: Refused) -> &'static str {

@@ -480,7 +480,7 @@ fn spans_still_go_where_they_went_before() {
 
 /// Claude Code up to 2.1.27 does not start with `OTEL_METRICS_EXPORTER=none` (2.0.71 and 2.1.27 were run).
 #[test]
-fn metrics_that_go_on_to_nobody_are_taken_without_a_word() {
+fn of_metrics_that_go_on_to_nobody_is_said_that_none_is_kept_in_an_answer_of_success() {
     const SEND: &str = r#"
 import json, os, urllib.request
 assert "OTEL_METRICS_EXPORTER" not in os.environ
@@ -490,7 +490,8 @@ for name in "m", "m" * 5000:
     address = os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] + "/v1/metrics"
     request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
     answer = json.load(urllib.request.urlopen(request))
-    assert not answer.get("partialSuccess"), answer
+    partial = answer["partialSuccess"]
+    assert partial["rejectedDataPoints"] == "1" and "no target" in partial["errorMessage"], answer
 "#;
     let dir = tempdir();
     let mut command = exec(dir.path(), &["--name", "counts"], &["python3", "-c", SEND]);
