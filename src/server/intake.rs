@@ -594,6 +594,12 @@ impl Keeper {
                     self.end_runs();
                 }
                 self.keep_house();
+                // Whoever goes on does not know which these are.
+                if self.retry.is_none()
+                    && let Err(error) = self.sink.delete_left(None)
+                {
+                    self.failed(&with_causes(&error));
+                }
                 self.sink.tally_rest();
                 self.tell_observers();
                 let until = Instant::now() + LAST_METRICS;

@@ -126,8 +126,10 @@ impl<W: RunWriter> StoreSink<W> {
 
     /// Lets go of runs and traces that have been over for a while.
     pub(super) fn forget_finished(&mut self, now: Instant) {
-        let over =
-            |live: &LiveRun| live.is_clean() && live.is_over() && now.saturating_duration_since(live.touched) > LATE;
+        // One that is to be deleted is not forgotten before.
+        let stays = |live: &LiveRun| live.is_left && self.outside.is_some();
+        let is_late = |live: &LiveRun| now.saturating_duration_since(live.touched) > LATE;
+        let over = |live: &LiveRun| live.is_clean() && live.is_over() && is_late(live) && !stays(live);
         let gone: Vec<RunId> = self.runs.iter().filter(|(_, live)| over(live)).map(|(run, _)| *run).collect();
         for run in gone {
             if let Some(live) = self.runs.remove(&run).filter(|live| live.by_span) {

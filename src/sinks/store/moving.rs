@@ -393,12 +393,10 @@ impl<W: RunWriter> StoreSink<W> {
         // Who pinned it wants these steps kept, whatever becomes of it.
         let is_pinned = moves.iter().try_fold(false, |is_pinned, of| Ok(self.hand_on_pin(run, of.to)? || is_pinned))?;
         if !told.is_empty() {
-            if is_left && is_pinned {
+            let was_left = self.runs.get_mut(&run).is_some_and(|live| std::mem::replace(&mut live.is_left, is_left));
+            if is_left && is_pinned && !was_left {
                 // What it was pinned for has gone. Who pins it from now on wants what is left.
                 self.writer.drop_pin(run)?;
-            }
-            if let Some(live) = self.runs.get_mut(&run) {
-                live.is_left = is_left;
             }
             return self.tell_once_more(run, told);
         }
@@ -418,7 +416,7 @@ impl<W: RunWriter> StoreSink<W> {
 
     /// Deletes a run from which all that spoke of GenAI was moved: what is left would have made none. One that somebody has pinned since stays.
     /// It goes when nothing has come to it for a while; without `now` at once.
-    pub(super) fn delete_left(&mut self, now: Option<Instant>) -> Result<(), StoreError> {
+    pub(crate) fn delete_left(&mut self, now: Option<Instant>) -> Result<(), StoreError> {
         let is_late = |live: &LiveRun| now.is_none_or(|now| now.saturating_duration_since(live.touched) >= LATE);
         let is_due = |live: &LiveRun| live.is_left && is_late(live);
         let left =

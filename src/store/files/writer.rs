@@ -560,7 +560,9 @@ impl RunWriter for FilesWriter {
     }
 
     fn drop_pin(&mut self, run: RunId) -> Result<(), StoreError> {
-        self.layout.find_run(run)?.map_or(Ok(()), |dir| cleanup::unmark_folder(self.layout.fs(), &dir))
+        let Some(dir) = self.layout.find_run(run)? else { return Ok(()) };
+        cleanup::unmark_folder(self.layout.fs(), &dir)?;
+        if self.durable { layout::sync_dir(self.layout.fs(), &dir) } else { Ok(()) }
     }
 
     fn disown_run(&mut self, summary: &RunSummary) -> Result<(), StoreError> {

@@ -111,7 +111,9 @@ impl Files {
     /// that comes to nothing is not set.
     fn refer(&mut self, given: impl Fn(&str) -> Option<String>) {
         for at in 0..self.0.len() {
-            let in_files = |name: &str| self.0.iter().find(|found| found.name == name).map(|found| found.value.clone());
+            // Not itself: `X=${X:-DEFAULT}` is what it says without.
+            let others = || self.0.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, found)| found);
+            let in_files = |name: &str| others().find(|found| found.name == name).map(|found| found.value.clone());
             let of = |name: &str| given(name).or_else(|| in_files(name));
             let value =
                 self.0.get(at).filter(|found| found.value.contains('$')).map(|found| expanded(&found.value, &of));
@@ -151,14 +153,18 @@ fn variables(text: &str) -> Vec<(String, String)> {
             Some((quote, inner)) => match closing(inner, quote) {
                 Some(end) => inner.get(..end).unwrap_or_default().to_owned(),
                 // It may go over several lines, of which none is a variable.
-                None => match closing(below, quote) {
-                    Some(end) => {
-                        let (more, behind) = below.split_at(end);
-                        rest = behind.split_once('\n').map_or("", |(_, below)| below);
-                        format!("{inner}\n{more}")
+                // Programs differ in what a backslash before a quote is, and in whether a backtick is one: what some read on the next lines
+                // counts as well.
+                None => {
+                    match closing(below, quote).filter(|_| quote != '`' && !inner.contains(&format!("\\{quote}"))) {
+                        Some(end) => {
+                            let (more, behind) = below.split_at(end);
+                            rest = behind.split_once('\n').map_or("", |(_, below)| below);
+                            format!("{inner}\n{more}")
+                        }
+                        None => inner.trim_end().to_owned(),
                     }
-                    None => inner.trim_end().to_owned(),
-                },
+                }
             },
             None => {
                 let is_comment = |(at, byte): &(usize, u8)| {
@@ -292,16 +298,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(
             dir.path().join(".env"),
-            "A=${HOST}/v1\nF=${A}/x\nB=http://$NAME:1\nC=${NOTHING}\nD=${NOTHING:-http://d}\nNAME=file\nE=$",
+            "X=${X:-http://x}\nY=${Y}\nA=${HOST}/v1\nF=${A}/x\nB=http://$NAME:1\nC=${NOTHING}\nD=${NOTHING:-http://d}\nNAME=file\nE=$",
         )
         .unwrap();
         let files = Files::of(dir.path(), &[], |name| (name == "HOST").then(|| "http://a".to_owned()));
         let value = |name: &str| files.get(name).map(|found| found.value.as_str());
+        assert_eq!(["X", "Y"].map(value), [Some("http://x"), None]);
         let values = ["A", "B", "C", "D", "E", "F"].map(value);
         assert_eq!(
             values,
             [Some("http://a/v1"), Some("http://file:1"), None, Some("http://d"), None, Some("http://a/v1/x")]
         );
+    }
+
+    #[test]
+    fn a_variable_that_some_programs_read_is_read() {
+        assert_eq!(read("P='C:\\dir\\'\nA='http://x:1/v1'"), "P=C:\\dir\\' | A=http://x:1/v1");
+        assert_eq!(read("NOTE=`date\nA=x\nB=`"), "NOTE=date | A=x");
     }
 
     #[test]

@@ -414,6 +414,38 @@ fn each_run_that_has_steps_of_a_pinned_one_is_pinned() {
     assert_eq!(pins(&layout), [(run_named(1), true), (run_named(2), true)]);
 }
 
+/// It was set on what was left by then.
+#[test]
+fn a_pin_set_on_what_is_left_stays_when_more_of_it_leaves() {
+    use crate::store::files::cleanup::set_pinned;
+    let later = [
+        Node { parent: 0, named: 2, operation: "invoke_agent", has_log: false },
+        Node { parent: 5, named: 0, operation: "", has_log: false },
+    ];
+    let nodes = [&CALL_AND_ITS_AGENT[..], &[PLAIN], &later].concat();
+    let (_, layout, mut sink) = begun();
+    take_in(&mut sink, &nodes, 1, &[1, 2, 3, 5]);
+    let own = *sink.runs.keys().next().unwrap();
+    take_in(&mut sink, &nodes, 8, &[0]);
+    set_pinned(&layout, own, true).unwrap();
+    take_in(&mut sink, &nodes, 9, &[4]);
+    sink.delete_left(None).unwrap();
+    let mut left = vec![(run_named(1), false), (run_named(2), true), (own, true)];
+    left.sort_unstable();
+    assert_eq!(pins(&layout), left);
+}
+
+#[test]
+fn what_is_left_of_a_run_is_not_forgotten_before_it_is_deleted() {
+    let nodes = [&CALL_AND_ITS_AGENT[..], &[PLAIN]].concat();
+    let (_, layout, mut sink) = begun();
+    take_in(&mut sink, &nodes, 1, &[1, 2, 3]);
+    take_in(&mut sink, &nodes, 8, &[0]);
+    sink.forget_finished(Instant::now() + 2 * LATE);
+    sink.delete_left(None).unwrap();
+    assert_eq!(pins(&layout), [(run_named(1), false)]);
+}
+
 #[test]
 fn what_is_left_of_a_run_stays_where_it_is_pinned_and_goes_with_the_server_else() {
     use crate::store::files::cleanup::set_pinned;
