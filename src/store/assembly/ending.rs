@@ -223,27 +223,39 @@ impl RunState {
 
 /// What passes between the beginnings of calls that a program makes side by side, in nanoseconds.
 const SIDE_BY_SIDE: u64 = 50_000_000;
+/// What passes between the end of a function's last call and its own, as which it lets go of what it holds, in nanoseconds.
+const LET_GO: u64 = 10_000_000;
 
 /// Returns the call that ended last.
 ///
-/// A stream that nobody reads on may be ended only as the program lets go of it, long after the calls that it made next. One that seems
-/// to have been given up was so when another call began beside it, unless both began as calls do that are made side by side.
+/// A stream that nobody reads on may be ended only as the program lets go of it, long after the calls that it made next: as the last of
+/// them has come back. One that seems to have been given up and ended so was given up before. What is asked of another model in a
+/// stream's time, or began at once with it, is made side by side with it, and the user may give that up at any time.
 fn last_of(calls: Vec<(usize, &Step)>) -> Option<(usize, &Step)> {
     let last = calls.iter().max_by_key(|(_, step)| step.ended_at)?;
     if !seems_given_up(last.1) {
         return Some(*last);
     }
-    let mut begun: HashMap<Option<SpanId>, UnixNanos> = HashMap::new();
-    for (_, step) in calls.iter().filter(|(_, step)| step.ended_at.is_some() && !seems_given_up(step)) {
-        let latest = begun.entry(step.parent).or_insert(step.started_at);
-        *latest = step.started_at.max(*latest);
+    let mut next = HashMap::<_, Vec<_>>::new();
+    for (_, step) in calls.iter().filter(|(_, step)| step.parent.is_some() && !seems_given_up(step)) {
+        if let Some((end, model)) = step.ended_at.zip(model_of(step)) {
+            next.entry((step.parent, model)).or_default().push((end, step.started_at));
+        }
     }
+    next.values_mut().for_each(|calls| calls.sort_unstable());
     let went_on = |step: &Step| {
-        let latest = begun.get(&step.parent).filter(|_| step.parent.is_some() && seems_given_up(step));
-        latest.is_some_and(|latest| latest.0.saturating_sub(step.started_at.0) > SIDE_BY_SIDE)
+        let (end, model) = step.ended_at.filter(|_| seems_given_up(step)).zip(model_of(step))?;
+        let calls = next.get(&(step.parent, model))?;
+        let (back, begun) = *calls[..calls.partition_point(|(back, _)| *back <= end)].last()?;
+        let is_next = begun.0.saturating_sub(step.started_at.0) > SIDE_BY_SIDE;
+        (is_next && end.0.saturating_sub(back.0) <= LET_GO).then_some(step.started_at)
     };
-    let end = |step: &Step| if went_on(step) { Some(step.started_at) } else { step.ended_at };
-    calls.into_iter().max_by_key(|(_, step)| end(step))
+    calls.into_iter().max_by_key(|(_, step)| went_on(step).or(step.ended_at))
+}
+
+/// Returns the language model that was asked.
+fn model_of(call: &Step) -> Option<&str> {
+    call.facts.request_model.as_deref().filter(|_| call.facts.kind == StepKind::Llm)
 }
 
 /// Tells whether a call was given up as far as its silence tells.

@@ -1022,7 +1022,7 @@ fn who_served_a_call_is_known_by_another_layers_word_too() {
 fn a_stream_that_was_left_ended_before_the_calls_that_the_program_made_next() {
     use StepStatus::{Cancelled, Error, Success};
     // Of each call: when it began and ended, in milliseconds, and how.
-    let status = |calls: &[(u64, u64, StepStatus)]| {
+    let status_of = |calls: &[(u64, u64, StepStatus)], kind: StepKind, model: &str| {
         let told: Vec<Told> = (0..=calls.len() as u8).map(|place| (false, 0, 0, 0, 2 * place, false)).collect();
         let mut state = state(&told);
         let at = |ms: u64| UnixNanos(ms * 1_000_000);
@@ -1034,18 +1034,32 @@ fn a_stream_that_was_left_ended_before_the_calls_that_the_program_made_next() {
             (step.started_at, step.ended_at, step.status) = (at(*start), Some(at(*end)), *status);
             step.parent = Some(root);
         }
+        // Of the last, what it asked.
+        let facts = std::sync::Arc::make_mut(&mut state.steps[calls.len()].facts);
+        (facts.kind, facts.request_model) = (kind, Some(model.to_owned()));
         state.roots = [0].into();
         state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
         state.status()
     };
+    let status = |calls: &[(u64, u64, StepStatus)]| status_of(calls, StepKind::Llm, "m0");
     let left = (100, 900, Cancelled);
-    assert_eq!(status(&[left, (700, 800, Success)]), RunStatus::Success);
-    assert_eq!(status(&[left, (110, 890, Cancelled), (700, 800, Success)]), RunStatus::Success);
-    assert_eq!(status(&[left, (700, 800, Success), (810, 850, Error)]), RunStatus::Error);
+    let next = (700, 899, Success);
+    assert_eq!(status(&[left, next]), RunStatus::Success);
+    assert_eq!(status(&[left, (110, 890, Cancelled), next]), RunStatus::Success);
+    assert_eq!(status(&[left, (200, 400, Success), (500, 600, Cancelled), next]), RunStatus::Success);
+    assert_eq!(status(&[left, (700, 899, Success), (901, 950, Error)]), RunStatus::Error);
     // Nothing began later, or at once with it.
     assert_eq!(status(&[(50, 90, Success), left]), RunStatus::Cancelled);
-    assert_eq!(status(&[left, (105, 800, Success)]), RunStatus::Cancelled);
-    assert_eq!(status(&[left, (700, 800, Cancelled)]), RunStatus::Cancelled);
+    assert_eq!(status(&[left, (105, 899, Success)]), RunStatus::Cancelled);
+    assert_eq!(status(&[left, (700, 899, Cancelled)]), RunStatus::Cancelled);
+    // The user may give up one of two at any time.
+    assert_eq!(status(&[left, (180, 400, Success)]), RunStatus::Cancelled);
+    assert_eq!(status(&[left, (180, 400, Success), (120, 900, Cancelled)]), RunStatus::Cancelled);
+    // What looks at a stream as it comes is another model, or none that answers.
+    let beside = |kind: StepKind, model: &str| status_of(&[left, next], kind, model);
+    assert_eq!(beside(StepKind::Llm, "m0"), RunStatus::Success);
+    assert_eq!(beside(StepKind::Llm, "m0-mini"), RunStatus::Cancelled);
+    assert_eq!(beside(StepKind::Embedding, "m0"), RunStatus::Cancelled);
     // One that says that it failed did so in the end.
     assert_eq!(status(&[(100, 900, Error), (700, 800, Success)]), RunStatus::Error);
 }
