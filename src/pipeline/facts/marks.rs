@@ -32,6 +32,10 @@ pub struct Marks {
     pub input: Option<u32>,
     /// What was asked last, in words, by whoever is the user.
     pub question: Option<u32>,
+    /// The ids of the calls of tools whose results follow that in the user's name.
+    pub results: Vec<u32>,
+    /// Whether results of tools follow that, in whoever's name.
+    pub has_results: bool,
     /// What was answered in words.
     pub text: Option<u32>,
     /// The ids of the tool calls that were answered.
@@ -59,12 +63,58 @@ impl Marks {
         let says = |(key, word): &(&'static str, &str)| attr(key).and_then(Value::as_str) == Some(word);
         marks.is_report = REPORTS.iter().any(says);
         marks.input = content.input.as_ref().map(|input| crc32c::crc32c(input.as_str().as_bytes()));
-        marks.question = content.input.as_ref().and_then(|input| question(input.as_str()));
+        if let Some(input) = content.input.as_ref() {
+            marks.read_question(input.as_str());
+        }
         marks.task = TASKS.iter().find_map(|(key, member)| task(attr(key)?.as_str()?, member));
         if let Some(output) = content.output.as_ref().filter(|output| output.as_str().len() <= MAX_ANSWER) {
             marks.read(output);
         }
         Some(Box::new(marks))
+    }
+
+    /// Reads the last of a list of messages that is the user's, and what tools gave since. The others are not read: a conversation may
+    /// be long.
+    fn read_question(&mut self, messages: &str) {
+        const ROLE: &str = "\"role\"";
+        let role_at = |at: usize| {
+            let value = messages[at + ROLE.len()..].trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
+            value.split('"').next()
+        };
+        let message_at = |at: usize| {
+            let begin = messages[..at].trim_end().strip_suffix('{')?.len();
+            serde_json::Deserializer::from_str(messages.get(begin..)?).into_iter::<Json>().next()?.ok()
+        };
+        for (at, _) in messages.rmatch_indices(ROLE).take(MAX_MESSAGES) {
+            match role_at(at) {
+                Some("user") => (),
+                role => {
+                    self.has_results |= role == Some("tool");
+                    continue;
+                }
+            }
+            let Some(message) = message_at(at) else { return };
+            let mut said = Said::default();
+            said.add_message(&message);
+            self.has_results |= said.has_results;
+            self.results.extend(said.results);
+            self.results.truncate(MAX_ASKED);
+            self.question = sum_of(&said.text);
+            // What a tool gave is no user's word, in whoever's name it is told.
+            if self.question.is_some() || !said.has_results {
+                return;
+            }
+        }
+    }
+
+    /// Tells whether what was asked last, with what tools gave since, may be the same; nothing where one does not say it.
+    pub fn may_ask_the_same(&self, other: &Self) -> Option<bool> {
+        let is_same = self.question? == other.question?;
+        // Not all layers tell results in the user's name, and of others the ids are not always told.
+        let lacks = |one: &Self, other: &Self| !one.results.is_empty() && !other.has_results;
+        let are_told = !self.results.is_empty() && !other.results.is_empty();
+        let are_others = are_told && !self.results.iter().any(|id| other.results.contains(id));
+        Some(is_same && !are_others && !lacks(self, other) && !lacks(other, self))
     }
 
     /// Reads an answer, a list of messages.
@@ -85,8 +135,9 @@ struct Said {
     text: String,
     /// The ids of the tool calls that are asked for.
     asked: Vec<u32>,
-    /// Whether they tell what a tool gave.
+    /// Whether they tell what a tool gave, and the ids of its calls.
     has_results: bool,
+    results: Vec<u32>,
 }
 
 /// Tells whether an answer, a list of messages, has more in it than one token says: several words, or a call of a tool.
@@ -99,27 +150,6 @@ pub fn says_more(output: &str) -> bool {
     let mut said = Said::default();
     messages.iter().for_each(|message| said.add_message(message));
     said.text.split_whitespace().nth(1).is_some() || !said.asked.is_empty()
-}
-
-/// Returns what stands for the last of a list of messages that is the user's. The others are not read: a conversation may be long.
-fn question(messages: &str) -> Option<u32> {
-    const ROLE: &str = "\"role\"";
-    let is_users = |(at, _): &(usize, &str)| {
-        let value = messages[at + ROLE.len()..].trim_start().strip_prefix(':');
-        value.is_some_and(|value| value.trim_start().starts_with("\"user\""))
-    };
-    for (at, _) in messages.rmatch_indices(ROLE).take(MAX_MESSAGES).filter(is_users) {
-        let begin = messages[..at].trim_end().strip_suffix('{')?.len();
-        let message = serde_json::Deserializer::from_str(messages.get(begin..)?).into_iter::<Json>().next()?.ok()?;
-        let mut said = Said::default();
-        said.add_message(&message);
-        let question = sum_of(&said.text);
-        // What a tool gave is no user's word, in whoever's name it is told.
-        if question.is_some() || !said.has_results {
-            return question;
-        }
-    }
-    None
 }
 
 fn sum_of(text: &str) -> Option<u32> {
@@ -142,7 +172,7 @@ impl Said {
                     match member("type") {
                         Some("text") => self.add_text(member("content").or(member("text")).unwrap_or_default()),
                         Some("tool_call") => self.add_asked(member("id")),
-                        Some("tool_call_response" | TOOL_RESULT) => self.has_results = true,
+                        Some("tool_call_response" | TOOL_RESULT) => self.add_result(part),
                         _ => (),
                     }
                 }
@@ -167,8 +197,16 @@ impl Said {
         match member("type") {
             Some("text") => self.text.push_str(member("text").unwrap_or_default()),
             Some("tool_use") => self.add_asked(member("id")),
-            Some(TOOL_RESULT) => self.has_results = true,
+            Some(TOOL_RESULT) => self.add_result(block),
             _ => (),
+        }
+    }
+
+    fn add_result(&mut self, result: &Json) {
+        self.has_results = true;
+        let id = ["id", "tool_use_id"].iter().find_map(|key| result.get(key)?.as_str());
+        if self.results.len() < MAX_ASKED {
+            self.results.extend(id.map(|id| crc32c::crc32c(id.as_bytes())));
         }
     }
 
@@ -246,6 +284,36 @@ mod tests {
         }
     }
 
+    fn asked(messages: &str) -> Marks {
+        let mut marks = Marks::default();
+        marks.read_question(messages);
+        marks
+    }
+
+    #[test]
+    fn what_tools_gave_since_a_question_tells_calls_apart() {
+        let with = |more: &str| asked(&format!(r#"[{{"role":"user","content":"Hi"}}{more}]"#));
+        let gave = |id: &str| {
+            with(&format!(r#",{{"role":"user","content":"[{{\"type\":\"tool_result\",\"tool_use_id\":\"{id}\"}}]"}}"#))
+        };
+        let (none, tool) = (with(""), with(r#",{"role":"tool","parts":[{"type":"text","content":"18"}]}"#));
+        for (one, other, is_same) in [
+            (&gave("a"), &gave("a"), true),
+            (&gave("a"), &gave("b"), false),
+            // Other layers have it of the tool, and without an id.
+            (&gave("a"), &tool, true),
+            (&gave("a"), &none, false),
+            (&tool, &none, true),
+        ] {
+            assert_eq!(
+                [one.may_ask_the_same(other), other.may_ask_the_same(one)],
+                [Some(is_same); 2],
+                "{one:?} {other:?}"
+            );
+        }
+        assert_eq!(gave("a").may_ask_the_same(&asked("[]")), None);
+    }
+
     #[test]
     fn a_question_is_what_the_user_said_last() {
         for messages in [
@@ -255,12 +323,12 @@ mod tests {
             r#"[{"role":"user","content":"Is it \"role\" or {?"},{"role":"user","content":"[{\"type\":\"tool_result\",\"content\":\"18\"}]"}]"#,
             r#"[{"role":"user","content":"Is it \"role\" or {?"},{"role":"user","parts":[{"type":"tool_call_response","response":"18"}]}]"#,
         ] {
-            assert_eq!(question(messages), sum("Is it \"role\" or {?"), "{messages}");
+            assert_eq!(asked(messages).question, sum("Is it \"role\" or {?"), "{messages}");
         }
         for messages in
             ["", "[]", r#"[{"role":"user"}]"#, r#"[{"role":"user","parts":["#, r#""role":"user""#, "{\"role\":"]
         {
-            assert_eq!(question(messages), None, "{messages}");
+            assert_eq!(asked(messages).question, None, "{messages}");
         }
     }
 

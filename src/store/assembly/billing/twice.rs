@@ -173,7 +173,7 @@ impl RunState {
             return true;
         }
         let marks = || each().filter_map(|(one, other)| one.facts.marks.as_ref().zip(other.facts.marks.as_ref()));
-        let questions = marks().map(|(one, other)| one.question.zip(other.question).map(|(one, other)| one == other));
+        let questions = marks().map(|(one, other)| one.may_ask_the_same(other));
         if agree(questions) == Some(false) {
             return false;
         }
