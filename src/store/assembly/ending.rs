@@ -208,9 +208,11 @@ impl RunState {
         let is_of_call = culprit.is_some_and(|step| step.facts.billed) && self.last_failure().is_some();
         let said = || below.as_ref().filter(|_| is_of_call)?.message.clone();
         let own = own.map(|own| ErrorInfo { message: own.message.clone().or_else(said), ..own });
-        // A class for any failure gives way to that of the call.
+        // A class for any failure gives way to that of the call, where it is the failure of that.
         let class = || below.as_ref().filter(|_| is_of_call)?.kind.clone();
-        let is_any = |own: &ErrorInfo| own.kind.as_deref() == Some(names::ERROR_TYPE_OTHER);
+        let is_of_below =
+            |own: &ErrorInfo| own.message.is_none() || below.as_ref().is_some_and(|below| passes_on(own, below));
+        let is_any = |own: &ErrorInfo| own.kind.as_deref() == Some(names::ERROR_TYPE_OTHER) && is_of_below(own);
         let own = own.map(|own| if is_any(&own) { ErrorInfo { kind: class().or(own.kind), ..own } } else { own });
         let names_culprit = own.as_ref().zip(below.as_ref()).is_none_or(|(own, below)| passes_on(own, below));
         let mut error = own.or(below).unwrap_or_default();

@@ -125,6 +125,17 @@ fn an_agent_that_gives_no_reason_has_that_of_its_last_call() {
     let failed = [(names::ERROR_TYPE, "unknown"), (names::ERROR_MESSAGE, "API Error: 400")];
     assert_eq!(run_by("_OTHER", &failed), ("unknown".to_owned(), Some("API Error: 400".to_owned())));
     assert_eq!(run_by("_OTHER", &[]).0, "_OTHER");
+    // What the agent says of itself is no failure of the call.
+    let own = |message: &'static str| {
+        let own = [(names::ERROR_TYPE, "_OTHER"), (names::ERROR_MESSAGE, message)];
+        let (run, _) = run_of(vec![
+            with(ended(3, 1, 0, "invoke_agent", 0, 90), &own),
+            with(ended(3, 3, 1, "chat", 10, 80), &failed),
+        ]);
+        run.error.unwrap().kind.unwrap()
+    };
+    assert_eq!(own("validation of the plan failed"), "_OTHER");
+    assert_eq!(own("the model: API Error: 400"), "unknown");
     assert_eq!(run(&failed), ("400".to_owned(), Some("API Error: 400".to_owned())));
     assert_eq!(run(&[]), ("400".to_owned(), None));
 }
