@@ -133,6 +133,18 @@ pub const TOTAL_OF_BOTH: &[(&str, &[&str])] = &[
     ("openai", &["gpt-", "chatgpt-", "ft:gpt-", "o1", "o3", "o4"]),
 ];
 
+/// How the names of models begin that a provider makes whose word is also taken for those of others: OpenAI's and Anthropic's, whose
+/// clients call them, and Google's, for which ADK takes all of them.
+pub const MAKES: &[(&str, &[&str])] = &[
+    ("anthropic", &["claude-"]),
+    ("gcp.gemini", &["gemini-", "gemma-", "models/gemini-", "models/gemma-"]),
+    ("gcp.vertex_ai", &["gemini-", "projects/", "publishers/"]),
+    ("openai", &["gpt-", "chatgpt-", "ft:gpt-", "o1", "o3", "o4", "text-embedding-"]),
+];
+
+/// How the names of models of theirs begin that anyone may serve.
+pub const OPEN_MODELS: &[&str] = &["gpt-oss"];
+
 /// What models have in their names whose totals may have something else than text all the same: sound, or thoughts of models that
 /// anyone may serve.
 pub const TOTAL_OF_MORE: &[&str] = &["gpt-oss", "-audio", "realtime", "transcribe", "-tts"];

@@ -821,8 +821,8 @@ pub const UNNAMED_AGENTS: &[&str] = &["OpenAI Agent"];
 
 /// Who takes every model for one of this provider's, by the scope: where a model's name says who serves it, that is believed.
 ///
-/// Source: `google-adk` 1.26 and 2.4, of models that it calls by LiteLLM.
-pub const GUESSED: &[(&str, &str)] = &[("gcp.vertex.agent", "gcp.gemini")];
+/// Source: `google-adk` 1.26 and 2.4, of models that it calls by LiteLLM; with `GOOGLE_GENAI_USE_VERTEXAI` they are those of Vertex AI.
+pub const GUESSED: &[(&str, &str)] = &[("gcp.vertex.agent", "gcp.gemini"), ("gcp.vertex.agent", "gcp.vertex_ai")];
 
 /// Clients that serve one provider's models and none of others, by how the scope of who traces them begins, and that provider: where
 /// nothing else names it.

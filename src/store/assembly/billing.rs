@@ -13,6 +13,7 @@ use std::sync::Arc;
 use self::layers::{MAX_AT_ONCE, MAX_LAYERS, MOMENTS};
 use super::tree::Tree;
 use super::{RunState, Step, is_failure};
+use crate::conventions::providers::{MAKES, OPEN_MODELS};
 use crate::model::id::{IdMap, IdSet};
 use crate::model::{CostSource, NanoUsd, SpanId, StepKind, StepStatus, Tokens};
 use crate::pipeline::facts::StepFacts;
@@ -334,13 +335,15 @@ impl RunState {
 
     /// Finds the words for calls that name who served these, where the calls themselves name nobody: by place.
     ///
-    /// ADK knows it of one of its two spans for a call, and tells what that used on the other.
+    /// ADK knows it of one of its two spans for a call, and tells what that used on the other. Of a model that is not the provider's own
+    /// the word may be for the client, or guessed.
     fn providers(&self, copies: &HashMap<usize, usize>) -> HashMap<usize, usize> {
         let order = |place: usize| (self.steps[place].started_at, self.steps[place].span_id);
         let mut found: HashMap<usize, usize> = HashMap::new();
         for (&copy, &of) in copies {
             let (word, call) = (&self.steps[copy].facts, &self.steps[of].facts);
-            if call.billed && call.provider.is_none() && word.provider.is_some() {
+            let serves = |provider: &String| call.model().is_some_and(|model| makes(provider, model));
+            if call.billed && call.provider.is_none() && word.provider.as_ref().is_some_and(serves) {
                 let first = found.entry(of).or_insert(copy);
                 *first = std::cmp::min_by_key(*first, copy, |place| order(*place));
             }
@@ -657,6 +660,12 @@ fn used_at(step: &Step) -> UsedAt {
 fn counts(tokens: Tokens) -> [Option<u64>; 5] {
     let Tokens { prompt, completion, cache_read, cache_write, reasoning, .. } = tokens;
     [prompt, completion, cache_read, cache_write, reasoning]
+}
+
+/// Tells whether a provider makes a model, as far as the names of both tell.
+fn makes(provider: &str, model: &str) -> bool {
+    let begins = |starts: &[&str]| starts.iter().any(|start| model.starts_with(start));
+    MAKES.iter().any(|(maker, starts)| *maker == provider && begins(starts)) && !begins(OPEN_MODELS)
 }
 
 fn asked(facts: &StepFacts) -> Asked<'_> {

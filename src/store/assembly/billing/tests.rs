@@ -1003,18 +1003,38 @@ fn a_run_that_seems_to_be_given_up_ended_as_its_last_call_did() {
 /// ADK 1.26, of which one span has what a call used, and the one below it who served the model.
 #[test]
 fn who_served_a_call_is_known_by_another_layers_word_too() {
-    let mut state = state(&[(false, 0, 1, 5, 2, false), (false, 0, 2, 3, 2, false)]);
-    state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
-    state.steps[1].parent = Some(state.steps[0].span_id);
-    let copies = state.duplicates();
-    assert_eq!(copies.len(), 1);
-    for copy in copies.keys() {
-        std::sync::Arc::make_mut(&mut state.steps[*copy].facts).provider = Some("gcp.gemini".to_owned());
+    let served = |provider: &str, model: &str| {
+        let mut state = state(&[(false, 0, 1, 5, 2, false), (false, 0, 2, 3, 2, false)]);
+        state.by_span = state.steps.iter().enumerate().map(|(place, step)| (step.span_id, place)).collect();
+        state.steps[1].parent = Some(state.steps[0].span_id);
+        for step in &mut state.steps {
+            std::sync::Arc::make_mut(&mut step.facts).request_model = Some(model.to_owned());
+        }
+        let copies = state.duplicates();
+        assert_eq!(copies.len(), 1);
+        let of: Vec<String> = copies.values().map(|of| state.steps[*of].step_id.clone()).collect();
+        for copy in copies.keys() {
+            std::sync::Arc::make_mut(&mut state.steps[*copy].facts).provider = Some(provider.to_owned());
+        }
+        let told =
+            state.step_views().into_iter().find(|step| of.contains(&step.step_id)).and_then(|step| step.provider);
+        assert!(state.accounts().iter().any(|step| step.provider == told));
+        assert_eq!(state.sums().bill.models, [(model.to_owned(), told.clone(), NanoUsd::default())]);
+        told
+    };
+    assert_eq!(served("gcp.gemini", "gemini-2.5-flash").as_deref(), Some("gcp.gemini"));
+    assert_eq!(served("openai", "gpt-4o-mini").as_deref(), Some("openai"));
+    // ADK takes LiteLLM's models for Gemini's, and a client calls what stands behind a gateway.
+    for (provider, model) in [
+        ("gcp.gemini", "claude-sonnet-4-5"),
+        ("gcp.vertex_ai", "gpt-4o"),
+        ("gcp.gemini", "ollama_chat/gemma3"),
+        ("openai", "my-model"),
+        ("openai", "claude-sonnet-4-5"),
+        ("openai", "gpt-oss-120b"),
+    ] {
+        assert_eq!(served(provider, model), None, "{provider} {model}");
     }
-    let gemini = Some("gcp.gemini".to_owned());
-    assert!(state.step_views().iter().all(|step| step.provider == gemini));
-    assert!(state.accounts().iter().all(|step| step.provider == gemini));
-    assert_eq!(state.sums().bill.models, [("m0".to_owned(), gemini, NanoUsd::default())]);
 }
 
 /// `opentelemetry-instrumentation-openai` 0.52, whose span of a stream that was left ends as Python collects what read it.

@@ -363,6 +363,10 @@ fn the_name_of_a_model_tells_who_serves_it_where_nobody_else_does() {
     let by_adk = |model: &str| provider("gcp.vertex.agent", "gemini", model);
     assert_eq!(by_adk("anthropic/claude-sonnet-4-5").as_deref(), Some("anthropic"));
     assert_eq!(by_adk("gemini-2.5-flash").as_deref(), Some("gcp.gemini"));
+    // Where it is told to ask Vertex AI, for that's.
+    let by_vertex = |model: &str| provider("gcp.vertex.agent", "vertex_ai", model);
+    assert_eq!(by_vertex("anthropic/claude-sonnet-4-5").as_deref(), Some("anthropic"));
+    assert_eq!(by_vertex("gemini-2.5-flash").as_deref(), Some("gcp.vertex_ai"));
     for model in [
         "gpt-4o-mini",
         "claude-sonnet-4-5",
