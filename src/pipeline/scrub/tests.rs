@@ -1,6 +1,7 @@
 use super::find::COMPILED;
 use super::keys::is_content;
 use super::*;
+use crate::conventions::dialects::{DIALECTS, OTEL, Source};
 use crate::conventions::scrub_rules as rules;
 use crate::model::UnixNanos;
 use crate::model::otlp::{
@@ -584,6 +585,38 @@ fn none_leaves_metadata_and_no_content() {
     let mut failed = self::record(Span { events: vec![log("it broke: no such city", "ERROR")], ..Span::default() });
     scrubber(Content::None).scrub(&mut failed);
     assert_eq!(failed.span.events, [log("it broke: no such city", "ERROR")]);
+}
+
+/// Adds the attributes that a source of content reads, and not those by which it decides whether to.
+fn add_keys(source: &Source, keys: &mut Vec<String>) {
+    match *source {
+        Source::Key(key) | Source::Json(key, _) | Source::Unlike(key, ..) | Source::Told(key) => {
+            keys.push(key.to_owned())
+        }
+        Source::Before(key, ..) | Source::After(key, ..) | Source::Quoted(key, _) => keys.push(key.to_owned()),
+        Source::Indexed(start) => keys.push(format!("{start}.0.content")),
+        Source::Parts(parts) => keys.extend(parts.iter().map(|(_, key)| (*key).to_owned())),
+        Source::Where(_, _, source) | Source::With(_, _, source) | Source::Beside(_, source) => add_keys(source, keys),
+        Source::Lacking(_, source) | Source::Served(_, source) => add_keys(source, keys),
+        Source::Uncounted(source) | Source::Unfailed(source) => add_keys(source, keys),
+        // The span's own name, and words of the table.
+        Source::Name | Source::Fixed(_) | Source::Method(_) | Source::Behind(_) | Source::Between(..) => (),
+    }
+}
+
+#[test]
+fn none_leaves_nothing_that_a_dialect_reads_as_content() {
+    let said = "what the user said";
+    for dialect in DIALECTS.iter().copied().chain([&OTEL]) {
+        let mut keys = Vec::new();
+        dialect.content.iter().flat_map(|row| row.from).for_each(|source| add_keys(source, &mut keys));
+        for key in keys {
+            let attributes = vec![attribute(&key, said)];
+            let mut record = record(Span { attributes, ..Span::default() });
+            scrubber(Content::None).scrub(&mut record);
+            assert!(!holds(&everything(&record), said), "{key} of {}", dialect.name);
+        }
+    }
 }
 
 #[test]
