@@ -277,6 +277,8 @@ pub const ADDED: &str = "runspan.added";
 pub const ADDED_STATUS: &str = "otel.status";
 /// In [`ADDED`]: the span had a status that said neither, and it says error.
 pub const ADDED_STATUS_CODE: &str = "otel.status_code";
+/// In [`ADDED`]: the reason for a failure is what a model or a tool said, and goes where that does.
+pub const ADDED_REASON_OF_CONTENT: &str = "error.message.of_content";
 
 /// The call was told by who passed it on, and not by who made it; a boolean.
 pub const RELAYED: &str = "runspan.relayed";

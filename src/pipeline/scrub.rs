@@ -31,9 +31,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+pub(super) use self::keys::is_content;
+
 use self::keys::KeyClass;
 use self::pass::Pass;
-use crate::model::otlp::{Resource, set};
+use crate::conventions::names;
+use crate::model::otlp::{AnyValue, Resource, Span, Value, set};
 use crate::model::record::{Record, RecordKind};
 use crate::model::run::UnknownWord;
 
@@ -186,6 +189,9 @@ impl Scrubber {
             pass.text(&mut status.message);
         }
         pass.text_under(&mut span.trace_state, KeyClass::Id);
+        if self.content == Content::None && has_reason_of_content(span) {
+            pass.remove_reason(&mut span.attributes);
+        }
         pass.attributes(&mut span.attributes);
         span.events.iter_mut().for_each(|event| pass.event(event));
         for link in &mut span.links {
@@ -231,6 +237,13 @@ impl Scrubber {
         let [a, b, c, d, ..] = hmac_sha256(&self.key, secret);
         format!("{MARKER_START}{kind}:{}:{a:02x}{b:02x}{c:02x}{d:02x}]", secret.len())
     }
+}
+
+/// Tells whether the reason for a failure was read out of what a model or a tool said.
+fn has_reason_of_content(span: &Span) -> bool {
+    let Some(Value::Array(added)) = span.attr(names::ADDED) else { return false };
+    let is_it = |key: &AnyValue| key.value.as_ref().and_then(Value::as_str) == Some(names::ADDED_REASON_OF_CONTENT);
+    added.values.iter().any(is_it)
 }
 
 /// HMAC-SHA256 (RFC 2104). Written out: it is these lines, and a crate for it brings four more.

@@ -296,6 +296,23 @@ pub enum Source {
     Parts(&'static [(Said, &'static str)]),
 }
 
+impl Source {
+    /// Tells whether `is_such` holds for one of the attributes that the value itself is taken from.
+    pub fn reads(&self, is_such: &mut dyn FnMut(&str) -> bool) -> bool {
+        match *self {
+            Self::Key(key) | Self::Json(key, _) | Self::Unlike(key, ..) | Self::Told(key) => is_such(key),
+            Self::Before(key, ..) | Self::After(key, ..) | Self::Quoted(key, _) => is_such(key),
+            Self::Indexed(start) => is_such(&format!("{start}.0.content")),
+            Self::Parts(parts) => parts.iter().any(|(_, key)| is_such(key)),
+            Self::Where(_, _, source) | Self::With(_, _, source) | Self::Beside(_, source) => source.reads(is_such),
+            Self::Lacking(_, source) | Self::Served(_, source) => source.reads(is_such),
+            Self::Uncounted(source) | Self::Unfailed(source) => source.reads(is_such),
+            // The span's own name, and words of the table.
+            Self::Name | Self::Fixed(_) | Self::Method(_) | Self::Behind(_) | Self::Between(..) => false,
+        }
+    }
+}
+
 /// What an attribute that is a part of an answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {

@@ -1,7 +1,5 @@
 //! How a step ended, where its emitter tells that in its own way, or only by silence.
 
-use std::borrow::Cow;
-
 use super::{Dialects, Draft, may_say, messages, value_of};
 use crate::conventions::dialects::{
     BEGUN_STREAMS, CONTROL_FLOW, Dialect, ENDS_A_STREAM, FINISH_REASON_OF_OLD, HIDDEN, Shape, Source,
@@ -10,6 +8,7 @@ use crate::conventions::names;
 use crate::model::otlp::{STATUS_ERROR, STATUS_UNSET, Span, SpanEvent, Value};
 use crate::model::{StepKind, StepStatus};
 use crate::pipeline::facts;
+use crate::pipeline::scrub::is_content;
 
 /// Writes a failure that the emitter tells in its own way, or only by silence.
 pub(super) fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended: bool) {
@@ -53,10 +52,14 @@ pub(super) fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended
         silence.or_else(|| (ended && lacks_its_end(draft.span(), dialects)).then_some(StepStatus::Error))
     };
     let Some(status) = told.map(|told| told.status).or_else(silence) else { return };
-    let reason = told.and_then(|told| told.message.iter().find_map(|source| draft.read(source, Shape::Text)));
-    let reason = reason.map(Cow::into_owned);
-    if let Some(reason) = reason.filter(|_| draft.span().attr(names::ERROR_MESSAGE).is_none()) {
+    let reason =
+        |source| draft.read(source, Shape::Text).map(|reason| (reason.into_owned(), source.reads(&mut is_content)));
+    let reason = told.and_then(|told| told.message.iter().find_map(reason));
+    if let Some((reason, is_content)) = reason.filter(|_| draft.span().attr(names::ERROR_MESSAGE).is_none()) {
         draft.set(names::ERROR_MESSAGE, reason);
+        if is_content {
+            draft.added.push(names::ADDED_REASON_OF_CONTENT.to_owned());
+        }
     }
     draft.set(names::STEP_STATUS, status.as_str());
     // An event may have the class.

@@ -115,7 +115,7 @@ fn starts_hump(name: &str, at: usize) -> bool {
 }
 
 /// Tells whether a key holds what a model, a tool or a user said.
-pub(super) fn is_content(key: &str) -> bool {
+pub(in crate::pipeline) fn is_content(key: &str) -> bool {
     if rules::METADATA_KEYS.contains(&key) || rules::ID_KEYS.binary_search(&key).is_ok() {
         return false;
     }

@@ -6,7 +6,7 @@ use super::find::{COMPILED, Candidates, JSON_NAMES, SHORTEST_SECRET, looks_rando
 use super::json::{JsonWalk, decode, encode, string_end};
 use super::keys::{KeyClass, is_content, last_segment};
 use super::{Content, Scrubbed, Scrubber, is_marker};
-use crate::conventions::scrub_rules as rules;
+use crate::conventions::{names, scrub_rules as rules};
 use crate::model::otlp::{AnyValue, KeyValue, SpanEvent, Value};
 
 /// JSON in JSON in JSON: how deep it is opened. Deeper levels are scanned as plain text.
@@ -56,6 +56,17 @@ impl Pass<'_> {
                 self.remove_nested_content(value);
             }
             true
+        });
+    }
+
+    /// Removes the reason for a failure.
+    pub(super) fn remove_reason(&mut self, attributes: &mut Vec<KeyValue>) {
+        attributes.retain(|attribute| {
+            let is_it = attribute.key == names::ERROR_MESSAGE;
+            if is_it {
+                self.count.count(size(attribute.value.as_ref()));
+            }
+            !is_it
         });
     }
 

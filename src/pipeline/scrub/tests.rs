@@ -1,12 +1,12 @@
 use super::find::COMPILED;
 use super::keys::is_content;
 use super::*;
-use crate::conventions::dialects::{DIALECTS, OTEL, Source};
+use crate::conventions::dialects::{DIALECTS, OTEL};
 use crate::conventions::scrub_rules as rules;
-use crate::model::UnixNanos;
-use crate::model::otlp::{
-    AnyValue, ArrayValue, KeyValue, KvList, Link, Scope, ScopeSpans, Span, SpanEvent, Status, Value, base64,
-};
+use crate::model::otlp::{ArrayValue, KeyValue, KvList, Link, Scope, ScopeSpans, SpanEvent, Status, base64};
+use crate::model::{StepStatus, UnixNanos};
+use crate::pipeline::facts::StepFacts;
+use crate::pipeline::normalize::normalize;
 use proptest::prelude::*;
 use prost::Message;
 
@@ -587,35 +587,55 @@ fn none_leaves_metadata_and_no_content() {
     assert_eq!(failed.span.events, [log("it broke: no such city", "ERROR")]);
 }
 
-/// Adds the attributes that a source of content reads, and not those by which it decides whether to.
-fn add_keys(source: &Source, keys: &mut Vec<String>) {
-    match *source {
-        Source::Key(key) | Source::Json(key, _) | Source::Unlike(key, ..) | Source::Told(key) => {
-            keys.push(key.to_owned())
-        }
-        Source::Before(key, ..) | Source::After(key, ..) | Source::Quoted(key, _) => keys.push(key.to_owned()),
-        Source::Indexed(start) => keys.push(format!("{start}.0.content")),
-        Source::Parts(parts) => keys.extend(parts.iter().map(|(_, key)| (*key).to_owned())),
-        Source::Where(_, _, source) | Source::With(_, _, source) | Source::Beside(_, source) => add_keys(source, keys),
-        Source::Lacking(_, source) | Source::Served(_, source) => add_keys(source, keys),
-        Source::Uncounted(source) | Source::Unfailed(source) => add_keys(source, keys),
-        // The span's own name, and words of the table.
-        Source::Name | Source::Fixed(_) | Source::Method(_) | Source::Behind(_) | Source::Between(..) => (),
-    }
-}
-
 #[test]
 fn none_leaves_nothing_that_a_dialect_reads_as_content() {
     let said = "what the user said";
     for dialect in DIALECTS.iter().copied().chain([&OTEL]) {
         let mut keys = Vec::new();
-        dialect.content.iter().flat_map(|row| row.from).for_each(|source| add_keys(source, &mut keys));
+        for source in dialect.content.iter().flat_map(|row| row.from) {
+            source.reads(&mut |key| {
+                keys.push(key.to_owned());
+                false
+            });
+        }
         for key in keys {
             let attributes = vec![attribute(&key, said)];
             let mut record = record(Span { attributes, ..Span::default() });
             scrubber(Content::None).scrub(&mut record);
             assert!(!holds(&everything(&record), said), "{key} of {}", dialect.name);
         }
+    }
+}
+
+/// ADK for Go before 0.5 and ADK for Java, whose tools tell a failure in what they gave the model.
+#[test]
+fn none_takes_out_a_reason_that_was_read_out_of_content() {
+    let failed = |language: &str, more: &[(&str, &str)], content: Content| {
+        let mut attributes = vec![
+            attribute("gen_ai.tool.name", "weather"),
+            attribute("gcp.vertex.agent.tool_response", r#"{"status":"error","error":"what the user said"}"#),
+        ];
+        attributes.extend(more.iter().map(|(key, value)| attribute(key, *value)));
+        let mut record =
+            record(Span { name: "execute_tool weather".into(), attributes, end_time_unix_nano: 2, ..Span::default() });
+        record.resource =
+            Resource { attributes: vec![attribute("telemetry.sdk.language", language)], ..Resource::default() }.into();
+        record.scope = Scope { name: "gcp.vertex.agent".into(), ..Scope::default() };
+        normalize(&mut record);
+        scrubber(content).scrub(&mut record);
+        if content == Content::None {
+            assert!(!holds(&everything(&record), "what the user said"), "{language}");
+        }
+        let facts = StepFacts::of(&record.span, Some(&record.resource), Some(&record.scope));
+        (facts.status, facts.error.and_then(|error| error.message))
+    };
+    for language in ["go", "java"] {
+        assert_eq!(failed(language, &[], Content::None), (StepStatus::Error, None));
+        let told = (StepStatus::Error, Some("what the user said".to_owned()));
+        assert_eq!(failed(language, &[], Content::Redacted), told);
+        // What the emitter says of the failure itself stays.
+        let own = (StepStatus::Error, Some("no such city".to_owned()));
+        assert_eq!(failed(language, &[("error.message", "no such city")], Content::None), own);
     }
 }
 
