@@ -97,6 +97,7 @@ fn may_say(keys: &KeyFilter, source: &Source) -> bool {
     match *source {
         Source::Key(key)
         | Source::Json(key, _)
+        | Source::Reason(key, _)
         | Source::Unlike(key, ..)
         | Source::Before(key, ..)
         | Source::After(key, ..)
@@ -526,6 +527,15 @@ fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Option<Cow<'a, V
         Source::Json(key, path) => {
             let value = value_of(span, key).filter(|value| may_have(value, path))?;
             Cow::Owned(Value::from(text_of_json(&member(&structured(value), path)?)?))
+        }
+        Source::Reason(key, path) => {
+            let value = value_of(span, key).filter(|value| may_have(value, path))?;
+            let found = member(&structured(value), path).filter(|found| match found {
+                Json::String(text) => !text.trim().is_empty(),
+                Json::Object(members) => !members.is_empty(),
+                _ => false,
+            });
+            Cow::Owned(Value::from(text_of_json(&found?)?))
         }
         Source::Unlike(key, other, path) => {
             let value = value_of(span, key)?;

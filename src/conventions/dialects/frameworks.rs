@@ -1,7 +1,7 @@
 //! Frameworks that trace themselves.
 
 use super::Shape::{Count, Model, Provider, Session, Text};
-use super::Source::{After, Before, Behind, Beside, Between, Json, Key, Name, Told, Unfailed, Where};
+use super::Source::{After, Before, Behind, Beside, Between, Json, Key, Name, Reason, Told, Unfailed, Where};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Announced, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test,
     Untold, content, kind, row,
@@ -466,7 +466,8 @@ pub const GOOGLE_ADK_JAVA: Dialect = Dialect {
     ..GOOGLE_ADK
 };
 
-/// The same for Go. A stream whose end nobody read has an empty word for a reason, and says that nothing came out.
+/// The same for Go. A stream whose end nobody read has an empty word for a reason, and says that nothing came out. So has an answer
+/// without any reason: of models of the program's own, or to a prompt that Gemini blocked.
 ///
 /// Source: `google.golang.org/adk` 0.3.0, 0.5.0, 0.6.0 and 1.1.0, and `google.golang.org/adk/v2` 2.2.0, run against a scripted server, and
 /// the code of 0.4.0 to 1.4.0. Its model of OpenAI's is one of those that reasoning is written twice of.
@@ -498,7 +499,6 @@ pub const GOOGLE_ADK_GO: Dialect = Dialect {
         },
     ],
     tells_no_provider: true,
-    cancelled_without_reason: &["generate_content"],
     ..GOOGLE_ADK
 };
 
@@ -524,10 +524,10 @@ pub const GOOGLE_ADK_GO_FIRST: Dialect = Dialect {
     outcomes: &[
         ADK_GO_PARTIAL,
         Outcome {
-            from: Json("gcp.vertex.agent.tool_response", &["error"]),
+            from: Reason("gcp.vertex.agent.tool_response", &["error"]),
             word: "",
             status: StepStatus::Error,
-            message: &[Json("gcp.vertex.agent.tool_response", &["error"])],
+            message: &[Reason("gcp.vertex.agent.tool_response", &["error"])],
         },
     ],
     ..GOOGLE_ADK_GO

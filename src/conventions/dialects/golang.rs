@@ -1,13 +1,13 @@
 //! Frameworks for Go that trace themselves.
 
 use super::Shape::{Count, Model, Session, Text, User};
-use super::Source::{Beside, Json, Key, Where};
+use super::Source::{Beside, Json, Key, Lacking, Uncounted, Unfailed, Where};
 use super::{
-    ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, KindRow, LANGFUSE, PLAIN, SPAN_NAME, Side, Test, Untold, content,
-    kind, row,
+    ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, KindRow, LANGFUSE, Outcome, PLAIN, SPAN_NAME, Side, Source, Test,
+    Untold, content, kind, row,
 };
 use crate::conventions::names;
-use crate::model::StepKind;
+use crate::model::{StepKind, StepStatus};
 
 /// Where trpc-agent-go's exporter for Langfuse has a call's counts.
 const TRPC_COUNTS: &str = "langfuse.observation.usage_details";
@@ -17,6 +17,19 @@ const TRPC_NO_TOOLS: &[KindRow] = &[
     kind(names::TOOL_NAME, Test::Is("transfer_to_agent"), StepKind::Task),
     kind(names::TOOL_NAME, Test::Is("(merged tools)"), StepKind::Task),
 ];
+
+/// What says of a call of trpc-agent-go that it is a stream, where its answer has nothing in it.
+const TRPC_LEFT: Source = Where(
+    names::OPERATION,
+    "chat",
+    &Beside(
+        "runspan.original.gen_ai.response.finish_reasons",
+        &Unfailed(&Lacking(
+            &[names::FINISH_REASONS, names::OUTPUT_MESSAGES],
+            &Uncounted(&Key("gen_ai.request.is_stream")),
+        )),
+    ),
+);
 
 /// trpc-agent-go, which names itself in the place of the provider, and says of what it does not know that it was nothing: a count, or
 /// the reason for the end of an answer, which its streams of Anthropic's never have.
@@ -73,8 +86,19 @@ pub const TRPC: Dialect = Dialect {
         when: &[(names::OPERATION, Test::Is("invoke_agent")), (names::RESPONSE_MODEL, Test::Starts("claude"))],
         counts: &[names::INPUT_TOKENS, names::OUTPUT_TOKENS, names::TOTAL_TOKENS],
     }],
+    outcomes: &[
+        // The last part of a stream is all there is of its answer.
+        Outcome {
+            from: Unfailed(&Json("trpc.go.agent.llm_response", &["is_partial"])),
+            word: "true",
+            status: StepStatus::Cancelled,
+            message: &[],
+        },
+        // Without content, nothing of an answer but its id and an empty word for a reason. With words in it, it may be that of a server
+        // without counts and reasons.
+        Outcome { from: TRPC_LEFT, word: "true", status: StepStatus::Cancelled, message: &[] },
+    ],
     basis: ALL_INCLUSIVE,
-    cancelled_without_reason: &["chat"],
     ..PLAIN
 };
 

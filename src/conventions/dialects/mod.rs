@@ -280,6 +280,8 @@ pub enum Source {
     Lacking(&'static [&'static str], &'static Source),
     /// Another source, where nothing but counts of none is told of tokens, and nothing of a failure.
     Uncounted(&'static Source),
+    /// A member of an attribute that holds JSON, where that is a text or an object with something in it: key, path.
+    Reason(&'static str, &'static [&'static str]),
     /// Another source, where the span's own status does not say that it failed.
     Unfailed(&'static Source),
     /// Another source, where who served the model is one whose canonical name begins so.
@@ -301,7 +303,7 @@ impl Source {
     pub fn reads(&self, is_such: &mut dyn FnMut(&str) -> bool) -> bool {
         match *self {
             Self::Key(key) | Self::Json(key, _) | Self::Unlike(key, ..) | Self::Told(key) => is_such(key),
-            Self::Before(key, ..) | Self::After(key, ..) | Self::Quoted(key, _) => is_such(key),
+            Self::Before(key, ..) | Self::After(key, ..) | Self::Quoted(key, _) | Self::Reason(key, _) => is_such(key),
             Self::Indexed(start) => is_such(&format!("{start}.0.content")),
             Self::Parts(parts) => parts.iter().any(|(_, key)| is_such(key)),
             Self::Where(_, _, source) | Self::With(_, _, source) | Self::Beside(_, source) => source.reads(is_such),
@@ -677,7 +679,7 @@ pub const FINISH_REASON_OF_OLD: &str = "gen_ai.completion.0.finish_reason";
 ///
 /// Source: OpenTelemetry's semantic conventions 1.44; `pydantic_ai` 1.5, which has the answer's id since it has reasons, 1.50 and 2.62;
 /// `opentelemetry-instrumentation-botocore` 0.66b2, which has the method of the client and of an answer its status alone;
-/// `opentelemetry-instrumentation-openai` 0.53, 0.60 and 0.62; `google.golang.org/adk` 0.5 to 1.1.
+/// `opentelemetry-instrumentation-openai` 0.53, 0.60 and 0.62.
 pub const BEGUN_STREAMS: &[(&str, &str, &str)] = &[
     // Whoever reads the bytes of the answer by themselves leaves nothing of it to be seen, whatever they have read.
     (names::REQUEST_STREAM, "true", names::RESPONSE_ID),
@@ -689,8 +691,6 @@ pub const BEGUN_STREAMS: &[(&str, &str, &str)] = &[
     ("llm.is_streaming", "true", "gen_ai.prompt.0.content"),
     // Pydantic AI's: the reason came with the id, or the answer had no end.
     (names::RESPONSE_ID, "", "logfire.json_schema"),
-    // Go's ADK, whose reason is an empty word until there is one.
-    ("runspan.original.gen_ai.response.finish_reasons", "", names::INPUT_TOKENS),
 ];
 
 /// By what it is known that more parts of an answer came than its beginning counts tokens, where a report of a stream counts those: key, path.

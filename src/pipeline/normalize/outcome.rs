@@ -187,8 +187,13 @@ fn status_of_silence(span: &Span, dialects: Dialects<'_>) -> Option<StepStatus> 
         let texts = span.attributes.iter().filter_map(|attribute| attribute.value.as_ref()?.value.as_ref()?.as_str());
         texts.into_iter().any(|text| HIDDEN.iter().any(|start| text.starts_with(start)))
     };
+    // A list of reasons without a word in it says nothing, but is of an answer.
+    let has_empty_reason = || {
+        span.attributes.iter().any(|own| own.key.strip_prefix(names::ORIGINAL_PREFIX) == Some(names::FINISH_REASONS))
+    };
     if status == STATUS_ERROR
         || ANSWERED.iter().any(|key| span.attr(key).is_some())
+        || has_empty_reason()
         || names_another()
         || (output.is_some() && !is_empty)
         || hides_something()

@@ -92,9 +92,14 @@ fn adk_for_go_of_before_has_its_counts_in_gos_names_and_a_failed_tool_in_its_ans
     };
     let failed = (StepKind::Tool, StepStatus::Error, Some("the tool is broken".to_owned()));
     assert_eq!(tool("", r#"{"error":"the tool is broken"}"#), failed);
-    for answer in [r#"{"r":"sunny"}"#, r#"{"error":null}"#, r#"{"error":""}"#, r#"{"r":{"error":"none"}}"#] {
+    for answer in [r#"{"r":"sunny"}"#, r#"{"error":null}"#, r#"{"error":""}"#, r#"{"r":{"error":"none"}}"#]
+        .into_iter()
+        .chain([r#"{"error":false}"#, r#"{"error":0}"#, r#"{"error":[]}"#, r#"{"error":{}}"#])
+    {
         assert_eq!(tool("", answer).1, StepStatus::Success, "{answer}");
     }
+    let object = r#"{"error":{"code":7}}"#;
+    assert_eq!(tool("", object), (StepKind::Tool, StepStatus::Error, Some(r#"{"code":7}"#.to_owned())));
     // Later ones say it in the status.
     assert_eq!(tool("2.0.0", r#"{"error":"the tool is broken"}"#).1, StepStatus::Success);
 }
@@ -118,22 +123,41 @@ fn each_adk_for_go_counts_its_output_in_its_own_way() {
     assert_eq!(tokens(&facts(&record))[3], Some(1080));
 }
 
-/// ADK 0.5.0, 0.6.0 and 1.1.0 for Go: streams that broke off, and that the program left.
+/// ADK 0.5.0, 0.6.0 and 1.1.0 for Go: streams that broke off, and that the program left, say the same as an answer without a reason.
 #[test]
-fn a_stream_of_adk_for_go_without_a_reason_and_without_output_was_given_up() {
+fn what_came_out_of_a_call_of_adk_for_go_without_a_reason_and_without_output_is_not_known() {
     let of = |version: &str, reason: &str, counts: &[(&str, i64)]| {
         let step = adk_call(version, "gemini-2.5-flash", reason, counts);
-        (step.status, tokens(&step)[0], tokens(&step)[3])
+        (step.status, step.tokens.and_then(|tokens| tokens.prompt), step.tokens.and_then(|tokens| tokens.completion))
     };
-    let given_up = (StepStatus::Cancelled, Some(1000), None);
-    assert_eq!(of("0.3.0", "", &[(INPUT, 1000), (OUTPUT, 1000)]), given_up);
-    assert_eq!(of("0.6.0", "", &[(INPUT, 1000), (OUTPUT, 0)]), given_up);
+    let unknown = (StepStatus::Success, Some(1000), None);
+    assert_eq!(of("0.3.0", "", &[(INPUT, 1000), (OUTPUT, 1000)]), unknown);
+    assert_eq!(of("0.6.0", "", &[(INPUT, 1000), (OUTPUT, 0)]), unknown);
     let apart = [(INPUT, 1000), (OUTPUT, 0), (CACHED, 0), ("gen_ai.usage.experimental.reasoning_tokens", 0)];
-    assert_eq!(of("0.6.0", "", &apart), given_up);
-    assert_eq!(of("2.0.0", "", &[(INPUT, 1000), (OUTPUT, 0), (CACHED, 0), (THOUGHT, 0)]), given_up);
-    // A model of the program's own may have no reasons.
+    assert_eq!(of("0.6.0", "", &apart), unknown);
+    assert_eq!(of("2.0.0", "", &[(INPUT, 1000), (OUTPUT, 0), (CACHED, 0), (THOUGHT, 0)]), unknown);
+    // A model of the program's own may have no reasons, and no counts.
     assert_eq!(of("0.6.0", "", &[(INPUT, 1000), (OUTPUT, 7)]), (StepStatus::Success, Some(1000), Some(7)));
+    assert_eq!(of("0.6.0", "", &[(INPUT, 0), (OUTPUT, 0)]), (StepStatus::Success, None, None));
+    assert_eq!(of("0.6.0", "", &[]), (StepStatus::Success, None, None));
     assert_eq!(of("0.6.0", "STOP", &[(INPUT, 1000), (OUTPUT, 0)]), (StepStatus::Success, Some(1000), Some(0)));
+}
+
+/// `pydantic-ai` 1.5 and OpenTelemetry's Bedrock: no stream is told by an empty reason.
+#[test]
+fn an_empty_reason_of_another_stack_is_no_stream() {
+    for scope in ["pydantic-ai", "opentelemetry.instrumentation.bedrock", "trpc.agent.go", "strands.telemetry.tracer"] {
+        for counts in [&[][..], &[(INPUT, Value::Int(100))][..]] {
+            let mut list = vec![
+                ("gen_ai.operation.name", "chat".into()),
+                ("gen_ai.provider.name", "openai".into()),
+                ("gen_ai.request.model", "gpt-4o".into()),
+                ("gen_ai.response.finish_reasons", list_of(&[""])),
+            ];
+            list.extend_from_slice(counts);
+            assert_eq!(told(scope, "chat gpt-4o", &list).status, StepStatus::Success, "{scope}");
+        }
+    }
 }
 
 /// ADK 2.2.0 for Go with its model of OpenAI's, which counted 80 tokens, 30 of them thought.
@@ -277,6 +301,25 @@ fn a_stream_of_trpc_agent_go_without_a_reason_and_without_counts_was_given_up() 
         (step.status, step.tokens.is_some())
     };
     assert_eq!(of("", 0, &[]), (StepStatus::Cancelled, false));
+    let words =
+        ("gen_ai.output.messages.otel", r#"[{"role":"assistant","parts":[{"type":"text","content":"a"}]}]"#.into());
+    let raw = ("gen_ai.output.messages", r#"[{"index":0,"message":{"role":""},"delta":{"content":"a"}}]"#.into());
+    let response = |part: bool| {
+        let response =
+            format!(r#"{{"id":"resp-1","usage":{{"prompt_tokens":0}},"done":{},"is_partial":{part}}}"#, !part);
+        ("trpc.go.agent.llm_response", Value::from(response))
+    };
+    assert_eq!(of("", 0, &[words.clone(), raw.clone(), response(true)]), (StepStatus::Cancelled, false));
+    // An agent has no reason for an end.
+    let agent = [
+        ("gen_ai.operation.name", "invoke_agent".into()),
+        ("gen_ai.request.is_stream", Value::Bool(true)),
+        ("gen_ai.response.id", "resp-1".into()),
+    ];
+    assert_eq!(told("trpc.agent.go", "invoke_agent asker", &agent).status, StepStatus::Success);
+    // An answer may have neither, of a server that tells neither.
+    assert_eq!(of("", 0, &[words.clone(), raw.clone(), response(false)]), (StepStatus::Success, false));
+    assert_eq!(of("", 0, &[raw, words]), (StepStatus::Success, false));
     // Anthropic's never have a reason.
     assert_eq!(of("", 50, &[]), (StepStatus::Success, true));
     // Not all servers count.
