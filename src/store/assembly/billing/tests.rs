@@ -1018,6 +1018,7 @@ fn who_served_a_call_is_known_by_another_layers_word_too() {
         }
         let told =
             state.step_views().into_iter().find(|step| of.contains(&step.step_id)).and_then(|step| step.provider);
+        #[cfg(feature = "index")]
         assert!(state.accounts().iter().any(|step| step.provider == told));
         assert_eq!(state.sums().bill.models, [(model.to_owned(), told.clone(), NanoUsd::default())]);
         told
