@@ -125,14 +125,8 @@ pub const VERCEL_FIVE: Dialect = Dialect {
             ],
             counts: WHOLE,
         },
-        Untold {
-            when: &[("ai.operationId", Test::Is("ai.streamText")), (names::CACHE_WRITE_TOKENS, Test::Present)],
-            counts: &[names::CACHE_WRITE_TOKENS],
-        },
-        Untold {
-            when: &[("ai.operationId", Test::Is("ai.generateText")), (names::CACHE_WRITE_TOKENS, Test::Present)],
-            counts: &[names::CACHE_WRITE_TOKENS],
-        },
+        WRITTEN_BY_LAST_STREAMED,
+        WRITTEN_BY_LAST,
     ],
     basis: EXCLUSIVE_WHERE_PROVIDERS_ARE,
     ..VERCEL
@@ -145,22 +139,22 @@ pub const VERCEL_SIX: Dialect = Dialect {
     name: "vercel-ai-6",
     variant_of: "vercel-ai",
     detect: &[Detect::Value("ai.sdk.version", "6.")],
-    untold: WRITTEN_BY_LAST,
+    untold: &[WRITTEN_BY_LAST_STREAMED, WRITTEN_BY_LAST],
     basis: ALL_INCLUSIVE,
     ..VERCEL
 };
 
 /// Around several calls Traceloop's SDK has what the last of them wrote to a cache.
-const WRITTEN_BY_LAST: &[Untold] = &[
-    Untold {
-        when: &[("ai.operationId", Test::Is("ai.streamText")), (names::CACHE_WRITE_TOKENS, Test::Present)],
-        counts: &[names::CACHE_WRITE_TOKENS],
-    },
-    Untold {
-        when: &[("ai.operationId", Test::Is("ai.generateText")), (names::CACHE_WRITE_TOKENS, Test::Present)],
-        counts: &[names::CACHE_WRITE_TOKENS],
-    },
-];
+const WRITTEN_BY_LAST: Untold = Untold {
+    when: &[("ai.operationId", Test::Is("ai.generateText")), (names::CACHE_WRITE_TOKENS, Test::Present)],
+    counts: &[names::CACHE_WRITE_TOKENS],
+};
+
+/// The same around streams.
+const WRITTEN_BY_LAST_STREAMED: Untold = Untold {
+    when: &[("ai.operationId", Test::Is("ai.streamText")), (names::CACHE_WRITE_TOKENS, Test::Present)],
+    ..WRITTEN_BY_LAST
+};
 
 /// Why a stream of several calls ended whose end nobody read, as the program aborted it behind the first: in version 5 (5.0.277) `unknown`,
 /// in 6 (6.0.5) `other`, and nothing of what all of them used. What the first one asked for stands there. One whose last call failed ends in the same words: that call tells it.

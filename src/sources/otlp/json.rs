@@ -253,10 +253,10 @@ const MEMBERS: [&str; 14] = [
     "resource",
     "scopeSpans",
     "scopeLogs",
-    "schemaUrl",
     "scope",
     "spans",
     "logRecords",
+    "schemaUrl",
     "startTimeUnixNano",
     "timeUnixNano",
     "observedTimeUnixNano",
@@ -264,17 +264,7 @@ const MEMBERS: [&str; 14] = [
 ];
 
 /// Those of which all count that stand there, one behind the other: lists, and what is around spans.
-const JOINED: [&str; 9] = [
-    "resourceSpans",
-    "resourceLogs",
-    "resourceMetrics",
-    "resource",
-    "scopeSpans",
-    "scopeLogs",
-    "scope",
-    "spans",
-    "logRecords",
-];
+const JOINED: &[&str] = MEMBERS.split_at(9).0;
 
 /// So many of one name are taken; nobody means as many.
 const TIMES: usize = 64;
