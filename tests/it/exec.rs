@@ -84,7 +84,7 @@ fn what_a_command_sends_is_below_it_whoever_it_says_it_is_from() {
 
 #[test]
 fn a_target_that_is_down_keeps_nothing_of_the_run_from_the_store() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = crate::forward::free_address();
     let dir = tempdir();
     let script = emit_script();
     let mut command = exec(dir.path(), &["--name", "trip"], &["python3", &script]);

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -71,9 +72,19 @@ impl Peer {
     }
 }
 
-/// Nobody listens there; not while this test runs, with some luck.
+/// Nobody listens there, and no test comes to do so meanwhile: the port is below those that the kernel gives to who asks for
+/// any, and no other is told of it.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let given = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let lowest = given.ok().and_then(|range| range.split_whitespace().next()?.parse::<u16>().ok());
+    let below = lowest.unwrap_or(32_768).saturating_sub(10_000).max(10_000);
+    // Processes of tests that run beside each other begin at different ones.
+    let first = below + (std::process::id() % 900) as u16 * 10;
+    let any = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed)).take(100);
+    any.map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .expect("a port at which nobody listens")
 }
 
 fn serve(stream: TcpStream, spans: &Mutex<Vec<Span>>, metrics: &Mutex<Vec<Vec<u8>>>) {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -74,9 +74,7 @@ impl Peers {
             "TEMPO_HTTP",
             "TEMPO_GRPC",
         ];
-        // All are open until the last is found, so that no two are the same.
-        let open = NAMES.map(|name| (name, TcpListener::bind("127.0.0.1:0").unwrap()));
-        let addresses = open.iter().map(|(name, socket)| (*name, socket.local_addr().unwrap())).collect();
+        let addresses = NAMES.map(|name| (name, crate::forward::free_address())).into();
         Self { dir: crate::support::tempdir(), addresses, running: Vec::new() }
     }
 

@@ -725,8 +725,7 @@ fn an_upstream_that_is_down_costs_itself_its_oldest_spans_and_the_store_nothing(
     const TOOLS: u64 = 4000;
     if let Some(store) = is_child(TEST) {
         use tracing_subscriber::layer::SubscriberExt;
-        // Nobody listens on a port that was free a moment ago.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = crate::forward::free_address().port();
         let builder =
             runspan::builder().store(store).journal_bytes(4 << 20).forward(format!("http://127.0.0.1:{port}"));
         let (layer, guard) = builder.build().unwrap();

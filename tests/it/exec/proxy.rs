@@ -525,7 +525,7 @@ fn failures_come_through_as_they_are_and_show_in_the_run() {
     assert_eq!(error.message.as_deref(), Some("the rate limit is reached, as ordered"));
     assert_eq!(run.status.as_str(), "error", "the last call failed, and nothing succeeded after it");
 
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = crate::forward::free_address();
     let dir = tempdir();
     let output = ask(dir.path(), &[], &format!("http://{closed}/v1"), &["OPENAI_BASE_URL", "/chat/completions", &body]);
     let expected = "502 {\"error\":{\"message\":\"runspan exec passes model calls on, and cannot reach 127.0.0.1: ";
