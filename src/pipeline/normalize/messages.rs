@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 
-use super::{shaped, structured};
+use super::source::{shaped, structured};
 use crate::conventions::dialects::{HIDDEN, MESSAGE_EVENTS, Said, Shape, Side, Source};
 use crate::model::otlp::{Span, SpanEvent, Value};
 

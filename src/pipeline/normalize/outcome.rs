@@ -1,6 +1,7 @@
 //! How a step ended, where its emitter tells that in its own way, or only by silence.
 
-use super::{Dialects, Draft, may_say, messages, value_of};
+use super::source::{may_say, value_of};
+use super::{Dialects, Draft, messages};
 use crate::conventions::dialects::{
     BEGUN_STREAMS, CONTROL_FLOW, Dialect, ENDS_A_STREAM, FINISH_REASON_OF_OLD, HIDDEN, Shape, Source,
 };

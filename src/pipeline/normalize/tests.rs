@@ -3,8 +3,8 @@ mod stacks;
 
 use super::*;
 use crate::conventions::dialects::Basis;
-use crate::model::StepStatus;
-use crate::model::otlp::{Resource, STATUS_ERROR, Scope, Status};
+use crate::model::otlp::{ArrayValue, Resource, STATUS_ERROR, Scope, SpanEvent, Status};
+use crate::model::{StepKind, StepStatus};
 use crate::pipeline::facts::StepFacts;
 use std::sync::Arc;
 

@@ -2,13 +2,16 @@
 
 use serde_json::Value as Json;
 
-use super::{Dialects, Draft, MAX_COUNT, buckets, facts, fits, may_have, member, messages, structured, value_of};
+use super::kind::fits;
+use super::source::{may_have, member, structured, value_of};
+use super::{Dialects, Draft, MAX_COUNT, buckets, messages};
 use crate::conventions::dialects::usage::{SHAPES, Shape};
 use crate::conventions::dialects::{Basis, Dialect, GOOGLE, KindRow, PARTS_OF_STREAMS, Source, Test, UNKNOWN};
 use crate::conventions::names;
 use crate::conventions::providers::{GOOGLE_TOOLS, MAY_BE_GOOGLE, TOTAL_OF_BOTH, TOTAL_OF_MORE};
 use crate::model::StepKind;
 use crate::model::otlp::{STATUS_ERROR, STATUS_UNSET, Span, Value};
+use crate::pipeline::facts;
 
 /// Those of what went in, and those of what came out.
 const IN: &[&str] = &[names::INPUT_TOKENS, names::CACHE_READ_TOKENS, names::CACHE_WRITE_TOKENS];

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
+use super::RunState;
 use super::billing::{Sums, known_model};
-use super::{RunState, duration_ms};
+use super::view::duration_ms;
 use crate::model::{CostSource, ErrorInfo, NanoUsd, SpanId, StepKind, StepStatus, Tokens, UnixNanos};
 
 /// A step, and what of it counts.

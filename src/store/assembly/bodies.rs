@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{duration_ms, is_failure};
+use super::is_failure;
+use super::view::duration_ms;
 use crate::model::event::{
     EventBody, LlmCalled, StatusChanged, StepCompleted, StepFailed, StepStarted, ToolFailed, ToolRequested,
     ToolSucceeded,

@@ -1,0 +1,120 @@
+//! Which dialects a span is written in.
+
+use crate::conventions::dialects::{DIALECTS, Detect, Dialect, UNKNOWN};
+use crate::model::key_filter::KeyFilter;
+use crate::model::otlp::Value;
+use crate::model::record::Record;
+
+/// Dialects that are read of one span, at most: who makes it, and who writes on it on its way.
+const MAX_DIALECTS: usize = 4;
+
+/// Finds the dialects that a record's span is written in, and how many they are; [`UNKNOWN`] for none.
+pub(super) fn dialects_of(record: &Record, keys: &KeyFilter) -> ([&'static Dialect; MAX_DIALECTS], usize) {
+    let mut found = [&UNKNOWN; MAX_DIALECTS];
+    let mut count = 0;
+    for dialect in DIALECTS.iter().copied() {
+        if count < MAX_DIALECTS
+            && is_written_in(dialect, record, keys)
+            && !found[..count].iter().any(|other| other.is_kin(dialect))
+        {
+            found[count] = dialect;
+            count += 1;
+        }
+    }
+    if count > 1 {
+        forget_maker(&mut found, &mut count, record, keys);
+    }
+    (found, count.max(1))
+}
+
+/// Leaves out what only the resource speaks for, where the scope speaks for another: who set up a process says nothing of how a
+/// library in it writes its own spans.
+fn forget_maker(found: &mut [&'static Dialect; MAX_DIALECTS], count: &mut usize, record: &Record, keys: &KeyFilter) {
+    let is_told_by = |dialect: &Dialect, is_such: fn(&Detect) -> bool| {
+        dialect.detect.iter().any(|mark| is_such(mark) && is_marked_by(mark, record, keys))
+    };
+    let is_of_maker = |dialect: &Dialect| {
+        is_told_by(dialect, Detect::is_of_resource) && !is_told_by(dialect, |mark| !mark.is_of_resource())
+    };
+    let (mut kept, mut left) = ([&UNKNOWN; MAX_DIALECTS], 0);
+    for dialect in found[..*count].iter().copied().filter(|dialect| !is_of_maker(dialect)) {
+        kept[left] = dialect;
+        left += 1;
+    }
+    if left < *count && kept[..left].iter().any(|dialect| is_told_by(dialect, Detect::is_of_scope)) {
+        (*found, *count) = (kept, left);
+    }
+}
+
+fn is_written_in(dialect: &Dialect, record: &Record, keys: &KeyFilter) -> bool {
+    dialect.detect.iter().any(|mark| is_marked_by(mark, record, keys))
+}
+
+fn is_marked_by(mark: &Detect, record: &Record, keys: &KeyFilter) -> bool {
+    let (span, scope) = (&record.span, &record.scope);
+    let has = |is_it: &dyn Fn(&str) -> bool| span.attributes.iter().any(|attribute| is_it(&attribute.key));
+    match *mark {
+        Detect::Key(key) => keys.may_have(key) && has(&|own| own == key),
+        Detect::KeyPrefix(start) => keys.may_begin(start) && has(&|own| begins(own, start)),
+        Detect::Value(key, start) => {
+            keys.may_have(key) && span.attr_str(key).is_some_and(|value| value.starts_with(start))
+        }
+        Detect::ValueWithout(key, start, other, part) => {
+            let has_start = keys.may_have(key) && span.attr_str(key).is_some_and(|value| value.starts_with(start));
+            has_start && span.attr_str(other).is_some_and(|value| !value.contains(part))
+        }
+        Detect::Maker(key, word) => {
+            let of_resource = record.resource.attr(key).and_then(Value::as_str);
+            of_resource.or_else(|| span.attr_str(key)) == Some(word)
+        }
+        Detect::Scope(name) => scope.name == name,
+        Detect::ScopePrefix(start) => begins(&scope.name, start),
+        Detect::Called(part) => span.name.contains(part),
+        Detect::ScopeBy(name, key, word) => {
+            scope.name == name && record.resource.attr(key).and_then(Value::as_str) == Some(word)
+        }
+        Detect::Release { scope: name, version, by: (key, word), with } => {
+            scope.name == name
+                && version.is_none_or(|version| scope.version == version)
+                && record.resource.attr(key).and_then(Value::as_str) == Some(word)
+                && (with.is_empty() || keys.may_begin(with) && has(&|own| begins(own, with)))
+        }
+        Detect::ScopeLacking(name, key, start, other) => {
+            let has_start = || keys.may_have(key) && span.attr_str(key).is_some_and(|value| value.starts_with(start));
+            scope.name == name && has_start() && !has(&|own| own == other)
+        }
+        Detect::ScopeOf(name, versions) => scope.name == name && versions.contains(&scope.version.as_str()),
+        Detect::ScopeWith(name, start) => scope.name == name && keys.may_begin(start) && has(&|own| begins(own, start)),
+        Detect::Named(start, name) => span.name == name && begins(&scope.name, start),
+        Detect::Begins(start, name) => begins(&span.name, name) && begins(&scope.name, start),
+        Detect::Within { scope: start, name, key, part } => {
+            begins(&scope.name, start)
+                && begins(&span.name, name)
+                && span.attr_str(key).is_some_and(|value| value.contains(part))
+        }
+        Detect::Method(start, key) => {
+            let is_own = |own: &str| {
+                let rest = own.strip_prefix(span.name.as_str());
+                rest.is_some_and(|rest| rest.starts_with(".argument.") || rest == ".result")
+            };
+            span.name.starts_with(start) && keys.may_have(key) && has(&|own| own == key) && has(&is_own)
+        }
+        Detect::Around(start, key, end, other) => {
+            let inner = span.name.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
+            inner.is_some_and(|inner| span.attr_str(key) == Some(inner)) && has(&|own| own == other)
+        }
+        Detect::NamedBy(name, with, of, word) => {
+            span.name == name
+                && with.iter().all(|key| keys.may_have(key) && has(&|own| own == *key))
+                && record.resource.attr(of).and_then(Value::as_str) == Some(word)
+        }
+    }
+}
+
+/// Tells whether a text begins so. Many rows are asked of each span, and what they look for begins alike and differs behind: the last
+/// letter says no to nearly all.
+#[inline]
+fn begins(text: &str, start: &str) -> bool {
+    let last = start.len().wrapping_sub(1);
+    text.as_bytes().get(last) == start.as_bytes().last() && text.starts_with(start)
+}
