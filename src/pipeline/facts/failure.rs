@@ -23,8 +23,26 @@ const ABORTED: &[&str] = &["request was aborted", "request aborted", "request ab
 /// Source: `context.Canceled` and `context.DeadlineExceeded` of Go's library.
 const ENDS_OF_CONTEXTS: &[(&str, StepStatus)] =
     &[("context canceled", StepStatus::Cancelled), ("context deadline exceeded", StepStatus::Timeout)];
-/// Classes of Go's library for any error, and for one with another one in it.
-const ANY_ERROR_OF_GO: &[&str] = &["*errors.errorString", "*fmt.wrapError", "*url.Error"];
+/// What may stand before those words: what was done, or the code of gRPC's status.
+///
+/// Source: `fmt.Errorf` with `%w`, by the custom of Go; `status.Error` of `google.golang.org/grpc`.
+const BEFORE_END: &[&str] = &[": ", " desc = "];
+/// What Go's client for HTTP puts behind them where it has a limit of its own, and behind any error when that has run out.
+///
+/// Source: `setErrorCancel` and `cancelTimerBody` of `net/http/client.go`.
+const MAY_BE_LIMIT: &str = " (Client.Timeout or context cancellation while reading body)";
+const LIMIT: &str = " (Client.Timeout exceeded while ";
+/// Classes of Go's library for any error, for one with another one in it, and for those of `net/http` and gRPC.
+const ANY_ERROR_OF_GO: &[&str] = &[
+    "*errors.errorString",
+    "*errors.joinError",
+    "*fmt.wrapError",
+    "*fmt.wrapErrors",
+    "*http.httpError",
+    "*http.timeoutError",
+    "*status.Error",
+    "*url.Error",
+];
 /// What JavaScript prints of an error of any class before its message, in small letters.
 const PRINTED: &str = "error: ";
 
@@ -148,8 +166,12 @@ pub(in crate::pipeline) fn class_of_failure(span: &Span) -> StepStatus {
 fn end_of_context(error: &ErrorInfo) -> Option<StepStatus> {
     let is_any = |kind: &str| kind == names::ERROR_TYPE_OTHER || ANY_ERROR_OF_GO.contains(&kind);
     let message = error.message.as_deref().filter(|_| error.kind.as_deref().is_none_or(is_any))?;
-    let says =
-        |words: &str| message.strip_suffix(words).is_some_and(|before| before.is_empty() || before.ends_with(": "));
+    if message.split_once(LIMIT).is_some_and(|(_, rest)| rest.ends_with(')')) {
+        return Some(StepStatus::Timeout);
+    }
+    let message = message.strip_suffix(MAY_BE_LIMIT).unwrap_or(message);
+    let is_before = |before: &str| before.is_empty() || BEFORE_END.iter().any(|end| before.ends_with(end));
+    let says = |words: &str| message.strip_suffix(words).is_some_and(is_before);
     ENDS_OF_CONTEXTS.iter().find(|(words, _)| says(words)).map(|(_, status)| *status)
 }
 

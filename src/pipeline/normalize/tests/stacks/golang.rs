@@ -22,6 +22,18 @@ fn an_error_of_a_context_of_go_says_how_the_work_ended() {
     let late = "failed to call model: context deadline exceeded";
     assert_eq!(of(Some("*fmt.wrapError"), late), StepStatus::Timeout);
     assert_eq!(of(None, late), StepStatus::Timeout);
+    // With the words of Go's client for HTTP behind, and of gRPC before it.
+    let url = "Post \"http://127.0.0.1/v1\": ";
+    let limit = format!("{url}context deadline exceeded (Client.Timeout exceeded while awaiting headers)");
+    assert_eq!(of(Some("*url.Error"), &limit), StepStatus::Timeout);
+    let limit =
+        "net/http: request canceled while waiting for connection (Client.Timeout exceeded while awaiting headers)";
+    assert_eq!(of(Some("*fmt.wrapError"), limit), StepStatus::Timeout);
+    let reading = "context deadline exceeded (Client.Timeout or context cancellation while reading body)";
+    assert_eq!(of(Some("*http.timeoutError"), reading), StepStatus::Timeout);
+    assert_eq!(of(Some("*status.Error"), "rpc error: code = Canceled desc = context canceled"), StepStatus::Cancelled);
+    let late = "rpc error: code = DeadlineExceeded desc = context deadline exceeded";
+    assert_eq!(of(Some("*fmt.wrapError"), late), StepStatus::Timeout);
     // Of any other class, or with more behind it, it is not said of the work itself.
     assert_eq!(of(Some("*genai.APIError"), wrapped), StepStatus::Error);
     assert_eq!(of(Some("*fmt.wrapError"), "the server said context canceled, and went on"), StepStatus::Error);
