@@ -20,6 +20,8 @@ use crate::telemetry::warn;
 const OTHERS_LIMIT: Duration = Duration::from_secs(30);
 /// So long one is waited for that has taken a new journal for a dead one's.
 const MOMENT: Duration = Duration::from_secs(5);
+/// After so long it is said who is waited for.
+const SAID_AFTER: Duration = Duration::from_secs(1);
 const OTHERS_POLL: Duration = Duration::from_millis(5);
 
 /// What becomes of the runs that are under way when this process ends.
@@ -114,9 +116,9 @@ impl Identity {
 
     fn left_behind(layout: &Layout, options: &Options) -> Result<Option<(RunId, JournalWriter)>, Error> {
         let dir = layout.journal();
-        let until = Instant::now() + OTHERS_LIMIT;
+        let (since, mut is_said) = (Instant::now(), false);
         loop {
-            let mut is_taken_in = false;
+            let mut held = None;
             for found in journal::list_processes(&dir)? {
                 let Ok(process) = found.name.parse::<RunId>() else { continue };
                 if !journal::is_resumable(&dir, &found.name) || journal::is_served(&dir, &found.name) {
@@ -125,13 +127,28 @@ impl Identity {
                 match JournalWriter::reopen(&dir, &found.name, *options) {
                     Ok((writer, _)) => return Ok(Some((process, writer))),
                     // Another bridge was faster, or a command is at it: with a new journal, the runs under way would be two each.
-                    Err(error) if error.is_locked() => is_taken_in = true,
+                    Err(error) if error.is_locked() => held = Some(found.name),
                     Err(error) if error.is_gone() => {}
                     Err(error) => return Err(error.into()),
                 }
             }
-            if !is_taken_in || Instant::now() >= until {
+            let Some(name) = held else { return Ok(None) };
+            if since.elapsed() >= OTHERS_LIMIT {
+                warn(format_args!(
+                    "{}: another process still has this journal of a server before; it is not waited for any longer: what it \
+                     holds is taken in when that process lets go, and a run that goes on meanwhile may show as two",
+                    dir.join(name).display()
+                ));
                 return Ok(None);
+            }
+            if since.elapsed() >= SAID_AFTER && !is_said {
+                is_said = true;
+                warn(format_args!(
+                    "{}: another process, an import perhaps, takes in what the server before had not written; waiting up to {} s \
+                     for it",
+                    dir.join(name).display(),
+                    OTHERS_LIMIT.as_secs()
+                ));
             }
             std::thread::sleep(OTHERS_POLL);
         }

@@ -594,6 +594,29 @@ fn what_comes_late_goes_on_with_the_run_of_its_trace_whoever_wrote_that_and_what
 }
 
 #[test]
+fn who_is_waited_for_at_the_start_is_said() {
+    let dir = tempdir();
+    let server = Server::start(dir.path(), &[]);
+    let body = request(vec![span(1, 2, 1, "chat", 1, 2)]).encode_to_vec();
+    assert_eq!(post(server.port("otlp-http"), PROTOBUF, "", &body).0, 200);
+    drop(server);
+    // As an import does that takes in what a killed server had not written.
+    let left = std::fs::read_dir(dir.path().join("journal")).unwrap().next().unwrap().unwrap().path();
+    let held = std::fs::File::open(left.join("lock")).unwrap();
+    held.lock().unwrap();
+    let said = dir.path().join("said");
+    let mut command = command(dir.path(), &[]);
+    command.stderr(std::fs::File::create(&said).unwrap());
+    let starts = std::thread::spawn(move || Server::spawn(command));
+    crate::support::wait_until("it says whom it waits for", || {
+        let said = std::fs::read_to_string(&said).unwrap();
+        said.contains(&left.display().to_string()) && said.contains("waiting up to 30 s")
+    });
+    drop(held);
+    assert_eq!(starts.join().unwrap().end(), Some(0));
+}
+
+#[test]
 fn runs_that_are_not_kept_go_while_it_serves_and_it_says_so() {
     let dir = tempdir();
     runspan::store::files::layout::Layout::new(dir.path()).open_or_create().unwrap();
