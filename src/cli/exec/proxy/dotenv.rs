@@ -22,8 +22,10 @@ const MOST_REFERRED: usize = 1 << 10;
 /// Bytes of a file that are read.
 const MOST: u64 = 1 << 20;
 
-/// Options whose value is such a file, whatever its name is: of `node`, `uv`, `docker` and dotenv's own commands.
-const OPTIONS: &[&str] = &["--env-file", "--env-file-if-exists", "-f"];
+/// Options whose value is such a file, whatever its name is: of `node`, `bun`, `uv`, `docker` and `flask`, dotenv's own commands,
+/// `env-cmd`, `dotenv-cli`, `honcho`, `just`. Of another program the value may be anything: then it is no file, or sets nothing.
+const OPTIONS: &[&str] =
+    &["--env-file", "--env-file-if-exists", "-f", "--file", "-e", "--env", "--dotenv", "--dotenv-path"];
 /// Words of a command that are looked at: those behind are data (`*.txt`) and no program.
 const MOST_WORDS: usize = 64;
 /// A longer word is code, or data.
@@ -342,6 +344,9 @@ mod tests {
         for command in [
             &["node", "--env-file", "settings", "a.mjs"][..],
             &["node", "--env-file=settings"],
+            &["honcho", "-e", "settings", "run", "agent"],
+            &["env-cmd", "--file", "settings", "agent"],
+            &["just", "--dotenv-path=settings", "agent"],
             &["dotenv", "-f", "settings", "run"],
             &["python", "-m", "pkg.mod"],
             &["python", "-m", "pkg.sub"],
