@@ -41,6 +41,13 @@ pub struct Committed {
     pub seq: u64,
 }
 
+/// A share in the lock of a journal.
+#[cfg(feature = "server")]
+#[derive(Debug)]
+pub(crate) struct Hold {
+    _lock: Arc<Lock>,
+}
+
 /// The one writer of a journal.
 ///
 /// [`append`](Self::append) only collects in memory; [`commit`](Self::commit) writes. Dropping a writer drops what was
@@ -52,7 +59,7 @@ pub struct JournalWriter {
     process: String,
     salt: u32,
     options: Options,
-    _lock: Lock,
+    lock: Arc<Lock>,
     /// Of a server's.
     _serving: Option<Lock>,
     /// How often the process had forked when this was made.
@@ -160,6 +167,13 @@ impl JournalWriter {
         Ok((writer, recovered))
     }
 
+    /// Keeps others from taking the journal over for as long as what is returned lives: whoever reads it to its end is not done
+    /// when its writer is.
+    #[cfg(feature = "server")]
+    pub(crate) fn hold(&self) -> Hold {
+        Hold { _lock: Arc::clone(&self.lock) }
+    }
+
     /// Lets others see, for as long as this lives, that a server is at work on the journal.
     ///
     /// # Errors
@@ -187,7 +201,7 @@ impl JournalWriter {
             process: process.to_owned(),
             salt: segment::salt(process),
             options,
-            _lock: lock,
+            lock: Arc::new(lock),
             _serving: None,
             generation: fork::generation(),
             segment: None,

@@ -188,6 +188,8 @@ pub(super) struct Tally {
     pub store_stuck: AtomicBool,
     /// Nobody else will go on with this process's runs: all of them were ended.
     pub runs_ended: AtomicBool,
+    /// It has read all there was, once at least.
+    pub has_caught_up: AtomicBool,
     /// More waits for it than comes between two looks.
     pub store_lags: AtomicBool,
     /// The threads that write them are there no more, as they should never be.
@@ -346,6 +348,7 @@ pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Th
         layout,
         at_end,
     };
+    let hold = committer.journal.hold();
     let journal = spawn("journal", &tally, |tally| &tally.journal_dead, move || committer.work(&queue))?;
     let store = spawn(
         "store",
@@ -354,6 +357,7 @@ pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Th
         move || {
             priority::lower(priority::STORE);
             keeper.work();
+            drop(hold);
         },
     )?;
     Ok((Intake { jobs, tally }, Threads { journal, store, stop, bell }))
@@ -686,6 +690,9 @@ impl Keeper {
         self.tell_observers();
         self.publish();
         let is_any = !batch.is_empty();
+        if !is_any {
+            self.tally.has_caught_up.store(true, Ordering::Release);
+        }
         self.reader.reuse(batch);
         is_any
     }
@@ -819,7 +826,7 @@ impl Disk {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::conventions::names;
     use crate::model::otlp::Span;
@@ -827,15 +834,10 @@ mod tests {
     use crate::pipeline::worker::encode;
     use crate::sinks::store::SILENCE;
 
-    /// Of what is told again from the journal of a server that was killed it is counted what becomes of it, and so that it came.
-    #[test]
-    fn what_a_server_before_left_in_the_journal_is_counted_as_received() {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::new(dir.path().join("store"));
-        layout.open_or_create().unwrap();
-        let taken = || Identity::take(layout.clone(), Durability::Process, 1 << 26).unwrap();
-        let mut before = taken();
-        for id in 1..=3 {
+    /// A server that was killed, with so many spans in its journal.
+    pub fn killed_with(layout: &Layout, spans: u8) {
+        let mut server = Identity::take(layout.clone(), Durability::Process, 1 << 26).unwrap();
+        for id in 1..=spans {
             let mut span = Span {
                 trace_id: vec![1; 16],
                 span_id: vec![id; 8],
@@ -848,11 +850,53 @@ mod tests {
             let record = Record { kind: RecordKind::Ended, resource: Arc::default(), scope: Default::default(), span };
             let mut payload = Vec::new();
             encode(&record, &mut payload);
-            let resource = before.journal.register_resource(&[]).unwrap();
-            before.journal.append(FrameKind::Ended, resource, 0, &payload).unwrap();
+            let resource = server.journal.register_resource(&[]).unwrap();
+            server.journal.append(FrameKind::Ended, resource, 0, &payload).unwrap();
         }
-        before.journal.commit().unwrap();
-        drop(before);
+        server.journal.commit().unwrap();
+    }
+
+    /// Ends when it is told to.
+    struct EndsLate(Receiver<()>);
+
+    impl Observer for EndsLate {
+        fn run_over(&mut self, _: &crate::sinks::tally::Tally) {}
+        fn records(&mut self, _: Outcome, _: &str, _: u64) {}
+        fn finish(&mut self, _: Instant, _: bool) -> Option<UnderWay> {
+            let _ = self.0.recv();
+            None
+        }
+    }
+
+    /// It would have the journal, and wait in vain for the place in it.
+    #[test]
+    fn as_long_as_a_store_is_written_to_its_end_nobody_takes_the_journal_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("store"));
+        layout.open_or_create().unwrap();
+        let mut identity = Identity::take(layout.clone(), Durability::Process, 1 << 26).unwrap();
+        let (end, told) = mpsc::channel();
+        identity.outlets.observers.push(Box::new(EndsLate(told)));
+        let process = identity.process;
+        let (intake, threads) = start(identity, SILENCE).unwrap();
+        drop(intake);
+        threads.finish(Instant::now() + Duration::from_millis(100));
+        let again =
+            || JournalWriter::reopen(&layout.journal(), &process.to_string(), crate::journal::Options::default());
+        assert!(again().unwrap_err().is_locked());
+        end.send(()).unwrap();
+        let next = Identity::take(layout.clone(), Durability::Process, 1 << 26).unwrap();
+        assert_eq!(next.process, process, "it waits for who was at it");
+    }
+
+    /// Of what is told again from the journal of a server that was killed it is counted what becomes of it, and so that it came.
+    #[test]
+    fn what_a_server_before_left_in_the_journal_is_counted_as_received() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("store"));
+        layout.open_or_create().unwrap();
+        killed_with(&layout, 3);
+        let taken = || Identity::take(layout.clone(), Durability::Process, 1 << 26).unwrap();
         let (intake, threads) = start(taken(), SILENCE).unwrap();
         let tally = Arc::clone(&intake.tally);
         drop(intake);
