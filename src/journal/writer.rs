@@ -59,6 +59,7 @@ pub struct JournalWriter {
     process: String,
     salt: u32,
     options: Options,
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "it is held, and shared by servers alone"))]
     lock: Arc<Lock>,
     /// Of a server's.
     _serving: Option<Lock>,
