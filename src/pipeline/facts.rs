@@ -89,7 +89,8 @@ pub struct StepFacts {
     pub is_always_well: bool,
     /// It ended in words that are those of a failure and of a stream that was left alike (the AI SDK 5 to 7).
     pub ends_in_either: bool,
-    /// Whether it is a tool of such an instrumentation that says that its failure ended the agent ([`ENDS_AGENT`]).
+    /// Whether it is a tool of such an instrumentation that says that its failure ended the agent
+    /// ([`ENDS_AGENT`](crate::conventions::dialects::ENDS_AGENT)).
     pub ends_agent: bool,
     /// Whether a program deals by it with a failure of the call before it ([`DEAL_WITH_FAILURES`]).
     pub deals_with_failure: bool,

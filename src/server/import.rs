@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::body::Held;
@@ -139,7 +139,9 @@ impl Importer {
 /// Waits until the store has taken in what a server before had left in the journal, and tells what became of that.
 fn what_was_left(tally: &Tally) -> (Counts, u64) {
     let until = Instant::now() + FINISH;
-    let is_done = || tally.has_caught_up.load(Ordering::Acquire) || tally.store_stuck.load(Ordering::Relaxed);
+    let is_so = |flag: &AtomicBool| flag.load(Ordering::Acquire);
+    // Who cannot write now goes on when there is something to say about it.
+    let is_done = || [&tally.has_caught_up, &tally.store_stuck, &tally.store_dead].into_iter().any(is_so);
     while !is_done() && Instant::now() < until {
         std::thread::sleep(POLL);
     }
