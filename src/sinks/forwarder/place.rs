@@ -14,7 +14,7 @@ use super::ledger::{Counts, Ledger, count};
 use super::sampler::{Glance, RemoteTraces, Sampler};
 use super::{BATCH_BYTES, is_sent, signal_of};
 use crate::fs::{OsFs, read_bytes, replace};
-use crate::journal::{Batch, FrameKind, JournalError, JournalReader};
+use crate::journal::{self, Batch, FrameKind, JournalError, JournalReader};
 use crate::model::TraceId;
 use crate::sinks::forward::Signal;
 use crate::sinks::keep::Board;
@@ -229,7 +229,11 @@ pub(super) struct Held {
 
 impl Place {
     /// Goes on where the reader's position stands.
-    pub fn open(shared: Arc<Shared>, choice: Choice) -> Result<Self, JournalError> {
+    pub fn open(shared: Arc<Shared>, mut choice: Choice) -> Result<Self, JournalError> {
+        let (journals, process) = (&shared.journal_dir, &shared.process);
+        if journal::has_mark_in(&OsFs, journals, process)? || journal::is_of_command_in(&OsFs, journals, process)? {
+            choice.sampler = choice.sampler.of_received();
+        }
         let reader = JournalReader::open(&shared.journal_dir, &shared.process, &shared.name)?;
         let held_file = Held::path(&shared.journal_dir, &shared.process, &shared.name);
         let held = if choice.board.is_idle() { Held::default() } else { Held::read(&held_file) };

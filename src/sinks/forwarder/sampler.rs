@@ -15,7 +15,7 @@ const NAME: &str = "OTEL_TRACES_SAMPLER";
 const ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
 /// The span's parent is in another process.
 const REMOTE: u32 = 0x200;
-/// Whether it is, is known. Who says that says the other flags too.
+/// Whether it is, is known. Our own layer says the other flags too, then.
 const SAYS_REMOTE: u32 = 0x100;
 /// The trace was sampled.
 const SAMPLED: u32 = 1;
@@ -29,12 +29,14 @@ pub(crate) struct Sampler {
     ratio: Ratio,
     /// Traces with a remote parent go by its decision.
     asks_parent: bool,
+    /// Whoever sent the spans had sampled them.
+    are_sampled: bool,
 }
 
 impl Default for Sampler {
     /// The standard's: everything but traces that a remote parent decided against.
     fn default() -> Self {
-        Self { ratio: Ratio::ALL, asks_parent: true }
+        Self { ratio: Ratio::ALL, asks_parent: true, are_sampled: false }
     }
 }
 
@@ -74,12 +76,18 @@ impl Sampler {
                 return (Self::default(), warnings);
             }
         };
-        (Self { ratio, asks_parent }, warnings)
+        (Self { ratio, asks_parent, are_sampled: false }, warnings)
+    }
+
+    /// The same for spans that came from outside: nobody exports what is not sampled, and OpenTelemetry for Python never writes
+    /// that it is (`_span_flags` of its OTLP exporters, 1.45, has the bits of the remote parent alone).
+    pub fn of_received(self) -> Self {
+        Self { are_sampled: true, ..self }
     }
 
     /// Tells whether every span passes, whatever it is.
     pub fn is_always_on(self) -> bool {
-        self.ratio == Ratio::ALL && !self.asks_parent
+        self.ratio == Ratio::ALL && (!self.asks_parent || self.are_sampled)
     }
 
     /// Tells whether it matters that a trace has a remote parent.
@@ -93,7 +101,7 @@ impl Sampler {
             return self.ratio.holds(span.trace);
         }
         // What began here is always sampled, so a trace that is not has a parent elsewhere that decided so.
-        let is_sampled = span.flags & SAMPLED != 0 || span.flags & SAYS_REMOTE == 0;
+        let is_sampled = self.are_sampled || span.flags & SAMPLED != 0 || span.flags & SAYS_REMOTE == 0;
         is_sampled && (remote.holds(span) || self.ratio.holds(span.trace))
     }
 }

@@ -37,6 +37,20 @@ fn status(store: &Path, address: SocketAddr) -> TargetStatus {
     found.into_iter().find(|target| target.target == wanted).unwrap()
 }
 
+/// OpenTelemetry for Python says of each span whether its parent is remote, and never that it is sampled.
+#[test]
+fn what_is_received_was_sampled_whatever_its_flags_say() {
+    let (dir, (peer, at)) = (tempdir(), Peer::started());
+    let server = Server::start(dir.path(), &["--forward", &url(at)]);
+    for (trace, flags) in [(1, 0x100), (2, 0x300), (3, 0x101), (4, 0)] {
+        let mut spans = agent(trace);
+        spans.iter_mut().for_each(|span| span.flags = flags);
+        send(&server, spans);
+    }
+    wait_until("all are forwarded", || distinct(&peer) == 12);
+    assert_eq!(server.end(), Some(0));
+}
+
 #[test]
 fn a_target_that_is_down_delays_nobody_and_has_everything_after_restarts() {
     let (dir, (well, at), dead) = (tempdir(), Peer::started(), free_address());
