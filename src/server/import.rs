@@ -140,7 +140,7 @@ impl Importer {
 fn what_was_left(tally: &Tally) -> (Counts, u64) {
     let until = Instant::now() + FINISH;
     let is_so = |flag: &AtomicBool| flag.load(Ordering::Acquire);
-    // Who cannot write now goes on when there is something to say about it.
+    // A store that cannot be written is told of at the end; what was left is then counted with what is imported.
     let is_done = || [&tally.has_caught_up, &tally.store_stuck, &tally.store_dead].into_iter().any(is_so);
     while !is_done() && Instant::now() < until {
         std::thread::sleep(POLL);

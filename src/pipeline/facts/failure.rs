@@ -29,7 +29,7 @@ const ENDS_OF_CONTEXTS: &[(&str, StepStatus)] =
 const BEFORE_END: &[&str] = &[": ", " desc = "];
 /// What Go's client for HTTP puts behind them where it has a limit of its own, and behind any error when that has run out.
 ///
-/// Source: `setErrorCancel` and `cancelTimerBody` of `net/http/client.go`.
+/// Source: `Client.do` and `cancelTimerBody.Read` of `net/http/client.go` in Go 1.26.
 const MAY_BE_LIMIT: &str = " (Client.Timeout or context cancellation while reading body)";
 const LIMIT: &str = " (Client.Timeout exceeded while ";
 /// Classes of Go's library for any error, for one with another one in it, and for those of `net/http` and gRPC.

@@ -23,7 +23,8 @@ const MOST_REFERRED: usize = 1 << 10;
 const MOST: u64 = 1 << 20;
 
 /// Options whose value is such a file, whatever its name is: of `node`, `bun`, `uv`, `docker` and `flask`, dotenv's own commands,
-/// `env-cmd`, `dotenv-cli`, `honcho`, `just`. Of another program the value may be anything: then it is no file, or sets nothing.
+/// `env-cmd`, `dotenv-cli`, `honcho`, `just`. Of another program the value may be any file: where that
+/// sets such a variable too, ours is left out and said to be.
 const OPTIONS: &[&str] =
     &["--env-file", "--env-file-if-exists", "-f", "--file", "-e", "--env", "--dotenv", "--dotenv-path"];
 /// Words of a command that are looked at: those behind are data (`*.txt`) and no program.
