@@ -219,7 +219,7 @@ impl Both<'_> {
         if let (Some(Some(of_a)), Some(Some(of_b))) = (a.map(|a| a.duration_ms), b.map(|b| b.duration_ms)) {
             label.push_str(&format!("  {} → {}", duration(of_a), duration(of_b)));
         }
-        let room = look.width.saturating_sub(indent.len() + 2);
+        let room = look.room().saturating_sub(indent.len() + 2);
         out.push_str(&format!("{} {indent}{}\n", look.paint(style, sign), cut(&safe(&label), room)));
         let (words, style) = match (a, b) {
             (Some(a), Some(b)) => (self.changed_words(pair, a, b), YELLOW),

@@ -9,9 +9,6 @@ use super::output::{DIM, GREEN, Look, RED, YELLOW, cut, error_text, gist, money,
 use super::time::{duration, whole_duration};
 use anstyle::Style;
 
-/// A detail is never longer, wherever it goes.
-const MAX_DETAIL: usize = 2_000;
-
 /// Draws an event: its place, its time since `start`, its type, its step and what it says.
 pub fn line(event: &Event, start: UnixNanos, look: Look) -> String {
     let mut words = detail(&event.body);
@@ -69,11 +66,10 @@ fn drawn(event: &Event, at: UnixNanos, start: UnixNanos, detail: &[Word], look: 
     let step = event.step_id.as_deref().unwrap_or("-");
     let head = format!("{:>4}  {since:>+9.3}s  ", event.seq);
     let kind = format!("{:<17}", safe(event.body.type_name()));
-    let narrow = look.is_terminal && look.width < 100;
+    let narrow = look.room() < 100;
     let step = if narrow { format!("  {:<12}", cut(&safe(step), 12)) } else { format!("  {:<16}", safe(step)) };
     let used = width(&head) + width(&kind) + width(&step) + 2;
-    // What goes into a file or another program is not cut to a screen.
-    let room = if look.is_terminal { look.width.saturating_sub(used) } else { MAX_DETAIL };
+    let room = look.room().saturating_sub(used);
     let text =
         format!("{}{}{step}  {}", look.paint(DIM, &head), look.paint(style(&event.body), &kind), fitted(detail, room));
     format!("{}\n", text.trim_end())

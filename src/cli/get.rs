@@ -199,7 +199,7 @@ fn ago(then: UnixNanos, now: UnixNanos) -> String {
 
 fn field(out: &mut String, name: &str, value: &str, style: anstyle::Style, look: Look) {
     let value = safe(value);
-    let shown = cut(&value, look.width.saturating_sub(10));
+    let shown = cut(&value, look.room().saturating_sub(10));
     out.push_str(&look.paint(DIM, &format!("{name:<8}")));
     out.push_str("  ");
     out.push_str(&look.paint(style, &shown));

@@ -203,7 +203,7 @@ fn held(reader: &FilesReader, runs: &[Listed]) -> HashSet<RunId> {
 
 /// Draws the table.
 fn render(runs: &[Listed], held: &HashSet<RunId>, now: UnixNanos, look: Look) -> String {
-    let id_columns = if look.width >= WIDE { 26 } else { unique_prefix(runs) };
+    let id_columns = if look.room() >= WIDE { 26 } else { unique_prefix(runs) };
     let mut table = Table::new(&[
         Column::new("RUN", 0),
         Column::new("KIND", 8),

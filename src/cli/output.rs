@@ -17,14 +17,18 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Width where nothing tells a better one.
 const DEFAULT_WIDTH: usize = 100;
+/// Where nothing is cut to a screen, a text that has no end is cut here.
+const MAX_ROOM: usize = 2_000;
 /// Below this a table cannot say anything.
 const MIN_WIDTH: usize = 40;
 
 /// What the place that output goes to can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// Columns.
+    /// Columns, for what is wrapped.
     pub width: usize,
+    /// Whether what is wider is cut: a program that reads the output wants all of it.
+    pub cuts: bool,
     /// Whether colours are shown.
     pub colour: bool,
     /// Whether a person looks at it.
@@ -37,8 +41,14 @@ impl Look {
         let is_terminal = io::stdout().is_terminal();
         let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|width| *width > 0);
         let terminal = || terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
-        let width = columns.or_else(|| if is_terminal { terminal() } else { None }).unwrap_or(DEFAULT_WIDTH);
-        Self { width: width.max(MIN_WIDTH), colour: wants_colour(is_terminal), is_terminal }
+        let told = columns.or_else(|| if is_terminal { terminal() } else { None });
+        let width = told.unwrap_or(DEFAULT_WIDTH).max(MIN_WIDTH);
+        Self { width, cuts: is_terminal || told.is_some(), colour: wants_colour(is_terminal), is_terminal }
+    }
+
+    /// Returns how many columns there are for what would be cut.
+    pub fn room(self) -> usize {
+        if self.cuts { self.width } else { MAX_ROOM }
     }
 
     /// Returns `text` in a style, where colours are shown.

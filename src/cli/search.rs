@@ -112,7 +112,7 @@ fn render(line: &Line, now: runspan::model::UnixNanos, look: Look) -> String {
     for hit in &line.hits {
         let step = hit.step_id.as_deref().unwrap_or("run");
         let place = format!("  {} {}", safe(step), hit.field);
-        let room = look.width.saturating_sub(super::output::width(&place) + 2);
+        let room = look.room().saturating_sub(super::output::width(&place) + 2);
         out.push_str(&format!("{}  {}\n", look.paint(DIM, &place), marked(hit, room, look)));
     }
     out
@@ -121,7 +121,7 @@ fn render(line: &Line, now: runspan::model::UnixNanos, look: Look) -> String {
 fn head(run: &RunSummary, now: runspan::model::UnixNanos, look: Look) -> String {
     let (sign, style) = run_status(run.status);
     let mut id = run.run_id.to_string();
-    if look.width < 120 {
+    if look.room() < 120 {
         id.truncate(MIN_PREFIX.max(16));
     }
     let mut more: Vec<String> = vec![format!("{} ago", age(now, run.started_at))];

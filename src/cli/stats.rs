@@ -242,7 +242,7 @@ fn errors(errors: &[ErrorGroup], shown: usize, store: &str, look: Look) -> Strin
         let head = format!("{}×", count(error.count));
         let said = ErrorInfo { kind: error.kind.clone(), message: error.pattern.clone(), step_id: None };
         let text = error_text(&said);
-        let room = look.width.saturating_sub(head.len() + runs.len() + 6);
+        let room = look.room().saturating_sub(head.len() + runs.len() + 6);
         let text = safe(&text).into_owned();
         out.push_str(&format!("{}  {}  {}\n", look.paint(RED, &head), cut(&text, room), look.paint(DIM, &runs)));
         let newest = format!("    newest: runspan get {}{store}  (in {})", error.newest.run_id, error.newest.step_id);

@@ -1,4 +1,4 @@
-//! Tables that fit the terminal: columns give way by rank, long cells are cut.
+//! Tables that fit the terminal: columns give way by rank, long cells are cut. Nothing is, and none does, where another program reads them.
 
 use anstyle::Style;
 
@@ -6,7 +6,7 @@ use super::output::{BOLD, Look, cut, safe, width};
 
 /// Columns are this far apart.
 const GAP: usize = 2;
-/// No cell is wider.
+/// No cell is wider on a terminal.
 const MAX_CELL: usize = 60;
 
 /// Where a cell's text stands.
@@ -87,7 +87,7 @@ impl Table {
 
     /// Draws the table.
     pub fn render(&self, look: Look) -> String {
-        let shown = self.fit(look.width);
+        let shown = self.fit(look.room(), if look.cuts { MAX_CELL } else { look.room() });
         let mut out = String::new();
         let titles = shown.iter().map(|(place, columns)| {
             (self.columns[*place], *columns, Cell { text: self.columns[*place].title.to_owned(), style: BOLD })
@@ -103,12 +103,12 @@ impl Table {
     }
 
     /// Chooses which columns are shown, and how wide.
-    fn fit(&self, room: usize) -> Vec<(usize, usize)> {
+    fn fit(&self, room: usize, max_cell: usize) -> Vec<(usize, usize)> {
         let natural = |place: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(place)).map(|cell| width(&cell.text)).max();
             cells
                 .filter(|columns| *columns > 0)
-                .map(|columns| columns.min(MAX_CELL).max(width(self.columns[place].title)))
+                .map(|columns| columns.min(max_cell).max(width(self.columns[place].title)))
         };
         // A column that says nothing takes no room.
         let mut shown: Vec<(usize, usize)> =
@@ -177,7 +177,7 @@ mod tests {
     }
 
     fn plain(width: usize) -> String {
-        table().render(Look { width, colour: false, is_terminal: false })
+        table().render(Look { width, cuts: true, colour: false, is_terminal: false })
     }
 
     #[test]
@@ -193,5 +193,13 @@ mod tests {
         assert_eq!(plain(30), "ID  NAME        COST  MODEL\n01  code-rev…  $0.42  gpt-4-t…\n02  東京\\u{1…     $1\n");
         assert_eq!(plain(20), "ID  NAME        COST\n01  code-rev…  $0.42\n02  東京\\u{1…     $1\n");
         assert_eq!(plain(5), "ID  NAME\n01  code-…\n02  東京\\…\n");
+    }
+
+    #[test]
+    fn what_a_program_reads_is_whole() {
+        let mut table = Table::new(&[Column::new("NAME", 0).shrinks_to(6), Column::new("MODEL", 2).shrinks_to(5)]);
+        table.row(vec![Cell::new("a".repeat(70)), Cell::new("b".repeat(50))]);
+        let shown = table.render(Look { width: 100, cuts: false, colour: false, is_terminal: false });
+        assert_eq!(shown, format!("NAME{}MODEL\n{}  {}\n", " ".repeat(68), "a".repeat(70), "b".repeat(50)));
     }
 }

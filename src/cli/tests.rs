@@ -32,7 +32,7 @@ struct Answer {
 
 fn runspan_at(width: usize, cwd: &Path, args: &[&str]) -> Answer {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let look = Look { width, colour: false, is_terminal: false };
+    let look = Look { width, cuts: true, colour: false, is_terminal: false };
     let place = Place { look, cwd: cwd.to_owned(), is_stdout: false };
     let code = execute(["runspan"].iter().chain(args), place, &mut out, &mut err);
     Answer { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
@@ -522,7 +522,7 @@ fn a_closed_pipe_ends_quietly() {
     let mut store = Store::new();
     store.record_agent(1);
     let mut err = Vec::new();
-    let look = Look { width: 100, colour: false, is_terminal: false };
+    let look = Look { width: 100, cuts: true, colour: false, is_terminal: false };
     let place = Place { look, cwd: store.path().to_owned(), is_stdout: false };
     assert_eq!(execute(["runspan", "get", "latest"], place, &mut Closed, &mut err), 0);
     assert_eq!(err, b"");

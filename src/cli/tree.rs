@@ -48,7 +48,7 @@ pub fn render(steps: &[StepView], line: TimeLine, look: Look) -> String {
 /// Draws what the first column calls by another name than steps.
 pub fn render_of(what: &str, steps: &[StepView], line: TimeLine, look: Look) -> String {
     let places = arrange(steps);
-    let columns = Columns::fit(steps, &places, look.width);
+    let columns = Columns::fit(steps, &places, look.room());
     let mut out = columns.header(what, line, look);
     let mut open: Vec<bool> = Vec::new();
     for place in &places {
@@ -58,7 +58,7 @@ pub fn render_of(what: &str, steps: &[StepView], line: TimeLine, look: Look) -> 
         open.push(!place.is_last);
         columns.row(&mut out, step, &first, line, look);
         if let Some((style, note)) = note(step) {
-            let room = look.width.saturating_sub(width(&below) + 2);
+            let room = look.room().saturating_sub(width(&below) + 2);
             let gutter = look.paint(DIM, &below).into_owned();
             out.push_str(&format!("{gutter}  {}\n", look.paint(style, &cut(&safe(&note), room))));
         }
@@ -354,7 +354,7 @@ mod tests {
 
     fn drawn(steps: &[StepView], width: usize) -> String {
         let line = TimeLine { from: UnixNanos(0), to: UnixNanos::from_millis(1_000) };
-        render(steps, line, Look { width, colour: false, is_terminal: false })
+        render(steps, line, Look { width, cuts: true, colour: false, is_terminal: false })
     }
 
     #[test]

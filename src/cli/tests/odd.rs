@@ -129,7 +129,7 @@ proptest! {
         let parsed = Cli::command().try_get_matches_from(["runspan"].into_iter().map(str::to_owned).chain(arguments));
         if let Err(error) = parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
             let (mut out, mut err) = (Vec::new(), Vec::new());
-            let look = Look { width: 80, colour: false, is_terminal: false };
+            let look = Look { width: 80, cuts: true, colour: false, is_terminal: false };
             let code = print_usage(&error, look, &mut out, &mut err);
             prop_assert!(matches!(code, 0 | CODE_USE), "{}", code);
         }

@@ -129,7 +129,7 @@ fn unpin_says_what_it_did_and_help_that_cannot_be_printed_is_a_failure() {
     RUN is no longer pinned
     RUN was not pinned
     "#);
-    let look = Look { width: 100, colour: false, is_terminal: false };
+    let look = Look { width: 100, cuts: true, colour: false, is_terminal: false };
     let (place, mut err) = (Place { look, cwd: "/".into(), is_stdout: false }, Vec::new());
     let mut full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let code = execute(["runspan", "--help"], place, &mut full, &mut err);
