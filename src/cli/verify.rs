@@ -138,7 +138,8 @@ fn print_table(answer: &Answer, session: &mut Session<'_>) -> Done {
     let (look, report) = (session.look, &answer.report);
     for repaired in &answer.repaired {
         let (sign, style) = if repaired.is_repaired { ("✓", GREEN) } else { ("!", YELLOW) };
-        session.print(&format!("{} {}: {}\n", look.paint(style, sign), safe(&repaired.file), safe(&repaired.what)))?;
+        let place = place_of(&repaired.file, repaired.run_id);
+        session.print(&format!("{} {}: {}\n", look.paint(style, sign), safe(&place), safe(&repaired.what)))?;
     }
     for problem in &report.problems {
         let text = problem_text(problem, session);
@@ -164,11 +165,18 @@ fn print_table(answer: &Answer, session: &mut Session<'_>) -> Done {
     session.print(&format!("{} {} in {:.1} s\n", look.paint(style, sign), parts.join(", "), answer.seconds))
 }
 
+/// Names a file, with the run where it is one of all runs.
+fn place_of(file: &str, run: Option<RunId>) -> String {
+    let run = run.map(|run| run.to_string()).filter(|run| !file.contains(run.as_str()));
+    run.map_or_else(|| file.to_owned(), |run| format!("{file}, run {run}"))
+}
+
 fn problem_text(problem: &Problem, session: &Session<'_>) -> String {
     let look = session.look;
+    let file = place_of(&problem.file, problem.run_id);
     let place = match problem.line {
-        Some(line) => format!("{} line {line}", problem.file),
-        None => problem.file.clone(),
+        Some(line) => format!("{file} line {line}"),
+        None => file,
     };
     let mut text = format!("{} {}\n", look.paint(RED, "✗"), safe(&place));
     for (style, said) in [(Default::default(), &problem.what), (DIM, &problem.todo)] {

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader};
 
 use super::super::index;
 use super::super::layout::{Layout, open_plain};
-use super::{Cure, Problem, Report, presence};
+use super::{Cure, Problem, Report, RunCheck, Verdict, presence};
 use crate::fs::{Contents, read_full};
 use crate::model::id::{IdMap, IdSet};
 use crate::model::{RunId, RunSummary};
@@ -18,6 +18,8 @@ pub(super) struct Lines {
     removed: IdSet<RunId>,
     /// Up to here it was read.
     end: u64,
+    /// There is no `index.log`.
+    pub is_missing: bool,
 }
 
 impl Lines {
@@ -27,7 +29,9 @@ impl Lines {
         let (mut places, mut removed) = (HashMap::default(), IdSet::default());
         let file = match open_plain(layout.fs(), &path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { places, removed, end: 0 }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { places, removed, end: 0, is_missing: true });
+            }
             Err(error) => return Err(StoreError::io("read", path)(error)),
         };
         let mut reader = BufReader::with_capacity(1 << 16, Contents::of(&*file));
@@ -75,7 +79,7 @@ impl Lines {
                 is_of_the_moment: false,
             });
         }
-        Ok(Self { places, removed, end: offset })
+        Ok(Self { places, removed, end: offset, is_missing: false })
     }
 
     /// Returns the runs that have a line.
@@ -115,6 +119,24 @@ fn read(layout: &Layout, offset: u64, length: usize) -> Result<Vec<u8>, StoreErr
         bytes.truncate(read);
     }
     Ok(bytes)
+}
+
+/// Tells of an `index.log` that has gone, once for all runs that should have a line in it.
+pub(super) fn check_presence(layout: &Layout, lines: &Lines, checks: &[RunCheck], report: &mut Report) {
+    // Who writes a run appends its line.
+    let lack = |check: &&RunCheck| check.status.is_some() && check.verdict != Verdict::BeingWritten;
+    let lacking = checks.iter().filter(lack).count();
+    if !lines.is_missing || lacking == 0 {
+        return;
+    }
+    let has = if lacking == 1 { "1 run has".to_owned() } else { format!("{lacking} runs have") };
+    report.problems.push(Problem::of_file(
+        layout,
+        &layout.index_log(),
+        format!("it is missing: {has} no line in it"),
+        "it is derived and loses nothing: runspan verify --repair makes it anew of the runs' own files",
+        Some(Cure::Index),
+    ));
 }
 
 /// Holds the database against the runs' folders and the log that it is made of. Without one there is nothing to check.

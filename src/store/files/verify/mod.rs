@@ -64,6 +64,8 @@ enum Cure {
     UnreadLines,
     /// Append the run's line to `index.log`.
     IndexLine,
+    /// Append the line of each run to `index.log`.
+    Index,
     /// Take a removed run out of its pack again.
     Bury,
     /// Write a pack anew.
@@ -240,6 +242,7 @@ pub fn verify(layout: &Layout, wanted: &Wanted, mut progress: impl FnMut(usize, 
     // Whoever came first: the report is the same.
     checks.sort_by_key(|check| check.run_id);
     report.notes = notes(&checks, wanted);
+    index::check_presence(layout, &lines, &checks, &mut report);
     checks.into_iter().for_each(|check| report.add(check));
     if wanted.runs.is_none() {
         index::check_database(layout, &mut report)?;

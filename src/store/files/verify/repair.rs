@@ -9,10 +9,11 @@ use super::super::cleanup;
 use super::super::layout::Layout;
 use super::super::packs::{Gone, Removal};
 use super::super::run_dir::{self, EventLog};
-use super::super::{index, writer_is_alive};
+use super::super::{index, run_ids, writer_is_alive};
 use super::index::Lines;
 use super::{Cure, Problem, Report, presence, run};
 use crate::error::with_causes;
+use crate::model::id::IdSet;
 use crate::model::{RunId, RunKind, RunSummary, UnixNanos};
 use crate::store::StoreError;
 use crate::store::assembly::RunState;
@@ -45,6 +46,7 @@ pub fn repair(layout: &Layout, report: &Report) -> Vec<Repaired> {
             (Some(Cure::UnreadLines), _) => blank_unread(layout),
             (Some(Cure::Pack(pack)), _) => rewrite(layout, pack),
             (Some(Cure::Nowhere), _) => note_removed(layout),
+            (Some(Cure::Index), _) => write_index(layout),
             (Some(Cure::Orphan), _) => remove_orphan(layout, &problem.file),
             (Some(Cure::Bury), Some(run)) => bury(layout, run),
             (Some(Cure::EmptyFolder), _) => remove_empty(layout, &problem.file),
@@ -66,7 +68,7 @@ fn in_order(problems: &[Problem]) -> Vec<&Problem> {
     ordered.sort_by_key(|problem| match problem.cure {
         Some(Cure::CutLog | Cure::Bury | Cure::EmptyFolder) | None => 0,
         Some(Cure::Summary | Cure::UnreadLines | Cure::Pack(_)) => 1,
-        Some(Cure::IndexLine | Cure::Nowhere) => 2,
+        Some(Cure::IndexLine | Cure::Index | Cure::Nowhere) => 2,
         Some(Cure::Database | Cure::Orphan) => 3,
     });
     ordered
@@ -163,7 +165,10 @@ fn remove_empty(layout: &Layout, file: &str) -> Outcome {
 
 fn blank_unread(layout: &Layout) -> Outcome {
     let blanked = index::blank(layout.fs(), &layout.index_log(), &Default::default(), true).map_err(told)?;
-    Ok(format!("{blanked} lines that nobody can read are blank now"))
+    Ok(match blanked {
+        1 => "a line that nobody can read is blank now".to_owned(),
+        blanked => format!("{blanked} lines that nobody can read are blank now"),
+    })
 }
 
 fn cut_log(layout: &Layout, dir: &Path, run: RunId, vouched: u64) -> Outcome {
@@ -201,6 +206,31 @@ fn rebuild_summary(layout: &Layout, dir: &Path, run: RunId, before: Option<RunSu
 
 fn append_line(layout: &Layout, summary: &RunSummary) -> Result<(), String> {
     index::IndexLog::default().append(layout.fs(), &layout.index_log(), summary, true).map_err(told)
+}
+
+/// Appends the line of each run that has none, but of those that a process writes, which does.
+fn write_index(layout: &Layout) -> Outcome {
+    let lines = Lines::read(layout, &mut Vec::new()).map_err(told)?;
+    let has_line: IdSet<RunId> = lines.runs().chain(lines.removed().iter().copied()).collect();
+    let (mut log, mut appended, mut unread) = (index::IndexLog::default(), 0u64, 0u64);
+    for kind in RunKind::ALL {
+        for run in run_ids(layout.fs(), &layout.runs(*kind)).map_err(told)? {
+            if has_line.contains(&run) {
+                continue;
+            }
+            match run_dir::read_summary(layout.fs(), &layout.run(*kind, run), run) {
+                Ok(_) if run::is_being_written(layout, *kind, run).map_err(told)? => {}
+                Ok(summary) => {
+                    log.append(layout.fs(), &layout.index_log(), &summary, true).map_err(told)?;
+                    appended += 1;
+                }
+                // What is wrong with it is told of the run.
+                Err(_) => unread += 1,
+            }
+        }
+    }
+    let left = if unread > 0 { format!("; {unread} more cannot be read") } else { String::new() };
+    Ok(format!("it is made anew, with a line of each of {appended} runs{left}"))
 }
 
 #[cfg(feature = "index")]

@@ -146,7 +146,9 @@ impl Look<'_> {
                 None
             }
             Err(StoreError::Damaged { why, .. }) => {
-                let why = why.strip_prefix("run.yaml: ").map_or(why.clone(), str::to_owned);
+                // The file is named beside it; the parser begins with a word of its own.
+                let why = why.strip_prefix("run.yaml: ").unwrap_or(&why);
+                let why = why.strip_prefix("error: ").unwrap_or(why).to_owned();
                 if run_dir::is_newer(fs, &self.dir)? {
                     self.find("run.yaml", None, why, TODO_NEWER, None);
                     check.problems = self.problems;
@@ -162,6 +164,11 @@ impl Look<'_> {
             None => false,
         };
         let log = self.read_log(&self.vouchers(summary.as_ref(), lines, against)?)?;
+        if log.as_ref().is_none_or(|log| log.bad.is_some()) {
+            for problem in self.problems.iter_mut().filter(|problem| problem.cure == Some(Cure::Summary)) {
+                problem.todo = TODO_BOTH.to_owned();
+            }
+        }
         if let Some(log) = &log {
             (check.events, check.bytes, check.sha256) = (log.lines, log.bytes, Some(log.chain.head()));
             if let Some((line, why)) = &log.bad {
@@ -243,6 +250,10 @@ impl Look<'_> {
                 return Ok(None);
             }
             Err(StoreError::Damaged { why, .. }) => {
+                let why = match why.strip_prefix(run_dir::LOG) {
+                    Some(rest) => format!("it{rest}"),
+                    None => why,
+                };
                 self.find(run_dir::LOG, None, why, "its events are lost; restore the file from a copy", None);
                 return Ok(None);
             }
@@ -402,6 +413,8 @@ impl Look<'_> {
             return self.find_back().map(|()| false);
         }
         let what = match indexed {
+            // Told once, of all of them.
+            None if lines.is_missing => return Ok(false),
             None => "there is no line of this run".to_owned(),
             Some(indexed) if indexed != lean => {
                 format!("its last line of this run is not what run.yaml says: {}", difference(&indexed, &lean))
@@ -471,6 +484,8 @@ impl Look<'_> {
 
 const TODO_NEWER: &str = "a newer runspan wrote it: let that look at it";
 const TODO_REBUILD: &str = "the log is whole: runspan verify --repair makes run.yaml anew of it";
+const TODO_BOTH: &str =
+    "it cannot be made anew: the log that it is made of is damaged as well; restore it from a copy if there is one";
 const TODO_GONE: &str = "index.log knows of the run, and its folder has nothing of it: put the files back from a copy. Where there is none, \
                          move the folder away, and runspan verify --repair notes that the run has gone";
 const TODO_BAD_LINE: &str = "the lines before it can be read; restore the file from a copy if there is one";

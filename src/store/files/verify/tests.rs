@@ -189,9 +189,9 @@ fn the_first_bad_record_of_each_damaged_run_is_named() {
     workflows/RUN4/events.jsonl:3: not an RFC 3339 time: "2026-13-06T10:00:00.002000000Z" at line 1 column 153
     workflows/RUN5/events.jsonl:2: parent_event_id 01KE9BZH800M2GA1850M2GA1B3 is no event of this run
     workflows/RUN6/events.jsonl:5: the log ends here, and run.yaml counts 5 lines: the rest is lost
-    workflows/RUN7/events.jsonl: events.jsonl is missing
+    workflows/RUN7/events.jsonl: it is missing
     workflows/RUN8/events.jsonl:1: the first event is no run_started
-    workflows/RUN9/run.yaml: error: line 12 column 9: unknown variant `done`, expected one of pending, running, waiting, completed, success, error, failed, timeout, cancelled, crashed
+    workflows/RUN9/run.yaml: line 12 column 9: unknown variant `done`, expected one of pending, running, waiting, completed, success, error, failed, timeout, cancelled, crashed
     not repaired: it cannot be repaired without making something up
     not repaired: it cannot be repaired without making something up
     not repaired: it cannot be repaired without making something up
@@ -233,7 +233,7 @@ fn what_follows_from_something_whole_is_repaired() {
     workflows/RUN4/run.yaml: it differs from what the events add up to: events is 5 and should be 6, dropped is 0 and should be 3
     index.log: there is no line of this run
     repaired: what stood behind its 5 lines is cut off
-    repaired: 1 lines that nobody can read are blank now
+    repaired: a line that nobody can read is blank now
     repaired: run.yaml is made anew of 5 events, and its line in index.log
     repaired: run.yaml is made anew of 5 events, and its line in index.log
     repaired: run.yaml is made anew of 6 events, and its line in index.log
@@ -243,6 +243,40 @@ fn what_follows_from_something_whole_is_repaired() {
     let reader = FilesReader::of(store.layout.clone()).unwrap();
     assert_eq!(reader.stored(run_id(2)).unwrap().0.events, 5);
     assert_eq!(reader.stored(run_id(4)).unwrap().0.dropped, 3);
+}
+
+#[test]
+fn an_index_that_has_gone_is_no_damage_of_runs_and_is_made_anew() {
+    let mut store = Store::new(3);
+    fs::remove_file(store.layout.index_log()).unwrap();
+    let report = store.verify();
+    assert_eq!((report.ok, report.runs, report.damaged), (false, 3, 0));
+    assert_snapshot!(store.told(), @r"
+    index.log: it is missing: 3 runs have no line in it
+    repaired: it is made anew, with a line of each of 3 runs
+    ");
+    assert_eq!(fs::read_to_string(store.layout.index_log()).unwrap().lines().count(), 3);
+    // A run is under way, and its writer has died.
+    let open = &events(4, 1)[..2];
+    store.record(4, open);
+    fs::remove_file(store.layout.index_log()).unwrap();
+    assert_snapshot!(store.told(), @r"
+    index.log: it is missing: 4 runs have no line in it
+    repaired: it is made anew, with a line of each of 4 runs
+    ");
+}
+
+#[test]
+fn of_a_damaged_log_no_summary_is_made() {
+    let store = Store::new(1);
+    store.change(1, "events.jsonl", |text| text.replacen("\"seq\":2", "\"seq\":7", 1));
+    store.change(1, "run.yaml", |_| "[".to_owned());
+    let todo: Vec<String> = store.verify().problems.into_iter().map(|problem| problem.todo).collect();
+    assert_snapshot!(todo.join("\n"), @r"
+    the lines before it can be read; restore the file from a copy if there is one
+    it cannot be made anew: the log that it is made of is damaged as well; restore it from a copy if there is one
+    ");
+    assert!(repair(&store.layout, &store.verify()).iter().all(|repaired| !repaired.is_repaired));
 }
 
 #[test]
