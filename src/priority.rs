@@ -2,10 +2,10 @@
 
 /// The run store: an answer to a sender waits for the journal, and the journal for nobody.
 #[cfg(feature = "server")]
-pub(crate) const STORE: i32 = 5;
+pub(crate) const STORE: i32 = 12;
 /// The index, which readers can do without.
 #[cfg(feature = "index")]
-pub(crate) const INDEX: i32 = 10;
+pub(crate) const INDEX: i32 = 15;
 /// Retention, which has all the time there is: the lowest.
 pub(crate) const RETENTION: i32 = 19;
 

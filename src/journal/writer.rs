@@ -1,6 +1,6 @@
 //! Appends to a journal: collects frames, and writes them in groups.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use super::recovery::{self, Recovered};
 use super::segment::{self, FRAME_HEADER_BYTES, FrameHeader, FrameKind, HEADER_BYTES, Header, SegmentKey};
 use super::{Durability, JournalError, MAX_PAYLOAD_BYTES, NEW_PREFIX, process_dir};
 use crate::fs::{Fs, FsFile, OsFs, sync_way_to, write_full};
+use crate::model::id::IdMap;
 use crate::model::time::UnixNanos;
 use crate::sources::fork;
 
@@ -470,8 +471,8 @@ impl Pending {
 /// The resources that were registered, the most recently used ones.
 #[derive(Debug, Default)]
 struct Resources {
-    by_bytes: HashMap<Arc<[u8]>, u32>,
-    by_id: HashMap<u32, (Arc<[u8]>, u64)>,
+    by_bytes: IdMap<Arc<[u8]>, u32>,
+    by_id: IdMap<u32, (Arc<[u8]>, u64)>,
     bytes: usize,
     last_id: u32,
     clock: u64,

@@ -293,10 +293,16 @@ impl IdHasher {
 
 impl Hasher for IdHasher {
     fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.mix(u64::from_le_bytes(word));
+        // Whole words are read as such: a copy of so many bytes as there are is a call of its own.
+        let (words, rest) = bytes.as_chunks::<8>();
+        words.iter().for_each(|word| self.mix(u64::from_le_bytes(*word)));
+        match (rest, bytes.last_chunk::<8>(), bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+            ([], ..) => {}
+            (_, Some(last), ..) => self.mix(u64::from_le_bytes(*last)),
+            (_, None, Some(first), Some(last)) => {
+                self.mix(u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last)));
+            }
+            (few, ..) => self.mix(few.iter().fold(1, |word, byte| word << 8 | u64::from(*byte))),
         }
     }
 

@@ -10,6 +10,7 @@ mod buckets;
 mod content;
 mod detect;
 mod draft;
+mod form;
 mod kind;
 mod literal;
 pub(crate) mod messages;
@@ -24,7 +25,8 @@ pub(super) use source::member;
 pub use usage::write_answered;
 
 use content::write_content;
-use detect::dialects_of;
+use detect::{dialects_by, dialects_of};
+use form::Form;
 use kind::{write_entity_name, write_kind};
 use outcome::{give_up, write_outcome, write_status};
 use provider::{forget_service, write_bare_model, write_host, write_own_service, write_provider_of_client};
@@ -45,13 +47,21 @@ pub fn normalize(record: &mut Record) {
     if record.kind == RecordKind::Event || record.span.attr(names::ADDED).is_some() {
         return;
     }
-    let keys = KeyFilter::with_events(&record.span);
-    let (dialects, count) = dialects_of(record, &keys);
-    let dialects = &dialects[..count];
+    normalize_by(record, Form::of(record).as_deref());
+}
+
+/// Does so by what is known of the span's form, if anything is.
+fn normalize_by(record: &mut Record, form: Option<&Form>) {
+    let keys = form.map_or_else(|| KeyFilter::with_events(&record.span), Form::filter);
+    let dialects = match form {
+        Some(form) => dialects_by(form.marks(), record, &keys),
+        None => dialects_of(record, &keys),
+    };
+    let dialects = dialects.as_slice();
     if let Some(announced) = dialects.iter().find_map(|dialect| dialect.announced) {
         reveal(record, announced);
     }
-    normalize_as(record, dialects, keys);
+    normalize_as(record, dialects, keys, form);
 }
 
 /// The dialects that a span is written in, in the order in which they are read.
@@ -70,11 +80,15 @@ fn reveal(record: &mut Record, announced: Announced) {
     record.kind = RecordKind::Started;
 }
 
-fn normalize_as(record: &mut Record, dialects: Dialects<'_>, keys: KeyFilter) {
+fn normalize_as(record: &mut Record, dialects: Dialects<'_>, keys: KeyFilter, form: Option<&Form>) {
     let ended = record.kind == RecordKind::Ended && record.span.end_time_unix_nano != 0;
     let mut draft = Draft::with(&mut record.span, keys);
-    for row in dialects.iter().flat_map(|dialect| dialect.facts).chain(OTEL.facts) {
-        write_fact(&mut draft, row);
+    match form.and_then(|form| form.rows(dialects)) {
+        Some(rows) => rows.iter().for_each(|row| write_fact(&mut draft, row)),
+        None => {
+            let rows = dialects.iter().flat_map(|dialect| dialect.facts).chain(OTEL.facts);
+            rows.for_each(|row| write_fact(&mut draft, row));
+        }
     }
     for asked in dialects.iter().filter_map(|dialect| dialect.asked) {
         write_asked(&mut draft, asked);

@@ -8,7 +8,7 @@ use crate::model::record::{Record, RecordKind};
 use crate::sources::otlp::{self, Encoding, Limits};
 
 /// Returns the spans of each request.
-fn recordings() -> Vec<(PathBuf, Vec<Record>)> {
+pub(super) fn recordings() -> Vec<(PathBuf, Vec<Record>)> {
     let mut found = Vec::new();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/corpus")];
     while let Some(folder) = folders.pop() {

@@ -8,23 +8,64 @@ use crate::model::record::Record;
 /// Dialects that are read of one span, at most: who makes it, and who writes on it on its way.
 const MAX_DIALECTS: usize = 4;
 
-/// Finds the dialects that a record's span is written in, and how many they are; [`UNKNOWN`] for none.
-pub(super) fn dialects_of(record: &Record, keys: &KeyFilter) -> ([&'static Dialect; MAX_DIALECTS], usize) {
-    let mut found = [&UNKNOWN; MAX_DIALECTS];
-    let mut count = 0;
-    for dialect in DIALECTS.iter().copied() {
-        if count < MAX_DIALECTS
-            && is_written_in(dialect, record, keys)
-            && !found[..count].iter().any(|other| other.is_kin(dialect))
-        {
-            found[count] = dialect;
-            count += 1;
+/// The dialects that a span is written in, in the order in which they are read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    dialects: [&'static Dialect; MAX_DIALECTS],
+    count: usize,
+}
+
+impl Found {
+    /// Takes these, as many as may be read.
+    pub fn of(dialects: &[&'static Dialect]) -> Self {
+        let mut found = Self { dialects: [&UNKNOWN; MAX_DIALECTS], count: 0 };
+        dialects.iter().for_each(|dialect| found.add(dialect));
+        found
+    }
+
+    fn add(&mut self, dialect: &'static Dialect) {
+        if self.count < MAX_DIALECTS && !self.as_slice().iter().any(|other| other.is_kin(dialect)) {
+            self.dialects[self.count] = dialect;
+            self.count += 1;
         }
     }
-    if count > 1 {
-        forget_maker(&mut found, &mut count, record, keys);
+
+    pub fn as_slice(&self) -> &[&'static Dialect] {
+        &self.dialects[..self.count]
     }
-    (found, count.max(1))
+}
+
+/// Finds the dialects that a record's span is written in; [`UNKNOWN`] for none.
+pub(super) fn dialects_of(record: &Record, keys: &KeyFilter) -> Found {
+    let mut found = Found::of(&[]);
+    for dialect in DIALECTS.iter().copied() {
+        if found.count < MAX_DIALECTS && is_written_in(dialect, record, keys) {
+            found.add(dialect);
+        }
+    }
+    settled(found, record, keys)
+}
+
+/// Finds the same by the marks that a form may bear, each with the place of its dialect.
+pub(super) fn dialects_by(marks: &[(usize, &'static Detect)], record: &Record, keys: &KeyFilter) -> Found {
+    let (mut found, mut last) = (Found::of(&[]), None);
+    for (place, mark) in marks {
+        // One mark is enough.
+        if last != Some(*place) && found.count < MAX_DIALECTS && is_marked_by(mark, record, keys) {
+            last = Some(*place);
+            found.add(DIALECTS[*place]);
+        }
+    }
+    settled(found, record, keys)
+}
+
+fn settled(mut found: Found, record: &Record, keys: &KeyFilter) -> Found {
+    if found.count > 1 {
+        forget_maker(&mut found.dialects, &mut found.count, record, keys);
+    }
+    // One that is not known.
+    found.count = found.count.max(1);
+    found
 }
 
 /// Leaves out what only the resource speaks for, where the scope speaks for another: who set up a process says nothing of how a
@@ -108,6 +149,33 @@ fn is_marked_by(mark: &Detect, record: &Record, keys: &KeyFilter) -> bool {
                 && with.iter().all(|key| keys.may_have(key) && has(&|own| own == *key))
                 && record.resource.attr(of).and_then(Value::as_str) == Some(word)
         }
+    }
+}
+
+/// Tells whether a span of this scope with these keys of its own may bear a mark, whatever its name, its values and its resource are.
+pub(super) fn may_be_marked_by(mark: &Detect, record: &Record, keys: &[String]) -> bool {
+    let scope = &record.scope;
+    let has = |key: &str| keys.iter().any(|own| own == key);
+    let has_start = |start: &str| keys.iter().any(|own| own.starts_with(start));
+    match *mark {
+        Detect::Maker(..) | Detect::Called(_) => true,
+        Detect::Key(key) | Detect::Value(key, _) | Detect::Method(_, key) => has(key),
+        Detect::KeyPrefix(start) => has_start(start),
+        Detect::ValueWithout(key, _, other, _) | Detect::Around(_, key, _, other) => has(key) && has(other),
+        Detect::Scope(name) | Detect::ScopeBy(name, ..) => scope.name == name,
+        Detect::ScopePrefix(start) | Detect::Named(start, _) | Detect::Begins(start, _) => {
+            scope.name.starts_with(start)
+        }
+        Detect::Release { scope: name, version, with, .. } => {
+            scope.name == name
+                && version.is_none_or(|version| scope.version == version)
+                && (with.is_empty() || has_start(with))
+        }
+        Detect::ScopeLacking(name, key, _, other) => scope.name == name && has(key) && !has(other),
+        Detect::ScopeOf(name, versions) => scope.name == name && versions.contains(&scope.version.as_str()),
+        Detect::ScopeWith(name, start) => scope.name == name && has_start(start),
+        Detect::Within { scope: start, key, .. } => scope.name.starts_with(start) && has(key),
+        Detect::NamedBy(_, with, ..) => with.iter().all(|key| has(key)),
     }
 }
 

@@ -14,8 +14,28 @@ use crate::model::key_filter::KeyFilter;
 use crate::model::otlp::{AnyValue, ArrayValue, Span, SpanEvent, Value};
 use crate::pipeline::facts::{self, MAX_COUNT};
 
+/// Keys of a span, by which it is known what it does not say.
+pub(super) trait Keys {
+    /// Tells whether a key may be there.
+    fn may_have(&self, key: &str) -> bool;
+    /// Tells whether a key may be there that begins so.
+    fn may_begin(&self, start: &str) -> bool;
+}
+
+impl Keys for KeyFilter {
+    #[inline]
+    fn may_have(&self, key: &str) -> bool {
+        Self::may_have(self, key)
+    }
+
+    #[inline]
+    fn may_begin(&self, start: &str) -> bool {
+        Self::may_begin(self, start)
+    }
+}
+
 /// Tells whether a source may say something of a span that has these keys.
-pub(super) fn may_say(keys: &KeyFilter, source: &Source) -> bool {
+pub(super) fn may_say(keys: &impl Keys, source: &Source) -> bool {
     match *source {
         Source::Key(key)
         | Source::Json(key, _)

@@ -213,7 +213,7 @@ fn a_dialect_can_say_exclusive_by_provider_and_no_call_has_an_empty_prompt() {
         ]);
         let original = record.clone();
         let keys = KeyFilter::with_events(&record.span);
-        normalize_as(&mut record, &[&RAW], keys);
+        normalize_as(&mut record, &[&RAW], keys, None);
         let tokens = StepFacts::of(&record.span, None, None).tokens;
         restore_original(&mut record.span);
         assert_eq!(record, original);

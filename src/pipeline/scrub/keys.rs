@@ -32,19 +32,21 @@ impl KeyClass {
         Self::of_name(name)
     }
 
-    /// Classifies a key that stands under nothing, as nearly all do: the same few hundred, over and over.
-    pub(super) fn of_attribute(key: &str) -> Self {
+    /// Classifies a key that stands under nothing, as nearly all do: the same few hundred, over and over. Tells as well whether it may
+    /// hold a secret itself.
+    pub(super) fn of_attribute(key: &str) -> (Self, bool) {
+        let class_of = |key: &str| (Self::of(key, Self::Plain), may_hide(key));
         const MAX_KNOWN: usize = 1024;
         const MAX_BYTES: usize = 64;
         thread_local! {
-            static KNOWN: RefCell<IdMap<String, KeyClass>> = RefCell::default();
+            static KNOWN: RefCell<IdMap<String, (KeyClass, bool)>> = RefCell::default();
         }
         if key.len() > MAX_BYTES {
-            return Self::of(key, Self::Plain);
+            return class_of(key);
         }
         let known = KNOWN.try_with(|known| known.try_borrow().ok()?.get(key).copied());
         known.ok().flatten().unwrap_or_else(|| {
-            let class = Self::of(key, Self::Plain);
+            let class = class_of(key);
             let _ = KNOWN.try_with(|known| {
                 let Ok(mut known) = known.try_borrow_mut() else { return };
                 // Keys that somebody makes up as they go must not stay for ever.
@@ -74,6 +76,11 @@ impl KeyClass {
         }
         Self::Plain
     }
+}
+
+/// Tells whether a key may hold a secret. Those of lower-case words, as nearly all are, hold none.
+pub(super) fn may_hide(key: &str) -> bool {
+    !key.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'.' | b'_'))
 }
 
 /// Returns what follows the last separator of a dotted key: `x-api-key` of `http.request.header.x-api-key`.

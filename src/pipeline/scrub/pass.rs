@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::find::{COMPILED, Candidates, JSON_NAMES, SHORTEST_SECRET, looks_random};
 use super::json::{JsonWalk, decode, encode, string_end};
-use super::keys::{KeyClass, is_content, last_segment};
+use super::keys::{KeyClass, is_content, last_segment, may_hide};
 use super::{Content, Scrubbed, Scrubber, is_marker};
 use crate::conventions::{names, scrub_rules as rules};
 use crate::model::otlp::{AnyValue, KeyValue, SpanEvent, Value};
@@ -108,13 +108,15 @@ impl Pass<'_> {
 
     fn entries(&mut self, entries: &mut [KeyValue], outer: KeyClass) {
         for entry in entries {
-            let is_outermost = outer == KeyClass::Plain;
-            let class = if is_outermost { KeyClass::of_attribute(&entry.key) } else { KeyClass::of(&entry.key, outer) };
+            let (class, may_hide) = if outer == KeyClass::Plain {
+                KeyClass::of_attribute(&entry.key)
+            } else {
+                (KeyClass::of(&entry.key, outer), may_hide(&entry.key))
+            };
             if let Some(value) = &mut entry.value {
                 self.value(value, class);
             }
-            // Keys of lower-case words hold no secret; nearly all are such.
-            if !entry.key.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'.' | b'_')) {
+            if may_hide {
                 self.text(&mut entry.key);
             }
         }
