@@ -206,7 +206,8 @@ impl RunState {
         let calls: Vec<usize> = (0..self.steps.len())
             .filter(|place| self.steps[*place].facts.billed && !copies.contains_key(place))
             .collect();
-        let tokens = self.tellers(copies, |facts| facts.tokens.is_some());
+        let mut tokens = self.tellers(copies, |facts| facts.tokens.is_some());
+        self.leave_out_parts(&mut tokens);
         let costs = self.tellers(copies, |facts| facts.cost.is_some());
         Counted { calls, tokens, costs }
     }
@@ -296,6 +297,37 @@ impl RunState {
         }
         counted.sort_unstable();
         counted
+    }
+
+    /// Leaves out plain steps that are below a call which tells what it used: by whatever rules they count, that is a part of it. So are
+    /// those that stand beside calls which tell, and name neither a model nor an answer: a sum of them. Beside are what an agent or a
+    /// tool does by itself, and the run where there is none.
+    fn leave_out_parts(&self, tellers: &mut Vec<usize>) {
+        let is_plain = |place: &usize| self.steps[*place].facts.kind == StepKind::Task;
+        if !tellers.iter().any(is_plain) {
+            return;
+        }
+        let (mut calls, mut around) = (IdSet::default(), IdSet::default());
+        for step in tellers.iter().map(|place| &self.steps[*place]).filter(|step| step.facts.billed) {
+            calls.insert(step.span_id);
+            self.cover(step, &mut around);
+        }
+        // Whether what is right below a step is below a call, and whether it is beside one.
+        let places = self.downwards(|above: Option<&(bool, bool)>, step| {
+            let is_own = matches!(step.facts.kind, StepKind::Agent | StepKind::Tool);
+            let (below, beside) = above.copied().filter(|_| !is_own).unwrap_or_default();
+            (below || calls.contains(&step.span_id), beside || around.contains(&step.span_id))
+        });
+        tellers.retain(|place| {
+            let step = &self.steps[*place];
+            let names_call = step.facts.model().is_some() || step.facts.response_id.is_some();
+            let (below, beside) = match step.parent.and_then(|parent| self.by_span.get(&parent)) {
+                Some(&above) => places[above],
+                // Above what this run has.
+                None => (false, step.parent.is_some_and(|parent| around.contains(&parent))),
+            };
+            !(is_plain(place) && (below || (beside && !names_call)))
+        });
     }
 
     /// Returns which of these plain steps tell parts of what the call that they are below used: all of them together used the same.

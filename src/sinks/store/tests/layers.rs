@@ -273,7 +273,7 @@ fn what_repeats_what_the_call_beside_it_used_is_not_added() {
         (5, 1, "record_usage", 25, 26, &used("9")),
     ]);
     assert_eq!((run.llm_calls, run.tokens.and_then(|tokens| tokens.prompt)), (1, Some(431)));
-    // What another agent used altogether.
+    // What another agent used altogether, of which no second one is a call that has no span.
     let all = [(names::INPUT_TOKENS, "220"), (names::OUTPUT_TOKENS, "74")];
     let (run, _) = stored(&[
         (1, 0, "invoke_agent", 0, 100, &[]),
@@ -284,7 +284,7 @@ fn what_repeats_what_the_call_beside_it_used_is_not_added() {
         (6, 1, "record_usage", 51, 52, &all),
         (7, 1, "record_usage", 53, 54, &all),
     ]);
-    assert_eq!((run.llm_calls, run.tokens.and_then(|tokens| tokens.prompt)), (2, Some(440)));
+    assert_eq!((run.llm_calls, run.tokens.and_then(|tokens| tokens.prompt)), (2, Some(220)));
     // Two layers tell of the call, and a report repeats it once.
     let (run, _) = stored(&[
         (1, 0, "invoke_agent", 0, 100, &[]),
@@ -294,14 +294,14 @@ fn what_repeats_what_the_call_beside_it_used_is_not_added() {
         (5, 1, "record_usage", 23, 24, &used("211")),
     ]);
     assert_eq!((run.llm_calls, run.tokens.and_then(|tokens| tokens.prompt)), (1, Some(422)));
-    // Of sums alone nobody knows whether they are of the same, and what lies around a call repeats that anyway.
+    // A sum that names no model is of the calls beside it, and what lies around a call repeats that anyway.
     let sum = |n| [(names::TOTAL_TOKENS, n)];
     let (run, _) = stored(&[
         (1, 0, "invoke_agent", 0, 100, &[]),
         (2, 1, "chat", 10, 20, &sum("100")),
         (3, 1, "record_usage", 21, 22, &sum("5000")),
     ]);
-    assert_eq!(run.tokens.and_then(|tokens| tokens.total), Some(5_100));
+    assert_eq!(run.tokens.and_then(|tokens| tokens.total), Some(100));
     let (run, _) = stored(&[
         (1, 0, "invoke_agent", 0, 100, &[]),
         (2, 1, "work", 9, 21, &used("211")),
@@ -356,8 +356,37 @@ fn plain_steps_below_a_call_that_tell_all_its_parts_add_nothing() {
         run.tokens.unwrap().prompt
     };
     assert_eq!(run("321"), Some(532));
-    // What else was done in its time.
-    assert_eq!(run("320"), Some(532 + 211 + 320));
+    // Whoever counts otherwise, as without what was cached.
+    assert_eq!(run("320"), Some(532));
+}
+
+#[test]
+fn what_names_no_call_adds_nothing_beside_or_below_one() {
+    let used = |prompt, completion| [(names::INPUT_TOKENS, prompt), (names::OUTPUT_TOKENS, completion)];
+    let prompt = |told: &[Spoken<'_>]| stored(told).0.tokens.unwrap().prompt;
+    let call: Spoken<'_> = (2, 1, "chat", 10, 90, &used("100", "10"));
+    let agent: Spoken<'_> = (1, 0, "invoke_agent", 0, 100, &[]);
+    // A client's own span, which counts without what was cached, and what is below it.
+    assert_eq!(prompt(&[agent, call, (3, 2, "work", 20, 30, &used("90", "9"))]), Some(100));
+    assert_eq!(
+        prompt(&[agent, call, (3, 2, "work", 20, 30, &[]), (4, 3, "work", 21, 29, &used("90", "9"))]),
+        Some(100)
+    );
+    // A sum beside calls, and in a step beside them.
+    assert_eq!(prompt(&[agent, call, (3, 1, "work", 91, 92, &used("90", "9"))]), Some(100));
+    assert_eq!(
+        prompt(&[agent, call, (3, 1, "work", 91, 94, &[]), (4, 3, "work", 92, 93, &used("90", "9"))]),
+        Some(100)
+    );
+    // Without an agent.
+    assert_eq!(prompt(&[(1, 0, "work", 0, 100, &[]), call, (3, 1, "work", 91, 92, &used("90", "9"))]), Some(100));
+    // What another agent did, of whose calls nothing is told, and a tool.
+    let other: Spoken<'_> = (3, 1, "invoke_agent", 91, 94, &[]);
+    assert_eq!(prompt(&[agent, call, other, (4, 3, "work", 92, 93, &used("90", "9"))]), Some(190));
+    assert_eq!(prompt(&[agent, call, (3, 2, "execute_tool", 20, 30, &used("7", "3"))]), Some(107));
+    // Where no call tells, all that is told counts.
+    let silent: Spoken<'_> = (2, 1, "chat", 10, 90, &[]);
+    assert_eq!(prompt(&[agent, silent, (3, 1, "work", 91, 92, &used("90", "9"))]), Some(90));
 }
 
 #[test]
