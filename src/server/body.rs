@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
@@ -36,15 +36,42 @@ impl Held {
     }
 }
 
-/// Reads all of a body, within `limit`.
+/// What stands before a message of gRPC: whether it is compressed, and its length.
+#[derive(Debug, Default)]
+pub(super) struct Head {
+    bytes: [u8; Self::BYTES],
+    /// How much of it has come.
+    filled: usize,
+}
+
+impl Head {
+    /// Bytes of a head.
+    pub const BYTES: usize = 5;
+
+    /// Takes what is its own off the beginning of what came.
+    fn take(&mut self, data: &mut Bytes) {
+        let own = data.split_to(data.len().min(Self::BYTES - self.filled));
+        self.bytes[self.filled..self.filled + own.len()].copy_from_slice(&own);
+        self.filled += own.len();
+    }
+
+    /// Returns the flag and the length, or how many bytes there are of it.
+    pub fn whole(&self) -> Result<(u8, usize), usize> {
+        let [flag, length @ ..] = self.bytes;
+        if self.filled < Self::BYTES { Err(self.filled) } else { Ok((flag, u32::from_be_bytes(length) as usize)) }
+    }
+}
+
+/// Reads all of a body, within `limit`; what stands before its message goes to `head`, where it has one.
 pub(super) async fn read(
     body: &mut Incoming,
     max_bytes: usize,
     limit: Duration,
     budget: &Arc<Budget>,
+    mut head: Option<&mut Head>,
 ) -> Result<Held, Refusal> {
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if declared > max_bytes {
+    if declared.saturating_sub(head.as_ref().map_or(0, |_| Head::BYTES)) > max_bytes {
         return Err(too_large(max_bytes));
     }
     let mut held = Held { bytes: Vec::new(), share: budget.share() };
@@ -56,7 +83,19 @@ pub(super) async fn read(
         while let Some(frame) = body.frame().await {
             let frame = frame
                 .map_err(|error| Refusal::new(Problem::Malformed, format!("the request's body broke off: {error}")))?;
-            let Ok(data) = frame.into_data() else { continue };
+            let Ok(mut data) = frame.into_data() else { continue };
+            if let Some(head) = head.as_mut().filter(|head| head.filled < Head::BYTES) {
+                head.take(&mut data);
+                // The place for all of it at once: one that grows is moved, over and over.
+                if let Ok((_, told)) = head.whole() {
+                    if told > max_bytes {
+                        return Err(too_large(max_bytes));
+                    }
+                    held.share.grow(told.saturating_sub(accounted)).map_err(|NoRoom| busy())?;
+                    accounted = accounted.max(told);
+                    held.bytes.reserve_exact(told);
+                }
+            }
             let length = held.bytes.len() + data.remaining();
             if length > max_bytes {
                 return Err(too_large(max_bytes));

@@ -14,7 +14,7 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 
 use super::answer::{Problem, Refusal, Taken};
-use super::body::{self, Held};
+use super::body::{self, Head};
 use super::{Shared, http};
 use crate::model::otlp::base64;
 use crate::sources::otlp::{Encoding, Signal};
@@ -22,8 +22,6 @@ use crate::sources::otlp::{Encoding, Signal};
 const EXPORT_TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const EXPORT_LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 const EXPORT_METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
-/// The head of a message.
-const HEAD: usize = 5;
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -72,9 +70,9 @@ async fn export(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Take
     let compression = request.headers().get("grpc-encoding").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let compression = compression.to_owned();
     let bounds = &shared.line.bounds;
-    let max_bytes = bounds.request_bytes.saturating_add(HEAD);
-    let held = body::read(&mut request.into_body(), max_bytes, bounds.body_limit, &shared.budget).await?;
-    let (held, is_compressed) = message(held)?;
+    let (mut head, mut body) = (Head::default(), request.into_body());
+    let held = body::read(&mut body, bounds.request_bytes, bounds.body_limit, &shared.budget, Some(&mut head)).await?;
+    let is_compressed = is_compressed(&head, held.bytes.len())?;
     let compression = match compression.as_str() {
         _ if !is_compressed => "",
         "" | "identity" => {
@@ -89,27 +87,22 @@ async fn export(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Take
     }
 }
 
-/// Takes the one message out of a call's body; is it compressed?
-fn message(mut held: Held) -> Result<(Held, bool), Refusal> {
+/// Tells whether the one message of a call is compressed, behind whose head so many bytes came.
+fn is_compressed(head: &Head, bytes: usize) -> Result<bool, Refusal> {
     let malformed = |why: String| Refusal::new(Problem::Malformed, format!("the call is not one gRPC message: {why}"));
-    let Some((head, rest)) = held.bytes.split_first_chunk::<HEAD>() else {
-        return Err(malformed(format!("its body has {} bytes", held.bytes.len())));
-    };
-    let [flag, length @ ..] = *head;
-    let length = u32::from_be_bytes(length) as usize;
-    if length != rest.len() {
-        return Err(malformed(format!("its head says {length} bytes and {} follow", rest.len())));
+    let (flag, length) = head.whole().map_err(|filled| malformed(format!("its body has {filled} bytes")))?;
+    if length != bytes {
+        return Err(malformed(format!("its head says {length} bytes and {bytes} follow")));
     }
     if flag > 1 {
         return Err(malformed(format!("its flag is {flag}")));
     }
-    held.bytes.drain(..HEAD);
-    Ok((held, flag == 1))
+    Ok(flag == 1)
 }
 
 fn answered(taken: &Taken) -> Answer {
     let encoded = taken.encode(Encoding::Protobuf, "");
-    let mut body = Vec::with_capacity(HEAD + encoded.len());
+    let mut body = Vec::with_capacity(Head::BYTES + encoded.len());
     body.push(0);
     body.extend_from_slice(&u32::try_from(encoded.len()).unwrap_or(u32::MAX).to_be_bytes());
     body.extend_from_slice(&encoded);

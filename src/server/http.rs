@@ -77,7 +77,7 @@ async fn export(
     };
     let compression = head.headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let bounds = &shared.line.bounds;
-    let held = body::read(body, bounds.request_bytes, bounds.body_limit, &shared.budget).await?;
+    let held = body::read(body, bounds.request_bytes, bounds.body_limit, &shared.budget, None).await?;
     match signal {
         Some(signal) => shared.line.take(held, signal, compression, encoding).await,
         None => shared.line.take_metrics(held, compression, encoding).await,
