@@ -18,6 +18,8 @@ pub const RESPONSE_MODEL: &str = "gen_ai.response.model";
 pub const RESPONSE_ID: &str = "gen_ai.response.id";
 /// Why the model stopped, one word a choice.
 pub const FINISH_REASONS: &str = "gen_ai.response.finish_reasons";
+/// How a response that was fetched stood.
+pub const RESPONSE_STATUS: &str = "gen_ai.response.status";
 /// The conversation: our session.
 pub const CONVERSATION_ID: &str = "gen_ai.conversation.id";
 /// Name of the agent.

@@ -482,7 +482,7 @@ fn in_loop(scope: &Scope, kind: StepKind, span: &Span) -> Option<InLoop> {
 }
 
 /// Reads a list of words: a list, a JSON array as text, or one word.
-fn words(value: Option<&Value>) -> Vec<String> {
+pub(super) fn words(value: Option<&Value>) -> Vec<String> {
     match value.map(Value::to_json) {
         Some(Json::Array(items)) => items
             .into_iter()

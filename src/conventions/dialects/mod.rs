@@ -126,6 +126,8 @@ pub struct Dialect {
     pub fails_by_exception: bool,
     /// An exception event says that a step failed, whatever its status: that says of every step that all is well.
     pub fails_although_well: bool,
+    /// Its word for the end of an answer of which it knows no reason is that for a failure.
+    pub unknown_is_error: bool,
     /// Writes on spans of others, and puts a failure elsewhere in the trace on them, too.
     pub marks_failures: bool,
     /// Spans that only announce another one.
@@ -638,6 +640,7 @@ pub const PLAIN: Dialect = Dialect {
     cancelled_without: &[],
     fails_by_exception: false,
     fails_although_well: false,
+    unknown_is_error: false,
     marks_failures: false,
     announced: None,
 };

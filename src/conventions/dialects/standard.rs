@@ -219,6 +219,8 @@ pub const OTEL_INSTRUMENTATION: Dialect = Dialect {
     // OpenLLMetry's have these scopes, too.
     facts: &[row(names::TOTAL_TOKENS, &[Key("llm.usage.total_tokens")], Count)],
     basis: ALL_INCLUSIVE,
+    // That of LangChain over OpenAI's responses.
+    unknown_is_error: true,
     ..PLAIN
 };
 

@@ -426,6 +426,13 @@ pub(super) fn tell_reason(messages: &str) -> bool {
     })
 }
 
+/// Returns why messages ended, as far as they say.
+pub(super) fn reasons(messages: &Value) -> Vec<String> {
+    let Json::Array(messages) = messages.to_json() else { return Vec::new() };
+    let reason = |message: &Json| message.get("finish_reason")?.as_str().map(str::to_owned);
+    messages.iter().filter_map(reason).filter(|reason| !reason.is_empty()).collect()
+}
+
 /// Tells whether messages, as JSON, have nothing in them.
 pub(super) fn are_empty(messages: &Value) -> bool {
     let Json::Array(messages) = messages.to_json() else { return false };

@@ -52,7 +52,9 @@ pub(super) fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended
         let silence = ended.then(|| status_of_silence(draft.span(), dialects)).flatten();
         silence.or_else(|| (ended && lacks_its_end(draft.span(), dialects)).then_some(StepStatus::Error))
     };
-    let Some(status) = told.map(|told| told.status).or_else(silence) else { return };
+    let is_told_so = || !dialects.iter().any(|dialect| dialect.unknown_is_error) && ends_by_error(draft.span());
+    let by_reason = || (ended && is_told_so()).then_some(StepStatus::Error);
+    let Some(status) = told.map(|told| told.status).or_else(silence).or_else(by_reason) else { return };
     let reason =
         |source| draft.read(source, Shape::Text).map(|reason| (reason.into_owned(), source.reads(&mut is_content)));
     let reason = told.and_then(|told| told.message.iter().find_map(reason));
@@ -68,6 +70,25 @@ pub(super) fn write_outcome(draft: &mut Draft<'_>, dialects: Dialects<'_>, ended
     if status == StepStatus::Error && !has_class {
         draft.set(names::ERROR_TYPE, names::ERROR_TYPE_OTHER);
     }
+}
+
+/// Tells whether the standard's word for a failure is all that a call has for the end of its choices, and its author did not declare it
+/// to have gone well; or a response that was fetched has failed.
+///
+/// Source: `gen_ai.response.finish_reasons`, `gen-ai-output-messages.json` (`FinishReason`), and `gen_ai.response.status`.
+fn ends_by_error(span: &Span) -> bool {
+    let is_unset = span.status.as_ref().is_none_or(|status| status.code == STATUS_UNSET);
+    let told = match span.attr(names::FINISH_REASONS) {
+        Some(_) => facts::words(span.attr(names::FINISH_REASONS)),
+        None => {
+            // JSON is not read for a word that its text does not have.
+            let may_say =
+                |value: &&Value| value.as_str().is_none_or(|text| text.to_ascii_lowercase().contains("\"error\""));
+            span.attr(names::OUTPUT_MESSAGES).filter(may_say).map(messages::reasons).unwrap_or_default()
+        }
+    };
+    let is_error = !told.is_empty() && told.iter().all(|reason| reason.eq_ignore_ascii_case("error"));
+    is_unset && (is_error || span.attr_str(names::RESPONSE_STATUS) == Some("failed"))
 }
 
 /// Says of a stream whose end nobody read that it was given up, unless something says how it ended.

@@ -225,6 +225,37 @@ fn a_dialect_can_say_exclusive_by_provider_and_no_call_has_an_empty_prompt() {
 }
 
 #[test]
+fn a_call_all_of_whose_choices_ended_by_an_error_has_failed() {
+    let status = |attributes: &[(&str, Value)], code: Option<i32>| {
+        let mut record = ended(&[("gen_ai.operation.name", "chat".into())]);
+        attributes.iter().for_each(|(key, value)| record.span.set_attr(key, value.clone()));
+        record.span.status = code.map(|code| Status { code, message: String::new() });
+        let original = record.clone();
+        normalize(&mut record);
+        let facts = StepFacts::of(&record.span, None, None);
+        restore_original(&mut record.span);
+        assert_eq!(record, original);
+        (facts.status, facts.error.and_then(|error| error.kind))
+    };
+    let reasons = |words: &[&str]| {
+        let values = words.iter().map(|word| Value::from(*word).into()).collect();
+        [("gen_ai.response.finish_reasons", Value::Array(ArrayValue { values }))]
+    };
+    let failed = (StepStatus::Error, Some("_OTHER".to_owned()));
+    let well = (StepStatus::Success, None);
+    assert_eq!(status(&reasons(&["error"]), None), failed);
+    assert_eq!(status(&reasons(&["error", "stop"]), None), well);
+    assert_eq!(status(&reasons(&["content_filter"]), None), well);
+    // Its author declared it to have gone well.
+    assert_eq!(status(&reasons(&["error"]), Some(1)), well);
+    let messages = r#"[{"role":"assistant","parts":[],"finish_reason":"error"}]"#;
+    assert_eq!(status(&[("gen_ai.output.messages", messages.into())], None), failed);
+    let said = r#"[{"role":"assistant","parts":[{"type":"text","content":"\"error\""}],"finish_reason":"stop"}]"#;
+    assert_eq!(status(&[("gen_ai.output.messages", said.into())], None), well);
+    assert_eq!(status(&[("gen_ai.response.status", "failed".into())], None), failed);
+}
+
+#[test]
 fn a_failure_is_told_in_the_status_unless_the_emitter_said_otherwise() {
     let code = |status: Option<Status>| {
         let mut record = ended(&[("error.type", "rate_limit".into())]);
