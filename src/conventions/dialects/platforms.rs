@@ -414,6 +414,13 @@ pub const LANGSMITH: Dialect = Dialect {
     detect: &[Detect::Key("langsmith.span.kind")],
     facts: &[
         row(names::AGENT_NAME, &[Key("langsmith.metadata.lc_agent_name")], Text),
+        // Where the call itself has neither.
+        row(names::PROVIDER, &[Where("langsmith.span.kind", "llm", &Key("langsmith.metadata.ls_provider"))], Provider),
+        row(
+            names::REQUEST_MODEL,
+            &[Where("langsmith.span.kind", "llm", &Key("langsmith.metadata.ls_model_name"))],
+            Model,
+        ),
         row(
             names::CONVERSATION_ID,
             &[

@@ -83,6 +83,8 @@ pub const OTEL: Dialect = Dialect {
                 Key("gen_ai.usage.details.cache_read_tokens"),
                 Key("gen_ai.usage.details.cache_read_input_tokens"),
                 Key("gen_ai.usage.details.cached_tokens"),
+                Key("gen_ai.usage.prompt_details.cache_read"),
+                Key("gen_ai.usage.input_cached_tokens"),
                 // Langtrace's of OpenAI, and AgentScope's.
                 Key("gen_ai.usage.cached_tokens"),
                 Key("agentscope.usage.cache_input_tokens"),
@@ -99,6 +101,8 @@ pub const OTEL: Dialect = Dialect {
                 Key("gen_ai.usage.cache_creation_tokens"),
                 Key("gen_ai.usage.details.cache_write_tokens"),
                 Key("gen_ai.usage.details.cache_creation_input_tokens"),
+                Key("gen_ai.usage.prompt_details.cache_write"),
+                Key("gen_ai.usage.input_cache_creation"),
                 Key("agentscope.usage.cache_creation_input_tokens"),
             ],
             Count,
@@ -140,6 +144,8 @@ pub const OTEL: Dialect = Dialect {
         // As MCP's own client for Python says it.
         Behind("MCP send tools/call "),
         Behind("invoke_agent "),
+        Behind("execute_tool "),
+        Behind("invoke_workflow "),
         Where(names::OPERATION, "invoke_agent", &Key("gen_ai.agent.id")),
         Where(names::OPERATION, "execute_tool", &Key("tool.name")),
     ],

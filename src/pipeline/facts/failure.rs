@@ -185,7 +185,10 @@ pub(in crate::pipeline) fn error(span: &Span) -> ErrorInfo {
         Some(name) => name.to_owned(),
         None => text,
     };
-    let kind = span.attr(names::ERROR_TYPE).and_then(text_of).or_else(|| told(names::EXCEPTION_TYPE)).map(class);
+    let own = span.attr(names::ERROR_TYPE).and_then(text_of);
+    // The standard's word for a class that is not known gives way to one that an event has.
+    let known = own.clone().filter(|kind| kind != names::ERROR_TYPE_OTHER);
+    let kind = known.or_else(|| told(names::EXCEPTION_TYPE)).or(own).map(class);
     let message = status_message
         .or_else(|| told(names::EXCEPTION_MESSAGE))
         .or_else(|| told(names::EVENT_ERROR))

@@ -256,6 +256,15 @@ fn a_call_all_of_whose_choices_ended_by_an_error_has_failed() {
 }
 
 #[test]
+fn the_class_that_an_event_has_is_more_than_the_word_for_none() {
+    let mut record = ended(&[("gen_ai.operation.name", "chat".into()), ("error.type", "_OTHER".into())]);
+    record.span.events = vec![event("exception", &[("exception.type", "RateLimitError".into())])];
+    normalize(&mut record);
+    let error = StepFacts::of(&record.span, None, None).error.unwrap();
+    assert_eq!(error.kind.as_deref(), Some("RateLimitError"));
+}
+
+#[test]
 fn a_failure_is_told_in_the_status_unless_the_emitter_said_otherwise() {
     let code = |status: Option<Status>| {
         let mut record = ended(&[("error.type", "rate_limit".into())]);

@@ -550,3 +550,49 @@ fn other_names_for_cached_tokens_sessions_and_agents_are_read() {
     );
     assert_eq!(agent.agent_name.as_deref(), Some("Planner"));
 }
+
+/// By the unions of names in `semconv.md`, 3.3 and 3.12, and the names of spans of the standard, 1.1.
+#[test]
+fn names_that_any_sender_may_use_are_read() {
+    let cached = |read: &str, write: &str| {
+        let step = told(
+            "weather",
+            "chat gpt-4o-mini",
+            &[
+                ("gen_ai.operation.name", "chat".into()),
+                ("gen_ai.usage.input_tokens", Value::Int(100)),
+                ("gen_ai.usage.output_tokens", Value::Int(10)),
+                (read, Value::Int(64)),
+                (write, Value::Int(8)),
+            ],
+        );
+        step.tokens.map(|tokens| (tokens.prompt, tokens.cache_read, tokens.cache_write))
+    };
+    let known = Some((Some(100), Some(64), Some(8)));
+    let details = ("gen_ai.usage.prompt_details.cache_read", "gen_ai.usage.prompt_details.cache_write");
+    assert_eq!(cached(details.0, details.1), known);
+    assert_eq!(cached("gen_ai.usage.input_cached_tokens", "gen_ai.usage.input_cache_creation"), known);
+    let tool = told("weather", "execute_tool get_weather", &[("gen_ai.operation.name", "execute_tool".into())]);
+    assert_eq!((tool.kind, tool.tool_name.as_deref()), (StepKind::Tool, Some("get_weather")));
+    let flow = told("weather", "invoke_workflow trip", &[("gen_ai.operation.name", "invoke_workflow".into())]);
+    assert_eq!((flow.kind, flow.workflow_name.as_deref()), (StepKind::Workflow, Some("trip")));
+    let provider = |word: &str| {
+        let list = [("gen_ai.operation.name", "chat".into()), ("gen_ai.system", word.into())];
+        told("weather", "chat", &list).provider
+    };
+    assert_eq!(provider("amazon").as_deref(), Some("aws.bedrock"));
+    assert_eq!(provider("azure_ai").as_deref(), Some("azure.ai.inference"));
+    let call = told(
+        "langsmith",
+        "ChatOpenAI",
+        &[
+            ("langsmith.span.kind", "llm".into()),
+            ("langsmith.metadata.ls_provider", "openai".into()),
+            ("langsmith.metadata.ls_model_name", "gpt-4o-mini".into()),
+        ],
+    );
+    assert_eq!(
+        (call.kind, call.provider.as_deref(), call.model()),
+        (StepKind::Llm, Some("openai"), Some("gpt-4o-mini"))
+    );
+}
