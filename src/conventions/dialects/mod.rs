@@ -794,6 +794,26 @@ pub const CLIENTS: &[&str] = &[
 pub const COUNT_IN_STREAMS: &[&str] =
     &["openai", "anthropic", "gcp.", "aws.bedrock", "azure.", "x_ai", "mistral_ai", "cohere", "groq", "deepseek"];
 
+/// Attributes whose text is a JSON document, be it that of a text alone: the key, and an attribute that has to say so, with its word.
+///
+/// Source: `mlflow.spanInputs` and `mlflow.spanOutputs` by `dump_span_attribute_value` of MLflow 3; `genkit:input` by
+/// `JSON.stringify` of `@genkit-ai/core`; `traceloop.entity.input` by `json.dumps` and `JSON.stringify` of OpenLLMetry's decorators;
+/// `ai.toolCall.args` by `JSON.stringify` of `ai`; `input.mime_type` by OpenInference's semantic conventions.
+pub const DOCUMENTS: &[(&str, &str, &str)] = &[
+    ("mlflow.spanInputs", "", ""),
+    ("mlflow.spanOutputs", "", ""),
+    ("genkit:input", "", ""),
+    ("genkit:output", "", ""),
+    ("traceloop.entity.input", "", ""),
+    ("traceloop.entity.output", "", ""),
+    ("ai.toolCall.args", "", ""),
+    ("ai.toolCall.result", "", ""),
+    ("ai.value", "", ""),
+    ("ai.values", "", ""),
+    ("input.value", "input.mime_type", "application/json"),
+    ("output.value", "output.mime_type", "application/json"),
+];
+
 /// Words by which the AI SDK says that it knows no reason for the end of an answer: up to version 5, and since 6.
 pub const NO_REASONS: &[&str] = &["unknown", "other"];
 

@@ -1,13 +1,11 @@
 //! What went into a step and what came out of it, under the name that the kind of the step has for it.
 
-use std::borrow::Cow;
-
 use super::source::{may_say, value_of};
 use super::{Dialects, Draft, messages};
-use crate::conventions::dialects::{OTEL, Shape, Side, Source};
+use crate::conventions::dialects::{DOCUMENTS, OTEL, Shape, Side, Source};
 use crate::conventions::names;
 use crate::model::StepKind;
-use crate::model::otlp::Value;
+use crate::model::otlp::{AnyValue, ArrayValue, Span, Value};
 
 /// Writes one side of the content under the name that the kind of the step has for it.
 pub(super) fn write_content(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind: Option<StepKind>, side: Side) {
@@ -56,7 +54,10 @@ pub(super) fn write_content(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind:
             }),
             Source::Parts(parts) => messages::of_parts(draft.span(), parts, role.is_some()),
             Source::Told(key) => messages::of_list(value_of(draft.span(), key)?, side),
-            _ => draft.read(source, Shape::Text).map(Cow::into_owned),
+            _ => {
+                let found = draft.read(source, Shape::Text)?;
+                Some(bare(draft.span(), source, &found).unwrap_or_else(|| found.into_owned()))
+            }
         })
         .or_else(|| match kind {
             StepKind::Tool => messages::of_tool(&draft.span().events, side),
@@ -67,6 +68,32 @@ pub(super) fn write_content(draft: &mut Draft<'_>, dialects: Dialects<'_>, kind:
         (Some(value), Some(role)) => draft.set(to, messages::of_text(value, role)),
         (Some(value), None) => draft.set(to, value),
         (None, _) => {}
+    }
+}
+
+/// Returns the text that a JSON document is, or texts that a list of them are, where the attribute holds such. What is a text by itself
+/// may well stand in quotes.
+fn bare(span: &Span, source: &Source, value: &Value) -> Option<Value> {
+    let is_quoted = |value: &Value| {
+        let text = value.as_str().map(str::trim);
+        text.is_some_and(|text| text.len() >= 2 && text.starts_with('"') && text.ends_with('"'))
+    };
+    let inner = |item: &AnyValue| item.value.as_ref().is_some_and(is_quoted);
+    if !(is_quoted(value) || matches!(value, Value::Array(list) if list.values.iter().any(inner))) {
+        return None;
+    }
+    let is_told = |(mark, word): (&str, &str)| mark.is_empty() || span.attr_str(mark) == Some(word);
+    let is_document = |key: &str| DOCUMENTS.iter().any(|(own, mark, word)| *own == key && is_told((mark, word)));
+    if !source.reads(&mut { is_document }) {
+        return None;
+    }
+    let text_in = |value: &Value| serde_json::from_str::<String>(value.as_str()?).ok().map(Value::from);
+    match value {
+        Value::Array(list) => {
+            let texts = list.values.iter().map(|item| item.value.as_ref().and_then(text_in).map(AnyValue::from));
+            Some(Value::Array(ArrayValue { values: texts.collect::<Option<_>>()? }))
+        }
+        value => text_in(value),
     }
 }
 

@@ -596,3 +596,29 @@ fn names_that_any_sender_may_use_are_read() {
         (StepKind::Llm, Some("openai"), Some("gpt-4o-mini"))
     );
 }
+
+#[test]
+fn what_is_a_document_by_its_name_is_the_text_that_it_holds() {
+    let output = |key: &str, value: &str, more: &[(&str, Value)]| {
+        let mut list = vec![("gen_ai.operation.name", Value::from("execute_tool")), (key, value.into())];
+        list.extend(more.iter().cloned());
+        told("", "get_weather", &list).content.tool_result.map(|text| text.as_str().to_owned())
+    };
+    let bare = Some(r#""18 C, \"sunny\"""#.to_owned());
+    let document = r#""18 C, \"sunny\"""#;
+    let of_type = |word: &str| [("gen_ai.tool.name", Value::from("get_weather")), ("output.mime_type", word.into())];
+    for key in ["mlflow.spanOutputs", "traceloop.entity.output", "ai.toolCall.result", "genkit:output"] {
+        let own = [
+            ("mlflow.spanType", "\"TOOL\"".into()),
+            ("traceloop.span.kind", "tool".into()),
+            ("genkit:type", "action".into()),
+            ("ai.operationId", "ai.toolCall".into()),
+        ];
+        assert_eq!(output(key, document, &own), bare, "{key}");
+    }
+    assert_eq!(output("output.value", document, &of_type("application/json")), bare);
+    // What a tool said in quotes.
+    let said = Some(r#""\"18 C, \\\"sunny\\\"\"""#.to_owned());
+    assert_eq!(output("output.value", document, &of_type("text/plain")), said);
+    assert_eq!(output("gen_ai.tool.call.result", document, &[]), said);
+}
