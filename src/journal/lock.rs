@@ -18,6 +18,9 @@ pub(super) const LOCK: &str = "lock";
 /// What a server holds as well for as long as it serves: a command that takes in what a dead one left holds the other alone.
 #[cfg(feature = "server")]
 pub(super) const SERVING: &str = "serving";
+/// What an import holds beside that while it goes on with the journal of a server before: a server that starts waits for it.
+#[cfg(feature = "server")]
+pub(super) const IMPORTING: &str = "importing";
 /// How long a lock is waited for. Somebody who only asks whether the writer lives holds it for microseconds; so does,
 /// after it was let go of, a program that is being started meanwhile, until its `exec`.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
@@ -68,10 +71,10 @@ impl Lock {
         }
     }
 
-    /// Takes the lock that says that a server is at work on the journal in a directory.
+    /// Takes the lock that says that a server, or an import, is at work on the journal in a directory.
     #[cfg(feature = "server")]
-    pub(super) fn serve(fs: &dyn Fs, dir: &Path) -> Result<Self, JournalError> {
-        let path = dir.join(SERVING);
+    pub(super) fn serve(fs: &dyn Fs, dir: &Path, name: &str) -> Result<Self, JournalError> {
+        let path = dir.join(name);
         let open = || fs.open(&path, Access::Create).map_err(JournalError::io("create", &path));
         Self::take_patiently(fs, &path, open)
     }
@@ -98,6 +101,12 @@ pub(crate) fn is_held(fs: &dyn Fs, dir: &Path) -> Result<bool, JournalError> {
 #[cfg(feature = "server")]
 pub(super) fn is_served(fs: &dyn Fs, dir: &Path) -> Result<bool, JournalError> {
     is_file_held(fs, dir.join(SERVING))
+}
+
+/// Tells whether an import goes on with the journal in a directory.
+#[cfg(feature = "server")]
+pub(super) fn is_imported_into(fs: &dyn Fs, dir: &Path) -> Result<bool, JournalError> {
+    is_file_held(fs, dir.join(IMPORTING))
 }
 
 fn is_file_held(fs: &dyn Fs, path: PathBuf) -> Result<bool, JournalError> {

@@ -174,12 +174,12 @@ pub use recovery::{
     remove_journal_in, remove_oldest_segments, remove_passed_segments, remove_passed_segments_in,
 };
 #[cfg(feature = "server")]
-pub(crate) use resume::is_served;
-#[cfg(feature = "server")]
 pub(crate) use resume::mark_command;
 #[cfg(test)]
 pub(crate) use resume::mark_resumable_in;
 pub(crate) use resume::{TakenIn, has_mark_in, is_of_command_in, is_resumable_in, note_taken_in, taken_in};
+#[cfg(feature = "server")]
+pub(crate) use resume::{is_imported_into, is_served};
 pub use resume::{is_resumable, mark_resumable};
 pub use segment::{FrameKind, MAX_PAYLOAD_BYTES};
 pub use writer::{Committed, JournalWriter, Options};

@@ -75,6 +75,12 @@ pub(crate) fn is_served(journal_dir: &Path, process: &str) -> bool {
     process_dir(journal_dir, process).is_ok_and(|dir| lock::is_served(&OsFs, &dir).unwrap_or(true))
 }
 
+/// Tells whether an import goes on with a journal, and will let go of it.
+#[cfg(feature = "server")]
+pub(crate) fn is_imported_into(journal_dir: &Path, process: &str) -> bool {
+    process_dir(journal_dir, process).is_ok_and(|dir| lock::is_imported_into(&OsFs, &dir).unwrap_or(false))
+}
+
 /// Tells whether a journal is that of a command's receiver, or that it cannot be told.
 pub(crate) fn is_of_command_in(fs: &dyn Fs, journal_dir: &Path, process: &str) -> Result<bool, JournalError> {
     is_marked(fs, journal_dir, process, COMMAND)

@@ -63,7 +63,7 @@ pub struct JournalWriter {
     #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "it is held, and shared by servers alone"))]
     lock: Arc<Lock>,
     /// Of a server's.
-    _serving: Option<Lock>,
+    _serving: Vec<Lock>,
     /// How often the process had forked when this was made.
     generation: u32,
     /// `None` when the next commit begins a new one.
@@ -176,14 +176,18 @@ impl JournalWriter {
         Hold { _lock: Arc::clone(&self.lock) }
     }
 
-    /// Lets others see, for as long as this lives, that a server is at work on the journal.
+    /// Lets others see, for as long as this lives, that a server is at work on the journal, or an import that `imports` into that of a
+    /// server before.
     ///
     /// # Errors
     ///
     /// What the file system says.
     #[cfg(feature = "server")]
-    pub(crate) fn serve(&mut self) -> Result<(), JournalError> {
-        self._serving = Some(Lock::serve(&*self.fs, &self.dir)?);
+    pub(crate) fn serve(&mut self, imports: bool) -> Result<(), JournalError> {
+        // Who sees the second must see the first.
+        for name in [lock::IMPORTING].iter().filter(|_| imports).chain([&lock::SERVING]) {
+            self._serving.push(Lock::serve(&*self.fs, &self.dir, name)?);
+        }
         Ok(())
     }
 
@@ -204,7 +208,7 @@ impl JournalWriter {
             salt: segment::salt(process),
             options,
             lock: Arc::new(lock),
-            _serving: None,
+            _serving: Vec::new(),
             generation: fork::generation(),
             segment: None,
             pending: Pending::default(),

@@ -60,9 +60,21 @@ pub(super) struct Identity {
 impl Identity {
     /// Goes on with the journal of a bridge that ended, or begins one.
     pub fn take(layout: Layout, durability: Durability, journal_bytes: u64) -> Result<Self, Error> {
+        Self::taken(layout, durability, journal_bytes, AtEnd::LeftOpen)
+    }
+
+    /// The same for an import. A server that starts meanwhile waits for one that goes on with another's journal: with one of its own, the
+    /// runs under way would be written by both.
+    pub fn of_import(layout: Layout, durability: Durability, journal_bytes: u64) -> Result<Self, Error> {
+        Self::taken(layout, durability, journal_bytes, AtEnd::OverBesideServer)
+    }
+
+    fn taken(layout: Layout, durability: Durability, journal_bytes: u64, at_end: AtEnd) -> Result<Self, Error> {
         let options = Options { durability, max_bytes: journal_bytes, ..Options::default() };
-        let dir = layout.journal();
-        let (process, mut journal) = match Self::left_behind(&layout, &options)? {
+        let (dir, is_import) = (layout.journal(), at_end != AtEnd::LeftOpen);
+        let left = Self::left_behind(&layout, &options, is_import)?;
+        let goes_on = left.is_some();
+        let (process, mut journal) = match left {
             Some(taken) => taken,
             None => {
                 let process = RunId::fresh(UnixNanos::now());
@@ -71,13 +83,13 @@ impl Identity {
                 (process, journal)
             }
         };
-        journal.serve()?;
+        journal.serve(is_import && goes_on)?;
         // Many senders, many runs: those that come whole are written many to a file.
         let mut identity = Self::with(layout, process, journal, options, FilesWriter::with_packs)?;
         recovery::take_up_runs(&identity.layout, process, &mut identity.sink)?;
         // What is told again may have been written to its run's folder, and not yet to the log of all runs.
         identity.sink.write_again_up_to(identity.journal.committed_seq());
-        Ok(identity)
+        Ok(Self { at_end, ..identity })
     }
 
     /// Begins a journal that nobody goes on with: its runs are over with the process.
@@ -114,14 +126,25 @@ impl Identity {
         })
     }
 
-    fn left_behind(layout: &Layout, options: &Options) -> Result<Option<(RunId, JournalWriter)>, Error> {
+    fn left_behind(
+        layout: &Layout,
+        options: &Options,
+        is_import: bool,
+    ) -> Result<Option<(RunId, JournalWriter)>, Error> {
         let dir = layout.journal();
         let (since, mut is_said) = (Instant::now(), false);
         loop {
             let mut held = None;
             for found in journal::list_processes(&dir)? {
                 let Ok(process) = found.name.parse::<RunId>() else { continue };
-                if !journal::is_resumable(&dir, &found.name) || journal::is_served(&dir, &found.name) {
+                if !journal::is_resumable(&dir, &found.name) {
+                    continue;
+                }
+                if journal::is_served(&dir, &found.name) {
+                    // Several imports go on beside each other.
+                    if !is_import && journal::is_imported_into(&dir, &found.name) {
+                        held = Some(found.name);
+                    }
                     continue;
                 }
                 match JournalWriter::reopen(&dir, &found.name, *options) {
@@ -209,5 +232,29 @@ mod tests {
             });
             assert_eq!(take().process, process);
         });
+    }
+
+    #[test]
+    fn a_server_waits_for_an_import_that_goes_on_with_what_one_before_it_left_and_another_import_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("s"));
+        layout.open_or_create().unwrap();
+        let take = || Identity::take(layout.clone(), Durability::Process, 64 << 20).unwrap();
+        let import = || Identity::of_import(layout.clone(), Durability::Process, 64 << 20).unwrap();
+        let first = take();
+        let process = first.process;
+        drop(first);
+        let (goes_on, other) = (import(), import());
+        assert_eq!(goes_on.process, process);
+        assert_ne!(other.process, process);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                std::thread::sleep(Duration::from_millis(300));
+                drop(goes_on);
+            });
+            assert_eq!(take().process, process);
+        });
+        // What an import has begun itself is its own.
+        assert_ne!(take().process, other.process);
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::body::Held;
 use super::budget::Budget;
-use super::identity::{AtEnd, Identity};
+use super::identity::Identity;
 use super::intake::{self, Tally, Threads};
 use super::settings::Settings;
 use super::traces::Line;
@@ -66,8 +66,7 @@ impl Importer {
     /// What keeps the store from being opened or written.
     pub fn open(layout: &Layout, settings: &Settings) -> Result<Self, Error> {
         layout.open_or_create()?;
-        let mut identity = Identity::take(layout.clone(), settings.durability, settings.journal_bytes)?;
-        identity.at_end = AtEnd::OverBesideServer;
+        let identity = Identity::of_import(layout.clone(), settings.durability, settings.journal_bytes)?;
         let process = identity.process;
         let (intake, threads) = intake::start(identity, settings.silence)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Resources)?;
