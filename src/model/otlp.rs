@@ -718,7 +718,10 @@ pub(crate) mod hex {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<u8>, E> {
-                decode(text).ok_or_else(|| E::custom("an id is not hex"))
+                decode(text).ok_or_else(|| {
+                    let shown: String = text.chars().take(40).collect();
+                    E::custom(format_args!("{shown:?} is not an id in hex"))
+                })
             }
         }
         deserializer.deserialize_any(Digits)

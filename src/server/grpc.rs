@@ -63,7 +63,9 @@ async fn export(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Take
             let path: String = path.chars().take(120).collect();
             return Err(Refusal::new(
                 Problem::NotFound,
-                format!("there is no method {path}: traces go to {EXPORT_TRACES}"),
+                format!(
+                    "there is no method {path}: traces go to {EXPORT_TRACES}, logs to {EXPORT_LOGS}, metrics to {EXPORT_METRICS}"
+                ),
             ));
         }
     };

@@ -56,7 +56,8 @@ async fn export(
     let path = head.uri.path();
     if !matches!(path, "/v1/traces" | "/v1/logs" | "/v1/metrics") {
         let path: String = path.chars().take(80).collect();
-        let why = format!("there is nothing at {path:?}: traces go to /v1/traces");
+        let why =
+            format!("there is nothing at {path:?}: traces go to /v1/traces, logs to /v1/logs, metrics to /v1/metrics");
         return Err(Refusal::new(Problem::NotFound, why));
     }
     if head.method != Method::POST {

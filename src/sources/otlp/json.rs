@@ -242,7 +242,9 @@ fn hold_to(span: &mut Span, limits: &Limits) -> bool {
 }
 
 pub(super) fn malformed(what: &str, why: &impl fmt::Display) -> BadBody {
-    BadBody::Malformed { why: format!("the body is not an OTLP export request in JSON: {what}: {why}") }
+    // Of the whole there is nothing to name.
+    let place = if what == "it" { String::new() } else { format!("{what}: ") };
+    BadBody::Malformed { why: format!("the body is not an OTLP export request in JSON: {place}{why}") }
 }
 
 /// What is looked for in an object that is split; of the rest a sender could make up any number. [`JOINED`] are the first nine.
@@ -447,10 +449,17 @@ fn parsed<T: DeserializeOwned>(text: &str, scan: &Scan, names: &mut Names) -> Re
     {
         return Ok(message);
     }
-    serde_json::from_str(&tidied(text, names)?).map_err(|error| {
-        // A place in it would be none in what was sent.
-        let error = error.to_string();
-        de::Error::custom(error.split(" at line ").next().unwrap_or_default())
+    let tidy = tidied(text, names)?;
+    serde_json::from_str(&tidy).or_else(|_| {
+        // Read once more for where it is: that costs time.
+        let told = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(&tidy));
+        told.map_err(|error| {
+            let (path, why) = (error.path().to_string(), error.inner().to_string());
+            // A place in the text would be none in what was sent.
+            let why = why.split(" at line ").next().unwrap_or_default();
+            let is_named = !matches!(path.as_str(), "." | "?");
+            de::Error::custom(if is_named { format!("{path}: {why}") } else { why.to_owned() })
+        })
     })
 }
 
@@ -487,10 +496,11 @@ impl Names {
 
     pub(super) fn warning(&self) -> Option<String> {
         let first = self.first.as_ref()?;
-        Some(format!(
-            "{} names are written with underscores, {first:?} first: OTLP JSON has lowerCamelCase",
-            self.count
-        ))
+        let are = match self.count {
+            1 => format!("the name {first:?} is written with underscores"),
+            count => format!("{count} names are written with underscores, {first:?} first"),
+        };
+        Some(format!("{are}: OTLP JSON has lowerCamelCase"))
     }
 }
 
@@ -642,7 +652,7 @@ mod tests {
         let often = each(many.as_bytes(), Signal::Logs, &limits, Order::AsSent, &mut |_: Record| {}).unwrap_err();
         insta::assert_snapshot!(format!("{refused}\n{often}"), @r"
         the request holds 4 spans or more, and one may hold 3: send smaller batches
-        the body is not an OTLP export request in JSON: it: resourceLogs stands there more than 64 times at line 1 column 1167
+        the body is not an OTLP export request in JSON: resourceLogs stands there more than 64 times at line 1 column 1167
         ");
         let log =
             |id| format!(r#"{{"eventName":"gemini_cli.api_response","traceId":"{:032x}","spanId":"{:016x}"}}"#, 7, id);
@@ -654,8 +664,36 @@ mod tests {
         );
         insta::assert_snapshot!(
             self::told(&Limits::default(), 1 << 20, &body),
-            @r#"3 taken, room 192: {} ["1 names are written with underscores, \"log_records\" first: OTLP JSON has lowerCamelCase"]"#
+            @r#"3 taken, room 192: {} ["the name \"log_records\" is written with underscores: OTLP JSON has lowerCamelCase"]"#
         );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_span_is_told_with_its_place_and_value() {
+        let first = |span: &str| {
+            let body = format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{span}]}}]}}]}}"#);
+            let received = super::super::traces(body.as_bytes(), super::super::Encoding::Json, &Limits::default());
+            received.unwrap().rejected.first.unwrap()
+        };
+        let with = |more: &str| {
+            format!(r#"{{"traceId":"0af7651916cd43dd8448eb211c80319c","spanId":"b7ad6b7169203331",{more}}}"#)
+        };
+        let told = [
+            first(r#"{"traceId":"0af7","spanId":"xyz"}"#),
+            first(&with(
+                r#""attributes":[{"key":"a","value":{"intValue":"1"}},{"key":"b","value":{"intValue":"many"}}]"#,
+            )),
+            first(&with(r#""events":[{"name":7}]"#)),
+            first(&with(r#""start_time_unix_nano":true"#)),
+            first("[]"),
+        ];
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        span 0 of the request: spanId: "xyz" is not an id in hex
+        span 0 of the request: attributes[1].value: intValue is not a 64-bit integer
+        span 0 of the request: events[0].name: invalid type: integer `7`, expected a string
+        span 0 of the request: startTimeUnixNano: invalid type: boolean `true`, expected a number, or one as text
+        span 0 of the request: trace_id has 0 bytes and not 16
+        "#);
     }
 
     #[test]
@@ -669,7 +707,7 @@ mod tests {
         let received = each(body.as_bytes(), Signal::Traces, &Limits::default(), Order::AsSent, &mut take).unwrap();
         insta::assert_snapshot!(
             format!("{names:?} {:?} {:?}", received.warnings, received.rejected.first.unwrap()),
-            @r#"[("two", 1)] ["1 names are written with underscores, \"resource_spans\" first: OTLP JSON has lowerCamelCase"] "span 1 of the request: invalid type: null, expected struct Span""#
+            @r#"[("two", 1)] ["the name \"resource_spans\" is written with underscores: OTLP JSON has lowerCamelCase"] "span 1 of the request: invalid type: null, expected struct Span""#
         );
     }
 }

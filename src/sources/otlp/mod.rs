@@ -447,7 +447,7 @@ mod tests {
                 .map(drop)
                 .map_err(|bad| bad.to_string())
         };
-        let begin = "the body is not an OTLP export request in JSON: it: it has ";
+        let begin = "the body is not an OTLP export request in JSON: it has ";
         assert_eq!(
             told(r#"{"resource_spans":[]}"#, Signal::Logs),
             Err(format!("{begin}\"resourceSpans\" and no \"resourceLogs\", and belongs to /v1/traces"))

@@ -180,13 +180,13 @@ fn what_is_wrong_is_named_with_its_place() {
         why("{} x"),
     ];
     insta::assert_snapshot!(all.join("\n"), @r#"
-    the body is not an OTLP export request in JSON: it: invalid type: sequence, expected an object at line 1 column 2
-    the body is not an OTLP export request in JSON: it: EOF while parsing an object at line 1 column 1
-    the body is not an OTLP export request in JSON: it: resourceMetrics: invalid type: map, expected a list at line 1 column 21
-    the body is not an OTLP export request in JSON: it: resourceMetrics: scopeMetrics: metrics: sum: dataPoints: asInt: "1.5" is not a whole number at line 1 column 97
-    the body is not an OTLP export request in JSON: it: resourceMetrics: scopeMetrics: metrics: sum: dataPoints: timeUnixNano: -1 is not a whole number at line 1 column 101
-    the body is not an OTLP export request in JSON: it: resourceMetrics: scopeMetrics: metrics: gauge: dataPoints: exemplars: traceId: "zz" is not an id in hex at line 1 column 114
-    the body is not an OTLP export request in JSON: it: resourceMetrics: scopeMetrics: metrics: gauge: dataPoints: attributes: invalid type: integer `7`, expected struct KeyValue at line 1 column 101
-    the body is not an OTLP export request in JSON: it: trailing characters at line 1 column 4
+    the body is not an OTLP export request in JSON: invalid type: sequence, expected an object at line 1 column 2
+    the body is not an OTLP export request in JSON: EOF while parsing an object at line 1 column 1
+    the body is not an OTLP export request in JSON: resourceMetrics: invalid type: map, expected a list at line 1 column 21
+    the body is not an OTLP export request in JSON: resourceMetrics: scopeMetrics: metrics: sum: dataPoints: asInt: "1.5" is not a whole number at line 1 column 97
+    the body is not an OTLP export request in JSON: resourceMetrics: scopeMetrics: metrics: sum: dataPoints: timeUnixNano: -1 is not a whole number at line 1 column 101
+    the body is not an OTLP export request in JSON: resourceMetrics: scopeMetrics: metrics: gauge: dataPoints: exemplars: traceId: "zz" is not an id in hex at line 1 column 114
+    the body is not an OTLP export request in JSON: resourceMetrics: scopeMetrics: metrics: gauge: dataPoints: attributes: invalid type: integer `7`, expected struct KeyValue at line 1 column 101
+    the body is not an OTLP export request in JSON: trailing characters at line 1 column 4
     "#);
 }
