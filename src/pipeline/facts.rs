@@ -245,7 +245,10 @@ impl StepFacts {
             provider: text(names::PROVIDER),
             request_model: text(names::REQUEST_MODEL),
             response_model: text(names::RESPONSE_MODEL),
-            session_id: inherited(names::CONVERSATION_ID),
+            session_id: inherited(names::CONVERSATION_ID).or_else(|| {
+                // A process that is one conversation, by OpenTelemetry's own name for it.
+                resource.and_then(|resource| resource.attr("session.id")).and_then(text_of).map(short)
+            }),
             user_id: inherited(names::USER_ID),
             external_id: text(names::EXTERNAL_ID),
             tags: words(attr(names::TAGS)),

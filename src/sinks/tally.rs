@@ -51,7 +51,12 @@ impl Call {
         let error = facts.error.as_ref();
         let length = span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano);
         Self {
-            operation: text(names::OPERATION),
+            // What is no call is not to look like one.
+            operation: text(names::OPERATION).or_else(|| {
+                let kind = facts.kind;
+                let word = names::OPERATIONS.iter().find(|(_, of)| *of == kind).map(|(word, _)| *word);
+                (!facts.billed).then(|| word.unwrap_or(kind.as_str()).to_owned())
+            }),
             provider: facts.provider.clone(),
             request_model: facts.request_model.clone(),
             response_model: facts.response_model.clone(),
@@ -277,5 +282,24 @@ impl Parts {
     fn tally(self, run: RunSummary, is_more: bool) -> Tally {
         let steps = |list: Vec<(SpanId, Call)>| list.into_iter().map(|(_, call)| call).collect();
         Tally { run, is_more, calls: steps(self.calls), tellers: steps(self.tellers), costs: steps(self.costs) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_call_is_told_as_what_it_is() {
+        let operation = |kind: &str, told: Option<&str>| {
+            let mut span = Span { end_time_unix_nano: 1, ..Span::default() };
+            span.set_attr(names::STEP_KIND, kind);
+            told.into_iter().for_each(|word| span.set_attr(names::OPERATION, word));
+            Call::of(&span, &StepFacts::of(&span, None, None)).operation
+        };
+        let told = [("llm", None), ("agent", None), ("tool", None), ("task", None), ("agent", Some("plan"))]
+            .map(|(kind, told)| operation(kind, told));
+        let expected = [None, Some("invoke_agent"), Some("execute_tool"), Some("task"), Some("plan")];
+        assert_eq!(told, expected.map(|word| word.map(str::to_owned)));
     }
 }

@@ -256,6 +256,21 @@ fn a_call_all_of_whose_choices_ended_by_an_error_has_failed() {
 }
 
 #[test]
+fn the_session_of_a_process_is_that_of_its_spans_which_tell_none() {
+    let session = |of_resource: &[(&str, Value)], of_span: &[(&str, Value)]| {
+        let mut record = ended(&[&[("gen_ai.operation.name", "chat".into())], of_span].concat());
+        normalize(&mut record);
+        let resource = Resource { attributes: attributes(of_resource), ..Resource::default() };
+        StepFacts::of(&record.span, Some(&resource), None).session_id
+    };
+    let process = [("session.id", Value::from("s-1"))];
+    assert_eq!(session(&process, &[]).as_deref(), Some("s-1"));
+    assert_eq!(session(&process, &[("session.id", "s-2".into())]).as_deref(), Some("s-2"));
+    let named = [("session.id", Value::from("s-1")), ("gen_ai.conversation.id", "c-1".into())];
+    assert_eq!(session(&named, &[]).as_deref(), Some("c-1"));
+}
+
+#[test]
 fn the_class_that_an_event_has_is_more_than_the_word_for_none() {
     let mut record = ended(&[("gen_ai.operation.name", "chat".into()), ("error.type", "_OTHER".into())]);
     record.span.events = vec![event("exception", &[("exception.type", "RateLimitError".into())])];
