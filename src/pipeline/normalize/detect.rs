@@ -153,10 +153,10 @@ fn is_marked_by(mark: &Detect, record: &Record, keys: &KeyFilter) -> bool {
 }
 
 /// Tells whether a span of this scope with these keys of its own may bear a mark, whatever its name, its values and its resource are.
-pub(super) fn may_be_marked_by(mark: &Detect, record: &Record, keys: &[String]) -> bool {
+pub(super) fn may_be_marked_by(mark: &Detect, record: &Record, keys: &[String], filter: &KeyFilter) -> bool {
     let scope = &record.scope;
-    let has = |key: &str| keys.iter().any(|own| own == key);
-    let has_start = |start: &str| keys.iter().any(|own| own.starts_with(start));
+    let has = |key: &str| filter.may_have(key) && keys.iter().any(|own| own == key);
+    let has_start = |start: &str| filter.may_begin(start) && keys.iter().any(|own| own.starts_with(start));
     match *mark {
         Detect::Maker(..) | Detect::Called(_) => true,
         Detect::Key(key) | Detect::Value(key, _) | Detect::Method(_, key) => has(key),

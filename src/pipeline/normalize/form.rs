@@ -69,9 +69,9 @@ impl Form {
             rows: RefCell::default(),
         };
         for (place, dialect) in DIALECTS.iter().enumerate() {
-            let marks =
-                dialect.detect.iter().filter(|mark| detect::may_be_marked_by(mark, record, &form.keys[..form.own]));
-            form.marks.extend(marks.map(|mark| (place, mark)));
+            let own = &form.keys[..form.own];
+            let may_be = |mark: &&Detect| detect::may_be_marked_by(mark, record, own, &form.filter);
+            form.marks.extend(dialect.detect.iter().filter(may_be).map(|mark| (place, mark)));
         }
         form
     }
@@ -114,11 +114,13 @@ impl Form {
     /// A row may find something where one of its sources may, or something stands under its canonical name, be it that a row before
     /// it has written that.
     fn rows_of(&self, dialects: Dialects<'_>) -> Vec<&'static Row> {
-        let (mut keys, mut rows) = (Exact(self.keys.iter().map(String::as_str).collect()), Vec::new());
+        let all = self.keys.iter().map(String::as_str).collect();
+        let (mut keys, mut rows) = (Exact { all, filter: self.filter }, Vec::new());
         for row in dialects.iter().flat_map(|dialect| dialect.facts).chain(OTEL.facts) {
             if keys.may_have(row.to) || row.from.iter().any(|source| may_say(&keys, source)) {
                 rows.push(row);
-                keys.0.push(row.to);
+                keys.all.push(row.to);
+                keys.filter.note(row.to);
             }
         }
         rows
@@ -138,9 +140,10 @@ impl Forms {
         if std::mem::replace(&mut self.seen[place], hash) != hash {
             return None;
         }
-        // Forms that somebody makes up as they go must not stay for ever.
+        // Forms that somebody makes up as they go must not stay for ever, and where there are so many each is to come twice again.
         if self.known.len() >= MAX_FORMS {
             self.known.clear();
+            self.seen.fill(0);
         }
         let form = Rc::new(Form::new(record));
         self.known.insert(hash, Rc::clone(&form));
@@ -170,16 +173,19 @@ fn keys_of(record: &Record) -> impl Iterator<Item = &str> {
     record.span.attributes.iter().chain(of_events).map(|attribute| attribute.key.as_str())
 }
 
-/// Keys, each as it is.
-struct Exact<'a>(Vec<&'a str>);
+/// Keys, each as it is. Most of what is asked for is not there, which the filter knows.
+struct Exact<'a> {
+    all: Vec<&'a str>,
+    filter: KeyFilter,
+}
 
 impl Keys for Exact<'_> {
     fn may_have(&self, key: &str) -> bool {
-        self.0.contains(&key)
+        self.filter.may_have(key) && self.all.contains(&key)
     }
 
     fn may_begin(&self, start: &str) -> bool {
-        self.0.iter().any(|key| key.starts_with(start))
+        self.filter.may_begin(start) && self.all.iter().any(|key| key.starts_with(start))
     }
 }
 
