@@ -300,8 +300,8 @@ impl RunState {
     }
 
     /// Leaves out plain steps that are below a call which tells what it used: by whatever rules they count, that is a part of it. So are
-    /// those that stand beside calls which tell, and name neither a model nor an answer: a sum of them. Beside are what an agent or a
-    /// tool does by itself, and the run where there is none.
+    /// those that stand beside calls which tell, and name neither a model nor an answer: a sum of them. Beside are what an agent, a
+    /// tool or a workflow does by itself, and the run where there is none.
     fn leave_out_parts(&self, tellers: &mut Vec<usize>) {
         let is_plain = |place: &usize| self.steps[*place].facts.kind == StepKind::Task;
         if !tellers.iter().any(is_plain) {
@@ -314,7 +314,7 @@ impl RunState {
         }
         // Whether what is right below a step is below a call, and whether it is beside one.
         let places = self.downwards(|above: Option<&(bool, bool)>, step| {
-            let is_own = matches!(step.facts.kind, StepKind::Agent | StepKind::Tool);
+            let is_own = matches!(step.facts.kind, StepKind::Agent | StepKind::Tool | StepKind::Workflow);
             let (below, beside) = above.copied().filter(|_| !is_own).unwrap_or_default();
             (below || calls.contains(&step.span_id), beside || around.contains(&step.span_id))
         });

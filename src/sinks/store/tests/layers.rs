@@ -384,6 +384,8 @@ fn what_names_no_call_adds_nothing_beside_or_below_one() {
     let other: Spoken<'_> = (3, 1, "invoke_agent", 91, 94, &[]);
     assert_eq!(prompt(&[agent, call, other, (4, 3, "work", 92, 93, &used("90", "9"))]), Some(190));
     assert_eq!(prompt(&[agent, call, (3, 2, "execute_tool", 20, 30, &used("7", "3"))]), Some(107));
+    let flow: Spoken<'_> = (3, 1, "invoke_workflow", 91, 94, &[]);
+    assert_eq!(prompt(&[agent, call, flow, (4, 3, "work", 92, 93, &used("90", "9"))]), Some(190));
     // Where no call tells, all that is told counts.
     let silent: Spoken<'_> = (2, 1, "chat", 10, 90, &[]);
     assert_eq!(prompt(&[agent, silent, (3, 1, "work", 91, 92, &used("90", "9"))]), Some(90));
