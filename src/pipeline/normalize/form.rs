@@ -26,6 +26,9 @@ const MAX_BYTES: usize = 4096;
 /// So many lists of dialects a form has rows of, at most: by names and values, spans of one form may be of several.
 const MAX_ROWS: usize = 8;
 
+/// Rows of facts that may find something.
+type Rows = Rc<[&'static Row]>;
+
 /// What can be said of the spans of one form.
 #[derive(Debug)]
 pub(super) struct Form {
@@ -38,7 +41,7 @@ pub(super) struct Form {
     /// Dialects by their place, and the marks of them that may be there.
     marks: Vec<(usize, &'static Detect)>,
     /// The rows that may find something, by the dialects that are read.
-    rows: RefCell<Vec<(Found, Rc<[&'static Row]>)>>,
+    rows: RefCell<Vec<(Found, Rows)>>,
 }
 
 /// The forms of a thread.
@@ -94,7 +97,7 @@ impl Form {
     }
 
     /// Returns the rows of these dialects and the standard that may find something; `None` where there is no list of them.
-    pub fn rows(&self, dialects: Dialects<'_>) -> Option<Rc<[&'static Row]>> {
+    pub fn rows(&self, dialects: Dialects<'_>) -> Option<Rows> {
         let mut known = self.rows.borrow_mut();
         let is_same = |(found, _): &&(Found, _)| {
             found.as_slice().len() == dialects.len()
@@ -106,7 +109,7 @@ impl Form {
         if known.len() >= MAX_ROWS {
             return None;
         }
-        let rows: Rc<[&'static Row]> = self.rows_of(dialects).into();
+        let rows: Rows = self.rows_of(dialects).into();
         known.push((Found::of(dialects), Rc::clone(&rows)));
         Some(rows)
     }

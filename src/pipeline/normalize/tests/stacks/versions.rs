@@ -551,7 +551,7 @@ fn other_names_for_cached_tokens_sessions_and_agents_are_read() {
     assert_eq!(agent.agent_name.as_deref(), Some("Planner"));
 }
 
-/// By the unions of names in `semconv.md`, 3.3 and 3.12, and the names of spans of the standard, 1.1.
+/// By the names that Langfuse's server accepts for cached tokens, and those of spans in OpenTelemetry's conventions for GenAI.
 #[test]
 fn names_that_any_sender_may_use_are_read() {
     let cached = |read: &str, write: &str| {
