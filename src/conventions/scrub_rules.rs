@@ -695,6 +695,8 @@ pub const CONTENT_PREFIXES: &[&str] = &[
     "gen_ai.prompt",
     "gen_ai.retrieval.documents",
     "gen_ai.system_instructions",
+    "gen_ai.task.input",
+    "gen_ai.task.output",
     "gen_ai.tool.call.arguments",
     "gen_ai.tool.call.result",
     "gen_ai.tool.definitions",

@@ -1,7 +1,7 @@
 //! Finished agents for the command line, which tell of themselves.
 
 use super::Shape::{Count, Model, Provider, Text};
-use super::Source::{Fixed, Json, Key};
+use super::Source::{Behind, Fixed, Json, Key, Where};
 use super::{
     ALL_INCLUSIVE, Basis, BasisRow, Detect, Dialect, Outcome, PLAIN, SPAN_NAME, Side, Test, content, kind, row,
 };
@@ -160,6 +160,11 @@ pub const GOOSE: Dialect = Dialect {
     facts: &[
         row(names::USER_ID, &[Key("session.user")], Text),
         row(names::REQUEST_MODEL, &[Key("model"), Json("model_config", &["model_name"])], Model),
+    ],
+    entity: &[
+        Behind("invoke_agent "),
+        Where(names::OPERATION, "invoke_agent", &Key("session.agent_type")),
+        Where(names::OPERATION, "invoke_agent", &Fixed("goose")),
     ],
     content: &[
         content(Side::In, &[Key("trace_input"), Key("input")]),

@@ -288,6 +288,8 @@ pub enum Source {
     Unfailed(&'static Source),
     /// Another source, where who served the model is one whose canonical name begins so.
     Served(&'static [&'static str], &'static Source),
+    /// What follows this start of the span's own name, where that may be a model's: one word that is no class's.
+    ModelBehind(&'static str),
     /// Another source, where an attribute is there.
     Beside(&'static str, &'static Source),
     /// Another source, where an attribute is there, and an event of this name: attribute, event, source.
@@ -313,6 +315,7 @@ impl Source {
             Self::Uncounted(source) | Self::Unfailed(source) => source.reads(is_such),
             // The span's own name, and words of the table.
             Self::Name | Self::Fixed(_) | Self::Method(_) | Self::Behind(_) | Self::Between(..) => false,
+            Self::ModelBehind(_) => false,
         }
     }
 }

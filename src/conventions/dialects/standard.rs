@@ -2,7 +2,7 @@
 
 use super::Detect;
 use super::Shape::{Agent, Count, Model, Provider, Session, Text, User, Words};
-use super::Source::{Before, Behind, Fixed, Indexed, Json, Key, Name, Parts, Where, With};
+use super::Source::{Before, Behind, Fixed, Indexed, Json, Key, Lacking, ModelBehind, Name, Parts, Where, With};
 use super::{
     ALL_INCLUSIVE, AS_REPORTED, Basis, BasisRow, Dialect, Outcome, PLAIN, SPAN_NAME, Said, Side, Test, content, kind,
     row,
@@ -27,7 +27,25 @@ pub const OTEL: Dialect = Dialect {
     facts: &[
         // The AI SDK has the word for a gateway there, which is no provider; the model's name begins with who is.
         row(names::PROVIDER, &[Key("gen_ai.system"), Before("ai.model.id", "", '/')], Provider),
-        row(names::REQUEST_MODEL, &[], Model),
+        // By the standard's names of spans, where that is all there is of a model.
+        row(
+            names::REQUEST_MODEL,
+            &[
+                Where(names::OPERATION, "chat", &Lacking(&[names::RESPONSE_MODEL], &ModelBehind("chat "))),
+                Where(
+                    names::OPERATION,
+                    "generate_content",
+                    &Lacking(&[names::RESPONSE_MODEL], &ModelBehind("generate_content ")),
+                ),
+                Where(
+                    names::OPERATION,
+                    "text_completion",
+                    &Lacking(&[names::RESPONSE_MODEL], &ModelBehind("text_completion ")),
+                ),
+                Where(names::OPERATION, "embeddings", &Lacking(&[names::RESPONSE_MODEL], &ModelBehind("embeddings "))),
+            ],
+            Model,
+        ),
         row(names::RESPONSE_MODEL, &[], Model),
         // Langtrace's.
         row(names::RESPONSE_ID, &[Key("gen_ai.response_id")], Text),
@@ -120,9 +138,17 @@ pub const OTEL: Dialect = Dialect {
             Count,
         ),
         row(names::TOTAL_TOKENS, &[], Count),
-        row(names::AUDIO_INPUT_TOKENS, &[Key("gen_ai.usage.details.input_audio_tokens")], Count),
+        row(
+            names::AUDIO_INPUT_TOKENS,
+            &[Key("gen_ai.usage.details.input_audio_tokens"), Key("gen_ai.usage.audio_input_tokens")],
+            Count,
+        ),
         row(names::AUDIO_CACHE_READ_TOKENS, &[Key("gen_ai.usage.details.cache_audio_read_tokens")], Count),
-        row(names::AUDIO_OUTPUT_TOKENS, &[Key("gen_ai.usage.details.output_audio_tokens")], Count),
+        row(
+            names::AUDIO_OUTPUT_TOKENS,
+            &[Key("gen_ai.usage.details.output_audio_tokens"), Key("gen_ai.usage.audio_output_tokens")],
+            Count,
+        ),
         row(names::OPENAI_SERVICE_TIER, &[Key("gen_ai.openai.response.service_tier")], Text),
         row("gen_ai.request.seed", &[Key("gen_ai.openai.request.seed")], Text),
         row(names::OPENAI_REQUEST_TIER, &[Key("gen_ai.openai.request.service_tier")], Text),
@@ -161,6 +187,8 @@ pub const OTEL: Dialect = Dialect {
                 Where(names::OPERATION, "execute_tool", &Key("input.value")),
                 // Axiom's.
                 Where(names::OPERATION, "execute_tool", &Key("gen_ai.tool.arguments")),
+                // OpenLLMetry's of a task.
+                Key("gen_ai.task.input"),
             ],
         ),
         content(
@@ -171,6 +199,7 @@ pub const OTEL: Dialect = Dialect {
                 Indexed("gen_ai.completion"),
                 Where(names::OPERATION, "execute_tool", &Key("output.value")),
                 Where(names::OPERATION, "execute_tool", &Key("gen_ai.tool.message")),
+                Key("gen_ai.task.output"),
                 // Sentry's.
                 Parts(&[(Said::Text, "gen_ai.response.text"), (Said::ToolCalls, "gen_ai.response.tool_calls")]),
             ],

@@ -53,6 +53,7 @@ pub(super) fn may_say(keys: &impl Keys, source: &Source) -> bool {
         Source::Indexed(start) => keys.may_begin(start),
         Source::Parts(parts) => parts.iter().any(|(_, key)| keys.may_have(key)),
         Source::Name | Source::Fixed(_) | Source::Method(_) | Source::Behind(_) | Source::Between(..) => true,
+        Source::ModelBehind(_) => true,
     }
 }
 
@@ -131,6 +132,12 @@ pub(super) fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Optio
         Source::Fixed(word) => Cow::Owned(Value::from(word)),
         Source::Method(method) => Cow::Owned(Value::from(span.name.strip_suffix(method)?)),
         Source::Behind(start) => Cow::Owned(Value::from(span.name.strip_prefix(start)?)),
+        Source::ModelBehind(start) => {
+            let rest = span.name.strip_prefix(start)?;
+            // A class, as of LangChain's models, has neither number nor sign in it.
+            let is_model = !rest.contains(char::is_whitespace) && !rest.chars().all(char::is_alphabetic);
+            Cow::Owned(Value::from(is_model.then_some(rest)?))
+        }
         Source::Between(start, end) => Cow::Owned(Value::from(span.name.strip_prefix(start)?.strip_suffix(end)?)),
         Source::Quoted(key, before) => {
             let (_, rest) = value_of(span, key)?.as_str()?.split_once(before)?;

@@ -11,6 +11,7 @@ mod langchain;
 mod openai_agents;
 mod platforms;
 mod programs;
+mod unknown;
 mod versions;
 
 /// An ended span of that name with these attributes, and the scope that made it.
