@@ -275,6 +275,34 @@ pub const KINDS_OF_MODELS: &[(&str, StepKind)] = &[
     ("rerank-", StepKind::Rerank),
 ];
 
+/// How the names of models begin, behind who makes or serves them. By these an attribute that is called `model` alone is one's.
+///
+/// Source: the ids of the price table, of the makers that have most of its models.
+pub const MODELS: &[&str] = &[
+    "chatgpt-",
+    "claude-",
+    "codestral-",
+    "command-",
+    "deepseek-",
+    "gemini-",
+    "gemma",
+    "gpt-",
+    "grok-",
+    "kimi-",
+    "llama",
+    "magistral-",
+    "ministral-",
+    "mistral-",
+    "mixtral-",
+    "nova-",
+    "o1",
+    "o3",
+    "o4-",
+    "qwen",
+    "sonar",
+    "text-embedding-",
+];
+
 /// What stands in the names of models that Google serves: of its own, and of those that are named as resources of Vertex AI.
 pub const MAY_BE_GOOGLE: &[&str] = &["gemini", "gemma", "projects/", "publishers/", "endpoints/", "tunedModels/"];
 

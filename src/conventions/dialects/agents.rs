@@ -107,6 +107,15 @@ pub const CODEX: Dialect = Dialect {
     ..PLAIN
 };
 
+/// The hundreds of Codex' spans that tell of none of it: that one bears the model's name makes it no call.
+pub const CODEX_OTHER: Dialect = Dialect {
+    name: "codex-other",
+    variant_of: "codex",
+    detect: &[Detect::ScopePrefix("codex")],
+    zero_is_told: true,
+    ..PLAIN
+};
+
 /// Gemini CLI: the standard's names on spans that have no common root, and logs.
 ///
 /// Source: recordings of 0.61; `mlflow/tracing/otel/translation/gemini_cli.py`. Output does not include thoughts, which only the log of a call's end tells of.

@@ -25,10 +25,13 @@ mod platforms;
 mod standard;
 pub mod usage;
 
+use Source::{Begins, Beside, Key, Lacking};
+
 use crate::conventions::names;
+use crate::conventions::providers::MODELS;
 use crate::model::{StepKind, StepStatus};
 
-pub use agents::{CLAUDE_CODE, CODEX, GEMINI_CLI, GOOSE, QWEN_CODE};
+pub use agents::{CLAUDE_CODE, CODEX, CODEX_OTHER, GEMINI_CLI, GOOSE, QWEN_CODE};
 pub use frameworks::{
     AG2, AGENT_FRAMEWORK, AGENTSCOPE, AUTOGEN, EFFECT, GENKIT, GOOGLE_ADK, GOOGLE_ADK_CALL, GOOGLE_ADK_GO,
     GOOGLE_ADK_GO_APART, GOOGLE_ADK_GO_FIRST, GOOGLE_ADK_GO_TOTAL, GOOGLE_ADK_JAVA, GOOGLE_ADK_JS, HAYSTACK,
@@ -288,6 +291,8 @@ pub enum Source {
     Unfailed(&'static Source),
     /// Another source, where who served the model is one whose canonical name begins so.
     Served(&'static [&'static str], &'static Source),
+    /// An attribute, where a part of its value between `/` and `.` begins so: key, beginnings.
+    Begins(&'static str, &'static [&'static str]),
     /// What follows this start of the span's own name, where that may be a model's: one word that is no class's.
     ModelBehind(&'static str),
     /// Another source, where an attribute is there.
@@ -307,6 +312,7 @@ impl Source {
     pub fn reads(&self, is_such: &mut dyn FnMut(&str) -> bool) -> bool {
         match *self {
             Self::Key(key) | Self::Json(key, _) | Self::Unlike(key, ..) | Self::Told(key) => is_such(key),
+            Self::Begins(key, _) => is_such(key),
             Self::Before(key, ..) | Self::After(key, ..) | Self::Quoted(key, _) | Self::Reason(key, _) => is_such(key),
             Self::Indexed(start) => is_such(&format!("{start}.0.content")),
             Self::Parts(parts) => parts.iter().any(|(_, key)| is_such(key)),
@@ -594,6 +600,7 @@ pub const DIALECTS: &[&Dialect] = &[
     &HAYSTACK,
     &RIG,
     &CODEX,
+    &CODEX_OTHER,
     &GOOSE,
     &QWEN_CODE,
     &GEMINI_CLI,
@@ -649,7 +656,26 @@ pub const PLAIN: Dialect = Dialect {
 };
 
 /// That of an emitter that no table knows: whoever writes the standard's names by hand means what it says.
-pub const UNKNOWN: Dialect = Dialect { zero_is_told: true, ..PLAIN };
+///
+/// Where nothing says what a span is, a model's name makes it a call; what merely is called `model` may be a row's of a database.
+pub const UNKNOWN: Dialect = Dialect {
+    zero_is_told: true,
+    facts: &[row(
+        names::REQUEST_MODEL,
+        &[
+            Lacking(SAY_WHAT_IT_IS, &Lacking(ORDINARY, &Key("llm.model_name"))),
+            Lacking(SAY_WHAT_IT_IS, &Lacking(ORDINARY, &Begins("model", MODELS))),
+            Beside(names::INPUT_TOKENS, &Lacking(SAY_WHAT_IT_IS, &Lacking(ORDINARY, &Key("model")))),
+            Beside("gen_ai.usage.prompt_tokens", &Lacking(SAY_WHAT_IT_IS, &Lacking(ORDINARY, &Key("model")))),
+        ],
+        Shape::Model,
+    )],
+    ..PLAIN
+};
+
+/// Attributes that say what a span is, or of whom: what is called a model beside them is a label.
+pub const SAY_WHAT_IT_IS: &[&str] =
+    &[names::OPERATION, names::AGENT_NAME, names::WORKFLOW_NAME, names::TOOL_NAME, names::MCP_METHOD];
 
 /// Canonical names of providers that serve Gemini start so. It counts its thoughts apart from what it answers, and its
 /// total has both.

@@ -198,6 +198,7 @@ mod tests {
 
     use super::super::{normalize_by, restore_original};
     use super::*;
+    use crate::conventions::dialects::UNKNOWN;
     use crate::conventions::names;
     use crate::model::otlp::{Scope, Span, SpanEvent, Value, set};
     use crate::model::record::RecordKind;
@@ -227,7 +228,7 @@ mod tests {
     /// All keys that the tables read, and names of scopes that they know.
     fn words() -> (Vec<String>, Vec<String>) {
         let (mut keys, mut scopes) = (Vec::new(), vec![String::new()]);
-        for dialect in DIALECTS {
+        for dialect in DIALECTS.iter().copied().chain([&UNKNOWN]) {
             for row in dialect.facts.iter().chain(OTEL.facts) {
                 keys.push(row.to.to_owned());
                 row.from.iter().for_each(|source| {

@@ -73,7 +73,9 @@ pub(super) fn write_bare_model(draft: &mut Draft<'_>) {
     let Some((provider, bare)) = span.attr_str(names::REQUEST_MODEL).and_then(|model| model.split_once('/')) else {
         return;
     };
-    let is_told = provider_in_model(&format!("{provider}/")).as_deref() == span.attr_str(names::PROVIDER);
+    // A word that is nobody's is part of the name: `meta-llama/`.
+    let start = format!("{provider}/");
+    let is_told = provider_in_model(&start).is_some_and(|named| span.attr_str(names::PROVIDER) == Some(&*named));
     let answered = span.attr_str(names::RESPONSE_MODEL).and_then(|model| model.split_once('/'));
     if is_told && !bare.is_empty() && answered.is_none_or(|(by, _)| by != provider) {
         let bare = bare.to_owned();

@@ -43,7 +43,8 @@ pub(super) fn may_say(keys: &impl Keys, source: &Source) -> bool {
         | Source::Unlike(key, ..)
         | Source::Before(key, ..)
         | Source::After(key, ..)
-        | Source::Quoted(key, _) => keys.may_have(key),
+        | Source::Quoted(key, _)
+        | Source::Begins(key, _) => keys.may_have(key),
         Source::Told(key) => keys.may_have(key),
         Source::Where(key, _, source) | Source::With(key, _, source) | Source::Beside(key, source) => {
             keys.may_have(key) && may_say(keys, source)
@@ -132,6 +133,14 @@ pub(super) fn shaped<'a>(span: &'a Span, source: &Source, shape: Shape) -> Optio
         Source::Fixed(word) => Cow::Owned(Value::from(word)),
         Source::Method(method) => Cow::Owned(Value::from(span.name.strip_suffix(method)?)),
         Source::Behind(start) => Cow::Owned(Value::from(span.name.strip_prefix(start)?)),
+        Source::Begins(key, starts) => {
+            let value = value_of(span, key)?;
+            let mut parts = value.as_str()?.split(['/', '.']);
+            if !parts.any(|part| starts.iter().any(|start| part.starts_with(start))) {
+                return None;
+            }
+            Cow::Borrowed(value)
+        }
         Source::ModelBehind(start) => {
             let rest = span.name.strip_prefix(start)?;
             // A class, as of LangChain's models, has neither number nor sign in it.

@@ -2,6 +2,47 @@
 
 use super::*;
 
+fn kind_and_model(list: &[(&str, Value)]) -> (StepKind, Option<String>, bool) {
+    let step = told("shop", "work", list);
+    (step.kind, step.model().map(str::to_owned), step.is_genai)
+}
+
+/// The last rule of `semconv.md`, 3.1.
+#[test]
+fn a_model_alone_makes_a_call_where_nothing_else_says_what_a_span_is() {
+    let call = |model: &str| (StepKind::Llm, Some(model.to_owned()), true);
+    let none = (StepKind::Task, None, false);
+    assert_eq!(kind_and_model(&[("llm.model_name", "my-model".into())]), call("my-model"));
+    for model in ["gpt-4o-mini", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", "meta-llama/llama-3.3-70b"] {
+        assert_eq!(kind_and_model(&[("model", model.into())]), call(model));
+    }
+    // A name that nobody knows is a model's where tokens were used.
+    let used = ("gen_ai.usage.input_tokens", Value::Int(9));
+    assert_eq!(kind_and_model(&[("model", "my-model".into()), used]), call("my-model"));
+    // As Prisma has the table that is asked, and a shop what it sells.
+    assert_eq!(kind_and_model(&[("model", "User".into()), ("method", "findMany".into())]), none);
+    for key in ["http.request.method", "db.system.name"] {
+        assert_eq!(kind_and_model(&[("model", "gpt-4o".into()), (key, "x".into())]), none);
+        assert_eq!(kind_and_model(&[("llm.model_name", "gpt-4o".into()), (key, "x".into())]), none);
+    }
+}
+
+#[test]
+fn a_models_name_beside_what_a_span_is_changes_nothing() {
+    for (key, value, kind) in [
+        ("gen_ai.agent.name", "a", StepKind::Agent),
+        ("gen_ai.tool.name", "t", StepKind::Tool),
+        ("gen_ai.workflow.name", "w", StepKind::Workflow),
+        ("gen_ai.operation.name", "plan", StepKind::Task),
+        // Chains of a known framework repeat what their calls asked.
+        ("openinference.span.kind", "CHAIN", StepKind::Task),
+        ("traceloop.span.kind", "task", StepKind::Task),
+    ] {
+        let list = [(key, value.into()), ("model", "gpt-4o".into()), ("llm.model_name", "gpt-4o".into())];
+        assert_eq!(told("shop", "work", &list).kind, kind, "{key}");
+    }
+}
+
 /// By the names of spans, `semconv.md`, 1.1.
 #[test]
 fn the_name_of_a_call_tells_its_model_where_nothing_else_does() {
