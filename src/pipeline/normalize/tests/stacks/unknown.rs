@@ -7,7 +7,7 @@ fn kind_and_model(list: &[(&str, Value)]) -> (StepKind, Option<String>, bool) {
     (step.kind, step.model().map(str::to_owned), step.is_genai)
 }
 
-/// The last rule of `semconv.md`, 3.1.
+/// The last rule by which a call is known (ADR 0061).
 #[test]
 fn a_model_alone_makes_a_call_where_nothing_else_says_what_a_span_is() {
     let call = |model: &str| (StepKind::Llm, Some(model.to_owned()), true);
@@ -43,7 +43,7 @@ fn a_models_name_beside_what_a_span_is_changes_nothing() {
     }
 }
 
-/// By the names of spans, `semconv.md`, 1.1.
+/// By the names that OpenTelemetry's conventions for GenAI give spans.
 #[test]
 fn the_name_of_a_call_tells_its_model_where_nothing_else_does() {
     let model = |operation: &str, name: &str, more: &[(&str, Value)]| {
@@ -77,7 +77,7 @@ fn the_name_of_a_call_tells_its_model_where_nothing_else_does() {
     assert_eq!(model("chat", "chat gpt-4o", &[told]), asked(StepKind::Llm, "gpt-5"));
 }
 
-/// `semconv.md`, 3.4 and 3.10.
+/// By OpenLLMetry's names for tasks, and those of adk-rust.
 #[test]
 fn what_a_task_was_given_and_sound_that_was_used_are_read() {
     let record = ended(&[
