@@ -48,6 +48,8 @@ const POST: Duration = Duration::from_millis(100);
 /// How long the last metrics may take.
 const LAST_METRICS: Duration = Duration::from_secs(2);
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
+/// So often in a row it is begun again at once where another process was faster to make runs: each time it is known of more of them.
+const OVERTAKEN: u32 = 100;
 /// The same where steps are in two runs.
 const SOON: Duration = Duration::from_millis(200);
 
@@ -334,6 +336,7 @@ pub(super) fn start(identity: Identity, silence: Duration) -> Result<(Intake, Th
         root,
         process: process.to_string(),
         retry: None,
+        overtaken: 0,
         durability,
         told: 0,
         left: (0, left_up_to),
@@ -564,6 +567,8 @@ struct Keeper {
     done: u64,
     /// The store failed, and is told again from the journal at this moment.
     retry: Option<Instant>,
+    /// How often in a row another process was faster.
+    overtaken: u32,
     housekeeping: Instant,
     warned: bool,
     /// Whose positions keep segments.
@@ -594,8 +599,8 @@ impl Keeper {
                     AtEnd::Over => true,
                     AtEnd::OverBesideServer => is_served(&self.layout, &self.process),
                 };
-                if is_over && self.retry.is_none() {
-                    self.end_runs();
+                if is_over && self.retry.is_none() && !self.end_runs() {
+                    continue;
                 }
                 self.keep_house();
                 // Whoever goes on does not know which these are.
@@ -618,8 +623,9 @@ impl Keeper {
         }
     }
 
-    /// Ends the runs that are still under way: nothing more of them will come.
-    fn end_runs(&mut self) {
+    /// Ends the runs that are still under way: nothing more of them will come. `false` where another process was faster to make one, and it is
+    /// to be done again.
+    fn end_runs(&mut self) -> bool {
         let (disk, durability, mut has_failed) = (&mut self.disk, self.durability, false);
         let closed = self.sink.close_all(|| match durability {
             Durability::Process => Ok(()),
@@ -629,7 +635,7 @@ impl Keeper {
             if has_failed {
                 self.sink.distrust_disk();
             }
-            return self.failed(&with_causes(&error));
+            return !self.is_overtaken_by(&error);
         }
         self.tally.runs_ended.store(true, Ordering::Relaxed);
         self.done = self.told;
@@ -638,9 +644,22 @@ impl Keeper {
         }
         self.tell_observers();
         self.publish();
+        true
     }
 
-    /// Takes one batch; was there anything? `all`: whatever waits for more to come is written too.
+    /// Takes an error of the run store: where another process was faster to make a run, it is told anew at once, and finds that one. Else the
+    /// store has failed.
+    fn is_overtaken_by(&mut self, error: &StoreError) -> bool {
+        if !error.is_overtaken() || self.overtaken >= OVERTAKEN {
+            self.failed(&with_causes(error));
+            return false;
+        }
+        self.overtaken += 1;
+        self.retry = Some(Instant::now());
+        true
+    }
+
+    /// Takes one batch; was there anything, or is it to be done again? `all`: whatever waits for more to come is written too.
     fn turn(&mut self, all: bool) -> bool {
         if self.retry.is_some_and(|at| Instant::now() < at) {
             return false;
@@ -671,9 +690,9 @@ impl Keeper {
         let is_last = all && batch.is_empty();
         let written = told.and_then(|()| if is_last { self.sink.flush_all() } else { self.sink.flush(Instant::now()) });
         if let Err(error) = written {
-            self.failed(&with_causes(&error));
-            return false;
+            return self.is_overtaken_by(&error);
         }
+        self.overtaken = 0;
         self.tally.store_stuck.store(false, Ordering::Relaxed);
         self.warned = false;
         self.told = self.told.max(batch.last_seq());

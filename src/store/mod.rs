@@ -416,6 +416,11 @@ pub enum StoreError {
         /// The run.
         run: RunId,
     },
+    /// Another process has made this run, or gone on with it, since it was looked at: what is to be told of it is told anew.
+    Overtaken {
+        /// The run.
+        run: RunId,
+    },
     /// A run went while it was about to be changed.
     RemovedMeanwhile {
         /// The run.
@@ -512,6 +517,11 @@ impl StoreError {
         matches!(self, Self::InUse { .. } | Self::Damaged { .. } | Self::Unsupported { .. })
     }
 
+    /// Tells whether another process was faster to write a run: who tells all of it anew finds that.
+    pub fn is_overtaken(&self) -> bool {
+        matches!(self, Self::InUse { .. } | Self::Overtaken { .. })
+    }
+
     /// Tells whether the process or the machine has run out of descriptors or of memory: it says nothing about what was
     /// asked for.
     pub fn is_out_of_resources(&self) -> bool {
@@ -540,6 +550,7 @@ impl fmt::Display for StoreError {
             }
             Self::Damaged { run, why } => write!(f, "run {run} is damaged: {why}"),
             Self::InUse { run } => write!(f, "run {run} is being written by another process"),
+            Self::Overtaken { run } => write!(f, "run {run} was written by another process at the same time"),
             Self::RemovedMeanwhile { run } => {
                 write!(f, "run {run} was removed at the same time, by retention or by somebody")
             }

@@ -6,6 +6,7 @@ mod disk;
 mod forward;
 mod grafana;
 mod hostile;
+mod imports;
 mod metrics;
 mod prices;
 mod prometheus;

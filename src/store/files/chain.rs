@@ -51,6 +51,11 @@ impl Chain {
         }
     }
 
+    /// Returns how many lines there are.
+    pub fn lines(&self) -> u64 {
+        self.marks.len() as u64
+    }
+
     /// Returns the hash that the metadata of a run has.
     pub fn hash_for(&self, summary: &RunSummary) -> Option<LogHash> {
         self.hash_of(summary.events).filter(|_| summary.status != RunStatus::Running)

@@ -247,6 +247,11 @@ impl Layout {
         self.journal().join("links")
     }
 
+    /// Returns the file whose lock is had by who gives runs their names.
+    pub(super) fn naming(&self) -> PathBuf {
+        self.root.join("runs-lock")
+    }
+
     /// Returns the file of the user's own prices, which go before the table's.
     pub fn prices_file(&self) -> PathBuf {
         self.root.join("prices.json")

@@ -18,6 +18,7 @@ pub mod folder;
 mod index;
 pub mod layout;
 mod links;
+mod naming;
 mod overlay;
 mod packs;
 mod reader;

@@ -633,6 +633,11 @@ impl EventLog {
         }
     }
 
+    /// Returns how many whole lines it has.
+    pub fn lines(&self) -> u64 {
+        self.chain.lines()
+    }
+
     /// Returns the hash of the log for its metadata: of as many lines as that counts, if there are as many, and of a run
     /// that is not under way. Until then its lines may still be put in another order.
     pub fn hash_for(&self, summary: &RunSummary) -> Option<LogHash> {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::layout::{self, Layout};
+use super::naming::Turn;
 use super::run_dir::{self, EventLog};
 use super::{cleanup, index, links, packs};
 use crate::fs::{Identity, sync_way_to};
@@ -60,6 +61,10 @@ pub struct FilesWriter {
     packer: Option<packs::Packer>,
     /// Runs that were looked for and are not there, and when.
     new: IdMap<RunId, Instant>,
+    /// So many lines a run had when this writer read or wrote it last.
+    lines_of: IdMap<RunId, u64>,
+    /// Another process has given runs their names since those that wait were looked for.
+    is_after_others: bool,
     /// When the store was seen in its place last, for who only looks.
     seen: Option<Instant>,
     /// Runs that are in no pack, being long, and have no folder yet.
@@ -103,6 +108,8 @@ impl FilesWriter {
             lines: Vec::new(),
             packer: None,
             new: IdMap::default(),
+            lines_of: IdMap::default(),
+            is_after_others: true,
             seen: None,
             unfit: Vec::new(),
             has_lost: false,
@@ -183,7 +190,7 @@ impl FilesWriter {
         if !self.open.contains_key(&run) {
             self.check_place()?;
             let dir = self.layout.find_run(run)?.ok_or_else(|| StoreError::NotFound { id: run.to_string() })?;
-            self.open_in(dir, run)?;
+            self.open_again(dir, run)?;
         }
         self.wake(run)?;
         match self.open.entry(run) {
@@ -206,7 +213,55 @@ impl FilesWriter {
         // Somebody has changed it, or it stands elsewhere.
         self.open.remove(&run);
         let dir = self.layout.find_run(run)?.ok_or_else(|| StoreError::NotFound { id: run.to_string() })?;
-        self.open_in(dir, run).map(drop)
+        self.open_again(dir, run)
+    }
+
+    /// Opens the log of a run of which this writer knows how many lines it has.
+    fn open_again(&mut self, dir: PathBuf, run: RunId) -> Result<(), StoreError> {
+        let lines = self.open_in(dir, run)?.len() as u64;
+        self.check_lines(run, lines).inspect_err(|_| drop(self.open.remove(&run)))
+    }
+
+    /// Refuses a run that another has gone on with since this writer read or wrote it last: what is to come behind its lines would come
+    /// behind those of the other.
+    fn check_lines(&mut self, run: RunId, lines: u64) -> Result<(), StoreError> {
+        match self.lines_of.insert(run, lines) {
+            Some(known) if known != lines => {
+                self.lines_of.remove(&run);
+                Err(StoreError::Overtaken { run })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes how many lines a run has, as this writer has just written them.
+    fn note_lines(&mut self, run: RunId, lines: u64) {
+        self.lines_of.insert(run, lines);
+    }
+
+    /// Closes the log of a run.
+    fn close(&mut self, run: RunId) {
+        if self.open.remove(&run).is_some()
+            && let Some(packer) = &mut self.packer
+        {
+            packer.note_released(run);
+        }
+    }
+
+    /// Takes a turn at giving names.
+    fn take_turn(&mut self) -> Result<Turn, StoreError> {
+        let turn = Turn::take(self.layout.fs(), &self.layout.naming(), self.writer)?;
+        if turn.is_after_others {
+            self.note_others();
+        }
+        Ok(turn)
+    }
+
+    /// Notes that what was found not to be there may be there now.
+    fn note_others(&mut self) {
+        self.is_after_others = true;
+        self.new.clear();
+        self.layout.packs().0.forget();
     }
 
     /// Notes that a log has its file open, and puts by those of runs under way that were not asked for in a while: more runs may be
@@ -311,17 +366,26 @@ impl FilesWriter {
         if self.durable {
             layout::sync_dir(fs, making)?;
         }
+        let turn = self.take_turn()?;
+        if self.is_after_others && layout.find_run(signed.run_id)?.is_some() {
+            drop(turn);
+            fs.remove_tree(making).map_err(StoreError::io("delete", making))?;
+            return Err(StoreError::Overtaken { run: signed.run_id });
+        }
+        // What waits was not looked for just now.
+        self.is_after_others &= self.packer.is_some();
         fs.rename(making, &dir).map_err(StoreError::io("create", &dir))?;
-        // Another process may have made one of the same id in the folder of another kind, and readers see one of them.
+        // One that takes no turns may have made one of the same id in the folder of another kind, and readers see one of them.
         let others = RunKind::ALL.iter().filter(|kind| **kind != signed.kind);
         for other in others.map(|kind| layout.run(*kind, signed.run_id)) {
             if layout::stat(fs, &other).map_err(StoreError::io("read", &other))?.is_some() {
                 let gone = dir.with_file_name(format!("{}{}", cleanup::GONE_PREFIX, signed.run_id));
                 let undone = fs.rename(&dir, &gone).and_then(|()| fs.remove_tree(&gone));
                 undone.map_err(StoreError::io("delete", &dir))?;
-                return Err(StoreError::io("create", &dir)(std::io::ErrorKind::AlreadyExists.into()));
+                return Err(StoreError::Overtaken { run: signed.run_id });
             }
         }
+        drop(turn);
         if let Some(parent) = dir.parent().filter(|_| self.durable) {
             layout::sync_dir(fs, parent)?;
         }
@@ -330,6 +394,7 @@ impl FilesWriter {
         // there twice. So it is kept only once nothing can fail.
         self.index.append(fs, &layout.index_log(), &signed, self.durable)?;
         log.moved_to(&dir);
+        self.note_lines(signed.run_id, log.lines());
         self.open.insert(signed.run_id, OpenRun::new(dir, log, !signed.status.is_open()));
         self.note_awake(signed.run_id);
         Ok(())
@@ -359,6 +424,15 @@ impl FilesWriter {
         Ok(())
     }
 
+    /// Refuses a run that was not there and that another process has made since.
+    fn check_ours(&self, dir: &Path, run: RunId) -> Result<(), StoreError> {
+        match run_dir::read_summary(self.layout.fs(), dir, run) {
+            Ok(RunSummary { writer: Some(theirs), .. }) if theirs != self.writer => Err(StoreError::Overtaken { run }),
+            // What cannot be read is told of when it is opened.
+            _ => Ok(()),
+        }
+    }
+
     fn publish(&mut self, dir: &Path, summary: &RunSummary, writer: Option<RunId>) -> Result<(), StoreError> {
         let pinned = cleanup::is_marked(self.layout.fs(), dir)?;
         let mut signed = RunSummary { writer, pinned, ..summary.clone() };
@@ -386,6 +460,7 @@ impl RunWriter for FilesWriter {
             Some(dir) => {
                 self.check_place()?;
                 if run_dir::has_summary(self.layout.fs(), &dir)? {
+                    self.check_ours(&dir, summary.run_id)?;
                     return self.append_events(summary.run_id, events);
                 }
                 // The folder alone may be there already: an artifact can be kept before the run's first line is written.
@@ -430,9 +505,11 @@ impl RunWriter for FilesWriter {
         if self.is_packed(&dir)? {
             // It gets its folder back when something is to be written.
             let (vouched, _) = check_writer(&self.layout, self.writer, &dir, run)?;
-            return run_dir::read_vouched(self.layout.fs(), &dir, run, vouched).map(Some);
+            let events = run_dir::read_vouched(self.layout.fs(), &dir, run, vouched)?;
+            return self.check_lines(run, events.len() as u64).map(|()| Some(events));
         }
-        self.open_in(dir, run).map(Some)
+        let events = self.open_in(dir, run)?;
+        self.check_lines(run, events.len() as u64).map(|()| Some(events))
     }
 
     fn look_at(&mut self, run: RunId) -> Result<Option<Vec<Event>>, StoreError> {
@@ -481,7 +558,9 @@ impl RunWriter for FilesWriter {
             return Ok(());
         }
         let (durable, mut lines) = (self.durable, std::mem::take(&mut self.lines));
-        let appended = self.open(run).and_then(|run| run.log.append(events, durable, &mut lines));
+        let appended =
+            self.open(run).and_then(|run| run.log.append(events, durable, &mut lines).map(|()| run.log.lines()));
+        let appended = appended.map(|lines| self.note_lines(run, lines));
         if lines.capacity() <= MAX_SPARE_LINES {
             self.lines = lines;
         }
@@ -495,8 +574,9 @@ impl RunWriter for FilesWriter {
             // Else who dies behind this leaves a log that seems to have lost lines.
             run_dir::vouch_for_less(fs.fs(), &open.dir, run, events.len() as u64, durable)?;
             open.log = EventLog::replace(fs.fs(), &open.dir, run, events, durable, &mut lines)?;
-            Ok(())
+            Ok(open.log.lines())
         });
+        let replaced = replaced.map(|lines| self.note_lines(run, lines));
         if lines.capacity() <= MAX_SPARE_LINES {
             self.lines = lines;
         }
@@ -521,6 +601,7 @@ impl RunWriter for FilesWriter {
         self.catch_up(run)?;
         self.let_go(run)?;
         self.open.remove(&run);
+        self.lines_of.remove(&run);
         self.check_place()?;
         let Some(dir) = self.layout.find_run(run)? else {
             // It may have gone before, and its lines could not be taken out.
@@ -533,16 +614,22 @@ impl RunWriter for FilesWriter {
                 _ => self.tell_removed(run),
             };
         }
-        // First out of sight under a name that no reader takes for a run, then away.
+        // First out of sight under a name that no reader takes for a run, then away. By that name those know it who find its lines in the log
+        // of all runs meanwhile: the next cleanup goes on where this process dies.
         let gone = dir.with_file_name(format!("{}{run}", cleanup::GONE_PREFIX));
-        let fs = self.layout.fs();
+        let layout = self.layout.clone();
+        let fs = layout.fs();
+        if layout::stat(fs, &gone).map_err(StoreError::io("read", &gone))?.is_some() {
+            // Of a run of the same id that was removed before.
+            fs.remove_tree(&gone).map_err(StoreError::io("delete", &gone))?;
+        }
         fs.rename(&dir, &gone).map_err(StoreError::io("delete", &dir))?;
         if let Some(parent) = dir.parent().filter(|_| self.durable) {
             // Before its files go: else half of it may be there again after a loss of power.
             layout::sync_dir(fs, parent)?;
         }
-        fs.remove_tree(&gone).map_err(StoreError::io("delete", &gone))?;
-        self.tell_removed(run)
+        self.tell_removed(run)?;
+        fs.remove_tree(&gone).map_err(StoreError::io("delete", &gone))
     }
 
     fn hand_on_pin(&mut self, from: RunId, to: RunId) -> Result<bool, StoreError> {
@@ -572,11 +659,8 @@ impl RunWriter for FilesWriter {
     }
 
     fn release_run(&mut self, run: RunId) {
-        if self.open.remove(&run).is_some()
-            && let Some(packer) = &mut self.packer
-        {
-            packer.note_released(run);
-        }
+        self.lines_of.remove(&run);
+        self.close(run);
     }
 
     fn write_held(&mut self, all: bool) -> Result<bool, StoreError> {

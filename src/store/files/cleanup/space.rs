@@ -95,11 +95,12 @@ fn write(layout: &Layout, packer: &mut Packer) -> Result<bool, StoreError> {
     if packer.is_empty() {
         return Ok(true);
     }
-    match packer.write(fs, packs, true) {
-        Err(error) if crate::fs::is_out_of_space(&error) => {
+    // All of them have folders, whose logs are locked: nobody else makes them.
+    match packer.write(fs, packs, true, |_| Ok(Some(()))) {
+        Err(StoreError::Io { source, .. }) if crate::fs::is_out_of_space(&source) => {
             packer.keep_folders();
             Ok(false)
         }
-        written => written.map(|_| true).map_err(StoreError::io("write", packs.dir())),
+        written => written.map(|_| true),
     }
 }

@@ -175,7 +175,7 @@ impl Packs {
     }
 
     /// Looks again the next time, whatever the folder's time says.
-    fn forget(&self) {
+    pub fn forget(&self) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).looked = None;
     }
 

@@ -16,6 +16,7 @@ use super::{Packs, room};
 use crate::fs::{Fs, write_full};
 use crate::model::id::IdSet;
 use crate::model::{Event, RunId, RunSummary, UnixNanos};
+use crate::store::StoreError;
 
 /// How long runs wait for others: nobody sees them meanwhile.
 const WAIT: Duration = Duration::from_millis(250);
@@ -281,7 +282,15 @@ impl Packer {
 
     /// Writes all that waits into one pack, and takes folders away that runs had. Returns the summaries of those that are
     /// new; after an error all of it waits still.
-    pub fn write(&mut self, fs: &dyn Fs, packs: &Packs, durable: bool) -> io::Result<Vec<RunSummary>> {
+    ///
+    /// `name` is asked for the right to give the pack its name; where it gives none, there is no pack, and nothing new in one.
+    pub fn write<T>(
+        &mut self,
+        fs: &dyn Fs,
+        packs: &Packs,
+        durable: bool,
+        name: impl FnOnce(&[Held]) -> Result<Option<T>, StoreError>,
+    ) -> Result<Vec<RunSummary>, StoreError> {
         let (id, now) = (RunId::fresh(UnixNanos::now()), UnixNanos::now().0);
         let mut bytes = std::mem::take(&mut self.pack);
         bytes.clear();
@@ -293,11 +302,27 @@ impl Packer {
             index.push(Indexed { run: held.head.run, kind: held.head.kind, offset, len: held.head.len });
         }
         format::finish(id, &mut index, &mut bytes);
-        let is_put = put(fs, packs, id, &bytes, durable);
+        let mut is_named = true;
+        let mut refused = None;
+        let may_name = || {
+            let turn = name(&self.held).unwrap_or_else(|error| {
+                refused = Some(error);
+                None
+            });
+            is_named = turn.is_some();
+            turn
+        };
+        let is_put = put(fs, packs, id, &bytes, durable, may_name);
         if bytes.capacity() <= 2 * ENOUGH_BYTES {
             self.pack = bytes;
         }
-        is_put?;
+        if let Some(error) = refused {
+            return Err(error);
+        }
+        is_put.map_err(StoreError::io("write", packs.dir()))?;
+        if !is_named {
+            return Ok(Vec::new());
+        }
         self.bytes = 0;
         self.since = None;
         self.waits.clear();
@@ -321,8 +346,15 @@ fn remove(fs: &dyn Fs, folder: &Path) -> io::Result<()> {
     fs.remove_tree(&gone)
 }
 
-/// Makes a pack of these bytes, whole or not at all.
-pub(super) fn put(fs: &dyn Fs, packs: &Packs, id: RunId, bytes: &[u8], durable: bool) -> io::Result<()> {
+/// Makes a pack of these bytes, whole or not at all, if it `may` have its name, which holds until it has it.
+pub(super) fn put<T>(
+    fs: &dyn Fs,
+    packs: &Packs,
+    id: RunId,
+    bytes: &[u8],
+    durable: bool,
+    may: impl FnOnce() -> Option<T>,
+) -> io::Result<()> {
     let dir = packs.dir();
     let (making, path) = (dir.join(format!(".new-{id}.pack")), dir.join(format!("{id}.pack")));
     let file = match fs.create_new(&making) {
@@ -345,13 +377,18 @@ pub(super) fn put(fs: &dyn Fs, packs: &Packs, id: RunId, bytes: &[u8], durable: 
     let made = write_full(&*file, bytes, 0)
         // Always: after a loss of power a file of zeros would look like damage.
         .and_then(|()| file.sync_data())
-        .and_then(|()| fs.rename(&making, &path));
-    if made.is_err() {
+        .and_then(|()| match may() {
+            Some(_turn) => fs.rename(&making, &path).map(|()| true),
+            None => Ok(false),
+        });
+    if !matches!(made, Ok(true)) {
         let _ = fs.remove_file(&making);
     }
     // It may have got its name in the moment of the last look, by the folder's time.
     packs.forget();
-    made?;
+    if !made? {
+        return Ok(());
+    }
     room::keep(fs, dir, bytes.len() as u64);
     if durable { fs.sync_dir(dir) } else { Ok(()) }
 }

@@ -18,6 +18,7 @@ mod edges;
 mod full;
 mod space;
 mod trouble;
+mod two;
 
 const BASE: u64 = 1_767_693_600_000;
 const WRITER: RunId = RunId([9; 16]);

@@ -432,7 +432,7 @@ impl Taken {
                 index.push(Indexed { run: head.run, kind: head.kind, offset, len: head.len });
             }
             format::finish(id, &mut index, &mut bytes);
-            put(fs, packs, id, &bytes, true)?;
+            put(fs, packs, id, &bytes, true, || Some(()))?;
             if !self.unpacked.is_empty() {
                 let pack = Pack::open(fs, packs.dir(), id)?;
                 removal::wait_for(fs, &pack)?.bury(fs, &self.unpacked, Gone::Unpacked)?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::chain;
 use super::super::layout::{self, Layout};
+use super::super::naming::Turn;
 use super::super::packs::{self, Held, Packer, Received};
 use super::super::run_dir::{self, LogLock};
 use super::{EventLog, FilesWriter};
@@ -42,7 +43,11 @@ impl FilesWriter {
     /// Takes a run that has come whole for the next pack; tells whether that may be.
     pub(super) fn hold(&mut self, summary: &RunSummary, events: &[Event]) -> bool {
         let packer = self.packer.as_mut().filter(|_| Packer::takes(summary, 0));
-        packer.is_some_and(|packer| packer.hold_whole(summary, events))
+        let is_held = packer.is_some_and(|packer| packer.hold_whole(summary, events));
+        if is_held {
+            self.note_lines(summary.run_id, events.len() as u64);
+        }
+        is_held
     }
 
     /// Has a run that has come whole, and is not here already, made ready for the next pack while others come; gives its
@@ -50,9 +55,13 @@ impl FilesWriter {
     pub(super) fn hold_behind(&mut self, summary: &RunSummary, events: &mut Vec<Event>) -> Result<bool, StoreError> {
         while self.receive(self.packer.as_ref().is_some_and(Packer::is_line_full))? {}
         let Some(packer) = self.packer.as_mut().filter(|_| Packer::takes(summary, 0)) else { return Ok(false) };
+        let lines = events.len() as u64;
         let whole = Box::new(packs::Whole { summary: summary.clone(), events: std::mem::take(events) });
         match packer.send(whole) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.note_lines(summary.run_id, lines);
+                Ok(true)
+            }
             Err(unsent) => {
                 *events = unsent.events;
                 Ok(false)
@@ -102,6 +111,7 @@ impl FilesWriter {
     fn place_whole(&mut self, whole: &packs::Whole) -> Result<(), StoreError> {
         let packs::Whole { summary, events } = whole;
         self.check_place()?;
+        let is_known = self.lines_of.contains_key(&summary.run_id);
         match self.layout.find_run(summary.run_id)? {
             None => self.make_run(summary, events)?,
             // It was made, and what failed came behind that.
@@ -111,7 +121,10 @@ impl FilesWriter {
             }
         }
         // It was let go of while it was made ready, or will be.
-        self.release_run(summary.run_id);
+        self.close(summary.run_id);
+        if !is_known {
+            self.lines_of.remove(&summary.run_id);
+        }
         Ok(())
     }
 
@@ -128,7 +141,9 @@ impl FilesWriter {
             log.append_lines(&lines, self.durable)?;
             self.place_run(dir, &making, held.summary.clone(), log)
         });
-        if written.is_err() {
+        if matches!(written, Err(StoreError::Overtaken { .. })) {
+            self.lines_of.remove(&run);
+        } else if written.is_err() {
             // Where nothing can be said of it now, it waits on; a folder that it has all the same holds before its copy in a pack.
             if self.layout.has_folder(run).unwrap_or(false) {
                 // What failed came behind its folder: another of that name would be in the way of it.
@@ -183,18 +198,71 @@ impl FilesWriter {
             packer.keep_folders();
         }
         while let Some(run) = self.packer.as_ref().filter(|packer| packer.are_few()).and_then(Packer::any) {
+            // Who told of it goes on with it, or has let go of it before.
+            let is_known = self.lines_of.contains_key(&run);
             self.let_go(run)?;
-            self.release_run(run);
+            self.close(run);
+            if !is_known {
+                self.lines_of.remove(&run);
+            }
         }
-        let Some(packer) = self.packer.as_mut().filter(|packer| !packer.is_empty()) else { return Ok(true) };
-        let layout = self.layout.clone();
-        let (packs, fs) = layout.packs();
-        let runs = packer.write(fs, packs, self.durable).map_err(StoreError::io("write", packs.dir()))?;
+        if self.packer.as_ref().is_none_or(Packer::is_empty) {
+            return Ok(true);
+        }
+        let mut overtaken = None;
+        let runs = loop {
+            match self.put_pack() {
+                Err(StoreError::Overtaken { run }) => {
+                    overtaken.get_or_insert(run);
+                }
+                put => break put?,
+            }
+        };
         // They wait no longer: what fails from here on says nothing about them, and who tells them again finds them here.
         self.unlisted.extend(runs);
         self.root()?;
         self.list([])?;
-        Ok(true)
+        // The others are in the pack; who told of this one tells of it anew.
+        overtaken.map_or(Ok(true), |run| Err(StoreError::Overtaken { run }))
+    }
+
+    /// Writes all that waits into a pack, and returns what is new in it. Those that another process has made meanwhile wait no longer; then no
+    /// pack is written.
+    fn put_pack(&mut self) -> Result<Vec<RunSummary>, StoreError> {
+        let (layout, writer, durable) = (self.layout.clone(), self.writer, self.durable);
+        let (packs, fs) = layout.packs();
+        let mut is_after_others = self.is_after_others;
+        let Some(packer) = self.packer.as_mut().filter(|packer| !packer.is_empty()) else { return Ok(Vec::new()) };
+        let mut overtaken = Vec::new();
+        let name = |held: &[Held]| {
+            let turn = Turn::take(fs, &layout.naming(), writer)?;
+            if turn.is_after_others {
+                is_after_others = true;
+                packs.forget();
+            }
+            for held in held.iter().filter(|held| is_after_others && !held.has_folder()) {
+                if layout.find_run(held.summary.run_id)?.is_some() {
+                    overtaken.push(held.summary.run_id);
+                }
+            }
+            Ok(overtaken.is_empty().then_some(turn))
+        };
+        let put = packer.write(fs, packs, durable, name);
+        if let Some(run) = overtaken.first().copied() {
+            for run in overtaken {
+                packer.take_back(run);
+                self.lines_of.remove(&run);
+            }
+            self.note_others();
+            return Err(StoreError::Overtaken { run });
+        }
+        if is_after_others {
+            self.note_others();
+        }
+        let new = put?;
+        // All that waited was looked for.
+        self.is_after_others = false;
+        Ok(new)
     }
 }
 
