@@ -5,53 +5,31 @@
 //! that come meanwhile wait together for the next one. The store reads the journal at its own pace, as it does after a
 //! crash: there is no other way in. When the journal is at its bound, requests are told to come again later.
 
+mod committer;
+mod keeper;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
-use std::io;
-use std::os::unix::io::AsRawFd;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::identity::{AtEnd, Identity, is_served};
+use self::committer::Committer;
+use self::keeper::{Disk, Keeper};
+use super::identity::Identity;
 use super::upstreams::Outlets;
 use crate::error::Error;
-use crate::error::with_causes;
-use crate::journal::{self, Durability, FrameKind, JournalError, JournalReader, JournalWriter, MAX_PAYLOAD_BYTES};
+use crate::journal::{FrameKind, MAX_PAYLOAD_BYTES};
 use crate::model::UnixNanos;
-use crate::model::outcome::{Counts, Outcome};
-use crate::pipeline::worker::{Behind, Observer, UnderWay, give_back_oldest, records_of, warn_of_bound};
+use crate::model::outcome::Counts;
 use crate::priority;
-use crate::sinks::keep::Board;
-use crate::sinks::store::StoreSink;
-use crate::store::StoreError;
-use crate::store::files::FilesWriter;
-use crate::store::files::layout::Layout;
 use crate::telemetry::warn;
 
-/// Requests are joined in one commit up to about so many bytes.
-const GROUP_BYTES: usize = 8 << 20;
-/// The store takes so many bytes of the journal at a time.
-const BATCH_BYTES: usize = 1 << 20;
-/// How long the store sleeps when nothing comes: runs become due with time, too.
-const IDLE: Duration = Duration::from_millis(50);
+/// After so long what has failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
-/// The store lags when so many frames wait for it: a tenth of a second of its work, or more.
-const LAGS: u64 = 4096;
-/// How often it is told which runs are under way.
-const POST: Duration = Duration::from_millis(100);
-/// How long the last metrics may take.
-const LAST_METRICS: Duration = Duration::from_secs(2);
-const HOUSEKEEPING: Duration = Duration::from_secs(2);
-/// So often in a row it is begun again at once where another process was faster to make runs: each time it is known of more of them.
-const OVERTAKEN: u32 = 100;
-/// The same where steps are in two runs.
-const SOON: Duration = Duration::from_millis(200);
 
 /// Records that are ready for the journal.
 #[derive(Debug, Default)]
@@ -410,398 +388,6 @@ impl Threads {
     }
 }
 
-/// Appends to the journal.
-struct Committer {
-    journal: JournalWriter,
-    bell: Arc<Bell>,
-    tally: Arc<Tally>,
-    root: PathBuf,
-    process: String,
-    /// Bound of the journal on disk.
-    journal_bytes: u64,
-    /// Readers that lose their oldest frames at that bound: the store must not pay for a target that is down.
-    behind: Vec<Arc<dyn Behind>>,
-    /// Spans that were appended since the last commit, and are received with the next one.
-    uncommitted: u64,
-    warned: bool,
-    warned_of_bound: bool,
-}
-
-impl Committer {
-    fn work(mut self, queue: &Receiver<Job>) {
-        while let Some(first) = self.next(queue) {
-            let mut group = vec![first];
-            let mut bytes = group[0].records.bytes();
-            while bytes < GROUP_BYTES
-                && let Ok(job) = queue.try_recv()
-            {
-                bytes += job.records.bytes();
-                group.push(job);
-            }
-            self.commit(group);
-        }
-    }
-
-    /// Waits for a request. A journal that could not be written is tried again meanwhile: who is not ready may be sent
-    /// nothing that would show it.
-    fn next(&mut self, queue: &Receiver<Job>) -> Option<Job> {
-        while self.tally.journal_stuck.load(Ordering::Relaxed) {
-            match queue.recv_timeout(RETRY) {
-                Err(RecvTimeoutError::Timeout) => self.try_again(),
-                job => return job.ok(),
-            }
-        }
-        queue.recv().ok()
-    }
-
-    fn try_again(&mut self) {
-        if let Ok(committed) = self.bring_in() {
-            self.tally.committed.note(committed.seq, UnixNanos::now());
-            if self.journal.has_room() {
-                self.works();
-            }
-            self.bell.ring();
-        }
-    }
-
-    fn works(&mut self) {
-        self.tally.journal_stuck.store(false, Ordering::Relaxed);
-        self.warned = false;
-    }
-
-    fn commit(&mut self, group: Vec<Job>) {
-        let appended: Vec<Result<(), Refused>> = group.iter().map(|job| self.append(&job.records)).collect();
-        let committed = self.bring_in();
-        if let Ok(committed) = &committed {
-            self.tally.committed.note(committed.seq, UnixNanos::now());
-        }
-        if let Err(error) = &committed {
-            self.failed(error);
-        } else if appended.iter().all(Result::is_ok) {
-            self.works();
-        }
-        for (job, appended) in group.into_iter().zip(appended) {
-            let answer = appended.and(committed.as_ref().map(drop).map_err(|_| Refused::Unwritable));
-            if answer.is_ok() {
-                self.tally.count_aside(&job.records.aside);
-            }
-            // Who asked may have gone: the records are in the journal all the same.
-            let _ = job.done.send(answer);
-        }
-        self.bell.ring();
-    }
-
-    /// Appends the records of one request. What a refused one has left in the journal is stored, and known again when
-    /// the sender repeats it: that much of it was received.
-    fn append(&mut self, records: &Prepared) -> Result<(), Refused> {
-        for record in records.records() {
-            let mut appended = self.put(record);
-            if matches!(&appended, Err(error) if error.is_buffer_full()) {
-                appended = self.bring_in().and_then(|_| self.put(record));
-            }
-            if matches!(&appended, Err(error) if error.is_full()) && self.make_room() {
-                appended = self.put(record);
-            }
-            if let Err(error) = appended {
-                self.failed(&error);
-                self.tally.wants_room.store(error.is_full(), Ordering::Relaxed);
-                return Err(if error.is_full() { Refused::Full } else { Refused::Unwritable });
-            }
-            self.uncommitted += u64::from(records.is_received && record.0.record().is_some());
-        }
-        Ok(())
-    }
-
-    /// Gives back what only targets that lag behind still want. Tells whether there was anything.
-    fn make_room(&mut self) -> bool {
-        if self.behind.is_empty() || !give_back_oldest(&self.root, &self.process, self.journal_bytes, &self.behind) {
-            return false;
-        }
-        if !std::mem::replace(&mut self.warned_of_bound, true) {
-            warn_of_bound(&self.root);
-        }
-        // The journal looks for room again with each commit.
-        self.bring_in().is_ok()
-    }
-
-    /// Commits what was appended: from here on it is received.
-    fn bring_in(&mut self) -> Result<journal::Committed, JournalError> {
-        let committed = self.journal.commit()?;
-        self.tally.received.fetch_add(std::mem::take(&mut self.uncommitted), Ordering::Relaxed);
-        Ok(committed)
-    }
-
-    fn put(&mut self, (kind, resource, payload): (FrameKind, &[u8], &[u8])) -> Result<u64, JournalError> {
-        let resource = self.journal.register_resource(resource)?;
-        self.journal.append(kind, resource, 0, payload)
-    }
-
-    fn failed(&mut self, error: &JournalError) {
-        self.tally.journal_stuck.store(true, Ordering::Relaxed);
-        if !std::mem::replace(&mut self.warned, true) {
-            warn(format_args!(
-                "cannot write the journal in {}: {}; senders are told to come again",
-                self.root.display(),
-                with_causes(error)
-            ));
-        }
-    }
-}
-
-/// Takes what is in the journal into the run store.
-struct Keeper {
-    reader: JournalReader,
-    sink: StoreSink<FilesWriter>,
-    disk: Disk,
-    tally: Arc<Tally>,
-    bell: Arc<Bell>,
-    stop: Arc<AtomicBool>,
-    root: PathBuf,
-    process: String,
-    durability: Durability,
-    /// Up to here the sink was told.
-    told: u64,
-    /// What a server before has left in the journal: up to where it was counted as received, and up to where it goes.
-    left: (u64, u64),
-    /// Up to here runs are written; brought to the disk before the journal gives it up.
-    done: u64,
-    /// The store failed, and is told again from the journal at this moment.
-    retry: Option<Instant>,
-    /// How often in a row another process was faster.
-    overtaken: u32,
-    housekeeping: Instant,
-    warned: bool,
-    /// Whose positions keep segments.
-    readers: Vec<String>,
-    board: Arc<Board>,
-    /// When the board was told which runs are under way.
-    posted: Instant,
-    observers: Vec<Box<dyn Observer>>,
-    /// What the observers know of the sink's counts.
-    observed: BTreeMap<(Outcome, &'static str), u64>,
-    layout: Layout,
-    at_end: AtEnd,
-}
-
-impl Keeper {
-    fn work(mut self) {
-        loop {
-            let stopping = self.stop.load(Ordering::Acquire);
-            let took = self.turn(stopping);
-            let since = self.housekeeping.elapsed();
-            let is_due = since > HOUSEKEEPING || (since > SOON && self.sink.has_moves());
-            if is_due || self.tally.wants_room.swap(false, Ordering::Relaxed) {
-                self.keep_house();
-            }
-            if stopping && !took {
-                let is_over = match self.at_end {
-                    AtEnd::LeftOpen => false,
-                    AtEnd::Over => true,
-                    AtEnd::OverBesideServer => is_served(&self.layout, &self.process),
-                };
-                if is_over && self.retry.is_none() && !self.end_runs() {
-                    continue;
-                }
-                self.keep_house();
-                // Whoever goes on does not know which these are.
-                if self.retry.is_none()
-                    && let Err(error) = self.sink.delete_left(None)
-                {
-                    self.failed(&with_causes(&error));
-                }
-                self.sink.tally_rest();
-                self.tell_observers();
-                let until = Instant::now() + LAST_METRICS;
-                let under_way: Vec<UnderWay> =
-                    self.observers.iter_mut().filter_map(|observer| observer.finish(until, true)).collect();
-                under_way.into_iter().for_each(|last| last(until));
-                return;
-            }
-            if !took {
-                self.bell.wait(IDLE);
-            }
-        }
-    }
-
-    /// Ends the runs that are still under way: nothing more of them will come. `false` where another process was faster to make one, and it is
-    /// to be done again.
-    fn end_runs(&mut self) -> bool {
-        let (disk, durability, mut has_failed) = (&mut self.disk, self.durability, false);
-        let closed = self.sink.close_all(|| match durability {
-            Durability::Process => Ok(()),
-            Durability::Power => disk.sync_now().inspect_err(|_| has_failed = true),
-        });
-        if let Err(error) = closed {
-            if has_failed {
-                self.sink.distrust_disk();
-            }
-            return !self.is_overtaken_by(&error);
-        }
-        self.tally.runs_ended.store(true, Ordering::Relaxed);
-        self.done = self.told;
-        if self.durability == Durability::Process {
-            self.acknowledge();
-        }
-        self.tell_observers();
-        self.publish();
-        true
-    }
-
-    /// Takes an error of the run store: where another process was faster to make a run, it is told anew at once, and finds that one. Else the
-    /// store has failed.
-    fn is_overtaken_by(&mut self, error: &StoreError) -> bool {
-        if !error.is_overtaken() || self.overtaken >= OVERTAKEN {
-            self.failed(&with_causes(error));
-            return false;
-        }
-        self.overtaken += 1;
-        self.retry = Some(Instant::now());
-        true
-    }
-
-    /// Takes one batch; was there anything, or is it to be done again? `all`: whatever waits for more to come is written too.
-    fn turn(&mut self, all: bool) -> bool {
-        if self.retry.is_some_and(|at| Instant::now() < at) {
-            return false;
-        }
-        if self.retry.take().is_some() {
-            if let Err(error) = self.sink.reset() {
-                self.failed(&with_causes(&error));
-                return false;
-            }
-            self.reader.rewind();
-        }
-        let batch = match self.reader.next_batch_up_to(self.tally.committed.last(), BATCH_BYTES) {
-            Ok(batch) => batch,
-            Err(error) => {
-                self.failed(&with_causes(&error));
-                return false;
-            }
-        };
-        let told = records_of(&batch).try_for_each(|(seq, record)| {
-            if seq > self.left.0 && seq <= self.left.1 {
-                // It is counted here what becomes of it.
-                self.left.0 = seq;
-                self.tally.received.fetch_add(1, Ordering::Relaxed);
-                self.tally.journaled.fetch_add(1, Ordering::Relaxed);
-            }
-            self.sink.take(seq, record)
-        });
-        let is_last = all && batch.is_empty();
-        let written = told.and_then(|()| if is_last { self.sink.flush_all() } else { self.sink.flush(Instant::now()) });
-        if let Err(error) = written {
-            return self.is_overtaken_by(&error);
-        }
-        self.overtaken = 0;
-        self.tally.store_stuck.store(false, Ordering::Relaxed);
-        self.warned = false;
-        self.told = self.told.max(batch.last_seq());
-        let waiting = self.tally.committed.last().saturating_sub(self.told);
-        self.tally.store_lags.store(waiting > LAGS, Ordering::Relaxed);
-        if !self.sink.is_holding() {
-            self.done = self.sink.oldest_held().map_or(batch.last_seq(), |held| held.saturating_sub(1));
-        }
-        if self.durability == Durability::Process {
-            self.finish_moves();
-            self.acknowledge();
-        }
-        self.post();
-        self.tell_observers();
-        self.publish();
-        let is_any = !batch.is_empty();
-        if !is_any {
-            self.tally.has_caught_up.store(true, Ordering::Release);
-        }
-        self.reader.reuse(batch);
-        is_any
-    }
-
-    /// Takes steps out of runs that were copied to others, where those last.
-    fn finish_moves(&mut self) {
-        if let Err(error) = self.sink.finish_moves() {
-            self.failed(&with_causes(&error));
-        }
-    }
-
-    fn acknowledge(&mut self) {
-        if let Err(error) = self.reader.acknowledge(self.done) {
-            self.failed(&with_causes(&error));
-        }
-    }
-
-    /// Tells those who choose what is forwarded about runs: of ends at once, of what is under way now and then.
-    fn post(&mut self) {
-        let ended = self.sink.take_ended();
-        let is_due = self.posted.elapsed() >= POST;
-        if self.board.is_idle() || (!is_due && ended.is_empty()) {
-            return;
-        }
-        if is_due {
-            self.posted = Instant::now();
-        }
-        let open = is_due.then(|| self.sink.open_traces());
-        self.board.post(&ended, open, self.told);
-    }
-
-    /// Tells of runs that are over, and how counts have grown.
-    fn tell_observers(&mut self) {
-        if self.observers.is_empty() {
-            return;
-        }
-        for run in self.sink.take_tallies() {
-            self.observers.iter_mut().for_each(|observer| observer.run_over(&run));
-        }
-        let mut counts = self.sink.counts().clone();
-        for ((outcome, reason), n) in &self.tally.counts.lock().unwrap_or_else(PoisonError::into_inner).1.by {
-            counts.add(*outcome, reason, *n);
-        }
-        for ((outcome, reason), n) in counts.by {
-            let seen = self.observed.entry((outcome, reason)).or_default();
-            let grown = n.saturating_sub(std::mem::replace(seen, n));
-            if grown > 0 {
-                self.observers.iter_mut().for_each(|observer| observer.records(outcome, reason, grown));
-            }
-        }
-    }
-
-    fn publish(&self) {
-        self.tally.counts.lock().unwrap_or_else(PoisonError::into_inner).0 = self.sink.counts().clone();
-    }
-
-    fn failed(&mut self, why: &str) {
-        self.retry = Some(Instant::now() + RETRY);
-        self.tally.store_stuck.store(true, Ordering::Relaxed);
-        if !std::mem::replace(&mut self.warned, true) {
-            warn(format_args!(
-                "cannot write runs to {}: {why}; what was acknowledged waits in the journal",
-                self.root.display()
-            ));
-        }
-    }
-
-    fn keep_house(&mut self) {
-        self.housekeeping = Instant::now();
-        if (self.done > self.reader.acknowledged() || self.sink.has_moves()) && self.retry.is_none() {
-            match self.disk.sync() {
-                Ok(true) => {
-                    self.finish_moves();
-                    self.acknowledge();
-                }
-                Ok(false) => {}
-                Err(error) => {
-                    // That the next sync works says nothing about what was written before this one.
-                    self.sink.distrust_disk();
-                    self.failed(&error.to_string());
-                }
-            }
-        }
-        let journal = self.root.join("journal");
-        let readers: Vec<&str> = self.readers.iter().map(String::as_str).collect();
-        // Tried again in two seconds; a full journal is reported where it is written.
-        let _ = crate::journal::remove_passed_segments(&journal, &self.process, &readers);
-    }
-}
-
 /// Returns when a journal was written last.
 fn journal_time(root: &std::path::Path, process: &str) -> UnixNanos {
     let segments = std::fs::read_dir(root.join("journal").join(process)).into_iter().flatten().filter_map(Result::ok);
@@ -811,47 +397,19 @@ fn journal_time(root: &std::path::Path, process: &str) -> UnixNanos {
     since.map_or_else(UnixNanos::now, |since| UnixNanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
 }
 
-/// The file system of the store. It is open all the time: what goes wrong before somebody opens it, others may have been
-/// told of, and it is not told again.
-struct Disk {
-    root: PathBuf,
-    dir: Option<File>,
-}
-
-impl Disk {
-    fn new(root: PathBuf) -> Self {
-        Self { dir: File::open(&root).ok(), root }
-    }
-
-    /// Brings everything written to the disk: one call for thousands of runs. `false` where it cannot be asked for now.
-    fn sync(&mut self) -> io::Result<bool> {
-        if self.dir.is_none() {
-            self.dir = File::open(&self.root).ok();
-        }
-        let Some(dir) = &self.dir else { return Ok(false) };
-        // SAFETY: a plain system call on an open directory.
-        match unsafe { libc::syncfs(dir.as_raw_fd()) } {
-            0 => Ok(true),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-
-    /// The same, where it is needed before anything else may be done.
-    fn sync_now(&mut self) -> Result<(), StoreError> {
-        let synced =
-            self.sync().and_then(|is_synced| is_synced.then_some(()).ok_or_else(|| io::ErrorKind::NotFound.into()));
-        synced.map_err(StoreError::io("sync", &self.root))
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
+    use std::sync::mpsc::Receiver;
+
     use super::*;
     use crate::conventions::names;
+    use crate::journal::{Durability, JournalWriter};
     use crate::model::otlp::Span;
+    use crate::model::outcome::Outcome;
     use crate::model::record::{Record, RecordKind};
-    use crate::pipeline::worker::encode;
+    use crate::pipeline::worker::{Observer, UnderWay, encode};
     use crate::sinks::store::SILENCE;
+    use crate::store::files::layout::Layout;
 
     /// A server that was killed, with so many spans in its journal.
     pub fn killed_with(layout: &Layout, spans: u8) {
